@@ -1,0 +1,41 @@
+"""jaxmle: maximum likelihood for any log-likelihood written as a pure JAX function."""
+
+from jaxmle import datasets, solvers
+from jaxmle.fitting import Fit, Witness, fit
+from jaxmle.inference import Delta, delta
+from jaxmle.likelihood import (
+    enumeration,
+    evaluate,
+    exact,
+    fix,
+    frequency,
+    hessian,
+    information,
+    information_error,
+    linear,
+    nll,
+    normal_prior,
+    penalize,
+    pool,
+    regression,
+    ridge,
+    sampling,
+    score,
+    scores,
+    simulation,
+    tie,
+    vcov,
+    weight,
+    with_response,
+)
+from jaxmle.parameters import correlation, covariance, interval, lower, negative, ordered, positive, simplex, upper
+from jaxmle.solvers import Status
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Delta", "Fit", "Status", "Witness", "correlation", "covariance", "datasets", "delta", "enumeration", "evaluate", "exact", "fit", "fix",
+    "frequency", "hessian", "information", "information_error", "interval", "linear", "lower", "negative", "nll", "normal_prior", "ordered",
+    "penalize", "pool", "positive", "regression", "ridge", "sampling", "score", "scores", "simplex", "simulation", "solvers", "tie",
+    "upper", "vcov", "weight", "with_response",
+]  # fmt: skip

@@ -1,0 +1,5 @@
+"""Six small classic data sets, each with its source and the terms it is passed on."""
+
+from .catalogue import Dataset as Dataset
+from .catalogue import load as load
+from .catalogue import names as names

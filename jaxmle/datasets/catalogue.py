@@ -1,0 +1,84 @@
+"""Data sets read from CSV files beside this module; `provenance.toml` says where each comes from."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A table of numbers and its provenance.
+
+    Attributes:
+        name: the word `load` knows it by.
+        data: one float64 array of shape (n,) per column, in the order of `names`.
+        columns: what each column holds, with its unit.
+        description, source, licence: one sentence or two each.
+    """
+
+    name: str
+    data: dict[str, np.ndarray]
+    columns: Mapping[str, str]
+    description: str
+    source: str
+    licence: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns, in the order of the file."""
+        return tuple(self.data)
+
+    def __str__(self) -> str:
+        rows = next(iter(self.data.values())).size
+        columns = (f"    {name:<10} {text}" for name, text in self.columns.items())
+        return "\n".join([f"{self.name}: {rows} rows. {self.description}", *columns, f"Source: {self.source}", f"Licence: {self.licence}"])
+
+
+def names() -> tuple[str, ...]:
+    """The names of the data sets, in alphabetical order.
+
+    >>> names()
+    ('aircondit', 'beetles', 'birthwt', 'faithful', 'horsekicks', 'lung')
+    """
+    return tuple(sorted(_provenance()))
+
+
+def load(name: str) -> Dataset:
+    """The data set called `name`, read afresh at each call.
+
+    Args:
+        name: one of `names()`.
+
+    Returns:
+        A `Dataset`; its `data` may be changed without changing the next `load`.
+
+    Raises:
+        ValueError: there is no data set of that name.
+
+    >>> lung = load("lung")
+    >>> lung.names
+    ('time', 'death', 'age', 'sex', 'ecog')
+    >>> lung.data["death"].sum()
+    np.float64(164.0)
+    """
+    provenance = _provenance()
+    if name not in provenance:
+        raise ValueError(f"there is no data set {name!r}; jaxmle.datasets holds {', '.join(sorted(provenance))}.")
+    return Dataset(name=name, data=_columns(name), **provenance[name])
+
+
+def _provenance() -> dict[str, dict]:
+    return tomllib.loads(_text("provenance.toml"))
+
+
+def _columns(name: str) -> dict[str, np.ndarray]:
+    header, *rows = _text(f"{name}.csv").splitlines()
+    table = np.array([row.split(",") for row in rows], dtype=np.float64)
+    return {column: table[:, j].copy() for j, column in enumerate(header.split(","))}
+
+
+def _text(filename: str) -> str:
+    return resources.files(__package__).joinpath(filename).read_text(encoding="utf-8")

@@ -1,0 +1,123 @@
+"""From the end of a climb to the record: bounds, infinities, standard errors and NaN where there is none, on the user's scale."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmle.fitting.diagnosis import Limit, Survey, Verdict
+from jaxmle.fitting.objective import User
+from jaxmle.fitting.record import Fit, Witness
+from jaxmle.parameters.constraints import namespace
+from jaxmle.parameters.tree import Chart
+from jaxmle.solvers.linalg import eigh, rarely
+from jaxmle.solvers.loop import State
+from jaxmle.solvers.status import Status
+
+Array = Any
+
+TOUCHED = 1e-6  # share of a coordinate in the null space from which it counts as concerned
+
+
+class Reach(NamedTuple):
+    """Where a recession leads, per printed entry."""
+
+    bound: Array  # (p,) −1 at its lower declared bound, +1 at its upper, 0 elsewhere
+    leaves: Array  # (p,) it recedes with no finite bound in the way
+    only_bounds: Array  # ()
+
+
+def reach(chart: Chart, base: Array, state: State, limit: Limit, spectrum: Survey) -> Reach:
+    """Which entries a recession carries to a finite declared bound, and which to infinity."""
+    xp = namespace(state.point.z)
+    touched = xp.diagonal(spectrum.null) > TOUCHED
+    push = (limit.scale * state.last) ** 2
+    receding = limit.recedes & touched & (push >= 1e-3 * xp.sum(push))
+    incidence = chart.incidence
+    concerned = xp.any(incidence & (limit.recedes & touched)[None, :], axis=1)
+    x = chart.to_user(limit.point.z, base)
+    low, high = (np.array([bound[side] for bound in chart.layout.bounds]) for side in (0, 1))
+    finite_low, finite_high = np.isfinite(low), np.isfinite(high)
+    near = lambda end: xp.abs(x - end) <= 1e-6 * (1 + abs(end))  # noqa: E731
+    at_low = concerned & finite_low & near(np.where(finite_low, low, 0.0))
+    at_high = concerned & finite_high & near(np.where(finite_high, high, 0.0))
+    at_bound = at_low | at_high
+    held = xp.any(incidence & at_bound[:, None], axis=0)
+    leaves = xp.any(incidence & (receding & ~held)[None, :], axis=1) & ~at_bound
+    return Reach(at_high.astype(xp.int32) - at_low.astype(xp.int32), leaves, xp.any(held) & xp.all(~receding | held))
+
+
+def conclude(chart: Chart, roots: np.ndarray, verdict: Verdict, reached: Reach, user: User, base: Array, vcov: Array) -> dict[str, Any]:
+    """Estimates, standard errors and the witness on the user's scale, with what does not exist as NaN or infinity.
+
+    Args:
+        roots: for each printed entry the one it follows; −1 where fixed.
+        vcov: T V T' (p, p), right for every c orthogonal to the null directions.
+    """
+    xp = namespace(user.x)
+    status = verdict.status
+    eps = xp.finfo(user.x.dtype).eps
+    # One step of scaled length one along each null direction, seen on the user's scale.
+    steps = user.jacobian / verdict.scale[None, :]
+    null = steps @ verdict.null
+    length = lambda rows: xp.sqrt(xp.sum(rows**2, axis=1))  # noqa: E731
+    estimable = length(null) <= 1e-5 * length(steps)
+    at_bound = (reached.bound != 0) & (status == Status.BOUNDARY) | (reached.bound != 0) & (status == Status.SEPARATED)
+    gone = reached.leaves & (status == Status.SEPARATED)
+    concerned = xp.any(chart.incidence & (xp.diagonal(verdict.null) > TOUCHED)[None, :], axis=1) & ~estimable
+    one_way = xp.trace(verdict.null) < 1.5
+    ahead = xp.sign(xp.where(chart.single, chart.incidence.astype(user.x.dtype) @ verdict.direction, user.jacobian @ verdict.direction))
+    sign = xp.where(gone & one_way, ahead, 0.0)
+
+    ends = np.array(chart.layout.bounds)
+    x = xp.where(gone, xp.where(sign == 0, xp.nan, sign * xp.inf), user.x)
+    x = xp.where(at_bound, xp.where(reached.bound < 0, ends[:, 0], ends[:, 1]), x)
+    free_too = concerned & ~gone & ~at_bound & (status == Status.SEPARATED)
+    x = xp.where(free_too, xp.nan, x)
+    x = xp.where((status == Status.NONFINITE) | (status == Status.UNBOUNDED), xp.nan, x)
+
+    inflation = xp.diagonal(vcov) / xp.maximum(xp.sum(steps**2, axis=1), xp.finfo(user.x.dtype).tiny)
+    blurred = (eps * inflation > 0.1) & (status == Status.IMPRECISE)
+    dead = verdict.lost | gone | at_bound | ~estimable | blurred | (roots < 0) | (xp.diagonal(vcov) <= 0)
+    masked = xp.where(dead[:, None] | dead[None, :], xp.nan, vcov)
+    se = xp.sqrt(xp.where(dead, xp.nan, xp.where(dead, 1.0, xp.diagonal(vcov))))
+    direction = xp.where(chart.single, chart.incidence.astype(user.x.dtype) @ verdict.direction, user.jacobian @ verdict.direction)
+    projector = rarely(xp.any(null != 0), _projector, lambda null: null @ null.T, null)
+    follow = np.maximum(roots, 0)
+    return {
+        "x": x, "se": se[follow], "vcov": masked[follow][:, follow], "estimable_vcov": vcov[follow][:, follow],
+        "sign": sign[follow], "bound": xp.where(at_bound, reached.bound, 0)[follow], "direction": direction[follow], "projector": projector,
+    }  # fmt: skip
+
+
+def _projector(null: Array) -> Array:
+    """The orthogonal projector on the column space of ``null`` (p, k)."""
+    xp = namespace(null)
+    values, q = eigh(null @ null.T)
+    kept = xp.where(values > 1e-10 * xp.max(values), 1.0, 0.0)
+    return (q * kept) @ q.T
+
+
+def record(
+    chart: Chart, verdict: Verdict, user: User, ending: dict[str, Any], *, n: Array, row: Array, error: Array, extra_steps: Array, data_id: Array,
+    kind: str | None, mode: str, weighting: str,
+) -> Fit:  # fmt: skip
+    """The ``Fit`` of a verdict and its ending."""
+    xp, layout = namespace(user.x), chart.layout
+    dtype, whole = user.x.dtype, lambda value: xp.asarray(value).astype(xp.int32)[()]
+    real = lambda value: xp.asarray(value).astype(dtype)[()]  # noqa: E731
+    failed, boundless = verdict.status == Status.NONFINITE, verdict.status == Status.UNBOUNDED
+    loglik = xp.where(failed, xp.nan, xp.where(boundless, xp.inf, verdict.point.value))
+    witness = Witness(
+        row=whole(row), term=whole(row), direction=real(ending["direction"]), sign=whole(ending["sign"]), projector=real(ending["projector"]),
+        vcov=real(ending["estimable_vcov"]), bound=whole(ending["bound"]), curvature=real(verdict.curvature), digits=real(verdict.digits),
+        gain=real(verdict.gain), distance=real(verdict.distance), stderr_error=real(error),
+    )  # fmt: skip
+    hollow = xp.where(failed | boundless, xp.nan, 1.0)
+    return Fit(
+        params=layout.unravel(real(ending["x"])), stderr=layout.unravel_entries(real(ending["se"])), vcov=real(ending["vcov"]),
+        hessian=real(user.hessian * hollow), loglik=real(loglik), score=real(user.score * hollow), decrement=real(0.5 * verdict.distance**2), n=real(n),
+        status=whole(verdict.status), witness=witness, steps=whole(verdict.steps + extra_steps), data_id=data_id,
+        names=layout.names, bounds=layout.bounds, df=chart.k, vcov_kind="none" if kind is None else kind, mode=mode, weighting=weighting, layout=layout,
+    )  # fmt: skip

@@ -1,0 +1,278 @@
+"""The verdict: what the end of a climb is, by the first rule that applies, with its witness.
+
+Two excursions may follow a climb. Where the last steps show recession (ℓ still rises, by less and less, as information along the step
+dies), the point is carried far along that step and the rest solved again: that is the limit likelihood. Where the information has null
+directions, points ±1, ±10 and ±10⁵ units along them are tried: a flat likelihood is flat there too.
+Signatures of a recession, per Newton step (information ratio, decrement ratio, step ratio): tail e⁻ᵗ .37/.37/1, tail 1/t .30/.67/1.5,
+logarithmic growth .25/1/2, quartic .44/.20/.67; regular 1/→0/→0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.solvers.linalg import cholesky, eigh, metric_of, namespace, newton_step, rarely, solve_lower
+from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RUNAWAY, SETTLED, STUCK, Point, State, is_finite, noise_of, null_cut
+from jaxmle.solvers.status import Status
+
+Array = Any
+
+RECEDES = 0.6  # information ratio: ≥ .999999 on 5 821 overlapping designs, ≤ .376 on all separated ones
+FAR = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
+SURE, USABLE = 5e-13, 5e-7  # decrements of 1e-6 and 1e-3 standard errors
+PROBES = (1.0, -1.0, 10.0, -10.0, 1e5, -1e5)
+INNER = 8  # Newton steps that solve the rest again
+
+
+class Limit(NamedTuple):
+    """The end of a climb after its excursion."""
+
+    point: Point
+    scale: Array  # D (k,)
+    recedes: Array
+    flat: Array  # the likelihood is flat along the null directions
+    steps: Array
+
+
+class Verdict(NamedTuple):
+    """Status and witness in the free coordinates."""
+
+    status: Array
+    point: Point
+    lost: Array  # no covariance means anything here
+    null: Array  # (k, k) projector on the directions without an estimate, in coordinates scaled by D
+    scale: Array  # D (k,)
+    direction: Array  # (k,) in free coordinates
+    curvature: Array
+    digits: Array
+    gain: Array
+    distance: Array  # √(2δ), standard errors
+    steps: Array
+
+
+def _information(point: Point) -> Array:
+    return -0.5 * (point.hessian + point.hessian.T)
+
+
+# ---------------------------------------------------------------- excursions
+
+
+class Excursion(NamedTuple):
+    """A walk away from the end of a climb: the present trial, what was kept, and which probe is under way."""
+
+    trial: Array
+    kept: Point
+    probe: Array
+    inner: Array
+    flat: Array
+    straight: Array
+    active: Array
+
+
+def explore(evaluate: Callable[[Array], Point], state: State) -> Limit:
+    """Carry a recession to its limit, or try whether null directions are flat. Costs no evaluation where neither is needed."""
+    xp = namespace(state.point.z)
+    settled = (state.outcome == SETTLED) | (state.outcome == STUCK)
+    shows = state.signature
+    recedes = settled & (shows.information < RECEDES) & (shows.step >= 0.9) & (state.newton.decrement <= 1e-4)
+    far, reached = _to_limit(evaluate, state, recedes)
+    not_worse = far.value >= state.point.value - 10 * noise_of(state.point)
+    recedes = recedes & not_worse & reached
+    singular = settled & ~recedes & ~state.newton.definite & state.newton.convex
+    flat, tried = _try_flat(evaluate, state, singular)
+    point = jax.tree.map(lambda a, b: xp.where(recedes, a, b), far, state.point)
+    return Limit(point, state.scale, recedes, singular & flat, tried)
+
+
+def _walk(body: Callable[[Excursion], Excursion], start: Excursion) -> Excursion:
+    if isinstance(start.trial, np.ndarray):
+        while start.active:
+            start = body(start)
+        return start
+    cast = lambda e: jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), body(e), e)  # noqa: E731
+    return jax.lax.while_loop(lambda e: e.active, cast, jax.tree.map(jnp.asarray, start))
+
+
+def _to_limit(evaluate: Callable[[Array], Point], state: State, needed: Array) -> tuple[Point, Array]:
+    """Thirty steps further along the last one (half as far each time ℓ is not finite there), then the rest solved again."""
+    xp = namespace(state.point.z)
+    cut = xp.sqrt(xp.finfo(state.point.z.dtype).eps) * xp.ones_like(state.point.value)
+    zero = xp.zeros((), dtype=xp.int32)
+    yes = xp.ones((), dtype=bool)
+
+    def body(e: Excursion) -> Excursion:
+        point = evaluate(e.trial)
+        finite = is_finite(point)
+        tries = xp.where(finite, e.probe, e.probe + 1)
+        closer = state.point.z + FAR * 0.5 ** tries.astype(point.z.dtype) * state.last
+        newton = newton_step(_information(point), point.score, state.scale, cut, xp.inf * cut)
+        kept = jax.tree.map(lambda a, b: xp.where(finite, a, b), point, e.kept)
+        arrived = finite & ((newton.decrement <= 1e-20) | (e.inner >= INNER))
+        trial = xp.where(finite, point.z + newton.step, closer)
+        flat = e.flat | finite
+        return Excursion(trial, kept, tries.astype(xp.int32), e.inner + finite.astype(xp.int32), flat, e.straight, ~arrived & (tries < 4))
+
+    begin = Excursion(state.point.z + FAR * state.last, state.point, zero, zero, ~yes, yes, needed)
+    end = _walk(body, begin)
+    return end.kept, end.flat
+
+
+def _null_direction(state: State) -> Array:
+    """One generic unit vector of the null space, in free coordinates: the sum of its eigenvectors."""
+    xp = namespace(state.point.z)
+    values, q = eigh(_information(state.point) / (state.scale[:, None] * state.scale[None, :]))
+    null = xp.abs(values) <= null_cut(state.point)
+    u = q @ xp.where(null, 1.0, 0.0)
+    return u / xp.maximum(xp.sqrt(xp.sum(u**2)), 1e-30) / state.scale
+
+
+def _try_flat(evaluate: Callable[[Array], Point], state: State, needed: Array) -> tuple[Array, Array]:
+    """Whether ℓ stays where it is at ±1 and ±10 units along the null space with the rest solved again, and, where the null space is
+    straight, at ±10⁵: collinearity by rounding shows there."""
+    xp = namespace(state.point.z)
+    dtype = state.point.z.dtype
+    direction = rarely(needed, _null_direction, lambda s: s.point.z, state)
+    probes = xp.asarray(np.array(PROBES, dtype=dtype))
+    noise = noise_of(state.point)
+    zero = xp.zeros((), dtype=xp.int32)
+    yes = xp.ones((), dtype=bool)
+
+    def body(e: Excursion) -> Excursion:
+        point = evaluate(e.trial)
+        distance = xp.abs(probes[e.probe])
+        allowed = 4 * noise + 8 * xp.finfo(dtype).eps * distance + 1e-12 * (distance < 100) * xp.sqrt(state.point.absolute)
+        level = xp.isfinite(point.value) & (xp.abs(point.value - state.point.value) <= allowed)
+        newton = newton_step(_information(point), point.score, state.scale, null_cut(point), xp.inf * noise)
+        solved = level | (e.inner >= INNER) | ~is_finite(point) | (distance > 100)
+        straight = e.straight & ((e.inner > 0) | level)
+        flat = e.flat & (level | ~solved)
+        last = xp.where(straight, len(PROBES) - 1, 3)
+        probe = xp.where(solved, e.probe + 1, e.probe)
+        following = state.point.z + probes[xp.minimum(probe, len(PROBES) - 1)] * direction
+        trial = xp.where(solved, following, point.z + newton.step)
+        active = flat & (probe <= last)
+        return Excursion(trial, e.kept, probe.astype(xp.int32), xp.where(solved, 0, e.inner + 1).astype(xp.int32), flat, straight, active)
+
+    end = _walk(body, Excursion(state.point.z + direction, state.point, zero, zero, yes, yes, needed))
+    return end.flat, end.probe
+
+
+# ---------------------------------------------------------------- the verdict
+
+
+class Survey(NamedTuple):
+    """The information at the end, taken apart in coordinates scaled by D."""
+
+    scale: Array  # D (k,)
+    cut: Array  # eigenvalues of R within ± this are null
+    troubled: Array  # the Cholesky factor does not tell all
+    null: Array  # (k, k) projector on the null directions, scaled coordinates
+    lowest: Array  # smallest eigenvalue of R
+    weakest: Array  # its eigenvector (k,)
+    vif: Array  # tr R⁻¹
+
+
+def survey(state: State, limit: Limit) -> Survey:
+    """Take the information at the end apart: by Cholesky where it is sound, by eigenvectors elsewhere."""
+    xp = namespace(state.point.z)
+    point = limit.point
+    scale = xp.where(limit.recedes, limit.scale, metric_of(point.hessian, point.score))
+    cut = xp.where(limit.recedes, xp.sqrt(xp.finfo(point.z.dtype).eps), null_cut(point))
+    troubled = limit.recedes | ~state.newton.definite | ~state.newton.convex
+    return Survey(scale, cut, troubled, *rarely(troubled, _spectrum, _factor, _information(point), scale, cut))
+
+
+def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Verdict:
+    """Status by the first rule that applies.
+
+    Args:
+        state: the end of the climb.
+        limit: its excursion.
+        spectrum: the information there.
+        bound_only: every coordinate that recedes does so to a finite declared bound.
+    """
+    xp = namespace(state.point.z)
+    point = limit.point
+    scale, cut, troubled, null, lowest, weakest, vif = spectrum
+    eps = xp.finfo(point.z.dtype).eps
+    double = xp.finfo(point.z.dtype).bits >= 64
+
+    shows, decrement = state.signature, state.newton.decrement
+    distance = xp.sqrt(2 * decrement)
+    growth = (shows.decrement >= 0.9) & (shows.step >= 0.9) & (shows.information < RECEDES)
+    blown = (state.outcome == EXHAUSTED) & (state.rise > -0.5 * xp.log(eps)) & double
+    quiet = decrement <= xp.maximum(USABLE, noise_of(point))
+    settled = (state.outcome == SETTLED) | ((state.outcome == STUCK) & quiet)
+    conditioned = eps * vif <= 1e-3
+    cases = (
+        ((state.outcome == NOT_FINITE), Status.NONFINITE),
+        ((state.outcome == RUNAWAY) | blown | (growth & ~quiet), Status.UNBOUNDED),
+        (limit.recedes & bound_only, Status.BOUNDARY),
+        (limit.recedes, Status.SEPARATED),
+        (quiet & (lowest < -cut) & troubled, Status.SADDLE),
+        (settled & limit.flat, Status.UNIDENTIFIED),
+        (settled & ((troubled & (lowest <= cut)) | ((shows.information < RECEDES) & (shows.step > 0.5))), Status.SINGULAR),
+        ((state.outcome == STUCK) & ~quiet, Status.STALLED),
+        (state.phase != DONE, Status.MAX_STEPS),
+        (~conditioned | (decrement > USABLE) | (state.outcome == EXHAUSTED), Status.IMPRECISE),
+    )
+    status = xp.asarray(int(Status.CONVERGED), dtype=xp.int32)
+    for holds, name in reversed(cases):
+        status = xp.where(holds, int(name), status)
+
+    lost = (status == Status.NONFINITE) | (status == Status.UNBOUNDED) | (status == Status.SADDLE) | (status == Status.STALLED) | (status == Status.MAX_STEPS)
+    keeps_null = (status == Status.BOUNDARY) | (status == Status.SEPARATED) | (status == Status.UNIDENTIFIED) | (status == Status.SINGULAR)
+    null = xp.where(keeps_null, null, 0.0)
+    singular_signature = (status == Status.SINGULAR) & ~troubled
+    null = xp.where(singular_signature, xp.outer(*_unit(scale * state.last)), null)
+    moves = limit.recedes | (status == Status.UNBOUNDED) | singular_signature
+    direction = xp.where(moves, state.last, xp.where(lowest <= cut, weakest / scale, 0.0))
+    direction = direction / xp.maximum(xp.max(xp.abs(direction)), xp.finfo(point.z.dtype).tiny)
+    digits = -xp.log10(xp.maximum(eps * vif, eps))
+    digits = xp.minimum(digits, -xp.log10(xp.maximum(distance, eps)))
+    return Verdict(status, point, lost, null, scale, direction, lowest, digits, state.gain, distance, state.steps + limit.steps)
+
+
+def _unit(v: Array) -> tuple[Array, Array]:
+    xp = namespace(v)
+    u = v / xp.maximum(xp.sqrt(xp.sum(v**2)), xp.finfo(v.dtype).tiny)
+    return u, u
+
+
+def _factor(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, Array]:
+    """Null projector, lowest eigenvalue of R, its eigenvector, and tr R⁻¹ (the sum of variance inflation factors), by Cholesky.
+
+    tr R⁻¹ bounds the condition: 1/λ_min ≤ tr R⁻¹ ≤ k/λ_min.
+    """
+    xp = namespace(j)
+    k = j.shape[0]
+    inverse = solve_lower(cholesky(j / (scale[:, None] * scale[None, :])), xp.eye(k, dtype=j.dtype))
+    vif = xp.sum(inverse**2)
+    return xp.zeros_like(j), 1.0 / vif, xp.zeros_like(scale), vif
+
+
+def _spectrum(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, Array]:
+    """The same by eigenvectors."""
+    xp = namespace(j)
+    values, q = eigh(j / (scale[:, None] * scale[None, :]))
+    kept = values > cut
+    dead = xp.where(kept, 0.0, 1.0)
+    vif = xp.sum(xp.where(kept, 1.0 / xp.where(kept, values, 1.0), 0.0))
+    return (q * dead) @ q.T, values[0], q[:, 0], vif
+
+
+def root_of(j: Array, scale: Array, null: Array) -> Array:
+    """U (k, k) with UU' = B(B'JB)⁻¹B', B any complement of the null space.
+
+    With R = D⁻¹JD⁻¹ and N the projector on the null space, (I − N)R(I − N) + N falls apart into the estimable block and an identity, so
+    one Cholesky factor serves; where N is zero this is J⁻¹.
+    """
+    xp = namespace(j)
+    keep = xp.eye(j.shape[0], dtype=j.dtype) - null
+    r = keep @ (j / (scale[:, None] * scale[None, :])) @ keep + null
+    return (keep @ solve_lower(cholesky(r), xp.eye(j.shape[0], dtype=j.dtype)).T) / scale[:, None]

@@ -1,0 +1,345 @@
+"""``fit``: a log-likelihood, a start and data in; a record with estimates, their covariance and a verdict out.
+
+Two roads, one function. On the host it checks its arguments, runs in float64 and loops in Python over one compiled evaluation. Under
+somebody's trace it is one ``while_loop`` in the trace's dtype. The steps, the excursions and the verdict are the same functions.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.fitting.conclude import Reach, conclude, reach, record
+from jaxmle.fitting.diagnosis import Verdict, explore, judge, root_of, survey
+from jaxmle.fitting.objective import Objective, User
+from jaxmle.fitting.record import Fit
+from jaxmle.likelihood.checks import check_start, check_weights, host_data, host_params
+from jaxmle.likelihood.anatomy import count, has, roots_of, rows_of, substituted, weighting_of
+from jaxmle.likelihood.combinators import Penalize, weight
+from jaxmle.likelihood.contract import as_tree, terms_of
+from jaxmle.likelihood.covariance import Covariance, check_kind, cluster_codes, sandwich
+from jaxmle.likelihood.host import compiled, precision, tracing
+from jaxmle.likelihood.terms import Expected, expected_information
+from jaxmle.parameters.constraints import namespace
+from jaxmle.parameters.tree import Chart, Layout, layout_of
+from jaxmle.solvers.approach import approach
+from jaxmle.solvers.loop import DONE, Point, State, maximise, start, step
+from jaxmle.solvers.methods import LBFGS, Optax, Solver, choose
+from jaxmle.solvers.status import Status
+
+Array = Any
+Tree = Any
+
+MAX_STEPS = 200
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A fit about to run: everything static about it."""
+
+    loglik: Any
+    chart: Chart
+    solver: Solver
+    kind: str | None
+    mode: str
+    weighting: str
+    max_steps: int
+    block_rows: int | None
+
+    @property
+    def layout(self) -> Layout:
+        return self.chart.layout
+
+
+def fit(
+    loglik: Any,
+    params0: Tree = None,
+    data: Tree = None,
+    *,
+    constraints: Tree = None,
+    solver: Any = None,
+    vcov: str | None = "auto",
+    clusters: Any = None,
+    weights: Any = None,
+    dtype: Any = None,
+    max_steps: int = MAX_STEPS,
+    block_rows: int | None = None,
+) -> Fit:
+    """Maximise a log-likelihood and say how sure the maximum is.
+
+    Args:
+        loglik: ``loglik(params, data)`` returning one term per observation (n,), or a scalar for dependent data; or a declared
+            ``regression``, or any combinator of these.
+        params0: start values, any tree of floating-point arrays. May be None where the log-likelihood has a method ``start(data)``.
+        data: any tree of arrays that share the leading axis n.
+        constraints: a tree prefix of ``params0``, such as ``{"sigma": positive}``; the maximum does not depend on its transform.
+        solver: one of ``jaxmle.solvers``, any optax transformation, or None to choose by size.
+        vcov: ``"observed"``, ``"expected"``, ``"opg"``, ``"HC0"`` … ``"HC3"``, ``"cluster"`` (``"CR0"``, ``"CR1"``, ``"CR1S"``), None, or
+            ``"auto"``: observed; cluster where clusters are given; HC0 under sampling weights.
+        clusters: one label for each row, (n,), or two of them for two-way clustering.
+        weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
+        dtype: float64 on the host and the trace's own inside one, unless given.
+        max_steps: evaluations of the likelihood allowed.
+        block_rows: evaluate in blocks of so many rows; each term may then depend on its own row only.
+
+    Returns:
+        A ``Fit``. A failure visible only in values is its ``status``, never an exception.
+
+    Raises:
+        ValueError, TypeError: for what is visible in shapes and types; on the host also for NaN in the data.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> round(float(result.params["rate"]), 6), round(float(result.stderr["rate"]), 6)
+    (0.333333, 0.166667)
+    """
+    loglik, params0, constraints = _model_parts(loglik, params0, data, constraints)
+    if weights is not None:
+        loglik = weight(loglik, weights)
+    loglik = as_tree(loglik)
+    check_kind(vcov, clusters)
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
+        raise ValueError(f"max_steps must be a whole number, zero or more; got {max_steps!r}")
+    if block_rows is not None and (not isinstance(block_rows, int) or block_rows < 1):
+        raise ValueError(f"block_rows must be a positive whole number; got {block_rows!r}")
+    road = _traced if tracing() else _host
+    return road(loglik, params0, data, constraints, solver, vcov, clusters, dtype, max_steps, block_rows)
+
+
+def _model_parts(loglik: Any, params0: Tree, data: Tree, constraints: Tree) -> tuple[Any, Tree, Tree]:
+    """A model knows where to start and how its parameters are bounded."""
+    if params0 is None:
+        if not hasattr(loglik, "start"):
+            raise ValueError("params0 is missing: give start values, such as {'beta': jnp.zeros(3), 'sigma': 1.0}; only a model with a method start(data) may go without")
+        params0 = loglik.start(data)
+    return loglik, params0, getattr(loglik, "constraints", None) if constraints is None else constraints
+
+
+def _problem(loglik: Any, layout: Layout, solver: Any, vcov: str | None, clusters: Any, max_steps: int, block_rows: int | None) -> Problem:
+    roots = roots_of(loglik, layout)
+    chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots)))
+    if not chart.k:
+        raise ValueError("every parameter is fixed: there is nothing to estimate")
+    weighting = weighting_of(loglik)
+    kind = vcov
+    if vcov == "auto":
+        kind = "cluster" if clusters is not None else "HC0" if weighting == "sampling" else "observed"
+    mode = "MAP" if has(loglik, Penalize) else "ML"
+    return Problem(loglik, chart, choose(solver, chart.k), "CR1" if kind == "cluster" else kind, mode, weighting, max_steps, block_rows)
+
+
+# ---------------------------------------------------------------- the two roads
+
+
+class Engine(NamedTuple):
+    """The likelihood's passes over the data: compiled and returning NumPy on the host, plain functions under a trace."""
+
+    evaluate: Callable[[Array], tuple[Point, User]]
+    expected: Callable[[Array], Expected]
+    robust: Callable[[Array, Array, Array], Covariance]
+    first_bad: Callable[[Array], Array]
+
+
+def engine_of(problem: Problem, loglik: Any, base: Array, data: Tree, codes: tuple[Array, ...]) -> Engine:
+    """The passes as plain functions of ``loglik``."""
+    layout = problem.layout
+    return Engine(
+        evaluate=Objective(loglik, problem.chart, base, data, problem.solver.curvature, problem.block_rows),
+        expected=lambda x: expected_information(loglik, layout, x, data),
+        robust=lambda x, jacobian, root: sandwich(loglik, layout, x, data, root, jacobian, str(problem.kind), codes),
+        first_bad=lambda x: _first_bad_term(loglik, layout, x, data),
+    )
+
+
+def _host_engine(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Engine:
+    """The same passes, compiled once on the user's function."""
+    static = (problem.chart, problem.solver.curvature, problem.block_rows, problem.kind)
+
+    def piece(name: str) -> Callable[..., Any]:
+        def make(loglik: Any) -> Callable[..., Any]:
+            return lambda base, data, codes, *args: getattr(engine_of(problem, loglik, base, data, codes), name)(*args)
+
+        return lambda *args: jax.tree.map(np.array, compiled(problem.loglik, (name, *static), make)(base, data, codes, *args))
+
+    return Engine(piece("evaluate"), piece("expected"), piece("robust"), piece("first_bad"))
+
+
+def _first_bad_term(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
+    """The first term that is not finite, −1 where all are or there are no terms."""
+    terms = jnp.atleast_1d(terms_of(loglik, layout.unravel(x), data))
+    bad = ~jnp.isfinite(terms)
+    return jnp.where(jnp.any(bad) & (terms.shape[0] > 1), jnp.argmax(bad), -1)
+
+
+def _search(evaluate: Callable[[Array], tuple[Point, User]], problem: Problem, base: Array, z: Array) -> tuple[Verdict, Reach]:
+    """Climb, explore, judge."""
+    point_at = lambda z: evaluate(z)[0]  # noqa: E731
+    climb = _watched if isinstance(z, np.ndarray) else maximise
+    state = climb(point_at, z, problem.max_steps)
+    limit = explore(point_at, state)
+    spectrum = survey(state, limit)
+    reached = reach(problem.chart, base, state, limit, spectrum)
+    return judge(state, limit, spectrum, reached.only_bounds), reached
+
+
+def _watched(evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
+    """The host's climb: ``maximise`` with a line of progress every two seconds."""
+    state, last = start(evaluate(z)), time.monotonic()
+    while state.phase != DONE and state.steps < max_steps:
+        state = step(evaluate, state)
+        if time.monotonic() - last > 2.0:
+            last, distance = time.monotonic(), np.sqrt(2 * state.newton.decrement)
+            print(f"jaxmle.fit: step {int(state.steps)}, log-likelihood {float(state.point.value):.8g}, about {float(distance):.2g} SE to go", file=sys.stderr)
+    return state
+
+
+def _complete(problem: Problem, engine: Engine, base: Array, verdict: Verdict, reached: Reach, z: Array, n: Array, data_id: Array, extra_steps: Array) -> Fit:
+    """Covariance and record at the end z of a search."""
+    point, user = engine.evaluate(z)
+    xp, kind = namespace(z), problem.kind
+    error, row = xp.zeros_like(user.x), xp.asarray(-1)
+    j = -0.5 * (point.hessian + point.hessian.T)
+    if kind == "expected":
+        information = engine.expected(user.x)
+        j = user.jacobian.T @ information.information @ user.jacobian
+    root = root_of(j, verdict.scale, verdict.null)
+    lift = user.jacobian @ root
+    vcov = lift @ lift.T
+    if kind == "expected":
+        error = information.stderr_error(root, user.jacobian)
+    elif kind not in ("observed", None):
+        vcov, row = engine.robust(user.x, user.jacobian, root)
+    elif kind is None:
+        vcov = vcov * xp.nan
+    failed = verdict.status == Status.NONFINITE
+    if not isinstance(z, np.ndarray) or failed:
+        row = xp.where(failed, engine.first_bad(user.x), row)
+    roots = roots_of(problem.loglik, problem.layout)
+    ending = conclude(problem.chart, roots, verdict._replace(point=point), reached, user, base, vcov)
+    if any(problem.chart.still):
+        ending["x"] = xp.asarray(substituted(problem.loglik, problem.layout, ending["x"]))
+    return record(
+        problem.chart, verdict._replace(point=point), user, ending, n=n, row=row, error=error, extra_steps=extra_steps, data_id=data_id,
+        kind=kind, mode=problem.mode, weighting=problem.weighting,
+    )  # fmt: skip
+
+
+# ---------------------------------------------------------------- on the host
+
+
+def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any, vcov: Any, clusters: Any, dtype: Any, max_steps: int, block_rows: Any) -> Fit:
+    dtype = _host_dtype(dtype)
+    params = host_params(params0, dtype)
+    layout = layout_of(params, constraints)
+    check_start(layout, params)
+    data = host_data(data, dtype)
+    rows = rows_of(loglik, data)
+    check_weights(loglik, data)
+    codes = () if clusters is None else cluster_codes(clusters, rows)
+    with precision(dtype), np.errstate(all="ignore"):
+        problem = _problem(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
+        base = layout.ravel(params)
+        on_device = jax.tree.map(jnp.asarray, data)
+        engine = _host_engine(problem, base, on_device, codes)
+        z, extra = problem.chart.to_free(base), 0
+        if isinstance(problem.solver, LBFGS | Optax):
+            z, extra = _host_approach(problem, base, on_device, z)
+        verdict, reached = _search(engine.evaluate, problem, base, z)
+        n = np.asarray(count(loglik, data, lambda: _term_count(problem, base, on_device)), dtype)[()]
+        return _complete(problem, engine, base, verdict, reached, verdict.point.z, n, fingerprint(data), extra)
+
+
+def _term_count(problem: Problem, base: Array, data: Tree) -> int:
+    """How many terms a likelihood without data returns."""
+    shape = jax.eval_shape(lambda x: terms_of(problem.loglik, problem.layout.unravel(x), data), base).shape
+    return shape[0] if shape else 1
+
+
+def _host_dtype(dtype: Any) -> np.dtype:
+    found = np.dtype(np.float64 if dtype is None else dtype)
+    if found not in (np.dtype(np.float64), np.dtype(np.float32)):
+        raise ValueError(f"dtype must be float64 or float32; got {dtype}")
+    return found
+
+
+def _approach(problem: Problem, objective: Objective, z: Array) -> tuple[Array, Array]:
+    return approach(problem.solver, objective.value, lambda z: objective(z)[0], objective.curvatures, z)
+
+
+def _host_approach(problem: Problem, base: Array, data: Tree, z: Array) -> tuple[np.ndarray, np.ndarray]:
+    def make(loglik: Any) -> Callable[..., Any]:
+        return lambda base, data, z: _approach(problem, Objective(loglik, problem.chart, base, data, "observed", problem.block_rows), z)
+
+    near, steps = compiled(problem.loglik, ("approach", problem.chart, problem.solver, problem.block_rows), make)(base, data, z)
+    return np.array(near), np.array(steps)
+
+
+def fingerprint(data: Tree) -> np.ndarray:
+    """Two checksums (2,) uint32 of shapes, types and bytes: whether two fits saw the same data. Beyond 16 MB a leaf is sampled."""
+    first, second = 1, 0
+    for leaf in jax.tree.leaves(data):
+        values = np.asarray(leaf)
+        stride = max(1, values.nbytes // 2**24)
+        sample = np.ascontiguousarray(values[::stride] if values.ndim else values)
+        told = f"{values.shape}{values.dtype}".encode()
+        first, second = zlib.adler32(sample.view(np.uint8).data if sample.size else b"", zlib.adler32(told, first)), zlib.crc32(sample.tobytes() + told, second)
+    return np.array([first, second], dtype=np.uint32)
+
+
+# ---------------------------------------------------------------- under a trace
+
+
+def _traced(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any, vcov: Any, clusters: Any, dtype: Any, max_steps: int, block_rows: Any) -> Fit:
+    dtype = _traced_dtype(dtype)
+    _refuse_non_float(params0)
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), params0)
+    data = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else jnp.asarray(leaf), data)
+    layout = layout_of(params, constraints)
+    rows = rows_of(loglik, data)
+    codes = () if clusters is None else cluster_codes(clusters, rows)
+    problem = _problem(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
+    base = layout.ravel(params)
+    engine = engine_of(problem, loglik, base, data, codes)
+    z, verdict, reached, extra = _root(problem, engine.evaluate, base, problem.chart.to_free(base))
+    n = jnp.asarray(count(loglik, data, lambda: _term_count(problem, base, data)), dtype)
+    return _complete(problem, engine, base, verdict, reached, z, n, jnp.zeros(2, jnp.uint32), extra)
+
+
+def _traced_dtype(dtype: Any) -> Any:
+    own = jnp.zeros(()).dtype
+    if dtype is not None and np.dtype(dtype) == np.float64 and own != np.float64:
+        raise ValueError("dtype='float64' inside a trace needs float64 switched on around it: with jax.enable_x64(True): …")
+    return own if dtype is None else _host_dtype(dtype)
+
+
+def _refuse_non_float(params: Tree) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}; parameters must be floating-point arrays")
+
+
+def _root(problem: Problem, objective: Any, base: Array, z: Array) -> tuple[Array, Verdict, Reach, Array]:
+    """The maximum as the root of the score, so that it is differentiable by the implicit function theorem to any order in what ``objective`` closes over."""
+
+    def solve(score: Any, z: Array) -> tuple[Array, Any]:
+        extra = jnp.zeros((), jnp.int32)
+        if isinstance(problem.solver, LBFGS | Optax):
+            z, extra = _approach(problem, objective, z)
+        verdict, reached = _search(objective, problem, base, z)
+        return verdict.point.z, (verdict, reached, extra)
+
+    def solve_linear(information: Any, y: Array) -> Array:
+        return jnp.linalg.solve(jax.jacfwd(information)(jnp.zeros_like(y)), y)
+
+    root, (verdict, reached, extra) = jax.lax.custom_root(jax.grad(objective.value), z, solve, solve_linear, has_aux=True)
+    return root, verdict, reached, extra

@@ -1,0 +1,89 @@
+"""The likelihood as the solver sees it: a function of the free coordinates z, by the chain rule through the constraints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmle.likelihood.contract import terms_of
+from jaxmle.likelihood.evaluate import Sums, sums
+from jaxmle.likelihood.terms import expected_information, term_rows
+from jaxmle.parameters.tree import Chart, Layout
+from jaxmle.solvers.loop import Point
+
+Array = jax.Array
+Tree = Any
+
+
+class User(NamedTuple):
+    """The same point on the user's scale."""
+
+    x: Array  # (p,)
+    jacobian: Array  # (p, k)  ∂x/∂z
+    score: Array  # (p,)
+    hessian: Array  # (p, p)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A likelihood on its data, in free coordinates. ``base`` (p,) holds the entries that do not move."""
+
+    loglik: Any
+    chart: Chart
+    base: Array
+    data: Tree
+    curvature: str = "observed"
+    block_rows: int | None = None
+
+    @property
+    def layout(self) -> Layout:
+        return self.chart.layout
+
+    def to_user(self, z: Array) -> Array:
+        return self.chart.to_user(z, self.base)
+
+    def value(self, z: Array) -> Array:
+        """ℓ alone, for first-order methods."""
+        return jnp.sum(terms_of(self.loglik, self.layout.unravel(self.to_user(z)), self.data))
+
+    def __call__(self, z: Array) -> tuple[Point, User]:
+        """Value, score and Hessian at z (k,), on both scales."""
+        x = self.to_user(z)
+        at = sums(self.loglik, self.layout, x, self.data, block_rows=self.block_rows)
+        jacobian = jax.jacfwd(self.to_user)(z)
+        score, hessian = self._pull_back(z, at, jacobian)
+        curvature = -hessian if self.curvature == "observed" else self._curvature(x, jacobian)
+        return Point(z, at.value, at.absolute, score, hessian, curvature), User(x, jacobian, at.score, at.hessian)
+
+    def _pull_back(self, z: Array, at: Sums, jacobian: Array) -> tuple[Array, Array]:
+        """∂ℓ/∂z = T's and ∂²ℓ/∂z∂z' = T'HT + Σ_j s_j ∂²x_j/∂z∂z'."""
+        if self.chart.is_identity and self.chart.k == self.layout.p:
+            return at.score, at.hessian
+        hessian = jacobian.T @ at.hessian @ jacobian
+        if not self.chart.is_identity:
+            hessian += jax.hessian(lambda z: at.score @ self.to_user(z))(z)
+        return at.score @ jacobian, hessian
+
+    def _curvature(self, x: Array, jacobian: Array) -> Array:
+        return jacobian.T @ self.information(x, self.curvature) @ jacobian
+
+    def information(self, x: Array, kind: str) -> Array:
+        """Expected information or outer product of scores at x, (p, p)."""
+        if kind == "expected":
+            return expected_information(self.loglik, self.layout, x, self.data).information
+        rows = term_rows(self.loglik, self.layout, x, self.data)
+        return rows.scores.T @ (rows.meat[:, None] * rows.scores)
+
+    def curvatures(self, z: Array) -> dict[str, Array]:
+        """Every curvature of −ℓ that the likelihood can give, for second-order optax transformations."""
+        point, user = self(z)
+        out = {"hessian": -point.hessian}
+        for kind in ("expected", "opg"):
+            try:
+                out[kind] = user.jacobian.T @ self.information(user.x, kind) @ user.jacobian
+            except ValueError:
+                continue  # a likelihood without a law of the response, or without terms: the transformation says what it misses
+        return out

@@ -1,0 +1,295 @@
+"""The record of a fit: what was found, how sure it is, and the verdict. It holds no data and no function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.special
+
+from jaxmle.parameters.constraints import namespace
+from jaxmle.parameters.tree import Layout
+from jaxmle.solvers.status import MEANING, Status
+
+Array = Any
+Tree = Any
+
+_WITNESS = ["row", "term", "direction", "sign", "projector", "vcov", "bound", "curvature", "digits", "gain", "distance", "stderr_error"]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=_WITNESS, meta_fields=[])
+@dataclass(frozen=True)
+class Witness:
+    """The evidence for a verdict, in arrays of fixed shape so that it vmaps; −1, 0 or NaN where there is nothing to show."""
+
+    row: Array  # ()      row of the data that gave a value that is not finite, or leverage one; −1
+    term: Array  # ()     its term; −1
+    direction: Array  # (p,)  along which the likelihood recedes, is flat, or curves upwards
+    sign: Array  # (p,)   +1 or −1 for an estimate of ±inf, else 0
+    projector: Array  # (p, p)  on the directions without an estimate, in units of the printed entries
+    vcov: Array  # (p, p)  generalised covariance: c'Vc is right for every c orthogonal to the projector
+    bound: Array  # (p,)  −1 on the lower bound, +1 on the upper, 0 inside
+    curvature: Array  # ()  smallest eigenvalue of the information scaled to unit diagonal
+    digits: Array  # ()   decimal digits that standard errors and estimates can be trusted to
+    gain: Array  # ()     the last gain in ℓ
+    distance: Array  # ()  √(2δ), estimated distance to the maximum in standard errors
+    stderr_error: Array  # (p,)  Monte-Carlo standard error of each standard error, 0 where nothing was simulated
+
+
+_LEAVES = ["params", "stderr", "vcov", "hessian", "loglik", "score", "decrement", "n", "status", "witness", "steps", "data_id"]
+_STATIC = ["names", "bounds", "df", "vcov_kind", "mode", "weighting", "layout"]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=_LEAVES, meta_fields=_STATIC)
+@dataclass(frozen=True)
+class Fit:
+    """A maximum-likelihood fit, or a batch of them (every leaf then has leading axes).
+
+    Leaves: ``params`` and ``stderr`` wear the tree of the start values; ``vcov`` and ``hessian`` (p, p) and ``score`` (p,) are flat, in
+    the order of ``names``; ``loglik`` ℓ; ``decrement`` δ = s'J⁻¹s/2; ``n`` observations; ``status`` an integer ``Status``; ``witness``;
+    ``steps``; ``data_id`` a fingerprint of the data.
+    Static: ``names``, ``bounds`` (lower, upper) per printed entry, ``df`` free parameters, ``vcov_kind``, ``mode`` (ML or MAP),
+    ``weighting`` (none, frequency, sampling).
+    """
+
+    params: Tree
+    stderr: Tree
+    vcov: Array
+    hessian: Array
+    loglik: Array
+    score: Array
+    decrement: Array
+    n: Array
+    status: Array
+    witness: Witness
+    steps: Array
+    data_id: Array
+    names: tuple[str, ...]
+    bounds: tuple[tuple[float, float], ...]
+    df: int
+    vcov_kind: str
+    mode: str
+    weighting: str
+    layout: Layout
+
+    # ------------------------------------------------------------ flat views
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The leading axes: () for one fit, (b,) for a batch."""
+        return np.shape(self.loglik)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The precision in which the fit ran."""
+        return np.dtype(self.vcov.dtype)
+
+    def _flat(self, tree: Tree) -> Array:
+        lead = len(self.batch_shape)
+        pieces = []
+        for leaf, value in zip(self.layout.leaves, jax.tree.leaves(tree), strict=True):
+            index = tuple(np.array(leaf.entries, dtype=int).T) if leaf.shape else (None,)
+            pieces.append(value[(slice(None),) * lead + index])
+        return namespace(self.loglik).concatenate(pieces, axis=-1)
+
+    def _tree(self, flat: Array) -> Tree:
+        """Flat quantities (..., p, *rest) as a tree: rest stays behind each leaf's shape."""
+        lead, rest = flat.shape[: len(self.batch_shape)], flat.shape[len(self.batch_shape) + 1 :]
+        columns = flat.reshape(-1, len(self.names), *rest)
+        xp = namespace(flat)
+        flatter = xp.moveaxis(columns, 1, -1).reshape(-1, len(self.names))
+        unravel = self.layout.unravel_entries
+        trees = [unravel(row) for row in flatter] if xp is np else None
+        stacked = jax.vmap(unravel)(flatter) if trees is None else jax.tree.map(lambda *v: np.stack(v), *trees)
+
+        def shape(leaf: Array) -> Array:
+            full = leaf.reshape(*lead, *rest, *leaf.shape[1:])
+            for axis in range(len(rest)):
+                full = xp.moveaxis(full, len(lead), -1)
+                del axis
+            return full
+
+        return jax.tree.map(shape, stacked)
+
+    @property
+    def x(self) -> Array:
+        """Estimates, (p,), in the order of ``names``."""
+        return self._flat(self.params)
+
+    @property
+    def se(self) -> Array:
+        """Standard errors, (p,)."""
+        return self._flat(self.stderr)
+
+    # ------------------------------------------------------------ reading
+
+    @property
+    def verdict(self) -> Status:
+        """The status of one fit, by name."""
+        if self.batch_shape:
+            raise ValueError("a batch has one status for each member: read fit.status, or fit[i].verdict")
+        return Status(int(self.status))
+
+    @property
+    def converged(self) -> Array:
+        """Whether the status is CONVERGED; a boolean, or an array of them."""
+        return self.status == int(Status.CONVERGED)
+
+    def interval(self, level: float = 0.95, scale: str = "free") -> Array:
+        """Wald interval of each printed entry, (p, 2).
+
+        ``scale="free"`` takes the interval on the scale that the entry's bounds suggest (log, logit, Fisher's z; the identity where it
+        is unbounded) and maps it back, so that it respects the bounds; ``"user"`` is the symmetric estimate ± z·SE.
+        """
+        if scale not in ("free", "user"):
+            raise ValueError(f"scale must be 'free' or 'user'; got {scale!r}")
+        if not 0 < level < 1:
+            raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level}")
+        z = float(scipy.special.ndtri(0.5 + level / 2))
+        with np.errstate(all="ignore"):  # an estimate on its bound, an infinite one: the ends say so
+            return wald_interval(self.x, self.se, self.bounds, z, scale)
+
+    def conf_int(self, level: float = 0.95, scale: str = "free") -> Tree:
+        """Wald intervals as a tree like ``params``, each leaf with a last axis (lower, upper). See ``interval``."""
+        return self._tree(self.interval(level, scale))
+
+    @property
+    def zvalues(self) -> Array:
+        """Estimate over standard error, (p,); NaN where 0 is not interior to the bounds, so that no test of 0 exists."""
+        inside = np.array([low < 0 < high for low, high in self.bounds])
+        xp = namespace(self.loglik)
+        return xp.where(inside & xp.isfinite(self.x), self.x / xp.where(self.se > 0, self.se, xp.nan), xp.nan)
+
+    @property
+    def pvalues(self) -> Array:
+        """Two-sided normal p-values of ``zvalues``, (p,)."""
+        from jax.scipy.special import ndtr
+
+        z = self.zvalues
+        return 2 * scipy.special.ndtr(-np.abs(z)) if isinstance(z, np.ndarray) else 2 * ndtr(-abs(z))
+
+    @property
+    def corr(self) -> Array:
+        """Correlation matrix of the estimates, (p, p)."""
+        se = self.se
+        return self.vcov / (se[..., :, None] * se[..., None, :])
+
+    def _criterion(self, penalty: Array) -> Array:
+        """−2ℓ + penalty; NaN for MAP fits, whose ℓ is not maximal, and under sampling weights, whose ℓ is no likelihood."""
+        value = -2 * self.loglik + penalty
+        return value if self.mode == "ML" and self.weighting != "sampling" else value * np.nan
+
+    @property
+    def aic(self) -> Array:
+        """Akaike's criterion −2ℓ + 2k."""
+        return self._criterion(2 * self.df)
+
+    @property
+    def aicc(self) -> Array:
+        """AIC with the small-sample term 2k(k + 1)/(n − k − 1); NaN where n ≤ k + 1."""
+        xp, left = namespace(self.loglik), self.n - self.df - 1
+        return self._criterion(2 * self.df + xp.where(left > 0, 2 * self.df * (self.df + 1) / xp.where(left > 0, left, 1), xp.nan))
+
+    @property
+    def bic(self) -> Array:
+        """Schwarz's criterion −2ℓ + k log n."""
+        return self._criterion(self.df * namespace(self.loglik).log(self.n))
+
+    def __getitem__(self, index: Any) -> Fit:
+        """One member of a batch, or a part of it."""
+        if not self.batch_shape:
+            raise TypeError("this is one fit, not a batch: it has no members to index")
+        return jax.tree.map(lambda leaf: leaf[index], self)
+
+    def __len__(self) -> int:
+        if not self.batch_shape:
+            raise TypeError("this is one fit, not a batch")
+        return self.batch_shape[0]
+
+    def with_vcov(self, vcov: Array, kind: str = "given") -> Fit:
+        """The same fit with another covariance (p, p) and the standard errors of its diagonal. Entries without an estimate keep NaN."""
+        xp = namespace(self.loglik)
+        vcov = xp.asarray(vcov, dtype=self.vcov.dtype)
+        if vcov.shape != self.vcov.shape:
+            raise ValueError(f"the covariance must have shape {self.vcov.shape}, in the order of names; got {vcov.shape}")
+        dead = ~xp.isfinite(self.se)
+        vcov = xp.where(dead[..., :, None] | dead[..., None, :], xp.nan, vcov)
+        variance = xp.diagonal(vcov, axis1=-2, axis2=-1)
+        se = xp.sqrt(xp.where(variance > 0, variance, xp.nan))
+        return replace(self, vcov=vcov, stderr=self._tree(se), vcov_kind=kind)
+
+    # ------------------------------------------------------------ saying
+
+    def explain(self) -> str:
+        """The verdict in a sentence, with the parameters concerned and what to do."""
+        from jaxmle.fitting.explain import explain
+
+        return explain(self)
+
+    def summary(self, level: float = 0.95) -> str:
+        """The table of one fit, or the digest of a batch."""
+        from jaxmle.report import digest, table
+
+        return digest.digest(self, level) if self.batch_shape else table.summary(self, level)
+
+    def __repr__(self) -> str:
+        if not isinstance(self.status, np.ndarray | np.generic | jax.Array) or isinstance(self.status, jax.core.Tracer):
+            return f"Fit({', '.join(self.names[:6])}; {type(self.status).__name__} leaves)"
+        return self.summary()
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def to_html(self, level: float = 0.95) -> str:
+        """The table in HTML."""
+        from jaxmle.report import markup
+
+        return markup.html(self, level)
+
+    def to_latex(self, level: float = 0.95) -> str:
+        """The table in LaTeX (booktabs)."""
+        from jaxmle.report import markup
+
+        return markup.latex(self, level)
+
+    def to_markdown(self, level: float = 0.95) -> str:
+        """The table in Markdown."""
+        from jaxmle.report import markup
+
+        return markup.markdown(self, level)
+
+    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
+        """The table as a tidy data frame: term, estimate, std_error, statistic, p_value, conf_low, conf_high."""
+        from jaxmle.report import frame
+
+        return frame.frame(self, level, backend)
+
+
+def wald_interval(x: Array, se: Array, bounds: tuple[tuple[float, float], ...], z: float, scale: str) -> Array:
+    """Estimate and standard error to an interval (..., p, 2): identity, log or logit of each entry, by its bounds."""
+    xp = namespace(x)
+    ends = []
+    for j, (low, high) in enumerate(bounds):
+        estimate, half = x[..., j], z * se[..., j]
+        if scale == "user" or (np.isinf(low) and np.isinf(high)):
+            pair = (estimate - half, estimate + half)
+        elif np.isinf(high):
+            ratio = xp.exp(half / (estimate - low))
+            pair = (low + (estimate - low) / ratio, low + (estimate - low) * ratio)
+        elif np.isinf(low):
+            ratio = xp.exp(half / (high - estimate))
+            pair = (high - (high - estimate) * ratio, high - (high - estimate) / ratio)
+        else:
+            width, odds = high - low, (estimate - low) / (high - estimate)
+            ratio = xp.exp(half * width / ((estimate - low) * (high - estimate)))
+            pair = (low + width / (1 + ratio / odds), high - width / (1 + ratio * odds))
+        ends.append(xp.stack(pair, axis=-1))
+    return xp.stack(ends, axis=-2)
+
+
+__all__ = ["MEANING", "Fit", "Witness", "wald_interval"]

@@ -1,0 +1,76 @@
+"""The delta method: functions of the estimate and their covariance, by exact derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.special
+
+from jaxmle.fitting.record import Fit
+from jaxmle.likelihood.host import precision, to_numpy, tracing
+
+Array = Any
+Tree = Any
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["estimate", "stderr", "vcov"], meta_fields=[])
+@dataclass(frozen=True)
+class Delta:
+    """A function of the estimate: ``estimate`` and ``stderr`` in the tree of its value, ``vcov`` (q, q) flat."""
+
+    estimate: Tree
+    stderr: Tree
+    vcov: Array
+
+    def conf_int(self, level: float = 0.95) -> Tree:
+        """Symmetric intervals estimate ± z·SE, a last axis (lower, upper) on every leaf."""
+        z = float(scipy.special.ndtri(0.5 + level / 2))
+        xp = np if isinstance(self.vcov, np.ndarray) else jnp
+        return jax.tree.map(lambda e, s: xp.stack([e - z * s, e + z * s], axis=-1), self.estimate, self.stderr)
+
+
+def delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
+    """Estimate and covariance of ``g(params)``: G V G', G the Jacobian of ``g`` at the estimate.
+
+    Where some parameters have no estimate of their own, a function that the data do determine keeps its standard error; one that leaves
+    the estimable space gets NaN.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> result = jm.fit(lambda p, d: jnp.log(p["rate"]) - p["rate"] * d, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> mean = jm.delta(lambda params: 1 / params["rate"], result)
+    >>> round(float(mean.estimate), 6), round(float(mean.stderr), 6)
+    (3.0, 1.5)
+    """
+    if fit.batch_shape:
+        return _stack([delta(g, fit[i]) for i in range(fit.batch_shape[0])]) if not tracing() else jax.vmap(partial(delta, g))(fit)
+    if tracing():
+        return _delta(g, fit)
+    with precision(fit.dtype):
+        return to_numpy(_delta(g, fit))
+
+
+def _delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
+    flat_g = lambda x: jax.flatten_util.ravel_pytree(g(fit.layout.unravel(x)))[0]  # noqa: E731
+    x = jnp.asarray(fit.x)
+    value = g(fit.layout.unravel(x))
+    flat, unravel = jax.flatten_util.ravel_pytree(value)
+    jacobian = jax.jacfwd(flat_g)(x)
+    # An entry that g does not look at may be NaN or infinite and still leave g alone.
+    used = jnp.any(jacobian != 0, axis=0)
+    vcov = jnp.where(used[:, None] & used[None, :], jnp.asarray(fit.witness.vcov), 0.0)
+    leak = jnp.linalg.norm(jacobian @ jnp.asarray(fit.witness.projector), axis=1) > 1e-6 * jnp.linalg.norm(jacobian, axis=1)
+    covariance = jacobian @ vcov @ jacobian.T
+    covariance = jnp.where(leak[:, None] | leak[None, :], jnp.nan, covariance)
+    variance = jnp.diagonal(covariance)
+    return Delta(value, unravel(jnp.sqrt(jnp.where(variance >= 0, variance, jnp.nan)).astype(flat.dtype)), covariance)
+
+
+def _stack(parts: list[Delta]) -> Delta:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *parts)

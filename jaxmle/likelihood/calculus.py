@@ -1,0 +1,147 @@
+"""The calculus of a log-likelihood: each function takes ``loglik`` and returns a function of ``(params, data)``.
+
+Under a trace they are plain JAX, ready for ``jit``, ``vmap``, ``grad`` and any optax loop. On the host they run in float64 and return NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.likelihood.checks import host_data, host_params
+from jaxmle.likelihood.anatomy import roots_of, rows_of
+from jaxmle.likelihood.contract import as_tree, terms_of
+from jaxmle.likelihood.covariance import check_kind, cluster_codes, sandwich
+from jaxmle.likelihood.evaluate import sums
+from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
+from jaxmle.likelihood.terms import expected_information, term_rows
+from jaxmle.parameters.tree import Layout, layout_of
+
+Array = Any
+Tree = Any
+Quantity = Callable[[Tree, Tree], Any]
+
+
+def _two_roads(loglik: Any, key: Any, quantity: Callable[..., Any], codes: Callable[[Tree], Any] = lambda data: ()) -> Quantity:
+    """``quantity(loglik, params, data, codes)`` as a function of (params, data), on whichever road it is called."""
+    loglik = as_tree(loglik)
+
+    def at(params: Tree, data: Tree = None) -> Any:
+        if tracing():
+            return quantity(loglik, params, data, codes(data))
+        params, data = host_params(params, np.float64), host_data(data, np.float64)
+        with precision(np.float64):
+            piece = compiled(loglik, key, lambda ll: lambda *args: quantity(ll, *args))
+            return to_numpy(piece(params, jax.tree.map(jnp.asarray, data), codes(data)))
+
+    return at
+
+
+def _flat(params: Tree) -> tuple[Layout, Array]:
+    layout = layout_of(params)
+    return layout, layout.ravel(jax.tree.map(jnp.asarray, params))
+
+
+def nll(loglik: Any) -> Quantity:
+    """The negative log-likelihood −Σ ℓ_i, a scalar; the loss that optax minimises.
+
+    >>> import jax.numpy as jnp
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> round(float(nll(exponential)({"rate": 2.0}, jnp.array([1.0, 1.0]))), 6)
+    2.613706
+    """
+    return _two_roads(loglik, "nll", lambda ll, params, data, _: -jnp.sum(terms_of(ll, params, data)))
+
+
+def score(loglik: Any) -> Quantity:
+    """The score ∂ℓ/∂θ, in the tree of the parameters."""
+    return _two_roads(loglik, "score", lambda ll, params, data, _: jax.grad(lambda p: jnp.sum(terms_of(ll, p, data)))(params))
+
+
+def scores(loglik: Any) -> Quantity:
+    """The score of each term, (n, p), in the order of the parameter names; weighted where the likelihood is weighted."""
+
+    def rows(ll: Any, params: Tree, data: Tree, _: Any) -> Array:
+        layout, x = _flat(params)
+        each = term_rows(ll, layout, x, data)
+        return each.weight[:, None] * each.scores
+
+    return _two_roads(loglik, "scores", rows)
+
+
+def hessian(loglik: Any) -> Quantity:
+    """The Hessian ∂²ℓ/∂θ∂θ', (p, p): of ℓ, not of its negative."""
+    return _two_roads(loglik, "hessian", lambda ll, params, data, _: sums(ll, *_flat(params), data).hessian)
+
+
+def information(loglik: Any, kind: str = "observed") -> Quantity:
+    """Fisher information, (p, p).
+
+    Args:
+        kind: ``"observed"`` −∂²ℓ/∂θ∂θ'; ``"expected"`` its mean under the law of the response that the likelihood carries;
+            ``"opg"`` the outer product of scores Σ s_i s_i'.
+    """
+    if kind not in ("observed", "expected", "opg"):
+        raise ValueError(f"kind must be 'observed', 'expected' or 'opg'; got {kind!r}")
+    return _two_roads(loglik, ("information", kind), lambda ll, params, data, _: _information(ll, *_flat(params), data, kind))
+
+
+def _information(ll: Any, layout: Layout, x: Array, data: Tree, kind: str) -> Array:
+    if kind == "observed":
+        return -sums(ll, layout, x, data).hessian
+    if kind == "expected":
+        return expected_information(ll, layout, x, data).information
+    rows = term_rows(ll, layout, x, data)
+    return rows.scores.T @ (rows.meat[:, None] * rows.scores)
+
+
+def information_error(loglik: Any) -> Quantity:
+    """Monte-Carlo standard error of each entry of the simulated expected information, (p, p); zero where it is exact."""
+
+    def error(ll: Any, params: Tree, data: Tree, _: Any) -> Array:
+        draws = expected_information(ll, *_flat(params), data).draws
+        if not draws.shape[0]:
+            return jnp.zeros(draws.shape[1:])
+        return jnp.std(draws, axis=0, ddof=1) / jnp.sqrt(draws.shape[0])
+
+    return _two_roads(loglik, "information_error", error)
+
+
+def vcov(loglik: Any, kind: str = "observed", *, bread: str = "observed", clusters: Any = None) -> Quantity:
+    """Asymptotic covariance of the estimate, (p, p), at any parameters.
+
+    Args:
+        kind: ``"observed"``, ``"expected"``, ``"opg"`` (inverses of that information), ``"HC0"`` J⁻¹(Σ s s')J⁻¹, ``"HC1"`` = HC0·n/(n − k)
+            with k all parameters, ``"HC2"``/``"HC3"`` with the leverage of a likelihood, ``"CR0"`` cluster sums, ``"CR1"`` (also
+            ``"cluster"``) with the factor G/(G − 1), ``"CR1S"`` with (n − 1)/(n − k) more.
+        bread: information that is J in a sandwich: ``"observed"`` or ``"expected"``.
+        clusters: labels (n,), or (n, 2) for two-way.
+
+    Returns:
+        A function of (params, data) to (p, p), in the order of the parameter names. NaN where J is not positive definite.
+    """
+    check_kind(kind, clusters)
+    if kind == "auto" or bread not in ("observed", "expected"):
+        raise ValueError(f"name the kind, and bread 'observed' or 'expected'; got kind={kind!r}, bread={bread!r}")
+    kind = "CR1" if kind == "cluster" else kind
+    base = kind if kind in ("observed", "expected") else bread
+
+    def covariance(ll: Any, params: Tree, data: Tree, codes: tuple[Array, ...]) -> Array:
+        layout, x = _flat(params)
+        moving = np.flatnonzero(roots_of(ll, layout) == np.arange(layout.p))  # what fix and tie leave free
+        lift = np.eye(layout.p, dtype=x.dtype)[:, moving]
+        j = lift.T @ _information(ll, layout, x, data, base) @ lift
+        scale = jnp.sqrt(jnp.abs(jnp.diagonal(j)))
+        factor = jnp.linalg.cholesky(j / jnp.outer(scale, scale))
+        root = jax.scipy.linalg.solve_triangular(factor, jnp.eye(j.shape[0], dtype=x.dtype), lower=True).T / scale[:, None]
+        full = lift @ root
+        if kind in ("observed", "expected"):
+            return full @ full.T
+        return sandwich(ll, layout, x, data, root, lift, kind, codes).vcov
+
+    labels = lambda data: () if clusters is None else cluster_codes(clusters, rows_of(as_tree(loglik), data))  # noqa: E731
+    return _two_roads(loglik, ("vcov", kind, bread), covariance, labels)

@@ -1,0 +1,113 @@
+"""What can be wrong with the arguments, told before anything is compiled: one error naming the leaf, the row and the remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
+from jaxmle.likelihood.contract import data_length
+from jaxmle.parameters.tree import Layout
+
+Tree = Any
+
+
+def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
+    """``params`` as NumPy arrays of ``dtype``; integers, complex numbers, strings and non-finite values are refused by name."""
+
+    def convert(path: Any, leaf: Any) -> np.ndarray:
+        name = what + jax.tree_util.keystr(path)
+        try:
+            value = np.asarray(leaf)
+        except Exception as error:
+            raise TypeError(f"{name} cannot be read as an array: {error}") from None
+        if not np.issubdtype(value.dtype, np.floating) and value.dtype != jnp.bfloat16:
+            hint = " Write 1.0 instead of 1, or use .astype(float)." if np.issubdtype(value.dtype, np.integer) else ""
+            raise TypeError(f"{name} has dtype {value.dtype}; parameters must be floating-point arrays.{hint}")
+        if not np.all(np.isfinite(value)):
+            raise ValueError(f"{name} is not finite: {_first_bad(value)}. Give a finite start.")
+        return np.array(value, dtype=dtype)
+
+    return jax.tree_util.tree_map_with_path(convert, params)
+
+
+def _first_bad(value: np.ndarray) -> str:
+    where = tuple(int(i) for i in np.argwhere(~np.isfinite(value.astype(float)))[0])
+    return f"{value[where]} at index {list(where)}" if where else str(value)
+
+
+def host_data(data: Tree, dtype: Any) -> Tree:
+    """``data`` as arrays: floats in ``dtype``, integers and booleans as they are; strings, objects and NaN are refused by name and row."""
+
+    def convert(path: Any, leaf: Any) -> Any:
+        name = "data" + jax.tree_util.keystr(path)
+        if isinstance(leaf, int | float | complex | str | bytes):
+            inside_list = any(isinstance(key, jax.tree_util.SequenceKey) for key in path)
+            hint = " A Python list is read as a tree of scalars: pass numpy.asarray(list)." if inside_list else " Close over constants instead of passing them as data."
+            raise TypeError(f"{name} is the {type(leaf).__name__} {leaf!r}; every leaf of data is an array whose first axis is the observations.{hint}")
+        if isinstance(leaf, np.ma.MaskedArray):
+            raise TypeError(f"{name} is a masked array, whose mask would be lost; drop the masked rows from every leaf first")
+        value = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+        kind = np.dtype(value.dtype).kind
+        if kind in "USO":
+            raise TypeError(f"{name} holds {'strings' if kind != 'O' else 'Python objects'}; encode categories as integer codes or dummy columns, and dates as numbers")
+        if kind not in "fiubV" or (kind == "V" and value.dtype != jnp.bfloat16):
+            raise TypeError(f"{name} has dtype {value.dtype}; data must be real numbers, integers or booleans")
+        if kind in "fV":
+            value = _floats(name, value, dtype)
+        return value
+
+    checked = jax.tree_util.tree_map_with_path(convert, data)
+    return checked
+
+
+def _floats(name: str, value: Any, dtype: Any) -> Any:
+    flat = np.asarray(value)
+    if flat.size and np.isnan(np.sum(flat)) and np.any(bad := np.isnan(flat)):
+        rows = np.unique(np.argwhere(bad)[:, 0])
+        more = f" ({len(rows)} rows in all)" if len(rows) > 1 else ""
+        raise ValueError(f"{name} is NaN in row {rows[0]}{more}. Drop or impute these rows in every leaf: a likelihood has no meaning for a missing number.")
+    return flat.astype(dtype, copy=False)
+
+
+def check_start(layout: Layout, params: Tree) -> None:
+    """A start outside its bounds is an error, not something to project."""
+    for leaf, value in zip(layout.leaves, layout.treedef.flatten_up_to(params), strict=True):
+        wrong = leaf.constraint.violation(np.asarray(value))
+        if wrong:
+            raise ValueError(f"the start of {leaf.path or 'theta'} must be {wrong}; got {np.array2string(np.asarray(value), threshold=8, precision=6)}")
+
+
+def check_weights(loglik: Any, data: Tree) -> None:
+    """Weights are finite, not negative, as many as there are rows; frequency weights are whole numbers."""
+    match loglik:
+        case Pool():
+            loglik.check(data)
+            for member, part in zip(loglik.members, data, strict=True):
+                check_weights(member, part)
+        case Fix() | Tie() | Penalize() | WithResponse():
+            check_weights(loglik.loglik, data)
+        case Weight():
+            _check_weight_values(loglik, data)
+            check_weights(loglik.loglik, data)
+
+
+def _check_weight_values(loglik: Weight, data: Tree) -> None:
+    w, kind = np.asarray(loglik.weights.values), loglik.weights.kind
+    lengths = [data_length(part) or 1 for part in data] if isinstance(loglik.loglik, Pool) else [data_length(data)]
+    n = None if None in lengths else sum(lengths)  # type: ignore[arg-type]
+    if w.dtype.kind not in "fiub":
+        raise TypeError(f"weights must be numbers; got dtype {w.dtype}")
+    if w.ndim != 1 or (n is not None and len(w) != n):
+        raise ValueError(f"weights must have shape ({n},), one for each row of data; got {w.shape}")
+    bad = np.flatnonzero(~(np.isfinite(w.astype(float)) & (w >= 0)))
+    if bad.size:
+        raise ValueError(f"weights must be finite and not negative; row {bad[0]} has {w[bad[0]]}")
+    if kind == "frequency" and np.any(w != np.floor(w)):
+        row = int(np.flatnonzero(w != np.floor(w))[0])
+        raise ValueError(f"frequency weights count repeated rows and must be whole numbers; row {row} has {w[row]}. Survey weights are jaxmle.sampling(w).")
+    if not np.any(w > 0):
+        raise ValueError("every weight is zero: no observation is left")

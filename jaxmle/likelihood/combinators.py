@@ -1,0 +1,200 @@
+"""Combinators: functions from likelihoods to likelihoods, as frozen registered dataclasses that the engine can read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.likelihood.contract import Loglik, as_tree, need_terms, terms_of
+from jaxmle.likelihood.response import Exact, Law
+from jaxmle.parameters.tree import Layout, layout_of
+
+Array = jax.Array
+Tree = Any
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["kind"])
+@dataclass(frozen=True)
+class Weights:
+    """Observation weights (n,) that know what they mean: ``frequency`` or ``sampling``."""
+
+    values: Any
+    kind: str
+
+
+def frequency(w: Any) -> Weights:
+    """Frequency weights: a row of weight 3 is the row three times, in estimates, standard errors, n and BIC."""
+    return Weights(w, "frequency")
+
+
+def sampling(w: Any) -> Weights:
+    """Sampling (probability) weights: n is the number of rows, and the covariance is the sandwich."""
+    return Weights(w, "sampling")
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["loglik", "weights"], meta_fields=[])
+@dataclass(frozen=True)
+class Weight:
+    """A likelihood whose terms are multiplied by weights."""
+
+    loglik: Any
+    weights: Weights
+
+    def __call__(self, params: Tree, data: Tree) -> Array:
+        return self.weights.values * need_terms(terms_of(self.loglik, params, data), "a weighted likelihood")
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["loglik", "prior"], meta_fields=[])
+@dataclass(frozen=True)
+class Penalize:
+    """A likelihood plus a log prior. Called, it returns one scalar; the engine reads terms and prior apart."""
+
+    loglik: Any
+    prior: Any
+
+    def __call__(self, params: Tree, data: Tree) -> Array:
+        return jnp.sum(terms_of(self.loglik, params, data)) + self.prior(params)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["members"], meta_fields=[])
+@dataclass(frozen=True)
+class Pool:
+    """Several likelihoods of the same parameters, each with its own data (``data`` is a tuple)."""
+
+    members: tuple[Any, ...]
+
+    def __call__(self, params: Tree, data: Tree) -> Array:
+        self.check(data)
+        return jnp.concatenate([jnp.atleast_1d(terms_of(member, params, part)) for member, part in zip(self.members, data, strict=True)])
+
+    def check(self, data: Tree) -> None:
+        if not isinstance(data, tuple | list) or len(data) != len(self.members):
+            got = f"{len(data)} parts" if isinstance(data, tuple | list) else type(data).__name__
+            raise ValueError(f"a pool of {len(self.members)} likelihoods takes a tuple of {len(self.members)} data sets; got {got}")
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["loglik", "values"], meta_fields=["names"])
+@dataclass(frozen=True)
+class Fix:
+    """A likelihood with some entries of the parameters held at given values; the parameter tree keeps its shape."""
+
+    loglik: Any
+    names: tuple[str, ...]
+    values: tuple[Any, ...]
+
+    def __call__(self, params: Tree, data: Tree) -> Array:
+        layout = layout_of(params)
+        return self.loglik(layout.unravel(self.substitute(layout, layout.ravel(params))), data)
+
+    def substitute(self, layout: Layout, x: Array) -> Array:
+        """x (p,) with the fixed entries put in."""
+        for name, value in zip(self.names, self.values, strict=True):
+            where = np.array(layout.find(name))
+            new = jnp.broadcast_to(jnp.ravel(jnp.asarray(value, dtype=x.dtype)), where.shape)
+            x = jnp.asarray(x).at[where].set(new)
+        return x
+
+    def roots(self, layout: Layout) -> np.ndarray:
+        """For each entry, the entry it follows: itself, or −1 where it is fixed."""
+        roots = np.arange(layout.p)
+        for name in self.names:
+            roots[layout.find(name)] = -1
+        return roots
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["loglik"], meta_fields=["groups"])
+@dataclass(frozen=True)
+class Tie:
+    """A likelihood in which the entries of each group all equal the first of the group."""
+
+    loglik: Any
+    groups: tuple[tuple[str, ...], ...]
+
+    def __call__(self, params: Tree, data: Tree) -> Array:
+        layout = layout_of(params)
+        return self.loglik(layout.unravel(self.substitute(layout, layout.ravel(params))), data)
+
+    def substitute(self, layout: Layout, x: Array) -> Array:
+        """x (p,) with every tied entry equal to the one it follows."""
+        return x[self.roots(layout)]
+
+    def roots(self, layout: Layout) -> np.ndarray:
+        """For each entry, the entry it follows."""
+        roots = np.arange(layout.p)
+        for first, *others in self.groups:
+            lead = layout.find(first)
+            for other in others:
+                follow = layout.find(other)
+                if len(follow) != len(lead):
+                    raise ValueError(f"tie: {first!r} has {len(lead)} entries and {other!r} has {len(follow)}")
+                roots[follow] = lead
+        return roots
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["loglik", "law"], meta_fields=[])
+@dataclass(frozen=True)
+class WithResponse:
+    """A likelihood that also knows the law of its response, and so has an expected information."""
+
+    loglik: Any
+    law: Any
+
+    def __call__(self, params: Tree, data: Tree) -> Array:
+        return self.loglik(params, data)
+
+
+def weight(loglik: Loglik, weights: Weights) -> Weight:
+    """The likelihood whose terms are weighted by ``frequency(w)`` or ``sampling(w)``, w of shape (n,).
+
+    Raises:
+        TypeError: for a bare array, whose meaning cannot be known.
+    """
+    if not isinstance(weights, Weights):
+        raise TypeError(f"weights must say what they mean: jaxmle.frequency(w) for repeated rows, jaxmle.sampling(w) for survey weights; got {type(weights).__name__}")
+    return Weight(as_tree(loglik), weights)
+
+
+def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Penalize:
+    """The likelihood plus a log prior of the parameters; its maximum is the posterior mode (MAP), and is labelled so."""
+    if not callable(log_prior):
+        raise TypeError(f"penalize takes a function of the parameters, such as jaxmle.ridge(0.1); got {type(log_prior).__name__}")
+    return Penalize(as_tree(loglik), log_prior if dataclasses.is_dataclass(log_prior) else jax.tree_util.Partial(log_prior))
+
+
+def pool(*logliks: Loglik) -> Pool:
+    """Several likelihoods that share one parameter tree; data is a tuple, one part for each."""
+    if not logliks:
+        raise ValueError("pool needs at least one likelihood")
+    return Pool(tuple(map(as_tree, logliks)))
+
+
+def fix(loglik: Loglik, values: Mapping[str, Any]) -> Fix:
+    """The likelihood with named entries held: ``fix(loglik, {"sigma": 1.0, "beta[2]": 0.0})``.
+
+    The parameter tree keeps its shape, so a fit prints the held value; it moves nothing, counts in no df and has no standard error.
+    """
+    if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
+        raise TypeError("fix takes a dictionary from parameter names to values, such as {'sigma': 1.0, 'beta[2]': 0.0}")
+    return Fix(as_tree(loglik), tuple(values), tuple(values.values()))
+
+
+def tie(loglik: Loglik, *groups: tuple[str, ...]) -> Tie:
+    """The likelihood in which all entries named in a group are equal: ``tie(loglik, ("a", "b"))``."""
+    for group in groups:
+        if isinstance(group, str) or len(group) < 2:
+            raise TypeError(f"each group of tie is a tuple of at least two parameter names; got {group!r}")
+    return Tie(as_tree(loglik), tuple(tuple(group) for group in groups))
+
+
+def with_response(loglik: Loglik, law: Law) -> WithResponse:
+    """The likelihood that knows how its response is distributed: ``enumeration(leaf, values)`` or ``simulation(sampler, key=…)``."""
+    if isinstance(law, Exact):
+        raise TypeError("a closed expected information belongs to the declared form: regression(…, response=exact(…))")
+    return WithResponse(as_tree(loglik), law)

@@ -1,0 +1,89 @@
+"""The contract: ``loglik(params, data)`` returns one term per observation, and what is checked of it at trace time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+Tree = Any
+Loglik = Callable[[Tree, Tree], Array]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["function"])
+@dataclass(frozen=True)
+class Opaque:
+    """A user's function as a leafless tree, so that combinators over it are trees of arrays."""
+
+    function: Callable[[Tree, Tree], Array]
+
+    def __call__(self, params: Tree, data: Tree) -> Array:
+        return self.function(params, data)
+
+
+def as_tree(loglik: Loglik) -> Any:
+    """The likelihood as a tree whose leaves are arrays: jaxmle's own forms as they are, any other callable as ``Opaque``."""
+    if not callable(loglik):
+        raise TypeError(f"loglik must be a function of (params, data); got {type(loglik).__name__}")
+    ours = type(loglik).__module__.startswith("jaxmle.likelihood")
+    return loglik if ours else Opaque(loglik)
+
+
+def data_length(data: Tree) -> int | None:
+    """The shared length n of the leading axis of every leaf of ``data``; None where there is no data."""
+    leaves = jax.tree_util.tree_leaves_with_path(data)
+    lengths: dict[int, str] = {}
+    for path, leaf in leaves:
+        name = "data" + jax.tree_util.keystr(path)
+        if jnp.ndim(leaf) == 0:
+            raise ValueError(f"{name} is a scalar; every leaf of data needs the leading observation axis. Close over constants instead of passing them as data.")
+        lengths.setdefault(jnp.shape(leaf)[0], name)
+    if len(lengths) > 1:
+        told = " and ".join(f"{name} has {n} rows" for n, name in list(lengths.items())[:2])
+        raise ValueError(f"every leaf of data must share the leading observation axis: {told}")
+    if 0 in lengths:
+        raise ValueError(f"{lengths[0]} has no rows: a likelihood of no observations has no maximum")
+    return next(iter(lengths), None)
+
+
+def terms_of(loglik: Loglik, params: Tree, data: Tree) -> Array:
+    """The terms of ``loglik``, checked: shape (n,), or () for dependent data."""
+    terms = loglik(params, data)
+    if not isinstance(terms, jax.Array | np.ndarray | np.generic | float):
+        raise TypeError(f"loglik must return an array of log-likelihood terms; got {type(terms).__name__}")
+    terms = jnp.asarray(terms)
+    if not jnp.issubdtype(terms.dtype, jnp.floating):
+        raise TypeError(f"loglik must return floating-point terms; got dtype {terms.dtype}")
+    n = data_length(data)
+    if terms.ndim == 0 or (terms.ndim == 1 and n in (None, terms.shape[0])):
+        return terms
+    raise ValueError(
+        f"loglik must return one term per observation, shape ({'n' if n is None else n},), or one scalar for dependent data; got {terms.shape}."
+        + (" A column y of shape (n, 1) against a mean of shape (n,) broadcasts to (n, n)." if terms.ndim == 2 else "")
+    )
+
+
+def need_terms(terms: Array, what: str) -> Array:
+    """``terms``, or an error where the likelihood is one scalar and so has none."""
+    if terms.ndim == 0:
+        raise ValueError(
+            f"{what} needs one log-likelihood term per independent observation, but loglik returns one scalar. "
+            "Return terms of shape (n,), with dependent rows gathered in one leading-axis unit, or use vcov='observed'."
+        )
+    return terms
+
+
+def leaf_of(data: Tree, name: str) -> Array:
+    """The leaf of ``data`` called ``name``: a dictionary key, or a field of a named tuple or dataclass."""
+    if isinstance(data, dict) and name in data:
+        return data[name]
+    if not isinstance(data, dict) and hasattr(data, name):
+        return getattr(data, name)
+    known = sorted(data) if isinstance(data, dict) else sorted(getattr(data, "_fields", ()))
+    raise ValueError(f"data has no leaf {name!r}; it has {known}")

@@ -1,0 +1,130 @@
+"""Covariances of the estimate: inverse informations and sandwiches, on the space that is estimable.
+
+The bread is given as a root U (k, r) with J⁻¹ = UU'. In the coordinates s̃ = U's the information is the identity, so that every sandwich is
+T U (meat of s̃) U'T', T = ∂x/∂z; null directions have zero columns in U and drop out.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.likelihood.terms import Rows, row_information, term_rows
+from jaxmle.parameters.tree import Layout
+
+Array = jax.Array
+Tree = Any
+
+KINDS = ("observed", "expected", "opg", "HC0", "HC1", "HC2", "HC3", "cluster", "CR0", "CR1", "CR1S")
+
+
+class Covariance(NamedTuple):
+    """A covariance (p, p), and the row whose leverage is one, or −1."""
+
+    vcov: Array
+    row: Array
+
+
+def check_kind(kind: str | None, clusters: Any, where: str = "vcov") -> None:
+    """Refuse an unknown kind, and clusters without a cluster kind or the other way round."""
+    if kind is not None and kind not in (*KINDS, "auto"):
+        raise ValueError(f"{where}={kind!r} is not known; choose one of {', '.join(KINDS)}, 'auto' or None")
+    if kind in ("cluster", "CR0", "CR1", "CR1S") and clusters is None:
+        raise ValueError(f"{where}={kind!r} needs clusters=, one label for each row of data")
+    if clusters is not None and kind not in ("auto", "cluster", "CR0", "CR1", "CR1S"):
+        raise ValueError(f"clusters are given but {where}={kind!r} does not use them; write {where}='cluster'")
+
+
+def sandwich(loglik: Any, layout: Layout, x: Array, data: Tree, root: Array, jacobian: Array, kind: str, codes: tuple[Array, ...] = ()) -> Covariance:
+    """The robust covariance of ``kind`` at x.
+
+    Args:
+        root: U (k, k), J⁻¹ = UU' in the free coordinates.
+        jacobian: T (p, k).
+        codes: for cluster kinds, integer labels (n,) of each dimension and, for two-way, of their crossing.
+    """
+    rows = term_rows(loglik, layout, x, data)
+    lift = jacobian @ root
+    scaled = rows._replace(scores=rows.scores @ lift)
+    n, k = _count(rows), jnp.sum(jnp.any(root != 0, axis=0))
+    none = jnp.asarray(-1)
+    if kind == "opg":
+        opg = scaled.scores.T @ (rows.meat[:, None] * scaled.scores)
+        dead = jnp.diag((jnp.diagonal(opg) == 0).astype(opg.dtype))
+        return Covariance(lift @ jnp.linalg.inv(opg + dead) @ lift.T, none)
+    if kind in ("HC2", "HC3"):
+        information = jnp.einsum("ja,nij,ib->nab", lift, row_information(loglik, layout, x, data), lift)
+        scaled, none = _leveraged(scaled, information, kind)
+    if codes:
+        return Covariance(_clustered(scaled, lift, codes, kind, n, k), none)
+    meat = scaled.scores.T @ (rows.meat[:, None] * scaled.scores)
+    factor = n / (n - k) if kind == "HC1" else 1.0
+    return Covariance(factor * (lift @ meat @ lift.T), none)
+
+
+def _count(rows: Rows) -> Array:
+    """n: the sum of frequency weights, or the number of rows of positive sampling weight."""
+    counted = jnp.where(rows.weight > 0, rows.weight**2 / jnp.where(rows.meat > 0, rows.meat, 1.0), 0.0)
+    return jnp.sum(counted)
+
+
+def _leveraged(rows: Rows, information: Array, kind: str) -> tuple[Rows, Array]:
+    """s̃_i divided by (I − Ã_i)^½ (HC2) or (I − Ã_i) (HC3), the leverage of a likelihood (Kauermann & Carroll 2001, JASA 96)."""
+    unit = jnp.where(rows.weight > 0, rows.meat / jnp.where(rows.weight > 0, rows.weight, 1.0), 0.0)
+    values, q = jnp.linalg.eigh(unit[:, None, None] * information)
+    left = 1.0 - values
+    broken = jnp.any(left <= 64 * jnp.finfo(left.dtype).eps, axis=1) & (rows.weight > 0)
+    power = left**-0.5 if kind == "HC2" else 1.0 / left
+    scores = jnp.einsum("nij,nj,nkj,nk->ni", q, power, q, rows.scores)
+    scores = jnp.where(broken[:, None], jnp.nan, jnp.where((rows.weight > 0)[:, None], scores, 0.0))
+    return rows._replace(scores=scores), jnp.where(jnp.any(broken), jnp.argmax(broken), -1)
+
+
+def _clustered(rows: Rows, lift: Array, codes: tuple[Array, ...], kind: str, n: Array, k: Array) -> Array:
+    """Σ_g S_g S_g', each dimension with its own factor; two-way adds the dimensions and takes their crossing off (Cameron, Gelbach & Miller 2011, JBES 29)."""
+    weighted = rows.weight[:, None] * rows.scores
+    total = jnp.zeros((lift.shape[0], lift.shape[0]), lift.dtype)
+    for sign, code in zip((1, 1, -1) if len(codes) == 3 else (1,), codes, strict=True):
+        sums = jax.ops.segment_sum(weighted, code, num_segments=code.shape[0])
+        groups = jnp.sum(jax.ops.segment_max((rows.weight > 0).astype(lift.dtype), code, num_segments=code.shape[0]) > 0)
+        factor = 1.0 if kind == "CR0" else groups / (groups - 1.0)
+        if kind == "CR1S":
+            factor = factor * (n - 1.0) / (n - k)
+        total += sign * factor * (lift @ (sums.T @ sums) @ lift.T)
+    bad = jnp.diagonal(total) < 0  # two-way sums need not be positive; such a variance is no number
+    return jnp.where(bad[:, None] | bad[None, :], jnp.nan, total)
+
+
+def cluster_codes(clusters: Any, n: int | None) -> tuple[Any, ...]:
+    """Integer labels (n,) for one-way clusters; for two-way ((n, 2) or a pair), each dimension and their crossing.
+
+    On the host labels may be strings; under a trace they must be integer arrays.
+    """
+    dimensions = _dimensions(clusters)
+    for labels in dimensions:
+        if labels.ndim != 1 or (n is not None and labels.shape[0] != n):
+            raise ValueError(f"clusters must hold one label for each of the {n} rows; got shape {labels.shape}")
+    xp = jnp if any(isinstance(labels, jax.core.Tracer) for labels in dimensions) else np
+    coded = [_codes(xp, labels) for labels in dimensions]
+    if len(coded) == 2:
+        coded.append(_codes(xp, coded[0] * (coded[1].shape[0] + 1) + coded[1]))
+    return tuple(coded)
+
+
+def _dimensions(clusters: Any) -> list[Any]:
+    if isinstance(clusters, tuple | list) and len(clusters) == 2 and all(hasattr(c, "shape") or isinstance(c, list) for c in clusters):
+        return [c if isinstance(c, jax.Array) else np.asarray(c) for c in clusters]
+    labels = clusters if isinstance(clusters, jax.Array) else np.asarray(clusters)
+    return [labels[:, 0], labels[:, 1]] if labels.ndim == 2 and labels.shape[1] == 2 else [labels]
+
+
+def _codes(xp: Any, labels: Any) -> Any:
+    if xp is np:
+        values = np.asarray(labels)
+        if values.dtype.kind == "f" and np.any(np.isnan(values)):
+            raise ValueError(f"clusters are NaN in row {int(np.flatnonzero(np.isnan(values))[0])}; every row needs a cluster")
+        return np.unique(values, return_inverse=True)[1].reshape(-1).astype(np.int32)
+    return jnp.unique(labels, return_inverse=True, size=labels.shape[0])[1].reshape(-1)

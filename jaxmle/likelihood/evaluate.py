@@ -1,0 +1,147 @@
+"""The one accumulating pass: value, score and Hessian of a likelihood are sums over the rows, whole or in blocks.
+
+Dispatch is on the type of the likelihood. An opaque function goes the general road (``grad`` and ``hessian`` of the summed terms); a
+``Regression`` goes by X'WX; every combinator passes its sense inward: weights multiply, a prior's derivatives are added, fixed and
+tied entries are E'(·)E, a pool is a sum over its members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
+from jaxmle.likelihood.contract import as_tree, data_length, need_terms, terms_of
+from jaxmle.likelihood.regression import Regression, gradient, gram
+from jaxmle.parameters.tree import Layout, layout_of
+
+Array = jax.Array
+Tree = Any
+
+
+class Sums(NamedTuple):
+    """What one pass over the data accumulates, in the flat coordinates x (p,)."""
+
+    value: Array  # ()     ℓ
+    absolute: Array  # ()  Σ|terms|, the scale of the rounding noise of ℓ
+    score: Array  # (p,)
+    hessian: Array  # (p, p)
+
+
+def evaluate(loglik: Any, params: Tree, data: Tree, *, block_rows: int | None = None) -> Sums:
+    """Log-likelihood, score and Hessian in one pass over the data.
+
+    Args:
+        loglik: any log-likelihood.
+        params: the parameter tree.
+        data: tree of arrays sharing the leading axis n.
+        block_rows: rows per block; the working memory is then that of one block. Each term may depend on its own row only.
+
+    Returns:
+        ``Sums`` with score (p,) and Hessian (p, p) in the order of the parameter names.
+    """
+    layout = layout_of(params)
+    return sums(as_tree(loglik), layout, layout.ravel(jax.tree.map(jnp.asarray, params)), data, block_rows=block_rows)
+
+
+def sums(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None = None, block_rows: int | None = None) -> Sums:
+    """The pass at x (p,), with terms multiplied by ``weights`` (n,)."""
+    match loglik:
+        case Weight():
+            own = jnp.asarray(loglik.weights.values).astype(x.dtype)
+            return sums(loglik.loglik, layout, x, data, own if weights is None else own * weights, block_rows)
+        case WithResponse():
+            return sums(loglik.loglik, layout, x, data, weights, block_rows)
+        case Penalize():
+            inner = sums(loglik.loglik, layout, x, data, weights, block_rows)
+            prior = _second_order(lambda x: (loglik.prior(layout.unravel(x)),) * 2, x)
+            return jax.tree.map(jnp.add, inner, prior._replace(absolute=jnp.abs(prior.value)))
+        case Pool():
+            loglik.check(data)
+            parts = split_rows(weights, [data_length(part) for part in data])
+            members = [sums(m, layout, x, d, w, block_rows) for m, d, w in zip(loglik.members, data, parts, strict=True)]
+            return jax.tree.map(lambda *values: sum(values[1:], values[0]), *members)
+        case Fix() | Tie():
+            inner = sums(loglik.loglik, layout, loglik.substitute(layout, x), data, weights, block_rows)
+            e = embedding(loglik.roots(layout), x.dtype)
+            return inner._replace(score=inner.score @ e, hessian=e.T @ inner.hessian @ e)
+    road = _declared if isinstance(loglik, Regression) else _general
+    return by_blocks(partial(road, loglik, layout, x), data, weights, block_rows)
+
+
+def embedding(roots: np.ndarray, dtype: Any) -> np.ndarray:
+    """E (p, p) with x = E x + constant: a fixed entry has a zero row, a tied one the row of the entry it follows."""
+    e = np.zeros((len(roots), len(roots)), dtype=dtype)
+    kept = roots >= 0
+    e[np.flatnonzero(kept), roots[kept]] = 1.0
+    return e
+
+
+def split_rows(weights: Array | None, lengths: list[int | None]) -> list[Array | None]:
+    """Weights of a pool, cut at its members."""
+    if weights is None:
+        return [None] * len(lengths)
+    cuts = np.cumsum([0, *((n or 1) for n in lengths)])
+    return [weights[a:b] for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+
+
+# ---------------------------------------------------------------- the two roads
+
+
+def _second_order(value_and_absolute: Callable[[Array], tuple[Array, Array]], x: Array) -> Sums:
+    """Value, score and Hessian of an opaque function in one forward-over-reverse pass."""
+
+    def slope(x: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+        (value, absolute), score = jax.value_and_grad(value_and_absolute, has_aux=True)(x)
+        return score, (value, absolute, score)
+
+    hessian, (value, absolute, score) = jax.jacfwd(slope, has_aux=True)(x)
+    return Sums(value, absolute, score, hessian)
+
+
+def _general(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Sums:
+    """The general road: automatic differentiation of the summed terms."""
+
+    def total(x: Array) -> tuple[Array, Array]:
+        terms = terms_of(loglik, layout.unravel(x), data)
+        if weights is not None:
+            terms = weights * need_terms(terms, "a weighted likelihood")
+        return jnp.sum(terms), jnp.sum(jnp.abs(terms))
+
+    return _second_order(total, x)
+
+
+def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Sums:
+    """The declared form: scalar derivatives of the density, then X'r and X'WX."""
+    eta, columns, curved = loglik.predictors(layout, x, data)
+    terms, slope, curvature = loglik.derivatives(layout.unravel(x), eta, data)
+    if weights is not None:
+        terms, slope, curvature = weights * terms, weights * slope, weights * curvature
+    hessian = gram(columns, curvature, layout.p)
+    if curved:  # Σ r_i ∂²η_i/∂x∂x', the part of the Hessian that expected information leaves out
+        fixed = jax.lax.stop_gradient(slope)
+        hessian += jax.hessian(lambda x: jnp.sum(fixed * loglik._values(layout.unravel(x), data)[1]))(x)
+    return Sums(jnp.sum(terms), jnp.sum(jnp.abs(terms)), gradient(columns, slope, layout.p), hessian)
+
+
+def by_blocks(road: Callable[[Tree, Array | None], Any], data: Tree, weights: Array | None, block_rows: int | None) -> Any:
+    """Sum ``road(rows, weights)`` over blocks of rows. The last block is moved back to end at n; rows seen twice get weight 0."""
+    n = data_length(data)
+    if block_rows is None or n is None or n <= block_rows:
+        return road(data, weights)
+    blocks = -(-n // block_rows)
+
+    def block(start: Array) -> Any:
+        first = jnp.minimum(start, n - block_rows)
+        cut = lambda leaf: jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), first, block_rows)  # noqa: E731
+        fresh = (first + jnp.arange(block_rows) >= start).astype(jnp.result_type(float))
+        return road(jax.tree.map(cut, data), fresh if weights is None else fresh * cut(weights))
+
+    zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(block, 0))
+    add = lambda total, start: (jax.tree.map(jnp.add, total, block(start)), None)  # noqa: E731
+    return jax.lax.scan(add, zero, jnp.arange(blocks) * block_rows)[0]

@@ -1,0 +1,214 @@
+"""The host road: float64 without touching anyone's configuration, compiled pieces kept on the user's function, inputs checked.
+
+``tracing()`` tells the two roads apart. Under a trace nothing here runs: the dtype is the trace's own.
+On the host a likelihood is traced through a *portable copy* of the user's function, in which every NumPy array that it closes over is a
+fresh view (jax keys constants by the identity of the array object, so an array traced once with float64 off and once on cannot be
+compiled again), and functions already wrapped by ``jit`` are unwrapped. The copy, and what was compiled of it, live on the function:
+they die with it. What the function closes over is compared at each call; a rebound global or a changed array makes a new copy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Tree = Any
+MEMO = "_jaxmle_compiled"
+
+
+def tracing() -> bool:
+    """Whether we are inside somebody's ``jit``, ``vmap`` or ``grad``."""
+    try:
+        from jax._src.core import trace_state_clean
+    except ImportError:  # a future jax: a fresh constant is then a tracer exactly when a trace is open
+        return isinstance(jnp.zeros(()) + 0, jax.core.Tracer)
+    return not trace_state_clean()
+
+
+def precision(dtype: Any) -> Any:
+    """The context in which a host procedure runs: float64 on, or off for float32."""
+    return jax.enable_x64(np.dtype(dtype) == np.float64)
+
+
+# ---------------------------------------------------------------- portable copies
+
+
+def portable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The memoised portable copy of ``function``, made anew when what it closes over has changed."""
+    return _memo(function)["copy"]
+
+
+def _memo(function: Callable[..., Any]) -> dict[str, Any]:
+    now = list(_closed_over(function, set()))
+    memo = getattr(function, "__dict__", {}).get(MEMO)
+    if memo is None or not _same(memo["closed"], now):
+        memo = {"closed": now, "copy": _copy(function, {}), "pieces": {}}
+        try:
+            setattr(function, MEMO, memo)
+        except (AttributeError, TypeError):
+            pass  # a bound method or a slotted callable keeps nothing: it is compiled at each call
+    return memo
+
+
+def _same(old: list[tuple[Any, int]], new: list[tuple[Any, int]]) -> bool:
+    def equal(a: Any, b: Any) -> bool:
+        return a is b or (type(a) is type(b) and isinstance(a, int | float | complex | str) and a == b)
+
+    return len(old) == len(new) and all(m == n and equal(a, b) for (a, m), (b, n) in zip(old, new, strict=True))
+
+
+def _fingerprint(value: Any) -> int:
+    """A checksum of an array's bytes, so that a change in place is noticed too."""
+    return zlib.adler32(np.ascontiguousarray(value).view(np.uint8)) if isinstance(value, np.ndarray) and value.dtype != object and value.size else 0
+
+
+def _unwrapped(function: Any) -> Any:
+    """The function below any ``jit``."""
+    while not isinstance(function, types.FunctionType | functools.partial) and hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return function
+
+
+def _is_users(function: Any) -> bool:
+    """Whether a function was written by the user rather than installed with a package."""
+    function = _unwrapped(function)
+    return isinstance(function, types.FunctionType) and not any(part in function.__code__.co_filename for part in ("site-packages", "dist-packages", "/lib/python"))
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _surroundings(function: types.FunctionType) -> Iterator[Any]:
+    """The values a plain function reads from outside: cells, defaults, and the globals its code names."""
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # a name not bound yet
+            yield None
+    yield from function.__defaults__ or ()
+    yield from (function.__kwdefaults__ or {}).values()
+    for name in _names(function.__code__):
+        if name in function.__globals__:
+            yield function.__globals__[name]
+
+
+def _closed_over(value: Any, seen: set[int]) -> Iterator[tuple[Any, int]]:
+    """Everything a function depends on beyond its arguments, flat, each with its fingerprint."""
+    if id(value) in seen:
+        return
+    if isinstance(value, functools.partial):
+        seen.add(id(value))
+        for part in (value.func, *value.args, *value.keywords.values()):
+            yield from _closed_over(part, seen)
+    elif callable(value) and (_is_users(value) or not seen):
+        seen.add(id(value))
+        plain = _unwrapped(value)
+        yield plain, 0
+        if isinstance(plain, types.FunctionType):
+            for inner in _surroundings(plain):
+                yield from _closed_over(inner, seen)
+    elif type(value) in (list, tuple, dict):
+        seen.add(id(value))
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _closed_over(inner, seen)
+    else:
+        yield value, _fingerprint(value)
+
+
+def _copy(value: Any, done: dict[int, Any]) -> Any:
+    """A copy of a function, or of what it closes over, with fresh views of every NumPy array."""
+    if id(value) in done:
+        return done[id(value)]
+    if isinstance(value, np.ndarray):
+        return value.view()
+    if isinstance(value, functools.partial):
+        return functools.partial(_copy(value.func, done), *(_copy(a, done) for a in value.args), **{k: _copy(v, done) for k, v in value.keywords.items()})
+    if type(value) in (list, tuple):
+        return type(value)(_copy(inner, done) for inner in value)
+    if type(value) is dict:
+        return {key: _copy(inner, done) for key, inner in value.items()}
+    if callable(value) and _is_users(value):
+        return _copy_function(value, done)
+    return value
+
+
+def _copy_function(function: Any, done: dict[int, Any]) -> types.FunctionType:
+    plain = _unwrapped(function)
+    scope = {name: plain.__globals__[name] for name in ("__builtins__", "__name__", "__package__") if name in plain.__globals__}
+    cells = tuple(types.CellType() for _ in plain.__closure__ or ())
+    copy = types.FunctionType(plain.__code__, scope, plain.__name__, None, cells or None)
+    done[id(function)] = done[id(plain)] = copy  # before the walk: functions may refer to themselves
+    copy.__defaults__ = _copy(plain.__defaults__, done)
+    copy.__kwdefaults__ = _copy(plain.__kwdefaults__, done)
+    for new, old in zip(cells, plain.__closure__ or (), strict=True):
+        try:
+            new.cell_contents = _copy(old.cell_contents, done)
+        except ValueError:
+            pass  # a name not bound yet stays unbound
+    for name in _names(plain.__code__):
+        if name in plain.__globals__:
+            scope[name] = _copy(plain.__globals__[name], done)
+    return copy
+
+
+def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:
+    """A likelihood tree with ``change`` applied to every user function in it."""
+    if isinstance(node, jax.tree_util.Partial):
+        return jax.tree_util.Partial(change(node.func), *node.args, **node.keywords)
+    if dataclasses.is_dataclass(node) and type(node).__module__.startswith("jaxmle."):
+        return dataclasses.replace(node, **{f.name: map_functions(getattr(node, f.name), change) for f in dataclasses.fields(node)})
+    if type(node) in (tuple, list):
+        return type(node)(map_functions(inner, change) for inner in node)
+    return change(node) if callable(node) and not isinstance(node, type) and not isinstance(node, np.ndarray | jax.Array) else node
+
+
+# ---------------------------------------------------------------- compiled pieces
+
+
+def compiled(loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]) -> Callable[..., Any]:
+    """The jitted ``make(loglik)``, kept on the user's function; ``loglik``'s arrays are arguments of it, not constants.
+
+    Args:
+        loglik: a likelihood tree.
+        key: hashable; what distinguishes this piece from others made of the same likelihood.
+        make: from a likelihood to the function to compile. Called under the trace only.
+    """
+    functions: list[Any] = []
+    map_functions(loglik, lambda f: functions.append(f) or f)
+    memos = [_memo(f) for f in functions]
+    copies = iter([memo["copy"] for memo in memos])
+    leaves, treedef = jax.tree.flatten(map_functions(loglik, lambda f: next(copies)))
+    pieces = memos[0]["pieces"] if memos else {}
+    if (key, treedef) not in pieces:
+        pieces[key, treedef] = jax.jit(lambda leaves, *args: make(jax.tree.unflatten(treedef, leaves))(*args))
+    piece = pieces[key, treedef]
+    return lambda *args: _with_retry(piece, [jnp.asarray(leaf) for leaf in leaves], *args)
+
+
+def _with_retry(piece: Callable[..., Any], *args: Any) -> Any:
+    """Call a compiled piece; where a constant traced under the other precision gets in the way, clear jax's caches and try once more."""
+    try:
+        return piece(*args)
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        if not any(sign in told for sign in ("verifier error", "lax.dot_general requires", "mlir", "MLIR", "cannot be lowered")):
+            raise
+        jax.clear_caches()
+        return piece(*args)
+
+
+def to_numpy(tree: Tree) -> Tree:
+    """The tree with NumPy arrays for leaves; scalars become NumPy scalars."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[()], tree)

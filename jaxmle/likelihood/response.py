@@ -1,0 +1,69 @@
+"""Laws of the response: how an expectation over y given the parameters is taken, for the expected information.
+
+Three ways: exactly, by a closed form; exactly, by summing over a finite support; or by simulation from a stated key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Tree = Any
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Exact:
+    """``information(eta, row)`` is the expected information of one row in its predictors, (m, m), or a scalar where m is 1."""
+
+    information: Callable[[Any, Tree], Array]
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Enumeration:
+    """The response leaf takes one of finitely many values, the same for every row."""
+
+    leaf: str
+    values: tuple[Any, ...]
+
+    def with_response(self, data: Tree, value: Any) -> Tree:
+        """``data`` (or one row of it) with its response set to ``value``."""
+        old = data[self.leaf]
+        return {**data, self.leaf: jnp.broadcast_to(jnp.asarray(value, dtype=old.dtype), jnp.shape(old))}
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["sampler", "draws"])
+@dataclass(frozen=True)
+class Simulation:
+    """``sampler(key, params, data)`` returns data with a fresh response; ``draws`` whole data sets are averaged."""
+
+    sampler: Callable[[Array, Tree, Tree], Tree]
+    key: Array
+    draws: int
+
+
+Law = Exact | Enumeration | Simulation
+
+
+def exact(information: Callable[[Any, Tree], Array]) -> Exact:
+    """Closed expected information of one row, as a function of its predictors ``eta`` and the row; for ``regression`` only."""
+    return Exact(information)
+
+
+def enumeration(leaf: str, values: Any) -> Enumeration:
+    """Expectation by summing over the values that the response ``data[leaf]`` can take, such as ``[0, 1]``."""
+    return Enumeration(leaf, tuple(float(v) for v in values))
+
+
+def simulation(sampler: Callable[[Array, Tree, Tree], Tree], *, key: Array, draws: int = 200) -> Simulation:
+    """Expectation as the mean over ``draws`` simulated data sets, with a Monte-Carlo error that shrinks as 1/√draws."""
+    if draws < 2:
+        raise ValueError(f"a simulated expectation needs at least two draws to know its own error; got {draws}")
+    return Simulation(sampler, key, int(draws))

@@ -1,0 +1,202 @@
+"""What is one per observation: terms, scores, and the information of each row, with the weights that go with them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
+from jaxmle.likelihood.contract import data_length, need_terms, terms_of
+from jaxmle.likelihood.evaluate import embedding, split_rows, sums
+from jaxmle.likelihood.regression import Regression, gram, row_gradients, row_grams
+from jaxmle.likelihood.response import Enumeration, Simulation
+from jaxmle.parameters.tree import Layout
+
+Array = jax.Array
+Tree = Any
+
+
+class Rows(NamedTuple):
+    """One row per term. ``scores`` are unweighted; the meat of a sandwich is Σ meat·s s'."""
+
+    scores: Array  # (n, p)
+    weight: Array  # (n,)
+    meat: Array  # (n,)  w for frequency weights, w² for sampling weights
+
+
+def term_rows(loglik: Any, layout: Layout, x: Array, data: Tree) -> Rows:
+    """The score of each term at x, with its weights."""
+    match loglik:
+        case Weight():
+            inner = term_rows(loglik.loglik, layout, x, data)
+            w = jnp.asarray(loglik.weights.values).astype(x.dtype)
+            return inner._replace(weight=inner.weight * w, meat=inner.meat * (w if loglik.weights.kind == "frequency" else w * w))
+        case WithResponse() | Penalize():
+            return term_rows(loglik.loglik, layout, x, data)
+        case Pool():
+            parts = [term_rows(m, layout, x, d) for m, d in zip(loglik.members, data, strict=True)]
+            return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
+        case Fix() | Tie():
+            inner = term_rows(loglik.loglik, layout, loglik.substitute(layout, x), data)
+            return inner._replace(scores=inner.scores @ embedding(loglik.roots(layout), x.dtype))
+    scores = row_scores(loglik, layout, x, data)
+    one = jnp.ones(scores.shape[0], x.dtype)
+    return Rows(scores, one, one)
+
+
+def row_scores(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
+    """The gradient of each term, (n, p).
+
+    Forward mode is right whatever rows a term looks at (a series conditions on the row before); reverse mode row by row is not.
+    """
+    if isinstance(loglik, Regression):
+        eta, columns, _ = loglik.predictors(layout, x, data)
+        return row_gradients(columns, loglik.derivatives(layout.unravel(x), eta, data)[1], layout.p)
+    return jax.jacfwd(lambda x: need_terms(terms_of(loglik, layout.unravel(x), data), "a score per observation"))(x)
+
+
+def row_information(loglik: Any, layout: Layout, x: Array, data: Tree, kind: str = "expected") -> Array:
+    """The information of each row (n, p, p), unweighted: ``"expected"`` under the law of the response, or ``"observed"``."""
+    match loglik:
+        case Weight() | Penalize():
+            return row_information(loglik.loglik, layout, x, data, kind)
+        case Pool():
+            return jnp.concatenate([row_information(m, layout, x, d, kind) for m, d in zip(loglik.members, data, strict=True)])
+        case Fix() | Tie():
+            inner = row_information(loglik.loglik, layout, loglik.substitute(layout, x), data, kind)
+            e = embedding(loglik.roots(layout), x.dtype)
+            return jnp.einsum("ai,nab,bj->nij", e, inner, e)
+        case WithResponse() if kind == "expected":
+            return _expected_rows(loglik.loglik, loglik.law, layout, x, data)
+        case WithResponse():
+            return row_information(loglik.loglik, layout, x, data, kind)
+        case Regression():
+            return _declared_rows(loglik, layout, x, data, kind)
+    if kind == "expected":
+        raise ValueError(NO_LAW)
+    return -_term_hessians(loglik, layout, x, data)
+
+
+NO_LAW = (
+    "expected information needs the law of the response: with_response(loglik, enumeration(leaf, values)) or "
+    "with_response(loglik, simulation(sampler, key=…)), or a regression declared with response=…"
+)
+
+
+def _term_hessians(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
+    return jax.jacfwd(lambda x: row_scores(loglik, layout, x, data))(x)
+
+
+def _declared_rows(loglik: Regression, layout: Layout, x: Array, data: Tree, kind: str) -> Array:
+    if isinstance(loglik.response, Simulation) and kind == "expected":
+        return _expected_rows(loglik, loglik.response, layout, x, data)
+    eta, columns, curved = loglik.predictors(layout, x, data)
+    params = layout.unravel(x)
+    if kind == "expected":
+        return row_grams(columns, loglik.expected_curvature(params, eta, data), layout.p)
+    if curved:
+        return -_term_hessians(loglik, layout, x, data)
+    return row_grams(columns, -loglik.derivatives(params, eta, data)[2], layout.p)
+
+
+def _expected_rows(loglik: Any, law: Enumeration | Simulation, layout: Layout, x: Array, data: Tree) -> Array:
+    """E[−∂²ℓ_i] by enumeration, or as the mean over simulated data sets."""
+    params = layout.unravel(x)
+    if isinstance(law, Enumeration):
+        total = jnp.zeros((data_length(data), layout.p, layout.p), x.dtype)
+        mass = jnp.zeros(data_length(data), x.dtype)
+        for value in law.values:
+            imagined = law.with_response(data, value)
+            probability = jnp.exp(need_terms(terms_of(loglik, params, imagined), "enumeration"))
+            total -= probability[:, None, None] * _term_hessians(loglik, layout, x, imagined)
+            mass += probability
+        return jnp.where((jnp.abs(mass - 1) < 1e-4)[:, None, None], total, jnp.nan)
+    draw = lambda key: -_term_hessians(loglik, layout, x, law.sampler(key, params, data))  # noqa: E731
+    keys = jax.random.split(law.key, law.draws)
+    add = lambda total, key: (total + draw(key), None)  # noqa: E731
+    zero = jnp.zeros((data_length(data), layout.p, layout.p), x.dtype)
+    return jax.lax.scan(add, zero, keys)[0] / law.draws
+
+
+class Expected(NamedTuple):
+    """Expected information (p, p), and the simulated draws (R, p, p) whose mean it is (R = 0 where it is exact)."""
+
+    information: Array
+    draws: Array
+
+    def stderr_error(self, root: Array, transform: Array) -> Array:
+        """Monte-Carlo standard error (p,) of each standard error, where vcov = T G T', G = U U' with U ``root``, T ``transform``.
+
+        dV = −V (dI) V, so that d(SE_j) = −(V dI V)_jj / (2 SE_j).
+        """
+        g = transform @ root @ root.T
+        se = jnp.sqrt(jnp.sum((transform @ root) ** 2, axis=1))
+        if self.draws.shape[0] == 0:
+            return jnp.zeros_like(se)
+        moved = jnp.einsum("ja,rab,jb->rj", g, self.draws, g)
+        return jnp.std(moved, axis=0, ddof=1) / jnp.sqrt(self.draws.shape[0]) / (2 * se)
+
+
+def expected_information(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None = None) -> Expected:
+    """Expected information of the whole likelihood at x, under the law of the response that it carries."""
+    match loglik:
+        case Weight():
+            w = jnp.asarray(loglik.weights.values).astype(x.dtype)
+            return expected_information(loglik.loglik, layout, x, data, w if weights is None else w * weights)
+        case Penalize():
+            inner = expected_information(loglik.loglik, layout, x, data, weights)
+            prior = -jax.hessian(lambda x: loglik.prior(layout.unravel(x)))(x)
+            return Expected(inner.information + prior, inner.draws + prior)
+        case Pool():
+            parts = split_rows(weights, [data_length(part) for part in data])
+            members = [expected_information(m, layout, x, d, w) for m, d, w in zip(loglik.members, data, parts, strict=True)]
+            return _pooled(members)
+        case Fix() | Tie():
+            inner = expected_information(loglik.loglik, layout, loglik.substitute(layout, x), data, weights)
+            e = embedding(loglik.roots(layout), x.dtype)
+            return Expected(e.T @ inner.information @ e, jnp.einsum("ai,rab,bj->rij", e, inner.draws, e))
+    law = getattr(loglik, "law", getattr(loglik, "response", None))
+    core = loglik.loglik if isinstance(loglik, WithResponse) else loglik
+    if isinstance(law, Simulation):
+        return _simulated(core, law, layout, x, data, weights)
+    total = _enumerated(core, law, layout, x, data, weights) if isinstance(loglik, WithResponse) else _closed(core, layout, x, data, weights)
+    return Expected(total, jnp.zeros((0, layout.p, layout.p), x.dtype))
+
+
+def _closed(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Array:
+    """Σ X_a' E[w_ab] X_b for a declared regression."""
+    if not isinstance(loglik, Regression):
+        raise ValueError(NO_LAW)
+    eta, columns, _ = loglik.predictors(layout, x, data)
+    curvature = loglik.expected_curvature(layout.unravel(x), eta, data)
+    return gram(columns, curvature if weights is None else weights * curvature, layout.p)
+
+
+def _enumerated(loglik: Any, law: Enumeration, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Array:
+    """−Σ_v Σ_i P(y_i = v) ∂²ℓ_i(v): one weighted pass for each value of the support."""
+    total, mass = jnp.zeros((layout.p, layout.p), x.dtype), jnp.zeros((), x.dtype)
+    for value in law.values:
+        imagined = law.with_response(data, value)
+        probability = jnp.exp(need_terms(terms_of(loglik, layout.unravel(x), imagined), "enumeration"))
+        total -= sums(loglik, layout, x, imagined, probability if weights is None else weights * probability).hessian
+        mass += probability
+    return jnp.where(jnp.all(jnp.abs(mass - 1) < 1e-4), total, jnp.nan)
+
+
+def _pooled(members: list[Expected]) -> Expected:
+    total = sum((m.information for m in members[1:]), members[0].information)
+    simulated = [m for m in members if m.draws.shape[0]]
+    if len({m.draws.shape[0] for m in simulated}) > 1:
+        raise ValueError("simulated members of a pool need the same number of draws")
+    if not simulated:
+        return Expected(total, members[0].draws)
+    return Expected(total, sum((m.draws for m in simulated[1:]), simulated[0].draws))
+
+
+def _simulated(loglik: Any, law: Simulation, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Expected:
+    """The mean of −H(y*) over simulated data sets (−H varies less than ss': coefficient of variation 1.4 against 3.8 for log σ)."""
+    params = layout.unravel(x)
+    draws = jax.lax.map(lambda key: -sums(loglik, layout, x, law.sampler(key, params, data), weights).hessian, jax.random.split(law.key, law.draws))
+    return Expected(jnp.mean(draws, axis=0), draws)

@@ -1,0 +1,265 @@
+"""Trees outside, flat inside: the printed entries of a parameter tree, their names, and the free scale below them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle.parameters.constraints import KINDS, Bounds, Constraint, Entry, Shape, free, namespace
+
+Array = Any
+Tree = Any
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One leaf of the parameter tree: where it is, its shape, its constraint."""
+
+    path: str
+    shape: Shape
+    constraint: Constraint
+
+    @property
+    def entries(self) -> list[Entry]:
+        return self.constraint.entries(self.shape)
+
+    @property
+    def names(self) -> list[str]:
+        stem = self.path or "theta"
+        return [f"{stem}[{','.join(map(str, entry))}]" if entry else stem for entry in self.entries]
+
+    @property
+    def free_size(self) -> int:
+        return self.constraint.free_size(self.shape)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a parameter tree becomes a flat vector: static, hashable, the same for every member of a batch.
+
+    ``x`` (p,) holds the printed entries in order of ``names``; ``z`` (k,) is the free scale that solvers see.
+    """
+
+    treedef: Any
+    leaves: tuple[Leaf, ...]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for leaf in self.leaves for name in leaf.names)
+
+    @cached_property
+    def bounds(self) -> tuple[Bounds, ...]:
+        return tuple(bound for leaf in self.leaves for bound in leaf.constraint.bounds(leaf.shape))
+
+    @property
+    def p(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def spans(self) -> tuple[slice, ...]:
+        """The slice of x that each leaf owns."""
+        ends = np.cumsum([0, *(len(leaf.entries) for leaf in self.leaves)])
+        return tuple(slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
+
+    def __hash__(self) -> int:
+        return hash((self.treedef, self.leaves))
+
+    def ravel(self, params: Tree) -> Array:
+        """The printed entries of ``params``, (p,)."""
+        pieces = []
+        for leaf, value in zip(self.leaves, self.treedef.flatten_up_to(params), strict=True):
+            if len(leaf.entries) == math.prod(leaf.shape):
+                pieces.append(value.reshape(-1))
+            else:
+                index = tuple(np.array(leaf.entries, dtype=int).reshape(-1, len(leaf.shape)).T)
+                pieces.append(value[index])
+        return namespace(pieces[0]).concatenate(pieces)
+
+    def unravel(self, x: Array) -> Tree:
+        """The parameter tree whose printed entries are ``x`` (p,)."""
+        values = [leaf.constraint.build(x[span], leaf.shape) for leaf, span in zip(self.leaves, self.spans, strict=True)]
+        return jax.tree.unflatten(self.treedef, values)
+
+    def unravel_entries(self, x: Array, structural: float = math.nan) -> Tree:
+        """The tree that wears one number per printed entry, such as a standard error; structural constants get ``structural``."""
+        values = []
+        for leaf, span in zip(self.leaves, self.spans, strict=True):
+            value = leaf.constraint.build(x[span], leaf.shape)
+            if len(leaf.entries) < math.prod(leaf.shape):
+                printed = {*leaf.entries, *((j, i) for i, j in leaf.entries)}
+                mask = np.array([[entry in printed for entry in ((i, j) for j in range(leaf.shape[1]))] for i in range(leaf.shape[0])])
+                value = namespace(value).where(mask, value, structural)
+            values.append(value)
+        return jax.tree.unflatten(self.treedef, values)
+
+    def find(self, name: str) -> list[int]:
+        """The positions in x that ``name`` means: one printed entry, or every entry of a leaf."""
+        if name in self.names:
+            return [self.names.index(name)]
+        for leaf, span in zip(self.leaves, self.spans, strict=True):
+            if name == (leaf.path or "theta"):
+                return list(range(span.start, span.stop))
+        raise ValueError(f"no parameter is called {name!r}; the parameters are {', '.join(self.names[:20])}")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """The map from the free scale z (k,) to x (p,): each moving leaf through its constraint, the rest held at ``x``.
+
+    ``still`` marks the printed entries that ``fix`` or ``tie`` have taken out of the solver's hands.
+    """
+
+    layout: Layout
+    still: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        for leaf, span in zip(self.layout.leaves, self.layout.spans, strict=True):
+            held = self.still[span]
+            if any(held) and not all(held) and not leaf.constraint.elementwise:
+                raise ValueError(
+                    f"{leaf.path or 'theta'} is constrained as a whole ({type(leaf.constraint).__name__.lower()}): fix or tie all its entries, or none"
+                )
+
+    @cached_property
+    def is_identity(self) -> bool:
+        return all(leaf.constraint.is_identity for leaf in self.layout.leaves)
+
+    @cached_property
+    def moving(self) -> np.ndarray:
+        """Positions in x that move, (number moving,)."""
+        return np.flatnonzero(~np.array(self.still, dtype=bool))
+
+    @cached_property
+    def k(self) -> int:
+        """The number of free parameters."""
+        return sum(
+            int(np.sum(~np.array(self.still[span], dtype=bool))) if leaf.constraint.elementwise else (0 if all(self.still[span]) else leaf.free_size)
+            for leaf, span in zip(self.layout.leaves, self.layout.spans, strict=True)
+        )
+
+    def _pieces(self) -> list[tuple[Leaf, slice, np.ndarray, Shape, int]]:
+        """For each leaf that moves: leaf, its span in x, its moving offsets, the shape its map acts on, its free size."""
+        pieces = []
+        for leaf, span in zip(self.layout.leaves, self.layout.spans, strict=True):
+            offsets = np.flatnonzero(~np.array(self.still[span], dtype=bool))
+            if offsets.size:
+                shape = (int(offsets.size),) if leaf.constraint.elementwise else leaf.shape
+                pieces.append((leaf, span, offsets, shape, leaf.constraint.free_size(shape)))
+        return pieces
+
+    @cached_property
+    def incidence(self) -> np.ndarray:
+        """Which printed entries each free coordinate can move, (p, k) of booleans."""
+        which, start = np.zeros((self.layout.p, self.k), dtype=bool), 0
+        for leaf, span, offsets, _, size in self._pieces():
+            if leaf.constraint.elementwise:
+                which[span.start + offsets, start + np.arange(size)] = True
+            else:
+                which[span, start : start + size] = True
+            start += size
+        return which
+
+    @cached_property
+    def single(self) -> np.ndarray:
+        """Which printed entries are the image of one free coordinate alone, (p,)."""
+        alone = np.zeros(self.layout.p, dtype=bool)
+        for leaf, span, offsets, _, _ in self._pieces():
+            if leaf.constraint.elementwise:
+                alone[span.start + offsets] = True
+        return alone
+
+    def to_user(self, z: Array, x: Array) -> Array:
+        """x (p,) at the free point z (k,); entries that do not move keep their values in ``x``."""
+        if self.is_identity and len(self.moving) == self.layout.p:
+            return z
+        xp, start, index, values = namespace(z), 0, [], []
+        for leaf, span, offsets, shape, size in self._pieces():
+            values.append(leaf.constraint.to_user(z[start : start + size], shape))
+            index.append(span.start + offsets)
+            start += size
+        if not values:
+            return x
+        where, moved = np.concatenate(index), xp.concatenate(values)
+        if len(where) == self.layout.p:
+            return moved
+        order = np.full(self.layout.p, -1)
+        order[where] = np.arange(len(where))
+        return xp.where(order >= 0, moved[np.maximum(order, 0)], x)
+
+    def to_free(self, x: Array) -> Array:
+        """The free point z (k,) whose image is x (p,)."""
+        xp = namespace(x)
+        pieces = [leaf.constraint.to_free(x[span][offsets], shape) for leaf, span, offsets, shape, _ in self._pieces()]
+        return xp.concatenate(pieces) if pieces else x[:0]
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """The readable name of a leaf: keys and fields joined by dots, positions in brackets."""
+    name = ""
+    for key in path:
+        if isinstance(key, jax.tree_util.SequenceKey | jax.tree_util.FlattenedIndexKey):
+            index = key.idx if isinstance(key, jax.tree_util.SequenceKey) else key.key
+            name += f"[{index}]"
+        else:
+            part = str(key.key) if isinstance(key, jax.tree_util.DictKey) else str(getattr(key, "name", key))
+            name += f".{part}" if name else part
+    return name
+
+
+def layout_of(params: Tree, constraints: Tree = None) -> Layout:
+    """The layout of ``params``, with ``constraints`` given as a tree prefix (missing dictionary keys mean unconstrained).
+
+    >>> import numpy as np
+    >>> from jaxmle.parameters.constraints import positive
+    >>> layout_of({"beta": np.zeros(2), "sigma": np.ones(())}, {"sigma": positive}).names
+    ('beta[0]', 'beta[1]', 'sigma')
+    """
+    with_path, treedef = jax.tree_util.tree_flatten_with_path(params)
+    if not with_path:
+        raise ValueError("params has no leaves: a log-likelihood needs at least one parameter")
+    leaves = tuple(
+        Leaf(path_name(path), tuple(np.shape(value)), _constraint_at(constraints, path, path_name(path))) for path, value in with_path
+    )
+    _check_all_used(constraints, params)
+    layout = Layout(treedef, leaves)
+    if not layout.p:
+        raise ValueError("params holds no numbers: every leaf is empty")
+    return layout
+
+
+def _step(tree: Tree, key: Any) -> Tree:
+    """The subtree of a constraint tree under one key of a path; None where it says nothing."""
+    if isinstance(key, jax.tree_util.DictKey):
+        return tree.get(key.key) if isinstance(tree, dict) else None
+    if isinstance(key, jax.tree_util.SequenceKey):
+        return tree[key.idx] if isinstance(tree, (list, tuple)) and key.idx < len(tree) else None
+    name = getattr(key, "name", None)
+    return tree.get(name) if isinstance(tree, dict) else getattr(tree, str(name), None)
+
+
+def _constraint_at(tree: Tree, path: tuple[Any, ...], name: str) -> Constraint:
+    for key in path:
+        if tree is None or isinstance(tree, KINDS):
+            break
+        tree = _step(tree, key)
+    if tree is None:
+        return free
+    if not isinstance(tree, KINDS):
+        raise TypeError(f"the constraint for {name or 'theta'} must be one of jaxmle's constraints (positive, interval(a, b), simplex, …); got {type(tree).__name__}: {tree!r}")
+    return tree
+
+
+def _check_all_used(constraints: Tree, params: Tree) -> None:
+    """A constraint for a key that params does not have is a misspelling, not a wish."""
+    if isinstance(constraints, dict):
+        known = set(params) if isinstance(params, dict) else set(getattr(params, "_fields", ())) | set(vars(params) if hasattr(params, "__dict__") else ())
+        unknown = [key for key in constraints if key not in known]
+        if unknown:
+            raise ValueError(f"constraints name {unknown[0]!r}, but params has no such entry; it has {sorted(map(str, known))}")
+        for key, sub in constraints.items():
+            _check_all_used(sub, params[key] if isinstance(params, dict) else getattr(params, key))

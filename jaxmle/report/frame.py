@@ -1,0 +1,75 @@
+"""A fit as a tidy data frame: a row per parameter, or per member and parameter of a batch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from jaxmle.solvers.status import Status
+
+BACKENDS = ("pandas", "polars", "pyarrow")
+INSTALL = 'pip install "jaxmle[frame]"'
+
+
+def frame(fit: Any, level: float = 0.95, backend: str | None = None) -> Any:
+    """A tidy data frame of the estimates, in full precision; the column names are those of R's broom.
+
+    Args:
+        fit: the record of one fit or of a batch.
+        level: coverage of the Wald intervals, between 0 and 1.
+        backend: "pandas", "polars" or "pyarrow"; by default the first of them that is installed.
+
+    Returns:
+        A native frame with the columns term, estimate, std_error, statistic (the z value), p_value, conf_low and
+        conf_high, p rows; for a batch of b members, members in order, b·p rows and two leading columns: member
+        (counted over all batch axes) and status. What is NaN in the record is NaN here.
+
+    Raises:
+        ImportError: narwhals or the backend is not installed.
+        ValueError: a backend that is none of the three.
+    """
+    chosen = installed(backend)
+    try:
+        narwhals = import_module("narwhals")
+    except ImportError as error:
+        raise ImportError(f"a data frame needs narwhals: {INSTALL}") from error
+    return narwhals.from_dict(columns(fit, level), backend=chosen).to_native()
+
+
+def installed(backend: str | None) -> str:
+    """The backend asked for, or the first that is installed; an error that says what to install if there is none."""
+    if backend is not None and backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None; got {backend!r}")
+    found = next((name for name in BACKENDS if backend in (None, name) and find_spec(name) is not None), None)
+    if found is None:
+        wanted = backend or f"one of {', '.join(BACKENDS)}"
+        raise ImportError(f"a data frame needs {wanted}, which is not installed: {INSTALL}" + f" or pip install {backend}" * bool(backend))
+    return found
+
+
+def columns(fit: Any, level: float) -> dict[str, Any]:
+    """The columns of the frame by name, each of length p, or b·p for a batch."""
+    interval = np.asarray(fit.interval(level))
+    members = int(np.prod(fit.batch_shape, dtype=int))
+    numbers = {
+        "estimate": fit.x,
+        "std_error": fit.se,
+        "statistic": fit.zvalues,
+        "p_value": fit.pvalues,
+        "conf_low": interval[..., 0],
+        "conf_high": interval[..., 1],
+    }
+    tidy = {"term": list(fit.names) * members} | {name: np.asarray(values).reshape(-1) for name, values in numbers.items()}
+    return tidy if fit.batch_shape == () else _member_columns(fit, members) | tidy
+
+
+def _member_columns(fit: Any, members: int) -> dict[str, Any]:
+    p = len(fit.names)
+    status = [Status(code).name for code in np.asarray(fit.status).reshape(-1).tolist()]
+    return {
+        "member": np.repeat(np.arange(members), p),
+        "status": [name for name in status for _ in range(p)],
+    }

@@ -1,0 +1,7 @@
+"""Solvers: functions of a flat vector, never likelihoods."""
+
+from jaxmle.solvers.approach import bhhh, newton, scoring
+from jaxmle.solvers.methods import BHHH, LBFGS, Newton, Optax, Scoring
+from jaxmle.solvers.status import Status
+
+__all__ = ["BHHH", "LBFGS", "Newton", "Optax", "Scoring", "Status", "bhhh", "newton", "scoring"]

@@ -1,0 +1,192 @@
+"""Linear algebra of p × p symmetric matrices: written once, run by NumPy on the host and by JAX under a trace.
+
+``R`` is always a matrix scaled to unit diagonal, D⁻¹JD⁻¹. Small Cholesky factors are unrolled: with a batch axis last that is many times
+faster than one LAPACK call for each matrix. Eigenvectors are needed only when something is wrong, and ``rarely`` then pays for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = Any
+UNROLLED = 8  # compile time grows as p³; beyond this LAPACK is as fast
+
+
+def namespace(x: Array) -> Any:
+    """NumPy for host arrays, jax.numpy for the rest."""
+    return np if isinstance(x, np.ndarray | np.generic) else jnp
+
+
+def rarely(needed: Array, rare: Callable[..., Any], usual: Callable[..., Any], *args: Any) -> Any:
+    """``rare(*args)`` where ``needed``, else ``usual(*args)``; in a batch the rare side runs only if some member needs it.
+
+    An ordinary ``lax.cond`` under ``vmap`` becomes a select that computes both sides for every member, always.
+    """
+    if isinstance(needed, bool | np.bool_ | np.ndarray):
+        return rare(*args) if needed else usual(*args)
+
+    @jax.custom_batching.custom_vmap
+    def choose(needed: Array, *args: Any) -> Any:
+        return jax.lax.cond(needed, rare, usual, *args)
+
+    @choose.def_vmap
+    def _(axis_size: int, batched: Any, needed: Array, *args: Any) -> Any:
+        full = jax.tree.map(lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *jnp.shape(x))), (needed, *args), tuple(batched))
+        needed, args = full[0], full[1:]
+
+        def mixed(*args: Any) -> Any:
+            pick = lambda a, b: jnp.where(needed.reshape(needed.shape + (1,) * (a.ndim - 1)), a, b)  # noqa: E731
+            return jax.tree.map(pick, jax.vmap(rare)(*args), jax.vmap(usual)(*args))
+
+        out = jax.lax.cond(jnp.any(needed), mixed, jax.vmap(usual), *args)
+        return out, jax.tree.map(lambda _: True, out)
+
+    return choose(needed, *args)
+
+
+def cholesky(r: Array) -> Array:
+    """Lower Cholesky factor (p, p); NaN where R is not positive definite."""
+    if isinstance(r, np.ndarray):
+        try:
+            return np.linalg.cholesky(r)
+        except np.linalg.LinAlgError:
+            return np.full_like(r, np.nan)
+    p = r.shape[-1]
+    if p > UNROLLED:
+        return jnp.linalg.cholesky(r)
+    columns: list[list[Array]] = [[jnp.zeros_like(r[0, 0])] * p for _ in range(p)]
+    for j in range(p):
+        pivot = jnp.sqrt(r[j, j] - sum((columns[m][j] ** 2 for m in range(j)), jnp.zeros_like(r[0, 0])))
+        columns[j][j] = pivot
+        for i in range(j + 1, p):
+            columns[j][i] = (r[i, j] - sum((columns[m][i] * columns[m][j] for m in range(j)), jnp.zeros_like(r[0, 0]))) / pivot
+    return jnp.stack([jnp.stack(column) for column in columns], axis=1)
+
+
+def solve_lower(factor: Array, b: Array) -> Array:
+    """L⁻¹ b for b of shape (p,) or (p, q)."""
+    if isinstance(factor, np.ndarray):
+        return np.linalg.solve(factor, b)
+    p = factor.shape[-1]
+    if p > UNROLLED:
+        return jax.scipy.linalg.solve_triangular(factor, b, lower=True)
+    out: list[Array] = []
+    for i in range(p):
+        out.append((b[i] - sum((factor[i, m] * out[m] for m in range(i)), jnp.zeros_like(b[0]))) / factor[i, i])
+    return jnp.stack(out)
+
+
+def solve_upper(factor: Array, b: Array) -> Array:
+    """L⁻ᵀ b for b of shape (p,) or (p, q)."""
+    if isinstance(factor, np.ndarray):
+        return np.linalg.solve(factor.T, b)
+    p = factor.shape[-1]
+    if p > UNROLLED:
+        return jax.scipy.linalg.solve_triangular(factor, b, lower=True, trans=1)
+    out: list[Array] = [jnp.zeros_like(b[0])] * p
+    for i in reversed(range(p)):
+        out[i] = (b[i] - sum((factor[m, i] * out[m] for m in range(i + 1, p)), jnp.zeros_like(b[0]))) / factor[i, i]
+    return jnp.stack(out)
+
+
+def eigh(r: Array) -> tuple[Array, Array]:
+    """Eigenvalues (p,) ascending and eigenvectors (p, p) in columns; a matrix that is not finite counts as zero."""
+    xp = namespace(r)
+    r = xp.where(xp.all(xp.isfinite(r)), r, xp.zeros_like(r))
+    values, vectors = xp.linalg.eigh(r)
+    return values, vectors
+
+
+def metric_of(j: Array, s: Array) -> Array:
+    """The scale D (p,) of each coordinate, in units of 1/θ: √|J_jj|; |s_j| where there is no curvature, 1 where there is neither."""
+    xp = namespace(j)
+    d = xp.sqrt(xp.abs(xp.diagonal(j)))
+    tiny = xp.finfo(j.dtype).tiny ** 0.5
+    slope = xp.abs(s)
+    return xp.where(d > tiny, d, xp.where(slope > tiny, slope, xp.ones_like(d)))
+
+
+class NewtonStep(NamedTuple):
+    """The full Newton step at a point and what it tells."""
+
+    step: Array  # (p,)      J⁻¹ s, within the range of J where J is singular
+    decrement: Array  # ()   s'J⁻¹s/2
+    convex: Array  # ()      J is positive (semi)definite and s lies in its range, to within rounding
+    definite: Array  # ()    J is positive definite by a clear margin
+
+
+def newton_step(j: Array, s: Array, scale: Array, cut: Array, slack: Array) -> NewtonStep:
+    """J⁻¹s with J = D R D: by Cholesky, or by eigenvectors where a pivot is lost.
+
+    Args:
+        j: curvature (p, p), the observed information or a stand-in.
+        s: score (p,).
+        scale: D (p,).
+        cut: eigenvalues of R within ±cut count as zero.
+        slack: the scaled score along a null direction may be this large and still count as zero.
+    """
+    xp = namespace(j)
+    r, g = j / (scale[:, None] * scale[None, :]), s / scale
+    factor = cholesky(r)
+    pivots = xp.diagonal(factor)
+    # A pivot² below √ε says that a column is nearly in the span of those before it: let the eigenvalues decide.
+    eps = xp.finfo(j.dtype).eps
+    sound = xp.all(xp.isfinite(factor)) & (xp.min(xp.where(xp.isfinite(pivots), pivots, 0.0)) ** 2 > 100 * len(s) * eps)
+    return rarely(~sound, _by_eigenvectors, _by_cholesky, r, g, scale, factor, cut, slack)
+
+
+def _by_cholesky(r: Array, g: Array, scale: Array, factor: Array, cut: Array, slack: Array) -> NewtonStep:
+    xp = namespace(r)
+    half = solve_lower(factor, g)
+    yes = xp.ones((), dtype=bool)
+    return NewtonStep(solve_upper(factor, half) / scale, 0.5 * xp.sum(half**2), yes, yes)
+
+
+def _by_eigenvectors(r: Array, g: Array, scale: Array, factor: Array, cut: Array, slack: Array) -> NewtonStep:
+    xp = namespace(r)
+    values, q = eigh(r)
+    along = q.T @ g
+    kept = values > cut
+    safe = xp.where(kept, values, 1.0)
+    u = xp.where(kept, along / safe, 0.0)
+    null = xp.abs(values) <= cut
+    convex = xp.all(values >= -cut) & xp.all(xp.where(null, xp.abs(along), 0.0) <= slack)
+    return NewtonStep((q @ u) / scale, 0.5 * xp.sum(u * xp.where(kept, along, 0.0)), convex, xp.all(kept))
+
+
+def trust_step(j: Array, s: Array, scale: Array, cut: Array, slack: Array, radius: Array, side: Array) -> tuple[Array, Array]:
+    """The step that maximises s'd − d'Jd/2 within ‖D d‖ ≤ radius, and its predicted gain (Moré & Sorensen 1983, SIAM J. Sci. Stat. Comput. 4).
+
+    Solved in the eigenvectors of R; ``side`` (±1) chooses the way along a direction of negative curvature that the score does not see.
+    """
+    xp = namespace(j)
+    values, q = eigh(j / (scale[:, None] * scale[None, :]))
+    g = q.T @ (s / scale)
+    quiet = (xp.abs(values) <= cut) & (xp.abs(g) <= slack)
+    g = xp.where(quiet, 0.0, g)
+    curvature = xp.where(quiet, 1.0, values)
+    floor = xp.maximum(-xp.min(curvature), 0.0)
+    u_at = lambda extra: g / xp.maximum(curvature + floor + extra, xp.finfo(j.dtype).tiny)  # noqa: E731
+    # ‖u‖ falls as the multiplier grows; at floor + ‖g‖/radius it is inside. Halve in the logarithm.
+    high = xp.sqrt(xp.sum(g**2)) / radius + xp.finfo(j.dtype).tiny
+    low = high * xp.finfo(j.dtype).eps ** 2
+    for _ in range(24):
+        middle = xp.sqrt(low * high)
+        inside = xp.sum(u_at(middle) ** 2) <= radius**2
+        low, high = xp.where(inside, low, middle), xp.where(inside, middle, high)
+    free = (floor == 0.0) & (xp.min(curvature) > 0) & (xp.sum(u_at(xp.zeros_like(high)) ** 2) <= radius**2)
+    u = xp.where(free, u_at(xp.zeros_like(high)), u_at(high))
+    # The hard case: curvature is negative and the score has nothing along it, so the step is completed to the radius that way.
+    weakest = curvature == xp.min(curvature)
+    weakest = weakest & (xp.cumsum(weakest) == 1)
+    missing = xp.sqrt(xp.maximum(radius**2 - xp.sum(u**2), 0.0))
+    sign = xp.where(xp.sum(xp.where(weakest, g, 0.0)) == 0.0, side, xp.sign(xp.sum(xp.where(weakest, g, 0.0))))
+    short = (floor > cut) & (missing > 0.1 * radius)
+    u = xp.where(weakest & short, u + sign * missing, u)
+    gain = xp.sum(g * u) - 0.5 * xp.sum(xp.where(quiet, 0.0, values) * u**2)
+    return (q @ u) / scale, gain

@@ -1,0 +1,241 @@
+"""The ascent: a trust-region Newton iteration that ends by polishing, as one pure step from state to state.
+
+The same step runs under a trace inside one ``while_loop`` and on the host in a Python loop over NumPy arrays, where only ``evaluate`` is
+compiled. It is judged by the Newton decrement δ = s'J⁻¹s/2, in units of log-likelihood: √(2δ) is the distance to the maximum in
+standard errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.solvers.linalg import NewtonStep, metric_of, namespace, newton_step, rarely, trust_step
+
+Array = Any
+
+CLIMB, POLISH, DONE = 0, 1, 2
+RUNNING, SETTLED, STUCK, NOT_FINITE, EXHAUSTED, RUNAWAY = range(6)
+
+NEAR = 1e-8  # decrement at which full Newton steps take over
+FLOOR = 1e-18  # decrement (1.4e-9 SE) below which nothing is gained
+PATIENCE = 3  # rounds without a gain above noise before the climb is called stuck
+LIMIT = 40  # rejections, or steps of undiminished gain, in a row
+
+
+class Point(NamedTuple):
+    """One evaluation in the free coordinates z (k,)."""
+
+    z: Array
+    value: Array
+    absolute: Array
+    score: Array
+    hessian: Array
+    curvature: Array  # what directions are taken from: −hessian, expected information or the outer product of scores
+
+
+class Signature(NamedTuple):
+    """What the last full Newton step changed: the finger-print of convergence, or of its absence."""
+
+    information: Array  # d'J(θ+d)d / d'J(θ)d
+    decrement: Array  # δ(θ+d) / δ(θ)
+    step: Array  # length of this step over that of the one before
+
+
+class State(NamedTuple):
+    """What the next step needs."""
+
+    point: Point
+    newton: NewtonStep
+    scale: Array
+    radius: Array
+    move: Array  # the pending step
+    predicted: Array  # its predicted gain
+    full: Array  # it is a full Newton step
+    last: Array  # the last accepted step
+    gain: Array  # the last accepted gain
+    signature: Signature
+    rise: Array  # ℓ now less ℓ at the start
+    phase: Array
+    outcome: Array
+    steps: Array
+    idle: Array
+    refused: Array
+    runaway: Array
+
+
+def noise_of(point: Point) -> Array:
+    """ν = 4ε Σ|terms|: what rounding does to ℓ."""
+    return 4 * namespace(point.value).finfo(point.value.dtype).eps * point.absolute
+
+
+def null_cut(point: Point) -> Array:
+    """f = 50kε·max(1, noise of the Hessian): eigenvalues of R within ±f count as zero.
+
+    The noise is measured on the two halves of the Hessian, which forward-over-reverse differentiation computes apart. The factor 50 is
+    what sums over rows lose; an eigenvalue below 2e-13 is IMPRECISE whatever this says.
+    """
+    xp = namespace(point.z)
+    eps, k = xp.finfo(point.z.dtype).eps, point.z.shape[0]
+    scale = metric_of(point.hessian, point.score)
+    skew = xp.max(xp.abs(point.hessian - point.hessian.T) / (scale[:, None] * scale[None, :]))
+    return k * eps * xp.maximum(50.0, skew / eps)
+
+
+def _slack(point: Point) -> Array:
+    """The scaled score that rounding leaves along a flat direction."""
+    return namespace(point.z).sqrt(noise_of(point))
+
+
+def _newton(point: Point, scale: Array) -> NewtonStep:
+    j = -0.5 * (point.hessian + point.hessian.T)
+    return newton_step(j, point.score, scale, null_cut(point), _slack(point))
+
+
+def is_finite(point: Point) -> Array:
+    """Whether ℓ, score and Hessian are all finite."""
+    xp = namespace(point.z)
+    return xp.isfinite(point.value) & xp.all(xp.isfinite(point.score)) & xp.all(xp.isfinite(point.hessian))
+
+
+def start(point: Point) -> State:
+    """The state before the first step, at an evaluated point."""
+    xp = namespace(point.z)
+    dtype, zero = point.z.dtype, xp.zeros_like(point.value)
+    count = xp.zeros((), dtype=xp.int32)
+    scale = metric_of(point.hessian, point.score)
+    newton = _newton(point, scale)
+    norm = xp.sqrt(xp.sum((scale * newton.step) ** 2))
+    radius = xp.maximum(xp.sqrt(xp.sum((point.score / scale) ** 2)), 1.0).astype(dtype)
+    radius = xp.where(newton.convex, xp.maximum(radius, norm), radius)
+    one = xp.ones_like(point.value)
+    state = State(
+        point, newton, scale, radius, xp.zeros_like(point.z), zero, newton.convex, xp.zeros_like(point.z), zero,
+        Signature(one, one, one), zero, count, count, count, count, count, count,
+    )  # fmt: skip
+    finite = is_finite(point)
+    state = state._replace(phase=_int(xp, xp.where(finite, CLIMB, DONE)), outcome=_int(xp, xp.where(finite, RUNNING, NOT_FINITE)))
+    return _propose(_enter_polish(state))
+
+
+def step(evaluate: Callable[[Array], Point], state: State) -> State:
+    """Try the pending move; keep it or refuse it; propose the next."""
+    trial = evaluate(state.point.z + state.move)
+    return _propose(_enter_polish(_judge(state, trial)))
+
+
+def _int(xp: Any, value: Array) -> Array:
+    return xp.asarray(value).astype(xp.int32)
+
+
+def _select(condition: Array, new: Any, old: Any) -> Any:
+    xp = namespace(jax.tree.leaves(old)[0])
+    return jax.tree.map(lambda a, b: xp.where(condition, a, b), new, old)
+
+
+def _judge(state: State, trial: Point) -> State:
+    """Accept or refuse the trial, and read what it says."""
+    xp = namespace(trial.z)
+    tiny = xp.finfo(trial.z.dtype).tiny
+    polishing = state.phase == POLISH
+    finite = is_finite(trial)
+    scale = xp.maximum(metric_of(trial.hessian, trial.score), 0.5 * state.scale)
+    scale = xp.where(finite, scale, state.scale)
+    trial = _select(finite, trial, state.point)
+    newton = _newton(trial, scale)
+    noise = xp.maximum(noise_of(state.point), noise_of(trial))
+    gain = trial.value - state.point.value
+    better = newton.convex & (newton.decrement < state.newton.decrement)
+    accept = finite & xp.where(polishing, better, gain >= -noise)
+
+    signature = _select(accept & state.full, _signature(state, trial, newton, scale), state.signature)
+    norm = xp.sqrt(xp.sum((scale * state.move) ** 2))
+    trust = (gain + noise) / (xp.maximum(state.predicted, 0.0) + noise + tiny)
+    grown = xp.where(trust > 0.75, xp.maximum(state.radius, 2 * norm), xp.where(trust < 0.25, 0.25 * norm, state.radius))
+    shrunk = xp.where(finite, 0.25, 0.1) * xp.sqrt(xp.sum((state.scale * state.move) ** 2))
+
+    flat = xp.where(accept, (gain <= noise) & (newton.decrement > 0.5 * state.newton.decrement), state.predicted <= noise)
+    last_norm = xp.sqrt(xp.sum((scale * state.last) ** 2))
+    steady = (gain >= 0.9 * state.gain) & (norm >= 0.9 * last_norm) & (gain > noise) & (state.gain > 0)
+    next_state = state._replace(
+        idle=_int(xp, xp.where(flat, state.idle + 1, xp.where(accept, 0, state.idle))),
+        refused=_int(xp, xp.where(accept, 0, state.refused + 1)),
+        runaway=_int(xp, xp.where(accept, xp.where(steady, state.runaway + 1, 0), state.runaway)),
+        radius=xp.where(accept, grown, shrunk),
+        signature=signature,
+        steps=state.steps + _int(xp, 1),
+        rise=state.rise + xp.where(accept, gain, 0.0),
+        last=xp.where(accept, state.move, state.last),
+        gain=xp.where(accept, gain, state.gain),
+    )
+    slow = ~(newton.decrement <= 0.25 * state.newton.decrement) | (newton.decrement <= FLOOR)
+    own = metric_of(trial.hessian, trial.score)
+    blind = xp.any(16 * xp.finfo(trial.z.dtype).eps * own * xp.abs(trial.z) > 1.0)  # a step of one ulp in θ moves ℓ
+    outcome = xp.where(accept & blind, EXHAUSTED, RUNNING)
+    outcome = xp.where(next_state.runaway >= LIMIT, RUNAWAY, outcome)
+    outcome = xp.where((next_state.idle >= PATIENCE) | (next_state.refused >= LIMIT), STUCK, outcome)
+    outcome = xp.where(polishing, xp.where(~accept | slow, SETTLED, RUNNING), outcome)
+    moved = next_state._replace(point=trial, newton=newton, scale=scale)
+    kept = _select(accept, moved, next_state)
+    return kept._replace(outcome=_int(xp, outcome), phase=_int(xp, xp.where(outcome == RUNNING, state.phase, DONE)))
+
+
+def _signature(state: State, trial: Point, newton: NewtonStep, scale: Array) -> Signature:
+    xp = namespace(trial.z)
+    d, tiny = state.move, xp.finfo(trial.z.dtype).tiny
+    before = -(d @ state.point.hessian @ d)
+    length = xp.sqrt(xp.sum((scale * d) ** 2))
+    last = xp.sqrt(xp.sum((scale * state.last) ** 2))
+    return Signature(
+        information=xp.where(before > tiny, -(d @ trial.hessian @ d) / xp.where(before > tiny, before, 1.0), 1.0),
+        decrement=newton.decrement / xp.maximum(state.newton.decrement, tiny),
+        step=length / xp.maximum(last, tiny),
+    )
+
+
+def _enter_polish(state: State) -> State:
+    """Once δ is within reach of full Newton steps, they take over."""
+    xp = namespace(state.point.z)
+    near = state.newton.convex & (state.newton.decrement <= xp.maximum(NEAR, noise_of(state.point)))
+    return state._replace(phase=_int(xp, xp.where((state.phase == CLIMB) & near, POLISH, state.phase)))
+
+
+def _propose(state: State) -> State:
+    """The next move: the full Newton step while it is trusted, else the best within the trust region."""
+    xp = namespace(state.point.z)
+    observed = -0.5 * (state.point.hessian + state.point.hessian.T)
+    polishing = state.phase == POLISH
+    j = xp.where(polishing, observed, state.point.curvature)
+    cut, slack = null_cut(state.point), _slack(state.point)
+    plain = _climb_step(state, j, cut, slack)
+    norm = xp.sqrt(xp.sum((state.scale * plain.step) ** 2))
+    whole = polishing | (plain.convex & (norm <= state.radius))
+    side = xp.where(state.refused % 2 == 0, 1.0, -1.0).astype(state.radius.dtype)
+    running = state.phase != DONE
+    args = (j, state.point.score, state.scale, cut, slack, state.radius, side, plain.step, plain.decrement)
+    move, predicted = rarely(running & ~whole, lambda *a: trust_step(*a[:7]), lambda *a: a[7:], *args)
+    return state._replace(move=xp.where(running, move, 0.0), predicted=predicted, full=whole)
+
+
+def _climb_step(state: State, j: Array, cut: Array, slack: Array) -> NewtonStep:
+    """The step from the climbing curvature; it is the Newton step already known where the two agree."""
+    xp = namespace(state.point.z)
+    differs = xp.any(state.point.curvature != -state.point.hessian)
+    args = (j, state.point.score, state.scale, cut, slack, state.newton)
+    return rarely(differs & (state.phase == CLIMB), lambda *a: newton_step(*a[:5]), lambda *a: a[5], *args)
+
+
+def maximise(evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
+    """Climb from z (k,) until the state is done or the steps are spent; in Python on the host, in one while_loop under a trace."""
+    running = lambda state: (state.phase != DONE) & (state.steps < max_steps)  # noqa: E731
+    state = start(evaluate(z))
+    if isinstance(z, np.ndarray):
+        while running(state):
+            state = step(evaluate, state)
+        return state
+    cast = lambda state: jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), step(evaluate, state), state)  # noqa: E731
+    return jax.lax.while_loop(running, cast, jax.tree.map(jnp.asarray, state))

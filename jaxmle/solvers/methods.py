@@ -1,0 +1,64 @@
+"""The solvers a user may name: frozen records of options, and the rule that chooses among them by size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+LARGE = 128  # free parameters beyond which a Hessian at every step costs more than the passes it saves
+
+
+@dataclass(frozen=True)
+class Newton:
+    """Trust-region Newton on the observed information; sound where the Hessian is indefinite or a trial point is not finite."""
+
+    curvature: ClassVar[str] = "observed"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Fisher scoring: directions from the expected information, which the likelihood must give; the last steps are Newton's."""
+
+    curvature: ClassVar[str] = "expected"
+
+
+@dataclass(frozen=True)
+class BHHH:
+    """Directions from the outer product of scores (Berndt, Hall, Hall & Hausman 1974, Ann. Econ. Soc. Meas. 3); the last steps are Newton's."""
+
+    curvature: ClassVar[str] = "opg"
+
+
+@dataclass(frozen=True)
+class LBFGS:
+    """optax's L-BFGS with zoom line search up to the neighbourhood of the maximum, then Newton's last steps with one exact Hessian or two."""
+
+    memory: int = 10
+    steps: int = 1000
+    curvature: ClassVar[str] = "observed"
+
+
+@dataclass(frozen=True)
+class Optax:
+    """Any ``optax.GradientTransformation`` as it is, for ``steps`` steps or until near the maximum; then Newton's last steps."""
+
+    transformation: Any
+    steps: int = 5000
+    check_every: int = 25
+    curvature: ClassVar[str] = "observed"
+
+
+Solver = Newton | Scoring | BHHH | LBFGS | Optax
+
+
+def choose(solver: Any, k: int) -> Solver:
+    """The solver asked for, or the one that suits k free parameters: Newton up to 128, L-BFGS beyond."""
+    if solver is None:
+        return Newton() if k <= LARGE else LBFGS()
+    if isinstance(solver, Solver):
+        return solver
+    if hasattr(solver, "init") and hasattr(solver, "update"):
+        return Optax(solver)
+    if isinstance(solver, type) and issubclass(solver, Solver):
+        raise TypeError(f"give the solver as a value: {solver.__name__}()")
+    raise TypeError(f"solver must be one of jaxmle.solvers (Newton, Scoring, BHHH, LBFGS, Optax) or an optax transformation; got {type(solver).__name__}")
