@@ -32,7 +32,7 @@ def reach(chart: Chart, base: Array, state: State, limit: Limit, spectrum: Surve
     """Which entries a recession carries to a finite declared bound, and which to infinity."""
     xp = namespace(state.point.z)
     touched = xp.diagonal(spectrum.null) > TOUCHED
-    push = (limit.scale * state.last) ** 2
+    push = (limit.scale * state.tail.move) ** 2
     receding = limit.recedes & touched & (push >= 1e-3 * xp.sum(push))
     incidence = chart.incidence
     concerned = xp.any(incidence & (limit.recedes & touched)[None, :], axis=1)

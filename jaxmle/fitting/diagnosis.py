@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.solvers.linalg import cholesky, eigh, metric_of, namespace, newton_step, rarely, solve_lower
-from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RUNAWAY, SETTLED, STUCK, Point, State, is_finite, noise_of, null_cut
+from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RUNAWAY, SETTLED, STUCK, RECEDES, Point, State, is_finite, noise_of, null_cut
 from jaxmle.solvers.status import Status
 
 Array = Any
 
-RECEDES = 0.6  # information ratio: ≥ .999999 on 5 821 overlapping designs, ≤ .376 on all separated ones
+TAIL = 4  # receding steps in a row that make a recession
 FAR = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
 SURE, USABLE = 5e-13, 5e-7  # decrements of 1e-6 and 1e-3 standard errors
 PROBES = (1.0, -1.0, 10.0, -10.0, 1e5, -1e5)
@@ -36,6 +36,8 @@ class Limit(NamedTuple):
     scale: Array  # D (k,)
     recedes: Array
     flat: Array  # the likelihood is flat along the null directions
+    decrement: Array  # of what does not recede
+    short: Array  # the likelihood could not be followed far enough for its information to die
     steps: Array
 
 
@@ -78,15 +80,17 @@ def explore(evaluate: Callable[[Array], Point], state: State) -> Limit:
     """Carry a recession to its limit, or try whether null directions are flat. Costs no evaluation where neither is needed."""
     xp = namespace(state.point.z)
     settled = (state.outcome == SETTLED) | (state.outcome == STUCK)
-    shows = state.signature
-    recedes = settled & (shows.information < RECEDES) & (shows.step >= 0.9) & (state.newton.decrement <= 1e-4)
-    far, reached = _to_limit(evaluate, state, recedes)
-    not_worse = far.value >= state.point.value - 10 * noise_of(state.point)
-    recedes = recedes & not_worse & reached
+    tail = state.tail
+    # What a tail has yet to gain is a few times its decrement; an end above that is a maximum in its own right.
+    noise = 10 * noise_of(state.point)
+    ceiling = tail.value + 20 * tail.decrement + noise
+    suspect = settled & (tail.length >= TAIL) & (tail.decrement <= xp.maximum(1e-6, noise)) & (state.point.value <= ceiling)
+    far, decrement, reached, tries = _to_limit(evaluate, state, suspect, tail.value - noise, ceiling)
+    recedes = suspect & reached
     singular = settled & ~recedes & ~state.newton.definite & state.newton.convex
     flat, tried = _try_flat(evaluate, state, singular)
     point = jax.tree.map(lambda a, b: xp.where(recedes, a, b), far, state.point)
-    return Limit(point, state.scale, recedes, singular & flat, tried)
+    return Limit(point, state.scale, recedes, singular & flat, xp.where(recedes, decrement, state.newton.decrement), recedes & (tries > 0), tried)
 
 
 def _walk(body: Callable[[Excursion], Excursion], start: Excursion) -> Excursion:
@@ -98,28 +102,37 @@ def _walk(body: Callable[[Excursion], Excursion], start: Excursion) -> Excursion
     return jax.lax.while_loop(lambda e: e.active, cast, jax.tree.map(jnp.asarray, start))
 
 
-def _to_limit(evaluate: Callable[[Array], Point], state: State, needed: Array) -> tuple[Point, Array]:
-    """Thirty steps further along the last one (half as far each time ℓ is not finite there), then the rest solved again."""
+def _to_limit(evaluate: Callable[[Array], Point], state: State, needed: Array, floor: Array, ceiling: Array) -> tuple[Point, Array, Array, Array]:
+    """Thirty steps further along the tail, then the rest solved again: the limit likelihood, its decrement, whether it is one, and halvings.
+
+    ℓ must neither fall on the way nor rise by more than a tail can. A likelihood that loses its digits far out (differences of log-gamma
+    functions do) is followed half as far each time, at last not at all.
+    """
     xp = namespace(state.point.z)
     cut = xp.sqrt(xp.finfo(state.point.z.dtype).eps) * xp.ones_like(state.point.value)
     zero = xp.zeros((), dtype=xp.int32)
     yes = xp.ones((), dtype=bool)
+    tail = state.tail
+
+    def reach_of(tries: Array) -> Array:
+        return xp.where(tries < 5, FAR * 0.5 ** tries.astype(tail.z.dtype), 0.0)
 
     def body(e: Excursion) -> Excursion:
         point = evaluate(e.trial)
-        finite = is_finite(point)
-        tries = xp.where(finite, e.probe, e.probe + 1)
-        closer = state.point.z + FAR * 0.5 ** tries.astype(point.z.dtype) * state.last
+        sound = is_finite(point) & (point.value >= floor) & (point.value <= ceiling)
         newton = newton_step(_information(point), point.score, state.scale, cut, xp.inf * cut)
-        kept = jax.tree.map(lambda a, b: xp.where(finite, a, b), point, e.kept)
-        arrived = finite & ((newton.decrement <= 1e-20) | (e.inner >= INNER))
-        trial = xp.where(finite, point.z + newton.step, closer)
-        flat = e.flat | finite
-        return Excursion(trial, kept, tries.astype(xp.int32), e.inner + finite.astype(xp.int32), flat, e.straight, ~arrived & (tries < 4))
+        first = e.inner == 0
+        tries = xp.where(first & ~sound, e.probe + 1, e.probe)
+        kept = jax.tree.map(lambda a, b: xp.where(sound, a, b), point, e.kept)
+        moved = first & ~sound
+        arrived = ~moved & (~sound | (newton.decrement <= 1e-20) | (e.inner >= INNER))
+        trial = xp.where(moved, tail.z + reach_of(tries) * tail.move, point.z + newton.step)
+        inner = xp.where(moved, 0, e.inner + 1)
+        return Excursion(trial, kept, tries.astype(xp.int32), inner.astype(xp.int32), e.flat | sound, e.straight, ~arrived & (tries <= 5))
 
-    begin = Excursion(state.point.z + FAR * state.last, state.point, zero, zero, ~yes, yes, needed)
-    end = _walk(body, begin)
-    return end.kept, end.flat
+    end = _walk(body, Excursion(tail.z + FAR * tail.move, state.point, zero, zero, ~yes, yes, needed))
+    rest = newton_step(_information(end.kept), end.kept.score, state.scale, cut, xp.inf * cut)
+    return end.kept, rest.decrement, end.flat, end.probe
 
 
 def _null_direction(state: State) -> Array:
@@ -184,7 +197,14 @@ def survey(state: State, limit: Limit) -> Survey:
     scale = xp.where(limit.recedes, limit.scale, metric_of(point.hessian, point.score))
     cut = xp.where(limit.recedes, xp.sqrt(xp.finfo(point.z.dtype).eps), null_cut(point))
     troubled = limit.recedes | ~state.newton.definite | ~state.newton.convex
-    return Survey(scale, cut, troubled, *rarely(troubled, _spectrum, _factor, _information(point), scale, cut))
+    j = _information(point)
+    # Where the information could not be seen to die, the receding coordinates are taken out by hand.
+    along = scale * state.tail.move
+    along = xp.where(along**2 >= 1e-3 * xp.max(along**2), along, 0.0)
+    keep = xp.eye(along.shape[0], dtype=along.dtype) - xp.outer(*_unit(along))
+    deflated = scale[:, None] * (keep @ (j / (scale[:, None] * scale[None, :])) @ keep) * scale[None, :]
+    j = xp.where(limit.short, deflated, j)
+    return Survey(scale, cut, troubled, *rarely(troubled, _spectrum, _factor, j, scale, cut))
 
 
 def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Verdict:
@@ -202,7 +222,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     eps = xp.finfo(point.z.dtype).eps
     double = xp.finfo(point.z.dtype).bits >= 64
 
-    shows, decrement = state.signature, state.newton.decrement
+    shows, decrement = state.signature, limit.decrement
     distance = xp.sqrt(2 * decrement)
     growth = (shows.decrement >= 0.9) & (shows.step >= 0.9) & (shows.information < RECEDES)
     blown = (state.outcome == EXHAUSTED) & (state.rise > -0.5 * xp.log(eps)) & double
@@ -231,11 +251,11 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     singular_signature = (status == Status.SINGULAR) & ~troubled
     null = xp.where(singular_signature, xp.outer(*_unit(scale * state.last)), null)
     moves = limit.recedes | (status == Status.UNBOUNDED) | singular_signature
-    direction = xp.where(moves, state.last, xp.where(lowest <= cut, weakest / scale, 0.0))
+    direction = xp.where(moves, xp.where(limit.recedes, state.tail.move, state.last), xp.where(lowest <= cut, weakest / scale, 0.0))
     direction = direction / xp.maximum(xp.max(xp.abs(direction)), xp.finfo(point.z.dtype).tiny)
     digits = -xp.log10(xp.maximum(eps * vif, eps))
     digits = xp.minimum(digits, -xp.log10(xp.maximum(distance, eps)))
-    return Verdict(status, point, lost, null, scale, direction, lowest, digits, state.gain, distance, state.steps + limit.steps)
+    return Verdict(status, point, lost, null, scale, direction, lowest, digits, state.gain, distance, xp.maximum(state.steps - 1, 0) + limit.steps)
 
 
 def _unit(v: Array) -> tuple[Array, Array]:

@@ -20,14 +20,14 @@ def explain(fit: Fit) -> str:
         "bound": _bounds(fit),
         "free": _free(fit),
         "place": f"row {int(w.row)} of the data" if int(w.row) >= 0 else "the start values",
-        "distance": f"{float(w.distance):.2g}",
+        "distance": f"{float(w.distance):.2g}" if np.isfinite(w.distance) else "an unknown number of",
         "digits": f"{max(float(w.digits), 0):.0f}",
         "dtype": str(fit.dtype),
     }
     sentence = MEANING[status].format(**words)
-    sentence = sentence[0].upper() + sentence[1:]
-    if status == Status.SEPARATED:
-        sentence = _infinite(fit) + sentence
+    sentence = _infinite(fit) + sentence if status == Status.SEPARATED else sentence
+    if not sentence.startswith(fit.names):
+        sentence = sentence[0].upper() + sentence[1:]
     if status == Status.CONVERGED and int(w.row) >= 0:
         sentence += f" Row {int(w.row)} has leverage one, so {fit.vcov_kind} does not exist."
     return sentence.replace("  ", " ").replace(" ;", ";").replace(" .", ".")
@@ -64,4 +64,4 @@ def _free(fit: Fit) -> str:
 
 def _infinite(fit: Fit) -> str:
     told = [f"{name} → {'+' if s > 0 else '−'}∞" for name, s in zip(fit.names, np.asarray(fit.witness.sign), strict=True) if s]
-    return ", ".join(told[:6]) + ": " if told else ""
+    return ", ".join(told[:6]) + "; " if told else ""

@@ -31,7 +31,7 @@ from jaxmle.likelihood.terms import Expected, expected_information
 from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.solvers.approach import approach
-from jaxmle.solvers.loop import DONE, Point, State, maximise, start, step
+from jaxmle.solvers.loop import DONE, Point, State, begin, maximise, step
 from jaxmle.solvers.methods import LBFGS, Optax, Solver, choose
 from jaxmle.solvers.status import Status
 
@@ -194,8 +194,8 @@ def _search(evaluate: Callable[[Array], tuple[Point, User]], problem: Problem, b
 
 def _watched(evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
     """The host's climb: ``maximise`` with a line of progress every two seconds."""
-    state, last = start(evaluate(z)), time.monotonic()
-    while state.phase != DONE and state.steps < max_steps:
+    state, last = begin(evaluate, z), time.monotonic()
+    while state.phase != DONE and state.steps <= max_steps:
         state = step(evaluate, state)
         if time.monotonic() - last > 2.0:
             last, distance = time.monotonic(), np.sqrt(2 * state.newton.decrement)
@@ -336,10 +336,15 @@ def _root(problem: Problem, objective: Any, base: Array, z: Array) -> tuple[Arra
         if isinstance(problem.solver, LBFGS | Optax):
             z, extra = _approach(problem, objective, z)
         verdict, reached = _search(objective, problem, base, z)
-        return verdict.point.z, (verdict, reached, extra)
+        found = jax.tree.map(jnp.asarray, (verdict, reached, extra))
+        types.append(jax.tree.map(lambda leaf: leaf.dtype, found))
+        return verdict.point.z, jax.tree.map(lambda leaf: leaf.astype(z.dtype), found)
 
     def solve_linear(information: Any, y: Array) -> Array:
         return jnp.linalg.solve(jax.jacfwd(information)(jnp.zeros_like(y)), y)
 
-    root, (verdict, reached, extra) = jax.lax.custom_root(jax.grad(objective.value), z, solve, solve_linear, has_aux=True)
+    types: list[Any] = []
+    root, aux = jax.lax.custom_root(jax.grad(objective.value), z, solve, solve_linear, has_aux=True)
+    # Integers and booleans travel as floats: they have no tangent to carry.
+    verdict, reached, extra = jax.tree.map(lambda leaf, dtype: jax.lax.stop_gradient(leaf).astype(dtype), aux, types[0])
     return root, verdict, reached, extra

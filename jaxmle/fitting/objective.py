@@ -55,7 +55,7 @@ class Objective:
         at = sums(self.loglik, self.layout, x, self.data, block_rows=self.block_rows)
         jacobian = jax.jacfwd(self.to_user)(z)
         score, hessian = self._pull_back(z, at, jacobian)
-        curvature = -hessian if self.curvature == "observed" else self._curvature(x, jacobian)
+        curvature = None if self.curvature == "observed" else self._curvature(x, jacobian)
         return Point(z, at.value, at.absolute, score, hessian, curvature), User(x, jacobian, at.score, at.hessian)
 
     def _pull_back(self, z: Array, at: Sums, jacobian: Array) -> tuple[Array, Array]:

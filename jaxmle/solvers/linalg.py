@@ -156,7 +156,19 @@ def _by_eigenvectors(r: Array, g: Array, scale: Array, factor: Array, cut: Array
     u = xp.where(kept, along / safe, 0.0)
     null = xp.abs(values) <= cut
     convex = xp.all(values >= -cut) & xp.all(xp.where(null, xp.abs(along), 0.0) <= slack)
-    return NewtonStep((q @ u) / scale, 0.5 * xp.sum(u * xp.where(kept, along, 0.0)), convex, xp.all(kept))
+    # A score along a direction without curvature has no Newton step: the maximum may be anywhere that way.
+    endless = xp.any(~kept & (xp.abs(along) > slack))
+    decrement = xp.where(endless, xp.inf, 0.5 * xp.sum(u * xp.where(kept, along, 0.0)))
+    return NewtonStep((q @ u) / scale, decrement, convex, xp.all(kept))
+
+
+def _repeat(times: int, body: Callable[[int, Any], Any], value: Any) -> Any:
+    """``body`` so many times: a Python loop on the host, one compiled loop under a trace."""
+    if isinstance(jax.tree.leaves(value)[0], np.ndarray | np.generic):
+        for i in range(times):
+            value = body(i, value)
+        return value
+    return jax.lax.fori_loop(0, times, body, value)
 
 
 def trust_step(j: Array, s: Array, scale: Array, cut: Array, slack: Array, radius: Array, side: Array) -> tuple[Array, Array]:
@@ -175,10 +187,13 @@ def trust_step(j: Array, s: Array, scale: Array, cut: Array, slack: Array, radiu
     # ‖u‖ falls as the multiplier grows; at floor + ‖g‖/radius it is inside. Halve in the logarithm.
     high = xp.sqrt(xp.sum(g**2)) / radius + xp.finfo(j.dtype).tiny
     low = high * xp.finfo(j.dtype).eps ** 2
-    for _ in range(24):
-        middle = xp.sqrt(low * high)
+
+    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        middle = xp.sqrt(ends[0] * ends[1])
         inside = xp.sum(u_at(middle) ** 2) <= radius**2
-        low, high = xp.where(inside, low, middle), xp.where(inside, middle, high)
+        return xp.where(inside, ends[0], middle), xp.where(inside, middle, ends[1])
+
+    low, high = _repeat(24, halve, (low, high))
     free = (floor == 0.0) & (xp.min(curvature) > 0) & (xp.sum(u_at(xp.zeros_like(high)) ** 2) <= radius**2)
     u = xp.where(free, u_at(xp.zeros_like(high)), u_at(high))
     # The hard case: curvature is negative and the score has nothing along it, so the step is completed to the radius that way.
