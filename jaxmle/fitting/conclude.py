@@ -79,12 +79,12 @@ def conclude(chart: Chart, roots: np.ndarray, verdict: Verdict, reached: Reach, 
 
     inflation = xp.diagonal(vcov) / xp.maximum(xp.sum(steps**2, axis=1), xp.finfo(user.x.dtype).tiny)
     blurred = (eps * inflation > 0.1) & (status == Status.IMPRECISE)
-    dead = verdict.lost | gone | at_bound | ~estimable | blurred | (roots < 0) | (xp.diagonal(vcov) <= 0)
+    dead = verdict.lost | gone | at_bound | ~estimable | blurred | (xp.diagonal(vcov) <= 0)
     masked = xp.where(dead[:, None] | dead[None, :], xp.nan, vcov)
     se = xp.sqrt(xp.where(dead, xp.nan, xp.where(dead, 1.0, xp.diagonal(vcov))))
     direction = xp.where(chart.single, chart.incidence.astype(user.x.dtype) @ verdict.direction, user.jacobian @ verdict.direction)
     projector = rarely(xp.any(null != 0), _projector, lambda null: null @ null.T, null)
-    follow = np.maximum(roots, 0)
+    follow = np.where(roots >= 0, roots, np.arange(len(roots)))
     return {
         "x": x, "se": se[follow], "vcov": masked[follow][:, follow], "estimable_vcov": vcov[follow][:, follow],
         "sign": sign[follow], "bound": xp.where(at_bound, reached.bound, 0)[follow], "direction": direction[follow], "projector": projector,
@@ -96,7 +96,7 @@ def _projector(null: Array) -> Array:
     xp = namespace(null)
     values, q = eigh(null @ null.T)
     kept = xp.where(values > 1e-10 * xp.max(values), 1.0, 0.0)
-    return (q * kept) @ q.T
+    return (q * kept[None, :]) @ q.T
 
 
 def record(

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.solvers.linalg import cholesky, eigh, metric_of, namespace, newton_step, rarely, solve_lower
-from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RUNAWAY, SETTLED, STUCK, RECEDES, Point, State, is_finite, noise_of, null_cut
+from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RECEDES, RUNAWAY, SETTLED, STUCK, Point, State, is_finite, noise_of, null_cut
 from jaxmle.solvers.status import Status
 
 Array = Any
@@ -283,7 +283,7 @@ def _spectrum(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, 
     kept = values > cut
     dead = xp.where(kept, 0.0, 1.0)
     vif = xp.sum(xp.where(kept, 1.0 / xp.where(kept, values, 1.0), 0.0))
-    return (q * dead) @ q.T, values[0], q[:, 0], vif
+    return (q * dead[None, :]) @ q.T, values[0], q[:, 0], vif
 
 
 def root_of(j: Array, scale: Array, null: Array) -> Array:

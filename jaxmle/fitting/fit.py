@@ -10,7 +10,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -21,12 +21,12 @@ from jaxmle.fitting.conclude import Reach, conclude, reach, record
 from jaxmle.fitting.diagnosis import Verdict, explore, judge, root_of, survey
 from jaxmle.fitting.objective import Objective, User
 from jaxmle.fitting.record import Fit
-from jaxmle.likelihood.checks import check_start, check_weights, host_data, host_params
 from jaxmle.likelihood.anatomy import count, has, roots_of, rows_of, substituted, weighting_of
+from jaxmle.likelihood.checks import check_start, check_weights, host_data, host_params
 from jaxmle.likelihood.combinators import Penalize, weight
 from jaxmle.likelihood.contract import as_tree, terms_of
 from jaxmle.likelihood.covariance import Covariance, check_kind, cluster_codes, sandwich
-from jaxmle.likelihood.host import compiled, precision, tracing
+from jaxmle.likelihood.host import compiled, kept, precision, tracing
 from jaxmle.likelihood.terms import Expected, expected_information
 from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Chart, Layout, layout_of
@@ -251,7 +251,7 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
         base = layout.ravel(params)
         on_device = jax.tree.map(jnp.asarray, data)
         engine = _host_engine(problem, base, on_device, codes)
-        z, extra = problem.chart.to_free(base), 0
+        z, extra = problem.chart.to_free(base), np.asarray(0)
         if isinstance(problem.solver, LBFGS | Optax):
             z, extra = _host_approach(problem, base, on_device, z)
         verdict, reached = _search(engine.evaluate, problem, base, z)
@@ -309,9 +309,15 @@ def _traced(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: A
     codes = () if clusters is None else cluster_codes(clusters, rows)
     problem = _problem(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
     base = layout.ravel(params)
+    key = ("fit", problem.chart, problem.solver, problem.kind, max_steps, block_rows, str(dtype))
+    return kept(loglik, key, lambda ll: lambda *args: _traced_fit(replace(problem, loglik=ll), *args))(base, data, codes)
+
+
+def _traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Fit:
+    loglik = problem.loglik
     engine = engine_of(problem, loglik, base, data, codes)
     z, verdict, reached, extra = _root(problem, engine.evaluate, base, problem.chart.to_free(base))
-    n = jnp.asarray(count(loglik, data, lambda: _term_count(problem, base, data)), dtype)
+    n = jnp.asarray(count(loglik, data, lambda: _term_count(problem, base, data)), base.dtype)
     return _complete(problem, engine, base, verdict, reached, z, n, jnp.zeros(2, jnp.uint32), extra)
 
 

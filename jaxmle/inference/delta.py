@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
+from jax.flatten_util import ravel_pytree
 
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.host import precision, to_numpy, tracing
@@ -57,10 +58,10 @@ def delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
 
 
 def _delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
-    flat_g = lambda x: jax.flatten_util.ravel_pytree(g(fit.layout.unravel(x)))[0]  # noqa: E731
+    flat_g = lambda x: ravel_pytree(g(fit.layout.unravel(x)))[0]  # noqa: E731
     x = jnp.asarray(fit.x)
     value = g(fit.layout.unravel(x))
-    flat, unravel = jax.flatten_util.ravel_pytree(value)
+    flat, unravel = ravel_pytree(value)
     jacobian = jax.jacfwd(flat_g)(x)
     # An entry that g does not look at may be NaN or infinite and still leave g alone.
     used = jnp.any(jacobian != 0, axis=0)

@@ -56,13 +56,13 @@ def substituted(loglik: Any, layout: Layout, x: Array) -> Array:
 def count(loglik: Any, data: Tree, terms: Callable[[], int]) -> Array:
     """n: the sum of frequency weights, the number of rows of positive sampling weight, or the number of rows."""
     if isinstance(loglik, Pool):
-        return sum(count(m, d, lambda: 1) for m, d in zip(loglik.members, data, strict=True))
+        return jnp.sum(jnp.asarray([count(m, d, lambda: 1) for m, d in zip(loglik.members, data, strict=True)]))
     if isinstance(loglik, Weight):
         w = jnp.asarray(loglik.weights.values)
         return jnp.sum(w) if loglik.weights.kind == "frequency" else jnp.sum(w > 0)
     if parts_of(loglik):
         return count(parts_of(loglik)[0], data, terms)
-    return data_length(data) or terms()
+    return jnp.asarray(data_length(data) or terms())
 
 
 def rows_of(loglik: Any, data: Tree) -> int | None:

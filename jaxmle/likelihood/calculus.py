@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.likelihood.checks import host_data, host_params
 from jaxmle.likelihood.anatomy import roots_of, rows_of
+from jaxmle.likelihood.checks import host_data, host_params
 from jaxmle.likelihood.contract import as_tree, terms_of
 from jaxmle.likelihood.covariance import check_kind, cluster_codes, sandwich
 from jaxmle.likelihood.evaluate import sums
@@ -141,7 +141,7 @@ def vcov(loglik: Any, kind: str = "observed", *, bread: str = "observed", cluste
         full = lift @ root
         if kind in ("observed", "expected"):
             return full @ full.T
-        return sandwich(ll, layout, x, data, root, lift, kind, codes).vcov
+        return sandwich(ll, layout, x, data, root, jnp.asarray(lift), kind, codes).vcov
 
     labels = lambda data: () if clusters is None else cluster_codes(clusters, rows_of(as_tree(loglik), data))  # noqa: E731
     return _two_roads(loglik, ("vcov", kind, bread), covariance, labels)

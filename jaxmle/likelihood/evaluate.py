@@ -121,7 +121,7 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree, weights:
     eta, columns, curved = loglik.predictors(layout, x, data)
     terms, slope, curvature = loglik.derivatives(layout.unravel(x), eta, data)
     if weights is not None:
-        terms, slope, curvature = weights * terms, weights * slope, weights * curvature
+        terms, slope, curvature = weights * terms, weights[None, :] * slope, weights[None, None, :] * curvature
     hessian = gram(columns, curvature, layout.p)
     if curved:  # Σ r_i ∂²η_i/∂x∂x', the part of the Hessian that expected information leaves out
         fixed = jax.lax.stop_gradient(slope)

@@ -14,6 +14,7 @@ import functools
 import types
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -67,7 +68,7 @@ def _same(old: list[tuple[Any, int]], new: list[tuple[Any, int]]) -> bool:
 
 def _fingerprint(value: Any) -> int:
     """A checksum of an array's bytes, so that a change in place is noticed too."""
-    return zlib.adler32(np.ascontiguousarray(value).view(np.uint8)) if isinstance(value, np.ndarray) and value.dtype != object and value.size else 0
+    return zlib.adler32(np.ascontiguousarray(value).view(np.uint8).data) if isinstance(value, np.ndarray) and value.dtype != object and value.size else 0
 
 
 def _unwrapped(function: Any) -> Any:
@@ -167,11 +168,23 @@ def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:
     """A likelihood tree with ``change`` applied to every user function in it."""
     if isinstance(node, jax.tree_util.Partial):
         return jax.tree_util.Partial(change(node.func), *node.args, **node.keywords)
-    if dataclasses.is_dataclass(node) and type(node).__module__.startswith("jaxmle."):
+    if dataclasses.is_dataclass(node) and not isinstance(node, type) and type(node).__module__.startswith("jaxmle."):
         return dataclasses.replace(node, **{f.name: map_functions(getattr(node, f.name), change) for f in dataclasses.fields(node)})
     if type(node) in (tuple, list):
         return type(node)(map_functions(inner, change) for inner in node)
     return change(node) if callable(node) and not isinstance(node, type) and not isinstance(node, np.ndarray | jax.Array) else node
+
+
+def functions_of(loglik: Any) -> list[Callable[..., Any]]:
+    """Every user function in a likelihood tree, in the order in which ``map_functions`` meets them."""
+    found: list[Callable[..., Any]] = []
+
+    def note(function: Callable[..., Any]) -> Callable[..., Any]:
+        found.append(function)
+        return function
+
+    map_functions(loglik, note)
+    return found
 
 
 # ---------------------------------------------------------------- compiled pieces
@@ -185,9 +198,7 @@ def compiled(loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]) -
         key: hashable; what distinguishes this piece from others made of the same likelihood.
         make: from a likelihood to the function to compile. Called under the trace only.
     """
-    functions: list[Any] = []
-    map_functions(loglik, lambda f: functions.append(f) or f)
-    memos = [_memo(f) for f in functions]
+    memos = [_memo(f) for f in functions_of(loglik)]
     copies = iter([memo["copy"] for memo in memos])
     leaves, treedef = jax.tree.flatten(map_functions(loglik, lambda f: next(copies)))
     pieces = memos[0]["pieces"] if memos else {}
@@ -195,6 +206,30 @@ def compiled(loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]) -
         pieces[key, treedef] = jax.jit(lambda leaves, *args: make(jax.tree.unflatten(treedef, leaves))(*args))
     piece = pieces[key, treedef]
     return lambda *args: _with_retry(piece, [jnp.asarray(leaf) for leaf in leaves], *args)
+
+
+def kept(loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]) -> Callable[..., Any]:
+    """The same for the road under a trace: a jitted ``make(loglik)`` of the user's own function, in the trace's dtype.
+
+    So ``vmap(fit)`` outside any ``jit`` compiles once, not at every call. A function that closes over a tracer belongs to one trace only:
+    it is run in place.
+    """
+    memos = [_memo(f) for f in functions_of(loglik)]
+    if any(isinstance(value, jax.core.Tracer) for memo in memos for value, _ in memo["closed"]) or not _hashable(key):
+        return make(loglik)
+    leaves, treedef = jax.tree.flatten(loglik)
+    pieces = memos[0]["pieces"] if memos else {}
+    if (key, treedef) not in pieces:
+        pieces[key, treedef] = jax.jit(lambda leaves, *args: make(jax.tree.unflatten(treedef, leaves))(*args))
+    return partial(pieces[key, treedef], leaves)
+
+
+def _hashable(key: Any) -> bool:
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True
 
 
 def _with_retry(piece: Callable[..., Any], *args: Any) -> Any:

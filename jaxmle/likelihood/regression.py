@@ -151,14 +151,13 @@ class Regression:
 
             return jax.vmap(exact, in_axes=(1, 0), out_axes=2)(values, data)
         if isinstance(law, Enumeration):
-            total, mass = jnp.zeros((m, m, values.shape[1]), values.dtype), jnp.zeros(values.shape[1], values.dtype)
-            for value in law.values:
+
+            def at(value: Array) -> tuple[Array, Array]:
                 imagined = law.with_response(data, value)
                 probability = jnp.exp(jax.vmap(row, in_axes=(1, 0))(values, imagined))
-                total += probability * -jax.vmap(jax.hessian(row), in_axes=(1, 0), out_axes=2)(values, imagined)
-                mass += probability
-            # Values that miss part of the support give a number that looks like an information and is not.
-            return jnp.where(jnp.abs(mass - 1) < 1e-4, total, jnp.nan)
+                return -probability[None, None, :] * jax.vmap(jax.hessian(row), in_axes=(1, 0), out_axes=2)(values, imagined), probability
+
+            return law.whole(*law.expectation(at))
         raise ValueError(
             "expected information needs the law of the response: regression(…, response=exact(fn)), enumeration(leaf, values) or simulation(sampler, key=…)"
         )
@@ -226,12 +225,10 @@ def gram(columns: tuple[Column, ...], weight: Array, p: int) -> Array:
 
 
 def _block(left: Array | None, w: Array, right: Array | None) -> Array:
-    if left is None and right is None:
-        return jnp.sum(w).reshape(1, 1)
+    if right is None:
+        return jnp.sum(w).reshape(1, 1) if left is None else (left.T @ w)[:, None]
     if left is None:
         return (w @ right)[None, :]
-    if right is None:
-        return (left.T @ w)[:, None]
     return left.T @ (w[:, None] * right)
 
 

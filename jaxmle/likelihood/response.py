@@ -39,6 +39,17 @@ class Enumeration:
         return {**data, self.leaf: jnp.broadcast_to(jnp.asarray(value, dtype=old.dtype), jnp.shape(old))}
 
 
+    def expectation(self, of: Callable[[Array], tuple[Array, Array]]) -> tuple[Array, Array]:
+        """Σ_v f(v) and Σ_v P(v), where ``of(v)`` gives both for one value; one compiled loop however many values there are."""
+        values = jnp.asarray(self.values)
+        zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(of, values[0]))
+        return jax.lax.scan(lambda total, value: (jax.tree.map(jnp.add, total, of(value)), None), zero, values)[0]
+
+    def whole(self, total: Array, mass: Array) -> Array:
+        """``total`` where the values exhaust the response, NaN where part of its support is missing: such a number only looks like one."""
+        return jnp.where(jnp.broadcast_to(jnp.abs(mass - 1) < 1e-4, total.shape), total, jnp.nan)
+
+
 @partial(jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["sampler", "draws"])
 @dataclass(frozen=True)
 class Simulation:

@@ -105,14 +105,14 @@ def _expected_rows(loglik: Any, law: Enumeration | Simulation, layout: Layout, x
     """E[−∂²ℓ_i] by enumeration, or as the mean over simulated data sets."""
     params = layout.unravel(x)
     if isinstance(law, Enumeration):
-        total = jnp.zeros((data_length(data), layout.p, layout.p), x.dtype)
-        mass = jnp.zeros(data_length(data), x.dtype)
-        for value in law.values:
+
+        def at(value: Array) -> tuple[Array, Array]:
             imagined = law.with_response(data, value)
             probability = jnp.exp(need_terms(terms_of(loglik, params, imagined), "enumeration"))
-            total -= probability[:, None, None] * _term_hessians(loglik, layout, x, imagined)
-            mass += probability
-        return jnp.where((jnp.abs(mass - 1) < 1e-4)[:, None, None], total, jnp.nan)
+            return -probability[:, None, None] * _term_hessians(loglik, layout, x, imagined), probability
+
+        total, mass = law.expectation(at)
+        return law.whole(total, jnp.broadcast_to(mass[:, None, None], total.shape))
     draw = lambda key: -_term_hessians(loglik, layout, x, law.sampler(key, params, data))  # noqa: E731
     keys = jax.random.split(law.key, law.draws)
     add = lambda total, key: (total + draw(key), None)  # noqa: E731
@@ -148,7 +148,7 @@ def expected_information(loglik: Any, layout: Layout, x: Array, data: Tree, weig
         case Penalize():
             inner = expected_information(loglik.loglik, layout, x, data, weights)
             prior = -jax.hessian(lambda x: loglik.prior(layout.unravel(x)))(x)
-            return Expected(inner.information + prior, inner.draws + prior)
+            return Expected(inner.information + prior, inner.draws + prior[None])
         case Pool():
             parts = split_rows(weights, [data_length(part) for part in data])
             members = [expected_information(m, layout, x, d, w) for m, d, w in zip(loglik.members, data, parts, strict=True)]
@@ -171,18 +171,19 @@ def _closed(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | 
         raise ValueError(NO_LAW)
     eta, columns, _ = loglik.predictors(layout, x, data)
     curvature = loglik.expected_curvature(layout.unravel(x), eta, data)
-    return gram(columns, curvature if weights is None else weights * curvature, layout.p)
+    return gram(columns, curvature if weights is None else weights[None, None, :] * curvature, layout.p)
 
 
-def _enumerated(loglik: Any, law: Enumeration, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Array:
+def _enumerated(loglik: Any, law: Any, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Array:
     """−Σ_v Σ_i P(y_i = v) ∂²ℓ_i(v): one weighted pass for each value of the support."""
-    total, mass = jnp.zeros((layout.p, layout.p), x.dtype), jnp.zeros((), x.dtype)
-    for value in law.values:
+
+    def at(value: Array) -> tuple[Array, Array]:
         imagined = law.with_response(data, value)
         probability = jnp.exp(need_terms(terms_of(loglik, layout.unravel(x), imagined), "enumeration"))
-        total -= sums(loglik, layout, x, imagined, probability if weights is None else weights * probability).hessian
-        mass += probability
-    return jnp.where(jnp.all(jnp.abs(mass - 1) < 1e-4), total, jnp.nan)
+        return -sums(loglik, layout, x, imagined, probability if weights is None else weights * probability).hessian, probability
+
+    total, mass = law.expectation(at)
+    return jnp.where(jnp.all(jnp.isfinite(law.whole(mass, mass))), total, jnp.nan)
 
 
 def _pooled(members: list[Expected]) -> Expected:

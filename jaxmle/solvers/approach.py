@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from jaxmle.solvers.linalg import metric_of, newton_step
 from jaxmle.solvers.loop import NEAR, Point, is_finite, noise_of, null_cut
-from jaxmle.solvers.methods import LBFGS, Optax
+from jaxmle.solvers.methods import LBFGS
 
 Array = jax.Array
 QUADRATIC = 1e-2  # decrement (0.14 SE) from which Newton's steps converge without care
@@ -21,7 +22,7 @@ Curvatures = Callable[[Array], dict[str, Array]]
 
 
 def approach(
-    solver: LBFGS | Optax, value: Callable[[Array], Array], evaluate: Callable[[Array], Point], curvatures: Curvatures, z: Array
+    solver: Any, value: Callable[[Array], Array], evaluate: Callable[[Array], Point], curvatures: Curvatures, z: Array
 ) -> tuple[Array, Array]:
     """The best point that a first-order method visits from z (k,), and the steps it took. Minimises −ℓ.
 
@@ -69,7 +70,7 @@ def _direction(name: str, source: str) -> optax.GradientTransformationExtraArgs:
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         if extra.get(source) is None:
             raise ValueError(f"{name}() needs {source}= in update: a (k, k) matrix of the loss at the parameters")
-        flat, unravel = jax.flatten_util.ravel_pytree(updates)
+        flat, unravel = ravel_pytree(updates)
         return unravel(-jnp.linalg.solve(extra[source], flat)), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

@@ -134,7 +134,7 @@ def newton_step(j: Array, s: Array, scale: Array, cut: Array, slack: Array) -> N
     r, g = j / (scale[:, None] * scale[None, :]), s / scale
     factor = cholesky(r)
     pivots = xp.diagonal(factor)
-    # A pivot² below √ε says that a column is nearly in the span of those before it: let the eigenvalues decide.
+    # A pivot² at rounding says that a column lies in the span of those before it: let the eigenvalues decide.
     eps = xp.finfo(j.dtype).eps
     sound = xp.all(xp.isfinite(factor)) & (xp.min(xp.where(xp.isfinite(pivots), pivots, 0.0)) ** 2 > 100 * len(s) * eps)
     return rarely(~sound, _by_eigenvectors, _by_cholesky, r, g, scale, factor, cut, slack)

@@ -205,7 +205,6 @@ def _judge(state: State, trial: Point) -> State:
 
 def _follow(state: State, trial: Point, newton: NewtonStep, signature: Signature, fresh: Array) -> Tail:
     """Lengthen the tail by a step that recedes; a regular step starts it anew, but only a longer one replaces what was seen."""
-    xp = namespace(trial.z)
     recedes = fresh & _recedes(signature, newton)
     length = state.streak + 1
     return _select(recedes & (length >= state.tail.length), Tail(trial.z, state.move, trial.value, newton.decrement, length), state.tail)

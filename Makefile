@@ -1,0 +1,56 @@
+# make demo, make test: each builds what it needs in $(VENV) from nothing; a second run reuses it.
+# PYTHON=/path/to/python chooses the interpreter, VENV=dir the folder of the environment.
+
+SHELL := /bin/bash
+VENV ?= .venv
+PYTHON ?=
+CACHE := $(CURDIR)/.cache
+RUN := $(VENV)/bin/python
+TESTS ?=
+
+# Compiled programs are kept between runs; a shape mismatch never broadcasts in silence.
+export JAX_COMPILATION_CACHE_DIR ?= $(CACHE)/jax
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
+export MPLCONFIGDIR ?= $(CACHE)/matplotlib
+
+.PHONY: help demo test lint bench clean
+help:
+	@echo "make demo    fit two real data sets and 10 000 simulated ones; writes demo/output/first_fits.png"
+	@echo "make test    the tests and the examples in the docstrings (TESTS='tests/solvers -k newton' chooses)"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   the workloads of benchmarks/, with their peers"
+	@echo "make clean   remove the environment and every cache"
+
+demo: $(VENV)/.ready-plot
+	$(RUN) demo/first_fits.py
+
+test: $(VENV)/.ready-test
+	JAX_NUMPY_RANK_PROMOTION=raise $(RUN) -m pytest $(TESTS)
+
+lint: $(VENV)/.ready-test
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+bench: $(VENV)/.ready-bench
+	@for workload in benchmarks/w*.py; do echo "== $$workload"; $(RUN) $$workload || exit 1; done
+
+clean:
+	rm -rf "$(VENV)" .cache .hypothesis demo/output
+
+# .ready-EXTRA stands for: the package is installed there, in place, with that extra.
+$(VENV)/.ready-%: pyproject.toml | $(VENV)/bin/python
+	@echo "installing jaxmle[$*] into $(VENV)"
+	@if command -v uv >/dev/null 2>&1; \
+	then uv pip install --quiet --python $(RUN) -e ".[$*]"; \
+	else $(RUN) -m pip install --quiet -e ".[$*]"; fi
+	@touch $@
+
+# The newest Python that is 3.11 or later and starts; a shim of a version manager may be found and still not run.
+$(VENV)/bin/python:
+	@for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+	  "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+	  echo "making $(VENV) with $$("$$python" --version)"; \
+	  if command -v uv >/dev/null 2>&1; then exec uv venv --quiet --python "$$python" "$(VENV)"; \
+	  else exec "$$python" -m venv "$(VENV)"; fi; \
+	done; \
+	echo "no Python 3.11 or later runs here; name one: make PYTHON=/path/to/python" >&2; exit 1

@@ -1,0 +1,65 @@
+"""What ``import jaxmle`` costs and leaves behind, seen from a fresh interpreter."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(code):
+    """The JSON that ``code`` prints, in an interpreter of its own."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_import_brings_in_no_optional_package():
+    loaded = run(
+        "import jax, optax, json, sys; before = set(sys.modules); import jaxmle;"
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
+    )  # fmt: skip
+    for name in ("pandas", "matplotlib", "formulaic", "statsmodels", "narwhals", "pyarrow", "scipy.stats", "scipy.optimize", "IPython"):
+        assert not [module for module in loaded if module == name or module.startswith(name + ".")], name
+
+
+def test_jaxmle_alone_imports_no_optional_package():
+    """Without jax and optax imported first: what they bring in themselves is not at issue, these they do not."""
+    loaded = run("import json, sys, jaxmle; print(json.dumps(sorted(sys.modules)))")
+    for name in ("pandas", "matplotlib", "formulaic", "statsmodels", "scipy.stats"):
+        assert name not in loaded
+
+
+def test_import_changes_no_configuration_and_creates_no_array():
+    changed, arrays, backends = run(
+        "import jax, optax, json; before = dict(jax.config.values); import jaxmle;"
+        "after = dict(jax.config.values); changed = [k for k in after if after[k] != before.get(k)];"
+        "from jax._src import xla_bridge; backends = len(xla_bridge._backends);"
+        "print(json.dumps([changed, len(jax.live_arrays()), backends]))"
+    )  # fmt: skip
+    assert changed == []
+    assert arrays == 0
+    assert backends == 0, "importing must not start a backend: a user may still want to choose one"
+
+
+def test_a_fit_leaves_the_configuration_alone():
+    changed = run(
+        "import jax, json, numpy as np, jaxmle as jm; before = dict(jax.config.values);"
+        "fit = jm.fit(lambda p, d: -(d - p['m']) ** 2, {'m': 0.0}, np.arange(4.0));"
+        "after = dict(jax.config.values);"
+        "print(json.dumps([k for k in after if after[k] != before.get(k)] + [str(fit.vcov.dtype), str(jax.numpy.zeros(1).dtype)]))"
+    )  # fmt: skip
+    assert changed == ["float64", "float32"]
+
+
+def test_import_adds_less_than_half_a_second():
+    """Processor time, not the clock, so that a busy machine does not decide; the median of three."""
+    seconds = [
+        run("import jax, optax, json, time; a = time.process_time(); import jaxmle; print(json.dumps(time.process_time() - a))")
+        for _ in range(3)
+    ]  # fmt: skip
+    assert median(seconds) < 0.5, seconds

@@ -1,0 +1,137 @@
+"""Imports go strictly downward, floor by floor, and some things are never used at all: read from the source, not from a running program."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "jaxmle"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+# What each room may import of ours. Rooms of one floor do not know each other.
+GROUND = {"special", "parameters", "solvers", "datasets"}
+SECOND = {"likelihood": {"parameters"}, "families": {"special", "parameters"}}
+THIRD = {"fitting": {"likelihood", "solvers", "parameters"}, "models": {"likelihood", "families", "special", "parameters"}}
+BELOW_FOURTH = GROUND | set(SECOND) | set(THIRD)
+ALLOWED = (
+    {room: set() for room in GROUND} | SECOND | THIRD | {room: BELOW_FOURTH for room in ("inference", "data")} | {"report": BELOW_FOURTH | {"inference", "data"}}
+)
+LAZY = {("fitting", "report")}  # a record prints itself: allowed inside a function only
+
+
+def module_of(path):
+    parts = ("jaxmle", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_type_checking(node):
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def imports_of(path):
+    """Every import of ours in a file: (module imported, whether it runs when the file is imported, whether for types only)."""
+    found = []
+
+    def walk(node, eager, types_only):
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, eager, types_only) for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+            found.append((node.module, eager, types_only))
+            found.extend((f"{node.module}.{alias.name}", eager, types_only) for alias in node.names)
+        inner_eager = eager and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            walk(child, inner_eager, types_only or is_type_checking(node))
+
+    walk(ast.parse(path.read_text(encoding="utf-8")), True, False)
+    return [entry for entry in found if entry[0].split(".")[0] == "jaxmle"]
+
+
+def room_of(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_strictly_downward(path):
+    room = room_of(module_of(path))
+    if not room:
+        return  # the table of contents hands every name on
+    for module, eager, _ in imports_of(path):
+        target = room_of(module)
+        lazily = not eager and (room, target) in LAZY
+        assert target == room or target in ALLOWED[room] or lazily, f"{room} imports {module}"
+
+
+def test_every_room_has_a_floor():
+    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert rooms <= set(ALLOWED), rooms - set(ALLOWED)
+
+
+def test_only_the_table_of_contents_imports_from_jaxmle_itself():
+    known = {module_of(path) for path in SOURCES}
+    for path in SOURCES:
+        if path == PACKAGE / "__init__.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                assert all(alias.name.split(".")[0] != "jaxmle" or alias.name.count(".") for alias in node.names), path
+            if isinstance(node, ast.ImportFrom) and node.module == "jaxmle":
+                assert all(f"jaxmle.{alias.name}" in known for alias in node.names), f"{path}:{node.lineno}"
+
+
+def test_no_module_imports_itself_in_a_circle():
+    known = {module_of(path): path for path in SOURCES}
+    graph = {
+        name: {target for target, eager, types_only in imports_of(path) if eager and not types_only and target in known and target != name}
+        for name, path in known.items()
+        if path.name != "__init__.py"
+    }
+    done, under_way = set(), []
+
+    def visit(name):
+        assert name not in under_way, " -> ".join([*under_way, name])
+        if name in done or name not in graph:
+            return
+        under_way.append(name)
+        for target in sorted(graph[name]):
+            visit(target)
+        done.add(under_way.pop())
+
+    for name in graph:
+        visit(name)
+
+
+FORBIDDEN = {"pinv": "a pseudo-inverse makes numbers for what has none", "eval": "", "exec": "", "pickle": "", "cloudpickle": "", "dill": "", "marshal": ""}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_forbidden_is_used(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
+        names = [alias.name.split(".")[0] for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else [name]
+        names += [node.module.split(".")[0]] if isinstance(node, ast.ImportFrom) else []
+        assert not set(names) & set(FORBIDDEN), f"{path}:{node.lineno} uses {names}"
+
+
+HEAVY = {"pandas", "matplotlib", "formulaic", "statsmodels", "narwhals", "pyarrow", "sklearn", "lifelines", "chex", "IPython"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_optional_packages_are_imported_inside_functions_only(path):
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) else []
+        assert not {module.split(".")[0] for module in modules} & HEAVY, f"{path}:{node.lineno}"
+        assert "scipy.stats" not in modules, f"{path}:{node.lineno}"
+
+
+def test_one_private_import_only():
+    """``trace_state_clean`` has no public name; nothing else of jax's inside is touched."""
+    private = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jax._"):
+                private.extend(alias.name for alias in node.names)
+            if isinstance(node, ast.Import):
+                private.extend(alias.name for alias in node.names if alias.name.startswith("jax._"))
+    assert set(private) <= {"trace_state_clean"}
