@@ -28,6 +28,14 @@ def is_type_checking(node):
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
+def absolute(path, node):
+    """The full name of the module that a ``from … import`` reads."""
+    if not node.level:
+        return node.module
+    package = ("jaxmle", *path.relative_to(PACKAGE).parts[:-1])
+    return ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+
+
 def imports_of(path):
     """Every import of ours in a file: (module imported, whether it runs when the file is imported, whether for types only)."""
     found = []
@@ -36,9 +44,9 @@ def imports_of(path):
         if isinstance(node, ast.Import):
             found.extend((alias.name, eager, types_only) for alias in node.names)
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
-            found.append((node.module, eager, types_only))
-            found.extend((f"{node.module}.{alias.name}", eager, types_only) for alias in node.names)
+            base = absolute(path, node)
+            found.append((base, eager, types_only))
+            found.extend((f"{base}.{alias.name}", eager, types_only) for alias in node.names)
         inner_eager = eager and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
         for child in ast.iter_child_nodes(node):
             walk(child, inner_eager, types_only or is_type_checking(node))
@@ -76,7 +84,7 @@ def test_only_the_table_of_contents_imports_from_jaxmle_itself():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 assert all(alias.name.split(".")[0] != "jaxmle" or alias.name.count(".") for alias in node.names), path
-            if isinstance(node, ast.ImportFrom) and node.module == "jaxmle":
+            if isinstance(node, ast.ImportFrom) and absolute(path, node) == "jaxmle":
                 assert all(f"jaxmle.{alias.name}" in known for alias in node.names), f"{path}:{node.lineno}"
 
 
@@ -110,7 +118,7 @@ def test_nothing_forbidden_is_used(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
         names = [alias.name.split(".")[0] for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else [name]
-        names += [node.module.split(".")[0]] if isinstance(node, ast.ImportFrom) else []
+        names += [node.module.split(".")[0]] if isinstance(node, ast.ImportFrom) and node.module else []
         assert not set(names) & set(FORBIDDEN), f"{path}:{node.lineno} uses {names}"
 
 
@@ -120,7 +128,7 @@ HEAVY = {"pandas", "matplotlib", "formulaic", "statsmodels", "narwhals", "pyarro
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_optional_packages_are_imported_inside_functions_only(path):
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module] if isinstance(node, ast.ImportFrom) else []
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         assert not {module.split(".")[0] for module in modules} & HEAVY, f"{path}:{node.lineno}"
         assert "scipy.stats" not in modules, f"{path}:{node.lineno}"
 

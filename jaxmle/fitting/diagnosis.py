@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.solvers.linalg import cholesky, eigh, metric_of, namespace, newton_step, rarely, solve_lower
-from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RECEDES, RUNAWAY, SETTLED, STUCK, Point, State, is_finite, noise_of, null_cut
+from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RECEDES, RUNAWAY, SETTLED, STUCK, TAIL, Point, State, is_finite, noise_of, null_cut
 from jaxmle.solvers.status import Status
 
 Array = Any
 
-TAIL = 4  # receding steps in a row that make a recession
+ESCAPE = 6  # doubling steps of undiminished gain that make a climb which then ends nowhere an escape
 FAR = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
 SURE, USABLE = 5e-13, 5e-7  # decrements of 1e-6 and 1e-3 standard errors
 PROBES = (1.0, -1.0, 10.0, -10.0, 1e5, -1e5)
@@ -224,14 +224,16 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
 
     shows, decrement = state.signature, limit.decrement
     distance = xp.sqrt(2 * decrement)
-    growth = (shows.decrement >= 0.9) & (shows.step >= 0.9) & (shows.information < RECEDES)
-    blown = (state.outcome == EXHAUSTED) & (state.rise > -0.5 * xp.log(eps)) & double
     quiet = decrement <= xp.maximum(USABLE, noise_of(point))
     settled = (state.outcome == SETTLED) | ((state.outcome == STUCK) & quiet)
+    regular = (shows.information >= RECEDES) | limit.recedes | limit.flat
+    escaped = (state.longest >= ESCAPE) & ~(settled & regular)
+    growth = (shows.decrement >= 0.9) & (shows.step >= 0.9) & (shows.information < RECEDES)
+    blown = (state.outcome == EXHAUSTED) & (state.rise > -0.5 * xp.log(eps)) & double
     conditioned = eps * vif <= 1e-3
     cases = (
         ((state.outcome == NOT_FINITE), Status.NONFINITE),
-        ((state.outcome == RUNAWAY) | blown | (growth & ~quiet), Status.UNBOUNDED),
+        ((state.outcome == RUNAWAY) | escaped | blown | (growth & ~quiet), Status.UNBOUNDED),
         (limit.recedes & bound_only, Status.BOUNDARY),
         (limit.recedes, Status.SEPARATED),
         (quiet & (lowest < -cut) & troubled, Status.SADDLE),

@@ -7,6 +7,7 @@ faster than one LAPACK call for each matrix. Eigenvectors are needed only when s
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -49,15 +50,15 @@ def rarely(needed: Array, rare: Callable[..., Any], usual: Callable[..., Any], *
     return choose(needed, *args)
 
 
-def cholesky(r: Array) -> Array:
-    """Lower Cholesky factor (p, p); NaN where R is not positive definite."""
+def cholesky(r: Array, unrolled: bool = False) -> Array:
+    """Lower Cholesky factor (p, p); NaN where R is not positive definite. ``unrolled`` writes a small one out."""
     if isinstance(r, np.ndarray):
         try:
             return np.linalg.cholesky(r)
         except np.linalg.LinAlgError:
             return np.full_like(r, np.nan)
     p = r.shape[-1]
-    if p > UNROLLED:
+    if not unrolled or p > UNROLLED:
         return jnp.linalg.cholesky(r)
     columns: list[list[Array]] = [[jnp.zeros_like(r[0, 0])] * p for _ in range(p)]
     for j in range(p):
@@ -68,12 +69,12 @@ def cholesky(r: Array) -> Array:
     return jnp.stack([jnp.stack(column) for column in columns], axis=1)
 
 
-def solve_lower(factor: Array, b: Array) -> Array:
+def solve_lower(factor: Array, b: Array, unrolled: bool = False) -> Array:
     """L⁻¹ b for b of shape (p,) or (p, q)."""
     if isinstance(factor, np.ndarray):
         return np.linalg.solve(factor, b)
     p = factor.shape[-1]
-    if p > UNROLLED:
+    if not unrolled or p > UNROLLED:
         return jax.scipy.linalg.solve_triangular(factor, b, lower=True)
     out: list[Array] = []
     for i in range(p):
@@ -81,12 +82,12 @@ def solve_lower(factor: Array, b: Array) -> Array:
     return jnp.stack(out)
 
 
-def solve_upper(factor: Array, b: Array) -> Array:
+def solve_upper(factor: Array, b: Array, unrolled: bool = False) -> Array:
     """L⁻ᵀ b for b of shape (p,) or (p, q)."""
     if isinstance(factor, np.ndarray):
         return np.linalg.solve(factor.T, b)
     p = factor.shape[-1]
-    if p > UNROLLED:
+    if not unrolled or p > UNROLLED:
         return jax.scipy.linalg.solve_triangular(factor, b, lower=True, trans=1)
     out: list[Array] = [jnp.zeros_like(b[0])] * p
     for i in reversed(range(p)):
@@ -120,7 +121,7 @@ class NewtonStep(NamedTuple):
     definite: Array  # ()    J is positive definite by a clear margin
 
 
-def newton_step(j: Array, s: Array, scale: Array, cut: Array, slack: Array) -> NewtonStep:
+def newton_step(j: Array, s: Array, scale: Array, cut: Array, slack: Array, unrolled: bool = False) -> NewtonStep:
     """J⁻¹s with J = D R D: by Cholesky, or by eigenvectors where a pivot is lost.
 
     Args:
@@ -129,22 +130,24 @@ def newton_step(j: Array, s: Array, scale: Array, cut: Array, slack: Array) -> N
         scale: D (p,).
         cut: eigenvalues of R within ±cut count as zero.
         slack: the scaled score along a null direction may be this large and still count as zero.
+        unrolled: write small factors out; for the loop, where it is run often enough to pay for its compilation.
     """
     xp = namespace(j)
     r, g = j / (scale[:, None] * scale[None, :]), s / scale
-    factor = cholesky(r)
+    factor = cholesky(r, unrolled)
     pivots = xp.diagonal(factor)
     # A pivot² at rounding says that a column lies in the span of those before it: let the eigenvalues decide.
     eps = xp.finfo(j.dtype).eps
     sound = xp.all(xp.isfinite(factor)) & (xp.min(xp.where(xp.isfinite(pivots), pivots, 0.0)) ** 2 > 100 * len(s) * eps)
-    return rarely(~sound, _by_eigenvectors, _by_cholesky, r, g, scale, factor, cut, slack)
+    usual = partial(_by_cholesky, unrolled)
+    return rarely(~sound, _by_eigenvectors, usual, r, g, scale, factor, cut, slack)
 
 
-def _by_cholesky(r: Array, g: Array, scale: Array, factor: Array, cut: Array, slack: Array) -> NewtonStep:
+def _by_cholesky(unrolled: bool, r: Array, g: Array, scale: Array, factor: Array, cut: Array, slack: Array) -> NewtonStep:
     xp = namespace(r)
-    half = solve_lower(factor, g)
+    half = solve_lower(factor, g, unrolled)
     yes = xp.ones((), dtype=bool)
-    return NewtonStep(solve_upper(factor, half) / scale, 0.5 * xp.sum(half**2), yes, yes)
+    return NewtonStep(solve_upper(factor, half, unrolled) / scale, 0.5 * xp.sum(half**2), yes, yes)
 
 
 def _by_eigenvectors(r: Array, g: Array, scale: Array, factor: Array, cut: Array, slack: Array) -> NewtonStep:

@@ -25,7 +25,9 @@ NEAR = 1e-8  # decrement at which full Newton steps take over
 FLOOR = 1e-18  # decrement (1.4e-9 SE) below which nothing is gained
 PATIENCE = 3  # rounds without a gain above noise before the climb is called stuck
 RECEDES = 0.6  # information ratio of a step: ≥ .999999 on 5 821 overlapping designs, ≤ .376 on all separated ones
-LIMIT = 40  # rejections, or steps of undiminished gain, in a row
+LIMIT = 40  # rejections in a row
+ENDLESS = 30  # steps in a row, each at least 1.4 times as long as the one before (24 000 times in all), with undiminished gain
+TAIL = 4  # receding steps in a row that make a recession
 
 
 class Point(NamedTuple):
@@ -77,7 +79,8 @@ class State(NamedTuple):
     steps: Array
     idle: Array
     refused: Array
-    runaway: Array
+    runaway: Array  # steps of undiminished gain in a row
+    longest: Array  # the longest such run
     streak: Array  # receding steps in a row
 
 
@@ -106,7 +109,7 @@ def _slack(point: Point) -> Array:
 
 def _newton(point: Point, scale: Array) -> NewtonStep:
     j = -0.5 * (point.hessian + point.hessian.T)
-    return newton_step(j, point.score, scale, null_cut(point), _slack(point))
+    return newton_step(j, point.score, scale, null_cut(point), _slack(point), unrolled=True)
 
 
 def is_finite(point: Point) -> Array:
@@ -125,7 +128,7 @@ def start(z: Array, like: Point) -> State:
     signature = Signature(one, one, one)
     # No metric before the first point: a scale of zero lets that point's own take over.
     tail = Tail(flat, flat, zero, zero, count)
-    return State(point, newton, flat, zero, flat, zero, ~yes, flat, zero, signature, tail, zero, count, count, count, count, count, count, count)
+    return State(point, newton, flat, zero, flat, zero, ~yes, flat, zero, signature, tail, zero, count, count, count, count, count, count, count, count)
 
 
 def begin(evaluate: Callable[[Array], Point], z: Array) -> State:
@@ -176,11 +179,14 @@ def _judge(state: State, trial: Point) -> State:
 
     flat = ~first & xp.where(accept, (gain <= noise) & (newton.decrement > 0.5 * state.newton.decrement), state.predicted <= noise)
     last_norm = xp.sqrt(xp.sum((scale * state.last) ** 2))
-    steady = (gain >= 0.9 * state.gain) & (norm >= 0.9 * last_norm) & (gain > noise) & (state.gain > 0)
+    # Only Newton's own steps tell growth from a long way: scoring and BHHH go far at constant length.
+    steady = (gain >= 0.9 * state.gain) & (norm >= 1.4 * last_norm) & (gain > noise) & (state.gain > 0) & (trial.curvature is None)
+    next_run = _int(xp, xp.where(accept, xp.where(steady, state.runaway + 1, 0), state.runaway))
     next_state = state._replace(
         idle=_int(xp, xp.where(flat, state.idle + 1, xp.where(accept, 0, state.idle))),
         refused=_int(xp, xp.where(accept, 0, state.refused + 1)),
-        runaway=_int(xp, xp.where(accept, xp.where(steady, state.runaway + 1, 0), state.runaway)),
+        runaway=next_run,
+        longest=xp.maximum(state.longest, next_run),
         radius=xp.where(first, opening, xp.where(accept, grown, shrunk)),
         signature=signature,
         tail=_follow(state, trial, newton, signature, accept & state.full & ~first),
@@ -191,10 +197,13 @@ def _judge(state: State, trial: Point) -> State:
         gain=xp.where(accept & ~first, gain, state.gain),
     )
     slow = ~(newton.decrement <= 0.25 * state.newton.decrement) | (newton.decrement <= FLOOR)
+    # Where information dies, a few steps more tell a recession from a chance.
+    fading = (signature.information < RECEDES) & state.full & (next_state.streak < TAIL) & (newton.decrement > FLOOR**2)
+    slow = slow & ~fading
     own = metric_of(trial.hessian, trial.score)
     blind = xp.any(16 * xp.finfo(trial.z.dtype).eps * own * xp.abs(trial.z) > 1.0)  # a step of one ulp in θ moves ℓ
     outcome = xp.where(accept & blind & ~first, EXHAUSTED, RUNNING)
-    outcome = xp.where(next_state.runaway >= LIMIT, RUNAWAY, outcome)
+    outcome = xp.where(next_state.runaway >= ENDLESS, RUNAWAY, outcome)
     outcome = xp.where((next_state.idle >= PATIENCE) | (next_state.refused >= LIMIT), STUCK, outcome)
     outcome = xp.where(polishing, xp.where(~accept | slow, SETTLED, RUNNING), outcome)
     outcome = xp.where(first & ~finite, NOT_FINITE, outcome)
