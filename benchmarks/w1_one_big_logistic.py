@@ -68,7 +68,7 @@ def peers(board: yardstick.Board, x: np.ndarray, y: np.ndarray) -> None:
 
         def with_covariance() -> yardstick.Reading:
             fitted = model()
-            return fitted.coef_, np.sqrt(np.diag(fitted.covariance_matrix(x, y, robust=False, clusters=None)))
+            return fitted.coef_, np.sqrt(np.diag(fitted.covariance_matrix(x, y, dispersion=1.0, robust=False, clusters=None)))
 
         board.time("glum + covariance", with_covariance, lambda r: r, **few)
 

@@ -17,7 +17,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.solvers.linalg import cholesky, eigh, metric_of, namespace, newton_step, rarely, solve_lower
-from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RECEDES, RUNAWAY, SETTLED, STUCK, TAIL, Point, State, is_finite, noise_of, null_cut
+from jaxmle.solvers.loop import (
+    DONE,
+    EXHAUSTED,
+    NOT_FINITE,
+    RECEDES,
+    RUNAWAY,
+    SETTLED,
+    STUCK,
+    TAIL,
+    Point,
+    State,
+    is_finite,
+    noise_of,
+    null_cut,
+)
 from jaxmle.solvers.status import Status
 
 Array = Any
@@ -226,8 +240,8 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     distance = xp.sqrt(2 * decrement)
     quiet = decrement <= xp.maximum(USABLE, noise_of(point))
     settled = (state.outcome == SETTLED) | ((state.outcome == STUCK) & quiet)
-    regular = (shows.information >= RECEDES) | limit.recedes | limit.flat
-    escaped = (state.longest >= ESCAPE) & ~(settled & regular)
+    regular = settled & ~troubled & (shows.information >= RECEDES)
+    escaped = (state.longest >= ESCAPE) & ~(regular | limit.recedes | limit.flat)
     growth = (shows.decrement >= 0.9) & (shows.step >= 0.9) & (shows.information < RECEDES)
     blown = (state.outcome == EXHAUSTED) & (state.rise > -0.5 * xp.log(eps)) & double
     conditioned = eps * vif <= 1e-3

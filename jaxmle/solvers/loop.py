@@ -177,7 +177,7 @@ def _judge(state: State, trial: Point) -> State:
     grown = xp.where(trust > 0.75, xp.maximum(state.radius, 2 * norm), xp.where(trust < 0.25, 0.25 * norm, state.radius))
     shrunk = xp.where(finite, 0.25, 0.1) * xp.sqrt(xp.sum((state.scale * state.move) ** 2))
 
-    flat = ~first & xp.where(accept, (gain <= noise) & (newton.decrement > 0.5 * state.newton.decrement), state.predicted <= noise)
+    flat = ~first & xp.where(accept, (gain <= noise) & ~(newton.decrement < 0.5 * state.newton.decrement), state.predicted <= noise)
     last_norm = xp.sqrt(xp.sum((scale * state.last) ** 2))
     # Only Newton's own steps tell growth from a long way: scoring and BHHH go far at constant length.
     steady = (gain >= 0.9 * state.gain) & (norm >= 1.4 * last_norm) & (gain > noise) & (state.gain > 0) & (trial.curvature is None)

@@ -1,0 +1,170 @@
+"""W8: the first fit after ``import jax`` (logistic, n = 1000, p = 5), the import itself, and memory; each in a fresh process.
+
+    python benchmarks/w8_first_fit.py [repetitions]
+
+Cold means an empty compilation cache; warm means the directory that an earlier process filled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yardstick
+
+N, P = 1000, 5
+MODES = ("opaque", "declared", "opaque, vmapped", "statsmodels")
+IMPORT_MUST, IMPORT_AMBITION = 0.5, 0.15
+COLD_MUST, WARM_MUST = 0.5, 0.2
+
+
+# ---------------------------------------------------------------- in the fresh process
+
+
+def child(mode: str) -> dict[str, float]:
+    """Seconds of each stage and the memory after it."""
+    yardstick.pin()
+    if mode == "statsmodels":
+        return _statsmodels()
+    import jax
+    import numpy as np
+    import optax  # noqa: F401
+
+    told = {"memory before, MB": _memory()}
+    start = time.perf_counter()
+    import jaxmle as jm
+
+    told |= {"import": time.perf_counter() - start, "memory after import, MB": _memory()}
+    x, y = _data(np)
+    start = time.perf_counter()
+    jax.devices()
+    told["start of XLA"] = time.perf_counter() - start
+    fit = lambda: _fit(jm, mode, x, y)  # noqa: E731
+    return told | _stages(fit)
+
+
+def _fit(jm: object, mode: str, x: object, y: object) -> object:
+    import jax
+    import jax.numpy as jnp
+
+    if mode == "declared":
+        return jm.fit(_declared(jm, jax), {"beta": jnp.zeros(P)}, {"x": x, "y": y})
+    if mode == "opaque":
+        return jm.fit(_opaque, {"beta": jnp.zeros(P)}, {"x": x, "y": y})
+    with jax.enable_x64(True):
+        one = lambda data: jm.fit(_opaque, {"beta": jnp.zeros(P)}, data)  # noqa: E731
+        return jax.block_until_ready(jax.jit(jax.vmap(one))({"x": x[None], "y": y[None]}))
+
+
+def _opaque(params: dict, data: dict) -> object:
+    import jax
+
+    eta = data["x"] @ params["beta"]
+    return data["y"] * eta - jax.nn.softplus(eta)
+
+
+def _declared(jm: object, jax: object) -> object:
+    if "form" not in _made:
+        density = lambda eta, row: row["y"] * eta["mu"] - jax.nn.softplus(eta["mu"])  # noqa: E731
+        _made["form"] = jm.regression(density, eta={"mu": jm.linear("x", "beta")})
+    return _made["form"]
+
+
+_made: dict[str, object] = {}
+
+
+def _statsmodels() -> dict[str, float]:
+    import numpy as np
+
+    told = {"memory before, MB": _memory()}
+    start = time.perf_counter()
+    import statsmodels.api as sm
+
+    told |= {"import": time.perf_counter() - start, "memory after import, MB": _memory()}
+    x, y = _data(np)
+    return told | _stages(lambda: sm.Logit(y, x).fit(disp=0).bse)
+
+
+def _stages(fit: object) -> dict[str, float]:
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        fit()
+        seconds.append(time.perf_counter() - start)
+    return {"first fit": seconds[0], "later fit": statistics.median(seconds[1:]), "peak memory, MB": _memory()}
+
+
+def _data(np: object) -> tuple[object, object]:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((N, P))
+    x[:, 0] = 1.0
+    return x, (rng.random(N) < 1 / (1 + np.exp(-(x @ np.linspace(-0.5, 0.5, P))))).astype(float)
+
+
+def _memory() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+# ---------------------------------------------------------------- the table
+
+
+def spawn(mode: str, cache: str | None) -> dict[str, float]:
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_COMPILATION", "JAX_PERSISTENT"))}
+    if cache is not None:
+        env |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+    done = subprocess.run([sys.executable, Path(__file__).resolve(), "child", mode], env=env, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def medians(runs: list[dict[str, float]]) -> dict[str, float]:
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+
+
+def contest(mode: str, repetitions: int) -> dict[str, dict[str, float]]:
+    """Medians without a cache and, for jax, with a filled one."""
+    if mode == "statsmodels":
+        return {"": medians([spawn(mode, None) for _ in range(repetitions)])}
+    with tempfile.TemporaryDirectory() as cache:
+        spawn(mode, cache)
+        return {"cold": medians([spawn(mode, None) for _ in range(repetitions)]), "warm": medians([spawn(mode, cache) for _ in range(repetitions)])}
+
+
+def main(repetitions: int) -> None:
+    print(yardstick.versions("jax", "optax", "numpy", "statsmodels"))
+    print(f"\n### W8: first logistic fit in a fresh process, n = {N}, p = {P}\n\nMedian of {repetitions} processes. Load average {os.getloadavg()[0]:.1f} before", end="")
+    results = {(mode, state): told for mode in MODES for state, told in contest(mode, repetitions).items()}
+    print(f", {os.getloadavg()[0]:.1f} after.\n")
+    stages = ["import", "start of XLA", "first fit", "later fit"]
+    memory = ["memory before, MB", "memory after import, MB", "peak memory, MB"]
+    rows = []
+    for (mode, state), told in results.items():
+        name = mode if mode == "statsmodels" else f"jaxmle {mode}, {state}"
+        rows.append([name, *(f"{told[k]:.4f}" if k in told else "" for k in stages), *(f"{told[k]:.0f}" for k in memory)])
+    print(yardstick.table(["seconds", *stages, *memory], rows))
+    print("\n" + yardstick.table(["", "seconds", "must ≤", "ambition ≤", ""], verdicts(results)))
+
+
+def verdicts(results: dict[tuple[str, str], dict[str, float]]) -> list[list[str]]:
+    rows = []
+    for mode in ("opaque", "declared"):
+        for state, must in (("cold", COLD_MUST), ("warm", WARM_MUST)):
+            seconds = results[mode, state]["first fit"]
+            rows.append([f"first fit, {mode}, {state}", f"{seconds:.3f}", f"{must:g}", "", "reached" if seconds <= must else "**not reached**"])
+    seconds = results["opaque", "cold"]["import"]
+    held = yardstick.Target("", "", IMPORT_MUST, IMPORT_AMBITION).verdict(seconds)
+    rows.append(["import of jaxmle beyond jax and optax", f"{seconds:.3f}", f"{IMPORT_MUST:g}", f"{IMPORT_AMBITION:g}", held])
+    return rows
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["child"]:
+        print(json.dumps(child(sys.argv[2])))
+    else:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)

@@ -1,0 +1,388 @@
+"""Every verdict from a small model, on the host, under jit and in a batch: the same status, a sentence that names the parameters,
+and no number for what has none."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import jaxmle as jm
+from jaxmle import Status
+
+from .models import BETA, BETA_SIGMA, N, design, linear_data, logistic_data, logit, normal, poisson, probit, stack, under_trace
+
+WITH_LAW = jm.with_response(logit, jm.enumeration("y", [0.0, 1.0]))
+KINDS = ["expected", "observed", "opg", "HC0", "HC1", "HC2", "HC3", "CR0", "CR1"]
+
+
+# ---------------------------------------------------------------- logistic samples, all of one shape
+
+
+def separated():
+    """y = 1 exactly where the second column is positive."""
+    data = logistic_data(10)
+    return data | {"y": (data["x"][:, 1] > 0).astype(float)}
+
+
+def quasi_separated():
+    """The third column is a dummy whose rows are all successes."""
+    data = logistic_data(11)
+    dummy = (np.arange(N) < 12).astype(float)
+    x = data["x"].copy()
+    x[:, 2] = dummy
+    return {"x": x, "y": np.where(dummy == 1, 1.0, data["y"])}
+
+
+def constant_response():
+    return logistic_data(12) | {"y": np.ones(N)}
+
+
+def collinear():
+    data = logistic_data(13)
+    x = data["x"].copy()
+    x[:, 2] = 2 * x[:, 1] - 3
+    return data | {"x": x}
+
+
+def with_nan(row=17):
+    data = logistic_data(14)
+    x = data["x"].copy()
+    x[row, 1] = np.nan
+    return data | {"x": x}
+
+
+LOGISTIC = {
+    "sound": (logistic_data(10), Status.CONVERGED, []),
+    "separated": (separated(), Status.SEPARATED, ["beta[1]", "infinity"]),
+    "quasi_separated": (quasi_separated(), Status.SEPARATED, ["beta[2] → +∞"]),
+    "constant_response": (constant_response(), Status.SEPARATED, ["beta[0]"]),
+    "collinear": (collinear(), Status.UNIDENTIFIED, ["beta[0]", "beta[1]", "beta[2]"]),
+}
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """All of them, and one with a NaN, in one traced batch."""
+    samples = stack(*(data for data, *_ in LOGISTIC.values()), with_nan())
+    return under_trace(jax.vmap, lambda data: jm.fit(logit, BETA, data), samples)
+
+
+@pytest.mark.parametrize("name", LOGISTIC)
+def test_logistic_samples_get_their_verdict(name):
+    data, status, names = LOGISTIC[name]
+    fit = jm.fit(logit, BETA, data)
+    assert fit.verdict == status, fit.explain()
+    assert fit.converged == (status == Status.CONVERGED)
+    for part in names:
+        assert part in fit.explain()
+
+
+@pytest.mark.parametrize("name", LOGISTIC)
+def test_a_batch_gives_each_member_the_verdict_it_has_alone(name, batch):
+    data, status, _ = LOGISTIC[name]
+    alone, member = jm.fit(logit, BETA, data), batch[list(LOGISTIC).index(name)]
+    assert member.verdict == status, member.explain()
+    assert member.explain() == alone.explain()
+    assert_array_equal(np.isnan(member.se), np.isnan(alone.se))
+    assert_allclose(member.se, alone.se, rtol=1e-6)
+    assert_allclose(member.loglik, alone.loglik, atol=1e-9 * N)
+    assert_array_equal(np.isinf(member.x), np.isinf(alone.x))
+    assert_array_equal(np.sign(member.x[np.isinf(member.x)]), np.sign(alone.x[np.isinf(alone.x)]))
+
+
+def test_nan_in_a_traced_batch_is_nonfinite_and_names_the_row(batch):
+    member = batch[len(LOGISTIC)]
+    assert member.verdict == Status.NONFINITE
+    assert int(member.witness.row) == 17
+    assert "row 17" in member.explain()
+    for quantity in (member.x, member.se, member.vcov, member.loglik, member.aic):
+        assert np.isnan(quantity).all()
+
+
+def test_the_digest_of_a_batch_counts_its_verdicts(batch):
+    text = str(batch)
+    assert len(text.splitlines()) <= 40
+    for status in ("SEPARATED", "UNIDENTIFIED", "NONFINITE", "CONVERGED"):
+        assert status in text.upper()
+
+
+@pytest.mark.parametrize("model", [logit, probit])
+def test_finite_coefficients_of_a_quasi_separated_sample_are_those_of_the_limit(model):
+    """The rows that the dummy predicts perfectly leave the likelihood; what remains is a regression on the other columns."""
+    data = quasi_separated()
+    rest = data["x"][:, 2] == 0
+    limit = jm.fit(lambda p, d: model({"beta": jnp.append(p["b"], 0.0)}, d), {"b": np.zeros(2)}, {"x": data["x"][rest], "y": data["y"][rest]})
+    fit = jm.fit(model, BETA, data)
+    assert limit.converged
+    assert fit.verdict == Status.SEPARATED, fit.explain()
+    assert fit.x[2] == np.inf
+    assert np.isnan(fit.se[2])
+    assert_allclose(fit.x[:2], limit.x, rtol=0, atol=1e-6 * limit.se.min())
+    assert_allclose(fit.se[:2], limit.se, rtol=1e-6)
+    assert_allclose(fit.loglik, limit.loglik, atol=1e-8)
+
+
+@pytest.mark.parametrize("model", [logit, probit])
+@pytest.mark.parametrize("sample", [separated, constant_response])
+def test_complete_separation_is_never_converged(model, sample):
+    fit = jm.fit(model, BETA, sample())
+    assert fit.verdict == Status.SEPARATED, fit.explain()
+    assert_allclose(fit.loglik, 0.0, atol=1e-6)
+    assert np.isnan(fit.se).all()
+    assert not np.isfinite(fit.vcov).any()
+
+
+def test_a_poisson_cell_without_counts_is_separated():
+    """The dummy's coefficient falls to minus infinity; the others are those of the rows outside the cell."""
+    data = quasi_separated()
+    rest = data["x"][:, 2] == 0
+    counts = np.where(rest, np.random.default_rng(5).poisson(2.0, N), 0).astype(float)
+    fit = jm.fit(poisson, BETA, {"x": data["x"], "y": counts})
+    limit = jm.fit(poisson, {"beta": np.zeros(2)}, {"x": data["x"][rest, :2], "y": counts[rest]})
+    assert fit.verdict == Status.SEPARATED, fit.explain()
+    assert fit.x[2] == -np.inf
+    assert "beta[2] → −∞" in fit.explain()
+    assert_allclose(fit.x[:2], limit.x, rtol=0, atol=1e-6 * limit.se.min())
+    assert_allclose(fit.se[:2], limit.se, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_kind_of_covariance_gives_an_infinite_coefficient_a_standard_error(kind):
+    options = {"vcov": kind} | ({"clusters": np.arange(N) // 3} if kind.startswith("CR") else {})
+    model = WITH_LAW if kind in ("expected", "HC2", "HC3") else logit
+    fit = jm.fit(model, BETA, quasi_separated(), **options)
+    assert fit.verdict == Status.SEPARATED
+    assert np.isnan(fit.se[2])
+    assert np.isnan(fit.vcov[2]).all()
+    assert np.isfinite(fit.se[:2]).all()
+    assert not np.isfinite(fit.interval()[2]).all()
+    assert np.isnan(jm.fit(model, BETA, collinear(), **options).se).all()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_an_unidentified_pair_keeps_the_standard_error_of_its_sum(scale):
+    """y ~ N(a + b, 1): a and b are free along a − b; the variance of a + b is 1/n."""
+    y = linear_data(3)["y"]
+    fit = jm.fit(lambda p, d: -0.5 * (d - p["a"] - scale * p["b"]) ** 2, {"a": 0.2, "b": 0.1 / scale}, y)
+    assert fit.verdict == Status.UNIDENTIFIED, fit.explain()
+    assert re.search(r"\ba\b.*\bb\b", fit.explain())
+    assert np.isnan(fit.se).all()
+    total = jm.delta(lambda p: p["a"] + scale * p["b"], fit)
+    assert_allclose(total.estimate, y.mean(), rtol=1e-9)
+    assert_allclose(total.stderr, 1 / np.sqrt(N), rtol=1e-9)
+    assert np.isnan(jm.delta(lambda p: p["a"] - p["b"], fit).stderr)
+
+
+# ---------------------------------------------------------------- normal samples, all of one shape
+
+NORMAL = {
+    "sound": (linear_data(20), Status.CONVERGED),
+    "perfect": (linear_data(20) | {"y": design(20) @ np.array([1.0, -2.0, 0.5])}, Status.UNBOUNDED),
+    "collinear": (linear_data(21) | {"x": collinear()["x"]}, Status.UNIDENTIFIED),
+}
+
+
+def fit_normal(data):
+    return jm.fit(normal, BETA_SIGMA, data, constraints={"sigma": jm.positive})
+
+
+@pytest.fixture(scope="module")
+def normal_batch():
+    return under_trace(jax.vmap, fit_normal, stack(*(data for data, _ in NORMAL.values())))
+
+
+@pytest.mark.parametrize("name", NORMAL)
+def test_normal_samples_get_their_verdict_alone_and_in_a_batch(name, normal_batch):
+    data, status = NORMAL[name]
+    alone, member = fit_normal(data), normal_batch[list(NORMAL).index(name)]
+    assert alone.verdict == status, alone.explain()
+    assert member.verdict == status, member.explain()
+    assert_array_equal(np.isnan(alone.se), np.isnan(member.se))
+    assert_allclose(alone.se, member.se, rtol=1e-6)
+
+
+def test_a_perfect_fit_has_no_estimate_and_an_infinite_likelihood(normal_batch):
+    for fit in (fit_normal(NORMAL["perfect"][0]), normal_batch[1]):
+        assert fit.loglik == np.inf
+        assert np.isnan(fit.x).all()
+        assert np.isnan(fit.se).all()
+        assert "sigma" in fit.explain()
+
+
+def test_fewer_rows_than_coefficients_is_unbounded():
+    data = {name: leaf[:3] for name, leaf in linear_data(22).items()}
+    fit = fit_normal(data)
+    assert fit.verdict == Status.UNBOUNDED, fit.explain()
+    assert np.isnan(fit.se).all()
+
+
+def test_the_scale_of_a_collinear_regression_keeps_its_standard_error():
+    fit = fit_normal(NORMAL["collinear"][0])
+    reduced = linear_data(21) | {"x": collinear()["x"][:, :2]}
+    oracle = jm.fit(normal, {"beta": np.zeros(2), "sigma": 1.0}, reduced, constraints={"sigma": jm.positive})
+    assert np.isnan(fit.stderr["beta"]).all()
+    assert_allclose(fit.stderr["sigma"], oracle.stderr["sigma"], rtol=1e-8)
+    assert_allclose(fit.loglik, oracle.loglik, rtol=1e-12)
+
+
+# ---------------------------------------------------------------- one function with many shapes, chosen by coefficients
+
+COEFFICIENTS = ["square", "sum", "product", "quartic", "saddle", "linear", "log", "rough", "square_b"]
+
+
+def zoo(params, data):
+    """−c·(the shape): a sum of simple surfaces in (a, b), each with its coefficient in every row."""
+    a, b, c = params["a"], params["b"], data["c"]
+    shapes = jnp.stack([
+        (a - 1) ** 2,
+        (a + b - 1) ** 2,
+        (a * b - 1) ** 2,
+        (a - 1) ** 4,
+        (a - 1) ** 2 - (b - 1) ** 2,
+        -a,
+        -0.5 * jnp.log1p(a**2),
+        (a - 1) ** 2 + jax.lax.stop_gradient(jnp.abs(a - 0.5)) * 1e3,
+        (b - 1) ** 2,
+    ])  # fmt: skip
+    return -c @ shapes
+
+
+def surface(**coefficients):
+    row = np.array([float(coefficients.get(name, 0)) for name in COEFFICIENTS])
+    return {"c": np.tile(row, (4, 1))}
+
+
+AB = {"a": 0.5, "b": 0.7}
+
+ZOO = {
+    "sound": (surface(square=1, square_b=2), Status.CONVERGED, [], 0),
+    "a_plus_b": (surface(sum=1), Status.UNIDENTIFIED, ["a", "b"], 0),
+    "a_times_b": (surface(product=1), Status.UNIDENTIFIED, ["a", "b"], 0),
+    "quartic": (surface(quartic=1, square_b=1), Status.SINGULAR, ["a"], 1),
+    "linear_growth": (surface(linear=1, square_b=1), Status.UNBOUNDED, ["along a"], None),
+    "log_growth": (surface(log=1, square_b=1), Status.UNBOUNDED, ["along"], None),
+    "rough": (surface(rough=1, square_b=1), Status.STALLED, ["standard errors"], None),
+}
+
+
+@pytest.fixture(scope="module")
+def zoo_batch():
+    return under_trace(jax.vmap, lambda data: jm.fit(zoo, AB, data), stack(*(data for data, *_ in ZOO.values())))
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_surface_gets_its_verdict(name):
+    data, status, words, finite = ZOO[name]
+    fit = jm.fit(zoo, AB, data)
+    assert fit.verdict == status, fit.explain()
+    for word in words:
+        assert word in fit.explain()
+    if status != Status.CONVERGED:
+        assert np.isfinite(fit.se).sum() == (finite or 0)
+    if status == Status.UNBOUNDED:
+        assert fit.loglik == np.inf
+        assert np.isnan(fit.x).all()
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_a_surface_gets_the_same_verdict_in_a_batch(name, zoo_batch):
+    data, status, *_ = ZOO[name]
+    alone, member = jm.fit(zoo, AB, data), zoo_batch[list(ZOO).index(name)]
+    assert member.verdict == status, member.explain()
+    assert_array_equal(np.isnan(member.se), np.isnan(alone.se))
+    assert_allclose(member.se, alone.se, rtol=1e-6)
+
+
+def test_the_other_parameter_of_a_quartic_keeps_its_standard_error():
+    """ℓ = −4(b − 1)² in b: its variance is 1/8."""
+    fit = jm.fit(zoo, AB, ZOO["quartic"][0])
+    assert np.isnan(fit.stderr["a"])
+    assert_allclose(fit.stderr["b"], np.sqrt(1 / 8), rtol=1e-9)
+
+
+STOPPED = {
+    "saddle": (surface(saddle=1), {"a": 1.0, "b": 1.0}, Status.SADDLE, "curves upwards"),
+    "far": (surface(product=1, square=1), AB, Status.MAX_STEPS, "step limit"),
+}
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_without_steps_a_start_is_judged_where_it_is(name):
+    data, start, status, words = STOPPED[name]
+    fit = jm.fit(zoo, start, data, max_steps=0)
+    assert fit.verdict == status, fit.explain()
+    assert words in fit.explain()
+    assert np.isnan(fit.se).all()
+    assert np.isfinite(fit.x).all()
+
+
+def test_without_steps_the_same_under_jit():
+    starts = stack(*(start for _, start, *_ in STOPPED.values()))
+    samples = stack(*(data for data, *_ in STOPPED.values()))
+    fits = under_trace(lambda f: jax.jit(jax.vmap(f)), lambda start, data: jm.fit(zoo, start, data, max_steps=0), starts, samples)
+    assert [fits[i].verdict for i in range(2)] == [status for *_, status, _ in STOPPED.values()]
+    assert np.isnan(fits.se).all()
+
+
+def test_a_start_on_a_saddle_climbs_off_it():
+    """Bounded above by a quartic, the saddle at (1, 1) has maxima on both sides."""
+
+    def double_well(params, data):
+        b = params["b"]
+        return data * (-((params["a"] - 1) ** 2) + b**2 - b**4)
+
+    fit = jm.fit(double_well, {"a": 1.0, "b": 0.0}, np.ones(4))
+    assert fit.converged, fit.explain()
+    assert_allclose(abs(fit.params["b"]), np.sqrt(0.5), rtol=1e-8)
+
+
+# ---------------------------------------------------------------- bounds
+
+
+def exponential(params, data):
+    return jax.scipy.special.xlogy(data["event"], params["rate"]) - params["rate"] * data["time"]
+
+
+def test_a_rate_without_an_event_is_on_its_bound_alone_and_in_a_batch():
+    time = np.linspace(0.5, 3.0, N)
+    sound = {"time": time, "event": (np.arange(N) % 3 == 0).astype(float)}
+    empty = {"time": time, "event": np.zeros(N)}
+
+    def run(data):
+        return jm.fit(exponential, {"rate": 1.0}, data, constraints={"rate": jm.positive})
+
+    fits = under_trace(jax.vmap, run, stack(sound, empty))
+    for alone, member in ((run(sound), fits[0]), (run(empty), fits[1])):
+        assert member.verdict == alone.verdict
+        assert_allclose(member.x, alone.x, rtol=1e-9)
+        assert_allclose(member.se, alone.se, rtol=1e-6)
+    assert fits[0].verdict == Status.CONVERGED
+    assert_allclose(fits[0].params["rate"], sound["event"].sum() / time.sum(), rtol=1e-9)
+    assert fits[1].verdict == Status.BOUNDARY
+    assert fits[1].params["rate"] == 0.0
+    assert np.isnan(fits[1].stderr["rate"])
+    assert "rate = 0" in fits[1].explain()
+    assert int(fits[1].witness.bound[0]) == -1
+
+
+# ---------------------------------------------------------------- values that are not finite
+
+
+def test_a_term_that_is_not_finite_at_the_start_names_its_row():
+    y = np.array([1.0, 2.0, -3.0, 4.0])
+    fit = jm.fit(lambda p, d: p["a"] * jnp.log(d) - p["a"] ** 2, {"a": 0.0}, y)
+    assert fit.verdict == Status.NONFINITE
+    assert int(fit.witness.row) == 2
+    assert "row 2" in fit.explain()
+    assert np.isnan(fit.se).all()
+
+
+def test_trial_points_that_are_not_finite_are_stepped_back_from():
+    """ℓ = log a − a: a full Newton step from a = 3 lands at a = −3, where the logarithm does not exist."""
+    fit = jm.fit(lambda p, d: jnp.log(p["a"]) - p["a"] * d, {"a": 3.0}, np.ones(4))
+    assert fit.converged, fit.explain()
+    assert_allclose(fit.params["a"], 1.0, rtol=1e-10)
+    assert_allclose(fit.stderr["a"], 0.5, rtol=1e-8)
