@@ -15,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yardstick
 
@@ -46,38 +48,28 @@ def child(mode: str) -> dict[str, float]:
     start = time.perf_counter()
     jax.devices()
     told["start of XLA"] = time.perf_counter() - start
-    fit = lambda: _fit(jm, mode, x, y)  # noqa: E731
-    return told | _stages(fit)
+    return told | _stages(_fitter(jm, jax, mode, {"x": x, "y": y}))
 
 
-def _fit(jm: object, mode: str, x: object, y: object) -> object:
-    import jax
-    import jax.numpy as jnp
+def _fitter(jm: Any, jax: Any, mode: str, data: dict) -> Callable[[], Any]:
+    start = {"beta": jax.numpy.zeros(P)}
 
-    if mode == "declared":
-        return jm.fit(_declared(jm, jax), {"beta": jnp.zeros(P)}, {"x": x, "y": y})
+    def opaque(params: dict, data: dict) -> Any:
+        eta = data["x"] @ params["beta"]
+        return data["y"] * eta - jax.nn.softplus(eta)
+
     if mode == "opaque":
-        return jm.fit(_opaque, {"beta": jnp.zeros(P)}, {"x": x, "y": y})
-    with jax.enable_x64(True):
-        one = lambda data: jm.fit(_opaque, {"beta": jnp.zeros(P)}, data)  # noqa: E731
-        return jax.block_until_ready(jax.jit(jax.vmap(one))({"x": x[None], "y": y[None]}))
+        return lambda: jm.fit(opaque, start, data)
+    if mode == "declared":
+        form = jm.regression(lambda eta, row: row["y"] * eta["mu"] - jax.nn.softplus(eta["mu"]), eta={"mu": jm.linear("x", "beta")})
+        return lambda: jm.fit(form, start, data)
+    program = jax.jit(jax.vmap(lambda member: jm.fit(opaque, {"beta": jax.numpy.zeros(P)}, member)))
 
+    def batch_of_one() -> Any:
+        with jax.enable_x64(True):
+            return jax.block_until_ready(program({"x": data["x"][None], "y": data["y"][None]}))
 
-def _opaque(params: dict, data: dict) -> object:
-    import jax
-
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jax.nn.softplus(eta)
-
-
-def _declared(jm: object, jax: object) -> object:
-    if "form" not in _made:
-        density = lambda eta, row: row["y"] * eta["mu"] - jax.nn.softplus(eta["mu"])  # noqa: E731
-        _made["form"] = jm.regression(density, eta={"mu": jm.linear("x", "beta")})
-    return _made["form"]
-
-
-_made: dict[str, object] = {}
+    return batch_of_one
 
 
 def _statsmodels() -> dict[str, float]:
@@ -92,7 +84,7 @@ def _statsmodels() -> dict[str, float]:
     return told | _stages(lambda: sm.Logit(y, x).fit(disp=0).bse)
 
 
-def _stages(fit: object) -> dict[str, float]:
+def _stages(fit: Callable[[], Any]) -> dict[str, float]:
     seconds = []
     for _ in range(6):
         start = time.perf_counter()
@@ -101,7 +93,7 @@ def _stages(fit: object) -> dict[str, float]:
     return {"first fit": seconds[0], "later fit": statistics.median(seconds[1:]), "peak memory, MB": _memory()}
 
 
-def _data(np: object) -> tuple[object, object]:
+def _data(np: Any) -> tuple[Any, Any]:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((N, P))
     x[:, 0] = 1.0
@@ -137,7 +129,7 @@ def contest(mode: str, repetitions: int) -> dict[str, dict[str, float]]:
 
 
 def main(repetitions: int) -> None:
-    print(yardstick.versions("jax", "optax", "numpy", "statsmodels"))
+    print(yardstick.versions("jax", "optax", "numpy", "statsmodels"), flush=True)
     print(f"\n### W8: first logistic fit in a fresh process, n = {N}, p = {P}\n\nMedian of {repetitions} processes. Load average {os.getloadavg()[0]:.1f} before", end="")
     results = {(mode, state): told for mode in MODES for state, told in contest(mode, repetitions).items()}
     print(f", {os.getloadavg()[0]:.1f} after.\n")

@@ -249,7 +249,7 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
     with precision(dtype), np.errstate(all="ignore"):
         problem = _problem(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
         base = layout.ravel(params)
-        on_device = jax.tree.map(jnp.asarray, data)
+        on_device = jax.tree.map(jax.device_put, data)
         engine = _host_engine(problem, base, on_device, codes)
         z, extra = problem.chart.to_free(base), np.asarray(0)
         if isinstance(problem.solver, LBFGS | Optax):

@@ -1,0 +1,306 @@
+"""What a likelihood closes over: it survives both precisions, is seen when it changes, is let go when it dies, and is traced once."""
+
+import functools
+import gc
+import resource
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import jaxmle as jm
+
+N = 50
+X = np.column_stack([np.ones(N), np.random.default_rng(50).normal(size=(N, 2))])
+Y = X @ np.array([0.5, 1.0, -1.0]) + np.random.default_rng(51).normal(size=N)
+START = {"beta": np.zeros(3)}
+EXACT = np.linalg.solve(X.T @ X, X.T @ Y)
+ERROR = np.sqrt(np.diag(np.linalg.inv(X.T @ X)))
+
+GLOBAL_X, GLOBAL_Y = X, Y
+
+
+def over_a_cell():
+    x, y = X.copy(), Y.copy()
+    return lambda params, data: -0.5 * (y - x @ params["beta"]) ** 2
+
+
+def over_a_helper():
+    x, y = X.copy(), Y.copy()
+
+    def mean(params):
+        return x @ params["beta"]
+
+    def residual(params):
+        return y - mean(params)
+
+    return lambda params, data: -0.5 * residual(params) ** 2
+
+
+def over_a_jitted_helper():
+    x, y = X.copy(), Y.copy()
+    mean = jax.jit(lambda params: x @ params["beta"])
+    return lambda params, data: -0.5 * (y - mean(params)) ** 2
+
+
+def jitted_itself():
+    x, y = X.copy(), Y.copy()
+    return jax.jit(lambda params, data: -0.5 * (y - x @ params["beta"]) ** 2)
+
+
+def jitted_twice():
+    return jax.jit(jitted_itself())
+
+
+def over_a_default():
+    def loglik(params, data, x=X.copy(), y=Y.copy()):  # noqa: B008
+        return -0.5 * (y - x @ params["beta"]) ** 2
+
+    return loglik
+
+
+def over_a_partial():
+    def loglik(x, params, data, *, y):
+        return -0.5 * (y - x @ params["beta"]) ** 2
+
+    return functools.partial(loglik, X.copy(), y=Y.copy())
+
+
+def over_a_container():
+    box = {"x": X.copy(), "rest": [Y.copy()]}
+    return lambda params, data: -0.5 * (box["rest"][0] - box["x"] @ params["beta"]) ** 2
+
+
+def over_globals():
+    def loglik(params, data):
+        return -0.5 * (GLOBAL_Y - GLOBAL_X @ params["beta"]) ** 2
+
+    return loglik
+
+
+def a_bound_method():
+    class Model:
+        def __init__(self):
+            self.x, self.y = X.copy(), Y.copy()
+
+        def loglik(self, params, data):
+            return -0.5 * (self.y - self.x @ params["beta"]) ** 2
+
+    return Model().loglik
+
+
+def a_callable_object():
+    class Model:
+        def __init__(self):
+            self.x, self.y = X.copy(), Y.copy()
+
+        def __call__(self, params, data):
+            return -0.5 * (self.y - self.x @ params["beta"]) ** 2
+
+    return Model()
+
+
+CLOSURES = [
+    over_a_cell, over_a_helper, over_a_jitted_helper, jitted_itself, jitted_twice, over_a_default, over_a_partial, over_a_container, over_globals,
+    a_bound_method, a_callable_object,
+]  # fmt: skip
+
+
+def assert_exact(fit):
+    assert fit.converged, fit.explain()
+    assert fit.dtype == np.float64
+    assert_allclose(fit.x, EXACT, rtol=0, atol=1e-9 * ERROR.min())
+    assert_allclose(fit.se, ERROR, rtol=1e-9)
+
+
+def single(loglik):
+    """The user's own float32 program of the same function."""
+    value, slope = jax.jit(jax.value_and_grad(lambda params: jnp.sum(loglik(params, None))))({"beta": jnp.zeros(3)})
+    assert value.dtype == jnp.float32
+    assert_allclose(value, -0.5 * np.sum(Y**2), rtol=1e-5)
+    assert_allclose(slope["beta"], X.T @ Y, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", CLOSURES)
+def test_a_likelihood_jitted_in_float32_still_fits_in_float64(make):
+    loglik = make()
+    single(loglik)
+    assert_exact(jm.fit(loglik, START))
+
+
+@pytest.mark.parametrize("make", CLOSURES)
+def test_a_likelihood_fitted_in_float64_still_jits_in_float32(make):
+    loglik = make()
+    assert_exact(jm.fit(loglik, START))
+    single(loglik)
+    assert_exact(jm.fit(loglik, START))
+
+
+def test_calculus_and_fit_share_a_closure_in_both_precisions():
+    loglik = over_a_cell()
+    single(loglik)
+    assert_allclose(np.asarray(jm.score(loglik)(START, None)["beta"]), X.T @ Y, rtol=1e-4)
+    assert_exact(jm.fit(loglik, START))
+    assert_allclose(np.asarray(jm.hessian(loglik)(START, None)), -X.T @ X, rtol=1e-4)
+
+
+# ---------------------------------------------------------------- what changes is seen
+
+SHIFT = np.zeros(N)
+
+
+def shifted(params, data):
+    return -0.5 * (Y + SHIFT - X @ params["beta"]) ** 2
+
+
+def test_rebinding_a_global_changes_the_fit(monkeypatch):
+    assert_allclose(jm.fit(shifted, START).x, EXACT, atol=1e-9)
+    monkeypatch.setattr(sys.modules[__name__], "SHIFT", X[:, 1] * 3.0)
+    shifted_global = globals()["SHIFT"]
+    assert_allclose(jm.fit(shifted, START).x, np.linalg.solve(X.T @ X, X.T @ (Y + shifted_global)), atol=1e-9)
+    monkeypatch.undo()
+    assert_allclose(jm.fit(shifted, START).x, EXACT, atol=1e-9)
+
+
+def test_changing_an_array_in_place_changes_the_fit():
+    y = Y.copy()
+    loglik = lambda params, data: -0.5 * (y - X @ params["beta"]) ** 2  # noqa: E731
+    assert_allclose(jm.fit(loglik, START).x, EXACT, atol=1e-9)
+    y += 2.0
+    assert_allclose(jm.fit(loglik, START).x, EXACT + [2.0, 0.0, 0.0], atol=1e-9)
+
+
+def test_rebinding_a_cell_or_an_attribute_changes_the_fit():
+    shift = 0.0
+
+    def loglik(params, data):
+        return -0.5 * (Y + shift - X @ params["beta"]) ** 2
+
+    assert_allclose(jm.fit(loglik, START).x, EXACT, atol=1e-9)
+    shift = 2.0
+    assert_allclose(jm.fit(loglik, START).x, EXACT + [2.0, 0.0, 0.0], atol=1e-9)
+
+
+def test_a_callable_object_that_changes_is_seen():
+    class Model:
+        shift = 0.0
+
+        def __call__(self, params, data):
+            return -0.5 * (Y + self.shift - X @ params["beta"]) ** 2
+
+    model = Model()
+    assert_allclose(jm.fit(model, START).x, EXACT, atol=1e-9)
+    model.shift = 2.0
+    assert_allclose(jm.fit(model, START).x, EXACT + [2.0, 0.0, 0.0], atol=1e-9)
+
+
+def test_a_container_that_changes_is_seen():
+    box = {"shift": 0.0}
+    loglik = lambda params, data: -0.5 * (Y + box["shift"] - X @ params["beta"]) ** 2  # noqa: E731
+    assert_allclose(jm.fit(loglik, START).x, EXACT, atol=1e-9)
+    box["shift"] = 2.0
+    assert_allclose(jm.fit(loglik, START).x, EXACT + [2.0, 0.0, 0.0], atol=1e-9)
+
+
+def test_a_change_is_seen_under_vmap_too():
+    """The compiled batch kept for a function belongs to what it closed over."""
+    y = Y.copy()
+    loglik = lambda params, data: -0.5 * (y + data - X @ params["beta"]) ** 2  # noqa: E731
+    run = jax.vmap(lambda shift: jm.fit(loglik, START, jnp.full(N, 1.0) * shift).params["beta"][0])
+    with jax.enable_x64(True):
+        before = np.asarray(run(np.array([0.0, 1.0])))
+        y += 2.0
+        after = np.asarray(run(np.array([0.0, 1.0])))
+    assert_allclose(before, EXACT[0] + [0.0, -1.0] if before[1] < before[0] else EXACT[0] + [0.0, 1.0], atol=1e-9)
+    assert_allclose(after - before, 2.0, atol=1e-9)
+
+
+# ---------------------------------------------------------------- traced once, and let go
+
+
+def counting():
+    """A likelihood, and the list that grows with every run of its Python code."""
+    runs = []
+
+    @chex.assert_max_traces(n=10**6)
+    def seen():
+        runs.append(1)
+
+    def loglik(params, data):
+        seen()
+        return -0.5 * (data["y"] - data["x"] @ params["beta"]) ** 2
+
+    return loglik, runs
+
+
+def test_a_second_fit_of_the_same_shapes_runs_no_python_of_the_users():
+    loglik, runs = counting()
+    data = {"x": X, "y": Y}
+    assert jm.fit(loglik, START, data).converged
+    first = len(runs)
+    for seed in range(3):
+        moved = data | {"y": Y + np.random.default_rng(seed).normal(size=N)}
+        assert jm.fit(loglik, {"beta": np.ones(3)}, moved).converged
+    assert len(runs) == first
+    jm.fit(loglik, START, {"x": X[:40], "y": Y[:40]})
+    assert len(runs) > first
+
+
+def test_one_trace_per_shape_and_per_kind_of_covariance():
+    """One trace of the evaluation serves every start, data set and number of steps; a sandwich adds one of its own."""
+    chex.clear_trace_counter()
+    traced = chex.assert_max_traces(lambda params, data: -0.5 * (data["y"] - data["x"] @ params["beta"]) ** 2, n=12)
+    calls = jax.jit(traced)
+    data = {"x": X, "y": Y}
+    for scale in (1.0, 2.0, 3.0):
+        calls({"beta": scale * np.ones(3)}, data)
+    loglik, runs = counting()
+    jm.fit(loglik, START, data)
+    one = len(runs)
+    jm.fit(loglik, START, data, max_steps=50)
+    assert len(runs) == one
+    jm.fit(loglik, START, data, vcov="HC0")
+    two = len(runs)
+    jm.fit(loglik, START, data, vcov="HC0")
+    assert len(runs) == two
+
+
+def test_vmap_of_fit_outside_jit_traces_once():
+    loglik, runs = counting()
+    data = {"x": np.stack([X] * 3), "y": np.stack([Y, Y + 1, Y + 2])}
+    run = lambda data: jm.fit(loglik, START, data).params  # noqa: E731
+    with jax.enable_x64(True):
+        first = np.asarray(jax.vmap(run)(data)["beta"])
+        count = len(runs)
+        again = np.asarray(jax.vmap(run)(data)["beta"])
+    assert len(runs) == count
+    assert_allclose(first, again)
+    assert_allclose(first[:, 0], EXACT[0] + np.arange(3), atol=1e-9)
+
+
+def resident_megabytes():
+    with open("/proc/self/statm") as stream:
+        return int(stream.read().split()[1]) * resource.getpagesize() / 2**20
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_forty_fits_of_fresh_closures_over_8_megabytes_leave_no_memory_behind():
+    rows = 2**20
+
+    def once(seed):
+        y = np.full(rows, float(seed)) + np.arange(rows) / rows
+        fit = jm.fit(lambda params, data: -0.5 * (y - params["m"]) ** 2, {"m": 0.0})
+        assert_allclose(fit.params["m"], y.mean(), rtol=1e-12)
+
+    for seed in range(3):
+        once(seed)
+    gc.collect()
+    before = resident_megabytes()
+    for seed in range(40):
+        once(seed)
+    gc.collect()
+    assert resident_megabytes() - before < 50
