@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import sys
 
-import yardstick
+import yardstick  # isort: skip  (pins, so before NumPy)
 
-yardstick.pin()
+import jax
+import numpy as np
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-
-import jaxmle as jm  # noqa: E402
+import jaxmle as jm
 
 SHAPES = ((1_000_000, 20), (100_000, 200))
 BLOCKS = (1024, 8192)

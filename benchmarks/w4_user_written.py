@@ -13,17 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import yardstick
+import yardstick  # isort: skip  (pins, so before NumPy)
 
-yardstick.pin()
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import gammaln
+from scipy import special
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-from jax.scipy.special import gammaln  # noqa: E402
-from scipy import special  # noqa: E402
-
-import jaxmle as jm  # noqa: E402
+import jaxmle as jm
 
 BETA = np.array([1.0, 0.5, -0.5, 0.25])
 Q = len(BETA)

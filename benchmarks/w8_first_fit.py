@@ -32,7 +32,6 @@ COLD_MUST, WARM_MUST = 0.5, 0.2
 
 def child(mode: str) -> dict[str, float]:
     """Seconds of each stage and the memory after it."""
-    yardstick.pin()
     if mode == "statsmodels":
         return _statsmodels()
     import jax

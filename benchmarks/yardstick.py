@@ -1,4 +1,4 @@
-"""What the workloads share: one pinned core, timing, accuracy in standard errors, the table of ratios."""
+"""What the workloads share: one pinned core (importing this module pins), timing, accuracy in standard errors, the table of ratios."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+# This process, XLA's and BLAS's threads with it, stays on one core. A thread keeps the cores it was started with, so this comes before NumPy.
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1"))
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
 import numpy as np
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 Reading = tuple[np.ndarray, np.ndarray | None]
-
-
-def pin() -> None:
-    """Keep this process, XLA's and BLAS's threads with it, on one core. Call before importing anything that starts threads."""
-    os.environ.update(dict.fromkeys(THREADS, "1"))
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def optional(name: str) -> Any:
@@ -35,12 +32,12 @@ def optional(name: str) -> Any:
 
 @dataclass(frozen=True)
 class Row:
-    """One contestant: median wall seconds, and how far it is from the reference."""
+    """One contestant: median seconds of the core, and how far it is from the reference."""
 
     name: str
     seconds: float
-    first: float | None = None  # what the first call took beyond the median: tracing and compilation
-    busy: float | None = None  # share of the wall time that this process had the core
+    first: float | None = None  # what the first call took beyond the median: tracing, compilation, warming up
+    busy: float | None = None  # seconds of the core over seconds on the clock
     error: float | None = None  # max |estimate − reference| in standard errors
     stderr_error: float | None = None  # max |SE / reference − 1|
     note: str = ""
@@ -97,6 +94,8 @@ class Board:
     ) -> Any:  # fmt: skip
         """Time ``run()``: the median of ``repeats`` calls, fewer once ``budget`` seconds are spent.
 
+        Seconds are those that the process had its one core, all threads together; alone on the machine they are seconds on the clock.
+
         Args:
             read: from the output to (estimates, standard errors or None) in the order of the reference.
             compiles: the first call is reported apart.
@@ -110,11 +109,10 @@ class Board:
         except Exception as error:  # a peer that fails is a result
             print(f"    {name}: failed, {type(error).__name__}: {str(error)[:200]}", flush=True)
             return None
-        wall, cpu = sorted(timings)[(len(timings) - 1) // 2]
-        median = statistics.median(t for t, _ in timings)
+        median, walls = statistics.median(cpu for cpu, _ in timings), statistics.median(wall for _, wall in timings)
         errors = self._errors(*read(output)) if read and self.reference else (None, None)
         told = note(output) if callable(note) else note
-        self.rows.append(Row(name, median * scale, None if first is None else max(first - median, 0.0), cpu / wall, *errors, told))
+        self.rows.append(Row(name, median * scale, None if first is None else max(first - median, 0.0), median / walls, *errors, told))
         print(f"    {name}: {median * scale:.3f} s  {told}", flush=True)
         return output
 
@@ -140,9 +138,9 @@ def _timings(run: Callable[[], Any], repeats: int, budget: float, compiles: bool
         output = run()
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         if compiles and first is None:
-            first = wall
+            first = cpu
         else:
-            timings.append((wall, cpu))
+            timings.append((cpu, wall))
             spent += wall
     return output, first, timings
 

@@ -100,7 +100,8 @@ def explore(evaluate: Callable[[Array], Point], state: State) -> Limit:
     ceiling = tail.value + 20 * tail.decrement + noise
     suspect = settled & (tail.length >= TAIL) & (tail.decrement <= xp.maximum(1e-6, noise)) & (state.point.value <= ceiling)
     far, decrement, reached, tries = _to_limit(evaluate, state, suspect, tail.value - noise, ceiling)
-    recedes = suspect & reached
+    # Short of seven steps every maximum far out still looks like a tail; only noise excuses a likelihood from going there.
+    recedes = suspect & reached & ((tries <= 2) | state.rough)
     singular = settled & ~recedes & ~state.newton.definite & state.newton.convex
     flat, tried = _try_flat(evaluate, state, singular)
     point = jax.tree.map(lambda a, b: xp.where(recedes, a, b), far, state.point)

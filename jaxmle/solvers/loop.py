@@ -27,6 +27,9 @@ PATIENCE = 3  # rounds without a gain above noise before the climb is called stu
 RECEDES = 0.6  # information ratio of a step: ≥ .999999 on 5 821 overlapping designs, ≤ .376 on all separated ones
 LIMIT = 40  # rejections in a row
 ENDLESS = 30  # steps in a row, each at least 1.4 times as long as the one before (24 000 times in all), with undiminished gain
+ROUGH = 1e-6  # predicted gain below which a gain that score and Hessian do not account for is noise
+SHARP = 1e-10  # decrement below which rounding blurs the direction of a recession
+FADED = 1e-14  # decrement down to which a fading climb is followed
 TAIL = 4  # receding steps in a row that make a recession
 
 
@@ -82,6 +85,7 @@ class State(NamedTuple):
     runaway: Array  # steps of undiminished gain in a row
     longest: Array  # the longest such run
     streak: Array  # receding steps in a row
+    rough: Array  # ℓ was seen to be rougher than 4ε Σ|terms|
 
 
 def noise_of(point: Point) -> Array:
@@ -128,7 +132,7 @@ def start(z: Array, like: Point) -> State:
     signature = Signature(one, one, one)
     # No metric before the first point: a scale of zero lets that point's own take over.
     tail = Tail(flat, flat, zero, zero, count)
-    return State(point, newton, flat, zero, flat, zero, ~yes, flat, zero, signature, tail, zero, count, count, count, count, count, count, count, count)
+    return State(point, newton, flat, zero, flat, zero, ~yes, flat, zero, signature, tail, zero, count, count, count, count, count, count, count, count, ~yes)
 
 
 def begin(evaluate: Callable[[Array], Point], z: Array) -> State:
@@ -186,6 +190,7 @@ def _judge(state: State, trial: Point) -> State:
         idle=_int(xp, xp.where(flat, state.idle + 1, xp.where(accept, 0, state.idle))),
         refused=_int(xp, xp.where(accept, 0, state.refused + 1)),
         runaway=next_run,
+        rough=state.rough | (finite & state.full & (state.predicted <= ROUGH) & (_mismatch(state, trial) > 0.3 * state.predicted + 10 * noise)),
         longest=xp.maximum(state.longest, next_run),
         radius=xp.where(first, opening, xp.where(accept, grown, shrunk)),
         signature=signature,
@@ -197,8 +202,9 @@ def _judge(state: State, trial: Point) -> State:
         gain=xp.where(accept & ~first, gain, state.gain),
     )
     slow = ~(newton.decrement <= 0.25 * state.newton.decrement) | (newton.decrement <= FLOOR)
-    # Where information dies, a few steps more tell a recession from a chance.
-    fading = (signature.information < RECEDES) & state.full & (next_state.streak < TAIL) & (newton.decrement > FLOOR**2)
+    # Where information dies, some steps more tell a recession from a maximum far out.
+    young = (next_state.streak < TAIL) & (newton.decrement > FLOOR**2)
+    fading = (signature.information < RECEDES) & state.full & (young | (newton.decrement > FADED))
     slow = slow & ~fading
     own = metric_of(trial.hessian, trial.score)
     blind = xp.any(16 * xp.finfo(trial.z.dtype).eps * own * xp.abs(trial.z) > 1.0)  # a step of one ulp in θ moves ℓ
@@ -213,10 +219,17 @@ def _judge(state: State, trial: Point) -> State:
 
 
 def _follow(state: State, trial: Point, newton: NewtonStep, signature: Signature, fresh: Array) -> Tail:
-    """Lengthen the tail by a step that recedes; a regular step starts it anew, but only a longer one replaces what was seen."""
-    recedes = fresh & _recedes(signature, newton)
+    """Lengthen the tail by a step that recedes. A regular step ends it; what was seen stays until a tail as long, or long enough, comes."""
+    recedes = fresh & _recedes(signature, newton) & (state.newton.decrement >= SHARP)
     length = state.streak + 1
-    return _select(recedes & (length >= state.tail.length), Tail(trial.z, state.move, trial.value, newton.decrement, length), state.tail)
+    return _select(recedes & ((length >= TAIL) | (length >= state.tail.length)), Tail(trial.z, state.move, trial.value, newton.decrement, length), state.tail)
+
+
+def _mismatch(state: State, trial: Point) -> Array:
+    """How far the gain is from what the scores and Hessians at both ends say, ½(s₀ + s₁)'d + (d'H₀d − d'H₁d)/12 (Hermite's rule)."""
+    d = state.move
+    told = 0.5 * (state.point.score + trial.score) @ d + (d @ state.point.hessian @ d - d @ trial.hessian @ d) / 12
+    return namespace(trial.z).abs(trial.value - state.point.value - told)
 
 
 def _recedes(signature: Signature, newton: NewtonStep) -> Array:
