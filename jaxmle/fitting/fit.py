@@ -21,10 +21,10 @@ from jaxmle.fitting.conclude import Reach, conclude, reach, record
 from jaxmle.fitting.diagnosis import Verdict, explore, judge, root_of, survey
 from jaxmle.fitting.objective import Objective, User
 from jaxmle.fitting.record import Fit
-from jaxmle.likelihood.anatomy import count, has, roots_of, rows_of, substituted, weighting_of
+from jaxmle.likelihood.anatomy import count, has, has_law, parts_of, roots_of, rows_of, substituted, weighting_of
 from jaxmle.likelihood.checks import check_start, check_weights, host_data, host_params
-from jaxmle.likelihood.combinators import Penalize, weight
-from jaxmle.likelihood.contract import as_tree, terms_of
+from jaxmle.likelihood.combinators import Penalize, Pool, weight
+from jaxmle.likelihood.contract import as_tree, data_length, need_terms, terms_of
 from jaxmle.likelihood.covariance import Covariance, check_kind, cluster_codes, sandwich
 from jaxmle.likelihood.host import compiled, kept, precision, tracing
 from jaxmle.likelihood.terms import Expected, expected_information
@@ -230,8 +230,14 @@ def _complete(problem: Problem, engine: Engine, base: Array, verdict: Verdict, r
         ending["x"] = xp.asarray(substituted(problem.loglik, problem.layout, ending["x"]))
     return record(
         problem.chart, verdict._replace(point=point), user, ending, n=n, row=row, error=error, extra_steps=extra_steps, data_id=data_id,
-        kind=kind, mode=problem.mode, weighting=problem.weighting,
+        kind=_label(problem), mode=problem.mode, weighting=problem.weighting,
     )  # fmt: skip
+
+
+def _label(problem: Problem) -> str | None:
+    """The covariance that ran, with what is not what its name promises."""
+    stand_in = problem.kind in ("HC2", "HC3") and not has_law(problem.loglik)
+    return f"{problem.kind} (observed leverage)" if stand_in else problem.kind
 
 
 # ---------------------------------------------------------------- on the host
@@ -251,12 +257,36 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
         base = layout.ravel(params)
         on_device = jax.tree.map(jax.device_put, data)
         engine = _host_engine(problem, base, on_device, codes)
+        if block_rows is not None:
+            _check_blocks(problem, base, on_device, block_rows)
         z, extra = problem.chart.to_free(base), np.asarray(0)
         if isinstance(problem.solver, LBFGS | Optax):
             z, extra = _host_approach(problem, base, on_device, z)
         verdict, reached = _search(engine.evaluate, problem, base, z)
         n = np.asarray(count(loglik, data, lambda: _term_count(problem, base, on_device)), dtype)[()]
         return _complete(problem, engine, base, verdict, reached, verdict.point.z, n, fingerprint(data), extra)
+
+
+def _check_blocks(problem: Problem, base: Array, data: Tree, block_rows: int) -> None:
+    """Blocks are right only where a term depends on its own row: the first rows alone must give the terms that they give among all."""
+    if has(problem.loglik, Pool) or (data_length(data) or 0) <= block_rows:
+        return
+
+    def make(loglik: Any) -> Callable[..., Any]:
+        def apart(base: Array, data: Tree) -> Array:
+            core = loglik
+            while parts_of(core):
+                core = parts_of(core)[0]
+            params, few = problem.layout.unravel(base), min(block_rows, 16)
+            alone = need_terms(terms_of(core, params, jax.tree.map(lambda leaf: leaf[:few], data)), "block_rows")
+            among = terms_of(core, params, data)[:few]
+            return jnp.max(jnp.abs(alone - among) / (1 + jnp.abs(among)))
+
+        return apart
+
+    gap = float(compiled(problem.loglik, ("blocks", problem.layout, block_rows), make)(base, data))
+    if gap > 1e-8:
+        raise ValueError("block_rows needs terms that depend on their own row only, but the first rows give other terms alone than among all rows. Leave block_rows out.")
 
 
 def _term_count(problem: Problem, base: Array, data: Tree) -> int:

@@ -27,6 +27,13 @@ def has(loglik: Any, kind: type) -> bool:
     return isinstance(loglik, kind) or any(has(part, kind) for part in parts_of(loglik))
 
 
+def has_law(loglik: Any) -> bool:
+    """Whether every part of the likelihood knows the law of its response, and so has an expected information."""
+    if isinstance(loglik, WithResponse) or getattr(loglik, "response", None) is not None:
+        return True
+    return bool(parts_of(loglik)) and all(has_law(part) for part in parts_of(loglik))
+
+
 def weighting_of(loglik: Any) -> str:
     """``"none"``, ``"frequency"`` or ``"sampling"``."""
     kinds = {weighting_of(part) for part in parts_of(loglik)} | ({loglik.weights.kind} if isinstance(loglik, Weight) else {"none"})

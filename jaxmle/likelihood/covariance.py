@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle.likelihood.anatomy import has_law
 from jaxmle.likelihood.terms import Rows, row_information, term_rows
 from jaxmle.parameters.tree import Layout
 
@@ -56,7 +57,9 @@ def sandwich(loglik: Any, layout: Layout, x: Array, data: Tree, root: Array, jac
         dead = jnp.diag((jnp.diagonal(opg) == 0).astype(opg.dtype))
         return Covariance(lift @ jnp.linalg.inv(opg + dead) @ lift.T, none)
     if kind in ("HC2", "HC3"):
-        information = jnp.einsum("ja,nij,ib->nab", lift, row_information(loglik, layout, x, data), lift)
+        # Without a law of the response the row's observed information stands in; the record says so.
+        source = "expected" if has_law(loglik) else "observed"
+        information = jnp.einsum("ja,nij,ib->nab", lift, row_information(loglik, layout, x, data, source), lift)
         scaled, none = _leveraged(scaled, information, kind)
     if codes:
         return Covariance(_clustered(scaled, lift, codes, kind, n, k), none)

@@ -33,7 +33,10 @@ def approach(
         transformation, steps, every = optax.lbfgs(memory_size=solver.memory), solver.steps, None
     else:
         transformation, steps, every = optax.with_extra_args_support(solver.transformation), solver.steps, solver.check_every
-    loss = lambda z: -value(z)  # noqa: E731
+
+    def loss(z: Array, **unread: Any) -> Array:  # optax's line searches hand every extra argument on
+        return -value(z)
+
     slope = optax.value_and_grad_from_state(loss) if every is None else (lambda z, state: jax.value_and_grad(loss)(z))
 
     def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
