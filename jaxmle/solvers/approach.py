@@ -34,8 +34,8 @@ def approach(
     else:
         transformation, steps, every = optax.with_extra_args_support(solver.transformation), solver.steps, solver.check_every
 
-    def loss(z: Array, **unread: Any) -> Array:  # optax's line searches hand every extra argument on
-        return -value(z)
+    def loss(z: Array, hessian: Any = None, expected: Any = None, opg: Any = None) -> Array:
+        return -value(z)  # optax's line searches hand every extra argument on, by name
 
     slope = optax.value_and_grad_from_state(loss) if every is None else (lambda z, state: jax.value_and_grad(loss)(z))
 
