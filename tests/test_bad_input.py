@@ -53,7 +53,7 @@ class Case(NamedTuple):
     params: object = START
     data: object = DATA
     loglik: object = None
-    options: dict = {}
+    options: dict | None = None
 
 
 def wrong(error, *says, **call):
@@ -175,7 +175,7 @@ def test_a_sound_fit_is_seen_to_compile(caplog):
 def test_bad_input_is_one_clear_error(name, caplog):
     case = CASES[name]
     loglik = model() if case.loglik is None else case.loglik
-    options = {"constraints": POSITIVE if isinstance(case.params, dict) and "sigma" in case.params else None} | case.options
+    options = {"constraints": POSITIVE if isinstance(case.params, dict) and "sigma" in case.params else None} | (case.options or {})
     with jax.log_compiles(), caplog.at_level("WARNING"), pytest.raises(case.error) as raised:
         jm.fit(loglik, case.params, case.data, **options)
     told = str(raised.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxmle.fitting.diagnosis import Limit, Survey, Verdict
@@ -83,7 +84,8 @@ def conclude(chart: Chart, roots: np.ndarray, verdict: Verdict, reached: Reach, 
     masked = xp.where(dead[:, None] | dead[None, :], xp.nan, vcov)
     se = xp.sqrt(xp.where(dead, xp.nan, xp.where(dead, 1.0, xp.diagonal(vcov))))
     direction = xp.where(chart.single, chart.incidence.astype(user.x.dtype) @ verdict.direction, user.jacobian @ verdict.direction)
-    projector = rarely(xp.any(null != 0), _projector, lambda null: null @ null.T, null)
+    still = null if xp is np else jax.lax.stop_gradient(null)  # a projector is a verdict: it has no derivative
+    projector = rarely(xp.any(still != 0), _projector, lambda null: null @ null.T, still)
     follow = np.where(roots >= 0, roots, np.arange(len(roots)))
     return {
         "x": x, "se": se[follow], "vcov": masked[follow][:, follow], "estimable_vcov": vcov[follow][:, follow],

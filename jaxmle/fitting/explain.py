@@ -16,7 +16,7 @@ def explain(fit: Fit) -> str:
     """One sentence for the status of one fit, with the parameters concerned and what to do about it."""
     status, w = fit.verdict, fit.witness
     words = {
-        "along": f"along {combination(fit.names, w.direction)}" if np.any(w.direction) else "",
+        "along": f"along {_direction(fit)}" if np.any(w.direction) else "",
         "bound": _bounds(fit),
         "free": _free(fit),
         "place": f"row {int(w.row)} of the data" if int(w.row) >= 0 else "the start values",
@@ -33,15 +33,15 @@ def explain(fit: Fit) -> str:
     return sentence.replace("  ", " ").replace(" ;", ";").replace(" .", ".")
 
 
-def combination(names: tuple[str, ...], direction: Any, limit: int = 4) -> str:
-    """A direction as a readable sum: ``a - b``, ``0.5*a + b``; its largest coefficient is one, small ones are left out."""
+def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit: int = 4) -> str:
+    """A direction as a readable sum: ``a - b``, ``0.5*a + b``; its largest coefficient is one, those small in units of ``scale`` are left out."""
     d = np.asarray(direction, dtype=float)
+    size = np.abs(d) * scale
     d = d / d[np.argmax(np.abs(d))]
-    chosen = [j for j in np.argsort(-np.abs(d), kind="stable") if abs(d[j]) > 1e-6]
+    chosen = [j for j in np.argsort(-size, kind="stable") if size[j] > 1e-6 * np.max(size)]
     text = ""
     for j in sorted(chosen[:limit]):
-        size = abs(d[j])
-        term = names[j] if abs(size - 1) < 5e-4 else f"{size:.3g}*{names[j]}"
+        term = names[j] if abs(abs(d[j]) - 1) < 5e-4 else f"{abs(d[j]):.3g}*{names[j]}"
         text += (" - " if d[j] < 0 else " + ") + term if text else ("-" if d[j] < 0 else "") + term
     return text + (" + …" if len(chosen) > limit else "")
 
@@ -56,10 +56,16 @@ def _bounds(fit: Fit) -> str:
 
 def _free(fit: Fit) -> str:
     """The parameters that a flat direction moves."""
-    share = np.diagonal(np.asarray(fit.witness.projector))
-    moved = [name for name, s in zip(fit.names, share, strict=True) if s > 1e-6]
+    moved = [name for name, se in zip(fit.names, fit.se, strict=True) if np.isnan(se)]
     told = ", ".join(moved[:6]) + (", …" if len(moved) > 6 else "")
-    return f"{told} (the combination {combination(fit.names, fit.witness.direction)} is free)" if np.any(fit.witness.direction) else told
+    return f"{told} (the combination {_direction(fit)} is free)" if np.any(fit.witness.direction) else told
+
+
+def _direction(fit: Fit) -> str:
+    """The witness's direction in words. What counts as small is judged in standard units, √|H_jj|, not in those of the parameters."""
+    curvature = np.sqrt(np.abs(np.diagonal(np.asarray(fit.hessian))))
+    scale = np.where(np.isfinite(curvature) & (curvature > 0), curvature, 1.0)
+    return combination(fit.names, fit.witness.direction, scale)
 
 
 def _infinite(fit: Fit) -> str:

@@ -22,12 +22,12 @@ from jaxmle.fitting.diagnosis import Verdict, explore, judge, root_of, survey
 from jaxmle.fitting.objective import Objective, User
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import count, has, has_law, parts_of, roots_of, rows_of, substituted, weighting_of
-from jaxmle.likelihood.checks import check_start, check_weights, host_data, host_params
+from jaxmle.likelihood.checks import check_fixed, check_start, check_weight_shapes, check_weights, host_data, host_params
 from jaxmle.likelihood.combinators import Penalize, Pool, weight
 from jaxmle.likelihood.contract import as_tree, data_length, need_terms, terms_of
 from jaxmle.likelihood.covariance import Covariance, check_kind, cluster_codes, sandwich
-from jaxmle.likelihood.host import compiled, kept, precision, tracing
-from jaxmle.likelihood.terms import Expected, expected_information
+from jaxmle.likelihood.host import compiled, kept, precision, remembered, tracing
+from jaxmle.likelihood.terms import NO_LAW, Expected, expected_information
 from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.solvers.approach import approach
@@ -130,12 +130,14 @@ def _problem(loglik: Any, layout: Layout, solver: Any, vcov: str | None, cluster
     chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots)))
     if not chart.k:
         raise ValueError("every parameter is fixed: there is nothing to estimate")
-    weighting = weighting_of(loglik)
+    weighting, solver = weighting_of(loglik), choose(solver, chart.k)
+    if (vcov == "expected" or solver.curvature == "expected") and not has_law(loglik):
+        raise ValueError(NO_LAW)
     kind = vcov
     if vcov == "auto":
         kind = "cluster" if clusters is not None else "HC0" if weighting == "sampling" else "observed"
     mode = "MAP" if has(loglik, Penalize) else "ML"
-    return Problem(loglik, chart, choose(solver, chart.k), "CR1" if kind == "cluster" else kind, mode, weighting, max_steps, block_rows)
+    return Problem(loglik, chart, solver, "CR1" if kind == "cluster" else kind, mode, weighting, max_steps, block_rows)
 
 
 # ---------------------------------------------------------------- the two roads
@@ -164,10 +166,11 @@ def engine_of(problem: Problem, loglik: Any, base: Array, data: Tree, codes: tup
 def _host_engine(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Engine:
     """The same passes, compiled once on the user's function."""
     static = (problem.chart, problem.solver.curvature, problem.block_rows, problem.kind)
+    bare = replace(problem, loglik=None)  # a compiled piece must not keep the user's function alive
 
     def piece(name: str) -> Callable[..., Any]:
         def make(loglik: Any) -> Callable[..., Any]:
-            return lambda base, data, codes, *args: getattr(engine_of(problem, loglik, base, data, codes), name)(*args)
+            return lambda base, data, codes, *args: getattr(engine_of(bare, loglik, base, data, codes), name)(*args)
 
         return lambda *args: jax.tree.map(np.array, compiled(problem.loglik, (name, *static), make)(base, data, codes, *args))
 
@@ -248,6 +251,7 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
     params = host_params(params0, dtype)
     layout = layout_of(params, constraints)
     check_start(layout, params)
+    check_fixed(loglik, layout)
     data = host_data(data, dtype)
     rows = rows_of(loglik, data)
     check_weights(loglik, data)
@@ -256,6 +260,7 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
         problem = _problem(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
         base = layout.ravel(params)
         on_device = jax.tree.map(jax.device_put, data)
+        _check_terms(problem, base, on_device)
         engine = _host_engine(problem, base, on_device, codes)
         if block_rows is not None:
             _check_blocks(problem, base, on_device, block_rows)
@@ -267,17 +272,25 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
         return _complete(problem, engine, base, verdict, reached, verdict.point.z, n, fingerprint(data), extra)
 
 
+def _check_terms(problem: Problem, base: Array, data: Tree) -> None:
+    """What needs terms is refused before anything is compiled."""
+    wanted = problem.kind not in ("observed", "expected", None) and not has(problem.loglik, Penalize)
+    if wanted and not _term_shape(problem.loglik, problem.layout, base, data):
+        need_terms(jnp.zeros(()), f"vcov={problem.kind!r}")
+
+
 def _check_blocks(problem: Problem, base: Array, data: Tree, block_rows: int) -> None:
     """Blocks are right only where a term depends on its own row: the first rows alone must give the terms that they give among all."""
     if has(problem.loglik, Pool) or (data_length(data) or 0) <= block_rows:
         return
+    layout = problem.layout
 
     def make(loglik: Any) -> Callable[..., Any]:
         def apart(base: Array, data: Tree) -> Array:
             core = loglik
             while parts_of(core):
                 core = parts_of(core)[0]
-            params, few = problem.layout.unravel(base), min(block_rows, 16)
+            params, few = layout.unravel(base), min(block_rows, 16)
             alone = need_terms(terms_of(core, params, jax.tree.map(lambda leaf: leaf[:few], data)), "block_rows")
             among = terms_of(core, params, data)[:few]
             return jnp.max(jnp.abs(alone - among) / (1 + jnp.abs(among)))
@@ -291,12 +304,25 @@ def _check_blocks(problem: Problem, base: Array, data: Tree, block_rows: int) ->
 
 def _term_count(problem: Problem, base: Array, data: Tree) -> int:
     """How many terms a likelihood without data returns."""
-    shape = jax.eval_shape(lambda x: terms_of(problem.loglik, problem.layout.unravel(x), data), base).shape
+    shape = _term_shape(problem.loglik, problem.layout, base, data)
     return shape[0] if shape else 1
 
 
+def _term_shape(loglik: Any, layout: Layout, base: Array, data: Tree) -> tuple[int, ...]:
+    def find(loglik: Any) -> tuple[int, ...]:
+        return jax.eval_shape(lambda x: terms_of(loglik, layout.unravel(x), data), base).shape
+
+    if tracing():
+        return find(loglik)
+    shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in jax.tree.leaves(data))
+    return remembered(loglik, ("term shape", layout, jax.tree.structure(data), shapes), find)
+
+
 def _host_dtype(dtype: Any) -> np.dtype:
-    found = np.dtype(np.float64 if dtype is None else dtype)
+    try:
+        found = np.dtype(np.float64 if dtype is None else dtype)
+    except TypeError:
+        raise ValueError(f"dtype must be float64 or float32; got {dtype!r}") from None
     if found not in (np.dtype(np.float64), np.dtype(np.float32)):
         raise ValueError(f"dtype must be float64 or float32; got {dtype}")
     return found
@@ -307,8 +333,9 @@ def _approach(problem: Problem, objective: Objective, z: Array) -> tuple[Array, 
 
 
 def _host_approach(problem: Problem, base: Array, data: Tree, z: Array) -> tuple[np.ndarray, np.ndarray]:
+    bare = replace(problem, loglik=None)
     def make(loglik: Any) -> Callable[..., Any]:
-        return lambda base, data, z: _approach(problem, Objective(loglik, problem.chart, base, data, "observed", problem.block_rows), z)
+        return lambda base, data, z: _approach(bare, Objective(loglik, bare.chart, base, data, "observed", bare.block_rows), z)
 
     near, steps = compiled(problem.loglik, ("approach", problem.chart, problem.solver, problem.block_rows), make)(base, data, z)
     return np.array(near), np.array(steps)
@@ -336,11 +363,13 @@ def _traced(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: A
     data = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else jnp.asarray(leaf), data)
     layout = layout_of(params, constraints)
     rows = rows_of(loglik, data)
+    check_weight_shapes(loglik, data)
     codes = () if clusters is None else cluster_codes(clusters, rows)
     problem = _problem(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
     base = layout.ravel(params)
+    bare = replace(problem, loglik=None)
     key = ("fit", problem.chart, problem.solver, problem.kind, max_steps, block_rows, str(dtype))
-    return kept(loglik, key, lambda ll: lambda *args: _traced_fit(replace(problem, loglik=ll), *args))(base, data, codes)
+    return kept(loglik, key, lambda ll: lambda *args: _traced_fit(replace(bare, loglik=ll), *args))(base, data, codes)
 
 
 def _traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Fit:

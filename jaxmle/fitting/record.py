@@ -106,7 +106,7 @@ class Fit:
         stacked = jax.vmap(unravel)(flatter) if trees is None else jax.tree.map(lambda *v: np.stack(v), *trees)
 
         def shape(leaf: Array) -> Array:
-            full = leaf.reshape(*lead, *rest, *leaf.shape[1:])
+            full = leaf.reshape((*lead, *rest, *leaf.shape[1:]))
             for axis in range(len(rest)):
                 full = xp.moveaxis(full, len(lead), -1)
                 del axis

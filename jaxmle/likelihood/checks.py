@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle.likelihood.anatomy import parts_of, rows_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import data_length
 from jaxmle.parameters.tree import Layout
 
 Tree = Any
@@ -27,9 +27,13 @@ def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
         if not np.issubdtype(value.dtype, np.floating) and value.dtype != jnp.bfloat16:
             hint = " Write 1.0 instead of 1, or use .astype(float)." if np.issubdtype(value.dtype, np.integer) else ""
             raise TypeError(f"{name} has dtype {value.dtype}; parameters must be floating-point arrays.{hint}")
+        if isinstance(leaf, np.ma.MaskedArray):
+            raise TypeError(f"{name} is a masked array, whose mask would be lost; give a plain array")
+        with np.errstate(over="ignore"):
+            value = np.array(value, dtype=dtype)
         if not np.all(np.isfinite(value)):
             raise ValueError(f"{name} is not finite: {_first_bad(value)}. Give a finite start.")
-        return np.array(value, dtype=dtype)
+        return value
 
     return jax.tree_util.tree_map_with_path(convert, params)
 
@@ -81,6 +85,30 @@ def check_start(layout: Layout, params: Tree) -> None:
             raise ValueError(f"the start of {leaf.path or 'theta'} must be {wrong}; got {np.array2string(np.asarray(value), threshold=8, precision=6)}")
 
 
+def check_fixed(loglik: Any, layout: Layout) -> None:
+    """A value held by ``fix`` is finite and inside the bounds of its entry."""
+    if isinstance(loglik, Fix):
+        for name, value in zip(loglik.names, loglik.values, strict=True):
+            held = np.asarray(value, dtype=float)
+            for j in layout.find(name):
+                low, high = layout.bounds[j]
+                if not np.all(np.isfinite(held)) or np.any(held <= low) or np.any(held >= high):
+                    raise ValueError(f"fix holds {name!r} at {value}, which must be finite and strictly between {low:g} and {high:g}")
+    for part in parts_of(loglik):
+        check_fixed(part, layout)
+
+
+def check_weight_shapes(loglik: Any, data: Tree) -> None:
+    """Weights are one for each row."""
+    if isinstance(loglik, Weight):
+        n, shape = rows_of(loglik.loglik, data), np.shape(loglik.weights.values)
+        if len(shape) != 1 or (n is not None and shape[0] != n):
+            raise ValueError(f"weights must have shape ({n},), one for each row of data; got {shape}")
+    parts = zip(loglik.members, data, strict=True) if isinstance(loglik, Pool) else ((part, data) for part in parts_of(loglik))
+    for part, rows in parts:
+        check_weight_shapes(part, rows)
+
+
 def check_weights(loglik: Any, data: Tree) -> None:
     """Weights are finite, not negative, as many as there are rows; frequency weights are whole numbers."""
     match loglik:
@@ -97,12 +125,9 @@ def check_weights(loglik: Any, data: Tree) -> None:
 
 def _check_weight_values(loglik: Weight, data: Tree) -> None:
     w, kind = np.asarray(loglik.weights.values), loglik.weights.kind
-    lengths = [data_length(part) or 1 for part in data] if isinstance(loglik.loglik, Pool) else [data_length(data)]
-    n = None if None in lengths else sum(lengths)  # type: ignore[arg-type]
     if w.dtype.kind not in "fiub":
         raise TypeError(f"weights must be numbers; got dtype {w.dtype}")
-    if w.ndim != 1 or (n is not None and len(w) != n):
-        raise ValueError(f"weights must have shape ({n},), one for each row of data; got {w.shape}")
+    check_weight_shapes(loglik, data)
     bad = np.flatnonzero(~(np.isfinite(w.astype(float)) & (w >= 0)))
     if bad.size:
         raise ValueError(f"weights must be finite and not negative; row {bad[0]} has {w[bad[0]]}")

@@ -97,7 +97,10 @@ class Fix:
         """x (p,) with the fixed entries put in."""
         for name, value in zip(self.names, self.values, strict=True):
             where = np.array(layout.find(name))
-            new = jnp.broadcast_to(jnp.ravel(jnp.asarray(value, dtype=x.dtype)), where.shape)
+            new = jnp.ravel(jnp.asarray(value, dtype=x.dtype))
+            if new.size not in (1, len(where)):
+                raise ValueError(f"fix gives {name!r} {new.size} values; it has {len(where)} entries")
+            new = jnp.broadcast_to(new, where.shape)
             x = jnp.asarray(x).at[where].set(new)
         return x
 

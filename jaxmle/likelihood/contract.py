@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,12 +15,32 @@ Tree = Any
 Loglik = Callable[[Tree, Tree], Array]
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["function"])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class ById:
+    """A value that equals only itself: a user's callable may compare or hash in any way, or not at all."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ById) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True, eq=False)
 class Opaque:
     """A user's function as a leafless tree, so that combinators over it are trees of arrays."""
 
     function: Callable[[Tree, Tree], Array]
+
+    def tree_flatten(self) -> tuple[tuple[()], ById]:
+        return (), ById(self.function)
+
+    @classmethod
+    def tree_unflatten(cls, held: ById, leaves: Any) -> Opaque:
+        return cls(held.value)
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         return self.function(params, data)

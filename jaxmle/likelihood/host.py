@@ -42,20 +42,17 @@ def precision(dtype: Any) -> Any:
 # ---------------------------------------------------------------- portable copies
 
 
-def portable(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The memoised portable copy of ``function``, made anew when what it closes over has changed."""
-    return _memo(function)["copy"]
-
-
 def _memo(function: Callable[..., Any]) -> dict[str, Any]:
-    now = list(_closed_over(function, set()))
-    memo = getattr(function, "__dict__", {}).get(MEMO)
+    """What is kept on the function; on the object where it is a bound method. It holds no reference back, so it dies with its owner."""
+    owner, name = (function.__self__, f"{MEMO}_{function.__name__}") if isinstance(function, types.MethodType) else (function, MEMO)
+    now = [item for item in _closed_over(function, set()) if item[0] is not function and item[0] is not owner]
+    memo = getattr(owner, "__dict__", {}).get(name)
     if memo is None or not _same(memo["closed"], now):
         memo = {"closed": now, "copy": _copy(function, {}), "pieces": {}}
         try:
-            setattr(function, MEMO, memo)
+            object.__setattr__(owner, name, memo) if dataclasses.is_dataclass(owner) else setattr(owner, name, memo)
         except (AttributeError, TypeError):
-            pass  # a bound method or a slotted callable keeps nothing: it is compiled at each call
+            pass  # a slotted callable keeps nothing: it is compiled at each call
     return memo
 
 
@@ -82,6 +79,13 @@ def _is_users(function: Any) -> bool:
     """Whether a function was written by the user rather than installed with a package."""
     function = _unwrapped(function)
     return isinstance(function, types.FunctionType) and not any(part in function.__code__.co_filename for part in ("site-packages", "dist-packages", "/lib/python"))
+
+
+def _is_users_object(value: Any) -> bool:
+    """Whether a value is an instance of a class whose ``__call__`` or methods the user wrote, with attributes of its own."""
+    if isinstance(value, type | types.ModuleType | types.FunctionType | np.ndarray | jax.Array) or not hasattr(value, "__dict__"):
+        return False
+    return any(_is_users(member) for kind in type(value).__mro__ for member in vars(kind).values() if isinstance(member, types.FunctionType))
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
@@ -113,12 +117,21 @@ def _closed_over(value: Any, seen: set[int]) -> Iterator[tuple[Any, int]]:
         seen.add(id(value))
         for part in (value.func, *value.args, *value.keywords.values()):
             yield from _closed_over(part, seen)
-    elif callable(value) and (_is_users(value) or not seen):
+    elif isinstance(value, types.MethodType):
+        for part in (value.__self__, value.__func__):
+            yield from _closed_over(part, seen)
+    elif _is_users(value):
         seen.add(id(value))
         plain = _unwrapped(value)
         yield plain, 0
-        if isinstance(plain, types.FunctionType):
-            for inner in _surroundings(plain):
+        for inner in _surroundings(plain):
+            yield from _closed_over(inner, seen)
+    elif _is_users_object(value):
+        seen.add(id(value))
+        yield value, 0
+        yield from _closed_over(vars(type(value)).get("__call__"), seen)
+        for name, inner in vars(value).items():
+            if not name.startswith(MEMO):
                 yield from _closed_over(inner, seen)
     elif type(value) in (list, tuple, dict):
         seen.add(id(value))
@@ -140,9 +153,22 @@ def _copy(value: Any, done: dict[int, Any]) -> Any:
         return type(value)(_copy(inner, done) for inner in value)
     if type(value) is dict:
         return {key: _copy(inner, done) for key, inner in value.items()}
-    if callable(value) and _is_users(value):
+    if isinstance(value, types.MethodType):
+        return types.MethodType(_copy(value.__func__, done), _copy(value.__self__, done))
+    if _is_users(value):
         return _copy_function(value, done)
+    if _is_users_object(value):
+        return _copy_object(value, done)
     return value
+
+
+def _copy_object(value: Any, done: dict[int, Any]) -> Any:
+    copy = object.__new__(type(value))
+    done[id(value)] = copy
+    for name, inner in vars(value).items():
+        if not name.startswith(MEMO):
+            object.__setattr__(copy, name, _copy(inner, done))
+    return copy
 
 
 def _copy_function(function: Any, done: dict[int, Any]) -> types.FunctionType:
@@ -199,12 +225,7 @@ def compiled(loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]) -
         make: from a likelihood to the function to compile. Called under the trace only.
     """
     memos = [_memo(f) for f in functions_of(loglik)]
-    copies = iter([memo["copy"] for memo in memos])
-    leaves, treedef = jax.tree.flatten(map_functions(loglik, lambda f: next(copies)))
-    pieces = memos[0]["pieces"] if memos else {}
-    if (key, treedef) not in pieces:
-        pieces[key, treedef] = jax.jit(lambda leaves, *args: make(jax.tree.unflatten(treedef, leaves))(*args))
-    piece = pieces[key, treedef]
+    piece, leaves = _piece(loglik, key, make, memos)
     return lambda *args: _with_retry(piece, [jnp.asarray(leaf) for leaf in leaves], *args)
 
 
@@ -217,11 +238,30 @@ def kept(loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]) -> Ca
     memos = [_memo(f) for f in functions_of(loglik)]
     if any(isinstance(value, jax.core.Tracer) for memo in memos for value, _ in memo["closed"]) or not _hashable(key):
         return make(loglik)
-    leaves, treedef = jax.tree.flatten(loglik)
+    piece, leaves = _piece(loglik, key, make, memos)
+    return partial(piece, leaves)
+
+
+def _piece(loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]], memos: list[dict[str, Any]]) -> tuple[Callable[..., Any], list[Any]]:
+    """The jitted ``make`` of the portable copy, from the first function's memo, and the likelihood's leaves."""
+    copies = iter([memo["copy"] for memo in memos])
+    leaves, treedef = jax.tree.flatten(map_functions(loglik, lambda f: next(copies)))
     pieces = memos[0]["pieces"] if memos else {}
     if (key, treedef) not in pieces:
         pieces[key, treedef] = jax.jit(lambda leaves, *args: make(jax.tree.unflatten(treedef, leaves))(*args))
-    return partial(pieces[key, treedef], leaves)
+    return pieces[key, treedef], leaves
+
+
+def remembered(loglik: Any, key: Any, find: Callable[[Any], Any]) -> Any:
+    """The static fact ``find(loglik)``, asked once of the portable copy and kept beside the compiled pieces."""
+    memos = [_memo(f) for f in functions_of(loglik)]
+    copies = iter([memo["copy"] for memo in memos])
+    portable = map_functions(loglik, lambda f: next(copies))
+    facts = memos[0]["pieces"] if memos else {}
+    whole = ("fact", key, jax.tree.structure(portable))
+    if whole not in facts:
+        facts[whole] = find(portable)
+    return facts[whole]
 
 
 def _hashable(key: Any) -> bool:

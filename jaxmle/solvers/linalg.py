@@ -104,12 +104,18 @@ def eigh(r: Array) -> tuple[Array, Array]:
 
 
 def metric_of(j: Array, s: Array) -> Array:
-    """The scale D (p,) of each coordinate, in units of 1/θ: √|J_jj|; |s_j| where there is no curvature, 1 where there is neither."""
+    """The scale D (p,) of each coordinate, in units of 1/θ: √|J_jj|; |s_j| where there is no curvature.
+
+    Where there is neither, its coupling |J_ij|/D_i to the others; 1 where nothing is known of it.
+    """
     xp = namespace(j)
     d = xp.sqrt(xp.abs(xp.diagonal(j)))
     tiny = xp.finfo(j.dtype).tiny ** 0.5
     slope = xp.abs(s)
-    return xp.where(d > tiny, d, xp.where(slope > tiny, slope, xp.ones_like(d)))
+    known = xp.where(d > tiny, d, slope)
+    safe = xp.where(known > tiny, known, 1.0)
+    coupling = xp.max(xp.where((known > tiny)[:, None], xp.abs(j) / safe[:, None], 0.0), axis=0)
+    return xp.where(known > tiny, safe, xp.where(coupling > tiny, coupling, xp.ones_like(d)))
 
 
 class NewtonStep(NamedTuple):

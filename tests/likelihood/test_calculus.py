@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 import jaxmle as jm
 from jaxmle.parameters import layout_of
 
-from .cases import BETA, CASES, LOGIT, N, NORMAL, X, logit, normal
+from .cases import BETA, CASES, LOGIT, NORMAL, N, X, logit, normal
 
 FORMS = ("opaque", "declared")
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}
@@ -132,9 +132,9 @@ def test_the_information_equality_holds_in_expectation():
     assert_allclose(outer, minus_h, rtol=1e-13)
 
 
-@pytest.mark.parametrize("rows", [7, 20, 59, 100])
+@pytest.mark.parametrize("rows", [7, 20, 100])
 def test_blocks_of_rows_give_the_whole_sum(rows):
-    """7 and 59 do not divide n = 60: the last block is moved back and its doubled rows have weight 0."""
+    """7 does not divide n = 60: the last block is moved back and its doubled rows have weight 0."""
     case = CASES["normal"]
     with jax.enable_x64(True):
         for loglik in (case.opaque, case.declared):

@@ -48,7 +48,7 @@ def test_a_matrix_that_is_not_positive_definite_has_no_factor(p):
 
 
 def test_rarely_under_vmap_is_the_plain_choice():
-    rare, usual = lambda x: x * 2 + 1, lambda x: x - 3  # noqa: E731
+    rare, usual = lambda x: x * 2 + 1, lambda x: x - 3
     x = jnp.arange(6.0)
     for needed in (jnp.zeros(6, bool), jnp.ones(6, bool), x > 2):
         out = jax.vmap(lambda n, v: rarely(n, rare, usual, v))(needed, x)
@@ -60,7 +60,7 @@ def test_rarely_under_vmap_is_the_plain_choice():
 
 
 def test_rarely_of_a_nested_batch_and_of_trees():
-    rare, usual = lambda t: {"m": t["m"].T, "v": t["v"] * 0}, lambda t: t  # noqa: E731
+    rare, usual = lambda t: {"m": t["m"].T, "v": t["v"] * 0}, lambda t: t
     tree = {"m": jnp.arange(24.0).reshape(2, 3, 2, 2), "v": jnp.ones((2, 3))}
     needed = jnp.asarray([[True, False, True], [False, False, True]])
     out = jax.vmap(jax.vmap(lambda n, t: rarely(n, rare, usual, t)))(needed, tree)
