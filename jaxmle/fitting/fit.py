@@ -21,10 +21,10 @@ from jaxmle.fitting.conclude import Reach, conclude, reach, record
 from jaxmle.fitting.diagnosis import Verdict, explore, judge, root_of, survey
 from jaxmle.fitting.objective import Objective, User
 from jaxmle.fitting.record import Fit
-from jaxmle.likelihood.anatomy import count, has, has_law, parts_of, roots_of, rows_of, substituted, weighting_of
+from jaxmle.likelihood.anatomy import count, has, has_law, parts_of, roots_of, substituted, weighting_of
 from jaxmle.likelihood.checks import check_fixed, check_start, check_weight_shapes, check_weights, host_data, host_params
 from jaxmle.likelihood.combinators import Penalize, Pool, weight
-from jaxmle.likelihood.contract import as_tree, data_length, need_terms, terms_of
+from jaxmle.likelihood.contract import as_tree, data_length, need_terms, rows_of, terms_of
 from jaxmle.likelihood.covariance import Covariance, check_kind, cluster_codes, sandwich
 from jaxmle.likelihood.host import compiled, kept, precision, remembered, tracing
 from jaxmle.likelihood.terms import NO_LAW, Expected, expected_information

@@ -215,11 +215,11 @@ class Fit:
         vcov = xp.asarray(vcov, dtype=self.vcov.dtype)
         if vcov.shape != self.vcov.shape:
             raise ValueError(f"the covariance must have shape {self.vcov.shape}, in the order of names; got {vcov.shape}")
-        dead = ~xp.isfinite(self.se)
+        dead, given = ~xp.isfinite(self.se), vcov
         vcov = xp.where(dead[..., :, None] | dead[..., None, :], xp.nan, vcov)
         variance = xp.diagonal(vcov, axis1=-2, axis2=-1)
         se = xp.sqrt(xp.where(variance > 0, variance, xp.nan))
-        return replace(self, vcov=vcov, stderr=self._tree(se), vcov_kind=kind)
+        return replace(self, vcov=vcov, stderr=self._tree(se), vcov_kind=kind, witness=replace(self.witness, vcov=given))
 
     # ------------------------------------------------------------ saying
 

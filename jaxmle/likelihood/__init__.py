@@ -1,8 +1,7 @@
 """Log-likelihoods: the contract, the calculus, combinators, the declared form, and the one accumulating pass."""
 
-from jaxmle.likelihood.calculus import hessian, information, information_error, nll, score, scores, vcov
+from jaxmle.likelihood.calculus import evaluate, hessian, information, information_error, nll, score, scores, vcov
 from jaxmle.likelihood.combinators import fix, frequency, penalize, pool, sampling, tie, weight, with_response
-from jaxmle.likelihood.evaluate import evaluate
 from jaxmle.likelihood.priors import normal_prior, ridge
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import enumeration, exact, simulation

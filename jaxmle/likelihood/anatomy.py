@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import data_length
+from jaxmle.likelihood.contract import data_length, rows_of
 from jaxmle.parameters.tree import Layout
 
 Array = jax.Array
@@ -48,6 +48,10 @@ def roots_of(loglik: Any, layout: Layout) -> np.ndarray:
             inner = loglik.roots(layout)
             roots = np.where(inner >= 0, roots[inner], -1)
         loglik = parts_of(loglik)[0]
+    led = roots[roots >= 0]
+    if np.any(roots[led] != led):
+        held = layout.names[led[roots[led] != led][0]]
+        raise ValueError(f"an entry is tied to {held!r}, which a fix inside the tie holds; fix outside the tie instead: fix(tie(loglik, …), …)")
     return roots
 
 
@@ -61,21 +65,19 @@ def substituted(loglik: Any, layout: Layout, x: Array) -> Array:
 
 
 def count(loglik: Any, data: Tree, terms: Callable[[], int]) -> Array:
-    """n: the sum of frequency weights, the number of rows of positive sampling weight, or the number of rows."""
+    """n: the sum of frequency weights over the rows of positive weight, or their number."""
     if isinstance(loglik, Pool):
         return jnp.sum(jnp.asarray([count(m, d, lambda: 1) for m, d in zip(loglik.members, data, strict=True)]))
-    if isinstance(loglik, Weight):
-        w = jnp.asarray(loglik.weights.values)
-        return jnp.sum(w) if loglik.weights.kind == "frequency" else jnp.sum(w > 0)
-    if parts_of(loglik):
-        return count(parts_of(loglik)[0], data, terms)
-    return jnp.asarray(data_length(data) or terms())
+    times: Array | float = 1.0
+    while parts_of(loglik):
+        if isinstance(loglik, Weight):
+            w = jnp.asarray(loglik.weights.values)
+            times = times * (w if loglik.weights.kind == "frequency" else (w > 0))
+        loglik = parts_of(loglik)[0]
+        if isinstance(loglik, Pool):
+            return jnp.sum(times * jnp.concatenate([jnp.broadcast_to(count(m, d, lambda: 1) / _rows(m, d), (_rows(m, d),)) for m, d in zip(loglik.members, data, strict=True)]))
+    return jnp.asarray(data_length(data) or terms()) if isinstance(times, float) else jnp.sum(times)
 
 
-def rows_of(loglik: Any, data: Tree) -> int | None:
-    """The number of terms that the data suggest: over all members of a pool, None where there is no data."""
-    if isinstance(loglik, Pool):
-        loglik.check(data)
-        rows = [rows_of(member, part) for member, part in zip(loglik.members, data, strict=True)]
-        return None if None in rows else sum(rows)  # type: ignore[arg-type]
-    return rows_of(parts_of(loglik)[0], data) if parts_of(loglik) else data_length(data)
+def _rows(loglik: Any, data: Tree) -> int:
+    return rows_of(loglik, data) or 1

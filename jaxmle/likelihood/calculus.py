@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.likelihood.anatomy import roots_of, rows_of
+from jaxmle.likelihood.anatomy import roots_of
 from jaxmle.likelihood.checks import host_data, host_params
-from jaxmle.likelihood.contract import as_tree, terms_of
+from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
 from jaxmle.likelihood.covariance import check_kind, cluster_codes, sandwich
-from jaxmle.likelihood.evaluate import sums
+from jaxmle.likelihood.evaluate import Sums, sums
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.tree import Layout, layout_of
@@ -78,6 +78,21 @@ def hessian(loglik: Any) -> Quantity:
     return _two_roads(loglik, "hessian", lambda ll, params, data, _: sums(ll, *_flat(params), data).hessian)
 
 
+def evaluate(loglik: Any, params: Tree, data: Tree = None, *, block_rows: int | None = None) -> Sums:
+    """Log-likelihood, score and Hessian in one pass over the data.
+
+    Args:
+        loglik: any log-likelihood.
+        params: the parameter tree.
+        data: tree of arrays sharing the leading axis n.
+        block_rows: rows per block; the working memory is then that of one block. Each term may depend on its own row only.
+
+    Returns:
+        ``Sums`` with score (p,) and Hessian (p, p) in the order of the parameter names.
+    """
+    return _two_roads(loglik, ("evaluate", block_rows), lambda ll, params, data, _: sums(ll, *_flat(params), data, block_rows=block_rows))(params, data)
+
+
 def information(loglik: Any, kind: str = "observed") -> Quantity:
     """Fisher information, (p, p).
 
@@ -132,16 +147,18 @@ def vcov(loglik: Any, kind: str = "observed", *, bread: str = "observed", cluste
 
     def covariance(ll: Any, params: Tree, data: Tree, codes: tuple[Array, ...]) -> Array:
         layout, x = _flat(params)
-        moving = np.flatnonzero(roots_of(ll, layout) == np.arange(layout.p))  # what fix and tie leave free
+        roots = roots_of(ll, layout)
+        moving = np.flatnonzero(roots == np.arange(layout.p))  # what fix and tie leave free
         lift = np.eye(layout.p, dtype=x.dtype)[:, moving]
         j = lift.T @ _information(ll, layout, x, data, base) @ lift
         scale = jnp.sqrt(jnp.abs(jnp.diagonal(j)))
         factor = jnp.linalg.cholesky(j / jnp.outer(scale, scale))
         root = jax.scipy.linalg.solve_triangular(factor, jnp.eye(j.shape[0], dtype=x.dtype), lower=True).T / scale[:, None]
         full = lift @ root
-        if kind in ("observed", "expected"):
-            return full @ full.T
-        return sandwich(ll, layout, x, data, root, jnp.asarray(lift), kind, codes).vcov
+        plain = kind in ("observed", "expected")
+        v = full @ full.T if plain else sandwich(ll, layout, x, data, root, jnp.asarray(lift), kind, codes).vcov
+        fixed, follow = roots < 0, np.maximum(roots, 0)
+        return jnp.where(fixed[:, None] | fixed[None, :], jnp.nan, v[follow][:, follow])
 
     labels = lambda data: () if clusters is None else cluster_codes(clusters, rows_of(as_tree(loglik), data))  # noqa: E731
     return _two_roads(loglik, ("vcov", kind, bread), covariance, labels)

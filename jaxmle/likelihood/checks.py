@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.likelihood.anatomy import parts_of, rows_of
+from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
+from jaxmle.likelihood.contract import rows_of
 from jaxmle.parameters.tree import Layout
 
 Tree = Any

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.likelihood.contract import Loglik, as_tree, need_terms, terms_of
+from jaxmle.likelihood.contract import Loglik, as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.response import Exact, Law
 from jaxmle.parameters.tree import Layout, layout_of
 
@@ -50,6 +50,9 @@ class Weight:
     def __call__(self, params: Tree, data: Tree) -> Array:
         return self.weights.values * need_terms(terms_of(self.loglik, params, data), "a weighted likelihood")
 
+    def rows(self, data: Tree) -> int | None:
+        return rows_of(self.loglik, data)
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik", "prior"], meta_fields=[])
 @dataclass(frozen=True)
@@ -62,6 +65,9 @@ class Penalize:
     def __call__(self, params: Tree, data: Tree) -> Array:
         return jnp.sum(terms_of(self.loglik, params, data)) + self.prior(params)
 
+    def rows(self, data: Tree) -> int | None:
+        return rows_of(self.loglik, data)
+
 
 @partial(jax.tree_util.register_dataclass, data_fields=["members"], meta_fields=[])
 @dataclass(frozen=True)
@@ -73,6 +79,11 @@ class Pool:
     def __call__(self, params: Tree, data: Tree) -> Array:
         self.check(data)
         return jnp.concatenate([jnp.atleast_1d(terms_of(member, params, part)) for member, part in zip(self.members, data, strict=True)])
+
+    def rows(self, data: Tree) -> int | None:
+        self.check(data)
+        counts = [rows_of(member, part) for member, part in zip(self.members, data, strict=True)]
+        return None if None in counts else sum(counts)  # type: ignore[arg-type]
 
     def check(self, data: Tree) -> None:
         if not isinstance(data, tuple | list) or len(data) != len(self.members):
@@ -92,6 +103,9 @@ class Fix:
     def __call__(self, params: Tree, data: Tree) -> Array:
         layout = layout_of(params)
         return self.loglik(layout.unravel(self.substitute(layout, layout.ravel(params))), data)
+
+    def rows(self, data: Tree) -> int | None:
+        return rows_of(self.loglik, data)
 
     def substitute(self, layout: Layout, x: Array) -> Array:
         """x (p,) with the fixed entries put in."""
@@ -124,6 +138,9 @@ class Tie:
         layout = layout_of(params)
         return self.loglik(layout.unravel(self.substitute(layout, layout.ravel(params))), data)
 
+    def rows(self, data: Tree) -> int | None:
+        return rows_of(self.loglik, data)
+
     def substitute(self, layout: Layout, x: Array) -> Array:
         """x (p,) with every tied entry equal to the one it follows."""
         return x[self.roots(layout)]
@@ -152,16 +169,27 @@ class WithResponse:
     def __call__(self, params: Tree, data: Tree) -> Array:
         return self.loglik(params, data)
 
+    def rows(self, data: Tree) -> int | None:
+        return rows_of(self.loglik, data)
 
-def weight(loglik: Loglik, weights: Weights) -> Weight:
-    """The likelihood whose terms are weighted by ``frequency(w)`` or ``sampling(w)``, w of shape (n,).
+
+def weight(loglik: Loglik, weights: Weights) -> Any:
+    """The likelihood whose terms are weighted by ``frequency(w)`` or ``sampling(w)``, w of shape (n,). A prior inside stays as it is.
 
     Raises:
         TypeError: for a bare array, whose meaning cannot be known.
     """
     if not isinstance(weights, Weights):
         raise TypeError(f"weights must say what they mean: jaxmle.frequency(w) for repeated rows, jaxmle.sampling(w) for survey weights; got {type(weights).__name__}")
-    return Weight(as_tree(loglik), weights)
+    return _weigh(as_tree(loglik), weights)
+
+
+def _weigh(loglik: Any, weights: Weights) -> Any:
+    """Weights belong on the terms, so they go below a prior and whatever stands above it."""
+    inside = getattr(loglik, "loglik", None)
+    while inside is not None and not isinstance(loglik, Penalize) and not isinstance(inside, Penalize):
+        inside = getattr(inside, "loglik", None)
+    return dataclasses.replace(loglik, loglik=_weigh(loglik.loglik, weights)) if inside is not None else Weight(loglik, weights)
 
 
 def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Penalize:

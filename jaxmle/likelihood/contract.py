@@ -71,15 +71,20 @@ def data_length(data: Tree) -> int | None:
     return next(iter(lengths), None)
 
 
+def rows_of(loglik: Any, data: Tree) -> int | None:
+    """How many terms the data suggest: the length of their leading axis, added up over the members of a pool; None where there is no data."""
+    return loglik.rows(data) if type(loglik).__module__ == "jaxmle.likelihood.combinators" else data_length(data)
+
+
 def terms_of(loglik: Loglik, params: Tree, data: Tree) -> Array:
     """The terms of ``loglik``, checked: shape (n,), or () for dependent data."""
+    n = rows_of(loglik, data)  # first: mismatched leaves have a clearer name than the error they cause inside
     terms = loglik(params, data)
     if not isinstance(terms, jax.Array | np.ndarray | np.generic | float):
         raise TypeError(f"loglik must return an array of log-likelihood terms; got {type(terms).__name__}")
     terms = jnp.asarray(terms)
     if not jnp.issubdtype(terms.dtype, jnp.floating):
         raise TypeError(f"loglik must return floating-point terms; got dtype {terms.dtype}")
-    n = data_length(data)
     if terms.ndim == 0 or (terms.ndim == 1 and n in (None, terms.shape[0])):
         return terms
     raise ValueError(
@@ -98,11 +103,14 @@ def need_terms(terms: Array, what: str) -> Array:
     return terms
 
 
-def leaf_of(data: Tree, name: str) -> Array:
-    """The leaf of ``data`` called ``name``: a dictionary key, or a field of a named tuple or dataclass."""
+def leaf_of(data: Tree, name: str, what: str = "data") -> Array:
+    """The leaf of a tree called ``name``: a dictionary key, or a field of a named tuple or dataclass."""
     if isinstance(data, dict) and name in data:
         return data[name]
     if not isinstance(data, dict) and hasattr(data, name):
         return getattr(data, name)
-    known = sorted(data) if isinstance(data, dict) else sorted(getattr(data, "_fields", ()))
-    raise ValueError(f"data has no leaf {name!r}; it has {known}")
+    stem, dot, rest = name.partition(".")
+    if dot and rest:
+        return leaf_of(leaf_of(data, stem, what), rest, f"{what}.{stem}")
+    known = sorted(map(str, data)) if isinstance(data, dict) else sorted(getattr(data, "_fields", ()))
+    raise ValueError(f"{what} has no leaf {name!r}; it has {known}")

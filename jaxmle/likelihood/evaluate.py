@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import as_tree, data_length, need_terms, terms_of
+from jaxmle.likelihood.contract import data_length, need_terms, terms_of
 from jaxmle.likelihood.regression import Regression, gradient, gram
-from jaxmle.parameters.tree import Layout, layout_of
+from jaxmle.parameters.tree import Layout
 
 Array = jax.Array
 Tree = Any
@@ -31,22 +31,6 @@ class Sums(NamedTuple):
     absolute: Array  # ()  Σ|terms|, the scale of the rounding noise of ℓ
     score: Array  # (p,)
     hessian: Array  # (p, p)
-
-
-def evaluate(loglik: Any, params: Tree, data: Tree, *, block_rows: int | None = None) -> Sums:
-    """Log-likelihood, score and Hessian in one pass over the data.
-
-    Args:
-        loglik: any log-likelihood.
-        params: the parameter tree.
-        data: tree of arrays sharing the leading axis n.
-        block_rows: rows per block; the working memory is then that of one block. Each term may depend on its own row only.
-
-    Returns:
-        ``Sums`` with score (p,) and Hessian (p, p) in the order of the parameter names.
-    """
-    layout = layout_of(params)
-    return sums(as_tree(loglik), layout, layout.ravel(jax.tree.map(jnp.asarray, params)), data, block_rows=block_rows)
 
 
 def sums(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None = None, block_rows: int | None = None) -> Sums:

@@ -75,11 +75,13 @@ class Regression:
     def _one(self, form: Predictor, params: Tree, data: Tree) -> Array:
         """The values of one predictor, (n,) or (n, K)."""
         if isinstance(form, Linear):
-            x, beta = leaf_of(data, form.x), leaf_of(params, form.param)
+            x, beta = leaf_of(data, form.x), leaf_of(params, form.param, "params")
+            if jnp.ndim(x) == 2 and (jnp.ndim(beta) == 0 or jnp.shape(beta)[0] != jnp.shape(x)[1]):
+                raise ValueError(f"data[{form.x!r}] has {jnp.shape(x)[1]} columns but params[{form.param!r}] has shape {jnp.shape(beta)}")
             eta = x * beta if jnp.ndim(x) == 1 else x @ beta
             return eta if form.offset is None else eta + leaf_of(data, form.offset).reshape((-1,) + (1,) * (eta.ndim - 1))
         if isinstance(form, str):
-            value = jnp.asarray(leaf_of(params, form))
+            value = jnp.asarray(leaf_of(params, form, "params"))
             return jnp.broadcast_to(value, (data_length(data), *value.shape))
         return jax.vmap(form, in_axes=(None, 0))(params, data)
 

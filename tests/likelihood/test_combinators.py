@@ -352,7 +352,10 @@ def test_frequency_weights_of_frequency_weights_multiply_in_n():
     assert jm.fit(twice, START, NORMAL, weights=jm.frequency(np.full(N, 3))).n == 6 * N
 
 
-def test_entries_tied_over_a_fixed_one_are_fixed_with_it_or_refused():
-    """β₁ is held at 0.5 and β₂ equals β₁: β₂ is 0.5, not its start."""
-    fit = jm.fit(jm.tie(jm.fix(normal, {"beta[1]": 0.5}), ("beta[1]", "beta[2]")), START, NORMAL, constraints=SIGMA)
+def test_a_tie_over_a_fixed_entry_is_refused_and_a_fix_over_a_tie_holds_both():
+    """β₁ is held at 0.5 and β₂ equals β₁: which of the two rules comes first must be said."""
+    with pytest.raises(ValueError, match=r"fix outside the tie"):
+        jm.fit(jm.tie(jm.fix(normal, {"beta[1]": 0.5}), ("beta[1]", "beta[2]")), START, NORMAL, constraints=SIGMA)
+    fit = jm.fit(jm.fix(jm.tie(normal, ("beta[1]", "beta[2]")), {"beta[1]": 0.5}), START, NORMAL, constraints=SIGMA)
     assert_allclose(fit.params["beta"][1:], [0.5, 0.5])
+    assert np.isnan(fit.stderr["beta"][1:]).all()
