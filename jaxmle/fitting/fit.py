@@ -6,57 +6,38 @@ somebody's trace it is one ``while_loop`` in the trace's dtype. The steps, the e
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.fitting.conclude import Reach, conclude, reach, record
-from jaxmle.fitting.diagnosis import Verdict, explore, judge, root_of, survey
-from jaxmle.fitting.objective import Objective, User
+from jaxmle.fitting.conclude import Reach
+from jaxmle.fitting.diagnosis import Verdict
+from jaxmle.fitting.engine import Engine, Problem, complete, engine_of, pose, search
+from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.record import Fit
-from jaxmle.likelihood.anatomy import count, has, has_law, parts_of, roots_of, substituted, weighting_of
+from jaxmle.likelihood.anatomy import count, has, parts_of
 from jaxmle.likelihood.checks import check_fixed, check_start, check_weight_shapes, check_weights, host_data, host_params
 from jaxmle.likelihood.combinators import Penalize, Pool, weight
 from jaxmle.likelihood.contract import as_tree, data_length, need_terms, rows_of, terms_of
-from jaxmle.likelihood.covariance import Covariance, check_kind, cluster_codes, sandwich
+from jaxmle.likelihood.covariance import check_kind, cluster_codes
 from jaxmle.likelihood.host import compiled, kept, precision, remembered, tracing
-from jaxmle.likelihood.terms import NO_LAW, Expected, expected_information
-from jaxmle.parameters.constraints import namespace
-from jaxmle.parameters.tree import Chart, Layout, layout_of
+from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.solvers.approach import approach
 from jaxmle.solvers.loop import DONE, Point, State, begin, maximise, step
-from jaxmle.solvers.methods import LBFGS, Optax, Solver, choose
-from jaxmle.solvers.status import Status
+from jaxmle.solvers.methods import LBFGS, Optax
 
 Array = Any
 Tree = Any
 
 MAX_STEPS = 3000  # the longest climb among NIST's regressions takes 2 500 (MGH10, from its first start)
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A fit about to run: everything static about it."""
-
-    loglik: Any
-    chart: Chart
-    solver: Solver
-    kind: str | None
-    mode: str
-    weighting: str
-    max_steps: int
-    block_rows: int | None
-
-    @property
-    def layout(self) -> Layout:
-        return self.chart.layout
 
 
 def fit(
@@ -125,44 +106,6 @@ def _model_parts(loglik: Any, params0: Tree, data: Tree, constraints: Tree) -> t
     return loglik, params0, getattr(loglik, "constraints", None) if constraints is None else constraints
 
 
-def _problem(loglik: Any, layout: Layout, solver: Any, vcov: str | None, clusters: Any, max_steps: int, block_rows: int | None) -> Problem:
-    roots = roots_of(loglik, layout)
-    chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots)))
-    if not chart.k:
-        raise ValueError("every parameter is fixed: there is nothing to estimate")
-    weighting, solver = weighting_of(loglik), choose(solver, chart.k)
-    if (vcov == "expected" or solver.curvature == "expected") and not has_law(loglik):
-        raise ValueError(NO_LAW)
-    kind = vcov
-    if vcov == "auto":
-        kind = "cluster" if clusters is not None else "HC0" if weighting == "sampling" else "observed"
-    mode = "MAP" if has(loglik, Penalize) else "ML"
-    return Problem(loglik, chart, solver, "CR1" if kind == "cluster" else kind, mode, weighting, max_steps, block_rows)
-
-
-# ---------------------------------------------------------------- the two roads
-
-
-class Engine(NamedTuple):
-    """The likelihood's passes over the data: compiled and returning NumPy on the host, plain functions under a trace."""
-
-    evaluate: Callable[[Array], tuple[Point, User]]
-    expected: Callable[[Array], Expected]
-    robust: Callable[[Array, Array, Array], Covariance]
-    first_bad: Callable[[Array], Array]
-
-
-def engine_of(problem: Problem, loglik: Any, base: Array, data: Tree, codes: tuple[Array, ...]) -> Engine:
-    """The passes as plain functions of ``loglik``."""
-    layout = problem.layout
-    return Engine(
-        evaluate=Objective(loglik, problem.chart, base, data, problem.solver.curvature, problem.block_rows),
-        expected=lambda x: expected_information(loglik, layout, x, data),
-        robust=lambda x, jacobian, root: sandwich(loglik, layout, x, data, root, jacobian, str(problem.kind), codes),
-        first_bad=lambda x: _first_bad_term(loglik, layout, x, data),
-    )
-
-
 def _host_engine(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Engine:
     """The same passes, compiled once on the user's function."""
     static = (problem.chart, problem.solver.curvature, problem.block_rows, problem.kind)
@@ -172,27 +115,10 @@ def _host_engine(problem: Problem, base: Array, data: Tree, codes: tuple[Array, 
         def make(loglik: Any) -> Callable[..., Any]:
             return lambda base, data, codes, *args: getattr(engine_of(bare, loglik, base, data, codes), name)(*args)
 
-        return lambda *args: jax.tree.map(np.array, compiled(problem.loglik, (name, *static), make)(base, data, codes, *args))
+        program = functools.cache(lambda: compiled(problem.loglik, (name, *static), make))  # looked up once a fit, and only if wanted
+        return lambda *args: jax.tree.map(np.array, program()(base, data, codes, *args))
 
     return Engine(piece("evaluate"), piece("expected"), piece("robust"), piece("first_bad"))
-
-
-def _first_bad_term(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
-    """The first term that is not finite, −1 where all are or there are no terms."""
-    terms = jnp.atleast_1d(terms_of(loglik, layout.unravel(x), data))
-    bad = ~jnp.isfinite(terms)
-    return jnp.where(jnp.any(bad) & (terms.shape[0] > 1), jnp.argmax(bad), -1)
-
-
-def _search(evaluate: Callable[[Array], tuple[Point, User]], problem: Problem, base: Array, z: Array) -> tuple[Verdict, Reach]:
-    """Climb, explore, judge."""
-    point_at = lambda z: evaluate(z)[0]  # noqa: E731
-    climb = _watched if isinstance(z, np.ndarray) else maximise
-    state = climb(point_at, z, problem.max_steps)
-    limit = explore(point_at, state)
-    spectrum = survey(state, limit)
-    reached = reach(problem.chart, base, state, limit, spectrum)
-    return judge(state, limit, spectrum, reached.only_bounds), reached
 
 
 def _watched(evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
@@ -204,43 +130,6 @@ def _watched(evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> St
             last, distance = time.monotonic(), np.sqrt(2 * state.newton.decrement)
             print(f"jaxmle.fit: step {int(state.steps)}, log-likelihood {float(state.point.value):.8g}, about {float(distance):.2g} SE to go", file=sys.stderr)
     return state
-
-
-def _complete(problem: Problem, engine: Engine, base: Array, verdict: Verdict, reached: Reach, z: Array, n: Array, data_id: Array, extra_steps: Array) -> Fit:
-    """Covariance and record at the end z of a search."""
-    point, user = engine.evaluate(z)
-    xp, kind = namespace(z), problem.kind
-    error, row = xp.zeros_like(user.x), xp.asarray(-1)
-    j = -0.5 * (point.hessian + point.hessian.T)
-    if kind == "expected":
-        information = engine.expected(user.x)
-        j = user.jacobian.T @ information.information @ user.jacobian
-    root = root_of(j, verdict.scale, verdict.null)
-    lift = user.jacobian @ root
-    vcov = lift @ lift.T
-    if kind == "expected":
-        error = information.stderr_error(root, user.jacobian)
-    elif kind not in ("observed", None):
-        vcov, row = engine.robust(user.x, user.jacobian, root)
-    elif kind is None:
-        vcov = vcov * xp.nan
-    failed = verdict.status == Status.NONFINITE
-    if not isinstance(z, np.ndarray) or failed:
-        row = xp.where(failed, engine.first_bad(user.x), row)
-    roots = roots_of(problem.loglik, problem.layout)
-    ending = conclude(problem.chart, roots, verdict._replace(point=point), reached, user, base, vcov)
-    if any(problem.chart.still):
-        ending["x"] = xp.asarray(substituted(problem.loglik, problem.layout, ending["x"]))
-    return record(
-        problem.chart, verdict._replace(point=point), user, ending, n=n, row=row, error=error, extra_steps=extra_steps, data_id=data_id,
-        kind=_label(problem), mode=problem.mode, weighting=problem.weighting,
-    )  # fmt: skip
-
-
-def _label(problem: Problem) -> str | None:
-    """The covariance that ran, with what is not what its name promises."""
-    stand_in = problem.kind in ("HC2", "HC3") and not has_law(problem.loglik)
-    return f"{problem.kind} (observed leverage)" if stand_in else problem.kind
 
 
 # ---------------------------------------------------------------- on the host
@@ -257,7 +146,7 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
     check_weights(loglik, data)
     codes = () if clusters is None else cluster_codes(clusters, rows)
     with precision(dtype), np.errstate(all="ignore"):
-        problem = _problem(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
+        problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
         base = layout.ravel(params)
         on_device = jax.tree.map(jax.device_put, data)
         _check_terms(problem, base, on_device)
@@ -267,9 +156,9 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
         z, extra = problem.chart.to_free(base), np.asarray(0)
         if isinstance(problem.solver, LBFGS | Optax):
             z, extra = _host_approach(problem, base, on_device, z)
-        verdict, reached = _search(engine.evaluate, problem, base, z)
+        verdict, reached = search(_watched, engine.evaluate, problem, base, z)
         n = np.asarray(count(loglik, data, lambda: _term_count(problem, base, on_device)), dtype)[()]
-        return _complete(problem, engine, base, verdict, reached, verdict.point.z, n, fingerprint(data), extra)
+        return complete(problem, engine, base, verdict, reached, verdict.point.z, n, fingerprint(data), extra)
 
 
 def _check_terms(problem: Problem, base: Array, data: Tree) -> None:
@@ -365,7 +254,7 @@ def _traced(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: A
     rows = rows_of(loglik, data)
     check_weight_shapes(loglik, data)
     codes = () if clusters is None else cluster_codes(clusters, rows)
-    problem = _problem(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
+    problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
     base = layout.ravel(params)
     bare = replace(problem, loglik=None)
     key = ("fit", problem.chart, problem.solver, problem.kind, max_steps, block_rows, str(dtype))
@@ -377,7 +266,7 @@ def _traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, .
     engine = engine_of(problem, loglik, base, data, codes)
     z, verdict, reached, extra = _root(problem, engine.evaluate, base, problem.chart.to_free(base))
     n = jnp.asarray(count(loglik, data, lambda: _term_count(problem, base, data)), base.dtype)
-    return _complete(problem, engine, base, verdict, reached, z, n, jnp.zeros(2, jnp.uint32), extra)
+    return complete(problem, engine, base, verdict, reached, z, n, jnp.zeros(2, jnp.uint32), extra)
 
 
 def _traced_dtype(dtype: Any) -> Any:
@@ -400,7 +289,7 @@ def _root(problem: Problem, objective: Any, base: Array, z: Array) -> tuple[Arra
         extra = jnp.zeros((), jnp.int32)
         if isinstance(problem.solver, LBFGS | Optax):
             z, extra = _approach(problem, objective, z)
-        verdict, reached = _search(objective, problem, base, z)
+        verdict, reached = search(maximise, objective, problem, base, z)
         found = jax.tree.map(jnp.asarray, (verdict, reached, extra))
         types.append(jax.tree.map(lambda leaf: leaf.dtype, found))
         return verdict.point.z, jax.tree.map(lambda leaf: leaf.astype(z.dtype), found)
