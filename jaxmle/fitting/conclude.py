@@ -79,7 +79,7 @@ def conclude(chart: Chart, roots: np.ndarray, verdict: Verdict, reached: Reach, 
     x = xp.where((status == Status.NONFINITE) | (status == Status.UNBOUNDED), xp.nan, x)
 
     inflation = xp.diagonal(vcov) / xp.maximum(xp.sum(steps**2, axis=1), xp.finfo(user.x.dtype).tiny)
-    blurred = (eps * inflation > 0.1) & (status == Status.IMPRECISE)
+    blurred = ((eps * inflation > 0.1) | (verdict.digits <= 0)) & (status == Status.IMPRECISE)
     dead = verdict.lost | gone | at_bound | ~estimable | blurred | (xp.diagonal(vcov) <= 0)
     masked = xp.where(dead[:, None] | dead[None, :], xp.nan, vcov)
     se = xp.sqrt(xp.where(dead, xp.nan, xp.where(dead, 1.0, xp.diagonal(vcov))))

@@ -95,10 +95,11 @@ def explore(evaluate: Callable[[Array], Point], state: State) -> Limit:
     xp = namespace(state.point.z)
     settled = (state.outcome == SETTLED) | (state.outcome == STUCK)
     tail = state.tail
-    # What a tail has yet to gain is a few times its decrement; an end above that is a maximum in its own right.
+    # What a tail has yet to gain is a few times its decrement; an end above that is a maximum in its own right, unless ℓ was seen to be
+    # rough: then it was climbed by rounding.
     noise = 10 * noise_of(state.point)
     ceiling = tail.value + 20 * tail.decrement + noise
-    suspect = settled & (tail.length >= TAIL) & (tail.decrement <= xp.maximum(1e-6, noise)) & (state.point.value <= ceiling)
+    suspect = settled & (tail.length >= TAIL) & (tail.decrement <= xp.maximum(1e-5, noise)) & ((state.point.value <= ceiling) | state.rough)
     far, decrement, reached, tries = _to_limit(evaluate, state, suspect, tail.value - noise, ceiling)
     # Short of seven steps every maximum far out still looks like a tail; only noise excuses a likelihood from going there.
     recedes = suspect & reached & ((tries <= 2) | state.rough)
@@ -246,6 +247,8 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     growth = (shows.decrement >= 0.9) & (shows.step >= 0.9) & (shows.information < RECEDES)
     blown = (state.outcome == EXHAUSTED) & (state.rise > -0.5 * xp.log(eps)) & double
     conditioned = eps * vif <= 1e-3
+    # A tail that ended in rounding: the maximum found after it is one of the noise.
+    climbed_noise = state.rough & (state.tail.length >= TAIL) & (state.tail.decrement <= 1e-4)
     cases = (
         ((state.outcome == NOT_FINITE), Status.NONFINITE),
         ((state.outcome == RUNAWAY) | escaped | blown | (growth & ~quiet), Status.UNBOUNDED),
@@ -256,7 +259,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
         (settled & ((troubled & (lowest <= cut)) | ((shows.information < RECEDES) & (shows.step > 0.5))), Status.SINGULAR),
         ((state.outcome == STUCK) & ~quiet, Status.STALLED),
         (state.phase != DONE, Status.MAX_STEPS),
-        (~conditioned | (decrement > USABLE) | (state.outcome == EXHAUSTED), Status.IMPRECISE),
+        (~conditioned | (decrement > USABLE) | (state.outcome == EXHAUSTED) | climbed_noise, Status.IMPRECISE),
     )
     status = xp.asarray(int(Status.CONVERGED), dtype=xp.int32)
     for holds, name in reversed(cases):
@@ -272,6 +275,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     direction = direction / xp.maximum(xp.max(xp.abs(direction)), xp.finfo(point.z.dtype).tiny)
     digits = -xp.log10(xp.maximum(eps * vif, eps))
     digits = xp.minimum(digits, -xp.log10(xp.maximum(distance, eps)))
+    digits = xp.where(climbed_noise & (status == Status.IMPRECISE), 0.0, digits)  # derivatives of rounding noise tell nothing
     return Verdict(status, point, lost, null, scale, direction, lowest, digits, state.gain, distance, xp.maximum(state.steps - 1, 0) + limit.steps)
 
 

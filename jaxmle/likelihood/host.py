@@ -69,8 +69,8 @@ def _fingerprint(value: Any) -> int:
 
 
 def _unwrapped(function: Any) -> Any:
-    """The function below any ``jit``."""
-    while not isinstance(function, types.FunctionType | functools.partial) and hasattr(function, "__wrapped__"):
+    """The function below any ``jit``, told by its ``lower``; a ``custom_jvp`` has a ``__wrapped__`` too, and a rule that must stay."""
+    while not isinstance(function, types.FunctionType | functools.partial) and hasattr(function, "__wrapped__") and hasattr(function, "lower"):
         function = function.__wrapped__
     return function
 

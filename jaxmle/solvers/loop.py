@@ -27,7 +27,7 @@ PATIENCE = 3  # rounds without a gain above noise before the climb is called stu
 RECEDES = 0.6  # information ratio of a step: ≥ .999999 on 5 821 overlapping designs, ≤ .376 on all separated ones
 LIMIT = 40  # rejections in a row
 ENDLESS = 30  # steps in a row, each at least 1.4 times as long as the one before (24 000 times in all), with undiminished gain
-ROUGH = 1e-6  # predicted gain below which a gain that score and Hessian do not account for is noise
+ROUGH = 1e-5  # predicted gain below which a gain that score and Hessian do not account for is noise
 SHARP = 1e-10  # decrement below which rounding blurs the direction of a recession
 FADED = 1e-14  # decrement down to which a fading climb is followed
 TAIL = 4  # receding steps in a row that make a recession
@@ -85,7 +85,7 @@ class State(NamedTuple):
     runaway: Array  # steps of undiminished gain in a row
     longest: Array  # the longest such run
     streak: Array  # receding steps in a row
-    rough: Array  # ℓ was seen to be rougher than 4ε Σ|terms|
+    rough: Array  # at some small step ℓ was rougher than 4ε Σ|terms|
 
 
 def noise_of(point: Point) -> Array:
@@ -185,12 +185,14 @@ def _judge(state: State, trial: Point) -> State:
     last_norm = xp.sqrt(xp.sum((scale * state.last) ** 2))
     # Only Newton's own steps tell growth from a long way: scoring and BHHH go far at constant length.
     steady = (gain >= 0.9 * state.gain) & (norm >= 1.4 * last_norm) & (gain > noise) & (state.gain > 0) & (trial.curvature is None)
+    small = finite & state.full & (state.predicted <= ROUGH) & (state.predicted >= SHARP)
+    rough = _is_rough(state, trial, newton, signature, noise)
     next_run = _int(xp, xp.where(accept, xp.where(steady, state.runaway + 1, 0), state.runaway))
     next_state = state._replace(
         idle=_int(xp, xp.where(flat, state.idle + 1, xp.where(accept, 0, state.idle))),
         refused=_int(xp, xp.where(accept, 0, state.refused + 1)),
         runaway=next_run,
-        rough=state.rough | (finite & state.full & (state.predicted <= ROUGH) & (_mismatch(state, trial) > 0.3 * state.predicted + 10 * noise)),
+        rough=state.rough | (small & rough),
         longest=xp.maximum(state.longest, next_run),
         radius=xp.where(first, opening, xp.where(accept, grown, shrunk)),
         signature=signature,
@@ -223,6 +225,14 @@ def _follow(state: State, trial: Point, newton: NewtonStep, signature: Signature
     recedes = fresh & _recedes(signature, newton) & (state.newton.decrement >= SHARP)
     length = state.streak + 1
     return _select(recedes & ((length >= TAIL) | (length >= state.tail.length)), Tail(trial.z, state.move, trial.value, newton.decrement, length), state.tail)
+
+
+def _is_rough(state: State, trial: Point, newton: NewtonStep, signature: Signature, noise: Array) -> Array:
+    """Whether value, score and Hessian of a small step contradict each other: a gain that is not theirs, or a score that vanishes while
+    the information changes by a tenth (it should leave (1 − q)²/4 of δ)."""
+    xp = namespace(trial.z)
+    lucky = (xp.abs(1.0 - signature.information) > 0.1) & (newton.decrement < 1e-6 * state.newton.decrement)
+    return (_mismatch(state, trial) > 0.3 * state.predicted + 100 * noise) | (lucky & (state.newton.decrement > SHARP))
 
 
 def _mismatch(state: State, trial: Point) -> Array:
