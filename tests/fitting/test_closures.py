@@ -278,6 +278,50 @@ def test_one_trace_per_shape():
         run({"x": X[:40], "y": Y[:40]})
 
 
+class Scaled:
+    """A likelihood that is an object with an array and a method of its own."""
+
+    def __init__(self):
+        self.weight = np.full(N, 2.0)
+
+    def __call__(self, params, data):
+        return -0.5 * self.weight * (data["y"] - data["x"] @ params["beta"]) ** 2
+
+
+def test_one_trace_per_shape_over_an_object():
+    chex.clear_trace_counter()
+    scaled = Scaled()
+    run = jax.jit(chex.assert_max_traces(lambda data: jm.fit(scaled, START, data).stderr["beta"], n=1))
+    with jax.enable_x64(True):
+        for shift in range(3):
+            assert_allclose(np.asarray(run({"x": X, "y": Y + shift})), ERROR / np.sqrt(2), rtol=1e-9)
+
+
+def test_a_rule_that_the_user_gave_is_the_one_differentiated():
+    """``custom_jvp`` carries a ``__wrapped__`` as ``jit`` does, but below it the rule would be lost."""
+    used = []
+
+    @jax.custom_jvp
+    def softplus(x):
+        return jnp.logaddexp(x, 0.0)
+
+    @softplus.defjvp
+    def rule(primals, tangents):
+        used.append(1)
+        return softplus(primals[0]), jax.nn.sigmoid(primals[0]) * tangents[0]
+
+    label = (Y > 0).astype(float)
+    own = lambda params, data: label * (X @ params["beta"]) - softplus(X @ params["beta"])  # noqa: E731
+    plain = lambda params, data: label * (X @ params["beta"]) - jnp.logaddexp(X @ params["beta"], 0.0)  # noqa: E731
+    found, expected = jm.fit(own, START), jm.fit(plain, START)
+    assert used
+    assert_allclose(found.x, expected.x, atol=1e-9)
+    used.clear()
+    with jax.enable_x64(True):
+        jax.jit(lambda: jm.fit(own, START).x)()
+    assert used
+
+
 def over_a_helper_of_data(params, data):
     return -0.5 * (data["y"] - data["x"] @ params["beta"]) ** 2
 
@@ -296,11 +340,15 @@ def test_vmap_of_fit_outside_jit_traces_once():
 
 
 FORTY_FITS = """
-import gc, resource
+import ctypes, gc, resource
 import numpy as np
 import jaxmle as jm
 
 def resident():
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # what is free, but kept by the C library for the next fit, is not left behind
+    if trim is not None:
+        trim(0)
     with open("/proc/self/statm") as stream:
         return int(stream.read().split()[1]) * resource.getpagesize() / 2**20
 
@@ -309,14 +357,19 @@ def once(seed, rows=2**20):
     fit = jm.fit(lambda params, data: -0.5 * (y - params["m"]) ** 2, {"m": 0.0})
     assert abs(fit.params["m"] - y.mean()) < 1e-9
 
-for seed in range(3):
+def floor(fits):
+    # The least memory after any of so many fits: jax 0.12 lets the constants of dead programs go eleven programs at a time.
+    low = float("inf")
+    for seed in range(fits):
+        once(seed)
+        low = min(low, resident())
+    return low
+
+floor(12)
+before = floor(12)
+for seed in range(28):
     once(seed)
-gc.collect()
-before = resident()
-for seed in range(40):
-    once(seed)
-gc.collect()
-print(resident() - before)
+print(floor(12) - before)
 """
 
 
