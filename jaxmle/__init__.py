@@ -1,7 +1,7 @@
 """jaxmle: maximum likelihood for any log-likelihood written as a pure JAX function."""
 
 from jaxmle import datasets, solvers
-from jaxmle.fitting import Fit, Witness, fit
+from jaxmle.fitting import Fit, Witness, fit, fit_batch
 from jaxmle.inference import Delta, delta
 from jaxmle.likelihood import (
     enumeration,
@@ -34,7 +34,7 @@ from jaxmle.solvers import Status
 __version__ = "0.1.0"
 
 __all__ = [
-    "Delta", "Fit", "Status", "Witness", "correlation", "covariance", "datasets", "delta", "enumeration", "evaluate", "exact", "fit", "fix",
+    "Delta", "Fit", "Status", "Witness", "correlation", "covariance", "datasets", "delta", "enumeration", "evaluate", "exact", "fit", "fit_batch", "fix",
     "frequency", "hessian", "information", "information_error", "interval", "linear", "lower", "negative", "nll", "normal_prior", "ordered",
     "penalize", "pool", "positive", "regression", "ridge", "sampling", "score", "scores", "simplex", "simulation", "solvers", "tie",
     "upper", "vcov", "weight", "with_response",

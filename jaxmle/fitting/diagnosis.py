@@ -90,16 +90,39 @@ class Excursion(NamedTuple):
     active: Array
 
 
-def explore(evaluate: Callable[[Array], Point], state: State) -> Limit:
-    """Carry a recession to its limit, or try whether null directions are flat. Costs no evaluation where neither is needed."""
+def _is_settled(state: State) -> Array:
+    return (state.outcome == SETTLED) | (state.outcome == STUCK)
+
+
+def _is_suspect(state: State) -> tuple[Array, Array, Array]:
+    """Whether the climb may have ended on a recession; the noise of ℓ, and the value that a tail cannot pass."""
     xp = namespace(state.point.z)
-    settled = (state.outcome == SETTLED) | (state.outcome == STUCK)
     tail = state.tail
     # What a tail has yet to gain is a few times its decrement; an end above that is a maximum in its own right, unless ℓ was seen to be
     # rough: then it was climbed by rounding.
     noise = 10 * noise_of(state.point)
     ceiling = tail.value + 20 * tail.decrement + noise
-    suspect = settled & (tail.length >= TAIL) & (tail.decrement <= xp.maximum(1e-5, noise)) & ((state.point.value <= ceiling) | state.rough)
+    below = (state.point.value <= ceiling) | state.rough
+    return _is_settled(state) & (tail.length >= TAIL) & (tail.decrement <= xp.maximum(1e-5, noise)) & below, noise, ceiling
+
+
+def needs_excursion(state: State) -> Array:
+    """Whether ``explore`` would evaluate the likelihood at all."""
+    return _is_suspect(state)[0] | (_is_settled(state) & ~state.newton.definite & state.newton.convex)
+
+
+def unexplored(state: State) -> Limit:
+    """What ``explore`` returns where no excursion is needed."""
+    xp = namespace(state.point.z)
+    no = xp.zeros((), dtype=bool)
+    return Limit(state.point, state.scale, no, no, state.newton.decrement, no, xp.zeros((), dtype=xp.int32))
+
+
+def explore(evaluate: Callable[[Array], Point], state: State) -> Limit:
+    """Carry a recession to its limit, or try whether null directions are flat. Costs no evaluation where neither is needed."""
+    xp = namespace(state.point.z)
+    settled, tail = _is_settled(state), state.tail
+    suspect, noise, ceiling = _is_suspect(state)
     far, decrement, reached, tries = _to_limit(evaluate, state, suspect, tail.value - noise, ceiling)
     # Short of seven steps every maximum far out still looks like a tail; only noise excuses a likelihood from going there.
     recedes = suspect & reached & ((tries <= 2) | state.rough)

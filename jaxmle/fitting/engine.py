@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.fitting.conclude import Reach, conclude, reach, record
-from jaxmle.fitting.diagnosis import Verdict, explore, judge, root_of, survey
+from jaxmle.fitting.diagnosis import Limit, Verdict, explore, judge, root_of, survey
 from jaxmle.fitting.objective import Objective, User
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import has, has_law, roots_of, substituted, weighting_of
@@ -66,7 +66,7 @@ def pose(loglik: Any, layout: Layout, solver: Any, vcov: str | None, clusters: A
 class Engine(NamedTuple):
     """The likelihood's passes over the data: compiled and returning NumPy on the host, plain functions under a trace."""
 
-    evaluate: Callable[[Array], tuple[Point, User]]
+    evaluate: Callable[[Array], Point]
     expected: Callable[[Array], Expected]
     robust: Callable[[Array, Array, Array], Covariance]
     first_bad: Callable[[Array], Array]
@@ -90,20 +90,23 @@ def _first_bad_term(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
     return jnp.where(jnp.any(bad) & (terms.shape[0] > 1), jnp.argmax(bad), -1)
 
 
-def search(climb: Climb, evaluate: Callable[[Array], tuple[Point, User]], problem: Problem, base: Array, z: Array) -> tuple[Verdict, Reach]:
+def search(climb: Climb, evaluate: Callable[[Array], Point], problem: Problem, base: Array, z: Array) -> tuple[Verdict, Reach]:
     """Climb, explore, judge."""
-    point_at = lambda z: evaluate(z)[0]  # noqa: E731
-    state = climb(point_at, z, problem.max_steps)
-    limit = explore(point_at, state)
+    state = climb(evaluate, z, problem.max_steps)
+    return verdict_of(problem, base, state, explore(evaluate, state))
+
+
+def verdict_of(problem: Problem, base: Array, state: State, limit: Limit) -> tuple[Verdict, Reach]:
+    """The verdict at the end of a climb and its excursion."""
     spectrum = survey(state, limit)
     reached = reach(problem.chart, base, state, limit, spectrum)
     return judge(state, limit, spectrum, reached.only_bounds), reached
 
 
-def complete(problem: Problem, engine: Engine, base: Array, verdict: Verdict, reached: Reach, z: Array, n: Array, data_id: Array, extra_steps: Array) -> Fit:
-    """Covariance and record at the end z of a search."""
-    point, user = engine.evaluate(z)
-    xp, kind = namespace(z), problem.kind
+def complete(problem: Problem, engine: Engine, base: Array, verdict: Verdict, reached: Reach, point: Point, n: Array, data_id: Array, extra_steps: Array) -> Fit:
+    """Covariance and record at the end of a search."""
+    user: User = point.aux
+    xp, kind = namespace(point.z), problem.kind
     error, row = xp.zeros_like(user.x), xp.asarray(-1)
     j = -0.5 * (point.hessian + point.hessian.T)
     if kind == "expected":
@@ -119,7 +122,7 @@ def complete(problem: Problem, engine: Engine, base: Array, verdict: Verdict, re
     elif kind is None:
         vcov = vcov * xp.nan
     failed = verdict.status == Status.NONFINITE
-    if not isinstance(z, np.ndarray) or failed:
+    if not isinstance(point.z, np.ndarray) or failed:
         row = xp.where(failed, engine.first_bad(user.x), row)
     roots = roots_of(problem.loglik, problem.layout)
     ending = conclude(problem.chart, roots, verdict._replace(point=point), reached, user, base, vcov)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import sys
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 from jaxmle.fitting.conclude import Reach
 from jaxmle.fitting.diagnosis import Verdict
 from jaxmle.fitting.engine import Engine, Problem, complete, engine_of, pose, search
+from jaxmle.fitting.fingerprint import fingerprint
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import count, has, parts_of
@@ -88,13 +88,18 @@ def fit(
     if weights is not None:
         loglik = weight(loglik, weights)
     loglik = as_tree(loglik)
+    check_options(vcov, clusters, max_steps, block_rows)
+    road = _traced if tracing() else _host
+    return road(loglik, params0, data, constraints, solver, vcov, clusters, dtype, max_steps, block_rows)
+
+
+def check_options(vcov: Any, clusters: Any, max_steps: Any, block_rows: Any) -> None:
+    """Options that can be judged without the data."""
     check_kind(vcov, clusters)
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
         raise ValueError(f"max_steps must be a whole number, zero or more; got {max_steps!r}")
     if block_rows is not None and (not isinstance(block_rows, int) or block_rows < 1):
         raise ValueError(f"block_rows must be a positive whole number; got {block_rows!r}")
-    road = _traced if tracing() else _host
-    return road(loglik, params0, data, constraints, solver, vcov, clusters, dtype, max_steps, block_rows)
 
 
 def _model_parts(loglik: Any, params0: Tree, data: Tree, constraints: Tree) -> tuple[Any, Tree, Tree]:
@@ -136,7 +141,7 @@ def _watched(evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> St
 
 
 def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any, vcov: Any, clusters: Any, dtype: Any, max_steps: int, block_rows: Any) -> Fit:
-    dtype = _host_dtype(dtype)
+    dtype = host_dtype(dtype)
     params = host_params(params0, dtype)
     layout = layout_of(params, constraints)
     check_start(layout, params)
@@ -158,7 +163,7 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
             z, extra = _host_approach(problem, base, on_device, z)
         verdict, reached = search(_watched, engine.evaluate, problem, base, z)
         n = np.asarray(count(loglik, data, lambda: _term_count(problem, base, on_device)), dtype)[()]
-        return complete(problem, engine, base, verdict, reached, verdict.point.z, n, fingerprint(data), extra)
+        return complete(problem, engine, base, verdict, reached, verdict.point, n, fingerprint(data), extra)
 
 
 def _check_terms(problem: Problem, base: Array, data: Tree) -> None:
@@ -207,7 +212,7 @@ def _term_shape(loglik: Any, layout: Layout, base: Array, data: Tree) -> tuple[i
     return remembered(loglik, ("term shape", layout, jax.tree.structure(data), shapes), find)
 
 
-def _host_dtype(dtype: Any) -> np.dtype:
+def host_dtype(dtype: Any) -> np.dtype:
     try:
         found = np.dtype(np.float64 if dtype is None else dtype)
     except TypeError:
@@ -218,7 +223,7 @@ def _host_dtype(dtype: Any) -> np.dtype:
 
 
 def _approach(problem: Problem, objective: Objective, z: Array) -> tuple[Array, Array]:
-    return approach(problem.solver, objective.value, lambda z: objective(z)[0], objective.curvatures, z)
+    return approach(problem.solver, objective.value, objective, objective.curvatures, z)
 
 
 def _host_approach(problem: Problem, base: Array, data: Tree, z: Array) -> tuple[np.ndarray, np.ndarray]:
@@ -228,18 +233,6 @@ def _host_approach(problem: Problem, base: Array, data: Tree, z: Array) -> tuple
 
     near, steps = compiled(problem.loglik, ("approach", problem.chart, problem.solver, problem.block_rows), make)(base, data, z)
     return np.array(near), np.array(steps)
-
-
-def fingerprint(data: Tree) -> np.ndarray:
-    """Two checksums (2,) uint32 of shapes, types and bytes: whether two fits saw the same data. Beyond 16 MB a leaf is sampled."""
-    first, second = 1, 0
-    for leaf in jax.tree.leaves(data):
-        values = np.asarray(leaf)
-        stride = max(1, values.nbytes // 2**24)
-        sample = np.ascontiguousarray(values[::stride] if values.ndim else values)
-        told = f"{values.shape}{values.dtype}".encode()
-        first, second = zlib.adler32(sample.view(np.uint8).data if sample.size else b"", zlib.adler32(told, first)), zlib.crc32(sample.tobytes() + told, second)
-    return np.array([first, second], dtype=np.uint32)
 
 
 # ---------------------------------------------------------------- under a trace
@@ -266,14 +259,14 @@ def _traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, .
     engine = engine_of(problem, loglik, base, data, codes)
     z, verdict, reached, extra = _root(problem, engine.evaluate, base, problem.chart.to_free(base))
     n = jnp.asarray(count(loglik, data, lambda: _term_count(problem, base, data)), base.dtype)
-    return complete(problem, engine, base, verdict, reached, z, n, jnp.zeros(2, jnp.uint32), extra)
+    return complete(problem, engine, base, verdict, reached, engine.evaluate(z), n, jnp.zeros(2, jnp.uint32), extra)
 
 
 def _traced_dtype(dtype: Any) -> Any:
     own = jnp.zeros(()).dtype
     if dtype is not None and np.dtype(dtype) == np.float64 and own != np.float64:
         raise ValueError("dtype='float64' inside a trace needs float64 switched on around it: with jax.enable_x64(True): …")
-    return own if dtype is None else _host_dtype(dtype)
+    return own if dtype is None else host_dtype(dtype)
 
 
 def _refuse_non_float(params: Tree) -> None:

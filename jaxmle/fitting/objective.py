@@ -49,14 +49,14 @@ class Objective:
         """ℓ alone, for first-order methods."""
         return jnp.sum(terms_of(self.loglik, self.layout.unravel(self.to_user(z)), self.data))
 
-    def __call__(self, z: Array) -> tuple[Point, User]:
-        """Value, score and Hessian at z (k,), on both scales."""
+    def __call__(self, z: Array) -> Point:
+        """Value, score and Hessian at z (k,); the same on the user's scale in ``aux``."""
         x = self.to_user(z)
         at = sums(self.loglik, self.layout, x, self.data, block_rows=self.block_rows)
         jacobian = jax.jacfwd(self.to_user)(z)
         score, hessian = self._pull_back(z, at, jacobian)
         curvature = None if self.curvature == "observed" else self._curvature(x, jacobian)
-        return Point(z, at.value, at.absolute, score, hessian, curvature), User(x, jacobian, at.score, at.hessian)
+        return Point(z, at.value, at.absolute, score, hessian, curvature, User(x, jacobian, at.score, at.hessian))
 
     def _pull_back(self, z: Array, at: Sums, jacobian: Array) -> tuple[Array, Array]:
         """∂ℓ/∂z = T's and ∂²ℓ/∂z∂z' = T'HT + Σ_j s_j ∂²x_j/∂z∂z'."""
@@ -82,7 +82,7 @@ class Objective:
 
     def curvatures(self, z: Array) -> dict[str, Array]:
         """Every curvature of −ℓ that the likelihood can give, for second-order optax transformations."""
-        point, user = self(z)
+        point, user = (at := self(z)), at.aux
         out = {"hessian": -point.hessian}
         for kind in ("expected", "opg"):
             try:

@@ -44,8 +44,8 @@ def _first_bad(value: np.ndarray) -> str:
     return f"{value[where]} at index {list(where)}" if where else str(value)
 
 
-def host_data(data: Tree, dtype: Any) -> Tree:
-    """``data`` as arrays: floats in ``dtype``, integers and booleans as they are; strings, objects and NaN are refused by name and row."""
+def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
+    """``data`` as arrays: floats in ``dtype``, integers and booleans as they are; strings, objects and (unless ``nan``) NaN are refused by name."""
 
     def convert(path: Any, leaf: Any) -> Any:
         name = "data" + jax.tree_util.keystr(path)
@@ -62,7 +62,7 @@ def host_data(data: Tree, dtype: Any) -> Tree:
         if kind not in "fiubV" or (kind == "V" and value.dtype != jnp.bfloat16):
             raise TypeError(f"{name} has dtype {value.dtype}; data must be real numbers, integers or booleans")
         if kind in "fV":
-            value = _floats(name, value, dtype)
+            value = np.asarray(value).astype(dtype, copy=False) if nan else _floats(name, value, dtype)
         return value
 
     checked = jax.tree_util.tree_map_with_path(convert, data)

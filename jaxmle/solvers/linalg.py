@@ -40,11 +40,12 @@ def rarely(needed: Array, rare: Callable[..., Any], usual: Callable[..., Any], *
         full = jax.tree.map(lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *jnp.shape(x))), (needed, *args), tuple(batched))
         needed, args = full[0], full[1:]
 
-        def mixed(*args: Any) -> Any:
+        def mixed(out: Any, *args: Any) -> Any:
             pick = lambda a, b: jnp.where(needed.reshape(needed.shape + (1,) * (a.ndim - 1)), a, b)  # noqa: E731
-            return jax.tree.map(pick, jax.vmap(rare)(*args), jax.vmap(usual)(*args))
+            return jax.tree.map(pick, jax.vmap(rare)(*args), out)
 
-        out = jax.lax.cond(jnp.any(needed), mixed, jax.vmap(usual), *args)
+        out = jax.vmap(usual)(*args)
+        out = jax.lax.cond(jnp.any(needed), mixed, lambda out, *args: out, out, *args)
         return out, jax.tree.map(lambda _: True, out)
 
     return choose(needed, *args)

@@ -42,6 +42,7 @@ class Point(NamedTuple):
     score: Array
     hessian: Array
     curvature: Array | None = None  # what directions are taken from, where that is not −hessian
+    aux: Any = None  # whatever else the evaluation found and its caller wants back at the end
 
 
 class Signature(NamedTuple):
@@ -127,7 +128,8 @@ def start(z: Array, like: Point) -> State:
     xp = namespace(z)
     zero, one, count, yes = xp.zeros((), z.dtype), xp.ones((), z.dtype), xp.zeros((), dtype=xp.int32), xp.ones((), dtype=bool)
     flat, square = xp.zeros_like(z), xp.zeros((z.shape[0], z.shape[0]), z.dtype)
-    point = Point(z, -xp.inf * one, zero, flat, square, None if like.curvature is None else square)
+    blank = jax.tree.map(lambda leaf: xp.zeros(leaf.shape, leaf.dtype), like.aux)
+    point = Point(z, -xp.inf * one, zero, flat, square, None if like.curvature is None else square, blank)
     newton = NewtonStep(flat, xp.inf * one, ~yes, ~yes)
     signature = Signature(one, one, one)
     # No metric before the first point: a scale of zero lets that point's own take over.
@@ -283,14 +285,22 @@ def _propose(state: State) -> State:
     return state._replace(move=xp.where(running, move, 0.0), predicted=predicted, full=whole)
 
 
+def is_running(state: State, max_steps: int) -> Array:
+    """Whether the climb has neither ended nor spent its steps."""
+    return (state.phase != DONE) & (state.steps <= max_steps)
+
+
+def resume(evaluate: Callable[[Array], Point], state: State, max_steps: int) -> State:
+    """Climb on from a state under a trace, in one while_loop."""
+    cast = lambda state: jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), step(evaluate, state), state)  # noqa: E731
+    return jax.lax.while_loop(lambda state: is_running(state, max_steps), cast, state)
+
+
 def maximise(evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
     """Climb from z (k,) until the state is done or the steps are spent; in Python on the host, in one while_loop under a trace."""
-    running = lambda state: (state.phase != DONE) & (state.steps <= max_steps)  # noqa: E731
     if isinstance(z, np.ndarray):
         state = begin(evaluate, z)
-        while running(state):
+        while is_running(state, max_steps):
             state = step(evaluate, state)
         return state
-    like = jax.eval_shape(evaluate, z)
-    cast = lambda state: jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), step(evaluate, state), state)  # noqa: E731
-    return jax.lax.while_loop(running, cast, start(z, like))
+    return resume(evaluate, start(z, jax.eval_shape(evaluate, z)), max_steps)

@@ -1,0 +1,285 @@
+"""From what a user gives ``fit_batch`` to members that can be cut into chunks; everything that shapes and types can tell is checked here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.fitting.members import Ragged, Stacked, concatenated
+from jaxmle.likelihood.anatomy import parts_of
+from jaxmle.likelihood.checks import check_fixed, check_start, host_data, host_params
+from jaxmle.likelihood.combinators import Pool, Weight, Weights, weight
+from jaxmle.likelihood.contract import as_tree, terms_of
+from jaxmle.likelihood.covariance import cluster_codes
+from jaxmle.parameters.tree import Layout, layout_of
+
+Array = Any
+Tree = Any
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch, checked."""
+
+    loglik: Any  # as a tree; with weights of no value where they differ between members
+    bare: Any  # the same without the weights given to the batch
+    weight_kind: str | None
+    layout: Layout
+    base: np.ndarray  # (p,) or (b, p)
+    source: Stacked | Ragged  # of (data, weights or (), cluster codes)
+    dtype: np.dtype
+
+    @property
+    def largest(self) -> int:
+        return int(np.argmax(self.source.sizes.sum(axis=1)))
+
+    @property
+    def longest(self) -> int:
+        return int(self.source.sizes.sum(axis=1).max())
+
+
+def gathered(loglik: Any, params0: Tree, datasets: Tree, constraints: Tree, weights: Any, clusters: Any, in_axes: Any, params_axis: Any, dtype: np.dtype) -> Inputs:
+    """The inputs of a batch."""
+    if weights is not None and not isinstance(weights, Weights):
+        weight(loglik, weights)  # says what is wrong
+    tree = as_tree(loglik)
+    listed = isinstance(datasets, list)
+    source = _ragged(tree, datasets, weights, clusters, dtype) if listed else _stacked(tree, datasets, weights, clusters, in_axes, params0, params_axis, dtype)
+    constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
+    if params0 is None:
+        params0, params_axis = _starts(loglik, source, dtype), 0
+    params = host_params(params0, dtype)
+    batched = _has_axis(tree, params, constraints, source, params_axis, weights)
+    layout = layout_of(jax.tree.map(lambda leaf: leaf[0], params) if batched else params, constraints)
+    if batched:
+        members = [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(source.members)]
+        for i, member in enumerate(members):
+            try:
+                check_start(layout, member)
+            except ValueError as error:
+                raise ValueError(f"member {i}: {error}") from None
+        base = np.stack([layout.ravel(member) for member in members])
+    else:
+        check_start(layout, params)
+        base = layout.ravel(params)
+    check_fixed(tree, layout)
+    _check_own_weights(tree)
+    kind = None if weights is None else weights.kind
+    whole = tree if kind is None else weight(tree, Weights(np.zeros(0, dtype), kind))
+    return Inputs(whole, tree, kind, layout, base, source, dtype)
+
+
+def _check_own_weights(loglik: Any) -> None:
+    if isinstance(loglik, Weight):
+        raise ValueError("weights inside the likelihood cannot be cut into members: give them to fit_batch(weights=…)")
+    for part in parts_of(loglik):
+        _check_own_weights(part)
+
+
+# ---------------------------------------------------------------- stacked
+
+
+def _stacked(loglik: Any, datasets: Tree, weights: Any, clusters: Any, in_axes: Any, params0: Tree, params_axis: Any, dtype: np.dtype) -> Stacked:
+    data = host_data(datasets, dtype, nan=True)
+    axes = _axes(in_axes, data)
+    sizes: dict[int, str] = {}
+    moved = []
+    for (path, leaf), axis in zip(jax.tree_util.tree_leaves_with_path(data), axes, strict=True):
+        name = "datasets" + jax.tree_util.keystr(path)
+        leaf = np.asarray(leaf)
+        if axis is not None:
+            if leaf.ndim < 2:
+                raise ValueError(f"{name} has shape {leaf.shape}; a batch needs (members, rows, …). Data sets of unequal length go in a list.")
+            if not -leaf.ndim <= axis < leaf.ndim:
+                raise ValueError(f"in_axes gives axis {axis} to {name}, which has shape {leaf.shape}")
+            leaf = np.moveaxis(leaf, axis, 0)
+            sizes.setdefault(leaf.shape[0], name)
+        moved.append(leaf)
+    rows = {leaf.shape[0 if axis is None else 1] for leaf, axis in zip(moved, axes, strict=True)} if not isinstance(loglik, Pool) else set()
+    if len(rows) > 1:
+        raise ValueError(f"every leaf of a data set must share its rows; the leaves have {sorted(rows)} rows" + (". Data sets of unequal length go in a list." if len(moved) > 1 else ""))
+    w, w_axis = _matrix(weights.values if weights is not None else None, "weights", dtype)
+    labels, label_axis = (None, None) if clusters is None else _labels(clusters)
+    for extra, axis, name in ((w, w_axis, "weights"), (labels, label_axis, "clusters")):
+        if axis == 0:
+            sizes.setdefault(len(extra), name)
+    if params_axis == 0:
+        sizes.setdefault(len(np.asarray(jax.tree.leaves(params0)[0])), "params0")
+    if len(sizes) > 1:
+        raise ValueError("every leaf must have as many members: " + " and ".join(f"{name} has {b}" for b, name in list(sizes.items())[:2]))
+    if not sizes:
+        raise ValueError("nothing runs over members: in_axes is None for every leaf, and neither weights nor params0 have a leading axis")
+    members, n = next(iter(sizes)), next(iter(rows), None)
+    if not members or 0 in rows:
+        raise ValueError("the batch has no members" if not members else f"{next(iter(sizes.values()))} has no rows: a likelihood of no observations has no maximum")
+    if w is not None:
+        _check_weights(w, weights.kind, n)
+    codes, code_axis = _stacked_codes(labels, label_axis, members, n)
+    tree = (jax.tree.unflatten(jax.tree.structure(data), moved), () if w is None else w, codes)
+    shared = (*(axis is None for axis in axes), *(() if w is None else (w_axis is None,)), *([code_axis is None] * len(codes)))
+    return Stacked(tree, shared, members, len(axes))
+
+
+def _axes(in_axes: Any, data: Tree) -> list[int | None]:
+    """One axis for each leaf, from a prefix of the tree."""
+    try:
+        full = jax.tree.map(lambda axis, sub: jax.tree.map(lambda _: -10**6 if axis is None else axis, sub), in_axes, data, is_leaf=lambda a: a is None)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"in_axes must be an axis, None, or a tree like datasets: {error}") from None
+    axes = [None if axis == -10**6 else axis for axis in jax.tree.leaves(full)]
+    for axis in axes:
+        if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int)):
+            raise TypeError(f"in_axes holds {axis!r}; an axis is a whole number or None")
+    return axes
+
+
+def _matrix(values: Any, name: str, dtype: np.dtype) -> tuple[np.ndarray | None, int | None]:
+    if values is None:
+        return None, None
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiub" or array.ndim not in (1, 2):
+        raise ValueError(f"{name} must be numbers of shape (n,) or (members, n); got {array.dtype} {array.shape}")
+    return array.astype(dtype), 0 if array.ndim == 2 else None
+
+
+def _labels(clusters: Any) -> tuple[np.ndarray, int | None]:
+    labels = np.asarray(clusters)
+    if labels.ndim not in (1, 2):
+        raise ValueError(f"clusters must hold one label for each row, (n,) or (members, n); got {labels.shape}")
+    return labels, 0 if labels.ndim == 2 else None
+
+
+def _stacked_codes(labels: np.ndarray | None, axis: int | None, members: int, n: int | None) -> tuple[tuple[np.ndarray, ...], int | None]:
+    if labels is None:
+        return (), None
+    if labels.shape[-1] != n:
+        raise ValueError(f"clusters must hold one label for each of the {n} rows; got shape {labels.shape}")
+    if axis is None:
+        return cluster_codes(labels, n), None
+    return (codes_within(labels.reshape(-1), np.repeat(np.arange(members), n)).reshape(labels.shape),), 0
+
+
+def codes_within(labels: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """Integer codes 0, 1, … of labels, counted anew in each member; members in order."""
+    code = cluster_codes(labels, len(labels))[0]
+    kinds, which = np.unique(member.astype(np.int64) * (int(code.max(initial=0)) + 1) + code, return_inverse=True)
+    owner = kinds // (int(code.max(initial=0)) + 1)
+    first = np.searchsorted(owner, np.arange(int(member.max(initial=0)) + 1))
+    return (which.reshape(-1) - first[member]).astype(np.int32)
+
+
+def _check_weights(w: np.ndarray, kind: str, n: int | None, member: np.ndarray | None = None) -> None:
+    """Weights are finite, not negative, and whole where they are frequencies."""
+    if n is not None and w.shape[-1] != n:
+        raise ValueError(f"weights must have shape ({n},) or (members, {n}); got {w.shape}")
+    bad = np.argwhere(~(np.isfinite(w) & (w >= 0)) | ((w != np.floor(w)) & (kind == "frequency")))
+    if len(bad):
+        place = tuple(int(i) for i in bad[0])
+        rule = "must be finite and not negative" if not np.isfinite(w[place]) or w[place] < 0 else "count repeated rows and must be whole numbers (survey weights are jaxmle.sampling(w))"
+        where = f"member {place[0]}, row {place[1]}" if w.ndim == 2 else f"row {place[0]}" + ("" if member is None else f" of all rows, in member {member[place[0]]},")
+        raise ValueError(f"{kind} weights {rule}; {where} has {w[place]}")
+
+
+# ---------------------------------------------------------------- ragged
+
+
+def _ragged(loglik: Any, datasets: list[Tree], weights: Any, clusters: Any, dtype: np.dtype) -> Ragged:
+    if not datasets:
+        raise ValueError("datasets is an empty list: there is nothing to fit")
+    if all(isinstance(d, int | float | complex | str) for d in datasets):
+        raise TypeError("datasets is a list of numbers; a list holds one data set a member, such as [array_1, array_2]")
+    parts = len(loglik.members) if isinstance(loglik, Pool) else 1
+    arrays = [jax.tree.map(np.asarray, data) for data in datasets]
+    extra = [_listed(weights.values, datasets, "weights")] if weights is not None else []
+    extra += [_listed(clusters, datasets, "clusters")] if clusters is not None else []
+    rows, part, starts, sizes = concatenated(arrays, parts, extra)
+    return table(loglik, rows, part, starts, sizes, (None,) * parts, weights is not None, None if weights is None else weights.kind, clusters is not None, dtype)
+
+
+def table(
+    loglik: Any, rows: tuple[Any, ...], part: tuple[int, ...], starts: np.ndarray, sizes: np.ndarray, order: tuple[np.ndarray | None, ...],
+    weighted: bool, kind: str | None, clustered: bool, dtype: np.dtype,
+) -> Ragged:  # fmt: skip
+    """Members that stand in one table, checked. ``rows`` is (data, weights if any, labels if any)."""
+    data, *rest = rows
+    data = host_data(data, dtype, nan=True)
+    if not sizes.sum():
+        raise ValueError("no member has any rows")
+    member = np.repeat(np.arange(len(sizes)), sizes[:, 0])
+    w = ()
+    if weighted:
+        w = np.asarray(rest[0]).astype(dtype)
+        _check_weights(w, str(kind), None, member if order[0] is None else None)
+    codes: tuple[np.ndarray, ...] = ()
+    if clustered:
+        labels = np.asarray(rest[-1])
+        if order[0] is None:
+            codes = (codes_within(labels, member),)
+        else:
+            own = np.empty(len(labels), dtype=np.int32)
+            own[order[0]] = codes_within(labels[order[0]], member)
+            codes = (own,)
+    leaves = len(jax.tree.leaves(data))
+    whole = (data, w, codes)
+    kinds = (*part[:leaves], *([0] * len(jax.tree.leaves((w, codes)))))
+    return Ragged(whole, kinds, starts, sizes, order, leaves)
+
+
+def _listed(values: Any, datasets: list[Tree], name: str) -> list[np.ndarray]:
+    if not isinstance(values, list | tuple) or len(values) != len(datasets):
+        got = f"{len(values)} entries" if isinstance(values, list | tuple) else type(values).__name__
+        raise ValueError(f"with a list of {len(datasets)} data sets, {name} is a list with one array a member; got {got}")
+    return [np.asarray(v) for v in values]
+
+
+# ---------------------------------------------------------------- starts
+
+
+def _one(source: Stacked | Ragged, member: int) -> Tree:
+    rows = source.take(np.array([member]), tuple(int(n) for n in source.sizes[member])).rows[0]
+    flags = source.shared[: source.data_leaves]
+    return jax.tree.unflatten(jax.tree.structure(rows), [leaf if one else leaf[0] for leaf, one in zip(jax.tree.leaves(rows), flags, strict=True)])
+
+
+def _starts(loglik: Any, source: Stacked | Ragged, dtype: np.dtype) -> Tree:
+    if not hasattr(loglik, "start"):
+        raise ValueError("params0 is missing: give start values, such as {'beta': np.zeros(3), 'sigma': 1.0}; only a model with a method start(data) may go without")
+    filled = [member for member in range(source.members) if source.sizes[member].min() > 0]
+    found = {member: jax.tree.map(lambda leaf: np.asarray(leaf, dtype), loglik.start(_one(source, member))) for member in filled}
+    spare = found[filled[0]]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *(found.get(member, spare) for member in range(source.members)))
+
+
+def _has_axis(loglik: Any, params: Tree, constraints: Tree, source: Stacked | Ragged, axis: Any, weights: Any) -> bool:
+    """Whether the start values have a leading axis over members."""
+    leaves = jax.tree.leaves(params)
+    possible = all(leaf.ndim and leaf.shape[0] == source.members for leaf in leaves)
+    if axis == 0:
+        if not possible:
+            raise ValueError(f"params_axis=0 says that every leaf of params0 has a leading axis of {source.members} members; got shapes {[leaf.shape for leaf in leaves]}")
+        return True
+    if axis is None:
+        return False
+    if axis != "auto":
+        raise ValueError(f"params_axis must be 0, None or 'auto'; got {axis!r}")
+    if not possible:
+        return False
+    both = [_fits(loglik, tree, constraints, source) for tree in (jax.tree.map(lambda leaf: leaf[0], params), params)]
+    if all(both):
+        raise ValueError(f"params0 may be read as one start for all members or as one for each of the {source.members}: say params_axis=None or params_axis=0")
+    return both[0]
+
+
+def _fits(loglik: Any, params: Tree, constraints: Tree, source: Stacked | Ragged) -> bool:
+    """Whether a member's likelihood takes these start values: terms of the right shape and no error."""
+    try:
+        data = _one(source, int(np.argmax(source.sizes.sum(axis=1))))
+        layout_of(params, constraints)
+        jax.eval_shape(lambda params: terms_of(loglik, params, data), jax.tree.map(jnp.asarray, params))
+    except (ValueError, TypeError, IndexError, AttributeError, KeyError):
+        return False
+    return True

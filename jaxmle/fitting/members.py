@@ -1,0 +1,183 @@
+"""The data of many members: stacked along an axis, ragged lists, or one long table cut into groups; given out in padded chunks.
+
+A ragged member is padded to the length of its bucket with copies of one of its own rows at weight 0, so that the padding adds exactly
+nothing. Rows of the data, observation weights and cluster codes are cut and padded together: they are one tree of row-aligned leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmle.fitting.fingerprint import fingerprints
+
+Array = Any
+Tree = Any
+
+WASTE = 1.5  # padded cells over real ones that buckets may cost
+BUCKETS = 8
+
+
+class Chunk(NamedTuple):
+    """Some members, ready to run."""
+
+    rows: Tree  # leaves (b, length, ...), or (length, ...) where shared
+    padding: Array | None  # (b, length) 1 for a real row, 0 for padding; None where nothing is padded
+    data_id: np.ndarray  # (b, 2)
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Members along the leading axis of each leaf, or shared by all of them."""
+
+    rows: Tree
+    shared: tuple[bool, ...]  # one for each leaf
+    members: int
+    data_leaves: int  # how many of the leaves are data, not weights or codes
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Rows of each member, (b, parts)."""
+        length = max((np.shape(leaf)[0 if one else 1] for leaf, one in zip(jax.tree.leaves(self.rows), self.shared, strict=True)), default=1)
+        return np.full((self.members, 1), length)
+
+    def row_bytes(self) -> float:
+        """Bytes of one row of one member."""
+        return sum(leaf.nbytes / leaf.shape[0] / max(leaf.shape[1], 1) for leaf, one in zip(jax.tree.leaves(self.rows), self.shared, strict=True) if not one)
+
+    def take(self, index: np.ndarray, length: tuple[int, ...]) -> Chunk:
+        """The members ``index``; a run of neighbours is a view."""
+        run = len(index) > 0 and index[-1] - index[0] + 1 == len(index) and bool(np.all(np.diff(index) == 1))
+        cut = slice(index[0], index[-1] + 1) if run else index
+        leaves, treedef = jax.tree.flatten(self.rows)
+        taken = [leaf if one else leaf[cut] for leaf, one in zip(leaves, self.shared, strict=True)]
+        told = [np.broadcast_to(leaf, (len(index), *leaf.shape)) if one else leaf for leaf, one in zip(taken, self.shared, strict=True)][: self.data_leaves]
+        ids = fingerprints(told, None) if told else np.zeros((len(index), 2), np.uint32)
+        return Chunk(jax.tree.unflatten(treedef, taken), None, ids)
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Members of unequal length, end to end in one table; each part of a pool has a table of its own."""
+
+    rows: Tree  # leaves (total rows of the part, ...)
+    part: tuple[int, ...]  # which part each leaf belongs to
+    starts: np.ndarray  # (b, parts) the first row
+    sizes: np.ndarray  # (b, parts) how many
+    order: tuple[np.ndarray | None, ...]  # for each part the row of the table at each place; None where the table is in order
+    data_leaves: int
+    padded: bool = True  # False: a likelihood without terms cannot be padded, and members of equal length run together
+
+    @property
+    def members(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def shared(self) -> tuple[bool, ...]:
+        return (False,) * len(self.part)
+
+    def row_bytes(self) -> float:
+        """Bytes of one row of one member, with its weight."""
+        return 8.0 + sum(leaf.nbytes / max(leaf.shape[0], 1) for leaf in jax.tree.leaves(self.rows))
+
+    def take(self, index: np.ndarray, length: tuple[int, ...]) -> Chunk:
+        """The members ``index``, each part padded to its ``length``."""
+        places, kept = [], []
+        for k, wanted in enumerate(length):
+            at = np.arange(wanted)[None, :]
+            size, first = self.sizes[index, k][:, None], self.starts[index, k][:, None]
+            place = np.minimum(first + np.minimum(at, np.maximum(size - 1, 0)), max(self._total(k) - 1, 0))
+            order = self.order[k]
+            places.append(place if order is None else order[place])
+            kept.append((at < size).astype(np.float64))
+        leaves, treedef = jax.tree.flatten(self.rows)
+        taken = [leaf[places[k]] for leaf, k in zip(leaves, self.part, strict=True)]
+        ids = fingerprints(taken[: self.data_leaves], [self.sizes[index, k] for k in self.part[: self.data_leaves]])
+        return Chunk(jax.tree.unflatten(treedef, taken), np.concatenate(kept, axis=1) if self.padded else None, ids)
+
+    def _total(self, part: int) -> int:
+        return next(leaf.shape[0] for leaf, k in zip(jax.tree.leaves(self.rows), self.part, strict=True) if k == part)
+
+
+def concatenated(datasets: Sequence[Tree], parts: int, extra: Sequence[Tree]) -> tuple[Tree, tuple[int, ...], np.ndarray, np.ndarray]:
+    """A list of data sets end to end: rows, the part of each leaf, and starts and sizes (b, parts).
+
+    Args:
+        datasets: one tree for each member.
+        parts: of a pool; 1 for any other likelihood.
+        extra: further row-aligned trees, each a list with one entry a member; they belong to part 0.
+    """
+    trees = [(data, *more) for data, *more in zip(datasets, *extra, strict=True)]
+    first = jax.tree.structure(trees[0])
+    for member, tree in enumerate(trees):
+        if jax.tree.structure(tree) != first:
+            raise ValueError(f"datasets[{member}] has another structure than datasets[0]: {jax.tree.structure(tree[0])} against {jax.tree.structure(trees[0][0])}")
+    part = _parts(trees[0], parts)
+    columns = [np.concatenate(leaves) for leaves in zip(*map(jax.tree.leaves, trees), strict=True)]
+    sizes = np.array([_sizes(tree, part, parts, member) for member, tree in enumerate(trees)], dtype=int).reshape(len(trees), parts)
+    starts = np.cumsum(sizes, axis=0) - sizes
+    return jax.tree.unflatten(first, columns), part, starts, sizes
+
+
+def _parts(tree: Tree, parts: int) -> tuple[int, ...]:
+    data, *rest = tree
+    own = [k for k, piece in enumerate(data) for _ in jax.tree.leaves(piece)] if parts > 1 else [0] * len(jax.tree.leaves(data))
+    return (*own, *([0] * len(jax.tree.leaves(rest))))
+
+
+def _sizes(tree: Tree, part: tuple[int, ...], parts: int, member: int) -> list[int]:
+    sizes = [-1] * parts
+    for (path, leaf), k in zip(jax.tree_util.tree_leaves_with_path(tree), part, strict=True):
+        if sizes[k] not in (-1, leaf.shape[0]):
+            raise ValueError(f"datasets[{member}]: {jax.tree_util.keystr(path[1:])} has {leaf.shape[0]} rows where another leaf has {sizes[k]}")
+        sizes[k] = leaf.shape[0]
+    return sizes
+
+
+# ---------------------------------------------------------------- buckets
+
+
+def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.ndarray]]:
+    """Members that run with one length: (lengths of the parts, member indices).
+
+    Lengths are powers of two. As few buckets as keep the padded cells under 1.5 times the real ones, at most eight for one part.
+    """
+    if len(np.unique(sizes, axis=0)) == 1:
+        return [(tuple(int(n) for n in sizes[0]), np.arange(len(sizes)))]
+    if not padded or sizes.shape[1] > 1:
+        wanted = sizes if not padded else 2 ** np.ceil(np.log2(np.maximum(sizes, 1))).astype(int)
+        kinds, which = np.unique(wanted, axis=0, return_inverse=True)
+        return [(tuple(int(n) for n in kind), np.flatnonzero(which.reshape(-1) == i)) for i, kind in enumerate(kinds)]
+    size = np.maximum(sizes[:, 0], 1)
+    powers = 2 ** np.ceil(np.log2(size)).astype(int)
+    candidates = np.unique(powers)
+    candidates[-1] = min(candidates[-1], max(int(size.max()), 1))  # the longest member needs no more than itself
+    count = np.array([np.sum(np.minimum(powers, candidates[-1]) == c) for c in candidates])
+    ends = _fewest(candidates, count, WASTE * size.sum())
+    of = np.searchsorted(candidates[ends], np.minimum(powers, candidates[-1]))
+    return [((int(candidates[end]),), np.flatnonzero(of == i)) for i, end in enumerate(ends) if np.any(of == i)]
+
+
+def _fewest(lengths: np.ndarray, count: np.ndarray, budget: float) -> list[int]:
+    """The positions of the fewest lengths (at most eight) at which members can be run so that padded cells stay within budget."""
+    m = len(lengths)
+    total = np.concatenate([[0], np.cumsum(count)])
+    cost = np.full((BUCKETS + 1, m + 1), np.inf)
+    back = np.zeros((BUCKETS + 1, m + 1), dtype=int)
+    cost[0, 0] = 0.0
+    for used in range(1, BUCKETS + 1):
+        for end in range(1, m + 1):
+            options = cost[used - 1, :end] + lengths[end - 1] * (total[end] - total[:end])
+            back[used, end] = int(np.argmin(options))
+            cost[used, end] = options[back[used, end]]
+    within = [used for used in range(1, BUCKETS + 1) if cost[used, m] <= budget]
+    used = within[0] if within else int(np.argmin(cost[1:, m])) + 1
+    ends, end = [], m
+    while used:
+        ends.append(end - 1)
+        end, used = back[used, end], used - 1
+    return ends[::-1]

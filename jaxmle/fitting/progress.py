@@ -1,0 +1,69 @@
+"""Progress of a long run: a line that rewrites itself on a terminal, lines in a log, nothing for the first two seconds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+QUIET = 2.0  # seconds
+LOGGED = 15.0  # seconds between two lines of a log
+WIDTH = 24
+
+
+class Progress:
+    """Counts fits as they end, from the host."""
+
+    def __init__(self, total: int, shown: bool | None, about: str = "", stream: TextIO | None = None) -> None:
+        self.total, self.done, self.about = total, 0, about
+        self.stream = sys.stderr if stream is None else stream
+        self.shown = shown
+        self.terminal = bool(getattr(self.stream, "isatty", lambda: False)())
+        self.begun = time.monotonic()
+        self.told = self.begun
+        self.lines = 0
+        self.before = 0  # fits that a checkpoint brought
+
+    def resumed(self, fits: int) -> None:
+        self.done = self.before = fits
+
+    def add(self, fits: int) -> None:
+        """So many more fits have ended."""
+        self.done += fits
+        now = time.monotonic()
+        if self.shown is False or (self.shown is None and now - self.begun < QUIET):
+            return
+        if now - self.told >= (0.1 if self.terminal else LOGGED) or self.lines == 0:
+            self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        if self.lines == 0 and self.about:
+            self.stream.write(f"jaxmle.fit_batch: {self.about}\n")
+        self.told, self.lines = now, self.lines + 1
+        line = f"jaxmle.fit_batch: {self.line(now - self.begun)}"
+        self.stream.write(f"\r{line}\x1b[K" if self.terminal else f"{line}\n")
+        self.stream.flush()
+
+    def line(self, seconds: float) -> str:
+        """Fits done, rate and time remaining."""
+        rate = (self.done - self.before) / max(seconds, 1e-9)
+        left = (self.total - self.done) / rate if rate > 0 else float("inf")
+        full = int(WIDTH * self.done / max(self.total, 1))
+        return f"[{'#' * full}{'.' * (WIDTH - full)}] {self.done:,} of {self.total:,} fits, {rate:,.0f} a second, {clock(left)} left"
+
+    def close(self) -> None:
+        if self.lines:
+            now = time.monotonic()
+            self._tell(now)
+            if self.terminal:
+                self.stream.write("\n")
+                self.stream.flush()
+
+
+def clock(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if not seconds < 1e7:
+        return "unknown time"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
