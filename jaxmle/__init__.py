@@ -1,7 +1,9 @@
 """jaxmle: maximum likelihood for any log-likelihood written as a pure JAX function."""
 
 from jaxmle import datasets, solvers
+from jaxmle.data import GroupFits, fit_groups
 from jaxmle.fitting import Fit, Witness, fit, fit_batch
+from jaxmle.fitting.store import FitError
 from jaxmle.inference import Delta, delta
 from jaxmle.likelihood import (
     enumeration,
@@ -34,8 +36,8 @@ from jaxmle.solvers import Status
 __version__ = "0.1.0"
 
 __all__ = [
-    "Delta", "Fit", "Status", "Witness", "correlation", "covariance", "datasets", "delta", "enumeration", "evaluate", "exact", "fit", "fit_batch", "fix",
-    "frequency", "hessian", "information", "information_error", "interval", "linear", "lower", "negative", "nll", "normal_prior", "ordered",
-    "penalize", "pool", "positive", "regression", "ridge", "sampling", "score", "scores", "simplex", "simulation", "solvers", "tie",
-    "upper", "vcov", "weight", "with_response",
+    "Delta", "Fit", "FitError", "GroupFits", "Status", "Witness", "correlation", "covariance", "datasets", "delta", "enumeration", "evaluate", "exact",
+    "fit", "fit_batch", "fit_groups", "fix", "frequency", "hessian", "information", "information_error", "interval", "linear", "lower",
+    "negative", "nll", "normal_prior", "ordered", "penalize", "pool", "positive", "regression", "ridge", "sampling", "score", "scores",
+    "simplex", "simulation", "solvers", "tie", "upper", "vcov", "weight", "with_response",
 ]  # fmt: skip

@@ -1,33 +1,43 @@
 """``fit_batch``: one likelihood on thousands to millions of data sets; the same record as ``fit`` with a leading axis.
 
-Members are cut into chunks (``schedule``), padded where they are ragged (``members``), and run through two compiled rounds (``block``):
-the first to a cap of steps, the last for the members that the first left open, gathered from all chunks. At most eight lengths, each
-with a first round, and one last round or as many: that bounds the number of compilations.
+Members are cut into chunks (``schedule``), padded where they are ragged (``members``). A chunk climbs in lockstep: a program of the user's
+likelihood evaluates the members that still climb (``block``), one that knows no likelihood moves them on (``lockstep``). The first round
+ends at a cap of steps; the members that it leaves open are gathered from all chunks for a last one, in chunks of the same shape. So the
+likelihood is compiled once for each length of data, of which there are at most eight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.fitting.block import Members, blocks_of
+from jaxmle.fitting import block as passes
+from jaxmle.fitting import lockstep
+from jaxmle.fitting.block import Form, Members, lay, over_blocks
 from jaxmle.fitting.checkpoint import Checkpoint, digest, model_digest
-from jaxmle.fitting.engine import Problem, pose
+from jaxmle.fitting.engine import Problem, needs_pass, pose
 from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
 from jaxmle.fitting.inputs import Inputs, gathered
+from jaxmle.fitting.lockstep import is_open, machine
 from jaxmle.fitting.members import Ragged, buckets
+from jaxmle.fitting.objective import User
 from jaxmle.fitting.progress import Progress
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.schedule import Schedule, cores, cut, free_bytes, resident_bytes
 from jaxmle.likelihood.combinators import Weights, weight
 from jaxmle.likelihood.contract import need_terms, terms_of
-from jaxmle.likelihood.host import compiled, precision, tracing
+from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
+from jaxmle.solvers.loop import Point, start
+from jaxmle.solvers.methods import LBFGS, Optax
+from jaxmle.solvers.status import Status
 
 Array = Any
 Tree = Any
@@ -103,7 +113,7 @@ def _check_first(problem: Problem, inputs: Inputs) -> None:
     """What shapes say is wrong of one member is wrong of all: said before anything is compiled."""
     largest = inputs.largest
     member = _member(inputs, np.array([largest]), tuple(int(n) for n in inputs.source.sizes[largest]))
-    one = jax.tree.unflatten(member.treedef, [leaf if same else leaf[0] for leaf, same in zip(member.leaves, member.shared, strict=True)])
+    one = jax.tree.unflatten(member.form.treedef, [leaf if same else leaf[0] for leaf, same in zip(member.leaves, member.form.shared, strict=True)])
     shape = jax.eval_shape(lambda m: terms_of(m.loglik, inputs.layout.unravel(m.base), m.data), one).shape
     wanted = problem.kind not in ("observed", "expected", None) and problem.mode == "ML"
     if wanted and not shape:
@@ -131,8 +141,8 @@ class _Leaves:
     """Flat ``Members``."""
 
     leaves: list[Array]
-    shared: tuple[bool, ...]
-    treedef: Any
+    form: Form
+    data_id: np.ndarray
 
 
 def _member(inputs: Inputs, index: np.ndarray, length: tuple[int, ...]) -> _Leaves:
@@ -146,9 +156,58 @@ def _member(inputs: Inputs, index: np.ndarray, length: tuple[int, ...]) -> _Leav
     if chunk.padding is not None:
         loglik, same = weight(loglik, Weights(chunk.padding.astype(inputs.dtype), "frequency")), weight(same, Weights(False, "frequency"))
     base = inputs.base[index] if inputs.base.ndim == 2 else inputs.base
-    leaves, treedef = jax.tree.flatten(Members(loglik, base, data, codes, chunk.data_id))
-    shared = tuple(jax.tree.leaves(Members(same, inputs.base.ndim == 1, flags[0], flags[2], False)))
-    return _Leaves(leaves, shared, treedef)
+    leaves, treedef = jax.tree.flatten(Members(loglik, base, data, codes))
+    shared = tuple(jax.tree.leaves(Members(same, inputs.base.ndim == 1, flags[0], flags[2])))
+    return _Leaves(leaves, Form(treedef, shared), chunk.data_id)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """A piece on the device: what its members can be asked."""
+
+    run: _Run
+    form: Form
+    own: list[Array]
+    common: list[Array]
+    base: np.ndarray  # (seats, p)
+    data_id: np.ndarray
+    wanted: np.ndarray  # (seats,) whether a member of its own sits there
+
+    def ask(self, name: str, wanted: np.ndarray, *args: Any) -> Any:
+        return self.run.program(name, self.form)(self.own, self.common, wanted, args)
+
+    def evaluate(self, z: Array, wanted: np.ndarray) -> Point:
+        return self.ask("evaluate", wanted, z)
+
+    def climb(self, cap: int) -> tuple[Any, Array]:
+        """The states after at most ``cap`` steps, and the steps of a first-order method before them."""
+        z, extra = machine(_to_free, (self.run.problem.chart,), self.run.mesh)(self.base), np.zeros(len(self.wanted), np.int32)
+        if isinstance(self.run.problem.solver, LBFGS | Optax):
+            z, extra = self.ask("approached", self.wanted, z)
+        return lockstep.climb(self.evaluate, z, self.wanted, cap, self.run.mesh), extra
+
+    def conclude(self, state: Any, limit: Any, steps: Array) -> Fit:
+        run = self.run
+        neutral = run.problem.neutral
+        found = lockstep.judged(neutral, self.base, state, limit, run.mesh)
+        if needs_pass(run.problem.kind):
+            found = found._replace(extra=self.ask("further", self.wanted, found.verdict.point, found.verdict))
+        failed = np.asarray(found.verdict.status) == int(Status.NONFINITE)
+        if limit is not None and np.any(failed & self.wanted):
+            row = self.ask("first_bad", failed & self.wanted, found.verdict.point.aux.x)
+            found = found._replace(extra=found.extra._replace(row=np.where(failed, np.asarray(row), np.asarray(found.extra.row))))
+        fit = lockstep.finished(neutral, self.base, found, self.ask("counted", self.wanted), self.data_id, steps, run.mesh)
+        return run.named(fit)
+
+    def last(self, state: Any) -> Fit:
+        run = self.run
+        state = lockstep.climb_on(self.evaluate, state, self.wanted, run.problem.max_steps, run.mesh)
+        limit = lockstep.explore(self.evaluate, state, self.wanted, run.mesh)
+        return self.conclude(state, limit, np.zeros(len(self.wanted), np.int32))
+
+
+def _to_free(chart: Any, base: Array) -> Array:
+    return chart.to_free(base)
 
 
 class _Run:
@@ -157,6 +216,7 @@ class _Run:
     def __init__(self, problem: Problem, inputs: Inputs, block: int | None, devices: Any, progress: bool | None, checkpoint: Any) -> None:
         self.problem, self.inputs, self.block = problem, inputs, block
         self.devices = _devices(devices)
+        self.mesh = jax.sharding.Mesh(np.array(self.devices), ("member",)) if len(self.devices) > 1 else None
         self.workers = cores() if len(self.devices) == 1 and self.devices[0].platform == "cpu" else 1
         self.free = free_bytes() if self.devices[0].platform == "cpu" else _device_bytes(self.devices)
         self.checkpoint = Checkpoint(checkpoint, self._identity() if checkpoint is not None else {})
@@ -211,8 +271,8 @@ class _Run:
         source = inputs.source
         length = tuple(int(n) for n in source.sizes[0])
         one = _member(inputs, np.zeros(1, int), length)
-        leaves = [np.asarray(leaf) if same else np.asarray(leaf[0]) for leaf, same in zip(one.leaves, one.shared, strict=True)]
-        call = lambda leaves: (lambda m: terms_of(m.loglik, inputs.layout.unravel(m.base), m.data))(jax.tree.unflatten(one.treedef, leaves))  # noqa: E731
+        leaves = [np.asarray(leaf) if same else np.asarray(leaf[0]) for leaf, same in zip(one.leaves, one.form.shared, strict=True)]
+        call = lambda leaves: (lambda m: terms_of(m.loglik, inputs.layout.unravel(m.base), m.data))(jax.tree.unflatten(one.form.treedef, leaves))  # noqa: E731
         ids = [source.take(index, length_).data_id.tobytes() for length_, members in buckets(source.sizes, getattr(source, "padded", True)) for index in np.array_split(members, max(1, len(members) // 4096))]
         extra = [np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(source.rows[1:])]
         fixed = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(inputs.loglik)]
@@ -224,41 +284,47 @@ class _Run:
 
     # ------------------------------------------------------------ the programs
 
-    def _program(self, treedef: Any, shared: tuple[bool, ...], first: bool) -> Callable[..., Any]:
-        """The compiled round, kept on the user's function; it must not keep that function alive."""
-        bare, mesh = replace(self.problem, loglik=None), self._mesh()
-        skeleton = jax.tree.unflatten(treedef, list(range(treedef.num_leaves)))
+    def program(self, name: str, form: Form) -> Callable[..., Any]:
+        """A pass over the data of a chunk, compiled; kept on the user's function, which it must not keep alive."""
+        bare, mesh = (self.problem.bare if name == "further" else self.problem.neutral), self.mesh
+        skeleton = jax.tree.unflatten(form.treedef, list(range(form.treedef.num_leaves)))
         loglik, others = skeleton.loglik, skeleton._replace(loglik=None)
 
         def make(portable: Any) -> Callable[..., Any]:
-            whole_tree = jax.tree.structure(others._replace(loglik=portable))
+            own_form = Form(jax.tree.structure(others._replace(loglik=portable)), form.shared)
 
-            def run(steps: Array, own: list[Array], common: list[Array], states: Any) -> Any:
-                return blocks_of(bare, whole_tree, shared, own, common, steps, states)
+            def run(own: list[Array], common: list[Array], wanted: Array, args: Any) -> Any:
+                if name == "lay":
+                    return lay(own_form, own, common)
+                blocks, lanes = own[0].shape[:2]
+                fold = lambda leaf: leaf.reshape(blocks, lanes, *leaf.shape[1:])  # noqa: E731
+                one = partial(getattr(passes, name), bare)
+                out = over_blocks(one, own_form, own, common, fold(wanted), jax.tree.map(fold, args))
+                return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
 
             if mesh is None:
                 return run
             axis, whole = jax.sharding.PartitionSpec("member"), jax.sharding.PartitionSpec()
-            return jax.shard_map(run, mesh=mesh, in_specs=(whole, axis, whole, axis), out_specs=axis, check_vma=False)
+            return jax.shard_map(run, mesh=mesh, in_specs=(axis, whole, axis, axis), out_specs=axis, check_vma=False)
 
         where = tuple(device.id for device in self.devices)
-        key = ("batch", first, bare.chart, bare.solver, bare.kind, bare.block_rows, bare.max_steps, shared, jax.tree.structure(others), where)
+        key = ("batch", name, bare, form.shared, jax.tree.structure(others), where)
         return compiled(loglik, key, make)
 
-    def _mesh(self) -> Any:
-        return jax.sharding.Mesh(np.array(self.devices), ("member",)) if len(self.devices) > 1 else None
+    def named(self, fit: Fit) -> Fit:
+        """The record with what the programs did not need to know."""
+        problem = self.problem
+        return replace(fit, vcov_kind="none" if problem.kind is None else str(problem.label), mode=problem.mode, weighting=problem.weighting)
 
-    def _call(self, piece: _Piece, steps: int, states: list[np.ndarray] | None, treedef: Any = None) -> Any:
-        """Run one piece; leaves of the result come back as NumPy arrays (seats, ...)."""
+    def load(self, piece: _Piece) -> _Chunk:
+        """The data of a piece, on the device and laid out."""
         flat = _member(self.inputs, piece.seats, piece.length)
         shape = (piece.schedule.blocks, piece.schedule.lanes)
-        fold = lambda leaf: np.asarray(leaf).reshape(*shape, *np.shape(leaf)[1:])  # noqa: E731
-        own = [fold(leaf) for leaf, same in zip(flat.leaves, flat.shared, strict=True) if not same]
-        common = [leaf for leaf, same in zip(flat.leaves, flat.shared, strict=True) if same]
-        folded = None if states is None else jax.tree.unflatten(treedef, [fold(leaf) for leaf in states])
-        with precision(self.inputs.dtype), jax.default_device(self.devices[0] if len(self.devices) == 1 else None):
-            out = self._program(flat.treedef, flat.shared, states is None)(np.int32(steps), own, common, folded)
-            return jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), out)
+        own = [np.asarray(leaf).reshape(*shape, *np.shape(leaf)[1:]) for leaf, same in zip(flat.leaves, flat.form.shared, strict=True) if not same]
+        common = [jnp.asarray(leaf) for leaf, same in zip(flat.leaves, flat.form.shared, strict=True) if same]
+        wanted = np.arange(piece.schedule.members) < len(piece.index)
+        base = np.broadcast_to(self.inputs.base[piece.seats] if self.inputs.base.ndim == 2 else self.inputs.base, (piece.schedule.members, self.problem.layout.p))
+        return _Chunk(self, flat.form, self.program("lay", flat.form)(own, common, wanted, ()), common, base, flat.data_id, wanted)
 
     # ------------------------------------------------------------ the rounds
 
@@ -272,8 +338,7 @@ class _Run:
             raise KeyboardInterrupt(f"fit_batch was stopped after {self.progress.done:,} of {self.progress.total:,} fits.{kept}") from None
         finally:
             self.progress.close()
-        found = jax.tree.unflatten(self.treedef, self.leaves)
-        return replace(found, weighting=self.problem.weighting)
+        return jax.tree.unflatten(self.treedef, self.leaves)
 
     def _round(self, pieces: list[_Piece], run: Callable[[_Piece], list[np.ndarray]]) -> None:
         """Run pieces: the first alone, since it compiles and sets the cap, the rest by threads; results are taken in as they come."""
@@ -318,39 +383,57 @@ class _Run:
         """Shapes of the record and of a member's state, by abstract evaluation only: needed to read a checkpoint."""
         if self.checkpoint.folder is None or not self.checkpoint.schedule.get("cap"):
             return False
-        piece = self.pieces[0]
-        flat = _member(self.inputs, piece.seats[:1], piece.length)
-        own = [np.asarray(leaf)[None] for leaf, same in zip(flat.leaves, flat.shared, strict=True) if not same]
-        common = [leaf for leaf, same in zip(flat.leaves, flat.shared, strict=True) if same]
-        bare = replace(self.problem, loglik=None)
-        out = jax.eval_shape(lambda own, common: blocks_of(bare, flat.treedef, flat.shared, own, common, jnp.int32(1), None), own, common)
-        self._shapes(out, 2)
+        k, p = self.problem.chart.k, self.problem.layout.p
+        like = lambda *shape: jax.ShapeDtypeStruct(shape, self.inputs.dtype)  # noqa: E731
+        curvature = None if self.problem.solver.curvature == "observed" else like(k, k)
+        point = Point(like(k), like(), like(), like(k), like(k, k), curvature, User(like(p), like(p, k), like(p), like(p, p)))
+        state = jax.eval_shape(start, like(k), point)
+        neutral = self.problem.neutral
+
+        def record(base: Array, state: Any, n: Array, data_id: Array) -> Any:
+            found = lockstep._judged(neutral, base, state, lockstep.unexplored(state))
+            return lockstep._finished(neutral, base, found.verdict, found.reached, found.extra, n, data_id, jnp.zeros((), jnp.int32))
+
+        self._shapes(self.named(jax.eval_shape(record, like(p), state, like(), jax.ShapeDtypeStruct((2,), np.uint32))), state, 0)
         return True
 
-    def _shapes(self, out: Any, lead: int) -> None:
-        """Room for the record of all members; ``lead`` axes of the round's leaves run over members."""
-        self.treedef, self.state_tree = jax.tree.structure(out.fit), jax.tree.structure(out.state)
-        fits = jax.tree.leaves(out.fit)
-        self.leaves = [np.zeros((self.inputs.source.members, *leaf.shape[lead:]), leaf.dtype) for leaf in fits]
+    def _shapes(self, fit: Any, state: Any, lead: int) -> None:
+        """Room for the record of all members; the first ``lead`` axes of each leaf run over members."""
+        self.treedef, self.state_tree = jax.tree.structure(fit), jax.tree.structure(state)
+        self.leaves = [np.zeros((self.inputs.source.members, *leaf.shape[lead:]), leaf.dtype) for leaf in jax.tree.leaves(fit)]
 
     def _run_first(self, piece: _Piece) -> list[np.ndarray]:
         """The arrays of a first round: fits, then the seats that stay open and their states."""
-        out = self._call(piece, min(self.checkpoint.schedule.get("cap", PILOT), self.problem.max_steps), None)
-        if self.treedef is None:
-            self._shapes(out, 1)
-        count = len(piece.index)
-        if "cap" not in self.checkpoint.schedule:
-            ended = out.fit.steps[:count][~out.open[:count]]
-            median = int(np.median(ended)) if len(ended) else PILOT
-            self.checkpoint.remember(cap=median + 1 + MARGIN)
-        seats = np.flatnonzero(out.open[:count])
-        return [*(leaf[:count] for leaf in jax.tree.leaves(out.fit)), seats, *(leaf[seats] for leaf in jax.tree.leaves(out.state))]
+        with self._context():
+            chunk = self.load(piece)
+            steps = min(self.checkpoint.schedule.get("cap", PILOT), self.problem.max_steps)
+            state, extra = chunk.climb(steps)
+            left = np.asarray(machine(is_open, (), self.mesh)(state, np.full(len(chunk.wanted), self.problem.max_steps, np.int32)))
+            fit = to_numpy(chunk.conclude(state, None, extra))
+            count = len(piece.index)
+            if self.treedef is None:
+                self._shapes(fit, state, 1)
+            if "cap" not in self.checkpoint.schedule:
+                ended = fit.steps[:count][~left[:count]]
+                self.checkpoint.remember(cap=(int(np.median(ended)) if len(ended) else PILOT) + 1 + MARGIN)
+            seats = np.flatnonzero(left[:count])
+            return [*(leaf[:count] for leaf in jax.tree.leaves(fit)), seats, *(np.asarray(leaf)[seats] for leaf in jax.tree.leaves(state))]
 
     def _run_last(self, piece: _Piece) -> list[np.ndarray]:
+        """The arrays of a last round: fits; nothing stays open."""
         index, states = self._gathered
         place = np.searchsorted(index, piece.seats)
-        out = self._call(piece, self.problem.max_steps, [leaf[place] for leaf in states], self.state_tree)
-        return [*(leaf[: len(piece.index)] for leaf in jax.tree.leaves(out)), np.zeros(0, int)]
+        with self._context():
+            chunk = self.load(piece)
+            state = jax.tree.unflatten(self.state_tree, [leaf[place] for leaf in states])
+            fit = to_numpy(chunk.last(state))
+            return [*(leaf[: len(piece.index)] for leaf in jax.tree.leaves(fit)), np.zeros(0, int)]
+
+    @contextmanager
+    def _context(self) -> Iterator[None]:
+        """Precision and device belong to a thread."""
+        with precision(self.inputs.dtype), np.errstate(all="ignore"), jax.default_device(self.devices[0] if self.mesh is None else None):
+            yield
 
     def _finish(self, piece: _Piece, arrays: list[np.ndarray], opened: dict[int, Any]) -> None:
         self.checkpoint.save(f"{piece.name}-{piece.number:06d}", arrays)
@@ -383,21 +466,10 @@ class _Run:
             groups.setdefault(longest if together else first[int(member)].length, []).append(int(member))
         pieces: list[_Piece] = []
         for length, members in sorted(groups.items()):
-            widest = max(first[m].schedule.lanes for m in members)
-            blocks = max(first[m].schedule.blocks for m in members)
-            schedule = _power(len(members), widest, blocks, len(self.devices))
+            schedule = next(piece.schedule for piece in self.pieces if piece.length == length)  # the programs are compiled already
             for start in range(0, len(members), schedule.members):
                 pieces.append(_Piece(len(pieces), "last", length, np.array(members[start : start + schedule.members]), schedule))
         return pieces
-
-
-def _power(members: int, lanes: int, blocks: int, devices: int) -> Schedule:
-    """Blocks and lanes that are powers of two, no larger than those of the first round."""
-    up = lambda n: 1 << max(0, int(n - 1).bit_length())  # noqa: E731
-    down = lambda n: 1 << max(0, int(n).bit_length() - 1)  # noqa: E731
-    width = min(up(-(-members // devices)), down(lanes))
-    depth = min(up(-(-members // (width * devices))), max(1, down(blocks // devices)))
-    return Schedule(width, depth * devices, -(-members // (width * depth * devices)))
 
 
 def _devices(devices: Any) -> list[Any]:

@@ -1,26 +1,22 @@
-"""A block of fits as one program: every member climbs to a cap of steps in one loop, and those that are done are judged at once.
+"""Passes over the data of many members: what one member's ``Engine`` does, for blocks of members, one block after the other.
 
-The first round judges members whose climb has ended and that need no excursion. The last round takes the others, gathered, from the
-state where they stopped: it climbs on, explores and judges. Blocks follow one another inside a program, each with a loop of its own, so
-that a slow member holds up its own block only.
+A block is small enough to stay in a core's cache. A block in which nobody wants the pass is left out: members that are done cost nothing.
+These are the only programs of a batch that contain the user's likelihood, one small program for each pass.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxmle.fitting.diagnosis import Limit, explore, needs_excursion, unexplored
-from jaxmle.fitting.engine import Engine, Problem, complete, engine_of, verdict_of
-from jaxmle.fitting.record import Fit
+from jaxmle.fitting.engine import Engine, Problem, beyond, engine_of
 from jaxmle.likelihood.anatomy import count
 from jaxmle.likelihood.regression import linear_designs, sharing
 from jaxmle.solvers.approach import approach
-from jaxmle.solvers.loop import NOT_FINITE, State, is_running, maximise, resume
-from jaxmle.solvers.methods import LBFGS, Optax
 
 Array = Any
 Tree = Any
@@ -30,80 +26,97 @@ class Members(NamedTuple):
     """What the members of a batch are made of: each leaf with a leading axis, or shared by all."""
 
     loglik: Tree  # a likelihood whose leaves (weights, held values) may differ between members
-    base: Array  # (p,) the start
+    base: Array  # (p,) values of the entries that do not move
     data: Tree
     codes: tuple[Array, ...]
-    data_id: Array
 
 
-class Round(NamedTuple):
-    """What one round of a member gives."""
+class Form(NamedTuple):
+    """How flat leaves make up ``Members``: static."""
 
-    fit: Fit
-    state: State
-    open: Array  # it needs the last round
+    treedef: Any
+    shared: tuple[bool, ...]  # for each leaf whether all members share it
+
+    def member(self, own: list[Array], common: list[Array]) -> Members:
+        ours, theirs = iter(common), iter(own)
+        return jax.tree.unflatten(self.treedef, [next(ours) if one else next(theirs) for one in self.shared])
+
+    def designs(self, own: list[Array], common: list[Array]) -> list[int]:
+        """Which of one member's own leaves are designs, to be laid out by columns."""
+        single = self.member(own, common)
+        flags = iter(jax.tree.leaves(linear_designs(single.loglik, single.data)))
+        start = len(jax.tree.leaves((single.loglik, single.base)))
+        stop = start + len(jax.tree.leaves(single.data))
+        marked = [next(flags) if start <= i < stop else False for i in range(len(self.shared))]
+        return [place for place, i in enumerate(i for i, one in enumerate(self.shared) if not one) if marked[i]]
+
+    def whole(self, own: list[Array], common: list[Array], turned: list[int]) -> Members:
+        """One member from leaves that ``lay`` has laid out; a regression is told which designs all members share."""
+        found = self.member([leaf.T if i in turned else leaf for i, leaf in enumerate(own)], common)
+        start = len(jax.tree.leaves((found.loglik, found.base)))
+        same = jax.tree.unflatten(jax.tree.structure(found.data), self.shared[start : start + len(jax.tree.leaves(found.data))])
+        return found._replace(loglik=sharing(found.loglik, found.data, same))
 
 
-def blocks_of(problem: Problem, treedef: Any, shared: tuple[bool, ...], own: list[Array], common: list[Array], steps: Array, states: State | None) -> Any:
-    """One round of (blocks, lanes) members, a block after the other: the first, capped at ``steps``, or the last, from ``states``.
+def _single(own: list[Array], axes: int) -> list[Any]:
+    return [jax.ShapeDtypeStruct(leaf.shape[axes:], leaf.dtype) for leaf in own]
+
+
+def lay(form: Form, own: list[Array], common: list[Array]) -> list[Array]:
+    """The leaves (blocks, lanes, ...) with each design by columns, once for all passes."""
+    turned = form.designs(_single(own, 2), common)
+    return [jnp.swapaxes(leaf, -1, -2) if i in turned else leaf for i, leaf in enumerate(own)]
+
+
+def over_blocks(one: Callable[..., Any], form: Form, own: list[Array], common: list[Array], wanted: Array, args: Any) -> Any:
+    """``one(member, *args)`` for members (blocks, lanes), where ``wanted``; zeros in blocks where nobody wants it.
 
     Args:
-        treedef: of ``Members``.
-        shared: for each leaf of it whether all members share it.
-        own: the leaves (blocks, lanes, ...) that differ.
-        common: the leaves that all share.
+        own: leaves (blocks, lanes, ...) as ``lay`` returns them.
+        args: a tuple of further trees with the same two leading axes.
     """
+    turned = form.designs(_single(own, 2), common)  # a design is one whichever way it is turned
+    call = jax.vmap(lambda own, args: one(form.whole(own, common, turned), *args))
 
-    def assembled(own: list[Array]) -> Members:
-        ours, theirs = iter(common), iter(own)
-        return jax.tree.unflatten(treedef, [next(ours) if one else next(theirs) for one in shared])
+    def block(slot: tuple[Array, list[Array], Any]) -> Any:
+        wanted, own, args = slot
+        shapes = jax.eval_shape(call, own, args)
+        skip = lambda own, args: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)  # noqa: E731
+        return jax.lax.cond(jnp.any(wanted), call, skip, own, args)
 
-    def block(args: tuple[list[Array], State | None]) -> Any:
-        single = jax.eval_shape(lambda own: assembled([leaf[0] for leaf in own]), args[0])
-        designs = jax.tree.leaves(linear_designs(single.loglik, single.data))
-        start = len(jax.tree.leaves((single.loglik, single.base)))
-        one_for_all = shared[start : start + len(designs)]
-        turned = [start + i for i, (design, same) in enumerate(zip(designs, one_for_all, strict=True)) if design and not same]
-
-        def member(own: list[Array], common: list[Array]) -> Members:
-            leaves = jax.tree.leaves(assembled(own))
-            back = jax.tree.unflatten(treedef, [leaf.T if i in turned else leaf for i, leaf in enumerate(leaves)])
-            same = jax.tree.unflatten(jax.tree.structure(back.data), one_for_all)
-            return back._replace(loglik=sharing(back.loglik, back.data, same))
-
-        places = [i for i, one in enumerate(shared) if not one]
-        laid = [jnp.swapaxes(leaf, -1, -2) if i in turned else leaf for i, leaf in zip(places, args[0], strict=True)]
-        if states is None:
-            return jax.vmap(lambda own: _first(problem, member(own, common), steps))(laid)
-        return jax.vmap(lambda own, state: _last(problem, member(own, common), state, steps))(laid, args[1])
-
-    return jax.lax.map(block, (own, states))
+    return jax.lax.map(block, (wanted, own, args))
 
 
-def _engine(problem: Problem, member: Members) -> Engine:
-    return engine_of(problem, member.loglik, member.base, member.data, member.codes)
+# ---------------------------------------------------------------- the passes
 
 
-def _first(problem: Problem, member: Members, cap: Array) -> Round:
-    problem = replace(problem, loglik=member.loglik)
-    engine = _engine(problem, member)._replace(first_bad=lambda x: jnp.asarray(-1))  # the last round looks for it
-    z, extra = problem.chart.to_free(member.base), jnp.zeros((), jnp.int32)
-    if isinstance(problem.solver, LBFGS | Optax):
-        objective = engine.evaluate
-        z, extra = approach(problem.solver, objective.value, objective, objective.curvatures, z)
-    state = maximise(engine.evaluate, z, cap)
-    wants = is_running(state, problem.max_steps) | needs_excursion(state) | (state.outcome == NOT_FINITE)
-    return Round(_settle(problem, engine, member, state, unexplored(state), extra), state, wants)
+def _engine(problem: Problem, member: Members) -> tuple[Problem, Engine]:
+    own = replace(problem, loglik=member.loglik)
+    return own, engine_of(own, member.loglik, member.base, member.data, member.codes)
 
 
-def _last(problem: Problem, member: Members, state: State, max_steps: Array) -> Fit:
-    problem = replace(problem, loglik=member.loglik)
-    engine = _engine(problem, member)
-    state = resume(engine.evaluate, state, max_steps)
-    return _settle(problem, engine, member, state, explore(engine.evaluate, state), jnp.zeros((), jnp.int32))
+def evaluate(problem: Problem, member: Members, z: Array) -> Any:
+    """Value, score and Hessian at z (k,)."""
+    return _engine(problem, member)[1].evaluate(z)
 
 
-def _settle(problem: Problem, engine: Engine, member: Members, state: State, limit: Limit, extra: Array) -> Fit:
-    verdict, reached = verdict_of(problem, member.base, state, limit)
-    n = jnp.asarray(count(member.loglik, member.data, lambda: 1), member.base.dtype)
-    return complete(problem, engine, member.base, verdict, reached, verdict.point, n, member.data_id, extra)
+def further(problem: Problem, member: Members, point: Any, verdict: Any) -> Any:
+    """The sandwich or the expected information at the end."""
+    own, engine = _engine(problem, member)
+    return beyond(str(own.kind), engine, point, verdict)
+
+
+def first_bad(problem: Problem, member: Members, x: Array) -> Array:
+    """The first term that is not finite."""
+    return _engine(problem, member)[1].first_bad(x)
+
+
+def counted(problem: Problem, member: Members) -> Array:
+    """n."""
+    return jnp.asarray(count(member.loglik, member.data, lambda: 1), member.base.dtype)
+
+
+def approached(problem: Problem, member: Members, z: Array) -> Any:
+    """The neighbourhood of the maximum by a first-order method, and its steps."""
+    objective: Any = _engine(problem, member)[1].evaluate
+    return approach(problem.solver, objective.value, objective, objective.curvatures, z)

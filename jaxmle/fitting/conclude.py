@@ -88,7 +88,7 @@ def conclude(chart: Chart, roots: np.ndarray, verdict: Verdict, reached: Reach, 
     projector = rarely(xp.any(still != 0), _projector, lambda null: null @ null.T, still)
     follow = np.where(roots >= 0, roots, np.arange(len(roots)))
     return {
-        "x": x, "se": se[follow], "vcov": masked[follow][:, follow], "estimable_vcov": vcov[follow][:, follow],
+        "x": x[follow], "se": se[follow], "vcov": masked[follow][:, follow], "estimable_vcov": vcov[follow][:, follow],
         "sign": sign[follow], "bound": xp.where(at_bound, reached.bound, 0)[follow], "direction": direction[follow], "projector": projector,
     }  # fmt: skip
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.solvers.linalg import cholesky, eigh, metric_of, namespace, newton_step, rarely, solve_lower
+from jaxmle.solvers.linalg import NewtonStep, cholesky, eigh, metric_of, namespace, newton_step, rarely, solve_lower
 from jaxmle.solvers.loop import (
     DONE,
     EXHAUSTED,
@@ -83,6 +83,7 @@ class Excursion(NamedTuple):
 
     trial: Array
     kept: Point
+    direction: Array  # (k,) along which it probes
     probe: Array
     inner: Array
     flat: Array
@@ -120,58 +121,67 @@ def unexplored(state: State) -> Limit:
 
 def explore(evaluate: Callable[[Array], Point], state: State) -> Limit:
     """Carry a recession to its limit, or try whether null directions are flat. Costs no evaluation where neither is needed."""
-    xp = namespace(state.point.z)
-    settled, tail = _is_settled(state), state.tail
-    suspect, noise, ceiling = _is_suspect(state)
-    far, decrement, reached, tries = _to_limit(evaluate, state, suspect, tail.value - noise, ceiling)
-    # Short of seven steps every maximum far out still looks like a tail; only noise excuses a likelihood from going there.
-    recedes = suspect & reached & ((tries <= 2) | state.rough)
-    singular = settled & ~recedes & ~state.newton.definite & state.newton.convex
-    flat, tried = _try_flat(evaluate, state, singular)
-    point = jax.tree.map(lambda a, b: xp.where(recedes, a, b), far, state.point)
-    return Limit(point, state.scale, recedes, singular & flat, xp.where(recedes, decrement, state.newton.decrement), recedes & (tries > 0), tried)
+    far = _walk(evaluate, follow, state, to_limit(state))
+    return arrived(state, far, _walk(evaluate, probe, state, to_flat(state, far)))
 
 
-def _walk(body: Callable[[Excursion], Excursion], start: Excursion) -> Excursion:
+def _walk(evaluate: Callable[[Array], Point], body: Callable[[State, Excursion, Point], Excursion], state: State, start: Excursion) -> Excursion:
     if isinstance(start.trial, np.ndarray):
         while start.active:
-            start = body(start)
+            start = body(state, start, evaluate(start.trial))
         return start
-    cast = lambda e: jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), body(e), e)  # noqa: E731
+    cast = lambda e: jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), body(state, e, evaluate(e.trial)), e)  # noqa: E731
     return jax.lax.while_loop(lambda e: e.active, cast, jax.tree.map(jnp.asarray, start))
 
 
-def _to_limit(evaluate: Callable[[Array], Point], state: State, needed: Array, floor: Array, ceiling: Array) -> tuple[Point, Array, Array, Array]:
-    """Thirty steps further along the tail, then the rest solved again: the limit likelihood, its decrement, whether it is one, and halvings.
+def _outset(state: State, trial: Array, direction: Array, active: Array) -> Excursion:
+    xp = namespace(trial)
+    zero, yes = xp.zeros((), dtype=xp.int32), xp.ones((), dtype=bool)
+    return Excursion(trial, state.point, direction, zero, zero, yes, yes, active)
+
+
+def to_limit(state: State) -> Excursion:
+    """The outset of the walk to a limit likelihood: thirty steps further along the tail, then the rest solved again."""
+    start = _outset(state, state.tail.z + FAR * state.tail.move, state.tail.move, _is_suspect(state)[0])
+    return start._replace(flat=~start.flat)
+
+
+def follow(state: State, e: Excursion, point: Point) -> Excursion:
+    """One evaluation on the way to the limit.
 
     ℓ must neither fall on the way nor rise by more than a tail can. A likelihood that loses its digits far out (differences of log-gamma
     functions do) is followed half as far each time, at last not at all.
     """
     xp = namespace(state.point.z)
-    cut = xp.sqrt(xp.finfo(state.point.z.dtype).eps) * xp.ones_like(state.point.value)
-    zero = xp.zeros((), dtype=xp.int32)
-    yes = xp.ones((), dtype=bool)
+    _, noise, ceiling = _is_suspect(state)
     tail = state.tail
+    sound = is_finite(point) & (point.value >= tail.value - noise) & (point.value <= ceiling)
+    newton = _rest(state, point)
+    first = e.inner == 0
+    tries = xp.where(first & ~sound, e.probe + 1, e.probe)
+    kept = jax.tree.map(lambda a, b: xp.where(sound, a, b), point, e.kept)
+    moved = first & ~sound
+    arrived = ~moved & (~sound | (newton.decrement <= 1e-20) | (e.inner >= INNER))
+    reach = xp.where(tries < 5, FAR * 0.5 ** tries.astype(tail.z.dtype), 0.0)
+    trial = xp.where(moved, tail.z + reach * tail.move, point.z + newton.step)
+    inner = xp.where(moved, 0, e.inner + 1)
+    return Excursion(trial, kept, e.direction, tries.astype(xp.int32), inner.astype(xp.int32), e.flat | sound, e.straight, ~arrived & (tries <= 5))
 
-    def reach_of(tries: Array) -> Array:
-        return xp.where(tries < 5, FAR * 0.5 ** tries.astype(tail.z.dtype), 0.0)
 
-    def body(e: Excursion) -> Excursion:
-        point = evaluate(e.trial)
-        sound = is_finite(point) & (point.value >= floor) & (point.value <= ceiling)
-        newton = newton_step(_information(point), point.score, state.scale, cut, xp.inf * cut)
-        first = e.inner == 0
-        tries = xp.where(first & ~sound, e.probe + 1, e.probe)
-        kept = jax.tree.map(lambda a, b: xp.where(sound, a, b), point, e.kept)
-        moved = first & ~sound
-        arrived = ~moved & (~sound | (newton.decrement <= 1e-20) | (e.inner >= INNER))
-        trial = xp.where(moved, tail.z + reach_of(tries) * tail.move, point.z + newton.step)
-        inner = xp.where(moved, 0, e.inner + 1)
-        return Excursion(trial, kept, tries.astype(xp.int32), inner.astype(xp.int32), e.flat | sound, e.straight, ~arrived & (tries <= 5))
+def _rest(state: State, point: Point) -> NewtonStep:
+    """The Newton step of what does not recede."""
+    xp = namespace(point.z)
+    one = xp.ones_like(point.value)
+    return newton_step(_information(point), point.score, state.scale, xp.sqrt(xp.finfo(point.z.dtype).eps) * one, xp.inf * one)
 
-    end = _walk(body, Excursion(tail.z + FAR * tail.move, state.point, zero, zero, ~yes, yes, needed))
-    rest = newton_step(_information(end.kept), end.kept.score, state.scale, cut, xp.inf * cut)
-    return end.kept, rest.decrement, end.flat, end.probe
+
+def _recedes(state: State, far: Excursion) -> Array:
+    # Short of seven steps every maximum far out still looks like a tail; only noise excuses a likelihood from going there.
+    return _is_suspect(state)[0] & far.flat & ((far.probe <= 2) | state.rough)
+
+
+def _is_singular(state: State, far: Excursion) -> Array:
+    return _is_settled(state) & ~_recedes(state, far) & ~state.newton.definite & state.newton.convex
 
 
 def _null_direction(state: State) -> Array:
@@ -183,35 +193,41 @@ def _null_direction(state: State) -> Array:
     return u / xp.maximum(xp.sqrt(xp.sum(u**2)), 1e-30) / state.scale
 
 
-def _try_flat(evaluate: Callable[[Array], Point], state: State, needed: Array) -> tuple[Array, Array]:
-    """Whether ℓ stays where it is at ±1 and ±10 units along the null space with the rest solved again, and, where the null space is
-    straight, at ±10⁵: collinearity by rounding shows there."""
+def to_flat(state: State, far: Excursion) -> Excursion:
+    """The outset of the walk that tries whether ℓ stays where it is at ±1 and ±10 units along the null space with the rest solved again,
+    and, where the null space is straight, at ±10⁵: collinearity by rounding shows there."""
+    needed = _is_singular(state, far)
+    direction = rarely(needed, _null_direction, lambda s: s.point.z, state)
+    return _outset(state, state.point.z + direction, direction, needed)
+
+
+def probe(state: State, e: Excursion, point: Point) -> Excursion:
+    """One evaluation of a null direction."""
     xp = namespace(state.point.z)
     dtype = state.point.z.dtype
-    direction = rarely(needed, _null_direction, lambda s: s.point.z, state)
     probes = xp.asarray(np.array(PROBES, dtype=dtype))
     noise = noise_of(state.point)
-    zero = xp.zeros((), dtype=xp.int32)
-    yes = xp.ones((), dtype=bool)
+    distance = xp.abs(probes[e.probe])
+    allowed = 4 * noise + 8 * xp.finfo(dtype).eps * distance + 1e-12 * (distance < 100) * xp.sqrt(state.point.absolute)
+    level = xp.isfinite(point.value) & (xp.abs(point.value - state.point.value) <= allowed)
+    newton = newton_step(_information(point), point.score, state.scale, null_cut(point), xp.inf * noise)
+    solved = level | (e.inner >= INNER) | ~is_finite(point) | (distance > 100)
+    straight = e.straight & ((e.inner > 0) | level)
+    flat = e.flat & (level | ~solved)
+    last = xp.where(straight, len(PROBES) - 1, 3)
+    following = xp.where(solved, e.probe + 1, e.probe)
+    trial = xp.where(solved, state.point.z + probes[xp.minimum(following, len(PROBES) - 1)] * e.direction, point.z + newton.step)
+    active = flat & (following <= last)
+    return Excursion(trial, e.kept, e.direction, following.astype(xp.int32), xp.where(solved, 0, e.inner + 1).astype(xp.int32), flat, straight, active)
 
-    def body(e: Excursion) -> Excursion:
-        point = evaluate(e.trial)
-        distance = xp.abs(probes[e.probe])
-        allowed = 4 * noise + 8 * xp.finfo(dtype).eps * distance + 1e-12 * (distance < 100) * xp.sqrt(state.point.absolute)
-        level = xp.isfinite(point.value) & (xp.abs(point.value - state.point.value) <= allowed)
-        newton = newton_step(_information(point), point.score, state.scale, null_cut(point), xp.inf * noise)
-        solved = level | (e.inner >= INNER) | ~is_finite(point) | (distance > 100)
-        straight = e.straight & ((e.inner > 0) | level)
-        flat = e.flat & (level | ~solved)
-        last = xp.where(straight, len(PROBES) - 1, 3)
-        probe = xp.where(solved, e.probe + 1, e.probe)
-        following = state.point.z + probes[xp.minimum(probe, len(PROBES) - 1)] * direction
-        trial = xp.where(solved, following, point.z + newton.step)
-        active = flat & (probe <= last)
-        return Excursion(trial, e.kept, probe.astype(xp.int32), xp.where(solved, 0, e.inner + 1).astype(xp.int32), flat, straight, active)
 
-    end = _walk(body, Excursion(state.point.z + direction, state.point, zero, zero, yes, yes, needed))
-    return end.flat, end.probe
+def arrived(state: State, far: Excursion, near: Excursion) -> Limit:
+    """The end of a climb after both excursions."""
+    xp = namespace(state.point.z)
+    recedes = _recedes(state, far)
+    point = jax.tree.map(lambda a, b: xp.where(recedes, a, b), far.kept, state.point)
+    decrement = xp.where(recedes, _rest(state, far.kept).decrement, state.newton.decrement)
+    return Limit(point, state.scale, recedes, _is_singular(state, far) & near.flat, decrement, recedes & (far.probe > 0), near.probe)
 
 
 # ---------------------------------------------------------------- the verdict

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxmle.fitting.conclude import Reach, conclude, reach, record
 from jaxmle.fitting.diagnosis import Limit, Verdict, explore, judge, root_of, survey
 from jaxmle.fitting.objective import Objective, User
 from jaxmle.fitting.record import Fit
-from jaxmle.likelihood.anatomy import has, has_law, roots_of, substituted, weighting_of
+from jaxmle.likelihood.anatomy import has, has_law, roots_of, weighting_of
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.covariance import Covariance, sandwich
@@ -41,10 +41,22 @@ class Problem:
     weighting: str
     max_steps: int
     block_rows: int | None
+    roots: tuple[int, ...]  # for each printed entry the one it follows, −1 where it is fixed
+    label: str | None  # the covariance that runs, with what is not what its name promises
 
     @property
     def layout(self) -> Layout:
         return self.chart.layout
+
+    @property
+    def bare(self) -> Problem:
+        """Without the likelihood: hashable, and it keeps nobody's function alive."""
+        return replace(self, loglik=None)
+
+    @property
+    def neutral(self) -> Problem:
+        """Without the likelihood and without what only names or widens the covariance: fits that differ in no more share their programs."""
+        return replace(self, loglik=None, kind=None if self.kind is None else "observed", mode="ML", weighting="none", max_steps=0, label=None)
 
 
 def pose(loglik: Any, layout: Layout, solver: Any, vcov: str | None, clusters: Any, max_steps: int, block_rows: int | None) -> Problem:
@@ -60,7 +72,9 @@ def pose(loglik: Any, layout: Layout, solver: Any, vcov: str | None, clusters: A
     if vcov == "auto":
         kind = "cluster" if clusters is not None else "HC0" if weighting == "sampling" else "observed"
     mode = "MAP" if has(loglik, Penalize) else "ML"
-    return Problem(loglik, chart, solver, "CR1" if kind == "cluster" else kind, mode, weighting, max_steps, block_rows)
+    kind = "CR1" if kind == "cluster" else kind
+    label = f"{kind} (observed leverage)" if kind in ("HC2", "HC3") and not has_law(loglik) else kind
+    return Problem(loglik, chart, solver, kind, mode, weighting, max_steps, block_rows, tuple(int(r) for r in roots), label)
 
 
 class Engine(NamedTuple):
@@ -103,38 +117,58 @@ def verdict_of(problem: Problem, base: Array, state: State, limit: Limit) -> tup
     return judge(state, limit, spectrum, reached.only_bounds), reached
 
 
+class Extra(NamedTuple):
+    """What of a covariance takes another pass over the data."""
+
+    vcov: Array  # (p, p)
+    row: Array  # the row whose leverage is one, or −1
+    error: Array  # (p,) Monte-Carlo error of the standard errors
+
+
+def bread(point: Point, verdict: Verdict) -> Array:
+    """U (k, k) with UU' the inverse observed information on what is estimable."""
+    return root_of(-0.5 * (point.hessian + point.hessian.T), verdict.scale, verdict.null)
+
+
+def plain(kind: str | None, point: Point, verdict: Verdict) -> Extra:
+    """The covariance that needs no further pass: the inverse observed information, or none."""
+    xp, user = namespace(point.z), point.aux
+    lift = user.jacobian @ bread(point, verdict)
+    vcov = lift @ lift.T
+    return Extra(vcov * xp.nan if kind is None else vcov, xp.asarray(-1), xp.zeros_like(user.x))
+
+
+def beyond(kind: str, engine: Engine, point: Point, verdict: Verdict) -> Extra:
+    """The expected information, or a sandwich."""
+    user: User = point.aux
+    if kind != "expected":
+        vcov, row = engine.robust(user.x, user.jacobian, bread(point, verdict))
+        return Extra(vcov, row, namespace(point.z).zeros_like(user.x))
+    found = engine.expected(user.x)
+    root = root_of(user.jacobian.T @ found.information @ user.jacobian, verdict.scale, verdict.null)
+    lift = user.jacobian @ root
+    return Extra(lift @ lift.T, namespace(point.z).asarray(-1), found.stderr_error(root, user.jacobian))
+
+
+def needs_pass(kind: str | None) -> bool:
+    """Whether this kind of covariance takes another pass over the data."""
+    return kind not in ("observed", None)
+
+
 def complete(problem: Problem, engine: Engine, base: Array, verdict: Verdict, reached: Reach, point: Point, n: Array, data_id: Array, extra_steps: Array) -> Fit:
     """Covariance and record at the end of a search."""
-    user: User = point.aux
-    xp, kind = namespace(point.z), problem.kind
-    error, row = xp.zeros_like(user.x), xp.asarray(-1)
-    j = -0.5 * (point.hessian + point.hessian.T)
-    if kind == "expected":
-        information = engine.expected(user.x)
-        j = user.jacobian.T @ information.information @ user.jacobian
-    root = root_of(j, verdict.scale, verdict.null)
-    lift = user.jacobian @ root
-    vcov = lift @ lift.T
-    if kind == "expected":
-        error = information.stderr_error(root, user.jacobian)
-    elif kind not in ("observed", None):
-        vcov, row = engine.robust(user.x, user.jacobian, root)
-    elif kind is None:
-        vcov = vcov * xp.nan
+    extra = beyond(str(problem.kind), engine, point, verdict) if needs_pass(problem.kind) else plain(problem.kind, point, verdict)
     failed = verdict.status == Status.NONFINITE
     if not isinstance(point.z, np.ndarray) or failed:
-        row = xp.where(failed, engine.first_bad(user.x), row)
-    roots = roots_of(problem.loglik, problem.layout)
-    ending = conclude(problem.chart, roots, verdict._replace(point=point), reached, user, base, vcov)
-    if any(problem.chart.still):
-        ending["x"] = xp.asarray(substituted(problem.loglik, problem.layout, ending["x"]))
+        extra = extra._replace(row=namespace(point.z).where(failed, engine.first_bad(point.aux.x), extra.row))
+    return finish(problem, base, verdict, reached, point, extra, n, data_id, extra_steps)
+
+
+def finish(problem: Problem, base: Array, verdict: Verdict, reached: Reach, point: Point, extra: Extra, n: Array, data_id: Array, extra_steps: Array) -> Fit:
+    """The record; no likelihood is needed any more."""
+    verdict = verdict._replace(point=point)
+    ending = conclude(problem.chart, np.array(problem.roots), verdict, reached, point.aux, base, extra.vcov)
     return record(
-        problem.chart, verdict._replace(point=point), user, ending, n=n, row=row, error=error, extra_steps=extra_steps, data_id=data_id,
-        kind=_label(problem), mode=problem.mode, weighting=problem.weighting,
+        problem.chart, verdict, point.aux, ending, n=n, row=extra.row, error=extra.error, extra_steps=extra_steps, data_id=data_id,
+        kind=problem.label, mode=problem.mode, weighting=problem.weighting,
     )  # fmt: skip
-
-
-def _label(problem: Problem) -> str | None:
-    """The covariance that ran, with what is not what its name promises."""
-    stand_in = problem.kind in ("HC2", "HC3") and not has_law(problem.loglik)
-    return f"{problem.kind} (observed leverage)" if stand_in else problem.kind

@@ -23,7 +23,7 @@ from jaxmle.fitting.engine import Engine, Problem, complete, engine_of, pose, se
 from jaxmle.fitting.fingerprint import fingerprint
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.record import Fit
-from jaxmle.likelihood.anatomy import count, has, parts_of
+from jaxmle.likelihood.anatomy import count, has, parts_of, substituted
 from jaxmle.likelihood.checks import check_fixed, check_start, check_weight_shapes, check_weights, host_data, host_params
 from jaxmle.likelihood.combinators import Penalize, Pool, weight
 from jaxmle.likelihood.contract import as_tree, data_length, need_terms, rows_of, terms_of
@@ -114,7 +114,7 @@ def _model_parts(loglik: Any, params0: Tree, data: Tree, constraints: Tree) -> t
 def _host_engine(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Engine:
     """The same passes, compiled once on the user's function."""
     static = (problem.chart, problem.solver.curvature, problem.block_rows, problem.kind)
-    bare = replace(problem, loglik=None)  # a compiled piece must not keep the user's function alive
+    bare = problem.bare  # a compiled piece must not keep the user's function alive
 
     def piece(name: str) -> Callable[..., Any]:
         def make(loglik: Any) -> Callable[..., Any]:
@@ -152,7 +152,7 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
     codes = () if clusters is None else cluster_codes(clusters, rows)
     with precision(dtype), np.errstate(all="ignore"):
         problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
-        base = layout.ravel(params)
+        base = np.asarray(substituted(loglik, layout, layout.ravel(params)))
         on_device = jax.tree.map(jax.device_put, data)
         _check_terms(problem, base, on_device)
         engine = _host_engine(problem, base, on_device, codes)
@@ -227,7 +227,7 @@ def _approach(problem: Problem, objective: Objective, z: Array) -> tuple[Array, 
 
 
 def _host_approach(problem: Problem, base: Array, data: Tree, z: Array) -> tuple[np.ndarray, np.ndarray]:
-    bare = replace(problem, loglik=None)
+    bare = problem.bare
     def make(loglik: Any) -> Callable[..., Any]:
         return lambda base, data, z: _approach(bare, Objective(loglik, bare.chart, base, data, "observed", bare.block_rows), z)
 
@@ -248,8 +248,8 @@ def _traced(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: A
     check_weight_shapes(loglik, data)
     codes = () if clusters is None else cluster_codes(clusters, rows)
     problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
-    base = layout.ravel(params)
-    bare = replace(problem, loglik=None)
+    base = jnp.asarray(substituted(loglik, layout, layout.ravel(params)))
+    bare = problem.bare
     key = ("fit", problem.chart, problem.solver, problem.kind, max_steps, block_rows, str(dtype))
     return kept(loglik, key, lambda ll: lambda *args: _traced_fit(replace(bare, loglik=ll), *args))(base, data, codes)
 

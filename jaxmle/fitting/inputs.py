@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.fitting.members import Ragged, Stacked, concatenated
+from jaxmle.fitting.members import Ragged, Stacked, Table, concatenated
 from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.checks import check_fixed, check_start, host_data, host_params
 from jaxmle.likelihood.combinators import Pool, Weight, Weights, weight
-from jaxmle.likelihood.contract import as_tree, terms_of
+from jaxmle.likelihood.contract import as_tree, data_length, terms_of
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.parameters.tree import Layout, layout_of
 
@@ -47,8 +47,12 @@ def gathered(loglik: Any, params0: Tree, datasets: Tree, constraints: Tree, weig
     if weights is not None and not isinstance(weights, Weights):
         weight(loglik, weights)  # says what is wrong
     tree = as_tree(loglik)
-    listed = isinstance(datasets, list)
-    source = _ragged(tree, datasets, weights, clusters, dtype) if listed else _stacked(tree, datasets, weights, clusters, in_axes, params0, params_axis, dtype)
+    if isinstance(datasets, list):
+        source: Stacked | Ragged = _ragged(tree, datasets, weights, clusters, dtype)
+    elif isinstance(datasets, Table):
+        source = _grouped(tree, datasets, weights, clusters, dtype)
+    else:
+        source = _stacked(tree, datasets, weights, clusters, in_axes, params0, params_axis, dtype)
     constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
     if params0 is None:
         params0, params_axis = _starts(loglik, source, dtype), 0
@@ -107,8 +111,10 @@ def _stacked(loglik: Any, datasets: Tree, weights: Any, clusters: Any, in_axes: 
     for extra, axis, name in ((w, w_axis, "weights"), (labels, label_axis, "clusters")):
         if axis == 0:
             sizes.setdefault(len(extra), name)
-    if params_axis == 0:
-        sizes.setdefault(len(np.asarray(jax.tree.leaves(params0)[0])), "params0")
+    if params0 is not None and (params_axis == 0 or (params_axis == "auto" and not sizes)):
+        leading = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(params0)}
+        if len(leading) == 1 and leading != {()}:
+            sizes.setdefault(leading.pop()[0], "params0")
     if len(sizes) > 1:
         raise ValueError("every leaf must have as many members: " + " and ".join(f"{name} has {b}" for b, name in list(sizes.items())[:2]))
     if not sizes:
@@ -198,6 +204,23 @@ def _ragged(loglik: Any, datasets: list[Tree], weights: Any, clusters: Any, dtyp
     extra += [_listed(clusters, datasets, "clusters")] if clusters is not None else []
     rows, part, starts, sizes = concatenated(arrays, parts, extra)
     return table(loglik, rows, part, starts, sizes, (None,) * parts, weights is not None, None if weights is None else weights.kind, clusters is not None, dtype)
+
+
+def _grouped(loglik: Any, groups: Table, weights: Any, clusters: Any, dtype: np.dtype) -> Ragged:
+    """Members whose rows stand anywhere in one table; weights and clusters are in the order of its rows."""
+    if isinstance(loglik, Pool):
+        raise ValueError("the rows of a pool cannot be cut into groups: give fit_batch a list with one tuple of data sets a group")
+    data = jax.tree.map(np.asarray, groups.data)
+    data_length(data)
+    sizes = np.bincount(groups.member, minlength=groups.members)[:, None]
+    extra = [np.asarray(values) for values in (None if weights is None else weights.values, clusters) if values is not None]
+    for name, values in zip((["weights"] if weights is not None else []) + ["clusters"], extra, strict=False):
+        if values.shape != groups.member.shape:
+            raise ValueError(f"{name} must have shape {groups.member.shape}, one for each row; got {values.shape}")
+    rows = (data, *extra)
+    order = np.argsort(groups.member, kind="stable")
+    starts = np.cumsum(sizes, axis=0) - sizes
+    return table(loglik, rows, (0,) * len(jax.tree.leaves(rows)), starts, sizes, (order,), weights is not None, None if weights is None else weights.kind, clusters is not None, dtype)
 
 
 def table(

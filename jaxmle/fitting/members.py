@@ -18,7 +18,8 @@ from jaxmle.fitting.fingerprint import fingerprints
 Array = Any
 Tree = Any
 
-WASTE = 1.5  # padded cells over real ones that buckets may cost
+WASTE = 2.0  # padded rows over real ones that buckets may cost
+SPARE = 2**18  # padded rows that take less time than compiling for another length
 BUCKETS = 8
 
 
@@ -58,6 +59,15 @@ class Stacked:
         told = [np.broadcast_to(leaf, (len(index), *leaf.shape)) if one else leaf for leaf, one in zip(taken, self.shared, strict=True)][: self.data_leaves]
         ids = fingerprints(told, None) if told else np.zeros((len(index), 2), np.uint32)
         return Chunk(jax.tree.unflatten(treedef, taken), None, ids)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One long data set and the member that each of its rows belongs to; ``fit_batch`` takes it in place of a list of data sets."""
+
+    data: Tree  # leaves (n, ...)
+    member: np.ndarray  # (n,) integers from 0 to members − 1
+    members: int
 
 
 @dataclass(frozen=True)
@@ -144,7 +154,8 @@ def _sizes(tree: Tree, part: tuple[int, ...], parts: int, member: int) -> list[i
 def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.ndarray]]:
     """Members that run with one length: (lengths of the parts, member indices).
 
-    Lengths are powers of two. As few buckets as keep the padded cells under 1.5 times the real ones, at most eight for one part.
+    Lengths are powers of two. As few buckets as keep the padded rows under twice the real ones, at most eight; one where all padding
+    together is less work than compiling once more.
     """
     if len(np.unique(sizes, axis=0)) == 1:
         return [(tuple(int(n) for n in sizes[0]), np.arange(len(sizes)))]
@@ -156,6 +167,8 @@ def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.n
     powers = 2 ** np.ceil(np.log2(size)).astype(int)
     candidates = np.unique(powers)
     candidates[-1] = min(candidates[-1], max(int(size.max()), 1))  # the longest member needs no more than itself
+    if size.max() * len(size) <= SPARE:
+        candidates = candidates[-1:]
     count = np.array([np.sum(np.minimum(powers, candidates[-1]) == c) for c in candidates])
     ends = _fewest(candidates, count, WASTE * size.sum())
     of = np.searchsorted(candidates[ends], np.minimum(powers, candidates[-1]))

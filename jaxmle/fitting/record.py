@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -220,6 +221,27 @@ class Fit:
         variance = xp.diagonal(vcov, axis1=-2, axis2=-1)
         se = xp.sqrt(xp.where(variance > 0, variance, xp.nan))
         return replace(self, vcov=vcov, stderr=self._tree(se), vcov_kind=kind, witness=replace(self.witness, vcov=given))
+
+    # ------------------------------------------------------------ judging and keeping
+
+    def check(self) -> Fit:
+        """The fit itself where every member has converged; else a ``FitError`` that says which have not, and why."""
+        from jaxmle.fitting.store import check
+
+        return check(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the record to one npz file, the whole file or nothing; ``.npz`` is added where the name has no suffix."""
+        from jaxmle.fitting.store import save
+
+        save(self, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
+        """The record that ``save`` wrote, to the last bit. A tree with classes in it needs ``like``, parameters of that structure."""
+        from jaxmle.fitting.store import load
+
+        return load(path, like)
 
     # ------------------------------------------------------------ saying
 

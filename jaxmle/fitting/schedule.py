@@ -9,8 +9,9 @@ import numpy as np
 
 CACHED = 2**20  # bytes of live arrays in a block that stay in a core's cache
 CHUNK = 2**25  # bytes of a chunk on a CPU
-LANES = (8, 256)  # on a CPU
-WIDE = 2**14  # lanes on an accelerator, which has no use for small blocks
+SIZES = (16, 128, 1024, 8192)  # members of a chunk
+LANES = (8, 256)  # members of a block on a CPU
+WIDE = 2**16  # members of a chunk, all in one block, on an accelerator
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def resident_bytes() -> float:
 
 
 def cut(members: int, data_bytes: float, live_bytes: float, record_bytes: float, devices: int, workers: int, free: float, block: int | None, wide: bool) -> Schedule:
-    """The schedule of a bucket.
+    """The schedule of a bucket. Chunks have one of few sizes, so that the programs of the state machine are compiled once for all buckets.
 
     Args:
         data_bytes: of one member.
@@ -62,14 +63,11 @@ def cut(members: int, data_bytes: float, live_bytes: float, record_bytes: float,
         block: lanes asked for by the user.
         wide: an accelerator.
     """
-    lanes = block or (WIDE if wide else int(2 ** np.floor(np.log2(np.clip(CACHED / max(live_bytes, 1.0), *LANES)))))
-    lanes = max(1, min(lanes, -(-members // devices)))
-    each = 2 * data_bytes + 3 * record_bytes
+    sizes = [size * devices for size in ((WIDE,) if wide and members > SIZES[-1] else SIZES)]
     budget = min(CHUNK * (32 if wide else 1), free / 4 / max(workers, 1))
-    if not block and lanes * each > budget:
-        lanes = max(1, int(budget // each))
-    blocks = max(1, int(budget // (lanes * each)))
-    together = -(-members // (lanes * devices))  # blocks in all, on each device
-    chunks = max(-(-together // blocks), min(workers, together))
-    blocks = -(-together // chunks)
-    return Schedule(lanes, blocks * devices, -(-members // (lanes * blocks * devices)))
+    enough = next((size for size in sizes if size * workers >= members), sizes[-1])
+    seats = max([size for size in sizes if size <= enough and size * (2 * data_bytes + 3 * record_bytes) <= budget], default=sizes[0])
+    narrow = 2 ** np.floor(np.log2(np.clip(CACHED / max(live_bytes, 1.0), *LANES)))
+    lanes = seats // devices if wide else int(min(block or narrow, seats // devices))
+    blocks = -(-seats // (lanes * devices)) * devices
+    return Schedule(lanes, blocks, -(-members // (lanes * blocks)))

@@ -266,7 +266,7 @@ def _block(left: Array | None, w: Array, right: Array | None) -> Array:
         return jnp.sum(w).reshape(1, 1) if left is None else (left.T @ w)[:, None]
     if left is None:
         return (w @ right)[None, :]
-    return (left.T * w) @ right  # the sum runs along contiguous memory, on both sides where the design is laid out by columns
+    return (left.T * w[None, :]) @ right  # the sum runs along contiguous memory, on both sides where the design is laid out by columns
 
 
 def gradient(columns: tuple[Column, ...], slope: Array, p: int) -> Array:

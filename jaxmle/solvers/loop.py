@@ -146,7 +146,11 @@ def begin(evaluate: Callable[[Array], Point], z: Array) -> State:
 
 def step(evaluate: Callable[[Array], Point], state: State) -> State:
     """Try the pending move; keep it or refuse it; propose the next."""
-    trial = evaluate(state.point.z + state.move)
+    return advance(state, evaluate(state.point.z + state.move))
+
+
+def advance(state: State, trial: Point) -> State:
+    """What follows from one evaluation; nothing of a likelihood is in it."""
     return _propose(_enter_polish(_judge(state, trial)))
 
 

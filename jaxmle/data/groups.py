@@ -1,0 +1,346 @@
+"""``fit_groups``: one likelihood on every group of rows of one table; the fits of a batch, called by the keys of the groups."""
+
+from __future__ import annotations
+
+import difflib
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle.fitting.batch import fit_batch
+from jaxmle.fitting.fit import MAX_STEPS, host_dtype
+from jaxmle.fitting.members import Table
+from jaxmle.fitting.record import Fit
+from jaxmle.likelihood.checks import host_data
+from jaxmle.likelihood.combinators import Weights
+from jaxmle.likelihood.contract import data_length
+from jaxmle.likelihood.covariance import cluster_codes
+from jaxmle.likelihood.host import tracing
+
+Array = Any
+Tree = Any
+
+SHOWN = 5  # failed groups in the digest
+WIDTH = 100  # columns of the digest
+READ = 10_000  # keys that are read for one that is spelt alike
+EXACT = 2.0**53  # below, a float64 tells whole numbers apart
+
+
+def fit_groups(
+    loglik: Any,
+    params0: Tree = None,
+    data: Tree = None,
+    *,
+    by: Any,
+    constraints: Tree = None,
+    solver: Any = None,
+    vcov: str | None = "auto",
+    clusters: Any = None,
+    weights: Any = None,
+    dtype: Any = None,
+    max_steps: int = MAX_STEPS,
+    block_rows: int | None = None,
+    block: int | None = None,
+    devices: Any = None,
+    progress: bool | None = None,
+    checkpoint: Any = None,
+) -> GroupFits:
+    """Maximise one log-likelihood on every group of the rows of one table.
+
+    Args:
+        loglik, constraints, solver, vcov, dtype, max_steps, block_rows: as in ``fit``.
+        params0: start values, the same for all groups; or None for a model with a method ``start(data)``, asked for each group.
+        data: any tree of arrays that share the leading axis n. The rows of a group may stand anywhere and keep their order.
+        by: the group of each row: whole numbers, booleans or strings, (n,); or a dict from names to such arrays, for groups by several
+            keys; or the name of a leaf of ``data``, a dict, which is then not handed to the likelihood.
+        clusters: one label for each row, (n,).
+        weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
+        block, devices, progress, checkpoint: as in ``fit_batch``.
+
+    Returns:
+        A ``GroupFits``, sorted by key. A group that fails has its status; no other is touched. Rows that a sentence or a witness names are
+        rows of the whole table.
+
+    Raises:
+        ValueError, TypeError: for what is visible in shapes and types, and for a row without a group. NaN in a group's data is its
+            status, NONFINITE.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data["y"]
+    >>> data = {"y": np.array([1.0, 2.0, 3.0, 4.0, 6.0]), "site": np.array(["b", "a", "b", "a", "a"])}
+    >>> result = jm.fit_groups(exponential, {"rate": 1.0}, data, by="site", constraints={"rate": jm.positive})
+    >>> [(key, round(float(fit.params["rate"]), 6)) for key, fit in result]
+    [('a', 0.25), ('b', 0.5)]
+    """
+    if tracing():
+        raise TypeError("fit_groups schedules its work from the host and cannot run inside jit or vmap: the number of groups is not known there")
+    labels, data = _keys_and_data(by, data)
+    data = host_data(data, host_dtype(dtype), nan=True)
+    rows = data_length(data)
+    if rows is None:
+        raise ValueError("data holds no array: there are no rows to group")
+    _check_weights(weights)
+    keys, member = _groups({name: _coded(name, values, rows) for name, values in labels.items()})
+    n = np.bincount(member)
+    fits = fit_batch(
+        loglik, params0, Table(data, member, len(n)), constraints=constraints, solver=solver, vcov=vcov, clusters=_clusters(clusters, rows), weights=weights,
+        dtype=dtype, max_steps=max_steps, block_rows=block_rows, params_axis=None, block=block, devices=devices, progress=progress, checkpoint=checkpoint,
+    )  # fmt: skip
+    return GroupFits(keys, _in_table(fits, member, n), n)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GroupFits:
+    """The fits of the groups of one table, sorted by key.
+
+    ``keys``: for each key its value in every group, (groups,); ``fits``: a ``Fit`` with a leading axis over groups; ``n``: rows of each
+    group, (groups,).
+    ``result[key]`` is the ``Fit`` of one group, ``key`` a value, or a tuple where there are several keys; iteration gives (key, Fit).
+    """
+
+    keys: dict[str, np.ndarray]
+    fits: Fit
+    n: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.n)
+
+    def __iter__(self) -> Iterator[tuple[Any, Fit]]:
+        return ((self._key(i), self.fits[i]) for i in range(len(self)))
+
+    def __contains__(self, key: Any) -> bool:
+        return self._find(key)[1]
+
+    def __getitem__(self, key: Any) -> Fit:
+        """The fit of one group."""
+        place, found = self._find(key)
+        if not found:
+            form = f"; a key is a tuple ({', '.join(self.keys)})" if len(self.keys) > 1 else ""
+            raise KeyError(f"no group {key!r}{form}; near it: {', '.join(map(repr, self._near(key, place)))}")
+        return self.fits[place]
+
+    def reasons(self) -> dict[Any, str]:
+        """Why each group that did not converge did not: from its key to the sentence of ``explain()``."""
+        return {self._key(i): self.fits[i].explain() for i in self._failed()}
+
+    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
+        """A tidy data frame: a row for each group and parameter, in full precision.
+
+        Returns:
+            A native frame, as ``Fit.to_frame``: the keys, status, reason ('' where converged), term, estimate, std_error, statistic,
+            p_value, conf_low and conf_high. A key with the name of one of these columns has ``group_`` before it.
+        """
+        native, nw = self.fits.to_frame(level, backend), import_module("narwhals")
+        tidy = nw.from_native(native, eager_only=True).drop("member")
+        reason = np.full(len(self), "", dtype=object)
+        for i in self._failed():
+            reason[i] = self.fits[i].explain()
+        spread = {_free_name(name, [*tidy.columns, "reason"]): values for name, values in self.keys.items()}
+        spread |= {"status": np.array(tidy["status"].to_list()[:: len(self.fits.names)]), "reason": reason}
+        columns = {name: np.repeat(values, len(self.fits.names)) for name, values in spread.items()}
+        lists = {name: values.tolist() if values.dtype.kind in "UO" else values for name, values in columns.items()}
+        front = nw.from_dict(lists, backend=tidy.implementation)
+        return nw.concat([front, tidy.drop("status")], how="horizontal").to_native()
+
+    def __repr__(self) -> str:
+        headline = f"{len(self):,} group{'s' * (len(self) != 1)} by {' and '.join(self.keys)}; below, member i is result.fits[i]"
+        failed = self._failed()
+        if not len(failed):
+            return f"{headline}\n{self.fits!r}"
+        told = [_first_line(f"{self._told(i)}: {self.fits[i].explain()}") for i in failed[:SHOWN]]
+        more = [f"and {len(failed) - SHOWN:,} more: see reasons()"] if len(failed) > SHOWN else []
+        return "\n".join([headline, repr(self.fits), "", *told, *more])
+
+    # ------------------------------------------------------------ keys and places
+
+    def _failed(self) -> list[int]:
+        return np.flatnonzero(~np.asarray(self.fits.converged)).tolist()
+
+    def _key(self, place: int) -> Any:
+        values = tuple(column[place].item() for column in self.keys.values())
+        return values if len(self.keys) > 1 else values[0]
+
+    def _told(self, place: int) -> str:
+        return ", ".join(f"{name}={column[place].item()!r}" for name, column in self.keys.items())
+
+    def _find(self, key: Any) -> tuple[int, bool]:
+        """The place of a key, or where it would stand; groups are in lexicographic order, so that each key narrows the range."""
+        values = key if len(self.keys) > 1 else (key,)
+        if not isinstance(values, tuple) or len(values) != len(self.keys):
+            return 0, False
+        low, high = 0, len(self)
+        for column, value in zip(self.keys.values(), values, strict=True):
+            try:
+                exact = column.dtype.type(value)
+                equal = bool(exact == value)  # 2.5 is no whole number, '2' no number
+            except (OverflowError, TypeError, ValueError):
+                return low, False
+            left, right = (int(np.searchsorted(column[low:high], exact, side)) for side in ("left", "right"))
+            low, high = low + left, low + right
+            if low == high or not equal:
+                return low, False
+        return low, True
+
+    def _near(self, key: Any, place: int) -> list[Any]:
+        """Keys that are spelt alike; else those beside its place."""
+        words = any(column.dtype.kind == "U" for column in self.keys.values())
+        known = {str(self._key(i)): i for i in range(min(len(self), READ))} if words else {}
+        alike = [self._key(known[text]) for text in difflib.get_close_matches(str(key), known)]
+        return alike or [self._key(i) for i in range(max(0, min(place - 2, len(self) - 4)), min(len(self), max(place + 2, 4)))]
+
+
+def _free_name(name: str, taken: list[str]) -> str:
+    while name in taken:
+        name = f"group_{name}"
+    return name
+
+
+def _first_line(sentence: str) -> str:
+    first, *rest = textwrap.wrap(sentence, WIDTH - 2)
+    return first + (" …" if rest else "")
+
+
+def _in_table(fits: Fit, member: np.ndarray, n: np.ndarray) -> Fit:
+    """The fits with the row of each witness counted in the whole table, not in its group."""
+    order, starts = np.argsort(member, kind="stable"), np.cumsum(n) - n
+
+    def whole(row: np.ndarray) -> np.ndarray:
+        own = np.clip(row, 0, n - 1)  # rows beyond are padding, copies of the last
+        return np.where(row < 0, row, order[starts + own]).astype(row.dtype)
+
+    return replace(fits, witness=replace(fits.witness, row=whole(fits.witness.row), term=whole(fits.witness.term)))
+
+
+# ---------------------------------------------------------------- what the user gives
+
+
+def _keys_and_data(by: Any, data: Tree) -> tuple[dict[str, Any], Tree]:
+    """The labels of each key, and the data without them."""
+    if isinstance(by, dict):
+        if not by:
+            raise ValueError("by is an empty dict: it names no key to group by")
+        for name in by:
+            if not isinstance(name, str):
+                raise TypeError(f"by names a key {name!r}; the names of keys are strings")
+        return by, data
+    if not isinstance(by, str):
+        return {"group": by}, data
+    if not isinstance(data, dict):
+        raise TypeError(f"by={by!r} names a leaf of data, which must then be a dict; got {type(data).__name__}. Otherwise by is an array with one code for each row.")
+    if by not in data:
+        raise ValueError(f"by={by!r} is not a leaf of data; it has {sorted(map(str, data))}")
+    rest = {name: leaf for name, leaf in data.items() if name != by}
+    if not jax.tree.leaves(rest):
+        raise ValueError(f"data holds nothing but {by!r}, which is not handed to the likelihood")
+    return {by: data[by]}, rest
+
+
+def _check_weights(weights: Any) -> None:
+    if not isinstance(weights, Weights):
+        return  # fit_batch says what is wrong
+    _refuse_mask("weights", weights.values)
+    if np.asarray(weights.values).dtype.kind not in "fiub":
+        raise TypeError(f"weights must be numbers; got dtype {np.asarray(weights.values).dtype}")
+
+
+def _clusters(clusters: Any, rows: int) -> np.ndarray | None:
+    """Integer codes of the clusters, one for each row."""
+    if clusters is None:
+        return None
+    _refuse_mask("clusters", clusters)
+    code, *crossed = cluster_codes(clusters, rows)
+    if crossed:
+        raise ValueError(f"clusters must hold one label for each of the {rows} rows; a batch has no two-way clusters")
+    return np.asarray(code)
+
+
+def _refuse_mask(name: str, values: Any) -> None:
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; drop the masked rows everywhere, or fill them")
+
+
+def _coded(name: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct labels of one key in order, and the place of each row's label among them, (rows,)."""
+    what = "by" if name == "group" else f"by[{name!r}]"
+    _refuse_mask(what, values)
+    # A list is read entry by entry: as an array of strings it would turn None and NaN into words.
+    array = np.array(values, dtype=object) if isinstance(values, list | tuple) else np.asarray(values)
+    if array.ndim != 1:
+        hint = " Several keys are a dict, such as by={'state': state, 'year': year}." if array.ndim == 2 else ""
+        raise ValueError(f"{what} must hold one code for each of the {rows} rows, shape ({rows},); got shape {array.shape}.{hint}")
+    if len(array) != rows:
+        raise ValueError(f"{what} must hold one code for each of the {rows} rows of data; got {len(array)}")
+    if array.dtype.kind in "OT":
+        array = _plain(what, array.astype(object))
+    if array.dtype.kind == "O":
+        words = sorted(set(array))
+        place = {word: code for code, word in enumerate(words)}
+        return np.array(words, dtype=str), np.fromiter((place[word] for word in array), np.int64, rows)
+    if array.dtype.kind == "f":
+        array = _whole(what, array)
+    if array.dtype.kind not in "iubU":
+        raise TypeError(f"{what} has dtype {array.dtype}; codes of groups are whole numbers, booleans or strings (dates and bytes: .astype(str))")
+    kinds, codes = np.unique(array, return_inverse=True)
+    return kinds, codes.reshape(-1)
+
+
+def _whole(what: str, array: np.ndarray) -> np.ndarray:
+    """Floating-point codes as integers."""
+    _refuse_missing(what, np.isnan(array), array)
+    odd = (array != np.floor(array)) | (np.abs(array) >= EXACT)
+    if odd.any():
+        raise ValueError(f"{what} is {array[_first(odd)]} in row {_first(odd)}; floating-point codes must be whole numbers below 2**53")
+    return array.astype(np.int64)
+
+
+KINDS = {"strings": str, "booleans": bool | np.bool_, "numbers": int | float | np.integer | np.floating}
+
+
+def _plain(what: str, array: np.ndarray) -> np.ndarray:
+    """An array of Python objects as numbers or booleans; strings stay objects. What is missing, mixed or something else is refused by row."""
+    family_of = {kind: next((family for family, members in KINDS.items() if issubclass(kind, members)), "") for kind in set(map(type, array))}
+    families = [family_of[type(value)] for value in array]
+    if set(families) != {"strings"}:
+        _refuse_missing(what, np.array([_is_missing(value) for value in array]), array)
+    odd = next((row for row, family in enumerate(families) if family != families[0] or not family), -1)
+    if odd >= 0 and not families[odd]:
+        raise TypeError(f"{what} holds {array[odd]!r} in row {odd}, a {type(array[odd]).__name__}; codes of groups are whole numbers, booleans or strings")
+    if odd >= 0:
+        raise TypeError(f"{what} mixes {families[0]} and {families[odd]}, which do not sort: row 0 holds {array[0]!r}, row {odd} holds {array[odd]!r}")
+    if families[0] == "strings":
+        return array
+    real = any(issubclass(kind, float | np.floating) for kind in family_of)
+    try:
+        return array.astype(bool if families[0] == "booleans" else np.float64 if real else np.int64)
+    except OverflowError:
+        raise ValueError(f"{what} holds a whole number beyond 64 bits; use .astype(str)") from None
+
+
+def _refuse_missing(what: str, missing: np.ndarray, array: np.ndarray) -> None:
+    if missing.any():
+        row = _first(missing)
+        told = "None" if array[row] is None else "NaN"
+        raise ValueError(f"{what} is {told} in row {row} ({int(missing.sum())} in all): every row needs a group. Drop these rows or give them a code.")
+
+
+def _is_missing(value: Any) -> bool:
+    return type(value).__name__ in ("NoneType", "NAType", "NaTType") or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
+
+
+def _first(flags: np.ndarray) -> int:
+    return int(np.flatnonzero(flags)[0])
+
+
+def _groups(coded: dict[str, tuple[np.ndarray, np.ndarray]]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The keys of the groups that occur, in lexicographic order, and the group of each row."""
+    member = np.zeros(len(next(iter(coded.values()))[1]), dtype=np.int64)
+    for kinds, codes in coded.values():
+        # Codes stay below n after each step, so that the product stays below n².
+        member = np.unique(member * len(kinds) + codes, return_inverse=True)[1].reshape(-1)
+    first = np.unique(member, return_index=True)[1]
+    return {name: kinds[codes[first]] for name, (kinds, codes) in coded.items()}, member

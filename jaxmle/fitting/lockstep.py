@@ -1,0 +1,163 @@
+"""The state machine of a climb for many members at once. Nothing of a likelihood is in these programs: they are compiled once for a number
+of members and of parameters, whatever is fitted, and kept by the process.
+
+Between two of their steps the caller evaluates the likelihood at the trial points (``block``), from a loop on the host.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.fitting.diagnosis import Limit, arrived, follow, needs_excursion, probe, to_flat, to_limit, unexplored
+from jaxmle.fitting.engine import Extra, Problem, finish, plain, verdict_of
+from jaxmle.solvers.loop import NOT_FINITE, Point, State, advance, is_running, start
+
+Array = Any
+Evaluate = Callable[[Array, Array], Point]  # z (b, k), wanted (b,) → points (b, ...)
+
+
+class Climb(NamedTuple):
+    """A climb under way, one for each member."""
+
+    state: State
+    trial: Array  # (b, k)
+    running: Array  # (b,)
+
+
+@functools.lru_cache(maxsize=256)
+def machine(function: Callable[..., Any], static: tuple[Any, ...], mesh: Any = None) -> Callable[..., Any]:
+    """``function(*static, …)`` of one member, compiled for all members."""
+    batched = jax.vmap(functools.partial(function, *static))
+    if mesh is None:
+        return jax.jit(batched)
+    axis = jax.sharding.PartitionSpec("member")
+    return jax.jit(jax.shard_map(batched, mesh=mesh, in_specs=axis, out_specs=axis, check_vma=False))
+
+
+def _calm(point: Point, running: Array) -> Point:
+    """A point that asks for nothing where a member does not run: its lanes must not wake the rare branches."""
+    keep = lambda new, calm: jnp.where(running, new, calm)  # noqa: E731
+    return point._replace(
+        value=keep(point.value, 0.0), score=keep(point.score, 0.0), hessian=keep(point.hessian, -jnp.eye(point.z.shape[0], dtype=point.z.dtype)),
+        curvature=None if point.curvature is None else keep(point.curvature, jnp.eye(point.z.shape[0], dtype=point.z.dtype)),
+    )  # fmt: skip
+
+
+def _step(state: State, trial: Point, running: Array, cap: Array) -> Climb:
+    calm = state._replace(point=_calm(state.point, running))
+    moved = advance(calm, _calm(trial, running))
+    state = jax.tree.map(lambda new, old: jnp.where(running, new, old).astype(old.dtype), moved, state)
+    return Climb(state, state.point.z + state.move, running & is_running(state, cap))
+
+
+def _begin(z: Array, point: Point) -> State:
+    return start(z, point)
+
+
+def climb(evaluate: Evaluate, z: Array, wanted: np.ndarray, cap: int, mesh: Any = None) -> State:
+    """Climb from z (b, k) until each wanted member has ended or spent ``cap`` steps."""
+    first = evaluate(z, wanted)
+    state = machine(_begin, (), mesh)(z, first)
+    return _go_on(evaluate, machine(_step, (), mesh)(state, first, wanted, _each(cap, wanted)), cap, mesh)
+
+
+def climb_on(evaluate: Evaluate, state: State, wanted: np.ndarray, cap: int, mesh: Any = None) -> State:
+    """Climb on from states."""
+    running = machine(is_running, (), mesh)(state, _each(cap, wanted)) & wanted
+    trial = machine(_trial, (), mesh)(state)
+    return _go_on(evaluate, Climb(state, trial, running), cap, mesh)
+
+
+def _trial(state: State) -> Array:
+    return state.point.z + state.move
+
+
+def _each(value: int, like: np.ndarray) -> np.ndarray:
+    return np.full(np.shape(like), value, np.int32)
+
+
+def _go_on(evaluate: Evaluate, now: Climb, cap: int, mesh: Any) -> State:
+    limits = _each(cap, now.running)
+    while np.any(running := np.asarray(now.running)):
+        now = machine(_step, (), mesh)(now.state, evaluate(now.trial, running), running, limits)
+    return now.state
+
+
+# ---------------------------------------------------------------- excursions
+
+
+def is_open(state: State, max_steps: int) -> Array:
+    """Whether a member needs more than the first round: steps, an excursion, or a search for the row that is not finite."""
+    return is_running(state, max_steps) | needs_excursion(state) | (state.outcome == NOT_FINITE)
+
+
+def explore(evaluate: Evaluate, state: State, wanted: np.ndarray, mesh: Any = None) -> Limit:
+    """Both excursions for all members; those that need none cost no evaluation."""
+    far = _walk(evaluate, _follow, state, machine(_to_limit, (), mesh)(state, wanted), mesh)
+    return machine(arrived, (), mesh)(state, far, _walk(evaluate, _probe, state, machine(_to_flat, (), mesh)(state, far, wanted), mesh))
+
+
+def _walk(evaluate: Evaluate, body: Callable[..., Any], state: State, e: Any, mesh: Any) -> Any:
+    while np.any(active := np.asarray(e.active)):
+        e = machine(body, (), mesh)(state, e, evaluate(e.trial, active))
+    return e
+
+
+def _to_limit(state: State, wanted: Array) -> Any:
+    e = to_limit(state)
+    return e._replace(active=e.active & wanted)
+
+
+def _to_flat(state: State, far: Any, wanted: Array) -> Any:
+    e = to_flat(state, far)
+    return e._replace(active=e.active & wanted)
+
+
+def _taken(body: Callable[..., Any], state: State, e: Any, point: Point) -> Any:
+    moved = body(state, e, _calm(point, e.active))
+    return jax.tree.map(lambda new, old: jnp.where(e.active, new, old).astype(old.dtype), moved, e)
+
+
+def _follow(state: State, e: Any, point: Point) -> Any:
+    return _taken(follow, state, e, point)
+
+
+def _probe(state: State, e: Any, point: Point) -> Any:
+    return _taken(probe, state, e, point)
+
+
+# ---------------------------------------------------------------- the end
+
+
+class Judged(NamedTuple):
+    """Verdicts, and the covariance that needs no further pass."""
+
+    verdict: Any
+    reached: Any
+    extra: Extra
+
+
+def _judged(problem: Problem, base: Array, state: State, limit: Limit) -> Judged:
+    verdict, reached = verdict_of(problem, base, state, limit)
+    return Judged(verdict, reached, plain(problem.kind, verdict.point, verdict))
+
+
+def judged(problem: Problem, base: Array, state: State, limit: Limit | None, mesh: Any = None) -> Judged:
+    """The verdicts; ``limit`` None where no member took an excursion. The problem holds no likelihood."""
+    limit = machine(unexplored, (), mesh)(state) if limit is None else limit
+    return machine(_judged, (problem,), mesh)(base, state, limit)
+
+
+def _finished(problem: Problem, base: Array, verdict: Any, reached: Any, extra: Extra, n: Array, data_id: Array, steps: Array) -> Any:
+    return finish(problem, base, verdict, reached, verdict.point, extra, n, data_id, steps)
+
+
+def finished(problem: Problem, base: Array, found: Judged, n: Array, data_id: Array, steps: Array, mesh: Any = None) -> Any:
+    """The records."""
+    return machine(_finished, (problem,), mesh)(base, found.verdict, found.reached, found.extra, n, data_id, steps)

@@ -1,0 +1,348 @@
+"""A record on disk, one npz file without code in it, and the error of a fit that did not converge."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import tempfile
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle.fitting.checkpoint import write_atomically
+from jaxmle.fitting.record import Fit, Witness
+from jaxmle.parameters.constraints import KINDS, Constraint, Interval
+from jaxmle.parameters.tree import Layout, Leaf, path_name
+from jaxmle.solvers.status import Status
+
+Tree = Any
+
+FORMAT = 1
+DESCRIPTION = "jaxmle"  # the member that holds the JSON text, as bytes
+WORDS = ("vcov_kind", "mode", "weighting")
+TREES = ("params", "stderr")
+# The leaves without a tree: their axes behind those of the batch, and the kind of number: real, integer, unsigned.
+LEAVES = {
+    "vcov": ("pp", "f"), "hessian": ("pp", "f"), "loglik": ("", "f"), "score": ("p", "f"), "decrement": ("", "f"), "n": ("", "f"),
+    "status": ("", "i"), "steps": ("", "i"), "data_id": ("2", "u"),
+    "witness.row": ("", "i"), "witness.term": ("", "i"), "witness.direction": ("p", "f"), "witness.sign": ("p", "i"),
+    "witness.projector": ("pp", "f"), "witness.vcov": ("pp", "f"), "witness.bound": ("p", "i"), "witness.curvature": ("", "f"),
+    "witness.digits": ("", "f"), "witness.gain": ("", "f"), "witness.distance": ("", "f"), "witness.stderr_error": ("p", "f"),
+}  # fmt: skip
+KIND = {"f": "floating numbers", "i": "integers", "u": "unsigned integers"}
+ZIP = b"PK\x03\x04"  # how an npz file begins (PKWARE's APPNOTE 4.3.7)
+
+
+def save(fit: Fit, path: str | os.PathLike[str]) -> None:
+    """Write a record, of one fit or of a batch, to one npz file: the whole file or nothing.
+
+    Args:
+        path: the file; ``.npz`` is added where the name has no suffix.
+
+    Raises:
+        TypeError: under a trace.
+        ValueError: the record is not whole, or its precision has no NumPy type.
+    """
+    _outside_of_traces(fit, "save")
+    path = _file(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot save {path}: there is no folder {path.parent}")
+    arrays = _arrays(fit)
+    try:
+        told = _description(fit)
+        _agree(arrays, fit.layout, told)
+    except ValueError as error:
+        raise ValueError(f"cannot save {path}: {error}") from error
+    text = json.dumps(told, allow_nan=False).encode()
+    members: dict[str, Any] = {DESCRIPTION: np.frombuffer(text, np.uint8), **arrays}
+    buffer = io.BytesIO()
+    np.savez(buffer, **members)
+    # Written in a folder of its own, which any error takes away: nothing stays behind, and two writers do not meet.
+    with tempfile.TemporaryDirectory(prefix=".jaxmle-", dir=path.parent) as folder:
+        whole = Path(folder) / "fit"
+        write_atomically(whole, buffer.getvalue())
+        os.replace(whole, path)
+
+
+def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
+    """The record that ``save`` wrote: the same leaves to the last bit, as NumPy arrays, and the same static fields.
+
+    Args:
+        path: the file; ``.npz`` is added where the name has no suffix and there is no file of that name.
+        like: parameters of the same structure and shapes, such as the start values. Needed where the tree has classes in it (a
+            NamedTuple, a dataclass, an OrderedDict): a file holds no code, so those come from ``like``, with their static fields.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not one of ``save``'s, is damaged, or comes from a later version; ``like`` is missing or does not fit.
+
+    >>> import jaxmle as jm, numpy as np, tempfile
+    >>> fit = jm.fit(lambda params, y: -0.5 * (y - params["m"]) ** 2, {"m": 0.0}, np.array([1.0, 2.0, 6.0]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fit.save(f"{folder}/mean.npz")
+    ...     again = jm.Fit.load(f"{folder}/mean.npz")
+    >>> float(again.params["m"]), again.names
+    (3.0, ('m',))
+    """
+    path = _file(path, existing=True)
+    content = path.read_bytes()
+    try:
+        arrays, told = _unpack(content)
+        static, leaves, plain = _parse(told)
+        layout = Layout(_treedef(told["tree"], plain, leaves, like), leaves)
+        _agree(arrays, layout, static)
+        return _assemble(arrays, static, layout)
+    except ValueError as error:
+        raise ValueError(f"cannot load {path}: {error}") from error
+
+
+def _file(path: str | os.PathLike[str], existing: bool = False) -> Path:
+    path = Path(path)
+    return path if path.suffix or (existing and path.is_file()) else path.with_name(f"{path.name}.npz")
+
+
+def _outside_of_traces(fit: Fit, what: str) -> None:
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(fit)):
+        raise TypeError(f"{what}() needs the values of the fit, and under a trace (jit, vmap, grad) it has none: call it outside, on the fit that comes out")
+
+
+# ---------------------------------------------------------------- the leaves
+
+
+def _arrays(fit: Fit) -> dict[str, np.ndarray]:
+    """Every leaf of a record by its name in the file."""
+    arrays = {f"{tree}.{i}": np.asarray(leaf) for tree in TREES for i, leaf in enumerate(jax.tree.leaves(getattr(fit, tree)))}
+    return arrays | {name: np.asarray(attrgetter(name)(fit)) for name in LEAVES}
+
+
+def _agree(arrays: dict[str, np.ndarray], layout: Layout, static: dict[str, Any]) -> None:
+    """Names, bounds, layout and arrays say the same sizes."""
+    p, bounds, df = len(static["names"]), len(static["bounds"]), static["df"]
+    sizes = {"p": p, "2": 2}
+    lead = arrays["loglik"].shape if "loglik" in arrays else ()
+    expected = {name: (lead + tuple(sizes[axis] for axis in axes), kind) for name, (axes, kind) in LEAVES.items()}
+    expected |= {f"{tree}.{i}": (lead + leaf.shape, "f") for tree in TREES for i, leaf in enumerate(layout.leaves)}
+    odd = sorted(set(arrays) ^ set(expected))
+    if odd:
+        raise ValueError(f"its arrays are not those of a fit: {', '.join(odd[:6])} {'is' if len(odd) == 1 else 'are'} missing or too many")
+    for name, (shape, kind) in expected.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype.kind != kind:
+            raise ValueError(f"{name} is {array.dtype} of shape {array.shape}; {p} names and {math.prod(lead)} members need {KIND[kind]} of shape {shape}")
+    if not layout.p == p == bounds or not 0 <= df <= p:
+        raise ValueError(f"it has {p} names, {bounds} pairs of bounds, {layout.p} entries in its parameters and {df} degrees of freedom: they do not agree")
+    if not np.isin(arrays["status"], [int(status) for status in Status]).all():
+        raise ValueError("it has a status that this version of jaxmle does not know")
+
+
+def _unpack(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of a file and its description, in a format that this version reads."""
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except Exception as error:  # broken bytes break the reader in many ways
+        raise ValueError("the file is damaged, or was cut short" if content.startswith(ZIP) else "it is not a file that Fit.save wrote") from error
+    text = arrays.pop(DESCRIPTION, None)
+    if not isinstance(text, np.ndarray) or text.dtype != np.uint8 or not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise ValueError("it is not a file that Fit.save wrote")
+    try:
+        told = json.loads(text.tobytes())
+        version = told["format"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError("its description is damaged") from error
+    if type(version) is not int or version < 1:
+        raise ValueError("its description is damaged")
+    if version > FORMAT:
+        raise ValueError(f"a later jaxmle wrote it, in format {version}; this one reads format {FORMAT}. Update jaxmle to read it")
+    return arrays, told
+
+
+def _assemble(arrays: dict[str, np.ndarray], static: dict[str, Any], layout: Layout) -> Fit:
+    trees = {tree: jax.tree.unflatten(layout.treedef, [arrays[f"{tree}.{i}"] for i in range(len(layout.leaves))]) for tree in TREES}
+    fields: dict[str, Any] = {name: arrays[name][()] for name in LEAVES}
+    witness = {name.removeprefix("witness."): fields.pop(name) for name in LEAVES if name.startswith("witness.")}
+    return Fit(**trees, **fields, witness=Witness(**witness), **static, layout=layout)
+
+
+# ---------------------------------------------------------------- the description
+
+
+def _description(fit: Fit) -> dict[str, Any]:
+    """What is static in a record, in the words of JSON."""
+    if any(jax.tree.structure(getattr(fit, tree)) != fit.layout.treedef for tree in TREES):
+        raise ValueError("params and stderr must wear the tree that was fitted; a record with another tree cannot be saved")
+    leaves = [{"path": leaf.path, "shape": list(leaf.shape), "constraint": _constraint(leaf.constraint)} for leaf in fit.layout.leaves]
+    bounds = [[_end(low), _end(high)] for low, high in fit.bounds]
+    words = {name: getattr(fit, name) for name in WORDS}
+    return {"format": FORMAT, "names": list(fit.names), "bounds": bounds, "df": int(fit.df), **words, "tree": _tree(fit.layout.treedef), "leaves": leaves}
+
+
+def _parse(told: dict[str, Any]) -> tuple[dict[str, Any], tuple[Leaf, ...], Any]:
+    """Static fields, leaves of the layout, and the structure of the tree; None for the last where it holds classes."""
+    try:
+        names, df, words = told["names"], told["df"], {name: told[name] for name in WORDS}
+        bounds = tuple((_real(low), _real(high)) for low, high in told["bounds"])
+        leaves = tuple(Leaf(leaf["path"], _shape(leaf["shape"]), _constraint_of(leaf["constraint"])) for leaf in told["leaves"])
+        texts = [*names, *words.values(), *(leaf.path for leaf in leaves)]
+        sound = type(names) is list and all(type(text) is str for text in texts) and type(df) is int and all(low < high for low, high in bounds)
+        skeleton = _skeleton(told["tree"])
+        treedef = None if skeleton is CLASSES else jax.tree.structure(skeleton)
+        # A dictionary's keys come sorted from jax; in another order, values would change places.
+        sound = sound and (treedef is None or (treedef.num_leaves == len(leaves) and _tree(treedef) == told["tree"]))
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise ValueError("its description is damaged") from error
+    if not sound:
+        raise ValueError("its description is damaged")
+    return {"names": tuple(names), "bounds": bounds, "df": df, **words}, leaves, treedef
+
+
+def _end(value: float) -> float | str:
+    """An end of an interval: JSON has no infinity."""
+    return float(value) if math.isfinite(value) else str(float(value))
+
+
+def _real(told: Any) -> float:
+    if type(told) in (int, float) or told in ("inf", "-inf"):
+        return float(told)
+    raise ValueError(f"not the end of an interval: {told!r}")
+
+
+def _shape(told: Any) -> tuple[int, ...]:
+    if type(told) is list and all(type(size) is int and size >= 0 for size in told):
+        return tuple(told)
+    raise ValueError(f"not a shape: {told!r}")
+
+
+def _constraint(constraint: Constraint) -> dict[str, Any]:
+    kind = {"kind": type(constraint).__name__}
+    return kind | {"lower": _end(constraint.lower), "upper": _end(constraint.upper)} if isinstance(constraint, Interval) else kind
+
+
+def _constraint_of(told: dict[str, Any]) -> Constraint:
+    kind = {kind.__name__: kind for kind in KINDS}[told["kind"]]
+    return Interval(_real(told["lower"]), _real(told["upper"])) if kind is Interval else kind()
+
+
+# ---------------------------------------------------------------- the tree
+
+
+LEAF = "*"
+CLASSES = object()  # stands for a tree that cannot be rebuilt without its classes
+
+
+def _tree(treedef: Any) -> Any:
+    """The structure of a tree in the words of JSON: dictionaries, lists and tuples as such, any other node by its name."""
+    node = treedef.node_data()
+    if node is None:
+        return LEAF
+    kind, data = node
+    if kind is type(None):
+        return None
+    told: dict[str, Any] = {"kind": kind.__name__, "children": [_tree(child) for child in treedef.children()]}
+    if kind is dict and all(type(key) in (str, int) for key in data):
+        return told | {"keys": list(data)}
+    return told if kind in (list, tuple) else told | {"kind": "class", "name": kind.__name__}
+
+
+def _skeleton(told: Any) -> Any:
+    """A tree of that structure with zeros for leaves, or CLASSES."""
+    if told is None or told == LEAF:
+        return None if told is None else 0
+    children = [_skeleton(child) for child in told["children"]]
+    if told["kind"] == "class" or any(child is CLASSES for child in children):
+        return CLASSES
+    makers: dict[str, Any] = {"list": list, "tuple": tuple, "dict": lambda values: dict(zip(told["keys"], values, strict=True))}
+    return makers[told["kind"]](children)
+
+
+def _treedef(told: Any, plain: Any, leaves: tuple[Leaf, ...], like: Tree) -> Any:
+    """The structure of the parameters: that of ``like``, where given and right, else the one that the file tells."""
+    if like is None and plain is not None:
+        return plain
+    saved = _words(told, [(leaf.path, leaf.shape) for leaf in leaves])
+    if like is None:
+        raise ValueError(f"its parameters are {saved}. A file holds no classes: pass like= with parameters of that structure, such as the start values")
+    with_path, treedef = jax.tree_util.tree_flatten_with_path(like)
+    found = [(path_name(path), tuple(np.shape(leaf))) for path, leaf in with_path]
+    if _tree(treedef) != told or found != [(leaf.path, leaf.shape) for leaf in leaves]:
+        raise ValueError(f"like= must be parameters of the structure that was saved, {saved}; got {_words(_tree(treedef), found)}")
+    return treedef
+
+
+def _words(told: Any, leaves: list[tuple[str, tuple[int, ...]]]) -> str:
+    """A tree for a message: its nodes, and its leaves with their shapes."""
+    listed = ", ".join(f"{path or 'theta'} {shape}" for path, shape in leaves[:8])
+    return f"{_drawn(told)[:300]} with leaves {listed}{', …' if len(leaves) > 8 else ''}"
+
+
+def _drawn(told: Any) -> str:
+    if told is None or told == LEAF:
+        return str(told)
+    parts = [_drawn(child) for child in told["children"]]
+    if told["kind"] == "dict":
+        return "{" + ", ".join(f"{key!r}: {part}" for key, part in zip(told["keys"], parts, strict=True)) + "}"
+    inside = ", ".join(parts)
+    if told["kind"] == "list":
+        return f"[{inside}]"
+    return f"({inside}{',' if len(parts) == 1 else ''})" if told["kind"] == "tuple" else f"{told['name']}({inside})"
+
+
+# ---------------------------------------------------------------- the check
+
+
+MEMBERS = 6  # members named for each status in the message
+
+
+class FitError(ValueError):
+    """A fit, or a member of a batch, did not converge; the message says which and why.
+
+    Attributes:
+        status: of one fit, its ``Status``; of a batch, the codes of the failed members, (k,).
+        members: the indices of the failed members, (k,), in order; for a batch of several axes a tuple of such arrays, one for each
+            axis; for one fit (). ``fits[error.members]`` is the failed part of a batch.
+    """
+
+    def __init__(self, message: str, status: Any = None, members: Any = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.members = members
+
+
+def check(fit: Fit) -> Fit:
+    """The fit itself, where it, or every member of it, has converged.
+
+    Raises:
+        FitError: with the explanation of the fit; for a batch with counts by status and the explanation of one member of each.
+        TypeError: under a trace.
+    """
+    _outside_of_traces(fit, "check")
+    status = np.asarray(fit.status)
+    if np.all(status == int(Status.CONVERGED)):
+        return fit
+    record = jax.tree.map(np.asarray, fit)
+    if not status.shape:
+        raise FitError(record.explain(), record.verdict)
+    members = np.nonzero(status != int(Status.CONVERGED))
+    raise FitError(_failures(record, status, members), status[members], members[0] if status.ndim == 1 else members)
+
+
+def _failures(fit: Fit, status: np.ndarray, members: tuple[np.ndarray, ...]) -> str:
+    """Counts by status, the worst first, with the sentence of the first member of each: two lines for each, whatever the batch."""
+    indices, codes = np.stack(members, axis=1).tolist(), status[members]
+    lines = [f"{len(indices)} of {_fits(status.size)} did not converge."]
+    for code in np.unique(codes):
+        these = [indices[i] for i in np.flatnonzero(codes == code)]
+        told = ["[" + ",".join(map(str, index)) + "]" for index in these[:MEMBERS]]
+        more = f" and {len(these) - MEMBERS} more" if len(these) > MEMBERS else ""
+        lines.append(f"{Status(code).name}, {_fits(len(these))}: {', '.join(told)}{more}.")
+        lines.append(f"    {told[0]} {fit[tuple(these[0])].explain()}")
+    return "\n".join(lines)
+
+
+def _fits(count: int) -> str:
+    return f"{count} fit" if count == 1 else f"{count} fits"
