@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ MANIFEST = "manifest.json"
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def digest(*pieces: bytes | str) -> str:
@@ -92,5 +96,6 @@ class Checkpoint:
         """Keep the arrays of a finished piece."""
         if self.folder is not None:
             buffer = io.BytesIO()
-            np.savez(buffer, **{f"a{i}": array for i, array in enumerate(arrays)})
+            named: dict[str, Any] = {f"a{i}": array for i, array in enumerate(arrays)}
+            np.savez(buffer, **named)
             write_atomically(self.folder / f"{piece}.npz", buffer.getvalue())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -10,15 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.fitting.members import Ragged, Stacked, Table, concatenated
-from jaxmle.likelihood.anatomy import parts_of
+from jaxmle.likelihood.anatomy import has, parts_of
 from jaxmle.likelihood.checks import check_fixed, check_start, host_data, host_params
-from jaxmle.likelihood.combinators import Pool, Weight, Weights, weight
+from jaxmle.likelihood.combinators import Penalize, Pool, Weight, Weights, weight
 from jaxmle.likelihood.contract import as_tree, data_length, terms_of
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.parameters.tree import Layout, layout_of
 
 Array = Any
 Tree = Any
+
+
+NOTHING = "nothing runs over members: in_axes is None for every leaf, and neither weights nor params0 have a leading axis"
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ def gathered(loglik: Any, params0: Tree, datasets: Tree, constraints: Tree, weig
         params0, params_axis = _starts(loglik, source, dtype), 0
     params = host_params(params0, dtype)
     batched = _has_axis(tree, params, constraints, source, params_axis, weights)
+    if not batched and isinstance(source, Stacked) and all(source.shared):
+        raise ValueError(NOTHING)
     layout = layout_of(jax.tree.map(lambda leaf: leaf[0], params) if batched else params, constraints)
     if batched:
         members = [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(source.members)]
@@ -74,6 +79,8 @@ def gathered(loglik: Any, params0: Tree, datasets: Tree, constraints: Tree, weig
     _check_own_weights(tree)
     kind = None if weights is None else weights.kind
     whole = tree if kind is None else weight(tree, Weights(np.zeros(0, dtype), kind))
+    if isinstance(source, Ragged) and not _terms(tree, layout.unravel(base[0] if batched else base), source):
+        source = replace(source, padded=False)  # one number for dependent data cannot be padded: members of equal length run together
     return Inputs(whole, tree, kind, layout, base, source, dtype)
 
 
@@ -109,7 +116,7 @@ def _stacked(loglik: Any, datasets: Tree, weights: Any, clusters: Any, in_axes: 
     w, w_axis = _matrix(weights.values if weights is not None else None, "weights", dtype)
     labels, label_axis = (None, None) if clusters is None else _labels(clusters)
     for extra, axis, name in ((w, w_axis, "weights"), (labels, label_axis, "clusters")):
-        if axis == 0:
+        if extra is not None and axis == 0:
             sizes.setdefault(len(extra), name)
     if params0 is not None and (params_axis == 0 or (params_axis == "auto" and not sizes)):
         leading = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(params0)}
@@ -118,7 +125,7 @@ def _stacked(loglik: Any, datasets: Tree, weights: Any, clusters: Any, in_axes: 
     if len(sizes) > 1:
         raise ValueError("every leaf must have as many members: " + " and ".join(f"{name} has {b}" for b, name in list(sizes.items())[:2]))
     if not sizes:
-        raise ValueError("nothing runs over members: in_axes is None for every leaf, and neither weights nor params0 have a leading axis")
+        raise ValueError(NOTHING)
     members, n = next(iter(sizes)), next(iter(rows), None)
     if not members or 0 in rows:
         raise ValueError("the batch has no members" if not members else f"{next(iter(sizes.values()))} has no rows: a likelihood of no observations has no maximum")
@@ -162,7 +169,7 @@ def _labels(clusters: Any) -> tuple[np.ndarray, int | None]:
 def _stacked_codes(labels: np.ndarray | None, axis: int | None, members: int, n: int | None) -> tuple[tuple[np.ndarray, ...], int | None]:
     if labels is None:
         return (), None
-    if labels.shape[-1] != n:
+    if n is None or labels.shape[-1] != n:
         raise ValueError(f"clusters must hold one label for each of the {n} rows; got shape {labels.shape}")
     if axis is None:
         return cluster_codes(labels, n), None
@@ -233,7 +240,7 @@ def table(
     if not sizes.sum():
         raise ValueError("no member has any rows")
     member = np.repeat(np.arange(len(sizes)), sizes[:, 0])
-    w = ()
+    w: Any = ()
     if weighted:
         w = np.asarray(rest[0]).astype(dtype)
         _check_weights(w, str(kind), None, member if order[0] is None else None)
@@ -275,6 +282,14 @@ def _starts(loglik: Any, source: Stacked | Ragged, dtype: np.dtype) -> Tree:
     found = {member: jax.tree.map(lambda leaf: np.asarray(leaf, dtype), loglik.start(_one(source, member))) for member in filled}
     spare = found[filled[0]]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *(found.get(member, spare) for member in range(source.members)))
+
+
+def _terms(loglik: Any, params: Tree, source: Ragged) -> bool:
+    """Whether the likelihood has terms."""
+    if has(loglik, Penalize):
+        return True
+    data = _one(source, int(np.argmax(source.sizes.sum(axis=1))))
+    return jax.eval_shape(lambda params: terms_of(loglik, params, data), jax.tree.map(jnp.asarray, params)).ndim > 0
 
 
 def _has_axis(loglik: Any, params: Tree, constraints: Tree, source: Stacked | Ragged, axis: Any, weights: Any) -> bool:

@@ -21,6 +21,7 @@ Tree = Any
 WASTE = 2.0  # padded rows over real ones that buckets may cost
 SPARE = 2**18  # padded rows that take less time than compiling for another length
 BUCKETS = 8
+EXACT = 4096  # rows
 
 
 class Chunk(NamedTuple):
@@ -39,6 +40,7 @@ class Stacked:
     shared: tuple[bool, ...]  # one for each leaf
     members: int
     data_leaves: int  # how many of the leaves are data, not weights or codes
+    padded: bool = True
 
     @property
     def sizes(self) -> np.ndarray:
@@ -122,7 +124,7 @@ def concatenated(datasets: Sequence[Tree], parts: int, extra: Sequence[Tree]) ->
         extra: further row-aligned trees, each a list with one entry a member; they belong to part 0.
     """
     trees = [(data, *more) for data, *more in zip(datasets, *extra, strict=True)]
-    first = jax.tree.structure(trees[0])
+    first: Any = jax.tree.structure(trees[0])
     for member, tree in enumerate(trees):
         if jax.tree.structure(tree) != first:
             raise ValueError(f"datasets[{member}] has another structure than datasets[0]: {jax.tree.structure(tree[0])} against {jax.tree.structure(trees[0][0])}")
@@ -166,7 +168,8 @@ def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.n
     size = np.maximum(sizes[:, 0], 1)
     powers = 2 ** np.ceil(np.log2(size)).astype(int)
     candidates = np.unique(powers)
-    candidates[-1] = min(candidates[-1], max(int(size.max()), 1))  # the longest member needs no more than itself
+    if size.max() > EXACT:
+        candidates[-1] = size.max()  # a long member is not padded; short ones share their length with other batches
     if size.max() * len(size) <= SPARE:
         candidates = candidates[-1:]
     count = np.array([np.sum(np.minimum(powers, candidates[-1]) == c) for c in candidates])

@@ -248,7 +248,7 @@ def gram(columns: tuple[Column, ...], weight: Array, p: int) -> Array:
     total = jnp.zeros((p, p), weight.dtype)
     for a, left in enumerate(columns):
         for b, right in enumerate(columns[: a + 1]):
-            block = _products(left.design, weight[a, b], right.design) if left.shared and right.shared else _block(left.design, weight[a, b], right.design)
+            block = _block(left, weight[a, b], right)
             total = total.at[np.ix_(left.where, right.where)].add(block)
             if b < a:
                 total = total.at[np.ix_(right.where, left.where)].add(block.T)
@@ -261,11 +261,14 @@ def _products(left: Array, w: Array, right: Array) -> Array:
     return (w @ pairs.reshape(w.shape[0], -1)).reshape(pairs.shape[1:])
 
 
-def _block(left: Array | None, w: Array, right: Array | None) -> Array:
+def _block(one: Column, w: Array, other: Column) -> Array:
+    left, right = one.design, other.design
     if right is None:
         return jnp.sum(w).reshape(1, 1) if left is None else (left.T @ w)[:, None]
     if left is None:
         return (w @ right)[None, :]
+    if one.shared and other.shared:
+        return _products(left, w, right)
     return (left.T * w[None, :]) @ right  # the sum runs along contiguous memory, on both sides where the design is laid out by columns
 
 

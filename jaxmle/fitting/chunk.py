@@ -1,0 +1,178 @@
+"""A piece of a batch on the device: its data, laid out once, and what its members can be asked.
+
+It climbs in lockstep: a program of the user's likelihood evaluates the members that still climb (``block``), one that knows no likelihood
+moves them on (``lockstep``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.fitting import block as passes
+from jaxmle.fitting import lockstep
+from jaxmle.fitting.block import Form, Members, lay, over_blocks
+from jaxmle.fitting.engine import Problem, needs_pass
+from jaxmle.fitting.inputs import Inputs
+from jaxmle.fitting.lockstep import machine
+from jaxmle.fitting.record import Fit
+from jaxmle.fitting.schedule import Schedule
+from jaxmle.likelihood.combinators import Weights, weight
+from jaxmle.likelihood.host import compiled
+from jaxmle.solvers.loop import Point, State
+from jaxmle.solvers.methods import LBFGS, Optax
+from jaxmle.solvers.status import Status
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One piece of work: members of one length, in one call of a compiled round."""
+
+    number: int
+    name: str
+    length: tuple[int, ...]
+    index: np.ndarray
+    schedule: Schedule
+
+    @property
+    def seats(self) -> np.ndarray:
+        """The member in each seat; the seats left over hold the last member again."""
+        return np.pad(self.index, (0, self.schedule.members - len(self.index)), mode="edge")
+
+
+@dataclass(frozen=True)
+class Flat:
+    """Flat ``Members``."""
+
+    leaves: list[Array]
+    form: Form
+    data_id: np.ndarray
+
+
+def flat_members(inputs: Inputs, index: np.ndarray, length: tuple[int, ...]) -> Flat:
+    """The members ``index`` as flat leaves, with what differs between them on a leading axis."""
+    chunk = inputs.source.take(index, length)
+    data, w, codes = chunk.rows
+    flags = jax.tree.unflatten(jax.tree.structure(inputs.source.rows), list(inputs.source.shared))
+    loglik, same = inputs.loglik, jax.tree.map(lambda _: True, inputs.loglik)
+    if inputs.weight_kind is not None:
+        loglik, same = weight(inputs.bare, Weights(w, inputs.weight_kind)), weight(jax.tree.map(lambda _: True, inputs.bare), Weights(flags[1], inputs.weight_kind))
+    if chunk.padding is not None:
+        loglik, same = weight(loglik, Weights(chunk.padding.astype(inputs.dtype), "frequency")), weight(same, Weights(False, "frequency"))
+    base = inputs.base[index] if inputs.base.ndim == 2 else inputs.base
+    leaves, treedef = jax.tree.flatten(Members(loglik, base, data, codes))
+    shared = tuple(jax.tree.leaves(Members(same, inputs.base.ndim == 1, flags[0], flags[2])))
+    return Flat(leaves, Form(treedef, shared), chunk.data_id)
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The compiled passes of one problem on some devices."""
+
+    problem: Problem
+    devices: tuple[Any, ...]
+
+    @property
+    def mesh(self) -> Any:
+        return jax.sharding.Mesh(np.array(self.devices), ("member",)) if len(self.devices) > 1 else None
+
+    def get(self, name: str, form: Form) -> Callable[..., Any]:
+        """A pass over the data of a chunk, compiled; kept on the user's function, which it must not keep alive."""
+        bare, mesh = (self.problem.bare if name == "further" else self.problem.neutral), self.mesh
+        skeleton = jax.tree.unflatten(form.treedef, list(range(form.treedef.num_leaves)))
+        loglik, others = skeleton.loglik, skeleton._replace(loglik=None)
+
+        def make(portable: Any) -> Callable[..., Any]:
+            own_form = Form(jax.tree.structure(others._replace(loglik=portable)), form.shared)
+
+            def run(own: list[Array], common: list[Array], wanted: Array, args: Any) -> Any:
+                if name == "lay":
+                    return lay(own_form, own, common)
+                blocks, lanes = own[0].shape[:2]
+                fold = lambda leaf: leaf.reshape(blocks, lanes, *leaf.shape[1:])  # noqa: E731
+                one = partial(getattr(passes, name), bare)
+                out = over_blocks(one, own_form, own, common, fold(wanted), jax.tree.map(fold, args))
+                return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
+
+            if mesh is None:
+                return run
+            axis, whole = jax.sharding.PartitionSpec("member"), jax.sharding.PartitionSpec()
+            return jax.shard_map(run, mesh=mesh, in_specs=(axis, whole, axis, axis), out_specs=axis, check_vma=False)
+
+        where = tuple(device.id for device in self.devices)
+        key = ("batch", name, bare, form.shared, jax.tree.structure(others), where)
+        return compiled(loglik, key, make)
+
+    def named(self, fit: Fit) -> Fit:
+        """The record with what the programs did not need to know."""
+        problem = self.problem
+        return replace(fit, vcov_kind="none" if problem.kind is None else str(problem.label), mode=problem.mode, weighting=problem.weighting)
+
+    def load(self, inputs: Inputs, piece: Piece) -> Chunk:
+        """The data of a piece, on the device and laid out."""
+        flat = flat_members(inputs, piece.seats, piece.length)
+        shape = (piece.schedule.blocks, piece.schedule.lanes)
+        own = [np.asarray(leaf).reshape(*shape, *np.shape(leaf)[1:]) for leaf, same in zip(flat.leaves, flat.form.shared, strict=True) if not same]
+        common = [jnp.asarray(leaf) for leaf, same in zip(flat.leaves, flat.form.shared, strict=True) if same]
+        wanted = np.arange(piece.schedule.members) < len(piece.index)
+        base = np.broadcast_to(inputs.base[piece.seats] if inputs.base.ndim == 2 else inputs.base, (piece.schedule.members, self.problem.layout.p))
+        return Chunk(self, flat.form, self.get("lay", flat.form)(own, common, wanted, ()), common, base, flat.data_id, wanted)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece on the device: what its members can be asked."""
+
+    programs: Programs
+    form: Form
+    own: list[Array]
+    common: list[Array]
+    base: np.ndarray  # (seats, p)
+    data_id: np.ndarray
+    wanted: np.ndarray  # (seats,) whether a member of its own sits there
+
+    def ask(self, name: str, wanted: np.ndarray, *args: Any) -> Any:
+        return self.programs.get(name, self.form)(self.own, self.common, wanted, args)
+
+    def evaluate(self, z: Array, wanted: np.ndarray) -> Point:
+        return self.ask("evaluate", wanted, z)
+
+    def climb(self, cap: int) -> tuple[State, Array]:
+        """The states after at most ``cap`` steps, and the steps of a first-order method before them."""
+        z, extra = machine(_to_free, (self.programs.problem.chart,), self.programs.mesh)(self.base), np.zeros(len(self.wanted), np.int32)
+        if isinstance(self.programs.problem.solver, LBFGS | Optax):
+            z, extra = self.ask("approached", self.wanted, z)
+        return lockstep.climb(self.evaluate, z, self.wanted, cap, self.programs.mesh), extra
+
+    def conclude(self, state: State, limit: Any, steps: Array) -> Fit:
+        """The records; ``limit`` None in the first round, where nobody takes an excursion."""
+        programs = self.programs
+        neutral = programs.problem.neutral
+        found = lockstep.judged(neutral, self.base, state, limit, programs.mesh)
+        if needs_pass(programs.problem.kind):
+            found = found._replace(extra=self.ask("further", self.wanted, found.verdict.point, found.verdict))
+        failed = np.asarray(found.verdict.status) == int(Status.NONFINITE)
+        if limit is not None and np.any(failed & self.wanted):
+            row = self.ask("first_bad", failed & self.wanted, found.verdict.point.aux.x)
+            found = found._replace(extra=found.extra._replace(row=np.where(failed, np.asarray(row), np.asarray(found.extra.row))))
+        fit = lockstep.finished(neutral, self.base, found, self.ask("counted", self.wanted), self.data_id, steps, programs.mesh)
+        return programs.named(fit)
+
+    def last(self, state: State, steps: Array) -> Fit:
+        """Climb on, explore, judge."""
+        programs = self.programs
+        state = lockstep.climb_on(self.evaluate, state, self.wanted, programs.problem.max_steps, programs.mesh)
+        limit = lockstep.explore(self.evaluate, state, self.wanted, programs.mesh)
+        return self.conclude(state, limit, steps)
+
+
+def _to_free(chart: Any, base: Array) -> Array:
+    return chart.to_free(base)

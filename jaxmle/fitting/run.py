@@ -1,0 +1,272 @@
+"""The work of one batch, from the host: pieces, where their results go, what is still open, what a checkpoint keeps.
+
+Members are cut into chunks (``schedule``), padded where they are ragged (``members``). The first round ends at a cap of steps; the members
+that it leaves open are gathered from all chunks for a last one, in chunks of the same shapes. So the likelihood is compiled once for
+each length of data, of which there are at most eight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.fitting import lockstep
+from jaxmle.fitting.checkpoint import Checkpoint, digest, model_digest
+from jaxmle.fitting.chunk import Piece, Programs, flat_members
+from jaxmle.fitting.engine import Problem
+from jaxmle.fitting.inputs import Inputs
+from jaxmle.fitting.lockstep import is_open, machine
+from jaxmle.fitting.members import Ragged, buckets
+from jaxmle.fitting.objective import User
+from jaxmle.fitting.progress import Progress
+from jaxmle.fitting.record import Fit
+from jaxmle.fitting.schedule import Schedule, cores, cut, free_bytes, resident_bytes
+from jaxmle.likelihood.contract import terms_of
+from jaxmle.likelihood.host import precision, to_numpy
+from jaxmle.solvers.loop import Point, start
+
+Array = Any
+
+PILOT = 12  # steps of the first chunk, whose median sets the cap of the others
+MARGIN = 3  # steps above the median
+SMALL = 2**23  # padded bytes up to which open members of all lengths are gathered into one last round
+
+
+class Run:
+    """The work of one batch: pieces, where their results go, what is still open."""
+
+    def __init__(self, problem: Problem, inputs: Inputs, block: int | None, devices: Any, progress: bool | None, checkpoint: Any) -> None:
+        self.problem, self.inputs, self.block = problem, inputs, block
+        self.devices = _devices(devices)
+        self.programs = Programs(problem, tuple(self.devices))
+        self.workers = cores() if len(self.devices) == 1 and self.devices[0].platform == "cpu" else 1
+        self.free = free_bytes() if self.devices[0].platform == "cpu" else _device_bytes(self.devices)
+        self.checkpoint = Checkpoint(checkpoint, self._identity() if checkpoint is not None else {})
+        self.leaves: list[np.ndarray] = []
+        self.treedef: Any = None
+        self.open: list[tuple[np.ndarray, list[np.ndarray]]] = []
+        self.pieces = self._first_pieces()
+        self.progress = Progress(inputs.source.members, progress, self._about())
+
+    # ------------------------------------------------------------ the plan
+
+    def _first_pieces(self) -> list[Piece]:
+        stored = self.checkpoint.schedule.get("buckets")
+        self.buckets = buckets(self.inputs.source.sizes, self.inputs.source.padded)
+        pieces: list[Piece] = []
+        told = []
+        for place, (length, members) in enumerate(self.buckets):
+            schedule = Schedule(**stored[place]) if stored else self._cut(length, len(members))
+            told.append({"lanes": schedule.lanes, "blocks": schedule.blocks, "chunks": schedule.chunks})
+            for at in range(0, len(members), schedule.members):
+                pieces.append(Piece(len(pieces), "first", length, members[at : at + schedule.members], schedule))
+        if not stored:
+            self.checkpoint.remember(buckets=told)
+        return pieces
+
+    def _cut(self, length: tuple[int, ...], members: int) -> Schedule:
+        data = self.inputs.source.row_bytes() * sum(length)
+        k, p, size = self.problem.chart.k, self.problem.layout.p, self.inputs.dtype.itemsize
+        live = data + size * sum(length) * (p + 6)
+        return cut(members, data, live, self.record_bytes(k, p, size), len(self.devices), self.workers, self.free, self.block, self.devices[0].platform != "cpu")
+
+    @staticmethod
+    def record_bytes(k: int, p: int, size: int) -> float:
+        """Bytes of one member's state and record."""
+        return size * (4.0 * k * k + 4.0 * p * p + 10 * k + 12 * p + p * k + 40)
+
+    def predicted_bytes(self) -> float:
+        """Peak memory of the process: what it holds now, compiled programs, the record of all members and the chunks in flight."""
+        k, p, size = self.problem.chart.k, self.problem.layout.p, self.inputs.dtype.itemsize
+        record = size * (4.0 * p * p + 8 * p + 12)
+        chunk = max((piece.schedule.members * (2 * self.inputs.source.row_bytes() * sum(piece.length) + 2 * self.record_bytes(k, p, size)) for piece in self.pieces), default=0.0)
+        return resident_bytes() + 1.5e8 + self.inputs.source.members * record + self.workers * chunk
+
+    def _about(self) -> str:
+        shapes = {piece.length: piece.schedule for piece in self.pieces}
+        sizes = ", ".join(f"{'+'.join(map(str, n))} rows in blocks of {s.lanes}" for n, s in list(shapes.items())[:4])
+        where = f"{len(self.devices)} devices" if len(self.devices) > 1 else f"{self.workers} threads"
+        return f"{self.inputs.source.members:,} members, {len(self.pieces)} chunks ({sizes}{', …' if len(shapes) > 4 else ''}), {where}, about {self.predicted_bytes() / 2**30:.1f} GiB at the peak"
+
+    def _identity(self) -> dict[str, Any]:
+        inputs, problem = self.inputs, self.problem
+        source = inputs.source
+        length = tuple(int(n) for n in source.sizes[0])
+        one = flat_members(inputs, np.zeros(1, int), length)
+        leaves = [np.asarray(leaf) if same else np.asarray(leaf[0]) for leaf, same in zip(one.leaves, one.form.shared, strict=True)]
+        call = lambda leaves: (lambda m: terms_of(m.loglik, inputs.layout.unravel(m.base), m.data))(jax.tree.unflatten(one.form.treedef, leaves))  # noqa: E731
+        ids = [source.take(index, length_).data_id.tobytes() for length_, members in buckets(source.sizes, source.padded) for index in np.array_split(members, max(1, len(members) // 4096))]
+        extra = [np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(source.rows[1:])]
+        fixed = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(inputs.loglik)]
+        options = (inputs.layout.names, inputs.layout.bounds, repr(problem.solver), problem.kind, problem.max_steps, problem.block_rows, inputs.weight_kind)
+        return {
+            "model": model_digest(call, leaves), "data": digest(*ids, *extra), "start": digest(np.ascontiguousarray(inputs.base).tobytes(), *fixed),
+            "options": digest(repr(options)), "dtype": str(inputs.dtype), "number of members": source.members,
+        }  # fmt: skip
+
+    # ------------------------------------------------------------ the rounds
+
+    def fits(self) -> Fit:
+        """Run everything."""
+        try:
+            self._round(self.pieces, self._run_first)
+            self._round(self._last_pieces(), self._run_last)
+        except KeyboardInterrupt:
+            kept = f" Finished members are kept in {self.checkpoint.folder}: the same call goes on from there." if self.checkpoint.folder else " Give checkpoint=folder to keep finished members."
+            raise KeyboardInterrupt(f"fit_batch was stopped after {self.progress.done:,} of {self.progress.total:,} fits.{kept}") from None
+        finally:
+            self.progress.close()
+        return jax.tree.unflatten(self.treedef, self.leaves)
+
+    def _round(self, pieces: list[Piece], run: Callable[[Piece], list[np.ndarray]]) -> None:
+        """Run pieces: the first alone, since it compiles and sets the cap, the rest by threads; results are taken in as they come."""
+        waiting = list(self._resumed(pieces))
+        opened: dict[int, tuple[np.ndarray, list[np.ndarray]]] = {}
+        done = {piece.number for piece in pieces} - {piece.number for piece in waiting}
+        for piece in pieces:
+            if piece.number in done:
+                self._accept(piece, self._loaded[piece.number], opened)
+        if waiting:
+            lone, *rest = waiting
+            self._finish(lone, run(lone), opened)
+            with ThreadPoolExecutor(max_workers=self.workers) as pool:
+                self._drain(pool, rest, run, opened)
+        self.open = [opened[number] for number in sorted(opened)]
+
+    def _drain(self, pool: ThreadPoolExecutor, rest: list[Piece], run: Callable[[Piece], list[np.ndarray]], opened: dict[int, Any]) -> None:
+        queue = iter(rest)
+        running: dict[Future, Piece] = {}
+        try:
+            while True:
+                while len(running) < self.workers and (piece := next(queue, None)) is not None:
+                    running[pool.submit(run, piece)] = piece
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    self._finish(running.pop(future), future.result(), opened)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+    def _resumed(self, pieces: list[Piece]) -> Iterator[Piece]:
+        self._loaded: dict[int, list[np.ndarray]] = {}
+        for piece in pieces:
+            arrays = self.checkpoint.load(f"{piece.name}-{piece.number:06d}") if self.treedef is not None or self._prepare() else None
+            if arrays is None:
+                yield piece
+            else:
+                self._loaded[piece.number] = arrays
+
+    def _prepare(self) -> bool:
+        """Shapes of the record and of a member's state, by abstract evaluation only: needed to read a checkpoint."""
+        if self.checkpoint.folder is None or not self.checkpoint.schedule.get("cap"):
+            return False
+        k, p = self.problem.chart.k, self.problem.layout.p
+        like: Any = lambda *shape: jax.ShapeDtypeStruct(shape, self.inputs.dtype)  # noqa: E731
+        curvature = None if self.problem.solver.curvature == "observed" else like(k, k)
+        point = Point(like(k), like(), like(), like(k), like(k, k), curvature, User(like(p), like(p, k), like(p), like(p, p)))
+        state = jax.eval_shape(start, like(k), point)
+        neutral = self.problem.neutral
+
+        def record(base: Array, state: Any, n: Array, data_id: Array) -> Any:
+            found = lockstep._judged(neutral, base, state, lockstep.unexplored(state))
+            return lockstep._finished(neutral, base, found.verdict, found.reached, found.extra, n, data_id, jnp.zeros((), jnp.int32))
+
+        self._shapes(self.programs.named(jax.eval_shape(record, like(p), state, like(), jax.ShapeDtypeStruct((2,), np.uint32))), (state, 0), 0)
+        return True
+
+    def _shapes(self, fit: Any, state: Any, lead: int) -> None:
+        """Room for the record of all members; the first ``lead`` axes of each leaf run over members."""
+        self.treedef, self.state_tree = jax.tree.structure(fit), jax.tree.structure(state)
+        self.leaves = [np.zeros((self.inputs.source.members, *leaf.shape[lead:]), leaf.dtype) for leaf in jax.tree.leaves(fit)]
+
+    def _run_first(self, piece: Piece) -> list[np.ndarray]:
+        """The arrays of a first round: fits, then the seats that stay open and their states."""
+        with self._context():
+            chunk = self.programs.load(self.inputs, piece)
+            steps = min(self.checkpoint.schedule.get("cap", PILOT), self.problem.max_steps)
+            state, before = chunk.climb(steps)
+            left = np.asarray(machine(is_open, (), self.programs.mesh)(state, np.full(len(chunk.wanted), self.problem.max_steps, np.int32)))
+            fit = to_numpy(chunk.conclude(state, None, before))
+            count = len(piece.index)
+            if self.treedef is None:
+                self._shapes(fit, (state, before), 1)
+            if "cap" not in self.checkpoint.schedule:
+                ended = fit.steps[:count][~left[:count]]
+                self.checkpoint.remember(cap=(int(np.median(ended)) if len(ended) else PILOT) + 1 + MARGIN)
+            seats = np.flatnonzero(left[:count])
+            return [*(leaf[:count] for leaf in jax.tree.leaves(fit)), seats, *(np.asarray(leaf)[seats] for leaf in jax.tree.leaves((state, before)))]
+
+    def _run_last(self, piece: Piece) -> list[np.ndarray]:
+        """The arrays of a last round: fits; nothing stays open."""
+        index, states = self._gathered
+        place = np.searchsorted(index, piece.seats)
+        with self._context():
+            chunk = self.programs.load(self.inputs, piece)
+            state, before = jax.tree.unflatten(self.state_tree, [leaf[place] for leaf in states])
+            fit = to_numpy(chunk.last(state, before))
+            return [*(leaf[: len(piece.index)] for leaf in jax.tree.leaves(fit)), np.zeros(0, int)]
+
+    @contextmanager
+    def _context(self) -> Iterator[None]:
+        """Precision and device belong to a thread."""
+        with precision(self.inputs.dtype), np.errstate(all="ignore"), jax.default_device(self.devices[0] if len(self.devices) == 1 else None):
+            yield
+
+    def _finish(self, piece: Piece, arrays: list[np.ndarray], opened: dict[int, Any]) -> None:
+        self.checkpoint.save(f"{piece.name}-{piece.number:06d}", arrays)
+        self._accept(piece, arrays, opened)
+
+    def _accept(self, piece: Piece, arrays: list[np.ndarray], opened: dict[int, Any]) -> None:
+        """Put finished members in their places; note which stay open."""
+        fits, (seats, *states) = arrays[: len(self.leaves)], arrays[len(self.leaves) :]
+        for whole, part in zip(self.leaves, fits, strict=True):
+            whole[piece.index] = part
+        if len(seats):
+            opened[piece.number] = (piece.index[seats], states)
+        self.progress.add(len(piece.index) - len(seats))
+
+    def _last_pieces(self) -> list[Piece]:
+        """The members that the first round left open, in chunks of the shapes of the first round."""
+        if not self.open:
+            return []
+        index = np.concatenate([members for members, _ in self.open])
+        states = [np.concatenate(leaves) for leaves in zip(*(states for _, states in self.open), strict=True)]
+        order = np.argsort(index, kind="stable")
+        self._gathered = index[order], [leaf[order] for leaf in states]
+        index = index[order]
+        home = np.empty(self.inputs.source.members, dtype=int)
+        for place, (_, members) in enumerate(self.buckets):
+            home[members] = place
+        home = home[index]
+        if isinstance(self.inputs.source, Ragged) and self.inputs.source.padded and self.inputs.source.sizes.shape[1] == 1:
+            longest = self.buckets[home.max()][0]
+            if len(index) * sum(longest) * self.inputs.source.row_bytes() <= SMALL:
+                home[:] = home.max()  # a few members at the greatest length among them, which is compiled already
+        pieces: list[Piece] = []
+        for place in np.unique(home):
+            length, members = self.buckets[place][0], index[home == place]
+            schedule = next(piece.schedule for piece in self.pieces if piece.length == length)
+            for at in range(0, len(members), schedule.members):
+                pieces.append(Piece(len(pieces), "last", length, members[at : at + schedule.members], schedule))
+        return pieces
+
+
+def _devices(devices: Any) -> list[Any]:
+    found = list(jax.devices() if devices is None else devices if isinstance(devices, list | tuple) else [devices])
+    if not found or not all(hasattr(device, "platform") for device in found):
+        raise TypeError(f"devices must be jax devices, such as jax.devices()[:2]; got {devices!r}")
+    return found
+
+
+def _device_bytes(devices: list[Any]) -> float:
+    stats = [device.memory_stats() or {} for device in devices]
+    return min((float(s["bytes_limit"]) - float(s.get("bytes_in_use", 0)) for s in stats if "bytes_limit" in s), default=2**32) * len(devices)
+
+
