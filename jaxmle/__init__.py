@@ -1,6 +1,6 @@
 """jaxmle: maximum likelihood for any log-likelihood written as a pure JAX function."""
 
-from jaxmle import datasets, solvers
+from jaxmle import datasets, solvers, special
 from jaxmle.data import GroupFits, fit_groups
 from jaxmle.fitting import Fit, Witness, fit, fit_batch
 from jaxmle.fitting.store import FitError
@@ -39,5 +39,5 @@ __all__ = [
     "Delta", "Fit", "FitError", "GroupFits", "Status", "Witness", "correlation", "covariance", "datasets", "delta", "enumeration", "evaluate", "exact",
     "fit", "fit_batch", "fit_groups", "fix", "frequency", "hessian", "information", "information_error", "interval", "linear", "lower",
     "negative", "nll", "normal_prior", "ordered", "penalize", "pool", "positive", "regression", "ridge", "sampling", "score", "scores",
-    "simplex", "simulation", "solvers", "tie", "upper", "vcov", "weight", "with_response",
+    "simplex", "simulation", "solvers", "special", "tie", "upper", "vcov", "weight", "with_response",
 ]  # fmt: skip

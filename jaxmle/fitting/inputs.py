@@ -15,6 +15,7 @@ from jaxmle.likelihood.checks import check_fixed, check_start, host_data, host_p
 from jaxmle.likelihood.combinators import Penalize, Pool, Weight, Weights, weight
 from jaxmle.likelihood.contract import as_tree, data_length, terms_of
 from jaxmle.likelihood.covariance import cluster_codes
+from jaxmle.parameters.constraints import Ordered, Simplex
 from jaxmle.parameters.tree import Layout, layout_of
 
 Array = Any
@@ -65,13 +66,8 @@ def gathered(loglik: Any, params0: Tree, datasets: Tree, constraints: Tree, weig
         raise ValueError(NOTHING)
     layout = layout_of(jax.tree.map(lambda leaf: leaf[0], params) if batched else params, constraints)
     if batched:
-        members = [jax.tree.map(lambda leaf, i=i: leaf[i], params) for i in range(source.members)]
-        for i, member in enumerate(members):
-            try:
-                check_start(layout, member)
-            except ValueError as error:
-                raise ValueError(f"member {i}: {error}") from None
-        base = np.stack([layout.ravel(member) for member in members])
+        _check_starts(layout, params, source.members)
+        base = layout.ravel_members(params)
     else:
         check_start(layout, params)
         base = layout.ravel(params)
@@ -282,6 +278,19 @@ def _starts(loglik: Any, source: Stacked | Ragged, dtype: np.dtype) -> Tree:
     found = {member: jax.tree.map(lambda leaf: np.asarray(leaf, dtype), loglik.start(_one(source, member))) for member in filled}
     spare = found[filled[0]]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *(found.get(member, spare) for member in range(source.members)))
+
+
+def _check_starts(layout: Layout, params: Tree, members: int) -> None:
+    """Every member's start lies inside its bounds; the first that does not is named."""
+    values = layout.treedef.flatten_up_to(params)
+    vectors = [leaf.constraint.elementwise or isinstance(leaf.constraint, Simplex | Ordered) for leaf in layout.leaves]
+    if all(one and leaf.constraint.violation(value) is None for one, leaf, value in zip(vectors, layout.leaves, values, strict=True)):
+        return
+    for i in range(members):
+        try:
+            check_start(layout, jax.tree.map(lambda leaf, i=i: leaf[i], params))
+        except ValueError as error:
+            raise ValueError(f"member {i}: {error}") from None
 
 
 def _terms(loglik: Any, params: Tree, source: Ragged) -> bool:

@@ -80,6 +80,14 @@ class Layout:
                 pieces.append(value[index])
         return namespace(pieces[0]).concatenate(pieces)
 
+    def ravel_members(self, params: Tree) -> Array:
+        """The printed entries (b, p) of a tree whose leaves have a leading axis over members."""
+        pieces = []
+        for leaf, value in zip(self.leaves, self.treedef.flatten_up_to(params), strict=True):
+            index = tuple(np.array(leaf.entries, dtype=int).reshape(-1, len(leaf.shape)).T)
+            pieces.append(value[(slice(None), *index)] if leaf.shape else value[:, None])
+        return namespace(pieces[0]).concatenate(pieces, axis=1)
+
     def unravel(self, x: Array) -> Tree:
         """The parameter tree whose printed entries are ``x`` (p,)."""
         values = [leaf.constraint.build(x[span], leaf.shape) for leaf, span in zip(self.leaves, self.spans, strict=True)]

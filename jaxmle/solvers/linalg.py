@@ -23,8 +23,26 @@ def namespace(x: Array) -> Any:
     return np if isinstance(x, np.ndarray | np.generic) else jnp
 
 
+FEW = 8  # lanes of a batch that take the rare side together
+
+
+def _mend(rare: Callable[..., Any], needed: Array, args: Any, out: Any, lanes: int) -> Any:
+    """``out`` with ``rare(*args)`` in the lanes that need it: they are picked out eight at a time, so that the rare side is paid by need."""
+    order = jnp.pad(jnp.argsort(~needed, stable=True), (0, FEW), constant_values=lanes)
+    count = jnp.sum(needed)
+
+    def some(carry: tuple[Array, Any]) -> tuple[Array, Any]:
+        start, out = carry
+        lane = jax.lax.dynamic_slice_in_dim(order, start, FEW)
+        picked = jax.tree.map(lambda leaf: leaf[jnp.minimum(lane, lanes - 1)], args)
+        lane = jnp.where(start + jnp.arange(FEW) < count, lane, lanes)  # beyond the batch: nothing is written
+        return start + FEW, jax.tree.map(lambda whole, new: whole.at[lane].set(new, mode="drop"), out, jax.vmap(rare)(*picked))
+
+    return jax.lax.while_loop(lambda carry: carry[0] < count, some, (jnp.zeros_like(count), out))[1]
+
+
 def rarely(needed: Array, rare: Callable[..., Any], usual: Callable[..., Any], *args: Any) -> Any:
-    """``rare(*args)`` where ``needed``, else ``usual(*args)``; in a batch the rare side runs only if some member needs it.
+    """``rare(*args)`` where ``needed``, else ``usual(*args)``; in a batch only the members that need it pay for the rare side.
 
     An ordinary ``lax.cond`` under ``vmap`` becomes a select that computes both sides for every member, always.
     """
@@ -37,16 +55,9 @@ def rarely(needed: Array, rare: Callable[..., Any], usual: Callable[..., Any], *
 
     @choose.def_vmap
     def _(axis_size: int, batched: Any, needed: Array, *args: Any) -> Any:
-        full = jax.tree.map(lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *jnp.shape(x))), (needed, *args), tuple(batched))
-        needed, args = full[0], full[1:]
-
-        def mixed(out: Any, *args: Any) -> Any:
-            pick = lambda a, b: jnp.where(needed.reshape(needed.shape + (1,) * (a.ndim - 1)), a, b)  # noqa: E731
-            return jax.tree.map(pick, jax.vmap(rare)(*args), out)
-
+        needed, *args = jax.tree.map(lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *jnp.shape(x))), (needed, *args), tuple(batched))
         out = jax.vmap(usual)(*args)
-        out = jax.lax.cond(jnp.any(needed), mixed, lambda out, *args: out, out, *args)
-        return out, jax.tree.map(lambda _: True, out)
+        return _mend(rare, needed, args, out, axis_size), jax.tree.map(lambda _: True, out)
 
     return choose(needed, *args)
 

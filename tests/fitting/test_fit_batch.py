@@ -176,6 +176,25 @@ def test_one_start_for_each_member():
     assert_allclose(jm.fit_batch(logit, starts, STACK).x, jm.fit_batch(logit, START, STACK).x, atol=1e-9)
 
 
+def test_starts_of_every_kind_of_constraint_are_cut_into_members():
+    """A matrix has fewer printed entries than cells; a start outside its bounds is named by its member."""
+    rng = np.random.default_rng(9)
+    y = rng.normal(size=(3, N, 2)) @ np.array([[1.0, 0.4], [0.0, 0.9]])
+
+    def loglik(params, data):
+        r = data["y"] - params["mean"]
+        return -0.5 * jnp.sum(r * jnp.linalg.solve(params["cov"], r.T).T, axis=1) - 0.5 * jnp.linalg.slogdet(params["cov"])[1]
+
+    starts = {"mean": np.zeros((3, 2)), "cov": np.stack([np.eye(2) * scale for scale in (1.0, 2.0, 0.5)])}
+    fits = jm.fit_batch(loglik, starts, {"y": y}, constraints={"cov": jm.covariance})
+    for i in range(3):
+        assert_allclose(fits.params["mean"][i], y[i].mean(axis=0), atol=1e-9)
+        assert_allclose(fits.params["cov"][i], np.cov(y[i].T, bias=True), rtol=1e-8)
+    starts["cov"][1] = -np.eye(2)
+    with pytest.raises(ValueError, match="member 1: .*positive definite"):
+        jm.fit_batch(loglik, starts, {"y": y}, constraints={"cov": jm.covariance})
+
+
 def test_a_start_that_could_be_read_both_ways_must_be_told():
     y = {"y": np.random.default_rng(8).normal(size=(5, 5))}
     mean = lambda params, data: -0.5 * (data["y"] - params["m"]) ** 2  # noqa: E731
