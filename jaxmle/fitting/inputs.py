@@ -318,7 +318,7 @@ def _has_axis(loglik: Any, params: Tree, constraints: Tree, source: Stacked | Ra
     both = [_fits(loglik, tree, constraints, source) for tree in (jax.tree.map(lambda leaf: leaf[0], params), params)]
     if all(both):
         raise ValueError(f"params0 may be read as one start for all members or as one for each of the {source.members}: say params_axis=None or params_axis=0")
-    return both[0]
+    return both[0] or not both[1]  # where neither reading runs, the error is that of one member
 
 
 def _fits(loglik: Any, params: Tree, constraints: Tree, source: Stacked | Ragged) -> bool:

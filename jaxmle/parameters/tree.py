@@ -84,8 +84,8 @@ class Layout:
         """The printed entries (b, p) of a tree whose leaves have a leading axis over members."""
         pieces = []
         for leaf, value in zip(self.leaves, self.treedef.flatten_up_to(params), strict=True):
-            index = tuple(np.array(leaf.entries, dtype=int).reshape(-1, len(leaf.shape)).T)
-            pieces.append(value[(slice(None), *index)] if leaf.shape else value[:, None])
+            index = tuple(np.array(leaf.entries, dtype=int).T) if leaf.shape else (None,)
+            pieces.append(value[(slice(None), *index)])
         return namespace(pieces[0]).concatenate(pieces, axis=1)
 
     def unravel(self, x: Array) -> Tree:

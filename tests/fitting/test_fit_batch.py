@@ -182,7 +182,7 @@ def test_starts_of_every_kind_of_constraint_are_cut_into_members():
     y = rng.normal(size=(3, N, 2)) @ np.array([[1.0, 0.4], [0.0, 0.9]])
 
     def loglik(params, data):
-        r = data["y"] - params["mean"]
+        r = data["y"] - params["mean"][None, :]
         return -0.5 * jnp.sum(r * jnp.linalg.solve(params["cov"], r.T).T, axis=1) - 0.5 * jnp.linalg.slogdet(params["cov"])[1]
 
     starts = {"mean": np.zeros((3, 2)), "cov": np.stack([np.eye(2) * scale for scale in (1.0, 2.0, 0.5)])}
