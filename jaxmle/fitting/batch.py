@@ -52,7 +52,8 @@ def fit_batch(
             that all share turns the batch into matrix products.
         params_axis: 0 or None says whether ``params0`` has a leading axis over members; ``"auto"`` finds out where only one reading fits.
         block: members in a block, which share one loop; None to choose by size.
-        devices: the devices to spread blocks over; None for all of them.
+        devices: the devices to spread blocks over; None for all of them. A CPU counts as one device unless jax is told otherwise before it
+            is imported: ``XLA_FLAGS=--xla_force_host_platform_device_count=8`` puts eight cores to work.
         progress: None for a line after two seconds, True for one at once, False for silence.
         checkpoint: a folder where finished members are kept; the same call goes on from there after an interruption.
 

@@ -97,10 +97,12 @@ class Programs:
                 if name == "lay":
                     return lay(own_form, own, common)
                 blocks, lanes = own[0].shape[:2]
-                fold = lambda leaf: leaf.reshape(blocks, lanes, *leaf.shape[1:])  # noqa: E731
+                empty = wanted.shape[0] - blocks * lanes  # seats without data
+                fold = lambda leaf: leaf[: blocks * lanes].reshape(blocks, lanes, *leaf.shape[1:])  # noqa: E731
                 one = partial(getattr(passes, name), bare)
                 out = over_blocks(one, own_form, own, common, fold(wanted), jax.tree.map(fold, args))
-                return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), out)
+                unfold = lambda leaf: jnp.pad(leaf.reshape(-1, *leaf.shape[2:]), [(0, empty)] + [(0, 0)] * (leaf.ndim - 2))  # noqa: E731
+                return jax.tree.map(unfold, out)
 
             if mesh is None:
                 return run
@@ -119,12 +121,13 @@ class Programs:
     def load(self, inputs: Inputs, piece: Piece) -> Chunk:
         """The data of a piece, on the device and laid out."""
         flat = flat_members(inputs, piece.seats, piece.length)
-        shape = (piece.schedule.blocks, piece.schedule.lanes)
+        shape, seats = (piece.schedule.blocks, piece.schedule.lanes), piece.schedule.seats
         own = [np.asarray(leaf).reshape(*shape, *np.shape(leaf)[1:]) for leaf, same in zip(flat.leaves, flat.form.shared, strict=True) if not same]
         common = [jnp.asarray(leaf) for leaf, same in zip(flat.leaves, flat.form.shared, strict=True) if same]
-        wanted = np.arange(piece.schedule.members) < len(piece.index)
-        base = np.broadcast_to(inputs.base[piece.seats] if inputs.base.ndim == 2 else inputs.base, (piece.schedule.members, self.problem.layout.p))
-        return Chunk(self, flat.form, self.get("lay", flat.form)(own, common, wanted, ()), common, base, flat.data_id, wanted)
+        wanted = np.arange(seats) < len(piece.index)
+        everyone = np.pad(piece.seats, (0, seats - len(piece.seats)), mode="edge")
+        base = np.broadcast_to(inputs.base[everyone] if inputs.base.ndim == 2 else inputs.base, (seats, self.problem.layout.p))
+        return Chunk(self, flat.form, self.get("lay", flat.form)(own, common, wanted, ()), common, base, np.pad(flat.data_id, ((0, seats - len(flat.data_id)), (0, 0))), wanted)
 
 
 @dataclass(frozen=True)

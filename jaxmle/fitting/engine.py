@@ -26,6 +26,7 @@ from jaxmle.solvers.status import Status
 
 Array = Any
 Tree = Any
+NO_MEAT = 1e-18  # robust variance over the variance of the model, below which it is rounding
 Climb = Callable[[Callable[[Array], Point], Array, int], State]
 
 
@@ -138,12 +139,21 @@ def plain(kind: str | None, point: Point, verdict: Verdict) -> Extra:
     return Extra(vcov * xp.nan if kind is None else vcov, xp.asarray(-1), xp.zeros_like(user.x))
 
 
+def _meaningful(vcov: Array, lift: Array) -> Array:
+    """A robust covariance (p, p), NaN where it is none: the scores of a saturated fit are rounding, one cluster has no variance."""
+    xp = namespace(lift)
+    ratio = xp.diagonal(vcov) / xp.maximum(xp.sum(lift**2, axis=1), xp.finfo(lift.dtype).tiny)
+    none = ~((ratio > NO_MEAT) & (ratio < 1 / NO_MEAT)) & (xp.sum(lift**2, axis=1) > 0)
+    return xp.where(none[:, None] | none[None, :], xp.nan, vcov)
+
+
 def beyond(kind: str, engine: Engine, point: Point, verdict: Verdict) -> Extra:
     """The expected information, or a sandwich."""
     user: User = point.aux
     if kind != "expected":
-        vcov, row = engine.robust(user.x, user.jacobian, bread(point, verdict))
-        return Extra(vcov, row, namespace(point.z).zeros_like(user.x))
+        root = bread(point, verdict)
+        vcov, row = engine.robust(user.x, user.jacobian, root)
+        return Extra(_meaningful(vcov, user.jacobian @ root), row, namespace(point.z).zeros_like(user.x))
     found = engine.expected(user.x)
     root = root_of(user.jacobian.T @ found.information @ user.jacobian, verdict.scale, verdict.null)
     lift = user.jacobian @ root

@@ -30,6 +30,11 @@ def explain(fit: Fit) -> str:
         sentence = sentence[0].upper() + sentence[1:]
     if status == Status.CONVERGED and int(w.row) >= 0:
         sentence += f" Row {int(w.row)} has leverage one, so {fit.vcov_kind} does not exist."
+    elif status == Status.CONVERGED and np.any(np.isnan(np.diagonal(w.vcov))):
+        sentence += (
+            f" But {fit.vcov_kind} has no meaning here: the scores of a fit with as many parameters as rows are zero up to rounding, "
+            "or there are too few clusters or rows for its correction."
+        )
     return sentence.replace("  ", " ").replace(" ;", ";").replace(" .", ".")
 
 

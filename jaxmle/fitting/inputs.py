@@ -202,6 +202,7 @@ def _ragged(loglik: Any, datasets: list[Tree], weights: Any, clusters: Any, dtyp
     if all(isinstance(d, int | float | complex | str) for d in datasets):
         raise TypeError("datasets is a list of numbers; a list holds one data set a member, such as [array_1, array_2]")
     parts = len(loglik.members) if isinstance(loglik, Pool) else 1
+    _refuse_masks(datasets)
     arrays = [jax.tree.map(np.asarray, data) for data in datasets]
     extra = [_listed(weights.values, datasets, "weights")] if weights is not None else []
     extra += [_listed(clusters, datasets, "clusters")] if clusters is not None else []
@@ -209,12 +210,20 @@ def _ragged(loglik: Any, datasets: list[Tree], weights: Any, clusters: Any, dtyp
     return table(loglik, rows, part, starts, sizes, (None,) * parts, weights is not None, None if weights is None else weights.kind, clusters is not None, dtype)
 
 
+def _refuse_masks(data: Tree) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+        if isinstance(leaf, np.ma.MaskedArray):
+            raise TypeError(f"datasets{jax.tree_util.keystr(path)} is a masked array, whose mask would be lost; drop the masked rows from every leaf first")
+
+
 def _grouped(loglik: Any, groups: Table, weights: Any, clusters: Any, dtype: np.dtype) -> Ragged:
     """Members whose rows stand anywhere in one table; weights and clusters are in the order of its rows."""
     if isinstance(loglik, Pool):
         raise ValueError("the rows of a pool cannot be cut into groups: give fit_batch a list with one tuple of data sets a group")
+    _refuse_masks(groups.data)
     data = jax.tree.map(np.asarray, groups.data)
-    data_length(data)
+    if data_length(data) not in (None, len(groups.member)):
+        raise ValueError(f"the data have {data_length(data)} rows and {len(groups.member)} group labels")
     sizes = np.bincount(groups.member, minlength=groups.members)[:, None]
     extra = [np.asarray(values) for values in (None if weights is None else weights.values, clusters) if values is not None]
     for name, values in zip((["weights"] if weights is not None else []) + ["clusters"], extra, strict=False):
@@ -243,6 +252,7 @@ def table(
     codes: tuple[np.ndarray, ...] = ()
     if clustered:
         labels = np.asarray(rest[-1])
+        cluster_codes(labels, len(labels))  # names a row that has none, in the order given
         if order[0] is None:
             codes = (codes_within(labels, member),)
         else:
@@ -318,7 +328,8 @@ def _has_axis(loglik: Any, params: Tree, constraints: Tree, source: Stacked | Ra
     both = [_fits(loglik, tree, constraints, source) for tree in (jax.tree.map(lambda leaf: leaf[0], params), params)]
     if all(both):
         raise ValueError(f"params0 may be read as one start for all members or as one for each of the {source.members}: say params_axis=None or params_axis=0")
-    return both[0] or not both[1]  # where neither reading runs, the error is that of one member
+    alone = isinstance(source, Stacked) and all(source.shared)
+    return both[0] or (not both[1] and not alone)  # where neither reading runs, the error is that of one member
 
 
 def _fits(loglik: Any, params: Tree, constraints: Tree, source: Stacked | Ragged) -> bool:

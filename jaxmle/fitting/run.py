@@ -8,7 +8,6 @@ each length of data, of which there are at most eight.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,7 +25,7 @@ from jaxmle.fitting.members import Ragged, buckets
 from jaxmle.fitting.objective import User
 from jaxmle.fitting.progress import Progress
 from jaxmle.fitting.record import Fit
-from jaxmle.fitting.schedule import Schedule, cores, cut, free_bytes, resident_bytes
+from jaxmle.fitting.schedule import Schedule, cut, free_bytes, resident_bytes
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.host import precision, to_numpy
 from jaxmle.solvers.loop import Point, start
@@ -45,7 +44,6 @@ class Run:
         self.problem, self.inputs, self.block = problem, inputs, block
         self.devices = _devices(devices)
         self.programs = Programs(problem, tuple(self.devices))
-        self.workers = cores() if len(self.devices) == 1 and self.devices[0].platform == "cpu" else 1
         self.free = free_bytes() if self.devices[0].platform == "cpu" else _device_bytes(self.devices)
         self.checkpoint = Checkpoint(checkpoint, self._identity() if checkpoint is not None else {})
         self.leaves: list[np.ndarray] = []
@@ -63,7 +61,7 @@ class Run:
         told = []
         for place, (length, members) in enumerate(self.buckets):
             schedule = Schedule(**stored[place]) if stored else self._cut(length, len(members))
-            told.append({"lanes": schedule.lanes, "blocks": schedule.blocks, "chunks": schedule.chunks})
+            told.append({"lanes": schedule.lanes, "blocks": schedule.blocks, "chunks": schedule.chunks, "seats": schedule.seats})
             for at in range(0, len(members), schedule.members):
                 pieces.append(Piece(len(pieces), "first", length, members[at : at + schedule.members], schedule))
         if not stored:
@@ -74,7 +72,7 @@ class Run:
         data = self.inputs.source.row_bytes() * sum(length)
         k, p, size = self.problem.chart.k, self.problem.layout.p, self.inputs.dtype.itemsize
         live = data + size * sum(length) * (p + 6)
-        return cut(members, data, live, self.record_bytes(k, p, size), len(self.devices), self.workers, self.free, self.block, self.devices[0].platform != "cpu")
+        return cut(self.inputs.source.members, members, data, live, self.record_bytes(k, p, size), len(self.devices), self.free, self.block, self.devices[0].platform != "cpu")
 
     @staticmethod
     def record_bytes(k: int, p: int, size: int) -> float:
@@ -85,13 +83,13 @@ class Run:
         """Peak memory of the process: what it holds now, compiled programs, the record of all members and the chunks in flight."""
         k, p, size = self.problem.chart.k, self.problem.layout.p, self.inputs.dtype.itemsize
         record = size * (4.0 * p * p + 8 * p + 12)
-        chunk = max((piece.schedule.members * (2 * self.inputs.source.row_bytes() * sum(piece.length) + 2 * self.record_bytes(k, p, size)) for piece in self.pieces), default=0.0)
-        return resident_bytes() + 1.5e8 + self.inputs.source.members * record + self.workers * chunk
+        chunk = max((2 * piece.schedule.members * self.inputs.source.row_bytes() * sum(piece.length) + 2 * piece.schedule.seats * self.record_bytes(k, p, size) for piece in self.pieces), default=0.0)
+        return resident_bytes() + 1.5e8 + self.inputs.source.members * record + chunk
 
     def _about(self) -> str:
         shapes = {piece.length: piece.schedule for piece in self.pieces}
         sizes = ", ".join(f"{'+'.join(map(str, n))} rows in blocks of {s.lanes}" for n, s in list(shapes.items())[:4])
-        where = f"{len(self.devices)} devices" if len(self.devices) > 1 else f"{self.workers} threads"
+        where = f"{len(self.devices)} devices" if len(self.devices) > 1 else "one device"
         return f"{self.inputs.source.members:,} members, {len(self.pieces)} chunks ({sizes}{', …' if len(shapes) > 4 else ''}), {where}, about {self.predicted_bytes() / 2**30:.1f} GiB at the peak"
 
     def _identity(self) -> dict[str, Any]:
@@ -125,43 +123,19 @@ class Run:
         return jax.tree.unflatten(self.treedef, self.leaves)
 
     def _round(self, pieces: list[Piece], run: Callable[[Piece], list[np.ndarray]]) -> None:
-        """Run pieces: the first alone, since it compiles and sets the cap, the rest by threads; results are taken in as they come."""
-        waiting = list(self._resumed(pieces))
+        """Run pieces one after the other; those that a checkpoint holds are read.
+
+        Not by threads: two of them in XLA's CPU client at once were seen to wait for each other for ever. Devices run side by side.
+        """
         opened: dict[int, tuple[np.ndarray, list[np.ndarray]]] = {}
-        done = {piece.number for piece in pieces} - {piece.number for piece in waiting}
         for piece in pieces:
-            if piece.number in done:
-                self._accept(piece, self._loaded[piece.number], opened)
-        if waiting:
-            lone, *rest = waiting
-            self._finish(lone, run(lone), opened)
-            with ThreadPoolExecutor(max_workers=self.workers) as pool:
-                self._drain(pool, rest, run, opened)
-        self.open = [opened[number] for number in sorted(opened)]
-
-    def _drain(self, pool: ThreadPoolExecutor, rest: list[Piece], run: Callable[[Piece], list[np.ndarray]], opened: dict[int, Any]) -> None:
-        queue = iter(rest)
-        running: dict[Future, Piece] = {}
-        try:
-            while True:
-                while len(running) < self.workers and (piece := next(queue, None)) is not None:
-                    running[pool.submit(run, piece)] = piece
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    self._finish(running.pop(future), future.result(), opened)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-    def _resumed(self, pieces: list[Piece]) -> Iterator[Piece]:
-        self._loaded: dict[int, list[np.ndarray]] = {}
-        for piece in pieces:
-            arrays = self.checkpoint.load(f"{piece.name}-{piece.number:06d}") if self.treedef is not None or self._prepare() else None
+            name = f"{piece.name}-{piece.number:06d}"
+            arrays = self.checkpoint.load(name) if self.treedef is not None or self._prepare() else None
             if arrays is None:
-                yield piece
-            else:
-                self._loaded[piece.number] = arrays
+                arrays = run(piece)
+                self.checkpoint.save(name, arrays)
+            self._accept(piece, arrays, opened)
+        self.open = [opened[number] for number in sorted(opened)]
 
     def _prepare(self) -> bool:
         """Shapes of the record and of a member's state, by abstract evaluation only: needed to read a checkpoint."""
@@ -206,7 +180,7 @@ class Run:
     def _run_last(self, piece: Piece) -> list[np.ndarray]:
         """The arrays of a last round: fits; nothing stays open."""
         index, states = self._gathered
-        place = np.searchsorted(index, piece.seats)
+        place = np.searchsorted(index, np.pad(piece.seats, (0, piece.schedule.seats - len(piece.seats)), mode="edge"))
         with self._context():
             chunk = self.programs.load(self.inputs, piece)
             state, before = jax.tree.unflatten(self.state_tree, [leaf[place] for leaf in states])
@@ -215,13 +189,9 @@ class Run:
 
     @contextmanager
     def _context(self) -> Iterator[None]:
-        """Precision and device belong to a thread."""
+        """Precision and device of the programs."""
         with precision(self.inputs.dtype), np.errstate(all="ignore"), jax.default_device(self.devices[0] if len(self.devices) == 1 else None):
             yield
-
-    def _finish(self, piece: Piece, arrays: list[np.ndarray], opened: dict[int, Any]) -> None:
-        self.checkpoint.save(f"{piece.name}-{piece.number:06d}", arrays)
-        self._accept(piece, arrays, opened)
 
     def _accept(self, piece: Piece, arrays: list[np.ndarray], opened: dict[int, Any]) -> None:
         """Put finished members in their places; note which stay open."""

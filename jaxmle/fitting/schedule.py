@@ -1,4 +1,4 @@
-"""How a batch is cut up: lanes in a block, blocks in a chunk, chunks in flight, and the memory that takes."""
+"""How a batch is cut up: lanes in a block, blocks in a chunk, and the memory that takes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,12 @@ class Schedule:
     lanes: int
     blocks: int
     chunks: int
+    seats: int  # what the state machine has room for: at least ``members``, and the same for most buckets
 
     @property
     def members(self) -> int:
         """Members in a chunk."""
         return self.lanes * self.blocks
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def free_bytes() -> float:
@@ -52,10 +48,12 @@ def resident_bytes() -> float:
         return float("nan")
 
 
-def cut(members: int, data_bytes: float, live_bytes: float, record_bytes: float, devices: int, workers: int, free: float, block: int | None, wide: bool) -> Schedule:
-    """The schedule of a bucket. Chunks have one of few sizes, so that the programs of the state machine are compiled once for all buckets.
+def cut(total: int, members: int, data_bytes: float, live_bytes: float, record_bytes: float, devices: int, free: float, block: int | None, wide: bool) -> Schedule:
+    """The schedule of a bucket. Seats come in few numbers, so that the programs of the state machine are compiled once for all buckets.
 
     Args:
+        total: members of all buckets.
+        members: of this one.
         data_bytes: of one member.
         live_bytes: what one evaluation of one member touches.
         record_bytes: of one member's state and record.
@@ -64,10 +62,14 @@ def cut(members: int, data_bytes: float, live_bytes: float, record_bytes: float,
         wide: an accelerator.
     """
     sizes = [size * devices for size in ((WIDE,) if wide and members > SIZES[-1] else SIZES)]
-    budget = min(CHUNK * (32 if wide else 1), free / 4 / max(workers, 1))
-    enough = next((size for size in sizes if size * workers >= members), sizes[-1])
-    seats = max([size for size in sizes if size <= enough and size * (2 * data_bytes + 3 * record_bytes) <= budget], default=sizes[0])
+    budget = min(CHUNK * (32 if wide else 1), free / 4)
+    enough = next((size for size in sizes if size >= total), sizes[-1])
+    seats = max([size for size in sizes if size <= enough and size * 3 * record_bytes <= budget], default=sizes[0])
     narrow = 2 ** np.floor(np.log2(np.clip(CACHED / max(live_bytes, 1.0), *LANES)))
     lanes = seats // devices if wide else int(min(block or narrow, seats // devices))
-    blocks = -(-seats // (lanes * devices)) * devices
-    return Schedule(lanes, blocks, -(-members // (lanes * blocks)))
+    if devices > 1:
+        blocks = seats // devices // lanes * devices
+        return Schedule(lanes, blocks, -(-members // (blocks * lanes)), blocks * lanes)
+    room = max(1, min(seats // lanes, int(budget / max(lanes * 2 * data_bytes, 1.0))))
+    blocks = min(room, 1 << max(0, (-(-members // lanes) - 1).bit_length()))  # a power of two, so that batches of like size share programs
+    return Schedule(lanes, blocks, -(-members // (lanes * blocks)), seats)

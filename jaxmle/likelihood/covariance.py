@@ -54,8 +54,7 @@ def sandwich(loglik: Any, layout: Layout, x: Array, data: Tree, root: Array, jac
     none = jnp.asarray(-1)
     if kind == "opg":
         opg = scaled.scores.T @ (rows.meat[:, None] * scaled.scores)
-        dead = jnp.diag((jnp.diagonal(opg) == 0).astype(opg.dtype))
-        return Covariance(lift @ jnp.linalg.inv(opg + dead) @ lift.T, none)
+        return Covariance(lift @ _inverse_on(root, opg) @ lift.T, none)
     if kind in ("HC2", "HC3"):
         # Without a law of the response the row's observed information stands in; the record says so.
         source = "expected" if has_law(loglik) else "observed"
@@ -66,6 +65,18 @@ def sandwich(loglik: Any, layout: Layout, x: Array, data: Tree, root: Array, jac
     meat = scaled.scores.T @ (rows.meat[:, None] * scaled.scores)
     factor = n / (n - k) if kind == "HC1" else 1.0
     return Covariance(factor * (lift @ meat @ lift.T), none)
+
+
+def _inverse_on(root: Array, opg: Array) -> Array:
+    """The inverse of the outer product of s̃ on the range of U, to which null directions do not belong; NaN where it is singular there."""
+    eps = jnp.finfo(opg.dtype).eps * opg.shape[0]
+    unit = root / jnp.maximum(jnp.sqrt(jnp.sum(root**2, axis=1)), jnp.finfo(opg.dtype).tiny)[:, None]
+    span = jnp.linalg.eigvalsh(unit.T @ unit)
+    rank = jnp.sum(span > 100 * eps * jnp.max(span))
+    values, q = jnp.linalg.eigh(opg)
+    kept = values > jnp.maximum(eps * jnp.max(values), eps**2)  # s̃ is in units of the model's information
+    inverse = (q * jnp.where(kept, 1.0 / jnp.where(kept, values, 1.0), 0.0)[None, :]) @ q.T
+    return jnp.where(jnp.sum(kept) == rank, inverse, jnp.nan)
 
 
 def _count(rows: Rows) -> Array:

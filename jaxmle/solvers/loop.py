@@ -128,7 +128,7 @@ def start(z: Array, like: Point) -> State:
     xp = namespace(z)
     zero, one, count, yes = xp.zeros((), z.dtype), xp.ones((), z.dtype), xp.zeros((), dtype=xp.int32), xp.ones((), dtype=bool)
     flat, square = xp.zeros_like(z), xp.zeros((z.shape[0], z.shape[0]), z.dtype)
-    blank = jax.tree.map(lambda leaf: xp.zeros(leaf.shape, leaf.dtype), like.aux)
+    blank = jax.tree.map(lambda leaf: xp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf, like.aux)
     point = Point(z, -xp.inf * one, zero, flat, square, None if like.curvature is None else square, blank)
     newton = NewtonStep(flat, xp.inf * one, ~yes, ~yes)
     signature = Signature(one, one, one)

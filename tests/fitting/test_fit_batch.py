@@ -441,7 +441,7 @@ def test_a_long_run_is_stopped_cleanly(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "cut", lambda *args: run.Schedule(8, 1, -(-B // 8)))
+        patch.setattr(run, "cut", lambda *args: run.Schedule(8, 1, -(-B // 8), 16))
         save = run.Checkpoint.save
         patch.setattr(run.Checkpoint, "save", lambda self, piece, arrays: (save(self, piece, arrays), interrupted(self, piece, arrays)))
         with pytest.raises(KeyboardInterrupt, match="goes on from there"):

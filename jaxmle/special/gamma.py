@@ -1,0 +1,84 @@
+"""log Γ and its derivatives by Stirling's series after one shift: arithmetic alone, so that they vectorise, to every order that a Hessian asks.
+
+For x below 10 the argument is moved up by ten: Γ(x) = Γ(x + 10)/(x(x + 1)…(x + 9)). Coefficients B₂ₖ/(2k(2k − 1)): NIST DLMF 5.11.1, 25.2.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = Any
+
+SHIFT = 10
+_BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
+
+
+def _series(x: Array, coefficients: list[float]) -> Array:
+    """Σ cₖ x⁻²ᵏ, k = 0, 1, …"""
+    square = 1.0 / (x * x)
+    total = jnp.zeros_like(x)
+    for c in reversed(coefficients):
+        total = total * square + c
+    return total
+
+
+def _moved(x: Array) -> tuple[Array, Array]:
+    """x moved to 10 or more, and whether it was moved."""
+    small = x < SHIFT
+    return jnp.where(small, x + SHIFT, x), small
+
+
+@jax.custom_jvp
+def gammaln(x: Array) -> Array:
+    """log Γ(x) for x > 0; NaN below 0, +inf at 0. Absolute error 1e-14 below 10, its zeros at 1 and 2 included; else an ulp or two.
+
+    Its derivatives are ``digamma`` and ``trigamma``, as exact.
+    """
+    up, small = _moved(x)
+    product = jnp.ones_like(x)
+    for i in range(SHIFT):
+        product = product * (x + i)
+    stirling = (up - 0.5) * jnp.log(up) - up + 0.5 * math.log(2 * math.pi) + _series(up, [b / (2 * k * (2 * k - 1)) for k, b in enumerate(_BERNOULLI, 1)]) / up
+    value = stirling - jnp.log(jnp.where(small, product, 1.0))
+    return jnp.where(x > 0, value, jnp.where(x == 0, jnp.inf, jnp.nan))
+
+
+@jax.custom_jvp
+def digamma(x: Array) -> Array:
+    """ψ(x) = (log Γ)'(x) for x > 0, to 1e-15 absolutely; NaN elsewhere."""
+    up, small = _moved(x)
+    below = jnp.zeros_like(x)
+    for i in range(SHIFT):
+        below = below + 1.0 / jnp.where(small, x + i, 1.0)
+    value = jnp.log(up) - 0.5 / up - _series(up, [b / (2 * k) for k, b in enumerate(_BERNOULLI, 1)]) / (up * up)
+    return jnp.where(x > 0, value - jnp.where(small, below, 0.0), jnp.nan)
+
+
+@jax.custom_jvp
+def trigamma(x: Array) -> Array:
+    """ψ'(x) for x > 0, to a few ulp; NaN elsewhere."""
+    up, small = _moved(x)
+    below = jnp.zeros_like(x)
+    for i in range(SHIFT):
+        below = below + 1.0 / jnp.where(small, x + i, 1.0) ** 2
+    value = 1.0 / up + 0.5 / (up * up) + _series(up, list(_BERNOULLI)) / up**3
+    return jnp.where(x > 0, value + jnp.where(small, below, 0.0), jnp.nan)
+
+
+@gammaln.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return gammaln(*primals), digamma(*primals) * tangents[0]
+
+
+@digamma.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return digamma(*primals), trigamma(*primals) * tangents[0]
+
+
+@trigamma.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return trigamma(*primals), jax.scipy.special.polygamma(2, *primals) * tangents[0]
