@@ -7,7 +7,7 @@ moves them on (``lockstep``).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -141,9 +141,13 @@ class Chunk:
     base: np.ndarray  # (seats, p)
     data_id: np.ndarray
     wanted: np.ndarray  # (seats,) whether a member of its own sits there
+    at_hand: dict[str, Callable[..., Any]] = field(default_factory=dict)
 
     def ask(self, name: str, wanted: np.ndarray, *args: Any) -> Any:
-        return self.programs.get(name, self.form)(self.own, self.common, wanted, args)
+        """One pass over the data, for the seats that want it."""
+        if name not in self.at_hand:
+            self.at_hand[name] = self.programs.get(name, self.form)  # looked up once a chunk
+        return self.at_hand[name](self.own, self.common, wanted, args)
 
     def evaluate(self, z: Array, wanted: np.ndarray) -> Point:
         return self.ask("evaluate", wanted, z)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.fitting.members import Ragged, Stacked, Table, concatenated
-from jaxmle.likelihood.anatomy import has, parts_of
+from jaxmle.likelihood.anatomy import has, parts_of, substituted
 from jaxmle.likelihood.checks import check_fixed, check_start, host_data, host_params
 from jaxmle.likelihood.combinators import Penalize, Pool, Weight, Weights, weight
 from jaxmle.likelihood.contract import as_tree, data_length, terms_of
@@ -72,6 +72,8 @@ def gathered(loglik: Any, params0: Tree, datasets: Tree, constraints: Tree, weig
         check_start(layout, params)
         base = layout.ravel(params)
     check_fixed(tree, layout)
+    held = lambda x: substituted(tree, layout, x)  # noqa: E731
+    base = np.asarray(jax.vmap(held)(base) if batched else held(base))
     _check_own_weights(tree)
     kind = None if weights is None else weights.kind
     whole = tree if kind is None else weight(tree, Weights(np.zeros(0, dtype), kind))

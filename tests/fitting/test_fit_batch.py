@@ -137,6 +137,17 @@ def test_a_prior_counts_once_whatever_the_padding():
     assert_same(jm.fit_batch(penalized, START, RAGGED)[2], jm.fit(penalized, START, RAGGED[2]))
 
 
+@pytest.mark.parametrize("held", [jm.fix(logit, {"beta[1]": 0.3}), jm.tie(logit, ("beta[0]", "beta[1]"))], ids=["fix", "tie"])
+def test_held_and_tied_entries(held):
+    fits = jm.fit_batch(held, START, RAGGED)
+    single = jm.fit(held, START, RAGGED[6])
+    assert fits.names == single.names
+    assert_allclose(fits.x[6], single.x, rtol=1e-9)
+    assert_allclose(fits.se[6], single.se, rtol=1e-8)
+    starts = {"beta": np.random.default_rng(1).normal(size=(B, 2))}
+    assert_allclose(jm.fit_batch(held, starts, RAGGED, params_axis=0).x, fits.x, atol=1e-8)
+
+
 def test_scalars_run_at_their_own_length():
     """A likelihood without terms cannot be padded: members of one length run together."""
     scalar = lambda params, data: jnp.sum(logit(params, data))  # noqa: E731
