@@ -83,4 +83,4 @@ def z_panel(ax: Axes, z: np.ndarray, caption: str) -> None:
         ax.annotate(f"{100 * np.mean(side * z > CUT):.2f} %", (x, y))
     ax.annotate("N(0, 1)", xy=(-0.9, 0.266), xytext=(-2.6, 0.3), arrowprops={"arrowstyle": "-", "linewidth": 0.6})
     ax.set(xlim=(-4, 4), ylim=(0, 0.45), xlabel="z = (estimate − true) / SE", ylabel="density")
-    ax.set_title(f"{z.size:,} logistic regressions in one vmap:\n{caption}")
+    ax.set_title(f"{z.size:,} logistic regressions in one batch:\n{caption}")

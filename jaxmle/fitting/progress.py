@@ -12,7 +12,14 @@ WIDTH = 24
 
 
 class Progress:
-    """Counts fits as they end, from the host."""
+    """Counts fits as they end, from the host.
+
+    Args:
+        total: fits in all.
+        shown: None for silence in the first two seconds, True for lines at once, False for none.
+        about: what is to be done, said once above the first line.
+        stream: where to; standard error if None.
+    """
 
     def __init__(self, total: int, shown: bool | None, about: str = "", stream: TextIO | None = None) -> None:
         self.total, self.done, self.about = total, 0, about
@@ -22,15 +29,14 @@ class Progress:
         self.begun = time.monotonic()
         self.told = self.begun
         self.lines = 0
-        self.before = 0  # fits that a checkpoint brought
-
-    def resumed(self, fits: int) -> None:
-        self.done = self.before = fits
+        self.warm: tuple[float, int] | None = None
 
     def add(self, fits: int) -> None:
         """So many more fits have ended."""
         self.done += fits
         now = time.monotonic()
+        if self.warm is None:
+            self.warm = (now, self.done)  # the first chunk has compiled: the pace is that of the others
         if self.shown is False or (self.shown is None and now - self.begun < QUIET):
             return
         if now - self.told >= (0.1 if self.terminal else LOGGED) or self.lines == 0:
@@ -40,21 +46,26 @@ class Progress:
         if self.lines == 0 and self.about:
             self.stream.write(f"jaxmle.fit_batch: {self.about}\n")
         self.told, self.lines = now, self.lines + 1
-        line = f"jaxmle.fit_batch: {self.line(now - self.begun)}"
+        line = f"jaxmle.fit_batch: {self.line(now)}"
         self.stream.write(f"\r{line}\x1b[K" if self.terminal else f"{line}\n")
         self.stream.flush()
 
-    def line(self, seconds: float) -> str:
-        """Fits done, rate and time remaining."""
-        rate = (self.done - self.before) / max(seconds, 1e-9)
-        left = (self.total - self.done) / rate if rate > 0 else float("inf")
+    def line(self, now: float) -> str:
+        """Fits done, and the rate and the time remaining as soon as there is a pace to tell them by."""
         full = int(WIDTH * self.done / max(self.total, 1))
-        return f"[{'#' * full}{'.' * (WIDTH - full)}] {self.done:,} of {self.total:,} fits, {rate:,.0f} a second, {clock(left)} left"
+        text = f"[{'#' * full}{'.' * (WIDTH - full)}] {self.done:,} of {self.total:,} fits"
+        begun, before = self.warm or (now, self.done)
+        if self.done == self.total:
+            return f"{text} in {clock(now - self.begun)}"
+        if self.done <= before or now <= begun:
+            return text
+        rate = (self.done - before) / (now - begun)
+        return f"{text}, {rate:,.0f} a second, {clock((self.total - self.done) / rate)} left"
 
     def close(self) -> None:
+        """The last line, where there was one."""
         if self.lines:
-            now = time.monotonic()
-            self._tell(now)
+            self._tell(time.monotonic())
             if self.terminal:
                 self.stream.write("\n")
                 self.stream.flush()
