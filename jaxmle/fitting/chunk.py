@@ -177,7 +177,7 @@ class Chunk:
         """Climb on, explore, judge."""
         programs = self.programs
         state = lockstep.climb_on(self.evaluate, state, self.wanted, programs.problem.max_steps, programs.mesh)
-        limit = lockstep.explore(self.evaluate, state, self.wanted, programs.mesh)
+        limit = lockstep.explore(self.evaluate, state, self.wanted, programs.problem.chart.bent, programs.mesh)
         return self.conclude(state, limit, steps)
 
 

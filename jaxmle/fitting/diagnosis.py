@@ -2,7 +2,8 @@
 
 Two excursions may follow a climb. Where the last steps show recession (ℓ still rises, by less and less, as information along the step
 dies), the point is carried far along that step and the rest solved again: that is the limit likelihood. Where the information has null
-directions, points ±1, ±10 and ±10⁵ units along them are tried: a flat likelihood is flat there too.
+directions, points ±1, ±10 and ±10⁵ units along them are tried: a flat likelihood is flat there too. And where a standard error on the
+scale of a logarithm is 3 or more, ℓ is asked whether it falls by a half one standard error away: on a maximum of rounding it does not.
 Signatures of a recession, per Newton step (information ratio, decrement ratio, step ratio): tail e⁻ᵗ .37/.37/1, tail 1/t .30/.67/1.5,
 logarithmic growth .25/1/2, quartic .44/.20/.67; regular 1/→0/→0.
 """
@@ -10,6 +11,7 @@ logarithmic growth .25/1/2, quartic .44/.20/.67; regular 1/→0/→0.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -41,6 +43,8 @@ FAR = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
 SURE, USABLE = 5e-13, 5e-7  # decrements of 1e-6 and 1e-3 standard errors
 PROBES = (1.0, -1.0, 10.0, -10.0, 1e5, -1e5)
 INNER = 8  # Newton steps that solve the rest again
+WIDE = 3.0  # standard error of a logarithm (a factor of 20) from which a maximum has to show itself
+FALLS = (-3.0, -0.05)  # what ℓ may change by at one standard error, where a parabola says −½
 
 
 class Limit(NamedTuple):
@@ -53,6 +57,7 @@ class Limit(NamedTuple):
     decrement: Array  # of what does not recede
     short: Array  # the likelihood could not be followed far enough for its information to die
     steps: Array
+    doubtful: Array  # the likelihood does not fall where its curvature says so
 
 
 class Verdict(NamedTuple):
@@ -107,22 +112,26 @@ def _is_suspect(state: State) -> tuple[Array, Array, Array]:
     return _is_settled(state) & (tail.length >= TAIL) & (tail.decrement <= xp.maximum(1e-5, noise)) & below, noise, ceiling
 
 
-def needs_excursion(state: State) -> Array:
+def needs_excursion(bent: tuple[bool, ...], state: State) -> Array:
     """Whether ``explore`` would evaluate the likelihood at all."""
-    return _is_suspect(state)[0] | (_is_settled(state) & ~state.newton.definite & state.newton.convex)
+    return _is_suspect(state)[0] | (_is_settled(state) & ~state.newton.definite & state.newton.convex) | _widest(bent, state)[0]
 
 
 def unexplored(state: State) -> Limit:
     """What ``explore`` returns where no excursion is needed."""
     xp = namespace(state.point.z)
     no = xp.zeros((), dtype=bool)
-    return Limit(state.point, state.scale, no, no, state.newton.decrement, no, xp.zeros((), dtype=xp.int32))
+    return Limit(state.point, state.scale, no, no, state.newton.decrement, no, xp.zeros((), dtype=xp.int32), no)
 
 
-def explore(evaluate: Callable[[Array], Point], state: State) -> Limit:
-    """Carry a recession to its limit, or try whether null directions are flat. Costs no evaluation where neither is needed."""
+def explore(evaluate: Callable[[Array], Point], state: State, bent: tuple[bool, ...] = ()) -> Limit:
+    """Carry a recession to its limit, try whether null directions are flat, or whether a maximum is one. Costs nothing where not needed.
+
+    Args:
+        bent: for each free coordinate whether it is a logarithm or the like; none if empty.
+    """
     far = _walk(evaluate, follow, state, to_limit(state))
-    return arrived(state, far, _walk(evaluate, probe, state, to_flat(state, far)))
+    return arrived(bent, state, far, _walk(evaluate, partial(probe, bent), state, to_flat(bent, state, far)))
 
 
 def _walk(evaluate: Callable[[Array], Point], body: Callable[[State, Excursion, Point], Excursion], state: State, start: Excursion) -> Excursion:
@@ -193,41 +202,59 @@ def _null_direction(state: State) -> Array:
     return u / xp.maximum(xp.sqrt(xp.sum(u**2)), 1e-30) / state.scale
 
 
-def to_flat(state: State, far: Excursion) -> Excursion:
+def _widest(bent: tuple[bool, ...], state: State) -> tuple[Array, Array]:
+    """Whether a maximum claims a standard error of three or more on the scale of a logarithm, and one standard error along it, (k,)."""
+    xp = namespace(state.point.z)
+    if not any(bent):
+        return xp.zeros((), dtype=bool), xp.zeros_like(state.point.z)
+    half = solve_lower(cholesky(_information(state.point) / (state.scale[:, None] * state.scale[None, :])), xp.eye(len(bent), dtype=state.scale.dtype))
+    inverse = half.T @ half / (state.scale[:, None] * state.scale[None, :])
+    variance = xp.where(xp.asarray(np.array(bent)) & xp.isfinite(xp.diagonal(inverse)), xp.diagonal(inverse), 0.0)
+    j = xp.argmax(variance)
+    doubt = _is_settled(state) & state.newton.definite & state.newton.convex & (variance[j] >= WIDE**2)
+    return doubt, xp.where(doubt, inverse[:, j] / xp.sqrt(xp.maximum(variance[j], 1.0)), 0.0)
+
+
+def to_flat(bent: tuple[bool, ...], state: State, far: Excursion) -> Excursion:
     """The outset of the walk that tries whether ℓ stays where it is at ±1 and ±10 units along the null space with the rest solved again,
-    and, where the null space is straight, at ±10⁵: collinearity by rounding shows there."""
-    needed = _is_singular(state, far)
-    direction = rarely(needed, _null_direction, lambda s: s.point.z, state)
-    return _outset(state, state.point.z + direction, direction, needed)
+    and, where the null space is straight, at ±10⁵: collinearity by rounding shows there. Or of the walk to ±1 standard error."""
+    singular = _is_singular(state, far)
+    doubt, wide = _widest(bent, state)
+    direction = namespace(wide).where(doubt, wide, rarely(singular, _null_direction, lambda s: s.point.z, state))
+    return _outset(state, state.point.z + direction, direction, singular | (doubt & ~_recedes(state, far)))
 
 
-def probe(state: State, e: Excursion, point: Point) -> Excursion:
-    """One evaluation of a null direction."""
+def probe(bent: tuple[bool, ...], state: State, e: Excursion, point: Point) -> Excursion:
+    """One evaluation of a null direction, or at one standard error."""
     xp = namespace(state.point.z)
     dtype = state.point.z.dtype
     probes = xp.asarray(np.array(PROBES, dtype=dtype))
     noise = noise_of(state.point)
     distance = xp.abs(probes[e.probe])
     allowed = 4 * noise + 8 * xp.finfo(dtype).eps * distance + 1e-12 * (distance < 100) * xp.sqrt(state.point.absolute)
-    level = xp.isfinite(point.value) & (xp.abs(point.value - state.point.value) <= allowed)
+    change = point.value - state.point.value
+    doubt = _is_settled(state) & state.newton.definite & state.newton.convex
+    fell = (change >= FALLS[0]) & (change <= FALLS[1])
+    level = xp.isfinite(point.value) & xp.where(doubt, fell, xp.abs(change) <= allowed)
     newton = newton_step(_information(point), point.score, state.scale, null_cut(point), xp.inf * noise)
-    solved = level | (e.inner >= INNER) | ~is_finite(point) | (distance > 100)
+    solved = level | (e.inner >= INNER) | ~is_finite(point) | (distance > 100) | doubt
     straight = e.straight & ((e.inner > 0) | level)
     flat = e.flat & (level | ~solved)
-    last = xp.where(straight, len(PROBES) - 1, 3)
+    last = xp.where(doubt, 1, xp.where(straight, len(PROBES) - 1, 3))
     following = xp.where(solved, e.probe + 1, e.probe)
     trial = xp.where(solved, state.point.z + probes[xp.minimum(following, len(PROBES) - 1)] * e.direction, point.z + newton.step)
     active = flat & (following <= last)
     return Excursion(trial, e.kept, e.direction, following.astype(xp.int32), xp.where(solved, 0, e.inner + 1).astype(xp.int32), flat, straight, active)
 
 
-def arrived(state: State, far: Excursion, near: Excursion) -> Limit:
+def arrived(bent: tuple[bool, ...], state: State, far: Excursion, near: Excursion) -> Limit:
     """The end of a climb after both excursions."""
     xp = namespace(state.point.z)
     recedes = _recedes(state, far)
     point = jax.tree.map(lambda a, b: xp.where(recedes, a, b), far.kept, state.point)
     decrement = xp.where(recedes, _rest(state, far.kept).decrement, state.newton.decrement)
-    return Limit(point, state.scale, recedes, _is_singular(state, far) & near.flat, decrement, recedes & (far.probe > 0), near.probe)
+    doubtful = _widest(bent, state)[0] & ~recedes & ~near.flat
+    return Limit(point, state.scale, recedes, _is_singular(state, far) & near.flat, decrement, recedes & (far.probe > 0), near.probe, doubtful)
 
 
 # ---------------------------------------------------------------- the verdict
@@ -287,7 +314,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     blown = (state.outcome == EXHAUSTED) & (state.rise > -0.5 * xp.log(eps)) & double
     conditioned = eps * vif <= 1e-3
     # A tail that ended in rounding: the maximum found after it is one of the noise.
-    climbed_noise = state.rough & (state.tail.length >= TAIL) & (state.tail.decrement <= 1e-4)
+    climbed_noise = (state.rough & (state.tail.length >= TAIL) & (state.tail.decrement <= 1e-4)) | limit.doubtful
     cases = (
         ((state.outcome == NOT_FINITE), Status.NONFINITE),
         ((state.outcome == RUNAWAY) | escaped | blown | (growth & ~quiet), Status.UNBOUNDED),

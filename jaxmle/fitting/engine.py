@@ -108,7 +108,7 @@ def _first_bad_term(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
 def search(climb: Climb, evaluate: Callable[[Array], Point], problem: Problem, base: Array, z: Array) -> tuple[Verdict, Reach]:
     """Climb, explore, judge."""
     state = climb(evaluate, z, problem.max_steps)
-    return verdict_of(problem, base, state, explore(evaluate, state))
+    return verdict_of(problem, base, state, explore(evaluate, state, problem.chart.bent))
 
 
 def verdict_of(problem: Problem, base: Array, state: State, limit: Limit) -> tuple[Verdict, Reach]:

@@ -92,20 +92,21 @@ def _go_on(evaluate: Evaluate, now: Climb, cap: int, mesh: Any) -> State:
 # ---------------------------------------------------------------- excursions
 
 
-def is_open(state: State, max_steps: int) -> Array:
+def is_open(bent: tuple[bool, ...], state: State, max_steps: int) -> Array:
     """Whether a member needs more than the first round: steps, an excursion, or a search for the row that is not finite."""
-    return is_running(state, max_steps) | needs_excursion(state) | (state.outcome == NOT_FINITE)
+    return is_running(state, max_steps) | needs_excursion(bent, state) | (state.outcome == NOT_FINITE)
 
 
-def explore(evaluate: Evaluate, state: State, wanted: np.ndarray, mesh: Any = None) -> Limit:
-    """Both excursions for all members; those that need none cost no evaluation."""
-    far = _walk(evaluate, _follow, state, machine(_to_limit, (), mesh)(state, wanted), mesh)
-    return machine(arrived, (), mesh)(state, far, _walk(evaluate, _probe, state, machine(_to_flat, (), mesh)(state, far, wanted), mesh))
+def explore(evaluate: Evaluate, state: State, wanted: np.ndarray, bent: tuple[bool, ...], mesh: Any = None) -> Limit:
+    """The excursions of all members; those that need none cost no evaluation."""
+    far = _walk(evaluate, machine(_follow, (), mesh), state, machine(_to_limit, (), mesh)(state, wanted))
+    near = _walk(evaluate, machine(_probe, (bent,), mesh), state, machine(_to_flat, (bent,), mesh)(state, far, wanted))
+    return machine(arrived, (bent,), mesh)(state, far, near)
 
 
-def _walk(evaluate: Evaluate, body: Callable[..., Any], state: State, e: Any, mesh: Any) -> Any:
+def _walk(evaluate: Evaluate, body: Callable[..., Any], state: State, e: Any) -> Any:
     while np.any(active := np.asarray(e.active)):
-        e = machine(body, (), mesh)(state, e, evaluate(e.trial, active))
+        e = body(state, e, evaluate(e.trial, active))
     return e
 
 
@@ -114,8 +115,8 @@ def _to_limit(state: State, wanted: Array) -> Any:
     return e._replace(active=e.active & wanted)
 
 
-def _to_flat(state: State, far: Any, wanted: Array) -> Any:
-    e = to_flat(state, far)
+def _to_flat(bent: tuple[bool, ...], state: State, far: Any, wanted: Array) -> Any:
+    e = to_flat(bent, state, far)
     return e._replace(active=e.active & wanted)
 
 
@@ -128,8 +129,8 @@ def _follow(state: State, e: Any, point: Point) -> Any:
     return _taken(follow, state, e, point)
 
 
-def _probe(state: State, e: Any, point: Point) -> Any:
-    return _taken(probe, state, e, point)
+def _probe(bent: tuple[bool, ...], state: State, e: Any, point: Point) -> Any:
+    return _taken(functools.partial(probe, bent), state, e, point)
 
 
 # ---------------------------------------------------------------- the end

@@ -166,7 +166,7 @@ class Run:
             chunk = self.programs.load(self.inputs, piece)
             steps = min(self.checkpoint.schedule.get("cap", PILOT), self.problem.max_steps)
             state, before = chunk.climb(steps)
-            left = np.asarray(machine(is_open, (), self.programs.mesh)(state, np.full(len(chunk.wanted), self.problem.max_steps, np.int32)))
+            left = np.asarray(machine(is_open, (self.problem.chart.bent,), self.programs.mesh)(state, np.full(len(chunk.wanted), self.problem.max_steps, np.int32)))
             fit = to_numpy(chunk.conclude(state, None, before))
             count = len(piece.index)
             if self.treedef is None:

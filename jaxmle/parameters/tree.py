@@ -138,6 +138,11 @@ class Chart:
         return all(leaf.constraint.is_identity for leaf in self.layout.leaves)
 
     @cached_property
+    def bent(self) -> tuple[bool, ...]:
+        """Which free coordinates stand on a scale of their own (a log, a logit, a Cholesky factor), (k,)."""
+        return tuple(not leaf.constraint.is_identity for leaf, _, _, _, size in self._pieces() for _ in range(size))
+
+    @cached_property
     def moving(self) -> np.ndarray:
         """Positions in x that move, (number moving,)."""
         return np.flatnonzero(~np.array(self.still, dtype=bool))

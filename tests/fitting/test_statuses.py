@@ -386,3 +386,44 @@ def test_trial_points_that_are_not_finite_are_stepped_back_from():
     assert fit.converged, fit.explain()
     assert_allclose(fit.params["a"], 1.0, rtol=1e-10)
     assert_allclose(fit.stderr["a"], 0.5, rtol=1e-8)
+
+
+# ---------------------------------------------------------------- maxima of rounding
+
+
+def negative_binomial_by_size(params, data):
+    """Differences of log Γ lose every digit where the size goes to infinity, as it does on counts that vary less than Poisson's."""
+    gammaln, size, mu = jax.scipy.special.gammaln, params["size"], params["mu"]
+    return gammaln(data + size) - gammaln(size) - gammaln(data + 1) + size * jnp.log(size / (size + mu)) + data * jnp.log(mu / (size + mu))
+
+
+def underdispersed(samples=8, rows=50):
+    rng = np.random.default_rng(0)
+    found = []
+    while len(found) < samples:
+        y = rng.binomial(5, 0.4, size=rows).astype(float)
+        if y.var() < y.mean():
+            found.append(y)
+    return np.stack(found)
+
+
+BOTH_POSITIVE = {"size": jm.positive, "mu": jm.positive}
+
+
+@pytest.mark.parametrize("size", [2.0, 50.0, 1e4])
+def test_underdispersed_counts_never_give_a_size_that_looks_found(size):
+    y = underdispersed()
+    start = {"size": size, "mu": 1.0}
+    batch = jm.fit_batch(negative_binomial_by_size, start, y, constraints=BOTH_POSITIVE)
+    alone = [jm.fit(negative_binomial_by_size, start, sample, constraints=BOTH_POSITIVE) for sample in y]
+    for fit in [*alone, *(batch[i] for i in range(len(y)))]:
+        assert fit.verdict != Status.CONVERGED, fit.explain()  # SEPARATED where the digits last; else what rounding makes of it
+        assert np.isnan(fit.stderr["size"])
+
+
+def test_a_wide_interval_on_a_logarithm_is_believed_where_the_likelihood_bears_it_out():
+    """A rate of which little is known: 1 SE of its logarithm is 5, and ℓ is a parabola there by construction."""
+    vague = lambda params, data: -0.5 * (jnp.log(params["rate"]) / 5.0) ** 2 + 0.0 * data  # noqa: E731
+    fit = jm.fit(vague, {"rate": 20.0}, np.zeros(1), constraints={"rate": jm.positive})
+    assert fit.verdict == Status.CONVERGED
+    np.testing.assert_allclose([fit.params["rate"], fit.stderr["rate"]], [1.0, 5.0], rtol=1e-8)
