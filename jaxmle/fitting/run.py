@@ -50,6 +50,7 @@ class Run:
         self.treedef: Any = None
         self.open: list[tuple[np.ndarray, list[np.ndarray]]] = []
         self.pieces = self._first_pieces()
+        self._check_memory()
         self.progress = Progress(inputs.source.members, progress, self._about())
 
     # ------------------------------------------------------------ the plan
@@ -85,6 +86,15 @@ class Run:
         record = size * (4.0 * p * p + 8 * p + 12)
         chunk = max((2 * piece.schedule.members * self.inputs.source.row_bytes() * sum(piece.length) + 2 * piece.schedule.seats * self.record_bytes(k, p, size) for piece in self.pieces), default=0.0)
         return resident_bytes() + 1.5e8 + self.inputs.source.members * record + chunk
+
+    def _check_memory(self) -> None:
+        """A batch whose record alone is more than the memory that is free is refused before it runs for hours."""
+        needed = self.predicted_bytes() - resident_bytes()
+        if self.devices[0].platform == "cpu" and needed > self.free:
+            raise MemoryError(
+                f"{self.inputs.source.members:,} fits of {self.problem.layout.p} parameters need about {needed / 2**30:.1f} GiB, of which {self.free / 2**30:.1f} are free: "
+                "fit the members in several calls, and keep each with fits.save(path)"
+            )
 
     def _about(self) -> str:
         shapes = {piece.length: piece.schedule for piece in self.pieces}

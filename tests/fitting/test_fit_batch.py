@@ -287,6 +287,14 @@ def test_a_second_batch_of_the_same_shape_compiles_nothing():
     assert not [args for args in told if "compilation" in str(args)]
 
 
+def test_a_batch_beyond_the_memory_is_refused(monkeypatch):
+    from jaxmle.fitting import run
+
+    monkeypatch.setattr(run, "free_bytes", lambda: 1e6)
+    with pytest.raises(MemoryError, match="several calls"):
+        jm.fit_batch(logit, START, STACK)
+
+
 def test_inside_a_trace_it_says_what_to_do():
     with pytest.raises(TypeError, match=r"jax\.vmap"):
         jax.jit(lambda y: jm.fit_batch(logit, START, {"x": STACK["x"], "y": y}).x)(STACK["y"])
