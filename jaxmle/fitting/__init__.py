@@ -2,6 +2,7 @@
 
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.fit import fit
+from jaxmle.fitting.multistart import Multistart, multistart
 from jaxmle.fitting.record import Fit, Witness
 
-__all__ = ["Fit", "Witness", "fit", "fit_batch"]
+__all__ = ["Fit", "Multistart", "Witness", "fit", "fit_batch", "multistart"]

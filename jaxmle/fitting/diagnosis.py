@@ -3,7 +3,7 @@
 Two excursions may follow a climb. Where the last steps show recession (ℓ still rises, by less and less, as information along the step
 dies), the point is carried far along that step and the rest solved again: that is the limit likelihood. Where the information has null
 directions, points ±1, ±10 and ±10⁵ units along them are tried: a flat likelihood is flat there too. And where a standard error on the
-scale of a logarithm is 3 or more, ℓ is asked whether it falls by a half one standard error away: on a maximum of rounding it does not.
+scale of a logarithm is 3 or more, ℓ is asked at ±¼ and ±⅒ of it whether it falls as its curvature says: on a maximum of rounding it does not.
 Signatures of a recession, per Newton step (information ratio, decrement ratio, step ratio): tail e⁻ᵗ .37/.37/1, tail 1/t .30/.67/1.5,
 logarithmic growth .25/1/2, quartic .44/.20/.67; regular 1/→0/→0.
 """
@@ -44,7 +44,9 @@ SURE, USABLE = 5e-13, 5e-7  # decrements of 1e-6 and 1e-3 standard errors
 PROBES = (1.0, -1.0, 10.0, -10.0, 1e5, -1e5)
 INNER = 8  # Newton steps that solve the rest again
 WIDE = 3.0  # standard error of a logarithm (a factor of 20) from which a maximum has to show itself
-FALLS = (-3.0, -0.05)  # what ℓ may change by at one standard error, where a parabola says −½
+FAR_OUT = 16.0  # a logarithm of 1e7 or 1e-7
+NEARBY = (0.25, -0.25, 0.1, -0.1)  # of a logarithm
+FALLS = (0.3, 3.0)  # times what the parabola says: a fall near a bound is a parabola in e^z, (e^h − 1)² for h²
 
 
 class Limit(NamedTuple):
@@ -203,44 +205,49 @@ def _null_direction(state: State) -> Array:
 
 
 def _widest(bent: tuple[bool, ...], state: State) -> tuple[Array, Array]:
-    """Whether a maximum claims a standard error of three or more on the scale of a logarithm, and one standard error along it, (k,)."""
+    """Whether a maximum has to show itself: on the scale of a logarithm it claims a standard error of three or more, or lies beyond ±16,
+    where differences of large numbers lose their digits. And the way to look, (k,): along that interval, one unit of the logarithm or one SE."""
     xp = namespace(state.point.z)
     if not any(bent):
         return xp.zeros((), dtype=bool), xp.zeros_like(state.point.z)
     half = solve_lower(cholesky(_information(state.point) / (state.scale[:, None] * state.scale[None, :])), xp.eye(len(bent), dtype=state.scale.dtype))
     inverse = half.T @ half / (state.scale[:, None] * state.scale[None, :])
     variance = xp.where(xp.asarray(np.array(bent)) & xp.isfinite(xp.diagonal(inverse)), xp.diagonal(inverse), 0.0)
-    j = xp.argmax(variance)
-    doubt = _is_settled(state) & state.newton.definite & state.newton.convex & (variance[j] >= WIDE**2)
-    return doubt, xp.where(doubt, inverse[:, j] / xp.sqrt(xp.maximum(variance[j], 1.0)), 0.0)
+    strange = xp.where(variance > 0, xp.maximum(xp.sqrt(variance) / WIDE, xp.abs(state.point.z) / FAR_OUT), 0.0)
+    j = xp.argmax(strange)
+    doubt = _is_settled(state) & state.newton.definite & state.newton.convex & (strange[j] >= 1.0)
+    length = xp.sqrt(xp.where(doubt, variance[j], 1.0))
+    return doubt, xp.where(doubt, inverse[:, j] / (length * xp.maximum(length, 1.0)), 0.0)
 
 
 def to_flat(bent: tuple[bool, ...], state: State, far: Excursion) -> Excursion:
     """The outset of the walk that tries whether ℓ stays where it is at ±1 and ±10 units along the null space with the rest solved again,
-    and, where the null space is straight, at ±10⁵: collinearity by rounding shows there. Or of the walk to ±1 standard error."""
+    and, where the null space is straight, at ±10⁵: collinearity by rounding shows there. Or of the walk about a wide maximum."""
     singular = _is_singular(state, far)
     doubt, wide = _widest(bent, state)
-    direction = namespace(wide).where(doubt, wide, rarely(singular, _null_direction, lambda s: s.point.z, state))
-    return _outset(state, state.point.z + direction, direction, singular | (doubt & ~_recedes(state, far)))
+    xp = namespace(wide)
+    direction = xp.where(doubt, wide, rarely(singular, _null_direction, lambda s: s.point.z, state))
+    return _outset(state, state.point.z + xp.where(doubt, NEARBY[0], PROBES[0]) * direction, direction, singular | (doubt & ~_recedes(state, far)))
 
 
 def probe(bent: tuple[bool, ...], state: State, e: Excursion, point: Point) -> Excursion:
-    """One evaluation of a null direction, or at one standard error."""
+    """One evaluation of a null direction, or about a wide maximum."""
     xp = namespace(state.point.z)
     dtype = state.point.z.dtype
-    probes = xp.asarray(np.array(PROBES, dtype=dtype))
+    doubt = _is_settled(state) & state.newton.definite & state.newton.convex
+    probes = xp.where(doubt, xp.asarray(np.array([*NEARBY, 0, 0], dtype=dtype)), xp.asarray(np.array(PROBES, dtype=dtype)))
     noise = noise_of(state.point)
     distance = xp.abs(probes[e.probe])
     allowed = 4 * noise + 8 * xp.finfo(dtype).eps * distance + 1e-12 * (distance < 100) * xp.sqrt(state.point.absolute)
     change = point.value - state.point.value
-    doubt = _is_settled(state) & state.newton.definite & state.newton.convex
-    fell = (change >= FALLS[0]) & (change <= FALLS[1])
+    parabola = -0.5 * distance**2 * (e.direction @ _information(state.point) @ e.direction)
+    fell = (change <= FALLS[0] * parabola) & (change >= FALLS[1] * parabola)
     level = xp.isfinite(point.value) & xp.where(doubt, fell, xp.abs(change) <= allowed)
     newton = newton_step(_information(point), point.score, state.scale, null_cut(point), xp.inf * noise)
     solved = level | (e.inner >= INNER) | ~is_finite(point) | (distance > 100) | doubt
     straight = e.straight & ((e.inner > 0) | level)
     flat = e.flat & (level | ~solved)
-    last = xp.where(doubt, 1, xp.where(straight, len(PROBES) - 1, 3))
+    last = xp.where(doubt, len(NEARBY) - 1, xp.where(straight, len(PROBES) - 1, 3))
     following = xp.where(solved, e.probe + 1, e.probe)
     trial = xp.where(solved, state.point.z + probes[xp.minimum(following, len(PROBES) - 1)] * e.direction, point.z + newton.step)
     active = flat & (following <= last)

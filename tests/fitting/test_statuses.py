@@ -426,4 +426,22 @@ def test_a_wide_interval_on_a_logarithm_is_believed_where_the_likelihood_bears_i
     vague = lambda params, data: -0.5 * (jnp.log(params["rate"]) / 5.0) ** 2 + 0.0 * data  # noqa: E731
     fit = jm.fit(vague, {"rate": 20.0}, np.zeros(1), constraints={"rate": jm.positive})
     assert fit.verdict == Status.CONVERGED
-    np.testing.assert_allclose([fit.params["rate"], fit.stderr["rate"]], [1.0, 5.0], rtol=1e-8)
+    assert_allclose([fit.params["rate"], fit.stderr["rate"]], [1.0, 5.0], rtol=1e-8)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.05, 0.01])
+def test_an_estimate_near_its_bound_is_an_estimate(share):
+    """A background that is a small share of its standard error above zero: the parabola is in the parameter, not in its logarithm."""
+    near = lambda params, data: -0.5 * (params["b"] - share) ** 2 + 0.0 * data  # noqa: E731
+    fit = jm.fit(near, {"b": 1.0}, np.zeros(1), constraints={"b": jm.positive})
+    assert fit.verdict == Status.CONVERGED, fit.explain()
+    assert_allclose([fit.params["b"], fit.stderr["b"]], [share, 1.0], rtol=1e-7)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-9, 1e9, 1e12])
+def test_no_unit_of_measurement_is_strange(unit):
+    data = linear_data(77)
+    fit = jm.fit(normal, {"beta": np.zeros(3), "sigma": unit}, {"x": data["x"], "y": unit * data["y"]}, constraints={"sigma": jm.positive})
+    plain = jm.fit(normal, BETA_SIGMA, data, constraints={"sigma": jm.positive})
+    assert fit.verdict == Status.CONVERGED, fit.explain()
+    assert_allclose(fit.se / unit, plain.se, rtol=1e-7)
