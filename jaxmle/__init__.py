@@ -4,7 +4,7 @@ from jaxmle import datasets, solvers, special
 from jaxmle.data import GroupFits, fit_groups
 from jaxmle.fitting import Fit, Multistart, Witness, fit, fit_batch, multistart
 from jaxmle.fitting.store import FitError
-from jaxmle.inference import Delta, delta
+from jaxmle.inference import Delta, LintReport, delta, lint
 from jaxmle.likelihood import (
     enumeration,
     evaluate,
@@ -36,9 +36,9 @@ from jaxmle.solvers import Status
 __version__ = "0.1.0"
 
 __all__ = [
-    "Delta", "Fit", "FitError", "GroupFits", "Multistart", "Status", "Witness", "correlation", "covariance", "datasets", "delta",
+    "Delta", "Fit", "FitError", "GroupFits", "LintReport", "Multistart", "Status", "Witness", "correlation", "covariance", "datasets", "delta",
     "enumeration", "evaluate", "exact", "fit", "fit_batch", "fit_groups", "fix", "frequency", "hessian", "information", "information_error",
-    "interval", "linear", "lower", "multistart", "negative", "nll", "normal_prior", "ordered", "penalize", "pool", "positive", "regression",
+    "interval", "linear", "lint", "lower", "multistart", "negative", "nll", "normal_prior", "ordered", "penalize", "pool", "positive", "regression",
     "ridge", "sampling", "score", "scores", "simplex", "simulation", "solvers", "special", "tie", "upper", "vcov", "weight",
     "with_response",
 ]  # fmt: skip
