@@ -36,3 +36,16 @@ def test_outside_its_domain():
         assert np.isnan(special.gammaln(-0.5))
         assert np.isnan(special.digamma(-0.5))
         assert special.gammaln(0.0) == np.inf
+
+
+@pytest.mark.parametrize("wide", [True, False], ids=["float64", "float32"])
+def test_whole_numbers_of_integer_type(wide):
+    """x(x + 1)…(x + 9) and x² do not fit an integer of 32 bits."""
+    x = np.array([1, 5, 8, 9, 10, 60_000])
+    with jax.enable_x64(wide):
+        for function, order in ((special.gammaln, 0), (special.digamma, 1), (special.trigamma, 2)):
+            expected = [float(mpmath.loggamma(int(v)) if order == 0 else mpmath.psi(order - 1, int(v))) for v in x]
+            for kind in (np.int32, np.int64, np.uint16):
+                found = np.asarray(function(x.astype(kind)))
+                assert found.dtype == (np.float64 if wide else np.float32)
+                assert_allclose(found, expected, rtol=1e-13 if wide else 2e-6, atol=1.5e-14 if wide else 1e-5)
