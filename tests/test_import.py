@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from statistics import median
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,7 +22,7 @@ def test_import_brings_in_no_optional_package():
         "import jax, optax, json, sys; before = set(sys.modules); import jaxmle;"
         "print(json.dumps(sorted(set(sys.modules) - before)))"
     )  # fmt: skip
-    for name in ("pandas", "matplotlib", "formulaic", "statsmodels", "narwhals", "pyarrow", "scipy.stats", "scipy.optimize", "IPython"):
+    for name in ("pandas", "matplotlib", "formulaic", "statsmodels", "narwhals", "pyarrow", "scipy.stats", "scipy.optimize", "scipy.special", "IPython"):
         assert not [module for module in loaded if module == name or module.startswith(name + ".")], name
 
 
@@ -56,10 +55,17 @@ def test_a_fit_leaves_the_configuration_alone():
     assert changed == ["float64", "float32"]
 
 
-def test_import_adds_less_than_half_a_second():
-    """Processor time, not the clock, so that a busy machine does not decide; the median of three."""
-    seconds = [
-        run("import jax, optax, json, time; a = time.process_time(); import jaxmle; print(json.dumps(time.process_time() - a))")
+def test_import_adds_less_than_half_of_what_jax_and_optax_take():
+    """Processor times of one process, the least of three of each: a ratio, which a slow or busy machine does not decide.
+
+    On the machine of benchmarks/RESULTS.md jaxmle adds 0.2 s; when scipy.special came with it, 0.4.
+    """
+    taken = [
+        run(
+            "import json, time; a = time.process_time(); import jax, optax; b = time.process_time(); import jaxmle;"
+            "print(json.dumps([b - a, time.process_time() - b]))"
+        )
         for _ in range(3)
-    ]  # fmt: skip
-    assert median(seconds) < 0.5, seconds
+    ]
+    theirs, ours = (min(seconds) for seconds in zip(*taken, strict=True))
+    assert ours < 0.5 * theirs, taken

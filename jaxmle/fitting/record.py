@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
-import scipy.special
+import scipy
 
 from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Layout

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
+import scipy
 from jax.flatten_util import ravel_pytree
 
 from jaxmle.fitting.record import Fit

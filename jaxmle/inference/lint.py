@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
+import scipy
 
 from jaxmle.fitting.objective import Objective
 from jaxmle.inference.mass import Density, change_of_variable, log_mass
