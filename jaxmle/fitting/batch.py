@@ -15,6 +15,7 @@ from jaxmle.fitting.inputs import Inputs, gathered
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.run import Run
 from jaxmle.likelihood.contract import need_terms, terms_of
+from jaxmle.likelihood.covariance import Kind
 from jaxmle.likelihood.host import precision, tracing
 
 Tree = Any
@@ -27,7 +28,7 @@ def fit_batch(
     *,
     constraints: Tree = None,
     solver: Any = None,
-    vcov: str | None = "auto",
+    vcov: Kind | None = "auto",
     clusters: Any = None,
     weights: Any = None,
     dtype: Any = None,
@@ -79,12 +80,14 @@ def fit_batch(
     with precision(real), np.errstate(all="ignore"):
         inputs = gathered(loglik, params0, datasets, constraints, weights, clusters, in_axes, params_axis, real)
         problem = pose(inputs.loglik, inputs.layout, solver, vcov, clusters, max_steps, block_rows)
-        _check_first(problem, inputs)
-        return Run(problem, inputs, block, devices, progress, checkpoint).fits()
+        has_terms = _check_first(problem, inputs)
+        run = Run(problem, inputs, block, devices, progress, checkpoint)
+        fits = run.fits()
+        return run.with_cones(fits) if has_terms else fits
 
 
-def _check_first(problem: Problem, inputs: Inputs) -> None:
-    """What shapes say is wrong of one member is wrong of all: said before anything is compiled."""
+def _check_first(problem: Problem, inputs: Inputs) -> bool:
+    """What shapes say is wrong of one member is wrong of all: said before anything is compiled. Whether the likelihood has terms."""
     largest = inputs.largest
     member = flat_members(inputs, np.array([largest]), tuple(int(n) for n in inputs.source.sizes[largest]))
     one = jax.tree.unflatten(member.form.treedef, [leaf if same else leaf[0] for leaf, same in zip(member.leaves, member.form.shared, strict=True)])
@@ -92,3 +95,4 @@ def _check_first(problem: Problem, inputs: Inputs) -> None:
     wanted = problem.kind not in ("observed", "expected", None) and problem.mode == "ML"
     if wanted and not shape:
         need_terms(jnp.zeros(()), f"vcov={problem.kind!r}")
+    return bool(shape)

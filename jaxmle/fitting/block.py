@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxmle.fitting.engine import Engine, Problem, beyond, engine_of
 from jaxmle.likelihood.anatomy import count
+from jaxmle.likelihood.recession import Ways, ways
 from jaxmle.likelihood.regression import linear_designs, sharing
 from jaxmle.solvers.approach import approach
 
@@ -103,12 +104,17 @@ def evaluate(problem: Problem, member: Members, z: Array) -> Any:
 def further(problem: Problem, member: Members, point: Any, verdict: Any) -> Any:
     """The sandwich or the expected information at the end."""
     own, engine = _engine(problem, member)
-    return beyond(str(own.kind), engine, point, verdict)
+    return beyond(own.kind, engine, point, verdict)
 
 
 def first_bad(problem: Problem, member: Members, x: Array) -> Array:
     """The first term that is not finite."""
     return _engine(problem, member)[1].first_bad(x)
+
+
+def recession(problem: Problem, member: Members) -> Ways:
+    """The gradients of the terms at many points."""
+    return ways(member.loglik, problem.layout, member.base, member.data)
 
 
 def counted(problem: Problem, member: Members) -> Array:

@@ -114,7 +114,7 @@ def record(
     witness = Witness(
         row=whole(row), term=whole(row), direction=real(ending["direction"]), sign=whole(ending["sign"]), projector=real(ending["projector"]),
         vcov=real(ending["estimable_vcov"]), bound=whole(ending["bound"]), curvature=real(verdict.curvature), digits=real(verdict.digits),
-        gain=real(verdict.gain), distance=real(verdict.distance), stderr_error=real(error),
+        gain=real(verdict.gain), distance=real(verdict.distance), stderr_error=real(error), certificate=whole(0),
     )  # fmt: skip
     hollow = xp.where(failed | boundless, xp.nan, 1.0)
     return Fit(

@@ -14,9 +14,11 @@ from jaxmle.fitting.diagnosis import Limit, Verdict, explore, judge, root_of, su
 from jaxmle.fitting.objective import Objective, User
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import has, has_law, roots_of, weighting_of
+from jaxmle.likelihood.bias import jeffreys_of
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.contract import terms_of
-from jaxmle.likelihood.covariance import Covariance, sandwich
+from jaxmle.likelihood.covariance import LEVERAGED, Covariance, Kind, check_order, sandwich
+from jaxmle.likelihood.hac import hac
 from jaxmle.likelihood.terms import NO_LAW, Expected, expected_information
 from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Chart, Layout
@@ -37,7 +39,7 @@ class Problem:
     loglik: Any
     chart: Chart
     solver: Solver
-    kind: str | None
+    kind: Kind | None
     mode: str
     weighting: str
     max_steps: int
@@ -60,21 +62,46 @@ class Problem:
         return replace(self, loglik=None, kind=None if self.kind is None else "observed", mode="ML", weighting="none", max_steps=0, label=None)
 
 
-def pose(loglik: Any, layout: Layout, solver: Any, vcov: str | None, clusters: Any, max_steps: int, block_rows: int | None) -> Problem:
+def pose(loglik: Any, layout: Layout, solver: Any, vcov: Kind | None, clusters: Any, max_steps: int, block_rows: int | None) -> Problem:
     """Everything static about a fit, checked."""
     roots = roots_of(loglik, layout)
     chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots)))
     if not chart.k:
         raise ValueError("every parameter is fixed: there is nothing to estimate")
     weighting, solver = weighting_of(loglik), choose(solver, chart.k)
+    if jeffreys_of(loglik) is not None:
+        return _pose_jeffreys(loglik, chart, solver, vcov, clusters, weighting, max_steps, block_rows, roots)
     if (vcov == "expected" or solver.curvature == "expected") and not has_law(loglik):
         raise ValueError(NO_LAW)
     kind = vcov
     if vcov == "auto":
         kind = "cluster" if clusters is not None else "HC0" if weighting == "sampling" else "observed"
     mode = "MAP" if has(loglik, Penalize) else "ML"
-    kind = "CR1" if kind == "cluster" else kind
-    label = f"{kind} (observed leverage)" if kind in ("HC2", "HC3") and not has_law(loglik) else kind
+    kind = "CR1" if kind == "cluster" else hac() if kind == "hac" else kind
+    check_order(kind, weighting)
+    label = f"{kind} (observed leverage)" if kind in LEVERAGED and not has_law(loglik) else None if kind is None else str(kind)
+    return Problem(loglik, chart, solver, kind, mode, weighting, max_steps, block_rows, tuple(int(r) for r in roots), label)
+
+
+def _pose_jeffreys(
+    loglik: Any, chart: Chart, solver: Solver, vcov: Kind | None, clusters: Any, weighting: str, max_steps: int, block_rows: int | None, roots: np.ndarray
+) -> Problem:
+    """A fit under Jeffreys's prior: the covariance is the inverse of the unpenalised information that the prior is made of."""
+    prior = jeffreys_of(loglik)
+    assert prior is not None
+    if prior.information == "expected" and not has_law(loglik):
+        raise ValueError(f"jeffreys: {NO_LAW}; or, where the observed information takes its place, jeffreys(loglik, information='observed')")
+    if vcov not in ("auto", prior.information, None) or clusters is not None:
+        raise ValueError(
+            f"after jeffreys the covariance is the inverse of the unpenalised information, vcov='auto'; got {'clusters' if clusters is not None else repr(vcov)}. "
+            "Another kind at the estimate: fit.with_vcov(jaxmle.vcov(loglik, kind)(fit.params, data))"
+        )
+    if weighting == "sampling":
+        raise ValueError("jeffreys needs the information of a likelihood, and a sum under sampling weights is none; frequency weights are")
+    if chart.k != len(chart.moving):
+        raise ValueError("jeffreys needs as many free parameters as entries: no simplex, correlation or covariance among them")
+    kind, label = (None, None) if vcov is None else ("expected", f"{prior.information} (unpenalised)")
+    mode = "MPL (Jeffreys)" if prior.information == "expected" else "MPL (Jeffreys, observed information)"
     return Problem(loglik, chart, solver, kind, mode, weighting, max_steps, block_rows, tuple(int(r) for r in roots), label)
 
 
@@ -93,7 +120,7 @@ def engine_of(problem: Problem, loglik: Any, base: Array, data: Tree, codes: tup
     return Engine(
         evaluate=Objective(loglik, problem.chart, base, data, problem.solver.curvature, problem.block_rows),
         expected=lambda x: expected_information(loglik, layout, x, data),
-        robust=lambda x, jacobian, root: sandwich(loglik, layout, x, data, root, jacobian, str(problem.kind), codes),
+        robust=lambda x, jacobian, root: sandwich(loglik, layout, x, data, root, jacobian, problem.kind or "observed", codes),
         first_bad=lambda x: _first_bad_term(loglik, layout, x, data),
     )
 
@@ -131,7 +158,7 @@ def bread(point: Point, verdict: Verdict) -> Array:
     return root_of(-0.5 * (point.hessian + point.hessian.T), verdict.scale, verdict.null)
 
 
-def plain(kind: str | None, point: Point, verdict: Verdict) -> Extra:
+def plain(kind: Kind | None, point: Point, verdict: Verdict) -> Extra:
     """The covariance that needs no further pass: the inverse observed information, or none."""
     xp, user = namespace(point.z), point.aux
     lift = user.jacobian @ bread(point, verdict)
@@ -147,7 +174,7 @@ def _meaningful(vcov: Array, lift: Array) -> Array:
     return xp.where(none[:, None] | none[None, :], xp.nan, vcov)
 
 
-def beyond(kind: str, engine: Engine, point: Point, verdict: Verdict) -> Extra:
+def beyond(kind: Kind | None, engine: Engine, point: Point, verdict: Verdict) -> Extra:
     """The expected information, or a sandwich."""
     user: User = point.aux
     if kind != "expected":
@@ -160,14 +187,14 @@ def beyond(kind: str, engine: Engine, point: Point, verdict: Verdict) -> Extra:
     return Extra(lift @ lift.T, namespace(point.z).asarray(-1), found.stderr_error(root, user.jacobian))
 
 
-def needs_pass(kind: str | None) -> bool:
+def needs_pass(kind: Kind | None) -> bool:
     """Whether this kind of covariance takes another pass over the data."""
     return kind not in ("observed", None)
 
 
 def complete(problem: Problem, engine: Engine, base: Array, verdict: Verdict, reached: Reach, point: Point, n: Array, data_id: Array, extra_steps: Array) -> Fit:
     """Covariance and record at the end of a search."""
-    extra = beyond(str(problem.kind), engine, point, verdict) if needs_pass(problem.kind) else plain(problem.kind, point, verdict)
+    extra = beyond(problem.kind, engine, point, verdict) if needs_pass(problem.kind) else plain(problem.kind, point, verdict)
     failed = verdict.status == Status.NONFINITE
     if not isinstance(point.z, np.ndarray) or failed:
         extra = extra._replace(row=namespace(point.z).where(failed, engine.first_bad(point.aux.x), extra.row))

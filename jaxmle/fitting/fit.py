@@ -23,16 +23,19 @@ from jaxmle.fitting.engine import Engine, Problem, complete, engine_of, pose, se
 from jaxmle.fitting.fingerprint import fingerprint
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.record import Fit
+from jaxmle.fitting.separation import settled, wants_cone
 from jaxmle.likelihood.anatomy import count, has, parts_of, substituted
 from jaxmle.likelihood.checks import check_fixed, check_start, check_weight_shapes, check_weights, host_data, host_params
 from jaxmle.likelihood.combinators import Penalize, Pool, weight
 from jaxmle.likelihood.contract import as_tree, data_length, need_terms, rows_of, terms_of
-from jaxmle.likelihood.covariance import check_kind, cluster_codes
+from jaxmle.likelihood.covariance import Kind, check_kind, cluster_codes
 from jaxmle.likelihood.host import compiled, kept, precision, remembered, tracing
+from jaxmle.likelihood.recession import is_exact, ways
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.solvers.approach import approach
 from jaxmle.solvers.loop import DONE, Point, State, begin, maximise, step
 from jaxmle.solvers.methods import LBFGS, Optax
+from jaxmle.solvers.status import Status
 
 Array = Any
 Tree = Any
@@ -47,7 +50,7 @@ def fit(
     *,
     constraints: Tree = None,
     solver: Any = None,
-    vcov: str | None = "auto",
+    vcov: Kind | None = "auto",
     clusters: Any = None,
     weights: Any = None,
     dtype: Any = None,
@@ -63,8 +66,9 @@ def fit(
         data: any tree of arrays that share the leading axis n.
         constraints: a tree prefix of ``params0``, such as ``{"sigma": positive}``; the maximum does not depend on its transform.
         solver: one of ``jaxmle.solvers``, any optax transformation, or None to choose by size.
-        vcov: ``"observed"``, ``"expected"``, ``"opg"``, ``"HC0"`` … ``"HC3"``, ``"cluster"`` (``"CR0"``, ``"CR1"``, ``"CR1S"``), None, or
-            ``"auto"``: observed; cluster where clusters are given; HC0 under sampling weights.
+        vcov: ``"observed"``, ``"expected"``, ``"opg"``, ``"HC0"`` … ``"HC3"``, ``"cluster"`` (``"CR0"``, ``"CR1"``, ``"CR1S"``, ``"CR2"``,
+            ``"CR3"``), ``"hac"`` or ``hac(…)`` for rows in time order, None, or ``"auto"``: observed; cluster where clusters are given; HC0
+            under sampling weights; after ``jeffreys`` the unpenalised information.
         clusters: one label for each row, (n,), or two of them for two-way clustering.
         weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
         dtype: float64 on the host and the trace's own inside one, unless given.
@@ -163,7 +167,17 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
             z, extra = _host_approach(problem, base, on_device, z)
         verdict, reached = search(_watched, engine.evaluate, problem, base, z)
         n = np.asarray(count(loglik, data, lambda: _term_count(problem, base, on_device)), dtype)[()]
-        return complete(problem, engine, base, verdict, reached, verdict.point, n, fingerprint(data), extra)
+        found = complete(problem, engine, base, verdict, reached, verdict.point, n, fingerprint(data), extra)
+        return _separated(problem, base, on_device, rows, found) if found.verdict == Status.SEPARATED else found
+
+
+def _separated(problem: Problem, base: Array, data: Tree, rows: int | None, found: Fit) -> Fit:
+    """The record of a separated fit with the cone of its recession, where there are terms to tell it."""
+    if not wants_cone(found, problem.roots, rows) or not _term_shape(problem.loglik, problem.layout, base, data):
+        return found
+    layout = problem.layout
+    at = compiled(problem.loglik, ("ways", layout), lambda ll: lambda base, data: ways(ll, layout, base, data))(base, data)
+    return settled(found, problem.roots, at, is_exact(problem.loglik))
 
 
 def _check_terms(problem: Problem, base: Array, data: Tree) -> None:

@@ -18,7 +18,7 @@ from jaxmle.solvers.status import MEANING, Status
 Array = Any
 Tree = Any
 
-_WITNESS = ["row", "term", "direction", "sign", "projector", "vcov", "bound", "curvature", "digits", "gain", "distance", "stderr_error"]
+_WITNESS = ["row", "term", "direction", "sign", "projector", "vcov", "bound", "curvature", "digits", "gain", "distance", "stderr_error", "certificate"]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=_WITNESS, meta_fields=[])
@@ -38,6 +38,7 @@ class Witness:
     gain: Array  # ()     the last gain in ℓ
     distance: Array  # ()  √(2δ), estimated distance to the maximum in standard errors
     stderr_error: Array  # (p,)  Monte-Carlo standard error of each standard error, 0 where nothing was simulated
+    certificate: Array  # ()  of a separation: 0 seen by following the climb, 1 by the scores of all terms, 2 exact rational arithmetic
 
 
 _LEAVES = ["params", "stderr", "vcov", "hessian", "loglik", "score", "decrement", "n", "status", "witness", "steps", "data_id"]

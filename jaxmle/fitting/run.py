@@ -26,14 +26,17 @@ from jaxmle.fitting.objective import User
 from jaxmle.fitting.progress import Progress
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.schedule import Schedule, cut, free_bytes, resident_bytes
+from jaxmle.fitting.separation import settled, wants_cone
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.host import precision, to_numpy
+from jaxmle.likelihood.recession import is_exact
 from jaxmle.solvers.loop import Point, start
 
 Array = Any
 
 PILOT = 12  # steps of the first chunk, whose median sets the cap of the others
 MARGIN = 3  # steps above the median
+CONES = 16  # separated members whose gradients are on the device at once
 SMALL = 2**23  # padded bytes up to which open members of all lengths are gathered into one last round
 
 
@@ -117,6 +120,26 @@ class Run:
             "model": model_digest(call, leaves), "data": digest(*ids, *extra), "start": digest(np.ascontiguousarray(inputs.base).tobytes(), *fixed),
             "options": digest(repr(options)), "dtype": str(inputs.dtype), "number of members": source.members,
         }  # fmt: skip
+
+    # ------------------------------------------------------------ what separated members can say
+
+    def with_cones(self, fits: Fit) -> Fit:
+        """Separated members with the cone of their recession, a few at a time; the others as they are."""
+        leaves = list(jax.tree.leaves(fits))
+        exact = is_exact(self.inputs.bare)
+        for length, members in self.buckets:
+            index = members[wants_cone(fits, self.problem.roots, sum(length))[members]]
+            few = CONES * len(self.devices)
+            for part in np.split(index, range(few, len(index), few)) if len(index) else []:
+                schedule = Schedule(CONES, len(self.devices), 1, CONES * len(self.devices))
+                with self._context():
+                    chunk = self.programs.load(self.inputs, Piece(0, "cone", length, part, schedule))
+                    found = to_numpy(chunk.ask("recession", chunk.wanted))
+                for seat, member in enumerate(part):
+                    at = jax.tree.map(lambda leaf, seat=seat: leaf[seat], found)
+                    for whole, leaf in zip(leaves, jax.tree.leaves(settled(fits[member], self.problem.roots, at, exact)), strict=True):
+                        whole[member] = leaf
+        return jax.tree.unflatten(jax.tree.structure(fits), leaves)
 
     # ------------------------------------------------------------ the rounds
 

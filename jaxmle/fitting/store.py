@@ -33,6 +33,7 @@ LEAVES = {
     "witness.row": ("", "i"), "witness.term": ("", "i"), "witness.direction": ("p", "f"), "witness.sign": ("p", "i"),
     "witness.projector": ("pp", "f"), "witness.vcov": ("pp", "f"), "witness.bound": ("p", "i"), "witness.curvature": ("", "f"),
     "witness.digits": ("", "f"), "witness.gain": ("", "f"), "witness.distance": ("", "f"), "witness.stderr_error": ("p", "f"),
+    "witness.certificate": ("", "i"),
 }  # fmt: skip
 KIND = {"f": "floating numbers", "i": "integers", "u": "unsigned integers"}
 ZIP = b"PK\x03\x04"  # how an npz file begins (PKWARE's APPNOTE 4.3.7)

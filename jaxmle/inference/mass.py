@@ -20,7 +20,7 @@ def log_mass(density: Density, support: Any, observed: np.ndarray) -> tuple[np.n
     if isinstance(support, Interval):
         return _log_integral(inside, support, observed)
     values = [np.broadcast_to(value, observed.shape) for value in np.asarray(support, dtype=float)]
-    return np.logaddexp.reduce([inside(value) for value in values]), True
+    return np.logaddexp.reduce(np.array([inside(value) for value in values])), True
 
 
 def _log_series(density: Density, observed: np.ndarray, limit: int = 20_000) -> tuple[np.ndarray, bool]:

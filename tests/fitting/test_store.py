@@ -57,7 +57,7 @@ def invented(params, constraints=None, *, batch=(), dtype=np.float64, **static):
     tree = lambda: jax.tree.unflatten(layout.treedef, [real(*leaf.shape) for leaf in layout.leaves])  # noqa: E731
     witness = Witness(
         row=whole(), term=whole(), direction=real(p), sign=whole(p), projector=real(p, p), vcov=real(p, p), bound=whole(p), curvature=real(),
-        digits=real(), gain=real(), distance=real(), stderr_error=real(p),
+        digits=real(), gain=real(), distance=real(), stderr_error=real(p), certificate=whole(),
     )  # fmt: skip
     fields = {"names": layout.names, "bounds": layout.bounds, "df": p, "vcov_kind": "observed", "mode": "ML", "weighting": "none"} | static
     return Fit(

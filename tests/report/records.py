@@ -92,7 +92,7 @@ def genuine(fit: SimpleNamespace) -> Fit:
         jax.tree.structure([0.0] * p), tuple(Leaf(name, (), Interval(*bound)) for name, bound in zip(fit.names, fit.bounds, strict=True))
     )
     scalars = dict.fromkeys(("curvature", "digits", "gain", "distance"), np.full(lead, np.nan))
-    integers = dict.fromkeys(("row", "term"), np.full(lead, -1))
+    integers = dict.fromkeys(("row", "term"), np.full(lead, -1)) | {"certificate": np.zeros(lead, int)}
     vectors = dict.fromkeys(("direction", "stderr_error"), np.zeros((*lead, p))) | dict.fromkeys(
         ("sign", "bound"), np.zeros((*lead, p), int)
     )

@@ -1,0 +1,141 @@
+"""The cone {d : Gd ≥ 0} along which a likelihood never falls: its span, its signs, and a certificate in exact arithmetic.
+
+By Moreau, v = d + r with d the projection of v on the cone and r = −G'λ, λ ≥ 0, on its polar; λ is a non-negative least-squares problem.
+So −e_j projects to zero exactly when d_j ≥ 0 all over the cone (Farkas), and if not its projection is a direction of the cone with d_j < 0.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray
+
+ZERO = 1e-7  # length of a projection that is rounding; those of small integer designs are above 1e-3
+ROUNDING = 1e-10  # of a term's usual gradient: what is left of y − p far out is not a direction
+SNAP = 1e-9  # rounding of gradients that are simple fractions of each other
+
+
+class Cone(NamedTuple):
+    """A cone of recession."""
+
+    direction: Array  # (k,) inside it: strictly positive on every row that is not zero all over the cone; zeros if the cone is {0}
+    signs: Array  # (k,) +1 or −1 where d_j keeps that sign all over the cone, 0 where it takes both or is zero
+    touched: Array  # (k,) d_j is not zero all over the cone
+    strict: Array  # (m,) rows positive somewhere on the cone
+
+
+def generators(gradients: Array, alive: Array, columns: Array) -> Array:
+    """Distinct rows G (m, k) from gradients (q, n, p) of the living terms in the entries ``columns``, each of largest entry one."""
+    rows = gradients[:, alive][..., columns]
+    size = np.max(np.abs(rows), axis=-1, initial=0.0)  # (q, n)
+    usual = np.where(np.isfinite(size[:1]), size[:1], 0.0)  # at the first point, which is not far out
+    kept = np.isfinite(size) & (size > ROUNDING * usual)
+    rows, size = rows[kept], size[kept]
+    return distinct(rows / size[:, None])
+
+
+def distinct(rows: Array) -> Array:
+    """Rows that differ by more than rounding."""
+    _, first = np.unique(np.round(rows / SNAP) * SNAP, axis=0, return_index=True)
+    return rows[np.sort(first)]
+
+
+def power_scale(rows: Array) -> Array:
+    """Powers of two (k,) that bring the columns near one, so that scaling is exact."""
+    top = np.max(np.abs(rows), axis=0, initial=0.0)
+    return np.exp2(np.round(np.log2(np.where(top > 0, top, 1.0))))
+
+
+def cone_of(rows: Array) -> Cone:
+    """The cone of rows (m, k)."""
+    k = rows.shape[1]
+    scale = power_scale(rows)
+    g = rows / scale
+    g = g / np.maximum(np.linalg.norm(g, axis=1), np.finfo(float).tiny)[:, None]
+    ends = [(_project(g, e), _project(g, -e)) for e in np.eye(k)]
+    up, down = (np.array([np.linalg.norm(pair[side]) > ZERO for pair in ends]) for side in (0, 1))
+    direction, strict = _interior(g, np.sum([d for pair in ends for d in pair], axis=0))
+    return Cone(direction / scale, np.where(up & ~down, 1, np.where(down & ~up, -1, 0)), up | down, strict)
+
+
+def _project(g: Array, v: Array) -> Array:
+    """The projection of v (k,) on {d : gd ≥ 0}."""
+    from scipy.optimize import nnls
+
+    try:
+        weights, _ = nnls(g.T, -v, maxiter=50 * sum(g.shape))
+    except RuntimeError:  # it did not end: nothing is known
+        return np.zeros_like(v)
+    d = v + g.T @ weights
+    return d if np.linalg.norm(d) > ZERO else np.zeros_like(v)
+
+
+def _interior(g: Array, d: Array) -> tuple[Array, Array]:
+    """A direction positive on every row that can be, and which these are: rows not yet positive are projected together until they vanish."""
+    for _ in range(g.shape[1] + 1):
+        strict = g @ d > ZERO * max(np.linalg.norm(d), 1e-300)
+        more = _project(g, np.sum(g[~strict], axis=0) / max(1, np.sum(~strict))) if not strict.all() else np.zeros_like(d)
+        if not np.any(more):
+            break
+        d = d / max(np.linalg.norm(d), 1e-300) + more / np.linalg.norm(more)
+    return d, g @ d > ZERO * max(np.linalg.norm(d), 1e-300)
+
+
+# ---------------------------------------------------------------- exact arithmetic
+
+
+def certified(rows: Array, cone: Cone) -> bool:
+    """Whether some direction near ``cone.direction`` is, in exact rational arithmetic on the floats given, ≥ 0 on all rows and > 0 on some.
+
+    It is looked for in the exact null space of the rows that the cone calls zero.
+    """
+    if not np.any(cone.strict):
+        return False
+    scale = power_scale(rows)
+    exact = [[Fraction(value) for value in row] for row in (rows / scale).tolist()]
+    level = [row for row, strict in zip(exact, cone.strict, strict=True) if not strict]
+    basis = null_space(level, rows.shape[1])
+    if not basis:
+        return False
+    d = cone.direction * scale
+    weights = np.linalg.lstsq(np.array(basis, dtype=float).T, d, rcond=None)[0]
+    weights = weights / max(np.max(np.abs(weights)), np.finfo(float).tiny)
+    whole = [Fraction(float(w)).limit_denominator(10**6) for w in weights]
+    found = [sum((w * b[j] for w, b in zip(whole, basis, strict=True)), Fraction(0)) for j in range(rows.shape[1])]
+    return all(_dot(row, found) > 0 for row, strict in zip(exact, cone.strict, strict=True) if strict)
+
+
+def null_space(rows: list[list[Fraction]], k: int) -> list[list[Fraction]]:
+    """A basis of {d : row'd = 0 for all rows}, by elimination."""
+    pivots: dict[int, list[Fraction]] = {}
+    for row in rows:
+        rest = list(row)
+        for column, held in pivots.items():
+            if rest[column]:
+                factor = rest[column]
+                rest = [a - factor * b for a, b in zip(rest, held, strict=True)]
+        lead = next((j for j in range(k) if rest[j]), None)
+        if lead is None:
+            continue
+        rest = [a / rest[lead] for a in rest]
+        for column, held in pivots.items():
+            if held[lead]:
+                factor = held[lead]
+                pivots[column] = [a - factor * b for a, b in zip(held, rest, strict=True)]
+        pivots[lead] = rest
+        if len(pivots) == k:
+            return []
+    basis = []
+    for free in (j for j in range(k) if j not in pivots):
+        vector = [Fraction(int(j == free)) for j in range(k)]
+        for column, held in pivots.items():
+            vector[column] = -held[free]
+        basis.append(vector)
+    return basis
+
+
+def _dot(a: list[Fraction], b: list[Fraction]) -> Any:
+    return sum((x * y for x, y in zip(a, b, strict=True)), Fraction(0))

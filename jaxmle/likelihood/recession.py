@@ -1,0 +1,139 @@
+"""Which ways a likelihood can rise for ever: for every term, directions in parameter space of which it loses something.
+
+A concave term ℓ_i does not fall along d, however far, if and only if s_i(θ)'d ≥ 0 at every θ: its score never points away from d. So the
+scores of all terms at many points bound the cone of recession from outside, and where terms are functions of few linear predictors they
+give it exactly: far out, the gradient in the predictors takes the few values that matter (y − p is 1, 0 or −1), whatever the parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
+from jaxmle.likelihood.evaluate import embedding
+from jaxmle.likelihood.regression import Regression, row_gradients
+from jaxmle.likelihood.terms import row_scores
+from jaxmle.parameters.constraints import Ordered
+from jaxmle.parameters.tree import Layout
+
+Array = Any
+Tree = Any
+
+FAR = 40.0  # in units of a predictor: e⁻⁴⁰ is nothing beside one, and e⁴⁰ still a number in float32
+DRAWS = 24  # random points beside the axes: enough for five cut points around a mean
+REACH = (1.0, 10.0, 100.0)  # in units of the rows' own scale, for terms known only as functions
+FLAT = 1e-6  # curvature over its scale that still counts as concave
+
+
+class Ways(NamedTuple):
+    """Gradients of the terms at many points, (q, n, p), on the user's scale."""
+
+    gradients: Array
+    alive: Array  # (n,)  terms of positive weight
+    concave: Array  # ()  no term curves upwards where it was asked
+
+
+def straight(layout: Layout) -> np.ndarray:
+    """The printed entries on whose own scale a likelihood may be concave: unconstrained ones and ordered ones, (p,)."""
+    flags = [leaf.constraint.is_identity or isinstance(leaf.constraint, Ordered) for leaf in layout.leaves for _ in leaf.entries]
+    return np.array(flags, dtype=bool)
+
+
+def is_exact(loglik: Any) -> bool:
+    """Whether every part is a regression whose predictors are all linear, so that the ways are the whole cone."""
+    match loglik:
+        case Weight() | WithResponse() | Fix() | Tie():
+            return is_exact(loglik.loglik)
+        case Pool():
+            return all(is_exact(member) for member in loglik.members)
+        case Regression():
+            return not any(callable(form) and not isinstance(form, str) for form in loglik.forms)
+    return False
+
+
+def ways(loglik: Any, layout: Layout, x: Array, data: Tree) -> Ways:
+    """The gradients of every term at many points about x (p,)."""
+    match loglik:
+        case Weight():
+            inner = ways(loglik.loglik, layout, x, data)
+            return inner._replace(alive=inner.alive & (jnp.asarray(loglik.weights.values) > 0))
+        case WithResponse() | Penalize():
+            return ways(loglik.loglik, layout, x, data)
+        case Pool():
+            parts = [ways(member, layout, x, part) for member, part in zip(loglik.members, data, strict=True)]
+            few = min(part.gradients.shape[0] for part in parts)
+            joined = jnp.concatenate([part.gradients[:few] for part in parts], axis=1)
+            return Ways(joined, jnp.concatenate([part.alive for part in parts]), jnp.all(jnp.stack([part.concave for part in parts])))
+        case Fix() | Tie():
+            inner = ways(loglik.loglik, layout, loglik.substitute(layout, x), data)
+            return inner._replace(gradients=inner.gradients @ embedding(loglik.roots(layout), x.dtype))
+    if is_exact(loglik):
+        return _declared(loglik, layout, x, data)
+    return _opaque(loglik, layout, x, data)
+
+
+def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
+    """The gradient in the predictors on a grid of their values, times the design."""
+    values, columns, _ = loglik.predictors(layout, x, data)
+    params, free, m = layout.unravel(x), straight(layout), len(columns)
+    moves = np.array([free[column.where].all() for column in columns])
+    offsets = _grid(m, [group for group in _ordered(layout, columns) if len(group) > 1])
+    grid = np.where(moves, offsets, 0.0)
+
+    def at(offset: Array) -> tuple[Array, Array]:
+        eta = jnp.where(moves[:, None], offset[:, None], values)
+        _, slope, curvature = loglik.derivatives(params, eta, data)
+        curve = jnp.where(moves[:, None, None] & moves[None, :, None], curvature, 0.0)
+        top = jnp.linalg.eigvalsh(jnp.moveaxis(jnp.where(jnp.isfinite(curve), curve, 0.0), 2, 0))
+        bad = top[:, -1] > FLAT * jnp.maximum(jnp.max(jnp.abs(top), axis=1), 1.0)
+        return row_gradients(columns, slope, layout.p), ~jnp.any(bad & jnp.all(jnp.isfinite(slope), axis=0))
+
+    gradients, concave = jax.lax.map(at, jnp.asarray(grid, values.dtype))
+    return Ways(gradients, jnp.ones(gradients.shape[1], bool), jnp.all(concave))
+
+
+def _grid(m: int, ordered: list[list[int]]) -> np.ndarray:
+    """Points (q, m) of the predictors: the middle, far out along each axis both ways, and random ones; ordered predictors stay ordered."""
+    axes = np.concatenate([np.zeros((1, m)), FAR * np.eye(m), -FAR * np.eye(m)])
+    random = FAR * np.random.default_rng(0).standard_normal((DRAWS if m > 1 else 0, m))
+    points = np.concatenate([axes, random])
+    for group in ordered:
+        points[:, group] = np.sort(points[:, group], axis=1) + 1e-3 * np.arange(len(group))
+    return points
+
+
+def _ordered(layout: Layout, columns: Any) -> list[list[int]]:
+    """The predictors that are entries of one ordered leaf."""
+    leaf_at = [leaf if isinstance(leaf.constraint, Ordered) else None for leaf in layout.leaves for _ in leaf.entries]
+    groups: dict[int, list[int]] = {}
+    for k, column in enumerate(columns):
+        if column.design is None and leaf_at[column.where[0]] is not None:
+            groups.setdefault(id(leaf_at[column.where[0]]), []).append(k)
+    return list(groups.values())
+
+
+def _opaque(loglik: Any, layout: Layout, x: Array, data: Tree) -> Ways:
+    """The scores of all terms at points about x, each entry moved in units in which a row's score is one."""
+    free = straight(layout)
+    first = row_scores(loglik, layout, x, data)
+    unit = jnp.where(free, 1.0 / jnp.maximum(jnp.sqrt(jnp.mean(jnp.where(jnp.isfinite(first), first, 0.0) ** 2, axis=0)), jnp.finfo(x.dtype).tiny ** 0.5), 0.0)
+    random = np.random.default_rng(0).standard_normal((DRAWS, layout.p))
+    random = random * np.resize(REACH, DRAWS)[:, None]
+
+    def at(step: Array) -> Array:
+        return row_scores(loglik, layout, _sorted(layout, x + step * unit), data)
+
+    gradients = jax.lax.map(at, jnp.concatenate([jnp.zeros((1, layout.p), x.dtype), jnp.asarray(random, x.dtype)]))
+    return Ways(gradients, jnp.ones(first.shape[0], bool), jnp.ones((), bool))
+
+
+def _sorted(layout: Layout, x: Array) -> Array:
+    """x (p,) with the entries of ordered leaves in order."""
+    for leaf, span in zip(layout.leaves, layout.spans, strict=True):
+        if isinstance(leaf.constraint, Ordered):
+            x = x.at[span].set(jnp.sort(x[span]))
+    return x
