@@ -24,7 +24,7 @@ TOUCHED = 1e-6  # share of a coordinate in the null space from which it counts a
 class Reach(NamedTuple):
     """Where a recession leads, per printed entry."""
 
-    bound: Array  # (p,) −1 at its lower declared bound, +1 at its upper, 0 elsewhere
+    bound: Array  # (p,) −1 at its lower declared bound, +1 at its upper, 2 equal to the entry before it though ordered, 0 elsewhere
     leaves: Array  # (p,) it recedes with no finite bound in the way
     only_bounds: Array  # ()
 
@@ -44,9 +44,20 @@ def reach(chart: Chart, base: Array, state: State, limit: Limit, spectrum: Surve
     at_low = concerned & finite_low & near(np.where(finite_low, low, 0.0))
     at_high = concerned & finite_high & near(np.where(finite_high, high, 0.0))
     at_bound = at_low | at_high
-    held = xp.any(incidence & at_bound[:, None], axis=0)
+    closing, meets = _closing(chart, x, receding & (state.tail.move < 0))
+    held = xp.any(incidence & at_bound[:, None], axis=0) | closing
     leaves = xp.any(incidence & (receding & ~held)[None, :], axis=1) & ~at_bound
-    return Reach(at_high.astype(xp.int32) - at_low.astype(xp.int32), leaves, xp.any(held) & xp.all(~receding | held))
+    bound = at_high.astype(xp.int32) - at_low.astype(xp.int32) + 2 * meets.astype(xp.int32)
+    return Reach(bound, leaves, xp.any(held) & xp.all(~receding | held))
+
+
+def _closing(chart: Chart, x: Array, receding: Array) -> tuple[Array, Array]:
+    """Gaps between ordered entries that close: which free coordinates (k,), and which entries meet the one before them (p,)."""
+    xp = namespace(x)
+    entry = chart.gaps
+    upper = np.maximum(entry, 1)
+    closing = receding & (entry >= 0) & (xp.abs(x[upper] - x[upper - 1]) <= 1e-6 * (1 + xp.abs(x[upper])))
+    return closing, xp.any((np.arange(chart.layout.p)[:, None] == entry[None, :]) & closing[None, :], axis=1)
 
 
 def conclude(chart: Chart, roots: np.ndarray, verdict: Verdict, reached: Reach, user: User, base: Array, vcov: Array) -> dict[str, Any]:
@@ -64,8 +75,11 @@ def conclude(chart: Chart, roots: np.ndarray, verdict: Verdict, reached: Reach, 
     null = steps @ verdict.null
     length = lambda rows: xp.sqrt(xp.sum(rows**2, axis=1))  # noqa: E731
     estimable = length(null) <= 1e-5 * length(steps)
-    at_bound = (reached.bound != 0) & (status == Status.BOUNDARY) | (reached.bound != 0) & (status == Status.SEPARATED)
-    gone = reached.leaves & (status == Status.SEPARATED)
+    kept = (status == Status.BOUNDARY) | (status == Status.SEPARATED)
+    at_bound = (xp.abs(reached.bound) == 1) & kept
+    # An entry of a leaf that is constrained as a whole recedes only if the recession moves it on the user's scale.
+    push = xp.abs(user.jacobian @ verdict.direction)
+    gone = reached.leaves & (status == Status.SEPARATED) & (chart.single | (push > TOUCHED * xp.max(push)))
     concerned = xp.any(chart.incidence & (xp.diagonal(verdict.null) > TOUCHED)[None, :], axis=1) & ~estimable
     one_way = xp.trace(verdict.null) < 1.5
     ahead = xp.sign(xp.where(chart.single, chart.incidence.astype(user.x.dtype) @ verdict.direction, user.jacobian @ verdict.direction))
@@ -89,7 +103,7 @@ def conclude(chart: Chart, roots: np.ndarray, verdict: Verdict, reached: Reach, 
     follow = np.where(roots >= 0, roots, np.arange(len(roots)))
     return {
         "x": x[follow], "se": se[follow], "vcov": masked[follow][:, follow], "estimable_vcov": vcov[follow][:, follow],
-        "sign": sign[follow], "bound": xp.where(at_bound, reached.bound, 0)[follow], "direction": direction[follow], "projector": projector,
+        "sign": sign[follow], "bound": xp.where(kept, reached.bound, 0)[follow], "direction": direction[follow], "projector": projector,
     }  # fmt: skip
 
 

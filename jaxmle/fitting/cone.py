@@ -27,20 +27,20 @@ class Cone(NamedTuple):
     strict: Array  # (m,) rows positive somewhere on the cone
 
 
-def generators(gradients: Array, alive: Array, columns: Array) -> Array:
-    """Distinct rows G (m, k) from gradients (q, n, p) of the living terms in the entries ``columns``, each of largest entry one."""
+def generators(gradients: Array, alive: Array, columns: Array) -> tuple[Array, Array]:
+    """Rows (m, k) from gradients (q, n, p) of the living terms in the entries ``columns``, and which (q, n) they come from."""
     rows = gradients[:, alive][..., columns]
     size = np.max(np.abs(rows), axis=-1, initial=0.0)  # (q, n)
     usual = np.where(np.isfinite(size[:1]), size[:1], 0.0)  # at the first point, which is not far out
     kept = np.isfinite(size) & (size > ROUNDING * usual)
-    rows, size = rows[kept], size[kept]
-    return distinct(rows / size[:, None])
+    return rows[kept], kept
 
 
 def distinct(rows: Array) -> Array:
-    """Rows that differ by more than rounding."""
-    _, first = np.unique(np.round(rows / SNAP) * SNAP, axis=0, return_index=True)
-    return rows[np.sort(first)]
+    """Rows that differ by more than rounding and length."""
+    size = np.max(np.abs(rows), axis=1, initial=0.0)
+    _, first = np.unique(np.round(rows[size > 0] / size[size > 0, None] / SNAP) * SNAP, axis=0, return_index=True)
+    return rows[size > 0][np.sort(first)]
 
 
 def power_scale(rows: Array) -> Array:
@@ -62,50 +62,79 @@ def cone_of(rows: Array) -> Cone:
 
 
 def _project(g: Array, v: Array) -> Array:
-    """The projection of v (k,) on {d : gd ≥ 0}."""
+    """The projection of v (k,) on {d : gd ≥ 0}; where that fails another d of the cone with v'd > 0, or zeros if there is none."""
     from scipy.optimize import nnls
 
     try:
-        weights, _ = nnls(g.T, -v, maxiter=50 * sum(g.shape))
-    except RuntimeError:  # it did not end: nothing is known
-        return np.zeros_like(v)
-    d = v + g.T @ weights
-    return d if np.linalg.norm(d) > ZERO else np.zeros_like(v)
+        d = v + g.T @ nnls(g.T, -v, maxiter=50 * sum(g.shape))[0]
+    except RuntimeError:
+        return _farthest(g, v)
+    if np.linalg.norm(d) <= ZERO:
+        return np.zeros_like(v)  # v = −g'λ: proved by d itself
+    # scipy's solver was seen to stop early on degenerate faces (multinomial samples, 4 of 60).
+    return d if np.min(g @ d) >= -ZERO * np.linalg.norm(d) else _farthest(g, v)
+
+
+def _farthest(g: Array, v: Array) -> Array:
+    """The same question as a linear program: the largest v'd for gd ≥ 0 and |d_j| ≤ 1."""
+    from scipy.optimize import linprog
+
+    found = linprog(-v, A_ub=-g, b_ub=np.zeros(len(g)), bounds=(-1, 1), method="highs")
+    return found.x if found.status == 0 and v @ found.x > ZERO else np.zeros_like(v)
 
 
 def _interior(g: Array, d: Array) -> tuple[Array, Array]:
     """A direction positive on every row that can be, and which these are: rows not yet positive are projected together until they vanish."""
+    d = _unit(d)
     for _ in range(g.shape[1] + 1):
-        strict = g @ d > ZERO * max(np.linalg.norm(d), 1e-300)
-        more = _project(g, np.sum(g[~strict], axis=0) / max(1, np.sum(~strict))) if not strict.all() else np.zeros_like(d)
+        strict = g @ d > ZERO
+        more = _project(g, np.mean(g[~strict], axis=0)) if not strict.all() else np.zeros_like(d)
         if not np.any(more):
             break
-        d = d / max(np.linalg.norm(d), 1e-300) + more / np.linalg.norm(more)
-    return d, g @ d > ZERO * max(np.linalg.norm(d), 1e-300)
+        d = _unit(d + _unit(more))
+    return d, g @ d > ZERO
+
+
+def _unit(d: Array) -> Array:
+    """d of length one; zeros where it is rounding, such as the sum of both ways along a line."""
+    length = np.linalg.norm(d)
+    return d / length if length > ZERO else np.zeros_like(d)
 
 
 # ---------------------------------------------------------------- exact arithmetic
 
 
-def certified(rows: Array, cone: Cone) -> bool:
-    """Whether some direction near ``cone.direction`` is, in exact rational arithmetic on the floats given, ≥ 0 on all rows and > 0 on some.
+def certified(rows: Array, d: Array) -> bool:
+    """Whether some direction near d (k,) is, in exact rational arithmetic on the floats given, ≥ 0 on all rows (m, k) and > 0 on some.
 
-    It is looked for in the exact null space of the rows that the cone calls zero.
+    d itself is tried; then the exact null space of the rows on which it is zero up to rounding.
     """
-    if not np.any(cone.strict):
-        return False
     scale = power_scale(rows)
     exact = [[Fraction(value) for value in row] for row in (rows / scale).tolist()]
-    level = [row for row, strict in zip(exact, cone.strict, strict=True) if not strict]
+    if _rises(exact, _rational(d * scale)):
+        return True
+    length = np.linalg.norm(rows / scale, axis=1) * max(np.linalg.norm(d * scale), np.finfo(float).tiny)
+    positive = rows @ d > ZERO * length
+    if not np.any(positive):
+        return False
+    level = [row for row, strict in zip(exact, positive, strict=True) if not strict]
     basis = null_space(level, rows.shape[1])
     if not basis:
         return False
-    d = cone.direction * scale
-    weights = np.linalg.lstsq(np.array(basis, dtype=float).T, d, rcond=None)[0]
-    weights = weights / max(np.max(np.abs(weights)), np.finfo(float).tiny)
-    whole = [Fraction(float(w)).limit_denominator(10**6) for w in weights]
-    found = [sum((w * b[j] for w, b in zip(whole, basis, strict=True)), Fraction(0)) for j in range(rows.shape[1])]
-    return all(_dot(row, found) > 0 for row, strict in zip(exact, cone.strict, strict=True) if strict)
+    weights = np.linalg.lstsq(np.array(basis, dtype=float).T, d * scale, rcond=None)[0]
+    whole = _rational(weights)
+    return _rises(exact, [sum((w * b[j] for w, b in zip(whole, basis, strict=True)), Fraction(0)) for j in range(rows.shape[1])])
+
+
+def _rational(d: Array) -> list[Fraction]:
+    """d (k,), its largest entry one, as fractions of small denominators."""
+    return [Fraction(float(v)).limit_denominator(10**12) for v in d / max(np.max(np.abs(d)), np.finfo(float).tiny)]
+
+
+def _rises(rows: list[list[Fraction]], d: list[Fraction]) -> bool:
+    """Whether row'd ≥ 0 on all rows and > 0 on some, exactly."""
+    products = [_dot(row, d) for row in rows]
+    return all(value >= 0 for value in products) and any(value > 0 for value in products)
 
 
 def null_space(rows: list[list[Fraction]], k: int) -> list[list[Fraction]]:

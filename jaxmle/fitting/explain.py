@@ -53,9 +53,9 @@ def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit:
 
 def _bounds(fit: Fit) -> str:
     told = []
-    for name, code, (low, high) in zip(fit.names, np.asarray(fit.witness.bound), fit.bounds, strict=True):
+    for name, before, code, (low, high) in zip(fit.names, ("", *fit.names), np.asarray(fit.witness.bound), fit.bounds, strict=False):
         if code:
-            told.append(f"{name} = {low if code < 0 else high:g}")
+            told.append(f"{name} = " + (before if code == 2 else f"{low if code < 0 else high:g}"))
     return ", ".join(told)
 
 

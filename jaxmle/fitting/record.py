@@ -32,7 +32,7 @@ class Witness:
     sign: Array  # (p,)   +1 or −1 for an estimate of ±inf, else 0
     projector: Array  # (p, p)  on the directions without an estimate, in units of the printed entries
     vcov: Array  # (p, p)  generalised covariance: c'Vc is right for every c orthogonal to the projector
-    bound: Array  # (p,)  −1 on the lower bound, +1 on the upper, 0 inside
+    bound: Array  # (p,)  −1 on the lower bound, +1 on the upper, 2 equal to the ordered entry before it, 0 inside
     curvature: Array  # ()  smallest eigenvalue of the information scaled to unit diagonal
     digits: Array  # ()   decimal digits that standard errors and estimates can be trusted to
     gain: Array  # ()     the last gain in ℓ

@@ -46,13 +46,16 @@ def settled(fit: Fit, roots: Array, found: Ways, exact: bool) -> Fit:
     """
     roots, p = np.asarray(roots), len(fit.names)
     columns = straight(fit.layout) & (roots == np.arange(p))
-    rows = generators(np.asarray(found.gradients, float), np.asarray(found.alive), columns)
-    rows = distinct(np.concatenate([rows, gaps(fit.layout)[:, columns]]))
+    alive = np.asarray(found.alive)
+    rows, kept = generators(np.asarray(found.gradients, float), alive, columns)
+    ordered = gaps(fit.layout)[:, columns]
     if not len(rows) or not bool(found.concave):
         return fit
-    cone = cone_of(rows)
-    sure = exact and certified(rows, cone)
-    if exact and not sure:
+    cone = cone_of(distinct(np.concatenate([rows, ordered])))
+    pure = np.asarray(found.pure)[:, alive] & kept
+    known = exact and np.all(np.any(pure, axis=0))  # of each term a gradient that is exact
+    sure = known and certified(distinct(np.concatenate([rows[pure[kept]], ordered])), cone.direction)
+    if known and not sure:
         return imprecise(fit)
     return fit if not np.any(cone.touched) else infinite(fit, cone, columns, np.where(roots >= 0, roots, np.arange(p)), CERTIFIED if sure else CONED)
 

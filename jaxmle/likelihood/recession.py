@@ -26,6 +26,7 @@ Tree = Any
 FAR = 40.0  # in units of a predictor: e⁻⁴⁰ is nothing beside one, and e⁴⁰ still a number in float32
 DRAWS = 24  # random points beside the axes: enough for five cut points around a mean
 REACH = (1.0, 10.0, 100.0)  # in units of the rows' own scale, for terms known only as functions
+PURE = 1e-6  # a gradient in the predictors within this of whole numbers, once its largest entry is one, is a limit seen from a finite distance
 FLAT = 1e-6  # curvature over its scale that still counts as concave
 
 
@@ -33,6 +34,7 @@ class Ways(NamedTuple):
     """Gradients of the terms at many points, (q, n, p), on the user's scale."""
 
     gradients: Array
+    pure: Array  # (q, n)  gradients that are exact: whole numbers times the design
     alive: Array  # (n,)  terms of positive weight
     concave: Array  # ()  no term curves upwards where it was asked
 
@@ -66,8 +68,8 @@ def ways(loglik: Any, layout: Layout, x: Array, data: Tree) -> Ways:
         case Pool():
             parts = [ways(member, layout, x, part) for member, part in zip(loglik.members, data, strict=True)]
             few = min(part.gradients.shape[0] for part in parts)
-            joined = jnp.concatenate([part.gradients[:few] for part in parts], axis=1)
-            return Ways(joined, jnp.concatenate([part.alive for part in parts]), jnp.all(jnp.stack([part.concave for part in parts])))
+            joined, pure = (jnp.concatenate([part[i][:few] for part in parts], axis=1) for i in (0, 1))
+            return Ways(joined, pure, jnp.concatenate([part.alive for part in parts]), jnp.all(jnp.stack([part.concave for part in parts])))
         case Fix() | Tie():
             inner = ways(loglik.loglik, layout, loglik.substitute(layout, x), data)
             return inner._replace(gradients=inner.gradients @ embedding(loglik.roots(layout), x.dtype))
@@ -84,16 +86,26 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
     offsets = _grid(m, [group for group in _ordered(layout, columns) if len(group) > 1])
     grid = np.where(moves, offsets, 0.0)
 
-    def at(offset: Array) -> tuple[Array, Array]:
+    def at(offset: Array) -> tuple[Array, Array, Array]:
         eta = jnp.where(moves[:, None], offset[:, None], values)
         _, slope, curvature = loglik.derivatives(params, eta, data)
         curve = jnp.where(moves[:, None, None] & moves[None, :, None], curvature, 0.0)
         top = jnp.linalg.eigvalsh(jnp.moveaxis(jnp.where(jnp.isfinite(curve), curve, 0.0), 2, 0))
         bad = top[:, -1] > FLAT * jnp.maximum(jnp.max(jnp.abs(top), axis=1), 1.0)
-        return row_gradients(columns, slope, layout.p), ~jnp.any(bad & jnp.all(jnp.isfinite(slope), axis=0))
+        slope, pure = _limits(slope, moves)
+        return row_gradients(columns, slope, layout.p), pure, ~jnp.any(bad & jnp.all(jnp.isfinite(slope), axis=0))
 
-    gradients, concave = jax.lax.map(at, jnp.asarray(grid, values.dtype))
-    return Ways(gradients, jnp.ones(gradients.shape[1], bool), jnp.all(concave))
+    gradients, pure, concave = jax.lax.map(at, jnp.asarray(grid, values.dtype))
+    return Ways(gradients, pure, jnp.ones(gradients.shape[1], bool), jnp.all(concave))
+
+
+def _limits(slope: Array, moves: Array) -> tuple[Array, Array]:
+    """Slopes (m, n) that are whole numbers times one of them but for what distance leaves, made so; and which they are, (n,)."""
+    top = jnp.max(jnp.where(moves[:, None], jnp.abs(slope), 0.0), axis=0)
+    ratio = jnp.where(moves[:, None], slope, 0.0) / jnp.where(top > 0, top, 1.0)[None, :]
+    whole = jnp.round(ratio)
+    pure = jnp.all(jnp.abs(ratio - whole) <= PURE, axis=0) & (top > 0)
+    return jnp.where(pure[None, :], whole * jnp.minimum(top, 1.0)[None, :], slope), pure
 
 
 def _grid(m: int, ordered: list[list[int]]) -> np.ndarray:
@@ -128,7 +140,7 @@ def _opaque(loglik: Any, layout: Layout, x: Array, data: Tree) -> Ways:
         return row_scores(loglik, layout, _sorted(layout, x + step * unit), data)
 
     gradients = jax.lax.map(at, jnp.concatenate([jnp.zeros((1, layout.p), x.dtype), jnp.asarray(random, x.dtype)]))
-    return Ways(gradients, jnp.ones(first.shape[0], bool), jnp.ones((), bool))
+    return Ways(gradients, jnp.zeros(gradients.shape[:2], bool), jnp.ones(first.shape[0], bool), jnp.ones((), bool))
 
 
 def _sorted(layout: Layout, x: Array) -> Array:

@@ -129,7 +129,11 @@ class Simplex:
 
 @dataclass(frozen=True)
 class Ordered:
-    """The last axis increases strictly; the free scale is its first entry and the logs of the gaps."""
+    """The last axis increases strictly; the free scale is its first entry and v with gap = log(1 + eᵛ).
+
+    A small gap is then a logarithm, which cannot cross zero, and a large one is v itself: a likelihood that rises for ever as gaps widen,
+    as that of a separated ordinal regression does, recedes along a straight line on both scales.
+    """
 
     elementwise = False
     is_identity = False
@@ -146,12 +150,13 @@ class Ordered:
     def to_user(self, z: Array, shape: Shape) -> Array:
         xp = namespace(z)
         z = z.reshape(shape)
-        return xp.cumsum(xp.concatenate([z[..., :1], xp.exp(z[..., 1:])], axis=-1), axis=-1).reshape(-1)
+        return xp.cumsum(xp.concatenate([z[..., :1], xp.logaddexp(z[..., 1:], xp.zeros_like(z[..., 1:]))], axis=-1), axis=-1).reshape(-1)
 
     def to_free(self, v: Array, shape: Shape) -> Array:
         xp = namespace(v)
         v = v.reshape(shape)
-        return xp.concatenate([v[..., :1], xp.log(v[..., 1:] - v[..., :-1])], axis=-1).reshape(-1)
+        gap = v[..., 1:] - v[..., :-1]
+        return xp.concatenate([v[..., :1], gap + xp.log(-xp.expm1(-gap))], axis=-1).reshape(-1)
 
     def build(self, v: Array, shape: Shape) -> Array:
         return v.reshape(shape)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmle.parameters.constraints import KINDS, Bounds, Constraint, Entry, Shape, free, namespace
+from jaxmle.parameters.constraints import KINDS, Bounds, Constraint, Entry, Ordered, Shape, free, namespace
 
 Array = Any
 Tree = Any
@@ -174,6 +174,17 @@ class Chart:
                 which[span.start + offsets, start + np.arange(size)] = True
             else:
                 which[span, start : start + size] = True
+            start += size
+        return which
+
+    @cached_property
+    def gaps(self) -> np.ndarray:
+        """For each free coordinate the printed entry whose gap to the one before it it is, (k,); −1 where it is none."""
+        which, start = np.full(self.k, -1), 0
+        for leaf, span, offsets, shape, size in self._pieces():
+            if isinstance(leaf.constraint, Ordered):
+                inner = np.arange(size) % shape[-1] > 0
+                which[start : start + size] = np.where(inner, span.start + offsets, -1)
             start += size
         return which
 
