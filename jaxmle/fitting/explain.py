@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     from jaxmle.fitting.record import Fit
 
 
+NOISE = (
+    "what looks like a maximum is within the rounding noise of the log-likelihood in this precision ({dtype}): no digit of it can be trusted. "
+    "A parameter may be on its way to infinity or to its bound, as a negative binomial's size is with underdispersed counts; differences of large "
+    "numbers lose their digits there, which the functions of jaxmle.special avoid."
+)
+
+
 def explain(fit: Fit) -> str:
     """One sentence for the status of one fit, with the parameters concerned and what to do about it."""
     status, w = fit.verdict, fit.witness
@@ -24,7 +31,7 @@ def explain(fit: Fit) -> str:
         "digits": f"{max(float(w.digits), 0):.0f}",
         "dtype": str(fit.dtype),
     }
-    sentence = MEANING[status].format(**words)
+    sentence = (NOISE if status == Status.IMPRECISE and not float(w.digits) > 0 else MEANING[status]).format(**words)
     sentence = _infinite(fit) + sentence if status == Status.SEPARATED else sentence
     if not sentence.startswith(fit.names):
         sentence = sentence[0].upper() + sentence[1:]

@@ -227,6 +227,7 @@ def _term_shape(loglik: Any, layout: Layout, base: Array, data: Tree) -> tuple[i
 
 
 def host_dtype(dtype: Any) -> np.dtype:
+    """The precision of a fit on the host: float64 unless float32 is asked for."""
     try:
         found = np.dtype(np.float64 if dtype is None else dtype)
     except TypeError:

@@ -227,7 +227,7 @@ class Fit:
 
     def check(self) -> Fit:
         """The fit itself where every member has converged; else a ``FitError`` that says which have not, and why."""
-        from jaxmle.fitting.store import check
+        from jaxmle.fitting.check import check
 
         return check(self)
 

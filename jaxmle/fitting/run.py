@@ -108,8 +108,8 @@ class Run:
     def _identity(self) -> dict[str, Any]:
         inputs, problem = self.inputs, self.problem
         source = inputs.source
-        length = tuple(int(n) for n in source.sizes[0])
-        one = flat_members(inputs, np.zeros(1, int), length)
+        length = tuple(int(n) for n in source.sizes[inputs.largest])  # the first may be empty
+        one = flat_members(inputs, np.array([inputs.largest]), length)
         leaves = [np.asarray(leaf) if same else np.asarray(leaf[0]) for leaf, same in zip(one.leaves, one.form.shared, strict=True)]
         call = lambda leaves: (lambda m: terms_of(m.loglik, inputs.layout.unravel(m.base), m.data))(jax.tree.unflatten(one.form.treedef, leaves))  # noqa: E731
         ids = [source.take(index, length_).data_id.tobytes() for length_, members in buckets(source.sizes, source.padded) for index in np.array_split(members, max(1, len(members) // 4096))]

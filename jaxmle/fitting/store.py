@@ -6,7 +6,6 @@ import io
 import json
 import math
 import os
-import tempfile
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle.fitting.check import outside_of_traces
 from jaxmle.fitting.checkpoint import write_atomically
 from jaxmle.fitting.record import Fit, Witness
 from jaxmle.parameters.constraints import KINDS, Constraint, Interval
@@ -49,7 +49,7 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
         TypeError: under a trace.
         ValueError: the record is not whole, or its precision has no NumPy type.
     """
-    _outside_of_traces(fit, "save")
+    outside_of_traces(fit, "save")
     path = _file(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot save {path}: there is no folder {path.parent}")
@@ -63,11 +63,7 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
     members: dict[str, Any] = {DESCRIPTION: np.frombuffer(text, np.uint8), **arrays}
     buffer = io.BytesIO()
     np.savez(buffer, **members)
-    # Written in a folder of its own, which any error takes away: nothing stays behind, and two writers do not meet.
-    with tempfile.TemporaryDirectory(prefix=".jaxmle-", dir=path.parent) as folder:
-        whole = Path(folder) / "fit"
-        write_atomically(whole, buffer.getvalue())
-        os.replace(whole, path)
+    write_atomically(path, buffer.getvalue())
 
 
 def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
@@ -105,11 +101,6 @@ def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
 def _file(path: str | os.PathLike[str], existing: bool = False) -> Path:
     path = Path(path)
     return path if path.suffix or (existing and path.is_file()) else path.with_name(f"{path.name}.npz")
-
-
-def _outside_of_traces(fit: Fit, what: str) -> None:
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(fit)):
-        raise TypeError(f"{what}() needs the values of the fit, and under a trace (jit, vmap, grad) it has none: call it outside, on the fit that comes out")
 
 
 # ---------------------------------------------------------------- the leaves
@@ -291,59 +282,3 @@ def _drawn(told: Any) -> str:
     if told["kind"] == "list":
         return f"[{inside}]"
     return f"({inside}{',' if len(parts) == 1 else ''})" if told["kind"] == "tuple" else f"{told['name']}({inside})"
-
-
-# ---------------------------------------------------------------- the check
-
-
-MEMBERS = 6  # members named for each status in the message
-
-
-class FitError(ValueError):
-    """A fit, or a member of a batch, did not converge; the message says which and why.
-
-    Attributes:
-        status: of one fit, its ``Status``; of a batch, the codes of the failed members, (k,).
-        members: the indices of the failed members, (k,), in order; for a batch of several axes a tuple of such arrays, one for each
-            axis; for one fit (). ``fits[error.members]`` is the failed part of a batch.
-    """
-
-    def __init__(self, message: str, status: Any = None, members: Any = ()) -> None:
-        super().__init__(message)
-        self.status = status
-        self.members = members
-
-
-def check(fit: Fit) -> Fit:
-    """The fit itself, where it, or every member of it, has converged.
-
-    Raises:
-        FitError: with the explanation of the fit; for a batch with counts by status and the explanation of one member of each.
-        TypeError: under a trace.
-    """
-    _outside_of_traces(fit, "check")
-    status = np.asarray(fit.status)
-    if np.all(status == int(Status.CONVERGED)):
-        return fit
-    record = jax.tree.map(np.asarray, fit)
-    if not status.shape:
-        raise FitError(record.explain(), record.verdict)
-    members = np.nonzero(status != int(Status.CONVERGED))
-    raise FitError(_failures(record, status, members), status[members], members[0] if status.ndim == 1 else members)
-
-
-def _failures(fit: Fit, status: np.ndarray, members: tuple[np.ndarray, ...]) -> str:
-    """Counts by status, the worst first, with the sentence of the first member of each: two lines for each, whatever the batch."""
-    indices, codes = np.stack(members, axis=1).tolist(), status[members]
-    lines = [f"{len(indices)} of {_fits(status.size)} did not converge."]
-    for code in np.unique(codes):
-        these = [indices[i] for i in np.flatnonzero(codes == code)]
-        told = ["[" + ",".join(map(str, index)) + "]" for index in these[:MEMBERS]]
-        more = f" and {len(these) - MEMBERS} more" if len(these) > MEMBERS else ""
-        lines.append(f"{Status(code).name}, {_fits(len(these))}: {', '.join(told)}{more}.")
-        lines.append(f"    {told[0]} {fit[tuple(these[0])].explain()}")
-    return "\n".join(lines)
-
-
-def _fits(count: int) -> str:
-    return f"{count} fit" if count == 1 else f"{count} fits"

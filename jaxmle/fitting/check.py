@@ -1,0 +1,69 @@
+"""``Fit.check``: a fit that converged, or an error that says which did not, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle.fitting.record import Fit
+from jaxmle.solvers.status import Status
+
+MEMBERS = 6  # members named for each status in the message
+
+
+class FitError(ValueError):
+    """A fit, or a member of a batch, did not converge; the message says which and why.
+
+    Attributes:
+        status: of one fit, its ``Status``; of a batch, the codes of the failed members, (k,).
+        members: the indices of the failed members, (k,), in order; for a batch of several axes a tuple of such arrays, one for each
+            axis; for one fit (). ``fits[error.members]`` is the failed part of a batch.
+    """
+
+    def __init__(self, message: str, status: Any = None, members: Any = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.members = members
+
+
+def check(fit: Fit) -> Fit:
+    """The fit itself, where it, or every member of it, has converged.
+
+    Raises:
+        FitError: with the explanation of the fit; for a batch with counts by status and the explanation of one member of each.
+        TypeError: under a trace.
+    """
+    outside_of_traces(fit, "check")
+    status = np.asarray(fit.status)
+    if np.all(status == int(Status.CONVERGED)):
+        return fit
+    record = jax.tree.map(np.asarray, fit)
+    if not status.shape:
+        raise FitError(record.explain(), record.verdict)
+    members = np.nonzero(status != int(Status.CONVERGED))
+    raise FitError(_failures(record, status, members), status[members], members[0] if status.ndim == 1 else members)
+
+
+def _failures(fit: Fit, status: np.ndarray, members: tuple[np.ndarray, ...]) -> str:
+    """Counts by status, the worst first, with the sentence of the first member of each: two lines for each, whatever the batch."""
+    indices, codes = np.stack(members, axis=1).tolist(), status[members]
+    lines = [f"{len(indices)} of {_fits(status.size)} did not converge."]
+    for code in np.unique(codes):
+        these = [indices[i] for i in np.flatnonzero(codes == code)]
+        told = ["[" + ",".join(map(str, index)) + "]" for index in these[:MEMBERS]]
+        more = f" and {len(these) - MEMBERS} more" if len(these) > MEMBERS else ""
+        lines.append(f"{Status(code).name}, {_fits(len(these))}: {', '.join(told)}{more}.")
+        lines.append(f"    {told[0]} {fit[tuple(these[0])].explain()}")
+    return "\n".join(lines)
+
+
+def _fits(count: int) -> str:
+    return f"{count} fit" if count == 1 else f"{count} fits"
+
+
+def outside_of_traces(fit: Fit, what: str) -> None:
+    """A ``TypeError`` where the fit's values are not known yet."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(fit)):
+        raise TypeError(f"{what}() needs the values of the fit, and under a trace (jit, vmap, grad) it has none: call it outside, on the fit that comes out")
