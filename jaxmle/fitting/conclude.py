@@ -55,8 +55,9 @@ def _closing(chart: Chart, x: Array, receding: Array) -> tuple[Array, Array]:
     """Gaps between ordered entries that close: which free coordinates (k,), and which entries meet the one before them (p,)."""
     xp = namespace(x)
     entry = chart.gaps
-    upper = np.maximum(entry, 1)
-    closing = receding & (entry >= 0) & (xp.abs(x[upper] - x[upper - 1]) <= 1e-6 * (1 + xp.abs(x[upper])))
+    upper = np.maximum(entry, 0)
+    gap = xp.abs(x[upper] - x[np.maximum(upper - 1, 0)])
+    closing = receding & (entry >= 0) & (gap <= 1e-6 * (1 + xp.abs(x[upper])))
     return closing, xp.any((np.arange(chart.layout.p)[:, None] == entry[None, :]) & closing[None, :], axis=1)
 
 

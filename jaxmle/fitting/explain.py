@@ -19,6 +19,12 @@ NOISE = (
 )
 
 
+SOURCE = {
+    1: " It is these data that do not tell them apart, such as collinear columns or a factor beside an intercept: with columns in another order they would be identified.",
+    2: " It is the model that cannot: with other data of this kind, and at other parameters, the same number of combinations is free.",
+}
+
+
 def explain(fit: Fit) -> str:
     """One sentence for the status of one fit, with the parameters concerned and what to do about it."""
     status, w = fit.verdict, fit.witness
@@ -32,6 +38,8 @@ def explain(fit: Fit) -> str:
         "dtype": str(fit.dtype),
     }
     sentence = (NOISE if status == Status.IMPRECISE and not float(w.digits) > 0 else MEANING[status]).format(**words)
+    if status == Status.UNIDENTIFIED and int(w.certificate):
+        sentence += SOURCE[int(w.certificate)]
     sentence = _infinite(fit) + sentence if status == Status.SEPARATED else sentence
     if not sentence.startswith(fit.names):
         sentence = sentence[0].upper() + sentence[1:]

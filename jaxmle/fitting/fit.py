@@ -21,6 +21,7 @@ from jaxmle.fitting.conclude import Reach
 from jaxmle.fitting.diagnosis import Verdict
 from jaxmle.fitting.engine import Engine, Problem, complete, engine_of, pose, search
 from jaxmle.fitting.fingerprint import fingerprint
+from jaxmle.fitting.identification import traced_to
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.separation import settled, wants_cone
@@ -168,6 +169,9 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
         verdict, reached = search(_watched, engine.evaluate, problem, base, z)
         n = np.asarray(count(loglik, data, lambda: _term_count(problem, base, on_device)), dtype)[()]
         found = complete(problem, engine, base, verdict, reached, verdict.point, n, fingerprint(data), extra)
+        if found.verdict == Status.UNIDENTIFIED and rows is not None:
+            elsewhere = lambda z, data: _host_engine(problem, base, data, codes).evaluate(z)  # noqa: E731
+            found = traced_to(found, elsewhere, verdict.point.z, data)
         return _separated(problem, base, on_device, rows, found) if found.verdict == Status.SEPARATED else found
 
 

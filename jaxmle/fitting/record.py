@@ -38,7 +38,7 @@ class Witness:
     gain: Array  # ()     the last gain in ℓ
     distance: Array  # ()  √(2δ), estimated distance to the maximum in standard errors
     stderr_error: Array  # (p,)  Monte-Carlo standard error of each standard error, 0 where nothing was simulated
-    certificate: Array  # ()  of a separation: 0 seen by following the climb, 1 by the scores of all terms, 2 exact rational arithmetic
+    certificate: Array  # ()  SEPARATED: 0 seen by following the climb, 1 by the scores of all terms, 2 exact arithmetic; UNIDENTIFIED: 0 not asked, 1 by the data, 2 by the model
 
 
 _LEAVES = ["params", "stderr", "vcov", "hessian", "loglik", "score", "decrement", "n", "status", "witness", "steps", "data_id"]

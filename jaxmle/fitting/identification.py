@@ -1,0 +1,59 @@
+"""Whether an unidentified fit is so by its model or by its data: does the information stay singular elsewhere, with the data in another order?
+
+At the maximum of one sample a + b and a collinear design look alike. With the rows of every column shuffled apart, and at other
+parameters, columns are collinear no more, while parameters that enter only through their sum still do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle.fitting.record import Fit
+from jaxmle.solvers.linalg import eigh, metric_of
+from jaxmle.solvers.loop import Point, is_finite, null_cut
+
+Array = Any
+Tree = Any
+
+UNKNOWN, BY_DATA, BY_MODEL = 0, 1, 2  # witness.certificate
+POINTS = 3  # one would do, but for points where a derivative happens to vanish
+
+
+def traced_to(fit: Fit, evaluate: Callable[[Array, Tree], Point], z: Array, data: Tree) -> Fit:
+    """An unidentified fit that knows whether other data of its kind would identify it.
+
+    Args:
+        evaluate: value, score and Hessian at free coordinates and data.
+        z: the end of the climb (k,).
+    """
+    rng = np.random.default_rng(0)
+    here = evaluate(z, data)
+    unit, expected = 1.0 / metric_of(here.hessian, here.score), _nullity(here)
+    found = [_nullity(evaluate((z + unit * rng.uniform(-1, 1, z.shape)).astype(z.dtype), shuffled(data, rng))) for _ in range(POINTS)]
+    told = [n for n in found if n is not None]
+    code = UNKNOWN if not told or not expected else BY_MODEL if min(told) >= expected else BY_DATA
+    return replace(fit, witness=replace(fit.witness, certificate=np.asarray(code, fit.witness.certificate.dtype)))
+
+
+def shuffled(data: Tree, rng: np.random.Generator) -> Tree:
+    """The data with every column in an order of its own: each keeps its values, and goes with others no more."""
+
+    def apart(leaf: Array) -> Array:
+        columns = np.array(leaf).reshape(len(leaf), -1)
+        return rng.permuted(columns, axis=0).reshape(np.shape(leaf))
+
+    return jax.tree.map(apart, data)
+
+
+def _nullity(point: Point) -> int | None:
+    """How many directions the information has nothing to say about; None where it is not finite."""
+    if not is_finite(point):
+        return None
+    scale = metric_of(point.hessian, point.score)
+    values = eigh(-0.5 * (point.hessian + point.hessian.T) / (scale[:, None] * scale[None, :]))[0]
+    return int(np.sum(np.abs(values) <= null_cut(point)))
