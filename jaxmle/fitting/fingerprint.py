@@ -38,6 +38,8 @@ def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> 
 
 def _summed(leaf: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
     """Σ word·multiplier over each member's own rows, (b,); multipliers are odd and depend on the position."""
+    if rows is None and len(leaf) > 1 and leaf.strides[0] == 0:  # shared by all: once for all
+        return np.broadcast_to(_summed(leaf[:1], None), len(leaf))
     words = _words(leaf)
     width = int(np.prod(leaf.shape[2:], dtype=int))
     if rows is not None:

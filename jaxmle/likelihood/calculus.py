@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.likelihood.anatomy import roots_of
+from jaxmle.likelihood.anatomy import roots_of, weighting_of
+from jaxmle.likelihood.bias import adjustment, inverse_root
 from jaxmle.likelihood.checks import host_data, host_params
 from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
-from jaxmle.likelihood.covariance import check_kind, cluster_codes, sandwich
+from jaxmle.likelihood.covariance import Kind, check_kind, check_order, cluster_codes, sandwich
 from jaxmle.likelihood.evaluate import Sums, sums
+from jaxmle.likelihood.hac import hac
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.tree import Layout, layout_of
@@ -126,13 +128,14 @@ def information_error(loglik: Any) -> Quantity:
     return _two_roads(loglik, "information_error", error)
 
 
-def vcov(loglik: Any, kind: str = "observed", *, bread: str = "observed", clusters: Any = None) -> Quantity:
+def vcov(loglik: Any, kind: Kind = "observed", *, bread: str = "observed", clusters: Any = None) -> Quantity:
     """Asymptotic covariance of the estimate, (p, p), at any parameters.
 
     Args:
         kind: ``"observed"``, ``"expected"``, ``"opg"`` (inverses of that information), ``"HC0"`` J⁻¹(Σ s s')J⁻¹, ``"HC1"`` = HC0·n/(n − k)
             with k all parameters, ``"HC2"``/``"HC3"`` with the leverage of a likelihood, ``"CR0"`` cluster sums, ``"CR1"`` (also
-            ``"cluster"``) with the factor G/(G − 1), ``"CR1S"`` with (n − 1)/(n − k) more.
+            ``"cluster"``) with the factor G/(G − 1), ``"CR1S"`` with (n − 1)/(n − k) more, ``"CR2"``/``"CR3"`` with the leverage of a
+            cluster; ``"hac"`` or a record of ``hac(…)`` for rows in time order.
         bread: information that is J in a sandwich: ``"observed"`` or ``"expected"``.
         clusters: labels (n,), or (n, 2) for two-way.
 
@@ -142,7 +145,8 @@ def vcov(loglik: Any, kind: str = "observed", *, bread: str = "observed", cluste
     check_kind(kind, clusters)
     if kind == "auto" or bread not in ("observed", "expected"):
         raise ValueError(f"name the kind, and bread 'observed' or 'expected'; got kind={kind!r}, bread={bread!r}")
-    kind = "CR1" if kind == "cluster" else kind
+    kind = "CR1" if kind == "cluster" else hac() if kind == "hac" else kind
+    check_order(kind, weighting_of(as_tree(loglik)))
     base = kind if kind in ("observed", "expected") else bread
 
     def covariance(ll: Any, params: Tree, data: Tree, codes: tuple[Array, ...]) -> Array:
@@ -162,3 +166,31 @@ def vcov(loglik: Any, kind: str = "observed", *, bread: str = "observed", cluste
 
     labels = lambda data: () if clusters is None else cluster_codes(clusters, rows_of(as_tree(loglik), data))  # noqa: E731
     return _two_roads(loglik, ("vcov", kind, bread), covariance, labels)
+
+
+def cox_snell(loglik: Any) -> Quantity:
+    """The first-order bias of the maximum, E(θ̂) − θ up to O(n⁻²), in the tree of the parameters; 0 for what ``fix`` holds.
+
+    It is −V A with V the inverse expected information and A = ½ tr{V (P + Q)}, P_t = E(U U' U_t), Q_t = E(∂²ℓ U_t), U the score. The bias is that
+    of the parameters as they are given: a standard deviation and its logarithm have different ones.
+
+    Raises:
+        ValueError: where the likelihood does not know the law of its response.
+
+    Source: Cox & Snell (1968), JRSS B 30, 248–275, eq. 20; Cordeiro & McCullagh (1991), JRSS B 53, for regressions.
+
+    >>> import jax.numpy as jnp, jaxmle as jm
+    >>> bernoulli = lambda params, data: data * params["odds"] - jnp.logaddexp(0.0, params["odds"])
+    >>> logit = jm.with_response(lambda p, d: bernoulli(p, d["y"]), jm.enumeration("y", [0.0, 1.0]))
+    >>> round(float(cox_snell(logit)({"odds": 1.0}, {"y": jnp.ones(10)})["odds"]), 6)  # (2p − 1)/(2np(1 − p))
+    0.11752
+    """
+
+    def bias(ll: Any, params: Tree, data: Tree, _: Any) -> Tree:
+        layout, x = _flat(params)
+        roots = roots_of(ll, layout)
+        root = inverse_root(expected_information(ll, layout, x, data).information, roots)
+        found = -root @ (root.T @ adjustment(ll, layout, x, data, root))
+        return layout.unravel(jnp.where(roots >= 0, found[np.maximum(roots, 0)], 0.0))
+
+    return _two_roads(loglik, "cox_snell", bias)

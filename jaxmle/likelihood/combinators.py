@@ -63,7 +63,17 @@ class Penalize:
     prior: Any
 
     def __call__(self, params: Tree, data: Tree) -> Array:
-        return jnp.sum(terms_of(self.loglik, params, data)) + self.prior(params)
+        value = jnp.sum(terms_of(self.loglik, params, data))
+        if not hasattr(self.prior, "of_likelihood"):
+            return value + self.prior(params)
+        layout = layout_of(params)
+        return value + self.log_prior(layout, jnp.asarray(layout.ravel(params)), jax.tree.map(jnp.asarray, data))
+
+    def log_prior(self, layout: Layout, x: Array, data: Tree, weights: Array | None = None) -> Array:
+        """The log prior at x: of the parameters alone, or (``jeffreys``) of the likelihood and its data too."""
+        if hasattr(self.prior, "of_likelihood"):
+            return self.prior.of_likelihood(self.loglik, layout, x, data, weights)
+        return self.prior(layout.unravel(x))
 
     def rows(self, data: Tree) -> int | None:
         return rows_of(self.loglik, data)

@@ -47,11 +47,13 @@ class Opaque:
 
 
 def as_tree(loglik: Loglik) -> Any:
-    """The likelihood as a tree whose leaves are arrays: jaxmle's own forms as they are, any other callable as ``Opaque``."""
+    """The likelihood as a tree whose leaves are arrays: jaxmle's own forms as they are, a ready model as the likelihood it carries, any other callable as ``Opaque``."""
     if not callable(loglik):
         raise TypeError(f"loglik must be a function of (params, data); got {type(loglik).__name__}")
-    ours = type(loglik).__module__.startswith("jaxmle.likelihood")
-    return loglik if ours else Opaque(loglik)
+    home = type(loglik).__module__
+    if home.startswith("jaxmle.models"):
+        return as_tree(loglik.likelihood)  # type: ignore[attr-defined]
+    return loglik if home.startswith("jaxmle.likelihood") else Opaque(loglik)
 
 
 def data_length(data: Tree) -> int | None:

@@ -13,33 +13,43 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.likelihood.anatomy import has_law
+from jaxmle.likelihood.hac import HAC, long_run
 from jaxmle.likelihood.terms import Rows, row_information, term_rows
 from jaxmle.parameters.tree import Layout
 
 Array = jax.Array
 Tree = Any
 
-KINDS = ("observed", "expected", "opg", "HC0", "HC1", "HC2", "HC3", "cluster", "CR0", "CR1", "CR1S")
+CLUSTER_KINDS = ("cluster", "CR0", "CR1", "CR1S", "CR2", "CR3")
+KINDS = ("observed", "expected", "opg", "HC0", "HC1", "HC2", "HC3", *CLUSTER_KINDS, "hac")
+LEVERAGED = ("HC2", "HC3", "CR2", "CR3")
+Kind = str | HAC
 
 
 class Covariance(NamedTuple):
-    """A covariance (p, p), and the row whose leverage is one, or −1."""
+    """A covariance (p, p), and the row whose leverage is one, or the first row of such a cluster, or −1."""
 
     vcov: Array
     row: Array
 
 
-def check_kind(kind: str | None, clusters: Any, where: str = "vcov") -> None:
+def check_kind(kind: Kind | None, clusters: Any, where: str = "vcov") -> None:
     """Refuse an unknown kind, and clusters without a cluster kind or the other way round."""
-    if kind is not None and kind not in (*KINDS, "auto"):
-        raise ValueError(f"{where}={kind!r} is not known; choose one of {', '.join(KINDS)}, 'auto' or None")
-    if kind in ("cluster", "CR0", "CR1", "CR1S") and clusters is None:
+    if kind is not None and not isinstance(kind, HAC) and kind not in (*KINDS, "auto"):
+        raise ValueError(f"{where}={kind!r} is not known; choose one of {', '.join(KINDS)}, 'auto', a record of hac(…) or None")
+    if kind in CLUSTER_KINDS and clusters is None:
         raise ValueError(f"{where}={kind!r} needs clusters=, one label for each row of data")
-    if clusters is not None and kind not in ("auto", "cluster", "CR0", "CR1", "CR1S"):
+    if clusters is not None and kind not in ("auto", *CLUSTER_KINDS):
         raise ValueError(f"clusters are given but {where}={kind!r} does not use them; write {where}='cluster'")
 
 
-def sandwich(loglik: Any, layout: Layout, x: Array, data: Tree, root: Array, jacobian: Array, kind: str, codes: tuple[Array, ...] = ()) -> Covariance:
+def check_order(kind: Kind | None, weighting: str) -> None:
+    """Repeated rows have no place in time."""
+    if isinstance(kind, HAC) and weighting == "frequency":
+        raise ValueError("a HAC covariance reads the rows in time order, in which a row of frequency weight 3 has no place: repeat the rows, or give sampling weights")
+
+
+def sandwich(loglik: Any, layout: Layout, x: Array, data: Tree, root: Array, jacobian: Array, kind: Kind, codes: tuple[Array, ...] = ()) -> Covariance:
     """The robust covariance of ``kind`` at x.
 
     Args:
@@ -55,13 +65,17 @@ def sandwich(loglik: Any, layout: Layout, x: Array, data: Tree, root: Array, jac
     if kind == "opg":
         opg = scaled.scores.T @ (rows.meat[:, None] * scaled.scores)
         return Covariance(lift @ _inverse_on(root, opg) @ lift.T, none)
-    if kind in ("HC2", "HC3"):
+    if isinstance(kind, HAC):
+        return Covariance(lift @ long_run(kind, rows, scaled.scores) @ lift.T, none)
+    information = None
+    if kind in LEVERAGED:
         # Without a law of the response the row's observed information stands in; the record says so.
         source = "expected" if has_law(loglik) else "observed"
         information = jnp.einsum("ja,nij,ib->nab", lift, row_information(loglik, layout, x, data, source), lift)
-        scaled, none = _leveraged(scaled, information, kind)
     if codes:
-        return Covariance(_clustered(scaled, lift, codes, kind, n, k), none)
+        return _clustered(scaled, lift, codes, kind, n, k, information)
+    if information is not None:
+        scaled, none = _leveraged(scaled, information, kind)
     meat = scaled.scores.T @ (rows.meat[:, None] * scaled.scores)
     factor = n / (n - k) if kind == "HC1" else 1.0
     return Covariance(factor * (lift @ meat @ lift.T), none)
@@ -86,30 +100,60 @@ def _count(rows: Rows) -> Array:
 
 
 def _leveraged(rows: Rows, information: Array, kind: str) -> tuple[Rows, Array]:
-    """s̃_i divided by (I − Ã_i)^½ (HC2) or (I − Ã_i) (HC3), the leverage of a likelihood (Kauermann & Carroll 2001, JASA 96)."""
+    """The scores of rows for HC2 and HC3: the leverage is that of one unit of a row, of which a frequency weight counts several."""
     unit = jnp.where(rows.weight > 0, rows.meat / jnp.where(rows.weight > 0, rows.weight, 1.0), 0.0)
-    values, q = jnp.linalg.eigh(unit[:, None, None] * information)
-    left = 1.0 - values
-    broken = jnp.any(left <= 64 * jnp.finfo(left.dtype).eps, axis=1) & (rows.weight > 0)
-    power = left**-0.5 if kind == "HC2" else 1.0 / left
-    scores = jnp.einsum("nij,nj,nkj,nk->ni", q, power, q, rows.scores)
-    scores = jnp.where(broken[:, None], jnp.nan, jnp.where((rows.weight > 0)[:, None], scores, 0.0))
+    scores, broken = unlevered(rows.scores, unit[:, None, None] * information, kind, rows.weight > 0)
     return rows._replace(scores=scores), jnp.where(jnp.any(broken), jnp.argmax(broken), -1)
 
 
-def _clustered(rows: Rows, lift: Array, codes: tuple[Array, ...], kind: str, n: Array, k: Array) -> Array:
+def unlevered(scores: Array, information: Array, kind: str, counted: Array) -> tuple[Array, Array]:
+    """s̃ divided by (I − Ã)^½ (HC2, CR2) or (I − Ã) (HC3, CR3), the leverage of a likelihood (Kauermann & Carroll 2001, JASA 96).
+
+    Args:
+        scores: s̃ (m, k) of rows or of clusters, in coordinates in which the information of all is the identity.
+        information: Ã (m, k, k) of the same.
+        counted: (m,) which of them there are; the others get 0.
+
+    Returns:
+        The scores, NaN where an eigenvalue of Ã reaches one, and where it does, (m,).
+    """
+    values, q = jnp.linalg.eigh(information)
+    left = 1.0 - values
+    broken = jnp.any(left <= 64 * jnp.finfo(left.dtype).eps, axis=1) & counted
+    power = left**-0.5 if kind in ("HC2", "CR2") else 1.0 / left
+    divided = jnp.einsum("nij,nj,nkj,nk->ni", q, power, q, scores)
+    return jnp.where(broken[:, None], jnp.nan, jnp.where(counted[:, None], divided, 0.0)), broken
+
+
+def _clustered(rows: Rows, lift: Array, codes: tuple[Array, ...], kind: str, n: Array, k: Array, information: Array | None) -> Covariance:
     """Σ_g S_g S_g', each dimension with its own factor; two-way adds the dimensions and takes their crossing off (Cameron, Gelbach & Miller 2011, JBES 29)."""
-    weighted = rows.weight[:, None] * rows.scores
-    total = jnp.zeros((lift.shape[0], lift.shape[0]), lift.dtype)
+    total, row = jnp.zeros((lift.shape[0], lift.shape[0]), lift.dtype), jnp.asarray(-1)
     for sign, code in zip((1, 1, -1) if len(codes) == 3 else (1,), codes, strict=True):
-        sums = jax.ops.segment_sum(weighted, code, num_segments=code.shape[0])
-        groups = jnp.sum(jax.ops.segment_max((rows.weight > 0).astype(lift.dtype), code, num_segments=code.shape[0]) > 0)
-        factor = 1.0 if kind == "CR0" else groups / (groups - 1.0)
-        if kind == "CR1S":
-            factor = factor * (n - 1.0) / (n - k)
-        total += sign * factor * (lift @ (sums.T @ sums) @ lift.T)
+        sums, counted = cluster_sums(rows, code)
+        if information is not None:
+            sums, broken = unlevered(sums, cluster_information(rows, code, information), kind, counted)
+            row = jnp.where(jnp.any(broken), jnp.argmax(broken[code] & (rows.weight > 0)), row)
+        total += sign * _factor(kind, jnp.sum(counted), n, k) * (lift @ (sums.T @ sums) @ lift.T)
     bad = jnp.diagonal(total) < 0  # two-way sums need not be positive; such a variance is no number
-    return jnp.where(bad[:, None] | bad[None, :], jnp.nan, total)
+    return Covariance(jnp.where(bad[:, None] | bad[None, :], jnp.nan, total), row)
+
+
+def _factor(kind: str, groups: Array, n: Array, k: Array) -> Array | float:
+    """G/(G − 1) for CR1, with (n − 1)/(n − k) more for CR1S; CR0, CR2 and CR3 have none."""
+    if kind in ("CR0", "CR2", "CR3"):
+        return 1.0
+    return groups / (groups - 1.0) * ((n - 1.0) / (n - k) if kind == "CR1S" else 1.0)
+
+
+def cluster_sums(rows: Rows, code: Array) -> tuple[Array, Array]:
+    """The weighted score of each cluster (n, k), by its code, and which codes have a row of positive weight (n,)."""
+    sums = jax.ops.segment_sum(rows.weight[:, None] * rows.scores, code, num_segments=code.shape[0])
+    return sums, jax.ops.segment_max((rows.weight > 0).astype(rows.weight.dtype), code, num_segments=code.shape[0]) > 0
+
+
+def cluster_information(rows: Rows, code: Array, information: Array) -> Array:
+    """The weighted information of each cluster (n, k, k), by its code."""
+    return jax.ops.segment_sum(rows.weight[:, None, None] * information, code, num_segments=code.shape[0])
 
 
 def cluster_codes(clusters: Any, n: int | None) -> tuple[Any, ...]:

@@ -46,7 +46,7 @@ def sums(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | Non
             return sums(loglik.loglik, layout, x, data, weights, block_rows)
         case Penalize():
             inner = sums(loglik.loglik, layout, x, data, weights, block_rows)
-            prior = _second_order(lambda x: (loglik.prior(layout.unravel(x)),) * 2, x)
+            prior = _second_order(lambda x: (loglik.log_prior(layout, x, data, weights),) * 2, x)
             return jax.tree.map(jnp.add, inner, prior._replace(absolute=jnp.abs(prior.value)))
         case Pool():
             loglik.check(data)
@@ -114,8 +114,7 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree, weights:
         terms, slope, curvature = weights * terms, weights[None, :] * slope, weights[None, None, :] * curvature
     hessian = gram(columns, curvature, layout.p)
     if curved:  # Σ r_i ∂²η_i/∂x∂x', the part of the Hessian that expected information leaves out
-        fixed = jax.lax.stop_gradient(slope)
-        hessian += jax.hessian(lambda x: jnp.sum(fixed * loglik._values(layout.unravel(x), data)[1]))(x)
+        hessian += jax.hessian(lambda x: jnp.sum(slope * loglik._values(layout.unravel(x), data)[1]))(x)
     return Sums(jnp.sum(terms), jnp.sum(jnp.abs(terms)), gradient(columns, slope, layout.p), hessian)
 
 

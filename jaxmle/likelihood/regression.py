@@ -167,6 +167,18 @@ class Regression:
             "expected information needs the law of the response: regression(…, response=exact(fn)), enumeration(leaf, values) or simulation(sampler, key=…)"
         )
 
+    def cross_moments(self, params: Tree, values: Array, data: Tree) -> Array:
+        """E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c) per row by the closed form, (m, m, m, n)."""
+        shapes, m, law = self._values(params, data)[0], values.shape[0], self.response
+        if not isinstance(law, Exact) or law.cross is None:
+            raise ValueError("the cross moments of a row need regression(…, response=exact(information, cross=…))")
+        closed = law.cross
+
+        def moments(stacked: Array, row_data: Tree) -> Array:
+            return jnp.asarray(closed(_named_eta(self.names, shapes, stacked), row_data), dtype=values.dtype).reshape(m, m, m)
+
+        return jax.vmap(moments, in_axes=(1, 0), out_axes=3)(values, data)
+
 
 def _named_eta(names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], stacked: Array) -> dict[str, Array]:
     eta, start = {}, 0

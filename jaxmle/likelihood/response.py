@@ -20,9 +20,13 @@ Tree = Any
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Exact:
-    """``information(eta, row)`` is the expected information of one row in its predictors, (m, m), or a scalar where m is 1."""
+    """``information(eta, row)`` is the expected information of one row in its predictors, (m, m), or a scalar where m is 1.
+
+    ``cross(eta, row)``, (m, m, m), is E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c); only the bias of the estimate asks for it.
+    """
 
     information: Callable[[Any, Tree], Array]
+    cross: Callable[[Any, Tree], Array] | None = None
 
 
 @jax.tree_util.register_static
@@ -63,9 +67,15 @@ class Simulation:
 Law = Exact | Enumeration | Simulation
 
 
-def exact(information: Callable[[Any, Tree], Array]) -> Exact:
-    """Closed expected information of one row, as a function of its predictors ``eta`` and the row; for ``regression`` only."""
-    return Exact(information)
+def exact(information: Callable[[Any, Tree], Array], cross: Callable[[Any, Tree], Array] | None = None) -> Exact:
+    """Closed expected information of one row, as a function of its predictors ``eta`` and the row; for ``regression`` only.
+
+    Args:
+        information: E(−∂²log f/∂η∂η'), (m, m), or a scalar where there is one scalar predictor.
+        cross: E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c), (m, m, m) or a scalar, for ``mean_br`` and ``cox_snell``; 0 for a canonical link, whose second
+            derivative does not contain the response.
+    """
+    return Exact(information, cross)
 
 
 def enumeration(leaf: str, values: Any) -> Enumeration:

@@ -145,6 +145,8 @@ def expected_information(loglik: Any, layout: Layout, x: Array, data: Tree, weig
         case Weight():
             w = jnp.asarray(loglik.weights.values).astype(x.dtype)
             return expected_information(loglik.loglik, layout, x, data, w if weights is None else w * weights)
+        case Penalize() if hasattr(loglik.prior, "information_of"):  # standard errors after Jeffreys's penalty are those without it
+            return Expected(loglik.prior.information_of(loglik.loglik, layout, x, data, weights), jnp.zeros((0, layout.p, layout.p), x.dtype))
         case Penalize():
             inner = expected_information(loglik.loglik, layout, x, data, weights)
             prior = -jax.hessian(lambda x: loglik.prior(layout.unravel(x)))(x)
