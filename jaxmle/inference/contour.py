@@ -1,0 +1,162 @@
+"""Contours of the profile likelihood of two parameters: the edge of their joint region."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle.fitting.record import Fit
+from jaxmle.inference.constrained import BETTER, CLOSE, End, Evaluate, Goal, Seen, solve
+from jaxmle.inference.ends import maxima
+from jaxmle.inference.lanes import Study, study
+from jaxmle.inference.profile import check_level
+from jaxmle.likelihood.host import precision, tracing
+from jaxmle.parameters.constraints import Interval
+
+Array = Any
+Tree = Any
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["curve", "status", "error", "estimate"], meta_fields=["names", "level", "mode"])
+@dataclass(frozen=True)
+class Contour:
+    """The edge of the joint region of two parameters, in order around the estimate.
+
+    Arrays: ``curve`` (points, 2), the two parameters; ``status`` (points,) of ``End``; ``error`` (points,), by how much 2(ℓ̂ − ℓ) misses the
+    quantile; ``estimate`` (2,). A point that is not FOUND is NaN, or lies at the bound or at infinity of the parameters that go there.
+    Of a batch, every array has a leading axis.
+    """
+
+    curve: Array
+    status: Array
+    error: Array
+    estimate: Array
+    names: tuple[str, str]
+    level: float
+    mode: str
+
+    @property
+    def closed(self) -> Array:
+        """The curve with its first point once more at the end, for plots."""
+        return np.concatenate([self.curve, self.curve[..., :1, :]], axis=-2)
+
+
+def contour(
+    loglik: Any, fit: Fit, data: Tree = None, pair: tuple[str, str] = ("", ""), level: float = 0.95, points: int = 64, *, weights: Any = None, in_axes: Any = 0
+) -> Contour:
+    """The closed curve on which the profile likelihood of two parameters has fallen by χ²₂(level)/2.
+
+    From the estimate, rays in evenly spaced directions of the Wald ellipse, on the free scale; along each the other parameters are at their
+    maximum. A region with a hollow that a ray leaves and enters again is cut at the first edge.
+
+    Args:
+        loglik, fit, data, weights, in_axes: as for ``profile``.
+        pair: names of two parameters, each the image of one free coordinate (not entries of a simplex or a matrix).
+        level: coverage of the joint region.
+        points: rays.
+
+    Returns:
+        A ``Contour``.
+
+    Raises:
+        ValueError, TypeError: as ``profile`` does.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.contour import contour
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> normal = lambda params, data: -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
+    >>> result = jm.fit(normal, {"mu": 2.5, "sigma": 2.0}, y, constraints={"sigma": jm.positive})
+    >>> contour(normal, result, y, ("mu", "sigma"), points=4).curve.round(3).tolist()
+    [[5.29, 1.871], [3.0, 6.236], [0.71, 1.871], [3.0, 0.954]]
+    """
+    if tracing():
+        raise TypeError("contour schedules its work from the host and cannot run inside jit, vmap or grad")
+    check_level(level)
+    if isinstance(points, bool) or not isinstance(points, int) or points < 3:
+        raise ValueError(f"points must be a whole number, three or more; got {points!r}")
+    with precision(np.float64), np.errstate(all="ignore"):
+        posed = study(loglik, fit, data, weights, in_axes)
+        places = _pair(posed, pair)
+        return _contour(posed, (str(pair[0]), str(pair[1])), places, level, points)
+
+
+def _pair(posed: Study, pair: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Printed entries and free coordinates of the two parameters."""
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
+        raise TypeError(f"pair holds the names of two parameters; got {pair!r}")
+    chart, entries = posed.problem.chart, []
+    for name in pair:
+        found = posed.problem.layout.find(name)
+        if len(found) != 1:
+            raise ValueError(f"{name!r} means {len(found)} entries; name one of {', '.join(posed.problem.layout.names[j] for j in found)}")
+        root = posed.problem.roots[found[0]]
+        if root < 0 or not chart.single[root]:
+            raise ValueError(f"{name!r} {'is held by fix' if root < 0 else 'is one of several entries that move together'}: a contour needs parameters with a free coordinate each")
+        entries.append(int(root))
+    if entries[0] == entries[1]:
+        raise ValueError(f"{pair[0]!r} and {pair[1]!r} are one parameter")
+    first, second = (int(np.flatnonzero(chart.incidence[j])[0]) for j in entries)
+    return (entries[0], entries[1]), (first, second)
+
+
+def _contour(posed: Study, names: tuple[str, str], places: Any, level: float, points: int) -> Contour:
+    cut = -2 * float(np.log1p(-level))  # χ²₂ is exponential with mean 2
+    entries, (i, j) = places
+    b = posed.members
+    curve, error = np.full((b, points, 2), np.nan), np.full((b, points), np.nan)
+    status = np.full((b, points), int(End.NO_FIT))
+    good = np.flatnonzero(posed.usable & ~posed.endless)  # a maximum on a bound or at infinity has no rays around it
+    member, ray = (leaf.reshape(-1) for leaf in np.meshgrid(good, np.arange(points), indexing="ij"))
+    free = posed.free()
+    for group in posed.groups(member) if member.size else ():
+        own = member[group.lanes]
+        z, values, _, _, place = maxima(posed, own, group.evaluate, free)
+        basis = _rays(values[3][place], i, j, 2 * np.pi * ray[group.lanes] / points)
+        at, m = z[place], len(own)
+        every = lambda value, m=m: np.full(m, value)  # noqa: E731
+        goal = Goal(every(1.0), values[0][place], every(cut), every(np.nan), every(np.nan), every(0.9 * np.sqrt(cut)), every(CLOSE), every(BETTER))
+        seen = _along(basis, np.zeros((m, basis.shape[2])), tuple(leaf[place] for leaf in values))
+        ends = solve(_in_basis(group.evaluate, at, basis), np.zeros((m, basis.shape[2])), seen, goal)
+        reach = np.where(ends.outcome == End.FOUND, ends.psi, np.where(ends.outcome == End.UNBOUNDED, np.inf, np.nan))
+        where = (own, ray[group.lanes])
+        status[where] = ends.outcome
+        error[where] = np.where(ends.outcome == End.FOUND, 2 * (values[0][place] - ends.value) - cut, np.nan)
+        for side, (entry, coordinate) in enumerate(zip(entries, (i, j), strict=True)):
+            way = basis[:, coordinate, -1]
+            moved = at[:, coordinate] + np.where(np.abs(way) > 1e-12, reach, 0.0) * way
+            curve[(*where, np.full(m, side))] = _shown(posed, entry, np.where(np.isnan(reach), np.nan, moved))
+    lead = (lambda a: a) if posed.inputs is not None else (lambda a: a[0])
+    return Contour(lead(curve), lead(status), lead(error), lead(posed.x[:, list(entries)]), names, level, posed.fit.mode)
+
+
+def _shown(posed: Study, entry: int, psi: Array) -> Array:
+    return Interval(*posed.problem.layout.bounds[entry]).to_user(psi, ())
+
+
+def _rays(hessian: Array, i: int, j: int, angle: Array) -> Array:
+    """For each lane the free coordinates as (nuisance, ray), (m, k, k − 1): the ray in the plane of i and j, evenly around the Wald ellipse."""
+    m, k = hessian.shape[:2]
+    vcov = np.linalg.inv(-0.5 * (hessian + np.swapaxes(hessian, 1, 2)))
+    factor = np.linalg.cholesky(vcov[:, [[i, i], [j, j]], [[i, j], [i, j]]])
+    u = np.einsum("mab,mb->ma", factor, np.stack([np.cos(angle), np.sin(angle)], axis=1))
+    basis = np.zeros((m, k, k - 1))
+    others = [c for c in range(k) if c not in (i, j)]
+    basis[:, others, np.arange(k - 2)] = 1.0
+    basis[:, i, -1], basis[:, j, -1] = u[:, 0], u[:, 1]
+    return basis
+
+
+def _along(basis: Array, w: Array, values: tuple[Array, ...]) -> Seen:
+    """What was seen of the likelihood, in the coordinates w of each lane's basis; ψ is the last of them, the place on the ray."""
+    value, noise, score, hessian = values
+    gradient = np.zeros_like(w)
+    gradient[:, -1] = 1.0
+    return Seen(value, noise, np.einsum("mkw,mk->mw", basis, score), np.swapaxes(basis, 1, 2) @ hessian @ basis, w[:, -1].copy(), gradient, None)
+
+
+def _in_basis(evaluate: Any, at: Array, basis: Array) -> Evaluate:
+    return lambda lanes, w: _along(basis[lanes], w, evaluate(lanes, at[lanes] + np.einsum("mkw,mw->mk", basis[lanes], w)))
