@@ -1,4 +1,4 @@
-"""W5: 10 000 weighted fits of one Poisson regression, n = 1000, p = 5, the fits of a bootstrap; one design shared by all; one core.
+"""W5: 10 000 bootstraps of a Poisson regression, n = 1000, p = 5, drawing included, against a loop of statsmodels on resampled rows; one core.
 
     python benchmarks/w5_bootstrap.py [replicates]
 """
@@ -10,10 +10,13 @@ from typing import Any
 
 import yardstick  # isort: skip  (pins, so before NumPy)
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxmle as jm
+from jaxmle.inference.bootstrap import bootstrap
+from jaxmle.inference.resampling import plan_of
 
 N, P = 1000, 5
 LOOPED = 100
@@ -32,33 +35,43 @@ def simulate(seed: int = 0) -> dict[str, np.ndarray]:
     return {"x": x, "y": rng.poisson(np.exp(x @ [0.5, 0.3, -0.2, 0.1, 0.0])).astype(float)}
 
 
-def draw(replicates: int, seed: int = 1) -> np.ndarray:
-    """How often each row is drawn, (replicates, n): pairs bootstrap."""
-    return np.random.default_rng(seed).multinomial(N, np.full(N, 1 / N), size=replicates).astype(float)
-
-
 def by_statsmodels(data: dict[str, np.ndarray], w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The fits of given counts of rows, for the accuracy column."""
     import statsmodels.api as sm
 
     fits = [sm.GLM(data["y"], data["x"], family=sm.families.Poisson(), freq_weights=row).fit(tol=1e-10) for row in w]
     return np.array([f.params for f in fits]), np.array([f.bse for f in fits])
 
 
+def looped(data: dict[str, np.ndarray], replicates: int) -> np.ndarray:
+    """The loop that one writes: draw rows, fit them."""
+    import statsmodels.api as sm
+
+    rng = np.random.default_rng(1)
+    draws = (rng.integers(0, N, N) for _ in range(replicates))
+    return np.array([sm.GLM(data["y"][i], data["x"][i], family=sm.families.Poisson()).fit().params for i in draws])
+
+
 def main(replicates: int) -> None:
     print(yardstick.versions("jax", "numpy", "statsmodels"))
     data, start = simulate(), {"beta": np.zeros(P)}
-    read = lambda fit: (fit.params["beta"], fit.stderr["beta"])  # noqa: E731
     m = min(LOOPED, replicates)
-    reference = by_statsmodels(data, draw(replicates)[:m])
+    counts = plan_of("pairs", declared, data, None, None, None)(jax.random.key(1), np.arange(m)).values
     pad = lambda a: np.concatenate([a, np.full((replicates - m, P), np.nan)])  # noqa: E731
-    board = yardstick.Board(f"W5: {replicates} weighted Poisson regressions, n = {N}, p = {P}, one design", (pad(reference[0]), pad(reference[1])))
+    board = yardstick.Board(f"W5: {replicates} bootstraps of a Poisson regression, n = {N}, p = {P}, drawing included", tuple(map(pad, by_statsmodels(data, counts))))
+    read = lambda found: (found.replicates, found.replicate_se)  # noqa: E731
+    told = lambda found: f"{len(found) - sum(found.failed.values()):,} CONVERGED"  # noqa: E731
+    kinds = {"": {"acceleration": None}, ", BCa included": {}, ", standard errors of replicates too": {"acceleration": None, "vcov": "observed"}}
     for name, loglik in (("jaxmle declared", declared), ("jaxmle opaque", opaque)):
-        fit = lambda w, loglik=loglik: jm.fit_batch(loglik, start, data, in_axes=None, weights=jm.frequency(w), progress=False)  # noqa: E731
-        w = draw(replicates)
-        board.time(name, lambda fit=fit, w=w: fit(w), read, compiles=True, repeats=3, note=lambda f: f"{f.converged.mean():.2%} CONVERGED")
-        board.time(f"{name}, drawing included", lambda fit=fit: fit(draw(replicates)), read, repeats=3)
-    board.time("statsmodels loop", lambda: by_statsmodels(data, draw(replicates)[:m]), lambda out: out, repeats=1, scale=replicates / m, note=f"{m} replicates, scaled")
-    board.report([yardstick.Target(ours, "statsmodels loop", 0.05, 0.02) for ours in ("jaxmle declared, drawing included", "jaxmle opaque, drawing included")])
+        fit = jm.fit(loglik, start, data)
+        for what, options in kinds.items():
+            run = lambda loglik=loglik, fit=fit, options=options: bootstrap(loglik, fit, data, key=1, replicates=replicates, progress=False, **options)  # noqa: E731
+            board.time(f"{name}{what}", run, read, compiles=True, repeats=4, note=told)
+    weights = lambda: [np.asarray(plan_of("pairs", declared, data, None, None, None)(jax.random.key(1), np.arange(at, at + 1000)).values) for at in range(0, replicates, 1000)]  # noqa: E731
+    board.time("the drawing alone", weights, compiles=True, repeats=4)
+    board.time("statsmodels loop on weights, tol=1e-10", lambda: by_statsmodels(data, counts), lambda out: out, repeats=2, scale=replicates / m, note=f"{m} replicates, scaled")
+    board.time("statsmodels loop", lambda: looped(data, m), repeats=2, scale=replicates / m, note=f"{m} replicates, scaled")
+    board.report([yardstick.Target(f"jaxmle {form}{what}", "statsmodels loop", 0.05, 0.02) for form in ("declared", "opaque") for what in kinds])
 
 
 if __name__ == "__main__":

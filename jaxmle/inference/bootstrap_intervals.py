@@ -1,0 +1,122 @@
+"""Bootstrap intervals from replicates alone: plain functions of arrays.
+
+Replicates (R, q) may hold ±inf, which keeps its place in the order, and NaN, which is counted out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy
+
+Array = Any
+
+
+def order_statistic(values: np.ndarray, probability: float) -> float:
+    """The (R + 1)·probability-th smallest of R values, between two of them interpolated on the normal quantile scale.
+
+    Davison & Hinkley (1997), *Bootstrap Methods and their Application*, p. 195, which is what R's ``boot.ci`` does. NaN where the place
+    lies outside 1 … R: so few replicates say nothing of so small a tail. (``boot.ci`` takes the extreme one and warns.)
+    """
+    values = np.sort(values[~np.isnan(values)])
+    place = (len(values) + 1) * probability
+    near = round(place)
+    if abs(place - near) < 1e-9 * max(place, 1.0):
+        return float(values[near - 1]) if 1 <= near <= len(values) else np.nan
+    low = int(np.floor(place))
+    if not 1 <= low < len(values):
+        return np.nan
+    a, b = values[low - 1], values[low]
+    z, z_low, z_high = scipy.special.ndtri([probability, low / (len(values) + 1), (low + 1) / (len(values) + 1)])
+    return _between(a, b, (z - z_low) / (z_high - z_low))
+
+
+def _between(a: float, b: float, share: float) -> float:
+    """a + share·(b − a); where an end is infinite, so is what lies strictly between."""
+    if a == b or share == 0.0:
+        return float(a)
+    return float(a + share * (b - a)) if np.isfinite(a) and np.isfinite(b) else float(a if np.isneginf(a) else b)
+
+
+def linear_quantile(values: np.ndarray, probability: float) -> float:
+    """The quantile at place (R − 1)·probability + 1, interpolated linearly: NumPy's default, which scipy's BCa takes."""
+    values = np.sort(values[~np.isnan(values)])
+    if not len(values) or np.isnan(probability):
+        return np.nan
+    place = (len(values) - 1) * probability
+    low = min(int(np.floor(place)), len(values) - 1)
+    return _between(values[low], values[min(low + 1, len(values) - 1)], place - low)
+
+
+def percentile(replicates: np.ndarray, level: float) -> np.ndarray:
+    """θ*_(α/2), θ*_(1−α/2); (q, 2)."""
+    return np.array([[order_statistic(column, tail) for tail in _tails(level)] for column in replicates.T])
+
+
+def basic(estimate: np.ndarray, replicates: np.ndarray, level: float) -> np.ndarray:
+    """2θ̂ − θ*_(1−α/2), 2θ̂ − θ*_(α/2); (q, 2)."""
+    with np.errstate(invalid="ignore"):  # inf − inf
+        return 2 * estimate[:, None] - percentile(replicates, level)[:, ::-1]
+
+
+def bias_correction(estimate: np.ndarray, replicates: np.ndarray) -> np.ndarray:
+    """z₀ = Φ⁻¹(#{θ* < θ̂}/R + #{θ* = θ̂}/2R), (q,)."""
+    known = np.maximum(np.sum(~np.isnan(replicates), axis=0), 1)
+    below = np.sum(replicates < estimate, axis=0) + np.sum(replicates <= estimate, axis=0)
+    return scipy.special.ndtri(np.where(np.isnan(estimate), np.nan, below / (2 * known)))
+
+
+def bca(estimate: np.ndarray, replicates: np.ndarray, acceleration: np.ndarray, level: float) -> np.ndarray:
+    """Bias-corrected and accelerated ends, (q, 2): quantiles at Φ(z₀ + (z₀ + z_α)/(1 − a(z₀ + z_α))).
+
+    Efron (1987), JASA 82, 171. NaN where all replicates lie on one side of the estimate.
+    """
+    z0 = bias_correction(estimate, replicates)
+    ends = np.full((len(estimate), 2), np.nan)
+    for j, (shift, a) in enumerate(zip(z0, acceleration, strict=True)):
+        for side, tail in enumerate(_tails(level)):
+            moved = shift + scipy.special.ndtri(tail)
+            if np.isfinite(moved) and np.isfinite(a):
+                ends[j, side] = linear_quantile(replicates[:, j], float(scipy.special.ndtr(shift + moved / (1 - a * moved))))
+    return ends
+
+
+def studentized(estimate: np.ndarray, stderr: np.ndarray, replicates: np.ndarray, stderrs: np.ndarray, level: float) -> np.ndarray:
+    """θ̂ − se·t*_(1−α/2), θ̂ − se·t*_(α/2), t* = (θ* − θ̂)/se*; (q, 2).
+
+    NaN for an entry of which a replicate is infinite: it has no t*, and leaving it out would make the interval too short.
+    """
+    with np.errstate(all="ignore"):
+        t = (replicates - estimate) / np.where(stderrs > 0, stderrs, np.nan)
+        ends = estimate[:, None] - stderr[:, None] * percentile(t, level)[:, ::-1]
+    return np.where(np.any(np.isinf(replicates), axis=0)[:, None] | ~np.isfinite(estimate)[:, None], np.nan, ends)
+
+
+def _tails(level: float) -> tuple[float, float]:
+    return (1 - level) / 2, (1 + level) / 2
+
+
+def skewness_of(influence: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """The acceleration a = Σ w u³ / 6(Σ w u²)^1.5 of influence values u (units, q) that stand for w units each; NaN where any is not finite."""
+    with np.errstate(all="ignore"):
+        return np.sum(times[:, None] * influence**3, axis=0) / (6 * np.sum(times[:, None] * influence**2, axis=0) ** 1.5)
+
+
+def spread(replicates: np.ndarray) -> np.ndarray:
+    """The standard deviation of replicates, (q,): never a finite number for an infinite coefficient.
+
+    inf where one is infinite; NaN where one is undefined or where all are equal, as those of an entry that is held fixed.
+    """
+    with np.errstate(invalid="ignore"):
+        sd = np.std(replicates, axis=0, ddof=1)
+    same = np.all(replicates == replicates[:1], axis=0)
+    infinite = np.any(np.isinf(replicates), axis=0)
+    return np.where(np.any(np.isnan(replicates), axis=0) | same, np.nan, np.where(infinite, np.inf, sd))
+
+
+def check_level(level: Any) -> float:
+    """A level between 0 and 1."""
+    if isinstance(level, bool) or not isinstance(level, int | float | np.floating) or not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level!r}")
+    return float(level)

@@ -1,0 +1,122 @@
+"""Refits of one fit, many at once: what the bootstrap, the jackknife and calibration share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle.fitting.batch import fit_batch
+from jaxmle.fitting.fingerprint import fingerprint
+from jaxmle.fitting.fit import MAX_STEPS
+from jaxmle.fitting.record import Fit
+from jaxmle.likelihood.anatomy import has
+from jaxmle.likelihood.checks import host_data
+from jaxmle.likelihood.combinators import Weight, Weights, weight
+from jaxmle.likelihood.contract import as_tree
+from jaxmle.likelihood.host import tracing
+from jaxmle.parameters.tree import Layout, layout_of
+from jaxmle.solvers.status import Status
+
+Array = Any
+Tree = Any
+
+MEMBERS = (8, 1024)  # refits in one call of the batch engine: its narrowest block, and seats that all calls share so that they compile once
+BYTES = 2**24  # of weights or simulated data in one call; 10 000 × 1000 weights took as long with 2**23 to 2**25, a quarter more with 2**26
+KNOWN = (Status.BOUNDARY, Status.SEPARATED, Status.UNIDENTIFIED, Status.SINGULAR, Status.IMPRECISE, Status.CONVERGED)  # statuses with an estimate
+REGULAR = (Status.CONVERGED, Status.IMPRECISE)
+
+
+@dataclass(frozen=True)
+class Refit:
+    """One fit, ready to be repeated on other weights or other data.
+
+    ``start`` is where every refit begins, the estimate itself where it can be a start.
+    """
+
+    loglik: Any
+    data: Tree
+    weights: Weights | None
+    layout: Layout
+    start: Tree
+    constraints: Tree
+    dtype: np.dtype
+    solver: Any = None
+    max_steps: int = MAX_STEPS
+
+    def __call__(self, data: Tree, in_axes: Any, weights: Weights | None, vcov: str | None, clusters: Any = None) -> Fit:
+        """The refits of one chunk."""
+        return fit_batch(
+            self.loglik, self.start, data, constraints=self.constraints, solver=self.solver, vcov=vcov, clusters=clusters, weights=weights,
+            dtype=self.dtype, max_steps=self.max_steps, in_axes=in_axes, params_axis=None, progress=False,
+        )  # fmt: skip
+
+
+def refit_of(what: str, loglik: Any, fit: Fit, data: Tree, params0: Tree, constraints: Tree, weights: Any, solver: Any, max_steps: int) -> Refit:
+    """The fit, checked against the likelihood, the data and the weights that are given again."""
+    if tracing():
+        raise TypeError(f"{what} schedules its work from the host and cannot run inside jit or vmap")
+    if not isinstance(fit, Fit):
+        raise TypeError(f"{what} takes the record that fit returned; got {type(fit).__name__}")
+    if fit.batch_shape:
+        raise ValueError(f"{what} takes one fit; this is a batch of {fit.batch_shape[0]}: give fits[i] and the data of that member")
+    if fit.verdict not in KNOWN:
+        raise ValueError(f"the fit is {fit.verdict.name}: there is no maximum to study. {fit.explain()}")
+    if weights is not None:
+        weight(loglik, weights)  # says what is wrong
+    if has(as_tree(loglik), Weight):
+        raise ValueError(f"weights inside the likelihood cannot be resampled: give them to fit and to {what} as weights=")
+    given = "none" if weights is None else weights.kind
+    if given != fit.weighting:
+        raise ValueError(f"the fit has {fit.weighting} weights and {what} is given {given} ones: give the weights of the fit")
+    data = host_data(data, fit.dtype)
+    if np.any(fit.data_id) and np.any(fit.data_id != fingerprint(data)):
+        raise ValueError(f"these are not the data of the fit: {what} needs the data on which the fit ran")
+    own = jax.tree.unflatten(fit.layout.treedef, [leaf.constraint for leaf in fit.layout.leaves])
+    given_too = getattr(loglik, "constraints", None) if constraints is None else constraints
+    if given_too is not None and layout_of(fit.params, given_too) != fit.layout:
+        raise ValueError("constraints differ from those of the fit: leave them out, or give the same")
+    return Refit(loglik, data, weights, fit.layout, _start(what, loglik, fit, data, params0), own, fit.dtype, solver, max_steps)
+
+
+def _start(what: str, loglik: Any, fit: Fit, data: Tree, params0: Tree) -> Tree:
+    if params0 is not None:
+        if layout_of(params0).names != fit.names:
+            raise ValueError(f"params0 has the entries {', '.join(layout_of(params0).names[:20])}; the fit has {', '.join(fit.names[:20])}")
+        return params0
+    values = fit.layout.treedef.flatten_up_to(fit.params)
+    inside = np.all(np.isfinite(fit.x)) and all(leaf.constraint.violation(np.asarray(v)) is None for leaf, v in zip(fit.layout.leaves, values, strict=True))
+    if inside:
+        return fit.params
+    if hasattr(loglik, "start"):
+        return loglik.start(data)
+    raise ValueError(f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound can be no start. Give {what} the start as params0=")
+
+
+def chunks(total: int, bytes_each: float) -> Iterator[tuple[np.ndarray, int]]:
+    """Member numbers of each call, all of one length (a shape is a compilation), and how many of them count.
+
+    The last call is filled up with the numbers that would come next.
+    """
+    most = int(np.clip(BYTES / max(bytes_each, 1.0), *MEMBERS))
+    calls = -(-total // most)
+    size = -(-total // calls)
+    for at in range(0, total, size):
+        yield np.arange(at, at + size), min(size, total - at)
+
+
+def known(fits: Fit) -> np.ndarray:
+    """Estimates (b, p) of refits: ±inf where the estimate is infinite; NaN where there is no maximum or the data do not determine the entry."""
+    status = np.asarray(fits.status)
+    free = np.diagonal(fits.witness.projector, axis1=1, axis2=2) > 1e-10  # the share of a coordinate in the null space, squared
+    free &= np.isin(status, (Status.UNIDENTIFIED, Status.SINGULAR, Status.BOUNDARY))[:, None] & (np.asarray(fits.witness.bound) == 0)
+    return np.where(free | ~np.isin(status, KNOWN)[:, None], np.nan, fits.x)
+
+
+def failures(status: np.ndarray) -> dict[str, int]:
+    """How many refits have each status other than CONVERGED, the worst first."""
+    codes, counts = np.unique(status[status != Status.CONVERGED], return_counts=True)
+    return {Status(int(code)).name: int(n) for code, n in zip(codes, counts, strict=True)}

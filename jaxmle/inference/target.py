@@ -1,0 +1,86 @@
+"""What is studied: the parameters, or a function of them, for many refits at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from jaxmle.fitting.record import Fit
+from jaxmle.inference.delta import delta
+from jaxmle.likelihood.contract import Opaque
+from jaxmle.likelihood.host import compiled, precision
+from jaxmle.parameters.tree import Layout, layout_of
+
+Array = Any
+Tree = Any
+
+
+@dataclass(frozen=True)
+class Target:
+    """The entries of the parameters, or a function of them: values and standard errors for many refits at once."""
+
+    layout: Layout  # of the parameters
+    statistic: Any  # a function of the parameters, or None
+    outcome: Layout  # of the value
+
+    def values(self, x: np.ndarray) -> np.ndarray:
+        """g at each row of x (b, p), as (b, q)."""
+        if self.statistic is None:
+            return x
+        layout = self.layout
+
+        def make(portable: Any) -> Callable[..., Any]:
+            return jax.vmap(lambda x: ravel_pytree(portable.function(layout.unravel(x)))[0])
+
+        with precision(x.dtype), np.errstate(all="ignore"):
+            return np.asarray(compiled(Opaque(self.statistic), ("statistic", layout), make)(x))
+
+    def through(self, rows: np.ndarray, fit: Fit) -> np.ndarray:
+        """Small changes (b, p) of the estimate as changes of the value, (b, q), by ∂g/∂x."""
+        if self.statistic is None:
+            return rows
+        layout = self.layout
+
+        def make(portable: Any) -> Callable[..., Any]:
+            return jax.jacfwd(lambda x: ravel_pytree(portable.function(layout.unravel(x)))[0])
+
+        with precision(fit.dtype):
+            return rows @ np.asarray(compiled(Opaque(self.statistic), ("slope", layout), make)(fit.x)).T
+
+    def stderr(self, fits: Fit) -> np.ndarray:
+        """Standard errors (b, q) of refits, by the delta method."""
+        if self.statistic is None:
+            return np.asarray(fits.se)
+
+        def make(portable: Any) -> Callable[..., Any]:
+            return jax.vmap(lambda fit: ravel_pytree(delta(portable.function, fit).stderr)[0])
+
+        with precision(fits.dtype):
+            plain = replace(fits, n=np.zeros(len(fits)), steps=np.zeros(len(fits)))
+            return np.asarray(compiled(Opaque(self.statistic), ("stderr", fits.layout, fits.vcov_kind), make)(plain))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        if self.statistic is None:
+            return self.outcome.names
+        return tuple(name.replace("theta", "statistic", 1) if not leaf.path else name for leaf in self.outcome.leaves for name in leaf.names)
+
+
+def target_of(fit: Fit, statistic: Callable[[Tree], Tree] | None) -> Target:
+    """What is studied, with the shape of its value found by abstract evaluation."""
+    if statistic is None:
+        return Target(fit.layout, None, fit.layout)
+    if not callable(statistic):
+        raise TypeError(f"statistic must be a function of the parameters, such as lambda params: params['a'] / params['b']; got {type(statistic).__name__}")
+    with precision(fit.dtype):
+        shape = jax.eval_shape(statistic, jax.tree.map(jnp.asarray, fit.params))
+    for leaf in jax.tree.leaves(shape):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(f"statistic must return floating-point numbers; got dtype {leaf.dtype}")
+    return Target(fit.layout, statistic, layout_of(shape))
