@@ -16,7 +16,7 @@ BELOW_FOURTH = GROUND | set(SECOND) | set(THIRD)
 ALLOWED = (
     {room: set() for room in GROUND} | SECOND | THIRD | {room: BELOW_FOURTH for room in ("inference", "data")} | {"report": BELOW_FOURTH | {"inference", "data"}}
 )
-LAZY = {("fitting", "report")}  # a record prints itself: allowed inside a function only
+LAZY = {("fitting", "report"), ("inference", "report")}  # a record prints itself: allowed inside a function only
 
 
 def module_of(path):

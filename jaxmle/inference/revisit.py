@@ -12,7 +12,7 @@ import numpy as np
 from jaxmle.fitting.fingerprint import fingerprints
 from jaxmle.fitting.inputs import codes_within
 from jaxmle.fitting.record import Fit
-from jaxmle.likelihood.anatomy import roots_of
+from jaxmle.likelihood.anatomy import roots_of, weighting_of
 from jaxmle.likelihood.checks import check_weights, host_data
 from jaxmle.likelihood.combinators import Weights, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
@@ -63,11 +63,17 @@ class Visit(NamedTuple):
         if tracing():
             return run(self.loglik, x, leaves, extra)
         with precision(self.fit.dtype), np.errstate(all="ignore"):
-            piece = compiled(self.loglik, (key, self.fit.layout, treedef, flags, kind, bool(self.fit.batch_shape)), lambda ll: lambda *args: run(ll, *args))
+            piece = compiled(
+                self.loglik,
+                (key, self.fit.layout, treedef, flags, kind, bool(self.fit.batch_shape)),
+                lambda ll: lambda *args: run(ll, *args),
+            )
             return to_numpy(piece(jnp.asarray(x), list(map(jnp.asarray, leaves)), jax.tree.map(jnp.asarray, extra)))
 
 
-def visit(loglik: Any, fit: Fit, data: Tree, *, weights: Any = None, clusters: Any = None, in_axes: Any = 0, check_data: bool = True) -> Visit:
+def visit(
+    loglik: Any, fit: Fit, data: Tree, *, weights: Any = None, clusters: Any = None, in_axes: Any = 0, check_data: bool = True
+) -> Visit:
     """The data of a fit given again.
 
     Args:
@@ -75,13 +81,22 @@ def visit(loglik: Any, fit: Fit, data: Tree, *, weights: Any = None, clusters: A
         weights, clusters: as given to the fit.
 
     Raises:
-        ValueError: where the data are not those of the fit.
+        ValueError: where the data, or the kind of weights, are not those of the fit.
     """
     if not isinstance(fit, Fit):
         raise TypeError(f"the fit to ask comes after the likelihood; got {type(fit).__name__}")
     if weights is not None and not isinstance(weights, Weights):
         weight(loglik, weights)  # says what is wrong
     tree = as_tree(loglik)
+    given = (
+        "sampling"
+        if "sampling" in (kinds := {weighting_of(tree), "none" if weights is None else weights.kind})
+        else max(kinds - {"none"}, default="none")
+    )
+    if given != fit.weighting:
+        raise ValueError(
+            f"the weights given here are of the kind {given!r} and the fit was weighted by {fit.weighting!r}: give the weights of the fit again"
+        )
     if len(fit.batch_shape) > 1:
         raise ValueError(f"the batch has shape {fit.batch_shape}; one leading axis is read at most")
     if tracing():
@@ -100,13 +115,21 @@ def visit(loglik: Any, fit: Fit, data: Tree, *, weights: Any = None, clusters: A
 def _visit(tree: Any, fit: Fit, data: Tree, weights: Any, codes: tuple[Array, ...], axes: list[bool]) -> Visit:
     values = None if weights is None else np.asarray(weights.values, fit.dtype) if not tracing() else weights.values
     alone = [np.ndim(leaf) == 1 for leaf in ([] if values is None else [values]) + list(codes)]
-    return Visit(tree, fit, (data, values, codes), (*axes, *alone) if fit.batch_shape else (True,) * len(jax.tree.leaves((data, values, codes))), None if weights is None else weights.kind)
+    return Visit(
+        tree,
+        fit,
+        (data, values, codes),
+        (*axes, *alone) if fit.batch_shape else (True,) * len(jax.tree.leaves((data, values, codes))),
+        None if weights is None else weights.kind,
+    )
 
 
 def _axes(in_axes: Any, data: Tree) -> list[bool]:
     """For each leaf, whether all members share it."""
     try:
-        full = jax.tree.map(lambda axis, sub: jax.tree.map(lambda _: -1 if axis is None else axis, sub), in_axes, data, is_leaf=lambda a: a is None)
+        full = jax.tree.map(
+            lambda axis, sub: jax.tree.map(lambda _: -1 if axis is None else axis, sub), in_axes, data, is_leaf=lambda a: a is None
+        )
     except (ValueError, TypeError) as error:
         raise ValueError(f"in_axes must be 0, None, or a tree of them like the data: {error}") from None
     axes = jax.tree.leaves(full)
@@ -124,8 +147,13 @@ def _check_same(fit: Fit, data: Tree, axes: list[bool]) -> None:
     if fit.batch_shape:
         for leaf, same in zip(leaves, axes, strict=True):
             if not same and (leaf.ndim < 2 or leaf.shape[0] != members):
-                raise ValueError(f"a batch of {members} fits takes data with a leading axis of {members} members, or None in in_axes; got shape {leaf.shape}")
-    wide = [np.broadcast_to(leaf, (members, *leaf.shape)) if not fit.batch_shape or same else leaf for leaf, same in zip(leaves, axes or [True] * len(leaves), strict=True)]
+                raise ValueError(
+                    f"a batch of {members} fits takes data with a leading axis of {members} members, or None in in_axes; got shape {leaf.shape}"
+                )
+    wide = [
+        np.broadcast_to(leaf, (members, *leaf.shape)) if not fit.batch_shape or same else leaf
+        for leaf, same in zip(leaves, axes or [True] * len(leaves), strict=True)
+    ]
     told, known = fingerprints(wide, None), np.asarray(fit.data_id).reshape(-1, 2)
     other = np.any(known != 0, axis=1) & np.any(told != known, axis=1)
     if np.any(other):

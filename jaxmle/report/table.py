@@ -63,7 +63,7 @@ def common_facts(fit: Any) -> tuple[tuple[str, str], ...]:
     return (
         ("vcov", str(fit.vcov_kind or "none")),
         *((("dtype", dtype),) if dtype != "float64" else ()),
-        *((("estimates", "MAP"),) if fit.mode == "MAP" else ()),
+        *((("estimates", fit.mode),) if fit.mode != "ML" else ()),
     )
 
 
@@ -104,6 +104,6 @@ def notes(fit: Any) -> tuple[str, ...]:
         (without, "A parameter without a standard error is held fixed, or its variance has no estimate."),
         (noise > 0.0, f"The information was simulated: Monte-Carlo error of the standard errors up to {100 * noise:.2g}%."),
         (fit.weighting == "sampling", "AIC and BIC are not defined under sampling weights: the weighted sum is not a likelihood."),
-        (fit.mode == "MAP", "AIC and BIC do not apply to a MAP fit: the log-likelihood is not at its maximum."),
+        (fit.mode != "ML", f"AIC and BIC do not apply to a {fit.mode} fit: the log-likelihood is not at its maximum."),
     )
     return tuple(sentence for holds, sentence in said if holds)

@@ -1,0 +1,88 @@
+"""Many p-values at once: adjusted so that a batch of tests keeps its error rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle.parameters.constraints import namespace
+
+Array = Any
+
+
+def holm(pvalues: Any, axis: int = -1) -> Array:
+    """Holm's adjusted p-values: rejecting those at most α keeps the probability of any false rejection at α, however they depend.
+
+        p̃₍ᵢ₎ = max over j ≤ i of min(1, (m − j + 1) p₍ⱼ₎), j = 1 … m in increasing order
+
+    (Holm 1979, Scandinavian Journal of Statistics 6, 65–70). R: ``p.adjust(p, "holm")``.
+
+    Args:
+        pvalues: an array of p-values; NaN stays NaN and does not count in m.
+        axis: the axis along which the tests of one family run.
+
+    Returns:
+        Adjusted p-values of the same shape.
+
+    >>> import numpy as np
+    >>> holm(np.array([0.01, 0.04, 0.03, np.nan])).tolist()
+    [0.03, 0.06, 0.06, nan]
+    """
+    ascending, m, order = _sorted(pvalues, axis)
+    xp = namespace(ascending)
+    rank = xp.arange(ascending.shape[-1])
+    raised = xp.minimum(1.0, xp.maximum(m - rank, 1) * ascending)
+    return _put_back(_running(xp, "maximum", raised), order, pvalues, axis)
+
+
+def benjamini_hochberg(pvalues: Any, axis: int = -1) -> Array:
+    """Benjamini and Hochberg's adjusted p-values: rejecting those at most α keeps the expected share of false rejections at α.
+
+        p̃₍ᵢ₎ = min over j ≥ i of min(1, m p₍ⱼ₎ / j), j = 1 … m in increasing order
+
+    for independent or positively dependent tests (Benjamini & Hochberg 1995, JRSS B 57, 289–300). R: ``p.adjust(p, "BH")``.
+
+    Args:
+        pvalues: an array of p-values; NaN stays NaN and does not count in m.
+        axis: the axis along which the tests of one family run.
+
+    Returns:
+        Adjusted p-values of the same shape.
+
+    >>> import numpy as np
+    >>> benjamini_hochberg(np.array([0.01, 0.04, 0.03, np.nan])).round(10).tolist()
+    [0.03, 0.04, 0.04, nan]
+    """
+    ascending, m, order = _sorted(pvalues, axis)
+    xp = namespace(ascending)
+    rank = xp.arange(1, ascending.shape[-1] + 1)
+    raised = xp.minimum(1.0, m * ascending / rank)
+    lowest = _running(xp, "minimum", xp.where(xp.isnan(raised), xp.inf, raised)[..., ::-1])[..., ::-1]
+    return _put_back(xp.where(xp.isnan(ascending), xp.nan, lowest), order, pvalues, axis)
+
+
+def _sorted(pvalues: Any, axis: int) -> tuple[Array, Array, Array]:
+    """The p-values in increasing order along the last axis, NaN last; how many there are; the order."""
+    p = pvalues if isinstance(pvalues, jax.Array) else np.asarray(pvalues, dtype=float)
+    if not p.ndim:
+        raise ValueError("a family of tests is an array of p-values; got one number")
+    if isinstance(p, np.ndarray) and np.any((p < 0) | (p > 1)):
+        raise ValueError(f"p-values lie between 0 and 1; got {float(p[(p < 0) | (p > 1)][0])}")
+    xp = namespace(p)
+    p = xp.moveaxis(p, axis, -1)
+    order = xp.argsort(p, axis=-1)
+    return xp.take_along_axis(p, order, axis=-1), xp.sum(~xp.isnan(p), axis=-1, keepdims=True), order
+
+
+def _running(xp: Any, what: str, values: Array) -> Array:
+    """The running maximum or minimum along the last axis."""
+    if xp is np:
+        return getattr(np, what).accumulate(values, axis=-1)
+    return {"maximum": jax.lax.cummax, "minimum": jax.lax.cummin}[what](values, axis=values.ndim - 1)
+
+
+def _put_back(adjusted: Array, order: Array, pvalues: Any, axis: int) -> Array:
+    xp = namespace(adjusted)
+    return xp.moveaxis(xp.take_along_axis(adjusted, xp.argsort(order, axis=-1), axis=-1), -1, axis)
