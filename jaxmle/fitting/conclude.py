@@ -41,8 +41,10 @@ def reach(chart: Chart, base: Array, state: State, limit: Limit, spectrum: Surve
     low, high = (np.array([bound[side] for bound in chart.layout.bounds]) for side in (0, 1))
     finite_low, finite_high = np.isfinite(low), np.isfinite(high)
     near = lambda end: xp.abs(x - end) <= 1e-6 * (1 + abs(end))  # noqa: E731
-    at_low = concerned & finite_low & near(np.where(finite_low, low, 0.0))
-    at_high = concerned & finite_high & near(np.where(finite_high, high, 0.0))
+    # Every entrywise transform increases: a coordinate that recedes downwards goes to the lower bound, however far it was followed.
+    down, up = (chart.single & xp.any(incidence & (receding & side)[None, :], axis=1) for side in (state.tail.move < 0, state.tail.move > 0))
+    at_low = concerned & finite_low & (near(np.where(finite_low, low, 0.0)) | down)
+    at_high = concerned & finite_high & (near(np.where(finite_high, high, 0.0)) | up) & ~at_low
     at_bound = at_low | at_high
     closing, meets = _closing(chart, x, receding & (state.tail.move < 0))
     held = xp.any(incidence & at_bound[:, None], axis=0) | closing
@@ -99,7 +101,10 @@ def conclude(chart: Chart, roots: np.ndarray, verdict: Verdict, reached: Reach, 
     masked = xp.where(dead[:, None] | dead[None, :], xp.nan, vcov)
     se = xp.sqrt(xp.where(dead, xp.nan, xp.where(dead, 1.0, xp.diagonal(vcov))))
     direction = xp.where(chart.single, chart.incidence.astype(user.x.dtype) @ verdict.direction, user.jacobian @ verdict.direction)
-    still = null if xp is np else jax.lax.stop_gradient(null)  # a projector is a verdict: it has no derivative
+    # What lies on a bound has no estimate of its own either; what is estimable is orthogonal to the null directions but for rounding.
+    lost = xp.where((at_bound | estimable)[:, None], 0.0, null)
+    lost = xp.concatenate([lost, xp.where(at_bound[:, None], xp.eye(len(at_bound), dtype=null.dtype), 0.0)], axis=1)
+    still = lost if xp is np else jax.lax.stop_gradient(lost)  # a projector is a verdict: it has no derivative
     projector = rarely(xp.any(still != 0), _projector, lambda null: null @ null.T, still)
     follow = np.where(roots >= 0, roots, np.arange(len(roots)))
     return {

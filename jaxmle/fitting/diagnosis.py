@@ -189,8 +189,11 @@ def _rest(state: State, point: Point) -> NewtonStep:
 
 
 def _recedes(state: State, far: Excursion) -> Array:
+    suspect, noise, _ = _is_suspect(state)
+    # An end above the limit is a maximum in its own right: an estimate a hundredth of its standard error inside a bound.
+    inner = (state.point.value > far.kept.value + noise) & state.newton.definite & ~state.rough
     # Short of seven steps every maximum far out still looks like a tail; only noise excuses a likelihood from going there.
-    return _is_suspect(state)[0] & far.flat & ((far.probe <= 2) | state.rough)
+    return suspect & far.flat & ~inner & ((far.probe <= 2) | state.rough)
 
 
 def _is_singular(state: State, far: Excursion) -> Array:

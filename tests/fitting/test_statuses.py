@@ -459,13 +459,28 @@ def test_a_wide_interval_on_a_logarithm_is_believed_where_the_likelihood_bears_i
     assert_allclose([fit.params["rate"], fit.stderr["rate"]], [1.0, 5.0], rtol=1e-8)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.05, 0.01])
+@pytest.mark.parametrize("share", [0.3, 0.05, 0.01, 0.001])
 def test_an_estimate_near_its_bound_is_an_estimate(share):
     """A background that is a small share of its standard error above zero: the parabola is in the parameter, not in its logarithm."""
     near = lambda params, data: -0.5 * (params["b"] - share) ** 2 + 0.0 * data  # noqa: E731
     fit = jm.fit(near, {"b": 1.0}, np.zeros(1), constraints={"b": jm.positive})
     assert fit.verdict == Status.CONVERGED, fit.explain()
-    assert_allclose([fit.params["b"], fit.stderr["b"]], [share, 1.0], rtol=1e-7)
+    assert_allclose(fit.params["b"], share, rtol=0, atol=1e-8)  # in standard errors
+    assert_allclose(fit.stderr["b"], 1.0, rtol=1e-6)
+
+
+def test_beside_a_bound_the_sign_of_the_mean_decides():
+    """Normal samples with a mean that must be positive: BOUNDARY where it is negative, and then σ keeps its standard error and its functions theirs."""
+    samples = np.random.default_rng(0).normal(size=(400, 10))
+    samples += np.linspace(-0.01, 0.01, 400)[:, None] - samples.mean(axis=1, keepdims=True)
+    near = lambda p, d: -0.5 * ((d - p["mu"]) / p["sigma"]) ** 2 - jnp.log(p["sigma"])  # noqa: E731
+    for unit in (1.0, 1e-9):
+        fits = jm.fit_batch(near, {"mu": unit, "sigma": unit}, unit * samples, constraints={"mu": jm.positive, "sigma": jm.positive}, progress=False)
+        assert_array_equal(fits.status, np.where(samples.mean(axis=1) < 0, int(Status.BOUNDARY), int(Status.CONVERGED)))
+    bound = fits[0]
+    assert_array_equal(bound.x[0], 0.0)
+    assert_allclose(jm.delta(lambda p: p["sigma"] ** 2, bound).stderr, 2 * bound.x[1] * bound.se[1], rtol=1e-9)
+    assert np.isnan(jm.delta(lambda p: p["mu"] + p["sigma"], bound).stderr)
 
 
 @pytest.mark.parametrize("unit", [1e-12, 1e-9, 1e9, 1e12])

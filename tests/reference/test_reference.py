@@ -8,9 +8,11 @@ import functools
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
+from jaxmle.inference.constrained import End
+from jaxmle.inference.profile import profile
 
 from .cases import CASES
 from .oracle import FOLDER, Case, flat, table
@@ -150,3 +152,17 @@ def test_every_file_has_a_case():
     assert {case.name for case in CASES} | set(FILES) == stored
     assert len(stored) == 54
     assert all(len(table(name)) for name in stored)
+
+
+@by_name([case for case in CASES if case.file.get("ci_profile_95")])
+def test_ends_of_profile_intervals_are_those_of_the_file(case):
+    """The files' ends come from a bisection, with about seven digits."""
+    found = profile(case.loglik, fitted(case), case.data, weights=case.weights, points=0)
+    assert_array_equal(found.lower_status, End.FOUND)
+    assert_array_equal(found.upper_status, End.FOUND)
+    assert np.all(np.abs(found.error) <= 1e-8)
+    file = case.file["ci_profile_95"]
+    known = [j for j, label in enumerate(case.labels) if label in file]
+    assert len(known) >= 1
+    expected = np.array([file[case.labels[j]] for j in known])
+    assert_allclose((found.interval()[known] - expected) / flat(case, case.file["se_observed"])[known, None], 0.0, atol=1e-5)
