@@ -1,19 +1,23 @@
 """jaxmle: maximum likelihood for any log-likelihood written as a pure JAX function."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from jaxmle import datasets, solvers, special
-from jaxmle.data import GroupFits, fit_groups
 from jaxmle.fitting import Fit, Multistart, Witness, fit, fit_batch, multistart
 from jaxmle.fitting.check import FitError
-from jaxmle.inference import Delta, LintReport, delta, lint
 from jaxmle.likelihood import (
+    cox_snell,
     enumeration,
     evaluate,
     exact,
     fix,
     frequency,
+    hac,
     hessian,
     information,
     information_error,
+    jeffreys,
     linear,
     nll,
     normal_prior,
@@ -33,12 +37,96 @@ from jaxmle.likelihood import (
 from jaxmle.parameters import correlation, covariance, interval, lower, negative, ordered, positive, simplex, upper
 from jaxmle.solvers import Status
 
+if TYPE_CHECKING:
+    from jaxmle import families, models
+    from jaxmle.data import Frame, GroupFits, fit_groups, from_formula
+    from jaxmle.inference import (
+        Bootstrap,
+        Calibration,
+        Comparison,
+        Contour,
+        Delta,
+        Disagreement,
+        End,
+        HauckDonner,
+        InfinitesimalJackknife,
+        Influence,
+        Jackknife,
+        JointTests,
+        LintReport,
+        Profile,
+        Satterthwaite,
+        Simultaneous,
+        Takeuchi,
+        Test,
+        benjamini_hochberg,
+        bootstrap,
+        calibrate,
+        compare,
+        contour,
+        delta,
+        deviance_residuals,
+        disagreement,
+        hauck_donner,
+        holm,
+        infinitesimal_jackknife,
+        influence,
+        information_matrix_test,
+        jackknife,
+        joint_tests,
+        lint,
+        lr_test,
+        mean_br,
+        pearson_residuals,
+        pit,
+        profile,
+        profile_end,
+        quantile_residuals,
+        satterthwaite,
+        score_test,
+        simultaneous,
+        tic,
+        vuong_test,
+        wald_test,
+    )
+
+# Rooms that are read when one of their names is first asked for: importing jaxmle takes half the time without them.
+_LATER = {
+    "jaxmle.families": (), "jaxmle.models": (), "jaxmle.report.plots": (),
+    "jaxmle.data": ("Frame", "GroupFits", "fit_groups", "from_formula"),
+    "jaxmle.inference": (
+        "Bootstrap", "Calibration", "Comparison", "Contour", "Delta", "Disagreement", "End", "HauckDonner", "InfinitesimalJackknife",
+        "Influence", "Jackknife", "JointTests", "LintReport", "Profile", "Satterthwaite", "Simultaneous", "Takeuchi", "Test",
+        "benjamini_hochberg", "bootstrap", "calibrate", "compare", "contour", "delta", "deviance_residuals", "disagreement",
+        "hauck_donner", "holm", "infinitesimal_jackknife", "influence", "information_matrix_test", "jackknife", "joint_tests", "lint",
+        "lr_test", "mean_br", "pearson_residuals", "pit", "profile", "profile_end", "quantile_residuals", "satterthwaite", "score_test",
+        "simultaneous", "tic", "vuong_test", "wald_test",
+    ),
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    for room, names in _LATER.items():
+        if name in names or (room.rpartition(".")[2] == name and not names):
+            found = importlib.import_module(room)
+            return getattr(found, name) if name in names else found
+    raise AttributeError(f"module 'jaxmle' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
 __version__ = "0.1.0"
 
 __all__ = [
-    "Delta", "Fit", "FitError", "GroupFits", "LintReport", "Multistart", "Status", "Witness", "correlation", "covariance", "datasets", "delta",
-    "enumeration", "evaluate", "exact", "fit", "fit_batch", "fit_groups", "fix", "frequency", "hessian", "information", "information_error",
-    "interval", "linear", "lint", "lower", "multistart", "negative", "nll", "normal_prior", "ordered", "penalize", "pool", "positive", "regression",
-    "ridge", "sampling", "score", "scores", "simplex", "simulation", "solvers", "special", "tie", "upper", "vcov", "weight",
-    "with_response",
+    "Bootstrap", "Calibration", "Comparison", "Contour", "Delta", "Disagreement", "End", "Fit", "FitError", "GroupFits", "HauckDonner",
+    "InfinitesimalJackknife", "Influence", "Jackknife", "JointTests", "LintReport", "Multistart", "Profile", "Satterthwaite",
+    "Simultaneous", "Status", "Takeuchi", "Test", "Witness", "benjamini_hochberg", "bootstrap", "calibrate", "compare", "contour",
+    "correlation", "covariance", "cox_snell", "datasets", "delta", "deviance_residuals", "disagreement", "enumeration", "evaluate",
+    "exact", "families", "fit", "fit_batch", "fit_groups", "fix", "frequency", "hac", "hauck_donner", "hessian", "holm",
+    "infinitesimal_jackknife", "influence", "information", "information_error", "information_matrix_test", "interval", "jackknife",
+    "jeffreys", "joint_tests", "linear", "lint", "lower", "lr_test", "mean_br", "models", "multistart", "negative", "nll", "normal_prior",
+    "ordered", "pearson_residuals", "penalize", "pit", "plots", "pool", "positive", "profile", "profile_end", "quantile_residuals", "regression",
+    "ridge", "sampling", "satterthwaite", "score", "score_test", "scores", "simplex", "simulation", "simultaneous", "solvers", "special",
+    "tic", "tie", "upper", "vcov", "vuong_test", "wald_test", "weight", "with_response",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle.data.frame import Frame, from_formula
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.fit import MAX_STEPS, host_dtype
 from jaxmle.fitting.members import Table
@@ -37,6 +38,9 @@ def fit_groups(
     data: Tree = None,
     *,
     by: Any,
+    formula: str | None = None,
+    also: Mapping[str, str] | None = None,
+    missing: str = "warn",
     constraints: Tree = None,
     solver: Any = None,
     vcov: str | None = "auto",
@@ -58,6 +62,10 @@ def fit_groups(
         data: any tree of arrays that share the leading axis n. The rows of a group may stand anywhere and keep their order.
         by: the group of each row: whole numbers, booleans or strings, (n,); or a dict from names to such arrays, for groups by several
             keys; or the name of a leaf of ``data``, a dict, which is then not handed to the likelihood.
+        formula: ``"y ~ x + C(g)"`` where ``data`` is a frame, or a dict of columns: its rows are coded once, as ``from_formula`` does it,
+            and ``by``, ``clusters`` and ``weights`` may name columns; ``by`` is then a name or a list of names. ``data`` may also be a
+            ``Frame`` that kept them, ``from_formula(…, by="store")``; then without ``formula``.
+        also, missing: as in ``from_formula``; with ``formula`` only.
         clusters: one label for each row, (n,).
         weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
         block, devices, progress, checkpoint: as in ``fit_batch``.
@@ -79,6 +87,9 @@ def fit_groups(
     """
     if tracing():
         raise TypeError("fit_groups schedules its work from the host and cannot run inside jit or vmap: the number of groups is not known there")
+    frame = _frame_of(loglik, params0, data, by, formula, also, missing, weights, clusters)
+    if frame is not None:
+        by, data, weights, clusters = {name: frame.labels[name] for name in _columns_of_keys(by)}, frame.data, frame.weights, frame.clusters
     labels, data = _keys_and_data(by, data)
     data = host_data(data, host_dtype(dtype), nan=True)
     rows = data_length(data)
@@ -91,7 +102,8 @@ def fit_groups(
         loglik, params0, Table(data, member, len(n)), constraints=constraints, solver=solver, vcov=vcov, clusters=_clusters(clusters, rows), weights=weights,
         dtype=dtype, max_steps=max_steps, block_rows=block_rows, params_axis=None, block=block, devices=devices, progress=progress, checkpoint=checkpoint,
     )  # fmt: skip
-    return GroupFits(keys, _in_table(fits, member, n), n)
+    fits = _in_table(fits, member, n)
+    return GroupFits(keys, fits, n) if frame is None else GroupFits(keys, frame.named(_of_all_rows(fits, frame.rows), loglik), n, frame.account)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -99,13 +111,14 @@ class GroupFits:
     """The fits of the groups of one table, sorted by key.
 
     ``keys``: for each key its value in every group, (groups,); ``fits``: a ``Fit`` with a leading axis over groups; ``n``: rows of each
-    group, (groups,).
+    group, (groups,); ``note``: what a formula left out.
     ``result[key]`` is the ``Fit`` of one group, ``key`` a value, or a tuple where there are several keys; iteration gives (key, Fit).
     """
 
     keys: dict[str, np.ndarray]
     fits: Fit
     n: np.ndarray
+    note: str = ""
 
     def __len__(self) -> int:
         return len(self.n)
@@ -149,6 +162,7 @@ class GroupFits:
 
     def __repr__(self) -> str:
         headline = f"{len(self):,} group{'s' * (len(self) != 1)} by {' and '.join(self.keys)}; below, member i is result.fits[i]"
+        headline += f"\n{self.note}" * bool(self.note)
         failed = self._failed()
         if not len(failed):
             return f"{headline}\n{self.fits!r}"
@@ -216,7 +230,40 @@ def _in_table(fits: Fit, member: np.ndarray, n: np.ndarray) -> Fit:
     return replace(fits, witness=replace(fits.witness, row=whole(fits.witness.row), term=whole(fits.witness.term)))
 
 
+def _of_all_rows(fits: Fit, rows: np.ndarray) -> Fit:
+    """The fits with rows counted before any was dropped."""
+    told = {name: np.where(at < 0, at, rows[np.maximum(at, 0)]).astype(at.dtype) for name, at in (("row", fits.witness.row), ("term", fits.witness.term))}
+    return replace(fits, witness=replace(fits.witness, **told))
+
+
 # ---------------------------------------------------------------- what the user gives
+
+
+def _frame_of(loglik: Any, params0: Tree, data: Any, by: Any, formula: str | None, also: Any, missing: str, weights: Any, clusters: Any) -> Frame | None:
+    """The table coded by its formula, or as it was coded before; None where data are arrays."""
+    if formula is None and not isinstance(data, Frame):
+        if also is not None:
+            raise ValueError("also goes with a formula: fit_groups(model, None, df, by='store', formula='y ~ x', also=…)")
+        return None
+    if isinstance(data, Frame):
+        if any(option is not None for option in (formula, also, weights, clusters)):
+            raise ValueError("a Frame has its formula, weights and clusters already: leave them out")
+        frame = data
+        for name in _columns_of_keys(by):
+            if name not in frame.labels:
+                raise ValueError(f"the Frame has kept no labels {name!r}: from_formula(…, by={name!r})")
+    else:
+        frame = from_formula(formula or "", data, weights=weights, clusters=clusters, also=also, by=_columns_of_keys(by), missing=missing)
+    frame.check(loglik, loglik.start(frame.data) if params0 is None and hasattr(loglik, "start") else params0)
+    return frame
+
+
+def _columns_of_keys(by: Any) -> list[str]:
+    """The columns that a formula's groups go by."""
+    names = [by] if isinstance(by, str) else list(by) if isinstance(by, list | tuple) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"with a formula, by is the name of a column or a list of names; got {by!r}")
+    return names
 
 
 def _keys_and_data(by: Any, data: Tree) -> tuple[dict[str, Any], Tree]:

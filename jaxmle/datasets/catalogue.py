@@ -1,6 +1,6 @@
 """Data sets read from CSV files beside this module; `provenance.toml` says where each comes from."""
 
-import tomllib
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -71,6 +71,8 @@ def load(name: str) -> Dataset:
 
 
 def _provenance() -> dict[str, dict]:
+    import tomllib  # only where somebody asks for a source
+
     return tomllib.loads(_text("provenance.toml"))
 
 

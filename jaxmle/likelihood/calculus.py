@@ -15,7 +15,7 @@ import numpy as np
 from jaxmle.likelihood.anatomy import roots_of, weighting_of
 from jaxmle.likelihood.bias import adjustment, inverse_root
 from jaxmle.likelihood.checks import host_data, host_params
-from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
+from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.covariance import Kind, check_kind, check_order, cluster_codes, sandwich
 from jaxmle.likelihood.evaluate import Sums, sums
 from jaxmle.likelihood.hac import hac
@@ -48,15 +48,30 @@ def _flat(params: Tree) -> tuple[Layout, Array]:
     return layout, layout.ravel(jax.tree.map(jnp.asarray, params))
 
 
-def nll(loglik: Any) -> Quantity:
+def nll(loglik: Any, *, reduction: str = "sum") -> Quantity:
     """The negative log-likelihood −Σ ℓ_i, a scalar; the loss that optax minimises.
+
+    ``params`` may be any tree, that of a network too, and under ``jit`` or ``grad`` the function is plain JAX in the trace's dtype. A Gaussian
+    with a fixed σ is the squared error, a Laplace the absolute error, a Bernoulli or a categorical from its logits the cross-entropy.
+
+    Args:
+        loglik: any log-likelihood.
+        reduction: ``"sum"``, or ``"mean"`` for −Σ ℓ_i/n over the rows given, which does not grow with a mini-batch. Not with a prior, which
+            counts once and not once a row.
 
     >>> import jax.numpy as jnp
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
     >>> round(float(nll(exponential)({"rate": 2.0}, jnp.array([1.0, 1.0]))), 6)
     2.613706
     """
-    return _two_roads(loglik, "nll", lambda ll, params, data, _: -jnp.sum(terms_of(ll, params, data)))
+    if reduction not in ("sum", "mean"):
+        raise ValueError(f"reduction must be 'sum' or 'mean'; got {reduction!r}")
+
+    def loss(ll: Any, params: Tree, data: Tree, _: Any) -> Array:
+        terms = terms_of(ll, params, data)
+        return -jnp.sum(terms) if reduction == "sum" else -jnp.mean(need_terms(terms, "reduction='mean'"))
+
+    return _two_roads(loglik, ("nll", reduction), loss)
 
 
 def score(loglik: Any) -> Quantity:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 Array = Any
 
 SHIFT = 10
-_BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
+BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 
 
 def _series(x: Array, coefficients: list[float]) -> Array:
@@ -32,7 +32,7 @@ def _moved(x: Array) -> tuple[Array, Array]:
     return jnp.where(small, x + SHIFT, x), small
 
 
-def _real(x: Array) -> Array:
+def real(x: Array) -> Array:
     """x as a floating array: counts often come as integers, whose products would overflow."""
     x = jnp.asarray(x)
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
@@ -43,17 +43,17 @@ def gammaln(x: Array) -> Array:
 
     Absolute error 1e-14 below 10, its zeros at 1 and 2 included; else an ulp or two. Its derivatives are ``digamma`` and ``trigamma``.
     """
-    return _gammaln(_real(x))
+    return _gammaln(real(x))
 
 
 def digamma(x: Array) -> Array:
     """ψ(x) = (log Γ)'(x), elementwise, for x > 0 of any shape, to 1e-14 absolutely; NaN elsewhere."""
-    return _digamma(_real(x))
+    return _digamma(real(x))
 
 
 def trigamma(x: Array) -> Array:
     """ψ'(x), elementwise, for x > 0 of any shape, to a few ulp; NaN elsewhere."""
-    return _trigamma(_real(x))
+    return _trigamma(real(x))
 
 
 @jax.custom_jvp
@@ -62,7 +62,7 @@ def _gammaln(x: Array) -> Array:
     product = jnp.ones_like(x)
     for i in range(SHIFT):
         product = product * (x + i)
-    stirling = (up - 0.5) * jnp.log(up) - up + 0.5 * math.log(2 * math.pi) + _series(up, [b / (2 * k * (2 * k - 1)) for k, b in enumerate(_BERNOULLI, 1)]) / up
+    stirling = (up - 0.5) * jnp.log(up) - up + 0.5 * math.log(2 * math.pi) + _series(up, [b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI, 1)]) / up
     value = stirling - jnp.log(jnp.where(small, product, 1.0))
     return jnp.where(x > 0, value, jnp.where(x == 0, jnp.inf, jnp.nan))
 
@@ -73,7 +73,7 @@ def _digamma(x: Array) -> Array:
     below = jnp.zeros_like(x)
     for i in range(SHIFT):
         below = below + 1.0 / jnp.where(small, x + i, 1.0)
-    value = jnp.log(up) - 0.5 / up - _series(up, [b / (2 * k) for k, b in enumerate(_BERNOULLI, 1)]) / (up * up)
+    value = jnp.log(up) - 0.5 / up - _series(up, [b / (2 * k) for k, b in enumerate(BERNOULLI, 1)]) / (up * up)
     return jnp.where(x > 0, value - jnp.where(small, below, 0.0), jnp.nan)
 
 
@@ -83,7 +83,18 @@ def _trigamma(x: Array) -> Array:
     below = jnp.zeros_like(x)
     for i in range(SHIFT):
         below = below + 1.0 / jnp.where(small, x + i, 1.0) ** 2
-    value = 1.0 / up + 0.5 / (up * up) + _series(up, list(_BERNOULLI)) / up**3
+    value = 1.0 / up + 0.5 / (up * up) + _series(up, list(BERNOULLI)) / up**3
+    return jnp.where(x > 0, value + jnp.where(small, below, 0.0), jnp.nan)
+
+
+@jax.custom_jvp
+def _tetragamma(x: Array) -> Array:
+    """ψ''(x)."""
+    up, small = _moved(x)
+    below = jnp.zeros_like(x)
+    for i in range(SHIFT):
+        below = below - 2.0 / jnp.where(small, x + i, 1.0) ** 3
+    value = -1.0 / (up * up) - 1.0 / up**3 - _series(up, [(2 * k + 1) * b for k, b in enumerate(BERNOULLI, 1)]) / up**4
     return jnp.where(x > 0, value + jnp.where(small, below, 0.0), jnp.nan)
 
 
@@ -99,4 +110,9 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 
 @_trigamma.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    return _trigamma(*primals), jax.scipy.special.polygamma(2, *primals) * tangents[0]
+    return _trigamma(*primals), _tetragamma(*primals) * tangents[0]
+
+
+@_tetragamma.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _tetragamma(*primals), jax.scipy.special.polygamma(3, *primals) * tangents[0]

@@ -1,0 +1,197 @@
+"""Formulas read without trust: terms by formulaic's grammar, and in them only the functions and operators listed here."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmle.data.table import Column, needed
+
+Array = Any
+
+# Functions of one row at a time, in a response, in offset() and in a term.
+ROWWISE = {
+    "log": np.log, "log2": np.log2, "log10": np.log10, "log1p": np.log1p, "exp": np.exp, "expm1": np.expm1, "sqrt": np.sqrt, "abs": np.abs,
+}  # fmt: skip
+# Functions of whole columns that keep what they learned from the fit, such as a mean or knots; formulaic's.
+STATEFUL = ("center", "scale", "standardize", "poly", "bs", "cr", "cc", "I")
+CONTRASTS = ("Treatment", "Sum", "Helmert", "Diff", "Poly")
+OPERATORS = {
+    ast.Add: np.add, ast.Sub: np.subtract, ast.Mult: np.multiply, ast.Div: np.divide, ast.Pow: np.power, ast.USub: np.negative, ast.UAdd: np.positive,
+    ast.Eq: np.equal, ast.NotEq: np.not_equal, ast.Lt: np.less, ast.LtE: np.less_equal, ast.Gt: np.greater, ast.GtE: np.greater_equal,
+}  # fmt: skip
+
+
+class Terms(NamedTuple):
+    """The right-hand side of a formula: formulaic's terms, its offsets, the columns it reads, which inside C(), which inside functions of numbers.
+
+    ``short``: from ``C(race, Treatment(reference='white'))`` to ``C(race)``, for names.
+    """
+
+    formula: Any
+    offsets: tuple[str, ...]
+    columns: tuple[str, ...]
+    factors: tuple[str, ...]
+    numeric: tuple[str, ...]
+    short: dict[str, str]
+
+
+def halves(text: str) -> tuple[str, str]:
+    """The two sides of ``y ~ x``; the first is empty in ``~ x``."""
+    if not isinstance(text, str):
+        raise TypeError(f"a formula is a string such as 'y ~ x + C(g)'; got {type(text).__name__}")
+    left, tilde, right = text.partition("~")
+    if not tilde or "~" in right:
+        raise ValueError(f"a formula has one '~' between response and terms, such as 'y ~ x + C(g)'; got {text!r}")
+    if not right.strip():
+        raise ValueError(f"the formula {text!r} has nothing behind '~'; 'y ~ 1' has a constant alone")
+    return left.strip(), right.strip()
+
+
+def terms_of(right: str) -> Terms:
+    """The terms of a right-hand side, each of its Python expressions looked through."""
+    formulaic = needed("formulaic")
+    try:
+        parsed = formulaic.Formula(right)
+        listed = list(parsed) if isinstance(parsed, formulaic.SimpleFormula) else None
+    except Exception as error:  # formulaic's parser raises errors of many classes
+        told = re.sub(r"\x1b\[[0-9;]*m|⧛\[[0-9;]*m|⧛|⧚", "", str(error)).splitlines()
+        raise ValueError(f"cannot read the formula '~ {right}': {told[0] if told else type(error).__name__}") from error
+    if listed is None:
+        raise ValueError(f"cannot read the formula '~ {right}': it has several parts; a second part has a formula of its own, also={{'z': '~ w'}}")
+    kept, offsets = [], []
+    columns: list[str] = []
+    factors: list[str] = []
+    numeric: list[str] = []
+    short: dict[str, str] = {}
+    for term in listed:
+        offset = _offset(term)
+        if offset is not None:
+            offsets.append(offset)
+            columns += columns_in(parse(offset))
+            continue
+        kept.append(term)
+        for factor in term.factors:
+            if factor.eval_method.value == "lookup":
+                columns.append(factor.expr)
+            elif factor.eval_method.value == "python":
+                names, coded = _of_factor(factor.expr)
+                columns, factors = columns + names, factors + coded
+                numeric += [] if coded else names
+                if coded:
+                    short[factor.expr] = f"C({coded[0]})"
+    columns, factors, numeric = (list(dict.fromkeys(found)) for found in (columns, factors, numeric))
+    return Terms(formulaic.Formula(kept), tuple(offsets), tuple(columns), tuple(factors), tuple(numeric), short)
+
+
+def _offset(term: Any) -> str | None:
+    """What stands inside ``offset(…)``, where the term is one."""
+    inside = [_called(factor.expr, "offset") for factor in term.factors if factor.eval_method.value == "python"]
+    found = [text for text in inside if text is not None]
+    if not found:
+        return None
+    if len(term.factors) > 1:
+        raise ValueError(f"an offset has no coefficient and stands in no interaction; got {term}")
+    return found[0]
+
+
+def _called(expr: str, name: str) -> str | None:
+    node = parse(expr)
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name):
+        return None
+    if len(node.args) != 1 or node.keywords:
+        raise ValueError(f"{name}() takes one expression, such as {name}(log(years)); got {expr!r}")
+    return ast.unparse(node.args[0])
+
+
+def parse(expr: str) -> ast.expr:
+    """The syntax tree of one expression."""
+    try:
+        return ast.parse(expr.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"cannot read {expr!r} in the formula") from error
+
+
+def _of_factor(expr: str) -> tuple[list[str], list[str]]:
+    """The columns of one Python expression of a term, and those that it takes as categories."""
+    node = parse(expr)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "C":
+        return [column := _categories(node, expr)], [column]
+    return columns_in(node, (*ROWWISE, *STATEFUL), expr, compare=False), []
+
+
+def _categories(node: ast.Call, expr: str) -> str:
+    """The column of ``C(column)`` or ``C(column, Treatment(reference='a'))``."""
+    contrast = [*node.args[1:], *(word.value for word in node.keywords)]
+    sound = bool(node.args) and isinstance(node.args[0], ast.Name) and len(contrast) <= 1 and all(word.arg == "contrasts" for word in node.keywords)
+    for kind in contrast:
+        name = kind.func if isinstance(kind, ast.Call) else kind
+        values = [*kind.args, *(word.value for word in kind.keywords)] if isinstance(kind, ast.Call) else []
+        sound = sound and isinstance(name, ast.Name) and name.id in CONTRASTS and all(isinstance(value, ast.Constant) for value in values)
+    if not sound:
+        raise ValueError(f"C() takes a column, and a contrast of {', '.join(CONTRASTS)}, such as C(race, Treatment(reference='white')); got {expr!r}")
+    return node.args[0].id  # type: ignore[attr-defined]
+
+
+def columns_in(node: ast.expr, functions: tuple[str, ...] = tuple(ROWWISE), expr: str | None = None, compare: bool = True) -> list[str]:
+    """The columns that an expression reads; anything but arithmetic, numbers, columns and the listed functions is refused."""
+    expr = ast.unparse(node) if expr is None else expr
+
+    def again(part: ast.expr) -> list[str]:
+        return columns_in(part, functions, expr, compare)
+
+    if isinstance(node, ast.Name):
+        return [node.id]
+    if isinstance(node, ast.Constant) and (type(node.value) in (int, float, bool) or (compare and type(node.value) is str)):
+        return []
+    if isinstance(node, ast.UnaryOp) and type(node.op) in OPERATORS:
+        return again(node.operand)
+    if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+        found = again(node.left) + again(node.right)
+        if isinstance(node.op, ast.Pow) and not found:  # 9**9**9 would be worked out digit by digit
+            raise ValueError(f"{ast.unparse(node)!r} is a power of plain numbers: write the number itself")
+        return found
+    if compare and isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in OPERATORS:
+        return again(node.left) + again(node.comparators[0])
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions and node.args:
+        for word in node.keywords:
+            if word.arg is None or not isinstance(word.value, ast.Constant):
+                raise ValueError(f"in {expr!r} an option must be a plain value")
+        return [name for part in node.args for name in again(part)]
+    raise ValueError(f"{ast.unparse(node)!r} in the formula is refused: a formula knows columns, numbers, + - * / ** and the functions {', '.join(functions)}, C, offset. Anything else is computed into a column first")
+
+
+def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Array:
+    """The value of an expression that ``columns_in`` let through, row by row, without ``eval``."""
+    if isinstance(node, ast.Name):
+        values = columns[node.id].values
+        return values.astype(np.float64) if values.dtype.kind in "iufb" else values
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.UnaryOp):
+        return OPERATORS[type(node.op)](rowwise(node.operand, columns))
+    if isinstance(node, ast.BinOp):
+        return OPERATORS[type(node.op)](rowwise(node.left, columns), rowwise(node.right, columns))
+    if isinstance(node, ast.Compare):
+        return OPERATORS[type(node.ops[0])](rowwise(node.left, columns), rowwise(node.comparators[0], columns))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1 and not node.keywords:
+        return ROWWISE[node.func.id](rowwise(node.args[0], columns))
+    raise ValueError(f"cannot evaluate {ast.unparse(node)!r}")
+
+
+def real(text: str, columns: Mapping[str, Column], rows: np.ndarray, what: str) -> np.ndarray:
+    """An expression of one row at a time as finite floats (n,); ``rows`` says where a row stands in the frame, for messages."""
+    node = parse(text)
+    for name in columns_in(node):
+        if columns[name].is_factor and not any(isinstance(part, ast.Compare) for part in ast.walk(node)):
+            raise TypeError(f"{what} reads {name!r}, which holds words, not numbers")
+    with np.errstate(all="ignore"):
+        value = np.broadcast_to(np.asarray(rowwise(node, columns)), rows.shape).astype(np.float64)
+    odd = np.flatnonzero(~np.isfinite(value))
+    if odd.size:
+        raise ValueError(f"{text} is {value[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): {what} must be finite")
+    return value

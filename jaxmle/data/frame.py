@@ -1,0 +1,390 @@
+"""``from_formula``: a frame and a formula in; arrays with names out, and an account of the rows that were left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmle.data.design import INTERCEPT, Design, designed, refuse_unseen
+from jaxmle.data.formula import Terms, columns_in, halves, parse, real, terms_of
+from jaxmle.data.naming import designs_of, renamed
+from jaxmle.data.response import Response, leaves_of, response_of
+from jaxmle.data.rows import MISSING, arrays_of, complete_rows, given_of, settle
+from jaxmle.data.table import LISTED, Column, columns_of
+from jaxmle.fitting.fit import MAX_STEPS, fit
+from jaxmle.fitting.record import Fit
+from jaxmle.likelihood.combinators import Weights
+from jaxmle.likelihood.host import precision
+
+Array = Any
+Tree = Any
+
+OWN = ("x", "y", "time", "event", "entry", "trials", "offset")  # leaves that a formula itself makes
+WITHOUT_CONSTANT = {"cox": "its baseline hazard", "ordinal": "its thresholds"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Frame:
+    """A table coded by a formula: the data that a model takes, with the names of its columns.
+
+    ``data``: a dict of arrays that share the leading axis n: the design ``x`` (n, q), the response (``y``; ``time``, ``event``; ``trials``),
+    ``offset``, and what ``also`` named. ``names`` of the columns of ``x``; ``levels`` of a response that is a category, coded 0, 1, …;
+    ``rows``: where each row stood in the table; ``total`` rows of it; ``missing``: from a column to its missing values;
+    ``weights`` and ``clusters`` of the kept rows; ``labels``: from a name in ``by`` to its column; ``codes``: from a column of words in
+    ``also`` to its levels. ``designs`` holds the coding of each design.
+    """
+
+    formula: str
+    data: dict[str, np.ndarray]
+    levels: tuple[Any, ...] | None
+    rows: np.ndarray
+    total: int
+    missing: dict[str, int]
+    weights: Weights | None
+    clusters: Any
+    labels: dict[str, np.ndarray]
+    designs: dict[str, Design]
+    offsets: tuple[str, ...]
+    also: dict[str, str]
+    codes: dict[str, tuple[Any, ...]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the columns of ``data["x"]``, (q,)."""
+        return self.designs["x"].names
+
+    @property
+    def n(self) -> int:
+        """The rows that are kept."""
+        return len(self.rows)
+
+    @property
+    def dropped(self) -> int:
+        """The rows that were left out for a missing value."""
+        return self.total - self.n
+
+    @property
+    def terms(self) -> dict[str, list[str]]:
+        """From each term of the formula to its coefficients, as ``joint_tests(fit, frame.terms)`` takes it."""
+        return {term: [f"beta[{j}]" for j in where] for term, where in self.designs["x"].terms.items()}
+
+    @property
+    def account(self) -> str:
+        """What was dropped, in a sentence; '' where nothing was."""
+        if not self.dropped:
+            return ""
+        by_column = ", ".join(f"{name} {count}" for name, count in list(self.missing.items())[:LISTED])
+        return f"{self.dropped:,} of {self.total:,} rows dropped for missing values ({by_column}{', …' if len(self.missing) > LISTED else ''})"
+
+    def __repr__(self) -> str:
+        shapes = [f"  {name:<8} {leaf.shape}  {self._told(name)}".rstrip() for name, leaf in self.data.items()]
+        extra = [f"  weights  {self.weights.kind}"] if self.weights is not None else []
+        extra += [f"  clusters {' × '.join(str(len(set(c.tolist()))) for c in _listed(self.clusters))}"] if self.clusters is not None else []
+        rows = f"{self.n:,} rows" if not self.dropped else self.account
+        return "\n".join([f"{self.formula}: {rows}", *shapes, *extra])
+
+    def _told(self, leaf: str) -> str:
+        if leaf in self.designs:
+            names = self.designs[leaf].names
+            return ", ".join(names[:LISTED]) + (", …" if len(names) > LISTED else "")
+        if leaf == "y" and self.levels is not None:
+            return ", ".join(f"{code} = {level}" for code, level in list(enumerate(self.levels))[:LISTED])
+        return " + ".join(self.offsets) if leaf == "offset" else ""
+
+    # ------------------------------------------------------------ fitting
+
+    def fit(
+        self,
+        model: Any,
+        params0: Tree = None,
+        *,
+        constraints: Tree = None,
+        solver: Any = None,
+        vcov: Any = "auto",
+        dtype: Any = None,
+        max_steps: int = MAX_STEPS,
+        block_rows: int | None = None,
+    ) -> Fit:
+        """Fit a model, or a log-likelihood with start values, to these rows; see ``jaxmle.fit``.
+
+        Returns:
+            A ``Fit`` with readable names, and with rows counted as in the table. Its weights and clusters are those of the frame.
+
+        Raises:
+            ValueError: the model does not read a leaf that the formula makes, such as an offset; as ``jaxmle.fit``.
+        """
+        if params0 is None and hasattr(model, "start"):
+            self._check_outcome(model)
+            params0 = model.start(self.data)
+        self.check(model, params0)
+        fitted = fit(
+            model, params0, self.data, constraints=constraints, solver=solver, vcov=vcov, clusters=self.clusters, weights=self.weights, dtype=dtype,
+            max_steps=max_steps, block_rows=block_rows,
+        )  # fmt: skip
+        return self.named(self._in_table(fitted), model)
+
+    def named(self, fitted: Fit, model: Any) -> Fit:
+        """A fit of ``model`` to this frame's ``data``, or a batch of them, with readable names: ``beta[age]`` for ``beta[1]``.
+
+        Only ``names`` changes. Where a function takes the name of a parameter it still takes those of the tree, ``beta[1]`` or ``beta``.
+        """
+        return renamed(fitted, designs_of(model, tuple(self.designs)), {leaf: design.names for leaf, design in self.designs.items()}, self.levels)
+
+    def check(self, model: Any, params0: Tree) -> None:
+        """Raise where the model would leave something of the formula unread, or has no room for its constant."""
+        self._check_outcome(model)
+        name = getattr(model, "name", "")
+        if name in WITHOUT_CONSTANT and INTERCEPT in self.names:
+            raise ValueError(f"{model!r} takes no constant, which {WITHOUT_CONSTANT[name]} stands for: from_formula(…, intercept=False)")
+        if params0 is None:
+            return  # fit says what is missing
+        for leaf in self.data:
+            if leaf != "x" and leaf != getattr(model, "outcome", "") and not _reads(model, params0, self.data, leaf):
+                hint = f": use {leaf}={leaf!r} where it is made" if leaf in ("offset", "entry", "exposure", "strata") else ""
+                raise ValueError(f"{model!r} does not read data[{leaf!r}], which the formula gives{hint}")
+
+    def _check_outcome(self, model: Any) -> None:
+        outcome = getattr(model, "outcome", None)
+        if outcome is not None and outcome not in self.data:
+            form = "Surv(time, event) ~ …" if outcome == "time" else "a single response, y ~ …"
+            raise ValueError(f"{model!r} reads its response from data[{outcome!r}]; the formula {self.formula!r} has {sorted(self.data)}. Write {form}")
+
+    def _in_table(self, fitted: Fit) -> Fit:
+        """The fit with the rows of its witness counted in the table."""
+
+        def whole(row: Array) -> Array:
+            at = np.asarray(row)
+            return np.where(at < 0, at, self.rows[np.clip(at, 0, self.n - 1)]).astype(at.dtype)[()]
+
+        return replace(fitted, witness=replace(fitted.witness, row=whole(fitted.witness.row), term=whole(fitted.witness.term)))
+
+    # ------------------------------------------------------------ new rows
+
+    def recode(self, new: Any) -> dict[str, np.ndarray]:
+        """The leaves that a prediction needs, of new rows in the same coding; NaN where a value is missing.
+
+        Args:
+            new: a frame or a dict of arrays with the columns of the terms and offsets. A response is not needed; of binomial trials it is
+                one trial a row.
+
+        Raises:
+            ValueError: a column is not there; a level is one that the fit has not seen.
+        """
+        wanted = [name for design in self.designs.values() for name in design.columns]
+        wanted += [name for text in self.offsets for name in columns_in(parse(text))] + list(self.also.values())
+        columns, rows = columns_of(new, wanted)
+        refuse_unseen(self.codes, columns)
+        leaves = {leaf: design.apply({name: columns[name] for name in design.columns} or {"": _blank(rows)}) for leaf, design in self.designs.items()}
+        if self.offsets:
+            leaves["offset"] = _offset(self.offsets, columns, np.arange(rows))
+        if "trials" in self.data:
+            leaves["trials"] = np.ones(rows)
+        for leaf, name in self.also.items():
+            leaves[leaf] = _codes(columns[name], self.codes[name]) if name in self.codes else np.where(columns[name].missing, np.nan, columns[name].values)
+        return leaves
+
+    def predict(self, model: Any, fitted: Fit, new: Any) -> np.ndarray:
+        """The mean of the response of new rows, (n,); class probabilities (n, K) for a category. NaN in a row with a missing value.
+
+        Args:
+            new: as in ``recode``. Other quantities are ``model.quantile(fit.params, frame.recode(new), 0.9)`` and the like.
+
+        Raises:
+            ValueError: as ``recode``.
+        """
+        if fitted.batch_shape:
+            raise ValueError(f"predict takes one fit; this is a batch of {fitted.batch_shape[0]}: give fits[i]")
+        if not hasattr(model, "predict"):
+            raise TypeError(f"predict needs a ready model, such as models.poisson(); got {type(model).__name__}")
+        return np.asarray(model.predict(fitted.params, self.recode(new)))
+
+
+def from_formula(
+    formula: str,
+    data: Any,
+    *,
+    weights: Weights | None = None,
+    clusters: Any = None,
+    also: Mapping[str, str] | None = None,
+    by: Any = (),
+    intercept: bool = True,
+    missing: str = "warn",
+) -> Frame:
+    """Code a table by a formula: designs, response, offset, weights and clusters, with names.
+
+    Terms follow R: ``x + C(g) + x:g + a*b + (a + b)**2 - 1``. Words are factors by themselves, ``C(year)`` makes one of numbers, its base
+    another by ``C(g, Treatment(reference="b"))``. Functions: log, exp, sqrt and their like, ``I(x**2)``, poly, bs, cr, cc, center, scale;
+    what they learn, they keep for new rows. ``offset(log(years))`` becomes the leaf ``offset``. Other Python is refused.
+
+    Args:
+        formula: ``"y ~ …"``. A response of words, or ``C(y)``, is a category, coded 0, 1, … in the order of its levels;
+            ``Surv(time, event)`` and ``Surv(start, stop, event)`` give ``time``, ``event`` and ``entry``; ``cbind(successes, failures)``
+            gives ``y`` and ``trials``.
+        data: a pandas, polars or pyarrow frame, or a dict of arrays (n,).
+        weights: ``frequency("w")`` or ``sampling("w")``, the name of a column or an array (n,).
+        clusters: the name of a column, a pair of them for two-way clusters; or arrays (n,).
+        also: further leaves: a formula for a second design, ``{"z": "~ w"}``, or a column, ``{"exposure": "years"}``; words become codes.
+        by: names of columns to be kept as ``labels``, such as the keys of groups.
+        intercept: False leaves the constant out after coding, for ``cox`` and ``ordinal``.
+        missing: rows with a missing value in a column that is used are dropped with a warning, ``"warn"``; without one, ``"drop"``; or raise,
+            ``"refuse"``. They are counted by column in any case.
+
+    Returns:
+        A ``Frame``.
+
+    Raises:
+        ValueError, TypeError: an expression that is no formula, a column that is not there or not finite, columns of the design that are
+            combinations of others, no row left.
+        ImportError: formulaic is not installed.
+
+    >>> import jaxmle as jm
+    >>> from jaxmle.data.frame import from_formula
+    >>> table = {"sick": [3, 5, 2, 9], "years": [1.0, 2.0, 1.0, 2.0], "site": ["a", "a", "b", "b"]}
+    >>> frame = from_formula("sick ~ site + offset(log(years))", table)
+    >>> frame
+    sick ~ site + offset(log(years)): 4 rows
+      x        (4, 2)  Intercept, site[T.b]
+      y        (4,)
+      offset   (4,)  log(years)
+    >>> from jaxmle.models import poisson
+    >>> model = poisson(offset="offset")
+    >>> fit = frame.fit(model)
+    >>> fit.names, fit.x.round(4).tolist()
+    (('beta[Intercept]', 'beta[site[T.b]]'), [0.9808, 0.3185])
+    >>> frame.predict(model, fit, {"site": ["b"], "years": [10.0]}).round(4).tolist()
+    [36.6667]
+    """
+    if missing not in MISSING:
+        raise ValueError(f"missing must be one of {', '.join(MISSING)}; got {missing!r}")
+    plan = _plan(formula, also or {}, given_of(weights, clusters), None if weights is None else weights.kind, [by] if isinstance(by, str) else list(by), intercept)
+    columns, total = columns_of(data, plan.wanted)
+    columns |= arrays_of(plan.given, total)
+    counts, rows = complete_rows(columns, total)
+    settle(missing, counts, total, len(rows))
+    frame = _coded(plan, {name: column.take(rows) for name, column in columns.items()}, rows)
+    return replace(frame, total=total, missing=counts)
+
+
+class Plan(NamedTuple):
+    """What a call of ``from_formula`` asks for: designs and plain columns by leaf, the response, weights and clusters by role, labels to keep."""
+
+    formula: str
+    terms: dict[str, Terms]
+    response: Response | None
+    plain: dict[str, str]
+    given: dict[str, Any]
+    kind: str | None  # of the weights
+    keys: list[str]
+    intercept: bool
+
+    @property
+    def wanted(self) -> list[str]:
+        """Every column that is used."""
+        names = [name for part in self.terms.values() for name in part.columns] + (self.response.columns if self.response else [])
+        return names + list(self.plain.values()) + self.keys + [values for values in self.given.values() if isinstance(values, str)]
+
+    def role(self, name: str) -> str:
+        """The column of a role: the one that is named, or the array that stands under the role itself."""
+        return self.given[name] if isinstance(self.given[name], str) else name
+
+
+def _plan(formula: str, also: Mapping[str, str], given: dict[str, Any], kind: str | None, keys: list[str], intercept: bool) -> Plan:
+    left, right = halves(formula)
+    _check_leaves(also)
+    terms = {"x": terms_of(right)} | {leaf: _second(leaf, text) for leaf, text in also.items() if "~" in text}
+    plain = {leaf: text for leaf, text in also.items() if "~" not in text}
+    return Plan(formula.strip(), terms, response_of(left) if left else None, plain, given, kind, keys, intercept)
+
+
+def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame:
+    """The record of complete rows; ``rows`` says where they stand in the table."""
+    leaves, levels = leaves_of(plan.response, columns, rows) if plan.response else ({}, None)
+    built = {leaf: designed(part, columns, rows, plan.intercept or leaf != "x", leaf) for leaf, part in plan.terms.items()}
+    data = {leaf: matrix for leaf, (_, matrix) in built.items()} | leaves
+    offsets = plan.terms["x"].offsets
+    if offsets:
+        data["offset"] = _offset(offsets, columns, rows)
+    codes = {name: columns[name].levels() for name in plan.plain.values() if columns[name].is_factor}
+    data |= {leaf: _codes(columns[name], codes[name]) if name in codes else _finite(columns[name], name, rows) for leaf, name in plan.plain.items()}
+    groups = tuple(_plain(columns[plan.role(name)].values) for name in plan.given if name != "weights")
+    return Frame(
+        formula=plan.formula, data=data, levels=levels, rows=rows, total=len(rows), missing={},
+        weights=Weights(columns[plan.role("weights")].values.astype(np.float64), plan.kind) if plan.kind else None,
+        clusters=None if not groups else groups if len(groups) > 1 else groups[0], labels={name: _plain(columns[name].values) for name in plan.keys},
+        designs={leaf: design for leaf, (design, _) in built.items()}, offsets=offsets, also=plan.plain, codes=codes,
+    )  # fmt: skip
+
+
+def _second(leaf: str, text: str) -> Terms:
+    left, right = halves(text)
+    terms = terms_of(right)
+    if left or terms.offsets:
+        raise ValueError(f"also[{leaf!r}] is a design, '~ w', without response and offset; got {text!r}")
+    return terms
+
+
+def _check_leaves(also: Mapping[str, str]) -> None:
+    for leaf, text in also.items():
+        if not isinstance(leaf, str) or not isinstance(text, str):
+            raise TypeError(f"also goes from the name of a leaf to a formula '~ w' or the name of a column; got {leaf!r}: {text!r}")
+        if leaf in OWN:
+            raise ValueError(f"also names the leaf {leaf!r}, which the formula itself makes; call it something else")
+
+
+# ---------------------------------------------------------------- leaves
+
+
+def _offset(offsets: tuple[str, ...], columns: Mapping[str, Column], rows: np.ndarray) -> np.ndarray:
+    """The sum of the offsets, (n,); NaN where a column is missing."""
+    gone = np.zeros(len(rows), dtype=bool)
+    for text in offsets:
+        for name in columns_in(parse(text)):
+            gone |= columns[name].missing
+    there = np.flatnonzero(~gone)
+    kept = {name: column.take(there) for name, column in columns.items()}
+    total = np.full(len(rows), np.nan)
+    total[there] = sum(real(text, kept, rows[there], "an offset") for text in offsets)
+    return total
+
+
+def _finite(column: Column, name: str, rows: np.ndarray) -> np.ndarray:
+    """A column of finite numbers, (n,)."""
+    values = column.values.astype(np.float64)
+    odd = np.flatnonzero(~np.isfinite(values))
+    if odd.size:
+        raise ValueError(f"{name} is {values[odd[0]]} in row {rows[odd[0]]}: it must be finite")
+    return values
+
+
+def _codes(column: Column, levels: tuple[Any, ...]) -> np.ndarray:
+    """Words as whole numbers from 0, in the order of their levels; NaN where missing."""
+    place: dict[Any, float] = {level: float(code) for code, level in enumerate(levels)}
+    return np.array([np.nan if gone else place[value] for value, gone in zip(column.values.tolist(), column.missing, strict=True)])
+
+
+def _plain(values: np.ndarray) -> np.ndarray:
+    """Labels as an array of numbers or of strings."""
+    return np.array(values.tolist()) if values.dtype.kind == "O" else values
+
+
+def _listed(clusters: Any) -> tuple[np.ndarray, ...]:
+    return clusters if isinstance(clusters, tuple) else (clusters,)
+
+
+def _blank(rows: int) -> Column:
+    return Column(np.zeros(rows), np.zeros(rows, dtype=bool))
+
+
+def _reads(model: Any, params: Tree, data: dict[str, np.ndarray], leaf: str) -> bool:
+    """Whether the model looks at a leaf: without it, it cannot be traced."""
+    rest = {name: value for name, value in data.items() if name != leaf}
+    try:
+        with precision(np.float64):
+            jax.eval_shape(model, params, rest)
+    except Exception:  # whatever a user's function raises where a leaf is not there
+        return True
+    return False

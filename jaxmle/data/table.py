@@ -1,0 +1,151 @@
+"""Columns of a table by name: pandas, polars and pyarrow frames through narwhals, or a dict of arrays; what is missing is marked, not changed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+Array = Any
+
+INSTALL = 'pip install "jaxmle[frame]"'
+LISTED = 12  # names in a message
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One column: ``values`` (n,), numbers or Python objects; ``missing`` (n,); ``order`` of its categories, where it is categorical."""
+
+    values: np.ndarray
+    missing: np.ndarray
+    order: tuple[Any, ...] | None = None
+
+    @property
+    def is_factor(self) -> bool:
+        """Whether its values are categories: words, or of a categorical type."""
+        return self.order is not None or self.values.dtype.kind == "O"
+
+    def take(self, rows: np.ndarray) -> Column:
+        return Column(self.values[rows], self.missing[rows], self.order)
+
+    def levels(self) -> tuple[Any, ...]:
+        """The distinct values that occur, in the order of the categories, or sorted; whole numbers as integers."""
+        present = self.values[~self.missing]
+        if self.order is not None:
+            found = set(present.tolist())
+            return tuple(level for level in self.order if level in found)
+        if present.dtype.kind == "O":
+            return tuple(sorted(set(present.tolist())))
+        distinct = np.unique(present)
+        whole = bool(np.all(np.isfinite(distinct))) and bool(np.all(distinct == np.floor(distinct)))
+        return tuple((distinct.astype(np.int64) if whole else distinct).tolist())
+
+
+def needed(module: str) -> Any:
+    """An optional package, imported when it is wanted."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(f"a formula needs {module.split('.')[0]}, which is not installed: {INSTALL}") from error
+
+
+def columns_of(source: Any, names: Iterable[str]) -> tuple[dict[str, Column], int]:
+    """The columns ``names`` of a frame or of a dict of arrays, and the number of rows.
+
+    Raises:
+        ValueError: a name that is no column, or columns of different lengths.
+        TypeError: neither a frame nor a dict; a column of dates, lists or of mixed types.
+    """
+    names = list(dict.fromkeys(names))
+    if isinstance(source, Mapping):
+        _known(names, list(source))
+        columns = {name: _of_values(name, source[name]) for name in names}
+        rows = {len(column.values) for column in columns.values()} or {len(value) for value in source.values()}
+    else:
+        frame = _native(source)
+        _known(names, frame.columns)
+        columns, rows = {name: _of_series(name, frame[name]) for name in names}, {len(frame)}
+    if len(rows) > 1:
+        raise ValueError(f"the columns differ in length: {', '.join(f'{name} has {len(column.values)}' for name, column in columns.items())}")
+    return columns, next(iter(rows), 0)
+
+
+def _native(source: Any) -> Any:
+    narwhals = needed("narwhals.stable.v1")
+    try:
+        return narwhals.from_native(source, eager_only=True)
+    except TypeError:
+        hint = " A lazy frame is collected first: .collect()." if hasattr(source, "collect") else ""
+        raise TypeError(f"data must be a pandas, polars or pyarrow frame, or a dict of arrays; got {type(source).__name__}.{hint}") from None
+
+
+def _known(names: list[str], known: list[Any]) -> None:
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, [str(k) for k in known], n=1)
+            told = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(map(str, known[:LISTED]))}{', …' if len(known) > LISTED else ''}"
+            raise ValueError(f"there is no column {name!r}; {told}")
+        if known.count(name) > 1:
+            raise ValueError(f"the frame has {known.count(name)} columns called {name!r}")
+
+
+def _of_series(name: str, series: Any) -> Column:
+    """A narwhals series as a ``Column``."""
+    narwhals = needed("narwhals.stable.v1")
+    kind = series.dtype
+    if kind in (narwhals.Categorical, narwhals.Enum):
+        return _of_values(name, series.to_list(), tuple(series.cat.get_categories().to_list()))
+    if kind == narwhals.Boolean or kind.is_numeric():
+        null = np.asarray(series.is_null().to_numpy(), dtype=bool)
+        filled = series.fill_null(False if kind == narwhals.Boolean else 0) if null.any() else series
+        values = np.asarray(filled.to_numpy())
+        if values.dtype.kind not in "iufb":  # decimals, extension arrays
+            values = values.astype(np.float64)
+        return _numbers(values, null)
+    if kind in (narwhals.String, narwhals.Object, narwhals.Unknown):
+        return _of_values(name, series.to_list())
+    raise TypeError(f"{name} has dtype {kind}; a formula takes numbers, booleans, words and categories. Make it a number or a word first")
+
+
+def _of_values(name: str, values: Any, order: tuple[Any, ...] | None = None) -> Column:
+    """An array or a list as a ``Column``."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; fill it with NaN")
+    array = _objects(values) if isinstance(values, list | tuple) else np.asarray(values)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be a column (n,); got shape {array.shape}")
+    if array.dtype.kind in "iufb":
+        return _numbers(array, np.zeros(len(array), dtype=bool))
+    if array.dtype.kind not in "OUT":
+        raise TypeError(f"{name} has dtype {array.dtype}; a formula takes numbers, booleans, words and categories. Make it a number or a word first")
+    array = array.astype(object)
+    missing = np.array([is_missing(value) for value in array], dtype=bool)
+    if order is not None:
+        return Column(array, missing, order)
+    kinds = {type(value) for value in array[~missing]}
+    if all(issubclass(kind, str) for kind in kinds) and kinds:
+        return Column(array, missing)
+    if all(issubclass(kind, bool | int | float | np.number | np.bool_) for kind in kinds):
+        return _numbers(np.where(missing, np.nan, array).astype(np.float64), missing)
+    told = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise TypeError(f"{name} holds values of type {told}; a column is all numbers or all words")
+
+
+def _numbers(values: np.ndarray, null: np.ndarray) -> Column:
+    missing = null | np.isnan(values) if values.dtype.kind == "f" else null
+    return Column(values, missing)
+
+
+def _objects(values: Any) -> np.ndarray:
+    array = np.empty(len(values), dtype=object)
+    array[:] = list(values)
+    return array
+
+
+def is_missing(value: Any) -> bool:
+    """None, NaN, pandas' NA and NaT."""
+    return type(value).__name__ in ("NoneType", "NAType", "NaTType") or (isinstance(value, float | np.floating) and bool(np.isnan(value)))

@@ -1,0 +1,191 @@
+"""Distributions of other libraries as families: anything made from parameters that has ``log_prob``."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmle.families.family import Family, Law
+from jaxmle.families.moments import moments
+from jaxmle.parameters.constraints import Constraint, Interval, correlation, covariance, free, interval, ordered, positive, simplex
+
+Array = Any
+Params = dict[str, Any]
+
+# Constraints and bijectors by the name of their class: numpyro.distributions.constraints, tfp.bijectors.
+NAMED: dict[str, Constraint] = {
+    "_Real": free, "_RealVector": free, "_RealMatrix": free, "_Simplex": simplex, "_OrderedVector": ordered,
+    "_CorrMatrix": correlation, "_PositiveDefinite": covariance, "Identity": free, "Softplus": positive, "Exp": positive,
+    "SoftmaxCentered": simplex,
+}  # fmt: skip
+CENTRES, SPREADS = ("loc", "mean", "mu"), ("scale", "stddev", "sigma")
+
+
+def _translated(name: str, foreign: Any) -> Constraint:
+    """One of jaxmle's constraints from another library's."""
+    while hasattr(foreign, "base_constraint"):  # so many events along an axis, each constrained alike
+        foreign = foreign.base_constraint
+    kind = type(foreign).__name__
+    if kind in NAMED:
+        return NAMED[kind]
+    if kind == "Sigmoid":
+        low, high = getattr(foreign, "low", None), getattr(foreign, "high", None)
+        return interval(0.0 if low is None else float(low), 1.0 if high is None else float(high))
+    low, high = getattr(foreign, "lower_bound", None), getattr(foreign, "upper_bound", None)
+    if (low is None and high is None) or getattr(foreign, "is_discrete", False):
+        raise ValueError(f"{name} has a constraint of kind {kind}, which has no counterpart here: give constraints={{{name!r}: …}}, or known={{{name!r}: …}} if it is no parameter")
+    return Interval(-math.inf if low is None else float(low), math.inf if high is None else float(high))
+
+
+def _declared(distribution: Any) -> dict[str, Any]:
+    """The constraints that the distribution itself declares, by parameter: numpyro's ``arg_constraints`` or TFP's ``parameter_properties``."""
+    declared = getattr(distribution, "arg_constraints", None)
+    if isinstance(declared, Mapping):
+        return dict(declared)
+    properties = getattr(distribution, "parameter_properties", None)
+    if properties is None:
+        return {}
+    return {name: found.default_constraining_bijector_fn for name, found in properties().items() if found.is_preferred}
+
+
+def _constraint(name: str, declared: Any) -> Constraint:
+    return _translated(name, declared() if inspect.isfunction(declared) or inspect.ismethod(declared) else declared)
+
+
+def _asked(distribution: Callable[..., Any], constraints: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Constraint]:
+    """The constraint of every parameter: those given, then those declared for arguments without a default."""
+    declared = _declared(distribution)
+    arguments = inspect.signature(distribution).parameters
+    wanted = [name for name, argument in arguments.items() if name in declared and (argument.default is not None or name in constraints)]
+    found = dict(constraints)
+    for name in wanted:
+        if name not in found and name not in known:
+            found[name] = _constraint(name, declared[name])
+    if not found:
+        raise ValueError(f"{getattr(distribution, '__name__', distribution)} declares no constraints: give one for each parameter, such as constraints={{'loc': free, 'scale': positive}}")
+    return found
+
+
+def _value(made: Any, *names: str) -> Any:
+    """The first attribute of these names, called where it is a method without arguments."""
+    for name in names:
+        if hasattr(made, name):
+            found = getattr(made, name)
+            return found() if callable(found) else found
+    raise ValueError(f"{type(made).__name__} has no {' or '.join(names)}")
+
+
+def _draw(made: Any, key: Array, shape: tuple[int, ...]) -> Array:
+    """numpyro: sample(key, shape); distrax and TFP: sample(seed=, sample_shape=); distreqx: sample(key), one draw."""
+    arguments = inspect.signature(made.sample).parameters
+    if "seed" in arguments:
+        return made.sample(seed=key, sample_shape=shape)
+    if "sample_shape" in arguments:
+        return made.sample(key, sample_shape=shape)
+    keys = jax.random.split(key, math.prod(shape))
+    drawn = jax.vmap(made.sample)(keys)
+    return drawn.reshape(*shape, *drawn.shape[1:])
+
+
+def _bounds(made: Any) -> tuple[Any, Any]:
+    support = getattr(made, "support", None)
+    low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+    return -jnp.inf if low is None else low, jnp.inf if high is None else high
+
+
+def from_distribution(
+    distribution: Callable[..., Any],
+    constraints: Mapping[str, Any] | None = None,
+    *,
+    known: Mapping[str, float | None] | None = None,
+    start: Callable[[Array], Params] | None = None,
+    discrete: bool = False,
+) -> Family:
+    """A family from a distribution of numpyro, distrax, TensorFlow Probability (on JAX) or distreqx, or from anything like one.
+
+    Args:
+        distribution: a class or function that takes parameters by name and returns an object with ``log_prob(y)``. Where the object has
+            ``log_cdf``, ``cdf``, ``log_survival_function``, ``icdf``, ``quantile``, ``sample``, ``mean`` or ``variance``, the family has them too.
+        constraints: a jaxmle constraint for each parameter. Those left out are read from the class: numpyro's ``arg_constraints``, TFP's
+            ``parameter_properties()``. distrax and distreqx declare none: give them all.
+        known: arguments that are no parameters, with a default or None where the data must have them: ``{"total_count": None}``.
+        start: a function of the values that returns start values; by default moments for a location and a scale, and 1, 1/2 or 0 else.
+        discrete: whether values are whole numbers.
+
+    Outside a support that the object tells, log_prob is −inf; else it is what the library returns. A log_sf made from ``cdf`` loses its
+    digits in the upper tail.
+
+    Raises:
+        ValueError: for a parameter whose constraint neither the class nor you declare.
+
+    >>> import jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.families import from_distribution
+    >>> class Rayleigh:
+    ...     def __init__(self, scale):
+    ...         self.scale = scale
+    ...     def log_prob(self, y):
+    ...         return jnp.log(y) - 2 * jnp.log(self.scale) - 0.5 * (y / self.scale) ** 2
+    >>> rayleigh = from_distribution(Rayleigh, {"scale": jm.positive})
+    >>> round(float(rayleigh.log_prob({"scale": 2.0}, 1.0)), 6)
+    -1.511294
+    """
+    if not callable(distribution):
+        raise TypeError(f"from_distribution takes a class or a function that returns an object with log_prob, not one made already; got {type(distribution).__name__}")
+    known = dict(known or {})
+    found = _asked(distribution, constraints or {}, known)
+
+    def make(p: Params) -> Any:
+        made = distribution(**{name: p[name] for name in (*found, *known)})
+        if not hasattr(made, "log_prob"):
+            raise TypeError(f"{getattr(distribution, '__name__', 'distribution')} must return an object with log_prob; got {type(made).__name__}")
+        return made
+
+    def log_prob(p: Params, y: Array) -> Array:
+        made = make(p)
+        low, high = _bounds(made)
+        outside = (y < low) | (y > high)
+        bounded = getattr(getattr(made, "support", None), "event_dim", 1) == 0
+        # A value inside for those outside: the middle, or one beyond the end that there is.
+        spare = jnp.where(jnp.isinf(low), jnp.where(jnp.isinf(high), 0.0, high - 1.0), jnp.where(jnp.isinf(high), low + 1.0, 0.5 * (low + high)))
+        return jnp.where(outside, -jnp.inf, made.log_prob(jnp.where(outside, spare, y))) if bounded else made.log_prob(y)
+
+    def log_cdf(p: Params, y: Array) -> Array:
+        made = make(p)
+        return made.log_cdf(y) if hasattr(made, "log_cdf") else jnp.log(made.cdf(y))
+
+    def log_sf(p: Params, y: Array) -> Array:
+        made = make(p)
+        return made.log_survival_function(y) if hasattr(made, "log_survival_function") else jnp.log1p(-made.cdf(y))
+
+    def quantile(p: Params, q: Array) -> Array:
+        made = make(p)
+        return made.icdf(q) if hasattr(made, "icdf") else made.quantile(q)
+
+    def guess(y: Array, constants: Params) -> Params:
+        if start is not None:
+            return start(y)
+        mean, variance, xp = moments(y)
+        table = dict.fromkeys(CENTRES, mean) | dict.fromkeys(SPREADS, xp.sqrt(variance))
+        whole = [name for name, kind in found.items() if name not in table and not isinstance(kind, Interval)]
+        if whole:
+            raise ValueError(f"{whole[0]} has no start: give from_distribution(start=…), or params0")
+        return {name: table.get(name, jnp.nan) for name in found}  # what is not a number is put inside its bounds
+
+    law = Law(
+        log_prob=log_prob,
+        log_cdf=log_cdf,
+        log_sf=log_sf,
+        quantile=quantile,
+        sample=lambda p, key, shape: _draw(make(p), key, shape),
+        mean=lambda p: _value(make(p), "mean"),
+        variance=lambda p: _value(make(p), "variance", "covariance"),
+        support=lambda p: _bounds(make(p)),
+        guess=guess,
+    )
+    name = getattr(distribution, "__name__", "distribution")
+    return Family(name, found, law, known=known, discrete=discrete)

@@ -1,0 +1,83 @@
+"""Families on a bounded interval: beta."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jaxmle.special as special
+from jaxmle.families.family import Family, Law, edge, masked
+from jaxmle.families.inverse import solve
+from jaxmle.families.moments import moments
+from jaxmle.parameters.constraints import positive
+
+Array = Any
+Params = dict[str, Any]
+
+
+def _inside(p: Params, y: Array) -> Array:
+    a, b = p["shape1"], p["shape2"]
+    return (a - 1) * jnp.log(y) + (b - 1) * jnp.log1p(-y) - special.betaln(a, b)
+
+
+def _log_prob(p: Params, y: Array) -> Array:
+    value = masked(y, 0.0, 1.0, 0.5, lambda y: _inside(p, y), -jnp.inf, -jnp.inf)
+    value = jnp.where(y == 0, edge(p["shape1"] - 1, jnp.log(p["shape2"])), value)
+    return jnp.where(y == 1, edge(p["shape2"] - 1, jnp.log(p["shape1"])), value)
+
+
+def _log_cdf(p: Params, y: Array) -> Array:
+    return masked(y, 0.0, 1.0, 0.5, lambda y: special.log_betainc(p["shape1"], p["shape2"], y), -jnp.inf, 0.0)
+
+
+def _log_sf(p: Params, y: Array) -> Array:
+    return masked(y, 0.0, 1.0, 0.5, lambda y: special.log_betaincc(p["shape1"], p["shape2"], y), 0.0, -jnp.inf)
+
+
+def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+    """X/(X + Y), X and Y gamma, from their logs: shapes near 0 underflow neither."""
+    one, two = jax.random.split(key)
+    return jax.nn.sigmoid(jax.random.loggamma(one, p["shape1"], shape) - jax.random.loggamma(two, p["shape2"], shape))
+
+
+def _guess(y: Array, known: Params) -> Params:
+    mean, variance, xp = moments(y)
+    mean = xp.clip(mean, 1e-3, 1 - 1e-3)
+    total = xp.clip(mean * (1 - mean) / variance - 1, 0.1, 1e6)
+    return {"shape1": mean * total, "shape2": (1 - mean) * total}
+
+
+def _variance(p: Params) -> Array:
+    total = p["shape1"] + p["shape2"]
+    return p["shape1"] * p["shape2"] / (total**2 * (total + 1))
+
+
+def _information(p: Params) -> dict[tuple[str, str], Array]:
+    both = special.trigamma(p["shape1"] + p["shape2"])
+    return {
+        ("shape1", "shape1"): special.trigamma(p["shape1"]) - both,
+        ("shape1", "shape2"): -both,
+        ("shape2", "shape2"): special.trigamma(p["shape2"]) - both,
+    }
+
+
+beta = Family(
+    "beta",
+    {"shape1": positive, "shape2": positive},
+    Law(
+        log_prob=_log_prob,
+        log_cdf=_log_cdf,
+        log_sf=_log_sf,
+        quantile=partial(solve, _inside, _log_cdf, _log_sf, "unit"),
+        sample=_sample,
+        mean=lambda p: p["shape1"] / (p["shape1"] + p["shape2"]),
+        variance=_variance,
+        support=lambda p: (0.0, 1.0),
+        guess=_guess,
+        information=_information,
+    ),
+)
+"""The beta distribution on (0, 1), shape1 and shape2: scipy ``beta(shape1, shape2)``, R ``dbeta(shape1, shape2)``."""

@@ -1,0 +1,144 @@
+"""Families of angles: von Mises."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jaxmle.special as special
+from jaxmle.families.family import Family, Law
+from jaxmle.families.inverse import solve
+from jaxmle.families.moments import values
+from jaxmle.families.skew import DEPTH, integral
+from jaxmle.parameters.constraints import free, positive
+
+Array = Any
+Params = dict[str, Any]
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def wrap(angle: Array) -> Array:
+    """The angle in [−π, π); the turns taken off have no derivative."""
+    return angle - jax.lax.stop_gradient(2 * math.pi * jnp.floor((angle + math.pi) / (2 * math.pi)))
+
+
+def _log_normaliser(kappa: Array) -> Array:
+    """log(2π I₀(κ)) − κ. The value comes from e^(−κ)I₀(κ), which keeps the digits that κ − log I₀(κ) loses; the slope is A(κ) − 1."""
+    held = jax.lax.stop_gradient(kappa)
+    slope = special.log_i0(kappa) - kappa
+    return jnp.log(jax.scipy.special.i0e(held)) + (slope - jax.lax.stop_gradient(slope)) + LOG_2PI
+
+
+def _log_prob(p: Params, y: Array) -> Array:
+    # cos t − 1 = −2 sin²(t/2), which keeps its digits at a high kappa.
+    outside = jnp.isinf(y)
+    half = 0.5 * (jnp.where(outside, p["loc"], y) - p["loc"])
+    value = -2 * p["kappa"] * jnp.sin(half) ** 2 - _log_normaliser(p["kappa"])
+    return jnp.where(outside, -jnp.inf, value)
+
+
+def _log_tail(kappa: Array, angle: Array) -> Array:
+    """log ∫ of the density from ``angle`` in [0, π] to π; the range ends where the integrand has fallen by e⁻⁴⁰."""
+    cosine = jnp.cos(angle)
+    lowest = jax.lax.stop_gradient(cosine - DEPTH / kappa)
+    end = jnp.where(lowest > -1, jnp.arccos(jnp.maximum(lowest, -1.0)), math.pi)
+    width = jnp.maximum(end - angle, jnp.finfo(angle.dtype).tiny)
+    inside = integral(lambda u, kappa, angle: -2 * kappa * jnp.sin(0.5 * (angle + u)) ** 2, width, 48, kappa, angle)
+    return inside - _log_normaliser(kappa)
+
+
+def _log_cdf(p: Params, y: Array) -> Array:
+    angle = wrap(jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"])
+    start = angle == -math.pi
+    tail = _log_tail(p["kappa"], jnp.where(start, 1.0, jnp.abs(angle)))
+    up = angle >= 0
+    value = jnp.where(up, special.log1mexp(jnp.where(up, tail, -1.0)), tail)
+    return jnp.where(start | jnp.isneginf(y), -jnp.inf, jnp.where(jnp.isposinf(y), 0.0, value))
+
+
+def _log_sf(p: Params, y: Array) -> Array:
+    angle = wrap(jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"])
+    start = angle == -math.pi
+    tail = _log_tail(p["kappa"], jnp.where(start, 1.0, jnp.abs(angle)))
+    down = angle < 0
+    value = jnp.where(down, special.log1mexp(jnp.where(down, tail, -1.0)), tail)
+    return jnp.where(start | jnp.isneginf(y), 0.0, jnp.where(jnp.isposinf(y), -jnp.inf, value))
+
+
+def _quantile(p: Params, q: Array) -> Array:
+    """On the angle's logistic scale from −π to π."""
+
+    def turned(function: Any) -> Any:
+        return lambda p, share: function({"loc": jnp.zeros(()), "kappa": p["kappa"]}, 2 * math.pi * (share - 0.5))
+
+    def log_density(p: Params, share: Array) -> Array:
+        return turned(_log_prob)(p, share) + LOG_2PI
+
+    share = solve(log_density, turned(_log_cdf), turned(_log_sf), "unit", {"kappa": p["kappa"]}, q)
+    return p["loc"] + 2 * math.pi * (share - 0.5)
+
+
+def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+    """Best & Fisher 1979, Applied Statistics 28: rejection from a wrapped Cauchy, of which at least 2/3 are kept."""
+    kappa = jnp.broadcast_to(p["kappa"], shape)
+    tau = 1 + jnp.sqrt(1 + 4 * kappa**2)
+    rho = (tau - jnp.sqrt(2 * tau)) / (2 * kappa)
+    # r = (1 + ρ²)/(2ρ), which is 1/κ + κ as κ → 0.
+    r = jnp.where(kappa < 1e-4, 1 / kappa + kappa, (1 + rho**2) / (2 * jnp.where(rho > 0, rho, 1.0)))
+
+    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        key, cosine, done = state
+        key, one, two = jax.random.split(key, 3)
+        z = jnp.cos(math.pi * jax.random.uniform(one, shape))
+        f = (1 + r * z) / (r + z)
+        c = kappa * (r - f)
+        u = jax.random.uniform(two, shape)
+        kept = (c * (2 - c) > u) | (jnp.log(c) - jnp.log(u) + 1 >= c)
+        return key, jnp.where(done, cosine, f), done | kept | jnp.isnan(c)
+
+    sign_key, key = jax.random.split(key)
+    _, cosine, _ = jax.lax.while_loop(lambda state: ~jnp.all(state[2]), step, (key, jnp.zeros(shape), jnp.zeros(shape, bool)))
+    angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0)) * jax.random.rademacher(sign_key, shape, dtype=cosine.dtype)
+    return wrap(p["loc"] + angle)
+
+
+def _guess(y: Array, known: Params) -> Params:
+    """The mean direction, and kappa from the mean resultant length: Fisher 1993, Statistical Analysis of Circular Data, eq. (4.40)."""
+    y, xp = values(y)
+    sine, cosine = xp.sum(xp.sin(y)) / max(len(y), 1), xp.sum(xp.cos(y)) / max(len(y), 1)
+    length = xp.clip(xp.hypot(sine, cosine), 0.02, 0.9999)
+    low, high = 2 * length + length**3 + 5 * length**5 / 6, 1 / (length**3 - 4 * length**2 + 3 * length)
+    kappa = xp.where(length < 0.53, low, xp.where(length < 0.85, -0.4 + 1.39 * length + 0.43 / (1 - length), high))
+    return {"loc": xp.arctan2(sine, cosine), "kappa": kappa}
+
+
+def _ratio_slope(kappa: Array) -> Array:
+    """A'(κ), A = I₁/I₀: the variance of cos(Y − loc)."""
+    return jax.jvp(special.bessel_ratio, (kappa,), (jnp.ones_like(kappa),))[1]
+
+
+von_mises = Family(
+    "von Mises",
+    {"loc": free, "kappa": positive},
+    Law(
+        log_prob=_log_prob,
+        log_cdf=_log_cdf,
+        log_sf=_log_sf,
+        quantile=_quantile,
+        sample=_sample,
+        mean=lambda p: p["loc"],
+        variance=lambda p: 1 - special.bessel_ratio(p["kappa"]),
+        support=lambda p: (p["loc"] - math.pi, p["loc"] + math.pi),
+        guess=_guess,
+        information=lambda p: {("loc", "loc"): p["kappa"] * special.bessel_ratio(p["kappa"]), ("kappa", "kappa"): _ratio_slope(p["kappa"])},
+    ),
+)
+"""The von Mises distribution of an angle in radians, loc and concentration kappa: scipy ``vonmises(kappa, loc)``, R circular ``dvonmises(mu, kappa)``.
+
+The density has period 2π. The distribution function counts from loc − π over one turn, and quantiles lie there; samples lie in [−π, π).
+The mean is the mean direction, the variance the circular one, 1 − I₁(kappa)/I₀(kappa).
+"""

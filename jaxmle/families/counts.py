@@ -1,0 +1,345 @@
+"""Families of counts and codes: Poisson, binomial, Bernoulli, geometric, negative binomial (NB2, NB1), beta-binomial, categorical."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jaxmle.special as special
+from jaxmle.families.family import Family, Law
+from jaxmle.families.inverse import smallest_count
+from jaxmle.families.moments import moments, values
+from jaxmle.parameters.constraints import interval, positive, simplex
+
+Array = Any
+Params = dict[str, Any]
+Pointwise = Callable[[Params, Array], Array]
+OfParams = Callable[[Params], Array]
+
+PROBABILITY = interval(0.0, 1.0)
+
+
+def not_whole(y: Array, high: Array) -> Array:
+    """Where y is no whole number of 0, …, high. NaN is not among them: it stays NaN."""
+    return (y < 0) | (y > high) | jnp.isinf(y) | ((y != jnp.floor(y)) & ~jnp.isnan(y))
+
+
+def counting(
+    name: str,
+    constraints: dict[str, Any],
+    log_prob: Pointwise,
+    mean: OfParams,
+    variance: OfParams,
+    guess: Callable[[Array, Params], Params],
+    sample: Callable[[Params, Array, tuple[int, ...]], Array],
+    log_cdf: Pointwise | None = None,
+    log_sf: Pointwise | None = None,
+    high: OfParams = lambda p: jnp.inf * jnp.ones(()),
+    information: OfParams | None = None,
+    known: dict[str, float | None] | None = None,
+) -> Family:
+    """The family of functions given for whole y in 0, …, high; a distribution function is a step between them."""
+
+    def density(p: Params, y: Array) -> Array:
+        outside = not_whole(y, high(p))
+        return jnp.where(outside, -jnp.inf, log_prob(p, jnp.where(outside, 0.0, y)))
+
+    def steps(function: Pointwise | None, below: float, above: float) -> Any:
+        if function is None:
+            return None
+
+        def stepped(p: Params, y: Array) -> Array:
+            under, over = y < 0, (y >= high(p)) | jnp.isposinf(y)
+            return jnp.where(under, below, jnp.where(over, above, function(p, jnp.where(under | over, 0.0, jnp.floor(y)))))
+
+        return stepped
+
+    cdf, sf = steps(log_cdf, -jnp.inf, 0.0), steps(log_sf, 0.0, -jnp.inf)
+
+    def quantile(p: Params, q: Array) -> Array:
+        return smallest_count(cdf, sf, mean(p), variance(p), 0.0, high(p), p, q)
+
+    law = Law(
+        log_prob=density,
+        log_cdf=cdf,
+        log_sf=sf,
+        quantile=None if cdf is None else quantile,
+        sample=lambda p, key, shape: sample(p, key, shape).astype(int),
+        mean=mean,
+        variance=variance,
+        support=lambda p: (0.0, high(p)),
+        guess=guess,
+        information=information,
+    )
+    return Family(name, constraints, law, known=known or {}, discrete=True)
+
+
+# ---------------------------------------------------------------- Poisson
+
+
+def _poisson_guess(y: Array, known: Params) -> Params:
+    mean, _, xp = moments(y)
+    return {"rate": xp.where(mean > 0, mean, 0.5 / max(len(y), 1))}
+
+
+poisson = counting(
+    "Poisson",
+    {"rate": positive},
+    log_prob=lambda p, y: special.poisson_logpmf(y, jnp.log(p["rate"])),
+    log_cdf=lambda p, y: special.log_gammaincc(y + 1, p["rate"]),
+    log_sf=lambda p, y: special.log_gammainc(y + 1, p["rate"]),
+    mean=lambda p: p["rate"],
+    variance=lambda p: p["rate"],
+    guess=_poisson_guess,
+    sample=lambda p, key, shape: jax.random.poisson(key, p["rate"], shape),
+    information=lambda p: {("rate", "rate"): 1 / p["rate"]},
+)
+"""The Poisson distribution, rate (its mean): scipy ``poisson(rate)``, R ``dpois(lambda)``."""
+
+
+# ---------------------------------------------------------------- binomial, Bernoulli
+
+
+def _log_choose(n: Array, y: Array) -> Array:
+    return -jnp.log1p(n) - special.betaln(n - y + 1, y + 1)
+
+
+def _binomial_log_prob(p: Params, y: Array) -> Array:
+    n = p["trials"]
+    return _log_choose(n, y) + y * jnp.log(p["prob"]) + (n - y) * jnp.log1p(-p["prob"])
+
+
+def _binomial_guess(y: Array, known: Params) -> Params:
+    """The share of successes, half a success and half a failure added."""
+    y, xp = values(y)
+    trials = xp.broadcast_to(xp.asarray(known["trials"]), y.shape)
+    return {"prob": (xp.sum(y) + 0.5) / (xp.sum(trials) + 1)}
+
+
+def _bernoulli(p: Params) -> Params:
+    return {"prob": p["prob"], "trials": jnp.ones_like(p["prob"])}
+
+
+def _binomial_variance(p: Params) -> Array:
+    return p["trials"] * p["prob"] * (1 - p["prob"])
+
+
+binomial = counting(
+    "binomial",
+    {"prob": PROBABILITY},
+    log_prob=_binomial_log_prob,
+    log_cdf=lambda p, y: special.log_betaincc(y + 1, p["trials"] - y, p["prob"]),
+    log_sf=lambda p, y: special.log_betainc(y + 1, p["trials"] - y, p["prob"]),
+    high=lambda p: p["trials"],
+    mean=lambda p: p["trials"] * p["prob"],
+    variance=_binomial_variance,
+    guess=_binomial_guess,
+    sample=lambda p, key, shape: jax.random.binomial(key, p["trials"], p["prob"], shape),
+    information=lambda p: {("prob", "prob"): p["trials"] / (p["prob"] * (1 - p["prob"]))},
+    known={"trials": None},
+)
+"""The binomial distribution, prob of success in a known number of ``trials``: scipy ``binom(trials, prob)``, R ``dbinom(size, prob)``.
+
+``jaxmle.fit(binomial, data={"y": successes, "trials": trials})``.
+"""
+
+bernoulli = counting(
+    "Bernoulli",
+    {"prob": PROBABILITY},
+    log_prob=lambda p, y: y * jnp.log(p["prob"]) + (1 - y) * jnp.log1p(-p["prob"]),
+    log_cdf=lambda p, y: jnp.log1p(-p["prob"]) + 0.0 * y,
+    log_sf=lambda p, y: jnp.log(p["prob"]) + 0.0 * y,
+    high=lambda p: jnp.ones_like(p["prob"]),
+    mean=lambda p: p["prob"],
+    variance=lambda p: _binomial_variance(_bernoulli(p)),
+    guess=lambda y, known: _binomial_guess(y, {"trials": 1.0}),
+    sample=lambda p, key, shape: jax.random.bernoulli(key, p["prob"], shape),
+    information=lambda p: {("prob", "prob"): 1 / (p["prob"] * (1 - p["prob"]))},
+)
+"""One trial, y 0 or 1, prob of 1: scipy ``bernoulli(prob)``, R ``dbinom(1, prob)``."""
+
+
+# ---------------------------------------------------------------- geometric, negative binomial
+
+
+def _geometric_guess(y: Array, known: Params) -> Params:
+    mean, _, _ = moments(y)
+    return {"prob": 1 / (1.01 + mean)}
+
+
+geometric = counting(
+    "geometric",
+    {"prob": PROBABILITY},
+    log_prob=lambda p, y: jnp.log(p["prob"]) + y * jnp.log1p(-p["prob"]),
+    log_cdf=lambda p, y: special.log1mexp((y + 1) * jnp.log1p(-p["prob"])),
+    log_sf=lambda p, y: (y + 1) * jnp.log1p(-p["prob"]),
+    mean=lambda p: (1 - p["prob"]) / p["prob"],
+    variance=lambda p: (1 - p["prob"]) / p["prob"] ** 2,
+    guess=_geometric_guess,
+    sample=lambda p, key, shape: jax.random.geometric(key, p["prob"], shape) - 1,
+    information=lambda p: {("prob", "prob"): 1 / (p["prob"] ** 2 * (1 - p["prob"]))},
+)
+"""The number of failures before the first success, prob of success: R ``dgeom(prob)``; scipy ``geom(prob, loc=-1)``, which counts trials."""
+
+
+def _negative_binomial(name: str, alpha: OfParams, guess: Callable[[Array, Params], Params]) -> Family:
+    """The negative binomial of a mean and of variance mean + alpha·mean²."""
+
+    def chance(p: Params) -> tuple[Array, Array]:
+        """Size 1/alpha and the odds that make ``prob`` 1/(1 + odds)."""
+        return 1 / alpha(p), alpha(p) * p["mean"]
+
+    def log_cdf(p: Params, y: Array) -> Array:
+        size, odds = chance(p)
+        return special.log_betaincc(y + 1, size, odds / (1 + odds))
+
+    def log_sf(p: Params, y: Array) -> Array:
+        size, odds = chance(p)
+        return special.log_betainc(y + 1, size, odds / (1 + odds))
+
+    def sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+        # A Poisson whose rate is gamma of this mean and of shape 1/alpha.
+        one, two = jax.random.split(key)
+        size, odds = chance(p)
+        return jax.random.poisson(two, jnp.exp(jax.random.loggamma(one, size, shape)) * odds, shape)
+
+    return counting(
+        name,
+        {"mean": positive, "dispersion": positive},
+        log_prob=lambda p, y: special.negative_binomial_logpmf(y, p["mean"], alpha(p)),
+        log_cdf=log_cdf,
+        log_sf=log_sf,
+        mean=lambda p: p["mean"],
+        variance=lambda p: p["mean"] + alpha(p) * p["mean"] ** 2,
+        guess=guess,
+        sample=sample,
+    )
+
+
+def _nb2_guess(y: Array, known: Params) -> Params:
+    mean, variance, xp = moments(y)
+    mean = xp.where(mean > 0, mean, 0.5 / max(len(y), 1))
+    return {"mean": mean, "dispersion": xp.clip((variance - mean) / mean**2, 0.05, 20.0)}
+
+
+def _nb1_guess(y: Array, known: Params) -> Params:
+    mean, variance, xp = moments(y)
+    mean = xp.where(mean > 0, mean, 0.5 / max(len(y), 1))
+    return {"mean": mean, "dispersion": xp.clip(variance / mean - 1, 0.05, 20.0)}
+
+
+negative_binomial = _negative_binomial("negative binomial", lambda p: p["dispersion"], _nb2_guess)
+"""NB2, mean and dispersion α, variance mean + α·mean²: scipy ``nbinom(1/α, 1/(1 + α·mean))``, R ``dnbinom(mu=mean, size=1/α)``, Stata's ``alpha``."""
+
+negative_binomial_1 = _negative_binomial("negative binomial (NB1)", lambda p: p["dispersion"] / p["mean"], _nb1_guess)
+"""NB1, mean and dispersion δ, variance mean·(1 + δ): scipy ``nbinom(mean/δ, 1/(1 + δ))``, R gamlss.dist ``dNBII(mu, sigma=δ)``, Stata's ``delta``."""
+
+
+# ---------------------------------------------------------------- beta-binomial
+
+
+def _beta_binomial_log_prob(p: Params, y: Array) -> Array:
+    a, b, n = p["shape1"], p["shape2"], p["trials"]
+    return _log_choose(n, y) + special.betaln(y + a, n - y + b) - special.betaln(a, b)
+
+
+def _beta_binomial_variance(p: Params) -> Array:
+    a, b, n = p["shape1"], p["shape2"], p["trials"]
+    return n * a * b * (a + b + n) / ((a + b) ** 2 * (a + b + 1))
+
+
+def _beta_binomial_guess(y: Array, known: Params) -> Params:
+    """The pooled share, and the correlation ρ = 1/(a + b + 1) from the mean squared residual."""
+    y, xp = values(y)
+    trials = xp.broadcast_to(xp.asarray(known["trials"]), y.shape)
+    share = (xp.sum(y) + 0.5) / (xp.sum(trials) + 1)
+    excess = xp.sum((y - trials * share) ** 2 / (share * (1 - share)) - trials) / xp.maximum(xp.sum(trials * (trials - 1.0)), 1e-12)
+    total = 1 / xp.clip(excess, 0.01, 0.8) - 1
+    return {"shape1": share * total, "shape2": (1 - share) * total}
+
+
+def _beta_binomial_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+    one, two = jax.random.split(key)
+    return jax.random.binomial(two, p["trials"], jax.random.beta(one, p["shape1"], p["shape2"], shape), shape)
+
+
+beta_binomial = counting(
+    "beta-binomial",
+    {"shape1": positive, "shape2": positive},
+    log_prob=_beta_binomial_log_prob,
+    high=lambda p: p["trials"],
+    mean=lambda p: p["trials"] * p["shape1"] / (p["shape1"] + p["shape2"]),
+    variance=_beta_binomial_variance,
+    guess=_beta_binomial_guess,
+    sample=_beta_binomial_sample,
+    known={"trials": None},
+)
+"""A binomial of known ``trials`` whose prob is beta(shape1, shape2): scipy ``betabinom(trials, shape1, shape2)``, R VGAM ``dbetabinom.ab``. No closed log_cdf."""
+
+
+# ---------------------------------------------------------------- categorical
+
+
+def _pick(table: Array, y: Array) -> Array:
+    """The entry of the last axis of ``table``, (k,) or (n, k), that the code y names."""
+    code = y.astype(int)
+    return table[code] if table.ndim == 1 else jnp.take_along_axis(table, code[..., None], axis=-1)[..., 0]
+
+
+def _categorical_log_prob(p: Params, y: Array) -> Array:
+    outside = not_whole(y, p["probs"].shape[-1] - 1)
+    return jnp.where(outside, -jnp.inf, _pick(jnp.log(p["probs"]), jnp.where(outside | jnp.isnan(y), 0.0, y)) + jnp.where(outside, 0.0, 0.0 * y))
+
+
+def _categorical_tail(p: Params, y: Array, upper: bool) -> Array:
+    """P(Y ≤ y) or P(Y > y), each summed from its own end."""
+    last = p["probs"].shape[-1] - 1
+    cumulated = jnp.cumsum(p["probs"], axis=-1) if not upper else jnp.flip(jnp.cumsum(jnp.flip(p["probs"], -1), axis=-1), -1)
+    step = jnp.floor(y) + (1 if upper else 0)
+    under, over = y < 0, step > last if upper else step >= last
+    inside = jnp.log(_pick(cumulated, jnp.clip(jnp.nan_to_num(step), 0, last)))
+    return jnp.where(under, 0.0 if upper else -jnp.inf, jnp.where(over, -jnp.inf if upper else 0.0, inside))
+
+
+def _categorical_quantile(p: Params, q: Array) -> Array:
+    cumulated = jnp.cumsum(p["probs"], axis=-1)[..., :-1]
+    return jnp.sum(jnp.broadcast_to(cumulated, (*q.shape, cumulated.shape[-1])) < q[..., None], axis=-1).astype(q.dtype)
+
+
+def _categorical_guess(y: Array, known: Params) -> Params:
+    """The shares of the codes 0, …, max y, half an observation added to each."""
+    if isinstance(y, jax.core.Tracer):
+        raise ValueError("categorical cannot count the categories of traced data: give params0={'probs': np.full(k, 1 / k)}")
+    y, xp = values(y)
+    codes = xp.clip(y, 0, None).astype(int)
+    count = xp.bincount(codes, length=None) if xp is jnp else xp.bincount(codes)
+    return {"probs": (count + 0.5) / (count + 0.5).sum()}
+
+
+def _categorical_information(p: Params) -> Array:
+    return jnp.eye(p["probs"].shape[-1]) / p["probs"][..., None]
+
+
+categorical = Family(
+    "categorical",
+    {"probs": simplex},
+    Law(
+        log_prob=_categorical_log_prob,
+        log_cdf=partial(_categorical_tail, upper=False),
+        log_sf=partial(_categorical_tail, upper=True),
+        quantile=_categorical_quantile,
+        sample=lambda p, key, shape: jax.random.categorical(key, jnp.log(p["probs"]), shape=shape),
+        support=lambda p: (0.0, p["probs"].shape[-1] - 1.0),
+        guess=_categorical_guess,
+        information=_categorical_information,
+    ),
+    discrete=True,
+)
+"""Codes 0, …, k − 1 with probabilities ``probs`` (k,), or (n, k) row by row: R ``dmultinom`` of size 1. Mean and variance of a code mean nothing.
+
+Its information is that of k free entries, 1/probs on the diagonal; a fit's lies in the simplex.
+"""

@@ -1,0 +1,279 @@
+"""Families of extremes beyond the Gumbel: generalised extreme value, generalised Pareto, Pareto. Smooth through shape 0.
+
+Both generalised families rest on w = log(1 + ξz)/ξ, which is z at ξ = 0: a Gumbel or exponential variable. Its factors log(1 + t)/t and
+(eᵗ − 1)/t are summed as series near t = 0, so that value and derivatives keep their digits there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+import jaxmle.special as special
+from jaxmle.families.family import Family, Law, by_quantile, masked
+from jaxmle.families.moments import EULER, moments, values
+from jaxmle.families.positive import finite_above
+from jaxmle.parameters.constraints import free, positive
+
+Array = Any
+Params = dict[str, Any]
+
+# ζ(k), k = 2, …, 26: NIST DLMF 25.6.
+ZETA = (
+    1.6449340668482264, 1.2020569031595942, 1.0823232337111381, 1.03692775514337, 1.0173430619844492, 1.008349277381923, 1.0040773561979444,
+    1.0020083928260821, 1.000994575127818, 1.0004941886041194, 1.000246086553308, 1.0001227133475785, 1.0000612481350588, 1.000030588236307,
+    1.0000152822594086, 1.0000076371976379, 1.000003817293265, 1.0000019082127165, 1.0000009539620338, 1.0000004769329869,
+    1.0000002384505027, 1.000000119219926, 1.000000059608189, 1.0000000298035034, 1.0000000149015549,
+)  # fmt: skip
+
+
+def polynomial(t: Array, coefficients: list[float]) -> Array:
+    """Σ cₖ tᵏ."""
+    total = jnp.zeros_like(t)
+    for c in reversed(coefficients):
+        total = total * t + c
+    return total
+
+
+def log1p_ratio(t: Array) -> Array:
+    """log(1 + t)/t for t > −1, 1 at t = 0, with derivatives to second order without cancellation."""
+    near = jnp.abs(t) < 0.5
+    small, large = jnp.where(near, t, 0.0), jnp.where(near, 1.0, t)
+    u = small / (2 + small)  # log(1 + t) = 2 atanh(u); |u| ≤ 1/3 leaves 1e-18
+    return jnp.where(near, 2 / (2 + small) * polynomial(u * u, [1 / (2 * k + 1) for k in range(18)]), jnp.log1p(large) / large)
+
+
+def expm1_ratio(t: Array) -> Array:
+    """(eᵗ − 1)/t, 1 at t = 0, with derivatives to second order without cancellation."""
+    near = jnp.abs(t) < 0.5
+    small, large = jnp.where(near, t, 0.0), jnp.where(near, 1.0, t)
+    return jnp.where(near, polynomial(small, [1 / math.factorial(k + 1) for k in range(16)]), jnp.expm1(large) / large)
+
+
+def _w(z: Array, shape: Array) -> Array:
+    return z * log1p_ratio(shape * z)
+
+
+def _hazard(w: Array) -> Array:
+    """e⁻ʷ, held below overflow."""
+    return jnp.exp(-jnp.maximum(w, -0.97 * jnp.log(jnp.finfo(w.dtype).max)))
+
+
+def _ends(p: Params) -> tuple[Array, Array]:
+    """Where 1 + ξz = 0, on the side that the sign of the shape says; else infinite."""
+    shape = jnp.where(p["shape"] == 0, 1.0, p["shape"])
+    end = p["loc"] - p["scale"] / shape
+    return jnp.where(p["shape"] > 0, end, -jnp.inf), jnp.where(p["shape"] < 0, end, jnp.inf)
+
+
+# ---------------------------------------------------------------- generalised extreme value
+
+
+def _gev(inside: Callable[[Params, Array], Array], below: float, above: float) -> Callable[[Params, Array], Array]:
+    """A function of w; beyond the end of the support, where 1 + ξz ≤ 0, a constant."""
+
+    def function(p: Params, y: Array) -> Array:
+        far = jnp.isinf(y)
+        z = (jnp.where(far, p["loc"], y) - p["loc"]) / p["scale"]
+        wild = far | (1 + p["shape"] * z <= 0)
+        value = inside(p, _w(jnp.where(wild, 0.0, z), p["shape"]))
+        return jnp.where(wild, jnp.where(y < p["loc"], below, above), value)
+
+    return function
+
+
+def _gev_log_quotient(p: Params, order: int) -> tuple[Array, Array]:
+    """(log Γ(1 − order·ξ)/ξ, safe ξ), by log Γ(1 − t) = γt + Σ ζ(k)tᵏ/k near 0: NIST DLMF 5.7.3."""
+    shape = p["shape"]
+    near = jnp.abs(shape) < 0.1
+    series = polynomial(jnp.where(near, shape, 0.0), [order * EULER, *(z * order**k / k for k, z in enumerate(ZETA, 2))])
+    safe = jnp.where(near | (order * shape >= 1), -1.0, shape)
+    return jnp.where(near, series, special.gammaln(1 - order * safe) / safe), shape
+
+
+def _gev_mean(p: Params) -> Array:
+    quotient, shape = _gev_log_quotient(p, 1)
+    return jnp.where(shape < 1, p["loc"] + p["scale"] * quotient * expm1_ratio(shape * quotient), jnp.inf)
+
+
+def _gev_variance(p: Params) -> Array:
+    """(Γ(1 − 2ξ) − Γ(1 − ξ)²)/ξ² = Γ(1 − ξ)² (e^d − 1)/ξ², d = log Γ(1 − 2ξ) − 2 log Γ(1 − ξ)."""
+    first, shape = _gev_log_quotient(p, 1)
+    second, _ = _gev_log_quotient(p, 2)
+    near = jnp.abs(shape) < 0.1
+    series = polynomial(jnp.where(near, shape, 0.0), [z * (2.0**k - 2) / k for k, z in enumerate(ZETA, 2)])
+    per_square = jnp.where(near, series, (second - 2 * first) / jnp.where(near, 1.0, shape))
+    value = p["scale"] ** 2 * jnp.exp(2 * shape * first) * per_square * expm1_ratio(shape**2 * per_square)
+    return jnp.where(shape < 0.5, value, jnp.inf)
+
+
+def _gev_guess(y: Array, known: Params) -> Params:
+    """Probability-weighted moments: Hosking, Wallis & Wood 1985, Technometrics 27, eqs (5), (14); the shape then shrunk until every value is inside."""
+    y, xp = values(y)
+    n = max(len(y), 1)
+    mean, variance, _ = moments(y)
+    ordered, rank = xp.sort(y) - mean, (xp.arange(n) + 0.65) / n
+    b1, b2 = xp.sum(ordered * rank) / n, xp.sum(ordered * rank**2) / n
+    c = 2 * b1 / xp.where(b2 > 0, 3 * b2, 1.0) - math.log(2) / math.log(3)
+    shape = xp.where(b2 > 0, xp.clip(-(7.859 * c + 2.9554 * c**2), -0.4, 0.4), 0.05)
+    scale = xp.sqrt(6 * variance) / math.pi
+    loc = mean - EULER * scale
+    furthest = xp.max(xp.where(shape < 0, y - loc, loc - y) / scale) if len(y) else 0.0
+    limit = 0.9 / xp.maximum(furthest, 1e-300)
+    return {"loc": loc, "scale": scale, "shape": xp.clip(shape, -limit, limit)}
+
+
+def _gev_log_prob(p: Params, w: Array) -> Array:
+    return -(1 + p["shape"]) * w - _hazard(w) - jnp.log(p["scale"])
+
+
+def _gev_quantile(p: Params, q: Array) -> Array:
+    w = -jnp.log(-jnp.log(q))
+    return p["loc"] + p["scale"] * w * expm1_ratio(p["shape"] * w)
+
+
+gev = Family(
+    "generalised extreme value",
+    {"loc": free, "scale": positive, "shape": free},
+    Law(
+        log_prob=_gev(_gev_log_prob, -jnp.inf, -jnp.inf),
+        log_cdf=_gev(lambda p, w: -_hazard(w), -jnp.inf, 0.0),
+        log_sf=_gev(lambda p, w: special.log1mexp(-_hazard(w)), 0.0, -jnp.inf),
+        quantile=_gev_quantile,
+        sample=by_quantile(_gev_quantile),
+        mean=_gev_mean,
+        variance=_gev_variance,
+        support=_ends,
+        guess=_gev_guess,
+    ),
+)
+"""The generalised extreme value distribution of maxima, loc, scale and shape ξ; ξ = 0 is the Gumbel, ξ > 0 has a heavy upper tail.
+
+scipy ``genextreme(c=-shape, loc, scale)``; R evd ``dgev(loc, scale, shape)``, ismev ``gev.fit``. For ξ ≤ −1/2 the estimate is not regular
+(Smith 1985, Biometrika 72).
+"""
+
+
+# ---------------------------------------------------------------- generalised Pareto
+
+
+def _gpd_high(p: Params) -> Array:
+    return jnp.where(p["shape"] < 0, p["loc"] - p["scale"] / jnp.where(p["shape"] < 0, p["shape"], 1.0), jnp.inf)
+
+
+def _gpd(inside: Callable[[Params, Array], Array], below: float, above: float) -> Callable[[Params, Array], Array]:
+    def function(p: Params, y: Array) -> Array:
+        z = (jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"]) / p["scale"]
+        under = y < p["loc"]
+        over = ~under & (jnp.isposinf(y) | (1 + p["shape"] * z <= 0))
+        value = inside(p, _w(jnp.where(under | over, 0.0, z), p["shape"]))
+        return jnp.where(under, below, jnp.where(over, above, value))
+
+    return function
+
+
+def _gpd_log_cdf(p: Params, w: Array) -> Array:
+    return masked(w, 0.0, jnp.inf, 1.0, lambda w: special.log1mexp(-w), -jnp.inf, 0.0)
+
+
+def _gpd_quantile(p: Params, q: Array) -> Array:
+    w = -jnp.log1p(-q)
+    return p["loc"] + p["scale"] * w * expm1_ratio(p["shape"] * w)
+
+
+def _gpd_guess(y: Array, known: Params) -> Params:
+    """Moments: ξ = (1 − m²/v)/2, σ = m(1 + m²/v)/2 of the excesses, ξ kept where every value is inside."""
+    y, xp = values(y)
+    excess = y - known["loc"]
+    mean, variance, _ = moments(excess)
+    mean = xp.where(mean > 0, mean, 1.0)
+    ratio = xp.clip(mean**2 / variance, 0.2, 3.0)
+    scale = 0.5 * mean * (ratio + 1)
+    largest = xp.max(excess) / scale if len(y) else 1.0
+    return {"scale": scale, "shape": xp.maximum(xp.clip(0.5 * (1 - ratio), -0.4, 0.4), -0.9 / xp.maximum(largest, 1e-300))}
+
+
+def _gpd_information(p: Params) -> dict[tuple[str, str], Array]:
+    # Smith 1984, Threshold methods for sample extremes, in Statistical Extremes and Applications; for ξ > −1/2.
+    shape = jnp.where(p["shape"] > -0.5, p["shape"], jnp.nan)
+    one, two = 1 + shape, 1 + 2 * shape
+    return {
+        ("scale", "scale"): 1 / (p["scale"] ** 2 * two),
+        ("scale", "shape"): 1 / (p["scale"] * one * two),
+        ("shape", "shape"): 2 / (one * two),
+    }
+
+
+def _below(order: float, p: Params, moment: Callable[[Array], Array]) -> Array:
+    """A moment that is infinite unless the shape is below ``order``."""
+    fine = p["shape"] < order
+    return jnp.where(fine, moment(jnp.where(fine, p["shape"], order - 1)), jnp.inf)
+
+
+generalised_pareto = Family(
+    "generalised Pareto",
+    {"scale": positive, "shape": free},
+    Law(
+        log_prob=_gpd(lambda p, w: -(1 + p["shape"]) * w - jnp.log(p["scale"]), -jnp.inf, -jnp.inf),
+        log_cdf=_gpd(_gpd_log_cdf, -jnp.inf, 0.0),
+        log_sf=_gpd(lambda p, w: -w, 0.0, -jnp.inf),
+        quantile=_gpd_quantile,
+        sample=by_quantile(_gpd_quantile),
+        mean=lambda p: p["loc"] + p["scale"] * _below(1.0, p, lambda s: 1 / (1 - s)),
+        variance=lambda p: p["scale"] ** 2 * _below(0.5, p, lambda s: 1 / ((1 - s) ** 2 * (1 - 2 * s))),
+        support=lambda p: (p["loc"], _gpd_high(p)),
+        guess=_gpd_guess,
+        information=_gpd_information,
+    ),
+    known={"loc": 0.0},
+)
+"""The generalised Pareto distribution of excesses over the known threshold ``loc`` (0 unless given), scale and shape ξ; ξ = 0 is the exponential.
+
+scipy ``genpareto(c=shape, loc, scale)``; R evd ``dgpd(loc, scale, shape)``.
+"""
+
+
+# ---------------------------------------------------------------- Pareto
+
+
+def _pareto_guess(y: Array, known: Params) -> Params:
+    y, xp = values(y)
+    mean = xp.sum(xp.log(xp.maximum(y / known["scale"], 1.0))) / max(len(y), 1)
+    return {"shape": 1 / xp.where(mean > 0, mean, 1.0)}
+
+
+def _pareto(inside: Callable[[Params, Array], Array], below: float, above: float, closed: bool) -> Callable[[Params, Array], Array]:
+    def function(p: Params, y: Array) -> Array:
+        under = (y < p["scale"]) if closed else (y <= p["scale"])
+        over = jnp.isposinf(y)
+        excess = jnp.where(under | over, p["scale"], y - p["scale"])
+        value = inside(p, jnp.log1p(excess / p["scale"]))  # of the excess, so that nothing is lost beside the scale
+        return jnp.where(under, below, jnp.where(over, above, value))
+
+    return function
+
+
+pareto = Family(
+    "Pareto",
+    {"shape": positive},
+    Law(
+        log_prob=_pareto(lambda p, r: jnp.log(p["shape"]) - jnp.log(p["scale"]) - (p["shape"] + 1) * r, -jnp.inf, -jnp.inf, True),
+        log_cdf=_pareto(lambda p, r: special.log1mexp(-p["shape"] * r), -jnp.inf, 0.0, False),
+        log_sf=_pareto(lambda p, r: -p["shape"] * r, 0.0, -jnp.inf, True),
+        quantile=lambda p, q: p["scale"] * jnp.exp(-jnp.log1p(-q) / p["shape"]),
+        sample=by_quantile(lambda p, q: p["scale"] * jnp.exp(-jnp.log1p(-q) / p["shape"])),
+        mean=lambda p: p["scale"] * finite_above(1.0, p["shape"], lambda a: a / (a - 1)),
+        variance=lambda p: p["scale"] ** 2 * finite_above(2.0, p["shape"], lambda a: a / ((a - 1) ** 2 * (a - 2))),
+        support=lambda p: (p["scale"], jnp.inf),
+        guess=_pareto_guess,
+        information=lambda p: {("shape", "shape"): 1 / p["shape"] ** 2},
+    ),
+    known={"scale": 1.0},
+)
+"""The Pareto distribution above the known least value ``scale`` (1 unless given), shape: scipy ``pareto(shape, scale=scale)``, R actuar ``dpareto1(shape, min)``.
+
+The scale is no parameter: its maximum-likelihood estimate is the least value, which no derivative finds.
+"""

@@ -1,0 +1,210 @@
+"""A family of distributions: a frozen record of pure functions of its parameters and of values.
+
+``Law`` holds the mathematics, one function each, of parameters already read and converted. ``Family`` is what a user holds: it reads
+parameters and data, says what is wrong with them, and is itself a log-likelihood with a start and constraints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmle.families.moments import finite_start
+from jaxmle.parameters.constraints import Constraint
+
+Array = Any
+Params = dict[str, Any]
+Tree = Any
+Function = Any  # a callable of (p, y), (p, q), (p, key, shape) or (p,)
+
+
+def real(x: Array) -> Array:
+    """x as a floating array: counts often come as integers."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+
+
+@dataclass(frozen=True, eq=False)
+class Law:
+    """The functions of a family, each of the parameters ``p`` (floating arrays that broadcast with the values); None where there is none.
+
+    ``information`` returns a dictionary from pairs of names to entries, absent ones being zero, or a whole matrix.
+    """
+
+    log_prob: Callable[[Params, Tree], Array]
+    support: Callable[[Params], tuple[Array, Array]]
+    guess: Callable[[Tree, Params], Params]
+    log_cdf: Function = None
+    log_sf: Function = None
+    quantile: Function = None
+    sample: Function = None
+    mean: Function = None
+    variance: Function = None
+    information: Function = None
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """A family of distributions, and a log-likelihood: ``family(params, data)`` returns the terms (n,).
+
+    ``params`` is a dictionary of the names in ``constraints``; its values broadcast with the values y, so that a parameter may differ from
+    row to row. A family is taken by ``jaxmle.fit`` as it is, since it knows its start and its constraints. Everything differentiates.
+
+    Attributes:
+        name: what it is called.
+        constraints: each parameter's constraint, as ``jaxmle.fit`` takes them.
+        law: the functions below, unchecked.
+        known: constants such as the number of trials, with their default (None: must be given). They go beside the parameters in
+            ``params``, or beside the values in ``data``: ``{"y": y, "trials": trials}``.
+        fields: the leaves that ``data`` may have in place of y, where values are observed in another form (``censored``).
+        discrete: whether the values are whole numbers and ``log_prob`` a log probability.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.families import gamma
+    >>> y = np.array([1.0, 2.0, 4.0, 3.0])
+    >>> fit = jm.fit(gamma, data=y)
+    >>> bool(fit.converged), {name: round(float(value), 4) for name, value in fit.params.items()}
+    (True, {'rate': 1.7062, 'shape': 4.2654})
+    """
+
+    name: str
+    constraints: dict[str, Constraint | Tree]
+    law: Law
+    known: Mapping[str, float | None] = field(default_factory=dict)
+    fields: tuple[tuple[str, ...], ...] = ()
+    discrete: bool = False
+
+    def __call__(self, params: Params, data: Tree) -> Array:
+        """The log-likelihood terms (n,) of ``data``: the values y (n,), or a dictionary of them and of known constants."""
+        y, known = self.parts(data)
+        return self.log_prob({**params, **known}, y)
+
+    def start(self, data: Tree) -> Params:
+        """Start values from moments of ``data``, as NumPy of NumPy; inside the constraints for constant data too."""
+        y, known = self.parts(data)
+        constants = {**self.known, **known}
+        missing = [name for name, value in constants.items() if value is None]
+        if missing:
+            raise ValueError(f"{self.name} needs {missing[0]!r}: give data={{'y': …, {missing[0]!r}: …}}")
+        return finite_start(self.law.guess(y, constants), self.constraints)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters in the order of a fit's matrices, which is the alphabet's."""
+        return tuple(sorted(self.constraints))
+
+    def log_prob(self, params: Params, y: Tree) -> Array:
+        """Log density, or log probability of a discrete value, at y; −inf outside the support, with finite derivatives."""
+        return self.law.log_prob(self.read(params), jax.tree.map(real, y))
+
+    def log_cdf(self, params: Params, y: Array) -> Array:
+        """log P(Y ≤ y), without loss in the lower tail."""
+        return self._have("log_cdf")(self.read(params), real(y))
+
+    def log_sf(self, params: Params, y: Array) -> Array:
+        """log P(Y > y), without loss in the upper tail."""
+        return self._have("log_sf")(self.read(params), real(y))
+
+    def quantile(self, params: Params, q: Array) -> Array:
+        """The smallest y with P(Y ≤ y) ≥ q; the ends of the support at 0 and 1, NaN outside [0, 1]."""
+        p, q = self.read(params), real(q)
+        low, high = self.law.support(p)
+        inside = (q > 0) & (q < 1)
+        found = self._have("quantile")(p, jnp.where(inside, q, 0.5))
+        return jnp.where(inside, found, jnp.where(q == 0, low, jnp.where(q == 1, high, jnp.nan)))
+
+    def sample(self, params: Params, key: Array, shape: tuple[int, ...] = ()) -> Array:
+        """Independent draws of ``shape``, with which the parameters broadcast; a vector or a category is one draw."""
+        return self._have("sample")(self.read(params), key, tuple(shape))
+
+    def mean(self, params: Params) -> Array:
+        """E Y; infinite or NaN where it is so."""
+        return self._have("mean")(self.read(params))
+
+    def variance(self, params: Params) -> Array:
+        """Var Y, a covariance matrix for vectors; infinite or NaN where it is so."""
+        return self._have("variance")(self.read(params))
+
+    def support(self, params: Params) -> tuple[Array, Array]:
+        """The lowest and the highest value."""
+        return self.law.support(self.read(params))
+
+    def information(self, params: Params) -> Array | None:
+        """Expected (Fisher) information of one observation, (…, k, k) in the order of ``names``; None where it has no closed form."""
+        if self.law.information is None:
+            return None
+        found = self.law.information(self.read(params))
+        if not isinstance(found, dict):
+            return found
+        entries = [[found.get((a, b), found.get((b, a), 0.0)) for b in self.names] for a in self.names]
+        flat = jnp.broadcast_arrays(*(real(entry) for row in entries for entry in row))
+        k = len(self.names)
+        return jnp.stack(flat, axis=-1).reshape(*flat[0].shape, k, k)
+
+    def parts(self, data: Tree) -> tuple[Tree, Params]:
+        """The values, and the constants that stand beside them."""
+        if not isinstance(data, dict):
+            if self.fields:
+                raise ValueError(f"{self.name} takes data as a dictionary of {self._forms()}; got {type(data).__name__}")
+            return data, {}
+        known = {key: data[key] for key in self.known if key in data}
+        rest = {key: value for key, value in data.items() if key not in known}
+        if set(rest) in map(set, self.fields):
+            return rest, known
+        if self.fields or set(rest) != {"y"}:
+            raise ValueError(f"{self.name} takes {'' if self.fields else 'the values (n,), or '}a dictionary of {self._forms()}; got {sorted(map(str, data))}")
+        return rest["y"], known
+
+    def read(self, params: Params) -> Params:
+        """The parameters and known constants as floating arrays."""
+        if not isinstance(params, Mapping):
+            raise TypeError(f"the parameters of {self.name} are a dictionary of {list(self.names)}; got {type(params).__name__}")
+        p = {**self.known, **params}
+        missing = [name for name in self.names if name not in params] + [name for name in self.known if p[name] is None]
+        if missing:
+            where = f": give data={{'y': …, {missing[0]!r}: …}}, or params[{missing[0]!r}]" if missing[0] in self.known else ""
+            raise ValueError(f"{self.name} needs {missing[0]!r}{where}; params has {sorted(map(str, params))}")
+        unknown = [name for name in params if name not in self.constraints and name not in self.known]
+        if unknown:
+            raise ValueError(f"{self.name} has no parameter {unknown[0]!r}; it has {[*self.names, *self.known]}")
+        return jax.tree.map(real, p)
+
+    def _forms(self) -> str:
+        """The dictionaries that ``data`` may be."""
+        also = f", and of {' and '.join(map(repr, self.known))} where known" if self.known else ""
+        return " or ".join(" and ".join(map(repr, form)) for form in self.fields or (("y",),)) + also
+
+    def _have(self, what: str) -> Callable[..., Array]:
+        function = getattr(self.law, what)
+        if function is None:
+            raise ValueError(f"{self.name} has no {what}: it has no closed form, or none was given")
+        return function
+
+
+def masked(y: Array, low: Array, high: Array, spare: Array, inside: Callable[[Array], Array], below: float, above: float) -> Array:
+    """``inside(y)`` strictly between low and high, constants at and beyond them; NaN stays NaN.
+
+    Outside, ``inside`` is evaluated at ``spare``, so that its derivatives are finite before they are thrown away.
+    """
+    under, over = y <= low, y >= high
+    value = inside(jnp.where(under | over, spare, y))
+    return jnp.where(under, below, jnp.where(over, above, value))
+
+
+def edge(power: Array, value: Array) -> Array:
+    """The log of c·dᵖ as the distance d to the end of the support goes to 0, where log c = ``value``."""
+    return jnp.where(power == 0, value, jnp.where(power > 0, -jnp.inf, jnp.inf))
+
+
+def uniform(key: Array, shape: tuple[int, ...]) -> Array:
+    """Uniform on the open interval (0, 1)."""
+    return jax.random.uniform(key, shape, minval=jnp.finfo(jnp.result_type(float)).tiny)
+
+
+def by_quantile(quantile: Callable[[Params, Array], Array]) -> Callable[[Params, Array, tuple[int, ...]], Array]:
+    """The sampler that inverts a distribution function."""
+    return lambda p, key, shape: quantile(p, uniform(key, shape))

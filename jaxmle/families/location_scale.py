@@ -1,0 +1,308 @@
+"""Families of loc + scale·Z on the real line: normal, Student's t, Laplace, logistic, Cauchy, Gumbel, skew-normal. Each is a standard density."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+import jaxmle.special as special
+from jaxmle.families.family import Family, Law, by_quantile, masked
+from jaxmle.families.inverse import solve
+from jaxmle.families.moments import EULER, moments, quantiles
+from jaxmle.families.skew import skew_log_cdf, skew_log_sf
+from jaxmle.parameters.constraints import free, positive
+
+Array = Any
+Params = dict[str, Any]
+
+LOG_2 = math.log(2)
+LOG_PI = math.log(math.pi)
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+PI_SQUARED = math.pi**2
+
+
+@dataclass(frozen=True)
+class Standard:
+    """The law of Z = (Y − loc)/scale, its functions of (p, z); ``log_sf`` None where Z and −Z have one law.
+
+    ``information`` gives the entries (loc, loc), (loc, scale), (scale, scale) for scale 1, and ``beyond`` any with a further parameter.
+    """
+
+    log_prob: Callable[[Params, Array], Array]
+    log_cdf: Callable[[Params, Array], Array]
+    log_sf: Callable[[Params, Array], Array] | None = None
+    quantile: Callable[[Params, Array], Array] | None = None
+    sample: Callable[[Params, Array, tuple[int, ...]], Array] | None = None
+    mean: Callable[[Params], Array] = lambda p: jnp.zeros(())
+    variance: Callable[[Params], Array] = lambda p: jnp.ones(())
+    information: Any = None
+    beyond: Callable[[Params], dict[tuple[str, str], Array]] = lambda p: {}
+
+
+def location_scale(name: str, standard: Standard, guess: Callable[[Array, Params], Params], **shapes: Any) -> Family:
+    """The family of loc + scale·Z; ``shapes`` are the constraints of further parameters."""
+    sf = standard.log_sf or (lambda p, z: standard.log_cdf(p, -z))
+    inverse = standard.quantile or partial(solve, standard.log_prob, standard.log_cdf, sf, "line")
+
+    def at(function: Callable[[Params, Array], Array], below: float, above: float) -> Callable[[Params, Array], Array]:
+        return lambda p, y: masked(y, -jnp.inf, jnp.inf, p["loc"], lambda y: function(p, (y - p["loc"]) / p["scale"]), below, above)
+
+    def log_prob(p: Params, y: Array) -> Array:
+        return at(standard.log_prob, -jnp.inf, -jnp.inf)(p, y) - jnp.log(p["scale"])
+
+    def quantile(p: Params, q: Array) -> Array:
+        return p["loc"] + p["scale"] * inverse({key: p[key] for key in shapes}, q)
+
+    def sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+        draw = standard.sample or by_quantile(inverse)
+        return p["loc"] + p["scale"] * draw({key: p[key] for key in shapes}, key, shape)
+
+    def information(p: Params) -> dict[tuple[str, str], Array]:
+        loc, cross, scale = standard.information(p)
+        squared = p["scale"] ** 2
+        own = {("loc", "loc"): loc / squared, ("loc", "scale"): cross / squared, ("scale", "scale"): scale / squared}
+        return own | standard.beyond(p)
+
+    law = Law(
+        log_prob=log_prob,
+        log_cdf=at(standard.log_cdf, -jnp.inf, 0.0),
+        log_sf=at(sf, 0.0, -jnp.inf),
+        quantile=quantile,
+        sample=sample,
+        mean=lambda p: p["loc"] + p["scale"] * standard.mean(p),
+        variance=lambda p: p["scale"] ** 2 * standard.variance(p),
+        support=lambda p: (-jnp.inf, jnp.inf),
+        guess=guess,
+        information=None if standard.information is None else information,
+    )
+    return Family(name, {"loc": free, "scale": positive, **shapes}, law)
+
+
+def _by_moments(factor: float) -> Callable[[Array, Params], Params]:
+    """loc = mean, scale = factor · standard deviation."""
+
+    def guess(y: Array, known: Params) -> Params:
+        mean, variance, xp = moments(y)
+        return {"loc": mean, "scale": factor * xp.sqrt(variance)}
+
+    return guess
+
+
+def _by_quartiles(factor: float) -> Callable[[Array, Params], Params]:
+    """loc = median, scale = factor · interquartile range, or of the standard deviation where half of the values are one."""
+
+    def guess(y: Array, known: Params) -> Params:
+        (_, variance, xp), (low, median, high) = moments(y), quantiles(y, 0.25, 0.5, 0.75)
+        return {"loc": median, "scale": xp.where(high > low, factor * (high - low), xp.sqrt(variance))}
+
+    return guess
+
+
+# ---------------------------------------------------------------- normal
+
+normal = location_scale(
+    "normal",
+    Standard(
+        log_prob=lambda p, z: -0.5 * z * z - HALF_LOG_2PI,
+        log_cdf=lambda p, z: special.log_ndtr(z),
+        quantile=lambda p, q: special.ndtri(q),
+        sample=lambda p, key, shape: jax.random.normal(key, shape),
+        information=lambda p: (1.0, 0.0, 2.0),
+    ),
+    _by_moments(1.0),
+)
+"""The normal distribution, loc and scale: scipy ``norm(loc, scale)``, R ``dnorm(mean, sd)``."""
+
+
+# ---------------------------------------------------------------- Student's t
+
+
+def _student_information(p: Params) -> tuple[Array, float, Array]:
+    # Lange, Little & Taylor 1989, Journal of the American Statistical Association 84, appendix B.
+    df = p["df"]
+    return (df + 1) / (df + 3), 0.0, 2 * df / (df + 3)
+
+
+def _student_beyond(p: Params) -> dict[tuple[str, str], Array]:
+    df = p["df"]
+    own = 0.25 * (special.trigamma(df / 2) - special.trigamma((df + 1) / 2)) - (df + 5) / (2 * df * (df + 1) * (df + 3))
+    return {("df", "df"): own, ("df", "scale"): -2 / (p["scale"] * (df + 1) * (df + 3))}
+
+
+def _student_variance(p: Params) -> Array:
+    df = p["df"]
+    return jnp.where(df > 2, df / jnp.where(df > 2, df - 2, 1.0), jnp.where(df > 1, jnp.inf, jnp.nan))
+
+
+def _student_guess(y: Array, known: Params) -> Params:
+    """df from the sample's excess kurtosis 6/(df − 4), between 4.5 and 30; the scale from the quartiles."""
+    mean, variance, xp = moments(y)
+    excess = xp.mean((y - mean) ** 4) / variance**2 - 3
+    return _by_quartiles(0.72)(y, known) | {"df": xp.clip(4 + 6 / xp.maximum(excess, 1e-3), 4.5, 30.0)}
+
+
+student_t = location_scale(
+    "Student t",
+    Standard(
+        log_prob=lambda p, z: special.student_t_logpdf(z, p["df"]),
+        log_cdf=lambda p, z: special.student_t_logcdf(z, p["df"]),
+        sample=lambda p, key, shape: jax.random.t(key, p["df"], shape),
+        mean=lambda p: jnp.where(p["df"] > 1, 0.0, jnp.nan),
+        variance=_student_variance,
+        information=_student_information,
+        beyond=_student_beyond,
+    ),
+    _student_guess,
+    df=positive,
+)
+"""Student's t with df degrees of freedom, loc and scale (not the standard deviation): scipy ``t(df, loc, scale)``; R ``dt((y - loc)/scale, df)/scale``."""
+
+
+# ---------------------------------------------------------------- Laplace
+
+
+def _laplace_log_cdf(p: Params, z: Array) -> Array:
+    return jnp.where(z < 0, z - LOG_2, jnp.log1p(-0.5 * jnp.exp(-jnp.where(z < 0, 0.0, z))))
+
+
+def _laplace_guess(y: Array, known: Params) -> Params:
+    """The maximum itself: the median and the mean absolute deviation from it."""
+    (_, variance, xp), (median,) = moments(y), quantiles(y, 0.5)
+    deviation = xp.mean(xp.abs(y - median))
+    return {"loc": median, "scale": xp.where(deviation > 0, deviation, xp.sqrt(variance))}
+
+
+laplace = location_scale(
+    "Laplace",
+    Standard(
+        log_prob=lambda p, z: -jnp.abs(z) - LOG_2,
+        log_cdf=_laplace_log_cdf,
+        quantile=lambda p, q: jnp.where(q < 0.5, jnp.log(2 * q), -jnp.log(2 * (1 - q))),
+        variance=lambda p: 2.0 * jnp.ones(()),
+        information=lambda p: (1.0, 0.0, 1.0),
+    ),
+    _laplace_guess,
+)
+"""The Laplace (double exponential) distribution, loc and scale: scipy ``laplace(loc, scale)``.
+
+Its log density has a corner at loc and no curvature elsewhere: the start is the maximum, but a fit cannot verify it by derivatives.
+"""
+
+
+# ---------------------------------------------------------------- logistic, Cauchy
+
+logistic = location_scale(
+    "logistic",
+    Standard(
+        log_prob=lambda p, z: special.log_sigmoid(z) + special.log_sigmoid(-z),
+        log_cdf=lambda p, z: special.log_sigmoid(z),
+        quantile=lambda p, q: jnp.log(q) - jnp.log1p(-q),
+        variance=lambda p: PI_SQUARED / 3 * jnp.ones(()),
+        information=lambda p: (1 / 3, 0.0, (3 + PI_SQUARED) / 9),
+    ),
+    _by_moments(math.sqrt(3) / math.pi),
+)
+"""The logistic distribution, loc and scale: scipy ``logistic(loc, scale)``, R ``dlogis(location, scale)``."""
+
+
+def _cauchy_log_cdf(p: Params, z: Array) -> Array:
+    # atan2(1, −z)/π is F itself and keeps its digits in the lower tail; the upper half is 1 − F(−z).
+    low = jnp.arctan2(jnp.ones_like(z), jnp.abs(z)) / math.pi
+    return jnp.where(z < 0, jnp.log(low), jnp.log1p(-low))
+
+
+cauchy = location_scale(
+    "Cauchy",
+    Standard(
+        log_prob=lambda p, z: -jnp.log1p(z * z) - LOG_PI,
+        log_cdf=_cauchy_log_cdf,
+        quantile=lambda p, q: jnp.where(q < 0.5, -1.0, 1.0) / jnp.tan(math.pi * jnp.minimum(q, 1 - q)),
+        mean=lambda p: jnp.nan * jnp.ones(()),
+        variance=lambda p: jnp.nan * jnp.ones(()),
+        information=lambda p: (0.5, 0.0, 0.5),
+    ),
+    _by_quartiles(0.5),
+)
+"""The Cauchy distribution, loc (its median) and scale (half its interquartile range): scipy ``cauchy(loc, scale)``, R ``dcauchy(location, scale)``."""
+
+
+# ---------------------------------------------------------------- Gumbel
+
+
+def _gumbel_guess(y: Array, known: Params) -> Params:
+    mean, variance, xp = moments(y)
+    scale = xp.sqrt(6 * variance) / math.pi
+    return {"loc": mean - EULER * scale, "scale": scale}
+
+
+def _overflow_safe(z: Array) -> Array:
+    """exp(−z), held below overflow: the log density there is −1e300 with finite derivatives."""
+    return jnp.exp(-jnp.maximum(z, -0.97 * jnp.log(jnp.finfo(z.dtype).max)))
+
+
+gumbel = location_scale(
+    "Gumbel",
+    Standard(
+        log_prob=lambda p, z: -z - _overflow_safe(z),
+        log_cdf=lambda p, z: -_overflow_safe(z),
+        log_sf=lambda p, z: special.log1mexp(-_overflow_safe(z)),
+        quantile=lambda p, q: -jnp.log(-jnp.log(q)),
+        mean=lambda p: EULER * jnp.ones(()),
+        variance=lambda p: PI_SQUARED / 6 * jnp.ones(()),
+        information=lambda p: (1.0, EULER - 1, PI_SQUARED / 6 + (1 - EULER) ** 2),
+    ),
+    _gumbel_guess,
+)
+"""The Gumbel distribution of maxima, loc (its mode) and scale: scipy ``gumbel_r(loc, scale)``, R evd ``dgumbel(loc, scale)``. For minima negate y."""
+
+
+# ---------------------------------------------------------------- skew-normal
+
+
+def _skew_log_prob(p: Params, z: Array) -> Array:
+    return LOG_2 - 0.5 * z * z - HALF_LOG_2PI + special.log_ndtr(p["shape"] * z)
+
+
+def _skew_delta(p: Params) -> Array:
+    return p["shape"] / jnp.sqrt(1 + p["shape"] ** 2)
+
+
+def _skew_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+    # δ|U| + √(1 − δ²) V, U and V standard normal: Azzalini 1986, Statistica 46, section 2.
+    one, two = jax.random.normal(key, (2, *shape))
+    return _skew_delta(p) * jnp.abs(one) + two / jnp.sqrt(1 + p["shape"] ** 2)
+
+
+def _skew_guess(y: Array, known: Params) -> Params:
+    """The method of moments, with the skewness kept inside ±0.95 of what the family can have, and away from 0, where the information is singular."""
+    mean, variance, xp = moments(y)
+    skewness = xp.mean((y - mean) ** 3) / variance**1.5
+    size = xp.clip(xp.abs(skewness), 0.05, 0.9) ** (2 / 3)
+    delta = xp.where(skewness < 0, -1.0, 1.0) * xp.sqrt(math.pi / 2 * size / (size + ((4 - math.pi) / 2) ** (2 / 3)))
+    scale = xp.sqrt(variance / (1 - 2 / math.pi * delta**2))
+    return {"loc": mean - scale * delta * math.sqrt(2 / math.pi), "scale": scale, "shape": delta / xp.sqrt(1 - delta**2)}
+
+
+skew_normal = location_scale(
+    "skew-normal",
+    Standard(
+        log_prob=_skew_log_prob,
+        log_cdf=lambda p, z: skew_log_cdf(z, p["shape"]),
+        log_sf=lambda p, z: skew_log_sf(z, p["shape"]),
+        sample=_skew_sample,
+        mean=lambda p: _skew_delta(p) * math.sqrt(2 / math.pi),
+        variance=lambda p: 1 - 2 / math.pi * _skew_delta(p) ** 2,
+    ),
+    _skew_guess,
+    shape=free,
+)
+"""Azzalini's skew-normal 2φ(z)Φ(shape·z)/scale, z = (y − loc)/scale: scipy ``skewnorm(shape, loc, scale)``, R sn ``dsn(xi, omega, alpha)``.
+
+Its information is singular at shape 0 (Azzalini 1985, Scandinavian Journal of Statistics 12), and its likelihood may grow as |shape| → ∞.
+"""

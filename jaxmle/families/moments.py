@@ -1,0 +1,66 @@
+"""Moments for start values: of NumPy arrays in NumPy, of traced ones in jax, and finite whatever the data are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxmle.parameters.constraints import KINDS, Interval, namespace
+
+Array = Any
+Tree = Any
+
+EULER = 0.5772156649015329  # Euler's constant, NIST DLMF 5.2.3
+
+
+def values(y: Array) -> tuple[Array, Any]:
+    """y as a floating array (n,), values that are not finite replaced by the mean of the others, and its array module.
+
+    A start must be finite even where the data are not: what is wrong with them is then said by the fit, by row.
+    """
+    xp = namespace(y if hasattr(y, "dtype") else np.asarray(y))
+    y = xp.asarray(y)
+    y = y if xp.issubdtype(y.dtype, xp.floating) else y.astype(xp.result_type(float))
+    fine = xp.isfinite(y)
+    mean = xp.sum(xp.where(fine, y, 0.0), axis=0) / xp.maximum(xp.sum(fine, axis=0), 1)
+    return xp.where(fine, y, mean), xp
+
+
+def moments(y: Array) -> tuple[Array, Array, Any]:
+    """Mean and variance (divisor n), the latter above zero: a constant c counts as c with a tenth of its size for a deviation."""
+    y, xp = values(y)
+    n = max(len(y), 1)
+    mean = xp.sum(y, axis=0) / n
+    variance = xp.sum((y - mean) ** 2, axis=0) / n
+    spare = xp.where(mean != 0, 0.01 * mean**2, 1.0)
+    return mean, xp.where(variance > 1e-12 * mean**2, variance, spare), xp
+
+
+def positive_moments(y: Array) -> tuple[Array, Array, Any]:
+    """The moments of the positive values, for families on (0, ∞)."""
+    y, xp = values(y)
+    mean = xp.sum(xp.where(y > 0, y, 0.0)) / xp.maximum(xp.sum(y > 0), 1)
+    mean = xp.where(mean > 0, mean, 1.0)
+    return moments(xp.where(y > 0, y, mean))
+
+
+def quantiles(y: Array, *probabilities: float) -> tuple[Array, ...]:
+    """Sample quantiles, between order statistics."""
+    y, xp = values(y)
+    return tuple(xp.quantile(y, q) for q in probabilities) if len(y) else tuple(xp.zeros(()) for _ in probabilities)
+
+
+def finite_start(found: Tree, constraints: Tree) -> Tree:
+    """Start values, of which those that overflowed or left their interval are put inside it."""
+    if isinstance(found, dict):
+        return {name: finite_start(value, constraints.get(name) if isinstance(constraints, dict) else constraints) for name, value in found.items()}
+    if isinstance(found, tuple):
+        return tuple(finite_start(value, constraints[i] if isinstance(constraints, tuple) else constraints) for i, value in enumerate(found))
+    if not isinstance(constraints, KINDS) or not isinstance(constraints, Interval):
+        return found
+    low, high = constraints.lower, constraints.upper
+    spare = 0.0 if np.isinf(low) and np.isinf(high) else low + 1.0 if np.isinf(high) else high - 1.0 if np.isinf(low) else 0.5 * (low + high)
+    xp = namespace(found if hasattr(found, "dtype") else np.asarray(found))
+    found = xp.asarray(found)
+    return xp.where(xp.isfinite(found) & (found > low) & (found < high), found, spare)

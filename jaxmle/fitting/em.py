@@ -1,0 +1,259 @@
+"""``em``: mixtures by the EM algorithm from many starts, ended by Newton steps on the likelihood itself."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle.fitting.fit import fit
+from jaxmle.fitting.gaussian_mixture import GaussianMixture, Path
+from jaxmle.fitting.mixture_of import MixtureOf
+from jaxmle.fitting.record import Fit
+from jaxmle.likelihood.checks import check_start, host_data, host_params
+from jaxmle.likelihood.combinators import Weights, penalize
+from jaxmle.likelihood.contract import data_length
+from jaxmle.likelihood.host import precision, tracing
+from jaxmle.parameters.tree import layout_of
+from jaxmle.solvers.status import Status
+
+Array = Any
+Tree = Any
+Model = GaussianMixture | MixtureOf
+
+BLOCK = 16_384  # rows of a block of the Newton finish, where there are four times as many
+TRIES = 3  # ends of EM that Newton may try, the highest first, until one converges
+SAME = 0.1  # log-likelihood: ends nearer than this to the highest count as the same, since EM stops short of each
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EM:
+    """What EM found.
+
+    Attributes:
+        fit: the record of the mixture's log-likelihood after the Newton finish: status, standard errors, witness. UNBOUNDED where every start
+            collapsed.
+        path: ℓ at each step of the start that ``fit`` came from (with a variance floor, ℓ plus the penalty); it does not fall.
+        logliks: where EM ended from each start, (s,); NaN where a component collapsed.
+        collapsed: for each start the component whose variance went to zero, −1 for none, (s,).
+        rows: for each start the rows that the collapsing component stood on.
+    """
+
+    fit: Fit
+    path: np.ndarray = field(repr=False)
+    logliks: np.ndarray
+    collapsed: np.ndarray
+    rows: tuple[np.ndarray, ...] = field(repr=False)
+
+    @property
+    def params(self) -> Tree:
+        """The estimates; components in the order that the model states."""
+        return self.fit.params
+
+    @property
+    def reached(self) -> int:
+        """How many starts ended within 0.1 log-likelihood of the highest."""
+        alive = self.logliks[np.isfinite(self.logliks)]
+        return int(np.sum(alive > alive.max() - SAME)) if alive.size else 0
+
+    def explain(self) -> str:
+        """The verdict in a sentence, and what became of the starts."""
+        said, lost = [self.fit.explain()], np.flatnonzero(self.collapsed >= 0)
+        for s in lost[:1]:
+            told = ", ".join(map(str, self.rows[s][:6])) + (", …" if len(self.rows[s]) > 6 else "")
+            said.append(f"From start {s}, component {self.collapsed[s]} collapsed on row{'s' * (len(self.rows[s]) != 1)} {told}, where the likelihood is unbounded.")
+        if lost.size:
+            said.append(f"{lost.size} of {len(self.logliks)} starts ended so" + (". " if lost.size == len(self.logliks) else "; the estimates are a local maximum. ") + "variance_floor= keeps components from it.")
+        if self.reached:
+            said.append(f"{self.reached} of {len(self.logliks)} starts reached this log-likelihood.")
+        return " ".join(said)
+
+    def __repr__(self) -> str:
+        return f"{self.fit!r}\n{self.explain()}"
+
+
+def em(
+    model: Model,
+    start: Tree = None,
+    data: Tree = None,
+    *,
+    starts: int = 10,
+    key: int = 0,
+    weights: Weights | None = None,
+    variance_floor: float = 0.0,
+    tolerance: float = 1e-3,
+    max_steps: int = 500,
+    newton_steps: int = 200,
+    vcov: Any = "auto",
+) -> EM:
+    """Fit a mixture by EM, from one start or many, and finish with Newton steps.
+
+    The E-step computes the responsibilities r_ij = w_j f_j(y_i)/Σ_l w_l f_l(y_i), the M-step maximises Σ r_ij log w_j f_j(y_i), in closed form
+    or by weighted fits. ℓ never falls, apart from rounding. EM stops where the geometric fall of its gains says that less than ``tolerance`` is
+    left; ``jaxmle.fit`` then climbs the rest of the likelihood from there, so that status and standard errors (of the observed information) are
+    those of any other fit.
+
+    Components are put in order, so that labels are the same from any start: Gaussian ones by the first coordinate of their mean, then the
+    second, and so on; others by their weight, the largest first. The likelihood of a Gaussian mixture with free variances is unbounded where a
+    component stands on too few rows: a start that ends there is left out and reported, and the estimate is the highest of the local maxima.
+
+    Args:
+        model: ``gaussian_mixture(…)`` or ``mixture_of(…)``.
+        start: parameters to start from, a list of such, or None to draw ``starts`` of them: by k-means++ for observations in one array,
+            from random subsets of the rows else.
+        data: the observations; a tree of arrays that share the leading axis n.
+        starts: how many starts to draw.
+        key: a whole number, the seed of the draws.
+        weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
+        variance_floor: strength a of the penalty −a Σ_j {log det Σ_j + tr(S Σ_j⁻¹)}, S the covariance of all rows. The fit is then a MAP
+            fit and its ``mode`` says so. Gaussian mixtures only.
+        tolerance: log-likelihood that EM may leave to Newton; 0 to run ``max_steps``.
+        max_steps: of EM.
+        newton_steps: evaluations allowed to the finish; 0 to judge the end of EM as it is.
+        vcov: as in ``fit``.
+
+    Returns:
+        An ``EM``.
+
+    Raises:
+        ValueError, TypeError: for what is visible in shapes and types, NaN in the data, a start outside its bounds.
+
+    Source: Dempster, Laird & Rubin (1977), JRSS B 39, 1–38; McLachlan & Peel (2000), Finite Mixture Models, chapters 2 and 3.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.fitting.em import em
+    >>> from jaxmle.fitting.gaussian_mixture import gaussian_mixture
+    >>> y = np.concatenate([np.linspace(-1, 1, 20), np.linspace(4, 8, 30)])
+    >>> found = em(gaussian_mixture(2), data=y, starts=2)
+    >>> bool(found.fit.converged), found.params["loc"].round(3).ravel().tolist(), found.params["weights"].round(3).tolist()
+    (True, [0.0, 6.0], [0.4, 0.6])
+    """
+    _check(model, starts, key, weights, variance_floor, tolerance, max_steps, newton_steps)
+    data = host_data(data, np.float64)
+    n = data_length(data)
+    w = None if weights is None else _checked_weights(weights, n)
+    with precision(np.float64), np.errstate(all="ignore"):
+        begun = model.starts(data, starts, np.random.default_rng(key)) if start is None else start if isinstance(start, list) else [start]
+        begun = [_checked_start(model, one, data) for one in begun]
+        path = model.climb(begun, data, w, float(variance_floor), float(tolerance), max_steps)
+    loglik = model.loglik if not variance_floor else penalize(model.loglik, model.floor(data, variance_floor, w))  # type: ignore[union-attr]
+    blocks = BLOCK if n is not None and n > 4 * BLOCK else None
+    options = {"constraints": model.constraints, "weights": weights, "vcov": vcov, "block_rows": blocks}
+    return _finished(model, path, data, lambda params, steps: fit(loglik, params, data, max_steps=steps, **options), newton_steps)
+
+
+def _check(model: Any, starts: Any, key: Any, weights: Any, variance_floor: Any, tolerance: Any, max_steps: Any, newton_steps: Any) -> None:
+    if tracing():
+        raise TypeError("em schedules its work from the host and cannot run inside jit or vmap; there, jaxmle.fit maximises the likelihood of the mixture")
+    if not isinstance(model, Model):
+        raise TypeError(f"em takes a model of gaussian_mixture(…) or mixture_of(…); got {type(model).__name__}")
+    for name, value, least in (("starts", starts, 1), ("key", key, 0), ("max_steps", max_steps, 1), ("newton_steps", newton_steps, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} must be a whole number, {least} or more; got {value!r}")
+    for name, value in (("variance_floor", variance_floor), ("tolerance", tolerance)):
+        if not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} must be a number, 0 or more; got {value!r}")
+    if variance_floor and not isinstance(model, GaussianMixture):
+        raise ValueError("variance_floor is a penalty on covariance matrices, for gaussian_mixture; penalize the components' parameters in a fit of model.loglik instead")
+    if weights is not None and not isinstance(weights, Weights):
+        raise TypeError(f"weights must say what they mean: jaxmle.frequency(w) or jaxmle.sampling(w); got {type(weights).__name__}")
+
+
+def _checked_weights(weights: Weights, n: int | None) -> np.ndarray:
+    w = np.asarray(weights.values, float)
+    if w.shape != (n,) or not np.all(np.isfinite(w)) or np.any(w < 0) or not np.any(w > 0):
+        raise ValueError(f"weights must be finite and not negative, one for each of {n} rows; got shape {w.shape}")
+    return w
+
+
+def _checked_start(model: Model, start: Tree, data: Tree) -> Tree:
+    params = host_params(start, np.float64, "start")
+    layout = layout_of(params, model.constraints)
+    check_start(layout, params)
+    if len(params["weights"]) != model.components:
+        raise ValueError(f"the start has {len(params['weights'])} weights and the model {model.components} components")
+    try:
+        shape = jax.eval_shape(model.log_joint, params, data).shape
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise ValueError(f"the start does not fit the model and the data: {error}") from None
+    if len(shape) != 2 or shape[1] != model.components:
+        raise ValueError(f"the start does not fit the model: {model.components} components, but log densities of shape {shape}")
+    return params
+
+
+def _finished(model: Model, path: Path, data: Tree, climb: Any, newton_steps: int) -> EM:
+    """The highest end that Newton confirms; where every start collapsed, the record that says so."""
+    s = np.arange(len(path.params))
+    ends = np.where(path.steps > 0, path.logliks[s, np.maximum(path.steps - 1, 0)], np.nan)
+    ends = np.where(path.collapsed >= 0, np.nan, ends)
+    rows = tuple(_rows(model, params, data, int(j)) for params, j in zip(path.params, path.collapsed, strict=True))
+    alive = [int(i) for i in np.argsort(-ends, kind="stable") if np.isfinite(ends[i])]
+    if not alive:
+        lost = int(np.argmax(path.collapsed >= 0))
+        found = climb(path.params[lost], 0)
+        found = found if path.collapsed[lost] < 0 else _unbounded(found, model.vanishing(found.names, int(path.collapsed[lost])), rows[lost])
+        return EM(found, path.logliks[lost][: path.steps[lost]], ends, path.collapsed, rows)
+    tried: list[tuple[int, Fit]] = []
+    for one in alive[:TRIES]:
+        tried.append((one, _in_order(model, climb, path.params[one], newton_steps)))
+        if tried[-1][1].converged or not newton_steps:
+            break
+    which, found = next((pair for pair in tried if pair[1].converged), tried[0])
+    return EM(found, path.logliks[which][: path.steps[which]], ends, path.collapsed, rows)
+
+
+def _in_order(model: Model, climb: Any, params: Tree, newton_steps: int) -> Fit:
+    """The fit from an end of EM, with components in order; once more from there where the finish changed the order."""
+    found = climb(model.ordered(params), newton_steps)
+    if not found.converged:
+        return found
+    again = model.ordered(found.params)
+    same = all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(found.params), strict=True))
+    return found if same else climb(again, newton_steps)
+
+
+def _rows(model: Model, params: Tree, data: Tree, component: int) -> np.ndarray:
+    """The rows that belong to a collapsing component by more than a half."""
+    if component < 0:
+        return np.array([], int)
+    with precision(np.float64), np.errstate(all="ignore"):
+        joint = np.asarray(model.log_joint(params, data))
+    r = np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
+    return np.flatnonzero(r[:, component] > 0.5)
+
+
+def _unbounded(found: Fit, vanishing: list[int], rows: np.ndarray) -> Fit:
+    """The record of a likelihood without a maximum: no estimate, and the variances that go to zero for a direction."""
+    nothing = lambda tree: jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), tree)  # noqa: E731
+    direction = np.zeros(len(found.names))
+    direction[[i for i in vanishing if found.bounds[i][0] == 0]] = -1.0
+    none = found.witness
+    witness = replace(none, direction=direction, row=np.int32(rows[0] if rows.size else -1), vcov=np.full_like(none.vcov, np.nan), gain=np.float64(np.inf), distance=np.float64(np.nan))
+    return replace(
+        found, params=nothing(found.params), stderr=nothing(found.stderr), vcov=np.full_like(found.vcov, np.nan), hessian=np.full_like(found.hessian, np.nan),
+        score=np.full_like(found.score, np.nan), decrement=np.float64(np.nan), loglik=np.float64(np.inf), status=np.int32(Status.UNBOUNDED), witness=witness,
+    )  # fmt: skip
+
+
+def em_steps(model: Model, start: Tree, data: Tree, steps: int, *, weights: Weights | None = None) -> tuple[Tree, np.ndarray]:
+    """Exactly so many EM steps from one start, without judgement: the parameters after them, and ℓ before each, (steps,).
+
+    A path that ends early, with fewer entries, met a collapsing component.
+
+    >>> import numpy as np
+    >>> from jaxmle.fitting.gaussian_mixture import gaussian_mixture
+    >>> two = gaussian_mixture(2, "spherical")
+    >>> start = {"weights": np.array([0.5, 0.5]), "loc": np.array([[0.0], [3.0]]), "variance": np.array([1.0, 1.0])}
+    >>> params, path = em_steps(two, start, np.array([0.0, 1.0, 3.0, 4.0, 5.0]), 20)
+    >>> len(path), bool(np.all(np.diff(path) > -1e-12))
+    (20, True)
+    """
+    _check(model, 1, 0, weights, 0.0, 0.0, steps, 0)
+    data = host_data(data, np.float64)
+    w = None if weights is None else _checked_weights(weights, data_length(data))
+    with precision(np.float64), np.errstate(all="ignore"):
+        path = model.climb([_checked_start(model, start, data)], data, w, 0.0, 0.0, steps)
+    return path.params[0], path.logliks[0][: path.steps[0]]

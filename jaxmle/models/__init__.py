@@ -1,0 +1,19 @@
+"""Ready models: log-likelihoods that also know where to start, how their parameters are bounded, and what they predict."""
+
+from jaxmle.models.binary import binomial, cloglog, logistic, probit
+from jaxmle.models.categorical import conditional_logit, multinomial, ordinal
+from jaxmle.models.censored import tobit, truncated
+from jaxmle.models.columns import collinear_columns
+from jaxmle.models.continuous import beta, gamma, inverse_gaussian, normal
+from jaxmle.models.counts import hurdle, negative_binomial, poisson, zero_inflated
+from jaxmle.models.model import Model
+from jaxmle.models.robust import laplace, quantile, student_t
+from jaxmle.models.series import ar1, garch
+from jaxmle.models.survival import aft, cox
+from jaxmle.models.univariate import distribution
+
+__all__ = [
+    "Model", "aft", "ar1", "beta", "binomial", "cloglog", "collinear_columns", "conditional_logit", "cox", "distribution", "gamma", "garch", "hurdle",
+    "inverse_gaussian", "laplace", "logistic", "multinomial", "negative_binomial", "normal", "ordinal", "poisson", "probit", "quantile",
+    "student_t", "tobit", "truncated", "zero_inflated",
+]  # fmt: skip

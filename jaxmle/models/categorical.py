@@ -1,0 +1,232 @@
+"""Regression of a category: multinomial logit, conditional logit, cumulative links for ordered categories."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import logsumexp, ndtr
+
+from jaxmle.likelihood.contract import leaf_of
+from jaxmle.likelihood.regression import linear, regression
+from jaxmle.likelihood.response import enumeration, exact
+from jaxmle.models import laws
+from jaxmle.models.begin import column, namespace, regress
+from jaxmle.models.model import Model
+from jaxmle.models.predictors import eta_of
+from jaxmle.models.tails import log1mexp, log_ndtr, logistic_gap, normal_gap, weibull_gap
+from jaxmle.parameters.constraints import ordered
+from jaxmle.special.logistic import log_sigmoid, sigmoid
+
+Array = Any
+Tree = Any
+
+
+def _check_classes(classes: int, least: int) -> None:
+    if isinstance(classes, bool) or not isinstance(classes, int) or classes < least:
+        raise ValueError(f"classes must be a whole number, {least} or more; got {classes!r}")
+
+
+# ---------------------------------------------------------------- unordered
+
+
+def multinomial_logpmf(eta: Tree, row: Tree) -> Array:
+    """η_y − log(1 + Σ e^{η_k}), classes 1 … K − 1 against class 0; NaN for a response that is no class."""
+    value, y = eta["eta"], row["y"]
+    k = jnp.arange(1, value.shape[0] + 1)
+    top = jnp.maximum(jnp.max(value), 0.0)
+    total = jax.lax.stop_gradient(top)
+    chosen = jnp.sum(jnp.where(y == k, value, 0.0))
+    known = (y == 0) | jnp.any(y == k)
+    return jnp.where(known, chosen - total - jnp.log(jnp.exp(-total) + jnp.sum(jnp.exp(value - total))), jnp.nan)
+
+
+def _multinomial_information(eta: Tree, row: Tree) -> Array:
+    """diag(p) − p p' over the classes beyond the base."""
+    p = jnp.exp(eta["eta"] - logsumexp(jnp.concatenate([jnp.zeros(1, eta["eta"].dtype), eta["eta"]])))
+    return jnp.diag(p) - p[:, None] * p[None, :]
+
+
+@functools.cache
+def multinomial(classes: int) -> Model:
+    """Multinomial logit of a class 0 … K − 1: log P(k)/P(0) = x beta[:, k − 1]. Parameters: ``beta`` (q, K − 1).
+
+    Args:
+        classes: the number of classes K.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle import models
+    >>> data = {"x": np.ones((4, 1)), "y": np.array([0.0, 1.0, 2.0, 2.0])}
+    >>> jm.fit(models.multinomial(3), data=data).params["beta"].round(4).tolist()
+    [[0.0, 0.6931]]
+    """
+    _check_classes(classes, 2)
+    return Model(
+        "multinomial", regression(multinomial_logpmf, {"eta": linear("x", "beta")}, response=exact(_multinomial_information)),
+        functools.partial(_begin_multinomial, classes=classes), None, _multinomial_natural, laws.categorical,
+    )  # fmt: skip
+
+
+def _multinomial_natural(params: Tree, data: Tree) -> tuple[Array]:
+    eta = eta_of(params, data)
+    return (jax.nn.softmax(jnp.concatenate([jnp.zeros_like(eta[:, :1]), eta], axis=1), axis=1),)
+
+
+def _begin_multinomial(data: Tree, classes: int) -> Tree:
+    """For each class the linear step of its logit against the base."""
+    y = column(data, "y")
+    xp = namespace(y)
+    base = (y == 0).astype(y.dtype)
+    steps = [regress(data, "x", 2.0 * ((y == k).astype(y.dtype) - base))[0] for k in range(1, classes)]
+    return {"beta": xp.stack(steps, axis=-1)}
+
+
+# ---------------------------------------------------------------- matched sets
+
+
+def conditional_terms(params: Tree, data: Tree, cases: int, real: str | None) -> Array:
+    """One term for each stratum: log of e^{Σ_cases η} over its sum for every choice of as many members."""
+    eta = leaf_of(data, "x") @ params["beta"]
+    member = jnp.ones_like(eta) if real is None else leaf_of(data, real).astype(eta.dtype)
+    chosen = leaf_of(data, "y") * member
+    eta = jnp.where(member > 0, eta, -jnp.inf)
+    top = jax.lax.stop_gradient(jnp.max(eta, axis=1, keepdims=True))
+    odds = jnp.where(member > 0, jnp.exp(jnp.where(member > 0, eta, 0.0) - top), 0.0)
+    picked = jnp.sum(jnp.where(chosen > 0, jnp.where(member > 0, eta, 0.0) - top, 0.0), axis=1)
+    count = jnp.sum(chosen, axis=1)
+    # Elementary symmetric functions of the odds, member by member (Gail, Lubin & Rubinstein 1981, Biometrika 68, p. 703).
+    functions = jnp.zeros((eta.shape[0], cases + 1), eta.dtype).at[:, 0].set(1.0)
+    add = lambda f, u: (f.at[:, 1:].add(f[:, :-1] * u[:, None]), None)  # noqa: E731
+    functions = jax.lax.scan(add, functions, odds.T)[0] if cases > 1 else functions.at[:, 1].set(jnp.sum(odds, axis=1))
+    order = jnp.arange(cases + 1)[None, :] == count[:, None]
+    size = jnp.sum(jnp.where(order, functions, 0.0), axis=1)
+    return jnp.where(jnp.any(order, axis=1), picked - jnp.log(jnp.where(size > 0, size, 1.0)), jnp.nan)
+
+
+@functools.cache
+def conditional_logit(*, cases: int = 1, real: str | None = None) -> Model:
+    """Conditional (fixed-effects) logit: which members of each stratum are cases, given how many. Parameters: ``beta`` (q,).
+
+    One term for each stratum. The likelihood is exact; a stratum without a case, or with cases only, contributes 0.
+
+    Args:
+        cases: the largest number of cases in a stratum.
+        real: name of a leaf (strata, members), 1 for a member and 0 for a filler where strata differ in size.
+
+    Returns:
+        A ``Model`` of the data ``{"x": (strata, members, q), "y": (strata, members)}``, y 1 for a case.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle import models
+    >>> x = np.array([[[0.0], [1.0]], [[1.0], [0.0]], [[2.0], [1.0]]])
+    >>> jm.fit(models.conditional_logit(), data={"x": x, "y": np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])}).params["beta"].round(4).tolist()
+    [0.6931]
+    """
+    _check_classes(cases, 1)
+    return Model(
+        "conditional_logit", functools.partial(conditional_terms, cases=cases, real=real), _begin_conditional, None,
+        functools.partial(_conditional_natural, real=real), laws.Law(mean=lambda probabilities: probabilities, sample=_sample_case, discrete=True),
+    )  # fmt: skip
+
+
+def _conditional_natural(params: Tree, data: Tree, real: str | None) -> tuple[Array]:
+    eta = jnp.asarray(data["x"]) @ jnp.asarray(params["beta"])
+    return (jax.nn.softmax(eta if real is None else jnp.where(jnp.asarray(data[real]) > 0, eta, -jnp.inf), axis=1),)
+
+
+def _sample_case(key: Array, probabilities: Array) -> Array:
+    """One case for each stratum, (strata, members)."""
+    case = jax.random.categorical(key, jnp.log(probabilities), axis=1)
+    return (jnp.arange(probabilities.shape[1])[None, :] == case[:, None]).astype(probabilities.dtype)
+
+
+def _begin_conditional(data: Tree) -> Tree:
+    x = column(data, "x")
+    return {"beta": namespace(x).zeros_like(x[..., 0, 0, :])}
+
+
+# ---------------------------------------------------------------- ordered
+
+
+class Cumulative(NamedTuple):
+    """F on the latent scale: log F, log(1 − F), the log of a difference, F itself, and the scale of a logit."""
+
+    log_below: Callable[[Array], Array]
+    log_above: Callable[[Array], Array]
+    log_gap: Callable[[Array, Array], Array]
+    below: Callable[[Array], Array]
+    logit: float
+
+
+def _hazard(z: Array) -> Array:
+    return jnp.exp(jnp.minimum(z, 600.0))
+
+
+CUMULATIVE = {
+    "logit": Cumulative(log_sigmoid, lambda z: log_sigmoid(-z), logistic_gap, sigmoid, 1.0),
+    "probit": Cumulative(log_ndtr, lambda z: log_ndtr(-z), normal_gap, ndtr, 0.6),
+    "cloglog": Cumulative(lambda z: log1mexp(_hazard(z)), lambda z: -_hazard(z), weibull_gap, lambda z: -jnp.expm1(-_hazard(z)), 0.8),
+}
+
+
+def _ordinal_density(link: str, eta: Tree, row: Tree) -> Array:
+    """log P(y = k) = log(F(cut_k − η) − F(cut_{k−1} − η)), the cuts at both ends infinite."""
+    F, y, cuts = CUMULATIVE[link], row["y"], eta["cut"]
+    top = cuts.shape[0]
+    at = jnp.arange(top)
+    high = jnp.sum(jnp.where(at == y, cuts, 0.0)) - eta["eta"]
+    low = jnp.sum(jnp.where(at == y - 1, cuts, 0.0)) - eta["eta"]
+    inner = (y > 0) & (y < top)
+    gap = F.log_gap(jnp.where(inner, low, 0.0), jnp.where(inner, high, 1.0))
+    ends = jnp.where(y == 0, F.log_below(high), jnp.where(y == top, F.log_above(low), jnp.nan))
+    return jnp.where(jnp.any(at == y) & inner, gap, ends)
+
+
+@functools.cache
+def ordinal(classes: int, *, link: str = "logit") -> Model:
+    """Cumulative link regression of an ordered class 0 … K − 1: P(y ≤ k) = F(cut[k] − xβ). Parameters: ``beta`` (q,), ``cut`` (K − 1,) increasing.
+
+    The design holds no intercept: the cuts are the intercepts. McCullagh (1980), Journal of the Royal Statistical Society B 42, p. 109.
+
+    Args:
+        classes: the number of classes K.
+        link: ``"logit"``, ``"probit"`` or ``"cloglog"`` (F(z) = 1 − exp(−e^z)).
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle import models
+    >>> data = {"x": np.array([[0.0], [1.0], [2.0], [3.0], [1.0], [2.0]]), "y": np.array([0.0, 1.0, 1.0, 2.0, 0.0, 0.0])}
+    >>> fit = jm.fit(models.ordinal(3), data=data)
+    >>> fit.params["beta"].round(3).tolist(), fit.params["cut"].round(3).tolist()
+    ([2.182], [3.145, 5.887])
+    """
+    _check_classes(classes, 2)
+    if link not in CUMULATIVE:
+        raise ValueError(f"link must be one of {', '.join(CUMULATIVE)}; got {link!r}")
+    return Model(
+        "ordinal",
+        regression(functools.partial(_ordinal_density, link), {"eta": linear("x", "beta"), "cut": "cut"}, response=enumeration("y", np.arange(classes))),
+        functools.partial(_begin_ordinal, classes=classes, link=link), {"cut": ordered}, functools.partial(_ordinal_natural, link=link), laws.categorical,
+    )  # fmt: skip
+
+
+def _ordinal_natural(params: Tree, data: Tree, link: str) -> tuple[Array]:
+    eta, cut = eta_of(params, data), jnp.asarray(params["cut"])
+    below = CUMULATIVE[link].below(cut[None, :] - eta[:, None])
+    ends = jnp.concatenate([jnp.zeros_like(eta[:, None]), below, jnp.ones_like(eta[:, None])], axis=1)
+    return (jnp.diff(ends, axis=1),)
+
+
+def _begin_ordinal(data: Tree, classes: int, link: str) -> Tree:
+    """β = 0 and the cuts at the logits of the cumulative shares, each class given half an observation."""
+    y = column(data, "y")
+    xp = namespace(y)
+    x = column(data, "x")
+    n = y.shape[-1]
+    share = xp.stack([xp.sum((y <= k).astype(y.dtype), axis=-1) + 0.5 * (k + 1) for k in range(classes - 1)], axis=-1) / (n + 0.5 * classes)
+    single = x.ndim == y.ndim and x.shape == y.shape
+    beta = xp.zeros_like(y[..., 0]) if single else xp.zeros_like(y[..., :1]) + xp.zeros_like(x[..., 0, :])
+    return {"beta": beta, "cut": CUMULATIVE[link].logit * xp.log(share / (1 - share))}

@@ -1,0 +1,170 @@
+"""A normal regression seen through limits: censored at them (tobit), or with nothing recorded beyond them (truncated)."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import jax.numpy as jnp
+from jax.scipy.special import ndtr
+
+from jaxmle.likelihood.regression import linear, regression
+from jaxmle.models.begin import column, namespace, regress, spread
+from jaxmle.models.laws import HALF_LOG_2PI, Law, uniform
+from jaxmle.models.model import Model
+from jaxmle.models.predictors import constant, eta_of
+from jaxmle.models.tails import log_ndtr, normal_gap
+from jaxmle.parameters.constraints import positive
+from jaxmle.special.normal import ndtri
+
+Array = Any
+Tree = Any
+
+
+def _check_limits(lower: float, upper: float) -> tuple[float, float]:
+    low, high = float(lower), float(upper)
+    if not low < high:
+        raise ValueError(f"lower must be below upper; got {lower} and {upper}")
+    if math.isinf(low) and math.isinf(high):
+        raise ValueError("give a finite lower or upper limit; without any the model is normal()")
+    return low, high
+
+
+def _tobit_density(low: float, high: float, eta: Tree, row: Tree) -> Array:
+    mu, sigma, y = eta["mu"], eta["sigma"], row["y"]
+    term = -0.5 * ((y - mu) / sigma) ** 2 - jnp.log(sigma) - HALF_LOG_2PI
+    if math.isfinite(low):
+        term = jnp.where(y <= low, log_ndtr((low - mu) / sigma), term)
+    return jnp.where(y >= high, log_ndtr((mu - high) / sigma), term) if math.isfinite(high) else term
+
+
+@functools.cache
+def tobit(*, lower: float = 0.0, upper: float = math.inf, offset: str | None = None) -> Model:
+    """Censored normal regression: y* ~ N(xβ, σ²) is recorded as ``lower`` below it and ``upper`` above it. Parameters: ``beta`` (q,), ``sigma``.
+
+    ``predict`` is the mean of what is recorded; ``x @ beta`` is that of y*. Tobin (1958), Econometrica 26, p. 24.
+
+    Args:
+        lower, upper: the limits; an infinite one does not censor. A response at a limit or beyond it is censored there.
+        offset: name of a data leaf (n,) added to the mean.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle import models
+    >>> data = {"x": np.ones((4, 1)), "y": np.array([0.0, 1.0, 2.0, 3.0])}
+    >>> fit = jm.fit(models.tobit(), data=data)
+    >>> fit.params["beta"].round(3).tolist()
+    [1.305]
+    """
+    low, high = _check_limits(lower, upper)
+    eta: dict[str, Any] = {"mu": linear("x", "beta", offset), "sigma": "sigma"}
+    return Model(
+        "tobit", regression(functools.partial(_tobit_density, low, high), eta), functools.partial(_begin, offset=offset), {"sigma": positive},
+        lambda params, data: constant(eta_of(params, data, offset), params["sigma"]), _censored_law(low, high),
+    )  # fmt: skip
+
+
+def _truncated_density(low: float, high: float, eta: Tree, row: Tree) -> Array:
+    mu, sigma, y = eta["mu"], eta["sigma"], row["y"]
+    term = -0.5 * ((y - mu) / sigma) ** 2 - jnp.log(sigma) - HALF_LOG_2PI - _log_inside(low, high, mu, sigma)
+    return jnp.where((y >= low) & (y <= high), term, -jnp.inf)
+
+
+def _log_inside(low: float, high: float, mu: Array, sigma: Array) -> Array:
+    """log P(low < N(μ, σ²) < high)."""
+    if math.isinf(high):
+        return log_ndtr((mu - low) / sigma)
+    return log_ndtr((high - mu) / sigma) if math.isinf(low) else normal_gap((low - mu) / sigma, (high - mu) / sigma)
+
+
+@functools.cache
+def truncated(*, lower: float = 0.0, upper: float = math.inf, offset: str | None = None) -> Model:
+    """Truncated normal regression: N(xβ, σ²) given that it lies between the limits; nothing beyond them is recorded. Parameters: ``beta`` (q,), ``sigma``.
+
+    ``predict`` is the mean of what is recorded. Where the data lean on a limit like an exponential law the maximum is at infinity.
+
+    Args:
+        lower, upper: the limits; an infinite one does not truncate.
+        offset: name of a data leaf (n,) added to the mean.
+    """
+    low, high = _check_limits(lower, upper)
+    eta: dict[str, Any] = {"mu": linear("x", "beta", offset), "sigma": "sigma"}
+    return Model(
+        "truncated", regression(functools.partial(_truncated_density, low, high), eta), functools.partial(_begin, offset=offset), {"sigma": positive},
+        lambda params, data: constant(eta_of(params, data, offset), params["sigma"]), _truncated_law(low, high),
+    )  # fmt: skip
+
+
+def _begin(data: Tree, offset: str | None) -> Tree:
+    y = column(data, "y")
+    target = y if offset is None else y - column(data, offset)
+    beta, mean = regress(data, "x", target)
+    return {"beta": beta, "sigma": namespace(y).maximum(spread(target - mean, target), 0.1 * spread(target, target))}
+
+
+# ---------------------------------------------------------------- what is recorded
+
+
+def _standard(limit: float, mu: Array, sigma: Array) -> tuple[Array, Array, Array]:
+    """The limit z in standard units, φ(z) and zφ(z), both 0 where it is infinite."""
+    if math.isinf(limit):
+        return jnp.full_like(mu, limit), jnp.zeros_like(mu), jnp.zeros_like(mu)
+    z = (limit - mu) / sigma
+    density = jnp.exp(-0.5 * z * z - HALF_LOG_2PI)
+    return z, density, z * density
+
+
+def _inner_moments(low: float, high: float, mu: Array, sigma: Array) -> tuple[Array, Array, Array]:
+    """P(inside), and mean and second moment of N(μ, σ²) given that it is inside."""
+    _, f, zf = _standard(low, mu, sigma)
+    _, g, zg = _standard(high, mu, sigma)
+    inside = jnp.exp(_log_inside(low, high, mu, sigma))
+    shift = (f - g) / inside
+    mean = mu + sigma * shift
+    square = mu**2 + 2 * mu * sigma * shift + sigma**2 * (1 + (zf - zg) / inside)
+    return inside, mean, square
+
+
+def _truncated_law(low: float, high: float) -> Law:
+    def bounds(mu: Array, sigma: Array) -> tuple[Array, Array]:
+        return ndtr(_standard(low, mu, sigma)[0]), ndtr(_standard(high, mu, sigma)[0])
+
+    def variance(mu: Array, sigma: Array) -> Array:
+        _, mean, square = _inner_moments(low, high, mu, sigma)
+        return square - mean**2
+
+    def cdf(y: Array, mu: Array, sigma: Array) -> Array:
+        a, b = bounds(mu, sigma)
+        return jnp.clip((ndtr((y - mu) / sigma) - a) / (b - a), 0.0, 1.0)
+
+    def quantile(level: Array, mu: Array, sigma: Array) -> Array:
+        a, b = bounds(mu, sigma)
+        # From the upper tail where the interval lies there.
+        low_side = mu + sigma * ndtri(a + level * (b - a))
+        c, d = 1 - b if math.isinf(high) else ndtr((mu - high) / sigma), 1 - a if math.isinf(low) else ndtr((mu - low) / sigma)
+        return jnp.where(a > 0.5, mu - sigma * ndtri(d - level * (d - c)), low_side)
+
+    return Law(
+        mean=lambda mu, sigma: _inner_moments(low, high, mu, sigma)[1], variance=variance, cdf=cdf, quantile=quantile,
+        sample=lambda key, mu, sigma: quantile(uniform(key, mu), mu, sigma),
+    )  # fmt: skip
+
+
+def _censored_law(low: float, high: float) -> Law:
+    def power(k: int, mu: Array, sigma: Array) -> Array:
+        """E yᵏ, k = 1 or 2: what lies inside, and the mass on each limit."""
+        inside, *moments = _inner_moments(low, high, mu, sigma)
+        below = 0.0 if math.isinf(low) else low**k * ndtr((low - mu) / sigma)
+        above = 0.0 if math.isinf(high) else high**k * ndtr((mu - high) / sigma)
+        return inside * moments[k - 1] + below + above
+
+    def cdf(y: Array, mu: Array, sigma: Array) -> Array:
+        return jnp.where(y < low, 0.0, jnp.where(y >= high, 1.0, ndtr((y - mu) / sigma)))
+
+    def quantile(level: Array, mu: Array, sigma: Array) -> Array:
+        return jnp.clip(mu + sigma * ndtri(level), low, high)
+
+    return Law(
+        mean=lambda mu, sigma: power(1, mu, sigma), variance=lambda mu, sigma: power(2, mu, sigma) - power(1, mu, sigma) ** 2, cdf=cdf, quantile=quantile,
+        sample=lambda key, mu, sigma: quantile(uniform(key, mu), mu, sigma),
+    )  # fmt: skip

@@ -1,0 +1,55 @@
+"""Collinear columns of a design, named before anything is fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy
+
+
+def collinear_columns(x: Any, names: Sequence[str] | None = None) -> dict[str, tuple[str, ...]]:
+    """The columns of a design that are linear combinations of others, each with the columns that make it up.
+
+    Columns are scaled to unit length and taken in order of what they add (QR with pivoting); one that adds less than n·ε is
+    redundant. A model with such columns fits as UNIDENTIFIED.
+
+    Args:
+        x: the design (n, q).
+        names: the names of its columns; ``x[0]``, ``x[1]``, … if left out.
+
+    Returns:
+        For each redundant column the columns it is a combination of (none for a column of zeros); empty where the design has full rank.
+
+    >>> import numpy as np
+    >>> ones, group = np.ones(4), np.array([0.0, 1.0, 0.0, 1.0])
+    >>> collinear_columns(np.column_stack([ones, group, 1 - group]), ["const", "a", "b"])
+    {'b': ('const', 'a')}
+    """
+    matrix = np.asarray(x, dtype=np.float64)
+    if matrix.ndim != 2 or not matrix.size:
+        raise ValueError(f"a design is a matrix (n, q); got shape {matrix.shape}")
+    if not np.all(np.isfinite(matrix)):
+        raise ValueError(f"the design is not finite in row {int(np.argwhere(~np.isfinite(matrix))[0, 0])}")
+    labels = [f"x[{j}]" for j in range(matrix.shape[1])] if names is None else list(names)
+    if len(labels) != matrix.shape[1]:
+        raise ValueError(f"the design has {matrix.shape[1]} columns and names has {len(labels)}")
+    # Earlier columns stay where there is a choice: a tiny preference, far below what a real column adds.
+    length = np.sqrt(np.sum(matrix**2, axis=0))
+    unit = matrix / np.where(length > 0, length, 1.0)
+    noise = max(matrix.shape) * np.finfo(np.float64).eps * 10
+    kept: list[int] = []
+    found: dict[str, tuple[str, ...]] = {}
+    basis = np.zeros((matrix.shape[0], 0))
+    for j in range(matrix.shape[1]):
+        left = unit[:, j] - basis @ (basis.T @ unit[:, j])
+        left = left - basis @ (basis.T @ left)  # twice is enough (Giraud, Langou & Rozloznik 2005)
+        size = float(np.linalg.norm(left))
+        if size > noise:
+            kept.append(j)
+            basis = np.column_stack([basis, left / size])
+            continue
+        share = scipy.linalg.lstsq(unit[:, kept], unit[:, j])[0] if kept and length[j] > 0 else np.zeros(0)
+        found[labels[j]] = tuple(labels[i] for i, c in zip(kept, share, strict=False) if abs(c) > 1e-8)
+    return found

@@ -1,0 +1,153 @@
+"""A ready model: a log-likelihood that also knows where to start, how its parameters are bounded, and what it predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.likelihood.checks import host_data, host_params
+from jaxmle.likelihood.contract import as_tree, leaf_of
+from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
+from jaxmle.likelihood.regression import Regression
+from jaxmle.models.laws import Law
+
+Array = Any
+Tree = Any
+
+ENOUGH = 20_000  # their standard errors are a hundredth and less
+KINDS = ("response", "pearson", "deviance", "quantile")
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A log-likelihood ``(params, data) -> (n,)`` with a start, constraints, and the law of its response.
+
+    ``fit(model, data=data)`` and ``fit_batch(model, None, datasets)`` need no start values. Every method is a function of ``params`` and
+    ``data``: under a trace it is pure, so that ``delta(lambda params: model.predict(params, data), fit)`` gives its standard errors; on
+    the host it runs in float64 and returns NumPy arrays.
+
+    Attributes:
+        name: what the model is called in messages.
+        likelihood: the declared regression, or a function where no declaration fits; what the engine differentiates.
+        begin: ``begin(data)``, start values from cleaned arrays.
+        constraints: bounds of the parameters, a tree prefix of them.
+        natural: ``natural(params, data)``, the parameters of the law of each row, a tuple of arrays (n, …).
+        law: mean, variance, distribution function, quantile and sampler of that law.
+        outcome: the leaf of the data that holds the response.
+    """
+
+    name: str
+    likelihood: Any
+    begin: Callable[[Tree], Tree]
+    constraints: Any
+    natural: Callable[[Tree, Tree], tuple[Array, ...]]
+    law: Law
+    outcome: str = "y"
+
+    def __call__(self, params: Tree, data: Tree) -> Array:
+        """The log-likelihood terms (n,), or one scalar for dependent data."""
+        return self.likelihood(params, data)
+
+    def __repr__(self) -> str:
+        return f"models.{self.name}"
+
+    def start(self, data: Tree) -> Tree:
+        """Start values from the data: a least-squares step or moments, finite for any data that are.
+
+        Args:
+            data: one data set; or data sets stacked on a leading axis, for starts with that axis. A design may be shared by all.
+        """
+        if tracing():
+            return self.begin(jax.tree.map(jnp.asarray, data))
+        with np.errstate(all="ignore"):
+            rows = jax.tree.map(np.asarray, host_data(data, np.float64, nan=True))
+            return self.begin(_thinned(rows, self._response(rows)) if isinstance(self.likelihood, Regression) else rows)
+
+    def predict(self, params: Tree, data: Tree) -> Array:
+        """The mean of each response given the parameters, (n,); class probabilities (n, K) for a categorical response."""
+        return self._evaluate("mean", params, data)
+
+    def variance(self, params: Tree, data: Tree) -> Array:
+        """The variance of each response given the parameters, (n,)."""
+        return self._evaluate("variance", params, data)
+
+    def quantile(self, params: Tree, data: Tree, level: Any) -> Array:
+        """The ``level`` quantile of each response given the parameters, (n,): a prediction interval is two of them.
+
+        For a discrete response it is the smallest value whose distribution function is at least ``level``.
+        """
+        return self._evaluate("quantile", params, data, level)
+
+    def cdf(self, params: Tree, data: Tree) -> Array:
+        """The distribution function of each row's law at its response, (n,)."""
+        return self._evaluate("cdf", params, data, self._response(data))
+
+    def sample(self, key: Array, params: Tree, data: Tree) -> Tree:
+        """``data`` with a fresh response drawn from the model; the sampler that ``simulation`` and a parametric bootstrap take.
+
+        Args:
+            key: a jax random key.
+        """
+        fresh = self._evaluate("sample", params, data, key)
+        if not isinstance(data, dict):
+            return fresh
+        return {**data, **(fresh if isinstance(fresh, dict) else {self.outcome: fresh})}
+
+    def residuals(self, params: Tree, data: Tree, kind: str = "response", *, key: Array | None = None) -> Array:
+        """Residuals (n,).
+
+        Args:
+            kind: ``"response"`` y − mean; ``"pearson"`` that over the standard deviation; ``"deviance"`` signed √(2(ℓ_saturated − ℓ)) for
+                exponential families; ``"quantile"`` Φ⁻¹(F(y)), standard normal under the model.
+            key: for quantile residuals of a discrete response, drawn uniformly over its step of F (Dunn & Smyth 1996, JCGS 5, p. 236).
+
+        >>> import numpy as np
+        >>> from jaxmle.models import poisson
+        >>> data = {"x": np.ones((2, 1)), "y": np.array([1.0, 3.0])}
+        >>> poisson().residuals({"beta": np.log([2.0])}, data, "pearson").round(4).tolist()
+        [-0.7071, 0.7071]
+        """
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+        y = self._response(data)
+        if kind == "response":
+            return self._evaluate("response_residual", params, data, y)
+        if kind == "quantile" and self.law.discrete and key is None:
+            raise ValueError("quantile residuals of a discrete response are drawn at random within its step: give key=jax.random.key(0)")
+        extra = () if kind != "quantile" else (key,)
+        return self._evaluate(f"{kind}_residual", params, data, y, *extra)
+
+    def _response(self, data: Tree) -> Array:
+        return leaf_of(data, self.outcome) if isinstance(data, dict) else data
+
+    def _evaluate(self, what: str, params: Tree, data: Tree, *args: Any) -> Any:
+        """One function of the law at the natural parameters: pure under a trace, compiled and in float64 on the host."""
+        of = self.law.function(what, self.name)
+        natural = self.natural
+
+        def run(params: Tree, data: Tree, *args: Any) -> Any:
+            return of(*args, *natural(params, data))
+
+        if tracing():
+            return run(params, data, *args)
+        with precision(np.float64):
+            params, real = host_params(params, np.float64), host_data(data, np.float64, nan=True)
+            args = tuple(a if a is None or _is_key(a) else np.asarray(a, dtype=np.float64) for a in args)
+            return to_numpy(compiled(as_tree(self.likelihood), (what, natural, of), lambda _: run)(params, real, *args))
+
+
+def _thinned(rows: Tree, response: Array) -> Tree:
+    """At most some 20 000 rows of a long data set, evenly spaced: a start is near enough from these."""
+    step = response.shape[0] // ENOUGH if response.ndim == 1 else 0
+    return jax.tree.map(lambda leaf: leaf[::step], rows) if step > 1 else rows
+
+
+def _is_key(value: Any) -> bool:
+    """Whether a value is a jax random key, new style or raw."""
+    return isinstance(value, jax.Array) and (jnp.issubdtype(value.dtype, jax.dtypes.prng_key) or value.dtype == jnp.uint32)

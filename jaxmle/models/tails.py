@@ -1,0 +1,39 @@
+"""Logs of differences of distribution functions, without cancellation in either tail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxmle.special import exponential as special
+from jaxmle.special.logistic import log_sigmoid
+from jaxmle.special.normal import log_ndtr
+
+Array = Any
+
+__all__ = ["log1mexp", "log_ndtr", "logistic_gap", "normal_gap", "weibull_gap"]
+
+
+def log1mexp(t: Array) -> Array:
+    """log(1 − e⁻ᵗ) for t ≥ 0; −inf at 0."""
+    return special.log1mexp(-t)
+
+
+def normal_gap(low: Array, high: Array) -> Array:
+    """log(Φ(high) − Φ(low)), low < high: taken in the lower tail, to which an interval above 0 is mirrored."""
+    mirror = low + high > 0
+    a, b = jnp.where(mirror, -high, low), jnp.where(mirror, -low, high)
+    upper = log_ndtr(b)
+    return upper + log1mexp(upper - log_ndtr(a))
+
+
+def logistic_gap(low: Array, high: Array) -> Array:
+    """log(σ(high) − σ(low)) = log σ(high) + log σ(−low) + log(1 − e^{low − high}), an identity without cancellation."""
+    return log_sigmoid(high) + log_sigmoid(-low) + log1mexp(high - low)
+
+
+def weibull_gap(low: Array, high: Array) -> Array:
+    """log(F(high) − F(low)) of F(z) = 1 − exp(−e^z): −e^low + log(1 − exp(−(e^high − e^low)))."""
+    below = jnp.exp(jnp.minimum(low, 600.0))
+    return -below + log1mexp(below * jnp.expm1(jnp.minimum(high - low, 600.0)))

@@ -1,0 +1,45 @@
+"""A family fitted to one column, without regressors."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+
+from jaxmle.families.family import Family
+from jaxmle.models.laws import of_family
+from jaxmle.models.model import Model
+
+Array = Any
+Tree = Any
+
+
+@functools.cache
+def distribution(family: Family) -> Model:
+    """A family of distributions fitted to one column, or with ``fit_batch`` to thousands. Parameters: those of the family.
+
+    Args:
+        family: one of ``jaxmle.families``, of scalar values.
+
+    Returns:
+        A ``Model`` of the values y (n,), or of ``{"y": (n,), …}`` with the constants that the family knows (a binomial's ``trials``).
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle import families, models
+    >>> columns = np.random.default_rng(1).gamma(2.0, size=(3, 200))
+    >>> fits = jm.fit_batch(models.distribution(families.gamma), None, columns, progress=False)
+    >>> fits.params["shape"].round(1).tolist(), bool(fits.converged.all())
+    ([2.4, 2.0, 2.4], True)
+    """
+    if not isinstance(family, Family):
+        raise TypeError(f"distribution takes a family, such as jaxmle.families.gamma; got {type(family).__name__}")
+    names = (*family.names, *family.known)
+
+    def natural(params: Tree, data: Tree) -> tuple[Array, ...]:
+        y, known = family.parts(data)
+        values = {**family.known, **params, **known}
+        return tuple(jnp.broadcast_to(jnp.asarray(values[name]), jnp.shape(y)) for name in names)
+
+    law = of_family(family, lambda *values: dict(zip(names, values, strict=True)))
+    return Model(f"distribution({family.name})", family, family.start, dict(family.constraints), natural, law)

@@ -1,0 +1,177 @@
+"""log of the regularised incomplete beta functions, with two derivatives in both shapes and in the argument.
+
+I_x(p, q) is a tail of the logistic-beta density. With y = 1 − x,
+
+    I_x(p, q) = x^p y^q/(p B(p, q)) · J,  J = 1 + (p + q)x ∫₀^∞ exp(−(p + 1)h − qℓ) dv,   ℓ = log(1 − x(1 − e⁻ᵛ)), h = v + ℓ,
+
+in which nothing cancels or underflows. The smaller tail is integrated, after an exchange of (p, x) and (q, y) where that is the upper one; the other is log(1 − eˣ) of it.
+∂ log I/∂x = p/(xyJ) exactly; the derivatives in p and q are moments under the integral.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmle.special.beta import betaln, digamma_difference, trigamma_difference
+from jaxmle.special.exponential import log1mexp
+from jaxmle.special.gamma import SHIFT, trigamma
+from jaxmle.special.quadrature import LOG_DEPTH, end, moments
+from jaxmle.special.stirling import HALF_LOG_2PI, excess, promote, stirling_error
+
+Array = Any
+
+
+class _Jet(NamedTuple):
+    """A function of (p, q, x) with its first and second derivatives."""
+
+    value: Array
+    p: Array
+    q: Array
+    x: Array
+    pp: Array
+    pq: Array
+    qq: Array
+    px: Array
+    qx: Array
+    xx: Array
+
+
+def log_betainc(a: Array, b: Array, x: Array) -> Array:
+    """log I_x(a, b), the log distribution function of a beta variable, elementwise; arguments broadcast.
+
+    Args:
+        a: first shape > 0; NaN elsewhere.
+        b: second shape > 0; NaN elsewhere.
+        x: argument in [0, 1], NaN outside. At 0 −inf, at 1 0.
+
+    Returns:
+        Value to 1e-13, first derivatives to 1e-11, second to 1e-9, in all three arguments, relative to max(|f|, Σ|x ∂f/∂x|), for shapes from 0.05 to 3 000.
+        A shape below 0.05 costs a digit: 5e-13 and 5e-9 at 0.01. Third derivatives are right.
+
+    Example:
+        >>> print(round(float(log_betainc(2.0, 3.0, 0.5)), 4))
+        -0.3747
+    """
+    a, b, x = promote(a, b, x)
+    return log_tail(a, b, x, 1 - x)
+
+
+def log_betaincc(a: Array, b: Array, x: Array) -> Array:
+    """log(1 − I_x(a, b)), the log survival function of a beta variable, elementwise; arguments broadcast.
+
+    Args, Returns:
+        As ``log_betainc``; at x = 0 it is 0, at 1 −inf.
+
+    Example:
+        >>> print(round(float(log_betaincc(2.0, 3.0, 0.5)), 4))
+        -1.1632
+    """
+    a, b, x = promote(a, b, x)
+    return log_tail(b, a, 1 - x, x)
+
+
+def log_tail(a: Array, b: Array, x: Array, y: Array) -> Array:
+    """log I_x(a, b) for x and y = 1 − x, both given so that neither end loses digits; differentiated through y alone."""
+    a, b, x, y = jnp.broadcast_arrays(a, b, x, y)
+    inside = (a > 0) & (b > 0) & (x > 0) & (y > 0)
+    a_, b_, x_, y_ = (jnp.where(inside, v, safe) for v, safe in ((a, 1.0), (b, 1.0), (x, 0.5), (y, 0.5)))
+    other = _other(a_, b_, x_, y_)
+    dy = y_ - jax.lax.stop_gradient(y_)  # 0, with the tangent of y
+    near = jax.lax.stop_gradient(jnp.where(other, y_, x_)) + jnp.where(other, dy, -dy)
+    small = _log_lower(jnp.where(other, b_, a_), jnp.where(other, a_, b_), near, jax.lax.stop_gradient(jnp.where(other, x_, y_))).value
+    value = jnp.where(other, log1mexp(small), small)
+    edge = jnp.where((a > 0) & (b > 0), jnp.where(x == 0, -jnp.inf, jnp.where(y == 0, 0.0, jnp.nan)), jnp.nan)
+    return jnp.where(inside, value, edge)
+
+
+def _other(a: Array, b: Array, x: Array, y: Array) -> Array:
+    """Whether the upper tail is integrated: x above the mean; or, for small shapes, where the lower integrand would be a plateau."""
+    total = a + b
+    return (x * total > jnp.maximum(a, 1.0)) | ((y * total < 1) & (x > 0.5))
+
+
+@jax.custom_jvp
+def _log_lower(p: Array, q: Array, x: Array, y: Array) -> _Jet:
+    return _jet(p, q, x, y)
+
+
+@_log_lower.defjvp
+def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[_Jet, _Jet]:
+    dp, dq, dx, _ = tangents
+    f = _log_lower(*primals)
+    third = jax.jvp(lambda p, q, x, y: _jet(p, q, x, y)[4:], primals, (dp, dq, dx, -dx))[1]
+    first = (f.p * dp + f.q * dq + f.x * dx, f.pp * dp + f.pq * dq + f.px * dx, f.pq * dp + f.qq * dq + f.qx * dx, f.px * dp + f.qx * dq + f.xx * dx)
+    return f, _Jet(*first, *third)
+
+
+def _jet(p: Array, q: Array, x: Array, y: Array) -> _Jet:
+    total = p + q
+    c = x * total
+    m0, mh, ml, mhh, mhl, mll, mg = _integrals(p + 1, q, x, y)
+    j = 1 + c * m0
+    jp, jq, jx = (x * m0 - c * mh) / j, (x * m0 - c * ml) / j, total * (m0 + x * (total + 1) * mg) / j
+    jpp, jqq = (c * mhh - 2 * x * mh) / j, (c * mll - 2 * x * ml) / j
+    jpq = (c * mhl - x * mh - x * ml) / j
+    slope = p / (x * y * j)
+    log_x, log_y = _logs(x, y), _logs(y, x)
+    return _Jet(
+        _base(p, q, x, y, log_x, log_y) + jnp.log(j),
+        log_x + digamma_difference(p + 1, q) - 1 / total + jp,
+        log_y + digamma_difference(q, p) + jq,
+        slope,
+        1 / total**2 - trigamma_difference(p + 1, q) + jpp - jp * jp,
+        trigamma(total) + jpq - jp * jq,
+        -trigamma_difference(q, p) + jqq - jq * jq,
+        (1 - p * jp) / (x * y * j),
+        -slope * jq,
+        slope * (1 / y - 1 / x - jx),
+    )
+
+
+def _logs(x: Array, y: Array) -> Array:
+    """log x, by way of y = 1 − x near 1."""
+    return jnp.where(x > 0.7, jnp.log1p(-jnp.minimum(y, 0.3)), jnp.log(x))  # XLA's log1p has errors of 3e-14 in (−0.5, −0.41)
+
+
+def _base(p: Array, q: Array, x: Array, y: Array, log_x: Array, log_y: Array) -> Array:
+    """log of x^p y^q/(p B(p, q)); for large shapes from Stirling's errors and two excesses, as a binomial probability (Loader 2000)."""
+    many = (p >= SHIFT) & (q >= SHIFT)
+    p_, q_ = jnp.where(many, p, float(SHIFT)), jnp.where(many, q, float(SHIFT))
+    total = p_ + q_
+    gap = q_ * x - p_ * y
+    errors = stirling_error(1 / total) - stirling_error(1 / p_) - stirling_error(1 / q_)
+    deviance = p_ * excess(gap / p_, total * x / p_) + q_ * excess(-gap / q_, total * y / q_)
+    saddle = errors - deviance + 0.5 * jnp.log(q_ / (p_ * total)) - HALF_LOG_2PI
+    return jnp.where(many, saddle, p * log_x + q * log_y - jnp.log(p) - betaln(p, q))
+
+
+def _integrals(shape: Array, q: Array, x: Array, y: Array) -> tuple[Array, ...]:
+    """∫ e^{−φ} g dv for g = 1, h, ℓ, h², hℓ, ℓ², −∂ℓ/∂x, with φ = shape·h + qℓ.
+
+    From the nearer end: ℓ = log(1 + x(e⁻ᵛ − 1)) for x < ½, h = log(1 + y(eᵛ − 1)) above.
+    """
+    near_one = x > 0.5
+    z, sign = jnp.where(near_one, y, x), jnp.where(near_one, 1.0, -1.0)
+
+    def logs(v: Array) -> tuple[Array, Array, Array]:
+        e = z * jnp.expm1(sign * v)
+        t = jnp.log1p(e)
+        return t + jnp.where(near_one, 0.0, v), t - jnp.where(near_one, v, 0.0), e
+
+    def terms(v: Array) -> tuple[Array, ...]:
+        h, l, e = logs(v)
+        density = jnp.exp(-shape * h - q * l)
+        in_x = sign * e / (z * (1 + e))
+        return density, density * h, density * l, density * h * h, density * h * l, density * l * l, density * in_x
+
+    def phi(v: Array) -> tuple[Array, Array]:
+        h, l, e = logs(v)
+        # h′ = 1 + ℓ′, ℓ′ = −xe⁻ᵛ/(1 − x(1 − e⁻ᵛ))
+        h_slope = jnp.where(near_one, (e + z) / (1 + e), 1 - (e + z) / (1 + e))
+        return shape * h + q * l, shape * h_slope + q * (h_slope - 1)
+
+    # φ ≥ shape·v + (shape + q) log y
+    return moments(terms, end(phi, (LOG_DEPTH - (shape + q) * _logs(y, x)) / shape))

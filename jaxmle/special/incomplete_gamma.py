@@ -1,0 +1,170 @@
+"""log of the regularised incomplete gamma functions, with two derivatives in shape and argument.
+
+P(a, x) and Q(a, x) are the tails of the log-gamma density, e^{au − xe^u} in u up to a constant. The tail that is the smaller one,
+
+    P = x^a e⁻ˣ/Γ(a + 1) · J,  J = 1 + x ∫₀^∞ exp(−(a + 1)v + x(1 − e⁻ᵛ)) dv        (x ≤ max(a, 1))
+    Q = x^a e⁻ˣ/Γ(a) · J,      J = ∫₀^∞ exp(av − x(eᵛ − 1)) dv                       (x > max(a, 1)),
+
+is integrated in this scaled form, of which nothing can cancel or underflow; the other is log(1 − eˣ) of it. Derivatives of log J are moments under the integral (differentiation under the integral sign),
+and x ∂/∂x log P = a/J exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmle.special.counts import poisson_logpmf
+from jaxmle.special.exponential import log1mexp
+from jaxmle.special.gamma import digamma, trigamma
+from jaxmle.special.quadrature import LOG_DEPTH, end, moments
+from jaxmle.special.stirling import horner, promote
+
+Array = Any
+
+_SMALL_SHAPE = 0.1
+# ζ(k), k = 2, …, 16: log Γ(1 + a) = −γa + Σ ζ(k)(−a)ᵏ/k (NIST DLMF 5.7.3); at a = 0.1 what follows is below 1e-17 of it
+_EULER = 0.57721566490153286
+_ZETA = (
+    1.6449340668482264, 1.2020569031595943, 1.0823232337111382, 1.03692775514337, 1.0173430619844491, 1.0083492773819229, 1.0040773561979444,
+    1.0020083928260821, 1.0009945751278181, 1.0004941886041194, 1.0002460865533080, 1.0001227133475785, 1.0000612481350587, 1.0000305882363070, 1.0000152822594087,
+)
+_EXPONENTIAL_TERMS = 18  # xⁿ/n! at x = 1
+_TAYLOR = tuple(1.0 / f for f in (2, 6, 24, 120, 720, 5040, 40320, 362880, 3628800, 39916800, 479001600, 6227020800, 87178291200))
+
+
+class _Jet(NamedTuple):
+    """A function of (a, x) with its first and second derivatives."""
+
+    value: Array
+    a: Array
+    x: Array
+    aa: Array
+    ax: Array
+    xx: Array
+
+
+def log_gammainc(a: Array, x: Array) -> Array:
+    """log P(a, x), the log distribution function of a gamma variable of shape a and scale 1, elementwise; arguments broadcast.
+
+    Args:
+        a: shape > 0; NaN elsewhere.
+        x: argument ≥ 0: −inf at 0, NaN below.
+
+    Returns:
+        Value to 1e-13, first derivatives to 1e-11, second to 1e-9, in both arguments, relative to max(|f|, |a ∂f/∂a| + |x ∂f/∂x|), for a from 0.003 to 10⁵ and P, Q down to e^−200 000. Third derivatives are right.
+
+    Example:
+        >>> print(round(float(log_gammainc(2.0, 1.0)), 4))
+        -1.3308
+    """
+    return _tail(a, x, lower=True)
+
+
+def log_gammaincc(a: Array, x: Array) -> Array:
+    """log Q(a, x) = log(1 − P(a, x)), the log survival function of a gamma variable, elementwise; arguments broadcast.
+
+    Args:
+        a: shape > 0; NaN elsewhere.
+        x: argument ≥ 0: 0 at 0, NaN below.
+
+    Returns:
+        As ``log_gammainc``.
+
+    Example:
+        >>> print(round(float(log_gammaincc(2.0, 1.0)), 4))
+        -0.3069
+    """
+    return _tail(a, x, lower=False)
+
+
+def _tail(a: Array, x: Array, *, lower: bool) -> Array:
+    a, x = jnp.broadcast_arrays(*promote(a, x))
+    inside = (a > 0) & (x > 0) & (x < jnp.inf)
+    safe_a, safe_x = jnp.where(inside, a, 1.0), jnp.where(inside, x, 1.0)
+    small = _smaller(safe_a, safe_x).value
+    upper = safe_x > jnp.maximum(safe_a, 1.0)
+    other = log1mexp(small)
+    value = jnp.where(upper, other, small) if lower else jnp.where(upper, small, other)
+    at_zero, at_infinity = (-jnp.inf, 0.0) if lower else (0.0, -jnp.inf)
+    edge = jnp.where(a > 0, jnp.where(x == 0, at_zero, jnp.where(x == jnp.inf, at_infinity, jnp.nan)), jnp.nan)
+    return jnp.where(inside, value, edge)
+
+
+@jax.custom_jvp
+def _smaller(a: Array, x: Array) -> _Jet:
+    """log of the smaller tail, with its derivatives, from one pass over the nodes."""
+    return _jet(a, x)
+
+
+@_smaller.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[_Jet, _Jet]:
+    (_, _), (da, dx) = primals, tangents
+    jet = _smaller(*primals)
+    third = jax.jvp(lambda a, x: _jet(a, x)[3:], primals, tangents)[1]
+    return jet, _Jet(jet.a * da + jet.x * dx, jet.aa * da + jet.ax * dx, jet.ax * da + jet.xx * dx, *third)
+
+
+def _jet(a: Array, x: Array) -> _Jet:
+    upper = x > jnp.maximum(a, 1.0)
+    m0, mv, me, mvv = _integrals(a, x, upper)
+    # J = J₀ + cM, c = x for P and 1 for Q; ∂M/∂a = ∓∫ve^{−φ}, ∂M/∂x = −∫Ee^{−φ}
+    c, cx = jnp.where(upper, 1.0, x), jnp.where(upper, 0.0, 1.0)
+    sign = jnp.where(upper, 1.0, -1.0)
+    j = jnp.where(upper, 0.0, 1.0) + c * m0
+    ja, jx = c * sign * mv / j, (cx * m0 - c * me) / j
+    jaa = c * mvv / j
+    shape = a + cx
+    top = jnp.where(upper, -1.0, a)
+    slope = top / (x * j)
+    value = poisson_logpmf(a, jnp.log(x)) + jnp.log(jnp.where(upper, a, 1.0)) + jnp.log(j)
+    value = jnp.where((a < _SMALL_SHAPE) & (x <= 1), _near_one(jnp.minimum(a, _SMALL_SHAPE), jnp.minimum(x, 1.0)), value)
+    return _Jet(value, jnp.log(x) - digamma(shape) + ja, slope, -trigamma(shape) + jaa - ja * ja, (cx - top * ja) / (x * j), -slope * (1 / x + jx))
+
+
+def _near_one(a: Array, x: Array) -> Array:
+    """log P(a, x) for a small shape, where P is near 1 and log P about a(log x + γ − x): P = x^a/Γ(1 + a) · (1 − as), s = −Σ (−x)ⁿ/((a + n)n!), each factor over a."""
+    series = jnp.zeros_like(a)
+    for n in range(_EXPONENTIAL_TERMS, 0, -1):
+        series = x / n * (1 / (a + n) - series)
+    log_gamma = a * horner(-a, [z / k for k, z in enumerate(_ZETA, 2)]) - _EULER  # log Γ(1 + a)/a
+    return a * (jnp.log(x) - log_gamma) + jnp.log1p(-a * series)
+
+
+def _integrals(a: Array, x: Array, upper: Array) -> tuple[Array, ...]:
+    """∫ e^{−φ} g dv for g = 1, v, E, v² with E = e^{±v} − 1 and φ = xE ∓ Av: + and A = a for Q, − and A = a + 1 for P."""
+    sign = jnp.where(upper, 1.0, -1.0)
+    shape = jnp.where(upper, a, a + 1)
+
+    def terms(v: Array) -> tuple[Array, ...]:
+        y = sign * v
+        rest = _expm1_less(y)
+        e = y + rest
+        density = jnp.exp(-((x - shape) * y + x * rest))
+        return density, density * v, density * e, density * v * v
+
+    def phi(v: Array) -> tuple[Array, Array]:
+        e = jnp.expm1(sign * v)
+        return x * e - shape * sign * v, sign * (x * (e + 1) - shape)
+
+    return moments(terms, end(phi, _right(x, shape, upper)))
+
+
+def _right(x: Array, shape: Array, upper: Array) -> Array:
+    """To the right of φ = 38: eᵛ − 1 − v ≥ v²/2 for Q, e⁻ᵛ − 1 + v ≥ v²/(2 + v) for P make a quadratic equation of it."""
+    gap = jnp.where(upper, x - shape, 2 * (shape - x) - LOG_DEPTH)
+    lead = jnp.where(upper, 2 * x, 8 * shape)
+    root = jnp.sqrt(gap * gap + LOG_DEPTH * lead)
+    return jnp.where(gap > 0, jnp.where(upper, 2.0, 4.0) * LOG_DEPTH / (gap + root), (root - gap) / (2 * shape))
+
+
+def _expm1_less(y: Array) -> Array:
+    """eʸ − 1 − y."""
+    near = jnp.abs(y) < 0.5
+    u = jnp.where(near, y, 0.0)
+    series = jnp.zeros_like(u)
+    for c in reversed(_TAYLOR):
+        series = series * u + c
+    return jnp.where(near, u * u * series, jnp.exp(y) - 1 - y)

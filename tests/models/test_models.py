@@ -1,0 +1,293 @@
+"""What every ready model promises: a start for any data, predictions, samples and residuals that agree with its likelihood."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import stats
+
+import jaxmle as jm
+from jaxmle import families, models
+
+N = 4000
+X = np.column_stack([np.ones(N), np.full(N, 0.5)])
+XY = {"x": X, "z": X, "y": np.ones(N), "trials": np.full(N, 6.0), "years": np.full(N, 2.0), "time": np.ones(N), "event": np.ones(N)}
+BETA, GAMMA = np.array([0.4, 0.6]), np.array([-0.3, 0.2])
+COUNTED, SCALED = {"beta": BETA, "alpha": np.float64(0.5)}, {"beta": BETA, "scale": np.float64(0.6)}
+NORMAL = {"beta": BETA, "sigma": np.float64(1.2)}
+
+# name: (model, parameters, what scipy has for the law of a row where it has it), the mean being exp(0.7) or 0.7
+MU, P = np.exp(0.7), 1 / (1 + np.exp(0.2))
+TABLE = {
+    "normal": (models.normal(), NORMAL, stats.norm(0.7, 1.2)),
+    "scale": (models.normal(scale="z"), {"beta": BETA, "gamma": GAMMA}, stats.norm(0.7, np.exp(-0.2))),
+    "logistic": (models.logistic(), {"beta": BETA}, stats.bernoulli(1 / (1 + np.exp(-0.7)))),
+    "probit": (models.probit(), {"beta": BETA}, stats.bernoulli(stats.norm.cdf(0.7))),
+    "cloglog": (models.cloglog(), {"beta": GAMMA}, stats.bernoulli(1 - np.exp(-np.exp(-0.2)))),
+    "binomial": (models.binomial(), {"beta": GAMMA}, stats.binom(6, P)),
+    "poisson": (models.poisson(exposure="years"), {"beta": BETA}, stats.poisson(2 * MU)),
+    "gamma": (models.gamma(), {"beta": BETA, "shape": np.float64(2.5)}, stats.gamma(2.5, scale=MU / 2.5)),
+    "inverse_gaussian": (models.inverse_gaussian(), {"beta": BETA, "shape": np.float64(3.0)}, stats.invgauss(MU / 3.0, scale=3.0)),
+    "negative_binomial": (models.negative_binomial(), COUNTED, stats.nbinom(2.0, 1 / (1 + 0.5 * MU))),
+    "beta": (models.beta(), {"beta": GAMMA, "phi": np.float64(5.0)}, stats.beta(5 * P, 5 * (1 - P))),
+    "student_t": (models.student_t(), {**SCALED, "df": np.float64(5.0)}, stats.t(5.0, 0.7, 0.6)),
+    "laplace": (models.laplace(), SCALED, stats.laplace(0.7, 1.2)),
+    "quantile": (models.quantile(0.8), SCALED, None),
+    "zero_inflated": (models.zero_inflated(), {"beta": BETA, "gamma": GAMMA}, None),
+    "zero_inflated_nb": (models.zero_inflated("negative_binomial"), {**COUNTED, "gamma": GAMMA}, None),
+    "hurdle": (models.hurdle(), {"beta": BETA, "gamma": GAMMA}, None),
+    "hurdle_nb": (models.hurdle("negative_binomial"), {**COUNTED, "gamma": GAMMA}, None),
+    "tobit": (models.tobit(upper=2.0), NORMAL, None),
+    "truncated": (models.truncated(lower=0.5, upper=2.0), NORMAL, stats.truncnorm(-0.2 / 1.2, 1.3 / 1.2, 0.7, 1.2)),
+    "exponential": (models.aft("exponential"), {"beta": BETA}, stats.expon(scale=MU)),
+    "weibull": (models.aft("weibull"), SCALED, stats.weibull_min(1 / 0.6, scale=MU)),
+    "lognormal": (models.aft("lognormal"), {**SCALED, "scale": np.float64(0.4)}, stats.lognorm(0.4, scale=MU)),
+    "loglogistic": (models.aft("loglogistic"), {**SCALED, "scale": np.float64(0.2)}, stats.fisk(1 / 0.2, scale=MU)),
+}
+RATHER_CENSORED = {"tobit"}  # its distribution function jumps at both limits
+
+
+def everything(model):
+    """Sample, mean, variance, two quantiles and the distribution function at the sample, as one program."""
+
+    def run(key, params, data):
+        drawn = model.sample(key, params, data)
+        y = drawn[model.outcome]
+        quantiles = [model.quantile(params, data, level) for level in (0.1, 0.9)]
+        return y, model.predict(params, data)[0], model.variance(params, data)[0], quantiles[0][0], quantiles[1][0], model.cdf(params, drawn)
+
+    return run
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_samples_predictions_and_quantiles_agree(name):
+    model, params, law = TABLE[name]
+    with jax.enable_x64(True):
+        y, mean, variance, low, high, cdf = map(np.asarray, jax.jit(everything(model))(jax.random.key(5), params, XY))
+    if law is not None:
+        assert_allclose([mean, variance], [law.mean(), law.var()], rtol=1e-9)
+        assert_allclose([low, high], law.ppf([0.1, 0.9]), rtol=1e-8)
+        assert_allclose(cdf[:50], law.cdf(y[:50]), rtol=1e-7, atol=1e-12)
+    if np.isfinite(variance):
+        assert abs(y.mean() - mean) < 4 * np.sqrt(variance / N)
+        # Var(s²) is about (κ + 2)σ⁴/n; these laws have kurtosis κ below 15, sampled ones less.
+        assert abs(y.var() / variance - 1) < 4 * np.sqrt(17 / N)
+    sd = 4 * np.sqrt(0.09 / N)
+    assert np.mean(y <= low) > 0.1 - sd
+    assert np.mean(y < low) < 0.1 + sd
+    assert np.mean(y <= high) > 0.9 - sd
+    assert np.mean(y < high) < 0.9 + sd
+    if not model.law.discrete and name not in RATHER_CENSORED:
+        assert stats.kstest(cdf, "uniform").pvalue > 1e-4
+
+
+def test_every_model_of_the_shelf_is_in_a_test():
+    here = {name.split("_nb")[0] for name in TABLE} | {"aft", "ar1", "garch", "cox", "conditional_logit", "multinomial", "ordinal", "distribution"}
+    assert set(models.__all__) - here == {"Model", "collinear_columns"}
+
+
+SERIES = {
+    "ar1": (models.ar1(), {"beta": BETA, "phi": np.float64(0.7), "sigma": np.float64(1.2)}),
+    "garch": (models.garch(), {"mu": np.float64(0.1), "omega": np.float64(0.1), "alpha": np.float64(0.1), "beta": np.float64(0.8)}),
+}
+
+
+@pytest.mark.parametrize("name", SERIES)
+def test_innovations_of_a_sampled_series_are_standard_and_independent(name):
+    model, params = SERIES[name]
+    drawn = model.sample(jax.random.key(2), params, {**XY, "y": np.random.default_rng(0).normal(size=N)})
+    z = model.residuals(params, drawn, "pearson")
+    assert abs(z.mean()) < 4 / np.sqrt(N)
+    assert abs(z.var() - 1) < 4 * np.sqrt(2 / N)
+    assert abs(np.mean(z[1:] * z[:-1])) < 4 / np.sqrt(N)
+
+
+@pytest.mark.parametrize("model", [models.multinomial(3), models.ordinal(3), models.ordinal(3, link="cloglog")], ids=["multinomial", "ordinal", "cloglog"])
+def test_class_probabilities_are_the_shares_of_a_sample_and_the_likelihood(model):
+    params = {"beta": np.array([[0.2, -0.4], [0.3, 0.5]])} if model.name == "multinomial" else {"beta": GAMMA, "cut": np.array([-0.5, 0.8])}
+    share = model.predict(params, XY)[0]
+    assert_allclose(share.sum(), 1.0, rtol=1e-12)
+    drawn = model.sample(jax.random.key(1), params, XY)["y"]
+    assert np.all(np.abs(np.bincount(drawn.astype(int), minlength=3) / N - share) < 4 * np.sqrt(share / N))
+    with jax.enable_x64(True):
+        assert_allclose(np.exp(model(params, {"x": X[:3], "y": np.arange(3.0)})), share, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["pearson", "deviance", "quantile"])
+@pytest.mark.parametrize("name", ["normal", "poisson"])
+def test_residuals_of_the_true_model_are_about_standard(name, kind):
+    model, params, _ = TABLE[name]
+    drawn = model.sample(jax.random.key(3), params, XY)
+    residuals = model.residuals(params, drawn, kind, key=jax.random.key(4))
+    assert residuals.dtype == np.float64
+    assert abs(residuals.mean()) < (0.15 if kind == "deviance" else 4 / np.sqrt(N))
+    assert abs(residuals.var() - 1) < 0.12
+
+
+def test_deviance_residuals_add_up_to_the_deviance():
+    y = np.array([0.0, 1.0, 4.0, 2.0])
+    data = {"x": np.ones((4, 1)), "y": y}
+    residuals = models.poisson().residuals({"beta": np.log([1.5])}, data, "deviance")
+    assert_allclose(np.sum(residuals**2), 2 * np.sum(stats.poisson.logpmf(y, np.maximum(y, 1e-300)) - stats.poisson.logpmf(y, 1.5)), rtol=1e-12)
+
+
+def test_predictions_have_delta_standard_errors():
+    model = models.gamma()
+    rng = np.random.default_rng(0)
+    data = {"x": np.column_stack([np.ones(50), rng.normal(size=50)]), "y": rng.gamma(2.0, size=50)}
+    fit = jm.fit(model, data=data)
+    few = {"x": data["x"][:3], "y": data["y"][:3]}
+    mean = jm.delta(lambda params: model.predict(params, few), fit)
+    gradient = few["x"] * mean.estimate[:, None]
+    assert_allclose(mean.stderr, np.sqrt(np.einsum("ij,jk,ik->i", gradient, fit.vcov[:2, :2], gradient)), rtol=1e-9)
+    median = jm.delta(lambda params: model.quantile(params, few, 0.5), fit)
+    step = 1e-5 * fit.se
+    moved = [[stats.gamma.ppf(0.5, s, scale=np.exp(few["x"] @ b) / s) for b, s in ((x[:2], x[2]) for x in (fit.x + h, fit.x - h))] for h in np.diag(step)]
+    jacobian = np.stack([(up - down) / (2 * h) for (up, down), h in zip(moved, step, strict=True)], axis=1)
+    assert_allclose(median.stderr, np.sqrt(np.einsum("ij,jk,ik->i", jacobian, fit.vcov, jacobian)), rtol=1e-5)
+
+
+def test_a_family_is_fitted_to_a_column_and_to_many():
+    model = models.distribution(families.gamma)
+    y = np.random.default_rng(1).gamma(2.0, size=(3, 200))
+    fits = jm.fit_batch(model, None, y)
+    assert fits.converged.all()
+    one = jm.fit(model, data={"y": y[1]})
+    assert_allclose(fits.x[1], one.x, rtol=1e-9)
+    assert_allclose(model.predict(one.params, {"y": y[1]}), one.params["shape"] / one.params["rate"] * np.ones(200), rtol=1e-12)
+    with pytest.raises(TypeError, match="family"):
+        models.distribution("gamma")
+
+
+# ---------------------------------------------------------------- starts
+
+
+MEMBERS, ROWS = 3, 30
+RNG = np.random.default_rng(8)
+BATCH = {
+    "x": np.concatenate([np.ones((MEMBERS, ROWS, 1)), RNG.normal(size=(MEMBERS, ROWS, 1))], axis=2),
+    "z": np.concatenate([np.ones((MEMBERS, ROWS, 1)), RNG.normal(size=(MEMBERS, ROWS, 1))], axis=2),
+    "y": RNG.integers(0, 3, size=(MEMBERS, ROWS)).astype(float),
+    "time": RNG.exponential(size=(MEMBERS, ROWS)),
+    "event": RNG.integers(0, 2, size=(MEMBERS, ROWS)).astype(float),
+    "trials": np.full((MEMBERS, ROWS), 4.0),
+    "years": np.ones((MEMBERS, ROWS)),
+}
+MODELS = {name: entry[0] for name, entry in TABLE.items()} | {
+    "multinomial": models.multinomial(3), "ordinal": models.ordinal(3), "cox": models.cox(), "ar1": models.ar1(), "garch": models.garch(),
+}  # fmt: skip
+
+
+def all_close(a, b, rtol):
+    jax.tree.map(lambda u, v: assert_allclose(u, v, rtol=rtol, atol=1e-8), a, b)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_starts_of_stacked_members_are_those_of_each(name):
+    model = MODELS[name]
+    each = [model.start({key: value[i] for key, value in BATCH.items()}) for i in range(MEMBERS)]
+    all_close(model.start(BATCH), jax.tree.map(lambda *leaves: np.stack(leaves), *each), rtol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["negative_binomial", "student_t", "weibull"])
+def test_a_start_runs_under_a_trace(name):
+    with jax.enable_x64(True):
+        all_close(jax.jit(jax.vmap(MODELS[name].start))(BATCH), MODELS[name].start(BATCH), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_stacked_members_may_share_their_designs(name):
+    shared = {**BATCH, "x": BATCH["x"][0], "z": BATCH["z"][0]}
+    repeated = {**BATCH, "x": np.repeat(BATCH["x"][:1], MEMBERS, axis=0), "z": np.repeat(BATCH["z"][:1], MEMBERS, axis=0)}
+    all_close(MODELS[name].start(shared), MODELS[name].start(repeated), rtol=1e-7)
+
+
+@pytest.mark.parametrize("spoilt", ["nan", "constant", "collinear", "zeros"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_start_is_finite_and_inside_its_bounds_for_any_data(name, spoilt):
+    data = {key: value[0].copy() for key, value in BATCH.items()}
+    if spoilt == "nan":
+        data["y"][3] = data["time"][3] = data["x"][4, 1] = np.nan
+    if spoilt == "constant":
+        data["y"][:] = data["time"][:] = 1.0
+    if spoilt == "collinear":
+        data["x"][:, 1] = data["z"][:, 1] = 2.0
+    if spoilt == "zeros":
+        data["y"][:] = 0.0
+    model = MODELS[name]
+    start = model.start(data)
+    assert all(np.isfinite(leaf).all() for leaf in start.values())
+    for leaf, constraint in (model.constraints or {}).items():
+        assert constraint.violation(np.asarray(start[leaf])) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": np.ones((5, 1))}, "one number for each row"),
+        ({"y": np.array(["a"] * 5)}, "strings"),
+        ({"y": np.array([1.0, np.nan, 1.0, 0.0, 1.0])}, "NaN in row 1"),
+        ({"x": np.ones((4, 2))}, "one row for each response"),
+        ({"x": None}, "no leaf 'x'"),
+    ],
+)
+def test_bad_data_are_named(change, message):
+    data = {"x": np.column_stack([np.ones(5), np.arange(5.0)]), "y": np.array([0.0, 1.0, 1.0, 0.0, 1.0])} | change
+    with pytest.raises((ValueError, TypeError), match=message):
+        jm.fit(models.poisson(), data={key: value for key, value in data.items() if value is not None})
+
+
+def test_bad_options_are_named():
+    for wrong in (
+        lambda: models.binomial(link="loglog"), lambda: models.aft("gamma"), lambda: models.cox(ties="exact"), lambda: models.multinomial(1), lambda: models.ordinal(3.0),
+        lambda: models.tobit(lower=2, upper=1), lambda: models.truncated(lower=-np.inf), lambda: models.quantile(1.5), lambda: models.quantile(0.5, bandwidth=0.0),
+        lambda: models.student_t(df=-1.0), lambda: models.zero_inflated("binomial"), lambda: models.normal().residuals(NORMAL, XY, "studentized"),
+        lambda: models.poisson().residuals({"beta": BETA}, XY, "quantile"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="must|give|draw"):
+            wrong()
+    with pytest.raises(TypeError, match="has no quantile"):
+        models.cox().quantile({"beta": BETA}, XY, 0.5)
+
+
+def test_one_column_may_be_a_vector():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=40)
+    data = {"x": x, "y": 2 * x + rng.normal(size=40)}
+    fit = jm.fit(models.normal(), data=data)
+    assert fit.params["beta"].shape == ()
+    assert_allclose(fit.params["beta"], x @ data["y"] / (x @ x), rtol=1e-9)
+
+
+def test_a_model_stands_for_its_likelihood_in_a_combinator():
+    data = {"x": X[:40] + np.linspace(0, 1, 40)[:, None] * [0, 1], "y": np.random.default_rng(0).poisson(2.0, size=40).astype(float)}
+    model = models.poisson()
+    free = jm.fit(model, data=data)
+    held = jm.fit(jm.fix(model, {"beta[1]": 0.0}), model.start(data), data)
+    assert_allclose(held.params["beta"], [np.log(data["y"].mean()), 0.0], rtol=1e-9)
+    assert free.loglik > held.loglik
+    doubled = jm.fit(model, data=data, weights=jm.frequency(np.full(40, 2)))
+    assert_allclose(doubled.se * np.sqrt(2), free.se, rtol=1e-9)
+
+
+# ---------------------------------------------------------------- columns
+
+
+def test_collinear_columns_are_named():
+    rng = np.random.default_rng(0)
+    ones, a = np.ones(20), rng.normal(size=20)
+    x = np.column_stack([ones, a, 1e6 * a - 3, np.zeros(20), rng.normal(size=20)])
+    assert models.collinear_columns(x, ["const", "a", "far", "none", "b"]) == {"far": ("const", "a"), "none": ()}
+    assert models.collinear_columns(x[:, [0, 1, 4]]) == {}
+    assert models.collinear_columns(x[:, [1, 4]] + 1e6) == {}
+    with pytest.raises(ValueError, match="not finite in row 2"):
+        models.collinear_columns(np.where(np.arange(20)[:, None] == 2, np.nan, x))
+
+
+def test_the_tails_of_a_link_have_right_derivatives():
+    for name, eta, slope in (("probit", -40.0, 40.0249688472072637), ("cloglog", 800.0, 0.0), ("cloglog", -60.0, 1.0), ("logit", -800.0, 1.0)):
+        model = {"probit": models.probit(), "cloglog": models.cloglog(), "logit": models.logistic()}[name]
+        with jax.enable_x64(True):
+            found = jax.grad(lambda b, model=model: jnp.sum(model({"beta": b}, {"x": np.ones((1, 1)), "y": np.ones(1)})))(jnp.array([eta]))
+        assert_allclose(found, slope, rtol=1e-12, atol=1e-300)
