@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 
-import yardstick  # isort: skip  (pins, so before NumPy)
+import yardstick  # isort: skip  # noqa: F401  (pins, so before NumPy)
 
 import numpy as np
 

@@ -35,6 +35,9 @@ class Design:
     def apply(self, columns: Mapping[str, Column]) -> np.ndarray:
         """The matrix (n, q) of new rows; a row with a missing value is NaN. A level that the fit has not seen is refused by name."""
         refuse_unseen(self.levels, columns)
+        for name in self.columns:
+            if columns[name].is_factor and name not in self.levels:
+                raise TypeError(f"{name} holds words in the new data; the fit had numbers")
         rows = len(next(iter(columns.values())).values) if columns else 0
         missing = np.zeros(rows, dtype=bool)
         for name in self.columns:

@@ -130,7 +130,7 @@ class Frame:
     def named(self, fitted: Fit, model: Any) -> Fit:
         """A fit of ``model`` to this frame's ``data``, or a batch of them, with readable names: ``beta[age]`` for ``beta[1]``.
 
-        Only ``names`` changes. Where a function takes the name of a parameter it still takes those of the tree, ``beta[1]`` or ``beta``.
+        The record keeps both spellings: a function that takes the name of a parameter finds ``beta[age]``, ``beta[1]`` and ``beta``.
         """
         return renamed(fitted, designs_of(model, tuple(self.designs)), {leaf: design.names for leaf, design in self.designs.items()}, self.levels)
 

@@ -10,7 +10,7 @@ from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.regression import Linear, Regression
-from jaxmle.parameters.tree import Leaf
+from jaxmle.parameters.tree import Layout, Leaf
 
 CUT = "cut"  # the thresholds of an ordinal model
 
@@ -32,8 +32,9 @@ def renamed(fit: Fit, designs: Mapping[str, str], columns: Mapping[str, tuple[st
         columns: from a design leaf to the names of its columns.
         levels: of a response that is a category.
     """
-    names = tuple(name for leaf in fit.layout.leaves for name in _names(leaf, columns.get(designs.get(leaf.path, ""), ()), levels or ()))
-    return replace(fit, names=names)
+    leaves = tuple(replace(leaf, labels=tuple(_names(leaf, columns.get(designs.get(leaf.path, ""), ()), levels or ()))) for leaf in fit.layout.leaves)
+    layout = Layout(fit.layout.treedef, leaves)
+    return replace(fit, names=layout.names, layout=layout)
 
 
 def _names(leaf: Leaf, columns: tuple[str, ...], levels: tuple[Any, ...]) -> list[str]:

@@ -357,7 +357,7 @@ class GaussianMixture:
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *held)
         w_blocks = np.concatenate([w, np.zeros(padding)]).reshape(-1, size)
         limits = np.float64(strength), np.float64(tolerance), np.int64(max_steps)
-        capacity = 64 * 8 ** max(math.ceil(math.log(max_steps / 64, 8)), 0)  # few lengths of the path, so few programs
+        capacity = 4096 * 8 ** max(math.ceil(math.log(max_steps / 4096, 8)), 0)  # few lengths of the path, so few programs
         found = _climb(stacked, np.ascontiguousarray(rows), w_blocks, self.pooled(y, w), *limits, kind=self.covariance, capacity=capacity)
         end = jax.tree.map(np.asarray, found)
         params = [self._packed(end.params["weights"][s], end.params["loc"][s] + centre, end.params["spread"][s]) for s in range(len(starts))]

@@ -120,7 +120,7 @@ class MixtureOf:
 
     def _split(self, stacked: Tree, s: int) -> tuple[Tree, ...]:
         k = self.components
-        return tuple(jax.tree.map(lambda leaf: np.asarray(leaf[s * k + j]), stacked) for j in range(k))
+        return tuple(jax.tree.map(lambda leaf, j=j: np.asarray(leaf[s * k + j]), stacked) for j in range(k))
 
     def _fits(self, params: Tree, data: Tree, weights: np.ndarray) -> Any:
         return fit_batch(
@@ -153,9 +153,9 @@ class MixtureOf:
             fits = self._fits(jax.tree.map(lambda leaf, member=member: leaf[member], parts), data, rows)
             fine = np.zeros(s * k, bool)
             fine[member] = np.isin(fits.status, USABLE) & _finite(fits.params)
-            lost = np.zeros(s * k, bool)
-            lost[member] = fits.status == Status.UNBOUNDED
-            lost = lost.reshape(s, k)
+            unbounded = np.zeros(s * k, bool)
+            unbounded[member] = fits.status == Status.UNBOUNDED
+            lost = unbounded.reshape(s, k)
             collapsed = np.where(lost.any(axis=1), lost.argmax(axis=1), collapsed)
             go &= fine.reshape(s, k).all(axis=1)
             kept = np.repeat(go, k)

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
     try:
         arrays, told = _unpack(content)
         static, leaves, plain = _parse(told)
-        layout = Layout(_treedef(told["tree"], plain, leaves, like), leaves)
+        layout = _labelled(Layout(_treedef(told["tree"], plain, leaves, like), leaves), static["names"])
         _agree(arrays, layout, static)
         return _assemble(arrays, static, layout)
     except ValueError as error:
@@ -152,6 +153,13 @@ def _unpack(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if version > FORMAT:
         raise ValueError(f"a later jaxmle wrote it, in format {version}; this one reads format {FORMAT}. Update jaxmle to read it")
     return arrays, told
+
+
+def _labelled(layout: Layout, names: tuple[str, ...]) -> Layout:
+    """The layout with the names of the record, where these are not the places."""
+    if names == layout.places or len(names) != layout.p:
+        return layout  # a wrong number of names is said by _agree
+    return Layout(layout.treedef, tuple(replace(leaf, labels=names[span]) for leaf, span in zip(layout.leaves, layout.spans, strict=True)))
 
 
 def _assemble(arrays: dict[str, np.ndarray], static: dict[str, Any], layout: Layout) -> Fit:

@@ -309,9 +309,14 @@ def _panels(p: _One, laws: tuple[_One, ...]) -> list[float]:
 
 
 def _median(law: _One) -> float:
-    if law.family.law.quantile is None:
-        return float(np.asarray(law.family.mean(law.values))) if law.family.law.mean else math.nan
-    return float(np.asarray(_program(law.family, "quantile")(law.values, np.float64(0.5))))
+    middle = _quantile(law, 0.5)
+    return float(np.asarray(law.family.mean(law.values))) if math.isnan(middle) and law.family.law.mean else middle
+
+
+def _quantile(law: _One, q: float) -> float:
+    """A quantile; NaN where the law has none, or not as one number, as a mixture with a vector of weights."""
+    found = np.full(2, math.nan) if law.family.law.quantile is None else np.asarray(_program(law.family, "quantile")(law.values, np.float64(q)))
+    return float(found) if not found.ndim else math.nan
 
 
 def _panel(p: _One, value: Callable[[Array], np.ndarray], a: float, b: float, inner: list[float], nodes: int) -> tuple[float, float]:
@@ -349,10 +354,9 @@ def _panel(p: _One, value: Callable[[Array], np.ndarray], a: float, b: float, in
 
 def _scale(p: _One, end: float, inner: list[float]) -> float:
     """A typical distance of p from a finite end."""
-    if p.family.law.quantile is not None:
-        quarter, upper = (float(np.asarray(_program(p.family, "quantile")(p.values, np.float64(q)))) for q in (0.25, 0.75))
-        if upper > quarter:
-            return upper - quarter
+    width = _quantile(p, 0.75) - _quantile(p, 0.25)
+    if width > 0:
+        return width
     return max(abs(end - m) for m in inner) or 1.0
 
 

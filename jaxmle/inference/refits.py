@@ -84,8 +84,8 @@ def refit_of(what: str, loglik: Any, fit: Fit, data: Tree, params0: Tree, constr
 
 def _start(what: str, loglik: Any, fit: Fit, data: Tree, params0: Tree) -> Tree:
     if params0 is not None:
-        if layout_of(params0).names != fit.names:
-            raise ValueError(f"params0 has the entries {', '.join(layout_of(params0).names[:20])}; the fit has {', '.join(fit.names[:20])}")
+        if layout_of(params0).names != fit.layout.places:
+            raise ValueError(f"params0 has the entries {', '.join(layout_of(params0).names[:20])}; the fit has {', '.join(fit.layout.places[:20])}")
         return params0
     values = fit.layout.treedef.flatten_up_to(fit.params)
     inside = np.all(np.isfinite(fit.x)) and all(leaf.constraint.violation(np.asarray(v)) is None for leaf, v in zip(fit.layout.leaves, values, strict=True))

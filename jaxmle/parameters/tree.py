@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,11 +18,12 @@ Tree = Any
 
 @dataclass(frozen=True)
 class Leaf:
-    """One leaf of the parameter tree: where it is, its shape, its constraint."""
+    """One leaf of the parameter tree: where it is, its shape, its constraint, and what its entries are called where not by their places."""
 
     path: str
     shape: Shape
     constraint: Constraint
+    labels: tuple[str, ...] | None = field(default=None, compare=False)  # names do not change what a layout is
 
     @property
     def entries(self) -> list[Entry]:
@@ -30,6 +31,11 @@ class Leaf:
 
     @property
     def names(self) -> list[str]:
+        return self.places if self.labels is None else list(self.labels)
+
+    @property
+    def places(self) -> list[str]:
+        """The names of the entries by their places, such as ``beta[1]``."""
         stem = self.path or "theta"
         return [f"{stem}[{','.join(map(str, entry))}]" if entry else stem for entry in self.entries]
 
@@ -51,6 +57,11 @@ class Layout:
     @cached_property
     def names(self) -> tuple[str, ...]:
         return tuple(name for leaf in self.leaves for name in leaf.names)
+
+    @cached_property
+    def places(self) -> tuple[str, ...]:
+        """The names by places in the tree, such as ``beta[1]``, whatever the entries are called."""
+        return tuple(name for leaf in self.leaves for name in leaf.places)
 
     @cached_property
     def bounds(self) -> tuple[Bounds, ...]:
@@ -106,9 +117,10 @@ class Layout:
         return jax.tree.unflatten(self.treedef, values)
 
     def find(self, name: str) -> list[int]:
-        """The positions in x that ``name`` means: one printed entry, or every entry of a leaf."""
-        if name in self.names:
-            return [self.names.index(name)]
+        """The positions in x that ``name`` means: one printed entry, by its name or its place, or every entry of a leaf."""
+        for names in (self.names, self.places):
+            if name in names:
+                return [names.index(name)]
         for leaf, span in zip(self.leaves, self.spans, strict=True):
             if name == (leaf.path or "theta"):
                 return list(range(span.start, span.stop))

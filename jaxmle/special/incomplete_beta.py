@@ -78,30 +78,31 @@ def log_tail(a: Array, b: Array, x: Array, y: Array) -> Array:
     a, b, x, y = jnp.broadcast_arrays(a, b, x, y)
     inside = (a > 0) & (b > 0) & (x > 0) & (y > 0)
     a_, b_, x_, y_ = (jnp.where(inside, v, safe) for v, safe in ((a, 1.0), (b, 1.0), (x, 0.5), (y, 0.5)))
-    other = _other(a_, b_, x_, y_)
+    other = upper_is_smaller(a_, b_, x_, y_)
     dy = y_ - jax.lax.stop_gradient(y_)  # 0, with the tangent of y
     near = jax.lax.stop_gradient(jnp.where(other, y_, x_)) + jnp.where(other, dy, -dy)
-    small = _log_lower(jnp.where(other, b_, a_), jnp.where(other, a_, b_), near, jax.lax.stop_gradient(jnp.where(other, x_, y_))).value
+    small = log_lower(jnp.where(other, b_, a_), jnp.where(other, a_, b_), near, jax.lax.stop_gradient(jnp.where(other, x_, y_))).value
     value = jnp.where(other, log1mexp(small), small)
     edge = jnp.where((a > 0) & (b > 0), jnp.where(x == 0, -jnp.inf, jnp.where(y == 0, 0.0, jnp.nan)), jnp.nan)
     return jnp.where(inside, value, edge)
 
 
-def _other(a: Array, b: Array, x: Array, y: Array) -> Array:
+def upper_is_smaller(a: Array, b: Array, x: Array, y: Array) -> Array:
     """Whether the upper tail is integrated: x above the mean; or, for small shapes, where the lower integrand would be a plateau."""
     total = a + b
     return (x * total > jnp.maximum(a, 1.0)) | ((y * total < 1) & (x > 0.5))
 
 
 @jax.custom_jvp
-def _log_lower(p: Array, q: Array, x: Array, y: Array) -> _Jet:
+def log_lower(p: Array, q: Array, x: Array, y: Array) -> _Jet:
+    """log I_x(p, q) where ``upper_is_smaller`` is false, with its derivatives, from one pass over the nodes; y = 1 − x moves with x."""
     return _jet(p, q, x, y)
 
 
-@_log_lower.defjvp
+@log_lower.defjvp
 def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[_Jet, _Jet]:
     dp, dq, dx, _ = tangents
-    f = _log_lower(*primals)
+    f = log_lower(*primals)
     third = jax.jvp(lambda p, q, x, y: _jet(p, q, x, y)[4:], primals, (dp, dq, dx, -dx))[1]
     first = (f.p * dp + f.q * dq + f.x * dx, f.pp * dp + f.pq * dq + f.px * dx, f.pq * dp + f.qq * dq + f.qx * dx, f.px * dp + f.qx * dq + f.xx * dx)
     return f, _Jet(*first, *third)
@@ -154,24 +155,28 @@ def _integrals(shape: Array, q: Array, x: Array, y: Array) -> tuple[Array, ...]:
     From the nearer end: ℓ = log(1 + x(e⁻ᵛ − 1)) for x < ½, h = log(1 + y(eᵛ − 1)) above.
     """
     near_one = x > 0.5
-    z, sign = jnp.where(near_one, y, x), jnp.where(near_one, 1.0, -1.0)
+    sign = jnp.where(near_one, 1.0, -1.0)
 
-    def logs(v: Array) -> tuple[Array, Array, Array]:
+    def logs(v: Array, z: Array) -> tuple[Array, Array, Array]:
         e = z * jnp.expm1(sign * v)
         t = jnp.log1p(e)
         return t + jnp.where(near_one, 0.0, v), t - jnp.where(near_one, v, 0.0), e
 
     def terms(v: Array) -> tuple[Array, ...]:
-        h, l, e = logs(v)
+        z = jnp.where(near_one, y, x)
+        h, l, e = logs(v, z)
         density = jnp.exp(-shape * h - q * l)
         in_x = sign * e / (z * (1 + e))
         return density, density * h, density * l, density * h * h, density * h * l, density * l * l, density * in_x
 
+    shape_, q_, x_, y_ = jax.lax.stop_gradient((shape, q, x, y))
+    z_ = jnp.where(near_one, y_, x_)
+
     def phi(v: Array) -> tuple[Array, Array]:
-        h, l, e = logs(v)
+        h, l, e = logs(v, z_)
         # h′ = 1 + ℓ′, ℓ′ = −xe⁻ᵛ/(1 − x(1 − e⁻ᵛ))
-        h_slope = jnp.where(near_one, (e + z) / (1 + e), 1 - (e + z) / (1 + e))
-        return shape * h + q * l, shape * h_slope + q * (h_slope - 1)
+        h_slope = jnp.where(near_one, (e + z_) / (1 + e), 1 - (e + z_) / (1 + e))
+        return shape_ * h + q_ * l, shape_ * h_slope + q_ * (h_slope - 1)
 
     # φ ≥ shape·v + (shape + q) log y
-    return moments(terms, end(phi, (LOG_DEPTH - (shape + q) * _logs(y, x)) / shape))
+    return moments(terms, end(phi, (LOG_DEPTH - (shape_ + q_) * _logs(y_, x_)) / shape_))

@@ -145,11 +145,13 @@ def _integrals(a: Array, x: Array, upper: Array) -> tuple[Array, ...]:
         density = jnp.exp(-((x - shape) * y + x * rest))
         return density, density * v, density * e, density * v * v
 
+    x_, shape_ = jax.lax.stop_gradient((x, shape))
+
     def phi(v: Array) -> tuple[Array, Array]:
         e = jnp.expm1(sign * v)
-        return x * e - shape * sign * v, sign * (x * (e + 1) - shape)
+        return x_ * e - shape_ * sign * v, sign * (x_ * (e + 1) - shape_)
 
-    return moments(terms, end(phi, _right(x, shape, upper)))
+    return moments(terms, end(phi, _right(x_, shape_, upper)))
 
 
 def _right(x: Array, shape: Array, upper: Array) -> Array:

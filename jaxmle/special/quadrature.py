@@ -40,14 +40,15 @@ def rule(dtype: Any) -> tuple[np.ndarray, np.ndarray]:
 def end(phi: Callable[[Array], tuple[Array, Array]], start: Array) -> Array:
     """L with φ(L) ≈ 38, from a start to its right; ``phi`` gives φ and φ′.
 
-    Newton for log φ in log v: exact at once for a power, fast for an exponential. A few per cent are enough.
+    Newton for log φ in log v: exact at once for a power, fast for an exponential. A few per cent are enough,
+    and nothing depends on L: give ``phi`` and ``start`` of parameters behind ``stop_gradient``.
     """
-    v = start
-    for _ in range(_NEWTON):
+    def newton(_: int, v: Array) -> Array:
         value, slope = phi(v)
         value = jnp.maximum(value, 1e-3)
-        v = v * jnp.exp(-jnp.log(value / LOG_DEPTH) * value / jnp.maximum(v * slope, value))
-    return jax.lax.stop_gradient(v)
+        return v * jnp.exp(-jnp.log(value / LOG_DEPTH) * value / jnp.maximum(v * slope, value))
+
+    return jax.lax.fori_loop(0, _NEWTON, newton, start)
 
 
 def moments(terms: Callable[[Array], tuple[Array, ...]], length: Array) -> tuple[Array, ...]:

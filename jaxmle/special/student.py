@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxmle.special.exponential import log1mexp
 from jaxmle.special.gamma import BERNOULLI, SHIFT, gammaln
-from jaxmle.special.incomplete_beta import log_tail
+from jaxmle.special.incomplete_beta import log_lower, upper_is_smaller
 from jaxmle.special.stirling import HALF_LOG_2PI, excess_quotient, horner, promote
 
 Array = Any
@@ -125,37 +125,56 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Arra
 
 
 class _Jet(NamedTuple):
-    """log F(z), its slope f/F in z and its slope in ν."""
+    """log F(z), its slope f/F in z, and its first and second derivative in ν."""
 
     value: Array
     hazard: Array
     df: Array
+    dfdf: Array
 
 
-def _logcdf_at(z: Array, df: Array) -> Array:
+def _jet(z: Array, df: Array) -> _Jet:
     huge = 1e100 if z.dtype == jnp.float64 else 1e15  # beyond, the normal to every digit
     nu = jnp.minimum(df, huge)
     square = jnp.maximum(z * z, jnp.finfo(z.dtype).tiny * nu * 4)
-    tail = log_tail(0.5 * nu, jnp.full_like(nu, 0.5), nu / (nu + square), square / (nu + square)) - math.log(2)
-    return jnp.where(z < 0, tail, log1mexp(tail))
+    total = nu + square
+    x, y, half = nu / total, square / total, jnp.full_like(nu, 0.5)
+    other = upper_is_smaller(0.5 * nu, half, x, y)
+    g = log_lower(jnp.where(other, half, 0.5 * nu), jnp.where(other, 0.5 * nu, half), jnp.where(other, y, x), jnp.where(other, x, y))
+    # ν/2 is the first shape or the second; x′ = y/(ν + z²) in ν and x″ = −2y/(ν + z²)², y′ and y″ their negatives
+    step = jnp.where(other, -y, y) / total
+    in_shape, in_shapes, mixed = (jnp.where(other, at_q, at_p) for at_q, at_p in ((g.q, g.p), (g.qq, g.pp), (g.qx, g.px)))
+    curvature = 0.25 * in_shapes + mixed * step + g.xx * step * step - 2 * g.x * step / total
+    slope = 0.5 * in_shape + g.x * step
+    tail, slope, curvature = _where(other, _complement(g.value, slope, curvature), (g.value, slope, curvature))
+    value, slope, curvature = _where(z < 0, (tail - math.log(2), slope, curvature), _complement(tail - math.log(2), slope, curvature))
+    # Through I_x the hazard keeps its digits in the far tail, through the density elsewhere; from z = −1 down it is not the other tail.
+    hazard = jnp.where((z < -1) & ~other, -2 * z * x / total * g.x, jnp.exp(_logpdf(z, 1 / df) - value))
+    return _Jet(value, hazard, slope, curvature)
+
+
+def _complement(f: Array, slope: Array, curvature: Array) -> tuple[Array, ...]:
+    """log(1 − e^f) with two derivatives, from those of f."""
+    odds = jnp.exp(f) / jnp.expm1(f)
+    return log1mexp(f), odds * slope, odds * (curvature + slope * slope * (1 - odds))
+
+
+def _where(mask: Array, these: tuple[Array, ...], those: tuple[Array, ...]) -> tuple[Array, ...]:
+    return tuple(jnp.where(mask, a, b) for a, b in zip(these, those, strict=True))
 
 
 @jax.custom_jvp
 def _logcdf(z: Array, df: Array) -> _Jet:
-    value, tangent = jax.linearize(_logcdf_at, z, df)
-    one, zero = jnp.ones_like(z), jnp.zeros_like(z)
-    # Through I_x the hazard keeps its digits in the far tail, through the density at 0, where z² has no slope.
-    hazard = jnp.where(z < -1, tangent(one, zero), jnp.exp(_logpdf(z, 1 / df) - value))
-    return _Jet(value, hazard, tangent(zero, one))
+    return _jet(z, df)
 
 
 @_logcdf.defjvp
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[_Jet, _Jet]:
     (z, df), (dz, ddf) = primals, tangents
-    one, zero = jnp.ones_like(z), jnp.zeros_like(z)
     f = _logcdf(z, df)
-    _, density = jax.linearize(lambda z, df: _logpdf(z, 1 / df), z, df)
-    mixed = f.hazard * (density(zero, one) - f.df)
-    curvature = jax.jvp(lambda s: jax.jvp(lambda v: _logcdf_at(z, v), (s,), (one,))[1], (df,), (one,))[1]
-    hazard_slope = f.hazard * (density(one, zero) - f.hazard)
-    return f, _Jet(f.hazard * dz + f.df * ddf, hazard_slope * dz + mixed * ddf, mixed * dz + curvature * ddf)
+    one = jnp.ones_like(z)
+    density_z = jax.jvp(lambda v: _logpdf(v, 1 / df), (z,), (one,))[1]
+    density_df = jax.jvp(lambda v: _logpdf(z, 1 / v), (df,), (one,))[1]
+    mixed = f.hazard * (density_df - f.df)
+    third = jax.jvp(lambda z, df: _jet(z, df).dfdf, primals, tangents)[1]
+    return f, _Jet(f.hazard * dz + f.df * ddf, f.hazard * (density_z - f.hazard) * dz + mixed * ddf, mixed * dz + f.dfdf * ddf, third)

@@ -190,10 +190,11 @@ def test_new_rows_get_the_coding_of_the_fit():
         ({"x": [1.0, 1.0], "g": ["a", "mars"], "k": [1, 1]}, r"g is 'mars' in row 1 of the new data; the fit knows 'a', 'b', 'c'"),
         ({"x": [1.0, 1.0], "g": ["a", "a"], "k": [3, 1.5]}, r"k is 3.0 in row 0 of the new data \(unseen in all: 1.5, 3.0\); the fit knows 1, 2, 5"),
         ({"x": [1.0, 1.0], "k": [1, 1]}, "no column 'g'"),
+        ({"x": ["much", "more"], "g": ["a", "a"], "k": [1, 1]}, "x holds words in the new data"),
     ],
 )
 def test_unseen_levels_are_refused_by_name(new, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises((ValueError, TypeError), match=said):
         from_formula("y ~ x + g + C(k)", TABLE).recode(new)
 
 

@@ -13,6 +13,7 @@ import pytest
 import statsmodels.formula.api as smf
 from numpy.testing import assert_allclose, assert_array_equal
 from statsmodels.discrete.count_model import ZeroInflatedPoisson
+from statsmodels.tools.numdiff import approx_hess
 
 import jaxmle as jm
 from jaxmle import models
@@ -148,7 +149,8 @@ def test_a_second_formula_gives_the_other_part_of_a_model_as_statsmodels_has_it(
     z = frame.data["z"]
     other = ZeroInflatedPoisson(table.y, frame.data["x"], exog_infl=z).fit(disp=0, method="newton", start_params=fit.x[[2, 3, 0, 1]])
     assert_allclose(fit.x, np.asarray(other.params)[[2, 3, 0, 1]], rtol=1e-6)
-    assert_allclose(fit.se, np.asarray(other.bse)[[2, 3, 0, 1]], rtol=1e-4)
+    hessian = approx_hess(np.asarray(other.params), other.model.loglike)  # differences of its own log-likelihood: the Hessian of statsmodels 0.15 is up to 5 % off
+    assert_allclose(fit.se, np.sqrt(np.diag(np.linalg.inv(-hessian)))[[2, 3, 0, 1]], rtol=1e-4)
     assert_allclose(frame.predict(model, fit, table), other.predict(frame.data["x"], exog_infl=z), rtol=1e-6)
 
 

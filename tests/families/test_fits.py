@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from reference.oracle import expected, table
+from tests.reference.oracle import expected, table
 
 import jaxmle as jm
 from jaxmle import families as jf

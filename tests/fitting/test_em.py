@@ -50,8 +50,7 @@ def from_labels(model, y, labels):
 # ---------------------------------------------------------------- equal starts, equal optima
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["iris", "wine"])
+@pytest.mark.parametrize(("name", "kind"), [*(("iris", kind) for kind in KINDS), ("wine", "full"), ("wine", "tied")])
 def test_em_equals_mclust_from_equal_starts(name, kind):
     y, labels = real(name)
     model = gaussian_mixture(3, kind)
@@ -93,11 +92,11 @@ def test_em_of_faithful_equals_mclust_mixtools_and_scikit_learn():
     mixture = pytest.importorskip("sklearn.mixture")
     y, labels = real("faithful")
     expected = reference()
-    for model in (gaussian_mixture(2), gaussian_mixture(2, "diagonal")):
-        found = em(model, from_labels(model, y, labels), y)
-        assert found.fit.converged
-        for source in ("mclust", "mixtools"):
-            assert_allclose(found.fit.loglik, expected[source, "faithful-V"], rtol=1e-9)
+    model = gaussian_mixture(2, "diagonal")
+    found = em(model, from_labels(model, y, labels), y)
+    assert found.fit.converged
+    for source in ("mclust", "mixtools"):
+        assert_allclose(found.fit.loglik, expected[source, "faithful-V"], rtol=1e-11)
     theirs = mixture.GaussianMixture(2, reg_covar=0.0, tol=1e-12, max_iter=2000, means_init=[[2.0], [4.3]]).fit(y)
     assert_allclose(found.fit.loglik, theirs.score(y) * len(y), rtol=1e-9)
     assert_allclose(found.params["loc"], np.sort(theirs.means_, axis=0), rtol=1e-5)
@@ -308,7 +307,7 @@ def test_models_say_what_they_take():
         jax.jit(lambda y: em(gaussian_mixture(2), data=y).fit.loglik)(two_groups())
 
 
-def test_a_constant_column_is_a_collapse_not_an_error():
-    y = np.column_stack([two_groups(), np.ones(120)])
-    found = em(gaussian_mixture(2, "diagonal"), data=y, starts=1)
+def test_constant_data_are_a_collapse_not_an_error():
+    found = em(gaussian_mixture(2, "spherical"), data=np.full(120, 3.0), starts=3)
     assert found.fit.verdict == Status.UNBOUNDED
+    assert "3 of 3 starts" in found.explain()
