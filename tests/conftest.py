@@ -12,7 +12,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import jax
 import pytest
 
-
 ENOUGH = 30_000  # memory maps, of 65 530 that Linux allows a process
 
 

@@ -166,7 +166,7 @@ class Chunk:
         found = lockstep.judged(neutral, self.base, state, limit, programs.mesh)
         if needs_pass(programs.problem.kind):
             found = found._replace(extra=self.ask("further", self.wanted, found.verdict.point, found.verdict))
-        failed = np.asarray(found.verdict.status) == int(Status.NONFINITE)
+        failed = np.isin(np.asarray(found.verdict.status), (int(Status.NONFINITE), int(Status.UNBOUNDED)))
         if limit is not None and np.any(failed & self.wanted):
             row = self.ask("first_bad", failed & self.wanted, found.verdict.point.aux.x)
             found = found._replace(extra=found.extra._replace(row=np.where(failed, np.asarray(row), np.asarray(found.extra.row))))

@@ -66,7 +66,7 @@ class EM:
             told = ", ".join(map(str, self.rows[s][:6])) + (", …" if len(self.rows[s]) > 6 else "")
             said.append(f"From start {s}, component {self.collapsed[s]} collapsed on row{'s' * (len(self.rows[s]) != 1)} {told}, where the likelihood is unbounded.")
         if lost.size:
-            said.append(f"{lost.size} of {len(self.logliks)} starts ended so" + (". " if lost.size == len(self.logliks) else "; the estimates are a local maximum. ") + "variance_floor= keeps components from it.")
+            said.append(f"{lost.size} of {len(self.logliks)} starts ended so" + (". " if lost.size == len(self.logliks) else "; the estimates are a local maximum. ") + "A penalty on small variances keeps components from it (variance_floor= of a Gaussian mixture).")
         if self.reached:
             said.append(f"{self.reached} of {len(self.logliks)} starts reached this log-likelihood.")
         return " ".join(said)

@@ -28,6 +28,7 @@ from jaxmle.solvers.status import Status
 
 Array = Any
 Tree = Any
+FAR_ABOVE = 8.0  # median deviations (at least of one unit of ℓ) by which the term of a collapsed component stands above the others
 NO_MEAT = 1e-18  # robust variance over the variance of the model, below which it is rounding
 Climb = Callable[[Callable[[Array], Point], Array, int], State]
 
@@ -126,10 +127,13 @@ def engine_of(problem: Problem, loglik: Any, base: Array, data: Tree, codes: tup
 
 
 def _first_bad_term(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
-    """The first term that is not finite, −1 where all are or there are no terms."""
+    """The first term that is not finite, or the one that stands far above all others; −1 where there is none or there are no terms."""
     terms = jnp.atleast_1d(terms_of(loglik, layout.unravel(x), data))
     bad = ~jnp.isfinite(terms)
-    return jnp.where(jnp.any(bad) & (terms.shape[0] > 1), jnp.argmax(bad), -1)
+    top, middle = jnp.max(terms), jnp.median(terms)
+    spread = jnp.median(jnp.abs(terms - middle))
+    alone = (terms > middle + FAR_ABOVE * jnp.maximum(spread, 1.0)) & (terms >= top)
+    return jnp.where((terms.shape[0] > 2) & jnp.any(bad | alone), jnp.where(jnp.any(bad), jnp.argmax(bad), jnp.argmax(alone)), -1)
 
 
 def search(climb: Climb, evaluate: Callable[[Array], Point], problem: Problem, base: Array, z: Array) -> tuple[Verdict, Reach]:
@@ -195,7 +199,7 @@ def needs_pass(kind: Kind | None) -> bool:
 def complete(problem: Problem, engine: Engine, base: Array, verdict: Verdict, reached: Reach, point: Point, n: Array, data_id: Array, extra_steps: Array) -> Fit:
     """Covariance and record at the end of a search."""
     extra = beyond(problem.kind, engine, point, verdict) if needs_pass(problem.kind) else plain(problem.kind, point, verdict)
-    failed = verdict.status == Status.NONFINITE
+    failed = (verdict.status == Status.NONFINITE) | (verdict.status == Status.UNBOUNDED)
     if not isinstance(point.z, np.ndarray) or failed:
         extra = extra._replace(row=namespace(point.z).where(failed, engine.first_bad(point.aux.x), extra.row))
     return finish(problem, base, verdict, reached, point, extra, n, data_id, extra_steps)

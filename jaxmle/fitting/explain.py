@@ -38,6 +38,8 @@ def explain(fit: Fit) -> str:
         "dtype": str(fit.dtype),
     }
     sentence = (NOISE if status == Status.IMPRECISE and not float(w.digits) > 0 else MEANING[status]).format(**words)
+    if status == Status.UNBOUNDED and int(w.row) >= 0:
+        sentence += f" The term that grows is that of row {int(w.row)} of the data."
     if status == Status.UNIDENTIFIED and int(w.certificate):
         sentence += SOURCE[int(w.certificate)]
     sentence = _infinite(fit) + sentence if status == Status.SEPARATED else sentence

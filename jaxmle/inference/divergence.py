@@ -283,7 +283,7 @@ def _sum(p: _One, value: Callable[[Array], np.ndarray]) -> Information:
 
 
 def _quadrature(p: _One, value: Callable[[Array], np.ndarray], laws: tuple[_One, ...]) -> Information:
-    """∫ p(y) v(y) dy by double-exponential rules between the ends of the support and the medians, where a density may have its corner.
+    """∫ p(y) v(y) dy by double-exponential rules between the ends of the support and the means (medians where there is none), where a density may have its corner.
 
     Source: Takahasi & Mori (1974), Publications of the RIMS 9, 721–741.
     """
@@ -303,14 +303,15 @@ def _quadrature(p: _One, value: Callable[[Array], np.ndarray], laws: tuple[_One,
 
 def _panels(p: _One, laws: tuple[_One, ...]) -> list[float]:
     low, high = p.support()
-    middles = {_median(law) for law in laws} | {end for law in laws for end in law.support()}
+    middles = {_middle(law) for law in laws} | {end for law in laws for end in law.support()}
     inside = sorted(m for m in middles if low < m < high and math.isfinite(m))
     return [low, *(inside or [0.0 if math.isinf(low) and math.isinf(high) else low + 1 if math.isinf(high) else high - 1 if math.isinf(low) else 0.5 * (low + high)]), high]
 
 
-def _median(law: _One) -> float:
-    middle = _quantile(law, 0.5)
-    return float(np.asarray(law.family.mean(law.values))) if math.isnan(middle) and law.family.law.mean else middle
+def _middle(law: _One) -> float:
+    """The mean where it is finite, the median else; where a symmetric density has its corner, it is there."""
+    mean = float(np.asarray(law.family.mean(law.values))) if law.family.law.mean else math.nan
+    return mean if math.isfinite(mean) else _quantile(law, 0.5)
 
 
 def _quantile(law: _One, q: float) -> float:
@@ -354,7 +355,8 @@ def _panel(p: _One, value: Callable[[Array], np.ndarray], a: float, b: float, in
 
 def _scale(p: _One, end: float, inner: list[float]) -> float:
     """A typical distance of p from a finite end."""
-    width = _quantile(p, 0.75) - _quantile(p, 0.25)
+    variance = float(np.asarray(p.family.variance(p.values))) if p.family.law.variance else math.nan
+    width = math.sqrt(variance) if 0 < variance < math.inf else _quantile(p, 0.75) - _quantile(p, 0.25)
     if width > 0:
         return width
     return max(abs(end - m) for m in inner) or 1.0
@@ -365,7 +367,7 @@ def _scale(p: _One, end: float, inner: list[float]) -> float:
 
 def _closed(value: Any) -> Information:
     value = float(value)
-    return Information(value, 8 * np.finfo(float).eps * max(1.0, abs(value)), "closed form")
+    return Information(value, float(8 * np.finfo(float).eps * max(1.0, abs(value))), "closed form")
 
 
 def _gamma_entropy(p: Params) -> Any:

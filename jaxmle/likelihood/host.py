@@ -194,7 +194,7 @@ def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:
     """A likelihood tree with ``change`` applied to every user function in it."""
     if isinstance(node, jax.tree_util.Partial):
         return jax.tree_util.Partial(change(node.func), *node.args, **node.keywords)
-    if dataclasses.is_dataclass(node) and not isinstance(node, type) and type(node).__module__.startswith("jaxmle."):
+    if dataclasses.is_dataclass(node) and not isinstance(node, type) and type(node).__module__.startswith("jaxmle.likelihood"):
         return dataclasses.replace(node, **{f.name: map_functions(getattr(node, f.name), change) for f in dataclasses.fields(node)})
     if type(node) in (tuple, list):
         return type(node)(map_functions(inner, change) for inner in node)

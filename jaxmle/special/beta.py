@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle.special.gamma import BERNOULLI, SHIFT, gammaln, trigamma
-from jaxmle.special.stirling import HALF_LOG_2PI, horner, promote, stirling_error
+from jaxmle.special.stirling import HALF_LOG_2PI, horner, promote, stirling_series
 
 Array = Any
 
@@ -40,11 +40,11 @@ def _betaln(a: Array, b: Array) -> Array:
     small, large = jnp.minimum(a, b), jnp.maximum(a, b)
     big = jnp.where(large < SHIFT, float(SHIFT), large)
     total = small + big
-    tail = stirling_error(1 / big) - stirling_error(1 / total)
+    tail = stirling_series(1 / big) - stirling_series(1 / total)
     # log Γ(l) − log Γ(s + l) by Stirling, at l ≥ 10
     one = gammaln(small) - (big - 0.5) * jnp.log1p(small / big) - small * jnp.log(total) + small + tail
     up = jnp.where(small < SHIFT, float(SHIFT), small)
-    both = HALF_LOG_2PI - 0.5 * jnp.log(big) - (up - 0.5) * jnp.log1p(big / up) - big * jnp.log1p(up / big) + stirling_error(1 / up) + tail
+    both = HALF_LOG_2PI - 0.5 * jnp.log(big) - (up - 0.5) * jnp.log1p(big / up) - big * jnp.log1p(up / big) + stirling_series(1 / up) + tail
     none = gammaln(a) + gammaln(b) - gammaln(a + b)
     value = jnp.where(small >= SHIFT, both, jnp.where(large >= SHIFT, one, none))
     return jnp.where(small > 0, value, jnp.where(small == 0, jnp.inf, jnp.nan))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle.special.gamma import SHIFT, digamma, gammaln, real
-from jaxmle.special.stirling import HALF_LOG_2PI, excess, excess_quotient, promote, stirling_error
+from jaxmle.special.stirling import HALF_LOG_2PI, excess, excess_quotient, promote, stirling_error, stirling_series
 
 Array = Any
 
@@ -76,7 +76,7 @@ def _poisson(k: Array, log_mean: Array) -> Array:
     many = k >= SHIFT
     up = jnp.where(many, k, float(SHIFT))
     epsilon = (mean - up) / up
-    saddle = -0.5 * jnp.log(up) - HALF_LOG_2PI - stirling_error(1 / up) - up * _excess_of_log(epsilon, log_mean - jnp.log(up))
+    saddle = -0.5 * jnp.log(up) - HALF_LOG_2PI - stirling_series(1 / up) - up * _excess_of_log(epsilon, log_mean - jnp.log(up))
     few = jnp.where(many, 0.0, k)
     plain = jnp.where(few == 0, 0.0, few * jnp.where(few == 0, 0.0, log_mean)) - mean - jnp.where((few == 0) | (few == 1), 0.0, gammaln(few + 1))
     return jnp.where(k < 0, -jnp.inf, jnp.where(many, saddle, plain))

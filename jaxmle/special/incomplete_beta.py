@@ -19,7 +19,7 @@ from jaxmle.special.beta import betaln, digamma_difference, trigamma_difference
 from jaxmle.special.exponential import log1mexp
 from jaxmle.special.gamma import SHIFT, trigamma
 from jaxmle.special.quadrature import LOG_DEPTH, end, moments
-from jaxmle.special.stirling import HALF_LOG_2PI, excess, promote, stirling_error
+from jaxmle.special.stirling import HALF_LOG_2PI, excess, promote, stirling_series
 
 Array = Any
 
@@ -103,32 +103,55 @@ def log_lower(p: Array, q: Array, x: Array, y: Array) -> _Jet:
 def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[_Jet, _Jet]:
     dp, dq, dx, _ = tangents
     f = log_lower(*primals)
-    third = jax.jvp(lambda p, q, x, y: _jet(p, q, x, y)[4:], primals, (dp, dq, dx, -dx))[1]
+    third = jax.jvp(lambda p, q, x, y: _second(p, q, x, y, _shares(p, q, x, y)), primals, (dp, dq, dx, -dx))[1]
     first = (f.p * dp + f.q * dq + f.x * dx, f.pp * dp + f.pq * dq + f.px * dx, f.pq * dp + f.qq * dq + f.qx * dx, f.px * dp + f.qx * dq + f.xx * dx)
     return f, _Jet(*first, *third)
 
 
-def _jet(p: Array, q: Array, x: Array, y: Array) -> _Jet:
+class _Shares(NamedTuple):
+    """log J and derivatives of J over J."""
+
+    log: Array
+    p: Array
+    q: Array
+    x: Array
+    pp: Array
+    pq: Array
+    qq: Array
+
+
+def _shares(p: Array, q: Array, x: Array, y: Array) -> _Shares:
     total = p + q
     c = x * total
     m0, mh, ml, mhh, mhl, mll, mg = _integrals(p + 1, q, x, y)
     j = 1 + c * m0
-    jp, jq, jx = (x * m0 - c * mh) / j, (x * m0 - c * ml) / j, total * (m0 + x * (total + 1) * mg) / j
-    jpp, jqq = (c * mhh - 2 * x * mh) / j, (c * mll - 2 * x * ml) / j
-    jpq = (c * mhl - x * mh - x * ml) / j
-    slope = p / (x * y * j)
+    of_x = total * (m0 + x * (total + 1) * mg) / j
+    second = ((c * mhh - 2 * x * mh) / j, (c * mhl - x * mh - x * ml) / j, (c * mll - 2 * x * ml) / j)
+    return _Shares(jnp.log(j), (x * m0 - c * mh) / j, (x * m0 - c * ml) / j, of_x, *second)
+
+
+def _jet(p: Array, q: Array, x: Array, y: Array) -> _Jet:
+    j = _shares(p, q, x, y)
     log_x, log_y = _logs(x, y), _logs(y, x)
     return _Jet(
-        _base(p, q, x, y, log_x, log_y) + jnp.log(j),
-        log_x + digamma_difference(p + 1, q) - 1 / total + jp,
-        log_y + digamma_difference(q, p) + jq,
-        slope,
-        1 / total**2 - trigamma_difference(p + 1, q) + jpp - jp * jp,
-        trigamma(total) + jpq - jp * jq,
-        -trigamma_difference(q, p) + jqq - jq * jq,
-        (1 - p * jp) / (x * y * j),
-        -slope * jq,
-        slope * (1 / y - 1 / x - jx),
+        _base(p, q, x, y, log_x, log_y) + j.log,
+        log_x + digamma_difference(p + 1, q) - 1 / (p + q) + j.p,
+        log_y + digamma_difference(q, p) + j.q,
+        p / (x * y) * jnp.exp(-j.log),
+        *_second(p, q, x, y, j),
+    )
+
+
+def _second(p: Array, q: Array, x: Array, y: Array, j: _Shares) -> tuple[Array, ...]:
+    total, density = p + q, jnp.exp(-j.log) / (x * y)
+    slope = p * density
+    return (
+        1 / total**2 - trigamma_difference(p + 1, q) + j.pp - j.p * j.p,
+        trigamma(total) + j.pq - j.p * j.q,
+        -trigamma_difference(q, p) + j.qq - j.q * j.q,
+        density * (1 - p * j.p),
+        -slope * j.q,
+        slope * (1 / y - 1 / x - j.x),
     )
 
 
@@ -143,7 +166,7 @@ def _base(p: Array, q: Array, x: Array, y: Array, log_x: Array, log_y: Array) ->
     p_, q_ = jnp.where(many, p, float(SHIFT)), jnp.where(many, q, float(SHIFT))
     total = p_ + q_
     gap = q_ * x - p_ * y
-    errors = stirling_error(1 / total) - stirling_error(1 / p_) - stirling_error(1 / q_)
+    errors = stirling_series(1 / total) - stirling_series(1 / p_) - stirling_series(1 / q_)
     deviance = p_ * excess(gap / p_, total * x / p_) + q_ * excess(-gap / q_, total * y / q_)
     saddle = errors - deviance + 0.5 * jnp.log(q_ / (p_ * total)) - HALF_LOG_2PI
     return jnp.where(many, saddle, p * log_x + q * log_y - jnp.log(p) - betaln(p, q))

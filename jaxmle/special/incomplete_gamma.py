@@ -103,25 +103,50 @@ def _smaller(a: Array, x: Array) -> _Jet:
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[_Jet, _Jet]:
     (_, _), (da, dx) = primals, tangents
     jet = _smaller(*primals)
-    third = jax.jvp(lambda a, x: _jet(a, x)[3:], primals, tangents)[1]
+    third = jax.jvp(lambda a, x: _second(a, x, _shares(a, x)), primals, tangents)[1]
     return jet, _Jet(jet.a * da + jet.x * dx, jet.aa * da + jet.ax * dx, jet.ax * da + jet.xx * dx, *third)
 
 
-def _jet(a: Array, x: Array) -> _Jet:
+class _Shares(NamedTuple):
+    """Which tail, J, and derivatives of J over J."""
+
+    upper: Array
+    j: Array
+    a: Array
+    x: Array
+    aa: Array
+
+
+def _shares(a: Array, x: Array) -> _Shares:
+    """J = J₀ + cM, c = x for P and 1 for Q; ∂M/∂a = ∓∫ve^{−φ}, ∂M/∂x = −∫Ee^{−φ}."""
     upper = x > jnp.maximum(a, 1.0)
     m0, mv, me, mvv = _integrals(a, x, upper)
-    # J = J₀ + cM, c = x for P and 1 for Q; ∂M/∂a = ∓∫ve^{−φ}, ∂M/∂x = −∫Ee^{−φ}
-    c, cx = jnp.where(upper, 1.0, x), jnp.where(upper, 0.0, 1.0)
-    sign = jnp.where(upper, 1.0, -1.0)
-    j = jnp.where(upper, 0.0, 1.0) + c * m0
-    ja, jx = c * sign * mv / j, (cx * m0 - c * me) / j
-    jaa = c * mvv / j
-    shape = a + cx
-    top = jnp.where(upper, -1.0, a)
-    slope = top / (x * j)
-    value = poisson_logpmf(a, jnp.log(x)) + jnp.log(jnp.where(upper, a, 1.0)) + jnp.log(j)
+    c, sign, lower = jnp.where(upper, 1.0, x), jnp.where(upper, 1.0, -1.0), jnp.where(upper, 0.0, 1.0)
+    j = lower + c * m0
+    return _Shares(upper, j, c * sign * mv / j, (lower * m0 - c * me) / j, c * mvv / j)
+
+
+def _jet(a: Array, x: Array) -> _Jet:
+    s = _shares(a, x)
+    value = poisson_logpmf(a, jnp.log(x)) + jnp.log(jnp.where(s.upper, a, 1.0) * s.j)
     value = jnp.where((a < _SMALL_SHAPE) & (x <= 1), _near_one(jnp.minimum(a, _SMALL_SHAPE), jnp.minimum(x, 1.0)), value)
-    return _Jet(value, jnp.log(x) - digamma(shape) + ja, slope, -trigamma(shape) + jaa - ja * ja, (cx - top * ja) / (x * j), -slope * (1 / x + jx))
+    return _Jet(value, jnp.log(x) - digamma(_shape(a, s)) + s.a, _top(a, s) / (x * s.j), *_second(a, x, s))
+
+
+def _second(a: Array, x: Array, s: _Shares) -> tuple[Array, Array, Array]:
+    top = _top(a, s)
+    mixed = jnp.where(s.upper, 0.0, 1.0) - top * s.a
+    return s.aa - s.a * s.a - trigamma(_shape(a, s)), mixed / (x * s.j), -top / (x * s.j) * (1 / x + s.x)
+
+
+def _shape(a: Array, s: _Shares) -> Array:
+    """The argument of Γ in front of J."""
+    return jnp.where(s.upper, a, a + 1)
+
+
+def _top(a: Array, s: _Shares) -> Array:
+    """x J ∂f/∂x."""
+    return jnp.where(s.upper, -1.0, a)
 
 
 def _near_one(a: Array, x: Array) -> Array:

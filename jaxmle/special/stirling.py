@@ -37,12 +37,17 @@ def horner(x: Array, coefficients: Sequence[float]) -> Array:
     return total
 
 
+def stirling_series(w: Array) -> Array:
+    """``stirling_error`` for w ≤ 0.1, z ≥ 10: Stirling's series alone."""
+    return w * horner(w * w, [b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI, 1)])
+
+
 @jax.custom_jvp
 def stirling_error(w: Array) -> Array:
     """log Γ(z) − (z − ½) log z + z − ½ log 2π at z = 1/w, smooth in w ≥ 0, where it begins as w/12; absolute error 2e-14."""
     near, z = _reciprocal(w)
     direct = gammaln(z) - ((z - 0.5) * jnp.log(z) - z + HALF_LOG_2PI)
-    return jnp.where(near, w * horner(w * w, [b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI, 1)]), direct)
+    return jnp.where(near, stirling_series(w), direct)
 
 
 @jax.custom_jvp

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from tests.reference.oracle import expected, table
 
 import jaxmle as jm
 from jaxmle import families as jf
+from tests.reference.oracle import expected, table
 
 # The reference file, the family, its data column, and each parameter of the file as a function of the family's estimates.
 CASES = [

@@ -105,6 +105,8 @@ def test_a_mixture_that_collapses_on_one_observation_is_unbounded():
     constraints = {"w": jm.interval(0.0, 1.0), "sd1": jm.positive, "sd2": jm.positive}
     fit = jm.fit(two_normals, start, {"x": x}, constraints=constraints)
     assert fit.verdict == Status.UNBOUNDED, fit.explain()
+    assert int(fit.witness.row) == 4
+    assert "row 4" in fit.explain()
     assert np.isnan(fit.se).all()
     assert np.isnan(fit.x).all()
     assert fit.loglik == np.inf

@@ -74,8 +74,7 @@ def test_single_precision_and_edges():
     edges = np.array([[2.0, 2.0, 2.0, 0.0, 2.0], [0.0, np.inf, -1.0, 1.0, np.nan], [0.0, 1.0, -0.1, 0.5, np.nan]], np.float32)
     nothing = [np.nan] * 3
     a, b, x, y = np.append(a, edges[0]), np.append(b, [3.0] * 5).astype(np.float32), np.append(x, edges[1]), np.append(y, edges[2])
-    cases = zip([*FUNCTIONS["gamma"], *FUNCTIONS["beta"]], [(a, x)] * 2 + [(a, b, y)] * 2, ["gammainc", "gammaincc", "betainc", "betaincc"], strict=True)
-    for function, arguments, name in cases:
+    for function, arguments, name in ((special.log_gammaincc, (a, x), "gammaincc"), (special.log_betainc, (a, b, y), "betainc")):
         found = np.asarray(jax.jit(function)(*arguments))
         assert found.dtype == np.float32
         exact = np.log(getattr(scipy.special, name)(*(v[:40].astype(float) for v in arguments)))

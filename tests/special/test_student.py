@@ -102,9 +102,11 @@ def test_hessian_of_a_censored_t_likelihood():
 
         return sum(density(v, nu)[0] for v in z[:4]) - 4 * s + sum(mp.log(survival(v)) for v in z[4:])
 
-    with mp.workdps(25):
+    with mp.workdps(20):
         unit = np.eye(3, dtype=int)
-        expected = [[float(mp.diff(exact, tuple(theta), tuple(int(v) for v in unit[i] + unit[j]))) for j in range(3)] for i in range(3)]
+        expected = np.zeros((3, 3))
+        for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)):
+            expected[i, j] = expected[j, i] = mp.diff(exact, tuple(theta), tuple(int(v) for v in unit[i] + unit[j]))
     with jax.enable_x64(True):
         found = jax.jit(jax.hessian(total))(theta, y)
     assert_allclose(found, expected, rtol=1e-10)
