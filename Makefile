@@ -25,7 +25,7 @@ demo: $(VENV)/.ready-plot
 	$(RUN) demo/first_fits.py
 
 test: $(VENV)/.ready-test
-	JAX_NUMPY_RANK_PROMOTION=raise $(RUN) -m pytest $(TESTS)
+	JAX_NUMPY_RANK_PROMOTION=raise XLA_FLAGS="$${XLA_FLAGS:---xla_backend_optimization_level=0}" $(RUN) -m pytest $(TESTS)
 
 lint: $(VENV)/.ready-test
 	$(RUN) -m ruff check .

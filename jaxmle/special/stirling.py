@@ -30,7 +30,9 @@ def promote(*arguments: Any) -> list[Array]:
 
 
 def horner(x: Array, coefficients: Sequence[float]) -> Array:
-    """Σ cₖ xᵏ, k = 0, 1, …"""
+    """Σ cₖ xᵏ, k = 0, 1, …, as far as the coefficients are numbers of x's precision: past that, reverse mode would multiply them, 0, by xᵏ, inf."""
+    last = max(k for k, c in enumerate(coefficients) if k == 0 or abs(c) > float(jnp.finfo(x.dtype).tiny))
+    coefficients = coefficients[: last + 1]
     total = jnp.full_like(x, coefficients[-1])
     for c in reversed(coefficients[:-1]):
         total = total * x + c
