@@ -9,6 +9,7 @@ from jaxmle.inference.contour import Contour, contour
 from jaxmle.inference.delta import Delta, delta
 from jaxmle.inference.disagreement import Disagreement, disagreement
 from jaxmle.inference.divergence import Information, cross_entropy, entropy, kl_divergence
+from jaxmle.inference.families import Candidate, FamilyRanking, best_family
 from jaxmle.inference.hauck_donner import HauckDonner, hauck_donner
 from jaxmle.inference.hypotheses import JointTests, joint_tests, wald_test
 from jaxmle.inference.influence import Influence, influence
@@ -28,9 +29,9 @@ from jaxmle.inference.simultaneous import Simultaneous, simultaneous
 from jaxmle.inference.vuong import vuong_test
 
 __all__ = [
-    "Bootstrap", "Calibration", "Comparison", "Contour", "Delta", "Disagreement", "End", "HauckDonner", "InfinitesimalJackknife",
+    "Bootstrap", "Calibration", "Candidate", "Comparison", "Contour", "Delta", "Disagreement", "End", "FamilyRanking", "HauckDonner", "InfinitesimalJackknife",
     "Influence", "Information", "Jackknife", "JointTests", "LintReport", "Profile", "Satterthwaite", "Simultaneous", "Takeuchi", "Test",
-    "benjamini_hochberg", "bootstrap", "calibrate", "compare", "contour", "cross_entropy", "delta", "deviance_residuals",
+    "benjamini_hochberg", "best_family", "bootstrap", "calibrate", "compare", "contour", "cross_entropy", "delta", "deviance_residuals",
     "disagreement", "entropy", "hauck_donner", "holm", "infinitesimal_jackknife", "influence", "information_matrix_test", "jackknife",
     "joint_tests", "kl_divergence", "lint", "lr_test", "mean_br", "pearson_residuals", "pit", "profile", "profile_end",
     "quantile_residuals", "satterthwaite", "score_test", "simultaneous", "tic", "vuong_test", "wald_test",
