@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from jaxmle.fitting.em import EM, em, em_steps
     from jaxmle.fitting.gaussian_mixture import VarianceFloor, gaussian_mixture
     from jaxmle.fitting.mixture_of import mixture_of
-    from jaxmle.inference import *  # noqa: F403
+    from jaxmle.inference import *
     from jaxmle.report import plots
 
 # Rooms that are read when one of their names is first asked for: importing jaxmle takes half the time without them.
