@@ -324,7 +324,8 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     escaped = (state.longest >= ESCAPE) & ~(regular | limit.recedes | limit.flat)
     growth = (shows.decrement >= 0.9) & (shows.step >= 0.9) & (shows.information < RECEDES)
     blown = (state.outcome == EXHAUSTED) & (state.rise > -0.5 * xp.log(eps)) & double
-    conditioned = eps * vif <= 1e-3
+    # cond(R) is λ_max tr R⁻¹ or less, and two columns that nearly agree have λ_max = 2; errors of 1.7 ε tr R⁻¹ were seen.
+    conditioned = 2 * eps * vif <= 1e-3
     # A tail that ended in rounding: the maximum found after it is one of the noise.
     climbed_noise = (state.rough & (state.tail.length >= TAIL) & (state.tail.decrement <= 1e-4)) | limit.doubtful
     cases = (

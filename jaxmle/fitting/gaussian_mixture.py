@@ -251,7 +251,7 @@ def _climb(params: Tree, blocks: Array, weights: Array, pooled: Array, strength:
         falls = (gain < state.gain) & jnp.isfinite(state.gain)
         left = jnp.where(falls, gain**2 / jnp.where(falls, state.gain - gain, 1.0), jnp.inf)
         bad = ~jnp.isfinite(loglik)
-        enough = (jnp.abs(left) <= tolerance) | ((gain <= noise) & (tolerance > 0))
+        enough = (tolerance > 0) & ((jnp.abs(left) <= tolerance) | (gain <= noise))
         go, now = ~state.done, ~state.done & ~bad
         stop = state.done | bad | enough | (which >= 0)
         params = jax.tree.map(lambda new, old: jnp.where((~stop).reshape(-1, *[1] * (new.ndim - 1)), new, old), found, state.params)

@@ -70,6 +70,9 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
     covariance = jacobian @ vcov @ jacobian.T
     covariance = jnp.where(leak[:, None] | leak[None, :], jnp.nan, covariance)
     variance = jnp.diagonal(covariance)
+    # A function that is constant, such as the sum of a simplex, has variance zero but for rounding.
+    noise = 8 * jnp.finfo(x.dtype).eps * jnp.diagonal(jnp.abs(jacobian) @ jnp.abs(vcov) @ jnp.abs(jacobian).T)
+    variance = jnp.where(jnp.abs(variance) <= noise, 0.0 * variance, variance)
     return Delta(value, unravel(jnp.sqrt(jnp.where(variance >= 0, variance, jnp.nan)).astype(flat.dtype)), covariance)
 
 
