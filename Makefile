@@ -13,10 +13,11 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CACHE)/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 export MPLCONFIGDIR ?= $(CACHE)/matplotlib
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-all lint bench clean
 help:
 	@echo "make demo    fit two real data sets and 10 000 simulated ones; writes demo/output/first_fits.png"
 	@echo "make test    the tests and the examples in the docstrings (TESTS='tests/solvers -k newton' chooses)"
+	@echo "make test-all  the same facts over more families, kinds and forms besides: twice as long"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the workloads of benchmarks/, with their peers"
 	@echo "make clean   remove the environment and every cache"
@@ -26,6 +27,9 @@ demo: $(VENV)/.ready-plot
 
 test: $(VENV)/.ready-test
 	JAX_NUMPY_RANK_PROMOTION=raise XLA_FLAGS="$${XLA_FLAGS:---xla_backend_optimization_level=0}" $(RUN) -m pytest $(TESTS)
+
+test-all: $(VENV)/.ready-test
+	JAX_NUMPY_RANK_PROMOTION=raise $(RUN) -m pytest -m "" $(TESTS)
 
 lint: $(VENV)/.ready-test
 	$(RUN) -m ruff check .

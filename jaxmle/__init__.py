@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from jaxmle.fitting.em import EM, em, em_steps
     from jaxmle.fitting.gaussian_mixture import VarianceFloor, gaussian_mixture
     from jaxmle.fitting.mixture_of import mixture_of
+    from jaxmle.fitting.stochastic import StochasticFit, fit_stochastic
     from jaxmle.inference import *
     from jaxmle.report import plots
 
@@ -53,6 +54,7 @@ _LATER = {
     "jaxmle.fitting.em": ("EM", "em", "em_steps"),
     "jaxmle.fitting.gaussian_mixture": ("VarianceFloor", "gaussian_mixture"),
     "jaxmle.fitting.mixture_of": ("mixture_of",),
+    "jaxmle.fitting.stochastic": ("StochasticFit", "fit_stochastic"),
     "jaxmle.inference": (
         "Bootstrap", "Calibration", "Candidate", "Comparison", "Contour", "Delta", "Disagreement", "End", "FamilyRanking", "HauckDonner", "InfinitesimalJackknife",
         "Influence", "Information", "Jackknife", "JointTests", "LintReport", "Profile", "Satterthwaite", "Simultaneous", "Takeuchi",
@@ -102,6 +104,7 @@ __all__ = [
     "Satterthwaite",
     "Simultaneous",
     "Status",
+    "StochasticFit",
     "Takeuchi",
     "Test",
     "VarianceFloor",
@@ -129,6 +132,7 @@ __all__ = [
     "fit",
     "fit_batch",
     "fit_groups",
+    "fit_stochastic",
     "fix",
     "frequency",
     "from_formula",

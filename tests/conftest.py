@@ -25,3 +25,12 @@ def _compiled_programs_end_before_the_memory_maps_do():
     if not maps.exists() or maps.read_bytes().count(b"\n") > ENOUGH:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks what tests/thorough.txt lists, by the beginning of its name."""
+    listed = tuple(line for line in (Path(__file__).parent / "thorough.txt").read_text(encoding="utf-8").split("\n") if line and not line.startswith("#"))
+    for item in items:
+        if item.nodeid.startswith(listed):
+            item.add_marker(pytest.mark.thorough)

@@ -22,7 +22,6 @@ Tree = Any
 LOOKED_AT = 64  # rows among which every second one, alone, must have the same terms: rows that see each other do so among these
 
 
-
 def picked(loglik: Any, rows: Array | None) -> Any:
     """The likelihood of some rows: weights of these rows (none where ``rows`` is None), no prior."""
     match loglik:
@@ -34,6 +33,16 @@ def picked(loglik: Any, rows: Array | None) -> Any:
         case Fix() | Tie() | WithResponse():
             return dataclasses.replace(loglik, loglik=picked(loglik.loglik, rows))
     return loglik
+
+
+def row_weights(loglik: Any, n: int) -> np.ndarray:
+    """The product of all weights of each row, (n,)."""
+    w = np.ones(n)
+    while parts_of(loglik):
+        if isinstance(loglik, Weight):
+            w = w * np.asarray(loglik.weights.values, float)
+        loglik = parts_of(loglik)[0]
+    return w
 
 
 def log_prior(loglik: Any, layout: Layout, x: Array) -> Array:

@@ -18,7 +18,7 @@ import optax
 from jaxmle.fitting.checkpoint import Checkpoint, digest, model_digest
 from jaxmle.fitting.fingerprint import fingerprint
 from jaxmle.fitting.fit import check_options, fit, host_dtype
-from jaxmle.fitting.minibatch import Batches, apart, terms_at
+from jaxmle.fitting.minibatch import Batches, apart, row_weights, terms_at
 from jaxmle.fitting.progress import LOGGED, QUIET, clock
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import has, parts_of, roots_of, substituted
@@ -92,7 +92,7 @@ def fit_stochastic(
         loglik: ``loglik(params, data)`` returning one term per row (n,), each of its own row alone; or a combinator of such, but no pool.
         params0: start values, any tree of floating-point arrays; None for a model with a method ``start(data)``.
         data: any tree of arrays that share the leading axis n.
-        optimizer: any optax transformation. It sees the tree of the parameters; where there are constraints, fixed or tied entries, the
+        optimizer: any optax transformation; calls that share one object share their compiled programs. It sees the tree of the parameters; where there are constraints, fixed or tied entries, the
             vector of free coordinates.
         batch_size: rows of a batch, m.
         epochs: walks through the data, at most.
@@ -130,8 +130,9 @@ def fit_stochastic(
         raise TypeError("fit_stochastic schedules its work from the host and cannot run inside jit or vmap; there, use jaxmle.fit or optax itself")
     _check_options(optimizer, batch_size, epochs, schedule, held_out, patience, polish)
     check_options(vcov, None, 0, None)
-    if params0 is None and hasattr(loglik, "start"):
-        params0 = loglik.start(data)
+    if params0 is None and not hasattr(loglik, "start"):
+        raise ValueError("params0 is missing: give start values; only a model with a method start(data) may go without")
+    params0 = loglik.start(data) if params0 is None else params0
     real, constraints = host_dtype(dtype), getattr(loglik, "constraints", None) if constraints is None else constraints
     tree = as_tree(loglik) if weights is None else weight(loglik, weights)
     _check_kind(tree)
@@ -193,8 +194,11 @@ def _checked_over(over: Any, polish: Any, loglik: Any, params: Tree) -> tuple[st
         raise ValueError("polish_over says what a polish moves: give polish='newton' too")
     if not isinstance(params, dict) or not over or not set(over) <= set(params):
         raise ValueError(f"polish_over must be keys of params0, which has {sorted(map(str, params)) if isinstance(params, dict) else type(params).__name__}; got {over}")
-    if not isinstance(as_tree(loglik), Opaque):
-        raise ValueError("polish_over needs a plain function loglik(params, data); weights go to weights=")
+    core = as_tree(loglik)
+    while isinstance(core, Weight | Penalize):
+        core = core.loglik
+    if not isinstance(core, Opaque):
+        raise ValueError(f"polish_over needs a plain function loglik(params, data), weighted or penalised; got {type(core).__name__.lower()}")
     return over
 
 
@@ -211,7 +215,7 @@ def _key(key: Any) -> Array:
 # ---------------------------------------------------------------- the run, on the host
 
 
-class _Best(NamedTuple):
+class _Place(NamedTuple):
     """Everything that a run carries from one epoch to the next."""
 
     point: Tree
@@ -240,7 +244,7 @@ class _Run:
         chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots_of(loglik, layout))))
         if not chart.k:
             raise ValueError("every parameter is fixed: there is nothing to estimate")
-        w, other = _row_weights(loglik, n), None
+        w, other = row_weights(loglik, n), None
         train, held, kind = np.arange(n), np.zeros(0, int), "none"
         if isinstance(held_out, int | float):
             order, kind = np.array(jax.random.permutation(jax.random.fold_in(key, SPLIT), n)), "share"
@@ -264,9 +268,10 @@ class _Run:
         base = np.asarray(substituted(self.loglik, layout, layout.ravel(params)), self.dtype)
         self._check_rows(params)
         point = jax.tree.map(jnp.asarray, params) if shape.whole else jnp.asarray(shape.chart.to_free(base))
-        now = _Best(point, shape.transformation.init(point), point)
+        now = _Place(point, shape.transformation.init(point), point)
         walk = compiled(self.loglik, ("stochastic epoch", shape), lambda ll: partial(shape.epoch, ll))
-        sums = compiled(self.loglik, ("stochastic sums", shape), lambda ll: partial(shape.sums, ll))
+        still = dataclasses.replace(shape, optimizer=None, schedule=None)
+        sums = compiled(self.loglik, ("stochastic sums", still), lambda ll: partial(still.sums, ll))
         mass = np.asarray(self.masses[0], self.dtype)
         args = lambda now, number: (now.point, now.state, base, self.data, self.train, mass, self.key, np.uint32(number))  # noqa: E731
         look = lambda point: np.array(sums(point, base, self.data, self.train, self.other, self.held), float)  # noqa: E731
@@ -279,7 +284,7 @@ class _Run:
         while stopped is None:
             point, state = walk(*args(now, len(path) - 1))
             path.append(self._means(look(point)))
-            now = _Best(point, state, point if _best_epoch(path) == len(path) - 1 else now.best)
+            now = _Place(point, state, point if _best_epoch(path) == len(path) - 1 else now.best)
             kept.save("latest", _packed(now, path))
             told(path)
             stopped = _stop(path, epochs, patience)
@@ -310,16 +315,6 @@ class _Run:
             "start": digest(*(leaf.tobytes() for leaf in start), np.asarray(args[2]).tobytes()), "batch size": self.shape.batch_size,
             "key": np.asarray(jax.random.key_data(self.key)).tolist(), "dtype": str(self.dtype),
         }  # fmt: skip
-
-
-def _row_weights(loglik: Any, n: int) -> np.ndarray:
-    """The product of all weights of each row, (n,)."""
-    w = np.ones(n)
-    while parts_of(loglik):
-        if isinstance(loglik, Weight):
-            w = w * np.asarray(loglik.weights.values, float)
-        loglik = parts_of(loglik)[0]
-    return w
 
 
 def _checked_held(held_out: Tree, data: Tree, dtype: np.dtype) -> Tree:
@@ -354,15 +349,15 @@ def _is_key(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _arrays(now: _Best) -> list[np.ndarray]:
+def _arrays(now: _Place) -> list[np.ndarray]:
     return [np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for leaf in jax.tree.leaves(now)]
 
 
-def _packed(now: _Best, path: list[tuple[float, float]]) -> list[np.ndarray]:
+def _packed(now: _Place, path: list[tuple[float, float]]) -> list[np.ndarray]:
     return [np.array(path), *_arrays(now)]
 
 
-def _unpacked(stored: list[np.ndarray], like: _Best) -> tuple[_Best, list[tuple[float, float]]]:
+def _unpacked(stored: list[np.ndarray], like: _Place) -> tuple[_Place, list[tuple[float, float]]]:
     leaves, treedef = jax.tree.flatten(like)
     restored = [jax.random.wrap_key_data(jnp.asarray(new), impl=jax.random.key_impl(old)) if _is_key(old) else jnp.asarray(new) for new, old in zip(stored[1:], leaves, strict=True)]
     return jax.tree.unflatten(treedef, restored), [(float(a), float(b)) for a, b in stored[0]]
@@ -390,6 +385,19 @@ def _over(loglik: Any, held: dict[str, Any], params: dict[str, Any], data: Tree)
     return loglik({**held, **params}, data)
 
 
+def _prior_over(prior: Any, held: dict[str, Any], params: dict[str, Any]) -> Array:
+    return prior({**held, **params})
+
+
+def _narrowed(loglik: Any, held: dict[str, Any]) -> Any:
+    """The likelihood, and its priors, as functions of the parameters that are not held."""
+    if isinstance(loglik, Weight):
+        return dataclasses.replace(loglik, loglik=_narrowed(loglik.loglik, held))
+    if isinstance(loglik, Penalize):
+        return Penalize(_narrowed(loglik.loglik, held), jax.tree_util.Partial(_prior_over, loglik.prior, held))
+    return Opaque(partial(_over, loglik.function, held))
+
+
 def _polished(loglik: Any, params: Tree, data: Tree, over: tuple[str, ...] | None, options: dict[str, Any]) -> Fit:
     """``fit`` from the end of the mini-batches, of all parameters or of those named."""
     if over is None:
@@ -399,4 +407,4 @@ def _polished(loglik: Any, params: Tree, data: Tree, over: tuple[str, ...] | Non
     constraints = options["constraints"]
     if isinstance(constraints, dict):
         constraints = {name: value for name, value in constraints.items() if name in over}
-    return fit(partial(_over, loglik, held), moved, data, **(options | {"constraints": constraints}))
+    return fit(_narrowed(as_tree(loglik), held), moved, data, **(options | {"constraints": constraints}))

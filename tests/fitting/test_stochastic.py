@@ -130,10 +130,12 @@ def test_the_key_decides_the_run():
 
 
 def test_a_last_layer_has_the_standard_errors_conditional_on_the_rest():
-    found = climb(two_layers, LAYERS, polish="newton", polish_over=("head",))
+    """They are those of a penalised regression on the outputs of the layer below."""
+    found = climb(jm.penalize(two_layers, jm.ridge(0.3)), LAYERS, polish="newton", polish_over=("head",))
     hidden = np.tanh(DATA["x"] @ found.params["w"])
-    direct = jm.fit(head_only, {"head": np.zeros(2)}, {"x": hidden, "y": DATA["y"]})
-    assert found.fit.names == ("head[0]", "head[1]") and found.fit.converged
+    direct = jm.fit(jm.penalize(head_only, jm.ridge(0.3)), {"head": np.zeros(2)}, {"x": hidden, "y": DATA["y"]})
+    assert found.fit.names == ("head[0]", "head[1]") and found.fit.converged and found.fit.mode == "MAP"
+    assert_allclose(found.fit.params["head"], direct.params["head"], rtol=1e-7)
     assert_allclose(found.fit.stderr["head"], direct.stderr["head"], rtol=1e-7)
 
 
@@ -189,10 +191,11 @@ NAN = {"x": np.where(np.arange(3) == 1, np.nan, DATA["x"]), "y": DATA["y"]}
         ({"key": "a"}, TypeError, "whole number or one jax key"),
         ({"data": NAN}, ValueError, "NaN in row 0"),
         ({"data": None}, ValueError, "no arrays"),
+        ({"start": None}, ValueError, "params0 is missing"),
         ({"dtype": "int32"}, ValueError, "dtype must be"),
         ({"loglik": lambda params, data: jnp.sum(logit(params, data))}, ValueError, "a mini-batch needs one log-likelihood term"),
         ({"loglik": jm.pool(logit, logit)}, ValueError, "a pool has several data sets"),
-        ({"loglik": jm.penalize(logit, jm.ridge(1.0)), "polish": "newton", "polish_over": ("beta",)}, ValueError, "plain function"),
+        ({"loglik": jm.fix(logit, {"beta[0]": 0.0}), "polish": "newton", "polish_over": ("beta",)}, ValueError, "plain function"),
         ({"loglik": series}, ValueError, "their own row only"),
     ],
 )
