@@ -47,6 +47,16 @@ def complete_rows(columns: Mapping[str, Column], total: int) -> tuple[dict[str, 
 
 
 def settle(missing: str, counts: dict[str, int], total: int, kept: int) -> None:
+    """Say, or refuse, what missing values do to the rows of a table.
+
+    Args:
+        missing: ``"warn"``, ``"drop"`` (say nothing) or ``"refuse"``.
+        counts: missing values by column.
+        total, kept: rows before and after.
+
+    Raises:
+        ValueError: no row is left, or some are missing and ``missing`` is ``"refuse"``.
+    """
     told = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:LISTED])
     if not kept:
         raise ValueError(f"no row is left of {total}" + (f": missing values are in {told}" if counts else ": the table is empty"))

@@ -225,6 +225,16 @@ def _widest(bent: tuple[bool, ...], state: State) -> tuple[Array, Array]:
     return doubt, xp.where(doubt, inverse[:, j] / (length * xp.maximum(length, 1.0)), 0.0)
 
 
+def _on_a_plain(bent: tuple[bool, ...], state: State) -> Array:
+    """Whether a climb leapt along a logarithm to where nothing is left of the information it once had there: level ground beside a bound,
+    on which any point has a score of zero. A negative binomial's dispersion was called 4e-29 ± 2e-13 so."""
+    xp = namespace(state.point.z)
+    if not any(bent):
+        return xp.zeros((), dtype=bool)
+    left = xp.abs(xp.diagonal(state.point.hessian)) <= null_cut(state.point) * state.scale**2
+    return _is_settled(state) & ~state.newton.definite & xp.any(xp.asarray(np.array(bent)) & (xp.abs(state.point.z) >= FAR_OUT) & left)
+
+
 def to_flat(bent: tuple[bool, ...], state: State, far: Excursion) -> Excursion:
     """The outset of the walk that tries whether ℓ stays where it is at ±1 and ±10 units along the null space with the rest solved again,
     and, where the null space is straight, at ±10⁵: collinearity by rounding shows there. Or of the walk about a wide maximum."""
@@ -265,7 +275,7 @@ def arrived(bent: tuple[bool, ...], state: State, far: Excursion, near: Excursio
     recedes = _recedes(state, far)
     point = jax.tree.map(lambda a, b: xp.where(recedes, a, b), far.kept, state.point)
     decrement = xp.where(recedes, _rest(state, far.kept).decrement, state.newton.decrement)
-    doubtful = _widest(bent, state)[0] & ~recedes & ~near.flat
+    doubtful = ((_widest(bent, state)[0] & ~near.flat) | _on_a_plain(bent, state)) & ~recedes
     return Limit(point, state.scale, recedes, _is_singular(state, far) & near.flat, decrement, recedes & (far.probe > 0), near.probe, doubtful)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
+from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import has, roots_of, substituted
 from jaxmle.likelihood.checks import check_fixed, check_start, check_weights, host_data, host_params
@@ -91,7 +92,7 @@ def multistart(
     data = _checked_data(tree, data, clusters, real)
     groups = _checked_groups(symmetric)
     with precision(np.float64), np.errstate(all="ignore"):
-        layout, params = _starts(loglik, tree, starts, data, constraints, int(number), _key(key), groups, params_axis, real)
+        layout, params = _starts(loglik, tree, starts, data, constraints, int(number), typed_key(key), groups, params_axis, real)
     blocks = _blocks(layout, groups)
     fits = fit_batch(
         loglik, params, data, constraints=constraints, solver=solver, vcov=vcov, clusters=clusters, weights=weights, dtype=real,
@@ -162,18 +163,6 @@ def _checked_data(loglik: Any, data: Tree, clusters: Any, dtype: np.dtype) -> Tr
     if clusters is not None and np.ndim(clusters) != 1:
         raise ValueError(f"clusters must hold one label for each row, shape (n,); got shape {np.shape(clusters)}")
     return data
-
-
-def _key(key: Any) -> Array:
-    """A typed jax key."""
-    if isinstance(key, int | np.integer) and not isinstance(key, bool):
-        return jax.random.key(int(key))
-    if isinstance(key, jax.Array) and key.shape == () and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
-    if isinstance(key, jax.Array | np.ndarray) and key.ndim == 1 and key.dtype == np.uint32:
-        return jax.random.wrap_key_data(jnp.asarray(key))
-    got = f"{key.dtype} of shape {key.shape}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
-    raise TypeError(f"key must be a whole number or one jax key, such as 0 or jax.random.key(0); got {got}")
 
 
 def _starts(

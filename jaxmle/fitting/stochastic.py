@@ -18,6 +18,7 @@ import optax
 from jaxmle.fitting.checkpoint import Checkpoint, digest, model_digest
 from jaxmle.fitting.fingerprint import fingerprint
 from jaxmle.fitting.fit import check_options, fit, host_dtype
+from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.minibatch import Batches, apart, row_weights, terms_at
 from jaxmle.fitting.progress import LOGGED, QUIET, clock
 from jaxmle.fitting.record import Fit
@@ -147,7 +148,7 @@ def fit_stochastic(
         raise ValueError("data has no arrays: there are no rows to draw batches of")
     check_weights(tree, rows)
     with precision(real), np.errstate(all="ignore"):
-        run = _Run.of(tree, layout, rows, n, _key(key), held_out, real, optimizer, schedule, batch_size)
+        run = _Run.of(tree, layout, rows, n, typed_key(key), held_out, real, optimizer, schedule, batch_size)
         found = run.climb(params, int(epochs), patience, checkpoint, progress)
     if polish is None or found.stopped == "nonfinite":
         return found
@@ -200,16 +201,6 @@ def _checked_over(over: Any, polish: Any, loglik: Any, params: Tree) -> tuple[st
     if not isinstance(core, Opaque):
         raise ValueError(f"polish_over needs a plain function loglik(params, data), weighted or penalised; got {type(core).__name__.lower()}")
     return over
-
-
-def _key(key: Any) -> Array:
-    if isinstance(key, int | np.integer) and not isinstance(key, bool):
-        return jax.random.key(int(key))
-    if isinstance(key, jax.Array) and key.shape == () and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
-    if isinstance(key, jax.Array | np.ndarray) and key.ndim == 1 and key.dtype == np.uint32:
-        return jax.random.wrap_key_data(jnp.asarray(key))
-    raise TypeError(f"key must be a whole number or one jax key, such as 0 or jax.random.key(0); got {key!r}")
 
 
 # ---------------------------------------------------------------- the run, on the host

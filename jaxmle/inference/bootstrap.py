@@ -10,13 +10,14 @@ import jax
 import numpy as np
 
 from jaxmle.fitting.fit import MAX_STEPS
+from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.progress import Progress
 from jaxmle.fitting.record import Fit
 from jaxmle.inference import bootstrap_intervals as ends
 from jaxmle.inference.jackknife import Jackknife, Units, infinitesimal_jackknife, units_of
 from jaxmle.inference.listing import listing, number
 from jaxmle.inference.refits import Refit, chunks, failures, known, refit_of
-from jaxmle.inference.resampling import Plan, check_number, check_scheme, plan_of, typed_key
+from jaxmle.inference.resampling import Plan, check_number, check_scheme, plan_of
 from jaxmle.inference.simulated import Sample, simulator_of
 from jaxmle.inference.target import Target, target_of
 from jaxmle.likelihood.combinators import Weights

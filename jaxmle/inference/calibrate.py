@@ -10,13 +10,14 @@ import jax
 import numpy as np
 
 from jaxmle.fitting.fit import MAX_STEPS
+from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.progress import Progress
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.bootstrap_intervals import check_level
 from jaxmle.inference.calibration import Calibration
 from jaxmle.inference.jackknife import inverse_root_of
 from jaxmle.inference.refits import Refit, chunks, known, refit_of
-from jaxmle.inference.resampling import check_number, typed_key
+from jaxmle.inference.resampling import check_number
 from jaxmle.inference.revisit import tangent
 from jaxmle.inference.simulated import Sample, Simulator, simulator_of
 from jaxmle.likelihood.anatomy import roots_of

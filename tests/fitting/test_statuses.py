@@ -490,3 +490,14 @@ def test_no_unit_of_measurement_is_strange(unit):
     plain = jm.fit(normal, BETA_SIGMA, data, constraints={"sigma": jm.positive})
     assert fit.verdict == Status.CONVERGED, fit.explain()
     assert_allclose(fit.se / unit, plain.se, rtol=1e-7)
+
+
+def test_level_ground_beside_a_bound_is_no_maximum():
+    """From a dispersion of 0.05 two steps leap to 1e-29, where any point has a score of zero: CONVERGED said 6e-32 ± 1e-15 here."""
+    rng, b, n, a = np.random.default_rng(0), 4000, 60, 0.15
+    x = np.concatenate([np.ones((b, n, 1)), rng.normal(size=(b, n, 1))], axis=2)
+    y = rng.poisson(np.exp(x @ [0.7, 0.4]) * rng.gamma(1 / a, a, size=(b, n))).astype(float)
+    for member in (131, 245, 246):
+        fit = jm.fit(jm.models.negative_binomial(), {"beta": np.zeros(2), "alpha": 0.05}, {"x": x[member], "y": y[member]})
+        assert not fit.converged, str(fit)
+        assert np.isnan(fit.stderr["alpha"])
