@@ -7,18 +7,20 @@ PYTHON ?=
 CACHE := $(CURDIR)/.cache
 RUN := $(VENV)/bin/python
 TESTS ?=
+ONLY ?=
 
 # Compiled programs are kept between runs; a shape mismatch never broadcasts in silence.
 export JAX_COMPILATION_CACHE_DIR ?= $(CACHE)/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 export MPLCONFIGDIR ?= $(CACHE)/matplotlib
 
-.PHONY: help demo test test-all lint bench clean
+.PHONY: help demo test test-all lint bench notebooks clean
 help:
 	@echo "make demo    fit two real data sets and 10 000 simulated ones; writes demo/output/first_fits.png"
 	@echo "make test    the tests and the examples in the docstrings (TESTS='tests/solvers -k newton' chooses)"
 	@echo "make test-all  the same facts over more families, kinds and forms besides: twice as long"
 	@echo "make lint    ruff and mypy"
+	@echo "make notebooks  run notebooks/*.py and write their outputs and figures beside them (ONLY='05 06' chooses)"
 	@echo "make bench   the workloads of benchmarks/, with their peers"
 	@echo "make clean   remove the environment and every cache"
 
@@ -37,6 +39,9 @@ lint: $(VENV)/.ready-test
 
 bench: $(VENV)/.ready-bench
 	@for workload in benchmarks/w*.py; do echo "== $$workload"; $(RUN) $$workload || exit 1; done
+
+notebooks: $(VENV)/.ready-notebook
+	$(RUN) notebooks/execute.py $(ONLY)
 
 clean:
 	rm -rf "$(VENV)" .cache .hypothesis demo/output
