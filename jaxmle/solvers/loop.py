@@ -227,8 +227,12 @@ def _judge(state: State, trial: Point) -> State:
 
 
 def _follow(state: State, trial: Point, newton: NewtonStep, signature: Signature, fresh: Array) -> Tail:
-    """Lengthen the tail by a step that recedes. A regular step ends it; what was seen stays until a tail as long, or long enough, comes."""
-    recedes = fresh & _recedes(signature, newton) & (state.newton.decrement >= SHARP)
+    """Lengthen the tail by a step that recedes. A regular step ends it; what was seen stays until a tail as long, or long enough, comes.
+
+    Where the direction has just sunk below the eigenvalues that count, the decrement no longer tells what is left to gain.
+    """
+    told = newton.definite | ~state.newton.definite
+    recedes = fresh & _recedes(signature, newton) & told & (state.newton.decrement >= SHARP)
     length = state.streak + 1
     return _select(recedes & ((length >= TAIL) | (length >= state.tail.length)), Tail(trial.z, state.move, trial.value, newton.decrement, length), state.tail)
 

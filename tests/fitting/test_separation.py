@@ -169,3 +169,15 @@ def test_random_cones_have_the_signs_of_linear_programs():
         assert_array_equal(cone.signs, np.where(up & ~down, 1, np.where(down & ~up, -1, 0)))
         assert_array_equal(cone.strict, [top(row) > 1e-7 for row in rows])
         assert np.min(rows @ cone.direction) > -1e-7
+
+
+def test_a_tail_that_sinks_below_the_information_that_counts_is_still_a_recession():
+    """Poisson samples with one event: the last information of the tail was cut away, the climb called SINGULAR, one in 100 000 UNBOUNDED."""
+    rng, b, n = np.random.default_rng(5), 40_000, 50
+    x = np.concatenate([np.ones((b, n, 1)), np.round(rng.normal(size=(b, n, 2)), 2)], axis=2)
+    y = rng.poisson(np.exp(x @ [-2.5, 0.5, -0.4])).astype(float)
+    for member in (258, 607, 27246):
+        fit = jm.fit(jm.models.poisson(), data={"x": x[member], "y": y[member]})
+        assert fit.verdict == Status.SEPARATED, fit.explain()
+        touched = cone_of(np.concatenate([x[member][y[member] > 0], -x[member][y[member] > 0], -x[member]])).touched
+        assert_array_equal(~np.isfinite(fit.x), touched)
