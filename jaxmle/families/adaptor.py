@@ -98,6 +98,49 @@ def _bounds(made: Any) -> tuple[Any, Any]:
     return -jnp.inf if low is None else low, jnp.inf if high is None else high
 
 
+def _log_prob(made: Any, y: Array) -> Array:
+    low, high = _bounds(made)
+    outside = (y < low) | (y > high)
+    bounded = getattr(getattr(made, "support", None), "event_dim", 1) == 0
+    # A value inside for those outside: the middle, or one beyond the end that there is.
+    spare = jnp.where(jnp.isinf(low), jnp.where(jnp.isinf(high), 0.0, high - 1.0), jnp.where(jnp.isinf(high), low + 1.0, 0.5 * (low + high)))
+    return jnp.where(outside, -jnp.inf, made.log_prob(jnp.where(outside, spare, y))) if bounded else made.log_prob(y)
+
+
+def _log_cdf(made: Any, y: Array) -> Array:
+    return made.log_cdf(y) if hasattr(made, "log_cdf") else jnp.log(made.cdf(y))
+
+
+def _log_sf(made: Any, y: Array) -> Array:
+    return made.log_survival_function(y) if hasattr(made, "log_survival_function") else jnp.log1p(-made.cdf(y))
+
+
+def _quantile(made: Any, q: Array) -> Array:
+    return made.icdf(q) if hasattr(made, "icdf") else made.quantile(q)
+
+
+def _guess(constraints: Mapping[str, Constraint], y: Array) -> Params:
+    """Moments for what is named as a location or a scale; NaN, which is put inside its bounds, for the others."""
+    mean, variance, xp = moments(y)
+    table = dict.fromkeys(CENTRES, mean) | dict.fromkeys(SPREADS, xp.sqrt(variance))
+    whole = [name for name, kind in constraints.items() if name not in table and not isinstance(kind, Interval)]
+    if whole:
+        raise ValueError(f"{whole[0]} has no start: give from_distribution(start=…), or params0")
+    return {name: table.get(name, jnp.nan) for name in constraints}
+
+
+def _maker(distribution: Callable[..., Any], names: tuple[str, ...]) -> Callable[[Params], Any]:
+    """The function that makes the distribution's object from parameters."""
+
+    def make(p: Params) -> Any:
+        made = distribution(**{name: p[name] for name in names})
+        if not hasattr(made, "log_prob"):
+            raise TypeError(f"{getattr(distribution, '__name__', 'distribution')} must return an object with log_prob; got {type(made).__name__}")
+        return made
+
+    return make
+
+
 def from_distribution(
     distribution: Callable[..., Any],
     constraints: Mapping[str, Any] | None = None,
@@ -138,54 +181,17 @@ def from_distribution(
         raise TypeError(f"from_distribution takes a class or a function that returns an object with log_prob, not one made already; got {type(distribution).__name__}")
     known = dict(known or {})
     found = _asked(distribution, constraints or {}, known)
-
-    def make(p: Params) -> Any:
-        made = distribution(**{name: p[name] for name in (*found, *known)})
-        if not hasattr(made, "log_prob"):
-            raise TypeError(f"{getattr(distribution, '__name__', 'distribution')} must return an object with log_prob; got {type(made).__name__}")
-        return made
-
-    def log_prob(p: Params, y: Array) -> Array:
-        made = make(p)
-        low, high = _bounds(made)
-        outside = (y < low) | (y > high)
-        bounded = getattr(getattr(made, "support", None), "event_dim", 1) == 0
-        # A value inside for those outside: the middle, or one beyond the end that there is.
-        spare = jnp.where(jnp.isinf(low), jnp.where(jnp.isinf(high), 0.0, high - 1.0), jnp.where(jnp.isinf(high), low + 1.0, 0.5 * (low + high)))
-        return jnp.where(outside, -jnp.inf, made.log_prob(jnp.where(outside, spare, y))) if bounded else made.log_prob(y)
-
-    def log_cdf(p: Params, y: Array) -> Array:
-        made = make(p)
-        return made.log_cdf(y) if hasattr(made, "log_cdf") else jnp.log(made.cdf(y))
-
-    def log_sf(p: Params, y: Array) -> Array:
-        made = make(p)
-        return made.log_survival_function(y) if hasattr(made, "log_survival_function") else jnp.log1p(-made.cdf(y))
-
-    def quantile(p: Params, q: Array) -> Array:
-        made = make(p)
-        return made.icdf(q) if hasattr(made, "icdf") else made.quantile(q)
-
-    def guess(y: Array, constants: Params) -> Params:
-        if start is not None:
-            return start(y)
-        mean, variance, xp = moments(y)
-        table = dict.fromkeys(CENTRES, mean) | dict.fromkeys(SPREADS, xp.sqrt(variance))
-        whole = [name for name, kind in found.items() if name not in table and not isinstance(kind, Interval)]
-        if whole:
-            raise ValueError(f"{whole[0]} has no start: give from_distribution(start=…), or params0")
-        return {name: table.get(name, jnp.nan) for name in found}  # what is not a number is put inside its bounds
-
+    make = _maker(distribution, (*found, *known))
     law = Law(
-        log_prob=log_prob,
-        log_cdf=log_cdf,
-        log_sf=log_sf,
-        quantile=quantile,
+        log_prob=lambda p, y: _log_prob(make(p), y),
+        log_cdf=lambda p, y: _log_cdf(make(p), y),
+        log_sf=lambda p, y: _log_sf(make(p), y),
+        quantile=lambda p, q: _quantile(make(p), q),
         sample=lambda p, key, shape: _draw(make(p), key, shape),
         mean=lambda p: _value(make(p), "mean"),
         variance=lambda p: _value(make(p), "variance", "covariance"),
         support=lambda p: _bounds(make(p)),
-        guess=guess,
+        guess=lambda y, constants: _guess(found, y) if start is None else start(y),
     )
     name = getattr(distribution, "__name__", "distribution")
     return Family(name, found, law, known=known, discrete=discrete)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -37,6 +39,26 @@ def _positive_start(family: Family, y: Array, known: Params) -> tuple[Params, Ar
     return family.law.guess(xp.where(positive, y, 0.5 * mean), known), xp.clip(share, 0.02, 0.98)
 
 
+def _guess(family: Family, part: float, y: Array, known: Params) -> Params:
+    """Start values; ``zero`` begins at this part of the share of zeros."""
+    start, share = _positive_start(family, y, known)
+    return start | {"zero": part * share}
+
+
+def _with_zeros(family: Family, what: str, law: Law) -> Family:
+    """The family with the further parameter ``zero``, under the law made of its own."""
+    return Family(f"{what} {family.name}", {**family.constraints, "zero": interval(0.0, 1.0)}, law, known=family.known, discrete=True)
+
+
+def _beyond_zero(p: Params, q: Array, quantile: Callable[[Params, Array], Array]) -> Array:
+    """The quantile q of zeros with probability ``zero``, and else of a law of the given quantile."""
+    share = (q - p["zero"]) / (1 - p["zero"])
+    return jnp.where(share > 0, quantile(p, jnp.where(share > 0, share, 0.5)), 0.0)
+
+
+# ---------------------------------------------------------------- zero-inflated
+
+
 def zero_inflated(family: Family) -> Family:
     """The count family with structural zeros: P(0) = zero + (1 − zero) f(0), P(y) = (1 − zero) f(y) for y > 0.
 
@@ -52,47 +74,38 @@ def zero_inflated(family: Family) -> Family:
     """
     _count_family(family, "zero_inflated")
     law = family.law
-
-    def log_prob(p: Params, y: Array) -> Array:
-        counted = jnp.log1p(-p["zero"]) + law.log_prob(p, y)
-        at_zero = jnp.logaddexp(jnp.log(p["zero"]), jnp.log1p(-p["zero"]) + _log_zero(law, p, y))
-        return jnp.where(y == 0, at_zero, counted)
-
-    def log_cdf(p: Params, y: Array) -> Array:
-        inside = y >= 0
-        below = jnp.log1p(-p["zero"]) + law.log_cdf(p, jnp.where(inside, y, 0.0))
-        return jnp.where(y < 0, -jnp.inf, jnp.logaddexp(jnp.log(p["zero"]), below))
-
-    def log_sf(p: Params, y: Array) -> Array:
-        return jnp.where(y < 0, 0.0, jnp.log1p(-p["zero"]) + law.log_sf(p, y))
-
-    def quantile(p: Params, q: Array) -> Array:
-        share = (q - p["zero"]) / (1 - p["zero"])
-        return jnp.where(share > 0, law.quantile(p, jnp.where(share > 0, share, 0.5)), 0.0)
-
-    def sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
-        one, two = jax.random.split(key)
-        return jnp.where(jax.random.uniform(one, shape) < p["zero"], 0, law.sample(p, two, shape))
-
-    def variance(p: Params) -> Array:
-        return (1 - p["zero"]) * (law.variance(p) + p["zero"] * law.mean(p) ** 2)
-
-    def guess(y: Array, known: Params) -> Params:
-        start, share = _positive_start(family, y, known)
-        return start | {"zero": 0.7 * share}
-
     own = Law(
-        log_prob=log_prob,
-        log_cdf=law.log_cdf and log_cdf,
-        log_sf=law.log_sf and log_sf,
-        quantile=law.quantile and quantile,
-        sample=law.sample and sample,
+        log_prob=partial(_inflated_log_prob, law),
+        log_cdf=law.log_cdf and partial(_inflated_log_cdf, law),
+        log_sf=law.log_sf and (lambda p, y: jnp.where(y < 0, 0.0, jnp.log1p(-p["zero"]) + law.log_sf(p, y))),
+        quantile=law.quantile and (lambda p, q: _beyond_zero(p, q, law.quantile)),
+        sample=law.sample and partial(_inflated_sample, law),
         mean=lambda p: (1 - p["zero"]) * law.mean(p),
-        variance=variance,
+        variance=lambda p: (1 - p["zero"]) * (law.variance(p) + p["zero"] * law.mean(p) ** 2),
         support=law.support,
-        guess=guess,
+        guess=partial(_guess, family, 0.7),
     )
-    return Family(f"zero-inflated {family.name}", {**family.constraints, "zero": interval(0.0, 1.0)}, own, known=family.known, discrete=True)
+    return _with_zeros(family, "zero-inflated", own)
+
+
+def _inflated_log_prob(law: Law, p: Params, y: Array) -> Array:
+    counted = jnp.log1p(-p["zero"]) + law.log_prob(p, y)
+    at_zero = jnp.logaddexp(jnp.log(p["zero"]), jnp.log1p(-p["zero"]) + _log_zero(law, p, y))
+    return jnp.where(y == 0, at_zero, counted)
+
+
+def _inflated_log_cdf(law: Law, p: Params, y: Array) -> Array:
+    inside = y >= 0
+    below = jnp.log1p(-p["zero"]) + law.log_cdf(p, jnp.where(inside, y, 0.0))
+    return jnp.where(y < 0, -jnp.inf, jnp.logaddexp(jnp.log(p["zero"]), below))
+
+
+def _inflated_sample(law: Law, p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+    one, two = jax.random.split(key)
+    return jnp.where(jax.random.uniform(one, shape) < p["zero"], 0, law.sample(p, two, shape))
+
+
+# ---------------------------------------------------------------- hurdle
 
 
 def hurdle(family: Family) -> Family:
@@ -110,65 +123,62 @@ def hurdle(family: Family) -> Family:
     """
     _count_family(family, "hurdle")
     law = family.law
-
-    def log_positive(p: Params, like: Array) -> Array:
-        """log of 1 − f(0)."""
-        return special.log1mexp(_log_zero(law, p, like))
-
-    def scaled(p: Params, y: Array, upper: Array) -> Array:
-        """log of (1 − zero) · P(… count)/(1 − f(0))."""
-        return jnp.log1p(-p["zero"]) + upper - log_positive(p, y)
-
-    def log_prob(p: Params, y: Array) -> Array:
-        return jnp.where(y == 0, jnp.log(p["zero"]), scaled(p, y, law.log_prob(p, y)))
-
-    def log_sf(p: Params, y: Array) -> Array:
-        inside = jnp.where(y < 0, 0.0, y)
-        return jnp.where(y < 0, 0.0, scaled(p, inside, law.log_sf(p, inside)))
-
-    def log_cdf(p: Params, y: Array) -> Array:
-        """zero + (1 − zero)(F(y) − f(0))/(1 − f(0)) for y ≥ 1."""
-        beyond = y >= 1
-        gap = law.log_cdf(p, jnp.where(beyond, y, 1.0)) - _log_zero(law, p, y)
-        some = beyond & (gap > 0)
-        between = _log_zero(law, p, y) + jnp.where(some, gap, 1.0) + special.log1mexp(jnp.where(some, -gap, -1.0))
-        positive = jnp.logaddexp(jnp.log(p["zero"]), scaled(p, y, between))
-        return jnp.where(y < 0, -jnp.inf, jnp.where(some, positive, jnp.log(p["zero"])))
-
-    def positive_quantile(p: Params, share: Array) -> Array:
-        """The quantile of the counts above 0."""
-        none = jnp.exp(_log_zero(law, p, share))
-        return jnp.maximum(law.quantile(p, none + share * -jnp.expm1(_log_zero(law, p, share))), 1.0)
-
-    def quantile(p: Params, q: Array) -> Array:
-        share = (q - p["zero"]) / (1 - p["zero"])
-        return jnp.where(share > 0, positive_quantile(p, jnp.where(share > 0, share, 0.5)), 0.0)
-
-    def sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
-        one, two = jax.random.split(key)
-        drawn = positive_quantile(p, jnp.broadcast_to(uniform(two, shape), shape)).astype(int)
-        return jnp.where(jax.random.uniform(one, shape) < p["zero"], 0, drawn)
-
-    def positive_mean(p: Params) -> Array:
-        return law.mean(p) / jnp.exp(log_positive(p, law.mean(p)))
-
-    def variance(p: Params) -> Array:
-        square = (law.variance(p) + law.mean(p) ** 2) / jnp.exp(log_positive(p, law.mean(p)))
-        return (1 - p["zero"]) * square - ((1 - p["zero"]) * positive_mean(p)) ** 2
-
-    def guess(y: Array, known: Params) -> Params:
-        start, share = _positive_start(family, y, known)
-        return start | {"zero": share}
-
     own = Law(
-        log_prob=log_prob,
-        log_cdf=law.log_cdf and log_cdf,
-        log_sf=law.log_sf and log_sf,
-        quantile=law.quantile and quantile,
-        sample=law.quantile and sample,
-        mean=lambda p: (1 - p["zero"]) * positive_mean(p),
-        variance=variance,
+        log_prob=lambda p, y: jnp.where(y == 0, jnp.log(p["zero"]), _over_hurdle(law, p, y, law.log_prob(p, y))),
+        log_cdf=law.log_cdf and partial(_hurdle_log_cdf, law),
+        log_sf=law.log_sf and partial(_hurdle_log_sf, law),
+        quantile=law.quantile and (lambda p, q: _beyond_zero(p, q, partial(_positive_quantile, law))),
+        sample=law.quantile and partial(_hurdle_sample, law),
+        mean=lambda p: (1 - p["zero"]) * _positive_moment(law, p, law.mean(p)),
+        variance=partial(_hurdle_variance, law),
         support=law.support,
-        guess=guess,
+        guess=partial(_guess, family, 1.0),
     )
-    return Family(f"hurdle {family.name}", {**family.constraints, "zero": interval(0.0, 1.0)}, own, known=family.known, discrete=True)
+    return _with_zeros(family, "hurdle", own)
+
+
+def _log_positive(law: Law, p: Params, like: Array) -> Array:
+    """log of 1 − f(0)."""
+    return special.log1mexp(_log_zero(law, p, like))
+
+
+def _over_hurdle(law: Law, p: Params, y: Array, upper: Array) -> Array:
+    """log of (1 − zero) · P(… count)/(1 − f(0))."""
+    return jnp.log1p(-p["zero"]) + upper - _log_positive(law, p, y)
+
+
+def _hurdle_log_sf(law: Law, p: Params, y: Array) -> Array:
+    inside = jnp.where(y < 0, 0.0, y)
+    return jnp.where(y < 0, 0.0, _over_hurdle(law, p, inside, law.log_sf(p, inside)))
+
+
+def _hurdle_log_cdf(law: Law, p: Params, y: Array) -> Array:
+    """zero + (1 − zero)(F(y) − f(0))/(1 − f(0)) for y ≥ 1."""
+    beyond = y >= 1
+    gap = law.log_cdf(p, jnp.where(beyond, y, 1.0)) - _log_zero(law, p, y)
+    some = beyond & (gap > 0)
+    between = _log_zero(law, p, y) + jnp.where(some, gap, 1.0) + special.log1mexp(jnp.where(some, -gap, -1.0))
+    positive = jnp.logaddexp(jnp.log(p["zero"]), _over_hurdle(law, p, y, between))
+    return jnp.where(y < 0, -jnp.inf, jnp.where(some, positive, jnp.log(p["zero"])))
+
+
+def _positive_quantile(law: Law, p: Params, share: Array) -> Array:
+    """The quantile of the counts above 0."""
+    none = jnp.exp(_log_zero(law, p, share))
+    return jnp.maximum(law.quantile(p, none + share * -jnp.expm1(_log_zero(law, p, share))), 1.0)
+
+
+def _hurdle_sample(law: Law, p: Params, key: Array, shape: tuple[int, ...]) -> Array:
+    one, two = jax.random.split(key)
+    drawn = _positive_quantile(law, p, jnp.broadcast_to(uniform(two, shape), shape)).astype(int)
+    return jnp.where(jax.random.uniform(one, shape) < p["zero"], 0, drawn)
+
+
+def _positive_moment(law: Law, p: Params, moment: Array) -> Array:
+    """A moment about 0 of the counts above 0, from the count family's own."""
+    return moment / jnp.exp(_log_positive(law, p, moment))
+
+
+def _hurdle_variance(law: Law, p: Params) -> Array:
+    square = _positive_moment(law, p, law.variance(p) + law.mean(p) ** 2)
+    return (1 - p["zero"]) * square - ((1 - p["zero"]) * _positive_moment(law, p, law.mean(p))) ** 2

@@ -19,6 +19,7 @@ from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.covariance import LEVERAGED, Covariance, Kind, check_order, sandwich
 from jaxmle.likelihood.hac import hac
+from jaxmle.likelihood.host import compiled
 from jaxmle.likelihood.terms import NO_LAW, Expected, expected_information
 from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Chart, Layout
@@ -124,6 +125,16 @@ def engine_of(problem: Problem, loglik: Any, base: Array, data: Tree, codes: tup
         robust=lambda x, jacobian, root: sandwich(loglik, layout, x, data, root, jacobian, problem.kind or "observed", codes),
         first_bad=lambda x: _first_bad_term(loglik, layout, x, data),
     )
+
+
+def compiled_pass(problem: Problem, name: str) -> Callable[..., Any]:
+    """One pass of the engine as a program of (base, data, codes, *arguments), compiled once on the user's function for all who ask for it."""
+    bare = problem.bare  # a compiled piece must not keep the user's function alive
+
+    def make(loglik: Any) -> Callable[..., Any]:
+        return lambda base, data, codes, *args: getattr(engine_of(bare, loglik, base, data, codes), name)(*args)
+
+    return compiled(problem.loglik, (name, problem.chart, problem.solver.curvature, problem.block_rows, problem.kind), make)
 
 
 def _first_bad_term(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:

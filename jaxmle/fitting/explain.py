@@ -45,14 +45,25 @@ def explain(fit: Fit) -> str:
     sentence = _infinite(fit) + sentence if status == Status.SEPARATED else sentence
     if not sentence.startswith(fit.names):
         sentence = sentence[0].upper() + sentence[1:]
-    if status == Status.CONVERGED and int(w.row) >= 0:
-        sentence += f" Row {int(w.row)} has leverage one, so {fit.vcov_kind} does not exist."
-    elif status == Status.CONVERGED and np.any(np.isnan(np.diagonal(w.vcov))):
-        sentence += (
-            f" But {fit.vcov_kind} has no meaning here: the scores of a fit with as many parameters as rows are zero up to rounding, "
-            "or there are too few clusters or rows for its correction."
-        )
+    if status == Status.CONVERGED:
+        sentence += _covariance(fit)
     return sentence.replace("  ", " ").replace(" ;", ";").replace(" .", ".")
+
+
+def _covariance(fit: Fit) -> str:
+    """Why a robust covariance does not exist, a sentence; "" where it does."""
+    row, clustered = int(fit.witness.row), fit.vcov_kind.startswith("CR")
+    if fit.vcov_kind == "none":
+        return ""
+    if row >= 0:
+        return f" {'The cluster of row' if clustered else 'Row'} {row} has leverage one, so {fit.vcov_kind} does not exist."
+    if not np.any(np.isnan(np.diagonal(fit.witness.vcov))):
+        return ""
+    return (
+        f" But {fit.vcov_kind} has no meaning here: the scores of a fit with as many parameters as rows are zero up to rounding, "
+        "or there are too few clusters or rows for its correction"
+        + (", or a variance clustered two ways, which is a sum over both less one over their crossings, came out negative." if clustered else ".")
+    )
 
 
 def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit: int = 4) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxmle.fitting.conclude import Reach
 from jaxmle.fitting.diagnosis import Verdict
-from jaxmle.fitting.engine import Engine, Problem, complete, engine_of, pose, search
+from jaxmle.fitting.engine import Engine, Problem, compiled_pass, complete, engine_of, pose, search
 from jaxmle.fitting.fingerprint import fingerprint
 from jaxmle.fitting.identification import traced_to
 from jaxmle.fitting.objective import Objective
@@ -118,14 +118,9 @@ def _model_parts(loglik: Any, params0: Tree, data: Tree, constraints: Tree) -> t
 
 def _host_engine(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Engine:
     """The same passes, compiled once on the user's function."""
-    static = (problem.chart, problem.solver.curvature, problem.block_rows, problem.kind)
-    bare = problem.bare  # a compiled piece must not keep the user's function alive
 
     def piece(name: str) -> Callable[..., Any]:
-        def make(loglik: Any) -> Callable[..., Any]:
-            return lambda base, data, codes, *args: getattr(engine_of(bare, loglik, base, data, codes), name)(*args)
-
-        program = functools.cache(lambda: compiled(problem.loglik, (name, *static), make))  # looked up once a fit, and only if wanted
+        program = functools.cache(lambda: compiled_pass(problem, name))  # looked up once a fit, and only if wanted
         return lambda *args: jax.tree.map(np.array, program()(base, data, codes, *args))
 
     return Engine(piece("evaluate"), piece("expected"), piece("robust"), piece("first_bad"))

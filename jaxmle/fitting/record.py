@@ -26,7 +26,7 @@ _WITNESS = ["row", "term", "direction", "sign", "projector", "vcov", "bound", "c
 class Witness:
     """The evidence for a verdict, in arrays of fixed shape so that it vmaps; −1, 0 or NaN where there is nothing to show."""
 
-    row: Array  # ()      row of the data that gave a value that is not finite, whose term grows without bound, or of leverage one; −1
+    row: Array  # ()      row of the data that gave a value that is not finite, whose term grows without bound, or of leverage one (the first of such a cluster); −1
     term: Array  # ()     its term; −1
     direction: Array  # (p,)  along which the likelihood recedes, is flat, or curves upwards
     sign: Array  # (p,)   +1 or −1 for an estimate of ±inf, else 0

@@ -15,7 +15,8 @@ from jaxmle.inference.hypotheses import JointTests, joint_tests, wald_test
 from jaxmle.inference.influence import Influence, influence
 from jaxmle.inference.jackknife import InfinitesimalJackknife, Jackknife, infinitesimal_jackknife, jackknife
 from jaxmle.inference.likelihood_ratio import lr_test
-from jaxmle.inference.lint import LintReport, lint
+from jaxmle.inference.lint import lint
+from jaxmle.inference.lint_report import LintReport
 from jaxmle.inference.misspecification import information_matrix_test
 from jaxmle.inference.multiplicity import benjamini_hochberg, holm
 from jaxmle.inference.outcome import Test

@@ -92,10 +92,9 @@ class Jackknife:
         return skewness_of(self.influence, self.times)
 
     def __repr__(self) -> str:
-        what = "clusters" if self.clustered else "units"
         failed = "".join(f"; {count} {status}" for status, count in self.failed.items())
-        rows = [[name, *(number(float(v)) for v in values)] for name, *values in zip(self.names, self.estimate, self.flat_bias, self.se, strict=True)]
-        return f"Jackknife of {self.units:,.0f} {what}{failed}\n\n" + listing(["", "estimate", "bias", "std. error"], rows)
+        table = _table(self.names, {"estimate": self.estimate, "bias": self.flat_bias, "std. error": self.se})
+        return f"Jackknife of {self.units:,.0f} {_units(self.clustered)}{failed}\n\n{table}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -134,9 +133,18 @@ class InfinitesimalJackknife:
         return skewness_of(self.influence, self.times)
 
     def __repr__(self) -> str:
-        what = "clusters" if self.clustered else "units"
-        rows = [[name, number(float(e)), number(float(s))] for name, e, s in zip(self.names, self.estimate, self.se, strict=True)]
-        return f"Infinitesimal jackknife of {len(self.influence):,} {what}\n\n" + listing(["", "estimate", "std. error"], rows)
+        table = _table(self.names, {"estimate": self.estimate, "std. error": self.se})
+        return f"Infinitesimal jackknife of {len(self.influence):,} {_units(self.clustered)}\n\n{table}"
+
+
+def _units(clustered: bool) -> str:
+    return "clusters" if clustered else "units"
+
+
+def _table(names: tuple[str, ...], columns: dict[str, np.ndarray]) -> str:
+    """One row a name, one column of numbers a heading."""
+    rows = [[name, *(number(float(value)) for value in values)] for name, *values in zip(names, *columns.values(), strict=True)]
+    return listing(["", *columns], rows)
 
 
 def _honest(se: np.ndarray, values: np.ndarray) -> np.ndarray:

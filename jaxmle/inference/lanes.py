@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.fitting.chunk import Chunk, Flat, Programs, flat_members
-from jaxmle.fitting.engine import Problem, engine_of, pose
+from jaxmle.fitting.engine import Problem, compiled_pass, pose
 from jaxmle.fitting.inputs import Inputs, gathered
 from jaxmle.fitting.lockstep import machine
 from jaxmle.fitting.members import buckets
@@ -21,7 +21,6 @@ from jaxmle.likelihood.anatomy import substituted
 from jaxmle.likelihood.checks import check_weights, host_data
 from jaxmle.likelihood.combinators import weight
 from jaxmle.likelihood.contract import as_tree, terms_of
-from jaxmle.likelihood.host import compiled
 from jaxmle.solvers.status import Status
 
 Array = np.ndarray
@@ -105,13 +104,8 @@ class Study:
 
     def _one_by_one(self) -> Evaluate:
         """The compiled evaluation of ``fit`` itself, point after point: nothing is compiled anew."""
-        problem, base = self.problem, self.base
-        bare, on_device = problem.bare, jax.tree.map(jax.device_put, self.data)
-
-        def make(loglik: Any) -> Callable[..., Any]:
-            return lambda base, data, codes, z: engine_of(bare, loglik, base, data, codes).evaluate(z)
-
-        program = compiled(problem.loglik, ("evaluate", problem.chart, problem.solver.curvature, problem.block_rows, problem.kind), make)
+        base, on_device = self.base, jax.tree.map(jax.device_put, self.data)
+        program = compiled_pass(self.problem, "evaluate")
 
         def evaluate(lanes: Array, z: Array) -> Values:
             points = [program(base, on_device, (), row) for row in z]

@@ -196,16 +196,9 @@ def zero_inflated(count: str = "poisson", *, zero: str = "z", offset: str | None
         offset: name of a data leaf (n,) added to log μ.
     """
     _check_count(count)
-    plain = count == "poisson"
-    eta = {"log_mu": linear("x", "beta", offset), "zero": linear(zero, "gamma")}
-    return Model(
-        "zero_inflated",
-        regression(_zero_inflated_poisson, eta) if plain else regression(_zero_inflated_negative_binomial, {**eta, "alpha": "alpha"}),
-        functools.partial(_begin_two_parts, part=zero, offset=offset, plain=plain, hurdle=False),
-        None if plain else {"alpha": lower(0.0)},
-        functools.partial(_two_part_natural, part=zero, offset=offset, plain=plain),
-        laws.zero_inflated_poisson if plain else laws.zero_inflated_negative_binomial,
-    )
+    if count == "poisson":
+        return _two_parts("zero_inflated", _zero_inflated_poisson, laws.zero_inflated_poisson, "zero", zero, offset, plain=True)
+    return _two_parts("zero_inflated", _zero_inflated_negative_binomial, laws.zero_inflated_negative_binomial, "zero", zero, offset, plain=False)
 
 
 @functools.cache
@@ -220,15 +213,21 @@ def hurdle(count: str = "poisson", *, cross: str = "z", offset: str | None = Non
         offset: name of a data leaf (n,) added to log μ.
     """
     _check_count(count)
-    plain = count == "poisson"
-    eta = {"log_mu": linear("x", "beta", offset), "cross": linear(cross, "gamma")}
+    if count == "poisson":
+        return _two_parts("hurdle", _hurdle_poisson, laws.hurdle_poisson, "cross", cross, offset, plain=True)
+    return _two_parts("hurdle", _hurdle_negative_binomial, laws.hurdle_negative_binomial, "cross", cross, offset, plain=False)
+
+
+def _two_parts(name: str, density: Any, law: Any, part: str, design: str, offset: str | None, *, plain: bool) -> Model:
+    """The model of a density in two predictors: log μ, and ``part`` by a design of its own. ``plain`` is without α."""
+    eta: dict[str, Any] = {"log_mu": linear("x", "beta", offset), part: linear(design, "gamma")}
     return Model(
-        "hurdle",
-        regression(_hurdle_poisson, eta) if plain else regression(_hurdle_negative_binomial, {**eta, "alpha": "alpha"}),
-        functools.partial(_begin_two_parts, part=cross, offset=offset, plain=plain, hurdle=True),
+        name,
+        regression(density, eta if plain else {**eta, "alpha": "alpha"}),
+        functools.partial(_begin_two_parts, part=design, offset=offset, plain=plain, hurdle=name == "hurdle"),
         None if plain else {"alpha": lower(0.0)},
-        functools.partial(_two_part_natural, part=cross, offset=offset, plain=plain),
-        laws.hurdle_poisson if plain else laws.hurdle_negative_binomial,
+        functools.partial(_two_part_natural, part=design, offset=offset, plain=plain),
+        law,
     )
 
 

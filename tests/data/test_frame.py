@@ -64,7 +64,7 @@ def poisson(births):
     return model, frame, frame.fit(model, vcov="CR0")
 
 
-def same_as_r(fit, name, columns=slice(None), rtol=1e-8):
+def assert_same_as_r(fit, name, columns=slice(None), rtol=1e-8):
     assert bool(fit.converged)
     assert_allclose(fit.x[columns], R[name][:, 0], rtol=rtol, atol=1e-10)
     assert_allclose(fit.se[columns], R[name][:, 1], rtol=rtol)
@@ -72,7 +72,7 @@ def same_as_r(fit, name, columns=slice(None), rtol=1e-8):
 
 def test_factor_interaction_missing_values_offset_and_clusters_give_r_s_table(poisson):
     _, frame, fit = poisson
-    same_as_r(fit, "poisson")
+    assert_same_as_r(fit, "poisson")
     assert fit.names == tuple(f"beta[{name}]" for name in ("Intercept", "age", "race[T.other]", "race[T.white]", "smoke", "age:race[T.other]", "age:race[T.white]"))
     assert "beta[age:race[T.white]]" in repr(fit) and frame.dropped == 5 and frame.missing == {"age": 2, "race": 3, "site": 1}
     assert fit.to_frame()["term"].tolist() == list(fit.names)
@@ -113,7 +113,7 @@ def test_readable_names_are_kept_on_disk(poisson, tmp_path):
 def test_cbind_another_base_and_frequency_weights_by_name(births):
     frame = from_formula("cbind(low, 1 - low) ~ C(race, Treatment(reference='white')) + C(ht) + I(age**2)", births, weights=jm.frequency("times"), missing="drop")
     fit = frame.fit(models.binomial())
-    same_as_r(fit, "binomial")
+    assert_same_as_r(fit, "binomial")
     assert fit.names[1] == "beta[C(race)[T.black]]" and fit.names[3] == "beta[C(ht)[T.1]]"
     row = births.iloc[[0]]
     p = frame.predict(models.binomial(), fit, row)
@@ -156,9 +156,9 @@ def test_a_second_formula_gives_the_other_part_of_a_model_as_statsmodels_has_it(
 
 def test_surv_gives_r_s_survreg_and_coxph(lung):
     frame = from_formula("Surv(time, death == 1) ~ age + C(ecog)", lung, missing="drop")
-    same_as_r(frame.fit(models.aft("weibull")), "weibull", slice(0, 5))
+    assert_same_as_r(frame.fit(models.aft("weibull")), "weibull", slice(0, 5))
     frame = from_formula("Surv(start, time, death) ~ age + C(ecog)", lung, missing="drop", intercept=False)
-    same_as_r(frame.fit(models.cox(entry="entry")), "cox")
+    assert_same_as_r(frame.fit(models.cox(entry="entry")), "cox")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def rows(data, chosen):
     return {name: leaf[chosen] for name, leaf in data.items()}
 
 
-def same(grouped, alone):
+def assert_same(grouped, alone):
     """One nano standard error: both end by the same Newton steps."""
     assert grouped.verdict == alone.verdict == Status.CONVERGED
     assert np.max(np.abs(grouped.x - alone.x) / alone.se) < 1e-9
@@ -75,7 +75,7 @@ def test_a_group_is_the_fit_of_its_rows(shuffled, model):
     assert_array_equal(result.keys["group"], ["", "a", "b"])
     assert_array_equal(result.n, [28, 20, 28])
     for key, fit in result:
-        same(fit, jm.fit(loglik, start, rows(data, label == key), constraints=constraints))
+        assert_same(fit, jm.fit(loglik, start, rows(data, label == key), constraints=constraints))
         assert_array_equal(result[key].x, fit.x)
     assert result.reasons() == {}
 
@@ -87,10 +87,10 @@ def test_weights_and_clusters_go_by_row(shuffled):
     start = {"beta": np.zeros(3)}
     for wrap in (jm.frequency, jm.sampling):
         for key, fit in jm.fit_groups(logit, start, data, by=label, weights=wrap(counts)):
-            same(fit, jm.fit(logit, start, rows(data, label == key), weights=wrap(counts[label == key])))
+            assert_same(fit, jm.fit(logit, start, rows(data, label == key), weights=wrap(counts[label == key])))
     for key, fit in jm.fit_groups(logit, start, data, by=label, clusters=cluster):
         assert fit.vcov_kind == "CR1"
-        same(fit, jm.fit(logit, start, rows(data, label == key), clusters=cluster[label == key]))
+        assert_same(fit, jm.fit(logit, start, rows(data, label == key), clusters=cluster[label == key]))
 
 
 # ---------------------------------------------------------------- keys

@@ -74,14 +74,14 @@ def everything(row, params, y, q):
     return found
 
 
-def same(found, wanted, tolerance=1e-12):
+def assert_same(found, wanted, tolerance=1e-12):
     assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
 
 
 @ROW
 def test_log_prob_is_scipys(row):
     peer, y, _, found, _ = evaluated(ROWS.index(row))
-    same(found["log_prob"], peer.logpmf(y) if row.family.discrete else peer.logpdf(y))
+    assert_same(found["log_prob"], peer.logpmf(y) if row.family.discrete else peer.logpdf(y))
 
 
 WITH_TAILS = pytest.mark.parametrize("row", [row for row in ROWS if row.family.law.log_cdf], ids=lambda row: row.family.name.replace(" ", "_"))
@@ -91,12 +91,12 @@ WITH_TAILS = pytest.mark.parametrize("row", [row for row in ROWS if row.family.l
 def test_tails_and_quantiles_are_scipys(row):
     peer, y, q, found, _ = evaluated(ROWS.index(row))
     tolerance = 1e-7 if row.rough else 1e-11  # scipy's own tails; mpmath's are in test_tails.py
-    same(np.exp(found["log_cdf"]), peer.cdf(y), 1e-7 if row.rough else 1e-12)
-    same(np.exp(found["log_sf"]), peer.sf(y), 1e-7 if row.rough else 1e-12)
+    assert_same(np.exp(found["log_cdf"]), peer.cdf(y), 1e-7 if row.rough else 1e-12)
+    assert_same(np.exp(found["log_sf"]), peer.sf(y), 1e-7 if row.rough else 1e-12)
     if not row.rough:
         with np.errstate(divide="ignore"):
-            same(found["log_cdf"], np.log(peer.cdf(y)), tolerance)
-            same(found["log_sf"], np.log(peer.sf(y)), tolerance)
+            assert_same(found["log_cdf"], np.log(peer.cdf(y)), tolerance)
+            assert_same(found["log_sf"], np.log(peer.sf(y)), tolerance)
     if row.quantile:
         assert_allclose(found["quantile"], peer.ppf(q), rtol=tolerance, atol=tolerance)
 
@@ -129,10 +129,10 @@ def test_scores_are_the_differences_of_scipys_log_density(row):
 def test_moments_are_scipys(row):
     peer, _, _, found, _ = evaluated(ROWS.index(row))
     if row.family is jf.von_mises:
-        same(found["mean"], row.columns["loc"])
+        assert_same(found["mean"], row.columns["loc"])
         return
     if row.family is jf.student_t:  # below one degree of freedom there is no mean; scipy says ∞
-        same(found["mean"][[0, 2]], peer.mean()[[0, 2]])
+        assert_same(found["mean"][[0, 2]], peer.mean()[[0, 2]])
         assert np.isnan(found["mean"][1])
     else:
         assert_allclose(found["mean"], peer.mean(), rtol=1e-11)
@@ -193,7 +193,7 @@ def test_information_broadcasts():
 
 
 def test_information_of_a_location_and_scale_has_known_values():
-    same(jf.gumbel.information({"loc": 0.0, "scale": 2.0}), np.array([[1.0, -0.4227843350984671], [-0.4227843350984671, 1.8236806608528794]]) / 4)
+    assert_same(jf.gumbel.information({"loc": 0.0, "scale": 2.0}), np.array([[1.0, -0.4227843350984671], [-0.4227843350984671, 1.8236806608528794]]) / 4)
 
 
 # ---------------------------------------------------------------- outside the support
@@ -217,8 +217,8 @@ def test_the_tails_beyond_the_support_are_0_and_1(row):
         assert np.all(outside["log_sf"][:, column] == sf)
     if not row.quantile:
         return
-    same(outside["quantile"][:, 0], low)
-    same(outside["quantile"][:, 1], high)
+    assert_same(outside["quantile"][:, 0], low)
+    assert_same(outside["quantile"][:, 1], high)
     assert np.all(np.isnan(outside["quantile"][:, 2:5]))
 
 
@@ -239,7 +239,7 @@ def test_the_tails_beyond_the_support_are_0_and_1(row):
     ],
 )
 def test_the_log_density_at_the_end_of_the_support(family, params, y, wanted):
-    same(family.log_prob(params, y), wanted)
+    assert_same(family.log_prob(params, y), wanted)
 
 
 def test_whole_numbers_of_integer_type_and_single_precision():

@@ -1,5 +1,9 @@
 """Small likelihoods and data that the tests of fitting share, so that few shapes are compiled."""
 
+import dataclasses
+from functools import partial
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +35,19 @@ def normal(params, data):
 
 BETA = {"beta": np.zeros(3)}
 BETA_SIGMA = {"beta": np.zeros(3), "sigma": 1.0}
+
+
+class Line(NamedTuple):
+    slope: object
+    level: object
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["beta", "scale"], meta_fields=["label"])
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    beta: object
+    scale: object
+    label: str = "curve"
 
 
 def design(seed, b=None):

@@ -120,7 +120,7 @@ def assert_exact(fit):
     assert_allclose(fit.se, ERROR, rtol=1e-9)
 
 
-def single(loglik):
+def assert_single_precision(loglik):
     """The user's own float32 program of the same function."""
     value, slope = jax.jit(jax.value_and_grad(lambda params: jnp.sum(loglik(params, None))))({"beta": jnp.zeros(3)})
     assert value.dtype == jnp.float32
@@ -131,7 +131,7 @@ def single(loglik):
 @pytest.mark.parametrize("make", CLOSURES)
 def test_a_likelihood_jitted_in_float32_still_fits_in_float64(make):
     loglik = make()
-    single(loglik)
+    assert_single_precision(loglik)
     assert_exact(jm.fit(loglik, START))
 
 
@@ -139,13 +139,13 @@ def test_a_likelihood_jitted_in_float32_still_fits_in_float64(make):
 def test_a_likelihood_fitted_in_float64_still_jits_in_float32(make):
     loglik = make()
     assert_exact(jm.fit(loglik, START))
-    single(loglik)
+    assert_single_precision(loglik)
     assert_exact(jm.fit(loglik, START))
 
 
 def test_calculus_and_fit_share_a_closure_in_both_precisions():
     loglik = over_a_cell()
-    single(loglik)
+    assert_single_precision(loglik)
     assert_allclose(np.asarray(jm.score(loglik)(START, None)["beta"]), X.T @ Y, rtol=1e-4)
     assert_exact(jm.fit(loglik, START))
     assert_allclose(np.asarray(jm.hessian(loglik)(START, None)), -X.T @ X, rtol=1e-4)

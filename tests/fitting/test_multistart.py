@@ -203,13 +203,13 @@ def test_drawn_starts_begin_with_the_one_given_and_keep_to_the_constraints():
 
 
 def test_drawn_starts_spread_two_about_the_one_given_on_the_free_scale():
-    from jaxmle.fitting.multistart import _drawn
+    from jaxmle.fitting.starts import drawn_about
     from jaxmle.likelihood.contract import as_tree
     from jaxmle.parameters.tree import layout_of
 
     start = {"mu": np.array(3.0), "sigma": np.array(0.2)}
     with jax.enable_x64(True):
-        drawn = _drawn(as_tree(gauss), layout_of(start, POSITIVE), start, 4000, jax.random.key(1))
+        drawn = drawn_about(as_tree(gauss), layout_of(start, POSITIVE), start, 4000, jax.random.key(1))
     z = np.stack([drawn["mu"][1:] - 3.0, np.log(drawn["sigma"][1:] / 0.2)])
     assert_allclose(z.mean(axis=1), 0.0, atol=4 * 2 / np.sqrt(4000))  # four standard errors of a mean
     assert_allclose(np.cov(z), 4.0 * np.eye(2), atol=4 * 4 * np.sqrt(2 / 4000))

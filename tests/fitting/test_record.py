@@ -1,9 +1,5 @@
 """What a record says: trees, intervals, criteria, and no number where there is none."""
 
-import dataclasses
-from functools import partial
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import jaxmle as jm
 from jaxmle import Status
 
-from .models import BETA, BETA_SIGMA, N, linear_data, logistic_data, logit, normal, stack, under_trace
+from .models import BETA, BETA_SIGMA, Curve, Line, N, linear_data, logistic_data, logit, normal, stack, under_trace
 
 Z95 = 1.959963984540054
 DATA = linear_data(70)
@@ -174,23 +170,11 @@ def test_no_covariance_asked_no_standard_error():
     found = jm.fit(logit, BETA, logistic_data(71), vcov=None)
     assert found.converged
     assert found.vcov_kind == "none"
+    assert found.explain() == "The maximum was found."
     assert np.isnan(found.se).all()
 
 
 # ---------------------------------------------------------------- trees
-
-
-class Line(NamedTuple):
-    slope: object
-    level: object
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["beta", "scale"], meta_fields=["label"])
-@dataclasses.dataclass(frozen=True)
-class Curve:
-    beta: object
-    scale: object
-    label: str = "curve"
 
 
 def test_parameters_may_be_a_named_tuple(fit):

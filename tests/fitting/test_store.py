@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import json
 import os
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,7 +15,7 @@ import jaxmle as jm
 from jaxmle import Fit, FitError, Status, Witness
 from jaxmle.parameters.tree import layout_of
 
-from .models import BETA, BETA_SIGMA, linear_data, logistic_data, logit, normal, stack
+from .models import BETA, BETA_SIGMA, Curve, Line, linear_data, logistic_data, logit, normal, stack
 
 # ---------------------------------------------------------------- records
 
@@ -177,19 +176,6 @@ def test_trees_of_dictionaries_lists_and_tuples_come_back(tree, tmp_path):
 # ---------------------------------------------------------------- classes
 
 
-class Line(NamedTuple):
-    slope: object
-    level: object
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["beta", "scale"], meta_fields=["label"])
-@dataclasses.dataclass(frozen=True)
-class Curve:
-    beta: object
-    scale: object
-    label: str = "curve"
-
-
 def test_a_tree_with_classes_needs_like(fit, tmp_path):
     start = {"line": Curve(np.zeros(3), (1.0,)), "more": Line(np.zeros(2), [0.0])}
     for batch in ((), (2,)):
@@ -295,7 +281,7 @@ def test_a_file_is_plain_arrays_and_json(fit, tmp_path):
 # ---------------------------------------------------------------- files that are not to be trusted
 
 
-def refused(content, path, because):
+def assert_refused(content, path, because):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=because) as error:
         Fit.load(path)
@@ -305,19 +291,19 @@ def refused(content, path, because):
 def test_another_file_is_refused(fit, tmp_path):
     path = tmp_path / "other.npz"
     for content in (b"", b"hello", b"\x80\x04K\x01.", b"PK", os.urandom(1000)):
-        refused(content, path, "not a file that Fit.save wrote")
+        assert_refused(content, path, "not a file that Fit.save wrote")
     np.save(tmp_path / "array.npy", np.eye(3))
-    refused((tmp_path / "array.npy").read_bytes(), path, "not a file that Fit.save wrote")
+    assert_refused((tmp_path / "array.npy").read_bytes(), path, "not a file that Fit.save wrote")
     for arrays in ({"vcov": np.eye(3)}, {"jaxmle": np.eye(3)}, {"jaxmle": np.float64(1)}):
         np.savez(path, **arrays)
-        refused(path.read_bytes(), path, "not a file that Fit.save wrote")
+        assert_refused(path.read_bytes(), path, "not a file that Fit.save wrote")
 
 
 def test_a_truncated_file_is_refused_wherever_it_was_cut(fit, tmp_path):
     fit.save(tmp_path / "fit.npz")
     content = (tmp_path / "fit.npz").read_bytes()
     for size in (*range(4, len(content), 101), len(content) - 1):
-        refused(content[:size], tmp_path / "cut.npz", "damaged, or was cut short")
+        assert_refused(content[:size], tmp_path / "cut.npz", "damaged, or was cut short")
 
 
 def test_a_damaged_file_is_refused_or_harmless(fit, tmp_path):
@@ -415,7 +401,7 @@ def test_a_forged_file_is_refused(change, because, fit, tmp_path):
     path = tmp_path / "forged.npz"
     fit.save(path)
     forge(path, change)
-    refused(path.read_bytes(), path, because)
+    assert_refused(path.read_bytes(), path, because)
     assert not Trap.sprung
 
 
@@ -426,7 +412,7 @@ def test_a_description_that_is_no_json_is_refused(fit, tmp_path):
         arrays = dict(stored)
     for text in (b"", b"{", b"[1]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"format": 1}'):
         np.savez(path, **arrays | {"jaxmle": np.frombuffer(text, np.uint8)})
-        refused(path.read_bytes(), path, "description is damaged")
+        assert_refused(path.read_bytes(), path, "description is damaged")
 
 
 def test_a_record_that_is_not_whole_is_not_saved(fit, tmp_path):

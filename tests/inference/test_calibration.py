@@ -43,7 +43,7 @@ def study(fit):
     return calibrate(normal, fit, {"y": Y}, redraw, key=3, replicates=R, intervals={"student": student}, progress=False)
 
 
-def within(found, exact, error, times=4.5):
+def assert_within(found, exact, error, times=4.5):
     assert abs(found - exact) < times * error, (found, exact, error)
 
 
@@ -52,22 +52,22 @@ def test_a_normal_sample_has_its_exact_small_sample_figures(study):
     sigma = Y.std()
     chi = scipy.stats.chi(N - 1)
     assert study.failed == {} and len(study) == R
-    within(study.bias[0], 0.0, study.bias_error[0])
-    within(study.bias[1], sigma * (chi.mean() / np.sqrt(N) - 1), study.bias_error[1])
-    within(study.se_ratio[0], chi.mean() / np.sqrt(N), study.se_ratio_error[0])
+    assert_within(study.bias[0], 0.0, study.bias_error[0])
+    assert_within(study.bias[1], sigma * (chi.mean() / np.sqrt(N) - 1), study.bias_error[1])
+    assert_within(study.se_ratio[0], chi.mean() / np.sqrt(N), study.se_ratio_error[0])
     exact = scipy.stats.t.cdf(1.959963984540054 * np.sqrt((N - 1) / N), N - 1) * 2 - 1
     for kind in ("wald", "wald, user scale"):
-        within(study.coverage(kind)[0], exact, study.coverage_error(kind)[0])
+        assert_within(study.coverage(kind)[0], exact, study.coverage_error(kind)[0])
     low, high = (np.sqrt(N) * np.exp(end * 1.959963984540054 / np.sqrt(2 * N)) for end in (-1, 1))
-    within(study.coverage("wald")[1], chi.cdf(high) - chi.cdf(low), study.coverage_error("wald")[1])
-    within(study.coverage("student")[0], 0.95, study.coverage_error("student")[0])
+    assert_within(study.coverage("wald")[1], chi.cdf(high) - chi.cdf(low), study.coverage_error("wald")[1])
+    assert_within(study.coverage("student")[0], 0.95, study.coverage_error("student")[0])
     assert np.isnan(study.coverage("student")[1]) and study.without_interval("student")[1] == 1.0
 
 
 def test_the_bound_is_that_of_cramer_and_rao(study):
     sigma = Y.std()
     assert_allclose(study.bound, [sigma**2 / N, sigma**2 / (2 * N)], rtol=0.1)  # observed information, averaged: its own noise is 4 % for σ
-    within(study.efficiency[0], 1.0, np.sqrt(2 / R) + 0.01)
+    assert_within(study.efficiency[0], 1.0, np.sqrt(2 / R) + 0.01)
 
 
 def test_tests_have_the_size_of_their_exact_distributions(fit, study):
@@ -84,7 +84,7 @@ def test_tests_have_the_size_of_their_exact_distributions(fit, study):
     score = np.where(np.linalg.eigvalsh(j)[:, 0] > 0, np.einsum("bi,bi->b", s, np.linalg.solve(j, s[..., None])[..., 0]), np.nan)
     for test, values in (("lr", lr), ("wald", wald), ("score", score)):
         size, error = study.size(test)
-        within(size, np.mean(values[~np.isnan(values)] > cut), error)
+        assert_within(size, np.mean(values[~np.isnan(values)] > cut), error)
 
 
 def test_data_set_i_depends_on_the_key_and_on_i_alone(fit, study):
@@ -96,7 +96,7 @@ def test_data_set_i_depends_on_the_key_and_on_i_alone(fit, study):
 def test_another_truth_may_be_given(fit):
     away = calibrate(normal, fit, {"y": Y}, redraw, key=3, replicates=900, truth={"mu": -7.0, "sigma": 0.5}, tests="lr", progress=False)
     assert_allclose(away.truth, [-7.0, 0.5])
-    within(away.bias[0], 0.0, away.bias_error[0])
+    assert_within(away.bias[0], 0.0, away.bias_error[0])
     assert list(away.statistics) == ["lr"]
 
 

@@ -93,7 +93,7 @@ def test_a_cluster_of_leverage_one_gives_nan_and_its_first_row():
     fit = jm.fit(declared_normal, {"beta": np.zeros(3), "sigma": 1.0}, {"x": x, "y": NORMAL["y"]}, constraints={"sigma": jm.positive}, vcov="CR3", clusters=FIRM)
     assert np.all(np.isnan(fit.se)) and np.all(np.isfinite(fit.x))
     assert fit.witness.row == 25
-    assert "so CR3 does not exist" in fit.explain()
+    assert "The cluster of row 25 has leverage one, so CR3 does not exist." in fit.explain()
 
 
 def test_a_negative_two_way_variance_has_no_standard_error_in_the_record():
@@ -102,6 +102,7 @@ def test_a_negative_two_way_variance_has_no_standard_error_in_the_record():
     mean = lambda params, data: -0.5 * (data["y"] - data["x"] @ params["beta"]) ** 2  # noqa: E731
     fit = jm.fit(mean, {"beta": np.zeros(1)}, data, vcov="CR0", clusters=(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])))
     assert fit.converged and np.isnan(fit.se[0])
+    assert "which is a sum over both less one over their crossings, came out negative." in fit.explain()
 
 
 def test_the_labels_are_needed_and_used():

@@ -25,7 +25,7 @@ def fitted(model, members):
     return jm.fit_batch(model, None, members, progress=False)
 
 
-def cover(fit, truth):
+def assert_covers(fit, truth):
     """Standardised errors of the converged members have mean 0 and variance 1, to four of their own errors and small-sample bias."""
     z = (fit.x[fit.converged] - truth) / fit.se[fit.converged]
     assert np.all(np.abs(np.median(z, axis=0)) < 0.5)
@@ -45,7 +45,7 @@ def test_default_starts_reach_the_maximum(name):
     fit = fitted(model, members)
     assert np.all(fit.status == Status.CONVERGED)
     assert np.max(fit.steps) <= 12
-    cover(fit, np.array(truth))
+    assert_covers(fit, np.array(truth))
 
 
 def separated(x, y):

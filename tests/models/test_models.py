@@ -198,7 +198,7 @@ MODELS = {name: entry[0] for name, entry in TABLE.items()} | {
 }  # fmt: skip
 
 
-def all_close(a, b, rtol):
+def assert_all_close(a, b, rtol):
     jax.tree.map(lambda u, v: assert_allclose(u, v, rtol=rtol, atol=1e-8), a, b)
 
 
@@ -206,20 +206,20 @@ def all_close(a, b, rtol):
 def test_starts_of_stacked_members_are_those_of_each(name):
     model = MODELS[name]
     each = [model.start({key: value[i] for key, value in BATCH.items()}) for i in range(MEMBERS)]
-    all_close(model.start(BATCH), jax.tree.map(lambda *leaves: np.stack(leaves), *each), rtol=1e-7)
+    assert_all_close(model.start(BATCH), jax.tree.map(lambda *leaves: np.stack(leaves), *each), rtol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["negative_binomial", "student_t", "weibull"])
 def test_a_start_runs_under_a_trace(name):
     with jax.enable_x64(True):
-        all_close(jax.jit(jax.vmap(MODELS[name].start))(BATCH), MODELS[name].start(BATCH), rtol=1e-6)
+        assert_all_close(jax.jit(jax.vmap(MODELS[name].start))(BATCH), MODELS[name].start(BATCH), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_stacked_members_may_share_their_designs(name):
     shared = {**BATCH, "x": BATCH["x"][0], "z": BATCH["z"][0]}
     repeated = {**BATCH, "x": np.repeat(BATCH["x"][:1], MEMBERS, axis=0), "z": np.repeat(BATCH["z"][:1], MEMBERS, axis=0)}
-    all_close(MODELS[name].start(shared), MODELS[name].start(repeated), rtol=1e-7)
+    assert_all_close(MODELS[name].start(shared), MODELS[name].start(repeated), rtol=1e-7)
 
 
 @pytest.mark.parametrize("spoilt", ["nan", "constant", "collinear", "zeros"])

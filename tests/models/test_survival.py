@@ -40,7 +40,7 @@ R_COX = [
 ]  # fmt: skip
 
 
-def check(model, params, data, stderr, loglik):
+def assert_maximum(model, params, data, stderr, loglik):
     """At a maximum of R: no score (in standard errors), its standard errors, its log-likelihood."""
     value, _, score, hessian = jm.evaluate(model, params, data)
     vcov = np.linalg.inv(-hessian)
@@ -51,7 +51,7 @@ def check(model, params, data, stderr, loglik):
 
 @pytest.mark.parametrize(("options", "beta", "stderr", "loglik"), R_COX, ids=lambda value: "-".join(value) if isinstance(value, dict) else "")
 def test_cox_is_that_of_coxph(options, beta, stderr, loglik):
-    check(models.cox(**options), {"beta": np.asarray(beta)}, COX, np.asarray(stderr), loglik)
+    assert_maximum(models.cox(**options), {"beta": np.asarray(beta)}, COX, np.asarray(stderr), loglik)
 
 
 def test_a_breslow_weight_of_two_is_the_row_twice():
@@ -103,7 +103,7 @@ def test_interval_censored_times_are_those_of_survreg(law):
     beta, scale, stderr, loglik = R_AFT[law]
     params = {"beta": np.asarray(beta)} | ({} if scale is None else {"scale": np.float64(scale)})
     user = np.asarray(stderr) * (1 if scale is None else np.array([1, 1, 1, scale]))
-    check(models.aft(law, upper="upper"), params, INTERVALS, user, loglik)
+    assert_maximum(models.aft(law, upper="upper"), params, INTERVALS, user, loglik)
 
 
 def test_a_left_truncated_term_is_divided_by_the_probability_of_being_seen():
@@ -126,7 +126,7 @@ def test_a_tobit_censored_on_both_sides_is_that_of_survreg():
     """month cut to [3, 20], dist = "gaussian"."""
     params = {"beta": np.array([10.9597534930580309, -0.0571794067008027, 1.9688543278557804]), "sigma": np.float64(6.8496343423276)}
     stderr = np.array([3.6470802043301394, 0.0515311606949596, 0.9550940604701479, 6.8496343423276 * 0.0574154512315558])
-    check(models.tobit(lower=3, upper=20), params, {"x": INTERVALS["x"], "y": np.clip(MONTH, 3, 20)}, stderr, -642.372035230363)
+    assert_maximum(models.tobit(lower=3, upper=20), params, {"x": INTERVALS["x"], "y": np.clip(MONTH, 3, 20)}, stderr, -642.372035230363)
 
 
 def test_conditional_logit_with_several_cases_is_the_sum_over_all_choices():

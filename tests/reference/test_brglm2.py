@@ -24,7 +24,7 @@ BIRTHWT = {"x": design(BIRTH, *COLUMNS), "y": BIRTH["low"]}
 SPLIT = {"x": np.column_stack([np.ones(8), SEPARATED["x"]]), "y": np.array(SEPARATED["y"], float)}
 
 
-def agrees(fit, theirs, places=slice(None)):
+def assert_agrees(fit, theirs, places=slice(None)):
     """Estimates to 1e-6 of a standard error, standard errors to 1e-6 of themselves."""
     assert fit.converged
     assert_allclose((fit.x[places] - theirs["coef"]) / fit.se[places], 0.0, atol=1e-6)
@@ -45,8 +45,8 @@ LAWS = {"logit": CLOSED["logit"], "probit": binary("probit", jm.enumeration("y",
 def test_binary_regressions(link):
     start = {"beta": np.zeros(9)}
     mean, penalised = mean_br(LAWS[link], start, BIRTHWT), jm.fit(jeffreys(CLOSED[link]), start, BIRTHWT)
-    agrees(mean, R[link]["AS_mean"])
-    agrees(penalised, R[link]["MPL_Jeffreys"])
+    assert_agrees(mean, R[link]["AS_mean"])
+    assert_agrees(penalised, R[link]["MPL_Jeffreys"])
     assert (mean.mode, penalised.mode) == ("BR (mean)", "MPL (Jeffreys)")
     assert np.isnan(mean.aic) and np.isnan(penalised.bic)
     apart = np.max(np.abs(mean.x - penalised.x) / mean.se)
@@ -56,8 +56,8 @@ def test_binary_regressions(link):
 @pytest.mark.parametrize("link", LAWS)
 def test_separated_binary_samples_have_finite_estimates(link):
     start = {"beta": np.zeros(2)}
-    agrees(mean_br(LAWS[link], start, SPLIT), SEPARATED[link]["AS_mean"])
-    agrees(jm.fit(jeffreys(CLOSED[link]), start, SPLIT), SEPARATED[link]["MPL_Jeffreys"])
+    assert_agrees(mean_br(LAWS[link], start, SPLIT), SEPARATED[link]["AS_mean"])
+    assert_agrees(jm.fit(jeffreys(CLOSED[link]), start, SPLIT), SEPARATED[link]["MPL_Jeffreys"])
 
 
 def poisson_density(eta, row):
@@ -73,15 +73,15 @@ def test_poisson_regression():
     ins = table("s12_poisson_offset_insurance")
     x = design(ins, "dist2", "dist3", "dist4", "group_n", "age_n")
     data, start = {"x": x, "y": ins["claims"], "offset": np.log(ins["holders"])}, {"beta": np.zeros(x.shape[1])}
-    agrees(mean_br(POISSON, start, data), R["poisson"]["AS_mean"])
-    agrees(jm.fit(jeffreys(POISSON), start, data), R["poisson"]["MPL_Jeffreys"])
+    assert_agrees(mean_br(POISSON, start, data), R["poisson"]["AS_mean"])
+    assert_agrees(jm.fit(jeffreys(POISSON), start, data), R["poisson"]["MPL_Jeffreys"])
 
 
 def test_counts_that_are_all_zero_in_a_group_have_finite_estimates():
     g, start = np.array(SEPARATED["g"], float), {"beta": np.zeros(2)}
     data = {"x": np.column_stack([np.ones_like(g), g]), "y": np.array(SEPARATED["count"], float), "offset": np.zeros_like(g)}
-    agrees(mean_br(POISSON, start, data), SEPARATED["poisson"]["AS_mean"])
-    agrees(jm.fit(jeffreys(POISSON), start, data), SEPARATED["poisson"]["MPL_Jeffreys"])
+    assert_agrees(mean_br(POISSON, start, data), SEPARATED["poisson"]["AS_mean"])
+    assert_agrees(jm.fit(jeffreys(POISSON), start, data), SEPARATED["poisson"]["MPL_Jeffreys"])
 
 
 def choice_density(eta, row):
@@ -104,7 +104,7 @@ def test_separated_multinomial_samples_have_finite_estimates():
     start = {"beta": np.zeros((2, 2))}
     for fit, kind in ((mean_br(MULTINOMIAL, start, data), "AS_mean"), (jm.fit(jeffreys(MULTINOMIAL), start, data), "MPL_Jeffreys")):
         theirs = {key: np.array(SEPARATED["multinomial"][kind][key]).T.ravel() for key in ("coef", "se")}
-        agrees(fit, theirs)
+        assert_agrees(fit, theirs)
 
 
 def normal_cross(eta, row):
@@ -125,7 +125,7 @@ def test_the_bias_of_a_variance_is_taken_off_exactly():
     cars = table("s09_linear_mtcars")
     data = {"x": design(cars, "wt", "hp", "qsec"), "y": cars["mpg"]}
     fit = mean_br(NORMAL, {"beta": np.zeros(4), "v": 300.0}, data, constraints={"v": jm.positive})
-    agrees(fit, R["normal"]["AS_mean"], slice(0, 4))
+    assert_agrees(fit, R["normal"]["AS_mean"], slice(0, 4))
     assert_allclose(fit.params["v"], R["normal"]["AS_mean"]["dispersion"], rtol=1e-7)
     assert_allclose(fit.params["v"], np.sum((data["y"] - data["x"] @ fit.params["beta"]) ** 2) / (32 - 4), rtol=1e-9)
 
@@ -153,5 +153,5 @@ def test_gamma_regression_with_its_dispersion():
     clot = table("s13_gamma_log_clotting")
     data = {"x": design(clot, "logu"), "y": clot["lot1"]}
     fit = mean_br(GAMMA, {"beta": np.array([5.0, -0.5]), "v": 0.1}, data, constraints={"v": jm.positive})
-    agrees(fit, R["gamma"]["AS_mean"], slice(0, 2))
+    assert_agrees(fit, R["gamma"]["AS_mean"], slice(0, 2))
     assert_allclose(fit.params["v"], R["gamma"]["AS_mean"]["dispersion"], rtol=1e-6)

@@ -42,7 +42,7 @@ def test_both_published_starts_lead_to_the_certified_values(name, which):
     options = {} if name in SHARED else {"max_steps": STEPS}
     fit = jm.fit(nist.gaussian(name), nist.start(name, which), nist.columns(name), constraints={"sigma": jm.positive}, **options)
     assert fit.verdict == jm.Status.CONVERGED, fit.explain()
-    certified(name, fit)
+    assert_certified(name, fit)
 
 
 @BOTH_STARTS
@@ -50,7 +50,7 @@ def test_both_published_starts_lead_to_the_certified_values(name, which):
 def test_two_exponentials_merged_into_one_are_not_called_converged(name, which):
     fit = jm.fit(nist.gaussian(name), nist.start(name, which), nist.columns(name), constraints={"sigma": jm.positive})
     if fit.converged:
-        certified(name, fit)
+        assert_certified(name, fit)
         return
     assert fit.verdict in (jm.Status.SINGULAR, jm.Status.UNIDENTIFIED), fit.explain()
     b, se = fit.params["b"], fit.stderr["b"]
@@ -68,7 +68,7 @@ def test_scoring_leads_to_the_certified_values_where_newton_is_slow_or_strays(na
     options = {"constraints": {"sigma": jm.positive}, "solver": jm.solvers.Scoring()}
     fit = jm.fit(declared(name), nist.start(name, which), nist.columns(name), **options)
     assert fit.verdict == jm.Status.CONVERGED, fit.explain()
-    certified(name, fit)
+    assert_certified(name, fit)
 
 
 @BOTH_STARTS
@@ -80,7 +80,7 @@ def test_lanczos1_is_at_the_rounding_of_its_data_and_says_so(which):
     assert fit.verdict in (jm.Status.STALLED, jm.Status.IMPRECISE), fit.explain()
 
 
-def certified(name, fit):
+def assert_certified(name, fit):
     """Estimates to eight digits, and standard errors under expected information after NIST's degrees of freedom."""
     problem, data = nist.problems()[name], nist.columns(name)
     n, p = problem["n"], len(problem["parameters"])

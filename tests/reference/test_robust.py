@@ -32,7 +32,7 @@ MODEL = jm.regression(
 )
 
 
-def agrees(kind, theirs, clusters=None, factor=1.0):
+def assert_agrees(kind, theirs, clusters=None, factor=1.0):
     """Equal in units of R's standard errors, to 1e-9."""
     theirs = np.array(theirs)
     se = np.sqrt(np.abs(np.diagonal(theirs)))
@@ -45,7 +45,7 @@ def agrees(kind, theirs, clusters=None, factor=1.0):
 
 @pytest.mark.parametrize("kind", ["CR0", "CR1", "CR1S", "CR2", "CR3"])
 def test_clusters_have_the_covariances_of_vcovcl(kind):
-    agrees(kind, R["clusters"][kind], FIRM, (N - Q - 1) / (N - Q) if kind == "CR1S" else 1.0)
+    assert_agrees(kind, R["clusters"][kind], FIRM, (N - Q - 1) / (N - Q) if kind == "CR1S" else 1.0)
 
 
 @pytest.mark.parametrize("kind", ["CR0", "CR1"])
@@ -53,27 +53,27 @@ def test_two_way_clusters_have_the_covariances_of_vcovcl(kind):
     """A variance that comes out negative in R is NaN here, and only that."""
     theirs = R["clusters"][f"two_way_{kind}"]
     assert np.any(np.diagonal(theirs) < 0) and np.any(np.diagonal(theirs) > 0)
-    agrees(kind, theirs, (FIRM, YEAR))
+    assert_agrees(kind, theirs, (FIRM, YEAR))
 
 
 @pytest.mark.parametrize("lags", [0, 3, 6])
 def test_bartlett_lags_are_newey_and_west(lags):
-    agrees(hac(lags=lags), R["lags"][str(lags)])
+    assert_agrees(hac(lags=lags), R["lags"][str(lags)])
 
 
 @pytest.mark.parametrize("kernel", ["bartlett", "parzen", "quadratic-spectral"])
 def test_kernels_at_a_given_bandwidth_are_those_of_kernhac(kernel):
-    agrees(hac(kernel, bandwidth=R["fixed"]["bandwidth"]), R["fixed"][kernel])
+    assert_agrees(hac(kernel, bandwidth=R["fixed"]["bandwidth"]), R["fixed"][kernel])
 
 
 @pytest.mark.parametrize("kernel", ["bartlett", "parzen", "quadratic-spectral"])
 def test_the_automatic_bandwidth_is_bwneweywest(kernel):
     """R adds the scores up without that of the intercept, and for Bartlett's kernel takes the whole part as its lags."""
-    agrees(hac(kernel, weights=[0, 1, 1, 1, 0]), R["automatic"][kernel])
+    assert_agrees(hac(kernel, weights=[0, 1, 1, 1, 0]), R["automatic"][kernel])
     if kernel != "bartlett":
-        agrees(hac(kernel, bandwidth=R["automatic"]["bandwidth"][kernel]), R["automatic"][kernel])
+        assert_agrees(hac(kernel, bandwidth=R["automatic"]["bandwidth"][kernel]), R["automatic"][kernel])
 
 
 def test_kernhac_by_default_is_quadratic_spectral_at_its_own_bandwidth():
     """R multiplies by n/(n − q)."""
-    agrees(hac("quadratic-spectral", bandwidth=R["default"]["andrews"]), R["default"]["vcov"], factor=N / (N - Q))
+    assert_agrees(hac("quadratic-spectral", bandwidth=R["default"]["andrews"]), R["default"]["vcov"], factor=N / (N - Q))

@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmle.fitting.engine import engine_of, pose
+from jaxmle.fitting.engine import compiled_pass, pose
 from jaxmle.fitting.fit import MAX_STEPS
 from jaxmle.likelihood.anatomy import substituted
 from jaxmle.likelihood.checks import check_fixed, check_start, check_weights, host_data, host_params
 from jaxmle.likelihood.combinators import weight
 from jaxmle.likelihood.contract import as_tree
-from jaxmle.likelihood.host import compiled, precision, tracing
+from jaxmle.likelihood.host import precision, tracing
 from jaxmle.parameters.tree import layout_of
 from jaxmle.report.plots.canvas import DASHES, GREY, INK, MARKS, SHADES, Axes, axes, numbers
 from jaxmle.solvers.loop import DONE, Point, begin, step
@@ -93,13 +93,7 @@ def path_of(
 
 def _walked(problem: Any, base: Array, data: Tree, max_steps: int) -> tuple[Array, Array]:
     """Free points (m, k) and ℓ (m,) after each evaluation."""
-    bare, on_device = problem.bare, jax.tree.map(jax.device_put, data)
-
-    def make(loglik: Any) -> Callable[..., Any]:
-        return lambda base, data, codes, z: engine_of(bare, loglik, base, data, codes).evaluate(z)
-
-    # The key is that of ``fit``: where the fit has run, nothing is compiled anew.
-    program = compiled(problem.loglik, ("evaluate", problem.chart, problem.solver.curvature, problem.block_rows, problem.kind), make)
+    program, on_device = compiled_pass(problem, "evaluate"), jax.tree.map(jax.device_put, data)  # that of ``fit``: compiled already where it ran
     evaluate: Callable[[Array], Point] = lambda z: jax.tree.map(np.array, program(base, on_device, (), z))  # noqa: E731
     state = begin(evaluate, problem.chart.to_free(base))
     seen = [state.point]

@@ -1,0 +1,54 @@
+"""What ``lint`` says: a finding per check, and all of them as a table of marks and sentences."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass, field
+from typing import Any
+
+CHECKS = ("finite", "shape", "sum", "rows", "derivatives", "scores", "normalised", "support", "sign", "parameters", "precision")
+WIDTH = 100  # of the printed table
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found: ``passed`` is None where it could not be checked; ``note`` marks something to know of a sound likelihood."""
+
+    check: str
+    passed: bool | None
+    sentence: str
+    evidence: dict[str, Any] = field(default_factory=dict)
+    note: bool = False
+
+    @property
+    def mark(self) -> str:
+        return "–" if self.passed is None else "✗" if not self.passed else "!" if self.note else "✓"
+
+
+@dataclass(frozen=True)
+class LintReport:
+    """The findings of ``lint``, in the order of its checks; ``ok`` where no check failed."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.passed is not False for finding in self.findings)
+
+    def __getitem__(self, check: str) -> Finding:
+        for finding in self.findings:
+            if finding.check == check:
+                return finding
+        raise KeyError(f"no check is called {check!r}; the checks are {', '.join(CHECKS)}")
+
+    def __repr__(self) -> str:
+        failed = [finding.check for finding in self.findings if finding.passed is False]
+        head = f"lint: {len(failed)} of {len(self.findings)} checks failed ({', '.join(failed)})" if failed else "lint: no mistake found"
+        legend = "✓ passed   ✗ failed   ! to know   – not checked"
+        return "\n".join([head, *(line for finding in self.findings for line in _lines(finding)), legend])
+
+
+def _lines(finding: Finding) -> list[str]:
+    """One finding as text, its sentence wrapped beside the name of the check."""
+    told = textwrap.wrap(finding.sentence, WIDTH - 15)
+    return [f"{finding.mark} {finding.check:<12} {told[0]}", *(" " * 15 + line for line in told[1:])]
