@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxmle.fitting.diagnosis import Limit, arrived, follow, needs_excursion, probe, to_flat, to_limit, unexplored
 from jaxmle.fitting.engine import Extra, Problem, finish, plain, verdict_of
-from jaxmle.solvers.loop import NOT_FINITE, Point, State, advance, is_running, start
+from jaxmle.solvers.loop import DONE, NOT_FINITE, Point, State, advance, is_running, start
 
 Array = Any
 Evaluate = Callable[[Array, Array], Point]  # z (b, k), wanted (b,) → points (b, ...)
@@ -50,7 +50,9 @@ def _calm(point: Point, running: Array) -> Point:
 
 
 def _step(state: State, trial: Point, running: Array, cap: Array) -> Climb:
-    calm = state._replace(point=_calm(state.point, running))
+    calm = state._replace(phase=jnp.where(running, state.phase, DONE))
+    if state.point.curvature is not None:
+        calm = calm._replace(point=_calm(state.point, running))
     moved = advance(calm, _calm(trial, running))
     state = jax.tree.map(lambda new, old: jnp.where(running, new, old).astype(old.dtype), moved, state)
     return Climb(state, state.point.z + state.move, running & is_running(state, cap))

@@ -51,12 +51,25 @@ class Objective:
 
     def __call__(self, z: Array) -> Point:
         """Value, score and Hessian at z (k,); the same on the user's scale in ``aux``."""
+        if self.chart.is_entrywise and not self.chart.is_identity:
+            return self._entrywise(z)
         x = self.to_user(z)
         at = sums(self.loglik, self.layout, x, self.data, block_rows=self.block_rows)
         jacobian = jax.jacfwd(self.to_user)(z)
         score, hessian = self._pull_back(z, at, jacobian)
+        return self._point(z, at, score, hessian, x, jacobian)
+
+    def _point(self, z: Array, at: Sums, score: Array, hessian: Array, x: Array, jacobian: Array) -> Point:
         curvature = None if self.curvature == "observed" else self._curvature(x, jacobian)
         return Point(z, at.value, at.absolute, score, hessian, curvature, User(x, jacobian, at.score, at.hessian))
+
+    def _entrywise(self, z: Array) -> Point:
+        """The same where each entry has its own transform: T is diagonal, and so is the bend."""
+        along = lambda z: jax.jvp(self.to_user, (z,), (jnp.ones_like(z),))  # noqa: E731
+        (x, slope), (_, second) = jax.jvp(along, (z,), (jnp.ones_like(z),))
+        at = sums(self.loglik, self.layout, x, self.data, block_rows=self.block_rows)
+        hessian = _bent(slope[:, None] * at.hessian * slope[None, :], jnp.diag(at.score * second))
+        return self._point(z, at, at.score * slope, hessian, x, jnp.diag(slope))
 
     def _pull_back(self, z: Array, at: Sums, jacobian: Array) -> tuple[Array, Array]:
         """∂ℓ/∂z = T's and ∂²ℓ/∂z∂z' = T'HT + Σ_j s_j ∂²x_j/∂z∂z'."""
@@ -64,10 +77,7 @@ class Objective:
             return at.score, at.hessian
         hessian = jacobian.T @ at.hessian @ jacobian
         if not self.chart.is_identity:
-            bend = jax.hessian(lambda z: at.score @ self.to_user(z))(z)
-            # On a likelihood that grows without bound the two parts cancel; what rounding leaves of them is no curvature.
-            left = 8 * jnp.finfo(z.dtype).eps * (jnp.abs(hessian) + jnp.abs(bend))
-            hessian = jnp.where(jnp.abs(hessian + bend) <= left, 0.0, hessian + bend)
+            hessian = _bent(hessian, jax.hessian(lambda z: at.score @ self.to_user(z))(z))
         return at.score @ jacobian, hessian
 
     def _curvature(self, x: Array, jacobian: Array) -> Array:
@@ -90,3 +100,9 @@ class Objective:
             except ValueError:
                 continue  # a likelihood without a law of the response, or without terms: the transformation says what it misses
         return out
+
+
+def _bent(hessian: Array, bend: Array) -> Array:
+    """T'HT plus the bend of the transform. On a likelihood that grows without bound the two cancel; what rounding leaves is no curvature."""
+    left = 8 * jnp.finfo(hessian.dtype).eps * (jnp.abs(hessian) + jnp.abs(bend))
+    return jnp.where(jnp.abs(hessian + bend) <= left, 0.0, hessian + bend)

@@ -150,6 +150,11 @@ class Chart:
         return all(leaf.constraint.is_identity for leaf in self.layout.leaves)
 
     @cached_property
+    def is_entrywise(self) -> bool:
+        """Whether every entry of x moves, each by its own free coordinate: ∂x/∂z is diagonal."""
+        return self.k == self.layout.p and all(leaf.constraint.elementwise for leaf in self.layout.leaves)
+
+    @cached_property
     def bent(self) -> tuple[bool, ...]:
         """Which free coordinates stand on a scale of their own (a log, a logit, a Cholesky factor), (k,)."""
         return tuple(not leaf.constraint.is_identity for leaf, _, _, _, size in self._pieces() for _ in range(size))

@@ -28,17 +28,15 @@ FEW = 8  # lanes of a batch that take the rare side together
 
 def _mend(rare: Callable[..., Any], needed: Array, args: Any, out: Any, lanes: int) -> Any:
     """``out`` with ``rare(*args)`` in the lanes that need it: they are picked out eight at a time, so that the rare side is paid by need."""
-    order = jnp.pad(jnp.argsort(~needed, stable=True), (0, FEW), constant_values=lanes)
-    count = jnp.sum(needed)
 
     def some(carry: tuple[Array, Any]) -> tuple[Array, Any]:
-        start, out = carry
-        lane = jax.lax.dynamic_slice_in_dim(order, start, FEW)
+        left, out = carry
+        (lane,) = jnp.nonzero(left, size=FEW, fill_value=lanes)  # beyond the batch: nothing is written
         picked = jax.tree.map(lambda leaf: leaf[jnp.minimum(lane, lanes - 1)], args)
-        lane = jnp.where(start + jnp.arange(FEW) < count, lane, lanes)  # beyond the batch: nothing is written
-        return start + FEW, jax.tree.map(lambda whole, new: whole.at[lane].set(new, mode="drop"), out, jax.vmap(rare)(*picked))
+        mended = jax.tree.map(lambda whole, new: whole.at[lane].set(new, mode="drop"), out, jax.vmap(rare)(*picked))
+        return left.at[lane].set(False, mode="drop"), mended
 
-    return jax.lax.while_loop(lambda carry: carry[0] < count, some, (jnp.zeros_like(count), out))[1]
+    return jax.lax.while_loop(lambda carry: jnp.any(carry[0]), some, (needed, out))[1]
 
 
 def rarely(needed: Array, rare: Callable[..., Any], usual: Callable[..., Any], *args: Any) -> Any:
