@@ -25,6 +25,7 @@ from jaxmle.fitting.identification import traced_to
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.separation import settled, wants_cone
+from jaxmle.fitting.subsample import head_start
 from jaxmle.likelihood.anatomy import count, has, parts_of, substituted
 from jaxmle.likelihood.checks import check_fixed, check_start, check_weight_shapes, check_weights, host_data, host_params
 from jaxmle.likelihood.combinators import Penalize, Pool, weight
@@ -161,12 +162,15 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
         z, extra = problem.chart.to_free(base), np.asarray(0)
         if isinstance(problem.solver, LBFGS | Optax):
             z, extra = _host_approach(problem, base, on_device, z)
-        verdict, reached = search(_watched, engine.evaluate, problem, base, z)
+        elsewhere = lambda data: _host_engine(problem, base, data, codes).evaluate  # noqa: E731
+        near = head_start(problem, data, z, elsewhere)
+        verdict, reached = search(_watched, engine.evaluate, problem, base, near)
+        if near is not z and verdict.status != Status.CONVERGED:  # the start that was asked for has the last word
+            verdict, reached = search(_watched, engine.evaluate, problem, base, z)
         n = np.asarray(count(loglik, data, lambda: _term_count(problem, base, on_device)), dtype)[()]
         found = complete(problem, engine, base, verdict, reached, verdict.point, n, fingerprint(data), extra)
         if found.verdict == Status.UNIDENTIFIED and rows is not None:
-            elsewhere = lambda z, data: _host_engine(problem, base, data, codes).evaluate(z)  # noqa: E731
-            found = traced_to(found, elsewhere, verdict.point.z, data)
+            found = traced_to(found, lambda z, data: elsewhere(data)(z), verdict.point.z, data)
         return _separated(problem, base, on_device, rows, found) if found.verdict == Status.SEPARATED else found
 
 
