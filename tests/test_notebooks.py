@@ -14,7 +14,16 @@ SOURCES = sorted(NOTEBOOKS.glob("[0-9]*.py"))
 
 # The fast form: what the cell tagged "parameters" sets, smaller. Every assertion of a notebook is in units of its own Monte-Carlo error,
 # so that it holds at either size.
-FAST: dict[str, dict[str, int]] = {}
+FAST: dict[str, dict[str, int]] = {
+    "02_gaussian_and_laplace": {"DATASETS": 100},
+    "04_kl_and_cross_entropy": {"DATASETS": 200},
+    "05_theorems": {"DATASETS": 1000},
+    "06_limitations": {"DATASETS": 400},
+    "07_mixtures_and_em": {"NULLS": 4_000},
+    "08_neural_networks": {"DRAWS": 500},
+    "09_ten_thousand_datasets": {"MEMBERS": 1_000, "STUDY": 1_000, "GROUPS": 1_000},
+    "10_research_fit": {"REPLICATES": 199},
+}
 
 
 def cells(source: Path) -> list:
