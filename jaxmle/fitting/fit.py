@@ -112,7 +112,7 @@ def _model_parts(loglik: Any, params0: Tree, data: Tree, constraints: Tree) -> t
     """A model knows where to start and how its parameters are bounded."""
     if params0 is None:
         if not hasattr(loglik, "start"):
-            raise ValueError("params0 is missing: give start values, such as {'beta': jnp.zeros(3), 'sigma': 1.0}; only a model with a method start(data) may go without")
+            raise ValueError("params0 is missing: give start values, such as {'beta': jnp.zeros(3), 'sigma': 1.0}; only a model with a method start(data) may go without. fix, tie, weight and penalize do not hand a model's start on: give params0=model.start(data), constraints=model.constraints")
         params0 = loglik.start(data)
     return loglik, params0, getattr(loglik, "constraints", None) if constraints is None else constraints
 

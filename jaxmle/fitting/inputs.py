@@ -285,7 +285,7 @@ def _one(source: Stacked | Ragged, member: int) -> Tree:
 
 def _starts(loglik: Any, source: Stacked | Ragged, dtype: np.dtype) -> Tree:
     if not hasattr(loglik, "start"):
-        raise ValueError("params0 is missing: give start values, such as {'beta': np.zeros(3), 'sigma': 1.0}; only a model with a method start(data) may go without")
+        raise ValueError("params0 is missing: give start values, such as {'beta': np.zeros(3), 'sigma': 1.0}; only a model with a method start(data) may go without. fix, tie, weight and penalize do not hand it on")
     filled = [member for member in range(source.members) if source.sizes[member].min() > 0]
     found = {member: jax.tree.map(lambda leaf: np.asarray(leaf, dtype), loglik.start(_one(source, member))) for member in filled}
     spare = found[filled[0]]

@@ -226,7 +226,7 @@ def _of_sample(data: Tree, q: Any, draws: int, key: int) -> Information:
     if np.any(np.isnan(terms)):
         raise ValueError(f"log q is NaN in row {int(np.flatnonzero(np.isnan(terms))[0])} of the data")
     error = float(np.std(terms, ddof=1) / math.sqrt(len(terms))) if len(terms) > 1 and np.all(np.isfinite(terms)) else math.nan
-    return Information(float(-np.mean(terms)), error, "sample")
+    return Information(float(-np.mean(terms)), float(error), "sample")
 
 
 # ---------------------------------------------------------------- averages
@@ -273,13 +273,13 @@ def _sum(p: _One, value: Callable[[Array], np.ndarray]) -> Information:
         first, size = first + len(y), 2 * size
         rounding = 4 * np.finfo(float).eps * max(1.0, abs(total))
         if first > high or not np.isfinite(total):
-            return Information(total, rounding, "sum")
+            return Information(float(total), float(rounding), "sum")
         last = abs(float(terms[-1]))
         if mass > 0.5 and last <= 1e-20:
-            return Information(total, rounding, "sum")
+            return Information(float(total), float(rounding), "sum")
         if first - low > LARGEST_SUM:
             # A tail like a power falls by its last term times the number of terms, or slower.
-            return Information(total, max(last * (first - low), (1 - mass) * abs(math.log(max(last, 1e-300)))), "sum")
+            return Information(float(total), max(last * (first - low), (1 - mass) * abs(math.log(max(last, 1e-300)))), "sum")
 
 
 def _quadrature(p: _One, value: Callable[[Array], np.ndarray], laws: tuple[_One, ...]) -> Information:
@@ -298,7 +298,8 @@ def _quadrature(p: _One, value: Callable[[Array], np.ndarray], laws: tuple[_One,
         if change <= SETTLED * max(1.0, abs(total)) or nodes >= FINEST or math.isnan(total):
             break
         before, nodes = total, 2 * nodes
-    return Information(total, float(change + open_end), "quadrature")
+    rounding = 4 * np.finfo(float).eps * max(1.0, abs(total))
+    return Information(float(total), float(change + open_end + rounding), "quadrature")
 
 
 def _panels(p: _One, laws: tuple[_One, ...]) -> list[float]:

@@ -147,12 +147,14 @@ def _mass_finding(logs: np.ndarray, told: dict[str, Any], scores: Finding) -> Fi
     if scores.passed:
         said += ", yet scores average to zero: a factor of the data alone is left out; estimates are right, AIC across models is not"
         return Finding("normalised", True, said, told, note=True)
-    said += ": a part of the density that holds a parameter is missing, such as -log(sigma), and estimates are wrong; unless all that is missing is of the data alone"
+    said += ": a part of the density that holds a parameter is missing, such as -log(sigma), and estimates and standard errors are not those of maximum likelihood; unless all that is missing is of the data alone"
     return Finding("normalised", False, said, told)
 
 
 def _left_out(support: Any) -> list[tuple[str, Base]]:
     """Factors of the response alone that are often left out on purpose."""
+    if isinstance(support, np.ndarray):
+        return []  # a listed support: every factor shows
     if isinstance(support, str):
         return [("-log y!", lambda v: -scipy.special.gammaln(v + 1))]
     if support == SUPPORTS["positive"]:

@@ -430,3 +430,12 @@ def test_wrong_arguments_are_errors():
         jm.lint(location, START, REAL_Y, lambda key, p, d: d[:3])
     with pytest.raises(ValueError, match="every parameter is fixed"):
         jm.lint(jm.fix(location, {"mu": 1.0}), START, REAL_Y)
+
+
+def test_squared_error_on_a_binary_outcome_is_no_likelihood():
+    """exp(−(y − p)²) has mass e^(−p²) + e^(−(1−p)²); a listed support was compared with an interval, and raised."""
+    brier = lambda p, d: -((d["y"] - jax.nn.sigmoid(d["x"] @ p["beta"])) ** 2)  # noqa: E731
+    logit = SOUND["logistic"]
+    for support in ("binary", [0.0, 1.0]):
+        report = jm.lint(brier, BETA, logit.data, response="y", support=support)
+        assert report["normalised"].passed is False and not report.ok
