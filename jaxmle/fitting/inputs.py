@@ -22,6 +22,7 @@ Array = Any
 Tree = Any
 
 
+STARTED = 2**27  # bytes of data whose starts are found at once
 NOTHING = "nothing runs over members: in_axes is None for every leaf, and neither weights nor params0 have a leading axis"
 
 
@@ -286,6 +287,11 @@ def _one(source: Stacked | Ragged, member: int) -> Tree:
 def _starts(loglik: Any, source: Stacked | Ragged, dtype: np.dtype) -> Tree:
     if not hasattr(loglik, "start"):
         raise ValueError("params0 is missing: give start values, such as {'beta': np.zeros(3), 'sigma': 1.0}; only a model with a method start(data) may go without. fix, tie, weight and penalize do not hand it on")
+    if isinstance(source, Stacked) and not any(source.shared[: source.data_leaves]) and hasattr(loglik, "starts"):
+        few = max(1, int(STARTED // max(source.row_bytes() * int(source.sizes[0, 0]), 1.0)))
+        stacks = (slice(at, at + few) for at in range(0, source.members, few))
+        parts = [loglik.starts(jax.tree.map(lambda leaf, stack=stack: leaf[stack], source.rows[0])) for stack in stacks]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves).astype(dtype), *parts)
     filled = [member for member in range(source.members) if source.sizes[member].min() > 0]
     found = {member: jax.tree.map(lambda leaf: np.asarray(leaf, dtype), loglik.start(_one(source, member))) for member in filled}
     spare = found[filled[0]]

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle.families.family import Family
 from jaxmle.likelihood.checks import host_data, host_params
 from jaxmle.likelihood.contract import as_tree, leaf_of
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
@@ -68,6 +69,13 @@ class Model:
         with np.errstate(all="ignore"):
             rows = jax.tree.map(np.asarray, host_data(data, np.float64, nan=True))
             return self.begin(_thinned(rows, self._response(rows)) if isinstance(self.likelihood, Regression) else rows)
+
+    def starts(self, data: Tree) -> Tree:
+        """``start`` of data sets stacked on a leading axis: start values with that axis."""
+        if not isinstance(self.likelihood, Family):
+            return self.start(data)
+        members = range(jax.tree.leaves(data)[0].shape[0])  # a family knows one column
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *(self.start(jax.tree.map(lambda leaf, i=i: leaf[i], data)) for i in members))
 
     def predict(self, params: Tree, data: Tree) -> Array:
         """The mean of each response given the parameters, (n,); class probabilities (n, K) for a categorical response."""

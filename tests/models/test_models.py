@@ -310,3 +310,11 @@ def test_the_tails_of_a_link_have_right_derivatives():
         with jax.enable_x64(True):
             found = jax.grad(lambda b, model=model: jnp.sum(model({"beta": b}, {"x": np.ones((1, 1)), "y": np.ones(1)})))(jnp.array([eta]))
         assert_allclose(found, slope, rtol=1e-12, atol=1e-300)
+
+
+def test_a_batch_of_a_family_with_known_constants_starts_each_column_by_itself():
+    rng = np.random.default_rng(3)
+    trials = rng.integers(5, 9, size=(3, 40))
+    data = {"y": rng.binomial(trials, 0.3).astype(float), "trials": trials.astype(float)}
+    fits = jm.fit_batch(models.distribution(families.binomial), None, data, progress=False)
+    assert_allclose(fits.params["prob"], data["y"].sum(1) / trials.sum(1), rtol=1e-9)
