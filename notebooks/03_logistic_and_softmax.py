@@ -266,7 +266,7 @@ assert np.all(np.abs(steps["likelihood"][0].x[-1] - sound.x) < 1e-7 * sound.se)
 # miss depends on $p$. `jm.lint` looks for this kind of mistake:
 
 # %%
-report = jm.lint(brier, {"beta": np.zeros(3)}, data, response="y", support=[0.0, 1.0])
+report = jm.lint(brier, {"beta": np.zeros(3)}, data, response="y", support="binary")
 print(report)
 assert report["normalised"].passed is False and jm.lint(logistic, {"beta": np.zeros(3)}, data, response="y", support="binary").ok
 

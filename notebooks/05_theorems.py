@@ -17,12 +17,13 @@
 
 # %%
 import jax.numpy as jnp
-import jaxmle as jm
 import matplotlib.pyplot as plt
 import numpy as np
 import scipy
 import scipy.stats
 from jax.scipy.stats import norm
+
+import jaxmle as jm
 
 # %% tags=["parameters"]
 DATASETS = 4000  # simulated data sets of a study
@@ -270,8 +271,16 @@ for name, (r, error), known, limit in zip(("median", "mean", "moments"), shares,
 
 # %%
 hours = jm.datasets.load("aircondit").data["hours"]
-by_rate = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
-by_mean = lambda params, y: -jnp.log(params["mean"]) - y / params["mean"]
+
+
+def by_rate(params, y):
+    return jnp.log(params["rate"]) - params["rate"] * y
+
+
+def by_mean(params, y):
+    return -jnp.log(params["mean"]) - y / params["mean"]
+
+
 rate = jm.fit(by_rate, {"rate": 0.1}, hours, constraints={"rate": jm.positive})
 wait = jm.fit(by_mean, {"mean": 50.0}, hours, constraints={"mean": jm.positive})
 likelihood = jm.profile(by_rate, rate, hours).conf_int()["rate"], jm.profile(by_mean, wait, hours).conf_int()["mean"]

@@ -19,10 +19,11 @@ import math
 
 import jax
 import jax.numpy as jnp
-import jaxmle as jm
 import matplotlib.pyplot as plt
 import numpy as np
 import scipy
+
+import jaxmle as jm
 from jaxmle import Status
 
 # %% tags=["parameters"]
@@ -289,8 +290,10 @@ beta = np.array([0.3, 1.5])
 data = {"x": x, "y": (rng.random(40) < scipy.special.expit(x @ beta)).astype(float)}
 walk = np.linspace(-1, 16, 60)
 with jax.enable_x64(True):  # plain JAX is float32 otherwise
-    along = lambda loglik: jax.vmap(lambda t: jm.score(loglik)({"beta": -t * beta}, data)["beta"])(walk)
-    slopes = {name: np.linalg.norm(along(loglik), axis=1) for name, loglik in (("log-likelihood", logistic), ("minus squared error", squared))}
+    slopes = {}
+    for name, loglik in (("log-likelihood", logistic), ("minus squared error", squared)):
+        gradients = jax.vmap(lambda t, loglik=loglik: jm.score(loglik)({"beta": -t * beta}, data)["beta"])(walk)
+        slopes[name] = np.linalg.norm(gradients, axis=1)
     p = scipy.special.expit(x @ (-4 * beta))
     rows = [np.asarray(jm.scores(loglik)({"beta": -4 * beta}, data)) for loglik in (logistic, squared)]
 assert np.allclose(rows[1], (2 * p * (1 - p))[:, None] * rows[0], rtol=1e-9, atol=1e-14)
@@ -326,10 +329,12 @@ robust = jm.fit(squared, {"beta": np.zeros(2)}, data, vcov="HC0")
 print(f"\nslope by likelihood {proper.params['beta'][1]:.2f}, SE {proper.stderr['beta'][1]:.2f}; by squares {other.params['beta'][1]:.2f}, SE {other.stderr['beta'][1]:.2f} from curvature, {robust.stderr['beta'][1]:.2f} by the sandwich")
 print("mass of its 'density' at p = 0.5:", round(2 * np.exp(-0.25), 3))
 print()
-print(jm.lint(squared, {"beta": np.array([0.1, 0.2])}, data))
+report = jm.lint(squared, {"beta": np.array([0.1, 0.2])}, data, response="y", support="binary")
+print(report)
+assert report["normalised"].passed is False
 
 # %% [markdown]
-# `jm.lint` was not told which values the response can take, so it could not sum the density: read its lines marked –. They are not passes.
+# `jm.lint` can sum the density because it was told which values the response takes; without `support=` that check is marked –, which is no pass.
 #
 # ## 6. An infinite likelihood
 #

@@ -26,6 +26,7 @@ NULLS = 10_000  # simulated samples for the law of the likelihood ratio
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.special import ndtr
 from sklearn.datasets import load_iris
 from sklearn.mixture import GaussianMixture
 
@@ -125,13 +126,12 @@ other = jm.fit(two.loglik, swapped, y, constraints=two.constraints)
 
 
 def long_share(p):
-    return 1 - (p["weights"] * jax.scipy.stats.norm.cdf(3.0, p["loc"][:, 0], p["variance"] ** 0.5)).sum()
+    return 1 - np.sum(p["weights"] * ndtr((3.0 - p["loc"][:, 0]) / np.sqrt(p["variance"])))
 
 
-one, two_ = jm.delta(long_share, found.fit), jm.delta(long_share, other)
 assert abs(other.loglik - found.fit.loglik) < 1e-9 and other.params["loc"][0, 0] > other.params["loc"][1, 0]
-assert np.isclose(one.estimate, two_.estimate, rtol=1e-9) and np.isclose(one.stderr, two_.stderr, rtol=1e-6)
-print(f"means {other.params['loc'][:, 0].round(3)}; share above three minutes {one.estimate:.4f} ± {one.stderr:.4f} with either labels")
+assert np.isclose(long_share(found.params), long_share(other.params), rtol=1e-9)
+print(f"means {other.params['loc'][:, 0].round(3)}; share above three minutes {long_share(found.params):.4f} with either labels")
 
 # %% [markdown]
 # ## Many maxima
