@@ -1,7 +1,7 @@
 """The work of one batch, from the host: pieces, where their results go, what is still open, what a checkpoint keeps.
 
 Members are cut into chunks (``schedule``), padded where they are ragged (``members``). The first round ends at a cap of steps; the members
-that it leaves open are gathered from all chunks for a last one, in chunks of the same shapes. So the likelihood is compiled once for
+that it leaves open are gathered from all chunks for a second and those for a last one, in chunks of the same shapes. So the likelihood is compiled once for
 each length of data, of which there are at most eight.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxmle.fitting import lockstep
 from jaxmle.fitting.checkpoint import Checkpoint, digest, model_digest
-from jaxmle.fitting.chunk import Piece, Programs, flat_members
+from jaxmle.fitting.chunk import Chunk, Piece, Programs, flat_members
 from jaxmle.fitting.engine import Problem
 from jaxmle.fitting.inputs import Inputs
 from jaxmle.fitting.lockstep import is_open, machine
@@ -148,7 +148,9 @@ class Run:
         """Run everything."""
         try:
             self._round(self.pieces, self._run_first)
-            self._round(self._last_pieces(), self._run_last)
+            if len(self.pieces) > 1 and self.checkpoint.schedule["cap"] < min(PILOT, self.problem.max_steps):
+                self._round(self._gather("middle"), self._run_middle)
+            self._round(self._gather("last"), self._run_last)
         except KeyboardInterrupt:
             kept = f" Finished members are kept in {self.checkpoint.folder}: the same call goes on from there." if self.checkpoint.folder else " Give checkpoint=folder to keep finished members."
             raise KeyboardInterrupt(f"fit_batch was stopped after {self.progress.done:,} of {self.progress.total:,} fits.{kept}") from None
@@ -198,28 +200,40 @@ class Run:
         """The arrays of a first round: fits, then the seats that stay open and their states."""
         with self._context():
             chunk = self.programs.load(self.inputs, piece)
-            steps = min(self.checkpoint.schedule.get("cap", PILOT), self.problem.max_steps)
-            state, before = chunk.climb(steps)
-            left = np.asarray(machine(is_open, (self.problem.chart.bent,), self.programs.mesh)(state, np.full(len(chunk.wanted), self.problem.max_steps, np.int32)))
-            fit = to_numpy(chunk.conclude(state, None, before))
-            count = len(piece.index)
-            if self.treedef is None:
-                self._shapes(fit, (state, before), 1)
-            if "cap" not in self.checkpoint.schedule:
-                running = np.asarray(machine(is_running, (), self.programs.mesh)(state, np.full(len(chunk.wanted), self.problem.max_steps, np.int32)))
-                self.checkpoint.remember(cap=_cap(np.where(running[:count], LONG, fit.steps[:count])))
-            seats = np.flatnonzero(left[:count])
-            return [*(leaf[:count] for leaf in jax.tree.leaves(fit)), seats, *(np.asarray(leaf)[seats] for leaf in jax.tree.leaves((state, before)))]
+            state, before = chunk.climb(min(self.checkpoint.schedule.get("cap", PILOT), self.problem.max_steps))
+            return self._ended(piece, chunk, state, before)
+
+    def _run_middle(self, piece: Piece) -> list[np.ndarray]:
+        """The same for members that the cap left open: most need a step or two, and those that need many come together afterwards."""
+        with self._context():
+            chunk = self.programs.load(self.inputs, piece)
+            state, before = self._states(piece)
+            return self._ended(piece, chunk, lockstep.climb_on(chunk.evaluate, state, chunk.wanted, PILOT, self.programs.mesh), before)
 
     def _run_last(self, piece: Piece) -> list[np.ndarray]:
         """The arrays of a last round: fits; nothing stays open."""
+        with self._context():
+            fit = to_numpy(self.programs.load(self.inputs, piece).last(*self._states(piece)))
+            return [*(leaf[: len(piece.index)] for leaf in jax.tree.leaves(fit)), np.zeros(0, int)]
+
+    def _ended(self, piece: Piece, chunk: Chunk, state: Any, before: Array) -> list[np.ndarray]:
+        """The arrays of a round that leaves members open; the first of all sets the cap of the others."""
+        count, most = len(piece.index), np.full(len(chunk.wanted), self.problem.max_steps, np.int32)
+        left = np.asarray(machine(is_open, (self.problem.chart.bent,), self.programs.mesh)(state, most))
+        fit = to_numpy(chunk.conclude(state, None, before))
+        if self.treedef is None:
+            self._shapes(fit, (state, before), 1)
+        if "cap" not in self.checkpoint.schedule:
+            running = np.asarray(machine(is_running, (), self.programs.mesh)(state, most))
+            self.checkpoint.remember(cap=_cap(np.where(running[:count], LONG, fit.steps[:count])))
+        seats = np.flatnonzero(left[:count])
+        return [*(leaf[:count] for leaf in jax.tree.leaves(fit)), seats, *(np.asarray(leaf)[seats] for leaf in jax.tree.leaves((state, before)))]
+
+    def _states(self, piece: Piece) -> Any:
+        """The states of gathered members, in their seats."""
         index, states = self._gathered
         place = np.searchsorted(index, np.pad(piece.seats, (0, piece.schedule.seats - len(piece.seats)), mode="edge"))
-        with self._context():
-            chunk = self.programs.load(self.inputs, piece)
-            state, before = jax.tree.unflatten(self.state_tree, [leaf[place] for leaf in states])
-            fit = to_numpy(chunk.last(state, before))
-            return [*(leaf[: len(piece.index)] for leaf in jax.tree.leaves(fit)), np.zeros(0, int)]
+        return jax.tree.unflatten(self.state_tree, [leaf[place] for leaf in states])
 
     @contextmanager
     def _context(self) -> Iterator[None]:
@@ -236,8 +250,8 @@ class Run:
             opened[piece.number] = (piece.index[seats], states)
         self.progress.add(len(piece.index) - len(seats))
 
-    def _last_pieces(self) -> list[Piece]:
-        """The members that the first round left open, in chunks of the shapes of the first round."""
+    def _gather(self, name: str) -> list[Piece]:
+        """The members that the round before left open, in chunks of the shapes of the first round."""
         if not self.open:
             return []
         index = np.concatenate([members for members, _ in self.open])
@@ -258,7 +272,7 @@ class Run:
             length, members = self.buckets[place][0], index[home == place]
             schedule = next(piece.schedule for piece in self.pieces if piece.length == length)
             for at in range(0, len(members), schedule.members):
-                pieces.append(Piece(len(pieces), "last", length, members[at : at + schedule.members], schedule))
+                pieces.append(Piece(len(pieces), name, length, members[at : at + schedule.members], schedule))
         return pieces
 
 

@@ -36,10 +36,11 @@ def head_start(problem: Problem, data: Tree, z: Array, evaluate_on: Callable[[Tr
         data: on the host.
         evaluate_on: the passes over other data.
     """
-    n, few = data_length(data) or 0, max(FEW, ROWS_EACH * problem.chart.k)
     core = problem.loglik.loglik if isinstance(problem.loglik, WithResponse) else problem.loglik
-    plain = isinstance(core, Regression) and not jax.tree.leaves(problem.loglik) and isinstance(problem.solver, Newton)
-    if not plain or n < MANY or n < 8 * few:
+    if not isinstance(core, Regression) or jax.tree.leaves(problem.loglik) or not isinstance(problem.solver, Newton):
+        return z
+    n, few = data_length(data) or 0, max(FEW, ROWS_EACH * problem.chart.k)
+    if n < max(MANY, 8 * few):
         return z
     stride = n // few
     sample = jax.tree.map(lambda leaf: jax.device_put(np.ascontiguousarray(leaf[: stride * few : stride])), data)

@@ -27,6 +27,7 @@ PATIENCE = 3  # rounds without a gain above noise before the climb is called stu
 RECEDES = 0.6  # information ratio of a step: ≥ .999999 on 5 821 overlapping designs, ≤ .376 on all separated ones
 LIMIT = 40  # rejections in a row
 ENDLESS = 30  # steps in a row, each at least 1.4 times as long as the one before (24 000 times in all), with undiminished gain
+OWN = 0.1  # scaled length from which a step is the likelihood's own, not that of a small radius
 ROUGH = 1e-5  # predicted gain below which a gain that score and Hessian do not account for is noise
 SHARP = 1e-10  # decrement below which rounding blurs the direction of a recession
 FADED = 1e-14  # decrement down to which a fading climb is followed
@@ -173,7 +174,8 @@ def _judge(state: State, trial: Point) -> State:
     scale = xp.where(finite, scale, state.scale)
     trial = _select(finite, trial, state.point)
     newton = _newton(trial, scale)
-    noise = xp.maximum(noise_of(state.point), noise_of(trial))
+    here = noise_of(state.point)
+    noise = xp.maximum(here, noise_of(trial))
     gain = trial.value - state.point.value
     better = newton.convex & (newton.decrement < state.newton.decrement)
     first = state.steps == 0
@@ -185,12 +187,16 @@ def _judge(state: State, trial: Point) -> State:
     opening = xp.where(newton.convex, xp.sqrt(xp.sum((scale * newton.step) ** 2)), 0.0)
     opening = xp.maximum(opening, xp.maximum(xp.sqrt(xp.sum((trial.score / scale) ** 2)), 1.0))
     grown = xp.where(trust > 0.75, xp.maximum(state.radius, 2 * norm), xp.where(trust < 0.25, 0.25 * norm, state.radius))
-    shrunk = xp.where(finite, 0.25, 0.1) * xp.sqrt(xp.sum((state.scale * state.move) ** 2))
+    # Far out a metric of 1e-13 makes steps of 1e26; refusal after refusal shrinks them faster.
+    cut = xp.where(finite, 0.25, 0.1) ** (1 + state.refused // 4).astype(state.radius.dtype)
+    shrunk = cut * xp.sqrt(xp.sum((state.scale * state.move) ** 2))
 
-    flat = ~first & xp.where(accept, (gain <= noise) & ~(newton.decrement < 0.5 * state.newton.decrement), state.predicted <= noise)
+    flat = ~first & xp.where(accept, (gain <= noise) & ~(newton.decrement < 0.5 * state.newton.decrement), state.predicted <= here)
     last_norm = xp.sqrt(xp.sum((scale * state.last) ** 2))
-    # Only Newton's own steps tell growth from a long way: scoring and BHHH go far at constant length.
-    steady = (gain >= 0.9 * state.gain) & (norm >= 1.4 * last_norm) & (gain > noise) & (state.gain > 0) & (trial.curvature is None)
+    # Only Newton's own steps tell growth from a long way: scoring and BHHH go far at constant length. A radius that grows back from
+    # nothing doubles too.
+    longer = (norm >= 1.4 * last_norm) & (norm >= OWN)
+    steady = (gain >= 0.9 * state.gain) & longer & (gain > noise) & (state.gain > 0) & (trial.curvature is None)
     small = finite & state.full & (state.predicted <= ROUGH) & (state.predicted >= SHARP)
     rough = _is_rough(state, trial, newton, signature, noise)
     next_run = _int(xp, xp.where(accept, xp.where(steady, state.runaway + 1, 0), state.runaway))
@@ -215,7 +221,8 @@ def _judge(state: State, trial: Point) -> State:
     fading = (signature.information < RECEDES) & state.full & (young | (newton.decrement > FADED))
     slow = slow & ~fading
     own = metric_of(trial.hessian, trial.score)
-    blind = xp.any(16 * xp.finfo(trial.z.dtype).eps * own * xp.abs(trial.z) > 1.0)  # a step of one ulp in θ moves ℓ
+    # A step of one ulp in θ moves ℓ, and it grows worse: a climb towards a collapse, not one down from a mean of e⁷⁰.
+    blind = xp.any((16 * xp.finfo(trial.z.dtype).eps * own * xp.abs(trial.z) > 1.0) & (own >= state.scale))
     outcome = xp.where(accept & blind & ~first, EXHAUSTED, RUNNING)
     outcome = xp.where(next_state.runaway >= ENDLESS, RUNAWAY, outcome)
     outcome = xp.where((next_state.idle >= PATIENCE) | (next_state.refused >= LIMIT), STUCK, outcome)

@@ -501,3 +501,15 @@ def test_level_ground_beside_a_bound_is_no_maximum():
         fit = jm.fit(jm.models.negative_binomial(), {"beta": np.zeros(2), "alpha": 0.05}, {"x": x[member], "y": y[member]})
         assert not fit.converged, str(fit)
         assert np.isnan(fit.stderr["alpha"])
+
+
+@pytest.mark.parametrize(("model", "reach"), [("logistic", 80.0), ("poisson", 30.0)])
+def test_a_concave_likelihood_has_its_maximum_from_any_start(model, reach):
+    """A start at −54 was called UNBOUNDED with ℓ = inf, one at −60 STALLED; means of e⁷⁰ were called a collapse."""
+    rng = np.random.default_rng(2)
+    x = np.column_stack([np.ones(40), rng.normal(size=40)])
+    y = rng.random(40) < 1 / (1 + np.exp(-x @ [0.3, 1.5])) if model == "logistic" else rng.poisson(np.exp(x @ [1.0, 0.5]))
+    starts = np.concatenate([rng.uniform(-reach, reach, size=(900, 2)), [[-54.2, -0.7], [-60.0, 0.0]]])
+    fits = jm.fit_batch(getattr(jm.models, model)(), {"beta": starts}, {"x": x, "y": y.astype(float)}, in_axes=None, params_axis=0, progress=False)
+    assert fits.converged.all()
+    assert_allclose(fits.x, np.broadcast_to(fits.x[0], (902, 2)), rtol=0, atol=1e-7 * fits.se[0].min())
