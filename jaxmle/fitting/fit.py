@@ -58,6 +58,7 @@ def fit(
     dtype: Any = None,
     max_steps: int = MAX_STEPS,
     block_rows: int | None = None,
+    progress: bool | None = None,
 ) -> Fit:
     """Maximise a log-likelihood and say how sure the maximum is.
 
@@ -76,6 +77,7 @@ def fit(
         dtype: float64 on the host and the trace's own inside one, unless given.
         max_steps: evaluations of the likelihood allowed.
         block_rows: evaluate in blocks of so many rows; each term may then depend on its own row only.
+        progress: None for a line on standard error every two seconds, True for one at each step, False for silence.
 
     Returns:
         A ``Fit``. A failure visible only in values is its ``status``, never an exception.
@@ -95,8 +97,8 @@ def fit(
         loglik = weight(loglik, weights)
     loglik = as_tree(loglik)
     check_options(vcov, clusters, max_steps, block_rows)
-    road = _traced if tracing() else _host
-    return road(loglik, params0, data, constraints, solver, vcov, clusters, dtype, max_steps, block_rows)
+    options = (loglik, params0, data, constraints, solver, vcov, clusters, dtype, max_steps, block_rows)
+    return _traced(*options) if tracing() else _host(*options, progress)
 
 
 def check_options(vcov: Any, clusters: Any, max_steps: Any, block_rows: Any) -> None:
@@ -127,12 +129,12 @@ def _host_engine(problem: Problem, base: Array, data: Tree, codes: tuple[Array, 
     return Engine(piece("evaluate"), piece("expected"), piece("robust"), piece("first_bad"))
 
 
-def _watched(evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
-    """The host's climb: ``maximise`` with a line of progress every two seconds."""
+def _watched(progress: bool | None, evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
+    """The host's climb: ``maximise`` with a line of progress every two seconds, or at each step, or never."""
     state, last = begin(evaluate, z), time.monotonic()
     while state.phase != DONE and state.steps <= max_steps:
         state = step(evaluate, state)
-        if time.monotonic() - last > 2.0:
+        if progress or (progress is None and time.monotonic() - last > 2.0):
             last, distance = time.monotonic(), np.sqrt(2 * state.newton.decrement)
             print(f"jaxmle.fit: step {int(state.steps)}, log-likelihood {float(state.point.value):.8g}, about {float(distance):.2g} SE to go", file=sys.stderr)
     return state
@@ -141,7 +143,7 @@ def _watched(evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> St
 # ---------------------------------------------------------------- on the host
 
 
-def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any, vcov: Any, clusters: Any, dtype: Any, max_steps: int, block_rows: Any) -> Fit:
+def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any, vcov: Any, clusters: Any, dtype: Any, max_steps: int, block_rows: Any, progress: Any) -> Fit:
     dtype = host_dtype(dtype)
     params = host_params(params0, dtype)
     layout = layout_of(params, constraints)
@@ -163,10 +165,11 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
         if isinstance(problem.solver, LBFGS | Optax):
             z, extra = _host_approach(problem, base, on_device, z)
         elsewhere = lambda data: _host_engine(problem, base, data, codes).evaluate  # noqa: E731
+        climb = functools.partial(_watched, progress)
         near = head_start(problem, data, z, elsewhere)
-        verdict, reached = search(_watched, engine.evaluate, problem, base, near)
+        verdict, reached = search(climb, engine.evaluate, problem, base, near)
         if near is not z and verdict.status != Status.CONVERGED:  # the start that was asked for has the last word
-            verdict, reached = search(_watched, engine.evaluate, problem, base, z)
+            verdict, reached = search(climb, engine.evaluate, problem, base, z)
         n = np.asarray(count(loglik, data, lambda: _term_count(problem, base, on_device)), dtype)[()]
         found = complete(problem, engine, base, verdict, reached, verdict.point, n, fingerprint(data), extra)
         if found.verdict == Status.UNIDENTIFIED and rows is not None:

@@ -152,7 +152,7 @@ def fit_stochastic(
         found = run.climb(params, int(epochs), patience, checkpoint, progress)
     if polish is None or found.stopped == "nonfinite":
         return found
-    options = {"constraints": constraints, "weights": weights, "solver": POLISH[polish], "vcov": vcov}
+    options = {"constraints": constraints, "weights": weights, "solver": POLISH[polish], "vcov": vcov, "progress": progress}
     return dataclasses.replace(found, fit=_polished(loglik, found.params, data, over, options))
 
 

@@ -1,9 +1,13 @@
 """The line of progress: silent for two seconds, one line rewritten on a terminal, few lines in a log, a pace that leaves compilation out."""
 
 import io
+import sys
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+import jaxmle as jm
 from jaxmle.fitting import progress
 from jaxmle.fitting.progress import Progress, clock
 
@@ -80,3 +84,17 @@ def test_false_is_silence(time):
 @pytest.mark.parametrize(("seconds", "told"), [(0.4, "0 s"), (75, "1 min 15 s"), (3600 * 5 + 61, "5 h 01 min"), (float("inf"), "unknown time")])
 def test_clock(seconds, told):
     assert clock(seconds) == told
+
+
+def test_a_fit_tells_each_step_or_keeps_silent(capsys, monkeypatch):
+    y = np.array([1.0, 3.0, 2.0, 6.0])
+    rate = lambda p, d: jnp.log(p["rate"]) - p["rate"] * d  # noqa: E731
+    fit = jm.fit(rate, {"rate": 1.0}, y, constraints={"rate": jm.positive}, progress=True)
+    assert len(capsys.readouterr().err.splitlines()) >= int(fit.steps)
+    ticks = iter(range(0, 10_000, 5))
+    slow = type("Clock", (), {"monotonic": staticmethod(lambda: next(ticks))})  # five seconds a look
+    monkeypatch.setattr(sys.modules["jaxmle.fitting.fit"], "time", slow)
+    jm.fit(rate, {"rate": 1.0}, y, constraints={"rate": jm.positive}, progress=False)
+    assert capsys.readouterr().err == ""
+    jm.fit(rate, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    assert "SE to go" in capsys.readouterr().err
