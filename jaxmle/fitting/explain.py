@@ -19,6 +19,10 @@ NOISE = (
 )
 
 
+LOCAL = (
+    " This was seen along the climb and is not proved for all parameters: where a likelihood is not concave, another start (multistart) may lead to a higher maximum."
+)
+
 SOURCE = {
     1: " It is these data that do not tell them apart, such as collinear columns or a factor beside an intercept: with columns in another order they would be identified.",
     2: " It is the model that cannot: with other data of this kind, and at other parameters, the same number of combinations is free.",
@@ -42,7 +46,8 @@ def explain(fit: Fit) -> str:
         sentence += f" The term that grows is that of row {int(w.row)} of the data."
     if status == Status.UNIDENTIFIED and int(w.certificate):
         sentence += SOURCE[int(w.certificate)]
-    sentence = _infinite(fit) + sentence if status == Status.SEPARATED else sentence
+    if status == Status.SEPARATED:
+        sentence = _infinite(fit) + sentence + (LOCAL if not int(w.certificate) else "")
     if not sentence.startswith(fit.names):
         sentence = sentence[0].upper() + sentence[1:]
     if status == Status.CONVERGED:
@@ -98,6 +103,9 @@ def _direction(fit: Fit) -> str:
     """The witness's direction in words. What counts as small is judged in standard units, √|H_jj|, not in those of the parameters."""
     curvature = np.sqrt(np.abs(np.diagonal(np.asarray(fit.hessian))))
     scale = np.where(np.isfinite(curvature) & (curvature > 0), curvature, 1.0)
+    if fit.verdict == Status.SEPARATED:  # far out the curvature of what recedes is gone: what is large either way counts
+        d = np.abs(np.asarray(fit.witness.direction, dtype=float))
+        scale = np.maximum(scale / max(np.max(scale * d), 1e-300), 1.0 / max(np.max(d), 1e-300))
     return combination(fit.names, fit.witness.direction, scale)
 
 

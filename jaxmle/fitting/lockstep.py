@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.fitting.diagnosis import Limit, arrived, follow, needs_excursion, probe, to_flat, to_limit, unexplored
+from jaxmle.fitting.diagnosis import ESCAPE, Limit, arrived, follow, needs_excursion, probe, to_flat, to_limit, unexplored
 from jaxmle.fitting.engine import Extra, Problem, finish, plain, verdict_of
-from jaxmle.solvers.loop import DONE, NOT_FINITE, Point, State, advance, is_running, start
+from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RUNAWAY, Point, State, advance, is_running, start
 
 Array = Any
 Evaluate = Callable[[Array, Array], Point]  # z (b, k), wanted (b,) → points (b, ...)
@@ -95,8 +95,9 @@ def _go_on(evaluate: Evaluate, now: Climb, cap: int, mesh: Any) -> State:
 
 
 def is_open(bent: tuple[bool, ...], state: State, max_steps: int) -> Array:
-    """Whether a member needs more than the first round: steps, an excursion, or a search for the row that is not finite."""
-    return is_running(state, max_steps) | needs_excursion(bent, state) | (state.outcome == NOT_FINITE)
+    """Whether a member needs more than the first round: steps, an excursion, or a search for the row that is to blame."""
+    failed = (state.outcome == NOT_FINITE) | (state.outcome == RUNAWAY) | (state.outcome == EXHAUSTED) | (state.longest >= ESCAPE)
+    return is_running(state, max_steps) | needs_excursion(bent, state) | failed
 
 
 def explore(evaluate: Evaluate, state: State, wanted: np.ndarray, bent: tuple[bool, ...], mesh: Any = None) -> Limit:

@@ -51,6 +51,7 @@ def lint(
         params0: start values, inside their constraints.
         data: tree of arrays sharing the leading axis n. A few dozen rows are enough.
         sample: the likelihood's own simulator ``sample(key, params, data) -> data``, called some 64 times; scores must average to zero on it.
+            A ready model brings its own.
         response: name of the leaf of ``data`` that holds the response; not needed where ``data`` is one array.
         support: its values: ``"counts"``, ``"binary"``, ``"real"``, ``"positive"``, ``"unit"``, ``interval(a, b)``, or an array of values. A
             likelihood that carries the law of its response needs neither these nor ``sample``.
@@ -89,7 +90,7 @@ def lint(
     with precision(np.float64), np.errstate(all="ignore"):
         chart = Chart(layout, tuple(bool(still) for still in ~moving))
         data = jax.tree.map(jnp.asarray, data)
-        probe = prepare(tree, chart, np.asarray(layout.ravel(start)), data, sample or law_sample, leaf, support, key)
+        probe = prepare(tree, chart, np.asarray(layout.ravel(start)), data, sample or law_sample or getattr(loglik, "sample", None), leaf, support, key)
         return LintReport(tuple(_findings(probe)))
 
 

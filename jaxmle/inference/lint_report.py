@@ -44,6 +44,8 @@ class LintReport:
     def __repr__(self) -> str:
         failed = [finding.check for finding in self.findings if finding.passed is False]
         head = f"lint: {len(failed)} of {len(self.findings)} checks failed ({', '.join(failed)})" if failed else "lint: no mistake found"
+        open_ = [finding.check for finding in self.findings if finding.passed is None]
+        head += f"; not checked: {', '.join(open_)}" if open_ and not failed else ""
         legend = "✓ passed   ✗ failed   ! to know   – not checked"
         return "\n".join([head, *(line for finding in self.findings for line in _lines(finding)), legend])
 

@@ -73,13 +73,21 @@ def _bernoulli_information(link: str, eta: Tree, row: Tree) -> Array:
     return slope**2 * jnp.exp(LINKS[link].log_p(value) - LINKS[link].log_q(value))
 
 
+def _bernoulli_cross(link: str, eta: Tree, row: Tree) -> Array:
+    """E(∂²ℓ/∂η² · ∂ℓ/∂η), by the sum over both responses: p a''a' + q b''b' with a = log p, b = log q; zero for a logit."""
+    value = eta["eta"]
+    if link == "logit":
+        return jnp.zeros_like(value)
+    return sum((jnp.exp(log(value)) * jax.grad(jax.grad(log))(value) * jax.grad(log)(value) for log in (LINKS[link].log_p, LINKS[link].log_q)), jnp.zeros_like(value))
+
+
 BERNOULLI = {"logit": logit_logpmf, "probit": probit_logpmf, "cloglog": cloglog_logpmf}
 
 
 def _bernoulli(link: str, name: str, offset: str | None) -> Model:
     information = _logit_information if link == "logit" else functools.partial(_bernoulli_information, link)
     return Model(
-        name, regression(BERNOULLI[link], {"eta": linear("x", "beta", offset)}, response=exact(information)),
+        name, regression(BERNOULLI[link], {"eta": linear("x", "beta", offset)}, response=exact(information, functools.partial(_bernoulli_cross, link))),
         functools.partial(_begin, link=link, trials=None, offset=offset), None,
         lambda params, data: (LINKS[link].p(eta_of(params, data, offset)),), laws.bernoulli,
     )  # fmt: skip
@@ -151,8 +159,11 @@ def binomial(*, trials: str = "trials", link: str = "logit", offset: str | None 
     def information(eta: Tree, row: Tree) -> Array:
         return row[trials] * _bernoulli_information(link, eta, row)
 
+    def cross(eta: Tree, row: Tree) -> Array:
+        return row[trials] * _bernoulli_cross(link, eta, row)  # trials are independent, and each has a mean score of zero
+
     return Model(
-        "binomial", regression(density, {"eta": linear("x", "beta", offset)}, response=exact(information)),
+        "binomial", regression(density, {"eta": linear("x", "beta", offset)}, response=exact(information, cross)),
         functools.partial(_begin, link=link, trials=trials, offset=offset), None,
         lambda params, data: (jnp.asarray(data[trials]) + 0.0 * (eta := eta_of(params, data, offset)), ends.p(eta)), laws.binomial,
     )  # fmt: skip

@@ -51,6 +51,11 @@ def _multinomial_information(eta: Tree, row: Tree) -> Array:
     return jnp.diag(p) - p[:, None] * p[None, :]
 
 
+def _multinomial_cross(eta: Tree, row: Tree) -> Array:
+    """The second derivatives do not contain the response."""
+    return jnp.zeros((len(eta["eta"]),) * 3, eta["eta"].dtype)
+
+
 @functools.cache
 def multinomial(classes: int) -> Model:
     """Multinomial logit of a class 0 … K − 1: log P(k)/P(0) = x beta[:, k − 1]. Parameters: ``beta`` (q, K − 1).
@@ -66,7 +71,7 @@ def multinomial(classes: int) -> Model:
     """
     _check_classes(classes, 2)
     return Model(
-        "multinomial", regression(multinomial_logpmf, {"eta": linear("x", "beta")}, response=exact(_multinomial_information)),
+        "multinomial", regression(multinomial_logpmf, {"eta": linear("x", "beta")}, response=exact(_multinomial_information, _multinomial_cross)),
         functools.partial(_begin_multinomial, classes=classes), None, _multinomial_natural, laws.categorical,
     )  # fmt: skip
 

@@ -40,6 +40,11 @@ def _poisson_information(exposure: str | None, eta: Tree, row: Tree) -> Array:
     return jnp.exp(_log_mean(eta["log_mu"], row, exposure))
 
 
+def _poisson_cross(eta: Tree, row: Tree) -> Array:
+    """The second derivative −μ does not contain the response."""
+    return jnp.zeros_like(eta["log_mu"])
+
+
 def _negative_binomial_density(exposure: str | None, eta: Tree, row: Tree) -> Array:
     return negative_binomial_logpmf(row["y"], jnp.exp(_log_mean(eta["log_mu"], row, exposure)), eta["alpha"])
 
@@ -69,7 +74,7 @@ def poisson(*, offset: str | None = None, exposure: str | None = None) -> Model:
     """
     return Model(
         "poisson",
-        regression(functools.partial(_poisson_density, exposure), {"log_mu": linear("x", "beta", offset)}, response=exact(functools.partial(_poisson_information, exposure))),
+        regression(functools.partial(_poisson_density, exposure), {"log_mu": linear("x", "beta", offset)}, response=exact(functools.partial(_poisson_information, exposure), _poisson_cross)),
         functools.partial(_begin_poisson, offset=offset, exposure=exposure), None,
         lambda params, data: (mean_of(params, data, offset, exposure),), laws.poisson,
     )  # fmt: skip

@@ -146,6 +146,8 @@ UNBOUNDED = {"mu": np.array([2.0, 1.0, 0.0, 3.0, *Y[:3]]), "sigma": np.array([1.
 
 def test_an_unbounded_likelihood_is_counted_and_said():
     found = jm.multistart(beside_background, UNBOUNDED, Y, constraints=POSITIVE)
+    grows = np.asarray(found.fits.status) == Status.UNBOUNDED
+    assert found.fits.witness.row[grows].tolist() == [0, 1, 2]  # a batch names the rows too
     assert found.unbounded == found.counts[Status.UNBOUNDED] == 3
     assert found.best.verdict == Status.CONVERGED
     assert found.maxima[0].share == 4 / 7

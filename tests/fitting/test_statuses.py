@@ -513,3 +513,14 @@ def test_a_concave_likelihood_has_its_maximum_from_any_start(model, reach):
     fits = jm.fit_batch(getattr(jm.models, model)(), {"beta": starts}, {"x": x, "y": y.astype(float)}, in_axes=None, params_axis=0, progress=False)
     assert fits.converged.all()
     assert_allclose(fits.x, np.broadcast_to(fits.x[0], (902, 2)), rtol=0, atol=1e-7 * fits.se[0].min())
+
+
+def test_a_recession_that_is_not_proved_says_so():
+    """Squared error on a binary outcome: far out on its plain it recedes, below the maximum."""
+    rng = np.random.default_rng(2)
+    x = np.column_stack([np.ones(40), rng.normal(size=40)])
+    data = {"x": x, "y": (rng.random(40) < 1 / (1 + np.exp(-x @ [0.3, 1.5]))).astype(float)}
+    brier = lambda p, d: -((d["y"] - jax.nn.sigmoid(d["x"] @ p["beta"])) ** 2)  # noqa: E731
+    far, near = (jm.fit(brier, {"beta": np.array(start)}, data) for start in ([12.0, 0.0], [0.0, 1.0]))
+    assert near.converged and near.loglik > far.loglik
+    assert far.verdict == Status.SEPARATED and "is not proved" in far.explain()

@@ -105,3 +105,34 @@ def test_the_profile_of_a_separated_sample_is_that_of_the_penalised_likelihood()
     gap = lambda slope: 2 * (fit.loglik - along(slope)) - special.chdtri(1, 0.05)  # noqa: E731
     ends = [optimize.brentq(gap, 0.0, fit.x[1]), optimize.brentq(gap, fit.x[1], 60.0)]
     assert_allclose(profile(penalised, fit, data).conf_int()["beta"][1], ends, rtol=1e-6)
+
+
+COUNTS = RNG.poisson(np.exp(X @ [0.5, 0.3, 0.0])).astype(float)
+CLASSES = RNG.integers(0, 3, size=20).astype(float)
+READY = {
+    "logistic": (jm.models.logistic(), Y[0], np.arange(2.0)),
+    "probit": (jm.models.probit(), Y[0], np.arange(2.0)),
+    "cloglog": (jm.models.cloglog(), Y[0], np.arange(2.0)),
+    "poisson": (jm.models.poisson(), COUNTS, np.arange(60.0)),
+    "multinomial": (jm.models.multinomial(3), CLASSES, np.arange(3.0)),
+}
+
+
+@pytest.mark.parametrize("name", READY)
+def test_ready_models_bring_the_moments_that_the_bias_needs(name):
+    """The closed moments equal the sum over all values of the response."""
+    model, y, values = READY[name]
+    data = {"x": X, "y": y}
+    fit = mean_br(model, data=data)
+    assert fit.converged
+    counted = jm.with_response(model.likelihood, jm.enumeration("y", values))
+    assert_allclose(jm.cox_snell(model)(fit.params, data)["beta"], jm.cox_snell(counted)(fit.params, data)["beta"], rtol=1e-8, atol=1e-12)
+
+
+def test_a_binomial_row_is_as_many_bernoulli_rows():
+    trials = np.full(20, 3.0)
+    y = np.minimum(COUNTS, 3.0)
+    wide = np.repeat(X, 3, axis=0), np.concatenate([[1.0] * int(k) + [0.0] * int(3 - k) for k in y])
+    for link, single in (("logit", jm.models.logistic()), ("probit", jm.models.probit())):
+        grouped = mean_br(jm.models.binomial(link=link), data={"x": X, "y": y, "trials": trials})
+        assert_allclose(grouped.x, mean_br(single, data={"x": wide[0], "y": wide[1]}).x, rtol=1e-7)
