@@ -30,12 +30,11 @@ from jaxmle.fitting.separation import settled, wants_cone
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.host import precision, to_numpy
 from jaxmle.likelihood.recession import is_exact
-from jaxmle.solvers.loop import Point, is_running, start
+from jaxmle.solvers.loop import Point, start
 
 Array = Any
 
 PILOT = 12  # steps of the first chunk, which set the cap of the others
-LONG = 3 * PILOT  # what a member takes that is not done by then
 AFRESH = 3.0  # steps of a chunk that it costs to gather its members once more: their data, their verdicts
 CONES = 16  # separated members whose gradients are on the device at once
 SMALL = 2**23  # padded bytes up to which open members of all lengths are gathered into one last round
@@ -224,8 +223,7 @@ class Run:
         if self.treedef is None:
             self._shapes(fit, (state, before), 1)
         if "cap" not in self.checkpoint.schedule:
-            running = np.asarray(machine(is_running, (), self.programs.mesh)(state, most))
-            self.checkpoint.remember(cap=_cap(np.where(running[:count], LONG, fit.steps[:count])))
+            self.checkpoint.remember(cap=_cap(fit.steps[:count]))
         seats = np.flatnonzero(left[:count])
         return [*(leaf[:count] for leaf in jax.tree.leaves(fit)), seats, *(np.asarray(leaf)[seats] for leaf in jax.tree.leaves((state, before)))]
 
@@ -280,6 +278,7 @@ def _cap(steps: np.ndarray) -> int:
     """The cap on the steps of a first round that costs least, from the steps (b,) of some members.
 
     A chunk goes on at full cost until its last member is done; what a cap leaves open is gathered from all chunks, and goes on in fewer.
+    Those not done after ``PILOT`` steps go on by themselves whatever the cap.
     """
     longest = int(np.max(steps, initial=1))
     cost = [cap + np.mean(steps > cap) * (AFRESH + longest - cap) for cap in range(1, longest + 1)]
