@@ -44,10 +44,10 @@ class Form(NamedTuple):
 
     def designs(self, own: list[Array], common: list[Array]) -> list[int]:
         """Which of one member's own leaves are designs, to be laid out by columns."""
-        single = self.member(own, common)
-        flags = iter(jax.tree.leaves(linear_designs(single.loglik, single.data)))
-        start = len(jax.tree.leaves((single.loglik, single.base)))
-        stop = start + len(jax.tree.leaves(single.data))
+        alone = self.member(own, common)
+        flags = iter(jax.tree.leaves(linear_designs(alone.loglik, alone.data)))
+        start = len(jax.tree.leaves((alone.loglik, alone.base)))
+        stop = start + len(jax.tree.leaves(alone.data))
         marked = [next(flags) if start <= i < stop else False for i in range(len(self.shared))]
         return [place for place, i in enumerate(i for i, one in enumerate(self.shared) if not one) if marked[i]]
 
@@ -59,13 +59,14 @@ class Form(NamedTuple):
         return found._replace(loglik=sharing(found.loglik, found.data, same))
 
 
-def _single(own: list[Array], axes: int) -> list[Any]:
+def single(own: list[Array], axes: int) -> list[Any]:
+    """The shapes of one member's leaves."""
     return [jax.ShapeDtypeStruct(leaf.shape[axes:], leaf.dtype) for leaf in own]
 
 
 def lay(form: Form, own: list[Array], common: list[Array]) -> list[Array]:
     """The leaves (blocks, lanes, ...) with each design by columns, once for all passes."""
-    turned = form.designs(_single(own, 2), common)
+    turned = form.designs(single(own, 2), common)
     return [jnp.swapaxes(leaf, -1, -2) if i in turned else leaf for i, leaf in enumerate(own)]
 
 
@@ -76,7 +77,7 @@ def over_blocks(one: Callable[..., Any], form: Form, own: list[Array], common: l
         own: leaves (blocks, lanes, ...) as ``lay`` returns them.
         args: a tuple of further trees with the same two leading axes.
     """
-    turned = form.designs(_single(own, 2), common)  # a design is one whichever way it is turned
+    turned = form.designs(single(own, 2), common)  # a design is one whichever way it is turned
     call = jax.vmap(lambda own, args: one(form.whole(own, common, turned), *args))
 
     def block(slot: tuple[Array, list[Array], Any]) -> Any:

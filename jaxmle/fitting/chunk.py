@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxmle.fitting import block as passes
 from jaxmle.fitting import lockstep
-from jaxmle.fitting.block import Form, Members, lay, over_blocks
+from jaxmle.fitting.block import Form, Members, lay, over_blocks, single
 from jaxmle.fitting.engine import Problem, needs_pass
 from jaxmle.fitting.inputs import Inputs
 from jaxmle.fitting.lockstep import machine
@@ -118,6 +118,12 @@ class Programs:
         problem = self.problem
         return replace(fit, vcov_kind="none" if problem.kind is None else str(problem.label), mode=problem.mode, weighting=problem.weighting)
 
+    def _laid(self, form: Form, own: list[np.ndarray], common: list[Array], wanted: np.ndarray) -> list[Array]:
+        """The leaves on the device, designs by columns; where there is nothing to turn, without a program and, on a CPU, without a copy."""
+        if self.mesh is None and not form.designs(single(own, 2), common):
+            return [jax.device_put(leaf) for leaf in own]
+        return self.get("lay", form)(own, common, wanted, ())
+
     def load(self, inputs: Inputs, piece: Piece) -> Chunk:
         """The data of a piece, on the device and laid out."""
         flat = flat_members(inputs, piece.seats, piece.length)
@@ -127,7 +133,7 @@ class Programs:
         wanted = np.arange(seats) < len(piece.index)
         everyone = np.pad(piece.seats, (0, seats - len(piece.seats)), mode="edge")
         base = np.broadcast_to(inputs.base[everyone] if inputs.base.ndim == 2 else inputs.base, (seats, self.problem.layout.p))
-        return Chunk(self, flat.form, self.get("lay", flat.form)(own, common, wanted, ()), common, base, np.pad(flat.data_id, ((0, seats - len(flat.data_id)), (0, 0))), wanted)
+        return Chunk(self, flat.form, self._laid(flat.form, own, common, wanted), common, base, np.pad(flat.data_id, ((0, seats - len(flat.data_id)), (0, 0))), wanted)
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,20 @@ from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.progress import Progress
 from jaxmle.fitting.record import Fit
 from jaxmle.inference import bootstrap_intervals as ends
-from jaxmle.inference.jackknife import Jackknife, Units, infinitesimal_jackknife, units_of
+from jaxmle.inference.jackknife import Jackknife, Units, infinitesimal_jackknife, inverse_information, units_of
 from jaxmle.inference.listing import listing, number
 from jaxmle.inference.refits import Refit, chunks, failures, known, refit_of
 from jaxmle.inference.resampling import Plan, check_number, check_scheme, plan_of
 from jaxmle.inference.simulated import Sample, simulator_of
 from jaxmle.inference.target import Target, target_of
+from jaxmle.likelihood.anatomy import roots_of
+from jaxmle.likelihood.calculus import scores
 from jaxmle.likelihood.combinators import Weights
+from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.covariance import CLUSTER_KINDS
 from jaxmle.likelihood.covariance import KINDS as VCOV_KINDS
 from jaxmle.parameters.tree import Layout
+from jaxmle.solvers.status import Status
 
 Array = Any
 Tree = Any
@@ -185,7 +189,7 @@ def bootstrap(
 
     Args:
         loglik, data, weights: those of the fit.
-        fit: what ``jaxmle.fit`` returned; every refit starts from its estimate.
+        fit: what ``jaxmle.fit`` returned; every refit starts from its estimate, or one step nearer to its own.
         key: a whole number or a jax key. Replicate i depends on the key and on i alone.
         replicates: R. A 95 % interval takes R = 1999 or so: (R + 1)·0.025 is then a whole number.
         kind: ``"pairs"`` rows with replacement; ``"bayesian"`` exponential weights; ``"cluster"`` whole clusters with replacement;
@@ -235,7 +239,7 @@ def bootstrap(
     units = units_of(loglik, refit, clusters) if kind in ("pairs", "cluster") and acceleration is not None else None
     way = None if units is None else _way(acceleration, units, total)
     deleted = units if way == "jackknife" else None
-    refits, bytes_each = _simulated(loglik, refit, fit, key, sample, vcov) if plan is None else _resampled(plan, refit, key, total, vcov, deleted)
+    refits, bytes_each = _simulated(loglik, refit, fit, key, sample, vcov) if plan is None else _resampled(plan, refit, _influence(loglik, fit, refit), key, total, vcov, deleted)
     values, errors, status = _gathered(refits, bytes_each, target, total + (0 if deleted is None else len(deleted.times)), vcov is not None, f"{kind} bootstrap", progress)
     estimate, a = target.values(fit.x[None])[0], np.full(len(target.names), np.nan)
     if way == "influence":
@@ -267,15 +271,27 @@ def _check_vcov(vcov: str | None, fit: Fit, kind: str) -> None:
 Refits = tuple[Callable[[np.ndarray], Fit], float]  # from numbers of members to their refits, and the bytes that a member takes
 
 
-def _resampled(plan: Plan, refit: Refit, key: Array, total: int, vcov: str | None, deleted: Units | None) -> Refits:
+def _influence(loglik: Any, fit: Fit, refit: Refit) -> np.ndarray | None:
+    """Rows u_i = J⁻¹s_i (n, p): a replicate starts at θ̂ + Σ w_i u_i, one Newton step for all at the price of a product. None where that
+    may leave the bounds, or the start is another than the estimate."""
+    free = all(leaf.constraint.is_identity for leaf in fit.layout.leaves)
+    roots = roots_of(as_tree(loglik), fit.layout)
+    if refit.start is not fit.params or fit.verdict != Status.CONVERGED or not free or np.any(roots != np.arange(len(roots))):
+        return None
+    return np.asarray(scores(loglik)(fit.params, refit.data)) @ inverse_information(loglik, fit)
+
+
+def _resampled(plan: Plan, refit: Refit, influence: np.ndarray | None, key: Array, total: int, vcov: str | None, deleted: Units | None) -> Refits:
     """Members by weights: replicates up to ``total``, then the sample without each unit."""
+    at = refit.layout.ravel(refit.start)
 
     def refits(index: np.ndarray) -> Fit:
         weights = plan(key, index)
         if deleted is not None and index[-1] >= total:
             late = index >= total
             weights = Weights(np.where(late[:, None], deleted.without(np.maximum(index - total, 0)), weights.values), weights.kind)
-        return refit(refit.data, None, weights, vcov)
+        starts = None if influence is None else refit.from_flat(np.asarray(at) + np.asarray(weights.values) @ influence)
+        return refit(refit.data, None, weights, vcov, starts=starts)
 
     return refits, 8.0 * plan.width
 

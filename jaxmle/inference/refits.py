@@ -47,12 +47,18 @@ class Refit:
     solver: Any = None
     max_steps: int = MAX_STEPS
 
-    def __call__(self, data: Tree, in_axes: Any, weights: Weights | None, vcov: str | None, clusters: Any = None) -> Fit:
-        """The refits of one chunk."""
+    def __call__(self, data: Tree, in_axes: Any, weights: Weights | None, vcov: str | None, clusters: Any = None, starts: Tree = None) -> Fit:
+        """The refits of one chunk; from ``starts`` of their own, if given."""
         return fit_batch(
-            self.loglik, self.start, data, constraints=self.constraints, solver=self.solver, vcov=vcov, clusters=clusters, weights=weights,
-            dtype=self.dtype, max_steps=self.max_steps, in_axes=in_axes, params_axis=None, progress=False,
+            self.loglik, self.start if starts is None else starts, data, constraints=self.constraints, solver=self.solver, vcov=vcov,
+            clusters=clusters, weights=weights, dtype=self.dtype, max_steps=self.max_steps, in_axes=in_axes,
+            params_axis=None if starts is None else 0, progress=False,
         )  # fmt: skip
+
+    def from_flat(self, x: np.ndarray) -> Tree:
+        """Starts (b, p) as a tree with a leading axis."""
+        leaves = zip(self.layout.leaves, self.layout.spans, strict=True)
+        return jax.tree.unflatten(self.layout.treedef, [x[:, span].reshape(len(x), *leaf.shape) for leaf, span in leaves])
 
 
 def refit_of(what: str, loglik: Any, fit: Fit, data: Tree, params0: Tree, constraints: Tree, weights: Any, solver: Any, max_steps: int) -> Refit:
