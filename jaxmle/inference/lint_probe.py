@@ -125,6 +125,7 @@ def _without_prior(loglik: Any) -> Any:
 
 
 def prepare(tree: Any, chart: Chart, base: np.ndarray, data: Tree, sample: Any, leaf: int | None, support: Any, key: Any) -> Probe:
+    """The likelihood taken apart for the checks: the whole of it at points z (k,), each member's terms (n,), the response, and a seed."""
     layout = chart.layout
 
     def terms(member: Any) -> Callable[[np.ndarray, Tree], np.ndarray]:
@@ -170,6 +171,7 @@ def _first_line(error: Exception) -> str:
 
 
 def is_finite(point: Point) -> bool:
+    """Whether ℓ, score (k,) and Hessian (k, k) are all finite."""
     return bool(np.isfinite(point.value) and np.all(np.isfinite(point.score)) and np.all(np.isfinite(point.hessian)))
 
 

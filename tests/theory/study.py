@@ -6,13 +6,13 @@ import scipy.stats
 TIMES = 4.0  # a right figure strays so many of its standard errors in 1 study of 16 000; the seeds are fixed, so that it never does
 
 
-def near(found, exact, error, times=TIMES):
+def assert_near(found, exact, error, times=TIMES):
     """``found`` lies within ``times`` of its Monte-Carlo standard errors of ``exact``, entry by entry."""
     distance = np.abs(np.asarray(found) - exact) / error
     assert np.all(distance < times), f"{found} is not {exact}: {distance} Monte-Carlo standard errors of {error} away"
 
 
-def far(found, wrong, error, times=TIMES):
+def assert_far(found, wrong, error, times=TIMES):
     """The study can tell: ``wrong`` lies more than ``times`` standard errors away in every entry."""
     distance = np.abs(np.asarray(found) - wrong) / error
     assert np.all(distance > times), f"{found} could be {wrong}: {distance} Monte-Carlo standard errors of {error} away"

@@ -22,7 +22,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import jaxmle as jm
 from jaxmle import Status
 
-from .study import far, mean, near, share
+from .study import assert_far, assert_near, mean, share
 
 # Every batch but one has two parameters and 1025 to 8192 members: the programs that know no likelihood are then compiled once for all of them.
 Z95 = scipy.special.ndtri(0.975)
@@ -89,8 +89,8 @@ def test_2_a_cauchy_centre_has_other_maxima_a_third_of_a_time():
     # Every one of them CONVERGED: the status is of a maximum, not of the highest. The start decides, and the median is a good one.
     lower = heights < heights.max(axis=1, keepdims=True) - 1e-6
     assert_array_equal(lower.any(axis=1), others > 0)
-    near(others.mean(), 1 / np.pi, np.sqrt(1 / np.pi / samples))
-    near(np.mean(others == 0), np.exp(-1 / np.pi), share(others == 0)[1])
+    assert_near(others.mean(), 1 / np.pi, np.sqrt(1 / np.pi / samples))
+    assert_near(np.mean(others == 0), np.exp(-1 / np.pi), share(others == 0)[1])
     nearest = np.argmin(np.abs(y - np.median(y, axis=1, keepdims=True)), axis=1)
     assert np.mean(lower[np.arange(samples), nearest]) < 0.02
 
@@ -125,7 +125,7 @@ def test_3_a_fit_gains_p_halves_on_its_own_data_and_loses_as_much_on_new_ones(re
     own, fresh = 2 * excess(fits.x, y), 2 * excess(fits.x, new)
     for values, exact in ((own, 2), (fresh, -2), (own - fresh, 4)):
         average, error = mean(values)
-        near(average, exact, error)
+        assert_near(average, exact, error)
     assert_allclose(2 * fits.loglik + fits.aic, 4.0, rtol=1e-12)
 
 
@@ -139,10 +139,10 @@ def test_3_a_prior_trades_fit_for_prediction_and_is_labelled(responses):
     bias = shrink @ X @ BETA - BETA
     loss = -0.5 * np.trace(X @ shrink @ shrink.T @ X.T) - 0.5 * np.sum((X @ bias) ** 2)
     own, fresh = excess(fits.x, y), excess(fits.x, new)
-    near(mean(fresh)[0], loss, mean(fresh)[1])
-    near(mean(own)[0], loss + np.trace(X @ shrink), mean(own)[1])
+    assert_near(mean(fresh)[0], loss, mean(fresh)[1])
+    assert_near(mean(own)[0], loss + np.trace(X @ shrink), mean(own)[1])
     assert loss > -1.0  # better than maximum likelihood on new data, though worse on its own
-    far(mean(fresh)[0], -1.0, mean(fresh)[1])
+    assert_far(mean(fresh)[0], -1.0, mean(fresh)[1])
     assert mean(own)[0] < 1.0
     assert fits.mode == "MAP" and np.isnan(fits.aic).all() and "MAP" in repr(fits[0])
 
@@ -187,10 +187,10 @@ def test_4_overdispersed_counts_are_covered_too_seldom_unless_by_the_sandwich():
         held[kind], error = share(np.abs(fits.x - truth) <= Z95 * fits.se)
         if kind == "observed":
             dispersion = 1 + MEAN / SIZE
-            near(held[kind], 2 * scipy.special.ndtr(Z95 / np.sqrt(dispersion)) - 1, error + 0.002)
-            far(held[kind], 0.95, error, 20)
+            assert_near(held[kind], 2 * scipy.special.ndtr(Z95 / np.sqrt(dispersion)) - 1, error + 0.002)
+            assert_far(held[kind], 0.95, error, 20)
             average, error = mean(fits.x)
-            near(average, truth - [MEAN * dispersion / MEAN**2 / ROWS, 0], error)  # the estimate is sound: E log ȳ = log μ − φ/2μm, m = ROWS/2
+            assert_near(average, truth - [MEAN * dispersion / MEAN**2 / ROWS, 0], error)  # the estimate is sound: E log ȳ = log μ − φ/2μm, m = ROWS/2
         else:
             assert np.all(np.abs(held[kind] - 0.95) < 3 * error + 0.01)
             assert np.all(held[kind] < 0.95)
@@ -251,7 +251,7 @@ def test_5_from_far_starts_squared_error_often_ends_elsewhere():
     assert [p for p, _ in arrived[logistic]] == [1.0, 1.0]
     (near_by, _), (far_off, error) = arrived[squared]
     assert near_by < 1.0 and far_off < near_by
-    far(far_off, 1.0, error, 8)
+    assert_far(far_off, 1.0, error, 8)
 
 
 def test_5_lint_says_that_squared_error_is_no_log_likelihood(hits):

@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose
 import jaxmle as jm
 from jaxmle import Status
 
-from .study import far, follows, log_rmse, mean, near, ratio_of_variances, share, skewness, slope, variance
+from .study import assert_far, assert_near, follows, log_rmse, mean, ratio_of_variances, share, skewness, slope, variance
 
 MU, SIGMA = 1.0, 2.0
 # Every batch here has two parameters and 1025 to 8192 members: the programs that know no likelihood are then compiled once for all of them.
@@ -62,11 +62,11 @@ def test_1_the_error_of_a_normal_sample_falls_with_the_root_of_n(normals):
     """RMSE as in closed form at each n, and a slope of −½ on log–log axes."""
     x, _, places = normals
     logs, errors = np.stack([log_rmse(x[places[n]] - [MU, SIGMA]) for n in GROWING], axis=1)
-    near(logs, np.log([exact_rmse(n) for n in GROWING]), errors)
+    assert_near(logs, np.log([exact_rmse(n) for n in GROWING]), errors)
     for j in range(2):
         steepness, error = slope(LOG_N, logs[:, j], errors[:, j])
         assert error < 0.01
-        near(steepness, -0.5, error)
+        assert_near(steepness, -0.5, error)
 
 
 BETA = np.array([1.0, 0.8])
@@ -100,10 +100,10 @@ def test_1_the_error_of_a_regression_falls_as_its_information_says(counts):
     x, _, places = counts
     logs, errors = np.stack([log_rmse(x[places[n]] - BETA) for n in ENDS], axis=1)
     limit = 0.5 * np.log(np.diag(np.linalg.inv(poisson_information())))
-    near(logs[1] + 0.5 * np.log(ENDS[1]), limit, errors[1])
+    assert_near(logs[1] + 0.5 * np.log(ENDS[1]), limit, errors[1])
     for j in range(2):
         steepness, error = slope(np.log(ENDS), logs[:, j], errors[:, j])
-        near(steepness, -0.5, error)
+        assert_near(steepness, -0.5, error)
 
 
 PAIRS = {10: 1500, 640: 500}  # pairs in a data set: how many data sets
@@ -137,15 +137,15 @@ def test_1_with_a_level_for_each_pair_the_variance_is_not_consistent(neyman_scot
     _, fits, places = neyman_scott
     found = fits.params["sigma"][places[m]] ** 2
     average, error = mean(found)
-    near(average, SIGMA**2 / 2 * (m - 1) / m, error)
-    far(average, SIGMA**2, error, 20)
+    assert_near(average, SIGMA**2 / 2 * (m - 1) / m, error)
+    assert_far(average, SIGMA**2, error, 20)
     assert follows(2 * m * found / SIGMA**2, scipy.stats.chi2(m - 1).cdf) > 1e-3
     # The effect is consistent all the same; but more data make the fit surer of a wrong σ: SE = σ̂/√4m.
     effect, error = mean(fits.params["effect"][places[m]])
-    near(effect, EFFECT, error)
+    assert_near(effect, EFFECT, error)
     low, high = fits.interval(scale="user")[places[m], 1].T
     held, error = share((low <= SIGMA) & (SIGMA <= high))
-    near(held, scipy.stats.chi2(m - 1).sf(2 * m / (1 + Z95 / np.sqrt(4 * m)) ** 2), error)
+    assert_near(held, scipy.stats.chi2(m - 1).sf(2 * m / (1 + Z95 / np.sqrt(4 * m)) ** 2), error)
     assert held < (0.5 if m == 10 else 0.01)
 
 
@@ -165,11 +165,11 @@ def test_2_studentised_estimates_are_normal_at_large_n(normals, counts):
     """(θ̂ − θ)/SE against N(0, 1), for the entries of two models at n = 3200."""
     for (x, se, places), truth in ((normals, [MU, SIGMA]), (counts, BETA)):
         t = ((x - truth) / se)[places[3200]]
-        near(np.std(t, axis=0, ddof=1), 1.0, np.sqrt(0.5 / len(t)))
+        assert_near(np.std(t, axis=0, ddof=1), 1.0, np.sqrt(0.5 / len(t)))
         for j in range(2):
             assert follows(t[:, j], scipy.stats.norm.cdf) > 1e-3
             skew, error = skewness(t[:, j])
-            near(skew, 0.0, error)
+            assert_near(skew, 0.0, error)
 
 
 def studentised_sigma(n):
@@ -188,13 +188,13 @@ def test_2_at_small_n_the_law_is_skew_and_known(normals, n):
     cdf, skew, covered = studentised_sigma(n)
     assert follows(t, cdf) > 1e-3
     found, error = skewness(t)
-    near(found, skew, error)
+    assert_near(found, skew, error)
     held, wide = share(np.abs(t) <= Z95)
-    near(held, covered, wide)
+    assert_near(held, covered, wide)
     if n == 10:
         assert skew < -1
-        far(found, 0.0, error)
-        far(held, 0.95, wide)
+        assert_far(found, 0.0, error)
+        assert_far(held, 0.95, wide)
         assert follows(t, scipy.stats.norm.cdf) < 1e-6
 
 
@@ -220,9 +220,9 @@ def test_2_wald_intervals_hold_the_truth_as_often_as_they_say(logits):
     assert follows(t[:, 0], scipy.stats.norm.cdf) > 1e-3  # a coefficient of zero has no bias to show
     # An SE a tenth too small or too large would be seen in each coefficient, by either figure.
     for factor in (0.9, 1.1):
-        far(factor * logits.se_ratio, 1.0, factor * logits.se_ratio_error)
+        assert_far(factor * logits.se_ratio, 1.0, factor * logits.se_ratio_error)
         held, error = share(np.abs(t) <= factor * Z95)
-        far(held, 0.95, error)
+        assert_far(held, 0.95, error)
 
 
 # ---------------------------------------------------------------- 3 efficiency
@@ -248,11 +248,11 @@ def test_3_the_median_of_normal_data_has_efficiency_two_over_pi():
     n, rng = 401, np.random.default_rng(105)
     y = rng.normal(size=(4000, n))
     ratio, error = ratio_of_variances(y.mean(axis=1), np.median(y, axis=1))
-    near(ratio, 1 / n / variance_of_median(scipy.stats.norm, n), error)
-    near(ratio, 2 / np.pi, error + 0.002)
+    assert_near(ratio, 1 / n / variance_of_median(scipy.stats.norm, n), error)
+    assert_near(ratio, 2 / np.pi, error + 0.002)
     y = rng.laplace(size=(4000, n))
     ratio, error = ratio_of_variances(np.median(y, axis=1), y.mean(axis=1))
-    near(ratio, variance_of_median(scipy.stats.laplace, n) * n / 2, error)
+    assert_near(ratio, variance_of_median(scipy.stats.laplace, n) * n / 2, error)
     assert 0.5 < ratio < 0.6
 
 
@@ -276,8 +276,8 @@ def test_3_moments_of_a_gamma_are_worse_than_likelihood_by_the_known_ratio(gamma
     assert abs(found * ROWS / (SHAPE / curvature) - 1) < 3 * error / found + 10 / ROWS
     moments = y.mean(axis=1) ** 2 / y.var(axis=1)
     ratio, error = ratio_of_variances(shape, moments)
-    near(ratio, 1 / (2 * (SHAPE + 1) * curvature), error)
-    far(ratio, 1.0, error, 20)
+    assert_near(ratio, 1 / (2 * (SHAPE + 1) * curvature), error)
+    assert_far(ratio, 1.0, error, 20)
 
 
 # ---------------------------------------------------------------- 4 invariance
@@ -362,10 +362,10 @@ def test_5_the_variance_is_too_small_by_one_part_in_n(normals, n):
     """Eσ̂² = σ²(n − 1)/n: a divisor n − 1, or n + 1, would be seen."""
     x, _, places = normals
     average, error = mean(x[places[n], 1] ** 2)
-    near(average - SIGMA**2, -(SIGMA**2) / n, error)
+    assert_near(average - SIGMA**2, -(SIGMA**2) / n, error)
     if n == 10:
-        far(average * n / (n - 1) - SIGMA**2, -(SIGMA**2) / n, error)
-        far(average * n / (n + 1) - SIGMA**2, -(SIGMA**2) / n, error)
+        assert_far(average * n / (n - 1) - SIGMA**2, -(SIGMA**2) / n, error)
+        assert_far(average * n / (n + 1) - SIGMA**2, -(SIGMA**2) / n, error)
 
 
 # ---------------------------------------------------------------- 6 Wilks
@@ -378,7 +378,7 @@ def test_6_twice_the_log_likelihood_ratio_is_chi_square(logits):
     average, error = mean(values)
     assert abs(average - 2) < 3 * error + 10 / N
     size, error = logits.size("lr")
-    near(size, 0.05, error)
+    assert_near(size, 0.05, error)
     # ℓ in place of 2ℓ, or a degree of freedom too many, would not pass.
     assert follows(values / 2, scipy.stats.chi2(2).cdf) < 1e-6
     assert follows(values, scipy.stats.chi2(1).cdf) < 1e-6
