@@ -47,7 +47,7 @@ def ours(board: yardstick.Board, x: np.ndarray, y: np.ndarray, big: bool) -> Non
     for name, loglik, options in contests:
         run = lambda loglik=loglik, options=options: jm.fit(loglik, start, data, **options)  # noqa: E731
         told = lambda fit: f"{fit.verdict.name}, {int(fit.steps)} steps"  # noqa: E731
-        board.time(f"jaxmle {name}", run, lambda fit: (fit.x, fit.se), compiles=True, repeats=3, budget=8.0 if big else 20.0, note=told)
+        board.time(f"jaxmle {name}", run, lambda fit: (fit.x, fit.se), compiles=True, repeats=5, budget=8.0 if big else 20.0, note=told)
 
 
 def peers(board: yardstick.Board, x: np.ndarray, y: np.ndarray) -> None:

@@ -18,6 +18,8 @@ from jaxmle.likelihood.anatomy import count
 from jaxmle.likelihood.recession import Ways, ways
 from jaxmle.likelihood.regression import linear_designs, sharing
 from jaxmle.solvers.approach import approach
+from jaxmle.solvers.loop import Point
+from jaxmle.solvers.sprint import sprint
 
 Array = Any
 Tree = Any
@@ -78,8 +80,32 @@ def over_blocks(one: Callable[..., Any], form: Form, own: list[Array], common: l
         args: a tuple of further trees with the same two leading axes.
     """
     turned = form.designs(single(own, 2), common)  # a design is one whichever way it is turned
-    call = jax.vmap(lambda own, args: one(form.whole(own, common, turned), *args))
+    return _by_blocks(jax.vmap(lambda own, args: one(form.whole(own, common, turned), *args)), own, wanted, args)
 
+
+def sprinted(problem: Problem, form: Form, own: list[Array], common: list[Array], wanted: Array, z: Array, rounds: Array) -> tuple[Array, Array, Array]:
+    """For members (blocks, lanes) a point on their way to the maximum, by at most so many steps in single precision from z; the steps; whether it is sound."""
+    turned = form.designs(single(own, 2), common)
+
+    def call(own: list[Array], args: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+        own, few, (z, rounds) = _halved(own), _halved(common), args
+
+        def evaluate(own: list[Array], z: Array) -> Point:
+            # A design is turned back inside the loop: outside, the loop would carry it turned, and X'WX take four times as long.
+            return _halved(_engine(problem, form.whole(own, few, turned))[1].evaluate(z))
+
+        near, steps, sound = sprint(lambda z: jax.vmap(evaluate)(own, z), _halved(z), rounds)
+        return near.astype(z.dtype), steps, sound
+
+    return _by_blocks(call, own, wanted, (z, rounds))
+
+
+def _halved(tree: Tree) -> Tree:
+    """The floating-point leaves in single precision."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.float32) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf, tree)
+
+
+def _by_blocks(call: Callable[..., Any], own: list[Array], wanted: Array, args: Any) -> Any:
     def block(slot: tuple[Array, list[Array], Any]) -> Any:
         wanted, own, args = slot
         shapes = jax.eval_shape(call, own, args)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxmle.fitting import block as passes
 from jaxmle.fitting import lockstep
-from jaxmle.fitting.block import Form, Members, lay, over_blocks, single
+from jaxmle.fitting.block import Form, Members, lay, over_blocks, single, sprinted
 from jaxmle.fitting.engine import Problem, needs_pass
 from jaxmle.fitting.inputs import Inputs
 from jaxmle.fitting.lockstep import machine
@@ -99,8 +99,10 @@ class Programs:
                 blocks, lanes = own[0].shape[:2]
                 empty = wanted.shape[0] - blocks * lanes  # seats without data
                 fold = lambda leaf: leaf[: blocks * lanes].reshape(blocks, lanes, *leaf.shape[1:])  # noqa: E731
-                one = partial(getattr(passes, name), bare)
-                out = over_blocks(one, own_form, own, common, fold(wanted), jax.tree.map(fold, args))
+                if name == "sprinted":
+                    out = sprinted(bare, own_form, own, common, fold(wanted), *map(fold, args))
+                else:
+                    out = over_blocks(partial(getattr(passes, name), bare), own_form, own, common, fold(wanted), jax.tree.map(fold, args))
                 unfold = lambda leaf: jnp.pad(leaf.reshape(-1, *leaf.shape[2:]), [(0, empty)] + [(0, 0)] * (leaf.ndim - 2))  # noqa: E731
                 return jax.tree.map(unfold, out)
 
@@ -136,6 +138,13 @@ class Programs:
         return Chunk(self, flat.form, self._laid(flat.form, own, common, wanted), common, base, np.pad(flat.data_id, ((0, seats - len(flat.data_id)), (0, 0))), wanted)
 
 
+class Begun(NamedTuple):
+    """What came before the climbs of a chunk."""
+
+    steps: Array  # (b,)
+    elsewhere: np.ndarray  # (b,) whether a climb began at a point in single precision, not at the start asked for
+
+
 @dataclass(frozen=True)
 class Chunk:
     """A piece on the device: what its members can be asked."""
@@ -158,12 +167,29 @@ class Chunk:
     def evaluate(self, z: Array, wanted: np.ndarray) -> Point:
         return self.ask("evaluate", wanted, z)
 
-    def climb(self, cap: int) -> tuple[State, Array]:
-        """The states after at most ``cap`` steps, and the steps of a first-order method before them."""
-        z, extra = machine(_to_free, (self.programs.problem.chart,), self.programs.mesh)(self.base), np.zeros(len(self.wanted), np.int32)
+    def climb(self, cap: int, rounds: int) -> tuple[State, Begun]:
+        """The states after at most ``cap`` steps, and what came before them: at most ``rounds`` steps in single precision, or a first-order method."""
+        seats = len(self.wanted)
+        z, begun = machine(_to_free, (self.programs.problem.chart,), self.programs.mesh)(self.base), Begun(np.zeros(seats, np.int32), np.zeros(seats, bool))
         if isinstance(self.programs.problem.solver, LBFGS | Optax):
-            z, extra = self.ask("approached", self.wanted, z)
-        return lockstep.climb(self.evaluate, z, self.wanted, cap, self.programs.mesh), extra
+            z, steps = self.ask("approached", self.wanted, z)
+            begun = begun._replace(steps=steps)
+        elif rounds and (found := self._sprint(z, rounds)) is not None:
+            near, steps, sound = found
+            z, begun = jnp.where(sound[:, None], near, z), Begun(steps, np.asarray(sound))
+        return lockstep.climb(self.evaluate, z, self.wanted, cap, self.programs.mesh), begun
+
+    def _sprint(self, z: Array, rounds: int) -> Any:
+        """Steps in single precision; None where the likelihood cannot be written in it: a constant of its own may insist on double."""
+        try:
+            return self.ask("sprinted", self.wanted, z, np.full(len(self.wanted), rounds, np.int32))
+        except (TypeError, ValueError):
+            return None
+
+    def afresh(self, like: State) -> State:
+        """The states before the first step from the start that was asked for."""
+        z = machine(_to_free, (self.programs.problem.chart,), self.programs.mesh)(self.base)
+        return lockstep.begun(z, like.point, self.programs.mesh)
 
     def conclude(self, state: State, limit: Any, steps: Array) -> Fit:
         """The records; ``limit`` None in the first round, where nobody takes an excursion."""

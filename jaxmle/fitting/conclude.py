@@ -75,7 +75,7 @@ def conclude(chart: Chart, roots: np.ndarray, verdict: Verdict, reached: Reach, 
     eps = xp.finfo(user.x.dtype).eps
     # One step of scaled length one along each null direction, seen on the user's scale.
     steps = user.jacobian / verdict.scale[None, :]
-    null = steps @ verdict.null
+    null = _times(steps, verdict.null)
     length = lambda rows: xp.sqrt(xp.sum(rows**2, axis=1))  # noqa: E731
     estimable = length(null) <= 1e-5 * length(steps)
     kept = (status == Status.BOUNDARY) | (status == Status.SEPARATED)
@@ -111,6 +111,14 @@ def conclude(chart: Chart, roots: np.ndarray, verdict: Verdict, reached: Reach, 
         "x": x[follow], "se": se[follow], "vcov": masked[follow][:, follow], "estimable_vcov": vcov[follow][:, follow],
         "sign": sign[follow], "bound": xp.where(kept, reached.bound, 0)[follow], "direction": direction[follow], "projector": projector,
     }  # fmt: skip
+
+
+def _times(steps: Array, null: Array) -> Array:
+    """``steps @ null``, rarely anything but zero; it decides, and has no derivative."""
+    if not isinstance(null, np.ndarray):
+        steps, null = jax.lax.stop_gradient((steps, null))
+    xp = namespace(null)
+    return rarely(xp.any(null != 0), lambda a, b: a @ b, lambda a, b: xp.zeros((a.shape[0], b.shape[1]), a.dtype), steps, null)
 
 
 def _projector(null: Array) -> Array:

@@ -302,13 +302,17 @@ def survey(state: State, limit: Limit) -> Survey:
     cut = xp.where(limit.recedes, xp.sqrt(xp.finfo(point.z.dtype).eps), null_cut(point))
     troubled = limit.recedes | ~state.newton.definite | ~state.newton.convex
     j = _information(point)
-    # Where the information could not be seen to die, the receding coordinates are taken out by hand.
-    along = scale * state.tail.move
+    j = rarely(limit.short, _deflated, lambda j, *_: j, j, scale, state.tail.move)
+    return Survey(scale, cut, troubled, *rarely(troubled, _spectrum, _factor, j, scale, cut))
+
+
+def _deflated(j: Array, scale: Array, move: Array) -> Array:
+    """J without the receding coordinates: they are taken out by hand where the information could not be seen to die."""
+    xp = namespace(j)
+    along = scale * move
     along = xp.where(along**2 >= 1e-3 * xp.max(along**2), along, 0.0)
     keep = xp.eye(along.shape[0], dtype=along.dtype) - xp.outer(*_unit(along))
-    deflated = scale[:, None] * (keep @ (j / (scale[:, None] * scale[None, :])) @ keep) * scale[None, :]
-    j = xp.where(limit.short, deflated, j)
-    return Survey(scale, cut, troubled, *rarely(troubled, _spectrum, _factor, j, scale, cut))
+    return scale[:, None] * (keep @ (j / (scale[:, None] * scale[None, :])) @ keep) * scale[None, :]
 
 
 def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Verdict:
@@ -381,7 +385,7 @@ def _factor(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, Ar
     """
     xp = namespace(j)
     k = j.shape[0]
-    inverse = solve_lower(cholesky(j / (scale[:, None] * scale[None, :])), xp.eye(k, dtype=j.dtype))
+    inverse = solve_lower(cholesky(j / (scale[:, None] * scale[None, :]), unrolled=True), xp.eye(k, dtype=j.dtype), unrolled=True)
     vif = xp.sum(inverse**2)
     return xp.zeros_like(j), 1.0 / vif, xp.zeros_like(scale), vif
 
@@ -406,3 +410,13 @@ def root_of(j: Array, scale: Array, null: Array) -> Array:
     keep = xp.eye(j.shape[0], dtype=j.dtype) - null
     r = keep @ (j / (scale[:, None] * scale[None, :])) @ keep + null
     return (keep @ solve_lower(cholesky(r), xp.eye(j.shape[0], dtype=j.dtype)).T) / scale[:, None]
+
+
+def root_in_batch(j: Array, scale: Array, null: Array) -> Array:
+    """The same where few members of a batch have null directions, and nobody differentiates."""
+    return rarely(jnp.any(null != 0), root_of, _definite_root, j, scale, null)
+
+
+def _definite_root(j: Array, scale: Array, null: Array) -> Array:
+    factor = cholesky(j / (scale[:, None] * scale[None, :]), unrolled=True)
+    return solve_lower(factor, jnp.eye(j.shape[0], dtype=j.dtype), unrolled=True).T / scale[:, None]

@@ -25,6 +25,7 @@ from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.solvers.loop import Point, State
 from jaxmle.solvers.methods import Solver, choose
+from jaxmle.solvers.secant import Slope
 from jaxmle.solvers.status import Status
 
 Array = Any
@@ -111,6 +112,7 @@ class Engine(NamedTuple):
     """The likelihood's passes over the data: compiled and returning NumPy on the host, plain functions under a trace."""
 
     evaluate: Callable[[Array], Point]
+    slopes: Callable[[Array], Slope]  # of a declared regression alone
     expected: Callable[[Array], Expected]
     robust: Callable[[Array, Array, Array], Covariance]
     first_bad: Callable[[Array], Array]
@@ -119,8 +121,10 @@ class Engine(NamedTuple):
 def engine_of(problem: Problem, loglik: Any, base: Array, data: Tree, codes: tuple[Array, ...]) -> Engine:
     """The passes as plain functions of ``loglik``."""
     layout = problem.layout
+    objective = Objective(loglik, problem.chart, base, data, problem.solver.curvature, problem.block_rows)
     return Engine(
-        evaluate=Objective(loglik, problem.chart, base, data, problem.solver.curvature, problem.block_rows),
+        evaluate=objective,
+        slopes=objective.slopes,
         expected=lambda x: expected_information(loglik, layout, x, data),
         robust=lambda x, jacobian, root: sandwich(loglik, layout, x, data, root, jacobian, problem.kind or "observed", codes),
         first_bad=lambda x: _first_bad_term(loglik, layout, x, data),
@@ -173,10 +177,10 @@ def bread(point: Point, verdict: Verdict) -> Array:
     return root_of(-0.5 * (point.hessian + point.hessian.T), verdict.scale, verdict.null)
 
 
-def plain(kind: Kind | None, point: Point, verdict: Verdict) -> Extra:
-    """The covariance that needs no further pass: the inverse observed information, or none."""
-    xp, user = namespace(point.z), point.aux
-    lift = user.jacobian @ bread(point, verdict)
+def plain(problem: Problem, point: Point, verdict: Verdict, root: Array) -> Extra:
+    """The covariance that needs no further pass: the inverse observed information from its root (k, k), or none."""
+    xp, user, kind = namespace(point.z), point.aux, problem.kind
+    lift = xp.diagonal(user.jacobian)[:, None] * root if problem.chart.is_entrywise else user.jacobian @ root
     vcov = lift @ lift.T
     return Extra(vcov * xp.nan if kind is None else vcov, xp.asarray(-1), xp.zeros_like(user.x))
 
@@ -209,7 +213,7 @@ def needs_pass(kind: Kind | None) -> bool:
 
 def complete(problem: Problem, engine: Engine, base: Array, verdict: Verdict, reached: Reach, point: Point, n: Array, data_id: Array, extra_steps: Array) -> Fit:
     """Covariance and record at the end of a search."""
-    extra = beyond(problem.kind, engine, point, verdict) if needs_pass(problem.kind) else plain(problem.kind, point, verdict)
+    extra = beyond(problem.kind, engine, point, verdict) if needs_pass(problem.kind) else plain(problem, point, verdict, bread(point, verdict))
     failed = (verdict.status == Status.NONFINITE) | (verdict.status == Status.UNBOUNDED)
     if not isinstance(point.z, np.ndarray) or failed:
         extra = extra._replace(row=namespace(point.z).where(failed, engine.first_bad(point.aux.x), extra.row))

@@ -22,7 +22,10 @@ from jaxmle.fitting.diagnosis import Verdict
 from jaxmle.fitting.engine import Engine, Problem, compiled_pass, complete, engine_of, pose, search
 from jaxmle.fitting.fingerprint import fingerprint
 from jaxmle.fitting.identification import traced_to
+from jaxmle.fitting.kept import AIM, short
+from jaxmle.fitting.kept import kept as kept_hessian
 from jaxmle.fitting.objective import Objective
+from jaxmle.fitting.placing import placed
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.separation import settled, wants_cone
 from jaxmle.fitting.subsample import head_start
@@ -35,8 +38,9 @@ from jaxmle.likelihood.host import compiled, kept, precision, remembered, tracin
 from jaxmle.likelihood.recession import is_exact, ways
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.solvers.approach import approach
-from jaxmle.solvers.loop import DONE, Point, State, begin, maximise, step
-from jaxmle.solvers.methods import LBFGS, Optax
+from jaxmle.solvers.loop import DONE, Point, State, advance, begin, maximise, step
+from jaxmle.solvers.methods import LBFGS, Newton, Optax
+from jaxmle.solvers.secant import Arrival, Slope, secant_climb
 from jaxmle.solvers.status import Status
 
 Array = Any
@@ -126,18 +130,36 @@ def _host_engine(problem: Problem, base: Array, data: Tree, codes: tuple[Array, 
         program = functools.cache(lambda: compiled_pass(problem, name))  # looked up once a fit, and only if wanted
         return lambda *args: jax.tree.map(np.array, program()(base, data, codes, *args))
 
-    return Engine(piece("evaluate"), piece("expected"), piece("robust"), piece("first_bad"))
+    return Engine(*map(piece, Engine._fields))
 
 
-def _watched(progress: bool | None, evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
-    """The host's climb: ``maximise`` with a line of progress every two seconds, or at each step, or never."""
+def _watched(progress: bool | None, keep: Callable[[State], Point | None] | None, evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
+    """The host's climb: ``maximise`` with a line of progress every two seconds, or at each step, or never.
+
+    Args:
+        keep: the end of a step too short to change the Hessian, if it is one; None where all passes are whole.
+    """
     state, last = begin(evaluate, z), time.monotonic()
     while state.phase != DONE and state.steps <= max_steps:
-        state = step(evaluate, state)
+        trial = None if keep is None else keep(state)
+        state = step(evaluate, state) if trial is None else advance(state, trial)
         if progress or (progress is None and time.monotonic() - last > 2.0):
             last, distance = time.monotonic(), np.sqrt(2 * state.newton.decrement)
             print(f"jaxmle.fit: step {int(state.steps)}, log-likelihood {float(state.point.value):.8g}, about {float(distance):.2g} SE to go", file=sys.stderr)
     return state
+
+
+def _watched_scores(progress: bool | None, slopes: Callable[[Array], Slope]) -> Callable[[Array], Slope]:
+    """The pass for the score with its line of progress, from two seconds on."""
+    began = time.monotonic()
+
+    def told(z: Array) -> Slope:
+        at = slopes(z)
+        if progress or (progress is None and time.monotonic() - began > 2.0):
+            print(f"jaxmle.fit: log-likelihood {float(at.value):.8g}, by a pass for the score", file=sys.stderr)
+        return at
+
+    return told
 
 
 # ---------------------------------------------------------------- on the host
@@ -156,25 +178,37 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
     with precision(dtype), np.errstate(all="ignore"):
         problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
         base = np.asarray(substituted(loglik, layout, layout.ravel(params)))
-        on_device = jax.tree.map(jax.device_put, data)
+        on_device = jax.tree.map(placed, data)
         _check_terms(problem, base, on_device)
         engine = _host_engine(problem, base, on_device, codes)
         if block_rows is not None:
             _check_blocks(problem, base, on_device, block_rows)
-        z, extra = problem.chart.to_free(base), np.asarray(0)
-        if isinstance(problem.solver, LBFGS | Optax):
-            z, extra = _host_approach(problem, base, on_device, z)
         elsewhere = lambda data: _host_engine(problem, base, data, codes).evaluate  # noqa: E731
-        climb = functools.partial(_watched, progress)
-        near = head_start(problem, data, z, elsewhere)
-        verdict, reached = search(climb, engine.evaluate, problem, base, near)
-        if near is not z and verdict.status != Status.CONVERGED:  # the start that was asked for has the last word
-            verdict, reached = search(climb, engine.evaluate, problem, base, z)
+        verdict, reached, extra = _host_search(problem, engine, base, data, on_device, elsewhere, progress)
         n = np.asarray(count(loglik, data, lambda: _term_count(problem, base, on_device)), dtype)[()]
         found = complete(problem, engine, base, verdict, reached, verdict.point, n, fingerprint(data), extra)
         if found.verdict == Status.UNIDENTIFIED and rows is not None:
             found = traced_to(found, lambda z, data: elsewhere(data)(z), verdict.point.z, data)
         return _separated(problem, base, on_device, rows, found) if found.verdict == Status.SEPARATED else found
+
+
+def _host_search(
+    problem: Problem, engine: Engine, base: Array, data: Tree, on_device: Tree, elsewhere: Callable[[Tree], Callable[[Array], Point]], progress: bool | None
+) -> tuple[Verdict, Reach, Array]:
+    """The search, and the passes made before it. Many rows have a head start; the start that was asked for has the last word."""
+    z, climb = problem.chart.to_free(base), functools.partial(_watched, progress)
+    if head := head_start(problem, data, z, elsewhere):
+        longest, double = short(head.turn), z.dtype == np.float64
+        near = secant_climb(_watched_scores(progress, engine.slopes), head.z, head.information, AIM * longest) if double else Arrival(head.z, False, 0)
+        keep = functools.partial(kept_hessian, engine.slopes, longest) if near.arrived else None
+        if near.arrived or isinstance(problem.solver, Newton):
+            verdict, reached = search(functools.partial(climb, keep), engine.evaluate, problem, base, near.z)
+            if verdict.status == Status.CONVERGED:
+                return verdict, reached, np.asarray(near.passes)
+    extra = np.asarray(0)
+    if isinstance(problem.solver, LBFGS | Optax):
+        z, extra = _host_approach(problem, base, on_device, z)
+    return *search(functools.partial(climb, None), engine.evaluate, problem, base, z), extra
 
 
 def _separated(problem: Problem, base: Array, data: Tree, rows: int | None, found: Fit) -> Fit:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.fitting.diagnosis import ESCAPE, Limit, arrived, follow, needs_excursion, probe, to_flat, to_limit, unexplored
+from jaxmle.fitting.diagnosis import ESCAPE, Limit, arrived, follow, needs_excursion, probe, root_in_batch, to_flat, to_limit, unexplored
 from jaxmle.fitting.engine import Extra, Problem, finish, plain, verdict_of
 from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RUNAWAY, Point, State, advance, is_running, start
 
@@ -62,10 +62,15 @@ def _begin(z: Array, point: Point) -> State:
     return start(z, point)
 
 
+def begun(z: Array, like: Point, mesh: Any = None) -> State:
+    """The states before the first step at z (b, k)."""
+    return machine(_begin, (), mesh)(z, like)
+
+
 def climb(evaluate: Evaluate, z: Array, wanted: np.ndarray, cap: int, mesh: Any = None) -> State:
     """Climb from z (b, k) until each wanted member has ended or spent ``cap`` steps."""
     first = evaluate(z, wanted)
-    state = machine(_begin, (), mesh)(z, first)
+    state = begun(z, first, mesh)
     return _go_on(evaluate, machine(_step, (), mesh)(state, first, wanted, _each(cap, wanted)), cap, mesh)
 
 
@@ -149,7 +154,9 @@ class Judged(NamedTuple):
 
 def _judged(problem: Problem, base: Array, state: State, limit: Limit) -> Judged:
     verdict, reached = verdict_of(problem, base, state, limit)
-    return Judged(verdict, reached, plain(problem.kind, verdict.point, verdict))
+    hessian = verdict.point.hessian
+    root = root_in_batch(-0.5 * (hessian + hessian.T), verdict.scale, verdict.null)
+    return Judged(verdict, reached, plain(problem, verdict.point, verdict, root))
 
 
 def judged(problem: Problem, base: Array, state: State, limit: Limit | None, mesh: Any = None) -> Judged:

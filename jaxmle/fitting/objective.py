@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle.likelihood.contract import terms_of
-from jaxmle.likelihood.evaluate import Sums, sums
+from jaxmle.likelihood.evaluate import Sums, slopes, sums
 from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.solvers.loop import Point
+from jaxmle.solvers.secant import Slope
 
 Array = jax.Array
 Tree = Any
@@ -24,7 +25,7 @@ class User(NamedTuple):
     x: Array  # (p,)
     jacobian: Array  # (p, k)  ∂x/∂z
     score: Array  # (p,)
-    hessian: Array  # (p, p)
+    hessian: Array | None  # (p, p); None where it was not evaluated
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,12 @@ class Objective:
         jacobian = jax.jacfwd(self.to_user)(z)
         score, hessian = self._pull_back(z, at, jacobian)
         return self._point(z, at, score, hessian, x, jacobian)
+
+    def slopes(self, z: Array) -> Slope:
+        """Value and score of a declared regression at z (k,), without the Hessian."""
+        x, jacobian = self.to_user(z), jax.jacfwd(self.to_user)(z)
+        at = slopes(self.loglik, self.layout, x, self.data, self.block_rows)
+        return Slope(z, at.value, at.absolute, at.score @ jacobian, User(x, jacobian, at.score, None))
 
     def _point(self, z: Array, at: Sums, score: Array, hessian: Array, x: Array, jacobian: Array) -> Point:
         curvature = None if self.curvature == "observed" else self._curvature(x, jacobian)

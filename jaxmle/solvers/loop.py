@@ -101,11 +101,20 @@ def null_cut(point: Point) -> Array:
     The noise is measured on the two halves of the Hessian, which forward-over-reverse differentiation computes apart. The factor 50 is
     what sums over rows lose; an eigenvalue below 2e-13 is IMPRECISE whatever this says.
     """
-    xp = namespace(point.z)
-    eps, k = xp.finfo(point.z.dtype).eps, point.z.shape[0]
-    scale = metric_of(point.hessian, point.score)
-    skew = xp.max(xp.abs(point.hessian - point.hessian.T) / (scale[:, None] * scale[None, :]))
+    return _null_cut(point.hessian, point.score)
+
+
+def _null_cut(hessian: Array, score: Array) -> Array:
+    xp = namespace(score)
+    eps, k = xp.finfo(score.dtype).eps, score.shape[0]
+    scale = metric_of(hessian, score)
+    skew = xp.max(xp.abs(hessian - hessian.T) / (scale[:, None] * scale[None, :]))
     return k * eps * xp.maximum(50.0, skew / eps)
+
+
+def _cut(point: Point) -> Any:
+    """``null_cut``, computed only where a step needs eigenvectors."""
+    return jax.tree_util.Partial(_null_cut, point.hessian, point.score)
 
 
 def _slack(point: Point) -> Array:
@@ -115,7 +124,7 @@ def _slack(point: Point) -> Array:
 
 def _newton(point: Point, scale: Array) -> NewtonStep:
     j = -0.5 * (point.hessian + point.hessian.T)
-    return newton_step(j, point.score, scale, null_cut(point), _slack(point), unrolled=True)
+    return newton_step(j, point.score, scale, _cut(point), _slack(point), unrolled=True)
 
 
 def is_finite(point: Point) -> Array:
@@ -289,7 +298,7 @@ def _propose(state: State) -> State:
     observed = -0.5 * (state.point.hessian + state.point.hessian.T)
     polishing = state.phase == POLISH
     j = observed if state.point.curvature is None else xp.where(polishing, observed, state.point.curvature)
-    cut, slack = null_cut(state.point), _slack(state.point)
+    cut, slack = _cut(state.point), _slack(state.point)
     plain = state.newton if state.point.curvature is None else newton_step(j, state.point.score, state.scale, cut, slack)
     norm = xp.sqrt(xp.sum((state.scale * plain.step) ** 2))
     whole = polishing | (plain.convex & (norm <= state.radius))

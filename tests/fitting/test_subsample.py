@@ -1,13 +1,17 @@
-"""A climb over very many rows starts at the maximum over a few; what it finds does not depend on that."""
+"""A climb over very many rows starts at the maximum over a few, and scores lead on from there; what it finds does not depend on that."""
+
+import sys
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.scipy.special import logsumexp
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle.fitting import subsample
 
+FIT = sys.modules["jaxmle.fitting.fit"]  # the name in the package is the function
 N = 2**14
 DECLARED = jm.regression(lambda eta, row: row["y"] * eta["mu"] - jm.special.softplus(eta["mu"]), eta={"mu": jm.linear("x", "beta")})
 START = {"beta": np.zeros(2)}
@@ -35,15 +39,99 @@ def by_newton(data):
     return beta, np.sqrt(np.diag(np.linalg.inv(information)))
 
 
-def test_a_head_start_saves_steps_and_changes_no_number(many, monkeypatch):
+@pytest.fixture
+def whole(monkeypatch):
+    """A list that grows by one with every Hessian over all rows."""
+    passes = []
+    real = FIT._host_engine
+
+    def counted(problem, base, data, codes):
+        engine = real(problem, base, data, codes)
+        if data["y"].shape[0] < N:
+            return engine
+        return engine._replace(evaluate=lambda z: passes.append(z) or engine.evaluate(z))
+
+    monkeypatch.setattr(FIT, "_host_engine", counted)
+    return passes
+
+
+def test_one_hessian_over_all_rows_gives_the_numbers_of_newton(many, whole, capsys):
     data = sample(2.0)
+    fit = jm.fit(DECLARED, START, data, progress=True)
+    beta, se = by_newton(data)
+    assert fit.converged
+    assert len(whole) == 1
+    assert len(capsys.readouterr().err.splitlines()) == fit.steps
+    assert_allclose(fit.x, beta, rtol=0, atol=1e-8 * se.min())
+    assert_allclose(fit.se, se, rtol=1e-7)
+
+
+def gaussian(eta, row):
+    return -0.5 * ((row["y"] - eta["mu"]) / eta["sigma"]) ** 2 - jnp.log(eta["sigma"])
+
+
+def classes(eta, row):
+    full = jnp.concatenate([jnp.zeros(1, eta["mu"].dtype), eta["mu"]])
+    return jnp.take(full, row["y"].astype(int)) - logsumexp(full)
+
+
+def others():
+    rng = np.random.default_rng(2)
+    x = np.column_stack([np.ones(N), rng.normal(size=N)])
+    linear = jm.linear("x", "beta")
+    scale = jm.regression(gaussian, eta={"mu": linear, "sigma": "sigma"})
+    yield "a scale", scale, {"beta": np.zeros(2), "sigma": 1.0}, x @ [0.5, -1.0] + 3.0 * rng.normal(size=N), {"constraints": {"sigma": jm.positive}}
+    yield "classes", jm.regression(classes, eta={"mu": linear}), {"beta": np.zeros((2, 2))}, rng.integers(0, 3, N).astype(float), {}
+    yield "L-BFGS", DECLARED, START, None, {"solver": jm.solvers.LBFGS()}
+
+
+@pytest.mark.parametrize(("loglik", "start", "y", "options"), [pytest.param(*case, id=name) for name, *case in others()])
+def test_the_road_changes_no_number(many, whole, monkeypatch, loglik, start, y, options):
+    data = sample(1.0) if y is None else {"x": sample(0.0)["x"], "y": y}
+    fit = jm.fit(loglik, start, data, **options)
+    assert len(whole) == 1
+    monkeypatch.setattr(subsample, "MANY", 2 * N)
+    plain = jm.fit(loglik, start, data, **options)
+    assert len(whole) >= 3
+    assert fit.converged
+    assert plain.converged
+    assert_allclose(fit.x, plain.x, rtol=0, atol=1e-6 * plain.se.min())
+    assert_allclose(fit.se, plain.se, rtol=1e-6)
+    assert_allclose(fit.loglik, plain.loglik, rtol=1e-9)
+    assert_allclose(fit.hessian, plain.hessian, rtol=0, atol=1e-6 * np.abs(plain.hessian).max())
+
+
+def test_in_float32_scores_lead_nowhere_but_the_sample_still_does(many):
+    data = sample(2.0)
+    fit = jm.fit(DECLARED, START, data, dtype="float32")
+    beta, se = by_newton(data)
+    assert fit.x.dtype == np.float32
+    assert_allclose(fit.x, beta, rtol=0, atol=0.01 * se.min())
+
+
+def test_a_sample_that_is_no_picture_of_the_rest_changes_no_number(many, whole):
+    """Where the sample looks, the slope is turned round and x is ten times as large."""
+    data = sample(1.0)
+    seen = np.arange(N) % 32 == 0
+    data["x"][seen, 1] *= 10
+    data["y"] = np.where(seen, data["x"][:, 1] + np.cos(np.arange(N)) < 0, data["y"]).astype(float)
     fit = jm.fit(DECLARED, START, data)
     beta, se = by_newton(data)
     assert fit.converged
-    assert_allclose(fit.x, beta, rtol=0, atol=1e-8 * se.min())
-    assert_allclose(fit.se, se, rtol=1e-8)
-    monkeypatch.setattr(subsample, "MANY", 2 * N)
-    assert fit.steps < jm.fit(DECLARED, START, data).steps
+    assert len(whole) > 1
+    assert_allclose(fit.x, beta, rtol=0, atol=1e-6 * se.min())
+    assert_allclose(fit.se, se, rtol=1e-6)
+
+
+def test_a_sample_that_is_separated_where_the_rest_is_not(many):
+    data = sample(0.0)
+    data["y"] = (data["x"][:, 1] > 0.2).astype(float)
+    data["y"][1::320] = 1 - data["y"][1::320]
+    fit = jm.fit(DECLARED, START, data)
+    beta, se = by_newton(data)
+    assert fit.converged
+    assert_allclose(fit.x, beta, rtol=0, atol=1e-6 * se.min())
+    assert_allclose(fit.se, se, rtol=1e-6)
 
 
 def test_a_sample_without_a_maximum_is_no_start(many):
