@@ -16,7 +16,7 @@ from jaxmle.fitting.record import Fit
 from jaxmle.fitting.run import Run
 from jaxmle.likelihood.contract import need_terms, terms_of
 from jaxmle.likelihood.covariance import Kind
-from jaxmle.likelihood.host import precision, tracing
+from jaxmle.likelihood.host import precision, remembered, tracing
 
 Tree = Any
 
@@ -42,6 +42,10 @@ def fit_batch(
     checkpoint: Any = None,
 ) -> Fit:
     """Maximise one log-likelihood on many data sets.
+
+    From half a million rows the first steps are taken in single precision, where the likelihood allows it, along the road of ``fit``; the last
+    steps and the verdict are in double, and a member that does not end CONVERGED so climbs again from its start. Estimates agree with those of
+    ``fit`` to 1e-8 standard errors; of several maxima, a few members in a thousand may reach another one. ``steps`` counts both kinds.
 
     Args:
         loglik, constraints, solver, vcov, dtype, max_steps, block_rows: as in ``fit``.
@@ -91,7 +95,9 @@ def _check_first(problem: Problem, inputs: Inputs) -> bool:
     largest = inputs.largest
     member = flat_members(inputs, np.array([largest]), tuple(int(n) for n in inputs.source.sizes[largest]))
     one = jax.tree.unflatten(member.form.treedef, [leaf if same else leaf[0] for leaf, same in zip(member.leaves, member.form.shared, strict=True)])
-    shape = jax.eval_shape(lambda m: terms_of(m.loglik, inputs.layout.unravel(m.base), m.data), one).shape
+    leaves, treedef = jax.tree.flatten((one.base, one.data))
+    key = ("terms", inputs.layout, treedef, tuple((np.shape(leaf), str(np.asarray(leaf).dtype)) for leaf in leaves))
+    shape = remembered(one.loglik, key, lambda ll: jax.eval_shape(lambda base, data: terms_of(ll, inputs.layout.unravel(base), data), one.base, one.data).shape)
     wanted = problem.kind not in ("observed", "expected", None) and problem.mode == "ML"
     if wanted and not shape:
         need_terms(jnp.zeros(()), f"vcov={problem.kind!r}")

@@ -18,8 +18,6 @@ from jaxmle.likelihood.anatomy import count
 from jaxmle.likelihood.recession import Ways, ways
 from jaxmle.likelihood.regression import linear_designs, sharing
 from jaxmle.solvers.approach import approach
-from jaxmle.solvers.loop import Point
-from jaxmle.solvers.sprint import sprint
 
 Array = Any
 Tree = Any
@@ -54,7 +52,7 @@ class Form(NamedTuple):
         return [place for place, i in enumerate(i for i, one in enumerate(self.shared) if not one) if marked[i]]
 
     def whole(self, own: list[Array], common: list[Array], turned: list[int]) -> Members:
-        """One member from leaves that ``lay`` has laid out; a regression is told which designs all members share."""
+        """One member from leaves laid out by columns where they are designs; a regression is told which designs all members share."""
         found = self.member([leaf.T if i in turned else leaf for i, leaf in enumerate(own)], common)
         start = len(jax.tree.leaves((found.loglik, found.base)))
         same = jax.tree.unflatten(jax.tree.structure(found.data), self.shared[start : start + len(jax.tree.leaves(found.data))])
@@ -66,46 +64,16 @@ def single(own: list[Array], axes: int) -> list[Any]:
     return [jax.ShapeDtypeStruct(leaf.shape[axes:], leaf.dtype) for leaf in own]
 
 
-def lay(form: Form, own: list[Array], common: list[Array]) -> list[Array]:
-    """The leaves (blocks, lanes, ...) with each design by columns, once for all passes."""
-    turned = form.designs(single(own, 2), common)
-    return [jnp.swapaxes(leaf, -1, -2) if i in turned else leaf for i, leaf in enumerate(own)]
-
-
 def over_blocks(one: Callable[..., Any], form: Form, own: list[Array], common: list[Array], wanted: Array, args: Any) -> Any:
     """``one(member, *args)`` for members (blocks, lanes), where ``wanted``; zeros in blocks where nobody wants it.
 
     Args:
-        own: leaves (blocks, lanes, ...) as ``lay`` returns them.
+        own: leaves (blocks, lanes, ...), designs by columns.
         args: a tuple of further trees with the same two leading axes.
     """
     turned = form.designs(single(own, 2), common)  # a design is one whichever way it is turned
-    return _by_blocks(jax.vmap(lambda own, args: one(form.whole(own, common, turned), *args)), own, wanted, args)
+    call = jax.vmap(lambda own, args: one(form.whole(own, common, turned), *args))
 
-
-def sprinted(problem: Problem, form: Form, own: list[Array], common: list[Array], wanted: Array, z: Array, rounds: Array) -> tuple[Array, Array, Array]:
-    """For members (blocks, lanes) a point on their way to the maximum, by at most so many steps in single precision from z; the steps; whether it is sound."""
-    turned = form.designs(single(own, 2), common)
-
-    def call(own: list[Array], args: tuple[Array, Array]) -> tuple[Array, Array, Array]:
-        own, few, (z, rounds) = _halved(own), _halved(common), args
-
-        def evaluate(own: list[Array], z: Array) -> Point:
-            # A design is turned back inside the loop: outside, the loop would carry it turned, and X'WX take four times as long.
-            return _halved(_engine(problem, form.whole(own, few, turned))[1].evaluate(z))
-
-        near, steps, sound = sprint(lambda z: jax.vmap(evaluate)(own, z), _halved(z), rounds)
-        return near.astype(z.dtype), steps, sound
-
-    return _by_blocks(call, own, wanted, (z, rounds))
-
-
-def _halved(tree: Tree) -> Tree:
-    """The floating-point leaves in single precision."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.float32) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf, tree)
-
-
-def _by_blocks(call: Callable[..., Any], own: list[Array], wanted: Array, args: Any) -> Any:
     def block(slot: tuple[Array, list[Array], Any]) -> Any:
         wanted, own, args = slot
         shapes = jax.eval_shape(call, own, args)
@@ -126,6 +94,17 @@ def _engine(problem: Problem, member: Members) -> tuple[Problem, Engine]:
 def evaluate(problem: Problem, member: Members, z: Array) -> Any:
     """Value, score and Hessian at z (k,)."""
     return _engine(problem, member)[1].evaluate(z)
+
+
+def rough(problem: Problem, member: Members, z: Array) -> Any:
+    """The same in single precision, in which the member comes."""
+    point = evaluate(problem, member, z)
+    return halved(point._replace(z=z, aux=None))
+
+
+def halved(tree: Tree) -> Tree:
+    """The floating-point leaves in single precision."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.float32) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf, tree)
 
 
 def further(problem: Problem, member: Members, point: Any, verdict: Any) -> Any:

@@ -17,10 +17,11 @@ import numpy as np
 
 from jaxmle.fitting import block as passes
 from jaxmle.fitting import lockstep
-from jaxmle.fitting.block import Form, Members, lay, over_blocks, single, sprinted
+from jaxmle.fitting.block import Form, Members, halved, over_blocks, single
 from jaxmle.fitting.engine import Problem, needs_pass
 from jaxmle.fitting.inputs import Inputs
 from jaxmle.fitting.lockstep import machine
+from jaxmle.fitting.placing import placed
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.schedule import Schedule
 from jaxmle.likelihood.combinators import Weights, weight
@@ -45,7 +46,11 @@ class Piece:
     @property
     def seats(self) -> np.ndarray:
         """The member in each seat; the seats left over hold the last member again."""
-        return np.pad(self.index, (0, self.schedule.members - len(self.index)), mode="edge")
+        return self.seated(self.schedule.members)
+
+    def seated(self, seats: int) -> np.ndarray:
+        """The member in each of so many seats."""
+        return np.pad(self.index, (0, seats - len(self.index)), mode="edge")
 
 
 @dataclass(frozen=True)
@@ -94,15 +99,11 @@ class Programs:
             own_form = Form(jax.tree.structure(others._replace(loglik=portable)), form.shared)
 
             def run(own: list[Array], common: list[Array], wanted: Array, args: Any) -> Any:
-                if name == "lay":
-                    return lay(own_form, own, common)
                 blocks, lanes = own[0].shape[:2]
                 empty = wanted.shape[0] - blocks * lanes  # seats without data
                 fold = lambda leaf: leaf[: blocks * lanes].reshape(blocks, lanes, *leaf.shape[1:])  # noqa: E731
-                if name == "sprinted":
-                    out = sprinted(bare, own_form, own, common, fold(wanted), *map(fold, args))
-                else:
-                    out = over_blocks(partial(getattr(passes, name), bare), own_form, own, common, fold(wanted), jax.tree.map(fold, args))
+                one = partial(getattr(passes, name), bare)
+                out = over_blocks(one, own_form, own, common, fold(wanted), jax.tree.map(fold, args))
                 unfold = lambda leaf: jnp.pad(leaf.reshape(-1, *leaf.shape[2:]), [(0, empty)] + [(0, 0)] * (leaf.ndim - 2))  # noqa: E731
                 return jax.tree.map(unfold, out)
 
@@ -120,11 +121,13 @@ class Programs:
         problem = self.problem
         return replace(fit, vcov_kind="none" if problem.kind is None else str(problem.label), mode=problem.mode, weighting=problem.weighting)
 
-    def _laid(self, form: Form, own: list[np.ndarray], common: list[Array], wanted: np.ndarray) -> list[Array]:
-        """The leaves on the device, designs by columns; where there is nothing to turn, without a program and, on a CPU, without a copy."""
-        if self.mesh is None and not form.designs(single(own, 2), common):
-            return [jax.device_put(leaf) for leaf in own]
-        return self.get("lay", form)(own, common, wanted, ())
+    def laid(self, form: Form, own: list[np.ndarray], common: list[Array]) -> list[Array]:
+        """The leaves (blocks, lanes, ...) on the devices, designs by columns."""
+        turned = form.designs(single(own, 2), common)
+        leaves = [np.swapaxes(leaf, -1, -2) if i in turned else leaf for i, leaf in enumerate(own)]
+        if self.mesh is None:
+            return [placed(leaf) for leaf in leaves]
+        return jax.device_put(leaves, jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec("member")))
 
     def load(self, inputs: Inputs, piece: Piece) -> Chunk:
         """The data of a piece, on the device and laid out."""
@@ -133,9 +136,9 @@ class Programs:
         own = [np.asarray(leaf).reshape(*shape, *np.shape(leaf)[1:]) for leaf, same in zip(flat.leaves, flat.form.shared, strict=True) if not same]
         common = [jnp.asarray(leaf) for leaf, same in zip(flat.leaves, flat.form.shared, strict=True) if same]
         wanted = np.arange(seats) < len(piece.index)
-        everyone = np.pad(piece.seats, (0, seats - len(piece.seats)), mode="edge")
+        everyone = piece.seated(seats)
         base = np.broadcast_to(inputs.base[everyone] if inputs.base.ndim == 2 else inputs.base, (seats, self.problem.layout.p))
-        return Chunk(self, flat.form, self._laid(flat.form, own, common, wanted), common, base, np.pad(flat.data_id, ((0, seats - len(flat.data_id)), (0, 0))), wanted)
+        return Chunk(self, flat.form, self.laid(flat.form, own, common), common, base, np.pad(flat.data_id, ((0, max(seats - len(flat.data_id), 0)), (0, 0)))[:seats], wanted)
 
 
 class Begun(NamedTuple):
@@ -162,7 +165,11 @@ class Chunk:
         """One pass over the data, for the seats that want it."""
         if name not in self.at_hand:
             self.at_hand[name] = self.programs.get(name, self.form)  # looked up once a chunk
-        return self.at_hand[name](self.own, self.common, wanted, args)
+        seats, members = len(wanted), self.own[0].shape[0] * self.own[0].shape[1]
+        if seats >= members:
+            return self.at_hand[name](self.own, self.common, wanted, args)
+        wider = lambda leaf: np.pad(np.asarray(leaf), [(0, members - seats)] + [(0, 0)] * (np.ndim(leaf) - 1))  # noqa: E731
+        return _first(self.at_hand[name](self.own, self.common, wider(wanted), jax.tree.map(wider, args)), seats)
 
     def evaluate(self, z: Array, wanted: np.ndarray) -> Point:
         return self.ask("evaluate", wanted, z)
@@ -176,13 +183,14 @@ class Chunk:
             begun = begun._replace(steps=steps)
         elif rounds and (found := self._sprint(z, rounds)) is not None:
             near, steps, sound = found
-            z, begun = jnp.where(sound[:, None], near, z), Begun(steps, np.asarray(sound))
+            z, begun = jnp.where(sound[:, None], near.astype(z.dtype), z), Begun(steps, np.asarray(sound))
         return lockstep.climb(self.evaluate, z, self.wanted, cap, self.programs.mesh), begun
 
     def _sprint(self, z: Array, rounds: int) -> Any:
         """Steps in single precision; None where the likelihood cannot be written in it: a constant of its own may insist on double."""
+        short = replace(self, **dict(zip(("own", "common"), _halved((self.own, self.common)), strict=True)))
         try:
-            return self.ask("sprinted", self.wanted, z, np.full(len(self.wanted), rounds, np.int32))
+            return lockstep.sprint(lambda z, wanted: short.ask("rough", wanted, z), z, self.wanted, rounds, self.programs.mesh)
         except (TypeError, ValueError):
             return None
 
@@ -211,6 +219,14 @@ class Chunk:
         state = lockstep.climb_on(self.evaluate, state, self.wanted, programs.problem.max_steps, programs.mesh)
         limit = lockstep.explore(self.evaluate, state, self.wanted, programs.problem.chart.bent, programs.mesh)
         return self.conclude(state, limit, steps)
+
+
+_halved = jax.jit(halved)
+
+
+@partial(jax.jit, static_argnums=1)
+def _first(tree: Any, seats: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[:seats], tree)
 
 
 def _to_free(chart: Any, base: Array) -> Array:

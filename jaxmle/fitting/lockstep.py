@@ -17,6 +17,8 @@ import numpy as np
 from jaxmle.fitting.diagnosis import ESCAPE, Limit, arrived, follow, needs_excursion, probe, root_in_batch, to_flat, to_limit, unexplored
 from jaxmle.fitting.engine import Extra, Problem, finish, plain, verdict_of
 from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RUNAWAY, Point, State, advance, is_running, start
+from jaxmle.solvers.sprint import RUNNING as ON_THE_WAY
+from jaxmle.solvers.sprint import Sprint, is_sound, set_out, stride
 
 Array = Any
 Evaluate = Callable[[Array, Array], Point]  # z (b, k), wanted (b,) → points (b, ...)
@@ -30,10 +32,15 @@ class Climb(NamedTuple):
     running: Array  # (b,)
 
 
-@functools.lru_cache(maxsize=256)
 def machine(function: Callable[..., Any], static: tuple[Any, ...], mesh: Any = None) -> Callable[..., Any]:
     """``function(*static, …)`` of one member, compiled for all members."""
-    batched = jax.vmap(functools.partial(function, *static))
+    return _program(function, static, mesh, True)
+
+
+@functools.lru_cache(maxsize=256)
+def _program(function: Callable[..., Any], static: tuple[Any, ...], mesh: Any, each: bool) -> Callable[..., Any]:
+    alone = functools.partial(function, *static)
+    batched = jax.vmap(alone) if each else alone
     if mesh is None:
         return jax.jit(batched)
     axis = jax.sharding.PartitionSpec("member")
@@ -79,6 +86,26 @@ def climb_on(evaluate: Evaluate, state: State, wanted: np.ndarray, cap: int, mes
     running = machine(is_running, (), mesh)(state, _each(cap, wanted)) & wanted
     trial = machine(_trial, (), mesh)(state)
     return _go_on(evaluate, Climb(state, trial, running), cap, mesh)
+
+
+def sprint(evaluate: Evaluate, z: Array, wanted: np.ndarray, rounds: int, mesh: Any = None) -> tuple[Array, Array, np.ndarray]:
+    """At most so many steps in single precision from z (b, k): the points, the steps to them (b,), and whether they are sound (b,)."""
+    at = _program(_set_out, (), mesh, False)(z)
+    running, trial = wanted, at.here.z
+    for _ in range(rounds):
+        at, trial, going = _program(_stride, (), mesh, False)(at, evaluate(trial, running), running)
+        if not np.any(running := np.asarray(going)):
+            break
+    return at.here.z, at.steps, np.asarray(_program(is_sound, (), mesh, False)(at))
+
+
+def _set_out(z: Array) -> Sprint:
+    return set_out(z.astype(jnp.float32))
+
+
+def _stride(at: Sprint, trial: Point, running: Array) -> tuple[Sprint, Array, Array]:
+    at = stride(at, trial, running)
+    return at, at.here.z + at.move, running & (at.outcome == ON_THE_WAY)
 
 
 def _trial(state: State) -> Array:

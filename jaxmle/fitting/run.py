@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -40,7 +41,8 @@ Array = Any
 PILOT = 12  # steps of the first chunk, which set the cap of the others
 AFRESH = 3.0  # steps of a chunk that it costs to gather its members once more: their data, their verdicts
 CONES = 16  # separated members whose gradients are on the device at once
-MANY = 2**20  # rows of all members from which steps in single precision are worth another program
+MANY = 2**19  # rows of all members from which steps in single precision are worth another program
+LATE = 128  # seats of a last round with so few members: its climbs are long
 SMALL = 2**23  # padded bytes up to which open members of all lengths are gathered into one last round
 
 
@@ -217,7 +219,7 @@ class Run:
 
     def _sprints(self) -> bool:
         """Whether steps in single precision may come first."""
-        return isinstance(self.problem.solver, Newton) and self.inputs.dtype == np.float64 and self.problem.max_steps > 4 * STEPS and np.sum(self.inputs.source.sizes) >= MANY
+        return isinstance(self.problem.solver, Newton) and self.problem.max_steps > 4 * STEPS and np.sum(self.inputs.source.sizes) >= MANY
 
     def _run_middle(self, piece: Piece) -> list[np.ndarray]:
         """The same for members that the cap left open: most need a step or two, and those that need many come together afterwards."""
@@ -254,7 +256,7 @@ class Run:
     def _states(self, piece: Piece) -> Any:
         """The states of gathered members, in their seats."""
         index, states = self._gathered
-        place = np.searchsorted(index, np.pad(piece.seats, (0, piece.schedule.seats - len(piece.seats)), mode="edge"))
+        place = np.searchsorted(index, piece.seated(piece.schedule.seats))
         return jax.tree.unflatten(self.state_tree, [leaf[place] for leaf in states])
 
     @contextmanager
@@ -294,7 +296,9 @@ class Run:
             length, members = self.buckets[place][0], index[home == place]
             schedule = next(piece.schedule for piece in self.pieces if piece.length == length)
             for at in range(0, len(members), schedule.members):
-                pieces.append(Piece(len(pieces), name, length, members[at : at + schedule.members], schedule))
+                part = members[at : at + schedule.members]
+                few = name == "last" and self.programs.mesh is None and len(part) <= LATE < schedule.seats
+                pieces.append(Piece(len(pieces), name, length, part, replace(schedule, seats=LATE) if few else schedule))
         return pieces
 
 

@@ -164,7 +164,7 @@ class _Blocks:
         own = [np.asarray(leaf)[who].reshape(*shape, *np.shape(leaf)[1:]) for leaf, same in zip(self.flat.leaves, shared, strict=True) if not same]
         common = [jnp.asarray(leaf) for leaf, same in zip(self.flat.leaves, shared, strict=True) if same]
         wanted = np.zeros(schedule.seats, bool)
-        laid = self.programs.get("lay", self.flat.form)(own, common, wanted, ())
+        laid = self.programs.laid(self.flat.form, own, common)
         empty = np.zeros((0, 2), np.uint32)
         self.loaded.update(lanes=lanes, seat=seat, chunk=Chunk(self.programs, self.flat.form, laid, common, np.zeros((0, 0)), empty, wanted))
 

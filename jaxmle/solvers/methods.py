@@ -31,7 +31,10 @@ class BHHH:
 
 @dataclass(frozen=True)
 class LBFGS:
-    """optax's L-BFGS with zoom line search up to the neighbourhood of the maximum, then Newton's last steps with one exact Hessian or two."""
+    """optax's L-BFGS with zoom line search up to the neighbourhood of the maximum, then Newton's last steps with one exact Hessian or two.
+
+    A large declared regression starts at the maximum of a sample of its rows instead, and goes on by scores.
+    """
 
     memory: int = 10
     steps: int = 1000
