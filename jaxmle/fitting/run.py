@@ -219,7 +219,7 @@ class Run:
 
     def _sprints(self) -> bool:
         """Whether steps in single precision may come first."""
-        return isinstance(self.problem.solver, Newton) and self.problem.max_steps > 4 * STEPS and np.sum(self.inputs.source.sizes) >= MANY
+        return isinstance(self.problem.solver, Newton) and self.inputs.dtype == np.float64 and self.problem.max_steps > 4 * STEPS and np.sum(self.inputs.source.sizes) >= MANY
 
     def _run_middle(self, piece: Piece) -> list[np.ndarray]:
         """The same for members that the cap left open: most need a step or two, and those that need many come together afterwards."""

@@ -139,6 +139,7 @@ def test_the_first_chunk_decides_and_a_checkpoint_keeps_it(monkeypatch, sprints,
 
 
 def test_a_few_steps_asked_for_are_the_users_own(sprints):
-    """max_steps counts steps of the climb itself."""
+    """max_steps counts steps of the climb itself, and a float32 fit is in single precision anyway."""
     jm.fit_batch(logistic, START, {"x": X, "y": Y}, max_steps=8)
+    jm.fit_batch(logistic, START, {"x": X, "y": Y}, dtype="float32")
     assert not sprints
