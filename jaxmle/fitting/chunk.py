@@ -188,7 +188,8 @@ class Chunk:
 
     def _sprint(self, z: Array, rounds: int) -> Any:
         """Steps in single precision; None where the likelihood cannot be written in it: a constant of its own may insist on double."""
-        short = replace(self, **dict(zip(("own", "common"), _halved((self.own, self.common)), strict=True)))
+        own, common = _halved((self.own, self.common))
+        short = replace(self, own=own, common=common)
         try:
             return lockstep.sprint(lambda z, wanted: short.ask("rough", wanted, z), z, self.wanted, rounds, self.programs.mesh)
         except (TypeError, ValueError):

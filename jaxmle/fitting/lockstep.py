@@ -16,9 +16,7 @@ import numpy as np
 
 from jaxmle.fitting.diagnosis import ESCAPE, Limit, arrived, follow, needs_excursion, probe, root_in_batch, to_flat, to_limit, unexplored
 from jaxmle.fitting.engine import Extra, Problem, finish, plain, verdict_of
-from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RUNAWAY, Point, State, advance, is_running, start
-from jaxmle.solvers.sprint import RUNNING as ON_THE_WAY
-from jaxmle.solvers.sprint import Sprint, is_sound, set_out, stride
+from jaxmle.solvers.loop import CLIMB, DONE, EXHAUSTED, NOT_FINITE, POLISH, RECEDES, RUNAWAY, Point, State, advance, is_running, start
 
 Array = Any
 Evaluate = Callable[[Array, Array], Point]  # z (b, k), wanted (b,) → points (b, ...)
@@ -32,15 +30,10 @@ class Climb(NamedTuple):
     running: Array  # (b,)
 
 
+@functools.lru_cache(maxsize=256)
 def machine(function: Callable[..., Any], static: tuple[Any, ...], mesh: Any = None) -> Callable[..., Any]:
     """``function(*static, …)`` of one member, compiled for all members."""
-    return _program(function, static, mesh, True)
-
-
-@functools.lru_cache(maxsize=256)
-def _program(function: Callable[..., Any], static: tuple[Any, ...], mesh: Any, each: bool) -> Callable[..., Any]:
-    alone = functools.partial(function, *static)
-    batched = jax.vmap(alone) if each else alone
+    batched = jax.vmap(functools.partial(function, *static))
     if mesh is None:
         return jax.jit(batched)
     axis = jax.sharding.PartitionSpec("member")
@@ -88,24 +81,26 @@ def climb_on(evaluate: Evaluate, state: State, wanted: np.ndarray, cap: int, mes
     return _go_on(evaluate, Climb(state, trial, running), cap, mesh)
 
 
-def sprint(evaluate: Evaluate, z: Array, wanted: np.ndarray, rounds: int, mesh: Any = None) -> tuple[Array, Array, np.ndarray]:
-    """At most so many steps in single precision from z (b, k): the points, the steps to them (b,), and whether they are sound (b,)."""
-    at = _program(_set_out, (), mesh, False)(z)
-    running, trial = wanted, at.here.z
-    for _ in range(rounds):
-        at, trial, going = _program(_stride, (), mesh, False)(at, evaluate(trial, running), running)
-        if not np.any(running := np.asarray(going)):
-            break
-    return at.here.z, at.steps, np.asarray(_program(is_sound, (), mesh, False)(at))
+def sprint(evaluate: Evaluate, z: Array, wanted: np.ndarray, rounds: int, mesh: Any = None) -> tuple[Array, Array, Array]:
+    """The same climb in single precision, for at most ``rounds`` evaluations and up to where it would polish: the error of these steps is mended
+    by the next. From z (b, k) the points where a climb in double precision may begin, the evaluations (b,), and who has such a point (b,)."""
+    z, limits = z.astype(jnp.float32), _each(rounds - 1, wanted)
+    first = evaluate(z, wanted)
+    now = machine(_step, (), mesh)(begun(z, first, mesh), first, wanted, limits)
+    while np.any(running := np.asarray(machine(_is_far, (), mesh)(now))):
+        now = machine(_step, (), mesh)(now.state, evaluate(now.trial, running), running, limits)
+    return machine(_reached, (), mesh)(now)
 
 
-def _set_out(z: Array) -> Sprint:
-    return set_out(z.astype(jnp.float32))
+def _is_far(now: Climb) -> Array:
+    return now.running & (now.state.phase == CLIMB)
 
 
-def _stride(at: Sprint, trial: Point, running: Array) -> tuple[Sprint, Array, Array]:
-    at = stride(at, trial, running)
-    return at, at.here.z + at.move, running & (at.outcome == ON_THE_WAY)
+def _reached(now: Climb) -> tuple[Array, Array, Array]:
+    """Near a maximum, the end of the pending Newton step; on the way, the point itself, unless it recedes: that is told from the start asked for."""
+    state = now.state
+    sound = (state.phase != DONE) & (state.signature.information >= RECEDES)
+    return jnp.where(state.phase == POLISH, now.trial, state.point.z), state.steps, sound
 
 
 def _trial(state: State) -> Array:

@@ -33,7 +33,6 @@ from jaxmle.likelihood.host import precision, to_numpy
 from jaxmle.likelihood.recession import is_exact
 from jaxmle.solvers.loop import Point, is_running, start
 from jaxmle.solvers.methods import Newton
-from jaxmle.solvers.sprint import STEPS
 from jaxmle.solvers.status import Status
 
 Array = Any
@@ -41,6 +40,7 @@ Array = Any
 PILOT = 12  # steps of the first chunk, which set the cap of the others
 AFRESH = 3.0  # steps of a chunk that it costs to gather its members once more: their data, their verdicts
 CONES = 16  # separated members whose gradients are on the device at once
+SPRINT = 16  # evaluations in single precision beyond which a climb is not an easy one
 MANY = 2**19  # rows of all members from which steps in single precision are worth another program
 LATE = 128  # seats of a last round with so few members: its climbs are long
 SMALL = 2**23  # padded bytes up to which open members of all lengths are gathered into one last round
@@ -210,7 +210,7 @@ class Run:
         with self._context():
             chunk = self.programs.load(self.inputs, piece)
             told = self.checkpoint.schedule
-            state, begun = chunk.climb(min(told.get("cap", PILOT), self.problem.max_steps), told.get("rounds", STEPS if self._sprints() else 0))
+            state, begun = chunk.climb(min(told.get("cap", PILOT), self.problem.max_steps), told.get("rounds", SPRINT if self._sprints() else 0))
             arrays = self._ended(piece, chunk, state, begun, True)
             if "rounds" not in told:
                 easy = begun.steps[: len(piece.index)][begun.elsewhere[: len(piece.index)]]
@@ -219,7 +219,7 @@ class Run:
 
     def _sprints(self) -> bool:
         """Whether steps in single precision may come first."""
-        return isinstance(self.problem.solver, Newton) and self.inputs.dtype == np.float64 and self.problem.max_steps > 4 * STEPS and np.sum(self.inputs.source.sizes) >= MANY
+        return isinstance(self.problem.solver, Newton) and self.inputs.dtype == np.float64 and self.problem.max_steps > 4 * SPRINT and np.sum(self.inputs.source.sizes) >= MANY
 
     def _run_middle(self, piece: Piece) -> list[np.ndarray]:
         """The same for members that the cap left open: most need a step or two, and those that need many come together afterwards."""
