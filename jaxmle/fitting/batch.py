@@ -14,9 +14,10 @@ from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
 from jaxmle.fitting.inputs import Inputs, gathered
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.run import Run
-from jaxmle.likelihood.contract import need_terms, terms_of
+from jaxmle.likelihood.anatomy import term_shape
+from jaxmle.likelihood.contract import need_terms
 from jaxmle.likelihood.covariance import Kind
-from jaxmle.likelihood.host import precision, remembered, tracing
+from jaxmle.likelihood.host import precision, tracing
 
 Tree = Any
 
@@ -95,9 +96,7 @@ def _check_first(problem: Problem, inputs: Inputs) -> bool:
     largest = inputs.largest
     member = flat_members(inputs, np.array([largest]), tuple(int(n) for n in inputs.source.sizes[largest]))
     one = jax.tree.unflatten(member.form.treedef, [leaf if same else leaf[0] for leaf, same in zip(member.leaves, member.form.shared, strict=True)])
-    leaves, treedef = jax.tree.flatten((one.base, one.data))
-    key = ("terms", inputs.layout, treedef, tuple((np.shape(leaf), str(np.asarray(leaf).dtype)) for leaf in leaves))
-    shape = remembered(one.loglik, key, lambda ll: jax.eval_shape(lambda base, data: terms_of(ll, inputs.layout.unravel(base), data), one.base, one.data).shape)
+    shape = term_shape(one.loglik, inputs.layout, one.base, one.data)
     wanted = problem.kind not in ("observed", "expected", None) and problem.mode == "ML"
     if wanted and not shape:
         need_terms(jnp.zeros(()), f"vcov={problem.kind!r}")

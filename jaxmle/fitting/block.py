@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxmle.fitting.engine import Engine, Problem, beyond, engine_of
 from jaxmle.likelihood.anatomy import count
+from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.recession import Ways, ways
 from jaxmle.likelihood.regression import linear_designs, sharing
 from jaxmle.solvers.approach import approach
@@ -120,7 +121,7 @@ def first_bad(problem: Problem, member: Members, x: Array) -> Array:
 
 def recession(problem: Problem, member: Members) -> Ways:
     """The gradients of the terms at many points."""
-    return ways(member.loglik, problem.layout, member.base, member.data)
+    return ways(uncounted(member.loglik), problem.layout, member.base, member.data)
 
 
 def counted(problem: Problem, member: Members) -> Array:

@@ -25,6 +25,7 @@ from jaxmle.fitting.placing import placed
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.schedule import Schedule
 from jaxmle.likelihood.combinators import Weights, weight
+from jaxmle.likelihood.histogram import counted, flagged
 from jaxmle.likelihood.host import compiled
 from jaxmle.solvers.loop import Point, State
 from jaxmle.solvers.methods import LBFGS, Optax
@@ -72,9 +73,10 @@ def flat_members(inputs: Inputs, index: np.ndarray, length: tuple[int, ...]) -> 
         loglik, same = weight(inputs.bare, Weights(w, inputs.weight_kind)), weight(jax.tree.map(lambda _: True, inputs.bare), Weights(flags[1], inputs.weight_kind))
     if chunk.padding is not None:
         loglik, same = weight(loglik, Weights(chunk.padding.astype(inputs.dtype), "frequency")), weight(same, Weights(False, "frequency"))
+    loglik = counted(loglik, data, inputs.most_counts(length), inputs.dtype)
     base = inputs.base[index] if inputs.base.ndim == 2 else inputs.base
     leaves, treedef = jax.tree.flatten(Members(loglik, base, data, codes))
-    shared = tuple(jax.tree.leaves(Members(same, inputs.base.ndim == 1, flags[0], flags[2])))
+    shared = tuple(jax.tree.leaves(Members(flagged(same, loglik), inputs.base.ndim == 1, flags[0], flags[2])))
     return Flat(leaves, Form(treedef, shared), chunk.data_id)
 
 

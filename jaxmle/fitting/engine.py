@@ -19,6 +19,7 @@ from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.covariance import LEVERAGED, Covariance, Kind, check_order, sandwich
 from jaxmle.likelihood.hac import hac
+from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.host import compiled
 from jaxmle.likelihood.terms import NO_LAW, Expected, expected_information
 from jaxmle.parameters.constraints import namespace
@@ -119,9 +120,10 @@ class Engine(NamedTuple):
 
 
 def engine_of(problem: Problem, loglik: Any, base: Array, data: Tree, codes: tuple[Array, ...]) -> Engine:
-    """The passes as plain functions of ``loglik``."""
+    """The passes as plain functions of ``loglik``; its histograms are for the sums over the rows."""
     layout = problem.layout
     objective = Objective(loglik, problem.chart, base, data, problem.solver.curvature, problem.block_rows)
+    loglik = uncounted(loglik)
     return Engine(
         evaluate=objective,
         slopes=objective.slopes,

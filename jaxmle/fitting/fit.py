@@ -29,14 +29,15 @@ from jaxmle.fitting.placing import placed
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.separation import settled, wants_cone
 from jaxmle.fitting.subsample import head_start
-from jaxmle.likelihood.anatomy import count, has, parts_of, substituted
+from jaxmle.likelihood.anatomy import count, has, parts_of, substituted, term_shape
 from jaxmle.likelihood.checks import check_fixed, check_start, check_weight_shapes, check_weights, host_data, host_params
 from jaxmle.likelihood.combinators import Penalize, Pool, weight
-from jaxmle.likelihood.contract import as_tree, data_length, need_terms, rows_of, terms_of
+from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, need_terms, rows_of, terms_of
 from jaxmle.likelihood.covariance import Kind, check_kind, cluster_codes
-from jaxmle.likelihood.host import compiled, kept, precision, remembered, tracing
+from jaxmle.likelihood.histogram import counted, counts_of, distinct
+from jaxmle.likelihood.host import compiled, kept, precision, tracing
 from jaxmle.likelihood.recession import is_exact, ways
-from jaxmle.parameters.tree import Layout, layout_of
+from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.approach import approach
 from jaxmle.solvers.loop import DONE, Point, State, advance, begin, maximise, step
 from jaxmle.solvers.methods import LBFGS, Newton, Optax
@@ -125,12 +126,20 @@ def _model_parts(loglik: Any, params0: Tree, data: Tree, constraints: Tree) -> t
 
 def _host_engine(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Engine:
     """The same passes, compiled once on the user's function."""
+    loglik = problem.loglik
+    problem = replace(problem, loglik=counted(loglik, data, _counts(loglik, data), base.dtype))
 
     def piece(name: str) -> Callable[..., Any]:
         program = functools.cache(lambda: compiled_pass(problem, name))  # looked up once a fit, and only if wanted
         return lambda *args: jax.tree.map(np.array, program()(base, data, codes, *args))
 
     return Engine(*map(piece, Engine._fields))
+
+
+def _counts(loglik: Any, data: Tree) -> tuple[int, ...]:
+    """For each leaf of counts how many of them occur."""
+    leaves = [np.ravel(leaf_of(data, name)) for name in counts_of(loglik)]
+    return tuple(int(distinct(leaf, np.array([leaf.size]))[0]) for leaf in leaves)
 
 
 def _watched(progress: bool | None, keep: Callable[[State], Point | None] | None, evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
@@ -213,7 +222,7 @@ def _host_search(
 
 def _separated(problem: Problem, base: Array, data: Tree, rows: int | None, found: Fit) -> Fit:
     """The record of a separated fit with the cone of its recession, where there are terms to tell it."""
-    if not wants_cone(found, problem.roots, rows) or not _term_shape(problem.loglik, problem.layout, base, data):
+    if not wants_cone(found, problem.roots, rows) or not term_shape(problem.loglik, problem.layout, base, data):
         return found
     layout = problem.layout
     at = compiled(problem.loglik, ("ways", layout), lambda ll: lambda base, data: ways(ll, layout, base, data))(base, data)
@@ -223,7 +232,7 @@ def _separated(problem: Problem, base: Array, data: Tree, rows: int | None, foun
 def _check_terms(problem: Problem, base: Array, data: Tree) -> None:
     """What needs terms is refused before anything is compiled."""
     wanted = problem.kind not in ("observed", "expected", None) and not has(problem.loglik, Penalize)
-    if wanted and not _term_shape(problem.loglik, problem.layout, base, data):
+    if wanted and not term_shape(problem.loglik, problem.layout, base, data):
         need_terms(jnp.zeros(()), f"vcov={problem.kind!r}")
 
 
@@ -252,18 +261,8 @@ def _check_blocks(problem: Problem, base: Array, data: Tree, block_rows: int) ->
 
 def _term_count(problem: Problem, base: Array, data: Tree) -> int:
     """How many terms a likelihood without data returns."""
-    shape = _term_shape(problem.loglik, problem.layout, base, data)
+    shape = term_shape(problem.loglik, problem.layout, base, data)
     return shape[0] if shape else 1
-
-
-def _term_shape(loglik: Any, layout: Layout, base: Array, data: Tree) -> tuple[int, ...]:
-    def find(loglik: Any) -> tuple[int, ...]:
-        return jax.eval_shape(lambda x: terms_of(loglik, layout.unravel(x), data), base).shape
-
-    if tracing():
-        return find(loglik)
-    shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in jax.tree.leaves(data))
-    return remembered(loglik, ("term shape", layout, jax.tree.structure(data), shapes), find)
 
 
 def host_dtype(dtype: Any) -> np.dtype:

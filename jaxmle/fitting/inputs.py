@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.fitting.members import Ragged, Stacked, Table, concatenated
-from jaxmle.likelihood.anatomy import has, parts_of, substituted
+from jaxmle.likelihood.anatomy import has, parts_of, substituted, term_shape
 from jaxmle.likelihood.checks import check_fixed, check_start, host_data, host_params
 from jaxmle.likelihood.combinators import Penalize, Pool, Weight, Weights, weight
-from jaxmle.likelihood.contract import as_tree, data_length, terms_of
+from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, terms_of
 from jaxmle.likelihood.covariance import cluster_codes
+from jaxmle.likelihood.histogram import counts_of, distinct
 from jaxmle.parameters.constraints import Ordered, Simplex
 from jaxmle.parameters.tree import Layout, layout_of
 
@@ -36,11 +37,17 @@ class Inputs:
     layout: Layout
     base: np.ndarray  # (p,) or (b, p)
     source: Stacked | Ragged  # of (data, weights or (), cluster codes)
+    counts: tuple[np.ndarray, ...]  # for each leaf of counts how many of them occur in each member
     dtype: np.dtype
 
     @property
     def largest(self) -> int:
         return int(np.argmax(self.source.sizes.sum(axis=1)))
+
+    def most_counts(self, length: tuple[int, ...]) -> tuple[int, ...]:
+        """For each leaf of counts how many of them occur in a member of no more rows than ``length``, at most."""
+        short = self.source.sizes[:, 0] <= length[0]
+        return tuple(int(found[short].max()) for found in self.counts)
 
     @property
     def longest(self) -> int:
@@ -78,9 +85,9 @@ def gathered(loglik: Any, params0: Tree, datasets: Tree, constraints: Tree, weig
     _check_own_weights(tree)
     kind = None if weights is None else weights.kind
     whole = tree if kind is None else weight(tree, Weights(np.zeros(0, dtype), kind))
-    if isinstance(source, Ragged) and not _terms(tree, layout.unravel(base[0] if batched else base), source):
+    if isinstance(source, Ragged) and not _terms(tree, layout, base[0] if batched else base, source):
         source = replace(source, padded=False)  # one number for dependent data cannot be padded: members of equal length run together
-    return Inputs(whole, tree, kind, layout, base, source, dtype)
+    return Inputs(whole, tree, kind, layout, base, source, _distinct(tree, source), dtype)
 
 
 def _check_own_weights(loglik: Any) -> None:
@@ -88,6 +95,18 @@ def _check_own_weights(loglik: Any) -> None:
         raise ValueError("weights inside the likelihood cannot be cut into members: give them to fit_batch(weights=…)")
     for part in parts_of(loglik):
         _check_own_weights(part)
+
+
+def _distinct(loglik: Any, source: Stacked | Ragged) -> tuple[np.ndarray, ...]:
+    found = []
+    for name in counts_of(loglik):
+        y = np.asarray(leaf_of(source.rows[0], name))
+        if isinstance(source, Ragged):
+            found.append(distinct(y if source.order[0] is None else y[source.order[0]], source.sizes[:, 0]))
+        else:
+            parts = y if y.ndim == 2 else y[None]
+            found.append(np.broadcast_to(distinct(parts.ravel(), np.full(len(parts), parts.shape[1])), source.members))
+    return tuple(found)
 
 
 # ---------------------------------------------------------------- stacked
@@ -205,11 +224,9 @@ def _ragged(loglik: Any, datasets: list[Tree], weights: Any, clusters: Any, dtyp
     if all(isinstance(d, int | float | complex | str) for d in datasets):
         raise TypeError("datasets is a list of numbers; a list holds one data set a member, such as [array_1, array_2]")
     parts = len(loglik.members) if isinstance(loglik, Pool) else 1
-    _refuse_masks(datasets)
-    arrays = [jax.tree.map(np.asarray, data) for data in datasets]
     extra = [_listed(weights.values, datasets, "weights")] if weights is not None else []
     extra += [_listed(clusters, datasets, "clusters")] if clusters is not None else []
-    rows, part, starts, sizes = concatenated(arrays, parts, extra)
+    rows, part, starts, sizes = concatenated(datasets, parts, extra)
     return table(loglik, rows, part, starts, sizes, (None,) * parts, weights is not None, None if weights is None else weights.kind, clusters is not None, dtype)
 
 
@@ -287,15 +304,19 @@ def _one(source: Stacked | Ragged, member: int) -> Tree:
 def _starts(loglik: Any, source: Stacked | Ragged, dtype: np.dtype) -> Tree:
     if not hasattr(loglik, "start"):
         raise ValueError("params0 is missing: give start values, such as {'beta': np.zeros(3), 'sigma': 1.0}; only a model with a method start(data) may go without. fix, tie, weight and penalize do not hand it on")
-    if isinstance(source, Stacked) and not any(source.shared[: source.data_leaves]) and hasattr(loglik, "starts"):
-        few = max(1, int(STARTED // max(source.row_bytes() * int(source.sizes[0, 0]), 1.0)))
-        stacks = (slice(at, at + few) for at in range(0, source.members, few))
-        parts = [loglik.starts(jax.tree.map(lambda leaf, stack=stack: leaf[stack], source.rows[0])) for stack in stacks]
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves).astype(dtype), *parts)
-    filled = [member for member in range(source.members) if source.sizes[member].min() > 0]
-    found = {member: jax.tree.map(lambda leaf: np.asarray(leaf, dtype), loglik.start(_one(source, member))) for member in filled}
-    spare = found[filled[0]]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *(found.get(member, spare) for member in range(source.members)))
+    filled = np.flatnonzero(source.sizes.min(axis=1) > 0)
+    alone = not hasattr(loglik, "starts") or source.sizes.shape[1] > 1 or any(source.shared[: source.data_leaves])
+    found = [jax.tree.map(lambda leaf: np.asarray(leaf)[None], loglik.start(_one(source, int(member)))) for member in filled] if alone else []
+    order = list(filled) if alone else []
+    for size in () if alone else np.unique(source.sizes[filled, 0]):
+        few = max(1, int(STARTED // max(source.row_bytes() * size, 1.0)))
+        equal = filled[source.sizes[filled, 0] == size]
+        for part in np.split(equal, range(few, len(equal), few)):
+            found.append(loglik.starts(source.take(part, (int(size),)).rows[0]))
+            order += list(part)
+    place = np.zeros(source.members, int)  # an empty member starts where another does
+    place[order] = np.arange(len(order))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[place].astype(dtype), *found)
 
 
 def _check_starts(layout: Layout, params: Tree, members: int) -> None:
@@ -311,12 +332,9 @@ def _check_starts(layout: Layout, params: Tree, members: int) -> None:
             raise ValueError(f"member {i}: {error}") from None
 
 
-def _terms(loglik: Any, params: Tree, source: Ragged) -> bool:
+def _terms(loglik: Any, layout: Layout, base: np.ndarray, source: Ragged) -> bool:
     """Whether the likelihood has terms."""
-    if has(loglik, Penalize):
-        return True
-    data = _one(source, int(np.argmax(source.sizes.sum(axis=1))))
-    return jax.eval_shape(lambda params: terms_of(loglik, params, data), jax.tree.map(jnp.asarray, params)).ndim > 0
+    return has(loglik, Penalize) or bool(term_shape(loglik, layout, base, _one(source, int(np.argmax(source.sizes.sum(axis=1))))))
 
 
 def _has_axis(loglik: Any, params: Tree, constraints: Tree, source: Stacked | Ragged, axis: Any, weights: Any) -> bool:
@@ -345,7 +363,7 @@ def _fits(loglik: Any, params: Tree, constraints: Tree, source: Stacked | Ragged
     try:
         data = _one(source, int(np.argmax(source.sizes.sum(axis=1))))
         layout_of(params, constraints)
-        jax.eval_shape(lambda params: terms_of(loglik, params, data), jax.tree.map(jnp.asarray, params))
+        jax.eval_shape(functools.partial(terms_of, loglik), params, data)
     except (ValueError, TypeError, IndexError, AttributeError, KeyError):
         return False
     return True

@@ -115,39 +115,44 @@ class Ragged:
         return next(leaf.shape[0] for leaf, k in zip(jax.tree.leaves(self.rows), self.part, strict=True) if k == part)
 
 
-def concatenated(datasets: Sequence[Tree], parts: int, extra: Sequence[Tree]) -> tuple[Tree, tuple[int, ...], np.ndarray, np.ndarray]:
+def concatenated(datasets: Sequence[Tree], parts: int, extra: Sequence[Sequence[Array]]) -> tuple[tuple[Any, ...], tuple[int, ...], np.ndarray, np.ndarray]:
     """A list of data sets end to end: rows, the part of each leaf, and starts and sizes (b, parts).
 
     Args:
         datasets: one tree for each member.
         parts: of a pool; 1 for any other likelihood.
-        extra: further row-aligned trees, each a list with one entry a member; they belong to part 0.
+        extra: further row-aligned arrays, each a list with one entry a member; they belong to part 0.
     """
-    trees = [(data, *more) for data, *more in zip(datasets, *extra, strict=True)]
-    first: Any = jax.tree.structure(trees[0])
-    for member, tree in enumerate(trees):
-        if jax.tree.structure(tree) != first:
-            raise ValueError(f"datasets[{member}] has another structure than datasets[0]: {jax.tree.structure(tree[0])} against {jax.tree.structure(trees[0][0])}")
-    part = _parts(trees[0], parts)
-    columns = [np.concatenate(leaves) for leaves in zip(*map(jax.tree.leaves, trees), strict=True)]
-    sizes = np.array([_sizes(tree, part, parts, member) for member, tree in enumerate(trees)], dtype=int).reshape(len(trees), parts)
-    starts = np.cumsum(sizes, axis=0) - sizes
-    return jax.tree.unflatten(first, columns), part, starts, sizes
+    first: Any = jax.tree.structure(datasets[0])
+    try:
+        columns = [*zip(*map(first.flatten_up_to, datasets), strict=True)]
+    except (ValueError, TypeError):
+        columns = [()]
+    if not all(map(len, columns)) or not all(map(jax.tree_util.all_leaves, columns)):
+        other = next(member for member, data in enumerate(datasets) if jax.tree.structure(data) != first)
+        raise ValueError(f"datasets[{other}] has another structure than datasets[0]: {jax.tree.structure(datasets[other])} against {first}")
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(datasets[0])]
+    own = [k for k, piece in enumerate(datasets[0]) for _ in jax.tree.leaves(piece)] if parts > 1 else [0] * len(names)
+    part, sizes = (*own, *([0] * len(extra))), np.full((len(datasets), parts), -1)
+    whole = []
+    for name, k, column in zip([*names, *([""] * len(extra))], part, [*columns, *extra], strict=True):
+        whole.append(_end_to_end(name, column))
+        rows = np.fromiter((len(leaf) for leaf in column), int, len(column))
+        wrong = np.flatnonzero((sizes[:, k] >= 0) & (sizes[:, k] != rows))
+        if len(wrong):
+            raise ValueError(f"datasets[{wrong[0]}]: {name} has {rows[wrong[0]]} rows where another leaf has {sizes[wrong[0], k]}")
+        sizes[:, k] = rows
+    return (jax.tree.unflatten(first, whole[: len(names)]), *whole[len(names) :]), part, np.cumsum(sizes, axis=0) - sizes, sizes
 
 
-def _parts(tree: Tree, parts: int) -> tuple[int, ...]:
-    data, *rest = tree
-    own = [k for k, piece in enumerate(data) for _ in jax.tree.leaves(piece)] if parts > 1 else [0] * len(jax.tree.leaves(data))
-    return (*own, *([0] * len(jax.tree.leaves(rest))))
-
-
-def _sizes(tree: Tree, part: tuple[int, ...], parts: int, member: int) -> list[int]:
-    sizes = [-1] * parts
-    for (path, leaf), k in zip(jax.tree_util.tree_leaves_with_path(tree), part, strict=True):
-        if sizes[k] not in (-1, leaf.shape[0]):
-            raise ValueError(f"datasets[{member}]: {jax.tree_util.keystr(path[1:])} has {leaf.shape[0]} rows where another leaf has {sizes[k]}")
-        sizes[k] = leaf.shape[0]
-    return sizes
+def _end_to_end(name: str, column: Sequence[Any]) -> np.ndarray:
+    """One leaf of all members."""
+    for member, leaf in enumerate(column):
+        if isinstance(leaf, np.ma.MaskedArray):
+            raise TypeError(f"datasets[{member}]{name} is a masked array, whose mask would be lost; drop the masked rows from every leaf first")
+        if not np.ndim(leaf):
+            raise ValueError(f"datasets[{member}]{name} is one number; every leaf of a data set has a leading axis over its rows")
+    return np.concatenate(column)
 
 
 # ---------------------------------------------------------------- buckets

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.evaluate import Sums, slopes, sums
+from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.solvers.loop import Point
@@ -92,9 +93,10 @@ class Objective:
 
     def information(self, x: Array, kind: str) -> Array:
         """Expected information or outer product of scores at x, (p, p)."""
+        loglik = uncounted(self.loglik)
         if kind == "expected":
-            return expected_information(self.loglik, self.layout, x, self.data).information
-        rows = term_rows(self.loglik, self.layout, x, self.data)
+            return expected_information(loglik, self.layout, x, self.data).information
+        rows = term_rows(loglik, self.layout, x, self.data)
         return rows.scores.T @ (rows.meat[:, None] * rows.scores)
 
     def curvatures(self, z: Array) -> dict[str, Array]:

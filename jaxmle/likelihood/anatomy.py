@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import data_length, rows_of
+from jaxmle.likelihood.contract import data_length, rows_of, terms_of
+from jaxmle.likelihood.host import remembered, tracing
 from jaxmle.parameters.tree import Layout
 
 Array = jax.Array
@@ -81,3 +82,15 @@ def count(loglik: Any, data: Tree, terms: Callable[[], int]) -> Array:
 
 def _rows(loglik: Any, data: Tree) -> int:
     return rows_of(loglik, data) or 1
+
+
+def term_shape(loglik: Any, layout: Layout, base: Any, data: Tree) -> tuple[int, ...]:
+    """The shape of the terms at ``base`` (p,), asked of the likelihood once for each shape of its data: () where it is one number for dependent data."""
+
+    def find(loglik: Any) -> tuple[int, ...]:
+        return jax.eval_shape(lambda base, data: terms_of(loglik, layout.unravel(base), data), base, data).shape
+
+    if tracing():
+        return find(loglik)
+    shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in jax.tree.leaves(data))
+    return remembered(loglik, ("term shape", layout, jax.tree.structure(data), shapes), find)

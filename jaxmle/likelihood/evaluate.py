@@ -59,7 +59,7 @@ def sums(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | Non
             e = embedding(loglik.roots(layout), x.dtype)
             return inner._replace(score=inner.score @ e, hessian=e.T @ inner.hessian @ e)
     if isinstance(loglik, Regression):
-        return by_blocks(partial(_declared, loglik, layout, x), data, weights, _rows_of_block(layout, data, block_rows))
+        return _with_counts(_declared, loglik, layout, x, data, weights, block_rows)
     return by_blocks(partial(_general, loglik, layout, x), data, weights, block_rows)
 
 
@@ -80,7 +80,16 @@ class Slopes(NamedTuple):
 def slopes(loglik: Regression | WithResponse, layout: Layout, x: Array, data: Tree, block_rows: int | None = None) -> Slopes:
     """The pass at x (p,) for value and score alone, of a declared regression."""
     core: Regression = loglik.loglik if isinstance(loglik, WithResponse) else loglik
-    return by_blocks(partial(_declared_slopes, core, layout, x), data, None, _rows_of_block(layout, data, block_rows))
+    return _with_counts(_declared_slopes, core, layout, x, data, None, block_rows)
+
+
+def _with_counts(road: Callable[..., Any], loglik: Regression, layout: Layout, x: Array, data: Tree, weights: Array | None, block_rows: int | None) -> Any:
+    """The pass over the rows, and over the counts of histograms."""
+    rest, counts = loglik.apart()
+    total = by_blocks(partial(road, rest, layout, x), data, weights, _rows_of_block(layout, data, block_rows))
+    for term, occurring in counts:
+        total = jax.tree.map(jnp.add, total, road(term, layout, x, occurring.values, occurring.weights))
+    return total
 
 
 def embedding(roots: np.ndarray, dtype: Any) -> np.ndarray:
@@ -130,10 +139,10 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree, weights:
     eta, columns, curved = loglik.predictors(layout, x, data)
     terms, slope, curvature = loglik.derivatives(layout.unravel(x), eta, data)
     if weights is not None:
-        terms, slope, curvature = weights * terms, weights[None, :] * slope, weights[None, None, :] * curvature
+        terms, slope, curvature = jax.tree.map(lambda entry: weights * entry, (terms, slope, curvature))
     hessian = gram(columns, curvature, layout.p)
     if curved:  # Σ r_i ∂²η_i/∂x∂x', the part of the Hessian that expected information leaves out
-        hessian += jax.hessian(lambda x: jnp.sum(slope * loglik._values(layout.unravel(x), data)[1]))(x)
+        hessian += jax.hessian(lambda x: jnp.sum(jnp.stack(slope) * loglik._values(layout.unravel(x), data)[1]))(x)
     return Sums(jnp.sum(terms), jnp.sum(jnp.abs(terms)), gradient(columns, slope, layout.p), hessian)
 
 
@@ -141,7 +150,7 @@ def _declared_slopes(loglik: Regression, layout: Layout, x: Array, data: Tree, w
     eta, columns, _ = loglik.predictors(layout, x, data)
     terms, slope, _ = loglik.derivatives(layout.unravel(x), eta, data)  # what is not asked for is never computed
     if weights is not None:
-        terms, slope = weights * terms, weights[None, :] * slope
+        terms, slope = jax.tree.map(lambda entry: weights * entry, (terms, slope))
     return Slopes(jnp.sum(terms), jnp.sum(jnp.abs(terms)), gradient(columns, slope, layout.p))
 
 

@@ -88,7 +88,8 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
 
     def at(offset: Array) -> tuple[Array, Array, Array]:
         eta = jnp.where(moves[:, None], offset[:, None], values)
-        _, slope, curvature = loglik.derivatives(params, eta, data)
+        _, entries, columns_of = loglik.derivatives(params, eta, data)
+        slope, curvature = jnp.stack(entries), jnp.stack([jnp.stack(column) for column in columns_of])
         curve = jnp.where(moves[:, None, None] & moves[None, :, None], curvature, 0.0)
         top = jnp.linalg.eigvalsh(jnp.moveaxis(jnp.where(jnp.isfinite(curve), curve, 0.0), 2, 0))
         bad = top[:, -1] > FLAT * jnp.maximum(jnp.max(jnp.abs(top), axis=1), 1.0)

@@ -98,7 +98,7 @@ def _declared_rows(loglik: Regression, layout: Layout, x: Array, data: Tree, kin
         return row_grams(columns, loglik.expected_curvature(params, eta, data), layout.p)
     if curved:
         return -_term_hessians(loglik, layout, x, data)
-    return row_grams(columns, -loglik.derivatives(params, eta, data)[2], layout.p)
+    return row_grams(columns, -jnp.stack([jnp.stack(column) for column in loglik.derivatives(params, eta, data)[2]]), layout.p)
 
 
 def _expected_rows(loglik: Any, law: Enumeration | Simulation, layout: Layout, x: Array, data: Tree) -> Array:

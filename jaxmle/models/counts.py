@@ -15,7 +15,7 @@ from jaxmle.models.model import Model
 from jaxmle.models.predictors import constant, eta_of
 from jaxmle.models.tails import log1mexp
 from jaxmle.parameters.constraints import lower
-from jaxmle.special.counts import negative_binomial_logpmf
+from jaxmle.special.counts import negative_binomial_clumping, negative_binomial_kernel, negative_binomial_logpmf
 from jaxmle.special.gamma import gammaln
 from jaxmle.special.logistic import sigmoid, softplus
 
@@ -46,7 +46,11 @@ def _poisson_cross(eta: Tree, row: Tree) -> Array:
 
 
 def _negative_binomial_density(exposure: str | None, eta: Tree, row: Tree) -> Array:
-    return negative_binomial_logpmf(row["y"], jnp.exp(_log_mean(eta["log_mu"], row, exposure)), eta["alpha"])
+    return negative_binomial_kernel(row["y"], _log_mean(eta["log_mu"], row, exposure), eta["alpha"])
+
+
+def _clumping(eta: Tree, y: Array) -> Array:
+    return negative_binomial_clumping(y, eta["alpha"])
 
 
 def mean_of(params: Tree, data: Tree, offset: str | None, exposure: str | None) -> Array:
@@ -92,7 +96,7 @@ def negative_binomial(*, offset: str | None = None, exposure: str | None = None)
     """
     return Model(
         "negative_binomial",
-        regression(functools.partial(_negative_binomial_density, exposure), {"log_mu": linear("x", "beta", offset), "alpha": "alpha"}),
+        regression(functools.partial(_negative_binomial_density, exposure), {"log_mu": linear("x", "beta", offset), "alpha": "alpha"}, counts={"y": _clumping}),
         functools.partial(_begin_negative_binomial, offset=offset, exposure=exposure), {"alpha": lower(0.0)},
         lambda params, data: constant(mean_of(params, data, offset, exposure), params["alpha"]), laws.negative_binomial,
     )  # fmt: skip

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle.special.gamma import SHIFT, digamma, gammaln, real
-from jaxmle.special.stirling import HALF_LOG_2PI, excess, excess_quotient, promote, stirling_error, stirling_series
+from jaxmle.special.stirling import HALF_LOG_2PI, excess, excess_quotient, horner, promote, stirling_error, stirling_series
 
 Array = Any
+
+_NEAR_POISSON = 0.1  # the dispersion up to which Stirling's series gives the gamma functions of its reciprocal
 
 
 def log_factorial(k: Array) -> Array:
@@ -68,6 +70,56 @@ def negative_binomial_logpmf(k: Array, mu: Array, alpha: Array) -> Array:
         2.0
     """
     return _negative_binomial(*promote(k, mu, alpha))
+
+
+def negative_binomial_kernel(k: Array, log_mu: Array, alpha: Array) -> Array:
+    """k log μ − (k + 1/α) log(1 + αμ), elementwise: the part of ``negative_binomial_logpmf`` that the mean enters; smooth in α ≥ 0.
+
+    Plain, so that a row costs an exponential and a logarithm; with ``negative_binomial_clumping`` it gives the whole to 1e-15 (1 + k |log μ|).
+    """
+    return _kernel(*promote(k, log_mu, alpha))
+
+
+def negative_binomial_clumping(k: Array, alpha: Array) -> Array:
+    """log Γ(k + 1/α) − log Γ(1/α) + k log α − log k!, elementwise: the part that the mean does not enter; smooth in α ≥ 0."""
+    k, alpha = promote(k, alpha)
+    near = alpha <= _NEAR_POISSON
+    few = jnp.where(near, alpha, 0.0)
+    shares = stirling_series(few / (1 + few * k)) - stirling_series(few) - 0.5 * jnp.log(1 + few * k)
+    size = 1 / jnp.where(near, 1.0, alpha)
+    far = gammaln(k + size) - gammaln(size) - k * jnp.log(size)
+    return jnp.where(near, shares + k * jnp.log(1 + few * k) - k * few * k * excess_quotient(few * k, 1 + few * k), far) - gammaln(k + 1)
+
+
+@jax.custom_jvp
+def _kernel(k: Array, log_mu: Array, alpha: Array) -> Array:
+    mu = jnp.exp(log_mu)
+    near, v, series, _ = _of_odds(alpha * mu)
+    log_odds = jnp.log(1 + alpha * mu)
+    return k * (log_mu - log_odds) - jnp.where(near, mu * (1 - v) * (1 + v * v * series), log_odds / jnp.where(near, 1.0, alpha))
+
+
+def _of_odds(odds: Array) -> tuple[Array, Array, Array, Array]:
+    """Whether the odds t are small; then v = t/(2 + t) and (atanh v − v)/v³; else t itself, or 1."""
+    near = odds <= 0.25
+    t = jnp.where(near, odds, 0.0)
+    v = t / (2 + t)
+    return near, v, horner(v * v, [1 / (2 * j + 3) for j in range(8)]), jnp.where(near, 1.0, odds)
+
+
+def _deficit(odds: Array) -> Array:
+    """(log(1 + t) − t/(1 + t))/t² at the odds t ≥ 0: ½ at 0."""
+    near, v, series, t = _of_odds(odds)
+    return jnp.where(near, 0.5 * (1 - v) ** 2 * (1 / (1 + v) + v * series), (jnp.log(1 + t) - t / (1 + t)) / (t * t))
+
+
+@_kernel.defjvp
+def _kernel_jvp(primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+    (k, log_mu, alpha), (dk, dlog_mu, dalpha) = primals, tangents
+    mu = jnp.exp(log_mu)
+    odds = alpha * mu
+    in_alpha = mu * (mu * _deficit(odds) - k / (1 + odds))
+    return _kernel(k, log_mu, alpha), (log_mu - jnp.log(1 + odds)) * dk + (k - mu) / (1 + odds) * dlog_mu + in_alpha * dalpha
 
 
 @jax.custom_jvp

@@ -1,0 +1,118 @@
+"""Terms of a count and of constant predictors alone, such as log Γ(y + size): a sum over the counts that occur, not over the rows.
+
+A regression names such terms (``regression(…, counts=…)``). On the host, where the data are known, it is told how often each count
+occurs; the pass that sums the likelihood then leaves those terms out of the rows and takes them once for each count. Whatever looks at
+single rows, or at other data or weights, takes the regression without histograms and finds the terms in its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from jaxmle.likelihood.combinators import Weight
+from jaxmle.likelihood.contract import leaf_of
+from jaxmle.likelihood.regression import Histogram, Regression
+
+Array = Any
+Tree = Any
+
+STEPS = (4, 6)  # lengths of histograms are 2ᵏ times these: few shapes to compile
+WORTH = 2  # rows for each entry of a histogram from which it is less work
+DENSE = 16  # counts up to so many times the rows are told apart by a table of all
+
+
+def counts_of(loglik: Any) -> tuple[str, ...]:
+    """The leaves of counts of the regression in ``loglik``; none where it stands in a pool."""
+    if isinstance(loglik, Regression):
+        return tuple(name for name, _ in loglik.counts)
+    return counts_of(loglik.loglik) if hasattr(loglik, "loglik") else ()
+
+
+def distinct(y: Array, sizes: Array) -> Array:
+    """How many counts occur in each of consecutive parts of y (N,) of so many rows, (b,); the number of rows where y has other numbers."""
+    finite = np.where(np.isfinite(y), y, 0)
+    if y.size == 0 or finite.min() < 0 or finite.max() >= 2.0**31 or np.any(finite != np.floor(finite)):
+        return sizes
+    span = int(finite.max()) + 1
+    keys = finite.astype(np.int64) + span * np.repeat(np.arange(len(sizes)), sizes)
+    keys = np.sort(keys.astype(np.int32) if span * len(sizes) < 2**31 else keys)
+    first = np.concatenate([[True], keys[1:] != keys[:-1]])
+    return np.bincount(keys[first] // span, minlength=len(sizes))
+
+
+def counted(loglik: Any, data: Tree, found: tuple[int, ...], dtype: Any) -> Any:
+    """The likelihood with histograms, where they are less work than the rows.
+
+    Args:
+        data: NumPy leaves (n, …), or (b, n, …) for the members of a batch; so too the weights inside the likelihood.
+        found: for each leaf of counts how many of them occur, at most.
+    """
+
+    def fill(regression: Regression, weights: Array | None) -> Regression:
+        leaves = [np.asarray(leaf_of(data, name)) for name, _ in regression.counts]
+        sizes = [_rounded(m) for m in found]
+        if not leaves or not all(WORTH * m <= leaf.shape[-1] for leaf, m in zip(leaves, sizes, strict=True)):
+            return regression
+        made = [histogram(leaf, weights, m) for leaf, m in zip(leaves, sizes, strict=True)]
+        return replace(regression, histograms=tuple(Histogram(one.values.astype(dtype), one.weights.astype(dtype)) for one in made))
+
+    return _at_regression(loglik, fill, None)
+
+
+def _rounded(m: int) -> int:
+    k = 0
+    while max(STEPS) << k < m:
+        k += 1
+    return min(step << k for step in STEPS if step << k >= m)
+
+
+def flagged(flags: Any, loglik: Any) -> Any:
+    """Flags of what all members of a batch share, a tree like a likelihood without histograms: with flags for those of ``loglik``."""
+    if isinstance(loglik, Regression):
+        shared = lambda one: Histogram(one.values.ndim == 1, one.weights.ndim == 1)  # noqa: E731
+        return replace(flags, histograms=None if loglik.histograms is None else tuple(map(shared, loglik.histograms)))
+    return replace(flags, loglik=flagged(flags.loglik, loglik.loglik)) if hasattr(loglik, "loglik") else flags
+
+
+def uncounted(loglik: Any) -> Any:
+    """The likelihood without histograms."""
+    return _at_regression(loglik, lambda regression, _: replace(regression, histograms=None), None)
+
+
+def _at_regression(loglik: Any, change: Callable[[Regression, Array | None], Regression], weights: Array | None) -> Any:
+    """The likelihood with a change to the regression inside, which also sees the product of the weights above it."""
+    if isinstance(loglik, Regression):
+        return change(loglik, weights)
+    if isinstance(loglik, Weight):
+        own = loglik.weights.values
+        weights = own if weights is None else own * weights
+    return replace(loglik, loglik=_at_regression(loglik.loglik, change, weights)) if hasattr(loglik, "loglik") else loglik
+
+
+def histogram(y: Array, weights: Array | None, m: int) -> Histogram:
+    """The counts that occur in y and the weight on each, (m,) or (b, m): of counts (n,) or (b, n) and weights that broadcast to them.
+
+    Entries to spare hold a count that occurs, at weight 0. Where a count is not finite a weight is NaN: such a fit has no value.
+    """
+    y, w = np.broadcast_arrays(y, 1.0 if weights is None else weights)
+    lead, n, known = y.shape[:-1], y.shape[-1], np.isfinite(y)
+    w, whole = np.where(known, w, np.nan).ravel(), np.where(known, y, 0).astype(np.int64).reshape(-1, n)
+    b, span = whole.shape[0], int(whole.max()) + 1
+    keys = (whole + span * np.arange(b)[:, None]).ravel()
+    if span <= DENSE * n:
+        rows, often = np.bincount(keys, minlength=span * b), np.bincount(keys, w, span * b)
+        places = np.flatnonzero(rows)
+        often = often[places]
+    else:
+        places, at = np.unique(keys, return_inverse=True)
+        often = np.bincount(at, w)
+    member, count = np.divmod(places, span)
+    start = np.searchsorted(member, np.arange(b))
+    seat = np.arange(len(places)) - start[member]
+    values, mass = np.repeat(count[start][:, None], m, axis=1).astype(float), np.zeros((b, m))
+    values[member, seat], mass[member, seat] = count, often
+    return Histogram(values.reshape(*lead, m), mass.reshape(*lead, m))
