@@ -34,9 +34,11 @@ from jaxmle.likelihood.checks import check_fixed, check_start, check_weight_shap
 from jaxmle.likelihood.combinators import Penalize, Pool, weight
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, need_terms, rows_of, terms_of
 from jaxmle.likelihood.covariance import Kind, check_kind, cluster_codes
+from jaxmle.likelihood.evaluate import CACHED_OPAQUE
 from jaxmle.likelihood.histogram import counted, counts_of, distinct
 from jaxmle.likelihood.host import compiled, kept, precision, tracing
 from jaxmle.likelihood.recession import is_exact, ways
+from jaxmle.likelihood.rowwise import is_rowwise
 from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.approach import approach
 from jaxmle.solvers.loop import DONE, Point, State, advance, begin, maximise, step
@@ -47,6 +49,7 @@ from jaxmle.solvers.status import Status
 Array = Any
 Tree = Any
 
+LONG = 16 * CACHED_OPAQUE  # rows from which an opaque likelihood is summed in blocks, where its rows are seen to be kept apart
 MAX_STEPS = 3000  # the longest climb among NIST's regressions takes 2 500 (MGH10, from its first start)
 
 
@@ -81,7 +84,8 @@ def fit(
         weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
         dtype: float64 on the host and the trace's own inside one, unless given.
         max_steps: evaluations of the likelihood allowed.
-        block_rows: evaluate in blocks of so many rows; each term may then depend on its own row only.
+        block_rows: evaluate in blocks of so many rows; each term may then depend on its own row only. Left out, a regression of many rows, or
+            a function whose rows are seen to be kept apart, is taken in blocks by itself.
         progress: None for a line on standard error every two seconds, True for one at each step, False for silence.
 
     Returns:
@@ -189,9 +193,11 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
         base = np.asarray(substituted(loglik, layout, layout.ravel(params)))
         on_device = jax.tree.map(placed, data)
         _check_terms(problem, base, on_device)
-        engine = _host_engine(problem, base, on_device, codes)
         if block_rows is not None:
             _check_blocks(problem, base, on_device, block_rows)
+        elif (rows or 0) >= LONG and is_rowwise(loglik, layout, base, data):
+            problem = replace(problem, block_rows=CACHED_OPAQUE)
+        engine = _host_engine(problem, base, on_device, codes)
         elsewhere = lambda data: _host_engine(problem, base, data, codes).evaluate  # noqa: E731
         verdict, reached, extra = _host_search(problem, engine, base, data, on_device, elsewhere, progress)
         n = np.asarray(count(loglik, data, lambda: _term_count(problem, base, on_device)), dtype)[()]

@@ -296,7 +296,7 @@ def _listed(values: Any, datasets: list[Tree], name: str) -> list[np.ndarray]:
 
 
 def _one(source: Stacked | Ragged, member: int) -> Tree:
-    rows = source.take(np.array([member]), tuple(int(n) for n in source.sizes[member])).rows[0]
+    rows = source.stack(np.array([member]), tuple(int(n) for n in source.sizes[member]))[0]
     flags = source.shared[: source.data_leaves]
     return jax.tree.unflatten(jax.tree.structure(rows), [leaf if one else leaf[0] for leaf, one in zip(jax.tree.leaves(rows), flags, strict=True)])
 
@@ -312,7 +312,7 @@ def _starts(loglik: Any, source: Stacked | Ragged, dtype: np.dtype) -> Tree:
         few = max(1, int(STARTED // max(source.row_bytes() * size, 1.0)))
         equal = filled[source.sizes[filled, 0] == size]
         for part in np.split(equal, range(few, len(equal), few)):
-            found.append(loglik.starts(source.take(part, (int(size),)).rows[0]))
+            found.append(loglik.starts(source.stack(part, (int(size),))[0]))
             order += list(part)
     place = np.zeros(source.members, int)  # an empty member starts where another does
     place[order] = np.arange(len(order))

@@ -52,15 +52,20 @@ class Stacked:
         """Bytes of one row of one member."""
         return sum(leaf.nbytes / leaf.shape[0] / max(leaf.shape[1], 1) for leaf, one in zip(jax.tree.leaves(self.rows), self.shared, strict=True) if not one)
 
-    def take(self, index: np.ndarray, length: tuple[int, ...]) -> Chunk:
-        """The members ``index``; a run of neighbours is a view."""
+    def stack(self, index: np.ndarray, length: tuple[int, ...]) -> Tree:
+        """The rows of the members ``index``; of a run of neighbours a view."""
         run = len(index) > 0 and index[-1] - index[0] + 1 == len(index) and bool(np.all(np.diff(index) == 1))
         cut = slice(index[0], index[-1] + 1) if run else index
         leaves, treedef = jax.tree.flatten(self.rows)
-        taken = [leaf if one else leaf[cut] for leaf, one in zip(leaves, self.shared, strict=True)]
+        return jax.tree.unflatten(treedef, [leaf if one else leaf[cut] for leaf, one in zip(leaves, self.shared, strict=True)])
+
+    def take(self, index: np.ndarray, length: tuple[int, ...]) -> Chunk:
+        """The members ``index``, ready to run."""
+        rows = self.stack(index, length)
+        taken = jax.tree.leaves(rows)
         told = [np.broadcast_to(leaf, (len(index), *leaf.shape)) if one else leaf for leaf, one in zip(taken, self.shared, strict=True)][: self.data_leaves]
         ids = fingerprints(told, None) if told else np.zeros((len(index), 2), np.uint32)
-        return Chunk(jax.tree.unflatten(treedef, taken), None, ids)
+        return Chunk(rows, None, ids)
 
 
 @dataclass(frozen=True)
@@ -96,20 +101,23 @@ class Ragged:
         """Bytes of one row of one member, with its weight."""
         return 8.0 + sum(leaf.nbytes / max(leaf.shape[0], 1) for leaf in jax.tree.leaves(self.rows))
 
-    def take(self, index: np.ndarray, length: tuple[int, ...]) -> Chunk:
-        """The members ``index``, each part padded to its ``length``."""
-        places, kept = [], []
+    def stack(self, index: np.ndarray, length: tuple[int, ...]) -> Tree:
+        """The rows of the members ``index``, each part padded to its ``length``."""
+        places = []
         for k, wanted in enumerate(length):
-            at = np.arange(wanted)[None, :]
             size, first = self.sizes[index, k][:, None], self.starts[index, k][:, None]
-            place = np.minimum(first + np.minimum(at, np.maximum(size - 1, 0)), max(self._total(k) - 1, 0))
+            place = np.minimum(first + np.minimum(np.arange(wanted), np.maximum(size - 1, 0)), max(self._total(k) - 1, 0))
             order = self.order[k]
             places.append(place if order is None else order[place])
-            kept.append((at < size).astype(np.float64))
         leaves, treedef = jax.tree.flatten(self.rows)
-        taken = [leaf[places[k]] for leaf, k in zip(leaves, self.part, strict=True)]
-        ids = fingerprints(taken[: self.data_leaves], [self.sizes[index, k] for k in self.part[: self.data_leaves]])
-        return Chunk(jax.tree.unflatten(treedef, taken), np.concatenate(kept, axis=1) if self.padded else None, ids)
+        return jax.tree.unflatten(treedef, [leaf[places[k]] for leaf, k in zip(leaves, self.part, strict=True)])
+
+    def take(self, index: np.ndarray, length: tuple[int, ...]) -> Chunk:
+        """The members ``index``, ready to run."""
+        rows = self.stack(index, length)
+        ids = fingerprints(jax.tree.leaves(rows)[: self.data_leaves], [self.sizes[index, k] for k in self.part[: self.data_leaves]])
+        kept = [(np.arange(wanted) < self.sizes[index, k][:, None]).astype(np.float64) for k, wanted in enumerate(length)]
+        return Chunk(rows, np.concatenate(kept, axis=1) if self.padded else None, ids)
 
     def _total(self, part: int) -> int:
         return next(leaf.shape[0] for leaf, k in zip(jax.tree.leaves(self.rows), self.part, strict=True) if k == part)

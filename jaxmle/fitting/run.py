@@ -42,6 +42,7 @@ AFRESH = 3.0  # steps of a chunk that it costs to gather its members once more: 
 CONES = 16  # separated members whose gradients are on the device at once
 SPRINT = 16  # evaluations in single precision beyond which a climb is not an easy one
 MANY = 2**19  # rows of all members from which steps in single precision are worth another program
+LONG = 50  # rows of a member from which a pass over them takes longer than the step that follows it
 LATE = 128  # seats of a last round with so few members: its climbs are long
 SMALL = 2**23  # padded bytes up to which open members of all lengths are gathered into one last round
 
@@ -219,7 +220,9 @@ class Run:
 
     def _sprints(self) -> bool:
         """Whether steps in single precision may come first."""
-        return isinstance(self.problem.solver, Newton) and self.inputs.dtype == np.float64 and self.problem.max_steps > 4 * SPRINT and np.sum(self.inputs.source.sizes) >= MANY
+        rows = np.sum(self.inputs.source.sizes)
+        many = rows >= max(MANY, LONG * self.inputs.source.members)
+        return many and isinstance(self.problem.solver, Newton) and self.inputs.dtype == np.float64 and self.problem.max_steps > 4 * SPRINT
 
     def _run_middle(self, piece: Piece) -> list[np.ndarray]:
         """The same for members that the cap left open: most need a step or two, and those that need many come together afterwards."""
