@@ -52,6 +52,7 @@ def sprints(monkeypatch):
         return found[-1][0]
 
     monkeypatch.setattr(run, "MANY", 0)
+    monkeypatch.setattr(run, "LONG", 0)
     monkeypatch.setattr(chunk.Chunk, "_sprint", watched)
     return found
 
