@@ -17,10 +17,10 @@ from jaxmle.fitting.lockstep import machine
 from jaxmle.fitting.members import buckets
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.schedule import CHUNK, Schedule, cut, free_bytes
-from jaxmle.likelihood.anatomy import substituted
+from jaxmle.likelihood.anatomy import substituted, term_shape
 from jaxmle.likelihood.checks import check_weights, host_data
 from jaxmle.likelihood.combinators import weight
-from jaxmle.likelihood.contract import as_tree, terms_of
+from jaxmle.likelihood.contract import as_tree
 from jaxmle.solvers.status import Status
 
 Array = np.ndarray
@@ -196,7 +196,7 @@ def _single(loglik: Any, fit: Fit, data: Tree, weights: Any) -> Study:
     check_weights(tree, data)
     problem = pose(tree, fit.layout, None, "auto", None, 0, None)
     base = _base(fit, tree)
-    jax.eval_shape(lambda x: terms_of(tree, fit.layout.unravel(x), data), base)  # the data are of the likelihood's shape
+    term_shape(tree, fit.layout, base, data)  # the data are of the likelihood's shape
     none = np.zeros(0)
     return Study(problem, fit, base, none, none, none, data=data)
 
