@@ -29,6 +29,7 @@ ELEMENTWISE = """
     exp2 expm1 floor ge gt igamma igammac integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not or polygamma pow real reduce_precision
     regularized_incomplete_beta rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta
 """
+LOOPS = ("cond", "scan", "while")
 REDUCTIONS = ("argmax", "argmin", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum")
 CUMULATIONS = ("cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum")
 
@@ -101,6 +102,8 @@ def _ones(var: Any) -> frozenset[int]:
 def _rule(equation: Any, ins: list[Along]) -> list[Along]:
     """How the results of an operation depend on the rows."""
     name, shapes = equation.primitive.name, [atom.aval.shape for atom in equation.invars]
+    if name in LOOPS:
+        raise Mixed(name)
     if inner := _inner(equation):
         return _follow(inner[0].jaxpr, ins)
     if name == "iota":
