@@ -15,7 +15,7 @@ from jaxmle.models.model import Model
 from jaxmle.models.predictors import constant, eta_of
 from jaxmle.models.tails import log1mexp
 from jaxmle.parameters.constraints import lower
-from jaxmle.special.counts import negative_binomial_clumping, negative_binomial_kernel, negative_binomial_logpmf
+from jaxmle.special.counts import negative_binomial_clumping, negative_binomial_kernel
 from jaxmle.special.gamma import gammaln
 from jaxmle.special.logistic import sigmoid, softplus
 
@@ -167,8 +167,8 @@ def _zero_inflated_poisson(eta: Tree, row: Tree) -> Array:
 
 
 def _zero_inflated_negative_binomial(eta: Tree, row: Tree) -> Array:
-    zero, log_mu, alpha = eta["zero"], eta["log_mu"], eta["alpha"]
-    count = negative_binomial_logpmf(row["y"], jnp.exp(log_mu), alpha)
+    """But for the clumping, which is 0 for a count of 0: so it may be added to the other counts and to the mixture at 0 alike."""
+    zero, count = eta["zero"], negative_binomial_kernel(row["y"], eta["log_mu"], eta["alpha"])
     return jnp.where(row["y"] == 0, jnp.logaddexp(zero, count), count) - softplus(zero)
 
 
@@ -179,9 +179,10 @@ def _hurdle_poisson(eta: Tree, row: Tree) -> Array:
 
 
 def _hurdle_negative_binomial(eta: Tree, row: Tree) -> Array:
+    """But for the clumping, which is 0 for a count of 0."""
     crossed, log_mu, alpha = row["y"] > 0, eta["log_mu"], eta["alpha"]
     empty = jnp.log1p(alpha * jnp.exp(log_mu)) / alpha  # −log P(0)
-    positive = negative_binomial_logpmf(row["y"], jnp.exp(log_mu), alpha) - log1mexp(empty)
+    positive = negative_binomial_kernel(row["y"], log_mu, alpha) - log1mexp(empty)
     return jnp.where(crossed, positive + eta["cross"], 0.0) - softplus(eta["cross"])
 
 
@@ -232,7 +233,7 @@ def _two_parts(name: str, density: Any, law: Any, part: str, design: str, offset
     eta: dict[str, Any] = {"log_mu": linear("x", "beta", offset), part: linear(design, "gamma")}
     return Model(
         name,
-        regression(density, eta if plain else {**eta, "alpha": "alpha"}),
+        regression(density, eta) if plain else regression(density, {**eta, "alpha": "alpha"}, counts={"y": _clumping}),
         functools.partial(_begin_two_parts, part=design, offset=offset, plain=plain, hurdle=name == "hurdle"),
         None if plain else {"alpha": lower(0.0)},
         functools.partial(_two_part_natural, part=design, offset=offset, plain=plain),
