@@ -76,7 +76,7 @@ def _numbers(jaxpr: Any, constants: Any) -> Iterator[Any]:
     for equation in jaxpr.eqns:
         yield equation.primitive.name
         yield from (np.asarray(atom.val).tobytes() for atom in equation.invars if hasattr(atom, "val"))
-        yield from (value for name, value in equation.params.items() if isinstance(value, float) or name == "y")
+        yield equation.params.get("y")  # the power of integer_pow
         for inner in _inner(equation):
             yield from _numbers(inner.jaxpr, inner.consts)
 
@@ -87,8 +87,12 @@ def _inner(equation: Any) -> list[Any]:
 
 
 def _follow(jaxpr: Any, arguments: list[Along]) -> list[Along]:
+    """How the results of a program depend on the rows, given how its arguments do."""
     known: dict[Any, Along] = dict(zip(jaxpr.invars, arguments, strict=True)) | {var: Along(None, _ones(var)) for var in jaxpr.constvars}
-    read = lambda atom: Along(None, frozenset(range(np.ndim(atom.val)))) if hasattr(atom, "val") and np.ndim(atom.val) == 0 else Along(None, frozenset()) if hasattr(atom, "val") else known[atom]  # noqa: E731
+
+    def read(atom: Any) -> Along:
+        return Along(None, frozenset()) if hasattr(atom, "val") else known[atom]  # a number in the program, or a variable
+
     for equation in jaxpr.eqns:
         outs = _rule(equation, [read(atom) for atom in equation.invars])
         known.update((var, Along(out.axis, out.even | _ones(var))) for var, out in zip(equation.outvars, outs, strict=True))
