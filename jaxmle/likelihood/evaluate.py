@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, need_terms, terms_of
+from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.regression import WIDE, Regression, gradient, gram
 from jaxmle.parameters.tree import Layout
 
@@ -48,7 +49,8 @@ def sums(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | Non
             return sums(loglik.loglik, layout, x, data, weights, block_rows)
         case Penalize():
             inner = sums(loglik.loglik, layout, x, data, weights, block_rows)
-            prior = _second_order(lambda x: (loglik.log_prior(layout, x, data, weights),) * 2, x)
+            bare = uncounted(loglik)  # Jeffreys's prior looks at other data: every value of the response, or simulated ones
+            prior = _second_order(lambda x: (bare.log_prior(layout, x, data, weights),) * 2, x)
             return jax.tree.map(jnp.add, inner, prior._replace(absolute=jnp.abs(prior.value)))
         case Pool():
             loglik.check(data)

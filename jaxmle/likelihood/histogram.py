@@ -22,7 +22,7 @@ Tree = Any
 
 STEPS = (4, 6)  # lengths of histograms are 2ᵏ times these: few shapes to compile
 WORTH = 2  # rows for each entry of a histogram from which it is less work
-DENSE = 16  # counts up to so many times the rows are told apart by a table of all
+DENSE = 2  # counts below so many times the rows of a member are told apart by a table of all: no more memory than the data
 
 
 def counts_of(loglik: Any) -> tuple[str, ...]:
@@ -33,10 +33,10 @@ def counts_of(loglik: Any) -> tuple[str, ...]:
 
 
 def distinct(y: Array, sizes: Array) -> Array:
-    """How many counts occur in each of consecutive parts of y (N,) of so many rows, (b,); the number of rows where y has other numbers."""
+    """How many counts occur in each of consecutive parts of y (N,) of so many rows, (b,); 0 for all where y holds other numbers too."""
     finite = np.where(np.isfinite(y), y, 0)
     if y.size == 0 or finite.min() < 0 or finite.max() >= 2.0**31 or np.any(finite != np.floor(finite)):
-        return sizes
+        return np.zeros(len(sizes), int)
     span = int(finite.max()) + 1
     keys = finite.astype(np.int64) + span * np.repeat(np.arange(len(sizes)), sizes)
     keys = np.sort(keys.astype(np.int32) if span * len(sizes) < 2**31 else keys)
@@ -49,13 +49,13 @@ def counted(loglik: Any, data: Tree, found: tuple[int, ...], dtype: Any) -> Any:
 
     Args:
         data: NumPy leaves (n, …), or (b, n, …) for the members of a batch; so too the weights inside the likelihood.
-        found: for each leaf of counts how many of them occur, at most.
+        found: for each leaf of counts how many of them occur, at most; 0 where it holds other numbers.
     """
 
     def fill(regression: Regression, weights: Array | None) -> Regression:
         leaves = [np.asarray(leaf_of(data, name)) for name, _ in regression.counts]
         sizes = [_rounded(m) for m in found]
-        if not leaves or not all(WORTH * m <= leaf.shape[-1] for leaf, m in zip(leaves, sizes, strict=True)):
+        if not leaves or not all(found) or not all(WORTH * m <= leaf.shape[-1] for leaf, m in zip(leaves, sizes, strict=True)):
             return regression
         made = [histogram(leaf, weights, m) for leaf, m in zip(leaves, sizes, strict=True)]
         return replace(regression, histograms=tuple(Histogram(one.values.astype(dtype), one.weights.astype(dtype)) for one in made))

@@ -35,7 +35,7 @@ def sample(seed, n=N):
     return {"x": x, "y": rng.poisson(np.exp(x @ [1.0, 0.4]) * rng.gamma(2.0, 0.5, size=n)).astype(float)}
 
 
-def same(one, other, tolerance=1e-9):
+def assert_same_fits(one, other, tolerance=1e-9):
     np.testing.assert_array_equal(one.status, other.status)
     np.testing.assert_allclose((one.x - other.x) / other.se, 0.0, atol=tolerance)
     np.testing.assert_allclose(one.se, other.se, rtol=tolerance)
@@ -61,29 +61,45 @@ def test_the_histogram_is_used_where_counts_repeat(data):
 
 @pytest.mark.parametrize("vcov", ["observed", "HC1"])
 def test_a_fit_with_histogram_is_the_fit_over_rows(data, vcov):
-    same(jm.fit(SPLIT, START, data, constraints=BOUNDS, vcov=vcov), jm.fit(WHOLE, START, data, constraints=BOUNDS, vcov=vcov))
+    assert_same_fits(jm.fit(SPLIT, START, data, constraints=BOUNDS, vcov=vcov), jm.fit(WHOLE, START, data, constraints=BOUNDS, vcov=vcov))
 
 
 def test_frequency_weights_are_repeated_rows(data):
     w = np.random.default_rng(1).integers(0, 4, size=N)
     repeated = {name: np.repeat(leaf, w, axis=0) for name, leaf in data.items()}
-    same(jm.fit(SPLIT, START, data, constraints=BOUNDS, weights=jm.frequency(w)), jm.fit(WHOLE, START, repeated, constraints=BOUNDS))
+    assert_same_fits(jm.fit(SPLIT, START, data, constraints=BOUNDS, weights=jm.frequency(w)), jm.fit(WHOLE, START, repeated, constraints=BOUNDS))
 
 
 def test_terms_and_sums_without_a_histogram_are_those_of_the_rows(data):
-    np.testing.assert_allclose(SPLIT(START, data), WHOLE(START, data), rtol=1e-5)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(SPLIT(START, data), WHOLE(START, data), rtol=1e-12)
     for one, other in zip(jm.evaluate(SPLIT, START, data), jm.evaluate(WHOLE, START, data), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
+def test_the_prior_of_jeffreys_sees_other_counts_than_those_that_occur():
+    """Its information is a sum over all values of the response: a histogram of those observed would be another sum."""
+    rows, law = sample(5, 80), jm.enumeration("y", range(60))
+    found = [jm.fit(jm.jeffreys(jm.with_response(loglik, law)), START, rows, constraints=BOUNDS) for loglik in (SPLIT, WHOLE)]
+    assert_same_fits(*found, tolerance=1e-7)
+
+
+def test_fractions_are_never_counted():
+    """Padding makes a member longer than its rows; its fractions must not be cut to whole numbers there."""
+    found = tuple(int(n) for n in distinct(np.array([0.5, 1.0, 2.0]), np.array([3])))
+    assert found == (0,)
+    padded = {"x": np.ones((64, 2)), "y": np.resize([0.5, 1.0, 2.0], 64)}
+    assert counted(SPLIT, padded, found, float).histograms is None
+
+
 def test_ragged_members(data):
     sets = [sample(seed, n) for seed, n in enumerate([300, 180, 240, 300, 150])]
-    same(jm.fit_batch(SPLIT, START, sets, constraints=BOUNDS), jm.fit_batch(WHOLE, START, sets, constraints=BOUNDS))
+    assert_same_fits(jm.fit_batch(SPLIT, START, sets, constraints=BOUNDS), jm.fit_batch(WHOLE, START, sets, constraints=BOUNDS))
 
 
 def test_a_bootstrap_shares_counts_and_not_weights(data):
     w = jm.frequency(np.random.default_rng(2).multinomial(N, np.full(N, 1 / N), size=6))
-    same(*(jm.fit_batch(loglik, START, data, constraints=BOUNDS, weights=w, in_axes=None) for loglik in (SPLIT, WHOLE)))
+    assert_same_fits(*(jm.fit_batch(loglik, START, data, constraints=BOUNDS, weights=w, in_axes=None) for loglik in (SPLIT, WHOLE)))
 
 
 def test_a_member_with_nan_fails_alone():
