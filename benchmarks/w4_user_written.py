@@ -45,8 +45,10 @@ class Case:
 
 
 def opaque(case: Case) -> Callable[[dict, dict], jax.Array]:
+    density, scalars = case.density, case.scalars  # what a function closes over is compared at each call: not the data
+
     def loglik(params: dict, data: dict) -> jax.Array:
-        return case.density({"mu": data["x"] @ params["beta"]} | {name: params[name] for name in case.scalars}, data)
+        return density({"mu": data["x"] @ params["beta"]} | {name: params[name] for name in scalars}, data)
 
     return loglik
 

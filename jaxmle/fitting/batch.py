@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle.fitting.block import Members
 from jaxmle.fitting.chunk import flat_members
 from jaxmle.fitting.engine import Problem, pose
 from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
 from jaxmle.fitting.inputs import Inputs, gathered
 from jaxmle.fitting.record import Fit
-from jaxmle.fitting.run import Run
+from jaxmle.fitting.run import MANY, Run
 from jaxmle.likelihood.anatomy import term_shape
 from jaxmle.likelihood.contract import need_terms
 from jaxmle.likelihood.covariance import Kind
 from jaxmle.likelihood.host import precision, tracing
+from jaxmle.likelihood.predictors import declared
+from jaxmle.likelihood.rowwise import is_rowwise
 
 Tree = Any
 
@@ -85,18 +89,28 @@ def fit_batch(
     with precision(real), np.errstate(all="ignore"):
         inputs = gathered(loglik, params0, datasets, constraints, weights, clusters, in_axes, params_axis, real)
         problem = pose(inputs.loglik, inputs.layout, solver, vcov, clusters, max_steps, block_rows)
-        has_terms = _check_first(problem, inputs)
+        one = _largest(inputs)
+        has_terms = _check_first(problem, one)
+        if np.sum(inputs.source.sizes) >= MANY and block_rows is None and is_rowwise(inputs.bare, inputs.layout, one.base, one.data):
+            seen = lambda loglik: declared(loglik, inputs.layout, one.base, one.data)  # noqa: E731
+            inputs = replace(inputs, loglik=seen(inputs.loglik), bare=seen(inputs.bare))
+            problem = replace(problem, loglik=inputs.loglik)
         run = Run(problem, inputs, block, devices, progress, checkpoint)
         fits = run.fits()
         return run.with_cones(fits) if has_terms else fits
 
 
-def _check_first(problem: Problem, inputs: Inputs) -> bool:
-    """What shapes say is wrong of one member is wrong of all: said before anything is compiled. Whether the likelihood has terms."""
+def _largest(inputs: Inputs) -> Members:
+    """The member of most rows."""
     largest = inputs.largest
     member = flat_members(inputs, np.array([largest]), tuple(int(n) for n in inputs.source.sizes[largest]))
-    one = jax.tree.unflatten(member.form.treedef, [leaf if same else leaf[0] for leaf, same in zip(member.leaves, member.form.shared, strict=True)])
-    shape = term_shape(one.loglik, inputs.layout, one.base, one.data)
+    leaves = [leaf if same else leaf[0] for leaf, same in zip(member.leaves, member.form.shared, strict=True)]
+    return jax.tree.unflatten(member.form.treedef, leaves)
+
+
+def _check_first(problem: Problem, one: Members) -> bool:
+    """What shapes say is wrong of one member is wrong of all: said before anything is compiled. Whether the likelihood has terms."""
+    shape = term_shape(one.loglik, problem.layout, one.base, one.data)
     wanted = problem.kind not in ("observed", "expected", None) and problem.mode == "ML"
     if wanted and not shape:
         need_terms(jnp.zeros(()), f"vcov={problem.kind!r}")

@@ -38,7 +38,8 @@ def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> 
 
 
 def _summed(leaf: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
-    """Σ word·multiplier over each member's own rows, (b,); multipliers are odd and depend on the position."""
+    """Σ word·multiplier over each member's own rows, (b,); multipliers are odd and depend on the position: one for the place in its part
+    of ``CACHED`` words times one for the part."""
     if rows is None and len(leaf) > 1 and leaf.strides[0] == 0:  # shared by all: once for all
         return np.broadcast_to(_summed(leaf[:1], None), len(leaf))
     words = _words(leaf)
@@ -47,11 +48,16 @@ def _summed(leaf: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
         words = np.where(np.arange(words.shape[1])[None, :] < (rows * width)[:, None], words, np.uint64(0))
     stride = max(1, words.shape[1] // LARGE)
     picked, total = words[:, ::stride], np.zeros(len(words), dtype=np.uint64)
-    for first in range(0, picked.shape[1], CACHED):
-        part = picked[:, first : first + CACHED]
-        place = np.arange(first, first + part.shape[1], dtype=np.uint64) * np.uint64(stride)
-        total += np.einsum("bi,i->b", part, _mixed(place) | np.uint64(1))
+    multipliers = _odd(np.arange(min(CACHED, picked.shape[1]), dtype=np.uint64))
+    for part, first in enumerate(range(0, picked.shape[1], CACHED)):
+        here = picked[:, first : first + CACHED]
+        total += np.einsum("bi,i->b", here, multipliers[: here.shape[1]]) * _odd(np.array([CACHED + part], dtype=np.uint64))
     return total
+
+
+def _odd(place: np.ndarray) -> np.ndarray:
+    """An odd multiplier for each place."""
+    return _mixed(place) | np.uint64(1)
 
 
 def _words(leaf: np.ndarray) -> np.ndarray:

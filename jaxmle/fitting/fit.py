@@ -37,6 +37,7 @@ from jaxmle.likelihood.covariance import Kind, check_kind, cluster_codes
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
 from jaxmle.likelihood.histogram import counted, counts_of, distinct
 from jaxmle.likelihood.host import compiled, kept, precision, tracing
+from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.recession import is_exact, ways
 from jaxmle.likelihood.rowwise import is_rowwise
 from jaxmle.parameters.tree import layout_of
@@ -196,7 +197,8 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
         if block_rows is not None:
             _check_blocks(problem, base, on_device, block_rows)
         elif (rows or 0) >= LONG and is_rowwise(loglik, layout, base, data):
-            problem = replace(problem, block_rows=CACHED_OPAQUE)
+            seen = declared(loglik, layout, base, data)
+            problem = replace(problem, loglik=seen, block_rows=CACHED_OPAQUE if seen is loglik else None)
         engine = _host_engine(problem, base, on_device, codes)
         elsewhere = lambda data: _host_engine(problem, base, data, codes).evaluate  # noqa: E731
         verdict, reached, extra = _host_search(problem, engine, base, data, on_device, elsewhere, progress)

@@ -106,9 +106,11 @@ def need_terms(terms: Array, what: str) -> Array:
 
 
 def leaf_of(data: Tree, name: str, what: str = "data") -> Array:
-    """The leaf of a tree called ``name``: a dictionary key, or a field of a named tuple or dataclass."""
+    """The leaf of a tree called ``name``: a dictionary key, a field of a named tuple or dataclass, or the place in a tuple such as ``"0"``."""
     if isinstance(data, dict) and name in data:
         return data[name]
+    if isinstance(data, tuple | list) and name.isdigit() and int(name) < len(data):
+        return data[int(name)]
     if not isinstance(data, dict) and hasattr(data, name):
         return getattr(data, name)
     stem, dot, rest = name.partition(".")

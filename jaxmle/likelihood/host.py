@@ -68,7 +68,7 @@ def _fingerprint(value: Any) -> int:
     return zlib.adler32(np.ascontiguousarray(value).view(np.uint8).data) if isinstance(value, np.ndarray) and value.dtype != object and value.size else 0
 
 
-def _unwrapped(function: Any) -> Any:
+def unwrapped(function: Any) -> Any:
     """The function below any ``jit``, told by its ``lower``; a ``custom_jvp`` has a ``__wrapped__`` too, and a rule that must stay."""
     while not isinstance(function, types.FunctionType | functools.partial) and hasattr(function, "__wrapped__") and hasattr(function, "lower"):
         function = function.__wrapped__
@@ -77,7 +77,7 @@ def _unwrapped(function: Any) -> Any:
 
 def _is_users(function: Any) -> bool:
     """Whether a function was written by the user rather than installed with a package."""
-    function = _unwrapped(function)
+    function = unwrapped(function)
     return isinstance(function, types.FunctionType) and not any(part in function.__code__.co_filename for part in ("site-packages", "dist-packages", "/lib/python"))
 
 
@@ -122,7 +122,7 @@ def _closed_over(value: Any, seen: set[int]) -> Iterator[tuple[Any, int]]:
             yield from _closed_over(part, seen)
     elif _is_users(value):
         seen.add(id(value))
-        plain = _unwrapped(value)
+        plain = unwrapped(value)
         yield plain, 0
         for inner in _surroundings(plain):
             yield from _closed_over(inner, seen)
@@ -172,7 +172,7 @@ def _copy_object(value: Any, done: dict[int, Any]) -> Any:
 
 
 def _copy_function(function: Any, done: dict[int, Any]) -> types.FunctionType:
-    plain = _unwrapped(function)
+    plain = unwrapped(function)
     scope = {name: plain.__globals__[name] for name in ("__builtins__", "__name__", "__package__") if name in plain.__globals__}
     cells = tuple(types.CellType() for _ in plain.__closure__ or ())
     copy = types.FunctionType(plain.__code__, scope, plain.__name__, None, cells or None)

@@ -66,6 +66,14 @@ class Histogram(NamedTuple):
     weights: Any  # (m,)
 
 
+class OfRows:
+    """A density of many rows at once, each kept apart from the others: ``density(eta, rows)`` (n,), for predictors (n,) or (n, K), () or (K,)
+    where they are constant."""
+
+    def __call__(self, eta: Mapping[str, Array], rows: Tree) -> Array:
+        raise NotImplementedError
+
+
 @partial(jax.tree_util.register_dataclass, data_fields=["response", "histograms"], meta_fields=["density", "names", "forms", "counts", "shared"])
 @dataclass(frozen=True)
 class Regression:
@@ -74,7 +82,7 @@ class Regression:
     To the density come the terms ``counts`` of one leaf and of the constant predictors.
     """
 
-    density: Callable[[Mapping[str, Array], Tree], Array]
+    density: Callable[[Mapping[str, Array], Tree], Array]  # of one row; of many where it is ``OfRows``
     names: tuple[str, ...]
     forms: tuple[Predictor, ...]
     response: Law | None = None
@@ -85,7 +93,13 @@ class Regression:
     def __call__(self, params: Tree, data: Tree) -> Array:
         data_length(data)
         shapes, values = self._values(params, data)
-        return jax.vmap(self._row, in_axes=(self._axes, 0))(self._parted(shapes, values), data)
+        return self._terms(self._parted(shapes, values), data)
+
+    def _terms(self, etas: tuple[Array, ...], data: Tree) -> Array:
+        """The terms (n,) at predictors as ``_parted`` gives them."""
+        if isinstance(self.density, OfRows):
+            return self.density(dict(zip(self.names, etas, strict=True)), data)
+        return jax.vmap(self._row, in_axes=(self._axes, 0))(etas, data)
 
     def _one(self, form: Predictor, params: Tree, data: Tree) -> Array:
         """The values of one predictor, (n,) or (n, K)."""
@@ -178,6 +192,8 @@ class Regression:
             return *jax.value_and_grad(self._row)(etas, data), [_along(partial(slope, a), eta) for a, eta in enumerate(etas)]
 
         etas = self._parted(self._values(params, data)[0], values)
+        if isinstance(self.density, OfRows):
+            return _along_each(lambda etas: self._terms(etas, data), etas, self._axes)
         terms, slope, curvature = jax.vmap(row, in_axes=(self._axes, 0), out_axes=-1)(etas, data)
         hessian = []
         for part, column in zip(slope, curvature, strict=True):
@@ -222,6 +238,21 @@ class Regression:
 def _along(function: Callable[[Array], Any], eta: Array) -> Any:
     """The derivative of a function of one predictor, () or (K,)."""
     return jax.jacfwd(function)(eta) if eta.ndim else jax.jvp(function, (eta,), (jnp.ones_like(eta),))[1]
+
+
+def _along_each(terms: Callable[[tuple[Array, ...]], Array], etas: tuple[Array, ...], axes: tuple[int | None, ...]) -> tuple[Array, list[Array], list[list[Array]]]:
+    """The same of terms whose rows are kept apart: a step of all rows along one predictor tells the derivative of each."""
+    ways: list[tuple[int, Array]] = []
+    for a, (eta, axis) in enumerate(zip(etas, axes, strict=True)):
+        one = [jnp.ones_like(eta)] if eta.ndim == (axis is not None) else [jnp.zeros_like(eta).at[..., k].set(1.0) for k in range(eta.shape[-1])]
+        ways += [(a, step) for step in one]
+
+    def along(function: Callable[[tuple[Array, ...]], Array], a: int, step: Array) -> Callable[[tuple[Array, ...]], Array]:
+        return lambda etas: jax.jvp(lambda eta: function((*etas[:a], eta, *etas[a + 1 :])), (etas[a],), (step,))[1]
+
+    slopes = [along(terms, *way) for way in ways]
+    lower = [[along(slope, *way)(etas) for way in ways[: a + 1]] for a, slope in enumerate(slopes)]
+    return terms(etas), [slope(etas) for slope in slopes], [[lower[max(a, b)][min(a, b)] for b in range(len(ways))] for a in range(len(ways))]
 
 
 def _entries_of(parts: Any) -> list[Array]:
