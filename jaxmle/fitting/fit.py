@@ -196,9 +196,9 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
         _check_terms(problem, base, on_device)
         if block_rows is not None:
             _check_blocks(problem, base, on_device, block_rows)
-        elif (rows or 0) >= LONG and is_rowwise(loglik, layout, base, data):
+        if (rows or 0) >= LONG and is_rowwise(loglik, layout, base, data):
             seen = declared(loglik, layout, base, data)
-            problem = replace(problem, loglik=seen, block_rows=CACHED_OPAQUE if seen is loglik else None)
+            problem = replace(problem, loglik=seen, block_rows=CACHED_OPAQUE if seen is loglik and block_rows is None else block_rows)
         engine = _host_engine(problem, base, on_device, codes)
         elsewhere = lambda data: _host_engine(problem, base, data, codes).evaluate  # noqa: E731
         verdict, reached, extra = _host_search(problem, engine, base, data, on_device, elsewhere, progress)
