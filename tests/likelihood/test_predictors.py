@@ -22,7 +22,7 @@ RNG = np.random.default_rng(0)
 DATA = {
     "x": RNG.normal(size=(N, Q)), "z": RNG.normal(size=(N, 2)), "y": RNG.normal(size=N), "count": RNG.integers(0, 5, N).astype(float), "class": RNG.integers(0, K, N), "deep": {"w": RNG.normal(size=(N, 2))},
 }  # fmt: skip
-PARAMS = {"beta": RNG.normal(size=Q), "gamma": RNG.normal(size=2), "matrix": RNG.normal(size=(Q, K)), "cuts": np.array([-1.0, 0.5, 1.5]), "scale": np.array(0.7)}
+PARAMS = {"beta": RNG.normal(size=Q), "gamma": RNG.normal(size=2), "matrix": RNG.normal(size=(Q, K)), "cuts": np.array([-1.0, 0.5, 1.5]), "many": np.arange(8.0), "rate": np.array(1.3), "scale": np.array(0.7)}
 X, Z = Linear("x", "beta"), Linear("z", "gamma")
 
 
@@ -65,9 +65,10 @@ REGRESSIONS = {
     "coefficients shared by two designs": (lambda p, d: -((d["y"] - jnp.tanh(d["z"] @ p["gamma"]) * (d["deep"]["w"] @ p["gamma"])) ** 2), (Z, Linear("deep.w", "gamma"))),
     "coefficients that enter twice": (lambda p, d: -((d["y"] - d["x"] @ p["beta"]) ** 2) - (d["z"] @ p["gamma"]) ** 2 * p["beta"][0], (Z, "beta")),
     "under jit": (jax.jit(gaussian), (X, "scale")),
+    "few constants": (lambda p, d: -((d["y"] - jnp.exp(p["scale"] * d["count"])) ** 2) * p["rate"], ("rate", "scale")),
 }
 OTHERS = {
-    "no product": lambda p, d: -((d["y"] - p["scale"]) ** 2),
+    "many constants": lambda p, d: -((d["y"] - p["many"][d["class"]]) ** 2),
     "rows that meet": lambda p, d: -((d["y"] - jnp.mean(d["y"]) - d["x"] @ p["beta"]) ** 2),
     "a design made of another": lambda p, d: -((d["y"] - (d["x"] ** 2) @ p["beta"]) ** 2),
     "coefficients made of others": lambda p, d: -((d["y"] - d["x"] @ jnp.exp(p["beta"])) ** 2),
