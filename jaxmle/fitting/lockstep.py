@@ -86,14 +86,16 @@ def sprint(evaluate: Evaluate, z: Array, wanted: np.ndarray, rounds: int, mesh: 
     by the next. From z (b, k) the points where a climb in double precision may begin, the evaluations (b,), and who has such a point (b,)."""
     z, limits = z.astype(jnp.float32), _each(rounds - 1, wanted)
     first = evaluate(z, wanted)
-    now = machine(_step, (), mesh)(begun(z, first, mesh), first, wanted, limits)
-    while np.any(running := np.asarray(machine(_is_far, (), mesh)(now))):
-        now = machine(_step, (), mesh)(now.state, evaluate(now.trial, running), running, limits)
+    now = machine(_far_step, (), mesh)(begun(z, first, mesh), first, wanted, limits)
+    while np.any(running := np.asarray(now.running)):
+        now = machine(_far_step, (), mesh)(now.state, evaluate(now.trial, running), running, limits)
     return machine(_reached, (), mesh)(now)
 
 
-def _is_far(now: Climb) -> Array:
-    return now.running & (now.state.phase == CLIMB)
+def _far_step(state: State, trial: Point, running: Array, cap: Array) -> Climb:
+    """A step after which those that would polish run no more."""
+    now = _step(state, trial, running, cap)
+    return now._replace(running=now.running & (now.state.phase == CLIMB))
 
 
 def _reached(now: Climb) -> tuple[Array, Array, Array]:

@@ -23,11 +23,11 @@ def namespace(x: Array) -> Any:
     return np if isinstance(x, np.ndarray | np.generic) else jnp
 
 
-FEW = 8  # lanes of a batch that take the rare side together
+FEW = 32  # lanes of a batch that take the rare side together: 8 cost twice as much where half of 1 024 need it, 32 cost 0.03 ms more where few do
 
 
 def _mend(rare: Callable[..., Any], needed: Array, args: Any, out: Any, lanes: int) -> Any:
-    """``out`` with ``rare(*args)`` in the lanes that need it: they are picked out eight at a time, so that the rare side is paid by need."""
+    """``out`` with ``rare(*args)`` in the lanes that need it: they are picked out a few at a time, so that the rare side is paid by need."""
 
     def some(carry: tuple[Array, Any]) -> tuple[Array, Any]:
         left, out = carry
