@@ -221,6 +221,7 @@ def easy(members: int) -> None:
         found += [yardstick.Target(form, "statsmodels loop", 0.05), yardstick.Target(form, fastest, 0.35)]
         found += [yardstick.Target(form, "vmap(Newton, jax.hessian)", share, aim), yardstick.Target(form, "NumPy batched Newton, by hand", None, 0.5)]
         found += [yardstick.Target(form, "nextstat fit_batch", 1.0, 0.5)]
+    board.turns(found)
     board.report(found)
 
 
@@ -238,6 +239,7 @@ def nearly_separated(members: int) -> None:
         found += [yardstick.Target(form, "vmap(Newton, jax.hessian)", 0.4)] if form == "jaxmle opaque" else []
     by_vmap(board, "vmap(Newton, jax.hessian)", plain_newton(jax.hessian(nll)), x, y, members)
     by_vmap(board, "vmap(Newton, X'WX)", plain_newton(split_hessian), x, y, members)
+    board.turns(found, rounds=3)
     board.report(found)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 import jaxmle as jm
 
-LOOPED = 60  # members for a Python loop
+LOOPED = 100  # members for a Python loop
 TRUE = {"amplitude": 120.0, "x": 0.0, "y": 0.0, "sigma": 1.1, "background": 4.0}
 BOUNDS = {"amplitude": jm.positive, "sigma": jm.positive, "background": jm.positive}
 
@@ -124,6 +124,7 @@ def contest(members: int, side: int) -> None:
         board.time("iminuit loop", lambda: by_iminuit(data, start, m), lambda out: out, repeats=1, scale=members / m, note=f"{m} members, scaled")
     board.time("scipy L-BFGS-B loop, own gradient", lambda: by_scipy(data, start, m), lambda out: (out[0], None), repeats=1, scale=members / m, note=f"{m} members, scaled; errors by BFGS")
     found = [yardstick.Target(name, peer, 1 / 40) for name in ours for peer in ("iminuit loop", "scipy L-BFGS-B loop, own gradient")]
+    board.turns(found)
     board.report(found)
     for name in ours:
         print(f"{name}: {members / board.seconds[name]:,.0f} fits a second on one core")

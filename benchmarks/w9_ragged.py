@@ -147,7 +147,9 @@ def negative_binomials(number: int) -> None:
         run = lambda loglik=loglik, own=own: jm.fit_batch(loglik, None if own else start, sets, constraints=None if own else {"alpha": jm.positive}, progress=False)  # noqa: E731
         board.time(name, run, read, compiles=True, repeats=2, note=lambda f: f"{f.converged.mean():.2%} CONVERGED, steps {f.steps.mean():.1f}")
     board.time("statsmodels loop", lambda: by_statsmodels(sets[:m]), lambda out: out, repeats=1, scale=number / m, note=f"{m} groups, scaled")
-    board.report([yardstick.Target(name, "statsmodels loop", 0.02) for name in ours])
+    targets = [yardstick.Target(name, "statsmodels loop", 0.02) for name in ours]
+    board.turns(targets)
+    board.report(targets)
 
 
 def main(number: int) -> None:

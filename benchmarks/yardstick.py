@@ -9,7 +9,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 # This process, XLA's and BLAS's threads with it, stays on one core. A thread keeps the cores it was started with, so this comes before NumPy.
@@ -83,6 +83,8 @@ class Board:
     reference: tuple[np.ndarray, np.ndarray] | None = None
     rows: list[Row] = field(default_factory=list)
     load: float = field(default_factory=lambda: os.getloadavg()[0])
+    contestants: dict[str, tuple[Callable[[], Any], float]] = field(default_factory=dict)
+    taken: str = ""  # how the times were taken, where not one contestant after the other
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -109,12 +111,29 @@ class Board:
         except Exception as error:  # a peer that fails is a result
             print(f"    {name}: failed, {type(error).__name__}: {str(error)[:200]}", flush=True)
             return None
+        self.contestants[name] = run, scale
         median, walls = statistics.median(cpu for cpu, _ in timings), statistics.median(wall for _, wall in timings)
         errors = self._errors(*read(output)) if read and self.reference else (None, None)
         told = note(output) if callable(note) else note
         self.rows.append(Row(name, median * scale, None if first is None else max(first - median, 0.0), median / walls, *errors, told))
         print(f"    {name}: {median * scale:.3f} s  {told}", flush=True)
         return output
+
+    def turns(self, targets: list[Target], rounds: int = 5) -> None:
+        """Time the contestants of the targets once more, in turns, and take the medians of that.
+
+        The clock of a virtual machine moves by half within minutes; who runs in turns shares its moods.
+        """
+        names = [name for name in self.contestants if any(name in (target.ours, target.peer) for target in targets)]
+        seconds: dict[str, list[float]] = {name: [] for name in names}
+        for _ in range(rounds):
+            for name in names:
+                run, scale = self.contestants[name]
+                began = time.process_time()
+                run()
+                seconds[name].append(scale * (time.process_time() - began))
+        self.rows = [replace(row, seconds=statistics.median(seconds[row.name])) if row.name in seconds else row for row in self.rows]
+        self.taken = f"In turns, medians of {rounds}: {', '.join(names)}."
 
     def _errors(self, estimates: np.ndarray, stderr: np.ndarray | None) -> tuple[float, float | None]:
         b, se = self.reference
@@ -124,7 +143,7 @@ class Board:
 
     def report(self, targets: list[Target]) -> None:
         """The table of times and the table of ratios, in Markdown."""
-        print(f"\n### {self.title}\n\nLoad average {self.load:.1f} before, {os.getloadavg()[0]:.1f} after.\n")
+        print(f"\n### {self.title}\n\nLoad average {self.load:.1f} before, {os.getloadavg()[0]:.1f} after. {self.taken}\n")
         rows = sorted(self.rows, key=lambda row: row.seconds)
         print(table(["", "seconds", "first call +", "core share", "error, SE", "SE error", ""], [row.cells() for row in rows]))
         if targets:

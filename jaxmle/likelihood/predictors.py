@@ -27,7 +27,7 @@ from jaxmle.parameters.tree import Layout
 Array = jax.Array
 Tree = Any
 
-MOST = 12  # scalar predictors: a row has the square of that in second derivatives
+MOST = 8  # scalar predictors: the program is traced for each pair of them
 SMALL = 6  # numbers among the parameters, where there is no product to gain by: five parameters of 81 rows take half the time of the general road
 FORWARD = (((1,), (0,)), ((), ()))  # design (n, q) times coefficients (q,) or (q, K)
 BACKWARD = (((0,), (1,)), ((), ()))  # coefficients (q,) times design (n, q)
@@ -110,7 +110,7 @@ class Density(OfRows):
         here = _products(program, len(params))
         assert {product for _, product in here} >= set(products), "the program of these rows is not that of the others"
         known = {var: products[product] for var, product in here if product in products}
-        rest = [equation for equation in program.jaxpr.eqns if equation.outvars[0] not in known]
+        rest = [equation for equation in program.jaxpr.eqns if known.keys().isdisjoint(equation.outvars)]
         density = program.jaxpr.replace(invars=[*known, *program.jaxpr.invars], eqns=rest)
         return jax.core.eval_jaxpr(density, program.consts, *known.values(), *params, *jax.tree.leaves(rows))[0]
 
@@ -155,7 +155,7 @@ def _found(function: Any, layout: Layout, base: Any, data: Tree) -> Found | None
 def _parted(program: Any, leaves: int) -> Found:
     """Which leaves of the parameters enter through products alone, and which as they are."""
     products = _products(program, leaves)
-    others = [equation for equation in program.jaxpr.eqns if equation.outvars[0] not in dict(products)]
+    others = [equation for equation in program.jaxpr.eqns if dict(products).keys().isdisjoint(equation.outvars)]
     used = {atom for equation in others for atom in equation.invars if not hasattr(atom, "val")}
     constants = tuple(i for i, var in enumerate(program.jaxpr.invars[:leaves]) if var in used)
     return Found(tuple(dict.fromkeys(product for _, product in products if product.param not in constants)), constants)

@@ -69,6 +69,7 @@ REGRESSIONS = {
 }
 OTHERS = {
     "many constants": lambda p, d: -((d["y"] - p["many"][d["class"]]) ** 2),
+    "more predictors than pay": lambda p, d: -((d["y"] - d["x"] @ p["beta"] - p["many"][d["class"]]) ** 2),
     "rows that meet": lambda p, d: -((d["y"] - jnp.mean(d["y"]) - d["x"] @ p["beta"]) ** 2),
     "a design made of another": lambda p, d: -((d["y"] - (d["x"] ** 2) @ p["beta"]) ** 2),
     "coefficients made of others": lambda p, d: -((d["y"] - d["x"] @ jnp.exp(p["beta"])) ** 2),
