@@ -93,6 +93,7 @@ def main(shapes: tuple[tuple[int, int], ...]) -> None:
         board = yardstick.Board(f"W1: one logistic fit, n = {n}, p = {p}", yardstick.newton_reference(x, y))
         ours(board, x, y, big=n * p >= 10**7)
         peers(board, x, y)
+        board.turns(targets(p))
         board.report(targets(p))
 
 

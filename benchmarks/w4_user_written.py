@@ -249,6 +249,7 @@ def contest(case: Case) -> None:
         board.time(peer[0], peer[1], lambda r: r, repeats=3, budget=5.0)
         if case.name == "negative binomial":
             found += [yardstick.Target(name, peer[0], None, 1.0) for name in runs]
+    board.turns(found)
     board.report(found)
 
 

@@ -71,7 +71,9 @@ def main(replicates: int) -> None:
     board.time("the drawing alone", weights, compiles=True, repeats=4)
     board.time("statsmodels loop on weights, tol=1e-10", lambda: by_statsmodels(data, counts), lambda out: out, repeats=2, scale=replicates / m, note=f"{m} replicates, scaled")
     board.time("statsmodels loop", lambda: looped(data, m), repeats=2, scale=replicates / m, note=f"{m} replicates, scaled")
-    board.report([yardstick.Target(f"jaxmle {form}{what}", "statsmodels loop", 0.05, 0.02) for form in ("declared", "opaque") for what in kinds])
+    targets = [yardstick.Target(f"jaxmle {form}{what}", "statsmodels loop", 0.05, 0.02) for form in ("declared", "opaque") for what in kinds]
+    board.turns(targets, rounds=3)
+    board.report(targets)
 
 
 if __name__ == "__main__":
