@@ -19,6 +19,7 @@ from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.recession import Ways, ways
 from jaxmle.likelihood.regression import linear_designs, sharing
 from jaxmle.solvers.approach import approach
+from jaxmle.solvers.sprint import sprint
 
 Array = Any
 Tree = Any
@@ -84,6 +85,15 @@ def over_blocks(one: Callable[..., Any], form: Form, own: list[Array], common: l
     return jax.lax.map(block, (wanted, own, args))
 
 
+def over_seats(one: Callable[..., Any], form: Form, own: list[Array], common: list[Array], wanted: Array, args: Any) -> Any:
+    """The same for seats in one row, (b, ...), of which the last may be without data: those get zeros."""
+    blocks, lanes = own[0].shape[:2]
+    empty = wanted.shape[0] - blocks * lanes
+    fold = lambda leaf: leaf[: blocks * lanes].reshape(blocks, lanes, *leaf.shape[1:])  # noqa: E731
+    unfold = lambda leaf: jnp.pad(leaf.reshape(-1, *leaf.shape[2:]), [(0, empty)] + [(0, 0)] * (leaf.ndim - 2))  # noqa: E731
+    return jax.tree.map(unfold, over_blocks(one, form, own, common, fold(wanted), jax.tree.map(fold, args)))
+
+
 # ---------------------------------------------------------------- the passes
 
 
@@ -97,13 +107,17 @@ def evaluate(problem: Problem, member: Members, z: Array) -> Any:
     return _engine(problem, member)[1].evaluate(z)
 
 
-def rough(problem: Problem, member: Members, z: Array) -> Any:
-    """The same in single precision, in which the member comes."""
-    point = evaluate(problem, member, z)
-    return halved(point._replace(z=z, aux=None))
+def sprinted(problem: Problem, form: Form, own: list[Array], common: list[Array], wanted: Array, args: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+    """First steps in single precision: from starts z (b, k) and the evaluations that each may have (b,) to what ``sprint`` finds."""
+    own, common = _halved((own, common))
+
+    def rough(member: Members, z: Array) -> Any:
+        return _halved(evaluate(problem, member, z)._replace(z=z, aux=None, curvature=None))
+
+    return sprint(lambda z, asking: over_seats(rough, form, own, common, asking, (z,)), args[0], wanted, args[1])
 
 
-def halved(tree: Tree) -> Tree:
+def _halved(tree: Tree) -> Tree:
     """The floating-point leaves in single precision."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.float32) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf, tree)
 

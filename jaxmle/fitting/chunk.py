@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxmle.fitting import block as passes
 from jaxmle.fitting import lockstep
-from jaxmle.fitting.block import Form, Members, halved, over_blocks, single
+from jaxmle.fitting.block import Form, Members, single
 from jaxmle.fitting.engine import Problem, needs_pass
 from jaxmle.fitting.inputs import Inputs
 from jaxmle.fitting.lockstep import machine
@@ -101,13 +101,9 @@ class Programs:
             own_form = Form(jax.tree.structure(others._replace(loglik=portable)), form.shared)
 
             def run(own: list[Array], common: list[Array], wanted: Array, args: Any) -> Any:
-                blocks, lanes = own[0].shape[:2]
-                empty = wanted.shape[0] - blocks * lanes  # seats without data
-                fold = lambda leaf: leaf[: blocks * lanes].reshape(blocks, lanes, *leaf.shape[1:])  # noqa: E731
-                one = partial(getattr(passes, name), bare)
-                out = over_blocks(one, own_form, own, common, fold(wanted), jax.tree.map(fold, args))
-                unfold = lambda leaf: jnp.pad(leaf.reshape(-1, *leaf.shape[2:]), [(0, empty)] + [(0, 0)] * (leaf.ndim - 2))  # noqa: E731
-                return jax.tree.map(unfold, out)
+                if name == "sprinted":
+                    return passes.sprinted(bare, own_form, own, common, wanted, args)
+                return passes.over_seats(partial(getattr(passes, name), bare), own_form, own, common, wanted, args)
 
             if mesh is None:
                 return run
@@ -190,10 +186,8 @@ class Chunk:
 
     def _sprint(self, z: Array, rounds: int) -> Any:
         """Steps in single precision; None where the likelihood cannot be written in it: a constant of its own may insist on double."""
-        own, common = _halved((self.own, self.common))
-        short = replace(self, own=own, common=common)
         try:
-            return lockstep.sprint(lambda z, wanted: short.ask("rough", wanted, z), z, self.wanted, rounds, self.programs.mesh)
+            return self.ask("sprinted", self.wanted, z, np.full(len(self.wanted), rounds, np.int32))
         except (TypeError, ValueError):
             return None
 
@@ -222,9 +216,6 @@ class Chunk:
         state = lockstep.climb_on(self.evaluate, state, self.wanted, programs.problem.max_steps, programs.mesh)
         limit = lockstep.explore(self.evaluate, state, self.wanted, programs.problem.chart.bent, programs.mesh)
         return self.conclude(state, limit, steps)
-
-
-_halved = jax.jit(halved)
 
 
 @partial(jax.jit, static_argnums=1)

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxmle.fitting.diagnosis import ESCAPE, Limit, arrived, follow, needs_excursion, probe, root_in_batch, to_flat, to_limit, unexplored
 from jaxmle.fitting.engine import Extra, Problem, finish, plain, verdict_of
-from jaxmle.solvers.loop import CLIMB, DONE, EXHAUSTED, NOT_FINITE, POLISH, RECEDES, RUNAWAY, Point, State, advance, is_running, start
+from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RUNAWAY, Point, State, advance, is_running, start
 
 Array = Any
 Evaluate = Callable[[Array, Array], Point]  # z (b, k), wanted (b,) → points (b, ...)
@@ -79,30 +79,6 @@ def climb_on(evaluate: Evaluate, state: State, wanted: np.ndarray, cap: int, mes
     running = machine(is_running, (), mesh)(state, _each(cap, wanted)) & wanted
     trial = machine(_trial, (), mesh)(state)
     return _go_on(evaluate, Climb(state, trial, running), cap, mesh)
-
-
-def sprint(evaluate: Evaluate, z: Array, wanted: np.ndarray, rounds: int, mesh: Any = None) -> tuple[Array, Array, Array]:
-    """The same climb in single precision, for at most ``rounds`` evaluations and up to where it would polish: the error of these steps is mended
-    by the next. From z (b, k) the points where a climb in double precision may begin, the evaluations (b,), and who has such a point (b,)."""
-    z, limits = z.astype(jnp.float32), _each(rounds - 1, wanted)
-    first = evaluate(z, wanted)
-    now = machine(_far_step, (), mesh)(begun(z, first, mesh), first, wanted, limits)
-    while np.any(running := np.asarray(now.running)):
-        now = machine(_far_step, (), mesh)(now.state, evaluate(now.trial, running), running, limits)
-    return machine(_reached, (), mesh)(now)
-
-
-def _far_step(state: State, trial: Point, running: Array, cap: Array) -> Climb:
-    """A step after which those that would polish run no more."""
-    now = _step(state, trial, running, cap)
-    return now._replace(running=now.running & (now.state.phase == CLIMB))
-
-
-def _reached(now: Climb) -> tuple[Array, Array, Array]:
-    """Near a maximum, the end of the pending Newton step; on the way, the point itself, unless it recedes: that is told from the start asked for."""
-    state = now.state
-    sound = (state.phase != DONE) & (state.signature.information >= RECEDES)
-    return jnp.where(state.phase == POLISH, now.trial, state.point.z), state.steps, sound
 
 
 def _trial(state: State) -> Array:

@@ -1,0 +1,148 @@
+"""First steps in single precision: the trust-region climb of ``loop`` without what a verdict needs, for many members in one compiled loop.
+
+Its end is where a climb in double precision begins, and no more: nothing that is said of a fit rests on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmle.solvers.linalg import cholesky, metric_of, solve_lower, solve_upper
+from jaxmle.solvers.loop import NEAR, PATIENCE, RECEDES, Point, is_finite, noise_of
+
+Array = Any
+
+PROBES = 7  # factorisations in search of the multiplier of a bounded step: its length is then within a few per cent of the radius
+
+
+class Dash(NamedTuple):
+    """One member on its way."""
+
+    z: Array  # (k,) the best point so far
+    move: Array  # (k,) the pending step
+    value: Array
+    noise: Array
+    score: Array  # (k,)
+    information: Array  # (k, k)
+    scale: Array  # (k,)
+    radius: Array
+    predicted: Array  # what the pending step should gain
+    full: Array  # it is a full Newton step
+    decrement: Array
+    kept: Array  # d'J(θ+d)d / d'J(θ)d of the last full Newton step d
+    steps: Array  # evaluations
+    idle: Array  # in a row without a gain above noise
+    near: Array  # a full Newton step ends it
+    failed: Array
+    running: Array
+
+
+def sprint(evaluate: Callable[[Array, Array], Point], z: Array, wanted: Array, rounds: Array) -> tuple[Array, Array, Array]:
+    """Climb from z (b, k) in single precision until each wanted member is where full Newton steps take over, or has had its rounds.
+
+    Args:
+        evaluate: from z (b, k) and who asks (b,) to their points in single precision.
+        rounds: evaluations that a member may have, (b,).
+
+    Returns:
+        The points (b, k) where a climb in double precision may begin, in the precision of z; the evaluations (b,); who has such a point (b,).
+        On the way to a maximum it is the point itself, unless it recedes: that is told from the start asked for.
+    """
+    start = jax.vmap(_start)(z.astype(jnp.float32), wanted)
+
+    def go_on(now: Dash) -> Dash:
+        judged, shorter = jax.vmap(_judge)(now, evaluate(now.z + now.move, now.running), rounds)
+        return jax.lax.cond(jnp.any(shorter), lambda: jax.vmap(_bound)(judged, shorter), lambda: judged)
+
+    end = jax.lax.while_loop(lambda now: jnp.any(now.running), go_on, start)
+    move = jnp.where(end.near[:, None], end.move, 0.0).astype(z.dtype)
+    return end.z.astype(z.dtype) + move, end.steps, ~end.failed & (end.kept >= RECEDES)
+
+
+def _start(z: Array, wanted: Array) -> Dash:
+    zero, one, count, no = jnp.float32(0.0), jnp.float32(1.0), jnp.int32(0), jnp.zeros((), bool)
+    flat = jnp.zeros_like(z)
+    return Dash(z, flat, -jnp.inf * one, zero, flat, jnp.zeros((*z.shape, *z.shape), z.dtype), flat, one, zero, no, jnp.inf * one, one, count, count, no, no, wanted)
+
+
+def _judge(now: Dash, trial: Point, rounds: Array) -> tuple[Dash, Array]:
+    """Keep the trial or refuse it and propose the full Newton step; whether a shorter one is wanted. The rules are those of ``loop``."""
+    tiny, eps = jnp.finfo(jnp.float32).tiny, jnp.finfo(jnp.float32).eps
+    first, finite = now.steps == 0, is_finite(trial)
+    noise = jnp.maximum(now.noise, noise_of(trial))
+    gain = trial.value - now.value
+    accept = finite & (first | (gain >= -noise))
+    keep = lambda new, old: jnp.where(accept, new, old)  # noqa: E731
+
+    j, score = keep(-0.5 * (trial.hessian + trial.hessian.T), now.information), keep(trial.score, now.score)
+    scale = keep(jnp.maximum(metric_of(trial.hessian, trial.score), 0.5 * now.scale), now.scale)
+    r, g = j / (scale[:, None] * scale[None, :]), score / scale
+    factor = cholesky(r, unrolled=True)
+    pivots = jnp.diagonal(factor)
+    convex = jnp.all(jnp.isfinite(factor)) & (jnp.min(jnp.where(jnp.isfinite(pivots), pivots, 0.0)) ** 2 > 100 * len(score) * eps)
+    half = solve_lower(factor, g, unrolled=True)
+    u = jnp.where(convex, solve_upper(factor, half, unrolled=True), 0.0)
+    decrement, length = jnp.where(convex, 0.5 * jnp.sum(half**2), jnp.inf), jnp.sqrt(jnp.sum(u**2))
+
+    # Of a full Newton step d the gain foreseen is d'Jd/2.
+    kept = jnp.where(accept & now.full, now.move @ j @ now.move / jnp.maximum(2 * now.predicted, tiny), now.kept)
+    norm = jnp.sqrt(jnp.sum((scale * now.move) ** 2))
+    trust = (gain + noise) / (jnp.maximum(now.predicted, 0.0) + noise + tiny)
+    opening = jnp.maximum(length, jnp.maximum(jnp.sqrt(jnp.sum(g**2)), 1.0))
+    grown = jnp.where(trust > 0.75, jnp.maximum(now.radius, 2 * norm), jnp.where(trust < 0.25, 0.25 * norm, now.radius))
+    radius = jnp.where(first, opening, jnp.where(accept, grown, jnp.where(finite, 0.25, 0.1) * norm))
+
+    flat = ~first & jnp.where(accept, (gain <= noise) & ~(decrement < 0.5 * now.decrement), now.predicted <= now.noise)
+    idle = jnp.where(flat, now.idle + 1, jnp.where(accept, 0, now.idle))
+    z = keep(trial.z, now.z)
+    blind = accept & ~first & jnp.any((16 * eps * scale * jnp.abs(z) > 1.0) & (scale >= now.scale))
+    failed = now.failed | (first & ~finite) | blind | (idle >= PATIENCE)
+    near = convex & (decrement <= jnp.maximum(NEAR, keep(noise_of(trial), now.noise)))
+    steps = now.steps + 1
+    running = ~failed & ~near & (steps < rounds)
+    full = near | (convex & (length <= radius))
+    after = Dash(
+        z, u / scale, keep(trial.value, now.value), keep(noise_of(trial), now.noise), score, j, scale, radius, decrement, full,
+        decrement, kept, steps, idle, near, failed, running,
+    )  # fmt: skip
+    after = jax.tree.map(lambda new, old: jnp.where(now.running, new, old), after, now)
+    return after, now.running & running & ~full
+
+
+def _bound(now: Dash, shorter: Array) -> Dash:
+    """The step within the radius in place of the pending one, where a shorter one is wanted."""
+    r, g = now.information / (now.scale[:, None] * now.scale[None, :]), now.score / now.scale
+    u = bounded(r, g, now.radius)
+    predicted = g @ u - 0.5 * u @ r @ u
+    return now._replace(move=jnp.where(shorter, u / now.scale, now.move), predicted=jnp.where(shorter, predicted, now.predicted))
+
+
+def bounded(r: Array, g: Array, radius: Array) -> Array:
+    """The u (k,) with ‖u‖ ≤ radius that maximises g'u − u'Ru/2, but for the hard case, by Cholesky factors of R + λI.
+
+    λ by Newton's method on 1/‖u‖ − 1/radius, between bounds (Moré & Sorensen 1983, SIAM J. Sci. Stat. Comput. 4, §3). In the hard case, where
+    g has nothing along the most negative curvature, u stays inside.
+    """
+    size, spread, eye = jnp.sqrt(jnp.sum(g**2)), jnp.max(jnp.sum(jnp.abs(r), axis=1)), jnp.eye(len(g), dtype=g.dtype)
+    low = jnp.maximum(jnp.maximum(size / radius - spread, -jnp.min(jnp.diagonal(r))), 0.0)
+    high = size / radius + spread
+    steepest = g * (radius / jnp.maximum(size, jnp.finfo(g.dtype).tiny))
+
+    def probe(_: int, at: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
+        shift, low, high, best = at
+        factor = cholesky(r + shift * eye, unrolled=True)
+        definite = jnp.all(jnp.isfinite(factor))
+        u = solve_upper(factor, solve_lower(factor, g, unrolled=True), unrolled=True)
+        length = jnp.sqrt(jnp.sum(u**2))
+        inside = definite & (length <= radius)
+        low, high = jnp.where(inside, low, shift), jnp.where(inside, shift, high)
+        better = shift + (length / radius - 1) * length**2 / jnp.sum(solve_lower(factor, u, unrolled=True) ** 2)
+        between = definite & (better > low) & (better < high)
+        return jnp.where(between, better, jnp.sqrt(jnp.maximum(low, 1e-3 * high) * high)), low, high, jnp.where(definite, u, best)
+
+    *_, u = jax.lax.fori_loop(0, PROBES, probe, (low, low, high, steepest))
+    return u * jnp.minimum(1.0, radius / jnp.maximum(jnp.sqrt(jnp.sum(u**2)), jnp.finfo(g.dtype).tiny))
