@@ -76,13 +76,14 @@ def over_blocks(one: Callable[..., Any], form: Form, own: list[Array], common: l
     turned = form.designs(single(own, 2), common)  # a design is one whichever way it is turned
     call = jax.vmap(lambda own, args: one(form.whole(own, common, turned), *args))
 
-    def block(slot: tuple[Array, list[Array], Any]) -> Any:
-        wanted, own, args = slot
-        shapes = jax.eval_shape(call, own, args)
-        skip = lambda own, args: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)  # noqa: E731
-        return jax.lax.cond(jnp.any(wanted), call, skip, own, args)
+    at = lambda tree, i: jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False), tree)  # noqa: E731
+    shapes = jax.eval_shape(lambda: call(at(own, 0), at(args, 0)))
 
-    return jax.lax.map(block, (wanted, own, args))
+    def block(i: Array) -> Any:
+        taken = lambda i: call(at(own, i), at(args, i))  # noqa: E731  (cut out in here: a block that is left out is not copied)
+        return jax.lax.cond(jnp.any(wanted[i]), taken, lambda i: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), i)
+
+    return jax.lax.map(block, jnp.arange(wanted.shape[0]))
 
 
 def over_seats(one: Callable[..., Any], form: Form, own: list[Array], common: list[Array], wanted: Array, args: Any) -> Any:

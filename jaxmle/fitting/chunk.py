@@ -45,12 +45,12 @@ class Piece:
     schedule: Schedule
 
     @property
-    def seats(self) -> np.ndarray:
-        """The member in each seat; the seats left over hold the last member again."""
-        return self.seated(self.schedule.members)
+    def blocks(self) -> int:
+        """The blocks that hold its members; the others of its schedule are empty."""
+        return -(-len(self.index) // self.schedule.lanes)
 
     def seated(self, seats: int) -> np.ndarray:
-        """The member in each of so many seats."""
+        """The member in each of so many seats; the seats left over hold the last member again."""
         return np.pad(self.index, (0, seats - len(self.index)), mode="edge")
 
 
@@ -86,13 +86,20 @@ class Programs:
 
     problem: Problem
     devices: tuple[Any, ...]
+    at_hand: dict[Any, Callable[..., Any]] = field(default_factory=dict, compare=False)  # looked up once a run
 
     @property
     def mesh(self) -> Any:
         return jax.sharding.Mesh(np.array(self.devices), ("member",)) if len(self.devices) > 1 else None
 
     def get(self, name: str, form: Form) -> Callable[..., Any]:
-        """A pass over the data of a chunk, compiled; kept on the user's function, which it must not keep alive."""
+        """A pass over the data of a chunk, compiled."""
+        if (name, form) not in self.at_hand:
+            self.at_hand[name, form] = self._compiled(name, form)
+        return self.at_hand[name, form]
+
+    def _compiled(self, name: str, form: Form) -> Callable[..., Any]:
+        """The same, kept on the user's function, which it must not keep alive."""
         bare, mesh = (self.problem.bare if name == "further" else self.problem.neutral), self.mesh
         skeleton = jax.tree.unflatten(form.treedef, list(range(form.treedef.num_leaves)))
         loglik, others = skeleton.loglik, skeleton._replace(loglik=None)
@@ -119,24 +126,25 @@ class Programs:
         problem = self.problem
         return replace(fit, vcov_kind="none" if problem.kind is None else str(problem.label), mode=problem.mode, weighting=problem.weighting)
 
-    def laid(self, form: Form, own: list[np.ndarray], common: list[Array]) -> list[Array]:
-        """The leaves (blocks, lanes, ...) on the devices, designs by columns."""
+    def laid(self, form: Form, own: list[np.ndarray], common: list[Array], blocks: int) -> list[Array]:
+        """The leaves (blocks, lanes, ...) on the devices, designs by columns; blocks beyond their own are zeros, which nobody asks for."""
         turned = form.designs(single(own, 2), common)
         leaves = [np.swapaxes(leaf, -1, -2) if i in turned else leaf for i, leaf in enumerate(own)]
         if self.mesh is None:
-            return [placed(leaf) for leaf in leaves]
+            return [placed(leaf, blocks) for leaf in leaves]
+        leaves = [np.pad(leaf, [(0, blocks - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)) for leaf in leaves]
         return jax.device_put(leaves, jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec("member")))
 
     def load(self, inputs: Inputs, piece: Piece) -> Chunk:
         """The data of a piece, on the device and laid out."""
-        flat = flat_members(inputs, piece.seats, piece.length)
-        shape, seats = (piece.schedule.blocks, piece.schedule.lanes), piece.schedule.seats
+        shape, seats = (piece.blocks, piece.schedule.lanes), piece.schedule.seats
+        flat = flat_members(inputs, piece.seated(piece.blocks * piece.schedule.lanes), piece.length)
         own = [np.asarray(leaf).reshape(*shape, *np.shape(leaf)[1:]) for leaf, same in zip(flat.leaves, flat.form.shared, strict=True) if not same]
         common = [jnp.asarray(leaf) for leaf, same in zip(flat.leaves, flat.form.shared, strict=True) if same]
         wanted = np.arange(seats) < len(piece.index)
         everyone = piece.seated(seats)
         base = np.broadcast_to(inputs.base[everyone] if inputs.base.ndim == 2 else inputs.base, (seats, self.problem.layout.p))
-        return Chunk(self, flat.form, self.laid(flat.form, own, common), common, base, np.pad(flat.data_id, ((0, max(seats - len(flat.data_id), 0)), (0, 0)))[:seats], wanted)
+        return Chunk(self, flat.form, self.laid(flat.form, own, common, piece.schedule.blocks), common, base, np.pad(flat.data_id, ((0, max(seats - len(flat.data_id), 0)), (0, 0)))[:seats], wanted)
 
 
 class Begun(NamedTuple):
@@ -157,17 +165,15 @@ class Chunk:
     base: np.ndarray  # (seats, p)
     data_id: np.ndarray
     wanted: np.ndarray  # (seats,) whether a member of its own sits there
-    at_hand: dict[str, Callable[..., Any]] = field(default_factory=dict)
 
     def ask(self, name: str, wanted: np.ndarray, *args: Any) -> Any:
         """One pass over the data, for the seats that want it."""
-        if name not in self.at_hand:
-            self.at_hand[name] = self.programs.get(name, self.form)  # looked up once a chunk
+        program = self.programs.get(name, self.form)
         seats, members = len(wanted), self.own[0].shape[0] * self.own[0].shape[1]
         if seats >= members:
-            return self.at_hand[name](self.own, self.common, wanted, args)
+            return program(self.own, self.common, wanted, args)
         wider = lambda leaf: np.pad(np.asarray(leaf), [(0, members - seats)] + [(0, 0)] * (np.ndim(leaf) - 1))  # noqa: E731
-        return _first(self.at_hand[name](self.own, self.common, wider(wanted), jax.tree.map(wider, args)), seats)
+        return _first(program(self.own, self.common, wider(wanted), jax.tree.map(wider, args)), seats)
 
     def evaluate(self, z: Array, wanted: np.ndarray) -> Point:
         return self.ask("evaluate", wanted, z)

@@ -169,7 +169,7 @@ def _end_to_end(name: str, column: Sequence[Any]) -> np.ndarray:
 def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.ndarray]]:
     """Members that run with one length: (lengths of the parts, member indices).
 
-    Lengths are powers of two. As few buckets as keep the padded rows under twice the real ones, at most eight; one where all padding
+    Lengths are powers of two, or eighths of them where that saves many rows. As few buckets as keep the padded rows under twice the real ones, at most eight; one where all padding
     together is less work than compiling once more.
     """
     if len(np.unique(sizes, axis=0)) == 1:
@@ -188,7 +188,14 @@ def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.n
     count = np.array([np.sum(np.minimum(powers, candidates[-1]) == c) for c in candidates])
     ends = _fewest(candidates, count, WASTE * size.sum())
     of = np.searchsorted(candidates[ends], np.minimum(powers, candidates[-1]))
-    return [((int(candidates[end]),), np.flatnonzero(of == i)) for i, end in enumerate(ends) if np.any(of == i)]
+    return [((_trimmed(int(candidates[end]), size[of == i]),), np.flatnonzero(of == i)) for i, end in enumerate(ends) if np.any(of == i)]
+
+
+def _trimmed(length: int, size: np.ndarray) -> int:
+    """The length of a bucket for members of so many rows: eighths of it go where none reaches them and their rows are many."""
+    eighths = -(-8 * int(size.max()) // length)
+    shorter = max(int(size.max()), -(-length * eighths // 8))
+    return shorter if (length - shorter) * len(size) > SPARE else length
 
 
 def _fewest(lengths: np.ndarray, count: np.ndarray, budget: float) -> list[int]:

@@ -16,7 +16,7 @@ from jaxmle.fitting.inputs import Inputs, gathered
 from jaxmle.fitting.lockstep import machine
 from jaxmle.fitting.members import buckets
 from jaxmle.fitting.record import Fit
-from jaxmle.fitting.schedule import CHUNK, Schedule, cut, free_bytes
+from jaxmle.fitting.schedule import DATA, Schedule, cut, free_bytes
 from jaxmle.likelihood.anatomy import substituted, term_shape
 from jaxmle.likelihood.checks import check_weights, host_data
 from jaxmle.likelihood.combinators import weight
@@ -117,7 +117,7 @@ class Study:
         assert self.inputs is not None
         k, p = self.problem.chart.k, self.problem.layout.p
         data = self.inputs.source.row_bytes() * sum(length)
-        return cut(lanes, lanes, data, data + 8 * sum(length) * (p + 6), 8.0 * (3 * k * k + 3 * p * p + p * k + 20), 1, min(free_bytes(), 4 * CHUNK), None, jax.devices()[0].platform != "cpu")
+        return cut(lanes, lanes, data, data + 8 * sum(length) * (p + 6), 8.0 * (3 * k * k + 3 * p * p + p * k + 20), 1, min(free_bytes(), 2 * DATA), None, jax.devices()[0].platform != "cpu")
 
 
 def _inside(low: float, high: float) -> float:
