@@ -159,12 +159,12 @@ class _Blocks:
         schedule = self.schedule
         seat = np.zeros(len(self.place), int)
         seat[lanes] = np.arange(lanes.size)
-        who = np.pad(self.place[lanes], (0, schedule.members - lanes.size), mode="edge")
-        shape, shared = (schedule.blocks, schedule.lanes), self.flat.form.shared
+        shape, shared = (-(-lanes.size // schedule.lanes), schedule.lanes), self.flat.form.shared
+        who = np.pad(self.place[lanes], (0, shape[0] * shape[1] - lanes.size), mode="edge")
         own = [np.asarray(leaf)[who].reshape(*shape, *np.shape(leaf)[1:]) for leaf, same in zip(self.flat.leaves, shared, strict=True) if not same]
         common = [jnp.asarray(leaf) for leaf, same in zip(self.flat.leaves, shared, strict=True) if same]
         wanted = np.zeros(schedule.seats, bool)
-        laid = self.programs.laid(self.flat.form, own, common)
+        laid = self.programs.laid(self.flat.form, own, common, schedule.blocks)
         empty = np.zeros((0, 2), np.uint32)
         self.loaded.update(lanes=lanes, seat=seat, chunk=Chunk(self.programs, self.flat.form, laid, common, np.zeros((0, 0)), empty, wanted))
 

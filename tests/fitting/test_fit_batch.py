@@ -17,7 +17,7 @@ from scipy.special import expit
 
 import jaxmle as jm
 from jaxmle import Status
-from jaxmle.fitting.members import Table
+from jaxmle.fitting.members import SPARE, Table, buckets
 
 B, N = 30, 60
 START = {"beta": np.zeros(2)}
@@ -65,6 +65,17 @@ def assert_same(fit, single, tolerance=1e-9):
 
 
 # ---------------------------------------------------------------- equal to single fits
+
+
+def test_lengths_lose_the_eighths_that_nobody_reaches():
+    """Powers of two for few members, whose programs other batches share; where many rows are saved an eighth of one at a time."""
+    sizes = np.random.default_rng(0).integers(40, 200, size=(20_000, 1))
+    (one, short), (other, long) = buckets(sizes, True)
+    assert (one, other) == ((128,), (224,))
+    assert sizes[short].max() <= 128
+    assert 128 < sizes[long].min() <= sizes[long].max() <= 224
+    assert SPARE < len(long) * (256 - 224)
+    assert [length for length, _ in buckets(sizes[:3000], True)] == [(128,), (256,)]
 
 
 @pytest.mark.parametrize("form", [logit, declared], ids=["opaque", "declared"])

@@ -179,6 +179,16 @@ def test_large_arrays_are_placed_where_the_device_reads_them():
         assert np.array_equal(np.asarray(whole), copy)
 
 
+@pytest.mark.parametrize("rows", [5, LARGE // 8])
+def test_room_after_the_entries_of_an_array_is_zero(rows):
+    x = np.random.default_rng(1).normal(size=(3, rows))
+    with jax.enable_x64(True):
+        there = np.asarray(placed(x, 7))
+    assert there.shape == (7, rows)
+    assert np.array_equal(there[:3], x)
+    assert not there[3:].any()
+
+
 @pytest.mark.parametrize("q", [63, 64, 65])
 def test_products_of_wide_designs_are_those_of_narrow_ones(q):
     rng = np.random.default_rng(q)
