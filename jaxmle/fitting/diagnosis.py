@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.solvers.linalg import NewtonStep, cholesky, eigh, metric_of, namespace, newton_step, rarely, solve_lower
+from jaxmle.solvers.linalg import NewtonStep, cholesky, eigh, factored, metric_of, namespace, newton_step, rarely, solve_lower
 from jaxmle.solvers.loop import (
     DONE,
     EXHAUSTED,
@@ -122,10 +122,10 @@ def needs_excursion(bent: tuple[bool, ...], state: State) -> Array:
 
 
 def unexplored(state: State) -> Limit:
-    """What ``explore`` returns where no excursion is needed."""
+    """What ``explore`` returns where no excursion is needed; of one member or of many."""
     xp = namespace(state.point.z)
-    no = xp.zeros((), dtype=bool)
-    return Limit(state.point, state.scale, no, no, state.newton.decrement, no, xp.zeros((), dtype=xp.int32), no)
+    no = xp.zeros(state.steps.shape, dtype=bool)
+    return Limit(state.point, state.scale, no, no, state.newton.decrement, no, xp.zeros(state.steps.shape, dtype=xp.int32), no)
 
 
 def explore(evaluate: Callable[[Array], Point], state: State, bent: tuple[bool, ...] = ()) -> Limit:
@@ -215,7 +215,8 @@ def _widest(bent: tuple[bool, ...], state: State) -> tuple[Array, Array]:
     xp = namespace(state.point.z)
     if not any(bent):
         return xp.zeros((), dtype=bool), xp.zeros_like(state.point.z)
-    half = solve_lower(cholesky(_information(state.point) / (state.scale[:, None] * state.scale[None, :])), xp.eye(len(bent), dtype=state.scale.dtype))
+    r = _information(state.point) / (state.scale[:, None] * state.scale[None, :])
+    half = solve_lower(factored(r, unrolled=True), xp.eye(len(bent), dtype=state.scale.dtype), unrolled=True)
     inverse = half.T @ half / (state.scale[:, None] * state.scale[None, :])
     variance = xp.where(xp.asarray(np.array(bent)) & xp.isfinite(xp.diagonal(inverse)), xp.diagonal(inverse), 0.0)
     strange = xp.where(variance > 0, xp.maximum(xp.sqrt(variance) / WIDE, xp.abs(state.point.z) / FAR_OUT), 0.0)
@@ -385,7 +386,7 @@ def _factor(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, Ar
     """
     xp = namespace(j)
     k = j.shape[0]
-    inverse = solve_lower(cholesky(j / (scale[:, None] * scale[None, :]), unrolled=True), xp.eye(k, dtype=j.dtype), unrolled=True)
+    inverse = solve_lower(factored(j / (scale[:, None] * scale[None, :]), unrolled=True), xp.eye(k, dtype=j.dtype), unrolled=True)
     vif = xp.sum(inverse**2)
     return xp.zeros_like(j), 1.0 / vif, xp.zeros_like(scale), vif
 
@@ -418,5 +419,5 @@ def root_in_batch(j: Array, scale: Array, null: Array) -> Array:
 
 
 def _definite_root(j: Array, scale: Array, null: Array) -> Array:
-    factor = cholesky(j / (scale[:, None] * scale[None, :]), unrolled=True)
+    factor = factored(j / (scale[:, None] * scale[None, :]), unrolled=True)
     return solve_lower(factor, jnp.eye(j.shape[0], dtype=j.dtype), unrolled=True).T / scale[:, None]

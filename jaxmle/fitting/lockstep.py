@@ -161,7 +161,7 @@ def _judged(problem: Problem, base: Array, state: State, limit: Limit) -> Judged
 
 def judged(problem: Problem, base: Array, state: State, limit: Limit | None, mesh: Any = None) -> Judged:
     """The verdicts; ``limit`` None where no member took an excursion. The problem holds no likelihood."""
-    limit = machine(unexplored, (), mesh)(state) if limit is None else limit
+    limit = unexplored(state) if limit is None else limit
     return machine(_judged, (problem,), mesh)(base, state, limit)
 
 

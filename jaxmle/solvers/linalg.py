@@ -7,7 +7,6 @@ faster than one LAPACK call for each matrix. Eigenvectors are needed only when s
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -60,8 +59,11 @@ def rarely(needed: Array, rare: Callable[..., Any], usual: Callable[..., Any], *
     return choose(needed, *args)
 
 
-def cholesky(r: Array, unrolled: bool = False) -> Array:
-    """Lower Cholesky factor (p, p); NaN where R is not positive definite. ``unrolled`` writes a small one out."""
+Rows = list[list[Array]]  # a small factor written out: its entries, never gathered into a matrix, which would cost more than the arithmetic
+
+
+def factored(r: Array, unrolled: bool = False) -> Array | Rows:
+    """Lower Cholesky factor, (p, p), or its rows where it is small and ``unrolled``; pivots are NaN from the first that is lost."""
     if isinstance(r, np.ndarray):
         try:
             return np.linalg.cholesky(r)
@@ -70,38 +72,53 @@ def cholesky(r: Array, unrolled: bool = False) -> Array:
     p = r.shape[-1]
     if not unrolled or p > UNROLLED:
         return jnp.linalg.cholesky(r)
-    columns: list[list[Array]] = [[jnp.zeros_like(r[0, 0])] * p for _ in range(p)]
+    rows: Rows = [[] for _ in range(p)]
     for j in range(p):
-        pivot = jnp.sqrt(r[j, j] - sum((columns[m][j] ** 2 for m in range(j)), jnp.zeros_like(r[0, 0])))
-        columns[j][j] = pivot
+        rows[j].append(jnp.sqrt(r[j, j] - sum((rows[j][m] ** 2 for m in range(j)), jnp.zeros_like(r[0, 0]))))
         for i in range(j + 1, p):
-            columns[j][i] = (r[i, j] - sum((columns[m][i] * columns[m][j] for m in range(j)), jnp.zeros_like(r[0, 0]))) / pivot
-    return jnp.stack([jnp.stack(column) for column in columns], axis=1)
+            rows[i].append((r[i, j] - sum((rows[i][m] * rows[j][m] for m in range(j)), jnp.zeros_like(r[0, 0]))) / rows[j][j])
+    return rows
 
 
-def solve_lower(factor: Array, b: Array, unrolled: bool = False) -> Array:
+def cholesky(r: Array, unrolled: bool = False) -> Array:
+    """Lower Cholesky factor (p, p); NaN where R is not positive definite. ``unrolled`` writes a small one out."""
+    factor = factored(r, unrolled)
+    if not isinstance(factor, list):
+        return factor
+    return jnp.stack([jnp.stack([*row, *[jnp.zeros_like(row[0])] * (len(factor) - len(row))]) for row in factor])
+
+
+def least_pivot(factor: Array | Rows) -> Array:
+    """The least pivot of a factor; NaN where the matrix is not positive definite."""
+    if isinstance(factor, list):
+        return jnp.min(jnp.stack([row[-1] for row in factor]))
+    xp = namespace(factor)
+    return xp.min(xp.where(xp.all(xp.isfinite(factor)), xp.diagonal(factor), xp.nan))
+
+
+def solve_lower(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array:
     """L⁻¹ b for b of shape (p,) or (p, q)."""
     if isinstance(factor, np.ndarray):
         return np.linalg.solve(factor, b)
-    p = factor.shape[-1]
-    if not unrolled or p > UNROLLED:
+    p = len(factor)
+    if not isinstance(factor, list) and (not unrolled or p > UNROLLED):
         return jax.scipy.linalg.solve_triangular(factor, b, lower=True)
     out: list[Array] = []
     for i in range(p):
-        out.append((b[i] - sum((factor[i, m] * out[m] for m in range(i)), jnp.zeros_like(b[0]))) / factor[i, i])
+        out.append((b[i] - sum((factor[i][m] * out[m] for m in range(i)), jnp.zeros_like(b[0]))) / factor[i][i])
     return jnp.stack(out)
 
 
-def solve_upper(factor: Array, b: Array, unrolled: bool = False) -> Array:
+def solve_upper(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array:
     """L⁻ᵀ b for b of shape (p,) or (p, q)."""
     if isinstance(factor, np.ndarray):
         return np.linalg.solve(factor.T, b)
-    p = factor.shape[-1]
-    if not unrolled or p > UNROLLED:
+    p = len(factor)
+    if not isinstance(factor, list) and (not unrolled or p > UNROLLED):
         return jax.scipy.linalg.solve_triangular(factor, b, lower=True, trans=1)
     out: list[Array] = [jnp.zeros_like(b[0])] * p
     for i in reversed(range(p)):
-        out[i] = (b[i] - sum((factor[m, i] * out[m] for m in range(i + 1, p)), jnp.zeros_like(b[0]))) / factor[i, i]
+        out[i] = (b[i] - sum((factor[m][i] * out[m] for m in range(i + 1, p)), jnp.zeros_like(b[0]))) / factor[i][i]
     return jnp.stack(out)
 
 
@@ -155,23 +172,21 @@ def newton_step(j: Array, s: Array, scale: Array, cut: Any, slack: Array, unroll
     """
     xp = namespace(j)
     r, g = j / (scale[:, None] * scale[None, :]), s / scale
-    factor = cholesky(r, unrolled)
-    pivots = xp.diagonal(factor)
+    factor = factored(r, unrolled)
     # A pivot² at rounding says that a column lies in the span of those before it: let the eigenvalues decide.
-    eps = xp.finfo(j.dtype).eps
-    sound = xp.all(xp.isfinite(factor)) & (xp.min(xp.where(xp.isfinite(pivots), pivots, 0.0)) ** 2 > 100 * len(s) * eps)
-    usual = partial(_by_cholesky, unrolled)
-    return rarely(~sound, _by_eigenvectors, usual, r, g, scale, factor, cut, slack)
-
-
-def _by_cholesky(unrolled: bool, r: Array, g: Array, scale: Array, factor: Array, cut: Any, slack: Array) -> NewtonStep:
-    xp = namespace(r)
+    pivot = least_pivot(factor)
+    sound = (pivot > 0) & (pivot**2 > 100 * len(s) * xp.finfo(j.dtype).eps)
     half = solve_lower(factor, g, unrolled)
-    yes = xp.ones((), dtype=bool)
-    return NewtonStep(solve_upper(factor, half, unrolled) / scale, 0.5 * xp.sum(half**2), yes, yes)
+    usual = solve_upper(factor, half, unrolled) / scale, 0.5 * xp.sum(half**2)
+    return rarely(~sound, _by_eigenvectors, _by_factor, r, g, scale, cut, slack, *usual)
 
 
-def _by_eigenvectors(r: Array, g: Array, scale: Array, factor: Array, cut: Any, slack: Array) -> NewtonStep:
+def _by_factor(r: Array, g: Array, scale: Array, cut: Any, slack: Array, step: Array, decrement: Array) -> NewtonStep:
+    yes = namespace(r).ones((), dtype=bool)
+    return NewtonStep(step, decrement, yes, yes)
+
+
+def _by_eigenvectors(r: Array, g: Array, scale: Array, cut: Any, slack: Array, *_: Array) -> NewtonStep:
     xp, cut = namespace(r), known(cut)
     values, q = eigh(r)
     along = q.T @ g

@@ -179,7 +179,8 @@ def _judge(state: State, trial: Point) -> State:
     tiny = xp.finfo(trial.z.dtype).tiny
     polishing = state.phase == POLISH
     finite = is_finite(trial)
-    scale = xp.maximum(metric_of(trial.hessian, trial.score), 0.5 * state.scale)
+    own = metric_of(trial.hessian, trial.score)
+    scale = xp.maximum(own, 0.5 * state.scale)
     scale = xp.where(finite, scale, state.scale)
     trial = _select(finite, trial, state.point)
     newton = _newton(trial, scale)
@@ -229,7 +230,6 @@ def _judge(state: State, trial: Point) -> State:
     young = (next_state.streak < TAIL) & (newton.decrement > FLOOR**2)
     fading = (signature.information < RECEDES) & state.full & (young | (newton.decrement > FADED))
     slow = slow & ~fading
-    own = metric_of(trial.hessian, trial.score)
     # A step of one ulp in θ moves ℓ, and it grows worse: a climb towards a collapse, not one down from a mean of e⁷⁰.
     blind = xp.any((16 * xp.finfo(trial.z.dtype).eps * own * xp.abs(trial.z) > 1.0) & (own >= state.scale))
     outcome = xp.where(accept & blind & ~first, EXHAUSTED, RUNNING)

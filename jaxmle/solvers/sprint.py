@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmle.solvers.linalg import cholesky, metric_of, solve_lower, solve_upper
+from jaxmle.solvers.linalg import factored, least_pivot, metric_of, solve_lower, solve_upper
 from jaxmle.solvers.loop import NEAR, PATIENCE, RECEDES, Point, is_finite, noise_of
 
 Array = Any
@@ -81,9 +81,9 @@ def _judge(now: Dash, trial: Point, rounds: Array) -> tuple[Dash, Array]:
     j, score = keep(-0.5 * (trial.hessian + trial.hessian.T), now.information), keep(trial.score, now.score)
     scale = keep(jnp.maximum(metric_of(trial.hessian, trial.score), 0.5 * now.scale), now.scale)
     r, g = j / (scale[:, None] * scale[None, :]), score / scale
-    factor = cholesky(r, unrolled=True)
-    pivots = jnp.diagonal(factor)
-    convex = jnp.all(jnp.isfinite(factor)) & (jnp.min(jnp.where(jnp.isfinite(pivots), pivots, 0.0)) ** 2 > 100 * len(score) * eps)
+    factor = factored(r, unrolled=True)
+    pivot = least_pivot(factor)
+    convex = (pivot > 0) & (pivot**2 > 100 * len(score) * eps)
     half = solve_lower(factor, g, unrolled=True)
     u = jnp.where(convex, solve_upper(factor, half, unrolled=True), 0.0)
     decrement, length = jnp.where(convex, 0.5 * jnp.sum(half**2), jnp.inf), jnp.sqrt(jnp.sum(u**2))
@@ -134,8 +134,8 @@ def bounded(r: Array, g: Array, radius: Array) -> Array:
 
     def probe(_: int, at: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         shift, low, high, best = at
-        factor = cholesky(r + shift * eye, unrolled=True)
-        definite = jnp.all(jnp.isfinite(factor))
+        factor = factored(r + shift * eye, unrolled=True)
+        definite = least_pivot(factor) > 0
         u = solve_upper(factor, solve_lower(factor, g, unrolled=True), unrolled=True)
         length = jnp.sqrt(jnp.sum(u**2))
         inside = definite & (length <= radius)
