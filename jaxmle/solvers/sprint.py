@@ -16,6 +16,7 @@ from jaxmle.solvers.loop import NEAR, PATIENCE, RECEDES, Point, is_finite, noise
 
 Array = Any
 
+CLOSE = 0.1  # decrement (0.45 SE) from which the next Newton step is taken unseen
 PROBES = 7  # factorisations in search of the multiplier of a bounded step: its length is then within a few per cent of the radius
 
 
@@ -50,7 +51,8 @@ def sprint(evaluate: Callable[[Array, Array], Point], z: Array, wanted: Array, r
 
     Returns:
         The points (b, k) where a climb in double precision may begin, in the precision of z; the evaluations (b,); who has such a point (b,).
-        On the way to a maximum it is the point itself, unless it recedes: that is told from the start asked for.
+        Within half a standard error of a maximum it is the end of the pending Newton step; on the way there it is the point itself, unless
+        it recedes: that is told from the start asked for.
     """
     start = jax.vmap(_start)(z.astype(jnp.float32), wanted)
 
@@ -59,7 +61,8 @@ def sprint(evaluate: Callable[[Array, Array], Point], z: Array, wanted: Array, r
         return jax.lax.cond(jnp.any(shorter), lambda: jax.vmap(_bound)(judged, shorter), lambda: judged)
 
     end = jax.lax.while_loop(lambda now: jnp.any(now.running), go_on, start)
-    move = jnp.where(end.near[:, None], end.move, 0.0).astype(z.dtype)
+    close = end.near | (end.full & (end.decrement <= CLOSE))
+    move = jnp.where(close[:, None], end.move, 0.0).astype(z.dtype)
     return end.z.astype(z.dtype) + move, end.steps, ~end.failed & (end.kept >= RECEDES)
 
 
