@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -98,14 +99,22 @@ def over_seats(one: Callable[..., Any], form: Form, own: list[Array], common: li
 # ---------------------------------------------------------------- the passes
 
 
+def _of_each(one: Callable[..., Any]) -> Callable[..., Any]:
+    """A pass over all seats, (problem, form, own, common, wanted, args), from what it does for one member, (problem, member, *args)."""
+    return lambda problem, form, own, common, wanted, args: over_seats(partial(one, problem), form, own, common, wanted, args)
+
+
 def _engine(problem: Problem, member: Members) -> tuple[Problem, Engine]:
     own = replace(problem, loglik=member.loglik)
     return own, engine_of(own, member.loglik, member.base, member.data, member.codes)
 
 
-def evaluate(problem: Problem, member: Members, z: Array) -> Any:
+def _point(problem: Problem, member: Members, z: Array) -> Any:
     """Value, score and Hessian at z (k,)."""
     return _engine(problem, member)[1].evaluate(z)
+
+
+evaluate = _of_each(_point)
 
 
 def sprinted(problem: Problem, form: Form, own: list[Array], common: list[Array], wanted: Array, args: tuple[Array, Array]) -> tuple[Array, Array, Array]:
@@ -113,7 +122,7 @@ def sprinted(problem: Problem, form: Form, own: list[Array], common: list[Array]
     own, common = _halved((own, common))
 
     def rough(member: Members, z: Array) -> Any:
-        return _halved(evaluate(problem, member, z)._replace(z=z, aux=None, curvature=None))
+        return _halved(_point(problem, member, z)._replace(z=z, aux=None, curvature=None))
 
     return sprint(lambda z, asking: over_seats(rough, form, own, common, asking, (z,)), args[0], wanted, args[1])
 
@@ -123,27 +132,32 @@ def _halved(tree: Tree) -> Tree:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.float32) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf, tree)
 
 
+@_of_each
 def further(problem: Problem, member: Members, point: Any, verdict: Any) -> Any:
     """The sandwich or the expected information at the end."""
     own, engine = _engine(problem, member)
     return beyond(own.kind, engine, point, verdict)
 
 
+@_of_each
 def first_bad(problem: Problem, member: Members, x: Array) -> Array:
     """The first term that is not finite."""
     return _engine(problem, member)[1].first_bad(x)
 
 
+@_of_each
 def recession(problem: Problem, member: Members) -> Ways:
     """The gradients of the terms at many points."""
     return ways(uncounted(member.loglik), problem.layout, member.base, member.data)
 
 
+@_of_each
 def counted(problem: Problem, member: Members) -> Array:
     """n."""
     return jnp.asarray(count(member.loglik, member.data, lambda: 1), member.base.dtype)
 
 
+@_of_each
 def approached(problem: Problem, member: Members, z: Array) -> Any:
     """The neighbourhood of the maximum by a first-order method, and its steps."""
     objective: Any = _engine(problem, member)[1].evaluate

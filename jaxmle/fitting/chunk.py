@@ -108,9 +108,7 @@ class Programs:
             own_form = Form(jax.tree.structure(others._replace(loglik=portable)), form.shared)
 
             def run(own: list[Array], common: list[Array], wanted: Array, args: Any) -> Any:
-                if name == "sprinted":
-                    return passes.sprinted(bare, own_form, own, common, wanted, args)
-                return passes.over_seats(partial(getattr(passes, name), bare), own_form, own, common, wanted, args)
+                return getattr(passes, name)(bare, own_form, own, common, wanted, args)
 
             if mesh is None:
                 return run

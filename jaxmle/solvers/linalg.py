@@ -63,7 +63,7 @@ Rows = list[list[Array]]  # a small factor written out: its entries, never gathe
 
 
 def factored(r: Array, unrolled: bool = False) -> Array | Rows:
-    """Lower Cholesky factor, (p, p), or its rows where it is small and ``unrolled``; pivots are NaN from the first that is lost."""
+    """Lower Cholesky factor of R (p, p): a matrix, or its rows where it is small and ``unrolled``; not finite where R is not positive definite."""
     if isinstance(r, np.ndarray):
         try:
             return np.linalg.cholesky(r)
@@ -89,11 +89,10 @@ def cholesky(r: Array, unrolled: bool = False) -> Array:
 
 
 def least_pivot(factor: Array | Rows) -> Array:
-    """The least pivot of a factor; NaN where the matrix is not positive definite."""
-    if isinstance(factor, list):
-        return jnp.min(jnp.stack([row[-1] for row in factor]))
-    xp = namespace(factor)
-    return xp.min(xp.where(xp.all(xp.isfinite(factor)), xp.diagonal(factor), xp.nan))
+    """The least pivot () of a factor; 0 where the matrix is not positive definite, for a pivot that is lost makes all after it NaN."""
+    xp = jnp if isinstance(factor, list) else namespace(factor)
+    pivots = jnp.stack([row[-1] for row in factor]) if isinstance(factor, list) else xp.diagonal(factor)
+    return xp.min(xp.where(xp.isfinite(pivots) & (pivots > 0), pivots, 0.0))
 
 
 def solve_lower(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array:
@@ -175,18 +174,20 @@ def newton_step(j: Array, s: Array, scale: Array, cut: Any, slack: Array, unroll
     factor = factored(r, unrolled)
     # A pivot² at rounding says that a column lies in the span of those before it: let the eigenvalues decide.
     pivot = least_pivot(factor)
-    sound = (pivot > 0) & (pivot**2 > 100 * len(s) * xp.finfo(j.dtype).eps)
+    sound = pivot**2 > 100 * len(s) * xp.finfo(j.dtype).eps
     half = solve_lower(factor, g, unrolled)
     usual = solve_upper(factor, half, unrolled) / scale, 0.5 * xp.sum(half**2)
     return rarely(~sound, _by_eigenvectors, _by_factor, r, g, scale, cut, slack, *usual)
 
 
 def _by_factor(r: Array, g: Array, scale: Array, cut: Any, slack: Array, step: Array, decrement: Array) -> NewtonStep:
+    """The step that the factor gave."""
     yes = namespace(r).ones((), dtype=bool)
     return NewtonStep(step, decrement, yes, yes)
 
 
 def _by_eigenvectors(r: Array, g: Array, scale: Array, cut: Any, slack: Array, *_: Array) -> NewtonStep:
+    """The same where a pivot is lost."""
     xp, cut = namespace(r), known(cut)
     values, q = eigh(r)
     along = q.T @ g

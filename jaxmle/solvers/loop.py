@@ -133,6 +133,22 @@ def is_finite(point: Point) -> Array:
     return xp.isfinite(point.value) & xp.all(xp.isfinite(point.score)) & xp.all(xp.isfinite(point.hessian))
 
 
+def trusted(radius: Array, norm: Array, gain: Array, predicted: Array, noise: Array) -> Array:
+    """The trust radius after a step of length ``norm`` that was kept: twice the step at least where it gained more than three quarters of what
+    was predicted, a quarter of it where less than a quarter (after Nocedal & Wright 2006, Numerical Optimization, algorithm 4.1). All are ();
+    a gain that differs from the predicted one by noise counts as foreseen."""
+    xp = namespace(radius)
+    ratio = (gain + noise) / (xp.maximum(predicted, 0.0) + noise + xp.finfo(radius.dtype).tiny)
+    return xp.where(ratio > 0.75, xp.maximum(radius, 2 * norm), xp.where(ratio < 0.25, 0.25 * norm, radius))
+
+
+def is_blind(metric: Array, z: Array, before: Array) -> Array:
+    """Whether a step of one ulp in some coordinate of z (k,) moves ℓ, at the metric (k,) there, and it grows worse than it was ``before`` (k,): a climb
+    towards a collapse, not one down from a mean of e⁷⁰."""
+    xp = namespace(z)
+    return xp.any((16 * xp.finfo(z.dtype).eps * metric * xp.abs(z) > 1.0) & (metric >= before))
+
+
 def start(z: Array, like: Point) -> State:
     """The state before the first evaluation, which every later step treats as a trial: at minus infinity, any finite point is a gain."""
     xp = namespace(z)
@@ -176,7 +192,6 @@ def _select(condition: Array, new: Any, old: Any) -> Any:
 def _judge(state: State, trial: Point) -> State:
     """Accept or refuse the trial, and read what it says."""
     xp = namespace(trial.z)
-    tiny = xp.finfo(trial.z.dtype).tiny
     polishing = state.phase == POLISH
     finite = is_finite(trial)
     own = metric_of(trial.hessian, trial.score)
@@ -193,10 +208,9 @@ def _judge(state: State, trial: Point) -> State:
 
     signature = _select(accept & state.full, _signature(state, trial, newton, scale), state.signature)
     norm = xp.sqrt(xp.sum((scale * state.move) ** 2))
-    trust = (gain + noise) / (xp.maximum(state.predicted, 0.0) + noise + tiny)
     opening = xp.where(newton.convex, xp.sqrt(xp.sum((scale * newton.step) ** 2)), 0.0)
     opening = xp.maximum(opening, xp.maximum(xp.sqrt(xp.sum((trial.score / scale) ** 2)), 1.0))
-    grown = xp.where(trust > 0.75, xp.maximum(state.radius, 2 * norm), xp.where(trust < 0.25, 0.25 * norm, state.radius))
+    grown = trusted(state.radius, norm, gain, state.predicted, noise)
     # Far out a metric of 1e-13 makes steps of 1e26; refusal after refusal shrinks them faster.
     cut = xp.where(finite, 0.25, 0.1) ** (1 + state.refused // 4).astype(state.radius.dtype)
     shrunk = cut * xp.sqrt(xp.sum((state.scale * state.move) ** 2))
@@ -230,9 +244,7 @@ def _judge(state: State, trial: Point) -> State:
     young = (next_state.streak < TAIL) & (newton.decrement > FLOOR**2)
     fading = (signature.information < RECEDES) & state.full & (young | (newton.decrement > FADED))
     slow = slow & ~fading
-    # A step of one ulp in θ moves ℓ, and it grows worse: a climb towards a collapse, not one down from a mean of e⁷⁰.
-    blind = xp.any((16 * xp.finfo(trial.z.dtype).eps * own * xp.abs(trial.z) > 1.0) & (own >= state.scale))
-    outcome = xp.where(accept & blind & ~first, EXHAUSTED, RUNNING)
+    outcome = xp.where(accept & is_blind(own, trial.z, state.scale) & ~first, EXHAUSTED, RUNNING)
     outcome = xp.where(next_state.runaway >= ENDLESS, RUNAWAY, outcome)
     outcome = xp.where((next_state.idle >= PATIENCE) | (next_state.refused >= LIMIT), STUCK, outcome)
     outcome = xp.where(polishing, xp.where(~accept | slow, SETTLED, RUNNING), outcome)
