@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 
 
@@ -84,12 +84,15 @@ class Checkpoint:
         self.schedule |= facts
         self._write()
 
+    def holds(self, piece: str) -> bool:
+        """Whether a piece is finished."""
+        return self.folder is not None and (self.folder / f"{piece}.npz").exists()
+
     def load(self, piece: str) -> list[np.ndarray] | None:
         """The arrays of a finished piece, or None."""
-        path = None if self.folder is None else self.folder / f"{piece}.npz"
-        if path is None or not path.exists():
+        if self.folder is None or not self.holds(piece):
             return None
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(self.folder / f"{piece}.npz", allow_pickle=False) as stored:
             return [stored[f"a{i}"] for i in range(len(stored.files))]
 
     def save(self, piece: str, arrays: list[np.ndarray]) -> None:

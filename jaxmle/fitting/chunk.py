@@ -20,7 +20,7 @@ from jaxmle.fitting import lockstep
 from jaxmle.fitting.block import Form, Members, single
 from jaxmle.fitting.engine import Problem, needs_pass
 from jaxmle.fitting.inputs import Inputs
-from jaxmle.fitting.lockstep import machine
+from jaxmle.fitting.lockstep import Counts, Enough, machine, to_the_end
 from jaxmle.fitting.placing import placed
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.schedule import Schedule
@@ -32,6 +32,8 @@ from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.status import Status
 
 Array = Any
+
+LATE = 128  # seats for the last few members of a round: their climbs are long
 
 
 @dataclass(frozen=True)
@@ -176,8 +178,8 @@ class Chunk:
     def evaluate(self, z: Array, wanted: np.ndarray) -> Point:
         return self.ask("evaluate", wanted, z)
 
-    def climb(self, cap: int, rounds: int) -> tuple[State, Begun]:
-        """The states after at most ``cap`` steps, and what came before them: at most ``rounds`` steps in single precision, or a first-order method."""
+    def climb(self, rounds: int, enough: Enough) -> tuple[State, Begun]:
+        """The states when it is ``enough``, and what came before them: at most ``rounds`` steps in single precision, or a first-order method."""
         seats = len(self.wanted)
         z, begun = machine(_to_free, (self.programs.problem.chart,), self.programs.mesh)(self.base), Begun(np.zeros(seats, np.int32), np.zeros(seats, bool))
         if isinstance(self.programs.problem.solver, LBFGS | Optax):
@@ -186,7 +188,11 @@ class Chunk:
         elif rounds and (found := self._sprint(z, rounds)) is not None:
             near, steps, sound = found
             z, begun = jnp.where(sound[:, None], near.astype(z.dtype), z), Begun(steps, np.asarray(sound))
-        return lockstep.climb(self.evaluate, z, self.wanted, cap, self.programs.mesh), begun
+        return lockstep.climb(self.evaluate, z, self.wanted, self.programs.problem.max_steps, enough, self.programs.mesh), begun
+
+    def climb_on(self, state: State, enough: Enough) -> State:
+        """The states when it is ``enough``, from states on the way."""
+        return lockstep.climb_on(self.evaluate, state, self.wanted, self.programs.problem.max_steps, enough, self.programs.mesh)
 
     def _sprint(self, z: Array, rounds: int) -> Any:
         """Steps in single precision; None where the likelihood cannot be written in it: a constant of its own may insist on double."""
@@ -215,11 +221,38 @@ class Chunk:
         return programs.named(fit)
 
     def last(self, state: State, steps: Array) -> Fit:
-        """Climb on, explore, judge."""
+        """Climb on to the end, explore, judge."""
         programs = self.programs
-        state = lockstep.climb_on(self.evaluate, state, self.wanted, programs.problem.max_steps, programs.mesh)
+        state = self._ended(state)
         limit = lockstep.explore(self.evaluate, state, self.wanted, programs.problem.chart.bent, programs.mesh)
         return self.conclude(state, limit, steps)
+
+
+    def _ended(self, state: State) -> State:
+        """The states at the end of the climbs; the last of many climb in a chunk of their own."""
+        if self.programs.mesh is not None or len(self.wanted) < 8 * LATE:
+            return self.climb_on(state, to_the_end)
+        state = self.climb_on(state, few_left)
+        (seats,) = np.nonzero(lockstep.running_of(state, self.wanted, self.programs.problem.max_steps))
+        if not len(seats):
+            return state
+        few = np.resize(seats, LATE)
+        late = self._taken(few, np.arange(LATE) < len(seats)).climb_on(jax.tree.map(lambda leaf: np.asarray(leaf)[few], state), to_the_end)
+        state = jax.tree.map(np.array, state)
+        for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(late), strict=True):
+            whole[seats] = np.asarray(part)[: len(seats)]
+        return state
+
+    def _taken(self, seats: np.ndarray, wanted: np.ndarray) -> Chunk:
+        """The members in these seats as a chunk of its own, with room for as many blocks as this one."""
+        blocks, lanes = self.own[0].shape[:2]
+        taken = lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[seats].reshape(-1, lanes, *leaf.shape[2:])  # noqa: E731
+        return replace(self, own=[placed(taken(leaf), blocks) for leaf in self.own], base=self.base[seats], data_id=self.data_id[seats], wanted=wanted)
+
+
+def few_left(counts: Counts) -> bool:
+    """Whether so few climb, and end so slowly, that they had better do it in a chunk of their own."""
+    return counts.now <= LATE and 2 * counts.now > counts.before
 
 
 @partial(jax.jit, static_argnums=1)

@@ -302,9 +302,13 @@ def survey(state: State, limit: Limit) -> Survey:
     scale = xp.where(limit.recedes, limit.scale, metric_of(point.hessian, point.score))
     cut = xp.where(limit.recedes, xp.sqrt(xp.finfo(point.z.dtype).eps), null_cut(point))
     troubled = limit.recedes | ~state.newton.definite | ~state.newton.convex
-    j = _information(point)
-    j = rarely(limit.short, _deflated, lambda j, *_: j, j, scale, state.tail.move)
-    return Survey(scale, cut, troubled, *rarely(troubled, _spectrum, _factor, j, scale, cut))
+    j, move = _information(point), state.tail.move
+    j = rarely(limit.short, _deflated, lambda j, *_: j, j, scale, move)
+    found = rarely(troubled, _spectrum, _factor, j, scale, cut)
+    # Thirty steps of a tail e⁻²ᵗ are but fifteen of the e⁻ᵗ that it turns into near a bound: its information has not died.
+    alive = limit.recedes & (found[1] > cut)
+    deflated = lambda j, scale, cut, move, *_: _spectrum(_deflated(j, scale, move), scale, cut)  # noqa: E731
+    return Survey(scale, cut, troubled, *rarely(alive, deflated, lambda *a: a[4:], j, scale, cut, move, *found))
 
 
 def _deflated(j: Array, scale: Array, move: Array) -> Array:

@@ -19,7 +19,11 @@ from jaxmle.fitting.engine import Extra, Problem, finish, plain, verdict_of
 from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RUNAWAY, Point, State, advance, is_running, start
 
 Array = Any
+AFRESH = 3.0  # steps of a chunk that it costs to gather its members once more: their data, their verdicts
 Evaluate = Callable[[Array, Array], Point]  # z (b, k), wanted (b,) → points (b, ...)
+
+
+Enough = Callable[["Counts"], bool]
 
 
 class Climb(NamedTuple):
@@ -67,18 +71,45 @@ def begun(z: Array, like: Point, mesh: Any = None) -> State:
     return machine(_begin, (), mesh)(z, like)
 
 
-def climb(evaluate: Evaluate, z: Array, wanted: np.ndarray, cap: int, mesh: Any = None) -> State:
-    """Climb from z (b, k) until each wanted member has ended or spent ``cap`` steps."""
+class Counts(NamedTuple):
+    """How many members climb: at the outset, before the latest step, and now."""
+
+    all: int
+    before: int
+    now: int
+
+
+def to_the_end(counts: Counts) -> bool:
+    return False
+
+
+def half_done(counts: Counts) -> bool:
+    """Whether the members of a round that still climb had better be gathered with those of other chunks.
+
+    A chunk goes on at full cost until its last member is done. One more step costs as much as a step of each; to leave the others behind costs
+    a step of each of them, and ``AFRESH`` steps more of those that this step would end. Half must be done: later steps may end more than this one.
+    """
+    ending = (counts.before - counts.now) / max(counts.before, 1)
+    return 2 * counts.now <= counts.all and counts.now * (1 + AFRESH * ending) < counts.all
+
+
+def climb(evaluate: Evaluate, z: Array, wanted: np.ndarray, cap: int, enough: Enough, mesh: Any = None) -> State:
+    """Climb from z (b, k) until each wanted member has ended or spent ``cap`` steps, or it is ``enough``."""
     first = evaluate(z, wanted)
     state = begun(z, first, mesh)
-    return _go_on(evaluate, machine(_step, (), mesh)(state, first, wanted, _each(cap, wanted)), cap, mesh)
+    return _go_on(evaluate, machine(_step, (), mesh)(state, first, wanted, _each(cap, wanted)), int(np.sum(wanted)), cap, enough, mesh)
 
 
-def climb_on(evaluate: Evaluate, state: State, wanted: np.ndarray, cap: int, mesh: Any = None) -> State:
+def climb_on(evaluate: Evaluate, state: State, wanted: np.ndarray, cap: int, enough: Enough, mesh: Any = None) -> State:
     """Climb on from states."""
-    running = machine(is_running, (), mesh)(state, _each(cap, wanted)) & wanted
+    running = running_of(state, wanted, cap, mesh)
     trial = machine(_trial, (), mesh)(state)
-    return _go_on(evaluate, Climb(state, trial, running), cap, mesh)
+    return _go_on(evaluate, Climb(state, trial, running), int(np.sum(running)), cap, enough, mesh)
+
+
+def running_of(state: State, wanted: np.ndarray, cap: int, mesh: Any = None) -> np.ndarray:
+    """Who climbs, (b,)."""
+    return np.asarray(machine(is_running, (), mesh)(state, _each(cap, wanted))) & wanted
 
 
 def _trial(state: State) -> Array:
@@ -89,9 +120,12 @@ def _each(value: int, like: np.ndarray) -> np.ndarray:
     return np.full(np.shape(like), value, np.int32)
 
 
-def _go_on(evaluate: Evaluate, now: Climb, cap: int, mesh: Any) -> State:
-    limits = _each(cap, now.running)
+def _go_on(evaluate: Evaluate, now: Climb, outset: int, cap: int, enough: Enough, mesh: Any) -> State:
+    limits, counts = _each(cap, now.running), Counts(outset, outset, outset)
     while np.any(running := np.asarray(now.running)):
+        counts = Counts(outset, counts.now, int(np.sum(running)))
+        if enough(counts):
+            break
         now = machine(_step, (), mesh)(now.state, evaluate(now.trial, running), running, limits)
     return now.state
 

@@ -1,7 +1,7 @@
 """The work of one batch, from the host: pieces, where their results go, what is still open, what a checkpoint keeps.
 
-Members are cut into chunks (``schedule``), padded where they are ragged (``members``). The first round ends at a cap of steps; the members
-that it leaves open are gathered from all chunks for a second and those for a last one, in chunks of the same shapes. So the likelihood is compiled once for
+Members are cut into chunks (``schedule``), padded where they are ragged (``members``). A chunk of the first round ends when most of
+its members are done; those that it leaves open are gathered from all chunks for a second round and a last one, in chunks of the same shapes. So the likelihood is compiled once for
 each length of data, of which there are at most eight.
 """
 
@@ -18,10 +18,10 @@ import numpy as np
 
 from jaxmle.fitting import lockstep
 from jaxmle.fitting.checkpoint import Checkpoint, digest, model_digest
-from jaxmle.fitting.chunk import Begun, Chunk, Piece, Programs, flat_members
+from jaxmle.fitting.chunk import LATE, Begun, Chunk, Piece, Programs, flat_members
 from jaxmle.fitting.engine import Problem
 from jaxmle.fitting.inputs import Inputs
-from jaxmle.fitting.lockstep import is_open, machine
+from jaxmle.fitting.lockstep import AFRESH, half_done, is_open, machine
 from jaxmle.fitting.members import Ragged, buckets
 from jaxmle.fitting.objective import User
 from jaxmle.fitting.progress import Progress
@@ -37,13 +37,10 @@ from jaxmle.solvers.status import Status
 
 Array = Any
 
-PILOT = 12  # steps of the first chunk, which set the cap of the others
-AFRESH = 3.0  # steps of a chunk that it costs to gather its members once more: their data, their verdicts
 CONES = 16  # separated members whose gradients are on the device at once
 SPRINT = 16  # evaluations in single precision beyond which a climb is not an easy one
 MANY = 2**19  # rows of all members from which steps in single precision are worth another program
 LONG = 50  # rows of a member from which a pass over them takes longer than the step that follows it
-LATE = 128  # seats of a last round with so few members: its climbs are long
 SMALL = 2**23  # padded bytes up to which open members of all lengths are gathered into one last round
 
 
@@ -167,7 +164,7 @@ class Run:
 
     def _has_middle(self) -> bool:
         """Whether a middle round comes between the first and the last."""
-        return len(self.pieces) > 1 and self.checkpoint.schedule["cap"] < min(PILOT, self.problem.max_steps)
+        return len(self.pieces) > 1
 
     def _round(self, pieces: list[Piece], run: Callable[[Piece], list[np.ndarray]]) -> None:
         """Run pieces one after the other; those that a checkpoint holds are read.
@@ -186,7 +183,7 @@ class Run:
 
     def _prepare(self) -> bool:
         """Shapes of the record and of a member's state, by abstract evaluation only: needed to read a checkpoint."""
-        if self.checkpoint.folder is None or not self.checkpoint.schedule.get("cap"):
+        if not self.checkpoint.holds("first-000000"):
             return False
         k, p = self.problem.chart.k, self.problem.layout.p
         like: Any = lambda *shape: jax.ShapeDtypeStruct(shape, self.inputs.dtype)  # noqa: E731
@@ -212,7 +209,7 @@ class Run:
         with self._context():
             chunk = self.programs.load(self.inputs, piece)
             told = self.checkpoint.schedule
-            state, begun = chunk.climb(min(told.get("cap", PILOT), self.problem.max_steps), told.get("rounds", SPRINT if self._sprints() else 0))
+            state, begun = chunk.climb(told.get("rounds", SPRINT if self._sprints() else 0), half_done)
             arrays = self._ended(piece, chunk, state, begun, True)
             if "rounds" not in told:
                 easy = begun.steps[: len(piece.index)][begun.elsewhere[: len(piece.index)]]
@@ -226,11 +223,11 @@ class Run:
         return many and isinstance(self.problem.solver, Newton) and self.inputs.dtype == np.float64 and self.problem.max_steps > 4 * SPRINT
 
     def _run_middle(self, piece: Piece) -> list[np.ndarray]:
-        """The same for members that the cap left open: most need a step or two, and those that need many come together afterwards."""
+        """The same for members that the first round left open: most need a step or two, and those that need many come together afterwards."""
         with self._context():
             chunk = self.programs.load(self.inputs, piece)
             state, begun = self._states(piece)
-            return self._ended(piece, chunk, lockstep.climb_on(chunk.evaluate, state, chunk.wanted, PILOT, self.programs.mesh), begun, False)
+            return self._ended(piece, chunk, chunk.climb_on(state, half_done), begun, False)
 
     def _run_last(self, piece: Piece) -> list[np.ndarray]:
         """The arrays of a last round: fits; nothing stays open."""
@@ -240,14 +237,12 @@ class Run:
             return [*(leaf[: len(piece.index)] for leaf in jax.tree.leaves(fit)), np.zeros(0, int)]
 
     def _ended(self, piece: Piece, chunk: Chunk, state: Any, begun: Begun, first: bool) -> list[np.ndarray]:
-        """The arrays of a round that leaves members open; the first of all sets the cap of the others."""
+        """The arrays of a round that leaves members open."""
         count, most = len(piece.index), np.full(len(chunk.wanted), self.problem.max_steps, np.int32)
         left = np.asarray(machine(is_open, (self.problem.chart.bent,), self.programs.mesh)(state, most))
         fit = to_numpy(chunk.conclude(state, None, begun.steps))
         if self.treedef is None:
             self._shapes(fit, (state, begun), 1)
-        if "cap" not in self.checkpoint.schedule:
-            self.checkpoint.remember(cap=_cap((fit.steps - np.asarray(begun.steps))[:count]))
         again = np.asarray(begun.elsewhere) & (left | (fit.status != Status.CONVERGED))
         if first and self._has_middle():
             again &= ~np.asarray(machine(is_running, (), self.programs.mesh)(state, most))
@@ -301,7 +296,7 @@ class Run:
             schedule = next(piece.schedule for piece in self.pieces if piece.length == length)
             for at in range(0, len(members), schedule.members):
                 part = members[at : at + schedule.members]
-                few = name == "last" and self.programs.mesh is None and len(part) <= LATE < schedule.seats
+                few = self.programs.mesh is None and len(part) <= LATE < schedule.seats
                 pieces.append(Piece(len(pieces), name, length, part, replace(schedule, seats=LATE) if few else schedule))
         return pieces
 
@@ -312,11 +307,7 @@ def _chosen(these: np.ndarray, new: Any, old: Any) -> Any:
 
 
 def _cap(steps: np.ndarray) -> int:
-    """The cap on the steps of a first round that costs least, from the steps (b,) of some members.
-
-    A chunk goes on at full cost until its last member is done; what a cap leaves open is gathered from all chunks, and goes on in fewer.
-    Those not done after ``PILOT`` steps go on by themselves whatever the cap.
-    """
+    """The cap on steps in single precision that costs least, from the steps (b,) of some members: beyond it the others go on in double precision."""
     longest = int(np.max(steps, initial=1))
     cost = [cap + np.mean(steps > cap) * (AFRESH + longest - cap) for cap in range(1, longest + 1)]
     return 1 + int(np.argmin(cost))

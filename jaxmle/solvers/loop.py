@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.solvers.linalg import NewtonStep, metric_of, namespace, newton_step, rarely, trust_step
+from jaxmle.solvers.linalg import NewtonStep, metric_of, namespace, newton_step, within
 
 Array = Any
 
@@ -32,6 +32,9 @@ ROUGH = 1e-5  # predicted gain below which a gain that score and Hessian do not 
 SHARP = 1e-10  # decrement below which rounding blurs the direction of a recession
 FADED = 1e-14  # decrement down to which a fading climb is followed
 TAIL = 4  # receding steps in a row that make a recession
+PROVED = 1e-5  # decrement from which on the steps of a tail show a recession, and are taken several at once
+ASTRAY = 2.0  # factor by which slope and information along a leap may miss what a tail e⁻ᵗ foresees; the decrement, which holds all that is not along it,
+LOOSE = 100.0  # this one
 
 
 class Point(NamedTuple):
@@ -74,7 +77,9 @@ class State(NamedTuple):
     move: Array  # the pending step
     predicted: Array  # its predicted gain
     full: Array  # it is a full Newton step
-    last: Array  # the last accepted step
+    leap: Array  # the number of them where it is several at once, else 0
+    leaps: Array  # no leap has failed
+    last: Array  # the last accepted step; of a leap, the Newton step it is made of
     gain: Array  # the last accepted gain
     signature: Signature
     tail: Tail
@@ -86,7 +91,7 @@ class State(NamedTuple):
     refused: Array
     runaway: Array  # steps of undiminished gain in a row
     longest: Array  # the longest such run
-    streak: Array  # receding steps in a row
+    streak: Array  # receding steps in a row; −1 after a leap
     rough: Array  # at some small step ℓ was rougher than 4ε Σ|terms|
 
 
@@ -160,7 +165,7 @@ def start(z: Array, like: Point) -> State:
     signature = Signature(one, one, one)
     # No metric before the first point: a scale of zero lets that point's own take over.
     tail = Tail(flat, flat, zero, zero, count)
-    return State(point, newton, flat, zero, flat, zero, ~yes, flat, zero, signature, tail, zero, count, count, count, count, count, count, count, count, ~yes)
+    return State(point, newton, flat, zero, flat, zero, ~yes, zero, yes, flat, zero, signature, tail, zero, count, count, count, count, count, count, count, count, ~yes)
 
 
 def begin(evaluate: Callable[[Array], Point], z: Array) -> State:
@@ -204,9 +209,11 @@ def _judge(state: State, trial: Point) -> State:
     gain = trial.value - state.point.value
     better = newton.convex & (newton.decrement < state.newton.decrement)
     first = state.steps == 0
-    accept = finite & xp.where(polishing, better, first | (gain >= -noise))
+    rises, leapt = gain >= -noise, state.leap > 0
+    shows = _signature(state, trial, newton, scale)
+    accept = finite & xp.where(leapt, rises & _lands(state, trial, newton, shows), xp.where(polishing, better, first | rises))
 
-    signature = _select(accept & state.full, _signature(state, trial, newton, scale), state.signature)
+    signature = _select(accept & state.full, shows, state.signature)
     norm = xp.sqrt(xp.sum((scale * state.move) ** 2))
     opening = xp.where(newton.convex, xp.sqrt(xp.sum((scale * newton.step) ** 2)), 0.0)
     opening = xp.maximum(opening, xp.maximum(xp.sqrt(xp.sum((trial.score / scale) ** 2)), 1.0))
@@ -220,8 +227,8 @@ def _judge(state: State, trial: Point) -> State:
     # Only Newton's own steps tell growth from a long way: scoring and BHHH go far at constant length. A radius that grows back from
     # nothing doubles too.
     longer = (norm >= 1.4 * last_norm) & (norm >= OWN)
-    steady = (gain >= 0.9 * state.gain) & longer & (gain > noise) & (state.gain > 0) & (trial.curvature is None)
-    small = finite & state.full & (state.predicted <= ROUGH) & (state.predicted >= SHARP)
+    steady = (gain >= 0.9 * state.gain) & longer & (gain > noise) & (state.gain > 0) & (trial.curvature is None) & ~leapt
+    small = finite & state.full & (state.streak >= 0) & (state.predicted <= ROUGH) & (state.predicted >= SHARP)
     rough = _is_rough(state, trial, newton, signature, noise)
     next_run = _int(xp, xp.where(accept, xp.where(steady, state.runaway + 1, 0), state.runaway))
     next_state = state._replace(
@@ -230,13 +237,14 @@ def _judge(state: State, trial: Point) -> State:
         runaway=next_run,
         rough=state.rough | (small & rough),
         longest=xp.maximum(state.longest, next_run),
-        radius=xp.where(first, opening, xp.where(accept, grown, shrunk)),
+        radius=xp.where(first, opening, xp.where(leapt, state.radius, xp.where(accept, grown, shrunk))),
+        leaps=state.leaps & ~(leapt & ~accept),
         signature=signature,
         tail=_follow(state, trial, newton, signature, accept & state.full & ~first),
-        streak=_int(xp, xp.where(accept & state.full & ~first, xp.where(_recedes(signature, newton), state.streak + 1, 0), state.streak)),
+        streak=_int(xp, xp.where(accept & ~first, _streak(state, signature, newton), state.streak)),
         steps=state.steps + _int(xp, 1),
         rise=state.rise + xp.where(accept & ~first, gain, 0.0),
-        last=xp.where(accept, state.move, state.last),
+        last=xp.where(accept, xp.where(leapt, state.newton.step, state.move), state.last),
         gain=xp.where(accept & ~first, gain, state.gain),
     )
     slow = ~(newton.decrement <= 0.25 * state.newton.decrement) | (newton.decrement <= FLOOR)
@@ -247,7 +255,7 @@ def _judge(state: State, trial: Point) -> State:
     outcome = xp.where(accept & is_blind(own, trial.z, state.scale) & ~first, EXHAUSTED, RUNNING)
     outcome = xp.where(next_state.runaway >= ENDLESS, RUNAWAY, outcome)
     outcome = xp.where((next_state.idle >= PATIENCE) | (next_state.refused >= LIMIT), STUCK, outcome)
-    outcome = xp.where(polishing, xp.where(~accept | slow, SETTLED, RUNNING), outcome)
+    outcome = xp.where(polishing, xp.where((~accept & ~leapt) | (accept & slow), SETTLED, RUNNING), outcome)
     outcome = xp.where(first & ~finite, NOT_FINITE, outcome)
     moved = next_state._replace(point=trial, newton=newton, scale=scale)
     kept = _select(accept, moved, next_state)
@@ -280,6 +288,23 @@ def _mismatch(state: State, trial: Point) -> Array:
     return namespace(trial.z).abs(trial.value - state.point.value - told)
 
 
+def _lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> Array:
+    """Whether a leap of m steps ends where a tail e⁻ᵗ would have it: slope and information along it e⁻ᵐ times what they were. Rounding noise does not."""
+    xp = namespace(trial.z)
+    told, before = trial.score @ state.move, state.point.score @ state.move
+    grown = xp.exp(state.leap)
+    near = lambda ratio: (ratio * ASTRAY >= 1.0) & (ratio <= ASTRAY)  # noqa: E731
+    slope = told / xp.where(before > 0, before, xp.inf)
+    return newton.definite & near(slope * grown) & near(shows.information * grown) & (newton.decrement * grown <= LOOSE * state.newton.decrement)
+
+
+def _streak(state: State, signature: Signature, newton: NewtonStep) -> Array:
+    """Receding steps in a row. The step after a leap settles what stays finite; the one after that has to recede."""
+    xp = namespace(state.point.z)
+    plain = xp.where(state.streak < 0, TAIL - 1, xp.where(_recedes(signature, newton), state.streak + 1, 0))
+    return xp.where(state.leap > 0, -1, xp.where(state.full, plain, state.streak))
+
+
 def _recedes(signature: Signature, newton: NewtonStep) -> Array:
     return (signature.information < RECEDES) & (signature.step >= 0.9) & (signature.decrement < 0.9) & newton.convex
 
@@ -298,14 +323,15 @@ def _signature(state: State, trial: Point, newton: NewtonStep, scale: Array) -> 
 
 
 def _enter_polish(state: State) -> State:
-    """Once δ is within reach of full Newton steps, they take over."""
+    """Once δ is within reach of full Newton steps, they take over; where a leap has led not before a step of the climb was kept there."""
     xp = namespace(state.point.z)
     near = state.newton.convex & (state.newton.decrement <= xp.maximum(NEAR, noise_of(state.point)))
-    return state._replace(phase=_int(xp, xp.where((state.phase == CLIMB) & near, POLISH, state.phase)))
+    phase = xp.where(state.leap > 0, CLIMB, xp.where(near & (state.refused == 0), POLISH, state.phase))
+    return state._replace(phase=_int(xp, xp.where(state.phase == DONE, DONE, phase)))
 
 
 def _propose(state: State) -> State:
-    """The next move: the full Newton step while it is trusted, else the best within the trust region."""
+    """The next move: the full Newton step while it is trusted, else the best within the trust region; along a recession several at once."""
     xp = namespace(state.point.z)
     observed = -0.5 * (state.point.hessian + state.point.hessian.T)
     polishing = state.phase == POLISH
@@ -316,9 +342,29 @@ def _propose(state: State) -> State:
     whole = polishing | (plain.convex & (norm <= state.radius))
     side = xp.where(state.refused % 2 == 0, 1.0, -1.0).astype(state.radius.dtype)
     running = state.phase != DONE
-    args = (j, state.point.score, state.scale, cut, slack, state.radius, side, plain.step, plain.decrement)
-    move, predicted = rarely(running & ~whole, lambda *a: trust_step(*a[:7]), lambda *a: a[7:], *args)
-    return state._replace(move=xp.where(running, move, 0.0), predicted=predicted, full=whole)
+    move, predicted = within(running & ~whole, (plain.step, plain.decrement), j, state.point.score, state.scale, cut, slack, state.radius, side)
+    leap, far = _leap(state, whole & running)
+    # A tail e⁻ᵗ still has 2δ to gain.
+    move, predicted = xp.where(leap > 0, far, move), xp.where(leap > 0, 2 * state.newton.decrement, predicted)
+    return state._replace(move=xp.where(running, move, 0.0), predicted=predicted, full=whole & (leap == 0), leap=leap)
+
+
+def _leap(state: State, whole: Array) -> tuple[Array, Array]:
+    """How many Newton steps along a recession to take at once, () or 0, and where they lead, (k,).
+
+    Along a tail e⁻ᵗ each step is d = v + c: v is the same in all of them, and c, the way of what does not recede, is of second order, less by
+    the square of the information ratio each time. So the latest two steps tell both, and m steps together are mv + c(1 + q² + q⁴ + …).
+    A leap that does not land where such a tail would have it is refused, and no other is tried; plain steps alone are evidence of a recession.
+    """
+    xp = namespace(state.point.z)
+    step, decrement = state.newton.step, state.newton.decrement
+    square = xp.clip(state.signature.information, 0.1, RECEDES) ** 2
+    c = (state.last - step) * square / (1 - square)
+    end = xp.where(decrement > 100 * SHARP, 10 * SHARP, FADED)  # the first end leaves room for sharp steps
+    number = xp.log(xp.clip(decrement / end, 1.0, 1.0 / FADED))
+    proved = state.leaps & state.full & (state.streak >= TAIL) & (state.tail.decrement <= PROVED) & (state.refused == 0) & state.newton.definite
+    leaps = whole & proved & (number >= 2.0) & (state.point.curvature is None)
+    return xp.where(leaps, number, 0.0), xp.where(leaps, number * (step - c) + c / (1 - square), step)
 
 
 def is_running(state: State, max_steps: int) -> Array:
