@@ -46,7 +46,7 @@ def _leaf_blocks(layout: Layout, group: tuple[str, ...]) -> np.ndarray:
             hint = f" To exchange single entries write symmetric=[(({name!r},), …)]." if name in layout.names else ""
             raise ValueError(f"symmetric names {name!r}, which is no leaf; the leaves are {', '.join(list(paths)[:20])}.{hint}")
         leaf, span = layout.leaves[paths[name]], layout.spans[paths[name]]
-        if not leaf.shape or len(leaf.entries) < np.prod(leaf.shape):
+        if not leaf.shape or leaf.size < np.prod(leaf.shape):
             what = "a scalar" if not leaf.shape else f"a {type(leaf.constraint).__name__.lower()} matrix"
             raise ValueError(f"symmetric names {name!r}, which is {what} and has no leading axis over components")
         lengths[name] = leaf.shape[0]

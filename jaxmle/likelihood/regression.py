@@ -287,7 +287,7 @@ def _entries(layout: Layout, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
     """Where the parameter leaf ``name`` stands in x, and its shape."""
     for leaf, span in zip(layout.leaves, layout.spans, strict=True):
         if leaf.path == name:
-            if len(leaf.entries) != int(np.prod(leaf.shape)):
+            if leaf.size != int(np.prod(leaf.shape)):
                 raise ValueError(f"a matrix with structural entries cannot be a linear predictor: {name!r}")
             return np.arange(span.start, span.stop), leaf.shape
     raise ValueError(f"the regression names a parameter {name!r}; params has {[leaf.path for leaf in layout.leaves]}")

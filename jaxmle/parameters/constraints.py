@@ -57,7 +57,7 @@ class Interval:
         return list(np.ndindex(*shape))
 
     def bounds(self, shape: Shape) -> list[Bounds]:
-        return [(self.lower, self.upper)] * len(self.entries(shape))
+        return [(self.lower, self.upper)] * math.prod(shape)
 
     def free_size(self, shape: Shape) -> int:
         return math.prod(shape)

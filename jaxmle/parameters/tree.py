@@ -30,6 +30,11 @@ class Leaf:
         return self.constraint.entries(self.shape)
 
     @property
+    def size(self) -> int:
+        """How many entries are printed; starts of many members are asked for it too, so nothing is listed where nothing need be."""
+        return math.prod(self.shape) if self.constraint.elementwise else len(self.entries)
+
+    @property
     def names(self) -> list[str]:
         return self.places if self.labels is None else list(self.labels)
 
@@ -69,12 +74,12 @@ class Layout:
 
     @property
     def p(self) -> int:
-        return len(self.names)
+        return sum(leaf.size for leaf in self.leaves)
 
     @cached_property
     def spans(self) -> tuple[slice, ...]:
         """The slice of x that each leaf owns."""
-        ends = np.cumsum([0, *(len(leaf.entries) for leaf in self.leaves)])
+        ends = np.cumsum([0, *(leaf.size for leaf in self.leaves)])
         return tuple(slice(int(a), int(b)) for a, b in zip(ends[:-1], ends[1:], strict=True))
 
     def __hash__(self) -> int:
@@ -84,7 +89,7 @@ class Layout:
         """The printed entries of ``params``, (p,)."""
         pieces = []
         for leaf, value in zip(self.leaves, self.treedef.flatten_up_to(params), strict=True):
-            if len(leaf.entries) == math.prod(leaf.shape):
+            if leaf.size == math.prod(leaf.shape):
                 pieces.append(value.reshape(-1))
             else:
                 index = tuple(np.array(leaf.entries, dtype=int).reshape(-1, len(leaf.shape)).T)
@@ -109,7 +114,7 @@ class Layout:
         values = []
         for leaf, span in zip(self.leaves, self.spans, strict=True):
             value = leaf.constraint.build(x[span], leaf.shape)
-            if len(leaf.entries) < math.prod(leaf.shape):
+            if leaf.size < math.prod(leaf.shape):
                 printed = {*leaf.entries, *((j, i) for i, j in leaf.entries)}
                 mask = np.array([[entry in printed for entry in ((i, j) for j in range(leaf.shape[1]))] for i in range(leaf.shape[0])])
                 value = namespace(value).where(mask, value, structural)
