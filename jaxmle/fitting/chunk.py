@@ -208,16 +208,18 @@ class Chunk:
 
     def conclude(self, state: State, limit: Any, steps: Array) -> Fit:
         """The records; ``limit`` None in the first round, where nobody takes an excursion."""
-        programs = self.programs
-        neutral = programs.problem.neutral
-        found = lockstep.judged(neutral, self.base, state, limit, programs.mesh)
+        programs, wanted = self.programs, self.wanted
+        neutral, mesh, n = programs.problem.neutral, programs.mesh, self.ask("counted", self.wanted)
         if needs_pass(programs.problem.kind):
-            found = found._replace(extra=self.ask("further", self.wanted, found.verdict.point, found.verdict))
-        failed = np.isin(np.asarray(found.verdict.status), (int(Status.NONFINITE), int(Status.UNBOUNDED)))
-        if limit is not None and np.any(failed & self.wanted):
-            row = self.ask("first_bad", failed & self.wanted, found.verdict.point.aux.x)
-            found = found._replace(extra=found.extra._replace(row=np.where(failed, np.asarray(row), np.asarray(found.extra.row))))
-        fit = lockstep.finished(neutral, self.base, found, self.ask("counted", self.wanted), self.data_id, steps, programs.mesh)
+            found = lockstep.judged(neutral, self.base, state, limit, mesh)
+            found = found._replace(extra=self.ask("further", wanted, found.verdict.point, found.verdict))
+            fit = lockstep.finished(neutral, self.base, found, n, self.data_id, steps, mesh)
+        else:
+            fit = lockstep.concluded(neutral, self.base, state, limit, n, self.data_id, steps, mesh)
+        failed = np.isin(np.asarray(fit.status), (int(Status.NONFINITE), int(Status.UNBOUNDED)))
+        if limit is not None and np.any(failed & wanted):
+            row = np.where(failed, np.asarray(self.ask("first_bad", failed & wanted, state.point.aux.x)), np.asarray(fit.witness.row))
+            fit = replace(fit, witness=replace(fit.witness, row=row.astype(fit.witness.row.dtype)))
         return programs.named(fit)
 
     def last(self, state: State, steps: Array) -> Fit:
@@ -246,7 +248,8 @@ class Chunk:
     def _taken(self, seats: np.ndarray, wanted: np.ndarray) -> Chunk:
         """The members in these seats as a chunk of its own, with room for as many blocks as this one."""
         blocks, lanes = self.own[0].shape[:2]
-        taken = lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[seats].reshape(-1, lanes, *leaf.shape[2:])  # noqa: E731
+        whole = np.resize(seats, -(-len(seats) // lanes) * lanes)
+        taken = lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[whole].reshape(-1, lanes, *leaf.shape[2:])  # noqa: E731
         return replace(self, own=[placed(taken(leaf), blocks) for leaf in self.own], base=self.base[seats], data_id=self.data_id[seats], wanted=wanted)
 
 

@@ -123,9 +123,8 @@ def needs_excursion(bent: tuple[bool, ...], state: State) -> Array:
 
 def unexplored(state: State) -> Limit:
     """What ``explore`` returns where no excursion is needed; of one member or of many."""
-    xp = namespace(state.point.z)
-    no = xp.zeros(state.steps.shape, dtype=bool)
-    return Limit(state.point, state.scale, no, no, state.newton.decrement, no, xp.zeros(state.steps.shape, dtype=xp.int32), no)
+    no = np.zeros(state.steps.shape, dtype=bool)
+    return Limit(state.point, state.scale, no, no, state.newton.decrement, no, np.zeros(state.steps.shape, np.int32), no)
 
 
 def explore(evaluate: Callable[[Array], Point], state: State, bent: tuple[bool, ...] = ()) -> Limit:

@@ -195,8 +195,7 @@ def _judged(problem: Problem, base: Array, state: State, limit: Limit) -> Judged
 
 def judged(problem: Problem, base: Array, state: State, limit: Limit | None, mesh: Any = None) -> Judged:
     """The verdicts; ``limit`` None where no member took an excursion. The problem holds no likelihood."""
-    limit = unexplored(state) if limit is None else limit
-    return machine(_judged, (problem,), mesh)(base, state, limit)
+    return machine(_judged, (problem,), mesh)(base, state, unexplored(state) if limit is None else limit)
 
 
 def _finished(problem: Problem, base: Array, verdict: Any, reached: Any, extra: Extra, n: Array, data_id: Array, steps: Array) -> Any:
@@ -206,3 +205,13 @@ def _finished(problem: Problem, base: Array, verdict: Any, reached: Any, extra: 
 def finished(problem: Problem, base: Array, found: Judged, n: Array, data_id: Array, steps: Array, mesh: Any = None) -> Any:
     """The records."""
     return machine(_finished, (problem,), mesh)(base, found.verdict, found.reached, found.extra, n, data_id, steps)
+
+
+def _concluded(problem: Problem, base: Array, state: State, limit: Limit, n: Array, data_id: Array, steps: Array) -> Any:
+    found = _judged(problem, base, state, limit)
+    return _finished(problem, base, found.verdict, found.reached, found.extra, n, data_id, steps)
+
+
+def concluded(problem: Problem, base: Array, state: State, limit: Limit | None, n: Array, data_id: Array, steps: Array, mesh: Any = None) -> Any:
+    """Verdicts and records at once, where the covariance needs no further pass."""
+    return machine(_concluded, (problem,), mesh)(base, state, unexplored(state) if limit is None else limit, n, data_id, steps)

@@ -193,8 +193,7 @@ class Run:
         neutral = self.problem.neutral
 
         def record(base: Array, state: Any, n: Array, data_id: Array) -> Any:
-            found = lockstep._judged(neutral, base, state, lockstep.unexplored(state))
-            return lockstep._finished(neutral, base, found.verdict, found.reached, found.extra, n, data_id, jnp.zeros((), jnp.int32))
+            return lockstep._concluded(neutral, base, state, lockstep.unexplored(state), n, data_id, jnp.zeros((), jnp.int32))
 
         self._shapes(self.programs.named(jax.eval_shape(record, like(p), state, like(), jax.ShapeDtypeStruct((2,), np.uint32))), (state, Begun(np.zeros(()), np.zeros(()))), 0)
         return True

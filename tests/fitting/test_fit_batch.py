@@ -17,6 +17,8 @@ from scipy.special import expit
 
 import jaxmle as jm
 from jaxmle import Status
+from jaxmle.fitting import chunk, schedule
+from jaxmle.fitting.lockstep import Counts, half_done
 from jaxmle.fitting.members import SPARE, Table, buckets
 
 B, N = 30, 60
@@ -429,6 +431,33 @@ def logit(params, data):
 fits = jm.fit_batch(logit, {"beta": np.zeros(2)}, {"x": x, "y": y}, checkpoint=None if folder == "-" else folder, progress=False)
 np.savez(sys.argv[3], *map(np.asarray, jax.tree.leaves(fits)))
 """
+
+
+def test_a_round_is_left_when_half_are_done_and_few_would_end():
+    assert not half_done(Counts(2048, 2048, 2048))
+    assert not half_done(Counts(2048, 2009, 1405))  # more than half
+    assert not half_done(Counts(2048, 2048, 900))  # more than half have just ended: the next step may end most of the others
+    assert half_done(Counts(2048, 1100, 1000))
+    assert half_done(Counts(2048, 2048, 20))
+
+
+def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch):
+    """Forty of a hundred members are separated; the last of them go on in sixteen seats, and end as they would have."""
+    rng = np.random.default_rng(8)
+    x, y = rng.normal(size=(100, 20)), (rng.random((100, 20)) < 0.5).astype(float)
+    y[:40] = x[:40] > 0
+    x[:40] *= np.logspace(-1, 3, 40)[:, None]
+    model = lambda p, d: d["y"] * p["b"] * d["x"] - jnp.logaddexp(0.0, p["b"] * d["x"])  # noqa: E731
+    run = lambda: jm.fit_batch(model, {"b": 0.0}, {"x": x, "y": y}, progress=False)  # noqa: E731
+    monkeypatch.setattr(schedule, "SIZES", (128,))
+    whole, taken = run(), []
+    monkeypatch.setattr(chunk, "LATE", 16)
+    monkeypatch.setattr(chunk.Chunk, "_taken", lambda self, *args, own=chunk.Chunk._taken: taken.append(args) or own(self, *args))
+    late = run()
+    assert len(taken) == 1 and 0 < np.sum(taken[0][1]) <= 16
+    assert np.sum(whole.status == Status.SEPARATED) == 40
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(late), strict=True):
+        assert_allclose(np.asarray(a, float), np.asarray(b, float), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")

@@ -469,6 +469,20 @@ def test_an_estimate_near_its_bound_is_an_estimate(share):
     assert_allclose(fit.stderr["b"], 1.0, rtol=1e-6)
 
 
+def test_a_mean_below_its_bound_is_on_it_however_near():
+    """Means of −1 to −1e-9: beside the bound the tail e⁻²ᵗ turns into e⁻ᵗ, which is half as fast."""
+    samples = np.random.default_rng(1).normal(size=(400, 10))
+    samples -= np.logspace(-9, 0, 400)[:, None] + samples.mean(axis=1, keepdims=True)
+    near = lambda p, d: -0.5 * ((d - p["mu"]) / p["sigma"]) ** 2 - jnp.log(p["sigma"])  # noqa: E731
+    fits = jm.fit_batch(near, {"mu": 1.0, "sigma": 1.0}, samples, constraints={"mu": jm.positive, "sigma": jm.positive}, progress=False)
+    assert_array_equal(fits.status, int(Status.BOUNDARY))
+    assert_array_equal(fits.x[:, 0], 0.0)
+    assert_array_equal(fits.witness.bound, np.tile([-1, 0], (400, 1)))
+    sigma = np.sqrt(np.mean(samples**2, axis=1))
+    assert_allclose(fits.x[:, 1], sigma, rtol=1e-7)
+    assert_allclose(fits.se[:, 1], sigma / np.sqrt(20), rtol=1e-6)
+
+
 def test_beside_a_bound_the_sign_of_the_mean_decides():
     """Normal samples with a mean that must be positive: BOUNDARY where it is negative, and then σ keeps its standard error and its functions theirs."""
     samples = np.random.default_rng(0).normal(size=(400, 10))
