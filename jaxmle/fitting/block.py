@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle.fitting.engine import Engine, Problem, beyond, engine_of
+from jaxmle.fitting.objective import slim
 from jaxmle.likelihood.anatomy import count
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.recession import Ways, ways
@@ -111,7 +112,7 @@ def _engine(problem: Problem, member: Members) -> tuple[Problem, Engine]:
 
 def _point(problem: Problem, member: Members, z: Array) -> Any:
     """Value, score and Hessian at z (k,)."""
-    return _engine(problem, member)[1].evaluate(z)
+    return slim(problem.chart, _engine(problem, member)[1].evaluate(z))
 
 
 evaluate = _of_each(_point)
@@ -140,9 +141,9 @@ def further(problem: Problem, member: Members, point: Any, verdict: Any) -> Any:
 
 
 @_of_each
-def first_bad(problem: Problem, member: Members, x: Array) -> Array:
+def first_bad(problem: Problem, member: Members, z: Array) -> Array:
     """The first term that is not finite."""
-    return _engine(problem, member)[1].first_bad(x)
+    return _engine(problem, member)[1].first_bad(problem.chart.to_user(z, member.base))
 
 
 @_of_each

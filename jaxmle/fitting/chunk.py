@@ -218,7 +218,7 @@ class Chunk:
             fit = lockstep.concluded(neutral, self.base, state, limit, n, self.data_id, steps, mesh)
         failed = np.isin(np.asarray(fit.status), (int(Status.NONFINITE), int(Status.UNBOUNDED)))
         if limit is not None and np.any(failed & wanted):
-            row = np.where(failed, np.asarray(self.ask("first_bad", failed & wanted, state.point.aux.x)), np.asarray(fit.witness.row))
+            row = np.where(failed, np.asarray(self.ask("first_bad", failed & wanted, state.point.z)), np.asarray(fit.witness.row))
             fit = replace(fit, witness=replace(fit.witness, row=row.astype(fit.witness.row.dtype)))
         return programs.named(fit)
 

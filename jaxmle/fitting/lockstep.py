@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxmle.fitting.diagnosis import ESCAPE, Limit, arrived, follow, needs_excursion, probe, root_in_batch, to_flat, to_limit, unexplored
 from jaxmle.fitting.engine import Extra, Problem, finish, plain, verdict_of
+from jaxmle.fitting.objective import restored
 from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RUNAWAY, Point, State, advance, is_running, start
 
 Array = Any
@@ -187,7 +188,7 @@ class Judged(NamedTuple):
 
 
 def _judged(problem: Problem, base: Array, state: State, limit: Limit) -> Judged:
-    verdict, reached = verdict_of(problem, base, state, limit)
+    verdict, reached = verdict_of(problem, base, state, limit._replace(point=restored(problem.chart, base, limit.point)))
     hessian = verdict.point.hessian
     root = root_in_batch(-0.5 * (hessian + hessian.T), verdict.scale, verdict.null)
     return Judged(verdict, reached, plain(problem, verdict.point, verdict, root))

@@ -145,7 +145,7 @@ def concatenated(datasets: Sequence[Tree], parts: int, extra: Sequence[Sequence[
     whole = []
     for name, k, column in zip([*names, *([""] * len(extra))], part, [*columns, *extra], strict=True):
         whole.append(_end_to_end(name, column))
-        rows = np.fromiter((len(leaf) for leaf in column), int, len(column))
+        rows = np.fromiter(map(len, column), int, len(column))
         wrong = np.flatnonzero((sizes[:, k] >= 0) & (sizes[:, k] != rows))
         if len(wrong):
             raise ValueError(f"datasets[{wrong[0]}]: {name} has {rows[wrong[0]]} rows where another leaf has {sizes[wrong[0], k]}")
@@ -155,7 +155,8 @@ def concatenated(datasets: Sequence[Tree], parts: int, extra: Sequence[Sequence[
 
 def _end_to_end(name: str, column: Sequence[Any]) -> np.ndarray:
     """One leaf of all members."""
-    for member, leaf in enumerate(column):
+    plain = {*map(type, column)} == {np.ndarray} and all(leaf.ndim for leaf in column)
+    for member, leaf in enumerate([] if plain else column):
         if isinstance(leaf, np.ma.MaskedArray):
             raise TypeError(f"datasets[{member}]{name} is a masked array, whose mask would be lost; drop the masked rows from every leaf first")
         if not np.ndim(leaf):

@@ -29,6 +29,28 @@ class User(NamedTuple):
     hessian: Array | None  # (p, p); None where it was not evaluated
 
 
+def slim(chart: Chart, point: Point) -> Point:
+    """The point without what ``restored`` can tell from its chart: the states of many members are read and written at every step."""
+    if not chart.is_entrywise:
+        return point
+    return point._replace(aux=None if chart.is_identity else (point.aux.score, point.aux.hessian))
+
+
+def restored(chart: Chart, base: Array, point: Point) -> Point:
+    """A ``slim`` point with all of its ``User``."""
+    if not chart.is_entrywise:
+        return point
+    if chart.is_identity:
+        return point._replace(aux=User(point.z, jnp.eye(chart.k, dtype=point.z.dtype), point.score, point.hessian))
+    (x, slope), (score, hessian) = _sloped(chart, base, point.z), point.aux
+    return point._replace(aux=User(x, jnp.diag(slope), score, hessian))
+
+
+def _sloped(chart: Chart, base: Array, z: Array) -> tuple[Array, Array]:
+    """x (p,) and ∂x_j/∂z_j (p,), where each entry has its own transform."""
+    return jax.jvp(lambda z: chart.to_user(z, base), (z,), (jnp.ones_like(z),))
+
+
 @dataclass(frozen=True)
 class Objective:
     """A likelihood on its data, in free coordinates. ``base`` (p,) holds the entries that do not move."""
@@ -73,8 +95,7 @@ class Objective:
 
     def _entrywise(self, z: Array) -> Point:
         """The same where each entry has its own transform: T is diagonal, and so is the bend."""
-        along = lambda z: jax.jvp(self.to_user, (z,), (jnp.ones_like(z),))  # noqa: E731
-        (x, slope), (_, second) = jax.jvp(along, (z,), (jnp.ones_like(z),))
+        (x, slope), (_, second) = jax.jvp(lambda z: _sloped(self.chart, self.base, z), (z,), (jnp.ones_like(z),))
         at = sums(self.loglik, self.layout, x, self.data, block_rows=self.block_rows)
         hessian = _bent(slope[:, None] * at.hessian * slope[None, :], jnp.diag(at.score * second))
         return self._point(z, at, at.score * slope, hessian, x, jnp.diag(slope))

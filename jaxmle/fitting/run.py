@@ -23,7 +23,7 @@ from jaxmle.fitting.engine import Problem
 from jaxmle.fitting.inputs import Inputs
 from jaxmle.fitting.lockstep import AFRESH, half_done, is_open, machine
 from jaxmle.fitting.members import Ragged, buckets
-from jaxmle.fitting.objective import User
+from jaxmle.fitting.objective import User, slim
 from jaxmle.fitting.progress import Progress
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.schedule import Schedule, cut, free_bytes, resident_bytes
@@ -188,7 +188,7 @@ class Run:
         k, p = self.problem.chart.k, self.problem.layout.p
         like: Any = lambda *shape: jax.ShapeDtypeStruct(shape, self.inputs.dtype)  # noqa: E731
         curvature = None if self.problem.solver.curvature == "observed" else like(k, k)
-        point = Point(like(k), like(), like(), like(k), like(k, k), curvature, User(like(p), like(p, k), like(p), like(p, p)))
+        point = slim(self.problem.chart, Point(like(k), like(), like(), like(k), like(k, k), curvature, User(like(p), like(p, k), like(p), like(p, p))))
         state = jax.eval_shape(start, like(k), point)
         neutral = self.problem.neutral
 

@@ -34,14 +34,32 @@ def counts_of(loglik: Any) -> tuple[str, ...]:
 
 def distinct(y: Array, sizes: Array) -> Array:
     """How many counts occur in each of consecutive parts of y (N,) of so many rows, (b,); 0 for all where y holds other numbers too."""
-    finite = np.where(np.isfinite(y), y, 0)
-    if y.size == 0 or finite.min() < 0 or finite.max() >= 2.0**31 or np.any(finite != np.floor(finite)):
+    finite = _zeroed(y)
+    if y.size == 0 or finite.min() < 0 or finite.max() >= 2.0**31:
         return np.zeros(len(sizes), int)
-    span = int(finite.max()) + 1
-    keys = finite.astype(np.int64) + span * np.repeat(np.arange(len(sizes)), sizes)
-    keys = np.sort(keys.astype(np.int32) if span * len(sizes) < 2**31 else keys)
+    whole = finite.astype(np.int32)
+    if not np.array_equal(whole, finite):
+        return np.zeros(len(sizes), int)
+    span, members = int(whole.max()) + 1, len(sizes)
+    keys = whole + span * np.repeat(np.arange(members), sizes)
+    if span * members <= DENSE * y.size:
+        return np.count_nonzero(_occurring(keys, span * members).reshape(members, span), axis=1)
+    keys = np.sort(keys.astype(np.int32) if span * members < 2**31 else keys)
     first = np.concatenate([[True], keys[1:] != keys[:-1]])
-    return np.bincount(keys[first] // span, minlength=len(sizes))
+    return np.bincount(keys[first] // span, minlength=members)
+
+
+def _zeroed(y: Array) -> Array:
+    """y with zeros where it is not finite; y itself where all of it is."""
+    known = np.isfinite(y)
+    return y if known.all() else np.where(known, y, 0)
+
+
+def _occurring(keys: Array, number: int) -> Array:
+    """Which of the keys 0, 1, … (number,) occur."""
+    seen = np.zeros(number, bool)
+    seen[keys] = True
+    return seen
 
 
 def counted(loglik: Any, data: Tree, found: tuple[int, ...], dtype: Any) -> Any:
@@ -99,14 +117,13 @@ def histogram(y: Array, weights: Array | None, m: int) -> Histogram:
     Entries to spare hold a count that occurs, at weight 0. Where a count is not finite a weight is NaN: such a fit has no value.
     """
     y, w = np.broadcast_arrays(y, 1.0 if weights is None else weights)
-    lead, n, known = y.shape[:-1], y.shape[-1], np.isfinite(y)
-    w, whole = np.where(known, w, np.nan).ravel(), np.where(known, y, 0).astype(np.int64).reshape(-1, n)
+    lead, n, finite = y.shape[:-1], y.shape[-1], _zeroed(y)
+    w, whole = (w if finite is y else np.where(np.isfinite(y), w, np.nan)).ravel(), finite.astype(np.int64).reshape(-1, n)
     b, span = whole.shape[0], int(whole.max()) + 1
     keys = (whole + span * np.arange(b)[:, None]).ravel()
     if span <= DENSE * n:
-        rows, often = np.bincount(keys, minlength=span * b), np.bincount(keys, w, span * b)
-        places = np.flatnonzero(rows)
-        often = often[places]
+        places = np.flatnonzero(_occurring(keys, span * b))
+        often = np.bincount(keys, w, span * b)[places]
     else:
         places, at = np.unique(keys, return_inverse=True)
         often = np.bincount(at, w)
