@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.likelihood.contract import data_length, leaf_of
+from jaxmle.likelihood.once import once
 from jaxmle.likelihood.response import Enumeration, Exact, Law
 from jaxmle.parameters.tree import Layout
 
@@ -194,8 +195,8 @@ class Regression:
 
         etas = self._parted(self._values(params, data)[0], values)
         if isinstance(self.density, OfRows):
-            return _along_each(lambda etas: self._terms(etas, data), etas, self._axes)
-        terms, slope, curvature = jax.vmap(row, in_axes=(self._axes, 0), out_axes=-1)(etas, data)
+            return once(lambda etas, data: _along_each(lambda etas: self._terms(etas, data), etas, self._axes))(etas, data)
+        terms, slope, curvature = once(jax.vmap(row, in_axes=(self._axes, 0), out_axes=-1))(etas, data)
         hessian = []
         for part, column in zip(slope, curvature, strict=True):
             hessian += [_entries_of(column)] if part.ndim == 1 else [_entries_of([block[..., k, :] for block in column]) for k in range(len(part))]
@@ -361,14 +362,26 @@ WIDE = 64  # columns from which a product in three quarters is faster than a who
 
 def gram(columns: tuple[Column, ...], weight: Any, p: int) -> Array:
     """Σ_ab X_a' diag(weight_ab) X_b, (p, p), for weights (m, m, n), or m by m of (n,)."""
-    total = jnp.zeros((p, p), weight[0][0].dtype)
-    for a, left in enumerate(columns):
-        for b, right in enumerate(columns[: a + 1]):
-            block = _block(left, weight[a][b], right)
-            total = total.at[np.ix_(left.where, right.where)].add(block)
-            if b < a:
-                total = total.at[np.ix_(right.where, left.where)].add(block.T)
-    return total
+    order, where = _in_order(columns)
+    lower = {(a, b): _block(columns[a], weight[a][b], columns[b]) for a in range(len(columns)) for b in range(a + 1)}
+    block = lambda a, b: lower[a, b] if b <= a else lower[b, a].T  # noqa: E731
+    whole = jnp.concatenate([jnp.concatenate([block(a, b) for b in order], axis=1) for a in order])
+    return _put(_put(whole, where, p).T, where, p).T
+
+
+def _in_order(columns: tuple[Column, ...]) -> tuple[list[int], np.ndarray]:
+    """The columns by their first entries, and the entries of all of them in that order."""
+    order = sorted(range(len(columns)), key=lambda a: int(columns[a].where[0]))
+    return order, np.concatenate([columns[a].where for a in order])
+
+
+def _put(rows: Array, where: np.ndarray, p: int) -> Array:
+    """Rows (q, ...) added up where they belong, (p, ...). Most often they stand there already; else one gather, where each has a place of its own."""
+    if np.array_equal(where, np.arange(p)):
+        return rows
+    if np.array_equal(np.sort(where), np.arange(p)):
+        return rows[np.argsort(where)]
+    return jnp.zeros((p, *rows.shape[1:]), rows.dtype).at[where].add(rows)
 
 
 def _products(left: Array, w: Array, right: Array) -> Array:
@@ -407,10 +420,9 @@ def _symmetric(weighted: Array, x: Array) -> Array:
 
 def gradient(columns: tuple[Column, ...], slope: Any, p: int) -> Array:
     """Σ_a X_a' slope_a, (p,), for slopes (m, n), or m of (n,)."""
-    total = jnp.zeros(p, slope[0].dtype)
-    for column, r in zip(columns, slope, strict=True):
-        total = total.at[column.where].add(_total(r)[None] if column.design is None else r @ column.design)
-    return total
+    order, where = _in_order(columns)
+    parts = [_total(slope[a])[None] if columns[a].design is None else slope[a] @ columns[a].design for a in order]
+    return _put(jnp.concatenate(parts), where, p)
 
 
 def row_gradients(columns: tuple[Column, ...], slope: Any, p: int) -> Array:
