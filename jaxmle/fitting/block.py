@@ -119,8 +119,12 @@ evaluate = _of_each(_point)
 
 
 def sprinted(problem: Problem, form: Form, own: list[Array], common: list[Array], wanted: Array, args: tuple[Array, Array]) -> tuple[Array, Array, Array]:
-    """First steps in single precision: from starts z (b, k) and the evaluations that each may have (b,) to what ``sprint`` finds."""
-    own, common = _halved((own, common))
+    """First steps in single precision: from starts z (b, k) and the evaluations that each may have (b,) to what ``sprint`` finds.
+
+    Args:
+        own: leaves in single precision.
+    """
+    common = _halved(common)
 
     def rough(member: Members, z: Array) -> Any:
         return _halved(_point(problem, member, z)._replace(z=z, aux=None, curvature=None))

@@ -21,7 +21,7 @@ from jaxmle.fitting.block import Form, Members, single
 from jaxmle.fitting.engine import Problem, needs_pass
 from jaxmle.fitting.inputs import Inputs
 from jaxmle.fitting.lockstep import Counts, Enough, machine, to_the_end
-from jaxmle.fitting.placing import placed
+from jaxmle.fitting.placing import halved, placed
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.schedule import Schedule
 from jaxmle.likelihood.combinators import Weights, weight
@@ -197,7 +197,8 @@ class Chunk:
     def _sprint(self, z: Array, rounds: int) -> Any:
         """Steps in single precision; None where the likelihood cannot be written in it: a constant of its own may insist on double."""
         try:
-            return self.ask("sprinted", self.wanted, z, np.full(len(self.wanted), rounds, np.int32))
+            rough = replace(self, own=[halved(leaf) for leaf in self.own])
+            return rough.ask("sprinted", self.wanted, z, np.full(len(self.wanted), rounds, np.int32))
         except (TypeError, ValueError):
             return None
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 Array = Any
 
-_ATANH = tuple(1.0 / (2 * k + 1) for k in range(17))  # atanh(u)/u in u²; u ≤ 1/3 leaves 1e-18
+_ATANH = tuple(1.0 / (2 * k + 1) for k in range(17))  # atanh(u)/u in u²; u ≤ 1/3 leaves 1e-18, and 1e-9 after the first 8
 
 
 @jax.custom_jvp
@@ -21,7 +21,7 @@ def softplus(x: Array) -> Array:
     t = jnp.exp(-jnp.abs(x))
     u = t / (2 + t)
     square, series = u * u, jnp.zeros_like(u)
-    for coefficient in reversed(_ATANH):
+    for coefficient in reversed(_ATANH if t.dtype == jnp.float64 else _ATANH[:8]):
         series = series * square + coefficient
     return jnp.maximum(x, 0) + 2 * u * series
 
@@ -29,8 +29,21 @@ def softplus(x: Array) -> Array:
 @jax.custom_jvp
 def sigmoid(x: Array) -> Array:
     """1/(1 + e⁻ˣ), without loss in either tail."""
+    t, inverse = _parts(x)
+    return jnp.where(x >= 0, jnp.ones_like(t), t) * inverse
+
+
+@jax.custom_jvp
+def _bell(x: Array) -> Array:
+    """The derivative of ``sigmoid``, without loss in either tail."""
+    t, inverse = _parts(x)
+    return t * inverse * inverse
+
+
+def _parts(x: Array) -> tuple[Array, Array]:
+    """e^−|x| and 1/(1 + e^−|x|): one exponential and one division for all that is asked at x."""
     t = jnp.exp(-jnp.abs(x))
-    return jnp.where(x >= 0, jnp.ones_like(t), t) / (1 + t)
+    return t, 1 / (1 + t)
 
 
 @softplus.defjvp
@@ -40,8 +53,13 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 
 @sigmoid.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    value = sigmoid(*primals)
-    return value, value * sigmoid(-primals[0]) * tangents[0]
+    return sigmoid(*primals), _bell(*primals) * tangents[0]
+
+
+@_bell.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    value = _bell(*primals)
+    return value, value * (sigmoid(-primals[0]) - sigmoid(*primals)) * tangents[0]
 
 
 def log_sigmoid(x: Array) -> Array:
