@@ -372,7 +372,7 @@ def gram(columns: tuple[Column, ...], weight: Any, p: int) -> Array:
 
 def _in_order(columns: tuple[Column, ...]) -> tuple[list[int], np.ndarray]:
     """The columns by their first entries, and the entries of all of them in that order."""
-    order = sorted(range(len(columns)), key=lambda a: int(columns[a].where[0]))
+    order = sorted(range(len(columns)), key=lambda a: columns[a].where[:1].tolist())
     return order, np.concatenate([columns[a].where for a in order])
 
 
@@ -399,7 +399,7 @@ def _block(one: Column, w: Array, other: Column) -> Array:
         return (w @ right)[None, :]
     if one.shared and other.shared:
         return _products(left, w, right)
-    if right.shape[1] <= NARROW:
+    if 0 < right.shape[1] <= NARROW:
         return jnp.stack([left.T @ (w * x) for x in right.T], axis=1)
     weighted = left.T * w[None, :]  # the sum runs along contiguous memory, on both sides where the design is laid out by columns
     return _symmetric(weighted, right) if left is right and right.shape[1] >= WIDE else weighted @ right

@@ -53,6 +53,7 @@ PLACES = {
     "interleaved, as the columns of a matrix of coefficients": ([[0, 2, 4], [1, 3, 5]], False),
     "one parameter in two predictors": ([[0, 1], [1, 2]], False),
     "an entry that no predictor moves": ([[0], [2]], False),
+    "a design without columns": ([[], [0, 1]], False),
     "constants": ([[3], [0], [1], [2]], True),
     "wide": ([list(range(NARROW + 1)), [NARROW + 1]], False),
 }
@@ -62,13 +63,13 @@ PLACES = {
 def test_sums_stand_where_their_parameters_do(case):
     """Against the Jacobian of all predictors, J'WJ by einsum."""
     places, constant = PLACES[case]
-    n, p, m = 7, max(map(max, places)) + 1, len(places)
+    n, p, m = 7, 1 + max(i for where in places for i in where), len(places)
     rng = np.random.default_rng(3)
     designs = [rng.integers(-3, 4, (n, len(where))).astype(np.float32) for where in places]
-    columns = tuple(Column(None if constant else jnp.asarray(x), np.array(where)) for x, where in zip(designs, places, strict=True))
+    columns = tuple(Column(None if constant else jnp.asarray(x), np.array(where, int)) for x, where in zip(designs, places, strict=True))
     jacobian = np.zeros((m, n, p), np.float32)
     for a, (x, where) in enumerate(zip(designs, places, strict=True)):
-        jacobian[a][:, where] = 1.0 if constant else x
+        jacobian[a][:, np.array(where, int)] = 1.0 if constant else x
     half = rng.integers(-3, 4, (m, m, n)).astype(np.float32)
     weight, slope = half + half.swapaxes(0, 1), rng.integers(-3, 4, (m, n)).astype(np.float32)
     assert_array_equal(gram(columns, weight, p), np.einsum("ani,abn,bnj->ij", jacobian, weight, jacobian))
