@@ -93,7 +93,7 @@ class Run:
         record = size * (4.0 * p * p + 8 * p + 12)
         copies = 2.5 if self._sprints() else 2.0  # the data as they are gathered and as they are laid out, and in single precision
         chunk = max((copies * piece.schedule.members * self.inputs.source.row_bytes() * sum(piece.length) + 2 * piece.schedule.seats * self.record_bytes(k, p, size) for piece in self.pieces), default=0.0)
-        return resident_bytes() + 1.5e8 + self.inputs.source.members * record + chunk
+        return resident_bytes() + 2.5e8 + self.inputs.source.members * record + chunk
 
     def _check_memory(self) -> None:
         """A batch whose record alone is more than the memory that is free is refused before it runs for hours."""
