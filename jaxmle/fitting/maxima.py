@@ -18,8 +18,8 @@ SAME_LOGLIK = 1e-6  # of max(1, |ℓ|)
 class Maximum:
     """A maximum of the likelihood, and the starts that end there.
 
-    ``fit`` is the highest of their fits, ``gap`` ≥ 0 how far its ``loglik`` lies below the best, ``share`` the share of all starts that
-    end there, ``members`` (m,) their places among the starts.
+    ``fit`` is the one of their fits that is nearest to it, by its decrement, ``loglik`` the highest of theirs, ``gap`` ≥ 0 how far that lies
+    below the best, ``share`` the share of all starts that end there, ``members`` (m,) their places among the starts.
     """
 
     fit: Fit = field(repr=False)
@@ -49,9 +49,11 @@ def census(fits: Fit, blocks: list[np.ndarray]) -> tuple[Maximum, ...]:
         else:
             members[same].append(i)
     top = loglik[leads[0]] if leads else np.nan
+    # Which end of one maximum is the highest, rounding decides; which is nearest to it, the decrement says.
+    nearest = [own[int(np.argmin(fits.decrement[own]))] for own in members]
     return tuple(
-        Maximum(fits[lead], float(loglik[lead]), float(top - loglik[lead]), len(own) / len(fits), np.sort(np.array(own)))
-        for lead, own in zip(leads, members, strict=True)
+        Maximum(fits[i], float(loglik[lead]), float(top - loglik[lead]), len(own) / len(fits), np.sort(np.array(own)))
+        for i, lead, own in zip(nearest, leads, members, strict=True)
     )
 
 

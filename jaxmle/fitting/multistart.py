@@ -109,7 +109,7 @@ def _checked_data(loglik: Any, data: Tree, clusters: Any, dtype: np.dtype) -> Tr
 class Multistart:
     """What many starts found.
 
-    ``best``: the CONVERGED fit with the largest log-likelihood. Where none converged it is an UNBOUNDED one if there is any, else the one
+    ``best``: the CONVERGED fit nearest to the highest maximum, of those that end there. Where none converged it is an UNBOUNDED one if there is any, else the one
     whose status comes last in the order of ``Status``; ``best.status`` says it. ``fits``: all fits, a leading axis over starts.
     ``starts``: the start values, a leading axis on every leaf. ``maxima``: the distinct maxima of the converged fits, the highest first.
     Two ends are the same maximum where every entry differs by less than 0.001 standard errors and ℓ by less than 1e-6·max(1, |ℓ|).

@@ -308,7 +308,7 @@ def test_a_model_knows_its_start():
     found = jm.multistart(Exponential(), data=np.abs(Y), number=12)
     assert_allclose(found.starts["rate"][0], 1 / np.abs(Y).mean())
     assert (found.starts["rate"] > 0).all()
-    assert_allclose(found.best.params["rate"], 1 / np.abs(Y).mean(), rtol=1e-9)
+    assert_allclose(found.best.params["rate"], 1 / np.abs(Y).mean(), rtol=1e-10)
 
 
 def test_weights_and_clusters_are_those_of_a_fit():
