@@ -196,8 +196,8 @@ class Chunk:
 
     def _sprint(self, z: Array, rounds: int) -> Any:
         """Steps in single precision; None where the likelihood cannot be written in it: a constant of its own may insist on double."""
+        rough = replace(self, own=[halved(leaf) for leaf in self.own])
         try:
-            rough = replace(self, own=[halved(leaf) for leaf in self.own])
             return rough.ask("sprinted", self.wanted, z, np.full(len(self.wanted), rounds, np.int32))
         except (TypeError, ValueError):
             return None
@@ -229,7 +229,6 @@ class Chunk:
         state = self._ended(state)
         limit = lockstep.explore(self.evaluate, state, self.wanted, programs.problem.chart.bent, programs.mesh)
         return self.conclude(state, limit, steps)
-
 
     def _ended(self, state: State) -> State:
         """The states at the end of the climbs; the last of many climb in a chunk of their own."""

@@ -22,9 +22,7 @@ from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RUNAWAY, Point, Sta
 Array = Any
 AFRESH = 3.0  # steps of a chunk that it costs to gather its members once more: their data, their verdicts
 Evaluate = Callable[[Array, Array], Point]  # z (b, k), wanted (b,) → points (b, ...)
-
-
-Enough = Callable[["Counts"], bool]
+Enough = Callable[["Counts"], bool]  # whether a round ends here
 
 
 class Climb(NamedTuple):
@@ -81,6 +79,7 @@ class Counts(NamedTuple):
 
 
 def to_the_end(counts: Counts) -> bool:
+    """Never enough: the round goes on until its last member has ended."""
     return False
 
 
