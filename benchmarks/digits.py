@@ -14,8 +14,6 @@ from __future__ import annotations
 import sys
 import time
 
-import yardstick  # isort: skip  # noqa: F401  (pins, so before NumPy)
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,7 +32,9 @@ def logits(params: dict, images: jax.Array) -> jax.Array:
 
 def categorical(params: dict, data: dict) -> jax.Array:
     scores = logits(params, data["images"])
-    return jnp.take_along_axis(scores, data["digit"][:, None], axis=1)[:, 0] - jax.nn.logsumexp(scores, axis=1)
+    return jnp.take_along_axis(scores, data["digit"][:, None], axis=1)[:, 0] - jax.nn.logsumexp(
+        scores, axis=1
+    )
 
 
 def start(rng: np.random.Generator, pixels: int) -> dict:
@@ -47,14 +47,24 @@ def start(rng: np.random.Generator, pixels: int) -> dict:
 def calibration_error(probability: np.ndarray, digit: np.ndarray) -> float:
     confidence, right = probability.max(axis=1), probability.argmax(axis=1) == digit
     place = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    return float(sum(abs(np.sum(right[place == j]) - np.sum(confidence[place == j])) for j in range(BINS)) / len(digit))
+    return float(
+        sum(abs(np.sum(right[place == j]) - np.sum(confidence[place == j])) for j in range(BINS))
+        / len(digit)
+    )
 
 
-def expected_error(probability: np.ndarray, rng: np.random.Generator, draws: int = 500) -> tuple[float, float]:
+def expected_error(
+    probability: np.ndarray, rng: np.random.Generator, draws: int = 500
+) -> tuple[float, float]:
     """Mean and 95 % quantile of the calibration error where the probabilities are right."""
     cumulative = np.cumsum(probability, axis=1)
     cumulative /= cumulative[:, -1:]
-    found = [calibration_error(probability, np.argmax(rng.random(len(probability))[:, None] < cumulative, axis=1)) for _ in range(draws)]
+    found = [
+        calibration_error(
+            probability, np.argmax(rng.random(len(probability))[:, None] < cumulative, axis=1)
+        )
+        for _ in range(draws)
+    ]
     return float(np.mean(found)), float(np.quantile(found, 0.95))
 
 
@@ -82,14 +92,21 @@ def main() -> None:
     optimizer = optax.adamw(3e-3, weight_decay=1e-2)
     accuracies = []
     for seed in range(splits):
-        x, x_test, y, y_test = train_test_split(images, digit, test_size=0.2, random_state=seed, stratify=digit)
+        x, x_test, y, y_test = train_test_split(
+            images, digit, test_size=0.2, random_state=seed, stratify=digit
+        )
         begun = time.perf_counter()
         found = fit_stochastic(
             categorical, start(np.random.default_rng(seed), x.shape[1]), {"images": x, "digit": y}, optimizer=optimizer, batch_size=64, epochs=100,
             key=seed, held_out=0.1, patience=15, dtype="float32",
         )  # fmt: skip
         seconds = time.perf_counter() - begun
-        probability = np.array(jax.nn.softmax(logits(jax.tree.map(jnp.asarray, found.params), jnp.asarray(x_test)), axis=1), float)
+        probability = np.array(
+            jax.nn.softmax(
+                logits(jax.tree.map(jnp.asarray, found.params), jnp.asarray(x_test)), axis=1
+            ),
+            float,
+        )
         accuracy = float(np.mean(probability.argmax(axis=1) == y_test))
         loss = float(-np.mean(np.log(probability[np.arange(len(y_test)), y_test])))
         expected, limit = expected_error(probability, np.random.default_rng(seed))
@@ -102,7 +119,9 @@ def main() -> None:
     mean = float(np.mean(accuracies))
     error = float(np.sqrt(mean * (1 - mean) / (len(y_test) * splits)))
     last_layer(x, y, found.params)
-    print(f"mean accuracy over {splits} splits {mean:.4f} (binomial SE {error:.4f}); wanted {WANTED}: {'met' if mean >= WANTED else 'NOT met'}")
+    print(
+        f"mean accuracy over {splits} splits {mean:.4f} (binomial SE {error:.4f}); wanted {WANTED}: {'met' if mean >= WANTED else 'NOT met'}"
+    )
 
 
 if __name__ == "__main__":

@@ -20,7 +20,10 @@ from jaxmle.inference.profile import profile
 
 N = 200
 
-declared = jm.regression(lambda eta, row: row["y"] * eta["mu"] - jm.special.softplus(eta["mu"]), eta={"mu": jm.linear("x", "beta")})
+declared = jm.regression(
+    lambda eta, row: row["y"] * eta["mu"] - jm.special.softplus(eta["mu"]),
+    eta={"mu": jm.linear("x", "beta")},
+)
 
 
 def logistic(params: dict[str, Any], data: dict[str, Any]) -> Any:
@@ -40,20 +43,40 @@ def simulate(members: int, seed: int = 0) -> tuple[dict[str, np.ndarray], dict[s
     y = (rng.random((members, N)) < 1 / (1 + np.exp(-(x @ [0.3, 0.8, -0.5, 0.2])))).astype(float)
     life = np.exp(x[..., :3] @ [1.0, 0.5, -0.3]) * rng.weibull(1.5, size=(members, N))
     censor = rng.exponential(6.0, size=(members, N))
-    return {"x": x, "y": y}, {"x": x[..., :3].copy(), "t": np.minimum(life, censor), "event": (life <= censor).astype(float)}
+    return {"x": x, "y": y}, {
+        "x": x[..., :3].copy(),
+        "t": np.minimum(life, censor),
+        "event": (life <= censor).astype(float),
+    }
 
 
 def main(members: int) -> None:
     print(yardstick.versions("jax", "numpy"))
     binary, survival = simulate(members)
     coefficients, shaped = {"beta": np.zeros(4)}, {"beta": np.zeros(3), "shape": np.ones(())}
-    cases = [("logistic, declared", declared, coefficients, binary, None), ("logistic, opaque", logistic, coefficients, binary, None), ("Weibull, opaque", weibull, shaped, survival, {"shape": jm.positive})]
+    cases = [
+        ("logistic, declared", declared, coefficients, binary, None),
+        ("logistic, opaque", logistic, coefficients, binary, None),
+        ("Weibull, opaque", weibull, shaped, survival, {"shape": jm.positive}),
+    ]
     for name, loglik, start, data, constraints in cases:
         board = yardstick.Board(f"{name}: {members} data sets, n = {N}, 4 parameters")
-        fit = lambda: jm.fit_batch(loglik, start, data, constraints=constraints, progress=False)  # noqa: B023, E731
+
+        def fit():
+            return jm.fit_batch(loglik, start, data, constraints=constraints, progress=False)
+
         fits = board.time("fits", fit, compiles=True, repeats=7)
-        told = lambda p: f"{np.mean(p.found):.2%} found, error {np.nanmax(np.abs(p.error)):.0e}"  # noqa: E731
-        board.time("profiles, both ends", lambda: profile(loglik, fits, data), compiles=True, repeats=7, note=told)  # noqa: B023
+
+        def told(p):
+            return f"{np.mean(p.found):.2%} found, error {np.nanmax(np.abs(p.error)):.0e}"
+
+        board.time(
+            "profiles, both ends",
+            lambda: profile(loglik, fits, data),
+            compiles=True,
+            repeats=7,
+            note=told,
+        )
         board.report([yardstick.Target("profiles, both ends", "fits", 12.0)])
 
 

@@ -1,6 +1,6 @@
 """W10: a million two-parameter gamma fits, n = 50, in bounded memory, with a progress line; all cores.
 
-    python benchmarks/w10_million.py [members]
+python benchmarks/w10_million.py [members]
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ N = 50
 def gamma(params: dict[str, jax.Array], y: jax.Array) -> jax.Array:
     """Shape and rate."""
     shape, rate = params["shape"], params["rate"]
-    return shape * jnp.log(rate) + (shape - 1) * jnp.log(y) - rate * y - jax.scipy.special.gammaln(shape)
+    return (
+        shape * jnp.log(rate)
+        + (shape - 1) * jnp.log(y)
+        - rate * y
+        - jax.scipy.special.gammaln(shape)
+    )
 
 
 def peak() -> float:
@@ -44,12 +49,20 @@ def main(members: int) -> None:
 
     Run.predicted_bytes = noted  # type: ignore[method-assign]
     held, begun = peak(), time.perf_counter()
-    fits = jm.fit_batch(gamma, start, y, constraints={"shape": jm.positive, "rate": jm.positive}, progress=True)
+    fits = jm.fit_batch(
+        gamma, start, y, constraints={"shape": jm.positive, "rate": jm.positive}, progress=True
+    )
     seconds = time.perf_counter() - begun
-    print(f"{members:,} fits in {seconds:.1f} s, {members / seconds:,.0f} a second; {fits.converged.mean():.4%} CONVERGED")
-    print(f"peak memory {peak():.2f} GiB, predicted {predicted[0]:.2f} GiB ({predicted[0] / peak() - 1:+.0%}); {held:.2f} GiB before the call")
+    print(
+        f"{members:,} fits in {seconds:.1f} s, {members / seconds:,.0f} a second; {fits.converged.mean():.4%} CONVERGED"
+    )
+    print(
+        f"peak memory {peak():.2f} GiB, predicted {predicted[0]:.2f} GiB ({predicted[0] / peak() - 1:+.0%}); {held:.2f} GiB before the call"
+    )
     bias = fits.params["shape"].mean() - 2.0
-    print(f"mean of the estimated shape {bias + 2:.4f} (true 2; the bias of order 1/n is about {bias:.3f})")
+    print(
+        f"mean of the estimated shape {bias + 2:.4f} (true 2; the bias of order 1/n is about {bias:.3f})"
+    )
 
 
 if __name__ == "__main__":

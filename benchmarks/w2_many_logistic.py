@@ -1,6 +1,6 @@
 """W2: 10 000 logistic regressions, n = 200, p = 5, with standard errors, by ``jm.fit_batch``; one core, from NumPy arrays.
 
-    python benchmarks/w2_many_logistic.py [members]
+python benchmarks/w2_many_logistic.py [members]
 """
 
 from __future__ import annotations
@@ -47,7 +47,11 @@ def _one_reference(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray
         beta, se = yardstick.newton_reference(x, y)
     except np.linalg.LinAlgError:
         return nothing, nothing
-    finite = np.all(np.isfinite(beta)) and np.max(np.abs(x @ beta)) < 300 and np.max(se / np.maximum(np.abs(beta), 1)) < 100
+    finite = (
+        np.all(np.isfinite(beta))
+        and np.max(np.abs(x @ beta)) < 300
+        and np.max(se / np.maximum(np.abs(beta), 1)) < 100
+    )
     return (beta, se) if finite else (nothing, nothing)
 
 
@@ -59,26 +63,59 @@ def opaque(params: dict, data: dict) -> jax.Array:
     return data["y"] * eta - jax.nn.softplus(eta)
 
 
-declared = jm.regression(lambda eta, row: row["y"] * eta["mu"] - jax.nn.softplus(eta["mu"]), eta={"mu": jm.linear("x", "beta")})
+declared = jm.regression(
+    lambda eta, row: row["y"] * eta["mu"] - jax.nn.softplus(eta["mu"]),
+    eta={"mu": jm.linear("x", "beta")},
+)
 
 
 # The same density with jaxmle's own softplus, whose derivatives share one exponential.
-swift = jm.regression(lambda eta, row: row["y"] * eta["mu"] - jm.special.softplus(eta["mu"]), eta={"mu": jm.linear("x", "beta")})
-FORMS = {"jaxmle declared": swift, "jaxmle declared, jax.nn.softplus": declared, "jaxmle opaque": opaque}
+swift = jm.regression(
+    lambda eta, row: row["y"] * eta["mu"] - jm.special.softplus(eta["mu"]),
+    eta={"mu": jm.linear("x", "beta")},
+)
+FORMS = {
+    "jaxmle declared": swift,
+    "jaxmle declared, jax.nn.softplus": declared,
+    "jaxmle opaque": opaque,
+}
 
 
 def ours(board: yardstick.Board, x: np.ndarray, y: np.ndarray) -> None:
     for name, loglik in FORMS.items():
-        run = lambda loglik=loglik: jm.fit_batch(loglik, {"beta": np.zeros(P)}, {"x": x, "y": y}, progress=False)  # noqa: E731
-        board.time(name, run, lambda fit: (fit.params["beta"], fit.stderr["beta"]), compiles=True, budget=8.0, note=statuses)
+
+        def run(loglik=loglik):
+            return jm.fit_batch(loglik, {"beta": np.zeros(P)}, {"x": x, "y": y}, progress=False)
+
+        board.time(
+            name,
+            run,
+            lambda fit: (fit.params["beta"], fit.stderr["beta"]),
+            compiles=True,
+            budget=8.0,
+            note=statuses,
+        )
     program = jax.jit(jax.vmap(lambda data: jm.fit(opaque, {"beta": jnp.zeros(P)}, data)))
-    run = lambda: jax.tree.map(np.asarray, program({"x": x, "y": y}))  # noqa: E731
-    board.time("jit(vmap(fit)), opaque", run, lambda fit: (fit.params["beta"], fit.stderr["beta"]), compiles=True, repeats=3, budget=8.0, note=statuses)
+
+    def run():
+        return jax.tree.map(np.asarray, program({"x": x, "y": y}))
+
+    board.time(
+        "jit(vmap(fit)), opaque",
+        run,
+        lambda fit: (fit.params["beta"], fit.stderr["beta"]),
+        compiles=True,
+        repeats=3,
+        budget=8.0,
+        note=statuses,
+    )
 
 
 def statuses(fit: jm.Fit) -> str:
     codes, counts = np.unique(fit.status, return_counts=True)
-    told = ", ".join(f"{count} {jm.Status(int(code)).name}" for code, count in zip(codes, counts, strict=True))
+    told = ", ".join(
+        f"{count} {jm.Status(int(code)).name}" for code, count in zip(codes, counts, strict=True)
+    )
     return f"{told}; steps {fit.steps.mean():.1f}, at most {fit.steps.max()}"
 
 
@@ -142,12 +179,22 @@ def optimisers() -> dict[str, Callable[..., Any]]:
     """Minimisers of the negative log-likelihood, each followed by the Hessian for the standard errors."""
     found = {"optax.lbfgs": _optax_lbfgs}
     if jaxopt := yardstick.optional("jaxopt"):
-        found["jaxopt.BFGS"] = lambda x, y: jaxopt.BFGS(lambda b: nll(b, x, y), tol=1e-5, maxiter=100).run(jnp.zeros(P)).params
-        found["jaxopt.LBFGS"] = lambda x, y: jaxopt.LBFGS(lambda b: nll(b, x, y), tol=1e-5, maxiter=100).run(jnp.zeros(P)).params
+        found["jaxopt.BFGS"] = lambda x, y: (
+            jaxopt.BFGS(lambda b: nll(b, x, y), tol=1e-5, maxiter=100).run(jnp.zeros(P)).params
+        )
+        found["jaxopt.LBFGS"] = lambda x, y: (
+            jaxopt.LBFGS(lambda b: nll(b, x, y), tol=1e-5, maxiter=100).run(jnp.zeros(P)).params
+        )
     if optx := yardstick.optional("optimistix"):
         bfgs, newton = optx.BFGS(1e-8, 1e-8), optx.Newton(1e-8, 1e-8)
-        found["optimistix.BFGS"] = lambda x, y: optx.minimise(lambda b, _: nll(b, x, y), bfgs, jnp.zeros(P), throw=False).value
-        found["optimistix.Newton on the score"] = lambda x, y: optx.root_find(lambda b, _: jax.grad(nll)(b, x, y), newton, jnp.zeros(P), throw=False).value
+        found["optimistix.BFGS"] = lambda x, y: (
+            optx.minimise(lambda b, _: nll(b, x, y), bfgs, jnp.zeros(P), throw=False).value
+        )
+        found["optimistix.Newton on the score"] = lambda x, y: (
+            optx.root_find(
+                lambda b, _: jax.grad(nll)(b, x, y), newton, jnp.zeros(P), throw=False
+            ).value
+        )
     return found
 
 
@@ -178,36 +225,87 @@ def with_stderr(minimiser: Callable[..., jax.Array]) -> Callable[..., Any]:
 # ---------------------------------------------------------------- the contests
 
 
-def by_vmap(board: yardstick.Board, name: str, fit: Callable[..., Any], x: np.ndarray, y: np.ndarray, members: int) -> None:
+def by_vmap(
+    board: yardstick.Board,
+    name: str,
+    fit: Callable[..., Any],
+    x: np.ndarray,
+    y: np.ndarray,
+    members: int,
+) -> None:
     program = jax.jit(jax.vmap(fit))
-    run = lambda: jax.tree.map(np.asarray, program(x[:members], y[:members]))  # noqa: E731
+
+    def run():
+        return jax.tree.map(np.asarray, program(x[:members], y[:members]))
+
     subset = "" if members == len(x) else f"{members} members, scaled"
-    board.time(name, run, lambda out: out, compiles=True, repeats=3, budget=8.0, scale=len(x) / members, note=subset)
+    board.time(
+        name,
+        run,
+        lambda out: out,
+        compiles=True,
+        repeats=3,
+        budget=8.0,
+        scale=len(x) / members,
+        note=subset,
+    )
 
 
 def compiled_batch(board: yardstick.Board, x: np.ndarray, y: np.ndarray) -> None:
     """nextstat's ``fit_batch``, with and without the making of its model objects from the arrays."""
     if nextstat := yardstick.optional("nextstat"):
-        make = lambda: [nextstat.LogisticRegressionModel(a, b, include_intercept=False) for a, b in zip(x, y.astype(int), strict=True)]  # noqa: E731
-        read = lambda fits: (np.array([f.parameters for f in fits]), np.array([f.uncertainties for f in fits]))  # noqa: E731
+
+        def make():
+            return [
+                nextstat.LogisticRegressionModel(a, b, include_intercept=False)
+                for a, b in zip(x, y.astype(int), strict=True)
+            ]
+
+        def read(fits):
+            return (
+                np.array([f.parameters for f in fits]),
+                np.array([f.uncertainties for f in fits]),
+            )
+
         models = make()
-        board.time("nextstat fit_batch", lambda: nextstat.fit_batch(models), read, repeats=3, note="model objects made before")
+        board.time(
+            "nextstat fit_batch",
+            lambda: nextstat.fit_batch(models),
+            read,
+            repeats=3,
+            note="model objects made before",
+        )
         board.time("nextstat, from arrays", lambda: nextstat.fit_batch(make()), read, repeats=3)
 
 
 def loops(board: yardstick.Board, x: np.ndarray, y: np.ndarray) -> None:
     m = min(LOOPED, len(x))
     if sm := yardstick.optional("statsmodels.api"):
-        run = lambda: [sm.Logit(b, a).fit(disp=0, tol=1e-8) for a, b in zip(x[:m], y[:m], strict=True)]  # noqa: E731
-        read = lambda fits: (np.array([f.params for f in fits]), np.array([f.bse for f in fits]))  # noqa: E731
-        board.time("statsmodels loop", run, read, repeats=3, budget=5.0, scale=len(x) / m, note=f"{m} members, scaled")
+
+        def run():
+            return [sm.Logit(b, a).fit(disp=0, tol=1e-8) for a, b in zip(x[:m], y[:m], strict=True)]
+
+        def read(fits):
+            return (np.array([f.params for f in fits]), np.array([f.bse for f in fits]))
+
+        board.time(
+            "statsmodels loop",
+            run,
+            read,
+            repeats=3,
+            budget=5.0,
+            scale=len(x) / m,
+            note=f"{m} members, scaled",
+        )
 
 
 def easy(members: int) -> None:
     x, y = simulate(members)
     board = yardstick.Board(f"W2: {members} logistic fits, n = {N}, p = {P}", reference(x, y))
     ours(board, x, y)
-    board.time("NumPy batched Newton, by hand", lambda: numpy_batch(x, y), lambda out: out, repeats=3)
+    board.time(
+        "NumPy batched Newton, by hand", lambda: numpy_batch(x, y), lambda out: out, repeats=3
+    )
     by_vmap(board, "vmap(Newton, jax.hessian)", plain_newton(jax.hessian(nll)), x, y, members)
     by_vmap(board, "vmap(Newton, X'WX)", plain_newton(split_hessian), x, y, members)
     for name, minimiser in optimisers().items():
@@ -217,9 +315,19 @@ def easy(members: int) -> None:
     generic = {name: t for name, t in board.seconds.items() if name.endswith(", vmap")}
     fastest = min(generic, key=generic.get) if generic else ""
     found = []
-    for form, share, aim in (("jaxmle declared", 0.35, None), ("jaxmle declared, jax.nn.softplus", 0.35, None), ("jaxmle opaque", 1.0, 0.75)):
-        found += [yardstick.Target(form, "statsmodels loop", 0.05), yardstick.Target(form, fastest, 0.35)]
-        found += [yardstick.Target(form, "vmap(Newton, jax.hessian)", share, aim), yardstick.Target(form, "NumPy batched Newton, by hand", None, 0.5)]
+    for form, share, aim in (
+        ("jaxmle declared", 0.35, None),
+        ("jaxmle declared, jax.nn.softplus", 0.35, None),
+        ("jaxmle opaque", 1.0, 0.75),
+    ):
+        found += [
+            yardstick.Target(form, "statsmodels loop", 0.05),
+            yardstick.Target(form, fastest, 0.35),
+        ]
+        found += [
+            yardstick.Target(form, "vmap(Newton, jax.hessian)", share, aim),
+            yardstick.Target(form, "NumPy batched Newton, by hand", None, 0.5),
+        ]
         found += [yardstick.Target(form, "nextstat fit_batch", 1.0, 0.5)]
     board.turns(found)
     board.report(found)
@@ -228,15 +336,31 @@ def easy(members: int) -> None:
 def nearly_separated(members: int) -> None:
     x, y = simulate(members, hard=0.005, seed=1)
     easy_x, easy_y = simulate(members)
-    board = yardstick.Board(f"W2 with 0.5 % nearly separated: {members} logistic fits", reference(x, y))
+    board = yardstick.Board(
+        f"W2 with 0.5 % nearly separated: {members} logistic fits", reference(x, y)
+    )
     ours(board, x, y)
     found = []
     for form in FORMS:
         before = f"{form}: the easy batch"
-        again = lambda form=form: jm.fit_batch(FORMS[form], {"beta": np.zeros(P)}, {"x": easy_x, "y": easy_y}, progress=False)  # noqa: E731
-        board.time(before, again, compiles=True, budget=8.0, note="timed again, beside the hard one")
-        found += [yardstick.Target(form, "vmap(Newton, X'WX)", 0.25), yardstick.Target(form, before, 1.5, 1.3)]
-        found += [yardstick.Target(form, "vmap(Newton, jax.hessian)", 0.4)] if form == "jaxmle opaque" else []
+
+        def again(form=form):
+            return jm.fit_batch(
+                FORMS[form], {"beta": np.zeros(P)}, {"x": easy_x, "y": easy_y}, progress=False
+            )
+
+        board.time(
+            before, again, compiles=True, budget=8.0, note="timed again, beside the hard one"
+        )
+        found += [
+            yardstick.Target(form, "vmap(Newton, X'WX)", 0.25),
+            yardstick.Target(form, before, 1.5, 1.3),
+        ]
+        found += (
+            [yardstick.Target(form, "vmap(Newton, jax.hessian)", 0.4)]
+            if form == "jaxmle opaque"
+            else []
+        )
     by_vmap(board, "vmap(Newton, jax.hessian)", plain_newton(jax.hessian(nll)), x, y, members)
     by_vmap(board, "vmap(Newton, X'WX)", plain_newton(split_hessian), x, y, members)
     board.turns(found, rounds=3)
@@ -244,7 +368,11 @@ def nearly_separated(members: int) -> None:
 
 
 def main(members: int) -> None:
-    print(yardstick.versions("jax", "numpy", "statsmodels", "jaxopt", "optimistix", "optax", "nextstat"))
+    print(
+        yardstick.versions(
+            "jax", "numpy", "statsmodels", "jaxopt", "optimistix", "optax", "nextstat"
+        )
+    )
     with jax.enable_x64(True), np.errstate(all="ignore"):
         easy(members)
         nearly_separated(members)

@@ -1,6 +1,6 @@
 """W3: Gaussian peaks on a background, fitted to Poisson pixels, 5 × 5 to 15 × 15, five parameters, with standard errors; one core.
 
-    python benchmarks/w3_peaks.py [members]
+python benchmarks/w3_peaks.py [members]
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def simulate(members: int, side: int, seed: int = 0) -> dict[str, np.ndarray]:
 def loglik(params: dict[str, Any], data: dict[str, Any]) -> Any:
     """Poisson terms without the constant log(counts!)."""
     square = (data["i"] - params["x"]) ** 2 + (data["j"] - params["y"]) ** 2
-    mean = params["amplitude"] * jnp.exp(-square / (2 * params["sigma"] ** 2)) + params["background"]
+    mean = (
+        params["amplitude"] * jnp.exp(-square / (2 * params["sigma"] ** 2)) + params["background"]
+    )
     return data["counts"] * jnp.log(mean) - mean
 
 
@@ -59,22 +61,36 @@ def starts(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     above = np.maximum(counts - low[:, None], 0.0) + 1e-9
     share = above / above.sum(axis=1, keepdims=True)
     x, y = share @ data["i"], share @ data["j"]
-    return {"amplitude": np.maximum(counts.max(axis=1) - low, 1.0), "x": x, "y": y, "sigma": np.full(len(x), 1.2), "background": low}
+    return {
+        "amplitude": np.maximum(counts.max(axis=1) - low, 1.0),
+        "x": x,
+        "y": y,
+        "sigma": np.full(len(x), 1.2),
+        "background": low,
+    }
 
 
-def by_iminuit(data: dict[str, np.ndarray], start: dict[str, np.ndarray], members: int) -> tuple[np.ndarray, np.ndarray]:
+def by_iminuit(
+    data: dict[str, np.ndarray], start: dict[str, np.ndarray], members: int
+) -> tuple[np.ndarray, np.ndarray]:
     from iminuit import Minuit
 
     found, errors = [], []
     for m in range(members):
 
         def cost(amplitude: float, background: float, sigma: float, x: float, y: float) -> float:
-            mean = amplitude * np.exp(-((data["i"] - x) ** 2 + (data["j"] - y) ** 2) / (2 * sigma**2)) + background
-            return float(np.sum(mean - data["counts"][m] * np.log(mean)))  # noqa: B023  (minimised before m moves on)
+            mean = (
+                amplitude * np.exp(-((data["i"] - x) ** 2 + (data["j"] - y) ** 2) / (2 * sigma**2))
+                + background
+            )
+            return float(np.sum(mean - data["counts"][m] * np.log(mean)))
 
         minuit = Minuit(cost, **{name: float(values[m]) for name, values in sorted(start.items())})
         minuit.errordef = Minuit.LIKELIHOOD
-        minuit.limits["amplitude"] = minuit.limits["background"] = minuit.limits["sigma"] = (1e-6, None)
+        minuit.limits["amplitude"] = minuit.limits["background"] = minuit.limits["sigma"] = (
+            1e-6,
+            None,
+        )
         minuit.migrad()
         minuit.hesse()
         found.append(list(minuit.values))
@@ -82,7 +98,9 @@ def by_iminuit(data: dict[str, np.ndarray], start: dict[str, np.ndarray], member
     return np.array(found), np.array(errors)
 
 
-def by_scipy(data: dict[str, np.ndarray], start: dict[str, np.ndarray], members: int) -> tuple[np.ndarray, np.ndarray]:
+def by_scipy(
+    data: dict[str, np.ndarray], start: dict[str, np.ndarray], members: int
+) -> tuple[np.ndarray, np.ndarray]:
     from scipy.optimize import minimize
 
     names = sorted(start)
@@ -96,11 +114,26 @@ def by_scipy(data: dict[str, np.ndarray], start: dict[str, np.ndarray], members:
             bump = np.exp(-(dx**2 + dy**2) / (2 * s**2))
             mean = a * bump + b
             slope = 1 - counts / mean
-            parts = (bump, np.ones_like(bump), a * bump * (dx**2 + dy**2) / s**3, a * bump * dx / s**2, a * bump * dy / s**2)
-            return float(np.sum(mean - counts * np.log(mean))), np.array([slope @ part for part in parts])
+            parts = (
+                bump,
+                np.ones_like(bump),
+                a * bump * (dx**2 + dy**2) / s**3,
+                a * bump * dx / s**2,
+                a * bump * dy / s**2,
+            )
+            return float(np.sum(mean - counts * np.log(mean))), np.array(
+                [slope @ part for part in parts]
+            )
 
         limits = [(1e-6, None), (1e-6, None), (1e-3, None), (None, None), (None, None)]
-        out = minimize(cost, [float(start[name][m]) for name in names], jac=True, method="L-BFGS-B", bounds=limits, options={"ftol": 1e-13, "gtol": 1e-7})
+        out = minimize(
+            cost,
+            [float(start[name][m]) for name in names],
+            jac=True,
+            method="L-BFGS-B",
+            bounds=limits,
+            options={"ftol": 1e-13, "gtol": 1e-7},
+        )
         found.append(out.x)
         errors.append(np.sqrt(np.diag(out.hess_inv.todense())))
     return np.array(found), np.array(errors)
@@ -110,20 +143,62 @@ def contest(members: int, side: int) -> None:
     data, axes = simulate(members, side), {"i": None, "j": None, "counts": 0}
     start = starts(data)
     names = sorted(start)
-    read = lambda fit: (np.stack([fit.params[n] for n in names], axis=1).astype(float), np.stack([fit.stderr[n] for n in names], axis=1).astype(float))  # noqa: E731
-    fit = lambda model, dtype: jm.fit_batch(model, start, data, constraints=BOUNDS, in_axes=axes, dtype=dtype, progress=False)  # noqa: E731
+
+    def read(fit):
+        return (
+            np.stack([fit.params[n] for n in names], axis=1).astype(float),
+            np.stack([fit.stderr[n] for n in names], axis=1).astype(float),
+        )
+
+    def fit(model, dtype):
+        return jm.fit_batch(
+            model, start, data, constraints=BOUNDS, in_axes=axes, dtype=dtype, progress=False
+        )
+
     truth = jm.fit_batch(loglik, start, data, constraints=BOUNDS, in_axes=axes, progress=False)
     b, se = read(truth)
     sound = truth.converged
-    board = yardstick.Board(f"W3: {members} Gaussian peaks, {side} × {side} Poisson pixels", (np.where(sound[:, None], b, np.nan), np.where(sound[:, None], se, np.nan)))
-    ours = {"jaxmle declared, float64": (declared, "float64"), "jaxmle declared, float32": (declared, "float32"), "jaxmle opaque, float64": (loglik, "float64")}
+    board = yardstick.Board(
+        f"W3: {members} Gaussian peaks, {side} × {side} Poisson pixels",
+        (np.where(sound[:, None], b, np.nan), np.where(sound[:, None], se, np.nan)),
+    )
+    ours = {
+        "jaxmle declared, float64": (declared, "float64"),
+        "jaxmle declared, float32": (declared, "float32"),
+        "jaxmle opaque, float64": (loglik, "float64"),
+    }
     for name, how in ours.items():
-        board.time(name, lambda how=how: fit(*how), read, compiles=True, repeats=3, note=lambda f: f"{f.converged.mean():.2%} CONVERGED, steps {f.steps.mean():.1f}")
+        board.time(
+            name,
+            lambda how=how: fit(*how),
+            read,
+            compiles=True,
+            repeats=3,
+            note=lambda f: f"{f.converged.mean():.2%} CONVERGED, steps {f.steps.mean():.1f}",
+        )
     m = min(LOOPED, members)
     if yardstick.optional("iminuit"):
-        board.time("iminuit loop", lambda: by_iminuit(data, start, m), lambda out: out, repeats=1, scale=members / m, note=f"{m} members, scaled")
-    board.time("scipy L-BFGS-B loop, own gradient", lambda: by_scipy(data, start, m), lambda out: (out[0], None), repeats=1, scale=members / m, note=f"{m} members, scaled; errors by BFGS")
-    found = [yardstick.Target(name, peer, 1 / 40) for name in ours for peer in ("iminuit loop", "scipy L-BFGS-B loop, own gradient")]
+        board.time(
+            "iminuit loop",
+            lambda: by_iminuit(data, start, m),
+            lambda out: out,
+            repeats=1,
+            scale=members / m,
+            note=f"{m} members, scaled",
+        )
+    board.time(
+        "scipy L-BFGS-B loop, own gradient",
+        lambda: by_scipy(data, start, m),
+        lambda out: (out[0], None),
+        repeats=1,
+        scale=members / m,
+        note=f"{m} members, scaled; errors by BFGS",
+    )
+    found = [
+        yardstick.Target(name, peer, 1 / 40)
+        for name in ours
+        for peer in ("iminuit loop", "scipy L-BFGS-B loop, own gradient")
+    ]
     board.turns(found)
     board.report(found)
     for name in ours:

@@ -45,16 +45,23 @@ class Case:
 
 
 def opaque(case: Case) -> Callable[[dict, dict], jax.Array]:
-    density, scalars = case.density, case.scalars  # what a function closes over is compared at each call: not the data
+    density, scalars = (
+        case.density,
+        case.scalars,
+    )  # what a function closes over is compared at each call: not the data
 
     def loglik(params: dict, data: dict) -> jax.Array:
-        return density({"mu": data["x"] @ params["beta"]} | {name: params[name] for name in scalars}, data)
+        return density(
+            {"mu": data["x"] @ params["beta"]} | {name: params[name] for name in scalars}, data
+        )
 
     return loglik
 
 
 def declared(case: Case) -> Any:
-    return jm.regression(case.density, eta={"mu": jm.linear("x", "beta")} | {name: name for name in case.scalars})
+    return jm.regression(
+        case.density, eta={"mu": jm.linear("x", "beta")} | {name: name for name in case.scalars}
+    )
 
 
 # ---------------------------------------------------------------- the four models
@@ -64,7 +71,11 @@ def weibull(x: np.ndarray, rng: np.random.Generator) -> Case:
     """Accelerated failure times, log T = x'β + σ·(least extreme value), censored on the right."""
     times = np.exp(x @ BETA + 0.7 * np.log(rng.exponential(size=len(x))))
     limits = 6.0 * rng.exponential(size=len(x)) + 0.1
-    data = {"x": x, "logt": np.log(np.minimum(times, limits)), "event": (times <= limits).astype(float)}
+    data = {
+        "x": x,
+        "logt": np.log(np.minimum(times, limits)),
+        "event": (times <= limits).astype(float),
+    }
 
     def density(eta: dict, row: dict) -> jax.Array:
         z = (row["logt"] - eta["mu"]) / eta["sigma"]
@@ -74,7 +85,15 @@ def weibull(x: np.ndarray, rng: np.random.Generator) -> Case:
         z = (data["logt"] - data["x"] @ theta[:Q]) / theta[Q]
         return data["event"] * (z - np.log(theta[Q]) - data["logt"]) - np.exp(z)
 
-    return Case("Weibull, censored", density, ("sigma",), {"sigma": 1.0}, {"sigma": jm.positive}, data, by_numpy)
+    return Case(
+        "Weibull, censored",
+        density,
+        ("sigma",),
+        {"sigma": 1.0},
+        {"sigma": jm.positive},
+        data,
+        by_numpy,
+    )
 
 
 def negative_binomial(x: np.ndarray, rng: np.random.Generator) -> Case:
@@ -85,7 +104,13 @@ def negative_binomial(x: np.ndarray, rng: np.random.Generator) -> Case:
     def density(eta: dict, row: dict) -> jax.Array:
         size, y = 1 / eta["kappa"], row["y"]
         total = jnp.logaddexp(eta["mu"], jnp.log(size))
-        return gammaln(y + size) - gammaln(size) - gammaln(y + 1) + size * (jnp.log(size) - total) + y * (eta["mu"] - total)
+        return (
+            gammaln(y + size)
+            - gammaln(size)
+            - gammaln(y + 1)
+            + size * (jnp.log(size) - total)
+            + y * (eta["mu"] - total)
+        )
 
     def by_numpy(theta: np.ndarray, data: dict) -> np.ndarray:
         size, y, eta = 1 / theta[Q], data["y"], data["x"] @ theta[:Q]
@@ -93,7 +118,15 @@ def negative_binomial(x: np.ndarray, rng: np.random.Generator) -> Case:
         gammas = special.gammaln(y + size) - special.gammaln(size) - special.gammaln(y + 1)
         return gammas + size * (np.log(size) - total) + y * (eta - total)
 
-    return Case("negative binomial", density, ("kappa",), {"kappa": 1.0}, {"kappa": jm.positive}, data, by_numpy)
+    return Case(
+        "negative binomial",
+        density,
+        ("kappa",),
+        {"kappa": 1.0},
+        {"kappa": jm.positive},
+        data,
+        by_numpy,
+    )
 
 
 def student(x: np.ndarray, rng: np.random.Generator) -> Case:
@@ -103,16 +136,29 @@ def student(x: np.ndarray, rng: np.random.Generator) -> Case:
     def density(eta: dict, row: dict) -> jax.Array:
         nu, sigma = eta["nu"], eta["sigma"]
         z = (row["y"] - eta["mu"]) / sigma
-        return gammaln((nu + 1) / 2) - gammaln(nu / 2) - 0.5 * jnp.log(nu * jnp.pi) - jnp.log(sigma) - (nu + 1) / 2 * jnp.log1p(z**2 / nu)
+        return (
+            gammaln((nu + 1) / 2)
+            - gammaln(nu / 2)
+            - 0.5 * jnp.log(nu * jnp.pi)
+            - jnp.log(sigma)
+            - (nu + 1) / 2 * jnp.log1p(z**2 / nu)
+        )
 
     def by_numpy(theta: np.ndarray, data: dict) -> np.ndarray:
         nu, sigma = theta[Q], theta[Q + 1]
         z = (data["y"] - data["x"] @ theta[:Q]) / sigma
-        constant = special.gammaln((nu + 1) / 2) - special.gammaln(nu / 2) - 0.5 * np.log(nu * np.pi) - np.log(sigma)
+        constant = (
+            special.gammaln((nu + 1) / 2)
+            - special.gammaln(nu / 2)
+            - 0.5 * np.log(nu * np.pi)
+            - np.log(sigma)
+        )
         return constant - (nu + 1) / 2 * np.log1p(z**2 / nu)
 
     positive = {"nu": jm.positive, "sigma": jm.positive}
-    return Case("Student t", density, ("nu", "sigma"), {"nu": 10.0, "sigma": 1.0}, positive, data, by_numpy)
+    return Case(
+        "Student t", density, ("nu", "sigma"), {"nu": 10.0, "sigma": 1.0}, positive, data, by_numpy
+    )
 
 
 def inflated_poisson(x: np.ndarray, rng: np.random.Generator) -> Case:
@@ -128,7 +174,9 @@ def inflated_poisson(x: np.ndarray, rng: np.random.Generator) -> Case:
     def by_numpy(theta: np.ndarray, data: dict) -> np.ndarray:
         y, eta = data["y"], data["x"] @ theta[:Q]
         some = y * eta - np.exp(eta) - special.gammaln(y + 1)
-        return np.where(y == 0, np.logaddexp(theta[Q], -np.exp(eta)), some) - np.logaddexp(0.0, theta[Q])
+        return np.where(y == 0, np.logaddexp(theta[Q], -np.exp(eta)), some) - np.logaddexp(
+            0.0, theta[Q]
+        )
 
     return Case("zero-inflated Poisson", density, ("zeta",), {"zeta": 0.0}, {}, data, by_numpy)
 
@@ -163,8 +211,12 @@ def ours(case: Case) -> dict[str, Callable[[], jm.Fit]]:
     runs = {}
     for form, make in (("opaque", opaque), ("declared", declared)):
         loglik = make(case)
-        runs[f"jaxmle {form}"] = lambda loglik=loglik: jm.fit(loglik, start, case.data, constraints=case.constraints)
-        runs[f"jaxmle {form}, block_rows=4096"] = lambda loglik=loglik: jm.fit(loglik, start, case.data, constraints=case.constraints, block_rows=4096)
+        runs[f"jaxmle {form}"] = lambda loglik=loglik: jm.fit(
+            loglik, start, case.data, constraints=case.constraints
+        )
+        runs[f"jaxmle {form}, block_rows=4096"] = lambda loglik=loglik: jm.fit(
+            loglik, start, case.data, constraints=case.constraints, block_rows=4096
+        )
     if case.name == "negative binomial":  # with its own start, as statsmodels' has
         runs["jaxmle.models"] = lambda: jm.fit(models.negative_binomial(), data=case.data)
     return runs
@@ -182,7 +234,9 @@ def generic(case: Case) -> Callable[[], Any] | None:
 
     start = np.concatenate([np.zeros(Q), [case.start[name] for name in case.scalars]])
     endog = case.data.get("y", case.data.get("logt"))
-    return lambda: Model(endog, case.data["x"], extra_params_names=list(case.scalars)).fit(start_params=start, method="bfgs", maxiter=200, disp=0)
+    return lambda: Model(endog, case.data["x"], extra_params_names=list(case.scalars)).fit(
+        start_params=start, method="bfgs", maxiter=200, disp=0
+    )
 
 
 def lifelines_weibull(case: Case) -> Callable[[], yardstick.Reading] | None:
@@ -192,11 +246,21 @@ def lifelines_weibull(case: Case) -> Callable[[], yardstick.Reading] | None:
 
     def run() -> yardstick.Reading:
         columns = {f"x{j}": case.data["x"][:, j] for j in range(1, Q)}
-        frame = pandas.DataFrame(columns | {"t": np.exp(case.data["logt"]), "event": case.data["event"]})
+        frame = pandas.DataFrame(
+            columns | {"t": np.exp(case.data["logt"]), "event": case.data["event"]}
+        )
         fitted = lifelines.WeibullAFTFitter().fit(frame, "t", "event")
-        at = lambda values: [values["lambda_", "Intercept"], *(values["lambda_", f"x{j}"] for j in range(1, Q))]  # noqa: E731
+
+        def at(values):
+            return [
+                values["lambda_", "Intercept"],
+                *(values["lambda_", f"x{j}"] for j in range(1, Q)),
+            ]
+
         sigma = np.exp(-fitted.params_["rho_", "Intercept"])
-        return np.array([*at(fitted.params_), sigma]), np.array([*at(fitted.standard_errors_), sigma * fitted.standard_errors_["rho_", "Intercept"]])
+        return np.array([*at(fitted.params_), sigma]), np.array(
+            [*at(fitted.standard_errors_), sigma * fitted.standard_errors_["rho_", "Intercept"]]
+        )
 
     return run
 
@@ -226,7 +290,15 @@ def statsmodels_own(case: Case) -> tuple[str, Callable[[], yardstick.Reading]] |
 
 def _ordered(fit: jm.Fit, case: Case) -> yardstick.Reading:
     """Estimates and standard errors with β first."""
-    of = lambda tree: np.concatenate([np.ravel(leaf) for name, leaf in sorted(tree.items(), key=lambda item: item[0] != "beta")])  # noqa: E731
+
+    def of(tree):
+        return np.concatenate(
+            [
+                np.ravel(leaf)
+                for name, leaf in sorted(tree.items(), key=lambda item: item[0] != "beta")
+            ]
+        )
+
     return of(fit.params), of(fit.stderr)
 
 
@@ -234,13 +306,32 @@ def contest(case: Case) -> None:
     n = len(case.data["x"])
     runs = ours(case)
     near = next(iter(runs.values()))()
-    board = yardstick.Board(f"W4: {case.name}, n = {n}, {len(near.x)} parameters", reference(case, near.x))
+    board = yardstick.Board(
+        f"W4: {case.name}, n = {n}, {len(near.x)} parameters", reference(case, near.x)
+    )
     for name, run in ours(case).items():
-        board.time(name, run, lambda fit: _ordered(fit, case), compiles=True, budget=6.0, note=lambda fit: f"{fit.verdict.name}, {int(fit.steps)} steps")
+        board.time(
+            name,
+            run,
+            lambda fit: _ordered(fit, case),
+            compiles=True,
+            budget=6.0,
+            note=lambda fit: f"{fit.verdict.name}, {int(fit.steps)} steps",
+        )
     found = []
     if run := generic(case):
-        told = lambda r: "converged" if r.mle_retvals["converged"] else "did not converge"  # noqa: E731
-        board.time("GenericLikelihoodModel", run, lambda r: (r.params, r.bse), repeats=3, budget=5.0, note=told)
+
+        def told(r):
+            return "converged" if r.mle_retvals["converged"] else "did not converge"
+
+        board.time(
+            "GenericLikelihoodModel",
+            run,
+            lambda r: (r.params, r.bse),
+            repeats=3,
+            budget=5.0,
+            note=told,
+        )
         found += [yardstick.Target(name, "GenericLikelihoodModel", 0.35) for name in runs]
     if case.name.startswith("Weibull") and (run := lifelines_weibull(case)):
         board.time("lifelines WeibullAFTFitter", run, lambda r: r, repeats=3, budget=5.0)

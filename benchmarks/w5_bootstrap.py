@@ -1,6 +1,6 @@
 """W5: 10 000 bootstraps of a Poisson regression, n = 1000, p = 5, drawing included, against a loop of statsmodels on resampled rows; one core.
 
-    python benchmarks/w5_bootstrap.py [replicates]
+python benchmarks/w5_bootstrap.py [replicates]
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from jaxmle.inference.resampling import plan_of
 N, P = 1000, 5
 LOOPED = 100
 
-declared = jm.regression(lambda eta, row: row["y"] * eta["mu"] - jnp.exp(eta["mu"]), eta={"mu": jm.linear("x", "beta")})
+declared = jm.regression(
+    lambda eta, row: row["y"] * eta["mu"] - jnp.exp(eta["mu"]), eta={"mu": jm.linear("x", "beta")}
+)
 
 
 def opaque(params: dict[str, Any], data: dict[str, Any]) -> Any:
@@ -39,7 +41,10 @@ def by_statsmodels(data: dict[str, np.ndarray], w: np.ndarray) -> tuple[np.ndarr
     """The fits of given counts of rows, for the accuracy column."""
     import statsmodels.api as sm
 
-    fits = [sm.GLM(data["y"], data["x"], family=sm.families.Poisson(), freq_weights=row).fit(tol=1e-10) for row in w]
+    fits = [
+        sm.GLM(data["y"], data["x"], family=sm.families.Poisson(), freq_weights=row).fit(tol=1e-10)
+        for row in w
+    ]
     return np.array([f.params for f in fits]), np.array([f.bse for f in fits])
 
 
@@ -49,29 +54,83 @@ def looped(data: dict[str, np.ndarray], replicates: int) -> np.ndarray:
 
     rng = np.random.default_rng(1)
     draws = (rng.integers(0, N, N) for _ in range(replicates))
-    return np.array([sm.GLM(data["y"][i], data["x"][i], family=sm.families.Poisson()).fit().params for i in draws])
+    return np.array(
+        [
+            sm.GLM(data["y"][i], data["x"][i], family=sm.families.Poisson()).fit().params
+            for i in draws
+        ]
+    )
 
 
 def main(replicates: int) -> None:
     print(yardstick.versions("jax", "numpy", "statsmodels"))
     data, start = simulate(), {"beta": np.zeros(P)}
     m = min(LOOPED, replicates)
-    counts = plan_of("pairs", declared, data, None, None, None)(jax.random.key(1), np.arange(m)).values
-    pad = lambda a: np.concatenate([a, np.full((replicates - m, P), np.nan)])  # noqa: E731
-    board = yardstick.Board(f"W5: {replicates} bootstraps of a Poisson regression, n = {N}, p = {P}, drawing included", tuple(map(pad, by_statsmodels(data, counts))))
-    read = lambda found: (found.replicates, found.replicate_se)  # noqa: E731
-    told = lambda found: f"{len(found) - sum(found.failed.values()):,} CONVERGED"  # noqa: E731
-    kinds = {"": {"acceleration": None}, ", BCa included": {}, ", standard errors of replicates too": {"acceleration": None, "vcov": "observed"}}
+    counts = plan_of("pairs", declared, data, None, None, None)(
+        jax.random.key(1), np.arange(m)
+    ).values
+
+    def pad(a):
+        return np.concatenate([a, np.full((replicates - m, P), np.nan)])
+
+    board = yardstick.Board(
+        f"W5: {replicates} bootstraps of a Poisson regression, n = {N}, p = {P}, drawing included",
+        tuple(map(pad, by_statsmodels(data, counts))),
+    )
+
+    def read(found):
+        return (found.replicates, found.replicate_se)
+
+    def told(found):
+        return f"{len(found) - sum(found.failed.values()):,} CONVERGED"
+
+    kinds = {
+        "": {"acceleration": None},
+        ", BCa included": {},
+        ", standard errors of replicates too": {"acceleration": None, "vcov": "observed"},
+    }
     for name, loglik in (("jaxmle declared", declared), ("jaxmle opaque", opaque)):
         fit = jm.fit(loglik, start, data)
         for what, options in kinds.items():
-            run = lambda loglik=loglik, fit=fit, options=options: bootstrap(loglik, fit, data, key=1, replicates=replicates, progress=False, **options)  # noqa: E731
+
+            def run(loglik=loglik, fit=fit, options=options):
+                return bootstrap(
+                    loglik, fit, data, key=1, replicates=replicates, progress=False, **options
+                )
+
             board.time(f"{name}{what}", run, read, compiles=True, repeats=4, note=told)
-    weights = lambda: [np.asarray(plan_of("pairs", declared, data, None, None, None)(jax.random.key(1), np.arange(at, at + 1000)).values) for at in range(0, replicates, 1000)]  # noqa: E731
+
+    def weights():
+        return [
+            np.asarray(
+                plan_of("pairs", declared, data, None, None, None)(
+                    jax.random.key(1), np.arange(at, at + 1000)
+                ).values
+            )
+            for at in range(0, replicates, 1000)
+        ]
+
     board.time("the drawing alone", weights, compiles=True, repeats=4)
-    board.time("statsmodels loop on weights, tol=1e-10", lambda: by_statsmodels(data, counts), lambda out: out, repeats=2, scale=replicates / m, note=f"{m} replicates, scaled")
-    board.time("statsmodels loop", lambda: looped(data, m), repeats=2, scale=replicates / m, note=f"{m} replicates, scaled")
-    targets = [yardstick.Target(f"jaxmle {form}{what}", "statsmodels loop", 0.05, 0.02) for form in ("declared", "opaque") for what in kinds]
+    board.time(
+        "statsmodels loop on weights, tol=1e-10",
+        lambda: by_statsmodels(data, counts),
+        lambda out: out,
+        repeats=2,
+        scale=replicates / m,
+        note=f"{m} replicates, scaled",
+    )
+    board.time(
+        "statsmodels loop",
+        lambda: looped(data, m),
+        repeats=2,
+        scale=replicates / m,
+        note=f"{m} replicates, scaled",
+    )
+    targets = [
+        yardstick.Target(f"jaxmle {form}{what}", "statsmodels loop", 0.05, 0.02)
+        for form in ("declared", "opaque")
+        for what in kinds
+    ]
     board.turns(targets, rounds=3)
     board.report(targets)
 

@@ -11,8 +11,6 @@ import sys
 import time
 import warnings
 
-import yardstick  # isort: skip  # noqa: F401  (pins, so before NumPy)
-
 import numpy as np
 
 from jaxmle.fitting.em import em_steps
@@ -38,7 +36,11 @@ def theirs(y: np.ndarray, start: dict) -> tuple[dict, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(y)
-    return {"weights": model.weights_, "loc": model.means_, "covariance": tuple(model.covariances_)}, float(model.score(y) * len(y))
+    return {
+        "weights": model.weights_,
+        "loc": model.means_,
+        "covariance": tuple(model.covariances_),
+    }, float(model.score(y) * len(y))
 
 
 def timed(run: object, times: int) -> tuple[float, object]:
@@ -60,9 +62,15 @@ def main() -> None:
     ours, (params, _) = timed(lambda: em_steps(model, start, y, STEPS), 3)
     peer, (other, loglik) = timed(lambda: theirs(y, start), 1)
     final = em_steps(model, params, y, 1)[1][0]
-    gap = max(float(np.max(np.abs(np.asarray(params[name]) - np.asarray(other[name])))) for name in other)
-    print(f"n = {n}: jaxmle {ours:.3f} s (first call {first:.3f} s), scikit-learn {peer:.3f} s, ratio {ours / peer:.3f} (must {MUST}, ambition {AMBITION})")
-    print(f"log-likelihood {final:.10g} and {loglik:.10g}, relative difference {abs(final / loglik - 1):.1e}; parameters within {gap:.1e}")
+    gap = max(
+        float(np.max(np.abs(np.asarray(params[name]) - np.asarray(other[name])))) for name in other
+    )
+    print(
+        f"n = {n}: jaxmle {ours:.3f} s (first call {first:.3f} s), scikit-learn {peer:.3f} s, ratio {ours / peer:.3f} (must {MUST}, ambition {AMBITION})"
+    )
+    print(
+        f"log-likelihood {final:.10g} and {loglik:.10g}, relative difference {abs(final / loglik - 1):.1e}; parameters within {gap:.1e}"
+    )
 
 
 if __name__ == "__main__":

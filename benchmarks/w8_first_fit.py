@@ -37,7 +37,6 @@ def child(mode: str) -> dict[str, float]:
         return _statsmodels()
     import jax
     import numpy as np
-    import optax  # noqa: F401
 
     told = {"memory before, MB": _memory()}
     start = time.process_time()
@@ -61,7 +60,10 @@ def _fitter(jm: Any, jax: Any, mode: str, data: dict) -> Callable[[], Any]:
     if mode == "opaque":
         return lambda: jm.fit(opaque, start, data)
     if mode == "declared":
-        form = jm.regression(lambda eta, row: row["y"] * eta["mu"] - jax.nn.softplus(eta["mu"]), eta={"mu": jm.linear("x", "beta")})
+        form = jm.regression(
+            lambda eta, row: row["y"] * eta["mu"] - jax.nn.softplus(eta["mu"]),
+            eta={"mu": jm.linear("x", "beta")},
+        )
         return lambda: jm.fit(form, start, data)
     program = jax.jit(jax.vmap(lambda member: jm.fit(opaque, {"beta": jax.numpy.zeros(P)}, member)))
 
@@ -91,7 +93,12 @@ def _stages(fit: Callable[[], Any]) -> dict[str, float]:
         fit()
         seconds.append(time.process_time() - start)
         clock = time.perf_counter() - clock if len(seconds) == 1 else clock
-    return {"first fit": seconds[0], "first, clock": clock, "later fit": statistics.median(seconds[1:]), "peak memory, MB": _memory()}
+    return {
+        "first fit": seconds[0],
+        "first, clock": clock,
+        "later fit": statistics.median(seconds[1:]),
+        "peak memory, MB": _memory(),
+    }
 
 
 def _data(np: Any) -> tuple[Any, Any]:
@@ -109,10 +116,24 @@ def _memory() -> float:
 
 
 def spawn(mode: str, cache: str | None) -> dict[str, float]:
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_COMPILATION", "JAX_PERSISTENT"))}
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("JAX_COMPILATION", "JAX_PERSISTENT"))
+    }
     if cache is not None:
-        env |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
-    done = subprocess.run([sys.executable, Path(__file__).resolve(), "child", mode], env=env, capture_output=True, text=True, check=True)
+        env |= {
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        }
+    done = subprocess.run(
+        [sys.executable, Path(__file__).resolve(), "child", mode],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -126,20 +147,34 @@ def contest(mode: str, repetitions: int) -> dict[str, dict[str, float]]:
         return {"": medians([spawn(mode, None) for _ in range(repetitions)])}
     with tempfile.TemporaryDirectory() as cache:
         spawn(mode, cache)
-        return {"cold": medians([spawn(mode, None) for _ in range(repetitions)]), "warm": medians([spawn(mode, cache) for _ in range(repetitions)])}
+        return {
+            "cold": medians([spawn(mode, None) for _ in range(repetitions)]),
+            "warm": medians([spawn(mode, cache) for _ in range(repetitions)]),
+        }
 
 
 def main(repetitions: int) -> None:
     print(yardstick.versions("jax", "optax", "numpy", "statsmodels"), flush=True)
-    print(f"\n### W8: first logistic fit in a fresh process, n = {N}, p = {P}\n\nMedian of {repetitions} processes. Load average {os.getloadavg()[0]:.1f} before", end="")
-    results = {(mode, state): told for mode in MODES for state, told in contest(mode, repetitions).items()}
+    print(
+        f"\n### W8: first logistic fit in a fresh process, n = {N}, p = {P}\n\nMedian of {repetitions} processes. Load average {os.getloadavg()[0]:.1f} before",
+        end="",
+    )
+    results = {
+        (mode, state): told for mode in MODES for state, told in contest(mode, repetitions).items()
+    }
     print(f", {os.getloadavg()[0]:.1f} after.\n")
     stages = ["import", "start of XLA", "first fit", "first, clock", "later fit"]
     memory = ["memory before, MB", "memory after import, MB", "peak memory, MB"]
     rows = []
     for (mode, state), told in results.items():
         name = mode if mode == "statsmodels" else f"jaxmle {mode}, {state}"
-        rows.append([name, *(f"{told[k]:.4f}" if k in told else "" for k in stages), *(f"{told[k]:.0f}" for k in memory)])
+        rows.append(
+            [
+                name,
+                *(f"{told[k]:.4f}" if k in told else "" for k in stages),
+                *(f"{told[k]:.0f}" for k in memory),
+            ]
+        )
     print(yardstick.table(["seconds", *stages, *memory], rows))
     print("\n" + yardstick.table(["", "seconds", "must ≤", "ambition ≤", ""], verdicts(results)))
 
@@ -149,10 +184,26 @@ def verdicts(results: dict[tuple[str, str], dict[str, float]]) -> list[list[str]
     for mode in ("opaque", "declared"):
         for state, must in (("cold", COLD_MUST), ("warm", WARM_MUST)):
             seconds = results[mode, state]["first fit"]
-            rows.append([f"first fit, {mode}, {state}", f"{seconds:.3f}", f"{must:g}", "", "reached" if seconds <= must else "**not reached**"])
+            rows.append(
+                [
+                    f"first fit, {mode}, {state}",
+                    f"{seconds:.3f}",
+                    f"{must:g}",
+                    "",
+                    "reached" if seconds <= must else "**not reached**",
+                ]
+            )
     seconds = results["opaque", "cold"]["import"]
     held = yardstick.Target("", "", IMPORT_MUST, IMPORT_AMBITION).verdict(seconds)
-    rows.append(["import of jaxmle beyond jax and optax", f"{seconds:.3f}", f"{IMPORT_MUST:g}", f"{IMPORT_AMBITION:g}", held])
+    rows.append(
+        [
+            "import of jaxmle beyond jax and optax",
+            f"{seconds:.3f}",
+            f"{IMPORT_MUST:g}",
+            f"{IMPORT_AMBITION:g}",
+            held,
+        ]
+    )
     return rows
 
 

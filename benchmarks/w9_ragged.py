@@ -1,6 +1,6 @@
 """W9: data sets of unequal length. 2 000 groups of 5 to 5 000 rows; 20 000 groups of counts with a negative binomial; one core.
 
-    python benchmarks/w9_ragged.py [groups of counts]
+python benchmarks/w9_ragged.py [groups of counts]
 """
 
 from __future__ import annotations
@@ -32,13 +32,25 @@ def negative_binomial(params: dict[str, Any], data: dict[str, Any]) -> Any:
     """NB2 with mean exp(x'beta) and size 1/alpha."""
     mean, size = jnp.exp(data["x"] @ params["beta"]), 1.0 / params["alpha"]
     gammaln = jm.special.gammaln
-    return gammaln(data["y"] + size) - gammaln(size) - gammaln(data["y"] + 1) + size * jnp.log(size / (size + mean)) + data["y"] * jnp.log(mean / (size + mean))
+    return (
+        gammaln(data["y"] + size)
+        - gammaln(size)
+        - gammaln(data["y"] + 1)
+        + size * jnp.log(size / (size + mean))
+        + data["y"] * jnp.log(mean / (size + mean))
+    )
 
 
 def density(eta: Any, row: dict[str, Any]) -> Any:
     """The same of one row, for the declared form."""
     y, mean, size, gammaln = row["y"], jnp.exp(eta["mu"]), 1.0 / eta["alpha"], jm.special.gammaln
-    return gammaln(y + size) - gammaln(size) - gammaln(y + 1) - size * jnp.log1p(mean / size) + y * (eta["mu"] - jnp.log(mean + size))
+    return (
+        gammaln(y + size)
+        - gammaln(size)
+        - gammaln(y + 1)
+        - size * jnp.log1p(mean / size)
+        + y * (eta["mu"] - jnp.log(mean + size))
+    )
 
 
 ETA = {"mu": jm.linear("x", "beta"), "alpha": "alpha"}
@@ -67,7 +79,9 @@ def groups(number: int, seed: int = 0) -> list[dict[str, np.ndarray]]:
     sets = []
     for n in sizes:
         x = np.column_stack([np.ones(n), rng.normal(size=n)])
-        sets.append({"x": x, "y": (rng.random(n) < 1 / (1 + np.exp(-x @ [0.2, 0.5]))).astype(float)})
+        sets.append(
+            {"x": x, "y": (rng.random(n) < 1 / (1 + np.exp(-x @ [0.2, 0.5]))).astype(float)}
+        )
     return sets
 
 
@@ -96,7 +110,11 @@ def compiled_shapes(run: Any) -> tuple[Any, int]:
     with jax.log_compiles():
         out = run()
     logger.removeHandler(listener)
-    return out, sum("Finished XLA compilation of jit(<lambda>)" in message or "Finished XLA compilation of jit(run)" in message for message in told)
+    return out, sum(
+        "Finished XLA compilation of jit(<lambda>)" in message
+        or "Finished XLA compilation of jit(run)" in message
+        for message in told
+    )
 
 
 def ragged(number: int) -> None:
@@ -104,7 +122,10 @@ def ragged(number: int) -> None:
     sizes = np.array([[len(d["y"])] for d in sets])
     found = buckets(sizes, True)
     padded = sum(length[0] * len(members) for length, members in found) / sizes.sum()
-    run = lambda: jm.fit_batch(logit, {"beta": np.zeros(2)}, sets, progress=False)  # noqa: E731
+
+    def run():
+        return jm.fit_batch(logit, {"beta": np.zeros(2)}, sets, progress=False)
+
     begun = time.perf_counter()
     fits, programs = compiled_shapes(run)
     first = time.perf_counter() - begun
@@ -112,8 +133,12 @@ def ragged(number: int) -> None:
     run()
     again = time.perf_counter() - begun
     print(f"\n### W9: {number} groups of {sizes.min()} to {sizes.max()} rows\n")
-    print(f"{len(found)} lengths {[length[0] for length, _ in found]}, {programs} programs of the likelihood compiled, {padded:.2f} padded rows a row")
-    print(f"first call {first:.1f} s, second {again:.2f} s; {dict(zip(*np.unique([jm.Status(int(s)).name for s in fits.status], return_counts=True), strict=True))}")
+    print(
+        f"{len(found)} lengths {[length[0] for length, _ in found]}, {programs} programs of the likelihood compiled, {padded:.2f} padded rows a row"
+    )
+    print(
+        f"first call {first:.1f} s, second {again:.2f} s; {dict(zip(*np.unique([jm.Status(int(s)).name for s in fits.status], return_counts=True), strict=True))}"
+    )
     worst = 0.0
     for i in np.flatnonzero(fits.converged)[:: max(1, number // 40)]:
         single = jm.fit(logit, {"beta": np.zeros(2)}, sets[i])
@@ -128,7 +153,9 @@ def by_statsmodels(sets: list[dict[str, np.ndarray]]) -> tuple[np.ndarray, np.nd
     for data in sets:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            fit = sm.NegativeBinomial(data["y"], data["x"]).fit(disp=0)  # its own start and method, as it is called
+            fit = sm.NegativeBinomial(data["y"], data["x"]).fit(
+                disp=0
+            )  # its own start and method, as it is called
         found.append((fit.params, fit.bse))
     return np.array([b for b, _ in found]), np.array([se for _, se in found])
 
@@ -138,15 +165,55 @@ def negative_binomials(number: int) -> None:
     start = {"alpha": 0.5, "beta": np.array([1.0, 0.4])}
     m = min(LOOPED, number)
     reference = by_statsmodels(sets[:m])
-    pad = lambda a: np.concatenate([a, np.full((number - m, 3), np.nan)])  # noqa: E731
-    board = yardstick.Board(f"W9: {number} groups of counts, 40 to 200 rows, negative binomial", (pad(reference[0]), pad(reference[1])))
-    read = lambda fit: (np.column_stack([fit.params["beta"], fit.params["alpha"]]), np.column_stack([fit.stderr["beta"], fit.stderr["alpha"]]))  # noqa: E731
-    ours = {"jaxmle.models": models.negative_binomial(), "jaxmle declared, counts": split, "jaxmle declared": declared, "jaxmle opaque": negative_binomial}
+
+    def pad(a):
+        return np.concatenate([a, np.full((number - m, 3), np.nan)])
+
+    board = yardstick.Board(
+        f"W9: {number} groups of counts, 40 to 200 rows, negative binomial",
+        (pad(reference[0]), pad(reference[1])),
+    )
+
+    def read(fit):
+        return (
+            np.column_stack([fit.params["beta"], fit.params["alpha"]]),
+            np.column_stack([fit.stderr["beta"], fit.stderr["alpha"]]),
+        )
+
+    ours = {
+        "jaxmle.models": models.negative_binomial(),
+        "jaxmle declared, counts": split,
+        "jaxmle declared": declared,
+        "jaxmle opaque": negative_binomial,
+    }
     for name, loglik in ours.items():
         own = name == "jaxmle.models"  # its own start and bounds, as statsmodels has them
-        run = lambda loglik=loglik, own=own: jm.fit_batch(loglik, None if own else start, sets, constraints=None if own else {"alpha": jm.positive}, progress=False)  # noqa: E731
-        board.time(name, run, read, compiles=True, repeats=2, note=lambda f: f"{f.converged.mean():.2%} CONVERGED, steps {f.steps.mean():.1f}")
-    board.time("statsmodels loop", lambda: by_statsmodels(sets[:m]), lambda out: out, repeats=1, scale=number / m, note=f"{m} groups, scaled")
+
+        def run(loglik=loglik, own=own):
+            return jm.fit_batch(
+                loglik,
+                None if own else start,
+                sets,
+                constraints=None if own else {"alpha": jm.positive},
+                progress=False,
+            )
+
+        board.time(
+            name,
+            run,
+            read,
+            compiles=True,
+            repeats=2,
+            note=lambda f: f"{f.converged.mean():.2%} CONVERGED, steps {f.steps.mean():.1f}",
+        )
+    board.time(
+        "statsmodels loop",
+        lambda: by_statsmodels(sets[:m]),
+        lambda out: out,
+        repeats=1,
+        scale=number / m,
+        note=f"{m} groups, scaled",
+    )
     targets = [yardstick.Target(name, "statsmodels loop", 0.02) for name in ours]
     board.turns(targets)
     board.report(targets)

@@ -13,7 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 # This process, XLA's and BLAS's threads with it, stays on one core. A thread keeps the cores it was started with, so this comes before NumPy.
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1"))
+os.environ.update(
+    dict.fromkeys(
+        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"), "1"
+    )
+)
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
@@ -36,14 +40,24 @@ class Row:
 
     name: str
     seconds: float
-    first: float | None = None  # what the first call took beyond the median: tracing, compilation, warming up
+    first: float | None = (
+        None  # what the first call took beyond the median: tracing, compilation, warming up
+    )
     busy: float | None = None  # seconds of the core over seconds on the clock
     error: float | None = None  # max |estimate − reference| in standard errors
     stderr_error: float | None = None  # max |SE / reference − 1|
     note: str = ""
 
     def cells(self) -> list[str]:
-        return [self.name, f"{self.seconds:.3f}", _cell(self.first, ".2f"), _cell(self.busy, ".0%"), _cell(self.error, ".0e"), _cell(self.stderr_error, ".0e"), self.note]
+        return [
+            self.name,
+            f"{self.seconds:.3f}",
+            _cell(self.first, ".2f"),
+            _cell(self.busy, ".0%"),
+            _cell(self.error, ".0e"),
+            _cell(self.stderr_error, ".0e"),
+            self.note,
+        ]
 
 
 @dataclass(frozen=True)
@@ -57,9 +71,23 @@ class Target:
 
     def cells(self, seconds: dict[str, float]) -> list[str]:
         if self.ours not in seconds or self.peer not in seconds:
-            return [self.ours, self.peer, "", _cell(self.must, "g"), _cell(self.ambition, "g"), "not run"]
+            return [
+                self.ours,
+                self.peer,
+                "",
+                _cell(self.must, "g"),
+                _cell(self.ambition, "g"),
+                "not run",
+            ]
         ratio = seconds[self.ours] / seconds[self.peer]
-        return [self.ours, self.peer, f"{ratio:.3g}", _cell(self.must, "g"), _cell(self.ambition, "g"), self.verdict(ratio)]
+        return [
+            self.ours,
+            self.peer,
+            f"{ratio:.3g}",
+            _cell(self.must, "g"),
+            _cell(self.ambition, "g"),
+            self.verdict(ratio),
+        ]
 
     def verdict(self, ratio: float) -> str:
         if self.must is not None and ratio > self.must:
@@ -112,10 +140,22 @@ class Board:
             print(f"    {name}: failed, {type(error).__name__}: {str(error)[:200]}", flush=True)
             return None
         self.contestants[name] = run, scale
-        median, walls = statistics.median(cpu for cpu, _ in timings), statistics.median(wall for _, wall in timings)
+        median, walls = (
+            statistics.median(cpu for cpu, _ in timings),
+            statistics.median(wall for _, wall in timings),
+        )
         errors = self._errors(*read(output)) if read and self.reference else (None, None)
         told = note(output) if callable(note) else note
-        self.rows.append(Row(name, median * scale, None if first is None else max(first - median, 0.0), median / walls, *errors, told))
+        self.rows.append(
+            Row(
+                name,
+                median * scale,
+                None if first is None else max(first - median, 0.0),
+                median / walls,
+                *errors,
+                told,
+            )
+        )
         print(f"    {name}: {median * scale:.3f} s  {told}", flush=True)
         return output
 
@@ -124,7 +164,11 @@ class Board:
 
         The clock of a virtual machine moves by half within minutes; who runs in turns shares its moods.
         """
-        names = [name for name in self.contestants if any(name in (target.ours, target.peer) for target in targets)]
+        names = [
+            name
+            for name in self.contestants
+            if any(name in (target.ours, target.peer) for target in targets)
+        ]
         seconds: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(rounds):
             for name in names:
@@ -132,25 +176,50 @@ class Board:
                 began = time.process_time()
                 run()
                 seconds[name].append(scale * (time.process_time() - began))
-        self.rows = [replace(row, seconds=statistics.median(seconds[row.name])) if row.name in seconds else row for row in self.rows]
+        self.rows = [
+            replace(row, seconds=statistics.median(seconds[row.name]))
+            if row.name in seconds
+            else row
+            for row in self.rows
+        ]
         self.taken = f"In turns, medians of {rounds}: {', '.join(names)}."
 
-    def _errors(self, estimates: np.ndarray, stderr: np.ndarray | None) -> tuple[float, float | None]:
+    def _errors(
+        self, estimates: np.ndarray, stderr: np.ndarray | None
+    ) -> tuple[float, float | None]:
         b, se = self.reference
         estimates = np.asarray(estimates, float)
         b, se = b[: len(estimates)], se[: len(estimates)]
-        return _largest((estimates - b) / se), None if stderr is None else _largest(np.asarray(stderr, float) / se - 1)
+        return _largest((estimates - b) / se), None if stderr is None else _largest(
+            np.asarray(stderr, float) / se - 1
+        )
 
     def report(self, targets: list[Target]) -> None:
         """The table of times and the table of ratios, in Markdown."""
-        print(f"\n### {self.title}\n\nLoad average {self.load:.1f} before, {os.getloadavg()[0]:.1f} after. {self.taken}\n")
+        print(
+            f"\n### {self.title}\n\nLoad average {self.load:.1f} before, {os.getloadavg()[0]:.1f} after. {self.taken}\n"
+        )
         rows = sorted(self.rows, key=lambda row: row.seconds)
-        print(table(["", "seconds", "first call +", "core share", "error, SE", "SE error", ""], [row.cells() for row in rows]))
+        print(
+            table(
+                ["", "seconds", "first call +", "core share", "error, SE", "SE error", ""],
+                [row.cells() for row in rows],
+            )
+        )
         if targets:
-            print("\n" + table(["ours", "peer", "ratio", "must ≤", "ambition ≤", ""], [target.cells(self.seconds) for target in targets]), flush=True)
+            print(
+                "\n"
+                + table(
+                    ["ours", "peer", "ratio", "must ≤", "ambition ≤", ""],
+                    [target.cells(self.seconds) for target in targets],
+                ),
+                flush=True,
+            )
 
 
-def _timings(run: Callable[[], Any], repeats: int, budget: float, compiles: bool) -> tuple[Any, float | None, list[tuple[float, float]]]:
+def _timings(
+    run: Callable[[], Any], repeats: int, budget: float, compiles: bool
+) -> tuple[Any, float | None, list[tuple[float, float]]]:
     first, timings, spent, output = None, [], 0.0, None
     while len(timings) < repeats and (spent < budget or not timings):
         wall, cpu = time.perf_counter(), time.process_time()
@@ -176,8 +245,22 @@ def _cell(value: float | None, form: str) -> str:
 def table(head: list[str], rows: list[list[str]]) -> str:
     """A Markdown table, first column to the left, numbers to the right."""
     widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
-    line = lambda cells: "| " + " | ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(cells, widths, strict=True))) + " |"  # noqa: E731
-    rule = "|" + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths)) + "|"
+
+    def line(cells):
+        return (
+            "| "
+            + " | ".join(
+                c.ljust(w) if i == 0 else c.rjust(w)
+                for i, (c, w) in enumerate(zip(cells, widths, strict=True))
+            )
+            + " |"
+        )
+
+    rule = (
+        "|"
+        + "|".join("-" * (w + 2) if i == 0 else "-" * (w + 1) + ":" for i, w in enumerate(widths))
+        + "|"
+    )
     return "\n".join([line(head), rule, *map(line, rows)])
 
 
@@ -192,10 +275,15 @@ def versions(*packages: str) -> str:
     return ", ".join(told)
 
 
-def newton_reference(x: np.ndarray, y: np.ndarray, steps: int = 60, halvings: int = 30) -> tuple[np.ndarray, np.ndarray]:
+def newton_reference(
+    x: np.ndarray, y: np.ndarray, steps: int = 60, halvings: int = 30
+) -> tuple[np.ndarray, np.ndarray]:
     """Logistic regression by damped Newton in NumPy, run until no step gains: estimates (p,) and standard errors (p,)."""
     beta = np.zeros(x.shape[1])
-    value = lambda beta: y @ (eta := x @ beta) - np.logaddexp(0.0, eta).sum()  # noqa: E731
+
+    def value(beta):
+        return y @ (eta := x @ beta) - np.logaddexp(0.0, eta).sum()
+
     for _ in range(steps):
         mu = 1 / (1 + np.exp(-(x @ beta)))
         information = x.T @ (x * (mu * (1 - mu))[:, None])
@@ -207,6 +295,10 @@ def newton_reference(x: np.ndarray, y: np.ndarray, steps: int = 60, halvings: in
     return beta, np.sqrt(np.diag(np.linalg.inv(information)))
 
 
-def _damped(value: Callable[[np.ndarray], float], beta: np.ndarray, step: np.ndarray, halvings: int) -> np.ndarray:
+def _damped(
+    value: Callable[[np.ndarray], float], beta: np.ndarray, step: np.ndarray, halvings: int
+) -> np.ndarray:
     now = value(beta)
-    return next((s for h in range(halvings) if value(beta + (s := step * 0.5**h)) >= now), step * 0.0)
+    return next(
+        (s for h in range(halvings) if value(beta + (s := step * 0.5**h)) >= now), step * 0.0
+    )

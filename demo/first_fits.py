@@ -77,19 +77,25 @@ def fit_logistic(birthwt: jm.datasets.Dataset) -> None:
 
 def fit_simulated() -> jm.Fit:
     """All the simulated data sets in one call: a `Fit` whose leaves have a leading axis of 10 000."""
-    print(f"3. {DATASETS:,} simulated logistic regressions, {ROWS} rows and {TRUTH.size} coefficients each\n")
+    print(
+        f"3. {DATASETS:,} simulated logistic regressions, {ROWS} rows and {TRUTH.size} coefficients each\n"
+    )
     with step("simulating"):
         data = simulate(np.random.default_rng(SEED))
     print("    fitting, standard errors and compilation included:")
     begun = time.perf_counter()
-    fits = jm.fit_batch(binary, {"beta": np.zeros(TRUTH.size)}, data)  # its own line of progress after two seconds
+    fits = jm.fit_batch(
+        binary, {"beta": np.zeros(TRUTH.size)}, data
+    )  # its own line of progress after two seconds
     print(f"    {time.perf_counter() - begun:.2f} s")
     return fits
 
 
 def simulate(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Designs with an intercept and normal columns (b, n, p), and responses of 0 and 1 (b, n)."""
-    x = np.concatenate([np.ones((DATASETS, ROWS, 1)), rng.normal(size=(DATASETS, ROWS, TRUTH.size - 1))], axis=-1)
+    x = np.concatenate(
+        [np.ones((DATASETS, ROWS, 1)), rng.normal(size=(DATASETS, ROWS, TRUTH.size - 1))], axis=-1
+    )
     y = rng.random((DATASETS, ROWS)) < 1 / (1 + np.exp(-x @ TRUTH))
     return {"x": x, "y": y.astype(np.float64)}
 
@@ -100,9 +106,13 @@ def report_simulated(fits: jm.Fit) -> None:
     sound = fits.converged
     ends = fits.interval(0.95)[sound]  # (b, p, 2)
     held = (ends[..., 0] <= TRUTH) & (TRUTH <= ends[..., 1])
-    print(f"Coverage of the 95 % intervals in the {sound.sum():,} converged fits ± its Monte-Carlo standard error")
+    print(
+        f"Coverage of the 95 % intervals in the {sound.sum():,} converged fits ± its Monte-Carlo standard error"
+    )
     for name, truth, share in zip(fits.names, TRUTH, held.mean(axis=0), strict=True):
-        print(f"{name:<8} true {truth:5.2f}    {share:.4f} ± {np.sqrt(share * (1 - share) / sound.sum()):.4f}")
+        print(
+            f"{name:<8} true {truth:5.2f}    {share:.4f} ± {np.sqrt(share * (1 - share) / sound.sum()):.4f}"
+        )
     print()
 
 
@@ -114,13 +124,19 @@ def coefficients(fit: jm.Fit) -> dict[str, tuple[float, float]]:
     return dict(zip(fit.names, zip(fit.x, fit.se, strict=True), strict=True))
 
 
-def beside(ours: Mapping[str, tuple[float, float]], theirs: Mapping[str, tuple[float, float]], source: str) -> None:
+def beside(
+    ours: Mapping[str, tuple[float, float]], theirs: Mapping[str, tuple[float, float]], source: str
+) -> None:
     """Our estimates and standard errors next to the published ones, and how far apart they are."""
     print(f"{'':<12}{'jaxmle':>22}{source:>26}{'difference':>16}{'ratio':>12}")
-    print(f"{'':<12}{'estimate':>12}{'SE':>10}{'estimate':>14}{'SE':>12}{'in SE':>16}{'of SE − 1':>12}")
+    print(
+        f"{'':<12}{'estimate':>12}{'SE':>10}{'estimate':>14}{'SE':>12}{'in SE':>16}{'of SE − 1':>12}"
+    )
     for name, (estimate, se) in theirs.items():
         x, own = ours[name]
-        print(f"{name:<12}{x:>12.6f}{own:>10.6f}{estimate:>14.6f}{se:>12.6f}{(x - estimate) / se:>16.0e}{own / se - 1:>12.0e}")
+        print(
+            f"{name:<12}{x:>12.6f}{own:>10.6f}{estimate:>14.6f}{se:>12.6f}{(x - estimate) / se:>16.0e}{own / se - 1:>12.0e}"
+        )
 
 
 @contextmanager

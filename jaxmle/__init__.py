@@ -34,7 +34,17 @@ from jaxmle.likelihood import (
     weight,
     with_response,
 )
-from jaxmle.parameters import correlation, covariance, interval, lower, negative, ordered, positive, simplex, upper
+from jaxmle.parameters import (
+    correlation,
+    covariance,
+    interval,
+    lower,
+    negative,
+    ordered,
+    positive,
+    simplex,
+    upper,
+)
 from jaxmle.solvers import Status
 
 if TYPE_CHECKING:
@@ -76,6 +86,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
 
 __version__ = "0.1.0"
 

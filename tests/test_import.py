@@ -12,8 +12,13 @@ ROOT = Path(__file__).parents[1]
 def run(code):
     """The JSON that ``code`` prints, in an interpreter of its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
-    environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    environment |= {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "JAX_PLATFORMS": "cpu",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -22,8 +27,21 @@ def test_import_brings_in_no_optional_package():
         "import jax, optax, json, sys; before = set(sys.modules); import jaxmle;"
         "print(json.dumps(sorted(set(sys.modules) - before)))"
     )  # fmt: skip
-    for name in ("pandas", "matplotlib", "formulaic", "statsmodels", "narwhals", "pyarrow", "scipy.stats", "scipy.optimize", "scipy.special", "IPython"):
-        assert not [module for module in loaded if module == name or module.startswith(name + ".")], name
+    for name in (
+        "pandas",
+        "matplotlib",
+        "formulaic",
+        "statsmodels",
+        "narwhals",
+        "pyarrow",
+        "scipy.stats",
+        "scipy.optimize",
+        "scipy.special",
+        "IPython",
+    ):
+        assert not [
+            module for module in loaded if module == name or module.startswith(name + ".")
+        ], name
 
 
 def test_jaxmle_alone_imports_no_optional_package():

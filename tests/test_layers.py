@@ -11,12 +11,22 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 # What each room may import of ours. Rooms of one floor do not know each other.
 GROUND = {"special", "parameters", "solvers", "datasets"}
 SECOND = {"likelihood": {"parameters"}, "families": {"special", "parameters"}}
-THIRD = {"fitting": {"likelihood", "solvers", "parameters"}, "models": {"likelihood", "families", "special", "parameters"}}
+THIRD = {
+    "fitting": {"likelihood", "solvers", "parameters"},
+    "models": {"likelihood", "families", "special", "parameters"},
+}
 BELOW_FOURTH = GROUND | set(SECOND) | set(THIRD)
 ALLOWED = (
-    {room: set() for room in GROUND} | SECOND | THIRD | {room: BELOW_FOURTH for room in ("inference", "data")} | {"report": BELOW_FOURTH | {"inference", "data"}}
+    {room: set() for room in GROUND}
+    | SECOND
+    | THIRD
+    | {room: BELOW_FOURTH for room in ("inference", "data")}
+    | {"report": BELOW_FOURTH | {"inference", "data"}}
 )
-LAZY = {("fitting", "report"), ("inference", "report")}  # a record prints itself: allowed inside a function only
+LAZY = {
+    ("fitting", "report"),
+    ("inference", "report"),
+}  # a record prints itself: allowed inside a function only
 
 
 def module_of(path):
@@ -33,7 +43,9 @@ def absolute(path, node):
     if not node.level:
         return node.module
     package = ("jaxmle", *path.relative_to(PACKAGE).parts[:-1])
-    return ".".join([*package[: len(package) - node.level + 1], *([node.module] if node.module else [])])
+    return ".".join(
+        [*package[: len(package) - node.level + 1], *([node.module] if node.module else [])]
+    )
 
 
 def imports_of(path):
@@ -47,7 +59,9 @@ def imports_of(path):
             base = absolute(path, node)
             found.append((base, eager, types_only))
             found.extend((f"{base}.{alias.name}", eager, types_only) for alias in node.names)
-        inner_eager = eager and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        inner_eager = eager and not isinstance(
+            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+        )
         for child in ast.iter_child_nodes(node):
             walk(child, inner_eager, types_only or is_type_checking(node))
 
@@ -83,15 +97,24 @@ def test_only_the_table_of_contents_imports_from_jaxmle_itself():
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
-                assert all(alias.name.split(".")[0] != "jaxmle" or alias.name.count(".") for alias in node.names), path
+                assert all(
+                    alias.name.split(".")[0] != "jaxmle" or alias.name.count(".")
+                    for alias in node.names
+                ), path
             if isinstance(node, ast.ImportFrom) and absolute(path, node) == "jaxmle":
-                assert all(f"jaxmle.{alias.name}" in known for alias in node.names), f"{path}:{node.lineno}"
+                assert all(f"jaxmle.{alias.name}" in known for alias in node.names), (
+                    f"{path}:{node.lineno}"
+                )
 
 
 def test_no_module_imports_itself_in_a_circle():
     known = {module_of(path): path for path in SOURCES}
     graph = {
-        name: {target for target, eager, types_only in imports_of(path) if eager and not types_only and target in known and target != name}
+        name: {
+            target
+            for target, eager, types_only in imports_of(path)
+            if eager and not types_only and target in known and target != name
+        }
         for name, path in known.items()
         if path.name != "__init__.py"
     }
@@ -110,25 +133,62 @@ def test_no_module_imports_itself_in_a_circle():
         visit(name)
 
 
-FORBIDDEN = {"pinv": "a pseudo-inverse makes numbers for what has none", "eval": "", "exec": "", "pickle": "", "cloudpickle": "", "dill": "", "marshal": ""}
+FORBIDDEN = {
+    "pinv": "a pseudo-inverse makes numbers for what has none",
+    "eval": "",
+    "exec": "",
+    "pickle": "",
+    "cloudpickle": "",
+    "dill": "",
+    "marshal": "",
+}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nothing_forbidden_is_used(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None
-        names = [alias.name.split(".")[0] for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else [name]
-        names += [node.module.split(".")[0]] if isinstance(node, ast.ImportFrom) and node.module else []
+        name = (
+            node.id
+            if isinstance(node, ast.Name)
+            else node.attr
+            if isinstance(node, ast.Attribute)
+            else None
+        )
+        names = (
+            [alias.name.split(".")[0] for alias in node.names]
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            else [name]
+        )
+        names += (
+            [node.module.split(".")[0]] if isinstance(node, ast.ImportFrom) and node.module else []
+        )
         assert not set(names) & set(FORBIDDEN), f"{path}:{node.lineno} uses {names}"
 
 
-HEAVY = {"pandas", "matplotlib", "formulaic", "statsmodels", "narwhals", "pyarrow", "sklearn", "lifelines", "chex", "IPython"}
+HEAVY = {
+    "pandas",
+    "matplotlib",
+    "formulaic",
+    "statsmodels",
+    "narwhals",
+    "pyarrow",
+    "sklearn",
+    "lifelines",
+    "chex",
+    "IPython",
+}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_optional_packages_are_imported_inside_functions_only(path):
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        modules = (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
         assert not {module.split(".")[0] for module in modules} & HEAVY, f"{path}:{node.lineno}"
         assert "scipy.stats" not in modules, f"{path}:{node.lineno}"
 

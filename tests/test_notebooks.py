@@ -56,13 +56,26 @@ def test_every_assertion_of_a_notebook_holds(source, monkeypatch):
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_the_stored_outputs_come_from_this_code(source):
     kept = stored(source)
-    assert ["".join(cell["source"]) for cell in kept] == [cell.source for cell in cells(source)], "make notebooks writes the pair anew"
+    assert ["".join(cell["source"]) for cell in kept] == [cell.source for cell in cells(source)], (
+        "make notebooks writes the pair anew"
+    )
     outputs = [output for cell in kept for output in cell["outputs"]]
     assert all(cell["execution_count"] for cell in kept if "".join(cell["source"]).strip())
-    assert not any(output["output_type"] == "error" or output.get("name") == "stderr" for output in outputs)
-    assert any("image/png" in output.get("data", {}) for output in outputs), "a notebook shows at least one figure"
+    assert not any(
+        output["output_type"] == "error" or output.get("name") == "stderr" for output in outputs
+    )
+    assert any("image/png" in output.get("data", {}) for output in outputs), (
+        "a notebook shows at least one figure"
+    )
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
 def test_a_notebook_states_facts(source):
-    assert sum(line.strip().startswith("assert") for cell in cells(source) for line in cell.source.splitlines()) >= 5
+    assert (
+        sum(
+            line.strip().startswith("assert")
+            for cell in cells(source)
+            for line in cell.source.splitlines()
+        )
+        >= 5
+    )

@@ -10,7 +10,9 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_readme_code_prints_what_it_says():
     """Blocks of Python share one namespace; a block of text after one is what it prints."""
-    blocks = re.findall(r"```(python|text)\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    blocks = re.findall(
+        r"```(python|text)\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
     namespace, printed = {}, ""
     for language, block in blocks:
         if language == "text":

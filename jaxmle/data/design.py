@@ -51,7 +51,9 @@ class Design:
         return matrix
 
 
-def designed(terms: Terms, columns: Mapping[str, Column], rows: np.ndarray, intercept: bool, leaf: str) -> tuple[Design, np.ndarray]:
+def designed(
+    terms: Terms, columns: Mapping[str, Column], rows: np.ndarray, intercept: bool, leaf: str
+) -> tuple[Design, np.ndarray]:
     """Code the terms on complete rows.
 
     Args:
@@ -63,20 +65,39 @@ def designed(terms: Terms, columns: Mapping[str, Column], rows: np.ndarray, inte
     Raises:
         ValueError: a column that is not finite, a factor of one level, columns that are combinations of others.
     """
-    levels = {name: columns[name].levels() for name in terms.columns if columns[name].is_factor or name in terms.factors}
+    levels = {
+        name: columns[name].levels()
+        for name in terms.columns
+        if columns[name].is_factor or name in terms.factors
+    }
     _check_kinds(terms, columns, levels)
     spec = needed("formulaic").ModelSpec(formula=terms.formula, output="numpy", na_action="ignore")
     coded = _formulaic(spec, _table(columns, levels, len(rows), terms.columns))
     spec = coded.model_spec
     labels = [_short(name, terms.short) for name in spec.column_names]
-    place = np.array([j for j, name in enumerate(labels) if intercept or name != INTERCEPT], dtype=int)
+    place = np.array(
+        [j for j, name in enumerate(labels) if intercept or name != INTERCEPT], dtype=int
+    )
     if not place.size:
         raise ValueError(f"the formula of {leaf!r} has no columns left")
-    matrix, names = np.ascontiguousarray(np.asarray(coded, dtype=np.float64)[:, place]), tuple(labels[j] for j in place)
+    matrix, names = (
+        np.ascontiguousarray(np.asarray(coded, dtype=np.float64)[:, place]),
+        tuple(labels[j] for j in place),
+    )
     _check_matrix(matrix, names, rows)
     position = {int(j): i for i, j in enumerate(place)}
-    found = {_short(str(term), terms.short): tuple(position[j] for j in indices if j in position) for term, indices in spec.term_indices.items()}
-    return Design(names, {term: where for term, where in found.items() if where and term != "1"}, levels, terms.columns, spec, place), matrix
+    found = {
+        _short(str(term), terms.short): tuple(position[j] for j in indices if j in position)
+        for term, indices in spec.term_indices.items()
+    }
+    return Design(
+        names,
+        {term: where for term, where in found.items() if where and term != "1"},
+        levels,
+        terms.columns,
+        spec,
+        place,
+    ), matrix
 
 
 def _short(name: str, short: Mapping[str, str]) -> str:
@@ -91,13 +112,28 @@ def refuse_unseen(levels: Mapping[str, tuple[Any, ...]], columns: Mapping[str, C
         column, seen = columns[name], set(known)
         for row, value in enumerate(column.values.tolist()):
             if not column.missing[row] and value not in seen:
-                unseen = {v for v, gone in zip(column.values.tolist(), column.missing, strict=True) if not gone and v not in seen}
-                others = f" (unseen in all: {', '.join(sorted(map(repr, unseen))[:LISTED])})" if len(unseen) > 1 else ""
+                unseen = {
+                    v
+                    for v, gone in zip(column.values.tolist(), column.missing, strict=True)
+                    if not gone and v not in seen
+                }
+                others = (
+                    f" (unseen in all: {', '.join(sorted(map(repr, unseen))[:LISTED])})"
+                    if len(unseen) > 1
+                    else ""
+                )
                 told = ", ".join(map(repr, known[:LISTED])) + (", …" if len(known) > LISTED else "")
-                raise ValueError(f"{name} is {value!r} in row {row} of the new data{others}; the fit knows {told}")
+                raise ValueError(
+                    f"{name} is {value!r} in row {row} of the new data{others}; the fit knows {told}"
+                )
 
 
-def _table(columns: Mapping[str, Column], levels: Mapping[str, tuple[Any, ...]], rows: int, names: Any = None) -> Any:
+def _table(
+    columns: Mapping[str, Column],
+    levels: Mapping[str, tuple[Any, ...]],
+    rows: int,
+    names: Any = None,
+) -> Any:
     """The columns as a pandas frame: categories with the levels of the fit, all else floats."""
     pandas = needed("pandas")
 
@@ -109,7 +145,9 @@ def _table(columns: Mapping[str, Column], levels: Mapping[str, tuple[Any, ...]],
             return column.values.astype(np.int64)  # levels print as 2, not 2.0
         return column.values.astype(np.float64)
 
-    return pandas.DataFrame({name: values(name) for name in (columns if names is None else names)}, index=range(rows))
+    return pandas.DataFrame(
+        {name: values(name) for name in (columns if names is None else names)}, index=range(rows)
+    )
 
 
 def _formulaic(spec: Any, table: Any) -> Any:
@@ -117,27 +155,42 @@ def _formulaic(spec: Any, table: Any) -> Any:
     with np.errstate(all="ignore"):
         try:
             return spec.get_model_matrix(table, context=dict(ROWWISE))
-        except Exception as error:  # formulaic wraps what its transforms raise in classes of its own
-            raise ValueError(f"cannot code the formula: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+        except (
+            Exception
+        ) as error:  # formulaic wraps what its transforms raise in classes of its own
+            raise ValueError(
+                f"cannot code the formula: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+            ) from error
 
 
-def _check_kinds(terms: Terms, columns: Mapping[str, Column], levels: Mapping[str, tuple[Any, ...]]) -> None:
+def _check_kinds(
+    terms: Terms, columns: Mapping[str, Column], levels: Mapping[str, tuple[Any, ...]]
+) -> None:
     for name in terms.numeric:
         if columns[name].is_factor:
             raise TypeError(f"{name!r} holds words and stands inside a function of numbers")
     for name, known in levels.items():
         if len(known) < 2:
-            raise ValueError(f"{name} has {f'one level, {known[0]!r},' if known else 'no level'} in the rows that are left: it has no contrast. Take it out of the formula")
+            raise ValueError(
+                f"{name} has {f'one level, {known[0]!r},' if known else 'no level'} in the rows that are left: it has no contrast. Take it out of the formula"
+            )
 
 
 def _check_matrix(matrix: np.ndarray, names: tuple[str, ...], rows: np.ndarray) -> None:
     odd = np.argwhere(~np.isfinite(matrix))
     if len(odd):
         row, column = odd[0].tolist()
-        raise ValueError(f"{names[column]} is {matrix[row, column]} in row {rows[row]} ({len(odd)} in all): a design must be finite")
+        raise ValueError(
+            f"{names[column]} is {matrix[row, column]} in row {rows[row]} ({len(odd)} in all): a design must be finite"
+        )
     found = collinear_columns(matrix, names)
     if found:
-        told = "; ".join(f"{name} is a combination of {', '.join(parts)}" if parts else f"{name} is zero in every row" for name, parts in list(found.items())[:LISTED])
+        told = "; ".join(
+            f"{name} is a combination of {', '.join(parts)}"
+            if parts
+            else f"{name} is zero in every row"
+            for name, parts in list(found.items())[:LISTED]
+        )
         more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
         raise ValueError(
             f"the design has {len(names)} columns and rank {len(names) - len(found)}: {told}{more}. No data of this design tell their coefficients apart: take columns out of the formula"

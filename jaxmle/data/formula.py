@@ -46,9 +46,13 @@ def halves(text: str) -> tuple[str, str]:
         raise TypeError(f"a formula is a string such as 'y ~ x + C(g)'; got {type(text).__name__}")
     left, tilde, right = text.partition("~")
     if not tilde or "~" in right:
-        raise ValueError(f"a formula has one '~' between response and terms, such as 'y ~ x + C(g)'; got {text!r}")
+        raise ValueError(
+            f"a formula has one '~' between response and terms, such as 'y ~ x + C(g)'; got {text!r}"
+        )
     if not right.strip():
-        raise ValueError(f"the formula {text!r} has nothing behind '~'; 'y ~ 1' has a constant alone")
+        raise ValueError(
+            f"the formula {text!r} has nothing behind '~'; 'y ~ 1' has a constant alone"
+        )
     return left.strip(), right.strip()
 
 
@@ -60,9 +64,13 @@ def terms_of(right: str) -> Terms:
         listed = list(parsed) if isinstance(parsed, formulaic.SimpleFormula) else None
     except Exception as error:  # formulaic's parser raises errors of many classes
         told = re.sub(r"\x1b\[[0-9;]*m|⧛\[[0-9;]*m|⧛|⧚", "", str(error)).splitlines()
-        raise ValueError(f"cannot read the formula '~ {right}': {told[0] if told else type(error).__name__}") from error
+        raise ValueError(
+            f"cannot read the formula '~ {right}': {told[0] if told else type(error).__name__}"
+        ) from error
     if listed is None:
-        raise ValueError(f"cannot read the formula '~ {right}': it has several parts; a second part has a formula of its own, also={{'z': '~ w'}}")
+        raise ValueError(
+            f"cannot read the formula '~ {right}': it has several parts; a second part has a formula of its own, also={{'z': '~ w'}}"
+        )
     kept, offsets = [], []
     columns: list[str] = []
     factors: list[str] = []
@@ -84,13 +92,26 @@ def terms_of(right: str) -> Terms:
                 numeric += [] if coded else names
                 if coded:
                     short[factor.expr] = f"C({coded[0]})"
-    columns, factors, numeric = (list(dict.fromkeys(found)) for found in (columns, factors, numeric))
-    return Terms(formulaic.Formula(kept), tuple(offsets), tuple(columns), tuple(factors), tuple(numeric), short)
+    columns, factors, numeric = (
+        list(dict.fromkeys(found)) for found in (columns, factors, numeric)
+    )
+    return Terms(
+        formulaic.Formula(kept),
+        tuple(offsets),
+        tuple(columns),
+        tuple(factors),
+        tuple(numeric),
+        short,
+    )
 
 
 def _offset(term: Any) -> str | None:
     """What stands inside ``offset(…)``, where the term is one."""
-    inside = [_called(factor.expr, "offset") for factor in term.factors if factor.eval_method.value == "python"]
+    inside = [
+        _called(factor.expr, "offset")
+        for factor in term.factors
+        if factor.eval_method.value == "python"
+    ]
     found = [text for text in inside if text is not None]
     if not found:
         return None
@@ -101,7 +122,9 @@ def _offset(term: Any) -> str | None:
 
 def _called(expr: str, name: str) -> str | None:
     node = parse(expr)
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name):
+    if not (
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
+    ):
         return None
     if len(node.args) != 1 or node.keywords:
         raise ValueError(f"{name}() takes one expression, such as {name}(log(years)); got {expr!r}")
@@ -127,17 +150,38 @@ def _of_factor(expr: str) -> tuple[list[str], list[str]]:
 def _categories(node: ast.Call, expr: str) -> str:
     """The column of ``C(column)`` or ``C(column, Treatment(reference='a'))``."""
     contrast = [*node.args[1:], *(word.value for word in node.keywords)]
-    sound = bool(node.args) and isinstance(node.args[0], ast.Name) and len(contrast) <= 1 and all(word.arg == "contrasts" for word in node.keywords)
+    sound = (
+        bool(node.args)
+        and isinstance(node.args[0], ast.Name)
+        and len(contrast) <= 1
+        and all(word.arg == "contrasts" for word in node.keywords)
+    )
     for kind in contrast:
         name = kind.func if isinstance(kind, ast.Call) else kind
-        values = [*kind.args, *(word.value for word in kind.keywords)] if isinstance(kind, ast.Call) else []
-        sound = sound and isinstance(name, ast.Name) and name.id in CONTRASTS and all(isinstance(value, ast.Constant) for value in values)
+        values = (
+            [*kind.args, *(word.value for word in kind.keywords)]
+            if isinstance(kind, ast.Call)
+            else []
+        )
+        sound = (
+            sound
+            and isinstance(name, ast.Name)
+            and name.id in CONTRASTS
+            and all(isinstance(value, ast.Constant) for value in values)
+        )
     if not sound:
-        raise ValueError(f"C() takes a column, and a contrast of {', '.join(CONTRASTS)}, such as C(race, Treatment(reference='white')); got {expr!r}")
+        raise ValueError(
+            f"C() takes a column, and a contrast of {', '.join(CONTRASTS)}, such as C(race, Treatment(reference='white')); got {expr!r}"
+        )
     return node.args[0].id  # type: ignore[attr-defined]
 
 
-def columns_in(node: ast.expr, functions: tuple[str, ...] = tuple(ROWWISE), expr: str | None = None, compare: bool = True) -> list[str]:
+def columns_in(
+    node: ast.expr,
+    functions: tuple[str, ...] = tuple(ROWWISE),
+    expr: str | None = None,
+    compare: bool = True,
+) -> list[str]:
     """The columns that an expression reads; anything but arithmetic, numbers, columns and the listed functions is refused."""
     expr = ast.unparse(node) if expr is None else expr
 
@@ -146,23 +190,39 @@ def columns_in(node: ast.expr, functions: tuple[str, ...] = tuple(ROWWISE), expr
 
     if isinstance(node, ast.Name):
         return [node.id]
-    if isinstance(node, ast.Constant) and (type(node.value) in (int, float, bool) or (compare and type(node.value) is str)):
+    if isinstance(node, ast.Constant) and (
+        type(node.value) in (int, float, bool) or (compare and type(node.value) is str)
+    ):
         return []
     if isinstance(node, ast.UnaryOp) and type(node.op) in OPERATORS:
         return again(node.operand)
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
         found = again(node.left) + again(node.right)
         if isinstance(node.op, ast.Pow) and not found:  # 9**9**9 would be worked out digit by digit
-            raise ValueError(f"{ast.unparse(node)!r} is a power of plain numbers: write the number itself")
+            raise ValueError(
+                f"{ast.unparse(node)!r} is a power of plain numbers: write the number itself"
+            )
         return found
-    if compare and isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in OPERATORS:
+    if (
+        compare
+        and isinstance(node, ast.Compare)
+        and len(node.ops) == 1
+        and type(node.ops[0]) in OPERATORS
+    ):
         return again(node.left) + again(node.comparators[0])
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions and node.args:
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in functions
+        and node.args
+    ):
         for word in node.keywords:
             if word.arg is None or not isinstance(word.value, ast.Constant):
                 raise ValueError(f"in {expr!r} an option must be a plain value")
         return [name for part in node.args for name in again(part)]
-    raise ValueError(f"{ast.unparse(node)!r} in the formula is refused: a formula knows columns, numbers, + - * / ** and the functions {', '.join(functions)}, C, offset. Anything else is computed into a column first")
+    raise ValueError(
+        f"{ast.unparse(node)!r} in the formula is refused: a formula knows columns, numbers, + - * / ** and the functions {', '.join(functions)}, C, offset. Anything else is computed into a column first"
+    )
 
 
 def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Array:
@@ -177,8 +237,15 @@ def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Array:
     if isinstance(node, ast.BinOp):
         return OPERATORS[type(node.op)](rowwise(node.left, columns), rowwise(node.right, columns))
     if isinstance(node, ast.Compare):
-        return OPERATORS[type(node.ops[0])](rowwise(node.left, columns), rowwise(node.comparators[0], columns))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) == 1 and not node.keywords:
+        return OPERATORS[type(node.ops[0])](
+            rowwise(node.left, columns), rowwise(node.comparators[0], columns)
+        )
+    if (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and len(node.args) == 1
+        and not node.keywords
+    ):
         return ROWWISE[node.func.id](rowwise(node.args[0], columns))
     raise ValueError(f"cannot evaluate {ast.unparse(node)!r}")
 
@@ -187,11 +254,15 @@ def real(text: str, columns: Mapping[str, Column], rows: np.ndarray, what: str) 
     """An expression of one row at a time as finite floats (n,); ``rows`` says where a row stands in the frame, for messages."""
     node = parse(text)
     for name in columns_in(node):
-        if columns[name].is_factor and not any(isinstance(part, ast.Compare) for part in ast.walk(node)):
+        if columns[name].is_factor and not any(
+            isinstance(part, ast.Compare) for part in ast.walk(node)
+        ):
             raise TypeError(f"{what} reads {name!r}, which holds words, not numbers")
     with np.errstate(all="ignore"):
         value = np.broadcast_to(np.asarray(rowwise(node, columns)), rows.shape).astype(np.float64)
     odd = np.flatnonzero(~np.isfinite(value))
     if odd.size:
-        raise ValueError(f"{text} is {value[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): {what} must be finite")
+        raise ValueError(
+            f"{text} is {value[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): {what} must be finite"
+        )
     return value

@@ -70,20 +70,31 @@ class Frame:
     @property
     def terms(self) -> dict[str, list[str]]:
         """From each term of the formula to its coefficients, as ``joint_tests(fit, frame.terms)`` takes it."""
-        return {term: [f"beta[{j}]" for j in where] for term, where in self.designs["x"].terms.items()}
+        return {
+            term: [f"beta[{j}]" for j in where] for term, where in self.designs["x"].terms.items()
+        }
 
     @property
     def account(self) -> str:
         """What was dropped, in a sentence; '' where nothing was."""
         if not self.dropped:
             return ""
-        by_column = ", ".join(f"{name} {count}" for name, count in list(self.missing.items())[:LISTED])
+        by_column = ", ".join(
+            f"{name} {count}" for name, count in list(self.missing.items())[:LISTED]
+        )
         return f"{self.dropped:,} of {self.total:,} rows dropped for missing values ({by_column}{', …' if len(self.missing) > LISTED else ''})"
 
     def __repr__(self) -> str:
-        shapes = [f"  {name:<8} {leaf.shape}  {self._told(name)}".rstrip() for name, leaf in self.data.items()]
+        shapes = [
+            f"  {name:<8} {leaf.shape}  {self._told(name)}".rstrip()
+            for name, leaf in self.data.items()
+        ]
         extra = [f"  weights  {self.weights.kind}"] if self.weights is not None else []
-        extra += [f"  clusters {' × '.join(str(len(set(c.tolist()))) for c in _listed(self.clusters))}"] if self.clusters is not None else []
+        extra += (
+            [f"  clusters {' × '.join(str(len(set(c.tolist()))) for c in _listed(self.clusters))}"]
+            if self.clusters is not None
+            else []
+        )
         rows = f"{self.n:,} rows" if not self.dropped else self.account
         return "\n".join([f"{self.formula}: {rows}", *shapes, *extra])
 
@@ -92,7 +103,9 @@ class Frame:
             names = self.designs[leaf].names
             return ", ".join(names[:LISTED]) + (", …" if len(names) > LISTED else "")
         if leaf == "y" and self.levels is not None:
-            return ", ".join(f"{code} = {level}" for code, level in list(enumerate(self.levels))[:LISTED])
+            return ", ".join(
+                f"{code} = {level}" for code, level in list(enumerate(self.levels))[:LISTED]
+            )
         return " + ".join(self.offsets) if leaf == "offset" else ""
 
     # ------------------------------------------------------------ fitting
@@ -132,26 +145,45 @@ class Frame:
 
         The record keeps both spellings: a function that takes the name of a parameter finds ``beta[age]``, ``beta[1]`` and ``beta``.
         """
-        return renamed(fitted, designs_of(model, tuple(self.designs)), {leaf: design.names for leaf, design in self.designs.items()}, self.levels)
+        return renamed(
+            fitted,
+            designs_of(model, tuple(self.designs)),
+            {leaf: design.names for leaf, design in self.designs.items()},
+            self.levels,
+        )
 
     def check(self, model: Any, params0: Tree) -> None:
         """Raise where the model would leave something of the formula unread, or has no room for its constant."""
         self._check_outcome(model)
         name = getattr(model, "name", "")
         if name in WITHOUT_CONSTANT and INTERCEPT in self.names:
-            raise ValueError(f"{model!r} takes no constant, which {WITHOUT_CONSTANT[name]} stands for: from_formula(…, intercept=False)")
+            raise ValueError(
+                f"{model!r} takes no constant, which {WITHOUT_CONSTANT[name]} stands for: from_formula(…, intercept=False)"
+            )
         if params0 is None:
             return  # fit says what is missing
         for leaf in self.data:
-            if leaf != "x" and leaf != getattr(model, "outcome", "") and not _reads(model, params0, self.data, leaf):
-                hint = f": use {leaf}={leaf!r} where it is made" if leaf in ("offset", "entry", "exposure", "strata") else ""
-                raise ValueError(f"{model!r} does not read data[{leaf!r}], which the formula gives{hint}")
+            if (
+                leaf != "x"
+                and leaf != getattr(model, "outcome", "")
+                and not _reads(model, params0, self.data, leaf)
+            ):
+                hint = (
+                    f": use {leaf}={leaf!r} where it is made"
+                    if leaf in ("offset", "entry", "exposure", "strata")
+                    else ""
+                )
+                raise ValueError(
+                    f"{model!r} does not read data[{leaf!r}], which the formula gives{hint}"
+                )
 
     def _check_outcome(self, model: Any) -> None:
         outcome = getattr(model, "outcome", None)
         if outcome is not None and outcome not in self.data:
             form = "Surv(time, event) ~ …" if outcome == "time" else "a single response, y ~ …"
-            raise ValueError(f"{model!r} reads its response from data[{outcome!r}]; the formula {self.formula!r} has {sorted(self.data)}. Write {form}")
+            raise ValueError(
+                f"{model!r} reads its response from data[{outcome!r}]; the formula {self.formula!r} has {sorted(self.data)}. Write {form}"
+            )
 
     def _in_table(self, fitted: Fit) -> Fit:
         """The fit with the rows of its witness counted in the table."""
@@ -160,7 +192,12 @@ class Frame:
             at = np.asarray(row)
             return np.where(at < 0, at, self.rows[np.clip(at, 0, self.n - 1)]).astype(at.dtype)[()]
 
-        return replace(fitted, witness=replace(fitted.witness, row=whole(fitted.witness.row), term=whole(fitted.witness.term)))
+        return replace(
+            fitted,
+            witness=replace(
+                fitted.witness, row=whole(fitted.witness.row), term=whole(fitted.witness.term)
+            ),
+        )
 
     # ------------------------------------------------------------ new rows
 
@@ -175,16 +212,27 @@ class Frame:
             ValueError: a column is not there; a level is one that the fit has not seen.
         """
         wanted = [name for design in self.designs.values() for name in design.columns]
-        wanted += [name for text in self.offsets for name in columns_in(parse(text))] + list(self.also.values())
+        wanted += [name for text in self.offsets for name in columns_in(parse(text))] + list(
+            self.also.values()
+        )
         columns, rows = columns_of(new, wanted)
         refuse_unseen(self.codes, columns)
-        leaves = {leaf: design.apply({name: columns[name] for name in design.columns} or {"": _blank(rows)}) for leaf, design in self.designs.items()}
+        leaves = {
+            leaf: design.apply(
+                {name: columns[name] for name in design.columns} or {"": _blank(rows)}
+            )
+            for leaf, design in self.designs.items()
+        }
         if self.offsets:
             leaves["offset"] = _offset(self.offsets, columns, np.arange(rows))
         if "trials" in self.data:
             leaves["trials"] = np.ones(rows)
         for leaf, name in self.also.items():
-            leaves[leaf] = _codes(columns[name], self.codes[name]) if name in self.codes else np.where(columns[name].missing, np.nan, columns[name].values)
+            leaves[leaf] = (
+                _codes(columns[name], self.codes[name])
+                if name in self.codes
+                else np.where(columns[name].missing, np.nan, columns[name].values)
+            )
         return leaves
 
     def predict(self, model: Any, fitted: Fit, new: Any) -> np.ndarray:
@@ -197,9 +245,13 @@ class Frame:
             ValueError: as ``recode``.
         """
         if fitted.batch_shape:
-            raise ValueError(f"predict takes one fit; this is a batch of {fitted.batch_shape[0]}: give fits[i]")
+            raise ValueError(
+                f"predict takes one fit; this is a batch of {fitted.batch_shape[0]}: give fits[i]"
+            )
         if not hasattr(model, "predict"):
-            raise TypeError(f"predict needs a ready model, such as models.poisson(); got {type(model).__name__}")
+            raise TypeError(
+                f"predict needs a ready model, such as models.poisson(); got {type(model).__name__}"
+            )
         return np.asarray(model.predict(fitted.params, self.recode(new)))
 
 
@@ -260,7 +312,14 @@ def from_formula(
     """
     if missing not in MISSING:
         raise ValueError(f"missing must be one of {', '.join(MISSING)}; got {missing!r}")
-    plan = _plan(formula, also or {}, given_of(weights, clusters), None if weights is None else weights.kind, [by] if isinstance(by, str) else list(by), intercept)
+    plan = _plan(
+        formula,
+        also or {},
+        given_of(weights, clusters),
+        None if weights is None else weights.kind,
+        [by] if isinstance(by, str) else list(by),
+        intercept,
+    )
     columns, total = columns_of(data, plan.wanted)
     columns |= arrays_of(plan.given, total)
     counts, rows = complete_rows(columns, total)
@@ -284,33 +343,70 @@ class Plan(NamedTuple):
     @property
     def wanted(self) -> list[str]:
         """Every column that is used."""
-        names = [name for part in self.terms.values() for name in part.columns] + (self.response.columns if self.response else [])
-        return names + list(self.plain.values()) + self.keys + [values for values in self.given.values() if isinstance(values, str)]
+        names = [name for part in self.terms.values() for name in part.columns] + (
+            self.response.columns if self.response else []
+        )
+        return (
+            names
+            + list(self.plain.values())
+            + self.keys
+            + [values for values in self.given.values() if isinstance(values, str)]
+        )
 
     def role(self, name: str) -> str:
         """The column of a role: the one that is named, or the array that stands under the role itself."""
         return self.given[name] if isinstance(self.given[name], str) else name
 
 
-def _plan(formula: str, also: Mapping[str, str], given: dict[str, Any], kind: str | None, keys: list[str], intercept: bool) -> Plan:
+def _plan(
+    formula: str,
+    also: Mapping[str, str],
+    given: dict[str, Any],
+    kind: str | None,
+    keys: list[str],
+    intercept: bool,
+) -> Plan:
     left, right = halves(formula)
     _check_leaves(also)
-    terms = {"x": terms_of(right)} | {leaf: _second(leaf, text) for leaf, text in also.items() if "~" in text}
+    terms = {"x": terms_of(right)} | {
+        leaf: _second(leaf, text) for leaf, text in also.items() if "~" in text
+    }
     plain = {leaf: text for leaf, text in also.items() if "~" not in text}
-    return Plan(formula.strip(), terms, response_of(left) if left else None, plain, given, kind, keys, intercept)
+    return Plan(
+        formula.strip(),
+        terms,
+        response_of(left) if left else None,
+        plain,
+        given,
+        kind,
+        keys,
+        intercept,
+    )
 
 
 def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame:
     """The record of complete rows; ``rows`` says where they stand in the table."""
     leaves, levels = leaves_of(plan.response, columns, rows) if plan.response else ({}, None)
-    built = {leaf: designed(part, columns, rows, plan.intercept or leaf != "x", leaf) for leaf, part in plan.terms.items()}
+    built = {
+        leaf: designed(part, columns, rows, plan.intercept or leaf != "x", leaf)
+        for leaf, part in plan.terms.items()
+    }
     data = {leaf: matrix for leaf, (_, matrix) in built.items()} | leaves
     offsets = plan.terms["x"].offsets
     if offsets:
         data["offset"] = _offset(offsets, columns, rows)
-    codes = {name: columns[name].levels() for name in plan.plain.values() if columns[name].is_factor}
-    data |= {leaf: _codes(columns[name], codes[name]) if name in codes else _finite(columns[name], name, rows) for leaf, name in plan.plain.items()}
-    groups = tuple(_plain(columns[plan.role(name)].values) for name in plan.given if name != "weights")
+    codes = {
+        name: columns[name].levels() for name in plan.plain.values() if columns[name].is_factor
+    }
+    data |= {
+        leaf: _codes(columns[name], codes[name])
+        if name in codes
+        else _finite(columns[name], name, rows)
+        for leaf, name in plan.plain.items()
+    }
+    groups = tuple(
+        _plain(columns[plan.role(name)].values) for name in plan.given if name != "weights"
+    )
     return Frame(
         formula=plan.formula, data=data, levels=levels, rows=rows, total=len(rows), missing={},
         weights=Weights(columns[plan.role("weights")].values.astype(np.float64), plan.kind) if plan.kind else None,
@@ -323,22 +419,30 @@ def _second(leaf: str, text: str) -> Terms:
     left, right = halves(text)
     terms = terms_of(right)
     if left or terms.offsets:
-        raise ValueError(f"also[{leaf!r}] is a design, '~ w', without response and offset; got {text!r}")
+        raise ValueError(
+            f"also[{leaf!r}] is a design, '~ w', without response and offset; got {text!r}"
+        )
     return terms
 
 
 def _check_leaves(also: Mapping[str, str]) -> None:
     for leaf, text in also.items():
         if not isinstance(leaf, str) or not isinstance(text, str):
-            raise TypeError(f"also goes from the name of a leaf to a formula '~ w' or the name of a column; got {leaf!r}: {text!r}")
+            raise TypeError(
+                f"also goes from the name of a leaf to a formula '~ w' or the name of a column; got {leaf!r}: {text!r}"
+            )
         if leaf in OWN:
-            raise ValueError(f"also names the leaf {leaf!r}, which the formula itself makes; call it something else")
+            raise ValueError(
+                f"also names the leaf {leaf!r}, which the formula itself makes; call it something else"
+            )
 
 
 # ---------------------------------------------------------------- leaves
 
 
-def _offset(offsets: tuple[str, ...], columns: Mapping[str, Column], rows: np.ndarray) -> np.ndarray:
+def _offset(
+    offsets: tuple[str, ...], columns: Mapping[str, Column], rows: np.ndarray
+) -> np.ndarray:
     """The sum of the offsets, (n,); NaN where a column is missing."""
     gone = np.zeros(len(rows), dtype=bool)
     for text in offsets:
@@ -363,7 +467,12 @@ def _finite(column: Column, name: str, rows: np.ndarray) -> np.ndarray:
 def _codes(column: Column, levels: tuple[Any, ...]) -> np.ndarray:
     """Words as whole numbers from 0, in the order of their levels; NaN where missing."""
     place: dict[Any, float] = {level: float(code) for code, level in enumerate(levels)}
-    return np.array([np.nan if gone else place[value] for value, gone in zip(column.values.tolist(), column.missing, strict=True)])
+    return np.array(
+        [
+            np.nan if gone else place[value]
+            for value, gone in zip(column.values.tolist(), column.missing, strict=True)
+        ]
+    )
 
 
 def _plain(values: np.ndarray) -> np.ndarray:

@@ -86,10 +86,17 @@ def fit_groups(
     [('a', 0.25), ('b', 0.5)]
     """
     if tracing():
-        raise TypeError("fit_groups schedules its work from the host and cannot run inside jit or vmap: the number of groups is not known there")
+        raise TypeError(
+            "fit_groups schedules its work from the host and cannot run inside jit or vmap: the number of groups is not known there"
+        )
     frame = _frame_of(loglik, params0, data, by, formula, also, missing, weights, clusters)
     if frame is not None:
-        by, data, weights, clusters = {name: frame.labels[name] for name in _columns_of_keys(by)}, frame.data, frame.weights, frame.clusters
+        by, data, weights, clusters = (
+            {name: frame.labels[name] for name in _columns_of_keys(by)},
+            frame.data,
+            frame.weights,
+            frame.clusters,
+        )
     labels, data = _keys_and_data(by, data)
     data = host_data(data, host_dtype(dtype), nan=True)
     rows = data_length(data)
@@ -103,7 +110,11 @@ def fit_groups(
         dtype=dtype, max_steps=max_steps, block_rows=block_rows, params_axis=None, block=block, devices=devices, progress=progress, checkpoint=checkpoint,
     )  # fmt: skip
     fits = _in_table(fits, member, n)
-    return GroupFits(keys, fits, n) if frame is None else GroupFits(keys, frame.named(_of_all_rows(fits, frame.rows), loglik), n, frame.account)
+    return (
+        GroupFits(keys, fits, n)
+        if frame is None
+        else GroupFits(keys, frame.named(_of_all_rows(fits, frame.rows), loglik), n, frame.account)
+    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -134,7 +145,9 @@ class GroupFits:
         place, found = self._find(key)
         if not found:
             form = f"; a key is a tuple ({', '.join(self.keys)})" if len(self.keys) > 1 else ""
-            raise KeyError(f"no group {key!r}{form}; near it: {', '.join(map(repr, self._near(key, place)))}")
+            raise KeyError(
+                f"no group {key!r}{form}; near it: {', '.join(map(repr, self._near(key, place)))}"
+            )
         return self.fits[place]
 
     def reasons(self) -> dict[Any, str]:
@@ -153,10 +166,19 @@ class GroupFits:
         reason = np.full(len(self), "", dtype=object)
         for i in self._failed():
             reason[i] = self.fits[i].explain()
-        spread = {_free_name(name, [*tidy.columns, "reason"]): values for name, values in self.keys.items()}
-        spread |= {"status": np.array(tidy["status"].to_list()[:: len(self.fits.names)]), "reason": reason}
+        spread = {
+            _free_name(name, [*tidy.columns, "reason"]): values
+            for name, values in self.keys.items()
+        }
+        spread |= {
+            "status": np.array(tidy["status"].to_list()[:: len(self.fits.names)]),
+            "reason": reason,
+        }
         columns = {name: np.repeat(values, len(self.fits.names)) for name, values in spread.items()}
-        lists = {name: values.tolist() if values.dtype.kind in "UO" else values for name, values in columns.items()}
+        lists = {
+            name: values.tolist() if values.dtype.kind in "UO" else values
+            for name, values in columns.items()
+        }
         front = nw.from_dict(lists, backend=tidy.implementation)
         return nw.concat([front, tidy.drop("status")], how="horizontal").to_native()
 
@@ -194,7 +216,9 @@ class GroupFits:
                 equal = bool(exact == value)  # 2.5 is no whole number, '2' no number
             except (OverflowError, TypeError, ValueError):
                 return low, False
-            left, right = (int(np.searchsorted(column[low:high], exact, side)) for side in ("left", "right"))
+            left, right = (
+                int(np.searchsorted(column[low:high], exact, side)) for side in ("left", "right")
+            )
             low, high = low + left, low + right
             if low == high or not equal:
                 return low, False
@@ -205,7 +229,10 @@ class GroupFits:
         words = any(column.dtype.kind == "U" for column in self.keys.values())
         known = {str(self._key(i)): i for i in range(min(len(self), READ))} if words else {}
         alike = [self._key(known[text]) for text in difflib.get_close_matches(str(key), known)]
-        return alike or [self._key(i) for i in range(max(0, min(place - 2, len(self) - 4)), min(len(self), max(place + 2, 4)))]
+        return alike or [
+            self._key(i)
+            for i in range(max(0, min(place - 2, len(self) - 4)), min(len(self), max(place + 2, 4)))
+        ]
 
 
 def _free_name(name: str, taken: list[str]) -> str:
@@ -227,34 +254,67 @@ def _in_table(fits: Fit, member: np.ndarray, n: np.ndarray) -> Fit:
         own = np.clip(row, 0, n - 1)  # rows beyond are padding, copies of the last
         return np.where(row < 0, row, order[starts + own]).astype(row.dtype)
 
-    return replace(fits, witness=replace(fits.witness, row=whole(fits.witness.row), term=whole(fits.witness.term)))
+    return replace(
+        fits,
+        witness=replace(fits.witness, row=whole(fits.witness.row), term=whole(fits.witness.term)),
+    )
 
 
 def _of_all_rows(fits: Fit, rows: np.ndarray) -> Fit:
     """The fits with rows counted before any was dropped."""
-    told = {name: np.where(at < 0, at, rows[np.maximum(at, 0)]).astype(at.dtype) for name, at in (("row", fits.witness.row), ("term", fits.witness.term))}
+    told = {
+        name: np.where(at < 0, at, rows[np.maximum(at, 0)]).astype(at.dtype)
+        for name, at in (("row", fits.witness.row), ("term", fits.witness.term))
+    }
     return replace(fits, witness=replace(fits.witness, **told))
 
 
 # ---------------------------------------------------------------- what the user gives
 
 
-def _frame_of(loglik: Any, params0: Tree, data: Any, by: Any, formula: str | None, also: Any, missing: str, weights: Any, clusters: Any) -> Frame | None:
+def _frame_of(
+    loglik: Any,
+    params0: Tree,
+    data: Any,
+    by: Any,
+    formula: str | None,
+    also: Any,
+    missing: str,
+    weights: Any,
+    clusters: Any,
+) -> Frame | None:
     """The table coded by its formula, or as it was coded before; None where data are arrays."""
     if formula is None and not isinstance(data, Frame):
         if also is not None:
-            raise ValueError("also goes with a formula: fit_groups(model, None, df, by='store', formula='y ~ x', also=…)")
+            raise ValueError(
+                "also goes with a formula: fit_groups(model, None, df, by='store', formula='y ~ x', also=…)"
+            )
         return None
     if isinstance(data, Frame):
         if any(option is not None for option in (formula, also, weights, clusters)):
-            raise ValueError("a Frame has its formula, weights and clusters already: leave them out")
+            raise ValueError(
+                "a Frame has its formula, weights and clusters already: leave them out"
+            )
         frame = data
         for name in _columns_of_keys(by):
             if name not in frame.labels:
-                raise ValueError(f"the Frame has kept no labels {name!r}: from_formula(…, by={name!r})")
+                raise ValueError(
+                    f"the Frame has kept no labels {name!r}: from_formula(…, by={name!r})"
+                )
     else:
-        frame = from_formula(formula or "", data, weights=weights, clusters=clusters, also=also, by=_columns_of_keys(by), missing=missing)
-    frame.check(loglik, loglik.start(frame.data) if params0 is None and hasattr(loglik, "start") else params0)
+        frame = from_formula(
+            formula or "",
+            data,
+            weights=weights,
+            clusters=clusters,
+            also=also,
+            by=_columns_of_keys(by),
+            missing=missing,
+        )
+    frame.check(
+        loglik,
+        loglik.start(frame.data) if params0 is None and hasattr(loglik, "start") else params0,
+    )
     return frame
 
 
@@ -262,7 +322,9 @@ def _columns_of_keys(by: Any) -> list[str]:
     """The columns that a formula's groups go by."""
     names = [by] if isinstance(by, str) else list(by) if isinstance(by, list | tuple) else []
     if not names or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"with a formula, by is the name of a column or a list of names; got {by!r}")
+        raise TypeError(
+            f"with a formula, by is the name of a column or a list of names; got {by!r}"
+        )
     return names
 
 
@@ -278,7 +340,9 @@ def _keys_and_data(by: Any, data: Tree) -> tuple[dict[str, Any], Tree]:
     if not isinstance(by, str):
         return {"group": by}, data
     if not isinstance(data, dict):
-        raise TypeError(f"by={by!r} names a leaf of data, which must then be a dict; got {type(data).__name__}. Otherwise by is an array with one code for each row.")
+        raise TypeError(
+            f"by={by!r} names a leaf of data, which must then be a dict; got {type(data).__name__}. Otherwise by is an array with one code for each row."
+        )
     if by not in data:
         raise ValueError(f"by={by!r} is not a leaf of data; it has {sorted(map(str, data))}")
     rest = {name: leaf for name, leaf in data.items() if name != by}
@@ -302,13 +366,17 @@ def _clusters(clusters: Any, rows: int) -> np.ndarray | None:
     _refuse_mask("clusters", clusters)
     code, *crossed = cluster_codes(clusters, rows)
     if crossed:
-        raise ValueError(f"clusters must hold one label for each of the {rows} rows; a batch has no two-way clusters")
+        raise ValueError(
+            f"clusters must hold one label for each of the {rows} rows; a batch has no two-way clusters"
+        )
     return np.asarray(code)
 
 
 def _refuse_mask(name: str, values: Any) -> None:
     if isinstance(values, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, whose mask would be lost; drop the masked rows everywhere, or fill them")
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be lost; drop the masked rows everywhere, or fill them"
+        )
 
 
 def _coded(name: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -316,22 +384,36 @@ def _coded(name: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     what = "by" if name == "group" else f"by[{name!r}]"
     _refuse_mask(what, values)
     # A list is read entry by entry: as an array of strings it would turn None and NaN into words.
-    array = np.array(values, dtype=object) if isinstance(values, list | tuple) else np.asarray(values)
+    array = (
+        np.array(values, dtype=object) if isinstance(values, list | tuple) else np.asarray(values)
+    )
     if array.ndim != 1:
-        hint = " Several keys are a dict, such as by={'state': state, 'year': year}." if array.ndim == 2 else ""
-        raise ValueError(f"{what} must hold one code for each of the {rows} rows, shape ({rows},); got shape {array.shape}.{hint}")
+        hint = (
+            " Several keys are a dict, such as by={'state': state, 'year': year}."
+            if array.ndim == 2
+            else ""
+        )
+        raise ValueError(
+            f"{what} must hold one code for each of the {rows} rows, shape ({rows},); got shape {array.shape}.{hint}"
+        )
     if len(array) != rows:
-        raise ValueError(f"{what} must hold one code for each of the {rows} rows of data; got {len(array)}")
+        raise ValueError(
+            f"{what} must hold one code for each of the {rows} rows of data; got {len(array)}"
+        )
     if array.dtype.kind in "OT":
         array = _plain(what, array.astype(object))
     if array.dtype.kind == "O":
         words = sorted(set(array))
         place = {word: code for code, word in enumerate(words)}
-        return np.array(words, dtype=str), np.fromiter((place[word] for word in array), np.int64, rows)
+        return np.array(words, dtype=str), np.fromiter(
+            (place[word] for word in array), np.int64, rows
+        )
     if array.dtype.kind == "f":
         array = _whole(what, array)
     if array.dtype.kind not in "iubU":
-        raise TypeError(f"{what} has dtype {array.dtype}; codes of groups are whole numbers, booleans or strings (dates and bytes: .astype(str))")
+        raise TypeError(
+            f"{what} has dtype {array.dtype}; codes of groups are whole numbers, booleans or strings (dates and bytes: .astype(str))"
+        )
     kinds, codes = np.unique(array, return_inverse=True)
     return kinds, codes.reshape(-1)
 
@@ -341,24 +423,39 @@ def _whole(what: str, array: np.ndarray) -> np.ndarray:
     _refuse_missing(what, np.isnan(array), array)
     odd = (array != np.floor(array)) | (np.abs(array) >= EXACT)
     if odd.any():
-        raise ValueError(f"{what} is {array[_first(odd)]} in row {_first(odd)}; floating-point codes must be whole numbers below 2**53")
+        raise ValueError(
+            f"{what} is {array[_first(odd)]} in row {_first(odd)}; floating-point codes must be whole numbers below 2**53"
+        )
     return array.astype(np.int64)
 
 
-KINDS = {"strings": str, "booleans": bool | np.bool_, "numbers": int | float | np.integer | np.floating}
+KINDS = {
+    "strings": str,
+    "booleans": bool | np.bool_,
+    "numbers": int | float | np.integer | np.floating,
+}
 
 
 def _plain(what: str, array: np.ndarray) -> np.ndarray:
     """An array of Python objects as numbers or booleans; strings stay objects. What is missing, mixed or something else is refused by row."""
-    family_of = {kind: next((family for family, members in KINDS.items() if issubclass(kind, members)), "") for kind in set(map(type, array))}
+    family_of = {
+        kind: next((family for family, members in KINDS.items() if issubclass(kind, members)), "")
+        for kind in set(map(type, array))
+    }
     families = [family_of[type(value)] for value in array]
     if set(families) != {"strings"}:
         _refuse_missing(what, np.array([_is_missing(value) for value in array]), array)
-    odd = next((row for row, family in enumerate(families) if family != families[0] or not family), -1)
+    odd = next(
+        (row for row, family in enumerate(families) if family != families[0] or not family), -1
+    )
     if odd >= 0 and not families[odd]:
-        raise TypeError(f"{what} holds {array[odd]!r} in row {odd}, a {type(array[odd]).__name__}; codes of groups are whole numbers, booleans or strings")
+        raise TypeError(
+            f"{what} holds {array[odd]!r} in row {odd}, a {type(array[odd]).__name__}; codes of groups are whole numbers, booleans or strings"
+        )
     if odd >= 0:
-        raise TypeError(f"{what} mixes {families[0]} and {families[odd]}, which do not sort: row 0 holds {array[0]!r}, row {odd} holds {array[odd]!r}")
+        raise TypeError(
+            f"{what} mixes {families[0]} and {families[odd]}, which do not sort: row 0 holds {array[0]!r}, row {odd} holds {array[odd]!r}"
+        )
     if families[0] == "strings":
         return array
     real = any(issubclass(kind, float | np.floating) for kind in family_of)
@@ -372,18 +469,24 @@ def _refuse_missing(what: str, missing: np.ndarray, array: np.ndarray) -> None:
     if missing.any():
         row = _first(missing)
         told = "None" if array[row] is None else "NaN"
-        raise ValueError(f"{what} is {told} in row {row} ({int(missing.sum())} in all): every row needs a group. Drop these rows or give them a code.")
+        raise ValueError(
+            f"{what} is {told} in row {row} ({int(missing.sum())} in all): every row needs a group. Drop these rows or give them a code."
+        )
 
 
 def _is_missing(value: Any) -> bool:
-    return type(value).__name__ in ("NoneType", "NAType", "NaTType") or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
+    return type(value).__name__ in ("NoneType", "NAType", "NaTType") or (
+        isinstance(value, float | np.floating) and bool(np.isnan(value))
+    )
 
 
 def _first(flags: np.ndarray) -> int:
     return int(np.flatnonzero(flags)[0])
 
 
-def _groups(coded: dict[str, tuple[np.ndarray, np.ndarray]]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _groups(
+    coded: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The keys of the groups that occur, in lexicographic order, and the group of each row."""
     member = np.zeros(len(next(iter(coded.values()))[1]), dtype=np.int64)
     for kinds, codes in coded.values():

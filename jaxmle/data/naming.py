@@ -18,13 +18,22 @@ CUT = "cut"  # the thresholds of an ordinal model
 def designs_of(loglik: Any, leaves: tuple[str, ...]) -> dict[str, str]:
     """From each coefficient leaf of the parameters to its design: as a regression declares it, else beta to the first, gamma to the second."""
     tree = as_tree(loglik)
-    declared = {form.param: form.x for form in getattr(tree, "forms", ()) if isinstance(form, Linear)} if isinstance(tree, Regression) else {}
+    declared = (
+        {form.param: form.x for form in getattr(tree, "forms", ()) if isinstance(form, Linear)}
+        if isinstance(tree, Regression)
+        else {}
+    )
     for part in parts_of(tree):
         declared |= designs_of(part, leaves)
     return declared or dict(zip(("beta", "gamma"), leaves, strict=False))
 
 
-def renamed(fit: Fit, designs: Mapping[str, str], columns: Mapping[str, tuple[str, ...]], levels: tuple[Any, ...] | None) -> Fit:
+def renamed(
+    fit: Fit,
+    designs: Mapping[str, str],
+    columns: Mapping[str, tuple[str, ...]],
+    levels: tuple[Any, ...] | None,
+) -> Fit:
     """The fit, of one data set or of a batch, with readable names: ``beta[age]``, ``beta[age,high]`` for a class, ``cut[low|mid]`` for a threshold.
 
     Args:
@@ -32,7 +41,13 @@ def renamed(fit: Fit, designs: Mapping[str, str], columns: Mapping[str, tuple[st
         columns: from a design leaf to the names of its columns.
         levels: of a response that is a category.
     """
-    leaves = tuple(replace(leaf, labels=tuple(_names(leaf, columns.get(designs.get(leaf.path, ""), ()), levels or ()))) for leaf in fit.layout.leaves)
+    leaves = tuple(
+        replace(
+            leaf,
+            labels=tuple(_names(leaf, columns.get(designs.get(leaf.path, ""), ()), levels or ())),
+        )
+        for leaf in fit.layout.leaves
+    )
     layout = Layout(fit.layout.treedef, leaves)
     return replace(fit, names=layout.names, layout=layout)
 
@@ -45,6 +60,10 @@ def _names(leaf: Leaf, columns: tuple[str, ...], levels: tuple[Any, ...]) -> lis
     if len(leaf.shape) == 1:
         return [f"{leaf.path}[{columns[i]}]" for (i,) in leaf.entries]
     if len(leaf.shape) == 2:
-        classes = [str(level) for level in levels[1:]] if len(levels) - 1 == leaf.shape[1] else [str(k) for k in range(leaf.shape[1])]
+        classes = (
+            [str(level) for level in levels[1:]]
+            if len(levels) - 1 == leaf.shape[1]
+            else [str(k) for k in range(leaf.shape[1])]
+        )
         return [f"{leaf.path}[{columns[i]},{classes[k]}]" for i, k in leaf.entries]
     return leaf.names

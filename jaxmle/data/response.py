@@ -28,7 +28,11 @@ class Response(NamedTuple):
 
     @property
     def columns(self) -> list[str]:
-        return [name for text in self.parts.values() for name in ([text] if self.verbatim else columns_in(parse(text)))]
+        return [
+            name
+            for text in self.parts.values()
+            for name in ([text] if self.verbatim else columns_in(parse(text)))
+        ]
 
     @property
     def verbatim(self) -> bool:
@@ -53,8 +57,13 @@ def response_of(left: str) -> Response:
     if called in ("Surv", "cbind"):
         roles = FORMS.get((called, len(node.args)))  # type: ignore[attr-defined]
         if roles is None or node.keywords:  # type: ignore[attr-defined]
-            raise ValueError(f"a response is Surv(time, event), Surv(start, stop, event) or cbind(successes, failures); got {left!r}")
-        parts = {role: ast.unparse(argument) for role, argument in zip(roles, node.args, strict=True)}  # type: ignore[attr-defined]
+            raise ValueError(
+                f"a response is Surv(time, event), Surv(start, stop, event) or cbind(successes, failures); got {left!r}"
+            )
+        arguments = node.args  # type: ignore[attr-defined]
+        parts = {
+            role: ast.unparse(argument) for role, argument in zip(roles, arguments, strict=True)
+        }
         for text in parts.values():
             columns_in(parse(text))
         return Response(left, parts)
@@ -62,7 +71,9 @@ def response_of(left: str) -> Response:
     return Response(left, {"y": left})
 
 
-def leaves_of(response: Response, columns: Mapping[str, Column], rows: np.ndarray) -> tuple[dict[str, np.ndarray], tuple[Any, ...] | None]:
+def leaves_of(
+    response: Response, columns: Mapping[str, Column], rows: np.ndarray
+) -> tuple[dict[str, np.ndarray], tuple[Any, ...] | None]:
     """The leaves of the data that hold the response, and its levels where it is a category: their codes are 0, 1, …"""
     if response.verbatim:
         (name,) = response.parts.values()
@@ -70,7 +81,9 @@ def leaves_of(response: Response, columns: Mapping[str, Column], rows: np.ndarra
         if "category" in response.parts or column.is_factor:
             levels = column.levels()
             place = {level: code for code, level in enumerate(levels)}
-            return {"y": np.array([place[value] for value in column.values.tolist()], dtype=np.float64)}, levels
+            return {
+                "y": np.array([place[value] for value in column.values.tolist()], dtype=np.float64)
+            }, levels
         return {"y": _finite(column.values.astype(np.float64), name, rows)}, None
     found = {role: real(text, columns, rows, "a response") for role, text in response.parts.items()}
     if "successes" in found:
@@ -83,14 +96,20 @@ def leaves_of(response: Response, columns: Mapping[str, Column], rows: np.ndarra
 def _finite(values: np.ndarray, name: str, rows: np.ndarray) -> np.ndarray:
     odd = np.flatnonzero(~np.isfinite(values))
     if odd.size:
-        raise ValueError(f"{name} is {values[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): a response must be finite")
+        raise ValueError(
+            f"{name} is {values[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): a response must be finite"
+        )
     return values
 
 
-def _trials(successes: np.ndarray, failures: np.ndarray, text: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+def _trials(
+    successes: np.ndarray, failures: np.ndarray, text: str, rows: np.ndarray
+) -> dict[str, np.ndarray]:
     odd = np.flatnonzero((successes < 0) | (failures < 0))
     if odd.size:
-        raise ValueError(f"{text} counts successes and failures, zero or more; row {rows[odd[0]]} has {successes[odd[0]]:g} and {failures[odd[0]]:g}")
+        raise ValueError(
+            f"{text} counts successes and failures, zero or more; row {rows[odd[0]]} has {successes[odd[0]]:g} and {failures[odd[0]]:g}"
+        )
     return {"y": successes, "trials": successes + failures}
 
 
@@ -98,7 +117,11 @@ def _check_times(found: Mapping[str, np.ndarray], response: Response, rows: np.n
     odd = np.flatnonzero((found["event"] != 0) & (found["event"] != 1))
     if odd.size:
         text = response.parts["event"]
-        raise ValueError(f"{text} is {found['event'][odd[0]]:g} in row {rows[odd[0]]}; an event is 1, or 0 where censored. A code is compared: {text} == 2")
+        raise ValueError(
+            f"{text} is {found['event'][odd[0]]:g} in row {rows[odd[0]]}; an event is 1, or 0 where censored. A code is compared: {text} == 2"
+        )
     late = np.flatnonzero(found["time"] <= found["entry"]) if "entry" in found else np.zeros(0, int)
     if late.size:
-        raise ValueError(f"in {response.text} the entry must lie before the time; row {rows[late[0]]} has {found['entry'][late[0]]:g} and {found['time'][late[0]]:g}")
+        raise ValueError(
+            f"in {response.text} the entry must lie before the time; row {rows[late[0]]} has {found['entry'][late[0]]:g} and {found['time'][late[0]]:g}"
+        )

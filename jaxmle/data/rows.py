@@ -17,12 +17,18 @@ MISSING = ("warn", "drop", "refuse")
 def given_of(weights: Any, clusters: Any) -> dict[str, Any]:
     """Weights and clusters by role: the name of a column, or an array."""
     if weights is not None and not isinstance(weights, Weights):
-        raise TypeError(f"weights say what they mean: frequency('w') or sampling('w'); got {weights!r}")
+        raise TypeError(
+            f"weights say what they mean: frequency('w') or sampling('w'); got {weights!r}"
+        )
     found = {} if weights is None else {"weights": weights.values}
-    pair = isinstance(clusters, tuple) or (isinstance(clusters, list) and all(isinstance(c, str) for c in clusters))
+    pair = isinstance(clusters, tuple) or (
+        isinstance(clusters, list) and all(isinstance(c, str) for c in clusters)
+    )
     listed = clusters if pair else [clusters]
     if clusters is not None and len(listed) not in (1, 2):
-        raise ValueError(f"clusters are one column or a pair of them, each by name or as an array; got {len(listed)}")
+        raise ValueError(
+            f"clusters are one column or a pair of them, each by name or as an array; got {len(listed)}"
+        )
     roles = ("clusters", "second clusters")
     return found | ({} if clusters is None else dict(zip(roles, listed, strict=False)))
 
@@ -30,10 +36,18 @@ def given_of(weights: Any, clusters: Any) -> dict[str, Any]:
 def arrays_of(given: Mapping[str, Any], total: int) -> dict[str, Column]:
     """Weights and clusters that came as arrays, as columns."""
     arrays = {role: values for role, values in given.items() if not isinstance(values, str)}
-    columns, _ = columns_of({role: np.asarray(values) if not isinstance(values, list) else values for role, values in arrays.items()}, arrays)
+    columns, _ = columns_of(
+        {
+            role: np.asarray(values) if not isinstance(values, list) else values
+            for role, values in arrays.items()
+        },
+        arrays,
+    )
     for role, column in columns.items():
         if len(column.values) != total:
-            raise ValueError(f"{role} must hold one value for each of the {total} rows of the table; got {len(column.values)}")
+            raise ValueError(
+                f"{role} must hold one value for each of the {total} rows of the table; got {len(column.values)}"
+            )
     return columns
 
 
@@ -42,7 +56,9 @@ def complete_rows(columns: Mapping[str, Column], total: int) -> tuple[dict[str, 
     gone = np.zeros(total, dtype=bool)
     for column in columns.values():
         gone |= column.missing
-    counts = {name: int(column.missing.sum()) for name, column in columns.items() if column.missing.any()}
+    counts = {
+        name: int(column.missing.sum()) for name, column in columns.items() if column.missing.any()
+    }
     return counts, np.flatnonzero(~gone)
 
 
@@ -59,8 +75,16 @@ def settle(missing: str, counts: dict[str, int], total: int, kept: int) -> None:
     """
     told = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:LISTED])
     if not kept:
-        raise ValueError(f"no row is left of {total}" + (f": missing values are in {told}" if counts else ": the table is empty"))
+        raise ValueError(
+            f"no row is left of {total}"
+            + (f": missing values are in {told}" if counts else ": the table is empty")
+        )
     if counts and missing == "refuse":
-        raise ValueError(f"{total - kept:,} of {total:,} rows have missing values ({told}): fill them, or let missing='drop' leave these rows out")
+        raise ValueError(
+            f"{total - kept:,} of {total:,} rows have missing values ({told}): fill them, or let missing='drop' leave these rows out"
+        )
     if counts and missing == "warn":
-        warnings.warn(f"{total - kept:,} of {total:,} rows dropped for missing values ({told}); missing='drop' says that this is meant", stacklevel=4)
+        warnings.warn(
+            f"{total - kept:,} of {total:,} rows dropped for missing values ({told}); missing='drop' says that this is meant",
+            stacklevel=4,
+        )

@@ -50,7 +50,9 @@ def needed(module: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise ImportError(f"a formula needs {module.split('.')[0]}, which is not installed: {INSTALL}") from error
+        raise ImportError(
+            f"a formula needs {module.split('.')[0]}, which is not installed: {INSTALL}"
+        ) from error
 
 
 def columns_of(source: Any, names: Iterable[str]) -> tuple[dict[str, Column], int]:
@@ -64,13 +66,17 @@ def columns_of(source: Any, names: Iterable[str]) -> tuple[dict[str, Column], in
     if isinstance(source, Mapping):
         _known(names, list(source))
         columns = {name: _of_values(name, source[name]) for name in names}
-        rows = {len(column.values) for column in columns.values()} or {len(value) for value in source.values()}
+        rows = {len(column.values) for column in columns.values()} or {
+            len(value) for value in source.values()
+        }
     else:
         frame = _native(source)
         _known(names, frame.columns)
         columns, rows = {name: _of_series(name, frame[name]) for name in names}, {len(frame)}
     if len(rows) > 1:
-        raise ValueError(f"the columns differ in length: {', '.join(f'{name} has {len(column.values)}' for name, column in columns.items())}")
+        raise ValueError(
+            f"the columns differ in length: {', '.join(f'{name} has {len(column.values)}' for name, column in columns.items())}"
+        )
     return columns, next(iter(rows), 0)
 
 
@@ -80,14 +86,20 @@ def _native(source: Any) -> Any:
         return narwhals.from_native(source, eager_only=True)
     except TypeError:
         hint = " A lazy frame is collected first: .collect()." if hasattr(source, "collect") else ""
-        raise TypeError(f"data must be a pandas, polars or pyarrow frame, or a dict of arrays; got {type(source).__name__}.{hint}") from None
+        raise TypeError(
+            f"data must be a pandas, polars or pyarrow frame, or a dict of arrays; got {type(source).__name__}.{hint}"
+        ) from None
 
 
 def _known(names: list[str], known: list[Any]) -> None:
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, [str(k) for k in known], n=1)
-            told = f"did you mean {near[0]!r}?" if near else f"the columns are {', '.join(map(str, known[:LISTED]))}{', …' if len(known) > LISTED else ''}"
+            told = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"the columns are {', '.join(map(str, known[:LISTED]))}{', …' if len(known) > LISTED else ''}"
+            )
             raise ValueError(f"there is no column {name!r}; {told}")
         if known.count(name) > 1:
             raise ValueError(f"the frame has {known.count(name)} columns called {name!r}")
@@ -101,14 +113,18 @@ def _of_series(name: str, series: Any) -> Column:
         return _of_values(name, series.to_list(), tuple(series.cat.get_categories().to_list()))
     if kind == narwhals.Boolean or kind.is_numeric():
         null = np.asarray(series.is_null().to_numpy(), dtype=bool)
-        filled = series.fill_null(False if kind == narwhals.Boolean else 0) if null.any() else series
+        filled = (
+            series.fill_null(False if kind == narwhals.Boolean else 0) if null.any() else series
+        )
         values = np.asarray(filled.to_numpy())
         if values.dtype.kind not in "iufb":  # decimals, extension arrays
             values = values.astype(np.float64)
         return _numbers(values, null)
     if kind in (narwhals.String, narwhals.Object, narwhals.Unknown):
         return _of_values(name, series.to_list())
-    raise TypeError(f"{name} has dtype {kind}; a formula takes numbers, booleans, words and categories. Make it a number or a word first")
+    raise TypeError(
+        f"{name} has dtype {kind}; a formula takes numbers, booleans, words and categories. Make it a number or a word first"
+    )
 
 
 def _of_values(name: str, values: Any, order: tuple[Any, ...] | None = None) -> Column:
@@ -121,7 +137,9 @@ def _of_values(name: str, values: Any, order: tuple[Any, ...] | None = None) -> 
     if array.dtype.kind in "iufb":
         return _numbers(array, np.zeros(len(array), dtype=bool))
     if array.dtype.kind not in "OUT":
-        raise TypeError(f"{name} has dtype {array.dtype}; a formula takes numbers, booleans, words and categories. Make it a number or a word first")
+        raise TypeError(
+            f"{name} has dtype {array.dtype}; a formula takes numbers, booleans, words and categories. Make it a number or a word first"
+        )
     array = array.astype(object)
     missing = np.array([is_missing(value) for value in array], dtype=bool)
     if order is not None:
@@ -148,4 +166,6 @@ def _objects(values: Any) -> np.ndarray:
 
 def is_missing(value: Any) -> bool:
     """None, NaN, pandas' NA and NaT."""
-    return type(value).__name__ in ("NoneType", "NAType", "NaTType") or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
+    return type(value).__name__ in ("NoneType", "NAType", "NaTType") or (
+        isinstance(value, float | np.floating) and bool(np.isnan(value))
+    )

@@ -1,6 +1,5 @@
 """Data sets read from CSV files beside this module; `provenance.toml` says where each comes from."""
 
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -34,7 +33,14 @@ class Dataset:
     def __str__(self) -> str:
         rows = next(iter(self.data.values())).size
         columns = (f"    {name:<10} {text}" for name, text in self.columns.items())
-        return "\n".join([f"{self.name}: {rows} rows. {self.description}", *columns, f"Source: {self.source}", f"Licence: {self.licence}"])
+        return "\n".join(
+            [
+                f"{self.name}: {rows} rows. {self.description}",
+                *columns,
+                f"Source: {self.source}",
+                f"Licence: {self.licence}",
+            ]
+        )
 
 
 def names() -> tuple[str, ...]:
@@ -66,7 +72,9 @@ def load(name: str) -> Dataset:
     """
     provenance = _provenance()
     if name not in provenance:
-        raise ValueError(f"there is no data set {name!r}; jaxmle.datasets holds {', '.join(sorted(provenance))}.")
+        raise ValueError(
+            f"there is no data set {name!r}; jaxmle.datasets holds {', '.join(sorted(provenance))}."
+        )
     return Dataset(name=name, data=_columns(name), **provenance[name])
 
 

@@ -17,9 +17,24 @@ from jaxmle.families.counts import (
 )
 from jaxmle.families.extreme import generalised_pareto, gev, pareto
 from jaxmle.families.family import Family, Law
-from jaxmle.families.location_scale import cauchy, gumbel, laplace, logistic, normal, skew_normal, student_t
+from jaxmle.families.location_scale import (
+    cauchy,
+    gumbel,
+    laplace,
+    logistic,
+    normal,
+    skew_normal,
+    student_t,
+)
 from jaxmle.families.multivariate import multivariate_normal, multivariate_t
-from jaxmle.families.positive import exponential, gamma, inverse_gamma, inverse_gaussian, lognormal, weibull
+from jaxmle.families.positive import (
+    exponential,
+    gamma,
+    inverse_gamma,
+    inverse_gaussian,
+    lognormal,
+    weibull,
+)
 
 __all__ = [
     "Family", "Law", "bernoulli", "beta", "beta_binomial", "binomial", "categorical", "cauchy", "censored", "exponential",

@@ -12,7 +12,17 @@ import jax.numpy as jnp
 
 from jaxmle.families.family import Family, Law
 from jaxmle.families.moments import moments
-from jaxmle.parameters.constraints import Constraint, Interval, correlation, covariance, free, interval, ordered, positive, simplex
+from jaxmle.parameters.constraints import (
+    Constraint,
+    Interval,
+    correlation,
+    covariance,
+    free,
+    interval,
+    ordered,
+    positive,
+    simplex,
+)
 
 Array = Any
 Params = dict[str, Any]
@@ -28,7 +38,9 @@ CENTRES, SPREADS = ("loc", "mean", "mu"), ("scale", "stddev", "sigma")
 
 def _translated(name: str, foreign: Any) -> Constraint:
     """One of jaxmle's constraints from another library's."""
-    while hasattr(foreign, "base_constraint"):  # so many events along an axis, each constrained alike
+    while hasattr(
+        foreign, "base_constraint"
+    ):  # so many events along an axis, each constrained alike
         foreign = foreign.base_constraint
     kind = type(foreign).__name__
     if kind in NAMED:
@@ -38,8 +50,12 @@ def _translated(name: str, foreign: Any) -> Constraint:
         return interval(0.0 if low is None else float(low), 1.0 if high is None else float(high))
     low, high = getattr(foreign, "lower_bound", None), getattr(foreign, "upper_bound", None)
     if (low is None and high is None) or getattr(foreign, "is_discrete", False):
-        raise ValueError(f"{name} has a constraint of kind {kind}, which has no counterpart here: give constraints={{{name!r}: …}}, or known={{{name!r}: …}} if it is no parameter")
-    return Interval(-math.inf if low is None else float(low), math.inf if high is None else float(high))
+        raise ValueError(
+            f"{name} has a constraint of kind {kind}, which has no counterpart here: give constraints={{{name!r}: …}}, or known={{{name!r}: …}} if it is no parameter"
+        )
+    return Interval(
+        -math.inf if low is None else float(low), math.inf if high is None else float(high)
+    )
 
 
 def _declared(distribution: Any) -> dict[str, Any]:
@@ -50,24 +66,38 @@ def _declared(distribution: Any) -> dict[str, Any]:
     properties = getattr(distribution, "parameter_properties", None)
     if properties is None:
         return {}
-    return {name: found.default_constraining_bijector_fn for name, found in properties().items() if found.is_preferred}
+    return {
+        name: found.default_constraining_bijector_fn
+        for name, found in properties().items()
+        if found.is_preferred
+    }
 
 
 def _constraint(name: str, declared: Any) -> Constraint:
-    return _translated(name, declared() if inspect.isfunction(declared) or inspect.ismethod(declared) else declared)
+    return _translated(
+        name, declared() if inspect.isfunction(declared) or inspect.ismethod(declared) else declared
+    )
 
 
-def _asked(distribution: Callable[..., Any], constraints: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Constraint]:
+def _asked(
+    distribution: Callable[..., Any], constraints: Mapping[str, Any], known: Mapping[str, Any]
+) -> dict[str, Constraint]:
     """The constraint of every parameter: those given, then those declared for arguments without a default."""
     declared = _declared(distribution)
     arguments = inspect.signature(distribution).parameters
-    wanted = [name for name, argument in arguments.items() if name in declared and (argument.default is not None or name in constraints)]
+    wanted = [
+        name
+        for name, argument in arguments.items()
+        if name in declared and (argument.default is not None or name in constraints)
+    ]
     found = dict(constraints)
     for name in wanted:
         if name not in found and name not in known:
             found[name] = _constraint(name, declared[name])
     if not found:
-        raise ValueError(f"{getattr(distribution, '__name__', distribution)} declares no constraints: give one for each parameter, such as constraints={{'loc': free, 'scale': positive}}")
+        raise ValueError(
+            f"{getattr(distribution, '__name__', distribution)} declares no constraints: give one for each parameter, such as constraints={{'loc': free, 'scale': positive}}"
+        )
     return found
 
 
@@ -103,8 +133,16 @@ def _log_prob(made: Any, y: Array) -> Array:
     outside = (y < low) | (y > high)
     bounded = getattr(getattr(made, "support", None), "event_dim", 1) == 0
     # A value inside for those outside: the middle, or one beyond the end that there is.
-    spare = jnp.where(jnp.isinf(low), jnp.where(jnp.isinf(high), 0.0, high - 1.0), jnp.where(jnp.isinf(high), low + 1.0, 0.5 * (low + high)))
-    return jnp.where(outside, -jnp.inf, made.log_prob(jnp.where(outside, spare, y))) if bounded else made.log_prob(y)
+    spare = jnp.where(
+        jnp.isinf(low),
+        jnp.where(jnp.isinf(high), 0.0, high - 1.0),
+        jnp.where(jnp.isinf(high), low + 1.0, 0.5 * (low + high)),
+    )
+    return (
+        jnp.where(outside, -jnp.inf, made.log_prob(jnp.where(outside, spare, y)))
+        if bounded
+        else made.log_prob(y)
+    )
 
 
 def _log_cdf(made: Any, y: Array) -> Array:
@@ -112,7 +150,11 @@ def _log_cdf(made: Any, y: Array) -> Array:
 
 
 def _log_sf(made: Any, y: Array) -> Array:
-    return made.log_survival_function(y) if hasattr(made, "log_survival_function") else jnp.log1p(-made.cdf(y))
+    return (
+        made.log_survival_function(y)
+        if hasattr(made, "log_survival_function")
+        else jnp.log1p(-made.cdf(y))
+    )
 
 
 def _quantile(made: Any, q: Array) -> Array:
@@ -123,7 +165,11 @@ def _guess(constraints: Mapping[str, Constraint], y: Array) -> Params:
     """Moments for what is named as a location or a scale; NaN, which is put inside its bounds, for the others."""
     mean, variance, xp = moments(y)
     table = dict.fromkeys(CENTRES, mean) | dict.fromkeys(SPREADS, xp.sqrt(variance))
-    whole = [name for name, kind in constraints.items() if name not in table and not isinstance(kind, Interval)]
+    whole = [
+        name
+        for name, kind in constraints.items()
+        if name not in table and not isinstance(kind, Interval)
+    ]
     if whole:
         raise ValueError(f"{whole[0]} has no start: give from_distribution(start=…), or params0")
     return {name: table.get(name, jnp.nan) for name in constraints}
@@ -135,7 +181,9 @@ def _maker(distribution: Callable[..., Any], names: tuple[str, ...]) -> Callable
     def make(p: Params) -> Any:
         made = distribution(**{name: p[name] for name in names})
         if not hasattr(made, "log_prob"):
-            raise TypeError(f"{getattr(distribution, '__name__', 'distribution')} must return an object with log_prob; got {type(made).__name__}")
+            raise TypeError(
+                f"{getattr(distribution, '__name__', 'distribution')} must return an object with log_prob; got {type(made).__name__}"
+            )
         return made
 
     return make
@@ -178,7 +226,9 @@ def from_distribution(
     -1.511294
     """
     if not callable(distribution):
-        raise TypeError(f"from_distribution takes a class or a function that returns an object with log_prob, not one made already; got {type(distribution).__name__}")
+        raise TypeError(
+            f"from_distribution takes a class or a function that returns an object with log_prob, not one made already; got {type(distribution).__name__}"
+        )
     known = dict(known or {})
     found = _asked(distribution, constraints or {}, known)
     make = _maker(distribution, (*found, *known))

@@ -30,17 +30,23 @@ def _log_prob(p: Params, y: Array) -> Array:
 
 
 def _log_cdf(p: Params, y: Array) -> Array:
-    return masked(y, 0.0, 1.0, 0.5, lambda y: special.log_betainc(p["shape1"], p["shape2"], y), -jnp.inf, 0.0)
+    return masked(
+        y, 0.0, 1.0, 0.5, lambda y: special.log_betainc(p["shape1"], p["shape2"], y), -jnp.inf, 0.0
+    )
 
 
 def _log_sf(p: Params, y: Array) -> Array:
-    return masked(y, 0.0, 1.0, 0.5, lambda y: special.log_betaincc(p["shape1"], p["shape2"], y), 0.0, -jnp.inf)
+    return masked(
+        y, 0.0, 1.0, 0.5, lambda y: special.log_betaincc(p["shape1"], p["shape2"], y), 0.0, -jnp.inf
+    )
 
 
 def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
     """X/(X + Y), X and Y gamma, from their logs: shapes near 0 underflow neither."""
     one, two = jax.random.split(key)
-    return jax.nn.sigmoid(jax.random.loggamma(one, p["shape1"], shape) - jax.random.loggamma(two, p["shape2"], shape))
+    return jax.nn.sigmoid(
+        jax.random.loggamma(one, p["shape1"], shape) - jax.random.loggamma(two, p["shape2"], shape)
+    )
 
 
 def _guess(y: Array, known: Params) -> Params:

@@ -47,7 +47,13 @@ def _log_tail(kappa: Array, angle: Array) -> Array:
     lowest = jax.lax.stop_gradient(cosine - DEPTH / kappa)
     end = jnp.where(lowest > -1, jnp.arccos(jnp.maximum(lowest, -1.0)), math.pi)
     width = jnp.maximum(end - angle, jnp.finfo(angle.dtype).tiny)
-    inside = integral(lambda u, kappa, angle: -2 * kappa * jnp.sin(0.5 * (angle + u)) ** 2, width, 48, kappa, angle)
+    inside = integral(
+        lambda u, kappa, angle: -2 * kappa * jnp.sin(0.5 * (angle + u)) ** 2,
+        width,
+        48,
+        kappa,
+        angle,
+    )
     return inside - _log_normaliser(kappa)
 
 
@@ -73,7 +79,9 @@ def _quantile(p: Params, q: Array) -> Array:
     """On the angle's logistic scale from −π to π."""
 
     def turned(function: Any) -> Any:
-        return lambda p, share: function({"loc": jnp.zeros(()), "kappa": p["kappa"]}, 2 * math.pi * (share - 0.5))
+        return lambda p, share: function(
+            {"loc": jnp.zeros(()), "kappa": p["kappa"]}, 2 * math.pi * (share - 0.5)
+        )
 
     def log_density(p: Params, share: Array) -> Array:
         return turned(_log_prob)(p, share) + LOG_2PI
@@ -88,7 +96,9 @@ def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
     tau = 1 + jnp.sqrt(1 + 4 * kappa**2)
     rho = (tau - jnp.sqrt(2 * tau)) / (2 * kappa)
     # r = (1 + ρ²)/(2ρ), which is 1/κ + κ as κ → 0.
-    r = jnp.where(kappa < 1e-4, 1 / kappa + kappa, (1 + rho**2) / (2 * jnp.where(rho > 0, rho, 1.0)))
+    r = jnp.where(
+        kappa < 1e-4, 1 / kappa + kappa, (1 + rho**2) / (2 * jnp.where(rho > 0, rho, 1.0))
+    )
 
     def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
         key, cosine, done = state
@@ -101,8 +111,12 @@ def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
         return key, jnp.where(done, cosine, f), done | kept | jnp.isnan(c)
 
     sign_key, key = jax.random.split(key)
-    _, cosine, _ = jax.lax.while_loop(lambda state: ~jnp.all(state[2]), step, (key, jnp.zeros(shape), jnp.zeros(shape, bool)))
-    angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0)) * jax.random.rademacher(sign_key, shape, dtype=cosine.dtype)
+    _, cosine, _ = jax.lax.while_loop(
+        lambda state: ~jnp.all(state[2]), step, (key, jnp.zeros(shape), jnp.zeros(shape, bool))
+    )
+    angle = jnp.arccos(jnp.clip(cosine, -1.0, 1.0)) * jax.random.rademacher(
+        sign_key, shape, dtype=cosine.dtype
+    )
     return wrap(p["loc"] + angle)
 
 
@@ -111,8 +125,15 @@ def _guess(y: Array, known: Params) -> Params:
     y, xp = values(y)
     sine, cosine = xp.sum(xp.sin(y)) / max(len(y), 1), xp.sum(xp.cos(y)) / max(len(y), 1)
     length = xp.clip(xp.hypot(sine, cosine), 0.02, 0.9999)
-    low, high = 2 * length + length**3 + 5 * length**5 / 6, 1 / (length**3 - 4 * length**2 + 3 * length)
-    kappa = xp.where(length < 0.53, low, xp.where(length < 0.85, -0.4 + 1.39 * length + 0.43 / (1 - length), high))
+    low, high = (
+        2 * length + length**3 + 5 * length**5 / 6,
+        1 / (length**3 - 4 * length**2 + 3 * length),
+    )
+    kappa = xp.where(
+        length < 0.53,
+        low,
+        xp.where(length < 0.85, -0.4 + 1.39 * length + 0.43 / (1 - length), high),
+    )
     return {"loc": xp.arctan2(sine, cosine), "kappa": kappa}
 
 
@@ -134,7 +155,10 @@ von_mises = Family(
         variance=lambda p: 1 - special.bessel_ratio(p["kappa"]),
         support=lambda p: (p["loc"] - math.pi, p["loc"] + math.pi),
         guess=_guess,
-        information=lambda p: {("loc", "loc"): p["kappa"] * special.bessel_ratio(p["kappa"]), ("kappa", "kappa"): _ratio_slope(p["kappa"])},
+        information=lambda p: {
+            ("loc", "loc"): p["kappa"] * special.bessel_ratio(p["kappa"]),
+            ("kappa", "kappa"): _ratio_slope(p["kappa"]),
+        },
     ),
 )
 """The von Mises distribution of an angle in radians, loc and concentration kappa: scipy ``vonmises(kappa, loc)``, R circular ``dvonmises(mu, kappa)``.

@@ -34,12 +34,20 @@ def log_between(law: Law, p: Params, low: Array, high: Array) -> Array:
     whole = jnp.isneginf(less)
     some = ~whole & (more > less)
     gap = jnp.where(some, more - jnp.where(whole, 0.0, less), 1.0)
-    return jnp.where(whole, more, jnp.where(some, more + special.log1mexp(-gap), jnp.where(more == less, -jnp.inf, more - less)))
+    return jnp.where(
+        whole,
+        more,
+        jnp.where(
+            some, more + special.log1mexp(-gap), jnp.where(more == less, -jnp.inf, more - less)
+        ),
+    )
 
 
 def _with_tails(family: Family, what: str) -> None:
     if not isinstance(family, Family):
-        raise TypeError(f"{what} takes a family, such as jaxmle.families.weibull; got {type(family).__name__}")
+        raise TypeError(
+            f"{what} takes a family, such as jaxmle.families.weibull; got {type(family).__name__}"
+        )
     if family.law.log_cdf is None or family.law.log_sf is None:
         raise ValueError(f"{what} needs log_cdf and log_sf, which {family.name} does not have")
 
@@ -88,10 +96,20 @@ def censored(family: Family) -> Family:
         lower, xp = values(y["time"] if "time" in y else y["lower"])
         upper = lower if "time" in y else values(y["upper"])[0]
         low, high = (y["time"], y["time"]) if "time" in y else (y["lower"], y["upper"])
-        return law.guess(xp.where(xp.isfinite(low), xp.where(xp.isfinite(high), 0.5 * (lower + upper), lower), upper), known)
+        return law.guess(
+            xp.where(
+                xp.isfinite(low), xp.where(xp.isfinite(high), 0.5 * (lower + upper), lower), upper
+            ),
+            known,
+        )
 
     own = dataclasses.replace(law, log_prob=log_prob, guess=guess, information=None)
-    return dataclasses.replace(family, name=f"censored {family.name}", law=own, fields=(("lower", "upper"), ("time", "event")))
+    return dataclasses.replace(
+        family,
+        name=f"censored {family.name}",
+        law=own,
+        fields=(("lower", "upper"), ("time", "event")),
+    )
 
 
 # ---------------------------------------------------------------- truncated
@@ -123,16 +141,26 @@ def truncated(family: Family, low: float = -math.inf, high: float = math.inf) ->
         return jnp.where(outside, -jnp.inf, law.log_prob(p, y) - mass(p))
 
     def log_cdf(p: Params, y: Array) -> Array:
-        return jnp.where(y <= p["low"], -jnp.inf, log_between(law, p, p["low"], jnp.minimum(y, p["high"])) - mass(p))
+        return jnp.where(
+            y <= p["low"],
+            -jnp.inf,
+            log_between(law, p, p["low"], jnp.minimum(y, p["high"])) - mass(p),
+        )
 
     def log_sf(p: Params, y: Array) -> Array:
-        return jnp.where(y >= p["high"], -jnp.inf, log_between(law, p, jnp.maximum(y, p["low"]), p["high"]) - mass(p))
+        return jnp.where(
+            y >= p["high"],
+            -jnp.inf,
+            log_between(law, p, jnp.maximum(y, p["low"]), p["high"]) - mass(p),
+        )
 
     def quantile(p: Params, q: Array) -> Array:
         if not family.discrete:
             return solve(log_prob, log_cdf, log_sf, "line", p, q)
         first = jnp.exp(law.log_cdf(p, p["low"]))
-        found = law.quantile(p, jnp.clip(first + q * jnp.exp(mass(p)), 0.0, 1.0 - jnp.finfo(q.dtype).epsneg))
+        found = law.quantile(
+            p, jnp.clip(first + q * jnp.exp(mass(p)), 0.0, 1.0 - jnp.finfo(q.dtype).epsneg)
+        )
         return jnp.clip(found, jnp.maximum(jnp.floor(p["low"]) + 1, 0.0), p["high"])
 
     def support(p: Params) -> tuple[Array, Array]:
@@ -149,7 +177,12 @@ def truncated(family: Family, low: float = -math.inf, high: float = math.inf) ->
         support=support,
         guess=law.guess,
     )
-    return dataclasses.replace(family, name=f"truncated {family.name}", law=own, known={**family.known, "low": float(low), "high": float(high)})
+    return dataclasses.replace(
+        family,
+        name=f"truncated {family.name}",
+        law=own,
+        known={**family.known, "low": float(low), "high": float(high)},
+    )
 
 
 # ---------------------------------------------------------------- rounded
@@ -200,7 +233,12 @@ def rounded(family: Family, width: float = 1.0) -> Family:
         support=support,
         guess=law.guess,
     )
-    return dataclasses.replace(family, name=f"rounded {family.name}", law=own, known={**family.known, "width": float(width)})
+    return dataclasses.replace(
+        family,
+        name=f"rounded {family.name}",
+        law=own,
+        known={**family.known, "width": float(width)},
+    )
 
 
 # ---------------------------------------------------------------- mixture
@@ -210,7 +248,10 @@ def _log_mean(weights: Array, terms: list[Array]) -> Array:
     """log Σ wⱼ exp(termⱼ); −inf with finite derivatives where every term is."""
     top = jnp.stack(jnp.broadcast_arrays(*terms))
     nowhere = jnp.all(jnp.isneginf(top), axis=0)
-    weighted = [jnp.log(weights[..., j]) + jnp.where(nowhere, 0.0, term) for j, term in enumerate(jnp.unstack(top))]
+    weighted = [
+        jnp.log(weights[..., j]) + jnp.where(nowhere, 0.0, term)
+        for j, term in enumerate(jnp.unstack(top))
+    ]
     return jnp.where(nowhere, -jnp.inf, jax.scipy.special.logsumexp(jnp.stack(weighted), axis=0))
 
 
@@ -233,12 +274,19 @@ def mixture(*families: Family) -> Family:
     if len(families) < 2 or not all(isinstance(family, Family) for family in families):
         raise TypeError("mixture takes two families or more, such as mixture(normal, normal)")
     if len({family.discrete for family in families}) > 1:
-        raise ValueError(f"mixture takes families that are all discrete or all continuous; got {', '.join(family.name for family in families)}")
+        raise ValueError(
+            f"mixture takes families that are all discrete or all continuous; got {', '.join(family.name for family in families)}"
+        )
     known = {name: value for family in families for name, value in family.known.items()}
 
     def each(what: str, p: Params, *args: Any) -> list[Array]:
-        own = [{name: p[name] for name in family.known} | part for family, part in zip(families, p["components"], strict=True)]
-        return [getattr(family, what)(part, *args) for family, part in zip(families, own, strict=True)]
+        own = [
+            {name: p[name] for name in family.known} | part
+            for family, part in zip(families, p["components"], strict=True)
+        ]
+        return [
+            getattr(family, what)(part, *args) for family, part in zip(families, own, strict=True)
+        ]
 
     def pooled(what: str) -> Any:
         return lambda p, y: _log_mean(p["weights"], each(what, p, y))
@@ -252,25 +300,44 @@ def mixture(*families: Family) -> Family:
 
     def support(p: Params) -> tuple[Array, Array]:
         lows, highs = zip(*each("support", p), strict=True)
-        return jnp.min(jnp.stack(jnp.broadcast_arrays(*lows)), axis=0), jnp.max(jnp.stack(jnp.broadcast_arrays(*highs)), axis=0)
+        return jnp.min(jnp.stack(jnp.broadcast_arrays(*lows)), axis=0), jnp.max(
+            jnp.stack(jnp.broadcast_arrays(*highs)), axis=0
+        )
 
     def quantile(p: Params, q: Array) -> Array:
         if families[0].discrete:
-            return smallest_count(pooled("log_cdf"), pooled("log_sf"), mean(p), variance(p), *support(p), p, q)
+            return smallest_count(
+                pooled("log_cdf"), pooled("log_sf"), mean(p), variance(p), *support(p), p, q
+            )
         return solve(pooled("log_prob"), pooled("log_cdf"), pooled("log_sf"), "line", p, q)
 
     def sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
         which, *keys = jax.random.split(key, len(families) + 1)
-        own = [{name: p[name] for name in family.known} | part for family, part in zip(families, p["components"], strict=True)]
-        drawn = [family.sample(part, one, shape) for family, part, one in zip(families, own, keys, strict=True)]
-        return jnp.select([jax.random.categorical(which, jnp.log(p["weights"]), shape=shape) == j for j in range(len(drawn))], drawn)
+        own = [
+            {name: p[name] for name in family.known} | part
+            for family, part in zip(families, p["components"], strict=True)
+        ]
+        drawn = [
+            family.sample(part, one, shape)
+            for family, part, one in zip(families, own, keys, strict=True)
+        ]
+        return jnp.select(
+            [
+                jax.random.categorical(which, jnp.log(p["weights"]), shape=shape) == j
+                for j in range(len(drawn))
+            ],
+            drawn,
+        )
 
     def guess(y: Array, constants: Params) -> Params:
         """Each component from its share of the sorted values."""
         y, xp = values(y)
         ordered, size = xp.sort(y), max(len(y) // len(families), 1)
         parts = [ordered[j * size : (j + 1) * size] for j in range(len(families))]
-        start = [family.law.guess(part, {name: constants[name] for name in family.known}) for family, part in zip(families, parts, strict=True)]
+        start = [
+            family.law.guess(part, {name: constants[name] for name in family.known})
+            for family, part in zip(families, parts, strict=True)
+        ]
         return {"weights": xp.full(len(families), 1.0 / len(families)), "components": tuple(start)}
 
     tails = all(family.law.log_cdf and family.law.log_sf for family in families)
@@ -285,5 +352,14 @@ def mixture(*families: Family) -> Family:
         support=support,
         guess=guess,
     )
-    constraints = {"weights": simplex, "components": tuple(family.constraints for family in families)}
-    return Family(f"mixture of {', '.join(family.name for family in families)}", constraints, law, known=known, discrete=families[0].discrete)
+    constraints = {
+        "weights": simplex,
+        "components": tuple(family.constraints for family in families),
+    }
+    return Family(
+        f"mixture of {', '.join(family.name for family in families)}",
+        constraints,
+        law,
+        known=known,
+        discrete=families[0].discrete,
+    )

@@ -20,9 +20,13 @@ Params = dict[str, Any]
 
 def _count_family(family: Family, what: str) -> None:
     if not isinstance(family, Family):
-        raise TypeError(f"{what} takes a family, such as jaxmle.families.poisson; got {type(family).__name__}")
+        raise TypeError(
+            f"{what} takes a family, such as jaxmle.families.poisson; got {type(family).__name__}"
+        )
     if not family.discrete or "zero" in family.constraints:
-        raise ValueError(f"{what} takes a count family, such as poisson or negative_binomial; got {family.name}")
+        raise ValueError(
+            f"{what} takes a count family, such as poisson or negative_binomial; got {family.name}"
+        )
 
 
 def _log_zero(law: Law, p: Params, like: Array) -> Array:
@@ -47,7 +51,13 @@ def _guess(family: Family, part: float, y: Array, known: Params) -> Params:
 
 def _with_zeros(family: Family, what: str, law: Law) -> Family:
     """The family with the further parameter ``zero``, under the law made of its own."""
-    return Family(f"{what} {family.name}", {**family.constraints, "zero": interval(0.0, 1.0)}, law, known=family.known, discrete=True)
+    return Family(
+        f"{what} {family.name}",
+        {**family.constraints, "zero": interval(0.0, 1.0)},
+        law,
+        known=family.known,
+        discrete=True,
+    )
 
 
 def _beyond_zero(p: Params, q: Array, quantile: Callable[[Params, Array], Array]) -> Array:
@@ -77,7 +87,8 @@ def zero_inflated(family: Family) -> Family:
     own = Law(
         log_prob=partial(_inflated_log_prob, law),
         log_cdf=law.log_cdf and partial(_inflated_log_cdf, law),
-        log_sf=law.log_sf and (lambda p, y: jnp.where(y < 0, 0.0, jnp.log1p(-p["zero"]) + law.log_sf(p, y))),
+        log_sf=law.log_sf
+        and (lambda p, y: jnp.where(y < 0, 0.0, jnp.log1p(-p["zero"]) + law.log_sf(p, y))),
         quantile=law.quantile and (lambda p, q: _beyond_zero(p, q, law.quantile)),
         sample=law.sample and partial(_inflated_sample, law),
         mean=lambda p: (1 - p["zero"]) * law.mean(p),
@@ -124,10 +135,13 @@ def hurdle(family: Family) -> Family:
     _count_family(family, "hurdle")
     law = family.law
     own = Law(
-        log_prob=lambda p, y: jnp.where(y == 0, jnp.log(p["zero"]), _over_hurdle(law, p, y, law.log_prob(p, y))),
+        log_prob=lambda p, y: jnp.where(
+            y == 0, jnp.log(p["zero"]), _over_hurdle(law, p, y, law.log_prob(p, y))
+        ),
         log_cdf=law.log_cdf and partial(_hurdle_log_cdf, law),
         log_sf=law.log_sf and partial(_hurdle_log_sf, law),
-        quantile=law.quantile and (lambda p, q: _beyond_zero(p, q, partial(_positive_quantile, law))),
+        quantile=law.quantile
+        and (lambda p, q: _beyond_zero(p, q, partial(_positive_quantile, law))),
         sample=law.quantile and partial(_hurdle_sample, law),
         mean=lambda p: (1 - p["zero"]) * _positive_moment(law, p, law.mean(p)),
         variance=partial(_hurdle_variance, law),
@@ -157,7 +171,11 @@ def _hurdle_log_cdf(law: Law, p: Params, y: Array) -> Array:
     beyond = y >= 1
     gap = law.log_cdf(p, jnp.where(beyond, y, 1.0)) - _log_zero(law, p, y)
     some = beyond & (gap > 0)
-    between = _log_zero(law, p, y) + jnp.where(some, gap, 1.0) + special.log1mexp(jnp.where(some, -gap, -1.0))
+    between = (
+        _log_zero(law, p, y)
+        + jnp.where(some, gap, 1.0)
+        + special.log1mexp(jnp.where(some, -gap, -1.0))
+    )
     positive = jnp.logaddexp(jnp.log(p["zero"]), _over_hurdle(law, p, y, between))
     return jnp.where(y < 0, -jnp.inf, jnp.where(some, positive, jnp.log(p["zero"])))
 

@@ -54,7 +54,11 @@ def counting(
 
         def stepped(p: Params, y: Array) -> Array:
             under, over = y < 0, (y >= high(p)) | jnp.isposinf(y)
-            return jnp.where(under, below, jnp.where(over, above, function(p, jnp.where(under | over, 0.0, jnp.floor(y)))))
+            return jnp.where(
+                under,
+                below,
+                jnp.where(over, above, function(p, jnp.where(under | over, 0.0, jnp.floor(y)))),
+            )
 
         return stepped
 
@@ -186,7 +190,9 @@ geometric = counting(
 """The number of failures before the first success, prob of success: R ``dgeom(prob)``; scipy ``geom(prob, loc=-1)``, which counts trials."""
 
 
-def _negative_binomial(name: str, alpha: OfParams, guess: Callable[[Array, Params], Params]) -> Family:
+def _negative_binomial(
+    name: str, alpha: OfParams, guess: Callable[[Array, Params], Params]
+) -> Family:
     """The negative binomial of a mean and of variance mean + alpha·mean²."""
 
     def chance(p: Params) -> tuple[Array, Array]:
@@ -235,7 +241,9 @@ def _nb1_guess(y: Array, known: Params) -> Params:
 negative_binomial = _negative_binomial("negative binomial", lambda p: p["dispersion"], _nb2_guess)
 """NB2, mean and dispersion α, variance mean + α·mean²: scipy ``nbinom(1/α, 1/(1 + α·mean))``, R ``dnbinom(mu=mean, size=1/α)``, Stata's ``alpha``."""
 
-negative_binomial_1 = _negative_binomial("negative binomial (NB1)", lambda p: p["dispersion"] / p["mean"], _nb1_guess)
+negative_binomial_1 = _negative_binomial(
+    "negative binomial (NB1)", lambda p: p["dispersion"] / p["mean"], _nb1_guess
+)
 """NB1, mean and dispersion δ, variance mean·(1 + δ): scipy ``nbinom(mean/δ, 1/(1 + δ))``, R gamlss.dist ``dNBII(mu, sigma=δ)``, Stata's ``delta``."""
 
 
@@ -257,14 +265,18 @@ def _beta_binomial_guess(y: Array, known: Params) -> Params:
     y, xp = values(y)
     trials = xp.broadcast_to(xp.asarray(known["trials"]), y.shape)
     share = (xp.sum(y) + 0.5) / (xp.sum(trials) + 1)
-    excess = xp.sum((y - trials * share) ** 2 / (share * (1 - share)) - trials) / xp.maximum(xp.sum(trials * (trials - 1.0)), 1e-12)
+    excess = xp.sum((y - trials * share) ** 2 / (share * (1 - share)) - trials) / xp.maximum(
+        xp.sum(trials * (trials - 1.0)), 1e-12
+    )
     total = 1 / xp.clip(excess, 0.01, 0.8) - 1
     return {"shape1": share * total, "shape2": (1 - share) * total}
 
 
 def _beta_binomial_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
     one, two = jax.random.split(key)
-    return jax.random.binomial(two, p["trials"], jax.random.beta(one, p["shape1"], p["shape2"], shape), shape)
+    return jax.random.binomial(
+        two, p["trials"], jax.random.beta(one, p["shape1"], p["shape2"], shape), shape
+    )
 
 
 beta_binomial = counting(
@@ -287,33 +299,52 @@ beta_binomial = counting(
 def _pick(table: Array, y: Array) -> Array:
     """The entry of the last axis of ``table``, (k,) or (n, k), that the code y names."""
     code = y.astype(int)
-    return table[code] if table.ndim == 1 else jnp.take_along_axis(table, code[..., None], axis=-1)[..., 0]
+    return (
+        table[code]
+        if table.ndim == 1
+        else jnp.take_along_axis(table, code[..., None], axis=-1)[..., 0]
+    )
 
 
 def _categorical_log_prob(p: Params, y: Array) -> Array:
     outside = not_whole(y, p["probs"].shape[-1] - 1)
-    return jnp.where(outside, -jnp.inf, _pick(jnp.log(p["probs"]), jnp.where(outside | jnp.isnan(y), 0.0, y)) + jnp.where(outside, 0.0, 0.0 * y))
+    return jnp.where(
+        outside,
+        -jnp.inf,
+        _pick(jnp.log(p["probs"]), jnp.where(outside | jnp.isnan(y), 0.0, y))
+        + jnp.where(outside, 0.0, 0.0 * y),
+    )
 
 
 def _categorical_tail(p: Params, y: Array, upper: bool) -> Array:
     """P(Y ≤ y) or P(Y > y), each summed from its own end."""
     last = p["probs"].shape[-1] - 1
-    cumulated = jnp.cumsum(p["probs"], axis=-1) if not upper else jnp.flip(jnp.cumsum(jnp.flip(p["probs"], -1), axis=-1), -1)
+    cumulated = (
+        jnp.cumsum(p["probs"], axis=-1)
+        if not upper
+        else jnp.flip(jnp.cumsum(jnp.flip(p["probs"], -1), axis=-1), -1)
+    )
     step = jnp.floor(y) + (1 if upper else 0)
     under, over = y < 0, step > last if upper else step >= last
     inside = jnp.log(_pick(cumulated, jnp.clip(jnp.nan_to_num(step), 0, last)))
-    return jnp.where(under, 0.0 if upper else -jnp.inf, jnp.where(over, -jnp.inf if upper else 0.0, inside))
+    return jnp.where(
+        under, 0.0 if upper else -jnp.inf, jnp.where(over, -jnp.inf if upper else 0.0, inside)
+    )
 
 
 def _categorical_quantile(p: Params, q: Array) -> Array:
     cumulated = jnp.cumsum(p["probs"], axis=-1)[..., :-1]
-    return jnp.sum(jnp.broadcast_to(cumulated, (*q.shape, cumulated.shape[-1])) < q[..., None], axis=-1).astype(q.dtype)
+    return jnp.sum(
+        jnp.broadcast_to(cumulated, (*q.shape, cumulated.shape[-1])) < q[..., None], axis=-1
+    ).astype(q.dtype)
 
 
 def _categorical_guess(y: Array, known: Params) -> Params:
     """The shares of the codes 0, …, max y, half an observation added to each."""
     if isinstance(y, jax.core.Tracer):
-        raise ValueError("categorical cannot count the categories of traced data: give params0={'probs': np.full(k, 1 / k)}")
+        raise ValueError(
+            "categorical cannot count the categories of traced data: give params0={'probs': np.full(k, 1 / k)}"
+        )
     y, xp = values(y)
     codes = xp.clip(y, 0, None).astype(int)
     count = xp.bincount(codes, length=None) if xp is jnp else xp.bincount(codes)

@@ -43,14 +43,22 @@ def log1p_ratio(t: Array) -> Array:
     near = jnp.abs(t) < 0.5
     small, large = jnp.where(near, t, 0.0), jnp.where(near, 1.0, t)
     u = small / (2 + small)  # log(1 + t) = 2 atanh(u); |u| ≤ 1/3 leaves 1e-18
-    return jnp.where(near, 2 / (2 + small) * polynomial(u * u, [1 / (2 * k + 1) for k in range(18)]), jnp.log1p(large) / large)
+    return jnp.where(
+        near,
+        2 / (2 + small) * polynomial(u * u, [1 / (2 * k + 1) for k in range(18)]),
+        jnp.log1p(large) / large,
+    )
 
 
 def expm1_ratio(t: Array) -> Array:
     """(eᵗ − 1)/t, 1 at t = 0, with derivatives to second order without cancellation."""
     near = jnp.abs(t) < 0.5
     small, large = jnp.where(near, t, 0.0), jnp.where(near, 1.0, t)
-    return jnp.where(near, polynomial(small, [1 / math.factorial(k + 1) for k in range(16)]), jnp.expm1(large) / large)
+    return jnp.where(
+        near,
+        polynomial(small, [1 / math.factorial(k + 1) for k in range(16)]),
+        jnp.expm1(large) / large,
+    )
 
 
 def _w(z: Array, shape: Array) -> Array:
@@ -72,7 +80,9 @@ def _ends(p: Params) -> tuple[Array, Array]:
 # ---------------------------------------------------------------- generalised extreme value
 
 
-def _gev(inside: Callable[[Params, Array], Array], below: float, above: float) -> Callable[[Params, Array], Array]:
+def _gev(
+    inside: Callable[[Params, Array], Array], below: float, above: float
+) -> Callable[[Params, Array], Array]:
     """A function of w; beyond the end of the support, where 1 + ξz ≤ 0, a constant."""
 
     def function(p: Params, y: Array) -> Array:
@@ -89,14 +99,19 @@ def _gev_log_quotient(p: Params, order: int) -> tuple[Array, Array]:
     """(log Γ(1 − order·ξ)/ξ, safe ξ), by log Γ(1 − t) = γt + Σ ζ(k)tᵏ/k near 0: NIST DLMF 5.7.3."""
     shape = p["shape"]
     near = jnp.abs(shape) < 0.1
-    series = polynomial(jnp.where(near, shape, 0.0), [order * EULER, *(z * order**k / k for k, z in enumerate(ZETA, 2))])
+    series = polynomial(
+        jnp.where(near, shape, 0.0),
+        [order * EULER, *(z * order**k / k for k, z in enumerate(ZETA, 2))],
+    )
     safe = jnp.where(near | (order * shape >= 1), -1.0, shape)
     return jnp.where(near, series, special.gammaln(1 - order * safe) / safe), shape
 
 
 def _gev_mean(p: Params) -> Array:
     quotient, shape = _gev_log_quotient(p, 1)
-    return jnp.where(shape < 1, p["loc"] + p["scale"] * quotient * expm1_ratio(shape * quotient), jnp.inf)
+    return jnp.where(
+        shape < 1, p["loc"] + p["scale"] * quotient * expm1_ratio(shape * quotient), jnp.inf
+    )
 
 
 def _gev_variance(p: Params) -> Array:
@@ -104,9 +119,16 @@ def _gev_variance(p: Params) -> Array:
     first, shape = _gev_log_quotient(p, 1)
     second, _ = _gev_log_quotient(p, 2)
     near = jnp.abs(shape) < 0.1
-    series = polynomial(jnp.where(near, shape, 0.0), [z * (2.0**k - 2) / k for k, z in enumerate(ZETA, 2)])
+    series = polynomial(
+        jnp.where(near, shape, 0.0), [z * (2.0**k - 2) / k for k, z in enumerate(ZETA, 2)]
+    )
     per_square = jnp.where(near, series, (second - 2 * first) / jnp.where(near, 1.0, shape))
-    value = p["scale"] ** 2 * jnp.exp(2 * shape * first) * per_square * expm1_ratio(shape**2 * per_square)
+    value = (
+        p["scale"] ** 2
+        * jnp.exp(2 * shape * first)
+        * per_square
+        * expm1_ratio(shape**2 * per_square)
+    )
     return jnp.where(shape < 0.5, value, jnp.inf)
 
 
@@ -161,10 +183,14 @@ scipy ``genextreme(c=-shape, loc, scale)``; R evd ``dgev(loc, scale, shape)``, i
 
 
 def _gpd_high(p: Params) -> Array:
-    return jnp.where(p["shape"] < 0, p["loc"] - p["scale"] / jnp.where(p["shape"] < 0, p["shape"], 1.0), jnp.inf)
+    return jnp.where(
+        p["shape"] < 0, p["loc"] - p["scale"] / jnp.where(p["shape"] < 0, p["shape"], 1.0), jnp.inf
+    )
 
 
-def _gpd(inside: Callable[[Params, Array], Array], below: float, above: float) -> Callable[[Params, Array], Array]:
+def _gpd(
+    inside: Callable[[Params, Array], Array], below: float, above: float
+) -> Callable[[Params, Array], Array]:
     def function(p: Params, y: Array) -> Array:
         z = (jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"]) / p["scale"]
         under = y < p["loc"]
@@ -193,7 +219,12 @@ def _gpd_guess(y: Array, known: Params) -> Params:
     ratio = xp.clip(mean**2 / variance, 0.2, 3.0)
     scale = 0.5 * mean * (ratio + 1)
     largest = xp.max(excess) / scale if len(y) else 1.0
-    return {"scale": scale, "shape": xp.maximum(xp.clip(0.5 * (1 - ratio), -0.4, 0.4), -0.9 / xp.maximum(largest, 1e-300))}
+    return {
+        "scale": scale,
+        "shape": xp.maximum(
+            xp.clip(0.5 * (1 - ratio), -0.4, 0.4), -0.9 / xp.maximum(largest, 1e-300)
+        ),
+    }
 
 
 def _gpd_information(p: Params) -> dict[tuple[str, str], Array]:
@@ -223,7 +254,9 @@ generalised_pareto = Family(
         quantile=_gpd_quantile,
         sample=by_quantile(_gpd_quantile),
         mean=lambda p: p["loc"] + p["scale"] * _below(1.0, p, lambda s: 1 / (1 - s)),
-        variance=lambda p: p["scale"] ** 2 * _below(0.5, p, lambda s: 1 / ((1 - s) ** 2 * (1 - 2 * s))),
+        variance=lambda p: (
+            p["scale"] ** 2 * _below(0.5, p, lambda s: 1 / ((1 - s) ** 2 * (1 - 2 * s)))
+        ),
         support=lambda p: (p["loc"], _gpd_high(p)),
         guess=_gpd_guess,
         information=_gpd_information,
@@ -245,12 +278,16 @@ def _pareto_guess(y: Array, known: Params) -> Params:
     return {"shape": 1 / xp.where(mean > 0, mean, 1.0)}
 
 
-def _pareto(inside: Callable[[Params, Array], Array], below: float, above: float, closed: bool) -> Callable[[Params, Array], Array]:
+def _pareto(
+    inside: Callable[[Params, Array], Array], below: float, above: float, closed: bool
+) -> Callable[[Params, Array], Array]:
     def function(p: Params, y: Array) -> Array:
         under = (y < p["scale"]) if closed else (y <= p["scale"])
         over = jnp.isposinf(y)
         excess = jnp.where(under | over, p["scale"], y - p["scale"])
-        value = inside(p, jnp.log1p(excess / p["scale"]))  # of the excess, so that nothing is lost beside the scale
+        value = inside(
+            p, jnp.log1p(excess / p["scale"])
+        )  # of the excess, so that nothing is lost beside the scale
         return jnp.where(under, below, jnp.where(over, above, value))
 
     return function
@@ -260,13 +297,20 @@ pareto = Family(
     "Pareto",
     {"shape": positive},
     Law(
-        log_prob=_pareto(lambda p, r: jnp.log(p["shape"]) - jnp.log(p["scale"]) - (p["shape"] + 1) * r, -jnp.inf, -jnp.inf, True),
+        log_prob=_pareto(
+            lambda p, r: jnp.log(p["shape"]) - jnp.log(p["scale"]) - (p["shape"] + 1) * r,
+            -jnp.inf,
+            -jnp.inf,
+            True,
+        ),
         log_cdf=_pareto(lambda p, r: special.log1mexp(-p["shape"] * r), -jnp.inf, 0.0, False),
         log_sf=_pareto(lambda p, r: -p["shape"] * r, 0.0, -jnp.inf, True),
         quantile=lambda p, q: p["scale"] * jnp.exp(-jnp.log1p(-q) / p["shape"]),
         sample=by_quantile(lambda p, q: p["scale"] * jnp.exp(-jnp.log1p(-q) / p["shape"])),
         mean=lambda p: p["scale"] * finite_above(1.0, p["shape"], lambda a: a / (a - 1)),
-        variance=lambda p: p["scale"] ** 2 * finite_above(2.0, p["shape"], lambda a: a / ((a - 1) ** 2 * (a - 2))),
+        variance=lambda p: (
+            p["scale"] ** 2 * finite_above(2.0, p["shape"], lambda a: a / ((a - 1) ** 2 * (a - 2)))
+        ),
         support=lambda p: (p["scale"], jnp.inf),
         guess=_pareto_guess,
         information=lambda p: {("shape", "shape"): 1 / p["shape"] ** 2},

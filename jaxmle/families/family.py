@@ -89,7 +89,9 @@ class Family:
         constants = {**self.known, **known}
         missing = [name for name, value in constants.items() if value is None]
         if missing:
-            raise ValueError(f"{self.name} needs {missing[0]!r}: give data={{'y': …, {missing[0]!r}: …}}")
+            raise ValueError(
+                f"{self.name} needs {missing[0]!r}: give data={{'y': …, {missing[0]!r}: …}}"
+            )
         return finite_start(self.law.guess(y, constants), self.constraints)
 
     @property
@@ -140,7 +142,9 @@ class Family:
         found = self.law.information(self.read(params))
         if not isinstance(found, dict):
             return found
-        entries = [[found.get((a, b), found.get((b, a), 0.0)) for b in self.names] for a in self.names]
+        entries = [
+            [found.get((a, b), found.get((b, a), 0.0)) for b in self.names] for a in self.names
+        ]
         flat = jnp.broadcast_arrays(*(real(entry) for row in entries for entry in row))
         k = len(self.names)
         return jnp.stack(flat, axis=-1).reshape(*flat[0].shape, k, k)
@@ -149,34 +153,54 @@ class Family:
         """The values, and the constants that stand beside them."""
         if not isinstance(data, dict):
             if self.fields:
-                raise ValueError(f"{self.name} takes data as a dictionary of {self._forms()}; got {type(data).__name__}")
+                raise ValueError(
+                    f"{self.name} takes data as a dictionary of {self._forms()}; got {type(data).__name__}"
+                )
             return data, {}
         known = {key: data[key] for key in self.known if key in data}
         rest = {key: value for key, value in data.items() if key not in known}
         if set(rest) in map(set, self.fields):
             return rest, known
         if self.fields or set(rest) != {"y"}:
-            raise ValueError(f"{self.name} takes {'' if self.fields else 'the values (n,), or '}a dictionary of {self._forms()}; got {sorted(map(str, data))}")
+            raise ValueError(
+                f"{self.name} takes {'' if self.fields else 'the values (n,), or '}a dictionary of {self._forms()}; got {sorted(map(str, data))}"
+            )
         return rest["y"], known
 
     def read(self, params: Params) -> Params:
         """The parameters and known constants as floating arrays."""
         if not isinstance(params, Mapping):
-            raise TypeError(f"the parameters of {self.name} are a dictionary of {list(self.names)}; got {type(params).__name__}")
+            raise TypeError(
+                f"the parameters of {self.name} are a dictionary of {list(self.names)}; got {type(params).__name__}"
+            )
         p = {**self.known, **params}
-        missing = [name for name in self.names if name not in params] + [name for name in self.known if p[name] is None]
+        missing = [name for name in self.names if name not in params] + [
+            name for name in self.known if p[name] is None
+        ]
         if missing:
-            where = f": give data={{'y': …, {missing[0]!r}: …}}, or params[{missing[0]!r}]" if missing[0] in self.known else ""
-            raise ValueError(f"{self.name} needs {missing[0]!r}{where}; params has {sorted(map(str, params))}")
-        unknown = [name for name in params if name not in self.constraints and name not in self.known]
+            where = (
+                f": give data={{'y': …, {missing[0]!r}: …}}, or params[{missing[0]!r}]"
+                if missing[0] in self.known
+                else ""
+            )
+            raise ValueError(
+                f"{self.name} needs {missing[0]!r}{where}; params has {sorted(map(str, params))}"
+            )
+        unknown = [
+            name for name in params if name not in self.constraints and name not in self.known
+        ]
         if unknown:
-            raise ValueError(f"{self.name} has no parameter {unknown[0]!r}; it has {[*self.names, *self.known]}")
+            raise ValueError(
+                f"{self.name} has no parameter {unknown[0]!r}; it has {[*self.names, *self.known]}"
+            )
         return jax.tree.map(real, p)
 
     def _forms(self) -> str:
         """The dictionaries that ``data`` may be."""
         also = f", and of {' and '.join(map(repr, self.known))} where known" if self.known else ""
-        return " or ".join(" and ".join(map(repr, form)) for form in self.fields or (("y",),)) + also
+        return (
+            " or ".join(" and ".join(map(repr, form)) for form in self.fields or (("y",),)) + also
+        )
 
     def _have(self, what: str) -> Callable[..., Array]:
         function = getattr(self.law, what)
@@ -185,7 +209,15 @@ class Family:
         return function
 
 
-def masked(y: Array, low: Array, high: Array, spare: Array, inside: Callable[[Array], Array], below: float, above: float) -> Array:
+def masked(
+    y: Array,
+    low: Array,
+    high: Array,
+    spare: Array,
+    inside: Callable[[Array], Array],
+    below: float,
+    above: float,
+) -> Array:
     """``inside(y)`` strictly between low and high, constants at and beyond them; NaN stays NaN.
 
     Outside, ``inside`` is evaluated at ``spare``, so that its derivatives are finite before they are thrown away.
@@ -205,6 +237,8 @@ def uniform(key: Array, shape: tuple[int, ...]) -> Array:
     return jax.random.uniform(key, shape, minval=jnp.finfo(jnp.result_type(float)).tiny)
 
 
-def by_quantile(quantile: Callable[[Params, Array], Array]) -> Callable[[Params, Array, tuple[int, ...]], Array]:
+def by_quantile(
+    quantile: Callable[[Params, Array], Array],
+) -> Callable[[Params, Array, tuple[int, ...]], Array]:
     """The sampler that inverts a distribution function."""
     return lambda p, key, shape: quantile(p, uniform(key, shape))

@@ -37,7 +37,9 @@ def solve(log_prob: Tail, log_cdf: Tail, log_sf: Tail, scale: str, p: Params, q:
         """What is left, increasing in y, and the log of its slope in y."""
         cdf, sf, density = log_cdf(p, y), log_sf(p, y), log_prob(p, y)
         lower = q <= 0.5
-        return jnp.where(lower, cdf - jnp.log(q), jnp.log1p(-q) - sf), density - jnp.where(lower, cdf, sf)
+        return jnp.where(lower, cdf - jnp.log(q), jnp.log1p(-q) - sf), density - jnp.where(
+            lower, cdf, sf
+        )
 
     @jax.custom_jvp
     def root(p: Params, q: Array) -> Array:
@@ -53,10 +55,15 @@ def solve(log_prob: Tail, log_cdf: Tail, log_sf: Tail, scale: str, p: Params, q:
 
 
 def _shape(p: Params, q: Array) -> tuple[int, ...]:
-    return jnp.broadcast_shapes(jnp.shape(q), *(jnp.shape(leaf) for leaf in p.values() if not isinstance(leaf, dict | tuple)))
+    return jnp.broadcast_shapes(
+        jnp.shape(q),
+        *(jnp.shape(leaf) for leaf in p.values() if not isinstance(leaf, dict | tuple)),
+    )
 
 
-def _climb(residual: Callable[[Array], tuple[Array, Array]], scale: tuple[Any, Any], shape: tuple[int, ...]) -> Array:
+def _climb(
+    residual: Callable[[Array], tuple[Array, Array]], scale: tuple[Any, Any], shape: tuple[int, ...]
+) -> Array:
     """The root of an increasing residual, elementwise, by Newton's method within a bracket."""
     to_y, slope_y = scale
     real = jnp.result_type(float)
@@ -70,7 +77,9 @@ def _climb(residual: Callable[[Array], tuple[Array, Array]], scale: tuple[Any, A
         left = jnp.where(jnp.isnan(left), s, left)  # overflow far out: come back
         low, high = jnp.where(left < 0, s, low), jnp.where(left >= 0, s, high)
         newton = s - left * jnp.exp(-log_slope) / slope_y(s)
-        near = sound & (jnp.abs(newton - s) <= tolerance * (1 + jnp.abs(s)))  # a last step may land a rounding error outside the bracket
+        near = sound & (
+            jnp.abs(newton - s) <= tolerance * (1 + jnp.abs(s))
+        )  # a last step may land a rounding error outside the bracket
         inside = sound & (newton > low) & (newton < high)
         new = jnp.where(near, newton, jnp.where(inside, newton, 0.5 * (low + high)))
         return new, low, high, near | (high - low <= tolerance * (1 + jnp.abs(s))), count + 1
@@ -79,11 +88,22 @@ def _climb(residual: Callable[[Array], tuple[Array, Array]], scale: tuple[Any, A
         return ~jnp.all(state[3]) & (state[4] < STEPS)
 
     start = jnp.zeros(shape)
-    s, *_ = jax.lax.while_loop(going, step, (start, start - widest, start + widest, jnp.zeros(shape, bool), 0))
+    s, *_ = jax.lax.while_loop(
+        going, step, (start, start - widest, start + widest, jnp.zeros(shape, bool), 0)
+    )
     return to_y(s)
 
 
-def smallest_count(log_cdf: Tail, log_sf: Tail, mean: Array, variance: Array, low: Array, high: Array, p: Params, q: Array) -> Array:
+def smallest_count(
+    log_cdf: Tail,
+    log_sf: Tail,
+    mean: Array,
+    variance: Array,
+    low: Array,
+    high: Array,
+    p: Params,
+    q: Array,
+) -> Array:
     """The smallest whole number y with distribution function at least q, by bisection.
 
     Cantelli's inequality gives the bracket: mean − σ√((1 − q)/q) ≤ y ≤ mean + σ√(q/(1 − q)). It is compared in the nearer tail.
@@ -96,7 +116,11 @@ def smallest_count(log_cdf: Tail, log_sf: Tail, mean: Array, variance: Array, lo
     slack = 4 * jnp.finfo(jnp.result_type(float)).eps  # q computed as F(y) gives back y
 
     def reaches(y: Array) -> Array:
-        return jnp.where(q <= 0.5, log_cdf(p, y) >= jnp.log(q) - slack * (1 + jnp.abs(jnp.log(q))), log_sf(p, y) <= jnp.log1p(-q) + slack * (1 + jnp.abs(jnp.log1p(-q))))
+        return jnp.where(
+            q <= 0.5,
+            log_cdf(p, y) >= jnp.log(q) - slack * (1 + jnp.abs(jnp.log(q))),
+            log_sf(p, y) <= jnp.log1p(-q) + slack * (1 + jnp.abs(jnp.log1p(-q))),
+        )
 
     def step(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         below, above = ends

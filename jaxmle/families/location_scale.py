@@ -45,13 +45,25 @@ class Standard:
     beyond: Callable[[Params], dict[tuple[str, str], Array]] = lambda p: {}
 
 
-def location_scale(name: str, standard: Standard, guess: Callable[[Array, Params], Params], **shapes: Any) -> Family:
+def location_scale(
+    name: str, standard: Standard, guess: Callable[[Array, Params], Params], **shapes: Any
+) -> Family:
     """The family of loc + scale·Z; ``shapes`` are the constraints of further parameters."""
     sf = standard.log_sf or (lambda p, z: standard.log_cdf(p, -z))
     inverse = standard.quantile or partial(solve, standard.log_prob, standard.log_cdf, sf, "line")
 
-    def at(function: Callable[[Params, Array], Array], below: float, above: float) -> Callable[[Params, Array], Array]:
-        return lambda p, y: masked(y, -jnp.inf, jnp.inf, p["loc"], lambda y: function(p, (y - p["loc"]) / p["scale"]), below, above)
+    def at(
+        function: Callable[[Params, Array], Array], below: float, above: float
+    ) -> Callable[[Params, Array], Array]:
+        return lambda p, y: masked(
+            y,
+            -jnp.inf,
+            jnp.inf,
+            p["loc"],
+            lambda y: function(p, (y - p["loc"]) / p["scale"]),
+            below,
+            above,
+        )
 
     def log_prob(p: Params, y: Array) -> Array:
         return at(standard.log_prob, -jnp.inf, -jnp.inf)(p, y) - jnp.log(p["scale"])
@@ -66,7 +78,11 @@ def location_scale(name: str, standard: Standard, guess: Callable[[Array, Params
     def information(p: Params) -> dict[tuple[str, str], Array]:
         loc, cross, scale = standard.information(p)
         squared = p["scale"] ** 2
-        own = {("loc", "loc"): loc / squared, ("loc", "scale"): cross / squared, ("scale", "scale"): scale / squared}
+        own = {
+            ("loc", "loc"): loc / squared,
+            ("loc", "scale"): cross / squared,
+            ("scale", "scale"): scale / squared,
+        }
         return own | standard.beyond(p)
 
     law = Law(
@@ -99,7 +115,10 @@ def _by_quartiles(factor: float) -> Callable[[Array, Params], Params]:
 
     def guess(y: Array, known: Params) -> Params:
         (_, variance, xp), (low, median, high) = moments(y), quantiles(y, 0.25, 0.5, 0.75)
-        return {"loc": median, "scale": xp.where(high > low, factor * (high - low), xp.sqrt(variance))}
+        return {
+            "loc": median,
+            "scale": xp.where(high > low, factor * (high - low), xp.sqrt(variance)),
+        }
 
     return guess
 
@@ -131,20 +150,26 @@ def _student_information(p: Params) -> tuple[Array, float, Array]:
 
 def _student_beyond(p: Params) -> dict[tuple[str, str], Array]:
     df = p["df"]
-    own = 0.25 * (special.trigamma(df / 2) - special.trigamma((df + 1) / 2)) - (df + 5) / (2 * df * (df + 1) * (df + 3))
+    own = 0.25 * (special.trigamma(df / 2) - special.trigamma((df + 1) / 2)) - (df + 5) / (
+        2 * df * (df + 1) * (df + 3)
+    )
     return {("df", "df"): own, ("df", "scale"): -2 / (p["scale"] * (df + 1) * (df + 3))}
 
 
 def _student_variance(p: Params) -> Array:
     df = p["df"]
-    return jnp.where(df > 2, df / jnp.where(df > 2, df - 2, 1.0), jnp.where(df > 1, jnp.inf, jnp.nan))
+    return jnp.where(
+        df > 2, df / jnp.where(df > 2, df - 2, 1.0), jnp.where(df > 1, jnp.inf, jnp.nan)
+    )
 
 
 def _student_guess(y: Array, known: Params) -> Params:
     """df from the sample's excess kurtosis 6/(df − 4), between 4.5 and 30; the scale from the quartiles."""
     mean, variance, xp = moments(y)
     excess = xp.mean((y - mean) ** 4) / variance**2 - 3
-    return _by_quartiles(0.72)(y, known) | {"df": xp.clip(4 + 6 / xp.maximum(excess, 1e-3), 4.5, 30.0)}
+    return _by_quartiles(0.72)(y, known) | {
+        "df": xp.clip(4 + 6 / xp.maximum(excess, 1e-3), 4.5, 30.0)
+    }
 
 
 student_t = location_scale(
@@ -222,7 +247,9 @@ cauchy = location_scale(
     Standard(
         log_prob=lambda p, z: -jnp.log1p(z * z) - LOG_PI,
         log_cdf=_cauchy_log_cdf,
-        quantile=lambda p, q: jnp.where(q < 0.5, -1.0, 1.0) / jnp.tan(math.pi * jnp.minimum(q, 1 - q)),
+        quantile=lambda p, q: (
+            jnp.where(q < 0.5, -1.0, 1.0) / jnp.tan(math.pi * jnp.minimum(q, 1 - q))
+        ),
         mean=lambda p: jnp.nan * jnp.ones(()),
         variance=lambda p: jnp.nan * jnp.ones(()),
         information=lambda p: (0.5, 0.0, 0.5),
@@ -284,9 +311,15 @@ def _skew_guess(y: Array, known: Params) -> Params:
     mean, variance, xp = moments(y)
     skewness = xp.mean((y - mean) ** 3) / variance**1.5
     size = xp.clip(xp.abs(skewness), 0.05, 0.9) ** (2 / 3)
-    delta = xp.where(skewness < 0, -1.0, 1.0) * xp.sqrt(math.pi / 2 * size / (size + ((4 - math.pi) / 2) ** (2 / 3)))
+    delta = xp.where(skewness < 0, -1.0, 1.0) * xp.sqrt(
+        math.pi / 2 * size / (size + ((4 - math.pi) / 2) ** (2 / 3))
+    )
     scale = xp.sqrt(variance / (1 - 2 / math.pi * delta**2))
-    return {"loc": mean - scale * delta * math.sqrt(2 / math.pi), "scale": scale, "shape": delta / xp.sqrt(1 - delta**2)}
+    return {
+        "loc": mean - scale * delta * math.sqrt(2 / math.pi),
+        "scale": scale,
+        "shape": delta / xp.sqrt(1 - delta**2),
+    }
 
 
 skew_normal = location_scale(

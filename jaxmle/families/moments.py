@@ -48,19 +48,39 @@ def positive_moments(y: Array) -> tuple[Array, Array, Any]:
 def quantiles(y: Array, *probabilities: float) -> tuple[Array, ...]:
     """Sample quantiles, between order statistics."""
     y, xp = values(y)
-    return tuple(xp.quantile(y, q) for q in probabilities) if len(y) else tuple(xp.zeros(()) for _ in probabilities)
+    return (
+        tuple(xp.quantile(y, q) for q in probabilities)
+        if len(y)
+        else tuple(xp.zeros(()) for _ in probabilities)
+    )
 
 
 def finite_start(found: Tree, constraints: Tree) -> Tree:
     """Start values, of which those that overflowed or left their interval are put inside it."""
     if isinstance(found, dict):
-        return {name: finite_start(value, constraints.get(name) if isinstance(constraints, dict) else constraints) for name, value in found.items()}
+        return {
+            name: finite_start(
+                value, constraints.get(name) if isinstance(constraints, dict) else constraints
+            )
+            for name, value in found.items()
+        }
     if isinstance(found, tuple):
-        return tuple(finite_start(value, constraints[i] if isinstance(constraints, tuple) else constraints) for i, value in enumerate(found))
+        return tuple(
+            finite_start(value, constraints[i] if isinstance(constraints, tuple) else constraints)
+            for i, value in enumerate(found)
+        )
     if not isinstance(constraints, KINDS) or not isinstance(constraints, Interval):
         return found
     low, high = constraints.lower, constraints.upper
-    spare = 0.0 if np.isinf(low) and np.isinf(high) else low + 1.0 if np.isinf(high) else high - 1.0 if np.isinf(low) else 0.5 * (low + high)
+    spare = (
+        0.0
+        if np.isinf(low) and np.isinf(high)
+        else low + 1.0
+        if np.isinf(high)
+        else high - 1.0
+        if np.isinf(low)
+        else 0.5 * (low + high)
+    )
     xp = namespace(found if hasattr(found, "dtype") else np.asarray(found))
     found = xp.asarray(found)
     return xp.where(xp.isfinite(found) & (found > low) & (found < high), found, spare)

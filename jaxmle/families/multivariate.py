@@ -23,7 +23,9 @@ LOG_2PI = math.log(2 * math.pi)
 def _distance(y: Array, loc: Array, matrix: Array) -> tuple[Array, Array]:
     """((y − loc)'M⁻¹(y − loc), log det M), from the Cholesky factor; M (d, d), or (n, d, d) row by row. NaN where M is not positive definite."""
     if y.ndim == 0 or y.shape[-1] != matrix.shape[-1]:
-        raise ValueError(f"values must have shape (n, {matrix.shape[-1]}), one vector a row; got {y.shape}")
+        raise ValueError(
+            f"values must have shape (n, {matrix.shape[-1]}), one vector a row; got {y.shape}"
+        )
     deviation = y - jnp.broadcast_to(loc, y.shape)
     factor = jnp.linalg.cholesky(matrix)
     if matrix.ndim == 2:
@@ -31,7 +33,9 @@ def _distance(y: Array, loc: Array, matrix: Array) -> tuple[Array, Array]:
         z = jax.scipy.linalg.solve_triangular(factor, columns, lower=True).T.reshape(y.shape)
     else:
         z = jax.scipy.linalg.solve_triangular(factor, deviation[..., None], lower=True)[..., 0]
-    return jnp.sum(z * z, axis=-1), 2 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1)
+    return jnp.sum(z * z, axis=-1), 2 * jnp.sum(
+        jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1)), axis=-1
+    )
 
 
 def _correlate(p: Params, matrix: str, key: Array, shape: tuple[int, ...]) -> Array:
@@ -83,7 +87,10 @@ multivariate_normal = Family(
     {"covariance": covariance, "loc": free},
     Law(
         log_prob=_normal_log_prob,
-        sample=lambda p, key, shape: jnp.broadcast_to(p["loc"], (*shape, p["loc"].shape[-1])) + _correlate(p, "covariance", key, shape),
+        sample=lambda p, key, shape: (
+            jnp.broadcast_to(p["loc"], (*shape, p["loc"].shape[-1]))
+            + _correlate(p, "covariance", key, shape)
+        ),
         mean=lambda p: p["loc"],
         variance=lambda p: p["covariance"],
         support=lambda p: (-jnp.inf, jnp.inf),
@@ -101,14 +108,21 @@ def _t_log_prob(p: Params, y: Array) -> Array:
     df, d = p["df"], y.shape[-1]
     distance, log_det = _distance(y, p["loc"], p["scale"])
     # Γ((ν + d)/2)/(Γ(ν/2)(ν/2)^(d/2)) as a beta function keeps its digits at a large ν.
-    constant = special.gammaln(0.5 * d * jnp.ones_like(df)) - special.betaln(0.5 * df, 0.5 * d * jnp.ones_like(df)) - 0.5 * d * jnp.log(df * math.pi)
+    constant = (
+        special.gammaln(0.5 * d * jnp.ones_like(df))
+        - special.betaln(0.5 * df, 0.5 * d * jnp.ones_like(df))
+        - 0.5 * d * jnp.log(df * math.pi)
+    )
     return constant - 0.5 * log_det - 0.5 * (df + d) * jnp.log1p(distance / df)
 
 
 def _t_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
     one, two = jax.random.split(key)
     mixing = jnp.exp(jax.random.loggamma(two, 0.5 * p["df"], shape)) / (0.5 * p["df"])
-    return jnp.broadcast_to(p["loc"], (*shape, p["loc"].shape[-1])) + _correlate(p, "scale", one, shape) / jnp.sqrt(mixing)[..., None]
+    return (
+        jnp.broadcast_to(p["loc"], (*shape, p["loc"].shape[-1]))
+        + _correlate(p, "scale", one, shape) / jnp.sqrt(mixing)[..., None]
+    )
 
 
 def _t_guess(y: Array, known: Params) -> Params:
@@ -119,7 +133,9 @@ def _t_guess(y: Array, known: Params) -> Params:
 
 def _t_variance(p: Params) -> Array:
     df = p["df"]
-    factor = jnp.where(df > 2, df / jnp.where(df > 2, df - 2, 1.0), jnp.where(df > 1, jnp.inf, jnp.nan))
+    factor = jnp.where(
+        df > 2, df / jnp.where(df > 2, df - 2, 1.0), jnp.where(df > 1, jnp.inf, jnp.nan)
+    )
     return factor[..., None, None] * p["scale"]
 
 
@@ -129,8 +145,12 @@ def _t_information(p: Params) -> Array:
     precision, more = jnp.linalg.inv(p["scale"]), p["df"] + d + 2
     turned = jnp.einsum("ij,ejk->eik", precision, _basis(d))
     traces = jnp.einsum("eii->e", turned)
-    scale = (df + d) / (2 * more) * jnp.einsum("eij,fji->ef", turned, turned) - jnp.outer(traces, traces) / (2 * more)
-    own = 0.25 * (special.trigamma(df / 2) - special.trigamma((df + d) / 2)) - d * (df + d + 4) / (2 * df * (df + d) * more)
+    scale = (df + d) / (2 * more) * jnp.einsum("eij,fji->ef", turned, turned) - jnp.outer(
+        traces, traces
+    ) / (2 * more)
+    own = 0.25 * (special.trigamma(df / 2) - special.trigamma((df + d) / 2)) - d * (df + d + 4) / (
+        2 * df * (df + d) * more
+    )
     cross = jnp.concatenate([jnp.zeros(d), -traces / ((df + d) * more)])[None, :]
     rest = jax.scipy.linalg.block_diag((df + d) / more * precision, scale)
     return jnp.block([[own[None, None], cross], [cross.T, rest]])

@@ -141,12 +141,16 @@ gamma = half_line(
 inverse_gamma = half_line(
     "inverse gamma",
     {"shape": positive, "scale": positive},
-    log_prob=lambda p, y: _gamma_log_prob({"shape": p["shape"], "rate": p["scale"]}, 1 / y) - 2 * jnp.log(y),
+    log_prob=lambda p, y: (
+        _gamma_log_prob({"shape": p["shape"], "rate": p["scale"]}, 1 / y) - 2 * jnp.log(y)
+    ),
     log_cdf=lambda p, y: special.log_gammaincc(p["shape"], p["scale"] / y),
     log_sf=lambda p, y: special.log_gammainc(p["shape"], p["scale"] / y),
     sample=lambda p, key, shape: p["scale"] * jnp.exp(-jax.random.loggamma(key, p["shape"], shape)),
     mean=lambda p: p["scale"] * finite_above(1.0, p["shape"], lambda a: 1 / (a - 1)),
-    variance=lambda p: p["scale"] ** 2 * finite_above(2.0, p["shape"], lambda a: 1 / ((a - 1) ** 2 * (a - 2))),
+    variance=lambda p: (
+        p["scale"] ** 2 * finite_above(2.0, p["shape"], lambda a: 1 / ((a - 1) ** 2 * (a - 2)))
+    ),
     guess=_inverse_gamma_guess,
     information=lambda p: {
         ("shape", "shape"): special.trigamma(p["shape"]),
@@ -219,7 +223,9 @@ def _lognormal_guess(y: Array, known: Params) -> Params:
 lognormal = half_line(
     "lognormal",
     {"meanlog": free, "sdlog": positive},
-    log_prob=lambda p, y: -0.5 * _lognormal_z(p, y) ** 2 - HALF_LOG_2PI - jnp.log(p["sdlog"]) - jnp.log(y),
+    log_prob=lambda p, y: (
+        -0.5 * _lognormal_z(p, y) ** 2 - HALF_LOG_2PI - jnp.log(p["sdlog"]) - jnp.log(y)
+    ),
     log_cdf=lambda p, y: special.log_ndtr(_lognormal_z(p, y)),
     log_sf=lambda p, y: special.log_ndtr(-_lognormal_z(p, y)),
     quantile=lambda p, q: jnp.exp(p["meanlog"] + p["sdlog"] * special.ndtri(q)),
@@ -227,7 +233,10 @@ lognormal = half_line(
     mean=lambda p: jnp.exp(p["meanlog"] + 0.5 * p["sdlog"] ** 2),
     variance=lambda p: jnp.expm1(p["sdlog"] ** 2) * jnp.exp(2 * p["meanlog"] + p["sdlog"] ** 2),
     guess=_lognormal_guess,
-    information=lambda p: {("meanlog", "meanlog"): 1 / p["sdlog"] ** 2, ("sdlog", "sdlog"): 2 / p["sdlog"] ** 2},
+    information=lambda p: {
+        ("meanlog", "meanlog"): 1 / p["sdlog"] ** 2,
+        ("sdlog", "sdlog"): 2 / p["sdlog"] ** 2,
+    },
 )
 """The lognormal distribution, mean and standard deviation of log Y: scipy ``lognorm(s=sdlog, scale=exp(meanlog))``, R ``dlnorm(meanlog, sdlog)``."""
 
@@ -263,7 +272,9 @@ def _inverse_gaussian_sample(p: Params, key: Array, shape: tuple[int, ...]) -> A
     one, two = jax.random.split(key)
     w = p["mean"] * jax.random.normal(one, shape) ** 2 / (2 * p["shape"])
     smaller = 1 / (1 + w + jnp.sqrt(w * (w + 2)))
-    return p["mean"] * jnp.where(jax.random.uniform(two, shape) * (1 + smaller) <= 1, smaller, 1 / smaller)
+    return p["mean"] * jnp.where(
+        jax.random.uniform(two, shape) * (1 + smaller) <= 1, smaller, 1 / smaller
+    )
 
 
 def _inverse_gaussian_guess(y: Array, known: Params) -> Params:
@@ -281,6 +292,9 @@ inverse_gaussian = half_line(
     mean=lambda p: p["mean"],
     variance=lambda p: p["mean"] ** 3 / p["shape"],
     guess=_inverse_gaussian_guess,
-    information=lambda p: {("mean", "mean"): p["shape"] / p["mean"] ** 3, ("shape", "shape"): 0.5 / p["shape"] ** 2},
+    information=lambda p: {
+        ("mean", "mean"): p["shape"] / p["mean"] ** 3,
+        ("shape", "shape"): 0.5 / p["shape"] ** 2,
+    },
 )
 """The inverse Gaussian (Wald) distribution, mean μ and shape λ, variance μ³/λ: scipy ``invgauss(mean/shape, scale=shape)``, R statmod ``dinvgauss(mean, shape)``."""

@@ -28,8 +28,13 @@ def legendre(nodes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def integral(log_f: Callable[..., Array], width: Array, nodes: int, *constants: Array) -> Array:
     """log ∫₀^width exp(log_f(u, *constants)) du, elementwise; ``log_f`` sees one more axis, over the nodes."""
     width, *held = (array[..., None] for array in jnp.broadcast_arrays(width, *constants))
-    points, weights = (jnp.asarray(values, width.dtype).reshape((1,) * (width.ndim - 1) + (nodes,)) for values in legendre(nodes))
-    return jax.scipy.special.logsumexp(log_f(width * points, *held) + jnp.log(weights * width), axis=-1)
+    points, weights = (
+        jnp.asarray(values, width.dtype).reshape((1,) * (width.ndim - 1) + (nodes,))
+        for values in legendre(nodes)
+    )
+    return jax.scipy.special.logsumexp(
+        log_f(width * points, *held) + jnp.log(weights * width), axis=-1
+    )
 
 
 def _lower(z: Array, a: Array) -> Array:
@@ -38,10 +43,18 @@ def _lower(z: Array, a: Array) -> Array:
     F = 2φ(z) ∫₀^∞ exp(zu − u²/2) Φ(a(z − u)) du. At u = 0 the log of the integrand has slope −r = z − a·φ(az)/Φ(az), and its
     curvature is below −c = −1 − (2/π)a², that of log Φ at 0. Where ru + cu²/2 = DEPTH it has fallen by as much, and the range ends.
     """
-    inverse_mills = jnp.exp(-0.5 * (a * z) ** 2 - 0.5 * math.log(2 * math.pi) - special.log_ndtr(a * z))
+    inverse_mills = jnp.exp(
+        -0.5 * (a * z) ** 2 - 0.5 * math.log(2 * math.pi) - special.log_ndtr(a * z)
+    )
     r, c = a * inverse_mills - z, 1 + 2 / math.pi * a * a
     width = 2 * DEPTH / (r + jnp.sqrt(r * r + 2 * DEPTH * c))
-    inside = integral(lambda u, z, a: z * u - 0.5 * u * u + special.log_ndtr(a * (z - u)), jax.lax.stop_gradient(width), 32, z, a)
+    inside = integral(
+        lambda u, z, a: z * u - 0.5 * u * u + special.log_ndtr(a * (z - u)),
+        jax.lax.stop_gradient(width),
+        32,
+        z,
+        a,
+    )
     return math.log(2) - 0.5 * z * z - 0.5 * math.log(2 * math.pi) + inside
 
 

@@ -81,18 +81,29 @@ def fit_batch(
     ([0.5, 0.25], [2.0, 3.0])
     """
     if tracing():
-        raise TypeError("fit_batch schedules its work from the host and cannot run inside jit or vmap; there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch")
+        raise TypeError(
+            "fit_batch schedules its work from the host and cannot run inside jit or vmap; there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch"
+        )
     check_options(vcov, clusters, max_steps, block_rows)
     if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 1):
         raise ValueError(f"block must be a positive whole number of members; got {block!r}")
     real = host_dtype(dtype)
     with precision(real), np.errstate(all="ignore"):
-        inputs = gathered(loglik, params0, datasets, constraints, weights, clusters, in_axes, params_axis, real)
+        inputs = gathered(
+            loglik, params0, datasets, constraints, weights, clusters, in_axes, params_axis, real
+        )
         problem = pose(inputs.loglik, inputs.layout, solver, vcov, clusters, max_steps, block_rows)
         one = _largest(inputs)
         has_terms = _check_first(problem, one)
-        if np.sum(inputs.source.sizes) >= MANY and block_rows is None and is_rowwise(inputs.bare, inputs.layout, one.base, one.data):
-            seen = lambda loglik: declared(loglik, inputs.layout, one.base, one.data)  # noqa: E731
+        if (
+            np.sum(inputs.source.sizes) >= MANY
+            and block_rows is None
+            and is_rowwise(inputs.bare, inputs.layout, one.base, one.data)
+        ):
+
+            def seen(loglik: Any) -> Any:
+                return declared(loglik, inputs.layout, one.base, one.data)
+
             inputs = replace(inputs, loglik=seen(inputs.loglik), bare=seen(inputs.bare))
             problem = replace(problem, loglik=inputs.loglik)
         run = Run(problem, inputs, block, devices, progress, checkpoint)
@@ -103,8 +114,13 @@ def fit_batch(
 def _largest(inputs: Inputs) -> Members:
     """The member of most rows."""
     largest = inputs.largest
-    member = flat_members(inputs, np.array([largest]), tuple(int(n) for n in inputs.source.sizes[largest]))
-    leaves = [leaf if same else leaf[0] for leaf, same in zip(member.leaves, member.form.shared, strict=True)]
+    member = flat_members(
+        inputs, np.array([largest]), tuple(int(n) for n in inputs.source.sizes[largest])
+    )
+    leaves = [
+        leaf if same else leaf[0]
+        for leaf, same in zip(member.leaves, member.form.shared, strict=True)
+    ]
     return jax.tree.unflatten(member.form.treedef, leaves)
 
 

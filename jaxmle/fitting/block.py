@@ -44,7 +44,9 @@ class Form(NamedTuple):
 
     def member(self, own: list[Array], common: list[Array]) -> Members:
         ours, theirs = iter(common), iter(own)
-        return jax.tree.unflatten(self.treedef, [next(ours) if one else next(theirs) for one in self.shared])
+        return jax.tree.unflatten(
+            self.treedef, [next(ours) if one else next(theirs) for one in self.shared]
+        )
 
     def designs(self, own: list[Array], common: list[Array]) -> list[int]:
         """Which of one member's own leaves are designs, to be laid out by columns."""
@@ -53,13 +55,20 @@ class Form(NamedTuple):
         start = len(jax.tree.leaves((alone.loglik, alone.base)))
         stop = start + len(jax.tree.leaves(alone.data))
         marked = [next(flags) if start <= i < stop else False for i in range(len(self.shared))]
-        return [place for place, i in enumerate(i for i, one in enumerate(self.shared) if not one) if marked[i]]
+        return [
+            place
+            for place, i in enumerate(i for i, one in enumerate(self.shared) if not one)
+            if marked[i]
+        ]
 
     def whole(self, own: list[Array], common: list[Array], turned: list[int]) -> Members:
         """One member from leaves laid out by columns where they are designs; a regression is told which designs all members share."""
         found = self.member([leaf.T if i in turned else leaf for i, leaf in enumerate(own)], common)
         start = len(jax.tree.leaves((found.loglik, found.base)))
-        same = jax.tree.unflatten(jax.tree.structure(found.data), self.shared[start : start + len(jax.tree.leaves(found.data))])
+        same = jax.tree.unflatten(
+            jax.tree.structure(found.data),
+            self.shared[start : start + len(jax.tree.leaves(found.data))],
+        )
         return found._replace(loglik=sharing(found.loglik, found.data, same))
 
 
@@ -68,7 +77,14 @@ def single(own: list[Array], axes: int) -> list[Any]:
     return [jax.ShapeDtypeStruct(leaf.shape[axes:], leaf.dtype) for leaf in own]
 
 
-def over_blocks(one: Callable[..., Any], form: Form, own: list[Array], common: list[Array], wanted: Array, args: Any) -> Any:
+def over_blocks(
+    one: Callable[..., Any],
+    form: Form,
+    own: list[Array],
+    common: list[Array],
+    wanted: Array,
+    args: Any,
+) -> Any:
     """``one(member, *args)`` for members (blocks, lanes), where ``wanted``; zeros in blocks where nobody wants it.
 
     Args:
@@ -78,23 +94,49 @@ def over_blocks(one: Callable[..., Any], form: Form, own: list[Array], common: l
     turned = form.designs(single(own, 2), common)  # a design is one whichever way it is turned
     call = jax.vmap(lambda own, args: one(form.whole(own, common, turned), *args))
 
-    at = lambda tree, i: jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False), tree)  # noqa: E731
+    def at(tree: Any, i: Any) -> Any:
+        return jax.tree.map(
+            lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False), tree
+        )
+
     shapes = jax.eval_shape(lambda: call(at(own, 0), at(args, 0)))
 
     def block(i: Array) -> Any:
-        taken = lambda i: call(at(own, i), at(args, i))  # noqa: E731  (cut out in here: a block that is left out is not copied)
-        return jax.lax.cond(jnp.any(wanted[i]), taken, lambda i: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), i)
+        # cut out in here: a block that is left out is not copied
+        def taken(i: Array) -> Any:
+            return call(at(own, i), at(args, i))
+
+        return jax.lax.cond(
+            jnp.any(wanted[i]),
+            taken,
+            lambda i: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes),
+            i,
+        )
 
     return jax.lax.map(block, jnp.arange(wanted.shape[0]))
 
 
-def over_seats(one: Callable[..., Any], form: Form, own: list[Array], common: list[Array], wanted: Array, args: Any) -> Any:
+def over_seats(
+    one: Callable[..., Any],
+    form: Form,
+    own: list[Array],
+    common: list[Array],
+    wanted: Array,
+    args: Any,
+) -> Any:
     """The same for seats in one row, (b, ...), of which the last may be without data: those get zeros."""
     blocks, lanes = own[0].shape[:2]
     empty = wanted.shape[0] - blocks * lanes
-    fold = lambda leaf: leaf[: blocks * lanes].reshape(blocks, lanes, *leaf.shape[1:])  # noqa: E731
-    unfold = lambda leaf: jnp.pad(leaf.reshape(-1, *leaf.shape[2:]), [(0, empty)] + [(0, 0)] * (leaf.ndim - 2))  # noqa: E731
-    return jax.tree.map(unfold, over_blocks(one, form, own, common, fold(wanted), jax.tree.map(fold, args)))
+
+    def fold(leaf: Any) -> Any:
+        return leaf[: blocks * lanes].reshape(blocks, lanes, *leaf.shape[1:])
+
+    def unfold(leaf: Any) -> Any:
+        return jnp.pad(leaf.reshape(-1, *leaf.shape[2:]), [(0, empty)] + [(0, 0)] * (leaf.ndim - 2))
+
+    return jax.tree.map(
+        unfold, over_blocks(one, form, own, common, fold(wanted), jax.tree.map(fold, args))
+    )
 
 
 # ---------------------------------------------------------------- the passes
@@ -102,7 +144,9 @@ def over_seats(one: Callable[..., Any], form: Form, own: list[Array], common: li
 
 def _of_each(one: Callable[..., Any]) -> Callable[..., Any]:
     """A pass over all seats, (problem, form, own, common, wanted, args), from what it does for one member, (problem, member, *args)."""
-    return lambda problem, form, own, common, wanted, args: over_seats(partial(one, problem), form, own, common, wanted, args)
+    return lambda problem, form, own, common, wanted, args: over_seats(
+        partial(one, problem), form, own, common, wanted, args
+    )
 
 
 def _engine(problem: Problem, member: Members) -> tuple[Problem, Engine]:
@@ -118,7 +162,14 @@ def _point(problem: Problem, member: Members, z: Array) -> Any:
 evaluate = _of_each(_point)
 
 
-def sprinted(problem: Problem, form: Form, own: list[Array], common: list[Array], wanted: Array, args: tuple[Array, Array]) -> tuple[Array, Array, Array]:
+def sprinted(
+    problem: Problem,
+    form: Form,
+    own: list[Array],
+    common: list[Array],
+    wanted: Array,
+    args: tuple[Array, Array],
+) -> tuple[Array, Array, Array]:
     """First steps in single precision: from starts z (b, k) and the evaluations that each may have (b,) to what ``sprint`` finds.
 
     Args:
@@ -129,12 +180,24 @@ def sprinted(problem: Problem, form: Form, own: list[Array], common: list[Array]
     def rough(member: Members, z: Array) -> Any:
         return _halved(_point(problem, member, z)._replace(z=z, aux=None, curvature=None))
 
-    return sprint(lambda z, asking: over_seats(rough, form, own, common, asking, (z,)), args[0], wanted, args[1])
+    return sprint(
+        lambda z, asking: over_seats(rough, form, own, common, asking, (z,)),
+        args[0],
+        wanted,
+        args[1],
+    )
 
 
 def _halved(tree: Tree) -> Tree:
     """The floating-point leaves in single precision."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(jnp.float32) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else leaf, tree)
+    return jax.tree.map(
+        lambda leaf: (
+            jnp.asarray(leaf).astype(jnp.float32)
+            if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+            else leaf
+        ),
+        tree,
+    )
 
 
 @_of_each

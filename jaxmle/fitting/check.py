@@ -43,7 +43,11 @@ def check(fit: Fit) -> Fit:
     if not status.shape:
         raise FitError(record.explain(), record.verdict)
     members = np.nonzero(status != int(Status.CONVERGED))
-    raise FitError(_failures(record, status, members), status[members], members[0] if status.ndim == 1 else members)
+    raise FitError(
+        _failures(record, status, members),
+        status[members],
+        members[0] if status.ndim == 1 else members,
+    )
 
 
 def _failures(fit: Fit, status: np.ndarray, members: tuple[np.ndarray, ...]) -> str:
@@ -66,4 +70,6 @@ def _fits(count: int) -> str:
 def outside_of_traces(fit: Fit, what: str) -> None:
     """A ``TypeError`` where the fit's values are not known yet."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(fit)):
-        raise TypeError(f"{what}() needs the values of the fit, and under a trace (jit, vmap, grad) it has none: call it outside, on the fit that comes out")
+        raise TypeError(
+            f"{what}() needs the values of the fit, and under a trace (jit, vmap, grad) it has none: call it outside, on the fit that comes out"
+        )

@@ -35,7 +35,9 @@ def digest(*pieces: bytes | str) -> str:
     """A fingerprint of texts and bytes, in which addresses of objects do not count."""
     told = hashlib.sha256()
     for piece in pieces:
-        told.update(re.sub(r"0x[0-9a-f]+", "0x", piece).encode() if isinstance(piece, str) else piece)
+        told.update(
+            re.sub(r"0x[0-9a-f]+", "0x", piece).encode() if isinstance(piece, str) else piece
+        )
         told.update(b"\0")
     return told.hexdigest()
 
@@ -43,7 +45,9 @@ def digest(*pieces: bytes | str) -> str:
 def model_digest(function: Any, *args: Any) -> str:
     """A fingerprint of what a function computes: its jaxpr and the constants it closes over."""
     traced = jax.make_jaxpr(function)(*args)
-    return digest(str(traced.jaxpr), *(np.asarray(constant).tobytes() for constant in traced.consts))
+    return digest(
+        str(traced.jaxpr), *(np.asarray(constant).tobytes() for constant in traced.consts)
+    )
 
 
 class Checkpoint:
@@ -56,27 +60,37 @@ class Checkpoint:
         if self.folder is None:
             return
         if self.folder.exists() and not self.folder.is_dir():
-            raise ValueError(f"checkpoint={str(folder)!r} is a file; a checkpoint is a folder of its own")
+            raise ValueError(
+                f"checkpoint={str(folder)!r} is a file; a checkpoint is a folder of its own"
+            )
         manifest = self.folder / MANIFEST
         if manifest.exists():
             self._reopen(json.loads(manifest.read_text(encoding="utf-8")))
         elif self.folder.exists() and any(self.folder.iterdir()):
-            raise ValueError(f"checkpoint={str(folder)!r} holds other files and no {MANIFEST}; give a new or an empty folder")
+            raise ValueError(
+                f"checkpoint={str(folder)!r} holds other files and no {MANIFEST}; give a new or an empty folder"
+            )
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write()
 
     def _reopen(self, told: dict[str, Any]) -> None:
         if told.get("format") != FORMAT:
-            raise ValueError(f"the checkpoint {self.folder} was written in format {told.get('format')}; this version reads format {FORMAT}. Give another folder.")
+            raise ValueError(
+                f"the checkpoint {self.folder} was written in format {told.get('format')}; this version reads format {FORMAT}. Give another folder."
+            )
         for what, mine in self.identity.items():
             if told["identity"].get(what) != mine:
-                raise ValueError(f"the checkpoint {self.folder} belongs to another run: its {what} is not the same. Give another folder, or delete this one.")
+                raise ValueError(
+                    f"the checkpoint {self.folder} belongs to another run: its {what} is not the same. Give another folder, or delete this one."
+                )
         self.schedule = told["schedule"]
 
     def _write(self) -> None:
         if self.folder is not None:
-            text = json.dumps({"format": FORMAT, "identity": self.identity, "schedule": self.schedule}, indent=1)
+            text = json.dumps(
+                {"format": FORMAT, "identity": self.identity, "schedule": self.schedule}, indent=1
+            )
             write_atomically(self.folder / MANIFEST, text.encode())
 
     def remember(self, **facts: Any) -> None:

@@ -72,13 +72,23 @@ def flat_members(inputs: Inputs, index: np.ndarray, length: tuple[int, ...]) -> 
     flags = jax.tree.unflatten(jax.tree.structure(inputs.source.rows), list(inputs.source.shared))
     loglik, same = inputs.loglik, jax.tree.map(lambda _: True, inputs.loglik)
     if inputs.weight_kind is not None:
-        loglik, same = weight(inputs.bare, Weights(w, inputs.weight_kind)), weight(jax.tree.map(lambda _: True, inputs.bare), Weights(flags[1], inputs.weight_kind))
+        loglik, same = (
+            weight(inputs.bare, Weights(w, inputs.weight_kind)),
+            weight(
+                jax.tree.map(lambda _: True, inputs.bare), Weights(flags[1], inputs.weight_kind)
+            ),
+        )
     if chunk.padding is not None:
-        loglik, same = weight(loglik, Weights(chunk.padding.astype(inputs.dtype), "frequency")), weight(same, Weights(False, "frequency"))
+        loglik, same = (
+            weight(loglik, Weights(chunk.padding.astype(inputs.dtype), "frequency")),
+            weight(same, Weights(False, "frequency")),
+        )
     loglik = counted(loglik, data, inputs.most_counts(length), inputs.dtype)
     base = inputs.base[index] if inputs.base.ndim == 2 else inputs.base
     leaves, treedef = jax.tree.flatten(Members(loglik, base, data, codes))
-    shared = tuple(jax.tree.leaves(Members(flagged(same, loglik), inputs.base.ndim == 1, flags[0], flags[2])))
+    shared = tuple(
+        jax.tree.leaves(Members(flagged(same, loglik), inputs.base.ndim == 1, flags[0], flags[2]))
+    )
     return Flat(leaves, Form(treedef, shared), chunk.data_id)
 
 
@@ -88,11 +98,17 @@ class Programs:
 
     problem: Problem
     devices: tuple[Any, ...]
-    at_hand: dict[Any, Callable[..., Any]] = field(default_factory=dict, compare=False)  # looked up once a run
+    at_hand: dict[Any, Callable[..., Any]] = field(
+        default_factory=dict, compare=False
+    )  # looked up once a run
 
     @property
     def mesh(self) -> Any:
-        return jax.sharding.Mesh(np.array(self.devices), ("member",)) if len(self.devices) > 1 else None
+        return (
+            jax.sharding.Mesh(np.array(self.devices), ("member",))
+            if len(self.devices) > 1
+            else None
+        )
 
     def get(self, name: str, form: Form) -> Callable[..., Any]:
         """A pass over the data of a chunk, compiled."""
@@ -115,7 +131,9 @@ class Programs:
             if mesh is None:
                 return run
             axis, whole = jax.sharding.PartitionSpec("member"), jax.sharding.PartitionSpec()
-            return jax.shard_map(run, mesh=mesh, in_specs=(axis, whole, axis, axis), out_specs=axis, check_vma=False)
+            return jax.shard_map(
+                run, mesh=mesh, in_specs=(axis, whole, axis, axis), out_specs=axis, check_vma=False
+            )
 
         where = tuple(device.id for device in self.devices)
         key = ("batch", name, bare, form.shared, jax.tree.structure(others), where)
@@ -124,34 +142,66 @@ class Programs:
     def named(self, fit: Fit) -> Fit:
         """The record with what the programs did not need to know."""
         problem = self.problem
-        return replace(fit, vcov_kind="none" if problem.kind is None else str(problem.label), mode=problem.mode, weighting=problem.weighting)
+        return replace(
+            fit,
+            vcov_kind="none" if problem.kind is None else str(problem.label),
+            mode=problem.mode,
+            weighting=problem.weighting,
+        )
 
-    def laid(self, form: Form, own: list[np.ndarray], common: list[Array], blocks: int) -> list[Array]:
+    def laid(
+        self, form: Form, own: list[np.ndarray], common: list[Array], blocks: int
+    ) -> list[Array]:
         """The leaves (blocks, lanes, ...) on the devices, designs by columns; blocks beyond their own are zeros, which nobody asks for."""
         turned = form.designs(single(own, 2), common)
         leaves = [np.swapaxes(leaf, -1, -2) if i in turned else leaf for i, leaf in enumerate(own)]
         if self.mesh is None:
             return [placed(leaf, blocks) for leaf in leaves]
-        leaves = [np.pad(leaf, [(0, blocks - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)) for leaf in leaves]
-        return jax.device_put(leaves, jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec("member")))
+        leaves = [
+            np.pad(leaf, [(0, blocks - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)) for leaf in leaves
+        ]
+        return jax.device_put(
+            leaves, jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec("member"))
+        )
 
     def load(self, inputs: Inputs, piece: Piece) -> Chunk:
         """The data of a piece, on the device and laid out."""
         shape, seats = (piece.blocks, piece.schedule.lanes), piece.schedule.seats
         flat = flat_members(inputs, piece.seated(piece.blocks * piece.schedule.lanes), piece.length)
-        own = [np.asarray(leaf).reshape(*shape, *np.shape(leaf)[1:]) for leaf, same in zip(flat.leaves, flat.form.shared, strict=True) if not same]
-        common = [jnp.asarray(leaf) for leaf, same in zip(flat.leaves, flat.form.shared, strict=True) if same]
+        own = [
+            np.asarray(leaf).reshape(*shape, *np.shape(leaf)[1:])
+            for leaf, same in zip(flat.leaves, flat.form.shared, strict=True)
+            if not same
+        ]
+        common = [
+            jnp.asarray(leaf)
+            for leaf, same in zip(flat.leaves, flat.form.shared, strict=True)
+            if same
+        ]
         wanted = np.arange(seats) < len(piece.index)
         everyone = piece.seated(seats)
-        base = np.broadcast_to(inputs.base[everyone] if inputs.base.ndim == 2 else inputs.base, (seats, self.problem.layout.p))
-        return Chunk(self, flat.form, self.laid(flat.form, own, common, piece.schedule.blocks), common, base, np.pad(flat.data_id, ((0, max(seats - len(flat.data_id), 0)), (0, 0)))[:seats], wanted)
+        base = np.broadcast_to(
+            inputs.base[everyone] if inputs.base.ndim == 2 else inputs.base,
+            (seats, self.problem.layout.p),
+        )
+        return Chunk(
+            self,
+            flat.form,
+            self.laid(flat.form, own, common, piece.schedule.blocks),
+            common,
+            base,
+            np.pad(flat.data_id, ((0, max(seats - len(flat.data_id), 0)), (0, 0)))[:seats],
+            wanted,
+        )
 
 
 class Begun(NamedTuple):
     """What came before the climbs of a chunk."""
 
     steps: Array  # (b,)
-    elsewhere: np.ndarray  # (b,) whether a climb began at a point in single precision, not at the start asked for
+    elsewhere: (
+        np.ndarray
+    )  # (b,) whether a climb began at a point in single precision, not at the start asked for
 
 
 @dataclass(frozen=True)
@@ -172,8 +222,13 @@ class Chunk:
         seats, members = len(wanted), self.own[0].shape[0] * self.own[0].shape[1]
         if seats >= members:
             return program(self.own, self.common, wanted, args)
-        wider = lambda leaf: np.pad(np.asarray(leaf), [(0, members - seats)] + [(0, 0)] * (np.ndim(leaf) - 1))  # noqa: E731
-        return _first(program(self.own, self.common, wider(wanted), jax.tree.map(wider, args)), seats)
+
+        def wider(leaf: Any) -> Any:
+            return np.pad(np.asarray(leaf), [(0, members - seats)] + [(0, 0)] * (np.ndim(leaf) - 1))
+
+        return _first(
+            program(self.own, self.common, wider(wanted), jax.tree.map(wider, args)), seats
+        )
 
     def evaluate(self, z: Array, wanted: np.ndarray) -> Point:
         return self.ask("evaluate", wanted, z)
@@ -181,24 +236,46 @@ class Chunk:
     def climb(self, rounds: int, enough: Enough) -> tuple[State, Begun]:
         """The states when it is ``enough``, and what came before them: at most ``rounds`` steps in single precision, or a first-order method."""
         seats = len(self.wanted)
-        z, begun = machine(_to_free, (self.programs.problem.chart,), self.programs.mesh)(self.base), Begun(np.zeros(seats, np.int32), np.zeros(seats, bool))
+        z, begun = (
+            machine(_to_free, (self.programs.problem.chart,), self.programs.mesh)(self.base),
+            Begun(np.zeros(seats, np.int32), np.zeros(seats, bool)),
+        )
         if isinstance(self.programs.problem.solver, LBFGS | Optax):
             z, steps = self.ask("approached", self.wanted, z)
             begun = begun._replace(steps=steps)
         elif rounds and (found := self._sprint(z, rounds)) is not None:
             near, steps, sound = found
-            z, begun = jnp.where(sound[:, None], near.astype(z.dtype), z), Begun(steps, np.asarray(sound))
-        return lockstep.climb(self.evaluate, z, self.wanted, self.programs.problem.max_steps, enough, self.programs.mesh), begun
+            z, begun = (
+                jnp.where(sound[:, None], near.astype(z.dtype), z),
+                Begun(steps, np.asarray(sound)),
+            )
+        return lockstep.climb(
+            self.evaluate,
+            z,
+            self.wanted,
+            self.programs.problem.max_steps,
+            enough,
+            self.programs.mesh,
+        ), begun
 
     def climb_on(self, state: State, enough: Enough) -> State:
         """The states when it is ``enough``, from states on the way."""
-        return lockstep.climb_on(self.evaluate, state, self.wanted, self.programs.problem.max_steps, enough, self.programs.mesh)
+        return lockstep.climb_on(
+            self.evaluate,
+            state,
+            self.wanted,
+            self.programs.problem.max_steps,
+            enough,
+            self.programs.mesh,
+        )
 
     def _sprint(self, z: Array, rounds: int) -> Any:
         """Steps in single precision; None where the likelihood cannot be written in it: a constant of its own may insist on double."""
         rough = replace(self, own=[halved(leaf) for leaf in self.own])
         try:
-            return rough.ask("sprinted", self.wanted, z, np.full(len(self.wanted), rounds, np.int32))
+            return rough.ask(
+                "sprinted", self.wanted, z, np.full(len(self.wanted), rounds, np.int32)
+            )
         except (TypeError, ValueError):
             return None
 
@@ -213,13 +290,19 @@ class Chunk:
         neutral, mesh, n = programs.problem.neutral, programs.mesh, self.ask("counted", self.wanted)
         if needs_pass(programs.problem.kind):
             found = lockstep.judged(neutral, self.base, state, limit, mesh)
-            found = found._replace(extra=self.ask("further", wanted, found.verdict.point, found.verdict))
+            found = found._replace(
+                extra=self.ask("further", wanted, found.verdict.point, found.verdict)
+            )
             fit = lockstep.finished(neutral, self.base, found, n, self.data_id, steps, mesh)
         else:
             fit = lockstep.concluded(neutral, self.base, state, limit, n, self.data_id, steps, mesh)
         failed = np.isin(np.asarray(fit.status), (int(Status.NONFINITE), int(Status.UNBOUNDED)))
         if limit is not None and np.any(failed & wanted):
-            row = np.where(failed, np.asarray(self.ask("first_bad", failed & wanted, state.point.z)), np.asarray(fit.witness.row))
+            row = np.where(
+                failed,
+                np.asarray(self.ask("first_bad", failed & wanted, state.point.z)),
+                np.asarray(fit.witness.row),
+            )
             fit = replace(fit, witness=replace(fit.witness, row=row.astype(fit.witness.row.dtype)))
         return programs.named(fit)
 
@@ -227,7 +310,9 @@ class Chunk:
         """Climb on to the end, explore, judge."""
         programs = self.programs
         state = self._ended(state)
-        limit = lockstep.explore(self.evaluate, state, self.wanted, programs.problem.chart.bent, programs.mesh)
+        limit = lockstep.explore(
+            self.evaluate, state, self.wanted, programs.problem.chart.bent, programs.mesh
+        )
         return self.conclude(state, limit, steps)
 
     def _ended(self, state: State) -> State:
@@ -235,11 +320,15 @@ class Chunk:
         if self.programs.mesh is not None or len(self.wanted) < 8 * LATE:
             return self.climb_on(state, to_the_end)
         state = self.climb_on(state, few_left)
-        (seats,) = np.nonzero(lockstep.running_of(state, self.wanted, self.programs.problem.max_steps))
+        (seats,) = np.nonzero(
+            lockstep.running_of(state, self.wanted, self.programs.problem.max_steps)
+        )
         if not len(seats):
             return state
         few = np.resize(seats, LATE)
-        late = self._taken(few, np.arange(LATE) < len(seats)).climb_on(jax.tree.map(lambda leaf: np.asarray(leaf)[few], state), to_the_end)
+        late = self._taken(few, np.arange(LATE) < len(seats)).climb_on(
+            jax.tree.map(lambda leaf: np.asarray(leaf)[few], state), to_the_end
+        )
         state = jax.tree.map(np.array, state)
         for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(late), strict=True):
             whole[seats] = np.asarray(part)[: len(seats)]
@@ -249,8 +338,21 @@ class Chunk:
         """The members in these seats as a chunk of its own, with room for as many blocks as this one."""
         blocks, lanes = self.own[0].shape[:2]
         whole = np.resize(seats, -(-len(seats) // lanes) * lanes)
-        taken = lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:])[whole].reshape(-1, lanes, *leaf.shape[2:])  # noqa: E731
-        return replace(self, own=[placed(taken(leaf), blocks) for leaf in self.own], base=self.base[seats], data_id=self.data_id[seats], wanted=wanted)
+
+        def taken(leaf: Any) -> Any:
+            return (
+                np.asarray(leaf)
+                .reshape(-1, *leaf.shape[2:])[whole]
+                .reshape(-1, lanes, *leaf.shape[2:])
+            )
+
+        return replace(
+            self,
+            own=[placed(taken(leaf), blocks) for leaf in self.own],
+            base=self.base[seats],
+            data_id=self.data_id[seats],
+            wanted=wanted,
+        )
 
 
 def few_left(counts: Counts) -> bool:

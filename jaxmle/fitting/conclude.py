@@ -40,9 +40,15 @@ def reach(chart: Chart, base: Array, state: State, limit: Limit, spectrum: Surve
     x = chart.to_user(limit.point.z, base)
     low, high = (np.array([bound[side] for bound in chart.layout.bounds]) for side in (0, 1))
     finite_low, finite_high = np.isfinite(low), np.isfinite(high)
-    near = lambda end: xp.abs(x - end) <= 1e-6 * (1 + abs(end))  # noqa: E731
+
+    def near(end: Any) -> Any:
+        return xp.abs(x - end) <= 1e-6 * (1 + abs(end))
+
     # Every entrywise transform increases: a coordinate that recedes downwards goes to the lower bound, however far it was followed.
-    down, up = (chart.single & xp.any(incidence & (receding & side)[None, :], axis=1) for side in (state.tail.move < 0, state.tail.move > 0))
+    down, up = (
+        chart.single & xp.any(incidence & (receding & side)[None, :], axis=1)
+        for side in (state.tail.move < 0, state.tail.move > 0)
+    )
     at_low = concerned & finite_low & (near(np.where(finite_low, low, 0.0)) | down)
     at_high = concerned & finite_high & (near(np.where(finite_high, high, 0.0)) | up) & ~at_low
     at_bound = at_low | at_high
@@ -60,10 +66,20 @@ def _closing(chart: Chart, x: Array, receding: Array) -> tuple[Array, Array]:
     upper = np.maximum(entry, 0)
     gap = xp.abs(x[upper] - x[np.maximum(upper - 1, 0)])
     closing = receding & (entry >= 0) & (gap <= 1e-6 * (1 + xp.abs(x[upper])))
-    return closing, xp.any((np.arange(chart.layout.p)[:, None] == entry[None, :]) & closing[None, :], axis=1)
+    return closing, xp.any(
+        (np.arange(chart.layout.p)[:, None] == entry[None, :]) & closing[None, :], axis=1
+    )
 
 
-def conclude(chart: Chart, roots: np.ndarray, verdict: Verdict, reached: Reach, user: User, base: Array, vcov: Array) -> dict[str, Any]:
+def conclude(
+    chart: Chart,
+    roots: np.ndarray,
+    verdict: Verdict,
+    reached: Reach,
+    user: User,
+    base: Array,
+    vcov: Array,
+) -> dict[str, Any]:
     """Estimates, standard errors and the witness on the user's scale, with what does not exist as NaN or infinity.
 
     Args:
@@ -76,16 +92,32 @@ def conclude(chart: Chart, roots: np.ndarray, verdict: Verdict, reached: Reach, 
     # One step of scaled length one along each null direction, seen on the user's scale.
     steps = user.jacobian / verdict.scale[None, :]
     null = _times(steps, verdict.null)
-    length = lambda rows: xp.sqrt(xp.sum(rows**2, axis=1))  # noqa: E731
+
+    def length(rows: Any) -> Any:
+        return xp.sqrt(xp.sum(rows**2, axis=1))
+
     estimable = length(null) <= 1e-5 * length(steps)
     kept = (status == Status.BOUNDARY) | (status == Status.SEPARATED)
     at_bound = (xp.abs(reached.bound) == 1) & kept
     # An entry of a leaf that is constrained as a whole recedes only if the recession moves it on the user's scale.
     push = xp.abs(user.jacobian @ verdict.direction)
-    gone = reached.leaves & (status == Status.SEPARATED) & (chart.single | (push > TOUCHED * xp.max(push)))
-    concerned = xp.any(chart.incidence & (xp.diagonal(verdict.null) > TOUCHED)[None, :], axis=1) & ~estimable
+    gone = (
+        reached.leaves
+        & (status == Status.SEPARATED)
+        & (chart.single | (push > TOUCHED * xp.max(push)))
+    )
+    concerned = (
+        xp.any(chart.incidence & (xp.diagonal(verdict.null) > TOUCHED)[None, :], axis=1)
+        & ~estimable
+    )
     one_way = xp.trace(verdict.null) < 1.5
-    ahead = xp.sign(xp.where(chart.single, chart.incidence.astype(user.x.dtype) @ verdict.direction, user.jacobian @ verdict.direction))
+    ahead = xp.sign(
+        xp.where(
+            chart.single,
+            chart.incidence.astype(user.x.dtype) @ verdict.direction,
+            user.jacobian @ verdict.direction,
+        )
+    )
     sign = xp.where(gone & one_way, ahead, 0.0)
 
     ends = np.array(chart.layout.bounds)
@@ -95,16 +127,26 @@ def conclude(chart: Chart, roots: np.ndarray, verdict: Verdict, reached: Reach, 
     x = xp.where(free_too, xp.nan, x)
     x = xp.where((status == Status.NONFINITE) | (status == Status.UNBOUNDED), xp.nan, x)
 
-    inflation = xp.diagonal(vcov) / xp.maximum(xp.sum(steps**2, axis=1), xp.finfo(user.x.dtype).tiny)
+    inflation = xp.diagonal(vcov) / xp.maximum(
+        xp.sum(steps**2, axis=1), xp.finfo(user.x.dtype).tiny
+    )
     blurred = ((eps * inflation > 0.1) | (verdict.digits <= 0)) & (status == Status.IMPRECISE)
     dead = verdict.lost | gone | at_bound | ~estimable | blurred | (xp.diagonal(vcov) <= 0)
     masked = xp.where(dead[:, None] | dead[None, :], xp.nan, vcov)
     se = xp.sqrt(xp.where(dead, xp.nan, xp.where(dead, 1.0, xp.diagonal(vcov))))
-    direction = xp.where(chart.single, chart.incidence.astype(user.x.dtype) @ verdict.direction, user.jacobian @ verdict.direction)
+    direction = xp.where(
+        chart.single,
+        chart.incidence.astype(user.x.dtype) @ verdict.direction,
+        user.jacobian @ verdict.direction,
+    )
     # What lies on a bound has no estimate of its own either; what is estimable is orthogonal to the null directions but for rounding.
     lost = xp.where((at_bound | estimable)[:, None], 0.0, null)
-    lost = xp.concatenate([lost, xp.where(at_bound[:, None], xp.eye(len(at_bound), dtype=null.dtype), 0.0)], axis=1)
-    still = lost if xp is np else jax.lax.stop_gradient(lost)  # a projector is a verdict: it has no derivative
+    lost = xp.concatenate(
+        [lost, xp.where(at_bound[:, None], xp.eye(len(at_bound), dtype=null.dtype), 0.0)], axis=1
+    )
+    still = (
+        lost if xp is np else jax.lax.stop_gradient(lost)
+    )  # a projector is a verdict: it has no derivative
     projector = rarely(xp.any(still != 0), _projector, lambda null: null @ null.T, still)
     follow = np.where(roots >= 0, roots, np.arange(len(roots)))
     return {
@@ -118,7 +160,13 @@ def _times(steps: Array, null: Array) -> Array:
     if not isinstance(null, np.ndarray):
         steps, null = jax.lax.stop_gradient((steps, null))
     xp = namespace(null)
-    return rarely(xp.any(null != 0), lambda a, b: a @ b, lambda a, b: xp.zeros((a.shape[0], b.shape[1]), a.dtype), steps, null)
+    return rarely(
+        xp.any(null != 0),
+        lambda a, b: a @ b,
+        lambda a, b: xp.zeros((a.shape[0], b.shape[1]), a.dtype),
+        steps,
+        null,
+    )
 
 
 def _projector(null: Array) -> Array:
@@ -136,7 +184,10 @@ def record(
     """The ``Fit`` of a verdict and its ending."""
     xp, layout = namespace(user.x), chart.layout
     dtype, whole = user.x.dtype, lambda value: xp.asarray(value).astype(xp.int32)[()]
-    real = lambda value: xp.asarray(value).astype(dtype)[()]  # noqa: E731
+
+    def real(value: Any) -> Any:
+        return xp.asarray(value).astype(dtype)[()]
+
     failed, boundless = verdict.status == Status.NONFINITE, verdict.status == Status.UNBOUNDED
     loglik = xp.where(failed, xp.nan, xp.where(boundless, xp.inf, verdict.point.value))
     witness = Witness(

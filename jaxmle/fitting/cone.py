@@ -14,7 +14,9 @@ import numpy as np
 
 Array = np.ndarray
 
-ZERO = 1e-7  # length of a projection that is rounding; those of small integer designs are above 1e-3
+ZERO = (
+    1e-7  # length of a projection that is rounding; those of small integer designs are above 1e-3
+)
 ROUNDING = 1e-10  # of a term's usual gradient: what is left of y − p far out is not a direction
 SNAP = 1e-9  # rounding of gradients that are simple fractions of each other
 
@@ -32,7 +34,9 @@ def generators(gradients: Array, alive: Array, columns: Array) -> tuple[Array, A
     """Rows (m, k) from gradients (q, n, p) of the living terms in the entries ``columns``, and which (q, n) they come from."""
     rows = gradients[:, alive][..., columns]
     size = np.max(np.abs(rows), axis=-1, initial=0.0)  # (q, n)
-    usual = np.where(np.isfinite(size[:1]), size[:1], 0.0)  # at the first point, which is not far out
+    usual = np.where(
+        np.isfinite(size[:1]), size[:1], 0.0
+    )  # at the first point, which is not far out
     kept = np.isfinite(size) & (size > ROUNDING * usual)
     return rows[kept], kept
 
@@ -40,7 +44,9 @@ def generators(gradients: Array, alive: Array, columns: Array) -> tuple[Array, A
 def distinct(rows: Array) -> Array:
     """Rows that differ by more than rounding and length."""
     size = np.max(np.abs(rows), axis=1, initial=0.0)
-    _, first = np.unique(np.round(rows[size > 0] / size[size > 0, None] / SNAP) * SNAP, axis=0, return_index=True)
+    _, first = np.unique(
+        np.round(rows[size > 0] / size[size > 0, None] / SNAP) * SNAP, axis=0, return_index=True
+    )
     return rows[size > 0][np.sort(first)]
 
 
@@ -59,7 +65,9 @@ def cone_of(rows: Array) -> Cone:
     ends = [(_project(g, e), _project(g, -e)) for e in np.eye(k)]
     up, down = (np.array([np.linalg.norm(pair[side]) > ZERO for pair in ends]) for side in (0, 1))
     direction, strict = _interior(g, np.sum([d for pair in ends for d in pair], axis=0))
-    return Cone(direction / scale, np.where(up & ~down, 1, np.where(down & ~up, -1, 0)), up | down, strict)
+    return Cone(
+        direction / scale, np.where(up & ~down, 1, np.where(down & ~up, -1, 0)), up | down, strict
+    )
 
 
 def _project(g: Array, v: Array) -> Array:
@@ -114,22 +122,37 @@ def certified(rows: Array, d: Array) -> bool:
     exact = [_whole(row) for row in (rows / scale).tolist()]
     if _rises(exact, _rational(d * scale)):
         return True
-    length = np.linalg.norm(rows / scale, axis=1) * max(np.linalg.norm(d * scale), np.finfo(float).tiny)
+    length = np.linalg.norm(rows / scale, axis=1) * max(
+        np.linalg.norm(d * scale), np.finfo(float).tiny
+    )
     positive = rows @ d > ZERO * length
     if not np.any(positive):
         return False
-    level = [[Fraction(value) for value in row] for row, strict in zip(exact, positive, strict=True) if not strict]
+    level = [
+        [Fraction(value) for value in row]
+        for row, strict in zip(exact, positive, strict=True)
+        if not strict
+    ]
     basis = null_space(level, rows.shape[1])
     if not basis:
         return False
     weights = np.linalg.lstsq(np.array(basis, dtype=float).T, d * scale, rcond=None)[0]
     whole = _rational(weights)
-    return _rises(exact, [sum((w * b[j] for w, b in zip(whole, basis, strict=True)), Fraction(0)) for j in range(rows.shape[1])])
+    return _rises(
+        exact,
+        [
+            sum((w * b[j] for w, b in zip(whole, basis, strict=True)), Fraction(0))
+            for j in range(rows.shape[1])
+        ],
+    )
 
 
 def _rational(d: Array) -> list[Fraction]:
     """d (k,), its largest entry one, as fractions of small denominators."""
-    return [Fraction(float(v)).limit_denominator(10**12) for v in d / max(np.max(np.abs(d)), np.finfo(float).tiny)]
+    return [
+        Fraction(float(v)).limit_denominator(10**12)
+        for v in d / max(np.max(np.abs(d)), np.finfo(float).tiny)
+    ]
 
 
 def _whole(row: list[float]) -> list[int]:

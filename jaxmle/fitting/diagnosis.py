@@ -18,7 +18,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.solvers.linalg import NewtonStep, cholesky, eigh, factored, metric_of, namespace, newton_step, rarely, solve_lower
+from jaxmle.solvers.linalg import (
+    NewtonStep,
+    cholesky,
+    eigh,
+    factored,
+    metric_of,
+    namespace,
+    newton_step,
+    rarely,
+    solve_lower,
+)
 from jaxmle.solvers.loop import (
     DONE,
     EXHAUSTED,
@@ -38,7 +48,9 @@ from jaxmle.solvers.status import Status
 
 Array = Any
 
-ESCAPE = 6  # doubling steps of undiminished gain that make a climb which then ends nowhere an escape
+ESCAPE = (
+    6  # doubling steps of undiminished gain that make a climb which then ends nowhere an escape
+)
 FAR = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
 SURE, USABLE = 5e-13, 5e-7  # decrements of 1e-6 and 1e-3 standard errors
 PROBES = (1.0, -1.0, 10.0, -10.0, 1e5, -1e5)
@@ -48,7 +60,10 @@ INNER = 8  # Newton steps that solve the rest again
 WIDE = 3.0  # standard error of a logarithm: a factor of 20
 FAR_OUT = 16.0  # a logarithm of 1e7 or 1e-7
 NEARBY = (0.25, -0.25, 0.1, -0.1)  # of a logarithm
-FALLS = (0.3, 3.0)  # times what the parabola says: a fall near a bound is a parabola in e^z, (e^h − 1)² for h²
+FALLS = (
+    0.3,
+    3.0,
+)  # times what the parabola says: a fall near a bound is a parabola in e^z, (e^h − 1)² for h²
 
 
 class Limit(NamedTuple):
@@ -70,7 +85,9 @@ class Verdict(NamedTuple):
     status: Array
     point: Point
     lost: Array  # no covariance means anything here
-    null: Array  # (k, k) projector on the directions without an estimate, in coordinates scaled by D
+    null: (
+        Array  # (k, k) projector on the directions without an estimate, in coordinates scaled by D
+    )
     scale: Array  # D (k,)
     direction: Array  # (k,) in free coordinates
     curvature: Array
@@ -113,18 +130,38 @@ def _is_suspect(state: State) -> tuple[Array, Array, Array]:
     noise = 10 * noise_of(state.point)
     ceiling = tail.value + 20 * tail.decrement + noise
     below = (state.point.value <= ceiling) | state.rough
-    return _is_settled(state) & (tail.length >= TAIL) & (tail.decrement <= xp.maximum(1e-5, noise)) & below, noise, ceiling
+    return (
+        _is_settled(state)
+        & (tail.length >= TAIL)
+        & (tail.decrement <= xp.maximum(1e-5, noise))
+        & below,
+        noise,
+        ceiling,
+    )
 
 
 def needs_excursion(bent: tuple[bool, ...], state: State) -> Array:
     """Whether ``explore`` would evaluate the likelihood at all."""
-    return _is_suspect(state)[0] | (_is_settled(state) & ~state.newton.definite & state.newton.convex) | _widest(bent, state)[0]
+    return (
+        _is_suspect(state)[0]
+        | (_is_settled(state) & ~state.newton.definite & state.newton.convex)
+        | _widest(bent, state)[0]
+    )
 
 
 def unexplored(state: State) -> Limit:
     """What ``explore`` returns where no excursion is needed; of one member or of many."""
     no = np.zeros(state.steps.shape, dtype=bool)
-    return Limit(state.point, state.scale, no, no, state.newton.decrement, no, np.zeros(state.steps.shape, np.int32), no)
+    return Limit(
+        state.point,
+        state.scale,
+        no,
+        no,
+        state.newton.decrement,
+        no,
+        np.zeros(state.steps.shape, np.int32),
+        no,
+    )
 
 
 def explore(evaluate: Callable[[Array], Point], state: State, bent: tuple[bool, ...] = ()) -> Limit:
@@ -134,15 +171,29 @@ def explore(evaluate: Callable[[Array], Point], state: State, bent: tuple[bool, 
         bent: for each free coordinate whether it is a logarithm or the like; none if empty.
     """
     far = _walk(evaluate, follow, state, to_limit(state))
-    return arrived(bent, state, far, _walk(evaluate, partial(probe, bent), state, to_flat(bent, state, far)))
+    return arrived(
+        bent, state, far, _walk(evaluate, partial(probe, bent), state, to_flat(bent, state, far))
+    )
 
 
-def _walk(evaluate: Callable[[Array], Point], body: Callable[[State, Excursion, Point], Excursion], state: State, start: Excursion) -> Excursion:
+def _walk(
+    evaluate: Callable[[Array], Point],
+    body: Callable[[State, Excursion, Point], Excursion],
+    state: State,
+    start: Excursion,
+) -> Excursion:
     if isinstance(start.trial, np.ndarray):
         while start.active:
             start = body(state, start, evaluate(start.trial))
         return start
-    cast = lambda e: jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), body(state, e, evaluate(e.trial)), e)  # noqa: E731
+
+    def cast(e: Any) -> Any:
+        return jax.tree.map(
+            lambda new, old: jnp.asarray(new).astype(old.dtype),
+            body(state, e, evaluate(e.trial)),
+            e,
+        )
+
     return jax.lax.while_loop(lambda e: e.active, cast, jax.tree.map(jnp.asarray, start))
 
 
@@ -154,7 +205,9 @@ def _outset(state: State, trial: Array, direction: Array, active: Array) -> Excu
 
 def to_limit(state: State) -> Excursion:
     """The outset of the walk to a limit likelihood: thirty steps further along the tail, then the rest solved again."""
-    start = _outset(state, state.tail.z + FAR * state.tail.move, state.tail.move, _is_suspect(state)[0])
+    start = _outset(
+        state, state.tail.z + FAR * state.tail.move, state.tail.move, _is_suspect(state)[0]
+    )
     return start._replace(flat=~start.flat)
 
 
@@ -177,14 +230,29 @@ def follow(state: State, e: Excursion, point: Point) -> Excursion:
     reach = xp.where(tries < 5, FAR * 0.5 ** tries.astype(tail.z.dtype), 0.0)
     trial = xp.where(moved, tail.z + reach * tail.move, point.z + newton.step)
     inner = xp.where(moved, 0, e.inner + 1)
-    return Excursion(trial, kept, e.direction, tries.astype(xp.int32), inner.astype(xp.int32), e.flat | sound, e.straight, ~arrived & (tries <= 5))
+    return Excursion(
+        trial,
+        kept,
+        e.direction,
+        tries.astype(xp.int32),
+        inner.astype(xp.int32),
+        e.flat | sound,
+        e.straight,
+        ~arrived & (tries <= 5),
+    )
 
 
 def _rest(state: State, point: Point) -> NewtonStep:
     """The Newton step of what does not recede."""
     xp = namespace(point.z)
     one = xp.ones_like(point.value)
-    return newton_step(_information(point), point.score, state.scale, xp.sqrt(xp.finfo(point.z.dtype).eps) * one, xp.inf * one)
+    return newton_step(
+        _information(point),
+        point.score,
+        state.scale,
+        xp.sqrt(xp.finfo(point.z.dtype).eps) * one,
+        xp.inf * one,
+    )
 
 
 def _recedes(state: State, far: Excursion) -> Array:
@@ -215,10 +283,16 @@ def _widest(bent: tuple[bool, ...], state: State) -> tuple[Array, Array]:
     if not any(bent):
         return xp.zeros((), dtype=bool), xp.zeros_like(state.point.z)
     r = _information(state.point) / (state.scale[:, None] * state.scale[None, :])
-    half = solve_lower(factored(r, unrolled=True), xp.eye(len(bent), dtype=state.scale.dtype), unrolled=True)
+    half = solve_lower(
+        factored(r, unrolled=True), xp.eye(len(bent), dtype=state.scale.dtype), unrolled=True
+    )
     inverse = half.T @ half / (state.scale[:, None] * state.scale[None, :])
-    variance = xp.where(xp.asarray(np.array(bent)) & xp.isfinite(xp.diagonal(inverse)), xp.diagonal(inverse), 0.0)
-    strange = xp.where(variance > 0, xp.maximum(xp.sqrt(variance) / WIDE, xp.abs(state.point.z) / FAR_OUT), 0.0)
+    variance = xp.where(
+        xp.asarray(np.array(bent)) & xp.isfinite(xp.diagonal(inverse)), xp.diagonal(inverse), 0.0
+    )
+    strange = xp.where(
+        variance > 0, xp.maximum(xp.sqrt(variance) / WIDE, xp.abs(state.point.z) / FAR_OUT), 0.0
+    )
     j = xp.argmax(strange)
     doubt = _is_settled(state) & state.newton.definite & state.newton.convex & (strange[j] >= 1.0)
     length = xp.sqrt(xp.where(doubt, variance[j], 1.0))
@@ -232,7 +306,11 @@ def _on_a_plain(bent: tuple[bool, ...], state: State) -> Array:
     if not any(bent):
         return xp.zeros((), dtype=bool)
     left = xp.abs(xp.diagonal(state.point.hessian)) <= null_cut(state.point) * state.scale**2
-    return _is_settled(state) & ~state.newton.definite & xp.any(xp.asarray(np.array(bent)) & (xp.abs(state.point.z) >= FAR_OUT) & left)
+    return (
+        _is_settled(state)
+        & ~state.newton.definite
+        & xp.any(xp.asarray(np.array(bent)) & (xp.abs(state.point.z) >= FAR_OUT) & left)
+    )
 
 
 def to_flat(bent: tuple[bool, ...], state: State, far: Excursion) -> Excursion:
@@ -242,7 +320,12 @@ def to_flat(bent: tuple[bool, ...], state: State, far: Excursion) -> Excursion:
     doubt, wide = _widest(bent, state)
     xp = namespace(wide)
     direction = xp.where(doubt, wide, rarely(singular, _null_direction, lambda s: s.point.z, state))
-    return _outset(state, state.point.z + xp.where(doubt, NEARBY[0], PROBES[0]) * direction, direction, singular | (doubt & ~_recedes(state, far)))
+    return _outset(
+        state,
+        state.point.z + xp.where(doubt, NEARBY[0], PROBES[0]) * direction,
+        direction,
+        singular | (doubt & ~_recedes(state, far)),
+    )
 
 
 def probe(bent: tuple[bool, ...], state: State, e: Excursion, point: Point) -> Excursion:
@@ -250,23 +333,46 @@ def probe(bent: tuple[bool, ...], state: State, e: Excursion, point: Point) -> E
     xp = namespace(state.point.z)
     dtype = state.point.z.dtype
     doubt = _is_settled(state) & state.newton.definite & state.newton.convex
-    probes = xp.where(doubt, xp.asarray(np.array([*NEARBY, 0, 0], dtype=dtype)), xp.asarray(np.array(PROBES, dtype=dtype)))
+    probes = xp.where(
+        doubt,
+        xp.asarray(np.array([*NEARBY, 0, 0], dtype=dtype)),
+        xp.asarray(np.array(PROBES, dtype=dtype)),
+    )
     noise = noise_of(state.point)
     distance = xp.abs(probes[e.probe])
-    allowed = 4 * noise + 8 * xp.finfo(dtype).eps * distance + 1e-12 * (distance < 100) * xp.sqrt(state.point.absolute)
+    allowed = (
+        4 * noise
+        + 8 * xp.finfo(dtype).eps * distance
+        + 1e-12 * (distance < 100) * xp.sqrt(state.point.absolute)
+    )
     change = point.value - state.point.value
     parabola = -0.5 * distance**2 * (e.direction @ _information(state.point) @ e.direction)
     fell = (change <= FALLS[0] * parabola) & (change >= FALLS[1] * parabola)
     level = xp.isfinite(point.value) & xp.where(doubt, fell, xp.abs(change) <= allowed)
-    newton = newton_step(_information(point), point.score, state.scale, null_cut(point), xp.inf * noise)
+    newton = newton_step(
+        _information(point), point.score, state.scale, null_cut(point), xp.inf * noise
+    )
     solved = level | (e.inner >= INNER) | ~is_finite(point) | (distance > 100) | doubt
     straight = e.straight & ((e.inner > 0) | level)
     flat = e.flat & (level | ~solved)
     last = xp.where(doubt, len(NEARBY) - 1, xp.where(straight, len(PROBES) - 1, 3))
     following = xp.where(solved, e.probe + 1, e.probe)
-    trial = xp.where(solved, state.point.z + probes[xp.minimum(following, len(PROBES) - 1)] * e.direction, point.z + newton.step)
+    trial = xp.where(
+        solved,
+        state.point.z + probes[xp.minimum(following, len(PROBES) - 1)] * e.direction,
+        point.z + newton.step,
+    )
     active = flat & (following <= last)
-    return Excursion(trial, e.kept, e.direction, following.astype(xp.int32), xp.where(solved, 0, e.inner + 1).astype(xp.int32), flat, straight, active)
+    return Excursion(
+        trial,
+        e.kept,
+        e.direction,
+        following.astype(xp.int32),
+        xp.where(solved, 0, e.inner + 1).astype(xp.int32),
+        flat,
+        straight,
+        active,
+    )
 
 
 def arrived(bent: tuple[bool, ...], state: State, far: Excursion, near: Excursion) -> Limit:
@@ -276,7 +382,16 @@ def arrived(bent: tuple[bool, ...], state: State, far: Excursion, near: Excursio
     point = jax.tree.map(lambda a, b: xp.where(recedes, a, b), far.kept, state.point)
     decrement = xp.where(recedes, _rest(state, far.kept).decrement, state.newton.decrement)
     doubtful = ((_widest(bent, state)[0] & ~near.flat) | _on_a_plain(bent, state)) & ~recedes
-    return Limit(point, state.scale, recedes, _is_singular(state, far) & near.flat, decrement, recedes & (far.probe > 0), near.probe, doubtful)
+    return Limit(
+        point,
+        state.scale,
+        recedes,
+        _is_singular(state, far) & near.flat,
+        decrement,
+        recedes & (far.probe > 0),
+        near.probe,
+        doubtful,
+    )
 
 
 # ---------------------------------------------------------------- the verdict
@@ -306,8 +421,16 @@ def survey(state: State, limit: Limit) -> Survey:
     found = rarely(troubled, _spectrum, _factor, j, scale, cut)
     # Thirty steps of a tail e⁻²ᵗ are but fifteen of the e⁻ᵗ that it turns into near a bound: its information has not died.
     alive = limit.recedes & (found[1] > cut)
-    deflated = lambda j, scale, cut, move, *_: _spectrum(_deflated(j, scale, move), scale, cut)  # noqa: E731
-    return Survey(scale, cut, troubled, *rarely(alive, deflated, lambda *a: a[4:], j, scale, cut, move, *found))
+
+    def deflated(j: Any, scale: Any, cut: Any, move: Any, *_: Any) -> Any:
+        return _spectrum(_deflated(j, scale, move), scale, cut)
+
+    return Survey(
+        scale,
+        cut,
+        troubled,
+        *rarely(alive, deflated, lambda *a: a[4:], j, scale, cut, move, *found),
+    )
 
 
 def _deflated(j: Array, scale: Array, move: Array) -> Array:
@@ -345,7 +468,9 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     # cond(R) is λ_max tr R⁻¹ or less, and two columns that nearly agree have λ_max = 2; errors of 1.7 ε tr R⁻¹ were seen.
     conditioned = 2 * eps * vif <= 1e-3
     # A tail that ended in rounding: the maximum found after it is one of the noise.
-    climbed_noise = (state.rough & (state.tail.length >= TAIL) & (state.tail.decrement <= 1e-4)) | limit.doubtful
+    climbed_noise = (
+        state.rough & (state.tail.length >= TAIL) & (state.tail.decrement <= 1e-4)
+    ) | limit.doubtful
     cases = (
         ((state.outcome == NOT_FINITE), Status.NONFINITE),
         ((state.outcome == RUNAWAY) | escaped | blown | (growth & ~quiet), Status.UNBOUNDED),
@@ -353,27 +478,63 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
         (limit.recedes, Status.SEPARATED),
         (quiet & (lowest < -cut) & troubled, Status.SADDLE),
         (settled & limit.flat, Status.UNIDENTIFIED),
-        (settled & ((troubled & (lowest <= cut)) | ((shows.information < RECEDES) & (shows.step > 0.5))), Status.SINGULAR),
+        (
+            settled
+            & ((troubled & (lowest <= cut)) | ((shows.information < RECEDES) & (shows.step > 0.5))),
+            Status.SINGULAR,
+        ),
         ((state.outcome == STUCK) & ~quiet, Status.STALLED),
         (state.phase != DONE, Status.MAX_STEPS),
-        (~conditioned | (decrement > USABLE) | (state.outcome == EXHAUSTED) | climbed_noise, Status.IMPRECISE),
+        (
+            ~conditioned | (decrement > USABLE) | (state.outcome == EXHAUSTED) | climbed_noise,
+            Status.IMPRECISE,
+        ),
     )
     status = xp.asarray(int(Status.CONVERGED), dtype=xp.int32)
     for holds, name in reversed(cases):
         status = xp.where(holds, int(name), status)
 
-    lost = (status == Status.NONFINITE) | (status == Status.UNBOUNDED) | (status == Status.SADDLE) | (status == Status.STALLED) | (status == Status.MAX_STEPS)
-    keeps_null = (status == Status.BOUNDARY) | (status == Status.SEPARATED) | (status == Status.UNIDENTIFIED) | (status == Status.SINGULAR)
+    lost = (
+        (status == Status.NONFINITE)
+        | (status == Status.UNBOUNDED)
+        | (status == Status.SADDLE)
+        | (status == Status.STALLED)
+        | (status == Status.MAX_STEPS)
+    )
+    keeps_null = (
+        (status == Status.BOUNDARY)
+        | (status == Status.SEPARATED)
+        | (status == Status.UNIDENTIFIED)
+        | (status == Status.SINGULAR)
+    )
     null = xp.where(keeps_null, null, 0.0)
     singular_signature = (status == Status.SINGULAR) & ~troubled
     null = xp.where(singular_signature, xp.outer(*_unit(scale * state.last)), null)
     moves = limit.recedes | (status == Status.UNBOUNDED) | singular_signature
-    direction = xp.where(moves, xp.where(limit.recedes, state.tail.move, state.last), xp.where(lowest <= cut, weakest / scale, 0.0))
+    direction = xp.where(
+        moves,
+        xp.where(limit.recedes, state.tail.move, state.last),
+        xp.where(lowest <= cut, weakest / scale, 0.0),
+    )
     direction = direction / xp.maximum(xp.max(xp.abs(direction)), xp.finfo(point.z.dtype).tiny)
     digits = -xp.log10(xp.maximum(eps * vif, eps))
     digits = xp.minimum(digits, -xp.log10(xp.maximum(distance, eps)))
-    digits = xp.where(climbed_noise & (status == Status.IMPRECISE), 0.0, digits)  # derivatives of rounding noise tell nothing
-    return Verdict(status, point, lost, null, scale, direction, lowest, digits, state.gain, distance, xp.maximum(state.steps - 1, 0) + limit.steps)
+    digits = xp.where(
+        climbed_noise & (status == Status.IMPRECISE), 0.0, digits
+    )  # derivatives of rounding noise tell nothing
+    return Verdict(
+        status,
+        point,
+        lost,
+        null,
+        scale,
+        direction,
+        lowest,
+        digits,
+        state.gain,
+        distance,
+        xp.maximum(state.steps - 1, 0) + limit.steps,
+    )
 
 
 def _unit(v: Array) -> tuple[Array, Array]:
@@ -389,7 +550,11 @@ def _factor(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, Ar
     """
     xp = namespace(j)
     k = j.shape[0]
-    inverse = solve_lower(factored(j / (scale[:, None] * scale[None, :]), unrolled=True), xp.eye(k, dtype=j.dtype), unrolled=True)
+    inverse = solve_lower(
+        factored(j / (scale[:, None] * scale[None, :]), unrolled=True),
+        xp.eye(k, dtype=j.dtype),
+        unrolled=True,
+    )
     vif = xp.sum(inverse**2)
     return xp.zeros_like(j), 1.0 / vif, xp.zeros_like(scale), vif
 

@@ -64,11 +64,23 @@ class EM:
         said, lost = [self.fit.explain()], np.flatnonzero(self.collapsed >= 0)
         for s in lost[:1]:
             told = ", ".join(map(str, self.rows[s][:6])) + (", …" if len(self.rows[s]) > 6 else "")
-            said.append(f"From start {s}, component {self.collapsed[s]} collapsed on row{'s' * (len(self.rows[s]) != 1)} {told}, where the likelihood is unbounded.")
+            said.append(
+                f"From start {s}, component {self.collapsed[s]} collapsed on row{'s' * (len(self.rows[s]) != 1)} {told}, where the likelihood is unbounded."
+            )
         if lost.size:
-            said.append(f"{lost.size} of {len(self.logliks)} starts ended so" + (". " if lost.size == len(self.logliks) else "; the estimates are a local maximum. ") + "A penalty on small variances keeps components from it (variance_floor= of a Gaussian mixture).")
+            said.append(
+                f"{lost.size} of {len(self.logliks)} starts ended so"
+                + (
+                    ". "
+                    if lost.size == len(self.logliks)
+                    else "; the estimates are a local maximum. "
+                )
+                + "A penalty on small variances keeps components from it (variance_floor= of a Gaussian mixture)."
+            )
         if self.reached:
-            said.append(f"{self.reached} of {len(self.logliks)} starts reached this log-likelihood.")
+            said.append(
+                f"{self.reached} of {len(self.logliks)} starts reached this log-likelihood."
+            )
         return " ".join(said)
 
     def __repr__(self) -> str:
@@ -136,36 +148,80 @@ def em(
     n = data_length(data)
     w = None if weights is None else _checked_weights(weights, n)
     with precision(np.float64), np.errstate(all="ignore"):
-        begun = model.starts(data, starts, np.random.default_rng(key)) if start is None else start if isinstance(start, list) else [start]
+        begun = (
+            model.starts(data, starts, np.random.default_rng(key))
+            if start is None
+            else start
+            if isinstance(start, list)
+            else [start]
+        )
         begun = [_checked_start(model, one, data) for one in begun]
         path = model.climb(begun, data, w, float(variance_floor), float(tolerance), max_steps)
-    loglik = model.loglik if not variance_floor else penalize(model.loglik, model.floor(data, variance_floor, w))  # type: ignore[union-attr]
+    loglik = model.loglik
+    if variance_floor:
+        floor = model.floor(data, variance_floor, w)  # type: ignore[union-attr]
+        loglik = penalize(model.loglik, floor)
     blocks = BLOCK if n is not None and n > 4 * BLOCK else None
-    options = {"constraints": model.constraints, "weights": weights, "vcov": vcov, "block_rows": blocks}
-    return _finished(model, path, data, lambda params, steps: fit(loglik, params, data, max_steps=steps, **options), newton_steps)
+    options = {
+        "constraints": model.constraints,
+        "weights": weights,
+        "vcov": vcov,
+        "block_rows": blocks,
+    }
+    return _finished(
+        model,
+        path,
+        data,
+        lambda params, steps: fit(loglik, params, data, max_steps=steps, **options),
+        newton_steps,
+    )
 
 
-def _check(model: Any, starts: Any, key: Any, weights: Any, variance_floor: Any, tolerance: Any, max_steps: Any, newton_steps: Any) -> None:
+def _check(
+    model: Any,
+    starts: Any,
+    key: Any,
+    weights: Any,
+    variance_floor: Any,
+    tolerance: Any,
+    max_steps: Any,
+    newton_steps: Any,
+) -> None:
     if tracing():
-        raise TypeError("em schedules its work from the host and cannot run inside jit or vmap; there, jaxmle.fit maximises the likelihood of the mixture")
+        raise TypeError(
+            "em schedules its work from the host and cannot run inside jit or vmap; there, jaxmle.fit maximises the likelihood of the mixture"
+        )
     if not isinstance(model, Model):
-        raise TypeError(f"em takes a model of gaussian_mixture(…) or mixture_of(…); got {type(model).__name__}")
-    for name, value, least in (("starts", starts, 1), ("key", key, 0), ("max_steps", max_steps, 1), ("newton_steps", newton_steps, 0)):
+        raise TypeError(
+            f"em takes a model of gaussian_mixture(…) or mixture_of(…); got {type(model).__name__}"
+        )
+    for name, value, least in (
+        ("starts", starts, 1),
+        ("key", key, 0),
+        ("max_steps", max_steps, 1),
+        ("newton_steps", newton_steps, 0),
+    ):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} must be a whole number, {least} or more; got {value!r}")
     for name, value in (("variance_floor", variance_floor), ("tolerance", tolerance)):
         if not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise ValueError(f"{name} must be a number, 0 or more; got {value!r}")
     if variance_floor and not isinstance(model, GaussianMixture):
-        raise ValueError("variance_floor is a penalty on covariance matrices, for gaussian_mixture; penalize the components' parameters in a fit of model.loglik instead")
+        raise ValueError(
+            "variance_floor is a penalty on covariance matrices, for gaussian_mixture; penalize the components' parameters in a fit of model.loglik instead"
+        )
     if weights is not None and not isinstance(weights, Weights):
-        raise TypeError(f"weights must say what they mean: jaxmle.frequency(w) or jaxmle.sampling(w); got {type(weights).__name__}")
+        raise TypeError(
+            f"weights must say what they mean: jaxmle.frequency(w) or jaxmle.sampling(w); got {type(weights).__name__}"
+        )
 
 
 def _checked_weights(weights: Weights, n: int | None) -> np.ndarray:
     w = np.asarray(weights.values, float)
     if w.shape != (n,) or not np.all(np.isfinite(w)) or np.any(w < 0) or not np.any(w > 0):
-        raise ValueError(f"weights must be finite and not negative, one for each of {n} rows; got shape {w.shape}")
+        raise ValueError(
+            f"weights must be finite and not negative, one for each of {n} rows; got shape {w.shape}"
+        )
     return w
 
 
@@ -174,13 +230,17 @@ def _checked_start(model: Model, start: Tree, data: Tree) -> Tree:
     layout = layout_of(params, model.constraints)
     check_start(layout, params)
     if len(params["weights"]) != model.components:
-        raise ValueError(f"the start has {len(params['weights'])} weights and the model {model.components} components")
+        raise ValueError(
+            f"the start has {len(params['weights'])} weights and the model {model.components} components"
+        )
     try:
         shape = jax.eval_shape(model.log_joint, params, data).shape
     except (ValueError, TypeError, IndexError, KeyError) as error:
         raise ValueError(f"the start does not fit the model and the data: {error}") from None
     if len(shape) != 2 or shape[1] != model.components:
-        raise ValueError(f"the start does not fit the model: {model.components} components, but log densities of shape {shape}")
+        raise ValueError(
+            f"the start does not fit the model: {model.components} components, but log densities of shape {shape}"
+        )
     return params
 
 
@@ -189,12 +249,21 @@ def _finished(model: Model, path: Path, data: Tree, climb: Any, newton_steps: in
     s = np.arange(len(path.params))
     ends = np.where(path.steps > 0, path.logliks[s, np.maximum(path.steps - 1, 0)], np.nan)
     ends = np.where(path.collapsed >= 0, np.nan, ends)
-    rows = tuple(_rows(model, params, data, int(j)) for params, j in zip(path.params, path.collapsed, strict=True))
+    rows = tuple(
+        _rows(model, params, data, int(j))
+        for params, j in zip(path.params, path.collapsed, strict=True)
+    )
     alive = [int(i) for i in np.argsort(-ends, kind="stable") if np.isfinite(ends[i])]
     if not alive:
         lost = int(np.argmax(path.collapsed >= 0))
         found = climb(path.params[lost], 0)
-        found = found if path.collapsed[lost] < 0 else _unbounded(found, model.vanishing(found.names, int(path.collapsed[lost])), rows[lost])
+        found = (
+            found
+            if path.collapsed[lost] < 0
+            else _unbounded(
+                found, model.vanishing(found.names, int(path.collapsed[lost])), rows[lost]
+            )
+        )
         return EM(found, path.logliks[lost][: path.steps[lost]], ends, path.collapsed, rows)
     tried: list[tuple[int, Fit]] = []
     for one in alive[:TRIES]:
@@ -211,7 +280,10 @@ def _in_order(model: Model, climb: Any, params: Tree, newton_steps: int) -> Fit:
     if not found.converged:
         return found
     again = model.ordered(found.params)
-    same = all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(found.params), strict=True))
+    same = all(
+        np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(found.params), strict=True)
+    )
     return found if same else climb(again, newton_steps)
 
 
@@ -227,18 +299,30 @@ def _rows(model: Model, params: Tree, data: Tree, component: int) -> np.ndarray:
 
 def _unbounded(found: Fit, vanishing: list[int], rows: np.ndarray) -> Fit:
     """The record of a likelihood without a maximum: no estimate, and the variances that go to zero for a direction."""
-    nothing = lambda tree: jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), tree)  # noqa: E731
+
+    def nothing(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), tree)
+
     direction = np.zeros(len(found.names))
     direction[[i for i in vanishing if found.bounds[i][0] == 0]] = -1.0
     none = found.witness
-    witness = replace(none, direction=direction, row=np.int32(rows[0] if rows.size else -1), vcov=np.full_like(none.vcov, np.nan), gain=np.float64(np.inf), distance=np.float64(np.nan))
+    witness = replace(
+        none,
+        direction=direction,
+        row=np.int32(rows[0] if rows.size else -1),
+        vcov=np.full_like(none.vcov, np.nan),
+        gain=np.float64(np.inf),
+        distance=np.float64(np.nan),
+    )
     return replace(
         found, params=nothing(found.params), stderr=nothing(found.stderr), vcov=np.full_like(found.vcov, np.nan), hessian=np.full_like(found.hessian, np.nan),
         score=np.full_like(found.score, np.nan), decrement=np.float64(np.nan), loglik=np.float64(np.inf), status=np.int32(Status.UNBOUNDED), witness=witness,
     )  # fmt: skip
 
 
-def em_steps(model: Model, start: Tree, data: Tree, steps: int, *, weights: Weights | None = None) -> tuple[Tree, np.ndarray]:
+def em_steps(
+    model: Model, start: Tree, data: Tree, steps: int, *, weights: Weights | None = None
+) -> tuple[Tree, np.ndarray]:
     """Exactly so many EM steps from one start, without judgement: the parameters after them, and ℓ before each, (steps,).
 
     A path that ends early, with fewer entries, met a collapsing component.

@@ -63,10 +63,26 @@ class Problem:
     @property
     def neutral(self) -> Problem:
         """Without the likelihood and without what only names or widens the covariance: fits that differ in no more share their programs."""
-        return replace(self, loglik=None, kind=None if self.kind is None else "observed", mode="ML", weighting="none", max_steps=0, label=None)
+        return replace(
+            self,
+            loglik=None,
+            kind=None if self.kind is None else "observed",
+            mode="ML",
+            weighting="none",
+            max_steps=0,
+            label=None,
+        )
 
 
-def pose(loglik: Any, layout: Layout, solver: Any, vcov: Kind | None, clusters: Any, max_steps: int, block_rows: int | None) -> Problem:
+def pose(
+    loglik: Any,
+    layout: Layout,
+    solver: Any,
+    vcov: Kind | None,
+    clusters: Any,
+    max_steps: int,
+    block_rows: int | None,
+) -> Problem:
     """Everything static about a fit, checked."""
     roots = roots_of(loglik, layout)
     chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots)))
@@ -74,39 +90,91 @@ def pose(loglik: Any, layout: Layout, solver: Any, vcov: Kind | None, clusters: 
         raise ValueError("every parameter is fixed: there is nothing to estimate")
     weighting, solver = weighting_of(loglik), choose(solver, chart.k)
     if jeffreys_of(loglik) is not None:
-        return _pose_jeffreys(loglik, chart, solver, vcov, clusters, weighting, max_steps, block_rows, roots)
+        return _pose_jeffreys(
+            loglik, chart, solver, vcov, clusters, weighting, max_steps, block_rows, roots
+        )
     if (vcov == "expected" or solver.curvature == "expected") and not has_law(loglik):
         raise ValueError(NO_LAW)
     kind = vcov
     if vcov == "auto":
-        kind = "cluster" if clusters is not None else "HC0" if weighting == "sampling" else "observed"
+        kind = (
+            "cluster" if clusters is not None else "HC0" if weighting == "sampling" else "observed"
+        )
     mode = "MAP" if has(loglik, Penalize) else "ML"
     kind = "CR1" if kind == "cluster" else hac() if kind == "hac" else kind
     check_order(kind, weighting)
-    label = f"{kind} (observed leverage)" if kind in LEVERAGED and not has_law(loglik) else None if kind is None else str(kind)
-    return Problem(loglik, chart, solver, kind, mode, weighting, max_steps, block_rows, tuple(int(r) for r in roots), label)
+    label = (
+        f"{kind} (observed leverage)"
+        if kind in LEVERAGED and not has_law(loglik)
+        else None
+        if kind is None
+        else str(kind)
+    )
+    return Problem(
+        loglik,
+        chart,
+        solver,
+        kind,
+        mode,
+        weighting,
+        max_steps,
+        block_rows,
+        tuple(int(r) for r in roots),
+        label,
+    )
 
 
 def _pose_jeffreys(
-    loglik: Any, chart: Chart, solver: Solver, vcov: Kind | None, clusters: Any, weighting: str, max_steps: int, block_rows: int | None, roots: np.ndarray
+    loglik: Any,
+    chart: Chart,
+    solver: Solver,
+    vcov: Kind | None,
+    clusters: Any,
+    weighting: str,
+    max_steps: int,
+    block_rows: int | None,
+    roots: np.ndarray,
 ) -> Problem:
     """A fit under Jeffreys's prior: the covariance is the inverse of the unpenalised information that the prior is made of."""
     prior = jeffreys_of(loglik)
     assert prior is not None
     if prior.information == "expected" and not has_law(loglik):
-        raise ValueError(f"jeffreys: {NO_LAW}; or, where the observed information takes its place, jeffreys(loglik, information='observed')")
+        raise ValueError(
+            f"jeffreys: {NO_LAW}; or, where the observed information takes its place, jeffreys(loglik, information='observed')"
+        )
     if vcov not in ("auto", prior.information, None) or clusters is not None:
         raise ValueError(
             f"after jeffreys the covariance is the inverse of the unpenalised information, vcov='auto'; got {'clusters' if clusters is not None else repr(vcov)}. "
             "Another kind at the estimate: fit.with_vcov(jaxmle.vcov(loglik, kind)(fit.params, data))"
         )
     if weighting == "sampling":
-        raise ValueError("jeffreys needs the information of a likelihood, and a sum under sampling weights is none; frequency weights are")
+        raise ValueError(
+            "jeffreys needs the information of a likelihood, and a sum under sampling weights is none; frequency weights are"
+        )
     if chart.k != len(chart.moving):
-        raise ValueError("jeffreys needs as many free parameters as entries: no simplex, correlation or covariance among them")
-    kind, label = (None, None) if vcov is None else ("expected", f"{prior.information} (unpenalised)")
-    mode = "MPL (Jeffreys)" if prior.information == "expected" else "MPL (Jeffreys, observed information)"
-    return Problem(loglik, chart, solver, kind, mode, weighting, max_steps, block_rows, tuple(int(r) for r in roots), label)
+        raise ValueError(
+            "jeffreys needs as many free parameters as entries: no simplex, correlation or covariance among them"
+        )
+    kind, label = (
+        (None, None) if vcov is None else ("expected", f"{prior.information} (unpenalised)")
+    )
+    mode = (
+        "MPL (Jeffreys)"
+        if prior.information == "expected"
+        else "MPL (Jeffreys, observed information)"
+    )
+    return Problem(
+        loglik,
+        chart,
+        solver,
+        kind,
+        mode,
+        weighting,
+        max_steps,
+        block_rows,
+        tuple(int(r) for r in roots),
+        label,
+    )
 
 
 class Engine(NamedTuple):
@@ -119,16 +187,22 @@ class Engine(NamedTuple):
     first_bad: Callable[[Array], Array]
 
 
-def engine_of(problem: Problem, loglik: Any, base: Array, data: Tree, codes: tuple[Array, ...]) -> Engine:
+def engine_of(
+    problem: Problem, loglik: Any, base: Array, data: Tree, codes: tuple[Array, ...]
+) -> Engine:
     """The passes as plain functions of ``loglik``; its histograms are for the sums over the rows."""
     layout = problem.layout
-    objective = Objective(loglik, problem.chart, base, data, problem.solver.curvature, problem.block_rows)
+    objective = Objective(
+        loglik, problem.chart, base, data, problem.solver.curvature, problem.block_rows
+    )
     loglik = uncounted(loglik)
     return Engine(
         evaluate=objective,
         slopes=objective.slopes,
         expected=lambda x: expected_information(loglik, layout, x, data),
-        robust=lambda x, jacobian, root: sandwich(loglik, layout, x, data, root, jacobian, problem.kind or "observed", codes),
+        robust=lambda x, jacobian, root: sandwich(
+            loglik, layout, x, data, root, jacobian, problem.kind or "observed", codes
+        ),
         first_bad=lambda x: _first_bad_term(loglik, layout, x, data),
     )
 
@@ -138,9 +212,15 @@ def compiled_pass(problem: Problem, name: str) -> Callable[..., Any]:
     bare = problem.bare  # a compiled piece must not keep the user's function alive
 
     def make(loglik: Any) -> Callable[..., Any]:
-        return lambda base, data, codes, *args: getattr(engine_of(bare, loglik, base, data, codes), name)(*args)
+        return lambda base, data, codes, *args: getattr(
+            engine_of(bare, loglik, base, data, codes), name
+        )(*args)
 
-    return compiled(problem.loglik, (name, problem.chart, problem.solver.curvature, problem.block_rows, problem.kind), make)
+    return compiled(
+        problem.loglik,
+        (name, problem.chart, problem.solver.curvature, problem.block_rows, problem.kind),
+        make,
+    )
 
 
 def _first_bad_term(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
@@ -150,10 +230,16 @@ def _first_bad_term(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
     top, middle = jnp.max(terms), jnp.median(terms)
     spread = jnp.median(jnp.abs(terms - middle))
     alone = (terms > middle + FAR_ABOVE * jnp.maximum(spread, 1.0)) & (terms >= top)
-    return jnp.where((terms.shape[0] > 2) & jnp.any(bad | alone), jnp.where(jnp.any(bad), jnp.argmax(bad), jnp.argmax(alone)), -1)
+    return jnp.where(
+        (terms.shape[0] > 2) & jnp.any(bad | alone),
+        jnp.where(jnp.any(bad), jnp.argmax(bad), jnp.argmax(alone)),
+        -1,
+    )
 
 
-def search(climb: Climb, evaluate: Callable[[Array], Point], problem: Problem, base: Array, z: Array) -> tuple[Verdict, Reach]:
+def search(
+    climb: Climb, evaluate: Callable[[Array], Point], problem: Problem, base: Array, z: Array
+) -> tuple[Verdict, Reach]:
     """Climb, explore, judge."""
     state = climb(evaluate, z, problem.max_steps)
     return verdict_of(problem, base, state, explore(evaluate, state, problem.chart.bent))
@@ -182,7 +268,11 @@ def bread(point: Point, verdict: Verdict) -> Array:
 def plain(problem: Problem, point: Point, verdict: Verdict, root: Array) -> Extra:
     """The covariance that needs no further pass: the inverse observed information from its root (k, k), or none."""
     xp, user, kind = namespace(point.z), point.aux, problem.kind
-    lift = xp.diagonal(user.jacobian)[:, None] * root if problem.chart.is_entrywise else user.jacobian @ root
+    lift = (
+        xp.diagonal(user.jacobian)[:, None] * root
+        if problem.chart.is_entrywise
+        else user.jacobian @ root
+    )
     vcov = lift @ lift.T
     return Extra(vcov * xp.nan if kind is None else vcov, xp.asarray(-1), xp.zeros_like(user.x))
 
@@ -201,11 +291,15 @@ def beyond(kind: Kind | None, engine: Engine, point: Point, verdict: Verdict) ->
     if kind != "expected":
         root = bread(point, verdict)
         vcov, row = engine.robust(user.x, user.jacobian, root)
-        return Extra(_meaningful(vcov, user.jacobian @ root), row, namespace(point.z).zeros_like(user.x))
+        return Extra(
+            _meaningful(vcov, user.jacobian @ root), row, namespace(point.z).zeros_like(user.x)
+        )
     found = engine.expected(user.x)
     root = root_of(user.jacobian.T @ found.information @ user.jacobian, verdict.scale, verdict.null)
     lift = user.jacobian @ root
-    return Extra(lift @ lift.T, namespace(point.z).asarray(-1), found.stderr_error(root, user.jacobian))
+    return Extra(
+        lift @ lift.T, namespace(point.z).asarray(-1), found.stderr_error(root, user.jacobian)
+    )
 
 
 def needs_pass(kind: Kind | None) -> bool:
@@ -213,19 +307,47 @@ def needs_pass(kind: Kind | None) -> bool:
     return kind not in ("observed", None)
 
 
-def complete(problem: Problem, engine: Engine, base: Array, verdict: Verdict, reached: Reach, point: Point, n: Array, data_id: Array, extra_steps: Array) -> Fit:
+def complete(
+    problem: Problem,
+    engine: Engine,
+    base: Array,
+    verdict: Verdict,
+    reached: Reach,
+    point: Point,
+    n: Array,
+    data_id: Array,
+    extra_steps: Array,
+) -> Fit:
     """Covariance and record at the end of a search."""
-    extra = beyond(problem.kind, engine, point, verdict) if needs_pass(problem.kind) else plain(problem, point, verdict, bread(point, verdict))
+    extra = (
+        beyond(problem.kind, engine, point, verdict)
+        if needs_pass(problem.kind)
+        else plain(problem, point, verdict, bread(point, verdict))
+    )
     failed = (verdict.status == Status.NONFINITE) | (verdict.status == Status.UNBOUNDED)
     if not isinstance(point.z, np.ndarray) or failed:
-        extra = extra._replace(row=namespace(point.z).where(failed, engine.first_bad(point.aux.x), extra.row))
+        extra = extra._replace(
+            row=namespace(point.z).where(failed, engine.first_bad(point.aux.x), extra.row)
+        )
     return finish(problem, base, verdict, reached, point, extra, n, data_id, extra_steps)
 
 
-def finish(problem: Problem, base: Array, verdict: Verdict, reached: Reach, point: Point, extra: Extra, n: Array, data_id: Array, extra_steps: Array) -> Fit:
+def finish(
+    problem: Problem,
+    base: Array,
+    verdict: Verdict,
+    reached: Reach,
+    point: Point,
+    extra: Extra,
+    n: Array,
+    data_id: Array,
+    extra_steps: Array,
+) -> Fit:
     """The record; no likelihood is needed any more."""
     verdict = verdict._replace(point=point)
-    ending = conclude(problem.chart, np.array(problem.roots), verdict, reached, point.aux, base, extra.vcov)
+    ending = conclude(
+        problem.chart, np.array(problem.roots), verdict, reached, point.aux, base, extra.vcov
+    )
     return record(
         problem.chart, verdict, point.aux, ending, n=n, row=extra.row, error=extra.error, extra_steps=extra_steps, data_id=data_id,
         kind=problem.label, mode=problem.mode, weighting=problem.weighting,

@@ -19,9 +19,7 @@ NOISE = (
 )
 
 
-LOCAL = (
-    " This was seen along the climb and is not proved for all parameters: where a likelihood is not concave, another start (multistart) may lead to a higher maximum."
-)
+LOCAL = " This was seen along the climb and is not proved for all parameters: where a likelihood is not concave, another start (multistart) may lead to a higher maximum."
 
 SOURCE = {
     1: " It is these data that do not tell them apart, such as collinear columns or a factor beside an intercept: with columns in another order they would be identified.",
@@ -37,11 +35,15 @@ def explain(fit: Fit) -> str:
         "bound": _bounds(fit),
         "free": _free(fit),
         "place": f"row {int(w.row)} of the data" if int(w.row) >= 0 else "the start values",
-        "distance": f"{float(w.distance):.2g}" if np.isfinite(w.distance) else "an unknown number of",
+        "distance": f"{float(w.distance):.2g}"
+        if np.isfinite(w.distance)
+        else "an unknown number of",
         "digits": f"{max(float(w.digits), 0):.0f}",
         "dtype": str(fit.dtype),
     }
-    sentence = (NOISE if status == Status.IMPRECISE and not float(w.digits) > 0 else MEANING[status]).format(**words)
+    sentence = (
+        NOISE if status == Status.IMPRECISE and not float(w.digits) > 0 else MEANING[status]
+    ).format(**words)
     if status == Status.UNBOUNDED and int(w.row) >= 0:
         sentence += f" The term that grows is that of row {int(w.row)} of the data."
     if status == Status.UNIDENTIFIED and int(w.certificate):
@@ -67,7 +69,11 @@ def _covariance(fit: Fit) -> str:
     return (
         f" But {fit.vcov_kind} has no meaning here: the scores of a fit with as many parameters as rows are zero up to rounding, "
         "or there are too few clusters or rows for its correction"
-        + (", or a variance clustered two ways, which is a sum over both less one over their crossings, came out negative." if clustered else ".")
+        + (
+            ", or a variance clustered two ways, which is a sum over both less one over their crossings, came out negative."
+            if clustered
+            else "."
+        )
     )
 
 
@@ -86,7 +92,9 @@ def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit:
 
 def _bounds(fit: Fit) -> str:
     told = []
-    for name, before, code, (low, high) in zip(fit.names, ("", *fit.names), np.asarray(fit.witness.bound), fit.bounds, strict=False):
+    for name, before, code, (low, high) in zip(
+        fit.names, ("", *fit.names), np.asarray(fit.witness.bound), fit.bounds, strict=False
+    ):
         if code:
             told.append(f"{name} = " + (before if code == 2 else f"{low if code < 0 else high:g}"))
     return ", ".join(told)
@@ -96,19 +104,29 @@ def _free(fit: Fit) -> str:
     """The parameters that a flat direction moves."""
     moved = [name for name, se in zip(fit.names, fit.se, strict=True) if np.isnan(se)]
     told = ", ".join(moved[:6]) + (", …" if len(moved) > 6 else "")
-    return f"{told} (the combination {_direction(fit)} is free)" if np.any(fit.witness.direction) else told
+    return (
+        f"{told} (the combination {_direction(fit)} is free)"
+        if np.any(fit.witness.direction)
+        else told
+    )
 
 
 def _direction(fit: Fit) -> str:
     """The witness's direction in words. What counts as small is judged in standard units, √|H_jj|, not in those of the parameters."""
     curvature = np.sqrt(np.abs(np.diagonal(np.asarray(fit.hessian))))
     scale = np.where(np.isfinite(curvature) & (curvature > 0), curvature, 1.0)
-    if fit.verdict == Status.SEPARATED:  # far out the curvature of what recedes is gone: what is large either way counts
+    if (
+        fit.verdict == Status.SEPARATED
+    ):  # far out the curvature of what recedes is gone: what is large either way counts
         d = np.abs(np.asarray(fit.witness.direction, dtype=float))
         scale = np.maximum(scale / max(np.max(scale * d), 1e-300), 1.0 / max(np.max(d), 1e-300))
     return combination(fit.names, fit.witness.direction, scale)
 
 
 def _infinite(fit: Fit) -> str:
-    told = [f"{name} → {'+' if s > 0 else '−'}∞" for name, s in zip(fit.names, np.asarray(fit.witness.sign), strict=True) if s]
+    told = [
+        f"{name} → {'+' if s > 0 else '−'}∞"
+        for name, s in zip(fit.names, np.asarray(fit.witness.sign), strict=True)
+        if s
+    ]
     return ", ".join(told[:6]) + "; " if told else ""

@@ -16,7 +16,9 @@ CACHED = 2**15  # words at a time: their multipliers stay in the cache
 def fingerprint(data: Tree) -> np.ndarray:
     """Two halves (2,) uint32 of one 64-bit sum over values, positions, types and shapes."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(data)]
-    return fingerprints([leaf[None] for leaf in leaves], None)[0] if leaves else np.zeros(2, np.uint32)
+    return (
+        fingerprints([leaf[None] for leaf in leaves], None)[0] if leaves else np.zeros(2, np.uint32)
+    )
 
 
 def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> np.ndarray:
@@ -30,11 +32,19 @@ def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> 
     with np.errstate(over="ignore"):
         for place, leaf in enumerate(leaves):
             rows = None if lengths is None else lengths[place]
-            n = np.full(len(leaf), leaf.shape[1] if leaf.ndim > 1 else 1, dtype=np.uint64) if rows is None else rows.astype(np.uint64)
-            shape = _mixed(np.array([leaf.dtype.num, leaf.ndim, *leaf.shape[2:], place], dtype=np.uint64)).sum(dtype=np.uint64)
+            n = (
+                np.full(len(leaf), leaf.shape[1] if leaf.ndim > 1 else 1, dtype=np.uint64)
+                if rows is None
+                else rows.astype(np.uint64)
+            )
+            shape = _mixed(
+                np.array([leaf.dtype.num, leaf.ndim, *leaf.shape[2:], place], dtype=np.uint64)
+            ).sum(dtype=np.uint64)
             total = (total ^ _mixed(n + shape)) + _summed(leaf, rows)
             total = _mixed(total)
-    return np.stack([total >> np.uint64(32), total & np.uint64(0xFFFFFFFF)], axis=1).astype(np.uint32)
+    return np.stack([total >> np.uint64(32), total & np.uint64(0xFFFFFFFF)], axis=1).astype(
+        np.uint32
+    )
 
 
 def _summed(leaf: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
@@ -45,13 +55,17 @@ def _summed(leaf: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
     words = _words(leaf)
     width = int(np.prod(leaf.shape[2:], dtype=int))
     if rows is not None:
-        words = np.where(np.arange(words.shape[1])[None, :] < (rows * width)[:, None], words, np.uint64(0))
+        words = np.where(
+            np.arange(words.shape[1])[None, :] < (rows * width)[:, None], words, np.uint64(0)
+        )
     stride = max(1, words.shape[1] // LARGE)
     picked, total = words[:, ::stride], np.zeros(len(words), dtype=np.uint64)
     multipliers = _odd(np.arange(min(CACHED, picked.shape[1]), dtype=np.uint64))
     for part, first in enumerate(range(0, picked.shape[1], CACHED)):
         here = picked[:, first : first + CACHED]
-        total += np.einsum("bi,i->b", here, multipliers[: here.shape[1]]) * _odd(np.array([CACHED + part], dtype=np.uint64))
+        total += np.einsum("bi,i->b", here, multipliers[: here.shape[1]]) * _odd(
+            np.array([CACHED + part], dtype=np.uint64)
+        )
     return total
 
 
@@ -65,7 +79,11 @@ def _words(leaf: np.ndarray) -> np.ndarray:
     flat = np.ascontiguousarray(leaf).reshape(leaf.shape[0], -1)
     if flat.dtype.kind == "f" and flat.dtype.itemsize in (4, 8):
         return flat.view(f"u{flat.dtype.itemsize}").astype(np.uint64, copy=False)
-    return flat.astype(np.float64).view(np.uint64) if flat.dtype.kind not in "iub" else flat.astype(np.int64).view(np.uint64)
+    return (
+        flat.astype(np.float64).view(np.uint64)
+        if flat.dtype.kind not in "iub"
+        else flat.astype(np.int64).view(np.uint64)
+    )
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:

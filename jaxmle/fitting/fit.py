@@ -30,7 +30,14 @@ from jaxmle.fitting.record import Fit
 from jaxmle.fitting.separation import settled, wants_cone
 from jaxmle.fitting.subsample import head_start
 from jaxmle.likelihood.anatomy import count, has, parts_of, substituted, term_shape
-from jaxmle.likelihood.checks import check_fixed, check_start, check_weight_shapes, check_weights, host_data, host_params
+from jaxmle.likelihood.checks import (
+    check_fixed,
+    check_start,
+    check_weight_shapes,
+    check_weights,
+    host_data,
+    host_params,
+)
 from jaxmle.likelihood.combinators import Penalize, Pool, weight
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, need_terms, rows_of, terms_of
 from jaxmle.likelihood.covariance import Kind, check_kind, cluster_codes
@@ -50,8 +57,12 @@ from jaxmle.solvers.status import Status
 Array = Any
 Tree = Any
 
-LONG = 16 * CACHED_OPAQUE  # rows from which an opaque likelihood is summed in blocks, where its rows are seen to be kept apart
-MAX_STEPS = 3000  # the longest climb among NIST's regressions takes 2 500 (MGH10, from its first start)
+LONG = (
+    16 * CACHED_OPAQUE
+)  # rows from which an opaque likelihood is summed in blocks, where its rows are seen to be kept apart
+MAX_STEPS = (
+    3000  # the longest climb among NIST's regressions takes 2 500 (MGH10, from its first start)
+)
 
 
 def fit(
@@ -107,7 +118,18 @@ def fit(
         loglik = weight(loglik, weights)
     loglik = as_tree(loglik)
     check_options(vcov, clusters, max_steps, block_rows)
-    options = (loglik, params0, data, constraints, solver, vcov, clusters, dtype, max_steps, block_rows)
+    options = (
+        loglik,
+        params0,
+        data,
+        constraints,
+        solver,
+        vcov,
+        clusters,
+        dtype,
+        max_steps,
+        block_rows,
+    )
     return _traced(*options) if tracing() else _host(*options, progress)
 
 
@@ -120,13 +142,21 @@ def check_options(vcov: Any, clusters: Any, max_steps: Any, block_rows: Any) -> 
         raise ValueError(f"block_rows must be a positive whole number; got {block_rows!r}")
 
 
-def _model_parts(loglik: Any, params0: Tree, data: Tree, constraints: Tree) -> tuple[Any, Tree, Tree]:
+def _model_parts(
+    loglik: Any, params0: Tree, data: Tree, constraints: Tree
+) -> tuple[Any, Tree, Tree]:
     """A model knows where to start and how its parameters are bounded."""
     if params0 is None:
         if not hasattr(loglik, "start"):
-            raise ValueError("params0 is missing: give start values, such as {'beta': jnp.zeros(3), 'sigma': 1.0}; only a model with a method start(data) may go without. fix, tie, weight and penalize do not hand a model's start on: give params0=model.start(data), constraints=model.constraints")
+            raise ValueError(
+                "params0 is missing: give start values, such as {'beta': jnp.zeros(3), 'sigma': 1.0}; only a model with a method start(data) may go without. fix, tie, weight and penalize do not hand a model's start on: give params0=model.start(data), constraints=model.constraints"
+            )
         params0 = loglik.start(data)
-    return loglik, params0, getattr(loglik, "constraints", None) if constraints is None else constraints
+    return (
+        loglik,
+        params0,
+        getattr(loglik, "constraints", None) if constraints is None else constraints,
+    )
 
 
 def _host_engine(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Engine:
@@ -135,7 +165,9 @@ def _host_engine(problem: Problem, base: Array, data: Tree, codes: tuple[Array, 
     problem = replace(problem, loglik=counted(loglik, data, _counts(loglik, data), base.dtype))
 
     def piece(name: str) -> Callable[..., Any]:
-        program = functools.cache(lambda: compiled_pass(problem, name))  # looked up once a fit, and only if wanted
+        program = functools.cache(
+            lambda: compiled_pass(problem, name)
+        )  # looked up once a fit, and only if wanted
         return lambda *args: jax.tree.map(np.array, program()(base, data, codes, *args))
 
     return Engine(*map(piece, Engine._fields))
@@ -147,7 +179,13 @@ def _counts(loglik: Any, data: Tree) -> tuple[int, ...]:
     return tuple(int(distinct(leaf, np.array([leaf.size]))[0]) for leaf in leaves)
 
 
-def _watched(progress: bool | None, keep: Callable[[State], Point | None] | None, evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
+def _watched(
+    progress: bool | None,
+    keep: Callable[[State], Point | None] | None,
+    evaluate: Callable[[Array], Point],
+    z: Array,
+    max_steps: int,
+) -> State:
     """The host's climb: ``maximise`` with a line of progress every two seconds, or at each step, or never.
 
     Args:
@@ -159,18 +197,26 @@ def _watched(progress: bool | None, keep: Callable[[State], Point | None] | None
         state = step(evaluate, state) if trial is None else advance(state, trial)
         if progress or (progress is None and time.monotonic() - last > 2.0):
             last, distance = time.monotonic(), np.sqrt(2 * state.newton.decrement)
-            print(f"jaxmle.fit: step {int(state.steps)}, log-likelihood {float(state.point.value):.8g}, about {float(distance):.2g} SE to go", file=sys.stderr)
+            print(
+                f"jaxmle.fit: step {int(state.steps)}, log-likelihood {float(state.point.value):.8g}, about {float(distance):.2g} SE to go",
+                file=sys.stderr,
+            )
     return state
 
 
-def _watched_scores(progress: bool | None, slopes: Callable[[Array], Slope]) -> Callable[[Array], Slope]:
+def _watched_scores(
+    progress: bool | None, slopes: Callable[[Array], Slope]
+) -> Callable[[Array], Slope]:
     """The pass for the score with its line of progress, from two seconds on."""
     began = time.monotonic()
 
     def told(z: Array) -> Slope:
         at = slopes(z)
         if progress or (progress is None and time.monotonic() - began > 2.0):
-            print(f"jaxmle.fit: log-likelihood {float(at.value):.8g}, by a pass for the score", file=sys.stderr)
+            print(
+                f"jaxmle.fit: log-likelihood {float(at.value):.8g}, by a pass for the score",
+                file=sys.stderr,
+            )
         return at
 
     return told
@@ -179,7 +225,19 @@ def _watched_scores(progress: bool | None, slopes: Callable[[Array], Slope]) -> 
 # ---------------------------------------------------------------- on the host
 
 
-def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any, vcov: Any, clusters: Any, dtype: Any, max_steps: int, block_rows: Any, progress: Any) -> Fit:
+def _host(
+    loglik: Any,
+    params0: Tree,
+    data: Tree,
+    constraints: Tree,
+    solver: Any,
+    vcov: Any,
+    clusters: Any,
+    dtype: Any,
+    max_steps: int,
+    block_rows: Any,
+    progress: Any,
+) -> Fit:
     dtype = host_dtype(dtype)
     params = host_params(params0, dtype)
     layout = layout_of(params, constraints)
@@ -198,28 +256,59 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any
             _check_blocks(problem, base, on_device, block_rows)
         if (rows or 0) >= LONG and is_rowwise(loglik, layout, base, data):
             seen = declared(loglik, layout, base, data)
-            problem = replace(problem, loglik=seen, block_rows=CACHED_OPAQUE if seen is loglik and block_rows is None else block_rows)
+            problem = replace(
+                problem,
+                loglik=seen,
+                block_rows=CACHED_OPAQUE if seen is loglik and block_rows is None else block_rows,
+            )
         engine = _host_engine(problem, base, on_device, codes)
-        elsewhere = lambda data: _host_engine(problem, base, data, codes).evaluate  # noqa: E731
-        verdict, reached, extra = _host_search(problem, engine, base, data, on_device, elsewhere, progress)
-        n = np.asarray(count(loglik, data, lambda: _term_count(problem, base, on_device)), dtype)[()]
-        found = complete(problem, engine, base, verdict, reached, verdict.point, n, fingerprint(data), extra)
+
+        def elsewhere(data: Any) -> Any:
+            return _host_engine(problem, base, data, codes).evaluate
+
+        verdict, reached, extra = _host_search(
+            problem, engine, base, data, on_device, elsewhere, progress
+        )
+        n = np.asarray(count(loglik, data, lambda: _term_count(problem, base, on_device)), dtype)[
+            ()
+        ]
+        found = complete(
+            problem, engine, base, verdict, reached, verdict.point, n, fingerprint(data), extra
+        )
         if found.verdict == Status.UNIDENTIFIED and rows is not None:
             found = traced_to(found, lambda z, data: elsewhere(data)(z), verdict.point.z, data)
-        return _separated(problem, base, on_device, rows, found) if found.verdict == Status.SEPARATED else found
+        return (
+            _separated(problem, base, on_device, rows, found)
+            if found.verdict == Status.SEPARATED
+            else found
+        )
 
 
 def _host_search(
-    problem: Problem, engine: Engine, base: Array, data: Tree, on_device: Tree, elsewhere: Callable[[Tree], Callable[[Array], Point]], progress: bool | None
+    problem: Problem,
+    engine: Engine,
+    base: Array,
+    data: Tree,
+    on_device: Tree,
+    elsewhere: Callable[[Tree], Callable[[Array], Point]],
+    progress: bool | None,
 ) -> tuple[Verdict, Reach, Array]:
     """The search, and the passes made before it. Many rows have a head start; the start that was asked for has the last word."""
     z, climb = problem.chart.to_free(base), functools.partial(_watched, progress)
     if head := head_start(problem, data, z, elsewhere):
         longest, double = short(head.turn), z.dtype == np.float64
-        near = secant_climb(_watched_scores(progress, engine.slopes), head.z, head.information, AIM * longest) if double else Arrival(head.z, False, 0)
+        near = (
+            secant_climb(
+                _watched_scores(progress, engine.slopes), head.z, head.information, AIM * longest
+            )
+            if double
+            else Arrival(head.z, False, 0)
+        )
         keep = functools.partial(kept_hessian, engine.slopes, longest) if near.arrived else None
         if near.arrived or isinstance(problem.solver, Newton):
-            verdict, reached = search(functools.partial(climb, keep), engine.evaluate, problem, base, near.z)
+            verdict, reached = search(
+                functools.partial(climb, keep), engine.evaluate, problem, base, near.z
+            )
             if verdict.status == Status.CONVERGED:
                 return verdict, reached, np.asarray(near.passes)
     extra = np.asarray(0)
@@ -230,16 +319,22 @@ def _host_search(
 
 def _separated(problem: Problem, base: Array, data: Tree, rows: int | None, found: Fit) -> Fit:
     """The record of a separated fit with the cone of its recession, where there are terms to tell it."""
-    if not wants_cone(found, problem.roots, rows) or not term_shape(problem.loglik, problem.layout, base, data):
+    if not wants_cone(found, problem.roots, rows) or not term_shape(
+        problem.loglik, problem.layout, base, data
+    ):
         return found
     layout = problem.layout
-    at = compiled(problem.loglik, ("ways", layout), lambda ll: lambda base, data: ways(ll, layout, base, data))(base, data)
+    at = compiled(
+        problem.loglik, ("ways", layout), lambda ll: lambda base, data: ways(ll, layout, base, data)
+    )(base, data)
     return settled(found, problem.roots, at, is_exact(problem.loglik))
 
 
 def _check_terms(problem: Problem, base: Array, data: Tree) -> None:
     """What needs terms is refused before anything is compiled."""
-    wanted = problem.kind not in ("observed", "expected", None) and not has(problem.loglik, Penalize)
+    wanted = problem.kind not in ("observed", "expected", None) and not has(
+        problem.loglik, Penalize
+    )
     if wanted and not term_shape(problem.loglik, problem.layout, base, data):
         need_terms(jnp.zeros(()), f"vcov={problem.kind!r}")
 
@@ -256,7 +351,9 @@ def _check_blocks(problem: Problem, base: Array, data: Tree, block_rows: int) ->
             while parts_of(core):
                 core = parts_of(core)[0]
             params, few = layout.unravel(base), min(block_rows, 16)
-            alone = need_terms(terms_of(core, params, jax.tree.map(lambda leaf: leaf[:few], data)), "block_rows")
+            alone = need_terms(
+                terms_of(core, params, jax.tree.map(lambda leaf: leaf[:few], data)), "block_rows"
+            )
             among = terms_of(core, params, data)[:few]
             return jnp.max(jnp.abs(alone - among) / (1 + jnp.abs(among)))
 
@@ -264,7 +361,9 @@ def _check_blocks(problem: Problem, base: Array, data: Tree, block_rows: int) ->
 
     gap = float(compiled(problem.loglik, ("blocks", problem.layout, block_rows), make)(base, data))
     if gap > 1e-8:
-        raise ValueError("block_rows needs terms that depend on their own row only, but the first rows give other terms alone than among all rows. Leave block_rows out.")
+        raise ValueError(
+            "block_rows needs terms that depend on their own row only, but the first rows give other terms alone than among all rows. Leave block_rows out."
+        )
 
 
 def _term_count(problem: Problem, base: Array, data: Tree) -> int:
@@ -288,23 +387,48 @@ def _approach(problem: Problem, objective: Objective, z: Array) -> tuple[Array, 
     return approach(problem.solver, objective.value, objective, objective.curvatures, z)
 
 
-def _host_approach(problem: Problem, base: Array, data: Tree, z: Array) -> tuple[np.ndarray, np.ndarray]:
+def _host_approach(
+    problem: Problem, base: Array, data: Tree, z: Array
+) -> tuple[np.ndarray, np.ndarray]:
     bare = problem.bare
-    def make(loglik: Any) -> Callable[..., Any]:
-        return lambda base, data, z: _approach(bare, Objective(loglik, bare.chart, base, data, "observed", bare.block_rows), z)
 
-    near, steps = compiled(problem.loglik, ("approach", problem.chart, problem.solver, problem.block_rows), make)(base, data, z)
+    def make(loglik: Any) -> Callable[..., Any]:
+        return lambda base, data, z: _approach(
+            bare, Objective(loglik, bare.chart, base, data, "observed", bare.block_rows), z
+        )
+
+    near, steps = compiled(
+        problem.loglik, ("approach", problem.chart, problem.solver, problem.block_rows), make
+    )(base, data, z)
     return np.array(near), np.array(steps)
 
 
 # ---------------------------------------------------------------- under a trace
 
 
-def _traced(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: Any, vcov: Any, clusters: Any, dtype: Any, max_steps: int, block_rows: Any) -> Fit:
+def _traced(
+    loglik: Any,
+    params0: Tree,
+    data: Tree,
+    constraints: Tree,
+    solver: Any,
+    vcov: Any,
+    clusters: Any,
+    dtype: Any,
+    max_steps: int,
+    block_rows: Any,
+) -> Fit:
     dtype = _traced_dtype(dtype)
     _refuse_non_float(params0)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), params0)
-    data = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else jnp.asarray(leaf), data)
+    data = jax.tree.map(
+        lambda leaf: (
+            jnp.asarray(leaf).astype(dtype)
+            if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+            else jnp.asarray(leaf)
+        ),
+        data,
+    )
     layout = layout_of(params, constraints)
     rows = rows_of(loglik, data)
     check_weight_shapes(loglik, data)
@@ -313,7 +437,9 @@ def _traced(loglik: Any, params0: Tree, data: Tree, constraints: Tree, solver: A
     base = jnp.asarray(substituted(loglik, layout, layout.ravel(params)))
     bare = problem.bare
     key = ("fit", problem.chart, problem.solver, problem.kind, max_steps, block_rows, str(dtype))
-    return kept(loglik, key, lambda ll: lambda *args: _traced_fit(replace(bare, loglik=ll), *args))(base, data, codes)
+    return kept(loglik, key, lambda ll: lambda *args: _traced_fit(replace(bare, loglik=ll), *args))(
+        base, data, codes
+    )
 
 
 def _traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Fit:
@@ -321,23 +447,39 @@ def _traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, .
     engine = engine_of(problem, loglik, base, data, codes)
     z, verdict, reached, extra = _root(problem, engine.evaluate, base, problem.chart.to_free(base))
     n = jnp.asarray(count(loglik, data, lambda: _term_count(problem, base, data)), base.dtype)
-    return complete(problem, engine, base, verdict, reached, engine.evaluate(z), n, jnp.zeros(2, jnp.uint32), extra)
+    return complete(
+        problem,
+        engine,
+        base,
+        verdict,
+        reached,
+        engine.evaluate(z),
+        n,
+        jnp.zeros(2, jnp.uint32),
+        extra,
+    )
 
 
 def _traced_dtype(dtype: Any) -> Any:
     own = jnp.zeros(()).dtype
     if dtype is not None and np.dtype(dtype) == np.float64 and own != np.float64:
-        raise ValueError("dtype='float64' inside a trace needs float64 switched on around it: with jax.enable_x64(True): …")
+        raise ValueError(
+            "dtype='float64' inside a trace needs float64 switched on around it: with jax.enable_x64(True): …"
+        )
     return own if dtype is None else host_dtype(dtype)
 
 
 def _refuse_non_float(params: Tree) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(f"params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}; parameters must be floating-point arrays")
+            raise TypeError(
+                f"params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}; parameters must be floating-point arrays"
+            )
 
 
-def _root(problem: Problem, objective: Any, base: Array, z: Array) -> tuple[Array, Verdict, Reach, Array]:
+def _root(
+    problem: Problem, objective: Any, base: Array, z: Array
+) -> tuple[Array, Verdict, Reach, Array]:
     """The maximum as the root of the score, so that it is differentiable by the implicit function theorem to any order in what ``objective`` closes over."""
 
     def solve(score: Any, z: Array) -> tuple[Array, Any]:
@@ -355,5 +497,7 @@ def _root(problem: Problem, objective: Any, base: Array, z: Array) -> tuple[Arra
     types: list[Any] = []
     root, aux = jax.lax.custom_root(jax.grad(objective.value), z, solve, solve_linear, has_aux=True)
     # Integers and booleans travel as floats: they have no tangent to carry.
-    verdict, reached, extra = jax.tree.map(lambda leaf, dtype: jax.lax.stop_gradient(leaf).astype(dtype), aux, types[0])
+    verdict, reached, extra = jax.tree.map(
+        lambda leaf, dtype: jax.lax.stop_gradient(leaf).astype(dtype), aux, types[0]
+    )
     return root, verdict, reached, extra

@@ -55,7 +55,9 @@ def gaussian_mixture(components: int, covariance: str = "full") -> GaussianMixtu
     if isinstance(components, bool) or not isinstance(components, int) or components < 1:
         raise ValueError(f"components must be a whole number, 1 or more; got {components!r}")
     if covariance not in KINDS:
-        raise ValueError(f"covariance must be 'full', 'tied', 'diagonal' or 'spherical'; got {covariance!r}")
+        raise ValueError(
+            f"covariance must be 'full', 'tied', 'diagonal' or 'spherical'; got {covariance!r}"
+        )
     return GaussianMixture(components, covariance)
 
 
@@ -71,12 +73,17 @@ def log_joint(params: Tree, y: Array) -> Array:
     y, loc = _columns(jnp.asarray(y)), params["loc"]
     k, d = loc.shape
     if y.shape[1] != d:
-        raise ValueError(f"loc has shape {loc.shape} and the observations {y.shape}: the last axes must agree")
+        raise ValueError(
+            f"loc has shape {loc.shape} and the observations {y.shape}: the last axes must agree"
+        )
     gap = y[:, None, :] - loc[None, :, :]
     if "variance" in params:
         variance = params["variance"]
         variance = jnp.broadcast_to(variance[:, None], (k, d)) if variance.ndim == 1 else variance
-        distance, log_det = jnp.sum(gap**2 / variance[None], axis=-1), jnp.sum(jnp.log(variance), axis=-1)
+        distance, log_det = (
+            jnp.sum(gap**2 / variance[None], axis=-1),
+            jnp.sum(jnp.log(variance), axis=-1),
+        )
     else:
         inverse, log_det = _whitening(_stacked(params["covariance"], k))
         distance = jnp.sum(jnp.einsum("kij,nkj->nki", inverse, gap) ** 2, axis=-1)
@@ -118,11 +125,19 @@ class VarianceFloor:
         k, d = params["loc"].shape
         if "variance" in params:
             variance = params["variance"]
-            variance = jnp.broadcast_to(variance[:, None], (k, d)) if variance.ndim == 1 else variance
-            return -self.strength * jnp.sum(jnp.log(variance) + jnp.diagonal(self.pooled)[None, :] / variance)
+            variance = (
+                jnp.broadcast_to(variance[:, None], (k, d)) if variance.ndim == 1 else variance
+            )
+            return -self.strength * jnp.sum(
+                jnp.log(variance) + jnp.diagonal(self.pooled)[None, :] / variance
+            )
         shared = not isinstance(params["covariance"], tuple | list)
-        inverse, log_det = _whitening(params["covariance"][None] if shared else _stacked(params["covariance"], k))
-        return -self.strength * (jnp.sum(log_det) + jnp.einsum("kij,kil,lj->", inverse, inverse, self.pooled.T))
+        inverse, log_det = _whitening(
+            params["covariance"][None] if shared else _stacked(params["covariance"], k)
+        )
+        return -self.strength * (
+            jnp.sum(log_det) + jnp.einsum("kij,kil,lj->", inverse, inverse, self.pooled.T)
+        )
 
 
 # ---------------------------------------------------------------- EM
@@ -132,7 +147,9 @@ class Path(NamedTuple):
     """Where EM went from each of s starts."""
 
     params: Tree  # the last, each leaf with a leading axis s
-    logliks: Array  # (s, max_steps or more) the objective at each step's parameters, NaN after the last
+    logliks: (
+        Array  # (s, max_steps or more) the objective at each step's parameters, NaN after the last
+    )
     steps: Array  # (s,)
     collapsed: Array  # (s,) the component that collapsed at the next step; −1
 
@@ -155,7 +172,13 @@ def _pairs(d: int, whole: bool) -> tuple[list[int], list[int]]:
 def _features(block: Array, whole: bool) -> Array:
     """φ, (m, B), of a block (d, B)."""
     i, j = _pairs(block.shape[0], whole)
-    return jnp.concatenate([jnp.ones_like(block[:1]), block, jnp.stack([block[a] * block[b] for a, b in zip(i, j, strict=True)])])
+    return jnp.concatenate(
+        [
+            jnp.ones_like(block[:1]),
+            block,
+            jnp.stack([block[a] * block[b] for a, b in zip(i, j, strict=True)]),
+        ]
+    )
 
 
 def _matrices(params: Tree, kind: str) -> Array:
@@ -178,14 +201,18 @@ def _coefficients(params: Tree, kind: str) -> tuple[Array, Array]:
     far = jnp.sum(linear * loc, axis=-1)
     constant = jnp.log(params["weights"]) - 0.5 * (log_det + far + loc.shape[1] * LOG_2PI)
     i, j = _pairs(loc.shape[1], whole)
-    quadratic = jnp.stack([-precision[:, a, b] * (0.5 if a == b else 1.0) for a, b in zip(i, j, strict=True)], axis=1)
+    quadratic = jnp.stack(
+        [-precision[:, a, b] * (0.5 if a == b else 1.0) for a, b in zip(i, j, strict=True)], axis=1
+    )
     return jnp.concatenate([constant[:, None], linear, quadratic], axis=1), jnp.max(far)
 
 
 def _pass(a: Array, blocks: Array, weights: Array, whole: bool) -> tuple[Array, Array, Array]:
     """ℓ, Σ|terms| and the sufficient statistics Σ_i w_i r_ij φ(x_i), (k, m): one pass over blocks (nb, d, B)."""
 
-    def add(total: tuple[Array, Array, Array], block: tuple[Array, Array]) -> tuple[tuple[Array, Array, Array], None]:
+    def add(
+        total: tuple[Array, Array, Array], block: tuple[Array, Array]
+    ) -> tuple[tuple[Array, Array, Array], None]:
         rows, w = block
         features = _features(rows, whole)
         logits = a @ features
@@ -194,7 +221,11 @@ def _pass(a: Array, blocks: Array, weights: Array, whole: bool) -> tuple[Array, 
         whole_odds = jnp.sum(odds, axis=0)
         terms = top + jnp.log(whole_odds)
         statistics = (odds * (w / whole_odds)[None, :]) @ features.T
-        return (total[0] + jnp.sum(w * terms), total[1] + jnp.sum(w * jnp.abs(terms)), total[2] + statistics), None
+        return (
+            total[0] + jnp.sum(w * terms),
+            total[1] + jnp.sum(w * jnp.abs(terms)),
+            total[2] + statistics,
+        ), None
 
     zero = jnp.zeros((), a.dtype)
     return jax.lax.scan(add, (zero, zero, jnp.zeros_like(a)), (blocks, weights))[0]
@@ -227,7 +258,18 @@ def _pivots(matrices: Array) -> Array:
 
 
 @partial(jax.jit, static_argnames=("kind", "capacity"))
-def _climb(params: Tree, blocks: Array, weights: Array, pooled: Array, strength: Array, tolerance: Array, max_steps: Array, *, kind: str, capacity: int) -> Path:
+def _climb(
+    params: Tree,
+    blocks: Array,
+    weights: Array,
+    pooled: Array,
+    strength: Array,
+    tolerance: Array,
+    max_steps: Array,
+    *,
+    kind: str,
+    capacity: int,
+) -> Path:
     d, whole = blocks.shape[1], kind in ("full", "tied")
     width = _pivots(pooled)
     floor = VarianceFloor(strength, pooled)
@@ -254,7 +296,11 @@ def _climb(params: Tree, blocks: Array, weights: Array, pooled: Array, strength:
         enough = (tolerance > 0) & ((jnp.abs(left) <= tolerance) | (gain <= noise))
         go, now = ~state.done, ~state.done & ~bad
         stop = state.done | bad | enough | (which >= 0)
-        params = jax.tree.map(lambda new, old: jnp.where((~stop).reshape(-1, *[1] * (new.ndim - 1)), new, old), found, state.params)
+        params = jax.tree.map(
+            lambda new, old: jnp.where((~stop).reshape(-1, *[1] * (new.ndim - 1)), new, old),
+            found,
+            state.params,
+        )
         at = jnp.arange(capacity)[None, :] == state.steps[:, None]
         return _State(
             params, jnp.where(at & now[:, None], loglik[:, None], state.logliks), jnp.where(go, loglik, state.last), jnp.where(go, gain, state.gain),
@@ -263,7 +309,15 @@ def _climb(params: Tree, blocks: Array, weights: Array, pooled: Array, strength:
 
     s = params["weights"].shape[0]
     none = jnp.full(s, -jnp.inf, blocks.dtype)
-    start = _State(params, jnp.full((s, capacity), jnp.nan, blocks.dtype), none, -none, jnp.zeros(s, int), jnp.full(s, -1), jnp.zeros(s, bool))
+    start = _State(
+        params,
+        jnp.full((s, capacity), jnp.nan, blocks.dtype),
+        none,
+        -none,
+        jnp.zeros(s, int),
+        jnp.full(s, -1),
+        jnp.zeros(s, bool),
+    )
     end = jax.lax.while_loop(lambda state: jnp.any(~state.done), advance, start)
     return Path(end.params, end.logliks, end.steps, end.collapsed)
 
@@ -272,7 +326,9 @@ def _named(spread: Array, kind: str, pack: Any) -> Tree:
     """``spread`` under the name it has in parameters; full matrices packed as a tuple."""
     if kind in ("diagonal", "spherical"):
         return {"variance": spread}
-    return {"covariance": pack(spread[j] for j in range(spread.shape[0])) if kind == "full" else spread}
+    return {
+        "covariance": pack(spread[j] for j in range(spread.shape[0])) if kind == "full" else spread
+    }
 
 
 # ---------------------------------------------------------------- the model
@@ -294,16 +350,24 @@ class GaussianMixture:
 
     @property
     def constraints(self) -> Tree:
-        return {"weights": simplex} | ({"variance": positive} if self.covariance in ("diagonal", "spherical") else {"covariance": positive_definite})
+        return {"weights": simplex} | (
+            {"variance": positive}
+            if self.covariance in ("diagonal", "spherical")
+            else {"covariance": positive_definite}
+        )
 
     def checked(self, data: Tree) -> np.ndarray:
         """The observations, (n, d)."""
         y = np.asarray(data, float)
         if y.ndim not in (1, 2) or not y.size:
-            raise ValueError(f"a Gaussian mixture takes observations (n, d), or (n,) where d is 1; got shape {y.shape}")
+            raise ValueError(
+                f"a Gaussian mixture takes observations (n, d), or (n,) where d is 1; got shape {y.shape}"
+            )
         y = y[:, None] if y.ndim == 1 else y
         if self.components > len(y):
-            raise ValueError(f"{self.components} components need at least as many rows; got {len(y)}")
+            raise ValueError(
+                f"{self.components} components need at least as many rows; got {len(y)}"
+            )
         return y
 
     def m_step(self, responsibilities: Array, data: Array) -> Tree:
@@ -313,7 +377,9 @@ class GaussianMixture:
         """
         y, r = self.checked(data), np.asarray(responsibilities, float)
         if r.shape != (len(y), self.components):
-            raise ValueError(f"responsibilities must have shape ({len(y)}, {self.components}); got {r.shape}")
+            raise ValueError(
+                f"responsibilities must have shape ({len(y)}, {self.components}); got {r.shape}"
+            )
         mass = r.sum(axis=0)
         loc = (r.T @ y) / mass[:, None]
         gap = y[:, None, :] - loc[None]
@@ -325,7 +391,11 @@ class GaussianMixture:
         if self.covariance == "tied":
             return scatter.sum(axis=0) / mass.sum()
         diagonal = np.einsum("kii->ki", scatter) / mass[:, None]
-        return {"full": scatter / mass[:, None, None], "diagonal": diagonal, "spherical": diagonal.sum(axis=1) / d}[self.covariance]
+        return {
+            "full": scatter / mass[:, None, None],
+            "diagonal": diagonal,
+            "spherical": diagonal.sum(axis=1) / d,
+        }[self.covariance]
 
     def _packed(self, weights: np.ndarray, loc: np.ndarray, spread: np.ndarray) -> Tree:
         return {"weights": weights, "loc": loc, **_named(spread, self.covariance, tuple)}
@@ -340,11 +410,21 @@ class GaussianMixture:
             r = np.eye(self.components)[labels]
             loc, mass, d = r.T @ rows / r.sum(axis=0)[:, None], r.sum(axis=0), y.shape[1]
             gap = rows - loc[labels]
-            scatter = np.einsum("nk,ni,nj->kij", r, gap, gap) + (d + 1) * (pooled + np.diag(spare))[None]
+            scatter = (
+                np.einsum("nk,ni,nj->kij", r, gap, gap) + (d + 1) * (pooled + np.diag(spare))[None]
+            )
             found.append(self._packed(mass / mass.sum(), loc, self._formed(scatter, mass + d + 1)))
         return found
 
-    def climb(self, starts: list[Tree], data: Array, weights: np.ndarray | None, strength: float, tolerance: float, max_steps: int) -> Path:
+    def climb(
+        self,
+        starts: list[Tree],
+        data: Array,
+        weights: np.ndarray | None,
+        strength: float,
+        tolerance: float,
+        max_steps: int,
+    ) -> Path:
         """EM from every start; in float64, NumPy in and out."""
         y = self.checked(data)
         n, d = y.shape
@@ -352,15 +432,39 @@ class GaussianMixture:
         centre = w @ y / w.sum()
         size = min(ROWS, n)
         padding = -n % size
-        rows = np.concatenate([y - centre, np.zeros((padding, d))]).reshape(-1, size, d).swapaxes(1, 2)
-        held = [{"weights": p["weights"], "loc": p["loc"] - centre, "spread": np.array(p["covariance" if "covariance" in p else "variance"])} for p in starts]
+        rows = (
+            np.concatenate([y - centre, np.zeros((padding, d))]).reshape(-1, size, d).swapaxes(1, 2)
+        )
+        held = [
+            {
+                "weights": p["weights"],
+                "loc": p["loc"] - centre,
+                "spread": np.array(p["covariance" if "covariance" in p else "variance"]),
+            }
+            for p in starts
+        ]
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *held)
         w_blocks = np.concatenate([w, np.zeros(padding)]).reshape(-1, size)
         limits = np.float64(strength), np.float64(tolerance), np.int64(max_steps)
-        capacity = 4096 * 8 ** max(math.ceil(math.log(max_steps / 4096, 8)), 0)  # few lengths of the path, so few programs
-        found = _climb(stacked, np.ascontiguousarray(rows), w_blocks, self.pooled(y, w), *limits, kind=self.covariance, capacity=capacity)
+        capacity = 4096 * 8 ** max(
+            math.ceil(math.log(max_steps / 4096, 8)), 0
+        )  # few lengths of the path, so few programs
+        found = _climb(
+            stacked,
+            np.ascontiguousarray(rows),
+            w_blocks,
+            self.pooled(y, w),
+            *limits,
+            kind=self.covariance,
+            capacity=capacity,
+        )
         end = jax.tree.map(np.asarray, found)
-        params = [self._packed(end.params["weights"][s], end.params["loc"][s] + centre, end.params["spread"][s]) for s in range(len(starts))]
+        params = [
+            self._packed(
+                end.params["weights"][s], end.params["loc"][s] + centre, end.params["spread"][s]
+            )
+            for s in range(len(starts))
+        ]
         return end._replace(params=params)
 
     def pooled(self, y: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -384,11 +488,24 @@ class GaussianMixture:
 
     def permuted(self, params: Tree, order: np.ndarray) -> Tree:
         tied = self.covariance == "tied"
-        spread = {name: params[name] if tied else tuple(params[name][j] for j in order) if isinstance(params[name], tuple) else params[name][order] for name in ("covariance", "variance") if name in params}
+        spread = {
+            name: params[name]
+            if tied
+            else tuple(params[name][j] for j in order)
+            if isinstance(params[name], tuple)
+            else params[name][order]
+            for name in ("covariance", "variance")
+            if name in params
+        }
         return {"weights": params["weights"][order], "loc": params["loc"][order], **spread}
 
     def vanishing(self, names: tuple[str, ...], component: int) -> list[int]:
         """The printed entries that go to zero as a component collapses."""
-        stems = {"full": f"covariance[{component}][", "tied": "covariance", "diagonal": f"variance[{component},", "spherical": f"variance[{component}]"}
+        stems = {
+            "full": f"covariance[{component}][",
+            "tied": "covariance",
+            "diagonal": f"variance[{component},",
+            "spherical": f"variance[{component}]",
+        }
         stem = stems[self.covariance]
         return [i for i, name in enumerate(names) if name.startswith(stem)]

@@ -34,10 +34,18 @@ def traced_to(fit: Fit, evaluate: Callable[[Array, Tree], Point], z: Array, data
     rng = np.random.default_rng(0)
     here = evaluate(z, data)
     unit, expected = 1.0 / metric_of(here.hessian, here.score), _nullity(here)
-    found = [_nullity(evaluate((z + unit * rng.uniform(-1, 1, z.shape)).astype(z.dtype), shuffled(data, rng))) for _ in range(POINTS)]
+    found = [
+        _nullity(
+            evaluate((z + unit * rng.uniform(-1, 1, z.shape)).astype(z.dtype), shuffled(data, rng))
+        )
+        for _ in range(POINTS)
+    ]
     told = [n for n in found if n is not None]
     code = UNKNOWN if not told or not expected else BY_MODEL if min(told) >= expected else BY_DATA
-    return replace(fit, witness=replace(fit.witness, certificate=np.asarray(code, fit.witness.certificate.dtype)))
+    return replace(
+        fit,
+        witness=replace(fit.witness, certificate=np.asarray(code, fit.witness.certificate.dtype)),
+    )
 
 
 def shuffled(data: Tree, rng: np.random.Generator) -> Tree:

@@ -53,15 +53,35 @@ def kept(slopes: Callable[[Array], Slope], longest: Array, state: State) -> Poin
         state: of a climb by Newton's steps.
     """
     newton = state.newton
-    if state.phase != POLISH or not (newton.definite and newton.convex and np.sqrt(2 * newton.decrement) <= longest):
+    if state.phase != POLISH or not (
+        newton.definite and newton.convex and np.sqrt(2 * newton.decrement) <= longest
+    ):
         return None
     here, at = state.point, slopes(state.point.z + state.move)
-    point = Point(at.z, at.value, at.absolute, at.score, here.hessian, None, at.aux._replace(hessian=here.aux.hessian))
+    point = Point(
+        at.z,
+        at.value,
+        at.absolute,
+        at.score,
+        here.hessian,
+        None,
+        at.aux._replace(hessian=here.aux.hessian),
+    )
     finite = np.isfinite(at.value) and np.all(np.isfinite(at.score))
-    return point if finite and _left(point, state) <= max(0.5 * CHANGES * np.sqrt(2 * newton.decrement), ROUNDING) else None
+    return (
+        point
+        if finite
+        and _left(point, state) <= max(0.5 * CHANGES * np.sqrt(2 * newton.decrement), ROUNDING)
+        else None
+    )
 
 
 def _left(point: Point, state: State) -> Array:
     """The standard errors √(2δ₊) that the step leaves, by the information it was taken with."""
     information = -0.5 * (point.hessian + point.hessian.T)
-    return np.sqrt(2 * newton_step(information, point.score, state.scale, null_cut(point), np.sqrt(noise_of(point))).decrement)
+    return np.sqrt(
+        2
+        * newton_step(
+            information, point.score, state.scale, null_cut(point), np.sqrt(noise_of(point))
+        ).decrement
+    )

@@ -15,9 +15,19 @@ def typed_key(key: Any) -> Array:
     """A typed jax key from a whole number or a key of either kind."""
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
         return jax.random.key(int(key))
-    if isinstance(key, jax.Array) and key.shape == () and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if (
+        isinstance(key, jax.Array)
+        and key.shape == ()
+        and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+    ):
         return key
     if isinstance(key, jax.Array | np.ndarray) and key.ndim == 1 and key.dtype == np.uint32:
         return jax.random.wrap_key_data(jnp.asarray(key))
-    got = f"{key.dtype} of shape {key.shape}" if isinstance(key, jax.Array | np.ndarray) else repr(key)
-    raise TypeError(f"key must be a whole number or one jax key, such as 0 or jax.random.key(0); got {got}")
+    got = (
+        f"{key.dtype} of shape {key.shape}"
+        if isinstance(key, jax.Array | np.ndarray)
+        else repr(key)
+    )
+    raise TypeError(
+        f"key must be a whole number or one jax key, such as 0 or jax.random.key(0); got {got}"
+    )

@@ -14,10 +14,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.fitting.diagnosis import ESCAPE, Limit, arrived, follow, needs_excursion, probe, root_in_batch, to_flat, to_limit, unexplored
+from jaxmle.fitting.diagnosis import (
+    ESCAPE,
+    Limit,
+    arrived,
+    follow,
+    needs_excursion,
+    probe,
+    root_in_batch,
+    to_flat,
+    to_limit,
+    unexplored,
+)
 from jaxmle.fitting.engine import Extra, Problem, finish, plain, verdict_of
 from jaxmle.fitting.objective import restored
-from jaxmle.solvers.loop import DONE, EXHAUSTED, NOT_FINITE, RUNAWAY, Point, State, advance, is_running, start
+from jaxmle.solvers.loop import (
+    DONE,
+    EXHAUSTED,
+    NOT_FINITE,
+    RUNAWAY,
+    Point,
+    State,
+    advance,
+    is_running,
+    start,
+)
 
 Array = Any
 AFRESH = 3.0  # steps of a chunk that it costs to gather its members once more: their data, their verdicts
@@ -34,18 +55,25 @@ class Climb(NamedTuple):
 
 
 @functools.lru_cache(maxsize=256)
-def machine(function: Callable[..., Any], static: tuple[Any, ...], mesh: Any = None) -> Callable[..., Any]:
+def machine(
+    function: Callable[..., Any], static: tuple[Any, ...], mesh: Any = None
+) -> Callable[..., Any]:
     """``function(*static, …)`` of one member, compiled for all members."""
     batched = jax.vmap(functools.partial(function, *static))
     if mesh is None:
         return jax.jit(batched)
     axis = jax.sharding.PartitionSpec("member")
-    return jax.jit(jax.shard_map(batched, mesh=mesh, in_specs=axis, out_specs=axis, check_vma=False))
+    return jax.jit(
+        jax.shard_map(batched, mesh=mesh, in_specs=axis, out_specs=axis, check_vma=False)
+    )
 
 
 def _calm(point: Point, running: Array) -> Point:
     """A point that asks for nothing where a member does not run: its lanes must not wake the rare branches."""
-    keep = lambda new, calm: jnp.where(running, new, calm)  # noqa: E731
+
+    def keep(new: Any, calm: Any) -> Any:
+        return jnp.where(running, new, calm)
+
     return point._replace(
         value=keep(point.value, 0.0), score=keep(point.score, 0.0), hessian=keep(point.hessian, -jnp.eye(point.z.shape[0], dtype=point.z.dtype)),
         curvature=None if point.curvature is None else keep(point.curvature, jnp.eye(point.z.shape[0], dtype=point.z.dtype)),
@@ -57,7 +85,9 @@ def _step(state: State, trial: Point, running: Array, cap: Array) -> Climb:
     if state.point.curvature is not None:
         calm = calm._replace(point=_calm(state.point, running))
     moved = advance(calm, _calm(trial, running))
-    state = jax.tree.map(lambda new, old: jnp.where(running, new, old).astype(old.dtype), moved, state)
+    state = jax.tree.map(
+        lambda new, old: jnp.where(running, new, old).astype(old.dtype), moved, state
+    )
     return Climb(state, state.point.z + state.move, running & is_running(state, cap))
 
 
@@ -93,14 +123,25 @@ def half_done(counts: Counts) -> bool:
     return 2 * counts.now <= counts.all and counts.now * (1 + AFRESH * ending) < counts.all
 
 
-def climb(evaluate: Evaluate, z: Array, wanted: np.ndarray, cap: int, enough: Enough, mesh: Any = None) -> State:
+def climb(
+    evaluate: Evaluate, z: Array, wanted: np.ndarray, cap: int, enough: Enough, mesh: Any = None
+) -> State:
     """Climb from z (b, k) until each wanted member has ended or spent ``cap`` steps, or it is ``enough``."""
     first = evaluate(z, wanted)
     state = begun(z, first, mesh)
-    return _go_on(evaluate, machine(_step, (), mesh)(state, first, wanted, _each(cap, wanted)), int(np.sum(wanted)), cap, enough, mesh)
+    return _go_on(
+        evaluate,
+        machine(_step, (), mesh)(state, first, wanted, _each(cap, wanted)),
+        int(np.sum(wanted)),
+        cap,
+        enough,
+        mesh,
+    )
 
 
-def climb_on(evaluate: Evaluate, state: State, wanted: np.ndarray, cap: int, enough: Enough, mesh: Any = None) -> State:
+def climb_on(
+    evaluate: Evaluate, state: State, wanted: np.ndarray, cap: int, enough: Enough, mesh: Any = None
+) -> State:
     """Climb on from states."""
     running = running_of(state, wanted, cap, mesh)
     trial = machine(_trial, (), mesh)(state)
@@ -120,7 +161,9 @@ def _each(value: int, like: np.ndarray) -> np.ndarray:
     return np.full(np.shape(like), value, np.int32)
 
 
-def _go_on(evaluate: Evaluate, now: Climb, outset: int, cap: int, enough: Enough, mesh: Any) -> State:
+def _go_on(
+    evaluate: Evaluate, now: Climb, outset: int, cap: int, enough: Enough, mesh: Any
+) -> State:
     limits, counts = _each(cap, now.running), Counts(outset, outset, outset)
     while np.any(running := np.asarray(now.running)):
         counts = Counts(outset, counts.now, int(np.sum(running)))
@@ -135,14 +178,28 @@ def _go_on(evaluate: Evaluate, now: Climb, outset: int, cap: int, enough: Enough
 
 def is_open(bent: tuple[bool, ...], state: State, max_steps: int) -> Array:
     """Whether a member needs more than the first round: steps, an excursion, or a search for the row that is to blame."""
-    failed = (state.outcome == NOT_FINITE) | (state.outcome == RUNAWAY) | (state.outcome == EXHAUSTED) | (state.longest >= ESCAPE)
+    failed = (
+        (state.outcome == NOT_FINITE)
+        | (state.outcome == RUNAWAY)
+        | (state.outcome == EXHAUSTED)
+        | (state.longest >= ESCAPE)
+    )
     return is_running(state, max_steps) | needs_excursion(bent, state) | failed
 
 
-def explore(evaluate: Evaluate, state: State, wanted: np.ndarray, bent: tuple[bool, ...], mesh: Any = None) -> Limit:
+def explore(
+    evaluate: Evaluate, state: State, wanted: np.ndarray, bent: tuple[bool, ...], mesh: Any = None
+) -> Limit:
     """The excursions of all members; those that need none cost no evaluation."""
-    far = _walk(evaluate, machine(_follow, (), mesh), state, machine(_to_limit, (), mesh)(state, wanted))
-    near = _walk(evaluate, machine(_probe, (bent,), mesh), state, machine(_to_flat, (bent,), mesh)(state, far, wanted))
+    far = _walk(
+        evaluate, machine(_follow, (), mesh), state, machine(_to_limit, (), mesh)(state, wanted)
+    )
+    near = _walk(
+        evaluate,
+        machine(_probe, (bent,), mesh),
+        state,
+        machine(_to_flat, (bent,), mesh)(state, far, wanted),
+    )
     return machine(arrived, (bent,), mesh)(state, far, near)
 
 
@@ -187,31 +244,75 @@ class Judged(NamedTuple):
 
 
 def _judged(problem: Problem, base: Array, state: State, limit: Limit) -> Judged:
-    verdict, reached = verdict_of(problem, base, state, limit._replace(point=restored(problem.chart, base, limit.point)))
+    verdict, reached = verdict_of(
+        problem, base, state, limit._replace(point=restored(problem.chart, base, limit.point))
+    )
     hessian = verdict.point.hessian
     root = root_in_batch(-0.5 * (hessian + hessian.T), verdict.scale, verdict.null)
     return Judged(verdict, reached, plain(problem, verdict.point, verdict, root))
 
 
-def judged(problem: Problem, base: Array, state: State, limit: Limit | None, mesh: Any = None) -> Judged:
+def judged(
+    problem: Problem, base: Array, state: State, limit: Limit | None, mesh: Any = None
+) -> Judged:
     """The verdicts; ``limit`` None where no member took an excursion. The problem holds no likelihood."""
-    return machine(_judged, (problem,), mesh)(base, state, unexplored(state) if limit is None else limit)
+    return machine(_judged, (problem,), mesh)(
+        base, state, unexplored(state) if limit is None else limit
+    )
 
 
-def _finished(problem: Problem, base: Array, verdict: Any, reached: Any, extra: Extra, n: Array, data_id: Array, steps: Array) -> Any:
+def _finished(
+    problem: Problem,
+    base: Array,
+    verdict: Any,
+    reached: Any,
+    extra: Extra,
+    n: Array,
+    data_id: Array,
+    steps: Array,
+) -> Any:
     return finish(problem, base, verdict, reached, verdict.point, extra, n, data_id, steps)
 
 
-def finished(problem: Problem, base: Array, found: Judged, n: Array, data_id: Array, steps: Array, mesh: Any = None) -> Any:
+def finished(
+    problem: Problem,
+    base: Array,
+    found: Judged,
+    n: Array,
+    data_id: Array,
+    steps: Array,
+    mesh: Any = None,
+) -> Any:
     """The records."""
-    return machine(_finished, (problem,), mesh)(base, found.verdict, found.reached, found.extra, n, data_id, steps)
+    return machine(_finished, (problem,), mesh)(
+        base, found.verdict, found.reached, found.extra, n, data_id, steps
+    )
 
 
-def _concluded(problem: Problem, base: Array, state: State, limit: Limit, n: Array, data_id: Array, steps: Array) -> Any:
+def _concluded(
+    problem: Problem,
+    base: Array,
+    state: State,
+    limit: Limit,
+    n: Array,
+    data_id: Array,
+    steps: Array,
+) -> Any:
     found = _judged(problem, base, state, limit)
     return _finished(problem, base, found.verdict, found.reached, found.extra, n, data_id, steps)
 
 
-def concluded(problem: Problem, base: Array, state: State, limit: Limit | None, n: Array, data_id: Array, steps: Array, mesh: Any = None) -> Any:
+def concluded(
+    problem: Problem,
+    base: Array,
+    state: State,
+    limit: Limit | None,
+    n: Array,
+    data_id: Array,
+    steps: Array,
+    mesh: Any = None,
+) -> Any:
     """Verdicts and records at once, where the covariance needs no further pass."""
-    return machine(_concluded, (problem,), mesh)(base, state, unexplored(state) if limit is None else limit, n, data_id, steps)
+    return machine(_concluded, (problem,), mesh)(
+        base, state, unexplored(state) if limit is None else limit, n, data_id, steps
+    )

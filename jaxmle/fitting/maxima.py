@@ -41,8 +41,12 @@ def census(fits: Fit, blocks: list[np.ndarray]) -> tuple[Maximum, ...]:
     leads: list[int] = []
     members: list[list[int]] = []
     for i in converged[np.argsort(-loglik[converged], kind="stable")].tolist():
-        level = np.flatnonzero(loglik[leads] - loglik[i] < SAME_LOGLIK * np.maximum(1.0, np.abs(loglik[leads])))
-        same = next((m for m in level.tolist() if _same(x[i], x[leads[m]], scale[leads[m]], blocks)), None)
+        level = np.flatnonzero(
+            loglik[leads] - loglik[i] < SAME_LOGLIK * np.maximum(1.0, np.abs(loglik[leads]))
+        )
+        same = next(
+            (m for m in level.tolist() if _same(x[i], x[leads[m]], scale[leads[m]], blocks)), None
+        )
         if same is None:
             leads.append(i)
             members.append([i])
@@ -52,7 +56,13 @@ def census(fits: Fit, blocks: list[np.ndarray]) -> tuple[Maximum, ...]:
     # Which end of one maximum is the highest, rounding decides; which is nearest to it, the decrement says.
     nearest = [own[int(np.argmin(fits.decrement[own]))] for own in members]
     return tuple(
-        Maximum(fits[i], float(loglik[lead]), float(top - loglik[lead]), len(own) / len(fits), np.sort(np.array(own)))
+        Maximum(
+            fits[i],
+            float(loglik[lead]),
+            float(top - loglik[lead]),
+            len(own) / len(fits),
+            np.sort(np.array(own)),
+        )
         for i, lead, own in zip(nearest, leads, members, strict=True)
     )
 
@@ -62,7 +72,9 @@ def _scales(fits: Fit) -> np.ndarray:
     x, se = fits.x, fits.se
     curvature = np.abs(np.diagonal(fits.hessian, axis1=-2, axis2=-1))
     seen = np.isfinite(curvature) & (curvature > 0)
-    conditional = np.where(seen, 1.0 / np.sqrt(np.where(seen, curvature, 1.0)), np.maximum(1.0, np.abs(x)))
+    conditional = np.where(
+        seen, 1.0 / np.sqrt(np.where(seen, curvature, 1.0)), np.maximum(1.0, np.abs(x))
+    )
     return np.where(np.isfinite(se) & (se > 0), se, conditional)
 
 

@@ -28,7 +28,9 @@ class Chunk(NamedTuple):
     """Some members, ready to run."""
 
     rows: Tree  # leaves (b, length, ...), or (length, ...) where shared
-    padding: Array | None  # (b, length) 1 for a real row, 0 for padding; None where nothing is padded
+    padding: (
+        Array | None
+    )  # (b, length) 1 for a real row, 0 for padding; None where nothing is padded
     data_id: np.ndarray  # (b, 2)
 
 
@@ -45,25 +47,45 @@ class Stacked:
     @property
     def sizes(self) -> np.ndarray:
         """Rows of each member, (b, parts)."""
-        length = max((np.shape(leaf)[0 if one else 1] for leaf, one in zip(jax.tree.leaves(self.rows), self.shared, strict=True)), default=1)
+        length = max(
+            (
+                np.shape(leaf)[0 if one else 1]
+                for leaf, one in zip(jax.tree.leaves(self.rows), self.shared, strict=True)
+            ),
+            default=1,
+        )
         return np.full((self.members, 1), length)
 
     def row_bytes(self) -> float:
         """Bytes of one row of one member."""
-        return sum(leaf.nbytes / leaf.shape[0] / max(leaf.shape[1], 1) for leaf, one in zip(jax.tree.leaves(self.rows), self.shared, strict=True) if not one)
+        return sum(
+            leaf.nbytes / leaf.shape[0] / max(leaf.shape[1], 1)
+            for leaf, one in zip(jax.tree.leaves(self.rows), self.shared, strict=True)
+            if not one
+        )
 
     def stack(self, index: np.ndarray, length: tuple[int, ...]) -> Tree:
         """The rows of the members ``index``; of a run of neighbours a view."""
-        run = len(index) > 0 and index[-1] - index[0] + 1 == len(index) and bool(np.all(np.diff(index) == 1))
+        run = (
+            len(index) > 0
+            and index[-1] - index[0] + 1 == len(index)
+            and bool(np.all(np.diff(index) == 1))
+        )
         cut = slice(index[0], index[-1] + 1) if run else index
         leaves, treedef = jax.tree.flatten(self.rows)
-        return jax.tree.unflatten(treedef, [leaf if one else leaf[cut] for leaf, one in zip(leaves, self.shared, strict=True)])
+        return jax.tree.unflatten(
+            treedef,
+            [leaf if one else leaf[cut] for leaf, one in zip(leaves, self.shared, strict=True)],
+        )
 
     def take(self, index: np.ndarray, length: tuple[int, ...]) -> Chunk:
         """The members ``index``, ready to run."""
         rows = self.stack(index, length)
         taken = jax.tree.leaves(rows)
-        told = [np.broadcast_to(leaf, (len(index), *leaf.shape)) if one else leaf for leaf, one in zip(taken, self.shared, strict=True)][: self.data_leaves]
+        told = [
+            np.broadcast_to(leaf, (len(index), *leaf.shape)) if one else leaf
+            for leaf, one in zip(taken, self.shared, strict=True)
+        ][: self.data_leaves]
         ids = fingerprints(told, None) if told else np.zeros((len(index), 2), np.uint32)
         return Chunk(rows, None, ids)
 
@@ -85,7 +107,9 @@ class Ragged:
     part: tuple[int, ...]  # which part each leaf belongs to
     starts: np.ndarray  # (b, parts) the first row
     sizes: np.ndarray  # (b, parts) how many
-    order: tuple[np.ndarray | None, ...]  # for each part the row of the table at each place; None where the table is in order
+    order: tuple[
+        np.ndarray | None, ...
+    ]  # for each part the row of the table at each place; None where the table is in order
     data_leaves: int
     padded: bool = True  # False: a likelihood without terms cannot be padded, and members of equal length run together
 
@@ -106,24 +130,42 @@ class Ragged:
         places = []
         for k, wanted in enumerate(length):
             size, first = self.sizes[index, k][:, None], self.starts[index, k][:, None]
-            place = np.minimum(first + np.minimum(np.arange(wanted), np.maximum(size - 1, 0)), max(self._total(k) - 1, 0))
+            place = np.minimum(
+                first + np.minimum(np.arange(wanted), np.maximum(size - 1, 0)),
+                max(self._total(k) - 1, 0),
+            )
             order = self.order[k]
             places.append(place if order is None else order[place])
         leaves, treedef = jax.tree.flatten(self.rows)
-        return jax.tree.unflatten(treedef, [np.take(leaf, places[k], axis=0) for leaf, k in zip(leaves, self.part, strict=True)])  # of a matrix 15 times as fast as leaf[places]
+        return jax.tree.unflatten(
+            treedef,
+            [np.take(leaf, places[k], axis=0) for leaf, k in zip(leaves, self.part, strict=True)],
+        )  # of a matrix 15 times as fast as leaf[places]
 
     def take(self, index: np.ndarray, length: tuple[int, ...]) -> Chunk:
         """The members ``index``, ready to run."""
         rows = self.stack(index, length)
-        ids = fingerprints(jax.tree.leaves(rows)[: self.data_leaves], [self.sizes[index, k] for k in self.part[: self.data_leaves]])
-        kept = [(np.arange(wanted) < self.sizes[index, k][:, None]).astype(np.float64) for k, wanted in enumerate(length)]
+        ids = fingerprints(
+            jax.tree.leaves(rows)[: self.data_leaves],
+            [self.sizes[index, k] for k in self.part[: self.data_leaves]],
+        )
+        kept = [
+            (np.arange(wanted) < self.sizes[index, k][:, None]).astype(np.float64)
+            for k, wanted in enumerate(length)
+        ]
         return Chunk(rows, np.concatenate(kept, axis=1) if self.padded else None, ids)
 
     def _total(self, part: int) -> int:
-        return next(leaf.shape[0] for leaf, k in zip(jax.tree.leaves(self.rows), self.part, strict=True) if k == part)
+        return next(
+            leaf.shape[0]
+            for leaf, k in zip(jax.tree.leaves(self.rows), self.part, strict=True)
+            if k == part
+        )
 
 
-def concatenated(datasets: Sequence[Tree], parts: int, extra: Sequence[Sequence[Array]]) -> tuple[tuple[Any, ...], tuple[int, ...], np.ndarray, np.ndarray]:
+def concatenated(
+    datasets: Sequence[Tree], parts: int, extra: Sequence[Sequence[Array]]
+) -> tuple[tuple[Any, ...], tuple[int, ...], np.ndarray, np.ndarray]:
     """A list of data sets end to end: rows, the part of each leaf, and starts and sizes (b, parts).
 
     Args:
@@ -137,20 +179,39 @@ def concatenated(datasets: Sequence[Tree], parts: int, extra: Sequence[Sequence[
     except (ValueError, TypeError):
         columns = [()]
     if not all(map(len, columns)) or not all(map(jax.tree_util.all_leaves, columns)):
-        other = next(member for member, data in enumerate(datasets) if jax.tree.structure(data) != first)
-        raise ValueError(f"datasets[{other}] has another structure than datasets[0]: {jax.tree.structure(datasets[other])} against {first}")
-    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(datasets[0])]
-    own = [k for k, piece in enumerate(datasets[0]) for _ in jax.tree.leaves(piece)] if parts > 1 else [0] * len(names)
+        other = next(
+            member for member, data in enumerate(datasets) if jax.tree.structure(data) != first
+        )
+        raise ValueError(
+            f"datasets[{other}] has another structure than datasets[0]: {jax.tree.structure(datasets[other])} against {first}"
+        )
+    names = [
+        jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(datasets[0])
+    ]
+    own = (
+        [k for k, piece in enumerate(datasets[0]) for _ in jax.tree.leaves(piece)]
+        if parts > 1
+        else [0] * len(names)
+    )
     part, sizes = (*own, *([0] * len(extra))), np.full((len(datasets), parts), -1)
     whole = []
-    for name, k, column in zip([*names, *([""] * len(extra))], part, [*columns, *extra], strict=True):
+    for name, k, column in zip(
+        [*names, *([""] * len(extra))], part, [*columns, *extra], strict=True
+    ):
         whole.append(_end_to_end(name, column))
         rows = np.fromiter(map(len, column), int, len(column))
         wrong = np.flatnonzero((sizes[:, k] >= 0) & (sizes[:, k] != rows))
         if len(wrong):
-            raise ValueError(f"datasets[{wrong[0]}]: {name} has {rows[wrong[0]]} rows where another leaf has {sizes[wrong[0], k]}")
+            raise ValueError(
+                f"datasets[{wrong[0]}]: {name} has {rows[wrong[0]]} rows where another leaf has {sizes[wrong[0], k]}"
+            )
         sizes[:, k] = rows
-    return (jax.tree.unflatten(first, whole[: len(names)]), *whole[len(names) :]), part, np.cumsum(sizes, axis=0) - sizes, sizes
+    return (
+        (jax.tree.unflatten(first, whole[: len(names)]), *whole[len(names) :]),
+        part,
+        np.cumsum(sizes, axis=0) - sizes,
+        sizes,
+    )
 
 
 def _end_to_end(name: str, column: Sequence[Any]) -> np.ndarray:
@@ -158,9 +219,13 @@ def _end_to_end(name: str, column: Sequence[Any]) -> np.ndarray:
     plain = {*map(type, column)} == {np.ndarray} and all(leaf.ndim for leaf in column)
     for member, leaf in enumerate([] if plain else column):
         if isinstance(leaf, np.ma.MaskedArray):
-            raise TypeError(f"datasets[{member}]{name} is a masked array, whose mask would be lost; drop the masked rows from every leaf first")
+            raise TypeError(
+                f"datasets[{member}]{name} is a masked array, whose mask would be lost; drop the masked rows from every leaf first"
+            )
         if not np.ndim(leaf):
-            raise ValueError(f"datasets[{member}]{name} is one number; every leaf of a data set has a leading axis over its rows")
+            raise ValueError(
+                f"datasets[{member}]{name} is one number; every leaf of a data set has a leading axis over its rows"
+            )
     return np.concatenate(column)
 
 
@@ -178,18 +243,27 @@ def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.n
     if not padded or sizes.shape[1] > 1:
         wanted = sizes if not padded else 2 ** np.ceil(np.log2(np.maximum(sizes, 1))).astype(int)
         kinds, which = np.unique(wanted, axis=0, return_inverse=True)
-        return [(tuple(int(n) for n in kind), np.flatnonzero(which.reshape(-1) == i)) for i, kind in enumerate(kinds)]
+        return [
+            (tuple(int(n) for n in kind), np.flatnonzero(which.reshape(-1) == i))
+            for i, kind in enumerate(kinds)
+        ]
     size = np.maximum(sizes[:, 0], 1)
     powers = 2 ** np.ceil(np.log2(size)).astype(int)
     candidates = np.unique(powers)
     if size.max() > EXACT:
-        candidates[-1] = size.max()  # a long member is not padded; short ones share their length with other batches
+        candidates[-1] = (
+            size.max()
+        )  # a long member is not padded; short ones share their length with other batches
     if size.max() * len(size) <= SPARE:
         candidates = candidates[-1:]
     count = np.array([np.sum(np.minimum(powers, candidates[-1]) == c) for c in candidates])
     ends = _fewest(candidates, count, WASTE * size.sum())
     of = np.searchsorted(candidates[ends], np.minimum(powers, candidates[-1]))
-    return [((_trimmed(int(candidates[end]), size[of == i]),), np.flatnonzero(of == i)) for i, end in enumerate(ends) if np.any(of == i)]
+    return [
+        ((_trimmed(int(candidates[end]), size[of == i]),), np.flatnonzero(of == i))
+        for i, end in enumerate(ends)
+        if np.any(of == i)
+    ]
 
 
 def _trimmed(length: int, size: np.ndarray) -> int:

@@ -27,7 +27,16 @@ def picked(loglik: Any, rows: Array | None) -> Any:
     match loglik:
         case Weight():
             inner = picked(loglik.loglik, rows)
-            return inner if rows is None else Weight(inner, dataclasses.replace(loglik.weights, values=jnp.asarray(loglik.weights.values)[rows]))
+            return (
+                inner
+                if rows is None
+                else Weight(
+                    inner,
+                    dataclasses.replace(
+                        loglik.weights, values=jnp.asarray(loglik.weights.values)[rows]
+                    ),
+                )
+            )
         case Penalize():
             return picked(loglik.loglik, rows)
         case Fix() | Tie() | WithResponse():
@@ -57,7 +66,9 @@ def log_prior(loglik: Any, layout: Layout, x: Array) -> Array:
 def terms_at(loglik: Any, params: Tree, data: Tree, rows: Array, weighted: bool = True) -> Array:
     """The terms of some rows, evaluated alone, (m,)."""
     some = jax.tree.map(lambda leaf: leaf[rows], data)
-    return need_terms(terms_of(picked(loglik, rows if weighted else None), params, some), "a mini-batch")
+    return need_terms(
+        terms_of(picked(loglik, rows if weighted else None), params, some), "a mini-batch"
+    )
 
 
 def batches(rows: Array, size: int) -> tuple[Array, np.ndarray]:
@@ -84,43 +95,107 @@ class Batches:
 
     @property
     def transformation(self) -> Any:
-        chained = self.optimizer if self.schedule is None else optax.chain(self.optimizer, optax.scale_by_schedule(self.schedule))
+        chained = (
+            self.optimizer
+            if self.schedule is None
+            else optax.chain(self.optimizer, optax.scale_by_schedule(self.schedule))
+        )
         return optax.with_extra_args_support(chained)
 
     def params(self, point: Tree, base: Array) -> Tree:
         return point if self.whole else self.chart.layout.unravel(self.chart.to_user(point, base))
 
-    def loss(self, loglik: Any, point: Tree, base: Array, data: Tree, rows: Array, real: Array, n: int, mass: Array) -> Array:
+    def loss(
+        self,
+        loglik: Any,
+        point: Tree,
+        base: Array,
+        data: Tree,
+        rows: Array,
+        real: Array,
+        n: int,
+        mass: Array,
+    ) -> Array:
         """−{(n/m) Σ_batch w_i ℓ_i + log prior}/Σw."""
         params, layout = self.params(point, base), self.chart.layout
         terms = jnp.where(real, terms_at(loglik, params, data, rows), 0.0)
-        return -(n / jnp.sum(real) * jnp.sum(terms) + log_prior(loglik, layout, layout.ravel(params))) / mass
+        return (
+            -(n / jnp.sum(real) * jnp.sum(terms) + log_prior(loglik, layout, layout.ravel(params)))
+            / mass
+        )
 
-    def epoch(self, loglik: Any, point: Tree, state: Tree, base: Array, data: Tree, train: Array, mass: Array, key: Array, number: Array) -> tuple[Tree, Tree]:
+    def epoch(
+        self,
+        loglik: Any,
+        point: Tree,
+        state: Tree,
+        base: Array,
+        data: Tree,
+        train: Array,
+        mass: Array,
+        key: Array,
+        number: Array,
+    ) -> tuple[Tree, Tree]:
         """One walk through a new permutation of the training rows."""
         n, transformation = train.shape[0], self.transformation
 
-        def advance(carry: tuple[Tree, Tree], batch: tuple[Array, Array]) -> tuple[tuple[Tree, Tree], None]:
+        def advance(
+            carry: tuple[Tree, Tree], batch: tuple[Array, Array]
+        ) -> tuple[tuple[Tree, Tree], None]:
             point, state = carry
-            loss = lambda point, **_: self.loss(loglik, point, base, data, *batch, n, mass)  # noqa: E731
+
+            def loss(point: Any, **_: Any) -> Any:
+                return self.loss(loglik, point, base, data, *batch, n, mass)
+
             value, grad = jax.value_and_grad(loss)(point)
-            updates, after = transformation.update(grad, state, point, value=value, grad=grad, value_fn=loss)
+            updates, after = transformation.update(
+                grad, state, point, value=value, grad=grad, value_fn=loss
+            )
             moved = (optax.apply_updates(point, updates), after)
-            return jax.tree.map(lambda new, old: jnp.asarray(new).astype(jnp.asarray(old).dtype), moved, carry), None
+            return jax.tree.map(
+                lambda new, old: jnp.asarray(new).astype(jnp.asarray(old).dtype), moved, carry
+            ), None
 
         order = train[jax.random.permutation(jax.random.fold_in(key, number), n)]
         return jax.lax.scan(advance, (point, state), batches(order, self.batch_size))[0]
 
-    def sums(self, loglik: Any, point: Tree, base: Array, data: Tree, train: Array, other: Tree, held: Array) -> Array:
+    def sums(
+        self,
+        loglik: Any,
+        point: Tree,
+        base: Array,
+        data: Tree,
+        train: Array,
+        other: Tree,
+        held: Array,
+    ) -> Array:
         """Σ of the training terms, Σ of the held-out ones, and the log prior, (3,); in blocks of a batch, so that memory does not grow with n."""
         params, layout = self.params(point, base), self.chart.layout
 
         def total(data: Tree, rows: Array, weighted: bool) -> Array:
-            add = lambda so_far, batch: (so_far + jnp.sum(jnp.where(batch[1], terms_at(loglik, params, data, batch[0], weighted), 0.0)), None)  # noqa: E731
+            def add(so_far: Any, batch: Any) -> Any:
+                return (
+                    so_far
+                    + jnp.sum(
+                        jnp.where(batch[1], terms_at(loglik, params, data, batch[0], weighted), 0.0)
+                    ),
+                    None,
+                )
+
             return jax.lax.scan(add, jnp.zeros((), base.dtype), batches(rows, self.batch_size))[0]
 
-        held_total = jnp.zeros((), base.dtype) if self.held == "none" else total(other if self.held == "tree" else data, held, self.held == "share")
-        return jnp.stack([total(data, train, True), held_total, jnp.asarray(log_prior(loglik, layout, layout.ravel(params)), base.dtype)])
+        held_total = (
+            jnp.zeros((), base.dtype)
+            if self.held == "none"
+            else total(other if self.held == "tree" else data, held, self.held == "share")
+        )
+        return jnp.stack(
+            [
+                total(data, train, True),
+                held_total,
+                jnp.asarray(log_prior(loglik, layout, layout.ravel(params)), base.dtype),
+            ]
+        )
 
 
 def apart(loglik: Any, params: Tree, data: Tree, n: int) -> Array:
@@ -129,6 +204,13 @@ def apart(loglik: Any, params: Tree, data: Tree, n: int) -> Array:
     The derivatives are for starts at zero, where a term may not show yet what else it depends on.
     """
     among, along = jnp.arange(min(n, LOOKED_AT)), jax.tree.map(jnp.ones_like, params)
-    at = lambda rows: jnp.stack(jax.jvp(lambda params: terms_at(loglik, params, data, rows), (params,), (along,)))  # noqa: E731
+
+    def at(rows: Any) -> Any:
+        return jnp.stack(
+            jax.jvp(lambda params: terms_at(loglik, params, data, rows), (params,), (along,))
+        )
+
     together, alone = at(among)[:, ::2], at(among[::2])
-    return jnp.max(jnp.where(together == alone, 0.0, jnp.abs(alone - together) / (1 + jnp.abs(together))))
+    return jnp.max(
+        jnp.where(together == alone, 0.0, jnp.abs(alone - together) / (1 + jnp.abs(together)))
+    )

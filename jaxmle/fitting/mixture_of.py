@@ -27,7 +27,13 @@ OTHERS = 0.05  # weight in a start of the rows of the other components: none has
 USABLE = (Status.CONVERGED, Status.IMPRECISE, Status.MAX_STEPS, Status.STALLED)
 
 
-def mixture_of(component: Callable[[Tree, Tree], Array], components: int, *, start: Tree = None, constraints: Tree = None) -> MixtureOf:
+def mixture_of(
+    component: Callable[[Tree, Tree], Array],
+    components: int,
+    *,
+    start: Tree = None,
+    constraints: Tree = None,
+) -> MixtureOf:
     """A mixture of ``components`` likelihoods of one form, log Σ_j w_j exp(ℓ(θ_j, data_i)).
 
     Parameters are ``weights`` (k,) and ``components``, a tuple of k trees as the component takes.
@@ -48,9 +54,15 @@ def mixture_of(component: Callable[[Tree, Tree], Array], components: int, *, sta
     if isinstance(components, bool) or not isinstance(components, int) or components < 1:
         raise ValueError(f"components must be a whole number, 1 or more; got {components!r}")
     if not callable(component):
-        raise TypeError(f"component must be a function of (params, data); got {type(component).__name__}")
+        raise TypeError(
+            f"component must be a function of (params, data); got {type(component).__name__}"
+        )
     # One plain function each: compiled pieces are kept on it.
-    one = component if not isinstance(as_tree(component), Opaque) else lambda params, data: component(params, data)
+    one = (
+        component
+        if not isinstance(as_tree(component), Opaque)
+        else lambda params, data: component(params, data)
+    )
 
     def loglik(params: Tree, data: Tree) -> Array:
         return jax.scipy.special.logsumexp(_log_joint(one, params, data), axis=1)
@@ -62,7 +74,9 @@ def mixture_of(component: Callable[[Tree, Tree], Array], components: int, *, sta
 
 def _log_joint(component: Any, params: Tree, data: Tree) -> Array:
     weights = jnp.log(jnp.asarray(params["weights"]))
-    return jnp.stack([weights[j] + component(part, data) for j, part in enumerate(params["components"])], axis=1)
+    return jnp.stack(
+        [weights[j] + component(part, data) for j, part in enumerate(params["components"])], axis=1
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +94,9 @@ class MixtureOf:
 
     @property
     def constraints(self) -> Tree:
-        return {"weights": simplex} | ({} if self.constraint is None else {"components": (self.constraint,) * self.components})
+        return {"weights": simplex} | (
+            {} if self.constraint is None else {"components": (self.constraint,) * self.components}
+        )
 
     def log_joint(self, params: Tree, data: Tree) -> Array:
         """log w_j f_j(y_i), (n, k)."""
@@ -89,18 +105,29 @@ class MixtureOf:
     def starts(self, data: Tree, number: int, rng: np.random.Generator) -> list[Tree]:
         """Weighted fits to rows grouped by k-means++, where the data are one array of numbers; to random groups else."""
         if self.begin is None:
-            raise ValueError("start is missing: give em(model, start), or mixture_of(component, k, start=…) the parameters of one component to draw starts about")
+            raise ValueError(
+                "start is missing: give em(model, start), or mixture_of(component, k, start=…) the parameters of one component to draw starts about"
+            )
         n, k = data_length(data) or 0, self.components
         if n < k:
             raise ValueError(f"{k} components need at least as many rows; got {n}")
         labels = self._groups(data, n, number, rng)
         r = np.where(labels[:, None, :] == np.arange(k)[None, :, None], 1.0, OTHERS)
         one = jax.tree.map(np.asarray, self.begin(data))
-        params = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (number * k, *np.shape(leaf))).astype(float), one)
+        params = jax.tree.map(
+            lambda leaf: np.broadcast_to(leaf, (number * k, *np.shape(leaf))).astype(float), one
+        )
         fits = self._fits(params, data, r.reshape(number * k, n))
         fine = _finite(fits.params) & np.isin(fits.status, USABLE)
-        params = jax.tree.map(lambda new, old: np.where(fine.reshape(-1, *[1] * (new.ndim - 1)), new, old), fits.params, params)
-        return [{"weights": np.full(k, 1.0 / k), "components": self._split(params, s)} for s in range(number)]
+        params = jax.tree.map(
+            lambda new, old: np.where(fine.reshape(-1, *[1] * (new.ndim - 1)), new, old),
+            fits.params,
+            params,
+        )
+        return [
+            {"weights": np.full(k, 1.0 / k), "components": self._split(params, s)}
+            for s in range(number)
+        ]
 
     def _groups(self, data: Tree, n: int, number: int, rng: np.random.Generator) -> np.ndarray:
         """Labels (s, n)."""
@@ -120,29 +147,48 @@ class MixtureOf:
 
     def _split(self, stacked: Tree, s: int) -> tuple[Tree, ...]:
         k = self.components
-        return tuple(jax.tree.map(lambda leaf, j=j: np.asarray(leaf[s * k + j]), stacked) for j in range(k))
+        return tuple(
+            jax.tree.map(lambda leaf, j=j: np.asarray(leaf[s * k + j]), stacked) for j in range(k)
+        )
 
     def _fits(self, params: Tree, data: Tree, weights: np.ndarray) -> Any:
         return fit_batch(
             self.component, params, data, constraints=self.constraint, in_axes=None, params_axis=0, weights=sampling(weights), vcov=None, max_steps=INNER, progress=False,
         )  # fmt: skip
 
-    def climb(self, starts: list[Tree], data: Tree, weights: np.ndarray | None, strength: float, tolerance: float, max_steps: int) -> Path:
+    def climb(
+        self,
+        starts: list[Tree],
+        data: Tree,
+        weights: np.ndarray | None,
+        strength: float,
+        tolerance: float,
+        max_steps: int,
+    ) -> Path:
         """EM from every start. A start whose M-step finds a component unbounded has collapsed; one that cannot go on otherwise ends there."""
         del strength  # refused by ``em``
         n, s, k = data_length(data) or 0, len(starts), self.components
         w = np.ones(n) if weights is None else weights
         e_step = _e_step(self)
         weight = np.stack([one["weights"] for one in starts])
-        parts = jax.tree.map(lambda *leaves: np.stack(leaves), *[part for one in starts for part in one["components"]])
-        logliks, steps, collapsed = np.full((s, max_steps), np.nan), np.zeros(s, int), np.full(s, -1)
+        parts = jax.tree.map(
+            lambda *leaves: np.stack(leaves),
+            *[part for one in starts for part in one["components"]],
+        )
+        logliks, steps, collapsed = (
+            np.full((s, max_steps), np.nan),
+            np.zeros(s, int),
+            np.full(s, -1),
+        )
         go, last, before = np.ones(s, bool), np.full(s, -np.inf), np.full(s, np.inf)
         for step in range(max_steps):
             value, size, r = (np.array(piece) for piece in e_step(weight, parts, data, w))
             go &= np.isfinite(value)
             logliks[go, step], steps[go] = value[go], step + 1
             gain = value - last
-            left = np.where((gain < before) & np.isfinite(before), gain**2 / (before - gain), np.inf)
+            left = np.where(
+                (gain < before) & np.isfinite(before), gain**2 / (before - gain), np.inf
+            )
             if tolerance:
                 go &= ~((np.abs(left) <= tolerance) | (gain <= 4 * np.finfo(float).eps * size))
             last, before = np.where(go, value, last), np.where(go, gain, before)
@@ -150,7 +196,9 @@ class MixtureOf:
                 break
             rows = (r * w[None, None, :])[go].reshape(-1, n)
             member = np.repeat(go, k)
-            fits = self._fits(jax.tree.map(lambda leaf, member=member: leaf[member], parts), data, rows)
+            fits = self._fits(
+                jax.tree.map(lambda leaf, member=member: leaf[member], parts), data, rows
+            )
             fine = np.zeros(s * k, bool)
             fine[member] = np.isin(fits.status, USABLE) & _finite(fits.params)
             unbounded = np.zeros(s * k, bool)
@@ -159,8 +207,14 @@ class MixtureOf:
             collapsed = np.where(lost.any(axis=1), lost.argmax(axis=1), collapsed)
             go &= fine.reshape(s, k).all(axis=1)
             kept = np.repeat(go, k)
-            new = jax.tree.map(lambda old, found, member=member: _placed(old, found, member), parts, fits.params)
-            parts = jax.tree.map(lambda a, b, kept=kept: np.where(kept.reshape(-1, *[1] * (a.ndim - 1)), a, b), new, parts)
+            new = jax.tree.map(
+                lambda old, found, member=member: _placed(old, found, member), parts, fits.params
+            )
+            parts = jax.tree.map(
+                lambda a, b, kept=kept: np.where(kept.reshape(-1, *[1] * (a.ndim - 1)), a, b),
+                new,
+                parts,
+            )
             mass = (r * w[None, None, :]).sum(axis=2)
             weight = np.where(go[:, None], mass / mass.sum(axis=1, keepdims=True), weight)
         params = [{"weights": weight[i], "components": self._split(parts, i)} for i in range(s)]
@@ -169,7 +223,10 @@ class MixtureOf:
     def ordered(self, params: Tree) -> Tree:
         """The same mixture with components in the order of their weights, the largest first."""
         order = np.argsort(-np.asarray(params["weights"]), kind="stable")
-        return {"weights": params["weights"][order], "components": tuple(params["components"][j] for j in order)}
+        return {
+            "weights": params["weights"][order],
+            "components": tuple(params["components"][j] for j in order),
+        }
 
     def vanishing(self, names: tuple[str, ...], component: int) -> list[int]:
         """The printed entries of a component."""
@@ -178,7 +235,10 @@ class MixtureOf:
 
 def _finite(params: Tree) -> np.ndarray:
     """Whether every parameter of a member is finite, (b,)."""
-    return np.all([np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in jax.tree.leaves(params)], axis=0)
+    return np.all(
+        [np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1) for leaf in jax.tree.leaves(params)],
+        axis=0,
+    )
 
 
 def _placed(old: np.ndarray, found: np.ndarray, member: np.ndarray) -> np.ndarray:
@@ -196,10 +256,12 @@ def _e_step(model: MixtureOf) -> Any:
             joint = jnp.log(weight)[:, :, None] + terms
             total = jax.scipy.special.logsumexp(joint, axis=1)
             seen = jnp.where(w[None, :] > 0, w[None, :] * total, 0.0)
-            return jnp.sum(seen, axis=1), jnp.sum(jnp.abs(seen), axis=1), jnp.exp(joint - total[:, None, :])
+            return (
+                jnp.sum(seen, axis=1),
+                jnp.sum(jnp.abs(seen), axis=1),
+                jnp.exp(joint - total[:, None, :]),
+            )
 
         return e_step
 
     return compiled(as_tree(model.component), "e_step", make)
-
-

@@ -8,7 +8,9 @@ MOST_ROWS = 10_000  # of a random subset, from which starts are drawn: a start n
 LLOYD = 5
 
 
-def assignments(y: np.ndarray, k: int, number: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+def assignments(
+    y: np.ndarray, k: int, number: int, rng: np.random.Generator
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """``number`` assignments of rows to k clusters: labels and the rows they belong to, all of y (n, d) or a random subset of 10 000.
 
     The first centre is a random row; each further one is drawn with probability in proportion to the squared distance to the nearest so far,

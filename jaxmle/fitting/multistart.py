@@ -74,18 +74,36 @@ def multistart(
     [(0.479, 0.0, 0.6), (-5.5, 4.383, 0.2), (7.59, 4.984, 0.2)]
     """
     if tracing():
-        raise TypeError("multistart schedules its work from the host and cannot run inside jit or vmap; there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts")
+        raise TypeError(
+            "multistart schedules its work from the host and cannot run inside jit or vmap; there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts"
+        )
     check_options(vcov, clusters, max_steps, None)
     if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
         raise ValueError(f"number must be a whole number of starts, 1 or more; got {number!r}")
-    constraints, real = getattr(loglik, "constraints", None) if constraints is None else constraints, host_dtype(dtype)
+    constraints, real = (
+        getattr(loglik, "constraints", None) if constraints is None else constraints,
+        host_dtype(dtype),
+    )
     if has(as_tree(loglik), Weight):
-        raise ValueError("weights inside the likelihood cannot be shared by a batch: give them to multistart(weights=…)")
+        raise ValueError(
+            "weights inside the likelihood cannot be shared by a batch: give them to multistart(weights=…)"
+        )
     tree = as_tree(loglik) if weights is None else weight(loglik, weights)
     data = _checked_data(tree, data, clusters, real)
     groups = checked_groups(symmetric)
     with precision(np.float64), np.errstate(all="ignore"):
-        layout, params = start_values(loglik, tree, starts, data, constraints, int(number), typed_key(key), groups, params_axis, real)
+        layout, params = start_values(
+            loglik,
+            tree,
+            starts,
+            data,
+            constraints,
+            int(number),
+            typed_key(key),
+            groups,
+            params_axis,
+            real,
+        )
     blocks = blocks_of(layout, groups)
     fits = fit_batch(
         loglik, params, data, constraints=constraints, solver=solver, vcov=vcov, clusters=clusters, weights=weights, dtype=real,
@@ -101,7 +119,9 @@ def _checked_data(loglik: Any, data: Tree, clusters: Any, dtype: np.dtype) -> Tr
     rows_of(loglik, data)
     check_weights(loglik, data)
     if clusters is not None and np.ndim(clusters) != 1:
-        raise ValueError(f"clusters must hold one label for each row, shape (n,); got shape {np.shape(clusters)}")
+        raise ValueError(
+            f"clusters must hold one label for each row, shape (n,); got shape {np.shape(clusters)}"
+        )
     return data
 
 
@@ -124,7 +144,9 @@ class Multistart:
     def counts(self) -> dict[Status, int]:
         """How many starts ended in each status that occurs."""
         codes, times = np.unique(self.fits.status, return_counts=True)
-        return {Status(code): times for code, times in zip(codes.tolist(), times.tolist(), strict=True)}
+        return {
+            Status(code): times for code, times in zip(codes.tolist(), times.tolist(), strict=True)
+        }
 
     @property
     def unbounded(self) -> int:
@@ -136,7 +158,11 @@ class Multistart:
 
         total, converged = len(self.fits), self.counts.get(Status.CONVERGED, 0)
         found = f"{_many(len(self.maxima), 'maximum', 'maxima')} from {_many(total, 'start')}, {converged} CONVERGED"
-        shared = (("n", f"{float(self.best.n):g}"), ("df", str(self.best.df)), ("vcov", self.best.vcov_kind))
+        shared = (
+            ("n", f"{float(self.best.n):g}"),
+            ("df", str(self.best.df)),
+            ("vcov", self.best.vcov_kind),
+        )
         return text(Page(found, bool(self.maxima), shared, _grids(self), _notes(self)))
 
 
@@ -153,18 +179,44 @@ def _grids(found: Multistart) -> tuple[Any, ...]:
     total = len(found.fits)
 
     def row(place: int, maximum: Maximum) -> tuple[str, ...]:
-        lower = ", as high as 1" if place and is_level(maximum) else ", a local maximum" if place or found.unbounded else ""
-        cells = (likelihood(maximum.loglik), significant(maximum.gap, 3), f"{100 * maximum.share:.1f}", str(len(maximum.members)))
+        lower = (
+            ", as high as 1"
+            if place and is_level(maximum)
+            else ", a local maximum"
+            if place or found.unbounded
+            else ""
+        )
+        cells = (
+            likelihood(maximum.loglik),
+            significant(maximum.gap, 3),
+            f"{100 * maximum.share:.1f}",
+            str(len(maximum.members)),
+        )
         return (str(place + 1), *cells, f"CONVERGED{lower}")
 
     rows = [row(place, maximum) for place, maximum in enumerate(found.maxima)]
     if not rows:
         verdict = found.best.verdict
-        rows = [("best", likelihood(float(found.best.loglik)), "n/a", f"{100 * found.counts[verdict] / total:.1f}", str(found.counts[verdict]), verdict.name)]
+        rows = [
+            (
+                "best",
+                likelihood(float(found.best.loglik)),
+                "n/a",
+                f"{100 * found.counts[verdict] / total:.1f}",
+                str(found.counts[verdict]),
+                verdict.name,
+            )
+        ]
     header = ("", "log-likelihood", "gap", "share %", "starts", "status")
-    failed = tuple((status.name, str(times), f"{100 * times / total:.1f}") for status, times in found.counts.items() if status != Status.CONVERGED)
+    failed = tuple(
+        (status.name, str(times), f"{100 * times / total:.1f}")
+        for status, times in found.counts.items()
+        if status != Status.CONVERGED
+    )
     grids = (Grid(header, shortened(rows, SHOWN - 1, 1), words=(0, 5)),)
-    return (*grids, Grid(("status", "starts", "%"), failed, "Starts that failed")) if failed else grids
+    return (
+        (*grids, Grid(("status", "starts", "%"), failed, "Starts that failed")) if failed else grids
+    )
 
 
 def _notes(found: Multistart) -> tuple[str, ...]:
@@ -179,10 +231,22 @@ def _notes(found: Multistart) -> tuple[str, ...]:
     top = int(higher[np.argmax(fits.loglik[higher])]) if higher.size else -1
     end = "the best is only a local maximum." if maxima else "there is no maximum."
     said = (
-        (found.unbounded > 0, f"The likelihood is unbounded: {_many(found.unbounded, 'start')} climbed without end, so {end}"),
-        (top >= 0, f"{_many(len(higher), 'start')} that did not converge reached more, up to {likelihood(float(fits.loglik[top]))} ({Status(int(fits.status[top])).name}): fits[{top}].explain()."),
-        (twins > 1, f"{twins} maxima are equally high: where labels may be exchanged, symmetric= makes them one."),
-        (lone > 0 and len(fits) > 1, f"{_many(lone, 'maximum was found by one start', 'maxima were found by one start each')}: more starts may find others."),
+        (
+            found.unbounded > 0,
+            f"The likelihood is unbounded: {_many(found.unbounded, 'start')} climbed without end, so {end}",
+        ),
+        (
+            top >= 0,
+            f"{_many(len(higher), 'start')} that did not converge reached more, up to {likelihood(float(fits.loglik[top]))} ({Status(int(fits.status[top])).name}): fits[{top}].explain().",
+        ),
+        (
+            twins > 1,
+            f"{twins} maxima are equally high: where labels may be exchanged, symmetric= makes them one.",
+        ),
+        (
+            lone > 0 and len(fits) > 1,
+            f"{_many(lone, 'maximum was found by one start', 'maxima were found by one start each')}: more starts may find others.",
+        ),
         (not maxima, f"No start converged. The best ends so: {found.best.explain()}"),
     )
     return tuple(sentence for holds, sentence in said if holds)

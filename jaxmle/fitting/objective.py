@@ -41,7 +41,9 @@ def restored(chart: Chart, base: Array, point: Point) -> Point:
     if not chart.is_entrywise:
         return point
     if chart.is_identity:
-        return point._replace(aux=User(point.z, jnp.eye(chart.k, dtype=point.z.dtype), point.score, point.hessian))
+        return point._replace(
+            aux=User(point.z, jnp.eye(chart.k, dtype=point.z.dtype), point.score, point.hessian)
+        )
     (x, slope), (score, hessian) = _sloped(chart, base, point.z), point.aux
     return point._replace(aux=User(x, jnp.diag(slope), score, hessian))
 
@@ -87,15 +89,29 @@ class Objective:
         """Value and score of a declared regression at z (k,), without the Hessian."""
         x, jacobian = self.to_user(z), jax.jacfwd(self.to_user)(z)
         at = slopes(self.loglik, self.layout, x, self.data, self.block_rows)
-        return Slope(z, at.value, at.absolute, at.score @ jacobian, User(x, jacobian, at.score, None))
+        return Slope(
+            z, at.value, at.absolute, at.score @ jacobian, User(x, jacobian, at.score, None)
+        )
 
-    def _point(self, z: Array, at: Sums, score: Array, hessian: Array, x: Array, jacobian: Array) -> Point:
+    def _point(
+        self, z: Array, at: Sums, score: Array, hessian: Array, x: Array, jacobian: Array
+    ) -> Point:
         curvature = None if self.curvature == "observed" else self._curvature(x, jacobian)
-        return Point(z, at.value, at.absolute, score, hessian, curvature, User(x, jacobian, at.score, at.hessian))
+        return Point(
+            z,
+            at.value,
+            at.absolute,
+            score,
+            hessian,
+            curvature,
+            User(x, jacobian, at.score, at.hessian),
+        )
 
     def _entrywise(self, z: Array) -> Point:
         """The same where each entry has its own transform: T is diagonal, and so is the bend."""
-        (x, slope), (_, second) = jax.jvp(lambda z: _sloped(self.chart, self.base, z), (z,), (jnp.ones_like(z),))
+        (x, slope), (_, second) = jax.jvp(
+            lambda z: _sloped(self.chart, self.base, z), (z,), (jnp.ones_like(z),)
+        )
         at = sums(self.loglik, self.layout, x, self.data, block_rows=self.block_rows)
         hessian = _bent(slope[:, None] * at.hessian * slope[None, :], jnp.diag(at.score * second))
         return self._point(z, at, at.score * slope, hessian, x, jnp.diag(slope))

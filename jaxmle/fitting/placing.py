@@ -35,7 +35,9 @@ def placed(leaf: Any, lead: int | None = None, dtype: Any = None) -> jax.Array:
     fits = leaf.dtype == dtype and leaf.ctypes.data % ALIGNED == 0
     if not longer and (fits or size < LARGE or jax.default_backend() != "cpu"):
         return jax.device_put(leaf.astype(dtype, copy=False))
-    room = np.zeros(size + ALIGNED, np.uint8) if longer else np.empty(size + ALIGNED, np.uint8)  # zeros take no memory before they are read
+    room = (
+        np.zeros(size + ALIGNED, np.uint8) if longer else np.empty(size + ALIGNED, np.uint8)
+    )  # zeros take no memory before they are read
     first = -room.ctypes.data % ALIGNED
     own = room[first : first + size].view(dtype).reshape(shape)
     np.copyto(own[: leaf.shape[0]], leaf, casting="same_kind")

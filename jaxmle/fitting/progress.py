@@ -21,7 +21,9 @@ class Progress:
         stream: where to; standard error if None.
     """
 
-    def __init__(self, total: int, shown: bool | None, about: str = "", stream: TextIO | None = None) -> None:
+    def __init__(
+        self, total: int, shown: bool | None, about: str = "", stream: TextIO | None = None
+    ) -> None:
         self.total, self.done, self.about = total, 0, about
         self.stream = sys.stderr if stream is None else stream
         self.shown = shown
@@ -36,7 +38,10 @@ class Progress:
         self.done += fits
         now = time.monotonic()
         if self.warm is None:
-            self.warm = (now, self.done)  # the first chunk has compiled: the pace is that of the others
+            self.warm = (
+                now,
+                self.done,
+            )  # the first chunk has compiled: the pace is that of the others
         if self.shown is False or (self.shown is None and now - self.begun < QUIET):
             return
         if now - self.told >= (0.1 if self.terminal else LOGGED) or self.lines == 0:
@@ -77,4 +82,10 @@ def clock(seconds: float) -> str:
         return "unknown time"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return (
+        f"{hours} h {minutes:02d} min"
+        if hours
+        else f"{minutes} min {rest:02d} s"
+        if minutes
+        else f"{rest} s"
+    )

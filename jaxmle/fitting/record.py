@@ -18,7 +18,21 @@ from jaxmle.solvers.status import MEANING, Status
 Array = Any
 Tree = Any
 
-_WITNESS = ["row", "term", "direction", "sign", "projector", "vcov", "bound", "curvature", "digits", "gain", "distance", "stderr_error", "certificate"]
+_WITNESS = [
+    "row",
+    "term",
+    "direction",
+    "sign",
+    "projector",
+    "vcov",
+    "bound",
+    "curvature",
+    "digits",
+    "gain",
+    "distance",
+    "stderr_error",
+    "certificate",
+]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=_WITNESS, meta_fields=[])
@@ -30,7 +44,9 @@ class Witness:
     term: Array  # ()     its term; −1
     direction: Array  # (p,)  along which the likelihood recedes, is flat, or curves upwards
     sign: Array  # (p,)   +1 or −1 for an estimate of ±inf, else 0
-    projector: Array  # (p, p)  on the directions without an estimate, in units of the printed entries
+    projector: (
+        Array  # (p, p)  on the directions without an estimate, in units of the printed entries
+    )
     vcov: Array  # (p, p)  generalised covariance: c'Vc is right for every c orthogonal to the projector
     bound: Array  # (p,)  −1 on the lower bound, +1 on the upper, 2 equal to the ordered entry before it, 0 inside
     curvature: Array  # ()  smallest eigenvalue of the information scaled to unit diagonal
@@ -41,7 +57,20 @@ class Witness:
     certificate: Array  # ()  SEPARATED: 0 seen by following the climb, 1 by the scores of all terms, 2 exact arithmetic; UNIDENTIFIED: 0 not asked, 1 by the data, 2 by the model
 
 
-_LEAVES = ["params", "stderr", "vcov", "hessian", "loglik", "score", "decrement", "n", "status", "witness", "steps", "data_id"]
+_LEAVES = [
+    "params",
+    "stderr",
+    "vcov",
+    "hessian",
+    "loglik",
+    "score",
+    "decrement",
+    "n",
+    "status",
+    "witness",
+    "steps",
+    "data_id",
+]
 _STATIC = ["names", "bounds", "df", "vcov_kind", "mode", "weighting", "layout"]
 
 
@@ -105,7 +134,11 @@ class Fit:
         flatter = xp.moveaxis(columns, 1, -1).reshape(-1, len(self.names))
         unravel = self.layout.unravel_entries
         trees = [unravel(row) for row in flatter] if xp is np else None
-        stacked = jax.vmap(unravel)(flatter) if trees is None else jax.tree.map(lambda *v: np.stack(v), *trees)
+        stacked = (
+            jax.vmap(unravel)(flatter)
+            if trees is None
+            else jax.tree.map(lambda *v: np.stack(v), *trees)
+        )
 
         def shape(leaf: Array) -> Array:
             full = leaf.reshape((*lead, *rest, *leaf.shape[1:]))
@@ -132,7 +165,9 @@ class Fit:
     def verdict(self) -> Status:
         """The status of one fit, by name."""
         if self.batch_shape:
-            raise ValueError("a batch has one status for each member: read fit.status, or fit[i].verdict")
+            raise ValueError(
+                "a batch has one status for each member: read fit.status, or fit[i].verdict"
+            )
         return Status(int(self.status))
 
     @property
@@ -151,7 +186,9 @@ class Fit:
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level}")
         z = float(scipy.special.ndtri(0.5 + level / 2))
-        with np.errstate(all="ignore"):  # an estimate on its bound, an infinite one: the ends say so
+        with np.errstate(
+            all="ignore"
+        ):  # an estimate on its bound, an infinite one: the ends say so
             return wald_interval(self.x, self.se, self.bounds, z, scale)
 
     def conf_int(self, level: float = 0.95, scale: str = "free") -> Tree:
@@ -163,7 +200,9 @@ class Fit:
         """Estimate over standard error, (p,); NaN where 0 is not interior to the bounds, so that no test of 0 exists."""
         inside = np.array([low < 0 < high for low, high in self.bounds])
         xp = namespace(self.loglik)
-        return xp.where(inside & xp.isfinite(self.x), self.x / xp.where(self.se > 0, self.se, xp.nan), xp.nan)
+        return xp.where(
+            inside & xp.isfinite(self.x), self.x / xp.where(self.se > 0, self.se, xp.nan), xp.nan
+        )
 
     @property
     def pvalues(self) -> Array:
@@ -171,7 +210,9 @@ class Fit:
         from jax.scipy.special import ndtr
 
         z = self.zvalues
-        return 2 * scipy.special.ndtr(-np.abs(z)) if isinstance(z, np.ndarray) else 2 * ndtr(-abs(z))
+        return (
+            2 * scipy.special.ndtr(-np.abs(z)) if isinstance(z, np.ndarray) else 2 * ndtr(-abs(z))
+        )
 
     @property
     def corr(self) -> Array:
@@ -193,7 +234,10 @@ class Fit:
     def aicc(self) -> Array:
         """AIC with the small-sample term 2k(k + 1)/(n − k − 1); NaN where n ≤ k + 1."""
         xp, left = namespace(self.loglik), self.n - self.df - 1
-        return self._criterion(2 * self.df + xp.where(left > 0, 2 * self.df * (self.df + 1) / xp.where(left > 0, left, 1), xp.nan))
+        return self._criterion(
+            2 * self.df
+            + xp.where(left > 0, 2 * self.df * (self.df + 1) / xp.where(left > 0, left, 1), xp.nan)
+        )
 
     @property
     def bic(self) -> Array:
@@ -216,12 +260,20 @@ class Fit:
         xp = namespace(self.loglik)
         vcov = xp.asarray(vcov, dtype=self.vcov.dtype)
         if vcov.shape != self.vcov.shape:
-            raise ValueError(f"the covariance must have shape {self.vcov.shape}, in the order of names; got {vcov.shape}")
+            raise ValueError(
+                f"the covariance must have shape {self.vcov.shape}, in the order of names; got {vcov.shape}"
+            )
         dead, given = ~xp.isfinite(self.se), vcov
         vcov = xp.where(dead[..., :, None] | dead[..., None, :], xp.nan, vcov)
         variance = xp.diagonal(vcov, axis1=-2, axis2=-1)
         se = xp.sqrt(xp.where(variance > 0, variance, xp.nan))
-        return replace(self, vcov=vcov, stderr=self._tree(se), vcov_kind=kind, witness=replace(self.witness, vcov=given))
+        return replace(
+            self,
+            vcov=vcov,
+            stderr=self._tree(se),
+            vcov_kind=kind,
+            witness=replace(self.witness, vcov=given),
+        )
 
     # ------------------------------------------------------------ judging and keeping
 
@@ -259,7 +311,9 @@ class Fit:
         return digest.digest(self, level) if self.batch_shape else table.summary(self, level)
 
     def __repr__(self) -> str:
-        if not isinstance(self.status, np.ndarray | np.generic | jax.Array) or isinstance(self.status, jax.core.Tracer):
+        if not isinstance(self.status, np.ndarray | np.generic | jax.Array) or isinstance(
+            self.status, jax.core.Tracer
+        ):
             return f"Fit({', '.join(self.names[:6])}; {type(self.status).__name__} leaves)"
         return self.summary()
 
@@ -293,7 +347,9 @@ class Fit:
         return frame.frame(self, level, backend)
 
 
-def wald_interval(x: Array, se: Array, bounds: tuple[tuple[float, float], ...], z: float, scale: str) -> Array:
+def wald_interval(
+    x: Array, se: Array, bounds: tuple[tuple[float, float], ...], z: float, scale: str
+) -> Array:
     """Estimate and standard error to an interval (..., p, 2): identity, log or logit of each entry, by its bounds."""
     xp = namespace(x)
     ends = []

@@ -41,17 +41,29 @@ CONES = 16  # separated members whose gradients are on the device at once
 SPRINT = 16  # evaluations in single precision beyond which a climb is not an easy one
 MANY = 2**19  # rows of all members from which steps in single precision are worth another program
 LONG = 50  # rows of a member from which a pass over them takes longer than the step that follows it
-SMALL = 2**23  # padded bytes up to which open members of all lengths are gathered into one last round
+SMALL = (
+    2**23
+)  # padded bytes up to which open members of all lengths are gathered into one last round
 
 
 class Run:
     """The work of one batch: pieces, where their results go, what is still open."""
 
-    def __init__(self, problem: Problem, inputs: Inputs, block: int | None, devices: Any, progress: bool | None, checkpoint: Any) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        inputs: Inputs,
+        block: int | None,
+        devices: Any,
+        progress: bool | None,
+        checkpoint: Any,
+    ) -> None:
         self.problem, self.inputs, self.block = problem, inputs, block
         self.devices = _devices(devices)
         self.programs = Programs(problem, tuple(self.devices))
-        self.free = free_bytes() if self.devices[0].platform == "cpu" else _device_bytes(self.devices)
+        self.free = (
+            free_bytes() if self.devices[0].platform == "cpu" else _device_bytes(self.devices)
+        )
         self.checkpoint = Checkpoint(checkpoint, self._identity() if checkpoint is not None else {})
         self.leaves: list[np.ndarray] = []
         self.treedef: Any = None
@@ -69,9 +81,20 @@ class Run:
         told = []
         for place, (length, members) in enumerate(self.buckets):
             schedule = Schedule(**stored[place]) if stored else self._cut(length, len(members))
-            told.append({"lanes": schedule.lanes, "blocks": schedule.blocks, "chunks": schedule.chunks, "seats": schedule.seats})
+            told.append(
+                {
+                    "lanes": schedule.lanes,
+                    "blocks": schedule.blocks,
+                    "chunks": schedule.chunks,
+                    "seats": schedule.seats,
+                }
+            )
             for at in range(0, len(members), schedule.members):
-                pieces.append(Piece(len(pieces), "first", length, members[at : at + schedule.members], schedule))
+                pieces.append(
+                    Piece(
+                        len(pieces), "first", length, members[at : at + schedule.members], schedule
+                    )
+                )
         if not stored:
             self.checkpoint.remember(buckets=told)
         return pieces
@@ -80,7 +103,17 @@ class Run:
         data = self.inputs.source.row_bytes() * sum(length)
         k, p, size = self.problem.chart.k, self.problem.layout.p, self.inputs.dtype.itemsize
         live = data + size * sum(length) * (p + 6)
-        return cut(self.inputs.source.members, members, data, live, self.record_bytes(k, p, size), len(self.devices), self.free, self.block, self.devices[0].platform != "cpu")
+        return cut(
+            self.inputs.source.members,
+            members,
+            data,
+            live,
+            self.record_bytes(k, p, size),
+            len(self.devices),
+            self.free,
+            self.block,
+            self.devices[0].platform != "cpu",
+        )
 
     @staticmethod
     def record_bytes(k: int, p: int, size: int) -> float:
@@ -91,8 +124,17 @@ class Run:
         """Peak memory of the process: what it holds now, compiled programs, the record of all members and the chunks in flight."""
         k, p, size = self.problem.chart.k, self.problem.layout.p, self.inputs.dtype.itemsize
         record = size * (4.0 * p * p + 8 * p + 12)
-        copies = 2.5 if self._sprints() else 2.0  # the data as they are gathered and as they are laid out, and in single precision
-        chunk = max((copies * piece.schedule.members * self.inputs.source.row_bytes() * sum(piece.length) + 2 * piece.schedule.seats * self.record_bytes(k, p, size) for piece in self.pieces), default=0.0)
+        copies = (
+            2.5 if self._sprints() else 2.0
+        )  # the data as they are gathered and as they are laid out, and in single precision
+        chunk = max(
+            (
+                copies * piece.schedule.members * self.inputs.source.row_bytes() * sum(piece.length)
+                + 2 * piece.schedule.seats * self.record_bytes(k, p, size)
+                for piece in self.pieces
+            ),
+            default=0.0,
+        )
         return resident_bytes() + 2.5e8 + self.inputs.source.members * record + chunk
 
     def _check_memory(self) -> None:
@@ -106,7 +148,10 @@ class Run:
 
     def _about(self) -> str:
         shapes = {piece.length: piece.schedule for piece in self.pieces}
-        sizes = ", ".join(f"{'+'.join(map(str, n))} rows in blocks of {s.lanes}" for n, s in list(shapes.items())[:4])
+        sizes = ", ".join(
+            f"{'+'.join(map(str, n))} rows in blocks of {s.lanes}"
+            for n, s in list(shapes.items())[:4]
+        )
         where = f"{len(self.devices)} devices" if len(self.devices) > 1 else "one device"
         return f"{self.inputs.source.members:,} members, {len(self.pieces)} chunks ({sizes}{', …' if len(shapes) > 4 else ''}), {where}, about {self.predicted_bytes() / 2**30:.1f} GiB at the peak"
 
@@ -115,12 +160,32 @@ class Run:
         source = inputs.source
         length = tuple(int(n) for n in source.sizes[inputs.largest])  # the first may be empty
         one = flat_members(inputs, np.array([inputs.largest]), length)
-        leaves = [np.asarray(leaf) if same else np.asarray(leaf[0]) for leaf, same in zip(one.leaves, one.form.shared, strict=True)]
-        call = lambda leaves: (lambda m: terms_of(m.loglik, inputs.layout.unravel(m.base), m.data))(jax.tree.unflatten(one.form.treedef, leaves))  # noqa: E731
-        ids = [source.take(index, length_).data_id.tobytes() for length_, members in buckets(source.sizes, source.padded) for index in np.array_split(members, max(1, len(members) // 4096))]
+        leaves = [
+            np.asarray(leaf) if same else np.asarray(leaf[0])
+            for leaf, same in zip(one.leaves, one.form.shared, strict=True)
+        ]
+
+        def call(leaves: Any) -> Any:
+            return (lambda m: terms_of(m.loglik, inputs.layout.unravel(m.base), m.data))(
+                jax.tree.unflatten(one.form.treedef, leaves)
+            )
+
+        ids = [
+            source.take(index, length_).data_id.tobytes()
+            for length_, members in buckets(source.sizes, source.padded)
+            for index in np.array_split(members, max(1, len(members) // 4096))
+        ]
         extra = [np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(source.rows[1:])]
         fixed = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(inputs.loglik)]
-        options = (inputs.layout.names, inputs.layout.bounds, repr(problem.solver), problem.kind, problem.max_steps, problem.block_rows, inputs.weight_kind)
+        options = (
+            inputs.layout.names,
+            inputs.layout.bounds,
+            repr(problem.solver),
+            problem.kind,
+            problem.max_steps,
+            problem.block_rows,
+            inputs.weight_kind,
+        )
         return {
             "model": model_digest(call, leaves), "data": digest(*ids, *extra), "start": digest(np.ascontiguousarray(inputs.base).tobytes(), *fixed),
             "options": digest(repr(options)), "dtype": str(inputs.dtype), "number of members": source.members,
@@ -138,11 +203,17 @@ class Run:
             for part in np.split(index, range(few, len(index), few)) if len(index) else []:
                 schedule = Schedule(CONES, len(self.devices), 1, CONES * len(self.devices))
                 with self._context():
-                    chunk = self.programs.load(self.inputs, Piece(0, "cone", length, part, schedule))
+                    chunk = self.programs.load(
+                        self.inputs, Piece(0, "cone", length, part, schedule)
+                    )
                     found = to_numpy(chunk.ask("recession", chunk.wanted))
                 for seat, member in enumerate(part):
                     at = jax.tree.map(lambda leaf, seat=seat: leaf[seat], found)
-                    for whole, leaf in zip(leaves, jax.tree.leaves(settled(fits[member], self.problem.roots, at, exact)), strict=True):
+                    for whole, leaf in zip(
+                        leaves,
+                        jax.tree.leaves(settled(fits[member], self.problem.roots, at, exact)),
+                        strict=True,
+                    ):
                         whole[member] = leaf
         return jax.tree.unflatten(jax.tree.structure(fits), leaves)
 
@@ -156,8 +227,14 @@ class Run:
                 self._round(self._gather("middle"), self._run_middle)
             self._round(self._gather("last"), self._run_last)
         except KeyboardInterrupt:
-            kept = f" Finished members are kept in {self.checkpoint.folder}: the same call goes on from there." if self.checkpoint.folder else " Give checkpoint=folder to keep finished members."
-            raise KeyboardInterrupt(f"fit_batch was stopped after {self.progress.done:,} of {self.progress.total:,} fits.{kept}") from None
+            kept = (
+                f" Finished members are kept in {self.checkpoint.folder}: the same call goes on from there."
+                if self.checkpoint.folder
+                else " Give checkpoint=folder to keep finished members."
+            )
+            raise KeyboardInterrupt(
+                f"fit_batch was stopped after {self.progress.done:,} of {self.progress.total:,} fits.{kept}"
+            ) from None
         finally:
             self.progress.close()
         return jax.tree.unflatten(self.treedef, self.leaves)
@@ -174,7 +251,9 @@ class Run:
         opened: dict[int, tuple[np.ndarray, list[np.ndarray]]] = {}
         for piece in pieces:
             name = f"{piece.name}-{piece.number:06d}"
-            arrays = self.checkpoint.load(name) if self.treedef is not None or self._prepare() else None
+            arrays = (
+                self.checkpoint.load(name) if self.treedef is not None or self._prepare() else None
+            )
             if arrays is None:
                 arrays = run(piece)
                 self.checkpoint.save(name, arrays)
@@ -186,40 +265,82 @@ class Run:
         if not self.checkpoint.holds("first-000000"):
             return False
         k, p = self.problem.chart.k, self.problem.layout.p
-        like: Any = lambda *shape: jax.ShapeDtypeStruct(shape, self.inputs.dtype)  # noqa: E731
+
+        def like(*shape: Any) -> Any:
+            return jax.ShapeDtypeStruct(shape, self.inputs.dtype)
+
         curvature = None if self.problem.solver.curvature == "observed" else like(k, k)
-        point = slim(self.problem.chart, Point(like(k), like(), like(), like(k), like(k, k), curvature, User(like(p), like(p, k), like(p), like(p, p))))
+        point = slim(
+            self.problem.chart,
+            Point(
+                like(k),
+                like(),
+                like(),
+                like(k),
+                like(k, k),
+                curvature,
+                User(like(p), like(p, k), like(p), like(p, p)),
+            ),
+        )
         state = jax.eval_shape(start, like(k), point)
         neutral = self.problem.neutral
 
         def record(base: Array, state: Any, n: Array, data_id: Array) -> Any:
-            return lockstep._concluded(neutral, base, state, lockstep.unexplored(state), n, data_id, jnp.zeros((), jnp.int32))
+            return lockstep._concluded(
+                neutral,
+                base,
+                state,
+                lockstep.unexplored(state),
+                n,
+                data_id,
+                jnp.zeros((), jnp.int32),
+            )
 
-        self._shapes(self.programs.named(jax.eval_shape(record, like(p), state, like(), jax.ShapeDtypeStruct((2,), np.uint32))), (state, Begun(np.zeros(()), np.zeros(()))), 0)
+        self._shapes(
+            self.programs.named(
+                jax.eval_shape(
+                    record, like(p), state, like(), jax.ShapeDtypeStruct((2,), np.uint32)
+                )
+            ),
+            (state, Begun(np.zeros(()), np.zeros(()))),
+            0,
+        )
         return True
 
     def _shapes(self, fit: Any, state: Any, lead: int) -> None:
         """Room for the record of all members; the first ``lead`` axes of each leaf run over members."""
         self.treedef, self.state_tree = jax.tree.structure(fit), jax.tree.structure(state)
-        self.leaves = [np.zeros((self.inputs.source.members, *leaf.shape[lead:]), leaf.dtype) for leaf in jax.tree.leaves(fit)]
+        self.leaves = [
+            np.zeros((self.inputs.source.members, *leaf.shape[lead:]), leaf.dtype)
+            for leaf in jax.tree.leaves(fit)
+        ]
 
     def _run_first(self, piece: Piece) -> list[np.ndarray]:
         """The arrays of a first round: fits, then the seats that stay open and their states."""
         with self._context():
             chunk = self.programs.load(self.inputs, piece)
             told = self.checkpoint.schedule
-            state, begun = chunk.climb(told.get("rounds", SPRINT if self._sprints() else 0), half_done)
+            state, begun = chunk.climb(
+                told.get("rounds", SPRINT if self._sprints() else 0), half_done
+            )
             arrays = self._ended(piece, chunk, state, begun, True)
             if "rounds" not in told:
                 easy = begun.steps[: len(piece.index)][begun.elsewhere[: len(piece.index)]]
-                self.checkpoint.remember(rounds=_cap(easy) if 2 * len(easy) > len(piece.index) else 0)
+                self.checkpoint.remember(
+                    rounds=_cap(easy) if 2 * len(easy) > len(piece.index) else 0
+                )
             return arrays
 
     def _sprints(self) -> bool:
         """Whether steps in single precision may come first."""
         rows = np.sum(self.inputs.source.sizes)
         many = rows >= max(MANY, LONG * self.inputs.source.members)
-        return many and isinstance(self.problem.solver, Newton) and self.inputs.dtype == np.float64 and self.problem.max_steps > 4 * SPRINT
+        return (
+            many
+            and isinstance(self.problem.solver, Newton)
+            and self.inputs.dtype == np.float64
+            and self.problem.max_steps > 4 * SPRINT
+        )
 
     def _run_middle(self, piece: Piece) -> list[np.ndarray]:
         """The same for members that the first round left open: most need a step or two, and those that need many come together afterwards."""
@@ -235,10 +356,14 @@ class Run:
             fit = to_numpy(self.programs.load(self.inputs, piece).last(state, begun.steps))
             return [*(leaf[: len(piece.index)] for leaf in jax.tree.leaves(fit)), np.zeros(0, int)]
 
-    def _ended(self, piece: Piece, chunk: Chunk, state: Any, begun: Begun, first: bool) -> list[np.ndarray]:
+    def _ended(
+        self, piece: Piece, chunk: Chunk, state: Any, begun: Begun, first: bool
+    ) -> list[np.ndarray]:
         """The arrays of a round that leaves members open."""
         count, most = len(piece.index), np.full(len(chunk.wanted), self.problem.max_steps, np.int32)
-        left = np.asarray(machine(is_open, (self.problem.chart.bent,), self.programs.mesh)(state, most))
+        left = np.asarray(
+            machine(is_open, (self.problem.chart.bent,), self.programs.mesh)(state, most)
+        )
         fit = to_numpy(chunk.conclude(state, None, begun.steps))
         if self.treedef is None:
             self._shapes(fit, (state, begun), 1)
@@ -249,7 +374,11 @@ class Run:
             state = _chosen(again, chunk.afresh(state), state)
             begun = begun._replace(elsewhere=begun.elsewhere & ~again)
         seats = np.flatnonzero((left | again)[:count])
-        return [*(leaf[:count] for leaf in jax.tree.leaves(fit)), seats, *(np.asarray(leaf)[seats] for leaf in jax.tree.leaves((state, begun)))]
+        return [
+            *(leaf[:count] for leaf in jax.tree.leaves(fit)),
+            seats,
+            *(np.asarray(leaf)[seats] for leaf in jax.tree.leaves((state, begun))),
+        ]
 
     def _states(self, piece: Piece) -> Any:
         """The states of gathered members, in their seats."""
@@ -260,7 +389,11 @@ class Run:
     @contextmanager
     def _context(self) -> Iterator[None]:
         """Precision and device of the programs."""
-        with precision(self.inputs.dtype), np.errstate(all="ignore"), jax.default_device(self.devices[0] if len(self.devices) == 1 else None):
+        with (
+            precision(self.inputs.dtype),
+            np.errstate(all="ignore"),
+            jax.default_device(self.devices[0] if len(self.devices) == 1 else None),
+        ):
             yield
 
     def _accept(self, piece: Piece, arrays: list[np.ndarray], opened: dict[int, Any]) -> None:
@@ -277,7 +410,10 @@ class Run:
         if not self.open:
             return []
         index = np.concatenate([members for members, _ in self.open])
-        states = [np.concatenate(leaves) for leaves in zip(*(states for _, states in self.open), strict=True)]
+        states = [
+            np.concatenate(leaves)
+            for leaves in zip(*(states for _, states in self.open), strict=True)
+        ]
         order = np.argsort(index, kind="stable")
         self._gathered = index[order], [leaf[order] for leaf in states]
         index = index[order]
@@ -285,10 +421,16 @@ class Run:
         for place, (_, members) in enumerate(self.buckets):
             home[members] = place
         home = home[index]
-        if isinstance(self.inputs.source, Ragged) and self.inputs.source.padded and self.inputs.source.sizes.shape[1] == 1:
+        if (
+            isinstance(self.inputs.source, Ragged)
+            and self.inputs.source.padded
+            and self.inputs.source.sizes.shape[1] == 1
+        ):
             longest = self.buckets[home.max()][0]
             if len(index) * sum(longest) * self.inputs.source.row_bytes() <= SMALL:
-                home[:] = home.max()  # a few members at the greatest length among them, which is compiled already
+                home[:] = (
+                    home.max()
+                )  # a few members at the greatest length among them, which is compiled already
         pieces: list[Piece] = []
         for place in np.unique(home):
             length, members = self.buckets[place][0], index[home == place]
@@ -296,13 +438,23 @@ class Run:
             for at in range(0, len(members), schedule.members):
                 part = members[at : at + schedule.members]
                 few = self.programs.mesh is None and len(part) <= LATE < schedule.seats
-                pieces.append(Piece(len(pieces), name, length, part, replace(schedule, seats=LATE) if few else schedule))
+                pieces.append(
+                    Piece(
+                        len(pieces),
+                        name,
+                        length,
+                        part,
+                        replace(schedule, seats=LATE) if few else schedule,
+                    )
+                )
         return pieces
 
 
 def _chosen(these: np.ndarray, new: Any, old: Any) -> Any:
     """``new`` for these members (b,), ``old`` for the others."""
-    return jax.tree.map(lambda a, b: np.where(these.reshape(-1, *[1] * (np.ndim(b) - 1)), a, b), new, old)
+    return jax.tree.map(
+        lambda a, b: np.where(these.reshape(-1, *[1] * (np.ndim(b) - 1)), a, b), new, old
+    )
 
 
 def _cap(steps: np.ndarray) -> int:
@@ -313,7 +465,13 @@ def _cap(steps: np.ndarray) -> int:
 
 
 def _devices(devices: Any) -> list[Any]:
-    found = list(jax.devices() if devices is None else devices if isinstance(devices, list | tuple) else [devices])
+    found = list(
+        jax.devices()
+        if devices is None
+        else devices
+        if isinstance(devices, list | tuple)
+        else [devices]
+    )
     if not found or not all(hasattr(device, "platform") for device in found):
         raise TypeError(f"devices must be jax devices, such as jax.devices()[:2]; got {devices!r}")
     return found
@@ -321,6 +479,11 @@ def _devices(devices: Any) -> list[Any]:
 
 def _device_bytes(devices: list[Any]) -> float:
     stats = [device.memory_stats() or {} for device in devices]
-    return min((float(s["bytes_limit"]) - float(s.get("bytes_in_use", 0)) for s in stats if "bytes_limit" in s), default=2**32) * len(devices)
-
-
+    return min(
+        (
+            float(s["bytes_limit"]) - float(s.get("bytes_in_use", 0))
+            for s in stats
+            if "bytes_limit" in s
+        ),
+        default=2**32,
+    ) * len(devices)

@@ -10,8 +10,17 @@ import numpy as np
 CACHED = 2**20  # bytes of live arrays in a block that stay in a core's cache
 DATA = 2**26  # bytes of the data of a chunk on a CPU
 STATES = 2**25  # bytes of its states and records
-SIZES = (16, 128, 1024, 2048, 8192)  # members of a chunk; 2048 where 1024 would do too: a tenth less for W2 and W3, of calls and of waiting for them
-LANES = (8, 32)  # members of a block on a CPU: wider ones were 5 to 20 % slower at 25 to 81 rows, and leave fewer to skip
+SIZES = (
+    16,
+    128,
+    1024,
+    2048,
+    8192,
+)  # members of a chunk; 2048 where 1024 would do too: a tenth less for W2 and W3, of calls and of waiting for them
+LANES = (
+    8,
+    32,
+)  # members of a block on a CPU: wider ones were 5 to 20 % slower at 25 to 81 rows, and leave fewer to skip
 WIDE = 2**16  # members of a chunk, all in one block, on an accelerator
 
 
@@ -49,7 +58,17 @@ def resident_bytes() -> float:
         return float("nan")
 
 
-def cut(total: int, members: int, data_bytes: float, live_bytes: float, record_bytes: float, devices: int, free: float, block: int | None, wide: bool) -> Schedule:
+def cut(
+    total: int,
+    members: int,
+    data_bytes: float,
+    live_bytes: float,
+    record_bytes: float,
+    devices: int,
+    free: float,
+    block: int | None,
+    wide: bool,
+) -> Schedule:
     """The schedule of a bucket. Seats come in few numbers, so that the programs of the state machine are compiled once for all buckets.
 
     Args:
@@ -63,14 +82,21 @@ def cut(total: int, members: int, data_bytes: float, live_bytes: float, record_b
         wide: an accelerator.
     """
     sizes = [size * devices for size in ((WIDE,) if wide and members > SIZES[-1] else SIZES)]
-    data_budget, state_budget = (min(room * (32 if wide else 1), free / 4) for room in (DATA, STATES))
+    data_budget, state_budget = (
+        min(room * (32 if wide else 1), free / 4) for room in (DATA, STATES)
+    )
     enough = next((size for size in sizes if size >= total), sizes[-1])
-    seats = max([size for size in sizes if size <= enough and size * 3 * record_bytes <= state_budget], default=sizes[0])
+    seats = max(
+        [size for size in sizes if size <= enough and size * 3 * record_bytes <= state_budget],
+        default=sizes[0],
+    )
     narrow = 2 ** np.floor(np.log2(np.clip(CACHED / max(live_bytes, 1.0), *LANES)))
     lanes = seats // devices if wide else int(min(block or narrow, seats // devices))
     if devices > 1:
         blocks = seats // devices // lanes * devices
         return Schedule(lanes, blocks, -(-members // (blocks * lanes)), blocks * lanes)
     room = max(1, min(seats // lanes, int(data_budget / max(lanes * 2 * data_bytes, 1.0))))
-    blocks = min(room, 1 << max(0, (-(-members // lanes) - 1).bit_length()))  # a power of two, so that batches of like size share programs
+    blocks = min(
+        room, 1 << max(0, (-(-members // lanes) - 1).bit_length())
+    )  # a power of two, so that batches of like size share programs
     return Schedule(lanes, blocks, -(-members // (lanes * blocks)), seats)

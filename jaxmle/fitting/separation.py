@@ -33,7 +33,9 @@ def wants_cone(fit: Fit, roots: Array, rows: int | None) -> Array:
         return np.zeros(shape, bool)
     bent = ~straight(fit.layout) & (np.asarray(roots) == np.arange(len(fit.names)))
     at_bound = np.asarray(fit.witness.bound) != 0
-    return (np.asarray(fit.status) == int(Status.SEPARATED)) & ~np.any((bent & ~np.isfinite(fit.x)) | at_bound, axis=-1)
+    return (np.asarray(fit.status) == int(Status.SEPARATED)) & ~np.any(
+        (bent & ~np.isfinite(fit.x)) | at_bound, axis=-1
+    )
 
 
 def settled(fit: Fit, roots: Array, found: Ways, exact: bool) -> Fit:
@@ -54,16 +56,31 @@ def settled(fit: Fit, roots: Array, found: Ways, exact: bool) -> Fit:
     cone = cone_of(distinct(np.concatenate([rows, ordered])))
     pure = np.asarray(found.pure)[:, alive] & kept
     known = exact and np.all(np.any(pure, axis=0))  # of each term a gradient that is exact
-    sure = known and certified(distinct(np.concatenate([rows[pure[kept]], ordered])), cone.direction)
+    sure = known and certified(
+        distinct(np.concatenate([rows[pure[kept]], ordered])), cone.direction
+    )
     if known and not sure:
         return imprecise(fit)
-    return fit if not np.any(cone.touched) else infinite(fit, cone, columns, np.where(roots >= 0, roots, np.arange(p)), CERTIFIED if sure else CONED)
+    return (
+        fit
+        if not np.any(cone.touched)
+        else infinite(
+            fit,
+            cone,
+            columns,
+            np.where(roots >= 0, roots, np.arange(p)),
+            CERTIFIED if sure else CONED,
+        )
+    )
 
 
 def infinite(fit: Fit, cone: Cone, columns: Array, follow: Array, certificate: int) -> Fit:
     """The estimates that the cone says are infinite, with their signs; NaN where it leaves the sign open."""
     p = len(fit.names)
-    whole = lambda part: np.bincount(np.flatnonzero(columns), weights=part, minlength=p)[follow]  # noqa: E731
+
+    def whole(part: Any) -> Any:
+        return np.bincount(np.flatnonzero(columns), weights=part, minlength=p)[follow]
+
     signs, touched, direction = whole(cone.signs), whole(cone.touched) > 0, whole(cone.direction)
     x = np.where(touched, np.where(signs == 0, np.nan, signs * np.inf), fit.x)
     gone = touched | ~np.isfinite(fit.se)
@@ -79,8 +96,16 @@ def infinite(fit: Fit, cone: Cone, columns: Array, follow: Array, certificate: i
 
 def imprecise(fit: Fit) -> Fit:
     """No direction of recession survives exact arithmetic: a maximum exists, too far out for this precision."""
-    nothing = lambda leaf: np.full_like(leaf, np.nan)  # noqa: E731
-    witness = replace(fit.witness, digits=np.zeros_like(fit.witness.digits), sign=np.zeros_like(fit.witness.sign), vcov=nothing(fit.witness.vcov))
+
+    def nothing(leaf: Any) -> Any:
+        return np.full_like(leaf, np.nan)
+
+    witness = replace(
+        fit.witness,
+        digits=np.zeros_like(fit.witness.digits),
+        sign=np.zeros_like(fit.witness.sign),
+        vcov=nothing(fit.witness.vcov),
+    )
     return replace(
         fit, status=np.asarray(int(Status.IMPRECISE), fit.status.dtype), params=jax.tree.map(nothing, fit.params), stderr=jax.tree.map(nothing, fit.stderr),
         vcov=nothing(fit.vcov), witness=witness,

@@ -20,7 +20,13 @@ Tree = Any
 
 SPREAD = 2.0  # standard deviation of drawn starts on the free scale
 HALVINGS = 60  # of a drawn step that rounding carries onto a bound; the last is below the precision of the start
-ERRORS = (ValueError, TypeError, IndexError, AttributeError, KeyError)  # what a likelihood says to parameters of another shape
+ERRORS = (
+    ValueError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    KeyError,
+)  # what a likelihood says to parameters of another shape
 
 
 def start_values(
@@ -29,7 +35,9 @@ def start_values(
     """The layout of one start, and all of them (s, …)."""
     if starts is None:
         if not hasattr(loglik, "start"):
-            raise ValueError("starts is missing: give start values or a sampler(key) of them; only a model with a method start(data) may go without")
+            raise ValueError(
+                "starts is missing: give start values or a sampler(key) of them; only a model with a method start(data) may go without"
+            )
         starts, axis = loglik.start(data), None
     if _is_sampler(starts):
         params, many = host_params(_sampled(starts, key, number), dtype, "starts"), True
@@ -52,10 +60,14 @@ def _first(params: Tree) -> Tree:
 def _is_sampler(starts: Any) -> bool:
     """A function; a tree of parameters may be callable too, but has arrays for leaves."""
     leaves = jax.tree.leaves(starts)
-    return callable(starts) and (isinstance(starts, jax.tree_util.Partial) or not leaves or leaves[0] is starts)
+    return callable(starts) and (
+        isinstance(starts, jax.tree_util.Partial) or not leaves or leaves[0] is starts
+    )
 
 
-def _are_many(loglik: Any, params: Tree, data: Tree, constraints: Tree, groups: tuple[Any, ...], axis: Any) -> bool:
+def _are_many(
+    loglik: Any, params: Tree, data: Tree, constraints: Tree, groups: tuple[Any, ...], axis: Any
+) -> bool:
     """Whether ``starts`` has a leading axis over starts, rather than being one start."""
     shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
     lengths = {shape[:1] for shape in shapes}
@@ -63,25 +75,35 @@ def _are_many(loglik: Any, params: Tree, data: Tree, constraints: Tree, groups: 
     if axis not in (0, None, "auto") or isinstance(axis, bool):
         raise ValueError(f"params_axis must be 0, None or 'auto'; got {axis!r}")
     if axis == 0 and not possible:
-        raise ValueError(f"every leaf of starts must have the same leading axis, over starts; got shapes {shapes}")
+        raise ValueError(
+            f"every leaf of starts must have the same leading axis, over starts; got shapes {shapes}"
+        )
     if axis != "auto":
         return axis == 0
     alone = _complaint(loglik, params, data, constraints, groups)
     if not possible:
         if alone is not None and shapes and all(shapes):
-            raise ValueError(f"every leaf of starts must have the same leading axis, over starts; got shapes {shapes}. Nor can they be one start: {_first_line(alone)}")
+            raise ValueError(
+                f"every leaf of starts must have the same leading axis, over starts; got shapes {shapes}. Nor can they be one start: {_first_line(alone)}"
+            )
         return False  # where it does not run, the error is that of the likelihood
     apart = _complaint(loglik, _first(params), data, constraints, groups)
     if alone is not None and repr(alone) == repr(apart):
         raise alone  # it does not depend on how starts are read
     if alone is not None and apart is not None:
-        raise ValueError(f"the likelihood takes starts neither as one start ({_first_line(alone)}) nor as {shapes[0][0]} of them ({_first_line(apart)})")
+        raise ValueError(
+            f"the likelihood takes starts neither as one start ({_first_line(alone)}) nor as {shapes[0][0]} of them ({_first_line(apart)})"
+        )
     if alone is None and apart is None:
-        raise ValueError(f"starts may be read as one start or as {shapes[0][0]} of them: say params_axis=None (one, about which others are drawn) or params_axis=0")
+        raise ValueError(
+            f"starts may be read as one start or as {shapes[0][0]} of them: say params_axis=None (one, about which others are drawn) or params_axis=0"
+        )
     return apart is None
 
 
-def _complaint(loglik: Any, params: Tree, data: Tree, constraints: Tree, groups: tuple[Any, ...]) -> Exception | None:
+def _complaint(
+    loglik: Any, params: Tree, data: Tree, constraints: Tree, groups: tuple[Any, ...]
+) -> Exception | None:
     """What is wrong with ``params`` as one start, by shapes, bounds and symmetric groups; None where nothing is."""
     try:
         layout = layout_of(params, constraints)
@@ -130,10 +152,15 @@ def _sampled(sampler: Any, key: Array, number: int) -> Tree:
 
 
 def _stacked(drawn: list[Tree]) -> Tree:
-    forms = [(jax.tree.structure(start), [leaf.shape for leaf in jax.tree.leaves(start)]) for start in drawn]
+    forms = [
+        (jax.tree.structure(start), [leaf.shape for leaf in jax.tree.leaves(start)])
+        for start in drawn
+    ]
     odd = next((i for i, form in enumerate(forms) if form != forms[0]), None)
     if odd is not None:
-        raise ValueError(f"the sampler's start {odd} has another structure or other shapes than its first: {forms[odd][1]} and {forms[0][1]}")
+        raise ValueError(
+            f"the sampler's start {odd} has another structure or other shapes than its first: {forms[odd][1]} and {forms[0][1]}"
+        )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
 
 
@@ -143,17 +170,32 @@ def drawn_about(loglik: Any, layout: Layout, params: Tree, number: int, key: Arr
     chart = Chart(layout, tuple(bool(root != j) for j, root in enumerate(roots)))
     base = np.asarray(substituted(loglik, layout, layout.ravel(params)))
     follow = np.where(roots >= 0, roots, np.arange(layout.p))
-    steps = np.asarray(jax.vmap(lambda one: jax.random.normal(one, (chart.k,), jnp.float64))(_keys(key, number)))
+    steps = np.asarray(
+        jax.vmap(lambda one: jax.random.normal(one, (chart.k,), jnp.float64))(_keys(key, number))
+    )
     centre = chart.to_free(base)
-    others = [_inside(layout, chart, follow, base, centre, SPREAD * step) for step in steps[1:].astype(base.dtype)]
+    others = [
+        _inside(layout, chart, follow, base, centre, SPREAD * step)
+        for step in steps[1:].astype(base.dtype)
+    ]
     return jax.tree.map(lambda *leaves: np.stack(leaves), layout.unravel(base), *others)
 
 
-def _inside(layout: Layout, chart: Chart, follow: np.ndarray, base: np.ndarray, centre: np.ndarray, step: np.ndarray) -> Tree:
+def _inside(
+    layout: Layout,
+    chart: Chart,
+    follow: np.ndarray,
+    base: np.ndarray,
+    centre: np.ndarray,
+    step: np.ndarray,
+) -> Tree:
     """The parameters one step away; half as far each time that rounding puts them on a bound."""
     for _ in range(HALVINGS):
         params = layout.unravel(chart.to_user(centre + step, base)[follow])
-        if all(leaf.constraint.violation(value) is None for leaf, value in zip(layout.leaves, layout.treedef.flatten_up_to(params), strict=True)):
+        if all(
+            leaf.constraint.violation(value) is None
+            for leaf, value in zip(layout.leaves, layout.treedef.flatten_up_to(params), strict=True)
+        ):
             return params
         step = 0.5 * step
     return layout.unravel(base)

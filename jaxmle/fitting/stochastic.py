@@ -33,9 +33,14 @@ from jaxmle.solvers.methods import LBFGS, Newton
 Array = Any
 Tree = Any
 
-APART = {np.dtype(np.float64): 1e-8, np.dtype(np.float32): 1e-3}  # relative difference of such terms that rounding does not make
+APART = {
+    np.dtype(np.float64): 1e-8,
+    np.dtype(np.float32): 1e-3,
+}  # relative difference of such terms that rounding does not make
 POLISH = {"newton": Newton(), "lbfgs": LBFGS()}
-SPLIT = 2**31  # folded into the key for the held-out rows; epochs fold in their number, which is smaller
+SPLIT = (
+    2**31
+)  # folded into the key for the held-out rows; epochs fold in their number, which is smaller
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,13 +133,20 @@ def fit_stochastic(
     ((4, 2), True, 2.0)
     """
     if tracing():
-        raise TypeError("fit_stochastic schedules its work from the host and cannot run inside jit or vmap; there, use jaxmle.fit or optax itself")
+        raise TypeError(
+            "fit_stochastic schedules its work from the host and cannot run inside jit or vmap; there, use jaxmle.fit or optax itself"
+        )
     _check_options(optimizer, batch_size, epochs, schedule, held_out, patience, polish)
     check_options(vcov, None, 0, None)
     if params0 is None and not hasattr(loglik, "start"):
-        raise ValueError("params0 is missing: give start values; only a model with a method start(data) may go without")
+        raise ValueError(
+            "params0 is missing: give start values; only a model with a method start(data) may go without"
+        )
     params0 = loglik.start(data) if params0 is None else params0
-    real, constraints = host_dtype(dtype), getattr(loglik, "constraints", None) if constraints is None else constraints
+    real, constraints = (
+        host_dtype(dtype),
+        getattr(loglik, "constraints", None) if constraints is None else constraints,
+    )
     tree = as_tree(loglik) if weights is None else weight(loglik, weights)
     _check_kind(tree)
     params = host_params(params0, real)
@@ -148,31 +160,61 @@ def fit_stochastic(
         raise ValueError("data has no arrays: there are no rows to draw batches of")
     check_weights(tree, rows)
     with precision(real), np.errstate(all="ignore"):
-        run = _Run.of(tree, layout, rows, n, typed_key(key), held_out, real, optimizer, schedule, batch_size)
+        run = _Run.of(
+            tree, layout, rows, n, typed_key(key), held_out, real, optimizer, schedule, batch_size
+        )
         found = run.climb(params, int(epochs), patience, checkpoint, progress)
     if polish is None or found.stopped == "nonfinite":
         return found
-    options = {"constraints": constraints, "weights": weights, "solver": POLISH[polish], "vcov": vcov, "progress": progress}
+    options = {
+        "constraints": constraints,
+        "weights": weights,
+        "solver": POLISH[polish],
+        "vcov": vcov,
+        "progress": progress,
+    }
     return dataclasses.replace(found, fit=_polished(loglik, found.params, data, over, options))
 
 
 # ---------------------------------------------------------------- what can be said before anything is compiled
 
 
-def _check_options(optimizer: Any, batch_size: Any, epochs: Any, schedule: Any, held_out: Any, patience: Any, polish: Any) -> None:
-    if isinstance(optimizer, type) or not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise TypeError(f"optimizer must be an optax transformation, such as optax.adam(1e-3); got {optimizer!r}")
-    for name, value, least in (("batch_size", batch_size, 1), ("epochs", epochs, 0), ("patience", patience, 1)):
+def _check_options(
+    optimizer: Any,
+    batch_size: Any,
+    epochs: Any,
+    schedule: Any,
+    held_out: Any,
+    patience: Any,
+    polish: Any,
+) -> None:
+    if isinstance(optimizer, type) or not (
+        hasattr(optimizer, "init") and hasattr(optimizer, "update")
+    ):
+        raise TypeError(
+            f"optimizer must be an optax transformation, such as optax.adam(1e-3); got {optimizer!r}"
+        )
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("epochs", epochs, 0),
+        ("patience", patience, 1),
+    ):
         if name == "patience" and value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise ValueError(f"{name} must be a whole number, {least} or more; got {value!r}")
     if schedule is not None and not callable(schedule):
-        raise TypeError(f"schedule must be a function of the step, such as optax.cosine_decay_schedule(1.0, 1000); got {schedule!r}")
+        raise TypeError(
+            f"schedule must be a function of the step, such as optax.cosine_decay_schedule(1.0, 1000); got {schedule!r}"
+        )
     if patience is not None and held_out is None:
-        raise ValueError("patience watches held-out rows: give held_out=0.1, or a tree of other rows")
+        raise ValueError(
+            "patience watches held-out rows: give held_out=0.1, or a tree of other rows"
+        )
     if isinstance(held_out, bool) or (isinstance(held_out, int | float) and not 0 < held_out < 1):
-        raise ValueError(f"held_out must be a share between 0 and 1 or a tree of rows; got {held_out!r}")
+        raise ValueError(
+            f"held_out must be a share between 0 and 1 or a tree of rows; got {held_out!r}"
+        )
     if polish is not None and polish not in POLISH:
         raise ValueError(f"polish must be 'newton', 'lbfgs' or None; got {polish!r}")
 
@@ -180,7 +222,9 @@ def _check_options(optimizer: Any, batch_size: Any, epochs: Any, schedule: Any, 
 def _check_kind(loglik: Any) -> None:
     """Batches are rows of one data set, and the prior is one of the parameters alone."""
     if has(loglik, Pool):
-        raise ValueError("a pool has several data sets, and a batch is rows of one: fit it with jaxmle.fit")
+        raise ValueError(
+            "a pool has several data sets, and a batch is rows of one: fit it with jaxmle.fit"
+        )
     while parts_of(loglik):
         if isinstance(loglik, Penalize) and hasattr(loglik.prior, "of_likelihood"):
             raise ValueError("jeffreys's prior needs every row at once: fit it with jaxmle.fit")
@@ -194,12 +238,16 @@ def _checked_over(over: Any, polish: Any, loglik: Any, params: Tree) -> tuple[st
     if polish is None:
         raise ValueError("polish_over says what a polish moves: give polish='newton' too")
     if not isinstance(params, dict) or not over or not set(over) <= set(params):
-        raise ValueError(f"polish_over must be keys of params0, which has {sorted(map(str, params)) if isinstance(params, dict) else type(params).__name__}; got {over}")
+        raise ValueError(
+            f"polish_over must be keys of params0, which has {sorted(map(str, params)) if isinstance(params, dict) else type(params).__name__}; got {over}"
+        )
     core = as_tree(loglik)
     while isinstance(core, Weight | Penalize):
         core = core.loglik
     if not isinstance(core, Opaque):
-        raise ValueError(f"polish_over needs a plain function loglik(params, data), weighted or penalised; got {type(core).__name__.lower()}")
+        raise ValueError(
+            f"polish_over needs a plain function loglik(params, data), weighted or penalised; got {type(core).__name__.lower()}"
+        )
     return over
 
 
@@ -238,39 +286,93 @@ class _Run:
         w, other = row_weights(loglik, n), None
         train, held, kind = np.arange(n), np.zeros(0, int), "none"
         if isinstance(held_out, int | float):
-            order, kind = np.array(jax.random.permutation(jax.random.fold_in(key, SPLIT), n)), "share"
+            order, kind = (
+                np.array(jax.random.permutation(jax.random.fold_in(key, SPLIT), n)),
+                "share",
+            )
             cut = round(held_out * n)
             held, train = np.sort(order[:cut]), np.sort(order[cut:])
             if not (len(held) and len(train) and w[held].sum() > 0 and w[train].sum() > 0):
-                raise ValueError(f"held_out={held_out} of {n} rows leaves {len(train)} to train on and {len(held)} held out, and both need rows of positive weight")
+                raise ValueError(
+                    f"held_out={held_out} of {n} rows leaves {len(train)} to train on and {len(held)} held out, and both need rows of positive weight"
+                )
         elif held_out is not None:
             other, kind = _checked_held(held_out, data, dtype), "tree"
             held = np.arange(data_length(other) or 0)
         if batch_size > len(train):
-            raise ValueError(f"batch_size is {batch_size}, and there are {len(train)} rows to train on")
-        masses = (float(w[train].sum()), float(w[held].sum()) if kind == "share" else float(max(len(held), 1)))
+            raise ValueError(
+                f"batch_size is {batch_size}, and there are {len(train)} rows to train on"
+            )
+        masses = (
+            float(w[train].sum()),
+            float(w[held].sum()) if kind == "share" else float(max(len(held), 1)),
+        )
         shape = Batches(chart, int(batch_size), optimizer, schedule, kind)
         put = partial(jax.tree.map, jax.device_put)
-        return cls(loglik, shape, put(data), jnp.asarray(train), jnp.asarray(held), put(other), masses, key, dtype)
+        return cls(
+            loglik,
+            shape,
+            put(data),
+            jnp.asarray(train),
+            jnp.asarray(held),
+            put(other),
+            masses,
+            key,
+            dtype,
+        )
 
-    def climb(self, params: Tree, epochs: int, patience: int | None, checkpoint: Any, progress: bool | None) -> StochasticFit:
+    def climb(
+        self,
+        params: Tree,
+        epochs: int,
+        patience: int | None,
+        checkpoint: Any,
+        progress: bool | None,
+    ) -> StochasticFit:
         """All epochs, with early stopping and a checkpoint after each."""
         shape, layout = self.shape, self.shape.chart.layout
         base = np.asarray(substituted(self.loglik, layout, layout.ravel(params)), self.dtype)
         self._check_rows(params)
-        point = jax.tree.map(jnp.asarray, params) if shape.whole else jnp.asarray(shape.chart.to_free(base))
+        point = (
+            jax.tree.map(jnp.asarray, params)
+            if shape.whole
+            else jnp.asarray(shape.chart.to_free(base))
+        )
         now = _Place(point, shape.transformation.init(point), point)
-        walk = compiled(self.loglik, ("stochastic epoch", shape), lambda ll: partial(shape.epoch, ll))
+        walk = compiled(
+            self.loglik, ("stochastic epoch", shape), lambda ll: partial(shape.epoch, ll)
+        )
         still = dataclasses.replace(shape, optimizer=None, schedule=None)
         sums = compiled(self.loglik, ("stochastic sums", still), lambda ll: partial(still.sums, ll))
         mass = np.asarray(self.masses[0], self.dtype)
-        args = lambda now, number: (now.point, now.state, base, self.data, self.train, mass, self.key, np.uint32(number))  # noqa: E731
-        look = lambda point: np.array(sums(point, base, self.data, self.train, self.other, self.held), float)  # noqa: E731
-        kept = Checkpoint(checkpoint, self._identity(walk, args(now, 0), _arrays(now)) if checkpoint is not None else {})
+
+        def args(now: Any, number: Any) -> Any:
+            return (
+                now.point,
+                now.state,
+                base,
+                self.data,
+                self.train,
+                mass,
+                self.key,
+                np.uint32(number),
+            )
+
+        def look(point: Any) -> Any:
+            return np.array(sums(point, base, self.data, self.train, self.other, self.held), float)
+
+        kept = Checkpoint(
+            checkpoint,
+            self._identity(walk, args(now, 0), _arrays(now)) if checkpoint is not None else {},
+        )
         stored = kept.load("latest")
-        now, path = (now, [self._means(look(now.point))]) if stored is None else _unpacked(stored, now)
+        now, path = (
+            (now, [self._means(look(now.point))]) if stored is None else _unpacked(stored, now)
+        )
         if len(path) - 1 > epochs:
-            raise ValueError(f"the checkpoint {str(checkpoint)!r} holds {len(path) - 1} epochs, more than epochs={epochs}. Ask for as many, or give another folder.")
+            raise ValueError(
+                f"the checkpoint {str(checkpoint)!r} holds {len(path) - 1} epochs, more than epochs={epochs}. Ask for as many, or give another folder."
+            )
         told, stopped = _Teller(epochs, progress), _stop(path, epochs, patience)
         while stopped is None:
             point, state = walk(*args(now, len(path) - 1))
@@ -283,23 +385,42 @@ class _Run:
         x = shape.chart.to_user(now.best, base) if not shape.whole else layout.ravel(now.best)
         params = to_numpy(layout.unravel(substituted(self.loglik, layout, x)))
         train, held, prior = look(now.best)
-        loglik = train + prior + (held if shape.held == "share" else 0.0) if stopped != "nonfinite" else np.nan
-        return StochasticFit(params, float(loglik), np.array(path), len(path) - 1, best, stopped, None)
+        loglik = (
+            train + prior + (held if shape.held == "share" else 0.0)
+            if stopped != "nonfinite"
+            else np.nan
+        )
+        return StochasticFit(
+            params, float(loglik), np.array(path), len(path) - 1, best, stopped, None
+        )
 
     def _means(self, sums: np.ndarray) -> tuple[float, float]:
-        return -sums[0] / self.masses[0], np.nan if self.shape.held == "none" else -sums[1] / self.masses[1]
+        return -sums[0] / self.masses[0], np.nan if self.shape.held == "none" else -sums[
+            1
+        ] / self.masses[1]
 
     def _check_rows(self, params: Tree) -> None:
         """Terms are one for each row, and of that row alone: else a batch is no unbiased piece of the likelihood."""
         n, layout = data_length(self.data) or 0, self.shape.chart.layout
         jax.eval_shape(lambda p, d: terms_at(self.loglik, p, d, jnp.arange(1)), params, self.data)
-        gap = compiled(self.loglik, ("stochastic rows", layout, n), lambda ll: lambda params, data: apart(ll, params, data, n))(params, self.data)
+        gap = compiled(
+            self.loglik,
+            ("stochastic rows", layout, n),
+            lambda ll: lambda params, data: apart(ll, params, data, n),
+        )(params, self.data)
         if float(gap) > APART[self.dtype]:
-            raise ValueError("a mini-batch needs terms that depend on their own row only, but rows give other terms alone than among others. Gather dependent rows in one leading-axis unit, or use jaxmle.fit")
+            raise ValueError(
+                "a mini-batch needs terms that depend on their own row only, but rows give other terms alone than among others. Gather dependent rows in one leading-axis unit, or use jaxmle.fit"
+            )
 
-    def _identity(self, walk: Any, args: tuple[Any, ...], start: list[np.ndarray]) -> dict[str, Any]:
+    def _identity(
+        self, walk: Any, args: tuple[Any, ...], start: list[np.ndarray]
+    ) -> dict[str, Any]:
         """What a checkpoint must agree with before it is resumed."""
-        halves = [fingerprint(jax.tree.map(np.asarray, part)).tolist() for part in (self.data, self.other, self.train, self.held)]
+        halves = [
+            fingerprint(jax.tree.map(np.asarray, part)).tolist()
+            for part in (self.data, self.other, self.train, self.held)
+        ]
         own = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(self.loglik)]
         return {
             "procedure": "fit_stochastic", "model": model_digest(lambda *args: walk(*args), *args), "data": digest(json.dumps(halves), *own),
@@ -315,9 +436,13 @@ def _checked_held(held_out: Tree, data: Tree, dtype: np.dtype) -> Tree:
     if wanted != got:
         raise ValueError(f"held_out must be a tree like data, {wanted}; got {got}")
     data_length(other)
-    for (path, mine), theirs in zip(jax.tree_util.tree_leaves_with_path(other), jax.tree.leaves(data), strict=True):
+    for (path, mine), theirs in zip(
+        jax.tree_util.tree_leaves_with_path(other), jax.tree.leaves(data), strict=True
+    ):
         if np.shape(mine)[1:] != np.shape(theirs)[1:]:
-            raise ValueError(f"held_out{jax.tree_util.keystr(path)} has rows of shape {np.shape(mine)[1:]}, and data's have {np.shape(theirs)[1:]}")
+            raise ValueError(
+                f"held_out{jax.tree_util.keystr(path)} has rows of shape {np.shape(mine)[1:]}, and data's have {np.shape(theirs)[1:]}"
+            )
     return other
 
 
@@ -341,7 +466,10 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _arrays(now: _Place) -> list[np.ndarray]:
-    return [np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf) for leaf in jax.tree.leaves(now)]
+    return [
+        np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        for leaf in jax.tree.leaves(now)
+    ]
 
 
 def _packed(now: _Place, path: list[tuple[float, float]]) -> list[np.ndarray]:
@@ -350,7 +478,12 @@ def _packed(now: _Place, path: list[tuple[float, float]]) -> list[np.ndarray]:
 
 def _unpacked(stored: list[np.ndarray], like: _Place) -> tuple[_Place, list[tuple[float, float]]]:
     leaves, treedef = jax.tree.flatten(like)
-    restored = [jax.random.wrap_key_data(jnp.asarray(new), impl=jax.random.key_impl(old)) if _is_key(old) else jnp.asarray(new) for new, old in zip(stored[1:], leaves, strict=True)]
+    restored = [
+        jax.random.wrap_key_data(jnp.asarray(new), impl=jax.random.key_impl(old))
+        if _is_key(old)
+        else jnp.asarray(new)
+        for new, old in zip(stored[1:], leaves, strict=True)
+    ]
     return jax.tree.unflatten(treedef, restored), [(float(a), float(b)) for a, b in stored[0]]
 
 
@@ -362,11 +495,18 @@ class _Teller:
 
     def __call__(self, path: list[tuple[float, float]]) -> None:
         now = time.monotonic()
-        if self.shown is False or (self.shown is None and now - self.begun < QUIET) or now - self.told < LOGGED:
+        if (
+            self.shown is False
+            or (self.shown is None and now - self.begun < QUIET)
+            or now - self.told < LOGGED
+        ):
             return
         self.told, (train, held) = now, path[-1]
         also = f", held out {held:.6g}" if np.isfinite(held) else ""
-        print(f"jaxmle.fit_stochastic: epoch {len(path) - 1} of {self.epochs}, mean negative log-likelihood {train:.6g}{also}, {clock(now - self.begun)}", file=sys.stderr)
+        print(
+            f"jaxmle.fit_stochastic: epoch {len(path) - 1} of {self.epochs}, mean negative log-likelihood {train:.6g}{also}, {clock(now - self.begun)}",
+            file=sys.stderr,
+        )
 
 
 # ---------------------------------------------------------------- the polish
@@ -385,17 +525,26 @@ def _narrowed(loglik: Any, held: dict[str, Any]) -> Any:
     if isinstance(loglik, Weight):
         return dataclasses.replace(loglik, loglik=_narrowed(loglik.loglik, held))
     if isinstance(loglik, Penalize):
-        return Penalize(_narrowed(loglik.loglik, held), jax.tree_util.Partial(_prior_over, loglik.prior, held))
+        return Penalize(
+            _narrowed(loglik.loglik, held), jax.tree_util.Partial(_prior_over, loglik.prior, held)
+        )
     return Opaque(partial(_over, loglik.function, held))
 
 
-def _polished(loglik: Any, params: Tree, data: Tree, over: tuple[str, ...] | None, options: dict[str, Any]) -> Fit:
+def _polished(
+    loglik: Any, params: Tree, data: Tree, over: tuple[str, ...] | None, options: dict[str, Any]
+) -> Fit:
     """``fit`` from the end of the mini-batches, of all parameters or of those named."""
     if over is None:
         return fit(loglik, params, data, **options)
     exact = host_params(params, np.float64)
-    held, moved = {name: exact[name] for name in params if name not in over}, {name: exact[name] for name in over}
+    held, moved = (
+        {name: exact[name] for name in params if name not in over},
+        {name: exact[name] for name in over},
+    )
     constraints = options["constraints"]
     if isinstance(constraints, dict):
         constraints = {name: value for name, value in constraints.items() if name in over}
-    return fit(_narrowed(as_tree(loglik), held), moved, data, **(options | {"constraints": constraints}))
+    return fit(
+        _narrowed(as_tree(loglik), held), moved, data, **(options | {"constraints": constraints})
+    )

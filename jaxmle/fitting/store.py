@@ -92,7 +92,9 @@ def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
     try:
         arrays, told = _unpack(content)
         static, leaves, plain = _parse(told)
-        layout = _labelled(Layout(_treedef(told["tree"], plain, leaves, like), leaves), static["names"])
+        layout = _labelled(
+            Layout(_treedef(told["tree"], plain, leaves, like), leaves), static["names"]
+        )
         _agree(arrays, layout, static)
         return _assemble(arrays, static, layout)
     except ValueError as error:
@@ -101,7 +103,9 @@ def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
 
 def _file(path: str | os.PathLike[str], existing: bool = False) -> Path:
     path = Path(path)
-    return path if path.suffix or (existing and path.is_file()) else path.with_name(f"{path.name}.npz")
+    return (
+        path if path.suffix or (existing and path.is_file()) else path.with_name(f"{path.name}.npz")
+    )
 
 
 # ---------------------------------------------------------------- the leaves
@@ -109,7 +113,11 @@ def _file(path: str | os.PathLike[str], existing: bool = False) -> Path:
 
 def _arrays(fit: Fit) -> dict[str, np.ndarray]:
     """Every leaf of a record by its name in the file."""
-    arrays = {f"{tree}.{i}": np.asarray(leaf) for tree in TREES for i, leaf in enumerate(jax.tree.leaves(getattr(fit, tree)))}
+    arrays = {
+        f"{tree}.{i}": np.asarray(leaf)
+        for tree in TREES
+        for i, leaf in enumerate(jax.tree.leaves(getattr(fit, tree)))
+    }
     return arrays | {name: np.asarray(attrgetter(name)(fit)) for name in LEAVES}
 
 
@@ -118,17 +126,30 @@ def _agree(arrays: dict[str, np.ndarray], layout: Layout, static: dict[str, Any]
     p, bounds, df = len(static["names"]), len(static["bounds"]), static["df"]
     sizes = {"p": p, "2": 2}
     lead = arrays["loglik"].shape if "loglik" in arrays else ()
-    expected = {name: (lead + tuple(sizes[axis] for axis in axes), kind) for name, (axes, kind) in LEAVES.items()}
-    expected |= {f"{tree}.{i}": (lead + leaf.shape, "f") for tree in TREES for i, leaf in enumerate(layout.leaves)}
+    expected = {
+        name: (lead + tuple(sizes[axis] for axis in axes), kind)
+        for name, (axes, kind) in LEAVES.items()
+    }
+    expected |= {
+        f"{tree}.{i}": (lead + leaf.shape, "f")
+        for tree in TREES
+        for i, leaf in enumerate(layout.leaves)
+    }
     odd = sorted(set(arrays) ^ set(expected))
     if odd:
-        raise ValueError(f"its arrays are not those of a fit: {', '.join(odd[:6])} {'is' if len(odd) == 1 else 'are'} missing or too many")
+        raise ValueError(
+            f"its arrays are not those of a fit: {', '.join(odd[:6])} {'is' if len(odd) == 1 else 'are'} missing or too many"
+        )
     for name, (shape, kind) in expected.items():
         array = arrays[name]
         if array.shape != shape or array.dtype.kind != kind:
-            raise ValueError(f"{name} is {array.dtype} of shape {array.shape}; {p} names and {math.prod(lead)} members need {KIND[kind]} of shape {shape}")
+            raise ValueError(
+                f"{name} is {array.dtype} of shape {array.shape}; {p} names and {math.prod(lead)} members need {KIND[kind]} of shape {shape}"
+            )
     if not layout.p == p == bounds or not 0 <= df <= p:
-        raise ValueError(f"it has {p} names, {bounds} pairs of bounds, {layout.p} entries in its parameters and {df} degrees of freedom: they do not agree")
+        raise ValueError(
+            f"it has {p} names, {bounds} pairs of bounds, {layout.p} entries in its parameters and {df} degrees of freedom: they do not agree"
+        )
     if not np.isin(arrays["status"], [int(status) for status in Status]).all():
         raise ValueError("it has a status that this version of jaxmle does not know")
 
@@ -139,9 +160,17 @@ def _unpack(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
     except Exception as error:  # broken bytes break the reader in many ways
-        raise ValueError("the file is damaged, or was cut short" if content.startswith(ZIP) else "it is not a file that Fit.save wrote") from error
+        raise ValueError(
+            "the file is damaged, or was cut short"
+            if content.startswith(ZIP)
+            else "it is not a file that Fit.save wrote"
+        ) from error
     text = arrays.pop(DESCRIPTION, None)
-    if not isinstance(text, np.ndarray) or text.dtype != np.uint8 or not all(isinstance(array, np.ndarray) for array in arrays.values()):
+    if (
+        not isinstance(text, np.ndarray)
+        or text.dtype != np.uint8
+        or not all(isinstance(array, np.ndarray) for array in arrays.values())
+    ):
         raise ValueError("it is not a file that Fit.save wrote")
     try:
         told = json.loads(text.tobytes())
@@ -151,7 +180,9 @@ def _unpack(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if type(version) is not int or version < 1:
         raise ValueError("its description is damaged")
     if version > FORMAT:
-        raise ValueError(f"a later jaxmle wrote it, in format {version}; this one reads format {FORMAT}. Update jaxmle to read it")
+        raise ValueError(
+            f"a later jaxmle wrote it, in format {version}; this one reads format {FORMAT}. Update jaxmle to read it"
+        )
     return arrays, told
 
 
@@ -159,13 +190,28 @@ def _labelled(layout: Layout, names: tuple[str, ...]) -> Layout:
     """The layout with the names of the record, where these are not the places."""
     if names == layout.places or len(names) != layout.p:
         return layout  # a wrong number of names is said by _agree
-    return Layout(layout.treedef, tuple(replace(leaf, labels=names[span]) for leaf, span in zip(layout.leaves, layout.spans, strict=True)))
+    return Layout(
+        layout.treedef,
+        tuple(
+            replace(leaf, labels=names[span])
+            for leaf, span in zip(layout.leaves, layout.spans, strict=True)
+        ),
+    )
 
 
 def _assemble(arrays: dict[str, np.ndarray], static: dict[str, Any], layout: Layout) -> Fit:
-    trees = {tree: jax.tree.unflatten(layout.treedef, [arrays[f"{tree}.{i}"] for i in range(len(layout.leaves))]) for tree in TREES}
+    trees = {
+        tree: jax.tree.unflatten(
+            layout.treedef, [arrays[f"{tree}.{i}"] for i in range(len(layout.leaves))]
+        )
+        for tree in TREES
+    }
     fields: dict[str, Any] = {name: arrays[name][()] for name in LEAVES}
-    witness = {name.removeprefix("witness."): fields.pop(name) for name in LEAVES if name.startswith("witness.")}
+    witness = {
+        name.removeprefix("witness."): fields.pop(name)
+        for name in LEAVES
+        if name.startswith("witness.")
+    }
     return Fit(**trees, **fields, witness=Witness(**witness), **static, layout=layout)
 
 
@@ -175,11 +221,24 @@ def _assemble(arrays: dict[str, np.ndarray], static: dict[str, Any], layout: Lay
 def _description(fit: Fit) -> dict[str, Any]:
     """What is static in a record, in the words of JSON."""
     if any(jax.tree.structure(getattr(fit, tree)) != fit.layout.treedef for tree in TREES):
-        raise ValueError("params and stderr must wear the tree that was fitted; a record with another tree cannot be saved")
-    leaves = [{"path": leaf.path, "shape": list(leaf.shape), "constraint": _constraint(leaf.constraint)} for leaf in fit.layout.leaves]
+        raise ValueError(
+            "params and stderr must wear the tree that was fitted; a record with another tree cannot be saved"
+        )
+    leaves = [
+        {"path": leaf.path, "shape": list(leaf.shape), "constraint": _constraint(leaf.constraint)}
+        for leaf in fit.layout.leaves
+    ]
     bounds = [[_end(low), _end(high)] for low, high in fit.bounds]
     words = {name: getattr(fit, name) for name in WORDS}
-    return {"format": FORMAT, "names": list(fit.names), "bounds": bounds, "df": int(fit.df), **words, "tree": _tree(fit.layout.treedef), "leaves": leaves}
+    return {
+        "format": FORMAT,
+        "names": list(fit.names),
+        "bounds": bounds,
+        "df": int(fit.df),
+        **words,
+        "tree": _tree(fit.layout.treedef),
+        "leaves": leaves,
+    }
 
 
 def _parse(told: dict[str, Any]) -> tuple[dict[str, Any], tuple[Leaf, ...], Any]:
@@ -187,13 +246,24 @@ def _parse(told: dict[str, Any]) -> tuple[dict[str, Any], tuple[Leaf, ...], Any]
     try:
         names, df, words = told["names"], told["df"], {name: told[name] for name in WORDS}
         bounds = tuple((_real(low), _real(high)) for low, high in told["bounds"])
-        leaves = tuple(Leaf(leaf["path"], _shape(leaf["shape"]), _constraint_of(leaf["constraint"])) for leaf in told["leaves"])
+        leaves = tuple(
+            Leaf(leaf["path"], _shape(leaf["shape"]), _constraint_of(leaf["constraint"]))
+            for leaf in told["leaves"]
+        )
         texts = [*names, *words.values(), *(leaf.path for leaf in leaves)]
-        sound = type(names) is list and all(type(text) is str for text in texts) and type(df) is int and all(low < high for low, high in bounds)
+        sound = (
+            type(names) is list
+            and all(type(text) is str for text in texts)
+            and type(df) is int
+            and all(low < high for low, high in bounds)
+        )
         skeleton = _skeleton(told["tree"])
         treedef = None if skeleton is CLASSES else jax.tree.structure(skeleton)
         # A dictionary's keys come sorted from jax; in another order, values would change places.
-        sound = sound and (treedef is None or (treedef.num_leaves == len(leaves) and _tree(treedef) == told["tree"]))
+        sound = sound and (
+            treedef is None
+            or (treedef.num_leaves == len(leaves) and _tree(treedef) == told["tree"])
+        )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError("its description is damaged") from error
     if not sound:
@@ -220,7 +290,11 @@ def _shape(told: Any) -> tuple[int, ...]:
 
 def _constraint(constraint: Constraint) -> dict[str, Any]:
     kind = {"kind": type(constraint).__name__}
-    return kind | {"lower": _end(constraint.lower), "upper": _end(constraint.upper)} if isinstance(constraint, Interval) else kind
+    return (
+        kind | {"lower": _end(constraint.lower), "upper": _end(constraint.upper)}
+        if isinstance(constraint, Interval)
+        else kind
+    )
 
 
 def _constraint_of(told: dict[str, Any]) -> Constraint:
@@ -243,7 +317,10 @@ def _tree(treedef: Any) -> Any:
     kind, data = node
     if kind is type(None):
         return None
-    told: dict[str, Any] = {"kind": kind.__name__, "children": [_tree(child) for child in treedef.children()]}
+    told: dict[str, Any] = {
+        "kind": kind.__name__,
+        "children": [_tree(child) for child in treedef.children()],
+    }
     if kind is dict and all(type(key) in (str, int) for key in data):
         return told | {"keys": list(data)}
     return told if kind in (list, tuple) else told | {"kind": "class", "name": kind.__name__}
@@ -256,7 +333,11 @@ def _skeleton(told: Any) -> Any:
     children = [_skeleton(child) for child in told["children"]]
     if told["kind"] == "class" or any(child is CLASSES for child in children):
         return CLASSES
-    makers: dict[str, Any] = {"list": list, "tuple": tuple, "dict": lambda values: dict(zip(told["keys"], values, strict=True))}
+    makers: dict[str, Any] = {
+        "list": list,
+        "tuple": tuple,
+        "dict": lambda values: dict(zip(told["keys"], values, strict=True)),
+    }
     return makers[told["kind"]](children)
 
 
@@ -266,11 +347,15 @@ def _treedef(told: Any, plain: Any, leaves: tuple[Leaf, ...], like: Tree) -> Any
         return plain
     saved = _words(told, [(leaf.path, leaf.shape) for leaf in leaves])
     if like is None:
-        raise ValueError(f"its parameters are {saved}. A file holds no classes: pass like= with parameters of that structure, such as the start values")
+        raise ValueError(
+            f"its parameters are {saved}. A file holds no classes: pass like= with parameters of that structure, such as the start values"
+        )
     with_path, treedef = jax.tree_util.tree_flatten_with_path(like)
     found = [(path_name(path), tuple(np.shape(leaf))) for path, leaf in with_path]
     if _tree(treedef) != told or found != [(leaf.path, leaf.shape) for leaf in leaves]:
-        raise ValueError(f"like= must be parameters of the structure that was saved, {saved}; got {_words(_tree(treedef), found)}")
+        raise ValueError(
+            f"like= must be parameters of the structure that was saved, {saved}; got {_words(_tree(treedef), found)}"
+        )
     return treedef
 
 
@@ -285,8 +370,16 @@ def _drawn(told: Any) -> str:
         return str(told)
     parts = [_drawn(child) for child in told["children"]]
     if told["kind"] == "dict":
-        return "{" + ", ".join(f"{key!r}: {part}" for key, part in zip(told["keys"], parts, strict=True)) + "}"
+        return (
+            "{"
+            + ", ".join(f"{key!r}: {part}" for key, part in zip(told["keys"], parts, strict=True))
+            + "}"
+        )
     inside = ", ".join(parts)
     if told["kind"] == "list":
         return f"[{inside}]"
-    return f"({inside}{',' if len(parts) == 1 else ''})" if told["kind"] == "tuple" else f"{told['name']}({inside})"
+    return (
+        f"({inside}{',' if len(parts) == 1 else ''})"
+        if told["kind"] == "tuple"
+        else f"{told['name']}({inside})"
+    )

@@ -42,7 +42,9 @@ class Head(NamedTuple):
     turn: Array  # relative change of the information over one standard error of all rows, as the last step over the sample has it
 
 
-def head_start(problem: Problem, data: Tree, z: Array, evaluate_on: Callable[[Tree], Callable[[Array], Point]]) -> Head | None:
+def head_start(
+    problem: Problem, data: Tree, z: Array, evaluate_on: Callable[[Tree], Callable[[Array], Point]]
+) -> Head | None:
     """The maximum over evenly spaced rows, by a climb from z (k,); None where all rows are few or that climb does not arrive.
 
     Args:
@@ -51,7 +53,11 @@ def head_start(problem: Problem, data: Tree, z: Array, evaluate_on: Callable[[Tr
         evaluate_on: the passes over other data.
     """
     core = problem.loglik.loglik if isinstance(problem.loglik, WithResponse) else problem.loglik
-    if not isinstance(core, Regression) or jax.tree.leaves(problem.loglik) or not isinstance(problem.solver, Newton | LBFGS):
+    if (
+        not isinstance(core, Regression)
+        or jax.tree.leaves(problem.loglik)
+        or not isinstance(problem.solver, Newton | LBFGS)
+    ):
         return None
     n, k = data_length(data) or 0, problem.chart.k
     few = min(max(FEW, ROWS_EACH * k), n // SHARE)
@@ -62,7 +68,11 @@ def head_start(problem: Problem, data: Tree, z: Array, evaluate_on: Callable[[Tr
     before, state = _climb(evaluate_on(sample), z)
     if not _is_near(state):
         return None
-    return Head(state.point.z + state.newton.step, n / few * _information(state), _turn(before, state) * np.sqrt(few / n))
+    return Head(
+        state.point.z + state.newton.step,
+        n / few * _information(state),
+        _turn(before, state) * np.sqrt(few / n),
+    )
 
 
 def _climb(evaluate: Callable[[Array], Point], z: Array) -> tuple[State, State]:
@@ -86,9 +96,16 @@ def _turn(before: State, state: State) -> Array:
     half = solve_lower(root, (now - _information(before)) / np.outer(scale, scale))
     change, length = solve_lower(root, half.T), np.sqrt(way @ now @ way)
     known = length > 0 and np.all(np.isfinite(change))
-    return np.max(np.abs(eigh(0.5 * (change + change.T))[0])) / length if known else np.float64(np.inf)
+    return (
+        np.max(np.abs(eigh(0.5 * (change + change.T))[0])) / length if known else np.float64(np.inf)
+    )
 
 
 def _is_near(state: State) -> bool:
     newton = state.newton
-    return bool(newton.definite & newton.convex & (newton.decrement <= QUADRATIC) & (state.signature.information >= RECEDES))
+    return bool(
+        newton.definite
+        & newton.convex
+        & (newton.decrement <= QUADRATIC)
+        & (state.signature.information >= RECEDES)
+    )

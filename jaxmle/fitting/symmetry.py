@@ -13,23 +13,39 @@ from jaxmle.parameters.tree import Layout
 def checked_groups(symmetric: Any) -> tuple[Any, ...]:
     """Groups of names, by their form alone: leaves, or blocks of equal length."""
     if isinstance(symmetric, str) or not isinstance(symmetric, Iterable):
-        raise TypeError(f"symmetric is a list of groups, such as [('mu', 'sigma', 'weight')]; got {symmetric!r}")
+        raise TypeError(
+            f"symmetric is a list of groups, such as [('mu', 'sigma', 'weight')]; got {symmetric!r}"
+        )
     groups = tuple(symmetric)
     for group in groups:
         if not isinstance(group, tuple | list) or not group:
-            raise TypeError(f"each group of symmetric is a tuple of leaf names, as in symmetric=[('mu', 'sigma', 'weight')]; got {group!r}")
+            raise TypeError(
+                f"each group of symmetric is a tuple of leaf names, as in symmetric=[('mu', 'sigma', 'weight')]; got {group!r}"
+            )
         words = [isinstance(part, str) for part in group]
-        blocks = [isinstance(part, tuple | list) and bool(part) and all(isinstance(name, str) for name in part) for part in group]
+        blocks = [
+            isinstance(part, tuple | list)
+            and bool(part)
+            and all(isinstance(name, str) for name in part)
+            for part in group
+        ]
         if not all(words) and not all(blocks):
-            raise TypeError(f"a group of symmetric holds leaf names, or tuples of names that may be exchanged, not both; got {group!r}")
+            raise TypeError(
+                f"a group of symmetric holds leaf names, or tuples of names that may be exchanged, not both; got {group!r}"
+            )
         if all(blocks) and (len(group) < 2 or len({len(part) for part in group}) > 1):
-            raise ValueError(f"symmetric exchanges two or more tuples of names, of one length; got {group!r}")
+            raise ValueError(
+                f"symmetric exchanges two or more tuples of names, of one length; got {group!r}"
+            )
     return groups
 
 
 def blocks_of(layout: Layout, groups: tuple[Any, ...]) -> list[np.ndarray]:
     """For each group the positions in x of its components, (components, entries of each)."""
-    found = [_leaf_blocks(layout, group) if isinstance(group[0], str) else _named_blocks(layout, group) for group in groups]
+    found = [
+        _leaf_blocks(layout, group) if isinstance(group[0], str) else _named_blocks(layout, group)
+        for group in groups
+    ]
     places = np.concatenate([block.ravel() for block in found]) if found else np.zeros(0, int)
     kinds, times = np.unique(places, return_counts=True)
     if np.any(times > 1):
@@ -43,16 +59,31 @@ def _leaf_blocks(layout: Layout, group: tuple[str, ...]) -> np.ndarray:
     pieces, lengths = [], {}
     for name in group:
         if name not in paths:
-            hint = f" To exchange single entries write symmetric=[(({name!r},), …)]." if name in layout.names else ""
-            raise ValueError(f"symmetric names {name!r}, which is no leaf; the leaves are {', '.join(list(paths)[:20])}.{hint}")
+            hint = (
+                f" To exchange single entries write symmetric=[(({name!r},), …)]."
+                if name in layout.names
+                else ""
+            )
+            raise ValueError(
+                f"symmetric names {name!r}, which is no leaf; the leaves are {', '.join(list(paths)[:20])}.{hint}"
+            )
         leaf, span = layout.leaves[paths[name]], layout.spans[paths[name]]
         if not leaf.shape or leaf.size < np.prod(leaf.shape):
-            what = "a scalar" if not leaf.shape else f"a {type(leaf.constraint).__name__.lower()} matrix"
-            raise ValueError(f"symmetric names {name!r}, which is {what} and has no leading axis over components")
+            what = (
+                "a scalar"
+                if not leaf.shape
+                else f"a {type(leaf.constraint).__name__.lower()} matrix"
+            )
+            raise ValueError(
+                f"symmetric names {name!r}, which is {what} and has no leading axis over components"
+            )
         lengths[name] = leaf.shape[0]
         pieces.append(np.arange(span.start, span.stop).reshape(leaf.shape[0], -1))
     if len(set(lengths.values())) > 1:
-        raise ValueError("the leaves of a symmetric group need as many components: " + ", ".join(f"{name} has {k}" for name, k in lengths.items()))
+        raise ValueError(
+            "the leaves of a symmetric group need as many components: "
+            + ", ".join(f"{name} has {k}" for name, k in lengths.items())
+        )
     return np.concatenate(pieces, axis=1)
 
 
@@ -65,7 +96,9 @@ def _named_blocks(layout: Layout, group: tuple[tuple[str, ...], ...]) -> np.ndar
     for block, names in zip(found, group, strict=True):
         for own, first, name, lead in zip(block, found[0], names, group[0], strict=True):
             if len(own) != len(first):
-                raise ValueError(f"symmetric exchanges {lead!r}, which has {len(first)} entries, with {name!r}, which has {len(own)}")
+                raise ValueError(
+                    f"symmetric exchanges {lead!r}, which has {len(first)} entries, with {name!r}, which has {len(own)}"
+                )
     return np.array([np.concatenate(block) for block in found])
 
 
@@ -76,7 +109,10 @@ def relabelled(x: np.ndarray, lead: np.ndarray, scale: np.ndarray, block: np.nda
     """
     left, order = list(range(len(block))), []
     for component in block:
-        far = [float(np.max(np.abs(x[block[own]] - lead[component]) / scale[component])) for own in left]
+        far = [
+            float(np.max(np.abs(x[block[own]] - lead[component]) / scale[component]))
+            for own in left
+        ]
         order.append(left.pop(int(np.argmin(far))))
     x = x.copy()
     x[block] = x[block[order]]

@@ -13,7 +13,12 @@ from jaxmle.inference.families import Candidate, FamilyRanking, best_family
 from jaxmle.inference.hauck_donner import HauckDonner, hauck_donner
 from jaxmle.inference.hypotheses import JointTests, joint_tests, wald_test
 from jaxmle.inference.influence import Influence, influence
-from jaxmle.inference.jackknife import InfinitesimalJackknife, Jackknife, infinitesimal_jackknife, jackknife
+from jaxmle.inference.jackknife import (
+    InfinitesimalJackknife,
+    Jackknife,
+    infinitesimal_jackknife,
+    jackknife,
+)
 from jaxmle.inference.likelihood_ratio import lr_test
 from jaxmle.inference.lint import lint
 from jaxmle.inference.lint_report import LintReport
@@ -22,7 +27,12 @@ from jaxmle.inference.multiplicity import benjamini_hochberg, holm
 from jaxmle.inference.outcome import Test
 from jaxmle.inference.profile import Profile, profile
 from jaxmle.inference.profile_gradient import profile_end
-from jaxmle.inference.residuals import deviance_residuals, pearson_residuals, pit, quantile_residuals
+from jaxmle.inference.residuals import (
+    deviance_residuals,
+    pearson_residuals,
+    pit,
+    quantile_residuals,
+)
 from jaxmle.inference.satterthwaite import Satterthwaite, satterthwaite
 from jaxmle.inference.score import score_test
 from jaxmle.inference.selection import Comparison, Takeuchi, compare, tic

@@ -14,7 +14,14 @@ from jaxmle.fitting.fit import host_dtype
 from jaxmle.fitting.record import Fit, Witness
 from jaxmle.likelihood.anatomy import count, has, has_law, roots_of, substituted, weighting_of
 from jaxmle.likelihood.bias import adjustment, inverse_root
-from jaxmle.likelihood.checks import check_fixed, check_start, check_weight_shapes, check_weights, host_data, host_params
+from jaxmle.likelihood.checks import (
+    check_fixed,
+    check_start,
+    check_weight_shapes,
+    check_weights,
+    host_data,
+    host_params,
+)
 from jaxmle.likelihood.combinators import Penalize, weight
 from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.evaluate import sums
@@ -32,7 +39,14 @@ GOOD, FAIR = 5e-13, 5e-7  # decrements of 1e-6 and 1e-3 standard errors, as in `
 
 
 def mean_br(
-    loglik: Any, params0: Tree = None, data: Tree = None, *, constraints: Tree = None, weights: Any = None, dtype: Any = None, max_steps: int = 500
+    loglik: Any,
+    params0: Tree = None,
+    data: Tree = None,
+    *,
+    constraints: Tree = None,
+    weights: Any = None,
+    dtype: Any = None,
+    max_steps: int = 500,
 ) -> Fit:
     """Solve the adjusted score equation s(θ) + A(θ) = 0, whose root has no bias of first order.
 
@@ -67,7 +81,9 @@ def mean_br(
     """
     if params0 is None:
         if not hasattr(loglik, "start"):
-            raise ValueError("params0 is missing: give start values; only a model with a method start(data) may go without")
+            raise ValueError(
+                "params0 is missing: give start values; only a model with a method start(data) may go without"
+            )
         params0 = loglik.start(data)
     constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
     tree = as_tree(loglik if weights is None else weight(loglik, weights))
@@ -79,11 +95,15 @@ def _check(loglik: Any, max_steps: Any) -> None:
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
         raise ValueError(f"max_steps must be a whole number, zero or more; got {max_steps!r}")
     if has(loglik, Penalize):
-        raise ValueError("mean_br adjusts the score of a likelihood; a penalised one has a prior's bias on purpose")
+        raise ValueError(
+            "mean_br adjusts the score of a likelihood; a penalised one has a prior's bias on purpose"
+        )
     if not has_law(loglik):
         raise ValueError(NO_LAW)
     if weighting_of(loglik) == "sampling":
-        raise ValueError("mean_br needs expectations under a likelihood, and a sum under sampling weights is none; frequency weights are")
+        raise ValueError(
+            "mean_br needs expectations under a likelihood, and a sum under sampling weights is none; frequency weights are"
+        )
 
 
 def _chart(loglik: Any, layout: Layout) -> Chart:
@@ -91,11 +111,15 @@ def _chart(loglik: Any, layout: Layout) -> Chart:
     if not chart.k:
         raise ValueError("every parameter is fixed: there is nothing to estimate")
     if chart.k != len(chart.moving):
-        raise ValueError("mean_br needs as many free parameters as entries: no simplex, correlation or covariance among them")
+        raise ValueError(
+            "mean_br needs as many free parameters as entries: no simplex, correlation or covariance among them"
+        )
     return chart
 
 
-def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, dtype: Any, max_steps: int) -> Fit:
+def _host(
+    loglik: Any, params0: Tree, data: Tree, constraints: Tree, dtype: Any, max_steps: int
+) -> Fit:
     real = host_dtype(dtype)
     params = host_params(params0, real)
     layout = layout_of(params, constraints)
@@ -107,20 +131,37 @@ def _host(loglik: Any, params0: Tree, data: Tree, constraints: Tree, dtype: Any,
     with precision(real), np.errstate(all="ignore"):
         rows_of(loglik, data)
         x = np.asarray(substituted(loglik, layout, layout.ravel(params)))
-        piece = compiled(loglik, ("mean_br", chart, max_steps), lambda ll: lambda x, data: _solve(ll, chart, x, data, max_steps))
+        piece = compiled(
+            loglik,
+            ("mean_br", chart, max_steps),
+            lambda ll: lambda x, data: _solve(ll, chart, x, data, max_steps),
+        )
         fit = to_numpy(piece(x, jax.tree.map(jnp.asarray, data)))
         return replace(fit, data_id=fingerprint(data))
 
 
-def _traced(loglik: Any, params0: Tree, data: Tree, constraints: Tree, dtype: Any, max_steps: int) -> Fit:
+def _traced(
+    loglik: Any, params0: Tree, data: Tree, constraints: Tree, dtype: Any, max_steps: int
+) -> Fit:
     real = jnp.zeros(()).dtype if dtype is None else host_dtype(dtype)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(real), params0)
-    data = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(real) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating) else jnp.asarray(leaf), data)
+    data = jax.tree.map(
+        lambda leaf: (
+            jnp.asarray(leaf).astype(real)
+            if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+            else jnp.asarray(leaf)
+        ),
+        data,
+    )
     layout = layout_of(params, constraints)
     check_weight_shapes(loglik, data)
     chart = _chart(loglik, layout)
     x = jnp.asarray(substituted(loglik, layout, layout.ravel(params)))
-    return kept(loglik, ("mean_br", chart, max_steps, str(real)), lambda ll: lambda x, data: _solve(ll, chart, x, data, max_steps))(x, data)
+    return kept(
+        loglik,
+        ("mean_br", chart, max_steps, str(real)),
+        lambda ll: lambda x, data: _solve(ll, chart, x, data, max_steps),
+    )(x, data)
 
 
 # ---------------------------------------------------------------- the iteration
@@ -145,7 +186,10 @@ class _State(NamedTuple):
 def _at(loglik: Any, layout: Layout, roots: np.ndarray, x: Array, data: Tree) -> _At:
     information = expected_information(loglik, layout, x, data).information
     root = inverse_root(information, roots)
-    terms = lambda x: jnp.sum(need_terms(terms_of(loglik, layout.unravel(x), data), "mean_br"))  # noqa: E731
+
+    def terms(x: Any) -> Any:
+        return jnp.sum(need_terms(terms_of(loglik, layout.unravel(x), data), "mean_br"))
+
     scaled = root.T @ (jax.grad(terms)(x) + adjustment(loglik, layout, x, data, root))
     return _At(x, root @ scaled, 0.5 * jnp.sum(scaled**2), information)
 
@@ -154,7 +198,11 @@ def _room(layout: Layout, x: Array, step: Array) -> Array:
     """The largest share of the step, at most one, that stays inside the bounds."""
     low, high = (np.array([bound[side] for bound in layout.bounds]) for side in (0, 1))
     left = jnp.where(step < 0, x - low, high - x)
-    return jnp.minimum(1.0, ROOM * jnp.min(jnp.where(step == 0, jnp.inf, left / jnp.where(step == 0, 1.0, jnp.abs(step)))))
+    return jnp.minimum(
+        1.0,
+        ROOM
+        * jnp.min(jnp.where(step == 0, jnp.inf, left / jnp.where(step == 0, 1.0, jnp.abs(step)))),
+    )
 
 
 def _solve(loglik: Any, chart: Chart, x: Array, data: Tree, max_steps: int) -> Fit:
@@ -172,23 +220,37 @@ def _solve(loglik: Any, chart: Chart, x: Array, data: Tree, max_steps: int) -> F
         return _State(at, share, state.steps + 1, stuck | (at.decrement <= FLOOR))
 
     # The start is the first trial, a step of length zero from nowhere: so the equation is compiled once.
-    nowhere = _At(x, jnp.zeros_like(x), jnp.asarray(jnp.inf, x.dtype), jnp.full((layout.p, layout.p), jnp.nan, x.dtype))
+    nowhere = _At(
+        x,
+        jnp.zeros_like(x),
+        jnp.asarray(jnp.inf, x.dtype),
+        jnp.full((layout.p, layout.p), jnp.nan, x.dtype),
+    )
     begin = _State(nowhere, jnp.ones((), x.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
     end = jax.lax.while_loop(lambda state: ~state.done & (state.steps <= max_steps), step, begin)
     end = end._replace(steps=end.steps - 1)
     fair = FAIR if eps > 1e-10 else GOOD
-    status = jnp.where(end.at.decrement <= fair, int(Status.CONVERGED), jnp.where(end.at.decrement <= FAIR, int(Status.IMPRECISE), int(Status.MAX_STEPS)))
+    status = jnp.where(
+        end.at.decrement <= fair,
+        int(Status.CONVERGED),
+        jnp.where(end.at.decrement <= FAIR, int(Status.IMPRECISE), int(Status.MAX_STEPS)),
+    )
     status = jnp.where((end.share < 1e-6) & (end.at.decrement > FAIR), int(Status.STALLED), status)
     status = jnp.where(jnp.isfinite(end.at.decrement), status, int(Status.NONFINITE))
     return _record(loglik, chart, roots, end, status, data)
 
 
-def _record(loglik: Any, chart: Chart, roots: np.ndarray, end: _State, status: Array, data: Tree) -> Fit:
+def _record(
+    loglik: Any, chart: Chart, roots: np.ndarray, end: _State, status: Array, data: Tree
+) -> Fit:
     """The ``Fit`` of a root: as of a maximum, but for the mode and the equation whose decrement is told."""
     layout, x = chart.layout, end.at.x
     at = sums(loglik, layout, x, data)
     root = inverse_root(end.at.information, roots)
-    known, failed = (status == Status.CONVERGED) | (status == Status.IMPRECISE), status == Status.NONFINITE
+    known, failed = (
+        (status == Status.CONVERGED) | (status == Status.IMPRECISE),
+        status == Status.NONFINITE,
+    )
     follow = np.maximum(roots, 0)
     full = jnp.where(known, (root @ root.T)[follow][:, follow], jnp.nan)
     vcov = jnp.where((roots < 0)[:, None] | (roots < 0)[None, :], jnp.nan, full)

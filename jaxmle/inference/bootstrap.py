@@ -14,7 +14,13 @@ from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.progress import Progress
 from jaxmle.fitting.record import Fit
 from jaxmle.inference import bootstrap_intervals as ends
-from jaxmle.inference.jackknife import Jackknife, Units, infinitesimal_jackknife, inverse_information, units_of
+from jaxmle.inference.jackknife import (
+    Jackknife,
+    Units,
+    infinitesimal_jackknife,
+    inverse_information,
+    units_of,
+)
 from jaxmle.inference.listing import listing, number
 from jaxmle.inference.refits import Refit, chunks, failures, known, refit_of
 from jaxmle.inference.resampling import Plan, check_number, check_scheme, plan_of
@@ -116,21 +122,33 @@ class Bootstrap:
         if kind not in INTERVALS:
             raise ValueError(f"kind must be one of {', '.join(INTERVALS)}; got {kind!r}")
         if (len(self) + 1) * (1 - level) / 2 < 1 - 1e-9:
-            raise ValueError(f"{len(self)} replicates hold no {100 * level:g}% interval: it takes {int(np.ceil(2 / (1 - level) - 1e-9)) - 1} or more")
+            raise ValueError(
+                f"{len(self)} replicates hold no {100 * level:g}% interval: it takes {int(np.ceil(2 / (1 - level) - 1e-9)) - 1} or more"
+            )
         if kind == "percentile":
             return ends.percentile(self.replicates, level)
         if kind == "basic":
             return ends.basic(self.flat_estimate, self.replicates, level)
         if kind == "bca":
             if self.accelerated is None:
-                raise ValueError(f"a BCa interval needs an acceleration from delete-one estimates: {self._no_acceleration()}")
+                raise ValueError(
+                    f"a BCa interval needs an acceleration from delete-one estimates: {self._no_acceleration()}"
+                )
             return ends.bca(self.flat_estimate, self.replicates, self.acceleration, level)
         if self.replicate_se is None:
-            raise ValueError("a studentized interval needs a standard error of each replicate: bootstrap(…, vcov='observed'), or the kind of the fit")
-        return ends.studentized(self.flat_estimate, self.estimate_se, self.replicates, self.replicate_se, level)
+            raise ValueError(
+                "a studentized interval needs a standard error of each replicate: bootstrap(…, vcov='observed'), or the kind of the fit"
+            )
+        return ends.studentized(
+            self.flat_estimate, self.estimate_se, self.replicates, self.replicate_se, level
+        )
 
     def _no_acceleration(self) -> str:
-        return "bootstrap(…, acceleration='jackknife')" if self.kind in ("pairs", "cluster") else f"there are none for {self.kind!r} replicates; take 'percentile', 'basic' or 'studentized'"
+        return (
+            "bootstrap(…, acceleration='jackknife')"
+            if self.kind in ("pairs", "cluster")
+            else f"there are none for {self.kind!r} replicates; take 'percentile', 'basic' or 'studentized'"
+        )
 
     def conf_int(self, level: float = 0.95, kind: str = "percentile") -> Tree:
         """Intervals as a tree like the estimate, each leaf with a last axis (lower, upper).
@@ -144,17 +162,32 @@ class Bootstrap:
         their place in the order, undefined ones are counted out.
         """
         low, high = np.moveaxis(self.interval(level, kind), -1, 0)
-        join = lambda a, b: np.stack([a, b], axis=-1)  # noqa: E731
-        return jax.tree.map(join, self.outcome.unravel_entries(low), self.outcome.unravel_entries(high))
+
+        def join(a: Any, b: Any) -> Any:
+            return np.stack([a, b], axis=-1)
+
+        return jax.tree.map(
+            join, self.outcome.unravel_entries(low), self.outcome.unravel_entries(high)
+        )
 
     def table(self, level: float = 0.95, kind: str = "percentile") -> str:
         """The replicates in numbers: a line an entry, and which failed."""
         interval = self.interval(level, kind)
-        extra = [name for name, count in (("infinite", self.infinite), ("undefined", self.undefined)) if count.any()]
+        extra = [
+            name
+            for name, count in (("infinite", self.infinite), ("undefined", self.undefined))
+            if count.any()
+        ]
         rows = []
         for j, name in enumerate(self.names):
             cells = [self.flat_estimate[j], self.flat_bias[j], self.se[j], *interval[j]]
-            rows.append([name, *(number(float(v)) for v in cells), *(f"{int(getattr(self, which)[j])}" for which in extra)])
+            rows.append(
+                [
+                    name,
+                    *(number(float(v)) for v in cells),
+                    *(f"{int(getattr(self, which)[j])}" for which in extra),
+                ]
+            )
         head = ["", "estimate", "bias", "std. error", f"{100 * level:g}% {kind}", "", *extra]
         failed = "".join(f"; {count:,} {status}" for status, count in self.failed.items())
         return f"Bootstrap, {len(self):,} {self.kind} replicates{failed}\n\n{listing(head, rows)}"
@@ -227,48 +260,121 @@ def bootstrap(
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
     total, key = check_number("replicates", replicates, 2), typed_key(key)
-    refit = refit_of("bootstrap", loglik, fit, data, params0, constraints, weights, solver, max_steps)
+    refit = refit_of(
+        "bootstrap", loglik, fit, data, params0, constraints, weights, solver, max_steps
+    )
     target = target_of(fit, statistic)
     _check_vcov(vcov, fit, kind)
     if acceleration not in ("auto", "jackknife", "influence", None):
-        raise ValueError(f"acceleration must be 'auto', 'jackknife', 'influence' or None; got {acceleration!r}")
+        raise ValueError(
+            f"acceleration must be 'auto', 'jackknife', 'influence' or None; got {acceleration!r}"
+        )
     if sample is not None and kind != "parametric":
-        raise ValueError(f"sample is given but kind={kind!r} does not use it; write kind='parametric'")
+        raise ValueError(
+            f"sample is given but kind={kind!r} does not use it; write kind='parametric'"
+        )
     check_scheme(kind, clusters, block_length)
-    plan = None if kind == "parametric" else plan_of(kind, loglik, refit.data, refit.weights, clusters, block_length)
-    units = units_of(loglik, refit, clusters) if kind in ("pairs", "cluster") and acceleration is not None else None
+    plan = (
+        None
+        if kind == "parametric"
+        else plan_of(kind, loglik, refit.data, refit.weights, clusters, block_length)
+    )
+    units = (
+        units_of(loglik, refit, clusters)
+        if kind in ("pairs", "cluster") and acceleration is not None
+        else None
+    )
     way = None if units is None else _way(acceleration, units, total)
     deleted = units if way == "jackknife" else None
-    refits, bytes_each = _simulated(loglik, refit, fit, key, sample, vcov) if plan is None else _resampled(plan, refit, _influence(loglik, fit, refit), key, total, vcov, deleted)
-    values, errors, status = _gathered(refits, bytes_each, target, total + (0 if deleted is None else len(deleted.times)), vcov is not None, f"{kind} bootstrap", progress)
+    refits, bytes_each = (
+        _simulated(loglik, refit, fit, key, sample, vcov)
+        if plan is None
+        else _resampled(plan, refit, _influence(loglik, fit, refit), key, total, vcov, deleted)
+    )
+    values, errors, status = _gathered(
+        refits,
+        bytes_each,
+        target,
+        total + (0 if deleted is None else len(deleted.times)),
+        vcov is not None,
+        f"{kind} bootstrap",
+        progress,
+    )
     estimate, a = target.values(fit.x[None])[0], np.full(len(target.names), np.nan)
     if way == "influence":
-        a = infinitesimal_jackknife(loglik, fit, refit.data, clusters=clusters, statistic=statistic, weights=refit.weights, constraints=refit.constraints).acceleration
+        a = infinitesimal_jackknife(
+            loglik,
+            fit,
+            refit.data,
+            clusters=clusters,
+            statistic=statistic,
+            weights=refit.weights,
+            constraints=refit.constraints,
+        ).acceleration
     if deleted is not None:
-        a = Jackknife(estimate, values[total:], deleted.times, status[total:], deleted.clustered, target.names, target.outcome).acceleration
-    own_se = target.stderr(jax.tree.map(lambda leaf: np.asarray(leaf)[None], fit))[0] if vcov else np.full(len(target.names), np.nan)
-    return Bootstrap(estimate, values[:total], status[:total], kind, a, way, own_se, None if errors is None else errors[:total], target.names, target.outcome)
+        a = Jackknife(
+            estimate,
+            values[total:],
+            deleted.times,
+            status[total:],
+            deleted.clustered,
+            target.names,
+            target.outcome,
+        ).acceleration
+    own_se = (
+        target.stderr(jax.tree.map(lambda leaf: np.asarray(leaf)[None], fit))[0]
+        if vcov
+        else np.full(len(target.names), np.nan)
+    )
+    return Bootstrap(
+        estimate,
+        values[:total],
+        status[:total],
+        kind,
+        a,
+        way,
+        own_se,
+        None if errors is None else errors[:total],
+        target.names,
+        target.outcome,
+    )
 
 
 def _way(acceleration: str | None, units: Units, total: int) -> str:
     """Delete-one fits where they are no more than the replicates: they are members of the same batch."""
-    return str(acceleration) if acceleration != "auto" else "jackknife" if len(units.times) <= total else "influence"
+    return (
+        str(acceleration)
+        if acceleration != "auto"
+        else "jackknife"
+        if len(units.times) <= total
+        else "influence"
+    )
 
 
 def _check_vcov(vcov: str | None, fit: Fit, kind: str) -> None:
     if vcov is None:
         return
     if vcov not in VCOV_KINDS:
-        raise ValueError(f"vcov={vcov!r} is not known; choose one of {', '.join(VCOV_KINDS)} or None")
+        raise ValueError(
+            f"vcov={vcov!r} is not known; choose one of {', '.join(VCOV_KINDS)} or None"
+        )
     if kind not in ("pairs", "parametric"):
-        raise ValueError(f"studentized intervals are there for pairs and parametric replicates; a {kind!r} replicate has no standard error of its own: leave vcov out")
+        raise ValueError(
+            f"studentized intervals are there for pairs and parametric replicates; a {kind!r} replicate has no standard error of its own: leave vcov out"
+        )
     if vcov in CLUSTER_KINDS:
-        raise ValueError(f"vcov={vcov!r} needs clusters, which pairs would tear apart: use kind='cluster'")
+        raise ValueError(
+            f"vcov={vcov!r} needs clusters, which pairs would tear apart: use kind='cluster'"
+        )
     if fit.vcov_kind.split(" ")[0] != vcov:
-        raise ValueError(f"the standard errors of the fit are {fit.vcov_kind}, those of the replicates would be {vcov}: fit(…, vcov={vcov!r}) first, or give vcov={fit.vcov_kind.split(' ')[0]!r}")
+        raise ValueError(
+            f"the standard errors of the fit are {fit.vcov_kind}, those of the replicates would be {vcov}: fit(…, vcov={vcov!r}) first, or give vcov={fit.vcov_kind.split(' ')[0]!r}"
+        )
 
 
-Refits = tuple[Callable[[np.ndarray], Fit], float]  # from numbers of members to their refits, and the bytes that a member takes
+Refits = tuple[
+    Callable[[np.ndarray], Fit], float
+]  # from numbers of members to their refits, and the bytes that a member takes
 
 
 def _influence(loglik: Any, fit: Fit, refit: Refit) -> np.ndarray | None:
@@ -276,12 +382,25 @@ def _influence(loglik: Any, fit: Fit, refit: Refit) -> np.ndarray | None:
     may leave the bounds, or the start is another than the estimate."""
     free = all(leaf.constraint.is_identity for leaf in fit.layout.leaves)
     roots = roots_of(as_tree(loglik), fit.layout)
-    if refit.start is not fit.params or fit.verdict != Status.CONVERGED or not free or np.any(roots != np.arange(len(roots))):
+    if (
+        refit.start is not fit.params
+        or fit.verdict != Status.CONVERGED
+        or not free
+        or np.any(roots != np.arange(len(roots)))
+    ):
         return None
     return np.asarray(scores(loglik)(fit.params, refit.data)) @ inverse_information(loglik, fit)
 
 
-def _resampled(plan: Plan, refit: Refit, influence: np.ndarray | None, key: Array, total: int, vcov: str | None, deleted: Units | None) -> Refits:
+def _resampled(
+    plan: Plan,
+    refit: Refit,
+    influence: np.ndarray | None,
+    key: Array,
+    total: int,
+    vcov: str | None,
+    deleted: Units | None,
+) -> Refits:
     """Members by weights: replicates up to ``total``, then the sample without each unit."""
     at = refit.layout.ravel(refit.start)
 
@@ -289,25 +408,48 @@ def _resampled(plan: Plan, refit: Refit, influence: np.ndarray | None, key: Arra
         weights = plan(key, index)
         if deleted is not None and index[-1] >= total:
             late = index >= total
-            weights = Weights(np.where(late[:, None], deleted.without(np.maximum(index - total, 0)), weights.values), weights.kind)
-        starts = None if influence is None else refit.from_flat(np.asarray(at) + np.asarray(weights.values) @ influence)
+            weights = Weights(
+                np.where(
+                    late[:, None], deleted.without(np.maximum(index - total, 0)), weights.values
+                ),
+                weights.kind,
+            )
+        starts = (
+            None
+            if influence is None
+            else refit.from_flat(np.asarray(at) + np.asarray(weights.values) @ influence)
+        )
         return refit(refit.data, None, weights, vcov, starts=starts)
 
     return refits, 8.0 * plan.width
 
 
-def _simulated(loglik: Any, refit: Refit, fit: Fit, key: Array, sample: Any, vcov: str | None) -> Refits:
+def _simulated(
+    loglik: Any, refit: Refit, fit: Fit, key: Array, sample: Any, vcov: str | None
+) -> Refits:
     """Members by data sets simulated from the fit."""
     if refit.weights is not None:
-        raise ValueError("a parametric bootstrap simulates one response for each row, so weights have no meaning for it: repeat the rows")
+        raise ValueError(
+            "a parametric bootstrap simulates one response for each row, so weights have no meaning for it: repeat the rows"
+        )
     if not np.all(np.isfinite(fit.x)):
-        raise ValueError(f"the fit is {fit.verdict.name}: data cannot be simulated at an infinite or undefined estimate")
+        raise ValueError(
+            f"the fit is {fit.verdict.name}: data cannot be simulated at an infinite or undefined estimate"
+        )
     simulate = simulator_of("a parametric bootstrap", loglik, sample, fit.params, refit.data)
-    return lambda index: refit(simulate(key, index), simulate.in_axes, None, vcov), simulate.bytes_each
+    return lambda index: refit(
+        simulate(key, index), simulate.in_axes, None, vcov
+    ), simulate.bytes_each
 
 
 def _gathered(
-    refits: Callable[[np.ndarray], Fit], bytes_each: float, target: Target, total: int, errors: bool, about: str, progress: Any
+    refits: Callable[[np.ndarray], Fit],
+    bytes_each: float,
+    target: Target,
+    total: int,
+    errors: bool,
+    about: str,
+    progress: Any,
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Values (m, q), standard errors (m, q) and statuses (m,) of all members, chunk by chunk."""
     values, status = np.empty((total, len(target.names))), np.empty(total, int)
@@ -315,7 +457,10 @@ def _gathered(
     bar = Progress(total, progress, about)
     for index, count in chunks(total, bytes_each):
         fits, place = refits(index), index[:count]
-        values[place], status[place] = target.values(known(fits))[:count], np.asarray(fits.status)[:count]
+        values[place], status[place] = (
+            target.values(known(fits))[:count],
+            np.asarray(fits.status)[:count],
+        )
         if se is not None:
             se[place] = target.stderr(fits)[:count]
         bar.add(count)

@@ -28,7 +28,9 @@ def order_statistic(values: np.ndarray, probability: float) -> float:
     if not 1 <= low < len(values):
         return np.nan
     a, b = values[low - 1], values[low]
-    z, z_low, z_high = scipy.special.ndtri([probability, low / (len(values) + 1), (low + 1) / (len(values) + 1)])
+    z, z_low, z_high = scipy.special.ndtri(
+        [probability, low / (len(values) + 1), (low + 1) / (len(values) + 1)]
+    )
     return _between(a, b, (z - z_low) / (z_high - z_low))
 
 
@@ -36,7 +38,11 @@ def _between(a: float, b: float, share: float) -> float:
     """a + share·(b − a); where an end is infinite, so is what lies strictly between."""
     if a == b or share == 0.0:
         return float(a)
-    return float(a + share * (b - a)) if np.isfinite(a) and np.isfinite(b) else float(a if np.isneginf(a) else b)
+    return (
+        float(a + share * (b - a))
+        if np.isfinite(a) and np.isfinite(b)
+        else float(a if np.isneginf(a) else b)
+    )
 
 
 def linear_quantile(values: np.ndarray, probability: float) -> float:
@@ -51,7 +57,9 @@ def linear_quantile(values: np.ndarray, probability: float) -> float:
 
 def percentile(replicates: np.ndarray, level: float) -> np.ndarray:
     """θ*_(α/2), θ*_(1−α/2); (q, 2)."""
-    return np.array([[order_statistic(column, tail) for tail in _tails(level)] for column in replicates.T])
+    return np.array(
+        [[order_statistic(column, tail) for tail in _tails(level)] for column in replicates.T]
+    )
 
 
 def basic(estimate: np.ndarray, replicates: np.ndarray, level: float) -> np.ndarray:
@@ -67,7 +75,9 @@ def bias_correction(estimate: np.ndarray, replicates: np.ndarray) -> np.ndarray:
     return scipy.special.ndtri(np.where(np.isnan(estimate), np.nan, below / (2 * known)))
 
 
-def bca(estimate: np.ndarray, replicates: np.ndarray, acceleration: np.ndarray, level: float) -> np.ndarray:
+def bca(
+    estimate: np.ndarray, replicates: np.ndarray, acceleration: np.ndarray, level: float
+) -> np.ndarray:
     """Bias-corrected and accelerated ends, (q, 2): quantiles at Φ(z₀ + (z₀ + z_α)/(1 − a(z₀ + z_α))).
 
     Efron (1987), JASA 82, 171. NaN where all replicates lie on one side of the estimate.
@@ -78,11 +88,19 @@ def bca(estimate: np.ndarray, replicates: np.ndarray, acceleration: np.ndarray, 
         for side, tail in enumerate(_tails(level)):
             moved = shift + scipy.special.ndtri(tail)
             if np.isfinite(moved) and np.isfinite(a):
-                ends[j, side] = linear_quantile(replicates[:, j], float(scipy.special.ndtr(shift + moved / (1 - a * moved))))
+                ends[j, side] = linear_quantile(
+                    replicates[:, j], float(scipy.special.ndtr(shift + moved / (1 - a * moved)))
+                )
     return ends
 
 
-def studentized(estimate: np.ndarray, stderr: np.ndarray, replicates: np.ndarray, stderrs: np.ndarray, level: float) -> np.ndarray:
+def studentized(
+    estimate: np.ndarray,
+    stderr: np.ndarray,
+    replicates: np.ndarray,
+    stderrs: np.ndarray,
+    level: float,
+) -> np.ndarray:
     """θ̂ − se·t*_(1−α/2), θ̂ − se·t*_(α/2), t* = (θ* − θ̂)/se*; (q, 2).
 
     NaN for an entry of which a replicate is infinite: it has no t*, and leaving it out would make the interval too short.
@@ -90,7 +108,11 @@ def studentized(estimate: np.ndarray, stderr: np.ndarray, replicates: np.ndarray
     with np.errstate(all="ignore"):
         t = (replicates - estimate) / np.where(stderrs > 0, stderrs, np.nan)
         ends = estimate[:, None] - stderr[:, None] * percentile(t, level)[:, ::-1]
-    return np.where(np.any(np.isinf(replicates), axis=0)[:, None] | ~np.isfinite(estimate)[:, None], np.nan, ends)
+    return np.where(
+        np.any(np.isinf(replicates), axis=0)[:, None] | ~np.isfinite(estimate)[:, None],
+        np.nan,
+        ends,
+    )
 
 
 def _tails(level: float) -> tuple[float, float]:
@@ -100,7 +122,9 @@ def _tails(level: float) -> tuple[float, float]:
 def skewness_of(influence: np.ndarray, times: np.ndarray) -> np.ndarray:
     """The acceleration a = Σ w u³ / 6(Σ w u²)^1.5 of influence values u (units, q) that stand for w units each; NaN where any is not finite."""
     with np.errstate(all="ignore"):
-        return np.sum(times[:, None] * influence**3, axis=0) / (6 * np.sum(times[:, None] * influence**2, axis=0) ** 1.5)
+        return np.sum(times[:, None] * influence**3, axis=0) / (
+            6 * np.sum(times[:, None] * influence**2, axis=0) ** 1.5
+        )
 
 
 def spread(replicates: np.ndarray) -> np.ndarray:
@@ -112,11 +136,17 @@ def spread(replicates: np.ndarray) -> np.ndarray:
         sd = np.std(replicates, axis=0, ddof=1)
     same = np.all(replicates == replicates[:1], axis=0)
     infinite = np.any(np.isinf(replicates), axis=0)
-    return np.where(np.any(np.isnan(replicates), axis=0) | same, np.nan, np.where(infinite, np.inf, sd))
+    return np.where(
+        np.any(np.isnan(replicates), axis=0) | same, np.nan, np.where(infinite, np.inf, sd)
+    )
 
 
 def check_level(level: Any) -> float:
     """A level between 0 and 1."""
-    if isinstance(level, bool) or not isinstance(level, int | float | np.floating) or not 0 < level < 1:
+    if (
+        isinstance(level, bool)
+        or not isinstance(level, int | float | np.floating)
+        or not 0 < level < 1
+    ):
         raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level!r}")
     return float(level)

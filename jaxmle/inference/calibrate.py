@@ -92,28 +92,51 @@ def calibrate(
     >>> bool(abs(study.bias[0] - (1 / 3) / 3) < 4 * study.bias_error[0])  # E[rate] = n/(n − 1) of the truth
     True
     """
-    total, level, key = check_number("replicates", replicates, 2), check_level(level), typed_key(key)
+    total, level, key = (
+        check_number("replicates", replicates, 2),
+        check_level(level),
+        typed_key(key),
+    )
     tests = _checked_tests(tests)
     if fit is not None and isinstance(fit, Fit) and fit.weighting != "none":
-        raise ValueError(f"the fit has {fit.weighting} weights; a simulation makes one response for each row: repeat the rows and fit without weights")
+        raise ValueError(
+            f"the fit has {fit.weighting} weights; a simulation makes one response for each row: repeat the rows and fit without weights"
+        )
     if truth is not None:
         fit = _at(fit, truth)
     refit = refit_of("calibrate", loglik, fit, data, params0, constraints, None, solver, max_steps)
     if not np.all(np.isfinite(fit.x)) or np.any(fit.witness.bound != 0):
-        raise ValueError(f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound is no truth to simulate from")
+        raise ValueError(
+            f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound is no truth to simulate from"
+        )
     kinds = _checked_intervals(intervals)
     simulate = simulator_of("calibrate", loglik, sample, fit.params, refit.data)
     study = _Study(refit, fit, simulate, _kind(vcov, fit, clusters), clusters, level, kinds, tests)
-    return _gathered(study, key, total, Progress(total, progress, f"calibration on {total:,} simulated data sets"))
+    return _gathered(
+        study,
+        key,
+        total,
+        Progress(total, progress, f"calibration on {total:,} simulated data sets"),
+    )
 
 
 def _at(fit: Fit, truth: Tree) -> Fit:
     """The fit as if its estimate were the truth, which must lie inside the bounds."""
     truth = host_params(truth, fit.dtype, "truth")
-    if jax.tree.structure(truth) != fit.layout.treedef or layout_of(truth).names != layout_of(fit.params).names:
-        raise ValueError(f"truth must be a tree like the parameters of the fit, with the entries {', '.join(fit.names[:20])}")
+    if (
+        jax.tree.structure(truth) != fit.layout.treedef
+        or layout_of(truth).names != layout_of(fit.params).names
+    ):
+        raise ValueError(
+            f"truth must be a tree like the parameters of the fit, with the entries {', '.join(fit.names[:20])}"
+        )
     check_start(fit.layout, truth)
-    return replace(fit, params=truth, status=np.asarray(int(Status.CONVERGED)), witness=replace(fit.witness, bound=np.zeros_like(fit.witness.bound)))
+    return replace(
+        fit,
+        params=truth,
+        status=np.asarray(int(Status.CONVERGED)),
+        witness=replace(fit.witness, bound=np.zeros_like(fit.witness.bound)),
+    )
 
 
 def _checked_tests(tests: Any) -> tuple[str, ...]:
@@ -127,8 +150,12 @@ def _checked_tests(tests: Any) -> tuple[str, ...]:
 def _checked_intervals(intervals: Any) -> dict[str, Interval]:
     if intervals is None:
         return {}
-    if not isinstance(intervals, Mapping) or not all(isinstance(name, str) and callable(kind) for name, kind in intervals.items()):
-        raise TypeError("intervals is a dictionary from names to functions of the batch of refits, such as {'t': lambda fits: (lower, upper)}")
+    if not isinstance(intervals, Mapping) or not all(
+        isinstance(name, str) and callable(kind) for name, kind in intervals.items()
+    ):
+        raise TypeError(
+            "intervals is a dictionary from names to functions of the batch of refits, such as {'t': lambda fits: (lower, upper)}"
+        )
     return dict(intervals)
 
 
@@ -137,7 +164,9 @@ def _kind(vcov: str | None, fit: Fit, clusters: Any) -> str:
     own = fit.vcov_kind.split(" ")[0]
     kind = vcov or (own if own in KINDS else "observed")
     if kind in CLUSTER_KINDS and clusters is None:
-        raise ValueError(f"the covariance {kind!r} needs clusters=, one label for each row; vcov='observed' does without")
+        raise ValueError(
+            f"the covariance {kind!r} needs clusters=, one label for each row; vcov='observed' does without"
+        )
     return kind
 
 
@@ -154,21 +183,30 @@ class _Study:
     kinds: dict[str, Interval]
     tests: tuple[str, ...]
 
-    def __call__(self, key: Array, index: np.ndarray) -> tuple[Fit, dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
+    def __call__(
+        self, key: Array, index: np.ndarray
+    ) -> tuple[Fit, dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
         """One chunk: refits, ends of intervals, test statistics, and the observed information at the truth, (b, p, p)."""
         data = self.simulate(key, index)
         fits = self.refit(data, self.simulate.in_axes, None, self.kind, self.clusters)
-        ends = {"wald": fits.interval(self.level), "wald, user scale": fits.interval(self.level, "user")}
+        ends = {
+            "wald": fits.interval(self.level),
+            "wald, user scale": fits.interval(self.level, "user"),
+        }
         for name, kind in self.kinds.items():
             ends[name] = _ends(name, kind(fits), fits)
         value, score, information = at_truth(self.refit.loglik, self.fit, data, self.simulate.fresh)
         return fits, ends, self._statistics(fits, value, score, information), information
 
-    def _statistics(self, fits: Fit, value: np.ndarray, score: np.ndarray, information: np.ndarray) -> dict[str, np.ndarray]:
+    def _statistics(
+        self, fits: Fit, value: np.ndarray, score: np.ndarray, information: np.ndarray
+    ) -> dict[str, np.ndarray]:
         moves = tangent(as_tree(self.refit.loglik), self.fit.layout)
         free, t = moves.places, moves.lift
         found = {
-            "wald": lambda: quadratic((fits.x - self.fit.x)[:, free], fits.vcov[:, free][:, :, free]),
+            "wald": lambda: quadratic(
+                (fits.x - self.fit.x)[:, free], fits.vcov[:, free][:, :, free]
+            ),
             "lr": lambda: 2 * (fits.loglik - value),
             "score": lambda: quadratic(score @ t, t.T @ information @ t),
         }
@@ -178,7 +216,9 @@ class _Study:
 def _ends(name: str, pair: Any, fits: Fit) -> np.ndarray:
     low, high = (np.asarray(end, dtype=float) for end in pair)
     if low.shape != fits.x.shape or high.shape != fits.x.shape:
-        raise ValueError(f"intervals[{name!r}] must return (lower, upper), each of shape {fits.x.shape}; got {low.shape} and {high.shape}")
+        raise ValueError(
+            f"intervals[{name!r}] must return (lower, upper), each of shape {fits.x.shape}; got {low.shape} and {high.shape}"
+        )
     return np.stack([low, high], axis=-1)
 
 
@@ -187,7 +227,12 @@ def _gathered(study: _Study, key: Array, total: int, bar: Progress) -> Calibrati
     information, seen = np.zeros((study.refit.layout.p,) * 2), 0
     for index, count in chunks(total, study.simulate.bytes_each):
         fits, ends, statistics, local = study(key, index)
-        parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[:count], (known(fits), fits.se, np.asarray(fits.status), ends, statistics)))  # noqa: B023
+        parts.append(
+            jax.tree.map(
+                lambda leaf, count=count: np.asarray(leaf)[:count],
+                (known(fits), fits.se, np.asarray(fits.status), ends, statistics),
+            )
+        )
         sound = local[:count][np.all(np.isfinite(local[:count]), axis=(1, 2))]
         information, seen = information + sound.sum(axis=0), seen + len(sound)
         bar.add(count)
@@ -195,13 +240,28 @@ def _gathered(study: _Study, key: Array, total: int, bar: Progress) -> Calibrati
     x, se, status, ends, statistics = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     information /= max(seen, 1)
     fit = study.fit
-    return Calibration(np.asarray(fit.x), x, se, status, ends, statistics, information, cramer_rao(study.refit.loglik, fit, information), fit.df, study.level, study.kind, fit.names)
+    return Calibration(
+        np.asarray(fit.x),
+        x,
+        se,
+        status,
+        ends,
+        statistics,
+        information,
+        cramer_rao(study.refit.loglik, fit, information),
+        fit.df,
+        study.level,
+        study.kind,
+        fit.names,
+    )
 
 
 # ---------------------------------------------------------------- at the truth
 
 
-def at_truth(loglik: Any, fit: Fit, data: Tree, fresh: tuple[bool, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def at_truth(
+    loglik: Any, fit: Fit, data: Tree, fresh: tuple[bool, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """ℓ (b,), score (b, p) and observed information (b, p, p) of each simulated data set at the estimate that it was simulated from."""
     layout, structure = fit.layout, jax.tree.structure(data)
 
@@ -209,7 +269,14 @@ def at_truth(loglik: Any, fit: Fit, data: Tree, fresh: tuple[bool, ...]) -> tupl
         def all_of(x: Array, own: list[Array], common: list[Array]) -> Any:
             def one(own: list[Array]) -> tuple[Array, Array, Array]:
                 ours, theirs = iter(own), iter(common)
-                found = sums(portable, layout, x, jax.tree.unflatten(structure, [next(ours) if new else next(theirs) for new in fresh]))
+                found = sums(
+                    portable,
+                    layout,
+                    x,
+                    jax.tree.unflatten(
+                        structure, [next(ours) if new else next(theirs) for new in fresh]
+                    ),
+                )
                 return found.value, found.score, -found.hessian
 
             return jax.lax.map(one, own, batch_size=16)
@@ -226,13 +293,19 @@ def at_truth(loglik: Any, fit: Fit, data: Tree, fresh: tuple[bool, ...]) -> tupl
 
 def quadratic(v: np.ndarray, m: np.ndarray) -> np.ndarray:
     """v'm⁻¹v for each member, (b,); NaN where m is not positive definite."""
-    scale = np.sqrt(np.where(np.diagonal(m, axis1=1, axis2=2) > 0, np.diagonal(m, axis1=1, axis2=2), np.nan))
+    scale = np.sqrt(
+        np.where(np.diagonal(m, axis1=1, axis2=2) > 0, np.diagonal(m, axis1=1, axis2=2), np.nan)
+    )
     sound = np.all(np.isfinite(m), axis=(1, 2)) & np.all(np.isfinite(scale), axis=1)
-    unit = np.where(sound[:, None, None], m / (scale[:, :, None] * scale[:, None, :]), np.eye(m.shape[1]))
+    unit = np.where(
+        sound[:, None, None], m / (scale[:, :, None] * scale[:, None, :]), np.eye(m.shape[1])
+    )
     values, q = np.linalg.eigh(unit)
     sound &= values[:, 0] > 0
     turned = np.einsum("bji,bj->bi", q, np.where(sound[:, None], v / scale, 0.0))
-    return np.where(sound, np.sum(turned**2 / np.where(sound[:, None], values, 1.0), axis=1), np.nan)
+    return np.where(
+        sound, np.sum(turned**2 / np.where(sound[:, None], values, 1.0), axis=1), np.nan
+    )
 
 
 def cramer_rao(loglik: Any, fit: Fit, information: np.ndarray) -> np.ndarray:

@@ -87,7 +87,9 @@ class Calibration:
     @property
     def sd(self) -> np.ndarray:
         """Standard deviation of the regular estimates, (p,); NaN for an entry that is held fixed."""
-        sd = _over(lambda values, axis: np.std(values, axis=axis, ddof=1), self.estimates[self.regular], 2)
+        sd = _over(
+            lambda values, axis: np.std(values, axis=axis, ddof=1), self.estimates[self.regular], 2
+        )
         return np.where(sd > 0, sd, np.nan)
 
     @property
@@ -104,10 +106,14 @@ class Calibration:
         """m/s and its error by the delta method: its influence function is (v − m)/s − m((x − x̄)² − s²)/2s³."""
         found = np.full((2, len(self.names)), np.nan)
         for j in range(len(self.names)):
-            both = self.regular & np.isfinite(self.stderrs[:, j]) & np.isfinite(self.estimates[:, j])
+            both = (
+                self.regular & np.isfinite(self.stderrs[:, j]) & np.isfinite(self.estimates[:, j])
+            )
             x, v = self.estimates[both, j], self.stderrs[both, j]
             if len(x) > 1 and (s := x.std(ddof=1)) > 0:
-                influence = (v - v.mean()) / s - v.mean() * ((x - x.mean()) ** 2 - s**2) / (2 * s**3)
+                influence = (v - v.mean()) / s - v.mean() * ((x - x.mean()) ** 2 - s**2) / (
+                    2 * s**3
+                )
                 found[:, j] = v.mean() / s, influence.std(ddof=1) / np.sqrt(len(x))
         return found[0], found[1]
 
@@ -136,7 +142,9 @@ class Calibration:
     def _covered(self, kind: str, which: str | Status) -> tuple[np.ndarray, np.ndarray]:
         """How many intervals hold the truth and how many there are, (p,) each."""
         if kind not in self.intervals:
-            raise ValueError(f"there is no interval {kind!r}; there are {', '.join(self.intervals)}")
+            raise ValueError(
+                f"there is no interval {kind!r}; there are {', '.join(self.intervals)}"
+            )
         low, high = np.moveaxis(self.intervals[kind][self.members(which)], -1, 0)
         inside = (low <= self.truth) & (self.truth <= high)
         return np.sum(inside, axis=0), np.sum(~np.isnan(low) & ~np.isnan(high), axis=0)
@@ -157,23 +165,57 @@ class Calibration:
     def __repr__(self) -> str:
         regular = int(self.regular.sum())
         failed = "".join(f"; {count:,} {status}" for status, count in self.failed.items())
-        parts = [f"Calibration, {len(self):,} simulated data sets, {regular:,} regular{failed}", self._estimates(), self._coverage()]
+        parts = [
+            f"Calibration, {len(self):,} simulated data sets, {regular:,} regular{failed}",
+            self._estimates(),
+            self._coverage(),
+        ]
         if self.statistics:
-            rows = [[test, *(number(value, 3) for value in self.size(test))] for test in self.statistics]
-            parts.append(f"Size of tests of the whole true parameter at {100 * (1 - self.level):g}%, χ²({self.df})\n" + listing(["", "size", "± SE"], rows))
+            rows = [
+                [test, *(number(value, 3) for value in self.size(test))] for test in self.statistics
+            ]
+            parts.append(
+                f"Size of tests of the whole true parameter at {100 * (1 - self.level):g}%, χ²({self.df})\n"
+                + listing(["", "size", "± SE"], rows)
+            )
         return "\n\n".join([*parts, *self._apart()])
 
     def _estimates(self) -> str:
-        columns = [self.truth, self.bias, self.bias_error, self.sd, self.se_ratio, self.se_ratio_error, self.efficiency]
-        rows = [[name, *(number(float(column[j])) for column in columns)] for j, name in enumerate(self.names)]
+        columns = [
+            self.truth,
+            self.bias,
+            self.bias_error,
+            self.sd,
+            self.se_ratio,
+            self.se_ratio_error,
+            self.efficiency,
+        ]
+        rows = [
+            [name, *(number(float(column[j])) for column in columns)]
+            for j, name in enumerate(self.names)
+        ]
         return listing(["", "truth", "bias", "± SE", "SD", "SE / SD", "± SE", "efficiency"], rows)
 
     def _coverage(self) -> str:
         rows = []
         for j, name in enumerate(self.names):
-            cells = [f"{number(100 * float(self.coverage(kind)[j]))} ± {number(100 * float(self.coverage_error(kind)[j]), 2)}" for kind in self.intervals]
-            rows.append([name, *cells, *(number(100 * float(self.without_interval(kind)[j]), 3) for kind in list(self.intervals)[:1])])
-        return f"Coverage of {100 * self.level:g}% intervals, in %, regular replicates\n" + listing(["", *self.intervals, "none (of all)"], rows)
+            cells = [
+                f"{number(100 * float(self.coverage(kind)[j]))} ± {number(100 * float(self.coverage_error(kind)[j]), 2)}"
+                for kind in self.intervals
+            ]
+            rows.append(
+                [
+                    name,
+                    *cells,
+                    *(
+                        number(100 * float(self.without_interval(kind)[j]), 3)
+                        for kind in list(self.intervals)[:1]
+                    ),
+                ]
+            )
+        return f"Coverage of {100 * self.level:g}% intervals, in %, regular replicates\n" + listing(
+            ["", *self.intervals, "none (of all)"], rows
+        )
 
     def _apart(self) -> list[str]:
         told = []
@@ -183,8 +225,19 @@ class Calibration:
             members, share = self.members(which), self.coverage(kind, which)
             values = _over(np.nanmedian, self.estimates[members])
             missing = self.without_interval(kind, which)
-            rows = [[name, number(float(values[j])), number(100 * float(share[j])), number(100 * float(missing[j]), 3)] for j, name in enumerate(self.names)]
-            told.append(f"{which.name}: {int(members.sum()):,} replicates, {100 * members.mean():.3g}%\n" + listing(["", "median", f"coverage ({kind})", "no interval"], rows))
+            rows = [
+                [
+                    name,
+                    number(float(values[j])),
+                    number(100 * float(share[j])),
+                    number(100 * float(missing[j]), 3),
+                ]
+                for j, name in enumerate(self.names)
+            ]
+            told.append(
+                f"{which.name}: {int(members.sum()):,} replicates, {100 * members.mean():.3g}%\n"
+                + listing(["", "median", f"coverage ({kind})", "no interval"], rows)
+            )
         return told
 
 

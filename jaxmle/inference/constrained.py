@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,11 @@ NEAR = 0.3  # distance to the curve in ℓ (0.8 SE) up to which a step along it 
 ON = 1e-3  # distance at which a point says on which side of the cut it lies
 CLOSE = 1e-10  # distance in ℓ at which the walk ends: 5e-11 of a standard error in a 95 % end
 CUT = 2e-9  # difference from the cut at which it ends; 1e-8 is asked
-FLAT, STEEP, STAYS = 1e-3, 0.2, 0.02  # share of what ℓ still has to fall that four times the distance walked would yield at this slope: a plateau, and none
+FLAT, STEEP, STAYS = (
+    1e-3,
+    0.2,
+    0.02,
+)  # share of what ℓ still has to fall that four times the distance walked would yield at this slope: a plateau, and none
 SMOOTH = 0.15  # share of the cut that a step may leave unexplained
 STEPS = 120
 REFUSED = 40  # refusals in a row at which a lane gives up
@@ -126,7 +130,13 @@ def geometry(seen: Seen) -> Geometry:
     """
     k = seen.score.shape[1]
     j = -0.5 * (seen.hessian + np.swapaxes(seen.hessian, 1, 2))
-    finite = np.isfinite(seen.value) & np.isfinite(seen.psi) & np.isfinite(seen.score).all(1) & np.isfinite(j).all((1, 2)) & np.isfinite(seen.gradient).all(1)
+    finite = (
+        np.isfinite(seen.value)
+        & np.isfinite(seen.psi)
+        & np.isfinite(seen.score).all(1)
+        & np.isfinite(j).all((1, 2))
+        & np.isfinite(seen.gradient).all(1)
+    )
     if seen.bend is not None:
         finite &= np.isfinite(seen.bend).all((1, 2))
     finite &= (seen.gradient != 0).any(1)
@@ -137,7 +147,9 @@ def geometry(seen: Seen) -> Geometry:
     if seen.bend is not None:
         d = scale_of(j, score)
         mu = np.sum(score * a / d**2, axis=1) / np.sum((a / d) ** 2, axis=1)
-        j = j + mu[:, None, None] * (seen.bend if whole else np.where(finite[:, None, None], seen.bend, 0.0))
+        j = j + mu[:, None, None] * (
+            seen.bend if whole else np.where(finite[:, None, None], seen.bend, 0.0)
+        )
     d = scale_of(j, score)
     g, w = score / d, a / d
     length = np.sqrt(np.sum(w**2, axis=1))
@@ -150,13 +162,29 @@ def geometry(seen: Seen) -> Geometry:
     bv = np.einsum("mij,mj->mi", b, v)
     vbv = np.sum(v * bv, axis=1)
     cross = v[:, :, None] * bv[:, None, :]
-    b = b - 2 * (cross + np.swapaxes(cross, 1, 2)) + 4 * vbv[:, None, None] * (v[:, :, None] * v[:, None, :])
+    b = (
+        b
+        - 2 * (cross + np.swapaxes(cross, 1, 2))
+        + 4 * vbv[:, None, None] * (v[:, :, None] * v[:, None, :])
+    )
     g = g - 2 * v * np.sum(v * g, axis=1)[:, None]
     step, tangent, slope, curvature, off, sound = _eliminated(b, g)
     if not sound.all():
         step, off = _mended(b, g, step, off, sound)
-    turn = lambda x: (x - 2 * v * np.sum(v * x, axis=1)[:, None]) / d  # noqa: E731
-    return Geometry(turn(step), turn(tangent) / alpha[:, None], slope / alpha, curvature / alpha**2, off, sound & finite, d, finite)
+
+    def turn(x: Any) -> Any:
+        return (x - 2 * v * np.sum(v * x, axis=1)[:, None]) / d
+
+    return Geometry(
+        turn(step),
+        turn(tangent) / alpha[:, None],
+        slope / alpha,
+        curvature / alpha**2,
+        off,
+        sound & finite,
+        d,
+        finite,
+    )
 
 
 def scale_of(j: Array, score: Array) -> Array:
@@ -194,7 +222,9 @@ def _mended(b: Array, g: Array, step: Array, off: Array, sound: Array) -> tuple[
     """An ascent direction where the nuisance information is not positive definite: eigenvalues in size, the small ones lifted."""
     bad = np.flatnonzero(~sound)
     values, q = np.linalg.eigh(b[bad, :-1, :-1])
-    lifted = np.maximum(np.abs(values), 1e-3 * np.max(np.abs(values), axis=1, initial=0.0)[:, None] + 1e-12)
+    lifted = np.maximum(
+        np.abs(values), 1e-3 * np.max(np.abs(values), axis=1, initial=0.0)[:, None] + 1e-12
+    )
     along = np.einsum("mij,mi->mj", q, g[bad, :-1])
     # Where the score sees nothing of a negative curvature, a push along it does.
     along = np.where((values < 0) & (np.abs(along) < 1e-8), 1e-4, along)
@@ -227,14 +257,34 @@ def solve(evaluate: Evaluate, z: Array, seen: Seen, goal: Goal) -> Ends:
 
 def _begin(z: Array, seen: Seen, goal: Goal) -> tuple[Goal, Walk]:
     g = geometry(seen)
-    unit = np.where(np.isnan(goal.unit), 1 / np.sqrt(np.where(g.curvature > 0, g.curvature, np.nan)), goal.unit)
+    unit = np.where(
+        np.isnan(goal.unit), 1 / np.sqrt(np.where(g.curvature > 0, g.curvature, np.nan)), goal.unit
+    )
     unit = np.where(np.isfinite(unit) & (unit > 0), unit, 1.0)
     goal = goal._replace(unit=unit)
     m = len(z)
     cap = np.where(np.isnan(goal.at), 1.5 * np.sqrt(goal.cut) * unit, np.inf)
-    full = lambda value, kind=float: np.full(m, value, kind)  # noqa: E731
+
+    def full(value: Any, kind: Any = float) -> Any:
+        return np.full(m, value, kind)
+
     outcome = np.where(g.finite, RUNNING, int(End.STALLED))
-    return goal, Walk(z.copy(), seen.value.copy(), seen.noise.copy(), seen.psi.copy(), g, full(-np.inf), full(np.inf), cap, full(1.0), full(0, int), full(0.0), full(0.0), full(0, int), outcome)
+    return goal, Walk(
+        z.copy(),
+        seen.value.copy(),
+        seen.noise.copy(),
+        seen.psi.copy(),
+        g,
+        full(-np.inf),
+        full(np.inf),
+        cap,
+        full(1.0),
+        full(0, int),
+        full(0.0),
+        full(0.0),
+        full(0, int),
+        outcome,
+    )
 
 
 def _take(walk: Walk, index: Array) -> Walk:
@@ -263,7 +313,9 @@ def _propose(walk: Walk, goal: Goal, origin: Array, steps: int) -> tuple[Array, 
     du = np.where(along, _outwards(walk, goal, origin, steps), 0.0)
     length = np.sqrt(np.sum((g.scale * g.step) ** 2, axis=1))
     share = np.where(along, 1.0, np.minimum(1.0, walk.radius / np.maximum(length, 1e-300)))
-    move = share[:, None] * g.step + (goal.side * du)[:, None] * np.where(along[:, None], g.tangent, 0.0)
+    move = share[:, None] * g.step + (goal.side * du)[:, None] * np.where(
+        along[:, None], g.tangent, 0.0
+    )
     return move, np.where(along, du, np.nan)
 
 
@@ -305,21 +357,41 @@ def _advance(walk: Walk, goal: Goal, origin: Array, trial: Seen, move: Array, du
     """Keep the trial or refuse it."""
     old, new, along = walk.geometry, geometry(trial), ~np.isnan(du)
     went = goal.side * (np.where(new.finite, trial.psi, walk.psi) - walk.psi)
-    straight = np.abs(went - du) <= 0.75 * np.abs(du) + 0.05 * goal.unit  # not past a pole of ψ, nor around a bend of it
+    straight = (
+        np.abs(went - du) <= 0.75 * np.abs(du) + 0.05 * goal.unit
+    )  # not past a pole of ψ, nor around a bend of it
     # Whether a step jumps over something, such as another maximum; and whether ℓ above ℓ̂ is what slopes say, not what rounding leaves of
     # terms that cancel (log Γ(y + r) − log Γ(r) at large r).
     misses = _misses(walk, trial, new)
     gain = trial.value - goal.top
     better = new.finite & (gain > np.maximum(goal.slack, 8 * trial.noise))
-    rough = better & np.where(along, ~(misses <= 0.5 * gain), trial.value - walk.value > 2 * old.off)
+    rough = better & np.where(
+        along, ~(misses <= 0.5 * gain), trial.value - walk.value > 2 * old.off
+    )
     weary = along & (walk.refused >= PATIENCE) & new.finite & straight & ~rough & (walk.flat == 0)
-    kept = along & new.sound & (new.off <= NEAR) & straight & ~rough & (misses <= np.where(walk.flat > 0, 0.5 * STAYS, SMOOTH) * goal.cut) | weary
+    kept = (
+        along
+        & new.sound
+        & (new.off <= NEAR)
+        & straight
+        & ~rough
+        & (misses <= np.where(walk.flat > 0, 0.5 * STAYS, SMOOTH) * goal.cut)
+        | weary
+    )
     # Off the curve ψ stays, to first order: ℓ − μ(ψ − ψ₀) must rise.
-    gain = np.where(new.finite, trial.value - walk.value - old.slope * (trial.psi - walk.psi), -np.inf)
+    gain = np.where(
+        new.finite, trial.value - walk.value - old.slope * (trial.psi - walk.psi), -np.inf
+    )
     kept |= ~along & new.finite & ~rough & (gain >= -np.maximum(walk.noise, trial.noise))
     length = np.sqrt(np.sum((old.scale * move) ** 2, axis=1))
-    cap = np.where(kept & ~weary, np.maximum(walk.cap, 2 * np.abs(went)), 0.25 * np.minimum(walk.cap, np.abs(du)))
-    radius = np.where(kept, np.maximum(walk.radius, 2 * length), 0.25 * np.minimum(walk.radius, length))
+    cap = np.where(
+        kept & ~weary,
+        np.maximum(walk.cap, 2 * np.abs(went)),
+        0.25 * np.minimum(walk.cap, np.abs(du)),
+    )
+    radius = np.where(
+        kept, np.maximum(walk.radius, 2 * length), 0.25 * np.minimum(walk.radius, length)
+    )
 
     def pick(a: Array, b: Array) -> Array:
         return np.where(kept.reshape(-1, *[1] * (a.ndim - 1)), a, b)
@@ -332,7 +404,13 @@ def _advance(walk: Walk, goal: Goal, origin: Array, trial: Seen, move: Array, du
     )  # fmt: skip
     moved = _judge(moved, goal, origin)
     # Out on a plateau the digits end before the plateau does.
-    blind = along & ~kept & (~new.finite | (walk.refused >= 3)) & (walk.flat >= 1) & (moved.outcome == RUNNING)
+    blind = (
+        along
+        & ~kept
+        & (~new.finite | (walk.refused >= 3))
+        & (walk.flat >= 1)
+        & (moved.outcome == RUNNING)
+    )
     stuck = (moved.outcome == RUNNING) & (moved.refused > REFUSED) & ~blind
     outcome = np.where(blind, int(End.UNBOUNDED), np.where(stuck, int(End.STALLED), moved.outcome))
     return moved._replace(outcome=np.where(better & ~rough, int(End.BETTER_MAXIMUM), outcome))
@@ -344,7 +422,10 @@ def _judge(walk: Walk, goal: Goal, origin: Array) -> Walk:
     u, r, rho = goal.side * (walk.psi - origin), _root(walk, goal), np.sqrt(goal.cut)
     sure = g.sound & (g.off <= ON)
     inside, beyond = sure & (r < rho), sure & (r >= rho)
-    lo, hi = np.where(inside, np.maximum(walk.lo, u), walk.lo), np.where(beyond, np.minimum(walk.hi, u), walk.hi)
+    lo, hi = (
+        np.where(inside, np.maximum(walk.lo, u), walk.lo),
+        np.where(beyond, np.minimum(walk.hi, u), walk.hi),
+    )
     crossed = lo >= hi  # a profile with more than one crossing: the latest point decides
     lo, hi = np.where(crossed & beyond, -np.inf, lo), np.where(crossed & inside, np.inf, hi)
     # A plateau: four times the distance walked would, at this slope, yield next to nothing of what is missing; half as far again, ℓ has
@@ -354,11 +435,23 @@ def _judge(walk: Walk, goal: Goal, origin: Array) -> Walk:
     stays = (walk.flat > 0) & (np.abs(r**2 - walk.flat_dev) <= STAYS * missing)
     level = inside & ((yields <= FLAT) | stays) & (u >= goal.plateau * goal.unit) & ~fixed
     count = level & (u >= 1.4 * walk.flat_at)
-    flat = np.where(count, walk.flat + 1, np.where(beyond | (sure & (yields > STEEP) & ~stays), 0, walk.flat))
-    flat_at, flat_dev = np.where(count, u, np.where(flat == 0, 0.0, walk.flat_at)), np.where(count & (walk.flat == 0), r**2, walk.flat_dev)
+    flat = np.where(
+        count, walk.flat + 1, np.where(beyond | (sure & (yields > STEEP) & ~stays), 0, walk.flat)
+    )
+    flat_at, flat_dev = (
+        np.where(count, u, np.where(flat == 0, 0.0, walk.flat_at)),
+        np.where(count & (walk.flat == 0), r**2, walk.flat_dev),
+    )
     close = g.sound & (g.off <= np.maximum(goal.close, walk.noise))
     at_cut = np.abs(2 * (goal.top - walk.value) - goal.cut) <= np.maximum(CUT, 4 * walk.noise)
     at_value = np.abs(walk.psi - np.where(fixed, goal.at, 0.0)) <= 1e-10 * goal.unit
     found = close & np.where(fixed, at_value, at_cut)
     outcome = np.where(found, int(End.FOUND), np.where(flat >= 2, int(End.UNBOUNDED), RUNNING))
-    return walk._replace(lo=lo, hi=hi, flat=flat, flat_at=flat_at, flat_dev=flat_dev, outcome=np.where(walk.outcome == RUNNING, outcome, walk.outcome))
+    return walk._replace(
+        lo=lo,
+        hi=hi,
+        flat=flat,
+        flat_at=flat_at,
+        flat_dev=flat_dev,
+        outcome=np.where(walk.outcome == RUNNING, outcome, walk.outcome),
+    )

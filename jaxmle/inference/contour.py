@@ -21,7 +21,11 @@ Array = Any
 Tree = Any
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["curve", "status", "error", "estimate"], meta_fields=["names", "level", "mode"])
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["curve", "status", "error", "estimate"],
+    meta_fields=["names", "level", "mode"],
+)
 @dataclass(frozen=True)
 class Contour:
     """The edge of the joint region of two parameters, in order around the estimate.
@@ -46,7 +50,15 @@ class Contour:
 
 
 def contour(
-    loglik: Any, fit: Fit, data: Tree = None, pair: tuple[str, str] = ("", ""), level: float = 0.95, points: int = 64, *, weights: Any = None, in_axes: Any = 0
+    loglik: Any,
+    fit: Fit,
+    data: Tree = None,
+    pair: tuple[str, str] = ("", ""),
+    level: float = 0.95,
+    points: int = 64,
+    *,
+    weights: Any = None,
+    in_axes: Any = 0,
 ) -> Contour:
     """The closed curve on which the profile likelihood of two parameters has fallen by χ²₂(level)/2.
 
@@ -74,7 +86,9 @@ def contour(
     [[5.29, 1.871], [3.0, 6.236], [0.71, 1.871], [3.0, 0.954]]
     """
     if tracing():
-        raise TypeError("contour schedules its work from the host and cannot run inside jit, vmap or grad")
+        raise TypeError(
+            "contour schedules its work from the host and cannot run inside jit, vmap or grad"
+        )
     check_level(level)
     if isinstance(points, bool) or not isinstance(points, int) or points < 3:
         raise ValueError(f"points must be a whole number, three or more; got {points!r}")
@@ -86,16 +100,24 @@ def contour(
 
 def _pair(posed: Study, pair: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     """Printed entries and free coordinates of the two parameters."""
-    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
+    if (
+        not isinstance(pair, tuple | list)
+        or len(pair) != 2
+        or not all(isinstance(name, str) for name in pair)
+    ):
         raise TypeError(f"pair holds the names of two parameters; got {pair!r}")
     chart, entries = posed.problem.chart, []
     for name in pair:
         found = posed.problem.layout.find(name)
         if len(found) != 1:
-            raise ValueError(f"{name!r} means {len(found)} entries; name one of {', '.join(posed.problem.layout.names[j] for j in found)}")
+            raise ValueError(
+                f"{name!r} means {len(found)} entries; name one of {', '.join(posed.problem.layout.names[j] for j in found)}"
+            )
         root = posed.problem.roots[found[0]]
         if root < 0 or not chart.single[root]:
-            raise ValueError(f"{name!r} {'is held by fix' if root < 0 else 'is one of several entries that move together'}: a contour needs parameters with a free coordinate each")
+            raise ValueError(
+                f"{name!r} {'is held by fix' if root < 0 else 'is one of several entries that move together'}: a contour needs parameters with a free coordinate each"
+            )
         entries.append(int(root))
     if entries[0] == entries[1]:
         raise ValueError(f"{pair[0]!r} and {pair[1]!r} are one parameter")
@@ -103,13 +125,17 @@ def _pair(posed: Study, pair: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     return (entries[0], entries[1]), (first, second)
 
 
-def _contour(posed: Study, names: tuple[str, str], places: Any, level: float, points: int) -> Contour:
+def _contour(
+    posed: Study, names: tuple[str, str], places: Any, level: float, points: int
+) -> Contour:
     cut = -2 * float(np.log1p(-level))  # χ²₂ is exponential with mean 2
     entries, (i, j) = places
     b = posed.members
     curve, error = np.full((b, points, 2), np.nan), np.full((b, points), np.nan)
     status = np.full((b, points), int(End.NO_FIT))
-    good = np.flatnonzero(posed.usable & ~posed.endless)  # a maximum on a bound or at infinity has no rays around it
+    good = np.flatnonzero(
+        posed.usable & ~posed.endless
+    )  # a maximum on a bound or at infinity has no rays around it
     member, ray = (leaf.reshape(-1) for leaf in np.meshgrid(good, np.arange(points), indexing="ij"))
     free = posed.free()
     for group in posed.groups(member) if member.size else ():
@@ -117,20 +143,50 @@ def _contour(posed: Study, names: tuple[str, str], places: Any, level: float, po
         z, values, _, _, place = maxima(posed, own, group.evaluate, free)
         basis = _rays(values[3][place], i, j, 2 * np.pi * ray[group.lanes] / points)
         at, m = z[place], len(own)
-        every = lambda value, m=m: np.full(m, value)  # noqa: E731
-        goal = Goal(every(1.0), values[0][place], every(cut), every(np.nan), every(np.nan), every(0.9 * np.sqrt(cut)), every(CLOSE), every(BETTER))
+
+        def every(value: Any, m: Any = m) -> Any:
+            return np.full(m, value)
+
+        goal = Goal(
+            every(1.0),
+            values[0][place],
+            every(cut),
+            every(np.nan),
+            every(np.nan),
+            every(0.9 * np.sqrt(cut)),
+            every(CLOSE),
+            every(BETTER),
+        )
         seen = _along(basis, np.zeros((m, basis.shape[2])), tuple(leaf[place] for leaf in values))
-        ends = solve(_in_basis(group.evaluate, at, basis), np.zeros((m, basis.shape[2])), seen, goal)
-        reach = np.where(ends.outcome == End.FOUND, ends.psi, np.where(ends.outcome == End.UNBOUNDED, np.inf, np.nan))
+        ends = solve(
+            _in_basis(group.evaluate, at, basis), np.zeros((m, basis.shape[2])), seen, goal
+        )
+        reach = np.where(
+            ends.outcome == End.FOUND,
+            ends.psi,
+            np.where(ends.outcome == End.UNBOUNDED, np.inf, np.nan),
+        )
         where = (own, ray[group.lanes])
         status[where] = ends.outcome
-        error[where] = np.where(ends.outcome == End.FOUND, 2 * (values[0][place] - ends.value) - cut, np.nan)
+        error[where] = np.where(
+            ends.outcome == End.FOUND, 2 * (values[0][place] - ends.value) - cut, np.nan
+        )
         for side, (entry, coordinate) in enumerate(zip(entries, (i, j), strict=True)):
             way = basis[:, coordinate, -1]
             moved = at[:, coordinate] + np.where(np.abs(way) > 1e-12, reach, 0.0) * way
-            curve[(*where, np.full(m, side))] = _shown(posed, entry, np.where(np.isnan(reach), np.nan, moved))
+            curve[(*where, np.full(m, side))] = _shown(
+                posed, entry, np.where(np.isnan(reach), np.nan, moved)
+            )
     lead = (lambda a: a) if posed.inputs is not None else (lambda a: a[0])
-    return Contour(lead(curve), lead(status), lead(error), lead(posed.x[:, list(entries)]), names, level, posed.fit.mode)
+    return Contour(
+        lead(curve),
+        lead(status),
+        lead(error),
+        lead(posed.x[:, list(entries)]),
+        names,
+        level,
+        posed.fit.mode,
+    )
 
 
 def _shown(posed: Study, entry: int, psi: Array) -> Array:
@@ -155,8 +211,18 @@ def _along(basis: Array, w: Array, values: tuple[Array, ...]) -> Seen:
     value, noise, score, hessian = values
     gradient = np.zeros_like(w)
     gradient[:, -1] = 1.0
-    return Seen(value, noise, np.einsum("mkw,mk->mw", basis, score), np.swapaxes(basis, 1, 2) @ hessian @ basis, w[:, -1].copy(), gradient, None)
+    return Seen(
+        value,
+        noise,
+        np.einsum("mkw,mk->mw", basis, score),
+        np.swapaxes(basis, 1, 2) @ hessian @ basis,
+        w[:, -1].copy(),
+        gradient,
+        None,
+    )
 
 
 def _in_basis(evaluate: Any, at: Array, basis: Array) -> Evaluate:
-    return lambda lanes, w: _along(basis[lanes], w, evaluate(lanes, at[lanes] + np.einsum("mkw,mw->mk", basis[lanes], w)))
+    return lambda lanes, w: _along(
+        basis[lanes], w, evaluate(lanes, at[lanes] + np.einsum("mkw,mw->mk", basis[lanes], w))
+    )

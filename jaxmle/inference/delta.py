@@ -20,7 +20,9 @@ Array = Any
 Tree = Any
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["estimate", "stderr", "vcov"], meta_fields=[])
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["estimate", "stderr", "vcov"], meta_fields=[]
+)
 @dataclass(frozen=True)
 class Delta:
     """A function of the estimate: ``estimate`` and ``stderr`` in the tree of its value, ``vcov`` (q, q) flat."""
@@ -33,7 +35,9 @@ class Delta:
         """Symmetric intervals estimate ± z·SE, a last axis (lower, upper) on every leaf."""
         z = float(scipy.special.ndtri(0.5 + level / 2))
         xp = np if isinstance(self.vcov, np.ndarray) else jnp
-        return jax.tree.map(lambda e, s: xp.stack([e - z * s, e + z * s], axis=-1), self.estimate, self.stderr)
+        return jax.tree.map(
+            lambda e, s: xp.stack([e - z * s, e + z * s], axis=-1), self.estimate, self.stderr
+        )
 
 
 def delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
@@ -50,7 +54,11 @@ def delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
     (3.0, 1.5)
     """
     if fit.batch_shape:
-        return _stack([delta(g, fit[i]) for i in range(fit.batch_shape[0])]) if not tracing() else jax.vmap(partial(delta, g))(fit)
+        return (
+            _stack([delta(g, fit[i]) for i in range(fit.batch_shape[0])])
+            if not tracing()
+            else jax.vmap(partial(delta, g))(fit)
+        )
     if tracing():
         return _delta(g, fit)
     with precision(fit.dtype):
@@ -58,7 +66,9 @@ def delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
 
 
 def _delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
-    flat_g = lambda x: ravel_pytree(g(fit.layout.unravel(x)))[0]  # noqa: E731
+    def flat_g(x: Any) -> Any:
+        return ravel_pytree(g(fit.layout.unravel(x)))[0]
+
     x = jnp.asarray(fit.x)
     value = g(fit.layout.unravel(x))
     flat, unravel = ravel_pytree(value)
@@ -66,14 +76,24 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
     # An entry that g does not look at may be NaN or infinite and still leave g alone.
     used = jnp.any(jacobian != 0, axis=0)
     vcov = jnp.where(used[:, None] & used[None, :], jnp.asarray(fit.witness.vcov), 0.0)
-    leak = jnp.linalg.norm(jacobian @ jnp.asarray(fit.witness.projector), axis=1) > 1e-6 * jnp.linalg.norm(jacobian, axis=1)
+    leak = jnp.linalg.norm(
+        jacobian @ jnp.asarray(fit.witness.projector), axis=1
+    ) > 1e-6 * jnp.linalg.norm(jacobian, axis=1)
     covariance = jacobian @ vcov @ jacobian.T
     covariance = jnp.where(leak[:, None] | leak[None, :], jnp.nan, covariance)
     variance = jnp.diagonal(covariance)
     # A function that is constant, such as the sum of a simplex, has variance zero but for rounding.
-    noise = 8 * jnp.finfo(x.dtype).eps * jnp.diagonal(jnp.abs(jacobian) @ jnp.abs(vcov) @ jnp.abs(jacobian).T)
+    noise = (
+        8
+        * jnp.finfo(x.dtype).eps
+        * jnp.diagonal(jnp.abs(jacobian) @ jnp.abs(vcov) @ jnp.abs(jacobian).T)
+    )
     variance = jnp.where(jnp.abs(variance) <= noise, 0.0 * variance, variance)
-    return Delta(value, unravel(jnp.sqrt(jnp.where(variance >= 0, variance, jnp.nan)).astype(flat.dtype)), covariance)
+    return Delta(
+        value,
+        unravel(jnp.sqrt(jnp.where(variance >= 0, variance, jnp.nan)).astype(flat.dtype)),
+        covariance,
+    )
 
 
 def _stack(parts: list[Delta]) -> Delta:

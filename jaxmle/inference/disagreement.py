@@ -21,7 +21,11 @@ Array = Any
 Tree = Any
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["observed", "opg", "sandwich", "ratios"], meta_fields=["names"])
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["observed", "opg", "sandwich", "ratios"],
+    meta_fields=["names"],
+)
 @dataclass(frozen=True)
 class Disagreement:
     """Standard errors (p,) from J⁻¹ (``observed``), K⁻¹ (``opg``) and J⁻¹KJ⁻¹ (``sandwich``), J the observed information and K = Σ s_i s_i'.
@@ -40,12 +44,25 @@ class Disagreement:
     def __repr__(self) -> str:
         if np.ndim(self.observed) > 1:
             return f"Disagreement({', '.join(self.names[:6])}; a batch of {len(self.observed)})"
-        lines = [f"{name:<16} {a:>12.5g} {b:>12.5g} {c:>12.5g} {c / a:>10.3f}" for name, a, b, c in zip(self.names, self.observed, self.opg, self.sandwich, strict=True)]
+        lines = [
+            f"{name:<16} {a:>12.5g} {b:>12.5g} {c:>12.5g} {c / a:>10.3f}"
+            for name, a, b, c in zip(
+                self.names, self.observed, self.opg, self.sandwich, strict=True
+            )
+        ]
         head = f"{'std. error':<16} {'observed':>12} {'opg':>12} {'sandwich':>12} {'ratio':>10}"
-        return "\n".join([head, *lines, f"sandwich over model variance: from {self.ratios[0]:.3f} to {self.ratios[-1]:.3f} over all directions"])
+        return "\n".join(
+            [
+                head,
+                *lines,
+                f"sandwich over model variance: from {self.ratios[0]:.3f} to {self.ratios[-1]:.3f} over all directions",
+            ]
+        )
 
 
-def disagreement(loglik: Any, fit: Fit, data: Tree = None, *, weights: Any = None, in_axes: Any = 0) -> Disagreement:
+def disagreement(
+    loglik: Any, fit: Fit, data: Tree = None, *, weights: Any = None, in_axes: Any = 0
+) -> Disagreement:
     """Standard errors from the Hessian, the outer product of scores and the sandwich side by side.
 
     Args:
@@ -67,7 +84,9 @@ def disagreement(loglik: Any, fit: Fit, data: Tree = None, *, weights: Any = Non
     [0.3889]
     """
     seen, layout = visit(loglik, fit, data, weights=weights, in_axes=in_axes), fit.layout
-    observed, opg, sandwich, ratios = seen.evaluate("disagreement", lambda ll, x, rows, codes: _three(ll, layout, x, rows))
+    observed, opg, sandwich, ratios = seen.evaluate(
+        "disagreement", lambda ll, x, rows, codes: _three(ll, layout, x, rows)
+    )
     return Disagreement(observed, opg, sandwich, ratios, fit.names)
 
 
@@ -85,4 +104,9 @@ def _three(loglik: Any, layout: Layout, x: Array, data: Tree) -> tuple[Array, Ar
         return jnp.where(roots >= 0, jnp.sqrt(variance), jnp.nan)
 
     factor = jnp.linalg.cholesky(k)
-    return stderr(full), stderr(full @ inverse_root(k)), stderr(full @ factor), jnp.linalg.eigvalsh(k)
+    return (
+        stderr(full),
+        stderr(full @ inverse_root(k)),
+        stderr(full @ factor),
+        jnp.linalg.eigvalsh(k),
+    )

@@ -102,11 +102,15 @@ def cross_entropy(p: Any, q: Any, *, draws: int = DRAWS, key: int = 0) -> Inform
         if _beyond(one, two):
             return Information(math.inf, 0.0, "support")
         if one.family is two.family and one.family in _ENTROPY and one.family in _DIVERGENCE:
-            return _closed(_ENTROPY[one.family](one.values) + _DIVERGENCE[one.family](one.values, two.values))
+            return _closed(
+                _ENTROPY[one.family](one.values) + _DIVERGENCE[one.family](one.values, two.values)
+            )
         return _average(one, lambda y: -two.log_prob(y), (one, two), draws, key)
 
 
-def kl_divergence(p: tuple[Family, Params], q: tuple[Family, Params], *, draws: int = DRAWS, key: int = 0) -> Information:
+def kl_divergence(
+    p: tuple[Family, Params], q: tuple[Family, Params], *, draws: int = DRAWS, key: int = 0
+) -> Information:
     """The Kullback–Leibler divergence KL(p ‖ q) = E_p log(p(Y)/q(Y)) ≥ 0, in nats; not symmetric.
 
     A maximum-likelihood estimate in a family that does not hold the truth p converges to the member q that is nearest in this sense.
@@ -126,7 +130,9 @@ def kl_divergence(p: tuple[Family, Params], q: tuple[Family, Params], *, draws: 
     (0.306853, 0.193147)
     """
     if not _is_pair(p):
-        raise ValueError("the divergence from data needs the entropy of their law, which a sample does not have; cross_entropy(data, q) differs from it by that constant")
+        raise ValueError(
+            "the divergence from data needs the entropy of their law, which a sample does not have; cross_entropy(data, q) differs from it by that constant"
+        )
     one, two = _law(p, "p"), _law(q, "q")
     _comparable(one, two)
     with precision(np.float64), np.errstate(all="ignore"):
@@ -134,7 +140,9 @@ def kl_divergence(p: tuple[Family, Params], q: tuple[Family, Params], *, draws: 
             return Information(math.inf, 0.0, "support")
         if one.family is two.family and one.family in _DIVERGENCE:
             return _closed(_DIVERGENCE[one.family](one.values, two.values))
-        return _average(one, lambda y: _difference(one.log_prob(y), two.log_prob(y)), (one, two), draws, key)
+        return _average(
+            one, lambda y: _difference(one.log_prob(y), two.log_prob(y)), (one, two), draws, key
+        )
 
 
 # ---------------------------------------------------------------- reading
@@ -157,7 +165,9 @@ class _One:
             return np.asarray(self.family.log_prob(self.values, jnp.asarray(y)))
         program = _program(self.family, "log_prob")
         padded = np.concatenate([y, np.full(-len(y) % CHUNK, y[0])])
-        return np.concatenate([np.asarray(program(self.values, part)) for part in padded.reshape(-1, CHUNK)])[: len(y)]
+        return np.concatenate(
+            [np.asarray(program(self.values, part)) for part in padded.reshape(-1, CHUNK)]
+        )[: len(y)]
 
     def support(self) -> tuple[float, float]:
         low, high = self.family.support(self.values)
@@ -176,21 +186,29 @@ def _is_pair(p: Any) -> bool:
 
 def _law(p: Any, what: str) -> _One:
     if tracing():
-        raise TypeError("information is found on the host and cannot run inside jit or vmap; there, average family.log_prob over family.sample")
+        raise TypeError(
+            "information is found on the host and cannot run inside jit or vmap; there, average family.log_prob over family.sample"
+        )
     if not _is_pair(p) or not isinstance(p[0], Family):
-        raise TypeError(f"{what} is a family and its parameters, such as (jaxmle.families.normal, {{'loc': 0.0, 'scale': 1.0}}); got {type(p).__name__}")
+        raise TypeError(
+            f"{what} is a family and its parameters, such as (jaxmle.families.normal, {{'loc': 0.0, 'scale': 1.0}}); got {type(p).__name__}"
+        )
     family, params = p
     with precision(np.float64):
         values = jax.tree.map(lambda leaf: np.asarray(leaf, float), family.read(params))
     for path, leaf in jax.tree_util.tree_leaves_with_path(values):
         if not np.all(np.isfinite(leaf)):
-            raise ValueError(f"{what} has the parameter {jax.tree_util.keystr(path)} = {leaf}; parameters must be finite")
+            raise ValueError(
+                f"{what} has the parameter {jax.tree_util.keystr(path)} = {leaf}; parameters must be finite"
+            )
     return _One(family, values)
 
 
 def _comparable(p: _One, q: _One) -> None:
     if p.family.discrete != q.family.discrete:
-        raise ValueError(f"{p.name} and {q.name} cannot be compared: one is discrete and the other has a density")
+        raise ValueError(
+            f"{p.name} and {q.name} cannot be compared: one is discrete and the other has a density"
+        )
 
 
 def _is_vector(law: _One) -> bool:
@@ -202,7 +220,9 @@ def _beyond(p: _One, q: _One) -> bool:
     if _is_vector(p):
         return False
     (low, high), (q_low, q_high) = p.support(), q.support()
-    return (low < q_low and _mass(p, "log_cdf", q_low)) or (high > q_high and _mass(p, "log_sf", q_high))
+    return (low < q_low and _mass(p, "log_cdf", q_low)) or (
+        high > q_high and _mass(p, "log_sf", q_high)
+    )
 
 
 def _mass(p: _One, tail: str, end: float) -> bool:
@@ -216,16 +236,34 @@ def _mass(p: _One, tail: str, end: float) -> bool:
 def _of_sample(data: Tree, q: Any, draws: int, key: int) -> Information:
     del draws, key
     if not _is_pair(q):
-        raise TypeError(f"q is a family, or a log-likelihood, and its parameters; got {type(q).__name__}")
-    if jax.tree.leaves(data) and any(np.asarray(leaf).dtype.kind in "USO" for leaf in jax.tree.leaves(data)):
+        raise TypeError(
+            f"q is a family, or a log-likelihood, and its parameters; got {type(q).__name__}"
+        )
+    if jax.tree.leaves(data) and any(
+        np.asarray(leaf).dtype.kind in "USO" for leaf in jax.tree.leaves(data)
+    ):
         raise TypeError("p is a family and its parameters, or data of numbers")
     with precision(np.float64), np.errstate(all="ignore"):
-        terms = np.asarray(terms_of(q[0], jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, float)), q[1]), jax.tree.map(jnp.asarray, data)))
+        terms = np.asarray(
+            terms_of(
+                q[0],
+                jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, float)), q[1]),
+                jax.tree.map(jnp.asarray, data),
+            )
+        )
     if terms.ndim == 0:
-        raise ValueError("the cross-entropy of data needs one log-likelihood term per row; this log-likelihood returns one scalar")
+        raise ValueError(
+            "the cross-entropy of data needs one log-likelihood term per row; this log-likelihood returns one scalar"
+        )
     if np.any(np.isnan(terms)):
-        raise ValueError(f"log q is NaN in row {int(np.flatnonzero(np.isnan(terms))[0])} of the data")
-    error = float(np.std(terms, ddof=1) / math.sqrt(len(terms))) if len(terms) > 1 and np.all(np.isfinite(terms)) else math.nan
+        raise ValueError(
+            f"log q is NaN in row {int(np.flatnonzero(np.isnan(terms))[0])} of the data"
+        )
+    error = (
+        float(np.std(terms, ddof=1) / math.sqrt(len(terms)))
+        if len(terms) > 1 and np.all(np.isfinite(terms))
+        else math.nan
+    )
     return Information(float(-np.mean(terms)), float(error), "sample")
 
 
@@ -237,7 +275,9 @@ def _difference(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     return np.where(np.isneginf(one), 0.0, one - np.where(np.isneginf(one), 0.0, two))
 
 
-def _average(p: _One, value: Callable[[Array], np.ndarray], laws: tuple[_One, ...], draws: int, key: int) -> Information:
+def _average(
+    p: _One, value: Callable[[Array], np.ndarray], laws: tuple[_One, ...], draws: int, key: int
+) -> Information:
     """E_p value(Y), by the way that the law allows."""
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 2:
         raise ValueError(f"draws must be a whole number, 2 or more; got {draws!r}")
@@ -246,13 +286,19 @@ def _average(p: _One, value: Callable[[Array], np.ndarray], laws: tuple[_One, ..
     for law in laws:
         shape = jax.eval_shape(law.family.log_prob, law.values, np.float64(1.0)).shape
         if shape:
-            raise ValueError(f"the parameters of {law.name} have shape {shape}: one law is compared with one, so give scalars")
+            raise ValueError(
+                f"the parameters of {law.name} have shape {shape}: one law is compared with one, so give scalars"
+            )
     return _sum(p, value) if p.family.discrete else _quadrature(p, value, laws)
 
 
-def _monte_carlo(p: _One, value: Callable[[Array], np.ndarray], draws: int, key: int) -> Information:
+def _monte_carlo(
+    p: _One, value: Callable[[Array], np.ndarray], draws: int, key: int
+) -> Information:
     found = value(np.asarray(p.family.sample(p.values, jax.random.key(key), (draws,))))
-    return Information(float(np.mean(found)), float(np.std(found, ddof=1) / math.sqrt(draws)), "Monte Carlo")
+    return Information(
+        float(np.mean(found)), float(np.std(found, ddof=1) / math.sqrt(draws)), "Monte Carlo"
+    )
 
 
 def _weighted(log_weight: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -279,10 +325,16 @@ def _sum(p: _One, value: Callable[[Array], np.ndarray]) -> Information:
             return Information(float(total), float(rounding), "sum")
         if first - low > LARGEST_SUM:
             # A tail like a power falls by its last term times the number of terms, or slower.
-            return Information(float(total), max(last * (first - low), (1 - mass) * abs(math.log(max(last, 1e-300)))), "sum")
+            return Information(
+                float(total),
+                max(last * (first - low), (1 - mass) * abs(math.log(max(last, 1e-300)))),
+                "sum",
+            )
 
 
-def _quadrature(p: _One, value: Callable[[Array], np.ndarray], laws: tuple[_One, ...]) -> Information:
+def _quadrature(
+    p: _One, value: Callable[[Array], np.ndarray], laws: tuple[_One, ...]
+) -> Information:
     """∫ p(y) v(y) dy by double-exponential rules between the ends of the support and the means (medians where there is none), where a density may have its corner.
 
     Source: Takahasi & Mori (1974), Publications of the RIMS 9, 721–741.
@@ -290,7 +342,10 @@ def _quadrature(p: _One, value: Callable[[Array], np.ndarray], laws: tuple[_One,
     ends = _panels(p, laws)
     before, nodes = math.nan, NODES
     while True:
-        pieces = [_panel(p, value, a, b, ends[1:-1], nodes) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        pieces = [
+            _panel(p, value, a, b, ends[1:-1], nodes)
+            for a, b in zip(ends[:-1], ends[1:], strict=True)
+        ]
         if any(math.isinf(piece) for piece, _ in pieces):
             return Information(math.inf, 0.0, "quadrature")
         total, open_end = sum(piece for piece, _ in pieces), max(left for _, left in pieces)
@@ -306,7 +361,22 @@ def _panels(p: _One, laws: tuple[_One, ...]) -> list[float]:
     low, high = p.support()
     middles = {_middle(law) for law in laws} | {end for law in laws for end in law.support()}
     inside = sorted(m for m in middles if low < m < high and math.isfinite(m))
-    return [low, *(inside or [0.0 if math.isinf(low) and math.isinf(high) else low + 1 if math.isinf(high) else high - 1 if math.isinf(low) else 0.5 * (low + high)]), high]
+    return [
+        low,
+        *(
+            inside
+            or [
+                0.0
+                if math.isinf(low) and math.isinf(high)
+                else low + 1
+                if math.isinf(high)
+                else high - 1
+                if math.isinf(low)
+                else 0.5 * (low + high)
+            ]
+        ),
+        high,
+    ]
 
 
 def _middle(law: _One) -> float:
@@ -317,11 +387,22 @@ def _middle(law: _One) -> float:
 
 def _quantile(law: _One, q: float) -> float:
     """A quantile; NaN where the law has none, or not as one number, as a mixture with a vector of weights."""
-    found = np.full(2, math.nan) if law.family.law.quantile is None else np.asarray(_program(law.family, "quantile")(law.values, np.float64(q)))
+    found = (
+        np.full(2, math.nan)
+        if law.family.law.quantile is None
+        else np.asarray(_program(law.family, "quantile")(law.values, np.float64(q)))
+    )
     return float(found) if not found.ndim else math.nan
 
 
-def _panel(p: _One, value: Callable[[Array], np.ndarray], a: float, b: float, inner: list[float], nodes: int) -> tuple[float, float]:
+def _panel(
+    p: _One,
+    value: Callable[[Array], np.ndarray],
+    a: float,
+    b: float,
+    inner: list[float],
+    nodes: int,
+) -> tuple[float, float]:
     """The integral over (a, b), and how much the integrand still has at an open end; inf where it does not fall there."""
     t = np.linspace(-REACH, REACH, nodes + 1)
     bend = 0.5 * math.pi * np.sinh(t)
@@ -335,7 +416,12 @@ def _panel(p: _One, value: Callable[[Array], np.ndarray], a: float, b: float, in
         # The distance to the nearer end keeps its digits where that end is 0.
         share = scipy.special.expit(2 * bend)
         y = np.where(t < 0, a + (b - a) * share, b - (b - a) * scipy.special.expit(-2 * bend))
-        log_width = math.log(2 * (b - a)) + log_speed - np.logaddexp(0, 2 * bend) - np.logaddexp(0, -2 * bend)
+        log_width = (
+            math.log(2 * (b - a))
+            + log_speed
+            - np.logaddexp(0, 2 * bend)
+            - np.logaddexp(0, -2 * bend)
+        )
         far = False
     kept = np.isfinite(y) & (y != a) & (y != b)
     spare = y[nodes // 2]
@@ -357,7 +443,9 @@ def _panel(p: _One, value: Callable[[Array], np.ndarray], a: float, b: float, in
 def _scale(p: _One, end: float, inner: list[float]) -> float:
     """A typical distance of p from a finite end."""
     variance = float(np.asarray(p.family.variance(p.values))) if p.family.law.variance else math.nan
-    width = math.sqrt(variance) if 0 < variance < math.inf else _quantile(p, 0.75) - _quantile(p, 0.25)
+    width = (
+        math.sqrt(variance) if 0 < variance < math.inf else _quantile(p, 0.75) - _quantile(p, 0.25)
+    )
     if width > 0:
         return width
     return max(abs(end - m) for m in inner) or 1.0
@@ -378,7 +466,12 @@ def _gamma_entropy(p: Params) -> Any:
 
 def _beta_entropy(p: Params) -> Any:
     a, b, digamma = p["shape1"], p["shape2"], scipy.special.digamma
-    return scipy.special.betaln(a, b) - (a - 1) * digamma(a) - (b - 1) * digamma(b) + (a + b - 2) * digamma(a + b)
+    return (
+        scipy.special.betaln(a, b)
+        - (a - 1) * digamma(a)
+        - (b - 1) * digamma(b)
+        + (a + b - 2) * digamma(a + b)
+    )
 
 
 def _normal_divergence(p: Params, q: Params) -> Any:
@@ -388,7 +481,13 @@ def _normal_divergence(p: Params, q: Params) -> Any:
 
 def _gamma_divergence(p: Params, q: Params) -> Any:
     a, c, gammaln = p["shape"], q["shape"], scipy.special.gammaln
-    return (a - c) * scipy.special.digamma(a) - gammaln(a) + gammaln(c) + c * np.log(p["rate"] / q["rate"]) + a * (q["rate"] / p["rate"] - 1)
+    return (
+        (a - c) * scipy.special.digamma(a)
+        - gammaln(a)
+        + gammaln(c)
+        + c * np.log(p["rate"] / q["rate"])
+        + a * (q["rate"] / p["rate"] - 1)
+    )
 
 
 def _laplace_divergence(p: Params, q: Params) -> Any:
@@ -399,8 +498,12 @@ def _laplace_divergence(p: Params, q: Params) -> Any:
 def _vector_divergence(p: Params, q: Params) -> Any:
     """½{tr(Σq⁻¹Σp) + δ'Σq⁻¹δ − d + log(det Σq/det Σp)}."""
     root, own = np.linalg.cholesky(q["covariance"]), np.linalg.cholesky(p["covariance"])
-    turned = scipy.linalg.solve_triangular(root, np.column_stack([own, q["loc"] - p["loc"]]), lower=True)
-    return 0.5 * (np.sum(turned**2) - len(root)) + np.sum(np.log(np.diagonal(root)) - np.log(np.diagonal(own)))
+    turned = scipy.linalg.solve_triangular(
+        root, np.column_stack([own, q["loc"] - p["loc"]]), lower=True
+    )
+    return 0.5 * (np.sum(turned**2) - len(root)) + np.sum(
+        np.log(np.diagonal(root)) - np.log(np.diagonal(own))
+    )
 
 
 EULER = float(np.euler_gamma)
@@ -417,15 +520,22 @@ _ENTROPY: dict[Family, Callable[[Params], Any]] = {
     gamma: _gamma_entropy,
     weibull: lambda p: 1 + EULER * (1 - 1 / p["shape"]) + np.log(p["scale"] / p["shape"]),
     beta: _beta_entropy,
-    multivariate_normal: lambda p: len(p["loc"]) * _NORMAL + np.sum(np.log(np.diagonal(np.linalg.cholesky(p["covariance"])))),
+    multivariate_normal: lambda p: (
+        len(p["loc"]) * _NORMAL + np.sum(np.log(np.diagonal(np.linalg.cholesky(p["covariance"]))))
+    ),
 }
 _DIVERGENCE: dict[Family, Callable[[Params, Params], Any]] = {
     normal: _normal_divergence,
-    lognormal: lambda p, q: _normal_divergence(*({"loc": one["meanlog"], "scale": one["sdlog"]} for one in (p, q))),
+    lognormal: lambda p, q: _normal_divergence(
+        *({"loc": one["meanlog"], "scale": one["sdlog"]} for one in (p, q))
+    ),
     laplace: _laplace_divergence,
     exponential: lambda p, q: np.log(p["rate"] / q["rate"]) + q["rate"] / p["rate"] - 1,
     gamma: _gamma_divergence,
     poisson: lambda p, q: p["rate"] * np.log(p["rate"] / q["rate"]) - p["rate"] + q["rate"],
-    cauchy: lambda p, q: np.log(((p["scale"] + q["scale"]) ** 2 + (p["loc"] - q["loc"]) ** 2) / (4 * p["scale"] * q["scale"])),
+    cauchy: lambda p, q: np.log(
+        ((p["scale"] + q["scale"]) ** 2 + (p["loc"] - q["loc"]) ** 2)
+        / (4 * p["scale"] * q["scale"])
+    ),
     multivariate_normal: _vector_divergence,
 }

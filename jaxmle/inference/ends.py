@@ -8,7 +8,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmle.inference.constrained import BETTER, CLOSE, End, Ends, Evaluate, Goal, Seen, geometry, scale_of, solve
+from jaxmle.inference.constrained import (
+    BETTER,
+    CLOSE,
+    End,
+    Ends,
+    Evaluate,
+    Goal,
+    Seen,
+    geometry,
+    scale_of,
+    solve,
+)
 from jaxmle.inference.lanes import Study
 from jaxmle.inference.targets import Lane, Targets, see
 
@@ -32,7 +43,9 @@ def part_of(lane: Lane, index: Array) -> Lane:
     return Lane(*(leaf[index] for leaf in lane))
 
 
-def maxima(posed: Study, member: Array, evaluate: Any, free: Array) -> tuple[Array, tuple[Array, ...], Array, Array, Array]:
+def maxima(
+    posed: Study, member: Array, evaluate: Any, free: Array
+) -> tuple[Array, tuple[Array, ...], Array, Array, Array]:
     """The maxima of the members among the lanes, and what is seen there; units and distance climbed, where the maximum is endless; each lane's place."""
     members, first, place = np.unique(member, return_index=True, return_inverse=True)
     z = free[members].copy()
@@ -58,19 +71,28 @@ def _adrift(posed: Study, members: Array) -> Array:
     return (lost[:, :, None] & chart.incidence).any(1)
 
 
-def _polished(posed: Study, members: Array, first: Array, z: Array, values: tuple[Array, ...], evaluate: Any) -> tuple[Array, tuple[Array, ...]]:
+def _polished(
+    posed: Study, members: Array, first: Array, z: Array, values: tuple[Array, ...], evaluate: Any
+) -> tuple[Array, tuple[Array, ...]]:
     """Newton's steps to the last digit, where a fit in float32 left them to do; an estimate that is not near the maximum is refused."""
     for round_ in range(4):
         j = -0.5 * (values[3] + np.swapaxes(values[3], 1, 2))
         plain = ~posed.endless[members] & np.isfinite(j).all((1, 2)) & np.isfinite(values[2]).all(1)
         d = np.sqrt(np.maximum(np.abs(np.diagonal(j, axis1=1, axis2=2)), 1e-300))
-        scaled = np.where(plain[:, None, None], j / (d[:, :, None] * d[:, None, :]), np.eye(z.shape[1]))
-        step = np.linalg.solve(scaled + 1e-14 * np.eye(z.shape[1]), np.where(plain[:, None], values[2] / d, 0.0)[..., None])[..., 0]
+        scaled = np.where(
+            plain[:, None, None], j / (d[:, :, None] * d[:, None, :]), np.eye(z.shape[1])
+        )
+        step = np.linalg.solve(
+            scaled + 1e-14 * np.eye(z.shape[1]),
+            np.where(plain[:, None], values[2] / d, 0.0)[..., None],
+        )[..., 0]
         decrement = 0.5 * np.abs(np.sum(step * values[2] / d, axis=1))
         if round_ == 0 and (plain & (decrement > FOREIGN)).any():
             worst = members[np.flatnonzero(plain & (decrement > FOREIGN))[0]]
             where = f" of member {worst}" if posed.inputs is not None else ""
-            raise ValueError(f"the estimate{where} is not a maximum of this log-likelihood on these data: give those that were fitted, with their weights")
+            raise ValueError(
+                f"the estimate{where} is not a maximum of this log-likelihood on these data: give those that were fitted, with their weights"
+            )
         rough = plain & (decrement > 1e-12) & (decrement > 1e-3 * values[1])
         if not rough.any():
             break
@@ -81,10 +103,14 @@ def _polished(posed: Study, members: Array, first: Array, z: Array, values: tupl
     return z, values
 
 
-def walked(posed: Study, targets: Targets, lane: Lane, cut: float, points: int) -> tuple[Found, Array, Array]:
+def walked(
+    posed: Study, targets: Targets, lane: Lane, cut: float, points: int
+) -> tuple[Found, Array, Array]:
     """Every lane to its end; and the curve, ψ and signed root (lanes, points) at maxima between the estimate and beyond the end."""
     m, k = len(lane.member), posed.problem.chart.k
-    out = Found(np.full(m, int(End.NO_FIT)), np.full((m, k), np.nan), np.full(m, np.nan), np.full(m, np.nan))
+    out = Found(
+        np.full(m, int(End.NO_FIT)), np.full((m, k), np.nan), np.full(m, np.nan), np.full(m, np.nan)
+    )
     curve, root = np.full((m, points), np.nan), np.full((m, points), np.nan)
     free = posed.free()
     for group in posed.groups(lane.member):
@@ -96,30 +122,48 @@ def walked(posed: Study, targets: Targets, lane: Lane, cut: float, points: int) 
         evaluate = _evaluator(posed, targets, part, group.evaluate)
         ends, at = solve(evaluate, start, seen, goal), group.lanes
         out.outcome[at], out.z[at], out.psi[at] = ends.outcome, ends.z, ends.psi
-        out.error[at] = np.where(ends.outcome == End.FOUND, 2 * (goal.top - ends.value) - cut, np.nan)
+        out.error[at] = np.where(
+            ends.outcome == End.FOUND, 2 * (goal.top - ends.value) - cut, np.nan
+        )
         if points:
             curve[at], root[at] = _curve(evaluate, start, seen, goal, ends, points)
     return out, curve, root
 
 
-def _goal(posed: Study, targets: Targets, part: Lane, seen: Seen, unit: Array, climbed: Array, cut: float) -> Goal:
+def _goal(
+    posed: Study, targets: Targets, part: Lane, seen: Seen, unit: Array, climbed: Array, cut: float
+) -> Goal:
     """The end that each lane looks for."""
     m, endless = len(part.member), posed.endless[part.member]
     top = np.where(endless, posed.top[part.member], seen.value)
     coordinate = targets.coordinate[part.target]
-    own, way = (np.where(coordinate >= 0, leaf[np.arange(m), np.maximum(coordinate, 0)], np.nan) for leaf in (unit, climbed))
+    own, way = (
+        np.where(coordinate >= 0, leaf[np.arange(m), np.maximum(coordinate, 0)], np.nan)
+        for leaf in (unit, climbed)
+    )
     # From far out on a plateau the way in is flat, and says nothing, at least until it is back where the climb began.
     plateau = np.where(np.isnan(own), 0.9 * np.sqrt(cut), 20 + 2 * way / own)
     # What the climb has left of the supremum is no other maximum, and the nuisance still gains it e-fold by e-fold.
     slack = np.maximum(BETTER, np.where(endless, 10 * np.abs(top - seen.value), 0.0))
-    return Goal(part.side, top, np.full(m, cut), np.full(m, np.nan), own, plateau, np.where(endless, 1e-8, CLOSE), slack)
+    return Goal(
+        part.side,
+        top,
+        np.full(m, cut),
+        np.full(m, np.nan),
+        own,
+        plateau,
+        np.where(endless, 1e-8, CLOSE),
+        slack,
+    )
 
 
 def _evaluator(posed: Study, targets: Targets, part: Lane, evaluate: Any) -> Evaluate:
     return lambda lanes, z: see(posed, targets, part_of(part, lanes), evaluate(lanes, z), z)
 
 
-def _curve(evaluate: Any, start: Array, seen: Seen, goal: Goal, ends: Ends, points: int) -> tuple[Array, Array]:
+def _curve(
+    evaluate: Any, start: Array, seen: Seen, goal: Goal, ends: Ends, points: int
+) -> tuple[Array, Array]:
     """Constrained maxima at evenly spaced ψ from the estimate to somewhat beyond the end, each from the one before."""
     g = geometry(seen)
     spread = np.sqrt(goal.cut / np.where(g.curvature > 0, g.curvature, np.nan))
@@ -131,12 +175,21 @@ def _curve(evaluate: Any, start: Array, seen: Seen, goal: Goal, ends: Ends, poin
         if not live.size:
             break
         wanted = seen.psi[live] + span[live] * BEYOND * (i + 1) / points
-        goals = jax.tree.map(lambda leaf, live=live: leaf[live], goal)._replace(at=wanted, unit=np.abs(span[live]))
-        found = solve(_shifted(evaluate, live), z[live], jax.tree.map(lambda leaf, live=live: leaf[live], at), goals)
+        goals = jax.tree.map(lambda leaf, live=live: leaf[live], goal)._replace(
+            at=wanted, unit=np.abs(span[live])
+        )
+        found = solve(
+            _shifted(evaluate, live),
+            z[live],
+            jax.tree.map(lambda leaf, live=live: leaf[live], at),
+            goals,
+        )
         good = found.outcome == End.FOUND
         arrived = live[good]
         curve[arrived, i] = found.psi[good]
-        root[arrived, i] = goal.side[arrived] * np.sqrt(np.maximum(2 * (goal.top[arrived] - found.value[good]), 0.0))
+        root[arrived, i] = goal.side[arrived] * np.sqrt(
+            np.maximum(2 * (goal.top[arrived] - found.value[good]), 0.0)
+        )
         z = z.copy()
         z[arrived] = found.z[good]
         if arrived.size and i + 1 < points:
@@ -164,7 +217,9 @@ def _with(seen: Seen, index: Array, new: Seen) -> Seen:
 # ---------------------------------------------------------------- the climb
 
 
-def ascend(evaluate: Callable[[Array, Array], tuple[Array, ...]], lanes: Array, z: Array, steps: int = 60) -> tuple[Array, tuple[Array, ...]]:
+def ascend(
+    evaluate: Callable[[Array, Array], tuple[Array, ...]], lanes: Array, z: Array, steps: int = 60
+) -> tuple[Array, tuple[Array, ...]]:
     """Climb from z (m, k) until the decrement is below 1e-9, or so many steps: the point, and what was seen there.
 
     For maxima at infinity, where each step of the climb goes as far as the one before and ℓ nears its supremum e-fold by e-fold.
@@ -178,19 +233,29 @@ def ascend(evaluate: Callable[[Array, Array], tuple[Array, ...]], lanes: Array, 
         j = -0.5 * (hessian + np.swapaxes(hessian, 1, 2))
         good = np.isfinite(j).all((1, 2)) & np.isfinite(score).all(1) & np.isfinite(value)
         d = scale_of(np.where(good[:, None, None], j, 1.0), np.where(good[:, None], score, 0.0))
-        values, q = np.linalg.eigh(np.where(good[:, None, None], j, 1.0) / (d[:, :, None] * d[:, None, :]))
+        values, q = np.linalg.eigh(
+            np.where(good[:, None, None], j, 1.0) / (d[:, :, None] * d[:, None, :])
+        )
         along = np.einsum("mij,mi->mj", q, np.where(good[:, None], score, 0.0) / d)
         step = np.where(np.abs(values) > 1e-13, along / np.maximum(np.abs(values), 1e-13), 0.0)
         decrement = 0.5 * np.sum(step * along, axis=1)
         length = np.sqrt(np.sum(step**2, axis=1))
-        step = np.einsum("mij,mj->mi", q, step) / d * np.minimum(1.0, radius[open_] / np.maximum(length, 1e-300))[:, None]
+        step = (
+            np.einsum("mij,mj->mi", q, step)
+            / d
+            * np.minimum(1.0, radius[open_] / np.maximum(length, 1e-300))[:, None]
+        )
         going = good & (decrement > 1e-9)
         open_, step, value, length = open_[going], step[going], value[going], length[going]
         if not open_.size:
             break
         new = tuple(np.asarray(leaf) for leaf in evaluate(lanes[open_], z[open_] + step))
         better = np.isfinite(new[0]) & np.isfinite(new[3]).all((1, 2)) & (new[0] >= value - new[1])
-        radius[open_] = np.where(better, np.maximum(radius[open_], 2 * np.minimum(length, radius[open_])), 0.25 * np.minimum(length, radius[open_]))
+        radius[open_] = np.where(
+            better,
+            np.maximum(radius[open_], 2 * np.minimum(length, radius[open_])),
+            0.25 * np.minimum(length, radius[open_]),
+        )
         kept = open_[better]
         z[kept] += step[better]
         for whole, part in zip(seen, new, strict=True):

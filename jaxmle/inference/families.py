@@ -50,12 +50,24 @@ class FamilyRanking:
 
     def __str__(self) -> str:
         width = max(len(c.family.name) for c in self.candidates)
-        lines = [f"{'family':<{width}}  {'status':<10} {'loglik':>12} {'AICc':>12} {'TIC':>12} {'CvM':>8} {'p':>7}"]
-        lines += [f"{c.family.name:<{width}}  {c.fit.verdict.name:<10} {float(c.fit.loglik):12.4f} {c.aicc:12.4f} {c.tic:12.4f} {c.distance:8.4f} {c.pvalue:7.4f}" for c in self.candidates]
+        lines = [
+            f"{'family':<{width}}  {'status':<10} {'loglik':>12} {'AICc':>12} {'TIC':>12} {'CvM':>8} {'p':>7}"
+        ]
+        lines += [
+            f"{c.family.name:<{width}}  {c.fit.verdict.name:<10} {float(c.fit.loglik):12.4f} {c.aicc:12.4f} {c.tic:12.4f} {c.distance:8.4f} {c.pvalue:7.4f}"
+            for c in self.candidates
+        ]
         return "\n".join(lines)
 
 
-def best_family(y: Any, families: Sequence[Family], *, key: Array, criterion: str = "aicc", replicates: int = 199) -> FamilyRanking:
+def best_family(
+    y: Any,
+    families: Sequence[Family],
+    *,
+    key: Array,
+    criterion: str = "aicc",
+    replicates: int = 199,
+) -> FamilyRanking:
     """Fit each family to a column and rank them by a criterion, each with a test of fit.
 
     The distance is W² = 1/(12n) + Σ (u₍ᵢ₎ − (2i − 1)/2n)², u the fitted distribution function at y (halfway up its step for a discrete
@@ -81,20 +93,27 @@ def best_family(y: Any, families: Sequence[Family], *, key: Array, criterion: st
     """
     _check(y, families, criterion, replicates)
     column = np.asarray(y, dtype=np.float64)
-    found = [_candidate(family, column, one, replicates) for family, one in zip(families, jax.random.split(key, len(families)), strict=True)]
+    found = [
+        _candidate(family, column, one, replicates)
+        for family, one in zip(families, jax.random.split(key, len(families)), strict=True)
+    ]
     order = sorted(found, key=lambda c: (not np.isfinite(value := getattr(c, criterion)), value))
     return FamilyRanking(tuple(order), criterion)
 
 
 def _check(y: Any, families: Sequence[Family], criterion: str, replicates: int) -> None:
     if tracing():
-        raise TypeError("best_family fits one family after the other from the host and cannot run inside jit or vmap")
+        raise TypeError(
+            "best_family fits one family after the other from the host and cannot run inside jit or vmap"
+        )
     if np.ndim(y) != 1:
         raise ValueError(f"best_family takes one column (n,); got shape {np.shape(y)}")
     if not families or not all(isinstance(family, Family) for family in families):
         raise TypeError("families must be a list of jaxmle.families, such as [gamma, weibull]")
     if len({family.discrete for family in families}) > 1:
-        raise ValueError("families must be all discrete or all continuous: a probability and a density have no common scale")
+        raise ValueError(
+            "families must be all discrete or all continuous: a probability and a density have no common scale"
+        )
     if criterion not in CRITERIA:
         raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}; got {criterion!r}")
     if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 0:
@@ -106,15 +125,29 @@ def _candidate(family: Family, y: np.ndarray, key: Array, replicates: int) -> Ca
     if not result.converged:
         return Candidate(family, result, np.nan, np.nan, np.nan, np.nan, 0)
     takeuchi = float(tic(family, result, y).value)
-    distance = float(_distances(family, {name: np.asarray(value)[None] for name, value in result.params.items()}, y[None])[0])
-    pvalue, kept = _bootstrap(family, result, len(y), distance, key, replicates) if replicates else (np.nan, 0)
+    distance = float(
+        _distances(
+            family,
+            {name: np.asarray(value)[None] for name, value in result.params.items()},
+            y[None],
+        )[0]
+    )
+    pvalue, kept = (
+        _bootstrap(family, result, len(y), distance, key, replicates) if replicates else (np.nan, 0)
+    )
     return Candidate(family, result, float(result.aicc), takeuchi, distance, pvalue, kept)
 
 
-def _bootstrap(family: Family, result: Fit, n: int, distance: float, key: Array, replicates: int) -> tuple[float, int]:
+def _bootstrap(
+    family: Family, result: Fit, n: int, distance: float, key: Array, replicates: int
+) -> tuple[float, int]:
     """The share of samples from the fit that lie as far from their own fit, the data counted in; and how many could be fitted."""
     with precision(np.float64):
-        draw = compiled(as_tree(family), ("best_family sample", n, replicates), lambda _: lambda params, key: family.sample(params, key, (replicates, n)))
+        draw = compiled(
+            as_tree(family),
+            ("best_family sample", n, replicates),
+            lambda _: lambda params, key: family.sample(params, key, (replicates, n)),
+        )
         samples = np.asarray(draw(result.params, key), dtype=np.float64)
     fits = fit_batch(family, result.params, samples, vcov=None, params_axis=None, progress=False)
     apart = _distances(family, fits.params, samples)[np.asarray(fits.converged)]
@@ -133,4 +166,8 @@ def _distances(family: Family, params: dict[str, Any], y: np.ndarray) -> np.ndar
         return 1 / (12 * n) + jnp.sum((jnp.sort(u) - (2 * jnp.arange(n) + 1) / (2 * n)) ** 2)
 
     with precision(np.float64):
-        return to_numpy(compiled(as_tree(family), ("best_family distance", y.shape), lambda _: jax.vmap(one))(params, y))
+        return to_numpy(
+            compiled(as_tree(family), ("best_family distance", y.shape), lambda _: jax.vmap(one))(
+                params, y
+            )
+        )

@@ -23,7 +23,11 @@ Array = Any
 Tree = Any
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["slope", "flag", "zvalues"], meta_fields=["names"])
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["slope", "flag", "zvalues"],
+    meta_fields=["names"],
+)
 @dataclass(frozen=True)
 class HauckDonner:
     """Which Wald statistics have begun to fall: one entry per parameter, in the order of ``names``.
@@ -53,14 +57,30 @@ class HauckDonner:
                 strict=True,
             )
         )
-        notes = (f"Where z falls its p-value is too large; take a likelihood-ratio test of {', '.join(found)} instead.",) if found else ()
+        notes = (
+            (
+                f"Where z falls its p-value is too large; take a likelihood-ratio test of {', '.join(found)} instead.",
+            )
+            if found
+            else ()
+        )
         head = f"Hauck-Donner effect in {', '.join(found)}" if found else "no Hauck-Donner effect"
-        return text(Page(head, not found, (), (Grid(("", "z", "slope", ""), rows, words=(0, 3)),), notes))
+        return text(
+            Page(head, not found, (), (Grid(("", "z", "slope", ""), rows, words=(0, 3)),), notes)
+        )
 
     __str__ = __repr__
 
 
-def hauck_donner(loglik: Any, fit: Fit, data: Tree = None, *, value: float = 0.0, weights: Any = None, in_axes: Any = 0) -> HauckDonner:
+def hauck_donner(
+    loglik: Any,
+    fit: Fit,
+    data: Tree = None,
+    *,
+    value: float = 0.0,
+    weights: Any = None,
+    in_axes: Any = 0,
+) -> HauckDonner:
     """Whether the Wald statistic of each parameter falls as its estimate moves away from ``value``.
 
     The statistic z = (θ̂_j − θ⁰)/√v_jj, v the inverse information, is differentiated in θ̂_j with the other estimates held:
@@ -95,9 +115,17 @@ def hauck_donner(loglik: Any, fit: Fit, data: Tree = None, *, value: float = 0.0
         raise ValueError(f"value must be finite; got {value!r}")
     seen = visit(loglik, fit, data, weights=weights, in_axes=in_axes)
     layout = fit.layout
-    slope, z = seen.evaluate(("hauck donner",), lambda ll, x, rows, codes, value: _slopes(ll, layout, x, rows, value), (_like(fit, value),))
+    slope, z = seen.evaluate(
+        ("hauck donner",),
+        lambda ll, x, rows, codes, value: _slopes(ll, layout, x, rows, value),
+        (_like(fit, value),),
+    )
     xp = namespace(fit.loglik)
-    inside = np.array([low < value < high for low, high in fit.bounds]) & xp.isfinite(fit.se) & xp.asarray(fit.converged)[..., None]
+    inside = (
+        np.array([low < value < high for low, high in fit.bounds])
+        & xp.isfinite(fit.se)
+        & xp.asarray(fit.converged)[..., None]
+    )
     slope, z = xp.where(inside, slope, xp.nan), xp.where(inside, z, xp.nan)
     return HauckDonner(slope, slope < 0, z, fit.names)
 
@@ -114,7 +142,11 @@ def _slopes(loglik: Any, layout: Layout, x: Array, data: Tree, value: Array) -> 
 
     def information(move: Array) -> Array:
         at = x + basis @ move
-        found = expected_information(loglik, layout, at, data).information if has_law(loglik) else -sums(loglik, layout, at, data).hessian
+        found = (
+            expected_information(loglik, layout, at, data).information
+            if has_law(loglik)
+            else -sums(loglik, layout, at, data).hessian
+        )
         return basis.T @ found @ basis
 
     zero = jnp.zeros(len(places), x.dtype)
@@ -125,4 +157,6 @@ def _slopes(loglik: Any, layout: Layout, x: Array, data: Tree, value: Array) -> 
     variance = jnp.diagonal(v)
     away = x[places] - value
     nothing = jnp.full(layout.p, jnp.nan, x.dtype)
-    return nothing.at[places].set(1 - 0.5 * away * change / variance), nothing.at[places].set(away / jnp.sqrt(variance))
+    return nothing.at[places].set(1 - 0.5 * away * change / variance), nothing.at[places].set(
+        away / jnp.sqrt(variance)
+    )

@@ -37,7 +37,9 @@ class Gap(NamedTuple):
     hypothesis: str
 
 
-def wald_test(fit: Fit, restriction: Restriction, value: Any = 0.0, *, df_residual: float | None = None) -> Test:
+def wald_test(
+    fit: Fit, restriction: Restriction, value: Any = 0.0, *, df_residual: float | None = None
+) -> Test:
     """Wald test of r(θ) = value, with the covariance that the fit carries: robust after a robust fit.
 
         W = (r(θ̂) − value)' (G V G')⁻¹ (r(θ̂) − value),  G = ∂r/∂θ,  χ² with q degrees of freedom under H0.
@@ -70,7 +72,9 @@ def wald_test(fit: Fit, restriction: Restriction, value: Any = 0.0, *, df_residu
     4.8278
     """
     if fit.vcov_kind == "none":
-        raise ValueError("the fit has no covariance (vcov=None): fit again with one, or give it with fit.with_vcov(…)")
+        raise ValueError(
+            "the fit has no covariance (vcov=None): fit again with one, or give it with fit.with_vcov(…)"
+        )
     if df_residual is not None and not 0 < df_residual < math.inf:
         raise ValueError(f"df_residual must be a positive number; got {df_residual!r}")
     gap = _gap(fit, restriction, value)
@@ -79,7 +83,16 @@ def wald_test(fit: Fit, restriction: Restriction, value: Any = 0.0, *, df_residu
         q = gap.value.shape[-1]
         if df_residual is None:
             return outcome(statistic, q, code, "Wald", gap.hypothesis, broken=code != 0)
-        return outcome(statistic / q, q, code, "Wald", gap.hypothesis, "F", float(df_residual), broken=code != 0)
+        return outcome(
+            statistic / q,
+            q,
+            code,
+            "Wald",
+            gap.hypothesis,
+            "F",
+            float(df_residual),
+            broken=code != 0,
+        )
 
 
 def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
@@ -96,7 +109,12 @@ def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
     covariance = g @ vcov @ xp.swapaxes(g, -1, -2)
     variance = xp.diagonal(covariance, axis1=-2, axis2=-1)
     # A combination that is constant by construction, such as the sum of a simplex, has rounding for a variance.
-    most = xp.sum(abs(g) * xp.sqrt(xp.abs(xp.diagonal(vcov, axis1=-2, axis2=-1)))[..., None, :], axis=-1) ** 2
+    most = (
+        xp.sum(
+            abs(g) * xp.sqrt(xp.abs(xp.diagonal(vcov, axis1=-2, axis2=-1)))[..., None, :], axis=-1
+        )
+        ** 2
+    )
     fine = (
         xp.all(xp.isfinite(covariance), axis=(-2, -1))
         & xp.all(variance > 64 * xp.finfo(most.dtype).eps * most, axis=-1)
@@ -104,7 +122,9 @@ def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
     )
     scale = xp.sqrt(xp.where(fine[..., None], variance, 1.0))
     correlation = xp.where(
-        fine[..., None, None], covariance, xp.broadcast_to(xp.eye(scale.shape[-1], dtype=covariance.dtype), covariance.shape)
+        fine[..., None, None],
+        covariance,
+        xp.broadcast_to(xp.eye(scale.shape[-1], dtype=covariance.dtype), covariance.shape),
     ) / (scale[..., :, None] * scale[..., None, :])
     values, axes = xp.linalg.eigh(correlation)
     # Restrictions that repeat each other leave an eigenvalue of rounding: ε cond(V), far below ε^⅔ where the fit is CONVERGED.
@@ -112,7 +132,11 @@ def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
     turned = (xp.swapaxes(axes, -1, -2) @ (gap.value / scale)[..., None])[..., 0]
     statistic = xp.sum(turned**2 / xp.where(regular[..., None], values, 1.0), axis=-1)
     code = xp.where(
-        lost, int(Reason.NOT_CONVERGED), xp.where(leak | away, int(Reason.NOT_ESTIMABLE), xp.where(regular, 0, int(Reason.SINGULAR)))
+        lost,
+        int(Reason.NOT_CONVERGED),
+        xp.where(
+            leak | away, int(Reason.NOT_ESTIMABLE), xp.where(regular, 0, int(Reason.SINGULAR))
+        ),
     )
     return statistic, code.astype(xp.int32)
 
@@ -129,7 +153,11 @@ def _gap(fit: Fit, restriction: Restriction, value: Any) -> Gap:
         return _of_names(fit, *_listed(fit.layout, list(restriction), list(restriction.values())))
     if callable(restriction):
         return _of_function(fit, restriction, value)
-    if isinstance(restriction, list | tuple) and restriction and all(isinstance(name, str) for name in restriction):
+    if (
+        isinstance(restriction, list | tuple)
+        and restriction
+        and all(isinstance(name, str) for name in restriction)
+    ):
         return _of_names(fit, *_positions(fit.layout, list(restriction), value))
     return _of_matrix(fit, restriction, value)
 
@@ -143,7 +171,9 @@ def _listed(layout: Layout, names: list[str], values: list[Any]) -> tuple[list[i
     for name, found, value in zip(names, where, values, strict=True):
         target = np.ravel(np.asarray(value, dtype=float))
         if target.size not in (1, len(found)):
-            raise ValueError(f"the restriction gives {name!r} {target.size} values; it has {len(found)} entries")
+            raise ValueError(
+                f"the restriction gives {name!r} {target.size} values; it has {len(found)} entries"
+            )
         targets.append(np.broadcast_to(target, (len(found),)))
     return _distinct(layout, [j for found in where for j in found]), np.concatenate(targets)
 
@@ -192,21 +222,34 @@ def _of_names(fit: Fit, where: list[int], target: np.ndarray) -> Gap:
     whole = [row for row in _simplexes(fit.layout) if all(j in goal for j in row)]
     inside = {j for row in whole for j in row}
     values, rows = [], []
-    spread = lambda j: xp.broadcast_to(xp.asarray(np.eye(len(names))[j], dtype=x.dtype), x.shape)  # noqa: E731
+
+    def spread(j: Any) -> Any:
+        return xp.broadcast_to(xp.asarray(np.eye(len(names))[j], dtype=x.dtype), x.shape)
+
     for j in (j for j in where if j not in inside):
         values.append(x[..., j] - goal[j])
         rows.append(spread(j))
     for row in whole:
         if abs(sum(goal[j] for j in row) - 1) > 1e-9:
-            raise ValueError(f"{names[row[0]]} … {names[row[-1]]} sum to one; the values of H0 sum to {sum(goal[j] for j in row):g}")
+            raise ValueError(
+                f"{names[row[0]]} … {names[row[-1]]} sum to one; the values of H0 sum to {sum(goal[j] for j in row):g}"
+            )
         last = row[-1]
         for j in row[:-1]:
             values.append(xp.log(x[..., j] / x[..., last]) - math.log(goal[j] / goal[last]))
             rows.append(spread(j) / x[..., j, None] - spread(last) / x[..., last, None])
     same = len(set(target.tolist())) == 1
-    told = " = ".join(names[j] for j in where[:6]) + (" = …" if len(where) > 6 else "") + f" = {target[0]:g}"
-    each = ", ".join(f"{names[j]} = {goal[j]:g}" for j in where[:6]) + (", …" if len(where) > 6 else "")
-    return Gap(xp.stack(values, axis=-1), xp.stack(rows, axis=-2).astype(x.dtype), told if same else each)
+    told = (
+        " = ".join(names[j] for j in where[:6])
+        + (" = …" if len(where) > 6 else "")
+        + f" = {target[0]:g}"
+    )
+    each = ", ".join(f"{names[j]} = {goal[j]:g}" for j in where[:6]) + (
+        ", …" if len(where) > 6 else ""
+    )
+    return Gap(
+        xp.stack(values, axis=-1), xp.stack(rows, axis=-2).astype(x.dtype), told if same else each
+    )
 
 
 def _simplexes(layout: Layout) -> Iterator[list[int]]:
@@ -230,7 +273,9 @@ def _of_matrix(fit: Fit, matrix: Any, value: Any) -> Gap:
         )
     _refuse_repeats(r)
     target = _targets(value, len(r))
-    used = np.broadcast_to(np.any(r != 0, axis=0), x.shape)  # an entry that no row looks at may be NaN
+    used = np.broadcast_to(
+        np.any(r != 0, axis=0), x.shape
+    )  # an entry that no row looks at may be NaN
     value = xp.where(used, x, 0.0) @ r.T.astype(x.dtype)
     gap = value - np.broadcast_to(target, value.shape)
     told = ", ".join(
@@ -238,7 +283,9 @@ def _of_matrix(fit: Fit, matrix: Any, value: Any) -> Gap:
         for row, goal in zip(r[:4], target, strict=False)
     )
     return Gap(
-        gap.astype(x.dtype), xp.broadcast_to(xp.asarray(r, dtype=x.dtype), (*x.shape[:-1], *r.shape)), told + (", …" if len(r) > 4 else "")
+        gap.astype(x.dtype),
+        xp.broadcast_to(xp.asarray(r, dtype=x.dtype), (*x.shape[:-1], *r.shape)),
+        told + (", …" if len(r) > 4 else ""),
     )
 
 
@@ -255,7 +302,9 @@ def _of_function(fit: Fit, g: Callable[[Tree], Tree], value: Any) -> Gap:
     """r and its Jacobian at every estimate, by forward differentiation."""
 
     def at(x: Array) -> tuple[Array, Array]:
-        flat = lambda x: ravel_pytree(g(fit.layout.unravel(x)))[0]  # noqa: E731
+        def flat(x: Any) -> Any:
+            return ravel_pytree(g(fit.layout.unravel(x)))[0]
+
         return flat(x), jax.jacfwd(flat)(x)
 
     for _ in fit.batch_shape:
@@ -271,7 +320,11 @@ def _of_function(fit: Fit, g: Callable[[Tree], Tree], value: Any) -> Gap:
     name = getattr(g, "__name__", "g").replace("<lambda>", "g")
     told = _targets(value, q)
     goal = f"{told[0]:g}" if len(set(told.tolist())) == 1 else ", ".join(f"{v:g}" for v in told[:6])
-    return Gap(values - np.broadcast_to(told.astype(values.dtype), values.shape), jacobian, f"{name}(params) = {goal}")
+    return Gap(
+        values - np.broadcast_to(told.astype(values.dtype), values.shape),
+        jacobian,
+        f"{name}(params) = {goal}",
+    )
 
 
 # ---------------------------------------------------------------- factors
@@ -305,14 +358,28 @@ class JointTests:
             (term, f"{float(t.df):g}", significant(float(t.statistic)), p_value(float(t.pvalue)))
             for term, t in zip(self.terms, self.tests, strict=True)
         )
-        notes = tuple(f"{term}: no p-value: {t.reason}" for term, t in zip(self.terms, self.tests, strict=True) if int(t.code))
+        notes = tuple(
+            f"{term}: no p-value: {t.reason}"
+            for term, t in zip(self.terms, self.tests, strict=True)
+            if int(t.code)
+        )
         law = self.tests[0].law
-        return text(Page(f"Wald tests of {len(rows)} terms", True, (), (Grid(("", "df", law, "p"), rows),), notes))
+        return text(
+            Page(
+                f"Wald tests of {len(rows)} terms",
+                True,
+                (),
+                (Grid(("", "df", law, "p"), rows),),
+                notes,
+            )
+        )
 
     __str__ = __repr__
 
 
-def joint_tests(fit: Fit, terms: Mapping[str, Any] | None = None, *, df_residual: float | None = None) -> JointTests:
+def joint_tests(
+    fit: Fit, terms: Mapping[str, Any] | None = None, *, df_residual: float | None = None
+) -> JointTests:
     """One joint Wald test for each term: that all its coefficients are zero.
 
     Args:
@@ -337,10 +404,19 @@ def joint_tests(fit: Fit, terms: Mapping[str, Any] | None = None, *, df_residual
     """
     if terms is None:
         leaves = zip(fit.layout.leaves, fit.layout.spans, strict=True)
-        free = [(leaf.path or "theta", span) for leaf, span in leaves if all(low < 0 < high for low, high in fit.bounds[span])]
+        free = [
+            (leaf.path or "theta", span)
+            for leaf, span in leaves
+            if all(low < 0 < high for low, high in fit.bounds[span])
+        ]
         terms = {name: list(fit.names[span]) for name, span in free}
         if not terms:
             raise ValueError("no parameter can be zero inside its bounds: name the terms")
     if not isinstance(terms, Mapping) or not terms:
-        raise TypeError("terms is a dictionary from the name of a term to the names of its coefficients")
-    return JointTests(tuple(terms), tuple(wald_test(fit, names, df_residual=df_residual) for names in terms.values()))
+        raise TypeError(
+            "terms is a dictionary from the name of a term to the names of its coefficients"
+        )
+    return JointTests(
+        tuple(terms),
+        tuple(wald_test(fit, names, df_residual=df_residual) for names in terms.values()),
+    )

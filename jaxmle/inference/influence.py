@@ -24,7 +24,11 @@ Array = Any
 Tree = Any
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["estimates", "dfbetas", "cook", "leverage"], meta_fields=["names", "clustered"])
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["estimates", "dfbetas", "cook", "leverage"],
+    meta_fields=["names", "clustered"],
+)
 @dataclass(frozen=True)
 class Influence:
     """Each unit's influence; units are rows, or clusters in the order of their sorted labels. A batch has a leading axis.
@@ -47,7 +51,15 @@ class Influence:
         return order[..., ::-1][..., :count]
 
 
-def influence(loglik: Any, fit: Fit, data: Tree = None, *, clusters: Any = None, weights: Any = None, in_axes: Any = 0) -> Influence:
+def influence(
+    loglik: Any,
+    fit: Fit,
+    data: Tree = None,
+    *,
+    clusters: Any = None,
+    weights: Any = None,
+    in_axes: Any = 0,
+) -> Influence:
     """One-step estimates without each observation, or without each cluster.
 
     At the maximum the score of the rest is −s_i and their information J − A_i, A_i the observed information of the unit, so that one Newton step
@@ -76,21 +88,31 @@ def influence(loglik: Any, fit: Fit, data: Tree = None, *, clusters: Any = None,
     ([3.666667, 3.0, 3.333333, 2.0], [3])
     """
     if jeffreys_of(as_tree(loglik)) is not None:
-        raise ValueError("under jeffreys the penalty too depends on each row, and one step leaves that out: refit without the row, or ask the likelihood without its penalty")
+        raise ValueError(
+            "under jeffreys the penalty too depends on each row, and one step leaves that out: refit without the row, or ask the likelihood without its penalty"
+        )
     seen = visit(loglik, fit, data, weights=weights, clusters=clusters, in_axes=in_axes)
     layout, clustered = fit.layout, clusters is not None
     codes = seen.aligned[2]
     if len(codes) > 1:
         raise ValueError("influence leaves out one kind of unit: give one label for each row")
-    quantity = lambda ll, x, rows, codes, se: _delete(ll, layout, x, rows, codes, se)  # noqa: E731
+
+    def quantity(ll: Any, x: Any, rows: Any, codes: Any, se: Any) -> Any:
+        return _delete(ll, layout, x, rows, codes, se)
+
     parts = seen.evaluate(("influence", clustered), quantity, (fit.se,))
     if clustered and isinstance(codes[0], np.ndarray):
-        parts = tuple(part[(slice(None),) * len(fit.batch_shape) + (slice(0, int(codes[0].max()) + 1),)] for part in parts)
+        parts = tuple(
+            part[(slice(None),) * len(fit.batch_shape) + (slice(0, int(codes[0].max()) + 1),)]
+            for part in parts
+        )
     estimates, dfbetas, cook, leverage = parts
     return Influence(estimates, dfbetas, cook, leverage, fit.names, clustered)
 
 
-def _delete(loglik: Any, layout: Layout, x: Array, data: Tree, codes: tuple[Array, ...], se: Array) -> tuple[Array, Array, Array, Array]:
+def _delete(
+    loglik: Any, layout: Layout, x: Array, data: Tree, codes: tuple[Array, ...], se: Array
+) -> tuple[Array, Array, Array, Array]:
     """Estimates, dfbetas, Cook's distances and leverages, in coordinates in which the information is the identity."""
     roots = roots_of(loglik, layout)
     chart = Chart(layout, tuple(bool(root != j) for j, root in enumerate(roots)))
@@ -98,13 +120,25 @@ def _delete(loglik: Any, layout: Layout, x: Array, data: Tree, codes: tuple[Arra
     at = Objective(loglik, chart, x, data)(z)
     root = inverse_root(-at.hessian)
     rows = term_rows(loglik, layout, x, data)
-    information = _free_information(chart, x, z, rows.scores, row_information(loglik, layout, x, data, "observed"), at.aux.jacobian)
-    rows, information = rows._replace(scores=rows.scores @ at.aux.jacobian @ root), jnp.einsum("ja,nij,ib->nab", root, information, root)
+    information = _free_information(
+        chart,
+        x,
+        z,
+        rows.scores,
+        row_information(loglik, layout, x, data, "observed"),
+        at.aux.jacobian,
+    )
+    rows, information = (
+        rows._replace(scores=rows.scores @ at.aux.jacobian @ root),
+        jnp.einsum("ja,nij,ib->nab", root, information, root),
+    )
     if codes:
         scores, _ = cluster_sums(rows, codes[0])
         information = cluster_information(rows, codes[0], information)
     else:
-        unit = jnp.where(rows.weight > 0, rows.meat / jnp.where(rows.weight > 0, rows.weight, 1.0), 0.0)
+        unit = jnp.where(
+            rows.weight > 0, rows.meat / jnp.where(rows.weight > 0, rows.weight, 1.0), 0.0
+        )
         scores, information = unit[:, None] * rows.scores, unit[:, None, None] * information
     values, q = jnp.linalg.eigh(0.5 * (information + jnp.swapaxes(information, 1, 2)))
     left = 1.0 - values
@@ -112,13 +146,24 @@ def _delete(loglik: Any, layout: Layout, x: Array, data: Tree, codes: tuple[Arra
     gone = jnp.any(left <= 64 * jnp.finfo(x.dtype).eps, axis=1)
     step = jnp.where(gone[:, None], jnp.nan, step)
     moved = jax.vmap(lambda move: chart.to_user(z + root @ move, x))(step)
-    moved = jnp.where(gone[:, None], jnp.nan, moved[:, np.where(roots >= 0, roots, np.arange(layout.p))])
-    return moved, (x[None, :] - moved) / se[None, :], jnp.sum(step**2, axis=1) / chart.k, jnp.trace(information, axis1=1, axis2=2)
+    moved = jnp.where(
+        gone[:, None], jnp.nan, moved[:, np.where(roots >= 0, roots, np.arange(layout.p))]
+    )
+    return (
+        moved,
+        (x[None, :] - moved) / se[None, :],
+        jnp.sum(step**2, axis=1) / chart.k,
+        jnp.trace(information, axis1=1, axis2=2),
+    )
 
 
-def _free_information(chart: Chart, x: Array, z: Array, scores: Array, information: Array, jacobian: Array) -> Array:
+def _free_information(
+    chart: Chart, x: Array, z: Array, scores: Array, information: Array, jacobian: Array
+) -> Array:
     """The rows' observed information on the free scale: T'A_iT − Σ_j s_ij ∂²x_j/∂z∂z'."""
     pulled = jnp.einsum("ja,nij,ib->nab", jacobian, information, jacobian)
     if chart.is_identity:
         return pulled
-    return pulled - jnp.einsum("nj,jab->nab", scores, jax.jacfwd(jax.jacfwd(lambda z: chart.to_user(z, x)))(z))
+    return pulled - jnp.einsum(
+        "nj,jab->nab", scores, jax.jacfwd(jax.jacfwd(lambda z: chart.to_user(z, x)))(z)
+    )

@@ -73,7 +73,9 @@ class Jackknife:
     def se(self) -> np.ndarray:
         """Standard errors, (q,): inf where a delete-one estimate is infinite, NaN where one is undefined or where none differs."""
         with np.errstate(invalid="ignore"):
-            variance = self.times @ (self.deleted - self._mean()) ** 2 * (self.units - 1) / self.units
+            variance = (
+                self.times @ (self.deleted - self._mean()) ** 2 * (self.units - 1) / self.units
+            )
         return _honest(np.sqrt(variance), self.deleted)
 
     @property
@@ -93,7 +95,9 @@ class Jackknife:
 
     def __repr__(self) -> str:
         failed = "".join(f"; {count} {status}" for status, count in self.failed.items())
-        table = _table(self.names, {"estimate": self.estimate, "bias": self.flat_bias, "std. error": self.se})
+        table = _table(
+            self.names, {"estimate": self.estimate, "bias": self.flat_bias, "std. error": self.se}
+        )
         return f"Jackknife of {self.units:,.0f} {_units(self.clustered)}{failed}\n\n{table}"
 
 
@@ -143,7 +147,10 @@ def _units(clustered: bool) -> str:
 
 def _table(names: tuple[str, ...], columns: dict[str, np.ndarray]) -> str:
     """One row a name, one column of numbers a heading."""
-    rows = [[name, *(number(float(value)) for value in values)] for name, *values in zip(names, *columns.values(), strict=True)]
+    rows = [
+        [name, *(number(float(value)) for value in values)]
+        for name, *values in zip(names, *columns.values(), strict=True)
+    ]
     return listing(["", *columns], rows)
 
 
@@ -197,17 +204,35 @@ def jackknife(
     >>> bool(np.isclose(mean.stderr, y.std(ddof=1) / 2)), bool(abs(mean.bias) < 1e-9)
     (True, True)
     """
-    refit = refit_of("jackknife", loglik, fit, data, params0, constraints, weights, solver, max_steps)
+    refit = refit_of(
+        "jackknife", loglik, fit, data, params0, constraints, weights, solver, max_steps
+    )
     target, units = target_of(fit, statistic), units_of(loglik, refit, clusters)
     total = len(units.times)
     deleted, status = np.empty((total, len(target.names))), np.empty(total, int)
-    bar = Progress(total, progress, f"jackknife of {total:,} {'clusters' if units.clustered else 'rows'}")
+    bar = Progress(
+        total, progress, f"jackknife of {total:,} {'clusters' if units.clustered else 'rows'}"
+    )
     for index, count in chunks(total, 8.0 * len(units.weight)):
-        fits, place = refit(refit.data, None, Weights(units.without(index), units.weighting), None), index[:count]
-        deleted[place], status[place] = target.values(known(fits))[:count], np.asarray(fits.status)[:count]
+        fits, place = (
+            refit(refit.data, None, Weights(units.without(index), units.weighting), None),
+            index[:count],
+        )
+        deleted[place], status[place] = (
+            target.values(known(fits))[:count],
+            np.asarray(fits.status)[:count],
+        )
         bar.add(count)
     bar.close()
-    return Jackknife(target.values(fit.x[None])[0], deleted, units.times, status, units.clustered, target.names, target.outcome)
+    return Jackknife(
+        target.values(fit.x[None])[0],
+        deleted,
+        units.times,
+        status,
+        units.clustered,
+        target.names,
+        target.outcome,
+    )
 
 
 class Units(NamedTuple):
@@ -225,7 +250,11 @@ class Units(NamedTuple):
         Numbers beyond the last unit stand for it again.
         """
         gone = self.code[None, :] == np.minimum(index, len(self.times) - 1)[:, None]
-        return np.where(gone, 0.0 if self.clustered or self.weighting == "sampling" else self.weight - 1, self.weight)
+        return np.where(
+            gone,
+            0.0 if self.clustered or self.weighting == "sampling" else self.weight - 1,
+            self.weight,
+        )
 
 
 def units_of(loglik: Any, refit: Refit, clusters: Any) -> Units:
@@ -247,7 +276,9 @@ def units_of(loglik: Any, refit: Refit, clusters: Any) -> Units:
         times = np.ones(int(code.max()) + 1)
     if times.sum() < 2:
         raise ValueError("a jackknife needs at least two units")
-    return Units(w, code, times, "sampling" if kind == "sampling" else "frequency", clusters is not None)
+    return Units(
+        w, code, times, "sampling" if kind == "sampling" else "frequency", clusters is not None
+    )
 
 
 def infinitesimal_jackknife(
@@ -275,15 +306,39 @@ def infinitesimal_jackknife(
     >>> bool(np.isclose(infinitesimal_jackknife(exponential, result, y).stderr["rate"], result.stderr["rate"]))
     True
     """
-    refit = refit_of("infinitesimal_jackknife", loglik, fit, data, fit.params, constraints, weights, None, MAX_STEPS)
+    refit = refit_of(
+        "infinitesimal_jackknife",
+        loglik,
+        fit,
+        data,
+        fit.params,
+        constraints,
+        weights,
+        None,
+        MAX_STEPS,
+    )
     target, units = target_of(fit, statistic), units_of(loglik, refit, clusters)
-    record = lambda rows: InfinitesimalJackknife(target.values(fit.x[None])[0], rows, units.times, units.clustered, target.names, target.outcome)  # noqa: E731
+
+    def record(rows: Any) -> Any:
+        return InfinitesimalJackknife(
+            target.values(fit.x[None])[0],
+            rows,
+            units.times,
+            units.clustered,
+            target.names,
+            target.outcome,
+        )
+
     if fit.verdict not in REGULAR:
         return record(np.full((len(units.times), len(target.names)), np.nan))
-    rows = target.through(np.asarray(scores(loglik)(fit.params, refit.data)) @ inverse_information(loglik, fit), fit)
+    rows = target.through(
+        np.asarray(scores(loglik)(fit.params, refit.data)) @ inverse_information(loglik, fit), fit
+    )
     there = units.code >= 0
     if not units.clustered:
-        return record((rows if units.weighting == "frequency" else units.weight[:, None] * rows)[there])
+        return record(
+            (rows if units.weighting == "frequency" else units.weight[:, None] * rows)[there]
+        )
     summed = np.zeros((len(units.times), rows.shape[1]))
     np.add.at(summed, units.code[there], (units.weight[:, None] * rows)[there])
     return record(summed)
@@ -298,7 +353,10 @@ def inverse_information(loglik: Any, fit: Fit) -> np.ndarray:
     tree = as_tree(loglik)
     lift, roots = tangent(tree, fit.layout).lift, roots_of(tree, fit.layout)
     root = inverse_root_of(-lift.T @ fit.hessian @ lift)
-    full, held = (lift @ root @ root.T @ lift.T)[np.maximum(roots, 0)][:, np.maximum(roots, 0)], roots < 0
+    full, held = (
+        (lift @ root @ root.T @ lift.T)[np.maximum(roots, 0)][:, np.maximum(roots, 0)],
+        roots < 0,
+    )
     return np.where(held[:, None] | held[None, :], 0.0, full)
 
 
@@ -307,6 +365,9 @@ def inverse_root_of(information: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
         scale = np.sqrt(np.diagonal(information))
         unit = 0.5 * (information + information.T) / np.outer(scale, scale)
-    if not np.all(np.isfinite(unit)) or np.linalg.eigvalsh(unit)[0] <= len(unit) * np.finfo(unit.dtype).eps:
+    if (
+        not np.all(np.isfinite(unit))
+        or np.linalg.eigvalsh(unit)[0] <= len(unit) * np.finfo(unit.dtype).eps
+    ):
         return np.full_like(information, np.nan)
     return np.linalg.inv(np.linalg.cholesky(unit)).T / scale[:, None]

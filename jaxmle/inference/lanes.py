@@ -25,7 +25,9 @@ from jaxmle.solvers.status import Status
 
 Array = np.ndarray
 Tree = Any
-Values = tuple[Array, Array, Array, Array]  # value (m,), noise (m,), score (m, k), hessian (m, k, k)
+Values = tuple[
+    Array, Array, Array, Array
+]  # value (m,), noise (m,), score (m, k), hessian (m, k, k)
 Evaluate = Callable[[Array, Array], Values]  # lanes (m,), z (m, k)
 
 EPS = float(np.finfo(np.float64).eps)
@@ -73,12 +75,16 @@ class Study:
         for j, (low, high) in enumerate(self.fit.bounds):
             inside = _inside(low, high)
             margin = 1e-4 * (1 + abs(inside))
-            at = np.where(x[:, j] <= low, low + margin, np.where(x[:, j] >= high, high - margin, x[:, j]))
+            at = np.where(
+                x[:, j] <= low, low + margin, np.where(x[:, j] >= high, high - margin, x[:, j])
+            )
             x[:, j] = np.where(np.isfinite(x[:, j]) & np.isfinite(at), at, inside)
         chart = self.problem.chart
         if len(x) == 1:
             return np.asarray(chart.to_free(x[0]))[None]
-        bad = ~self.usable | (self.endless & any(not leaf.constraint.elementwise for leaf in self.fit.layout.leaves))
+        bad = ~self.usable | (
+            self.endless & any(not leaf.constraint.elementwise for leaf in self.fit.layout.leaves)
+        )
         if bad.any():
             x[bad] = x[~bad][0] if (~bad).any() else x[bad]
         return np.asarray(machine(_to_free, (chart,))(x))
@@ -100,7 +106,9 @@ class Study:
                     part = lanes[at : at + schedule.members]
                     unique, place = np.unique(member[part], return_inverse=True)
                     flat = flat_members(self.inputs, unique, length)
-                    yield Group(part, _Blocks(programs, flat, place.reshape(-1), schedule, self.problem))
+                    yield Group(
+                        part, _Blocks(programs, flat, place.reshape(-1), schedule, self.problem)
+                    )
 
     def _one_by_one(self) -> Evaluate:
         """The compiled evaluation of ``fit`` itself, point after point: nothing is compiled anew."""
@@ -109,7 +117,13 @@ class Study:
 
         def evaluate(lanes: Array, z: Array) -> Values:
             points = [program(base, on_device, (), row) for row in z]
-            return tuple(np.stack([np.asarray(leaf) for leaf in leaves]) for leaves in zip(*((q.value, 4 * EPS * q.absolute, q.score, q.hessian) for q in points), strict=True))  # type: ignore[return-value]
+            return tuple(
+                np.stack([np.asarray(leaf) for leaf in leaves])
+                for leaves in zip(
+                    *((q.value, 4 * EPS * q.absolute, q.score, q.hessian) for q in points),
+                    strict=True,
+                )
+            )  # type: ignore[return-value]
 
         return evaluate
 
@@ -117,7 +131,17 @@ class Study:
         assert self.inputs is not None
         k, p = self.problem.chart.k, self.problem.layout.p
         data = self.inputs.source.row_bytes() * sum(length)
-        return cut(lanes, lanes, data, data + 8 * sum(length) * (p + 6), 8.0 * (3 * k * k + 3 * p * p + p * k + 20), 1, min(free_bytes(), 2 * DATA), None, jax.devices()[0].platform != "cpu")
+        return cut(
+            lanes,
+            lanes,
+            data,
+            data + 8 * sum(length) * (p + 6),
+            8.0 * (3 * k * k + 3 * p * p + p * k + 20),
+            1,
+            min(free_bytes(), 2 * DATA),
+            None,
+            jax.devices()[0].platform != "cpu",
+        )
 
 
 def _inside(low: float, high: float) -> float:
@@ -152,8 +176,16 @@ class _Blocks:
         points = np.broadcast_to(z[0], (self.schedule.seats, z.shape[1])).copy()
         points[seats] = z
         found = self.loaded["chunk"].evaluate(points, wanted)
-        read = lambda leaf: np.asarray(leaf)[seats]  # noqa: E731
-        return read(found.value), 4 * EPS * read(found.absolute), read(found.score), read(found.hessian)
+
+        def read(leaf: Any) -> Any:
+            return np.asarray(leaf)[seats]
+
+        return (
+            read(found.value),
+            4 * EPS * read(found.absolute),
+            read(found.score),
+            read(found.hessian),
+        )
 
     def _load(self, lanes: Array) -> None:
         schedule = self.schedule
@@ -161,12 +193,24 @@ class _Blocks:
         seat[lanes] = np.arange(lanes.size)
         shape, shared = (-(-lanes.size // schedule.lanes), schedule.lanes), self.flat.form.shared
         who = np.pad(self.place[lanes], (0, shape[0] * shape[1] - lanes.size), mode="edge")
-        own = [np.asarray(leaf)[who].reshape(*shape, *np.shape(leaf)[1:]) for leaf, same in zip(self.flat.leaves, shared, strict=True) if not same]
-        common = [jnp.asarray(leaf) for leaf, same in zip(self.flat.leaves, shared, strict=True) if same]
+        own = [
+            np.asarray(leaf)[who].reshape(*shape, *np.shape(leaf)[1:])
+            for leaf, same in zip(self.flat.leaves, shared, strict=True)
+            if not same
+        ]
+        common = [
+            jnp.asarray(leaf) for leaf, same in zip(self.flat.leaves, shared, strict=True) if same
+        ]
         wanted = np.zeros(schedule.seats, bool)
         laid = self.programs.laid(self.flat.form, own, common, schedule.blocks)
         empty = np.zeros((0, 2), np.uint32)
-        self.loaded.update(lanes=lanes, seat=seat, chunk=Chunk(self.programs, self.flat.form, laid, common, np.zeros((0, 0)), empty, wanted))
+        self.loaded.update(
+            lanes=lanes,
+            seat=seat,
+            chunk=Chunk(
+                self.programs, self.flat.form, laid, common, np.zeros((0, 0)), empty, wanted
+            ),
+        )
 
 
 # ---------------------------------------------------------------- posing
@@ -175,18 +219,35 @@ class _Blocks:
 def study(loglik: Any, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> Study:
     """The fit with its likelihood at hand; what shapes and types can tell is checked here. To be called where float64 is on."""
     if not isinstance(fit, Fit):
-        raise TypeError(f"the second argument is the fit whose likelihood is profiled; got {type(fit).__name__}")
+        raise TypeError(
+            f"the second argument is the fit whose likelihood is profiled; got {type(fit).__name__}"
+        )
     if len(fit.batch_shape) > 1:
-        raise ValueError(f"a batch has one leading axis over members; this fit has the shape {fit.batch_shape}")
+        raise ValueError(
+            f"a batch has one leading axis over members; this fit has the shape {fit.batch_shape}"
+        )
     x = np.asarray(fit.x, dtype=np.float64).reshape(-1, len(fit.names))
-    status, top = np.asarray(fit.status).reshape(-1), np.asarray(fit.loglik, dtype=np.float64).reshape(-1)
-    found = _batch(loglik, fit, data, weights, in_axes, status) if fit.batch_shape else _single(loglik, fit, data, weights)
+    status, top = (
+        np.asarray(fit.status).reshape(-1),
+        np.asarray(fit.loglik, dtype=np.float64).reshape(-1),
+    )
+    found = (
+        _batch(loglik, fit, data, weights, in_axes, status)
+        if fit.batch_shape
+        else _single(loglik, fit, data, weights)
+    )
     if found.problem.weighting == "sampling":
-        raise ValueError("under sampling weights twice the difference in log-likelihood is not chi-square: there is no profile interval. Use conf_int, which is robust.")
+        raise ValueError(
+            "under sampling weights twice the difference in log-likelihood is not chi-square: there is no profile interval. Use conf_int, which is robust."
+        )
     if found.problem.mode != fit.mode:
-        raise ValueError(f"the fit is {fit.mode} and this log-likelihood {found.problem.mode}: give the log-likelihood that was fitted, with its penalty")
+        raise ValueError(
+            f"the fit is {fit.mode} and this log-likelihood {found.problem.mode}: give the log-likelihood that was fitted, with its penalty"
+        )
     if found.problem.chart.k != fit.df:
-        raise ValueError(f"the fit has {fit.df} free parameters and this log-likelihood {found.problem.chart.k}: give the log-likelihood that was fitted, with its fix and tie")
+        raise ValueError(
+            f"the fit has {fit.df} free parameters and this log-likelihood {found.problem.chart.k}: give the log-likelihood that was fitted, with its fix and tie"
+        )
     return replace(found, x=x, status=status, top=top)
 
 
@@ -203,7 +264,17 @@ def _single(loglik: Any, fit: Fit, data: Tree, weights: Any) -> Study:
 
 def _batch(loglik: Any, fit: Fit, data: Tree, weights: Any, in_axes: Any, status: Array) -> Study:
     base = _base(fit, as_tree(loglik))
-    inputs = gathered(loglik, fit.layout.unravel(base), data, None, weights, None, in_axes, None, np.dtype(np.float64))
+    inputs = gathered(
+        loglik,
+        fit.layout.unravel(base),
+        data,
+        None,
+        weights,
+        None,
+        in_axes,
+        None,
+        np.dtype(np.float64),
+    )
     if inputs.source.members != len(status):
         raise ValueError(f"the fit has {len(status)} members and the data {inputs.source.members}")
     # The layout of the fit has its constraints; the one above may have none, and was needed for the data only.
@@ -216,8 +287,16 @@ def _batch(loglik: Any, fit: Fit, data: Tree, weights: Any, in_axes: Any, status
 def _base(fit: Fit, tree: Any) -> Array:
     """Values (p,) of an estimate within the bounds, with what is fixed put in: the value of every entry that does not move."""
     x = np.asarray(fit.x, dtype=np.float64).reshape(-1, len(fit.names))
-    good = np.flatnonzero(np.isfinite(x).all(1) & (np.asarray(fit.status).reshape(-1) == int(Status.CONVERGED)))
+    good = np.flatnonzero(
+        np.isfinite(x).all(1) & (np.asarray(fit.status).reshape(-1) == int(Status.CONVERGED))
+    )
     inside = np.array([_inside(low, high) for low, high in fit.bounds])
     row = x[good[0]] if good.size else x[0]
-    strictly = np.array([low < value < high for value, (low, high) in zip(row, fit.bounds, strict=True)])
-    return np.asarray(substituted(tree, fit.layout, jnp.asarray(np.where(np.isfinite(row) & strictly, row, inside))))
+    strictly = np.array(
+        [low < value < high for value, (low, high) in zip(row, fit.bounds, strict=True)]
+    )
+    return np.asarray(
+        substituted(
+            tree, fit.layout, jnp.asarray(np.where(np.isfinite(row) & strictly, row, inside))
+        )
+    )

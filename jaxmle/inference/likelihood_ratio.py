@@ -52,12 +52,18 @@ def lr_test(restricted: Fit, full: Fit, *, on_bound: str | None = None) -> Test:
     same_data([restricted, full])
     df = full.df - restricted.df
     if df < 1:
-        raise ValueError(f"the restricted fit comes first and has fewer free parameters; got df {restricted.df} and {full.df}")
+        raise ValueError(
+            f"the restricted fit comes first and has fewer free parameters; got df {restricted.df} and {full.df}"
+        )
     j = None if on_bound is None else _bounded(full, on_bound)
     xp = namespace(full.loglik)
     statistic = 2 * (full.loglik - restricted.loglik)
     noise = _noise(restricted, full)
-    code = xp.zeros(statistic.shape, dtype=xp.int32) if hasattr(statistic, "shape") else xp.zeros((), dtype=xp.int32)
+    code = (
+        xp.zeros(statistic.shape, dtype=xp.int32)
+        if hasattr(statistic, "shape")
+        else xp.zeros((), dtype=xp.int32)
+    )
     for reason, holds in reversed(_doubts(restricted, full, statistic < -noise, j, df)):
         code = xp.where(holds, int(reason), code)
     law = "chi2" if j is None else "chi-bar-square"
@@ -74,7 +80,9 @@ def lr_test(restricted: Fit, full: Fit, *, on_bound: str | None = None) -> Test:
         "Likelihood-ratio",
         told,
         law,
-        broken=(code == int(Reason.NOT_CONVERGED)) | (code == int(Reason.PENALISED)) | (code == int(Reason.SAMPLING)),
+        broken=(code == int(Reason.NOT_CONVERGED))
+        | (code == int(Reason.PENALISED))
+        | (code == int(Reason.SAMPLING)),
     )
 
 
@@ -96,10 +104,14 @@ def _noise(restricted: Fit, full: Fit) -> Array:
     climb = xp.where(xp.isfinite(full.decrement), full.decrement, 0.0) + xp.where(
         xp.isfinite(restricted.decrement), restricted.decrement, 0.0
     )
-    return 2 * xp.minimum(climb, 1e-6) + 64 * xp.finfo(full.dtype).eps * (abs(full.loglik) + abs(restricted.loglik) + full.n)
+    return 2 * xp.minimum(climb, 1e-6) + 64 * xp.finfo(full.dtype).eps * (
+        abs(full.loglik) + abs(restricted.loglik) + full.n
+    )
 
 
-def _doubts(restricted: Fit, full: Fit, higher: Array, j: int | None, df: int) -> list[tuple[Reason, Any]]:
+def _doubts(
+    restricted: Fit, full: Fit, higher: Array, j: int | None, df: int
+) -> list[tuple[Reason, Any]]:
     """Why the statistic may have no known law, the gravest first."""
     xp = namespace(full.loglik)
     robust = any(fit.vcov_kind.startswith(("HC", "CR")) for fit in (restricted, full))
@@ -130,18 +142,27 @@ def same_data(fits: Sequence[Fit]) -> None:
         if not isinstance(fit, Fit):
             raise TypeError(f"fits are compared; argument {place} is a {type(fit).__name__}")
         if fit.batch_shape != first.batch_shape:
-            raise ValueError(f"fit {place} has batch shape {fit.batch_shape}, the first {first.batch_shape}")
+            raise ValueError(
+                f"fit {place} has batch shape {fit.batch_shape}, the first {first.batch_shape}"
+            )
         if fit.weighting != first.weighting:
-            raise ValueError(f"fit {place} has weights of the kind {fit.weighting!r}, the first {first.weighting!r}")
+            raise ValueError(
+                f"fit {place} has weights of the kind {fit.weighting!r}, the first {first.weighting!r}"
+            )
         if tracing() or isinstance(fit.loglik, jax.core.Tracer):
             continue
         _same_rows(first, fit, place)
 
 
 def _same_rows(first: Fit, fit: Fit, place: int) -> None:
-    known = np.any(np.asarray(first.data_id) != 0, axis=-1) & np.any(np.asarray(fit.data_id) != 0, axis=-1)  # zero under a trace
+    known = np.any(np.asarray(first.data_id) != 0, axis=-1) & np.any(
+        np.asarray(fit.data_id) != 0, axis=-1
+    )  # zero under a trace
     other = known & np.any(np.asarray(first.data_id) != np.asarray(fit.data_id), axis=-1)
-    for differs, what in ((other, "other data"), (np.asarray(first.n) != np.asarray(fit.n), "another n")):
+    for differs, what in (
+        (other, "other data"),
+        (np.asarray(first.n) != np.asarray(fit.n), "another n"),
+    ):
         if np.any(differs):
             where = f", in member {int(np.flatnonzero(differs)[0])}" if first.batch_shape else ""
             raise ValueError(

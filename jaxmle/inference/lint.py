@@ -20,7 +20,13 @@ from jaxmle.inference.lint_mass import check_normalised
 from jaxmle.inference.lint_probe import Member, Probe, law_of, prepare, response_leaf, with_points
 from jaxmle.inference.lint_report import CHECKS, Finding, LintReport
 from jaxmle.inference.lint_simulation import check_scores, check_sign, check_support, simulate
-from jaxmle.inference.lint_terms import check_finite, check_precision, check_rows, check_shape, check_sum
+from jaxmle.inference.lint_terms import (
+    check_finite,
+    check_precision,
+    check_rows,
+    check_shape,
+    check_sum,
+)
 from jaxmle.likelihood.anatomy import roots_of
 from jaxmle.likelihood.checks import check_fixed, check_start, check_weights, host_data, host_params
 from jaxmle.likelihood.contract import as_tree
@@ -83,14 +89,27 @@ def lint(
     check_weights(tree, data)
     moving = roots_of(tree, layout) == np.arange(layout.p)
     if not np.any(moving):
-        raise ValueError("every parameter is fixed: there is nothing to estimate and nothing to check")
+        raise ValueError(
+            "every parameter is fixed: there is nothing to estimate and nothing to check"
+        )
     law_sample, law_response, law_support = law_of(tree)
-    response, support = (response, support) if support is not None else (response or law_response, law_support)
+    response, support = (
+        (response, support) if support is not None else (response or law_response, law_support)
+    )
     leaf = response_leaf(response, support, tree, data)
     with precision(np.float64), np.errstate(all="ignore"):
         chart = Chart(layout, tuple(bool(still) for still in ~moving))
         data = jax.tree.map(jnp.asarray, data)
-        probe = prepare(tree, chart, np.asarray(layout.ravel(start)), data, sample or law_sample or getattr(loglik, "sample", None), leaf, support, key)
+        probe = prepare(
+            tree,
+            chart,
+            np.asarray(layout.ravel(start)),
+            data,
+            sample or law_sample or getattr(loglik, "sample", None),
+            leaf,
+            support,
+            key,
+        )
         return LintReport(tuple(_findings(probe)))
 
 
@@ -105,13 +124,25 @@ def _findings(probe: Probe) -> list[Finding]:
     total = _over_members(probe, check_sum)
     draws = simulate(probe) if probe.sample is not None and not probe.trouble else None
     scores = check_scores(probe, draws)
-    if scores.passed is False and check_scores(probe, simulate(probe, 1)).evidence.get("p", 0.0) > CONFIRM:
-        scores = replace(scores, passed=True, sentence="scores average to zero on simulated data, seen on a second set")
+    if (
+        scores.passed is False
+        and check_scores(probe, simulate(probe, 1)).evidence.get("p", 0.0) > CONFIRM
+    ):
+        scores = replace(
+            scores,
+            passed=True,
+            sentence="scores average to zero on simulated data, seen on a second set",
+        )
     rows = _over_members(probe, check_rows)
     mass = check_normalised(probe, total, rows, scores)
     found += [
         *(total, rows, check_derivatives(probe), scores, mass),
-        *(check_support(probe, draws, mass), check_sign(probe, draws, mass), check_parameters(probe), check_precision(probe)),
+        *(
+            check_support(probe, draws, mass),
+            check_sign(probe, draws, mass),
+            check_parameters(probe),
+            check_precision(probe),
+        ),
     ]
     return _filled(found, "not checked")
 
@@ -125,6 +156,21 @@ def _filled(found: list[Finding], reason: str) -> list[Finding]:
 def _over_members(probe: Probe, check: Callable[[Probe, Member], Finding]) -> Finding:
     """The finding of the member in which most is wrong."""
     found = [check(probe, member) for member in probe.members]
-    worst = min(range(len(found)), key=lambda k: (found[k].passed is not False, found[k].passed is not None, not found[k].note))
+    worst = min(
+        range(len(found)),
+        key=lambda k: (
+            found[k].passed is not False,
+            found[k].passed is not None,
+            not found[k].note,
+        ),
+    )
     told = found[worst]
-    return told if len(found) == 1 else replace(told, sentence=f"member {worst}: {told.sentence}", evidence=told.evidence | {"member": worst})
+    return (
+        told
+        if len(found) == 1
+        else replace(
+            told,
+            sentence=f"member {worst}: {told.sentence}",
+            evidence=told.evidence | {"member": worst},
+        )
+    )

@@ -15,10 +15,16 @@ def _slopes(probe: Probe, z: np.ndarray, j: int, h: float) -> tuple[Any, Any, An
     """Central differences of ℓ and of the score in coordinate j, by Richardson, each with the change from its own last refinement."""
     step = np.zeros_like(z)
     step[j] = h
-    ends = [(probe.whole(z + scale * step, probe.data), probe.whole(z - scale * step, probe.data)) for scale in (1.0, 0.5)]
+    ends = [
+        (probe.whole(z + scale * step, probe.data), probe.whole(z - scale * step, probe.data))
+        for scale in (1.0, 0.5)
+    ]
     out = []
     for part in ("value", "score"):
-        coarse, fine = ((getattr(up, part) - getattr(down, part)) / (2 * scale * h) for (up, down), scale in zip(ends, (1.0, 0.5), strict=True))
+        coarse, fine = (
+            (getattr(up, part) - getattr(down, part)) / (2 * scale * h)
+            for (up, down), scale in zip(ends, (1.0, 0.5), strict=True)
+        )
         best = (4 * fine - coarse) / 3
         out += [best, np.abs(best - fine)]
     return out[0], out[1], out[2], out[3]
@@ -35,16 +41,32 @@ class _Errors(NamedTuple):
 def _compared(probe: Probe, z: np.ndarray, point: Point, j: int) -> _Errors:
     """The score in coordinate j, and column j of the Hessian, against differences. Errors count in row units."""
     unit = probe.unit
-    grain = 1e5 * (probe.noise + 1e-15) * (probe.n + float(point.absolute))  # 100 times the noise, over the step of 1e-3 row units
+    grain = (
+        1e5 * (probe.noise + 1e-15) * (probe.n + float(point.absolute))
+    )  # 100 times the noise, over the step of 1e-3 row units
     slope, slope_error, bend, bend_error = _slopes(probe, z, j, 1e-3 * unit[j])
     off = abs(slope - point.score[j]) * unit[j]
     allowed = slope_error * unit[j] + grain + 1e-7 * (abs(point.score[j]) * unit[j] + probe.n)
     curve = np.abs(bend - point.hessian[:, j]) * unit[j] * unit
-    room = bend_error * unit[j] * unit + grain + 1e-6 * (np.abs(point.hessian[:, j]) * unit[j] * unit + probe.n)
+    room = (
+        bend_error * unit[j] * unit
+        + grain
+        + 1e-6 * (np.abs(point.hessian[:, j]) * unit[j] * unit + probe.n)
+    )
     i = int(np.argmax(curve / room))
-    score = {"quantity": "score", "parameter": probe.names(j), "given": float(point.score[j]), "differences": float(slope)}
+    score = {
+        "quantity": "score",
+        "parameter": probe.names(j),
+        "given": float(point.score[j]),
+        "differences": float(slope),
+    }
     names = f"{probe.names(i)} and {probe.names(j)}"
-    hessian = {"quantity": "Hessian", "parameter": names, "given": float(point.hessian[i, j]), "differences": float(bend[i])}
+    hessian = {
+        "quantity": "Hessian",
+        "parameter": names,
+        "given": float(point.hessian[i, j]),
+        "differences": float(bend[i]),
+    }
     return _Errors(off / allowed, curve[i] / room[i], (score, hessian))
 
 
@@ -58,12 +80,22 @@ def check_derivatives(probe: Probe) -> Finding:
         return Finding("derivatives", None, "not checked: the score or the Hessian is not finite")
     k = probe.z.size
     columns = np.arange(k) if k <= 30 else np.sort(probe.rng.choice(k, 30, replace=False))
-    errors = [[_compared(probe, z, probe.whole(z, probe.data), int(j)) for j in columns] for z in points]
+    errors = [
+        [_compared(probe, z, probe.whole(z, probe.data), int(j)) for j in columns] for z in points
+    ]
     excess = np.array([[error[:2] for error in row] for row in errors])
     if not np.any(np.all(excess > 1, axis=0)):
-        return Finding("derivatives", True, "score and Hessian agree with finite differences", {"largest": float(excess.max())})
+        return Finding(
+            "derivatives",
+            True,
+            "score and Hessian agree with finite differences",
+            {"largest": float(excess.max())},
+        )
     each = [error for row in errors for error in row]
-    worst = ([error.told[0] for error in reversed(each) if error.score > 1] + [error.told[1] for error in each if error.hessian > 1])[0]
+    worst = (
+        [error.told[0] for error in reversed(each) if error.score > 1]
+        + [error.told[1] for error in each if error.hessian > 1]
+    )[0]
     said = (
         f"the {worst['quantity']} in {worst['parameter']} is {worst['given']:.6g}, finite differences give {worst['differences']:.6g} (free scale): "
         "look for stop_gradient, a custom rule, a cast to integers, or a special function without that derivative"
@@ -86,7 +118,9 @@ def check_parameters(probe: Probe) -> Finding:
     dead = [int(j) for j in np.flatnonzero(np.all([point.score == 0 for point in points], axis=0))]
     moves = [any(moved(j, size) for size in (0.1, 0.3, 1.0)) for j in dead]
     unused = [probe.names(j) for j, does in zip(dead, moves, strict=True) if not does]
-    jumps = [probe.names(j) for j, does in zip(dead, moves, strict=True) if does and not moved(j, 1e-6)]
+    jumps = [
+        probe.names(j) for j, does in zip(dead, moves, strict=True) if does and not moved(j, 1e-6)
+    ]
     told = {"unused": unused, "jumps": jumps}
     if unused:
         said = f"{', '.join(unused)} changes nothing on these data: leave it out, hold it with fix, or look for the place where it was to be used"

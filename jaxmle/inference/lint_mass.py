@@ -25,7 +25,9 @@ LOOK, HEAD = 5, 512  # rows whose density is integrated, among the first so many
 Base = Callable[[np.ndarray], Any]  # values of the response to the log of a factor of it alone
 
 
-def _density(probe: Probe, member: Member, leaf: int, scalar: bool, alone: bool) -> tuple[Callable[[np.ndarray], Density], np.ndarray]:
+def _density(
+    probe: Probe, member: Member, leaf: int, scalar: bool, alone: bool
+) -> tuple[Callable[[np.ndarray], Density], np.ndarray]:
     """For parameters z, the log density of a few rows at other values of their response; and those responses.
 
     Where terms look at their own row ``alone``, the rows are changed together; else one at a time, and a scalar is given one row only.
@@ -39,9 +41,15 @@ def _density(probe: Probe, member: Member, leaf: int, scalar: bool, alone: bool)
     def together(z: np.ndarray, values: np.ndarray) -> np.ndarray:
         new = held.copy()
         new[rows] = values
-        return member.terms(probe.x(z), jax.tree.unflatten(treedef, [*leaves[:leaf], new, *leaves[leaf + 1 :]]))[rows]
+        return member.terms(
+            probe.x(z), jax.tree.unflatten(treedef, [*leaves[:leaf], new, *leaves[leaf + 1 :]])
+        )[rows]
 
-    density = together if alone else _one_by_one(probe, member, jax.tree.unflatten(treedef, leaves), leaf, scalar, rows)
+    density = (
+        together
+        if alone
+        else _one_by_one(probe, member, jax.tree.unflatten(treedef, leaves), leaf, scalar, rows)
+    )
     return lambda z: lambda values: density(z, values), held.astype(float)[rows]
 
 
@@ -57,7 +65,9 @@ def _head(probe: Probe, member: Member) -> Tree:
     return head
 
 
-def _one_by_one(probe: Probe, member: Member, data: Tree, leaf: int, scalar: bool, rows: np.ndarray) -> Callable[..., np.ndarray]:
+def _one_by_one(
+    probe: Probe, member: Member, data: Tree, leaf: int, scalar: bool, rows: np.ndarray
+) -> Callable[..., np.ndarray]:
     """The same by a program of its own, in which each row looked at is changed in a copy of the data."""
     layout = probe.chart.layout
 
@@ -70,50 +80,98 @@ def _one_by_one(probe: Probe, member: Member, data: Tree, leaf: int, scalar: boo
             terms = terms_of(loglik, layout.unravel(x), jax.tree.unflatten(treedef, leaves))
             return terms if scalar else terms[row]
 
-        return lambda x, data, rows, values: jax.vmap(one, in_axes=(None, None, 0, 0))(x, data, rows, values)
+        return lambda x, data, rows, values: jax.vmap(one, in_axes=(None, None, 0, 0))(
+            x, data, rows, values
+        )
 
     piece = compiled(member.loglik, ("lint density", layout, leaf, scalar), make)
-    return lambda z, values: np.asarray(piece(probe.x(z), data, rows, np.asarray(values, dtype=float)))
+    return lambda z, values: np.asarray(
+        piece(probe.x(z), data, rows, np.asarray(values, dtype=float))
+    )
 
 
 def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Finding) -> Finding:
     """Σ or ∫ of exp(term) over the response is one, at two points."""
     if probe.leaf is None:
-        why = "name the response and its support" if len(probe.members) == 1 else "lint the members of a pool one by one"
+        why = (
+            "name the response and its support"
+            if len(probe.members) == 1
+            else "lint the members of a pool one by one"
+        )
         return Finding("normalised", None, f"not checked: {why}")
     member = probe.members[0]
     scalar = member.terms(probe.base, member.data).ndim == 0
     if scalar and not total.passed:
-        return Finding("normalised", None, "not checked: the density of one row cannot be read from a scalar that is no sum")
+        return Finding(
+            "normalised",
+            None,
+            "not checked: the density of one row cannot be read from a scalar that is no sum",
+        )
     at, observed = _density(probe, member, probe.leaf, scalar, bool(rows.passed) and not rows.note)
     shape = observed.shape[1:]
     if shape != (() if isinstance(probe.support, str | Interval) else np.shape(probe.support)[1:]):
-        return Finding("normalised", None, f"not checked: one response has shape {shape}, which is not the shape of a value of its support")
+        return Finding(
+            "normalised",
+            None,
+            f"not checked: one response has shape {shape}, which is not the shape of a value of its support",
+        )
     wide = _across(probe, at, observed)
     if wide.size and np.all(wide[0] == wide[0, 0]):
-        return Finding("normalised", None, "not checked: terms do not change with the response that was named; is another array closed over?")
+        return Finding(
+            "normalised",
+            None,
+            "not checked: terms do not change with the response that was named; is another array closed over?",
+        )
     return _judged(probe, at, observed, wide, scores)
 
 
-def _judged(probe: Probe, at: Callable[[np.ndarray], Density], observed: np.ndarray, wide: np.ndarray, scores: Finding) -> Finding:
+def _judged(
+    probe: Probe,
+    at: Callable[[np.ndarray], Density],
+    observed: np.ndarray,
+    wide: np.ndarray,
+    scores: Finding,
+) -> Finding:
     """The masses at two points; where they are not one, those of the density turned round, and with a factor of the response put back."""
 
     def masses(sign: float, base: Base) -> list[tuple[np.ndarray, bool]]:
         """At each point, of the density to the power ``sign`` times a factor of the response alone."""
-        return [log_mass(_tilted(at(z), sign, base), probe.support, observed) for z in (probe.z, probe.generic[0])]
+        return [
+            log_mass(_tilted(at(z), sign, base), probe.support, observed)
+            for z in (probe.z, probe.generic[0])
+        ]
 
     found = masses(1.0, lambda v: 0.0)
     logs = np.stack([log for log, _ in found])
-    told = {"mass": np.exp(logs), "moves": bool(np.any(np.isneginf(wide[1:]) & (wide[0] > -50)))}  # possible at the start, and not near it
+    told = {
+        "mass": np.exp(logs),
+        "moves": bool(np.any(np.isneginf(wide[1:]) & (wide[0] > -50))),
+    }  # possible at the start, and not near it
     if _are_one(found):
         return Finding("normalised", True, "exp(term) has mass one over the response", told)
     if _are_one(masses(-1.0, lambda v: 0.0)):
-        return Finding("normalised", None, "exp(-term) has mass one, exp(term) has not: see sign", told | {"turned": True})
+        return Finding(
+            "normalised",
+            None,
+            "exp(-term) has mass one, exp(term) has not: see sign",
+            told | {"turned": True},
+        )
     for said, base in _left_out(probe.support):
         if _are_one(masses(1.0, base)):
-            return Finding("normalised", True, f"{said} is left out: estimates and standard errors are right, AIC across models is not", told, note=True)
+            return Finding(
+                "normalised",
+                True,
+                f"{said} is left out: estimates and standard errors are right, AIC across models is not",
+                told,
+                note=True,
+            )
     if not all(settled for _, settled in found):
-        return Finding("normalised", None, "not decidable: the mass over this support has not settled (heavy tail, pole, or values beyond the support)", told)
+        return Finding(
+            "normalised",
+            None,
+            "not decidable: the mass over this support has not settled (heavy tail, pole, or values beyond the support)",
+            told,
+        )
     return _mass_finding(logs, told, scores)
 
 
@@ -125,8 +183,15 @@ def _across(probe: Probe, at: Callable[[np.ndarray], Density], observed: np.ndar
     """Terms at the start and at two points near it (3, values, rows), for values all over an interval; nothing for other supports."""
     if not isinstance(probe.support, Interval):
         return np.zeros((3, 0, len(observed)))
-    values = change_of_variable(probe.support, observed)[0](np.linspace(-12.0, 12.0, 121))  # closer than the least move of a scale, 0.7 · 0.3
-    return np.array([[at(z)(np.full(len(observed), value)) for value in values] for z in (probe.z, *probe.near[:2])])
+    values = change_of_variable(probe.support, observed)[0](
+        np.linspace(-12.0, 12.0, 121)
+    )  # closer than the least move of a scale, 0.7 · 0.3
+    return np.array(
+        [
+            [at(z)(np.full(len(observed), value)) for value in values]
+            for z in (probe.z, *probe.near[:2])
+        ]
+    )
 
 
 def _tilted(density: Density, sign: float, base: Base) -> Density:

@@ -94,9 +94,13 @@ def response_leaf(response: str | None, support: Any, tree: Any, data: Tree) -> 
     if response is None and support is None:
         return None
     if support is None:
-        raise ValueError(f"response={response!r} needs its support: {', '.join(map(repr, SUPPORTS))}, interval(a, b) or an array of values")
+        raise ValueError(
+            f"response={response!r} needs its support: {', '.join(map(repr, SUPPORTS))}, interval(a, b) or an array of values"
+        )
     if isinstance(support, str) and support not in SUPPORTS:
-        raise ValueError(f"support must be one of {', '.join(map(repr, SUPPORTS))}, interval(a, b) or an array of values; got {support!r}")
+        raise ValueError(
+            f"support must be one of {', '.join(map(repr, SUPPORTS))}, interval(a, b) or an array of values; got {support!r}"
+        )
     names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(data)]
     if has(tree, Pool):
         return None
@@ -110,9 +114,15 @@ def response_leaf(response: str | None, support: Any, tree: Any, data: Tree) -> 
 def _members(loglik: Any, data: Tree) -> list[tuple[Any, Tree]]:
     """Each likelihood with its data: fix and tie stay above it; weights, priors and pools are taken off."""
     if isinstance(loglik, Pool):
-        return [found for member, part in zip(loglik.members, data, strict=True) for found in _members(member, part)]
+        return [
+            found
+            for member, part in zip(loglik.members, data, strict=True)
+            for found in _members(member, part)
+        ]
     if isinstance(loglik, Fix | Tie):
-        return [(replace(loglik, loglik=member), part) for member, part in _members(loglik.loglik, data)]
+        return [
+            (replace(loglik, loglik=member), part) for member, part in _members(loglik.loglik, data)
+        ]
     return _members(loglik.loglik, data) if parts_of(loglik) else [(loglik, data)]
 
 
@@ -124,16 +134,33 @@ def _without_prior(loglik: Any) -> Any:
     return replace(loglik, loglik=_without_prior(loglik.loglik)) if parts_of(loglik) else loglik
 
 
-def prepare(tree: Any, chart: Chart, base: np.ndarray, data: Tree, sample: Any, leaf: int | None, support: Any, key: Any) -> Probe:
+def prepare(
+    tree: Any,
+    chart: Chart,
+    base: np.ndarray,
+    data: Tree,
+    sample: Any,
+    leaf: int | None,
+    support: Any,
+    key: Any,
+) -> Probe:
     """The likelihood taken apart for the checks: the whole of it at points z (k,), each member's terms (n,), the response, and a seed."""
     layout = chart.layout
 
     def terms(member: Any) -> Callable[[np.ndarray, Tree], np.ndarray]:
-        piece = compiled(member, ("lint terms", layout), lambda ll: lambda x, data: terms_of(ll, layout.unravel(x), data))
+        piece = compiled(
+            member,
+            ("lint terms", layout),
+            lambda ll: lambda x, data: terms_of(ll, layout.unravel(x), data),
+        )
         return lambda x, data: np.asarray(piece(x, data))
 
     def second_order(loglik: Any) -> Callable[[np.ndarray, Tree], Point]:
-        piece = compiled(loglik, ("lint point", chart), lambda ll: lambda z, base, data: Objective(ll, chart, base, data)(z))
+        piece = compiled(
+            loglik,
+            ("lint point", chart),
+            lambda ll: lambda z, base, data: Objective(ll, chart, base, data)(z),
+        )
         return lambda z, data: to_numpy(piece(z, base, data))
 
     whole = second_order(tree)
@@ -143,21 +170,44 @@ def prepare(tree: Any, chart: Chart, base: np.ndarray, data: Tree, sample: Any, 
     raw = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     rng = np.random.default_rng(np.asarray(raw).ravel().tolist())
     support = SUPPORTS[support] if isinstance(support, str) else support
-    return Probe(chart, base, data, whole, bare, members, sample, leaf, support, key, rng, np.asarray(chart.to_free(base)))
+    return Probe(
+        chart,
+        base,
+        data,
+        whole,
+        bare,
+        members,
+        sample,
+        leaf,
+        support,
+        key,
+        rng,
+        np.asarray(chart.to_free(base)),
+    )
 
 
 def with_points(probe: Probe) -> Probe:
     """The probe with its row unit, two pairs of points about the start (each coordinate 0.7 to 1 row unit away), and its noise."""
     z = probe.z
-    n = sum(data_length(member.data) or terms.size for member, terms in zip(probe.members, probe.rows(z), strict=True))
+    n = sum(
+        data_length(member.data) or terms.size
+        for member, terms in zip(probe.members, probe.rows(z), strict=True)
+    )
     try:
         first, trouble = probe.whole(z, probe.data), ""
         probe.bare(z, probe.data)
     except (TypeError, ValueError, NotImplementedError) as error:
         # The terms were evaluated above, so this is about derivatives alone: the check of that name says it.
         first, trouble = None, _first_line(error)
-    unit = 0.1 * np.where(z == 0, 1.0, np.abs(z)) if first is None else _row_unit(z, probe.base, first, n)
-    moves = [unit * probe.rng.choice([-1.0, 1.0], z.size) * probe.rng.uniform(0.7, 1.0, z.size) for _ in range(2)]
+    unit = (
+        0.1 * np.where(z == 0, 1.0, np.abs(z))
+        if first is None
+        else _row_unit(z, probe.base, first, n)
+    )
+    moves = [
+        unit * probe.rng.choice([-1.0, 1.0], z.size) * probe.rng.uniform(0.7, 1.0, z.size)
+        for _ in range(2)
+    ]
     near = tuple(z + sign * move for move in moves for sign in (1.0, -1.0))
     found = [at for at in near if all(np.all(np.isfinite(terms)) for terms in probe.rows(at))]
     if not trouble:
@@ -172,7 +222,11 @@ def _first_line(error: Exception) -> str:
 
 def is_finite(point: Point) -> bool:
     """Whether ℓ, score (k,) and Hessian (k, k) are all finite."""
-    return bool(np.isfinite(point.value) and np.all(np.isfinite(point.score)) and np.all(np.isfinite(point.hessian)))
+    return bool(
+        np.isfinite(point.value)
+        and np.all(np.isfinite(point.score))
+        and np.all(np.isfinite(point.hessian))
+    )
 
 
 def _row_unit(z: np.ndarray, x: np.ndarray, point: Point, n: int) -> np.ndarray:
@@ -183,7 +237,9 @@ def _row_unit(z: np.ndarray, x: np.ndarray, point: Point, n: int) -> np.ndarray:
     unit = np.where(bent, 0.3 / np.sqrt(np.where(bent, bend, 1.0) / n), 0.1)
     slope = np.abs(point.aux.jacobian)
     felt = (slope > 0) & (x[:, None] != 0)
-    room = np.where(felt, 0.3 * np.abs(x)[:, None] / np.where(slope > 0, slope, 1.0), np.inf).min(axis=0)
+    room = np.where(felt, 0.3 * np.abs(x)[:, None] / np.where(slope > 0, slope, 1.0), np.inf).min(
+        axis=0
+    )
     return np.minimum(unit, np.minimum(room, 1.0))
 
 
@@ -196,6 +252,8 @@ def _roughness(probe: Probe, z: np.ndarray) -> float:
     worst = 0.0
     for member in zip(*steps, strict=True):
         terms = np.stack(member).astype(float)
-        rough = np.sqrt(np.mean(np.diff(terms, n=4, axis=0) ** 2, axis=0) / 70) / (1 + np.abs(terms[4]))
+        rough = np.sqrt(np.mean(np.diff(terms, n=4, axis=0) ** 2, axis=0) / 70) / (
+            1 + np.abs(terms[4])
+        )
         worst = max(worst, float(np.max(np.where(np.isfinite(rough), rough, 0.0))))
     return worst

@@ -6,7 +6,19 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import Any
 
-CHECKS = ("finite", "shape", "sum", "rows", "derivatives", "scores", "normalised", "support", "sign", "parameters", "precision")
+CHECKS = (
+    "finite",
+    "shape",
+    "sum",
+    "rows",
+    "derivatives",
+    "scores",
+    "normalised",
+    "support",
+    "sign",
+    "parameters",
+    "precision",
+)
 WIDTH = 100  # of the printed table
 
 
@@ -43,14 +55,23 @@ class LintReport:
 
     def __repr__(self) -> str:
         failed = [finding.check for finding in self.findings if finding.passed is False]
-        head = f"lint: {len(failed)} of {len(self.findings)} checks failed ({', '.join(failed)})" if failed else "lint: no mistake found"
+        head = (
+            f"lint: {len(failed)} of {len(self.findings)} checks failed ({', '.join(failed)})"
+            if failed
+            else "lint: no mistake found"
+        )
         open_ = [finding.check for finding in self.findings if finding.passed is None]
         head += f"; not checked: {', '.join(open_)}" if open_ and not failed else ""
         legend = "✓ passed   ✗ failed   ! to know   – not checked"
-        return "\n".join([head, *(line for finding in self.findings for line in _lines(finding)), legend])
+        return "\n".join(
+            [head, *(line for finding in self.findings for line in _lines(finding)), legend]
+        )
 
 
 def _lines(finding: Finding) -> list[str]:
     """One finding as text, its sentence wrapped beside the name of the check."""
     told = textwrap.wrap(finding.sentence, WIDTH - 15)
-    return [f"{finding.mark} {finding.check:<12} {told[0]}", *(" " * 15 + line for line in told[1:])]
+    return [
+        f"{finding.mark} {finding.check:<12} {told[0]}",
+        *(" " * 15 + line for line in told[1:]),
+    ]

@@ -44,17 +44,30 @@ def simulate(probe: Probe, fold: int = 0) -> Draws:
     for key in jax.random.split(jax.random.fold_in(probe.key, fold), max(64, 4 * z.size + 16)):
         drawn = probe.sample(key, params, probe.data)
         if jax.tree.map(jnp.shape, drawn) != shapes:
-            raise ValueError("sample(key, params, data) must return data of the same tree and shapes as the data it is given")
+            raise ValueError(
+                "sample(key, params, data) must return data of the same tree and shapes as the data it is given"
+            )
         drawn = jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), drawn, probe.data)
         points.append(probe.bare(z, drawn))
         kept = [*kept, drawn][:8]
-    return Draws(z, np.stack([point.score for point in points]), np.mean([point.hessian for point in points], axis=0), kept)
+    return Draws(
+        z,
+        np.stack([point.score for point in points]),
+        np.mean([point.hessian for point in points], axis=0),
+        kept,
+    )
 
 
 def check_scores(probe: Probe, draws: Draws | None) -> Finding:
     """Hotelling's test of E[score] = 0. With V = Σ s s'/R about zero, T = R m'V⁻¹m has T/R ~ Beta(k/2, (R − k)/2) under normal scores."""
     if draws is None:
-        return Finding("scores", None, "not checked: give its simulator, sample(key, params, data) -> data" if not probe.trouble else "not checked: it cannot be differentiated")
+        return Finding(
+            "scores",
+            None,
+            "not checked: give its simulator, sample(key, params, data) -> data"
+            if not probe.trouble
+            else "not checked: it cannot be differentiated",
+        )
     s = draws.scores
     if not np.all(np.isfinite(s)):
         said = "data simulated at some parameters have no finite score at the same parameters: density and simulator disagree"
@@ -70,9 +83,16 @@ def check_scores(probe: Probe, draws: Draws | None) -> Finding:
     p = float(scipy.special.betainc((r - held.sum()) / 2, held.sum() / 2, 1.0 - share))
     error = np.sqrt(np.maximum(1 - mean**2, 1e-30) / r)
     j = int(np.flatnonzero(size > 0)[np.argmax(np.abs(mean / error))])
-    told = {"p": p, "draws": r, "parameter": probe.names(j), "z": float(np.max(np.abs(mean / error)))}
+    told = {
+        "p": p,
+        "draws": r,
+        "parameter": probe.names(j),
+        "z": float(np.max(np.abs(mean / error))),
+    }
     if p >= LEVEL:
-        return Finding("scores", True, f"scores average to zero on {r} simulated data sets (p = {p:.2g})", told)
+        return Finding(
+            "scores", True, f"scores average to zero on {r} simulated data sets (p = {p:.2g})", told
+        )
     said = (
         f"the score in {told['parameter']} does not average to zero on its own simulated data ({told['z']:.1f} Monte-Carlo errors): density and "
         "simulator differ, or a part of the density that depends on a parameter is missing or wrong"
@@ -87,10 +107,18 @@ def check_support(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
         for k, terms in enumerate(probe.rows(z)):
             lost = np.atleast_1d(np.isneginf(terms) & np.isfinite(start[k]))
             if np.any(lost):
-                return _moving(probe, probe.place(k, int(np.flatnonzero(lost)[0])) if terms.ndim else "the data", z)
+                return _moving(
+                    probe,
+                    probe.place(k, int(np.flatnonzero(lost)[0])) if terms.ndim else "the data",
+                    z,
+                )
     if draws is not None:
         for z in (probe.z, *probe.near):
-            if any(np.isneginf(probe.bare(z, drawn).value) and np.isfinite(probe.bare(draws.z, drawn).value) for drawn in draws.kept):
+            if any(
+                np.isneginf(probe.bare(z, drawn).value)
+                and np.isfinite(probe.bare(draws.z, drawn).value)
+                for drawn in draws.kept
+            ):
                 return _moving(probe, "data simulated near the start", z)
     if mass.evidence.get("moves"):
         return _moving(probe, "some response", probe.near[0])
@@ -117,14 +145,28 @@ def check_sign(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
     if draws is not None and np.all(np.isfinite(draws.hessian)):
         low, high = _curvatures(draws.hessian)
         if low >= -0.05 and high > 0.1:
-            return Finding("sign", False, wrong, {"by": "the mean Hessian at simulated truth is positive definite"})
+            return Finding(
+                "sign",
+                False,
+                wrong,
+                {"by": "the mean Hessian at simulated truth is positive definite"},
+            )
         if high <= 0.05 and low < -0.1:
-            return Finding("sign", True, "the mean Hessian at simulated truth is negative definite", {"by": "simulation"})
+            return Finding(
+                "sign",
+                True,
+                "the mean Hessian at simulated truth is negative definite",
+                {"by": "simulation"},
+            )
     if _has_inner_maximum(probe, 1.0):
         return Finding("sign", True, "it has a maximum inside", {"by": "climbing"})
     if _has_inner_maximum(probe, -1.0):
         return Finding("sign", False, wrong, {"by": "it has a minimum inside and no maximum"})
-    return Finding("sign", None, "not decidable: no inner maximum or minimum was found from this start; response and support, or sample, would tell")
+    return Finding(
+        "sign",
+        None,
+        "not decidable: no inner maximum or minimum was found from this start; response and support, or sample, would tell",
+    )
 
 
 def _curvatures(hessian: np.ndarray) -> tuple[float, float]:
@@ -141,4 +183,8 @@ def _has_inner_maximum(probe: Probe, sign: float) -> bool:
         return Point(z, sign * at.value, at.absolute, sign * at.score, sign * at.hessian)
 
     state = maximise(evaluate, probe.z, 100)
-    return int(state.outcome) == SETTLED and bool(np.all(np.isfinite(state.point.hessian))) and _curvatures(state.point.hessian)[1] < -1e-6
+    return (
+        int(state.outcome) == SETTLED
+        and bool(np.all(np.isfinite(state.point.hessian)))
+        and _curvatures(state.point.hessian)[1] < -1e-6
+    )

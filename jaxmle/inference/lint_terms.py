@@ -23,9 +23,19 @@ def check_shape(probe: Probe) -> Finding:
     try:
         shapes = [terms.shape for terms in probe.rows(probe.z)]
     except (TypeError, ValueError) as error:
-        told = " ".join(str(error).split()).split(" The error occurred")[0].split(" For more information")[0][:400]
-        hint = " Use jnp.where or jax.lax.cond instead of Python's if, int or float." if isinstance(error, jax.errors.ConcretizationTypeError) else ""
-        return Finding("shape", False, f"it cannot be evaluated: {told}{hint}", {"error": type(error).__name__})
+        told = (
+            " ".join(str(error).split())
+            .split(" The error occurred")[0]
+            .split(" For more information")[0][:400]
+        )
+        hint = (
+            " Use jnp.where or jax.lax.cond instead of Python's if, int or float."
+            if isinstance(error, jax.errors.ConcretizationTypeError)
+            else ""
+        )
+        return Finding(
+            "shape", False, f"it cannot be evaluated: {told}{hint}", {"error": type(error).__name__}
+        )
     if () in shapes:
         said = "it returns one scalar: right for dependent rows, but then rows have no scores and cannot be weighted, clustered or resampled"
         return Finding("shape", True, said, {"shapes": shapes}, note=True)
@@ -42,20 +52,39 @@ def check_finite(probe: Probe) -> Finding:
                 row = int(np.flatnonzero(np.atleast_1d(bad))[0])
                 value = float(np.atleast_1d(terms)[row])
                 what = f"the term of {probe.place(k, row)}" if terms.ndim else "the log-likelihood"
-                remedy = "give a constraint or a start at which the model is defined" if number else "look at that row, and at logs and roots there"
-                return Finding("finite", False, f"{what} is {value} at {at}: {remedy}", {"at": at, "row": row, "params": probe.x(z)})
+                remedy = (
+                    "give a constraint or a start at which the model is defined"
+                    if number
+                    else "look at that row, and at logs and roots there"
+                )
+                return Finding(
+                    "finite",
+                    False,
+                    f"{what} is {value} at {at}: {remedy}",
+                    {"at": at, "row": row, "params": probe.x(z)},
+                )
         if not probe.trouble and all(np.all(np.isfinite(terms)) for terms in probe.rows(z)):
             for what, name in _not_finite(probe, z):
                 said = f"the value is finite but the {what} in {name} is not, at {at}: where() differentiates both branches, so make the branch not taken safe too"
-                return Finding("finite", False, said, {"near": at, "parameter": name, "params": probe.x(z)})
-    return Finding("finite", True, f"value, score and Hessian are finite at the start and at {len(probe.near)} points near it")
+                return Finding(
+                    "finite", False, said, {"near": at, "parameter": name, "params": probe.x(z)}
+                )
+    return Finding(
+        "finite",
+        True,
+        f"value, score and Hessian are finite at the start and at {len(probe.near)} points near it",
+    )
 
 
 def _not_finite(probe: Probe, z: np.ndarray) -> list[tuple[str, str]]:
     """Which of score and Hessian hold a value that is no number, and the first parameter in which they do."""
     point = probe.whole(z, probe.data)
     parts = (("score", point.score), ("Hessian", np.diagonal(point.hessian)))
-    return [(what, probe.names(int(np.flatnonzero(~np.isfinite(part))[0]))) for what, part in parts if not np.all(np.isfinite(part))]
+    return [
+        (what, probe.names(int(np.flatnonzero(~np.isfinite(part))[0])))
+        for what, part in parts
+        if not np.all(np.isfinite(part))
+    ]
 
 
 def _twice(data: Tree) -> Tree:
@@ -71,18 +100,34 @@ def check_sum(probe: Probe, member: Member) -> Finding:
     try:
         doubled = member.terms(x, _twice(member.data))
     except (TypeError, ValueError):
-        return Finding("sum", None, "not checked: it does not take a data set of another length, so an array is closed over")
+        return Finding(
+            "sum",
+            None,
+            "not checked: it does not take a data set of another length, so an array is closed over",
+        )
     doubled = doubled if once.ndim == 0 else doubled[:n]
     close = 1e-8 + 100 * probe.noise
-    fits = lambda factor: bool(np.all(np.abs(doubled - factor * once) <= close * (1 + np.abs(once))))  # noqa: E731
+
+    def fits(factor: Any) -> Any:
+        return bool(np.all(np.abs(doubled - factor * once) <= close * (1 + np.abs(once))))
+
     told = {"ratio": float(np.sum(doubled) / np.sum(once))}
     return _sum_of_terms(fits, told) if once.ndim else _sum_of_scalar(fits, told)
 
 
 def _sum_of_terms(fits: Callable[[float], bool], told: dict[str, Any]) -> Finding:
     if fits(0.5) and not fits(1.0):
-        return Finding("sum", False, "its terms are divided by the number of rows: return the terms themselves, or every standard error is √n too large", told)
-    said = "terms do not depend on how many rows there are" if fits(1.0) else "not decidable: terms depend on other rows"
+        return Finding(
+            "sum",
+            False,
+            "its terms are divided by the number of rows: return the terms themselves, or every standard error is √n too large",
+            told,
+        )
+    said = (
+        "terms do not depend on how many rows there are"
+        if fits(1.0)
+        else "not decidable: terms depend on other rows"
+    )
     return Finding("sum", fits(1.0) or None, said, told)
 
 
@@ -90,9 +135,20 @@ def _sum_of_scalar(fits: Callable[[float], bool], told: dict[str, Any]) -> Findi
     if fits(2.0) and fits(1.0):
         return Finding("sum", None, "not decidable: the log-likelihood is zero", told)
     if fits(2.0):
-        return Finding("sum", True, "the scalar is a sum over rows: it doubles when every row is given twice. Return its terms instead", told, note=True)
+        return Finding(
+            "sum",
+            True,
+            "the scalar is a sum over rows: it doubles when every row is given twice. Return its terms instead",
+            told,
+            note=True,
+        )
     if fits(1.0):
-        return Finding("sum", False, "the scalar is a mean over rows: return the sum, or better the terms; standard errors and AIC of a mean are wrong", told)
+        return Finding(
+            "sum",
+            False,
+            "the scalar is a mean over rows: return the sum, or better the terms; standard errors and AIC of a mean are wrong",
+            told,
+        )
     if fits(4.0):
         said = "the scalar is a sum over n × n pairs of rows: a column of shape (n, 1) against a vector (n,) broadcasts; flatten the column"
         return Finding("sum", False, said, told)
@@ -105,16 +161,32 @@ def check_rows(probe: Probe, member: Member) -> Finding:
     n, x = data_length(member.data), probe.x(probe.generic[0])
     terms = member.terms(x, member.data)
     if terms.ndim == 0 or n is None or n < 4:
-        return Finding("rows", None, "not checked: a scalar has no terms" if terms.ndim == 0 else "not checked: it needs data of four rows or more")
+        return Finding(
+            "rows",
+            None,
+            "not checked: a scalar has no terms"
+            if terms.ndim == 0
+            else "not checked: it needs data of four rows or more",
+        )
     close = max(1e-9, 100 * probe.noise)
-    same = lambda a, b: (a == b) | (np.abs(a - b) <= close * (1 + np.abs(b)))  # noqa: E731
+
+    def same(a: Any, b: Any) -> Any:
+        return (a == b) | (np.abs(a - b) <= close * (1 + np.abs(b)))
+
     order = probe.rng.permutation(n)
-    moves_along = bool(np.all(same(member.terms(x, jax.tree.map(lambda leaf: leaf[order], member.data)), terms[order])))
+    moves_along = bool(
+        np.all(
+            same(member.terms(x, jax.tree.map(lambda leaf: leaf[order], member.data)), terms[order])
+        )
+    )
     felt = [(j, _noticed(member, x, terms, j, same)) for j in _replaced(member.data, n)]
     most = max(felt, key=lambda found: int(found[1].sum()))
     told = {"row": most[0], "felt_by": int(most[1].sum()), "permutes": moves_along}
     # A series feels a replaced row in later terms only, however far.
-    if any(changed.sum() >= 0.9 * (n - 1) and changed[:j].any() and changed[j:].any() for j, changed in felt):
+    if any(
+        changed.sum() >= 0.9 * (n - 1) and changed[:j].any() and changed[j:].any()
+        for j, changed in felt
+    ):
         said = (
             f"every term changes when row {most[0]} does: a mean, maximum or other statistic of the whole sample is inside. Compute it "
             "beforehand and pass it as data; only a partial likelihood means this"
@@ -131,14 +203,23 @@ def check_rows(probe: Probe, member: Member) -> Finding:
 
 def _replaced(data: Tree, n: int) -> list[int]:
     """Rows to replace: some all over the data, and those with an extreme value, which a maximum or a minimum would feel."""
-    extreme = [int(pick(leaf)) for leaf in jax.tree.leaves(data) if leaf.ndim == 1 for pick in (np.argmin, np.argmax)]
+    extreme = [
+        int(pick(leaf))
+        for leaf in jax.tree.leaves(data)
+        if leaf.ndim == 1
+        for pick in (np.argmin, np.argmax)
+    ]
     return [int(j) for j in np.unique([*np.linspace(1, n - 2, 6).astype(int), *extreme[:12]])]
 
 
-def _noticed(member: Member, x: np.ndarray, terms: np.ndarray, j: int, same: Callable[..., np.ndarray]) -> np.ndarray:
+def _noticed(
+    member: Member, x: np.ndarray, terms: np.ndarray, j: int, same: Callable[..., np.ndarray]
+) -> np.ndarray:
     """The other rows (n,) whose terms change when row j is replaced by one from half the data away."""
     other = (j + len(terms) // 2) % len(terms)
-    changed = ~same(member.terms(x, jax.tree.map(lambda leaf: leaf.at[j].set(leaf[other]), member.data)), terms)
+    changed = ~same(
+        member.terms(x, jax.tree.map(lambda leaf: leaf.at[j].set(leaf[other]), member.data)), terms
+    )
     changed[j] = False
     return changed
 

@@ -9,12 +9,17 @@ import numpy as np
 
 from jaxmle.parameters.constraints import Interval
 
-Density = Callable[[np.ndarray], np.ndarray]  # values of the response (rows,) → log densities (rows,)
+Density = Callable[
+    [np.ndarray], np.ndarray
+]  # values of the response (rows,) → log densities (rows,)
 
 
 def log_mass(density: Density, support: Any, observed: np.ndarray) -> tuple[np.ndarray, bool]:
     """log Σ or log ∫ of the density of each row over the support, and whether it settled. NaN counts as outside the support."""
-    inside = lambda v: np.where(np.isnan(told := density(v)), -np.inf, told)  # noqa: E731
+
+    def inside(v: Any) -> Any:
+        return np.where(np.isnan(told := density(v)), -np.inf, told)
+
     if isinstance(support, str):
         return _log_series(inside, observed)
     if isinstance(support, Interval):
@@ -23,7 +28,9 @@ def log_mass(density: Density, support: Any, observed: np.ndarray) -> tuple[np.n
     return np.logaddexp.reduce(np.array([inside(value) for value in values])), True
 
 
-def _log_series(density: Density, observed: np.ndarray, limit: int = 20_000) -> tuple[np.ndarray, bool]:
+def _log_series(
+    density: Density, observed: np.ndarray, limit: int = 20_000
+) -> tuple[np.ndarray, bool]:
     """Σ over 0, 1, 2, …, until a geometric tail of the last ratio is below 1e-11 of the sum."""
     total = last = np.full(len(observed), -np.inf)
     for v in range(limit if observed.max() < limit else 0):
@@ -42,7 +49,9 @@ def _log_series(density: Density, observed: np.ndarray, limit: int = 20_000) -> 
 REACH = 40.0  # of the variable w of integration: e⁴⁰ = 2e17
 
 
-def _log_integral(density: Density, support: Interval, observed: np.ndarray) -> tuple[np.ndarray, bool]:
+def _log_integral(
+    density: Density, support: Interval, observed: np.ndarray
+) -> tuple[np.ndarray, bool]:
     """∫ over an interval as an integral over the line, y = T(w): poles at an end vanish and tails fall exponentially.
 
     Each row is centred at the mode m of its integrand and scaled by its width there, so that one adaptive quadrature serves all rows.
@@ -58,12 +67,16 @@ def _log_integral(density: Density, support: Interval, observed: np.ndarray) -> 
 
     k = len(observed)
     grid = np.linspace(-REACH, REACH, 161)
-    grid = grid[(change(grid) > support.lower) & (change(grid) < support.upper)]  # where rounding has not reached an end
+    grid = grid[
+        (change(grid) > support.lower) & (change(grid) < support.upper)
+    ]  # where rounding has not reached an end
     coarse = np.stack([integrand(np.full(k, w)) for w in grid])
     if np.any(coarse == np.inf) or not np.all(np.isfinite(coarse).any(axis=0)):
         return np.full(k, np.nan), False
     mode, half = grid[np.argmax(coarse, axis=0)], np.full(k, grid[1] - grid[0])
-    for _ in range(8):  # a grid of nine about the best point, each a quarter as wide as the one before
+    for _ in range(
+        8
+    ):  # a grid of nine about the best point, each a quarter as wide as the one before
         tried = mode + np.linspace(-1, 1, 9)[:, None] * half
         best = np.argmax([integrand(w) for w in tried], axis=0)
         mode, half = tried[best, np.arange(k)], half / 4
@@ -71,20 +84,42 @@ def _log_integral(density: Density, support: Interval, observed: np.ndarray) -> 
     for _ in range(24):
         wide = np.maximum(integrand(mode + width), integrand(mode - width)) < peak - 0.5
         width = np.where(wide, width, np.minimum(2 * width, 8.0))
-    if np.any(np.maximum(coarse[0], coarse[-1]) > peak + np.log(width) - 16):  # what lies beyond the grid may count
+    if np.any(
+        np.maximum(coarse[0], coarse[-1]) > peak + np.log(width) - 16
+    ):  # what lies beyond the grid may count
         return np.full(k, np.nan), False
-    scaled = lambda v: np.exp(np.minimum(integrand(mode + width * v) - peak, 700.0))  # noqa: E731
-    value, error = quad_vec(scaled, -np.inf, np.inf, epsabs=1e-9, epsrel=1e-9, norm="max", limit=600, points=(-16.0, -4.0, -1.0, 0.0, 1.0, 4.0, 16.0))
+
+    def scaled(v: Any) -> Any:
+        return np.exp(np.minimum(integrand(mode + width * v) - peak, 700.0))
+
+    value, error = quad_vec(
+        scaled,
+        -np.inf,
+        np.inf,
+        epsabs=1e-9,
+        epsrel=1e-9,
+        norm="max",
+        limit=600,
+        points=(-16.0, -4.0, -1.0, 0.0, 1.0, 4.0, 16.0),
+    )
     return peak + np.log(value * width), bool(np.all(error < 1e-6 * value))
 
 
-def change_of_variable(support: Interval, observed: np.ndarray) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+def change_of_variable(
+    support: Interval, observed: np.ndarray
+) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
     """y = T(w) and log T'(w): sinh about the observed responses on the line, the map of the constraint elsewhere."""
     if support.is_identity:
         middle = float(np.median(observed))
         spread = float(np.std(observed)) or max(1.0, abs(middle))
-        return lambda w: middle + spread * np.sinh(w), lambda w: np.log(spread) + np.logaddexp(w, -w) - np.log(2.0)
-    change = lambda w: support.to_user(w, np.shape(w))  # noqa: E731
+        return (
+            lambda w: middle + spread * np.sinh(w),
+            lambda w: np.log(spread) + np.logaddexp(w, -w) - np.log(2.0),
+        )
+
+    def change(w: Any) -> Any:
+        return support.to_user(w, np.shape(w))
+
     if np.isinf(support.upper) or np.isinf(support.lower):
         return change, (lambda w: w) if np.isinf(support.upper) else (lambda w: -w)
     width = support.upper - support.lower

@@ -26,7 +26,13 @@ FEWEST = 19  # replicates with which a p-value can be as small as 0.05
 
 
 def information_matrix_test(
-    loglik: Any, fit: Fit, data: Tree, sample: Callable[[Array, Tree, Tree], Tree], *, key: Any, replicates: int = 199
+    loglik: Any,
+    fit: Fit,
+    data: Tree,
+    sample: Callable[[Array, Tree, Tree], Tree],
+    *,
+    key: Any,
+    replicates: int = 199,
 ) -> Test:
     """Information-matrix test of the whole specification, with a p-value by parametric bootstrap.
 
@@ -64,13 +70,25 @@ def information_matrix_test(
         code = int(Reason.NOT_CONVERGED)
     else:
         drawn, axes = _drawn(seen, sample, key, replicates)
-        constraints = jax.tree.unflatten(fit.layout.treedef, [leaf.constraint for leaf in fit.layout.leaves])
+        constraints = jax.tree.unflatten(
+            fit.layout.treedef, [leaf.constraint for leaf in fit.layout.leaves]
+        )
         again = fit_batch(
-            loglik, fit.params, drawn, constraints=constraints, vcov=None, dtype=fit.dtype, in_axes=axes, params_axis=None, progress=False
+            loglik,
+            fit.params,
+            drawn,
+            constraints=constraints,
+            vcov=None,
+            dtype=fit.dtype,
+            in_axes=axes,
+            params_axis=None,
+            progress=False,
         )
         known = np.asarray(again.converged)
         # Ties count as beyond, rounding included: a statistic can be the same in many data sets of a discrete response.
-        simulated = _statistics(visit(loglik, again, drawn, in_axes=axes, check_data=False))[0][known]
+        simulated = _statistics(visit(loglik, again, drawn, in_axes=axes, check_data=False))[0][
+            known
+        ]
         usable, beyond = int(known.sum()), int(np.sum(simulated >= observed * (1 - 1e-9)))
         if 2 * usable < replicates:
             code = int(Reason.REPLICATES)
@@ -90,10 +108,14 @@ def information_matrix_test(
 
 def _check(loglik: Any, fit: Fit, sample: Any, replicates: Any) -> None:
     if tracing():
-        raise TypeError("information_matrix_test fits a batch from the host and cannot run inside jit or vmap")
+        raise TypeError(
+            "information_matrix_test fits a batch from the host and cannot run inside jit or vmap"
+        )
     tree = as_tree(loglik)
     if fit.batch_shape:
-        raise ValueError("the information-matrix test takes one fit: for each i, fits[i] with its own data")
+        raise ValueError(
+            "the information-matrix test takes one fit: for each i, fits[i] with its own data"
+        )
     if weighting_of(tree) != "none" or fit.weighting != "none":
         raise ValueError(
             "the information-matrix test is not defined here for weighted fits: repeat the rows that frequency weights stand for"
@@ -103,56 +125,93 @@ def _check(loglik: Any, fit: Fit, sample: Any, replicates: Any) -> None:
             "the information-matrix test takes a maximum-likelihood fit; at the maximum of a penalised likelihood the score has not mean zero"
         )
     if has(tree, Pool):
-        raise ValueError("the information-matrix test takes one likelihood, not a pool: test its members")
+        raise ValueError(
+            "the information-matrix test takes one likelihood, not a pool: test its members"
+        )
     if not callable(sample):
-        raise TypeError(f"sample must be a function (key, params, data) -> data; got {type(sample).__name__}")
+        raise TypeError(
+            f"sample must be a function (key, params, data) -> data; got {type(sample).__name__}"
+        )
     if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < FEWEST:
-        raise ValueError(f"replicates must be a whole number of at least {FEWEST}, with which p can reach 0.05; got {replicates!r}")
+        raise ValueError(
+            f"replicates must be a whole number of at least {FEWEST}, with which p can reach 0.05; got {replicates!r}"
+        )
 
 
 def _statistics(seen: Visit) -> tuple[Array, Array]:
     """n R² and the rank of the regression of ones on (d_i, s_i), for each fit."""
     layout = seen.fit.layout
-    return seen.evaluate("information matrix", lambda ll, x, data, codes: _ones_on_indicators(ll, layout, x, data))
+    return seen.evaluate(
+        "information matrix", lambda ll, x, data, codes: _ones_on_indicators(ll, layout, x, data)
+    )
 
 
 def _ones_on_indicators(loglik: Any, layout: Layout, x: Array, data: Tree) -> tuple[Array, Array]:
     """1'Z(Z'Z)⁻Z'1: the length of the projection of ones on the columns of Z = (d, s), whatever repeats among them."""
     lift = jnp.asarray(tangent(loglik, layout).lift, x.dtype)
     scores = term_rows(loglik, layout, x, data).scores @ lift
-    curvature = -jnp.einsum("ja,nji,ib->nab", lift, row_information(loglik, layout, x, data, "observed"), lift)
+    curvature = -jnp.einsum(
+        "ja,nji,ib->nab", lift, row_information(loglik, layout, x, data, "observed"), lift
+    )
     i, j = np.tril_indices(scores.shape[1])
     z = jnp.concatenate([scores[:, i] * scores[:, j] + curvature[:, i, j], scores], axis=1)
     size = jnp.sqrt(jnp.sum(z**2, axis=0))
     # An indicator that is zero for every row (s² = −∂²ℓ of a dummy with itself) is rounding next to its two parts.
     parts = jnp.concatenate(
-        [jnp.sqrt(jnp.sum((scores[:, i] * scores[:, j]) ** 2 + curvature[:, i, j] ** 2, axis=0)), jnp.ones(scores.shape[1])]
+        [
+            jnp.sqrt(jnp.sum((scores[:, i] * scores[:, j]) ** 2 + curvature[:, i, j] ** 2, axis=0)),
+            jnp.ones(scores.shape[1]),
+        ]
     )
     alive = size > 1e-10 * parts
     z = jnp.where(alive[None, :], z / jnp.where(alive, size, 1.0)[None, :], 0.0)
     values, axes = jnp.linalg.eigh(z.T @ z)
     kept = values > z.shape[1] * jnp.finfo(z.dtype).eps ** (2 / 3)
-    return jnp.sum(jnp.where(kept, (jnp.sum(z, axis=0) @ axes) ** 2 / jnp.where(kept, values, 1.0), 0.0)), jnp.sum(kept)
+    return jnp.sum(
+        jnp.where(kept, (jnp.sum(z, axis=0) @ axes) ** 2 / jnp.where(kept, values, 1.0), 0.0)
+    ), jnp.sum(kept)
 
 
-def _drawn(seen: Visit, sample: Callable[[Array, Tree, Tree], Tree], key: Any, replicates: int) -> tuple[Tree, Tree]:
+def _drawn(
+    seen: Visit, sample: Callable[[Array, Tree, Tree], Tree], key: Any, replicates: int
+) -> tuple[Tree, Tree]:
     """Simulated data sets (replicates, n, …), and the axes of their leaves: None for what the sampler leaves as it is."""
     data, layout = seen.aligned[0], seen.fit.layout
     sampler: Any = sample
 
     def make(held: Any) -> Callable[..., Any]:
-        return lambda keys, x, data: jax.vmap(lambda key: held.function(key, layout.unravel(x), data))(keys)
+        return lambda keys, x, data: jax.vmap(
+            lambda key: held.function(key, layout.unravel(x), data)
+        )(keys)
 
     with precision(seen.fit.dtype):
-        keys = jax.random.split(jax.random.key(key) if isinstance(key, int | np.integer) else key, replicates)
+        keys = jax.random.split(
+            jax.random.key(key) if isinstance(key, int | np.integer) else key, replicates
+        )
         rows = jax.tree.map(jnp.asarray, data)
-        drawn = jax.tree.map(np.asarray, compiled(as_tree(sampler), ("sample", layout), make)(keys, jnp.asarray(seen.fit.x), rows))
+        drawn = jax.tree.map(
+            np.asarray,
+            compiled(as_tree(sampler), ("sample", layout), make)(
+                keys, jnp.asarray(seen.fit.x), rows
+            ),
+        )
     form: Any = jax.tree.structure(drawn)
     if form != jax.tree.structure(data) or any(
-        a.shape[1:] != np.shape(b) for a, b in zip(jax.tree.leaves(drawn), jax.tree.leaves(data), strict=True)
+        a.shape[1:] != np.shape(b)
+        for a, b in zip(jax.tree.leaves(drawn), jax.tree.leaves(data), strict=True)
     ):
-        raise ValueError("sample must return data of the structure and shapes of the data it is given, with a fresh response")
-    same = jax.tree.map(lambda new, old: bool(np.array_equal(new, np.broadcast_to(np.asarray(old), new.shape))), drawn, data)
+        raise ValueError(
+            "sample must return data of the structure and shapes of the data it is given, with a fresh response"
+        )
+    same = jax.tree.map(
+        lambda new, old: bool(np.array_equal(new, np.broadcast_to(np.asarray(old), new.shape))),
+        drawn,
+        data,
+    )
     if all(jax.tree.leaves(same)):
-        raise ValueError("sample returned the data unchanged: it draws a fresh response from its key")
-    return jax.tree.map(lambda new, still: new[0] if still else new, drawn, same), jax.tree.map(lambda still: None if still else 0, same)
+        raise ValueError(
+            "sample returned the data unchanged: it draws a fresh response from its key"
+        )
+    return jax.tree.map(lambda new, still: new[0] if still else new, drawn, same), jax.tree.map(
+        lambda still: None if still else 0, same
+    )

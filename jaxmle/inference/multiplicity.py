@@ -59,7 +59,9 @@ def benjamini_hochberg(pvalues: Any, axis: int = -1) -> Array:
     xp = namespace(ascending)
     rank = xp.arange(1, ascending.shape[-1] + 1)
     raised = xp.minimum(1.0, m * ascending / rank)
-    lowest = _running(xp, "minimum", xp.where(xp.isnan(raised), xp.inf, raised)[..., ::-1])[..., ::-1]
+    lowest = _running(xp, "minimum", xp.where(xp.isnan(raised), xp.inf, raised)[..., ::-1])[
+        ..., ::-1
+    ]
     return _put_back(xp.where(xp.isnan(ascending), xp.nan, lowest), order, pvalues, axis)
 
 
@@ -73,14 +75,20 @@ def _sorted(pvalues: Any, axis: int) -> tuple[Array, Array, Array]:
     xp = namespace(p)
     p = xp.moveaxis(p, axis, -1)
     order = xp.argsort(p, axis=-1)
-    return xp.take_along_axis(p, order, axis=-1), xp.sum(~xp.isnan(p), axis=-1, keepdims=True), order
+    return (
+        xp.take_along_axis(p, order, axis=-1),
+        xp.sum(~xp.isnan(p), axis=-1, keepdims=True),
+        order,
+    )
 
 
 def _running(xp: Any, what: str, values: Array) -> Array:
     """The running maximum or minimum along the last axis."""
     if xp is np:
         return getattr(np, what).accumulate(values, axis=-1)
-    return {"maximum": jax.lax.cummax, "minimum": jax.lax.cummin}[what](values, axis=values.ndim - 1)
+    return {"maximum": jax.lax.cummax, "minimum": jax.lax.cummin}[what](
+        values, axis=values.ndim - 1
+    )
 
 
 def _put_back(adjusted: Array, order: Array, pvalues: Any, axis: int) -> Array:

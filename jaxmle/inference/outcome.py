@@ -117,7 +117,11 @@ def _text(test: Test) -> str:
     value = f"{_symbol(test)} = {significant(float(test.statistic))}, p {p if p.startswith('<') else '= ' + p}"
     drawn = (f"p from {int(test.replicates)} simulated data sets",) if int(test.replicates) else ()
     said = (f"no p-value: {test.reason}",) if int(test.code) else ()
-    return "\n".join(line for part in (f"{test.kind} test of {test.hypothesis}", value, *drawn, *said) for line in wrap(part))
+    return "\n".join(
+        line
+        for part in (f"{test.kind} test of {test.hypothesis}", value, *drawn, *said)
+        for line in wrap(part)
+    )
 
 
 def _symbol(test: Test) -> str:
@@ -136,8 +140,16 @@ def _batch_text(test: Test) -> str:
 
     codes, times = np.unique(np.asarray(test.code), return_counts=True)
     known = np.asarray(test.pvalue)[np.asarray(test.code) == 0]
-    share = f"{100 * np.mean(known <= 0.05):.3g} % of {known.size} p-values are at most 0.05" if known.size else "no p-value"
-    none = [f"{int(k)} without: {MEANING[Reason(int(code))]}" for code, k in zip(codes, times, strict=True) if code]
+    share = (
+        f"{100 * np.mean(known <= 0.05):.3g} % of {known.size} p-values are at most 0.05"
+        if known.size
+        else "no p-value"
+    )
+    none = [
+        f"{int(k)} without: {MEANING[Reason(int(code))]}"
+        for code, k in zip(codes, times, strict=True)
+        if code
+    ]
     head = f"{int(np.size(test.statistic))} {test.kind} tests of {test.hypothesis}, {_symbol(test)}"
     return "\n".join(line for part in (head, share, *none) for line in wrap(part))
 
@@ -173,7 +185,14 @@ def two_sided(z: Array) -> Array:
 
 
 def outcome(
-    statistic: Array, df: float, code: Array, kind: str, hypothesis: str, law: str = "chi2", df_residual: float = math.inf, broken: Any = 0
+    statistic: Array,
+    df: float,
+    code: Array,
+    kind: str,
+    hypothesis: str,
+    law: str = "chi2",
+    df_residual: float = math.inf,
+    broken: Any = 0,
 ) -> Test:
     """The record of a statistic with a law of its own. Where ``code`` is not 0 the p-value is NaN, and where ``broken`` the statistic too."""
     xp = namespace(statistic)
@@ -192,5 +211,7 @@ def outcome(
     p = xp.where((code != 0) | xp.isnan(statistic), xp.nan, p)
     whole = xp.zeros(statistic.shape, dtype=xp.int32)
     if xp is np:
-        statistic, size, p, code, whole = (np.asarray(leaf)[()] for leaf in (statistic, size, p, code, whole))
+        statistic, size, p, code, whole = (
+            np.asarray(leaf)[()] for leaf in (statistic, size, p, code, whole)
+        )
     return Test(statistic, size, p, code, whole, kind, hypothesis, law, df_residual)

@@ -22,10 +22,24 @@ from jaxmle.parameters.tree import Chart
 Array = Any
 Tree = Any
 
-_LEAVES = ["estimate", "lower", "upper", "lower_status", "upper_status", "error", "at_ends", "curve", "root"]
+_LEAVES = [
+    "estimate",
+    "lower",
+    "upper",
+    "lower_status",
+    "upper_status",
+    "error",
+    "at_ends",
+    "curve",
+    "root",
+]
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=_LEAVES, meta_fields=["names", "level", "mode", "parameters", "whole", "layout"])
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=_LEAVES,
+    meta_fields=["names", "level", "mode", "parameters", "whole", "layout"],
+)
 @dataclass(frozen=True)
 class Profile:
     """Profile likelihood intervals of m quantities; of a batch, every array has a leading axis.
@@ -67,21 +81,27 @@ class Profile:
     def interval(self, level: float | None = None) -> Array:
         """Lower and upper ends, (m, 2), in the order of ``names``."""
         if level is not None and abs(level - self.level) > 1e-12:
-            raise ValueError(f"these ends are those of level {self.level:g}; profile(loglik, fit, data, level={level:g}) solves for others")
+            raise ValueError(
+                f"these ends are those of level {self.level:g}; profile(loglik, fit, data, level={level:g}) solves for others"
+            )
         return np.stack([self.lower, self.upper], axis=-1)
 
     def conf_int(self, level: float | None = None) -> Tree:
         """The intervals, a last axis (lower, upper) on every leaf: in the tree of ``params``, or a dictionary by name where some were chosen."""
         ends = self.interval(level)
         if self.whole:
-            columns = [_leaves(self.layout, ends[..., side], len(self.batch_shape)) for side in (0, 1)]
+            columns = [
+                _leaves(self.layout, ends[..., side], len(self.batch_shape)) for side in (0, 1)
+            ]
             return jax.tree.map(lambda low, high: np.stack([low, high], axis=-1), *columns)
         return {name: ends[..., j, :] for j, name in enumerate(self.names)}
 
     def __getitem__(self, index: Any) -> Profile:
         """One member of a batch, or a part of it."""
         if not self.batch_shape:
-            raise TypeError("this is the profile of one fit, not of a batch: it has no members to index")
+            raise TypeError(
+                "this is the profile of one fit, not of a batch: it has no members to index"
+            )
         return jax.tree.map(lambda leaf: leaf[index], self)
 
     def to_frame(self, backend: str | None = None) -> Any:
@@ -97,7 +117,10 @@ class Profile:
             raise ImportError(f"a data frame needs narwhals: {INSTALL}") from error
         members, m = int(np.prod(self.batch_shape, dtype=int)), len(self.names)
         head = {"member": np.repeat(np.arange(members), m)} if self.batch_shape else {}
-        told = lambda codes: [End(code).name for code in np.reshape(codes, -1).tolist()]  # noqa: E731
+
+        def told(codes: Any) -> Any:
+            return [End(code).name for code in np.reshape(codes, -1).tolist()]
+
         columns = head | {
             "term": list(self.names) * members, "estimate": np.reshape(self.estimate, -1), "conf_low": np.reshape(self.lower, -1),
             "conf_high": np.reshape(self.upper, -1), "low_status": told(self.lower_status), "high_status": told(self.upper_status),
@@ -130,20 +153,47 @@ def _table(profile: Profile) -> str:
     rows = [("", "estimate", "lower", "upper", "")]
     for j, name in enumerate(profile.names):
         low, high = End(int(profile.lower_status[j])), End(int(profile.upper_status[j]))
-        told = [f"{side} {MEANING[end]}" for side, end in (("lower", low), ("upper", high)) if end is not End.FOUND]
-        rows.append((name, _number(profile.estimate[j]), _number(profile.lower[j]), _number(profile.upper[j]), "; ".join(told)))
+        told = [
+            f"{side} {MEANING[end]}"
+            for side, end in (("lower", low), ("upper", high))
+            if end is not End.FOUND
+        ]
+        rows.append(
+            (
+                name,
+                _number(profile.estimate[j]),
+                _number(profile.lower[j]),
+                _number(profile.upper[j]),
+                "; ".join(told),
+            )
+        )
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    lines = ["  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3)), row[4]]).rstrip() for row in rows]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3)), row[4]]
+        ).rstrip()
+        for row in rows
+    ]
     return "\n".join([f"{kind} intervals, level {profile.level:g}", *lines])
 
 
 def _digest(profile: Profile) -> str:
     """What became of the ends of a batch."""
     members = int(np.prod(profile.batch_shape, dtype=int))
-    rows = [f"Profile likelihood intervals of {members:,} members, level {profile.level:g}, mode {profile.mode}"]
+    rows = [
+        f"Profile likelihood intervals of {members:,} members, level {profile.level:g}, mode {profile.mode}"
+    ]
     for j, name in enumerate(profile.names):
-        codes = np.concatenate([np.reshape(profile.lower_status[..., j], -1), np.reshape(profile.upper_status[..., j], -1)])
-        told = ", ".join(f"{count:,} {End(int(code)).name}" for code, count in zip(*np.unique(codes, return_counts=True), strict=True))
+        codes = np.concatenate(
+            [
+                np.reshape(profile.lower_status[..., j], -1),
+                np.reshape(profile.upper_status[..., j], -1),
+            ]
+        )
+        told = ", ".join(
+            f"{count:,} {End(int(code)).name}"
+            for code, count in zip(*np.unique(codes, return_counts=True), strict=True)
+        )
         rows.append(f"{name}: ends {told}")
     return "\n".join(rows)
 
@@ -163,7 +213,15 @@ MEANING = {
 
 
 def profile(
-    loglik: Any, fit: Fit, data: Tree = None, which: Any = None, level: float = 0.95, *, weights: Any = None, in_axes: Any = 0, points: int | None = None
+    loglik: Any,
+    fit: Fit,
+    data: Tree = None,
+    which: Any = None,
+    level: float = 0.95,
+    *,
+    weights: Any = None,
+    in_axes: Any = 0,
+    points: int | None = None,
 ) -> Profile:
     """Profile likelihood intervals of parameters, or of functions of them.
 
@@ -199,9 +257,13 @@ def profile(
     [0.10348, 0.77436]
     """
     if tracing():
-        raise TypeError("profile schedules its work from the host and cannot run inside jit, vmap or grad")
+        raise TypeError(
+            "profile schedules its work from the host and cannot run inside jit, vmap or grad"
+        )
     check_level(level)
-    if points is not None and (isinstance(points, bool) or not isinstance(points, int) or points < 0):
+    if points is not None and (
+        isinstance(points, bool) or not isinstance(points, int) or points < 0
+    ):
         raise ValueError(f"points must be a whole number, zero or more; got {points!r}")
     with precision(np.float64), np.errstate(all="ignore"):
         posed = study(loglik, fit, data, weights, in_axes)
@@ -266,7 +328,11 @@ def _printed(targets: Targets, lane: Lane, found: Found) -> tuple[Array, Array]:
     value, status = np.full(len(lane.member), np.nan), found.outcome.copy()
     for t, scale in enumerate(targets.scales):
         mine = lane.target == t
-        psi = np.where(found.outcome == End.UNBOUNDED, lane.side * np.inf, np.where(found.outcome == End.FOUND, found.psi, np.nan))[mine]
+        psi = np.where(
+            found.outcome == End.UNBOUNDED,
+            lane.side * np.inf,
+            np.where(found.outcome == End.FOUND, found.psi, np.nan),
+        )[mine]
         value[mine] = np.where(np.isnan(psi), np.nan, scale.to_user(psi, ()))
         finite = np.isfinite(np.where(lane.side > 0, scale.upper, scale.lower))
         status[mine & finite & (found.outcome == End.UNBOUNDED)] = int(End.AT_BOUND)
@@ -276,7 +342,13 @@ def _printed(targets: Targets, lane: Lane, found: Found) -> tuple[Array, Array]:
 def _to_user(posed: Study, z: Array) -> Array:
     """All printed entries (j, p) at free points (j, k)."""
     chart, roots = posed.problem.chart, np.array(posed.problem.roots)
-    x = np.stack([chart.to_user(row, posed.base) for row in z]) if len(z) <= 64 else np.asarray(machine(_user, (chart,))(z, np.broadcast_to(posed.base, (len(z), len(posed.base)))))
+    x = (
+        np.stack([chart.to_user(row, posed.base) for row in z])
+        if len(z) <= 64
+        else np.asarray(
+            machine(_user, (chart,))(z, np.broadcast_to(posed.base, (len(z), len(posed.base))))
+        )
+    )
     return x[:, np.where(roots >= 0, roots, np.arange(len(roots)))]
 
 
@@ -297,19 +369,31 @@ def _estimates(posed: Study, targets: Targets) -> Array:
     if users.size and good.size:
         z = posed.free()[good]
         for t in users.tolist():
-            out[good, t] = targets.functions(z, np.broadcast_to(np.eye(len(targets.names))[t], (good.size, len(targets.names))))[0]
+            out[good, t] = targets.functions(
+                z, np.broadcast_to(np.eye(len(targets.names))[t], (good.size, len(targets.names)))
+            )[0]
     return out
 
 
-def _both_sides(posed: Study, targets: Targets, lane: Lane, side: Array, curve: Array, root: Array, points: int) -> tuple[Array, Array]:
+def _both_sides(
+    posed: Study, targets: Targets, lane: Lane, side: Array, curve: Array, root: Array, points: int
+) -> tuple[Array, Array]:
     """The curves of both sides with the estimate between them, (b, m, 2·points + 1), increasing."""
     b, m = posed.members, len(targets.names)
     if not points:
         return np.zeros((b, m, 0)), np.zeros((b, m, 0))
     values, roots = np.full((b, m, 2 * points + 1), np.nan), np.full((b, m, 2 * points + 1), np.nan)
     values[..., points], roots[..., points] = _estimates(posed, targets), 0.0
-    order = np.where(side[:, None] == 1, points + 1 + np.arange(points), points - 1 - np.arange(points))
-    shown = np.stack([targets.scales[t].to_user(row, ()) for t, row in zip(lane.target, curve, strict=True)]) if len(curve) else curve
+    order = np.where(
+        side[:, None] == 1, points + 1 + np.arange(points), points - 1 - np.arange(points)
+    )
+    shown = (
+        np.stack(
+            [targets.scales[t].to_user(row, ()) for t, row in zip(lane.target, curve, strict=True)]
+        )
+        if len(curve)
+        else curve
+    )
     where = (lane.member[:, None], lane.target[:, None], order)
     values[where], roots[where] = shown, root
     return values, roots

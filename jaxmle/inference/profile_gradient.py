@@ -19,7 +19,9 @@ Array = Any
 Tree = Any
 
 
-def profile_end(loglik: Any, fit: Fit, found: Profile, data: Tree, name: str, side: str = "upper") -> jax.Array:
+def profile_end(
+    loglik: Any, fit: Fit, found: Profile, data: Tree, name: str, side: str = "upper"
+) -> jax.Array:
     """An end that ``profile`` has found, with its derivatives in whatever ``loglik`` and ``data`` are traced in.
 
     Maximum θ̂, end θ and multiplier λ jointly are the root of s(θ̂) = 0, s(θ) = λ ∂ψ/∂θ, ℓ(θ̂) − ℓ(θ) = χ²/2, so that the derivatives come
@@ -55,7 +57,9 @@ def profile_end(loglik: Any, fit: Fit, found: Profile, data: Tree, name: str, si
     if side not in ("lower", "upper"):
         raise ValueError(f"side must be 'lower' or 'upper'; got {side!r}")
     if name not in found.names or name not in fit.names:
-        raise ValueError(f"{name!r} is no parameter of this profile; it has {', '.join(n for n in found.names if n in fit.names)}")
+        raise ValueError(
+            f"{name!r} is no parameter of this profile; it has {', '.join(n for n in found.names if n in fit.names)}"
+        )
     tree, layout = as_tree(loglik), fit.layout
     roots = roots_of(tree, layout)
     entry = int(roots[layout.names.index(name)])
@@ -63,15 +67,30 @@ def profile_end(loglik: Any, fit: Fit, found: Profile, data: Tree, name: str, si
         raise ValueError(f"{name!r} is held by fix: it has no interval")
     chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots)))
     here = found.at_ends[found.names.index(name), int(side == "upper")]
-    return _end(tree, chart, np.asarray(fit.x), here, entry, data, float(scipy.special.ndtri(0.5 + found.level / 2)) ** 2)
+    return _end(
+        tree,
+        chart,
+        np.asarray(fit.x),
+        here,
+        entry,
+        data,
+        float(scipy.special.ndtri(0.5 + found.level / 2)) ** 2,
+    )
 
 
-def _end(tree: Any, chart: Chart, top: Array, here: Array, entry: int, data: Tree, cut: float) -> jax.Array:
+def _end(
+    tree: Any, chart: Chart, top: Array, here: Array, entry: int, data: Tree, cut: float
+) -> jax.Array:
     if not np.all(np.isfinite(np.concatenate([top, here]))):
         return jnp.asarray(jnp.nan)
     base = jnp.asarray(top)
-    loglik = lambda z: jnp.sum(terms_of(tree, chart.layout.unravel(chart.to_user(z, base)), data))  # noqa: E731
-    psi = lambda z: chart.to_user(z, base)[entry]  # noqa: E731
+
+    def loglik(z: Any) -> Any:
+        return jnp.sum(terms_of(tree, chart.layout.unravel(chart.to_user(z, base)), data))
+
+    def psi(z: Any) -> Any:
+        return chart.to_user(z, base)[entry]
+
     k = chart.k
     best, end = jnp.asarray(chart.to_free(top)), jnp.asarray(chart.to_free(here))
     slope = jax.lax.stop_gradient(jax.grad(loglik)(end))
@@ -81,7 +100,13 @@ def _end(tree: Any, chart: Chart, top: Array, here: Array, entry: int, data: Tre
     def conditions(u: Array) -> Array:
         best, end, multiplier = u[:k], u[k : 2 * k], u[2 * k]
         fall = loglik(best) - loglik(end) - 0.5 * cut
-        return jnp.concatenate([jax.grad(loglik)(best), jax.grad(loglik)(end) - multiplier * jax.grad(psi)(end), jnp.atleast_1d(fall)])
+        return jnp.concatenate(
+            [
+                jax.grad(loglik)(best),
+                jax.grad(loglik)(end) - multiplier * jax.grad(psi)(end),
+                jnp.atleast_1d(fall),
+            ]
+        )
 
     def solve_linear(g: Any, y: Array) -> Array:
         return jnp.linalg.solve(jax.jacfwd(g)(jnp.zeros_like(y)), y)

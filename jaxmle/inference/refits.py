@@ -24,9 +24,21 @@ from jaxmle.solvers.status import Status
 Array = Any
 Tree = Any
 
-MEMBERS = (8, 1024)  # refits in one call of the batch engine: its narrowest block, and seats that all calls share so that they compile once
-BYTES = 2**24  # of weights or simulated data in one call; 10 000 × 1000 weights took as long with 2**23 to 2**25, a quarter more with 2**26
-KNOWN = (Status.BOUNDARY, Status.SEPARATED, Status.UNIDENTIFIED, Status.SINGULAR, Status.IMPRECISE, Status.CONVERGED)  # statuses with an estimate
+MEMBERS = (
+    8,
+    1024,
+)  # refits in one call of the batch engine: its narrowest block, and seats that all calls share so that they compile once
+BYTES = (
+    2**24
+)  # of weights or simulated data in one call; 10 000 × 1000 weights took as long with 2**23 to 2**25, a quarter more with 2**26
+KNOWN = (
+    Status.BOUNDARY,
+    Status.SEPARATED,
+    Status.UNIDENTIFIED,
+    Status.SINGULAR,
+    Status.IMPRECISE,
+    Status.CONVERGED,
+)  # statuses with an estimate
 REGULAR = (Status.CONVERGED, Status.IMPRECISE)
 
 
@@ -47,7 +59,15 @@ class Refit:
     solver: Any = None
     max_steps: int = MAX_STEPS
 
-    def __call__(self, data: Tree, in_axes: Any, weights: Weights | None, vcov: str | None, clusters: Any = None, starts: Tree = None) -> Fit:
+    def __call__(
+        self,
+        data: Tree,
+        in_axes: Any,
+        weights: Weights | None,
+        vcov: str | None,
+        clusters: Any = None,
+        starts: Tree = None,
+    ) -> Fit:
         """The refits of one chunk; from ``starts`` of their own, if given."""
         return fit_batch(
             self.loglik, self.start if starts is None else starts, data, constraints=self.constraints, solver=self.solver, vcov=vcov,
@@ -58,48 +78,91 @@ class Refit:
     def from_flat(self, x: np.ndarray) -> Tree:
         """Starts (b, p) as a tree with a leading axis."""
         leaves = zip(self.layout.leaves, self.layout.spans, strict=True)
-        return jax.tree.unflatten(self.layout.treedef, [x[:, span].reshape(len(x), *leaf.shape) for leaf, span in leaves])
+        return jax.tree.unflatten(
+            self.layout.treedef, [x[:, span].reshape(len(x), *leaf.shape) for leaf, span in leaves]
+        )
 
 
-def refit_of(what: str, loglik: Any, fit: Fit, data: Tree, params0: Tree, constraints: Tree, weights: Any, solver: Any, max_steps: int) -> Refit:
+def refit_of(
+    what: str,
+    loglik: Any,
+    fit: Fit,
+    data: Tree,
+    params0: Tree,
+    constraints: Tree,
+    weights: Any,
+    solver: Any,
+    max_steps: int,
+) -> Refit:
     """The fit, checked against the likelihood, the data and the weights that are given again."""
     if tracing():
-        raise TypeError(f"{what} schedules its work from the host and cannot run inside jit or vmap")
+        raise TypeError(
+            f"{what} schedules its work from the host and cannot run inside jit or vmap"
+        )
     if not isinstance(fit, Fit):
         raise TypeError(f"{what} takes the record that fit returned; got {type(fit).__name__}")
     if fit.batch_shape:
-        raise ValueError(f"{what} takes one fit; this is a batch of {fit.batch_shape[0]}: give fits[i] and the data of that member")
+        raise ValueError(
+            f"{what} takes one fit; this is a batch of {fit.batch_shape[0]}: give fits[i] and the data of that member"
+        )
     if fit.verdict not in KNOWN:
-        raise ValueError(f"the fit is {fit.verdict.name}: there is no maximum to study. {fit.explain()}")
+        raise ValueError(
+            f"the fit is {fit.verdict.name}: there is no maximum to study. {fit.explain()}"
+        )
     if weights is not None:
         weight(loglik, weights)  # says what is wrong
     if has(as_tree(loglik), Weight):
-        raise ValueError(f"weights inside the likelihood cannot be resampled: give them to fit and to {what} as weights=")
+        raise ValueError(
+            f"weights inside the likelihood cannot be resampled: give them to fit and to {what} as weights="
+        )
     given = "none" if weights is None else weights.kind
     if given != fit.weighting:
-        raise ValueError(f"the fit has {fit.weighting} weights and {what} is given {given} ones: give the weights of the fit")
+        raise ValueError(
+            f"the fit has {fit.weighting} weights and {what} is given {given} ones: give the weights of the fit"
+        )
     data = host_data(data, fit.dtype)
     if np.any(fit.data_id) and np.any(fit.data_id != fingerprint(data)):
-        raise ValueError(f"these are not the data of the fit: {what} needs the data on which the fit ran")
+        raise ValueError(
+            f"these are not the data of the fit: {what} needs the data on which the fit ran"
+        )
     own = jax.tree.unflatten(fit.layout.treedef, [leaf.constraint for leaf in fit.layout.leaves])
     given_too = getattr(loglik, "constraints", None) if constraints is None else constraints
     if given_too is not None and layout_of(fit.params, given_too) != fit.layout:
-        raise ValueError("constraints differ from those of the fit: leave them out, or give the same")
-    return Refit(loglik, data, weights, fit.layout, _start(what, loglik, fit, data, params0), own, fit.dtype, solver, max_steps)
+        raise ValueError(
+            "constraints differ from those of the fit: leave them out, or give the same"
+        )
+    return Refit(
+        loglik,
+        data,
+        weights,
+        fit.layout,
+        _start(what, loglik, fit, data, params0),
+        own,
+        fit.dtype,
+        solver,
+        max_steps,
+    )
 
 
 def _start(what: str, loglik: Any, fit: Fit, data: Tree, params0: Tree) -> Tree:
     if params0 is not None:
         if layout_of(params0).names != fit.layout.places:
-            raise ValueError(f"params0 has the entries {', '.join(layout_of(params0).names[:20])}; the fit has {', '.join(fit.layout.places[:20])}")
+            raise ValueError(
+                f"params0 has the entries {', '.join(layout_of(params0).names[:20])}; the fit has {', '.join(fit.layout.places[:20])}"
+            )
         return params0
     values = fit.layout.treedef.flatten_up_to(fit.params)
-    inside = np.all(np.isfinite(fit.x)) and all(leaf.constraint.violation(np.asarray(v)) is None for leaf, v in zip(fit.layout.leaves, values, strict=True))
+    inside = np.all(np.isfinite(fit.x)) and all(
+        leaf.constraint.violation(np.asarray(v)) is None
+        for leaf, v in zip(fit.layout.leaves, values, strict=True)
+    )
     if inside:
         return fit.params
     if hasattr(loglik, "start"):
         return loglik.start(data)
-    raise ValueError(f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound can be no start. Give {what} the start as params0=")
+    raise ValueError(
+        f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound can be no start. Give {what} the start as params0="
+    )
 
 
 def chunks(total: int, bytes_each: float) -> Iterator[tuple[np.ndarray, int]]:
@@ -117,8 +180,12 @@ def chunks(total: int, bytes_each: float) -> Iterator[tuple[np.ndarray, int]]:
 def known(fits: Fit) -> np.ndarray:
     """Estimates (b, p) of refits: ±inf where the estimate is infinite; NaN where there is no maximum or the data do not determine the entry."""
     status = np.asarray(fits.status)
-    free = np.diagonal(fits.witness.projector, axis1=1, axis2=2) > 1e-10  # the share of a coordinate in the null space, squared
-    free &= np.isin(status, (Status.UNIDENTIFIED, Status.SINGULAR, Status.BOUNDARY))[:, None] & (np.asarray(fits.witness.bound) == 0)
+    free = (
+        np.diagonal(fits.witness.projector, axis1=1, axis2=2) > 1e-10
+    )  # the share of a coordinate in the null space, squared
+    free &= np.isin(status, (Status.UNIDENTIFIED, Status.SINGULAR, Status.BOUNDARY))[:, None] & (
+        np.asarray(fits.witness.bound) == 0
+    )
     return np.where(free | ~np.isin(status, KNOWN)[:, None], np.nan, fits.x)
 
 

@@ -52,7 +52,9 @@ def deviance_residuals(y: Any, mean: Any, terms: Any, saturated: Any) -> Array:
     xp, (y, mean, terms, saturated) = _arrays(y=y, mean=mean, terms=terms, saturated=saturated)
     twice = 2 * (saturated - terms)
     noise = 16 * xp.finfo(twice.dtype).eps * (1 + abs(terms))
-    return xp.sign(y - mean) * xp.sqrt(xp.where(twice >= 0, twice, xp.where(twice >= -noise, 0.0, xp.nan)))
+    return xp.sign(y - mean) * xp.sqrt(
+        xp.where(twice >= 0, twice, xp.where(twice >= -noise, 0.0, xp.nan))
+    )
 
 
 def pit(cdf: Any, below: Any = None, *, key: Any = None) -> Array:
@@ -96,7 +98,9 @@ def quantile_residuals(cdf: Any, below: Any = None, *, sf: Any = None, key: Any 
     [0.0, 1.96]
     """
     if sf is not None and below is not None:
-        raise ValueError("sf belongs to a continuous response, below to a discrete one: give one of them")
+        raise ValueError(
+            "sf belongs to a continuous response, below to a discrete one: give one of them"
+        )
     u = pit(cdf, below, key=key)
     xp = np if isinstance(u, np.ndarray | np.generic) else jnp
     normal = scipy.special.ndtri if xp is np else jax.scipy.special.ndtri
@@ -108,20 +112,33 @@ def quantile_residuals(cdf: Any, below: Any = None, *, sf: Any = None, key: Any 
 
 def _arrays(**named: Any) -> tuple[Any, list[Array]]:
     """The arguments as floating arrays of one shape; JAX arrays under a trace, NumPy arrays elsewhere."""
-    xp: Any = jnp if tracing() or any(isinstance(value, jax.core.Tracer) for value in named.values()) else np
+    xp: Any = (
+        jnp
+        if tracing() or any(isinstance(value, jax.core.Tracer) for value in named.values())
+        else np
+    )
     found = [xp.asarray(value) for value in named.values()]
     for name, value in zip(named, found, strict=True):
         if value.dtype.kind not in "fiub":
             raise TypeError(f"{name} must be numbers; got dtype {value.dtype}")
     shape = max((value.shape for value in found), key=len)
-    if any(value.shape not in ((), shape) for value in found):  # (n, 1) against (n,) would broadcast to (n, n)
-        raise ValueError("residuals need arrays of one shape; got " + ", ".join(f"{name} {value.shape}" for name, value in zip(named, found, strict=True)))
+    if any(
+        value.shape not in ((), shape) for value in found
+    ):  # (n, 1) against (n,) would broadcast to (n, n)
+        raise ValueError(
+            "residuals need arrays of one shape; got "
+            + ", ".join(f"{name} {value.shape}" for name, value in zip(named, found, strict=True))
+        )
     real = xp.result_type(*found, float if xp is np else jnp.zeros(()).dtype)
     return xp, [xp.broadcast_to(value.astype(real), shape) for value in found]
 
 
 def _uniform(key: Any, shape: tuple[int, ...], dtype: Any, xp: Any) -> Array:
-    key = jax.random.key(int(key)) if isinstance(key, int | np.integer) and not isinstance(key, bool) else key
+    key = (
+        jax.random.key(int(key))
+        if isinstance(key, int | np.integer) and not isinstance(key, bool)
+        else key
+    )
     if not isinstance(key, jax.Array):
         raise TypeError(f"key must be a jax random key or an integer; got {type(key).__name__}")
     drawn = jax.random.uniform(key, shape, dtype if xp is jnp else None)

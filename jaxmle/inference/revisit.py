@@ -46,7 +46,9 @@ class Visit(NamedTuple):
 
         def one(loglik: Any, x: Array, leaves: list[Array], extra: Tree) -> Any:
             data, w, codes = jax.tree.unflatten(treedef, leaves)
-            return quantity(loglik if kind is None else weight(loglik, Weights(w, kind)), x, data, codes, *extra)
+            return quantity(
+                loglik if kind is None else weight(loglik, Weights(w, kind)), x, data, codes, *extra
+            )
 
         def many(loglik: Any, x: Array, leaves: list[Array], extra: Tree) -> Any:
             own = [leaf for leaf, same in zip(leaves, flags, strict=True) if not same]
@@ -54,12 +56,29 @@ class Visit(NamedTuple):
             def member(args: tuple[Array, list[Array], Tree]) -> Any:
                 x, mine, extra = args
                 rest = iter(mine)
-                return one(loglik, x, [leaf if same else next(rest) for leaf, same in zip(leaves, flags, strict=True)], extra)
+                return one(
+                    loglik,
+                    x,
+                    [
+                        leaf if same else next(rest)
+                        for leaf, same in zip(leaves, flags, strict=True)
+                    ],
+                    extra,
+                )
 
-            rows = max((leaf.shape[0 if same else 1] for leaf, same in zip(leaves, flags, strict=True)), default=1)
-            return jax.lax.map(member, (x, own, extra), batch_size=max(1, min(x.shape[0], ROWS // max(rows, 1))))
+            rows = max(
+                (leaf.shape[0 if same else 1] for leaf, same in zip(leaves, flags, strict=True)),
+                default=1,
+            )
+            return jax.lax.map(
+                member, (x, own, extra), batch_size=max(1, min(x.shape[0], ROWS // max(rows, 1)))
+            )
 
-        run, leaves, x = many if self.fit.batch_shape else one, jax.tree.leaves(self.aligned), self.fit.x
+        run, leaves, x = (
+            many if self.fit.batch_shape else one,
+            jax.tree.leaves(self.aligned),
+            self.fit.x,
+        )
         if tracing():
             return run(self.loglik, x, leaves, extra)
         with precision(self.fit.dtype), np.errstate(all="ignore"):
@@ -68,11 +87,22 @@ class Visit(NamedTuple):
                 (key, self.fit.layout, treedef, flags, kind, bool(self.fit.batch_shape)),
                 lambda ll: lambda *args: run(ll, *args),
             )
-            return to_numpy(piece(jnp.asarray(x), list(map(jnp.asarray, leaves)), jax.tree.map(jnp.asarray, extra)))
+            return to_numpy(
+                piece(
+                    jnp.asarray(x), list(map(jnp.asarray, leaves)), jax.tree.map(jnp.asarray, extra)
+                )
+            )
 
 
 def visit(
-    loglik: Any, fit: Fit, data: Tree, *, weights: Any = None, clusters: Any = None, in_axes: Any = 0, check_data: bool = True
+    loglik: Any,
+    fit: Fit,
+    data: Tree,
+    *,
+    weights: Any = None,
+    clusters: Any = None,
+    in_axes: Any = 0,
+    check_data: bool = True,
 ) -> Visit:
     """The data of a fit given again.
 
@@ -90,7 +120,8 @@ def visit(
     tree = as_tree(loglik)
     given = (
         "sampling"
-        if "sampling" in (kinds := {weighting_of(tree), "none" if weights is None else weights.kind})
+        if "sampling"
+        in (kinds := {weighting_of(tree), "none" if weights is None else weights.kind})
         else max(kinds - {"none"}, default="none")
     )
     if given != fit.weighting:
@@ -100,9 +131,18 @@ def visit(
     if len(fit.batch_shape) > 1:
         raise ValueError(f"the batch has shape {fit.batch_shape}; one leading axis is read at most")
     if tracing():
-        return _visit(tree, fit, data, weights, () if clusters is None else cluster_codes(clusters, rows_of(tree, data)), [])
+        return _visit(
+            tree,
+            fit,
+            data,
+            weights,
+            () if clusters is None else cluster_codes(clusters, rows_of(tree, data)),
+            [],
+        )
     if fit.batch_shape and isinstance(data, list):
-        raise ValueError("data sets of unequal length are asked one by one: for each i, fits[i] with its own data")
+        raise ValueError(
+            "data sets of unequal length are asked one by one: for each i, fits[i] with its own data"
+        )
     data = host_data(data, fit.dtype, nan=bool(fit.batch_shape))
     axes = _axes(in_axes, data) if fit.batch_shape else []
     if check_data:
@@ -112,14 +152,24 @@ def visit(
     return _visit(tree, fit, data, weights, _codes(clusters, fit, tree, data), axes)
 
 
-def _visit(tree: Any, fit: Fit, data: Tree, weights: Any, codes: tuple[Array, ...], axes: list[bool]) -> Visit:
-    values = None if weights is None else np.asarray(weights.values, fit.dtype) if not tracing() else weights.values
+def _visit(
+    tree: Any, fit: Fit, data: Tree, weights: Any, codes: tuple[Array, ...], axes: list[bool]
+) -> Visit:
+    values = (
+        None
+        if weights is None
+        else np.asarray(weights.values, fit.dtype)
+        if not tracing()
+        else weights.values
+    )
     alone = [np.ndim(leaf) == 1 for leaf in ([] if values is None else [values]) + list(codes)]
     return Visit(
         tree,
         fit,
         (data, values, codes),
-        (*axes, *alone) if fit.batch_shape else (True,) * len(jax.tree.leaves((data, values, codes))),
+        (*axes, *alone)
+        if fit.batch_shape
+        else (True,) * len(jax.tree.leaves((data, values, codes))),
         None if weights is None else weights.kind,
     )
 
@@ -128,13 +178,20 @@ def _axes(in_axes: Any, data: Tree) -> list[bool]:
     """For each leaf, whether all members share it."""
     try:
         full = jax.tree.map(
-            lambda axis, sub: jax.tree.map(lambda _: -1 if axis is None else axis, sub), in_axes, data, is_leaf=lambda a: a is None
+            lambda axis, sub: jax.tree.map(lambda _: -1 if axis is None else axis, sub),
+            in_axes,
+            data,
+            is_leaf=lambda a: a is None,
         )
     except (ValueError, TypeError) as error:
-        raise ValueError(f"in_axes must be 0, None, or a tree of them like the data: {error}") from None
+        raise ValueError(
+            f"in_axes must be 0, None, or a tree of them like the data: {error}"
+        ) from None
     axes = jax.tree.leaves(full)
     if any(axis not in (0, -1) for axis in axes):
-        raise ValueError(f"in_axes is 0 for a leaf with a leading axis over members and None for one that all share; got {in_axes!r}")
+        raise ValueError(
+            f"in_axes is 0 for a leaf with a leading axis over members and None for one that all share; got {in_axes!r}"
+        )
     return [axis == -1 for axis in axes]
 
 
@@ -158,7 +215,9 @@ def _check_same(fit: Fit, data: Tree, axes: list[bool]) -> None:
     other = np.any(known != 0, axis=1) & np.any(told != known, axis=1)
     if np.any(other):
         where = f" of member {int(np.flatnonzero(other)[0])}" if fit.batch_shape else ""
-        raise ValueError(f"the data{where} are not those of the fit: give the same rows, in the same order and types")
+        raise ValueError(
+            f"the data{where} are not those of the fit: give the same rows, in the same order and types"
+        )
 
 
 def _codes(clusters: Any, fit: Fit, tree: Any, data: Tree) -> tuple[Array, ...]:
@@ -170,8 +229,14 @@ def _codes(clusters: Any, fit: Fit, tree: Any, data: Tree) -> tuple[Array, ...]:
     if labels.ndim == 1:
         return cluster_codes(labels, None)
     if labels.ndim != 2 or len(labels) != fit.batch_shape[0]:
-        raise ValueError(f"clusters of a batch are (n,) or ({fit.batch_shape[0]}, n); got shape {labels.shape}")
-    return (codes_within(labels.reshape(-1), np.repeat(np.arange(len(labels)), labels.shape[1])).reshape(labels.shape),)
+        raise ValueError(
+            f"clusters of a batch are (n,) or ({fit.batch_shape[0]}, n); got shape {labels.shape}"
+        )
+    return (
+        codes_within(
+            labels.reshape(-1), np.repeat(np.arange(len(labels)), labels.shape[1])
+        ).reshape(labels.shape),
+    )
 
 
 class Tangent(NamedTuple):
@@ -198,5 +263,12 @@ def tangent(loglik: Any, layout: Layout) -> Tangent:
 def inverse_root(information: Array) -> Array:
     """U (k, k) with UU' the inverse of a matrix; NaN where it is not positive definite."""
     scale = jnp.sqrt(jnp.abs(jnp.diagonal(information)))
-    factor = jnp.linalg.cholesky(0.5 * (information + information.T) / (scale[:, None] * scale[None, :]))
-    return jax.scipy.linalg.solve_triangular(factor, jnp.eye(len(scale), dtype=information.dtype), lower=True).T / scale[:, None]
+    factor = jnp.linalg.cholesky(
+        0.5 * (information + information.T) / (scale[:, None] * scale[None, :])
+    )
+    return (
+        jax.scipy.linalg.solve_triangular(
+            factor, jnp.eye(len(scale), dtype=information.dtype), lower=True
+        ).T
+        / scale[:, None]
+    )

@@ -24,7 +24,11 @@ Array = Any
 Tree = Any
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["estimate", "stderr", "df"], meta_fields=["names"])
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["estimate", "stderr", "df"],
+    meta_fields=["names"],
+)
 @dataclass(frozen=True)
 class Satterthwaite:
     """Estimates (q,), their CR2 standard errors and degrees of freedom, for contrasts of the parameters or for each of them.
@@ -56,11 +60,24 @@ class Satterthwaite:
 
     def __repr__(self) -> str:
         rows = zip(self.names, self.estimate, self.stderr, self.df, self.pvalues, strict=True)
-        lines = [f"{name:<16} {estimate:>12.5g} {se:>12.5g} {df:>8.2f} {p:>9.3g}" for name, estimate, se, df, p in rows]
-        return "\n".join([f"{'':<16} {'estimate':>12} {'std. error':>12} {'df':>8} {'p':>9}", *lines])
+        lines = [
+            f"{name:<16} {estimate:>12.5g} {se:>12.5g} {df:>8.2f} {p:>9.3g}"
+            for name, estimate, se, df, p in rows
+        ]
+        return "\n".join(
+            [f"{'':<16} {'estimate':>12} {'std. error':>12} {'df':>8} {'p':>9}", *lines]
+        )
 
 
-def satterthwaite(loglik: Any, fit: Fit, data: Tree = None, *, clusters: Any = None, contrasts: Any = None, weights: Any = None) -> Satterthwaite:
+def satterthwaite(
+    loglik: Any,
+    fit: Fit,
+    data: Tree = None,
+    *,
+    clusters: Any = None,
+    contrasts: Any = None,
+    weights: Any = None,
+) -> Satterthwaite:
     """Degrees of freedom of CR2 variances: 2(E V̂)²/Var V̂ when the model is right and clusters are independent.
 
     With c a contrast, ã_g = (I − Ã_g)^(−½)c̃ and b_g = Ã_g ã_g in coordinates in which the information is the identity (see ``vcov="CR2"``), the variance
@@ -90,16 +107,26 @@ def satterthwaite(loglik: Any, fit: Fit, data: Tree = None, *, clusters: Any = N
     if fit.batch_shape:
         raise ValueError("satterthwaite takes one fit: ask fits[i] with its own data")
     if clusters is None and fit.weighting == "frequency":
-        raise ValueError("a row of frequency weight 3 is three units: give clusters, or repeat the rows")
+        raise ValueError(
+            "a row of frequency weight 3 is three units: give clusters, or repeat the rows"
+        )
     p = len(fit.names)
     matrix = np.eye(p) if contrasts is None else np.atleast_2d(np.asarray(contrasts, dtype=float))
     if matrix.ndim != 2 or matrix.shape[1] != p or not np.all(np.isfinite(matrix)):
-        raise ValueError(f"contrasts are finite numbers (q, {p}), in the order of names; got shape {np.shape(contrasts)}")
+        raise ValueError(
+            f"contrasts are finite numbers (q, {p}), in the order of names; got shape {np.shape(contrasts)}"
+        )
     seen = visit(loglik, fit, data, weights=weights, clusters=clusters)
     if len(seen.aligned[2]) > 1:
-        raise ValueError("two-way clusters have no Satterthwaite degrees of freedom: give one label for each row")
+        raise ValueError(
+            "two-way clusters have no Satterthwaite degrees of freedom: give one label for each row"
+        )
     source, layout = "expected" if has_law(as_tree(loglik)) else "observed", fit.layout
-    variance, df = seen.evaluate(("satterthwaite", source), lambda ll, x, rows, codes, m: _moments(ll, layout, x, rows, codes, m, source), (matrix.astype(fit.dtype),))
+    variance, df = seen.evaluate(
+        ("satterthwaite", source),
+        lambda ll, x, rows, codes, m: _moments(ll, layout, x, rows, codes, m, source),
+        (matrix.astype(fit.dtype),),
+    )
     with np.errstate(invalid="ignore"):
         estimate = matrix @ np.where(np.any(matrix != 0, axis=0), fit.x, 0.0)
         stderr = np.sqrt(np.where(variance > 0, variance, np.nan))
@@ -107,25 +134,44 @@ def satterthwaite(loglik: Any, fit: Fit, data: Tree = None, *, clusters: Any = N
     return Satterthwaite(estimate, stderr, np.where(np.isfinite(stderr), df, np.nan), labels)
 
 
-def _moments(loglik: Any, layout: Layout, x: Array, data: Tree, codes: tuple[Array, ...], contrasts: Array, source: str) -> tuple[Array, Array]:
+def _moments(
+    loglik: Any,
+    layout: Layout,
+    x: Array,
+    data: Tree,
+    codes: tuple[Array, ...],
+    contrasts: Array,
+    source: str,
+) -> tuple[Array, Array]:
     """The CR2 variance of each contrast and its degrees of freedom, (q,)."""
     lift = jnp.asarray(tangent(loglik, layout).lift, x.dtype)
     root = lift @ inverse_root(-(lift.T @ sums(loglik, layout, x, data).hessian @ lift))
     rows = term_rows(loglik, layout, x, data)
     rows = rows._replace(scores=rows.scores @ root)
-    each = jnp.einsum("ja,nij,ib->nab", root, row_information(loglik, layout, x, data, source), root)
+    each = jnp.einsum(
+        "ja,nij,ib->nab", root, row_information(loglik, layout, x, data, source), root
+    )
     code = codes[0] if codes else jnp.arange(rows.weight.shape[0])
     information, (scores, counted) = cluster_information(rows, code, each), cluster_sums(rows, code)
     roots = roots_of(loglik, layout)
-    moved = contrasts @ jnp.asarray((np.maximum(roots, 0)[:, None] == np.arange(layout.p)[None, :]) & (roots >= 0)[:, None], x.dtype)
+    moved = contrasts @ jnp.asarray(
+        (np.maximum(roots, 0)[:, None] == np.arange(layout.p)[None, :]) & (roots >= 0)[:, None],
+        x.dtype,
+    )
 
     def one(c: Array) -> tuple[Array, Array]:
         along, _ = unlevered(jnp.broadcast_to(c @ root, scores.shape), information, "CR2", counted)
         b = jnp.einsum("gab,gb->ga", information, along)
-        own, both = jnp.sum(along * b, axis=1), 2 * jnp.eye(root.shape[1], dtype=x.dtype) - jnp.sum(information, axis=0)
+        own, both = (
+            jnp.sum(along * b, axis=1),
+            2 * jnp.eye(root.shape[1], dtype=x.dtype) - jnp.sum(information, axis=0),
+        )
         shared = jnp.einsum("ga,ab,gb->g", b, both, b)
         inner = b.T @ b @ both
-        mean, square = jnp.sum(own - shared), jnp.sum(own**2 - 2 * own * shared) + jnp.sum(inner * inner.T)
+        mean, square = (
+            jnp.sum(own - shared),
+            jnp.sum(own**2 - 2 * own * shared) + jnp.sum(inner * inner.T),
+        )
         return jnp.sum(jnp.sum(along * scores, axis=1) ** 2), mean**2 / square
 
     return jax.vmap(one)(moved)

@@ -75,12 +75,16 @@ def score_test(
     """
     check_kind(vcov, clusters)
     if vcov is None:
-        raise ValueError("vcov=None leaves a score test without a scale; give 'auto', 'expected', 'observed', 'opg' or a robust kind")
+        raise ValueError(
+            "vcov=None leaves a score test without a scale; give 'auto', 'expected', 'observed', 'opg' or a robust kind"
+        )
     seen = visit(loglik, restricted, data, weights=weights, clusters=clusters, in_axes=in_axes)
     layout = restricted.layout if params is None else _full_layout(restricted, params, constraints)
     weighting = seen.weight_kind or weighting_of(seen.loglik)
     if has(seen.loglik, Penalize):
-        raise ValueError("a penalised likelihood has no score test: give the likelihood without its prior")
+        raise ValueError(
+            "a penalised likelihood has no score test: give the likelihood without its prior"
+        )
     kind = _kind(vcov, seen.loglik, clusters, weighting)
     robust = kind.startswith(("HC", "CR"))
     if robust and restricted.vcov_kind == "none":
@@ -96,13 +100,23 @@ def score_test(
     place = (restricted.x,) if params is None else _placed(restricted, params, layout)
     extra = (*place, *((restricted.witness.vcov,) if robust else ()))
     statistic = seen.evaluate(
-        ("score test", kind, layout, q), lambda ll, x, rows, codes, *args: _statistic(ll, layout, kind, q, rows, codes, *args), extra
+        ("score test", kind, layout, q),
+        lambda ll, x, rows, codes, *args: _statistic(ll, layout, kind, q, rows, codes, *args),
+        extra,
     )
     xp = namespace(statistic)
-    odd = xp.where(xp.isnan(statistic), int(Reason.INDEFINITE if not robust else Reason.SINGULAR), 0)
+    odd = xp.where(
+        xp.isnan(statistic), int(Reason.INDEFINITE if not robust else Reason.SINGULAR), 0
+    )
     stopped = restricted.status != int(Status.CONVERGED)
-    code = xp.where(restricted.mode != "ML", int(Reason.PENALISED), xp.where(stopped, int(Reason.NOT_CONVERGED), odd))
-    told = f"{q} restriction{'s' if q > 1 else ''}" + (f" ({kind})" if kind not in ("expected", "observed") else "")
+    code = xp.where(
+        restricted.mode != "ML",
+        int(Reason.PENALISED),
+        xp.where(stopped, int(Reason.NOT_CONVERGED), odd),
+    )
+    told = f"{q} restriction{'s' if q > 1 else ''}" + (
+        f" ({kind})" if kind not in ("expected", "observed") else ""
+    )
     return outcome(statistic, q, code.astype(xp.int32), "Score", told, broken=code != 0)
 
 
@@ -112,7 +126,9 @@ def _full_layout(restricted: Fit, params: Callable[[Tree], Tree], constraints: T
     try:
         full = jax.eval_shape(lambda tree: jax.tree.map(jnp.asarray, params(tree)), one)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"params must take the parameters of the restricted fit to those of the full likelihood: {error!r}") from None
+        raise ValueError(
+            f"params must take the parameters of the restricted fit to those of the full likelihood: {error!r}"
+        ) from None
     return layout_of(jax.tree.map(lambda leaf: np.zeros(leaf.shape), full), constraints)
 
 
@@ -133,7 +149,13 @@ def _placed(restricted: Fit, params: Callable[[Tree], Tree], layout: Layout) -> 
     """The restricted estimate in the full parameters, (..., p), and their derivative in its own, (..., p, m)."""
 
     def at(x: Array) -> tuple[Array, Array]:
-        full = lambda x: layout.ravel(jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), params(restricted.layout.unravel(x))))  # noqa: E731
+        def full(x: Any) -> Any:
+            return layout.ravel(
+                jax.tree.map(
+                    lambda leaf: jnp.asarray(leaf, x.dtype), params(restricted.layout.unravel(x))
+                )
+            )
+
         return full(x), jax.jacfwd(full)(x)
 
     for _ in restricted.batch_shape:
@@ -144,7 +166,16 @@ def _placed(restricted: Fit, params: Callable[[Tree], Tree], layout: Layout) -> 
         return to_numpy(at(jnp.asarray(restricted.x)))
 
 
-def _statistic(loglik: Any, layout: Layout, kind: str, q: int, data: Tree, codes: tuple[Array, ...], x: Array, *robust: Array) -> Array:
+def _statistic(
+    loglik: Any,
+    layout: Layout,
+    kind: str,
+    q: int,
+    data: Tree,
+    codes: tuple[Array, ...],
+    x: Array,
+    *robust: Array,
+) -> Array:
     """S at the restricted estimate ``x`` (p,); NaN where a matrix is not positive definite.
 
     Args:

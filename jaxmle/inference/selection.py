@@ -35,7 +35,9 @@ class Takeuchi:
     penalty: Array
 
 
-def tic(loglik: Any, fit: Fit, data: Tree = None, *, weights: Any = None, in_axes: Any = 0) -> Takeuchi:
+def tic(
+    loglik: Any, fit: Fit, data: Tree = None, *, weights: Any = None, in_axes: Any = 0
+) -> Takeuchi:
     """Takeuchi's information criterion −2ℓ + 2 tr(J⁻¹K): AIC without the belief that the model is right.
 
     J is the observed information and K the sum of the outer products of scores (Takeuchi 1976, Suri-Kagaku 153, 12–18; Konishi &
@@ -61,7 +63,9 @@ def tic(loglik: Any, fit: Fit, data: Tree = None, *, weights: Any = None, in_axe
     seen = visit(loglik, fit, data, weights=weights, in_axes=in_axes)
     layout = fit.layout
     penalty = seen.evaluate("tic", lambda ll, x, rows, codes: _trace(ll, layout, x, rows))
-    regular = (fit.status == int(Status.CONVERGED)) & (fit.mode == "ML") & (fit.weighting != "sampling")
+    regular = (
+        (fit.status == int(Status.CONVERGED)) & (fit.mode == "ML") & (fit.weighting != "sampling")
+    )
     penalty = namespace(penalty).where(regular, penalty, np.nan)
     return Takeuchi(-2 * fit.loglik + 2 * penalty, penalty[()])
 
@@ -122,7 +126,9 @@ class Comparison:
     __str__ = __repr__
 
 
-def compare(*fits: Fit, names: Sequence[str] | None = None, by: str = "aic", nested: bool = False) -> Comparison:
+def compare(
+    *fits: Fit, names: Sequence[str] | None = None, by: str = "aic", nested: bool = False
+) -> Comparison:
     """A table of models fitted to the same data: criteria, their differences and weights, and likelihood-ratio tests where nested.
 
     Args:
@@ -157,17 +163,48 @@ def compare(*fits: Fit, names: Sequence[str] | None = None, by: str = "aic", nes
         raise ValueError(f"by must be one of {', '.join(CRITERIA)}; got {by!r}")
     same_data(fits)
     told = tuple(f"model {i}" for i in range(len(fits))) if names is None else tuple(names)
-    if isinstance(names, str) or len(told) != len(fits) or len(set(told)) != len(told) or not all(isinstance(name, str) for name in told):
-        raise ValueError(f"names must be {len(fits)} different strings, one for each fit; got {names!r}")
+    if (
+        isinstance(names, str)
+        or len(told) != len(fits)
+        or len(set(told)) != len(told)
+        or not all(isinstance(name, str) for name in told)
+    ):
+        raise ValueError(
+            f"names must be {len(fits)} different strings, one for each fit; got {names!r}"
+        )
     xp = namespace(fits[0].loglik)
-    stack = lambda values: xp.stack([xp.asarray(value) for value in values], axis=-1)  # noqa: E731
+
+    def stack(values: Any) -> Any:
+        return xp.stack([xp.asarray(value) for value in values], axis=-1)
+
     sound = stack([found_supremum(fit) for fit in fits])
-    kept = {name: xp.where(sound, stack([getattr(fit, name) for fit in fits]), xp.nan) for name in CRITERIA}
+    kept = {
+        name: xp.where(sound, stack([getattr(fit, name) for fit in fits]), xp.nan)
+        for name in CRITERIA
+    }
     delta, weight = _weights(kept[by])
-    lr = tuple(lr_test(small, full) for small, full in zip(fits[:-1], fits[1:], strict=True)) if nested else ()
+    lr = (
+        tuple(lr_test(small, full) for small, full in zip(fits[:-1], fits[1:], strict=True))
+        if nested
+        else ()
+    )
     df = xp.broadcast_to(xp.asarray([fit.df for fit in fits]), sound.shape)
-    status, n, loglik = (stack([getattr(fit, leaf) for fit in fits]) for leaf in ("status", "n", "loglik"))
-    return Comparison(status, df, n, loglik, **kept, delta=delta, weight=weight, lr=lr, names=told, by=by, notes=_notes(fits))
+    status, n, loglik = (
+        stack([getattr(fit, leaf) for fit in fits]) for leaf in ("status", "n", "loglik")
+    )
+    return Comparison(
+        status,
+        df,
+        n,
+        loglik,
+        **kept,
+        delta=delta,
+        weight=weight,
+        lr=lr,
+        names=told,
+        by=by,
+        notes=_notes(fits),
+    )
 
 
 def _weights(criterion: Array) -> tuple[Array, Array]:
@@ -184,7 +221,10 @@ def _weights(criterion: Array) -> tuple[Array, Array]:
 
 def _notes(fits: Sequence[Fit]) -> tuple[str, ...]:
     said = (
-        (any(fit.mode != "ML" for fit in fits), "A penalised fit does not maximise the log-likelihood and has no criteria."),
+        (
+            any(fit.mode != "ML" for fit in fits),
+            "A penalised fit does not maximise the log-likelihood and has no criteria.",
+        ),
         (
             any(fit.weighting == "sampling" for fit in fits),
             "Under sampling weights the weighted sum is no log-likelihood: there are no criteria.",
@@ -200,14 +240,35 @@ def _table(found: Comparison) -> str:
     rows = []
     for i, name in enumerate(found.names):
         numbers = (found.loglik[i], found.aic[i], found.aicc[i], found.bic[i], found.delta[i])
-        tested = (likelihood(float(found.lr[i - 1].statistic)), p_value(float(found.lr[i - 1].pvalue))) if found.lr and i else ("", "")
-        cells = (*(likelihood(float(v)) for v in numbers), fixed(float(found.weight[i]), 3), *(tested if found.lr else ()))
+        tested = (
+            (likelihood(float(found.lr[i - 1].statistic)), p_value(float(found.lr[i - 1].pvalue)))
+            if found.lr and i
+            else ("", "")
+        )
+        cells = (
+            *(likelihood(float(v)) for v in numbers),
+            fixed(float(found.weight[i]), 3),
+            *(tested if found.lr else ()),
+        )
         rows.append((name, Status(int(found.status[i])).name, str(int(found.df[i])), *cells))
-    header = ("", "status", "df", "log-likelihood", "AIC", "AICc", "BIC", "delta", "weight", *(("LR", "p") if found.lr else ()))
+    header = (
+        "",
+        "status",
+        "df",
+        "log-likelihood",
+        "AIC",
+        "AICc",
+        "BIC",
+        "delta",
+        "weight",
+        *(("LR", "p") if found.lr else ()),
+    )
     title = {"aic": "AIC", "aicc": "AICc", "bic": "BIC"}[found.by]
     head = f"{found.best} has the smallest {title}" if found.best else f"no model has an {title}"
     untested = tuple(
-        f"{found.names[i + 1]} against {found.names[i]}: no p-value: {test.reason}" for i, test in enumerate(found.lr) if int(test.code)
+        f"{found.names[i + 1]} against {found.names[i]}: no p-value: {test.reason}"
+        for i, test in enumerate(found.lr)
+        if int(test.code)
     )
     unsound = tuple(
         f"{name} ended {Status(int(s)).name}: its maximum, or its number of parameters, is not known, so that it has no criteria."
@@ -216,7 +277,11 @@ def _table(found: Comparison) -> str:
     )
     return text(
         Page(
-            head, True, (("n", count(float(found.n[0]))),), (Grid(header, tuple(rows), words=(0, 1)),), (*found.notes, *unsound, *untested)
+            head,
+            True,
+            (("n", count(float(found.n[0]))),),
+            (Grid(header, tuple(rows), words=(0, 1)),),
+            (*found.notes, *unsound, *untested),
         )
     )
 
@@ -227,9 +292,16 @@ def _batch_table(found: Comparison) -> str:
     from jaxmle.report.numerals import fixed
 
     best = np.asarray(found.best).reshape(-1)
-    weight = np.nanmean(np.where(np.isnan(found.weight), 0.0, found.weight).reshape(-1, len(found.names)), axis=0)
+    weight = np.nanmean(
+        np.where(np.isnan(found.weight), 0.0, found.weight).reshape(-1, len(found.names)), axis=0
+    )
     rows = tuple(
-        (name, str(int(np.sum(best == name))), fixed(100 * float(np.mean(best == name)), 2), fixed(float(w), 3))
+        (
+            name,
+            str(int(np.sum(best == name))),
+            fixed(100 * float(np.mean(best == name)), 2),
+            fixed(float(w), 3),
+        )
         for name, w in zip(found.names, weight, strict=True)
     )
     return text(

@@ -18,11 +18,17 @@ Array = Any
 Tree = Any
 
 METHODS = ("bonferroni", "sup-t")
-DRAWS = 2**17  # the Monte-Carlo error of a 95 % quantile of max |z| is then about 0.004 in the critical value
+DRAWS = (
+    2**17
+)  # the Monte-Carlo error of a 95 % quantile of max |z| is then about 0.004 in the critical value
 BLOCK = 2**22  # numbers drawn at a time
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["lower", "upper", "critical", "critical_error", "count"], meta_fields=["names", "level", "method", "layout"])
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["lower", "upper", "critical", "critical_error", "count"],
+    meta_fields=["names", "level", "method", "layout"],
+)
 @dataclass(frozen=True)
 class Simultaneous:
     """Intervals that hold all parameters at once.
@@ -49,20 +55,35 @@ class Simultaneous:
         """The intervals in the tree of ``params``, a last axis (lower, upper) on every leaf."""
         lead = np.ndim(self.lower) - 1
         unravel = self.layout.unravel_entries
-        sides = [unravel(end) if not lead else jax.tree.map(lambda *rows: np.stack(rows), *(unravel(row) for row in end)) for end in (self.lower, self.upper)]
+        sides = [
+            unravel(end)
+            if not lead
+            else jax.tree.map(lambda *rows: np.stack(rows), *(unravel(row) for row in end))
+            for end in (self.lower, self.upper)
+        ]
         return jax.tree.map(lambda low, high: np.stack([low, high], axis=-1), *sides)
 
     def __repr__(self) -> str:
         if not isinstance(self.lower, np.ndarray) or np.ndim(self.lower) > 1:
             return f"Simultaneous({', '.join(self.names[:6])}; {self.method}, level {self.level:g})"
         wide = max(map(len, self.names))
-        rows = [f"{name.ljust(wide)}  {low:12.6g}  {high:12.6g}" for name, low, high in zip(self.names, self.lower, self.upper, strict=True)]
-        return "\n".join([f"Simultaneous intervals ({self.method}), level {self.level:g}, {self.critical:.4g} standard errors", *rows])
+        rows = [
+            f"{name.ljust(wide)}  {low:12.6g}  {high:12.6g}"
+            for name, low, high in zip(self.names, self.lower, self.upper, strict=True)
+        ]
+        return "\n".join(
+            [
+                f"Simultaneous intervals ({self.method}), level {self.level:g}, {self.critical:.4g} standard errors",
+                *rows,
+            ]
+        )
 
     __str__ = __repr__
 
 
-def simultaneous(fit: Fit, level: float = 0.95, method: str = "bonferroni", *, key: int = 0, draws: int = DRAWS) -> Simultaneous:
+def simultaneous(
+    fit: Fit, level: float = 0.95, method: str = "bonferroni", *, key: int = 0, draws: int = DRAWS
+) -> Simultaneous:
     """Wald intervals of all parameters that hold together with probability ``level``.
 
     ``"bonferroni"`` takes each at level 1 − (1 − level)/m, m the number of parameters with a standard error; it needs no correlation and is
@@ -90,7 +111,9 @@ def simultaneous(fit: Fit, level: float = 0.95, method: str = "bonferroni", *, k
     [0.9034, 5.0966]
     """
     if tracing():
-        raise TypeError("simultaneous looks at values: call it on the host, outside jit, vmap and grad")
+        raise TypeError(
+            "simultaneous looks at values: call it on the host, outside jit, vmap and grad"
+        )
     check_level(level)
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
@@ -101,15 +124,30 @@ def simultaneous(fit: Fit, level: float = 0.95, method: str = "bonferroni", *, k
     x, se = np.asarray(fit.x, float), np.asarray(fit.se, float)
     lead = se.shape[:-1]
     vcov = np.asarray(fit.vcov, float).reshape(-1, *fit.vcov.shape[-2:])
-    found = [_critical(v, s, level, method, int(key), draws) for v, s in zip(vcov, se.reshape(-1, se.shape[-1]), strict=True)]
+    found = [
+        _critical(v, s, level, method, int(key), draws)
+        for v, s in zip(vcov, se.reshape(-1, se.shape[-1]), strict=True)
+    ]
     critical, error, count = (np.array(column).reshape(lead) for column in zip(*found, strict=True))
     with np.errstate(all="ignore"):
         # One interval formed with z = 1 on errors that many times as wide is the interval of that many standard errors.
         ends = wald_interval(x, se * critical[..., None], fit.bounds, 1.0, "free")
-    return Simultaneous(ends[..., 0], ends[..., 1], critical[()], error[()], count[()], fit.names, level, method, fit.layout)
+    return Simultaneous(
+        ends[..., 0],
+        ends[..., 1],
+        critical[()],
+        error[()],
+        count[()],
+        fit.names,
+        level,
+        method,
+        fit.layout,
+    )
 
 
-def _critical(vcov: Array, se: Array, level: float, method: str, key: int, draws: int) -> tuple[float, float, int]:
+def _critical(
+    vcov: Array, se: Array, level: float, method: str, key: int, draws: int
+) -> tuple[float, float, int]:
     """The critical value of one fit, its Monte-Carlo error, and for how many parameters."""
     known = np.isfinite(se) & (se > 0)
     count = _distinct(vcov, se, known)
@@ -127,7 +165,14 @@ def _critical(vcov: Array, se: Array, level: float, method: str, key: int, draws
 def _distinct(vcov: Array, se: Array, known: Array) -> int:
     """How many of the known parameters are not copies of one before them (tied entries have correlation one)."""
     places = np.flatnonzero(known)
-    fresh = [j for n, j in enumerate(places) if not any(vcov[i, j] >= (1 - 1e-12) * se[i] * se[j] and vcov[i, i] == vcov[j, j] for i in places[:n])]
+    fresh = [
+        j
+        for n, j in enumerate(places)
+        if not any(
+            vcov[i, j] >= (1 - 1e-12) * se[i] * se[j] and vcov[i, i] == vcov[j, j]
+            for i in places[:n]
+        )
+    ]
     return len(fresh)
 
 
@@ -135,7 +180,9 @@ def _largest(root: Array, key: int, draws: int) -> Array:
     """max |z| of each draw, (draws,)."""
     rng, out, size = np.random.default_rng(key), [], max(1, BLOCK // len(root))
     while draws > 0:
-        out.append(np.max(np.abs(rng.standard_normal((min(size, draws), root.shape[1])) @ root.T), axis=1))
+        out.append(
+            np.max(np.abs(rng.standard_normal((min(size, draws), root.shape[1])) @ root.T), axis=1)
+        )
         draws -= size
     return np.concatenate(out)
 

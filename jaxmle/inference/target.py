@@ -51,7 +51,10 @@ class Target:
             return jax.jacfwd(lambda x: ravel_pytree(portable.function(layout.unravel(x)))[0])
 
         with precision(fit.dtype):
-            return rows @ np.asarray(compiled(Opaque(self.statistic), ("slope", layout), make)(fit.x)).T
+            return (
+                rows
+                @ np.asarray(compiled(Opaque(self.statistic), ("slope", layout), make)(fit.x)).T
+            )
 
     def stderr(self, fits: Fit) -> np.ndarray:
         """Standard errors (b, q) of refits, by the delta method."""
@@ -63,13 +66,21 @@ class Target:
 
         with precision(fits.dtype):
             plain = replace(fits, n=np.zeros(len(fits)), steps=np.zeros(len(fits)))
-            return np.asarray(compiled(Opaque(self.statistic), ("stderr", fits.layout, fits.vcov_kind), make)(plain))
+            return np.asarray(
+                compiled(Opaque(self.statistic), ("stderr", fits.layout, fits.vcov_kind), make)(
+                    plain
+                )
+            )
 
     @property
     def names(self) -> tuple[str, ...]:
         if self.statistic is None:
             return self.outcome.names
-        return tuple(name.replace("theta", "statistic", 1) if not leaf.path else name for leaf in self.outcome.leaves for name in leaf.names)
+        return tuple(
+            name.replace("theta", "statistic", 1) if not leaf.path else name
+            for leaf in self.outcome.leaves
+            for name in leaf.names
+        )
 
 
 def target_of(fit: Fit, statistic: Callable[[Tree], Tree] | None) -> Target:
@@ -77,7 +88,9 @@ def target_of(fit: Fit, statistic: Callable[[Tree], Tree] | None) -> Target:
     if statistic is None:
         return Target(fit.layout, None, fit.layout)
     if not callable(statistic):
-        raise TypeError(f"statistic must be a function of the parameters, such as lambda params: params['a'] / params['b']; got {type(statistic).__name__}")
+        raise TypeError(
+            f"statistic must be a function of the parameters, such as lambda params: params['a'] / params['b']; got {type(statistic).__name__}"
+        )
     with precision(fit.dtype):
         shape = jax.eval_shape(statistic, jax.tree.map(jnp.asarray, fit.params))
     for leaf in jax.tree.leaves(shape):

@@ -39,10 +39,20 @@ def targets_of(posed: Study, which: Any) -> Targets:
     coordinate = [_coordinate(chart, j) for j in follow] + [-1] * len(users)
     scales = [Interval(*layout.bounds[j]) for j in entries] + [Interval()] * len(users)
     entry = follow + [-1] * len(users)
-    curved = tuple((entry[i], scales[i]) if coordinate[i] == -1 and entry[i] >= 0 else None for i in range(len(entry)))
+    curved = tuple(
+        (entry[i], scales[i]) if coordinate[i] == -1 and entry[i] >= 0 else None
+        for i in range(len(entry))
+    )
     functions = _functions(posed, curved, list(users.values())) if -1 in coordinate else None
     names = (*(layout.names[j] for j in entries), *users)
-    return Targets(names, np.array(coordinate, dtype=int), np.array(entry, dtype=int), tuple(scales), functions, which is None)
+    return Targets(
+        names,
+        np.array(coordinate, dtype=int),
+        np.array(entry, dtype=int),
+        tuple(scales),
+        functions,
+        which is None,
+    )
 
 
 def _wanted(layout: Layout, which: Any) -> tuple[list[int], dict[str, Callable[..., Any]]]:
@@ -54,13 +64,19 @@ def _wanted(layout: Layout, which: Any) -> tuple[list[int], dict[str, Callable[.
     if isinstance(which, dict):
         for name, g in which.items():
             if not callable(g):
-                raise TypeError(f"which[{name!r}] must be a function of the parameters; got {type(g).__name__}")
+                raise TypeError(
+                    f"which[{name!r}] must be a function of the parameters; got {type(g).__name__}"
+                )
         if not which:
             raise ValueError("which is an empty dictionary: there is nothing to profile")
         return [], {str(name): g for name, g in which.items()}
-    names = [which] if isinstance(which, str) else list(which) if isinstance(which, Sequence) else []
+    names = (
+        [which] if isinstance(which, str) else list(which) if isinstance(which, Sequence) else []
+    )
     if not names or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"which is None, a name, a list of names, a function of the parameters or a dictionary of them; got {which!r}")
+        raise TypeError(
+            f"which is None, a name, a list of names, a function of the parameters or a dictionary of them; got {which!r}"
+        )
     return [j for name in names for j in layout.find(name)], {}
 
 
@@ -71,21 +87,32 @@ def _coordinate(chart: Chart, entry: int) -> int:
     return int(np.flatnonzero(chart.incidence[entry])[0]) if chart.single[entry] else -1
 
 
-Curved = tuple[int, Interval] | None  # a printed entry and the scale of its bounds; None for a coordinate or a function
+Curved = (
+    tuple[int, Interval] | None
+)  # a printed entry and the scale of its bounds; None for a coordinate or a function
 
 
-def _functions(posed: Study, curved: tuple[Curved, ...], users: list[Callable[..., Any]]) -> Callable[[Array, Array], tuple[Array, ...]]:
+def _functions(
+    posed: Study, curved: tuple[Curved, ...], users: list[Callable[..., Any]]
+) -> Callable[[Array, Array], tuple[Array, ...]]:
     """Value, gradient and second derivative of the curved ψ, lane by lane."""
     chart, base = posed.problem.chart, posed.base
     _check_functions(chart.layout, base, users)
     if users:
-        program = compiled(tuple(Opaque(g) for g in users), ("profile", chart, curved), lambda forms: _derivatives(chart, curved, forms))
+        program = compiled(
+            tuple(Opaque(g) for g in users),
+            ("profile", chart, curved),
+            lambda forms: _derivatives(chart, curved, forms),
+        )
     else:
         program = _entries(chart, curved)
 
     def evaluate(z: Array, chosen: Array) -> tuple[Array, ...]:
         size = 1 << max(0, (len(z) - 1).bit_length())  # few shapes
-        pad = lambda a: np.concatenate([a, np.repeat(a[:1], size - len(a), axis=0)])  # noqa: E731
+
+        def pad(a: Any) -> Any:
+            return np.concatenate([a, np.repeat(a[:1], size - len(a), axis=0)])
+
         return tuple(np.asarray(leaf)[: len(z)] for leaf in program(pad(z), base, pad(chosen)))
 
     return evaluate
@@ -98,7 +125,9 @@ def _check_functions(layout: Layout, base: Array, users: list[Callable[..., Any]
         found = jax.eval_shape(g, params)
         if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
             told = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", found)
-            raise ValueError(f"a function to profile returns one real number; {getattr(g, '__name__', 'g')} returns {told}")
+            raise ValueError(
+                f"a function to profile returns one real number; {getattr(g, '__name__', 'g')} returns {told}"
+            )
 
 
 @functools.lru_cache(maxsize=64)
@@ -112,13 +141,20 @@ def _derivatives(chart: Chart, curved: tuple[Curved, ...], forms: Any) -> Callab
 
     def psi(z: Array, base: Array, chosen: Array) -> Array:
         x = chart.to_user(z, base)
-        entries = [jnp.zeros(()) if c is None else c[1].to_free(x[c[0]], ()) for c in curved[: len(curved) - len(forms)]]
+        entries = [
+            jnp.zeros(()) if c is None else c[1].to_free(x[c[0]], ())
+            for c in curved[: len(curved) - len(forms)]
+        ]
         params = chart.layout.unravel(x)
         values = jnp.stack([*entries, *(jnp.asarray(form.function(params)) for form in forms)])
         return jnp.sum(jnp.where(chosen > 0, values, 0.0))
 
     def all_three(z: Array, base: Array, chosen: Array) -> tuple[Array, Array, Array]:
-        return psi(z, base, chosen), jax.grad(psi)(z, base, chosen), jax.hessian(psi)(z, base, chosen)
+        return (
+            psi(z, base, chosen),
+            jax.grad(psi)(z, base, chosen),
+            jax.hessian(psi)(z, base, chosen),
+        )
 
     return jax.vmap(all_three, in_axes=(0, None, 0))
 

@@ -19,7 +19,16 @@ Array = Any
 Tree = Any
 
 
-def vuong_test(loglik1: Any, fit1: Fit, loglik2: Any, fit2: Fit, data: Tree, *, correction: str = "none", in_axes: Any = 0) -> Test:
+def vuong_test(
+    loglik1: Any,
+    fit1: Fit,
+    loglik2: Any,
+    fit2: Fit,
+    data: Tree,
+    *,
+    correction: str = "none",
+    in_axes: Any = 0,
+) -> Test:
     """Vuong's test of two models that are not nested: whether one is nearer to the truth in Kullback and Leibler's distance.
 
         z = (Σ m_i − c) / (√n ω),  m_i = ℓ1_i − ℓ2_i,  ω² = Σ m_i²/n − (Σ m_i/n)²
@@ -55,7 +64,10 @@ def vuong_test(loglik1: Any, fit1: Fit, loglik2: Any, fit2: Fit, data: Tree, *, 
     if correction not in ("none", "aic", "bic"):
         raise ValueError(f"correction must be 'none', 'aic' or 'bic'; got {correction!r}")
     same_data([fit1, fit2])
-    first, second = (_terms(visit(loglik, fit, data, in_axes=in_axes)) for loglik, fit in ((loglik1, fit1), (loglik2, fit2)))
+    first, second = (
+        _terms(visit(loglik, fit, data, in_axes=in_axes))
+        for loglik, fit in ((loglik1, fit1), (loglik2, fit2))
+    )
     xp = namespace(first)
     if first.shape != second.shape:
         raise ValueError(
@@ -64,9 +76,13 @@ def vuong_test(loglik1: Any, fit1: Fit, loglik2: Any, fit2: Fit, data: Tree, *, 
     n, m = first.shape[-1], first - second
     mean = xp.mean(m, axis=-1)
     variance = xp.mean((m - mean[..., None]) ** 2, axis=-1)
-    noise = (8 * xp.finfo(m.dtype).eps) ** 2 * xp.mean(first**2 + second**2, axis=-1) + 1e-12 * (fit1.decrement + fit2.decrement)
+    noise = (8 * xp.finfo(m.dtype).eps) ** 2 * xp.mean(first**2 + second**2, axis=-1) + 1e-12 * (
+        fit1.decrement + fit2.decrement
+    )
     k = fit1.df - fit2.df
-    penalty = {"none": 0.0, "aic": float(k), "bic": 0.5 * k * float(xp.log(n)) if n else 0.0}[correction]
+    penalty = {"none": 0.0, "aic": float(k), "bic": 0.5 * k * float(xp.log(n)) if n else 0.0}[
+        correction
+    ]
     alike = variance <= noise
     z = (n * mean - penalty) / xp.sqrt(n * xp.where(alike, 1.0, variance))
     stopped = ~(found_supremum(fit1) & found_supremum(fit2))
@@ -75,14 +91,29 @@ def vuong_test(loglik1: Any, fit1: Fit, loglik2: Any, fit2: Fit, data: Tree, *, 
         int(Reason.PENALISED),
         xp.where(stopped, int(Reason.NOT_CONVERGED), xp.where(alike, int(Reason.ALIKE), 0)),
     )
-    return outcome(z, 1.0, code.astype(xp.int32), "Vuong", "two models equally near the truth", "normal", broken=code != 0)
+    return outcome(
+        z,
+        1.0,
+        code.astype(xp.int32),
+        "Vuong",
+        "two models equally near the truth",
+        "normal",
+        broken=code != 0,
+    )
 
 
 def _terms(seen: Visit) -> Array:
     """The terms at the estimate, (..., n)."""
     if weighting_of(seen.loglik) != "none" or seen.fit.weighting != "none":
-        raise ValueError("Vuong's test is not defined here for weighted fits: repeat the rows that frequency weights stand for")
+        raise ValueError(
+            "Vuong's test is not defined here for weighted fits: repeat the rows that frequency weights stand for"
+        )
     if has(seen.loglik, Penalize):
         raise ValueError("Vuong's test compares likelihoods: give them without their priors")
     layout = seen.fit.layout
-    return seen.evaluate("terms", lambda ll, x, data, codes: need_terms(jnp.asarray(terms_of(ll, layout.unravel(x), data)), "Vuong's test"))
+    return seen.evaluate(
+        "terms",
+        lambda ll, x, data, codes: need_terms(
+            jnp.asarray(terms_of(ll, layout.unravel(x), data)), "Vuong's test"
+        ),
+    )

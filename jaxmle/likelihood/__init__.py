@@ -1,8 +1,27 @@
 """Log-likelihoods: the contract, the calculus, combinators, the declared form, and the one accumulating pass."""
 
 from jaxmle.likelihood.bias import jeffreys
-from jaxmle.likelihood.calculus import cox_snell, evaluate, hessian, information, information_error, nll, score, scores, vcov
-from jaxmle.likelihood.combinators import fix, frequency, penalize, pool, sampling, tie, weight, with_response
+from jaxmle.likelihood.calculus import (
+    cox_snell,
+    evaluate,
+    hessian,
+    information,
+    information_error,
+    nll,
+    score,
+    scores,
+    vcov,
+)
+from jaxmle.likelihood.combinators import (
+    fix,
+    frequency,
+    penalize,
+    pool,
+    sampling,
+    tie,
+    weight,
+    with_response,
+)
 from jaxmle.likelihood.hac import hac
 from jaxmle.likelihood.priors import normal_prior, ridge
 from jaxmle.likelihood.regression import linear, regression

@@ -20,7 +20,13 @@ Tree = Any
 
 def parts_of(loglik: Any) -> tuple[Any, ...]:
     """The likelihoods directly inside a combinator; none inside a function or a regression."""
-    return loglik.members if isinstance(loglik, Pool) else (loglik.loglik,) if isinstance(loglik, Weight | Penalize | Fix | Tie | WithResponse) else ()
+    return (
+        loglik.members
+        if isinstance(loglik, Pool)
+        else (loglik.loglik,)
+        if isinstance(loglik, Weight | Penalize | Fix | Tie | WithResponse)
+        else ()
+    )
 
 
 def has(loglik: Any, kind: type) -> bool:
@@ -37,7 +43,9 @@ def has_law(loglik: Any) -> bool:
 
 def weighting_of(loglik: Any) -> str:
     """``"none"``, ``"frequency"`` or ``"sampling"``."""
-    kinds = {weighting_of(part) for part in parts_of(loglik)} | ({loglik.weights.kind} if isinstance(loglik, Weight) else {"none"})
+    kinds = {weighting_of(part) for part in parts_of(loglik)} | (
+        {loglik.weights.kind} if isinstance(loglik, Weight) else {"none"}
+    )
     return "sampling" if "sampling" in kinds else "frequency" if "frequency" in kinds else "none"
 
 
@@ -52,7 +60,9 @@ def roots_of(loglik: Any, layout: Layout) -> np.ndarray:
     led = roots[roots >= 0]
     if np.any(roots[led] != led):
         held = layout.names[led[roots[led] != led][0]]
-        raise ValueError(f"an entry is tied to {held!r}, which a fix inside the tie holds; fix outside the tie instead: fix(tie(loglik, …), …)")
+        raise ValueError(
+            f"an entry is tied to {held!r}, which a fix inside the tie holds; fix outside the tie instead: fix(tie(loglik, …), …)"
+        )
     return roots
 
 
@@ -68,7 +78,9 @@ def substituted(loglik: Any, layout: Layout, x: Array) -> Array:
 def count(loglik: Any, data: Tree, terms: Callable[[], int]) -> Array:
     """n: the sum of frequency weights over the rows of positive weight, or their number."""
     if isinstance(loglik, Pool):
-        return jnp.sum(jnp.asarray([count(m, d, lambda: 1) for m, d in zip(loglik.members, data, strict=True)]))
+        return jnp.sum(
+            jnp.asarray([count(m, d, lambda: 1) for m, d in zip(loglik.members, data, strict=True)])
+        )
     times: Array | float = 1.0
     while parts_of(loglik):
         if isinstance(loglik, Weight):
@@ -76,7 +88,15 @@ def count(loglik: Any, data: Tree, terms: Callable[[], int]) -> Array:
             times = times * (w if loglik.weights.kind == "frequency" else (w > 0))
         loglik = parts_of(loglik)[0]
         if isinstance(loglik, Pool):
-            return jnp.sum(times * jnp.concatenate([jnp.broadcast_to(count(m, d, lambda: 1) / _rows(m, d), (_rows(m, d),)) for m, d in zip(loglik.members, data, strict=True)]))
+            return jnp.sum(
+                times
+                * jnp.concatenate(
+                    [
+                        jnp.broadcast_to(count(m, d, lambda: 1) / _rows(m, d), (_rows(m, d),))
+                        for m, d in zip(loglik.members, data, strict=True)
+                    ]
+                )
+            )
     return jnp.asarray(data_length(data) or terms()) if isinstance(times, float) else jnp.sum(times)
 
 
@@ -88,7 +108,9 @@ def term_shape(loglik: Any, layout: Layout, base: Any, data: Tree) -> tuple[int,
     """The shape of the terms at ``base`` (p,), asked of the likelihood once for each shape of its data: () where it is one number for dependent data."""
 
     def find(loglik: Any) -> tuple[int, ...]:
-        return jax.eval_shape(lambda base, data: terms_of(loglik, layout.unravel(base), data), base, data).shape
+        return jax.eval_shape(
+            lambda base, data: terms_of(loglik, layout.unravel(base), data), base, data
+        ).shape
 
     if tracing():
         return find(loglik)

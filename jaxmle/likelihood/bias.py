@@ -37,7 +37,9 @@ class Jeffreys:
 
     information: str
 
-    def of_likelihood(self, loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None = None) -> Array:
+    def of_likelihood(
+        self, loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None = None
+    ) -> Array:
         """½ log|I(x)| over the entries that ``fix`` and ``tie`` inside leave free; NaN where I is not positive definite."""
         moving = np.flatnonzero(roots_of(loglik, layout) == np.arange(layout.p))
         block = self.information_of(loglik, layout, x, data, weights)[np.ix_(moving, moving)]
@@ -46,7 +48,9 @@ class Jeffreys:
         sign, log_det = jnp.linalg.slogdet(block / jnp.outer(scale, scale))
         return jnp.where(sign > 0, 0.5 * log_det + jnp.sum(jnp.log(scale)), jnp.nan)
 
-    def information_of(self, loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None = None) -> Array:
+    def information_of(
+        self, loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None = None
+    ) -> Array:
         """The information in the penalty, unpenalised, (p, p)."""
         if self.information == "expected":
             return expected_information(loglik, layout, x, data, weights).information
@@ -91,7 +95,9 @@ def jeffreys_of(loglik: Any) -> Jeffreys | None:
         return loglik.prior
     found = [jeffreys_of(part) for part in parts_of(loglik)]
     if sum(prior is not None for prior in found) and len(found) > 1:
-        raise ValueError("jeffreys inside a pool penalises one member only, with its own information: write jeffreys(pool(…))")
+        raise ValueError(
+            "jeffreys inside a pool penalises one member only, with its own information: write jeffreys(pool(…))"
+        )
     return next((prior for prior in found if prior is not None), None)
 
 
@@ -100,28 +106,52 @@ def jeffreys_of(loglik: Any) -> Jeffreys | None:
 
 def inverse_root(information: Array, roots: np.ndarray) -> Array:
     """U (p, k) with UU' the inverse information on the entries that move, and rows of zero elsewhere; NaN where it is not positive definite."""
-    lift = np.eye(len(roots), dtype=information.dtype)[:, np.flatnonzero(roots == np.arange(len(roots)))]
+    lift = np.eye(len(roots), dtype=information.dtype)[
+        :, np.flatnonzero(roots == np.arange(len(roots)))
+    ]
     j = lift.T @ information @ lift
     scale = jnp.sqrt(jnp.abs(jnp.diagonal(j)))
     factor = jnp.linalg.cholesky(j / jnp.outer(scale, scale))
-    return jnp.asarray(lift) @ (jax.scipy.linalg.solve_triangular(factor, jnp.eye(j.shape[0], dtype=j.dtype), lower=True).T / scale[:, None])
+    return jnp.asarray(lift) @ (
+        jax.scipy.linalg.solve_triangular(factor, jnp.eye(j.shape[0], dtype=j.dtype), lower=True).T
+        / scale[:, None]
+    )
 
 
-def adjustment(loglik: Any, layout: Layout, x: Array, data: Tree, root: Array, weights: Array | None = None) -> Array:
+def adjustment(
+    loglik: Any, layout: Layout, x: Array, data: Tree, root: Array, weights: Array | None = None
+) -> Array:
     """A (p,) at x, for V = UU' with U ``root`` (p, k)."""
     match loglik:
         case Weight():
             w = jnp.asarray(loglik.weights.values).astype(x.dtype)
-            return adjustment(loglik.loglik, layout, x, data, root, w if weights is None else w * weights)
+            return adjustment(
+                loglik.loglik, layout, x, data, root, w if weights is None else w * weights
+            )
         case Penalize():
-            raise ValueError("the bias of a penalised estimate is not defined: give the likelihood without its penalty")
+            raise ValueError(
+                "the bias of a penalised estimate is not defined: give the likelihood without its penalty"
+            )
         case Pool():
             parts = split_rows(weights, [data_length(part) for part in data])
-            members = [adjustment(m, layout, x, d, root, w) for m, d, w in zip(loglik.members, data, parts, strict=True)]
+            members = [
+                adjustment(m, layout, x, d, root, w)
+                for m, d, w in zip(loglik.members, data, parts, strict=True)
+            ]
             return jnp.sum(jnp.stack(members), axis=0)
         case Fix() | Tie():
             e = embedding(loglik.roots(layout), x.dtype)
-            return adjustment(loglik.loglik, layout, loglik.substitute(layout, x), data, jnp.asarray(e) @ root, weights) @ e
+            return (
+                adjustment(
+                    loglik.loglik,
+                    layout,
+                    loglik.substitute(layout, x),
+                    data,
+                    jnp.asarray(e) @ root,
+                    weights,
+                )
+                @ e
+            )
         case WithResponse():
             return _by_law(loglik.loglik, loglik.law, layout, x, data, root, weights)
         case Regression() if isinstance(loglik.response, Exact):
@@ -134,33 +164,58 @@ def adjustment(loglik: Any, layout: Layout, x: Array, data: Tree, root: Array, w
 def _row_adjustments(loglik: Any, layout: Layout, x: Array, data: Tree, root: Array) -> Array:
     """(s_i'V s_i + tr V ∂²ℓ_i) s_i at the responses in ``data``, (n, p); the trace is a sum of second derivatives along the columns of U."""
     scores = row_scores(loglik, layout, x, data)
-    terms = lambda x: need_terms(terms_of(loglik, layout.unravel(x), data), "the bias")  # noqa: E731
-    along = lambda d: jax.jvp(lambda x: jax.jvp(terms, (x,), (d,))[1], (x,), (d,))[1]  # noqa: E731
+
+    def terms(x: Any) -> Any:
+        return need_terms(terms_of(loglik, layout.unravel(x), data), "the bias")
+
+    def along(d: Any) -> Any:
+        return jax.jvp(lambda x: jax.jvp(terms, (x,), (d,))[1], (x,), (d,))[1]
+
     trace = jnp.sum(jax.vmap(along)(root.T), axis=0)
     return (jnp.sum((scores @ root) ** 2, axis=1) + trace)[:, None] * scores
 
 
-def _by_law(loglik: Any, law: Any, layout: Layout, x: Array, data: Tree, root: Array, weights: Array | None) -> Array:
+def _by_law(
+    loglik: Any, law: Any, layout: Layout, x: Array, data: Tree, root: Array, weights: Array | None
+) -> Array:
     """The expectation by enumeration, or as a mean over simulated data sets."""
-    whole = lambda rows: 0.5 * (jnp.sum(rows, axis=0) if weights is None else weights @ rows)  # noqa: E731
+
+    def whole(rows: Any) -> Any:
+        return 0.5 * (jnp.sum(rows, axis=0) if weights is None else weights @ rows)
+
     if isinstance(law, Enumeration):
 
         def at(value: Array) -> tuple[Array, Array]:
             imagined = law.with_response(data, value)
-            probability = jnp.exp(need_terms(terms_of(loglik, layout.unravel(x), imagined), "enumeration"))
+            probability = jnp.exp(
+                need_terms(terms_of(loglik, layout.unravel(x), imagined), "enumeration")
+            )
             rows = _row_adjustments(loglik, layout, x, imagined, root)
-            return whole(jnp.where(probability[:, None] > 0, probability[:, None] * rows, 0.0)), probability
+            return whole(
+                jnp.where(probability[:, None] > 0, probability[:, None] * rows, 0.0)
+            ), probability
 
         total, mass = law.expectation(at)
         return jnp.where(jnp.all(jnp.isfinite(law.whole(mass, mass))), total, jnp.nan)
     if isinstance(law, Simulation):
         params = layout.unravel(x)
-        draw = lambda key: whole(_row_adjustments(loglik, layout, x, law.sampler(key, params, data), root))  # noqa: E731
+
+        def draw(key: Any) -> Any:
+            return whole(_row_adjustments(loglik, layout, x, law.sampler(key, params, data), root))
+
         return jnp.mean(jax.lax.map(draw, jax.random.split(law.key, law.draws)), axis=0)
     raise ValueError(NO_LAW)
 
 
-def _by_moments(loglik: Regression, law: Exact, layout: Layout, x: Array, data: Tree, root: Array, weights: Array | None) -> Array:
+def _by_moments(
+    loglik: Regression,
+    law: Exact,
+    layout: Layout,
+    x: Array,
+    data: Tree,
+    root: Array,
+    weights: Array | None,
+) -> Array:
     """The closed form in the predictors η of a row. With ν_ab,c = E(∂²f/∂η_a∂η_b · ∂f/∂η_c), f the log density, and I its expected information,
 
     E(s_a s_b s_c) = ∂I_ab/∂η_c − ν_ac,b − ν_bc,a, so that A_c = ½ Σ_ab K_ab (∂I_ab/∂η_c − 2ν_ac,b + ν_ab,c) with K = X V X'. A predictor that is
@@ -173,14 +228,39 @@ def _by_moments(loglik: Regression, law: Exact, layout: Layout, x: Array, data: 
         )
     values, columns, curved = loglik.predictors(layout, x, data)
     m, params = values.shape[0], layout.unravel(x)
-    along = jnp.stack([jnp.broadcast_to(root[c.where], (values.shape[1], root.shape[1])) if c.design is None else c.design @ root[c.where] for c in columns])
+    along = jnp.stack(
+        [
+            jnp.broadcast_to(root[c.where], (values.shape[1], root.shape[1]))
+            if c.design is None
+            else c.design @ root[c.where]
+            for c in columns
+        ]
+    )
     spread = jnp.einsum("ank,bnk->abn", along, along)
-    information = lambda values: loglik.expected_curvature(params, values, data)  # noqa: E731
-    slopes = jnp.stack([jax.jvp(information, (values,), (jnp.zeros_like(values).at[c].set(1.0),))[1] for c in range(m)], axis=2)
+
+    def information(values: Any) -> Any:
+        return loglik.expected_curvature(params, values, data)
+
+    slopes = jnp.stack(
+        [
+            jax.jvp(information, (values,), (jnp.zeros_like(values).at[c].set(1.0),))[1]
+            for c in range(m)
+        ],
+        axis=2,
+    )
     cross = loglik.cross_moments(params, values, data)
-    adjusted = 0.5 * jnp.einsum("abn,abcn->cn", spread, slopes - 2 * jnp.swapaxes(cross, 1, 2) + cross)
+    adjusted = 0.5 * jnp.einsum(
+        "abn,abcn->cn", spread, slopes - 2 * jnp.swapaxes(cross, 1, 2) + cross
+    )
     if curved:
-        eta = lambda x: loglik.predictors(layout, x, data).values  # noqa: E731
-        bend = lambda d: jax.jvp(lambda x: jax.jvp(eta, (x,), (d,))[1], (x,), (d,))[1]  # noqa: E731
-        adjusted += 0.5 * jnp.einsum("an,acn->cn", jnp.sum(jax.vmap(bend)(root.T), axis=0), information(values))
+
+        def eta(x: Any) -> Any:
+            return loglik.predictors(layout, x, data).values
+
+        def bend(d: Any) -> Any:
+            return jax.jvp(lambda x: jax.jvp(eta, (x,), (d,))[1], (x,), (d,))[1]
+
+        adjusted += 0.5 * jnp.einsum(
+            "an,acn->cn", jnp.sum(jax.vmap(bend)(root.T), axis=0), information(values)
+        )
     return gradient(columns, adjusted if weights is None else weights[None, :] * adjusted, layout.p)

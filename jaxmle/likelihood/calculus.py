@@ -28,7 +28,12 @@ Tree = Any
 Quantity = Callable[[Tree, Tree], Any]
 
 
-def _two_roads(loglik: Any, key: Any, quantity: Callable[..., Any], codes: Callable[[Tree], Any] = lambda data: ()) -> Quantity:
+def _two_roads(
+    loglik: Any,
+    key: Any,
+    quantity: Callable[..., Any],
+    codes: Callable[[Tree], Any] = lambda data: (),
+) -> Quantity:
     """``quantity(loglik, params, data, codes)`` as a function of (params, data), on whichever road it is called."""
     loglik = as_tree(loglik)
 
@@ -69,14 +74,22 @@ def nll(loglik: Any, *, reduction: str = "sum") -> Quantity:
 
     def loss(ll: Any, params: Tree, data: Tree, _: Any) -> Array:
         terms = terms_of(ll, params, data)
-        return -jnp.sum(terms) if reduction == "sum" else -jnp.mean(need_terms(terms, "reduction='mean'"))
+        return (
+            -jnp.sum(terms)
+            if reduction == "sum"
+            else -jnp.mean(need_terms(terms, "reduction='mean'"))
+        )
 
     return _two_roads(loglik, ("nll", reduction), loss)
 
 
 def score(loglik: Any) -> Quantity:
     """The score ∂ℓ/∂θ, in the tree of the parameters."""
-    return _two_roads(loglik, "score", lambda ll, params, data, _: jax.grad(lambda p: jnp.sum(terms_of(ll, p, data)))(params))
+    return _two_roads(
+        loglik,
+        "score",
+        lambda ll, params, data, _: jax.grad(lambda p: jnp.sum(terms_of(ll, p, data)))(params),
+    )
 
 
 def scores(loglik: Any) -> Quantity:
@@ -92,10 +105,14 @@ def scores(loglik: Any) -> Quantity:
 
 def hessian(loglik: Any) -> Quantity:
     """The Hessian ∂²ℓ/∂θ∂θ', (p, p): of ℓ, not of its negative."""
-    return _two_roads(loglik, "hessian", lambda ll, params, data, _: sums(ll, *_flat(params), data).hessian)
+    return _two_roads(
+        loglik, "hessian", lambda ll, params, data, _: sums(ll, *_flat(params), data).hessian
+    )
 
 
-def evaluate(loglik: Any, params: Tree, data: Tree = None, *, block_rows: int | None = None) -> Sums:
+def evaluate(
+    loglik: Any, params: Tree, data: Tree = None, *, block_rows: int | None = None
+) -> Sums:
     """Log-likelihood, score and Hessian in one pass over the data.
 
     Args:
@@ -107,7 +124,11 @@ def evaluate(loglik: Any, params: Tree, data: Tree = None, *, block_rows: int | 
     Returns:
         ``Sums`` with score (p,) and Hessian (p, p) in the order of the parameter names.
     """
-    return _two_roads(loglik, ("evaluate", block_rows), lambda ll, params, data, _: sums(ll, *_flat(params), data, block_rows=block_rows))(params, data)
+    return _two_roads(
+        loglik,
+        ("evaluate", block_rows),
+        lambda ll, params, data, _: sums(ll, *_flat(params), data, block_rows=block_rows),
+    )(params, data)
 
 
 def information(loglik: Any, kind: str = "observed") -> Quantity:
@@ -119,7 +140,11 @@ def information(loglik: Any, kind: str = "observed") -> Quantity:
     """
     if kind not in ("observed", "expected", "opg"):
         raise ValueError(f"kind must be 'observed', 'expected' or 'opg'; got {kind!r}")
-    return _two_roads(loglik, ("information", kind), lambda ll, params, data, _: _information(ll, *_flat(params), data, kind))
+    return _two_roads(
+        loglik,
+        ("information", kind),
+        lambda ll, params, data, _: _information(ll, *_flat(params), data, kind),
+    )
 
 
 def _information(ll: Any, layout: Layout, x: Array, data: Tree, kind: str) -> Array:
@@ -143,7 +168,9 @@ def information_error(loglik: Any) -> Quantity:
     return _two_roads(loglik, "information_error", error)
 
 
-def vcov(loglik: Any, kind: Kind = "observed", *, bread: str = "observed", clusters: Any = None) -> Quantity:
+def vcov(
+    loglik: Any, kind: Kind = "observed", *, bread: str = "observed", clusters: Any = None
+) -> Quantity:
     """Asymptotic covariance of the estimate, (p, p), at any parameters.
 
     Args:
@@ -159,7 +186,9 @@ def vcov(loglik: Any, kind: Kind = "observed", *, bread: str = "observed", clust
     """
     check_kind(kind, clusters)
     if kind == "auto" or bread not in ("observed", "expected"):
-        raise ValueError(f"name the kind, and bread 'observed' or 'expected'; got kind={kind!r}, bread={bread!r}")
+        raise ValueError(
+            f"name the kind, and bread 'observed' or 'expected'; got kind={kind!r}, bread={bread!r}"
+        )
     kind = "CR1" if kind == "cluster" else hac() if kind == "hac" else kind
     check_order(kind, weighting_of(as_tree(loglik)))
     base = kind if kind in ("observed", "expected") else bread
@@ -172,14 +201,25 @@ def vcov(loglik: Any, kind: Kind = "observed", *, bread: str = "observed", clust
         j = lift.T @ _information(ll, layout, x, data, base) @ lift
         scale = jnp.sqrt(jnp.abs(jnp.diagonal(j)))
         factor = jnp.linalg.cholesky(j / jnp.outer(scale, scale))
-        root = jax.scipy.linalg.solve_triangular(factor, jnp.eye(j.shape[0], dtype=x.dtype), lower=True).T / scale[:, None]
+        root = (
+            jax.scipy.linalg.solve_triangular(
+                factor, jnp.eye(j.shape[0], dtype=x.dtype), lower=True
+            ).T
+            / scale[:, None]
+        )
         full = lift @ root
         plain = kind in ("observed", "expected")
-        v = full @ full.T if plain else sandwich(ll, layout, x, data, root, jnp.asarray(lift), kind, codes).vcov
+        v = (
+            full @ full.T
+            if plain
+            else sandwich(ll, layout, x, data, root, jnp.asarray(lift), kind, codes).vcov
+        )
         fixed, follow = roots < 0, np.maximum(roots, 0)
         return jnp.where(fixed[:, None] | fixed[None, :], jnp.nan, v[follow][:, follow])
 
-    labels = lambda data: () if clusters is None else cluster_codes(clusters, rows_of(as_tree(loglik), data))  # noqa: E731
+    def labels(data: Any) -> Any:
+        return () if clusters is None else cluster_codes(clusters, rows_of(as_tree(loglik), data))
+
     return _two_roads(loglik, ("vcov", kind, bread), covariance, labels)
 
 

@@ -26,10 +26,18 @@ def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
         except Exception as error:
             raise TypeError(f"{name} cannot be read as an array: {error}") from None
         if not np.issubdtype(value.dtype, np.floating) and value.dtype != jnp.bfloat16:
-            hint = " Write 1.0 instead of 1, or use .astype(float)." if np.issubdtype(value.dtype, np.integer) else ""
-            raise TypeError(f"{name} has dtype {value.dtype}; parameters must be floating-point arrays.{hint}")
+            hint = (
+                " Write 1.0 instead of 1, or use .astype(float)."
+                if np.issubdtype(value.dtype, np.integer)
+                else ""
+            )
+            raise TypeError(
+                f"{name} has dtype {value.dtype}; parameters must be floating-point arrays.{hint}"
+            )
         if isinstance(leaf, np.ma.MaskedArray):
-            raise TypeError(f"{name} is a masked array, whose mask would be lost; give a plain array")
+            raise TypeError(
+                f"{name} is a masked array, whose mask would be lost; give a plain array"
+            )
         with np.errstate(over="ignore"):
             value = np.array(value, dtype=dtype)
         if not np.all(np.isfinite(value)):
@@ -51,18 +59,32 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
         name = "data" + jax.tree_util.keystr(path)
         if isinstance(leaf, int | float | complex | str | bytes):
             inside_list = any(isinstance(key, jax.tree_util.SequenceKey) for key in path)
-            hint = " A Python list is read as a tree of scalars: pass numpy.asarray(list)." if inside_list else " Close over constants instead of passing them as data."
-            raise TypeError(f"{name} is the {type(leaf).__name__} {leaf!r}; every leaf of data is an array whose first axis is the observations.{hint}")
+            hint = (
+                " A Python list is read as a tree of scalars: pass numpy.asarray(list)."
+                if inside_list
+                else " Close over constants instead of passing them as data."
+            )
+            raise TypeError(
+                f"{name} is the {type(leaf).__name__} {leaf!r}; every leaf of data is an array whose first axis is the observations.{hint}"
+            )
         if isinstance(leaf, np.ma.MaskedArray):
-            raise TypeError(f"{name} is a masked array, whose mask would be lost; drop the masked rows from every leaf first")
+            raise TypeError(
+                f"{name} is a masked array, whose mask would be lost; drop the masked rows from every leaf first"
+            )
         value = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
         kind = np.dtype(value.dtype).kind
         if kind in "USO":
-            raise TypeError(f"{name} holds {'strings' if kind != 'O' else 'Python objects'}; encode categories as integer codes or dummy columns, and dates as numbers")
+            raise TypeError(
+                f"{name} holds {'strings' if kind != 'O' else 'Python objects'}; encode categories as integer codes or dummy columns, and dates as numbers"
+            )
         if kind not in "fiubV" or (kind == "V" and value.dtype != jnp.bfloat16):
-            raise TypeError(f"{name} has dtype {value.dtype}; data must be real numbers, integers or booleans")
+            raise TypeError(
+                f"{name} has dtype {value.dtype}; data must be real numbers, integers or booleans"
+            )
         if kind in "fV":
-            value = np.asarray(value).astype(dtype, copy=False) if nan else _floats(name, value, dtype)
+            value = (
+                np.asarray(value).astype(dtype, copy=False) if nan else _floats(name, value, dtype)
+            )
         return value
 
     checked = jax.tree_util.tree_map_with_path(convert, data)
@@ -74,7 +96,9 @@ def _floats(name: str, value: Any, dtype: Any) -> Any:
     if flat.size and np.isnan(np.sum(flat)) and np.any(bad := np.isnan(flat)):
         rows = np.unique(np.argwhere(bad)[:, 0])
         more = f" ({len(rows)} rows in all)" if len(rows) > 1 else ""
-        raise ValueError(f"{name} is NaN in row {rows[0]}{more}. Drop or impute these rows in every leaf: a likelihood has no meaning for a missing number.")
+        raise ValueError(
+            f"{name} is NaN in row {rows[0]}{more}. Drop or impute these rows in every leaf: a likelihood has no meaning for a missing number."
+        )
     return flat.astype(dtype, copy=False)
 
 
@@ -83,7 +107,9 @@ def check_start(layout: Layout, params: Tree) -> None:
     for leaf, value in zip(layout.leaves, layout.treedef.flatten_up_to(params), strict=True):
         wrong = leaf.constraint.violation(np.asarray(value))
         if wrong:
-            raise ValueError(f"the start of {leaf.path or 'theta'} must be {wrong}; got {np.array2string(np.asarray(value), threshold=8, precision=6)}")
+            raise ValueError(
+                f"the start of {leaf.path or 'theta'} must be {wrong}; got {np.array2string(np.asarray(value), threshold=8, precision=6)}"
+            )
 
 
 def check_fixed(loglik: Any, layout: Layout) -> None:
@@ -94,7 +120,9 @@ def check_fixed(loglik: Any, layout: Layout) -> None:
             for j in layout.find(name):
                 low, high = layout.bounds[j]
                 if not np.all(np.isfinite(held)) or np.any(held <= low) or np.any(held >= high):
-                    raise ValueError(f"fix holds {name!r} at {value}, which must be finite and strictly between {low:g} and {high:g}")
+                    raise ValueError(
+                        f"fix holds {name!r} at {value}, which must be finite and strictly between {low:g} and {high:g}"
+                    )
     for part in parts_of(loglik):
         check_fixed(part, layout)
 
@@ -104,8 +132,14 @@ def check_weight_shapes(loglik: Any, data: Tree) -> None:
     if isinstance(loglik, Weight):
         n, shape = rows_of(loglik.loglik, data), np.shape(loglik.weights.values)
         if len(shape) != 1 or (n is not None and shape[0] != n):
-            raise ValueError(f"weights must have shape ({n},), one for each row of data; got {shape}")
-    parts = zip(loglik.members, data, strict=True) if isinstance(loglik, Pool) else ((part, data) for part in parts_of(loglik))
+            raise ValueError(
+                f"weights must have shape ({n},), one for each row of data; got {shape}"
+            )
+    parts = (
+        zip(loglik.members, data, strict=True)
+        if isinstance(loglik, Pool)
+        else ((part, data) for part in parts_of(loglik))
+    )
     for part, rows in parts:
         check_weight_shapes(part, rows)
 
@@ -134,6 +168,8 @@ def _check_weight_values(loglik: Weight, data: Tree) -> None:
         raise ValueError(f"weights must be finite and not negative; row {bad[0]} has {w[bad[0]]}")
     if kind == "frequency" and np.any(w != np.floor(w)):
         row = int(np.flatnonzero(w != np.floor(w))[0])
-        raise ValueError(f"frequency weights count repeated rows and must be whole numbers; row {row} has {w[row]}. Survey weights are jaxmle.sampling(w).")
+        raise ValueError(
+            f"frequency weights count repeated rows and must be whole numbers; row {row} has {w[row]}. Survey weights are jaxmle.sampling(w)."
+        )
     if not np.any(w > 0):
         raise ValueError("every weight is zero: no observation is left")

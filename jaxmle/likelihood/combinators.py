@@ -48,7 +48,9 @@ class Weight:
     weights: Weights
 
     def __call__(self, params: Tree, data: Tree) -> Array:
-        return self.weights.values * need_terms(terms_of(self.loglik, params, data), "a weighted likelihood")
+        return self.weights.values * need_terms(
+            terms_of(self.loglik, params, data), "a weighted likelihood"
+        )
 
     def rows(self, data: Tree) -> int | None:
         return rows_of(self.loglik, data)
@@ -67,9 +69,13 @@ class Penalize:
         if not hasattr(self.prior, "of_likelihood"):
             return value + self.prior(params)
         layout = layout_of(params)
-        return value + self.log_prior(layout, jnp.asarray(layout.ravel(params)), jax.tree.map(jnp.asarray, data))
+        return value + self.log_prior(
+            layout, jnp.asarray(layout.ravel(params)), jax.tree.map(jnp.asarray, data)
+        )
 
-    def log_prior(self, layout: Layout, x: Array, data: Tree, weights: Array | None = None) -> Array:
+    def log_prior(
+        self, layout: Layout, x: Array, data: Tree, weights: Array | None = None
+    ) -> Array:
         """The log prior at x: of the parameters alone, or (``jeffreys``) of the likelihood and its data too."""
         if hasattr(self.prior, "of_likelihood"):
             return self.prior.of_likelihood(self.loglik, layout, x, data, weights)
@@ -88,7 +94,12 @@ class Pool:
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         self.check(data)
-        return jnp.concatenate([jnp.atleast_1d(terms_of(member, params, part)) for member, part in zip(self.members, data, strict=True)])
+        return jnp.concatenate(
+            [
+                jnp.atleast_1d(terms_of(member, params, part))
+                for member, part in zip(self.members, data, strict=True)
+            ]
+        )
 
     def rows(self, data: Tree) -> int | None:
         self.check(data)
@@ -98,7 +109,9 @@ class Pool:
     def check(self, data: Tree) -> None:
         if not isinstance(data, tuple | list) or len(data) != len(self.members):
             got = f"{len(data)} parts" if isinstance(data, tuple | list) else type(data).__name__
-            raise ValueError(f"a pool of {len(self.members)} likelihoods takes a tuple of {len(self.members)} data sets; got {got}")
+            raise ValueError(
+                f"a pool of {len(self.members)} likelihoods takes a tuple of {len(self.members)} data sets; got {got}"
+            )
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik", "values"], meta_fields=["names"])
@@ -123,7 +136,9 @@ class Fix:
             where = np.array(layout.find(name))
             new = jnp.ravel(jnp.asarray(value, dtype=x.dtype))
             if new.size not in (1, len(where)):
-                raise ValueError(f"fix gives {name!r} {new.size} values; it has {len(where)} entries")
+                raise ValueError(
+                    f"fix gives {name!r} {new.size} values; it has {len(where)} entries"
+                )
             new = jnp.broadcast_to(new, where.shape)
             x = jnp.asarray(x).at[where].set(new)
         return x
@@ -163,7 +178,9 @@ class Tie:
             for other in others:
                 follow = layout.find(other)
                 if len(follow) != len(lead):
-                    raise ValueError(f"tie: {first!r} has {len(lead)} entries and {other!r} has {len(follow)}")
+                    raise ValueError(
+                        f"tie: {first!r} has {len(lead)} entries and {other!r} has {len(follow)}"
+                    )
                 roots[follow] = lead
         return roots
 
@@ -190,23 +207,36 @@ def weight(loglik: Loglik, weights: Weights) -> Any:
         TypeError: for a bare array, whose meaning cannot be known.
     """
     if not isinstance(weights, Weights):
-        raise TypeError(f"weights must say what they mean: jaxmle.frequency(w) for repeated rows, jaxmle.sampling(w) for survey weights; got {type(weights).__name__}")
+        raise TypeError(
+            f"weights must say what they mean: jaxmle.frequency(w) for repeated rows, jaxmle.sampling(w) for survey weights; got {type(weights).__name__}"
+        )
     return _weigh(as_tree(loglik), weights)
 
 
 def _weigh(loglik: Any, weights: Weights) -> Any:
     """Weights belong on the terms, so they go below a prior and whatever stands above it."""
     inside = getattr(loglik, "loglik", None)
-    while inside is not None and not isinstance(loglik, Penalize) and not isinstance(inside, Penalize):
+    while (
+        inside is not None and not isinstance(loglik, Penalize) and not isinstance(inside, Penalize)
+    ):
         inside = getattr(inside, "loglik", None)
-    return dataclasses.replace(loglik, loglik=_weigh(loglik.loglik, weights)) if inside is not None else Weight(loglik, weights)
+    return (
+        dataclasses.replace(loglik, loglik=_weigh(loglik.loglik, weights))
+        if inside is not None
+        else Weight(loglik, weights)
+    )
 
 
 def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Penalize:
     """The likelihood plus a log prior of the parameters; its maximum is the posterior mode (MAP), and is labelled so."""
     if not callable(log_prior):
-        raise TypeError(f"penalize takes a function of the parameters, such as jaxmle.ridge(0.1); got {type(log_prior).__name__}")
-    return Penalize(as_tree(loglik), log_prior if dataclasses.is_dataclass(log_prior) else jax.tree_util.Partial(log_prior))
+        raise TypeError(
+            f"penalize takes a function of the parameters, such as jaxmle.ridge(0.1); got {type(log_prior).__name__}"
+        )
+    return Penalize(
+        as_tree(loglik),
+        log_prior if dataclasses.is_dataclass(log_prior) else jax.tree_util.Partial(log_prior),
+    )
 
 
 def pool(*logliks: Loglik) -> Pool:
@@ -222,7 +252,9 @@ def fix(loglik: Loglik, values: Mapping[str, Any]) -> Fix:
     The parameter tree keeps its shape, so a fit prints the held value; it moves nothing, counts in no df and has no standard error.
     """
     if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
-        raise TypeError("fix takes a dictionary from parameter names to values, such as {'sigma': 1.0, 'beta[2]': 0.0}")
+        raise TypeError(
+            "fix takes a dictionary from parameter names to values, such as {'sigma': 1.0, 'beta[2]': 0.0}"
+        )
     return Fix(as_tree(loglik), tuple(values), tuple(values.values()))
 
 
@@ -230,12 +262,16 @@ def tie(loglik: Loglik, *groups: tuple[str, ...]) -> Tie:
     """The likelihood in which all entries named in a group are equal: ``tie(loglik, ("a", "b"))``."""
     for group in groups:
         if isinstance(group, str) or len(group) < 2:
-            raise TypeError(f"each group of tie is a tuple of at least two parameter names; got {group!r}")
+            raise TypeError(
+                f"each group of tie is a tuple of at least two parameter names; got {group!r}"
+            )
     return Tie(as_tree(loglik), tuple(tuple(group) for group in groups))
 
 
 def with_response(loglik: Loglik, law: Law) -> WithResponse:
     """The likelihood that knows how its response is distributed: ``enumeration(leaf, values)`` or ``simulation(sampler, key=…)``."""
     if isinstance(law, Exact):
-        raise TypeError("a closed expected information belongs to the declared form: regression(…, response=exact(…))")
+        raise TypeError(
+            "a closed expected information belongs to the declared form: regression(…, response=exact(…))"
+        )
     return WithResponse(as_tree(loglik), law)

@@ -63,27 +63,39 @@ def data_length(data: Tree) -> int | None:
     for path, leaf in leaves:
         name = "data" + jax.tree_util.keystr(path)
         if jnp.ndim(leaf) == 0:
-            raise ValueError(f"{name} is a scalar; every leaf of data needs the leading observation axis. Close over constants instead of passing them as data.")
+            raise ValueError(
+                f"{name} is a scalar; every leaf of data needs the leading observation axis. Close over constants instead of passing them as data."
+            )
         lengths.setdefault(jnp.shape(leaf)[0], name)
     if len(lengths) > 1:
         told = " and ".join(f"{name} has {n} rows" for n, name in list(lengths.items())[:2])
         raise ValueError(f"every leaf of data must share the leading observation axis: {told}")
     if 0 in lengths:
-        raise ValueError(f"{lengths[0]} has no rows: a likelihood of no observations has no maximum")
+        raise ValueError(
+            f"{lengths[0]} has no rows: a likelihood of no observations has no maximum"
+        )
     return next(iter(lengths), None)
 
 
 def rows_of(loglik: Any, data: Tree) -> int | None:
     """How many terms the data suggest: the length of their leading axis, added up over the members of a pool; None where there is no data."""
-    return loglik.rows(data) if type(loglik).__module__ == "jaxmle.likelihood.combinators" else data_length(data)
+    return (
+        loglik.rows(data)
+        if type(loglik).__module__ == "jaxmle.likelihood.combinators"
+        else data_length(data)
+    )
 
 
 def terms_of(loglik: Loglik, params: Tree, data: Tree) -> Array:
     """The terms of ``loglik``, checked: shape (n,), or () for dependent data."""
-    n = rows_of(loglik, data)  # first: mismatched leaves have a clearer name than the error they cause inside
+    n = rows_of(
+        loglik, data
+    )  # first: mismatched leaves have a clearer name than the error they cause inside
     terms = loglik(params, data)
     if not isinstance(terms, jax.Array | np.ndarray | np.generic | float):
-        raise TypeError(f"loglik must return an array of log-likelihood terms; got {type(terms).__name__}")
+        raise TypeError(
+            f"loglik must return an array of log-likelihood terms; got {type(terms).__name__}"
+        )
     terms = jnp.asarray(terms)
     if not jnp.issubdtype(terms.dtype, jnp.floating):
         raise TypeError(f"loglik must return floating-point terms; got dtype {terms.dtype}")
@@ -91,7 +103,11 @@ def terms_of(loglik: Loglik, params: Tree, data: Tree) -> Array:
         return terms
     raise ValueError(
         f"loglik must return one term per observation, shape ({'n' if n is None else n},), or one scalar for dependent data; got {terms.shape}."
-        + (" A column y of shape (n, 1) against a mean of shape (n,) broadcasts to (n, n)." if terms.ndim == 2 else "")
+        + (
+            " A column y of shape (n, 1) against a mean of shape (n,) broadcasts to (n, n)."
+            if terms.ndim == 2
+            else ""
+        )
     )
 
 
@@ -116,5 +132,7 @@ def leaf_of(data: Tree, name: str, what: str = "data") -> Array:
     stem, dot, rest = name.partition(".")
     if dot and rest:
         return leaf_of(leaf_of(data, stem, what), rest, f"{what}.{stem}")
-    known = sorted(map(str, data)) if isinstance(data, dict) else sorted(getattr(data, "_fields", ()))
+    known = (
+        sorted(map(str, data)) if isinstance(data, dict) else sorted(getattr(data, "_fields", ()))
+    )
     raise ValueError(f"{what} has no leaf {name!r}; it has {known}")

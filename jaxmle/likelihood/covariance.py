@@ -36,20 +36,35 @@ class Covariance(NamedTuple):
 def check_kind(kind: Kind | None, clusters: Any, where: str = "vcov") -> None:
     """Refuse an unknown kind, and clusters without a cluster kind or the other way round."""
     if kind is not None and not isinstance(kind, HAC) and kind not in (*KINDS, "auto"):
-        raise ValueError(f"{where}={kind!r} is not known; choose one of {', '.join(KINDS)}, 'auto', a record of hac(…) or None")
+        raise ValueError(
+            f"{where}={kind!r} is not known; choose one of {', '.join(KINDS)}, 'auto', a record of hac(…) or None"
+        )
     if kind in CLUSTER_KINDS and clusters is None:
         raise ValueError(f"{where}={kind!r} needs clusters=, one label for each row of data")
     if clusters is not None and kind not in ("auto", *CLUSTER_KINDS):
-        raise ValueError(f"clusters are given but {where}={kind!r} does not use them; write {where}='cluster'")
+        raise ValueError(
+            f"clusters are given but {where}={kind!r} does not use them; write {where}='cluster'"
+        )
 
 
 def check_order(kind: Kind | None, weighting: str) -> None:
     """Repeated rows have no place in time."""
     if isinstance(kind, HAC) and weighting == "frequency":
-        raise ValueError("a HAC covariance reads the rows in time order, in which a row of frequency weight 3 has no place: repeat the rows, or give sampling weights")
+        raise ValueError(
+            "a HAC covariance reads the rows in time order, in which a row of frequency weight 3 has no place: repeat the rows, or give sampling weights"
+        )
 
 
-def sandwich(loglik: Any, layout: Layout, x: Array, data: Tree, root: Array, jacobian: Array, kind: Kind, codes: tuple[Array, ...] = ()) -> Covariance:
+def sandwich(
+    loglik: Any,
+    layout: Layout,
+    x: Array,
+    data: Tree,
+    root: Array,
+    jacobian: Array,
+    kind: Kind,
+    codes: tuple[Array, ...] = (),
+) -> Covariance:
     """The robust covariance of ``kind`` at x.
 
     Args:
@@ -71,7 +86,9 @@ def sandwich(loglik: Any, layout: Layout, x: Array, data: Tree, root: Array, jac
     if kind in LEVERAGED:
         # Without a law of the response the row's observed information stands in; the record says so.
         source = "expected" if has_law(loglik) else "observed"
-        information = jnp.einsum("ja,nij,ib->nab", lift, row_information(loglik, layout, x, data, source), lift)
+        information = jnp.einsum(
+            "ja,nij,ib->nab", lift, row_information(loglik, layout, x, data, source), lift
+        )
     if codes:
         return _clustered(scaled, lift, codes, kind, n, k, information)
     if information is not None:
@@ -84,25 +101,33 @@ def sandwich(loglik: Any, layout: Layout, x: Array, data: Tree, root: Array, jac
 def _inverse_on(root: Array, opg: Array) -> Array:
     """The inverse of the outer product of s̃ on the range of U, to which null directions do not belong; NaN where it is singular there."""
     eps = jnp.finfo(opg.dtype).eps * opg.shape[0]
-    unit = root / jnp.maximum(jnp.sqrt(jnp.sum(root**2, axis=1)), jnp.finfo(opg.dtype).tiny)[:, None]
+    unit = (
+        root / jnp.maximum(jnp.sqrt(jnp.sum(root**2, axis=1)), jnp.finfo(opg.dtype).tiny)[:, None]
+    )
     span = jnp.linalg.eigvalsh(unit.T @ unit)
     rank = jnp.sum(span > 100 * eps * jnp.max(span))
     values, q = jnp.linalg.eigh(opg)
-    kept = values > jnp.maximum(eps * jnp.max(values), eps**2)  # s̃ is in units of the model's information
+    kept = values > jnp.maximum(
+        eps * jnp.max(values), eps**2
+    )  # s̃ is in units of the model's information
     inverse = (q * jnp.where(kept, 1.0 / jnp.where(kept, values, 1.0), 0.0)[None, :]) @ q.T
     return jnp.where(jnp.sum(kept) == rank, inverse, jnp.nan)
 
 
 def _count(rows: Rows) -> Array:
     """n: the sum of frequency weights, or the number of rows of positive sampling weight."""
-    counted = jnp.where(rows.weight > 0, rows.weight**2 / jnp.where(rows.meat > 0, rows.meat, 1.0), 0.0)
+    counted = jnp.where(
+        rows.weight > 0, rows.weight**2 / jnp.where(rows.meat > 0, rows.meat, 1.0), 0.0
+    )
     return jnp.sum(counted)
 
 
 def _leveraged(rows: Rows, information: Array, kind: str) -> tuple[Rows, Array]:
     """The scores of rows for HC2 and HC3: the leverage is that of one unit of a row, of which a frequency weight counts several."""
     unit = jnp.where(rows.weight > 0, rows.meat / jnp.where(rows.weight > 0, rows.weight, 1.0), 0.0)
-    scores, broken = unlevered(rows.scores, unit[:, None, None] * information, kind, rows.weight > 0)
+    scores, broken = unlevered(
+        rows.scores, unit[:, None, None] * information, kind, rows.weight > 0
+    )
     return rows._replace(scores=scores), jnp.where(jnp.any(broken), jnp.argmax(broken), -1)
 
 
@@ -125,13 +150,23 @@ def unlevered(scores: Array, information: Array, kind: str, counted: Array) -> t
     return jnp.where(broken[:, None], jnp.nan, jnp.where(counted[:, None], divided, 0.0)), broken
 
 
-def _clustered(rows: Rows, lift: Array, codes: tuple[Array, ...], kind: str, n: Array, k: Array, information: Array | None) -> Covariance:
+def _clustered(
+    rows: Rows,
+    lift: Array,
+    codes: tuple[Array, ...],
+    kind: str,
+    n: Array,
+    k: Array,
+    information: Array | None,
+) -> Covariance:
     """Σ_g S_g S_g', each dimension with its own factor; two-way adds the dimensions and takes their crossing off (Cameron, Gelbach & Miller 2011, JBES 29)."""
     total, row = jnp.zeros((lift.shape[0], lift.shape[0]), lift.dtype), jnp.asarray(-1)
     for sign, code in zip((1, 1, -1) if len(codes) == 3 else (1,), codes, strict=True):
         sums, counted = cluster_sums(rows, code)
         if information is not None:
-            sums, broken = unlevered(sums, cluster_information(rows, code, information), kind, counted)
+            sums, broken = unlevered(
+                sums, cluster_information(rows, code, information), kind, counted
+            )
             row = jnp.where(jnp.any(broken), jnp.argmax(broken[code] & (rows.weight > 0)), row)
         total += sign * _factor(kind, jnp.sum(counted), n, k) * (lift @ (sums.T @ sums) @ lift.T)
     bad = jnp.diagonal(total) < 0  # two-way sums need not be positive; such a variance is no number
@@ -148,12 +183,16 @@ def _factor(kind: str, groups: Array, n: Array, k: Array) -> Array | float:
 def cluster_sums(rows: Rows, code: Array) -> tuple[Array, Array]:
     """The weighted score of each cluster (n, k), by its code, and which codes have a row of positive weight (n,)."""
     sums = jax.ops.segment_sum(rows.weight[:, None] * rows.scores, code, num_segments=code.shape[0])
-    return sums, jax.ops.segment_max((rows.weight > 0).astype(rows.weight.dtype), code, num_segments=code.shape[0]) > 0
+    return sums, jax.ops.segment_max(
+        (rows.weight > 0).astype(rows.weight.dtype), code, num_segments=code.shape[0]
+    ) > 0
 
 
 def cluster_information(rows: Rows, code: Array, information: Array) -> Array:
     """The weighted information of each cluster (n, k, k), by its code."""
-    return jax.ops.segment_sum(rows.weight[:, None, None] * information, code, num_segments=code.shape[0])
+    return jax.ops.segment_sum(
+        rows.weight[:, None, None] * information, code, num_segments=code.shape[0]
+    )
 
 
 def cluster_codes(clusters: Any, n: int | None) -> tuple[Any, ...]:
@@ -164,7 +203,9 @@ def cluster_codes(clusters: Any, n: int | None) -> tuple[Any, ...]:
     dimensions = _dimensions(clusters)
     for labels in dimensions:
         if labels.ndim != 1 or (n is not None and labels.shape[0] != n):
-            raise ValueError(f"clusters must hold one label for each of the {n} rows; got shape {labels.shape}")
+            raise ValueError(
+                f"clusters must hold one label for each of the {n} rows; got shape {labels.shape}"
+            )
     xp = jnp if any(isinstance(labels, jax.core.Tracer) for labels in dimensions) else np
     coded = [_codes(xp, labels) for labels in dimensions]
     if len(coded) == 2:
@@ -173,7 +214,11 @@ def cluster_codes(clusters: Any, n: int | None) -> tuple[Any, ...]:
 
 
 def _dimensions(clusters: Any) -> list[Any]:
-    if isinstance(clusters, tuple | list) and len(clusters) == 2 and all(hasattr(c, "shape") or isinstance(c, list) for c in clusters):
+    if (
+        isinstance(clusters, tuple | list)
+        and len(clusters) == 2
+        and all(hasattr(c, "shape") or isinstance(c, list) for c in clusters)
+    ):
         return [c if isinstance(c, jax.Array) else np.asarray(c) for c in clusters]
     labels = clusters if isinstance(clusters, jax.Array) else np.asarray(clusters)
     return [labels[:, 0], labels[:, 1]] if labels.ndim == 2 and labels.shape[1] == 2 else [labels]
@@ -183,6 +228,8 @@ def _codes(xp: Any, labels: Any) -> Any:
     if xp is np:
         values = np.asarray(labels)
         if values.dtype.kind == "f" and np.any(np.isnan(values)):
-            raise ValueError(f"clusters are NaN in row {int(np.flatnonzero(np.isnan(values))[0])}; every row needs a cluster")
+            raise ValueError(
+                f"clusters are NaN in row {int(np.flatnonzero(np.isnan(values))[0])}; every row needs a cluster"
+            )
         return np.unique(values, return_inverse=True)[1].reshape(-1).astype(np.int32)
     return jnp.unique(labels, return_inverse=True, size=labels.shape[0])[1].reshape(-1)

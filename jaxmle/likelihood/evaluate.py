@@ -39,26 +39,47 @@ class Sums(NamedTuple):
     hessian: Array  # (p, p)
 
 
-def sums(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None = None, block_rows: int | None = None) -> Sums:
+def sums(
+    loglik: Any,
+    layout: Layout,
+    x: Array,
+    data: Tree,
+    weights: Array | None = None,
+    block_rows: int | None = None,
+) -> Sums:
     """The pass at x (p,), with terms multiplied by ``weights`` (n,)."""
     match loglik:
         case Weight():
             own = jnp.asarray(loglik.weights.values).astype(x.dtype)
-            return sums(loglik.loglik, layout, x, data, own if weights is None else own * weights, block_rows)
+            return sums(
+                loglik.loglik,
+                layout,
+                x,
+                data,
+                own if weights is None else own * weights,
+                block_rows,
+            )
         case WithResponse():
             return sums(loglik.loglik, layout, x, data, weights, block_rows)
         case Penalize():
             inner = sums(loglik.loglik, layout, x, data, weights, block_rows)
-            bare = uncounted(loglik)  # Jeffreys's prior looks at other data: every value of the response, or simulated ones
+            bare = uncounted(
+                loglik
+            )  # Jeffreys's prior looks at other data: every value of the response, or simulated ones
             prior = _second_order(lambda x: (bare.log_prior(layout, x, data, weights),) * 2, x)
             return jax.tree.map(jnp.add, inner, prior._replace(absolute=jnp.abs(prior.value)))
         case Pool():
             loglik.check(data)
             parts = split_rows(weights, [data_length(part) for part in data])
-            members = [sums(m, layout, x, d, w, block_rows) for m, d, w in zip(loglik.members, data, parts, strict=True)]
+            members = [
+                sums(m, layout, x, d, w, block_rows)
+                for m, d, w in zip(loglik.members, data, parts, strict=True)
+            ]
             return jax.tree.map(lambda *values: sum(values[1:], values[0]), *members)
         case Fix() | Tie():
-            inner = sums(loglik.loglik, layout, loglik.substitute(layout, x), data, weights, block_rows)
+            inner = sums(
+                loglik.loglik, layout, loglik.substitute(layout, x), data, weights, block_rows
+            )
             e = embedding(loglik.roots(layout), x.dtype)
             return inner._replace(score=inner.score @ e, hessian=e.T @ inner.hessian @ e)
     if isinstance(loglik, Regression):
@@ -80,18 +101,36 @@ class Slopes(NamedTuple):
     score: Array  # (p,)
 
 
-def slopes(loglik: Regression | WithResponse, layout: Layout, x: Array, data: Tree, block_rows: int | None = None) -> Slopes:
+def slopes(
+    loglik: Regression | WithResponse,
+    layout: Layout,
+    x: Array,
+    data: Tree,
+    block_rows: int | None = None,
+) -> Slopes:
     """The pass at x (p,) for value and score alone, of a declared regression."""
     core: Regression = loglik.loglik if isinstance(loglik, WithResponse) else loglik
     return _with_counts(_declared_slopes, core, layout, x, data, None, block_rows)
 
 
-def _with_counts(road: Callable[..., Any], loglik: Regression, layout: Layout, x: Array, data: Tree, weights: Array | None, block_rows: int | None) -> Any:
+def _with_counts(
+    road: Callable[..., Any],
+    loglik: Regression,
+    layout: Layout,
+    x: Array,
+    data: Tree,
+    weights: Array | None,
+    block_rows: int | None,
+) -> Any:
     """The pass over the rows, and over the counts of histograms."""
     rest, counts = loglik.apart()
-    total = by_blocks(partial(road, rest, layout, x), data, weights, _rows_of_block(layout, data, block_rows))
+    total = by_blocks(
+        partial(road, rest, layout, x), data, weights, _rows_of_block(layout, data, block_rows)
+    )
     for term, occurring in counts:
-        total = jax.tree.map(jnp.add, total, road(term, layout, x, occurring.values, occurring.weights))
+        total = jax.tree.map(
+            jnp.add, total, road(term, layout, x, occurring.values, occurring.weights)
+        )
     return total
 
 
@@ -137,27 +176,44 @@ def _general(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array |
     return _second_order(total, x)
 
 
-def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Sums:
+def _declared(
+    loglik: Regression, layout: Layout, x: Array, data: Tree, weights: Array | None
+) -> Sums:
     """The declared form: scalar derivatives of the density, then X'r and X'WX."""
     eta, columns, curved = loglik.predictors(layout, x, data)
     terms, slope, curvature = loglik.derivatives(layout.unravel(x), eta, data)
     if weights is not None:
-        terms, slope, curvature = jax.tree.map(lambda entry: weights * entry, (terms, slope, curvature))
+        terms, slope, curvature = jax.tree.map(
+            lambda entry: weights * entry, (terms, slope, curvature)
+        )
     hessian = gram(columns, curvature, layout.p)
     if curved:  # Σ r_i ∂²η_i/∂x∂x', the part of the Hessian that expected information leaves out
-        hessian += jax.hessian(lambda x: jnp.sum(jnp.stack(slope) * loglik._values(layout.unravel(x), data)[1]))(x)
-    return Sums(jnp.sum(terms), jnp.sum(jnp.abs(terms)), gradient(columns, slope, layout.p), hessian)
+        hessian += jax.hessian(
+            lambda x: jnp.sum(jnp.stack(slope) * loglik._values(layout.unravel(x), data)[1])
+        )(x)
+    return Sums(
+        jnp.sum(terms), jnp.sum(jnp.abs(terms)), gradient(columns, slope, layout.p), hessian
+    )
 
 
-def _declared_slopes(loglik: Regression, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Slopes:
+def _declared_slopes(
+    loglik: Regression, layout: Layout, x: Array, data: Tree, weights: Array | None
+) -> Slopes:
     eta, columns, _ = loglik.predictors(layout, x, data)
-    terms, slope, _ = loglik.derivatives(layout.unravel(x), eta, data)  # what is not asked for is never computed
+    terms, slope, _ = loglik.derivatives(
+        layout.unravel(x), eta, data
+    )  # what is not asked for is never computed
     if weights is not None:
         terms, slope = jax.tree.map(lambda entry: weights * entry, (terms, slope))
     return Slopes(jnp.sum(terms), jnp.sum(jnp.abs(terms)), gradient(columns, slope, layout.p))
 
 
-def by_blocks(road: Callable[[Tree, Array | None], Any], data: Tree, weights: Array | None, block_rows: int | None) -> Any:
+def by_blocks(
+    road: Callable[[Tree, Array | None], Any],
+    data: Tree,
+    weights: Array | None,
+    block_rows: int | None,
+) -> Any:
     """Sum ``road(rows, weights)`` over blocks of rows. The last block is moved back to end at n; rows seen twice get weight 0."""
     n = data_length(data)
     if block_rows is None or n is None or n <= block_rows:
@@ -166,10 +222,16 @@ def by_blocks(road: Callable[[Tree, Array | None], Any], data: Tree, weights: Ar
 
     def block(start: Array) -> Any:
         first = jnp.minimum(start, n - block_rows)
-        cut = lambda leaf: jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), first, block_rows)  # noqa: E731
+
+        def cut(leaf: Any) -> Any:
+            return jax.lax.dynamic_slice_in_dim(jnp.asarray(leaf), first, block_rows)
+
         fresh = (first + jnp.arange(block_rows) >= start).astype(jnp.result_type(float))
         return road(jax.tree.map(cut, data), fresh if weights is None else fresh * cut(weights))
 
     zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(block, 0))
-    add = lambda total, start: (jax.tree.map(jnp.add, total, block(start)), None)  # noqa: E731
+
+    def add(total: Any, start: Any) -> Any:
+        return (jax.tree.map(jnp.add, total, block(start)), None)
+
     return jax.lax.scan(add, zero, jnp.arange(blocks) * block_rows)[0]

@@ -34,11 +34,19 @@ class HAC:
     weights: tuple[float, ...] | None
 
     def __str__(self) -> str:
-        width = "Newey-West bandwidth" if self.bandwidth is None else f"bandwidth {self.bandwidth:g}"
+        width = (
+            "Newey-West bandwidth" if self.bandwidth is None else f"bandwidth {self.bandwidth:g}"
+        )
         return f"HAC ({self.kernel}, {width})"
 
 
-def hac(kernel: str = "bartlett", *, lags: int | None = None, bandwidth: float | str = "newey-west", weights: Any = None) -> HAC:
+def hac(
+    kernel: str = "bartlett",
+    *,
+    lags: int | None = None,
+    bandwidth: float | str = "newey-west",
+    weights: Any = None,
+) -> HAC:
     """A covariance robust to autocorrelation, for ``vcov=``: the rows of the data are in time order, equally spaced.
 
     The weight of the autocovariance at lag j is k(j/b): 1 − |z| for ``"bartlett"`` (z ≤ 1), 1 − 6z² + 6|z|³ and 2(1 − |z|)³ on either side of ½
@@ -76,8 +84,14 @@ def hac(kernel: str = "bartlett", *, lags: int | None = None, bandwidth: float |
     if number is not None and not (math.isfinite(number) and number > 0):
         raise ValueError(f"bandwidth must be a positive number of rows; got {bandwidth!r}")
     if weights is not None and number is not None:
-        raise ValueError("weights belong to the choice of a bandwidth: leave them out where lags or bandwidth is given")
-    return HAC(kernel, number, None if weights is None else tuple(float(w) for w in np.ravel(np.asarray(weights))))
+        raise ValueError(
+            "weights belong to the choice of a bandwidth: leave them out where lags or bandwidth is given"
+        )
+    return HAC(
+        kernel,
+        number,
+        None if weights is None else tuple(float(w) for w in np.ravel(np.asarray(weights))),
+    )
 
 
 def long_run(kind: HAC, rows: Rows, scaled: Array) -> Array:
@@ -87,10 +101,16 @@ def long_run(kind: HAC, rows: Rows, scaled: Array) -> Array:
         rows: the scores on the user's scale, with their weights.
         scaled: the same scores in coordinates in which the information is the identity, (n, k).
     """
-    order = jnp.argsort(rows.weight <= 0, stable=True)  # rows of weight 0 go to the end, where they are no one's neighbours
+    order = jnp.argsort(
+        rows.weight <= 0, stable=True
+    )  # rows of weight 0 go to the end, where they are no one's neighbours
     w = rows.weight[order, None]
     u, n = w * scaled[order], jnp.sum(rows.weight > 0)
-    b = jnp.asarray(kind.bandwidth, u.dtype) if kind.bandwidth is not None else _newey_west(kind, u, w * rows.scores[order], n)
+    b = (
+        jnp.asarray(kind.bandwidth, u.dtype)
+        if kind.bandwidth is not None
+        else _newey_west(kind, u, w * rows.scores[order], n)
+    )
     lags = jnp.arange(u.shape[0])
     meat = u.T @ _filtered(_kernel(kind.kernel, lags / b), u)
     return 0.5 * (meat + meat.T)
@@ -123,7 +143,9 @@ def _newey_west(kind: HAC, u: Array, scores: Array, n: Array) -> Array:
     q = ORDER[kind.kernel]
     if kind.weights is not None:
         if len(kind.weights) != scores.shape[1]:
-            raise ValueError(f"hac has {len(kind.weights)} weights for {scores.shape[1]} parameters")
+            raise ValueError(
+                f"hac has {len(kind.weights)} weights for {scores.shape[1]} parameters"
+            )
         u = scores @ jnp.asarray(kind.weights, u.dtype)[:, None]
     size = u.shape[0]
     longest = 4 * (size / 100) ** RATE[kind.kernel]
@@ -134,4 +156,6 @@ def _newey_west(kind: HAC, u: Array, scores: Array, n: Array) -> Array:
     both = jnp.where(used, jnp.where(lags == 0, 1.0, 2.0), 0.0) * gamma
     ratio = jnp.sum(lags**q * both) / jnp.sum(both)
     chosen = CONSTANT[kind.kernel] * (ratio**2) ** (1 / (2 * q + 1)) * n ** (1 / (2 * q + 1))
-    return jnp.maximum(jnp.floor(chosen) + 1.0 if kind.kernel == "bartlett" else chosen, jnp.finfo(u.dtype).tiny)
+    return jnp.maximum(
+        jnp.floor(chosen) + 1.0 if kind.kernel == "bartlett" else chosen, jnp.finfo(u.dtype).tiny
+    )

@@ -73,10 +73,19 @@ def counted(loglik: Any, data: Tree, found: tuple[int, ...], dtype: Any) -> Any:
     def fill(regression: Regression, weights: Array | None) -> Regression:
         leaves = [np.asarray(leaf_of(data, name)) for name, _ in regression.counts]
         sizes = [_rounded(m) for m in found]
-        if not leaves or not all(found) or not all(WORTH * m <= leaf.shape[-1] for leaf, m in zip(leaves, sizes, strict=True)):
+        if (
+            not leaves
+            or not all(found)
+            or not all(WORTH * m <= leaf.shape[-1] for leaf, m in zip(leaves, sizes, strict=True))
+        ):
             return regression
         made = [histogram(leaf, weights, m) for leaf, m in zip(leaves, sizes, strict=True)]
-        return replace(regression, histograms=tuple(Histogram(one.values.astype(dtype), one.weights.astype(dtype)) for one in made))
+        return replace(
+            regression,
+            histograms=tuple(
+                Histogram(one.values.astype(dtype), one.weights.astype(dtype)) for one in made
+            ),
+        )
 
     return _at_regression(loglik, fill, None)
 
@@ -91,9 +100,19 @@ def _rounded(m: int) -> int:
 def flagged(flags: Any, loglik: Any) -> Any:
     """Flags of what all members of a batch share, a tree like a likelihood without histograms: with flags for those of ``loglik``."""
     if isinstance(loglik, Regression):
-        shared = lambda one: Histogram(one.values.ndim == 1, one.weights.ndim == 1)  # noqa: E731
-        return replace(flags, histograms=None if loglik.histograms is None else tuple(map(shared, loglik.histograms)))
-    return replace(flags, loglik=flagged(flags.loglik, loglik.loglik)) if hasattr(loglik, "loglik") else flags
+
+        def shared(one: Any) -> Any:
+            return Histogram(one.values.ndim == 1, one.weights.ndim == 1)
+
+        return replace(
+            flags,
+            histograms=None if loglik.histograms is None else tuple(map(shared, loglik.histograms)),
+        )
+    return (
+        replace(flags, loglik=flagged(flags.loglik, loglik.loglik))
+        if hasattr(loglik, "loglik")
+        else flags
+    )
 
 
 def uncounted(loglik: Any) -> Any:
@@ -101,14 +120,20 @@ def uncounted(loglik: Any) -> Any:
     return _at_regression(loglik, lambda regression, _: replace(regression, histograms=None), None)
 
 
-def _at_regression(loglik: Any, change: Callable[[Regression, Array | None], Regression], weights: Array | None) -> Any:
+def _at_regression(
+    loglik: Any, change: Callable[[Regression, Array | None], Regression], weights: Array | None
+) -> Any:
     """The likelihood with a change to the regression inside, which also sees the product of the weights above it."""
     if isinstance(loglik, Regression):
         return change(loglik, weights)
     if isinstance(loglik, Weight):
         own = loglik.weights.values
         weights = own if weights is None else own * weights
-    return replace(loglik, loglik=_at_regression(loglik.loglik, change, weights)) if hasattr(loglik, "loglik") else loglik
+    return (
+        replace(loglik, loglik=_at_regression(loglik.loglik, change, weights))
+        if hasattr(loglik, "loglik")
+        else loglik
+    )
 
 
 def histogram(y: Array, weights: Array | None, m: int) -> Histogram:
@@ -118,7 +143,10 @@ def histogram(y: Array, weights: Array | None, m: int) -> Histogram:
     """
     y, w = np.broadcast_arrays(y, 1.0 if weights is None else weights)
     lead, n, finite = y.shape[:-1], y.shape[-1], _zeroed(y)
-    w, whole = (w if finite is y else np.where(np.isfinite(y), w, np.nan)).ravel(), finite.astype(np.int64).reshape(-1, n)
+    w, whole = (
+        (w if finite is y else np.where(np.isfinite(y), w, np.nan)).ravel(),
+        finite.astype(np.int64).reshape(-1, n),
+    )
     b, span = whole.shape[0], int(whole.max()) + 1
     keys = (whole + span * np.arange(b)[:, None]).ravel()
     if span <= DENSE * n:

@@ -29,7 +29,9 @@ def tracing() -> bool:
     """Whether we are inside somebody's ``jit``, ``vmap`` or ``grad``."""
     try:
         from jax._src.core import trace_state_clean
-    except ImportError:  # a future jax: a fresh constant is then a tracer exactly when a trace is open
+    except (
+        ImportError
+    ):  # a future jax: a fresh constant is then a tracer exactly when a trace is open
         return isinstance(jnp.zeros(()) + 0, jax.core.Tracer)
     return not trace_state_clean()
 
@@ -44,13 +46,23 @@ def precision(dtype: Any) -> Any:
 
 def _memo(function: Callable[..., Any]) -> dict[str, Any]:
     """What is kept on the function; on the object where it is a bound method. It holds no reference back, so it dies with its owner."""
-    owner, name = (function.__self__, f"{MEMO}_{function.__name__}") if isinstance(function, types.MethodType) else (function, MEMO)
-    now = [item for item in _closed_over(function, set()) if item[0] is not function and item[0] is not owner]
+    owner, name = (
+        (function.__self__, f"{MEMO}_{function.__name__}")
+        if isinstance(function, types.MethodType)
+        else (function, MEMO)
+    )
+    now = [
+        item
+        for item in _closed_over(function, set())
+        if item[0] is not function and item[0] is not owner
+    ]
     memo = getattr(owner, "__dict__", {}).get(name)
     if memo is None or not _same(memo["closed"], now):
         memo = {"closed": now, "copy": _copy(function, {}), "pieces": {}}
         try:
-            object.__setattr__(owner, name, memo) if dataclasses.is_dataclass(owner) else setattr(owner, name, memo)
+            object.__setattr__(owner, name, memo) if dataclasses.is_dataclass(owner) else setattr(
+                owner, name, memo
+            )
         except (AttributeError, TypeError):
             pass  # a slotted callable keeps nothing: it is compiled at each call
     return memo
@@ -58,19 +70,31 @@ def _memo(function: Callable[..., Any]) -> dict[str, Any]:
 
 def _same(old: list[tuple[Any, int]], new: list[tuple[Any, int]]) -> bool:
     def equal(a: Any, b: Any) -> bool:
-        return a is b or (type(a) is type(b) and isinstance(a, int | float | complex | str) and a == b)
+        return a is b or (
+            type(a) is type(b) and isinstance(a, int | float | complex | str) and a == b
+        )
 
-    return len(old) == len(new) and all(m == n and equal(a, b) for (a, m), (b, n) in zip(old, new, strict=True))
+    return len(old) == len(new) and all(
+        m == n and equal(a, b) for (a, m), (b, n) in zip(old, new, strict=True)
+    )
 
 
 def _fingerprint(value: Any) -> int:
     """A checksum of an array's bytes, so that a change in place is noticed too."""
-    return zlib.adler32(np.ascontiguousarray(value).view(np.uint8).data) if isinstance(value, np.ndarray) and value.dtype != object and value.size else 0
+    return (
+        zlib.adler32(np.ascontiguousarray(value).view(np.uint8).data)
+        if isinstance(value, np.ndarray) and value.dtype != object and value.size
+        else 0
+    )
 
 
 def unwrapped(function: Any) -> Any:
     """The function below any ``jit``, told by its ``lower``; a ``custom_jvp`` has a ``__wrapped__`` too, and a rule that must stay."""
-    while not isinstance(function, types.FunctionType | functools.partial) and hasattr(function, "__wrapped__") and hasattr(function, "lower"):
+    while (
+        not isinstance(function, types.FunctionType | functools.partial)
+        and hasattr(function, "__wrapped__")
+        and hasattr(function, "lower")
+    ):
         function = function.__wrapped__
     return function
 
@@ -78,14 +102,24 @@ def unwrapped(function: Any) -> Any:
 def _is_users(function: Any) -> bool:
     """Whether a function was written by the user rather than installed with a package."""
     function = unwrapped(function)
-    return isinstance(function, types.FunctionType) and not any(part in function.__code__.co_filename for part in ("site-packages", "dist-packages", "/lib/python"))
+    return isinstance(function, types.FunctionType) and not any(
+        part in function.__code__.co_filename
+        for part in ("site-packages", "dist-packages", "/lib/python")
+    )
 
 
 def _is_users_object(value: Any) -> bool:
     """Whether a value is an instance of a class whose ``__call__`` or methods the user wrote, with attributes of its own."""
-    if isinstance(value, type | types.ModuleType | types.FunctionType | np.ndarray | jax.Array) or not hasattr(value, "__dict__"):
+    if isinstance(
+        value, type | types.ModuleType | types.FunctionType | np.ndarray | jax.Array
+    ) or not hasattr(value, "__dict__"):
         return False
-    return any(_is_users(member) for kind in type(value).__mro__ for member in vars(kind).values() if isinstance(member, types.FunctionType))
+    return any(
+        _is_users(member)
+        for kind in type(value).__mro__
+        for member in vars(kind).values()
+        if isinstance(member, types.FunctionType)
+    )
 
 
 def _names(code: types.CodeType) -> Iterator[str]:
@@ -148,7 +182,11 @@ def _copy(value: Any, done: dict[int, Any]) -> Any:
     if isinstance(value, np.ndarray):
         return value.view()
     if isinstance(value, functools.partial):
-        return functools.partial(_copy(value.func, done), *(_copy(a, done) for a in value.args), **{k: _copy(v, done) for k, v in value.keywords.items()})
+        return functools.partial(
+            _copy(value.func, done),
+            *(_copy(a, done) for a in value.args),
+            **{k: _copy(v, done) for k, v in value.keywords.items()},
+        )
     if type(value) in (list, tuple):
         return type(value)(_copy(inner, done) for inner in value)
     if type(value) is dict:
@@ -173,10 +211,16 @@ def _copy_object(value: Any, done: dict[int, Any]) -> Any:
 
 def _copy_function(function: Any, done: dict[int, Any]) -> types.FunctionType:
     plain = unwrapped(function)
-    scope = {name: plain.__globals__[name] for name in ("__builtins__", "__name__", "__package__") if name in plain.__globals__}
+    scope = {
+        name: plain.__globals__[name]
+        for name in ("__builtins__", "__name__", "__package__")
+        if name in plain.__globals__
+    }
     cells = tuple(types.CellType() for _ in plain.__closure__ or ())
     copy = types.FunctionType(plain.__code__, scope, plain.__name__, None, cells or None)
-    done[id(function)] = done[id(plain)] = copy  # before the walk: functions may refer to themselves
+    done[id(function)] = done[id(plain)] = (
+        copy  # before the walk: functions may refer to themselves
+    )
     copy.__defaults__ = _copy(plain.__defaults__, done)
     copy.__kwdefaults__ = _copy(plain.__kwdefaults__, done)
     for new, old in zip(cells, plain.__closure__ or (), strict=True):
@@ -194,11 +238,27 @@ def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:
     """A likelihood tree with ``change`` applied to every user function in it."""
     if isinstance(node, jax.tree_util.Partial):
         return jax.tree_util.Partial(change(node.func), *node.args, **node.keywords)
-    if dataclasses.is_dataclass(node) and not isinstance(node, type) and type(node).__module__.startswith("jaxmle.likelihood"):
-        return dataclasses.replace(node, **{f.name: map_functions(getattr(node, f.name), change) for f in dataclasses.fields(node)})
+    if (
+        dataclasses.is_dataclass(node)
+        and not isinstance(node, type)
+        and type(node).__module__.startswith("jaxmle.likelihood")
+    ):
+        return dataclasses.replace(
+            node,
+            **{
+                f.name: map_functions(getattr(node, f.name), change)
+                for f in dataclasses.fields(node)
+            },
+        )
     if type(node) in (tuple, list):
         return type(node)(map_functions(inner, change) for inner in node)
-    return change(node) if callable(node) and not isinstance(node, type) and not isinstance(node, np.ndarray | jax.Array) else node
+    return (
+        change(node)
+        if callable(node)
+        and not isinstance(node, type)
+        and not isinstance(node, np.ndarray | jax.Array)
+        else node
+    )
 
 
 def functions_of(loglik: Any) -> list[Callable[..., Any]]:
@@ -216,7 +276,9 @@ def functions_of(loglik: Any) -> list[Callable[..., Any]]:
 # ---------------------------------------------------------------- compiled pieces
 
 
-def compiled(loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]) -> Callable[..., Any]:
+def compiled(
+    loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]
+) -> Callable[..., Any]:
     """The jitted ``make(loglik)``, kept on the user's function; ``loglik``'s arrays are arguments of it, not constants.
 
     Args:
@@ -236,19 +298,25 @@ def kept(loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]) -> Ca
     it is run in place.
     """
     memos = [_memo(f) for f in functions_of(loglik)]
-    if any(isinstance(value, jax.core.Tracer) for memo in memos for value, _ in memo["closed"]) or not _hashable(key):
+    if any(
+        isinstance(value, jax.core.Tracer) for memo in memos for value, _ in memo["closed"]
+    ) or not _hashable(key):
         return make(loglik)
     piece, leaves = _piece(loglik, key, make, memos)
     return partial(piece, leaves)
 
 
-def _piece(loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]], memos: list[dict[str, Any]]) -> tuple[Callable[..., Any], list[Any]]:
+def _piece(
+    loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]], memos: list[dict[str, Any]]
+) -> tuple[Callable[..., Any], list[Any]]:
     """The jitted ``make`` of the portable copy, from the first function's memo, and the likelihood's leaves."""
     copies = iter([memo["copy"] for memo in memos])
     leaves, treedef = jax.tree.flatten(map_functions(loglik, lambda f: next(copies)))
     pieces = memos[0]["pieces"] if memos else {}
     if (key, treedef) not in pieces:
-        pieces[key, treedef] = jax.jit(lambda leaves, *args: make(jax.tree.unflatten(treedef, leaves))(*args))
+        pieces[key, treedef] = jax.jit(
+            lambda leaves, *args: make(jax.tree.unflatten(treedef, leaves))(*args)
+        )
     return pieces[key, treedef], leaves
 
 
@@ -278,7 +346,16 @@ def _with_retry(piece: Callable[..., Any], *args: Any) -> Any:
         return piece(*args)
     except Exception as error:
         told = f"{type(error).__name__}: {error}"
-        if not any(sign in told for sign in ("verifier error", "lax.dot_general requires", "mlir", "MLIR", "cannot be lowered")):
+        if not any(
+            sign in told
+            for sign in (
+                "verifier error",
+                "lax.dot_general requires",
+                "mlir",
+                "MLIR",
+                "cannot be lowered",
+            )
+        ):
             raise
         jax.clear_caches()
         return piece(*args)

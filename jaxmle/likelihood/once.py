@@ -29,7 +29,10 @@ def _merged(jaxpr: Any) -> Any:
     same: dict[Any, Any] = {}  # from a variable to the earlier one that holds the same
     done: dict[Hashable, list[Any]] = {}
     kept = []
-    first = lambda atom: atom if hasattr(atom, "val") else same.get(atom, atom)  # noqa: E731
+
+    def first(atom: Any) -> Any:
+        return atom if hasattr(atom, "val") else same.get(atom, atom)
+
     for equation in jaxpr.eqns:
         equation = equation.replace(invars=[first(atom) for atom in equation.invars])
         key = _key(equation)
@@ -44,7 +47,10 @@ def _merged(jaxpr: Any) -> Any:
 
 def _key(equation: Any) -> Hashable | None:
     """What two equations have in common if they hold the same; None for one that is not compared."""
-    atoms = tuple((str(atom.aval), np.asarray(atom.val).tobytes()) if hasattr(atom, "val") else atom for atom in equation.invars)
+    atoms = tuple(
+        (str(atom.aval), np.asarray(atom.val).tobytes()) if hasattr(atom, "val") else atom
+        for atom in equation.invars
+    )
     key = (equation.primitive, atoms, tuple(sorted(equation.params.items())))
     try:
         hash(key)

@@ -22,7 +22,11 @@ class Ridge:
 
     def __call__(self, params: Tree) -> jax.Array:
         chosen = params if self.leaf is None else _named(params, self.leaf)
-        return -0.5 * self.strength * sum((jnp.sum(value**2) for value in jax.tree.leaves(chosen)), jnp.zeros(()))
+        return (
+            -0.5
+            * self.strength
+            * sum((jnp.sum(value**2) for value in jax.tree.leaves(chosen)), jnp.zeros(()))
+        )
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["mean", "sd"], meta_fields=["leaf"])
@@ -36,7 +40,13 @@ class NormalPrior:
 
     def __call__(self, params: Tree) -> jax.Array:
         chosen = params if self.leaf is None else _named(params, self.leaf)
-        return sum((jnp.sum(jax.scipy.stats.norm.logpdf(value, self.mean, self.sd)) for value in jax.tree.leaves(chosen)), jnp.zeros(()))
+        return sum(
+            (
+                jnp.sum(jax.scipy.stats.norm.logpdf(value, self.mean, self.sd))
+                for value in jax.tree.leaves(chosen)
+            ),
+            jnp.zeros(()),
+        )
 
 
 def _named(params: Tree, leaf: str) -> Tree:

@@ -41,7 +41,11 @@ class Ways(NamedTuple):
 
 def straight(layout: Layout) -> np.ndarray:
     """The printed entries on whose own scale a likelihood may be concave: unconstrained ones and ordered ones, (p,)."""
-    flags = [leaf.constraint.is_identity or isinstance(leaf.constraint, Ordered) for leaf in layout.leaves for _ in leaf.entries]
+    flags = [
+        leaf.constraint.is_identity or isinstance(leaf.constraint, Ordered)
+        for leaf in layout.leaves
+        for _ in leaf.entries
+    ]
     return np.array(flags, dtype=bool)
 
 
@@ -66,13 +70,25 @@ def ways(loglik: Any, layout: Layout, x: Array, data: Tree) -> Ways:
         case WithResponse() | Penalize():
             return ways(loglik.loglik, layout, x, data)
         case Pool():
-            parts = [ways(member, layout, x, part) for member, part in zip(loglik.members, data, strict=True)]
+            parts = [
+                ways(member, layout, x, part)
+                for member, part in zip(loglik.members, data, strict=True)
+            ]
             few = min(part.gradients.shape[0] for part in parts)
-            joined, pure = (jnp.concatenate([part[i][:few] for part in parts], axis=1) for i in (0, 1))
-            return Ways(joined, pure, jnp.concatenate([part.alive for part in parts]), jnp.all(jnp.stack([part.concave for part in parts])))
+            joined, pure = (
+                jnp.concatenate([part[i][:few] for part in parts], axis=1) for i in (0, 1)
+            )
+            return Ways(
+                joined,
+                pure,
+                jnp.concatenate([part.alive for part in parts]),
+                jnp.all(jnp.stack([part.concave for part in parts])),
+            )
         case Fix() | Tie():
             inner = ways(loglik.loglik, layout, loglik.substitute(layout, x), data)
-            return inner._replace(gradients=inner.gradients @ embedding(loglik.roots(layout), x.dtype))
+            return inner._replace(
+                gradients=inner.gradients @ embedding(loglik.roots(layout), x.dtype)
+            )
     if is_exact(loglik):
         return _declared(loglik, layout, x, data)
     return _opaque(loglik, layout, x, data)
@@ -89,12 +105,19 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
     def at(offset: Array) -> tuple[Array, Array, Array]:
         eta = jnp.where(moves[:, None], offset[:, None], values)
         _, entries, columns_of = loglik.derivatives(params, eta, data)
-        slope, curvature = jnp.stack(entries), jnp.stack([jnp.stack(column) for column in columns_of])
+        slope, curvature = (
+            jnp.stack(entries),
+            jnp.stack([jnp.stack(column) for column in columns_of]),
+        )
         curve = jnp.where(moves[:, None, None] & moves[None, :, None], curvature, 0.0)
         top = jnp.linalg.eigvalsh(jnp.moveaxis(jnp.where(jnp.isfinite(curve), curve, 0.0), 2, 0))
         bad = top[:, -1] > FLAT * jnp.maximum(jnp.max(jnp.abs(top), axis=1), 1.0)
         slope, pure = _limits(slope, moves)
-        return row_gradients(columns, slope, layout.p), pure, ~jnp.any(bad & jnp.all(jnp.isfinite(slope), axis=0))
+        return (
+            row_gradients(columns, slope, layout.p),
+            pure,
+            ~jnp.any(bad & jnp.all(jnp.isfinite(slope), axis=0)),
+        )
 
     gradients, pure, concave = jax.lax.map(at, jnp.asarray(grid, values.dtype))
     return Ways(gradients, pure, jnp.ones(gradients.shape[1], bool), jnp.all(concave))
@@ -121,7 +144,11 @@ def _grid(m: int, ordered: list[list[int]]) -> np.ndarray:
 
 def _ordered(layout: Layout, columns: Any) -> list[list[int]]:
     """The predictors that are entries of one ordered leaf."""
-    leaf_at = [leaf if isinstance(leaf.constraint, Ordered) else None for leaf in layout.leaves for _ in leaf.entries]
+    leaf_at = [
+        leaf if isinstance(leaf.constraint, Ordered) else None
+        for leaf in layout.leaves
+        for _ in leaf.entries
+    ]
     groups: dict[int, list[int]] = {}
     for k, column in enumerate(columns):
         if column.design is None and leaf_at[column.where[0]] is not None:
@@ -133,15 +160,30 @@ def _opaque(loglik: Any, layout: Layout, x: Array, data: Tree) -> Ways:
     """The scores of all terms at points about x, each entry moved in units in which a row's score is one."""
     free = straight(layout)
     first = row_scores(loglik, layout, x, data)
-    unit = jnp.where(free, 1.0 / jnp.maximum(jnp.sqrt(jnp.mean(jnp.where(jnp.isfinite(first), first, 0.0) ** 2, axis=0)), jnp.finfo(x.dtype).tiny ** 0.5), 0.0)
+    unit = jnp.where(
+        free,
+        1.0
+        / jnp.maximum(
+            jnp.sqrt(jnp.mean(jnp.where(jnp.isfinite(first), first, 0.0) ** 2, axis=0)),
+            jnp.finfo(x.dtype).tiny ** 0.5,
+        ),
+        0.0,
+    )
     random = np.random.default_rng(0).standard_normal((DRAWS, layout.p))
     random = random * np.resize(REACH, DRAWS)[:, None]
 
     def at(step: Array) -> Array:
         return row_scores(loglik, layout, _sorted(layout, x + step * unit), data)
 
-    gradients = jax.lax.map(at, jnp.concatenate([jnp.zeros((1, layout.p), x.dtype), jnp.asarray(random, x.dtype)]))
-    return Ways(gradients, jnp.zeros(gradients.shape[:2], bool), jnp.ones(first.shape[0], bool), jnp.ones((), bool))
+    gradients = jax.lax.map(
+        at, jnp.concatenate([jnp.zeros((1, layout.p), x.dtype), jnp.asarray(random, x.dtype)])
+    )
+    return Ways(
+        gradients,
+        jnp.zeros(gradients.shape[:2], bool),
+        jnp.ones(first.shape[0], bool),
+        jnp.ones((), bool),
+    )
 
 
 def _sorted(layout: Layout, x: Array) -> Array:

@@ -76,7 +76,11 @@ class OfRows(ABC):
         """The terms (n,), for predictors (n,) or (n, K), () or (K,) where they are constant."""
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["response", "histograms"], meta_fields=["density", "names", "forms", "counts", "shared"])
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["response", "histograms"],
+    meta_fields=["density", "names", "forms", "counts", "shared"],
+)
 @dataclass(frozen=True)
 class Regression:
     """A log-likelihood declared as ``density(eta, row)``, the log density of one row, through named predictors.
@@ -84,13 +88,19 @@ class Regression:
     To the density come the terms ``counts`` of one leaf and of the constant predictors.
     """
 
-    density: Callable[[Mapping[str, Array], Tree], Array]  # of one row; of many where it is ``OfRows``
+    density: Callable[
+        [Mapping[str, Array], Tree], Array
+    ]  # of one row; of many where it is ``OfRows``
     names: tuple[str, ...]
     forms: tuple[Predictor, ...]
     response: Law | None = None
     counts: tuple[tuple[str, Callable[[Mapping[str, Array], Array], Array]], ...] = ()
-    histograms: tuple[Histogram, ...] | None = None  # one for each of ``counts``; only sums over these very rows may use them
-    shared: tuple[str, ...] = ()  # designs that all members of a batch share: their products of columns are formed once
+    histograms: tuple[Histogram, ...] | None = (
+        None  # one for each of ``counts``; only sums over these very rows may use them
+    )
+    shared: tuple[
+        str, ...
+    ] = ()  # designs that all members of a batch share: their products of columns are formed once
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         data_length(data)
@@ -108,9 +118,15 @@ class Regression:
         if isinstance(form, Linear):
             x, beta = leaf_of(data, form.x), leaf_of(params, form.param, "params")
             if jnp.ndim(x) == 2 and (jnp.ndim(beta) == 0 or jnp.shape(beta)[0] != jnp.shape(x)[1]):
-                raise ValueError(f"data[{form.x!r}] has {jnp.shape(x)[1]} columns but params[{form.param!r}] has shape {jnp.shape(beta)}")
+                raise ValueError(
+                    f"data[{form.x!r}] has {jnp.shape(x)[1]} columns but params[{form.param!r}] has shape {jnp.shape(beta)}"
+                )
             eta = x * beta if jnp.ndim(x) == 1 else x @ beta
-            return eta if form.offset is None else eta + leaf_of(data, form.offset).reshape((-1,) + (1,) * (eta.ndim - 1))
+            return (
+                eta
+                if form.offset is None
+                else eta + leaf_of(data, form.offset).reshape((-1,) + (1,) * (eta.ndim - 1))
+            )
         if isinstance(form, str):
             value = jnp.asarray(leaf_of(params, form, "params"))
             return jnp.broadcast_to(value, (data_length(data), *value.shape))
@@ -121,7 +137,9 @@ class Regression:
         etas = [self._one(form, params, data) for form in self.forms]
         shapes = tuple(eta.shape[1:] for eta in etas)
         if any(len(shape) > 1 for shape in shapes):
-            raise ValueError(f"a predictor of one row must be a scalar or a vector; got shapes {dict(zip(self.names, shapes, strict=True))}")
+            raise ValueError(
+                f"a predictor of one row must be a scalar or a vector; got shapes {dict(zip(self.names, shapes, strict=True))}"
+            )
         return shapes, jnp.concatenate([eta.reshape(eta.shape[0], -1).T for eta in etas])
 
     def _row(self, etas: tuple[Array, ...], row: Tree) -> Array:
@@ -131,20 +149,33 @@ class Regression:
         for leaf, term in self.counts:
             value = value + term({name: eta[name] for name in self._constants}, leaf_of(row, leaf))
         if value.shape not in ((), (1,)):
-            raise ValueError(f"density(eta, row) is the log density of one row and must return a scalar; got shape {value.shape}")
+            raise ValueError(
+                f"density(eta, row) is the log density of one row and must return a scalar; got shape {value.shape}"
+            )
         return value.reshape(())
 
     @property
     def _constants(self) -> dict[str, str]:
         """The constant predictors, and the parameter that each of them is."""
-        return {name: form for name, form in zip(self.names, self.forms, strict=True) if isinstance(form, str)}
+        return {
+            name: form
+            for name, form in zip(self.names, self.forms, strict=True)
+            if isinstance(form, str)
+        }
 
     def apart(self) -> tuple[Regression, list[tuple[Regression, Histogram]]]:
         """The regression without what the histograms tell, and a regression for each of them."""
         if self.histograms is None:
             return self, []
-        of_counts = [Regression(partial(_of_count, term), tuple(self._constants), tuple(self._constants.values())) for _, term in self.counts]
-        return dataclasses.replace(self, counts=(), histograms=None), list(zip(of_counts, self.histograms, strict=True))
+        of_counts = [
+            Regression(
+                partial(_of_count, term), tuple(self._constants), tuple(self._constants.values())
+            )
+            for _, term in self.counts
+        ]
+        return dataclasses.replace(self, counts=(), histograms=None), list(
+            zip(of_counts, self.histograms, strict=True)
+        )
 
     @property
     def _axes(self) -> tuple[int | None, ...]:
@@ -154,8 +185,13 @@ class Regression:
     def _parted(self, shapes: tuple[tuple[int, ...], ...], values: Array) -> tuple[Array, ...]:
         """Each predictor by itself from the stacked values (m, n): (n,) or (n, K), and () or (K,) where it is constant."""
         cuts = np.cumsum([0, *(shape[0] if shape else 1 for shape in shapes)])
-        parts = [values[start : cuts[i + 1]].T.reshape(-1, *shapes[i]) for i, start in enumerate(cuts[:-1])]
-        return tuple(part if axis == 0 else part[0] for part, axis in zip(parts, self._axes, strict=True))
+        parts = [
+            values[start : cuts[i + 1]].T.reshape(-1, *shapes[i])
+            for i, start in enumerate(cuts[:-1])
+        ]
+        return tuple(
+            part if axis == 0 else part[0] for part, axis in zip(parts, self._axes, strict=True)
+        )
 
     def predictors(self, layout: Layout, x: Array, data: Tree) -> Predictors:
         """Predictor values and Jacobians at x (p,)."""
@@ -166,8 +202,13 @@ class Regression:
                 columns += self._flat_columns(form, layout, data)
             else:
                 curved = True
-                jacobian = jax.jacfwd(lambda x, form=form: self._one(form, layout.unravel(x), data))(x)
-                columns += [Column(j, np.arange(layout.p)) for j in jnp.moveaxis(jacobian.reshape(jacobian.shape[0], -1, layout.p), 1, 0)]
+                jacobian = jax.jacfwd(
+                    lambda x, form=form: self._one(form, layout.unravel(x), data)
+                )(x)
+                columns += [
+                    Column(j, np.arange(layout.p))
+                    for j in jnp.moveaxis(jacobian.reshape(jacobian.shape[0], -1, layout.p), 1, 0)
+                ]
         return Predictors(values, tuple(columns), curved)
 
     def _flat_columns(self, form: Linear | str, layout: Layout, data: Tree) -> list[Column]:
@@ -180,26 +221,49 @@ class Regression:
         x = x[:, None] if x.ndim == 1 else x
         outputs = shape[1] if len(shape) == 2 else 1
         if len(where) != x.shape[1] * outputs:
-            raise ValueError(f"data[{form.x!r}] has {x.shape[1]} columns but params[{name!r}] has shape {shape}")
-        return [Column(x, where.reshape(-1, outputs)[:, k], form.x in self.shared) for k in range(outputs)]
+            raise ValueError(
+                f"data[{form.x!r}] has {x.shape[1]} columns but params[{name!r}] has shape {shape}"
+            )
+        return [
+            Column(x, where.reshape(-1, outputs)[:, k], form.x in self.shared)
+            for k in range(outputs)
+        ]
 
-    def derivatives(self, params: Tree, values: Array, data: Tree) -> tuple[Array, list[Array], list[list[Array]]]:
+    def derivatives(
+        self, params: Tree, values: Array, data: Tree
+    ) -> tuple[Array, list[Array], list[list[Array]]]:
         """Terms (n,), and the density's gradient, m of (n,), and Hessian, m by m of (n,), in the predictors.
 
         Not stacked: each entry goes into a sum of its own, and what XLA stacks first it computes one row at a time.
         """
 
-        def row(etas: tuple[Array, ...], data: Tree) -> tuple[Array, tuple[Array, ...], list[tuple[Array, ...]]]:
-            slope = lambda a, eta: jax.grad(self._row)((*etas[:a], eta, *etas[a + 1 :]), data)  # noqa: E731
-            return *jax.value_and_grad(self._row)(etas, data), [_along(partial(slope, a), eta) for a, eta in enumerate(etas)]
+        def row(
+            etas: tuple[Array, ...], data: Tree
+        ) -> tuple[Array, tuple[Array, ...], list[tuple[Array, ...]]]:
+            def slope(a: Any, eta: Any) -> Any:
+                return jax.grad(self._row)((*etas[:a], eta, *etas[a + 1 :]), data)
+
+            return *jax.value_and_grad(self._row)(etas, data), [
+                _along(partial(slope, a), eta) for a, eta in enumerate(etas)
+            ]
 
         etas = self._parted(self._values(params, data)[0], values)
         if isinstance(self.density, OfRows):
-            return once(lambda etas, data: _along_each(lambda etas: self._terms(etas, data), etas, self._axes))(etas, data)
-        terms, slope, curvature = once(jax.vmap(row, in_axes=(self._axes, 0), out_axes=-1))(etas, data)
+            return once(
+                lambda etas, data: _along_each(
+                    lambda etas: self._terms(etas, data), etas, self._axes
+                )
+            )(etas, data)
+        terms, slope, curvature = once(jax.vmap(row, in_axes=(self._axes, 0), out_axes=-1))(
+            etas, data
+        )
         hessian = []
         for part, column in zip(slope, curvature, strict=True):
-            hessian += [_entries_of(column)] if part.ndim == 1 else [_entries_of([block[..., k, :] for block in column]) for k in range(len(part))]
+            hessian += (
+                [_entries_of(column)]
+                if part.ndim == 1
+                else [_entries_of([block[..., k, :] for block in column]) for k in range(len(part))]
+            )
         return terms, _entries_of(slope), hessian
 
     def expected_curvature(self, params: Tree, values: Array, data: Tree) -> Array:
@@ -208,16 +272,23 @@ class Regression:
         if isinstance(law, Exact):
 
             def exact(stacked: Array, row_data: Tree) -> Array:
-                return jnp.asarray(law.information(_named_eta(self.names, shapes, stacked), row_data), dtype=values.dtype).reshape(m, m)
+                return jnp.asarray(
+                    law.information(_named_eta(self.names, shapes, stacked), row_data),
+                    dtype=values.dtype,
+                ).reshape(m, m)
 
             return jax.vmap(exact, in_axes=(1, 0), out_axes=2)(values, data)
         if isinstance(law, Enumeration):
-            row = lambda stacked, data: self._row(tuple(_named_eta(self.names, shapes, stacked).values()), data)  # noqa: E731
+
+            def row(stacked: Any, data: Any) -> Any:
+                return self._row(tuple(_named_eta(self.names, shapes, stacked).values()), data)
 
             def at(value: Array) -> tuple[Array, Array]:
                 imagined = law.with_response(data, value)
                 probability = jnp.exp(jax.vmap(row, in_axes=(1, 0))(values, imagined))
-                return -probability[None, None, :] * jax.vmap(jax.hessian(row), in_axes=(1, 0), out_axes=2)(values, imagined), probability
+                return -probability[None, None, :] * jax.vmap(
+                    jax.hessian(row), in_axes=(1, 0), out_axes=2
+                )(values, imagined), probability
 
             return law.whole(*law.expectation(at))
         raise ValueError(
@@ -228,21 +299,33 @@ class Regression:
         """E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c) per row by the closed form, (m, m, m, n)."""
         shapes, m, law = self._values(params, data)[0], values.shape[0], self.response
         if not isinstance(law, Exact) or law.cross is None:
-            raise ValueError("the cross moments of a row need regression(…, response=exact(information, cross=…))")
+            raise ValueError(
+                "the cross moments of a row need regression(…, response=exact(information, cross=…))"
+            )
         closed = law.cross
 
         def moments(stacked: Array, row_data: Tree) -> Array:
-            return jnp.asarray(closed(_named_eta(self.names, shapes, stacked), row_data), dtype=values.dtype).reshape(m, m, m)
+            return jnp.asarray(
+                closed(_named_eta(self.names, shapes, stacked), row_data), dtype=values.dtype
+            ).reshape(m, m, m)
 
         return jax.vmap(moments, in_axes=(1, 0), out_axes=3)(values, data)
 
 
 def _along(function: Callable[[Array], Any], eta: Array) -> Any:
     """The derivative of a function of one predictor, () or (K,)."""
-    return jax.jacfwd(function)(eta) if eta.ndim else jax.jvp(function, (eta,), (jnp.ones_like(eta),))[1]
+    return (
+        jax.jacfwd(function)(eta)
+        if eta.ndim
+        else jax.jvp(function, (eta,), (jnp.ones_like(eta),))[1]
+    )
 
 
-def _along_each(terms: Callable[[tuple[Array, ...]], Array], etas: tuple[Array, ...], axes: tuple[int | None, ...]) -> tuple[Array, list[Array], list[list[Array]]]:
+def _along_each(
+    terms: Callable[[tuple[Array, ...]], Array],
+    etas: tuple[Array, ...],
+    axes: tuple[int | None, ...],
+) -> tuple[Array, list[Array], list[list[Array]]]:
     """Terms (n,), their gradient, m of (n,), and Hessian, m by m of (n,), in the predictors ``etas``.
 
     Where rows are kept apart a step of all of them along one predictor tells the derivative of each: Jacobian-vector products, forward over
@@ -255,15 +338,27 @@ def _along_each(terms: Callable[[tuple[Array, ...]], Array], etas: tuple[Array, 
     """
     ways: list[tuple[int, Array]] = []
     for a, (eta, axis) in enumerate(zip(etas, axes, strict=True)):
-        one = [jnp.ones_like(eta)] if eta.ndim == (axis is not None) else [jnp.zeros_like(eta).at[..., k].set(1.0) for k in range(eta.shape[-1])]
+        one = (
+            [jnp.ones_like(eta)]
+            if eta.ndim == (axis is not None)
+            else [jnp.zeros_like(eta).at[..., k].set(1.0) for k in range(eta.shape[-1])]
+        )
         ways += [(a, step) for step in one]
 
-    def along(function: Callable[[tuple[Array, ...]], Array], a: int, step: Array) -> Callable[[tuple[Array, ...]], Array]:
-        return lambda etas: jax.jvp(lambda eta: function((*etas[:a], eta, *etas[a + 1 :])), (etas[a],), (step,))[1]
+    def along(
+        function: Callable[[tuple[Array, ...]], Array], a: int, step: Array
+    ) -> Callable[[tuple[Array, ...]], Array]:
+        return lambda etas: jax.jvp(
+            lambda eta: function((*etas[:a], eta, *etas[a + 1 :])), (etas[a],), (step,)
+        )[1]
 
     slopes = [along(terms, *way) for way in ways]
     lower = [[along(slope, *way)(etas) for way in ways[: a + 1]] for a, slope in enumerate(slopes)]
-    return terms(etas), [slope(etas) for slope in slopes], [[lower[max(a, b)][min(a, b)] for b in range(len(ways))] for a in range(len(ways))]
+    return (
+        terms(etas),
+        [slope(etas) for slope in slopes],
+        [[lower[max(a, b)][min(a, b)] for b in range(len(ways))] for a in range(len(ways))],
+    )
 
 
 def _entries_of(parts: Any) -> list[Array]:
@@ -271,11 +366,15 @@ def _entries_of(parts: Any) -> list[Array]:
     return [entry for part in parts for entry in ([part] if part.ndim == 1 else part)]
 
 
-def _of_count(term: Callable[[Mapping[str, Array], Array], Array], eta: Mapping[str, Array], row: Array) -> Array:
+def _of_count(
+    term: Callable[[Mapping[str, Array], Array], Array], eta: Mapping[str, Array], row: Array
+) -> Array:
     return term(eta, row)
 
 
-def _named_eta(names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], stacked: Array) -> dict[str, Array]:
+def _named_eta(
+    names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], stacked: Array
+) -> dict[str, Array]:
     eta, start = {}, 0
     for name, shape in zip(names, shapes, strict=True):
         size = shape[0] if shape else 1
@@ -289,13 +388,21 @@ def _entries(layout: Layout, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
     for leaf, span in zip(layout.leaves, layout.spans, strict=True):
         if leaf.path == name:
             if leaf.size != int(np.prod(leaf.shape)):
-                raise ValueError(f"a matrix with structural entries cannot be a linear predictor: {name!r}")
+                raise ValueError(
+                    f"a matrix with structural entries cannot be a linear predictor: {name!r}"
+                )
             return np.arange(span.start, span.stop), leaf.shape
-    raise ValueError(f"the regression names a parameter {name!r}; params has {[leaf.path for leaf in layout.leaves]}")
+    raise ValueError(
+        f"the regression names a parameter {name!r}; params has {[leaf.path for leaf in layout.leaves]}"
+    )
 
 
 def regression(
-    density: Callable[[Mapping[str, Array], Tree], Array], eta: Mapping[str, Predictor], *, response: Law | None = None, counts: Mapping[str, Callable[[Mapping[str, Array], Array], Array]] | None = None
+    density: Callable[[Mapping[str, Array], Tree], Array],
+    eta: Mapping[str, Predictor],
+    *,
+    response: Law | None = None,
+    counts: Mapping[str, Callable[[Mapping[str, Array], Array], Array]] | None = None,
 ) -> Regression:
     """A likelihood declared as the log density of one row through named predictors.
 
@@ -322,10 +429,16 @@ def regression(
         raise ValueError("regression needs at least one predictor")
     for name, form in eta.items():
         if not isinstance(form, Linear | str) and not callable(form):
-            raise TypeError(f"predictor {name!r} must be linear(x, param), a parameter name, or a function of (params, row); got {type(form).__name__}")
+            raise TypeError(
+                f"predictor {name!r} must be linear(x, param), a parameter name, or a function of (params, row); got {type(form).__name__}"
+            )
     if counts and not any(isinstance(form, str) for form in eta.values()):
-        raise ValueError("counts holds terms of constant predictors, but every predictor varies with the row: put them in density")
-    return Regression(density, tuple(eta), tuple(eta.values()), response, tuple((counts or {}).items()))
+        raise ValueError(
+            "counts holds terms of constant predictors, but every predictor varies with the row: put them in density"
+        )
+    return Regression(
+        density, tuple(eta), tuple(eta.values()), response, tuple((counts or {}).items())
+    )
 
 
 # ---------------------------------------------------------------- layout
@@ -340,18 +453,39 @@ def linear_designs(loglik: Any, data: Tree) -> Tree:
         wanted = {id(leaf_of(data, form.x)) for form in loglik.forms if isinstance(form, Linear)}
         return jax.tree.map(lambda leaf: id(leaf) in wanted and len(leaf.shape) == 2, data)
     if hasattr(loglik, "members"):
-        return type(data)(linear_designs(member, part) for member, part in zip(loglik.members, data, strict=True))
-    return linear_designs(loglik.loglik, data) if hasattr(loglik, "loglik") else jax.tree.map(lambda leaf: False, data)
+        return type(data)(
+            linear_designs(member, part) for member, part in zip(loglik.members, data, strict=True)
+        )
+    return (
+        linear_designs(loglik.loglik, data)
+        if hasattr(loglik, "loglik")
+        else jax.tree.map(lambda leaf: False, data)
+    )
 
 
 def sharing(loglik: Any, data: Tree, same: Tree) -> Any:
     """The likelihood told which designs all members of a batch share: ``same`` is a tree of booleans like ``data``."""
     if isinstance(loglik, Regression):
-        names = {form.x for form in loglik.forms if isinstance(form, Linear) and jnp.ndim(leaf_of(data, form.x)) == 2 and leaf_of(same, form.x)}
+        names = {
+            form.x
+            for form in loglik.forms
+            if isinstance(form, Linear)
+            and jnp.ndim(leaf_of(data, form.x)) == 2
+            and leaf_of(same, form.x)
+        }
         return dataclasses.replace(loglik, shared=tuple(sorted(names)))
     if hasattr(loglik, "members"):
-        return dataclasses.replace(loglik, members=tuple(sharing(m, d, s) for m, d, s in zip(loglik.members, data, same, strict=True)))
-    return dataclasses.replace(loglik, loglik=sharing(loglik.loglik, data, same)) if hasattr(loglik, "loglik") else loglik
+        return dataclasses.replace(
+            loglik,
+            members=tuple(
+                sharing(m, d, s) for m, d, s in zip(loglik.members, data, same, strict=True)
+            ),
+        )
+    return (
+        dataclasses.replace(loglik, loglik=sharing(loglik.loglik, data, same))
+        if hasattr(loglik, "loglik")
+        else loglik
+    )
 
 
 # ---------------------------------------------------------------- sums over rows
@@ -364,8 +498,15 @@ WIDE = 64  # columns from which a product in three quarters is faster than a who
 def gram(columns: tuple[Column, ...], weight: Any, p: int) -> Array:
     """Σ_ab X_a' diag(weight_ab) X_b, (p, p), for weights (m, m, n), or m by m of (n,)."""
     order, where = _in_order(columns)
-    lower = {(a, b): _block(columns[a], weight[a][b], columns[b]) for a in range(len(columns)) for b in range(a + 1)}
-    block = lambda a, b: lower[a, b] if b <= a else lower[b, a].T  # noqa: E731
+    lower = {
+        (a, b): _block(columns[a], weight[a][b], columns[b])
+        for a in range(len(columns))
+        for b in range(a + 1)
+    }
+
+    def block(a: Any, b: Any) -> Any:
+        return lower[a, b] if b <= a else lower[b, a].T
+
     whole = jnp.concatenate([jnp.concatenate([block(a, b) for b in order], axis=1) for a in order])
     return _put(_put(whole, where, p).T, where, p).T
 
@@ -401,8 +542,14 @@ def _block(one: Column, w: Array, other: Column) -> Array:
         return _products(left, w, right)
     if 0 < right.shape[1] <= NARROW:
         return jnp.stack([left.T @ (w * x) for x in right.T], axis=1)
-    weighted = left.T * w[None, :]  # the sum runs along contiguous memory, on both sides where the design is laid out by columns
-    return _symmetric(weighted, right) if left is right and right.shape[1] >= WIDE else weighted @ right
+    weighted = (
+        left.T * w[None, :]
+    )  # the sum runs along contiguous memory, on both sides where the design is laid out by columns
+    return (
+        _symmetric(weighted, right)
+        if left is right and right.shape[1] >= WIDE
+        else weighted @ right
+    )
 
 
 def _total(w: Array) -> Array:
@@ -418,13 +565,18 @@ def _symmetric(weighted: Array, x: Array) -> Array:
     """X'WX (q, q) from X'W (q, n) and X (n, q), without its upper right quarter, which mirrors the lower left."""
     h = x.shape[1] // 2
     upper, lower, across = weighted[:h] @ x[:, :h], weighted[h:] @ x[:, h:], weighted[h:] @ x[:, :h]
-    return jnp.concatenate([jnp.concatenate([upper, across.T], axis=1), jnp.concatenate([across, lower], axis=1)])
+    return jnp.concatenate(
+        [jnp.concatenate([upper, across.T], axis=1), jnp.concatenate([across, lower], axis=1)]
+    )
 
 
 def gradient(columns: tuple[Column, ...], slope: Any, p: int) -> Array:
     """Σ_a X_a' slope_a, (p,), for slopes (m, n), or m of (n,)."""
     order, where = _in_order(columns)
-    parts = [_total(slope[a])[None] if columns[a].design is None else slope[a] @ columns[a].design for a in order]
+    parts = [
+        _total(slope[a])[None] if columns[a].design is None else slope[a] @ columns[a].design
+        for a in order
+    ]
     return _put(jnp.concatenate(parts), where, p)
 
 
@@ -432,13 +584,21 @@ def row_gradients(columns: tuple[Column, ...], slope: Any, p: int) -> Array:
     """The score of each row, (n, p)."""
     rows = jnp.zeros((slope[0].shape[0], p), slope[0].dtype)
     for column, r in zip(columns, slope, strict=True):
-        rows = rows.at[:, column.where].add(r[:, None] if column.design is None else r[:, None] * column.design)
+        rows = rows.at[:, column.where].add(
+            r[:, None] if column.design is None else r[:, None] * column.design
+        )
     return rows
 
 
 def row_grams(columns: tuple[Column, ...], weight: Array, p: int) -> Array:
     """The information of each row, (n, p, p), for weights (m, m, n)."""
     n = weight.shape[-1]
-    jacobian = jnp.stack([jnp.zeros((n, p), weight.dtype).at[:, c.where].set(1.0 if c.design is None else c.design) for c in columns])
+    jacobian = jnp.stack(
+        [
+            jnp.zeros((n, p), weight.dtype)
+            .at[:, c.where]
+            .set(1.0 if c.design is None else c.design)
+            for c in columns
+        ]
+    )
     return jnp.einsum("ani,abn,bnj->nij", jacobian, weight, jacobian)
-

@@ -40,14 +40,18 @@ class Enumeration:
     def with_response(self, data: Tree, value: Any) -> Tree:
         """``data`` (or one row of it) with its response set to ``value``."""
         old = data[self.leaf]
-        return {**data, self.leaf: jnp.broadcast_to(jnp.asarray(value, dtype=old.dtype), jnp.shape(old))}
-
+        return {
+            **data,
+            self.leaf: jnp.broadcast_to(jnp.asarray(value, dtype=old.dtype), jnp.shape(old)),
+        }
 
     def expectation(self, of: Callable[[Array], tuple[Array, Array]]) -> tuple[Array, Array]:
         """Σ_v f(v) and Σ_v P(v), where ``of(v)`` gives both for one value; one compiled loop however many values there are."""
         values = jnp.asarray(self.values)
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(of, values[0]))
-        return jax.lax.scan(lambda total, value: (jax.tree.map(jnp.add, total, of(value)), None), zero, values)[0]
+        return jax.lax.scan(
+            lambda total, value: (jax.tree.map(jnp.add, total, of(value)), None), zero, values
+        )[0]
 
     def whole(self, total: Array, mass: Array) -> Array:
         """``total`` where the values exhaust the response, NaN where part of its support is missing: such a number only looks like one."""
@@ -67,7 +71,9 @@ class Simulation:
 Law = Exact | Enumeration | Simulation
 
 
-def exact(information: Callable[[Any, Tree], Array], cross: Callable[[Any, Tree], Array] | None = None) -> Exact:
+def exact(
+    information: Callable[[Any, Tree], Array], cross: Callable[[Any, Tree], Array] | None = None
+) -> Exact:
     """Closed expected information of one row, as a function of its predictors ``eta`` and the row; for ``regression`` only.
 
     Args:
@@ -83,8 +89,12 @@ def enumeration(leaf: str, values: Any) -> Enumeration:
     return Enumeration(leaf, tuple(float(v) for v in values))
 
 
-def simulation(sampler: Callable[[Array, Tree, Tree], Tree], *, key: Array, draws: int = 200) -> Simulation:
+def simulation(
+    sampler: Callable[[Array, Tree, Tree], Tree], *, key: Array, draws: int = 200
+) -> Simulation:
     """Expectation as the mean over ``draws`` simulated data sets, with a Monte-Carlo error that shrinks as 1/√draws."""
     if draws < 2:
-        raise ValueError(f"a simulated expectation needs at least two draws to know its own error; got {draws}")
+        raise ValueError(
+            f"a simulated expectation needs at least two draws to know its own error; got {draws}"
+        )
     return Simulation(sampler, key, int(draws))

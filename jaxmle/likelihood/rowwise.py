@@ -30,7 +30,16 @@ ELEMENTWISE = """
     regularized_incomplete_beta rem round rsqrt select_n sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta
 """
 LOOPS = ("cond", "scan", "while")
-REDUCTIONS = ("argmax", "argmin", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod", "reduce_sum")
+REDUCTIONS = (
+    "argmax",
+    "argmin",
+    "reduce_and",
+    "reduce_max",
+    "reduce_min",
+    "reduce_or",
+    "reduce_prod",
+    "reduce_sum",
+)
 CUMULATIONS = ("cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum")
 
 
@@ -54,20 +63,40 @@ def is_rowwise(loglik: Any, layout: Layout, base: Any, data: Tree) -> bool:
     if not isinstance(core, Opaque) or n is None or n <= FEW:
         return False
     shapes = [jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype) for leaf in jax.tree.leaves(data)]
-    key = ("rowwise", layout, jax.tree.structure(data), tuple((leaf.shape, str(leaf.dtype)) for leaf in shapes))
-    return bool(remembered(core, key, lambda function: _proved(function, layout, base, jax.tree.unflatten(jax.tree.structure(data), shapes))))
+    key = (
+        "rowwise",
+        layout,
+        jax.tree.structure(data),
+        tuple((leaf.shape, str(leaf.dtype)) for leaf in shapes),
+    )
+    return bool(
+        remembered(
+            core,
+            key,
+            lambda function: _proved(
+                function, layout, base, jax.tree.unflatten(jax.tree.structure(data), shapes)
+            ),
+        )
+    )
 
 
 def _proved(function: Any, layout: Layout, base: Any, data: Tree) -> bool:
-    fewer = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((FEW, *leaf.shape[1:]), leaf.dtype), data)
+    fewer = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((FEW, *leaf.shape[1:]), leaf.dtype), data
+    )
     try:
         # retraced for fewer rows it must be the same program: what was computed in Python from the number of rows shows as another number
-        whole, part = (jax.make_jaxpr(lambda x, rows: terms_of(function, layout.unravel(x), rows))(base, rows) for rows in (data, fewer))
+        whole, part = (
+            jax.make_jaxpr(lambda x, rows: terms_of(function, layout.unravel(x), rows))(base, rows)
+            for rows in (data, fewer)
+        )
         leaves = [Along(None, frozenset())] + [Along(0, frozenset())] * len(jax.tree.leaves(data))
         (out,) = _follow(whole.jaxpr, leaves)
     except Exception:  # no proof; what is wrong with the function itself is told where it is summed
         return False
-    return out.axis == 0 and list(_numbers(whole.jaxpr, whole.consts)) == list(_numbers(part.jaxpr, part.consts))
+    return out.axis == 0 and list(_numbers(whole.jaxpr, whole.consts)) == list(
+        _numbers(part.jaxpr, part.consts)
+    )
 
 
 def _numbers(jaxpr: Any, constants: Any) -> Iterator[Any]:
@@ -75,7 +104,9 @@ def _numbers(jaxpr: Any, constants: Any) -> Iterator[Any]:
     yield from (np.asarray(value).tobytes() for value in constants)
     for equation in jaxpr.eqns:
         yield equation.primitive.name
-        yield from (np.asarray(atom.val).tobytes() for atom in equation.invars if hasattr(atom, "val"))
+        yield from (
+            np.asarray(atom.val).tobytes() for atom in equation.invars if hasattr(atom, "val")
+        )
         yield equation.params.get("y")  # the power of integer_pow
         for inner in _inner(equation):
             yield from _numbers(inner.jaxpr, inner.consts)
@@ -83,19 +114,30 @@ def _numbers(jaxpr: Any, constants: Any) -> Iterator[Any]:
 
 def _inner(equation: Any) -> list[Any]:
     """The programs called by an operation."""
-    return [value for name in ("jaxpr", "call_jaxpr", "fun_jaxpr") if hasattr(value := equation.params.get(name), "consts")]
+    return [
+        value
+        for name in ("jaxpr", "call_jaxpr", "fun_jaxpr")
+        if hasattr(value := equation.params.get(name), "consts")
+    ]
 
 
 def _follow(jaxpr: Any, arguments: list[Along]) -> list[Along]:
     """How the results of a program depend on the rows, given how its arguments do."""
-    known: dict[Any, Along] = dict(zip(jaxpr.invars, arguments, strict=True)) | {var: Along(None, _ones(var)) for var in jaxpr.constvars}
+    known: dict[Any, Along] = dict(zip(jaxpr.invars, arguments, strict=True)) | {
+        var: Along(None, _ones(var)) for var in jaxpr.constvars
+    }
 
     def read(atom: Any) -> Along:
-        return Along(None, frozenset()) if hasattr(atom, "val") else known[atom]  # a number in the program, or a variable
+        return (
+            Along(None, frozenset()) if hasattr(atom, "val") else known[atom]
+        )  # a number in the program, or a variable
 
     for equation in jaxpr.eqns:
         outs = _rule(equation, [read(atom) for atom in equation.invars])
-        known.update((var, Along(out.axis, out.even | _ones(var))) for var, out in zip(equation.outvars, outs, strict=True))
+        known.update(
+            (var, Along(out.axis, out.even | _ones(var)))
+            for var, out in zip(equation.outvars, outs, strict=True)
+        )
     return [read(atom) for atom in jaxpr.outvars]
 
 
@@ -111,7 +153,13 @@ def _rule(equation: Any, ins: list[Along]) -> list[Along]:
     if inner := _inner(equation):
         return _follow(inner[0].jaxpr, ins)
     if name == "iota":
-        return [Along(None, frozenset(range(len(equation.outvars[0].aval.shape))) - {equation.params["dimension"]})]
+        return [
+            Along(
+                None,
+                frozenset(range(len(equation.outvars[0].aval.shape)))
+                - {equation.params["dimension"]},
+            )
+        ]
     if name in ELEMENTWISE.split():
         return [_together(ins, shapes, None)]
     if name in RULES:
@@ -134,7 +182,9 @@ def _together(ins: list[Along], shapes: list[tuple[int, ...]], apart: int | None
     return Along(axis, even - {axis, apart})
 
 
-def _moved(one: Along, where: Callable[[int], int | None], new: frozenset[int] = frozenset()) -> Along:
+def _moved(
+    one: Along, where: Callable[[int], int | None], new: frozenset[int] = frozenset()
+) -> Along:
     """Axes that go elsewhere; the axis of the rows may not vanish."""
     axis = None if one.axis is None else where(one.axis)
     if one.axis is not None and axis is None:
@@ -144,7 +194,9 @@ def _moved(one: Along, where: Callable[[int], int | None], new: frozenset[int] =
 
 def _broadcast(params: Any, ins: list[Along], shapes: Any, out: tuple[int, ...]) -> Along:
     to = params["broadcast_dimensions"]
-    grown = frozenset(axis for axis in range(len(out)) if axis not in to) | frozenset(axis for at, axis in enumerate(to) if shapes[0][at] == 1)
+    grown = frozenset(axis for axis in range(len(out)) if axis not in to) | frozenset(
+        axis for at, axis in enumerate(to) if shapes[0][at] == 1
+    )
     return _moved(ins[0], lambda at: to[at], grown)
 
 
@@ -155,7 +207,14 @@ def _reshape(params: Any, ins: list[Along], shapes: Any, out: tuple[int, ...]) -
     def where(at: int) -> int | None:
         """The axis of the same length that as many entries come before."""
         before = int(np.prod(shapes[0][:at]))
-        return next((axis for axis, size in enumerate(out) if size == shapes[0][at] and int(np.prod(out[:axis])) == before), None)
+        return next(
+            (
+                axis
+                for axis, size in enumerate(out)
+                if size == shapes[0][at] and int(np.prod(out[:axis])) == before
+            ),
+            None,
+        )
 
     return _moved(ins[0], where)
 
@@ -190,14 +249,24 @@ def _stack(params: Any, ins: list[Along], shapes: Any, out: tuple[int, ...]) -> 
 
 
 def _slice(params: Any, ins: list[Along], shapes: Any, out: tuple[int, ...]) -> Along:
-    return _moved(ins[0], lambda at: at if out[at] == shapes[0][at] and (params["strides"] is None or params["strides"][at] == 1) else None)
+    return _moved(
+        ins[0],
+        lambda at: (
+            at
+            if out[at] == shapes[0][at]
+            and (params["strides"] is None or params["strides"][at] == 1)
+            else None
+        ),
+    )
 
 
 def _gather(params: Any, ins: list[Along], shapes: Any, out: tuple[int, ...]) -> Along:
     """Entries of what does not depend on the data, such as ``effect[group]``; or of each row by itself, where the rows are a batch."""
     source, index = ins
     numbers = params["dimension_numbers"]
-    if source.axis is not None and (source.axis, index.axis) not in zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True):
+    if source.axis is not None and (source.axis, index.axis) not in zip(
+        numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True
+    ):
         raise Mixed
     free = [axis for axis in range(len(out)) if axis not in numbers.offset_dims]
     return _moved(Along(index.axis, frozenset()), lambda at: free[at] if at < len(free) else None)
@@ -206,15 +275,32 @@ def _gather(params: Any, ins: list[Along], shapes: Any, out: tuple[int, ...]) ->
 def _dot(params: Any, ins: list[Along], shapes: Any, out: tuple[int, ...]) -> Along:
     (left_sum, right_sum), (left_batch, right_batch) = params["dimension_numbers"]
     left, right = ins
-    kept = lambda side, summed, batch: [axis for axis in range(len(shapes[side])) if axis not in (*summed, *batch)]  # noqa: E731
-    places = [(*left_batch, *kept(0, left_sum, left_batch)), (*right_batch, *[None] * len(kept(0, left_sum, left_batch)), *kept(1, right_sum, right_batch))]
+
+    def kept(side: Any, summed: Any, batch: Any) -> Any:
+        return [axis for axis in range(len(shapes[side])) if axis not in (*summed, *batch)]
+
+    places = [
+        (*left_batch, *kept(0, left_sum, left_batch)),
+        (
+            *right_batch,
+            *[None] * len(kept(0, left_sum, left_batch)),
+            *kept(1, right_sum, right_batch),
+        ),
+    ]
     if left.axis is not None and right.axis is not None:
         if (left.axis, right.axis) not in zip(left_batch, right_batch, strict=True):
             raise Mixed
-    elif any(one.axis in batch for one, batch in ((left, left_batch), (right, right_batch)) if one.axis is not None):
+    elif any(
+        one.axis in batch
+        for one, batch in ((left, left_batch), (right, right_batch))
+        if one.axis is not None
+    ):
         raise Mixed
     side = 0 if left.axis is not None else 1
-    return _moved(Along(ins[side].axis, frozenset()), lambda at: places[side].index(at) if at in places[side] else None)
+    return _moved(
+        Along(ins[side].axis, frozenset()),
+        lambda at: places[side].index(at) if at in places[side] else None,
+    )
 
 
 RULES: dict[str, Callable[[Any, list[Along], Any, tuple[int, ...]], Along]] = {

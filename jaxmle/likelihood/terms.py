@@ -32,7 +32,10 @@ def term_rows(loglik: Any, layout: Layout, x: Array, data: Tree) -> Rows:
         case Weight():
             inner = term_rows(loglik.loglik, layout, x, data)
             w = jnp.asarray(loglik.weights.values).astype(x.dtype)
-            return inner._replace(weight=inner.weight * w, meat=inner.meat * (w if loglik.weights.kind == "frequency" else w * w))
+            return inner._replace(
+                weight=inner.weight * w,
+                meat=inner.meat * (w if loglik.weights.kind == "frequency" else w * w),
+            )
         case WithResponse() | Penalize():
             return term_rows(loglik.loglik, layout, x, data)
         case Pool():
@@ -54,16 +57,25 @@ def row_scores(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
     if isinstance(loglik, Regression):
         eta, columns, _ = loglik.predictors(layout, x, data)
         return row_gradients(columns, loglik.derivatives(layout.unravel(x), eta, data)[1], layout.p)
-    return jax.jacfwd(lambda x: need_terms(terms_of(loglik, layout.unravel(x), data), "a score per observation"))(x)
+    return jax.jacfwd(
+        lambda x: need_terms(terms_of(loglik, layout.unravel(x), data), "a score per observation")
+    )(x)
 
 
-def row_information(loglik: Any, layout: Layout, x: Array, data: Tree, kind: str = "expected") -> Array:
+def row_information(
+    loglik: Any, layout: Layout, x: Array, data: Tree, kind: str = "expected"
+) -> Array:
     """The information of each row (n, p, p), unweighted: ``"expected"`` under the law of the response, or ``"observed"``."""
     match loglik:
         case Weight() | Penalize():
             return row_information(loglik.loglik, layout, x, data, kind)
         case Pool():
-            return jnp.concatenate([row_information(m, layout, x, d, kind) for m, d in zip(loglik.members, data, strict=True)])
+            return jnp.concatenate(
+                [
+                    row_information(m, layout, x, d, kind)
+                    for m, d in zip(loglik.members, data, strict=True)
+                ]
+            )
         case Fix() | Tie():
             inner = row_information(loglik.loglik, layout, loglik.substitute(layout, x), data, kind)
             e = embedding(loglik.roots(layout), x.dtype)
@@ -98,10 +110,16 @@ def _declared_rows(loglik: Regression, layout: Layout, x: Array, data: Tree, kin
         return row_grams(columns, loglik.expected_curvature(params, eta, data), layout.p)
     if curved:
         return -_term_hessians(loglik, layout, x, data)
-    return row_grams(columns, -jnp.stack([jnp.stack(column) for column in loglik.derivatives(params, eta, data)[2]]), layout.p)
+    return row_grams(
+        columns,
+        -jnp.stack([jnp.stack(column) for column in loglik.derivatives(params, eta, data)[2]]),
+        layout.p,
+    )
 
 
-def _expected_rows(loglik: Any, law: Enumeration | Simulation, layout: Layout, x: Array, data: Tree) -> Array:
+def _expected_rows(
+    loglik: Any, law: Enumeration | Simulation, layout: Layout, x: Array, data: Tree
+) -> Array:
     """E[−∂²ℓ_i] by enumeration, or as the mean over simulated data sets."""
     params = layout.unravel(x)
     if isinstance(law, Enumeration):
@@ -109,13 +127,21 @@ def _expected_rows(loglik: Any, law: Enumeration | Simulation, layout: Layout, x
         def at(value: Array) -> tuple[Array, Array]:
             imagined = law.with_response(data, value)
             probability = jnp.exp(need_terms(terms_of(loglik, params, imagined), "enumeration"))
-            return -probability[:, None, None] * _term_hessians(loglik, layout, x, imagined), probability
+            return -probability[:, None, None] * _term_hessians(
+                loglik, layout, x, imagined
+            ), probability
 
         total, mass = law.expectation(at)
         return law.whole(total, jnp.broadcast_to(mass[:, None, None], total.shape))
-    draw = lambda key: -_term_hessians(loglik, layout, x, law.sampler(key, params, data))  # noqa: E731
+
+    def draw(key: Any) -> Any:
+        return -_term_hessians(loglik, layout, x, law.sampler(key, params, data))
+
     keys = jax.random.split(law.key, law.draws)
-    add = lambda total, key: (total + draw(key), None)  # noqa: E731
+
+    def add(total: Any, key: Any) -> Any:
+        return (total + draw(key), None)
+
     zero = jnp.zeros((data_length(data), layout.p, layout.p), x.dtype)
     return jax.lax.scan(add, zero, keys)[0] / law.draws
 
@@ -139,31 +165,51 @@ class Expected(NamedTuple):
         return jnp.std(moved, axis=0, ddof=1) / jnp.sqrt(self.draws.shape[0]) / (2 * se)
 
 
-def expected_information(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None = None) -> Expected:
+def expected_information(
+    loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None = None
+) -> Expected:
     """Expected information of the whole likelihood at x, under the law of the response that it carries."""
     match loglik:
         case Weight():
             w = jnp.asarray(loglik.weights.values).astype(x.dtype)
-            return expected_information(loglik.loglik, layout, x, data, w if weights is None else w * weights)
-        case Penalize() if hasattr(loglik.prior, "information_of"):  # standard errors after Jeffreys's penalty are those without it
-            return Expected(loglik.prior.information_of(loglik.loglik, layout, x, data, weights), jnp.zeros((0, layout.p, layout.p), x.dtype))
+            return expected_information(
+                loglik.loglik, layout, x, data, w if weights is None else w * weights
+            )
+        case Penalize() if hasattr(
+            loglik.prior, "information_of"
+        ):  # standard errors after Jeffreys's penalty are those without it
+            return Expected(
+                loglik.prior.information_of(loglik.loglik, layout, x, data, weights),
+                jnp.zeros((0, layout.p, layout.p), x.dtype),
+            )
         case Penalize():
             inner = expected_information(loglik.loglik, layout, x, data, weights)
             prior = -jax.hessian(lambda x: loglik.prior(layout.unravel(x)))(x)
             return Expected(inner.information + prior, inner.draws + prior[None])
         case Pool():
             parts = split_rows(weights, [data_length(part) for part in data])
-            members = [expected_information(m, layout, x, d, w) for m, d, w in zip(loglik.members, data, parts, strict=True)]
+            members = [
+                expected_information(m, layout, x, d, w)
+                for m, d, w in zip(loglik.members, data, parts, strict=True)
+            ]
             return _pooled(members)
         case Fix() | Tie():
-            inner = expected_information(loglik.loglik, layout, loglik.substitute(layout, x), data, weights)
+            inner = expected_information(
+                loglik.loglik, layout, loglik.substitute(layout, x), data, weights
+            )
             e = embedding(loglik.roots(layout), x.dtype)
-            return Expected(e.T @ inner.information @ e, jnp.einsum("ai,rab,bj->rij", e, inner.draws, e))
+            return Expected(
+                e.T @ inner.information @ e, jnp.einsum("ai,rab,bj->rij", e, inner.draws, e)
+            )
     law = getattr(loglik, "law", getattr(loglik, "response", None))
     core = loglik.loglik if isinstance(loglik, WithResponse) else loglik
     if isinstance(law, Simulation):
         return _simulated(core, law, layout, x, data, weights)
-    total = _enumerated(core, law, layout, x, data, weights) if isinstance(loglik, WithResponse) else _closed(core, layout, x, data, weights)
+    total = (
+        _enumerated(core, law, layout, x, data, weights)
+        if isinstance(loglik, WithResponse)
+        else _closed(core, layout, x, data, weights)
+    )
     return Expected(total, jnp.zeros((0, layout.p, layout.p), x.dtype))
 
 
@@ -173,16 +219,24 @@ def _closed(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | 
         raise ValueError(NO_LAW)
     eta, columns, _ = loglik.predictors(layout, x, data)
     curvature = loglik.expected_curvature(layout.unravel(x), eta, data)
-    return gram(columns, curvature if weights is None else weights[None, None, :] * curvature, layout.p)
+    return gram(
+        columns, curvature if weights is None else weights[None, None, :] * curvature, layout.p
+    )
 
 
-def _enumerated(loglik: Any, law: Any, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Array:
+def _enumerated(
+    loglik: Any, law: Any, layout: Layout, x: Array, data: Tree, weights: Array | None
+) -> Array:
     """−Σ_v Σ_i P(y_i = v) ∂²ℓ_i(v): one weighted pass for each value of the support."""
 
     def at(value: Array) -> tuple[Array, Array]:
         imagined = law.with_response(data, value)
-        probability = jnp.exp(need_terms(terms_of(loglik, layout.unravel(x), imagined), "enumeration"))
-        return -sums(loglik, layout, x, imagined, probability if weights is None else weights * probability).hessian, probability
+        probability = jnp.exp(
+            need_terms(terms_of(loglik, layout.unravel(x), imagined), "enumeration")
+        )
+        return -sums(
+            loglik, layout, x, imagined, probability if weights is None else weights * probability
+        ).hessian, probability
 
     total, mass = law.expectation(at)
     return jnp.where(jnp.all(jnp.isfinite(law.whole(mass, mass))), total, jnp.nan)
@@ -198,8 +252,13 @@ def _pooled(members: list[Expected]) -> Expected:
     return Expected(total, sum((m.draws for m in simulated[1:]), simulated[0].draws))
 
 
-def _simulated(loglik: Any, law: Simulation, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Expected:
+def _simulated(
+    loglik: Any, law: Simulation, layout: Layout, x: Array, data: Tree, weights: Array | None
+) -> Expected:
     """The mean of −H(y*) over simulated data sets (−H varies less than ss': coefficient of variation 1.4 against 3.8 for log σ)."""
     params = layout.unravel(x)
-    draws = jax.lax.map(lambda key: -sums(loglik, layout, x, law.sampler(key, params, data), weights).hessian, jax.random.split(law.key, law.draws))
+    draws = jax.lax.map(
+        lambda key: -sums(loglik, layout, x, law.sampler(key, params, data), weights).hessian,
+        jax.random.split(law.key, law.draws),
+    )
     return Expected(jnp.mean(draws, axis=0), draws)

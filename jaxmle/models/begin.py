@@ -20,7 +20,11 @@ def column(data: Tree, name: str) -> Array:
     """The leaf ``name`` as finite floats (…, n): what is not finite counts as 0, since the fit itself names it."""
     value = leaf_of(data, name)
     xp = namespace(value)
-    real = value if np.issubdtype(value.dtype, np.floating) else value.astype(np.float64 if xp is np else xp.result_type(float))
+    real = (
+        value
+        if np.issubdtype(value.dtype, np.floating)
+        else value.astype(np.float64 if xp is np else xp.result_type(float))
+    )
     if xp is np and np.isfinite(np.sum(real)):
         return real  # no copy of a large design
     return xp.nan_to_num(real, nan=0.0, posinf=0.0, neginf=0.0)
@@ -32,7 +36,9 @@ def design(data: Tree, x: str, y: Array) -> tuple[Array, bool]:
     single = value.ndim == 1 or (value.shape == y.shape and value.ndim == y.ndim)
     value = value[..., None] if single else value
     if value.ndim < 2 or value.shape[-2] != y.shape[-1]:
-        raise ValueError(f"data[{x!r}] must hold one row for each response, ({y.shape[-1]}, q); got shape {value.shape}. A response is one number for each row, (n,).")
+        raise ValueError(
+            f"data[{x!r}] must hold one row for each response, ({y.shape[-1]}, q); got shape {value.shape}. A response is one number for each row, (n,)."
+        )
     return value, single
 
 
@@ -44,7 +50,9 @@ def least_squares(x: Array, z: Array, w: Array | None = None) -> Array:
     size = xp.sqrt(xp.diagonal(gram, axis1=-2, axis2=-1))
     scale = xp.where(size > 0, size, 1.0)
     ridge = 10 * np.sqrt(float(np.finfo(z.dtype).eps)) * xp.eye(x.shape[-1], dtype=z.dtype)
-    unit = gram / (scale[..., :, None] * scale[..., None, :]) + ridge.reshape((1,) * (gram.ndim - 2) + ridge.shape)
+    unit = gram / (scale[..., :, None] * scale[..., None, :]) + ridge.reshape(
+        (1,) * (gram.ndim - 2) + ridge.shape
+    )
     found = xp.linalg.solve(unit, (right / scale)[..., None])[..., 0] / scale
     return xp.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
 
@@ -65,7 +73,9 @@ def spread(residual: Array, y: Array) -> Array:
     """The root mean square of residuals (…, n), kept off zero by a thousandth of the size of y."""
     xp = namespace(y)
     size = xp.sqrt(xp.mean(y * y, axis=-1))
-    return xp.maximum(xp.sqrt(xp.mean(residual * residual, axis=-1)), xp.where(size > 0, 1e-3 * size, 1.0))
+    return xp.maximum(
+        xp.sqrt(xp.mean(residual * residual, axis=-1)), xp.where(size > 0, 1e-3 * size, 1.0)
+    )
 
 
 def clip(value: Array, low: float, high: float) -> Array:

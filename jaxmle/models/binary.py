@@ -42,7 +42,12 @@ def _cloglog_hazard(eta: Array) -> Array:
 LINKS = {
     "logit": Link(log_sigmoid, lambda eta: -softplus(eta), sigmoid, 1.0),
     "probit": Link(log_ndtr, lambda eta: log_ndtr(-eta), ndtr, 0.6),
-    "cloglog": Link(lambda eta: log1mexp(_cloglog_hazard(eta)), lambda eta: -_cloglog_hazard(eta), lambda eta: -jnp.expm1(-_cloglog_hazard(eta)), 0.8),
+    "cloglog": Link(
+        lambda eta: log1mexp(_cloglog_hazard(eta)),
+        lambda eta: -_cloglog_hazard(eta),
+        lambda eta: -jnp.expm1(-_cloglog_hazard(eta)),
+        0.8,
+    ),
 }
 
 
@@ -78,14 +83,22 @@ def _bernoulli_cross(link: str, eta: Tree, row: Tree) -> Array:
     value = eta["eta"]
     if link == "logit":
         return jnp.zeros_like(value)
-    return sum((jnp.exp(log(value)) * jax.grad(jax.grad(log))(value) * jax.grad(log)(value) for log in (LINKS[link].log_p, LINKS[link].log_q)), jnp.zeros_like(value))
+    return sum(
+        (
+            jnp.exp(log(value)) * jax.grad(jax.grad(log))(value) * jax.grad(log)(value)
+            for log in (LINKS[link].log_p, LINKS[link].log_q)
+        ),
+        jnp.zeros_like(value),
+    )
 
 
 BERNOULLI = {"logit": logit_logpmf, "probit": probit_logpmf, "cloglog": cloglog_logpmf}
 
 
 def _bernoulli(link: str, name: str, offset: str | None) -> Model:
-    information = _logit_information if link == "logit" else functools.partial(_bernoulli_information, link)
+    information = (
+        _logit_information if link == "logit" else functools.partial(_bernoulli_information, link)
+    )
     return Model(
         name, regression(BERNOULLI[link], {"eta": linear("x", "beta", offset)}, response=exact(information, functools.partial(_bernoulli_cross, link))),
         functools.partial(_begin, link=link, trials=None, offset=offset), None,
@@ -160,7 +173,9 @@ def binomial(*, trials: str = "trials", link: str = "logit", offset: str | None 
         return row[trials] * _bernoulli_information(link, eta, row)
 
     def cross(eta: Tree, row: Tree) -> Array:
-        return row[trials] * _bernoulli_cross(link, eta, row)  # trials are independent, and each has a mean score of zero
+        return row[trials] * _bernoulli_cross(
+            link, eta, row
+        )  # trials are independent, and each has a mean score of zero
 
     return Model(
         "binomial", regression(density, {"eta": linear("x", "beta", offset)}, response=exact(information, cross)),

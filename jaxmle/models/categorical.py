@@ -42,12 +42,16 @@ def multinomial_logpmf(eta: Tree, row: Tree) -> Array:
     total = jax.lax.stop_gradient(top)
     chosen = jnp.sum(jnp.where(y == k, value, 0.0))
     known = (y == 0) | jnp.any(y == k)
-    return jnp.where(known, chosen - total - jnp.log(jnp.exp(-total) + jnp.sum(jnp.exp(value - total))), jnp.nan)
+    return jnp.where(
+        known, chosen - total - jnp.log(jnp.exp(-total) + jnp.sum(jnp.exp(value - total))), jnp.nan
+    )
 
 
 def _multinomial_information(eta: Tree, row: Tree) -> Array:
     """diag(p) − p p' over the classes beyond the base."""
-    p = jnp.exp(eta["eta"] - logsumexp(jnp.concatenate([jnp.zeros(1, eta["eta"].dtype), eta["eta"]])))
+    p = jnp.exp(
+        eta["eta"] - logsumexp(jnp.concatenate([jnp.zeros(1, eta["eta"].dtype), eta["eta"]]))
+    )
     return jnp.diag(p) - p[:, None] * p[None, :]
 
 
@@ -86,7 +90,9 @@ def _begin_multinomial(data: Tree, classes: int) -> Tree:
     y = column(data, "y")
     xp = namespace(y)
     base = (y == 0).astype(y.dtype)
-    steps = [regress(data, "x", 2.0 * ((y == k).astype(y.dtype) - base))[0] for k in range(1, classes)]
+    steps = [
+        regress(data, "x", 2.0 * ((y == k).astype(y.dtype) - base))[0] for k in range(1, classes)
+    ]
     return {"beta": xp.stack(steps, axis=-1)}
 
 
@@ -105,11 +111,20 @@ def conditional_terms(params: Tree, data: Tree, cases: int, real: str | None) ->
     count = jnp.sum(chosen, axis=1)
     # Elementary symmetric functions of the odds, member by member (Gail, Lubin & Rubinstein 1981, Biometrika 68, p. 703).
     functions = jnp.zeros((eta.shape[0], cases + 1), eta.dtype).at[:, 0].set(1.0)
-    add = lambda f, u: (f.at[:, 1:].add(f[:, :-1] * u[:, None]), None)  # noqa: E731
-    functions = jax.lax.scan(add, functions, odds.T)[0] if cases > 1 else functions.at[:, 1].set(jnp.sum(odds, axis=1))
+
+    def add(f: Any, u: Any) -> Any:
+        return (f.at[:, 1:].add(f[:, :-1] * u[:, None]), None)
+
+    functions = (
+        jax.lax.scan(add, functions, odds.T)[0]
+        if cases > 1
+        else functions.at[:, 1].set(jnp.sum(odds, axis=1))
+    )
     order = jnp.arange(cases + 1)[None, :] == count[:, None]
     size = jnp.sum(jnp.where(order, functions, 0.0), axis=1)
-    return jnp.where(jnp.any(order, axis=1), picked - jnp.log(jnp.where(size > 0, size, 1.0)), jnp.nan)
+    return jnp.where(
+        jnp.any(order, axis=1), picked - jnp.log(jnp.where(size > 0, size, 1.0)), jnp.nan
+    )
 
 
 @functools.cache
@@ -140,13 +155,19 @@ def conditional_logit(*, cases: int = 1, real: str | None = None) -> Model:
 
 def _conditional_natural(params: Tree, data: Tree, real: str | None) -> tuple[Array]:
     eta = jnp.asarray(data["x"]) @ jnp.asarray(params["beta"])
-    return (jax.nn.softmax(eta if real is None else jnp.where(jnp.asarray(data[real]) > 0, eta, -jnp.inf), axis=1),)
+    return (
+        jax.nn.softmax(
+            eta if real is None else jnp.where(jnp.asarray(data[real]) > 0, eta, -jnp.inf), axis=1
+        ),
+    )
 
 
 def _sample_case(key: Array, probabilities: Array) -> Array:
     """One case for each stratum, (strata, members)."""
     case = jax.random.categorical(key, jnp.log(probabilities), axis=1)
-    return (jnp.arange(probabilities.shape[1])[None, :] == case[:, None]).astype(probabilities.dtype)
+    return (jnp.arange(probabilities.shape[1])[None, :] == case[:, None]).astype(
+        probabilities.dtype
+    )
 
 
 def _begin_conditional(data: Tree) -> Tree:
@@ -174,7 +195,13 @@ def _hazard(z: Array) -> Array:
 CUMULATIVE = {
     "logit": Cumulative(log_sigmoid, lambda z: log_sigmoid(-z), logistic_gap, sigmoid, 1.0),
     "probit": Cumulative(log_ndtr, lambda z: log_ndtr(-z), normal_gap, ndtr, 0.6),
-    "cloglog": Cumulative(lambda z: log1mexp(_hazard(z)), lambda z: -_hazard(z), weibull_gap, lambda z: -jnp.expm1(-_hazard(z)), 0.8),
+    "cloglog": Cumulative(
+        lambda z: log1mexp(_hazard(z)),
+        lambda z: -_hazard(z),
+        weibull_gap,
+        lambda z: -jnp.expm1(-_hazard(z)),
+        0.8,
+    ),
 }
 
 
@@ -221,7 +248,9 @@ def ordinal(classes: int, *, link: str = "logit") -> Model:
 def _ordinal_natural(params: Tree, data: Tree, link: str) -> tuple[Array]:
     eta, cut = eta_of(params, data), jnp.asarray(params["cut"])
     below = CUMULATIVE[link].below(cut[None, :] - eta[:, None])
-    ends = jnp.concatenate([jnp.zeros_like(eta[:, None]), below, jnp.ones_like(eta[:, None])], axis=1)
+    ends = jnp.concatenate(
+        [jnp.zeros_like(eta[:, None]), below, jnp.ones_like(eta[:, None])], axis=1
+    )
     return (jnp.diff(ends, axis=1),)
 
 
@@ -231,7 +260,14 @@ def _begin_ordinal(data: Tree, classes: int, link: str) -> Tree:
     xp = namespace(y)
     x = column(data, "x")
     n = y.shape[-1]
-    share = xp.stack([xp.sum((y <= k).astype(y.dtype), axis=-1) + 0.5 * (k + 1) for k in range(classes - 1)], axis=-1) / (n + 0.5 * classes)
+    share = xp.stack(
+        [xp.sum((y <= k).astype(y.dtype), axis=-1) + 0.5 * (k + 1) for k in range(classes - 1)],
+        axis=-1,
+    ) / (n + 0.5 * classes)
     single = x.ndim == y.ndim and x.shape == y.shape
-    beta = xp.zeros_like(y[..., 0]) if single else xp.zeros_like(y[..., :1]) + xp.zeros_like(x[..., 0, :])
+    beta = (
+        xp.zeros_like(y[..., 0])
+        if single
+        else xp.zeros_like(y[..., :1]) + xp.zeros_like(x[..., 0, :])
+    )
     return {"beta": beta, "cut": CUMULATIVE[link].logit * xp.log(share / (1 - share))}

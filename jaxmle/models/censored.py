@@ -36,7 +36,9 @@ def _tobit_density(low: float, high: float, eta: Tree, row: Tree) -> Array:
     term = -0.5 * ((y - mu) / sigma) ** 2 - jnp.log(sigma) - HALF_LOG_2PI
     if math.isfinite(low):
         term = jnp.where(y <= low, log_ndtr((low - mu) / sigma), term)
-    return jnp.where(y >= high, log_ndtr((mu - high) / sigma), term) if math.isfinite(high) else term
+    return (
+        jnp.where(y >= high, log_ndtr((mu - high) / sigma), term) if math.isfinite(high) else term
+    )
 
 
 @functools.cache
@@ -66,7 +68,12 @@ def tobit(*, lower: float = 0.0, upper: float = math.inf, offset: str | None = N
 
 def _truncated_density(low: float, high: float, eta: Tree, row: Tree) -> Array:
     mu, sigma, y = eta["mu"], eta["sigma"], row["y"]
-    term = -0.5 * ((y - mu) / sigma) ** 2 - jnp.log(sigma) - HALF_LOG_2PI - _log_inside(low, high, mu, sigma)
+    term = (
+        -0.5 * ((y - mu) / sigma) ** 2
+        - jnp.log(sigma)
+        - HALF_LOG_2PI
+        - _log_inside(low, high, mu, sigma)
+    )
     return jnp.where((y >= low) & (y <= high), term, -jnp.inf)
 
 
@@ -74,7 +81,11 @@ def _log_inside(low: float, high: float, mu: Array, sigma: Array) -> Array:
     """log P(low < N(μ, σ²) < high)."""
     if math.isinf(high):
         return log_ndtr((mu - low) / sigma)
-    return log_ndtr((high - mu) / sigma) if math.isinf(low) else normal_gap((low - mu) / sigma, (high - mu) / sigma)
+    return (
+        log_ndtr((high - mu) / sigma)
+        if math.isinf(low)
+        else normal_gap((low - mu) / sigma, (high - mu) / sigma)
+    )
 
 
 @functools.cache
@@ -99,7 +110,10 @@ def _begin(data: Tree, offset: str | None) -> Tree:
     y = column(data, "y")
     target = y if offset is None else y - column(data, offset)
     beta, mean = regress(data, "x", target)
-    return {"beta": beta, "sigma": namespace(y).maximum(spread(target - mean, target), 0.1 * spread(target, target))}
+    return {
+        "beta": beta,
+        "sigma": namespace(y).maximum(spread(target - mean, target), 0.1 * spread(target, target)),
+    }
 
 
 # ---------------------------------------------------------------- what is recorded
@@ -141,7 +155,10 @@ def _truncated_law(low: float, high: float) -> Law:
         a, b = bounds(mu, sigma)
         # From the upper tail where the interval lies there.
         low_side = mu + sigma * ndtri(a + level * (b - a))
-        c, d = 1 - b if math.isinf(high) else ndtr((mu - high) / sigma), 1 - a if math.isinf(low) else ndtr((mu - low) / sigma)
+        c, d = (
+            1 - b if math.isinf(high) else ndtr((mu - high) / sigma),
+            1 - a if math.isinf(low) else ndtr((mu - low) / sigma),
+        )
         return jnp.where(a > 0.5, mu - sigma * ndtri(d - level * (d - c)), low_side)
 
     return Law(

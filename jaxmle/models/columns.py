@@ -31,7 +31,9 @@ def collinear_columns(x: Any, names: Sequence[str] | None = None) -> dict[str, t
     if matrix.ndim != 2 or not matrix.size:
         raise ValueError(f"a design is a matrix (n, q); got shape {matrix.shape}")
     if not np.all(np.isfinite(matrix)):
-        raise ValueError(f"the design is not finite in row {int(np.argwhere(~np.isfinite(matrix))[0, 0])}")
+        raise ValueError(
+            f"the design is not finite in row {int(np.argwhere(~np.isfinite(matrix))[0, 0])}"
+        )
     labels = [f"x[{j}]" for j in range(matrix.shape[1])] if names is None else list(names)
     if len(labels) != matrix.shape[1]:
         raise ValueError(f"the design has {matrix.shape[1]} columns and names has {len(labels)}")
@@ -50,6 +52,12 @@ def collinear_columns(x: Any, names: Sequence[str] | None = None) -> dict[str, t
             kept.append(j)
             basis = np.column_stack([basis, left / size])
             continue
-        share = scipy.linalg.lstsq(unit[:, kept], unit[:, j])[0] if kept and length[j] > 0 else np.zeros(0)
-        found[labels[j]] = tuple(labels[i] for i, c in zip(kept, share, strict=False) if abs(c) > 1e-8)
+        share = (
+            scipy.linalg.lstsq(unit[:, kept], unit[:, j])[0]
+            if kept and length[j] > 0
+            else np.zeros(0)
+        )
+        found[labels[j]] = tuple(
+            labels[i] for i, c in zip(kept, share, strict=False) if abs(c) > 1e-8
+        )
     return found

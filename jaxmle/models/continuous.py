@@ -29,7 +29,9 @@ Tree = Any
 
 def normal_logpdf(eta: Tree, row: Tree) -> Array:
     """log N(y; mu, sigma²)."""
-    return -0.5 * ((row["y"] - eta["mu"]) / eta["sigma"]) ** 2 - jnp.log(eta["sigma"]) - HALF_LOG_2PI
+    return (
+        -0.5 * ((row["y"] - eta["mu"]) / eta["sigma"]) ** 2 - jnp.log(eta["sigma"]) - HALF_LOG_2PI
+    )
 
 
 def _normal_information(eta: Tree, row: Tree) -> Array:
@@ -38,7 +40,11 @@ def _normal_information(eta: Tree, row: Tree) -> Array:
 
 def normal_log_scale_logpdf(eta: Tree, row: Tree) -> Array:
     """log N(y; mu, exp(2 log_sigma))."""
-    return -0.5 * ((row["y"] - eta["mu"]) * jnp.exp(-eta["log_sigma"])) ** 2 - eta["log_sigma"] - HALF_LOG_2PI
+    return (
+        -0.5 * ((row["y"] - eta["mu"]) * jnp.exp(-eta["log_sigma"])) ** 2
+        - eta["log_sigma"]
+        - HALF_LOG_2PI
+    )
 
 
 def _log_scale_information(eta: Tree, row: Tree) -> Array:
@@ -73,10 +79,17 @@ def normal(*, scale: str | None = None, offset: str | None = None) -> Model:
         )  # fmt: skip
     return Model(
         "normal",
-        regression(normal_log_scale_logpdf, {"mu": mean, "log_sigma": linear(scale, "gamma")}, response=exact(_log_scale_information)),
+        regression(
+            normal_log_scale_logpdf,
+            {"mu": mean, "log_sigma": linear(scale, "gamma")},
+            response=exact(_log_scale_information),
+        ),
         functools.partial(_begin_heteroskedastic, offset=offset, scale=scale),
         None,
-        lambda params, data: (eta_of(params, data, offset), jnp.exp(eta_of(params, data, None, scale, "gamma"))),
+        lambda params, data: (
+            eta_of(params, data, offset),
+            jnp.exp(eta_of(params, data, None, scale, "gamma")),
+        ),
         laws.normal,
     )
 
@@ -137,8 +150,14 @@ def _begin_positive(data: Tree, offset: str | None, power: int) -> Tree:
     z = xp.log(y) if offset is None else xp.log(y) - column(data, offset)
     beta, mean = regress(data, "x", z)
     ratio = xp.exp(xp.clip(z - mean, -30.0, 30.0))
-    mu = xp.exp(xp.clip(xp.log(y) - (z - mean), -300.0, 300.0) if y.dtype == "float64" else xp.clip(xp.log(y) - (z - mean), -30.0, 30.0))
-    dispersion = xp.mean((ratio - 1) ** 2 if power == 2 else (ratio - 1) ** 2 / (ratio * mu), axis=-1)
+    mu = xp.exp(
+        xp.clip(xp.log(y) - (z - mean), -300.0, 300.0)
+        if y.dtype == "float64"
+        else xp.clip(xp.log(y) - (z - mean), -30.0, 30.0)
+    )
+    dispersion = xp.mean(
+        (ratio - 1) ** 2 if power == 2 else (ratio - 1) ** 2 / (ratio * mu), axis=-1
+    )
     return {"beta": beta, "shape": clip(1 / dispersion, 1e-4, 1e8)}
 
 
@@ -177,7 +196,13 @@ def inverse_gaussian(*, offset: str | None = None) -> Model:
 def beta_logpdf(eta: Tree, row: Tree) -> Array:
     """log density of a beta response with mean sigmoid(eta) and variance mean(1 − mean)/(1 + phi)."""
     mean, rest, phi, y = sigmoid(eta["eta"]), sigmoid(-eta["eta"]), eta["phi"], row["y"]
-    return gammaln(phi) - gammaln(mean * phi) - gammaln(rest * phi) + (mean * phi - 1) * jnp.log(y) + (rest * phi - 1) * jnp.log1p(-y)
+    return (
+        gammaln(phi)
+        - gammaln(mean * phi)
+        - gammaln(rest * phi)
+        + (mean * phi - 1) * jnp.log(y)
+        + (rest * phi - 1) * jnp.log1p(-y)
+    )
 
 
 def _beta_information(eta: Tree, row: Tree) -> Array:
@@ -213,5 +238,7 @@ def _begin_beta(data: Tree, offset: str | None) -> Tree:
     eta = eta if offset is None else eta + column(data, offset)
     mean = 1 / (1 + xp.exp(-xp.clip(eta, -30.0, 30.0)))
     # Var(logit y) ≈ 1/(μ(1 − μ)(1 + φ))
-    precision = xp.mean(1 / clip(mean * (1 - mean), 1e-3, 1.0), axis=-1) / xp.maximum(xp.mean((logit - eta) ** 2, axis=-1), 1e-8)
+    precision = xp.mean(1 / clip(mean * (1 - mean), 1e-3, 1.0), axis=-1) / xp.maximum(
+        xp.mean((logit - eta) ** 2, axis=-1), 1e-8
+    )
     return {"beta": beta, "phi": clip(precision - 1, 0.5, 1e6)}

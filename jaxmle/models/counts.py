@@ -102,7 +102,9 @@ def negative_binomial(*, offset: str | None = None, exposure: str | None = None)
     )  # fmt: skip
 
 
-def _poisson_step(data: Tree, offset: str | None, exposure: str | None) -> tuple[Array, Array, Array]:
+def _poisson_step(
+    data: Tree, offset: str | None, exposure: str | None
+) -> tuple[Array, Array, Array]:
     """The response, coefficients and means after one weighted step from μ = y + 0.1 (McCullagh & Nelder 1989, p. 117)."""
     y = column(data, "y")
     xp = namespace(y)
@@ -138,7 +140,9 @@ def _begin_negative_binomial(data: Tree, offset: str | None, exposure: str | Non
     return {"beta": beta, "alpha": dispersion(y, mu)}
 
 
-def _next_poisson_step(data: Tree, y: Array, mu: Array, offset: str | None, exposure: str | None) -> tuple[Array, Array]:
+def _next_poisson_step(
+    data: Tree, y: Array, mu: Array, offset: str | None, exposure: str | None
+) -> tuple[Array, Array]:
     xp = namespace(y)
     shift = _shift(data, y, offset, exposure)
     mu = xp.maximum(mu, 1e-3)
@@ -154,7 +158,9 @@ def dispersion(y: Array, mu: Array) -> Array:
     xp = namespace(y)
     square = xp.sum(mu**2, axis=-1)
     least = 0.1 * xp.sqrt(2 / xp.maximum(square, 1e-3))
-    return clip(xp.maximum(xp.sum((y - mu) ** 2 - mu, axis=-1) / xp.maximum(square, 1e-3), least), 1e-6, 5.0)
+    return clip(
+        xp.maximum(xp.sum((y - mu) ** 2 - mu, axis=-1) / xp.maximum(square, 1e-3), least), 1e-6, 5.0
+    )
 
 
 # ---------------------------------------------------------------- two kinds of zeros
@@ -207,8 +213,24 @@ def zero_inflated(count: str = "poisson", *, zero: str = "z", offset: str | None
     """
     _check_count(count)
     if count == "poisson":
-        return _two_parts("zero_inflated", _zero_inflated_poisson, laws.zero_inflated_poisson, "zero", zero, offset, plain=True)
-    return _two_parts("zero_inflated", _zero_inflated_negative_binomial, laws.zero_inflated_negative_binomial, "zero", zero, offset, plain=False)
+        return _two_parts(
+            "zero_inflated",
+            _zero_inflated_poisson,
+            laws.zero_inflated_poisson,
+            "zero",
+            zero,
+            offset,
+            plain=True,
+        )
+    return _two_parts(
+        "zero_inflated",
+        _zero_inflated_negative_binomial,
+        laws.zero_inflated_negative_binomial,
+        "zero",
+        zero,
+        offset,
+        plain=False,
+    )
 
 
 @functools.cache
@@ -224,25 +246,46 @@ def hurdle(count: str = "poisson", *, cross: str = "z", offset: str | None = Non
     """
     _check_count(count)
     if count == "poisson":
-        return _two_parts("hurdle", _hurdle_poisson, laws.hurdle_poisson, "cross", cross, offset, plain=True)
-    return _two_parts("hurdle", _hurdle_negative_binomial, laws.hurdle_negative_binomial, "cross", cross, offset, plain=False)
+        return _two_parts(
+            "hurdle", _hurdle_poisson, laws.hurdle_poisson, "cross", cross, offset, plain=True
+        )
+    return _two_parts(
+        "hurdle",
+        _hurdle_negative_binomial,
+        laws.hurdle_negative_binomial,
+        "cross",
+        cross,
+        offset,
+        plain=False,
+    )
 
 
-def _two_parts(name: str, density: Any, law: Any, part: str, design: str, offset: str | None, *, plain: bool) -> Model:
+def _two_parts(
+    name: str, density: Any, law: Any, part: str, design: str, offset: str | None, *, plain: bool
+) -> Model:
     """The model of a density in two predictors: log μ, and ``part`` by a design of its own. ``plain`` is without α."""
     eta: dict[str, Any] = {"log_mu": linear("x", "beta", offset), part: linear(design, "gamma")}
     return Model(
         name,
-        regression(density, eta) if plain else regression(density, {**eta, "alpha": "alpha"}, counts={"y": _clumping}),
-        functools.partial(_begin_two_parts, part=design, offset=offset, plain=plain, hurdle=name == "hurdle"),
+        regression(density, eta)
+        if plain
+        else regression(density, {**eta, "alpha": "alpha"}, counts={"y": _clumping}),
+        functools.partial(
+            _begin_two_parts, part=design, offset=offset, plain=plain, hurdle=name == "hurdle"
+        ),
         None if plain else {"alpha": lower(0.0)},
         functools.partial(_two_part_natural, part=design, offset=offset, plain=plain),
         law,
     )
 
 
-def _two_part_natural(params: Tree, data: Tree, part: str, offset: str | None, plain: bool) -> tuple[Array, ...]:
-    mu, probability = jnp.exp(eta_of(params, data, offset)), sigmoid(eta_of(params, data, None, part, "gamma"))
+def _two_part_natural(
+    params: Tree, data: Tree, part: str, offset: str | None, plain: bool
+) -> tuple[Array, ...]:
+    mu, probability = (
+        jnp.exp(eta_of(params, data, offset)),
+        sigmoid(eta_of(params, data, None, part, "gamma")),
+    )
     return (probability, mu) if plain else (probability, *constant(mu, params["alpha"]))
 
 
@@ -259,4 +302,8 @@ def _begin_two_parts(data: Tree, part: str, offset: str | None, plain: bool, hur
     gamma, _ = regress(data, part, 4 * (target - 0.5))
     found = {"beta": beta, "gamma": gamma}
     # Each from trials with α between 0.15 and 0.6: the climb must not leap over a small α onto the plain towards 0 (``dispersion``).
-    return found if plain else {**found, "alpha": xp.full_like(xp.max(y, axis=-1), 0.05 if hurdle else 0.5)}
+    return (
+        found
+        if plain
+        else {**found, "alpha": xp.full_like(xp.max(y, axis=-1), 0.05 if hurdle else 0.5)}
+    )

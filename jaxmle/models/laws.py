@@ -88,7 +88,12 @@ RESIDUALS: dict[str, tuple[Function, tuple[str, ...]]] = {
 
 def uniform(key: Any, like: Array) -> Array:
     """Uniform numbers of the shape of ``like``, never 0."""
-    return jax.random.uniform(key, jnp.shape(like), dtype=jnp.result_type(like), minval=jnp.finfo(jnp.result_type(like)).tiny)
+    return jax.random.uniform(
+        key,
+        jnp.shape(like),
+        dtype=jnp.result_type(like),
+        minval=jnp.finfo(jnp.result_type(like)).tiny,
+    )
 
 
 def of_family(family: Family, parameters: Function, deviance: Function | None = None) -> Law:
@@ -98,13 +103,17 @@ def of_family(family: Family, parameters: Function, deviance: Function | None = 
         return parameters(*natural)
 
     def sample(key: Array, *natural: Array) -> Array:
-        return family.sample(spread(*natural), key, jnp.shape(natural[0])).astype(jnp.result_type(natural[0]))
+        return family.sample(spread(*natural), key, jnp.shape(natural[0])).astype(
+            jnp.result_type(natural[0])
+        )
 
     return Law(
         mean=lambda *natural: family.mean(spread(*natural)),
         variance=lambda *natural: family.variance(spread(*natural)),
         cdf=lambda y, *natural: jnp.exp(family.log_cdf(spread(*natural), y)),
-        quantile=lambda level, *natural: family.quantile(spread(*natural), jnp.broadcast_to(level, jnp.shape(natural[0]))),
+        quantile=lambda level, *natural: family.quantile(
+            spread(*natural), jnp.broadcast_to(level, jnp.shape(natural[0]))
+        ),
         sample=sample,
         deviance=deviance,
         discrete=family.discrete,
@@ -113,13 +122,23 @@ def of_family(family: Family, parameters: Function, deviance: Function | None = 
 
 # ---------------------------------------------------------------- continuous
 
-normal = of_family(location_scale.normal, lambda mu, sigma: {"loc": mu, "scale": sigma}, lambda y, mu, sigma: ((y - mu) / sigma) ** 2)
-student_t = of_family(location_scale.student_t, lambda mu, scale, df: {"loc": mu, "scale": scale, "df": df})
+normal = of_family(
+    location_scale.normal,
+    lambda mu, sigma: {"loc": mu, "scale": sigma},
+    lambda y, mu, sigma: ((y - mu) / sigma) ** 2,
+)
+student_t = of_family(
+    location_scale.student_t, lambda mu, scale, df: {"loc": mu, "scale": scale, "df": df}
+)
 gamma = of_family(
-    positive.gamma, lambda mu, shape: {"shape": shape, "rate": shape / mu}, lambda y, mu, shape: 2 * shape * ((y - mu) / mu - jnp.log(y / mu))
+    positive.gamma,
+    lambda mu, shape: {"shape": shape, "rate": shape / mu},
+    lambda y, mu, shape: 2 * shape * ((y - mu) / mu - jnp.log(y / mu)),
 )
 inverse_gaussian = of_family(
-    positive.inverse_gaussian, lambda mu, shape: {"mean": mu, "shape": shape}, lambda y, mu, shape: shape * (y - mu) ** 2 / (mu**2 * y)
+    positive.inverse_gaussian,
+    lambda mu, shape: {"mean": mu, "shape": shape},
+    lambda y, mu, shape: shape * (y - mu) ** 2 / (mu**2 * y),
 )
 beta = of_family(bounded.beta, lambda mu, phi: {"shape1": mu * phi, "shape2": (1 - mu) * phi})
 
@@ -156,14 +175,22 @@ binomial = of_family(counts.binomial, lambda n, p: {"trials": n, "prob": p}, _bi
 poisson = of_family(counts.poisson, _rate, lambda y, mu: 2 * (xlogy(y, y / mu) - (y - mu)))
 negative_binomial = of_family(counts.negative_binomial, _dispersed, _negative_binomial_deviance)
 zero_inflated_poisson = of_family(compound.zero_inflated(counts.poisson), _zero(_rate, False))
-zero_inflated_negative_binomial = of_family(compound.zero_inflated(counts.negative_binomial), _zero(_dispersed, False))
+zero_inflated_negative_binomial = of_family(
+    compound.zero_inflated(counts.negative_binomial), _zero(_dispersed, False)
+)
 hurdle_poisson = of_family(compound.hurdle(counts.poisson), _zero(_rate, True))
-hurdle_negative_binomial = of_family(compound.hurdle(counts.negative_binomial), _zero(_dispersed, True))
+hurdle_negative_binomial = of_family(
+    compound.hurdle(counts.negative_binomial), _zero(_dispersed, True)
+)
 
 categorical = Law(
     mean=lambda probabilities: probabilities,
     cdf=lambda y, probabilities: jnp.exp(counts.categorical.log_cdf({"probs": probabilities}, y)),
-    quantile=lambda level, probabilities: jnp.sum(jnp.cumsum(probabilities, axis=-1)[..., :-1] < level, axis=-1).astype(probabilities.dtype),
-    sample=lambda key, probabilities: jax.random.categorical(key, jnp.log(probabilities)).astype(probabilities.dtype),
+    quantile=lambda level, probabilities: jnp.sum(
+        jnp.cumsum(probabilities, axis=-1)[..., :-1] < level, axis=-1
+    ).astype(probabilities.dtype),
+    sample=lambda key, probabilities: jax.random.categorical(key, jnp.log(probabilities)).astype(
+        probabilities.dtype
+    ),
     discrete=True,
 )

@@ -68,14 +68,21 @@ class Model:
             return self.begin(jax.tree.map(jnp.asarray, data))
         with np.errstate(all="ignore"):
             rows = jax.tree.map(np.asarray, host_data(data, np.float64, nan=True))
-            return self.begin(_thinned(rows, self._response(rows)) if isinstance(self.likelihood, Regression) else rows)
+            return self.begin(
+                _thinned(rows, self._response(rows))
+                if isinstance(self.likelihood, Regression)
+                else rows
+            )
 
     def starts(self, data: Tree) -> Tree:
         """``start`` of data sets stacked on a leading axis: start values with that axis."""
         if not isinstance(self.likelihood, Family):
             return self.start(data)
         members = range(jax.tree.leaves(data)[0].shape[0])  # a family knows one column
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *(self.start(jax.tree.map(lambda leaf, i=i: leaf[i], data)) for i in members))
+        return jax.tree.map(
+            lambda *leaves: np.stack(leaves),
+            *(self.start(jax.tree.map(lambda leaf, i=i: leaf[i], data)) for i in members),
+        )
 
     def predict(self, params: Tree, data: Tree) -> Array:
         """The mean of each response given the parameters, (n,); class probabilities (n, K) for a categorical response."""
@@ -107,7 +114,9 @@ class Model:
             return fresh
         return {**data, **(fresh if isinstance(fresh, dict) else {self.outcome: fresh})}
 
-    def residuals(self, params: Tree, data: Tree, kind: str = "response", *, key: Array | None = None) -> Array:
+    def residuals(
+        self, params: Tree, data: Tree, kind: str = "response", *, key: Array | None = None
+    ) -> Array:
         """Residuals (n,).
 
         Args:
@@ -127,7 +136,9 @@ class Model:
         if kind == "response":
             return self._evaluate("response_residual", params, data, y)
         if kind == "quantile" and self.law.discrete and key is None:
-            raise ValueError("quantile residuals of a discrete response are drawn at random within its step: give key=jax.random.key(0)")
+            raise ValueError(
+                "quantile residuals of a discrete response are drawn at random within its step: give key=jax.random.key(0)"
+            )
         extra = () if kind != "quantile" else (key,)
         return self._evaluate(f"{kind}_residual", params, data, y, *extra)
 
@@ -146,8 +157,14 @@ class Model:
             return run(params, data, *args)
         with precision(np.float64):
             params, real = host_params(params, np.float64), host_data(data, np.float64, nan=True)
-            args = tuple(a if a is None or _is_key(a) else np.asarray(a, dtype=np.float64) for a in args)
-            return to_numpy(compiled(as_tree(self.likelihood), (what, natural, of), lambda _: run)(params, real, *args))
+            args = tuple(
+                a if a is None or _is_key(a) else np.asarray(a, dtype=np.float64) for a in args
+            )
+            return to_numpy(
+                compiled(as_tree(self.likelihood), (what, natural, of), lambda _: run)(
+                    params, real, *args
+                )
+            )
 
 
 def _thinned(rows: Tree, response: Array) -> Tree:
@@ -158,4 +175,6 @@ def _thinned(rows: Tree, response: Array) -> Tree:
 
 def _is_key(value: Any) -> bool:
     """Whether a value is a jax random key, new style or raw."""
-    return isinstance(value, jax.Array) and (jnp.issubdtype(value.dtype, jax.dtypes.prng_key) or value.dtype == jnp.uint32)
+    return isinstance(value, jax.Array) and (
+        jnp.issubdtype(value.dtype, jax.dtypes.prng_key) or value.dtype == jnp.uint32
+    )

@@ -12,7 +12,9 @@ Array = Any
 Tree = Any
 
 
-def eta_of(params: Tree, data: Tree, offset: str | None = None, x: str = "x", param: str = "beta") -> Array:
+def eta_of(
+    params: Tree, data: Tree, offset: str | None = None, x: str = "x", param: str = "beta"
+) -> Array:
     """The linear predictor ``data[x] @ params[param] + data[offset]``, (n,) or (n, K)."""
     design, beta = jnp.asarray(leaf_of(data, x)), jnp.asarray(params[param])
     eta = design * beta if design.ndim == 1 else design @ beta

@@ -40,8 +40,16 @@ def _student_information(df: float | None, eta: Tree, row: Tree) -> Array:
     if df is not None:
         return jnp.diag(jnp.stack([centre, scale]))
     cross = -2 / (s * (v + 1) * (v + 3))
-    freedom = 0.25 * (trigamma(v / 2) - trigamma((v + 1) / 2)) - (v + 5) / (2 * v * (v + 1) * (v + 3))
-    return jnp.stack([jnp.stack([centre, zero, zero]), jnp.stack([zero, scale, cross]), jnp.stack([zero, cross, freedom])])
+    freedom = 0.25 * (trigamma(v / 2) - trigamma((v + 1) / 2)) - (v + 5) / (
+        2 * v * (v + 1) * (v + 3)
+    )
+    return jnp.stack(
+        [
+            jnp.stack([centre, zero, zero]),
+            jnp.stack([zero, scale, cross]),
+            jnp.stack([zero, cross, freedom]),
+        ]
+    )
 
 
 @functools.cache
@@ -63,7 +71,9 @@ def student_t(*, df: float | None = None, offset: str | None = None) -> Model:
     """
     if df is not None and not df > 0:
         raise ValueError(f"df must be positive; got {df!r}")
-    eta: dict[str, Any] = {"mu": linear("x", "beta", offset), "scale": "scale"} | ({"df": "df"} if df is None else {})
+    eta: dict[str, Any] = {"mu": linear("x", "beta", offset), "scale": "scale"} | (
+        {"df": "df"} if df is None else {}
+    )
     return Model(
         "student_t", regression(functools.partial(_student_density, df), eta, response=exact(functools.partial(_student_information, df))),
         functools.partial(_begin_student, df=df, offset=offset), {"scale": positive} | ({"df": positive} if df is None else {}),
@@ -99,7 +109,9 @@ def _begin_student(data: Tree, df: float | None, offset: str | None) -> Tree:
 def _check_density(level: float, bandwidth: float, log_mass: float, eta: Tree, row: Tree) -> Array:
     """−ρ(r/b) − log b − log mass, with the check function smoothed: ρ(z) = (τ − ½)z + ½√(z² + c²)."""
     z = (row["y"] - eta["mu"]) / eta["scale"]
-    return -(level - 0.5) * z - 0.5 * jnp.sqrt(z * z + bandwidth**2) - jnp.log(eta["scale"]) - log_mass
+    return (
+        -(level - 0.5) * z - 0.5 * jnp.sqrt(z * z + bandwidth**2) - jnp.log(eta["scale"]) - log_mass
+    )
 
 
 def _log_mass(level: float, bandwidth: float) -> float:
@@ -150,8 +162,12 @@ def _check_model(name: str, level: float, bandwidth: float, offset: str | None) 
     if not 0 < level < 1:
         raise ValueError(f"level must lie strictly between 0 and 1; got {level!r}")
     if not bandwidth > 0:
-        raise ValueError(f"bandwidth must be positive: at 0 the likelihood has a corner at its maximum and no information; got {bandwidth!r}")
-    density = functools.partial(_check_density, float(level), float(bandwidth), _log_mass(level, bandwidth))
+        raise ValueError(
+            f"bandwidth must be positive: at 0 the likelihood has a corner at its maximum and no information; got {bandwidth!r}"
+        )
+    density = functools.partial(
+        _check_density, float(level), float(bandwidth), _log_mass(level, bandwidth)
+    )
     return Model(
         name, regression(density, {"mu": linear("x", "beta", offset), "scale": "scale"}), functools.partial(_begin_check, level=float(level), offset=offset),
         {"scale": positive}, lambda params, data: constant(eta_of(params, data, offset), params["scale"]), asymmetric_laplace(float(level)),
@@ -163,7 +179,11 @@ def _begin_check(data: Tree, level: float, offset: str | None) -> Tree:
     beta, residual, _ = _reweighted(data, offset, 1.0)
     xp = namespace(residual)
     if level != 0.5:
-        move, _ = regress(data, "x", xp.zeros_like(residual) + xp.quantile(residual, level, axis=-1, keepdims=True))
+        move, _ = regress(
+            data,
+            "x",
+            xp.zeros_like(residual) + xp.quantile(residual, level, axis=-1, keepdims=True),
+        )
         beta = beta + move
     loss = xp.mean(xp.abs(residual), axis=-1) / 2
     return {"beta": beta, "scale": xp.maximum(loss, 1e-3 * spread(residual, column(data, "y")))}
@@ -179,7 +199,9 @@ def asymmetric_laplace(level: float) -> Law:
 
     def inverse(p: Array, mu: Array, scale: Array) -> Array:
         left = jnp.log(jnp.minimum(p, level) / level) / (1 - level)
-        return mu + scale * jnp.where(p < level, left, -jnp.log((1 - jnp.maximum(p, level)) / (1 - level)) / level)
+        return mu + scale * jnp.where(
+            p < level, left, -jnp.log((1 - jnp.maximum(p, level)) / (1 - level)) / level
+        )
 
     return Law(
         mean=lambda mu, scale: mu + scale * (1 - 2 * level) / (level * (1 - level)),

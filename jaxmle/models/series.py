@@ -28,7 +28,11 @@ def _ar1_step(params: Tree, data: Tree) -> tuple[Array, Array, Array]:
     centre, y = eta_of(params, data), jnp.asarray(data["y"])
     phi, sigma = jnp.asarray(params["phi"]), jnp.asarray(params["sigma"])
     mean = centre.at[1:].add(phi * (y - centre)[:-1])
-    return mean, jnp.broadcast_to(sigma, y.shape).at[0].divide(jnp.sqrt((1 - phi) * (1 + phi))), centre
+    return (
+        mean,
+        jnp.broadcast_to(sigma, y.shape).at[0].divide(jnp.sqrt((1 - phi) * (1 + phi))),
+        centre,
+    )
 
 
 def ar1_loglik(params: Tree, data: Tree) -> Array:
@@ -44,7 +48,10 @@ def _ar1_natural(params: Tree, data: Tree) -> tuple[Array, ...]:
 
 def _ar1_sample(key: Array, mean: Array, sd: Array, centre: Array, phi: Array) -> Array:
     shocks = sd * jax.random.normal(key, sd.shape, dtype=sd.dtype)
-    return centre + jax.lax.scan(lambda e, shock: (phi * e + shock,) * 2, jnp.zeros((), sd.dtype), shocks)[1]
+    return (
+        centre
+        + jax.lax.scan(lambda e, shock: (phi * e + shock,) * 2, jnp.zeros((), sd.dtype), shocks)[1]
+    )
 
 
 def _ar1_begin(data: Tree) -> Tree:
@@ -53,7 +60,9 @@ def _ar1_begin(data: Tree) -> Tree:
     beta, mean = regress(data, "x", y)
     e = y - mean
     square = xp.sum(e * e, axis=-1)
-    phi = clip(xp.sum(e[..., 1:] * e[..., :-1], axis=-1) / xp.where(square > 0, square, 1.0), -0.95, 0.95)
+    phi = clip(
+        xp.sum(e[..., 1:] * e[..., :-1], axis=-1) / xp.where(square > 0, square, 1.0), -0.95, 0.95
+    )
     return {"beta": beta, "phi": phi, "sigma": spread(e, y) * xp.sqrt(1 - phi**2)}
 
 
@@ -77,12 +86,22 @@ def ar1() -> Model:
         mean=lambda mean, sd, *_: mean, variance=lambda mean, sd, *_: sd**2, cdf=lambda y, mean, sd, *_: ndtr((y - mean) / sd),
         quantile=lambda level, mean, sd, *_: mean + sd * ndtri(level), sample=_ar1_sample,
     )  # fmt: skip
-    return Model("ar1", functools.partial(ar1_loglik), _ar1_begin, {"phi": interval(-1.0, 1.0), "sigma": positive}, _ar1_natural, law)
+    return Model(
+        "ar1",
+        functools.partial(ar1_loglik),
+        _ar1_begin,
+        {"phi": interval(-1.0, 1.0), "sigma": positive},
+        _ar1_natural,
+        law,
+    )
 
 
 # ---------------------------------------------------------------- GARCH(1, 1)
 
-DECAY, SPAN = 0.94, 75  # RiskMetrics' daily decay over the first 75 values, the start of the variance that the arch package takes too
+DECAY, SPAN = (
+    0.94,
+    75,
+)  # RiskMetrics' daily decay over the first 75 values, the start of the variance that the arch package takes too
 
 
 def backcast(y: Array) -> Array:
@@ -109,7 +128,9 @@ def _garch_variances(params: Tree, data: Tree) -> tuple[Array, Array]:
 def garch_loglik(params: Tree, data: Tree) -> Array:
     """The Gaussian log-likelihood, one scalar."""
     variance, _ = _garch_variances(params, data)
-    return jnp.sum(-0.5 * (data["y"] - params["mu"]) ** 2 / variance - 0.5 * jnp.log(variance) - HALF_LOG_2PI)
+    return jnp.sum(
+        -0.5 * (data["y"] - params["mu"]) ** 2 / variance - 0.5 * jnp.log(variance) - HALF_LOG_2PI
+    )
 
 
 def _garch_natural(params: Tree, data: Tree) -> tuple[Array, ...]:
@@ -118,13 +139,18 @@ def _garch_natural(params: Tree, data: Tree) -> tuple[Array, ...]:
     return jnp.broadcast_to(mu, variance.shape), jnp.sqrt(variance), before, *rest
 
 
-def _garch_sample(key: Array, mu: Array, sd: Array, before: Array, omega: Array, alpha: Array, beta: Array) -> Array:
+def _garch_sample(
+    key: Array, mu: Array, sd: Array, before: Array, omega: Array, alpha: Array, beta: Array
+) -> Array:
     def step(state: tuple[Array, Array], shock: Array) -> tuple[tuple[Array, Array], Array]:
         variance = omega + alpha * state[0] + beta * state[1]
         e = jnp.sqrt(variance) * shock
         return (e * e, variance), e
 
-    return mu + jax.lax.scan(step, (before, before), jax.random.normal(key, sd.shape, dtype=sd.dtype))[1]
+    return (
+        mu
+        + jax.lax.scan(step, (before, before), jax.random.normal(key, sd.shape, dtype=sd.dtype))[1]
+    )
 
 
 def _garch_begin(data: Tree) -> Tree:
@@ -149,4 +175,11 @@ def garch() -> Model:
         mean=lambda mu, sd, *_: mu, variance=lambda mu, sd, *_: sd**2, cdf=lambda y, mu, sd, *_: ndtr((y - mu) / sd),
         quantile=lambda level, mu, sd, *_: mu + sd * ndtri(level), sample=_garch_sample,
     )  # fmt: skip
-    return Model("garch", functools.partial(garch_loglik), _garch_begin, {"omega": positive, "alpha": positive, "beta": positive}, _garch_natural, law)
+    return Model(
+        "garch",
+        functools.partial(garch_loglik),
+        _garch_begin,
+        {"omega": positive, "alpha": positive, "beta": positive},
+        _garch_natural,
+        law,
+    )

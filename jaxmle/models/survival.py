@@ -69,13 +69,18 @@ def _density(law: str, entry: str | None, upper: str | None, eta: Tree, row: Tre
     F, scale, event = ERRORS[law], eta.get("scale", 1.0), row["event"]
     log_time = jnp.log(row["time"])
     z = (log_time - eta["eta"]) / scale
-    term = jnp.where(event == EVENT, F.log_density(z) - jnp.log(scale) - log_time, F.log_survival(z))
+    term = jnp.where(
+        event == EVENT, F.log_density(z) - jnp.log(scale) - log_time, F.log_survival(z)
+    )
     term = jnp.where(event == LEFT, F.log_cdf(z), term)
     known = (event == EVENT) | (event == RIGHT) | (event == LEFT)
     if upper is not None:
         between = event == INTERVAL
         end = jnp.log(jnp.where(between, row[upper], 2.0 * row["time"]))
-        known, term = known | between, jnp.where(between, F.log_gap(z, (end - eta["eta"]) / scale), term)
+        known, term = (
+            known | between,
+            jnp.where(between, F.log_gap(z, (end - eta["eta"]) / scale), term),
+        )
     if entry is not None:
         late = row[entry] > 0
         begin = (jnp.log(jnp.where(late, row[entry], 1.0)) - eta["eta"]) / scale
@@ -84,7 +89,9 @@ def _density(law: str, entry: str | None, upper: str | None, eta: Tree, row: Tre
 
 
 @functools.cache
-def aft(law: str, *, entry: str | None = None, upper: str | None = None, offset: str | None = None) -> Model:
+def aft(
+    law: str, *, entry: str | None = None, upper: str | None = None, offset: str | None = None
+) -> Model:
     """Accelerated failure time: log T = xβ + scale·W, as R's ``survreg``. Parameters: ``beta`` (q,) and ``scale`` (not for ``"exponential"``).
 
     W is the smallest extreme value (``"weibull"``; with scale 1 ``"exponential"``), standard normal (``"lognormal"``) or logistic
@@ -142,10 +149,17 @@ def _times(F: Error) -> Law:
         return jnp.exp(eta + F.moment(scale))
 
     def variance(eta: Array, scale: Array) -> Array:
-        return jnp.where(jnp.isfinite(F.moment(2 * scale)), jnp.exp(2 * eta + F.moment(2 * scale)) - mean(eta, scale) ** 2, jnp.inf)
+        return jnp.where(
+            jnp.isfinite(F.moment(2 * scale)),
+            jnp.exp(2 * eta + F.moment(2 * scale)) - mean(eta, scale) ** 2,
+            jnp.inf,
+        )
 
     def sample(key: Array, eta: Array, scale: Array) -> dict[str, Array]:
-        return {"time": jnp.exp(eta + scale * F.quantile(uniform(key, eta))), "event": jnp.ones_like(eta)}
+        return {
+            "time": jnp.exp(eta + scale * F.quantile(uniform(key, eta))),
+            "event": jnp.ones_like(eta),
+        }
 
     return Law(
         mean=mean, variance=variance, cdf=lambda y, eta, scale: jnp.exp(F.log_cdf((jnp.log(y) - eta) / scale)),
@@ -159,12 +173,18 @@ TIMES = {name: _times(error) for name, error in ERRORS.items()}
 # ---------------------------------------------------------------- Cox
 
 
-def cox_loglik(params: Tree, data: Tree, ties: str, strata: str | None, entry: str | None, weights: str | None) -> Array:
+def cox_loglik(
+    params: Tree, data: Tree, ties: str, strata: str | None, entry: str | None, weights: str | None
+) -> Array:
     """The partial log-likelihood, one scalar."""
     eta = jnp.asarray(data["x"]) @ jnp.asarray(params["beta"])
     time, event = jnp.asarray(data["time"]), jnp.asarray(data["event"]).astype(eta.dtype)
     w = jnp.ones_like(eta) if weights is None else jnp.asarray(data[weights]).astype(eta.dtype)
-    group = jnp.zeros(time.shape, jnp.int32) if strata is None else jnp.asarray(data[strata]).astype(jnp.int32)
+    group = (
+        jnp.zeros(time.shape, jnp.int32)
+        if strata is None
+        else jnp.asarray(data[strata]).astype(jnp.int32)
+    )
     order = jnp.lexsort((-event, time, group))
     eta, time, event, w, group = (a[order] for a in (eta, time, event, w, group))
     n = eta.shape[0]
@@ -181,7 +201,11 @@ def cox_loglik(params: Tree, data: Tree, ties: str, strata: str | None, entry: s
         at_risk = at_risk - _not_yet(risk, data, entry, order, time, group)
     total_event = w * event
     if ties == "breslow":
-        return jnp.sum(jnp.where(event > 0, total_event * (eta - jnp.log(jnp.where(event > 0, at_risk, 1.0))), 0.0))
+        return jnp.sum(
+            jnp.where(
+                event > 0, total_event * (eta - jnp.log(jnp.where(event > 0, at_risk, 1.0))), 0.0
+            )
+        )
     # Efron: the j-th of d tied events finds the share j/d of their own risk gone.
     died = jax.ops.segment_sum(event, tie, n)[tie]
     own = jax.ops.segment_sum(event * risk, tie, n)[tie]
@@ -211,7 +235,13 @@ def _not_yet(risk: Array, data: Tree, entry: str, order: Array, time: Array, gro
     later = jnp.append(_from_here_on(risk[by_entry], fresh), 0.0)
     # The first of the stratum's sorted entries that is not before the time, by merging both lists.
     n = time.shape[0]
-    both = jnp.lexsort((jnp.concatenate([jnp.ones(n, bool), jnp.zeros(n, bool)]), jnp.concatenate([enters, time]), jnp.concatenate([group, group])))
+    both = jnp.lexsort(
+        (
+            jnp.concatenate([jnp.ones(n, bool), jnp.zeros(n, bool)]),
+            jnp.concatenate([enters, time]),
+            jnp.concatenate([group, group]),
+        )
+    )
     rank = jnp.cumsum(both < n)
     position = jnp.zeros(2 * n, rank.dtype).at[both].set(rank)[n:]
     inside = (position < n) & (jnp.append(group[by_entry], -1)[jnp.minimum(position, n)] == group)
@@ -219,7 +249,13 @@ def _not_yet(risk: Array, data: Tree, entry: str, order: Array, time: Array, gro
 
 
 @functools.cache
-def cox(*, ties: str = "efron", strata: str | None = None, entry: str | None = None, weights: str | None = None) -> Model:
+def cox(
+    *,
+    ties: str = "efron",
+    strata: str | None = None,
+    entry: str | None = None,
+    weights: str | None = None,
+) -> Model:
     """Cox's proportional hazards by partial likelihood: hazard e^{xβ} times a baseline left open in each stratum. Parameters: ``beta`` (q,).
 
     Risk sets tie every row to the others, so the likelihood is one scalar: standard errors are from its information, and what needs one
@@ -251,4 +287,8 @@ def cox(*, ties: str = "efron", strata: str | None = None, entry: str | None = N
 def _begin_cox(data: Tree) -> Tree:
     x, y = column(data, "x"), column(data, "time")
     xp, single = namespace(x), x.shape == y.shape
-    return {"beta": xp.zeros_like(y[..., 0]) if single else xp.zeros_like(y[..., :1]) + xp.zeros_like(x[..., 0, :])}
+    return {
+        "beta": xp.zeros_like(y[..., 0])
+        if single
+        else xp.zeros_like(y[..., :1]) + xp.zeros_like(x[..., 0, :])
+    }

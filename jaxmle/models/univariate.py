@@ -33,7 +33,9 @@ def distribution(family: Family) -> Model:
     ([2.4, 2.0, 2.4], True)
     """
     if not isinstance(family, Family):
-        raise TypeError(f"distribution takes a family, such as jaxmle.families.gamma; got {type(family).__name__}")
+        raise TypeError(
+            f"distribution takes a family, such as jaxmle.families.gamma; got {type(family).__name__}"
+        )
     names = (*family.names, *family.known)
 
     def natural(params: Tree, data: Tree) -> tuple[Array, ...]:
@@ -42,4 +44,6 @@ def distribution(family: Family) -> Model:
         return tuple(jnp.broadcast_to(jnp.asarray(values[name]), jnp.shape(y)) for name in names)
 
     law = of_family(family, lambda *values: dict(zip(names, values, strict=True)))
-    return Model(f"distribution({family.name})", family, family.start, dict(family.constraints), natural, law)
+    return Model(
+        f"distribution({family.name})", family, family.start, dict(family.constraints), natural, law
+    )

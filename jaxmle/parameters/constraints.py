@@ -123,7 +123,11 @@ class Simplex:
         return v.reshape(shape)
 
     def violation(self, leaf: np.ndarray) -> str | None:
-        ok = leaf.ndim >= 1 and np.all(leaf > 0) and np.allclose(leaf.sum(axis=-1), 1.0, rtol=0, atol=1e-6)
+        ok = (
+            leaf.ndim >= 1
+            and np.all(leaf > 0)
+            and np.allclose(leaf.sum(axis=-1), 1.0, rtol=0, atol=1e-6)
+        )
         return None if ok else "positive and summing to one along the last axis"
 
 
@@ -150,7 +154,12 @@ class Ordered:
     def to_user(self, z: Array, shape: Shape) -> Array:
         xp = namespace(z)
         z = z.reshape(shape)
-        return xp.cumsum(xp.concatenate([z[..., :1], xp.logaddexp(z[..., 1:], xp.zeros_like(z[..., 1:]))], axis=-1), axis=-1).reshape(-1)
+        return xp.cumsum(
+            xp.concatenate(
+                [z[..., :1], xp.logaddexp(z[..., 1:], xp.zeros_like(z[..., 1:]))], axis=-1
+            ),
+            axis=-1,
+        ).reshape(-1)
 
     def to_free(self, v: Array, shape: Shape) -> Array:
         xp = namespace(v)
@@ -226,7 +235,9 @@ class Correlation:
         factor: list[list[Array]] = []
         for i in range(k):
             row: list[Array] = []
-            left = xp.ones_like(z[0]) if k > 1 else 1.0  # what remains of the row's unit length, squared
+            left = (
+                xp.ones_like(z[0]) if k > 1 else 1.0
+            )  # what remains of the row's unit length, squared
             for j in range(i):
                 row.append(partial[i, j] * xp.sqrt(left))
                 left = left * (1.0 - partial[i, j] ** 2)
@@ -265,7 +276,9 @@ class Covariance:
         return [(i, j) for i in range(k) for j in range(i + 1)]
 
     def bounds(self, shape: Shape) -> list[Bounds]:
-        return [(0.0, math.inf) if i == j else (-math.inf, math.inf) for i, j in self.entries(shape)]
+        return [
+            (0.0, math.inf) if i == j else (-math.inf, math.inf) for i, j in self.entries(shape)
+        ]
 
     def free_size(self, shape: Shape) -> int:
         return len(self.entries(shape))
@@ -281,7 +294,9 @@ class Covariance:
         xp, k = namespace(v), shape[0]
         full = self.build(v, shape)
         factor = _cholesky_rows([[full[i, j] for j in range(k)] for i in range(k)], k, xp)
-        return stack_entries([xp.log(factor[i][j]) if i == j else factor[i][j] for i, j in self.entries(shape)], v)
+        return stack_entries(
+            [xp.log(factor[i][j]) if i == j else factor[i][j] for i, j in self.entries(shape)], v
+        )
 
     def build(self, v: Array, shape: Shape) -> Array:
         return _symmetric(v, shape[0], self.entries(shape), 0.0)
@@ -292,7 +307,11 @@ class Covariance:
 
 def _positive_definite(leaf: np.ndarray) -> bool:
     square = leaf.ndim == 2 and leaf.shape[0] == leaf.shape[1]
-    return square and bool(np.allclose(leaf, leaf.T, rtol=1e-6)) and bool(np.all(np.linalg.eigvalsh(leaf) > 0))
+    return (
+        square
+        and bool(np.allclose(leaf, leaf.T, rtol=1e-6))
+        and bool(np.all(np.linalg.eigvalsh(leaf) > 0))
+    )
 
 
 Constraint = Interval | Simplex | Ordered | Correlation | Covariance

@@ -10,7 +10,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmle.parameters.constraints import KINDS, Bounds, Constraint, Entry, Ordered, Shape, free, namespace
+from jaxmle.parameters.constraints import (
+    KINDS,
+    Bounds,
+    Constraint,
+    Entry,
+    Ordered,
+    Shape,
+    free,
+    namespace,
+)
 
 Array = Any
 Tree = Any
@@ -23,7 +32,9 @@ class Leaf:
     path: str
     shape: Shape
     constraint: Constraint
-    labels: tuple[str, ...] | None = field(default=None, compare=False)  # names do not change what a layout is
+    labels: tuple[str, ...] | None = field(
+        default=None, compare=False
+    )  # names do not change what a layout is
 
     @property
     def entries(self) -> list[Entry]:
@@ -106,7 +117,10 @@ class Layout:
 
     def unravel(self, x: Array) -> Tree:
         """The parameter tree whose printed entries are ``x`` (p,)."""
-        values = [leaf.constraint.build(x[span], leaf.shape) for leaf, span in zip(self.leaves, self.spans, strict=True)]
+        values = [
+            leaf.constraint.build(x[span], leaf.shape)
+            for leaf, span in zip(self.leaves, self.spans, strict=True)
+        ]
         return jax.tree.unflatten(self.treedef, values)
 
     def unravel_entries(self, x: Array, structural: float = math.nan) -> Tree:
@@ -116,7 +130,12 @@ class Layout:
             value = leaf.constraint.build(x[span], leaf.shape)
             if leaf.size < math.prod(leaf.shape):
                 printed = {*leaf.entries, *((j, i) for i, j in leaf.entries)}
-                mask = np.array([[entry in printed for entry in ((i, j) for j in range(leaf.shape[1]))] for i in range(leaf.shape[0])])
+                mask = np.array(
+                    [
+                        [entry in printed for entry in ((i, j) for j in range(leaf.shape[1]))]
+                        for i in range(leaf.shape[0])
+                    ]
+                )
                 value = namespace(value).where(mask, value, structural)
             values.append(value)
         return jax.tree.unflatten(self.treedef, values)
@@ -129,7 +148,9 @@ class Layout:
         for leaf, span in zip(self.leaves, self.spans, strict=True):
             if name == (leaf.path or "theta"):
                 return list(range(span.start, span.stop))
-        raise ValueError(f"no parameter is called {name!r}; the parameters are {', '.join(self.names[:20])}")
+        raise ValueError(
+            f"no parameter is called {name!r}; the parameters are {', '.join(self.names[:20])}"
+        )
 
 
 @dataclass(frozen=True)
@@ -157,12 +178,18 @@ class Chart:
     @cached_property
     def is_entrywise(self) -> bool:
         """Whether every entry of x moves, each by its own free coordinate: ∂x/∂z is diagonal."""
-        return self.k == self.layout.p and all(leaf.constraint.elementwise for leaf in self.layout.leaves)
+        return self.k == self.layout.p and all(
+            leaf.constraint.elementwise for leaf in self.layout.leaves
+        )
 
     @cached_property
     def bent(self) -> tuple[bool, ...]:
         """Which free coordinates stand on a scale of their own (a log, a logit, a Cholesky factor), (k,)."""
-        return tuple(not leaf.constraint.is_identity for leaf, _, _, _, size in self._pieces() for _ in range(size))
+        return tuple(
+            not leaf.constraint.is_identity
+            for leaf, _, _, _, size in self._pieces()
+            for _ in range(size)
+        )
 
     @cached_property
     def moving(self) -> np.ndarray:
@@ -173,7 +200,9 @@ class Chart:
     def k(self) -> int:
         """The number of free parameters."""
         return sum(
-            int(np.sum(~np.array(self.still[span], dtype=bool))) if leaf.constraint.elementwise else (0 if all(self.still[span]) else leaf.free_size)
+            int(np.sum(~np.array(self.still[span], dtype=bool)))
+            if leaf.constraint.elementwise
+            else (0 if all(self.still[span]) else leaf.free_size)
             for leaf, span in zip(self.layout.leaves, self.layout.spans, strict=True)
         )
 
@@ -240,7 +269,10 @@ class Chart:
     def to_free(self, x: Array) -> Array:
         """The free point z (k,) whose image is x (p,)."""
         xp = namespace(x)
-        pieces = [leaf.constraint.to_free(x[span][offsets], shape) for leaf, span, offsets, shape, _ in self._pieces()]
+        pieces = [
+            leaf.constraint.to_free(x[span][offsets], shape)
+            for leaf, span, offsets, shape, _ in self._pieces()
+        ]
         return xp.concatenate(pieces) if pieces else x[:0]
 
 
@@ -252,7 +284,11 @@ def path_name(path: tuple[Any, ...]) -> str:
             index = key.idx if isinstance(key, jax.tree_util.SequenceKey) else key.key
             name += f"[{index}]"
         else:
-            part = str(key.key) if isinstance(key, jax.tree_util.DictKey) else str(getattr(key, "name", key))
+            part = (
+                str(key.key)
+                if isinstance(key, jax.tree_util.DictKey)
+                else str(getattr(key, "name", key))
+            )
             name += f".{part}" if name else part
     return name
 
@@ -269,7 +305,12 @@ def layout_of(params: Tree, constraints: Tree = None) -> Layout:
     if not with_path:
         raise ValueError("params has no leaves: a log-likelihood needs at least one parameter")
     leaves = tuple(
-        Leaf(path_name(path), tuple(np.shape(value)), _constraint_at(constraints, path, path_name(path))) for path, value in with_path
+        Leaf(
+            path_name(path),
+            tuple(np.shape(value)),
+            _constraint_at(constraints, path, path_name(path)),
+        )
+        for path, value in with_path
     )
     _check_all_used(constraints, params)
     layout = Layout(treedef, leaves)
@@ -296,16 +337,25 @@ def _constraint_at(tree: Tree, path: tuple[Any, ...], name: str) -> Constraint:
     if tree is None:
         return free
     if not isinstance(tree, KINDS):
-        raise TypeError(f"the constraint for {name or 'theta'} must be one of jaxmle's constraints (positive, interval(a, b), simplex, …); got {type(tree).__name__}: {tree!r}")
+        raise TypeError(
+            f"the constraint for {name or 'theta'} must be one of jaxmle's constraints (positive, interval(a, b), simplex, …); got {type(tree).__name__}: {tree!r}"
+        )
     return tree
 
 
 def _check_all_used(constraints: Tree, params: Tree) -> None:
     """A constraint for a key that params does not have is a misspelling, not a wish."""
     if isinstance(constraints, dict):
-        known = set(params) if isinstance(params, dict) else set(getattr(params, "_fields", ())) | set(vars(params) if hasattr(params, "__dict__") else ())
+        known = (
+            set(params)
+            if isinstance(params, dict)
+            else set(getattr(params, "_fields", ()))
+            | set(vars(params) if hasattr(params, "__dict__") else ())
+        )
         unknown = [key for key in constraints if key not in known]
         if unknown:
-            raise ValueError(f"constraints name {unknown[0]!r}, but params has no such entry; it has {sorted(map(str, known))}")
+            raise ValueError(
+                f"constraints name {unknown[0]!r}, but params has no such entry; it has {sorted(map(str, known))}"
+            )
         for key, sub in constraints.items():
             _check_all_used(sub, params[key] if isinstance(params, dict) else getattr(params, key))

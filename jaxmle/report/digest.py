@@ -39,14 +39,24 @@ def page(fit: Any, level: float = 0.95, style: Style = numerals.scaled) -> Page:
     room = (LINES - 6 - sum(len(grid.rows) + 3 for grid in outer)) // 2 - 4
     inner = parameters(fit, converged, level, style, max(room, 2)) if converged.any() else ()
     headline = f"{int(converged.sum())} of {status.size} fits {Status.CONVERGED.name}"
-    return Page(headline, bool(converged.all()), facts(fit), (outer[0], *inner, *outer[1:]), notes(fit, converged))
+    return Page(
+        headline,
+        bool(converged.all()),
+        facts(fit),
+        (outer[0], *inner, *outer[1:]),
+        notes(fit, converged),
+    )
 
 
 def facts(fit: Any) -> tuple[tuple[str, str], ...]:
     """Labels and values of what the members share; `n` as a range where they differ."""
     n = np.asarray(fit.n, dtype=float)
     low, high = (numerals.count(float(end)) for end in (n.min(), n.max())) if n.size else ("0", "0")
-    return (("n", low if low == high else f"{low} to {high}"), ("df", str(fit.df)), *common_facts(fit))
+    return (
+        ("n", low if low == high else f"{low} to {high}"),
+        ("df", str(fit.df)),
+        *common_facts(fit),
+    )
 
 
 def counts(status: np.ndarray) -> Grid:
@@ -54,10 +64,15 @@ def counts(status: np.ndarray) -> Grid:
     codes, members = np.unique(status, return_counts=True)
     shares = 100.0 * members / max(status.size, 1)
     cells = zip(codes.tolist(), members.tolist(), shares.tolist(), strict=True)
-    return Grid(("status", "fits", "%"), tuple((Status(code).name, str(m), f"{share:.2f}") for code, m, share in cells))
+    return Grid(
+        ("status", "fits", "%"),
+        tuple((Status(code).name, str(m), f"{share:.2f}") for code, m, share in cells),
+    )
 
 
-def parameters(fit: Any, members: np.ndarray, level: float, style: Style, room: int) -> tuple[Grid, Grid]:
+def parameters(
+    fit: Any, members: np.ndarray, level: float, style: Style, room: int
+) -> tuple[Grid, Grid]:
     """Two grids over the chosen members: the spread of the estimates and of the standard errors."""
     p = len(fit.names)
     header = ("", "mean", "SD", f"{_quantile(level, 0)}", "median", f"{_quantile(level, 1)}")
@@ -65,7 +80,13 @@ def parameters(fit: Any, members: np.ndarray, level: float, style: Style, room: 
     for title, values in (("Estimates", fit.x), ("Standard errors", fit.se)):
         chosen = np.asarray(values, dtype=float).reshape(-1, p)[members]
         rows = [_row(name, spread(chosen[:, j], level), style) for j, name in enumerate(fit.names)]
-        grids.append(Grid(header, shortened(rows, room - 1, 1), f"{title} over the {len(chosen)} converged fits"))
+        grids.append(
+            Grid(
+                header,
+                shortened(rows, room - 1, 1),
+                f"{title} over the {len(chosen)} converged fits",
+            )
+        )
     return grids[0], grids[1]
 
 
@@ -108,7 +129,13 @@ def worst(fit: Any, status: np.ndarray) -> tuple[Grid, ...]:
         )
         for i in shown
     )
-    return (Grid(("status", "member", "log-likelihood", "SE from optimum", "steps"), rows, "Worst members"),)
+    return (
+        Grid(
+            ("status", "member", "log-likelihood", "SE from optimum", "steps"),
+            rows,
+            "Worst members",
+        ),
+    )
 
 
 def worst_members(status: np.ndarray, distance: np.ndarray) -> np.ndarray:
@@ -142,6 +169,8 @@ def notes(fit: Any, converged: np.ndarray) -> tuple[str, ...]:
     distance = distances(fit)
     if converged.all():
         far = int(np.argmax(distance))
-        return (f"The farthest from its optimum is member {member(fit, far)}: {distance[far]:.1e} SE.",)
+        return (
+            f"The farthest from its optimum is member {member(fit, far)}: {distance[far]:.1e} SE.",
+        )
     first = worst_members(np.asarray(fit.status).reshape(-1), distance)[0]
     return (f"fit[{member(fit, first)}].explain() says what happened to a member.",)

@@ -43,10 +43,15 @@ def installed(backend: str | None) -> str:
     """The backend asked for, or the first that is installed; an error that says what to install if there is none."""
     if backend is not None and backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None; got {backend!r}")
-    found = next((name for name in BACKENDS if backend in (None, name) and find_spec(name) is not None), None)
+    found = next(
+        (name for name in BACKENDS if backend in (None, name) and find_spec(name) is not None), None
+    )
     if found is None:
         wanted = backend or f"one of {', '.join(BACKENDS)}"
-        raise ImportError(f"a data frame needs {wanted}, which is not installed: {INSTALL}" + f" or pip install {backend}" * bool(backend))
+        raise ImportError(
+            f"a data frame needs {wanted}, which is not installed: {INSTALL}"
+            + f" or pip install {backend}" * bool(backend)
+        )
     return found
 
 
@@ -62,7 +67,9 @@ def columns(fit: Any, level: float) -> dict[str, Any]:
         "conf_low": interval[..., 0],
         "conf_high": interval[..., 1],
     }
-    tidy = {"term": list(fit.names) * members} | {name: np.asarray(values).reshape(-1) for name, values in numbers.items()}
+    tidy = {"term": list(fit.names) * members} | {
+        name: np.asarray(values).reshape(-1) for name, values in numbers.items()
+    }
     return tidy if fit.batch_shape == () else _member_columns(fit, members) | tidy
 
 

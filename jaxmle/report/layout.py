@@ -82,7 +82,10 @@ def grid_lines(grid: Grid) -> list[str]:
 def _other_columns(grid: Grid) -> list[list[str]]:
     """Every column but the first, header included, each padded to its own width."""
     cells = [[head, *column] for head, column in zip(grid.header, grid.columns(), strict=True)]
-    return [_padded(column) if j in grid.words else _flush_right(column) for j, column in enumerate(cells)][1:]
+    return [
+        _padded(column) if j in grid.words else _flush_right(column)
+        for j, column in enumerate(cells)
+    ][1:]
 
 
 def _name_room(grid: Grid) -> int:
@@ -143,7 +146,10 @@ def elided(names: Sequence[str], room: int) -> list[str]:
     clean = [" ".join(name.split()) for name in names]
     short = [_elide(name, room) for name in clean]
     times = Counter(short)
-    return [name if times[name] == 1 or name == clean[i] else _head(name, room, f"{ELLIPSIS}#{i}") for i, name in enumerate(short)]
+    return [
+        name if times[name] == 1 or name == clean[i] else _head(name, room, f"{ELLIPSIS}#{i}")
+        for i, name in enumerate(short)
+    ]
 
 
 def _elide(name: str, room: int) -> str:

@@ -57,8 +57,21 @@ def _html_grid(grid: Grid) -> str:
     caption = [f"<caption>{escape(grid.title)}</caption>"] if grid.title else []
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in grid.header)
     body = zip(*grid.columns(), strict=True)
-    rows = [f"<tr>{''.join(_html_cell(j, cell, grid) for j, cell in enumerate(row))}</tr>" for row in body]
-    return "\n".join(["<table>", *caption, f"<thead><tr>{head}</tr></thead>", "<tbody>", *rows, "</tbody>", "</table>"])
+    rows = [
+        f"<tr>{''.join(_html_cell(j, cell, grid) for j, cell in enumerate(row))}</tr>"
+        for row in body
+    ]
+    return "\n".join(
+        [
+            "<table>",
+            *caption,
+            f"<thead><tr>{head}</tr></thead>",
+            "<tbody>",
+            *rows,
+            "</tbody>",
+            "</table>",
+        ]
+    )
 
 
 def _html_cell(column: int, cell: str, grid: Grid) -> str:
@@ -102,7 +115,9 @@ def _markdown_column(cells: list[str], words: bool) -> list[str]:
     width = max(3, *map(columns_of, cells))
     rule = ":" + "-" * (width - 1) if words else "-" * (width - 1) + ":"
     blanks = [" " * (width - columns_of(cell)) for cell in cells]
-    head, *body = (cell + blank if words else blank + cell for cell, blank in zip(cells, blanks, strict=True))
+    head, *body = (
+        cell + blank if words else blank + cell for cell, blank in zip(cells, blanks, strict=True)
+    )
     return [head, rule, *body]
 
 
@@ -121,9 +136,18 @@ def latex(fit: Any, level: float = 0.95) -> str:
     """
     shown = page(fit, level)
     facts = ", ".join(f"{label} = {value}" for label, value in shown.facts)
-    status = f"% {shown.status}" if shown.sound else rf"\noindent\textbf{{{_latex(shown.status)}}}\par\medskip"
-    below = [rf"\par\smallskip\noindent{{\footnotesize {line}}}" for line in (_latex_minus(facts), *map(_latex, shown.notes))]
-    return "\n".join([status, "\n\\par\\medskip\n".join(map(_latex_grid, shown.grids)), *below]) + "\n"
+    status = (
+        f"% {shown.status}"
+        if shown.sound
+        else rf"\noindent\textbf{{{_latex(shown.status)}}}\par\medskip"
+    )
+    below = [
+        rf"\par\smallskip\noindent{{\footnotesize {line}}}"
+        for line in (_latex_minus(facts), *map(_latex, shown.notes))
+    ]
+    return (
+        "\n".join([status, "\n\\par\\medskip\n".join(map(_latex_grid, shown.grids)), *below]) + "\n"
+    )
 
 
 def _latex(words: str) -> str:
@@ -137,7 +161,10 @@ def _latex_minus(words: str) -> str:
 def _latex_grid(grid: Grid) -> str:
     kinds = [_latex_kind(j, cells, grid) for j, cells in enumerate(grid.columns())]
     heads = [_latex_head(head, kind) for head, kind in zip(grid.header, kinds, strict=True)]
-    rows = [[_latex_cell(cell, kind) for cell, kind in zip(row, kinds, strict=True)] for row in grid.rows]
+    rows = [
+        [_latex_cell(cell, kind) for cell, kind in zip(row, kinds, strict=True)]
+        for row in grid.rows
+    ]
     title = [rf"{_latex(grid.title)}\par\smallskip"] if grid.title else []
     lines = [" & ".join(cells) + r" \\" for cells in (heads, *rows)]
     body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule", r"\end{tabular}"]
@@ -162,7 +189,11 @@ def _latex_cell(cell: str, kind: str) -> str:
     if kind == "r" or not any(map(str.isdigit, cell)):
         shown = _latex_number(cell)
         return shown if kind == "r" else rf"\multicolumn{{2}}{{r}}{{{shown}}}"
-    return f"{_latex_number(whole)} & {_latex_number(fraction)}" if dot else rf"\multicolumn{{1}}{{r@{{}}}}{{{_latex_number(whole)}}} &"
+    return (
+        f"{_latex_number(whole)} & {_latex_number(fraction)}"
+        if dot
+        else rf"\multicolumn{{1}}{{r@{{}}}}{{{_latex_number(whole)}}} &"
+    )
 
 
 def _latex_number(digits: str) -> str:

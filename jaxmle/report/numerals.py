@@ -161,7 +161,8 @@ def aligned(cells: Sequence[str]) -> tuple[str, ...]:
     parts = [cell.partition(".") for cell in cells]
     tail = max((len(dot + fraction) for _, dot, fraction in parts), default=0)
     padded = [
-        cell if _is_word(cell) else cell + " " * (tail - len(dot + fraction)) for cell, (_, dot, fraction) in zip(cells, parts, strict=True)
+        cell if _is_word(cell) else cell + " " * (tail - len(dot + fraction))
+        for cell, (_, dot, fraction) in zip(cells, parts, strict=True)
     ]
     width = max(map(len, padded), default=0)
     return tuple(cell.rjust(width) for cell in padded)

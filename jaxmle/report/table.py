@@ -39,7 +39,9 @@ def page(fit: Any, level: float = 0.95, style: Style = numerals.scaled) -> Page:
 def status_line(fit: Any) -> str:
     """The name of the status and, unless there is nothing to explain, its sentence."""
     name = fit.verdict.name
-    if fit.converged and fit.witness.row < 0:  # a row of leverage one is explained in a converged fit too
+    if (
+        fit.converged and fit.witness.row < 0
+    ):  # a row of leverage one is explained in a converged fit too
         return name
     sentence = fit.explain()
     return sentence if sentence.startswith(name) else f"{name}: {sentence}"
@@ -71,9 +73,17 @@ def coefficients(fit: Any, level: float, style: Style) -> Grid:
     """A row per parameter: estimate, standard error, z, p and the two ends of the interval."""
     share = numerals.percent(level)
     header = ("", "estimate", "std. error", "z", "p", f"lower {share}", f"upper {share}")
-    columns = (fit.x, fit.se, fit.zvalues, fit.pvalues, *np.moveaxis(np.asarray(fit.interval(level)), -1, 0))
+    columns = (
+        fit.x,
+        fit.se,
+        fit.zvalues,
+        fit.pvalues,
+        *np.moveaxis(np.asarray(fit.interval(level)), -1, 0),
+    )
     values = np.stack([np.asarray(column, dtype=float) for column in columns], axis=-1)
-    rows = [_row(name, numbers, style) for name, numbers in zip(fit.names, values.tolist(), strict=True)]
+    rows = [
+        _row(name, numbers, style) for name, numbers in zip(fit.names, values.tolist(), strict=True)
+    ]
     return Grid(header, shortened(rows, FIRST, LAST))
 
 
@@ -84,7 +94,9 @@ def _row(name: str, numbers: Sequence[float], style: Style) -> tuple[str, ...]:
     return (name, estimate_, stderr_, numerals.z_value(z), numerals.p_value(p), lower_, upper_)
 
 
-def shortened(rows: Sequence[tuple[str, ...]], first: int, last: int) -> tuple[tuple[str, ...], ...]:
+def shortened(
+    rows: Sequence[tuple[str, ...]], first: int, last: int
+) -> tuple[tuple[str, ...], ...]:
     """The rows, or the first and the last few around a row of dots where there are more than `first + last`."""
     if len(rows) <= first + last:
         return tuple(rows)
@@ -98,12 +110,29 @@ def notes(fit: Any) -> tuple[str, ...]:
     known = np.isfinite(se) & (se > 0.0)
     bounded = bool(np.isfinite(np.asarray(fit.bounds, dtype=float)).any() and known.any())
     without = bool(fit.converged and known.any() and not known.all())
-    noise = np.max(np.asarray(fit.witness.stderr_error, dtype=float)[known] / se[known], initial=0.0)
+    noise = np.max(
+        np.asarray(fit.witness.stderr_error, dtype=float)[known] / se[known], initial=0.0
+    )
     said = (
-        (bounded, "Bounded parameters: intervals respect the bound; z and p only where 0 is inside the bounds."),
-        (without, "A parameter without a standard error is held fixed, or its variance has no estimate."),
-        (noise > 0.0, f"The information was simulated: Monte-Carlo error of the standard errors up to {100 * noise:.2g}%."),
-        (fit.weighting == "sampling", "AIC and BIC are not defined under sampling weights: the weighted sum is not a likelihood."),
-        (fit.mode != "ML", f"AIC and BIC do not apply to a {fit.mode} fit: the log-likelihood is not at its maximum."),
+        (
+            bounded,
+            "Bounded parameters: intervals respect the bound; z and p only where 0 is inside the bounds.",
+        ),
+        (
+            without,
+            "A parameter without a standard error is held fixed, or its variance has no estimate.",
+        ),
+        (
+            noise > 0.0,
+            f"The information was simulated: Monte-Carlo error of the standard errors up to {100 * noise:.2g}%.",
+        ),
+        (
+            fit.weighting == "sampling",
+            "AIC and BIC are not defined under sampling weights: the weighted sum is not a likelihood.",
+        ),
+        (
+            fit.mode != "ML",
+            f"AIC and BIC do not apply to a {fit.mode} fit: the log-likelihood is not at its maximum.",
+        ),
     )
     return tuple(sentence for holds, sentence in said if holds)

@@ -22,7 +22,11 @@ Curvatures = Callable[[Array], dict[str, Array]]
 
 
 def approach(
-    solver: Any, value: Callable[[Array], Array], evaluate: Callable[[Array], Point], curvatures: Curvatures, z: Array
+    solver: Any,
+    value: Callable[[Array], Array],
+    evaluate: Callable[[Array], Point],
+    curvatures: Curvatures,
+    z: Array,
 ) -> tuple[Array, Array]:
     """The best point that a first-order method visits from z (k,), and the steps it took. Minimises −ℓ.
 
@@ -32,29 +36,56 @@ def approach(
     if isinstance(solver, LBFGS):
         transformation, steps, every = optax.lbfgs(memory_size=solver.memory), solver.steps, None
     else:
-        transformation, steps, every = optax.with_extra_args_support(solver.transformation), solver.steps, solver.check_every
+        transformation, steps, every = (
+            optax.with_extra_args_support(solver.transformation),
+            solver.steps,
+            solver.check_every,
+        )
 
     def loss(z: Array, hessian: Any = None, expected: Any = None, opg: Any = None) -> Array:
         return -value(z)  # optax's line searches hand every extra argument on, by name
 
-    slope = optax.value_and_grad_from_state(loss) if every is None else (lambda z, state: jax.value_and_grad(loss)(z))
+    slope = (
+        optax.value_and_grad_from_state(loss)
+        if every is None
+        else (lambda z, state: jax.value_and_grad(loss)(z))
+    )
 
     def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         z, state, best, lowest, steps, idle, _ = carry
         now, grad = slope(z, state=state)
         extra = curvatures(z) if every is not None else {}
-        updates, state = transformation.update(grad, state, z, value=now, grad=grad, value_fn=loss, **extra)
+        updates, state = transformation.update(
+            grad, state, z, value=now, grad=grad, value_fn=loss, **extra
+        )
         improved = now < lowest
         best, lowest = jnp.where(improved, z, best), jnp.minimum(now, lowest)
         # Quasi-Newton's own decrement, −g'd/2, is in units of ℓ as Newton's is.
-        near = 0.5 * jnp.abs(jnp.vdot(grad, updates)) <= NEAR if every is None else _is_near(evaluate, z, steps, every)
+        near = (
+            0.5 * jnp.abs(jnp.vdot(grad, updates)) <= NEAR
+            if every is None
+            else _is_near(evaluate, z, steps, every)
+        )
         idle = jnp.where(improved, 0, idle + 1)
         near |= (idle > 20) if every is None else ~jnp.isfinite(now)
         return optax.apply_updates(z, updates), state, best, lowest, steps + 1, idle, near
 
     count = jnp.zeros((), jnp.int32)
-    carry = (z, transformation.init(z), z, jnp.asarray(jnp.inf, z.dtype), count, count, jnp.zeros((), bool))
-    cast = lambda carry: jax.tree.map(lambda new, old: jnp.asarray(new).astype(jnp.asarray(old).dtype), advance(carry), carry)  # noqa: E731
+    carry = (
+        z,
+        transformation.init(z),
+        z,
+        jnp.asarray(jnp.inf, z.dtype),
+        count,
+        count,
+        jnp.zeros((), bool),
+    )
+
+    def cast(carry: Any) -> Any:
+        return jax.tree.map(
+            lambda new, old: jnp.asarray(new).astype(jnp.asarray(old).dtype), advance(carry), carry
+        )
+
     out = jax.lax.while_loop(lambda carry: (carry[4] < steps) & ~carry[6], cast, carry)
     last_better = value(out[0]) > -out[3]
     return jnp.where(last_better, out[0], out[2]), out[4]
@@ -63,7 +94,13 @@ def approach(
 def _is_near(evaluate: Callable[[Array], Point], z: Array, steps: Array, every: int) -> Array:
     def look(z: Array) -> Array:
         point = evaluate(z)
-        newton = newton_step(-point.hessian, point.score, metric_of(point.hessian, point.score), null_cut(point), jnp.sqrt(noise_of(point)))
+        newton = newton_step(
+            -point.hessian,
+            point.score,
+            metric_of(point.hessian, point.score),
+            null_cut(point),
+            jnp.sqrt(noise_of(point)),
+        )
         return is_finite(point) & newton.convex & (newton.decrement <= QUADRATIC)
 
     return jax.lax.cond(steps % every == every - 1, look, lambda z: jnp.zeros((), bool), z)
@@ -72,7 +109,9 @@ def _is_near(evaluate: Callable[[Array], Point], z: Array, steps: Array, every: 
 def _direction(name: str, source: str) -> optax.GradientTransformationExtraArgs:
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         if extra.get(source) is None:
-            raise ValueError(f"{name}() needs {source}= in update: a (k, k) matrix of the loss at the parameters")
+            raise ValueError(
+                f"{name}() needs {source}= in update: a (k, k) matrix of the loss at the parameters"
+            )
         flat, unravel = ravel_pytree(updates)
         return unravel(-jnp.linalg.solve(extra[source], flat)), state
 

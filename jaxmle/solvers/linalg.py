@@ -26,24 +26,34 @@ FEW = 32  # lanes of a batch that take the rare side together: 8 cost twice as m
 MANY = 128  # the same where the rare side is cheap
 
 
-def _mend(rare: Callable[..., Any], needed: Array, args: Any, out: Any, lanes: int, few: int) -> Any:
+def _mend(
+    rare: Callable[..., Any], needed: Array, args: Any, out: Any, lanes: int, few: int
+) -> Any:
     """``out`` with ``rare(*args)`` in the lanes that need it: they are picked out a few at a time, so that the rare side is paid by need."""
     number = jnp.sum(needed)
 
     def mended() -> Any:
-        (order,) = jnp.nonzero(needed, size=-(-lanes // few) * few, fill_value=lanes)  # beyond the batch: nothing is written
+        (order,) = jnp.nonzero(
+            needed, size=-(-lanes // few) * few, fill_value=lanes
+        )  # beyond the batch: nothing is written
 
         def some(i: Array, out: Any) -> Any:
             lane = jax.lax.dynamic_slice_in_dim(order, i * few, few)
             picked = jax.tree.map(lambda leaf: leaf[jnp.minimum(lane, lanes - 1)], args)
-            return jax.tree.map(lambda whole, new: whole.at[lane].set(new, mode="drop"), out, jax.vmap(rare)(*picked))
+            return jax.tree.map(
+                lambda whole, new: whole.at[lane].set(new, mode="drop"),
+                out,
+                jax.vmap(rare)(*picked),
+            )
 
         return jax.lax.fori_loop(0, -(-number // few), some, out)
 
     return jax.lax.cond(number > 0, mended, lambda: out)
 
 
-def rarely(needed: Array, rare: Callable[..., Any], usual: Callable[..., Any], *args: Any, few: int = FEW) -> Any:
+def rarely(
+    needed: Array, rare: Callable[..., Any], usual: Callable[..., Any], *args: Any, few: int = FEW
+) -> Any:
     """``rare(*args)`` where ``needed``, else ``usual(*args)``; in a batch only the members that need it pay for the rare side.
 
     An ordinary ``lax.cond`` under ``vmap`` becomes a select that computes both sides for every member, always.
@@ -57,14 +67,20 @@ def rarely(needed: Array, rare: Callable[..., Any], usual: Callable[..., Any], *
 
     @choose.def_vmap
     def _(axis_size: int, batched: Any, needed: Array, *args: Any) -> Any:
-        needed, *args = jax.tree.map(lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *jnp.shape(x))), (needed, *args), tuple(batched))
+        needed, *args = jax.tree.map(
+            lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *jnp.shape(x))),
+            (needed, *args),
+            tuple(batched),
+        )
         out = jax.vmap(usual)(*args)
         return _mend(rare, needed, args, out, axis_size, few), jax.tree.map(lambda _: True, out)
 
     return choose(needed, *args)
 
 
-Rows = list[list[Array]]  # a small factor written out: its entries, never gathered into a matrix, which would cost more than the arithmetic
+Rows = list[
+    list[Array]
+]  # a small factor written out: its entries, never gathered into a matrix, which would cost more than the arithmetic
 
 
 def factored(r: Array, unrolled: bool = False) -> Array | Rows:
@@ -79,9 +95,17 @@ def factored(r: Array, unrolled: bool = False) -> Array | Rows:
         return jnp.linalg.cholesky(r)
     rows: Rows = [[] for _ in range(p)]
     for j in range(p):
-        rows[j].append(jnp.sqrt(r[j, j] - sum((rows[j][m] ** 2 for m in range(j)), jnp.zeros_like(r[0, 0]))))
+        rows[j].append(
+            jnp.sqrt(r[j, j] - sum((rows[j][m] ** 2 for m in range(j)), jnp.zeros_like(r[0, 0])))
+        )
         for i in range(j + 1, p):
-            rows[i].append((r[i, j] - sum((rows[i][m] * rows[j][m] for m in range(j)), jnp.zeros_like(r[0, 0]))) / rows[j][j])
+            rows[i].append(
+                (
+                    r[i, j]
+                    - sum((rows[i][m] * rows[j][m] for m in range(j)), jnp.zeros_like(r[0, 0]))
+                )
+                / rows[j][j]
+            )
     return rows
 
 
@@ -90,13 +114,17 @@ def cholesky(r: Array, unrolled: bool = False) -> Array:
     factor = factored(r, unrolled)
     if not isinstance(factor, list):
         return factor
-    return jnp.stack([jnp.stack([*row, *[jnp.zeros_like(row[0])] * (len(factor) - len(row))]) for row in factor])
+    return jnp.stack(
+        [jnp.stack([*row, *[jnp.zeros_like(row[0])] * (len(factor) - len(row))]) for row in factor]
+    )
 
 
 def least_pivot(factor: Array | Rows) -> Array:
     """The least pivot () of a factor; 0 where the matrix is not positive definite, for a pivot that is lost makes all after it NaN."""
     xp = jnp if isinstance(factor, list) else namespace(factor)
-    pivots = jnp.stack([row[-1] for row in factor]) if isinstance(factor, list) else xp.diagonal(factor)
+    pivots = (
+        jnp.stack([row[-1] for row in factor]) if isinstance(factor, list) else xp.diagonal(factor)
+    )
     return xp.min(xp.where(xp.isfinite(pivots) & (pivots > 0), pivots, 0.0))
 
 
@@ -109,7 +137,10 @@ def solve_lower(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array
         return jax.scipy.linalg.solve_triangular(factor, b, lower=True)
     out: list[Array] = []
     for i in range(p):
-        out.append((b[i] - sum((factor[i][m] * out[m] for m in range(i)), jnp.zeros_like(b[0]))) / factor[i][i])
+        out.append(
+            (b[i] - sum((factor[i][m] * out[m] for m in range(i)), jnp.zeros_like(b[0])))
+            / factor[i][i]
+        )
     return jnp.stack(out)
 
 
@@ -122,7 +153,9 @@ def solve_upper(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array
         return jax.scipy.linalg.solve_triangular(factor, b, lower=True, trans=1)
     out: list[Array] = [jnp.zeros_like(b[0])] * p
     for i in reversed(range(p)):
-        out[i] = (b[i] - sum((factor[m][i] * out[m] for m in range(i + 1, p)), jnp.zeros_like(b[0]))) / factor[i][i]
+        out[i] = (
+            b[i] - sum((factor[m][i] * out[m] for m in range(i + 1, p)), jnp.zeros_like(b[0]))
+        ) / factor[i][i]
     return jnp.stack(out)
 
 
@@ -159,11 +192,15 @@ class NewtonStep(NamedTuple):
 
     step: Array  # (p,)      J⁻¹ s, within the range of J where J is singular
     decrement: Array  # ()   s'J⁻¹s/2
-    convex: Array  # ()      J is positive (semi)definite and s lies in its range, to within rounding
+    convex: (
+        Array  # ()      J is positive (semi)definite and s lies in its range, to within rounding
+    )
     definite: Array  # ()    J is positive definite by a clear margin
 
 
-def newton_step(j: Array, s: Array, scale: Array, cut: Any, slack: Array, unrolled: bool = False) -> NewtonStep:
+def newton_step(
+    j: Array, s: Array, scale: Array, cut: Any, slack: Array, unrolled: bool = False
+) -> NewtonStep:
     """J⁻¹s with J = D R D: by Cholesky, or by eigenvectors where a pivot is lost.
 
     Args:
@@ -185,13 +222,17 @@ def newton_step(j: Array, s: Array, scale: Array, cut: Any, slack: Array, unroll
     return rarely(~sound, _by_eigenvectors, _by_factor, r, g, scale, cut, slack, *usual)
 
 
-def _by_factor(r: Array, g: Array, scale: Array, cut: Any, slack: Array, step: Array, decrement: Array) -> NewtonStep:
+def _by_factor(
+    r: Array, g: Array, scale: Array, cut: Any, slack: Array, step: Array, decrement: Array
+) -> NewtonStep:
     """The step that the factor gave."""
     yes = namespace(r).ones((), dtype=bool)
     return NewtonStep(step, decrement, yes, yes)
 
 
-def _by_eigenvectors(r: Array, g: Array, scale: Array, cut: Any, slack: Array, *_: Array) -> NewtonStep:
+def _by_eigenvectors(
+    r: Array, g: Array, scale: Array, cut: Any, slack: Array, *_: Array
+) -> NewtonStep:
     """The same where a pivot is lost."""
     xp, cut = namespace(r), known(cut)
     values, q = eigh(r)
@@ -242,30 +283,81 @@ def bounded(r: Array, g: Array, radius: Array) -> tuple[Array, Array]:
         length = jnp.sqrt(jnp.sum(u**2))
         inside = definite & (length <= radius)
         low, high = jnp.where(inside, low, shift), jnp.where(inside, shift, high)
-        better = shift + (length / radius - 1) * length**2 / jnp.sum(solve_lower(factor, u, unrolled=True) ** 2)
+        better = shift + (length / radius - 1) * length**2 / jnp.sum(
+            solve_lower(factor, u, unrolled=True) ** 2
+        )
         between = definite & (better > low) & (better < high)
-        sound = jnp.where(definite, (length >= FULL * radius) & (length <= radius / FULL) & (shift >= CLEAR), sound)
-        return jnp.where(between, better, jnp.sqrt(jnp.maximum(low, 1e-3 * high) * high)), low, high, jnp.where(definite, u, best), sound
+        sound = jnp.where(
+            definite,
+            (length >= FULL * radius) & (length <= radius / FULL) & (shift >= CLEAR),
+            sound,
+        )
+        return (
+            jnp.where(between, better, jnp.sqrt(jnp.maximum(low, 1e-3 * high) * high)),
+            low,
+            high,
+            jnp.where(definite, u, best),
+            sound,
+        )
 
-    *_, u, sound = jax.lax.fori_loop(0, PROBES, probe, (low, low, high, steepest, jnp.zeros((), bool)))
+    *_, u, sound = jax.lax.fori_loop(
+        0, PROBES, probe, (low, low, high, steepest, jnp.zeros((), bool))
+    )
     return u * jnp.minimum(1.0, radius / jnp.maximum(jnp.sqrt(jnp.sum(u**2)), tiny)), sound
 
 
-def within(needed: Array, usual: tuple[Array, Array], j: Array, s: Array, scale: Array, cut: Any, slack: Array, radius: Array, side: Array) -> tuple[Array, Array]:
+def within(
+    needed: Array,
+    usual: tuple[Array, Array],
+    j: Array,
+    s: Array,
+    scale: Array,
+    cut: Any,
+    slack: Array,
+    radius: Array,
+    side: Array,
+) -> tuple[Array, Array]:
     """Where ``needed``, ``trust_step``, else the ``usual`` step and its predicted gain. In a batch by factors, and by eigenvectors for those left over."""
     if isinstance(needed, bool | np.bool_ | np.ndarray):
         return trust_step(j, s, scale, cut, slack, radius, side) if needed else usual
 
-    def by_factors(j: Array, s: Array, scale: Array, radius: Array, *_: Array) -> tuple[Array, Array, Array]:
+    def by_factors(
+        j: Array, s: Array, scale: Array, radius: Array, *_: Array
+    ) -> tuple[Array, Array, Array]:
         r, g = j / (scale[:, None] * scale[None, :]), s / scale
         u, sound = bounded(r, g, radius)
         return u / scale, g @ u - 0.5 * u @ r @ u, sound
 
-    step, gain, sound = rarely(needed, by_factors, lambda *a: (*a[4:], jnp.ones((), bool)), j, s, scale, radius, *usual, few=MANY)
-    return rarely(~sound, lambda *a: trust_step(*a[:7]), lambda *a: a[7:], j, s, scale, cut, slack, radius, side, step, gain)
+    step, gain, sound = rarely(
+        needed,
+        by_factors,
+        lambda *a: (*a[4:], jnp.ones((), bool)),
+        j,
+        s,
+        scale,
+        radius,
+        *usual,
+        few=MANY,
+    )
+    return rarely(
+        ~sound,
+        lambda *a: trust_step(*a[:7]),
+        lambda *a: a[7:],
+        j,
+        s,
+        scale,
+        cut,
+        slack,
+        radius,
+        side,
+        step,
+        gain,
+    )
 
 
-def trust_step(j: Array, s: Array, scale: Array, cut: Any, slack: Array, radius: Array, side: Array) -> tuple[Array, Array]:
+def trust_step(
+    j: Array, s: Array, scale: Array, cut: Any, slack: Array, radius: Array, side: Array
+) -> tuple[Array, Array]:
     """The step that maximises s'd − d'Jd/2 within ‖D d‖ ≤ radius, and its predicted gain (Moré & Sorensen 1983, SIAM J. Sci. Stat. Comput. 4).
 
     Solved in the eigenvectors of R; ``side`` (±1) chooses the way along a direction of negative curvature that the score does not see.
@@ -277,7 +369,10 @@ def trust_step(j: Array, s: Array, scale: Array, cut: Any, slack: Array, radius:
     g = xp.where(quiet, 0.0, g)
     curvature = xp.where(quiet, 1.0, values)
     floor = xp.maximum(-xp.min(curvature), 0.0)
-    u_at = lambda extra: g / xp.maximum(curvature + floor + extra, xp.finfo(j.dtype).tiny)  # noqa: E731
+
+    def u_at(extra: Any) -> Any:
+        return g / xp.maximum(curvature + floor + extra, xp.finfo(j.dtype).tiny)
+
     # ‖u‖ falls as the multiplier grows; at floor + ‖g‖/radius it is inside. Halve in the logarithm.
     high = xp.sqrt(xp.sum(g**2)) / radius + xp.finfo(j.dtype).tiny
     low = high * xp.finfo(j.dtype).eps ** 2
@@ -288,13 +383,19 @@ def trust_step(j: Array, s: Array, scale: Array, cut: Any, slack: Array, radius:
         return xp.where(inside, ends[0], middle), xp.where(inside, middle, ends[1])
 
     low, high = _repeat(24, halve, (low, high))
-    free = (floor == 0.0) & (xp.min(curvature) > 0) & (xp.sum(u_at(xp.zeros_like(high)) ** 2) <= radius**2)
+    free = (
+        (floor == 0.0)
+        & (xp.min(curvature) > 0)
+        & (xp.sum(u_at(xp.zeros_like(high)) ** 2) <= radius**2)
+    )
     u = xp.where(free, u_at(xp.zeros_like(high)), u_at(high))
     # The hard case: curvature is negative and the score has nothing along it, so the step is completed to the radius that way.
     weakest = curvature == xp.min(curvature)
     weakest = weakest & (xp.cumsum(weakest) == 1)
     missing = xp.sqrt(xp.maximum(radius**2 - xp.sum(u**2), 0.0))
-    sign = xp.where(xp.sum(xp.where(weakest, g, 0.0)) == 0.0, side, xp.sign(xp.sum(xp.where(weakest, g, 0.0))))
+    sign = xp.where(
+        xp.sum(xp.where(weakest, g, 0.0)) == 0.0, side, xp.sign(xp.sum(xp.where(weakest, g, 0.0)))
+    )
     short = (floor > cut) & (missing > 0.1 * radius)
     u = xp.where(weakest & short, u + sign * missing, u)
     gain = xp.sum(g * u) - 0.5 * xp.sum(xp.where(quiet, 0.0, values) * u**2)

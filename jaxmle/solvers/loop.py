@@ -135,7 +135,11 @@ def _newton(point: Point, scale: Array) -> NewtonStep:
 def is_finite(point: Point) -> Array:
     """Whether ℓ, score and Hessian are all finite."""
     xp = namespace(point.z)
-    return xp.isfinite(point.value) & xp.all(xp.isfinite(point.score)) & xp.all(xp.isfinite(point.hessian))
+    return (
+        xp.isfinite(point.value)
+        & xp.all(xp.isfinite(point.score))
+        & xp.all(xp.isfinite(point.hessian))
+    )
 
 
 def trusted(radius: Array, norm: Array, gain: Array, predicted: Array, noise: Array) -> Array:
@@ -144,7 +148,9 @@ def trusted(radius: Array, norm: Array, gain: Array, predicted: Array, noise: Ar
     a gain that differs from the predicted one by noise counts as foreseen."""
     xp = namespace(radius)
     ratio = (gain + noise) / (xp.maximum(predicted, 0.0) + noise + xp.finfo(radius.dtype).tiny)
-    return xp.where(ratio > 0.75, xp.maximum(radius, 2 * norm), xp.where(ratio < 0.25, 0.25 * norm, radius))
+    return xp.where(
+        ratio > 0.75, xp.maximum(radius, 2 * norm), xp.where(ratio < 0.25, 0.25 * norm, radius)
+    )
 
 
 def is_blind(metric: Array, z: Array, before: Array) -> Array:
@@ -157,15 +163,51 @@ def is_blind(metric: Array, z: Array, before: Array) -> Array:
 def start(z: Array, like: Point) -> State:
     """The state before the first evaluation, which every later step treats as a trial: at minus infinity, any finite point is a gain."""
     xp = namespace(z)
-    zero, one, count, yes = xp.zeros((), z.dtype), xp.ones((), z.dtype), xp.zeros((), dtype=xp.int32), xp.ones((), dtype=bool)
+    zero, one, count, yes = (
+        xp.zeros((), z.dtype),
+        xp.ones((), z.dtype),
+        xp.zeros((), dtype=xp.int32),
+        xp.ones((), dtype=bool),
+    )
     flat, square = xp.zeros_like(z), xp.zeros((z.shape[0], z.shape[0]), z.dtype)
-    blank = jax.tree.map(lambda leaf: xp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf, like.aux)
-    point = Point(z, -xp.inf * one, zero, flat, square, None if like.curvature is None else square, blank)
+    blank = jax.tree.map(
+        lambda leaf: (
+            xp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+        ),
+        like.aux,
+    )
+    point = Point(
+        z, -xp.inf * one, zero, flat, square, None if like.curvature is None else square, blank
+    )
     newton = NewtonStep(flat, xp.inf * one, ~yes, ~yes)
     signature = Signature(one, one, one)
     # No metric before the first point: a scale of zero lets that point's own take over.
     tail = Tail(flat, flat, zero, zero, count)
-    return State(point, newton, flat, zero, flat, zero, ~yes, zero, yes, flat, zero, signature, tail, zero, count, count, count, count, count, count, count, count, ~yes)
+    return State(
+        point,
+        newton,
+        flat,
+        zero,
+        flat,
+        zero,
+        ~yes,
+        zero,
+        yes,
+        flat,
+        zero,
+        signature,
+        tail,
+        zero,
+        count,
+        count,
+        count,
+        count,
+        count,
+        count,
+        count,
+        count,
+        ~yes,
+    )
 
 
 def begin(evaluate: Callable[[Array], Point], z: Array) -> State:
@@ -211,7 +253,11 @@ def _judge(state: State, trial: Point) -> State:
     first = state.steps == 0
     rises, leapt = gain >= -noise, state.leap > 0
     shows = _signature(state, trial, newton, scale)
-    accept = finite & xp.where(leapt, rises & _lands(state, trial, newton, shows), xp.where(polishing, better, first | rises))
+    accept = finite & xp.where(
+        leapt,
+        rises & _lands(state, trial, newton, shows),
+        xp.where(polishing, better, first | rises),
+    )
 
     signature = _select(accept & state.full, shows, state.signature)
     norm = xp.sqrt(xp.sum((scale * state.move) ** 2))
@@ -222,13 +268,30 @@ def _judge(state: State, trial: Point) -> State:
     cut = xp.where(finite, 0.25, 0.1) ** (1 + state.refused // 4).astype(state.radius.dtype)
     shrunk = cut * xp.sqrt(xp.sum((state.scale * state.move) ** 2))
 
-    flat = ~first & xp.where(accept, (gain <= noise) & ~(newton.decrement < 0.5 * state.newton.decrement), state.predicted <= here)
+    flat = ~first & xp.where(
+        accept,
+        (gain <= noise) & ~(newton.decrement < 0.5 * state.newton.decrement),
+        state.predicted <= here,
+    )
     last_norm = xp.sqrt(xp.sum((scale * state.last) ** 2))
     # Only Newton's own steps tell growth from a long way: scoring and BHHH go far at constant length. A radius that grows back from
     # nothing doubles too.
     longer = (norm >= 1.4 * last_norm) & (norm >= OWN)
-    steady = (gain >= 0.9 * state.gain) & longer & (gain > noise) & (state.gain > 0) & (trial.curvature is None) & ~leapt
-    small = finite & state.full & (state.streak >= 0) & (state.predicted <= ROUGH) & (state.predicted >= SHARP)
+    steady = (
+        (gain >= 0.9 * state.gain)
+        & longer
+        & (gain > noise)
+        & (state.gain > 0)
+        & (trial.curvature is None)
+        & ~leapt
+    )
+    small = (
+        finite
+        & state.full
+        & (state.streak >= 0)
+        & (state.predicted <= ROUGH)
+        & (state.predicted >= SHARP)
+    )
     rough = _is_rough(state, trial, newton, signature, noise)
     next_run = _int(xp, xp.where(accept, xp.where(steady, state.runaway + 1, 0), state.runaway))
     next_state = state._replace(
@@ -237,7 +300,9 @@ def _judge(state: State, trial: Point) -> State:
         runaway=next_run,
         rough=state.rough | (small & rough),
         longest=xp.maximum(state.longest, next_run),
-        radius=xp.where(first, opening, xp.where(leapt, state.radius, xp.where(accept, grown, shrunk))),
+        radius=xp.where(
+            first, opening, xp.where(leapt, state.radius, xp.where(accept, grown, shrunk))
+        ),
         leaps=state.leaps & ~(leapt & ~accept),
         signature=signature,
         tail=_follow(state, trial, newton, signature, accept & state.full & ~first),
@@ -254,15 +319,23 @@ def _judge(state: State, trial: Point) -> State:
     slow = slow & ~fading
     outcome = xp.where(accept & is_blind(own, trial.z, state.scale) & ~first, EXHAUSTED, RUNNING)
     outcome = xp.where(next_state.runaway >= ENDLESS, RUNAWAY, outcome)
-    outcome = xp.where((next_state.idle >= PATIENCE) | (next_state.refused >= LIMIT), STUCK, outcome)
-    outcome = xp.where(polishing, xp.where((~accept & ~leapt) | (accept & slow), SETTLED, RUNNING), outcome)
+    outcome = xp.where(
+        (next_state.idle >= PATIENCE) | (next_state.refused >= LIMIT), STUCK, outcome
+    )
+    outcome = xp.where(
+        polishing, xp.where((~accept & ~leapt) | (accept & slow), SETTLED, RUNNING), outcome
+    )
     outcome = xp.where(first & ~finite, NOT_FINITE, outcome)
     moved = next_state._replace(point=trial, newton=newton, scale=scale)
     kept = _select(accept, moved, next_state)
-    return kept._replace(outcome=_int(xp, outcome), phase=_int(xp, xp.where(outcome == RUNNING, state.phase, DONE)))
+    return kept._replace(
+        outcome=_int(xp, outcome), phase=_int(xp, xp.where(outcome == RUNNING, state.phase, DONE))
+    )
 
 
-def _follow(state: State, trial: Point, newton: NewtonStep, signature: Signature, fresh: Array) -> Tail:
+def _follow(
+    state: State, trial: Point, newton: NewtonStep, signature: Signature, fresh: Array
+) -> Tail:
     """Lengthen the tail by a step that recedes. A regular step ends it; what was seen stays until a tail as long, or long enough, comes.
 
     Where the direction has just sunk below the eigenvalues that count, the decrement no longer tells what is left to gain.
@@ -270,21 +343,34 @@ def _follow(state: State, trial: Point, newton: NewtonStep, signature: Signature
     told = newton.definite | ~state.newton.definite
     recedes = fresh & _recedes(signature, newton) & told & (state.newton.decrement >= SHARP)
     length = state.streak + 1
-    return _select(recedes & ((length >= TAIL) | (length >= state.tail.length)), Tail(trial.z, state.move, trial.value, newton.decrement, length), state.tail)
+    return _select(
+        recedes & ((length >= TAIL) | (length >= state.tail.length)),
+        Tail(trial.z, state.move, trial.value, newton.decrement, length),
+        state.tail,
+    )
 
 
-def _is_rough(state: State, trial: Point, newton: NewtonStep, signature: Signature, noise: Array) -> Array:
+def _is_rough(
+    state: State, trial: Point, newton: NewtonStep, signature: Signature, noise: Array
+) -> Array:
     """Whether value, score and Hessian of a small step contradict each other: a gain that is not theirs, or a score that vanishes while
     the information changes by a tenth (it should leave (1 − q)²/4 of δ)."""
     xp = namespace(trial.z)
-    lucky = (xp.abs(1.0 - signature.information) > 0.1) & (newton.decrement < 1e-6 * state.newton.decrement)
-    return (_mismatch(state, trial) > 0.3 * state.predicted + 100 * noise) | (lucky & (state.newton.decrement > SHARP))
+    lucky = (xp.abs(1.0 - signature.information) > 0.1) & (
+        newton.decrement < 1e-6 * state.newton.decrement
+    )
+    return (_mismatch(state, trial) > 0.3 * state.predicted + 100 * noise) | (
+        lucky & (state.newton.decrement > SHARP)
+    )
 
 
 def _mismatch(state: State, trial: Point) -> Array:
     """How far the gain is from what the scores and Hessians at both ends say, ½(s₀ + s₁)'d + (d'H₀d − d'H₁d)/12 (Hermite's rule)."""
     d = state.move
-    told = 0.5 * (state.point.score + trial.score) @ d + (d @ state.point.hessian @ d - d @ trial.hessian @ d) / 12
+    told = (
+        0.5 * (state.point.score + trial.score) @ d
+        + (d @ state.point.hessian @ d - d @ trial.hessian @ d) / 12
+    )
     return namespace(trial.z).abs(trial.value - state.point.value - told)
 
 
@@ -293,20 +379,35 @@ def _lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> 
     xp = namespace(trial.z)
     told, before = trial.score @ state.move, state.point.score @ state.move
     grown = xp.exp(state.leap)
-    near = lambda ratio: (ratio * ASTRAY >= 1.0) & (ratio <= ASTRAY)  # noqa: E731
+
+    def near(ratio: Any) -> Any:
+        return (ratio * ASTRAY >= 1.0) & (ratio <= ASTRAY)
+
     slope = told / xp.where(before > 0, before, xp.inf)
-    return newton.definite & near(slope * grown) & near(shows.information * grown) & (newton.decrement * grown <= LOOSE * state.newton.decrement)
+    return (
+        newton.definite
+        & near(slope * grown)
+        & near(shows.information * grown)
+        & (newton.decrement * grown <= LOOSE * state.newton.decrement)
+    )
 
 
 def _streak(state: State, signature: Signature, newton: NewtonStep) -> Array:
     """Receding steps in a row. The step after a leap settles what stays finite; the one after that has to recede."""
     xp = namespace(state.point.z)
-    plain = xp.where(state.streak < 0, TAIL - 1, xp.where(_recedes(signature, newton), state.streak + 1, 0))
+    plain = xp.where(
+        state.streak < 0, TAIL - 1, xp.where(_recedes(signature, newton), state.streak + 1, 0)
+    )
     return xp.where(state.leap > 0, -1, xp.where(state.full, plain, state.streak))
 
 
 def _recedes(signature: Signature, newton: NewtonStep) -> Array:
-    return (signature.information < RECEDES) & (signature.step >= 0.9) & (signature.decrement < 0.9) & newton.convex
+    return (
+        (signature.information < RECEDES)
+        & (signature.step >= 0.9)
+        & (signature.decrement < 0.9)
+        & newton.convex
+    )
 
 
 def _signature(state: State, trial: Point, newton: NewtonStep, scale: Array) -> Signature:
@@ -316,7 +417,9 @@ def _signature(state: State, trial: Point, newton: NewtonStep, scale: Array) -> 
     length = xp.sqrt(xp.sum((scale * d) ** 2))
     last = xp.sqrt(xp.sum((scale * state.last) ** 2))
     return Signature(
-        information=xp.where(before > tiny, -(d @ trial.hessian @ d) / xp.where(before > tiny, before, 1.0), 1.0),
+        information=xp.where(
+            before > tiny, -(d @ trial.hessian @ d) / xp.where(before > tiny, before, 1.0), 1.0
+        ),
         decrement=newton.decrement / xp.maximum(state.newton.decrement, tiny),
         step=length / xp.maximum(last, tiny),
     )
@@ -326,7 +429,9 @@ def _enter_polish(state: State) -> State:
     """Once δ is within reach of full Newton steps, they take over; where a leap has led not before a step of the climb was kept there."""
     xp = namespace(state.point.z)
     near = state.newton.convex & (state.newton.decrement <= xp.maximum(NEAR, noise_of(state.point)))
-    phase = xp.where(state.leap > 0, CLIMB, xp.where(near & (state.refused == 0), POLISH, state.phase))
+    phase = xp.where(
+        state.leap > 0, CLIMB, xp.where(near & (state.refused == 0), POLISH, state.phase)
+    )
     return state._replace(phase=_int(xp, xp.where(state.phase == DONE, DONE, phase)))
 
 
@@ -335,18 +440,41 @@ def _propose(state: State) -> State:
     xp = namespace(state.point.z)
     observed = -0.5 * (state.point.hessian + state.point.hessian.T)
     polishing = state.phase == POLISH
-    j = observed if state.point.curvature is None else xp.where(polishing, observed, state.point.curvature)
+    j = (
+        observed
+        if state.point.curvature is None
+        else xp.where(polishing, observed, state.point.curvature)
+    )
     cut, slack = _cut(state.point), _slack(state.point)
-    plain = state.newton if state.point.curvature is None else newton_step(j, state.point.score, state.scale, cut, slack)
+    plain = (
+        state.newton
+        if state.point.curvature is None
+        else newton_step(j, state.point.score, state.scale, cut, slack)
+    )
     norm = xp.sqrt(xp.sum((state.scale * plain.step) ** 2))
     whole = polishing | (plain.convex & (norm <= state.radius))
     side = xp.where(state.refused % 2 == 0, 1.0, -1.0).astype(state.radius.dtype)
     running = state.phase != DONE
-    move, predicted = within(running & ~whole, (plain.step, plain.decrement), j, state.point.score, state.scale, cut, slack, state.radius, side)
+    move, predicted = within(
+        running & ~whole,
+        (plain.step, plain.decrement),
+        j,
+        state.point.score,
+        state.scale,
+        cut,
+        slack,
+        state.radius,
+        side,
+    )
     leap, far = _leap(state, whole & running)
     # A tail e⁻ᵗ still has 2δ to gain.
-    move, predicted = xp.where(leap > 0, far, move), xp.where(leap > 0, 2 * state.newton.decrement, predicted)
-    return state._replace(move=xp.where(running, move, 0.0), predicted=predicted, full=whole & (leap == 0), leap=leap)
+    move, predicted = (
+        xp.where(leap > 0, far, move),
+        xp.where(leap > 0, 2 * state.newton.decrement, predicted),
+    )
+    return state._replace(
+        move=xp.where(running, move, 0.0), predicted=predicted, full=whole & (leap == 0), leap=leap
+    )
 
 
 def _leap(state: State, whole: Array) -> tuple[Array, Array]:
@@ -360,11 +488,22 @@ def _leap(state: State, whole: Array) -> tuple[Array, Array]:
     step, decrement = state.newton.step, state.newton.decrement
     square = xp.clip(state.signature.information, 0.1, RECEDES) ** 2
     c = (state.last - step) * square / (1 - square)
-    end = xp.where(decrement > 100 * SHARP, 10 * SHARP, FADED)  # the first end leaves room for sharp steps
+    end = xp.where(
+        decrement > 100 * SHARP, 10 * SHARP, FADED
+    )  # the first end leaves room for sharp steps
     number = xp.log(xp.clip(decrement / end, 1.0, 1.0 / FADED))
-    proved = state.leaps & state.full & (state.streak >= TAIL) & (state.tail.decrement <= PROVED) & (state.refused == 0) & state.newton.definite
+    proved = (
+        state.leaps
+        & state.full
+        & (state.streak >= TAIL)
+        & (state.tail.decrement <= PROVED)
+        & (state.refused == 0)
+        & state.newton.definite
+    )
     leaps = whole & proved & (number >= 2.0) & (state.point.curvature is None)
-    return xp.where(leaps, number, 0.0), xp.where(leaps, number * (step - c) + c / (1 - square), step)
+    return xp.where(leaps, number, 0.0), xp.where(
+        leaps, number * (step - c) + c / (1 - square), step
+    )
 
 
 def is_running(state: State, max_steps: int) -> Array:
@@ -374,7 +513,12 @@ def is_running(state: State, max_steps: int) -> Array:
 
 def resume(evaluate: Callable[[Array], Point], state: State, max_steps: int) -> State:
     """Climb on from a state under a trace, in one while_loop."""
-    cast = lambda state: jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), step(evaluate, state), state)  # noqa: E731
+
+    def cast(state: Any) -> Any:
+        return jax.tree.map(
+            lambda new, old: jnp.asarray(new).astype(old.dtype), step(evaluate, state), state
+        )
+
     return jax.lax.while_loop(lambda state: is_running(state, max_steps), cast, state)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-LARGE = 128  # free parameters beyond which a Hessian at every step costs more than the passes it saves
+LARGE = (
+    128  # free parameters beyond which a Hessian at every step costs more than the passes it saves
+)
 
 
 @dataclass(frozen=True)
@@ -64,4 +66,6 @@ def choose(solver: Any, k: int) -> Solver:
         return Optax(solver)
     if isinstance(solver, type) and issubclass(solver, Solver):
         raise TypeError(f"give the solver as a value: {solver.__name__}()")
-    raise TypeError(f"solver must be one of jaxmle.solvers (Newton, Scoring, BHHH, LBFGS, Optax) or an optax transformation; got {type(solver).__name__}")
+    raise TypeError(
+        f"solver must be one of jaxmle.solvers (Newton, Scoring, BHHH, LBFGS, Optax) or an optax transformation; got {type(solver).__name__}"
+    )

@@ -16,7 +16,9 @@ from jaxmle.solvers.loop import NEAR
 
 Array = Any
 
-CONTRACTS = 0.5  # what a pass must leave of the distance; 0.03 is usual at m = 1600 k, 0.25 at m = 64 k
+CONTRACTS = (
+    0.5  # what a pass must leave of the distance; 0.03 is usual at m = 1600 k, 0.25 at m = 64 k
+)
 TURNS = 2.0  # factor by which the information along a step may differ from that expected
 PASSES = 20
 
@@ -39,7 +41,9 @@ class Arrival(NamedTuple):
     passes: int
 
 
-def secant_climb(slopes: Callable[[Array], Slope], z: Array, information: Array, close: Array) -> Arrival:
+def secant_climb(
+    slopes: Callable[[Array], Slope], z: Array, information: Array, close: Array
+) -> Arrival:
     """Climb from z (k,) to ``close`` standard errors from the maximum, with an information (k, k) that is nearly right.
 
     The first pass that is not as good a metric would have it (a value that falls, a curvature twice or half that expected, a distance
@@ -55,7 +59,9 @@ def secant_climb(slopes: Callable[[Array], Slope], z: Array, information: Array,
         inverse = _bfgs(inverse, step, at.score - trial.score)
         at, step = trial, inverse @ trial.score
         distance, last = np.sqrt(at.score @ step), distance
-        ahead = distance * distance / last  # what this step leaves, if it does as well as the one before
+        ahead = (
+            distance * distance / last
+        )  # what this step leaves, if it does as well as the one before
         if not distance <= CONTRACTS * last or ahead <= close:
             break
     return _ended(z, at.z + step, min(distance, ahead), passes)
@@ -75,11 +81,17 @@ def _is_sound(at: Slope, trial: Slope, step: Array) -> bool:
     """Whether ℓ is finite and does not fall, and the information along d = Bs is about what the metric says: d'y ≈ d'B⁻¹d = d's."""
     told = (at.score - trial.score) @ step / (at.score @ step)
     noise = 4 * np.finfo(at.z.dtype).eps * max(at.absolute, trial.absolute)
-    return bool(np.isfinite(trial.value) and trial.value >= at.value - noise and 1 / TURNS <= told <= TURNS)
+    return bool(
+        np.isfinite(trial.value) and trial.value >= at.value - noise and 1 / TURNS <= told <= TURNS
+    )
 
 
 def _bfgs(inverse: Array, step: Array, change: Array) -> Array:
     """B₊ = (I − ρdy')B(I − ρyd') + ρdd', ρ = 1/y'd: the inverse information that explains the last change of the score."""
     rho = 1.0 / (change @ step)
     image = inverse @ change
-    return inverse - rho * (np.outer(step, image) + np.outer(image, step)) + rho * (1.0 + rho * (change @ image)) * np.outer(step, step)
+    return (
+        inverse
+        - rho * (np.outer(step, image) + np.outer(image, step))
+        + rho * (1.0 + rho * (change @ image)) * np.outer(step, step)
+    )

@@ -11,8 +11,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmle.solvers.linalg import bounded, factored, least_pivot, metric_of, solve_lower, solve_upper
-from jaxmle.solvers.loop import NEAR, PATIENCE, RECEDES, Point, is_blind, is_finite, noise_of, trusted
+from jaxmle.solvers.linalg import (
+    bounded,
+    factored,
+    least_pivot,
+    metric_of,
+    solve_lower,
+    solve_upper,
+)
+from jaxmle.solvers.loop import (
+    NEAR,
+    PATIENCE,
+    RECEDES,
+    Point,
+    is_blind,
+    is_finite,
+    noise_of,
+    trusted,
+)
 
 Array = Any
 
@@ -41,7 +57,9 @@ class Dash(NamedTuple):
     running: Array
 
 
-def sprint(evaluate: Callable[[Array, Array], Point], z: Array, wanted: Array, rounds: Array) -> tuple[Array, Array, Array]:
+def sprint(
+    evaluate: Callable[[Array, Array], Point], z: Array, wanted: Array, rounds: Array
+) -> tuple[Array, Array, Array]:
     """Climb from z (b, k) in single precision until each wanted member is where full Newton steps take over, or has had its rounds.
 
     Args:
@@ -57,7 +75,9 @@ def sprint(evaluate: Callable[[Array, Array], Point], z: Array, wanted: Array, r
 
     def go_on(now: Dash) -> Dash:
         judged, shorter = jax.vmap(_judge)(now, evaluate(now.z + now.move, now.running), rounds)
-        return jax.lax.cond(jnp.any(shorter), lambda: jax.vmap(_bound)(judged, shorter), lambda: judged)
+        return jax.lax.cond(
+            jnp.any(shorter), lambda: jax.vmap(_bound)(judged, shorter), lambda: judged
+        )
 
     end = jax.lax.while_loop(lambda now: jnp.any(now.running), go_on, start)
     close = end.near | (end.full & (end.decrement <= CLOSE))
@@ -68,7 +88,25 @@ def sprint(evaluate: Callable[[Array, Array], Point], z: Array, wanted: Array, r
 def _start(z: Array, wanted: Array) -> Dash:
     zero, one, count, no = jnp.float32(0.0), jnp.float32(1.0), jnp.int32(0), jnp.zeros((), bool)
     flat = jnp.zeros_like(z)
-    return Dash(z, flat, -jnp.inf * one, zero, flat, jnp.zeros((*z.shape, *z.shape), z.dtype), flat, one, zero, no, jnp.inf * one, one, count, count, no, no, wanted)
+    return Dash(
+        z,
+        flat,
+        -jnp.inf * one,
+        zero,
+        flat,
+        jnp.zeros((*z.shape, *z.shape), z.dtype),
+        flat,
+        one,
+        zero,
+        no,
+        jnp.inf * one,
+        one,
+        count,
+        count,
+        no,
+        no,
+        wanted,
+    )
 
 
 def _judge(now: Dash, trial: Point, rounds: Array) -> tuple[Dash, Array]:
@@ -79,9 +117,14 @@ def _judge(now: Dash, trial: Point, rounds: Array) -> tuple[Dash, Array]:
     noise = jnp.maximum(now.noise, noise_of(trial))
     gain = trial.value - now.value
     accept = finite & (first | (gain >= -noise))
-    keep = lambda new, old: jnp.where(accept, new, old)  # noqa: E731
 
-    j, score = keep(-0.5 * (trial.hessian + trial.hessian.T), now.information), keep(trial.score, now.score)
+    def keep(new: Any, old: Any) -> Any:
+        return jnp.where(accept, new, old)
+
+    j, score = (
+        keep(-0.5 * (trial.hessian + trial.hessian.T), now.information),
+        keep(trial.score, now.score),
+    )
     scale = keep(jnp.maximum(metric_of(trial.hessian, trial.score), 0.5 * now.scale), now.scale)
     r, g = j / (scale[:, None] * scale[None, :]), score / scale
     factor = factored(r, unrolled=True)
@@ -92,13 +135,19 @@ def _judge(now: Dash, trial: Point, rounds: Array) -> tuple[Dash, Array]:
     decrement, length = jnp.where(convex, 0.5 * jnp.sum(half**2), jnp.inf), jnp.sqrt(jnp.sum(u**2))
 
     # Of a full Newton step d the gain foreseen is d'Jd/2.
-    kept = jnp.where(accept & now.full, now.move @ j @ now.move / jnp.maximum(2 * now.predicted, tiny), now.kept)
+    kept = jnp.where(
+        accept & now.full, now.move @ j @ now.move / jnp.maximum(2 * now.predicted, tiny), now.kept
+    )
     norm = jnp.sqrt(jnp.sum((scale * now.move) ** 2))
     opening = jnp.maximum(length, jnp.maximum(jnp.sqrt(jnp.sum(g**2)), 1.0))
     grown = trusted(now.radius, norm, gain, now.predicted, noise)
-    radius = jnp.where(first, opening, jnp.where(accept, grown, jnp.where(finite, 0.25, 0.1) * norm))
+    radius = jnp.where(
+        first, opening, jnp.where(accept, grown, jnp.where(finite, 0.25, 0.1) * norm)
+    )
 
-    flat = ~first & jnp.where(accept, (gain <= noise) & ~(decrement < 0.5 * now.decrement), now.predicted <= now.noise)
+    flat = ~first & jnp.where(
+        accept, (gain <= noise) & ~(decrement < 0.5 * now.decrement), now.predicted <= now.noise
+    )
     idle = jnp.where(flat, now.idle + 1, jnp.where(accept, 0, now.idle))
     z = keep(trial.z, now.z)
     blind = accept & ~first & is_blind(scale, z, now.scale)
@@ -120,4 +169,7 @@ def _bound(now: Dash, shorter: Array) -> Dash:
     r, g = now.information / (now.scale[:, None] * now.scale[None, :]), now.score / now.scale
     u, _ = bounded(r, g, now.radius)
     predicted = g @ u - 0.5 * u @ r @ u
-    return now._replace(move=jnp.where(shorter, u / now.scale, now.move), predicted=jnp.where(shorter, predicted, now.predicted))
+    return now._replace(
+        move=jnp.where(shorter, u / now.scale, now.move),
+        predicted=jnp.where(shorter, predicted, now.predicted),
+    )

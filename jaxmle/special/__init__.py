@@ -9,7 +9,12 @@ from jaxmle.special.incomplete_beta import log_betainc, log_betaincc
 from jaxmle.special.incomplete_gamma import log_gammainc, log_gammaincc
 from jaxmle.special.logistic import log_sigmoid, sigmoid, softplus
 from jaxmle.special.normal import log_ndtr, ndtri
-from jaxmle.special.student import student_t_logcdf, student_t_logpdf, student_t_logpdf_inverse_df, student_t_logsf
+from jaxmle.special.student import (
+    student_t_logcdf,
+    student_t_logpdf,
+    student_t_logpdf_inverse_df,
+    student_t_logsf,
+)
 
 __all__ = [
     "bessel_ratio",

@@ -12,7 +12,10 @@ from jaxmle.special.stirling import HALF_LOG_2PI, horner, promote, stirling_seri
 
 Array = Any
 
-_DIGAMMA = [0.0, *(b / (2 * k) for k, b in enumerate(BERNOULLI, 1))]  # ψ(z) = log z − u/2 − Σ cₖ u²ᵏ, u = 1/z
+_DIGAMMA = [
+    0.0,
+    *(b / (2 * k) for k, b in enumerate(BERNOULLI, 1)),
+]  # ψ(z) = log z − u/2 − Σ cₖ u²ᵏ, u = 1/z
 _TRIGAMMA = [0.0, *BERNOULLI]  # ψ′(z) = u + u²/2 + u Σ cₖ u²ᵏ
 
 
@@ -42,9 +45,22 @@ def _betaln(a: Array, b: Array) -> Array:
     total = small + big
     tail = stirling_series(1 / big) - stirling_series(1 / total)
     # log Γ(l) − log Γ(s + l) by Stirling, at l ≥ 10
-    one = gammaln(small) - (big - 0.5) * jnp.log1p(small / big) - small * jnp.log(total) + small + tail
+    one = (
+        gammaln(small)
+        - (big - 0.5) * jnp.log1p(small / big)
+        - small * jnp.log(total)
+        + small
+        + tail
+    )
     up = jnp.where(small < SHIFT, float(SHIFT), small)
-    both = HALF_LOG_2PI - 0.5 * jnp.log(big) - (up - 0.5) * jnp.log1p(big / up) - big * jnp.log1p(up / big) + stirling_series(1 / up) + tail
+    both = (
+        HALF_LOG_2PI
+        - 0.5 * jnp.log(big)
+        - (up - 0.5) * jnp.log1p(big / up)
+        - big * jnp.log1p(up / big)
+        + stirling_series(1 / up)
+        + tail
+    )
     none = gammaln(a) + gammaln(b) - gammaln(a + b)
     value = jnp.where(small >= SHIFT, both, jnp.where(large >= SHIFT, one, none))
     return jnp.where(small > 0, value, jnp.where(small == 0, jnp.inf, jnp.nan))
@@ -70,7 +86,9 @@ def trigamma_difference(a: Array, b: Array) -> Array:
     u, v = 1 / up, 1 / (up + b)
     s, t = u * u, v * v
     gap = b * u * v
-    value = gap * (1 + 0.5 * (u + v) + horner(s, _TRIGAMMA) + v * (u + v) * _divided(s, t, _TRIGAMMA))
+    value = gap * (
+        1 + 0.5 * (u + v) + horner(s, _TRIGAMMA) + v * (u + v) * _divided(s, t, _TRIGAMMA)
+    )
     below = jnp.zeros_like(value)
     for i in range(SHIFT):
         at = jnp.where(small, a + i, 1.0)

@@ -8,11 +8,21 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle.special.gamma import SHIFT, digamma, gammaln, real
-from jaxmle.special.stirling import HALF_LOG_2PI, excess, excess_quotient, horner, promote, stirling_error, stirling_series
+from jaxmle.special.stirling import (
+    HALF_LOG_2PI,
+    excess,
+    excess_quotient,
+    horner,
+    promote,
+    stirling_error,
+    stirling_series,
+)
 
 Array = Any
 
-_NEAR_POISSON = 0.1  # the dispersion up to which Stirling's series gives the gamma functions of its reciprocal
+_NEAR_POISSON = (
+    0.1  # the dispersion up to which Stirling's series gives the gamma functions of its reciprocal
+)
 
 
 def log_factorial(k: Array) -> Array:
@@ -95,10 +105,16 @@ def negative_binomial_clumping(k: Array, alpha: Array) -> Array:
     k, alpha = promote(k, alpha)
     near = alpha <= _NEAR_POISSON
     few = jnp.where(near, alpha, 0.0)
-    shares = stirling_series(few / (1 + few * k)) - stirling_series(few) - 0.5 * jnp.log(1 + few * k)
+    shares = (
+        stirling_series(few / (1 + few * k)) - stirling_series(few) - 0.5 * jnp.log(1 + few * k)
+    )
     size = 1 / jnp.where(near, 1.0, alpha)
     far = gammaln(k + size) - gammaln(size) - k * jnp.log(size)
-    return jnp.where(near, shares + k * jnp.log(1 + few * k) - k * few * k * excess_quotient(few * k, 1 + few * k), far) - gammaln(k + 1)
+    return jnp.where(
+        near,
+        shares + k * jnp.log(1 + few * k) - k * few * k * excess_quotient(few * k, 1 + few * k),
+        far,
+    ) - gammaln(k + 1)
 
 
 @jax.custom_jvp
@@ -106,7 +122,9 @@ def _kernel(k: Array, log_mu: Array, alpha: Array) -> Array:
     mu = jnp.exp(log_mu)
     near, v, series, _ = _of_odds(alpha * mu)
     log_odds = jnp.log(1 + alpha * mu)
-    return k * (log_mu - log_odds) - jnp.where(near, mu * (1 - v) * (1 + v * v * series), log_odds / jnp.where(near, 1.0, alpha))
+    return k * (log_mu - log_odds) - jnp.where(
+        near, mu * (1 - v) * (1 + v * v * series), log_odds / jnp.where(near, 1.0, alpha)
+    )
 
 
 def _of_odds(odds: Array) -> tuple[Array, Array, Array, Array]:
@@ -120,16 +138,24 @@ def _of_odds(odds: Array) -> tuple[Array, Array, Array, Array]:
 def _deficit(odds: Array) -> Array:
     """(log(1 + t) − t/(1 + t))/t² at the odds t ≥ 0: ½ at 0."""
     near, v, series, t = _of_odds(odds)
-    return jnp.where(near, 0.5 * (1 - v) ** 2 * (1 / (1 + v) + v * series), (jnp.log(1 + t) - t / (1 + t)) / (t * t))
+    return jnp.where(
+        near,
+        0.5 * (1 - v) ** 2 * (1 / (1 + v) + v * series),
+        (jnp.log(1 + t) - t / (1 + t)) / (t * t),
+    )
 
 
 @_kernel.defjvp
-def _kernel_jvp(primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+def _kernel_jvp(
+    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
+) -> tuple[Array, Array]:
     (k, log_mu, alpha), (dk, dlog_mu, dalpha) = primals, tangents
     mu = jnp.exp(log_mu)
     odds = alpha * mu
     in_alpha = mu * (mu * _deficit(odds) - k / (1 + odds))
-    return _kernel(k, log_mu, alpha), (log_mu - jnp.log(1 + odds)) * dk + (k - mu) / (1 + odds) * dlog_mu + in_alpha * dalpha
+    return _kernel(k, log_mu, alpha), (log_mu - jnp.log(1 + odds)) * dk + (k - mu) / (
+        1 + odds
+    ) * dlog_mu + in_alpha * dalpha
 
 
 @jax.custom_jvp
@@ -138,9 +164,18 @@ def _poisson(k: Array, log_mean: Array) -> Array:
     many = k >= SHIFT
     up = jnp.where(many, k, float(SHIFT))
     epsilon = (mean - up) / up
-    saddle = -0.5 * jnp.log(up) - HALF_LOG_2PI - stirling_series(1 / up) - up * _excess_of_log(epsilon, log_mean - jnp.log(up))
+    saddle = (
+        -0.5 * jnp.log(up)
+        - HALF_LOG_2PI
+        - stirling_series(1 / up)
+        - up * _excess_of_log(epsilon, log_mean - jnp.log(up))
+    )
     few = jnp.where(many, 0.0, k)
-    plain = jnp.where(few == 0, 0.0, few * jnp.where(few == 0, 0.0, log_mean)) - mean - jnp.where((few == 0) | (few == 1), 0.0, gammaln(few + 1))
+    plain = (
+        jnp.where(few == 0, 0.0, few * jnp.where(few == 0, 0.0, log_mean))
+        - mean
+        - jnp.where((few == 0) | (few == 1), 0.0, gammaln(few + 1))
+    )
     return jnp.where(k < 0, -jnp.inf, jnp.where(many, saddle, plain))
 
 
@@ -150,7 +185,9 @@ def _excess_of_log(delta: Array, log_ratio: Array) -> Array:
 
 
 @_poisson.defjvp
-def _poisson_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+def _poisson_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
     (k, log_mean), (dk, dlog_mean) = primals, tangents
     in_k = jnp.where(jnp.isfinite(log_mean), log_mean, 0.0) - digamma(_count(k) + 1)
     return _poisson(k, log_mean), in_k * dk + (k - jnp.exp(log_mean)) * dlog_mean
@@ -177,13 +214,19 @@ def _count(k: Array) -> Array:
 
 def _clumping(k: Array, alpha: Array) -> Array:
     """Δ(r + k) − Δ(r) − ½ log(1 + αk), r = 1/α: what depends on α and not on the mean."""
-    return stirling_error(alpha / (1 + alpha * k)) - stirling_error(alpha) - 0.5 * jnp.log1p(alpha * k)
+    return (
+        stirling_error(alpha / (1 + alpha * k)) - stirling_error(alpha) - 0.5 * jnp.log1p(alpha * k)
+    )
 
 
 @_negative_binomial.defjvp
-def _negative_binomial_jvp(primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+def _negative_binomial_jvp(
+    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
+) -> tuple[Array, Array]:
     (k, mu, alpha), (dk, dmu, dalpha) = primals, tangents
-    return _negative_binomial(k, mu, alpha), _in_count(k, mu, alpha) * dk + _in_mean(k, mu, alpha) * dmu + _in_alpha(k, mu, alpha) * dalpha
+    return _negative_binomial(k, mu, alpha), _in_count(k, mu, alpha) * dk + _in_mean(
+        k, mu, alpha
+    ) * dmu + _in_alpha(k, mu, alpha) * dalpha
 
 
 def _in_mean(k: Array, mu: Array, alpha: Array) -> Array:
@@ -194,7 +237,9 @@ def _in_alpha(k: Array, mu: Array, alpha: Array) -> Array:
     """∂f/∂α: of the deviance, d²G(αd) with d = (k − μ)/(1 + αμ) and G(δ) = (δ − log(1 + δ))/δ²; and of the rest."""
     count = _count(k)
     distance = (count - mu) / (1 + alpha * mu)
-    deviance = distance**2 * excess_quotient(alpha * distance, (1 + alpha * count) / (1 + alpha * mu))
+    deviance = distance**2 * excess_quotient(
+        alpha * distance, (1 + alpha * count) / (1 + alpha * mu)
+    )
     _, rest = jax.jvp(lambda v: _clumping(count, v), (alpha,), (jnp.ones_like(alpha),))
     return deviance + rest
 
@@ -206,7 +251,11 @@ def _in_count(k: Array, mu: Array, alpha: Array) -> Array:
     share = alpha / (1 + alpha * count)
     many = count >= SHIFT
     up = jnp.where(many, count, float(SHIFT))
-    large = _log_ratio((mu - up) / (up * odds), mu * (1 + alpha * up) / (up * odds)) - _digamma_gap(1 / up) - 1 / up
+    large = (
+        _log_ratio((mu - up) / (up * odds), mu * (1 + alpha * up) / (up * odds))
+        - _digamma_gap(1 / up)
+        - 1 / up
+    )
     few = jnp.log(mu * (1 + alpha * count) / odds) - digamma(jnp.where(many, 0.0, count) + 1)
     return jnp.where(many, large, few) + _digamma_gap(share)
 
@@ -218,4 +267,6 @@ def _digamma_gap(w: Array) -> Array:
 
 def _log_ratio(delta: Array, ratio: Array) -> Array:
     near = jnp.abs(delta) < 0.5
-    return jnp.where(near, jnp.log1p(jnp.where(near, delta, 0.0)), jnp.log(jnp.where(near, 1.0, ratio)))
+    return jnp.where(
+        near, jnp.log1p(jnp.where(near, delta, 0.0)), jnp.log(jnp.where(near, 1.0, ratio))
+    )

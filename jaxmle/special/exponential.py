@@ -29,7 +29,11 @@ def log1mexp(x: Array) -> Array:
 @jax.custom_jvp
 def _log1mexp(x: Array) -> Array:
     far = x < _SWITCH
-    return jnp.where(far, jnp.log1p(-jnp.exp(jnp.where(far, x, -2.0))), jnp.log(-jnp.expm1(jnp.where(far, -0.5, x))))
+    return jnp.where(
+        far,
+        jnp.log1p(-jnp.exp(jnp.where(far, x, -2.0))),
+        jnp.log(-jnp.expm1(jnp.where(far, -0.5, x))),
+    )
 
 
 @jax.custom_jvp

@@ -37,7 +37,10 @@ def _reciprocals(x: Array, power: int) -> Array:
     s, total = 2 * x + (SHIFT - 1), jnp.zeros_like(x)
     for q in _pairs(x):
         over = 1.0 / q
-        total = total + (s * over, (s * s - 2 * q) * over * over, (s * s - 3 * q) * s * over**3)[power - 1]
+        total = (
+            total
+            + (s * over, (s * s - 2 * q) * over * over, (s * s - 3 * q) * s * over**3)[power - 1]
+        )
     return total
 
 
@@ -75,7 +78,12 @@ def trigamma(x: Array) -> Array:
 def _gammaln(x: Array) -> Array:
     up, small = _moved(x)
     product = math.prod(_pairs(x))
-    stirling = (up - 0.5) * jnp.log(up) - up + 0.5 * math.log(2 * math.pi) + _series(up, [b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI, 1)]) / up
+    stirling = (
+        (up - 0.5) * jnp.log(up)
+        - up
+        + 0.5 * math.log(2 * math.pi)
+        + _series(up, [b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI, 1)]) / up
+    )
     value = stirling - jnp.log(jnp.where(small, product, 1.0))
     return jnp.where(x > 0, value, jnp.where(x == 0, jnp.inf, jnp.nan))
 
@@ -84,7 +92,11 @@ def _gammaln(x: Array) -> Array:
 def _digamma(x: Array) -> Array:
     up, small = _moved(x)
     below = _reciprocals(jnp.where(small, x, 1.0), 1)
-    value = jnp.log(up) - 0.5 / up - _series(up, [b / (2 * k) for k, b in enumerate(BERNOULLI, 1)]) / (up * up)
+    value = (
+        jnp.log(up)
+        - 0.5 / up
+        - _series(up, [b / (2 * k) for k, b in enumerate(BERNOULLI, 1)]) / (up * up)
+    )
     return jnp.where(x > 0, value - jnp.where(small, below, 0.0), jnp.nan)
 
 
@@ -101,7 +113,11 @@ def _tetragamma(x: Array) -> Array:
     """ψ''(x)."""
     up, small = _moved(x)
     below = -2 * _reciprocals(jnp.where(small, x, 1.0), 3)
-    value = -1.0 / (up * up) - 1.0 / up**3 - _series(up, [(2 * k + 1) * b for k, b in enumerate(BERNOULLI, 1)]) / up**4
+    value = (
+        -1.0 / (up * up)
+        - 1.0 / up**3
+        - _series(up, [(2 * k + 1) * b for k, b in enumerate(BERNOULLI, 1)]) / up**4
+    )
     return jnp.where(x > 0, value + jnp.where(small, below, 0.0), jnp.nan)
 
 

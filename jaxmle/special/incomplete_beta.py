@@ -77,13 +77,22 @@ def log_tail(a: Array, b: Array, x: Array, y: Array) -> Array:
     """log I_x(a, b) for x and y = 1 − x, both given so that neither end loses digits; differentiated through y alone."""
     a, b, x, y = jnp.broadcast_arrays(a, b, x, y)
     inside = (a > 0) & (b > 0) & (x > 0) & (y > 0)
-    a_, b_, x_, y_ = (jnp.where(inside, v, safe) for v, safe in ((a, 1.0), (b, 1.0), (x, 0.5), (y, 0.5)))
+    a_, b_, x_, y_ = (
+        jnp.where(inside, v, safe) for v, safe in ((a, 1.0), (b, 1.0), (x, 0.5), (y, 0.5))
+    )
     other = upper_is_smaller(a_, b_, x_, y_)
     dy = y_ - jax.lax.stop_gradient(y_)  # 0, with the tangent of y
     near = jax.lax.stop_gradient(jnp.where(other, y_, x_)) + jnp.where(other, dy, -dy)
-    small = log_lower(jnp.where(other, b_, a_), jnp.where(other, a_, b_), near, jax.lax.stop_gradient(jnp.where(other, x_, y_))).value
+    small = log_lower(
+        jnp.where(other, b_, a_),
+        jnp.where(other, a_, b_),
+        near,
+        jax.lax.stop_gradient(jnp.where(other, x_, y_)),
+    ).value
     value = jnp.where(other, log1mexp(small), small)
-    edge = jnp.where((a > 0) & (b > 0), jnp.where(x == 0, -jnp.inf, jnp.where(y == 0, 0.0, jnp.nan)), jnp.nan)
+    edge = jnp.where(
+        (a > 0) & (b > 0), jnp.where(x == 0, -jnp.inf, jnp.where(y == 0, 0.0, jnp.nan)), jnp.nan
+    )
     return jnp.where(inside, value, edge)
 
 
@@ -103,8 +112,15 @@ def log_lower(p: Array, q: Array, x: Array, y: Array) -> _Jet:
 def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[_Jet, _Jet]:
     dp, dq, dx, _ = tangents
     f = log_lower(*primals)
-    third = jax.jvp(lambda p, q, x, y: _second(p, q, x, y, _shares(p, q, x, y)), primals, (dp, dq, dx, -dx))[1]
-    first = (f.p * dp + f.q * dq + f.x * dx, f.pp * dp + f.pq * dq + f.px * dx, f.pq * dp + f.qq * dq + f.qx * dx, f.px * dp + f.qx * dq + f.xx * dx)
+    third = jax.jvp(
+        lambda p, q, x, y: _second(p, q, x, y, _shares(p, q, x, y)), primals, (dp, dq, dx, -dx)
+    )[1]
+    first = (
+        f.p * dp + f.q * dq + f.x * dx,
+        f.pp * dp + f.pq * dq + f.px * dx,
+        f.pq * dp + f.qq * dq + f.qx * dx,
+        f.px * dp + f.qx * dq + f.xx * dx,
+    )
     return f, _Jet(*first, *third)
 
 
@@ -126,7 +142,11 @@ def _shares(p: Array, q: Array, x: Array, y: Array) -> _Shares:
     m0, mh, ml, mhh, mhl, mll, mg = _integrals(p + 1, q, x, y)
     j = 1 + c * m0
     of_x = total * (m0 + x * (total + 1) * mg) / j
-    second = ((c * mhh - 2 * x * mh) / j, (c * mhl - x * mh - x * ml) / j, (c * mll - 2 * x * ml) / j)
+    second = (
+        (c * mhh - 2 * x * mh) / j,
+        (c * mhl - x * mh - x * ml) / j,
+        (c * mll - 2 * x * ml) / j,
+    )
     return _Shares(jnp.log(j), (x * m0 - c * mh) / j, (x * m0 - c * ml) / j, of_x, *second)
 
 
@@ -157,7 +177,9 @@ def _second(p: Array, q: Array, x: Array, y: Array, j: _Shares) -> tuple[Array, 
 
 def _logs(x: Array, y: Array) -> Array:
     """log x, by way of y = 1 − x near 1."""
-    return jnp.where(x > 0.7, jnp.log1p(-jnp.minimum(y, 0.3)), jnp.log(x))  # XLA's log1p has errors of 3e-14 in (−0.5, −0.41)
+    return jnp.where(
+        x > 0.7, jnp.log1p(-jnp.minimum(y, 0.3)), jnp.log(x)
+    )  # XLA's log1p has errors of 3e-14 in (−0.5, −0.41)
 
 
 def _base(p: Array, q: Array, x: Array, y: Array, log_x: Array, log_y: Array) -> Array:
@@ -190,7 +212,15 @@ def _integrals(shape: Array, q: Array, x: Array, y: Array) -> tuple[Array, ...]:
         h, l, e = logs(v, z)
         density = jnp.exp(-shape * h - q * l)
         in_x = sign * e / (z * (1 + e))
-        return density, density * h, density * l, density * h * h, density * h * l, density * l * l, density * in_x
+        return (
+            density,
+            density * h,
+            density * l,
+            density * h * h,
+            density * h * l,
+            density * l * l,
+            density * in_x,
+        )
 
     shape_, q_, x_, y_ = jax.lax.stop_gradient((shape, q, x, y))
     z_ = jnp.where(near_one, y_, x_)

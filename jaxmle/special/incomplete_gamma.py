@@ -28,11 +28,41 @@ _SMALL_SHAPE = 0.1
 # ζ(k), k = 2, …, 16: log Γ(1 + a) = −γa + Σ ζ(k)(−a)ᵏ/k (NIST DLMF 5.7.3); at a = 0.1 what follows is below 1e-17 of it
 _EULER = 0.57721566490153286
 _ZETA = (
-    1.6449340668482264, 1.2020569031595943, 1.0823232337111382, 1.03692775514337, 1.0173430619844491, 1.0083492773819229, 1.0040773561979444,
-    1.0020083928260821, 1.0009945751278181, 1.0004941886041194, 1.0002460865533080, 1.0001227133475785, 1.0000612481350587, 1.0000305882363070, 1.0000152822594087,
+    1.6449340668482264,
+    1.2020569031595943,
+    1.0823232337111382,
+    1.03692775514337,
+    1.0173430619844491,
+    1.0083492773819229,
+    1.0040773561979444,
+    1.0020083928260821,
+    1.0009945751278181,
+    1.0004941886041194,
+    1.0002460865533080,
+    1.0001227133475785,
+    1.0000612481350587,
+    1.0000305882363070,
+    1.0000152822594087,
 )
 _EXPONENTIAL_TERMS = 18  # xⁿ/n! at x = 1
-_TAYLOR = tuple(1.0 / f for f in (2, 6, 24, 120, 720, 5040, 40320, 362880, 3628800, 39916800, 479001600, 6227020800, 87178291200))
+_TAYLOR = tuple(
+    1.0 / f
+    for f in (
+        2,
+        6,
+        24,
+        120,
+        720,
+        5040,
+        40320,
+        362880,
+        3628800,
+        39916800,
+        479001600,
+        6227020800,
+        87178291200,
+    )
+)
 
 
 class _Jet(NamedTuple):
@@ -89,7 +119,9 @@ def _tail(a: Array, x: Array, *, lower: bool) -> Array:
     other = log1mexp(small)
     value = jnp.where(upper, other, small) if lower else jnp.where(upper, small, other)
     at_zero, at_infinity = (-jnp.inf, 0.0) if lower else (0.0, -jnp.inf)
-    edge = jnp.where(a > 0, jnp.where(x == 0, at_zero, jnp.where(x == jnp.inf, at_infinity, jnp.nan)), jnp.nan)
+    edge = jnp.where(
+        a > 0, jnp.where(x == 0, at_zero, jnp.where(x == jnp.inf, at_infinity, jnp.nan)), jnp.nan
+    )
     return jnp.where(inside, value, edge)
 
 
@@ -104,7 +136,9 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[_Jet
     (_, _), (da, dx) = primals, tangents
     jet = _smaller(*primals)
     third = jax.jvp(lambda a, x: _second(a, x, _shares(a, x)), primals, tangents)[1]
-    return jet, _Jet(jet.a * da + jet.x * dx, jet.aa * da + jet.ax * dx, jet.ax * da + jet.xx * dx, *third)
+    return jet, _Jet(
+        jet.a * da + jet.x * dx, jet.aa * da + jet.ax * dx, jet.ax * da + jet.xx * dx, *third
+    )
 
 
 class _Shares(NamedTuple):
@@ -121,7 +155,11 @@ def _shares(a: Array, x: Array) -> _Shares:
     """J = J₀ + cM, c = x for P and 1 for Q; ∂M/∂a = ∓∫ve^{−φ}, ∂M/∂x = −∫Ee^{−φ}."""
     upper = x > jnp.maximum(a, 1.0)
     m0, mv, me, mvv = _integrals(a, x, upper)
-    c, sign, lower = jnp.where(upper, 1.0, x), jnp.where(upper, 1.0, -1.0), jnp.where(upper, 0.0, 1.0)
+    c, sign, lower = (
+        jnp.where(upper, 1.0, x),
+        jnp.where(upper, 1.0, -1.0),
+        jnp.where(upper, 0.0, 1.0),
+    )
     j = lower + c * m0
     return _Shares(upper, j, c * sign * mv / j, (lower * m0 - c * me) / j, c * mvv / j)
 
@@ -129,14 +167,24 @@ def _shares(a: Array, x: Array) -> _Shares:
 def _jet(a: Array, x: Array) -> _Jet:
     s = _shares(a, x)
     value = poisson_logpmf(a, jnp.log(x)) + jnp.log(jnp.where(s.upper, a, 1.0) * s.j)
-    value = jnp.where((a < _SMALL_SHAPE) & (x <= 1), _near_one(jnp.minimum(a, _SMALL_SHAPE), jnp.minimum(x, 1.0)), value)
-    return _Jet(value, jnp.log(x) - digamma(_shape(a, s)) + s.a, _top(a, s) / (x * s.j), *_second(a, x, s))
+    value = jnp.where(
+        (a < _SMALL_SHAPE) & (x <= 1),
+        _near_one(jnp.minimum(a, _SMALL_SHAPE), jnp.minimum(x, 1.0)),
+        value,
+    )
+    return _Jet(
+        value, jnp.log(x) - digamma(_shape(a, s)) + s.a, _top(a, s) / (x * s.j), *_second(a, x, s)
+    )
 
 
 def _second(a: Array, x: Array, s: _Shares) -> tuple[Array, Array, Array]:
     top = _top(a, s)
     mixed = jnp.where(s.upper, 0.0, 1.0) - top * s.a
-    return s.aa - s.a * s.a - trigamma(_shape(a, s)), mixed / (x * s.j), -top / (x * s.j) * (1 / x + s.x)
+    return (
+        s.aa - s.a * s.a - trigamma(_shape(a, s)),
+        mixed / (x * s.j),
+        -top / (x * s.j) * (1 / x + s.x),
+    )
 
 
 def _shape(a: Array, s: _Shares) -> Array:
@@ -184,7 +232,9 @@ def _right(x: Array, shape: Array, upper: Array) -> Array:
     gap = jnp.where(upper, x - shape, 2 * (shape - x) - LOG_DEPTH)
     lead = jnp.where(upper, 2 * x, 8 * shape)
     root = jnp.sqrt(gap * gap + LOG_DEPTH * lead)
-    return jnp.where(gap > 0, jnp.where(upper, 2.0, 4.0) * LOG_DEPTH / (gap + root), (root - gap) / (2 * shape))
+    return jnp.where(
+        gap > 0, jnp.where(upper, 2.0, 4.0) * LOG_DEPTH / (gap + root), (root - gap) / (2 * shape)
+    )
 
 
 def _expm1_less(y: Array) -> Array:

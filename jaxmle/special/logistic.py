@@ -9,7 +9,9 @@ import jax.numpy as jnp
 
 Array = Any
 
-_ATANH = tuple(1.0 / (2 * k + 1) for k in range(17))  # atanh(u)/u in u²; u ≤ 1/3 leaves 1e-18, and 1e-9 after the first 8
+_ATANH = tuple(
+    1.0 / (2 * k + 1) for k in range(17)
+)  # atanh(u)/u in u²; u ≤ 1/3 leaves 1e-18, and 1e-9 after the first 8
 
 
 @jax.custom_jvp

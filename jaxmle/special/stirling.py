@@ -18,7 +18,9 @@ Array = Any
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _EDGE = 0.1  # from z = 10 the eight terms of the series leave 2e-18
-_ATANH = tuple(1.0 / (2 * j + 3) for j in range(16))  # (atanh v − v)/v³ in v²; |v| ≤ 1/3 leaves 3e-17
+_ATANH = tuple(
+    1.0 / (2 * j + 3) for j in range(16)
+)  # (atanh v − v)/v³ in v²; |v| ≤ 1/3 leaves 3e-17
 
 
 def promote(*arguments: Any) -> list[Array]:
@@ -31,7 +33,9 @@ def promote(*arguments: Any) -> list[Array]:
 
 def horner(x: Array, coefficients: Sequence[float]) -> Array:
     """Σ cₖ xᵏ, k = 0, 1, …, as far as the coefficients are numbers of x's precision: past that, reverse mode would multiply them, 0, by xᵏ, inf."""
-    last = max(k for k, c in enumerate(coefficients) if k == 0 or abs(c) > float(jnp.finfo(x.dtype).tiny))
+    last = max(
+        k for k, c in enumerate(coefficients) if k == 0 or abs(c) > float(jnp.finfo(x.dtype).tiny)
+    )
     coefficients = coefficients[: last + 1]
     total = jnp.full_like(x, coefficients[-1])
     for c in reversed(coefficients[:-1]):
@@ -61,8 +65,12 @@ def _stirling_slope(w: Array) -> Array:
 
 def _stirling_curvature(w: Array) -> Array:
     near, z = _reciprocal(w)
-    direct = z * z * (z * z * (trigamma(z) - 1 / z) - 0.5 + 2 * z * (digamma(z) - jnp.log(z) + 0.5 / z))
-    return jnp.where(near, w * horner(w * w, [b * (k - 1) / k for k, b in enumerate(BERNOULLI, 1)][1:]), direct)
+    direct = (
+        z * z * (z * z * (trigamma(z) - 1 / z) - 0.5 + 2 * z * (digamma(z) - jnp.log(z) + 0.5 / z))
+    )
+    return jnp.where(
+        near, w * horner(w * w, [b * (k - 1) / k for k, b in enumerate(BERNOULLI, 1)][1:]), direct
+    )
 
 
 def _reciprocal(w: Array) -> tuple[Array, Array]:
@@ -86,7 +94,11 @@ def excess(delta: Array, ratio: Array) -> Array:
     near = jnp.abs(v) <= 1 / 3
     # δ − 2 atanh v, and δ − 2v = δv
     v = jnp.where(near, v, 0.0)
-    return jnp.where(near, delta * v - 2 * v**3 * horner(v * v, _ATANH), delta - jnp.log(jnp.where(near, 1.0, ratio)))
+    return jnp.where(
+        near,
+        delta * v - 2 * v**3 * horner(v * v, _ATANH),
+        delta - jnp.log(jnp.where(near, 1.0, ratio)),
+    )
 
 
 def excess_quotient(delta: Array, ratio: Array) -> Array:

@@ -16,7 +16,9 @@ from jaxmle.special.stirling import HALF_LOG_2PI, excess_quotient, horner, promo
 Array = Any
 
 # log Γ(a + ½) − log Γ(a) − ½ log a = Σ cₖ a¹⁻²ᵏ, k = 1, 2, …: NIST DLMF 5.11.8 with B₂ₖ(½) = −(1 − 2¹⁻²ᵏ)B₂ₖ
-_HALF_STEP = tuple(-(2 - 2.0 ** (1 - 2 * k)) * b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI, 1))
+_HALF_STEP = tuple(
+    -(2 - 2.0 ** (1 - 2 * k)) * b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI, 1)
+)
 
 
 def student_t_logpdf(z: Array, df: Array) -> Array:
@@ -140,16 +142,31 @@ def _jet(z: Array, df: Array) -> _Jet:
     total = nu + square
     x, y, half = nu / total, square / total, jnp.full_like(nu, 0.5)
     other = upper_is_smaller(0.5 * nu, half, x, y)
-    g = log_lower(jnp.where(other, half, 0.5 * nu), jnp.where(other, 0.5 * nu, half), jnp.where(other, y, x), jnp.where(other, x, y))
+    g = log_lower(
+        jnp.where(other, half, 0.5 * nu),
+        jnp.where(other, 0.5 * nu, half),
+        jnp.where(other, y, x),
+        jnp.where(other, x, y),
+    )
     # ν/2 is the first shape or the second; x′ = y/(ν + z²) in ν and x″ = −2y/(ν + z²)², y′ and y″ their negatives
     step = jnp.where(other, -y, y) / total
-    in_shape, in_shapes, mixed = (jnp.where(other, at_q, at_p) for at_q, at_p in ((g.q, g.p), (g.qq, g.pp), (g.qx, g.px)))
+    in_shape, in_shapes, mixed = (
+        jnp.where(other, at_q, at_p) for at_q, at_p in ((g.q, g.p), (g.qq, g.pp), (g.qx, g.px))
+    )
     curvature = 0.25 * in_shapes + mixed * step + g.xx * step * step - 2 * g.x * step / total
     slope = 0.5 * in_shape + g.x * step
-    tail, slope, curvature = _where(other, _complement(g.value, slope, curvature), (g.value, slope, curvature))
-    value, slope, curvature = _where(z < 0, (tail - math.log(2), slope, curvature), _complement(tail - math.log(2), slope, curvature))
+    tail, slope, curvature = _where(
+        other, _complement(g.value, slope, curvature), (g.value, slope, curvature)
+    )
+    value, slope, curvature = _where(
+        z < 0,
+        (tail - math.log(2), slope, curvature),
+        _complement(tail - math.log(2), slope, curvature),
+    )
     # Through I_x the hazard keeps its digits in the far tail, through the density elsewhere; from z = −1 down it is not the other tail.
-    hazard = jnp.where((z < -1) & ~other, -2 * z * x / total * g.x, jnp.exp(_logpdf(z, 1 / df) - value))
+    hazard = jnp.where(
+        (z < -1) & ~other, -2 * z * x / total * g.x, jnp.exp(_logpdf(z, 1 / df) - value)
+    )
     return _Jet(value, hazard, slope, curvature)
 
 
@@ -177,4 +194,9 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[_Jet
     density_df = jax.jvp(lambda v: _logpdf(z, 1 / v), (df,), (one,))[1]
     mixed = f.hazard * (density_df - f.df)
     third = jax.jvp(lambda z, df: _jet(z, df).dfdf, primals, tangents)[1]
-    return f, _Jet(f.hazard * dz + f.df * ddf, f.hazard * (density_z - f.hazard) * dz + mixed * ddf, mixed * dz + f.dfdf * ddf, third)
+    return f, _Jet(
+        f.hazard * dz + f.df * ddf,
+        f.hazard * (density_z - f.hazard) * dz + mixed * ddf,
+        mixed * dz + f.dfdf * ddf,
+        third,
+    )

@@ -46,7 +46,14 @@ def test_columns_are_those_of_r_and_called_after_their_terms(right, names):
 def test_an_interaction_is_the_product_of_its_columns_and_a_base_is_left_out():
     frame = from_formula("y ~ x*g", TABLE)
     word = np.array(TABLE["g"])
-    expected = [np.ones(N), TABLE["x"], word == "b", word == "c", TABLE["x"] * (word == "b"), TABLE["x"] * (word == "c")]
+    expected = [
+        np.ones(N),
+        TABLE["x"],
+        word == "b",
+        word == "c",
+        TABLE["x"] * (word == "b"),
+        TABLE["x"] * (word == "c"),
+    ]
     assert_array_equal(frame.data["x"], np.column_stack(expected))
 
 
@@ -59,12 +66,30 @@ def test_an_interaction_is_the_product_of_its_columns_and_a_base_is_left_out():
     ],
 )  # fmt: skip
 def test_python_that_is_not_listed_is_refused(right, monkeypatch):
-    monkeypatch.setattr("formulaic.ModelSpec.get_model_matrix", lambda *args, **options: pytest.fail("the formula was evaluated"))
+    monkeypatch.setattr(
+        "formulaic.ModelSpec.get_model_matrix",
+        lambda *args, **options: pytest.fail("the formula was evaluated"),
+    )
     with pytest.raises((ValueError, TypeError)):
         from_formula(f"y ~ x + {right}", TABLE)
 
 
-@pytest.mark.parametrize("left", ["np.log(y)", "y.sum()", "eval('y')", "Surv(y)", "Surv(y, event, x, w)", "Surv(time=y)", "cbind(y)", "poly(y, 2)", "y[0]", "y; x", "(y, x)"])
+@pytest.mark.parametrize(
+    "left",
+    [
+        "np.log(y)",
+        "y.sum()",
+        "eval('y')",
+        "Surv(y)",
+        "Surv(y, event, x, w)",
+        "Surv(time=y)",
+        "cbind(y)",
+        "poly(y, 2)",
+        "y[0]",
+        "y; x",
+        "(y, x)",
+    ],
+)
 def test_a_response_is_read_without_trust_too(left):
     with pytest.raises(ValueError):
         from_formula(f"{left} ~ x", TABLE)
@@ -113,7 +138,10 @@ def test_a_factor_of_one_level_has_no_contrast():
 
 def test_an_empty_cell_is_named_before_fitting():
     with pytest.raises(ValueError, match=r"flag:g\[T.c\] is zero in every row"):
-        from_formula("y ~ flag*g", {**TABLE, "flag": np.where(np.array(TABLE["g"]) == "c", 0.0, np.arange(N) % 2)})
+        from_formula(
+            "y ~ flag*g",
+            {**TABLE, "flag": np.where(np.array(TABLE["g"]) == "c", 0.0, np.arange(N) % 2)},
+        )
 
 
 @pytest.mark.parametrize(
@@ -128,18 +156,36 @@ def test_forms_of_a_response(left, parts):
 
 
 def test_a_response_of_words_is_a_category_in_the_order_of_its_levels():
-    sizes = pd.Categorical(["mid", "low", "high"] * 4, categories=["low", "mid", "high", "none"], ordered=True)
+    sizes = pd.Categorical(
+        ["mid", "low", "high"] * 4, categories=["low", "mid", "high", "none"], ordered=True
+    )
     frame = from_formula("size ~ x", pd.DataFrame({"size": sizes, "x": TABLE["x"]}))
-    assert frame.levels == ("low", "mid", "high") and frame.data["y"][:3].tolist() == [1.0, 0.0, 2.0]
+    assert frame.levels == ("low", "mid", "high") and frame.data["y"][:3].tolist() == [
+        1.0,
+        0.0,
+        2.0,
+    ]
     assert from_formula("C(k) ~ x", TABLE).levels == (1, 2, 5)
     assert from_formula("flag ~ x", TABLE).levels is None
 
 
-@pytest.mark.parametrize("make", [pd.DataFrame, pa.table, dict, lambda d: pd.DataFrame(d).convert_dtypes(), lambda d: pd.DataFrame(d).astype({"g": "category"})])
+@pytest.mark.parametrize(
+    "make",
+    [
+        pd.DataFrame,
+        pa.table,
+        dict,
+        lambda d: pd.DataFrame(d).convert_dtypes(),
+        lambda d: pd.DataFrame(d).astype({"g": "category"}),
+    ],
+)
 def test_every_kind_of_table_gives_the_same_arrays(make):
     table = {name: TABLE[name] for name in ("y", "x", "g", "k", "flag")}
     options = {"clusters": "g", "also": {"z": "~ flag", "code": "g"}, "by": ["k", "g"]}
-    here, there = from_formula("y ~ x*g + C(k)", table, **options), from_formula("y ~ x*g + C(k)", make(table), **options)
+    here, there = (
+        from_formula("y ~ x*g + C(k)", table, **options),
+        from_formula("y ~ x*g + C(k)", make(table), **options),
+    )
     assert here.names == there.names and list(here.data) == list(there.data)
     for name, leaf in here.data.items():
         assert leaf.dtype == np.float64
@@ -154,7 +200,11 @@ def test_missing_values_of_every_kind_are_counted_by_column_and_said(gone):
     table.loc[[2, 5], "x"], table.loc[[5, 7], "g"] = gone, gone
     with pytest.warns(UserWarning, match=r"3 of 12 rows dropped for missing values \(x 2, g 2\)"):
         frame = from_formula("y ~ x + g", table)
-    assert frame.missing == {"x": 2, "g": 2} and frame.dropped == 3 and frame.rows.tolist() == [0, 1, 3, 4, 6, 8, 9, 10, 11]
+    assert (
+        frame.missing == {"x": 2, "g": 2}
+        and frame.dropped == 3
+        and frame.rows.tolist() == [0, 1, 3, 4, 6, 8, 9, 10, 11]
+    )
     assert "3 of 12 rows dropped for missing values (x 2, g 2)" in repr(frame)
     with pytest.raises(ValueError, match=r"3 of 12 rows have missing values \(x 2, g 2\)"):
         from_formula("y ~ x + g", table, missing="refuse")
@@ -162,10 +212,17 @@ def test_missing_values_of_every_kind_are_counted_by_column_and_said(gone):
 
 
 def test_rows_without_weight_cluster_or_group_are_dropped_too():
-    table = {**TABLE, "w": np.where(np.arange(N) == 1, np.nan, 1.0), "g": [None, *TABLE["g"][1:]], "k": np.where(np.arange(N) == 2, np.nan, 1.0)}
+    table = {
+        **TABLE,
+        "w": np.where(np.arange(N) == 1, np.nan, 1.0),
+        "g": [None, *TABLE["g"][1:]],
+        "k": np.where(np.arange(N) == 2, np.nan, 1.0),
+    }
     from jaxmle.likelihood.combinators import frequency
 
-    frame = from_formula("y ~ x", table, weights=frequency("w"), clusters="g", by="k", missing="drop")
+    frame = from_formula(
+        "y ~ x", table, weights=frequency("w"), clusters="g", by="k", missing="drop"
+    )
     assert frame.missing == {"w": 1, "g": 1, "k": 1} and frame.rows.tolist() == list(range(3, N))
     assert frame.weights.values.shape == frame.clusters.shape == frame.labels["k"].shape == (N - 3,)
     with pytest.raises(ValueError, match="no row is left of 12"):
@@ -178,17 +235,29 @@ def test_new_rows_get_the_coding_of_the_fit():
     assert_allclose(again["x"], frame.data["x"], rtol=1e-14)
     one = frame.recode({"x": [9.0], "w": [0.1], "g": ["c"], "k": [5]})
     assert one["x"].shape == (1, len(frame.names)) and one["offset"].tolist() == [np.log(9.0)]
-    assert one["x"][0, frame.names.index("scale(x)")] == pytest.approx((9.0 - TABLE["x"].mean()) / TABLE["x"].std(ddof=1))
-    gap = frame.recode({"x": [9.0, np.nan, 1.0], "w": [0.1] * 3, "g": ["c", "c", None], "k": [5, 5, 5]})
+    assert one["x"][0, frame.names.index("scale(x)")] == pytest.approx(
+        (9.0 - TABLE["x"].mean()) / TABLE["x"].std(ddof=1)
+    )
+    gap = frame.recode(
+        {"x": [9.0, np.nan, 1.0], "w": [0.1] * 3, "g": ["c", "c", None], "k": [5, 5, 5]}
+    )
     assert_array_equal(np.isnan(gap["x"]).all(axis=1), [False, True, True])
-    assert frame.recode({name: np.asarray(TABLE[name])[:0] for name in ("x", "w", "g", "k")})["x"].shape == (0, len(frame.names))
+    assert frame.recode({name: np.asarray(TABLE[name])[:0] for name in ("x", "w", "g", "k")})[
+        "x"
+    ].shape == (0, len(frame.names))
 
 
 @pytest.mark.parametrize(
     ("new", "said"),
     [
-        ({"x": [1.0, 1.0], "g": ["a", "mars"], "k": [1, 1]}, r"g is 'mars' in row 1 of the new data; the fit knows 'a', 'b', 'c'"),
-        ({"x": [1.0, 1.0], "g": ["a", "a"], "k": [3, 1.5]}, r"k is 3.0 in row 0 of the new data \(unseen in all: 1.5, 3.0\); the fit knows 1, 2, 5"),
+        (
+            {"x": [1.0, 1.0], "g": ["a", "mars"], "k": [1, 1]},
+            r"g is 'mars' in row 1 of the new data; the fit knows 'a', 'b', 'c'",
+        ),
+        (
+            {"x": [1.0, 1.0], "g": ["a", "a"], "k": [3, 1.5]},
+            r"k is 3.0 in row 0 of the new data \(unseen in all: 1.5, 3.0\); the fit knows 1, 2, 5",
+        ),
         ({"x": [1.0, 1.0], "k": [1, 1]}, "no column 'g'"),
         ({"x": ["much", "more"], "g": ["a", "a"], "k": [1, 1]}, "x holds words in the new data"),
     ],
@@ -201,8 +270,16 @@ def test_unseen_levels_are_refused_by_name(new, said):
 def test_expressions_of_one_row_are_what_numpy_says():
     columns, _ = columns_of(TABLE, ["x", "w", "g", "k"])
     plain = {name: np.asarray(TABLE[name]) for name in ("x", "w", "g", "k")}
-    for text in ("log(x) + 2*w**2 - -w/3", "sqrt(exp(x)) > 2", "g == 'b'", "abs(w) <= 0.5", "k != 2"):
-        assert_array_equal(rowwise(ast.parse(text, mode="eval").body, columns), eval(text, dict(ROWWISE), plain))
+    for text in (
+        "log(x) + 2*w**2 - -w/3",
+        "sqrt(exp(x)) > 2",
+        "g == 'b'",
+        "abs(w) <= 0.5",
+        "k != 2",
+    ):
+        assert_array_equal(
+            rowwise(ast.parse(text, mode="eval").body, columns), eval(text, dict(ROWWISE), plain)
+        )
 
 
 def test_halves_and_terms():

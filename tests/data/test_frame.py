@@ -29,7 +29,9 @@ def reference():
     found = {}
     with (HERE / "frame_reference.csv").open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            found.setdefault(row["model"], []).append((float(row["estimate"]), float(row["std_error"])))
+            found.setdefault(row["model"], []).append(
+                (float(row["estimate"]), float(row["std_error"]))
+            )
     return {model: np.array(rows) for model, rows in found.items()}
 
 
@@ -40,9 +42,15 @@ R = reference()
 def births():
     """The births of ``frame.R``: words for race, 17 sites, values that are missing."""
     table = pd.DataFrame(jm.datasets.load("birthwt").data)
-    table["race"] = np.where(table.black == 1, "black", np.where(table.other == 1, "other", "white")).astype(object)
+    table["race"] = np.where(
+        table.black == 1, "black", np.where(table.other == 1, "other", "white")
+    ).astype(object)
     table["site"] = np.arange(len(table)) % 17.0
-    table.loc[[3, 50], "age"], table.loc[[3, 10, 11], "race"], table.loc[20, "site"] = np.nan, None, np.nan
+    table.loc[[3, 50], "age"], table.loc[[3, 10, 11], "race"], table.loc[20, "site"] = (
+        np.nan,
+        None,
+        np.nan,
+    )
     table["stress"] = pd.cut(table.lwt, [0, 110, 130, 500], labels=["low", "mid", "high"])
     table["times"] = table.ptl + 1
     return table
@@ -60,7 +68,9 @@ def lung():
 def poisson(births):
     """Model, frame and fit of the counts, with an offset and clusters."""
     model = models.poisson(offset="offset")
-    frame = from_formula("ptl ~ age*race + smoke + offset(log(lwt))", births, clusters="site", missing="drop")
+    frame = from_formula(
+        "ptl ~ age*race + smoke + offset(log(lwt))", births, clusters="site", missing="drop"
+    )
     return model, frame, frame.fit(model, vcov="CR0")
 
 
@@ -73,24 +83,48 @@ def assert_same_as_r(fit, name, columns=slice(None), rtol=1e-8):
 def test_factor_interaction_missing_values_offset_and_clusters_give_r_s_table(poisson):
     _, frame, fit = poisson
     assert_same_as_r(fit, "poisson")
-    assert fit.names == tuple(f"beta[{name}]" for name in ("Intercept", "age", "race[T.other]", "race[T.white]", "smoke", "age:race[T.other]", "age:race[T.white]"))
-    assert "beta[age:race[T.white]]" in repr(fit) and frame.dropped == 5 and frame.missing == {"age": 2, "race": 3, "site": 1}
+    assert fit.names == tuple(
+        f"beta[{name}]"
+        for name in (
+            "Intercept",
+            "age",
+            "race[T.other]",
+            "race[T.white]",
+            "smoke",
+            "age:race[T.other]",
+            "age:race[T.white]",
+        )
+    )
+    assert (
+        "beta[age:race[T.white]]" in repr(fit)
+        and frame.dropped == 5
+        and frame.missing == {"age": 2, "race": 3, "site": 1}
+    )
     assert fit.to_frame()["term"].tolist() == list(fit.names)
 
 
 def test_statsmodels_formula_agrees(poisson, births):
     _, _, fit = poisson
     table = births.dropna(subset=["age", "race", "site"])
-    other = smf.poisson("ptl ~ age*race + smoke", table, offset=np.log(table.lwt)).fit(disp=0, tol=1e-12)
-    ours = {name.removeprefix("beta[").removesuffix("]"): value for name, value in zip(fit.names, fit.x, strict=True)}
+    other = smf.poisson("ptl ~ age*race + smoke", table, offset=np.log(table.lwt)).fit(
+        disp=0, tol=1e-12
+    )
+    ours = {
+        name.removeprefix("beta[").removesuffix("]"): value
+        for name, value in zip(fit.names, fit.x, strict=True)
+    }
     assert_allclose([ours[name] for name in other.params.index], other.params, rtol=1e-6)
 
 
 def test_predict_of_a_new_frame_is_r_s(poisson):
     model, frame, fit = poisson
-    new = pd.DataFrame({"age": [20, 30], "race": ["other", "black"], "smoke": [1, 0], "lwt": [120.0, 150.0]})
+    new = pd.DataFrame(
+        {"age": [20, 30], "race": ["other", "black"], "smoke": [1, 0], "lwt": [120.0, 150.0]}
+    )
     assert_allclose(frame.predict(model, fit, new), R["poisson_predict"][:, 0], rtol=1e-8)
-    assert_array_equal(np.isnan(frame.predict(model, fit, new.assign(age=[np.nan, 30]))), [True, False])
+    assert_array_equal(
+        np.isnan(frame.predict(model, fit, new.assign(age=[np.nan, 30]))), [True, False]
+    )
     with pytest.raises(ValueError, match="race is 'martian' in row 0"):
         frame.predict(model, fit, new.assign(race=["martian", "black"]))
 
@@ -98,9 +132,14 @@ def test_predict_of_a_new_frame_is_r_s(poisson):
 def test_terms_name_the_coefficients_of_each_factor(poisson):
     _, frame, fit = poisson
     tests = joint_tests(fit, frame.terms)
-    assert list(frame.terms) == ["age", "race", "smoke", "age:race"] and frame.terms["race"] == ["beta[2]", "beta[3]"]
+    assert list(frame.terms) == ["age", "race", "smoke", "age:race"] and frame.terms["race"] == [
+        "beta[2]",
+        "beta[3]",
+    ]
     pair = fit.x[2:4]
-    assert_allclose(tests["race"].statistic, pair @ np.linalg.solve(fit.vcov[2:4, 2:4], pair), rtol=1e-10)
+    assert_allclose(
+        tests["race"].statistic, pair @ np.linalg.solve(fit.vcov[2:4, 2:4], pair), rtol=1e-10
+    )
 
 
 def test_readable_names_are_kept_on_disk(poisson, tmp_path):
@@ -111,20 +150,37 @@ def test_readable_names_are_kept_on_disk(poisson, tmp_path):
 
 
 def test_cbind_another_base_and_frequency_weights_by_name(births):
-    frame = from_formula("cbind(low, 1 - low) ~ C(race, Treatment(reference='white')) + C(ht) + I(age**2)", births, weights=jm.frequency("times"), missing="drop")
+    frame = from_formula(
+        "cbind(low, 1 - low) ~ C(race, Treatment(reference='white')) + C(ht) + I(age**2)",
+        births,
+        weights=jm.frequency("times"),
+        missing="drop",
+    )
     fit = frame.fit(models.binomial())
     assert_same_as_r(fit, "binomial")
     assert fit.names[1] == "beta[C(race)[T.black]]" and fit.names[3] == "beta[C(ht)[T.1]]"
     row = births.iloc[[0]]
     p = frame.predict(models.binomial(), fit, row)
-    assert_allclose(p, models.binomial().predict(fit.params, {**frame.recode(row), "trials": np.array([5.0])}) / 5, rtol=1e-12)
+    assert_allclose(
+        p,
+        models.binomial().predict(fit.params, {**frame.recode(row), "trials": np.array([5.0])}) / 5,
+        rtol=1e-12,
+    )
 
 
 def test_ordered_levels_name_the_cuts(births):
     frame = from_formula("stress ~ race + smoke", births, intercept=False, missing="drop")
     fit = frame.fit(models.ordinal(3))
-    assert fit.names == ("beta[race[T.other]]", "beta[race[T.white]]", "beta[smoke]", "cut[low|mid]", "cut[mid|high]")
-    assert_allclose(fit.x, R["ordinal"][:, 0], rtol=3e-6)  # polr stops a difference quotient's error short
+    assert fit.names == (
+        "beta[race[T.other]]",
+        "beta[race[T.white]]",
+        "beta[smoke]",
+        "cut[low|mid]",
+        "cut[mid|high]",
+    )
+    assert_allclose(
+        fit.x, R["ordinal"][:, 0], rtol=3e-6
+    )  # polr stops a difference quotient's error short
     assert_allclose(frame.predict(models.ordinal(3), fit, births.iloc[:3]).sum(axis=1), 1.0)
 
 
@@ -132,9 +188,25 @@ def test_names_of_classes_and_of_a_second_design(births):
     from jaxmle.data.naming import designs_of, renamed
     from jaxmle.fitting.fit import fit as plain
 
-    fit = plain(lambda p, d: -0.5 * (d - p["beta"].sum() - p["gamma"].sum()) ** 2, {"beta": np.zeros((2, 2)), "gamma": np.zeros(1)}, np.ones(3), max_steps=0)
-    names = renamed(fit, {"beta": "x", "gamma": "z"}, {"x": ("Intercept", "age"), "z": ("smoke",)}, ("low", "mid", "high")).names
-    assert names == ("beta[Intercept,mid]", "beta[Intercept,high]", "beta[age,mid]", "beta[age,high]", "gamma[smoke]")
+    fit = plain(
+        lambda p, d: -0.5 * (d - p["beta"].sum() - p["gamma"].sum()) ** 2,
+        {"beta": np.zeros((2, 2)), "gamma": np.zeros(1)},
+        np.ones(3),
+        max_steps=0,
+    )
+    names = renamed(
+        fit,
+        {"beta": "x", "gamma": "z"},
+        {"x": ("Intercept", "age"), "z": ("smoke",)},
+        ("low", "mid", "high"),
+    ).names
+    assert names == (
+        "beta[Intercept,mid]",
+        "beta[Intercept,high]",
+        "beta[age,mid]",
+        "beta[age,high]",
+        "gamma[smoke]",
+    )
     assert designs_of(models.zero_inflated(zero="z"), ("x", "z")) == {"beta": "x", "gamma": "z"}
     assert designs_of(models.cox(), ("x",)) == {"beta": "x"}
 
@@ -142,29 +214,49 @@ def test_names_of_classes_and_of_a_second_design(births):
 def test_a_second_formula_gives_the_other_part_of_a_model_as_statsmodels_has_it():
     rng = np.random.default_rng(3)
     table = pd.DataFrame({"x": rng.normal(size=300), "w": rng.choice(["a", "b"], size=300)})
-    table["y"] = rng.poisson(np.exp(0.7 + 0.3 * table.x)) * (rng.uniform(size=300) > 0.2 + 0.3 * (table.w == "b"))
-    model, frame = models.zero_inflated(), from_formula("y ~ x", table, also={"z": "~ w"}, clusters=(table.w, "w"))
+    table["y"] = rng.poisson(np.exp(0.7 + 0.3 * table.x)) * (
+        rng.uniform(size=300) > 0.2 + 0.3 * (table.w == "b")
+    )
+    model, frame = (
+        models.zero_inflated(),
+        from_formula("y ~ x", table, also={"z": "~ w"}, clusters=(table.w, "w")),
+    )
     fit = from_formula("y ~ x", table, also={"z": "~ w"}).fit(model)
-    assert fit.names == ("beta[Intercept]", "beta[x]", "gamma[Intercept]", "gamma[w[T.b]]") and len(frame.clusters) == 2
+    assert (
+        fit.names == ("beta[Intercept]", "beta[x]", "gamma[Intercept]", "gamma[w[T.b]]")
+        and len(frame.clusters) == 2
+    )
     z = frame.data["z"]
-    other = ZeroInflatedPoisson(table.y, frame.data["x"], exog_infl=z).fit(disp=0, method="newton", start_params=fit.x[[2, 3, 0, 1]])
+    other = ZeroInflatedPoisson(table.y, frame.data["x"], exog_infl=z).fit(
+        disp=0, method="newton", start_params=fit.x[[2, 3, 0, 1]]
+    )
     assert_allclose(fit.x, np.asarray(other.params)[[2, 3, 0, 1]], rtol=1e-6)
-    hessian = approx_hess(np.asarray(other.params), other.model.loglike)  # differences of its own log-likelihood: the Hessian of statsmodels 0.15 is up to 5 % off
+    hessian = approx_hess(
+        np.asarray(other.params), other.model.loglike
+    )  # differences of its own log-likelihood: the Hessian of statsmodels 0.15 is up to 5 % off
     assert_allclose(fit.se, np.sqrt(np.diag(np.linalg.inv(-hessian)))[[2, 3, 0, 1]], rtol=1e-4)
-    assert_allclose(frame.predict(model, fit, table), other.predict(frame.data["x"], exog_infl=z), rtol=1e-6)
+    assert_allclose(
+        frame.predict(model, fit, table), other.predict(frame.data["x"], exog_infl=z), rtol=1e-6
+    )
 
 
 def test_surv_gives_r_s_survreg_and_coxph(lung):
     frame = from_formula("Surv(time, death == 1) ~ age + C(ecog)", lung, missing="drop")
     assert_same_as_r(frame.fit(models.aft("weibull")), "weibull", slice(0, 5))
-    frame = from_formula("Surv(start, time, death) ~ age + C(ecog)", lung, missing="drop", intercept=False)
+    frame = from_formula(
+        "Surv(start, time, death) ~ age + C(ecog)", lung, missing="drop", intercept=False
+    )
     assert_same_as_r(frame.fit(models.cox(entry="entry")), "cox")
 
 
 @pytest.mark.parametrize(
     ("formula", "model", "said"),
     [
-        ("ptl ~ smoke + offset(log(lwt))", models.poisson(), r"does not read data\['offset'\].*offset='offset'"),
+        (
+            "ptl ~ smoke + offset(log(lwt))",
+            models.poisson(),
+            r"does not read data\['offset'\].*offset='offset'",
+        ),
         ("cbind(low, times) ~ smoke", models.logistic(), r"does not read data\['trials'\]"),
         ("ptl ~ smoke", models.cox(), r"Write Surv\(time, event\)"),
         ("Surv(lwt, low) ~ smoke", models.poisson(), "Write a single response"),
@@ -186,7 +278,11 @@ def test_a_failed_fit_names_the_row_of_the_table(births):
     frame = from_formula("lwt ~ smoke + age", births, missing="drop")
     fit = frame.fit(broken, {"b": np.zeros(3)})
     row = int(np.flatnonzero(births.lwt == 250)[0])
-    assert fit.verdict is jm.Status.NONFINITE and f"{row}" in fit.explain() and int(fit.witness.row) == row
+    assert (
+        fit.verdict is jm.Status.NONFINITE
+        and f"{row}" in fit.explain()
+        and int(fit.witness.row) == row
+    )
     assert frame.rows.tolist().index(row) != row
 
 
@@ -195,17 +291,31 @@ GROUPS, ROWS = 1000, 6
 
 def test_a_thousand_groups_give_one_tidy_frame():
     rng = np.random.default_rng(1)
-    table = pd.DataFrame({"store": np.repeat([f"s{i:04d}" for i in range(GROUPS)], ROWS), "size": np.tile(list("aab"), GROUPS * 2), "x": rng.normal(size=GROUPS * ROWS)})
+    table = pd.DataFrame(
+        {
+            "store": np.repeat([f"s{i:04d}" for i in range(GROUPS)], ROWS),
+            "size": np.tile(list("aab"), GROUPS * 2),
+            "x": rng.normal(size=GROUPS * ROWS),
+        }
+    )
     table["y"] = table.x + (table["size"] == "b") + rng.normal(size=len(table))
     table.loc[4, "x"] = np.nan
-    result = fit_groups(models.normal(), None, table, by="store", formula="y ~ x + size", missing="drop", vcov=None)
+    result = fit_groups(
+        models.normal(), None, table, by="store", formula="y ~ x + size", missing="drop", vcov=None
+    )
     tidy = result.to_frame()
-    assert len(result) == GROUPS and len(tidy) == 4 * GROUPS and "1 of 6,000 rows dropped" in repr(result)
+    assert (
+        len(result) == GROUPS
+        and len(tidy) == 4 * GROUPS
+        and "1 of 6,000 rows dropped" in repr(result)
+    )
     assert tidy.columns.tolist()[:5] == ["store", "status", "reason", "term", "estimate"]
     assert tidy["term"].tolist()[:4] == ["beta[Intercept]", "beta[x]", "beta[size[T.b]]", "sigma"]
     for store in ("s0000", "s0999"):
         other = smf.ols("y ~ x + size", table[table.store == store]).fit()
-        assert_allclose(result[store].x[:3], other.params[["Intercept", "x", "size[T.b]"]], rtol=1e-7)
+        assert_allclose(
+            result[store].x[:3], other.params[["Intercept", "x", "size[T.b]"]], rtol=1e-7
+        )
     frame = from_formula("y ~ x + size", table, by="store", missing="drop")
     with pytest.raises(ValueError, match="kept no labels 'x'"):
         fit_groups(models.normal(), None, frame, by="x")

@@ -9,7 +9,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 import jaxmle as jm
 from jaxmle import Status
 
-SIZES = {"a": 20, "b": 28, "": 28}  # as many groups as coefficients: the start values are one tree for all
+SIZES = {
+    "a": 20,
+    "b": 28,
+    "": 28,
+}  # as many groups as coefficients: the start values are one tree for all
 LABEL = np.repeat(list(SIZES), list(SIZES.values()))
 N = len(LABEL)
 POSITIVE = {"sigma": jm.positive}
@@ -33,7 +37,10 @@ def never(params, data):
     raise AssertionError("the likelihood must not be looked at")
 
 
-MODELS = {"logit": (logit, {"beta": np.zeros(3)}, None), "normal": (normal, {"beta": np.zeros(3), "sigma": 1.0}, POSITIVE)}
+MODELS = {
+    "logit": (logit, {"beta": np.zeros(3)}, None),
+    "normal": (normal, {"beta": np.zeros(3), "sigma": 1.0}, POSITIVE),
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +50,11 @@ def shuffled():
     x = np.column_stack([np.ones(N), rng.normal(size=(N, 2))])
     eta = x @ np.array([0.3, 0.8, -0.5])
     order = rng.permutation(N)
-    data = {"x": x, "logit": (rng.random(N) < 1 / (1 + np.exp(-eta))).astype(float), "normal": eta + rng.normal(size=N)}
+    data = {
+        "x": x,
+        "logit": (rng.random(N) < 1 / (1 + np.exp(-eta))).astype(float),
+        "normal": eta + rng.normal(size=N),
+    }
     return {name: leaf[order] for name, leaf in data.items()}, LABEL[order]
 
 
@@ -87,10 +98,15 @@ def test_weights_and_clusters_go_by_row(shuffled):
     start = {"beta": np.zeros(3)}
     for wrap in (jm.frequency, jm.sampling):
         for key, fit in jm.fit_groups(logit, start, data, by=label, weights=wrap(counts)):
-            assert_same(fit, jm.fit(logit, start, rows(data, label == key), weights=wrap(counts[label == key])))
+            assert_same(
+                fit,
+                jm.fit(logit, start, rows(data, label == key), weights=wrap(counts[label == key])),
+            )
     for key, fit in jm.fit_groups(logit, start, data, by=label, clusters=cluster):
         assert fit.vcov_kind == "CR1"
-        assert_same(fit, jm.fit(logit, start, rows(data, label == key), clusters=cluster[label == key]))
+        assert_same(
+            fit, jm.fit(logit, start, rows(data, label == key), clusters=cluster[label == key])
+        )
 
 
 # ---------------------------------------------------------------- keys
@@ -101,7 +117,14 @@ RATE = {"rate": 1.0}
 
 def rates(by, data=None, **options):
     """One rate in each group; all calls share one compiled shape for each number of groups."""
-    return jm.fit_groups(exponential, RATE, {"y": Y} if data is None else data, by=by, constraints={"rate": jm.positive}, **options)
+    return jm.fit_groups(
+        exponential,
+        RATE,
+        {"y": Y} if data is None else data,
+        by=by,
+        constraints={"rate": jm.positive},
+        **options,
+    )
 
 
 def means(result):
@@ -127,7 +150,19 @@ HALVES = {0: Y[PARTITION == 0].mean(), 1: Y[PARTITION == 1].mean()}
         ([3.0 if i else 2 for i in PARTITION], (2, 3)),
         (jnp.asarray(PARTITION), (0, 1)),
     ],
-    ids=["integers", "booleans", "whole floats", "large unsigned", "strings", "unicode", "objects", "list of strings", "list of booleans", "list of numbers", "jax"],
+    ids=[
+        "integers",
+        "booleans",
+        "whole floats",
+        "large unsigned",
+        "strings",
+        "unicode",
+        "objects",
+        "list of strings",
+        "list of booleans",
+        "list of numbers",
+        "jax",
+    ],
 )
 def test_what_a_code_may_be(by, names):
     result = rates(by)
@@ -142,7 +177,10 @@ def test_columns_of_a_data_frame_are_codes():
     pandas = pytest.importorskip("pandas")
     words = pandas.Series(np.array(["low", "high"])[PARTITION])
     for by in (words, words.astype("category"), words.astype("string")):
-        assert means(rates(by)) == {"high": pytest.approx(HALVES[1]), "low": pytest.approx(HALVES[0])}
+        assert means(rates(by)) == {
+            "high": pytest.approx(HALVES[1]),
+            "low": pytest.approx(HALVES[0]),
+        }
     assert means(rates(pandas.Series(PARTITION, dtype="Int64"))) == pytest.approx(HALVES)
     with pytest.raises(ValueError, match="NaN in row 2"):
         rates(pandas.Series([1, 1, None, 1, 1, 1, 1, 1], dtype="Int64"))
@@ -169,7 +207,12 @@ def test_several_keys_in_the_order_of_their_names():
         assert fit.n == chosen.sum()
         assert result[key].params["rate"] == fit.params["rate"]
     assert ("a", 1) not in result
-    assert [key for key, _ in rates({"year": year, "state": state})] == [(1, "b"), (2, "a"), (2, "b"), (10, "a")]
+    assert [key for key, _ in rates({"year": year, "state": state})] == [
+        (1, "b"),
+        (2, "a"),
+        (2, "b"),
+        (10, "a"),
+    ]
 
 
 @pytest.mark.parametrize("key", ["nort", 3, ("north",), None, np.nan, [1, 2]])
@@ -220,7 +263,16 @@ def test_a_model_may_know_where_to_start():
 
 
 def test_options_are_those_of_a_batch(tmp_path):
-    result = rates(PARTITION, dtype="float32", vcov="opg", max_steps=50, block=1, devices=jax.devices()[:1], progress=False, checkpoint=tmp_path)
+    result = rates(
+        PARTITION,
+        dtype="float32",
+        vcov="opg",
+        max_steps=50,
+        block=1,
+        devices=jax.devices()[:1],
+        progress=False,
+        checkpoint=tmp_path,
+    )
     assert result.fits.dtype == np.float32
     assert result.fits.vcov_kind == "opg"
     assert list(tmp_path.iterdir())
@@ -243,17 +295,28 @@ def troubled(shuffled):
     x[np.flatnonzero(label == "nan")[7], 1] = np.nan
     order = rng.permutation(len(label))
     data = {"x": x[order], "y": y[order]}
-    return jm.fit_groups(logit, {"beta": np.zeros(3)}, data, by=label[order]), int(np.flatnonzero(np.isnan(data["x"][:, 1]))[0])
+    return jm.fit_groups(logit, {"beta": np.zeros(3)}, data, by=label[order]), int(
+        np.flatnonzero(np.isnan(data["x"][:, 1]))[0]
+    )
 
 
 def test_failed_groups_say_why(troubled):
     result, row = troubled
-    wanted = {"collinear": "UNIDENTIFIED", "constant": "SEPARATED", "nan": "NONFINITE", "one": "SEPARATED", "sound": "CONVERGED", "two": "SEPARATED"}
+    wanted = {
+        "collinear": "UNIDENTIFIED",
+        "constant": "SEPARATED",
+        "nan": "NONFINITE",
+        "one": "SEPARATED",
+        "sound": "CONVERGED",
+        "two": "SEPARATED",
+    }
     assert {key: fit.verdict.name for key, fit in result} == wanted
     reasons = result.reasons()
     assert list(reasons) == ["collinear", "constant", "nan", "one", "two"]
     assert all(reasons[key] == result[key].explain() for key in reasons)
-    assert f"row {row} of the data" in reasons["nan"], "a row of the table that was given, not of the group"
+    assert f"row {row} of the data" in reasons["nan"], (
+        "a row of the table that was given, not of the group"
+    )
     assert "beta[1], beta[2]" in reasons["collinear"]
 
 
@@ -262,13 +325,17 @@ def test_the_digest_names_failed_groups(troubled):
     lines = repr(result).splitlines()
     assert lines[0].startswith("6 groups by group")
     assert repr(result.fits) in repr(result)
-    assert [line.split(":")[0] for line in lines[-5:]] == [f"group={key!r}" for key in ("collinear", "constant", "nan", "one", "two")]
+    assert [line.split(":")[0] for line in lines[-5:]] == [
+        f"group={key!r}" for key in ("collinear", "constant", "nan", "one", "two")
+    ]
     assert f"row {row} of the data." in lines[-3]
     assert max(map(len, lines)) <= 100
 
 
 def test_the_digest_counts_failures_beyond_five():
-    result = jm.fit_groups(logit, {"beta": np.zeros(3)}, {"x": np.ones((7, 3)), "y": np.ones(7)}, by=np.arange(7))
+    result = jm.fit_groups(
+        logit, {"beta": np.zeros(3)}, {"x": np.ones((7, 3)), "y": np.ones(7)}, by=np.arange(7)
+    )
     assert repr(result).splitlines()[-1] == "and 2 more: see reasons()"
     assert len(result.reasons()) == 7
 
@@ -283,14 +350,21 @@ def test_a_sound_batch_has_a_sound_digest():
 CONSTANT = np.ones(20)
 
 
-@pytest.mark.parametrize("y", [CONSTANT[:1], CONSTANT[:2], CONSTANT], ids=["one row", "two equal rows", "constant"])
+@pytest.mark.parametrize(
+    "y", [CONSTANT[:1], CONSTANT[:2], CONSTANT], ids=["one row", "two equal rows", "constant"]
+)
 def test_a_group_without_spread_has_no_standard_deviation(y):
     """The likelihood grows without bound as sigma goes to zero; the group beside it is untouched."""
     rng = np.random.default_rng(0)
     n = 28 + len(y)
-    data = {"x": np.column_stack([np.ones(n), rng.normal(size=(n, 2))]), "y": np.concatenate([rng.normal(size=28), y])}
+    data = {
+        "x": np.column_stack([np.ones(n), rng.normal(size=(n, 2))]),
+        "y": np.concatenate([rng.normal(size=28), y]),
+    }
     label = np.repeat(["sound", "small"], [28, len(y)])
-    result = jm.fit_groups(normal, {"beta": np.zeros(3), "sigma": 1.0}, data, by=label, constraints=POSITIVE)
+    result = jm.fit_groups(
+        normal, {"beta": np.zeros(3), "sigma": 1.0}, data, by=label, constraints=POSITIVE
+    )
     assert result["small"].verdict == Status.UNBOUNDED
     assert np.isnan(result["small"].x).all()
     assert result["sound"].verdict == Status.CONVERGED
@@ -323,7 +397,9 @@ def test_the_frame_is_that_of_the_fits_with_keys_and_reasons(troubled):
 @pytest.mark.parametrize("backend", ["pandas", "pyarrow"])
 def test_keys_keep_their_kind_in_a_frame(backend):
     pytest.importorskip(backend)
-    frame = rates({"state": np.array(["b", "a"])[PARTITION], "year": np.full(8, 2020), "late": PARTITION == 0}).to_frame(0.5, backend)
+    frame = rates(
+        {"state": np.array(["b", "a"])[PARTITION], "year": np.full(8, 2020), "late": PARTITION == 0}
+    ).to_frame(0.5, backend)
     columns = frame.to_dict("list") if backend == "pandas" else frame.to_pydict()
     assert list(columns) == ["state", "year", "late", "status", "reason", *COLUMNS]
     assert columns["state"] == ["a", "b"]
@@ -335,8 +411,17 @@ def test_keys_keep_their_kind_in_a_frame(backend):
 
 def test_a_key_named_like_a_column_gives_way():
     pytest.importorskip("pandas")
-    frame = rates({"term": PARTITION, "reason": np.zeros(8, int), "member": PARTITION}).to_frame(backend="pandas")
-    assert list(frame.columns) == ["group_term", "group_reason", "member", "status", "reason", *COLUMNS]
+    frame = rates({"term": PARTITION, "reason": np.zeros(8, int), "member": PARTITION}).to_frame(
+        backend="pandas"
+    )
+    assert list(frame.columns) == [
+        "group_term",
+        "group_reason",
+        "member",
+        "status",
+        "reason",
+        *COLUMNS,
+    ]
     assert frame["group_term"].tolist() == [0, 1]
     assert frame["term"].tolist() == ["rate", "rate"]
 
@@ -407,7 +492,12 @@ LATE = np.array(["a"] * 7 + [np.nan], dtype=object)
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_clear_error_before_the_likelihood_is_looked_at(error, says, options):
-    call = {"params0": RATE, "data": {"y": Y}, "by": PARTITION, "constraints": {"rate": jm.positive}} | options
+    call = {
+        "params0": RATE,
+        "data": {"y": Y},
+        "by": PARTITION,
+        "constraints": {"rate": jm.positive},
+    } | options
     with pytest.raises(error) as told:
         jm.fit_groups(never, **call)
     assert says in str(told.value)

@@ -9,7 +9,10 @@ from jaxmle import datasets
 TOTALS = {
     "aircondit": (12, {"hours": 1297}),  # Proschan (1963): 12 intervals, mean 108.1 hours
     "beetles": (8, {"exposed": 481, "killed": 291}),  # Bliss (1935)
-    "birthwt": (189, {"low": 59, "smoke": 74, "ht": 12, "black": 26, "other": 67}),  # Hosmer & Lemeshow (1989)
+    "birthwt": (
+        189,
+        {"low": 59, "smoke": 74, "ht": 12, "black": 26, "other": 67},
+    ),  # Hosmer & Lemeshow (1989)
     "faithful": (272, {"eruptions": 948.677}),  # R 4.2.2: sum(faithful$eruptions)
     "horsekicks": (280, {"deaths": 196}),  # von Bortkiewicz (1898)
     "lung": (227, {"death": 164}),  # R survival 3.5.3: lung without the row that lacks ph.ecog

@@ -56,7 +56,9 @@ def test_a_distribution_with_parameter_properties():
     family, y = jf.from_distribution(Rate), np.array([1.0, 2.0, 6.0])
     assert family.constraints == {"rate": jm.positive}
     fit = jm.fit(family, data=y)
-    assert_allclose([fit.params["rate"], fit.stderr["rate"]], [1 / 3, 1 / 3 / np.sqrt(3)], rtol=1e-8)
+    assert_allclose(
+        [fit.params["rate"], fit.stderr["rate"]], [1 / 3, 1 / 3 / np.sqrt(3)], rtol=1e-8
+    )
     assert_allclose(family.log_sf({"rate": 2.0}, 1.0), -2.0, rtol=1e-6)
     assert_allclose(family.quantile({"rate": 2.0}, 0.5), np.log(2) / 2, rtol=1e-6)
     assert_allclose(family.mean({"rate": 2.0}), 0.5)
@@ -72,7 +74,9 @@ def test_numpyros_constraints_are_read():
     assert_allclose(fit.loglik, own.loglik, rtol=1e-8)
     assert_allclose(fit.params["concentration"], own.params["shape"], rtol=1e-6)
     assert gamma.log_prob({"concentration": 2.0, "rate": 1.0}, -1.0) == -np.inf
-    normal = jf.from_distribution(dist.MultivariateNormal, known={}, constraints={"covariance_matrix": jm.covariance})
+    normal = jf.from_distribution(
+        dist.MultivariateNormal, known={}, constraints={"covariance_matrix": jm.covariance}
+    )
     assert set(normal.constraints) == {"loc", "covariance_matrix"}
     binomial = jf.from_distribution(dist.BinomialProbs, known={"total_count": None}, discrete=True)
     assert binomial.constraints == {"probs": jm.interval(0.0, 1.0)}
@@ -86,4 +90,6 @@ def test_what_is_not_declared_is_asked_for():
     with pytest.raises(TypeError, match="not one made already"):
         jf.from_distribution(Rate(1.0))
     with pytest.raises(TypeError, match="must return an object with log_prob"):
-        jf.from_distribution(lambda scale: scale, {"scale": jm.positive}).log_prob({"scale": 1.0}, 1.0)
+        jf.from_distribution(lambda scale: scale, {"scale": jm.positive}).log_prob(
+            {"scale": 1.0}, 1.0
+        )

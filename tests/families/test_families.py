@@ -35,9 +35,14 @@ def points(row):
     """scipy's quantiles (3, 7); and (3, 6) what is outside: ±∞, NaN, beyond each end where there is one, between whole numbers."""
     peer = row.peer(row.columns)
     y = np.broadcast_to(peer.ppf(LEVELS[None, :]), (3, len(LEVELS)))
-    low, high = (np.broadcast_to(np.asarray(end, float), (3, 1)) for end in row.family.support(row.columns))
+    low, high = (
+        np.broadcast_to(np.asarray(end, float), (3, 1)) for end in row.family.support(row.columns)
+    )
     turning = row.family is jf.von_mises  # an angle is never outside
-    beyond = [low - 0.5 if np.all(np.isfinite(low)) and not turning else np.full_like(low, -np.inf), high + 0.5 if np.all(np.isfinite(high)) and not turning else np.full_like(high, np.inf)]
+    beyond = [
+        low - 0.5 if np.all(np.isfinite(low)) and not turning else np.full_like(low, -np.inf),
+        high + 0.5 if np.all(np.isfinite(high)) and not turning else np.full_like(high, np.inf),
+    ]
     between = np.full((3, 1), 0.5 if row.family.discrete else np.inf)
     edge = np.broadcast_to([-np.inf, np.inf, np.nan], (3, 3))
     return peer, y, np.concatenate([edge, *beyond, between], axis=1)
@@ -51,11 +56,21 @@ def evaluated(index):
     with jax.enable_x64(True):
         peer, inside, outside = points(row)
         y = np.concatenate([inside, outside], axis=1)
-        q = peer.cdf(inside) - 0.5 * peer.pmf(inside) if family.discrete else np.broadcast_to(LEVELS, inside.shape)
+        q = (
+            peer.cdf(inside) - 0.5 * peer.pmf(inside)
+            if family.discrete
+            else np.broadcast_to(LEVELS, inside.shape)
+        )
         q = np.concatenate([q, np.broadcast_to([0.0, 1.0, 1.5, -0.5, np.nan, 0.5], (3, 6))], axis=1)
         found = jax.tree.map(np.asarray, jax.jit(functools.partial(everything, row))(params, y, q))
     split = {name: value for name, value in found.items() if name not in ("mean", "variance")}
-    return peer, inside, q[:, :7], found | jax.tree.map(lambda a: a[:, :7], split), jax.tree.map(lambda a: a[:, 7:], split)
+    return (
+        peer,
+        inside,
+        q[:, :7],
+        found | jax.tree.map(lambda a: a[:, :7], split),
+        jax.tree.map(lambda a: a[:, 7:], split),
+    )
 
 
 def with_slope(row):
@@ -64,7 +79,12 @@ def with_slope(row):
 
 def everything(row, params, y, q):
     family = row.family
-    found = {"log_prob": family.log_prob(params, y), "score": per_value(family, params, y), "mean": family.mean(params), "variance": family.variance(params)}
+    found = {
+        "log_prob": family.log_prob(params, y),
+        "score": per_value(family, params, y),
+        "mean": family.mean(params),
+        "variance": family.variance(params),
+    }
     if family.law.log_cdf is not None:
         found |= {"log_cdf": family.log_cdf(params, y), "log_sf": family.log_sf(params, y)}
     if "log_cdf" in found and row.quantile:
@@ -84,7 +104,11 @@ def test_log_prob_is_scipys(row):
     assert_same(found["log_prob"], peer.logpmf(y) if row.family.discrete else peer.logpdf(y))
 
 
-WITH_TAILS = pytest.mark.parametrize("row", [row for row in ROWS if row.family.law.log_cdf], ids=lambda row: row.family.name.replace(" ", "_"))
+WITH_TAILS = pytest.mark.parametrize(
+    "row",
+    [row for row in ROWS if row.family.law.log_cdf],
+    ids=lambda row: row.family.name.replace(" ", "_"),
+)
 
 
 @WITH_TAILS
@@ -101,10 +125,16 @@ def test_tails_and_quantiles_are_scipys(row):
         assert_allclose(found["quantile"], peer.ppf(q), rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if with_slope(row)], ids=lambda row: row.family.name.replace(" ", "_"))
+@pytest.mark.parametrize(
+    "row",
+    [row for row in ROWS if with_slope(row)],
+    ids=lambda row: row.family.name.replace(" ", "_"),
+)
 def test_the_density_is_the_slope_of_the_distribution_function(row):
     *_, found, _ = evaluated(ROWS.index(row))
-    assert_allclose(np.log(found["slope"]), found["log_prob"] - found["log_cdf"], rtol=1e-9, atol=1e-9)
+    assert_allclose(
+        np.log(found["slope"]), found["log_prob"] - found["log_cdf"], rtol=1e-9, atol=1e-9
+    )
 
 
 @ROW
@@ -137,7 +167,11 @@ def test_moments_are_scipys(row):
     else:
         assert_allclose(found["mean"], peer.mean(), rtol=1e-11)
     heavy = row.family is jf.pareto  # scipy has a NaN for the variance where the mean is infinite
-    assert_allclose(found["variance"][0 if heavy else slice(None)], peer.var()[0 if heavy else slice(None)], rtol=1e-11)
+    assert_allclose(
+        found["variance"][0 if heavy else slice(None)],
+        peer.var()[0 if heavy else slice(None)],
+        rtol=1e-11,
+    )
 
 
 @functools.cache
@@ -161,7 +195,10 @@ def test_samples_have_scipys_distribution(row):
     wanted = N * peer.pmf(cells)
     enough = wanted >= 5
     found, rest = np.bincount(y)[enough], N - wanted[enough].sum()
-    table = np.append((found - wanted[enough]) ** 2 / wanted[enough], (N - found.sum() - rest) ** 2 / max(rest, 1.0))
+    table = np.append(
+        (found - wanted[enough]) ** 2 / wanted[enough],
+        (N - found.sum() - rest) ** 2 / max(rest, 1.0),
+    )
     assert row.peer.__name__ and chi_square_tail(table.sum(), len(table) - 1) > 1e-6
 
 
@@ -183,7 +220,9 @@ def test_expected_information_is_the_mean_square_of_simulated_scores(row):
     error = products.std(axis=0) / np.sqrt(N)
     found = np.asarray(family.information(row.first))
     assert found.shape == (len(family.names),) * 2
-    assert np.all(np.abs(products.mean(axis=0) - found) <= 4 * error + 1e-12), (products.mean(axis=0) - found) / error
+    assert np.all(np.abs(products.mean(axis=0) - found) <= 4 * error + 1e-12), (
+        products.mean(axis=0) - found
+    ) / error
 
 
 def test_information_broadcasts():
@@ -193,10 +232,14 @@ def test_information_broadcasts():
 
 
 def test_information_of_a_location_and_scale_has_known_values():
-    assert_same(jf.gumbel.information({"loc": 0.0, "scale": 2.0}), np.array([[1.0, -0.4227843350984671], [-0.4227843350984671, 1.8236806608528794]]) / 4)
+    assert_same(
+        jf.gumbel.information({"loc": 0.0, "scale": 2.0}),
+        np.array([[1.0, -0.4227843350984671], [-0.4227843350984671, 1.8236806608528794]]) / 4,
+    )
 
 
 # ---------------------------------------------------------------- outside the support
+
 
 @ROW
 def test_outside_the_support_the_log_density_is_minus_infinity_with_finite_derivatives(row):
@@ -211,8 +254,16 @@ def test_outside_the_support_the_log_density_is_minus_infinity_with_finite_deriv
 @WITH_TAILS
 def test_the_tails_beyond_the_support_are_0_and_1(row):
     *_, outside = evaluated(ROWS.index(row))
-    low, high = (np.broadcast_to(np.asarray(end, float), (3, 1))[:, 0] for end in row.family.support(row.columns))
-    for column, cdf, sf in ((0, -np.inf, 0.0), (1, 0.0, -np.inf), (3, -np.inf, 0.0), (4, 0.0, -np.inf)):
+    low, high = (
+        np.broadcast_to(np.asarray(end, float), (3, 1))[:, 0]
+        for end in row.family.support(row.columns)
+    )
+    for column, cdf, sf in (
+        (0, -np.inf, 0.0),
+        (1, 0.0, -np.inf),
+        (3, -np.inf, 0.0),
+        (4, 0.0, -np.inf),
+    ):
         assert np.all(outside["log_cdf"][:, column] == cdf)
         assert np.all(outside["log_sf"][:, column] == sf)
     if not row.quantile:
@@ -243,7 +294,10 @@ def test_the_log_density_at_the_end_of_the_support(family, params, y, wanted):
 
 
 def test_whole_numbers_of_integer_type_and_single_precision():
-    assert_allclose(jf.poisson.log_prob({"rate": 2}, np.array([0, 3], np.int8)), [-2.0, -2.0 + 3 * np.log(2) - np.log(6)])
+    assert_allclose(
+        jf.poisson.log_prob({"rate": 2}, np.array([0, 3], np.int8)),
+        [-2.0, -2.0 + 3 * np.log(2) - np.log(6)],
+    )
     with jax.enable_x64(False):
         found = jf.exponential.log_prob({"rate": 2.0}, np.array([0, 3]))
         assert found.dtype == np.float32
@@ -253,5 +307,11 @@ def test_whole_numbers_of_integer_type_and_single_precision():
 def test_quantiles_differentiate_by_the_implicit_function_theorem():
     """dy/dq = 1/f(y), and dy/dθ = −F_θ/f; a scale moves the quantile in proportion."""
     params = {"loc": jnp.asarray(0.0), "kappa": jnp.asarray(2.3)}
-    y, slope = jax.jit(jax.value_and_grad(lambda q, loc: jf.von_mises.quantile(params | {"loc": loc}, q), argnums=(0, 1)))(jnp.asarray(0.9), jnp.asarray(0.5))
-    assert_allclose(slope, [np.exp(-jf.von_mises.log_prob(params | {"loc": 0.5}, y)), 1.0], rtol=1e-10)
+    y, slope = jax.jit(
+        jax.value_and_grad(
+            lambda q, loc: jf.von_mises.quantile(params | {"loc": loc}, q), argnums=(0, 1)
+        )
+    )(jnp.asarray(0.9), jnp.asarray(0.5))
+    assert_allclose(
+        slope, [np.exp(-jf.von_mises.log_prob(params | {"loc": 0.5}, y)), 1.0], rtol=1e-10
+    )

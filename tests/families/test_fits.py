@@ -16,29 +16,78 @@ from tests.reference.oracle import expected, table
 # The reference file, the family, its data column, and each parameter of the file as a function of the family's estimates.
 CASES = [
     ("s01_normal_precip", jf.normal, "x", {"mu": lambda p: p["loc"], "sd": lambda p: p["scale"]}),
-    ("s02a_gamma_groundbeef", jf.gamma, "x", {"shape": lambda p: p["shape"], "rate": lambda p: p["rate"]}),
-    ("s02b_weibull_groundbeef", jf.weibull, "x", {"shape": lambda p: p["shape"], "scale": lambda p: p["scale"]}),
-    ("s02c_lognormal_groundbeef", jf.lognormal, "x", {"meanlog": lambda p: p["meanlog"], "sdlog": lambda p: p["sdlog"]}),
+    (
+        "s02a_gamma_groundbeef",
+        jf.gamma,
+        "x",
+        {"shape": lambda p: p["shape"], "rate": lambda p: p["rate"]},
+    ),
+    (
+        "s02b_weibull_groundbeef",
+        jf.weibull,
+        "x",
+        {"shape": lambda p: p["shape"], "scale": lambda p: p["scale"]},
+    ),
+    (
+        "s02c_lognormal_groundbeef",
+        jf.lognormal,
+        "x",
+        {"meanlog": lambda p: p["meanlog"], "sdlog": lambda p: p["sdlog"]},
+    ),
     ("s03_exponential_aircondit", jf.exponential, "x", {"rate": lambda p: p["rate"]}),
     ("s04_poisson_prussian", jf.poisson, "y", {"lambda": lambda p: p["rate"]}),
-    ("s05_negbin_machinists", jf.negative_binomial, "y", {"mu": lambda p: p["mean"], "size": lambda p: 1 / p["dispersion"]}),
-    ("s06_gev_portpirie", jf.gev, "x", {"loc": lambda p: p["loc"], "scale": lambda p: p["scale"], "shape": lambda p: p["shape"]}),
-    ("s06b_gumbel_portpirie", jf.gumbel, "x", {"loc": lambda p: p["loc"], "scale": lambda p: p["scale"]}),
-    ("s07_beta_rockshape", jf.beta, "x", {"shape1": lambda p: p["shape1"], "shape2": lambda p: p["shape2"]}),
-    ("s08_student_newcomb", jf.student_t, "x", {"m": lambda p: p["loc"], "s": lambda p: p["scale"], "df": lambda p: p["df"]}),
-    ("s31_vonmises_fisherB1", jf.von_mises, "x", {"mu": lambda p: p["loc"], "kappa": lambda p: p["kappa"]}),
+    (
+        "s05_negbin_machinists",
+        jf.negative_binomial,
+        "y",
+        {"mu": lambda p: p["mean"], "size": lambda p: 1 / p["dispersion"]},
+    ),
+    (
+        "s06_gev_portpirie",
+        jf.gev,
+        "x",
+        {"loc": lambda p: p["loc"], "scale": lambda p: p["scale"], "shape": lambda p: p["shape"]},
+    ),
+    (
+        "s06b_gumbel_portpirie",
+        jf.gumbel,
+        "x",
+        {"loc": lambda p: p["loc"], "scale": lambda p: p["scale"]},
+    ),
+    (
+        "s07_beta_rockshape",
+        jf.beta,
+        "x",
+        {"shape1": lambda p: p["shape1"], "shape2": lambda p: p["shape2"]},
+    ),
+    (
+        "s08_student_newcomb",
+        jf.student_t,
+        "x",
+        {"m": lambda p: p["loc"], "s": lambda p: p["scale"], "df": lambda p: p["df"]},
+    ),
+    (
+        "s31_vonmises_fisherB1",
+        jf.von_mises,
+        "x",
+        {"mu": lambda p: p["loc"], "kappa": lambda p: p["kappa"]},
+    ),
 ]
 TWO = jf.mixture(jf.normal, jf.normal)
 
 
-@pytest.mark.parametrize(("name", "family", "column", "read"), CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(
+    ("name", "family", "column", "read"), CASES, ids=[case[0] for case in CASES]
+)
 def test_a_fit_from_the_own_start_is_the_reference(name, family, column, read):
     file = expected(name)
     fit = jm.fit(family, data=table(name)[column])
     assert fit.converged, fit.explain()
     assert_allclose(fit.loglik, file["loglik"], rtol=1e-9)
     for label, value in read.items():
-        assert_allclose(value(fit.params), file["estimates"][label], atol=1e-6 * file["se_observed"][label])
+        assert_allclose(
+            value(fit.params), file["estimates"][label], atol=1e-6 * file["se_observed"][label]
+        )
         if label in fit.params and label in family.constraints:
             assert_allclose(fit.stderr[label], file["se_observed"][label], rtol=1e-6)
 
@@ -49,7 +98,13 @@ def test_a_mixture_of_normals_is_the_reference():
     assert fit.converged, fit.explain()
     assert_allclose(fit.loglik, file["loglik"], rtol=1e-9)
     first, second = fit.params["components"]
-    found = {"w1": fit.params["weights"][0], "mu1": first["loc"], "sd1": first["scale"], "mu2": second["loc"], "sd2": second["scale"]}
+    found = {
+        "w1": fit.params["weights"][0],
+        "mu1": first["loc"],
+        "sd1": first["scale"],
+        "mu2": second["loc"],
+        "sd2": second["scale"],
+    }
     for label, value in found.items():
         assert_allclose(value, file["estimates"][label], atol=1e-6 * file["se_observed"][label])
 
@@ -65,7 +120,11 @@ def test_a_batch_is_the_fits_of_its_members():
 def test_known_constants_stand_beside_the_values():
     trials, successes = np.array([10, 20, 30]), np.array([3, 4, 9])
     fit = jm.fit(jf.binomial, data={"y": successes, "trials": trials})
-    assert_allclose([fit.params["prob"], fit.stderr["prob"]], [16 / 60, math.sqrt(16 / 60 * 44 / 60 / 60)], rtol=1e-9)
+    assert_allclose(
+        [fit.params["prob"], fit.stderr["prob"]],
+        [16 / 60, math.sqrt(16 / 60 * 44 / 60 / 60)],
+        rtol=1e-9,
+    )
 
 
 def test_a_start_under_a_trace_is_the_same():
@@ -92,7 +151,9 @@ def test_expected_information_is_the_fits_at_a_regular_maximum():
     fit = jm.fit(jf.gamma, data=y)
     assert tuple(fit.names) == jf.gamma.names
     with jax.enable_x64(True):
-        assert_allclose(np.linalg.inv(50 * np.asarray(jf.gamma.information(fit.params))), fit.vcov, rtol=1e-8)
+        assert_allclose(
+            np.linalg.inv(50 * np.asarray(jf.gamma.information(fit.params))), fit.vcov, rtol=1e-8
+        )
 
 
 def test_the_multivariate_normal_is_its_moments():
@@ -122,7 +183,19 @@ FAMILIES = [
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name.replace(" ", "_"))
-@pytest.mark.parametrize("y", [[3.0, 3.0, 3.0], [0.0, 0.0], [1.0], [0, 1, 1], [np.nan, 2.0, 1.0], [-1.0, -5.0, 1e12], [np.inf, 1.0]], ids=str)
+@pytest.mark.parametrize(
+    "y",
+    [
+        [3.0, 3.0, 3.0],
+        [0.0, 0.0],
+        [1.0],
+        [0, 1, 1],
+        [np.nan, 2.0, 1.0],
+        [-1.0, -5.0, 1e12],
+        [np.inf, 1.0],
+    ],
+    ids=str,
+)
 def test_a_start_is_finite_and_inside_its_constraints_whatever_the_data(family, y):
     from jaxmle.parameters.tree import layout_of
 

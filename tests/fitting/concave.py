@@ -34,10 +34,17 @@ def ordinal(eta, row):
     """log(F(b) − F(a)) = log F(b) + log F(−a) + log(1 − e^{a − b}) for the logistic F; the outer cells have one end each."""
     k, cut, last = row["y"].astype(int), eta["cut"], eta["cut"].shape[0]
     end = jnp.full(1, BIG, cut.dtype)
-    low, high = jnp.concatenate([-end, cut])[k] - eta["mu"], jnp.concatenate([cut, end])[k] - eta["mu"]
+    low, high = (
+        jnp.concatenate([-end, cut])[k] - eta["mu"],
+        jnp.concatenate([cut, end])[k] - eta["mu"],
+    )
     inner = (k > 0) & (k < last)
     between = jnp.where(inner, jnp.log(-jnp.expm1(jnp.where(inner, low - high, -1.0))), 0.0)
-    return jnp.where(k < last, log_sigmoid(high), 0.0) + jnp.where(k > 0, log_sigmoid(-low), 0.0) + between
+    return (
+        jnp.where(k < last, log_sigmoid(high), 0.0)
+        + jnp.where(k > 0, log_sigmoid(-low), 0.0)
+        + between
+    )
 
 
 def cox(params, data):
@@ -50,16 +57,26 @@ def cox(params, data):
 def opaque(density):
     def loglik(params, data):
         mu = data["x"] @ params["beta"]
-        eta = {"mu": mu} | ({"cut": jnp.broadcast_to(params["cut"], (len(mu), 2))} if "cut" in params else {})
+        eta = {"mu": mu} | (
+            {"cut": jnp.broadcast_to(params["cut"], (len(mu), 2))} if "cut" in params else {}
+        )
         return jax.vmap(density)(eta, data)
 
     return loglik
 
 
-DENSITIES = {"logit": logit, "probit": probit, "poisson": poisson, "multinomial": multinomial, "ordinal": ordinal}
+DENSITIES = {
+    "logit": logit,
+    "probit": probit,
+    "poisson": poisson,
+    "multinomial": multinomial,
+    "ordinal": ordinal,
+}
 OPAQUE = {name: opaque(density) for name, density in DENSITIES.items()} | {"cox": cox}
 DECLARED = {
-    name: jm.regression(density, eta={"mu": jm.linear("x", "beta")} | ({"cut": "cut"} if name == "ordinal" else {}))
+    name: jm.regression(
+        density, eta={"mu": jm.linear("x", "beta")} | ({"cut": "cut"} if name == "ordinal" else {})
+    )
     for name, density in DENSITIES.items()
 }
 FORMS = [("declared", name) for name in DECLARED] + [("opaque", name) for name in OPAQUE]
@@ -88,7 +105,11 @@ def response(name, eta, rng):
         scores = np.stack([0 * eta, eta, -0.5 * eta], axis=1)
         return np.argmax(scores + rng.gumbel(size=scores.shape), axis=1).astype(float)
     if name == "ordinal":
-        return ((eta + rng.logistic(size=len(eta)))[:, None] > np.array([-0.7, 0.7])).sum(axis=1).astype(float)
+        return (
+            ((eta + rng.logistic(size=len(eta)))[:, None] > np.array([-0.7, 0.7]))
+            .sum(axis=1)
+            .astype(float)
+        )
     noise = rng.normal(size=len(eta)) if name == "probit" else rng.logistic(size=len(eta))
     return (eta + noise > 0).astype(float)
 
@@ -109,12 +130,20 @@ def sample(name, case, seed=7, integers=False):
         time, event = rng.exponential(np.exp(-eta)), (rng.random(N) < 0.8).astype(float)
         if case == "complete":
             time, event = np.argsort(np.argsort(-z[:, 0])) + 1.0, np.ones(N)
-        return {"x": z * unit, "time": time, "event": np.where((case == "quasi") & (dummy == 1), 0.0, event)}
+        return {
+            "x": z * unit,
+            "time": time,
+            "event": np.where((case == "quasi") & (dummy == 1), 0.0, event),
+        }
     y = response(name, eta, rng)
     thirds = (z[:, 0] > 0.4) * 1.0 + (z[:, 0] > -0.4)
     if case == "complete":
-        y = {"poisson": 0 * y, "multinomial": thirds, "ordinal": thirds}.get(name, (z[:, 0] > 0) * 1.0)
+        y = {"poisson": 0 * y, "multinomial": thirds, "ordinal": thirds}.get(
+            name, (z[:, 0] > 0) * 1.0
+        )
     if case == "quasi":
-        y = np.where(dummy == 1, {"poisson": 0.0, "multinomial": 2.0, "ordinal": 2.0}.get(name, 1.0), y)
+        y = np.where(
+            dummy == 1, {"poisson": 0.0, "multinomial": 2.0, "ordinal": 2.0}.get(name, 1.0), y
+        )
     x = z * unit
     return {"x": x if name == "ordinal" else np.column_stack([np.ones(N), x]), "y": y}

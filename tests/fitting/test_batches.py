@@ -113,7 +113,13 @@ def test_members_of_a_batch_are_fits(samples, loop, compiled):
     assert member.batch_shape == ()
     assert_allclose(member.x, loop[3].x, rtol=1e-9)
     assert fits[10:20].batch_shape == (10,)
-    assert_allclose(fits.conf_int()["beta"], np.stack([fit.conf_int()["beta"] for fit in loop])[:, :, :], rtol=1e-6, atol=1e-8, equal_nan=True)
+    assert_allclose(
+        fits.conf_int()["beta"],
+        np.stack([fit.conf_int()["beta"] for fit in loop])[:, :, :],
+        rtol=1e-6,
+        atol=1e-8,
+        equal_nan=True,
+    )
     assert_allclose(fits.aic, [fit.aic for fit in loop], rtol=1e-12)
     assert_allclose(fits.bic, [fit.bic for fit in loop], rtol=1e-12)
     for read in ("zvalues", "pvalues", "corr"):
@@ -142,7 +148,11 @@ def test_starts_weights_and_clusters_may_be_batched_too():
         fits = jax.tree.map(np.asarray, jax.vmap(one)(starts, counts))
     for i in range(3):
         alone = jm.fit(logit, {"beta": starts[i]}, data, weights=jm.frequency(counts[i]))
-        repeated = jm.fit(logit, {"beta": starts[i]}, {name: np.repeat(leaf, counts[i].astype(int), axis=0) for name, leaf in data.items()})
+        repeated = jm.fit(
+            logit,
+            {"beta": starts[i]},
+            {name: np.repeat(leaf, counts[i].astype(int), axis=0) for name, leaf in data.items()},
+        )
         assert fits[i].verdict == alone.verdict == repeated.verdict
         assert fits.n[i] == alone.n == repeated.n == counts[i].sum()
         assert_allclose(fits[i].x, repeated.x, rtol=0, atol=1e-8 * repeated.se.min())

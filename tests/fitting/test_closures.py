@@ -122,7 +122,9 @@ def assert_exact(fit):
 
 def assert_single_precision(loglik):
     """The user's own float32 program of the same function."""
-    value, slope = jax.jit(jax.value_and_grad(lambda params: jnp.sum(loglik(params, None))))({"beta": jnp.zeros(3)})
+    value, slope = jax.jit(jax.value_and_grad(lambda params: jnp.sum(loglik(params, None))))(
+        {"beta": jnp.zeros(3)}
+    )
     assert value.dtype == jnp.float32
     assert_allclose(value, -0.5 * np.sum(Y**2), rtol=1e-5)
     assert_allclose(slope["beta"], X.T @ Y, rtol=1e-4)
@@ -163,14 +165,19 @@ def shifted(params, data):
 def test_rebinding_a_global_changes_the_fit(monkeypatch):
     assert_allclose(jm.fit(shifted, START).x, EXACT, atol=1e-9)
     monkeypatch.setattr(sys.modules[__name__], "SHIFT", X[:, 1] * 3.0)
-    assert_allclose(jm.fit(shifted, START).x, np.linalg.solve(X.T @ X, X.T @ (Y + SHIFT)), atol=1e-9)
+    assert_allclose(
+        jm.fit(shifted, START).x, np.linalg.solve(X.T @ X, X.T @ (Y + SHIFT)), atol=1e-9
+    )
     monkeypatch.undo()
     assert_allclose(jm.fit(shifted, START).x, EXACT, atol=1e-9)
 
 
 def test_changing_an_array_in_place_changes_the_fit():
     y = Y.copy()
-    loglik = lambda params, data: -0.5 * (y - X @ params["beta"]) ** 2  # noqa: E731
+
+    def loglik(params, data):
+        return -0.5 * (y - X @ params["beta"]) ** 2
+
     assert_allclose(jm.fit(loglik, START).x, EXACT, atol=1e-9)
     y += 2.0
     assert_allclose(jm.fit(loglik, START).x, MOVED, atol=1e-9)
@@ -202,7 +209,10 @@ def test_a_callable_object_that_changes_is_seen():
 
 def test_a_container_that_changes_is_seen():
     box = {"shift": 0.0}
-    loglik = lambda params, data: -0.5 * (Y + box["shift"] - X @ params["beta"]) ** 2  # noqa: E731
+
+    def loglik(params, data):
+        return -0.5 * (Y + box["shift"] - X @ params["beta"]) ** 2
+
     assert_allclose(jm.fit(loglik, START).x, EXACT, atol=1e-9)
     box["shift"] = 2.0
     assert_allclose(jm.fit(loglik, START).x, MOVED, atol=1e-9)
@@ -211,7 +221,10 @@ def test_a_container_that_changes_is_seen():
 def test_a_change_is_seen_under_vmap_too():
     """The compiled batch kept for a function belongs to what it closed over."""
     y = Y.copy()
-    loglik = lambda params, data: -0.5 * (y + data - X @ params["beta"]) ** 2  # noqa: E731
+
+    def loglik(params, data):
+        return -0.5 * (y + data - X @ params["beta"]) ** 2
+
     run = jax.vmap(lambda shift: jm.fit(loglik, START, jnp.full(N, 1.0) * shift).params["beta"][0])
     with jax.enable_x64(True):
         before = np.asarray(run(np.array([0.0, 1.0])))
@@ -270,10 +283,16 @@ def test_other_steps_and_a_second_sandwich_run_no_python_of_the_users():
 def test_one_trace_per_shape():
     """A jitted fit is one trace of the function around it, whatever the numbers."""
     chex.clear_trace_counter()
-    run = jax.jit(chex.assert_max_traces(lambda data: jm.fit(over_a_helper_of_data, START, data).params["beta"], n=1))
+    run = jax.jit(
+        chex.assert_max_traces(
+            lambda data: jm.fit(over_a_helper_of_data, START, data).params["beta"], n=1
+        )
+    )
     with jax.enable_x64(True):
         for shift in range(3):
-            assert_allclose(np.asarray(run({"x": X, "y": Y + shift}))[0], EXACT[0] + shift, atol=1e-9)
+            assert_allclose(
+                np.asarray(run({"x": X, "y": Y + shift}))[0], EXACT[0] + shift, atol=1e-9
+            )
     with pytest.raises(AssertionError), jax.enable_x64(True):
         run({"x": X[:40], "y": Y[:40]})
 
@@ -291,10 +310,14 @@ class Scaled:
 def test_one_trace_per_shape_over_an_object():
     chex.clear_trace_counter()
     scaled = Scaled()
-    run = jax.jit(chex.assert_max_traces(lambda data: jm.fit(scaled, START, data).stderr["beta"], n=1))
+    run = jax.jit(
+        chex.assert_max_traces(lambda data: jm.fit(scaled, START, data).stderr["beta"], n=1)
+    )
     with jax.enable_x64(True):
         for shift in range(3):
-            assert_allclose(np.asarray(run({"x": X, "y": Y + shift})), ERROR / np.sqrt(2), rtol=1e-9)
+            assert_allclose(
+                np.asarray(run({"x": X, "y": Y + shift})), ERROR / np.sqrt(2), rtol=1e-9
+            )
 
 
 def test_a_rule_that_the_user_gave_is_the_one_differentiated():
@@ -311,8 +334,13 @@ def test_a_rule_that_the_user_gave_is_the_one_differentiated():
         return softplus(primals[0]), jax.nn.sigmoid(primals[0]) * tangents[0]
 
     label = (Y > 0).astype(float)
-    own = lambda params, data: label * (X @ params["beta"]) - softplus(X @ params["beta"])  # noqa: E731
-    plain = lambda params, data: label * (X @ params["beta"]) - jnp.logaddexp(X @ params["beta"], 0.0)  # noqa: E731
+
+    def own(params, data):
+        return label * (X @ params["beta"]) - softplus(X @ params["beta"])
+
+    def plain(params, data):
+        return label * (X @ params["beta"]) - jnp.logaddexp(X @ params["beta"], 0.0)
+
     found, expected = jm.fit(own, START), jm.fit(plain, START)
     assert used
     assert_allclose(found.x, expected.x, atol=1e-9)
@@ -329,7 +357,10 @@ def over_a_helper_of_data(params, data):
 def test_vmap_of_fit_outside_jit_traces_once():
     loglik, runs = counting()
     data = {"x": np.stack([X] * 3), "y": np.stack([Y, Y + 1, Y + 2])}
-    run = lambda data: jm.fit(loglik, START, data).params  # noqa: E731
+
+    def run(data):
+        return jm.fit(loglik, START, data).params
+
     with jax.enable_x64(True):
         first = np.asarray(jax.vmap(run)(data)["beta"])
         count = runs.count
@@ -376,6 +407,16 @@ print(floor(12) - before)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_forty_fits_of_fresh_closures_over_8_megabytes_leave_no_memory_behind():
     """In an interpreter of its own, whose memory no other test has stretched."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, "-c", FORTY_FITS], capture_output=True, text=True, env=environment, check=True)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        )
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", FORTY_FITS],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+    )
     assert float(done.stdout) < 50

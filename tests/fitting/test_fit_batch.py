@@ -31,7 +31,10 @@ def logit(params, data):
     return data["y"] * eta - jax.nn.softplus(eta)
 
 
-declared = jm.regression(lambda eta, row: row["y"] * eta["mu"] - jax.nn.softplus(eta["mu"]), eta={"mu": jm.linear("x", "beta")})
+declared = jm.regression(
+    lambda eta, row: row["y"] * eta["mu"] - jax.nn.softplus(eta["mu"]),
+    eta={"mu": jm.linear("x", "beta")},
+)
 
 
 def gauss(params, data):
@@ -111,8 +114,12 @@ def test_groups_anywhere_in_a_table():
     sizes = [len(d["y"]) for d in RAGGED]
     whole = jax.tree.map(lambda *leaves: np.concatenate(leaves), *RAGGED)
     member = np.repeat(np.arange(B), sizes)
-    mixed = np.concatenate([np.arange(len(member))[::2], np.arange(len(member))[1::2]])  # the order within a group changes too
-    fits = jm.fit_batch(logit, START, Table(jax.tree.map(lambda leaf: leaf[mixed], whole), member[mixed], B))
+    mixed = np.concatenate(
+        [np.arange(len(member))[::2], np.arange(len(member))[1::2]]
+    )  # the order within a group changes too
+    fits = jm.fit_batch(
+        logit, START, Table(jax.tree.map(lambda leaf: leaf[mixed], whole), member[mixed], B)
+    )
     direct = jm.fit_batch(logit, START, RAGGED)
     assert_allclose((fits.x - direct.x) / direct.se, 0.0, atol=1e-9)
     assert_array_equal(fits.n, sizes)
@@ -133,9 +140,18 @@ def test_weights_and_clusters_of_ragged_members():
     shares = [rng.exponential(size=len(d["y"])) for d in RAGGED]
     schools = [rng.choice(["a", "b", "c", "d", "e"], size=len(d["y"])) for d in RAGGED]
     pick = 4
-    assert_same(jm.fit_batch(logit, START, RAGGED, weights=jm.frequency(times))[pick], jm.fit(logit, START, RAGGED[pick], weights=jm.frequency(times[pick])))
-    assert_same(jm.fit_batch(logit, START, RAGGED, weights=jm.sampling(shares))[pick], jm.fit(logit, START, RAGGED[pick], weights=jm.sampling(shares[pick])))
-    assert_same(jm.fit_batch(logit, START, RAGGED, clusters=schools)[pick], jm.fit(logit, START, RAGGED[pick], clusters=schools[pick]))
+    assert_same(
+        jm.fit_batch(logit, START, RAGGED, weights=jm.frequency(times))[pick],
+        jm.fit(logit, START, RAGGED[pick], weights=jm.frequency(times[pick])),
+    )
+    assert_same(
+        jm.fit_batch(logit, START, RAGGED, weights=jm.sampling(shares))[pick],
+        jm.fit(logit, START, RAGGED[pick], weights=jm.sampling(shares[pick])),
+    )
+    assert_same(
+        jm.fit_batch(logit, START, RAGGED, clusters=schools)[pick],
+        jm.fit(logit, START, RAGGED[pick], clusters=schools[pick]),
+    )
 
 
 def test_a_pool_is_padded_part_by_part():
@@ -151,7 +167,11 @@ def test_a_prior_counts_once_whatever_the_padding():
     assert_same(jm.fit_batch(penalized, START, RAGGED)[2], jm.fit(penalized, START, RAGGED[2]))
 
 
-@pytest.mark.parametrize("held", [jm.fix(logit, {"beta[1]": 0.3}), jm.tie(logit, ("beta[0]", "beta[1]"))], ids=["fix", "tie"])
+@pytest.mark.parametrize(
+    "held",
+    [jm.fix(logit, {"beta[1]": 0.3}), jm.tie(logit, ("beta[0]", "beta[1]"))],
+    ids=["fix", "tie"],
+)
 def test_held_and_tied_entries(held):
     fits = jm.fit_batch(held, START, RAGGED)
     single = jm.fit(held, START, RAGGED[6])
@@ -164,7 +184,10 @@ def test_held_and_tied_entries(held):
 
 def test_scalars_run_at_their_own_length():
     """A likelihood without terms cannot be padded: members of one length run together."""
-    scalar = lambda params, data: jnp.sum(logit(params, data))  # noqa: E731
+
+    def scalar(params, data):
+        return jnp.sum(logit(params, data))
+
     few = [RAGGED[0], RAGGED[1], sample(len(RAGGED[0]["y"]))]
     fits = jm.fit_batch(scalar, START, few)
     for i, data in enumerate(few):
@@ -191,14 +214,19 @@ def test_many_weights_over_one_data_set():
 
 def test_an_axis_that_is_not_the_first():
     moved = {"x": np.moveaxis(STACK["x"], 0, 2), "y": STACK["y"]}
-    assert_array_equal(jm.fit_batch(logit, START, moved, in_axes={"x": 2, "y": 0}).x, jm.fit_batch(logit, START, STACK).x)
+    assert_array_equal(
+        jm.fit_batch(logit, START, moved, in_axes={"x": 2, "y": 0}).x,
+        jm.fit_batch(logit, START, STACK).x,
+    )
 
 
 def test_one_start_for_each_member():
     starts = {"beta": np.random.default_rng(7).normal(size=(B, 2))}
     fits = jm.fit_batch(logit, starts, SETS[0], in_axes=None)
     assert_allclose(np.ptp(fits.x, axis=0) / fits.se[0], 0.0, atol=1e-8)
-    assert_allclose(jm.fit_batch(logit, starts, STACK).x, jm.fit_batch(logit, START, STACK).x, atol=1e-9)
+    assert_allclose(
+        jm.fit_batch(logit, starts, STACK).x, jm.fit_batch(logit, START, STACK).x, atol=1e-9
+    )
 
 
 def test_starts_of_every_kind_of_constraint_are_cut_into_members():
@@ -208,9 +236,15 @@ def test_starts_of_every_kind_of_constraint_are_cut_into_members():
 
     def loglik(params, data):
         r = data["y"] - params["mean"][None, :]
-        return -0.5 * jnp.sum(r * jnp.linalg.solve(params["cov"], r.T).T, axis=1) - 0.5 * jnp.linalg.slogdet(params["cov"])[1]
+        return (
+            -0.5 * jnp.sum(r * jnp.linalg.solve(params["cov"], r.T).T, axis=1)
+            - 0.5 * jnp.linalg.slogdet(params["cov"])[1]
+        )
 
-    starts = {"mean": np.zeros((3, 2)), "cov": np.stack([np.eye(2) * scale for scale in (1.0, 2.0, 0.5)])}
+    starts = {
+        "mean": np.zeros((3, 2)),
+        "cov": np.stack([np.eye(2) * scale for scale in (1.0, 2.0, 0.5)]),
+    }
     fits = jm.fit_batch(loglik, starts, {"y": y}, constraints={"cov": jm.covariance})
     for i in range(3):
         assert_allclose(fits.params["mean"][i], y[i].mean(axis=0), atol=1e-9)
@@ -222,7 +256,10 @@ def test_starts_of_every_kind_of_constraint_are_cut_into_members():
 
 def test_a_start_that_could_be_read_both_ways_must_be_told():
     y = {"y": np.random.default_rng(8).normal(size=(5, 5))}
-    mean = lambda params, data: -0.5 * (data["y"] - params["m"]) ** 2  # noqa: E731
+
+    def mean(params, data):
+        return -0.5 * (data["y"] - params["m"]) ** 2
+
     with pytest.raises(ValueError, match="params_axis"):
         jm.fit_batch(mean, {"m": np.zeros(5)}, y)
     assert jm.fit_batch(mean, {"m": np.zeros(5)}, y, params_axis=0).params["m"].shape == (5,)
@@ -238,7 +275,11 @@ def test_members_do_not_know_each_other():
     bad["y"][9] = (bad["x"][9, :, 1] > 0).astype(float)
     bad["x"][20, :, 1] = 1.0
     good, mixed = jm.fit_batch(logit, START, STACK), jm.fit_batch(logit, START, bad)
-    assert [Status(int(mixed.status[i])).name for i in (4, 9, 20)] == ["NONFINITE", "SEPARATED", "UNIDENTIFIED"]
+    assert [Status(int(mixed.status[i])).name for i in (4, 9, 20)] == [
+        "NONFINITE",
+        "SEPARATED",
+        "UNIDENTIFIED",
+    ]
     assert mixed.witness.row[4] == 11
     others = np.setdiff1d(np.arange(B), (4, 9, 20))
     for a, b in zip(jax.tree.leaves(good), jax.tree.leaves(mixed), strict=True):
@@ -246,7 +287,9 @@ def test_members_do_not_know_each_other():
 
 
 def test_empty_members_have_no_estimate():
-    fits = jm.fit_batch(logit, START, [RAGGED[0], jax.tree.map(lambda leaf: leaf[:0], RAGGED[0]), RAGGED[1]])
+    fits = jm.fit_batch(
+        logit, START, [RAGGED[0], jax.tree.map(lambda leaf: leaf[:0], RAGGED[0]), RAGGED[1]]
+    )
     assert fits.n[1] == 0
     assert fits.status[1] == Status.UNIDENTIFIED
     assert np.all(np.isnan(fits.se[1]))
@@ -272,22 +315,35 @@ def test_hard_members_are_finished_in_a_last_round():
 # ---------------------------------------------------------------- solvers, precision, schedule
 
 
-@pytest.mark.parametrize("solver", [jm.solvers.Scoring(), jm.solvers.BHHH(), jm.solvers.LBFGS()], ids=["scoring", "bhhh", "lbfgs"])
+@pytest.mark.parametrize(
+    "solver",
+    [jm.solvers.Scoring(), jm.solvers.BHHH(), jm.solvers.LBFGS()],
+    ids=["scoring", "bhhh", "lbfgs"],
+)
 def test_other_solvers_reach_the_same_maximum(solver):
     known = jm.with_response(logit, jm.enumeration("y", [0.0, 1.0]))
-    fits, plain = jm.fit_batch(known, START, STACK, solver=solver), jm.fit_batch(known, START, STACK)
+    fits, plain = (
+        jm.fit_batch(known, START, STACK, solver=solver),
+        jm.fit_batch(known, START, STACK),
+    )
     assert_allclose((fits.x - plain.x) / plain.se, 0.0, atol=3e-9)  # the climb ends at 1.4e-9
 
 
 def test_float32_is_a_float32_fit():
-    fits, double = jm.fit_batch(logit, START, STACK, dtype="float32"), jm.fit_batch(logit, START, STACK)
+    fits, double = (
+        jm.fit_batch(logit, START, STACK, dtype="float32"),
+        jm.fit_batch(logit, START, STACK),
+    )
     assert fits.dtype == np.float32
     assert np.max(np.abs(fits.x - double.x) / double.se) < 1e-3
 
 
 @pytest.mark.parametrize("block", [1, 4, 16])
 def test_the_block_changes_nothing(block):
-    fits, plain = jm.fit_batch(declared, START, STACK, block=block), jm.fit_batch(declared, START, STACK)
+    fits, plain = (
+        jm.fit_batch(declared, START, STACK, block=block),
+        jm.fit_batch(declared, START, STACK),
+    )
     assert_allclose((fits.x - plain.x) / plain.se, 0.0, atol=1e-9)
 
 
@@ -321,7 +377,9 @@ def test_the_model_of_a_checkpoint_may_have_an_empty_first_member(tmp_path):
     ragged = [{"x": x[0][:0], "y": y[0][:0]}, {"x": x[1], "y": y[1]}]
     fits = jm.fit_batch(logit, START, ragged, checkpoint=tmp_path / "kept", progress=False)
     assert fits[1].converged and not fits[0].converged
-    assert_array_equal(jm.fit_batch(logit, START, ragged, checkpoint=tmp_path / "kept", progress=False).x, fits.x)
+    assert_array_equal(
+        jm.fit_batch(logit, START, ragged, checkpoint=tmp_path / "kept", progress=False).x, fits.x
+    )
 
 
 def test_a_batch_beyond_the_memory_is_refused(monkeypatch):
@@ -347,7 +405,10 @@ def test_inside_a_trace_it_says_what_to_do():
         ({"datasets": {"x": STACK["x"], "y": STACK["y"][0]}}, "unequal length go in a list"),
         ({"datasets": {"x": STACK["x"], "y": STACK["y"].astype(str)}}, "strings"),
         ({"datasets": [SETS[0], {"y": SETS[1]["y"]}]}, r"datasets\[1\] has another structure"),
-        ({"datasets": [SETS[0], {"x": SETS[1]["x"], "y": SETS[1]["y"][:3]}]}, r"datasets\[1\].*rows"),
+        (
+            {"datasets": [SETS[0], {"x": SETS[1]["x"], "y": SETS[1]["y"][:3]}]},
+            r"datasets\[1\].*rows",
+        ),
         ({"params0": {"beta": np.zeros(2, int)}}, "floating"),
         ({"params0": {"beta": np.array([0.0, np.nan])}}, "finite"),
         ({"weights": np.ones((B, N))}, "frequency"),
@@ -369,7 +430,12 @@ def test_inside_a_trace_it_says_what_to_do():
 def test_bad_input_is_said_before_any_compilation(change, told):
     arguments = {"loglik": logit, "params0": START, "datasets": STACK} | change
     with pytest.raises((ValueError, TypeError), match=told):
-        jm.fit_batch(arguments.pop("loglik"), arguments.pop("params0"), arguments.pop("datasets"), **arguments)
+        jm.fit_batch(
+            arguments.pop("loglik"),
+            arguments.pop("params0"),
+            arguments.pop("datasets"),
+            **arguments,
+        )
 
 
 # ---------------------------------------------------------------- checkpoints
@@ -397,8 +463,16 @@ def test_a_finished_checkpoint_is_read_back_to_the_bit(tmp_path):
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, what, arguments):
     jm.fit_batch(logit, START, RAGGED, checkpoint=tmp_path / "run")
     given = {"loglik": logit, "params0": START, "datasets": RAGGED} | arguments
-    with pytest.raises(ValueError, match=f"its .*{what}|its data" if what == "number of members" else f"its {what}"):
-        jm.fit_batch(given.pop("loglik"), given.pop("params0"), given.pop("datasets"), checkpoint=tmp_path / "run", **given)
+    with pytest.raises(
+        ValueError, match=f"its .*{what}|its data" if what == "number of members" else f"its {what}"
+    ):
+        jm.fit_batch(
+            given.pop("loglik"),
+            given.pop("params0"),
+            given.pop("datasets"),
+            checkpoint=tmp_path / "run",
+            **given,
+        )
 
 
 def test_a_folder_of_other_files_is_left_alone(tmp_path):
@@ -436,7 +510,9 @@ np.savez(sys.argv[3], *map(np.asarray, jax.tree.leaves(fits)))
 def test_a_round_is_left_when_half_are_done_and_few_would_end():
     assert not half_done(Counts(2048, 2048, 2048))
     assert not half_done(Counts(2048, 2009, 1405))  # more than half
-    assert not half_done(Counts(2048, 2048, 900))  # more than half have just ended: the next step may end most of the others
+    assert not half_done(
+        Counts(2048, 2048, 900)
+    )  # more than half have just ended: the next step may end most of the others
     assert half_done(Counts(2048, 1100, 1000))
     assert half_done(Counts(2048, 2048, 20))
 
@@ -447,12 +523,21 @@ def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch):
     x, y = rng.normal(size=(100, 20)), (rng.random((100, 20)) < 0.5).astype(float)
     y[:40] = x[:40] > 0
     x[:40] *= np.logspace(-1, 3, 40)[:, None]
-    model = lambda p, d: d["y"] * p["b"] * d["x"] - jnp.logaddexp(0.0, p["b"] * d["x"])  # noqa: E731
-    run = lambda: jm.fit_batch(model, {"b": 0.0}, {"x": x, "y": y}, progress=False)  # noqa: E731
+
+    def model(p, d):
+        return d["y"] * p["b"] * d["x"] - jnp.logaddexp(0.0, p["b"] * d["x"])
+
+    def run():
+        return jm.fit_batch(model, {"b": 0.0}, {"x": x, "y": y}, progress=False)
+
     monkeypatch.setattr(schedule, "SIZES", (128,))
     whole, taken = run(), []
     monkeypatch.setattr(chunk, "LATE", 16)
-    monkeypatch.setattr(chunk.Chunk, "_taken", lambda self, *args, own=chunk.Chunk._taken: taken.append(args) or own(self, *args))
+    monkeypatch.setattr(
+        chunk.Chunk,
+        "_taken",
+        lambda self, *args, own=chunk.Chunk._taken: taken.append(args) or own(self, *args),
+    )
     late = run()
     assert len(taken) == 1 and 0 < np.sum(taken[0][1]) <= 16
     assert np.sum(whole.status == Status.SEPARATED) == 40
@@ -462,10 +547,22 @@ def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch):
 
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
 def test_a_killed_run_resumes_to_the_bit(tmp_path):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])}
-    command = lambda *args: [sys.executable, "-c", KILLED, *map(str, args)]  # noqa: E731
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+        )
+    }
+
+    def command(*args):
+        return [sys.executable, "-c", KILLED, *map(str, args)]
+
     folder = tmp_path / "run"
-    with subprocess.Popen(command(folder, "slow", tmp_path / "never.npz"), env=environment, stdout=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        command(folder, "slow", tmp_path / "never.npz"),
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
         for _ in range(4):
             assert running.stdout.readline().startswith("saved")
         running.send_signal(signal.SIGKILL)
@@ -475,7 +572,10 @@ def test_a_killed_run_resumes_to_the_bit(tmp_path):
     subprocess.run(command(folder, "fast", tmp_path / "resumed.npz"), env=environment, check=True)
     subprocess.run(command("-", "fast", tmp_path / "straight.npz"), env=environment, check=True)
     assert all((folder / name).read_bytes() == content for name, content in kept.items())
-    with np.load(tmp_path / "resumed.npz") as resumed, np.load(tmp_path / "straight.npz") as straight:
+    with (
+        np.load(tmp_path / "resumed.npz") as resumed,
+        np.load(tmp_path / "straight.npz") as straight,
+    ):
         for name in straight.files:
             assert_array_equal(resumed[name], straight[name])
 
@@ -501,10 +601,16 @@ np.savez(sys.argv[2], x=fits.x, se=fits.se, status=fits.status, loglik=fits.logl
 def test_eight_devices_give_the_same(tmp_path):
     for devices in (1, 8):
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONPATH": os.pathsep.join(
+                [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+            ),
             "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
         }
-        subprocess.run([sys.executable, "-c", EIGHT, str(devices), str(tmp_path / f"{devices}.npz")], env=environment, check=True)
+        subprocess.run(
+            [sys.executable, "-c", EIGHT, str(devices), str(tmp_path / f"{devices}.npz")],
+            env=environment,
+            check=True,
+        )
     with np.load(tmp_path / "1.npz") as one, np.load(tmp_path / "8.npz") as eight:
         assert_array_equal(one["status"], eight["status"])
         sound = one["status"] == Status.CONVERGED
@@ -527,8 +633,19 @@ def test_a_long_run_is_stopped_cleanly(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "cut", lambda *args: run.Schedule(8, 1, -(-B // 8), 16))
         save = run.Checkpoint.save
-        patch.setattr(run.Checkpoint, "save", lambda self, piece, arrays: (save(self, piece, arrays), interrupted(self, piece, arrays)))
+        patch.setattr(
+            run.Checkpoint,
+            "save",
+            lambda self, piece, arrays: (
+                save(self, piece, arrays),
+                interrupted(self, piece, arrays),
+            ),
+        )
         with pytest.raises(KeyboardInterrupt, match="goes on from there"):
             jm.fit_batch(logit, START, STACK, checkpoint=tmp_path / "run", progress=False)
         assert len(list((tmp_path / "run").glob("first-*.npz"))) == 2
-    assert_allclose(jm.fit_batch(logit, START, STACK, checkpoint=tmp_path / "run").x, jm.fit_batch(logit, START, STACK).x, atol=1e-12)
+    assert_allclose(
+        jm.fit_batch(logit, START, STACK, checkpoint=tmp_path / "run").x,
+        jm.fit_batch(logit, START, STACK).x,
+        atol=1e-12,
+    )

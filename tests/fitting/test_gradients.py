@@ -29,21 +29,37 @@ def likelihood(phi):
 
 def quantities(phi, vcov="observed"):
     """Estimates (3,), standard errors (3,), Wald ends (6,)."""
-    fit = jm.fit(likelihood(phi), {"beta": np.zeros(2), "sigma": 1.0}, {"y": Y, "x": X}, constraints={"sigma": jm.positive}, vcov=vcov)
+    fit = jm.fit(
+        likelihood(phi),
+        {"beta": np.zeros(2), "sigma": 1.0},
+        {"y": Y, "x": X},
+        constraints={"sigma": jm.positive},
+        vcov=vcov,
+    )
     ends = fit.interval()
-    return (jnp if isinstance(ends, jax.Array) else np).concatenate([fit.x, fit.se, ends.reshape(-1)])
+    return (jnp if isinstance(ends, jax.Array) else np).concatenate(
+        [fit.x, fit.se, ends.reshape(-1)]
+    )
 
 
 def differences(function, phi, h=H):
     """∂function/∂phi by central differences, (outputs, 2)."""
-    return np.stack([(np.asarray(function(phi + h * e)) - np.asarray(function(phi - h * e))) / (2 * h) for e in np.eye(2)], axis=-1)
+    return np.stack(
+        [
+            (np.asarray(function(phi + h * e)) - np.asarray(function(phi - h * e))) / (2 * h)
+            for e in np.eye(2)
+        ],
+        axis=-1,
+    )
 
 
 @pytest.mark.parametrize("vcov", ["observed", "HC0"])
 def test_forward_derivatives_of_estimate_error_and_interval_equal_finite_differences(vcov):
     with jax.enable_x64(True):
         exact = np.asarray(jax.jit(jax.jacfwd(lambda phi: quantities(phi, vcov)))(PHI))
-    assert_allclose(exact, differences(lambda phi: quantities(phi, vcov), PHI), rtol=1e-5, atol=1e-7)
+    assert_allclose(
+        exact, differences(lambda phi: quantities(phi, vcov), PHI), rtol=1e-5, atol=1e-7
+    )
 
 
 def test_reverse_derivatives_equal_forward_ones():
@@ -55,7 +71,10 @@ def test_reverse_derivatives_equal_forward_ones():
 def test_vmap_of_grad_and_second_derivatives_equal_finite_differences():
     points = np.stack([PHI, -PHI, np.zeros(2)])
     weights = np.cos(np.arange(12.0))
-    scalar = lambda phi: weights @ quantities(phi)  # noqa: E731
+
+    def scalar(phi):
+        return weights @ quantities(phi)
+
     with jax.enable_x64(True):
         gradients = np.asarray(jax.jit(jax.vmap(jax.grad(scalar)))(points))
     for point, gradient in zip(points, gradients, strict=True):
@@ -64,11 +83,20 @@ def test_vmap_of_grad_and_second_derivatives_equal_finite_differences():
 
 def test_second_derivatives_are_right():
     """A second derivative that is silently zero would pass for a flat function."""
-    first = lambda phi: quantities(phi)[:6]  # noqa: E731
+
+    def first(phi):
+        return quantities(phi)[:6]
+
     with jax.enable_x64(True):
         second = np.asarray(jax.jit(jax.jacfwd(jax.jacfwd(first)))(PHI))
     step = 1e-3
-    numeric = np.stack([(differences(first, PHI + step * e) - differences(first, PHI - step * e)) / (2 * step) for e in np.eye(2)], axis=-1)
+    numeric = np.stack(
+        [
+            (differences(first, PHI + step * e) - differences(first, PHI - step * e)) / (2 * step)
+            for e in np.eye(2)
+        ],
+        axis=-1,
+    )
     assert np.abs(second).max() > 1e-2
     assert_allclose(second, numeric, rtol=1e-4, atol=1e-5)
 
@@ -85,7 +113,10 @@ def test_data_and_weights_carry_derivatives_too():
         return jnp.stack([fit.params["m"], fit.stderr["m"]])
 
     with jax.enable_x64(True):
-        by_y, by_w = (np.asarray(d) for d in jax.jit(jax.jacrev(mean_and_error, argnums=(0, 1)))(y, np.ones(10)))
+        by_y, by_w = (
+            np.asarray(d)
+            for d in jax.jit(jax.jacrev(mean_and_error, argnums=(0, 1)))(y, np.ones(10))
+        )
     n, mean, sd = 10, y.mean(), y.std()
     assert_allclose(by_y[0], np.full(n, 1 / n), rtol=1e-8)
     assert_allclose(by_y[1], (y - mean) / (n * sd * np.sqrt(n)), rtol=1e-7, atol=1e-12)
@@ -94,7 +125,12 @@ def test_data_and_weights_carry_derivatives_too():
 
 def test_the_start_carries_no_derivative():
     def estimate(start):
-        fit = jm.fit(likelihood(PHI), {"beta": start[:2], "sigma": start[2]}, {"y": Y, "x": X}, constraints={"sigma": jm.positive})
+        fit = jm.fit(
+            likelihood(PHI),
+            {"beta": start[:2], "sigma": start[2]},
+            {"y": Y, "x": X},
+            constraints={"sigma": jm.positive},
+        )
         return fit.params["beta"][1] + fit.stderr["sigma"]
 
     with jax.enable_x64(True):
@@ -105,7 +141,15 @@ def test_the_start_carries_no_derivative():
 def test_the_profile_likelihood_has_the_envelope_derivative():
     """dℓ̂/dφ = ∂ℓ/∂φ at the estimate."""
     with jax.enable_x64(True):
-        run = lambda phi: jm.fit(likelihood(phi), {"beta": np.zeros(2), "sigma": 1.0}, {"y": Y, "x": X}, constraints={"sigma": jm.positive})  # noqa: E731
+
+        def run(phi):
+            return jm.fit(
+                likelihood(phi),
+                {"beta": np.zeros(2), "sigma": 1.0},
+                {"y": Y, "x": X},
+                constraints={"sigma": jm.positive},
+            )
+
         slope = np.asarray(jax.jit(jax.grad(lambda phi: run(phi).loglik))(PHI))
     fit = run(PHI)
     partial = differences(lambda phi: np.asarray(likelihood_sum(phi, fit.params)), PHI)

@@ -55,17 +55,31 @@ def local_maxima(ell, grid):
     """Every local maximum of a function of one variable: a fine grid, each peak polished."""
     values = np.array([ell(t) for t in grid])
     peaks = 1 + np.flatnonzero((values[1:-1] > values[:-2]) & (values[1:-1] > values[2:]))
-    ends = [minimize_scalar(lambda t: -ell(t), bounds=(grid[i - 1], grid[i + 1]), method="bounded", options={"xatol": 1e-12}) for i in peaks]
+    ends = [
+        minimize_scalar(
+            lambda t: -ell(t),
+            bounds=(grid[i - 1], grid[i + 1]),
+            method="bounded",
+            options={"xatol": 1e-12},
+        )
+        for i in peaks
+    ]
     return sorted(((-end.fun, end.x) for end in ends), reverse=True)
 
 
 def test_a_census_of_cauchy_maxima_is_that_of_brute_force():
     found = jm.multistart(cauchy, {"centre": np.linspace(-24.0, 24.0, 16)}, SPREAD)
-    oracle = local_maxima(lambda t: -np.sum(np.log1p((SPREAD - t) ** 2)), np.linspace(-25.0, 25.0, 20_001))
+    oracle = local_maxima(
+        lambda t: -np.sum(np.log1p((SPREAD - t) ** 2)), np.linspace(-25.0, 25.0, 20_001)
+    )
     assert len(oracle) == len(found.maxima) == 4
     assert_allclose([m.loglik for m in found.maxima], [value for value, _ in oracle], rtol=1e-12)
-    assert_allclose([m.fit.params["centre"] for m in found.maxima], [place for _, place in oracle], atol=1e-6)  # a value to 1e-16 has its place to 1e-8
-    assert_allclose([m.gap for m in found.maxima], [oracle[0][0] - value for value, _ in oracle], atol=1e-11)
+    assert_allclose(
+        [m.fit.params["centre"] for m in found.maxima], [place for _, place in oracle], atol=1e-6
+    )  # a value to 1e-16 has its place to 1e-8
+    assert_allclose(
+        [m.gap for m in found.maxima], [oracle[0][0] - value for value, _ in oracle], atol=1e-11
+    )
     assert found.best is found.maxima[0].fit
     assert_allclose(found.best.x, jm.fit(cauchy, {"centre": 0.5}, SPREAD).x, rtol=1e-9)
 
@@ -87,7 +101,9 @@ def test_a_normal_sample_has_one_maximum():
     assert only.share == 1.0
     assert only.gap == 0.0
     assert found.counts == {Status.CONVERGED: 12}
-    assert_allclose([found.best.params["mu"], found.best.params["sigma"]], [Y.mean(), Y.std()], rtol=1e-10)
+    assert_allclose(
+        [found.best.params["mu"], found.best.params["sigma"]], [Y.mean(), Y.std()], rtol=1e-10
+    )
     assert_allclose(found.best.stderr["mu"], Y.std() / np.sqrt(N), rtol=1e-8)
 
 
@@ -112,10 +128,16 @@ def test_without_symmetry_both_labellings_are_maxima():
     assert "2 maxima are equally high" in repr(found)
 
 
-@pytest.mark.parametrize("group", [("mu", "weight"), ("weight", "mu"), (("mu[0]", "weight[0]"), ("mu[1]", "weight[1]"))], ids=["leaves", "other order", "blocks"])
+@pytest.mark.parametrize(
+    "group",
+    [("mu", "weight"), ("weight", "mu"), (("mu[0]", "weight[0]"), ("mu[1]", "weight[1]"))],
+    ids=["leaves", "other order", "blocks"],
+)
 def test_symmetry_merges_maxima_that_differ_by_labels(group):
     apart = jm.multistart(mixture, two_components, Y, number=16, constraints=SIMPLEX)
-    found = jm.multistart(mixture, two_components, Y, number=16, constraints=SIMPLEX, symmetric=[group])
+    found = jm.multistart(
+        mixture, two_components, Y, number=16, constraints=SIMPLEX, symmetric=[group]
+    )
     (only,) = found.maxima
     assert_array_equal(only.members, np.sort(np.concatenate([m.members for m in apart.maxima])))
     assert_allclose(only.share, sum(m.share for m in apart.maxima))
@@ -127,21 +149,28 @@ def test_symmetry_merges_maxima_that_differ_by_labels(group):
 
 def test_exchanging_means_alone_is_no_symmetry():
     """Components of other weights are not copies of each other."""
-    found = jm.multistart(mixture, two_components, Y, number=16, constraints=SIMPLEX, symmetric=[("mu",)])
+    found = jm.multistart(
+        mixture, two_components, Y, number=16, constraints=SIMPLEX, symmetric=[("mu",)]
+    )
     assert len(found.maxima) == 2
 
 
 def test_without_a_covariance_maxima_are_told_apart_by_their_curvature():
     observed = jm.multistart(mixture, two_components, Y, number=16, constraints=SIMPLEX)
     none = jm.multistart(mixture, two_components, Y, number=16, constraints=SIMPLEX, vcov=None)
-    assert [m.members.tolist() for m in none.maxima] == [m.members.tolist() for m in observed.maxima]
+    assert [m.members.tolist() for m in none.maxima] == [
+        m.members.tolist() for m in observed.maxima
+    ]
     assert np.isnan(none.best.se).all()
 
 
 # ---------------------------------------------------------------- what fails
 
 
-UNBOUNDED = {"mu": np.array([2.0, 1.0, 0.0, 3.0, *Y[:3]]), "sigma": np.array([1.0, 1.0, 1.0, 1.0, 1e-4, 1e-4, 1e-4])}
+UNBOUNDED = {
+    "mu": np.array([2.0, 1.0, 0.0, 3.0, *Y[:3]]),
+    "sigma": np.array([1.0, 1.0, 1.0, 1.0, 1e-4, 1e-4, 1e-4]),
+}
 
 
 def test_an_unbounded_likelihood_is_counted_and_said():
@@ -151,7 +180,10 @@ def test_an_unbounded_likelihood_is_counted_and_said():
     assert found.unbounded == found.counts[Status.UNBOUNDED] == 3
     assert found.best.verdict == Status.CONVERGED
     assert found.maxima[0].share == 4 / 7
-    assert "The likelihood is unbounded: 3 starts climbed without end, so the best is only a local maximum." in repr(found)
+    assert (
+        "The likelihood is unbounded: 3 starts climbed without end, so the best is only a local maximum."
+        in repr(found)
+    )
 
 
 def test_where_no_start_converges_the_unbounded_one_is_the_best():
@@ -184,7 +216,9 @@ def test_where_none_converges_the_status_decides_then_the_likelihood():
 
 def test_an_end_above_the_best_that_did_not_converge_is_said():
     lowest = jm.multistart(cauchy, {"centre": np.linspace(-24.0, 24.0, 16)}, SPREAD).maxima[-1]
-    found = jm.multistart(cauchy, {"centre": np.array([float(lowest.fit.params["centre"]), 1.2])}, SPREAD, max_steps=2)
+    found = jm.multistart(
+        cauchy, {"centre": np.array([float(lowest.fit.params["centre"]), 1.2])}, SPREAD, max_steps=2
+    )
     assert_array_equal(found.fits.status, [Status.CONVERGED, Status.MAX_STEPS])
     assert_allclose(found.best.loglik, lowest.loglik, rtol=1e-12)
     assert "1 start that did not converge reached more, up to -19." in repr(found)
@@ -211,16 +245,23 @@ def test_drawn_starts_spread_two_about_the_one_given_on_the_free_scale():
 
     start = {"mu": np.array(3.0), "sigma": np.array(0.2)}
     with jax.enable_x64(True):
-        drawn = drawn_about(as_tree(gauss), layout_of(start, POSITIVE), start, 4000, jax.random.key(1))
+        drawn = drawn_about(
+            as_tree(gauss), layout_of(start, POSITIVE), start, 4000, jax.random.key(1)
+        )
     z = np.stack([drawn["mu"][1:] - 3.0, np.log(drawn["sigma"][1:] / 0.2)])
-    assert_allclose(z.mean(axis=1), 0.0, atol=4 * 2 / np.sqrt(4000))  # four standard errors of a mean
+    assert_allclose(
+        z.mean(axis=1), 0.0, atol=4 * 2 / np.sqrt(4000)
+    )  # four standard errors of a mean
     assert_allclose(np.cov(z), 4.0 * np.eye(2), atol=4 * 4 * np.sqrt(2 / 4000))
 
 
 def test_a_start_drawn_onto_a_bound_by_rounding_is_drawn_nearer():
     """One ulp below its bound, half of all draws would round to the bound itself."""
     start = {"share": 1.0 - 2.0**-53}
-    bernoulli = lambda params, y: jnp.where(y > 0, jnp.log(params["share"]), jnp.log1p(-params["share"]))  # noqa: E731
+
+    def bernoulli(params, y):
+        return jnp.where(y > 0, jnp.log(params["share"]), jnp.log1p(-params["share"]))
+
     found = jm.multistart(bernoulli, start, Y, number=12, constraints={"share": jm.interval(0, 1)})
     assert ((found.starts["share"] > 0) & (found.starts["share"] < 1)).all()
 
@@ -230,7 +271,13 @@ def test_fixed_and_tied_parameters_stay_so_in_drawn_starts():
     found = jm.multistart(held, GAUSS, Y, number=12, constraints=POSITIVE)
     assert_array_equal(found.starts["sigma"], 1.5)
     assert_allclose(found.best.params["mu"], Y.mean(), rtol=1e-10)
-    tied = jm.multistart(jm.tie(gauss, ("mu", "sigma")), {"mu": 1.0, "sigma": 1.0}, np.abs(Y), number=12, constraints={"mu": jm.positive, "sigma": jm.positive})
+    tied = jm.multistart(
+        jm.tie(gauss, ("mu", "sigma")),
+        {"mu": 1.0, "sigma": 1.0},
+        np.abs(Y),
+        number=12,
+        constraints={"mu": jm.positive, "sigma": jm.positive},
+    )
     assert_array_equal(tied.starts["mu"], tied.starts["sigma"])
     assert len(tied.maxima) == 1
 
@@ -261,7 +308,11 @@ def test_a_sampler_that_cannot_be_traced_is_called_one_by_one():
     found = jm.multistart(cauchy, hosted, SPREAD, number=16)
     assert len(np.unique(found.starts["centre"])) == 16
     assert_array_equal(found.fits.x, jm.multistart(cauchy, hosted, SPREAD, number=16).fits.x)
-    assert_allclose(jm.multistart(cauchy, traced, SPREAD, number=16).starts["centre"], jm.multistart(cauchy, one_by_one, SPREAD, number=16).starts["centre"], rtol=1e-14)
+    assert_allclose(
+        jm.multistart(cauchy, traced, SPREAD, number=16).starts["centre"],
+        jm.multistart(cauchy, one_by_one, SPREAD, number=16).starts["centre"],
+        rtol=1e-14,
+    )
 
 
 def test_a_sampler_with_a_generator_of_its_own_is_asked_for_every_start():
@@ -274,21 +325,34 @@ def test_a_sampler_with_a_generator_of_its_own_is_asked_for_every_start():
 def test_arrays_that_a_sampler_closes_over_stay_usable_in_float32():
     """jax keys a constant by the identity of its array: traced in float64 first, it broke the user's own program, or the other way round."""
     scale = np.array([2.0, 9.0])
-    sampler = lambda key: {"centre": jnp.sum(scale * jax.random.normal(key, (2,)))}  # noqa: E731
+
+    def sampler(key):
+        return {"centre": jnp.sum(scale * jax.random.normal(key, (2,)))}
+
     first = jm.multistart(cauchy, sampler, SPREAD, number=16)
     assert jax.jit(sampler)(jax.random.key(0))["centre"].dtype == np.float32
-    assert_array_equal(jm.multistart(cauchy, sampler, SPREAD, number=16).starts["centre"], first.starts["centre"])
+    assert_array_equal(
+        jm.multistart(cauchy, sampler, SPREAD, number=16).starts["centre"], first.starts["centre"]
+    )
 
 
 def test_a_start_that_could_be_read_both_ways_must_be_told():
     """Two means: one start with two components, or two starts with one. A symmetric group can decide."""
-    means = lambda params, y: jax.scipy.special.logsumexp(-0.5 * (y[:, None] - jnp.atleast_2d(params["mu"])) ** 2, axis=1)  # noqa: E731
+
+    def means(params, y):
+        return jax.scipy.special.logsumexp(
+            -0.5 * (y[:, None] - jnp.atleast_2d(params["mu"])) ** 2, axis=1
+        )
+
     start = {"mu": np.array([-1.0, 1.0])}
     with pytest.raises(ValueError, match="one start or as 2 of them: say params_axis=None"):
         jm.multistart(means, start, Y, number=4)
     assert jm.multistart(means, start, Y, number=4, params_axis=0).starts["mu"].shape == (2,)
     assert jm.multistart(means, start, Y, number=4, params_axis=None).starts["mu"].shape == (4, 2)
-    assert jm.multistart(means, start, Y, number=4, symmetric=[("mu",)]).starts["mu"].shape == (4, 2)
+    assert jm.multistart(means, start, Y, number=4, symmetric=[("mu",)]).starts["mu"].shape == (
+        4,
+        2,
+    )
 
 
 class Exponential:
@@ -313,7 +377,9 @@ def test_a_model_knows_its_start():
 
 def test_weights_and_clusters_are_those_of_a_fit():
     w, school = np.arange(N) % 3, np.arange(N) % 7
-    found = jm.multistart(gauss, GAUSS, Y, number=12, constraints=POSITIVE, weights=jm.frequency(w), clusters=school)
+    found = jm.multistart(
+        gauss, GAUSS, Y, number=12, constraints=POSITIVE, weights=jm.frequency(w), clusters=school
+    )
     alone = jm.fit(gauss, GAUSS, Y, constraints=POSITIVE, weights=jm.frequency(w), clusters=school)
     assert_allclose(found.best.x, alone.x, rtol=1e-9)
     assert_allclose(found.best.vcov, alone.vcov, rtol=1e-8)
@@ -321,7 +387,9 @@ def test_weights_and_clusters_are_those_of_a_fit():
 
 
 def test_a_list_is_one_data_set():
-    paired = lambda params, data: gauss(params, data[0]) + 0.0 * data[1]  # noqa: E731
+    def paired(params, data):
+        return gauss(params, data[0]) + 0.0 * data[1]
+
     found = jm.multistart(paired, GAUSS, [Y, Y], number=4, constraints=POSITIVE)
     assert len(found.fits) == 4
     assert found.best.n == N
@@ -329,7 +397,10 @@ def test_a_list_is_one_data_set():
 
 def test_float32_finds_the_same_maxima():
     starts = {"centre": np.linspace(-24.0, 24.0, 16)}
-    found, double = jm.multistart(cauchy, starts, SPREAD, dtype="float32"), jm.multistart(cauchy, starts, SPREAD)
+    found, double = (
+        jm.multistart(cauchy, starts, SPREAD, dtype="float32"),
+        jm.multistart(cauchy, starts, SPREAD),
+    )
     assert found.fits.dtype == np.float32
     assert [m.members.tolist() for m in found.maxima] == [m.members.tolist() for m in double.maxima]
 
@@ -359,14 +430,26 @@ def wrong_sampler(key):
     ("change", "told"),
     [
         ({"starts": {"mu": np.zeros(5), "sigma": np.ones(4)}}, "same leading axis"),
-        ({"starts": {"mu": np.zeros(5), "sigma": np.ones(4)}, "params_axis": 0}, "same leading axis"),
+        (
+            {"starts": {"mu": np.zeros(5), "sigma": np.ones(4)}, "params_axis": 0},
+            "same leading axis",
+        ),
         ({"starts": {"mu": np.zeros(5), "sigma": 1.0}, "params_axis": 0}, "same leading axis"),
-        ({"starts": {"mu": np.zeros((5, 3)), "sigma": np.ones((5, 3))}}, "neither as one start .* nor as 5 of them"),
+        (
+            {"starts": {"mu": np.zeros((5, 3)), "sigma": np.ones((5, 3))}},
+            "neither as one start .* nor as 5 of them",
+        ),
         ({"starts": {"mu": 0.0}}, "sigma"),
         ({"starts": None}, "starts is missing"),
         ({"starts": {"mu": 0, "sigma": 1}}, r"starts\['mu'\].*floating"),
-        ({"starts": {"mu": np.array([0.0, np.nan]), "sigma": np.ones(2)}}, r"starts\['mu'\] is not finite"),
-        ({"starts": {"mu": np.zeros(2), "sigma": np.array([1.0, -1.0])}}, "member 1: the start of sigma"),
+        (
+            {"starts": {"mu": np.array([0.0, np.nan]), "sigma": np.ones(2)}},
+            r"starts\['mu'\] is not finite",
+        ),
+        (
+            {"starts": {"mu": np.zeros(2), "sigma": np.array([1.0, -1.0])}},
+            "member 1: the start of sigma",
+        ),
         ({"starts": {"mu": 0.0, "sigma": -1.0}}, "start of sigma"),
         ({"starts": lambda: GAUSS}, "positional argument"),
         ({"starts": wrong_sampler}, "sampler's start . has another structure or other shapes"),
@@ -396,9 +479,17 @@ def wrong_sampler(key):
     ],
 )
 def test_bad_input_is_said(change, told):
-    arguments = {"loglik": gauss, "starts": GAUSS, "data": Y, "constraints": POSITIVE, "number": 4} | change
+    arguments = {
+        "loglik": gauss,
+        "starts": GAUSS,
+        "data": Y,
+        "constraints": POSITIVE,
+        "number": 4,
+    } | change
     with pytest.raises((ValueError, TypeError, KeyError), match=told):
-        jm.multistart(arguments.pop("loglik"), arguments.pop("starts"), arguments.pop("data"), **arguments)
+        jm.multistart(
+            arguments.pop("loglik"), arguments.pop("starts"), arguments.pop("data"), **arguments
+        )
 
 
 @pytest.mark.parametrize(
@@ -412,7 +503,13 @@ def test_bad_input_is_said(change, told):
 )
 def test_a_group_needs_leaves_of_as_many_components(group, told):
     start = {"mu": np.zeros(2), "scale": np.ones(3), "cov": np.eye(2)}
-    loglik = lambda params, y: gauss({"mu": params["mu"][0], "sigma": params["scale"][0]}, y) + 0.0 * params["cov"][0, 0]  # noqa: E731
+
+    def loglik(params, y):
+        return (
+            gauss({"mu": params["mu"][0], "sigma": params["scale"][0]}, y)
+            + 0.0 * params["cov"][0, 0]
+        )
+
     with pytest.raises(ValueError, match=told):
         jm.multistart(loglik, start, Y, constraints={"cov": jm.covariance}, symmetric=[group])
 

@@ -37,7 +37,15 @@ def bent(z):
 def whole(model):
     def evaluate(z):
         value, score, hessian = model(z)
-        return Point(z, np.float64(value), np.abs(np.float64(value)), score, hessian, None, User(z, np.eye(1), score, hessian))
+        return Point(
+            z,
+            np.float64(value),
+            np.abs(np.float64(value)),
+            score,
+            hessian,
+            None,
+            User(z, np.eye(1), score, hessian),
+        )
 
     return evaluate
 
@@ -45,7 +53,9 @@ def whole(model):
 def scores(model):
     def slopes(z):
         value, score, _ = model(z)
-        return Slope(z, np.float64(value), np.abs(np.float64(value)), score, User(z, np.eye(1), score, None))
+        return Slope(
+            z, np.float64(value), np.abs(np.float64(value)), score, User(z, np.eye(1), score, None)
+        )
 
     return slopes
 
@@ -82,7 +92,9 @@ def test_a_longer_step_is_not_tried():
 def test_a_hessian_that_changes_is_not_kept():
     """The step ends beyond the bend: it leaves a score that its information does not account for."""
     state = near(bent, -3e-9)
-    state = state._replace(point=state.point._replace(score=state.point.score * 1.5), move=np.array([4.5e-9]))
+    state = state._replace(
+        point=state.point._replace(score=state.point.score * 1.5), move=np.array([4.5e-9])
+    )
     assert np.sqrt(2 * state.newton.decrement) < LONGEST
     assert kept(scores(bent), LONGEST, state) is None
 
@@ -95,7 +107,9 @@ def test_a_recession_however_short_its_steps_is_seen():
 
 def test_a_score_that_is_not_finite_is_not_kept():
     state = near(counts, np.log(EVENTS) - 1e-8)
-    assert kept(lambda z: scores(counts)(z)._replace(score=np.array([np.nan])), LONGEST, state) is None
+    assert (
+        kept(lambda z: scores(counts)(z)._replace(score=np.array([np.nan])), LONGEST, state) is None
+    )
 
 
 def test_the_turn_of_a_count_is_one_over_the_root_of_its_events():
@@ -156,7 +170,12 @@ def test_a_climb_by_scores_does_not_arrive_at_infinity():
 def test_a_pass_that_is_not_finite_ends_a_climb_by_scores(field):
     slopes, information, top = quadratic(3)
     start = top + 1.0
-    end = secant_climb(lambda z: slopes(z)._replace(**{field: getattr(slopes(z), field) * np.nan}), start, information, 1e-6)
+    end = secant_climb(
+        lambda z: slopes(z)._replace(**{field: getattr(slopes(z), field) * np.nan}),
+        start,
+        information,
+        1e-6,
+    )
     assert not end.arrived
     assert end.z is start
 
@@ -197,5 +216,9 @@ def test_products_of_wide_designs_are_those_of_narrow_ones(q):
         columns = (Column(jnp.asarray(x), np.arange(q)), Column(None, np.array([q])))
         found = np.asarray(gram(columns, jnp.asarray(w), q + 1))
     design = [np.pad(x, ((0, 0), (0, 1))), np.pad(np.ones((40, 1)), ((0, 0), (q, 0)))]
-    told = sum(design[a].T @ (w[max(a, b), min(a, b)][:, None] * design[b]) for a in range(2) for b in range(2))
+    told = sum(
+        design[a].T @ (w[max(a, b), min(a, b)][:, None] * design[b])
+        for a in range(2)
+        for b in range(2)
+    )
     assert_allclose(found, told, rtol=0, atol=1e-12)

@@ -81,18 +81,31 @@ def test_false_is_silence(time):
     assert stream.getvalue() == ""
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(0.4, "0 s"), (75, "1 min 15 s"), (3600 * 5 + 61, "5 h 01 min"), (float("inf"), "unknown time")])
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0.4, "0 s"),
+        (75, "1 min 15 s"),
+        (3600 * 5 + 61, "5 h 01 min"),
+        (float("inf"), "unknown time"),
+    ],
+)
 def test_clock(seconds, told):
     assert clock(seconds) == told
 
 
 def test_a_fit_tells_each_step_or_keeps_silent(capsys, monkeypatch):
     y = np.array([1.0, 3.0, 2.0, 6.0])
-    rate = lambda p, d: jnp.log(p["rate"]) - p["rate"] * d  # noqa: E731
+
+    def rate(p, d):
+        return jnp.log(p["rate"]) - p["rate"] * d
+
     fit = jm.fit(rate, {"rate": 1.0}, y, constraints={"rate": jm.positive}, progress=True)
     assert len(capsys.readouterr().err.splitlines()) >= int(fit.steps)
     ticks = iter(range(0, 10_000, 5))
-    slow = type("Clock", (), {"monotonic": staticmethod(lambda: next(ticks))})  # five seconds a look
+    slow = type(
+        "Clock", (), {"monotonic": staticmethod(lambda: next(ticks))}
+    )  # five seconds a look
     monkeypatch.setattr(sys.modules["jaxmle.fitting.fit"], "time", slow)
     jm.fit(rate, {"rate": 1.0}, y, constraints={"rate": jm.positive}, progress=False)
     assert capsys.readouterr().err == ""

@@ -9,7 +9,19 @@ from numpy.testing import assert_allclose, assert_array_equal
 import jaxmle as jm
 from jaxmle import Status
 
-from .models import BETA, BETA_SIGMA, Curve, Line, N, linear_data, logistic_data, logit, normal, stack, under_trace
+from .models import (
+    BETA,
+    BETA_SIGMA,
+    Curve,
+    Line,
+    N,
+    linear_data,
+    logistic_data,
+    logit,
+    normal,
+    stack,
+    under_trace,
+)
 
 Z95 = 1.959963984540054
 DATA = linear_data(70)
@@ -39,7 +51,13 @@ def test_normal_regression_equals_its_closed_form(fit, least_squares):
     assert_allclose(fit.loglik, -0.5 * N * (np.log(2 * np.pi * sigma**2) + 1), rtol=1e-12)
     assert fit.names == ("beta[0]", "beta[1]", "beta[2]", "sigma")
     assert fit.bounds == ((-np.inf, np.inf),) * 3 + ((0.0, np.inf),)
-    assert (fit.df, fit.n, fit.vcov_kind, fit.mode, fit.weighting) == (4, N, "observed", "ML", "none")
+    assert (fit.df, fit.n, fit.vcov_kind, fit.mode, fit.weighting) == (
+        4,
+        N,
+        "observed",
+        "ML",
+        "none",
+    )
 
 
 def test_the_score_is_zero_and_the_covariance_inverts_the_information(fit):
@@ -51,7 +69,9 @@ def test_the_score_is_zero_and_the_covariance_inverts_the_information(fit):
 
 
 def test_a_host_fit_is_numpy_float64(fit):
-    for leaf in jax.tree.leaves((fit.params, fit.stderr, fit.vcov, fit.hessian, fit.loglik, fit.score)):
+    for leaf in jax.tree.leaves(
+        (fit.params, fit.stderr, fit.vcov, fit.hessian, fit.loglik, fit.score)
+    ):
         assert isinstance(leaf, np.ndarray | np.generic)
         assert leaf.dtype == np.float64
     assert fit.dtype == np.float64
@@ -66,18 +86,31 @@ def test_the_free_interval_of_a_scale_is_log_symmetric_and_the_user_one_is_symme
     for scale in ("free", "user"):
         ends = fit.conf_int(scale=scale)["beta"]
         assert ends.shape == (3, 2)
-        assert_allclose(ends, fit.params["beta"][:, None] + Z95 * fit.stderr["beta"][:, None] * np.array([-1, 1]), rtol=1e-12)
+        assert_allclose(
+            ends,
+            fit.params["beta"][:, None] + Z95 * fit.stderr["beta"][:, None] * np.array([-1, 1]),
+            rtol=1e-12,
+        )
     assert_allclose(fit.interval()[3], free)
     assert_array_equal(fit.conf_int(0.5)["sigma"][0] > free[0], True)
 
 
 @pytest.mark.parametrize(
     ("constraint", "start", "bounds"),
-    [(jm.lower(-3.0), 0.0, (-3, np.inf)), (jm.upper(3.0), 0.0, (-np.inf, 3)), (jm.interval(-2.0, 4.0), 0.5, (-2, 4)), (None, 0.0, (-np.inf, np.inf))],
+    [
+        (jm.lower(-3.0), 0.0, (-3, np.inf)),
+        (jm.upper(3.0), 0.0, (-np.inf, 3)),
+        (jm.interval(-2.0, 4.0), 0.5, (-2, 4)),
+        (None, 0.0, (-np.inf, np.inf)),
+    ],
 )
-def test_the_maximum_does_not_depend_on_the_constraint_and_intervals_respect_it(constraint, start, bounds):
+def test_the_maximum_does_not_depend_on_the_constraint_and_intervals_respect_it(
+    constraint, start, bounds
+):
     y = np.array([0.1, 0.9, -0.4, 1.3])
-    found = jm.fit(lambda p, d: -0.05 * (d - p["m"]) ** 2, {"m": start}, y, constraints={"m": constraint})
+    found = jm.fit(
+        lambda p, d: -0.05 * (d - p["m"]) ** 2, {"m": start}, y, constraints={"m": constraint}
+    )
     assert found.converged, found.explain()
     assert_allclose(found.params["m"], y.mean(), rtol=1e-8)
     assert_allclose(found.stderr["m"], np.sqrt(1 / 0.4), rtol=1e-8)
@@ -193,7 +226,12 @@ def test_parameters_may_be_a_registered_dataclass_and_nested(fit):
     def loglik(params, data):
         return normal({"beta": params["line"].beta, "sigma": params["line"].scale[0]}, data)
 
-    found = jm.fit(loglik, {"line": Curve(np.zeros(3), (1.0,))}, DATA, constraints={"line": Curve(None, jm.positive)})
+    found = jm.fit(
+        loglik,
+        {"line": Curve(np.zeros(3), (1.0,))},
+        DATA,
+        constraints={"line": Curve(None, jm.positive)},
+    )
     assert found.names == ("line.beta[0]", "line.beta[1]", "line.beta[2]", "line.scale[0]")
     assert isinstance(found.params["line"], Curve)
     assert found.params["line"].label == "curve"
@@ -210,7 +248,11 @@ def test_parameters_may_be_one_array():
 
 def test_a_matrix_of_parameters_is_named_by_row_and_column():
     y = np.random.default_rng(73).normal(size=(20, 6))
-    found = jm.fit(lambda p, d: -0.5 * jnp.sum((d - p["m"].reshape(1, -1)) ** 2, axis=1), {"m": np.zeros((2, 3))}, y)
+    found = jm.fit(
+        lambda p, d: -0.5 * jnp.sum((d - p["m"].reshape(1, -1)) ** 2, axis=1),
+        {"m": np.zeros((2, 3))},
+        y,
+    )
     assert found.names[:4] == ("m[0,0]", "m[0,1]", "m[0,2]", "m[1,0]")
     assert_allclose(found.params["m"], y.mean(axis=0).reshape(2, 3), rtol=1e-9)
     assert found.stderr["m"].shape == (2, 3)
@@ -221,22 +263,36 @@ def test_a_matrix_of_parameters_is_named_by_row_and_column():
 
 
 def test_data_may_be_closed_over(fit):
-    found = jm.fit(lambda params, data: normal(params, DATA), BETA_SIGMA, constraints={"sigma": jm.positive})
+    found = jm.fit(
+        lambda params, data: normal(params, DATA), BETA_SIGMA, constraints={"sigma": jm.positive}
+    )
     assert found.n == N
     assert_allclose(found.x, fit.x, rtol=1e-9)
     assert_allclose(found.bic, fit.bic, rtol=1e-12)
 
 
 def test_a_scalar_likelihood_gives_the_same_fit_from_the_same_information(fit):
-    found = jm.fit(lambda params, data: jnp.sum(normal(params, data)), BETA_SIGMA, DATA, constraints={"sigma": jm.positive})
+    found = jm.fit(
+        lambda params, data: jnp.sum(normal(params, data)),
+        BETA_SIGMA,
+        DATA,
+        constraints={"sigma": jm.positive},
+    )
     assert found.converged
     assert_allclose(found.x, fit.x, rtol=1e-9)
     assert_allclose(found.se, fit.se, rtol=1e-9)
 
 
 def test_the_data_are_known_by_their_fingerprint(fit):
-    again = jm.fit(normal, BETA_SIGMA, {name: leaf.copy() for name, leaf in DATA.items()}, constraints={"sigma": jm.positive})
-    moved = jm.fit(normal, BETA_SIGMA, DATA | {"y": DATA["y"][::-1].copy()}, constraints={"sigma": jm.positive})
+    again = jm.fit(
+        normal,
+        BETA_SIGMA,
+        {name: leaf.copy() for name, leaf in DATA.items()},
+        constraints={"sigma": jm.positive},
+    )
+    moved = jm.fit(
+        normal, BETA_SIGMA, DATA | {"y": DATA["y"][::-1].copy()}, constraints={"sigma": jm.positive}
+    )
     assert_array_equal(again.data_id, fit.data_id)
     assert (moved.data_id != fit.data_id).any()
     assert again.x.tobytes() == fit.x.tobytes(), "the same data give the same bits"
@@ -244,7 +300,9 @@ def test_the_data_are_known_by_their_fingerprint(fit):
 
 def test_blocks_of_rows_give_the_same_fit(fit):
     for rows in (7, 60, 100):
-        blocked = jm.fit(normal, BETA_SIGMA, DATA, constraints={"sigma": jm.positive}, block_rows=rows)
+        blocked = jm.fit(
+            normal, BETA_SIGMA, DATA, constraints={"sigma": jm.positive}, block_rows=rows
+        )
         assert_allclose(blocked.x, fit.x, rtol=0, atol=1e-8 * fit.se.min())
         assert_allclose(blocked.se, fit.se, rtol=1e-10)
 
@@ -261,7 +319,10 @@ def test_constraints_hold_in_every_member_of_a_batch():
     counts = np.random.default_rng(74).multinomial(1, [0.2, 0.3, 0.5], size=(4, N)).astype(float)
     level = np.random.default_rng(75).normal(size=(4, N))
     start = {"p": np.full(3, 1 / 3), "s": 1.0}
-    run = lambda data: jm.fit(shares, start, data, constraints={"p": jm.simplex, "s": jm.positive})  # noqa: E731
+
+    def run(data):
+        return jm.fit(shares, start, data, constraints={"p": jm.simplex, "s": jm.positive})
+
     fits = under_trace(jax.vmap, run, {"count": counts, "level": level})
     share = counts.mean(axis=1)
     assert fits.converged.all()
@@ -292,7 +353,9 @@ def test_a_stack_of_fits_is_a_batch(fit):
 
 
 def test_a_fixed_entry_stays_counts_in_nothing_and_has_no_error(least_squares):
-    found = jm.fit(jm.fix(normal, {"beta[2]": 0.0}), BETA_SIGMA, DATA, constraints={"sigma": jm.positive})
+    found = jm.fit(
+        jm.fix(normal, {"beta[2]": 0.0}), BETA_SIGMA, DATA, constraints={"sigma": jm.positive}
+    )
     x, y = DATA["x"][:, :2], DATA["y"]
     beta = np.linalg.lstsq(x, y, rcond=None)[0]
     sigma = np.sqrt(np.mean((y - x @ beta) ** 2))
@@ -300,16 +363,22 @@ def test_a_fixed_entry_stays_counts_in_nothing_and_has_no_error(least_squares):
     assert found.params["beta"][2] == 0.0
     assert np.isnan(found.stderr["beta"][2])
     assert_allclose(found.params["beta"][:2], beta, rtol=1e-8)
-    assert_allclose(found.stderr["beta"][:2], sigma * np.sqrt(np.diag(np.linalg.inv(x.T @ x))), rtol=1e-8)
+    assert_allclose(
+        found.stderr["beta"][:2], sigma * np.sqrt(np.diag(np.linalg.inv(x.T @ x))), rtol=1e-8
+    )
     assert_allclose(found.aic, -2 * found.loglik + 6, rtol=1e-12)
 
 
 def test_tied_entries_are_equal_and_share_their_error():
-    found = jm.fit(jm.tie(normal, ("beta[1]", "beta[2]")), BETA_SIGMA, DATA, constraints={"sigma": jm.positive})
+    found = jm.fit(
+        jm.tie(normal, ("beta[1]", "beta[2]")), BETA_SIGMA, DATA, constraints={"sigma": jm.positive}
+    )
     x = np.column_stack([DATA["x"][:, 0], DATA["x"][:, 1] + DATA["x"][:, 2]])
     beta = np.linalg.lstsq(x, DATA["y"], rcond=None)[0]
     sigma = np.sqrt(np.mean((DATA["y"] - x @ beta) ** 2))
     assert found.df == 3
     assert_allclose(found.params["beta"], beta[[0, 1, 1]], rtol=1e-8)
-    assert_allclose(found.stderr["beta"], sigma * np.sqrt(np.diag(np.linalg.inv(x.T @ x)))[[0, 1, 1]], rtol=1e-8)
+    assert_allclose(
+        found.stderr["beta"], sigma * np.sqrt(np.diag(np.linalg.inv(x.T @ x)))[[0, 1, 1]], rtol=1e-8
+    )
     assert_allclose(found.corr[1, 2], 1.0, rtol=1e-12)

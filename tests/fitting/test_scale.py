@@ -16,7 +16,13 @@ DATA = {"logit": (logit, logistic_data(30)), "normal": (normal, linear_data(31))
 def run(name, data, start=None, **options):
     model = DATA[name][0]
     sigma = name == "normal"
-    return jm.fit(model, start or (BETA_SIGMA if sigma else BETA), data, constraints={"sigma": jm.positive} if sigma else None, **options)
+    return jm.fit(
+        model,
+        start or (BETA_SIGMA if sigma else BETA),
+        data,
+        constraints={"sigma": jm.positive} if sigma else None,
+        **options,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +37,9 @@ def test_rescaling_a_column_changes_nothing(name, factor, plain):
     data = DATA[name][1]
     fit, old = run(name, data | {"x": data["x"] * scale}), plain[name]
     assert fit.converged, fit.explain()
-    assert_allclose(fit.params["beta"] * scale, old.params["beta"], rtol=0, atol=1e-8 * old.se.min())
+    assert_allclose(
+        fit.params["beta"] * scale, old.params["beta"], rtol=0, atol=1e-8 * old.se.min()
+    )
     assert_allclose(fit.stderr["beta"] * scale, old.stderr["beta"], rtol=1e-8)
     assert_allclose(fit.loglik, old.loglik, rtol=1e-12)
     assert abs(int(fit.steps) - int(old.steps)) <= 2
@@ -43,7 +51,9 @@ def test_rescaling_a_column_and_its_start_changes_nothing(factor):
     data, start = DATA["logit"][1], np.array([0.5, -0.5, 0.5])
     old = run("logit", data, {"beta": start})
     fit = run("logit", data | {"x": data["x"] * scale}, {"beta": start / scale})
-    assert_allclose(fit.params["beta"] * scale, old.params["beta"], rtol=0, atol=1e-8 * old.se.min())
+    assert_allclose(
+        fit.params["beta"] * scale, old.params["beta"], rtol=0, atol=1e-8 * old.se.min()
+    )
     assert abs(int(fit.steps) - int(old.steps)) <= 2
 
 
@@ -56,7 +66,9 @@ def test_a_column_far_from_zero_is_right_or_not_called_converged(name, plain):
         x[:, 1] += shift
         fit = run(name, data | {"x": x})
         wrong = np.max(np.abs(fit.stderr["beta"][1:] / old.stderr["beta"][1:] - 1))
-        off = np.max(np.abs(fit.params["beta"][1:] - old.params["beta"][1:]) / old.stderr["beta"][1:])
+        off = np.max(
+            np.abs(fit.params["beta"][1:] - old.params["beta"][1:]) / old.stderr["beta"][1:]
+        )
         if shift == 1e3:
             assert fit.converged, fit.explain()
             assert wrong < 1e-6
@@ -86,18 +98,33 @@ def badly_scaled():
         ("logit", logit, counts),
         ("logit_far", logit, counts | {"x": far}),
         ("logit_alike", logit, counts | {"x": alike}),
-        ("poisson", poisson, counts | {"y": rng.poisson(np.exp(x @ np.array([0.3, 0.5, -0.2]))).astype(float)}),
-        ("poisson_large", poisson, counts | {"y": rng.poisson(np.exp(7 + 0.3 * x[:, 1])).astype(float)}),
+        (
+            "poisson",
+            poisson,
+            counts | {"y": rng.poisson(np.exp(x @ np.array([0.3, 0.5, -0.2]))).astype(float)},
+        ),
+        (
+            "poisson_large",
+            poisson,
+            counts | {"y": rng.poisson(np.exp(7 + 0.3 * x[:, 1])).astype(float)},
+        ),
     ]
 
 
-@pytest.mark.parametrize(("name", "model", "data"), badly_scaled(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "model", "data"),
+    badly_scaled(),
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_float32_is_right_to_a_thousandth_of_a_standard_error_or_not_converged(name, model, data):
     """The oracle is the same fit in float64, of the data as float32 holds them: rounding the data is the user's choice, not the fit's error."""
     data = jax.tree.map(lambda leaf: leaf.astype(np.float32).astype(float), data)
     start = BETA_SIGMA if model is normal else BETA
     options = {"constraints": {"sigma": jm.positive}} if model is normal else {}
-    exact, fit = jm.fit(model, start, data, **options), jm.fit(model, start, data, dtype="float32", **options)
+    exact, fit = (
+        jm.fit(model, start, data, **options),
+        jm.fit(model, start, data, dtype="float32", **options),
+    )
     assert fit.dtype == np.float32
     assert exact.converged, exact.explain()
     if fit.converged:

@@ -13,13 +13,20 @@ from jaxmle.fitting.cone import certified, cone_of, null_space
 
 from .concave import DECLARED, FORMS, OPAQUE, N, constraints, likelihood, sample, start
 
-LABELS = {"complete": Status.SEPARATED, "quasi": Status.SEPARATED, "collinear": Status.UNIDENTIFIED, "scaled": Status.CONVERGED}
+LABELS = {
+    "complete": Status.SEPARATED,
+    "quasi": Status.SEPARATED,
+    "collinear": Status.UNIDENTIFIED,
+    "scaled": Status.CONVERGED,
+}
 # The estimates at infinity, by entry; NaN where the cone leaves the sign open, 0 for a finite one.
 INFINITE = {
     "logit": {"complete": [np.nan, np.inf, np.nan], "quasi": [0, 0, np.inf]},
     "probit": {"complete": [np.nan, np.inf, np.nan], "quasi": [0, 0, np.inf]},
     "poisson": {"complete": [-np.inf, np.nan, np.nan], "quasi": [0, 0, -np.inf]},
-    "multinomial": {"quasi": [0, 0, 0, 0, np.nan, np.inf]},  # class 2 outruns both others; class 1 against class 0 is open among those rows
+    "multinomial": {
+        "quasi": [0, 0, 0, 0, np.nan, np.inf]
+    },  # class 2 outruns both others; class 1 against class 0 is open among those rows
     "ordinal": {"complete": [np.inf, np.nan, -np.inf, np.inf], "quasi": [0, np.inf, 0, 0]},
     "cox": {"complete": [np.inf, np.nan], "quasi": [0, -np.inf]},
 }
@@ -49,7 +56,12 @@ def test_a_column_in_other_units_changes_no_z_value(form, name):
     scaled = sample(name, "scaled")
     x = scaled["x"].copy()
     x[:, -1] /= 1e6
-    assert_allclose(fitted(form, name, scaled).zvalues, fitted(form, name, scaled | {"x": x}).zvalues, rtol=0, atol=1e-9)
+    assert_allclose(
+        fitted(form, name, scaled).zvalues,
+        fitted(form, name, scaled | {"x": x}).zvalues,
+        rtol=0,
+        atol=1e-9,
+    )
 
 
 @pytest.mark.parametrize("name", OPAQUE)
@@ -63,7 +75,10 @@ def test_finite_coefficients_and_errors_are_those_far_along_the_direction(name):
     direction = fit.witness.direction
     with jax.enable_x64(True):
         x = jnp.asarray(np.where(finite, fit.x, 0.0) + 30 * direction / np.max(np.abs(direction)))
-        loglik = lambda x: jnp.sum(OPAQUE[name](fit.layout.unravel(x), data))  # noqa: E731
+
+        def loglik(x):
+            return jnp.sum(OPAQUE[name](fit.layout.unravel(x), data))
+
         score, information = np.array(jax.grad(loglik)(x)), -np.array(jax.hessian(loglik)(x))
     unit = 1 / np.sqrt(np.diagonal(information))
     vcov = np.linalg.inv(information * np.outer(unit, unit)) * np.outer(unit, unit)
@@ -84,11 +99,18 @@ def integer_designs():
 def verdict_by_linear_programs(x, y):
     """Albert and Anderson (1984) by linear programs over {d : (2y − 1) x'd ≥ 0, |d_j| ≤ 1}: status, and the infinite estimates with their signs."""
     rows, p = x * (2 * y - 1)[:, None], x.shape[1]
-    top = lambda c: -linprog(-c, A_ub=-rows, b_ub=np.zeros(len(rows)), bounds=(-1, 1)).fun  # noqa: E731
+
+    def top(c):
+        return -linprog(-c, A_ub=-rows, b_ub=np.zeros(len(rows)), bounds=(-1, 1)).fun
+
     if top(rows.sum(axis=0)) < 1e-7:
-        return (Status.CONVERGED if np.linalg.matrix_rank(x) == p else Status.UNIDENTIFIED), np.zeros(p)
+        return (
+            Status.CONVERGED if np.linalg.matrix_rank(x) == p else Status.UNIDENTIFIED
+        ), np.zeros(p)
     up, down = (np.array([top(sign * e) > 1e-7 for e in np.eye(p)]) for sign in (1, -1))
-    return Status.SEPARATED, np.where(up & down, np.nan, np.where(up, np.inf, np.where(down, -np.inf, 0.0)))
+    return Status.SEPARATED, np.where(
+        up & down, np.nan, np.where(up, np.inf, np.where(down, -np.inf, 0.0))
+    )
 
 
 @pytest.mark.parametrize("form", ["declared", "opaque"])
@@ -117,10 +139,16 @@ def test_an_empty_middle_category_closes_its_gap_and_keeps_the_other_errors(form
     data = sample("ordinal", "sound")
     data["y"] = np.where(data["y"] == 1, 2.0, data["y"])
     fit = fitted(form, "ordinal", data)
-    binary = jm.fit(OPAQUE["logit"], start("logit"), {"x": np.column_stack([-np.ones(N), data["x"]]), "y": (data["y"] > 0) * 1.0})
+    binary = jm.fit(
+        OPAQUE["logit"],
+        start("logit"),
+        {"x": np.column_stack([-np.ones(N), data["x"]]), "y": (data["y"] > 0) * 1.0},
+    )
     assert fit.verdict == Status.BOUNDARY, fit.explain()
     assert "cut[1] = cut[0]" in fit.explain()
-    assert_allclose(fit.x, [*binary.x[1:], binary.x[0], binary.x[0]], rtol=0, atol=1e-6 * fit.se.min())
+    assert_allclose(
+        fit.x, [*binary.x[1:], binary.x[0], binary.x[0]], rtol=0, atol=1e-6 * fit.se.min()
+    )
     assert_allclose(fit.se, [*binary.se[1:], binary.se[0], binary.se[0]], rtol=1e-6)
 
 
@@ -144,17 +172,26 @@ def test_an_overlap_of_one_part_in_ten_thousand_million_is_seen_in_exact_arithme
     rows = np.column_stack([np.ones(4), x]) * np.array([-1.0, -1.0, 1.0, 1.0])[:, None]
     assert not np.any(cone_of(rows).touched)
     assert not certified(rows, np.array([0.0, 1.0]))
-    apart = np.column_stack([np.ones(4), np.array([-1.0, -1e-10, 1e-10, 1.0])]) * np.array([-1.0, -1.0, 1.0, 1.0])[:, None]
+    apart = (
+        np.column_stack([np.ones(4), np.array([-1.0, -1e-10, 1e-10, 1.0])])
+        * np.array([-1.0, -1.0, 1.0, 1.0])[:, None]
+    )
     assert certified(apart, cone_of(apart).direction)
 
 
 def test_the_exact_null_space_is_orthogonal_to_its_rows():
     from fractions import Fraction
 
-    rows = [[Fraction(v) for v in row] for row in np.random.default_rng(2).normal(size=(3, 5)).tolist()]
+    rows = [
+        [Fraction(v) for v in row] for row in np.random.default_rng(2).normal(size=(3, 5)).tolist()
+    ]
     basis = null_space([*rows, rows[0]], 5)
     assert len(basis) == 2
-    assert all(sum(a * b for a, b in zip(row, vector, strict=True)) == 0 for row in rows for vector in basis)
+    assert all(
+        sum(a * b for a, b in zip(row, vector, strict=True)) == 0
+        for row in rows
+        for vector in basis
+    )
 
 
 def test_random_cones_have_the_signs_of_linear_programs():
@@ -162,7 +199,10 @@ def test_random_cones_have_the_signs_of_linear_programs():
     for _ in range(100):
         rows = rng.integers(-2, 3, (int(rng.integers(3, 12)), 4)).astype(float)
         rows = rows[np.any(rows != 0, axis=1)]
-        top = lambda c, rows=rows: -linprog(-c, A_ub=-rows, b_ub=np.zeros(len(rows)), bounds=(-1, 1)).fun  # noqa: E731
+
+        def top(c, rows=rows):
+            return -linprog(-c, A_ub=-rows, b_ub=np.zeros(len(rows)), bounds=(-1, 1)).fun
+
         up, down = (np.array([top(sign * e) > 1e-7 for e in np.eye(4)]) for sign in (1, -1))
         cone = cone_of(rows)
         assert_array_equal(cone.touched, up | down)
@@ -179,5 +219,7 @@ def test_a_tail_that_sinks_below_the_information_that_counts_is_still_a_recessio
     for member in (258, 607, 27246):
         fit = jm.fit(jm.models.poisson(), data={"x": x[member], "y": y[member]})
         assert fit.verdict == Status.SEPARATED, fit.explain()
-        touched = cone_of(np.concatenate([x[member][y[member] > 0], -x[member][y[member] > 0], -x[member]])).touched
+        touched = cone_of(
+            np.concatenate([x[member][y[member] > 0], -x[member][y[member] > 0], -x[member]])
+        ).touched
         assert_array_equal(~np.isfinite(fit.x), touched)

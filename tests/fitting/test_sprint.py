@@ -21,7 +21,10 @@ RNG = np.random.default_rng(23)
 X = np.stack([np.ones((B, N)), RNG.normal(size=(B, N))], axis=-1)
 Y = (RNG.random((B, N)) < expit(X @ [0.4, -0.9])).astype(float)
 
-logistic = jm.regression(lambda eta, row: row["y"] * eta["mu"] - jax.nn.softplus(eta["mu"]), eta={"mu": jm.linear("x", "beta")})
+logistic = jm.regression(
+    lambda eta, row: row["y"] * eta["mu"] - jax.nn.softplus(eta["mu"]),
+    eta={"mu": jm.linear("x", "beta")},
+)
 
 
 def counts(params, data):
@@ -34,7 +37,12 @@ def counts(params, data):
 
 def strict(params, data):
     """Its lax.add refuses two precisions."""
-    return -jnp.square(jax.lax.add(data["y"], jnp.zeros(data["y"].shape, np.float64)) - params["beta"][0]) - params["beta"][1] ** 2
+    return (
+        -jnp.square(
+            jax.lax.add(data["y"], jnp.zeros(data["y"].shape, np.float64)) - params["beta"][0]
+        )
+        - params["beta"][1] ** 2
+    )
 
 
 def huge(params, data):
@@ -69,7 +77,9 @@ def assert_equal_fits(one, other):
     fine = one.status == Status.CONVERGED
     assert_allclose((one.x[fine] - other.x[fine]) / other.se[fine], 0.0, atol=1e-8)
     assert_allclose(one.se[fine], other.se[fine], rtol=1e-8)
-    assert_allclose(one.loglik[fine], other.loglik[fine], rtol=1e-12, atol=1e-11)  # a sum of terms of both signs
+    assert_allclose(
+        one.loglik[fine], other.loglik[fine], rtol=1e-12, atol=1e-11
+    )  # a sum of terms of both signs
 
 
 def test_a_sprint_changes_no_estimate_and_no_verdict(monkeypatch, sprints):
@@ -84,7 +94,12 @@ def test_a_sprint_changes_no_estimate_and_no_verdict(monkeypatch, sprints):
     assert np.sum(np.asarray(sound) & wanted) >= B - 4
     assert not np.asarray(sound)[17]
     assert np.max(np.asarray(steps)[wanted & np.asarray(sound)]) <= 16
-    assert [Status(int(s)).name for s in here.status[[3, 7, 11, 17]]] == ["SEPARATED", "SEPARATED", "UNIDENTIFIED", "NONFINITE"]
+    assert [Status(int(s)).name for s in here.status[[3, 7, 11, 17]]] == [
+        "SEPARATED",
+        "SEPARATED",
+        "UNIDENTIFIED",
+        "NONFINITE",
+    ]
     assert_equal_fits(here, plain)
     assert_array_equal(here.witness.certificate, plain.witness.certificate)
     assert_array_equal(here.witness.row, plain.witness.row)
@@ -94,7 +109,10 @@ def test_a_bad_member_changes_no_bit_of_the_others(sprints):
     bad = Y.copy()
     bad[4] = X[4, :, 1] > 0
     bad[30, 2] = np.nan
-    good, mixed = jm.fit_batch(logistic, START, {"x": X, "y": Y}), jm.fit_batch(logistic, START, {"x": X, "y": bad})
+    good, mixed = (
+        jm.fit_batch(logistic, START, {"x": X, "y": Y}),
+        jm.fit_batch(logistic, START, {"x": X, "y": bad}),
+    )
     assert len(sprints) == 2
     others = np.setdiff1d(np.arange(B), (4, 30))
     for a, b in zip(jax.tree.leaves(good), jax.tree.leaves(mixed), strict=True):
@@ -105,7 +123,13 @@ def test_the_start_asked_for_has_the_last_word(monkeypatch, sprints):
     """Underdispersed counts have their maximum on the bound; what a sprint reaches on the way there is dropped, the climb from the start judged."""
     rng = np.random.default_rng(4)
     y = rng.poisson(2.7, (B, N)).astype(float)
-    here, plain = both(monkeypatch, counts, {"level": 0.0, "alpha": 1.0}, {"y": y}, constraints={"alpha": jm.positive})
+    here, plain = both(
+        monkeypatch,
+        counts,
+        {"level": 0.0, "alpha": 1.0},
+        {"y": y},
+        constraints={"alpha": jm.positive},
+    )
     assert len(sprints) == 1
     assert np.sum(plain.status == Status.BOUNDARY) >= 10
     assert_equal_fits(here, plain)
@@ -115,7 +139,11 @@ def test_the_start_asked_for_has_the_last_word(monkeypatch, sprints):
     assert not np.any(under & (here.status == Status.CONVERGED))
 
 
-@pytest.mark.parametrize(("loglik", "start", "y"), [(strict, 0.0, Y), (huge, 0.0, 1e25 + 1e24 * X[:, :, 1])], ids=["strict", "huge"])
+@pytest.mark.parametrize(
+    ("loglik", "start", "y"),
+    [(strict, 0.0, Y), (huge, 0.0, 1e25 + 1e24 * X[:, :, 1])],
+    ids=["strict", "huge"],
+)
 def test_where_single_precision_will_not_do(monkeypatch, sprints, loglik, start, y):
     """A likelihood that cannot be written in it, or overflows in it, is fitted as if it had not been tried: to the bit."""
     here, plain = both(monkeypatch, loglik, {"beta": np.array([start, 1.0])}, {"y": y})

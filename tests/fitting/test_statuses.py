@@ -12,7 +12,20 @@ from numpy.testing import assert_allclose, assert_array_equal
 import jaxmle as jm
 from jaxmle import Status
 
-from .models import BETA, BETA_SIGMA, N, design, linear_data, logistic_data, logit, normal, poisson, probit, stack, under_trace
+from .models import (
+    BETA,
+    BETA_SIGMA,
+    N,
+    design,
+    linear_data,
+    logistic_data,
+    logit,
+    normal,
+    poisson,
+    probit,
+    stack,
+    under_trace,
+)
 
 WITH_LAW = jm.with_response(logit, jm.enumeration("y", [0.0, 1.0]))
 KINDS = ["expected", "observed", "opg", "HC0", "HC1", "HC2", "HC3", "CR0", "CR1"]
@@ -83,7 +96,9 @@ def test_logistic_samples_get_their_verdict(name):
 @pytest.fixture(scope="module")
 def scheduled():
     """The same members by the batch engine."""
-    return jm.fit_batch(logit, BETA, stack(*(data for data, *_ in LOGISTIC.values()), with_nan()), progress=False)
+    return jm.fit_batch(
+        logit, BETA, stack(*(data for data, *_ in LOGISTIC.values()), with_nan()), progress=False
+    )
 
 
 @pytest.mark.parametrize("name", LOGISTIC)
@@ -91,7 +106,9 @@ def test_a_batch_gives_each_member_the_verdict_it_has_alone(name, scheduled):
     data, status, _ = LOGISTIC[name]
     alone, member = jm.fit(logit, BETA, data), scheduled[list(LOGISTIC).index(name)]
     assert member.verdict == status, member.explain()
-    assert alone.explain().startswith(member.explain())  # alone, an unidentified fit also says whether its model or its data is the cause
+    assert alone.explain().startswith(
+        member.explain()
+    )  # alone, an unidentified fit also says whether its model or its data is the cause
     assert_array_equal(np.isnan(member.se), np.isnan(alone.se))
     assert_allclose(member.se, alone.se, rtol=1e-6)
     assert_allclose(member.loglik, alone.loglik, atol=1e-9 * N)
@@ -135,7 +152,11 @@ def test_finite_coefficients_of_a_quasi_separated_sample_are_those_of_the_limit(
     """The rows that the dummy predicts perfectly leave the likelihood; what remains is a regression on the other columns."""
     data = quasi_separated()
     rest = data["x"][:, 2] == 0
-    limit = jm.fit(lambda p, d: model({"beta": jnp.append(p["b"], 0.0)}, d), {"b": np.zeros(2)}, {"x": data["x"][rest], "y": data["y"][rest]})
+    limit = jm.fit(
+        lambda p, d: model({"beta": jnp.append(p["b"], 0.0)}, d),
+        {"b": np.zeros(2)},
+        {"x": data["x"][rest], "y": data["y"][rest]},
+    )
     fit = jm.fit(model, BETA, data)
     assert limit.converged
     assert fit.verdict == Status.SEPARATED, fit.explain()
@@ -187,7 +208,9 @@ def test_no_kind_of_covariance_gives_an_infinite_coefficient_a_standard_error(ki
 def test_an_unidentified_pair_keeps_the_standard_error_of_its_sum(scale):
     """y ~ N(a + b, 1): a and b are free along a − b; the variance of a + b is 1/n."""
     y = linear_data(3)["y"]
-    fit = jm.fit(lambda p, d: -0.5 * (d - p["a"] - scale * p["b"]) ** 2, {"a": 0.2, "b": 0.1 / scale}, y)
+    fit = jm.fit(
+        lambda p, d: -0.5 * (d - p["a"] - scale * p["b"]) ** 2, {"a": 0.2, "b": 0.1 / scale}, y
+    )
     assert fit.verdict == Status.UNIDENTIFIED, fit.explain()
     assert re.search(r"\ba\b.*\bb\b", fit.explain())
     assert np.isnan(fit.se).all()
@@ -200,7 +223,11 @@ def test_an_unidentified_pair_keeps_the_standard_error_of_its_sum(scale):
 def test_an_unidentified_fit_says_whether_model_or_data_is_the_cause():
     by_data = jm.fit(logit, BETA, collinear())
     assert "It is these data" in by_data.explain()
-    by_model = jm.fit(lambda p, d: -0.5 * (d["y"] - p["a"] - p["b"] - p["c"] * d["x"][:, 1]) ** 2, {"a": 0.2, "b": 0.1, "c": 0.0}, linear_data(3))
+    by_model = jm.fit(
+        lambda p, d: -0.5 * (d["y"] - p["a"] - p["b"] - p["c"] * d["x"][:, 1]) ** 2,
+        {"a": 0.2, "b": 0.1, "c": 0.0},
+        linear_data(3),
+    )
     assert by_model.verdict == Status.UNIDENTIFIED
     assert "It is the model" in by_model.explain()
     assert np.isfinite(by_model.stderr["c"])
@@ -252,7 +279,9 @@ def test_fewer_rows_than_coefficients_is_unbounded():
 def test_the_scale_of_a_collinear_regression_keeps_its_standard_error():
     fit = fit_normal(NORMAL["collinear"][0])
     reduced = linear_data(21) | {"x": collinear()["x"][:, :2]}
-    oracle = jm.fit(normal, {"beta": np.zeros(2), "sigma": 1.0}, reduced, constraints={"sigma": jm.positive})
+    oracle = jm.fit(
+        normal, {"beta": np.zeros(2), "sigma": 1.0}, reduced, constraints={"sigma": jm.positive}
+    )
     assert np.isnan(fit.stderr["beta"]).all()
     assert_allclose(fit.stderr["sigma"], oracle.stderr["sigma"], rtol=1e-8)
     assert_allclose(fit.loglik, oracle.loglik, rtol=1e-12)
@@ -260,7 +289,17 @@ def test_the_scale_of_a_collinear_regression_keeps_its_standard_error():
 
 # ---------------------------------------------------------------- one function with many shapes, chosen by coefficients
 
-COEFFICIENTS = ["square", "sum", "product", "quartic", "saddle", "linear", "log", "rough", "square_b"]
+COEFFICIENTS = [
+    "square",
+    "sum",
+    "product",
+    "quartic",
+    "saddle",
+    "linear",
+    "log",
+    "rough",
+    "square_b",
+]
 
 
 def zoo(params, data):
@@ -300,7 +339,9 @@ ZOO = {
 
 @pytest.fixture(scope="module")
 def zoo_batch():
-    return under_trace(jax.vmap, lambda data: jm.fit(zoo, AB, data), stack(*(data for data, *_ in ZOO.values())))
+    return under_trace(
+        jax.vmap, lambda data: jm.fit(zoo, AB, data), stack(*(data for data, *_ in ZOO.values()))
+    )
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -352,7 +393,12 @@ def test_without_steps_a_start_is_judged_where_it_is(name):
 def test_without_steps_the_same_under_jit():
     starts = stack(*(start for _, start, *_ in STOPPED.values()))
     samples = stack(*(data for data, *_ in STOPPED.values()))
-    fits = under_trace(lambda f: jax.jit(jax.vmap(f)), lambda start, data: jm.fit(zoo, start, data, max_steps=0), starts, samples)
+    fits = under_trace(
+        lambda f: jax.jit(jax.vmap(f)),
+        lambda start, data: jm.fit(zoo, start, data, max_steps=0),
+        starts,
+        samples,
+    )
     assert [fits[i].verdict for i in range(2)] == [status for *_, status, _ in STOPPED.values()]
     assert np.isnan(fits.se).all()
 
@@ -424,7 +470,13 @@ def test_trial_points_that_are_not_finite_are_stepped_back_from():
 def negative_binomial_by_size(params, data):
     """Differences of log Γ lose every digit where the size goes to infinity, as it does on counts that vary less than Poisson's."""
     gammaln, size, mu = jax.scipy.special.gammaln, params["size"], params["mu"]
-    return gammaln(data + size) - gammaln(size) - gammaln(data + 1) + size * jnp.log(size / (size + mu)) + data * jnp.log(mu / (size + mu))
+    return (
+        gammaln(data + size)
+        - gammaln(size)
+        - gammaln(data + 1)
+        + size * jnp.log(size / (size + mu))
+        + data * jnp.log(mu / (size + mu))
+    )
 
 
 def underdispersed(samples=8, rows=50):
@@ -445,15 +497,22 @@ def test_underdispersed_counts_never_give_a_size_that_looks_found(size):
     y = underdispersed()
     start = {"size": size, "mu": 1.0}
     batch = jm.fit_batch(negative_binomial_by_size, start, y, constraints=BOTH_POSITIVE)
-    alone = [jm.fit(negative_binomial_by_size, start, sample, constraints=BOTH_POSITIVE) for sample in y]
+    alone = [
+        jm.fit(negative_binomial_by_size, start, sample, constraints=BOTH_POSITIVE) for sample in y
+    ]
     for fit in [*alone, *(batch[i] for i in range(len(y)))]:
-        assert fit.verdict != Status.CONVERGED, fit.explain()  # SEPARATED where the digits last; else what rounding makes of it
+        assert fit.verdict != Status.CONVERGED, (
+            fit.explain()
+        )  # SEPARATED where the digits last; else what rounding makes of it
         assert np.isnan(fit.stderr["size"])
 
 
 def test_a_wide_interval_on_a_logarithm_is_believed_where_the_likelihood_bears_it_out():
     """A rate of which little is known: 1 SE of its logarithm is 5, and ℓ is a parabola there by construction."""
-    vague = lambda params, data: -0.5 * (jnp.log(params["rate"]) / 5.0) ** 2 + 0.0 * data  # noqa: E731
+
+    def vague(params, data):
+        return -0.5 * (jnp.log(params["rate"]) / 5.0) ** 2 + 0.0 * data
+
     fit = jm.fit(vague, {"rate": 20.0}, np.zeros(1), constraints={"rate": jm.positive})
     assert fit.verdict == Status.CONVERGED
     assert_allclose([fit.params["rate"], fit.stderr["rate"]], [1.0, 5.0], rtol=1e-8)
@@ -462,7 +521,10 @@ def test_a_wide_interval_on_a_logarithm_is_believed_where_the_likelihood_bears_i
 @pytest.mark.parametrize("share", [0.3, 0.05, 0.01, 0.001])
 def test_an_estimate_near_its_bound_is_an_estimate(share):
     """A background that is a small share of its standard error above zero: the parabola is in the parameter, not in its logarithm."""
-    near = lambda params, data: -0.5 * (params["b"] - share) ** 2 + 0.0 * data  # noqa: E731
+
+    def near(params, data):
+        return -0.5 * (params["b"] - share) ** 2 + 0.0 * data
+
     fit = jm.fit(near, {"b": 1.0}, np.zeros(1), constraints={"b": jm.positive})
     assert fit.verdict == Status.CONVERGED, fit.explain()
     assert_allclose(fit.params["b"], share, rtol=0, atol=1e-8)  # in standard errors
@@ -473,8 +535,17 @@ def test_a_mean_below_its_bound_is_on_it_however_near():
     """Means of −1 to −1e-9: beside the bound the tail e⁻²ᵗ turns into e⁻ᵗ, which is half as fast."""
     samples = np.random.default_rng(1).normal(size=(400, 10))
     samples -= np.logspace(-9, 0, 400)[:, None] + samples.mean(axis=1, keepdims=True)
-    near = lambda p, d: -0.5 * ((d - p["mu"]) / p["sigma"]) ** 2 - jnp.log(p["sigma"])  # noqa: E731
-    fits = jm.fit_batch(near, {"mu": 1.0, "sigma": 1.0}, samples, constraints={"mu": jm.positive, "sigma": jm.positive}, progress=False)
+
+    def near(p, d):
+        return -0.5 * ((d - p["mu"]) / p["sigma"]) ** 2 - jnp.log(p["sigma"])
+
+    fits = jm.fit_batch(
+        near,
+        {"mu": 1.0, "sigma": 1.0},
+        samples,
+        constraints={"mu": jm.positive, "sigma": jm.positive},
+        progress=False,
+    )
     assert_array_equal(fits.status, int(Status.BOUNDARY))
     assert_array_equal(fits.x[:, 0], 0.0)
     assert_array_equal(fits.witness.bound, np.tile([-1, 0], (400, 1)))
@@ -487,20 +558,39 @@ def test_beside_a_bound_the_sign_of_the_mean_decides():
     """Normal samples with a mean that must be positive: BOUNDARY where it is negative, and then σ keeps its standard error and its functions theirs."""
     samples = np.random.default_rng(0).normal(size=(400, 10))
     samples += np.linspace(-0.01, 0.01, 400)[:, None] - samples.mean(axis=1, keepdims=True)
-    near = lambda p, d: -0.5 * ((d - p["mu"]) / p["sigma"]) ** 2 - jnp.log(p["sigma"])  # noqa: E731
+
+    def near(p, d):
+        return -0.5 * ((d - p["mu"]) / p["sigma"]) ** 2 - jnp.log(p["sigma"])
+
     for unit in (1.0, 1e-9):
-        fits = jm.fit_batch(near, {"mu": unit, "sigma": unit}, unit * samples, constraints={"mu": jm.positive, "sigma": jm.positive}, progress=False)
-        assert_array_equal(fits.status, np.where(samples.mean(axis=1) < 0, int(Status.BOUNDARY), int(Status.CONVERGED)))
+        fits = jm.fit_batch(
+            near,
+            {"mu": unit, "sigma": unit},
+            unit * samples,
+            constraints={"mu": jm.positive, "sigma": jm.positive},
+            progress=False,
+        )
+        assert_array_equal(
+            fits.status,
+            np.where(samples.mean(axis=1) < 0, int(Status.BOUNDARY), int(Status.CONVERGED)),
+        )
     bound = fits[0]
     assert_array_equal(bound.x[0], 0.0)
-    assert_allclose(jm.delta(lambda p: p["sigma"] ** 2, bound).stderr, 2 * bound.x[1] * bound.se[1], rtol=1e-9)
+    assert_allclose(
+        jm.delta(lambda p: p["sigma"] ** 2, bound).stderr, 2 * bound.x[1] * bound.se[1], rtol=1e-9
+    )
     assert np.isnan(jm.delta(lambda p: p["mu"] + p["sigma"], bound).stderr)
 
 
 @pytest.mark.parametrize("unit", [1e-12, 1e-9, 1e9, 1e12])
 def test_no_unit_of_measurement_is_strange(unit):
     data = linear_data(77)
-    fit = jm.fit(normal, {"beta": np.zeros(3), "sigma": unit}, {"x": data["x"], "y": unit * data["y"]}, constraints={"sigma": jm.positive})
+    fit = jm.fit(
+        normal,
+        {"beta": np.zeros(3), "sigma": unit},
+        {"x": data["x"], "y": unit * data["y"]},
+        constraints={"sigma": jm.positive},
+    )
     plain = jm.fit(normal, BETA_SIGMA, data, constraints={"sigma": jm.positive})
     assert fit.verdict == Status.CONVERGED, fit.explain()
     assert_allclose(fit.se / unit, plain.se, rtol=1e-7)
@@ -512,7 +602,11 @@ def test_level_ground_beside_a_bound_is_no_maximum():
     x = np.concatenate([np.ones((b, n, 1)), rng.normal(size=(b, n, 1))], axis=2)
     y = rng.poisson(np.exp(x @ [0.7, 0.4]) * rng.gamma(1 / a, a, size=(b, n))).astype(float)
     for member in (131, 245, 246):
-        fit = jm.fit(jm.models.negative_binomial(), {"beta": np.zeros(2), "alpha": 0.05}, {"x": x[member], "y": y[member]})
+        fit = jm.fit(
+            jm.models.negative_binomial(),
+            {"beta": np.zeros(2), "alpha": 0.05},
+            {"x": x[member], "y": y[member]},
+        )
         assert not fit.converged, str(fit)
         assert np.isnan(fit.stderr["alpha"])
 
@@ -522,11 +616,26 @@ def test_a_concave_likelihood_has_its_maximum_from_any_start(model, reach):
     """A start at −54 was called UNBOUNDED with ℓ = inf, one at −60 STALLED; means of e⁷⁰ were called a collapse."""
     rng = np.random.default_rng(2)
     x = np.column_stack([np.ones(40), rng.normal(size=40)])
-    y = rng.random(40) < 1 / (1 + np.exp(-x @ [0.3, 1.5])) if model == "logistic" else rng.poisson(np.exp(x @ [1.0, 0.5]))
-    starts = np.concatenate([rng.uniform(-reach, reach, size=(900, 2)), [[-54.2, -0.7], [-60.0, 0.0]]])
-    fits = jm.fit_batch(getattr(jm.models, model)(), {"beta": starts}, {"x": x, "y": y.astype(float)}, in_axes=None, params_axis=0, progress=False)
+    y = (
+        rng.random(40) < 1 / (1 + np.exp(-x @ [0.3, 1.5]))
+        if model == "logistic"
+        else rng.poisson(np.exp(x @ [1.0, 0.5]))
+    )
+    starts = np.concatenate(
+        [rng.uniform(-reach, reach, size=(900, 2)), [[-54.2, -0.7], [-60.0, 0.0]]]
+    )
+    fits = jm.fit_batch(
+        getattr(jm.models, model)(),
+        {"beta": starts},
+        {"x": x, "y": y.astype(float)},
+        in_axes=None,
+        params_axis=0,
+        progress=False,
+    )
     assert fits.converged.all()
-    assert_allclose(fits.x, np.broadcast_to(fits.x[0], (902, 2)), rtol=0, atol=1e-7 * fits.se[0].min())
+    assert_allclose(
+        fits.x, np.broadcast_to(fits.x[0], (902, 2)), rtol=0, atol=1e-7 * fits.se[0].min()
+    )
 
 
 def test_a_recession_that_is_not_proved_says_so():
@@ -534,7 +643,12 @@ def test_a_recession_that_is_not_proved_says_so():
     rng = np.random.default_rng(2)
     x = np.column_stack([np.ones(40), rng.normal(size=40)])
     data = {"x": x, "y": (rng.random(40) < 1 / (1 + np.exp(-x @ [0.3, 1.5]))).astype(float)}
-    brier = lambda p, d: -((d["y"] - jax.nn.sigmoid(d["x"] @ p["beta"])) ** 2)  # noqa: E731
-    far, near = (jm.fit(brier, {"beta": np.array(start)}, data) for start in ([12.0, 0.0], [0.0, 1.0]))
+
+    def brier(p, d):
+        return -((d["y"] - jax.nn.sigmoid(d["x"] @ p["beta"])) ** 2)
+
+    far, near = (
+        jm.fit(brier, {"beta": np.array(start)}, data) for start in ([12.0, 0.0], [0.0, 1.0])
+    )
     assert near.converged and near.loglik > far.loglik
     assert far.verdict == Status.SEPARATED and "is not proved" in far.explain()

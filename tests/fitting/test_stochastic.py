@@ -19,7 +19,12 @@ ADAM = optax.adam(0.05)  # one object: programs are kept by it
 
 
 def climb(loglik=logit, start=BETA, data=DATA, **options):
-    return fit_stochastic(loglik, start, data, **({"optimizer": ADAM, "batch_size": 16, "epochs": 6, "key": 3} | options))
+    return fit_stochastic(
+        loglik,
+        start,
+        data,
+        **({"optimizer": ADAM, "batch_size": 16, "epochs": 6, "key": 3} | options),
+    )
 
 
 def in_errors(ours, theirs):
@@ -31,22 +36,43 @@ def test_polished_mini_batches_are_the_full_batch_fit():
     assert found.fit.converged and full.converged
     assert in_errors(found.fit, full) < 1e-8
     assert_allclose(found.fit.vcov, full.vcov, rtol=1e-7)
-    assert found.fit.loglik >= found.loglik == pytest.approx(float(jnp.sum(logit(found.params, DATA))), rel=1e-6)
+    assert (
+        found.fit.loglik
+        >= found.loglik
+        == pytest.approx(float(jnp.sum(logit(found.params, DATA))), rel=1e-6)
+    )
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_the_gradient_of_a_batch_is_unbiased(weighted):
     """Over the two unequal batches of an epoch, the mean of gradients by rows is the full gradient: that of either has the same expectation."""
-    loglik = jm.weight(logit, jm.frequency(WEIGHTS)) if weighted else jm.likelihood.contract.as_tree(logit)
+    loglik = (
+        jm.weight(logit, jm.frequency(WEIGHTS))
+        if weighted
+        else jm.likelihood.contract.as_tree(logit)
+    )
     loglik = jm.penalize(loglik, jm.ridge(0.7))
     layout = layout_of(BETA)
     shape = Batches(Chart(layout, (False,) * 3), 1, ADAM, None, "none")
     with jax.enable_x64(True):
         beta, mass = {"beta": jnp.array([0.2, -0.1, 0.4])}, float(WEIGHTS.sum() if weighted else N)
         data = jax.tree.map(jnp.asarray, DATA)
-        gradient = lambda rows, real: jax.grad(lambda b: shape.loss(loglik, b, beta["beta"], data, rows, real, N, mass))(beta)["beta"]  # noqa: E731
-        halves = np.arange(N + 20).reshape(2, 40) % N, np.arange(N + 20).reshape(2, 40) < N  # the second has 20 rows, and 20 that do not count
-        both = jax.jit(lambda b: (jax.vmap(gradient)(*halves), jax.grad(lambda b: -loglik(b, data) / mass)(b)["beta"]))
+
+        def gradient(rows, real):
+            return jax.grad(
+                lambda b: shape.loss(loglik, b, beta["beta"], data, rows, real, N, mass)
+            )(beta)["beta"]
+
+        halves = (
+            np.arange(N + 20).reshape(2, 40) % N,
+            np.arange(N + 20).reshape(2, 40) < N,
+        )  # the second has 20 rows, and 20 that do not count
+        both = jax.jit(
+            lambda b: (
+                jax.vmap(gradient)(*halves),
+                jax.grad(lambda b: -loglik(b, data) / mass)(b)["beta"],
+            )
+        )
         (first, second), whole = jax.tree.map(np.array, both(beta))
     assert_allclose((40 * first + 20 * second) / 60, whole, rtol=1e-12)
 
@@ -62,7 +88,9 @@ def test_one_batch_of_all_rows_is_gradient_descent():
 
 
 def test_a_schedule_multiplies_the_updates():
-    half = lambda step: jnp.where(step < 4, 1.0, 0.0)  # noqa: E731
+    def half(step):
+        return jnp.where(step < 4, 1.0, 0.0)
+
     stopped = climb(schedule=half)  # four batches are one epoch
     assert_array_equal(stopped.params["beta"], climb(epochs=1).params["beta"])
     assert_array_equal(stopped.path[1:, 0], stopped.path[1, 0])
@@ -71,13 +99,17 @@ def test_a_schedule_multiplies_the_updates():
 def test_constraints_weights_and_fixed_entries_are_those_of_fit():
     data = linear_data(4)
     constraints = {"sigma": jm.positive}
-    inside = jm.penalize(jm.weight(jm.fix(normal, {"beta[0]": 0.25}), jm.frequency(WEIGHTS)), jm.ridge(0.5, "beta"))
+    inside = jm.penalize(
+        jm.weight(jm.fix(normal, {"beta[0]": 0.25}), jm.frequency(WEIGHTS)), jm.ridge(0.5, "beta")
+    )
     found = climb(inside, BETA_SIGMA, data, constraints=constraints, polish="newton", epochs=40)
     full = jm.fit(inside, BETA_SIGMA, data, constraints=constraints)
     assert found.params["beta"][0] == 0.25 and found.params["sigma"] > 0
     free = np.array([1, 2, 3])
     assert np.max(np.abs(found.fit.x - full.x)[free] / np.sqrt(np.diag(full.vcov))[free]) < 1e-8
-    assert found.fit.loglik - 0.5 < found.loglik <= found.fit.loglik  # near before the polish: the loss is that of the fit
+    assert (
+        found.fit.loglik - 0.5 < found.loglik <= found.fit.loglik
+    )  # near before the polish: the loss is that of the fit
 
 
 @pytest.mark.parametrize("kind", ["share", "tree"])
@@ -89,7 +121,9 @@ def test_held_out_rows_stop_the_run_and_the_best_epoch_is_returned(kind):
     assert found.best_epoch == np.argmin(found.path[:, 1])
     assert found.path.shape == (found.epochs + 1, 2)
     if kind == "tree":
-        assert_allclose(found.path[found.best_epoch, 1], -np.mean(logit(found.params, held)), rtol=1e-5)
+        assert_allclose(
+            found.path[found.best_epoch, 1], -np.mean(logit(found.params, held)), rtol=1e-5
+        )
     assert_allclose(found.loglik, np.sum(logit(found.params, DATA)), rtol=1e-5)
 
 
@@ -102,7 +136,12 @@ def test_kill_and_resume_gives_the_same_parameters(tmp_path):
     for other in (resumed, again):
         assert_array_equal(other.params["beta"], whole.params["beta"])
         assert_array_equal(other.path, whole.path)
-    for change, told in (({"batch_size": 15}, "another run"), ({"key": 4}, "another run"), ({"data": logistic_data(12)}, "data"), ({"epochs": 3}, "6 epochs")):
+    for change, told in (
+        ({"batch_size": 15}, "another run"),
+        ({"key": 4}, "another run"),
+        ({"data": logistic_data(12)}, "data"),
+        ({"epochs": 3}, "6 epochs"),
+    ):
         with pytest.raises(ValueError, match=told):
             climb(**(options | change), checkpoint=tmp_path / "run")
 
@@ -131,10 +170,18 @@ def test_the_key_decides_the_run():
 
 def test_a_last_layer_has_the_standard_errors_conditional_on_the_rest():
     """They are those of a penalised regression on the outputs of the layer below."""
-    found = climb(jm.penalize(two_layers, jm.ridge(0.3)), LAYERS, polish="newton", polish_over=("head",))
+    found = climb(
+        jm.penalize(two_layers, jm.ridge(0.3)), LAYERS, polish="newton", polish_over=("head",)
+    )
     hidden = np.tanh(DATA["x"] @ found.params["w"])
-    direct = jm.fit(jm.penalize(head_only, jm.ridge(0.3)), {"head": np.zeros(2)}, {"x": hidden, "y": DATA["y"]})
-    assert found.fit.names == ("head[0]", "head[1]") and found.fit.converged and found.fit.mode == "MAP"
+    direct = jm.fit(
+        jm.penalize(head_only, jm.ridge(0.3)), {"head": np.zeros(2)}, {"x": hidden, "y": DATA["y"]}
+    )
+    assert (
+        found.fit.names == ("head[0]", "head[1]")
+        and found.fit.converged
+        and found.fit.mode == "MAP"
+    )
     assert_allclose(found.fit.params["head"], direct.params["head"], rtol=1e-7)
     assert_allclose(found.fit.stderr["head"], direct.stderr["head"], rtol=1e-7)
 
@@ -193,9 +240,21 @@ NAN = {"x": np.where(np.arange(3) == 1, np.nan, DATA["x"]), "y": DATA["y"]}
         ({"data": None}, ValueError, "no arrays"),
         ({"start": None}, ValueError, "params0 is missing"),
         ({"dtype": "int32"}, ValueError, "dtype must be"),
-        ({"loglik": lambda params, data: jnp.sum(logit(params, data))}, ValueError, "a mini-batch needs one log-likelihood term"),
+        (
+            {"loglik": lambda params, data: jnp.sum(logit(params, data))},
+            ValueError,
+            "a mini-batch needs one log-likelihood term",
+        ),
         ({"loglik": jm.pool(logit, logit)}, ValueError, "a pool has several data sets"),
-        ({"loglik": jm.fix(logit, {"beta[0]": 0.0}), "polish": "newton", "polish_over": ("beta",)}, ValueError, "plain function"),
+        (
+            {
+                "loglik": jm.fix(logit, {"beta[0]": 0.0}),
+                "polish": "newton",
+                "polish_over": ("beta",),
+            },
+            ValueError,
+            "plain function",
+        ),
         ({"loglik": series}, ValueError, "their own row only"),
     ],
 )

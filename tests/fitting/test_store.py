@@ -48,17 +48,30 @@ def invented(params, constraints=None, *, batch=(), dtype=np.float64, **static):
 
     def real(*shape):
         values = rng.normal(size=(*batch, *shape)).astype(dtype)
-        return np.where(rng.random(values.shape) < 0.2, rng.choice([np.nan, np.inf, -0.0, 5e-324], values.shape).astype(dtype), values)
+        return np.where(
+            rng.random(values.shape) < 0.2,
+            rng.choice([np.nan, np.inf, -0.0, 5e-324], values.shape).astype(dtype),
+            values,
+        )
 
     def whole(*shape):
         return rng.integers(-1, 10, (*batch, *shape), dtype=np.int32)
 
-    tree = lambda: jax.tree.unflatten(layout.treedef, [real(*leaf.shape) for leaf in layout.leaves])  # noqa: E731
+    def tree():
+        return jax.tree.unflatten(layout.treedef, [real(*leaf.shape) for leaf in layout.leaves])
+
     witness = Witness(
         row=whole(), term=whole(), direction=real(p), sign=whole(p), projector=real(p, p), vcov=real(p, p), bound=whole(p), curvature=real(),
         digits=real(), gain=real(), distance=real(), stderr_error=real(p), certificate=whole(),
     )  # fmt: skip
-    fields = {"names": layout.names, "bounds": layout.bounds, "df": p, "vcov_kind": "observed", "mode": "ML", "weighting": "none"} | static
+    fields = {
+        "names": layout.names,
+        "bounds": layout.bounds,
+        "df": p,
+        "vcov_kind": "observed",
+        "mode": "ML",
+        "weighting": "none",
+    } | static
     return Fit(
         params=tree(), stderr=tree(), vcov=real(p, p), hessian=real(p, p), loglik=real(), score=real(p), decrement=real(), n=real(),
         status=np.abs(whole()), witness=witness, steps=whole(), data_id=rng.integers(0, 2**32, (*batch, 2), dtype=np.uint32), layout=layout, **fields,
@@ -84,7 +97,18 @@ def round_trip(fit, folder, like=None):
 def test_a_fit_comes_back_to_the_last_bit_and_reads_the_same(fit, tmp_path):
     again = round_trip(fit, tmp_path)
     assert_same(again, fit)
-    for name in ("names", "bounds", "df", "vcov_kind", "mode", "weighting", "layout", "batch_shape", "dtype", "verdict"):
+    for name in (
+        "names",
+        "bounds",
+        "df",
+        "vcov_kind",
+        "mode",
+        "weighting",
+        "layout",
+        "batch_shape",
+        "dtype",
+        "verdict",
+    ):
         assert getattr(again, name) == getattr(fit, name)
     assert str(again) == str(fit)
     assert_array_equal(again.interval(), fit.interval())
@@ -100,7 +124,10 @@ def test_every_verdict_comes_back_with_its_explanation(logistic, tmp_path):
 
 
 def test_a_batch_comes_back(logistic, tmp_path):
-    for batch in (stack(*logistic.values()), stack(stack(*logistic.values()), stack(*logistic.values()))):
+    for batch in (
+        stack(*logistic.values()),
+        stack(stack(*logistic.values()), stack(*logistic.values())),
+    ):
         again = round_trip(batch, tmp_path)
         assert again.batch_shape == batch.batch_shape
         assert_same(again, batch)
@@ -120,14 +147,21 @@ def test_single_precision_a_posterior_mode_and_a_survey_come_back(tmp_path):
     single = jm.fit(logit, BETA, data, dtype="float32")
     mode = jm.fit(jm.penalize(logit, jm.ridge(0.1)), BETA, data)
     survey = jm.fit(logit, BETA, data, weights=jm.sampling(weights))
-    assert (single.dtype, mode.mode, survey.weighting, survey.vcov_kind) == (np.float32, "MAP", "sampling", "HC0")
+    assert (single.dtype, mode.mode, survey.weighting, survey.vcov_kind) == (
+        np.float32,
+        "MAP",
+        "sampling",
+        "HC0",
+    )
     for found in (single, mode, survey, mode.with_vcov(np.eye(3), "by hand, «π»")):
         assert_same(round_trip(found, tmp_path), found)
 
 
 def test_a_fit_with_probabilities_comes_back(tmp_path):
     counts = np.random.default_rng(85).multinomial(1, [0.2, 0.3, 0.5], size=40).astype(float)
-    found = jm.fit(lambda p, d: d @ jax.numpy.log(p), np.full(3, 1 / 3), counts, constraints=jm.simplex)
+    found = jm.fit(
+        lambda p, d: d @ jax.numpy.log(p), np.full(3, 1 / 3), counts, constraints=jm.simplex
+    )
     again = round_trip(found, tmp_path)
     assert_same(again, found)
     assert (again.df, again.names) == (2, ("theta[0]", "theta[1]", "theta[2]"))
@@ -149,7 +183,9 @@ def test_every_constraint_comes_back(batch, dtype, tmp_path):
     found = invented(PARAMS, CONSTRAINTS, batch=batch, dtype=dtype)
     again = round_trip(found, tmp_path)
     assert_same(again, found)
-    assert [leaf.constraint for leaf in again.layout.leaves] == [leaf.constraint for leaf in found.layout.leaves]
+    assert [leaf.constraint for leaf in again.layout.leaves] == [
+        leaf.constraint for leaf in found.layout.leaves
+    ]
 
 
 TREES = {
@@ -157,9 +193,14 @@ TREES = {
     "one array": np.zeros((2, 2)),
     "list": [0.0, np.zeros(2)],
     "tuple": (np.zeros(2),),
-    "nested": {"a": [0.0, (np.zeros(2), {"c": 1.0, "b": (2.0,)})], "none": None, "empty": {}, "hollow": [(), []]},
+    "nested": {
+        "a": [0.0, (np.zeros(2), {"c": 1.0, "b": (2.0,)})],
+        "none": None,
+        "empty": {},
+        "hollow": [(), []],
+    },
     "numbered": {10: 0.0, 9: np.zeros(2), -1: [1.0]},
-    "odd keys": {"": 0.0, "a.b": 1.0, "*": 2.0, "é\n\"\ud800": 3.0},
+    "odd keys": {"": 0.0, "a.b": 1.0, "*": 2.0, 'é\n"\ud800': 3.0},
     "a key of JSON's": {"kind": 0.0, "children": [1.0, None]},
     "an empty leaf": {"a": np.zeros((0, 3)), "b": 0.0},
 }
@@ -186,12 +227,20 @@ def test_a_tree_with_classes_needs_like(fit, tmp_path):
     with pytest.raises(ValueError, match="pass like=") as error:
         Fit.load(tmp_path / "fit.npz")
     assert str(tmp_path / "fit.npz") in str(error.value)
-    assert "{'line': Curve(*, (*,)), 'more': Line(*, [*])} with leaves line.beta (3,), line.scale[0] (), more.slope (2,)" in str(error.value)
+    assert (
+        "{'line': Curve(*, (*,)), 'more': Line(*, [*])} with leaves line.beta (3,), line.scale[0] (), more.slope (2,)"
+        in str(error.value)
+    )
 
 
 def test_a_real_fit_of_a_named_tuple_comes_back(fit, tmp_path):
     start = Line(np.zeros(3), 1.0)
-    found = jm.fit(lambda p, d: normal({"beta": p.slope, "sigma": p.level}, d), start, linear_data(80), constraints=Line(None, jm.positive))
+    found = jm.fit(
+        lambda p, d: normal({"beta": p.slope, "sigma": p.level}, d),
+        start,
+        linear_data(80),
+        constraints=Line(None, jm.positive),
+    )
     again = round_trip(found, tmp_path, like=start)
     assert_same(again, found)
     assert isinstance(again.stderr, Line)
@@ -219,14 +268,18 @@ class Path(NamedTuple):
 )
 def test_like_of_another_structure_is_refused(like, tmp_path):
     invented(Line(np.zeros(2), 0.0)).save(tmp_path / "fit.npz")
-    with pytest.raises(ValueError, match=r"fit.npz.*Line\(\*, \*\) with leaves slope \(2,\), level \(\); got"):
+    with pytest.raises(
+        ValueError, match=r"fit.npz.*Line\(\*, \*\) with leaves slope \(2,\), level \(\); got"
+    ):
         Fit.load(tmp_path / "fit.npz", like)
 
 
 def test_like_is_held_to_a_plain_tree_too(fit, tmp_path):
     fit.save(tmp_path / "fit.npz")
     for like in ({"beta": np.zeros(3)}, {"beta": np.zeros(2), "sigma": 1.0}, [np.zeros(3), 1.0]):
-        with pytest.raises(ValueError, match="fit.npz: like= must be parameters of the structure that was saved"):
+        with pytest.raises(
+            ValueError, match="fit.npz: like= must be parameters of the structure that was saved"
+        ):
             Fit.load(tmp_path / "fit.npz", like)
 
 
@@ -234,7 +287,13 @@ def test_like_is_held_to_a_plain_tree_too(fit, tmp_path):
 
 
 def test_the_path_is_taken_as_given_and_a_missing_suffix_is_npz(fit, tmp_path):
-    for given, written in (("a.npz", "a.npz"), ("b", "b.npz"), ("c.fit", "c.fit"), ("d.npz.bak", "d.npz.bak"), (".e", ".e.npz")):
+    for given, written in (
+        ("a.npz", "a.npz"),
+        ("b", "b.npz"),
+        ("c.fit", "c.fit"),
+        ("d.npz.bak", "d.npz.bak"),
+        (".e", ".e.npz"),
+    ):
         fit.save(str(tmp_path / given))
         assert (tmp_path / written).is_file()
         assert_same(Fit.load(str(tmp_path / given)), fit)
@@ -251,7 +310,9 @@ def test_a_file_that_is_not_there_is_an_error_of_the_file_system(fit, tmp_path):
 
 
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
-def test_a_failing_write_leaves_the_old_file_and_nothing_else(broken, fit, logistic, tmp_path, monkeypatch):
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(
+    broken, fit, logistic, tmp_path, monkeypatch
+):
     fit.save(tmp_path / "fit.npz")
 
     def full(*_):
@@ -271,7 +332,9 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(broken, fit, logis
 def test_a_file_is_plain_arrays_and_json(fit, tmp_path):
     fit.save(tmp_path / "fit.npz")
     with np.load(tmp_path / "fit.npz", allow_pickle=False) as stored:
-        told = json.loads(stored["jaxmle"].tobytes(), parse_constant=pytest.fail)  # strict JSON: no Infinity, no NaN
+        told = json.loads(
+            stored["jaxmle"].tobytes(), parse_constant=pytest.fail
+        )  # strict JSON: no Infinity, no NaN
         assert stored["jaxmle"].dtype == np.uint8
         assert_array_equal(stored["vcov"], fit.vcov)
         assert len(stored.files) == 1 + len(jax.tree.leaves(fit))
@@ -422,7 +485,10 @@ def test_a_record_that_is_not_whole_is_not_saved(fit, tmp_path):
         (replace(fit, vcov=fit.vcov[:3, :3]), "vcov is float64"),
         (replace(fit, params=list(fit.params.values())), "another tree cannot be saved"),
         (replace(fit, score=np.array([object()] * 4)), "score is object"),
-        (jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), fit), "is object"),
+        (
+            jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), fit),
+            "is object",
+        ),
     ):
         with pytest.raises(ValueError, match=f"cannot save .*fit.npz: .*{because}"):
             broken.save(tmp_path / "fit.npz")
@@ -440,7 +506,11 @@ def test_check_hands_a_converged_fit_through(fit, logistic):
 
 
 def test_check_of_a_failed_fit_raises_its_explanation(logistic):
-    for name, status in (("separated", Status.SEPARATED), ("unidentified", Status.UNIDENTIFIED), ("overflow", Status.NONFINITE)):
+    for name, status in (
+        ("separated", Status.SEPARATED),
+        ("unidentified", Status.UNIDENTIFIED),
+        ("overflow", Status.NONFINITE),
+    ):
         with pytest.raises(FitError) as caught:
             logistic[name].check()
         assert isinstance(caught.value, ValueError)
@@ -450,7 +520,9 @@ def test_check_of_a_failed_fit_raises_its_explanation(logistic):
 
 
 def test_check_of_a_batch_counts_by_status_and_explains_one_of_each(logistic):
-    batch = stack(*(logistic[name] for name in ("good", "separated", "overflow", "separated", "good")))
+    batch = stack(
+        *(logistic[name] for name in ("good", "separated", "overflow", "separated", "good"))
+    )
     with pytest.raises(FitError) as caught:
         batch.check()
     error = caught.value
@@ -469,7 +541,9 @@ def test_check_of_a_batch_counts_by_status_and_explains_one_of_each(logistic):
 def test_check_of_a_batch_of_two_axes_names_members_by_both(logistic):
     row = stack(logistic["good"], logistic["separated"], logistic["good"])
     batch = stack(row, row)
-    with pytest.raises(FitError, match=r"2 of 6 fits .*\nSEPARATED, 2 fits: \[0,1\], \[1,1\].") as caught:
+    with pytest.raises(
+        FitError, match=r"2 of 6 fits .*\nSEPARATED, 2 fits: \[0,1\], \[1,1\]."
+    ) as caught:
         batch.check()
     assert batch[caught.value.members].batch_shape == (2,)
     assert (batch[caught.value.members].status == Status.SEPARATED).all()
@@ -487,7 +561,9 @@ def test_the_message_of_a_large_batch_is_short():
 
 def test_check_reads_jax_arrays(logistic):
     with jax.enable_x64(True):
-        good, bad = (jax.tree.map(jax.numpy.asarray, logistic[name]) for name in ("good", "separated"))
+        good, bad = (
+            jax.tree.map(jax.numpy.asarray, logistic[name]) for name in ("good", "separated")
+        )
         batch = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), good, bad)
     assert good.check() is good
     with pytest.raises(FitError) as caught:
@@ -503,7 +579,11 @@ def test_the_error_keeps_its_attributes_when_copied():
 
 @pytest.mark.parametrize("name", ["check", "save"])
 def test_under_a_trace_there_is_nothing_to_check_or_save(name, logistic, tmp_path):
-    call = (lambda record: record.check().loglik) if name == "check" else (lambda record: record.save(tmp_path / "fit.npz"))
+    call = (
+        (lambda record: record.check().loglik)
+        if name == "check"
+        else (lambda record: record.save(tmp_path / "fit.npz"))
+    )
     good = logistic["good"]
     for transform, record in ((jax.jit, good), (jax.vmap, stack(good, good))):
         with pytest.raises(TypeError, match=rf"{name}\(\) .* call it outside"):

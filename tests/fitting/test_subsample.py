@@ -13,7 +13,10 @@ from jaxmle.fitting import subsample
 
 FIT = sys.modules["jaxmle.fitting.fit"]  # the name in the package is the function
 N = 2**14
-DECLARED = jm.regression(lambda eta, row: row["y"] * eta["mu"] - jm.special.softplus(eta["mu"]), eta={"mu": jm.linear("x", "beta")})
+DECLARED = jm.regression(
+    lambda eta, row: row["y"] * eta["mu"] - jm.special.softplus(eta["mu"]),
+    eta={"mu": jm.linear("x", "beta")},
+)
 START = {"beta": np.zeros(2)}
 
 
@@ -80,12 +83,26 @@ def others():
     x = np.column_stack([np.ones(N), rng.normal(size=N)])
     linear = jm.linear("x", "beta")
     scale = jm.regression(gaussian, eta={"mu": linear, "sigma": "sigma"})
-    yield "a scale", scale, {"beta": np.zeros(2), "sigma": 1.0}, x @ [0.5, -1.0] + 3.0 * rng.normal(size=N), {"constraints": {"sigma": jm.positive}}
-    yield "classes", jm.regression(classes, eta={"mu": linear}), {"beta": np.zeros((2, 2))}, rng.integers(0, 3, N).astype(float), {}
+    yield (
+        "a scale",
+        scale,
+        {"beta": np.zeros(2), "sigma": 1.0},
+        x @ [0.5, -1.0] + 3.0 * rng.normal(size=N),
+        {"constraints": {"sigma": jm.positive}},
+    )
+    yield (
+        "classes",
+        jm.regression(classes, eta={"mu": linear}),
+        {"beta": np.zeros((2, 2))},
+        rng.integers(0, 3, N).astype(float),
+        {},
+    )
     yield "L-BFGS", DECLARED, START, None, {"solver": jm.solvers.LBFGS()}
 
 
-@pytest.mark.parametrize(("loglik", "start", "y", "options"), [pytest.param(*case, id=name) for name, *case in others()])
+@pytest.mark.parametrize(
+    ("loglik", "start", "y", "options"), [pytest.param(*case, id=name) for name, *case in others()]
+)
 def test_the_road_changes_no_number(many, whole, monkeypatch, loglik, start, y, options):
     data = sample(1.0) if y is None else {"x": sample(0.0)["x"], "y": y}
     fit = jm.fit(loglik, start, data, **options)
@@ -154,7 +171,10 @@ def test_an_opaque_likelihood_starts_where_it_was_told(many):
     """Two maxima: a sample would choose the higher, the user asked for the lower."""
 
     def terms(params, y):
-        return jnp.logaddexp(jnp.log(0.6) - 0.5 * (y - params["mu"]) ** 2, jnp.log(0.4) - 0.5 * (y + params["mu"] - 1.0) ** 2)
+        return jnp.logaddexp(
+            jnp.log(0.6) - 0.5 * (y - params["mu"]) ** 2,
+            jnp.log(0.4) - 0.5 * (y + params["mu"] - 1.0) ** 2,
+        )
 
     rng = np.random.default_rng(1)
     y = np.where(rng.random(N) < 0.6, 4.0, -3.0) + rng.normal(size=N)

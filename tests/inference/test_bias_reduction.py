@@ -18,7 +18,12 @@ X = np.column_stack([np.ones(20), RNG.normal(size=20), RNG.normal(size=20)])
 Y = (RNG.uniform(size=(4, 20)) < special.expit(X @ [0.2, 1.0, 0.0])).astype(float)
 Y[3] = X[:, 1] > 0
 LOGIT = jm.regression(
-    lambda eta, row: row["y"] * eta["mu"] - jnp.logaddexp(0.0, eta["mu"]), {"mu": jm.linear("x", "beta")}, response=jm.exact(lambda eta, row: jax.nn.sigmoid(eta["mu"]) * jax.nn.sigmoid(-eta["mu"]), cross=lambda eta, row: 0.0)
+    lambda eta, row: row["y"] * eta["mu"] - jnp.logaddexp(0.0, eta["mu"]),
+    {"mu": jm.linear("x", "beta")},
+    response=jm.exact(
+        lambda eta, row: jax.nn.sigmoid(eta["mu"]) * jax.nn.sigmoid(-eta["mu"]),
+        cross=lambda eta, row: 0.0,
+    ),
 )
 START = {"beta": np.zeros(3)}
 
@@ -41,11 +46,15 @@ def test_a_batch_by_vmap_solves_each_members_equation():
 def test_the_record_can_be_read_and_kept(tmp_path):
     data = {"x": X, "y": Y[0]}
     fit = mean_br(LOGIT, START, data)
-    assert isinstance(fit.x, np.ndarray) and fit.x.dtype == np.float64 and fit.vcov_kind == "expected"
+    assert (
+        isinstance(fit.x, np.ndarray) and fit.x.dtype == np.float64 and fit.vcov_kind == "expected"
+    )
     at = jm.evaluate(LOGIT, fit.params, data)
     assert_allclose(fit.loglik, at.value, rtol=1e-12)
     assert_allclose(fit.score, at.score, rtol=1e-9, atol=1e-12)
-    assert_allclose(fit.vcov, np.linalg.inv(jm.information(LOGIT, "expected")(fit.params, data)), rtol=1e-9)
+    assert_allclose(
+        fit.vcov, np.linalg.inv(jm.information(LOGIT, "expected")(fit.params, data)), rtol=1e-9
+    )
     fit.save(tmp_path / "fit.npz")
     assert_allclose(jm.Fit.load(tmp_path / "fit.npz").x, fit.x, rtol=0)
     assert "CONVERGED" in fit.summary() and np.all(np.isfinite(fit.interval()))
@@ -67,12 +76,19 @@ def test_failures_are_told():
     singular = mean_br(LOGIT, START, twice)
     assert singular.verdict in (Status.NONFINITE, Status.STALLED) and np.all(np.isnan(singular.se))
     early = mean_br(LOGIT, START, {"x": X, "y": Y[3]}, max_steps=1)
-    assert early.verdict is Status.MAX_STEPS and np.all(np.isnan(early.se)) and np.all(np.isfinite(early.x))
+    assert (
+        early.verdict is Status.MAX_STEPS
+        and np.all(np.isnan(early.se))
+        and np.all(np.isfinite(early.x))
+    )
 
 
 def test_what_it_refuses():
     data = {"x": X, "y": Y[0]}
-    plain = lambda params, data: LOGIT(params, data)  # noqa: E731
+
+    def plain(params, data):
+        return LOGIT(params, data)
+
     for loglik, options, said in [
         (plain, {}, "needs the law of the response"),
         (jeffreys(LOGIT), {}, "a penalised one has"),
@@ -98,11 +114,16 @@ def test_the_profile_of_a_separated_sample_is_that_of_the_penalised_likelihood()
         def minus(intercept):
             eta = intercept + slope * x[:, 1]
             w = special.expit(eta) * special.expit(-eta)
-            return -np.sum(y * eta - np.logaddexp(0, eta)) - 0.5 * np.linalg.slogdet(x.T @ (w[:, None] * x))[1]
+            return (
+                -np.sum(y * eta - np.logaddexp(0, eta))
+                - 0.5 * np.linalg.slogdet(x.T @ (w[:, None] * x))[1]
+            )
 
         return -optimize.minimize_scalar(minus, bracket=(-1, 1), tol=1e-10).fun
 
-    gap = lambda slope: 2 * (fit.loglik - along(slope)) - special.chdtri(1, 0.05)  # noqa: E731
+    def gap(slope):
+        return 2 * (fit.loglik - along(slope)) - special.chdtri(1, 0.05)
+
     ends = [optimize.brentq(gap, 0.0, fit.x[1]), optimize.brentq(gap, fit.x[1], 60.0)]
     assert_allclose(profile(penalised, fit, data).conf_int()["beta"][1], ends, rtol=1e-6)
 
@@ -126,7 +147,12 @@ def test_ready_models_bring_the_moments_that_the_bias_needs(name):
     fit = mean_br(model, data=data)
     assert fit.converged
     counted = jm.with_response(model.likelihood, jm.enumeration("y", values))
-    assert_allclose(jm.cox_snell(model)(fit.params, data)["beta"], jm.cox_snell(counted)(fit.params, data)["beta"], rtol=1e-8, atol=1e-12)
+    assert_allclose(
+        jm.cox_snell(model)(fit.params, data)["beta"],
+        jm.cox_snell(counted)(fit.params, data)["beta"],
+        rtol=1e-8,
+        atol=1e-12,
+    )
 
 
 def test_a_binomial_row_is_as_many_bernoulli_rows():

@@ -24,7 +24,9 @@ N = 40
 RNG = np.random.default_rng(3)
 Y = RNG.gamma(2.0, 2.0, N)
 START, POSITIVE = {"mu": 4.0, "sigma": 2.0}, {"sigma": jm.positive}
-ROOM = 4.5 / np.sqrt(2 * R)  # 4.5 Monte-Carlo standard errors of a standard deviation of normal replicates, relative
+ROOM = 4.5 / np.sqrt(
+    2 * R
+)  # 4.5 Monte-Carlo standard errors of a standard deviation of normal replicates, relative
 DATA = Path(__file__).parent / "data"
 
 
@@ -59,7 +61,9 @@ def test_a_pairs_replicate_is_the_fit_of_the_rows_that_were_drawn(fit, pairs):
     mean = w @ Y / N
     sd = np.sqrt((w * (Y - mean[:, None]) ** 2).sum(axis=1) / N)
     assert_allclose(pairs.replicates, np.stack([mean, sd], axis=1), rtol=1e-9)
-    assert_allclose(pairs.replicate_se, np.stack([sd / np.sqrt(N), sd / np.sqrt(2 * N)], axis=1), rtol=1e-8)
+    assert_allclose(
+        pairs.replicate_se, np.stack([sd / np.sqrt(N), sd / np.sqrt(2 * N)], axis=1), rtol=1e-8
+    )
     assert_allclose([pairs.estimate["mu"], pairs.estimate["sigma"]], [Y.mean(), Y.std()], rtol=1e-9)
 
 
@@ -73,7 +77,9 @@ def test_the_standard_error_of_a_mean_has_its_closed_form(pairs):
 
 def test_a_replicate_depends_on_the_key_and_its_number_alone(fit, pairs):
     """``pairs`` ran 999 replicates and 40 delete-one fits in two calls; here 560 run in one."""
-    fewer = bootstrap(normal, fit, Y, key=jax.random.key(1), replicates=560, acceleration=None, progress=False)
+    fewer = bootstrap(
+        normal, fit, Y, key=jax.random.key(1), replicates=560, acceleration=None, progress=False
+    )
     assert_allclose(fewer.replicates, pairs.replicates[:560], rtol=1e-10)
     other = bootstrap(normal, fit, Y, key=2, replicates=560, acceleration=None, progress=False)
     assert not np.any(np.isclose(other.replicates, fewer.replicates).all(axis=1))
@@ -84,7 +90,9 @@ def test_calls_have_one_length_and_hold_every_replicate_once(monkeypatch):
     for total in (1, 7, 8, 99, 100, 101):
         calls = list(refits.chunks(total, 10.0))
         assert len({len(index) for index, _ in calls}) == 1 and len(calls[0][0]) <= 100
-        assert_array_equal(np.concatenate([index[:count] for index, count in calls]), np.arange(total))
+        assert_array_equal(
+            np.concatenate([index[:count] for index, count in calls]), np.arange(total)
+        )
     assert max(len(index) for index, _ in refits.chunks(50, 1e9)) <= refits.MEMBERS[0]
 
 
@@ -94,7 +102,9 @@ def test_bayesian_weights_are_dirichlet(fit):
     assert_allclose(w.sum(axis=1), N, rtol=1e-12)
     found = bootstrap(normal, fit, Y, key=5, replicates=R, kind="bayesian", progress=False)
     assert_allclose(found.replicates[:, 0], w @ Y / N, rtol=1e-9)
-    assert_allclose(found.stderr["mu"], np.sqrt(np.sum((Y - Y.mean()) ** 2) / (N * (N + 1))), rtol=ROOM)
+    assert_allclose(
+        found.stderr["mu"], np.sqrt(np.sum((Y - Y.mean()) ** 2) / (N * (N + 1))), rtol=ROOM
+    )
 
 
 def test_a_cluster_bootstrap_agrees_with_the_cluster_sandwich(fit):
@@ -104,8 +114,14 @@ def test_a_cluster_bootstrap_agrees_with_the_cluster_sandwich(fit):
     assert_array_equal(w.reshape(50, 10, 4).min(axis=2), w.reshape(50, 10, 4).max(axis=2))
     assert_array_equal(w.sum(axis=1), N)
     robust = infinitesimal_jackknife(normal, fit, Y, clusters=labels)
-    assert_allclose(robust.stderr["mu"], np.sqrt(np.sum((Y.reshape(10, 4).mean(axis=1) - Y.mean()) ** 2)) / 10, rtol=1e-8)
-    found = bootstrap(normal, fit, Y, key=2, replicates=R, kind="cluster", clusters=labels, progress=False)
+    assert_allclose(
+        robust.stderr["mu"],
+        np.sqrt(np.sum((Y.reshape(10, 4).mean(axis=1) - Y.mean()) ** 2)) / 10,
+        rtol=1e-8,
+    )
+    found = bootstrap(
+        normal, fit, Y, key=2, replicates=R, kind="cluster", clusters=labels, progress=False
+    )
     assert_allclose(found.stderr["mu"], robust.stderr["mu"], rtol=1.5 * ROOM)
     assert np.all(np.isfinite(found.conf_int(kind="bca")["mu"]))
 
@@ -115,18 +131,40 @@ def test_blocks_of_neighbours_have_the_variance_of_block_means(fit):
     length = 5
     w = plan_of("block", normal, Y, None, None, 7)(jax.random.key(2), np.arange(50)).values
     assert_array_equal(w.sum(axis=1), N)  # the last block is cut
-    found = bootstrap(normal, fit, Y, key=2, replicates=R, kind="block", block_length=length, progress=False)
+    found = bootstrap(
+        normal, fit, Y, key=2, replicates=R, kind="block", block_length=length, progress=False
+    )
     means = np.convolve(Y, np.ones(length) / length, "valid")
     assert_allclose(found.stderr["mu"], np.sqrt(means.var() * length / N), rtol=ROOM)
 
 
 def test_a_parametric_replicate_is_the_fit_of_its_simulated_sample(fit):
-    found = bootstrap(normal, fit, Y, key=4, replicates=R, kind="parametric", sample=redraw, vcov="observed", progress=False)
+    found = bootstrap(
+        normal,
+        fit,
+        Y,
+        key=4,
+        replicates=R,
+        kind="parametric",
+        sample=redraw,
+        vcov="observed",
+        progress=False,
+    )
     with jax.enable_x64(True):
-        samples = np.asarray(jax.vmap(lambda i: redraw(jax.random.fold_in(jax.random.key(4), i), fit.params, jnp.asarray(Y)))(jnp.arange(R, dtype=jnp.uint32)))
-    assert_allclose(found.replicates, np.stack([samples.mean(axis=1), samples.std(axis=1)], axis=1), rtol=1e-9)
+        samples = np.asarray(
+            jax.vmap(
+                lambda i: redraw(
+                    jax.random.fold_in(jax.random.key(4), i), fit.params, jnp.asarray(Y)
+                )
+            )(jnp.arange(R, dtype=jnp.uint32))
+        )
+    assert_allclose(
+        found.replicates, np.stack([samples.mean(axis=1), samples.std(axis=1)], axis=1), rtol=1e-9
+    )
     t = (samples.mean(axis=1) - Y.mean()) / (samples.std(axis=1) / np.sqrt(N))
-    lower, upper = Y.mean() - Y.std() / np.sqrt(N) * np.sort(t)[[974, 24]]  # (R + 1)·0.975 = 975th, 25th
+    lower, upper = (
+        Y.mean() - Y.std() / np.sqrt(N) * np.sort(t)[[974, 24]]
+    )  # (R + 1)·0.975 = 975th, 25th
     assert_allclose(found.conf_int(kind="studentized")["mu"], [lower, upper], rtol=1e-9)
 
 
@@ -160,7 +198,14 @@ def test_a_scalar_likelihood_is_simulated_only():
 def test_bca_equals_scipy_on_the_same_replicates(fit):
     found = bootstrap(normal, fit, Y, key=1, replicates=R, statistic=variation, progress=False)
     assert found.accelerated == "jackknife" and found.names == ("statistic",)
-    before = scipy.stats.bootstrap((Y,), lambda y, axis: np.std(y, axis=axis) / np.mean(y, axis=axis), n_resamples=9, method="percentile", vectorized=True, rng=0)
+    before = scipy.stats.bootstrap(
+        (Y,),
+        lambda y, axis: np.std(y, axis=axis) / np.mean(y, axis=axis),
+        n_resamples=9,
+        method="percentile",
+        vectorized=True,
+        rng=0,
+    )
     before.bootstrap_distribution = found.replicates[:, 0]
     for level in (0.9, 0.95, 0.99):
         theirs = scipy.stats.bootstrap(
@@ -172,7 +217,9 @@ def test_bca_equals_scipy_on_the_same_replicates(fit):
 def test_percentile_basic_and_studentized_equal_boot_ci():
     """R 4.2.2, boot 1.3-28.1 (data/boot_ci.R); 0.937 and 0.95 ask for places between two replicates."""
     with open(DATA / "boot_replicates.csv", newline="", encoding="utf-8") as stream:
-        table = np.array([[float(row["t"]), float(row["variance"])] for row in csv.DictReader(stream)])
+        table = np.array(
+            [[float(row["t"]), float(row["variance"])] for row in csv.DictReader(stream)]
+        )
     (t0, v0), t, se = table[0], table[1:, :1], np.sqrt(table[1:, 1:])
     estimate = np.array([t0])
     with open(DATA / "boot_ci.csv", newline="", encoding="utf-8") as stream:
@@ -185,7 +232,9 @@ def test_percentile_basic_and_studentized_equal_boot_ci():
             "basic": lambda level=level: ends.basic(estimate, t, level),
             "student": lambda level=level: ends.studentized(estimate, np.sqrt([v0]), t, se, level),
         }[row["kind"]]()
-        assert_allclose(found[0], [float(row["lower"]), float(row["upper"])], rtol=1e-12, err_msg=str(row))
+        assert_allclose(
+            found[0], [float(row["lower"]), float(row["upper"])], rtol=1e-12, err_msg=str(row)
+        )
 
 
 def test_infinite_replicates_keep_their_place_and_undefined_ones_are_counted_out():
@@ -198,27 +247,51 @@ def test_infinite_replicates_keep_their_place_and_undefined_ones_are_counted_out
     assert ends.percentile(values[:, None], 0.8)[0, 1] == finite[89]
     with_nan = np.concatenate([finite, np.full(7, np.nan)])[:, None]
     assert_array_equal(ends.percentile(with_nan, 0.9), ends.percentile(finite[:, None], 0.9))
-    assert_array_equal(ends.bca(np.zeros(1), with_nan, np.full(1, 0.01), 0.9), ends.bca(np.zeros(1), finite[:, None], np.full(1, 0.01), 0.9))
+    assert_array_equal(
+        ends.bca(np.zeros(1), with_nan, np.full(1, 0.01), 0.9),
+        ends.bca(np.zeros(1), finite[:, None], np.full(1, 0.01), 0.9),
+    )
     assert ends.spread(values[:, None]) == np.inf
     assert np.isnan(ends.spread(with_nan)) and np.isnan(ends.spread(np.ones((5, 1))))
-    assert np.all(np.isnan(ends.studentized(np.zeros(1), np.ones(1), values[:, None], np.ones((99, 1)), 0.9)))
+    assert np.all(
+        np.isnan(ends.studentized(np.zeros(1), np.ones(1), values[:, None], np.ones((99, 1)), 0.9))
+    )
     assert ends.basic(np.zeros(1), values[:, None], 0.9)[0, 0] == -np.inf
-    assert np.all(np.isnan(ends.bca(np.full(1, -9.0), finite[:, None], np.zeros(1), 0.9)))  # all on one side
+    assert np.all(
+        np.isnan(ends.bca(np.full(1, -9.0), finite[:, None], np.zeros(1), 0.9))
+    )  # all on one side
     assert np.all(np.isnan(ends.percentile(np.full((99, 1), np.nan), 0.9)))
 
 
 def test_z0_counts_half_of_ties():
     replicates = np.repeat([1.0, 2.0, 3.0], [30, 30, 40])[:, None]
-    assert_allclose(ends.bias_correction(np.array([2.0]), replicates), scipy.stats.norm.ppf(0.45), rtol=1e-12)
+    assert_allclose(
+        ends.bias_correction(np.array([2.0]), replicates), scipy.stats.norm.ppf(0.45), rtol=1e-12
+    )
 
 
 def test_too_few_replicates_for_a_level_are_refused(fit):
-    few = Bootstrap(np.zeros(2), np.zeros((30, 2)), np.full(30, 10), "pairs", np.zeros(2), None, np.zeros(2), None, fit.names, fit.layout)
+    few = Bootstrap(
+        np.zeros(2),
+        np.zeros((30, 2)),
+        np.full(30, 10),
+        "pairs",
+        np.zeros(2),
+        None,
+        np.zeros(2),
+        None,
+        fit.names,
+        fit.layout,
+    )
     with pytest.raises(ValueError, match="30 replicates hold no 95% interval: it takes 39 or more"):
         few.conf_int()
     assert few.conf_int(0.9)["mu"].shape == (2,)
     assert "Bootstrap, 30 pairs replicates" in str(few)
-    for kind, message in (("bca", "delete-one"), ("studentized", "standard error of each replicate"), ("normal", "percentile")):
+    for kind, message in (
+        ("bca", "delete-one"),
+        ("studentized", "standard error of each replicate"),
+        ("normal", "percentile"),
+    ):
         with pytest.raises(ValueError, match=message):
             few.conf_int(0.9, kind)
 
@@ -233,7 +306,10 @@ def poisson(params, data):
 
 def test_infinite_and_undefined_replicates_are_no_finite_standard_error():
     """A dummy of two rows with counts 0 and 2: without the second row its coefficient is −inf; without both nothing is known of it."""
-    data = {"x": np.column_stack([np.ones(N), np.arange(N) < 2]).astype(float), "y": np.arange(N) % 3 * 1.0}
+    data = {
+        "x": np.column_stack([np.ones(N), np.arange(N) < 2]).astype(float),
+        "y": np.arange(N) % 3 * 1.0,
+    }
     data["y"][:2] = 0.0, 2.0
     result = jm.fit(poisson, {"beta": np.zeros(2)}, data)
     found = bootstrap(poisson, result, data, key=0, replicates=R, acceleration=None, progress=False)
@@ -243,8 +319,13 @@ def test_infinite_and_undefined_replicates_are_no_finite_standard_error():
     assert_array_equal(np.isneginf(found.replicates[:, 1]), infinite)
     assert_array_equal(found.status == Status.SEPARATED, infinite)
     others = np.average(np.broadcast_to(data["y"][2:], (R, N - 2)), axis=1, weights=w[:, 2:])
-    assert_allclose(found.replicates[:, 0], np.log(others), rtol=1e-7, atol=1e-12)  # those of the limit
-    assert found.failed["SEPARATED"] == infinite.sum() and sum(found.failed.values()) == infinite.sum() + unknown.sum()
+    assert_allclose(
+        found.replicates[:, 0], np.log(others), rtol=1e-7, atol=1e-12
+    )  # those of the limit
+    assert (
+        found.failed["SEPARATED"] == infinite.sum()
+        and sum(found.failed.values()) == infinite.sum() + unknown.sum()
+    )
     assert np.isnan(found.se[1]) and np.isfinite(found.se[0]) and np.isnan(found.vcov[0, 1])
     low, high = found.conf_int(0.9)["beta"][1]
     assert low == -np.inf and np.isfinite(high)
@@ -262,7 +343,9 @@ def test_frequency_weights_are_repeated_rows():
     assert np.all(drawn[:, w == 0] == 0)
     error = np.sqrt(w * (1 - w / w.sum()) / 4000)
     assert np.all(np.abs(drawn.mean(axis=0) - w) <= 5 * error)
-    repeated = plan_of("bayesian", normal, Y, jm.frequency(w), None, None)(jax.random.key(0), np.arange(4000)).values
+    repeated = plan_of("bayesian", normal, Y, jm.frequency(w), None, None)(
+        jax.random.key(0), np.arange(4000)
+    ).values
     assert_allclose(repeated.sum(axis=1), w.sum(), rtol=1e-12)
     assert np.all(np.abs(repeated.mean(axis=0) - w) <= 5 * np.sqrt(np.maximum(w, 1e-9) / 4000))
 
@@ -288,7 +371,11 @@ def test_a_pool_is_resampled_sample_by_sample():
 
 
 def test_mistakes_are_named_before_anything_runs(fit):
-    call = lambda **options: bootstrap(normal, options.pop("fit", fit), options.pop("data", Y), **{"key": 0, **options})  # noqa: E731
+    def call(**options):
+        return bootstrap(
+            normal, options.pop("fit", fit), options.pop("data", Y), **{"key": 0, **options}
+        )
+
     batch = jax.tree.map(lambda leaf: np.stack([leaf] * 3), fit)
     cases = [
         (ValueError, "kind must be one of", {"kind": "wild"}),
@@ -298,14 +385,30 @@ def test_mistakes_are_named_before_anything_runs(fit):
         (ValueError, "needs clusters=", {"kind": "cluster"}),
         (ValueError, "write kind='cluster'", {"clusters": np.zeros(N, int)}),
         (ValueError, "at least two clusters", {"kind": "cluster", "clusters": np.zeros(N, int)}),
-        (ValueError, f"one label for each of the {N} rows", {"kind": "cluster", "clusters": np.zeros(3, int)}),
+        (
+            ValueError,
+            f"one label for each of the {N} rows",
+            {"kind": "cluster", "clusters": np.zeros(3, int)},
+        ),
         (ValueError, "needs block_length=", {"kind": "block"}),
         (ValueError, "longer than the", {"kind": "block", "block_length": N + 1}),
         (ValueError, "needs sample", {"kind": "parametric"}),
         (ValueError, "write kind='parametric'", {"sample": redraw}),
-        (ValueError, "of shape", {"kind": "parametric", "sample": lambda key, params, data: data[:3]}),
-        (ValueError, "as they are", {"kind": "parametric", "sample": lambda key, params, data: data}),
-        (ValueError, "tree like the data", {"kind": "parametric", "sample": lambda key, params, data: {"y": data}}),
+        (
+            ValueError,
+            "of shape",
+            {"kind": "parametric", "sample": lambda key, params, data: data[:3]},
+        ),
+        (
+            ValueError,
+            "as they are",
+            {"kind": "parametric", "sample": lambda key, params, data: data},
+        ),
+        (
+            ValueError,
+            "tree like the data",
+            {"kind": "parametric", "sample": lambda key, params, data: {"y": data}},
+        ),
         (TypeError, "statistic must be a function", {"statistic": "mu"}),
         (TypeError, "floating-point", {"statistic": lambda p: 1}),
         (ValueError, "acceleration must be", {"acceleration": "yes"}),

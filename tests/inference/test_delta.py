@@ -51,17 +51,29 @@ def test_a_tree_of_functions_keeps_its_tree_and_has_one_covariance(fit):
     assert_allclose(found.estimate["a"], [MEAN, MEAN], rtol=1e-9)
     assert_allclose(found.stderr["v"], SD**2 * np.sqrt(2 / N), rtol=1e-7)
     g = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 2 * SD]])
-    assert_allclose(found.vcov, g @ np.diag([SD**2 / N, SD**2 / (2 * N)]) @ g.T, rtol=1e-7, atol=1e-9)
+    assert_allclose(
+        found.vcov, g @ np.diag([SD**2 / N, SD**2 / (2 * N)]) @ g.T, rtol=1e-7, atol=1e-9
+    )
     assert found.conf_int(0.9)["a"].shape == (2, 2)
 
 
 def test_the_jacobian_equals_finite_differences(fit):
     """A function without a tidy derivative: central differences in NumPy."""
-    g = lambda mu, sigma, xp: xp.exp(-mu / sigma) * xp.sin(mu * sigma)  # noqa: E731
+
+    def g(mu, sigma, xp):
+        return xp.exp(-mu / sigma) * xp.sin(mu * sigma)
+
     step = 1e-6
-    slope = [(g(MEAN + step, SD, np) - g(MEAN - step, SD, np)) / (2 * step), (g(MEAN, SD + step, np) - g(MEAN, SD - step, np)) / (2 * step)]
+    slope = [
+        (g(MEAN + step, SD, np) - g(MEAN - step, SD, np)) / (2 * step),
+        (g(MEAN, SD + step, np) - g(MEAN, SD - step, np)) / (2 * step),
+    ]
     found = jm.delta(lambda p: g(p["mu"], p["sigma"], jnp), fit)
-    assert_allclose(found.stderr, np.sqrt(slope[0] ** 2 * SD**2 / N + slope[1] ** 2 * SD**2 / (2 * N)), rtol=1e-6)
+    assert_allclose(
+        found.stderr,
+        np.sqrt(slope[0] ** 2 * SD**2 / N + slope[1] ** 2 * SD**2 / (2 * N)),
+        rtol=1e-6,
+    )
 
 
 def test_a_function_of_a_parameter_given_another_covariance(fit):
@@ -69,7 +81,9 @@ def test_a_function_of_a_parameter_given_another_covariance(fit):
     robust = jm.fit(normal, START, Y, constraints=SIGMA, vcov="HC0")
     fourth = np.mean((Y - MEAN) ** 4)
     assert_allclose(jm.delta(lambda p: p["mu"], robust).stderr, SD / np.sqrt(N), rtol=1e-7)
-    assert_allclose(jm.delta(lambda p: p["sigma"] ** 2, robust).stderr, np.sqrt((fourth - SD**4) / N), rtol=1e-6)
+    assert_allclose(
+        jm.delta(lambda p: p["sigma"] ** 2, robust).stderr, np.sqrt((fourth - SD**4) / N), rtol=1e-6
+    )
 
 
 def test_with_vcov_reaches_delta(fit):
@@ -90,8 +104,18 @@ def test_a_sum_is_right_where_its_parts_have_no_estimate():
     assert_allclose(fit.stderr["sigma"], SD / np.sqrt(2 * N), rtol=1e-6)
     total = jm.delta(lambda p: p["a"] + p["b"], fit)
     assert_allclose([total.estimate, total.stderr], [MEAN, SD / np.sqrt(N)], rtol=1e-6)
-    assert_allclose(jm.delta(lambda p: (p["a"] + p["b"]) / p["sigma"], fit).stderr, np.sqrt((1 + (MEAN / SD) ** 2 / 2) / N), rtol=1e-6)
-    for g in (lambda p: p["a"], lambda p: p["b"], lambda p: p["a"] - p["b"], lambda p: p["a"] + 1.001 * p["b"], lambda p: p["a"] * p["sigma"]):
+    assert_allclose(
+        jm.delta(lambda p: (p["a"] + p["b"]) / p["sigma"], fit).stderr,
+        np.sqrt((1 + (MEAN / SD) ** 2 / 2) / N),
+        rtol=1e-6,
+    )
+    for g in (
+        lambda p: p["a"],
+        lambda p: p["b"],
+        lambda p: p["a"] - p["b"],
+        lambda p: p["a"] + 1.001 * p["b"],
+        lambda p: p["a"] * p["sigma"],
+    ):
         assert np.isnan(jm.delta(g, fit).stderr)
     mixed = jm.delta(lambda p: jnp.stack([p["a"], p["a"] + p["b"]]), fit)
     assert np.isnan(mixed.stderr[0]) and np.isnan(mixed.vcov[0, 1])
@@ -102,7 +126,10 @@ def test_fitted_values_are_determined_where_their_coefficients_are_not():
     """A dummy trap: the level of each group is its mean, whatever the three coefficients are."""
     group = np.arange(N) % 2
     dummies = np.column_stack([np.ones(N), group == 0, group == 1]).astype(float)
-    loglik = lambda params, data: norm.logpdf(data["y"], data["x"] @ params["beta"], 2.0)  # noqa: E731
+
+    def loglik(params, data):
+        return norm.logpdf(data["y"], data["x"] @ params["beta"], 2.0)
+
     fit = jm.fit(loglik, {"beta": np.array([1.0, 0.0, 0.5])}, {"x": dummies, "y": Y})
     assert fit.verdict == Status.UNIDENTIFIED and np.isnan(fit.se).all()
     levels = jm.delta(lambda p: jnp.asarray(dummies[:2]) @ p["beta"], fit)
@@ -119,11 +146,21 @@ def test_a_fixed_parameter_adds_no_variance():
 def test_delta_of_a_simplex_uses_its_singular_covariance():
     """Odds of the first class: p/(1 − p) has variance p/(n(1 − p)³), as for a binomial."""
     counts = np.array([12, 30, 8])
-    loglik = lambda params, data: data @ jnp.log(params["p"])  # noqa: E731
-    fit = jm.fit(loglik, {"p": np.full(3, 1 / 3)}, np.repeat(np.eye(3), counts, axis=0), constraints={"p": jm.simplex})
+
+    def loglik(params, data):
+        return data @ jnp.log(params["p"])
+
+    fit = jm.fit(
+        loglik,
+        {"p": np.full(3, 1 / 3)},
+        np.repeat(np.eye(3), counts, axis=0),
+        constraints={"p": jm.simplex},
+    )
     p = 12 / 50
     odds = jm.delta(lambda params: params["p"][0] / (1 - params["p"][0]), fit)
-    assert_allclose([odds.estimate, odds.stderr], [p / (1 - p), np.sqrt(p / (50 * (1 - p) ** 3))], rtol=1e-7)
+    assert_allclose(
+        [odds.estimate, odds.stderr], [p / (1 - p), np.sqrt(p / (50 * (1 - p) ** 3))], rtol=1e-7
+    )
     assert_allclose(jm.delta(lambda params: jnp.sum(params["p"]), fit).stderr, 0, atol=1e-8)
 
 
@@ -133,7 +170,16 @@ BATCH = np.stack([Y, 2 * Y + 1, Y[::-1] - 3])
 @pytest.fixture(scope="module")
 def fits():
     with jax.enable_x64(True):
-        return jax.jit(jax.vmap(lambda y: jm.fit(normal, {"mu": jnp.asarray(4.0), "sigma": jnp.asarray(1.0)}, y, constraints=SIGMA)))(BATCH)
+        return jax.jit(
+            jax.vmap(
+                lambda y: jm.fit(
+                    normal,
+                    {"mu": jnp.asarray(4.0), "sigma": jnp.asarray(1.0)},
+                    y,
+                    constraints=SIGMA,
+                )
+            )
+        )(BATCH)
 
 
 def test_delta_of_a_batch_has_a_leading_axis(fits):
@@ -145,10 +191,22 @@ def test_delta_of_a_batch_has_a_leading_axis(fits):
 
 
 def test_delta_under_a_trace(fits):
-    g = lambda p: {"cv": p["sigma"] / p["mu"]}  # noqa: E731
+    def g(p):
+        return {"cv": p["sigma"] / p["mu"]}
+
     with jax.enable_x64(True):
         found = jax.jit(lambda fits: jm.delta(g, fits))(fits)
-        one = jax.jit(lambda y: jm.delta(g, jm.fit(normal, {"mu": jnp.asarray(4.0), "sigma": jnp.asarray(1.0)}, y, constraints=SIGMA)))(Y)
+        one = jax.jit(
+            lambda y: jm.delta(
+                g,
+                jm.fit(
+                    normal,
+                    {"mu": jnp.asarray(4.0), "sigma": jnp.asarray(1.0)},
+                    y,
+                    constraints=SIGMA,
+                ),
+            )
+        )(Y)
     c = BATCH.std(axis=1) / BATCH.mean(axis=1)
     assert_allclose(found.stderr["cv"], np.abs(c) * np.sqrt((0.5 + c**2) / N), rtol=1e-6)
     assert_allclose(one.stderr["cv"], np.sqrt(c[0] ** 2 * (0.5 + c[0] ** 2) / N), rtol=1e-6)

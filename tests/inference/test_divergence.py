@@ -30,11 +30,17 @@ from jaxmle.inference.divergence import Information, cross_entropy, entropy, kl_
 
 STANDARD = (normal, {"loc": 0.0, "scale": 1.0})
 WIDE = (normal, {"loc": 1.0, "scale": 2.0})
-PLANE = (multivariate_normal, {"loc": np.zeros(2), "covariance": np.array([[2.0, 0.5], [0.5, 1.0]])})
+PLANE = (
+    multivariate_normal,
+    {"loc": np.zeros(2), "covariance": np.array([[2.0, 0.5], [0.5, 1.0]])},
+)
 ROUND = (multivariate_normal, {"loc": np.array([1.0, 0.0]), "covariance": np.eye(2)})
 PAIRS = {
     normal: (STANDARD, WIDE),
-    lognormal: ((lognormal, {"meanlog": 0.3, "sdlog": 0.7}), (lognormal, {"meanlog": 0.1, "sdlog": 0.9})),
+    lognormal: (
+        (lognormal, {"meanlog": 0.3, "sdlog": 0.7}),
+        (lognormal, {"meanlog": 0.1, "sdlog": 0.9}),
+    ),
     laplace: ((laplace, {"loc": 1.0, "scale": 0.6}), (laplace, {"loc": 0.0, "scale": 1.0})),
     cauchy: ((cauchy, {"loc": -1.0, "scale": 0.5}), (cauchy, {"loc": 0.0, "scale": 1.0})),
     exponential: ((exponential, {"rate": 1.7}), (exponential, {"rate": 0.7})),
@@ -60,21 +66,38 @@ ENTROPIES = {
 def test_entropies_are_those_of_scipy(name):
     law, theirs = ENTROPIES[name]
     found = entropy(law)
-    assert_allclose(found.value, float(theirs.entropy()), rtol=1e-10, atol=1e-12)  # scipy sums and integrates to about 1e-11
-    assert found.method == {"student t": "quadrature", "poisson": "sum", "bernoulli": "sum"}.get(name, "closed form")
+    assert_allclose(
+        found.value, float(theirs.entropy()), rtol=1e-10, atol=1e-12
+    )  # scipy sums and integrates to about 1e-11
+    assert found.method == {"student t": "quadrature", "poisson": "sum", "bernoulli": "sum"}.get(
+        name, "closed form"
+    )
     assert found.error < 1e-9
 
 
 @pytest.mark.parametrize("family", PAIRS, ids=lambda family: family.name)
-def test_closed_forms_agree_with_the_numerical_road_and_cross_entropy_is_entropy_plus_divergence(family, monkeypatch):
+def test_closed_forms_agree_with_the_numerical_road_and_cross_entropy_is_entropy_plus_divergence(
+    family, monkeypatch
+):
     p, q = PAIRS[family]
-    closed = {"kl": kl_divergence(p, q), "back": kl_divergence(q, p), "cross": cross_entropy(p, q), "own": entropy(p)}
+    closed = {
+        "kl": kl_divergence(p, q),
+        "back": kl_divergence(q, p),
+        "cross": cross_entropy(p, q),
+        "own": entropy(p),
+    }
     assert_allclose(closed["cross"].value, closed["own"].value + closed["kl"].value, rtol=1e-11)
-    assert abs(closed["kl"].value - closed["back"].value) > 1e-3 or family is cauchy  # not symmetric, but for two Cauchy laws it is
+    assert (
+        abs(closed["kl"].value - closed["back"].value) > 1e-3 or family is cauchy
+    )  # not symmetric, but for two Cauchy laws it is
     assert closed["kl"].method == "closed form"
     monkeypatch.delitem(divergence._DIVERGENCE, family)
     monkeypatch.setattr(divergence, "_ENTROPY", {})
-    for what, numerical in (("kl", kl_divergence(p, q)), ("cross", cross_entropy(p, q)), ("own", entropy(p))):
+    for what, numerical in (
+        ("kl", kl_divergence(p, q)),
+        ("cross", cross_entropy(p, q)),
+        ("own", entropy(p)),
+    ):
         assert_allclose(numerical.value, closed[what].value, rtol=1e-11, err_msg=what)
         assert numerical.method == ("sum" if family is poisson else "quadrature")
         assert abs(numerical.value - closed[what].value) <= numerical.error + 1e-13
@@ -96,7 +119,9 @@ def test_a_heavy_tail_against_a_normal_has_its_exact_divergence(df):
 
 def test_a_tail_too_heavy_or_a_support_too_narrow_is_infinite():
     assert kl_divergence(PAIRS[cauchy][0], STANDARD).value == np.inf
-    assert kl_divergence((student_t, {"df": 2.0, "loc": 0.0, "scale": 1.0}), STANDARD).value == np.inf
+    assert (
+        kl_divergence((student_t, {"df": 2.0, "loc": 0.0, "scale": 1.0}), STANDARD).value == np.inf
+    )
     assert np.isfinite(kl_divergence(STANDARD, PAIRS[cauchy][0]).value)
     positive = PAIRS[exponential][0]
     assert kl_divergence(STANDARD, positive) == Information(np.inf, 0.0, "support")
@@ -108,7 +133,13 @@ def test_a_tail_too_heavy_or_a_support_too_narrow_is_infinite():
 
 def test_a_mixture_far_apart_is_nearly_the_mean_of_its_parts():
     # Modes 40 standard deviations apart do not meet: H = log 2 + H(normal), and KL(part ‖ mixture) = log 2.
-    far = (mixture(normal, normal), {"weights": np.array([0.5, 0.5]), "components": ({"loc": -20.0, "scale": 1.0}, {"loc": 20.0, "scale": 1.0})})
+    far = (
+        mixture(normal, normal),
+        {
+            "weights": np.array([0.5, 0.5]),
+            "components": ({"loc": -20.0, "scale": 1.0}, {"loc": 20.0, "scale": 1.0}),
+        },
+    )
     part = (normal, {"loc": 20.0, "scale": 1.0})
     assert_allclose(kl_divergence(part, far).value, np.log(2), rtol=1e-9)
     own = entropy(far)
@@ -118,11 +149,19 @@ def test_a_mixture_far_apart_is_nearly_the_mean_of_its_parts():
 def test_vectors_are_exact_for_normals_and_drawn_else():
     found = kl_divergence(PLANE, ROUND)
     assert_allclose(found.value, 0.5 * (3.0 + 1.0 - 2.0 - np.log(1.75)), rtol=1e-13)
-    assert_allclose(entropy(PLANE).value, stats.multivariate_normal(np.zeros(2), PLANE[1]["covariance"]).entropy(), rtol=1e-13)
+    assert_allclose(
+        entropy(PLANE).value,
+        stats.multivariate_normal(np.zeros(2), PLANE[1]["covariance"]).entropy(),
+        rtol=1e-13,
+    )
     heavy = (multivariate_t, {"df": 5.0, "loc": np.zeros(2), "scale": np.eye(2)})
     drawn = entropy(heavy, draws=20_000)
     assert drawn.method == "Monte Carlo"
-    assert abs(drawn.value - stats.multivariate_t(np.zeros(2), np.eye(2), 5).entropy()) < 4 * drawn.error < 0.05
+    assert (
+        abs(drawn.value - stats.multivariate_t(np.zeros(2), np.eye(2), 5).entropy())
+        < 4 * drawn.error
+        < 0.05
+    )
 
 
 # ---------------------------------------------------------------- from data
@@ -134,7 +173,9 @@ def test_the_cross_entropy_of_data_is_the_mean_negative_log_likelihood():
     found = cross_entropy(y, (normal, fit.params))
     assert_allclose(found.value, -fit.loglik / 4, rtol=1e-13)
     assert found.method == "sample"
-    own = cross_entropy({"y": y}, (lambda params, data: -0.5 * (data["y"] - params["m"]) ** 2, {"m": 0.0}))
+    own = cross_entropy(
+        {"y": y}, (lambda params, data: -0.5 * (data["y"] - params["m"]) ** 2, {"m": 0.0})
+    )
     assert_allclose(own.value, 0.5 * np.mean(y**2), rtol=1e-14)
     assert cross_entropy(np.array([1.0, -1.0]), (exponential, {"rate": 1.0})).value == np.inf
 
@@ -142,17 +183,28 @@ def test_the_cross_entropy_of_data_is_the_mean_negative_log_likelihood():
 def test_the_misspecified_mle_goes_to_the_nearest_member():
     """A lognormal fitted to gamma data: the nearest has meanlog ψ(a) − log r and sdlog² = ψ′(a)."""
     truth = PAIRS[gamma][0]
-    nearest = {"meanlog": float(polygamma(0, 2.5) - np.log(0.7)), "sdlog": float(np.sqrt(polygamma(1, 2.5)))}
+    nearest = {
+        "meanlog": float(polygamma(0, 2.5) - np.log(0.7)),
+        "sdlog": float(np.sqrt(polygamma(1, 2.5))),
+    }
     least = kl_divergence(truth, (lognormal, nearest)).value
     for name in nearest:
-        up, down = (kl_divergence(truth, (lognormal, nearest | {name: nearest[name] + h})).value for h in (1e-3, -1e-3))
+        up, down = (
+            kl_divergence(truth, (lognormal, nearest | {name: nearest[name] + h})).value
+            for h in (1e-3, -1e-3)
+        )
         assert min(up, down) > least
         assert abs(up - down) < 1e-7  # stationary: third order in 1e-3
     gaps = []
     for n in (100, 10_000):
         y = stats.gamma(2.5, scale=1 / 0.7).ppf((np.arange(n) + 0.5) / n)
         fit = jm.fit(lognormal, data=y)
-        gaps.append(kl_divergence(truth, (lognormal, {name: float(value) for name, value in fit.params.items()})).value - least)
+        gaps.append(
+            kl_divergence(
+                truth, (lognormal, {name: float(value) for name, value in fit.params.items()})
+            ).value
+            - least
+        )
     assert 0 <= gaps[1] < 1e-6 < gaps[0]
     y = np.random.default_rng(1).gamma(2.5, 1 / 0.7, 10_000)
     fit = jm.fit(lognormal, data=y, vcov="HC0")
@@ -167,15 +219,31 @@ def test_the_misspecified_mle_goes_to_the_nearest_member():
     [
         (lambda: entropy(normal), TypeError, "family and its parameters"),
         (lambda: entropy((normal, {"loc": 0.0})), ValueError, "scale"),
-        (lambda: entropy((student_t, {"df": np.array([3.0, 4.0]), "loc": 0.0, "scale": 1.0})), ValueError, "one law"),
-        (lambda: kl_divergence(STANDARD, (normal, {"loc": np.nan, "scale": 1.0})), ValueError, "finite"),
+        (
+            lambda: entropy((student_t, {"df": np.array([3.0, 4.0]), "loc": 0.0, "scale": 1.0})),
+            ValueError,
+            "one law",
+        ),
+        (
+            lambda: kl_divergence(STANDARD, (normal, {"loc": np.nan, "scale": 1.0})),
+            ValueError,
+            "finite",
+        ),
         (lambda: kl_divergence(STANDARD, (poisson, {"rate": 1.0})), ValueError, "discrete"),
         (lambda: kl_divergence(np.ones(3), STANDARD), ValueError, "cross_entropy"),
         (lambda: cross_entropy(np.ones(3), normal), TypeError, "q is a family"),
         (lambda: cross_entropy(np.array([1.0, np.nan]), STANDARD), ValueError, "row 1"),
         (lambda: cross_entropy(np.array(["a"]), STANDARD), TypeError, "numbers"),
-        (lambda: cross_entropy(np.ones(3), (lambda p, y: jnp.sum(y), {})), ValueError, "one scalar"),
-        (lambda: jax.jit(lambda m: entropy((normal, {"loc": m, "scale": 1.0})).value)(0.0), TypeError, "jit"),
+        (
+            lambda: cross_entropy(np.ones(3), (lambda p, y: jnp.sum(y), {})),
+            ValueError,
+            "one scalar",
+        ),
+        (
+            lambda: jax.jit(lambda m: entropy((normal, {"loc": m, "scale": 1.0})).value)(0.0),
+            TypeError,
+            "jit",
+        ),
     ],
 )
 def test_bad_input_is_refused(call, error, told):

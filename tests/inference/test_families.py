@@ -10,7 +10,9 @@ from jaxmle.families import binomial, exponential, gamma, lognormal, normal, poi
 from jaxmle.inference.families import best_family
 
 Y = np.random.default_rng(4).gamma(1.5, 2.0, size=60)
-RANKING = best_family(Y, [normal, gamma, exponential, lognormal], key=jax.random.key(0), replicates=99)
+RANKING = best_family(
+    Y, [normal, gamma, exponential, lognormal], key=jax.random.key(0), replicates=99
+)
 BY_NAME = {candidate.family.name: candidate for candidate in RANKING.candidates}
 
 
@@ -18,9 +20,21 @@ def test_criteria_and_distances_are_those_of_scipy():
     shape, _, scale = stats.gamma.fit(Y, floc=0)
     loglik = stats.gamma.logpdf(Y, shape, scale=scale).sum()
     assert_allclose(BY_NAME["gamma"].aicc, -2 * loglik + 4 + 12 / 57, rtol=1e-7)
-    assert_allclose(BY_NAME["gamma"].distance, stats.cramervonmises(Y, "gamma", (shape, 0, scale)).statistic, rtol=1e-5)
-    assert_allclose(BY_NAME["normal"].distance, stats.cramervonmises(Y, "norm", (Y.mean(), Y.std())).statistic, rtol=1e-9)
-    assert_allclose(BY_NAME["exponential"].tic, 2 * len(Y) * (1 + np.log(Y.mean())) + 2 * Y.var() / Y.mean() ** 2, rtol=1e-9)
+    assert_allclose(
+        BY_NAME["gamma"].distance,
+        stats.cramervonmises(Y, "gamma", (shape, 0, scale)).statistic,
+        rtol=1e-5,
+    )
+    assert_allclose(
+        BY_NAME["normal"].distance,
+        stats.cramervonmises(Y, "norm", (Y.mean(), Y.std())).statistic,
+        rtol=1e-9,
+    )
+    assert_allclose(
+        BY_NAME["exponential"].tic,
+        2 * len(Y) * (1 + np.log(Y.mean())) + 2 * Y.var() / Y.mean() ** 2,
+        rtol=1e-9,
+    )
 
 
 def test_the_order_is_that_of_the_criterion_and_a_wrong_family_is_refused():
@@ -41,7 +55,11 @@ def test_the_p_value_of_the_normal_is_that_of_lilliefors_kind():
     candidate = best_family(y, [normal], key=jax.random.key(3), replicates=199).candidates[0]
     modified = candidate.distance * (1 + 0.5 / 60)
     # At 0.104 the p-value is 0.10, at 0.126 0.05, at 0.178 0.01.
-    table = np.interp(modified, [0.051, 0.074, 0.091, 0.104, 0.126, 0.148, 0.179], [0.5, 0.25, 0.15, 0.10, 0.05, 0.025, 0.01])
+    table = np.interp(
+        modified,
+        [0.051, 0.074, 0.091, 0.104, 0.126, 0.148, 0.179],
+        [0.5, 0.25, 0.15, 0.10, 0.05, 0.025, 0.01],
+    )
     assert abs(candidate.pvalue - table) < 4 * np.sqrt(0.25 / 200) * 0.7
 
 

@@ -21,14 +21,21 @@ def binomial(params, data):
 
 
 def table(successes):
-    return {"x": np.array([0.0, 1.0]), "m": np.array([25.0, 25.0]), "y": np.array([12.5, successes])}
+    return {
+        "x": np.array([0.0, 1.0]),
+        "m": np.array([25.0, 25.0]),
+        "y": np.array([12.5, successes]),
+    }
 
 
 def test_one_proportion_tips_where_theory_says():
     """z' ∝ 1 − (θ/2)tanh(θ/2), for either sign of θ."""
     theta = np.array([0.4, -1.5, TIPPING - 1e-4, TIPPING + 1e-4, -3.0])
     one = jm.fix(binomial, {"b": 0.0})
-    data = [{"x": np.zeros(2), "m": np.full(2, 50.0), "y": np.full(2, 50 / (1 + np.exp(-t)))} for t in theta]
+    data = [
+        {"x": np.zeros(2), "m": np.full(2, 50.0), "y": np.full(2, 50 / (1 + np.exp(-t)))}
+        for t in theta
+    ]
     fits = stacked([jm.fit(one, {"a": 0.1, "b": 0.0}, d) for d in data])
     found = hauck_donner(one, fits, {k: np.stack([d[k] for d in data]) for k in data[0]})
     assert_allclose(found.slope[:, 0], 1 - theta / 2 * np.tanh(theta / 2), atol=1e-8)
@@ -51,7 +58,9 @@ def test_two_proportions_where_the_wald_statistic_falls():
         z[y] = found.zvalues[1], bool(found.flag[1])
     assert z[20.0][0] < z[23.0][0] > z[24.5][0]
     assert (z[20.0][1], z[24.5][1]) == (False, True)
-    assert "Hauck-Donner effect in b" in str(hauck_donner(binomial, jm.fit(binomial, {"a": 0.0, "b": 0.0}, table(24.5)), table(24.5)))
+    assert "Hauck-Donner effect in b" in str(
+        hauck_donner(binomial, jm.fit(binomial, {"a": 0.0, "b": 0.0}, table(24.5)), table(24.5))
+    )
 
 
 def test_a_regression_of_ordinary_effects_is_not_flagged_and_other_values_can_be_asked():

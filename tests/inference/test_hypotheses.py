@@ -37,14 +37,19 @@ def centred(params, data):
 
 
 NORMAL, BOTH = {"mu": 0.5, "sigma": 1.0}, {"mu": jm.positive, "sigma": jm.positive}
-Y = np.random.default_rng(3).normal(0.3, 1.0, size=(6, 40)) + np.array([0.0, -0.8, 0.2, 0.0, -0.9, 0.5])[:, None]
+Y = (
+    np.random.default_rng(3).normal(0.3, 1.0, size=(6, 40))
+    + np.array([0.0, -0.8, 0.2, 0.0, -0.9, 0.5])[:, None]
+)
 
 
 @pytest.fixture(scope="module")
 def bounded():
     """Normal samples whose mean may not be negative: two of the six have a negative sample mean."""
     fits = stacked([jm.fit(normal, NORMAL, y, constraints=BOTH) for y in Y])
-    return fits, stacked([jm.fit(centred, {"sigma": 1.0}, y, constraints={"sigma": jm.positive}) for y in Y])
+    return fits, stacked(
+        [jm.fit(centred, {"sigma": 1.0}, y, constraints={"sigma": jm.positive}) for y in Y]
+    )
 
 
 # ---------------------------------------------------------------- Wald
@@ -53,24 +58,42 @@ def bounded():
 def test_wald_tests_equal_those_of_r(full):
     expected = R["logit"]
     found = wald_test(full, ["beta[5]", "beta[7]"])
-    assert_allclose([found.statistic, found.pvalue, found.df], [expected["wald"]["statistic"], expected["wald"]["pvalue"], 2], rtol=RTOL)
+    assert_allclose(
+        [found.statistic, found.pvalue, found.df],
+        [expected["wald"]["statistic"], expected["wald"]["pvalue"], 2],
+        rtol=RTOL,
+    )
     f = wald_test(full, SMOKE_HT, df_residual=189 - 9)
-    assert_allclose([f.statistic, f.pvalue], [expected["wald_f"]["statistic"], expected["wald_f"]["pvalue"]], rtol=RTOL)
+    assert_allclose(
+        [f.statistic, f.pvalue],
+        [expected["wald_f"]["statistic"], expected["wald_f"]["pvalue"]],
+        rtol=RTOL,
+    )
     contrast = np.eye(9)[3] - np.eye(9)[4]
-    assert_allclose(wald_test(full, contrast).statistic, expected["contrast"]["statistic"], rtol=RTOL)
-    assert_allclose(wald_test(full, lambda p: p["beta"][3] - p["beta"][4]).statistic, expected["contrast"]["statistic"], rtol=RTOL)
+    assert_allclose(
+        wald_test(full, contrast).statistic, expected["contrast"]["statistic"], rtol=RTOL
+    )
+    assert_allclose(
+        wald_test(full, lambda p: p["beta"][3] - p["beta"][4]).statistic,
+        expected["contrast"]["statistic"],
+        rtol=RTOL,
+    )
 
 
 def test_a_wald_test_is_robust_when_the_fit_is():
     robust = jm.fit(logit, START, DATA, vcov="HC0")
     found = wald_test(robust, ["beta[5]", "beta[7]"])
-    assert_allclose([found.statistic, found.pvalue], list(R["logit"]["wald_hc0"].values()), rtol=RTOL)
+    assert_allclose(
+        [found.statistic, found.pvalue], list(R["logit"]["wald_hc0"].values()), rtol=RTOL
+    )
 
 
 def test_one_restriction_is_the_square_of_z(full):
     for j, name in enumerate(full.names):
         found = wald_test(full, name)
-        assert_allclose([found.statistic, found.pvalue], [full.zvalues[j] ** 2, full.pvalues[j]], rtol=1e-9)
+        assert_allclose(
+            [found.statistic, found.pvalue], [full.zvalues[j] ** 2, full.pvalues[j]], rtol=1e-9
+        )
 
 
 def test_forms_of_one_hypothesis_agree(full):
@@ -86,7 +109,9 @@ def test_forms_of_one_hypothesis_agree(full):
 
 
 def test_a_nonlinear_restriction_has_the_variance_of_the_delta_method(full):
-    ratio = lambda p: p["beta"][5] / p["beta"][7]  # noqa: E731
+    def ratio(p):
+        return p["beta"][5] / p["beta"][7]
+
     found, expected = wald_test(full, ratio, 0.5), jm.delta(ratio, full)
     assert_allclose(found.statistic, ((expected.estimate - 0.5) / expected.stderr) ** 2, rtol=1e-10)
 
@@ -98,18 +123,27 @@ def test_statsmodels_agrees_on_linear_restrictions(full):
     r = np.array([[0, 1, 0, 0, 0, 1, 0, 0, 0.0], [0, 0, 3, 1, -1, 0, 0, 0, 0]])
     expected = other.wald_test(r, scalar=True)
     found = wald_test(full, r)
-    assert_allclose([found.statistic, found.pvalue], [expected.statistic, expected.pvalue], rtol=RTOL)
+    assert_allclose(
+        [found.statistic, found.pvalue], [expected.statistic, expected.pvalue], rtol=RTOL
+    )
 
 
 def test_a_simplex_is_tested_in_free_coordinates():
     """All three probabilities: the statistic in log ratios, Σ over the inverse of diag(1/n_k) + 1/n_K, with K − 1 degrees of freedom."""
     counts = np.array([30.0, 45.0, 25.0])
     y = np.repeat(np.eye(3), counts.astype(int), axis=0)
-    fit = jm.fit(lambda p, d: d @ jnp.log(p["w"]), {"w": np.full(3, 1 / 3)}, y, constraints={"w": jm.simplex})
+    fit = jm.fit(
+        lambda p, d: d @ jnp.log(p["w"]), {"w": np.full(3, 1 / 3)}, y, constraints={"w": jm.simplex}
+    )
     ratio = np.log(counts[:2] / counts[2])
     v = np.diag(1 / counts[:2]) + 1 / counts[2]
-    for found in (wald_test(fit, "w", 1 / 3), wald_test(fit, lambda p: jnp.log(p["w"][:2] / p["w"][2]))):
-        assert_allclose([found.statistic, found.df], [ratio @ np.linalg.solve(v, ratio), 2], rtol=1e-8)
+    for found in (
+        wald_test(fit, "w", 1 / 3),
+        wald_test(fit, lambda p: jnp.log(p["w"][:2] / p["w"][2])),
+    ):
+        assert_allclose(
+            [found.statistic, found.df], [ratio @ np.linalg.solve(v, ratio), 2], rtol=1e-8
+        )
     assert wald_test(fit, np.ones((1, 3)), 1.0).code == Reason.SINGULAR
     with pytest.raises(ValueError, match="sum to one"):
         wald_test(fit, "w", 0.2)
@@ -130,9 +164,17 @@ def test_a_batch_is_tested_member_by_member(bounded):
 def test_a_wald_test_runs_under_jit_and_vmap(bounded):
     fits, _ = bounded
     with jax.enable_x64(True):
-        traced = jax.jit(jax.vmap(lambda fit: wald_test(fit, "sigma", 0.9)))(jax.tree.map(jnp.asarray, fits))
-        other = jax.jit(lambda fit: wald_test(fit, lambda p: p["sigma"], 0.9, df_residual=39.0))(jax.tree.map(jnp.asarray, fits))
-        statistic, pvalue, f = np.asarray(traced.statistic), np.asarray(traced.pvalue), np.asarray(other.pvalue)
+        traced = jax.jit(jax.vmap(lambda fit: wald_test(fit, "sigma", 0.9)))(
+            jax.tree.map(jnp.asarray, fits)
+        )
+        other = jax.jit(lambda fit: wald_test(fit, lambda p: p["sigma"], 0.9, df_residual=39.0))(
+            jax.tree.map(jnp.asarray, fits)
+        )
+        statistic, pvalue, f = (
+            np.asarray(traced.statistic),
+            np.asarray(traced.pvalue),
+            np.asarray(other.pvalue),
+        )
     expected = wald_test(fits, "sigma", 0.9)
     assert_allclose(statistic, expected.statistic, rtol=1e-9)
     assert_allclose(pvalue, expected.pvalue, rtol=1e-9)
@@ -154,11 +196,21 @@ def test_what_the_data_do_not_determine_has_no_wald_test():
     """Two equal columns: their sum has an estimate, neither alone."""
     x = np.column_stack([np.ones(50), np.arange(50.0) % 7, np.arange(50.0) % 7])
     y = np.random.default_rng(1).normal(size=50)
-    fit = jm.fit(lambda p, d: norm.logpdf(d["y"], d["x"] @ p["b"], 1.0), {"b": np.zeros(3)}, {"x": x, "y": y})
+    fit = jm.fit(
+        lambda p, d: norm.logpdf(d["y"], d["x"] @ p["b"], 1.0), {"b": np.zeros(3)}, {"x": x, "y": y}
+    )
     assert fit.verdict == Status.UNIDENTIFIED
     assert wald_test(fit, "b[1]").code == Reason.NOT_ESTIMABLE
-    alone = jm.fit(lambda p, d: norm.logpdf(d["y"], d["x"] @ p["b"], 1.0), {"b": np.zeros(2)}, {"x": x[:, :2], "y": y})
-    assert_allclose(wald_test(fit, np.array([[0.0, 1.0, 1.0]])).statistic, wald_test(alone, "b[1]").statistic, rtol=1e-8)
+    alone = jm.fit(
+        lambda p, d: norm.logpdf(d["y"], d["x"] @ p["b"], 1.0),
+        {"b": np.zeros(2)},
+        {"x": x[:, :2], "y": y},
+    )
+    assert_allclose(
+        wald_test(fit, np.array([[0.0, 1.0, 1.0]])).statistic,
+        wald_test(alone, "b[1]").statistic,
+        rtol=1e-8,
+    )
     stopped = jm.fit(normal, NORMAL, Y[0], constraints=BOTH, max_steps=1)
     assert wald_test(stopped, "sigma", 1.0).code == Reason.NOT_CONVERGED
 
@@ -196,7 +248,10 @@ def test_a_value_on_a_bound_is_refused_for_a_wald_test(bounded):
 
 
 def test_restrictions_that_repeat_each_other_only_at_the_estimate_are_singular(full):
-    assert wald_test(full, lambda p: jnp.stack([p["beta"][1], 2 * p["beta"][1]])).code == Reason.SINGULAR
+    assert (
+        wald_test(full, lambda p: jnp.stack([p["beta"][1], 2 * p["beta"][1]])).code
+        == Reason.SINGULAR
+    )
 
 
 # ---------------------------------------------------------------- factors
@@ -205,7 +260,9 @@ def test_restrictions_that_repeat_each_other_only_at_the_estimate_are_singular(f
 def test_joint_tests_of_factors(full):
     found = joint_tests(full, {"race": ["beta[3]", "beta[4]"], "smoke": "beta[5]"})
     assert_allclose(found["race"].statistic, R["logit"]["race"]["statistic"], rtol=RTOL)
-    assert_allclose(found.pvalues, [wald_test(full, ["beta[3]", "beta[4]"]).pvalue, full.pvalues[5]], rtol=1e-9)
+    assert_allclose(
+        found.pvalues, [wald_test(full, ["beta[3]", "beta[4]"]).pvalue, full.pvalues[5]], rtol=1e-9
+    )
     assert "race" in str(found) and "0.046" in str(found)
     with pytest.raises(KeyError, match="race"):
         found["colour"]
@@ -225,7 +282,9 @@ def test_a_leaf_that_cannot_be_zero_is_no_term(bounded):
 
 def test_the_likelihood_ratio_test_equals_that_of_r(full, null):
     found = lr_test(null, full)
-    assert_allclose([found.statistic, found.pvalue, found.df], [*R["logit"]["lr"].values(), 2], rtol=RTOL)
+    assert_allclose(
+        [found.statistic, found.pvalue, found.df], [*R["logit"]["lr"].values(), 2], rtol=RTOL
+    )
     tied = lr_test(jm.fit(jm.tie(logit, ("beta[3]", "beta[4]")), START, DATA), full)
     assert tied.df == 1 and tied.code == 0
 
@@ -244,8 +303,13 @@ def test_gumbel_within_gev():
         return -(1 + params["shape"]) * t - jnp.exp(-t) - jnp.log(params["scale"])
 
     start, bounds = {"loc": 3.9, "scale": 0.2}, {"scale": jm.positive}
-    found = lr_test(jm.fit(gumbel, start, y, constraints=bounds), jm.fit(gev, {**start, "shape": -0.1}, y, constraints=bounds))
-    assert_allclose([found.statistic, found.df], [2 * (4.33905847367941 - 4.21768189626177), 1], rtol=1e-8)
+    found = lr_test(
+        jm.fit(gumbel, start, y, constraints=bounds),
+        jm.fit(gev, {**start, "shape": -0.1}, y, constraints=bounds),
+    )
+    assert_allclose(
+        [found.statistic, found.df], [2 * (4.33905847367941 - 4.21768189626177), 1], rtol=1e-8
+    )
 
 
 def test_on_a_bound_the_law_is_half_a_chi_square(bounded):
@@ -255,7 +319,9 @@ def test_on_a_bound_the_law_is_half_a_chi_square(bounded):
     mean = Y.mean(axis=1)
     exact = np.where(mean > 0, 40 * np.log((Y**2).mean(axis=1) / Y.var(axis=1)), 0.0)
     assert_allclose(found.statistic, exact, rtol=1e-7, atol=1e-12)
-    assert_allclose(found.pvalue, np.where(mean > 0, scipy.stats.chi2.sf(exact, 1) / 2, 1.0), rtol=1e-6)
+    assert_allclose(
+        found.pvalue, np.where(mean > 0, scipy.stats.chi2.sf(exact, 1) / 2, 1.0), rtol=1e-6
+    )
     assert np.all(found.code == 0) and found.law == "chi-bar-square"
     unsaid = lr_test(nulls, fits)
     assert_array_equal(unsaid.code != 0, mean < 0)
@@ -268,19 +334,33 @@ def test_a_mixing_weight_of_zero_has_no_chi_bar_square(bounded):
     found = lr_test(nulls, replace(fits, df=3), on_bound="mu")
     assert np.all(found.code == Reason.DAVIES) and np.all(np.isnan(found.pvalue))
     with pytest.raises(ValueError, match="no bound"):
-        lr_test(nulls, replace(fits, bounds=((-np.inf, np.inf), (0.0, np.inf)), layout=fits.layout), on_bound="mu")
+        lr_test(
+            nulls,
+            replace(fits, bounds=((-np.inf, np.inf), (0.0, np.inf)), layout=fits.layout),
+            on_bound="mu",
+        )
     with pytest.raises(ValueError, match="no parameter"):
         lr_test(nulls, fits, on_bound="tau")
 
 
 def test_likelihood_ratios_without_a_law_say_why(full, null):
     found = lr_test(null, replace(full, vcov_kind="HC0"))
-    assert found.code == Reason.ROBUST and np.isfinite(found.statistic) and np.isnan(found.pvalue) and "score_test" in found.reason
+    assert (
+        found.code == Reason.ROBUST
+        and np.isfinite(found.statistic)
+        and np.isnan(found.pvalue)
+        and "score_test" in found.reason
+    )
     assert lr_test(null, replace(full, mode="MAP")).code == Reason.PENALISED
-    assert lr_test(*(replace(fit, weighting="sampling") for fit in (null, full))).code == Reason.SAMPLING
+    assert (
+        lr_test(*(replace(fit, weighting="sampling") for fit in (null, full))).code
+        == Reason.SAMPLING
+    )
     assert lr_test(replace(null, loglik=full.loglik + 1.0), full).code == Reason.HIGHER
     assert lr_test(replace(null, loglik=full.loglik + 1e-13), full).pvalue == 1.0
-    assert lr_test(null, replace(full, status=np.int32(Status.MAX_STEPS))).code == Reason.NOT_CONVERGED
+    assert (
+        lr_test(null, replace(full, status=np.int32(Status.MAX_STEPS))).code == Reason.NOT_CONVERGED
+    )
 
 
 def test_fits_that_do_not_compare_are_refused(full, null):
@@ -304,7 +384,10 @@ def test_fits_that_do_not_compare_are_refused(full, null):
 
 
 def test_the_record_reads_as_a_sentence(full, null, bounded):
-    assert str(wald_test(full, SMOKE_HT)).splitlines() == ["Wald test of beta[5] = beta[7] = 0", "chi2(2) = 11.29, p = 0.004"]
+    assert str(wald_test(full, SMOKE_HT)).splitlines() == [
+        "Wald test of beta[5] = beta[7] = 0",
+        "chi2(2) = 11.29, p = 0.004",
+    ]
     assert "beta[3] - beta[4] = 0" in str(wald_test(full, np.eye(9)[3] - np.eye(9)[4]))
     assert "F(2, 180)" in str(wald_test(full, SMOKE_HT, df_residual=180))
     text = str(wald_test(bounded[0], "mu", 0.1))
@@ -316,7 +399,12 @@ def test_the_record_reads_as_a_sentence(full, null, bounded):
 
 
 def test_a_float32_fit_keeps_its_precision(full):
-    fit = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32)[()] if np.asarray(leaf).dtype.kind == "f" else leaf, full)
+    fit = jax.tree.map(
+        lambda leaf: (
+            np.asarray(leaf, np.float32)[()] if np.asarray(leaf).dtype.kind == "f" else leaf
+        ),
+        full,
+    )
     found = wald_test(fit, {"beta[1]": 0.0})
     assert found.statistic.dtype == np.float32
     assert_allclose(found.statistic, full.zvalues[1] ** 2, rtol=1e-5)

@@ -44,7 +44,11 @@ class Case(NamedTuple):
     def lint(self, **options):
         sample = None if self.draw is None else self.sample
         response = None if self.support is None else "y"
-        told = {"response": response, "support": self.support, "constraints": self.constraints} | options
+        told = {
+            "response": response,
+            "support": self.support,
+            "constraints": self.constraints,
+        } | options
         return jm.lint(self.loglik, self.start, self.data, told.pop("sample", sample), **told)
 
 
@@ -74,7 +78,13 @@ def poisson(p, d):
 
 def negative_binomial(p, d):
     mu, r, y = jnp.exp(mean(p, d)), 1 / p["alpha"], d["y"]
-    return gammaln(y + r) - gammaln(r) - gammaln(y + 1) + r * jnp.log(r / (r + mu)) + y * jnp.log(mu / (r + mu))
+    return (
+        gammaln(y + r)
+        - gammaln(r)
+        - gammaln(y + 1)
+        + r * jnp.log(r / (r + mu))
+        + y * jnp.log(mu / (r + mu))
+    )
 
 
 def gamma(p, d):
@@ -96,7 +106,13 @@ def draw_weibull(rng, p, d):
 
 def student(p, d):
     z, df = (d["y"] - mean(p, d)) / p["sigma"], p["df"]
-    return gammaln((df + 1) / 2) - gammaln(df / 2) - 0.5 * jnp.log(df * jnp.pi) - jnp.log(p["sigma"]) - (df + 1) / 2 * jnp.log1p(z**2 / df)
+    return (
+        gammaln((df + 1) / 2)
+        - gammaln(df / 2)
+        - 0.5 * jnp.log(df * jnp.pi)
+        - jnp.log(p["sigma"])
+        - (df + 1) / 2 * jnp.log1p(z**2 / df)
+    )
 
 
 def laplace(p, d):
@@ -106,7 +122,13 @@ def laplace(p, d):
 def beta(p, d):
     m = sigmoid(mean(p, d))
     a, b = m * p["phi"], (1 - m) * p["phi"]
-    return gammaln(a + b) - gammaln(a) - gammaln(b) + (a - 1) * jnp.log(d["y"]) + (b - 1) * jnp.log1p(-d["y"])
+    return (
+        gammaln(a + b)
+        - gammaln(a)
+        - gammaln(b)
+        + (a - 1) * jnp.log(d["y"])
+        + (b - 1) * jnp.log1p(-d["y"])
+    )
 
 
 def draw_beta(rng, p, d):
@@ -145,7 +167,13 @@ def draw_ordinal(rng, p, d):
 
 def binomial(p, d):
     m, y = d["m"], d["y"]
-    return gammaln(m + 1) - gammaln(y + 1) - gammaln(m - y + 1) + y * mean(p, d) - m * jnp.logaddexp(0.0, mean(p, d))
+    return (
+        gammaln(m + 1)
+        - gammaln(y + 1)
+        - gammaln(m - y + 1)
+        + y * mean(p, d)
+        - m * jnp.logaddexp(0.0, mean(p, d))
+    )
 
 
 def inflated(p, d):
@@ -201,27 +229,115 @@ SIGMA = {**BETA, "sigma": 1.2}
 
 SOUND = {
     "normal": Case(normal, SIGMA, REAL_Y, draw_normal, "real", {"sigma": POS}),
-    "logistic": Case(logistic, BETA, binary_y(ETA), lambda rng, p, d: (rng.logistic(size=N) < mean(p, d)).astype(float), "binary"),
-    "probit": Case(probit, BETA, binary_y(ETA), lambda rng, p, d: (rng.normal(size=N) < mean(p, d)).astype(float), "binary"),
-    "poisson": Case(poisson, BETA, COUNTS, lambda rng, p, d: rng.poisson(np.exp(mean(p, d))).astype(float), "counts"),
+    "logistic": Case(
+        logistic,
+        BETA,
+        binary_y(ETA),
+        lambda rng, p, d: (rng.logistic(size=N) < mean(p, d)).astype(float),
+        "binary",
+    ),
+    "probit": Case(
+        probit,
+        BETA,
+        binary_y(ETA),
+        lambda rng, p, d: (rng.normal(size=N) < mean(p, d)).astype(float),
+        "binary",
+    ),
+    "poisson": Case(
+        poisson,
+        BETA,
+        COUNTS,
+        lambda rng, p, d: rng.poisson(np.exp(mean(p, d))).astype(float),
+        "counts",
+    ),
     "negative_binomial": Case(
-        negative_binomial, {**BETA, "alpha": 0.7}, COUNTS, lambda rng, p, d: rng.poisson(np.exp(mean(p, d)) * rng.gamma(1 / p["alpha"], p["alpha"], N)), "counts"
+        negative_binomial,
+        {**BETA, "alpha": 0.7},
+        COUNTS,
+        lambda rng, p, d: rng.poisson(
+            np.exp(mean(p, d)) * rng.gamma(1 / p["alpha"], p["alpha"], N)
+        ),
+        "counts",
     ),
-    "gamma": Case(gamma, {**BETA, "k": 0.6}, POSITIVE_Y, lambda rng, p, d: rng.gamma(p["k"], np.exp(mean(p, d)) / p["k"]), "positive", {"k": POS}),
-    "weibull_censored": Case(weibull, {**BETA, "k": 1.3}, POSITIVE_Y, draw_weibull, "positive", {"k": POS}, {"d": (np.arange(N) % 3 > 0).astype(float)}),
+    "gamma": Case(
+        gamma,
+        {**BETA, "k": 0.6},
+        POSITIVE_Y,
+        lambda rng, p, d: rng.gamma(p["k"], np.exp(mean(p, d)) / p["k"]),
+        "positive",
+        {"k": POS},
+    ),
+    "weibull_censored": Case(
+        weibull,
+        {**BETA, "k": 1.3},
+        POSITIVE_Y,
+        draw_weibull,
+        "positive",
+        {"k": POS},
+        {"d": (np.arange(N) % 3 > 0).astype(float)},
+    ),
     "student": Case(
-        student, {**SIGMA, "df": 4.0}, REAL_Y, lambda rng, p, d: mean(p, d) + p["sigma"] * rng.standard_t(p["df"], N), "real", {"sigma": POS, "df": POS}
+        student,
+        {**SIGMA, "df": 4.0},
+        REAL_Y,
+        lambda rng, p, d: mean(p, d) + p["sigma"] * rng.standard_t(p["df"], N),
+        "real",
+        {"sigma": POS, "df": POS},
     ),
-    "laplace": Case(laplace, SIGMA, REAL_Y, lambda rng, p, d: rng.laplace(mean(p, d), p["sigma"]), "real", {"sigma": POS}),
-    "beta": Case(beta, {**BETA, "phi": 3.0}, np.clip(RNG.beta(2, 2, N), 0.01, 0.99), draw_beta, "unit", {"phi": POS}),
-    "exponential": Case(exponential, BETA, POSITIVE_Y, lambda rng, p, d: rng.exponential(np.exp(mean(p, d))), "positive"),
-    "lognormal": Case(lognormal, SIGMA, POSITIVE_Y, lambda rng, p, d: np.exp(draw_normal(rng, p, d)), "positive", {"sigma": POS}),
-    "multinomial_logit": Case(multinomial_logit, {"b": np.array([[0.1, -0.2], [0.3, 0.2]])}, np.eye(3)[RNG.integers(0, 3, N)], draw_multinomial, np.eye(3)),
+    "laplace": Case(
+        laplace,
+        SIGMA,
+        REAL_Y,
+        lambda rng, p, d: rng.laplace(mean(p, d), p["sigma"]),
+        "real",
+        {"sigma": POS},
+    ),
+    "beta": Case(
+        beta,
+        {**BETA, "phi": 3.0},
+        np.clip(RNG.beta(2, 2, N), 0.01, 0.99),
+        draw_beta,
+        "unit",
+        {"phi": POS},
+    ),
+    "exponential": Case(
+        exponential,
+        BETA,
+        POSITIVE_Y,
+        lambda rng, p, d: rng.exponential(np.exp(mean(p, d))),
+        "positive",
+    ),
+    "lognormal": Case(
+        lognormal,
+        SIGMA,
+        POSITIVE_Y,
+        lambda rng, p, d: np.exp(draw_normal(rng, p, d)),
+        "positive",
+        {"sigma": POS},
+    ),
+    "multinomial_logit": Case(
+        multinomial_logit,
+        {"b": np.array([[0.1, -0.2], [0.3, 0.2]])},
+        np.eye(3)[RNG.integers(0, 3, N)],
+        draw_multinomial,
+        np.eye(3),
+    ),
     "ordinal": Case(
-        ordinal, {"cuts": np.array([-0.8, 0.5]), "slope": 0.4}, RNG.integers(0, 3, N).astype(float), draw_ordinal, np.arange(3), {"cuts": jm.ordered}
+        ordinal,
+        {"cuts": np.array([-0.8, 0.5]), "slope": 0.4},
+        RNG.integers(0, 3, N).astype(float),
+        draw_ordinal,
+        np.arange(3),
+        {"cuts": jm.ordered},
     ),
     "binomial": Case(
-        binomial, BETA, RNG.binomial(TRIALS.astype(int), 0.5) * 1.0, lambda rng, p, d: rng.binomial(d["m"].astype(int), 1 / (1 + np.exp(-mean(p, d)))), "counts", None, {"m": TRIALS}
+        binomial,
+        BETA,
+        RNG.binomial(TRIALS.astype(int), 0.5) * 1.0,
+        lambda rng, p, d: rng.binomial(d["m"].astype(int), 1 / (1 + np.exp(-mean(p, d)))),
+        "counts",
+        None,
+        {"m": TRIALS},
     ),
     "inflated_poisson": Case(
         inflated,
@@ -231,13 +347,37 @@ SOUND = {
         "counts",
         {"w": jm.interval(0, 1)},
     ),
-    "mixture": Case(mixture, {"a": -1.5, "b": 1.2, "s": 0.6, "w": np.array([0.4, 0.6])}, MIXED, draw_mixture, "real", {"s": POS, "w": jm.simplex}),
-    "ar1": Case(ar1, {"phi": 0.5, "sigma": 1.0}, np.cumsum(RNG.normal(size=N)) / 3, draw_ar1, "real", {"phi": jm.interval(-1, 1), "sigma": POS}),
+    "mixture": Case(
+        mixture,
+        {"a": -1.5, "b": 1.2, "s": 0.6, "w": np.array([0.4, 0.6])},
+        MIXED,
+        draw_mixture,
+        "real",
+        {"s": POS, "w": jm.simplex},
+    ),
+    "ar1": Case(
+        ar1,
+        {"phi": 0.5, "sigma": 1.0},
+        np.cumsum(RNG.normal(size=N)) / 3,
+        draw_ar1,
+        "real",
+        {"phi": jm.interval(-1, 1), "sigma": POS},
+    ),
     "von_mises": Case(
-        von_mises, {"mu": 0.3, "kappa": 1.5}, ANGLES, lambda rng, p, d: rng.vonmises(p["mu"], p["kappa"], N), jm.interval(-np.pi, np.pi), {"kappa": POS}
+        von_mises,
+        {"mu": 0.3, "kappa": 1.5},
+        ANGLES,
+        lambda rng, p, d: rng.vonmises(p["mu"], p["kappa"], N),
+        jm.interval(-np.pi, np.pi),
+        {"kappa": POS},
     ),
     "categorical": Case(
-        categorical, {"p": np.array([0.2, 0.5, 0.3])}, RNG.integers(0, 3, N), lambda rng, p, d: rng.choice(3, N, p=p["p"] / p["p"].sum()), np.arange(3), {"p": jm.simplex}
+        categorical,
+        {"p": np.array([0.2, 0.5, 0.3])},
+        RNG.integers(0, 3, N),
+        lambda rng, p, d: rng.choice(3, N, p=p["p"] / p["p"].sum()),
+        np.arange(3),
+        {"p": jm.simplex},
     ),
 }
 
@@ -287,21 +427,62 @@ def uniform(p, d):
 UNIFORM_Y = RNG.random(N) * 3
 
 PLANTED = {
-    "no_log_sigma_by_mass": ("normalised", SOUND["normal"]._replace(loglik=no_log_sigma, draw=None)),
-    "no_log_sigma_by_simulation": ("scores", SOUND["normal"]._replace(loglik=no_log_sigma, support=None)),
-    "constant_of_a_parameter": ("normalised", SOUND["gamma"]._replace(loglik=no_gamma_function, draw=None)),
-    "sign_by_mass": ("sign", SOUND["normal"]._replace(loglik=lambda p, d: -normal(p, d), draw=None)),
-    "sign_by_simulation": ("sign", SOUND["normal"]._replace(loglik=lambda p, d: -normal(p, d), support=None)),
-    "sign_by_climbing": ("sign", SOUND["normal"]._replace(loglik=lambda p, d: -normal(p, d), support=None, draw=None)),
+    "no_log_sigma_by_mass": (
+        "normalised",
+        SOUND["normal"]._replace(loglik=no_log_sigma, draw=None),
+    ),
+    "no_log_sigma_by_simulation": (
+        "scores",
+        SOUND["normal"]._replace(loglik=no_log_sigma, support=None),
+    ),
+    "constant_of_a_parameter": (
+        "normalised",
+        SOUND["gamma"]._replace(loglik=no_gamma_function, draw=None),
+    ),
+    "sign_by_mass": (
+        "sign",
+        SOUND["normal"]._replace(loglik=lambda p, d: -normal(p, d), draw=None),
+    ),
+    "sign_by_simulation": (
+        "sign",
+        SOUND["normal"]._replace(loglik=lambda p, d: -normal(p, d), support=None),
+    ),
+    "sign_by_climbing": (
+        "sign",
+        SOUND["normal"]._replace(loglik=lambda p, d: -normal(p, d), support=None, draw=None),
+    ),
     "mean_of_rows": ("sum", SOUND["normal"]._replace(loglik=lambda p, d: jnp.mean(normal(p, d)))),
-    "terms_over_n": ("sum", SOUND["normal"]._replace(loglik=lambda p, d: normal(p, d) / d["y"].shape[0], support=None, draw=None)),
+    "terms_over_n": (
+        "sum",
+        SOUND["normal"]._replace(
+            loglik=lambda p, d: normal(p, d) / d["y"].shape[0], support=None, draw=None
+        ),
+    ),
     "pairs_returned": ("shape", SOUND["normal"]._replace(loglik=pairs)),
-    "pairs_summed": ("sum", SOUND["normal"]._replace(loglik=lambda p, d: jnp.sum(pairs(p, d)), support=None, draw=None)),
-    "standardised_inside": ("rows", SOUND["normal"]._replace(loglik=standardised, support=None, draw=None)),
-    "gradient_stopped": ("derivatives", SOUND["normal"]._replace(loglik=stopped, support=None, draw=None)),
+    "pairs_summed": (
+        "sum",
+        SOUND["normal"]._replace(loglik=lambda p, d: jnp.sum(pairs(p, d)), support=None, draw=None),
+    ),
+    "standardised_inside": (
+        "rows",
+        SOUND["normal"]._replace(loglik=standardised, support=None, draw=None),
+    ),
+    "gradient_stopped": (
+        "derivatives",
+        SOUND["normal"]._replace(loglik=stopped, support=None, draw=None),
+    ),
     "float32_inside": ("precision", SOUND["normal"]._replace(loglik=single)),
     "unused_parameter": ("parameters", SOUND["normal"]._replace(start={**SIGMA, "extra": 0.5})),
-    "moving_support": ("support", Case(uniform, {"theta": 1.2 * UNIFORM_Y.max()}, UNIFORM_Y, support="positive", constraints={"theta": POS})),
+    "moving_support": (
+        "support",
+        Case(
+            uniform,
+            {"theta": 1.2 * UNIFORM_Y.max()},
+            UNIFORM_Y,
+            support="positive",
+            constraints={"theta": POS},
+        ),
+    ),
 }
 
 
@@ -309,7 +490,9 @@ PLANTED = {
 def test_a_planted_mistake_is_found_and_nothing_else_is_accused(name):
     check, case = PLANTED[name]
     report = case.lint()
-    assert [finding.check for finding in report.findings if finding.passed is False] == [check], report
+    assert [finding.check for finding in report.findings if finding.passed is False] == [check], (
+        report
+    )
     assert not report.ok and report[check].mark == "✗"
 
 
@@ -329,13 +512,37 @@ square.defjvp(lambda x, t: (x[0] ** 2, 2.02 * x[0] * t[0]))
 
 START = {"mu": 0.7}
 MISTAKES = {
-    "a_derivative_1_percent_off": ("derivatives", "custom rule", lambda p, d: location({"mu": square(p["mu"])}, d)),
-    "a_cast_to_integers": ("parameters", "in jumps", lambda p, d: location({"mu": jnp.round(p["mu"])}, d)),
-    "a_branch_not_taken": ("finite", "where", lambda p, d: location(p, d) + jnp.where(d > -9, 0.0, jnp.sqrt(p["mu"] - 9 + 0 * d))),
-    "minus_infinity_at_the_start": ("finite", "row 7 is -inf at the start", lambda p, d: jnp.where(jnp.arange(N) == 7, -jnp.inf, location(p, d))),
+    "a_derivative_1_percent_off": (
+        "derivatives",
+        "custom rule",
+        lambda p, d: location({"mu": square(p["mu"])}, d),
+    ),
+    "a_cast_to_integers": (
+        "parameters",
+        "in jumps",
+        lambda p, d: location({"mu": jnp.round(p["mu"])}, d),
+    ),
+    "a_branch_not_taken": (
+        "finite",
+        "where",
+        lambda p, d: location(p, d) + jnp.where(d > -9, 0.0, jnp.sqrt(p["mu"] - 9 + 0 * d)),
+    ),
+    "minus_infinity_at_the_start": (
+        "finite",
+        "row 7 is -inf at the start",
+        lambda p, d: jnp.where(jnp.arange(N) == 7, -jnp.inf, location(p, d)),
+    ),
     "if_on_a_parameter": ("shape", "jnp.where", lambda p, d: location(p, d) if p["mu"] > 0 else d),
-    "not_differentiable": ("derivatives", "cannot be differentiated", lambda p, d: location({"mu": jax.lax.while_loop(lambda x: x > 1, jnp.sqrt, p["mu"])}, d)),
-    "the_largest_row_inside": ("rows", "every term changes", lambda p, d: location(p, d - jnp.max(d))),
+    "not_differentiable": (
+        "derivatives",
+        "cannot be differentiated",
+        lambda p, d: location({"mu": jax.lax.while_loop(lambda x: x > 1, jnp.sqrt, p["mu"])}, d),
+    ),
+    "the_largest_row_inside": (
+        "rows",
+        "every term changes",
+        lambda p, d: location(p, d - jnp.max(d)),
+    ),
 }
 
 
@@ -343,7 +550,9 @@ MISTAKES = {
 def test_other_mistakes_are_told_by_their_check(name):
     check, says, loglik = MISTAKES[name]
     report = jm.lint(loglik, START, REAL_Y)
-    assert [finding.check for finding in report.findings if finding.passed is False] == [check], report
+    assert [finding.check for finding in report.findings if finding.passed is False] == [check], (
+        report
+    )
     assert says in report[check].sentence
 
 
@@ -369,20 +578,35 @@ def test_rows_whose_term_is_no_density_leave_the_mass_undecided():
 
 def test_a_scalar_is_a_sum_or_undecided():
     report = jm.lint(lambda p, d: jnp.sum(location(p, d)), START, REAL_Y, support="real")
-    assert report.ok and report["shape"].note and report["sum"].note and report["normalised"].passed and report["rows"].passed is None
-    walk = lambda p, d: jnp.sum(norm.logpdf(d[1:], p["mu"] * d[:-1], 1.0))  # noqa: E731
+    assert (
+        report.ok
+        and report["shape"].note
+        and report["sum"].note
+        and report["normalised"].passed
+        and report["rows"].passed is None
+    )
+
+    def walk(p, d):
+        return jnp.sum(norm.logpdf(d[1:], p["mu"] * d[:-1], 1.0))
+
     assert jm.lint(walk, START, REAL_Y)["sum"].passed is None
 
 
 def test_a_kink_is_no_wrong_derivative():
-    huber = lambda p, d: -jnp.where(jnp.abs(d - p["mu"]) < 1, 0.5 * (d - p["mu"]) ** 2, jnp.abs(d - p["mu"]) - 0.5)  # noqa: E731
+    def huber(p, d):
+        return -jnp.where(
+            jnp.abs(d - p["mu"]) < 1, 0.5 * (d - p["mu"]) ** 2, jnp.abs(d - p["mu"]) - 0.5
+        )
+
     assert jm.lint(huber, START, REAL_Y).ok
 
 
 # ---------------------------------------------------------------- every form of a likelihood
 
 DECLARED = jm.regression(
-    lambda eta, row: row["y"] * eta["eta"] - jnp.logaddexp(0.0, eta["eta"]), {"eta": jm.linear("x", "beta")}, response=jm.enumeration("y", [0.0, 1.0])
+    lambda eta, row: row["y"] * eta["eta"] - jnp.logaddexp(0.0, eta["eta"]),
+    {"eta": jm.linear("x", "beta")},
+    response=jm.enumeration("y", [0.0, 1.0]),
 )
 
 
@@ -393,13 +617,20 @@ def draw_location(key, p, d):
 def test_combinators_and_the_declared_form_are_linted():
     logit = SOUND["logistic"]
     report = jm.lint(DECLARED, BETA, logit.data, logit.sample)
-    assert report.ok and report["normalised"].passed and report["scores"].passed  # support from the law that it carries
+    assert (
+        report.ok and report["normalised"].passed and report["scores"].passed
+    )  # support from the law that it carries
     weighted = jm.weight(jm.penalize(location, jm.ridge(0.5)), jm.frequency(np.arange(N) % 3))
     report = jm.lint(weighted, START, REAL_Y, draw_location, support="real")
     assert all(finding.passed and not finding.note for finding in report.findings), report
-    wide = lambda p, d: norm.logpdf(d, p["mu"], p["s"])  # noqa: E731
+
+    def wide(p, d):
+        return norm.logpdf(d, p["mu"], p["s"])
+
     assert jm.lint(jm.fix(wide, {"s": 1.0}), {**START, "s": 2.0}, REAL_Y, support="real").ok
-    report = jm.lint(jm.pool(location, MISTAKES["the_largest_row_inside"][2]), START, (REAL_Y, REAL_Y))
+    report = jm.lint(
+        jm.pool(location, MISTAKES["the_largest_row_inside"][2]), START, (REAL_Y, REAL_Y)
+    )
     assert not report.ok and report["rows"].sentence.startswith("member 1: ")
 
 
@@ -409,9 +640,18 @@ def test_combinators_and_the_declared_form_are_linted():
 def test_the_report_is_a_table_of_marks_and_sentences():
     report = jm.lint(location, START, REAL_Y)
     lines = repr(report).splitlines()
-    assert lines[0] == "lint: no mistake found; not checked: scores, normalised" and max(map(len, lines)) <= 100
-    assert [finding.check for finding in report.findings] == [line.split()[1] for line in lines[1:-1] if line[0] != " "]
-    assert report["scores"].passed is None and report["scores"].mark == "–" and report["finite"].mark == "✓"
+    assert (
+        lines[0] == "lint: no mistake found; not checked: scores, normalised"
+        and max(map(len, lines)) <= 100
+    )
+    assert [finding.check for finding in report.findings] == [
+        line.split()[1] for line in lines[1:-1] if line[0] != " "
+    ]
+    assert (
+        report["scores"].passed is None
+        and report["scores"].mark == "–"
+        and report["finite"].mark == "✓"
+    )
     assert not jax.config.jax_enable_x64
     with pytest.raises(KeyError, match="no check is called"):
         report["sums"]
@@ -439,7 +679,10 @@ def test_wrong_arguments_are_errors():
 
 def test_squared_error_on_a_binary_outcome_is_no_likelihood():
     """exp(−(y − p)²) has mass e^(−p²) + e^(−(1−p)²); a listed support was compared with an interval, and raised."""
-    brier = lambda p, d: -((d["y"] - jax.nn.sigmoid(d["x"] @ p["beta"])) ** 2)  # noqa: E731
+
+    def brier(p, d):
+        return -((d["y"] - jax.nn.sigmoid(d["x"] @ p["beta"])) ** 2)
+
     logit = SOUND["logistic"]
     for support in ("binary", [0.0, 1.0]):
         report = jm.lint(brier, BETA, logit.data, response="y", support=support)

@@ -13,7 +13,10 @@ from jaxmle.inference.outcome import Reason
 from .hypothesis_cases import normal
 
 RNG = np.random.default_rng(17)
-GOOD, BAD = RNG.normal(2.0, 1.5, size=50), RNG.exponential(1.5, size=50)  # n R² is at most n: twenty rows could hardly tell
+GOOD, BAD = (
+    RNG.normal(2.0, 1.5, size=50),
+    RNG.exponential(1.5, size=50),
+)  # n R² is at most n: twenty rows could hardly tell
 START, BOUNDS = {"mu": 1.0, "sigma": 1.0}, {"sigma": jm.positive}
 
 
@@ -29,7 +32,9 @@ def test_the_statistic_is_the_regression_of_ones_on_indicators_and_scores():
     columns = np.column_stack([z**2 - 1, z**3 - 3 * z, z**4 - 5 * z**2 + 2, z])
     ones = np.ones(50)
     fitted = columns @ np.linalg.lstsq(columns, ones, rcond=None)[0]
-    assert_allclose([found.statistic, found.df], [ones @ fitted, 2], rtol=1e-6)  # the second indicator of μ is its score of σ
+    assert_allclose(
+        [found.statistic, found.df], [ones @ fitted, 2], rtol=1e-6
+    )  # the second indicator of μ is its score of σ
     assert found.replicates == 99 and found.law == "bootstrap"
     assert 0.05 < found.pvalue <= 1
     again = information_matrix_test(normal, fit, GOOD, draw, key=jax.random.key(1), replicates=99)
@@ -49,14 +54,20 @@ def test_what_cannot_be_tested_is_refused():
     with pytest.raises(ValueError, match="at least 19"):
         information_matrix_test(normal, fit, GOOD, draw, key=1, replicates=10)
     with pytest.raises(ValueError, match="unchanged"):
-        information_matrix_test(normal, fit, GOOD, lambda key, params, data: data, key=1, replicates=19)
+        information_matrix_test(
+            normal, fit, GOOD, lambda key, params, data: data, key=1, replicates=19
+        )
     with pytest.raises(ValueError, match="structure and shapes"):
-        information_matrix_test(normal, fit, GOOD, lambda key, params, data: data[:3], key=1, replicates=19)
+        information_matrix_test(
+            normal, fit, GOOD, lambda key, params, data: data[:3], key=1, replicates=19
+        )
     with pytest.raises(ValueError, match="not those of the fit"):
         information_matrix_test(normal, fit, BAD, draw, key=1)
     with pytest.raises(TypeError, match="sample"):
         information_matrix_test(normal, fit, GOOD, None, key=1)
     with pytest.raises(ValueError, match="weighted"):
-        information_matrix_test(jm.weight(normal, jm.frequency(jnp.ones(50))), fit, GOOD, draw, key=1)
+        information_matrix_test(
+            jm.weight(normal, jm.frequency(jnp.ones(50))), fit, GOOD, draw, key=1
+        )
     with pytest.raises(ValueError, match="penalised"):
         information_matrix_test(jm.penalize(normal, jm.ridge(1.0)), fit, GOOD, draw, key=1)

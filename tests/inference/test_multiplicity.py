@@ -18,7 +18,9 @@ def test_adjusted_p_values_equal_those_of_r(adjust, name):
     """Ties, a zero, a one and a missing value among them."""
     expected = np.array([np.nan if p is None else p for p in R["adjust"][name]])
     assert_allclose(adjust(P), expected, rtol=1e-14)
-    assert_allclose(adjust(np.stack([P, P[::-1]], axis=1), axis=0)[:, 1], expected[::-1], rtol=1e-14)
+    assert_allclose(
+        adjust(np.stack([P, P[::-1]], axis=1), axis=0)[:, 1], expected[::-1], rtol=1e-14
+    )
     assert_allclose(np.asarray(jax.jit(adjust)(jnp.asarray(P))), expected, rtol=1e-6)
 
 

@@ -35,7 +35,10 @@ def sigma_deviance(s):
     return N * (2 * np.log(s / SD) + SD**2 / s**2 - 1)
 
 
-SIGMA_ENDS = [brentq(lambda s: sigma_deviance(s) - CUT, 0.2, SD), brentq(lambda s: sigma_deviance(s) - CUT, SD, 20)]
+SIGMA_ENDS = [
+    brentq(lambda s: sigma_deviance(s) - CUT, 0.2, SD),
+    brentq(lambda s: sigma_deviance(s) - CUT, SD, 20),
+]
 MU_HALF = SD * np.sqrt(np.expm1(CUT / N))  # n log(1 + (μ − ȳ)²/s²) = χ²
 
 
@@ -45,6 +48,7 @@ def fitted():
 
 
 # ---------------------------------------------------------------- numbers
+
 
 def test_ends_of_a_normal_sample_are_the_closed_form(fitted):
     found = profile(normal, fitted, Y).conf_int()
@@ -63,19 +67,34 @@ def test_the_curve_holds_signed_roots_of_the_profile(fitted):
     found = profile(normal, fitted, Y, "sigma", points=3)
     assert found.curve.shape == found.root.shape == (1, 7)
     assert np.all(np.diff(found.curve[0]) > 0) and np.all(np.diff(found.root[0]) > 0)
-    assert_allclose(found.root[0], np.sign(found.curve[0] - SD) * np.sqrt(np.maximum(sigma_deviance(found.curve[0]), 0)), atol=1e-7)
+    assert_allclose(
+        found.root[0],
+        np.sign(found.curve[0] - SD) * np.sqrt(np.maximum(sigma_deviance(found.curve[0]), 0)),
+        atol=1e-7,
+    )
     assert found.curve[0, 0] < found.lower[0] and found.curve[0, -1] > found.upper[0]
 
 
 def test_intervals_follow_a_change_of_scale(fitted):
     """Ends of σ² are the squares of those of σ; a coefficient of variation is that of its own reparametrisation."""
-    found = profile(normal, fitted, Y, {"variance": lambda p: p["sigma"] ** 2, "cv": lambda p: p["mu"] / p["sigma"]}, points=2)
+    found = profile(
+        normal,
+        fitted,
+        Y,
+        {"variance": lambda p: p["sigma"] ** 2, "cv": lambda p: p["mu"] / p["sigma"]},
+        points=2,
+    )
     assert found.names == ("variance", "cv")
     assert_allclose(found.conf_int()["variance"], np.square(SIGMA_ENDS), rtol=1e-9)
     assert_allclose(found.estimate, [SD**2, MEAN / SD], rtol=1e-9)
-    other = lambda p, y: normal({"mu": p["cv"] * p["sigma"], "sigma": p["sigma"]}, y)  # noqa: E731
+
+    def other(p, y):
+        return normal({"mu": p["cv"] * p["sigma"], "sigma": p["sigma"]}, y)
+
     again = jm.fit(other, {"cv": 1.0, "sigma": 1.0}, Y, constraints=SIGMA)
-    assert_allclose(found.conf_int()["cv"], profile(other, again, Y, "cv").conf_int()["cv"], rtol=1e-8)
+    assert_allclose(
+        found.conf_int()["cv"], profile(other, again, Y, "cv").conf_int()["cv"], rtol=1e-8
+    )
     assert np.all(np.diff(found.root) > 0)
 
 
@@ -92,14 +111,21 @@ def test_probabilities_of_a_simplex_have_binomial_intervals():
     def deviance(p, k):
         return 2 * (xlogy(k, k / 50 / p) + xlogy(50 - k, (1 - k / 50) / (1 - p))) - CUT
 
-    expected = [[brentq(deviance, 1e-4, k / 50, args=(k,)), brentq(deviance, k / 50, 1 - 1e-4, args=(k,))] for k in counts]
+    expected = [
+        [brentq(deviance, 1e-4, k / 50, args=(k,)), brentq(deviance, k / 50, 1 - 1e-4, args=(k,))]
+        for k in counts
+    ]
     assert_allclose(found.conf_int()["p"], expected, rtol=1e-8)
     assert np.all(np.diff(found.curve) > 0)
 
 
 def test_level_sets_the_cut(fitted):
     wide = profile(normal, fitted, Y, "mu", level=0.99)
-    assert_allclose(wide.interval()[0], MEAN + SD * np.sqrt(np.expm1(6.634896601021214 / N)) * np.array([-1, 1]), rtol=1e-9)
+    assert_allclose(
+        wide.interval()[0],
+        MEAN + SD * np.sqrt(np.expm1(6.634896601021214 / N)) * np.array([-1, 1]),
+        rtol=1e-9,
+    )
     assert_allclose(wide.conf_int(0.99)["mu"], wide.interval()[0])
     with pytest.raises(ValueError, match="level=0.9"):
         wide.conf_int(0.9)
@@ -110,10 +136,15 @@ def test_level_sets_the_cut(fitted):
 
 def test_frequency_weights_are_repeated_rows(fitted):
     w = np.arange(N) % 3
-    weighted = jm.fit(normal, {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA, weights=jm.frequency(w))
+    weighted = jm.fit(
+        normal, {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA, weights=jm.frequency(w)
+    )
     rows = np.repeat(Y, w)
     half = rows.std() * np.sqrt(np.expm1(CUT / len(rows)))
-    for found in (profile(normal, weighted, Y, weights=jm.frequency(w)), profile(jm.weight(normal, jm.frequency(w)), weighted, Y)):
+    for found in (
+        profile(normal, weighted, Y, weights=jm.frequency(w)),
+        profile(jm.weight(normal, jm.frequency(w)), weighted, Y),
+    ):
         assert_allclose(found.conf_int()["mu"], rows.mean() + half * np.array([-1, 1]), rtol=1e-8)
 
 
@@ -122,7 +153,9 @@ def test_what_is_held_has_no_interval_and_what_is_tied_that_of_its_leader():
     fit = jm.fit(held, {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA)
     found = profile(held, fit, Y)
     assert found.lower_status.tolist() == found.upper_status.tolist() == [FOUND, HELD]
-    assert_allclose(found.interval()[0], MEAN + np.sqrt(CUT) * 2 / np.sqrt(N) * np.array([-1, 1]), rtol=1e-9)
+    assert_allclose(
+        found.interval()[0], MEAN + np.sqrt(CUT) * 2 / np.sqrt(N) * np.array([-1, 1]), rtol=1e-9
+    )
     assert np.isnan(found.interval()[1]).all() and "held by fix" in str(found)
     tied = jm.tie(lambda p, y: normal({"mu": p["a"] + p["b"], "sigma": p["sigma"]}, y), ("a", "b"))
     fit = jm.fit(tied, {"a": 0.0, "b": 0.0, "sigma": 1.0}, Y, constraints=SIGMA)
@@ -135,7 +168,11 @@ def test_a_penalised_profile_is_labelled():
     fit = jm.fit(jm.fix(penalised, {"sigma": 2.0}), {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA)
     found = profile(jm.fix(penalised, {"sigma": 2.0}), fit, Y, "mu")
     precision = N / 4 + 1
-    assert_allclose(found.interval()[0], N * MEAN / 4 / precision + np.sqrt(CUT / precision) * np.array([-1, 1]), rtol=1e-8)
+    assert_allclose(
+        found.interval()[0],
+        N * MEAN / 4 / precision + np.sqrt(CUT / precision) * np.array([-1, 1]),
+        rtol=1e-8,
+    )
     assert found.mode == "MAP" and "penalised" in str(found)
 
 
@@ -167,34 +204,56 @@ def test_a_rate_on_its_bound_has_an_interval_from_there():
 
 def test_an_infinite_coefficient_has_one_finite_end():
     """A dummy whose rows all succeed: the other coefficient, an intercept, is that of the rest; the lower end by brute force."""
-    d, y = np.repeat([0.0, 1.0], [30, 10]), np.concatenate([np.tile([0.0, 1.0, 1.0], 10), np.ones(10)])
+    d, y = (
+        np.repeat([0.0, 1.0], [30, 10]),
+        np.concatenate([np.tile([0.0, 1.0, 1.0], 10), np.ones(10)]),
+    )
     data = {"x": np.column_stack([np.ones(40), d]), "y": y}
     fit = jm.fit(logit, {"beta": np.zeros(2)}, data)
     assert fit.verdict == jm.Status.SEPARATED
     found = profile(logit, fit, data, points=0)
 
     def fallen(b):
-        inner = lambda a: 20 - 30 / (1 + np.exp(-a)) + 10 / (1 + np.exp(a + b))  # noqa: E731
+        def inner(a):
+            return 20 - 30 / (1 + np.exp(-a)) + 10 / (1 + np.exp(a + b))
+
         a = brentq(inner, -20, 20)
-        return 2 * (fit.loglik - (20 * a - 30 * np.logaddexp(0, a) - 10 * np.logaddexp(0, -a - b))) - CUT
+        return (
+            2 * (fit.loglik - (20 * a - 30 * np.logaddexp(0, a) - 10 * np.logaddexp(0, -a - b)))
+            - CUT
+        )
 
     assert found.upper_status[1] == UNBOUNDED and found.upper[1] == np.inf
     assert found.lower_status[1] == FOUND
     assert_allclose(found.lower[1], brentq(fallen, -5, 10), rtol=1e-6)
     alone = jm.fit(logit, {"beta": np.zeros(1)}, {"x": np.ones((30, 1)), "y": y[:30]})
-    assert_allclose(found.interval()[0], profile(logit, alone, {"x": np.ones((30, 1)), "y": y[:30]}).interval()[0], rtol=1e-6)
+    assert_allclose(
+        found.interval()[0],
+        profile(logit, alone, {"x": np.ones((30, 1)), "y": y[:30]}).interval()[0],
+        rtol=1e-6,
+    )
 
 
 def negative_binomial(params, y):
     r, m = params["size"], params["mu"]
-    return jax.lax.lgamma(y + r) - jax.lax.lgamma(r) + r * jnp.log(r / (r + m)) + y * jnp.log(m / (r + m))
+    return (
+        jax.lax.lgamma(y + r)
+        - jax.lax.lgamma(r)
+        + r * jnp.log(r / (r + m))
+        + y * jnp.log(m / (r + m))
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_size_that_the_data_do_not_bound_is_unbounded(seed):
     """The Poisson limit is within the cut. Far out log Γ(y + r) − log Γ(r) has no digits left: that is no better maximum."""
     y = np.random.default_rng(seed).negative_binomial(20, 20 / 24, size=60).astype(float)
-    fit = jm.fit(negative_binomial, {"size": 5.0, "mu": 3.0}, y, constraints={"size": jm.positive, "mu": jm.positive})
+    fit = jm.fit(
+        negative_binomial,
+        {"size": 5.0, "mu": 3.0},
+        y,
+        constraints={"size": jm.positive, "mu": jm.positive},
+    )
     found = profile(negative_binomial, fit, y, points=0)
     poisson = np.sum(y * np.log(y.mean()) - y.mean())
     assert fit.converged and 2 * (fit.loglik - poisson) < CUT
@@ -205,13 +264,30 @@ def test_a_size_that_the_data_do_not_bound_is_unbounded(seed):
 def test_a_bound_reached_before_the_cut_is_the_end():
     """The same in the dispersion 1/size: its lower end is its bound, its upper end the reciprocal."""
     y = np.random.default_rng(0).negative_binomial(20, 20 / 24, size=60).astype(float)
-    inverse = lambda params, y: negative_binomial({"size": 1 / params["alpha"], "mu": params["mu"]}, y)  # noqa: E731
+
+    def inverse(params, y):
+        return negative_binomial({"size": 1 / params["alpha"], "mu": params["mu"]}, y)
+
     bounds = {"alpha": jm.positive, "size": jm.positive, "mu": jm.positive}
-    fit = jm.fit(inverse, {"alpha": 0.2, "mu": 3.0}, y, constraints={key: bounds[key] for key in ("alpha", "mu")})
-    size = jm.fit(negative_binomial, {"size": 5.0, "mu": 3.0}, y, constraints={key: bounds[key] for key in ("size", "mu")})
+    fit = jm.fit(
+        inverse,
+        {"alpha": 0.2, "mu": 3.0},
+        y,
+        constraints={key: bounds[key] for key in ("alpha", "mu")},
+    )
+    size = jm.fit(
+        negative_binomial,
+        {"size": 5.0, "mu": 3.0},
+        y,
+        constraints={key: bounds[key] for key in ("size", "mu")},
+    )
     found = profile(inverse, fit, y, "alpha", points=0)
     assert found.lower_status[0] == AT_BOUND and found.lower[0] == 0.0
-    assert_allclose(found.upper[0], 1 / profile(negative_binomial, size, y, "size", points=0).lower[0], rtol=1e-7)
+    assert_allclose(
+        found.upper[0],
+        1 / profile(negative_binomial, size, y, "size", points=0).lower[0],
+        rtol=1e-7,
+    )
     assert "at its bound" in str(found)
 
 
@@ -253,7 +329,13 @@ def test_a_fit_without_a_maximum_has_no_interval():
 # ---------------------------------------------------------------- batches
 
 ROWS = 30
-SETS = [{"x": np.column_stack([np.ones(ROWS), RNG.normal(size=ROWS)]), "y": (RNG.random(ROWS) < 0.6).astype(float)} for _ in range(8)]
+SETS = [
+    {
+        "x": np.column_stack([np.ones(ROWS), RNG.normal(size=ROWS)]),
+        "y": (RNG.random(ROWS) < 0.6).astype(float),
+    }
+    for _ in range(8)
+]
 SETS[3]["y"][:] = (SETS[3]["x"][:, 1] > 0).astype(float)  # separated
 STACK = {key: np.stack([data[key] for data in SETS]) for key in SETS[0]}
 
@@ -266,27 +348,47 @@ def test_a_batch_is_its_members():
     for i, data in enumerate(SETS):
         if i != 3:
             single = jm.fit(logit, {"beta": np.zeros(2)}, data)
-            assert_allclose(found[i].interval(), profile(logit, single, data, points=0).interval(), rtol=1e-7, atol=1e-9)
+            assert_allclose(
+                found[i].interval(),
+                profile(logit, single, data, points=0).interval(),
+                rtol=1e-7,
+                atol=1e-9,
+            )
     assert found.found[[i for i in range(8) if i != 3]].all()
     assert found.upper[3, 1] == np.inf and found.lower_status[3, 1] == FOUND
     assert "8 members" in str(found)
 
 
 def test_a_ragged_batch_with_weights_is_its_members():
-    ragged = [{key: leaf[: 18 + 2 * i] for key, leaf in data.items()} for i, data in enumerate(SETS[:3])]
+    ragged = [
+        {key: leaf[: 18 + 2 * i] for key, leaf in data.items()} for i, data in enumerate(SETS[:3])
+    ]
     weights = [1.0 + (np.arange(len(data["y"])) % 2) for data in ragged]
-    fits = jm.fit_batch(logit, {"beta": np.zeros(2)}, ragged, weights=jm.frequency(weights), progress=False)
+    fits = jm.fit_batch(
+        logit, {"beta": np.zeros(2)}, ragged, weights=jm.frequency(weights), progress=False
+    )
     found = profile(logit, fits, ragged, "beta[1]", weights=jm.frequency(weights), points=1)
     assert found.interval().shape == (3, 1, 2) and found.curve.shape == (3, 1, 3)
     for i, (data, w) in enumerate(zip(ragged, weights, strict=True)):
         single = jm.fit(logit, {"beta": np.zeros(2)}, data, weights=jm.frequency(w))
-        assert_allclose(found.interval()[i], profile(logit, single, data, "beta[1]", weights=jm.frequency(w), points=0).interval(), rtol=1e-7)
+        assert_allclose(
+            found.interval()[i],
+            profile(logit, single, data, "beta[1]", weights=jm.frequency(w), points=0).interval(),
+            rtol=1e-7,
+        )
 
 
 def test_a_profile_is_a_tidy_frame(fitted):
     pytest.importorskip("narwhals")
     frame = profile(normal, fitted, Y, points=0).to_frame(backend="pandas")
-    assert list(frame.columns) == ["term", "estimate", "conf_low", "conf_high", "low_status", "high_status"]
+    assert list(frame.columns) == [
+        "term",
+        "estimate",
+        "conf_low",
+        "conf_high",
+        "low_status",
+        "high_status",
+    ]
     assert frame["low_status"].tolist() == ["FOUND", "FOUND"]
     assert_allclose(frame["conf_low"], profile(normal, fitted, Y, points=0).lower)
 
@@ -302,12 +404,22 @@ def test_other_data_or_another_likelihood_is_refused(fitted):
     with pytest.raises(ValueError, match="MAP"):
         profile(jm.penalize(normal, jm.ridge(1.0)), fitted, Y)
     with pytest.raises(ValueError, match="members"):
-        profile(logit, jm.fit_batch(logit, {"beta": np.zeros(2)}, STACK, progress=False), {key: leaf[:5] for key, leaf in STACK.items()})
+        profile(
+            logit,
+            jm.fit_batch(logit, {"beta": np.zeros(2)}, STACK, progress=False),
+            {key: leaf[:5] for key, leaf in STACK.items()},
+        )
 
 
 @pytest.mark.parametrize(
     ("which", "error", "told"),
-    [("tau", ValueError, "no parameter"), (3, TypeError, "which is None"), ([], TypeError, "which is None"), ({"g": 1.0}, TypeError, "function"), (lambda p: jnp.stack([p["mu"]] * 2), ValueError, "one real number")],
+    [
+        ("tau", ValueError, "no parameter"),
+        (3, TypeError, "which is None"),
+        ([], TypeError, "which is None"),
+        ({"g": 1.0}, TypeError, "function"),
+        (lambda p: jnp.stack([p["mu"]] * 2), ValueError, "one real number"),
+    ],
 )
 def test_a_wish_that_cannot_be_met_is_refused(fitted, which, error, told):
     with pytest.raises(error, match=told):
@@ -322,7 +434,9 @@ def test_bad_options_are_refused(fitted):
         profile(normal, fitted, Y, points=-1)
     with pytest.raises(TypeError, match="fit"):
         profile(normal, {"mu": 1.0}, Y)
-    sampled = jm.fit(normal, {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA, weights=jm.sampling(np.ones(N)))
+    sampled = jm.fit(
+        normal, {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA, weights=jm.sampling(np.ones(N))
+    )
     with pytest.raises(ValueError, match="chi-square"):
         profile(normal, sampled, Y, weights=jm.sampling(np.ones(N)))
     with pytest.raises(TypeError, match="host"):
@@ -335,20 +449,37 @@ def test_bad_options_are_refused(fitted):
 def test_derivatives_of_an_end_are_those_of_the_closed_form(fitted):
     found = profile(normal, fitted, Y, points=0)
     with jax.enable_x64(True):
-        closed = lambda y: jnp.mean(y) + jnp.std(y) * np.sqrt(np.expm1(CUT / N))  # noqa: E731
-        end = lambda y: profile_end(normal, fitted, found, y, "mu")  # noqa: E731
+
+        def closed(y):
+            return jnp.mean(y) + jnp.std(y) * np.sqrt(np.expm1(CUT / N))
+
+        def end(y):
+            return profile_end(normal, fitted, found, y, "mu")
+
         assert_allclose(end(jnp.asarray(Y)), found.upper[0], rtol=1e-12)
-        assert_allclose(jax.grad(end)(jnp.asarray(Y)), jax.grad(closed)(jnp.asarray(Y)), rtol=1e-6, atol=1e-10)
+        assert_allclose(
+            jax.grad(end)(jnp.asarray(Y)), jax.grad(closed)(jnp.asarray(Y)), rtol=1e-6, atol=1e-10
+        )
         along = jnp.asarray(np.eye(N)[0])
-        second = lambda f: jax.jvp(jax.grad(f), (jnp.asarray(Y),), (along,))[1]  # noqa: E731
+
+        def second(f):
+            return jax.jvp(jax.grad(f), (jnp.asarray(Y),), (along,))[1]
+
         assert_allclose(jax.jit(lambda: second(end))(), second(closed), rtol=1e-5, atol=1e-9)
-        spread = jax.grad(lambda y: profile_end(normal, fitted, found, y, "sigma", "lower"))(jnp.asarray(Y))
-        assert_allclose(spread, SIGMA_ENDS[0] / SD * jax.grad(jnp.std)(jnp.asarray(Y)), rtol=1e-6, atol=1e-10)  # the ends are multiples of s
+        spread = jax.grad(lambda y: profile_end(normal, fitted, found, y, "sigma", "lower"))(
+            jnp.asarray(Y)
+        )
+        assert_allclose(
+            spread, SIGMA_ENDS[0] / SD * jax.grad(jnp.std)(jnp.asarray(Y)), rtol=1e-6, atol=1e-10
+        )  # the ends are multiples of s
 
 
 def test_derivatives_of_an_end_in_weights_are_those_of_the_closed_form():
     w = np.ones(N)
-    weighted = lambda w: jm.weight(normal, jm.frequency(w))  # noqa: E731
+
+    def weighted(w):
+        return jm.weight(normal, jm.frequency(w))
+
     fit = jm.fit(weighted(w), {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA)
     found = profile(weighted(w), fit, Y, points=0)
     with jax.enable_x64(True):

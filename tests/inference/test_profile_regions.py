@@ -48,7 +48,10 @@ def test_a_contour_of_two_parameters_lies_on_the_cut():
 def test_a_contour_profiles_the_other_parameters_out(fitted):
     """For two coefficients with σ at its maximum: n log(RSS(β)/RSS(β̂)) = χ²₂, an ellipse."""
     found = contour(line, fitted, DATA, ("beta[0]", "beta[1]"), points=8)
-    rss = lambda b: np.sum((Y[:, None] - X @ b) ** 2, axis=0)  # noqa: E731
+
+    def rss(b):
+        return np.sum((Y[:, None] - X @ b) ** 2, axis=0)
+
     assert_allclose(40 * np.log(rss(found.curve.T) / rss(found.estimate[:, None])), CUT, atol=1e-7)
 
 
@@ -57,12 +60,22 @@ def test_contours_of_a_batch_are_those_of_its_members(fitted):
     fits = jm.fit_batch(line, LINE, stack, constraints=SIGMA, progress=False)
     found = contour(line, fits, stack, ("beta[1]", "sigma"), points=8)
     assert found.curve.shape == (2, 8, 2)
-    assert_allclose(found.curve[0], contour(line, fitted, DATA, ("beta[1]", "sigma"), points=8).curve, rtol=1e-6, atol=1e-7)
+    assert_allclose(
+        found.curve[0],
+        contour(line, fitted, DATA, ("beta[1]", "sigma"), points=8).curve,
+        rtol=1e-6,
+        atol=1e-7,
+    )
 
 
 @pytest.mark.parametrize(
     ("pair", "error", "told"),
-    [(("beta", "sigma"), ValueError, "2 entries"), (("sigma", "sigma"), ValueError, "one parameter"), ("sigma", TypeError, "two parameters"), (("beta[0]", "tau"), ValueError, "no parameter")],
+    [
+        (("beta", "sigma"), ValueError, "2 entries"),
+        (("sigma", "sigma"), ValueError, "one parameter"),
+        ("sigma", TypeError, "two parameters"),
+        (("beta[0]", "tau"), ValueError, "no parameter"),
+    ],
 )
 def test_a_pair_that_is_none_is_refused(fitted, pair, error, told):
     with pytest.raises(error, match=told):
@@ -82,9 +95,13 @@ def test_sup_t_of_independent_estimates_is_that_of_sidak(fitted):
 
     se = np.array([1.0, 2.0, 0.5])
     found = simultaneous(fitted.with_vcov(np.diag(se**2)), method="sup-t", key=3)
-    assert_allclose(found.critical, norm.ppf(0.5 + 0.95 ** (1 / 3) / 2), atol=4 * found.critical_error)
+    assert_allclose(
+        found.critical, norm.ppf(0.5 + 0.95 ** (1 / 3) / 2), atol=4 * found.critical_error
+    )
     assert 0 < found.critical_error < 0.01
-    assert_allclose(found.interval()[:2], fitted.x[:2, None] + found.critical * se[:2, None] * np.array([-1, 1]))
+    assert_allclose(
+        found.interval()[:2], fitted.x[:2, None] + found.critical * se[:2, None] * np.array([-1, 1])
+    )
 
 
 def test_sup_t_of_one_direction_is_a_single_interval(fitted):
@@ -99,17 +116,23 @@ def test_sup_t_of_correlated_estimates_covers_them_jointly(fitted):
     from scipy.stats import multivariate_normal
 
     corr = np.array([[1.0, 0.8, -0.3], [0.8, 1.0, 0.1], [-0.3, 0.1, 1.0]])
-    found = simultaneous(fitted.with_vcov(corr * np.outer([2.0, 0.1, 1.0], [2.0, 0.1, 1.0])), 0.9, "sup-t", key=1)
+    found = simultaneous(
+        fitted.with_vcov(corr * np.outer([2.0, 0.1, 1.0], [2.0, 0.1, 1.0])), 0.9, "sup-t", key=1
+    )
     c = np.full(3, found.critical)
     inside = multivariate_normal(cov=corr).cdf(c, lower_limit=-c)
-    assert_allclose(inside, 0.9, atol=4 * np.sqrt(0.09 / 2**17) + 1e-4)  # the binomial error of the share of draws inside
+    assert_allclose(
+        inside, 0.9, atol=4 * np.sqrt(0.09 / 2**17) + 1e-4
+    )  # the binomial error of the share of draws inside
 
 
 def test_simultaneous_intervals_of_a_batch_are_those_of_its_members(fitted):
     fits = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), fitted)
     found = simultaneous(fits, method="sup-t", draws=2048)
     assert found.critical.shape == (2,) and found.conf_int()["beta"].shape == (2, 2, 2)
-    assert_allclose(found.interval()[1], simultaneous(fitted, method="sup-t", draws=2048).interval())
+    assert_allclose(
+        found.interval()[1], simultaneous(fitted, method="sup-t", draws=2048).interval()
+    )
 
 
 def test_what_has_no_standard_error_has_no_interval():
@@ -129,4 +152,13 @@ def test_bad_options_of_regions_are_refused(fitted):
         contour(line, fitted, DATA, ("beta[0]", "sigma"), points=2)
     with pytest.raises(TypeError, match="host"):
         jax.jit(lambda y: contour(line, fitted, {"x": X, "y": y}, ("beta[0]", "sigma")).curve)(Y)
-    assert_array_equal(contour(normal, jm.fit(normal, {"mu": 0.0, "sigma": 1.0}, Y[:1], constraints=SIGMA), Y[:1], ("mu", "sigma"), points=3).status, End.NO_FIT)
+    assert_array_equal(
+        contour(
+            normal,
+            jm.fit(normal, {"mu": 0.0, "sigma": 1.0}, Y[:1], constraints=SIGMA),
+            Y[:1],
+            ("mu", "sigma"),
+            points=3,
+        ).status,
+        End.NO_FIT,
+    )

@@ -29,7 +29,9 @@ def null():
 
 def test_score_tests_equal_those_of_r(null):
     found = score_test(logit, null, DATA)
-    assert_allclose([found.statistic, found.pvalue, found.df], [*R["logit"]["rao"].values(), 2], rtol=RTOL)
+    assert_allclose(
+        [found.statistic, found.pvalue, found.df], [*R["logit"]["rao"].values(), 2], rtol=RTOL
+    )
     small = jm.fit(jm.fix(poisson, {"beta[3]": 0.0, "beta[4]": 0.0}), {"beta": np.zeros(5)}, COUNTS)
     found = score_test(poisson, small, COUNTS)
     assert_allclose([found.statistic, found.pvalue], list(R["poisson"]["rao"].values()), rtol=RTOL)
@@ -38,14 +40,20 @@ def test_score_tests_equal_those_of_r(null):
 def test_the_declared_form_takes_its_expected_information(null):
     small = jm.fit(jm.fix(declared, SMOKE_HT), START, DATA)
     for kind in ("auto", "expected", "observed"):
-        assert_allclose(score_test(declared, small, DATA, vcov=kind).statistic, R["logit"]["rao"]["statistic"], rtol=RTOL)
+        assert_allclose(
+            score_test(declared, small, DATA, vcov=kind).statistic,
+            R["logit"]["rao"]["statistic"],
+            rtol=RTOL,
+        )
 
 
 def test_score_tests_equal_those_of_statsmodels(null):
     """GLM.score_test of two added columns. Its HC0 takes the scores about their mean and n/(n − 1): S/(1 − S/n)·(n − 1)/n for our S."""
     sm = pytest.importorskip("statsmodels.api")
     kept, extra = [0, 1, 2, 3, 4, 6, 8], X[:, [5, 7]]
-    fitted = sm.GLM(DATA["y"], X[:, kept], family=sm.families.Binomial()).fit(tol=1e-14, tol_criterion="params")
+    fitted = sm.GLM(DATA["y"], X[:, kept], family=sm.families.Binomial()).fit(
+        tol=1e-14, tol_criterion="params"
+    )
     plain, p = (float(np.squeeze(v)) for v in fitted.score_test(exog_extra=extra)[:2])
     found = score_test(logit, null, DATA)
     assert_allclose([found.statistic, found.pvalue], [plain, p], rtol=RTOL)
@@ -77,7 +85,10 @@ def test_a_tie_is_a_restriction_too():
     rotated = {"y": DATA["y"], "x": turned}
     other = jm.fit(jm.fix(logit, {"beta[4]": 0.0}), START, rotated)
     for kind in ("auto", "HC0"):
-        found, expected = score_test(logit, tied, DATA, vcov=kind), score_test(logit, other, rotated, vcov=kind)
+        found, expected = (
+            score_test(logit, tied, DATA, vcov=kind),
+            score_test(logit, other, rotated, vcov=kind),
+        )
         assert found.df == 1
         assert_allclose(found.statistic, expected.statistic, rtol=1e-7)
 
@@ -90,8 +101,16 @@ def test_frequency_weights_are_repeated_rows():
     weighted = jm.fit(small, START, DATA, weights=jm.frequency(w))
     repeated = jm.fit(small, START, twice)
     expected = score_test(logit, repeated, twice, vcov="HC0").statistic
-    assert_allclose(score_test(logit, weighted, DATA, weights=jm.frequency(w), vcov="HC0").statistic, expected, rtol=1e-8)
-    assert_allclose(score_test(jm.weight(logit, jm.frequency(w)), weighted, DATA, vcov="HC0").statistic, expected, rtol=1e-8)
+    assert_allclose(
+        score_test(logit, weighted, DATA, weights=jm.frequency(w), vcov="HC0").statistic,
+        expected,
+        rtol=1e-8,
+    )
+    assert_allclose(
+        score_test(jm.weight(logit, jm.frequency(w)), weighted, DATA, vcov="HC0").statistic,
+        expected,
+        rtol=1e-8,
+    )
 
 
 def test_sampling_weights_take_the_robust_form():
@@ -99,7 +118,11 @@ def test_sampling_weights_take_the_robust_form():
     small = jm.fit(jm.fix(logit, SMOKE_HT), START, DATA, weights=jm.sampling(w))
     found = score_test(logit, small, DATA, weights=jm.sampling(w))
     assert "HC0" in found.hypothesis
-    assert_allclose(found.statistic, score_test(logit, small, DATA, weights=jm.sampling(10 * w)).statistic, rtol=1e-9)
+    assert_allclose(
+        found.statistic,
+        score_test(logit, small, DATA, weights=jm.sampling(10 * w)).statistic,
+        rtol=1e-9,
+    )
     with pytest.raises(ValueError, match="sampling weights"):
         score_test(logit, small, DATA, weights=jm.sampling(w), vcov="observed")
 
@@ -112,7 +135,10 @@ def student(params, data):
 
 Y = np.random.default_rng(5).normal(2.0, 1.5, size=(4, 60))
 START_NORMAL, SIGMA = {"mu": 1.0, "sigma": 1.0}, {"sigma": jm.positive}
-to_full = lambda p: {**p, "a": 0.0}  # noqa: E731
+
+
+def to_full(p):
+    return {**p, "a": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +163,24 @@ def test_a_batch_is_tested_in_one_pass_with_shared_designs_weights_and_clusters(
     y = (rng.random((3, 50)) < 0.4).astype(float)
     data, axes = {"x": x, "y": y}, {"x": None, "y": 0}
     small, start = jm.fix(logit, {"beta[2]": 0.0}), {"beta": np.zeros(3)}
-    w, labels = jm.frequency(np.ones((3, 50)) + (np.arange(50) % 2)), np.arange(150).reshape(3, 50) % 11
-    fits = stacked([jm.fit(small, start, {"x": x, "y": y[i]}, weights=jm.frequency(w.values[i])) for i in range(3)])
+    w, labels = (
+        jm.frequency(np.ones((3, 50)) + (np.arange(50) % 2)),
+        np.arange(150).reshape(3, 50) % 11,
+    )
+    fits = stacked(
+        [
+            jm.fit(small, start, {"x": x, "y": y[i]}, weights=jm.frequency(w.values[i]))
+            for i in range(3)
+        ]
+    )
     found = score_test(logit, fits, data, in_axes=axes, weights=w, clusters=labels)
     for i in range(3):
         own, wi = {"x": x, "y": y[i]}, jm.frequency(w.values[i])
-        assert_allclose(found.statistic[i], score_test(logit, fits[i], own, weights=wi, clusters=labels[i]).statistic, rtol=1e-10)
+        assert_allclose(
+            found.statistic[i],
+            score_test(logit, fits[i], own, weights=wi, clusters=labels[i]).statistic,
+            rtol=1e-10,
+        )
     with pytest.raises(ValueError, match="data of member 0"):
         score_test(logit, fits, {"x": x, "y": 1 - y}, in_axes=axes, weights=w)
     with pytest.raises(ValueError, match="leading axis of 3"):
@@ -153,18 +191,37 @@ def test_a_score_test_is_a_wald_test_after_one_step_for_a_quadratic_likelihood()
     """Known variance: the likelihood is quadratic, and the score, Wald and likelihood-ratio tests are one."""
     x = np.column_stack([np.ones(40), np.arange(40.0)])
     data = {"x": x, "y": np.random.default_rng(2).normal(size=40)}
-    f = lambda p, d: norm.logpdf(d["y"], d["x"] @ p["b"], 1.0)  # noqa: E731
-    small, full = jm.fit(jm.fix(f, {"b[1]": 0.0}), {"b": np.zeros(2)}, data), jm.fit(f, {"b": np.zeros(2)}, data)
-    assert_allclose(score_test(f, small, data).statistic, wald_test(full, "b[1]").statistic, rtol=1e-9)
+
+    def f(p, d):
+        return norm.logpdf(d["y"], d["x"] @ p["b"], 1.0)
+
+    small, full = (
+        jm.fit(jm.fix(f, {"b[1]": 0.0}), {"b": np.zeros(2)}, data),
+        jm.fit(f, {"b": np.zeros(2)}, data),
+    )
+    assert_allclose(
+        score_test(f, small, data).statistic, wald_test(full, "b[1]").statistic, rtol=1e-9
+    )
 
 
 def test_a_simplex_is_tested_along_its_own_directions():
     """Multinomial counts, two of three probabilities equal: the score and the observed information in w₀ and w₁ alone."""
     counts = np.array([30.0, 45.0, 25.0])
     y = np.repeat(np.eye(3), counts.astype(int), axis=0)
-    f = lambda p, d: d @ jnp.log(p["w"])  # noqa: E731
-    null = jm.fit(lambda p, d: d @ jnp.log(jnp.array([p["w"], p["w"], 1 - 2 * p["w"]])), {"w": 0.3}, y)
-    found = score_test(f, null, y, params=lambda p: {"w": jnp.array([p["w"], p["w"], 1 - 2 * p["w"]])}, constraints={"w": jm.simplex})
+
+    def f(p, d):
+        return d @ jnp.log(p["w"])
+
+    null = jm.fit(
+        lambda p, d: d @ jnp.log(jnp.array([p["w"], p["w"], 1 - 2 * p["w"]])), {"w": 0.3}, y
+    )
+    found = score_test(
+        f,
+        null,
+        y,
+        params=lambda p: {"w": jnp.array([p["w"], p["w"], 1 - 2 * p["w"]])},
+        constraints={"w": jm.simplex},
+    )
     w = np.array([37.5, 37.5, 25.0]) / 100
     s = counts[:2] / w[:2] - counts[2] / w[2]
     j = np.diag(counts[:2] / w[:2] ** 2) + counts[2] / w[2] ** 2
@@ -196,6 +253,12 @@ def test_score_tests_that_cannot_be_made_are_refused_or_say_why(null, batch):
 
 def test_a_score_test_runs_under_a_trace(batch):
     with jax.enable_x64(True):
-        run = jax.jit(jax.vmap(lambda fit, y: score_test(student, fit, y, params=to_full, vcov="opg").statistic))
+        run = jax.jit(
+            jax.vmap(
+                lambda fit, y: score_test(student, fit, y, params=to_full, vcov="opg").statistic
+            )
+        )
         traced = np.asarray(run(jax.tree.map(jnp.asarray, batch), jnp.asarray(Y)))
-    assert_allclose(traced, score_test(student, batch, Y, params=to_full, vcov="opg").statistic, rtol=1e-9)
+    assert_allclose(
+        traced, score_test(student, batch, Y, params=to_full, vcov="opg").statistic, rtol=1e-9
+    )

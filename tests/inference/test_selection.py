@@ -46,19 +46,26 @@ def test_the_penalty_of_a_normal_sample_is_half_of_one_plus_its_kurtosis(normals
 
 
 def test_the_penalty_does_not_depend_on_the_parametrisation_and_skips_what_is_fixed(normals):
-    logs = lambda p, d: normal({"mu": p["mu"], "sigma": jnp.exp(p["s"])}, d)  # noqa: E731
+    def logs(p, d):
+        return normal({"mu": p["mu"], "sigma": jnp.exp(p["s"])}, d)
+
     fit = jm.fit(logs, {"mu": 0.0, "s": 0.0}, Y[0])
     assert_allclose(tic(logs, fit, Y[0]).penalty, tic(normal, normals[0], Y[0]).penalty, rtol=1e-7)
     held = jm.fix(normal, {"mu": 1.0})
     fit = jm.fit(held, NORMAL, Y[0], constraints=BOUNDS)
     u = Y[0] - 1.0
-    assert_allclose(tic(held, fit, Y[0]).penalty, ((u**4).mean() / (u**2).mean() ** 2 - 1) / 2, rtol=1e-7)
+    assert_allclose(
+        tic(held, fit, Y[0]).penalty, ((u**4).mean() / (u**2).mean() ** 2 - 1) / 2, rtol=1e-7
+    )
 
 
 def test_a_simplex_is_penalised_in_its_free_coordinates():
     """A multinomial is always right about itself: K = J, and the penalty is K − 1."""
     y = np.repeat(np.eye(3), [30, 45, 25], axis=0)
-    f = lambda p, d: d @ jnp.log(p["w"])  # noqa: E731
+
+    def f(p, d):
+        return d @ jnp.log(p["w"])
+
     fit = jm.fit(f, {"w": np.full(3, 1 / 3)}, y, constraints={"w": jm.simplex})
     assert_allclose(tic(f, fit, y).penalty, 2.0, rtol=1e-8)
 
@@ -68,8 +75,12 @@ def test_takeuchi_of_weighted_fits(normals):
     fit = jm.fit(normal, NORMAL, Y[0], constraints=BOUNDS, weights=jm.frequency(w))
     u = Y[0] - np.average(Y[0], weights=w)
     kurtosis = np.average(u**4, weights=w) / np.average(u**2, weights=w) ** 2
-    assert_allclose(tic(normal, fit, Y[0], weights=jm.frequency(w)).penalty, (1 + kurtosis) / 2, rtol=1e-7)
-    assert np.isnan(tic(normal, replace(fit, weighting="sampling"), Y[0], weights=jm.sampling(w)).value)
+    assert_allclose(
+        tic(normal, fit, Y[0], weights=jm.frequency(w)).penalty, (1 + kurtosis) / 2, rtol=1e-7
+    )
+    assert np.isnan(
+        tic(normal, replace(fit, weighting="sampling"), Y[0], weights=jm.sampling(w)).value
+    )
     with pytest.raises(ValueError, match="give the weights of the fit again"):
         tic(normal, fit, Y[0])
     with pytest.raises(ValueError, match="not those of the fit"):
@@ -82,7 +93,11 @@ def test_takeuchi_of_weighted_fits(normals):
 def test_a_table_of_two_models(fits):
     found = compare(*fits, names=["without", "with"], nested=True)
     assert_allclose([found.aic[1], found.bic[1]], [R["logit"]["aic"], R["logit"]["bic"]], rtol=1e-9)
-    assert_allclose(found.aicc, [fit.aic + 2 * k * (k + 1) / (189 - k - 1) for fit, k in zip(fits, (7, 9), strict=True)], rtol=1e-12)
+    assert_allclose(
+        found.aicc,
+        [fit.aic + 2 * k * (k + 1) / (189 - k - 1) for fit, k in zip(fits, (7, 9), strict=True)],
+        rtol=1e-12,
+    )
     assert_allclose(found.delta, found.aic - found.aic.min())
     w = np.exp(-0.5 * found.delta)
     assert_allclose(found.weight, w / w.sum())
@@ -124,7 +139,9 @@ def test_models_that_do_not_compare_are_refused(fits):
 
 
 def test_a_table_of_batches_counts_how_often_each_is_best(normals):
-    held = stacked([jm.fit(jm.fix(normal, {"mu": 1.0}), NORMAL, y, constraints=BOUNDS) for y in Y[:5]])
+    held = stacked(
+        [jm.fit(jm.fix(normal, {"mu": 1.0}), NORMAL, y, constraints=BOUNDS) for y in Y[:5]]
+    )
     found = compare(held, normals[:5], names=["held", "free"], nested=True)
     assert found.aic.shape == (5, 2) and found.lr[0].statistic.shape == (5,)
     assert_allclose(found.weight.sum(axis=1), 1.0)
@@ -149,28 +166,40 @@ def test_vuong_test_equals_that_of_r():
     two = jm.fit(geometric, {"p": 0.3}, YEARS, constraints={"p": jm.interval(0, 1)})
     found = vuong_test(poisson, one, geometric, two, YEARS)
     assert_allclose([found.statistic, found.pvalue], list(R["vuong"].values()), rtol=1e-9)
-    assert_allclose(vuong_test(geometric, two, poisson, one, YEARS).statistic, -found.statistic, rtol=1e-12)
-    assert vuong_test(poisson, one, geometric, two, YEARS, correction="bic").statistic == found.statistic  # as many parameters
+    assert_allclose(
+        vuong_test(geometric, two, poisson, one, YEARS).statistic, -found.statistic, rtol=1e-12
+    )
+    assert (
+        vuong_test(poisson, one, geometric, two, YEARS, correction="bic").statistic
+        == found.statistic
+    )  # as many parameters
     with pytest.raises(ValueError, match="correction"):
         vuong_test(poisson, one, geometric, two, YEARS, correction="hqic")
     assert vuong_test(poisson, one, poisson, one, YEARS).code == Reason.ALIKE
 
 
 def test_vuong_corrections_and_batches(normals):
-    heavy = lambda p, d: laplace.logpdf(d, 1.0, p["b"])  # noqa: E731
+    def heavy(p, d):
+        return laplace.logpdf(d, 1.0, p["b"])
+
     few = stacked([jm.fit(heavy, {"b": 1.0}, y, constraints={"b": jm.positive}) for y in Y[:3]])
     found = vuong_test(normal, normals[:3], heavy, few, Y[:3])
     m = np.array(
         [
-            np.asarray(normal(jax.tree.map(lambda v, i=i: v[i], normals.params), Y[i])) - np.asarray(heavy({"b": few.params["b"][i]}, Y[i]))
+            np.asarray(normal(jax.tree.map(lambda v, i=i: v[i], normals.params), Y[i]))
+            - np.asarray(heavy({"b": few.params["b"][i]}, Y[i]))
             for i in range(3)
         ]
     )
-    assert_allclose(found.statistic, m.sum(axis=1) / (np.sqrt(50) * m.std(axis=1)), rtol=1e-4)  # the terms by hand are float32
+    assert_allclose(
+        found.statistic, m.sum(axis=1) / (np.sqrt(50) * m.std(axis=1)), rtol=1e-4
+    )  # the terms by hand are float32
     shift = {"aic": 1.0, "bic": 0.5 * np.log(50)}
     for correction, c in shift.items():
         corrected = vuong_test(normal, normals[:3], heavy, few, Y[:3], correction=correction)
-        assert_allclose(corrected.statistic - found.statistic, -c / (np.sqrt(50) * m.std(axis=1)), rtol=1e-4)
+        assert_allclose(
+            corrected.statistic - found.statistic, -c / (np.sqrt(50) * m.std(axis=1)), rtol=1e-4
+        )
     with pytest.raises(ValueError, match="weighted"):
         w = jm.frequency(np.ones(50))
         weighted = jm.fit(normal, NORMAL, Y[0], constraints=BOUNDS, weights=w)

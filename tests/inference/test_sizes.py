@@ -13,16 +13,16 @@ from jaxmle.inference.selection import tic
 from .hypothesis_cases import normal
 
 SETS, ROWS = 2000, 200
-BIAS = (
-    0.004  # χ² laws with 200 rows: the Wald test of a normal mean has size 5.3 %; with 1 000 rows and 10 000 samples all are within 0.8 %
-)
+BIAS = 0.004  # χ² laws with 200 rows: the Wald test of a normal mean has size 5.3 %; with 1 000 rows and 10 000 samples all are within 0.8 %
 Y = np.random.default_rng(20).normal(0.0, 2.0, size=(SETS, ROWS))
 START, BOUNDS = {"mu": 0.1, "sigma": 1.5}, {"sigma": jm.positive}
 
 
 @pytest.fixture(scope="module")
 def fits():
-    return tuple(jm.fit_batch(f, START, Y, constraints=BOUNDS) for f in (jm.fix(normal, {"mu": 0.0}), normal))
+    return tuple(
+        jm.fit_batch(f, START, Y, constraints=BOUNDS) for f in (jm.fix(normal, {"mu": 0.0}), normal)
+    )
 
 
 TESTS = {
@@ -39,7 +39,10 @@ def test_size(fits, name):
     found = TESTS[name](*fits)
     assert np.all(found.code == 0)
     for level in (0.05, 0.5):
-        assert abs(np.mean(found.pvalue <= level) - level) < 4 * np.sqrt(level * (1 - level) / SETS) + BIAS
+        assert (
+            abs(np.mean(found.pvalue <= level) - level)
+            < 4 * np.sqrt(level * (1 - level) / SETS) + BIAS
+        )
 
 
 def test_the_mean_of_the_penalty_of_normal_samples(fits):

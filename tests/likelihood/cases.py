@@ -55,18 +55,32 @@ LINEAR = jm.linear("x", "beta")
 EXACT = {
     "logit": jm.exact(lambda eta, row: 0.25 / jnp.cosh(eta["eta"] / 2) ** 2),
     "poisson": jm.exact(lambda eta, row: jnp.exp(eta["eta"])),
-    "normal": jm.exact(lambda eta, row: jnp.diag(jnp.stack([1 / eta["s"] ** 2, 2 / eta["s"] ** 2]))),
+    "normal": jm.exact(
+        lambda eta, row: jnp.diag(jnp.stack([1 / eta["s"] ** 2, 2 / eta["s"] ** 2]))
+    ),
 }
 BINARY = jm.enumeration("y", [0.0, 1.0])
 
-declared_logit = jm.regression(lambda eta, row: row["y"] * eta["eta"] - jnp.logaddexp(0.0, eta["eta"]), {"eta": LINEAR}, response=EXACT["logit"])
+declared_logit = jm.regression(
+    lambda eta, row: row["y"] * eta["eta"] - jnp.logaddexp(0.0, eta["eta"]),
+    {"eta": LINEAR},
+    response=EXACT["logit"],
+)
 declared_probit = jm.regression(
-    lambda eta, row: row["y"] * log_ndtr(eta["eta"]) + (1 - row["y"]) * log_ndtr(-eta["eta"]), {"eta": LINEAR}, response=BINARY
+    lambda eta, row: row["y"] * log_ndtr(eta["eta"]) + (1 - row["y"]) * log_ndtr(-eta["eta"]),
+    {"eta": LINEAR},
+    response=BINARY,
 )
 declared_poisson = jm.regression(
-    lambda eta, row: row["y"] * eta["eta"] - jnp.exp(eta["eta"]) - gammaln(row["y"] + 1), {"eta": LINEAR}, response=EXACT["poisson"]
+    lambda eta, row: row["y"] * eta["eta"] - jnp.exp(eta["eta"]) - gammaln(row["y"] + 1),
+    {"eta": LINEAR},
+    response=EXACT["poisson"],
 )
-declared_normal = jm.regression(lambda eta, row: norm.logpdf(row["y"], eta["mu"], eta["s"]), {"mu": LINEAR, "s": "sigma"}, response=EXACT["normal"])
+declared_normal = jm.regression(
+    lambda eta, row: norm.logpdf(row["y"], eta["mu"], eta["s"]),
+    {"mu": LINEAR, "s": "sigma"},
+    response=EXACT["normal"],
+)
 
 
 # ---------------------------------------------------------------- by hand
@@ -84,9 +98,13 @@ class Rows(NamedTuple):
         return Rows(*(part[index] for part in self))
 
 
-def _one_predictor(x: np.ndarray, terms: np.ndarray, slope: np.ndarray, observed: np.ndarray, expected: np.ndarray) -> Rows:
+def _one_predictor(
+    x: np.ndarray, terms: np.ndarray, slope: np.ndarray, observed: np.ndarray, expected: np.ndarray
+) -> Rows:
     outer = x[:, :, None] * x[:, None, :]
-    return Rows(terms, slope[:, None] * x, observed[:, None, None] * outer, expected[:, None, None] * outer)
+    return Rows(
+        terms, slope[:, None] * x, observed[:, None, None] * outer, expected[:, None, None] * outer
+    )
 
 
 def logit_rows(params: dict[str, np.ndarray], data: dict[str, np.ndarray]) -> Rows:
@@ -100,7 +118,13 @@ def probit_rows(params: dict[str, np.ndarray], data: dict[str, np.ndarray]) -> R
     eta, q = x @ params["beta"], 2 * y - 1
     mills = q * stats.norm.pdf(eta) / stats.norm.cdf(q * eta)
     mu = stats.norm.cdf(eta)
-    return _one_predictor(x, np.log(stats.norm.cdf(q * eta)), mills, mills * (mills + eta), stats.norm.pdf(eta) ** 2 / (mu * (1 - mu)))
+    return _one_predictor(
+        x,
+        np.log(stats.norm.cdf(q * eta)),
+        mills,
+        mills * (mills + eta),
+        stats.norm.pdf(eta) ** 2 / (mu * (1 - mu)),
+    )
 
 
 def poisson_rows(params: dict[str, np.ndarray], data: dict[str, np.ndarray]) -> Rows:
@@ -146,7 +170,9 @@ CASES = {
 # ---------------------------------------------------------------- maxima and sandwiches by hand
 
 
-def newton(rows: Callable[..., Rows], data: dict[str, np.ndarray], weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def newton(
+    rows: Callable[..., Rows], data: dict[str, np.ndarray], weights: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """The maximum of a one-predictor likelihood by Fisher scoring in NumPy."""
     w, beta = np.ones(len(data["y"])) if weights is None else weights, np.zeros(data["x"].shape[1])
     for _ in range(60):
@@ -155,7 +181,9 @@ def newton(rows: Callable[..., Rows], data: dict[str, np.ndarray], weights: np.n
     return {"beta": beta}
 
 
-def least_squares(data: dict[str, np.ndarray], weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def least_squares(
+    data: dict[str, np.ndarray], weights: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """The maximum of the normal linear model: least squares, and the root mean squared residual."""
     w = np.ones(len(data["y"])) if weights is None else weights
     beta = np.linalg.solve(data["x"].T @ (w[:, None] * data["x"]), data["x"].T @ (w * data["y"]))
@@ -166,13 +194,21 @@ def bread(information: np.ndarray) -> np.ndarray:
     return np.linalg.inv(information)
 
 
-def hc(rows: Rows, kind: str, base: str = "observed", w: np.ndarray | None = None, meat: np.ndarray | None = None) -> np.ndarray:
+def hc(
+    rows: Rows,
+    kind: str,
+    base: str = "observed",
+    w: np.ndarray | None = None,
+    meat: np.ndarray | None = None,
+) -> np.ndarray:
     """HC0 to HC3, written as a sum over rows. ``w`` weighs terms, ``meat`` their outer products."""
     n, p = rows.scores.shape
     w = np.ones(n) if w is None else w
     meat = w if meat is None else meat
     j = np.tensordot(w, getattr(rows, base), 1)
-    unit = np.divide(meat, w, out=np.zeros(n), where=w > 0)  # the share of J that belongs to one unit of a row
+    unit = np.divide(
+        meat, w, out=np.zeros(n), where=w > 0
+    )  # the share of J that belongs to one unit of a row
     count = np.sum(np.divide(w**2, meat, out=np.zeros(n), where=meat > 0))
     root = np.linalg.cholesky(j)
     total = np.zeros((p, p))

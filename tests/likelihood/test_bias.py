@@ -10,11 +10,27 @@ from scipy import special
 import jaxmle as jm
 from jaxmle.likelihood import cox_snell, jeffreys
 
-from .cases import BETA, BETA_SIGMA, LINEAR, LOGIT, NORMAL, N, X, declared_logit, logit, normal, probit
+from .cases import (
+    BETA,
+    BETA_SIGMA,
+    LINEAR,
+    LOGIT,
+    NORMAL,
+    N,
+    X,
+    declared_logit,
+    logit,
+    normal,
+    probit,
+)
 
 START = {"beta": np.zeros(3)}
 OPAQUE = jm.with_response(logit, jm.enumeration("y", [0.0, 1.0]))
-CLOSED = jm.regression(declared_logit.density, {"eta": LINEAR}, response=jm.exact(declared_logit.response.information, cross=lambda eta, row: 0.0))
+CLOSED = jm.regression(
+    declared_logit.density,
+    {"eta": LINEAR},
+    response=jm.exact(declared_logit.response.information, cross=lambda eta, row: 0.0),
+)
 
 
 def logit_parts(beta, x=X, w=1.0):
@@ -31,73 +47,130 @@ def firth_score(beta, x=X, y=LOGIT["y"]):
 
 
 def differences(f, beta, step=1e-5):
-    return np.array([(f(beta + step * e) - f(beta - step * e)) / (2 * step) for e in np.eye(len(beta))])
+    return np.array(
+        [(f(beta + step * e) - f(beta - step * e)) / (2 * step) for e in np.eye(len(beta))]
+    )
 
 
 @pytest.mark.parametrize("loglik", [OPAQUE, CLOSED], ids=["enumerated", "closed"])
 def test_the_penalty_is_half_the_log_determinant_with_its_derivatives(loglik):
     at = jm.evaluate(jeffreys(loglik), BETA, LOGIT)
     _, f, _ = logit_parts(BETA["beta"])
-    assert_allclose(at.value, jm.evaluate(loglik, BETA, LOGIT).value + 0.5 * np.linalg.slogdet(f)[1], rtol=1e-12)
+    assert_allclose(
+        at.value, jm.evaluate(loglik, BETA, LOGIT).value + 0.5 * np.linalg.slogdet(f)[1], rtol=1e-12
+    )
     assert_allclose(at.score, firth_score(BETA["beta"]), rtol=1e-9, atol=1e-10)
-    assert_allclose(at.hessian, differences(firth_score, BETA["beta"]), rtol=1e-6)  # central differences of order step²
-    assert_allclose(jeffreys(loglik)(BETA, LOGIT), at.value, rtol=1e-5)  # float32 outside the host road
+    assert_allclose(
+        at.hessian, differences(firth_score, BETA["beta"]), rtol=1e-6
+    )  # central differences of order step²
+    assert_allclose(
+        jeffreys(loglik)(BETA, LOGIT), at.value, rtol=1e-5
+    )  # float32 outside the host road
 
 
 @pytest.mark.parametrize("loglik", [OPAQUE, CLOSED], ids=["enumerated", "closed"])
 def test_the_bias_of_a_logit_is_the_closed_one(loglik):
     """Cordeiro & McCullagh (1991): b = (X'WX)⁻¹X'Wξ, ξ_i = h_i (μ_i − ½)/w_i."""
     mu, f, h = logit_parts(BETA["beta"])
-    assert_allclose(cox_snell(loglik)(BETA, LOGIT)["beta"], np.linalg.solve(f, X.T @ (h * (mu - 0.5))), rtol=1e-9)
+    assert_allclose(
+        cox_snell(loglik)(BETA, LOGIT)["beta"],
+        np.linalg.solve(f, X.T @ (h * (mu - 0.5))),
+        rtol=1e-9,
+    )
 
 
 def test_the_bias_of_a_rate_a_mean_and_a_standard_deviation():
     """λ/n for an exponential rate, whose mean over samples is nλ/(n − 1); −(2q + 1)σ/(4n) for the σ of a regression with q columns."""
     rate = jm.regression(
-        lambda eta, row: jnp.log(eta["rate"]) - eta["rate"] * row["y"], {"rate": "rate"}, response=jm.exact(lambda eta, row: eta["rate"] ** -2, cross=lambda eta, row: 0.0)
+        lambda eta, row: jnp.log(eta["rate"]) - eta["rate"] * row["y"],
+        {"rate": "rate"},
+        response=jm.exact(lambda eta, row: eta["rate"] ** -2, cross=lambda eta, row: 0.0),
     )
-    assert_allclose(cox_snell(rate)({"rate": np.array(3.0)}, {"y": np.ones(N)})["rate"], 3.0 / N, rtol=1e-12)
+    assert_allclose(
+        cox_snell(rate)({"rate": np.array(3.0)}, {"y": np.ones(N)})["rate"], 3.0 / N, rtol=1e-12
+    )
 
     def cross(eta, row):
         s, zero = eta["s"], jnp.zeros((2, 2, 2))
         return zero.at[0, 1, 0].set(-2 / s**3).at[1, 0, 0].set(-2 / s**3).at[1, 1, 1].set(-6 / s**3)
 
-    information = lambda eta, row: jnp.diag(jnp.stack([1 / eta["s"] ** 2, 2 / eta["s"] ** 2]))  # noqa: E731
-    density = lambda eta, row: jax.scipy.stats.norm.logpdf(row["y"], eta["mu"], eta["s"])  # noqa: E731
-    found = cox_snell(jm.regression(density, {"mu": LINEAR, "s": "sigma"}, response=jm.exact(information, cross=cross)))(BETA_SIGMA, NORMAL)
+    def information(eta, row):
+        return jnp.diag(jnp.stack([1 / eta["s"] ** 2, 2 / eta["s"] ** 2]))
+
+    def density(eta, row):
+        return jax.scipy.stats.norm.logpdf(row["y"], eta["mu"], eta["s"])
+
+    found = cox_snell(
+        jm.regression(
+            density, {"mu": LINEAR, "s": "sigma"}, response=jm.exact(information, cross=cross)
+        )
+    )(BETA_SIGMA, NORMAL)
     assert_allclose(found["beta"], 0.0, atol=1e-15)
     assert_allclose(found["sigma"], -7 * 1.2 / (4 * N), rtol=1e-12)
     # A predictor that is curved in its parameter: the same σ through its logarithm has the bias of log σ, b/σ − Var/(2σ²) = −(q + 1)/(2n).
-    curved = jm.regression(density, {"mu": LINEAR, "s": lambda params, row: jnp.exp(params["log_sigma"])}, response=jm.exact(information, cross=cross))
+    curved = jm.regression(
+        density,
+        {"mu": LINEAR, "s": lambda params, row: jnp.exp(params["log_sigma"])},
+        response=jm.exact(information, cross=cross),
+    )
     logarithm = cox_snell(curved)({**BETA, "log_sigma": np.log(1.2)}, NORMAL)["log_sigma"]
     assert_allclose(logarithm, -7 / (4 * N) - 1 / (4 * N), rtol=1e-10)
 
 
 def test_simulation_comes_near_the_sum_over_the_support():
     """1 000 samples: four standard errors of the mean, from the spread over five keys."""
-    draw = lambda key, params, data: {**data, "y": jax.random.bernoulli(key, jax.nn.sigmoid(data["x"] @ params["beta"])).astype(float)}  # noqa: E731
-    laws = [jm.with_response(logit, jm.simulation(draw, key=jax.random.key(i), draws=200)) for i in range(5)]
+
+    def draw(key, params, data):
+        return {
+            **data,
+            "y": jax.random.bernoulli(key, jax.nn.sigmoid(data["x"] @ params["beta"])).astype(
+                float
+            ),
+        }
+
+    laws = [
+        jm.with_response(logit, jm.simulation(draw, key=jax.random.key(i), draws=200))
+        for i in range(5)
+    ]
     found = np.array([cox_snell(law)(BETA, LOGIT)["beta"] for law in laws])
-    assert np.all(np.abs(found.mean(axis=0) - cox_snell(CLOSED)(BETA, LOGIT)["beta"]) < 4 * found.std(axis=0, ddof=1) / np.sqrt(5) + 1e-12)
+    assert np.all(
+        np.abs(found.mean(axis=0) - cox_snell(CLOSED)(BETA, LOGIT)["beta"])
+        < 4 * found.std(axis=0, ddof=1) / np.sqrt(5) + 1e-12
+    )
 
 
 def test_frequency_weights_are_repeated_rows():
     w = np.arange(N) % 3 + 0.0
     again = np.repeat(np.arange(N), w.astype(int))
     rows = {key: value[again] for key, value in LOGIT.items()}
-    assert_allclose(cox_snell(jm.weight(CLOSED, jm.frequency(w)))(BETA, LOGIT)["beta"], cox_snell(CLOSED)(BETA, rows)["beta"], rtol=1e-9)
-    assert_allclose(jm.evaluate(jm.weight(jeffreys(CLOSED), jm.frequency(w)), BETA, LOGIT).score, firth_score(BETA["beta"], rows["x"], rows["y"]), rtol=1e-9)
+    assert_allclose(
+        cox_snell(jm.weight(CLOSED, jm.frequency(w)))(BETA, LOGIT)["beta"],
+        cox_snell(CLOSED)(BETA, rows)["beta"],
+        rtol=1e-9,
+    )
+    assert_allclose(
+        jm.evaluate(jm.weight(jeffreys(CLOSED), jm.frequency(w)), BETA, LOGIT).score,
+        firth_score(BETA["beta"], rows["x"], rows["y"]),
+        rtol=1e-9,
+    )
 
 
 def test_what_is_held_leaves_the_information_inside_the_penalty_but_not_outside_it():
     """fix(jeffreys(…)) is a slice of the penalised likelihood, as for its profile; jeffreys(fix(…)) is a smaller model."""
     held = {"beta[1]": 0.5}
-    outside, inside = jm.evaluate(jm.fix(jeffreys(CLOSED), held), BETA, LOGIT), jm.evaluate(jeffreys(jm.fix(CLOSED, held)), BETA, LOGIT)
+    outside, inside = (
+        jm.evaluate(jm.fix(jeffreys(CLOSED), held), BETA, LOGIT),
+        jm.evaluate(jeffreys(jm.fix(CLOSED, held)), BETA, LOGIT),
+    )
     _, f, _ = logit_parts(BETA["beta"])
     loglik = jm.evaluate(CLOSED, BETA, LOGIT).value
     assert_allclose(outside.value, loglik + 0.5 * np.linalg.slogdet(f)[1], rtol=1e-12)
-    assert_allclose(inside.value, loglik + 0.5 * np.linalg.slogdet(f[np.ix_([0, 2], [0, 2])])[1], rtol=1e-12)
-    assert_allclose(outside.score, np.where([True, False, True], firth_score(BETA["beta"]), 0.0), rtol=1e-9)
+    assert_allclose(
+        inside.value, loglik + 0.5 * np.linalg.slogdet(f[np.ix_([0, 2], [0, 2])])[1], rtol=1e-12
+    )
+    assert_allclose(
+        outside.score, np.where([True, False, True], firth_score(BETA["beta"]), 0.0), rtol=1e-9
+    )
     held_fit = jm.fit(jm.fix(jeffreys(CLOSED), held), START, LOGIT)
     assert held_fit.mode == "MPL (Jeffreys)" and held_fit.df == 2
     assert_allclose(firth_score(held_fit.x)[[0, 2]], 0.0, atol=1e-8)
@@ -126,7 +199,10 @@ def test_separated_partial_likelihood_has_a_finite_estimate():
     x = np.column_stack([np.r_[np.ones(5), np.zeros(7)], rng.normal(size=12)])
     data = {"time": np.arange(12.0), "x": x, "event": np.r_[np.ones(5), np.zeros(7)]}
     fit = jm.fit(jeffreys(cox, information="observed"), {"beta": np.zeros(2)}, data)
-    assert fit.converged and (fit.mode, fit.vcov_kind) == ("MPL (Jeffreys, observed information)", "observed (unpenalised)")
+    assert fit.converged and (fit.mode, fit.vcov_kind) == (
+        "MPL (Jeffreys, observed information)",
+        "observed (unpenalised)",
+    )
 
     def parts(beta):
         value, information = 0.0, np.zeros((2, 2))
@@ -139,15 +215,23 @@ def test_separated_partial_likelihood_has_a_finite_estimate():
 
     value, information = parts(fit.x)
     assert_allclose(fit.loglik, value, rtol=1e-12)
-    assert_allclose(differences(lambda b: parts(b)[0], fit.x), 0.0, atol=1e-8)  # rounding of central differences
+    assert_allclose(
+        differences(lambda b: parts(b)[0], fit.x), 0.0, atol=1e-8
+    )  # rounding of central differences
     assert_allclose(fit.se, np.sqrt(np.diag(np.linalg.inv(information))), rtol=1e-9)
 
 
 def test_each_member_of_a_batch_solves_firths_equation():
     """The third member is separated."""
     y = np.stack([LOGIT["y"], 1 - LOGIT["y"], (X[:, 1] > 0).astype(float)])
-    fits = jm.fit_batch(jeffreys(CLOSED), START, {"x": X, "y": y}, in_axes={"x": None, "y": 0}, progress=False)
-    assert np.all(fits.converged) and fits.mode == "MPL (Jeffreys)" and fits.vcov_kind == "expected (unpenalised)"
+    fits = jm.fit_batch(
+        jeffreys(CLOSED), START, {"x": X, "y": y}, in_axes={"x": None, "y": 0}, progress=False
+    )
+    assert (
+        np.all(fits.converged)
+        and fits.mode == "MPL (Jeffreys)"
+        and fits.vcov_kind == "expected (unpenalised)"
+    )
     for i in range(3):
         assert_allclose(firth_score(fits[i].x, y=y[i]), 0.0, atol=1e-8)
         assert_allclose(fits[i].vcov, np.linalg.inv(logit_parts(fits[i].x)[1]), rtol=1e-9)

@@ -38,16 +38,29 @@ def test_informations_are_the_sums_over_rows(name, form):
     assert_allclose(jm.information(loglik)(*at), by_hand.observed.sum(axis=0), **CLOSE)
     assert_allclose(jm.information(loglik, "opg")(*at), by_hand.scores.T @ by_hand.scores, **CLOSE)
     if form == "declared":
-        assert_allclose(jm.information(loglik, "expected")(*at), by_hand.expected.sum(axis=0), **CLOSE)
+        assert_allclose(
+            jm.information(loglik, "expected")(*at), by_hand.expected.sum(axis=0), **CLOSE
+        )
 
 
 @pytest.mark.parametrize("name", ["logit", "normal"])
 def test_model_based_covariances_are_inverse_informations(name):
     case, by_hand = CASES[name], CASES[name].by_hand()
     at = (case.params, case.data)
-    assert_allclose(jm.vcov(case.declared)(*at), np.linalg.inv(by_hand.observed.sum(axis=0)), rtol=1e-10)
-    assert_allclose(jm.vcov(case.declared, "expected")(*at), np.linalg.inv(by_hand.expected.sum(axis=0)), rtol=1e-10, atol=1e-16)
-    assert_allclose(jm.vcov(case.declared, "opg")(*at), np.linalg.inv(by_hand.scores.T @ by_hand.scores), rtol=1e-10)
+    assert_allclose(
+        jm.vcov(case.declared)(*at), np.linalg.inv(by_hand.observed.sum(axis=0)), rtol=1e-10
+    )
+    assert_allclose(
+        jm.vcov(case.declared, "expected")(*at),
+        np.linalg.inv(by_hand.expected.sum(axis=0)),
+        rtol=1e-10,
+        atol=1e-16,
+    )
+    assert_allclose(
+        jm.vcov(case.declared, "opg")(*at),
+        np.linalg.inv(by_hand.scores.T @ by_hand.scores),
+        rtol=1e-10,
+    )
 
 
 def weibull(params, data):
@@ -62,12 +75,16 @@ def test_derivatives_equal_those_of_fifty_digit_arithmetic():
 
         def total(scale, shape, shift):
             z = [(mpmath.mpf(v) - shift) / scale for v in y]
-            return sum(mpmath.log(shape / scale) + (shape - 1) * mpmath.log(v) - v**shape for v in z)
+            return sum(
+                mpmath.log(shape / scale) + (shape - 1) * mpmath.log(v) - v**shape for v in z
+            )
 
         at = tuple(mpmath.mpf(point[name]) for name in point)
         orders = np.eye(3, dtype=int)
         gradient = [float(mpmath.diff(total, at, tuple(map(int, o)))) for o in orders]
-        hessian = [[float(mpmath.diff(total, at, tuple(map(int, a + b)))) for b in orders] for a in orders]
+        hessian = [
+            [float(mpmath.diff(total, at, tuple(map(int, a + b)))) for b in orders] for a in orders
+        ]
         value = float(total(*at))
     data = np.array(y)
     assert_allclose(jm.nll(weibull)(point, data), -value, rtol=1e-14)
@@ -76,7 +93,9 @@ def test_derivatives_equal_those_of_fifty_digit_arithmetic():
 
 
 def test_the_score_wears_the_tree_of_the_parameters():
-    nested = lambda params, data: normal({"beta": params[0], "sigma": params[1]["s"]}, data)  # noqa: E731
+    def nested(params, data):
+        return normal({"beta": params[0], "sigma": params[1]["s"]}, data)
+
     gradient = jm.score(nested)([np.zeros(3), {"s": np.array(1.5)}], NORMAL)
     r = NORMAL["y"]
     assert_allclose(gradient[0], X.T @ r / 1.5**2, **CLOSE)
@@ -95,7 +114,9 @@ def test_the_calculus_is_plain_jax_under_a_trace():
     y, points = LOGIT["y"], np.array([[0.0, 0.0, 0.0], [0.2, -0.1, 0.4]])
     with jax.enable_x64(True):
         gradient = jax.jit(jax.grad(jm.nll(logit)))(BETA, LOGIT)["beta"]
-        hessians = jax.vmap(lambda beta: jm.hessian(logit)({"beta": beta}, LOGIT))(jnp.asarray(points))
+        hessians = jax.vmap(lambda beta: jm.hessian(logit)({"beta": beta}, LOGIT))(
+            jnp.asarray(points)
+        )
     mu = 1 / (1 + np.exp(-X @ BETA["beta"]))
     assert_allclose(gradient, -X.T @ (y - mu), **CLOSE)
     for point, hessian in zip(points, hessians, strict=True):
@@ -105,7 +126,11 @@ def test_the_calculus_is_plain_jax_under_a_trace():
 
 def test_nll_is_a_loss_for_optax():
     y = np.array([1.0, 3.0, 2.0, 6.0])
-    loss = jm.nll(lambda params, data: -jnp.exp(params["log_mean"]) + data * params["log_mean"] - gammaln(data + 1))
+    loss = jm.nll(
+        lambda params, data: (
+            -jnp.exp(params["log_mean"]) + data * params["log_mean"] - gammaln(data + 1)
+        )
+    )
     tx = optax.sgd(0.02)
 
     def step(carry, _):
@@ -115,7 +140,9 @@ def test_nll_is_a_loss_for_optax():
 
     with jax.enable_x64(True):
         start = {"log_mean": jnp.zeros(())}
-        (end, _), _ = jax.jit(lambda carry: jax.lax.scan(step, carry, length=300))((start, tx.init(start)))
+        (end, _), _ = jax.jit(lambda carry: jax.lax.scan(step, carry, length=300))(
+            (start, tx.init(start))
+        )
     assert_allclose(end["log_mean"], np.log(y.mean()), rtol=1e-9)
 
 
@@ -138,7 +165,9 @@ def test_blocks_of_rows_give_the_whole_sum(rows):
     case = CASES["normal"]
     with jax.enable_x64(True):
         for loglik in (case.opaque, case.declared):
-            value, absolute, gradient, hessian = jm.evaluate(loglik, case.params, case.data, block_rows=rows)
+            value, absolute, gradient, hessian = jm.evaluate(
+                loglik, case.params, case.data, block_rows=rows
+            )
             by_hand = case.by_hand()
             assert_allclose(value, by_hand.terms.sum(), rtol=1e-13)
             assert_allclose(absolute, np.abs(by_hand.terms).sum(), rtol=1e-13)
@@ -150,7 +179,9 @@ def test_blocks_carry_weights_and_pools():
     case, w = CASES["logit"], np.arange(2 * N) % 4.0
     pooled = jm.weight(jm.pool(case.opaque, case.declared), jm.sampling(w))
     with jax.enable_x64(True):
-        value, _, gradient, hessian = jm.evaluate(pooled, case.params, (case.data, case.data), block_rows=13)
+        value, _, gradient, hessian = jm.evaluate(
+            pooled, case.params, (case.data, case.data), block_rows=13
+        )
     by_hand, both = case.by_hand(), w[:N] + w[N:]
     assert_allclose(value, both @ by_hand.terms, rtol=1e-13)
     assert_allclose(gradient, both @ by_hand.scores, **CLOSE)
@@ -158,7 +189,13 @@ def test_blocks_carry_weights_and_pools():
 
 
 def test_a_fit_in_blocks_is_the_fit():
-    whole = jm.fit(normal, {"beta": np.zeros(3), "sigma": 1.0}, NORMAL, constraints={"sigma": jm.positive}, block_rows=17)
+    whole = jm.fit(
+        normal,
+        {"beta": np.zeros(3), "sigma": 1.0},
+        NORMAL,
+        constraints={"sigma": jm.positive},
+        block_rows=17,
+    )
     beta = np.linalg.lstsq(X, NORMAL["y"], rcond=None)[0]
     sigma = np.sqrt(np.mean((NORMAL["y"] - X @ beta) ** 2))
     assert_allclose(whole.x, [*beta, sigma], rtol=1e-9)
@@ -169,4 +206,6 @@ def test_the_unpenalised_score_is_zero_at_the_maximum():
     fit = jm.fit(logit, {"beta": np.zeros(3)}, LOGIT)
     each = jm.scores(logit)(fit.params, LOGIT)
     assert_allclose(each.sum(axis=0), 0, atol=1e-9)
-    assert_allclose(each[:, 0].sum(), 0, atol=1e-9)  # fitted probabilities sum to the number of ones
+    assert_allclose(
+        each[:, 0].sum(), 0, atol=1e-9
+    )  # fitted probabilities sum to the number of ones

@@ -63,9 +63,13 @@ def test_a_fixed_leaf_takes_one_value_or_one_for_each_entry():
     held = jm.fix(normal, {"beta": np.array([0.3, 0.8, -0.6])})
     fit = jm.fit(held, START, NORMAL, constraints=SIGMA)
     assert fit.df == 1
-    assert_allclose(fit.params["sigma"], np.sqrt(np.mean((Y - X @ [0.3, 0.8, -0.6]) ** 2)), rtol=1e-9)
+    assert_allclose(
+        fit.params["sigma"], np.sqrt(np.mean((Y - X @ [0.3, 0.8, -0.6]) ** 2)), rtol=1e-9
+    )
     zero = jm.nll(jm.fix(normal, {"beta": 0.0}))(BETA_SIGMA, NORMAL)
-    assert_allclose(zero, -normal_rows({"beta": np.zeros(3), "sigma": 1.2}, NORMAL).terms.sum(), rtol=1e-13)
+    assert_allclose(
+        zero, -normal_rows({"beta": np.zeros(3), "sigma": 1.2}, NORMAL).terms.sum(), rtol=1e-13
+    )
 
 
 def test_derivatives_of_a_fixed_entry_are_zero():
@@ -73,17 +77,23 @@ def test_derivatives_of_a_fixed_entry_are_zero():
     at = normal_rows({"beta": np.array([0.1, 0.5, -0.4]), "sigma": 1.2}, NORMAL)
     keep = np.diag([1.0, 0.0, 1.0, 1.0])
     assert_allclose(jm.scores(held)(BETA_SIGMA, NORMAL), at.scores @ keep, **CLOSE)
-    assert_allclose(jm.hessian(held)(BETA_SIGMA, NORMAL), -keep @ at.observed.sum(axis=0) @ keep, **CLOSE)
+    assert_allclose(
+        jm.hessian(held)(BETA_SIGMA, NORMAL), -keep @ at.observed.sum(axis=0) @ keep, **CLOSE
+    )
 
 
 def test_fix_and_tie_name_what_they_do_not_know():
-    with pytest.raises(ValueError, match=r"no parameter is called 'beta\[3\]'; the parameters are beta\[0\]"):
+    with pytest.raises(
+        ValueError, match=r"no parameter is called 'beta\[3\]'; the parameters are beta\[0\]"
+    ):
         jm.fit(jm.fix(normal, {"beta[3]": 0.0}), START, NORMAL)
     with pytest.raises(ValueError, match="every parameter is fixed"):
         jm.fit(jm.fix(normal, {"beta": 0.0, "sigma": 1.0}), START, NORMAL)
     with pytest.raises(TypeError, match="fix takes a dictionary"):
         jm.fix(normal, ("beta", 0.0))
-    with pytest.raises(TypeError, match="each group of tie is a tuple of at least two parameter names; got 'beta'"):
+    with pytest.raises(
+        TypeError, match="each group of tie is a tuple of at least two parameter names; got 'beta'"
+    ):
         jm.tie(normal, "beta")
     with pytest.raises(ValueError, match="tie: 'beta' has 3 entries and 'sigma' has 1"):
         jm.nll(jm.tie(normal, ("beta", "sigma")))(BETA_SIGMA, NORMAL)
@@ -100,7 +110,9 @@ def test_tied_coefficients_are_the_coefficient_of_the_sum(loglik):
     best = least_squares(summed)
     se = np.sqrt(np.diag(best["sigma"] ** 2 * np.linalg.inv(summed["x"].T @ summed["x"])))
     assert fit.df == 3
-    assert_allclose(fit.x, [best["beta"][0], best["beta"][1], best["beta"][1], best["sigma"]], rtol=1e-8)
+    assert_allclose(
+        fit.x, [best["beta"][0], best["beta"][1], best["beta"][1], best["sigma"]], rtol=1e-8
+    )
     assert_allclose(fit.se[:3], [se[0], se[1], se[1]], rtol=1e-8)
     assert_allclose(fit.vcov[1, 2], se[1] ** 2, rtol=1e-8)
     difference = jm.delta(lambda params: params["beta"][1] - params["beta"][2], fit)
@@ -109,7 +121,15 @@ def test_tied_coefficients_are_the_coefficient_of_the_sum(loglik):
 
 def test_tied_leaves_follow_entry_by_entry():
     """Two Poisson samples with one mean: the mean of all."""
-    both = lambda params, data: data["a"] * params["u"][0] - jnp.exp(params["u"][0]) + data["b"] * params["v"][0] - jnp.exp(params["v"][0])  # noqa: E731
+
+    def both(params, data):
+        return (
+            data["a"] * params["u"][0]
+            - jnp.exp(params["u"][0])
+            + data["b"] * params["v"][0]
+            - jnp.exp(params["v"][0])
+        )
+
     a, b = POISSON["y"], POISSON["y"][::-1] + 1
     fit = jm.fit(jm.tie(both, ("u", "v")), {"u": np.zeros(1), "v": np.zeros(1)}, {"a": a, "b": b})
     assert_allclose(fit.x, [np.log((a.mean() + b.mean()) / 2)] * 2, rtol=1e-9)
@@ -140,9 +160,16 @@ def test_a_normal_prior_shrinks_to_its_own_mean():
 
 def test_any_function_of_the_parameters_is_a_prior():
     """A beta(3, 2) prior on a coin: the mode (successes + 2)/(n + 3)."""
-    coin = lambda params, data: jnp.where(data > 0, jnp.log(params["p"]), jnp.log1p(-params["p"]))  # noqa: E731
-    beta = lambda params: 2 * jnp.log(params["p"]) + jnp.log1p(-params["p"])  # noqa: E731
-    fit = jm.fit(jm.penalize(coin, beta), {"p": 0.5}, LOGIT["y"], constraints={"p": jm.interval(0, 1)})
+
+    def coin(params, data):
+        return jnp.where(data > 0, jnp.log(params["p"]), jnp.log1p(-params["p"]))
+
+    def beta(params):
+        return 2 * jnp.log(params["p"]) + jnp.log1p(-params["p"])
+
+    fit = jm.fit(
+        jm.penalize(coin, beta), {"p": 0.5}, LOGIT["y"], constraints={"p": jm.interval(0, 1)}
+    )
     assert_allclose(fit.params["p"], (LOGIT["y"].sum() + 2) / (N + 3), rtol=1e-9)
 
 
@@ -151,15 +178,32 @@ def test_terms_of_a_penalised_likelihood_are_those_of_the_data():
     by_hand = CASES["normal"].by_hand()
     flat = np.append(BETA["beta"], 1.2)
     assert_allclose(jm.scores(ridged)(BETA_SIGMA, NORMAL), by_hand.scores, **CLOSE)
-    assert_allclose(jm.information(ridged, "opg")(BETA_SIGMA, NORMAL), by_hand.scores.T @ by_hand.scores, **CLOSE)
-    assert_allclose(jm.nll(ridged)(BETA_SIGMA, NORMAL), -by_hand.terms.sum() + 1.25 * flat @ flat, rtol=1e-13)
-    assert_allclose(layout_of(BETA_SIGMA).ravel(jm.score(ridged)(BETA_SIGMA, NORMAL)), by_hand.scores.sum(axis=0) - 2.5 * flat, **CLOSE)
-    assert_allclose(jm.hessian(ridged)(BETA_SIGMA, NORMAL), -by_hand.observed.sum(axis=0) - 2.5 * np.eye(4), **CLOSE)
+    assert_allclose(
+        jm.information(ridged, "opg")(BETA_SIGMA, NORMAL),
+        by_hand.scores.T @ by_hand.scores,
+        **CLOSE,
+    )
+    assert_allclose(
+        jm.nll(ridged)(BETA_SIGMA, NORMAL), -by_hand.terms.sum() + 1.25 * flat @ flat, rtol=1e-13
+    )
+    assert_allclose(
+        layout_of(BETA_SIGMA).ravel(jm.score(ridged)(BETA_SIGMA, NORMAL)),
+        by_hand.scores.sum(axis=0) - 2.5 * flat,
+        **CLOSE,
+    )
+    assert_allclose(
+        jm.hessian(ridged)(BETA_SIGMA, NORMAL),
+        -by_hand.observed.sum(axis=0) - 2.5 * np.eye(4),
+        **CLOSE,
+    )
 
 
 # ---------------------------------------------------------------- pool
 
-STACKED = {"x": np.concatenate([X, X[::-1] * 0.7]), "y": np.concatenate([LOGIT["y"], 1 - LOGIT["y"]])}
+STACKED = {
+    "x": np.concatenate([X, X[::-1] * 0.7]),
+    "y": np.concatenate([LOGIT["y"], 1 - LOGIT["y"]]),
+}
 PARTS = (LOGIT, {"x": X[::-1] * 0.7, "y": 1 - LOGIT["y"]})
 
 
@@ -168,7 +212,9 @@ def test_a_pool_of_one_likelihood_is_the_stacked_data():
     best = newton(logit_rows, STACKED)
     assert fit.n == 2 * N
     assert_allclose(fit.x, best["beta"], rtol=1e-8, atol=1e-10)
-    assert_allclose(fit.vcov, np.linalg.inv(logit_rows(best, STACKED).observed.sum(axis=0)), rtol=1e-8)
+    assert_allclose(
+        fit.vcov, np.linalg.inv(logit_rows(best, STACKED).observed.sum(axis=0)), rtol=1e-8
+    )
 
 
 def test_a_pool_is_the_sum_of_its_members():
@@ -176,10 +222,20 @@ def test_a_pool_is_the_sum_of_its_members():
     short = {name: leaf[:23] for name, leaf in POISSON.items()}
     one, two = logit_rows(BETA, LOGIT), poisson_rows(BETA, short)
     pooled = jm.pool(declared_logit, poisson)
-    assert_allclose(jm.nll(pooled)(BETA, (LOGIT, short)), -one.terms.sum() - two.terms.sum(), rtol=1e-13)
-    assert_allclose(jm.scores(pooled)(BETA, (LOGIT, short)), np.concatenate([one.scores, two.scores]), **CLOSE)
-    assert_allclose(jm.information(pooled)(BETA, (LOGIT, short)), one.observed.sum(axis=0) + two.observed.sum(axis=0), **CLOSE)
-    every = jm.information(jm.pool(declared_logit, declared_poisson), "expected")(BETA, (LOGIT, short))
+    assert_allclose(
+        jm.nll(pooled)(BETA, (LOGIT, short)), -one.terms.sum() - two.terms.sum(), rtol=1e-13
+    )
+    assert_allclose(
+        jm.scores(pooled)(BETA, (LOGIT, short)), np.concatenate([one.scores, two.scores]), **CLOSE
+    )
+    assert_allclose(
+        jm.information(pooled)(BETA, (LOGIT, short)),
+        one.observed.sum(axis=0) + two.observed.sum(axis=0),
+        **CLOSE,
+    )
+    every = jm.information(jm.pool(declared_logit, declared_poisson), "expected")(
+        BETA, (LOGIT, short)
+    )
     assert_allclose(every, one.expected.sum(axis=0) + two.expected.sum(axis=0), **CLOSE)
 
 
@@ -196,7 +252,9 @@ def test_a_parameter_fixed_in_one_member_is_estimated_from_the_other():
 
 
 def test_a_pool_takes_one_data_set_for_each_member():
-    with pytest.raises(ValueError, match="a pool of 2 likelihoods takes a tuple of 2 data sets; got dict"):
+    with pytest.raises(
+        ValueError, match="a pool of 2 likelihoods takes a tuple of 2 data sets; got dict"
+    ):
         jm.nll(jm.pool(logit, poisson))(BETA, LOGIT)
     with pytest.raises(ValueError, match="at least one likelihood"):
         jm.pool()
@@ -212,10 +270,14 @@ def nested(loglik, name):
         "weight over fix": jm.weight(jm.fix(loglik, {"beta[1]": 0.5}), jm.sampling(W)),
         "penalize over weight": jm.penalize(jm.weight(loglik, jm.sampling(W)), jm.ridge(0.7)),
         "weight over pool": jm.weight(jm.pool(loglik, loglik), jm.sampling(W2)),
-        "pool of weights": jm.pool(jm.weight(loglik, jm.sampling(W2[:N])), jm.weight(loglik, jm.sampling(W2[N:]))),
+        "pool of weights": jm.pool(
+            jm.weight(loglik, jm.sampling(W2[:N])), jm.weight(loglik, jm.sampling(W2[N:]))
+        ),
         "tie over weight": jm.tie(jm.weight(loglik, jm.sampling(W)), ("beta[1]", "beta[2]")),
         "fix over tie": jm.fix(jm.tie(loglik, ("beta[1]", "beta[2]")), {"beta[1]": 0.5}),
-        "penalize over fix over pool": jm.penalize(jm.fix(jm.pool(loglik, loglik), {"beta[1]": 0.5}), jm.ridge(0.7)),
+        "penalize over fix over pool": jm.penalize(
+            jm.fix(jm.pool(loglik, loglik), {"beta[1]": 0.5}), jm.ridge(0.7)
+        ),
         "weight over weight": jm.weight(jm.weight(loglik, jm.sampling(W)), jm.sampling(W)),
     }[name]
 
@@ -264,12 +326,27 @@ def everything():
     def quantities(loglik, name, form):
         at, data = AT, nested_data(name)
         value, _, slope, hessian = jm.evaluate(loglik, at, data)
-        out = {"value": value, "score": slope, "hessian": hessian, "scores": jm.scores(loglik)(at, data)}
-        return {**out, "expected": jm.information(loglik, "expected")(at, data)} if form == "declared" else out
+        out = {
+            "value": value,
+            "score": slope,
+            "hessian": hessian,
+            "scores": jm.scores(loglik)(at, data),
+        }
+        return (
+            {**out, "expected": jm.information(loglik, "expected")(at, data)}
+            if form == "declared"
+            else out
+        )
 
     forms = {"opaque": normal, "declared": declared_normal}
     with jax.enable_x64(True):
-        return jax.jit(lambda: {(name, form): quantities(nested(ll, name), name, form) for name in NESTED for form, ll in forms.items()})()
+        return jax.jit(
+            lambda: {
+                (name, form): quantities(nested(ll, name), name, form)
+                for name in NESTED
+                for form, ll in forms.items()
+            }
+        )()
 
 
 @pytest.mark.parametrize("form", ["opaque", "declared"])
@@ -286,7 +363,9 @@ def test_nested_likelihoods_can_be_called(name):
     """``nll`` and its gradient, which only call the likelihood, say the same as the accumulating pass."""
     by_hand = nested_by_hand(name)
     with jax.enable_x64(True):
-        value, slope = jax.jit(jax.value_and_grad(jm.nll(nested(declared_normal, name))))(AT, nested_data(name))
+        value, slope = jax.jit(jax.value_and_grad(jm.nll(nested(declared_normal, name))))(
+            AT, nested_data(name)
+        )
     assert_allclose(-value, by_hand["value"], rtol=1e-13)
     assert_allclose(-layout_of(AT).ravel(slope), by_hand["score"], **CLOSE)
 
@@ -296,13 +375,18 @@ def test_over_a_regression_every_combinator_equals_the_general_road(everything, 
     opaque, declared = everything[name, "opaque"], everything[name, "declared"]
     for quantity in opaque:
         scale = np.abs(opaque[quantity]).max()
-        assert_allclose(declared[quantity], opaque[quantity], rtol=0, atol=1e-13 * scale, err_msg=quantity)
+        assert_allclose(
+            declared[quantity], opaque[quantity], rtol=0, atol=1e-13 * scale, err_msg=quantity
+        )
 
 
 def test_only_terms_are_weighted_under_a_prior():
     """σ = 1 known: β̂ = (X'WX + λI)⁻¹X'Wy, with frequency weights as with any others; n counts the weights."""
     counts = np.arange(N) % 3
-    loglik = jm.penalize(jm.weight(jm.fix(declared_normal, {"sigma": 1.0}), jm.frequency(counts)), jm.ridge(2.5, "beta"))
+    loglik = jm.penalize(
+        jm.weight(jm.fix(declared_normal, {"sigma": 1.0}), jm.frequency(counts)),
+        jm.ridge(2.5, "beta"),
+    )
     fit = jm.fit(loglik, START, NORMAL)
     v = np.linalg.inv(X.T @ (counts[:, None] * X) + 2.5 * np.eye(3))
     assert fit.n == counts.sum() and fit.mode == "MAP"
@@ -313,28 +397,49 @@ def test_only_terms_are_weighted_under_a_prior():
 def test_weights_given_to_fit_go_around_the_likelihood():
     """fit(penalize(…), weights=w) weights the terms and leaves the prior."""
     counts = np.arange(N) % 3
-    fit = jm.fit(jm.penalize(jm.fix(normal, {"sigma": 1.0}), jm.ridge(2.5, "beta")), START, NORMAL, weights=jm.frequency(counts))
-    assert_allclose(fit.x[:3], np.linalg.solve(X.T @ (counts[:, None] * X) + 2.5 * np.eye(3), X.T @ (counts * Y)), rtol=1e-9)
+    fit = jm.fit(
+        jm.penalize(jm.fix(normal, {"sigma": 1.0}), jm.ridge(2.5, "beta")),
+        START,
+        NORMAL,
+        weights=jm.frequency(counts),
+    )
+    assert_allclose(
+        fit.x[:3],
+        np.linalg.solve(X.T @ (counts[:, None] * X) + 2.5 * np.eye(3), X.T @ (counts * Y)),
+        rtol=1e-9,
+    )
 
 
 def test_a_penalised_likelihood_under_weights_can_be_called():
     """The value that optax and the traced road see is Σ w ℓ_i + log prior, as in the accumulating pass."""
     heavy = jm.weight(jm.penalize(normal, jm.ridge(0.7)), jm.sampling(W))
     rows, flat = CASES["normal"].by_hand(), np.append(BETA["beta"], 1.2)
-    assert_allclose(jm.nll(heavy)(BETA_SIGMA, NORMAL), -W @ rows.terms + 0.35 * flat @ flat, rtol=1e-13)
+    assert_allclose(
+        jm.nll(heavy)(BETA_SIGMA, NORMAL), -W @ rows.terms + 0.35 * flat @ flat, rtol=1e-13
+    )
 
 
 def test_a_traced_fit_of_a_pool_is_the_host_fit():
     with jax.enable_x64(True):
-        x, se = jax.jit(lambda data: (lambda fit: (fit.x, fit.se))(jm.fit(jm.pool(logit, declared_logit), {"beta": jnp.zeros(3)}, data)))(PARTS)
+        x, se = jax.jit(
+            lambda data: (lambda fit: (fit.x, fit.se))(
+                jm.fit(jm.pool(logit, declared_logit), {"beta": jnp.zeros(3)}, data)
+            )
+        )(PARTS)
     best = newton(logit_rows, STACKED)
     assert_allclose(x, best["beta"], rtol=1e-8, atol=1e-10)
-    assert_allclose(se, np.sqrt(np.diag(np.linalg.inv(logit_rows(best, STACKED).observed.sum(axis=0)))), rtol=1e-8)
+    assert_allclose(
+        se,
+        np.sqrt(np.diag(np.linalg.inv(logit_rows(best, STACKED).observed.sum(axis=0)))),
+        rtol=1e-8,
+    )
 
 
 def test_vcov_of_tied_entries_is_that_of_the_entry_they_follow():
     """A tied entry is the same number as the first, so that it has its variance, not zero."""
-    v = jm.vcov(jm.tie(normal, ("beta[1]", "beta[2]")))({"beta": np.array([0.1, 0.7, 0.7]), "sigma": 1.2}, NORMAL)
+    v = jm.vcov(jm.tie(normal, ("beta[1]", "beta[2]")))(
+        {"beta": np.array([0.1, 0.7, 0.7]), "sigma": 1.2}, NORMAL
+    )
     rows = normal_rows({"beta": np.array([0.1, 0.7, 0.7]), "sigma": 1.2}, NORMAL)
     e = TIED[:, [0, 1, 3]]
     assert_allclose(v, e @ np.linalg.inv(e.T @ rows.observed.sum(axis=0) @ e) @ e.T, rtol=1e-10)
@@ -355,7 +460,17 @@ def test_frequency_weights_of_frequency_weights_multiply_in_n():
 def test_a_tie_over_a_fixed_entry_is_refused_and_a_fix_over_a_tie_holds_both():
     """β₁ is held at 0.5 and β₂ equals β₁: which of the two rules comes first must be said."""
     with pytest.raises(ValueError, match=r"fix outside the tie"):
-        jm.fit(jm.tie(jm.fix(normal, {"beta[1]": 0.5}), ("beta[1]", "beta[2]")), START, NORMAL, constraints=SIGMA)
-    fit = jm.fit(jm.fix(jm.tie(normal, ("beta[1]", "beta[2]")), {"beta[1]": 0.5}), START, NORMAL, constraints=SIGMA)
+        jm.fit(
+            jm.tie(jm.fix(normal, {"beta[1]": 0.5}), ("beta[1]", "beta[2]")),
+            START,
+            NORMAL,
+            constraints=SIGMA,
+        )
+    fit = jm.fit(
+        jm.fix(jm.tie(normal, ("beta[1]", "beta[2]")), {"beta[1]": 0.5}),
+        START,
+        NORMAL,
+        constraints=SIGMA,
+    )
     assert_allclose(fit.params["beta"][1:], [0.5, 0.5])
     assert np.isnan(fit.stderr["beta"][1:]).all()

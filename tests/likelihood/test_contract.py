@@ -20,7 +20,13 @@ def squares(params, data):
 @pytest.mark.parametrize("ask", [jm.nll, jm.score, jm.scores, jm.hessian, jm.information, jm.vcov])
 def test_a_column_against_a_vector_is_told_with_its_cause(ask):
     """(n, 1) − (n,) is (n, n) without a word from jax, where rank promotion is allowed as it is by default."""
-    with jax.numpy_rank_promotion("allow"), pytest.raises(ValueError, match=r"one term per observation, shape \(60,\).*got \(60, 60\). A column y of shape \(n, 1\) against a mean of shape \(n,\)"):
+    with (
+        jax.numpy_rank_promotion("allow"),
+        pytest.raises(
+            ValueError,
+            match=r"one term per observation, shape \(60,\).*got \(60, 60\). A column y of shape \(n, 1\) against a mean of shape \(n,\)",
+        ),
+    ):
         ask(squares)(BETA, COLUMN)
 
 
@@ -33,14 +39,32 @@ def test_a_column_against_a_vector_stops_a_fit_and_a_trace():
 
 
 def test_in_the_declared_form_a_column_is_one_number_for_each_row():
-    assert_allclose(jm.nll(declared_normal)(BETA_SIGMA, COLUMN), jm.nll(normal)(BETA_SIGMA, NORMAL), rtol=1e-14)
+    assert_allclose(
+        jm.nll(declared_normal)(BETA_SIGMA, COLUMN), jm.nll(normal)(BETA_SIGMA, NORMAL), rtol=1e-14
+    )
 
 
 RETURNS = {
-    "too few terms": (lambda params, data: logit(params, data)[1:], ValueError, r"shape \(60,\), or one scalar for dependent data; got \(59,\)"),
-    "integers": (lambda params, data: jnp.zeros(N, int), TypeError, "floating-point terms; got dtype int"),
-    "a tuple": (lambda params, data: (logit(params, data), 0.0), TypeError, "array of log-likelihood terms; got tuple"),
-    "nothing": (lambda params, data: None, TypeError, "array of log-likelihood terms; got NoneType"),
+    "too few terms": (
+        lambda params, data: logit(params, data)[1:],
+        ValueError,
+        r"shape \(60,\), or one scalar for dependent data; got \(59,\)",
+    ),
+    "integers": (
+        lambda params, data: jnp.zeros(N, int),
+        TypeError,
+        "floating-point terms; got dtype int",
+    ),
+    "a tuple": (
+        lambda params, data: (logit(params, data), 0.0),
+        TypeError,
+        "array of log-likelihood terms; got tuple",
+    ),
+    "nothing": (
+        lambda params, data: None,
+        TypeError,
+        "array of log-likelihood terms; got NoneType",
+    ),
 }
 
 
@@ -52,12 +76,28 @@ def test_what_a_likelihood_may_not_return(case):
 
 
 DATA = {
-    "lengths": ({"x": X, "y": LOGIT["y"][1:]}, ValueError, "every leaf of data must share the leading observation axis"),
-    "scalar": ({**LOGIT, "k": np.array(2.0)}, ValueError, r"data\['k'\] is a scalar; every leaf of data needs the leading observation axis"),
+    "lengths": (
+        {"x": X, "y": LOGIT["y"][1:]},
+        ValueError,
+        "every leaf of data must share the leading observation axis",
+    ),
+    "scalar": (
+        {**LOGIT, "k": np.array(2.0)},
+        ValueError,
+        r"data\['k'\] is a scalar; every leaf of data needs the leading observation axis",
+    ),
     "no rows": ({name: leaf[:0] for name, leaf in LOGIT.items()}, ValueError, "has no rows"),
-    "missing number": ({**LOGIT, "y": np.where(np.arange(N) == 5, np.nan, LOGIT["y"])}, ValueError, r"data\['y'\] is NaN in row 5"),
+    "missing number": (
+        {**LOGIT, "y": np.where(np.arange(N) == 5, np.nan, LOGIT["y"])},
+        ValueError,
+        r"data\['y'\] is NaN in row 5",
+    ),
     "strings": ({**LOGIT, "g": np.array(["a"] * N)}, TypeError, r"data\['g'\] holds strings"),
-    "a list": ({**LOGIT, "y": list(LOGIT["y"])}, TypeError, "A Python list is read as a tree of scalars"),
+    "a list": (
+        {**LOGIT, "y": list(LOGIT["y"])},
+        TypeError,
+        "A Python list is read as a tree of scalars",
+    ),
 }
 
 
@@ -69,9 +109,21 @@ def test_what_data_may_not_hold(case):
 
 
 PARAMS = {
-    "integers": ({"beta": np.zeros(3, int)}, TypeError, r"params\['beta'\] has dtype int64; parameters must be floating-point arrays. Write 1.0 instead of 1"),
-    "complex": ({"beta": np.zeros(3, complex)}, TypeError, "parameters must be floating-point arrays"),
-    "infinite": ({"beta": np.array([0.0, np.inf, 0.0])}, ValueError, r"params\['beta'\] is not finite: inf at index \[1\]"),
+    "integers": (
+        {"beta": np.zeros(3, int)},
+        TypeError,
+        r"params\['beta'\] has dtype int64; parameters must be floating-point arrays. Write 1.0 instead of 1",
+    ),
+    "complex": (
+        {"beta": np.zeros(3, complex)},
+        TypeError,
+        "parameters must be floating-point arrays",
+    ),
+    "infinite": (
+        {"beta": np.array([0.0, np.inf, 0.0])},
+        ValueError,
+        r"params\['beta'\] is not finite: inf at index \[1\]",
+    ),
 }
 
 
@@ -83,7 +135,9 @@ def test_what_parameters_may_not_be(case):
 
 
 def test_a_likelihood_is_a_function():
-    with pytest.raises(TypeError, match=r"loglik must be a function of \(params, data\); got float"):
+    with pytest.raises(
+        TypeError, match=r"loglik must be a function of \(params, data\); got float"
+    ):
         jm.nll(3.0)
 
 
@@ -94,7 +148,9 @@ def autoregression(params, data):
     """A stationary AR(1) as one number."""
     y, phi = data["y"], params["phi"]
     first = 0.5 * jnp.log1p(-(phi**2)) - 0.5 * (1 - phi**2) * y[0] ** 2
-    return first - 0.5 * jnp.sum((y[1:] - phi * y[:-1]) ** 2) - 0.5 * y.shape[0] * jnp.log(2 * jnp.pi)
+    return (
+        first - 0.5 * jnp.sum((y[1:] - phi * y[:-1]) ** 2) - 0.5 * y.shape[0] * jnp.log(2 * jnp.pi)
+    )
 
 
 SERIES = {"y": np.random.default_rng(12).normal(size=N).cumsum() * 0.3}
@@ -116,16 +172,27 @@ def test_a_scalar_likelihood_has_value_score_and_hessian():
 NEEDS_TERMS = {
     "scores": lambda: jm.scores(autoregression)({"phi": 0.1}, SERIES),
     "opg": lambda: jm.information(autoregression, "opg")({"phi": 0.1}, SERIES),
-    "weighted value": lambda: jm.nll(jm.weight(autoregression, jm.frequency(np.ones(N))))({"phi": 0.1}, SERIES),
-    "weighted Hessian": lambda: jm.hessian(jm.weight(autoregression, jm.frequency(np.ones(N))))({"phi": 0.1}, SERIES),
+    "weighted value": lambda: jm.nll(jm.weight(autoregression, jm.frequency(np.ones(N))))(
+        {"phi": 0.1}, SERIES
+    ),
+    "weighted Hessian": lambda: jm.hessian(jm.weight(autoregression, jm.frequency(np.ones(N))))(
+        {"phi": 0.1}, SERIES
+    ),
     "fit HC0": lambda: jm.fit(autoregression, {"phi": 0.1}, SERIES, vcov="HC0"),
     "fit clusters": lambda: jm.fit(autoregression, {"phi": 0.1}, SERIES, clusters=np.arange(N)),
-    "fit weights": lambda: jm.fit(autoregression, {"phi": 0.1}, SERIES, weights=jm.sampling(np.ones(N))),
-    "enumeration": lambda: jm.information(jm.with_response(autoregression, jm.enumeration("y", [0.0, 1.0])), "expected")({"phi": 0.1}, SERIES),
+    "fit weights": lambda: jm.fit(
+        autoregression, {"phi": 0.1}, SERIES, weights=jm.sampling(np.ones(N))
+    ),
+    "enumeration": lambda: jm.information(
+        jm.with_response(autoregression, jm.enumeration("y", [0.0, 1.0])), "expected"
+    )({"phi": 0.1}, SERIES),
 }
 
 
 @pytest.mark.parametrize("case", NEEDS_TERMS)
 def test_what_needs_terms_says_so_of_a_scalar(case):
-    with pytest.raises(ValueError, match="needs one log-likelihood term per independent observation, but loglik returns one scalar"):
+    with pytest.raises(
+        ValueError,
+        match="needs one log-likelihood term per independent observation, but loglik returns one scalar",
+    ):
         NEEDS_TERMS[case]()

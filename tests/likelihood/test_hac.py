@@ -35,17 +35,29 @@ KERNELS = {"bartlett": bartlett, "parzen": parzen, "quadratic-spectral": quadrat
 
 def by_hand(u, kernel, b):
     n = len(u)
-    meat = sum(KERNELS[kernel](abs(s - t) / b) * np.outer(u[s], u[t]) for s in range(n) for t in range(n))
+    meat = sum(
+        KERNELS[kernel](abs(s - t) / b) * np.outer(u[s], u[t]) for s in range(n) for t in range(n)
+    )
     return BREAD @ meat @ BREAD
 
 
-@pytest.mark.parametrize(("kernel", "b"), [("bartlett", 4.0), ("parzen", 6.5), ("quadratic-spectral", 0.03), ("quadratic-spectral", 3.3)])
+@pytest.mark.parametrize(
+    ("kernel", "b"),
+    [("bartlett", 4.0), ("parzen", 6.5), ("quadratic-spectral", 0.03), ("quadratic-spectral", 3.3)],
+)
 def test_a_kernel_weighs_the_products_of_scores(kernel, b):
-    assert_allclose(jm.vcov(logit, hac(kernel, bandwidth=b))(AT, LOGIT), by_hand(ROWS.scores, kernel, b), rtol=1e-10, atol=1e-13)
+    assert_allclose(
+        jm.vcov(logit, hac(kernel, bandwidth=b))(AT, LOGIT),
+        by_hand(ROWS.scores, kernel, b),
+        rtol=1e-10,
+        atol=1e-13,
+    )
 
 
 def test_without_lags_it_is_hc0():
-    assert_allclose(jm.vcov(logit, hac(lags=0))(AT, LOGIT), jm.vcov(logit, "HC0")(AT, LOGIT), rtol=1e-10)
+    assert_allclose(
+        jm.vcov(logit, hac(lags=0))(AT, LOGIT), jm.vcov(logit, "HC0")(AT, LOGIT), rtol=1e-10
+    )
 
 
 def test_the_quadratic_spectral_kernel_is_smooth_where_its_series_takes_over():
@@ -54,7 +66,11 @@ def test_the_quadratic_spectral_kernel_is_smooth_where_its_series_takes_over():
 
     z = np.array([0.0, 1e-6, 0.02, 0.0999999, 0.1000001, 0.5, 3.0]) / 1.2 / np.pi
     with jax.enable_x64(True):
-        assert_allclose(_kernel("quadratic-spectral", jnp.asarray(z)), [quadratic_spectral(v) if v > 1e-3 else 1.0 for v in z], rtol=1e-11)
+        assert_allclose(
+            _kernel("quadratic-spectral", jnp.asarray(z)),
+            [quadratic_spectral(v) if v > 1e-3 else 1.0 for v in z],
+            rtol=1e-11,
+        )
 
 
 def newey_west(u, constant, q, rate):
@@ -66,7 +82,11 @@ def newey_west(u, constant, q, rate):
     return constant * ((sq / s0) ** 2) ** (1 / (2 * q + 1)) * n ** (1 / (2 * q + 1))
 
 
-CHOICES = {"bartlett": (1.1447, 1, 2 / 9), "parzen": (2.6614, 2, 4 / 25), "quadratic-spectral": (1.3221, 2, 2 / 25)}
+CHOICES = {
+    "bartlett": (1.1447, 1, 2 / 9),
+    "parzen": (2.6614, 2, 4 / 25),
+    "quadratic-spectral": (1.3221, 2, 2 / 25),
+}
 
 
 @pytest.mark.parametrize("kernel", CHOICES)
@@ -74,13 +94,19 @@ def test_the_bandwidth_by_default_is_newey_and_west_in_units_of_the_information(
     root = np.linalg.cholesky(BREAD)
     b = newey_west(ROWS.scores @ root, *CHOICES[kernel])
     b = np.floor(b) + 1 if kernel == "bartlett" else b
-    assert_allclose(jm.vcov(logit, hac(kernel))(AT, LOGIT), by_hand(ROWS.scores, kernel, b), rtol=1e-8)
+    assert_allclose(
+        jm.vcov(logit, hac(kernel))(AT, LOGIT), by_hand(ROWS.scores, kernel, b), rtol=1e-8
+    )
 
 
 def test_the_default_bandwidth_does_not_depend_on_the_scale_of_a_column():
     unit = np.array([1.0, 1e4, 1e-3])
-    scaled = jm.vcov(logit, hac("parzen"))({"beta": AT["beta"] / unit}, {"x": LOGIT["x"] * unit, "y": LOGIT["y"]})
-    assert_allclose(scaled * np.outer(unit, unit), jm.vcov(logit, hac("parzen"))(AT, LOGIT), rtol=1e-8)
+    scaled = jm.vcov(logit, hac("parzen"))(
+        {"beta": AT["beta"] / unit}, {"x": LOGIT["x"] * unit, "y": LOGIT["y"]}
+    )
+    assert_allclose(
+        scaled * np.outer(unit, unit), jm.vcov(logit, hac("parzen"))(AT, LOGIT), rtol=1e-8
+    )
 
 
 def test_a_row_of_weight_zero_is_no_row():
@@ -89,7 +115,9 @@ def test_a_row_of_weight_zero_is_no_row():
     kept = {key: value[~gone] for key, value in LOGIT.items()}
     w = jm.sampling(np.where(gone, 0.0, 1.0))
     for kind in (hac("parzen"), hac(lags=3)):
-        assert_allclose(jm.vcov(jm.weight(logit, w), kind)(AT, LOGIT), jm.vcov(logit, kind)(AT, kept), rtol=1e-9)
+        assert_allclose(
+            jm.vcov(jm.weight(logit, w), kind)(AT, LOGIT), jm.vcov(logit, kind)(AT, kept), rtol=1e-9
+        )
 
 
 def test_the_fit_the_batch_and_the_trace_agree():

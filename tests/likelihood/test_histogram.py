@@ -8,7 +8,11 @@ import pytest
 import jaxmle as jm
 from jaxmle.likelihood.histogram import counted, distinct, histogram
 from jaxmle.special import gammaln
-from jaxmle.special.counts import negative_binomial_clumping, negative_binomial_kernel, negative_binomial_logpmf
+from jaxmle.special.counts import (
+    negative_binomial_clumping,
+    negative_binomial_kernel,
+    negative_binomial_logpmf,
+)
 
 N = 300
 START = {"alpha": 0.5, "beta": np.array([1.0, 0.4])}
@@ -20,7 +24,12 @@ def rest(eta, row):
 
 
 def of_count(eta, y):
-    return gammaln(y + 1 / eta["alpha"]) - gammaln(1 / eta["alpha"]) + y * jnp.log(eta["alpha"]) - gammaln(y + 1)
+    return (
+        gammaln(y + 1 / eta["alpha"])
+        - gammaln(1 / eta["alpha"])
+        + y * jnp.log(eta["alpha"])
+        - gammaln(y + 1)
+    )
 
 
 ETA = {"mu": jm.linear("x", "beta"), "alpha": "alpha"}
@@ -32,7 +41,10 @@ BOUNDS = {"alpha": jm.positive}
 def sample(seed, n=N):
     rng = np.random.default_rng(seed)
     x = np.column_stack([np.ones(n), rng.normal(size=n)])
-    return {"x": x, "y": rng.poisson(np.exp(x @ [1.0, 0.4]) * rng.gamma(2.0, 0.5, size=n)).astype(float)}
+    return {
+        "x": x,
+        "y": rng.poisson(np.exp(x @ [1.0, 0.4]) * rng.gamma(2.0, 0.5, size=n)).astype(float),
+    }
 
 
 def assert_same_fits(one, other, tolerance=1e-9):
@@ -61,26 +73,37 @@ def test_the_histogram_is_used_where_counts_repeat(data):
 
 @pytest.mark.parametrize("vcov", ["observed", "HC1"])
 def test_a_fit_with_histogram_is_the_fit_over_rows(data, vcov):
-    assert_same_fits(jm.fit(SPLIT, START, data, constraints=BOUNDS, vcov=vcov), jm.fit(WHOLE, START, data, constraints=BOUNDS, vcov=vcov))
+    assert_same_fits(
+        jm.fit(SPLIT, START, data, constraints=BOUNDS, vcov=vcov),
+        jm.fit(WHOLE, START, data, constraints=BOUNDS, vcov=vcov),
+    )
 
 
 def test_frequency_weights_are_repeated_rows(data):
     w = np.random.default_rng(1).integers(0, 4, size=N)
     repeated = {name: np.repeat(leaf, w, axis=0) for name, leaf in data.items()}
-    assert_same_fits(jm.fit(SPLIT, START, data, constraints=BOUNDS, weights=jm.frequency(w)), jm.fit(WHOLE, START, repeated, constraints=BOUNDS))
+    assert_same_fits(
+        jm.fit(SPLIT, START, data, constraints=BOUNDS, weights=jm.frequency(w)),
+        jm.fit(WHOLE, START, repeated, constraints=BOUNDS),
+    )
 
 
 def test_terms_and_sums_without_a_histogram_are_those_of_the_rows(data):
     with jax.enable_x64(True):
         np.testing.assert_allclose(SPLIT(START, data), WHOLE(START, data), rtol=1e-12)
-    for one, other in zip(jm.evaluate(SPLIT, START, data), jm.evaluate(WHOLE, START, data), strict=True):
+    for one, other in zip(
+        jm.evaluate(SPLIT, START, data), jm.evaluate(WHOLE, START, data), strict=True
+    ):
         np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
 def test_the_prior_of_jeffreys_sees_other_counts_than_those_that_occur():
     """Its information is a sum over all values of the response: a histogram of those observed would be another sum."""
     rows, law = sample(5, 80), jm.enumeration("y", range(60))
-    found = [jm.fit(jm.jeffreys(jm.with_response(loglik, law)), START, rows, constraints=BOUNDS) for loglik in (SPLIT, WHOLE)]
+    found = [
+        jm.fit(jm.jeffreys(jm.with_response(loglik, law)), START, rows, constraints=BOUNDS)
+        for loglik in (SPLIT, WHOLE)
+    ]
     assert_same_fits(*found, tolerance=1e-7)
 
 
@@ -94,12 +117,20 @@ def test_fractions_are_never_counted():
 
 def test_ragged_members(data):
     sets = [sample(seed, n) for seed, n in enumerate([300, 180, 240, 300, 150])]
-    assert_same_fits(jm.fit_batch(SPLIT, START, sets, constraints=BOUNDS), jm.fit_batch(WHOLE, START, sets, constraints=BOUNDS))
+    assert_same_fits(
+        jm.fit_batch(SPLIT, START, sets, constraints=BOUNDS),
+        jm.fit_batch(WHOLE, START, sets, constraints=BOUNDS),
+    )
 
 
 def test_a_bootstrap_shares_counts_and_not_weights(data):
     w = jm.frequency(np.random.default_rng(2).multinomial(N, np.full(N, 1 / N), size=6))
-    assert_same_fits(*(jm.fit_batch(loglik, START, data, constraints=BOUNDS, weights=w, in_axes=None) for loglik in (SPLIT, WHOLE)))
+    assert_same_fits(
+        *(
+            jm.fit_batch(loglik, START, data, constraints=BOUNDS, weights=w, in_axes=None)
+            for loglik in (SPLIT, WHOLE)
+        )
+    )
 
 
 def test_a_member_with_nan_fails_alone():
@@ -120,7 +151,11 @@ def test_the_histogram_holds_the_weights(far):
     found = histogram(y.astype(float), w, 12)
     for member in range(5):
         for value in np.unique(y[member]):
-            np.testing.assert_allclose(found.weights[member][found.values[member] == value].sum(), w[member][y[member] == value].sum(), rtol=1e-14)
+            np.testing.assert_allclose(
+                found.weights[member][found.values[member] == value].sum(),
+                w[member][y[member] == value].sum(),
+                rtol=1e-14,
+            )
     np.testing.assert_allclose(found.weights.sum(axis=1), w.sum(axis=1), rtol=1e-14)
     assert np.all(np.isin(found.values, y))
 
@@ -132,11 +167,31 @@ def test_terms_of_counts_need_a_constant_predictor():
 
 def test_the_two_parts_make_the_negative_binomial():
     """Value, slopes and second derivatives at dispersions from the Poisson's on, across the points where the form of either part changes."""
-    k, eta, alpha = (grid.ravel() for grid in np.meshgrid([0.0, 1.0, 3.0, 17.0, 250.0], [-3.0, 0.0, 1.5, 5.0], [0.0, 1e-9, 1e-3, 0.0999, 0.1001, 0.7, 3.0, 50.0]))
-    parts = lambda eta, alpha, k: negative_binomial_kernel(k, eta, alpha) + negative_binomial_clumping(k, alpha)  # noqa: E731
-    whole = lambda eta, alpha, k: negative_binomial_logpmf(k, jnp.exp(eta), alpha)  # noqa: E731
-    together = lambda f: jax.jit(jax.vmap(lambda *at: (f(*at), jax.grad(f, (0, 1))(*at), jax.hessian(f, (0, 1))(*at))))  # noqa: E731
+    k, eta, alpha = (
+        grid.ravel()
+        for grid in np.meshgrid(
+            [0.0, 1.0, 3.0, 17.0, 250.0],
+            [-3.0, 0.0, 1.5, 5.0],
+            [0.0, 1e-9, 1e-3, 0.0999, 0.1001, 0.7, 3.0, 50.0],
+        )
+    )
+
+    def parts(eta, alpha, k):
+        return negative_binomial_kernel(k, eta, alpha) + negative_binomial_clumping(k, alpha)
+
+    def whole(eta, alpha, k):
+        return negative_binomial_logpmf(k, jnp.exp(eta), alpha)
+
+    def together(f):
+        return jax.jit(
+            jax.vmap(lambda *at: (f(*at), jax.grad(f, (0, 1))(*at), jax.hessian(f, (0, 1))(*at)))
+        )
+
     with jax.enable_x64(True):
-        ours, theirs = (np.array(jax.tree.leaves(together(f)(eta, alpha, k))) for f in (parts, whole))
+        ours, theirs = (
+            np.array(jax.tree.leaves(together(f)(eta, alpha, k))) for f in (parts, whole)
+        )
     for order in (slice(0, 1), slice(1, 3), slice(3, 7)):
-        np.testing.assert_allclose((ours[order] - theirs[order]) / (1 + np.abs(theirs[order])).max(axis=0), 0.0, atol=1e-11)
+        np.testing.assert_allclose(
+            (ours[order] - theirs[order]) / (1 + np.abs(theirs[order])).max(axis=0), 0.0, atol=1e-11
+        )

@@ -17,7 +17,10 @@ def operations(function, *args):
 
 def test_what_is_the_same_is_done_once():
     def wasteful(x, y):
-        return jnp.exp(x + y) * jnp.sin(jnp.exp(x + y)), {"again": jnp.exp(x + y), "other": jnp.exp(y + x)}
+        return jnp.exp(x + y) * jnp.sin(jnp.exp(x + y)), {
+            "again": jnp.exp(x + y),
+            "other": jnp.exp(y + x),
+        }
 
     x, y = np.linspace(-1, 1, 5, dtype=np.float32), np.float32(0.3)
     names = operations(wasteful, x, y)
@@ -31,17 +34,27 @@ def test_second_derivatives_take_no_second_exponential():
     def peak(width, at):
         return jnp.exp(-(at**2) / (2 * width**2))
 
-    second = lambda width, at: (peak(width, at), jax.grad(peak)(width, at), jax.grad(jax.grad(peak))(width, at))  # noqa: E731
+    def second(width, at):
+        return (
+            peak(width, at),
+            jax.grad(peak)(width, at),
+            jax.grad(jax.grad(peak))(width, at),
+        )
+
     assert operations(second, np.float32(1.5), np.float32(0.7)).count("exp") == 1
 
 
 def test_numbers_that_differ_in_their_sign_alone_are_not_the_same():
-    divided = lambda x: (x / 0.0, x / -0.0)  # noqa: E731
+    def divided(x):
+        return (x / 0.0, x / -0.0)
+
     assert_array_equal(jax.jit(once(divided))(np.float32(1.0)), [np.inf, -np.inf])
 
 
 def test_it_is_differentiated_like_the_function():
-    curved = lambda x: jnp.sum(jax.nn.softplus(x) * jax.nn.softplus(x))  # noqa: E731
+    def curved(x):
+        return jnp.sum(jax.nn.softplus(x) * jax.nn.softplus(x))
+
     x = np.linspace(-2, 2, 4, dtype=np.float32)
     for derivative in (jax.grad, jax.hessian):
         np.testing.assert_allclose(derivative(once(curved))(x), derivative(curved)(x), rtol=1e-6)
@@ -66,13 +79,18 @@ def test_sums_stand_where_their_parameters_do(case):
     n, p, m = 7, 1 + max(i for where in places for i in where), len(places)
     rng = np.random.default_rng(3)
     designs = [rng.integers(-3, 4, (n, len(where))).astype(np.float32) for where in places]
-    columns = tuple(Column(None if constant else jnp.asarray(x), np.array(where, int)) for x, where in zip(designs, places, strict=True))
+    columns = tuple(
+        Column(None if constant else jnp.asarray(x), np.array(where, int))
+        for x, where in zip(designs, places, strict=True)
+    )
     jacobian = np.zeros((m, n, p), np.float32)
     for a, (x, where) in enumerate(zip(designs, places, strict=True)):
         jacobian[a][:, np.array(where, int)] = 1.0 if constant else x
     half = rng.integers(-3, 4, (m, m, n)).astype(np.float32)
     weight, slope = half + half.swapaxes(0, 1), rng.integers(-3, 4, (m, n)).astype(np.float32)
-    assert_array_equal(gram(columns, weight, p), np.einsum("ani,abn,bnj->ij", jacobian, weight, jacobian))
+    assert_array_equal(
+        gram(columns, weight, p), np.einsum("ani,abn,bnj->ij", jacobian, weight, jacobian)
+    )
     assert_array_equal(gradient(columns, slope, p), np.einsum("ani,an->i", jacobian, slope))
 
 

@@ -22,7 +22,15 @@ RNG = np.random.default_rng(0)
 DATA = {
     "x": RNG.normal(size=(N, Q)), "z": RNG.normal(size=(N, 2)), "y": RNG.normal(size=N), "count": RNG.integers(0, 5, N).astype(float), "class": RNG.integers(0, K, N), "deep": {"w": RNG.normal(size=(N, 2))},
 }  # fmt: skip
-PARAMS = {"beta": RNG.normal(size=Q), "gamma": RNG.normal(size=2), "matrix": RNG.normal(size=(Q, K)), "cuts": np.array([-1.0, 0.5, 1.5]), "many": np.arange(8.0), "rate": np.array(1.3), "scale": np.array(0.7)}
+PARAMS = {
+    "beta": RNG.normal(size=Q),
+    "gamma": RNG.normal(size=2),
+    "matrix": RNG.normal(size=(Q, K)),
+    "cuts": np.array([-1.0, 0.5, 1.5]),
+    "many": np.arange(8.0),
+    "rate": np.array(1.3),
+    "scale": np.array(0.7),
+}
 X, Z = Linear("x", "beta"), Linear("z", "gamma")
 
 
@@ -33,7 +41,12 @@ def gaussian(p, d):
 def negative_binomial(p, d):
     size, eta = 1 / p["scale"], d["x"] @ p["beta"]
     total = jnp.logaddexp(eta, jnp.log(size))
-    return gammaln(d["count"] + size) - gammaln(size) + size * (jnp.log(size) - total) + d["count"] * (eta - total)
+    return (
+        gammaln(d["count"] + size)
+        - gammaln(size)
+        + size * (jnp.log(size) - total)
+        + d["count"] * (eta - total)
+    )
 
 
 def classes(p, d):
@@ -43,13 +56,17 @@ def classes(p, d):
 
 def inflated(p, d):
     zero, rate = jnp.einsum("ij,j->i", d["z"], p["gamma"]), jnp.exp(d["x"] @ p["beta"])
-    return jnp.where(d["count"] == 0, jnp.logaddexp(zero, -rate), d["count"] * jnp.log(rate) - rate) - jax.nn.softplus(zero)
+    return jnp.where(
+        d["count"] == 0, jnp.logaddexp(zero, -rate), d["count"] * jnp.log(rate) - rate
+    ) - jax.nn.softplus(zero)
 
 
 def ordered(p, d):
     cuts = jnp.concatenate([jnp.array([-jnp.inf]), p["cuts"], jnp.array([jnp.inf])])
     eta = d["x"] @ p["beta"]
-    return jnp.log(jax.nn.sigmoid(cuts[d["class"] + 1] - eta) - jax.nn.sigmoid(cuts[d["class"]] - eta))
+    return jnp.log(
+        jax.nn.sigmoid(cuts[d["class"] + 1] - eta) - jax.nn.sigmoid(cuts[d["class"]] - eta)
+    )
 
 
 REGRESSIONS = {
@@ -58,23 +75,54 @@ REGRESSIONS = {
     "classes": (classes, (Linear("x", "matrix"),)),
     "two designs": (inflated, (Z, X)),
     "cutpoints": (ordered, (X, "cuts")),
-    "by rows": (lambda p, d: jax.vmap(lambda x, y: -((y - x @ p["beta"]) ** 2))(d["x"], d["y"]), (X,)),
-    "coefficients first": (lambda p, d: -((d["y"] - jnp.einsum("j,ij->i", p["beta"], d["x"])) ** 2), (X,)),
-    "a design deeper down": (lambda p, d: -((d["y"] - d["deep"]["w"] @ p["gamma"]) ** 2), (Linear("deep.w", "gamma"),)),
-    "twice": (lambda p, d: d["y"] * (d["x"] @ p["beta"]) - jax.nn.softplus(d["x"] @ p["beta"]), (X,)),
-    "coefficients shared by two designs": (lambda p, d: -((d["y"] - jnp.tanh(d["z"] @ p["gamma"]) * (d["deep"]["w"] @ p["gamma"])) ** 2), (Z, Linear("deep.w", "gamma"))),
-    "coefficients that enter twice": (lambda p, d: -((d["y"] - d["x"] @ p["beta"]) ** 2) - (d["z"] @ p["gamma"]) ** 2 * p["beta"][0], (Z, "beta")),
+    "by rows": (
+        lambda p, d: jax.vmap(lambda x, y: -((y - x @ p["beta"]) ** 2))(d["x"], d["y"]),
+        (X,),
+    ),
+    "coefficients first": (
+        lambda p, d: -((d["y"] - jnp.einsum("j,ij->i", p["beta"], d["x"])) ** 2),
+        (X,),
+    ),
+    "a design deeper down": (
+        lambda p, d: -((d["y"] - d["deep"]["w"] @ p["gamma"]) ** 2),
+        (Linear("deep.w", "gamma"),),
+    ),
+    "twice": (
+        lambda p, d: d["y"] * (d["x"] @ p["beta"]) - jax.nn.softplus(d["x"] @ p["beta"]),
+        (X,),
+    ),
+    "coefficients shared by two designs": (
+        lambda p, d: (
+            -((d["y"] - jnp.tanh(d["z"] @ p["gamma"]) * (d["deep"]["w"] @ p["gamma"])) ** 2)
+        ),
+        (Z, Linear("deep.w", "gamma")),
+    ),
+    "coefficients that enter twice": (
+        lambda p, d: (
+            -((d["y"] - d["x"] @ p["beta"]) ** 2) - (d["z"] @ p["gamma"]) ** 2 * p["beta"][0]
+        ),
+        (Z, "beta"),
+    ),
     "under jit": (jax.jit(gaussian), (X, "scale")),
-    "few constants": (lambda p, d: -((d["y"] - jnp.exp(p["scale"] * d["count"])) ** 2) * p["rate"], ("rate", "scale")),
+    "few constants": (
+        lambda p, d: -((d["y"] - jnp.exp(p["scale"] * d["count"])) ** 2) * p["rate"],
+        ("rate", "scale"),
+    ),
 }
 OTHERS = {
     "many constants": lambda p, d: -((d["y"] - p["many"][d["class"]]) ** 2),
-    "more predictors than pay": lambda p, d: -((d["y"] - d["x"] @ p["beta"] - p["many"][d["class"]]) ** 2),
+    "more predictors than pay": lambda p, d: (
+        -((d["y"] - d["x"] @ p["beta"] - p["many"][d["class"]]) ** 2)
+    ),
     "rows that meet": lambda p, d: -((d["y"] - jnp.mean(d["y"]) - d["x"] @ p["beta"]) ** 2),
     "a design made of another": lambda p, d: -((d["y"] - (d["x"] ** 2) @ p["beta"]) ** 2),
     "coefficients made of others": lambda p, d: -((d["y"] - d["x"] @ jnp.exp(p["beta"])) ** 2),
-    "other for few rows": lambda p, d: -((d["y"] - d["x"] @ p["beta"]) ** 2) + (p["scale"] * d["y"] if len(d["y"]) < N else 0.0),
-    "a matrix that enters as it is": lambda p, d: -((d["y"] - d["z"] @ p["gamma"]) ** 2) * p["matrix"][0, d["class"]] ** 2,
+    "other for few rows": lambda p, d: (
+        -((d["y"] - d["x"] @ p["beta"]) ** 2) + (p["scale"] * d["y"] if len(d["y"]) < N else 0.0)
+    ),
+    "a matrix that enters as it is": lambda p, d: (
+        -((d["y"] - d["z"] @ p["gamma"]) ** 2) * p["matrix"][0, d["class"]] ** 2
+    ),
     "one number": lambda p, d: -jnp.sum((d["y"] - d["x"] @ p["beta"]) ** 2),
 }
 
@@ -89,7 +137,11 @@ def seen(function, params=PARAMS, data=DATA):
     layout = layout_of(params, None)
     base = np.asarray(layout.ravel(params))
     tree = as_tree(function)
-    return declared(tree, layout, base, data) if is_rowwise(tree, layout, base, data) else tree, layout, base
+    return (
+        declared(tree, layout, base, data) if is_rowwise(tree, layout, base, data) else tree,
+        layout,
+        base,
+    )
 
 
 @pytest.mark.parametrize("name", REGRESSIONS)
@@ -98,7 +150,9 @@ def test_a_regression_is_seen_and_has_the_same_value_score_and_hessian(double, n
     found, layout, base = seen(function)
     assert found.forms == forms
     by_differentiation = sums(as_tree(function), layout, base, DATA, DATA["count"])
-    for mine, theirs in zip(sums(found, layout, base, DATA, DATA["count"]), by_differentiation, strict=True):
+    for mine, theirs in zip(
+        sums(found, layout, base, DATA, DATA["count"]), by_differentiation, strict=True
+    ):
         assert_allclose(mine, theirs, rtol=1e-11, atol=1e-11)
 
 
@@ -109,12 +163,18 @@ def test_what_is_no_regression_stays_as_it_is(double, name):
 
 def test_what_has_no_name_stays_as_it_is(double):
     """Parameters in one bare array; a design that is all the data."""
-    assert not isinstance(seen(lambda theta, d: -((d["y"] - d["x"] @ theta) ** 2), np.ones(Q))[0], Regression)
-    assert not isinstance(seen(lambda p, x: -((x @ p["beta"]) ** 2), {"beta": np.ones(Q)}, DATA["x"])[0], Regression)
+    assert not isinstance(
+        seen(lambda theta, d: -((d["y"] - d["x"] @ theta) ** 2), np.ones(Q))[0], Regression
+    )
+    assert not isinstance(
+        seen(lambda p, x: -((x @ p["beta"]) ** 2), {"beta": np.ones(Q)}, DATA["x"])[0], Regression
+    )
 
 
 def test_data_in_a_tuple(double):
-    found, _, _ = seen(lambda p, d: -((d[1] - d[0] @ p["beta"]) ** 2), {"beta": np.ones(Q)}, (DATA["x"], DATA["y"]))
+    found, _, _ = seen(
+        lambda p, d: -((d[1] - d[0] @ p["beta"]) ** 2), {"beta": np.ones(Q)}, (DATA["x"], DATA["y"])
+    )
     assert found.forms == (Linear("0", "beta"),)
 
 
@@ -122,13 +182,17 @@ def test_under_weights_penalties_and_fixed_entries(double):
     loglik = jm.fix(jm.penalize(gaussian, jm.ridge(0.3)), {"gamma": np.zeros(2)})
     found, layout, base = seen(loglik)
     assert isinstance(found.loglik.loglik, Regression)
-    for mine, theirs in zip(sums(found, layout, base, DATA), sums(loglik, layout, base, DATA), strict=True):
+    for mine, theirs in zip(
+        sums(found, layout, base, DATA), sums(loglik, layout, base, DATA), strict=True
+    ):
         assert_allclose(mine, theirs, rtol=1e-11, atol=1e-11)
 
 
 def test_its_own_rules_of_differentiation_stay(double):
     """``softplus`` has a rule; without it the derivatives at 800 are NaN."""
-    found, layout, base = seen(lambda p, d: d["y"] - jax.nn.softplus(d["x"] @ p["beta"]), {"beta": np.full(Q, 800.0)})
+    found, layout, base = seen(
+        lambda p, d: d["y"] - jax.nn.softplus(d["x"] @ p["beta"]), {"beta": np.full(Q, 800.0)}
+    )
     assert isinstance(found, Regression)
     assert np.all(np.isfinite(sums(found, layout, base, DATA).hessian))
 
@@ -175,7 +239,11 @@ def both(monkeypatch, room, fit):
 def test_a_long_fit_by_either_road(monkeypatch, vcov):
     data, groups = sample(17_000, 1), np.arange(17_000) % 40
     clusters = {"clusters": groups} if vcov == "CR1" else {}
-    assert_same(*both(monkeypatch, FIT, lambda: jm.fit(linear, START, data, vcov=vcov, **clusters, **OPTIONS)))
+    assert_same(
+        *both(
+            monkeypatch, FIT, lambda: jm.fit(linear, START, data, vcov=vcov, **clusters, **OPTIONS)
+        )
+    )
 
 
 def test_a_batch_of_unequal_members_by_either_road(monkeypatch):
@@ -188,7 +256,17 @@ def test_a_design_that_all_members_share(monkeypatch):
     monkeypatch.setattr(BATCH, "MANY", 1)
     data = sample(60, 3)
     responses = np.stack([np.roll(data["y"], shift) for shift in range(8)])
-    run = lambda: jm.fit_batch(linear, START, {"x": data["x"], "y": responses}, in_axes={"x": None, "y": 0}, weights=jm.frequency(np.arange(60) % 3), **OPTIONS)  # noqa: E731
+
+    def run():
+        return jm.fit_batch(
+            linear,
+            START,
+            {"x": data["x"], "y": responses},
+            in_axes={"x": None, "y": 0},
+            weights=jm.frequency(np.arange(60) % 3),
+            **OPTIONS,
+        )
+
     assert_same(*both(monkeypatch, BATCH, run))
 
 
@@ -200,7 +278,10 @@ def of_scale(scale):
 def test_a_checkpoint_knows_the_function_by_what_it_computes(monkeypatch, tmp_path):
     monkeypatch.setattr(BATCH, "MANY", 1)
     members, start = [sample(40, seed) for seed in range(4)], {"beta": np.zeros(2)}
-    run = lambda scale: jm.fit_batch(of_scale(scale), start, members, checkpoint=tmp_path / "kept")  # noqa: E731
+
+    def run(scale):
+        return jm.fit_batch(of_scale(scale), start, members, checkpoint=tmp_path / "kept")
+
     first, again = run(2.0), run(2.0)
     assert np.array_equal(first.x, again.x)
     with pytest.raises(ValueError, match="belongs to another run"):

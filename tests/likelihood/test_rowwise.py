@@ -16,8 +16,19 @@ from jaxmle.parameters.tree import layout_of
 
 N, K, G = 40, 3, 5
 RNG = np.random.default_rng(0)
-DATA = {"x": RNG.normal(size=(N, K)), "y": RNG.normal(size=N), "count": RNG.integers(0, 5, N).astype(float), "group": RNG.integers(0, G, N), "z": RNG.normal(size=(N, 4, 2))}
-PARAMS = {"beta": RNG.normal(size=K), "matrix": RNG.normal(size=(K, G)), "effect": RNG.normal(size=G), "scale": np.array(0.7)}
+DATA = {
+    "x": RNG.normal(size=(N, K)),
+    "y": RNG.normal(size=N),
+    "count": RNG.integers(0, 5, N).astype(float),
+    "group": RNG.integers(0, G, N),
+    "z": RNG.normal(size=(N, 4, 2)),
+}
+PARAMS = {
+    "beta": RNG.normal(size=K),
+    "matrix": RNG.normal(size=(K, G)),
+    "effect": RNG.normal(size=G),
+    "scale": np.array(0.7),
+}
 LONG_CONSTANT = RNG.normal(size=N)
 
 
@@ -28,14 +39,25 @@ def softmax(p, d):
 
 APART = {
     "linear": lambda p, d: norm.logpdf(d["y"], d["x"] @ p["beta"], p["scale"]),
-    "counts": lambda p, d: jm.special.gammaln(d["count"] + p["scale"]) - jm.special.softplus(d["x"] @ p["beta"]),
+    "counts": lambda p, d: (
+        jm.special.gammaln(d["count"] + p["scale"]) - jm.special.softplus(d["x"] @ p["beta"])
+    ),
     "effects of groups": lambda p, d: -((d["y"] - p["effect"][d["group"]]) ** 2),
     "one hot": lambda p, d: d["y"] * (jax.nn.one_hot(d["group"], G) @ p["effect"]),
     "mixture": lambda p, d: logsumexp(jnp.stack([d["y"] * p["scale"], d["x"] @ p["beta"]]), axis=0),
-    "mixture, rows first": lambda p, d: logsumexp(d["y"][:, None] * p["effect"][None, :] + d["x"] @ p["matrix"], axis=1),
-    "panel": lambda p, d: jnp.einsum("nij,j->ni", d["z"], p["beta"][:2]).sum(1) - jnp.cumsum(d["z"][:, :, 0], axis=1)[:, -1],
-    "outer": lambda p, d: jnp.einsum("nk,kg,ng->n", d["x"], p["matrix"], jnp.outer(d["y"], p["effect"])),
-    "choice": lambda p, d: jnp.where(d["y"] > 0, d["x"][:, 0] * p["scale"], jnp.clip(d["y"], -1.0, p["scale"])),
+    "mixture, rows first": lambda p, d: logsumexp(
+        d["y"][:, None] * p["effect"][None, :] + d["x"] @ p["matrix"], axis=1
+    ),
+    "panel": lambda p, d: (
+        jnp.einsum("nij,j->ni", d["z"], p["beta"][:2]).sum(1)
+        - jnp.cumsum(d["z"][:, :, 0], axis=1)[:, -1]
+    ),
+    "outer": lambda p, d: jnp.einsum(
+        "nk,kg,ng->n", d["x"], p["matrix"], jnp.outer(d["y"], p["effect"])
+    ),
+    "choice": lambda p, d: jnp.where(
+        d["y"] > 0, d["x"][:, 0] * p["scale"], jnp.clip(d["y"], -1.0, p["scale"])
+    ),
     "vmap": lambda p, d: jax.vmap(lambda x, y: -((y - x @ p["beta"]) ** 2))(d["x"], d["y"]),
     "ones": lambda p, d: jnp.full(d["y"].shape, 1.0) * d["y"] * p["scale"],
     "reshaped": lambda p, d: d["z"].reshape(d["z"].shape[0], -1) @ jnp.ones(8) * p["scale"],
@@ -43,7 +65,9 @@ APART = {
 MIXED = {
     "centred": lambda p, d: -((d["y"] - jnp.mean(d["y"]) - p["scale"]) ** 2),
     "the row before": lambda p, d: d["y"] - p["scale"] * jnp.roll(d["y"], 1),
-    "the row before, by slices": lambda p, d: d["y"] - p["scale"] * jnp.concatenate([jnp.zeros(1), d["y"][:-1]]),
+    "the row before, by slices": lambda p, d: (
+        d["y"] - p["scale"] * jnp.concatenate([jnp.zeros(1), d["y"][:-1]])
+    ),
     "running sum": lambda p, d: jnp.cumsum(d["y"]) * p["scale"],
     "time": lambda p, d: d["y"] * p["scale"] * jnp.arange(d["y"].shape[0]),
     "divided by n": lambda p, d: d["y"] * p["scale"] / d["y"].shape[0],
@@ -53,9 +77,16 @@ MIXED = {
     "covariance of rows": lambda p, d: (d["x"] @ d["x"].T) @ d["y"] * p["scale"],
     "another row": lambda p, d: d["y"][d["group"]] * p["scale"],
     "series": lambda p, d: jax.lax.scan(lambda s, y: (p["scale"] * s + y, s), 0.0, d["y"])[1],
-    "loop over a panel": lambda p, d: jax.lax.scan(lambda s, z: (s + z.sum(axis=1), None), d["y"], jnp.moveaxis(d["z"], 1, 0))[0] * p["scale"],  # kept apart, but not seen to be
-    "branch": lambda p, d: jax.lax.cond(p["scale"] > 0, lambda y: y, lambda y: y[::-1], d["y"]) * p["scale"],
-    "transposed": lambda p, d: jnp.broadcast_to(d["y"][:, None], (d["y"].shape[0],) * 2).T[:, 0] * p["scale"],
+    "loop over a panel": lambda p, d: (
+        jax.lax.scan(lambda s, z: (s + z.sum(axis=1), None), d["y"], jnp.moveaxis(d["z"], 1, 0))[0]
+        * p["scale"]
+    ),  # kept apart, but not seen to be
+    "branch": lambda p, d: (
+        jax.lax.cond(p["scale"] > 0, lambda y: y, lambda y: y[::-1], d["y"]) * p["scale"]
+    ),
+    "transposed": lambda p, d: (
+        jnp.broadcast_to(d["y"][:, None], (d["y"].shape[0],) * 2).T[:, 0] * p["scale"]
+    ),
     "constant of n rows": lambda p, d: LONG_CONSTANT[: d["y"].shape[0]] * d["y"] * p["scale"],
     "one number": lambda p, d: jnp.sum(d["y"]) * p["scale"],
     "no data": lambda p, d: jnp.zeros(d["y"].shape[0]) + p["scale"],
@@ -88,8 +119,14 @@ def test_a_long_fit_in_blocks_is_the_fit_of_the_whole(monkeypatch):
     rng = np.random.default_rng(1)
     x = np.column_stack([np.ones(n), rng.normal(size=n)])
     data = {"x": x, "y": (rng.random(n) < 1 / (1 + np.exp(-x @ [0.3, 1.0]))).astype(float)}
-    logit = jm.penalize(lambda p, d: d["y"] * (d["x"] @ p["beta"]) - jnp.logaddexp(0.0, d["x"] @ p["beta"]), jm.ridge(0.1))
-    run = lambda: jm.fit(logit, {"beta": np.zeros(2)}, data, weights=jm.frequency(np.arange(n) % 3))  # noqa: E731
+    logit = jm.penalize(
+        lambda p, d: d["y"] * (d["x"] @ p["beta"]) - jnp.logaddexp(0.0, d["x"] @ p["beta"]),
+        jm.ridge(0.1),
+    )
+
+    def run():
+        return jm.fit(logit, {"beta": np.zeros(2)}, data, weights=jm.frequency(np.arange(n) % 3))
+
     blocks = run()
     monkeypatch.setattr(importlib.import_module("jaxmle.fitting.fit"), "LONG", 10**9)
     whole = run()

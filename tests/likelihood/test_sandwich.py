@@ -41,7 +41,12 @@ OLS = least_squares(NORMAL)
 RESIDUAL = NORMAL["y"] - X @ OLS["beta"]
 XX = np.linalg.inv(X.T @ X)
 HAT = np.einsum("ia,ab,ib->i", X, XX, X)
-MAXIMUM = {"logit": newton(logit_rows, LOGIT), "poisson": newton(poisson_rows, POISSON), "probit": newton(probit_rows, PROBIT), "normal": OLS}
+MAXIMUM = {
+    "logit": newton(logit_rows, LOGIT),
+    "poisson": newton(poisson_rows, POISSON),
+    "probit": newton(probit_rows, PROBIT),
+    "normal": OLS,
+}
 
 
 def ols_sandwich(squares):
@@ -51,7 +56,12 @@ def ols_sandwich(squares):
 @pytest.mark.parametrize("kind", KINDS)
 def test_least_squares_has_the_textbook_sandwich(kind):
     """e², e²·n/(n − k), e²/(1 − h), e²/(1 − h)²; k counts σ."""
-    squares = {"HC0": RESIDUAL**2, "HC1": RESIDUAL**2 * N / (N - 4), "HC2": RESIDUAL**2 / (1 - HAT), "HC3": (RESIDUAL / (1 - HAT)) ** 2}
+    squares = {
+        "HC0": RESIDUAL**2,
+        "HC1": RESIDUAL**2 * N / (N - 4),
+        "HC2": RESIDUAL**2 / (1 - HAT),
+        "HC3": (RESIDUAL / (1 - HAT)) ** 2,
+    }
     v = jm.vcov(declared_normal, kind)(OLS, NORMAL)
     assert_allclose(v[:3, :3], ols_sandwich(squares[kind]), rtol=1e-10)
 
@@ -82,15 +92,35 @@ def test_logit_has_the_weighted_hat_matrix(kind):
     w = mu * (1 - mu)
     j = np.linalg.inv(X.T @ (w[:, None] * X))
     h, e = w * np.einsum("ia,ab,ib->i", X, j, X), LOGIT["y"] - mu
-    squares = {"HC0": e**2, "HC1": e**2 * N / (N - 3), "HC2": e**2 / (1 - h), "HC3": (e / (1 - h)) ** 2}[kind]
-    assert_allclose(jm.vcov(declared_logit, kind)(at, LOGIT), j @ X.T @ (squares[:, None] * X) @ j, rtol=1e-10)
+    squares = {
+        "HC0": e**2,
+        "HC1": e**2 * N / (N - 3),
+        "HC2": e**2 / (1 - h),
+        "HC3": (e / (1 - h)) ** 2,
+    }[kind]
+    assert_allclose(
+        jm.vcov(declared_logit, kind)(at, LOGIT), j @ X.T @ (squares[:, None] * X) @ j, rtol=1e-10
+    )
 
 
-DECLARED = {"logit": declared_logit, "poisson": declared_poisson, "probit": declared_probit, "normal": declared_normal}
+DECLARED = {
+    "logit": declared_logit,
+    "poisson": declared_poisson,
+    "probit": declared_probit,
+    "normal": declared_normal,
+}
 DATA = {name: CASES[name].data for name in CASES}
 
 
-SUMS = [("probit", "HC0", "observed"), ("probit", "HC0", "expected"), ("probit", "HC2", "observed"), ("probit", "HC3", "expected"), ("normal", "HC1", "expected"), ("normal", "HC2", "expected"), ("normal", "HC3", "observed")]
+SUMS = [
+    ("probit", "HC0", "observed"),
+    ("probit", "HC0", "expected"),
+    ("probit", "HC2", "observed"),
+    ("probit", "HC3", "expected"),
+    ("normal", "HC1", "expected"),
+    ("normal", "HC2", "expected"),
+    ("normal", "HC3", "observed"),
+]
 
 
 @pytest.mark.parametrize(("name", "kind", "base"), SUMS)
@@ -102,18 +132,37 @@ def test_sandwiches_are_the_sums_over_rows(name, kind, base):
 
 def test_the_expected_bread_of_probit_is_another_number():
     """Its link is not canonical: observed and expected information differ at the maximum, by several per cent in HC0."""
-    observed, expected = (np.diag(jm.vcov(declared_probit, "HC0", bread=b)(MAXIMUM["probit"], PROBIT)) for b in ("observed", "expected"))
+    observed, expected = (
+        np.diag(jm.vcov(declared_probit, "HC0", bread=b)(MAXIMUM["probit"], PROBIT))
+        for b in ("observed", "expected")
+    )
     assert np.max(np.abs(observed / expected - 1)) > 0.01
-    glm = sm.GLM(PROBIT["y"], X, family=sm.families.Binomial(sm.families.links.Probit())).fit(cov_type="HC0")
-    hessian = glm.model.hessian(glm.params, observed=False)  # statsmodels' own bread is the observed one
+    glm = sm.GLM(PROBIT["y"], X, family=sm.families.Binomial(sm.families.links.Probit())).fit(
+        cov_type="HC0"
+    )
+    hessian = glm.model.hessian(
+        glm.params, observed=False
+    )  # statsmodels' own bread is the observed one
     each = glm.model.score_obs(glm.params)
-    assert_allclose(expected, np.diag(np.linalg.inv(hessian) @ each.T @ each @ np.linalg.inv(hessian)), rtol=1e-6)
+    assert_allclose(
+        expected,
+        np.diag(np.linalg.inv(hessian) @ each.T @ each @ np.linalg.inv(hessian)),
+        rtol=1e-6,
+    )
 
 
 def test_poisson_hc_equals_statsmodels():
     theirs = sm.GLM(POISSON["y"], X, family=sm.families.Poisson()).fit(cov_type="HC0", tol=1e-12)
-    assert_allclose(np.sqrt(np.diag(jm.vcov(declared_poisson, "HC0")(MAXIMUM["poisson"], POISSON))), theirs.bse, rtol=1e-8)
-    assert_allclose(jm.vcov(declared_poisson, "HC3")(MAXIMUM["poisson"], POISSON), hc(poisson_rows(MAXIMUM["poisson"], POISSON), "HC3"), rtol=1e-9)
+    assert_allclose(
+        np.sqrt(np.diag(jm.vcov(declared_poisson, "HC0")(MAXIMUM["poisson"], POISSON))),
+        theirs.bse,
+        rtol=1e-8,
+    )
+    assert_allclose(
+        jm.vcov(declared_poisson, "HC3")(MAXIMUM["poisson"], POISSON),
+        hc(poisson_rows(MAXIMUM["poisson"], POISSON), "HC3"),
+        rtol=1e-9,
+    )
 
 
 def test_hc1_to_hc3_truly_differ_and_grow():
@@ -136,7 +185,13 @@ def test_a_row_of_leverage_one_gives_nan_and_its_number():
     """Row 17 alone carries a dummy: without it its coefficient is not estimable, so that no delete-one estimate exists."""
     x = X.copy()
     x[:, 2] = np.arange(N) == 17
-    fit = jm.fit(declared_normal, {"beta": np.zeros(3), "sigma": 1.0}, {"x": x, "y": NORMAL["y"]}, constraints={"sigma": jm.positive}, vcov="HC3")
+    fit = jm.fit(
+        declared_normal,
+        {"beta": np.zeros(3), "sigma": 1.0},
+        {"x": x, "y": NORMAL["y"]},
+        constraints={"sigma": jm.positive},
+        vcov="HC3",
+    )
     assert np.all(np.isnan(fit.se))
     assert fit.witness.row == 17
     assert "Row 17 has leverage one" in fit.explain()
@@ -166,7 +221,10 @@ def clustered(kind, clusters):
     return jm.vcov(logit, kind, clusters=clusters)(MAXIMUM["logit"], LOGIT)
 
 
-@pytest.mark.parametrize(("kind", "factor"), [("CR0", 1), ("CR1", 12 / 11), ("cluster", 12 / 11), ("CR1S", 12 / 11 * (N - 1) / (N - 3))])
+@pytest.mark.parametrize(
+    ("kind", "factor"),
+    [("CR0", 1), ("CR1", 12 / 11), ("cluster", 12 / 11), ("CR1S", 12 / 11 * (N - 1) / (N - 3))],
+)
 def test_one_way_clusters_are_sums_of_cluster_scores(kind, factor):
     meat, groups = cluster_sums(LOGIT_ROWS, FIRM)
     assert groups == 12
@@ -174,7 +232,9 @@ def test_one_way_clusters_are_sums_of_cluster_scores(kind, factor):
 
 
 def test_cr1s_is_the_statsmodels_default():
-    theirs = sm.Logit(LOGIT["y"], X).fit(disp=0, tol=1e-12, cov_type="cluster", cov_kwds={"groups": FIRM})
+    theirs = sm.Logit(LOGIT["y"], X).fit(
+        disp=0, tol=1e-12, cov_type="cluster", cov_kwds={"groups": FIRM}
+    )
     assert_allclose(np.sqrt(np.diag(clustered("CR1S", FIRM))), theirs.bse, rtol=1e-8)
 
 
@@ -199,12 +259,25 @@ def test_a_negative_two_way_variance_is_nan():
     """Every firm and every year sums to zero, no cell does: 0 + 0 − Σ over the cells."""
     x = np.ones((4, 1))
     y = np.array([1.0, -1.0, -1.0, 1.0])
-    mean = lambda params, data: -0.5 * (data["y"] - data["x"] @ params["beta"]) ** 2  # noqa: E731
-    v = jm.vcov(mean, "CR0", clusters=(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])))({"beta": np.zeros(1)}, {"x": x, "y": y})
+
+    def mean(params, data):
+        return -0.5 * (data["y"] - data["x"] @ params["beta"]) ** 2
+
+    v = jm.vcov(mean, "CR0", clusters=(np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])))(
+        {"beta": np.zeros(1)}, {"x": x, "y": y}
+    )
     assert np.isnan(v[0, 0])  # 0 + 0 − 4/16
 
 
-@pytest.mark.parametrize("relabel", [lambda f: np.array([f"firm {i}" for i in f]), lambda f: f * 1000 - 7, lambda f: f.astype(float) / 3, lambda f: list(map(str, f))])
+@pytest.mark.parametrize(
+    "relabel",
+    [
+        lambda f: np.array([f"firm {i}" for i in f]),
+        lambda f: f * 1000 - 7,
+        lambda f: f.astype(float) / 3,
+        lambda f: list(map(str, f)),
+    ],
+)
 def test_labels_may_be_anything(relabel):
     meat, _ = cluster_sums(LOGIT_ROWS, FIRM)
     assert_allclose(clustered("CR0", relabel(FIRM)), BREAD @ meat @ BREAD, rtol=1e-10)
@@ -213,7 +286,9 @@ def test_labels_may_be_anything(relabel):
 def test_clusters_under_a_trace_equal_those_on_the_host():
     meat, groups = cluster_sums(LOGIT_ROWS, FIRM)
     with jax.enable_x64(True):
-        v = jax.jit(lambda labels: jm.vcov(logit, "CR1", clusters=labels)(MAXIMUM["logit"], LOGIT))(jnp.asarray(FIRM))
+        v = jax.jit(lambda labels: jm.vcov(logit, "CR1", clusters=labels)(MAXIMUM["logit"], LOGIT))(
+            jnp.asarray(FIRM)
+        )
     assert_allclose(v, groups / (groups - 1) * BREAD @ meat @ BREAD, rtol=1e-10)
 
 
@@ -240,9 +315,19 @@ def test_kinds_and_clusters_are_checked():
 
 
 def test_one_scalar_has_no_sandwich():
-    scalar = lambda params, data: jnp.sum(logit(params, data))  # noqa: E731
-    for ask in (jm.scores(scalar), jm.vcov(scalar, "HC0"), jm.information(scalar, "opg"), jm.vcov(scalar, "CR0", clusters=FIRM)):
-        with pytest.raises(ValueError, match="needs one log-likelihood term per independent observation, but loglik returns one scalar"):
+    def scalar(params, data):
+        return jnp.sum(logit(params, data))
+
+    for ask in (
+        jm.scores(scalar),
+        jm.vcov(scalar, "HC0"),
+        jm.information(scalar, "opg"),
+        jm.vcov(scalar, "CR0", clusters=FIRM),
+    ):
+        with pytest.raises(
+            ValueError,
+            match="needs one log-likelihood term per independent observation, but loglik returns one scalar",
+        ):
             ask(BETA, LOGIT)
 
 
@@ -252,12 +337,19 @@ def test_opg_and_hessian_agree_when_the_model_is_right():
     x = np.column_stack([np.ones(4000), rng.normal(size=4000)])
     data = {"x": x, "y": x @ [1.0, 2.0] + rng.normal(size=4000)}
     right = least_squares(data)
-    ratio = jm.information(normal, "opg")(right, data) @ np.linalg.inv(jm.information(normal)(right, data))
+    ratio = jm.information(normal, "opg")(right, data) @ np.linalg.inv(
+        jm.information(normal)(right, data)
+    )
     assert_allclose(ratio, np.eye(3), atol=4 * np.sqrt(8 / 4000) / stats.norm.pdf(0))
     wrong = {**right, "sigma": 2 * right["sigma"]}
-    assert jm.information(normal, "opg")(wrong, data)[0, 0] < 0.3 * jm.information(normal)(wrong, data)[0, 0]
+    assert (
+        jm.information(normal, "opg")(wrong, data)[0, 0]
+        < 0.3 * jm.information(normal)(wrong, data)[0, 0]
+    )
 
 
 def test_the_probit_likelihood_of_both_forms_has_one_sandwich():
-    opaque = jm.vcov(jm.with_response(probit, jm.enumeration("y", [0.0, 1.0])), "HC2")(MAXIMUM["probit"], PROBIT)
+    opaque = jm.vcov(jm.with_response(probit, jm.enumeration("y", [0.0, 1.0])), "HC2")(
+        MAXIMUM["probit"], PROBIT
+    )
     assert_allclose(opaque, hc(probit_rows(MAXIMUM["probit"], PROBIT), "HC2"), rtol=1e-9)

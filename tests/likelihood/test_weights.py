@@ -53,24 +53,41 @@ def test_frequency_weights_equal_repeated_rows(loglik):
     assert fit.n == n and fit.weighting == "frequency" and fit.vcov_kind == "observed"
     assert_allclose(fit.x, [*best["beta"], best["sigma"]], rtol=1e-8)
     assert_allclose(fit.vcov, np.linalg.inv(by_hand.observed.sum(axis=0)), rtol=1e-7, atol=1e-9)
-    assert_allclose([fit.loglik, fit.aic, fit.bic], [ell, -2 * ell + 8, -2 * ell + 4 * np.log(n)], rtol=1e-12)
+    assert_allclose(
+        [fit.loglik, fit.aic, fit.bic], [ell, -2 * ell + 8, -2 * ell + 4 * np.log(n)], rtol=1e-12
+    )
     assert_allclose(fit.aicc, -2 * ell + 8 + 2 * 4 * 5 / (n - 5), rtol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["observed", "opg", "HC0", "HC1", "HC2", "HC3"])
 def test_frequency_weights_equal_repeated_rows_in_every_covariance(kind):
-    best, rows = least_squares(repeated(NORMAL)), normal_rows(least_squares(repeated(NORMAL)), repeated(NORMAL))
+    best, rows = (
+        least_squares(repeated(NORMAL)),
+        normal_rows(least_squares(repeated(NORMAL)), repeated(NORMAL)),
+    )
     v = jm.vcov(jm.weight(declared_normal, jm.frequency(COUNTS)), kind)(best, NORMAL)
-    plain = {"observed": np.linalg.inv(rows.observed.sum(axis=0)), "opg": np.linalg.inv(rows.scores.T @ rows.scores)}
+    plain = {
+        "observed": np.linalg.inv(rows.observed.sum(axis=0)),
+        "opg": np.linalg.inv(rows.scores.T @ rows.scores),
+    }
     assert_allclose(v, plain[kind] if kind in plain else hc(rows, kind), rtol=1e-8, atol=1e-11)
 
 
-@pytest.mark.parametrize(("kind", "correct"), [("CR0", lambda g, n: 1), ("CR1", lambda g, n: g / (g - 1)), ("CR1S", lambda g, n: g / (g - 1) * (n - 1) / (n - 3))])
+@pytest.mark.parametrize(
+    ("kind", "correct"),
+    [
+        ("CR0", lambda g, n: 1),
+        ("CR1", lambda g, n: g / (g - 1)),
+        ("CR1S", lambda g, n: g / (g - 1) * (n - 1) / (n - 3)),
+    ],
+)
 def test_frequency_weights_equal_repeated_rows_in_clusters(kind, correct):
     rows, labels = logit_rows(CASES["logit"].params, repeated(LOGIT)), np.repeat(LABELS, COUNTS)
     meat, groups = cluster_sums(rows, labels)
     bread = np.linalg.inv(rows.observed.sum(axis=0))
-    v = jm.vcov(jm.weight(logit, jm.frequency(COUNTS)), kind, clusters=LABELS)(CASES["logit"].params, LOGIT)
+    v = jm.vcov(jm.weight(logit, jm.frequency(COUNTS)), kind, clusters=LABELS)(
+        CASES["logit"].params, LOGIT
+    )
     assert_allclose(v, correct(groups, COUNTS.sum()) * bread @ meat @ bread, rtol=1e-10)
 
 
@@ -87,13 +104,17 @@ def test_a_fit_under_sampling_weights_is_a_sandwich_without_information_criteria
     best = newton(logit_rows, LOGIT, SURVEY)
     assert fit.weighting == "sampling" and fit.vcov_kind == "HC0" and fit.n == np.sum(SURVEY > 0)
     assert_allclose(fit.x, best["beta"], rtol=1e-8)
-    assert_allclose(fit.vcov, hc(logit_rows(best, LOGIT), "HC0", w=SURVEY, meat=SURVEY**2), rtol=1e-7)
+    assert_allclose(
+        fit.vcov, hc(logit_rows(best, LOGIT), "HC0", w=SURVEY, meat=SURVEY**2), rtol=1e-7
+    )
     assert np.isnan([fit.aic, fit.aicc, fit.bic]).all()
 
 
 def test_the_scale_of_sampling_weights_does_not_matter():
     """Weights that sum to n and weights that sum to the population give one estimate and one standard error."""
-    small, large = (jm.fit(logit, START, LOGIT, weights=jm.sampling(c * SURVEY)) for c in (1.0, 1e6))
+    small, large = (
+        jm.fit(logit, START, LOGIT, weights=jm.sampling(c * SURVEY)) for c in (1.0, 1e6)
+    )
     assert_allclose(large.x, small.x, rtol=1e-9)
     assert_allclose(large.se, small.se, rtol=1e-8)
 
@@ -105,7 +126,10 @@ WEIGHTS = {"frequency": (jm.frequency(COUNTS), COUNTS), "sampling": (jm.sampling
 def test_rows_of_weight_zero_count_nowhere(name):
     """Not in ℓ, n, k, G, nor in any factor: dropping them changes nothing, whatever they hold."""
     weights, w = WEIGHTS[name]
-    spoilt = {"x": np.where(w[:, None] > 0, LOGIT["x"], 1e3), "y": np.where(w > 0, LOGIT["y"], -7.0)}
+    spoilt = {
+        "x": np.where(w[:, None] > 0, LOGIT["x"], 1e3),
+        "y": np.where(w > 0, LOGIT["y"], -7.0),
+    }
     kept, at = dropped(LOGIT, w), CASES["logit"].params
     rows, inner = logit_rows(at, kept), w[w > 0]
     meat = inner if name == "frequency" else inner**2
@@ -114,8 +138,14 @@ def test_rows_of_weight_zero_count_nowhere(name):
     n = inner.sum() if name == "frequency" else len(inner)
     weighted, heavy = jm.weight(logit, weights), jm.weight(declared_logit, weights)
     for kind in ("HC1", "HC3"):
-        assert_allclose(jm.vcov(heavy, kind)(at, spoilt), hc(rows, kind, w=inner, meat=meat), rtol=1e-9)
-    assert_allclose(jm.vcov(weighted, "CR1S", clusters=LABELS)(at, spoilt), groups / (groups - 1) * (n - 1) / (n - 3) * bread @ sums @ bread, rtol=1e-9)
+        assert_allclose(
+            jm.vcov(heavy, kind)(at, spoilt), hc(rows, kind, w=inner, meat=meat), rtol=1e-9
+        )
+    assert_allclose(
+        jm.vcov(weighted, "CR1S", clusters=LABELS)(at, spoilt),
+        groups / (groups - 1) * (n - 1) / (n - 3) * bread @ sums @ bread,
+        rtol=1e-9,
+    )
 
 
 def test_a_cluster_without_weight_is_no_cluster():
@@ -132,21 +162,56 @@ def test_a_cluster_without_weight_is_no_cluster():
 def test_weighted_scores_sum_to_the_weighted_score():
     w, case = SURVEY, CASES["normal"]
     weighted = jm.weight(normal, jm.sampling(w))
-    assert_allclose(jm.scores(weighted)(case.params, case.data), w[:, None] * case.by_hand().scores, rtol=1e-12, atol=1e-13)
+    assert_allclose(
+        jm.scores(weighted)(case.params, case.data),
+        w[:, None] * case.by_hand().scores,
+        rtol=1e-12,
+        atol=1e-13,
+    )
     assert_allclose(jm.nll(weighted)(case.params, case.data), -w @ case.by_hand().terms, rtol=1e-13)
-    expected = jm.information(jm.weight(declared_normal, jm.sampling(w)), "expected")(case.params, case.data)
+    expected = jm.information(jm.weight(declared_normal, jm.sampling(w)), "expected")(
+        case.params, case.data
+    )
     assert_allclose(expected, np.tensordot(w, case.by_hand().expected, 1), rtol=1e-12, atol=1e-12)
 
 
 BAD = {
     "bare array": (TypeError, lambda: jm.weight(logit, COUNTS), "weights must say what they mean"),
-    "bare array in fit": (TypeError, lambda: jm.fit(logit, START, LOGIT, weights=SURVEY), "jaxmle.sampling.w. for survey weights"),
-    "fractions as counts": (ValueError, lambda: jm.fit(logit, START, LOGIT, weights=jm.frequency(SURVEY)), "frequency weights count repeated rows and must be whole numbers"),
-    "negative": (ValueError, lambda: jm.fit(logit, START, LOGIT, weights=jm.sampling(SURVEY - 1)), "weights must be finite and not negative; row 0"),
-    "not a number": (ValueError, lambda: jm.fit(logit, START, LOGIT, weights=jm.sampling(SURVEY * np.nan)), "weights must be finite and not negative; row 0"),
-    "too few": (ValueError, lambda: jm.fit(logit, START, LOGIT, weights=jm.sampling(SURVEY[1:])), r"weights must have shape \(60,\), one for each row of data; got \(59,\)"),
-    "all zero": (ValueError, lambda: jm.fit(logit, START, LOGIT, weights=jm.frequency(0 * COUNTS)), "every weight is zero"),
-    "strings": (TypeError, lambda: jm.fit(logit, START, LOGIT, weights=jm.frequency(np.array(["1"] * N))), "weights must be numbers"),
+    "bare array in fit": (
+        TypeError,
+        lambda: jm.fit(logit, START, LOGIT, weights=SURVEY),
+        "jaxmle.sampling.w. for survey weights",
+    ),
+    "fractions as counts": (
+        ValueError,
+        lambda: jm.fit(logit, START, LOGIT, weights=jm.frequency(SURVEY)),
+        "frequency weights count repeated rows and must be whole numbers",
+    ),
+    "negative": (
+        ValueError,
+        lambda: jm.fit(logit, START, LOGIT, weights=jm.sampling(SURVEY - 1)),
+        "weights must be finite and not negative; row 0",
+    ),
+    "not a number": (
+        ValueError,
+        lambda: jm.fit(logit, START, LOGIT, weights=jm.sampling(SURVEY * np.nan)),
+        "weights must be finite and not negative; row 0",
+    ),
+    "too few": (
+        ValueError,
+        lambda: jm.fit(logit, START, LOGIT, weights=jm.sampling(SURVEY[1:])),
+        r"weights must have shape \(60,\), one for each row of data; got \(59,\)",
+    ),
+    "all zero": (
+        ValueError,
+        lambda: jm.fit(logit, START, LOGIT, weights=jm.frequency(0 * COUNTS)),
+        "every weight is zero",
+    ),
+    "strings": (
+        TypeError,
+        lambda: jm.fit(logit, START, LOGIT, weights=jm.frequency(np.array(["1"] * N))),
+        "weights must be numbers",
+    ),
 }
 
 

@@ -51,7 +51,12 @@ def test_default_starts_reach_the_maximum(name):
 def separated(x, y):
     """Whether some direction d has x'd >= 0 where y = 1 and <= 0 where y = 0, not all 0: Albert & Anderson (1984) as a linear program."""
     signed = np.where(y[:, None] > 0, x, -x)
-    return linprog(-signed.sum(axis=0), A_ub=-signed, b_ub=np.zeros(len(y)), bounds=[(-1, 1)] * x.shape[1]).fun < -1e-9
+    return (
+        linprog(
+            -signed.sum(axis=0), A_ub=-signed, b_ub=np.zeros(len(y)), bounds=[(-1, 1)] * x.shape[1]
+        ).fun
+        < -1e-9
+    )
 
 
 def test_logistic_members_converge_unless_a_linear_program_separates_them():

@@ -12,7 +12,15 @@ from jaxmle import families, models
 
 N = 4000
 X = np.column_stack([np.ones(N), np.full(N, 0.5)])
-XY = {"x": X, "z": X, "y": np.ones(N), "trials": np.full(N, 6.0), "years": np.full(N, 2.0), "time": np.ones(N), "event": np.ones(N)}
+XY = {
+    "x": X,
+    "z": X,
+    "y": np.ones(N),
+    "trials": np.full(N, 6.0),
+    "years": np.full(N, 2.0),
+    "time": np.ones(N),
+    "event": np.ones(N),
+}
 BETA, GAMMA = np.array([0.4, 0.6]), np.array([-0.3, 0.2])
 COUNTED, SCALED = {"beta": BETA, "alpha": np.float64(0.5)}, {"beta": BETA, "scale": np.float64(0.6)}
 NORMAL = {"beta": BETA, "sigma": np.float64(1.2)}
@@ -21,37 +29,85 @@ NORMAL = {"beta": BETA, "sigma": np.float64(1.2)}
 MU, P = np.exp(0.7), 1 / (1 + np.exp(0.2))
 TABLE = {
     "normal": (models.normal(), NORMAL, stats.norm(0.7, 1.2)),
-    "scale": (models.normal(scale="z"), {"beta": BETA, "gamma": GAMMA}, stats.norm(0.7, np.exp(-0.2))),
+    "scale": (
+        models.normal(scale="z"),
+        {"beta": BETA, "gamma": GAMMA},
+        stats.norm(0.7, np.exp(-0.2)),
+    ),
     "logistic": (models.logistic(), {"beta": BETA}, stats.bernoulli(1 / (1 + np.exp(-0.7)))),
     "probit": (models.probit(), {"beta": BETA}, stats.bernoulli(stats.norm.cdf(0.7))),
     "cloglog": (models.cloglog(), {"beta": GAMMA}, stats.bernoulli(1 - np.exp(-np.exp(-0.2)))),
     "binomial": (models.binomial(), {"beta": GAMMA}, stats.binom(6, P)),
     "poisson": (models.poisson(exposure="years"), {"beta": BETA}, stats.poisson(2 * MU)),
-    "gamma": (models.gamma(), {"beta": BETA, "shape": np.float64(2.5)}, stats.gamma(2.5, scale=MU / 2.5)),
-    "inverse_gaussian": (models.inverse_gaussian(), {"beta": BETA, "shape": np.float64(3.0)}, stats.invgauss(MU / 3.0, scale=3.0)),
-    "negative_binomial": (models.negative_binomial(), COUNTED, stats.nbinom(2.0, 1 / (1 + 0.5 * MU))),
-    "beta": (models.beta(), {"beta": GAMMA, "phi": np.float64(5.0)}, stats.beta(5 * P, 5 * (1 - P))),
+    "gamma": (
+        models.gamma(),
+        {"beta": BETA, "shape": np.float64(2.5)},
+        stats.gamma(2.5, scale=MU / 2.5),
+    ),
+    "inverse_gaussian": (
+        models.inverse_gaussian(),
+        {"beta": BETA, "shape": np.float64(3.0)},
+        stats.invgauss(MU / 3.0, scale=3.0),
+    ),
+    "negative_binomial": (
+        models.negative_binomial(),
+        COUNTED,
+        stats.nbinom(2.0, 1 / (1 + 0.5 * MU)),
+    ),
+    "beta": (
+        models.beta(),
+        {"beta": GAMMA, "phi": np.float64(5.0)},
+        stats.beta(5 * P, 5 * (1 - P)),
+    ),
     "student_t": (models.student_t(), {**SCALED, "df": np.float64(5.0)}, stats.t(5.0, 0.7, 0.6)),
     "laplace": (models.laplace(), SCALED, stats.laplace(0.7, 1.2)),
     "quantile": (models.quantile(0.8), SCALED, None),
     "zero_inflated": (models.zero_inflated(), {"beta": BETA, "gamma": GAMMA}, None),
     "hurdle": (models.hurdle(), {"beta": BETA, "gamma": GAMMA}, None),
     "tobit": (models.tobit(upper=2.0), NORMAL, None),
-    "truncated": (models.truncated(lower=0.5, upper=2.0), NORMAL, stats.truncnorm(-0.2 / 1.2, 1.3 / 1.2, 0.7, 1.2)),
+    "truncated": (
+        models.truncated(lower=0.5, upper=2.0),
+        NORMAL,
+        stats.truncnorm(-0.2 / 1.2, 1.3 / 1.2, 0.7, 1.2),
+    ),
     "exponential": (models.aft("exponential"), {"beta": BETA}, stats.expon(scale=MU)),
     "weibull": (models.aft("weibull"), SCALED, stats.weibull_min(1 / 0.6, scale=MU)),
-    "lognormal": (models.aft("lognormal"), {**SCALED, "scale": np.float64(0.4)}, stats.lognorm(0.4, scale=MU)),
-    "loglogistic": (models.aft("loglogistic"), {**SCALED, "scale": np.float64(0.2)}, stats.fisk(1 / 0.2, scale=MU)),
+    "lognormal": (
+        models.aft("lognormal"),
+        {**SCALED, "scale": np.float64(0.4)},
+        stats.lognorm(0.4, scale=MU),
+    ),
+    "loglogistic": (
+        models.aft("loglogistic"),
+        {**SCALED, "scale": np.float64(0.2)},
+        stats.fisk(1 / 0.2, scale=MU),
+    ),
 }
 # The others take their distribution functions from families that are tested there, and would be compiled here for nothing more.
-WITH_QUANTILES = {"normal", "scale", "logistic", "laplace", "quantile", "tobit", "truncated", "exponential", "weibull", "lognormal", "loglogistic"}
+WITH_QUANTILES = {
+    "normal",
+    "scale",
+    "logistic",
+    "laplace",
+    "quantile",
+    "tobit",
+    "truncated",
+    "exponential",
+    "weibull",
+    "lognormal",
+    "loglogistic",
+}
 
 
 def moments(model):
     """A sample, its mean and variance by the model, as one program."""
 
     def run(key, params, data):
-        return model.sample(key, params, data)[model.outcome], model.predict(params, data)[0], model.variance(params, data)[0]
+        return (
+            model.sample(key, params, data)[model.outcome],
+            model.predict(params, data)[0],
+            model.variance(params, data)[0],
+        )
 
     return run
 
@@ -60,7 +116,11 @@ def tails(model):
     """Two quantiles, and the distribution function at the response, as one program."""
 
     def run(params, data):
-        return model.quantile(params, data, 0.1)[0], model.quantile(params, data, 0.9)[0], model.cdf(params, data)
+        return (
+            model.quantile(params, data, 0.1)[0],
+            model.quantile(params, data, 0.9)[0],
+            model.cdf(params, data),
+        )
 
     return run
 
@@ -87,38 +147,69 @@ def test_samples_have_the_predicted_moments_and_quantiles(name):
     assert np.mean(y < low) < 0.1 + sd
     assert np.mean(y <= high) > 0.9 - sd
     assert np.mean(y < high) < 0.9 + sd
-    if not model.law.discrete and name != "tobit":  # whose distribution function jumps at both limits
+    if (
+        not model.law.discrete and name != "tobit"
+    ):  # whose distribution function jumps at both limits
         assert stats.kstest(cdf, "uniform").pvalue > 1e-4
 
 
 def test_every_model_of_the_shelf_is_in_a_test():
-    here = set(TABLE) | {"aft", "ar1", "garch", "cox", "conditional_logit", "multinomial", "ordinal", "distribution"}
+    here = set(TABLE) | {
+        "aft",
+        "ar1",
+        "garch",
+        "cox",
+        "conditional_logit",
+        "multinomial",
+        "ordinal",
+        "distribution",
+    }
     assert set(models.__all__) - here == {"Model", "collinear_columns"}
 
 
 SERIES = {
     "ar1": (models.ar1(), {"beta": BETA, "phi": np.float64(0.7), "sigma": np.float64(1.2)}),
-    "garch": (models.garch(), {"mu": np.float64(0.1), "omega": np.float64(0.1), "alpha": np.float64(0.1), "beta": np.float64(0.8)}),
+    "garch": (
+        models.garch(),
+        {
+            "mu": np.float64(0.1),
+            "omega": np.float64(0.1),
+            "alpha": np.float64(0.1),
+            "beta": np.float64(0.8),
+        },
+    ),
 }
 
 
 @pytest.mark.parametrize("name", SERIES)
 def test_innovations_of_a_sampled_series_are_standard_and_independent(name):
     model, params = SERIES[name]
-    drawn = model.sample(jax.random.key(2), params, {**XY, "y": np.random.default_rng(0).normal(size=N)})
+    drawn = model.sample(
+        jax.random.key(2), params, {**XY, "y": np.random.default_rng(0).normal(size=N)}
+    )
     z = model.residuals(params, drawn, "pearson")
     assert abs(z.mean()) < 4 / np.sqrt(N)
     assert abs(z.var() - 1) < 4 * np.sqrt(2 / N)
     assert abs(np.mean(z[1:] * z[:-1])) < 4 / np.sqrt(N)
 
 
-@pytest.mark.parametrize("model", [models.multinomial(3), models.ordinal(3), models.ordinal(3, link="cloglog")], ids=["multinomial", "ordinal", "cloglog"])
+@pytest.mark.parametrize(
+    "model",
+    [models.multinomial(3), models.ordinal(3), models.ordinal(3, link="cloglog")],
+    ids=["multinomial", "ordinal", "cloglog"],
+)
 def test_class_probabilities_are_the_shares_of_a_sample_and_the_likelihood(model):
-    params = {"beta": np.array([[0.2, -0.4], [0.3, 0.5]])} if model.name == "multinomial" else {"beta": GAMMA, "cut": np.array([-0.5, 0.8])}
+    params = (
+        {"beta": np.array([[0.2, -0.4], [0.3, 0.5]])}
+        if model.name == "multinomial"
+        else {"beta": GAMMA, "cut": np.array([-0.5, 0.8])}
+    )
     share = model.predict(params, XY)[0]
     assert_allclose(share.sum(), 1.0, rtol=1e-12)
     drawn = model.sample(jax.random.key(1), params, XY)["y"]
-    assert np.all(np.abs(np.bincount(drawn.astype(int), minlength=3) / N - share) < 4 * np.sqrt(share / N))
+    assert np.all(
+        np.abs(np.bincount(drawn.astype(int), minlength=3) / N - share) < 4 * np.sqrt(share / N)
+    )
     with jax.enable_x64(True):
         assert_allclose(np.exp(model(params, {"x": X[:3], "y": np.arange(3.0)})), share, rtol=1e-12)
 
@@ -130,28 +221,48 @@ def test_residuals_of_the_true_model_are_about_standard(name, kind):
     drawn = model.sample(jax.random.key(3), params, XY)
     residuals = model.residuals(params, drawn, kind, key=jax.random.key(4))
     assert residuals.dtype == np.float64
-    if kind != "deviance" or name == "normal":  # a deviance residual of one trial has no such moments
+    if (
+        kind != "deviance" or name == "normal"
+    ):  # a deviance residual of one trial has no such moments
         assert abs(residuals.mean()) < 4 / np.sqrt(N)
         assert abs(residuals.var() - 1) < 0.12
     else:
         y, p = drawn["y"], model.predict(params, drawn)
-        assert_allclose(residuals, np.where(y == 1, np.sqrt(-2 * np.log(p)), -np.sqrt(-2 * np.log1p(-p))), rtol=1e-12)
+        assert_allclose(
+            residuals,
+            np.where(y == 1, np.sqrt(-2 * np.log(p)), -np.sqrt(-2 * np.log1p(-p))),
+            rtol=1e-12,
+        )
 
 
 def test_deviance_residuals_add_up_to_the_deviance():
     y = np.array([0.0, 1.0, 4.0, 2.0])
     data = {"x": np.ones((4, 1)), "y": y}
     residuals = models.poisson().residuals({"beta": np.log([1.5])}, data, "deviance")
-    assert_allclose(np.sum(residuals**2), 2 * np.sum(stats.poisson.logpmf(y, np.maximum(y, 1e-300)) - stats.poisson.logpmf(y, 1.5)), rtol=1e-12)
+    assert_allclose(
+        np.sum(residuals**2),
+        2 * np.sum(stats.poisson.logpmf(y, np.maximum(y, 1e-300)) - stats.poisson.logpmf(y, 1.5)),
+        rtol=1e-12,
+    )
 
 
 def test_predictions_and_quantiles_have_delta_standard_errors():
     model = models.aft("weibull")
     rng = np.random.default_rng(0)
-    data = {"x": np.column_stack([np.ones(50), rng.normal(size=50)]), "time": rng.weibull(1.5, size=50), "event": np.ones(50)}
+    data = {
+        "x": np.column_stack([np.ones(50), rng.normal(size=50)]),
+        "time": rng.weibull(1.5, size=50),
+        "event": np.ones(50),
+    }
     fit = jm.fit(model, data=data)
     few = {key: value[:3] for key, value in data.items()}
-    both = jm.delta(lambda params: {"mean": model.predict(params, few), "median": model.quantile(params, few, 0.5)}, fit)
+    both = jm.delta(
+        lambda params: {
+            "mean": model.predict(params, few),
+            "median": model.quantile(params, few, 0.5),
+        },
+        fit,
+    )
 
     def by_scipy(x):
         law = stats.weibull_min(1 / x[2], scale=np.exp(few["x"] @ x[:2]))
@@ -159,9 +270,16 @@ def test_predictions_and_quantiles_have_delta_standard_errors():
 
     for name in ("mean", "median"):
         assert_allclose(both.estimate[name], by_scipy(fit.x)[name], rtol=1e-12)
-        ends = [(by_scipy(fit.x + h)[name] - by_scipy(fit.x - h)[name]) / (2 * h.sum()) for h in np.diag(1e-4 * fit.se)]
+        ends = [
+            (by_scipy(fit.x + h)[name] - by_scipy(fit.x - h)[name]) / (2 * h.sum())
+            for h in np.diag(1e-4 * fit.se)
+        ]
         jacobian = np.stack(ends, axis=1)
-        assert_allclose(both.stderr[name], np.sqrt(np.einsum("ij,jk,ik->i", jacobian, fit.vcov, jacobian)), rtol=1e-6)
+        assert_allclose(
+            both.stderr[name],
+            np.sqrt(np.einsum("ij,jk,ik->i", jacobian, fit.vcov, jacobian)),
+            rtol=1e-6,
+        )
 
 
 def test_a_family_is_fitted_to_a_column_and_to_many():
@@ -206,19 +324,27 @@ def assert_all_close(a, b, rtol):
 def test_starts_of_stacked_members_are_those_of_each(name):
     model = MODELS[name]
     each = [model.start({key: value[i] for key, value in BATCH.items()}) for i in range(MEMBERS)]
-    assert_all_close(model.start(BATCH), jax.tree.map(lambda *leaves: np.stack(leaves), *each), rtol=1e-7)
+    assert_all_close(
+        model.start(BATCH), jax.tree.map(lambda *leaves: np.stack(leaves), *each), rtol=1e-7
+    )
 
 
 @pytest.mark.parametrize("name", ["negative_binomial", "student_t", "weibull"])
 def test_a_start_runs_under_a_trace(name):
     with jax.enable_x64(True):
-        assert_all_close(jax.jit(jax.vmap(MODELS[name].start))(BATCH), MODELS[name].start(BATCH), rtol=1e-6)
+        assert_all_close(
+            jax.jit(jax.vmap(MODELS[name].start))(BATCH), MODELS[name].start(BATCH), rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_stacked_members_may_share_their_designs(name):
     shared = {**BATCH, "x": BATCH["x"][0], "z": BATCH["z"][0]}
-    repeated = {**BATCH, "x": np.repeat(BATCH["x"][:1], MEMBERS, axis=0), "z": np.repeat(BATCH["z"][:1], MEMBERS, axis=0)}
+    repeated = {
+        **BATCH,
+        "x": np.repeat(BATCH["x"][:1], MEMBERS, axis=0),
+        "z": np.repeat(BATCH["z"][:1], MEMBERS, axis=0),
+    }
     assert_all_close(MODELS[name].start(shared), MODELS[name].start(repeated), rtol=1e-7)
 
 
@@ -252,9 +378,14 @@ def test_a_start_is_finite_and_inside_its_bounds_for_any_data(name, spoilt):
     ],
 )
 def test_bad_data_are_named(change, message):
-    data = {"x": np.column_stack([np.ones(5), np.arange(5.0)]), "y": np.array([0.0, 1.0, 1.0, 0.0, 1.0])} | change
+    data = {
+        "x": np.column_stack([np.ones(5), np.arange(5.0)]),
+        "y": np.array([0.0, 1.0, 1.0, 0.0, 1.0]),
+    } | change
     with pytest.raises((ValueError, TypeError), match=message):
-        jm.fit(models.poisson(), data={key: value for key, value in data.items() if value is not None})
+        jm.fit(
+            models.poisson(), data={key: value for key, value in data.items() if value is not None}
+        )
 
 
 def test_bad_options_are_named():
@@ -280,7 +411,10 @@ def test_one_column_may_be_a_vector():
 
 
 def test_a_model_stands_for_its_likelihood_in_a_combinator():
-    data = {"x": X[:40] + np.linspace(0, 1, 40)[:, None] * [0, 1], "y": np.random.default_rng(0).poisson(2.0, size=40).astype(float)}
+    data = {
+        "x": X[:40] + np.linspace(0, 1, 40)[:, None] * [0, 1],
+        "y": np.random.default_rng(0).poisson(2.0, size=40).astype(float),
+    }
     model = models.poisson()
     free = jm.fit(model, data=data)
     held = jm.fit(jm.fix(model, {"beta[1]": 0.0}), model.start(data), data)
@@ -297,7 +431,10 @@ def test_collinear_columns_are_named():
     rng = np.random.default_rng(0)
     ones, a = np.ones(20), rng.normal(size=20)
     x = np.column_stack([ones, a, 1e6 * a - 3, np.zeros(20), rng.normal(size=20)])
-    assert models.collinear_columns(x, ["const", "a", "far", "none", "b"]) == {"far": ("const", "a"), "none": ()}
+    assert models.collinear_columns(x, ["const", "a", "far", "none", "b"]) == {
+        "far": ("const", "a"),
+        "none": (),
+    }
     assert models.collinear_columns(x[:, [0, 1, 4]]) == {}
     assert models.collinear_columns(x[:, [1, 4]] + 1e6) == {}
     with pytest.raises(ValueError, match="not finite in row 2"):
@@ -305,10 +442,23 @@ def test_collinear_columns_are_named():
 
 
 def test_the_tails_of_a_link_have_right_derivatives():
-    for name, eta, slope in (("probit", -40.0, 40.0249688472072637), ("cloglog", 800.0, 0.0), ("cloglog", -60.0, 1.0), ("logit", -800.0, 1.0)):
-        model = {"probit": models.probit(), "cloglog": models.cloglog(), "logit": models.logistic()}[name]
+    for name, eta, slope in (
+        ("probit", -40.0, 40.0249688472072637),
+        ("cloglog", 800.0, 0.0),
+        ("cloglog", -60.0, 1.0),
+        ("logit", -800.0, 1.0),
+    ):
+        model = {
+            "probit": models.probit(),
+            "cloglog": models.cloglog(),
+            "logit": models.logistic(),
+        }[name]
         with jax.enable_x64(True):
-            found = jax.grad(lambda b, model=model: jnp.sum(model({"beta": b}, {"x": np.ones((1, 1)), "y": np.ones(1)})))(jnp.array([eta]))
+            found = jax.grad(
+                lambda b, model=model: jnp.sum(
+                    model({"beta": b}, {"x": np.ones((1, 1)), "y": np.ones(1)})
+                )
+            )(jnp.array([eta]))
         assert_allclose(found, slope, rtol=1e-12, atol=1e-300)
 
 

@@ -26,7 +26,12 @@ BINARY = sets(lambda n, mu: {"y": (RNG.random(n) < mu / (1 + mu)).astype(float)}
 REAL = sets(lambda n, mu: {"y": np.log(mu) + RNG.normal(size=n)})
 POSITIVE = sets(lambda n, mu: {"y": mu * RNG.gamma(2.0, 0.5, size=n)})
 SHARES = sets(lambda n, mu: {"y": RNG.beta(2.0, 3.0, size=n)})
-TIMES = sets(lambda n, mu: {"time": mu * RNG.exponential(size=n), "event": (RNG.random(n) < 0.7).astype(float)})
+TIMES = sets(
+    lambda n, mu: {
+        "time": mu * RNG.exponential(size=n),
+        "event": (RNG.random(n) < 0.7).astype(float),
+    }
+)
 
 CASES = {
     "poisson": (models.poisson(), COUNTS), "negative_binomial": (models.negative_binomial(), COUNTS), "zero_inflated": (models.zero_inflated("negative_binomial", zero="x"), COUNTS),
@@ -43,7 +48,12 @@ def test_each_member_starts_where_it_would_start_alone(name):
     with jax.enable_x64(True):
         found = gathered(model, None, data, None, None, None, 0, "auto", np.dtype(float))
     for base, alone in zip(found.base, data, strict=True):
-        assert_allclose(base, found.layout.ravel(jax.tree.map(np.asarray, model.start(alone))), rtol=1e-9, atol=1e-12)
+        assert_allclose(
+            base,
+            found.layout.ravel(jax.tree.map(np.asarray, model.start(alone))),
+            rtol=1e-9,
+            atol=1e-12,
+        )
 
 
 def test_a_ready_negative_binomial_on_ragged_data():

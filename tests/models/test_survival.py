@@ -49,17 +49,30 @@ def assert_maximum(model, params, data, stderr, loglik):
     assert_allclose(value, loglik, rtol=1e-11)
 
 
-@pytest.mark.parametrize(("options", "beta", "stderr", "loglik"), R_COX, ids=lambda value: "-".join(value) if isinstance(value, dict) else "")
+@pytest.mark.parametrize(
+    ("options", "beta", "stderr", "loglik"),
+    R_COX,
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
 def test_cox_is_that_of_coxph(options, beta, stderr, loglik):
-    assert_maximum(models.cox(**options), {"beta": np.asarray(beta)}, COX, np.asarray(stderr), loglik)
+    assert_maximum(
+        models.cox(**options), {"beta": np.asarray(beta)}, COX, np.asarray(stderr), loglik
+    )
 
 
 def test_a_breslow_weight_of_two_is_the_row_twice():
-    model, few = models.cox(ties="breslow", weights="w"), {key: value[:20] for key, value in COX.items()}
+    model, few = (
+        models.cox(ties="breslow", weights="w"),
+        {key: value[:20] for key, value in COX.items()},
+    )
     w = few["w"].astype(int)
-    twice = {key: np.repeat(value, w, axis=0) for key, value in few.items()} | {"w": np.ones(w.sum())}
+    twice = {key: np.repeat(value, w, axis=0) for key, value in few.items()} | {
+        "w": np.ones(w.sum())
+    }
     beta = {"beta": np.array([0.02, -0.4])}
-    assert_allclose(jm.evaluate(model, beta, few).value, jm.evaluate(model, beta, twice).value, rtol=1e-12)
+    assert_allclose(
+        jm.evaluate(model, beta, few).value, jm.evaluate(model, beta, twice).value, rtol=1e-12
+    )
 
 
 def test_cox_refuses_what_needs_one_term_a_row():
@@ -110,23 +123,45 @@ def test_a_left_truncated_term_is_divided_by_the_probability_of_being_seen():
     params = {"beta": np.array([2.5, -0.01, 0.3]), "scale": np.float64(0.8)}
     late = np.where(np.arange(len(MONTH)) % 2 == 0, 0.0, 0.4 * INTERVALS["time"])
     data = {**INTERVALS, "entry": late}
-    whole, seen = models.aft("weibull", upper="upper"), models.aft("weibull", upper="upper", entry="entry")
+    whole, seen = (
+        models.aft("weibull", upper="upper"),
+        models.aft("weibull", upper="upper", entry="entry"),
+    )
     survival = -((late * np.exp(-(data["x"] @ params["beta"]))) ** (1 / params["scale"]))
     value = jm.evaluate(seen, params, data).value
     assert_allclose(value, jm.evaluate(whole, params, data).value - survival.sum(), rtol=1e-12)
 
 
 def test_an_unknown_event_code_is_not_taken_for_a_known_one():
-    fit = jm.fit(models.aft("weibull", upper="upper"), data={**INTERVALS, "event": np.where(np.arange(len(KIND)) == 7, 5.0, KIND)})
+    fit = jm.fit(
+        models.aft("weibull", upper="upper"),
+        data={**INTERVALS, "event": np.where(np.arange(len(KIND)) == 7, 5.0, KIND)},
+    )
     assert fit.verdict == jm.Status.NONFINITE
     assert fit.witness.row == 7
 
 
 def test_a_tobit_censored_on_both_sides_is_that_of_survreg():
     """month cut to [3, 20], dist = "gaussian"."""
-    params = {"beta": np.array([10.9597534930580309, -0.0571794067008027, 1.9688543278557804]), "sigma": np.float64(6.8496343423276)}
-    stderr = np.array([3.6470802043301394, 0.0515311606949596, 0.9550940604701479, 6.8496343423276 * 0.0574154512315558])
-    assert_maximum(models.tobit(lower=3, upper=20), params, {"x": INTERVALS["x"], "y": np.clip(MONTH, 3, 20)}, stderr, -642.372035230363)
+    params = {
+        "beta": np.array([10.9597534930580309, -0.0571794067008027, 1.9688543278557804]),
+        "sigma": np.float64(6.8496343423276),
+    }
+    stderr = np.array(
+        [
+            3.6470802043301394,
+            0.0515311606949596,
+            0.9550940604701479,
+            6.8496343423276 * 0.0574154512315558,
+        ]
+    )
+    assert_maximum(
+        models.tobit(lower=3, upper=20),
+        params,
+        {"x": INTERVALS["x"], "y": np.clip(MONTH, 3, 20)},
+        stderr,
+        -642.372035230363,
+    )
 
 
 def test_conditional_logit_with_several_cases_is_the_sum_over_all_choices():
@@ -139,7 +174,14 @@ def test_conditional_logit_with_several_cases_is_the_sum_over_all_choices():
     for s in range(6):
         members = np.flatnonzero(real[s])
         eta, cases = x[s] @ beta, np.flatnonzero(y[s])
-        choices = [np.exp(eta[list(choice)].sum()) for choice in itertools.combinations(members, len(cases))]
+        choices = [
+            np.exp(eta[list(choice)].sum())
+            for choice in itertools.combinations(members, len(cases))
+        ]
         terms.append(eta[cases].sum() - np.log(sum(choices)))
     model = models.conditional_logit(cases=5, real="real")
-    assert_allclose(jm.evaluate(model, {"beta": beta}, {"x": x, "y": y, "real": real}).value, sum(terms), rtol=1e-12)
+    assert_allclose(
+        jm.evaluate(model, {"beta": beta}, {"x": x, "y": y, "real": real}).value,
+        sum(terms),
+        rtol=1e-12,
+    )

@@ -22,9 +22,19 @@ MAPS = {
     "simplex rows": (jm.simplex, np.array([[0.2, 0.8], [0.6, 0.4]]), 4, 2),
     "ordered": (jm.ordered, np.array([-1.0, 0.5, 3.0]), 3, 3),
     "ordered rows": (jm.ordered, np.array([[-1.0, 0.5], [2.0, 9.0]]), 4, 4),
-    "correlation": (jm.correlation, np.array([[1.0, 0.5, -0.3], [0.5, 1.0, 0.2], [-0.3, 0.2, 1.0]]), 3, 3),
+    "correlation": (
+        jm.correlation,
+        np.array([[1.0, 0.5, -0.3], [0.5, 1.0, 0.2], [-0.3, 0.2, 1.0]]),
+        3,
+        3,
+    ),
     "correlation of one": (jm.correlation, np.array([[1.0, -0.7], [-0.7, 1.0]]), 1, 1),
-    "covariance": (jm.covariance, np.array([[4.0, 1.0, -0.5], [1.0, 2.0, 0.3], [-0.5, 0.3, 1.0]]), 6, 6),
+    "covariance": (
+        jm.covariance,
+        np.array([[4.0, 1.0, -0.5], [1.0, 2.0, 0.3], [-0.5, 0.3, 1.0]]),
+        6,
+        6,
+    ),
 }
 
 
@@ -61,7 +71,9 @@ def test_the_free_point_comes_back_from_the_user_scale(case):
     chart = chart_of(case)
     for z in points(case):
         x = chart.to_user(z, np.zeros(chart.layout.p))
-        assert_allclose(chart.to_free(x), z, rtol=1e-10, atol=1e-10)  # a correlation near one leaves 1e-12 of its z
+        assert_allclose(
+            chart.to_free(x), z, rtol=1e-10, atol=1e-10
+        )  # a correlation near one leaves 1e-12 of its z
 
 
 @pytest.mark.parametrize("case", MAPS)
@@ -89,11 +101,17 @@ def test_every_map_is_the_same_under_jax():
     zs = {case: points(case)[0] for case in MAPS}
     zero = {case: np.zeros(chart.layout.p) for case, chart in charts.items()}
     with jax.enable_x64(True):
-        users = jax.jit(lambda zs: {case: charts[case].to_user(z, jnp.asarray(zero[case])) for case, z in zs.items()})(zs)
+        users = jax.jit(
+            lambda zs: {
+                case: charts[case].to_user(z, jnp.asarray(zero[case])) for case, z in zs.items()
+            }
+        )(zs)
         frees = jax.jit(lambda xs: {case: charts[case].to_free(x) for case, x in xs.items()})(users)
     for case in MAPS:
         assert users[case].dtype == np.float64
-        assert_allclose(users[case], charts[case].to_user(zs[case], zero[case]), rtol=1e-14, atol=1e-16)
+        assert_allclose(
+            users[case], charts[case].to_user(zs[case], zero[case]), rtol=1e-14, atol=1e-16
+        )
         assert_allclose(frees[case], zs[case], rtol=1e-12, atol=1e-13)
 
 
@@ -102,10 +120,22 @@ def test_the_jacobian_of_every_map_equals_central_differences():
     zs = {case: points(case, spread=0.8)[1] for case in MAPS}
     zero = {case: np.zeros(chart.layout.p) for case, chart in charts.items()}
     with jax.enable_x64(True):
-        exact = jax.jit(lambda zs: {case: jax.jacfwd(lambda z, c=case: charts[c].to_user(z, jnp.asarray(zero[c])))(z) for case, z in zs.items()})(zs)
+        exact = jax.jit(
+            lambda zs: {
+                case: jax.jacfwd(lambda z, c=case: charts[c].to_user(z, jnp.asarray(zero[c])))(z)
+                for case, z in zs.items()
+            }
+        )(zs)
     for case, z in zs.items():
         step = 1e-5  # truncation 1e-10, rounding 1e-11
-        rough = np.stack([(charts[case].to_user(z + d, zero[case]) - charts[case].to_user(z - d, zero[case])) / (2 * step) for d in step * np.eye(len(z))], axis=1)
+        rough = np.stack(
+            [
+                (charts[case].to_user(z + d, zero[case]) - charts[case].to_user(z - d, zero[case]))
+                / (2 * step)
+                for d in step * np.eye(len(z))
+            ],
+            axis=1,
+        )
         assert_allclose(exact[case], rough, rtol=1e-8, atol=1e-8, err_msg=case)
 
 
@@ -134,7 +164,11 @@ def test_a_covariance_is_its_cholesky_factor_with_logged_diagonal():
     matrix = MAPS["covariance"][1]
     factor = np.linalg.cholesky(matrix)
     np.fill_diagonal(factor, np.log(np.diag(factor)))
-    assert_allclose(chart_of("covariance").to_free(matrix[np.tril_indices(3)]), factor[np.tril_indices(3)], rtol=1e-14)
+    assert_allclose(
+        chart_of("covariance").to_free(matrix[np.tril_indices(3)]),
+        factor[np.tril_indices(3)],
+        rtol=1e-14,
+    )
 
 
 def test_a_value_beside_either_bound_keeps_its_digits():
@@ -161,7 +195,9 @@ def test_an_interval_needs_two_ends_in_order():
 def test_entries_held_by_fix_do_not_move():
     layout = layout_of({"v": np.array([1.0, 2.0, 3.0])}, {"v": jm.positive})
     chart = Chart(layout, (False, True, False))
-    assert_allclose(chart.to_user(np.log([5.0, 7.0]), np.array([1.0, 2.0, 3.0])), [5.0, 2.0, 7.0], rtol=1e-15)
+    assert_allclose(
+        chart.to_user(np.log([5.0, 7.0]), np.array([1.0, 2.0, 3.0])), [5.0, 2.0, 7.0], rtol=1e-15
+    )
     assert_allclose(chart.to_free(np.array([5.0, 2.0, 7.0])), np.log([5.0, 7.0]), rtol=1e-15)
 
 

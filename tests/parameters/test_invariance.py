@@ -49,14 +49,18 @@ def test_the_mle_is_equivariant_under_reparametrisation():
     fit = jm.fit(normal_in_log_sigma, {"log_sigma": 1.0, "mu": 0.0}, Y)
     assert_allclose(fit.params["log_sigma"], np.log(SD), rtol=1e-9)
     assert_allclose(fit.stderr["log_sigma"], 1 / np.sqrt(2 * N), rtol=1e-8)
-    squared = jm.fit(normal_in_variance, {"mu": 0.0, "variance": 5.0}, Y, constraints={"variance": jm.positive})
+    squared = jm.fit(
+        normal_in_variance, {"mu": 0.0, "variance": 5.0}, Y, constraints={"variance": jm.positive}
+    )
     assert_allclose(squared.params["variance"], SD**2, rtol=1e-9)
     assert_allclose(squared.stderr["variance"], SD**2 * np.sqrt(2 / N), rtol=1e-8)
     assert_allclose(squared.loglik, fit.loglik, rtol=1e-14)
 
 
 def test_a_negative_parameter_mirrors_a_positive_one():
-    mirrored = lambda params, data: norm.logpdf(data, params["mu"], -params["minus"])  # noqa: E731
+    def mirrored(params, data):
+        return norm.logpdf(data, params["mu"], -params["minus"])
+
     for constraint in (jm.negative, jm.upper(0), jm.interval(-50, 0)):
         fit = jm.fit(mirrored, {"minus": -1.0, "mu": 0.0}, Y, constraints={"minus": constraint})
         assert_allclose(fit.x, [-SD, MEAN], rtol=1e-9)
@@ -67,7 +71,9 @@ def test_the_delta_method_covariance_on_the_users_scale_equals_finite_difference
     """Sandwich kinds go through the same map: V_user = T V_free T', T by central differences."""
     for kind in ("HC0", "opg"):
         free = jm.fit(normal_in_log_sigma, {"log_sigma": 1.0, "mu": 0.0}, Y, vcov=kind)
-        user = jm.fit(normal, {"mu": 0.0, "sigma": 2.5}, Y, constraints={"sigma": jm.positive}, vcov=kind)
+        user = jm.fit(
+            normal, {"mu": 0.0, "sigma": 2.5}, Y, constraints={"sigma": jm.positive}, vcov=kind
+        )
         log_sigma, step = free.params["log_sigma"], 1e-6
         slope = (np.exp(log_sigma + step) - np.exp(log_sigma - step)) / (2 * step)
         transform = np.array([[0.0, 1.0], [slope, 0.0]])
@@ -112,7 +118,12 @@ def test_the_covariance_of_a_bivariate_normal_is_the_sample_covariance():
 
 def test_a_correlation_matrix_gives_pearsons_r_and_its_standard_error():
     start = {"corr": np.eye(2), "mean": np.zeros(2), "sd": np.ones(2)}
-    fit = jm.fit(bivariate_by_correlation, start, PAIRS, constraints={"corr": jm.correlation, "sd": jm.positive})
+    fit = jm.fit(
+        bivariate_by_correlation,
+        start,
+        PAIRS,
+        constraints={"corr": jm.correlation, "sd": jm.positive},
+    )
     r = np.corrcoef(PAIRS.T)[0, 1]
     assert fit.names[0] == "corr[1,0]" and fit.df == 5
     assert_allclose(fit.params["corr"], [[1, r], [r, 1]], rtol=1e-8)
@@ -135,7 +146,9 @@ def test_simplex_probabilities_are_frequencies_with_the_multinomial_covariance()
     assert fit.converged and fit.df == 2 and fit.n == n
     assert_allclose(fit.params["p"], p, rtol=1e-9)
     assert_allclose(fit.vcov, (np.diag(p) - np.outer(p, p)) / n, rtol=1e-8)
-    assert_allclose(fit.vcov.sum(axis=1), 0, atol=1e-15)  # singular by construction: the probabilities sum to one
+    assert_allclose(
+        fit.vcov.sum(axis=1), 0, atol=1e-15
+    )  # singular by construction: the probabilities sum to one
     assert_allclose(fit.loglik, np.sum(COUNTS * np.log(p)), rtol=1e-12)
 
 
@@ -147,11 +160,17 @@ def cumulative_logit(params, data):
 def test_ordered_cutpoints_are_the_logits_of_cumulative_frequencies():
     """Without a regressor the model is saturated: cut_j = logit F_j; cov(F_i, F_j) = F_i(1 − F_j)/n."""
     y = np.repeat(np.arange(4), [5, 12, 20, 13])
-    fit = jm.fit(cumulative_logit, {"cut": np.array([-1.0, 0.0, 1.0])}, y, constraints={"cut": jm.ordered})
+    fit = jm.fit(
+        cumulative_logit, {"cut": np.array([-1.0, 0.0, 1.0])}, y, constraints={"cut": jm.ordered}
+    )
     cumulative = np.cumsum([5, 12, 20])[:3] / 50
     assert fit.converged and fit.bounds == ((-np.inf, np.inf),) * 3
     assert_allclose(expit(fit.params["cut"]), cumulative, rtol=1e-9)
-    of_f = np.minimum.outer(cumulative, cumulative) * (1 - np.maximum.outer(cumulative, cumulative)) / 50
+    of_f = (
+        np.minimum.outer(cumulative, cumulative)
+        * (1 - np.maximum.outer(cumulative, cumulative))
+        / 50
+    )
     slope = np.diag(1 / (cumulative * (1 - cumulative)))
     assert_allclose(fit.vcov, slope @ of_f @ slope, rtol=1e-8)
 
@@ -163,12 +182,19 @@ def test_wald_intervals_follow_the_printed_bounds_not_the_transform():
     ends = fit.conf_int(0.95)
     assert_allclose(ends["sigma"], SD * np.exp(np.array([-z, z]) / np.sqrt(2 * N)), rtol=1e-8)
     assert_allclose(ends["mu"], MEAN + np.array([-z, z]) * SD / np.sqrt(N), rtol=1e-8)
-    assert_allclose(fit.conf_int(0.95, scale="user")["sigma"], SD + np.array([-z, z]) * SD / np.sqrt(2 * N), rtol=1e-8)
+    assert_allclose(
+        fit.conf_int(0.95, scale="user")["sigma"],
+        SD + np.array([-z, z]) * SD / np.sqrt(2 * N),
+        rtol=1e-8,
+    )
 
 
 def test_a_pytree_of_parameters_gives_the_same_fit_whatever_its_form():
     """A list holds the same numbers as a dictionary."""
-    as_list = lambda params, data: norm.logpdf(data, params[0], params[1])  # noqa: E731
+
+    def as_list(params, data):
+        return norm.logpdf(data, params[0], params[1])
+
     fit = jm.fit(as_list, [0.0, 2.5], Y, constraints=[None, jm.positive])
     assert isinstance(fit.params, list) and fit.names == ("[0]", "[1]")
     assert_allclose(fit.x, [MEAN, SD], rtol=1e-9)

@@ -29,11 +29,20 @@ class Scale:
 
 
 TREES = {
-    "dict": ({"sigma": np.array(1.0), "beta": np.array([2.0, 3.0])}, ("beta[0]", "beta[1]", "sigma")),
-    "nested dict": ({"b": {"v": np.array([[3.0, 4.0]]), "u": np.array(2.0)}, "a": np.array(1.0)}, ("a", "b.u", "b.v[0,0]", "b.v[0,1]")),
+    "dict": (
+        {"sigma": np.array(1.0), "beta": np.array([2.0, 3.0])},
+        ("beta[0]", "beta[1]", "sigma"),
+    ),
+    "nested dict": (
+        {"b": {"v": np.array([[3.0, 4.0]]), "u": np.array(2.0)}, "a": np.array(1.0)},
+        ("a", "b.u", "b.v[0,0]", "b.v[0,1]"),
+    ),
     "named tuple": (Line(np.array([1.0, 2.0]), np.array(3.0)), ("slope[0]", "slope[1]", "sigma")),
     "dataclass": (Scale(np.array(1.0), np.array([2.0])), ("shift", "scale[0]")),
-    "dataclass in dict": ({"law": Scale(np.array(1.0), np.array(2.0)), "c": np.array(0.5)}, ("c", "law.shift", "law.scale")),
+    "dataclass in dict": (
+        {"law": Scale(np.array(1.0), np.array(2.0)), "c": np.array(0.5)},
+        ("c", "law.shift", "law.scale"),
+    ),
     "list": ([np.array(1.0), np.array([2.0, 3.0])], ("[0]", "[1][0]", "[1][1]")),
     "list in dict": ({"layer": [np.array(1.0), np.array(2.0)]}, ("layer[0]", "layer[1]")),
     "bare scalar": (np.array(1.0), ("theta",)),
@@ -61,11 +70,48 @@ def test_ravel_and_unravel_are_inverse(case):
 
 
 def test_names_and_bounds_have_one_entry_per_printed_number():
-    tree = {"r": np.eye(3), "s": np.eye(2), "w": np.full(2, 0.5), "cut": np.array([0.0, 1.0]), "p": np.array(0.2)}
-    layout = layout_of(tree, {"r": jm.correlation, "s": jm.covariance, "w": jm.simplex, "cut": jm.ordered, "p": jm.interval(0, 1)})
-    assert layout.names == ("cut[0]", "cut[1]", "p", "r[1,0]", "r[2,0]", "r[2,1]", "s[0,0]", "s[1,0]", "s[1,1]", "w[0]", "w[1]")
+    tree = {
+        "r": np.eye(3),
+        "s": np.eye(2),
+        "w": np.full(2, 0.5),
+        "cut": np.array([0.0, 1.0]),
+        "p": np.array(0.2),
+    }
+    layout = layout_of(
+        tree,
+        {
+            "r": jm.correlation,
+            "s": jm.covariance,
+            "w": jm.simplex,
+            "cut": jm.ordered,
+            "p": jm.interval(0, 1),
+        },
+    )
+    assert layout.names == (
+        "cut[0]",
+        "cut[1]",
+        "p",
+        "r[1,0]",
+        "r[2,0]",
+        "r[2,1]",
+        "s[0,0]",
+        "s[1,0]",
+        "s[1,1]",
+        "w[0]",
+        "w[1]",
+    )
     real = (-math.inf, math.inf)
-    assert layout.bounds == (real, real, (0, 1), *[(-1, 1)] * 3, (0, math.inf), real, (0, math.inf), (0, 1), (0, 1))
+    assert layout.bounds == (
+        real,
+        real,
+        (0, 1),
+        *[(-1, 1)] * 3,
+        (0, math.inf),
+        real,
+        (0, math.inf),
+        (0, 1),
+        (0, 1),
+    )
 
 
 def test_structural_entries_carry_no_standard_error():
@@ -95,12 +141,36 @@ def test_find_takes_an_entry_or_a_whole_leaf():
 
 PREFIXES = {
     "one for all": (Line(np.ones(2), np.ones(())), jm.positive, [(0, math.inf)] * 3),
-    "by field": (Line(np.ones(2), np.ones(())), {"sigma": jm.positive}, [(-math.inf, math.inf)] * 2 + [(0, math.inf)]),
-    "tuple like the tree": (Line(np.ones(2), np.ones(())), Line(None, jm.positive), [(-math.inf, math.inf)] * 2 + [(0, math.inf)]),
-    "subtree": ({"a": {"b": np.ones(1), "c": np.ones(1)}, "d": np.ones(1)}, {"a": jm.positive}, [(0, math.inf)] * 2 + [(-math.inf, math.inf)]),
-    "nested": ({"a": {"b": np.ones(1), "c": np.ones(1)}}, {"a": {"c": jm.upper(2)}}, [(-math.inf, math.inf), (-math.inf, 2)]),
-    "list": ([np.ones(()), np.ones(())], [None, jm.lower(0.5)], [(-math.inf, math.inf), (0.5, math.inf)]),
-    "dataclass": (Scale(np.array(1.0), np.array(2.0)), {"scale": jm.positive}, [(-math.inf, math.inf), (0, math.inf)]),
+    "by field": (
+        Line(np.ones(2), np.ones(())),
+        {"sigma": jm.positive},
+        [(-math.inf, math.inf)] * 2 + [(0, math.inf)],
+    ),
+    "tuple like the tree": (
+        Line(np.ones(2), np.ones(())),
+        Line(None, jm.positive),
+        [(-math.inf, math.inf)] * 2 + [(0, math.inf)],
+    ),
+    "subtree": (
+        {"a": {"b": np.ones(1), "c": np.ones(1)}, "d": np.ones(1)},
+        {"a": jm.positive},
+        [(0, math.inf)] * 2 + [(-math.inf, math.inf)],
+    ),
+    "nested": (
+        {"a": {"b": np.ones(1), "c": np.ones(1)}},
+        {"a": {"c": jm.upper(2)}},
+        [(-math.inf, math.inf), (-math.inf, 2)],
+    ),
+    "list": (
+        [np.ones(()), np.ones(())],
+        [None, jm.lower(0.5)],
+        [(-math.inf, math.inf), (0.5, math.inf)],
+    ),
+    "dataclass": (
+        Scale(np.array(1.0), np.array(2.0)),
+        {"scale": jm.positive},
+        [(-math.inf, math.inf), (0, math.inf)],
+    ),
 }
 
 
@@ -111,14 +181,19 @@ def test_constraints_are_a_tree_prefix(case):
 
 
 def test_a_misspelt_constraint_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"constraints name 'sgima', but params has no such entry; it has \['beta', 'sigma'\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"constraints name 'sgima', but params has no such entry; it has \['beta', 'sigma'\]",
+    ):
         layout_of({"beta": np.zeros(2), "sigma": np.ones(())}, {"sgima": jm.positive})
     with pytest.raises(ValueError, match="constraints name 'scal'"):
         layout_of({"law": Line(np.ones(1), np.ones(()))}, {"law": {"scal": jm.positive}})
 
 
 def test_what_is_not_a_constraint_is_refused():
-    with pytest.raises(TypeError, match="the constraint for sigma must be one of jaxmle's constraints"):
+    with pytest.raises(
+        TypeError, match="the constraint for sigma must be one of jaxmle's constraints"
+    ):
         layout_of({"sigma": np.ones(())}, {"sigma": "positive"})
 
 
@@ -130,12 +205,17 @@ def test_a_tree_without_parameters_is_refused():
 
 
 def test_a_matrix_constraint_needs_a_square_matrix():
-    with pytest.raises(ValueError, match=r"covariance constraint needs a square matrix; got shape \(2, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"covariance constraint needs a square matrix; got shape \(2, 3\)"
+    ):
         _ = layout_of({"s": np.ones((2, 3))}, {"s": jm.covariance}).names
 
 
 def sum_of_squares(params, data):
-    return -sum(jnp.sum((leaf - 1) ** 2) for leaf in jax.tree.leaves(params)) / data.shape[0] - 0 * data
+    return (
+        -sum(jnp.sum((leaf - 1) ** 2) for leaf in jax.tree.leaves(params)) / data.shape[0]
+        - 0 * data
+    )
 
 
 STARTS = {
@@ -147,10 +227,26 @@ STARTS = {
     "simplex sum": ({"s": np.array([0.5, 0.6])}, jm.simplex, "positive and summing to one"),
     "simplex sign": ({"s": np.array([-0.5, 1.5])}, jm.simplex, "positive and summing to one"),
     "ordered": ({"s": np.array([0.0, 0.0])}, jm.ordered, "strictly increasing"),
-    "correlation diagonal": ({"s": np.array([[2.0, 0.1], [0.1, 1.0]])}, jm.correlation, "unit diagonal"),
-    "correlation definite": ({"s": np.array([[1.0, 1.5], [1.5, 1.0]])}, jm.correlation, "positive definite"),
-    "covariance symmetric": ({"s": np.array([[2.0, 0.5], [0.1, 1.0]])}, jm.covariance, "symmetric positive definite"),
-    "covariance definite": ({"s": np.array([[1.0, 2.0], [2.0, 1.0]])}, jm.covariance, "positive definite"),
+    "correlation diagonal": (
+        {"s": np.array([[2.0, 0.1], [0.1, 1.0]])},
+        jm.correlation,
+        "unit diagonal",
+    ),
+    "correlation definite": (
+        {"s": np.array([[1.0, 1.5], [1.5, 1.0]])},
+        jm.correlation,
+        "positive definite",
+    ),
+    "covariance symmetric": (
+        {"s": np.array([[2.0, 0.5], [0.1, 1.0]])},
+        jm.covariance,
+        "symmetric positive definite",
+    ),
+    "covariance definite": (
+        {"s": np.array([[1.0, 2.0], [2.0, 1.0]])},
+        jm.covariance,
+        "positive definite",
+    ),
 }
 
 

@@ -3,4 +3,10 @@
 from . import dependent, nonlinear, regressions, survival, univariate
 from .oracle import Case
 
-CASES: list[Case] = [*univariate.CASES, *regressions.CASES, *survival.CASES, *dependent.CASES, *nonlinear.CASES]
+CASES: list[Case] = [
+    *univariate.CASES,
+    *regressions.CASES,
+    *survival.CASES,
+    *dependent.CASES,
+    *nonlinear.CASES,
+]

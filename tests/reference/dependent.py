@@ -16,7 +16,9 @@ def autoregression(params, data):
     phi, mean, variance = params["phi"], params["mean"], params["sigma2"]
     first = data["first"] == 1
     centre = jnp.where(first, mean, mean + phi * (data["before"] - mean))
-    return log.normal(data["x"], centre, jnp.sqrt(jnp.where(first, variance / (1 - phi**2), variance)))
+    return log.normal(
+        data["x"], centre, jnp.sqrt(jnp.where(first, variance / (1 - phi**2), variance))
+    )
 
 
 def local_level(params, data):
@@ -76,9 +78,19 @@ def random_intercept_logit(nodes):
 
 def lh():
     x = table("s23_ar1_lh")["x"]
-    data = {"x": x, "before": np.concatenate([x[:1], x[:-1]]), "first": (np.arange(len(x)) == 0).astype(float)}
+    data = {
+        "x": x,
+        "before": np.concatenate([x[:1], x[:-1]]),
+        "first": (np.arange(len(x)) == 0).astype(float),
+    }
     constraints = {"phi": jm.interval(-1.0, 1.0), "sigma2": jm.positive}
-    return Case("s23_ar1_lh", autoregression, {"phi": 0.0, "mean": 0.0, "sigma2": 1.0}, data, constraints=constraints)
+    return Case(
+        "s23_ar1_lh",
+        autoregression,
+        {"phi": 0.0, "mean": 0.0, "sigma2": 1.0},
+        data,
+        constraints=constraints,
+    )
 
 
 def nile():
@@ -91,21 +103,42 @@ def dyestuff():
     columns = table("s25_lmm_dyestuff")
     data = {"y": stack_groups(columns["batch"], y=columns["yield"])["y"]}
     start = {"const": 1500.0, "sd_batch": 50.0, "sd_resid": 50.0}
-    return Case("s25_lmm_dyestuff", random_intercept, start, data, constraints={"sd_batch": jm.positive, "sd_resid": jm.positive})
+    return Case(
+        "s25_lmm_dyestuff",
+        random_intercept,
+        start,
+        data,
+        constraints={"sd_batch": jm.positive, "sd_resid": jm.positive},
+    )
 
 
 def cbpp():
     columns, periods = table("s26_glmm_logit_cbpp"), ["p2", "p3", "p4"]
-    data = stack_groups(columns["herd"], y=columns["incidence"], size=columns["size"], x=design(columns, *periods))
+    data = stack_groups(
+        columns["herd"], y=columns["incidence"], size=columns["size"], x=design(columns, *periods)
+    )
     names = {"beta": ["const", *periods], "sd_herd": "sd_herd"}
     start = {"beta": np.zeros(4), "sd_herd": 1.0}
-    return Case("s26_glmm_logit_cbpp", random_intercept_logit(100), start, data, names=names, constraints={"sd_herd": jm.positive})
+    return Case(
+        "s26_glmm_logit_cbpp",
+        random_intercept_logit(100),
+        start,
+        data,
+        names=names,
+        constraints={"sd_herd": jm.positive},
+    )
 
 
 def dax():
     start = {"mu": 0.0, "omega": 0.1, "alpha": 0.1, "beta": 0.8}
     constraints = {key: jm.positive for key in ("omega", "alpha", "beta")}
-    return Case("s28_garch_dax", garch(expected("s28_garch_dax")["backcast"]), start, table("s28_garch_dax"), constraints=constraints)
+    return Case(
+        "s28_garch_dax",
+        garch(expected("s28_garch_dax")["backcast"]),
+        start,
+        table("s28_garch_dax"),
+        constraints=constraints,
+    )
 
 
 CASES = [lh(), nile(), dyestuff(), cbpp(), dax()]

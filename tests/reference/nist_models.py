@@ -20,7 +20,9 @@ FILE = Path(__file__).parent / "data" / "nist.json"
 
 def _gauss(b: jax.Array, d: Columns) -> jax.Array:
     x = d["x"]
-    peaks = b[2] * jnp.exp(-(((x - b[3]) / b[4]) ** 2)) + b[5] * jnp.exp(-(((x - b[6]) / b[7]) ** 2))
+    peaks = b[2] * jnp.exp(-(((x - b[3]) / b[4]) ** 2)) + b[5] * jnp.exp(
+        -(((x - b[6]) / b[7]) ** 2)
+    )
     return b[0] * jnp.exp(-b[1] * x) + peaks
 
 
@@ -61,11 +63,15 @@ MEANS: dict[str, Callable[[jax.Array, Columns], jax.Array]] = {
     "Gauss2": _gauss,
     "Gauss3": _gauss,
     "Hahn1": _cubic_ratio,
-    "Kirby2": lambda b, d: (b[0] + d["x"] * (b[1] + d["x"] * b[2])) / (1 + d["x"] * (b[3] + d["x"] * b[4])),
+    "Kirby2": lambda b, d: (
+        (b[0] + d["x"] * (b[1] + d["x"] * b[2])) / (1 + d["x"] * (b[3] + d["x"] * b[4]))
+    ),
     "Lanczos1": _lanczos,
     "Lanczos2": _lanczos,
     "Lanczos3": _lanczos,
-    "MGH09": lambda b, d: b[0] * (d["x"] ** 2 + d["x"] * b[1]) / (d["x"] ** 2 + d["x"] * b[2] + b[3]),
+    "MGH09": lambda b, d: (
+        b[0] * (d["x"] ** 2 + d["x"] * b[1]) / (d["x"] ** 2 + d["x"] * b[2] + b[3])
+    ),
     "MGH10": lambda b, d: b[0] * jnp.exp(b[1] / (d["x"] + b[2])),
     "MGH17": lambda b, d: b[0] + b[1] * jnp.exp(-b[3] * d["x"]) + b[2] * jnp.exp(-b[4] * d["x"]),
     "Misra1a": _saturation,
@@ -106,5 +112,7 @@ def start(name: str, which: str) -> dict[str, Any]:
     """A published start ("start1" or "start2"), with sigma at the root mean square of its residuals."""
     b, data = np.asarray(problems()[name][which]), columns(name)
     with jax.enable_x64(True):
-        residuals = data["y"] - np.asarray(MEANS[name](jnp.asarray(b), {k: jnp.asarray(v) for k, v in data.items()}))
+        residuals = data["y"] - np.asarray(
+            MEANS[name](jnp.asarray(b), {k: jnp.asarray(v) for k, v in data.items()})
+        )
     return {"b": b, "sigma": float(np.sqrt(np.mean(residuals**2)))}

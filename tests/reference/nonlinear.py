@@ -24,10 +24,16 @@ def declared(name):
 
 def case(file):
     name = next(name for name in nist.problems() if f"_{name.lower()}" in file)
-    names = {"b": [label for label in expected(file)["parameters"] if label != "sigma"], "sigma": "sigma"}
+    names = {
+        "b": [label for label in expected(file)["parameters"] if label != "sigma"],
+        "sigma": "sigma",
+    }
     start, data = nist.start(name, "start1"), nist.columns(name)
     options = {"constraints": {"sigma": jm.positive}, "declared": declared(name)}
     return Case(file, nist.gaussian(name), start, data, names=names, **options)
 
 
-CASES = [case(file) for file in ("s29a_nist_misra1a", "s29b_nist_rat42", "s29c_nist_thurber", "s29d_nist_chwirut2")]
+CASES = [
+    case(file)
+    for file in ("s29a_nist_misra1a", "s29b_nist_rat42", "s29c_nist_thurber", "s29d_nist_chwirut2")
+]

@@ -26,7 +26,9 @@ def poisson_with_offset(params, data):
 
 
 def gamma_log_link(params, data):
-    return log.gamma(data["y"], params["shape"], params["shape"] * jnp.exp(-(data["x"] @ params["beta"])))
+    return log.gamma(
+        data["y"], params["shape"], params["shape"] * jnp.exp(-(data["x"] @ params["beta"]))
+    )
 
 
 def negative_binomial(params, data):
@@ -57,11 +59,17 @@ def grouped_binomial(link):
 def zip_poisson(params, data):
     log_mean, logit = data["x"] @ params["count"], data["x"] @ params["zero"]
     positive = log.poisson(data["y"], log_mean)
-    return jnp.where(data["y"] == 0, jnp.logaddexp(logit, -jnp.exp(log_mean)), positive) - jnp.logaddexp(0.0, logit)
+    return jnp.where(
+        data["y"] == 0, jnp.logaddexp(logit, -jnp.exp(log_mean)), positive
+    ) - jnp.logaddexp(0.0, logit)
 
 
 def zip_negative_binomial(params, data):
-    log_mean, logit, size = data["x"] @ params["count"], data["x"] @ params["zero"], jnp.exp(params["log_theta"])
+    log_mean, logit, size = (
+        data["x"] @ params["count"],
+        data["x"] @ params["zero"],
+        jnp.exp(params["log_theta"]),
+    )
     count = log.negative_binomial(data["y"], log_mean, size)
     return jnp.where(data["y"] == 0, jnp.logaddexp(logit, count), count) - jnp.logaddexp(0.0, logit)
 
@@ -106,14 +114,20 @@ def ordinal(log_cdf):
 def binomial_declared(link):
     def density(eta, row):
         log_p, log_q = log.log_probabilities(link, eta["eta"])
-        return log.log_choose(row["n"], row["killed"]) + row["killed"] * log_p + (row["n"] - row["killed"]) * log_q
+        return (
+            log.log_choose(row["n"], row["killed"])
+            + row["killed"] * log_p
+            + (row["n"] - row["killed"]) * log_q
+        )
 
     def information(eta, row):  # n (dp/deta)² / (p q)
         log_p, log_q = log.log_probabilities(link, eta["eta"])
         slope = jax.grad(lambda e: jnp.exp(log.log_probabilities(link, e)[0]))(eta["eta"])
         return row["n"] * slope**2 * jnp.exp(-log_p - log_q)
 
-    return jm.regression(density, eta={"eta": jm.linear("x", "beta")}, response=jm.exact(information))
+    return jm.regression(
+        density, eta={"eta": jm.linear("x", "beta")}, response=jm.exact(information)
+    )
 
 
 def gamma_declared():
@@ -132,7 +146,9 @@ def negative_binomial_declared(largest):
         return log.negative_binomial(row["y"], eta["log_mu"], eta["theta"])
 
     predictors = {"log_mu": jm.linear("x", "beta"), "theta": "theta"}
-    return jm.regression(density, eta=predictors, response=jm.enumeration("y", np.arange(largest + 1.0)))
+    return jm.regression(
+        density, eta=predictors, response=jm.enumeration("y", np.arange(largest + 1.0))
+    )
 
 
 def beta_declared():
@@ -147,9 +163,13 @@ def beta_declared():
         a, b, slope = polygamma(1, mean * phi), polygamma(1, (1 - mean) * phi), mean * (1 - mean)
         cross = phi * slope * (mean * a - (1 - mean) * b)
         corner = mean**2 * a + (1 - mean) ** 2 * b - polygamma(1, phi)
-        return jnp.stack([jnp.stack([(phi * slope) ** 2 * (a + b), cross]), jnp.stack([cross, corner])])
+        return jnp.stack(
+            [jnp.stack([(phi * slope) ** 2 * (a + b), cross]), jnp.stack([cross, corner])]
+        )
 
-    return jm.regression(density, eta={"eta": jm.linear("x", "beta"), "phi": "phi"}, response=jm.exact(information))
+    return jm.regression(
+        density, eta={"eta": jm.linear("x", "beta"), "phi": "phi"}, response=jm.exact(information)
+    )
 
 
 def linear_declared():
@@ -159,7 +179,11 @@ def linear_declared():
     def information(eta, row):
         return jnp.diag(jnp.stack([1.0, 2.0]) / eta["sigma"] ** 2)
 
-    return jm.regression(density, eta={"mu": jm.linear("x", "beta"), "sigma": "sigma"}, response=jm.exact(information))
+    return jm.regression(
+        density,
+        eta={"mu": jm.linear("x", "beta"), "sigma": "sigma"},
+        response=jm.exact(information),
+    )
 
 
 # Cases.
@@ -185,14 +209,28 @@ def beetles(link):
     data = {"killed": columns["killed"], "n": columns["n"], "x": design(columns, "logdose")}
     names = {"beta": ["const", "logdose"]}
     declared = binomial_declared(link)
-    return Case(f"s11_binomial_beetles_{link}", grouped_binomial(link), {"beta": np.zeros(2)}, data, names=names, declared=declared)
+    return Case(
+        f"s11_binomial_beetles_{link}",
+        grouped_binomial(link),
+        {"beta": np.zeros(2)},
+        data,
+        names=names,
+        declared=declared,
+    )
 
 
 def alligators():
     columns = table("s15_mnlogit_alligators")
     names = {"beta": [[f"food{j}:{column}" for column in ["const", *LAKES]] for j in range(1, 5)]}
     start, data = {"beta": np.zeros((4, 5))}, {"y": columns["food"], "x": design(columns, *LAKES)}
-    return Case("s15_mnlogit_alligators", multinomial_logit, start, data, names=names, weights=jm.frequency(columns["freq"]))
+    return Case(
+        "s15_mnlogit_alligators",
+        multinomial_logit,
+        start,
+        data,
+        names=names,
+        weights=jm.frequency(columns["freq"]),
+    )
 
 
 def housing(link, log_cdf):
@@ -201,7 +239,14 @@ def housing(link, log_cdf):
     data = {"y": columns["sat"], "x": design(columns, *HOUSING)[:, 1:]}
     start = {"beta": np.zeros(6), "cut": np.array([-0.5, 0.5])}
     options = {"constraints": {"cut": jm.ordered}, "weights": jm.frequency(columns["freq"])}
-    return Case(name, ordinal(log_cdf), start, data, names={"beta": HOUSING, "cut": ["cut1", "cut2"]}, **options)
+    return Case(
+        name,
+        ordinal(log_cdf),
+        start,
+        data,
+        names={"beta": HOUSING, "cut": ["cut1", "cut2"]},
+        **options,
+    )
 
 
 def gasoline():
@@ -216,9 +261,13 @@ def gasoline():
 
 def biochemists(name, loglik, scale=None):
     columns, labels = table(name), ["const", *BIOCHEMISTS]
-    names = {part: [f"{part}:{label}" for label in labels] for part in ("count", "zero")} | {key: key for key in scale or {}}
+    names = {part: [f"{part}:{label}" for label in labels] for part in ("count", "zero")} | {
+        key: key for key in scale or {}
+    }
     start = {"count": np.zeros(6), "zero": np.zeros(6)} | (scale or {})
-    return Case(name, loglik, start, {"y": columns["art"], "x": design(columns, *BIOCHEMISTS)}, names=names)
+    return Case(
+        name, loglik, start, {"y": columns["art"], "x": design(columns, *BIOCHEMISTS)}, names=names
+    )
 
 
 def cars():
@@ -226,7 +275,13 @@ def cars():
     names = {"beta": ["const", "speed"], "log_sd": ["ls_const", "ls_speed"]}
     # A start near the data's scale: log sd = 3 is 20 feet.
     start = {"beta": np.zeros(2), "log_sd": np.array([3.0, 0.0])}
-    return Case("s30_hetero_cars", heteroskedastic, start, {"y": columns["dist"], "x": design(columns, "speed")}, names=names)
+    return Case(
+        "s30_hetero_cars",
+        heteroskedastic,
+        start,
+        {"y": columns["dist"], "x": design(columns, "speed")},
+        names=names,
+    )
 
 
 CASES = [

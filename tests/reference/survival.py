@@ -12,7 +12,10 @@ from .oracle import Case, design, stack_groups, table
 ERRORS = {
     "weibull": (lambda z: z - jnp.exp(z), lambda z: -jnp.exp(z)),
     "lognormal": (lambda z: log.normal(z, 0.0, 1.0), lambda z: log_ndtr(-z)),
-    "loglogistic": (lambda z: jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z), lambda z: jax.nn.log_sigmoid(-z)),
+    "loglogistic": (
+        lambda z: jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z),
+        lambda z: jax.nn.log_sigmoid(-z),
+    ),
 }
 
 
@@ -23,7 +26,9 @@ def accelerated_failure(distribution):
     def loglik(params, data):
         log_scale = params.get("log_scale", 0.0)
         z = (jnp.log(data["time"]) - data["x"] @ params["beta"]) * jnp.exp(-log_scale)
-        return jnp.where(data["event"] == 1, log_density(z) - log_scale - jnp.log(data["time"]), log_survival(z))
+        return jnp.where(
+            data["event"] == 1, log_density(z) - log_scale - jnp.log(data["time"]), log_survival(z)
+        )
 
     return loglik
 
@@ -37,13 +42,17 @@ def cox(params, data):
     """The partial likelihood: a risk set ties every subject to the others, so it is one scalar."""
     eta = data["x"] @ params["beta"]
     at_risk = data["time"][None, :] >= data["time"][:, None]
-    return jnp.sum(data["event"] * (eta - logsumexp(jnp.where(at_risk, eta[None, :], -jnp.inf), axis=1)))
+    return jnp.sum(
+        data["event"] * (eta - logsumexp(jnp.where(at_risk, eta[None, :], -jnp.inf), axis=1))
+    )
 
 
 def conditional_logit(params, data):
     """One term per stratum: data x (strata, members, k), case and real (strata, members)."""
     eta = data["x"] @ params["beta"]
-    return jnp.sum(data["case"] * data["real"] * eta, axis=1) - logsumexp(jnp.where(data["real"] == 1, eta, -jnp.inf), axis=1)
+    return jnp.sum(data["case"] * data["real"] * eta, axis=1) - logsumexp(
+        jnp.where(data["real"] == 1, eta, -jnp.inf), axis=1
+    )
 
 
 def lung(distribution):
@@ -52,19 +61,27 @@ def lung(distribution):
     data = {"time": columns["time"], "event": columns["status"], "x": design(columns, *covariates)}
     scale = {} if distribution == "exponential" else {"log_scale": 0.0}
     names = {"beta": ["const", *covariates]} | {key: key for key in scale}
-    return Case(name, accelerated_failure(distribution), {"beta": np.zeros(4)} | scale, data, names=names)
+    return Case(
+        name, accelerated_failure(distribution), {"beta": np.zeros(4)} | scale, data, names=names
+    )
 
 
 def tobin():
     columns = table("s19_tobit_tobin")
     data = {"y": columns["durable"], "x": design(columns, "age", "quant")}
     names = {"beta": ["const", "age", "quant"], "log_sigma": "log_sigma"}
-    return Case("s19_tobit_tobin", tobit, {"beta": np.zeros(3), "log_sigma": 0.0}, data, names=names)
+    return Case(
+        "s19_tobit_tobin", tobit, {"beta": np.zeros(3), "log_sigma": 0.0}, data, names=names
+    )
 
 
 def ovarian():
     columns, covariates = table("s20_cox_ovarian"), ["age", "resid_ds", "rx"]
-    data = {"time": columns["futime"], "event": columns["fustat"], "x": design(columns, *covariates)[:, 1:]}
+    data = {
+        "time": columns["futime"],
+        "event": columns["fustat"],
+        "x": design(columns, *covariates)[:, 1:],
+    }
     return Case("s20_cox_ovarian", cox, {"beta": np.zeros(3)}, data, names={"beta": covariates})
 
 
@@ -72,7 +89,18 @@ def infert():
     columns, covariates = table("s17_clogit_infert"), ["spontaneous", "induced"]
     x = np.column_stack([columns[name] for name in covariates])
     data = stack_groups(columns["stratum"], case=columns["case"], x=x)
-    return Case("s17_clogit_infert", conditional_logit, {"beta": np.zeros(2)}, data, names={"beta": covariates})
+    return Case(
+        "s17_clogit_infert",
+        conditional_logit,
+        {"beta": np.zeros(2)},
+        data,
+        names={"beta": covariates},
+    )
 
 
-CASES = [infert(), *map(lung, ["exponential", "weibull", "lognormal", "loglogistic"]), tobin(), ovarian()]
+CASES = [
+    infert(),
+    *map(lung, ["exponential", "weibull", "lognormal", "loglogistic"]),
+    tobin(),
+    ovarian(),
+]

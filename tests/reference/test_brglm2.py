@@ -33,18 +33,31 @@ def assert_agrees(fit, theirs, places=slice(None)):
 
 def binary(link, response):
     density = WEIGHTS[link][0]
-    return jm.regression(lambda eta, row: density(row["y"], eta["eta"]), eta={"eta": jm.linear("x", "beta")}, response=response)
+    return jm.regression(
+        lambda eta, row: density(row["y"], eta["eta"]),
+        eta={"eta": jm.linear("x", "beta")},
+        response=response,
+    )
 
 
 # The closed law of a canonical link; for probit, the information in closed form, and everything else by enumeration.
-CLOSED = {link: binary(link, jm.exact(lambda eta, row, w=WEIGHTS[link][1]: w(eta["eta"]), cross=lambda eta, row: 0.0)) for link in ("logit", "probit")}
+CLOSED = {
+    link: binary(
+        link,
+        jm.exact(lambda eta, row, w=WEIGHTS[link][1]: w(eta["eta"]), cross=lambda eta, row: 0.0),
+    )
+    for link in ("logit", "probit")
+}
 LAWS = {"logit": CLOSED["logit"], "probit": binary("probit", jm.enumeration("y", [0.0, 1.0]))}
 
 
 @pytest.mark.parametrize("link", LAWS)
 def test_binary_regressions(link):
     start = {"beta": np.zeros(9)}
-    mean, penalised = mean_br(LAWS[link], start, BIRTHWT), jm.fit(jeffreys(CLOSED[link]), start, BIRTHWT)
+    mean, penalised = (
+        mean_br(LAWS[link], start, BIRTHWT),
+        jm.fit(jeffreys(CLOSED[link]), start, BIRTHWT),
+    )
     assert_agrees(mean, R[link]["AS_mean"])
     assert_agrees(penalised, R[link]["MPL_Jeffreys"])
     assert (mean.mode, penalised.mode) == ("BR (mean)", "MPL (Jeffreys)")
@@ -65,21 +78,30 @@ def poisson_density(eta, row):
 
 
 POISSON = jm.regression(
-    poisson_density, eta={"mu": jm.linear("x", "beta", offset="offset")}, response=jm.exact(lambda eta, row: jnp.exp(eta["mu"]), cross=lambda eta, row: 0.0)
+    poisson_density,
+    eta={"mu": jm.linear("x", "beta", offset="offset")},
+    response=jm.exact(lambda eta, row: jnp.exp(eta["mu"]), cross=lambda eta, row: 0.0),
 )
 
 
 def test_poisson_regression():
     ins = table("s12_poisson_offset_insurance")
     x = design(ins, "dist2", "dist3", "dist4", "group_n", "age_n")
-    data, start = {"x": x, "y": ins["claims"], "offset": np.log(ins["holders"])}, {"beta": np.zeros(x.shape[1])}
+    data, start = (
+        {"x": x, "y": ins["claims"], "offset": np.log(ins["holders"])},
+        {"beta": np.zeros(x.shape[1])},
+    )
     assert_agrees(mean_br(POISSON, start, data), R["poisson"]["AS_mean"])
     assert_agrees(jm.fit(jeffreys(POISSON), start, data), R["poisson"]["MPL_Jeffreys"])
 
 
 def test_counts_that_are_all_zero_in_a_group_have_finite_estimates():
     g, start = np.array(SEPARATED["g"], float), {"beta": np.zeros(2)}
-    data = {"x": np.column_stack([np.ones_like(g), g]), "y": np.array(SEPARATED["count"], float), "offset": np.zeros_like(g)}
+    data = {
+        "x": np.column_stack([np.ones_like(g), g]),
+        "y": np.array(SEPARATED["count"], float),
+        "offset": np.zeros_like(g),
+    }
     assert_agrees(mean_br(POISSON, start, data), SEPARATED["poisson"]["AS_mean"])
     assert_agrees(jm.fit(jeffreys(POISSON), start, data), SEPARATED["poisson"]["MPL_Jeffreys"])
 
@@ -95,15 +117,25 @@ def choice_information(eta, row):
 
 
 MULTINOMIAL = jm.regression(
-    choice_density, eta={"u": jm.linear("x", "beta")}, response=jm.exact(choice_information, cross=lambda eta, row: jnp.zeros((2, 2, 2)))
+    choice_density,
+    eta={"u": jm.linear("x", "beta")},
+    response=jm.exact(choice_information, cross=lambda eta, row: jnp.zeros((2, 2, 2))),
 )
 
 
 def test_separated_multinomial_samples_have_finite_estimates():
-    data = {"x": np.column_stack([np.ones(10), SEPARATED["z"]]), "y": np.array(SEPARATED["choice"], float) - 1}
+    data = {
+        "x": np.column_stack([np.ones(10), SEPARATED["z"]]),
+        "y": np.array(SEPARATED["choice"], float) - 1,
+    }
     start = {"beta": np.zeros((2, 2))}
-    for fit, kind in ((mean_br(MULTINOMIAL, start, data), "AS_mean"), (jm.fit(jeffreys(MULTINOMIAL), start, data), "MPL_Jeffreys")):
-        theirs = {key: np.array(SEPARATED["multinomial"][kind][key]).T.ravel() for key in ("coef", "se")}
+    for fit, kind in (
+        (mean_br(MULTINOMIAL, start, data), "AS_mean"),
+        (jm.fit(jeffreys(MULTINOMIAL), start, data), "MPL_Jeffreys"),
+    ):
+        theirs = {
+            key: np.array(SEPARATED["multinomial"][kind][key]).T.ravel() for key in ("coef", "se")
+        }
         assert_agrees(fit, theirs)
 
 
@@ -116,7 +148,10 @@ def normal_cross(eta, row):
 NORMAL = jm.regression(
     lambda eta, row: jax.scipy.stats.norm.logpdf(row["y"], eta["mu"], jnp.sqrt(eta["v"])),
     eta={"mu": jm.linear("x", "beta"), "v": "v"},
-    response=jm.exact(lambda eta, row: jnp.diag(jnp.stack([1 / eta["v"], 0.5 / eta["v"] ** 2])), cross=normal_cross),
+    response=jm.exact(
+        lambda eta, row: jnp.diag(jnp.stack([1 / eta["v"], 0.5 / eta["v"] ** 2])),
+        cross=normal_cross,
+    ),
 )
 
 
@@ -127,7 +162,11 @@ def test_the_bias_of_a_variance_is_taken_off_exactly():
     fit = mean_br(NORMAL, {"beta": np.zeros(4), "v": 300.0}, data, constraints={"v": jm.positive})
     assert_agrees(fit, R["normal"]["AS_mean"], slice(0, 4))
     assert_allclose(fit.params["v"], R["normal"]["AS_mean"]["dispersion"], rtol=1e-7)
-    assert_allclose(fit.params["v"], np.sum((data["y"] - data["x"] @ fit.params["beta"]) ** 2) / (32 - 4), rtol=1e-9)
+    assert_allclose(
+        fit.params["v"],
+        np.sum((data["y"] - data["x"] @ fit.params["beta"]) ** 2) / (32 - 4),
+        rtol=1e-9,
+    )
 
 
 def gamma_density(eta, row):
@@ -139,19 +178,35 @@ def gamma_cross(eta, row):
     """With a the shape: ν_mm,m = −a, ν_ma,m = 1, others 0; then by the chain rule for v = 1/a, where ν_vv,v = a'a''I_aa."""
     a, zero = 1 / eta["v"], jnp.zeros((2, 2, 2))
     excess = polygamma(1, a) - 1 / a
-    return zero.at[0, 0, 0].set(-a).at[0, 1, 0].set(-(a**2)).at[1, 0, 0].set(-(a**2)).at[1, 1, 1].set(-2 * a**5 * excess)
+    return (
+        zero.at[0, 0, 0]
+        .set(-a)
+        .at[0, 1, 0]
+        .set(-(a**2))
+        .at[1, 0, 0]
+        .set(-(a**2))
+        .at[1, 1, 1]
+        .set(-2 * a**5 * excess)
+    )
 
 
 GAMMA = jm.regression(
     gamma_density,
     eta={"mu": jm.linear("x", "beta"), "v": "v"},
-    response=jm.exact(lambda eta, row: jnp.diag(jnp.stack([1 / eta["v"], (polygamma(1, 1 / eta["v"]) - eta["v"]) / eta["v"] ** 4])), cross=gamma_cross),
+    response=jm.exact(
+        lambda eta, row: jnp.diag(
+            jnp.stack([1 / eta["v"], (polygamma(1, 1 / eta["v"]) - eta["v"]) / eta["v"] ** 4])
+        ),
+        cross=gamma_cross,
+    ),
 )
 
 
 def test_gamma_regression_with_its_dispersion():
     clot = table("s13_gamma_log_clotting")
     data = {"x": design(clot, "logu"), "y": clot["lot1"]}
-    fit = mean_br(GAMMA, {"beta": np.array([5.0, -0.5]), "v": 0.1}, data, constraints={"v": jm.positive})
+    fit = mean_br(
+        GAMMA, {"beta": np.array([5.0, -0.5]), "v": 0.1}, data, constraints={"v": jm.positive}
+    )
     assert_agrees(fit, R["gamma"]["AS_mean"], slice(0, 2))
     assert_allclose(fit.params["v"], R["gamma"]["AS_mean"]["dispersion"], rtol=1e-6)

@@ -47,7 +47,11 @@ def test_no_solver_calls_a_separated_logit_converged(name, solver):
 
 
 def test_poisson_without_a_count_is_separated_in_the_log_rate():
-    fit = jm.fit(lambda params, data: log.poisson(data["y"], params["a"]), {"a": 0.0}, table("s40c_poisson_all_zero"))
+    fit = jm.fit(
+        lambda params, data: log.poisson(data["y"], params["a"]),
+        {"a": 0.0},
+        table("s40c_poisson_all_zero"),
+    )
     assert fit.verdict == Status.SEPARATED, fit.explain()
     assert_allclose(fit.loglik, 0.0, atol=1e-6)
     assert np.isnan(fit.se).all()
@@ -61,7 +65,10 @@ def exponential_rate(params, data):
     return xlogy(data["event"], params["rate"]) - params["rate"] * data["time"]
 
 
-@pytest.mark.parametrize(("name", "loglik"), [("s40c_poisson_all_zero", poisson_rate), ("s40d_exponential_all_censored", exponential_rate)])
+@pytest.mark.parametrize(
+    ("name", "loglik"),
+    [("s40c_poisson_all_zero", poisson_rate), ("s40d_exponential_all_censored", exponential_rate)],
+)
 def test_a_rate_without_an_event_lies_on_its_bound(name, loglik):
     fit = jm.fit(loglik, {"rate": 1.0}, table(name), constraints={"rate": jm.positive})
     assert fit.verdict == Status.BOUNDARY, fit.explain()
@@ -119,7 +126,9 @@ def test_a_perfect_linear_fit_is_unbounded():
     def loglik(params, data):
         return log.normal(data["y"], data["x"] @ params["beta"], params["sigma"])
 
-    fit = jm.fit(loglik, {"beta": np.zeros(6), "sigma": 1.0}, data, constraints={"sigma": jm.positive})
+    fit = jm.fit(
+        loglik, {"beta": np.zeros(6), "sigma": 1.0}, data, constraints={"sigma": jm.positive}
+    )
     assert fit.verdict == Status.UNBOUNDED, fit.explain()
     assert np.isnan(fit.se).all()
     assert np.isnan(fit.x).all()
@@ -128,7 +137,10 @@ def test_a_perfect_linear_fit_is_unbounded():
 
 def test_the_dummy_trap_is_unidentified_and_its_contrasts_are_right():
     columns = table("s40h_poisson_dummy_trap")
-    file, data = expected("s40h_poisson_dummy_trap"), {"y": columns["y"], "x": design(columns, "a", "even", "odd")}
+    file, data = (
+        expected("s40h_poisson_dummy_trap"),
+        {"y": columns["y"], "x": design(columns, "a", "even", "odd")},
+    )
 
     def loglik(params, data):
         return log.poisson(data["y"], data["x"] @ params["beta"])
@@ -137,12 +149,22 @@ def test_the_dummy_trap_is_unidentified_and_its_contrasts_are_right():
     assert fit.verdict == Status.UNIDENTIFIED, fit.explain()
     assert_allclose(fit.loglik, file["loglik"], rtol=0, atol=1e-9 * abs(file["loglik"]))
     assert list(np.isnan(fit.se)) == [True, False, True, True]
-    contrasts = jm.delta(lambda p: jnp.stack([p["beta"][1], p["beta"][0] + p["beta"][2], p["beta"][0] + p["beta"][3]]), fit)
+    contrasts = jm.delta(
+        lambda p: jnp.stack(
+            [p["beta"][1], p["beta"][0] + p["beta"][2], p["beta"][0] + p["beta"][3]]
+        ),
+        fit,
+    )
     told = file["identified"]
     se = np.asarray([told["se_b1"], told["se_const+b2"], told["se_const+b3"]])
     # One package alone, stopped by its own rule: 1e-6 standard errors and 1e-6 relative are within its digits.
     assert_allclose(contrasts.stderr, se, rtol=1e-6)
-    assert_allclose(contrasts.estimate, [told["b1"], told["const+b2"], told["const+b3"]], rtol=0, atol=1e-6 * se.min())
+    assert_allclose(
+        contrasts.estimate,
+        [told["b1"], told["const+b2"], told["const+b3"]],
+        rtol=0,
+        atol=1e-6 * se.min(),
+    )
     assert np.isnan(jm.delta(lambda p: p["beta"][2], fit).stderr)
 
 
@@ -150,7 +172,9 @@ def counts_product(params, data):
     """NB(mu, alpha) by Γ(y + 1/alpha) alpha^y / Γ(1/alpha) = Π_{j<y} (1 + alpha j): no cancellation as alpha falls to 0."""
     y, mu, alpha = data["y"], params["mu"], params["alpha"]
     j = jnp.arange(3.0)  # the largest count is 3
-    product = jnp.sum(jnp.where(j[None, :] < y[:, None], jnp.log1p(alpha * j)[None, :], 0.0), axis=1)
+    product = jnp.sum(
+        jnp.where(j[None, :] < y[:, None], jnp.log1p(alpha * j)[None, :], 0.0), axis=1
+    )
     return product + y * jnp.log(mu) - (y + 1 / alpha) * jnp.log1p(alpha * mu) - gammaln(y + 1)
 
 

@@ -51,7 +51,9 @@ def ones(name, column):
 
 def regression(name, column, regressors, **more):
     columns = table(name)
-    return {"x": design(columns, *regressors), "y": columns[column]} | {key: columns[value] for key, value in more.items()}
+    return {"x": design(columns, *regressors), "y": columns[column]} | {
+        key: columns[value] for key, value in more.items()
+    }
 
 
 def mu_sd(p):
@@ -112,7 +114,12 @@ def coefficients(*names):
 
 def beetles(link):
     name = f"s11_binomial_beetles_{link}"
-    return Ready(name, models.binomial(link=link), regression(name, "killed", ["logdose"], trials="n"), coefficients("logdose"))
+    return Ready(
+        name,
+        models.binomial(link=link),
+        regression(name, "killed", ["logdose"], trials="n"),
+        coefficients("logdose"),
+    )
 
 
 def theta(p):
@@ -122,14 +129,27 @@ def theta(p):
 def alligators():
     name = "s15_mnlogit_alligators"
     labels = {"beta": [f"food{j}:{column}" for column in ["const", *LAKES] for j in range(1, 5)]}
-    return Ready(name, models.multinomial(5), regression(name, "food", LAKES), labels, lambda p: {"beta": p["beta"].reshape(-1)}, jm.frequency(table(name)["freq"]))
+    return Ready(
+        name,
+        models.multinomial(5),
+        regression(name, "food", LAKES),
+        labels,
+        lambda p: {"beta": p["beta"].reshape(-1)},
+        jm.frequency(table(name)["freq"]),
+    )
 
 
 def housing(link, of_file):
     name = f"s16_ordered_{of_file}_housing"
     columns = table(name)
     data = {"y": columns["sat"], "x": design(columns, *HOUSING)[:, 1:]}
-    return Ready(name, models.ordinal(3, link=link), data, {"beta": HOUSING, "cut": ["cut1", "cut2"]}, weights=jm.frequency(columns["freq"]))
+    return Ready(
+        name,
+        models.ordinal(3, link=link),
+        data,
+        {"beta": HOUSING, "cut": ["cut1", "cut2"]},
+        weights=jm.frequency(columns["freq"]),
+    )
 
 
 def gasoline():
@@ -142,8 +162,15 @@ def gasoline():
 
 def biochemists(name, model, extra=()):
     names = ["const", *BIOCHEMISTS]
-    labels = {"beta": [f"count:{label}" for label in names], "gamma": [f"zero:{label}" for label in names]} | plain(*extra)
-    to_file = (lambda p: {"beta": p["beta"], "gamma": p["gamma"], "log_theta": -jnp.log(p["alpha"])}) if extra else as_it_is
+    labels = {
+        "beta": [f"count:{label}" for label in names],
+        "gamma": [f"zero:{label}" for label in names],
+    } | plain(*extra)
+    to_file = (
+        (lambda p: {"beta": p["beta"], "gamma": p["gamma"], "log_theta": -jnp.log(p["alpha"])})
+        if extra
+        else as_it_is
+    )
     return Ready(name, model, regression(name, "art", BIOCHEMISTS), labels, to_file)
 
 
@@ -186,12 +213,18 @@ def lung(law):
     data = {"x": design(columns, *covariates), "time": columns["time"], "event": columns["status"]}
     exponential = law == "exponential"
     labels = coefficients(*covariates) | ({} if exponential else plain("log_scale"))
-    return Ready(name, models.aft(law), data, labels, as_it_is if exponential else log_scale("scale"))
+    return Ready(
+        name, models.aft(law), data, labels, as_it_is if exponential else log_scale("scale")
+    )
 
 
 def ovarian():
     columns, covariates = table("s20_cox_ovarian"), ["age", "resid_ds", "rx"]
-    data = {"time": columns["futime"], "event": columns["fustat"], "x": design(columns, *covariates)[:, 1:]}
+    data = {
+        "time": columns["futime"],
+        "event": columns["fustat"],
+        "x": design(columns, *covariates)[:, 1:],
+    }
     return Ready("s20_cox_ovarian", models.cox(), data, {"beta": covariates})
 
 
@@ -199,7 +232,9 @@ def infert():
     columns, covariates = table("s17_clogit_infert"), ["spontaneous", "induced"]
     x = np.column_stack([columns[name] for name in covariates])
     data = stack_groups(columns["stratum"], y=columns["case"], x=x)
-    return Ready("s17_clogit_infert", models.conditional_logit(real="real"), data, {"beta": covariates})
+    return Ready(
+        "s17_clogit_infert", models.conditional_logit(real="real"), data, {"beta": covariates}
+    )
 
 
 OTHERS = [
@@ -242,7 +277,9 @@ def test_a_ready_model_has_the_numbers_of_the_file(case):
     stderr, _ = in_order(case, delta.stderr)
     se = np.asarray([file["se_observed"][label] for label in labels])
     assert sorted(labels) == sorted(file["estimates"])
-    assert_allclose((estimate - np.asarray([file["estimates"][label] for label in labels])) / se, 0.0, atol=1e-6)
+    assert_allclose(
+        (estimate - np.asarray([file["estimates"][label] for label in labels])) / se, 0.0, atol=1e-6
+    )
     assert_allclose(stderr, se, rtol=1e-6)
     assert_allclose(fit.loglik, file["loglik"], rtol=0, atol=1e-9 * max(1.0, abs(file["loglik"])))
 
@@ -256,7 +293,11 @@ def test_expected_standard_errors_are_those_of_the_file(case):
     delta = jm.delta(case.to_file, fitted(case.name).with_vcov(vcov, "expected"))
     stderr, labels = in_order(case, delta.stderr)
     known = [label in expected(case.name)["se_expected"] for label in labels]
-    assert_allclose(stderr[known], [expected(case.name)["se_expected"][label] for label in np.asarray(labels)[known]], rtol=1e-6)
+    assert_allclose(
+        stderr[known],
+        [expected(case.name)["se_expected"][label] for label in np.asarray(labels)[known]],
+        rtol=1e-6,
+    )
 
 
 UNTIED = [case for case in CASES if case.weights is None]

@@ -40,7 +40,13 @@ def test_certified_values_are_consistent_with_the_data(name):
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in MERGED])
 def test_both_published_starts_lead_to_the_certified_values(name, which):
     options = {} if name in SHARED else {"max_steps": STEPS}
-    fit = jm.fit(nist.gaussian(name), nist.start(name, which), nist.columns(name), constraints={"sigma": jm.positive}, **options)
+    fit = jm.fit(
+        nist.gaussian(name),
+        nist.start(name, which),
+        nist.columns(name),
+        constraints={"sigma": jm.positive},
+        **options,
+    )
     assert fit.verdict == jm.Status.CONVERGED, fit.explain()
     assert_certified(name, fit)
 
@@ -48,13 +54,20 @@ def test_both_published_starts_lead_to_the_certified_values(name, which):
 @BOTH_STARTS
 @pytest.mark.parametrize("name", sorted(MERGED))
 def test_two_exponentials_merged_into_one_are_not_called_converged(name, which):
-    fit = jm.fit(nist.gaussian(name), nist.start(name, which), nist.columns(name), constraints={"sigma": jm.positive})
+    fit = jm.fit(
+        nist.gaussian(name),
+        nist.start(name, which),
+        nist.columns(name),
+        constraints={"sigma": jm.positive},
+    )
     if fit.converged:
         assert_certified(name, fit)
         return
     assert fit.verdict in (jm.Status.SINGULAR, jm.Status.UNIDENTIFIED), fit.explain()
     b, se = fit.params["b"], fit.stderr["b"]
-    pairs = [(i, j) for i in (1, 3, 5) for j in (1, 3, 5) if i < j and np.isclose(b[i], b[j], rtol=1e-6)]
+    pairs = [
+        (i, j) for i in (1, 3, 5) for j in (1, 3, 5) if i < j and np.isclose(b[i], b[j], rtol=1e-6)
+    ]
     assert len(pairs) == 1
     first, second = (k - 1 for k in pairs[0])
     assert b[first] * b[second] < 0
@@ -75,7 +88,9 @@ def test_scoring_leads_to_the_certified_values_where_newton_is_slow_or_strays(na
 def test_lanczos1_is_at_the_rounding_of_its_data_and_says_so(which):
     """Its residuals are 1e-13 of the response: one unit in the last place of the response is 0.003 of sigma."""
     options = {"constraints": {"sigma": jm.positive}, "solver": jm.solvers.Scoring()}
-    fit = jm.fit(declared("Lanczos1"), nist.start("Lanczos1", which), nist.columns("Lanczos1"), **options)
+    fit = jm.fit(
+        declared("Lanczos1"), nist.start("Lanczos1", which), nist.columns("Lanczos1"), **options
+    )
     assert_allclose(fit.params["b"], nist.problems()["Lanczos1"]["certified"], rtol=1e-8)
     assert fit.verdict in (jm.Status.STALLED, jm.Status.IMPRECISE), fit.explain()
 
@@ -86,7 +101,9 @@ def assert_certified(name, fit):
     n, p = problem["n"], len(problem["parameters"])
     certified, sd = np.asarray(problem["certified"]), np.asarray(problem["standard_deviation"])
     # Eight digits, or 1e-6 standard errors where the data do not hold eight (Bennett5: the SE is 12 % of b1).
-    assert (np.abs(fit.params["b"] - certified) <= np.maximum(1e-8 * np.abs(certified), 1e-6 * sd)).all()
+    assert (
+        np.abs(fit.params["b"] - certified) <= np.maximum(1e-8 * np.abs(certified), 1e-6 * sd)
+    ).all()
     expected = jm.vcov(declared(name), kind="expected")(fit.params, data)
     se = np.sqrt(np.diagonal(np.asarray(expected))[:p] * n / (n - p))
     assert_allclose(se, sd, rtol=1e-6)

@@ -31,7 +31,9 @@ def by_name(cases):
 @functools.cache
 def fit_by_name(name: str) -> jm.Fit:
     case = next(case for case in CASES if case.name == name)
-    return jm.fit(case.loglik, case.start, case.data, constraints=case.constraints, weights=case.weights)
+    return jm.fit(
+        case.loglik, case.start, case.data, constraints=case.constraints, weights=case.weights
+    )
 
 
 def fitted(case: Case) -> jm.Fit:
@@ -67,7 +69,9 @@ def test_loglik_and_criteria_are_those_of_the_file(case):
     # The file counts rows; a fit of grouped data counts its independent units.
     n = case.units if case.weights is None else file["n_obs"]
     assert_allclose(fit.n, n)
-    assert_allclose(fit.bic + fit.df * np.log(file["n_obs"] / n), file["bic"], rtol=0, atol=2 * atol)
+    assert_allclose(
+        fit.bic + fit.df * np.log(file["n_obs"] / n), file["bic"], rtol=0, atol=2 * atol
+    )
 
 
 @by_name(CASES)
@@ -88,7 +92,12 @@ def test_wald_intervals_of_the_user_scale_are_those_of_the_file(case):
     assert_allclose(fit.interval(0.95, "user") / se[:, None], ends / se[:, None], rtol=0, atol=4e-6)
 
 
-BY_OTHER_SOLVERS = ["s03_exponential_aircondit", "s12_poisson_offset_insurance", "s18_aft_weibull_lung", "s27_mixture_faithful"]
+BY_OTHER_SOLVERS = [
+    "s03_exponential_aircondit",
+    "s12_poisson_offset_insurance",
+    "s18_aft_weibull_lung",
+    "s27_mixture_faithful",
+]
 
 
 @by_name([case for case in CASES if case.name in BY_OTHER_SOLVERS])
@@ -120,17 +129,23 @@ def test_cluster_standard_errors_are_those_of_the_file(case):
     assert_allclose(cr0, flat(case, file["cluster_CR0"]), rtol=1e-7)
     assert_allclose(cr1, flat(case, file["cluster_G_over_Gm1"]), rtol=1e-7)
     n, k = case.file["n_obs"], case.file["n_params"]
-    assert_allclose(cr1 * np.sqrt((n - 1) / (n - k)), flat(case, file["cluster_stata_style"]), rtol=1e-7)
+    assert_allclose(
+        cr1 * np.sqrt((n - 1) / (n - k)), flat(case, file["cluster_stata_style"]), rtol=1e-7
+    )
 
 
 @by_name(WITH_EXPECTED)
 def test_expected_standard_errors_are_those_of_the_file(case):
-    fit = jm.fit(case.declared, case.start, case.data, constraints=case.constraints, vcov="expected")
+    fit = jm.fit(
+        case.declared, case.start, case.data, constraints=case.constraints, vcov="expected"
+    )
     assert fit.verdict == jm.Status.CONVERGED, fit.explain()
     keep = [label not in case.not_expected for label in case.labels]
     expected = np.asarray([case.file["se_expected"].get(label, np.nan) for label in case.labels])
     assert_allclose(fit.se[keep], expected[keep], rtol=1e-6)
-    assert_allclose(fit.loglik, case.file["loglik"], rtol=0, atol=1e-9 * max(1.0, abs(case.file["loglik"])))
+    assert_allclose(
+        fit.loglik, case.file["loglik"], rtol=0, atol=1e-9 * max(1.0, abs(case.file["loglik"]))
+    )
 
 
 @by_name([case for case in CASES if case.name in SCALARS])
@@ -165,4 +180,8 @@ def test_ends_of_profile_intervals_are_those_of_the_file(case):
     known = [j for j, label in enumerate(case.labels) if label in file]
     assert len(known) >= 1
     expected = np.array([file[case.labels[j]] for j in known])
-    assert_allclose((found.interval()[known] - expected) / flat(case, case.file["se_observed"])[known, None], 0.0, atol=1e-5)
+    assert_allclose(
+        (found.interval()[known] - expected) / flat(case, case.file["se_observed"])[known, None],
+        0.0,
+        atol=1e-5,
+    )

@@ -28,7 +28,9 @@ def density(eta, row):
 
 
 MODEL = jm.regression(
-    density, eta={"mu": jm.linear("x", "beta"), "sigma": "sigma"}, response=jm.exact(lambda eta, row: jnp.diag(jnp.stack([1.0, 2.0]) / eta["sigma"] ** 2))
+    density,
+    eta={"mu": jm.linear("x", "beta"), "sigma": "sigma"},
+    response=jm.exact(lambda eta, row: jnp.diag(jnp.stack([1.0, 2.0]) / eta["sigma"] ** 2)),
 )
 
 
@@ -71,9 +73,15 @@ def test_the_automatic_bandwidth_is_bwneweywest(kernel):
     """R adds the scores up without that of the intercept, and for Bartlett's kernel takes the whole part as its lags."""
     assert_agrees(hac(kernel, weights=[0, 1, 1, 1, 0]), R["automatic"][kernel])
     if kernel != "bartlett":
-        assert_agrees(hac(kernel, bandwidth=R["automatic"]["bandwidth"][kernel]), R["automatic"][kernel])
+        assert_agrees(
+            hac(kernel, bandwidth=R["automatic"]["bandwidth"][kernel]), R["automatic"][kernel]
+        )
 
 
 def test_kernhac_by_default_is_quadratic_spectral_at_its_own_bandwidth():
     """R multiplies by n/(n − q)."""
-    assert_agrees(hac("quadratic-spectral", bandwidth=R["default"]["andrews"]), R["default"]["vcov"], factor=N / (N - Q))
+    assert_agrees(
+        hac("quadratic-spectral", bandwidth=R["default"]["andrews"]),
+        R["default"]["vcov"],
+        factor=N / (N - Q),
+    )

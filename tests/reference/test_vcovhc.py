@@ -29,7 +29,10 @@ def relative(ours, theirs):
 
 def design(name, response, drop=()):
     columns = {key: np.asarray(value, float) for key, value in table(name).items()}
-    x = [np.ones(len(columns[response])), *(value for key, value in columns.items() if key != response and key not in drop)]
+    x = [
+        np.ones(len(columns[response])),
+        *(value for key, value in columns.items() if key != response and key not in drop),
+    ]
     return columns, np.stack(x, axis=1), columns[response]
 
 
@@ -38,8 +41,14 @@ def cloglog(y, eta):
 
 
 BINARY = {
-    "logit": (lambda y, eta: y * eta - jnp.logaddexp(0.0, eta), lambda eta: jax.nn.sigmoid(eta) * jax.nn.sigmoid(-eta)),
-    "probit": (lambda y, eta: log_ndtr((2 * y - 1) * eta), lambda eta: jax.scipy.stats.norm.pdf(eta) ** 2 / (ndtr(eta) * ndtr(-eta))),
+    "logit": (
+        lambda y, eta: y * eta - jnp.logaddexp(0.0, eta),
+        lambda eta: jax.nn.sigmoid(eta) * jax.nn.sigmoid(-eta),
+    ),
+    "probit": (
+        lambda y, eta: log_ndtr((2 * y - 1) * eta),
+        lambda eta: jax.scipy.stats.norm.pdf(eta) ** 2 / (ndtr(eta) * ndtr(-eta)),
+    ),
     "cloglog": (cloglog, lambda eta: jnp.exp(2 * eta - jnp.exp(eta)) / -jnp.expm1(-jnp.exp(eta))),
 }
 
@@ -47,7 +56,9 @@ BINARY = {
 def binary(link):
     density, weight = BINARY[link]
     return jm.regression(
-        lambda eta, row: density(row["y"], eta["eta"]), eta={"eta": jm.linear("x", "beta")}, response=jm.exact(lambda eta, row: weight(eta["eta"]))
+        lambda eta, row: density(row["y"], eta["eta"]),
+        eta={"eta": jm.linear("x", "beta")},
+        response=jm.exact(lambda eta, row: weight(eta["eta"])),
     )
 
 
@@ -61,7 +72,11 @@ def test_binary_regressions_have_the_covariances_of_r(link, kind):
     ours = jm.vcov(model, kind=kind, bread="expected")(fit.params, data)
     assert_allclose(relative(ours, np.array(R[link][kind])), 0.0, atol=1e-7)
     if link == "logit":
-        assert_allclose(relative(jm.vcov(model, kind=kind)(fit.params, data), np.array(R[link][kind])), 0.0, atol=1e-7)
+        assert_allclose(
+            relative(jm.vcov(model, kind=kind)(fit.params, data), np.array(R[link][kind])),
+            0.0,
+            atol=1e-7,
+        )
         assert_allclose(jm.fit(model, fit.params, data, vcov=kind).vcov, ours, rtol=1e-7)
 
 
@@ -72,10 +87,18 @@ def test_poisson_regression_has_the_covariances_of_r(kind):
     def density(eta, row):
         return row["y"] * eta["mu"] - jnp.exp(eta["mu"]) - gammaln(row["y"] + 1)
 
-    model = jm.regression(density, eta={"mu": jm.linear("x", "beta", offset="log_n")}, response=jm.exact(lambda eta, row: jnp.exp(eta["mu"])))
+    model = jm.regression(
+        density,
+        eta={"mu": jm.linear("x", "beta", offset="log_n")},
+        response=jm.exact(lambda eta, row: jnp.exp(eta["mu"])),
+    )
     data = {"x": x, "y": y, "log_n": np.log(columns["holders"])}
     fit = jm.fit(model, {"beta": np.zeros(x.shape[1])}, data)
-    assert_allclose(relative(jm.vcov(model, kind=kind)(fit.params, data), np.array(R["poisson"][kind])), 0.0, atol=1e-7)
+    assert_allclose(
+        relative(jm.vcov(model, kind=kind)(fit.params, data), np.array(R["poisson"][kind])),
+        0.0,
+        atol=1e-7,
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -89,9 +112,18 @@ def test_linear_regression_has_the_covariances_of_r(kind):
     def information(eta, row):
         return jnp.diag(jnp.stack([1.0, 2.0]) / eta["sigma"] ** 2)
 
-    model = jm.regression(density, eta={"mu": jm.linear("x", "beta"), "sigma": "sigma"}, response=jm.exact(information))
+    model = jm.regression(
+        density,
+        eta={"mu": jm.linear("x", "beta"), "sigma": "sigma"},
+        response=jm.exact(information),
+    )
     data = {"x": x, "y": y}
-    fit = jm.fit(model, {"beta": np.zeros(q), "sigma": float(y.std())}, data, constraints={"sigma": jm.positive})
+    fit = jm.fit(
+        model,
+        {"beta": np.zeros(q), "sigma": float(y.std())},
+        data,
+        constraints={"sigma": jm.positive},
+    )
     ours = np.asarray(jm.vcov(model, kind=kind)(fit.params, data))[:q, :q]
     counted = (n - q - 1) / (n - q) if kind == "HC1" else 1.0
     assert_allclose(relative(ours * counted, np.array(R["linear"][kind])), 0.0, atol=1e-7)

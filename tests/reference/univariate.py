@@ -71,16 +71,43 @@ def case(name, loglik, start, constraints):
 POSITIVE = jm.positive
 CASES = [
     case("s01_normal_precip", normal, {"mu": 30.0, "sd": 10.0}, {"sd": POSITIVE}),
-    case("s02a_gamma_groundbeef", gamma, {"shape": 1.0, "rate": 0.01}, {"shape": POSITIVE, "rate": POSITIVE}),
-    case("s02b_weibull_groundbeef", weibull, {"shape": 1.0, "scale": 70.0}, {"shape": POSITIVE, "scale": POSITIVE}),
-    case("s02c_lognormal_groundbeef", lognormal, {"meanlog": 0.0, "sdlog": 1.0}, {"sdlog": POSITIVE}),
+    case(
+        "s02a_gamma_groundbeef",
+        gamma,
+        {"shape": 1.0, "rate": 0.01},
+        {"shape": POSITIVE, "rate": POSITIVE},
+    ),
+    case(
+        "s02b_weibull_groundbeef",
+        weibull,
+        {"shape": 1.0, "scale": 70.0},
+        {"shape": POSITIVE, "scale": POSITIVE},
+    ),
+    case(
+        "s02c_lognormal_groundbeef", lognormal, {"meanlog": 0.0, "sdlog": 1.0}, {"sdlog": POSITIVE}
+    ),
     case("s03_exponential_aircondit", exponential, {"rate": 1.0}, {"rate": POSITIVE}),
     case("s04_poisson_prussian", poisson, {"lambda": 1.0}, {"lambda": POSITIVE}),
-    case("s05_negbin_machinists", negative_binomial, {"size": 1.0, "mu": 1.0}, {"size": POSITIVE, "mu": POSITIVE}),
+    case(
+        "s05_negbin_machinists",
+        negative_binomial,
+        {"size": 1.0, "mu": 1.0},
+        {"size": POSITIVE, "mu": POSITIVE},
+    ),
     case("s06_gev_portpirie", gev, {"loc": 4.0, "scale": 0.2, "shape": 0.1}, {"scale": POSITIVE}),
     case("s06b_gumbel_portpirie", gumbel, {"loc": 4.0, "scale": 0.2}, {"scale": POSITIVE}),
-    case("s07_beta_rockshape", beta, {"shape1": 1.0, "shape2": 1.0}, {"shape1": POSITIVE, "shape2": POSITIVE}),
-    case("s08_student_newcomb", student, {"m": 27.0, "s": 5.0, "df": 5.0}, {"s": POSITIVE, "df": POSITIVE}),
+    case(
+        "s07_beta_rockshape",
+        beta,
+        {"shape1": 1.0, "shape2": 1.0},
+        {"shape1": POSITIVE, "shape2": POSITIVE},
+    ),
+    case(
+        "s08_student_newcomb",
+        student,
+        {"m": 27.0, "s": 5.0, "df": 5.0},
+        {"s": POSITIVE, "df": POSITIVE},
+    ),
     case(
         "s27_mixture_faithful",
         two_normals,

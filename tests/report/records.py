@@ -17,7 +17,19 @@ from jaxmle.solvers.status import Status
 
 FREE = (-np.inf, np.inf)
 POSITIVE = (0.0, np.inf)
-COPIED = ("loglik", "decrement", "n", "status", "steps", "names", "bounds", "df", "vcov_kind", "mode", "weighting")
+COPIED = (
+    "loglik",
+    "decrement",
+    "n",
+    "status",
+    "steps",
+    "names",
+    "bounds",
+    "df",
+    "vcov_kind",
+    "mode",
+    "weighting",
+)
 
 
 def record(x: ArrayLike, se: ArrayLike, names: tuple[str, ...], **fields: Any) -> SimpleNamespace:
@@ -73,7 +85,9 @@ def admissions(**fields: Any) -> SimpleNamespace:
     )
 
 
-def batch(b: int = 10_000, p: int = 5, failures: dict[int, Status] | None = None) -> SimpleNamespace:
+def batch(
+    b: int = 10_000, p: int = 5, failures: dict[int, Status] | None = None
+) -> SimpleNamespace:
     """A batch of `b` fits of `p` parameters; `failures` gives members a status and NaN standard errors."""
     draws = np.random.default_rng(20).normal(size=(b, p))
     scale = 0.1 * 4.0 ** (np.arange(p) % 6)
@@ -89,10 +103,16 @@ def genuine(fit: SimpleNamespace) -> Fit:
     """The `Fit` that holds what the record says, one scalar leaf per name."""
     p, lead = len(fit.names), fit.batch_shape
     layout = Layout(
-        jax.tree.structure([0.0] * p), tuple(Leaf(name, (), Interval(*bound)) for name, bound in zip(fit.names, fit.bounds, strict=True))
+        jax.tree.structure([0.0] * p),
+        tuple(
+            Leaf(name, (), Interval(*bound))
+            for name, bound in zip(fit.names, fit.bounds, strict=True)
+        ),
     )
     scalars = dict.fromkeys(("curvature", "digits", "gain", "distance"), np.full(lead, np.nan))
-    integers = dict.fromkeys(("row", "term"), np.full(lead, -1)) | {"certificate": np.zeros(lead, int)}
+    integers = dict.fromkeys(("row", "term"), np.full(lead, -1)) | {
+        "certificate": np.zeros(lead, int)
+    }
     vectors = dict.fromkeys(("direction", "stderr_error"), np.zeros((*lead, p))) | dict.fromkeys(
         ("sign", "bound"), np.zeros((*lead, p), int)
     )

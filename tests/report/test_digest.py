@@ -10,7 +10,12 @@ from jaxmle.report.layout import WIDTH
 from jaxmle.solvers.status import Status
 from tests.report.records import batch, record
 
-FAILURES = {5: Status.SEPARATED, 77: Status.SEPARATED, 812: Status.MAX_STEPS, 4000: Status.NONFINITE}
+FAILURES = {
+    5: Status.SEPARATED,
+    77: Status.SEPARATED,
+    812: Status.MAX_STEPS,
+    4000: Status.NONFINITE,
+}
 
 
 def section(text: str, title: str) -> list[str]:
@@ -19,9 +24,15 @@ def section(text: str, title: str) -> list[str]:
 
 
 @pytest.mark.parametrize("p", [1, 5, 8, 40, 2000])
-@pytest.mark.parametrize("failures", [{}, FAILURES, dict(enumerate(s for s in Status if s is not Status.CONVERGED))])
+@pytest.mark.parametrize(
+    "failures", [{}, FAILURES, dict(enumerate(s for s in Status if s is not Status.CONVERGED))]
+)
 def test_ten_thousand_members_fit_on_one_screen(p, failures):
-    lines = digest(batch(10_000 if p <= 40 else 50, p, {k % 50 if p > 40 else k: s for k, s in failures.items()})).splitlines()
+    lines = digest(
+        batch(
+            10_000 if p <= 40 else 50, p, {k % 50 if p > 40 else k: s for k, s in failures.items()}
+        )
+    ).splitlines()
     assert len(lines) <= LINES
     assert max(map(len, lines)) <= WIDTH
 
@@ -30,19 +41,32 @@ def test_the_counts_are_those_of_the_statuses():
     text = digest(batch(failures=FAILURES))
     assert text.splitlines()[0] == "9996 of 10000 fits CONVERGED"
     counts = [line.split() for line in section(text, "status")]
-    assert counts == [["NONFINITE", "1", "0.01"], ["SEPARATED", "2", "0.02"], ["MAX_STEPS", "1", "0.01"], ["CONVERGED", "9996", "99.96"]]
+    assert counts == [
+        ["NONFINITE", "1", "0.01"],
+        ["SEPARATED", "2", "0.02"],
+        ["MAX_STEPS", "1", "0.01"],
+        ["CONVERGED", "9996", "99.96"],
+    ]
 
 
 def test_the_moments_are_over_the_converged_members_only():
     fit = batch(failures=FAILURES)
     shown = [float(cell) for cell in section(digest(fit, 0.9), "Estimates")[1].split()[1:]]
     x = fit.x[fit.converged, 0]
-    np.testing.assert_allclose(shown, [x.mean(), x.std(ddof=1), *np.quantile(x, [0.05, 0.5, 0.95])], atol=5e-5)
+    np.testing.assert_allclose(
+        shown, [x.mean(), x.std(ddof=1), *np.quantile(x, [0.05, 0.5, 0.95])], atol=5e-5
+    )
     assert float(section(digest(fit), "Standard errors")[1].split()[1]) == 0.1
 
 
 def test_the_quantiles_follow_the_level():
-    assert section(digest(batch(50), 0.9), "Estimates")[0].split() == ["mean", "SD", "5%", "median", "95%"]
+    assert section(digest(batch(50), 0.9), "Estimates")[0].split() == [
+        "mean",
+        "SD",
+        "5%",
+        "median",
+        "95%",
+    ]
 
 
 def test_the_worst_members_represent_every_status_and_lead_to_their_explanation():

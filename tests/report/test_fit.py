@@ -14,7 +14,9 @@ from tests.report.records import FREE, POSITIVE, admissions, batch, genuine, rec
 def test_a_fit_prints_as_its_table():
     fit = genuine(admissions())
     assert str(fit) == repr(fit) == fit.summary()
-    assert [line.split()[0] for line in str(fit).split("\n\n")[1].splitlines()[1:]] == list(fit.names)
+    assert [line.split()[0] for line in str(fit).split("\n\n")[1].splitlines()[1:]] == list(
+        fit.names
+    )
     assert fit._repr_html_() == fit.to_html()
 
 

@@ -32,7 +32,9 @@ def test_every_backend_gives_the_numbers_back_unrounded(backend):
     tidy = read(native)
     assert list(tidy) == COLUMNS
     assert tidy["term"] == list(fit.names)
-    for column, values in zip(COLUMNS[1:], (fit.x, fit.se, fit.zvalues, fit.pvalues, *fit.interval(0.9).T), strict=True):
+    for column, values in zip(
+        COLUMNS[1:], (fit.x, fit.se, fit.zvalues, fit.pvalues, *fit.interval(0.9).T), strict=True
+    ):
         np.testing.assert_array_equal(tidy[column], values)
 
 

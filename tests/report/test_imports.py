@@ -11,5 +11,7 @@ HEAVY = ("pandas", "polars", "pyarrow", "narwhals", "matplotlib", "scipy.stats")
 def test_the_tables_import_no_frame_library_and_no_plots():
     modules = "numerals, layout, table, digest, markup, frame"
     code = f"import sys; from jaxmle.report import {modules}; print([name for name in {HEAVY} if name in sys.modules])"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=None)
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=None
+    )
     assert shown.stdout.strip() == "[]"

@@ -56,7 +56,9 @@ def test_html_is_well_formed_and_gives_every_name_back():
 
 
 def test_html_escapes_the_sentence_of_the_status():
-    document = html(hostile(status=np.int32(Status.SADDLE), explain=lambda: "curves upwards along <b> & c"))
+    document = html(
+        hostile(status=np.int32(Status.SADDLE), explain=lambda: "curves upwards along <b> & c")
+    )
     assert "SADDLE: curves upwards along &lt;b&gt; &amp; c" in document
 
 
@@ -82,13 +84,17 @@ def unescaped(source: str) -> str:
 
 
 def test_latex_names_hold_no_active_character():
-    for line in latex(hostile()).split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines():
+    for line in (
+        latex(hostile()).split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+    ):
         name = re.sub(r"\\text\w+\{\}|\{[\[\]*]\}", "", unescaped(line.split(" & ")[0]))
         assert not set(name) & set("\\&%$#_{}~^<>|[]*")
 
 
 def test_latex_rows_have_as_many_cells_as_the_table_has_columns():
-    fit = record([1.0, np.inf, 123456.0, 2e-9], [np.nan, np.nan, 4321.0, 1e-10], ("a", "b", "c", "d"))
+    fit = record(
+        [1.0, np.inf, 123456.0, 2e-9], [np.nan, np.nan, 4321.0, 1e-10], ("a", "b", "c", "d")
+    )
     source = latex(fit)
     columns = source.split(r"\begin{tabular}")[1].splitlines()[0]
     wanted = columns.count("l") + columns.count("r")
@@ -101,7 +107,15 @@ def test_latex_rows_have_as_many_cells_as_the_table_has_columns():
 
 def test_latex_is_booktabs_with_true_minus_infinity_and_powers():
     source = latex(record([-1.5, -np.inf, 2e-9], [0.5, np.nan, 1e-10], ("a", "b", "c"), bic=-7.5))
-    for part in (r"\toprule", r"\midrule", r"\bottomrule", "$-$1 & 5000", r"{$-$$\infty$}", "BIC = $-$7.500", r"000$\times10^{-9}$"):
+    for part in (
+        r"\toprule",
+        r"\midrule",
+        r"\bottomrule",
+        "$-$1 & 5000",
+        r"{$-$$\infty$}",
+        "BIC = $-$7.500",
+        r"000$\times10^{-9}$",
+    ):
         assert part in source
     assert r"\hline" not in source
 

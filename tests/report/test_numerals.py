@@ -36,7 +36,9 @@ def test_p_values_below_a_thousandth_are_not_given_digits(value, shown):
         (0.0, 0.5, ("0.0000", "0.5000")),
     ],
 )
-def test_the_standard_error_has_four_digits_and_the_estimate_as_many_decimals(estimate, stderr, shown):
+def test_the_standard_error_has_four_digits_and_the_estimate_as_many_decimals(
+    estimate, stderr, shown
+):
     assert numerals.scaled((estimate,), stderr) + numerals.scaled((stderr,), stderr) == shown
 
 
@@ -45,7 +47,10 @@ def test_without_a_standard_error_an_estimate_has_five_digits(stderr):
     assert numerals.scaled((12.3456789,), stderr) == ("12.346",)
 
 
-@pytest.mark.parametrize("show", [numerals.significant, numerals.p_value, numerals.z_value, numerals.likelihood, numerals.count])
+@pytest.mark.parametrize(
+    "show",
+    [numerals.significant, numerals.p_value, numerals.z_value, numerals.likelihood, numerals.count],
+)
 def test_values_that_are_not_finite_are_words(show):
     assert show(np.nan) == "n/a"
     assert show(np.inf) == "inf"

@@ -112,19 +112,31 @@ def test_frequency_weights_draw_the_curve_of_repeated_rows(fitted):
     ax = plots.likelihood_curve(normal, found, Y, "mu", weights=frequency(times), points=20)
     value, height = line(ax, "log-likelihood").get_data()
     rows, sigma = np.repeat(Y, times), float(found.params["sigma"])
-    assert_allclose(height, [total(m, sigma, rows) - total(rows.mean(), sigma, rows) for m in value], atol=1e-9)
+    assert_allclose(
+        height, [total(m, sigma, rows) - total(rows.mean(), sigma, rows) for m in value], atol=1e-9
+    )
 
 
 def test_a_tied_parameter_takes_its_followers_along():
     loglik = tie(normal, ("mu", "sigma"))
-    found = fit(loglik, {"mu": 2.0, "sigma": 2.0}, Y, constraints={"mu": positive, "sigma": positive})
-    value, height = line(plots.likelihood_curve(loglik, found, Y, "sigma", points=20), "log-likelihood").get_data()
+    found = fit(
+        loglik, {"mu": 2.0, "sigma": 2.0}, Y, constraints={"mu": positive, "sigma": positive}
+    )
+    value, height = line(
+        plots.likelihood_curve(loglik, found, Y, "sigma", points=20), "log-likelihood"
+    ).get_data()
     both = float(found.params["mu"])
     assert_allclose(height, [total(m, m) - total(both, both) for m in value], atol=1e-9)
 
 
 def test_a_span_is_taken_as_it_is(fitted):
-    ax = plots.likelihood_curve(normal, replace(fitted, stderr={"mu": np.float64(np.nan), "sigma": np.float64(np.nan)}), Y, "mu", span=(4.0, 5.0))
+    ax = plots.likelihood_curve(
+        normal,
+        replace(fitted, stderr={"mu": np.float64(np.nan), "sigma": np.float64(np.nan)}),
+        Y,
+        "mu",
+        span=(4.0, 5.0),
+    )
     assert ax.get_xlim() == (4.0, 5.0)
     assert "estimate" not in legend(ax), "the estimate is not in the picture"
     assert line(ax, "log-likelihood").get_xdata()[[0, -1]].tolist() == [4.0, 5.0]
@@ -132,9 +144,17 @@ def test_a_span_is_taken_as_it_is(fitted):
 
 def test_the_contours_of_the_surface_lie_at_their_heights(fitted):
     ax = plots.likelihood_surface(normal, fitted, Y, ("mu", "sigma"))
-    drawn = [contours for contours in ax.collections if type(contours).__name__ == "QuadContourSet" and not contours.filled]
+    drawn = [
+        contours
+        for contours in ax.collections
+        if type(contours).__name__ == "QuadContourSet" and not contours.filled
+    ]
     regions = drawn[-1]
-    assert_allclose(np.sort(regions.levels), np.sort(np.log1p(-np.array([0.5, 0.8, 0.95, 0.99, 0.999]))), rtol=1e-12)
+    assert_allclose(
+        np.sort(regions.levels),
+        np.sort(np.log1p(-np.array([0.5, 0.8, 0.95, 0.99, 0.999]))),
+        rtol=1e-12,
+    )
     top = total(*fitted.x)
     for level, path in zip(regions.levels, regions.get_paths(), strict=True):
         assert len(path.vertices) > 20
@@ -154,7 +174,9 @@ def test_the_surface_grows_to_hold_the_path_and_takes_it_in_either_form(fitted):
 
 
 def test_a_path_from_afar_does_not_take_the_whole_picture(fitted):
-    ax = plots.likelihood_surface(normal, fitted, Y, ("mu", "sigma"), np.array([[1e4, 2.0], [3.0, 2.0]]))
+    ax = plots.likelihood_surface(
+        normal, fitted, Y, ("mu", "sigma"), np.array([[1e4, 2.0], [3.0, 2.0]])
+    )
     assert ax.get_xlim()[1] < 40 and "start (outside)" in legend(ax)
 
 
@@ -175,32 +197,71 @@ def test_a_curve_that_cannot_be_drawn_says_why(fitted, name, options, match):
 
 
 def test_a_parameter_without_a_standard_error_asks_for_a_span(fitted):
-    with pytest.raises(ValueError, match=r"mu has no standard error to set the width of the picture: give span=\(low, high\)"):
-        plots.likelihood_curve(normal, replace(fitted, stderr={"mu": np.float64(np.nan), "sigma": np.float64(1.0)}), Y, "mu")
-    with pytest.raises(ValueError, match="sigma has the estimate inf: the likelihood cannot be drawn with it held there"):
-        plots.likelihood_curve(normal, replace(fitted, params={"mu": np.float64(1.0), "sigma": np.float64(np.inf)}), Y, "mu")
+    with pytest.raises(
+        ValueError,
+        match=r"mu has no standard error to set the width of the picture: give span=\(low, high\)",
+    ):
+        plots.likelihood_curve(
+            normal,
+            replace(fitted, stderr={"mu": np.float64(np.nan), "sigma": np.float64(1.0)}),
+            Y,
+            "mu",
+        )
+    with pytest.raises(
+        ValueError,
+        match="sigma has the estimate inf: the likelihood cannot be drawn with it held there",
+    ):
+        plots.likelihood_curve(
+            normal,
+            replace(fitted, params={"mu": np.float64(1.0), "sigma": np.float64(np.inf)}),
+            Y,
+            "mu",
+        )
 
 
 def test_what_cannot_move_alone_has_no_curve(fitted):
     with pytest.raises(ValueError, match="'mu' is held by fix"):
         plots.likelihood_curve(fix(normal, {"mu": 2.0}), fitted, Y, "mu")
-    shares = lambda params, data: jnp.log(params["p"][data])  # noqa: E731
-    found = fit(shares, {"p": np.full(3, 1 / 3)}, np.array([0, 0, 1, 2, 2, 2]), constraints={"p": simplex})
+
+    def shares(params, data):
+        return jnp.log(params["p"][data])
+
+    found = fit(
+        shares, {"p": np.full(3, 1 / 3)}, np.array([0, 0, 1, 2, 2, 2]), constraints={"p": simplex}
+    )
     with pytest.raises(ValueError, match=r"'p\[0\]' is one of several entries that move together"):
         plots.likelihood_curve(shares, found, np.array([0, 0, 1, 2, 2, 2]), "p[0]")
-    with pytest.raises(ValueError, match=r"'p' means 3 entries; name one of p\[0\], p\[1\], p\[2\]"):
+    with pytest.raises(
+        ValueError, match=r"'p' means 3 entries; name one of p\[0\], p\[1\], p\[2\]"
+    ):
         plots.likelihood_curve(shares, found, np.array([0, 0, 1, 2, 2, 2]), "p")
 
 
 def test_a_curve_that_is_finite_nowhere_is_refused_and_one_at_infinity_has_the_supremum_for_top():
-    binary = lambda params, data: -jnp.logaddexp(0.0, -data * params["slope"])  # noqa: E731
+    def binary(params, data):
+        return -jnp.logaddexp(0.0, -data * params["slope"])
+
     found = fit(binary, {"slope": 0.1}, np.array([1.0, 2.0, 0.5]))
     assert found.verdict == Status.SEPARATED and np.isinf(found.params["slope"])
-    value, height = line(plots.likelihood_curve(binary, found, np.array([1.0, 2.0, 0.5]), "slope", span=(0.0, 9.0), points=20), "log-likelihood").get_data()
-    assert_allclose(height, [-np.sum(np.log1p(np.exp(-s * np.array([1.0, 2.0, 0.5])))) for s in value], rtol=1e-12)
-    broken = lambda params, data: jnp.log(-jnp.abs(params["slope"])) - data  # noqa: E731
+    value, height = line(
+        plots.likelihood_curve(
+            binary, found, np.array([1.0, 2.0, 0.5]), "slope", span=(0.0, 9.0), points=20
+        ),
+        "log-likelihood",
+    ).get_data()
+    assert_allclose(
+        height,
+        [-np.sum(np.log1p(np.exp(-s * np.array([1.0, 2.0, 0.5])))) for s in value],
+        rtol=1e-12,
+    )
+
+    def broken(params, data):
+        return jnp.log(-jnp.abs(params["slope"])) - data
+
     with pytest.raises(ValueError, match="the log-likelihood is finite nowhere in this picture"):
-        plots.likelihood_curve(broken, found, np.array([1.0, 2.0, 0.5]), "slope", span=(1.0, 2.0), points=20)
+        plots.likelihood_curve(
+            broken, found, np.array([1.0, 2.0, 0.5]), "slope", span=(1.0, 2.0), points=20
+        )
 
 
 def test_surface_mistakes(fitted):
@@ -208,10 +269,14 @@ def test_surface_mistakes(fitted):
         plots.likelihood_surface(normal, fitted, Y, ("mu", "mu"))
     with pytest.raises(TypeError, match="pair holds the names of two parameters"):
         plots.likelihood_surface(normal, fitted, Y, "mu")
-    with pytest.raises(ValueError, match=r"shape \(m, 2\) of the pair or \(m, 2\) of all parameters; got \(4, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"shape \(m, 2\) of the pair or \(m, 2\) of all parameters; got \(4, 3\)"
+    ):
         plots.likelihood_surface(normal, fitted, Y, ("mu", "sigma"), np.ones((4, 3)))
     with pytest.raises(ValueError, match="the path is of the parameters a, the fit of mu, sigma"):
-        plots.likelihood_surface(normal, fitted, Y, ("mu", "sigma"), plots.Climb(np.ones((2, 1)), np.ones(2), ("a",)))
+        plots.likelihood_surface(
+            normal, fitted, Y, ("mu", "sigma"), plots.Climb(np.ones((2, 1)), np.ones(2), ("a",))
+        )
 
 
 # ---------------------------------------------------------------- the climb
@@ -238,7 +303,9 @@ def test_the_trace_is_the_distance_to_the_top_with_rounding_as_its_floor():
     assert ax.get_yscale() == "log"
     plots.trace([-105.0, -100.5], -100.0, label="two", ax=ax)
     assert lines(ax, "trace")[1].get_ydata().tolist() == [5.0, 0.5] and legend(ax) == ["one", "two"]
-    assert lines(ax, "trace")[0].get_linestyle() != lines(ax, "trace")[1].get_linestyle(), "told apart without colour"
+    assert lines(ax, "trace")[0].get_linestyle() != lines(ax, "trace")[1].get_linestyle(), (
+        "told apart without colour"
+    )
 
 
 def test_trace_mistakes():
@@ -276,8 +343,13 @@ def test_walds_parabola_reaches_the_cut_off_at_its_own_ends(fitted, profiled):
 
 
 def test_an_end_that_was_not_found_is_told(profiled):
-    open_above = replace(profiled, upper=np.array([np.inf, np.inf]), upper_status=np.full(2, int(End.UNBOUNDED)))
-    assert plots.profile(open_above, "mu").get_title("left") == "upper end unbounded: the likelihood never falls that far"
+    open_above = replace(
+        profiled, upper=np.array([np.inf, np.inf]), upper_status=np.full(2, int(End.UNBOUNDED))
+    )
+    assert (
+        plots.profile(open_above, "mu").get_title("left")
+        == "upper end unbounded: the likelihood never falls that far"
+    )
     assert plots.profile(profiled, "mu").get_title("left") == ""
 
 
@@ -285,7 +357,9 @@ def test_the_contour_is_closed_and_the_ellipse_is_walds(fitted, edge):
     ax = plots.contour(edge, fitted)
     assert_allclose(line(ax, "likelihood, 95%").get_xydata(), edge.closed)
     off = line(ax, "Wald, 95%").get_xydata() - fitted.x
-    assert_allclose(np.einsum("ni,ij,nj->n", off, np.linalg.inv(fitted.vcov), off), CUT2, rtol=1e-10)
+    assert_allclose(
+        np.einsum("ni,ij,nj->n", off, np.linalg.inv(fitted.vcov), off), CUT2, rtol=1e-10
+    )
     assert_allclose(line(ax, "estimate").get_xydata()[0], fitted.x)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("mu", "sigma")
 
@@ -295,13 +369,20 @@ def test_points_of_the_edge_that_are_not_finite_leave_a_gap(edge):
     curve[3], curve[4, 0] = np.nan, np.inf
     ax = plots.contour(replace(edge, curve=curve))
     assert np.isnan(line(ax, "likelihood, 95%").get_xydata()).any(axis=1).sum() == 2
-    assert ax.get_legend().get_title().get_text() == "2 of 16 points of the edge are not drawn: at infinity, or not found"
+    assert (
+        ax.get_legend().get_title().get_text()
+        == "2 of 16 points of the edge are not drawn: at infinity, or not found"
+    )
     with pytest.raises(ValueError, match="no point of this contour is finite"):
-        plots.contour(replace(edge, curve=np.full_like(curve, np.nan), status=np.full(16, int(End.NO_FIT))))
+        plots.contour(
+            replace(edge, curve=np.full_like(curve, np.nan), status=np.full(16, int(End.NO_FIT)))
+        )
 
 
 def test_region_mistakes(fitted, profiled):
-    with pytest.raises(ValueError, match="no quantity of this profile is called 'tau'; there are mu, sigma"):
+    with pytest.raises(
+        ValueError, match="no quantity of this profile is called 'tau'; there are mu, sigma"
+    ):
         plots.profile(profiled, "tau")
     with pytest.raises(ValueError, match=r"has no points to draw: profile\(…, points=5\)"):
         plots.profile(replace(profiled, curve=np.zeros((2, 0)), root=np.zeros((2, 0))), "mu")
@@ -333,15 +414,25 @@ def test_fits_side_by_side_do_not_hide_one_another(fitted, profiled):
     assert_allclose(wald.get_xdata(), other.get_xdata(), rtol=1e-9)
     assert np.all(wald.get_ydata() < other.get_ydata()) and wald.get_marker() != other.get_marker()
     assert ax.get_xlabel() == "estimate and 95% Wald or 95% profile likelihood interval"
-    assert_allclose(max(drawn.get_xdata().max() for drawn in lines(ax, "interval")), max(profiled.upper.max(), fitted.interval().max()))
+    assert_allclose(
+        max(drawn.get_xdata().max() for drawn in lines(ax, "interval")),
+        max(profiled.upper.max(), fitted.interval().max()),
+    )
 
 
 def test_what_is_infinite_or_missing_is_shown_as_that():
-    odd = genuine(record([0.5, np.inf, np.nan, 2.0], [np.inf, np.nan, np.nan, np.nan], ("a", "b", "c", "d")))
+    odd = genuine(
+        record([0.5, np.inf, np.nan, 2.0], [np.inf, np.nan, np.nan, np.nan], ("a", "b", "c", "d"))
+    )
     ax = plots.forest(odd)
     low, high = ax.get_xlim()
-    assert sorted(tuple(drawn.get_xydata()[0]) for drawn in lines(ax, "infinite")) == sorted([(low, 0.0), (high, 0.0), (high, 1.0)])
-    assert [drawn.get_xdata().tolist() for drawn in lines(ax, "interval")] == [[0.5, low], [0.5, high]]
+    assert sorted(tuple(drawn.get_xydata()[0]) for drawn in lines(ax, "infinite")) == sorted(
+        [(low, 0.0), (high, 0.0), (high, 1.0)]
+    )
+    assert [drawn.get_xdata().tolist() for drawn in lines(ax, "interval")] == [
+        [0.5, low],
+        [0.5, high],
+    ]
     assert [text.get_text() for text in ax.texts] == ["no estimate"] and ax.texts[0].xy[1] == 2.0
     assert lines(ax, "no interval")[0].get_xydata().tolist() == [[2.0, 3.0]]
     assert np.isfinite([low, high]).all() and low < 0.5 and high > 2
@@ -369,12 +460,18 @@ def test_the_map_of_a_batch_counts_and_marks_every_member():
     ax = plots.batch_map(replace(fits, params=[fits.params[0], x]), "beta[1]", truth=1.0)
     assert legend(ax) == ["CONVERGED 27", "MAX_STEPS 1", "SEPARATED 1", "NONFINITE 1"]
     member = {drawn.get_label(): drawn for drawn in lines(ax, "member")}
-    assert_allclose(member["CONVERGED 27"].get_xydata(), np.column_stack([np.arange(30), x])[np.isin(np.arange(30), [3, 9, 11], invert=True)])
+    assert_allclose(
+        member["CONVERGED 27"].get_xydata(),
+        np.column_stack([np.arange(30), x])[np.isin(np.arange(30), [3, 9, 11], invert=True)],
+    )
     assert member["MAX_STEPS 1"].get_xydata().tolist() == [[9.0, 1.1]]
     assert lines(ax, "beyond")[0].get_xydata().tolist() == [[3.0, ax.get_ylim()[1]]]
     assert lines(ax, "no estimate")[0].get_xdata().tolist() == [11]
     assert len({drawn.get_marker() for drawn in member.values()}) == 4
-    assert ax.get_xlabel() == "member   (1 beyond the edge, drawn at it; 1 without an estimate, ticks below)"
+    assert (
+        ax.get_xlabel()
+        == "member   (1 beyond the edge, drawn at it; 1 without an estimate, ticks below)"
+    )
     bars = ax.collections[0].get_segments()
     assert len(bars) == 27
     assert_allclose(bars[0][:, 1], [x[0] - fits.se[0, 1], x[0] + fits.se[0, 1]])
@@ -383,7 +480,9 @@ def test_the_map_of_a_batch_counts_and_marks_every_member():
 def test_the_map_of_a_large_batch_has_no_standard_errors_and_failed_batches_can_be_drawn():
     ax = plots.batch_map(genuine(batch(1000, 1)), "beta[0]")
     assert not ax.collections and ax.get_ylabel() == "beta[0]" and legend(ax) == ["CONVERGED 1,000"]
-    lost = genuine(record(np.full((3, 1), np.nan), np.full((3, 1), np.nan), ("a",), status=np.zeros(3, int)))
+    lost = genuine(
+        record(np.full((3, 1), np.nan), np.full((3, 1), np.nan), ("a",), status=np.zeros(3, int))
+    )
     assert legend(plots.batch_map(lost, "a")) == ["NONFINITE 3"]
     with pytest.raises(ValueError, match=r"one leading axis over members; this has the shape \(\)"):
         plots.batch_map(genuine(admissions()), "gre")
@@ -407,13 +506,19 @@ def test_the_band_holds_whole_samples_as_often_as_it_says():
     low, high = band(np.arange(1, n + 1), n, 0.95, 4000, 0)
     u = np.sort(np.random.default_rng(2).random((samples, n)), axis=1)
     share = np.mean(np.all((low <= u) & (u <= high), axis=1))
-    assert abs(share - 0.95) < 4 * np.sqrt(2 * 0.95 * 0.05 / samples)  # two simulations of 4000: SE 0.0049
+    assert abs(share - 0.95) < 4 * np.sqrt(
+        2 * 0.95 * 0.05 / samples
+    )  # two simulations of 4000: SE 0.0049
     # One value: the band is the uniform quantiles, γ = 0.05 but for the simulation, SE 0.0034.
     assert_allclose(band(np.array([1]), 1, 0.95, 4000, 0).ravel(), [0.025, 0.975], atol=0.007)
-    some = np.array([1, 2, 500, 999, 1000])  # ranks drawn without the others have the law that they have among all
+    some = np.array(
+        [1, 2, 500, 999, 1000]
+    )  # ranks drawn without the others have the law that they have among all
     drawn = np.sort(np.random.default_rng(3).random((1000, 1000)), axis=1)[:, some - 1]
     low, high = band(some, 1000, 0.95, 4000, 0)
-    assert abs(np.mean(np.all((low <= drawn) & (drawn <= high), axis=1)) - 0.95) < 4 * np.sqrt(1.25 * 0.95 * 0.05 / 1000)
+    assert abs(np.mean(np.all((low <= drawn) & (drawn <= high), axis=1)) - 0.95) < 4 * np.sqrt(
+        1.25 * 0.95 * 0.05 / 1000
+    )
 
 
 def test_pit_bars_are_densities_within_binomial_quantiles():
@@ -428,7 +533,9 @@ def test_pit_bars_are_densities_within_binomial_quantiles():
 
 
 def test_residual_mistakes():
-    with pytest.raises(ValueError, match="lie between 0 and 1; got -0.1 to 0.5. For residuals, draw qq"):
+    with pytest.raises(
+        ValueError, match="lie between 0 and 1; got -0.1 to 0.5. For residuals, draw qq"
+    ):
         plots.pit([-0.1, 0.5])
     with pytest.raises(ValueError, match="residuals must have 1 axes; got shape"):
         plots.qq(np.ones((3, 1)))
@@ -449,7 +556,20 @@ def calibrated():
     status = np.full(40, int(Status.CONVERGED))
     status[:2] = int(Status.BOUNDARY)
     none = np.where(np.arange(2)[:, None] == 1, np.nan, 3 * wald)
-    return Calibration(np.zeros(2), x, np.ones((40, 2)), status, {"wald": wald, "bootstrap": none}, {}, np.eye(2), np.ones(2), 2, 0.95, "observed", ("mu", "sigma"))
+    return Calibration(
+        np.zeros(2),
+        x,
+        np.ones((40, 2)),
+        status,
+        {"wald": wald, "bootstrap": none},
+        {},
+        np.eye(2),
+        np.ones(2),
+        2,
+        0.95,
+        "observed",
+        ("mu", "sigma"),
+    )
 
 
 def test_coverage_is_drawn_with_wilsons_interval():
@@ -458,10 +578,16 @@ def test_coverage_is_drawn_with_wilsons_interval():
     ax = plots.coverage(known)
     wald, bootstrap = lines(ax, "coverage")
     assert_allclose(wald.get_xdata(), 100 * known.coverage("wald"))
-    assert bootstrap.get_xdata()[0] == 100 * known.coverage("bootstrap")[0] and np.isnan(bootstrap.get_xdata()[1])
+    assert bootstrap.get_xdata()[0] == 100 * known.coverage("bootstrap")[0] and np.isnan(
+        bootstrap.get_xdata()[1]
+    )
     covered = np.rint(known.coverage("wald") * 38)
     for bar, count in zip(ax.collections[0].get_segments(), covered, strict=True):
-        assert_allclose(bar[:, 0], 100 * np.array(proportion.proportion_confint(count, 38, method="wilson")), rtol=1e-10)
+        assert_allclose(
+            bar[:, 0],
+            100 * np.array(proportion.proportion_confint(count, 38, method="wilson")),
+            rtol=1e-10,
+        )
     assert [text.get_text() for text in ax.texts] == ["no interval"]
     assert ax.get_title("left") == "38 of 40 replicates are regular"
     assert [label.get_text() for label in ax.get_yticklabels()] == ["mu", "sigma"]
@@ -476,9 +602,16 @@ def test_the_density_of_a_mixture_is_the_sum_of_its_components():
     y = np.concatenate([np.linspace(-2, 0, 30), np.linspace(1, 4, 50)])
     ax = plots.mixture(y, [0.4, 0.6], [-1.0, 2.5], [0.3, 0.8], names=["time"])
     grid, height = line(ax, "mixture").get_data()
-    wanted = 0.4 * scipy.stats.norm.pdf(grid, -1, 0.3**0.5) + 0.6 * scipy.stats.norm.pdf(grid, 2.5, 0.8**0.5)
+    wanted = 0.4 * scipy.stats.norm.pdf(grid, -1, 0.3**0.5) + 0.6 * scipy.stats.norm.pdf(
+        grid, 2.5, 0.8**0.5
+    )
     assert_allclose(height, wanted, rtol=1e-12)
-    assert_allclose(line(ax, "component 0, weight 0.4").get_ydata() + line(ax, "component 1, weight 0.6").get_ydata(), height, rtol=1e-12)
+    assert_allclose(
+        line(ax, "component 0, weight 0.4").get_ydata()
+        + line(ax, "component 1, weight 0.6").get_ydata(),
+        height,
+        rtol=1e-12,
+    )
     assert_allclose(np.trapezoid(height, grid), 1, atol=1e-3)
     assert_allclose(sum(bar.get_height() * bar.get_width() for bar in ax.patches), 1)
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("time", "density")
@@ -487,12 +620,16 @@ def test_the_density_of_a_mixture_is_the_sum_of_its_components():
 def test_the_ellipses_of_a_mixture_hold_their_share_and_points_wear_their_component():
     rng, mean = np.random.default_rng(6), np.array([[0.0, 0.0], [4.0, 4.0]])
     variance = np.array([[[1.0, 0.5], [0.5, 1.0]], [[2.0, 0.0], [0.0, 0.5]]])
-    y = np.concatenate([rng.multivariate_normal(m, v, 50) for m, v in zip(mean, variance, strict=True)])
+    y = np.concatenate(
+        [rng.multivariate_normal(m, v, 50) for m, v in zip(mean, variance, strict=True)]
+    )
     ax = plots.mixture(y, [0.5, 0.5], mean, variance)
     for drawn, m, v in zip(lines(ax, "ellipse"), mean, variance, strict=True):
         off = drawn.get_xydata() - m
         assert_allclose(np.einsum("ni,ij,nj->n", off, np.linalg.inv(v), off), CUT2, rtol=1e-10)
-    density = np.column_stack([scipy.stats.multivariate_normal.pdf(y, m, v) for m, v in zip(mean, variance, strict=True)])
+    density = np.column_stack(
+        [scipy.stats.multivariate_normal.pdf(y, m, v) for m, v in zip(mean, variance, strict=True)]
+    )
     for number, drawn in enumerate(lines(ax, "points")):
         assert_allclose(drawn.get_xydata(), y[density.argmax(axis=1) == number])
     assert_allclose(lines(ax, "means")[0].get_xydata(), mean)
@@ -535,7 +672,9 @@ def test_every_picture_is_drawn_on_the_axes_that_are_given(fitted, profiled, edg
         assert draw(ax) is ax
         ax.figure.canvas.draw()  # what only the renderer would refuse: a glyph, a mathematical label
     assert pyplot.get_fignums() == figures, "no figure of its own"
-    with pytest.raises(TypeError, match="ax must be one matplotlib Axes, or None for a new figure; got ndarray"):
+    with pytest.raises(
+        TypeError, match="ax must be one matplotlib Axes, or None for a new figure; got ndarray"
+    ):
         plots.qq(y, ax=np.array([ax, ax]))
 
 

@@ -13,7 +13,9 @@ from jaxmle.report.table import coefficients, summary
 from jaxmle.solvers.status import Status
 from tests.report.records import FREE, POSITIVE, admissions, record
 
-SENTENCE = "SEPARATED: the likelihood approaches its supremum only at infinity along " + "treatment " * 20
+SENTENCE = (
+    "SEPARATED: the likelihood approaches its supremum only at infinity along " + "treatment " * 20
+)
 
 
 def rows(text: str) -> list[str]:
@@ -34,7 +36,10 @@ def test_a_fit_that_failed_says_why_and_names_its_status_once(sentence):
 
 def test_the_facts_name_what_was_maximised():
     facts = " ".join(summary(admissions()).splitlines()[1].split())
-    assert facts == "n = 189 df = 6 log-likelihood = -224.747 AIC = 455.494 BIC = 465.200 vcov = observed"
+    assert (
+        facts
+        == "n = 189 df = 6 log-likelihood = -224.747 AIC = 455.494 BIC = 465.200 vcov = observed"
+    )
 
 
 def test_float32_and_map_are_labelled():
@@ -49,7 +54,14 @@ def test_sampling_weights_give_the_reason_for_the_missing_criteria():
 
 def test_a_row_reads_as_in_a_textbook():
     header, _, gre, *_ = rows(summary(admissions()))
-    assert re.split(r"\s{2,}", header.strip()) == ["estimate", "std. error", "z", "p", "lower 95%", "upper 95%"]
+    assert re.split(r"\s{2,}", header.strip()) == [
+        "estimate",
+        "std. error",
+        "z",
+        "p",
+        "lower 95%",
+        "upper 95%",
+    ]
     assert gre.split() == ["gre", "0.002264", "0.001094", "2.07", "0.039", "0.000120", "0.004408"]
 
 
@@ -81,7 +93,9 @@ def test_a_bounded_parameter_has_no_z_and_a_note_says_so():
 
 def test_a_fixed_parameter_is_explained():
     assert "held fixed" in summary(record([1.0, 2.0], [0.1, np.nan], ("a", "b")))
-    assert "held fixed" not in summary(record([1.0, 2.0], [np.nan, np.nan], ("a", "b"), vcov_kind=None))
+    assert "held fixed" not in summary(
+        record([1.0, 2.0], [np.nan, np.nan], ("a", "b"), vcov_kind=None)
+    )
 
 
 LONG = tuple(f"hierarchy.of.very_long_parameter_names_{'x' * 80}.level[{j},0]" for j in range(4))
@@ -112,12 +126,17 @@ def test_random_scales_never_widen_the_page_nor_break_the_alignment():
         assert max(map(len, summary(fit).splitlines())) <= WIDTH
         for style in STYLES:
             columns = coefficients(fit, 0.95, style).columns()[1:]
-            assert all(len({cell.index(".") for cell in column if "." in cell}) <= 1 for column in columns)
+            assert all(
+                len({cell.index(".") for cell in column if "." in cell}) <= 1 for column in columns
+            )
 
 
 def test_long_names_are_elided_in_the_middle_and_stay_distinct():
     names = [line.split()[0] for line in rows(summary(record([1.0] * 4, [0.1] * 4, LONG)))[1:]]
-    assert all(name.startswith("hierarchy") and name.endswith(f"[{j},0]") and "..." in name for j, name in enumerate(names))
+    assert all(
+        name.startswith("hierarchy") and name.endswith(f"[{j},0]") and "..." in name
+        for j, name in enumerate(names)
+    )
     alike = tuple("x" * 60 + str(j) + "y" * 60 for j in range(4))
     shown = [line.split()[0] for line in rows(summary(record([1.0] * 4, [0.1] * 4, alike)))[1:]]
     assert len(set(shown)) == 4
@@ -131,4 +150,9 @@ def test_thousands_of_parameters_are_cut_with_a_count_of_the_rest():
     p = 5000
     text = summary(record(np.ones(p), np.ones(p), tuple(f"u[{j}]" for j in range(p))))
     assert len(text.splitlines()) < 110
-    assert "4900 more parameters" in text and "u[79] " in text and "u[4999] " in text and "u[80] " not in text
+    assert (
+        "4900 more parameters" in text
+        and "u[79] " in text
+        and "u[4999] " in text
+        and "u[80] " not in text
+    )

@@ -30,7 +30,14 @@ def wood(x):
 
 
 def powell_singular(x):
-    return jnp.stack([x[0] + 10 * x[1], jnp.sqrt(5.0) * (x[2] - x[3]), (x[1] - 2 * x[2]) ** 2, jnp.sqrt(10.0) * (x[0] - x[3]) ** 2])
+    return jnp.stack(
+        [
+            x[0] + 10 * x[1],
+            jnp.sqrt(5.0) * (x[2] - x[3]),
+            (x[1] - 2 * x[2]) ** 2,
+            jnp.sqrt(10.0) * (x[0] - x[3]) ** 2,
+        ]
+    )
 
 
 def brown_badly_scaled(x):
@@ -91,11 +98,15 @@ def test_a_classic_problem_is_solved_to_a_millionth_of_a_standard_error(name):
 def test_steps_do_not_depend_on_units(name):
     """x = S u for a diagonal S: the same steps, the same likelihood, estimates in the other unit."""
     residuals, start, maximum = PROBLEMS[name]
-    if name == "beale":  # at the published start neither slope nor curvature gives the first coordinate a unit
+    if (
+        name == "beale"
+    ):  # at the published start neither slope nor curvature gives the first coordinate a unit
         start = [1.0, 0.8]
     scale = 10.0 ** np.array([6, -6, 3, -3])[: len(start)]
     plain = jm.fit(loglik_of(residuals), {"x": np.array(start)}, np.ones(1))
-    other = jm.fit(loglik_of(lambda u: residuals(u * scale)), {"x": np.array(start) / scale}, np.ones(1))
+    other = jm.fit(
+        loglik_of(lambda u: residuals(u * scale)), {"x": np.array(start) / scale}, np.ones(1)
+    )
     assert other.converged, other.explain()
     # Rounding alone decides some trials in a long curved valley: a tenth of the steps.
     assert abs(int(other.steps) - int(plain.steps)) <= max(2, 0.1 * int(plain.steps))
@@ -116,14 +127,21 @@ def test_powell_singular_function_is_singular():
 
 def test_a_step_limit_is_kept_and_told():
     for limit in (0, 1, 5):
-        fit = jm.fit(loglik_of(rosenbrock), {"x": np.array([-1.2, 1.0])}, np.ones(1), max_steps=limit)
+        fit = jm.fit(
+            loglik_of(rosenbrock), {"x": np.array([-1.2, 1.0])}, np.ones(1), max_steps=limit
+        )
         assert fit.verdict == Status.MAX_STEPS, fit.explain()
         assert fit.steps <= limit
         assert np.isnan(fit.se).all()
 
 
 def test_the_likelihood_never_falls_on_the_way():
-    values = [jm.fit(loglik_of(wood), {"x": np.array([-3.0, -1.0, -3.0, -1.0])}, np.ones(1), max_steps=limit).loglik for limit in range(0, 40, 3)]
+    values = [
+        jm.fit(
+            loglik_of(wood), {"x": np.array([-3.0, -1.0, -3.0, -1.0])}, np.ones(1), max_steps=limit
+        ).loglik
+        for limit in range(0, 40, 3)
+    ]
     assert np.all(np.diff(values) >= 0)
 
 
@@ -132,7 +150,10 @@ def test_the_likelihood_never_falls_on_the_way():
 
 def point_of(residuals, xp):
     """−Σr² as the loop sees it."""
-    value = lambda z: -jnp.sum(residuals(z) ** 2)  # noqa: E731
+
+    def value(z):
+        return -jnp.sum(residuals(z) ** 2)
+
     calculate = jax.jit(lambda z: (value(z), jax.grad(value)(z), jax.hessian(value)(z)))
 
     def evaluate(z):

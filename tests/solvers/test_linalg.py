@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxmle.solvers.linalg import bounded, cholesky, metric_of, newton_step, rarely, solve_lower, solve_upper, trust_step
+from jaxmle.solvers.linalg import (
+    bounded,
+    cholesky,
+    metric_of,
+    newton_step,
+    rarely,
+    solve_lower,
+    solve_upper,
+    trust_step,
+)
 
 EPS = np.finfo(float).eps
 
@@ -25,11 +34,18 @@ def positive_definite(p, seed=0):
 
 @pytest.mark.parametrize("p", range(1, 11))
 def test_cholesky_and_its_solves_equal_numpy(p):
-    r, b, many = positive_definite(p, p), np.arange(1.0, p + 1), np.random.default_rng(p).normal(size=(p, 2))
+    r, b, many = (
+        positive_definite(p, p),
+        np.arange(1.0, p + 1),
+        np.random.default_rng(p).normal(size=(p, 2)),
+    )
     exact = np.linalg.cholesky(r)
     with jax.enable_x64(True):
         factor = np.asarray(cholesky(jnp.asarray(r), unrolled=True))
-        lower, upper = (np.asarray(f(jnp.asarray(exact), jnp.asarray(b), unrolled=True)) for f in (solve_lower, solve_upper))
+        lower, upper = (
+            np.asarray(f(jnp.asarray(exact), jnp.asarray(b), unrolled=True))
+            for f in (solve_lower, solve_upper)
+        )
         block = np.asarray(solve_lower(jnp.asarray(exact), jnp.asarray(many), unrolled=True))
     assert_allclose(factor, exact, rtol=1e-12, atol=1e-12)
     assert_allclose(cholesky(r), exact, rtol=1e-13)
@@ -56,7 +72,9 @@ def test_rarely_under_vmap_is_the_plain_choice():
     assert_array_equal(jax.vmap(lambda v: rarely(jnp.asarray(True), rare, usual, v))(x), rare(x))
     for flag in (True, False):
         assert rarely(flag, rare, usual, 4.0) == (rare if flag else usual)(4.0)
-        assert rarely(jnp.asarray(flag), rare, usual, jnp.asarray(4.0)) == (rare if flag else usual)(4.0)
+        assert rarely(jnp.asarray(flag), rare, usual, jnp.asarray(4.0)) == (
+            rare if flag else usual
+        )(4.0)
 
 
 def test_rarely_of_a_nested_batch_and_of_trees():
@@ -64,7 +82,9 @@ def test_rarely_of_a_nested_batch_and_of_trees():
     tree = {"m": jnp.arange(24.0).reshape(2, 3, 2, 2), "v": jnp.ones((2, 3))}
     needed = jnp.asarray([[True, False, True], [False, False, True]])
     out = jax.vmap(jax.vmap(lambda n, t: rarely(n, rare, usual, t)))(needed, tree)
-    assert_array_equal(out["m"], jnp.where(needed[..., None, None], jnp.swapaxes(tree["m"], -1, -2), tree["m"]))
+    assert_array_equal(
+        out["m"], jnp.where(needed[..., None, None], jnp.swapaxes(tree["m"], -1, -2), tree["m"])
+    )
     assert_array_equal(out["v"], jnp.where(needed, 0.0, 1.0))
 
 
@@ -85,7 +105,9 @@ def test_newton_step_does_not_see_units(factor):
     j, s = positive_definite(3), np.array([1.0, -2.0, 0.5])
     d = np.array([factor, 1.0, 1 / factor])
     plain = newton_step(j, s, metric_of(j, s), EPS * 150, 1e-8)
-    scaled = newton_step(j * np.outer(d, d), s * d, metric_of(j * np.outer(d, d), s * d), EPS * 150, 1e-8)
+    scaled = newton_step(
+        j * np.outer(d, d), s * d, metric_of(j * np.outer(d, d), s * d), EPS * 150, 1e-8
+    )
     assert_allclose(scaled.step * d, plain.step, rtol=1e-10)
     assert_allclose(scaled.decrement, plain.decrement, rtol=1e-10)
 
@@ -117,7 +139,9 @@ def best_in_ball(j, s, scale, radius, count=200_001):
     angle = np.linspace(0, 2 * np.pi, count)
     circle = np.stack([np.cos(angle), np.sin(angle)]) / scale[:, None]
     linear, square = s @ circle, 0.5 * np.einsum("in,ij,jn->n", circle, j, circle)
-    inner = np.clip(np.where(square > 0, linear / np.where(square > 0, 2 * square, 1.0), radius), 0, radius)
+    inner = np.clip(
+        np.where(square > 0, linear / np.where(square > 0, 2 * square, 1.0), radius), 0, radius
+    )
     return np.max(linear * inner - square * inner**2)
 
 
@@ -158,7 +182,15 @@ def test_both_ways_along_negative_curvature_are_open():
 
 def test_host_and_trace_take_the_same_trust_step():
     j, s = positive_definite(4) - 8 * np.eye(4), np.array([1.0, -2.0, 0.5, 3.0])
-    args = (j, s, metric_of(j, s), np.float64(EPS * 200), np.float64(1e-8), np.float64(1.5), np.float64(1.0))
+    args = (
+        j,
+        s,
+        metric_of(j, s),
+        np.float64(EPS * 200),
+        np.float64(1e-8),
+        np.float64(1.5),
+        np.float64(1.0),
+    )
     host = trust_step(*args)
     with jax.enable_x64(True):
         traced = jax.jit(trust_step)(*args)
@@ -178,14 +210,24 @@ def test_a_step_bounded_by_factors_gains_what_the_one_by_eigenvectors_does(p):
     rng, cases = np.random.default_rng(p), 200
     a = rng.normal(size=(cases, p, p))
     q = np.linalg.qr(a)[0]
-    j = np.einsum("bij,bj,bkj->bik", q, rng.choice([0.1, 1.0, 10.0], (cases, p)) * np.where(rng.random((cases, 1)) < 0.5, 1.0, rng.choice([-1.0, 1.0], (cases, p))), q)
+    j = np.einsum(
+        "bij,bj,bkj->bik",
+        q,
+        rng.choice([0.1, 1.0, 10.0], (cases, p))
+        * np.where(rng.random((cases, 1)) < 0.5, 1.0, rng.choice([-1.0, 1.0], (cases, p))),
+        q,
+    )
     d = np.sqrt(np.abs(np.einsum("bii->bi", j)))
     r, g = j / (d[:, :, None] * d[:, None, :]), rng.normal(size=(cases, p))
     radius = 10 ** rng.uniform(-3, 1, cases)
     one, zero = np.ones(p), np.zeros(())
-    best = np.array([trust_step(r[i], g[i], one, EPS, zero, radius[i], np.ones(()))[1] for i in range(cases)])
+    best = np.array(
+        [trust_step(r[i], g[i], one, EPS, zero, radius[i], np.ones(()))[1] for i in range(cases)]
+    )
     with jax.enable_x64(True):
-        u, sound = map(np.asarray, jax.vmap(bounded)(jnp.asarray(r), jnp.asarray(g), jnp.asarray(radius)))
+        u, sound = map(
+            np.asarray, jax.vmap(bounded)(jnp.asarray(r), jnp.asarray(g), jnp.asarray(radius))
+        )
     gain = np.sum(g * u, axis=1) - 0.5 * np.einsum("bi,bij,bj->b", u, r, u)
     convex = np.linalg.eigvalsh(r)[:, 0] > 0
     assert 20 < convex.sum() < cases - 20

@@ -13,7 +13,9 @@ from jaxmle.solvers import BHHH, LBFGS, Newton, Optax, Scoring
 
 N = 80
 X = np.column_stack([np.ones(N), np.random.default_rng(60).normal(size=(N, 2))])
-Y = (np.random.default_rng(61).random(N) < 1 / (1 + np.exp(-X @ np.array([0.3, 1.0, -0.5])))).astype(float)
+Y = (
+    np.random.default_rng(61).random(N) < 1 / (1 + np.exp(-X @ np.array([0.3, 1.0, -0.5])))
+).astype(float)
 DATA = {"x": X, "y": Y}
 START = {"beta": np.zeros(3)}
 
@@ -65,7 +67,9 @@ def test_every_solver_reaches_the_maximum(name):
 @pytest.mark.parametrize("name", ["scoring", "newton_clipped", "lbfgs"])
 def test_a_solver_does_the_same_under_jit(name):
     with jax.enable_x64(True):
-        fit = jax.tree.map(np.asarray, jax.jit(lambda data: jm.fit(MODEL, START, data, solver=SOLVERS[name]))(DATA))
+        fit = jax.tree.map(
+            np.asarray, jax.jit(lambda data: jm.fit(MODEL, START, data, solver=SOLVERS[name]))(DATA)
+        )
     assert fit.verdict == Status.CONVERGED, fit.explain()
     assert np.max(np.abs(fit.x - BETA) / ERROR) < 1e-7
     assert_allclose(fit.se, ERROR, rtol=1e-8)
@@ -92,7 +96,9 @@ def test_a_large_problem_goes_by_lbfgs_and_ends_exactly():
     """160 normal means and their analytic estimate."""
     k, per = 160, 3
     y = np.random.default_rng(62).normal(size=(per, k)) + np.linspace(-2, 2, k)
-    fit = jm.fit(lambda p, d: -0.5 * jnp.sum((d - p["m"][None, :]) ** 2, axis=1), {"m": np.zeros(k)}, y)
+    fit = jm.fit(
+        lambda p, d: -0.5 * jnp.sum((d - p["m"][None, :]) ** 2, axis=1), {"m": np.zeros(k)}, y
+    )
     assert fit.converged, fit.explain()
     assert_allclose(fit.params["m"], y.mean(axis=0), atol=1e-9)
     assert_allclose(fit.stderr["m"], 1 / np.sqrt(per), rtol=1e-9)
@@ -102,11 +108,20 @@ def test_a_large_problem_goes_by_lbfgs_and_ends_exactly():
 
 
 def test_directions_solve_against_their_curvature():
-    curvature, gradient = np.array([[4.0, 1.0], [1.0, 3.0]]), {"a": jnp.asarray([1.0]), "b": jnp.asarray(2.0)}
+    curvature, gradient = (
+        np.array([[4.0, 1.0], [1.0, 3.0]]),
+        {"a": jnp.asarray([1.0]), "b": jnp.asarray(2.0)},
+    )
     expected = -np.linalg.solve(curvature, [1.0, 2.0])
-    for make, key in ((jm.solvers.newton, "hessian"), (jm.solvers.scoring, "expected"), (jm.solvers.bhhh, "opg")):
+    for make, key in (
+        (jm.solvers.newton, "hessian"),
+        (jm.solvers.scoring, "expected"),
+        (jm.solvers.bhhh, "opg"),
+    ):
         transformation = make()
-        updates, _ = transformation.update(gradient, transformation.init(gradient), gradient, **{key: jnp.asarray(curvature)})
+        updates, _ = transformation.update(
+            gradient, transformation.init(gradient), gradient, **{key: jnp.asarray(curvature)}
+        )
         assert_allclose(np.concatenate([updates["a"], [updates["b"]]]), expected, rtol=1e-6)
 
 
@@ -123,6 +138,8 @@ def test_newton_in_an_optax_loop_of_the_users_own_reaches_the_maximum():
         state = transformation.init(beta)
         for _ in range(12):
             gradient = jax.grad(jm.nll(logit))(beta, DATA)
-            updates, state = transformation.update(gradient, state, beta, hessian=-jm.hessian(logit)(beta, DATA))
+            updates, state = transformation.update(
+                gradient, state, beta, hessian=-jm.hessian(logit)(beta, DATA)
+            )
             beta = optax.apply_updates(beta, updates)
         assert_allclose(np.asarray(beta["beta"]), BETA, atol=1e-9)

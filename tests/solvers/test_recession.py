@@ -20,7 +20,9 @@ def evaluator(value, slope, bend, seen):
         r = n - e / 3
         seen.append(float(t))
         score = np.array([slope(t) - 2 * r * e / 3, -2 * r])
-        hessian = np.array([[bend(t) + 2 * r * e / 3 - 2 * e**2 / 9, -2 * e / 3], [-2 * e / 3, -2.0]])
+        hessian = np.array(
+            [[bend(t) + 2 * r * e / 3 - 2 * e**2 / 9, -2 * e / 3], [-2 * e / 3, -2.0]]
+        )
         return Point(z, np.float64(value(t) - r**2), np.float64(1.0), score, hessian)
 
     return evaluate
@@ -57,10 +59,16 @@ def test_a_tail_is_followed_in_leaps(monkeypatch):
 def test_a_maximum_beyond_a_tail_is_found(at):
     """−e⁻ᵗ − e^{t − 2a} has its maximum at t = a: from a tail's steps a leap would go past it."""
     seen = []
-    value, slope, bend = (lambda t: -np.exp(-t) - np.exp(t - 2 * at)), (lambda t: np.exp(-t) - np.exp(t - 2 * at)), (lambda t: -np.exp(-t) - np.exp(t - 2 * at))
+    value, slope, bend = (
+        (lambda t: -np.exp(-t) - np.exp(t - 2 * at)),
+        (lambda t: np.exp(-t) - np.exp(t - 2 * at)),
+        (lambda t: -np.exp(-t) - np.exp(t - 2 * at)),
+    )
     state = climb(evaluator(value, slope, bend, seen))
     assert state.outcome == SETTLED
-    assert_allclose(state.point.z[0], at, rtol=0, atol=1e-6 / np.sqrt(2 * np.exp(-at)))  # in standard errors
+    assert_allclose(
+        state.point.z[0], at, rtol=0, atol=1e-6 / np.sqrt(2 * np.exp(-at))
+    )  # in standard errors
     assert not explore(evaluator(value, slope, bend, []), state).recedes
     assert not state.rough
 
@@ -68,9 +76,19 @@ def test_a_maximum_beyond_a_tail_is_found(at):
 def test_where_digits_are_lost_no_leap_is_kept():
     """Derivatives with the noise of a difference of log-gamma functions of e^t: a leap lands in it, and is the last."""
     rng = np.random.default_rng(3)
-    noise = lambda t: 1e-12 * np.exp(t / 2) * rng.normal()  # noqa: E731
+
+    def noise(t):
+        return 1e-12 * np.exp(t / 2) * rng.normal()
+
     seen = []
-    state = climb(evaluator(lambda t: -np.exp(-t), lambda t: np.exp(-t) + noise(t), lambda t: -np.exp(-t) + noise(t), seen))
+    state = climb(
+        evaluator(
+            lambda t: -np.exp(-t),
+            lambda t: np.exp(-t) + noise(t),
+            lambda t: -np.exp(-t) + noise(t),
+            seen,
+        )
+    )
     assert not state.leaps
     back = np.flatnonzero(np.diff(seen) < -1)
     assert len(back) == 1  # once there and back
@@ -78,7 +96,11 @@ def test_where_digits_are_lost_no_leap_is_kept():
 
 def test_slower_tails_are_followed_step_by_step(monkeypatch):
     """−1/t: each Newton step makes t half as long again; no leap lands where e⁻ᵗ would have it."""
-    value, slope, bend = (lambda t: -1 / (1 + t)), (lambda t: (1 + t) ** -2), (lambda t: -2 * (1 + t) ** -3)
+    value, slope, bend = (
+        (lambda t: -1 / (1 + t)),
+        (lambda t: (1 + t) ** -2),
+        (lambda t: -2 * (1 + t) ** -3),
+    )
     seen, plain = [], []
     state = climb(evaluator(value, slope, bend, seen))
     slow = climb(evaluator(value, slope, bend, plain), monkeypatch)

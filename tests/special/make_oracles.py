@@ -44,7 +44,15 @@ def log_i(a, b, x, y):
         term *= (a + b + n) * x / (a + 1 + n)
         total += term
         n += 1
-    return a * mp.log(x) + b * mp.log(y) - mp.log(a) - mp.loggamma(a) - mp.loggamma(b) + mp.loggamma(a + b) + mp.log(total)
+    return (
+        a * mp.log(x)
+        + b * mp.log(y)
+        - mp.log(a)
+        - mp.loggamma(a)
+        - mp.loggamma(b)
+        + mp.loggamma(a + b)
+        + mp.log(total)
+    )
 
 
 def complement(log_tail, *arguments):
@@ -83,10 +91,23 @@ def beta_row(point):
         return log_i(t, s, 1 - x, x) if x >= 0.02 else complement(log_i, s, t, x, 1 - x)
 
     h, k = a * mp.mpf("1e-15"), b * mp.mpf("1e-15")
-    at, left, right, below, above = tail(a, b), tail(a - h, b), tail(a + h, b), tail(a, b - k), tail(a, b + k)
+    at, left, right, below, above = (
+        tail(a, b),
+        tail(a - h, b),
+        tail(a + h, b),
+        tail(a, b - k),
+        tail(a, b + k),
+    )
     far, near = tail(a + h, b + k), tail(a - h, b - k)
     mixed = (far + near - left - right - below - above + 2 * at) / (2 * h * k)
-    return at, (right - left) / (2 * h), (above - below) / (2 * k), (right - 2 * at + left) / h**2, mixed, (above - 2 * at + below) / k**2
+    return (
+        at,
+        (right - left) / (2 * h),
+        (above - below) / (2 * k),
+        (right - 2 * at + left) / h**2,
+        mixed,
+        (above - 2 * at + below) / k**2,
+    )
 
 
 def t_row(point):
@@ -114,22 +135,43 @@ def gamma_points(count, rng):
     near = a * np.exp(rng.normal(0, 3, count) / np.sqrt(a + 1))
     wide = a * 10 ** rng.uniform(-2, 1.5, count)
     x = np.where(rng.uniform(size=count) < 0.75, near, wide)
-    edges = [(s, x) for s in (0.003, 0.1, 0.5, 1, 1.5, 9.99, 10, 100) for x in (1e-6, 0.5, 0.999, 1, 1.001, s, 9.99, 10, 30)]
+    edges = [
+        (s, x)
+        for s in (0.003, 0.1, 0.5, 1, 1.5, 9.99, 10, 100)
+        for x in (1e-6, 0.5, 0.999, 1, 1.001, s, 9.99, 10, 30)
+    ]
     return [*edges, *zip(a, np.clip(x, 1e-8, None), strict=True)][:count]
 
 
 def beta_points(count, rng):
     a, b = 10 ** rng.uniform(-2, 3.5, (2, count))
     logit = np.log(a / b) + rng.normal(0, 3, count) * np.sqrt(1 / a + 1 / b)
-    x = np.where(rng.uniform(size=count) < 0.75, 1 / (1 + np.exp(-np.clip(logit, -9, 9))), rng.uniform(0.001, 0.999, count))
-    edges = [(s, t, x) for s in (0.01, 0.5, 1, 9.99, 10, 60) for t in (0.01, 0.5, 1, 10, 60) for x in (1e-4, 0.25, 0.5, 0.9, 0.9999)]
+    x = np.where(
+        rng.uniform(size=count) < 0.75,
+        1 / (1 + np.exp(-np.clip(logit, -9, 9))),
+        rng.uniform(0.001, 0.999, count),
+    )
+    edges = [
+        (s, t, x)
+        for s in (0.01, 0.5, 1, 9.99, 10, 60)
+        for t in (0.01, 0.5, 1, 10, 60)
+        for x in (1e-4, 0.25, 0.5, 0.9, 0.9999)
+    ]
     return [*edges, *zip(a, b, x, strict=True)][:count]
 
 
 def t_points(count, rng):
     nu = 10 ** rng.uniform(-1, 5, count)
-    z = -np.abs(np.where(rng.uniform(size=count) < 0.8, rng.normal(0, 3, count), 10 ** rng.uniform(-4, 2, count)))
-    edges = [(-z, n) for n in (0.1, 1, 2, 10, 30, 1000, 1e6) for z in (1e-8, 0.01, 0.999, 1, 1.001, 5, 30)]
+    z = -np.abs(
+        np.where(
+            rng.uniform(size=count) < 0.8, rng.normal(0, 3, count), 10 ** rng.uniform(-4, 2, count)
+        )
+    )
+    edges = [
+        (-z, n)
+        for n in (0.1, 1, 2, 10, 30, 1000, 1e6)
+        for z in (1e-8, 0.01, 0.999, 1, 1.001, 5, 30)
+    ]
     return [*edges, *zip(z, nu, strict=True)][:count]
 
 
@@ -147,13 +189,24 @@ def line(job):
     head, row, _, digits = KINDS[kind]
     names = head.split(",")[len(point) :]
     values = row(tuple(mp.mpf(float(v)) for v in point))
-    return ",".join([*(f"{float(v):.4g}" for v in point), *(mp.nstr(v, digits[max(len(name) - 2, 0)]) for v, name in zip(values, names, strict=True))])
+    return ",".join(
+        [
+            *(f"{float(v):.4g}" for v in point),
+            *(
+                mp.nstr(v, digits[max(len(name) - 2, 0)])
+                for v, name in zip(values, names, strict=True)
+            ),
+        ]
+    )
 
 
 if __name__ == "__main__":
     for kind in sys.argv[1:] or KINDS:
         head, _, points, _ = KINDS[kind]
-        jobs = [(kind, tuple(f"{float(v):.4g}" for v in point)) for point in points(2000, np.random.default_rng(5))]
+        jobs = [
+            (kind, tuple(f"{float(v):.4g}" for v in point))
+            for point in points(2000, np.random.default_rng(5))
+        ]
         with Pool(2) as pool:
             rows = pool.map(line, jobs, chunksize=8)
         (HERE / f"{kind}_tail.csv").write_text("\n".join([head, *rows]) + "\n")

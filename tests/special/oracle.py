@@ -39,9 +39,17 @@ def errors(found, exact, coordinates):
     second = {}
     for column, (i, j) in enumerate(pairs(d), 1 + d):
         second[i, j] = second[j, i] = np.abs(exact[:, column])
-    scale = [np.maximum(np.abs(exact[:, 0]), sum(size[i] * np.abs(exact[:, 1 + i]) for i in range(d)))]
-    scale += [np.maximum(np.abs(exact[:, 1 + i]), sum(size[j] * second[i, j] for j in range(d))) for i in range(d)]
-    scale += [np.maximum(second[i, j], 1e-2 * (scale[1 + i] / size[j] + scale[1 + j] / size[i]) / 2) for i, j in pairs(d)]
+    scale = [
+        np.maximum(np.abs(exact[:, 0]), sum(size[i] * np.abs(exact[:, 1 + i]) for i in range(d)))
+    ]
+    scale += [
+        np.maximum(np.abs(exact[:, 1 + i]), sum(size[j] * second[i, j] for j in range(d)))
+        for i in range(d)
+    ]
+    scale += [
+        np.maximum(second[i, j], 1e-2 * (scale[1 + i] / size[j] + scale[1 + j] / size[i]) / 2)
+        for i, j in pairs(d)
+    ]
     difference = np.abs(found - exact)
     difference[np.isnan(found)] = np.inf
     return difference / np.maximum(np.stack(scale, axis=-1), 1e-290)
@@ -55,4 +63,6 @@ def assert_close(found, exact, coordinates, tolerance=TOLERANCE):
     for column in range(off.shape[1]):
         worst = int(np.argmax(off[:, column]))
         place = [float(x[worst]) for x in coordinates]
-        assert off[worst, column] <= tolerance[order[column]], f"column {column} at {place}: {found[worst, column]!r}, exactly {exact[worst, column]!r}, off by {off[worst, column]:.1e}"
+        assert off[worst, column] <= tolerance[order[column]], (
+            f"column {column} at {place}: {found[worst, column]!r}, exactly {exact[worst, column]!r}, off by {off[worst, column]:.1e}"
+        )

@@ -21,12 +21,18 @@ def exact():
             i0, i1 = mp.besseli(0, x), mp.besseli(1, x)
             r = i1 / i0
             slope = 1 - r / x - r * r
-            jets = [[mp.log(i0), r, slope], [mp.log(i1), 1 / r - 1 / x, 1 / x**2 - slope / r**2], [r, slope, -slope / x + r / x**2 - 2 * r * slope]]
+            jets = [
+                [mp.log(i0), r, slope],
+                [mp.log(i1), 1 / r - 1 / x, 1 / x**2 - slope / r**2],
+                [r, slope, -slope / x + r / x**2 - 2 * r * slope],
+            ]
             out.append([[float(v) for v in jet] for jet in jets])
     return np.array(out)
 
 
-@pytest.mark.parametrize(("function", "which"), [(special.log_i0, 0), (special.log_i1, 1), (special.bessel_ratio, 2)])
+@pytest.mark.parametrize(
+    ("function", "which"), [(special.log_i0, 0), (special.log_i1, 1), (special.bessel_ratio, 2)]
+)
 def test_value_and_two_derivatives(exact, function, which):
     assert_close(derivatives(function, (X,)), exact[:, which], (X,))
 

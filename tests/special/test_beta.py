@@ -21,13 +21,25 @@ def points():
 def jet(a, b):
     psi = mp.psi
     both, slope = psi(0, a + b), psi(1, a + b)
-    return mp.loggamma(a) + mp.loggamma(b) - mp.loggamma(a + b), psi(0, a) - both, psi(0, b) - both, psi(1, a) - slope, -slope, psi(1, b) - slope
+    return (
+        mp.loggamma(a) + mp.loggamma(b) - mp.loggamma(a + b),
+        psi(0, a) - both,
+        psi(0, b) - both,
+        psi(1, a) - slope,
+        -slope,
+        psi(1, b) - slope,
+    )
 
 
 def test_value_and_two_derivatives():
     a, b = points()
     with mp.workdps(60):
-        exact = np.array([[float(v) for v in jet(mp.mpf(float(s)), mp.mpf(float(t)))] for s, t in zip(a, b, strict=True)])
+        exact = np.array(
+            [
+                [float(v) for v in jet(mp.mpf(float(s)), mp.mpf(float(t)))]
+                for s, t in zip(a, b, strict=True)
+            ]
+        )
     assert_close(derivatives(special.betaln, (a, b)), exact, (a, b), (1e-13, 1e-13, 1e-13))
 
 
@@ -39,4 +51,8 @@ def test_third_derivative_and_edges():
 
 
 def test_single_precision_and_integers():
-    assert_allclose(jax.jit(special.betaln)(np.array([1, 2, 500]), 3), np.log([1 / 3, 1 / 12, 2 / (500.0 * 501 * 502)]), rtol=2e-6)
+    assert_allclose(
+        jax.jit(special.betaln)(np.array([1, 2, 500]), 3),
+        np.log([1 / 3, 1 / 12, 2 / (500.0 * 501 * 502)]),
+        rtol=2e-6,
+    )

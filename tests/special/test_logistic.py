@@ -9,15 +9,24 @@ from numpy.testing import assert_allclose
 
 from jaxmle import special
 
-POINTS = np.concatenate([np.linspace(-40, 40, 161), [-745.0, -300.0, -1e-300, 0.0, 1e-12, 300.0, 1e6]])
+POINTS = np.concatenate(
+    [np.linspace(-40, 40, 161), [-745.0, -300.0, -1e-300, 0.0, 1e-12, 300.0, 1e6]]
+)
 
 
 def exact(order):
     with mpmath.workdps(60):
+
         def at(x):
             t = mpmath.e ** mpmath.mpf(float(x))
             s = t / (1 + t)
-            return [mpmath.log1p(t), s, s / (1 + t), s / (1 + t) * (1 - t) / (1 + t), s / (1 + t) * (1 - 6 * s + 6 * s**2)][order]
+            return [
+                mpmath.log1p(t),
+                s,
+                s / (1 + t),
+                s / (1 + t) * (1 - t) / (1 + t),
+                s / (1 + t) * (1 - 6 * s + 6 * s**2),
+            ][order]
 
         return np.array([float(at(x)) for x in POINTS])
 
@@ -38,7 +47,9 @@ def test_softplus_and_its_derivatives(order):
 def test_sigmoid_is_its_slope_and_log_sigmoid_its_mirror():
     with jax.enable_x64(True):
         assert_allclose(np.asarray(special.sigmoid(POINTS)), exact(1), rtol=1e-15, atol=1e-310)
-        assert_allclose(np.asarray(special.log_sigmoid(-POINTS)), -exact(0), rtol=1e-15, atol=1e-310)
+        assert_allclose(
+            np.asarray(special.log_sigmoid(-POINTS)), -exact(0), rtol=1e-15, atol=1e-310
+        )
 
 
 def test_single_precision():

@@ -9,7 +9,9 @@ from jaxmle import special
 from tests.special.oracle import assert_close, derivatives
 
 RNG = np.random.default_rng(1)
-X = np.concatenate([-(10 ** RNG.uniform(-8, 8, 800)), 10 ** RNG.uniform(-8, 1.5, 400), RNG.uniform(-40, 12, 800)])
+X = np.concatenate(
+    [-(10 ** RNG.uniform(-8, 8, 800)), 10 ** RNG.uniform(-8, 1.5, 400), RNG.uniform(-40, 12, 800)]
+)
 
 
 def exact_log_ndtr(x):
@@ -31,21 +33,35 @@ def test_log_ndtr():
 
 
 def test_ndtri_and_its_derivatives():
-    p = np.concatenate([10 ** RNG.uniform(-300, -0.3, 1000), 10 ** RNG.uniform(-6, -0.3, 500), RNG.uniform(0, 1, 480), 1 - 10 ** RNG.uniform(-12, -1, 20)])
+    p = np.concatenate(
+        [
+            10 ** RNG.uniform(-300, -0.3, 1000),
+            10 ** RNG.uniform(-6, -0.3, 500),
+            RNG.uniform(0, 1, 480),
+            1 - 10 ** RNG.uniform(-12, -1, 20),
+        ]
+    )
     found = derivatives(special.ndtri, (p,))
     with mp.workdps(60):
+
         def root(p, x):
             """One Newton step with 60 digits from the value found: its error is the square of the step."""
             x, p = mp.mpf(float(x)), mp.mpf(float(p))
             root = x - (mp.erfc(-x / mp.sqrt(2)) / 2 - p) / mp.npdf(x)
             return root, 1 / mp.npdf(root), root / mp.npdf(root) ** 2
 
-        exact = np.array([[float(v) for v in root(*pair)] for pair in zip(p, found[:, 0], strict=True)])
+        exact = np.array(
+            [[float(v) for v in root(*pair)] for pair in zip(p, found[:, 0], strict=True)]
+        )
     sane = exact[:, 0] > -16  # 1/φ² overflows beyond −26
     assert_close(found[sane], exact[sane], (p[sane],))
     assert_allclose(found[:, 0], exact[:, 0], rtol=1e-13, atol=1e-15)
     with jax.enable_x64(True):
-        assert_allclose(jax.jit(special.ndtri)(np.array([0.0, 1.0, -0.1, 1.1, 0.5])), [-np.inf, np.inf, np.nan, np.nan, 0], atol=1e-16)
+        assert_allclose(
+            jax.jit(special.ndtri)(np.array([0.0, 1.0, -0.1, 1.1, 0.5])),
+            [-np.inf, np.inf, np.nan, np.nan, 0],
+            atol=1e-16,
+        )
 
 
 def test_log1mexp():
@@ -61,7 +77,9 @@ def test_log1mexp():
 def test_the_second_derivative_beyond_minus_twenty():
     """jax.scipy.special.log_ndtr is off by 1.6e-6 there."""
     x = -np.array([25.0, 1e3, 1e6])
-    assert_allclose(derivatives(special.log_ndtr, (x,))[:, 2], -1 + 1 / x**2 - 6 / x**4 + 50 / x**6, rtol=1e-8)
+    assert_allclose(
+        derivatives(special.log_ndtr, (x,))[:, 2], -1 + 1 / x**2 - 6 / x**4 + 50 / x**6, rtol=1e-8
+    )
 
 
 def test_single_precision():

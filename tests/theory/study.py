@@ -9,13 +9,17 @@ TIMES = 4.0  # a right figure strays so many of its standard errors in 1 study o
 def assert_near(found, exact, error, times=TIMES):
     """``found`` lies within ``times`` of its Monte-Carlo standard errors of ``exact``, entry by entry."""
     distance = np.abs(np.asarray(found) - exact) / error
-    assert np.all(distance < times), f"{found} is not {exact}: {distance} Monte-Carlo standard errors of {error} away"
+    assert np.all(distance < times), (
+        f"{found} is not {exact}: {distance} Monte-Carlo standard errors of {error} away"
+    )
 
 
 def assert_far(found, wrong, error, times=TIMES):
     """The study can tell: ``wrong`` lies more than ``times`` standard errors away in every entry."""
     distance = np.abs(np.asarray(found) - wrong) / error
-    assert np.all(distance > times), f"{found} could be {wrong}: {distance} Monte-Carlo standard errors of {error} away"
+    assert np.all(distance > times), (
+        f"{found} could be {wrong}: {distance} Monte-Carlo standard errors of {error} away"
+    )
 
 
 def mean(values):
@@ -61,7 +65,9 @@ def slope(x, y, error):
     """The slope of y (m,) on x (m,) by least squares weighted by error⁻², and its standard error."""
     weight = error**-2.0
     centred = x - np.sum(weight * x) / np.sum(weight)
-    return np.sum(weight * centred * y) / np.sum(weight * centred**2), np.sum(weight * centred**2) ** -0.5
+    return np.sum(weight * centred * y) / np.sum(weight * centred**2), np.sum(
+        weight * centred**2
+    ) ** -0.5
 
 
 def follows(values, cdf):

@@ -44,10 +44,20 @@ def test_1_the_labellings_without_an_estimate_are_counted_by_cover():
     n, p = 11, 2
     x = np.column_stack([np.ones(n), np.sort(np.random.default_rng(201).normal(size=n))])
     y = np.array(list(itertools.product([0.0, 1.0], repeat=n)))
-    fits = jm.fit_batch(logistic, {"beta": np.zeros(p)}, {"x": x, "y": y}, in_axes={"x": None, "y": 0}, progress=False)
+    fits = jm.fit_batch(
+        logistic,
+        {"beta": np.zeros(p)},
+        {"x": x, "y": y},
+        in_axes={"x": None, "y": 0},
+        progress=False,
+    )
     changes = np.abs(np.diff(y, axis=1)).sum(axis=1)
     assert_array_equal(fits.status, np.where(changes <= 1, Status.SEPARATED, Status.CONVERGED))
-    assert np.sum(fits.status == Status.SEPARATED) == 2 * sum(math.comb(n - 1, k) for k in range(p)) == 22
+    assert (
+        np.sum(fits.status == Status.SEPARATED)
+        == 2 * sum(math.comb(n - 1, k) for k in range(p))
+        == 22
+    )
     apart = fits.status == Status.SEPARATED
     assert not np.isfinite(fits.x[apart]).any() and np.isnan(fits.se[apart]).all()
     assert_allclose(fits.loglik[apart], 0.0, atol=1e-8)
@@ -64,7 +74,14 @@ def cauchy(params, y):
 
 def cauchy_maxima(y):
     """Where the score of one sample (n,) falls through zero, on a fine grid."""
-    grid = np.unique(np.concatenate([np.linspace(y.min() - 1, y.max() + 1, 4001), (y[:, None] + np.linspace(-3, 3, 601)).ravel()]))
+    grid = np.unique(
+        np.concatenate(
+            [
+                np.linspace(y.min() - 1, y.max() + 1, 4001),
+                (y[:, None] + np.linspace(-3, 3, 601)).ravel(),
+            ]
+        )
+    )
     score = np.sum((y[:, None] - grid) / (1 + (y[:, None] - grid) ** 2), axis=0)
     at = np.flatnonzero((score[:-1] > 0) & (score[1:] <= 0))
     return (grid[at] + grid[at + 1]) / 2
@@ -77,7 +94,9 @@ def test_2_a_cauchy_centre_has_other_maxima_a_third_of_a_time():
     """
     samples, n = 200, 30
     y = np.random.default_rng(202).standard_cauchy((samples, n))
-    fits = jm.fit_batch(cauchy, {"centre": y.ravel()}, np.repeat(y, n, axis=0), params_axis=0, progress=False)
+    fits = jm.fit_batch(
+        cauchy, {"centre": y.ravel()}, np.repeat(y, n, axis=0), params_axis=0, progress=False
+    )
     assert fits.converged.all()
     ends, heights = fits.x.reshape(samples, n), fits.loglik.reshape(samples, n)
     others = np.zeros(samples)
@@ -121,7 +140,13 @@ def responses():
 def test_3_a_fit_gains_p_halves_on_its_own_data_and_loses_as_much_on_new_ones(responses):
     """2(ℓ(θ̂) − ℓ(θ)) is χ²(p) on the data of the fit; on fresh responses the mean is −p: their distance is the 2p of AIC."""
     y, new = responses
-    fits = jm.fit_batch(unit_normal, {"beta": np.zeros(2)}, {"x": X, "y": y}, in_axes={"x": None, "y": 0}, progress=False)
+    fits = jm.fit_batch(
+        unit_normal,
+        {"beta": np.zeros(2)},
+        {"x": X, "y": y},
+        in_axes={"x": None, "y": 0},
+        progress=False,
+    )
     own, fresh = 2 * excess(fits.x, y), 2 * excess(fits.x, new)
     for values, exact in ((own, 2), (fresh, -2), (own - fresh, 4)):
         average, error = mean(values)
@@ -133,7 +158,13 @@ def test_3_a_prior_trades_fit_for_prediction_and_is_labelled(responses):
     """ridge(τ): β̂ = (X'X + τ)⁻¹X'y. The mean of both log-likelihoods in closed form: −½ tr(V X'X) − ½‖X b‖², V its variance, b its bias."""
     y, new = responses
     strength = 2.0
-    fits = jm.fit_batch(jm.penalize(unit_normal, jm.ridge(strength)), {"beta": np.zeros(2)}, {"x": X, "y": y}, in_axes={"x": None, "y": 0}, progress=False)
+    fits = jm.fit_batch(
+        jm.penalize(unit_normal, jm.ridge(strength)),
+        {"beta": np.zeros(2)},
+        {"x": X, "y": y},
+        in_axes={"x": None, "y": 0},
+        progress=False,
+    )
     shrink = np.linalg.solve(X.T @ X + strength * np.eye(2), X.T)
     assert_allclose(fits.x, y @ shrink.T, rtol=0, atol=1e-9)
     bias = shrink @ X @ BETA - BETA
@@ -149,7 +180,10 @@ def test_3_a_prior_trades_fit_for_prediction_and_is_labelled(responses):
 
 def test_3_a_prior_gives_separated_data_an_estimate():
     """Which is the prior's as much as the data's: half the strength moves it, where data would hold it."""
-    data = {"x": np.column_stack([np.ones(11), np.arange(11.0) - 5]), "y": (np.arange(11) > 5).astype(float)}
+    data = {
+        "x": np.column_stack([np.ones(11), np.arange(11.0) - 5]),
+        "y": (np.arange(11) > 5).astype(float),
+    }
     assert jm.fit(logistic, {"beta": np.zeros(2)}, data).verdict == Status.SEPARATED
     slopes = []
     for strength in (0.5, 1.0):
@@ -178,19 +212,33 @@ def test_4_overdispersed_counts_are_covered_too_seldom_unless_by_the_sandwich():
     Both groups have one mean, so that the variance is φ times the model's in every entry. HC0 is near 95 %, and short of it by O(1/n).
     """
     rng = np.random.default_rng(205)
-    data = {"x": np.column_stack([np.ones(ROWS), np.arange(ROWS) % 2]), "y": rng.negative_binomial(SIZE, SIZE / (SIZE + MEAN), (R, ROWS)).astype(float)}
+    data = {
+        "x": np.column_stack([np.ones(ROWS), np.arange(ROWS) % 2]),
+        "y": rng.negative_binomial(SIZE, SIZE / (SIZE + MEAN), (R, ROWS)).astype(float),
+    }
     truth = np.array([np.log(MEAN), 0.0])
     held = {}
     for kind in ("observed", "HC0"):
-        fits = jm.fit_batch(counts, {"beta": np.array([1.0, 0.0])}, data, in_axes={"x": None, "y": 0}, vcov=kind, progress=False)
+        fits = jm.fit_batch(
+            counts,
+            {"beta": np.array([1.0, 0.0])},
+            data,
+            in_axes={"x": None, "y": 0},
+            vcov=kind,
+            progress=False,
+        )
         assert fits.converged.all()
         held[kind], error = share(np.abs(fits.x - truth) <= Z95 * fits.se)
         if kind == "observed":
             dispersion = 1 + MEAN / SIZE
-            assert_near(held[kind], 2 * scipy.special.ndtr(Z95 / np.sqrt(dispersion)) - 1, error + 0.002)
+            assert_near(
+                held[kind], 2 * scipy.special.ndtr(Z95 / np.sqrt(dispersion)) - 1, error + 0.002
+            )
             assert_far(held[kind], 0.95, error, 20)
             average, error = mean(fits.x)
-            assert_near(average, truth - [MEAN * dispersion / MEAN**2 / ROWS, 0], error)  # the estimate is sound: E log ȳ = log μ − φ/2μm, m = ROWS/2
+            assert_near(
+                average, truth - [MEAN * dispersion / MEAN**2 / ROWS, 0], error
+            )  # the estimate is sound: E log ȳ = log μ − φ/2μm, m = ROWS/2
         else:
             assert np.all(np.abs(held[kind] - 0.95) < 3 * error + 0.01)
             assert np.all(held[kind] < 0.95)
@@ -238,11 +286,16 @@ def test_5_from_far_starts_squared_error_often_ends_elsewhere():
     rng = np.random.default_rng(207)
     x = np.stack([np.ones((64, HITS)), rng.normal(size=(64, HITS))], axis=-1)
     y = (rng.random((64, HITS)) < scipy.special.expit(x @ SLOPES)).astype(float)
-    starts = SLOPES + rng.normal(size=(64, 19, 2)) * np.repeat([0.0, 3.0, 10.0], [1, 9, 9])[None, :, None]
+    starts = (
+        SLOPES
+        + rng.normal(size=(64, 19, 2)) * np.repeat([0.0, 3.0, 10.0], [1, 9, 9])[None, :, None]
+    )
     data = {"x": np.repeat(x, 19, axis=0), "y": np.repeat(y, 19, axis=0)}
     arrived = {}
     for loglik in (logistic, squared):
-        fits = jm.fit_batch(loglik, {"beta": starts.reshape(-1, 2)}, data, params_axis=0, progress=False)
+        fits = jm.fit_batch(
+            loglik, {"beta": starts.reshape(-1, 2)}, data, params_axis=0, progress=False
+        )
         height, sound = fits.loglik.reshape(64, 19), fits.converged.reshape(64, 19)
         assert sound[:, 0].mean() > 0.95
         best = np.max(np.where(sound, height, -np.inf), axis=1, keepdims=True)
@@ -257,7 +310,9 @@ def test_5_from_far_starts_squared_error_often_ends_elsewhere():
 def test_5_lint_says_that_squared_error_is_no_log_likelihood(hits):
     report = jm.lint(squared, {"beta": np.array([0.1, 0.2])}, hits, response="y", support="binary")
     assert report["normalised"].passed is False
-    assert jm.lint(logistic, {"beta": np.array([0.1, 0.2])}, hits, response="y", support="binary").ok
+    assert jm.lint(
+        logistic, {"beta": np.array([0.1, 0.2])}, hits, response="y", support="binary"
+    ).ok
 
 
 # ---------------------------------------------------------------- 6 an unbounded likelihood
@@ -278,7 +333,14 @@ def test_6_a_narrow_component_on_one_observation_has_no_maximum():
     y = np.concatenate([rng.normal(0.0, 3.0, POINTS // 2), rng.normal(2.0, 0.7, POINTS // 2)])
     widths = np.geomspace(1e-4, 3.0, WIDTHS)
     starts = {"mu": np.repeat(y, WIDTHS), "sigma": np.tile(widths, POINTS)}
-    found = jm.multistart(beside_background, starts, y, constraints={"sigma": jm.positive}, params_axis=0, progress=False)
+    found = jm.multistart(
+        beside_background,
+        starts,
+        y,
+        constraints={"sigma": jm.positive},
+        params_axis=0,
+        progress=False,
+    )
     collapsed = (found.fits.status == Status.UNBOUNDED).reshape(POINTS, WIDTHS)
     rows = found.fits.witness.row.reshape(POINTS, WIDTHS)
     assert collapsed[:, widths < 1e-3].all()
@@ -288,7 +350,15 @@ def test_6_a_narrow_component_on_one_observation_has_no_maximum():
     assert not collapsed[y > 1, -1].any()
     assert np.all(found.fits.loglik[found.fits.status == Status.UNBOUNDED] == np.inf)
     for row in (0, 7):
-        alone = jm.fit(beside_background, {"mu": y[row], "sigma": 1e-4}, y, constraints={"sigma": jm.positive})
-        assert alone.verdict == Status.UNBOUNDED and f"row {row} of the data" in alone.explain() and np.isnan(alone.x).all()
-    assert found.best.converged and abs(float(found.best.params["mu"]) - 2.0) < 4 * float(found.best.stderr["mu"])
+        alone = jm.fit(
+            beside_background, {"mu": y[row], "sigma": 1e-4}, y, constraints={"sigma": jm.positive}
+        )
+        assert (
+            alone.verdict == Status.UNBOUNDED
+            and f"row {row} of the data" in alone.explain()
+            and np.isnan(alone.x).all()
+        )
+    assert found.best.converged and abs(float(found.best.params["mu"]) - 2.0) < 4 * float(
+        found.best.stderr["mu"]
+    )
     assert "The likelihood is unbounded" in repr(found)

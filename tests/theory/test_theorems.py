@@ -18,7 +18,18 @@ from numpy.testing import assert_allclose
 import jaxmle as jm
 from jaxmle import Status
 
-from .study import assert_far, assert_near, follows, log_rmse, mean, ratio_of_variances, share, skewness, slope, variance
+from .study import (
+    assert_far,
+    assert_near,
+    follows,
+    log_rmse,
+    mean,
+    ratio_of_variances,
+    share,
+    skewness,
+    slope,
+    variance,
+)
 
 MU, SIGMA = 1.0, 2.0
 # Every batch here has two parameters and 1025 to 8192 members: the programs that know no likelihood are then compiled once for all of them.
@@ -36,7 +47,9 @@ def by_size(draw, sizes=SIZES):
     """A ragged list of data sets, and which members have each length."""
     data = [draw(n) for n, times in sizes.items() for _ in range(times)]
     ends = np.cumsum(list(sizes.values()))
-    return data, {n: slice(end - times, end) for (n, times), end in zip(sizes.items(), ends, strict=True)}
+    return data, {
+        n: slice(end - times, end) for (n, times), end in zip(sizes.items(), ends, strict=True)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +57,18 @@ def normals():
     """Normal samples of four lengths, one batch; the estimates (b, 2), their standard errors, the places of each length."""
     rng = np.random.default_rng(101)
     data, places = by_size(lambda n: rng.normal(MU, SIGMA, n))
-    fits = jm.fit_batch(normal, {"mu": 0.5, "sigma": 1.5}, data, constraints={"sigma": jm.positive}, progress=False)
+    fits = jm.fit_batch(
+        normal, {"mu": 0.5, "sigma": 1.5}, data, constraints={"sigma": jm.positive}, progress=False
+    )
     assert fits.converged.all()
     return fits.x, fits.se, places
 
 
 def exact_rmse(n):
     """√E(θ̂ − θ)² of ȳ and of σ̂ = √(Σ(y − ȳ)²/n): σ̂√n/σ has a chi law with n − 1 degrees of freedom, Eσ̂² = (n − 1)σ²/n."""
-    middle = np.sqrt(2 / n) * np.exp(scipy.special.gammaln(n / 2) - scipy.special.gammaln((n - 1) / 2))
+    middle = np.sqrt(2 / n) * np.exp(
+        scipy.special.gammaln(n / 2) - scipy.special.gammaln((n - 1) / 2)
+    )
     return SIGMA * np.sqrt([1 / n, 2 - 1 / n - 2 * middle])
 
 
@@ -113,20 +130,37 @@ EFFECT = 0.7  # of the second observation of a pair over the first
 def pairs(params, y):
     """Before and after, each pair with a level of its own: Σ of its two terms at the best level, the mean of y₁ and y₂ − δ."""
     level = jnp.mean(y, axis=1, keepdims=True)
-    return norm.logpdf(y, level + params["effect"] * jnp.array([-0.5, 0.5])[None, :], params["sigma"]).sum(axis=1)
+    return norm.logpdf(
+        y, level + params["effect"] * jnp.array([-0.5, 0.5])[None, :], params["sigma"]
+    ).sum(axis=1)
 
 
 def with_levels(params, data):
     """The same with the levels as parameters."""
     level = params["level"][data["pair"]][:, None]
-    return norm.logpdf(data["y"], level + params["effect"] * jnp.array([-0.5, 0.5])[None, :], params["sigma"]).sum(axis=1)
+    return norm.logpdf(
+        data["y"], level + params["effect"] * jnp.array([-0.5, 0.5])[None, :], params["sigma"]
+    ).sum(axis=1)
 
 
 @pytest.fixture(scope="module")
 def neyman_scott():
     rng = np.random.default_rng(103)
-    data, places = by_size(lambda m: rng.normal(0.0, 5.0, (m, 1)) + rng.normal(0.0, SIGMA, (m, 2)) + [-EFFECT / 2, EFFECT / 2], PAIRS)
-    fits = jm.fit_batch(pairs, {"effect": 0.0, "sigma": 1.0}, data, constraints={"sigma": jm.positive}, progress=False)
+    data, places = by_size(
+        lambda m: (
+            rng.normal(0.0, 5.0, (m, 1))
+            + rng.normal(0.0, SIGMA, (m, 2))
+            + [-EFFECT / 2, EFFECT / 2]
+        ),
+        PAIRS,
+    )
+    fits = jm.fit_batch(
+        pairs,
+        {"effect": 0.0, "sigma": 1.0},
+        data,
+        constraints={"sigma": jm.positive},
+        progress=False,
+    )
     assert fits.converged.all()
     return data, fits, places
 
@@ -153,9 +187,18 @@ def test_1_the_levels_may_be_written_as_parameters(neyman_scott):
     """A fit of m + 2 parameters and the one of two agree in δ̂, σ̂, their standard errors and ℓ."""
     data, fits, _ = neyman_scott
     start = {"effect": 0.0, "level": data[0].mean(axis=1) + 1.0, "sigma": 1.0}
-    full = jm.fit(with_levels, start, {"y": data[0], "pair": np.arange(10)}, constraints={"sigma": jm.positive})
+    full = jm.fit(
+        with_levels,
+        start,
+        {"y": data[0], "pair": np.arange(10)},
+        constraints={"sigma": jm.positive},
+    )
     assert full.df == 12
-    assert_allclose([*full.x[[0, -1]], *full.se[[0, -1]], full.loglik], [*fits.x[0], *fits.se[0], fits.loglik[0]], rtol=1e-7)
+    assert_allclose(
+        [*full.x[[0, -1]], *full.se[[0, -1]], full.loglik],
+        [*fits.x[0], *fits.se[0], fits.loglik[0]],
+        rtol=1e-7,
+    )
 
 
 # ---------------------------------------------------------------- 2 asymptotic normality
@@ -177,7 +220,10 @@ def studentised_sigma(n):
     chi = scipy.stats.chi(n - 1)
     q = chi.ppf((np.arange(200_000) + 0.5) / 200_000)
     t = np.sqrt(2 * n) * (1 - np.sqrt(n) / q)
-    cdf = lambda v: chi.cdf(np.sqrt(n) / np.maximum(1 - v / np.sqrt(2 * n), 1e-9))  # noqa: E731
+
+    def cdf(v):
+        return chi.cdf(np.sqrt(n) / np.maximum(1 - v / np.sqrt(2 * n), 1e-9))
+
     return cdf, scipy.stats.skew(t), cdf(Z95) - cdf(-Z95)
 
 
@@ -208,7 +254,16 @@ def logits():
     """4 000 logistic regressions of 400 rows with one design."""
     data = {"x": DESIGN, "y": (np.arange(N) % 2).astype(float)}
     fit = jm.fit(jm.models.logistic(), data=data)
-    return jm.calibrate(jm.models.logistic(), fit, data, key=1, replicates=R, truth=TRUTH, tests="lr", progress=False)
+    return jm.calibrate(
+        jm.models.logistic(),
+        fit,
+        data,
+        key=1,
+        replicates=R,
+        truth=TRUTH,
+        tests="lr",
+        progress=False,
+    )
 
 
 def test_2_wald_intervals_hold_the_truth_as_often_as_they_say(logits):
@@ -217,7 +272,9 @@ def test_2_wald_intervals_hold_the_truth_as_often_as_they_say(logits):
     assert np.all(np.abs(logits.coverage() - 0.95) < 3 * logits.coverage_error() + 0.002)
     assert np.all(np.abs(logits.se_ratio - 1) < 3 * logits.se_ratio_error + 0.5 / np.sqrt(N))
     t = (logits.estimates - logits.truth) / logits.stderrs
-    assert follows(t[:, 0], scipy.stats.norm.cdf) > 1e-3  # a coefficient of zero has no bias to show
+    assert (
+        follows(t[:, 0], scipy.stats.norm.cdf) > 1e-3
+    )  # a coefficient of zero has no bias to show
     # An SE a tenth too small or too large would be seen in each coefficient, by either figure.
     for factor in (0.9, 1.1):
         assert_far(factor * logits.se_ratio, 1.0, factor * logits.se_ratio_error)
@@ -232,7 +289,9 @@ def test_3_the_variance_of_a_regression_is_the_bound_of_cramer_and_rao(logits):
     """The bound from X'WX at the truth; SD² is above it by O(1/n) only."""
     p = scipy.special.expit(DESIGN @ TRUTH["beta"])
     bound = np.diag(np.linalg.inv(DESIGN.T @ (DESIGN * (p * (1 - p))[:, None])))
-    assert_allclose(logits.bound, bound, rtol=1e-10)  # for a logit observed and expected information are one
+    assert_allclose(
+        logits.bound, bound, rtol=1e-10
+    )  # for a logit observed and expected information are one
     found, error = variance(logits.estimates)
     assert np.all(np.abs(found / bound - 1) < 3 * error / bound + 10 / N)
 
@@ -286,7 +345,9 @@ def test_3_moments_of_a_gamma_are_worse_than_likelihood_by_the_known_ratio(gamma
 EACH = 34
 CELLS = {"group": np.array([0.0, 0.0, 1.0, 1.0]), "y": np.array([0.0, 1.0, 0.0, 1.0])}
 POSITIVE_COUNTS = np.arange(1, EACH)
-SUCCESSES = np.stack(np.meshgrid(POSITIVE_COUNTS, POSITIVE_COUNTS, indexing="ij"), axis=-1).reshape(-1, 2)
+SUCCESSES = np.stack(np.meshgrid(POSITIVE_COUNTS, POSITIVE_COUNTS, indexing="ij"), axis=-1).reshape(
+    -1, 2
+)
 UNIT = {"first": jm.interval(0, 1), "second": jm.interval(0, 1)}
 
 
@@ -327,11 +388,15 @@ def test_4_estimates_and_likelihood_intervals_follow_a_change_of_parameters(tabl
     assert p.converged.all() and eta.converged.all()
     known = SUCCESSES / EACH
     assert_allclose(p.x, known, rtol=0, atol=1e-9)
-    assert np.all(np.abs(eta.params["logit"] - scipy.special.logit(known[:, 0])) < 1e-6 * eta.stderr["logit"])
+    assert np.all(
+        np.abs(eta.params["logit"] - scipy.special.logit(known[:, 0])) < 1e-6 * eta.stderr["logit"]
+    )
     assert_allclose(p.loglik, eta.loglik, rtol=1e-12)
     few = np.arange(0, len(known), 97)
     shared = {"weights": weighted(SUCCESSES[few]), "in_axes": None}
-    mapped = jm.profile(chances, p[few], CELLS, {"log_ratio": log_ratio}, **shared).conf_int()["log_ratio"]
+    mapped = jm.profile(chances, p[few], CELLS, {"log_ratio": log_ratio}, **shared).conf_int()[
+        "log_ratio"
+    ]
     own = jm.profile(odds, eta[few], CELLS, "log_ratio", **shared).conf_int()["log_ratio"]
     assert_allclose(mapped, own, rtol=0, atol=1e-6)
 
@@ -350,8 +415,14 @@ def test_4_a_probability_of_zero_and_a_log_odds_at_minus_infinity_are_one_estima
     p = jm.fit(chances, {"first": 0.4, "second": 0.6}, CELLS, constraints=UNIT, **empty)
     eta = jm.fit(odds, {"logit": 0.0, "log_ratio": 0.0}, CELLS, **empty)
     assert (p.verdict, eta.verdict) == (Status.BOUNDARY, Status.SEPARATED)
-    assert p.params["first"] == 0.0 and eta.params["logit"] == -np.inf and eta.params["log_ratio"] == np.inf
-    assert_allclose([p.loglik, eta.loglik], 20 * np.log(20 / EACH) + 14 * np.log(14 / EACH), rtol=1e-9)
+    assert (
+        p.params["first"] == 0.0
+        and eta.params["logit"] == -np.inf
+        and eta.params["log_ratio"] == np.inf
+    )
+    assert_allclose(
+        [p.loglik, eta.loglik], 20 * np.log(20 / EACH) + 14 * np.log(14 / EACH), rtol=1e-9
+    )
 
 
 # ---------------------------------------------------------------- 5 bias

@@ -30,7 +30,9 @@ def axes(ax: Axes, size: tuple[float, float] = (6.0, 4.0)) -> Axes:
         _, ax = pyplot.subplots(figsize=size, layout="constrained")
         ax.spines[["top", "right"]].set_visible(False)
     if not hasattr(ax, "plot") or not hasattr(ax, "set_xlabel"):
-        raise TypeError(f"ax must be one matplotlib Axes, or None for a new figure; got {type(ax).__name__}")
+        raise TypeError(
+            f"ax must be one matplotlib Axes, or None for a new figure; got {type(ax).__name__}"
+        )
     return ax
 
 
@@ -45,7 +47,9 @@ def one_fit(fit: Any) -> Fit:
     if not isinstance(fit, Fit):
         raise TypeError(f"this picture needs a Fit; got {type(fit).__name__}")
     if fit.batch_shape:
-        raise ValueError(f"this picture is of one fit, and this is a batch of shape {fit.batch_shape}: give fit[i]")
+        raise ValueError(
+            f"this picture is of one fit, and this is a batch of shape {fit.batch_shape}: give fit[i]"
+        )
     return fit
 
 
@@ -53,7 +57,9 @@ def entry(layout: Layout, name: str) -> int:
     """The place of the one printed entry called ``name``."""
     found = layout.find(name)
     if len(found) != 1:
-        raise ValueError(f"{name!r} means {len(found)} entries; name one of {', '.join(layout.names[j] for j in found[:20])}")
+        raise ValueError(
+            f"{name!r} means {len(found)} entries; name one of {', '.join(layout.names[j] for j in found[:20])}"
+        )
     return found[0]
 
 
@@ -66,7 +72,9 @@ def numbers(values: Any, name: str, ndim: tuple[int, ...] = (1,)) -> Array:
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must be real numbers; got dtype {array.dtype}")
     if array.ndim not in ndim:
-        raise ValueError(f"{name} must have {' or '.join(map(str, ndim))} axes; got shape {array.shape}")
+        raise ValueError(
+            f"{name} must have {' or '.join(map(str, ndim))} axes; got shape {array.shape}"
+        )
     if not array.size:
         raise ValueError(f"{name} is empty")
     return array.astype(np.float64)

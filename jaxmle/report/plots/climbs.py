@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +46,14 @@ class Climb:
 
 
 def path_of(
-    loglik: Any, params0: Tree, data: Tree = None, *, constraints: Tree = None, solver: Any = None, weights: Any = None, max_steps: int = MAX_STEPS
+    loglik: Any,
+    params0: Tree,
+    data: Tree = None,
+    *,
+    constraints: Tree = None,
+    solver: Any = None,
+    weights: Any = None,
+    max_steps: int = MAX_STEPS,
 ) -> Climb:
     """The steps that ``fit`` takes from this start, by the same compiled evaluation.
 
@@ -70,7 +76,9 @@ def path_of(
     ([1.0], [0.333333])
     """
     if tracing():
-        raise TypeError("path_of runs step by step on the host and cannot run inside jit, vmap or grad")
+        raise TypeError(
+            "path_of runs step by step on the host and cannot run inside jit, vmap or grad"
+        )
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
         raise ValueError(f"max_steps must be a whole number, zero or more; got {max_steps!r}")
     constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
@@ -83,7 +91,9 @@ def path_of(
     with precision(np.float64), np.errstate(all="ignore"):
         problem = pose(tree, layout, solver, "auto", None, max_steps, None)
         if isinstance(problem.solver, LBFGS | Optax):
-            raise ValueError(f"{type(problem.solver).__name__} runs inside one program and shows no steps; solver=jaxmle.solvers.Newton() does")
+            raise ValueError(
+                f"{type(problem.solver).__name__} runs inside one program and shows no steps; solver=jaxmle.solvers.Newton() does"
+            )
         base = np.asarray(substituted(tree, layout, layout.ravel(params)))
         z, values = _walked(problem, base, data, max_steps)
         leads = np.where(np.array(problem.roots) >= 0, problem.roots, np.arange(layout.p))
@@ -93,8 +103,14 @@ def path_of(
 
 def _walked(problem: Any, base: Array, data: Tree, max_steps: int) -> tuple[Array, Array]:
     """Free points (m, k) and ℓ (m,) after each evaluation."""
-    program, on_device = compiled_pass(problem, "evaluate"), jax.tree.map(jax.device_put, data)  # that of ``fit``: compiled already where it ran
-    evaluate: Callable[[Array], Point] = lambda z: jax.tree.map(np.array, program(base, on_device, (), z))  # noqa: E731
+    program, on_device = (
+        compiled_pass(problem, "evaluate"),
+        jax.tree.map(jax.device_put, data),
+    )  # that of ``fit``: compiled already where it ran
+
+    def evaluate(z: Array) -> Point:
+        return jax.tree.map(np.array, program(base, on_device, (), z))
+
     state = begin(evaluate, problem.chart.to_free(base))
     seen = [state.point]
     while state.phase != DONE and state.steps <= max_steps:
@@ -103,7 +119,9 @@ def _walked(problem: Any, base: Array, data: Tree, max_steps: int) -> tuple[Arra
     return np.stack([point.z for point in seen]), np.array([float(point.value) for point in seen])
 
 
-def trace(climb: Any, top: float | None = None, *, label: str | None = None, ax: Axes = None) -> Axes:
+def trace(
+    climb: Any, top: float | None = None, *, label: str | None = None, ax: Axes = None
+) -> Axes:
     """How far each step still is below the maximum, ℓ̂ − ℓ, on a logarithmic scale.
 
     Args:
@@ -123,26 +141,60 @@ def trace(climb: Any, top: float | None = None, *, label: str | None = None, ax:
     >>> ax.get_lines()[0].get_ydata().round(2).tolist()
     [10.0, 1.0, 0.01, 0.0]
     """
-    values = numbers(climb.loglik if isinstance(climb, Climb) else climb, "the log-likelihoods of a trace")
+    values = numbers(
+        climb.loglik if isinstance(climb, Climb) else climb, "the log-likelihoods of a trace"
+    )
     finite = np.isfinite(values)
     if not finite.any():
         raise ValueError("none of the log-likelihoods of this trace is finite")
     best = float(values[finite].max()) if top is None else float(numbers(top, "top", (0,)))
     unit = max(1.0, abs(best))
     if not np.isfinite(best) or values[finite].max() > best + 1e-6 * unit:
-        raise ValueError(f"top must be the largest log-likelihood: it is {best:.10g}, and the trace reaches {values[finite].max():.10g}")
+        raise ValueError(
+            f"top must be the largest log-likelihood: it is {best:.10g}, and the trace reaches {values[finite].max():.10g}"
+        )
     floor = EPS * unit
-    left, steps = np.where(finite, np.maximum(best - np.where(finite, values, best), floor), np.nan), np.arange(len(values))
+    left, steps = (
+        np.where(finite, np.maximum(best - np.where(finite, values, best), floor), np.nan),
+        np.arange(len(values)),
+    )
     ax = axes(ax)
     number = sum(line.get_gid() == "trace" for line in ax.get_lines())
     shade, mark = SHADES[number % len(SHADES)], MARKS[number % len(MARKS)]
-    ax.plot(steps, left, color=shade, linestyle=DASHES[number % len(DASHES)], marker=mark, markersize=5, linewidth=1.4, label=label, gid="trace")
+    ax.plot(
+        steps,
+        left,
+        color=shade,
+        linestyle=DASHES[number % len(DASHES)],
+        marker=mark,
+        markersize=5,
+        linewidth=1.4,
+        label=label,
+        gid="trace",
+    )
     reached = left <= floor
     if reached.any():
-        ax.plot(steps[reached], left[reached], linestyle="none", marker=mark, markersize=5, color=INK, markerfacecolor="white", zorder=3)
+        ax.plot(
+            steps[reached],
+            left[reached],
+            linestyle="none",
+            marker=mark,
+            markersize=5,
+            color=INK,
+            markerfacecolor="white",
+            zorder=3,
+        )
         ax.axhline(floor, color=GREY, linewidth=0.7, linestyle=":")
         if not number:
-            ax.annotate("rounding of ℓ", (0.0, floor), xycoords=("axes fraction", "data"), xytext=(3, 3), textcoords="offset points", fontsize="small", color=GREY)
+            ax.annotate(
+                "rounding of ℓ",
+                (0.0, floor),
+                xycoords=("axes fraction", "data"),
+                xytext=(3, 3),
+                textcoords="offset points",
+                fontsize="small",
+                color=GREY,
+            )
     ax.set(yscale="log", xlabel="step", ylabel=r"$\hat{\ell} - \ell$")
     ax.xaxis.get_major_locator().set_params(integer=True)
     if label is not None:

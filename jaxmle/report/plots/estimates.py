@@ -28,7 +28,14 @@ class Row(NamedTuple):
     high: float
 
 
-def forest(fits: Any, names: Sequence[str] | None = None, level: float = 0.95, *, reference: float | None = 0.0, ax: Axes = None) -> Axes:
+def forest(
+    fits: Any,
+    names: Sequence[str] | None = None,
+    level: float = 0.95,
+    *,
+    reference: float | None = 0.0,
+    ax: Axes = None,
+) -> Axes:
     """Estimates and intervals, a row for each parameter, several fits side by side.
 
     Args:
@@ -57,7 +64,10 @@ def forest(fits: Any, names: Sequence[str] | None = None, level: float = 0.95, *
     check_level(level)
     items = _labelled(fits)
     names = _names(items, names)
-    found = {label: {name: row for name in names if (row := _row(item, name, level)) is not None} for label, item in items.items()}
+    found = {
+        label: {name: row for name in names if (row := _row(item, name, level)) is not None}
+        for label, item in items.items()
+    }
     ax = axes(ax, (6.0, 1.2 + 0.3 * len(names) * max(1.0, 0.6 * len(items))))
     edges = _edges([row for rows in found.values() for row in rows.values()], reference)
     offsets = (np.arange(len(items)) - (len(items) - 1) / 2) * LOOSE / max(len(items), 2)
@@ -69,7 +79,13 @@ def forest(fits: Any, names: Sequence[str] | None = None, level: float = 0.95, *
     ax.set_yticks(np.arange(len(names)), list(names))
     ax.set(xlim=edges, ylim=(len(names) - 0.4, -0.6), xlabel=_axis(items, level))
     if len(items) > 1:
-        ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=min(len(items), 4), borderaxespad=0.2)
+        ax.legend(
+            frameon=False,
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.0),
+            ncols=min(len(items), 4),
+            borderaxespad=0.2,
+        )
     return ax
 
 
@@ -80,12 +96,16 @@ def _labelled(fits: Any) -> dict[str, Fit | Profile]:
     elif isinstance(fits, list | tuple):
         fits = {f"fit {number}": item for number, item in enumerate(fits, 1)}
     if not isinstance(fits, Mapping) or not fits:
-        raise TypeError(f"forest draws a Fit or a Profile, or a dictionary or list of them that is not empty; got {type(fits).__name__}")
+        raise TypeError(
+            f"forest draws a Fit or a Profile, or a dictionary or list of them that is not empty; got {type(fits).__name__}"
+        )
     for label, item in fits.items():
         if not isinstance(item, Fit | Profile):
             raise TypeError(f"forest draws Fits and Profiles; {label!r} is a {type(item).__name__}")
         if item.batch_shape:
-            raise ValueError(f"forest draws fits of one data set each{f', and {label!r}' * bool(label) or ', and this'} is a batch of shape {item.batch_shape}: give some members, or draw batch_map")
+            raise ValueError(
+                f"forest draws fits of one data set each{f', and {label!r}' * bool(label) or ', and this'} is a batch of shape {item.batch_shape}: give some members, or draw batch_map"
+            )
     return {str(label): item for label, item in fits.items()}
 
 
@@ -97,7 +117,9 @@ def _names(items: dict[str, Fit | Profile], names: Any) -> tuple[str, ...]:
         raise TypeError(f"names is a list of parameters; got {names!r}")
     for name in names:
         if name not in known:
-            raise ValueError(f"no parameter is called {name!r}; the parameters are {', '.join(known[:20])}")
+            raise ValueError(
+                f"no parameter is called {name!r}; the parameters are {', '.join(known[:20])}"
+            )
     return tuple(names)
 
 
@@ -111,7 +133,12 @@ def _row(item: Fit | Profile, name: str, level: float) -> Row | None:
 
 
 def _axis(items: dict[str, Fit | Profile], level: float) -> str:
-    kinds = [f"{percent(level)} Wald" if isinstance(item, Fit) else f"{percent(item.level)} profile likelihood" for item in items.values()]
+    kinds = [
+        f"{percent(level)} Wald"
+        if isinstance(item, Fit)
+        else f"{percent(item.level)} profile likelihood"
+        for item in items.values()
+    ]
     return f"estimate and {' or '.join(dict.fromkeys(kinds))} interval"
 
 
@@ -123,12 +150,22 @@ def _edges(rows: list[Row], reference: float | None) -> tuple[float, float]:
         return (-1.0, 1.0)
     low, high = values.min(), values.max()
     spread = high - low if high > low else max(1.0, abs(low))
-    if reference is not None and low - 0.5 * spread < reference < high + 0.5 * spread:  # near enough to be worth the room
+    if (
+        reference is not None and low - 0.5 * spread < reference < high + 0.5 * spread
+    ):  # near enough to be worth the room
         low, high = min(low, reference), max(high, reference)
     return float(low - 0.06 * spread), float(high + 0.06 * spread)
 
 
-def _series(ax: Axes, rows: dict[str, Row], names: tuple[str, ...], offset: float, edges: tuple[float, float], style: dict[str, Any], label: str) -> None:
+def _series(
+    ax: Axes,
+    rows: dict[str, Row],
+    names: tuple[str, ...],
+    offset: float,
+    edges: tuple[float, float],
+    style: dict[str, Any],
+    label: str,
+) -> None:
     """One fit: its intervals, its estimates, its arrows."""
     colour = style["color"]
     hollow: list[tuple[float, float]] = []
@@ -141,7 +178,15 @@ def _series(ax: Axes, rows: dict[str, Row], names: tuple[str, ...], offset: floa
             if not np.isnan(row.estimate) and not np.isnan(end) and end != row.estimate:
                 _reach(ax, row.estimate, end, y, edges, colour)
         if np.isnan(row.estimate):
-            ax.annotate("no estimate", (0.5, y), xycoords=("axes fraction", "data"), ha="center", va="center", fontsize="small", color=colour)
+            ax.annotate(
+                "no estimate",
+                (0.5, y),
+                xycoords=("axes fraction", "data"),
+                ha="center",
+                va="center",
+                fontsize="small",
+                color=colour,
+            )
         elif np.isinf(row.estimate):
             _tip(ax, row.estimate, y, edges, colour)
         else:
@@ -149,10 +194,19 @@ def _series(ax: Axes, rows: dict[str, Row], names: tuple[str, ...], offset: floa
     points = np.array(full).reshape(-1, 2)
     ax.plot(*points.T, linestyle="none", markersize=5.5, label=label, gid="estimate", **style)
     if hollow:
-        ax.plot(*np.array(hollow).T, linestyle="none", markersize=5.5, markerfacecolor="white", gid="no interval", **style)
+        ax.plot(
+            *np.array(hollow).T,
+            linestyle="none",
+            markersize=5.5,
+            markerfacecolor="white",
+            gid="no interval",
+            **style,
+        )
 
 
-def _reach(ax: Axes, estimate: float, end: float, y: float, edges: tuple[float, float], colour: str) -> None:
+def _reach(
+    ax: Axes, estimate: float, end: float, y: float, edges: tuple[float, float], colour: str
+) -> None:
     """One side of an interval, to its end or to the edge of the picture."""
     first, last = (float(np.clip(value, *edges)) for value in (estimate, end))
     ax.plot([first, last], [y, y], color=colour, linewidth=1.4, gid="interval")
@@ -163,7 +217,16 @@ def _reach(ax: Axes, estimate: float, end: float, y: float, edges: tuple[float, 
 def _tip(ax: Axes, end: float, y: float, edges: tuple[float, float], colour: str) -> None:
     """An arrow head at the edge of the picture."""
     side = edges[1] if end > 0 else edges[0]
-    ax.plot([side], [y], linestyle="none", marker=">" if end > 0 else "<", color=colour, markersize=7, clip_on=False, gid="infinite")
+    ax.plot(
+        [side],
+        [y],
+        linestyle="none",
+        marker=">" if end > 0 else "<",
+        color=colour,
+        markersize=7,
+        clip_on=False,
+        gid="infinite",
+    )
 
 
 # ---------------------------------------------------------------- a batch
@@ -197,21 +260,40 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes = No
     if not isinstance(fits, Fit):
         raise TypeError(f"batch_map draws a batch of fits; got {type(fits).__name__}")
     if len(fits.batch_shape) != 1 or not len(fits):
-        raise ValueError(f"batch_map draws a batch with one leading axis over members; this has the shape {fits.batch_shape}")
+        raise ValueError(
+            f"batch_map draws a batch with one leading axis over members; this has the shape {fits.batch_shape}"
+        )
     j = entry(fits.layout, name)
     x, se, status = (np.asarray(leaf) for leaf in (fits.x[:, j], fits.se[:, j], fits.status))
     low, high = _height(x, np.where(len(x) <= BARS, se, np.nan), status, truth)
     ax = axes(ax, (7.0, 4.0))
     kinds = sorted(np.unique(status).tolist(), reverse=True)
     for number, code in enumerate(kinds):
-        _members(ax, np.flatnonzero(status == code), x, se, (low, high), number, f"{Status(code).name} {int((status == code).sum()):,}")
+        _members(
+            ax,
+            np.flatnonzero(status == code),
+            x,
+            se,
+            (low, high),
+            number,
+            f"{Status(code).name} {int((status == code).sum()):,}",
+        )
     if truth is not None:
         ax.axhline(truth, color=INK, linewidth=1.0, linestyle="--", zorder=20)
     beyond = int(((x < low) | (x > high)).sum())
-    lines = [f"{beyond:,} beyond the edge, drawn at it"] * bool(beyond) + [f"{int(np.isnan(x).sum()):,} without an estimate, ticks below"] * bool(np.isnan(x).any())
-    ax.set(xlabel="member" + f"   ({'; '.join(lines)})" * bool(lines), ylabel=name + " ± SE" * (len(x) <= BARS), ylim=(low, high), xlim=(-0.02 * len(x) - 0.5, 1.02 * len(x) - 0.5))
+    lines = [f"{beyond:,} beyond the edge, drawn at it"] * bool(beyond) + [
+        f"{int(np.isnan(x).sum()):,} without an estimate, ticks below"
+    ] * bool(np.isnan(x).any())
+    ax.set(
+        xlabel="member" + f"   ({'; '.join(lines)})" * bool(lines),
+        ylabel=name + " ± SE" * (len(x) <= BARS),
+        ylim=(low, high),
+        xlim=(-0.02 * len(x) - 0.5, 1.02 * len(x) - 0.5),
+    )
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.6)
+    ax.legend(
+        frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.6
+    )
     return ax
 
 
@@ -222,25 +304,70 @@ def _height(x: Array, se: Array, status: Array, truth: float | None) -> tuple[fl
     if not seen.any():
         return (-1.0, 1.0) if truth is None else (truth - 1.0, truth + 1.0)
     half = np.where(np.isfinite(se[seen]), se[seen], 0.0)
-    ends = [float(np.min(x[seen] - half)), float(np.max(x[seen] + half)), *([] if truth is None else [truth])]
+    ends = [
+        float(np.min(x[seen] - half)),
+        float(np.max(x[seen] + half)),
+        *([] if truth is None else [truth]),
+    ]
     room = ROOM * (max(ends) - min(ends)) or 0.1 * max(1.0, abs(ends[0]))
     return min(ends) - room, max(ends) + room
 
 
-def _members(ax: Axes, who: Array, x: Array, se: Array, edges: tuple[float, float], number: int, label: str) -> None:
+def _members(
+    ax: Axes, who: Array, x: Array, se: Array, edges: tuple[float, float], number: int, label: str
+) -> None:
     """The members of one status."""
     low, high = edges
     few, inside = len(x) <= BARS, who[(x[who] >= low) & (x[who] <= high)]
     colour, mark = (INK if few or number else SHADES[-1]), MARKS[number % len(MARKS)]
     if few:
         bars = inside[np.isfinite(se[inside])]
-        ax.vlines(bars, x[bars] - se[bars], x[bars] + se[bars], color=PALE if number == 0 else colour, linewidth=1.0, zorder=1)
+        ax.vlines(
+            bars,
+            x[bars] - se[bars],
+            x[bars] + se[bars],
+            color=PALE if number == 0 else colour,
+            linewidth=1.0,
+            zorder=1,
+        )
     # Failures are hollow and larger: they must be seen among thousands that converged.
     face, size = (colour, 3.5 if few else 1.5) if number == 0 else ("white", 6.5)
-    ax.plot(inside, x[inside], linestyle="none", marker=mark, color=colour, markerfacecolor=face, markersize=size, label=label, gid="member", zorder=2 + number, rasterized=not few)
+    ax.plot(
+        inside,
+        x[inside],
+        linestyle="none",
+        marker=mark,
+        color=colour,
+        markerfacecolor=face,
+        markersize=size,
+        label=label,
+        gid="member",
+        zorder=2 + number,
+        rasterized=not few,
+    )
     far = who[(x[who] < low) | (x[who] > high)]
     if far.size:
-        ax.plot(far, np.clip(x[far], low, high), linestyle="none", marker=mark, color=colour, markerfacecolor=face, markersize=6.5, clip_on=False, gid="beyond", zorder=10)
+        ax.plot(
+            far,
+            np.clip(x[far], low, high),
+            linestyle="none",
+            marker=mark,
+            color=colour,
+            markerfacecolor=face,
+            markersize=6.5,
+            clip_on=False,
+            gid="beyond",
+            zorder=10,
+        )
     none = who[np.isnan(x[who])]
     if none.size:
-        ax.plot(none, np.full(none.size, low), linestyle="none", marker="|", color=colour, markersize=12, gid="no estimate", zorder=3)
+        ax.plot(
+            none,
+            np.full(none.size, low),
+            linestyle="none",
+            marker="|",
+            color=colour,
+            markersize=12,
+            gid="no estimate",
+            zorder=3,
+        )

@@ -52,7 +52,9 @@ class Slices:
         if roots[j] < 0:
             raise ValueError(f"{name!r} is held by fix: the likelihood has no curve along it")
         if not Chart(layout, tuple(bool(r != i) for i, r in enumerate(roots))).single[roots[j]]:
-            raise ValueError(f"{name!r} is one of several entries that move together: it cannot move with the others held. Draw its profile")
+            raise ValueError(
+                f"{name!r} is one of several entries that move together: it cannot move with the others held. Draw its profile"
+            )
         return int(roots[j])
 
     def values(self, rows: Array) -> Array:
@@ -61,7 +63,9 @@ class Slices:
         at_once = int(np.clip(AT_ONCE // n, 1, 64))
 
         def make(loglik: Any) -> Callable[..., Any]:
-            one = lambda x, data: jnp.sum(terms_of(loglik, layout.unravel(x), data))  # noqa: E731
+            def one(x: Any, data: Any) -> Any:
+                return jnp.sum(terms_of(loglik, layout.unravel(x), data))
+
             return lambda rows, data: jax.lax.map(lambda x: one(x, data), rows, batch_size=at_once)
 
         with precision(np.float64):
@@ -76,16 +80,24 @@ class Slices:
         values = self.values(rows)
         top = float(values[-1]) if last and np.isfinite(values[-1]) else float(self.fit.loglik)
         if not np.isfinite(values[:-1]).any():
-            raise ValueError(f"the {self.what} is finite nowhere in this picture. {self.fit.explain()}")
+            raise ValueError(
+                f"the {self.what} is finite nowhere in this picture. {self.fit.explain()}"
+            )
         return np.where(np.isfinite(values), values, np.nan) - top
 
     def grid(self, places: list[int], points: Array) -> Array:
         """Rows (m, p) with the entries ``places`` at ``points`` (m, q) and the others at the estimate."""
         rows = np.repeat(self.x[None], len(points), axis=0)
         rows[:, places] = points
-        held = [name for j, name in enumerate(self.fit.names) if j not in places and not np.isfinite(self.x[j])]
+        held = [
+            name
+            for j, name in enumerate(self.fit.names)
+            if j not in places and not np.isfinite(self.x[j])
+        ]
         if held:
-            raise ValueError(f"{held[0]} has the estimate {self.x[self.fit.names.index(held[0])]}: the likelihood cannot be drawn with it held there. {self.fit.explain()}")
+            raise ValueError(
+                f"{held[0]} has the estimate {self.x[self.fit.names.index(held[0])]}: the likelihood cannot be drawn with it held there. {self.fit.explain()}"
+            )
         return rows
 
     def window(self, j: int, width: float, span: Any) -> tuple[float, float]:
@@ -94,12 +106,18 @@ class Slices:
         if span is not None:
             first, last = _two(span, f"the span of {name}")
             if not low < first < last < high:
-                raise ValueError(f"the span of {name} must increase strictly inside its bounds {low:g} and {high:g}; got {first:g} and {last:g}")
+                raise ValueError(
+                    f"the span of {name} must increase strictly inside its bounds {low:g} and {high:g}; got {first:g} and {last:g}"
+                )
             return first, last
         centre, reach = self.x[j], width * float(self.fit.se[j])
         if not (np.isfinite(centre) and np.isfinite(reach) and reach > 0):
-            raise ValueError(f"{name} has no standard error to set the width of the picture: give span=(low, high). {self.fit.explain()}")
-        return max(centre - reach, _short_of(low, centre, MARGIN)), min(centre + reach, _short_of(high, centre, MARGIN))
+            raise ValueError(
+                f"{name} has no standard error to set the width of the picture: give span=(low, high). {self.fit.explain()}"
+            )
+        return max(centre - reach, _short_of(low, centre, MARGIN)), min(
+            centre + reach, _short_of(high, centre, MARGIN)
+        )
 
     @property
     def what(self) -> str:
@@ -107,7 +125,16 @@ class Slices:
 
 
 def likelihood_curve(
-    loglik: Any, fit: Fit, data: Tree, name: str, width: float = 4.0, *, span: tuple[float, float] | None = None, points: int = 200, weights: Any = None, ax: Axes = None
+    loglik: Any,
+    fit: Fit,
+    data: Tree,
+    name: str,
+    width: float = 4.0,
+    *,
+    span: tuple[float, float] | None = None,
+    points: int = 200,
+    weights: Any = None,
+    ax: Axes = None,
 ) -> Axes:
     """The log-likelihood along one parameter, the others held at the estimate, with its second-order expansion there.
 
@@ -155,19 +182,37 @@ def likelihood_curve(
 
 def _expansion(ax: Axes, posed: Slices, j: int, value: Array, height: Array) -> None:
     """s d + h d²/2 around the estimate: on a bound the score s is not zero."""
-    slope, bend, step = float(posed.fit.score[j]), float(posed.fit.hessian[j, j]), value - posed.x[j]
+    slope, bend, step = (
+        float(posed.fit.score[j]),
+        float(posed.fit.hessian[j, j]),
+        value - posed.x[j],
+    )
     if not np.isfinite([slope, bend]).all():
         return
     quadratic = slope * step + 0.5 * bend * step**2
-    ax.plot(value, quadratic, color=GREY, linestyle="--", linewidth=1.2, label="second-order expansion")
+    ax.plot(
+        value, quadratic, color=GREY, linestyle="--", linewidth=1.2, label="second-order expansion"
+    )
     finite = height[np.isfinite(height)]
-    if finite.size and quadratic.min() < 0:  # a likelihood that falls much faster than its expansion would flatten the rest
+    if (
+        finite.size and quadratic.min() < 0
+    ):  # a likelihood that falls much faster than its expansion would flatten the rest
         low = max(min(finite.min(), quadratic.min()), 3 * quadratic.min())
         ax.set_ylim(low, max(finite.max(), 0.0) - 0.08 * low)
 
 
 def likelihood_surface(
-    loglik: Any, fit: Fit, data: Tree, pair: tuple[str, str], path: Any = None, width: float = 4.0, *, span: Any = None, points: int = SIDE, weights: Any = None, ax: Axes = None
+    loglik: Any,
+    fit: Fit,
+    data: Tree,
+    pair: tuple[str, str],
+    path: Any = None,
+    width: float = 4.0,
+    *,
+    span: Any = None,
+    points: int = SIDE,
+    weights: Any = None,
+    ax: Axes = None,
 ) -> Axes:
     """The log-likelihood over two parameters, the others held at the estimate, in contours, with the path of an optimiser.
 
@@ -197,7 +242,11 @@ def likelihood_surface(
     ('mu', 'sigma')
     """
     posed = _slices(loglik, fit, data, weights, width, points)
-    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(isinstance(name, str) for name in pair):
+    if (
+        not isinstance(pair, tuple | list)
+        or len(pair) != 2
+        or not all(isinstance(name, str) for name in pair)
+    ):
         raise TypeError(f"pair holds the names of two parameters; got {pair!r}")
     places = [posed.place(name) for name in pair]
     if places[0] == places[1]:
@@ -208,7 +257,10 @@ def likelihood_surface(
     steps = None if path is None else _steps(path, fit, [entry(fit.layout, name) for name in pair])
     windows = [posed.window(j, width, own) for j, own in zip(places, spans, strict=True)]
     if steps is not None and span is None:
-        windows = [_wider(window, steps[:, side], fit.bounds[j]) for side, (window, j) in enumerate(zip(windows, places, strict=True))]
+        windows = [
+            _wider(window, steps[:, side], fit.bounds[j])
+            for side, (window, j) in enumerate(zip(windows, places, strict=True))
+        ]
     sides = [np.linspace(*window, points) for window in windows]
     across, up = np.meshgrid(*sides)
     centre = posed.x[places]
@@ -219,27 +271,58 @@ def likelihood_surface(
     _heights(ax, across, up, fall[:-1].reshape(across.shape))
     if steps is not None:
         ax.plot(*steps.T, color=INK, linewidth=1.0, marker="o", markersize=3.5, label="path")
-        ax.plot(*steps[0], "s", color=INK, markersize=7, markerfacecolor="white", label="start" if all(low <= at <= high for at, (low, high) in zip(steps[0], windows, strict=True)) else "start (outside)")
+        ax.plot(
+            *steps[0],
+            "s",
+            color=INK,
+            markersize=7,
+            markerfacecolor="white",
+            label="start"
+            if all(low <= at <= high for at, (low, high) in zip(steps[0], windows, strict=True))
+            else "start (outside)",
+        )
     if np.isfinite(centre).all():
-        ax.plot(*centre, "X", color=INK, markeredgecolor="white", markersize=10, label="estimate", zorder=4)
+        ax.plot(
+            *centre,
+            "X",
+            color=INK,
+            markeredgecolor="white",
+            markersize=10,
+            label="estimate",
+            zorder=4,
+        )
     ax.set(xlabel=pair[0], ylabel=pair[1], xlim=windows[0], ylim=windows[1])
-    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, borderaxespad=0.2)
+    ax.legend(
+        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, borderaxespad=0.2
+    )
     return ax
 
 
 def _heights(ax: Axes, across: Array, up: Array, fall: Array) -> None:
     """Contours of ℓ − ℓ̂."""
     fall = np.ma.masked_invalid(fall)
-    levels = [float(np.log1p(-level)) for level in reversed(REGIONS)]  # χ²₂ is exponential with mean 2
+    levels = [
+        float(np.log1p(-level)) for level in reversed(REGIONS)
+    ]  # χ²₂ is exponential with mean 2
     shades = ["#f2f2f2", "#e6e6e6", "#d9d9d9", "#cccccc", "#bdbdbd"]
     seen = [level for level in levels if fall.min() < level < fall.max()]
     deeper = [-depth for depth in reversed(DEEPER) if fall.min() < -depth < fall.max()]
     if deeper:
         ax.contour(across, up, fall, levels=deeper, colors=PALE, linewidths=0.7, linestyles="solid")
     if seen:
-        ax.contourf(across, up, fall, levels=[*seen, max(0.0, float(fall.max())) + 1e-9], colors=shades[-len(seen) :])
-        lines = ax.contour(across, up, fall, levels=seen, colors=GREY, linewidths=0.8, linestyles="solid")
-        told = {level: percent(region) for level, region in zip(levels, reversed(REGIONS), strict=True)}
+        ax.contourf(
+            across,
+            up,
+            fall,
+            levels=[*seen, max(0.0, float(fall.max())) + 1e-9],
+            colors=shades[-len(seen) :],
+        )
+        lines = ax.contour(
+            across, up, fall, levels=seen, colors=GREY, linewidths=0.8, linestyles="solid"
+        )
+        told = {
+            level: percent(region) for level, region in zip(levels, reversed(REGIONS), strict=True)
+        }
         ax.clabel(lines, fmt={level: told[level] for level in seen}, fontsize=8, colors=INK)
 
 
@@ -272,15 +355,23 @@ def _steps(path: Any, fit: Fit, places: list[int]) -> Array:
     """The path (m, 2) in the pair."""
     if isinstance(path, Climb):
         if path.names != fit.names:
-            raise ValueError(f"the path is of the parameters {', '.join(path.names[:20])}, the fit of {', '.join(fit.names[:20])}")
+            raise ValueError(
+                f"the path is of the parameters {', '.join(path.names[:20])}, the fit of {', '.join(fit.names[:20])}"
+            )
         return path.x[:, places]
     steps = numbers(path, "path", (2,))
     if steps.shape[1] not in (2, len(fit.names)):
-        raise ValueError(f"path must have the shape (m, 2) of the pair or (m, {len(fit.names)}) of all parameters; got {steps.shape}")
-    return steps[:, places] if steps.shape[1] == len(fit.names) else steps  # of two parameters in all, the order of names
+        raise ValueError(
+            f"path must have the shape (m, 2) of the pair or (m, {len(fit.names)}) of all parameters; got {steps.shape}"
+        )
+    return (
+        steps[:, places] if steps.shape[1] == len(fit.names) else steps
+    )  # of two parameters in all, the order of names
 
 
-def _wider(window: tuple[float, float], steps: Array, bounds: tuple[float, float]) -> tuple[float, float]:
+def _wider(
+    window: tuple[float, float], steps: Array, bounds: tuple[float, float]
+) -> tuple[float, float]:
     """The window with the path in it, or as much of the path as ``FARTHEST`` allows, and a little room, within the bounds."""
     reach = FARTHEST * (window[1] - window[0])
     steps = np.clip(steps[np.isfinite(steps)], window[0] - reach, window[1] + reach)

@@ -19,7 +19,9 @@ AROUND = 181  # points of an ellipse
 BETWEEN = 20  # drawn between two computed points of a profile
 
 
-def profile(profile: Profile, name: str | None = None, fit: Fit | None = None, *, ax: Axes = None) -> Axes:
+def profile(
+    profile: Profile, name: str | None = None, fit: Fit | None = None, *, ax: Axes = None
+) -> Axes:
     """The profile deviance 2(ℓ̂ − ℓ_p) of one quantity, with the cut-off of its interval and Wald's parabola.
 
     Args:
@@ -48,7 +50,9 @@ def profile(profile: Profile, name: str | None = None, fit: Fit | None = None, *
     value, root = np.asarray(profile.curve[j]), np.asarray(profile.root[j])
     seen = np.isfinite(value) & np.isfinite(root)
     if seen.sum() < 2:
-        raise ValueError(f"the profile of {profile.names[j]} has no points to draw: profile(…, points=5) keeps some where the fit has a maximum")
+        raise ValueError(
+            f"the profile of {profile.names[j]} has no points to draw: profile(…, points=5) keeps some where the fit has a maximum"
+        )
     value, root = value[seen], root[seen]
     cut = float(scipy.special.ndtri(0.5 + profile.level / 2)) ** 2
     ax = axes(ax)
@@ -56,13 +60,38 @@ def profile(profile: Profile, name: str | None = None, fit: Fit | None = None, *
     ax.plot(value, root**2, "o", color=INK, markersize=4)
     if fit is not None:
         _parabola(ax, fit, profile.names[j], value, float(np.max(root**2)))
-    ax.axhline(cut, color=GREY, linewidth=1.0, linestyle=":", label=f"{percent(profile.level)} cut-off, {cut:.3g}")
-    ends = (("lower", float(profile.lower[j]), profile.lower_status[j]), ("upper", float(profile.upper[j]), profile.upper_status[j]))
+    ax.axhline(
+        cut,
+        color=GREY,
+        linewidth=1.0,
+        linestyle=":",
+        label=f"{percent(profile.level)} cut-off, {cut:.3g}",
+    )
+    ends = (
+        ("lower", float(profile.lower[j]), profile.lower_status[j]),
+        ("upper", float(profile.upper[j]), profile.upper_status[j]),
+    )
     for _, end, status in ends:
         if int(status) == End.FOUND:
             ax.plot([end, end], [0.0, cut], color=GREY, linewidth=1.0)
-            ax.annotate(f"{end:.4g}", (end, 0.0), xytext=(0, -3), textcoords="offset points", ha="center", va="top", fontsize="small", color=GREY)
-    remark(ax, [f"{side} end {MEANING[End(int(status))]}" for side, _, status in ends if int(status) != End.FOUND])
+            ax.annotate(
+                f"{end:.4g}",
+                (end, 0.0),
+                xytext=(0, -3),
+                textcoords="offset points",
+                ha="center",
+                va="top",
+                fontsize="small",
+                color=GREY,
+            )
+    remark(
+        ax,
+        [
+            f"{side} end {MEANING[End(int(status))]}"
+            for side, _, status in ends
+            if int(status) != End.FOUND
+        ],
+    )
     ax.set(xlabel=profile.names[j], ylabel=r"$2(\hat{\ell} - \ell)$")
     ax.set_ylim(-0.07 * max(cut, float(np.max(root**2))), 1.08 * max(cut, float(np.max(root**2))))
     ax.legend(frameon=False, loc="upper center")
@@ -73,11 +102,15 @@ def _which(record: Any, name: str | None) -> int:
     if not isinstance(record, Profile):
         raise TypeError(f"this picture needs a Profile; got {type(record).__name__}")
     if record.batch_shape:
-        raise ValueError(f"this picture is of one profile, and this is a batch of shape {record.batch_shape}: give profile[i]")
+        raise ValueError(
+            f"this picture is of one profile, and this is a batch of shape {record.batch_shape}: give profile[i]"
+        )
     if name is None and len(record.names) == 1:
         return 0
     if name not in record.names:
-        raise ValueError(f"no quantity of this profile is called {name!r}; there are {', '.join(record.names[:20])}")
+        raise ValueError(
+            f"no quantity of this profile is called {name!r}; there are {', '.join(record.names[:20])}"
+        )
     return record.names.index(name)
 
 
@@ -89,7 +122,9 @@ def _smooth(value: Array, root: Array) -> tuple[Array, Array]:
     apart = order[np.concatenate([[True], np.diff(root[order]) > 0])]
     if len(apart) < 2:
         return value, root**2
-    fine = np.interp(np.arange((len(apart) - 1) * BETWEEN + 1) / BETWEEN, np.arange(len(apart)), root[apart])
+    fine = np.interp(
+        np.arange((len(apart) - 1) * BETWEEN + 1) / BETWEEN, np.arange(len(apart)), root[apart]
+    )
     return PchipInterpolator(root[apart], value[apart])(fine), fine**2
 
 
@@ -133,11 +168,15 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes = None) -> Axe
     if not isinstance(contour, Contour):
         raise TypeError(f"this picture needs a Contour; got {type(contour).__name__}")
     if np.ndim(contour.curve) != 2:
-        raise ValueError("this picture is of one contour, and this is that of a batch: make it of one fit, fit[i]")
+        raise ValueError(
+            "this picture is of one contour, and this is that of a batch: make it of one fit, fit[i]"
+        )
     edge = np.where(np.isfinite(contour.closed).all(axis=1)[:, None], contour.closed, np.nan)
     lost = int(np.isnan(edge[:-1, 0]).sum())
     if lost == len(edge) - 1:
-        raise ValueError(f"no point of this contour is finite: {MEANING[End(int(contour.status[0]))]}")
+        raise ValueError(
+            f"no point of this contour is finite: {MEANING[End(int(contour.status[0]))]}"
+        )
     ax = axes(ax, (6.0, 5.0))
     told = percent(contour.level)
     ax.plot(*edge.T, color=INK, linewidth=1.8, label=f"likelihood, {told}")
@@ -149,7 +188,14 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes = None) -> Axe
     ax.set(xlabel=contour.names[0], ylabel=contour.names[1])
     why = f"of {len(edge) - 1} points of the edge {'is' if lost == 1 else 'are'} not drawn: at infinity, or not found"
     ax.legend(
-        loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False, borderaxespad=0.2, title=f"{lost:,} {why}" if lost else None, title_fontsize="small", alignment="left"
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=3,
+        frameon=False,
+        borderaxespad=0.2,
+        title=f"{lost:,} {why}" if lost else None,
+        title_fontsize="small",
+        alignment="left",
     )
     return ax
 
@@ -162,4 +208,7 @@ def _ellipse(fit: Fit, contour: Contour) -> Array | None:
         return None
     angle = np.linspace(0.0, 2 * np.pi, AROUND)
     radius = np.sqrt(-2 * np.log1p(-contour.level))  # χ²₂ is exponential with mean 2
-    return centre + radius * np.column_stack([np.cos(angle), np.sin(angle)]) @ np.linalg.cholesky(vcov).T
+    return (
+        centre
+        + radius * np.column_stack([np.cos(angle), np.sin(angle)]) @ np.linalg.cholesky(vcov).T
+    )

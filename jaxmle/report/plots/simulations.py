@@ -47,13 +47,33 @@ def coverage(calibration: Calibration, *, ax: Axes = None) -> Axes:
         count = np.rint(regular * (1 - calibration.without_interval(kind, "regular")))
         low, high = _wilson(share, count)
         colour, y = SHADES[number % len(SHADES)], np.arange(len(names)) + offsets[number]
-        ax.plot(100 * share, y, linestyle="none", marker=MARKS[number % len(MARKS)], markersize=5.5, color=colour, label=kind, gid="coverage")
+        ax.plot(
+            100 * share,
+            y,
+            linestyle="none",
+            marker=MARKS[number % len(MARKS)],
+            markersize=5.5,
+            color=colour,
+            label=kind,
+            gid="coverage",
+        )
         ax.hlines(y, 100 * low, 100 * high, color=colour, linewidth=1.4)
         for place in np.flatnonzero(np.isnan(share)).tolist():
-            ax.annotate("no interval", (0.5, y[place]), xycoords=("axes fraction", "data"), ha="center", va="center", fontsize="small", color=colour)
+            ax.annotate(
+                "no interval",
+                (0.5, y[place]),
+                xycoords=("axes fraction", "data"),
+                ha="center",
+                va="center",
+                fontsize="small",
+                color=colour,
+            )
     ax.axvline(100 * calibration.level, color=GREY, linewidth=1.0, linestyle=":")
     ax.set_yticks(np.arange(len(names)), list(names))
-    ax.set(ylim=(len(names) - 0.4, -0.6), xlabel=f"coverage of {percent(calibration.level)} intervals, in %")
+    ax.set(
+        ylim=(len(names) - 0.4, -0.6),
+        xlabel=f"coverage of {percent(calibration.level)} intervals, in %",
+    )
     remark(ax, [f"{regular:,} of {len(calibration):,} replicates are regular"])
     if len(kinds) > 1:
         ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -8,7 +8,17 @@ import numpy as np
 import scipy
 
 from jaxmle.inference.profile import check_level
-from jaxmle.report.plots.canvas import GREY, INK, PALE, Axes, axes, counted, numbers, percent, remark
+from jaxmle.report.plots.canvas import (
+    GREY,
+    INK,
+    PALE,
+    Axes,
+    axes,
+    counted,
+    numbers,
+    percent,
+    remark,
+)
 
 Array = np.ndarray
 
@@ -16,7 +26,9 @@ WHOLE = 400  # residuals up to which the band is worked out at every one of them
 RANKS = 200  # beyond that, ranks from each end, closer together in the tails
 
 
-def qq(residuals: Any, *, level: float = 0.95, draws: int = 999, seed: int = 0, ax: Axes = None) -> Axes:
+def qq(
+    residuals: Any, *, level: float = 0.95, draws: int = 999, seed: int = 0, ax: Axes = None
+) -> Axes:
     """Sorted residuals against standard normal quantiles Φ⁻¹((i − ½)/n), with a simultaneous band.
 
     The i-th of n uniform values has a beta law of i and n + 1 − i. The band is made of the beta quantiles γ/2 and 1 − γ/2, and γ is such
@@ -43,7 +55,9 @@ def qq(residuals: Any, *, level: float = 0.95, draws: int = 999, seed: int = 0, 
     """
     check_level(level)
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise ValueError(f"draws must be a whole number of simulated samples, one or more; got {draws!r}")
+        raise ValueError(
+            f"draws must be a whole number of simulated samples, one or more; got {draws!r}"
+        )
     values = numbers(residuals, "residuals")
     missing, values = int(np.isnan(values).sum()), np.sort(values[~np.isnan(values)])
     n = len(values)
@@ -53,11 +67,36 @@ def qq(residuals: Any, *, level: float = 0.95, draws: int = 999, seed: int = 0, 
     low, high = scipy.special.ndtri(band(ranks, n, level, draws, seed))
     quantile = scipy.special.ndtri((np.arange(1, n + 1) - 0.5) / n)
     ax = axes(ax, (5.0, 5.0))
-    ax.plot(quantile, np.where(np.isfinite(values), values, np.nan), "o", color=INK, markersize=3.5 if n <= 1000 else 2, zorder=3, rasterized=n > 5000, label="residuals")
-    ax.fill_between(quantile[ranks - 1], low, high, color=PALE, alpha=0.6, linewidth=0, label=f"{percent(level)} simultaneous band")
+    ax.plot(
+        quantile,
+        np.where(np.isfinite(values), values, np.nan),
+        "o",
+        color=INK,
+        markersize=3.5 if n <= 1000 else 2,
+        zorder=3,
+        rasterized=n > 5000,
+        label="residuals",
+    )
+    ax.fill_between(
+        quantile[ranks - 1],
+        low,
+        high,
+        color=PALE,
+        alpha=0.6,
+        linewidth=0,
+        label=f"{percent(level)} simultaneous band",
+    )
     ax.plot(quantile[[0, -1]], quantile[[0, -1]], color=GREY, linewidth=1.0)
     ax.set(xlabel="standard normal quantile", ylabel="residual")
-    remark(ax, counted(missing, "NaN is left out", "NaN are left out") + counted(int(np.isinf(values).sum()), "infinite residual is not drawn", "infinite residuals are not drawn"))
+    remark(
+        ax,
+        counted(missing, "NaN is left out", "NaN are left out")
+        + counted(
+            int(np.isinf(values).sum()),
+            "infinite residual is not drawn",
+            "infinite residuals are not drawn",
+        ),
+    )
     ax.legend(frameon=False, loc="upper left")
     return ax
 
@@ -71,7 +110,12 @@ def band(ranks: Array, n: int, level: float, draws: int, seed: int) -> Array:
     below = scipy.special.betainc(ranks, n + 1 - ranks, sums[:, :-1] / sums[:, -1:])
     nearest = 2 * np.min(np.minimum(below, 1 - below), axis=1)
     gamma = float(np.quantile(nearest, 1 - level))
-    return np.stack([scipy.special.betaincinv(ranks, n + 1 - ranks, tail) for tail in (gamma / 2, 1 - gamma / 2)])
+    return np.stack(
+        [
+            scipy.special.betaincinv(ranks, n + 1 - ranks, tail)
+            for tail in (gamma / 2, 1 - gamma / 2)
+        ]
+    )
 
 
 def _ranks(n: int) -> Array:
@@ -108,18 +152,33 @@ def pit(values: Any, *, bins: int | None = None, level: float = 0.95, ax: Axes =
     if not n:
         raise ValueError("all values are NaN")
     if values.min() < 0 or values.max() > 1:
-        raise ValueError(f"probability integral transforms lie between 0 and 1; got {values.min():g} to {values.max():g}. For residuals, draw qq")
+        raise ValueError(
+            f"probability integral transforms lie between 0 and 1; got {values.min():g} to {values.max():g}. For residuals, draw qq"
+        )
     bins = int(np.clip(np.rint(np.sqrt(n)), 5, 20)) if bins is None else bins
     if isinstance(bins, bool) or not isinstance(bins, int) or bins < 2:
         raise ValueError(f"bins must be a whole number, two or more; got {bins!r}")
     ax = axes(ax)
     heights, edges = np.histogram(values, bins=bins, range=(0.0, 1.0))
-    ax.bar(edges[:-1], heights * bins / n, width=1 / bins, align="edge", color=PALE, edgecolor="white", linewidth=0.8)
+    ax.bar(
+        edges[:-1],
+        heights * bins / n,
+        width=1 / bins,
+        align="edge",
+        color=PALE,
+        edgecolor="white",
+        linewidth=0.8,
+    )
     low, high = _binomial(n, 1 / bins, (1 - level) / bins)
     ax.axhline(1.0, color=INK, linewidth=1.4, label="uniform")
     for end, label in ((low, f"{percent(level)} band for all bars"), (high, None)):
         ax.axhline(end * bins / n, color=GREY, linewidth=1.1, linestyle="--", label=label)
-    ax.set(xlim=(0.0, 1.0), ylim=(0.0, 1.3 * max(heights.max(), high) * bins / n), xlabel="probability integral transform", ylabel="density")
+    ax.set(
+        xlim=(0.0, 1.0),
+        ylim=(0.0, 1.3 * max(heights.max(), high) * bins / n),
+        xlabel="probability integral transform",
+        ylabel="density",
+    )
     remark(ax, counted(missing, "NaN is left out", "NaN are left out"))
     ax.legend(frameon=False, loc="upper right", ncols=2)
     return ax

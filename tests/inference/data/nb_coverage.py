@@ -16,7 +16,11 @@ above = np.stack([(y > step).sum(axis=1) for step in j], axis=1)  # rows with y 
 def score(alpha):
     """d/dα of Σ_i [Σ_{j<y_i} log(1 + αj) − (y_i + 1/α) log(1 + αμ)] at μ = ȳ."""
     a = alpha[:, None]
-    return (above * j / (1 + a * j)).sum(axis=1) + N * np.log1p(alpha * mean) / alpha**2 - N * (mean + 1 / alpha) * mean / (1 + alpha * mean)
+    return (
+        (above * j / (1 + a * j)).sum(axis=1)
+        + N * np.log1p(alpha * mean) / alpha**2
+        - N * (mean + 1 / alpha) * mean / (1 + alpha * mean)
+    )
 
 
 def information(alpha, step=1e-5):
@@ -24,7 +28,9 @@ def information(alpha, step=1e-5):
     return -(score(alpha * (1 + step)) - score(alpha * (1 - step))) / (2 * alpha * step)
 
 
-inside = (y.astype(float) ** 2).sum(axis=1) - N * mean**2 > N * mean  # the score at 0 is Σ((y − ȳ)² − y)/2
+inside = (y.astype(float) ** 2).sum(
+    axis=1
+) - N * mean**2 > N * mean  # the score at 0 is Σ((y − ȳ)² − y)/2
 low, high = np.full(RUNS, 1e-6), np.full(RUNS, 50.0)
 for _ in range(80):
     middle = np.sqrt(low * high)
@@ -34,4 +40,6 @@ alpha = np.sqrt(low * high)[inside]
 se = 1 / np.sqrt(information(np.sqrt(low * high))[inside])
 print("alpha = 0:", 1 - inside.mean())
 print("coverage on the scale of alpha:", np.mean(np.abs(alpha - ALPHA) <= Z * se))
-print("coverage on the scale of log alpha:", np.mean(np.abs(np.log(alpha / ALPHA)) <= Z * se / alpha))
+print(
+    "coverage on the scale of log alpha:", np.mean(np.abs(np.log(alpha / ALPHA)) <= Z * se / alpha)
+)
