@@ -1,5 +1,6 @@
 # make demo, make test: each builds what it needs in $(VENV) from nothing; a second run reuses it.
-# PYTHON=/path/to/python chooses the interpreter, VENV=dir the folder of the environment.
+# PYTHON=/path/to/python chooses the interpreter, VENV=dir the folder of the environment,
+# WORKERS=1 how many processes share the tests (all cores unless said).
 
 SHELL := /bin/bash
 VENV ?= .venv
@@ -7,6 +8,7 @@ PYTHON ?=
 CACHE := $(CURDIR)/.cache
 RUN := $(VENV)/bin/python
 TESTS ?=
+WORKERS ?= auto
 ONLY ?=
 
 # Compiled programs are kept between runs; a shape mismatch never broadcasts in silence.
@@ -28,13 +30,14 @@ demo: $(VENV)/.ready-plot
 	$(RUN) demo/first_fits.py
 
 test: $(VENV)/.ready-test
-	JAX_NUMPY_RANK_PROMOTION=raise XLA_FLAGS="$${XLA_FLAGS:---xla_backend_optimization_level=0}" $(RUN) -m pytest $(TESTS)
+	JAX_NUMPY_RANK_PROMOTION=raise XLA_FLAGS="$${XLA_FLAGS:---xla_backend_optimization_level=0}" $(RUN) -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 test-all: $(VENV)/.ready-test
-	JAX_NUMPY_RANK_PROMOTION=raise $(RUN) -m pytest -m "" $(TESTS)
+	JAX_NUMPY_RANK_PROMOTION=raise $(RUN) -m pytest -n $(WORKERS) --dist worksteal -m "" $(TESTS)
 
 lint: $(VENV)/.ready-test
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
 bench: $(VENV)/.ready-bench

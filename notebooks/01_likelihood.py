@@ -279,8 +279,7 @@ assert uneven["likelihood"] < uneven["Wald, log scale"] and uneven["likelihood"]
 # $\hat\mu=1/\hat\theta$ and the likelihood interval is the reciprocal one, swapped. The symmetric Wald interval is not invariant.
 
 # %%
-def by_mean(params, data):
-    return -jnp.log(params["mean"]) - data / params["mean"]
+by_mean = lambda params, data: -jnp.log(params["mean"]) - data / params["mean"]  # noqa: E731
 again = jm.fit(by_mean, {"mean": 50.0}, hours, constraints={"mean": jm.positive})
 low, high = jm.profile(by_mean, again, hours).conf_int()["mean"]
 assert abs(float(again.params["mean"]) * estimate - 1) < 1e-12 and abs(float(again.loglik - fit.loglik)) < 1e-10

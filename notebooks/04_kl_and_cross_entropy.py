@@ -100,8 +100,7 @@ assert reverse[0].fun < reverse[1].fun  # the hump with more weight; both are lo
 assert np.allclose([found.fun for found in reverse], -np.log([0.6, 0.4]), atol=1e-3)
 
 grid = np.linspace(-7, 7, 400)
-def normal_density(v):
-    return scipy.stats.norm.pdf(grid, v[0], np.exp(v[1]))
+normal_density = lambda v: scipy.stats.norm.pdf(grid, v[0], np.exp(v[1]))  # noqa: E731
 fig, ax = plt.subplots(figsize=(7, 3.6), layout="constrained")
 ax.fill_between(grid, np.exp(two_normals.log_prob(humps, grid)), color="0.85", label="p, two humps")
 ax.plot(grid, normal_density(forward.x), "k-", label="least KL(p ‖ q): covers")
