@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,19 +18,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.fitting import lockstep
-from jaxmle.fitting.checkpoint import Checkpoint, digest, model_digest
+from jaxmle.fitting.checkpoint import Checkpoint, digest
 from jaxmle.fitting.chunk import LATE, Begun, Chunk, Piece, Programs, flat_members
 from jaxmle.fitting.engine import Problem
+from jaxmle.fitting.fingerprint import digest_of_arrays
 from jaxmle.fitting.inputs import Inputs
 from jaxmle.fitting.lockstep import AFRESH, half_done, is_open, machine
 from jaxmle.fitting.members import Ragged, buckets
 from jaxmle.fitting.objective import User, slim
+from jaxmle.fitting.program_digest import model_digest, with_derivatives
 from jaxmle.fitting.progress import Progress
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.schedule import Schedule, cut, free_bytes, resident_bytes
 from jaxmle.fitting.separation import settled, wants_cone
 from jaxmle.likelihood.contract import terms_of
-from jaxmle.likelihood.host import precision, to_numpy
+from jaxmle.likelihood.host import compiled, precision, to_numpy
 from jaxmle.likelihood.recession import is_exact
 from jaxmle.solvers.loop import Point, is_running, start
 from jaxmle.solvers.methods import Newton
@@ -56,7 +59,7 @@ class Run:
         block: int | None,
         devices: Any,
         progress: bool | None,
-        checkpoint: Any,
+        checkpoint: Checkpoint,
     ) -> None:
         self.problem, self.inputs, self.block = problem, inputs, block
         self.devices = _devices(devices)
@@ -64,9 +67,12 @@ class Run:
         self.free = (
             free_bytes() if self.devices[0].platform == "cpu" else _device_bytes(self.devices)
         )
-        self.checkpoint = Checkpoint(checkpoint, self._identity() if checkpoint is not None else {})
+        self.checkpoint = checkpoint
+        if checkpoint.folder is not None:
+            checkpoint.open(self._identity())
         self.leaves: list[np.ndarray] = []
         self.treedef: Any = None
+        self.states: list[tuple[tuple[int, ...], np.dtype]] = []  # shapes and types of one member's
         self.open: list[tuple[np.ndarray, list[np.ndarray]]] = []
         self.pieces = self._first_pieces()
         self._check_memory()
@@ -75,12 +81,12 @@ class Run:
     # ------------------------------------------------------------ the plan
 
     def _first_pieces(self) -> list[Piece]:
-        stored = self.checkpoint.schedule.get("buckets")
         self.buckets = buckets(self.inputs.source.sizes, self.inputs.source.padded)
+        stored = self._stored_schedules()
         pieces: list[Piece] = []
         told = []
         for place, (length, members) in enumerate(self.buckets):
-            schedule = Schedule(**stored[place]) if stored else self._cut(length, len(members))
+            schedule = stored[place] if stored else self._cut(length, len(members))
             told.append(
                 {
                     "lanes": schedule.lanes,
@@ -98,6 +104,22 @@ class Run:
         if not stored:
             self.checkpoint.remember(buckets=told)
         return pieces
+
+    def _stored_schedules(self) -> list[Schedule] | None:
+        """How a run before this one cut up each bucket, from its checkpoint; None where there is none."""
+        stored = self.checkpoint.schedule.get("buckets")
+        if stored is None:
+            return None
+        try:
+            found = [Schedule(**bucket) for bucket in stored]
+        except TypeError:
+            found = []
+        sizes = [size for bucket in found for size in vars(bucket).values()]
+        if len(found) != len(self.buckets) or not all(
+            type(size) is int and size > 0 for size in sizes
+        ):
+            raise self.checkpoint.unusable_schedule()
+        return found
 
     def _cut(self, length: tuple[int, ...], members: int) -> Schedule:
         data = self.inputs.source.row_bytes() * sum(length)
@@ -156,27 +178,14 @@ class Run:
         return f"{self.inputs.source.members:,} members, {len(self.pieces)} chunks ({sizes}{', …' if len(shapes) > 4 else ''}), {where}, about {self.predicted_bytes() / 2**30:.1f} GiB at the peak"
 
     def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree with before it is gone on from."""
         inputs, problem = self.inputs, self.problem
         source = inputs.source
-        length = tuple(int(n) for n in source.sizes[inputs.largest])  # the first may be empty
-        one = flat_members(inputs, np.array([inputs.largest]), length)
-        leaves = [
-            np.asarray(leaf) if same else np.asarray(leaf[0])
-            for leaf, same in zip(one.leaves, one.form.shared, strict=True)
-        ]
-
-        def call(leaves: Any) -> Any:
-            return (lambda m: terms_of(m.loglik, inputs.layout.unravel(m.base), m.data))(
-                jax.tree.unflatten(one.form.treedef, leaves)
-            )
-
         ids = [
-            source.take(index, length_).data_id.tobytes()
-            for length_, members in buckets(source.sizes, source.padded)
+            source.take(index, length).data_id
+            for length, members in buckets(source.sizes, source.padded)
             for index in np.array_split(members, max(1, len(members) // 4096))
         ]
-        extra = [np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(source.rows[1:])]
-        fixed = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(inputs.loglik)]
         options = (
             inputs.layout.names,
             inputs.layout.bounds,
@@ -187,9 +196,33 @@ class Run:
             inputs.weight_kind,
         )
         return {
-            "model": model_digest(call, leaves), "data": digest(*ids, *extra), "start": digest(np.ascontiguousarray(inputs.base).tobytes(), *fixed),
-            "options": digest(repr(options)), "dtype": str(inputs.dtype), "number of members": source.members,
-        }  # fmt: skip
+            "procedure": "fit_batch",
+            "model": self._model_digest(),
+            "data": digest_of_arrays([*ids, *jax.tree.leaves(source.rows[1:])]),
+            "start": digest_of_arrays([inputs.base, *jax.tree.leaves(inputs.loglik)]),
+            "options": digest(repr(options)),
+            "dtype": str(inputs.dtype),
+            "number of members": source.members,
+        }
+
+    def _model_digest(self) -> str:
+        """The program of the likelihood, as it will be compiled, of the member of most rows: the first may be empty."""
+        inputs = self.inputs
+        length = tuple(int(n) for n in inputs.source.sizes[inputs.largest])
+        one = flat_members(inputs, np.array([inputs.largest]), length)
+        leaves = [
+            np.asarray(leaf) if same else np.asarray(leaf[0])
+            for leaf, same in zip(one.leaves, one.form.shared, strict=True)
+        ]
+        member = jax.tree.unflatten(one.form.treedef, leaves)
+
+        def make(loglik: Any) -> Any:
+            return with_derivatives(
+                lambda x, data: terms_of(loglik, inputs.layout.unravel(x), data)
+            )
+
+        program = compiled(member.loglik, ("checkpoint", inputs.layout), make)
+        return model_digest(program, member.base, member.data)
 
     # ------------------------------------------------------------ what separated members can say
 
@@ -251,14 +284,40 @@ class Run:
         opened: dict[int, tuple[np.ndarray, list[np.ndarray]]] = {}
         for piece in pieces:
             name = f"{piece.name}-{piece.number:06d}"
-            arrays = (
-                self.checkpoint.load(name) if self.treedef is not None or self._prepare() else None
-            )
-            if arrays is None:
-                arrays = run(piece)
-                self.checkpoint.save(name, arrays)
-            self._accept(piece, arrays, opened)
+            stored = None
+            if self.treedef is not None or self._prepare():
+                stored = self.checkpoint.load(name, partial(self._check_piece, piece))
+            if stored is None:
+                stored = [piece.index, *run(piece)]
+                self.checkpoint.save(name, stored)
+            self._accept(piece, stored[1:], opened)
         self.open = [opened[number] for number in sorted(opened)]
+
+    def _check_piece(self, piece: Piece, arrays: list[np.ndarray]) -> None:
+        """Arrays of a checkpoint are those of this piece: its members, then records, open seats and states of the right shapes and types."""
+        count, before = len(piece.index), 1 + len(self.leaves)
+        if not arrays or not np.array_equal(arrays[0], piece.index):
+            raise ValueError("it is about other members")
+        if len(arrays) <= before or arrays[before].ndim != 1 or arrays[before].dtype.kind != "i":
+            raise ValueError("it has another number of arrays than this run writes")
+        seats = arrays[before]
+        if len(seats) and not (seats[0] >= 0 and seats[-1] < count and np.all(np.diff(seats) > 0)):
+            raise ValueError("its open members are not among its members")
+        records = [(leaf.shape[1:], leaf.dtype) for leaf in self.leaves]
+        wanted = [((count, *shape), dtype) for shape, dtype in records]
+        if len(seats) or len(arrays) > before + 1:
+            wanted += [((len(seats), *shape), dtype) for shape, dtype in self.states]
+        got = [(array.shape, array.dtype) for array in (*arrays[1:before], *arrays[before + 1 :])]
+        if got != wanted:
+            odd = next(
+                (pair for pair in zip(got, wanted, strict=False) if pair[0] != pair[1]), None
+            )
+            told = (
+                ""
+                if odd is None
+                else f": {_described(odd[0])} where {_described(odd[1])} is wanted"
+            )
+            raise ValueError(f"its arrays have other shapes or types than this run writes{told}")
 
     def _prepare(self) -> bool:
         """Shapes of the record and of a member's state, by abstract evaluation only: needed to read a checkpoint."""
@@ -302,7 +361,7 @@ class Run:
                     record, like(p), state, like(), jax.ShapeDtypeStruct((2,), np.uint32)
                 )
             ),
-            (state, Begun(np.zeros(()), np.zeros(()))),
+            (state, Begun(np.zeros((), np.int32), np.zeros((), bool))),
             0,
         )
         return True
@@ -314,15 +373,21 @@ class Run:
             np.zeros((self.inputs.source.members, *leaf.shape[lead:]), leaf.dtype)
             for leaf in jax.tree.leaves(fit)
         ]
+        self.states = [
+            (tuple(leaf.shape[lead:]), np.dtype(leaf.dtype)) for leaf in jax.tree.leaves(state)
+        ]
 
     def _run_first(self, piece: Piece) -> list[np.ndarray]:
         """The arrays of a first round: fits, then the seats that stay open and their states."""
         with self._context():
             chunk = self.programs.load(self.inputs, piece)
             told = self.checkpoint.schedule
-            state, begun = chunk.climb(
-                told.get("rounds", SPRINT if self._sprints() else 0), half_done
-            )
+            rounds = SPRINT if self._sprints() else 0
+            if (
+                piece.number
+            ):  # the first chunk decides for the others, and must not change when it is run again
+                rounds = told.get("rounds", rounds)
+            state, begun = chunk.climb(rounds, half_done)
             arrays = self._ended(piece, chunk, state, begun, True)
             if "rounds" not in told:
                 easy = begun.steps[: len(piece.index)][begun.elsewhere[: len(piece.index)]]
@@ -448,6 +513,10 @@ class Run:
                     )
                 )
         return pieces
+
+
+def _described(array: tuple[tuple[int, ...], np.dtype]) -> str:
+    return f"{array[1]} of shape {array[0]}"
 
 
 def _chosen(these: np.ndarray, new: Any, old: Any) -> Any:

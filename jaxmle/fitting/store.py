@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from jaxmle.fitting.check import outside_of_traces
-from jaxmle.fitting.checkpoint import write_atomically
+from jaxmle.fitting.npz import write_atomically
 from jaxmle.fitting.record import Fit, Witness
 from jaxmle.parameters.constraints import KINDS, Constraint, Interval
 from jaxmle.parameters.tree import Layout, Leaf, path_name
