@@ -53,7 +53,7 @@ def digest_of_arrays(arrays: Iterable[Any]) -> str:
     for array in arrays:
         value = np.asarray(array)
         state.update(f"{value.dtype.str} {value.dtype.name} {value.shape};".encode())
-        state.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+        state.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
     return str(state.hexdigest())
 
 

@@ -79,7 +79,7 @@ class _Digest:
         if value.dtype == object:
             self.text(value.tolist())
         else:
-            self.state.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+            self.state.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
 
     # ------------------------------------------------------------ programs
 

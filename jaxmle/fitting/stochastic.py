@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from jaxmle.fitting.fingerprint import digest_of_arrays
 from jaxmle.fitting.fit import check_options, fit, host_dtype
 from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.minibatch import Batches, apart, row_weights, terms_at
-from jaxmle.fitting.program_digest import model_digest
+from jaxmle.fitting.program_digest import ADDRESS, model_digest
 from jaxmle.fitting.progress import LOGGED, QUIET, clock
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import has, parts_of, roots_of, substituted
@@ -424,7 +423,7 @@ class _Run:
             "data": digest_of_arrays([leaf for part in parts for leaf in jax.tree.leaves(part)]),
             "start": digest_of_arrays([*start, args[2]]),
             "parameters": digest(repr((layout.names, layout.bounds))),
-            "optimizer": str(jax.tree.structure(args[1])),
+            "optimizer": digest(ADDRESS.sub("0x", str(jax.tree.structure(args[1])))),
             "batch size": self.shape.batch_size,
             "rows held out": self.shape.held,
             "key": np.asarray(jax.random.key_data(self.key)).tolist(),
