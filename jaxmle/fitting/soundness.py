@@ -52,11 +52,10 @@ def _check_covariance(fit: Fit, converged: np.ndarray, vcov: np.ndarray, roundin
 
 def _indefinite(correlation: np.ndarray, rounding: float) -> np.ndarray:
     """Which matrices (b, p, p) have an eigenvalue below zero by more than rounding."""
-    p = correlation.shape[-1]
     try:
-        np.linalg.cholesky(correlation + rounding * p * np.eye(p))
+        np.linalg.cholesky(correlation + rounding * np.eye(correlation.shape[-1]))
     except np.linalg.LinAlgError:
-        return np.linalg.eigvalsh(correlation).min(axis=1, initial=0.0) < -rounding * p
+        return np.linalg.eigvalsh(correlation).min(axis=1, initial=0.0) < -rounding
     return np.zeros(len(correlation), bool)
 
 
