@@ -6,8 +6,10 @@ The program is the jaxpr. Captured arrays sit on it as constants, as literals, o
 
 from __future__ import annotations
 
+import collections
 import functools
 import re
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +18,7 @@ import jax
 import numpy as np
 import xxhash
 
+GIVEN = ("jax", "jaxlib", "numpy")
 ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
 
@@ -23,6 +26,14 @@ def model_digest(function: Callable[..., Any], *args: Any) -> str:
     """A digest of what ``function(*args)`` computes: its program and all arrays that the program captured."""
     digest = _Digest()
     digest.program(jax.make_jaxpr(function)(*args))
+    return digest.hex()
+
+
+def value_digest(*values: Any) -> str:
+    """A digest of options: numbers, texts, arrays and containers by value, functions by their code and what they close over."""
+    digest = _Digest()
+    for value in values:
+        digest.value(value, deep=True)
     return digest.hex()
 
 
@@ -58,9 +69,9 @@ class _Digest:
 
     def __init__(self) -> None:
         self.state = xxhash.xxh3_128()
-        self.seen: set[int] = (
-            set()
-        )  # functions and objects on the way, which may refer to themselves
+        # Functions and objects that were met; held, so that no other gets the id of one.
+        self.seen: dict[int, Any] = {}
+        self.within: list[int] = []  # the containers that are being read, which may hold themselves
 
     def hex(self) -> str:
         return str(self.state.hexdigest())
@@ -118,68 +129,82 @@ class _Digest:
 
     # ------------------------------------------------------------ what parameters of equations and closures hold
 
-    def value(self, value: Any) -> None:
-        """Anything that an equation holds; what is unknown counts by its type and its text."""
+    def value(self, value: Any, deep: bool = False) -> None:
+        """Anything that an equation or a closure holds; what is unknown counts by its type and its text.
+
+        Args:
+            deep: whether objects count by their attributes, as a closure reads them.
+        """
         if hasattr(value, "eqns") or hasattr(getattr(value, "jaxpr", None), "eqns"):
             self.program(value)
-        elif hasattr(value, "dtype") and hasattr(value, "shape") and hasattr(value, "__array__"):
+        elif _is_array(value):
             self.array(value)
-        elif isinstance(value, tuple | list):
-            self.text(type(value).__name__, len(value))
-            for part in value:
-                self.value(part)
-        elif isinstance(value, dict):
-            self.text("dict", len(value))
-            for key in sorted(value, key=str):
-                self.text(key)
-                self.value(value[key])
+        elif isinstance(value, tuple | list | collections.deque | dict):
+            self.container(value, deep)
         elif isinstance(value, set | frozenset):
             self.text("set", sorted(map(str, value)))
-        elif isinstance(value, functools.partial):
-            self.value((value.func, value.args, value.keywords))
-        elif isinstance(value, types.MethodType):
-            self.value(value.__func__)
-            self.object(value.__self__)
-        elif isinstance(value, types.FunctionType):
-            self.function(value)
-        elif hasattr(value, "callback_func"):  # what jax wraps around a host callback
-            self.value(value.callback_func)
-        elif callable(value) and not isinstance(value, type) and not _is_jaxs(type(value)):
+        elif isinstance(value, types.ModuleType | type):
+            self.text("name", getattr(value, "__module__", ""), value.__name__)
+        elif callable(value):
+            self.callable(value)
+        elif deep and type(value).__dictoffset__:
             self.object(value)
-        elif _is_wrapped(value):
-            self.text("derivative")  # of a custom rule: with_derivatives applies it
         else:
             self.text(type(value).__name__, value)
+
+    def container(self, value: Any, deep: bool) -> None:
+        self.text(type(value).__name__, len(value))
+        if id(value) in self.within:
+            return
+        self.within.append(id(value))
+        for key in sorted(value, key=str) if isinstance(value, dict) else range(len(value)):
+            self.text(type(key).__name__, key)
+            self.value(value[key], deep)
+        self.within.pop()
+
+    def callable(self, value: Any) -> None:
+        """A function, a method, a partial, an object that is called, or what jax wraps around one."""
+        if isinstance(value, types.FunctionType):
+            self.function(value)
+        elif isinstance(value, types.MethodType):
+            self.callable(value.__func__)
+            self.object(value.__self__)
+        elif isinstance(value, functools.partial):
+            self.value((value.func, value.args, value.keywords), deep=True)
+        elif hasattr(value, "callback_func"):  # a host callback
+            self.value(value.callback_func, deep=True)
+        elif _is_jaxs(type(value)):  # a rule of differentiation before it is applied, or a jit
+            self.value(getattr(value, "__wrapped__", "derivative"))
+        else:
+            self.object(value)
+
+    def met(self, thing: Any) -> bool:
+        """Whether this very object was met before."""
+        before = id(thing) in self.seen
+        self.seen[id(thing)] = thing
+        return before
 
     def function(self, function: types.FunctionType) -> None:
         """A function by its code and by what it reads from outside."""
         self.text("function", function.__qualname__)
-        if id(function) in self.seen:
+        if self.met(function):
             return
-        self.seen.add(id(function))
         cells = [_content(cell) for cell in function.__closure__ or ()]
-        if _is_jaxs(function):  # its state is jax's; only functions that it hands on are a user's
+        if _is_given(
+            function
+        ):  # what it keeps is its own; functions that it hands on may be a user's
             for inner in cells:
                 if isinstance(inner, types.FunctionType | types.MethodType | functools.partial):
                     self.value(inner)
             return
         self.code(function.__code__)
-        self.value((function.__defaults__, function.__kwdefaults__ or {}))
+        self.value((function.__defaults__, function.__kwdefaults__ or {}), deep=True)
         for inner in cells:
-            self.captured(inner)
+            self.value(inner, deep=True)
         for name in sorted(_names(function.__code__)):
             if name in function.__globals__:
                 self.text(name)
-                self.captured(function.__globals__[name])
-
-    def captured(self, value: Any) -> None:
-        """What a function reads from outside."""
-        if isinstance(value, types.ModuleType | type):
-            self.text(value.__name__)
-        elif hasattr(value, "__dict__") and not callable(value) and not hasattr(value, "dtype"):
-            self.object(value)
-        else:
-            self.value(value)
+                self.value(function.__globals__[name], deep=True)
 
     def code(self, code: types.CodeType) -> None:
         self.text("code", code.co_names, code.co_varnames)
@@ -188,21 +213,21 @@ class _Digest:
             if isinstance(constant, types.CodeType):
                 self.code(constant)
             else:
-                self.text(type(constant).__name__, constant)
+                self.value(constant)
 
     def object(self, value: Any) -> None:
         """An object by its class and its attributes."""
         self.text("object", type(value).__module__, type(value).__qualname__)
-        if id(value) in self.seen or _is_jaxs(type(value)):
+        known = _is_given(type(value)) and not isinstance(value, types.SimpleNamespace)
+        if known or self.met(value):
             return
-        self.seen.add(id(value))
         call = vars(type(value)).get("__call__")
         if isinstance(call, types.FunctionType):
             self.function(call)
         for name, inner in sorted(getattr(value, "__dict__", {}).items()):
             if not name.startswith("_jaxmle"):
                 self.text(name)
-                self.captured(inner)
+                self.value(inner, deep=True)
 
 
 def _is_jaxs(thing: Any) -> bool:
@@ -210,9 +235,14 @@ def _is_jaxs(thing: Any) -> bool:
     return str(getattr(thing, "__module__", "")).split(".")[0] in ("jax", "jaxlib")
 
 
-def _is_wrapped(value: Any) -> bool:
-    """Whether this is one of jax's functions under transformation, whose text tells nothing stable."""
-    return _is_jaxs(type(value)) and callable(value)
+def _is_given(thing: Any) -> bool:
+    """Whether a function or a class comes with Python, NumPy or jax: its name says what it is, and what it keeps for itself changes."""
+    package = str(getattr(thing, "__module__", "")).split(".")[0]
+    return package in GIVEN or package in sys.stdlib_module_names
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "dtype") and hasattr(value, "shape") and hasattr(value, "__array__")
 
 
 def _content(cell: Any) -> Any:

@@ -18,21 +18,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.fitting import lockstep
-from jaxmle.fitting.checkpoint import Checkpoint, digest
-from jaxmle.fitting.chunk import LATE, Begun, Chunk, Piece, Programs, flat_members
+from jaxmle.fitting.checkpoint import Checkpoint
+from jaxmle.fitting.chunk import LATE, Begun, Chunk, Piece, Programs
 from jaxmle.fitting.engine import Problem
-from jaxmle.fitting.fingerprint import digest_of_arrays
 from jaxmle.fitting.inputs import Inputs
 from jaxmle.fitting.lockstep import AFRESH, half_done, is_open, machine
 from jaxmle.fitting.members import Ragged, buckets
 from jaxmle.fitting.objective import User, slim
-from jaxmle.fitting.program_digest import model_digest, with_derivatives
 from jaxmle.fitting.progress import Progress
 from jaxmle.fitting.record import Fit
+from jaxmle.fitting.resume import ShapeAndDtype, check_piece, identity, stored_schedules
 from jaxmle.fitting.schedule import Schedule, cut, free_bytes, resident_bytes
 from jaxmle.fitting.separation import settled, wants_cone
-from jaxmle.likelihood.contract import terms_of
-from jaxmle.likelihood.host import compiled, precision, to_numpy
+from jaxmle.likelihood.host import precision, to_numpy
 from jaxmle.likelihood.recession import is_exact
 from jaxmle.solvers.loop import Point, is_running, start
 from jaxmle.solvers.methods import Newton
@@ -69,10 +67,10 @@ class Run:
         )
         self.checkpoint = checkpoint
         if checkpoint.folder is not None:
-            checkpoint.open(self._identity())
+            checkpoint.open(identity(problem, inputs))
         self.leaves: list[np.ndarray] = []
         self.treedef: Any = None
-        self.states: list[tuple[tuple[int, ...], np.dtype]] = []  # shapes and types of one member's
+        self.states: list[ShapeAndDtype] = []  # shapes and types of one member's
         self.open: list[tuple[np.ndarray, list[np.ndarray]]] = []
         self.pieces = self._first_pieces()
         self._check_memory()
@@ -82,7 +80,7 @@ class Run:
 
     def _first_pieces(self) -> list[Piece]:
         self.buckets = buckets(self.inputs.source.sizes, self.inputs.source.padded)
-        stored = self._stored_schedules()
+        stored = stored_schedules(self.checkpoint, len(self.buckets), len(self.devices))
         pieces: list[Piece] = []
         told = []
         for place, (length, members) in enumerate(self.buckets):
@@ -104,22 +102,6 @@ class Run:
         if not stored:
             self.checkpoint.remember(buckets=told)
         return pieces
-
-    def _stored_schedules(self) -> list[Schedule] | None:
-        """How a run before this one cut up each bucket, from its checkpoint; None where there is none."""
-        stored = self.checkpoint.schedule.get("buckets")
-        if stored is None:
-            return None
-        try:
-            found = [Schedule(**bucket) for bucket in stored]
-        except TypeError:
-            found = []
-        sizes = [size for bucket in found for size in vars(bucket).values()]
-        if len(found) != len(self.buckets) or not all(
-            type(size) is int and size > 0 for size in sizes
-        ):
-            raise self.checkpoint.unusable_schedule()
-        return found
 
     def _cut(self, length: tuple[int, ...], members: int) -> Schedule:
         data = self.inputs.source.row_bytes() * sum(length)
@@ -176,53 +158,6 @@ class Run:
         )
         where = f"{len(self.devices)} devices" if len(self.devices) > 1 else "one device"
         return f"{self.inputs.source.members:,} members, {len(self.pieces)} chunks ({sizes}{', …' if len(shapes) > 4 else ''}), {where}, about {self.predicted_bytes() / 2**30:.1f} GiB at the peak"
-
-    def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree with before it is gone on from."""
-        inputs, problem = self.inputs, self.problem
-        source = inputs.source
-        ids = [
-            source.take(index, length).data_id
-            for length, members in buckets(source.sizes, source.padded)
-            for index in np.array_split(members, max(1, len(members) // 4096))
-        ]
-        options = (
-            inputs.layout.names,
-            inputs.layout.bounds,
-            repr(problem.solver),
-            problem.kind,
-            problem.max_steps,
-            problem.block_rows,
-            inputs.weight_kind,
-        )
-        return {
-            "procedure": "fit_batch",
-            "model": self._model_digest(),
-            "data": digest_of_arrays([*ids, *jax.tree.leaves(source.rows[1:])]),
-            "start": digest_of_arrays([inputs.base, *jax.tree.leaves(inputs.loglik)]),
-            "options": digest(repr(options)),
-            "dtype": str(inputs.dtype),
-            "number of members": source.members,
-        }
-
-    def _model_digest(self) -> str:
-        """The program of the likelihood, as it will be compiled, of the member of most rows: the first may be empty."""
-        inputs = self.inputs
-        length = tuple(int(n) for n in inputs.source.sizes[inputs.largest])
-        one = flat_members(inputs, np.array([inputs.largest]), length)
-        leaves = [
-            np.asarray(leaf) if same else np.asarray(leaf[0])
-            for leaf, same in zip(one.leaves, one.form.shared, strict=True)
-        ]
-        member = jax.tree.unflatten(one.form.treedef, leaves)
-
-        def make(loglik: Any) -> Any:
-            return with_derivatives(
-                lambda x, data: terms_of(loglik, inputs.layout.unravel(x), data)
-            )
-
-        program = compiled(member.loglik, ("checkpoint", inputs.layout), make)
-        return model_digest(program, member.base, member.data)
 
     # ------------------------------------------------------------ what separated members can say
 
@@ -286,38 +221,14 @@ class Run:
             name = f"{piece.name}-{piece.number:06d}"
             stored = None
             if self.treedef is not None or self._prepare():
-                stored = self.checkpoint.load(name, partial(self._check_piece, piece))
+                records = [(leaf.shape[1:], leaf.dtype) for leaf in self.leaves]
+                check = partial(check_piece, piece.index, records, self.states)
+                stored = self.checkpoint.load(name, check)
             if stored is None:
                 stored = [piece.index, *run(piece)]
                 self.checkpoint.save(name, stored)
             self._accept(piece, stored[1:], opened)
         self.open = [opened[number] for number in sorted(opened)]
-
-    def _check_piece(self, piece: Piece, arrays: list[np.ndarray]) -> None:
-        """Arrays of a checkpoint are those of this piece: its members, then records, open seats and states of the right shapes and types."""
-        count, before = len(piece.index), 1 + len(self.leaves)
-        if not arrays or not np.array_equal(arrays[0], piece.index):
-            raise ValueError("it is about other members")
-        if len(arrays) <= before or arrays[before].ndim != 1 or arrays[before].dtype.kind != "i":
-            raise ValueError("it has another number of arrays than this run writes")
-        seats = arrays[before]
-        if len(seats) and not (seats[0] >= 0 and seats[-1] < count and np.all(np.diff(seats) > 0)):
-            raise ValueError("its open members are not among its members")
-        records = [(leaf.shape[1:], leaf.dtype) for leaf in self.leaves]
-        wanted = [((count, *shape), dtype) for shape, dtype in records]
-        if len(seats) or len(arrays) > before + 1:
-            wanted += [((len(seats), *shape), dtype) for shape, dtype in self.states]
-        got = [(array.shape, array.dtype) for array in (*arrays[1:before], *arrays[before + 1 :])]
-        if got != wanted:
-            odd = next(
-                (pair for pair in zip(got, wanted, strict=False) if pair[0] != pair[1]), None
-            )
-            told = (
-                ""
-                if odd is None
-                else f": {_described(odd[0])} where {_described(odd[1])} is wanted"
-            )
-            raise ValueError(f"its arrays have other shapes or types than this run writes{told}")
 
     def _prepare(self) -> bool:
         """Shapes of the record and of a member's state, by abstract evaluation only: needed to read a checkpoint."""
@@ -513,10 +424,6 @@ class Run:
                     )
                 )
         return pieces
-
-
-def _described(array: tuple[tuple[int, ...], np.dtype]) -> str:
-    return f"{array[1]} of shape {array[0]}"
 
 
 def _chosen(these: np.ndarray, new: Any, old: Any) -> Any:

@@ -32,13 +32,13 @@ def logit(params, data):
     return data["y"] * eta - jnp.logaddexp(0.0, eta)
 
 
-def batch(folder, loglik=logit):
+def batch(folder, loglik=logit, devices=None):
     """The leaves of forty fits in three chunks."""
     sizes, schedule.SIZES = schedule.SIZES, (16,)
     try:
         data = {"x": X, "y": Y}
         start = {"beta": np.zeros(2)}
-        fits = jm.fit_batch(loglik, start, data, checkpoint=folder, progress=False)
+        fits = jm.fit_batch(loglik, start, data, checkpoint=folder, progress=False, devices=devices)
     finally:
         schedule.SIZES = sizes
     return [np.asarray(leaf) for leaf in jax.tree.leaves(fits)]

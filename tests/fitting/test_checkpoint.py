@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import types
 import zipfile
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from jaxmle.fitting import checkpoint, lock, npz, program_digest
 from jaxmle.fitting.checkpoint import MANIFEST, Checkpoint
 from jaxmle.fitting.lock import LOCK
 from jaxmle.fitting.stochastic import fit_stochastic
+from jaxmle.solvers.methods import LBFGS, Newton, Optax
 
 from . import killed
 from .killed import RUNS
@@ -160,8 +162,9 @@ def test_programs_that_print_alike_and_differ_in_numbers_have_other_digests():
 def test_the_digest_of_a_program_is_the_same_in_another_process():
     source = (
         "import numpy as np\n"
-        "from jaxmle.fitting.program_digest import model_digest, with_derivatives\n"
+        "from jaxmle.fitting.program_digest import model_digest, value_digest, with_derivatives\n"
         "from tests.fitting import test_checkpoint as t\n"
+        "print(value_digest(t.optax.adam(0.1), lambda x: x in {'a', 'b', 'c'}))\n"
         "for way in t.WAYS: print(model_digest(with_derivatives(way(np.arange(1, 6, dtype=np.float32))), np.ones(5, np.float32)))\n"
     )
     answers = {
@@ -175,7 +178,34 @@ def test_the_digest_of_a_program_is_the_same_in_another_process():
         for seed in ("1", "2")
     }
     assert len(answers) == 1
-    assert len(set(answers.pop().split())) == len(WAYS)
+    assert len(set(answers.pop().split())) == len(WAYS) + 1
+
+
+def test_options_are_known_by_what_they_hold():
+    """An optimizer is a pair of functions: its learning rate stands in what they close over."""
+    digest = program_digest.value_digest
+    knot = [1.0]
+    knot.append(knot)
+    different = [
+        optax.adam(0.1),
+        optax.adam(0.2),
+        optax.adam(0.1, b1=0.8),
+        optax.adam(optax.cosine_decay_schedule(0.1, 100)),
+        optax.adam(optax.cosine_decay_schedule(0.1, 101)),
+        optax.chain(optax.clip(1.0), optax.adam(0.1)),
+        Newton(),
+        LBFGS(),
+        Optax(optax.adam(0.1)),
+        Optax(optax.adam(0.2)),
+        types.SimpleNamespace(scale=np.arange(3.0)),
+        types.SimpleNamespace(scale=np.arange(1.0, 4.0)),
+        {"a": 1},
+        {"a": 1.0},
+        knot,
+    ]
+    assert len({digest(value) for value in different}) == len(different)
+    assert digest(optax.adam(0.1)) == digest(optax.adam(0.1))
+    assert digest(Optax(optax.adam(0.1))) == digest(Optax(optax.adam(0.1)))
 
 
 def of_scale(scale):
@@ -764,6 +794,14 @@ def test_a_folder_of_another_format_says_so(version, copied):
         path.write_bytes(_set("format", version)(path.read_bytes()))
         with pytest.raises(ValueError, match=f"format {version}; this version reads format 3"):
             run(copied[0] / kind)
+
+
+def test_a_run_on_more_devices_than_its_blocks_says_so(copied):
+    with pytest.raises(
+        ValueError, match="begun on another number of devices, and 2 cannot"
+    ) as error:
+        killed.batch(copied[0] / "batch", devices=jax.devices()[:1] * 2)
+    assert str(copied[0] / "batch") in str(error.value)
 
 
 def test_a_run_of_the_other_procedure_is_refused(copied):
