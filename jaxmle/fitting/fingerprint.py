@@ -6,6 +6,7 @@ batch, padded or not, contiguous or not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,8 +28,8 @@ def fingerprint(data: Tree) -> np.ndarray:
 def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> np.ndarray:
     """The fingerprint of each member, (b, 2) uint32.
 
-    Each leaf of a member is hashed by XXH3 (Collet, xxHash 0.8 specification), with its dtype, its shape behind the rows and its place
-    among the leaves as the seed; the hashes of the leaves are then chained.
+    Each leaf of a member is hashed by XXH3 (Collet, xxHash 0.8 specification). The hashes are chained with the number of rows, the dtype,
+    the shape behind the rows and the place among the leaves.
 
     Args:
         leaves: arrays (b, n, ...).
@@ -40,9 +41,8 @@ def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> 
             rows = None if lengths is None else lengths[place]
             whole = leaf.shape[1] if leaf.ndim > 1 else 1
             n = np.full(len(leaf), whole) if rows is None else rows
-            seed = _seed(leaf, place)
-            total = total ^ _mixed(n.astype(np.uint64) + np.uint64(seed))
-            total = _mixed(total + _hashes(leaf, rows, seed))
+            total = total ^ _mixed(n.astype(np.uint64) + _kind(leaf, place))
+            total = _mixed(total + _hashes(leaf, rows))
     halves = [total >> np.uint64(32), total & np.uint64(0xFFFFFFFF)]
     return np.stack(halves, axis=1).astype(np.uint32)
 
@@ -57,32 +57,29 @@ def digest_of_arrays(arrays: Iterable[Any]) -> str:
     return str(state.hexdigest())
 
 
-def _seed(leaf: np.ndarray, place: int) -> int:
+def _kind(leaf: np.ndarray, place: int) -> np.uint64:
     """What makes equal bytes different data: dtype, trailing shape, and the place among the leaves."""
     text = f"{leaf.dtype.name} {leaf.ndim} {leaf.shape[2:]} {place}"
-    return int(xxhash.xxh3_64_intdigest(text.encode()))
+    return np.uint64(xxhash.xxh3_64_intdigest(text.encode()))
 
 
-def _hashes(leaf: np.ndarray, rows: np.ndarray | None, seed: int) -> np.ndarray:
+def _hashes(leaf: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
     """The hash of each member's own rows, (b,) uint64."""
     members = len(leaf)
     if rows is None and members > 1 and leaf.strides[0] == 0:  # shared by all: hashed once
-        return np.broadcast_to(_hashes(leaf[:1], None, seed), members)
-    bytes_of_members = _bytes(leaf)
+        return np.broadcast_to(_hashes(leaf[:1], None), members)
+    own: Iterable[Any] = _bytes(leaf)
     if rows is not None:
-        row_bytes = int(np.prod(leaf.shape[2:], dtype=int)) * leaf.dtype.itemsize
+        row_bytes = math.prod(leaf.shape[2:]) * leaf.dtype.itemsize
         ends = (rows * row_bytes).tolist()
-        pairs = zip(bytes_of_members, ends, strict=True)
-        hashes = (xxhash.xxh3_64_intdigest(member[:end], seed) for member, end in pairs)
-    else:
-        hashes = (xxhash.xxh3_64_intdigest(member, seed) for member in bytes_of_members)
-    return np.fromiter(hashes, np.uint64, members)
+        own = (member[:end] for member, end in zip(own, ends, strict=True))
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, own), np.uint64, members)
 
 
 def _bytes(leaf: np.ndarray) -> np.ndarray:
     """The bytes of each member in row order, (b, bytes of a member), numbers in the byte order of this machine."""
     native = leaf.astype(leaf.dtype.newbyteorder("="), copy=False)
-    width = int(np.prod(leaf.shape[1:], dtype=int))
+    width = math.prod(leaf.shape[1:])
     return np.ascontiguousarray(native).reshape(len(leaf), width).view(np.uint8)
 
 
