@@ -228,6 +228,15 @@ def test_an_array_changed_inside_an_inner_jit_gave_the_old_fits_back(kind, tmp_p
     run(tmp_path / "run", of_scale(np.array(1.0)))
 
 
+def test_an_array_changed_in_place_inside_an_inner_jit_is_another_model(tmp_path):
+    scale = np.array([1.0])
+    loglik = of_scale(scale)
+    killed.batch(tmp_path / "run", loglik)
+    scale[0] = 1.5
+    with pytest.raises(ValueError, match="belongs to another run: its model"):
+        killed.batch(tmp_path / "run", loglik)
+
+
 SCALE = np.array(1.0)
 
 
