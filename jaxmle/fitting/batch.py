@@ -66,7 +66,8 @@ def fit_batch(
         devices: the devices to spread blocks over; None for all of them. A CPU counts as one device unless jax is told otherwise before it
             is imported: ``XLA_FLAGS=--xla_force_host_platform_device_count=8`` puts eight cores to work.
         progress: None for a line after two seconds, True for one at once, False for silence.
-        checkpoint: a folder where finished members are kept; the same call goes on from there after an interruption.
+        checkpoint: a folder of its own where finished members are kept; the same call goes on from there after an interruption, to the same
+            bits on the same machine. It belongs to one run at a time.
 
     Returns:
         A ``Fit`` whose leaves have a leading axis, in the order of the members. A member that fails has its status; no other is touched.

@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxmle.fitting.check import outside_of_traces
 from jaxmle.fitting.fingerprint import digest_of_arrays
-from jaxmle.fitting.npz import NOT_OURS, Member, members, packed, write_atomically
+from jaxmle.fitting.npz import NOT_OURS, ZIP_MAGIC, Member, members, packed, write_atomically
 from jaxmle.fitting.record import Fit, Witness
 from jaxmle.fitting.soundness import check_sound
 from jaxmle.parameters.constraints import KINDS, Constraint, Interval
@@ -104,6 +104,7 @@ def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
     try:
         held, told = _unpack(content)
         static, leaves, plain = _parse(told)
+        _check_sizes(leaves, len(content))
         layout = _labelled(
             Layout(_treedef(told["tree"], plain, leaves, like), leaves), static["names"]
         )
@@ -127,7 +128,18 @@ def _content(path: Path) -> bytes:
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "no regular file"
         raise ValueError(f"cannot load {path}: it is {kind}, and not a file that Fit.save wrote")
-    return path.read_bytes()
+    with open(path, "rb") as stream:
+        begin = stream.read(len(ZIP_MAGIC))
+        return begin + stream.read() if begin == ZIP_MAGIC else begin
+
+
+def _check_sizes(leaves: tuple[Leaf, ...], bytes_of_file: int) -> None:
+    """A description may not promise more than there is: names are made of it before any array is."""
+    numbers = sum(math.prod(leaf.shape) for leaf in leaves)
+    if numbers > bytes_of_file:
+        raise ValueError(
+            f"its description speaks of {numbers} parameters, more than the file has bytes"
+        )
 
 
 def _digest(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
@@ -138,6 +150,12 @@ def _digest(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
 
 
 def _file(path: str | os.PathLike[str], existing: bool = False) -> Path:
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        raise TypeError(
+            f"a record is kept in a file: give its path, such as 'fit.npz'; got {path!r}"
+        )
+    if "\0" in str(path):
+        raise ValueError(f"the path {str(path)!r} holds a null character, which no path may")
     path = Path(path)
     return (
         path if path.suffix or (existing and path.is_file()) else path.with_name(f"{path.name}.npz")

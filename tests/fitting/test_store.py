@@ -460,6 +460,7 @@ FORGERIES = {
     "text for numbers": (_set("arrays", "score", np.array(list("abcd"))), "floating numbers"),
     "an unknown status": (_set("arrays", "status", np.int32(99)), "a status that this version of jaxmle does not know"),
     "objects": (_set("arrays", "score", np.array([Trap()] * 4)), "damaged"),
+    "a trillion parameters": (_set("told", "leaves", 0, "shape", [10**12]), "speaks of 1000000000001 parameters, more than the file has bytes"),
     "a name twice": (_set("told", "names", ["beta[0]", "beta[0]", "beta[2]", "sigma"]), "two of its parameters have the name 'beta\\[0\\]'"),
     "names in another order": (_set("told", "names", ["beta[1]", "beta[0]", "beta[2]", "sigma"]), "names of its parameters are in another order"),
     "an estimate that is NaN": (_set("arrays", "params.0", np.array([1.0, np.nan, 0.0])), "CONVERGED, and an estimate is not finite"),
@@ -624,6 +625,22 @@ def test_a_path_that_is_no_file_is_said(fit, tmp_path):
     os.mkfifo(tmp_path / "pipe.npz")
     with pytest.raises(ValueError, match=r"cannot load .*pipe\.npz: it is no regular file"):
         Fit.load(tmp_path / "pipe.npz")
+
+
+@pytest.mark.parametrize("path", [3, None, b"fit.npz", "", "a\0b"], ids=repr)
+def test_what_is_no_path_is_said(path, fit):
+    for call in (fit.save, Fit.load):
+        with pytest.raises((TypeError, ValueError), match="its path, such as|null character"):
+            call(path)
+
+
+def test_a_large_file_of_another_kind_is_not_read(tmp_path):
+    with open(tmp_path / "large.npz", "wb") as stream:
+        stream.truncate(10**11)
+    with pytest.raises(
+        ValueError, match=r"cannot load .*large\.npz: it is not a file that Fit.save"
+    ):
+        Fit.load(tmp_path / "large.npz")
 
 
 ODD = ["a\nb", "a\tb", "\x1b[31mred", "evil\u202eeman", "zero\u200bwidth", "a\u2028b", "\ud800", "a\x00b", "a\rb"]  # fmt: skip
