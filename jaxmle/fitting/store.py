@@ -130,7 +130,10 @@ def _content(path: Path) -> bytes:
         raise ValueError(f"cannot load {path}: it is {kind}, and not a file that Fit.save wrote")
     with open(path, "rb") as stream:
         begin = stream.read(len(ZIP_MAGIC))
-        return begin + stream.read() if begin == ZIP_MAGIC else begin
+        if begin != ZIP_MAGIC:
+            return begin
+        stream.seek(0)
+        return stream.read()
 
 
 def _check_sizes(leaves: tuple[Leaf, ...], bytes_of_file: int) -> None:
