@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,20 @@ def stochastic(folder, loglik=logit):
 
 
 RUNS = {"batch": batch, "stochastic": stochastic}
+PIECE = {"batch": "first-000001", "stochastic": "latest"}  # one that each of them writes
+ROOT = Path(__file__).parents[2]
+
+
+def assert_same(ours, theirs):
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+
+
+def here(seed="0"):
+    """The environment of a child process that reads these files."""
+    root = str(ROOT)
+    path = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": seed}
 
 
 def _die(*_):
