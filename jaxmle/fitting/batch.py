@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.fitting.block import Members
+from jaxmle.fitting.checkpoint import Checkpoint
 from jaxmle.fitting.chunk import flat_members
 from jaxmle.fitting.engine import Problem, pose
 from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
@@ -65,7 +66,8 @@ def fit_batch(
         devices: the devices to spread blocks over; None for all of them. A CPU counts as one device unless jax is told otherwise before it
             is imported: ``XLA_FLAGS=--xla_force_host_platform_device_count=8`` puts eight cores to work.
         progress: None for a line after two seconds, True for one at once, False for silence.
-        checkpoint: a folder where finished members are kept; the same call goes on from there after an interruption.
+        checkpoint: a folder of its own where finished members are kept; the same call goes on from there after an interruption, to the same
+            bits on the same machine. It belongs to one run at a time.
 
     Returns:
         A ``Fit`` whose leaves have a leading axis, in the order of the members. A member that fails has its status; no other is touched.
@@ -88,6 +90,7 @@ def fit_batch(
     if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 1):
         raise ValueError(f"block must be a positive whole number of members; got {block!r}")
     real = host_dtype(dtype)
+    kept = Checkpoint(checkpoint)
     with precision(real), np.errstate(all="ignore"):
         inputs = gathered(
             loglik, params0, datasets, constraints, weights, clusters, in_axes, params_axis, real
@@ -106,9 +109,10 @@ def fit_batch(
 
             inputs = replace(inputs, loglik=seen(inputs.loglik), bare=seen(inputs.bare))
             problem = replace(problem, loglik=inputs.loglik)
-        run = Run(problem, inputs, block, devices, progress, checkpoint)
-        fits = run.fits()
-        return run.with_cones(fits) if has_terms else fits
+        with kept:
+            run = Run(problem, inputs, block, devices, progress, kept)
+            fits = run.fits()
+            return run.with_cones(fits) if has_terms else fits
 
 
 def _largest(inputs: Inputs) -> Members:

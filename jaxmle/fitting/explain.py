@@ -46,28 +46,44 @@ def explain(fit: Fit) -> str:
     ).format(**words)
     if status == Status.UNBOUNDED and int(w.row) >= 0:
         sentence += f" The term that grows is that of row {int(w.row)} of the data."
-    if status == Status.UNIDENTIFIED and int(w.certificate):
-        sentence += SOURCE[int(w.certificate)]
+    if status == Status.UNIDENTIFIED:
+        sentence += SOURCE.get(int(w.certificate), "")
     if status == Status.SEPARATED:
         sentence = _infinite(fit) + sentence + (LOCAL if not int(w.certificate) else "")
-    if not sentence.startswith(fit.names):
+    if not sentence.startswith(tuple(map(printed, fit.names))):
         sentence = sentence[0].upper() + sentence[1:]
     if status == Status.CONVERGED:
         sentence += _covariance(fit)
     return sentence.replace("  ", " ").replace(" ;", ";").replace(" .", ".")
 
 
+def printed(text: str) -> str:
+    r"""A name as it is shown: characters that do not print, such as line ends and marks that turn the direction of writing, are escaped.
+
+    >>> printed("price (€)"), printed("a\nb\u202e")
+    ('price (€)', 'a\\nb\\u202e')
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
 def _covariance(fit: Fit) -> str:
     """Why a robust covariance does not exist, a sentence; "" where it does."""
-    row, clustered = int(fit.witness.row), fit.vcov_kind.startswith("CR")
+    row = int(fit.witness.row)
+    kind = printed(fit.vcov_kind)
+    clustered = kind.startswith("CR")
     if fit.vcov_kind == "none":
         return ""
     if row >= 0:
-        return f" {'The cluster of row' if clustered else 'Row'} {row} has leverage one, so {fit.vcov_kind} does not exist."
+        return f" {'The cluster of row' if clustered else 'Row'} {row} has leverage one, so {kind} does not exist."
     if not np.any(np.isnan(np.diagonal(fit.witness.vcov))):
         return ""
     return (
-        f" But {fit.vcov_kind} has no meaning here: the scores of a fit with as many parameters as rows are zero up to rounding, "
+        f" But {kind} has no meaning here: the scores of a fit with as many parameters as rows are zero up to rounding, "
         "or there are too few clusters or rows for its correction"
         + (
             ", or a variance clustered two ways, which is a sum over both less one over their crossings, came out negative."
@@ -79,6 +95,7 @@ def _covariance(fit: Fit) -> str:
 
 def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit: int = 4) -> str:
     """A direction as a readable sum: ``a - b``, ``0.5*a + b``; its largest coefficient is one, those small in units of ``scale`` are left out."""
+    names = tuple(map(printed, names))
     d = np.asarray(direction, dtype=float)
     size = np.abs(d) * scale
     d = d / d[np.argmax(np.abs(d))]
@@ -92,8 +109,9 @@ def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit:
 
 def _bounds(fit: Fit) -> str:
     told = []
+    names = [*map(printed, fit.names)]
     for name, before, code, (low, high) in zip(
-        fit.names, ("", *fit.names), np.asarray(fit.witness.bound), fit.bounds, strict=False
+        names, ("", *names), np.asarray(fit.witness.bound), fit.bounds, strict=False
     ):
         if code:
             told.append(f"{name} = " + (before if code == 2 else f"{low if code < 0 else high:g}"))
@@ -102,7 +120,7 @@ def _bounds(fit: Fit) -> str:
 
 def _free(fit: Fit) -> str:
     """The parameters that a flat direction moves."""
-    moved = [name for name, se in zip(fit.names, fit.se, strict=True) if np.isnan(se)]
+    moved = [printed(name) for name, se in zip(fit.names, fit.se, strict=True) if np.isnan(se)]
     told = ", ".join(moved[:6]) + (", …" if len(moved) > 6 else "")
     return (
         f"{told} (the combination {_direction(fit)} is free)"
@@ -125,7 +143,7 @@ def _direction(fit: Fit) -> str:
 
 def _infinite(fit: Fit) -> str:
     told = [
-        f"{name} → {'+' if s > 0 else '−'}∞"
+        f"{printed(name)} → {'+' if s > 0 else '−'}∞"
         for name, s in zip(fit.names, np.asarray(fit.witness.sign), strict=True)
         if s
     ]

@@ -1,28 +1,35 @@
-"""Fingerprints of data: whether two fits saw the same rows. Alone or in a batch, padded or not, the same data have the same one."""
+"""Fingerprints of data: whether two fits saw the same rows.
+
+A fingerprint reads every byte of every leaf. It is that of the member's own rows, so that the same data have the same one alone or in a
+batch, padded or not, contiguous or not.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
+import xxhash
 
 Tree = Any
 
-LARGE = 2**21  # words of a leaf beyond which it is sampled
-CACHED = 2**15  # words at a time: their multipliers stay in the cache
-
 
 def fingerprint(data: Tree) -> np.ndarray:
-    """Two halves (2,) uint32 of one 64-bit sum over values, positions, types and shapes."""
+    """The fingerprint of one data set: two halves (2,) uint32 of 64 bits over values, positions, types and shapes."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(data)]
-    return (
-        fingerprints([leaf[None] for leaf in leaves], None)[0] if leaves else np.zeros(2, np.uint32)
-    )
+    if not leaves:
+        return np.zeros(2, np.uint32)
+    return fingerprints([leaf[None] for leaf in leaves], None)[0]
 
 
 def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> np.ndarray:
     """The fingerprint of each member, (b, 2) uint32.
+
+    Each leaf of a member is hashed by XXH3 (Collet, xxHash 0.8 specification). The hashes are chained with the number of rows, the dtype,
+    the shape behind the rows and the place among the leaves.
 
     Args:
         leaves: arrays (b, n, ...).
@@ -32,58 +39,48 @@ def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> 
     with np.errstate(over="ignore"):
         for place, leaf in enumerate(leaves):
             rows = None if lengths is None else lengths[place]
-            n = (
-                np.full(len(leaf), leaf.shape[1] if leaf.ndim > 1 else 1, dtype=np.uint64)
-                if rows is None
-                else rows.astype(np.uint64)
-            )
-            shape = _mixed(
-                np.array([leaf.dtype.num, leaf.ndim, *leaf.shape[2:], place], dtype=np.uint64)
-            ).sum(dtype=np.uint64)
-            total = (total ^ _mixed(n + shape)) + _summed(leaf, rows)
-            total = _mixed(total)
-    return np.stack([total >> np.uint64(32), total & np.uint64(0xFFFFFFFF)], axis=1).astype(
-        np.uint32
-    )
+            whole = leaf.shape[1] if leaf.ndim > 1 else 1
+            n = np.full(len(leaf), whole) if rows is None else rows
+            total = total ^ _mixed(n.astype(np.uint64) + _kind(leaf, place))
+            total = _mixed(total + _hashes(leaf, rows))
+    halves = [total >> np.uint64(32), total & np.uint64(0xFFFFFFFF)]
+    return np.stack(halves, axis=1).astype(np.uint32)
 
 
-def _summed(leaf: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
-    """Σ word·multiplier over each member's own rows, (b,); multipliers are odd and depend on the position: one for the place in its part
-    of ``CACHED`` words times one for the part."""
-    if rows is None and len(leaf) > 1 and leaf.strides[0] == 0:  # shared by all: once for all
-        return np.broadcast_to(_summed(leaf[:1], None), len(leaf))
-    words = _words(leaf)
-    width = int(np.prod(leaf.shape[2:], dtype=int))
+def digest_of_arrays(arrays: Iterable[Any]) -> str:
+    """128 bits, in hexadecimal digits, over the dtype, the shape and every byte of some arrays in their order."""
+    state = xxhash.xxh3_128()
+    for array in arrays:
+        value = np.asarray(array)
+        state.update(f"{value.dtype.str} {value.dtype.name} {value.shape};".encode())
+        state.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+    return str(state.hexdigest())
+
+
+def _kind(leaf: np.ndarray, place: int) -> np.uint64:
+    """What makes equal bytes different data: dtype, trailing shape, and the place among the leaves."""
+    text = f"{leaf.dtype.name} {leaf.ndim} {leaf.shape[2:]} {place}"
+    return np.uint64(xxhash.xxh3_64_intdigest(text.encode()))
+
+
+def _hashes(leaf: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+    """The hash of each member's own rows, (b,) uint64."""
+    members = len(leaf)
+    if rows is None and members > 1 and leaf.strides[0] == 0:  # shared by all: hashed once
+        return np.broadcast_to(_hashes(leaf[:1], None), members)
+    own: Iterable[Any] = _bytes(leaf)
     if rows is not None:
-        words = np.where(
-            np.arange(words.shape[1])[None, :] < (rows * width)[:, None], words, np.uint64(0)
-        )
-    stride = max(1, words.shape[1] // LARGE)
-    picked, total = words[:, ::stride], np.zeros(len(words), dtype=np.uint64)
-    multipliers = _odd(np.arange(min(CACHED, picked.shape[1]), dtype=np.uint64))
-    for part, first in enumerate(range(0, picked.shape[1], CACHED)):
-        here = picked[:, first : first + CACHED]
-        total += np.einsum("bi,i->b", here, multipliers[: here.shape[1]]) * _odd(
-            np.array([CACHED + part], dtype=np.uint64)
-        )
-    return total
+        row_bytes = math.prod(leaf.shape[2:]) * leaf.dtype.itemsize
+        ends = (rows * row_bytes).tolist()
+        own = (member[:end] for member, end in zip(own, ends, strict=True))
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, own), np.uint64, members)
 
 
-def _odd(place: np.ndarray) -> np.ndarray:
-    """An odd multiplier for each place."""
-    return _mixed(place) | np.uint64(1)
-
-
-def _words(leaf: np.ndarray) -> np.ndarray:
-    """The values as unsigned integers, (b, values of a member)."""
-    flat = np.ascontiguousarray(leaf).reshape(leaf.shape[0], -1)
-    if flat.dtype.kind == "f" and flat.dtype.itemsize in (4, 8):
-        return flat.view(f"u{flat.dtype.itemsize}").astype(np.uint64, copy=False)
-    return (
-        flat.astype(np.float64).view(np.uint64)
-        if flat.dtype.kind not in "iub"
-        else flat.astype(np.int64).view(np.uint64)
-    )
+def _bytes(leaf: np.ndarray) -> np.ndarray:
+    """The bytes of each member in row order, (b, bytes of a member), numbers in the byte order of this machine."""
+    native = leaf.astype(leaf.dtype.newbyteorder("="), copy=False)
+    width = math.prod(leaf.shape[1:])
+    return np.ascontiguousarray(native).reshape(len(leaf), width).view(np.uint8)
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:

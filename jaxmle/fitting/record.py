@@ -314,7 +314,9 @@ class Fit:
         if not isinstance(self.status, np.ndarray | np.generic | jax.Array) or isinstance(
             self.status, jax.core.Tracer
         ):
-            return f"Fit({', '.join(self.names[:6])}; {type(self.status).__name__} leaves)"
+            from jaxmle.fitting.explain import printed
+
+            return f"Fit({', '.join(map(printed, self.names[:6]))}; {type(self.status).__name__} leaves)"
         return self.summary()
 
     __str__ = __repr__

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.fitting import lockstep
-from jaxmle.fitting.checkpoint import Checkpoint, digest, model_digest
-from jaxmle.fitting.chunk import LATE, Begun, Chunk, Piece, Programs, flat_members
+from jaxmle.fitting.checkpoint import Checkpoint
+from jaxmle.fitting.chunk import LATE, Begun, Chunk, Piece, Programs
 from jaxmle.fitting.engine import Problem
 from jaxmle.fitting.inputs import Inputs
 from jaxmle.fitting.lockstep import AFRESH, half_done, is_open, machine
@@ -26,9 +27,9 @@ from jaxmle.fitting.members import Ragged, buckets
 from jaxmle.fitting.objective import User, slim
 from jaxmle.fitting.progress import Progress
 from jaxmle.fitting.record import Fit
+from jaxmle.fitting.resume import ShapeAndDtype, check_piece, identity, stored_schedules
 from jaxmle.fitting.schedule import Schedule, cut, free_bytes, resident_bytes
 from jaxmle.fitting.separation import settled, wants_cone
-from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.host import precision, to_numpy
 from jaxmle.likelihood.recession import is_exact
 from jaxmle.solvers.loop import Point, is_running, start
@@ -56,7 +57,7 @@ class Run:
         block: int | None,
         devices: Any,
         progress: bool | None,
-        checkpoint: Any,
+        checkpoint: Checkpoint,
     ) -> None:
         self.problem, self.inputs, self.block = problem, inputs, block
         self.devices = _devices(devices)
@@ -64,9 +65,12 @@ class Run:
         self.free = (
             free_bytes() if self.devices[0].platform == "cpu" else _device_bytes(self.devices)
         )
-        self.checkpoint = Checkpoint(checkpoint, self._identity() if checkpoint is not None else {})
+        self.checkpoint = checkpoint
+        if checkpoint.folder is not None:
+            checkpoint.open(identity(problem, inputs))
         self.leaves: list[np.ndarray] = []
         self.treedef: Any = None
+        self.states: list[ShapeAndDtype] = []  # shapes and types of one member's
         self.open: list[tuple[np.ndarray, list[np.ndarray]]] = []
         self.pieces = self._first_pieces()
         self._check_memory()
@@ -75,12 +79,12 @@ class Run:
     # ------------------------------------------------------------ the plan
 
     def _first_pieces(self) -> list[Piece]:
-        stored = self.checkpoint.schedule.get("buckets")
         self.buckets = buckets(self.inputs.source.sizes, self.inputs.source.padded)
+        stored = stored_schedules(self.checkpoint, len(self.buckets), len(self.devices))
         pieces: list[Piece] = []
         told = []
         for place, (length, members) in enumerate(self.buckets):
-            schedule = Schedule(**stored[place]) if stored else self._cut(length, len(members))
+            schedule = stored[place] if stored else self._cut(length, len(members))
             told.append(
                 {
                     "lanes": schedule.lanes,
@@ -155,42 +159,6 @@ class Run:
         where = f"{len(self.devices)} devices" if len(self.devices) > 1 else "one device"
         return f"{self.inputs.source.members:,} members, {len(self.pieces)} chunks ({sizes}{', …' if len(shapes) > 4 else ''}), {where}, about {self.predicted_bytes() / 2**30:.1f} GiB at the peak"
 
-    def _identity(self) -> dict[str, Any]:
-        inputs, problem = self.inputs, self.problem
-        source = inputs.source
-        length = tuple(int(n) for n in source.sizes[inputs.largest])  # the first may be empty
-        one = flat_members(inputs, np.array([inputs.largest]), length)
-        leaves = [
-            np.asarray(leaf) if same else np.asarray(leaf[0])
-            for leaf, same in zip(one.leaves, one.form.shared, strict=True)
-        ]
-
-        def call(leaves: Any) -> Any:
-            return (lambda m: terms_of(m.loglik, inputs.layout.unravel(m.base), m.data))(
-                jax.tree.unflatten(one.form.treedef, leaves)
-            )
-
-        ids = [
-            source.take(index, length_).data_id.tobytes()
-            for length_, members in buckets(source.sizes, source.padded)
-            for index in np.array_split(members, max(1, len(members) // 4096))
-        ]
-        extra = [np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves(source.rows[1:])]
-        fixed = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(inputs.loglik)]
-        options = (
-            inputs.layout.names,
-            inputs.layout.bounds,
-            repr(problem.solver),
-            problem.kind,
-            problem.max_steps,
-            problem.block_rows,
-            inputs.weight_kind,
-        )
-        return {
-            "model": model_digest(call, leaves), "data": digest(*ids, *extra), "start": digest(np.ascontiguousarray(inputs.base).tobytes(), *fixed),
-            "options": digest(repr(options)), "dtype": str(inputs.dtype), "number of members": source.members,
-        }  # fmt: skip
-
     # ------------------------------------------------------------ what separated members can say
 
     def with_cones(self, fits: Fit) -> Fit:
@@ -251,13 +219,15 @@ class Run:
         opened: dict[int, tuple[np.ndarray, list[np.ndarray]]] = {}
         for piece in pieces:
             name = f"{piece.name}-{piece.number:06d}"
-            arrays = (
-                self.checkpoint.load(name) if self.treedef is not None or self._prepare() else None
-            )
-            if arrays is None:
-                arrays = run(piece)
-                self.checkpoint.save(name, arrays)
-            self._accept(piece, arrays, opened)
+            stored = None
+            if self.treedef is not None or self._prepare():
+                records = [(leaf.shape[1:], leaf.dtype) for leaf in self.leaves]
+                check = partial(check_piece, piece.index, records, self.states)
+                stored = self.checkpoint.load(name, check)
+            if stored is None:
+                stored = [piece.index, *run(piece)]
+                self.checkpoint.save(name, stored)
+            self._accept(piece, stored[1:], opened)
         self.open = [opened[number] for number in sorted(opened)]
 
     def _prepare(self) -> bool:
@@ -302,7 +272,7 @@ class Run:
                     record, like(p), state, like(), jax.ShapeDtypeStruct((2,), np.uint32)
                 )
             ),
-            (state, Begun(np.zeros(()), np.zeros(()))),
+            (state, Begun(np.zeros((), np.int32), np.zeros((), bool))),
             0,
         )
         return True
@@ -314,15 +284,21 @@ class Run:
             np.zeros((self.inputs.source.members, *leaf.shape[lead:]), leaf.dtype)
             for leaf in jax.tree.leaves(fit)
         ]
+        self.states = [
+            (tuple(leaf.shape[lead:]), np.dtype(leaf.dtype)) for leaf in jax.tree.leaves(state)
+        ]
 
     def _run_first(self, piece: Piece) -> list[np.ndarray]:
         """The arrays of a first round: fits, then the seats that stay open and their states."""
         with self._context():
             chunk = self.programs.load(self.inputs, piece)
             told = self.checkpoint.schedule
-            state, begun = chunk.climb(
-                told.get("rounds", SPRINT if self._sprints() else 0), half_done
-            )
+            rounds = SPRINT if self._sprints() else 0
+            if (
+                piece.number
+            ):  # the first chunk decides for the others, and must not change when it is run again
+                rounds = told.get("rounds", rounds)
+            state, begun = chunk.climb(rounds, half_done)
             arrays = self._ended(piece, chunk, state, begun, True)
             if "rounds" not in told:
                 easy = begun.steps[: len(piece.index)][begun.elsewhere[: len(piece.index)]]

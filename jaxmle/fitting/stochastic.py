@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from dataclasses import dataclass, field
@@ -15,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxmle.fitting.checkpoint import Checkpoint, digest, model_digest
-from jaxmle.fitting.fingerprint import fingerprint
+from jaxmle.fitting.checkpoint import Checkpoint, digest
+from jaxmle.fitting.fingerprint import digest_of_arrays
 from jaxmle.fitting.fit import check_options, fit, host_dtype
 from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.minibatch import Batches, apart, row_weights, terms_at
+from jaxmle.fitting.program_digest import ADDRESS, model_digest
 from jaxmle.fitting.progress import LOGGED, QUIET, clock
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import has, parts_of, roots_of, substituted
@@ -159,11 +159,11 @@ def fit_stochastic(
     if n is None:
         raise ValueError("data has no arrays: there are no rows to draw batches of")
     check_weights(tree, rows)
-    with precision(real), np.errstate(all="ignore"):
+    with precision(real), np.errstate(all="ignore"), Checkpoint(checkpoint) as kept:
         run = _Run.of(
             tree, layout, rows, n, typed_key(key), held_out, real, optimizer, schedule, batch_size
         )
-        found = run.climb(params, int(epochs), patience, checkpoint, progress)
+        found = run.climb(params, int(epochs), patience, kept, progress)
     if polish is None or found.stopped == "nonfinite":
         return found
     options = {
@@ -326,7 +326,7 @@ class _Run:
         params: Tree,
         epochs: int,
         patience: int | None,
-        checkpoint: Any,
+        kept: Checkpoint,
         progress: bool | None,
     ) -> StochasticFit:
         """All epochs, with early stopping and a checkpoint after each."""
@@ -361,17 +361,15 @@ class _Run:
         def look(point: Any) -> Any:
             return np.array(sums(point, base, self.data, self.train, self.other, self.held), float)
 
-        kept = Checkpoint(
-            checkpoint,
-            self._identity(walk, args(now, 0), _arrays(now)) if checkpoint is not None else {},
-        )
-        stored = kept.load("latest")
+        if kept.folder is not None:
+            kept.open(self._identity(walk, args(now, 0), _arrays(now)))
+        stored = kept.load("latest", partial(_check_stored, now))
         now, path = (
             (now, [self._means(look(now.point))]) if stored is None else _unpacked(stored, now)
         )
         if len(path) - 1 > epochs:
             raise ValueError(
-                f"the checkpoint {str(checkpoint)!r} holds {len(path) - 1} epochs, more than epochs={epochs}. Ask for as many, or give another folder."
+                f"the checkpoint {str(kept.folder)!r} holds {len(path) - 1} epochs, more than epochs={epochs}. Ask for as many, or give another folder."
             )
         told, stopped = _Teller(epochs, progress), _stop(path, epochs, patience)
         while stopped is None:
@@ -417,16 +415,20 @@ class _Run:
         self, walk: Any, args: tuple[Any, ...], start: list[np.ndarray]
     ) -> dict[str, Any]:
         """What a checkpoint must agree with before it is resumed."""
-        halves = [
-            fingerprint(jax.tree.map(np.asarray, part)).tolist()
-            for part in (self.data, self.other, self.train, self.held)
-        ]
-        own = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(self.loglik)]
+        layout = self.shape.chart.layout
+        parts = (self.data, self.other, self.train, self.held, self.loglik)
         return {
-            "procedure": "fit_stochastic", "model": model_digest(lambda *args: walk(*args), *args), "data": digest(json.dumps(halves), *own),
-            "start": digest(*(leaf.tobytes() for leaf in start), np.asarray(args[2]).tobytes()), "batch size": self.shape.batch_size,
-            "key": np.asarray(jax.random.key_data(self.key)).tolist(), "dtype": str(self.dtype),
-        }  # fmt: skip
+            "procedure": "fit_stochastic",
+            "model": model_digest(walk, *args),
+            "data": digest_of_arrays([leaf for part in parts for leaf in jax.tree.leaves(part)]),
+            "start": digest_of_arrays([*start, args[2]]),
+            "parameters": digest(repr((layout.names, layout.bounds))),
+            "optimizer": digest(ADDRESS.sub("0x", str(jax.tree.structure(args[1])))),
+            "batch size": self.shape.batch_size,
+            "rows held out": self.shape.held,
+            "key": np.asarray(jax.random.key_data(self.key)).tolist(),
+            "dtype": str(self.dtype),
+        }
 
 
 def _checked_held(held_out: Tree, data: Tree, dtype: np.dtype) -> Tree:
@@ -474,6 +476,15 @@ def _arrays(now: _Place) -> list[np.ndarray]:
 
 def _packed(now: _Place, path: list[tuple[float, float]]) -> list[np.ndarray]:
     return [np.array(path), *_arrays(now)]
+
+
+def _check_stored(like: _Place, stored: list[np.ndarray]) -> None:
+    """Arrays of a checkpoint are a path and a place of this run."""
+    if not stored or stored[0].ndim != 2 or stored[0].shape[1] != 2 or not len(stored[0]):
+        raise ValueError("it has no path of values")
+    wanted = [(leaf.shape, leaf.dtype) for leaf in _arrays(like)]
+    if [(leaf.shape, leaf.dtype) for leaf in stored[1:]] != wanted or stored[0].dtype != float:
+        raise ValueError("its arrays have other shapes or types than this run writes")
 
 
 def _unpacked(stored: list[np.ndarray], like: _Place) -> tuple[_Place, list[tuple[float, float]]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
@@ -15,15 +16,17 @@ import jax
 import numpy as np
 
 from jaxmle.fitting.check import outside_of_traces
-from jaxmle.fitting.checkpoint import write_atomically
+from jaxmle.fitting.fingerprint import digest_of_arrays
+from jaxmle.fitting.npz import NOT_OURS, ZIP_MAGIC, Member, members, packed, write_atomically
 from jaxmle.fitting.record import Fit, Witness
+from jaxmle.fitting.soundness import check_sound
 from jaxmle.parameters.constraints import KINDS, Constraint, Interval
 from jaxmle.parameters.tree import Layout, Leaf, path_name
-from jaxmle.solvers.status import Status
 
 Tree = Any
 
 FORMAT = 1
+DIGEST = "digest"  # files without one are older, and so is their way to fingerprint data
 DESCRIPTION = "jaxmle"  # the member that holds the JSON text, as bytes
 WORDS = ("vcov_kind", "mode", "weighting")
 TREES = ("params", "stderr")
@@ -37,7 +40,6 @@ LEAVES = {
     "witness.certificate": ("", "i"),
 }  # fmt: skip
 KIND = {"f": "floating numbers", "i": "integers", "u": "unsigned integers"}
-ZIP = b"PK\x03\x04"  # how an npz file begins (PKWARE's APPNOTE 4.3.7)
 
 
 def save(fit: Fit, path: str | os.PathLike[str]) -> None:
@@ -58,13 +60,19 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
     try:
         told = _description(fit)
         _agree(arrays, fit.layout, told)
+        static = {name: getattr(fit, name) for name in ("names", "bounds", "df", *WORDS)}
+        check_sound(_assemble(arrays, static, fit.layout))
+        told[DIGEST] = _digest(told, arrays)
     except ValueError as error:
         raise ValueError(f"cannot save {path}: {error}") from error
     text = json.dumps(told, allow_nan=False).encode()
-    members: dict[str, Any] = {DESCRIPTION: np.frombuffer(text, np.uint8), **arrays}
-    buffer = io.BytesIO()
-    np.savez(buffer, **members)
-    write_atomically(path, buffer.getvalue())
+    content = packed({DESCRIPTION: np.frombuffer(text, np.uint8)} | arrays)
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot save {path}: {error.strerror or error}. Nothing was changed"
+        ) from error
 
 
 def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
@@ -77,7 +85,11 @@ def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not one of ``save``'s, is damaged, or comes from a later version; ``like`` is missing or does not fit.
+        ValueError: the file is not one of ``save``'s, is damaged, holds what no fit can be, or comes from a later version; ``like`` is missing
+            or does not fit.
+
+    A file is read in no more memory than a few times its own size. Records written before version 0.2 come without the fingerprint of their
+    data, which was computed in another way: procedures that take the data again cannot tell whether they are those of the fit.
 
     >>> import jaxmle as jm, numpy as np, tempfile
     >>> fit = jm.fit(lambda params, y: -0.5 * (y - params["m"]) ** 2, {"m": 0.0}, np.array([1.0, 2.0, 6.0]))
@@ -88,20 +100,65 @@ def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
     (3.0, ('m',))
     """
     path = _file(path, existing=True)
-    content = path.read_bytes()
+    content = _content(path)
     try:
-        arrays, told = _unpack(content)
+        held, told = _unpack(content)
         static, leaves, plain = _parse(told)
+        _check_sizes(leaves, len(content))
         layout = _labelled(
             Layout(_treedef(told["tree"], plain, leaves, like), leaves), static["names"]
         )
-        _agree(arrays, layout, static)
-        return _assemble(arrays, static, layout)
+        _agree(held, layout, static)
+        arrays = {name: member.array() for name, member in held.items()}
+        if DIGEST not in told:
+            arrays["data_id"] = np.zeros_like(arrays["data_id"])
+        fit = _assemble(arrays, static, layout)
+        check_sound(fit)
+        if DIGEST in told and told.pop(DIGEST) != _digest(told, arrays):
+            raise ValueError("it is damaged: its content is not what was written")
+        return fit
     except ValueError as error:
         raise ValueError(f"cannot load {path}: {error}") from error
 
 
+def _content(path: Path) -> bytes:
+    """The bytes of a file; errors of the system name it."""
+    if not path.exists():
+        raise FileNotFoundError(f"cannot load {path}: there is no such file")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise ValueError(f"cannot load {path}: it is {kind}, and not a file that Fit.save wrote")
+    with open(path, "rb") as stream:
+        begin = stream.read(len(ZIP_MAGIC))
+        if begin != ZIP_MAGIC:
+            return begin
+        stream.seek(0)
+        return stream.read()
+
+
+def _check_sizes(leaves: tuple[Leaf, ...], bytes_of_file: int) -> None:
+    """A description may not promise more than there is: names are made of it before any array is."""
+    numbers = sum(math.prod(leaf.shape) for leaf in leaves)
+    if numbers > bytes_of_file:
+        raise ValueError(
+            f"its description speaks of {numbers} parameters, more than the file has bytes"
+        )
+
+
+def _digest(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
+    """Of the description and of all arrays with their names."""
+    names = sorted(arrays)
+    text = json.dumps([told, names], sort_keys=True).encode()
+    return digest_of_arrays([np.frombuffer(text, np.uint8), *(arrays[name] for name in names)])
+
+
 def _file(path: str | os.PathLike[str], existing: bool = False) -> Path:
+    if not isinstance(path, str | os.PathLike) or not str(path):
+        raise TypeError(
+            f"a record is kept in a file: give its path, such as 'fit.npz'; got {path!r}"
+        )
+    if "\0" in str(path):
+        raise ValueError(f"the path {str(path)!r} holds a null character, which no path may")
     path = Path(path)
     return (
         path if path.suffix or (existing and path.is_file()) else path.with_name(f"{path.name}.npz")
@@ -121,8 +178,10 @@ def _arrays(fit: Fit) -> dict[str, np.ndarray]:
     return arrays | {name: np.asarray(attrgetter(name)(fit)) for name in LEAVES}
 
 
-def _agree(arrays: dict[str, np.ndarray], layout: Layout, static: dict[str, Any]) -> None:
-    """Names, bounds, layout and arrays say the same sizes."""
+def _agree(
+    arrays: Mapping[str, np.ndarray | Member], layout: Layout, static: Mapping[str, Any]
+) -> None:
+    """Names, bounds, layout and arrays say the same sizes. Of arrays only shapes and types are read."""
     p, bounds, df = len(static["names"]), len(static["bounds"]), static["df"]
     sizes = {"p": p, "2": 2}
     lead = arrays["loglik"].shape if "loglik" in arrays else ()
@@ -150,30 +209,31 @@ def _agree(arrays: dict[str, np.ndarray], layout: Layout, static: dict[str, Any]
         raise ValueError(
             f"it has {p} names, {bounds} pairs of bounds, {layout.p} entries in its parameters and {df} degrees of freedom: they do not agree"
         )
-    if not np.isin(arrays["status"], [int(status) for status in Status]).all():
-        raise ValueError("it has a status that this version of jaxmle does not know")
+    _check_names(static["names"], layout)
 
 
-def _unpack(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays of a file and its description, in a format that this version reads."""
+def _check_names(names: Sequence[str], layout: Layout) -> None:
+    """Each entry has a name of its own, and none has the place of another for a name."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"two of its parameters have the name {twice[0]!r}")
+    if tuple(names) != layout.places and set(names) == set(layout.places):
+        raise ValueError("the names of its parameters are in another order than its parameters")
+
+
+def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
+    """The arrays of a file, not made yet, and its description, in a format that this version reads."""
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except Exception as error:  # broken bytes break the reader in many ways
-        raise ValueError(
-            "the file is damaged, or was cut short"
-            if content.startswith(ZIP)
-            else "it is not a file that Fit.save wrote"
-        ) from error
-    text = arrays.pop(DESCRIPTION, None)
-    if (
-        not isinstance(text, np.ndarray)
-        or text.dtype != np.uint8
-        or not all(isinstance(array, np.ndarray) for array in arrays.values())
-    ):
+        held = members(content)
+    except ValueError as error:
+        if str(error) == NOT_OURS:
+            raise ValueError("it is not a file that Fit.save wrote") from None
+        raise
+    text = held.pop(DESCRIPTION, None)
+    if text is None or text.dtype != np.uint8 or len(text.shape) != 1:
         raise ValueError("it is not a file that Fit.save wrote")
     try:
-        told = json.loads(text.tobytes())
+        told = json.loads(text.array().tobytes())
         version = told["format"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError("its description is damaged") from error
@@ -183,7 +243,7 @@ def _unpack(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise ValueError(
             f"a later jaxmle wrote it, in format {version}; this one reads format {FORMAT}. Update jaxmle to read it"
         )
-    return arrays, told
+    return held, told
 
 
 def _labelled(layout: Layout, names: tuple[str, ...]) -> Layout:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmle.fitting.explain import printed
 from jaxmle.report import numerals
 from jaxmle.report.layout import Grid, Page, first_fitting, text
 from jaxmle.report.numerals import Style
@@ -79,7 +80,10 @@ def parameters(
     grids = []
     for title, values in (("Estimates", fit.x), ("Standard errors", fit.se)):
         chosen = np.asarray(values, dtype=float).reshape(-1, p)[members]
-        rows = [_row(name, spread(chosen[:, j], level), style) for j, name in enumerate(fit.names)]
+        rows = [
+            _row(printed(name), spread(chosen[:, j], level), style)
+            for j, name in enumerate(fit.names)
+        ]
         grids.append(
             Grid(
                 header,

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from jaxmle.fitting.explain import printed
 from jaxmle.report.numerals import aligned
 
 WIDTH = 100
@@ -143,7 +144,7 @@ def elided(names: Sequence[str], room: int) -> list[str]:
     >>> elided(["treatment_a_effect_on_y", "treatment_b_effect_on_y"], 15)
     ['treatm...#0', 'treatm...#1']
     """
-    clean = [" ".join(name.split()) for name in names]
+    clean = [" ".join(printed(name).split()) for name in names]
     short = [_elide(name, room) for name in clean]
     times = Counter(short)
     return [

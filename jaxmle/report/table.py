@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmle.fitting.explain import printed
 from jaxmle.report import numerals
 from jaxmle.report.layout import ELLIPSIS, Grid, Page, first_fitting, text
 from jaxmle.report.numerals import Style
@@ -63,9 +64,9 @@ def common_facts(fit: Any) -> tuple[tuple[str, str], ...]:
     """The kind of covariance, the dtype unless float64, the label of a MAP fit: alike for one fit and a batch."""
     dtype = np.dtype(fit.dtype).name
     return (
-        ("vcov", str(fit.vcov_kind or "none")),
+        ("vcov", printed(str(fit.vcov_kind or "none"))),
         *((("dtype", dtype),) if dtype != "float64" else ()),
-        *((("estimates", fit.mode),) if fit.mode != "ML" else ()),
+        *((("estimates", printed(fit.mode)),) if fit.mode != "ML" else ()),
     )
 
 
@@ -82,7 +83,8 @@ def coefficients(fit: Any, level: float, style: Style) -> Grid:
     )
     values = np.stack([np.asarray(column, dtype=float) for column in columns], axis=-1)
     rows = [
-        _row(name, numbers, style) for name, numbers in zip(fit.names, values.tolist(), strict=True)
+        _row(printed(name), numbers, style)
+        for name, numbers in zip(fit.names, values.tolist(), strict=True)
     ]
     return Grid(header, shortened(rows, FIRST, LAST))
 
@@ -132,7 +134,7 @@ def notes(fit: Any) -> tuple[str, ...]:
         ),
         (
             fit.mode != "ML",
-            f"AIC and BIC do not apply to a {fit.mode} fit: the log-likelihood is not at its maximum.",
+            f"AIC and BIC do not apply to a {printed(fit.mode)} fit: the log-likelihood is not at its maximum.",
         ),
     )
     return tuple(sentence for holds, sentence in said if holds)

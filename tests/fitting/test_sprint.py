@@ -167,6 +167,32 @@ def test_the_first_chunk_decides_and_a_checkpoint_keeps_it(monkeypatch, sprints,
         assert_array_equal(a, b)
 
 
+def test_a_run_killed_between_the_decision_and_the_first_piece_ran_it_again_with_other_steps(
+    monkeypatch, sprints, tmp_path
+):
+    """The decision was made from the first chunk, and then changed that chunk itself."""
+    monkeypatch.setattr(schedule, "SIZES", (16,))
+    data, asked, plain = {"x": X, "y": Y}, [], chunk.Chunk.climb
+
+    def watched(self, rounds, enough):
+        asked.append(rounds)
+        return plain(self, rounds, enough)
+
+    def killed(self, piece, arrays):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(chunk.Chunk, "climb", watched)
+    whole = jm.fit_batch(logistic, START, data, checkpoint=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(run.Checkpoint, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            jm.fit_batch(logistic, START, data, checkpoint=tmp_path / "run")
+    again = jm.fit_batch(logistic, START, data, checkpoint=tmp_path / "run")
+    assert asked[:3] == asked[-3:] and asked[0] != asked[1]
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
+        assert_array_equal(a, b)
+
+
 def test_a_few_steps_asked_for_are_the_users_own(sprints):
     """max_steps counts steps of the climb itself, and a float32 fit is in single precision anyway."""
     jm.fit_batch(logistic, START, {"x": X, "y": Y}, max_steps=8)

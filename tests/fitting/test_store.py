@@ -2,8 +2,12 @@
 
 import copy
 import dataclasses
+import io
 import json
 import os
+import struct
+import tracemalloc
+import zipfile
 from typing import NamedTuple
 
 import jax
@@ -456,6 +460,22 @@ FORGERIES = {
     "text for numbers": (_set("arrays", "score", np.array(list("abcd"))), "floating numbers"),
     "an unknown status": (_set("arrays", "status", np.int32(99)), "a status that this version of jaxmle does not know"),
     "objects": (_set("arrays", "score", np.array([Trap()] * 4)), "damaged"),
+    "a trillion parameters": (_set("told", "leaves", 0, "shape", [10**12]), "speaks of 1000000000001 parameters, more than the file has bytes"),
+    "a name twice": (_set("told", "names", ["beta[0]", "beta[0]", "beta[2]", "sigma"]), "two of its parameters have the name 'beta\\[0\\]'"),
+    "names in another order": (_set("told", "names", ["beta[1]", "beta[0]", "beta[2]", "sigma"]), "names of its parameters are in another order"),
+    "an estimate that is NaN": (_set("arrays", "params.0", np.array([1.0, np.nan, 0.0])), "CONVERGED, and an estimate is not finite"),
+    "an estimate that is infinite": (_set("arrays", "params.1", np.float64(INF)), "CONVERGED, and an estimate is not finite"),
+    "no log-likelihood there": (_set("arrays", "loglik", np.float64(np.nan)), "CONVERGED, and the log-likelihood is not finite"),
+    "an asymmetric covariance": (_set("arrays", "vcov", np.eye(4) + 0.01 * np.eye(4, k=1)), "the covariance is not symmetric"),
+    "a negative variance": (_set("arrays", "vcov", np.diag([1.0, -1.0, 1.0, 1.0])), "a variance is negative"),
+    "an indefinite covariance": (_set("arrays", "vcov", np.eye(4) + 1.01 * (np.eye(4, k=3) + np.eye(4, k=-3))), "not positive semi-definite"),
+    "a covariance with a hole": (_set("arrays", "vcov", np.eye(4) + np.where(np.eye(4, k=1), np.nan, 0.0)), "not finite where there are standard errors"),
+    "an infinite variance": (_set("arrays", "vcov", np.diag([1.0, INF, 1.0, 1.0])), "not finite where there are standard errors"),
+    "a covariance and a Hessian that changed places": (lambda told, arrays: arrays.update(vcov=arrays["hessian"], hessian=arrays["vcov"]), "a variance is negative"),
+    "a score in reverse": (lambda told, arrays: arrays.update(score=arrays["score"][::-1].copy()), "content is not what was written"),
+    "another mode": (_set("told", "mode", "MAP"), "content is not what was written"),
+    "other names": (_set("told", "names", list("abcd")), "content is not what was written"),
+    "a status below zero": (_set("arrays", "status", np.int32(-1)), "a status that this version of jaxmle does not know"),
 }  # fmt: skip
 
 
@@ -493,6 +513,163 @@ def test_a_record_that_is_not_whole_is_not_saved(fit, tmp_path):
         with pytest.raises(ValueError, match=f"cannot save .*fit.npz: .*{because}"):
             broken.save(tmp_path / "fit.npz")
     assert os.listdir(tmp_path) == []
+
+
+def _entry(path, name, content, **options):
+    """Put another member into a saved file."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, content, **options)
+
+
+def _header(shape, descr="<f8"):
+    buffer = io.BytesIO()
+    described = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, described)
+    return buffer.getvalue()
+
+
+def _bomb(path):
+    """Fifty million zero bytes in fifty kilobytes."""
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.npy", _header((6_250_000,)) + bytes(50_000_000))
+
+
+def _twice(path):
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        _entry(path, "vcov.npy", _header((4, 4)) + bytes(128))
+
+
+def _overlap(path):
+    """Every array says that it is as large as the file."""
+    content = bytearray(path.read_bytes())
+    at = content.find(b"PK\x01\x02")
+    while at >= 0:
+        content[at + 20 : at + 28] = struct.pack("<II", len(content), len(content))
+        at = content.find(b"PK\x01\x02", at + 4)
+    path.write_bytes(content)
+
+
+ARCHIVES = {
+    "a bomb": (_bomb, "compressed"),
+    "an array twice": (_twice, "holds 'vcov.npy' twice"),
+    "a shape of a trillion": (lambda path: _entry(path, "x.npy", _header((10**12,)) + bytes(8)), "says that it is float64 of shape \\(1000000000000,\\), and 8 bytes follow"),
+    "a shape of two minus signs": (lambda path: _entry(path, "x.npy", _header((-2, -4)) + bytes(64)), "bytes follow"),
+    "numbers of no size": (lambda path: _entry(path, "x.npy", _header((10**12,), "<U0")), "bytes follow"),
+    "a header that is code": (lambda path: _entry(path, "x.npy", b"\x93NUMPY\x01\x00\x10\x00__import__('os')"), "header of 'x' is damaged"),
+    "no header": (lambda path: _entry(path, "x.npy", b"hello"), "header of 'x' is damaged"),
+    "a header of another version": (lambda path: _entry(path, "x.npy", b"\x93NUMPY\x03\x00"), "header of 'x' is damaged"),
+    "a text beside the arrays": (lambda path: _entry(path, "readme.txt", b"hello"), "'readme.txt', which is no array"),
+    "arrays that overlap": (_overlap, "larger than the file|damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "because"), ARCHIVES.values(), ids=ARCHIVES)
+def test_an_archive_is_looked_at_before_anything_is_made_of_it(change, because, fit, tmp_path):
+    """A file of 1.9 MB took 2 GB."""
+    path = tmp_path / "forged.npz"
+    fit.save(path)
+    change(path)
+    tracemalloc.start()
+    try:
+        assert_refused(path.read_bytes(), path, because)
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_batch_says_which_member_is_not_a_fit(fit, tmp_path):
+    batch = stack(stack(fit, fit, fit), stack(fit, fit, fit))
+    batch.vcov[1, 2, 0, 0] = -1.0
+    with pytest.raises(ValueError, match=r"its status of member \[1, 2\] is CONVERGED, and a var"):
+        batch.save(tmp_path / "fit.npz")
+    batch.status[1, 2] = Status.STALLED
+    assert_same(round_trip(batch, tmp_path), batch)
+
+
+def test_what_a_converged_fit_may_lack_comes_back(tmp_path):
+    """No covariance asked for, a covariance of rank one, one clustered two ways, one of a tie: all are records of fits."""
+    data = linear_data(80)
+    codes = np.arange(60) % np.array([[4], [6]])
+    two = dataclasses.replace(
+        jm.fit(normal, BETA_SIGMA, data, constraints={"sigma": jm.positive}), vcov_kind="CR1"
+    )
+    indefinite = np.eye(4) + 1.2 * (np.eye(4, k=1) + np.eye(4, k=-1))
+    records = [
+        jm.fit(normal, BETA_SIGMA, data, constraints={"sigma": jm.positive}, vcov=None),
+        jm.fit(jm.tie(logit, ("beta[0]", "beta[1]")), BETA, logistic_data(81)),
+        jm.fit(jm.fix(logit, {"beta[1]": 0.0}), BETA, logistic_data(81)),
+        jm.fit(logit, BETA, logistic_data(81), vcov="CR1", clusters=codes[0] > 1),
+        two.with_vcov(indefinite, "CR1"),
+    ]
+    for found in records:
+        assert found.converged
+        assert_same(round_trip(found, tmp_path), found)
+
+
+def test_a_file_of_an_older_version_comes_without_the_fingerprint_of_its_data(fit, tmp_path):
+    """It had none of today's, and would refuse the very data of the fit."""
+    path = tmp_path / "fit.npz"
+    fit.save(path)
+    forge(path, lambda told, arrays: told.pop("digest"))
+    again = Fit.load(path)
+    assert_array_equal(again.data_id, np.zeros(2, np.uint32))
+    assert_same(dataclasses.replace(again, data_id=fit.data_id), fit)
+    data = linear_data(80)
+    assert jm.tic(normal, again, data).value == jm.tic(normal, fit, data).value
+
+
+def test_a_path_that_is_no_file_is_said(fit, tmp_path):
+    (tmp_path / "fit.npz").mkdir()
+    with pytest.raises(ValueError, match=r"cannot load .*fit\.npz: it is a folder"):
+        Fit.load(tmp_path / "fit.npz")
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(ValueError, match=r"cannot load .*pipe\.npz: it is no regular file"):
+        Fit.load(tmp_path / "pipe.npz")
+
+
+@pytest.mark.parametrize("path", [3, None, b"fit.npz", "", "a\0b"], ids=repr)
+def test_what_is_no_path_is_said(path, fit):
+    for call in (fit.save, Fit.load):
+        with pytest.raises((TypeError, ValueError), match="its path, such as|null character"):
+            call(path)
+
+
+def test_a_large_file_of_another_kind_is_not_read(tmp_path):
+    with open(tmp_path / "large.npz", "wb") as stream:
+        stream.truncate(10**11)
+    with pytest.raises(
+        ValueError, match=r"cannot load .*large\.npz: it is not a file that Fit.save"
+    ):
+        Fit.load(tmp_path / "large.npz")
+
+
+ODD = ["a\nb", "a\tb", "\x1b[31mred", "evil\u202eeman", "zero\u200bwidth", "a\u2028b", "\ud800", "a\x00b", "a\rb"]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD, ids=ascii)
+def test_characters_that_do_not_print_are_shown_escaped_and_come_back(odd, tmp_path):
+    """A line end in a name broke the table, and a mark of direction turned it round."""
+    x = np.random.default_rng(1).normal(size=40)
+
+    def loglik(params, y):
+        return -0.5 * (y - params[odd] - params["other"]) ** 2
+
+    found = jm.fit(loglik, {odd: 0.0, "other": 0.0}, x)
+    again = round_trip(found, tmp_path)
+    assert again.names == found.names and odd in again.names
+    named = dataclasses.replace(found, vcov_kind=odd)
+    shown = [text for one in (again, named, stack(again, again)) for text in _shown(one)]
+    assert any(ascii(odd)[1:-1].lower() in text for text in shown)
+    for text in shown:
+        assert all(character.isprintable() or character == "\n" for character in text)
+        text.encode()
+        assert odd not in text
+
+
+def _shown(fit):
+    if fit.batch_shape:
+        return [str(fit)]
+    return [str(fit), fit.explain(), fit.to_html(), fit.to_latex(), fit.to_markdown()]
 
 
 # ---------------------------------------------------------------- check

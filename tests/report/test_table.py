@@ -143,7 +143,7 @@ def test_long_names_are_elided_in_the_middle_and_stay_distinct():
 
 
 def test_a_name_with_line_breaks_stays_on_its_line():
-    assert rows(summary(record([1.0], [0.1], ("a\nb\t c",))))[1].startswith("a b c")
+    assert rows(summary(record([1.0], [0.1], ("a\nb\t c",))))[1].startswith(r"a\nb\t c")
 
 
 def test_thousands_of_parameters_are_cut_with_a_count_of_the_rest():
