@@ -104,8 +104,8 @@ def _memo(function: Callable[..., Any]) -> Memo:
 
 def _new_memo(function: Callable[..., Any]) -> Memo:
     seen = look(function)
-    copy = portable(function, seen.holders)
-    return Memo(seen._replace(alive=[], holders=frozenset()), copy)
+    copy = portable(function, seen)
+    return Memo(seen._replace(alive=[], holders=frozenset(), kinds=frozenset()), copy)
 
 
 def _keep(owner: Any, name: str, memo: Memo) -> None:

@@ -14,31 +14,34 @@ import functools
 import types
 from typing import Any
 
+import jax
 import numpy as np
 
-from jaxmle.likelihood.bytecode import of_library, reads_of
-from jaxmle.likelihood.watch import CACHED, MEMO, is_jitted, unwrapped
+from jaxmle.likelihood.bytecode import EVERYTHING, of_library, reads_of
+from jaxmle.likelihood.watch import CACHED, MAKING, MEMO, Look, is_jitted, unwrapped
 
-KINDS = (dict, tuple, list, collections.deque)
-UNCOPIED = (type, enum.Enum, types.BuiltinFunctionType, CACHED)  # what is equal only to itself
+KINDS = dict | tuple | list | collections.deque
+BOUND = staticmethod | classmethod
+UNCOPIED = (enum.Enum, types.BuiltinFunctionType, CACHED)  # what is equal only to itself
 SCOPE = ("__builtins__", "__name__", "__package__", "__spec__", "__file__")
 
 
-def portable(function: Any, holders: frozenset[int]) -> Any:
-    """A copy of a function that shares with it only what holds no NumPy array, and that does not keep it alive.
+def portable(function: Any, seen: Look) -> Any:
+    """A copy of a function that shares with it what reads no state, and that does not keep it alive.
 
     Args:
-        holders: identities of what holds NumPy arrays or functions under ``jit``.
+        seen: the look at it, whose ``alive`` has been kept.
     """
     owner = function.__self__ if isinstance(function, types.MethodType) else unwrapped(function)
-    return _Copies(holders | {id(function), id(owner), id(unwrapped(function))}).of_root(function)
+    roots = {id(function), id(owner), id(unwrapped(function))}
+    return _Copies(seen, seen.holders | roots).of_root(function)
 
 
 class _Copies:
     """Copies made so far, by the identity of what they were made of."""
 
-    def __init__(self, holders: frozenset[int]) -> None:
-        self.holders = holders
+    def __init__(self, seen: Look, holders: frozenset[int]) -> None:
+        self.seen, self.holders = seen, holders
         self.done: dict[int, Any] = {}
 
     def of_root(self, function: Any) -> Any:
@@ -72,6 +75,8 @@ class _Copies:
             return type(value)(self.of(value.func), *map(self.of, value.args), **words)
         if isinstance(value, types.ModuleType):
             return self.module(value)
+        if isinstance(value, type):
+            return self.a_class(value)
         if isinstance(value, UNCOPIED):
             return value
         return self.container(value) if isinstance(value, KINDS) else self.object(value)
@@ -118,7 +123,8 @@ class _Copies:
                     self.slot(member, value, fresh)
         inside = getattr(fresh, "__dict__", None)
         if inside is not None:
-            inside.update(self.of_class(kind, fresh))
+            if EVERYTHING not in self.seen.names and jax.tree_util.all_leaves([value]):
+                inside.update(self.of_class(kind, fresh))
             inside.update(
                 {k: self.of(v) for k, v in vars(value).items() if not k.startswith(MEMO)}
             )
@@ -131,17 +137,34 @@ class _Copies:
             pass  # an empty slot, or one that only C writes
 
     def of_class(self, kind: type, fresh: Any) -> dict[str, Any]:
-        """Arrays and plain methods of a class of the user's that have to be copied, by their names."""
+        """What of a class of the user's has to be copied, by its names, as the attributes of an instance."""
         found: dict[str, Any] = {}
         for base in reversed(kind.__mro__):
             for name, member in vars(base).items():
-                if id(member) not in self.holders or name.startswith("__"):
+                inner = member.__func__ if isinstance(member, BOUND) else member
+                if name.startswith("__") or id(inner) not in self.holders:
                     continue
-                if isinstance(member, types.FunctionType):
+                if isinstance(member, staticmethod) or isinstance(member, KINDS | np.ndarray):
+                    found[name] = self.of(inner)
+                elif isinstance(member, types.FunctionType) or is_jitted(member):
                     found[name] = types.MethodType(self.of(member), fresh)
-                elif isinstance(member, np.ndarray | list | dict | tuple):
-                    found[name] = self.of(member)
+                elif isinstance(member, classmethod):
+                    found[name] = types.MethodType(self.of(inner), kind)
         return found
+
+    def a_class(self, value: type) -> type:
+        """A class that only holds names together, as a subclass with copies of what it holds."""
+        inside = {name for base in value.__mro__[:-1] for name in vars(base)}
+        is_namespace = type(value) is type and not inside & MAKING and not of_library(value)
+        if not is_namespace or value.__base__ is not object or id(value) in self.seen.kinds:
+            return value
+        fresh = self.done[id(value)] = type(value.__name__, (value,), {})
+        for name, member in vars(value).items():
+            inner = member.__func__ if isinstance(member, BOUND) else member
+            if id(inner) in self.holders and not name.startswith("__"):
+                copy = self.of(inner)
+                setattr(fresh, name, type(member)(copy) if isinstance(member, BOUND) else copy)
+        return fresh
 
     def module(self, value: types.ModuleType) -> types.ModuleType:
         fresh = self.done[id(value)] = types.ModuleType(value.__name__)

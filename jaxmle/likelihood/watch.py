@@ -56,7 +56,7 @@ DICT_VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
 BUILTIN = (types.BuiltinFunctionType, types.MethodWrapperType)
 IMMUTABLE = (
     np.dtype,
-    np.ufunc,
+    type(collections.namedtuple("_", "field").field),
     types.CodeType,
     types.MethodDescriptorType,
     types.WrapperDescriptorType,
@@ -97,6 +97,7 @@ class Look(NamedTuple):
     traced: bool  # whether a tracer was met
     changes: bool  # whether code was met that may change what it depends on
     holders: frozenset[int]  # identities of what holds NumPy arrays or functions under ``jit``
+    kinds: frozenset[int]  # identities of the classes of objects
     alive: list[Any]  # all that was met: identities are good as long as this is kept
 
 
@@ -122,6 +123,7 @@ def look(function: Any, names: frozenset[str] = frozenset(), *, again: bool = Fa
                 walk.traced,
                 walk.changes,
                 frozenset() if again else _holders(walk.edges, walk.holders),
+                frozenset(walk.kinds),
                 walk.alive,
             )
         names |= walk.found
@@ -167,6 +169,15 @@ def digest(value: np.ndarray) -> int:
         return xxhash.xxh3_128_intdigest(value.reshape(-1).view(np.uint8))
 
 
+def _has_state(function: types.FunctionType, chains: Iterable[tuple[str, ...]]) -> bool:
+    """Whether a function reads anything but its arguments and libraries. jax knows the body of a loop by its identity, whatever it reads."""
+    own = function.__closure__ or function.__defaults__ or function.__kwdefaults__
+    scope = function.__globals__
+    return bool(own) or any(
+        chain[0] in scope and not of_library(scope[chain[0]]) for chain in chains
+    )
+
+
 def _hides(kind: type) -> bool:
     """Whether instances have state outside of their attributes and slots: they are larger than these."""
     members = {
@@ -194,6 +205,7 @@ class _Walk:
         self.found: set[str] = set()
         self.edges: list[tuple[int, int]] = []
         self.holders: set[int] = set()
+        self.kinds: set[int] = set()
         self.parent = 0
         self.hidden, self.traced, self.changes = "", False, False
 
@@ -250,6 +262,8 @@ class _Walk:
         if not self.again:
             self.found |= reads.names
             self.changes = self.changes or reads.changes
+            if _has_state(value, reads.chains):
+                self.holders.add(id(value))
         for chain in reads.chains:
             self.chain(value.__globals__, chain)
         for names in reads.imports:
@@ -303,6 +317,12 @@ class _Walk:
         else:
             self.facts.append(value.__name__)
             self.visit(owner)
+
+    def ufunc(self, value: np.ufunc) -> None:
+        self.identity(value)
+        known = (np, sys.modules.get("scipy.special"))
+        if not any(getattr(module, value.__name__, None) is value for module in known):
+            self.hide(value)
 
     def method(self, value: types.MethodType) -> None:
         self.visit(value.__func__)
@@ -371,6 +391,8 @@ class _Walk:
                 if self.wants(name) or (called and name in MAKING):
                     self.facts.append(name)
                     self.visit(member)
+                    if isinstance(member, types.FunctionType):
+                        self.holders.add(id(kind))
         if isinstance(kind, enum.EnumMeta):
             self.items(kind._member_map_)
         elif type(kind) is not type and not of_library(type(kind)):
@@ -389,7 +411,12 @@ class _Walk:
 
     def attributes(self, value: Any) -> None:
         kind = type(value)
+        self.alive.append(kind)
+        self.kinds.add(id(kind))
+        self.edges.append((id(value), id(kind)))
+        parent, self.parent = self.parent, id(kind)
         self.members(kind, False)
+        self.parent = parent
         if kind is object:
             self.identity(value)
             return
@@ -575,6 +602,7 @@ BY_KIND: tuple[tuple[Any, Callable[[_Walk, Any], None]], ...] = (
     (int | float | complex | str | bytes, _Walk.number),
     (weakref.ref, _Walk.reference),
     (IMMUTABLE, _Walk.identity),
+    (np.ufunc, _Walk.ufunc),
 )
 TABLES = {"pandas": ("Series", "DataFrame", "Index"), "polars": ("Series", "DataFrame")}
 
