@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle.likelihood.contract import Opaque
 from jaxmle.likelihood.portable import portable
 from jaxmle.likelihood.watch import MEMO, Look, look
 
@@ -46,12 +47,19 @@ class Memo:
     """What is kept on a user's function. It holds no reference back, so it dies with its owner."""
 
     seen: Look
-    copy: Any
+    copies: dict[Any, Any] = field(default_factory=dict)  # one for each precision
     pieces: dict[Any, Any] = field(default_factory=dict)
 
     def holds(self, function: Any) -> bool:
         """Whether the function depends on what it depended on when the copy was made."""
         return look(function, self.seen.names, again=True).facts == self.seen.facts
+
+    def copy(self, function: Any) -> Any:
+        """The portable copy for the precision that is switched on."""
+        real = jax.dtypes.canonicalize_dtype(np.float64)
+        if real not in self.copies:
+            self.copies[real] = portable(function, look(function, self.seen.names))
+        return self.copies[real]
 
     def learn(self, function: Any) -> None:
         """Take what the function depends on now for known."""
@@ -95,17 +103,12 @@ def _memo(function: Callable[..., Any]) -> Memo:
         return known[1]
     memo = getattr(owner, "__dict__", {}).get(name)
     if memo is None or not memo.holds(function):
-        memo = _new_memo(function)
+        seen = look(function)
+        memo = Memo(seen._replace(alive=[], holders=frozenset(), kinds=frozenset()))
         _keep(owner, name, memo)
     if _PROCEDURE.depth:
         _PROCEDURE.memos[id(owner), name] = (owner, memo)
     return memo
-
-
-def _new_memo(function: Callable[..., Any]) -> Memo:
-    seen = look(function)
-    copy = portable(function, seen)
-    return Memo(seen._replace(alive=[], holders=frozenset(), kinds=frozenset()), copy)
 
 
 def _keep(owner: Any, name: str, memo: Memo) -> None:
@@ -122,6 +125,8 @@ def _keep(owner: Any, name: str, memo: Memo) -> None:
 
 def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:
     """A likelihood tree with ``change`` applied to every user function in it."""
+    if isinstance(node, Opaque):  # a Partial in it is the user's, and its arrays are no leaves
+        return Opaque(change(node.function))
     if isinstance(node, jax.tree_util.Partial):
         return jax.tree_util.Partial(change(node.func), *node.args, **node.keywords)
     if (
@@ -174,7 +179,7 @@ def compiled(
     """
     functions = functions_of(loglik)
     memos = [_memo(function) for function in functions]
-    piece, leaves = _piece(loglik, key, make, memos)
+    piece, leaves = _piece(loglik, key, make, functions, memos)
     arrays = [jnp.asarray(viewed(leaf)) for leaf in leaves]
     return lambda *args: _called(functions, memos, piece, arrays, *args)
 
@@ -189,15 +194,19 @@ def kept(loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]) -> Ca
     memos = [_memo(function) for function in functions]
     if any(memo.seen.traced or memo.seen.hidden for memo in memos) or not _hashable(key):
         return make(loglik)
-    piece, leaves = _piece(loglik, key, make, memos)
+    piece, leaves = _piece(loglik, key, make, functions, memos)
     return lambda *args: _called(functions, memos, piece, leaves, *args)
 
 
 def _piece(
-    loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]], memos: list[Memo]
+    loglik: Any,
+    key: Any,
+    make: Callable[[Any], Callable[..., Any]],
+    functions: list[Any],
+    memos: list[Memo],
 ) -> tuple[Callable[..., Any], list[Any]]:
     """The jitted ``make`` of the portable copy, from the first function's memo, and the likelihood's leaves."""
-    leaves, treedef = jax.tree.flatten(_copied(loglik, memos))
+    leaves, treedef = jax.tree.flatten(_copied(loglik, functions, memos))
     pieces = memos[0].pieces if memos else {}
     if (key, treedef) not in pieces:
 
@@ -209,8 +218,8 @@ def _piece(
     return pieces[key, treedef], leaves
 
 
-def _copied(loglik: Any, memos: list[Memo]) -> Any:
-    copies = iter([memo.copy for memo in memos])
+def _copied(loglik: Any, functions: list[Any], memos: list[Memo]) -> Any:
+    copies = iter([memo.copy(function) for function, memo in zip(functions, memos, strict=True)])
     return map_functions(loglik, lambda _: next(copies))
 
 
@@ -218,7 +227,7 @@ def remembered(loglik: Any, key: Any, find: Callable[[Any], Any]) -> Any:
     """The static fact ``find(loglik)``, asked once of the portable copy and kept beside the compiled pieces."""
     functions = functions_of(loglik)
     memos = [_memo(function) for function in functions]
-    portable = _copied(loglik, memos)
+    portable = _copied(loglik, functions, memos)
     facts = memos[0].pieces if memos else {}
     whole = ("fact", key, jax.tree.structure(portable))
     if whole not in facts:

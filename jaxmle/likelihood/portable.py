@@ -12,17 +12,18 @@ import copy as shallow
 import enum
 import functools
 import types
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxmle.likelihood.bytecode import EVERYTHING, of_library, reads_of
-from jaxmle.likelihood.watch import CACHED, MAKING, MEMO, Look, is_jitted, unwrapped
+from jaxmle.likelihood.watch import CACHED, MAKING, MEMO, Look, is_jitted, is_table, unwrapped
 
 KINDS = dict | tuple | list | collections.deque
 BOUND = staticmethod | classmethod
-UNCOPIED = (enum.Enum, types.BuiltinFunctionType, CACHED)  # what is equal only to itself
+UNCOPIED = (enum.Enum, types.BuiltinFunctionType)  # what is equal only to itself
 SCOPE = ("__builtins__", "__name__", "__package__", "__spec__", "__file__")
 
 
@@ -35,6 +36,27 @@ def portable(function: Any, seen: Look) -> Any:
     owner = function.__self__ if isinstance(function, types.MethodType) else unwrapped(function)
     roots = {id(function), id(owner), id(unwrapped(function))}
     return _Copies(seen, seen.holders | roots).of_root(function)
+
+
+def _shallow(value: Any) -> Any:
+    """A shallow copy, or the value where its class does not give one, for whatever reason of its own."""
+    try:
+        return shallow.copy(value)
+    except Exception:
+        return value
+
+
+def _viewing(cached: Any) -> Callable[..., Any]:
+    """A function under ``lru_cache``, which returns the same arrays again and again, with views of them."""
+
+    @functools.wraps(cached)
+    def views(*args: Any, **words: Any) -> Any:
+        return jax.tree.map(
+            lambda leaf: leaf.view() if isinstance(leaf, np.ndarray) else leaf,
+            cached(*args, **words),
+        )
+
+    return views
 
 
 class _Copies:
@@ -77,6 +99,10 @@ class _Copies:
             return self.module(value)
         if isinstance(value, type):
             return self.a_class(value)
+        if isinstance(value, CACHED):
+            return _viewing(value)
+        if is_table(type(value)):
+            return value.copy() if hasattr(value, "index") else value
         if isinstance(value, UNCOPIED):
             return value
         return self.container(value) if isinstance(value, KINDS) else self.object(value)
@@ -97,9 +123,8 @@ class _Copies:
             fresh = tuple.__new__(type(value), map(self.of, value))
             vars(fresh).update(vars(value)) if hasattr(value, "__dict__") else None
             return fresh
-        try:
-            fresh = self.done[id(value)] = shallow.copy(value)
-        except Exception:  # a class that cannot be copied, for any reason of its own
+        fresh = self.done[id(value)] = _shallow(value)
+        if fresh is value:
             return value
         if isinstance(value, dict):
             for name, inner in dict.items(value):
@@ -115,6 +140,8 @@ class _Copies:
         try:
             fresh = object.__new__(kind)
         except TypeError:  # an extension type
+            fresh = _shallow(value)
+        if fresh is value:
             return value
         self.done[id(value)] = fresh
         for base in kind.__mro__:

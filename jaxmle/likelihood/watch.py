@@ -174,8 +174,15 @@ def _has_state(function: types.FunctionType, chains: Iterable[tuple[str, ...]]) 
     own = function.__closure__ or function.__defaults__ or function.__kwdefaults__
     scope = function.__globals__
     return bool(own) or any(
-        chain[0] in scope and not of_library(scope[chain[0]]) for chain in chains
+        chain[0] in scope and not _is_fixed(scope[chain[0]]) for chain in chains
     )
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether a value is a module, function or class of a library."""
+    kinds = types.ModuleType | types.FunctionType | types.BuiltinFunctionType | type
+    value = unwrapped(value)
+    return isinstance(value, kinds) and of_library(value)
 
 
 def _hides(kind: type) -> bool:
@@ -343,6 +350,7 @@ class _Walk:
     def cached(self, value: Any) -> None:
         """What ``lru_cache`` keeps is what the function returns, whatever it reads. A first call adds to it."""
         self.changes = True
+        self.holders.add(id(value))
         for inner in gc.get_referents(value):
             if isinstance(inner, dict) and inner is not vars(value):
                 self.sequence(one for one in inner.values() if type(one).__name__ != LINK)
@@ -539,6 +547,7 @@ class _Walk:
 
     def pandas(self, value: Any) -> None:
         """A Series, Index or DataFrame: labels and values, which NumPy gives without a copy where they are numbers."""
+        self.holders.add(id(value))
         if hasattr(value, "columns"):
             self.pandas(value.columns)
             for _, column in value.items():
@@ -562,7 +571,7 @@ class _Walk:
             self.values(column.to_numpy() if numeric else np.array(column.to_list(), object))
 
     def values(self, values: np.ndarray) -> None:
-        """The values of a column, which no copy of a function can hold apart."""
+        """The values of a column."""
         self.facts.append(values.shape)
         if values.dtype.hasobject:
             self.facts.extend(part for one in values.ravel().tolist() for part in (type(one), repr(one)))
@@ -615,6 +624,15 @@ def _handler(kind: type) -> Callable[[_Walk, Any], None]:
     return found
 
 
+def is_table(kind: type) -> str:
+    """The library of which a class is one for columns of data; empty where it is none."""
+    for library, names in TABLES.items():
+        module = sys.modules.get(library)
+        if module is not None and issubclass(kind, tuple(getattr(module, name) for name in names)):
+            return library
+    return ""
+
+
 def _find_handler(kind: type) -> Callable[[_Walk, Any], None]:
     module = kind.__module__
     top = module.partition(".")[0] if isinstance(module, str) else ""
@@ -623,8 +641,6 @@ def _find_handler(kind: type) -> Callable[[_Walk, Any], None]:
     for kinds, handler in BY_KIND:
         if issubclass(kind, kinds):
             return handler
-    for library, names in TABLES.items():
-        module = sys.modules.get(library)
-        if module is not None and issubclass(kind, tuple(getattr(module, name) for name in names)):
-            return getattr(_Walk, library)
+    if library := is_table(kind):
+        return getattr(_Walk, library)
     return _Walk.identity if top in ("jaxlib", "typing", "pyarrow") else _Walk.instance
