@@ -15,25 +15,83 @@ EVERYTHING = "*"  # among names: some code asks for attributes by names that it 
 
 # Libraries whose functions hold no state that a likelihood could depend on. Every other module is looked into, wherever it is installed.
 LIBRARIES = frozenset(sys.stdlib_module_names) | frozenset(
-    "jax jaxlib ml_dtypes numpy scipy optax jaxmle xxhash pandas polars pyarrow chex jaxtyping typing_extensions "
-    "numpyro distrax tensorflow_probability equinox flax haiku lineax optimistix diffrax".split()
+    [
+        "jax",
+        "jaxlib",
+        "ml_dtypes",
+        "numpy",
+        "scipy",
+        "optax",
+        "jaxmle",
+        "xxhash",
+        "pandas",
+        "polars",
+        "pyarrow",
+        "chex",
+        "jaxtyping",
+        "typing_extensions",
+        "numpyro",
+        "distrax",
+        "tensorflow_probability",
+        "equinox",
+        "flax",
+        "haiku",
+        "lineax",
+        "optimistix",
+        "diffrax",
+    ]
 )
 IMPURE_MODULES = frozenset(
-    "os posix nt time random secrets io socket subprocess pathlib tempfile importlib inspect gc contextvars".split()
+    [
+        "os",
+        "posix",
+        "nt",
+        "time",
+        "random",
+        "secrets",
+        "io",
+        "socket",
+        "subprocess",
+        "pathlib",
+        "tempfile",
+        "importlib",
+        "inspect",
+        "gc",
+        "contextvars",
+    ]
 )
 IMPURE_ATTRIBUTES = {
-    "numpy": frozenset("load loadtxt genfromtxt fromfile fromregex memmap random".split()),
+    "numpy": frozenset(
+        ["load", "loadtxt", "genfromtxt", "fromfile", "fromregex", "memmap", "random"]
+    ),
     "scipy": frozenset({"io"}),
-    "sys": frozenset("modules argv stdin path".split()),
-    "datetime": frozenset("now today utcnow".split()),
-    "pandas": frozenset("read_csv read_parquet read_table read_excel read_json".split()),
-    "builtins": frozenset("open globals eval exec __import__ input".split()),
+    "sys": frozenset(["modules", "argv", "stdin", "path"]),
+    "datetime": frozenset(["now", "today", "utcnow"]),
+    "pandas": frozenset(["read_csv", "read_parquet", "read_table", "read_excel", "read_json"]),
+    "builtins": frozenset(["open", "globals", "eval", "exec", "__import__", "input"]),
 }
-ASKING = frozenset("vars dir attrgetter methodcaller __dict__ __getattribute__ __getstate__".split())
-CHANGING = frozenset(
-    "append appendleft add extend update pop insert setdefault clear remove discard sort fill put".split()
+ASKING = frozenset(
+    ["vars", "dir", "attrgetter", "methodcaller", "__dict__", "__getattribute__", "__getstate__"]
 )
-SKIPPED = frozenset("CACHE EXTENDED_ARG NOP PUSH_NULL RESUME NOT_TAKEN".split())
+CHANGING = frozenset(
+    [
+        "append",
+        "appendleft",
+        "add",
+        "extend",
+        "update",
+        "pop",
+        "insert",
+        "setdefault",
+        "clear",
+        "remove",
+        "discard",
+        "sort",
+        "fill",
+        "put",
+    ]
+)
+SKIPPED = frozenset(["CACHE", "EXTENDED_ARG", "NOP", "PUSH_NULL", "RESUME", "NOT_TAKEN"])
 
 
 class Reads(NamedTuple):
@@ -109,7 +167,14 @@ def _changes(step: dis.Instruction, code: types.CodeType) -> bool:
     if step.opname in ("STORE_DEREF", "DELETE_DEREF"):
         return step.argval in code.co_freevars
     return step.opname.startswith(
-        ("STORE_ATTR", "STORE_SUBSCR", "STORE_SLICE", "STORE_GLOBAL", "DELETE_ATTR", "DELETE_SUBSCR")
+        (
+            "STORE_ATTR",
+            "STORE_SUBSCR",
+            "STORE_SLICE",
+            "STORE_GLOBAL",
+            "DELETE_ATTR",
+            "DELETE_SUBSCR",
+        )
     )
 
 

@@ -1,10 +1,15 @@
 """The host road: float64 without touching anyone's configuration, compiled pieces kept on the user's function, inputs checked.
 
 ``tracing()`` tells the two roads apart. Under a trace nothing here runs: the dtype is the trace's own.
-On the host a likelihood is traced through a *portable copy* of the user's function, in which every NumPy array that it closes over is a
-fresh view (jax keys constants by the identity of the array object, so an array traced once with float64 off and once on cannot be
-compiled again), and functions already wrapped by ``jit`` are unwrapped. The copy, and what was compiled of it, live on the function:
-they die with it. What the function closes over is compared at each call; a rebound global or a changed array makes a new copy.
+
+On the host a likelihood is traced through a *portable copy* of the user's function (``portable``): jax knows NumPy arrays by their identity
+in one precision at a time, and bodies of loops and functions under ``jit`` by theirs, whatever they read. The copies, and what was compiled
+of them, live on the function: they die with it.
+
+What is guaranteed: each procedure on the host (a fit, a batch, a profile) looks once at all that the function depends on (``watch``), and
+uses what was compiled before only if it finds the same codes, values and bytes. A rebound name, an attribute, an element or an array
+changed in place makes new copies and a new trace. What cannot be watched is traced and compiled again by each procedure. Not
+seen are changes made while a procedure runs, inside of the libraries named in ``bytecode``, and by the function itself while it is traced.
 """
 
 from __future__ import annotations

@@ -87,7 +87,11 @@ class _Copies:
         if isinstance(value, np.ndarray):
             return self.array(value)
         if is_jitted(value):
-            return self.of(unwrapped(value)) if id(unwrapped(value)) in self.holders else unwrapped(value)
+            return (
+                self.of(unwrapped(value))
+                if id(unwrapped(value)) in self.holders
+                else unwrapped(value)
+            )
         if isinstance(value, types.FunctionType):
             return self.function(value)
         if isinstance(value, types.MethodType):
@@ -152,9 +156,7 @@ class _Copies:
         if inside is not None:
             if EVERYTHING not in self.seen.names and jax.tree_util.all_leaves([value]):
                 inside.update(self.of_class(kind, fresh))
-            inside.update(
-                {k: self.of(v) for k, v in vars(value).items() if not k.startswith(MEMO)}
-            )
+            inside.update({k: self.of(v) for k, v in vars(value).items() if not k.startswith(MEMO)})
         return fresh
 
     def slot(self, member: types.MemberDescriptorType, value: Any, fresh: Any) -> None:
@@ -225,5 +227,3 @@ class _Copies:
         if of_library(value) or not any(id(outer[name]) in self.holders for name in names):
             return outer
         return {name: outer[name] for name in (*SCOPE, *names) if name in outer}
-
-

@@ -44,7 +44,9 @@ import xxhash
 from jaxmle.likelihood.bytecode import EVERYTHING, is_impure, of_library, reads_of
 
 MEMO = "_jaxmle_compiled"  # the attribute of a function that holds what was compiled of it
-MAX_NODES = 10_000  # objects beyond which a function counts as hidden: 10 ms of looking, as long as a trace
+MAX_NODES = (
+    10_000  # objects beyond which a function counts as hidden: 10 ms of looking, as long as a trace
+)
 MISSING = "(absent)"
 AGAIN = "(again)"
 
@@ -78,10 +80,43 @@ IMMUTABLE = (
 STATELESS_BASES = frozenset({object, abc.ABC, typing.Generic, typing.Protocol})
 # Methods with double underscores that no computation calls.
 UNCALLED = frozenset(
-    "__repr__ __str__ __format__ __del__ __reduce__ __reduce_ex__ __getstate__ __setstate__ __init_subclass__ __subclasshook__ __dict__ "
-    "__weakref__ __module__ __doc__ __qualname__ __annotations__ __annotate__ __annotate_func__ __annotations_cache__ __firstlineno__ "
-    "__static_attributes__ __orig_bases__ __parameters__ __abstractmethods__ __dataclass_fields__ __dataclass_params__ __slots__ "
-    "__setattr__ __delattr__ __sizeof__ __dir__ __copy__ __deepcopy__ __type_params__ __mypyc_attrs__".split()
+    [
+        "__repr__",
+        "__str__",
+        "__format__",
+        "__del__",
+        "__reduce__",
+        "__reduce_ex__",
+        "__getstate__",
+        "__setstate__",
+        "__init_subclass__",
+        "__subclasshook__",
+        "__dict__",
+        "__weakref__",
+        "__module__",
+        "__doc__",
+        "__qualname__",
+        "__annotations__",
+        "__annotate__",
+        "__annotate_func__",
+        "__annotations_cache__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__orig_bases__",
+        "__parameters__",
+        "__abstractmethods__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "__slots__",
+        "__setattr__",
+        "__delattr__",
+        "__sizeof__",
+        "__dir__",
+        "__copy__",
+        "__deepcopy__",
+        "__type_params__",
+        "__mypyc_attrs__",
+    ]
 )
 MAKING = frozenset({"__init__", "__new__", "__post_init__"})  # matter where the class is called
 FLATTENING = frozenset({"tree_flatten", "tree_unflatten", "tree_flatten_with_keys"})
@@ -485,7 +520,9 @@ class _Walk:
         self.subclassed(value)
 
     def elements(self, value: Any) -> None:
-        base = next(b for b in (list, tuple, set, frozenset, collections.deque) if isinstance(value, b))
+        base = next(
+            b for b in (list, tuple, set, frozenset, collections.deque) if isinstance(value, b)
+        )
         self.sequence(base.__iter__(value))
         self.subclassed(value)
 
@@ -574,7 +611,9 @@ class _Walk:
         """The values of a column."""
         self.facts.append(values.shape)
         if values.dtype.hasobject:
-            self.facts.extend(part for one in values.ravel().tolist() for part in (type(one), repr(one)))
+            self.facts.extend(
+                part for one in values.ravel().tolist() for part in (type(one), repr(one))
+            )
         else:
             self.facts += (values.dtype.str, digest(values))
 
