@@ -27,8 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.likelihood.contract import Opaque
+from jaxmle.likelihood.kinds import MEMO
 from jaxmle.likelihood.portable import portable
-from jaxmle.likelihood.watch import MEMO, Look, look
+from jaxmle.likelihood.watch import Look, look
 
 Tree = Any
 
@@ -98,9 +99,10 @@ def precision(dtype: Any) -> Iterator[None]:
 
 def _memo(function: Callable[..., Any]) -> Memo:
     """What is kept on the function; on the object where it is a bound method."""
-    is_method = isinstance(function, types.MethodType)
-    owner = function.__self__ if is_method else function
-    name = f"{MEMO}_{function.__name__}" if is_method else MEMO
+    owner: Any = function
+    name = MEMO
+    if isinstance(function, types.MethodType):
+        owner, name = function.__self__, f"{MEMO}_{function.__name__}"
     if _PROCEDURE.memos is None:
         _PROCEDURE.memos = {}
     known = _PROCEDURE.memos.get((id(owner), name)) if _PROCEDURE.depth else None

@@ -19,7 +19,8 @@ import jax
 import numpy as np
 
 from jaxmle.likelihood.bytecode import EVERYTHING, of_library, reads_of
-from jaxmle.likelihood.watch import CACHED, MAKING, MEMO, Look, is_jitted, is_table, unwrapped
+from jaxmle.likelihood.kinds import CACHED, MAKING, MEMO, is_jitted, is_table, unwrapped
+from jaxmle.likelihood.watch import Look
 
 KINDS = dict | tuple | list | collections.deque
 BOUND = staticmethod | classmethod
@@ -68,10 +69,11 @@ class _Copies:
 
     def of_root(self, function: Any) -> Any:
         """The copy of the likelihood itself; of an object it is the method that is called, so that this can be copied too."""
-        call = getattr(type(function), "__call__", None)
-        if isinstance(call, types.FunctionType) and id(call) in self.holders:
-            if not of_library(type(function)):
-                return types.MethodType(self.of(call), self.of(function))
+        kind = type(function)
+        calls = [vars(base)["__call__"] for base in kind.__mro__ if "__call__" in vars(base)]
+        is_method = bool(calls) and isinstance(calls[0], types.FunctionType)
+        if is_method and id(calls[0]) in self.holders and not of_library(kind):
+            return types.MethodType(self.of(calls[0]), self.of(function))
         return self.of(function)
 
     def of(self, value: Any) -> Any:
@@ -173,7 +175,7 @@ class _Copies:
                 inner = member.__func__ if isinstance(member, BOUND) else member
                 if name.startswith("__") or id(inner) not in self.holders:
                     continue
-                if isinstance(member, staticmethod) or isinstance(member, KINDS | np.ndarray):
+                if isinstance(member, KINDS | np.ndarray | staticmethod):
                     found[name] = self.of(inner)
                 elif isinstance(member, types.FunctionType) or is_jitted(member):
                     found[name] = types.MethodType(self.of(member), fresh)

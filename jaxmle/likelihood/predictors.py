@@ -20,9 +20,9 @@ from jaxmle.likelihood.bias import jeffreys_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Tie, Weight
 from jaxmle.likelihood.contract import ById, Opaque, data_length, leaf_of, terms_of
 from jaxmle.likelihood.host import remembered
+from jaxmle.likelihood.kinds import unwrapped
 from jaxmle.likelihood.regression import Linear, OfRows, Predictor, Regression
 from jaxmle.likelihood.rowwise import FEW
-from jaxmle.likelihood.watch import unwrapped
 from jaxmle.parameters.tree import Layout
 
 Array = jax.Array

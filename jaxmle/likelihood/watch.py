@@ -18,108 +18,44 @@ has to be traced again each time.
 
 from __future__ import annotations
 
-import abc
 import array
 import collections
 import dataclasses
-import datetime
-import decimal
 import enum
 import functools
 import gc
-import logging
-import operator
-import re
 import sys
 import types
-import typing
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import xxhash
 
+from jaxmle.likelihood import holders
 from jaxmle.likelihood.bytecode import EVERYTHING, is_impure, of_library, reads_of
-
-MEMO = "_jaxmle_compiled"  # the attribute of a function that holds what was compiled of it
-MAX_NODES = (
-    10_000  # objects beyond which a function counts as hidden: 10 ms of looking, as long as a trace
+from jaxmle.likelihood.kinds import (
+    AGAIN,
+    BUILTIN,
+    CACHED,
+    CONTAINERS,
+    DICT_VIEWS,
+    FLATTENING,
+    IMMUTABLE,
+    LINK,
+    MAKING,
+    MAX_NODES,
+    MEMO,
+    MISSING,
+    PLAIN,
+    STATELESS_BASES,
+    UNCALLED,
+    has_state,
+    hides,
+    is_table,
+    unwrapped,
 )
-MISSING = "(absent)"
-AGAIN = "(again)"
-
-PLAIN = frozenset({int, str, bytes, bool, range, type(None), type(Ellipsis), type(NotImplemented)})
-CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
-LINK = "_lru_list_elem"  # of a bounded cache, whose results are referents of the cache itself
-CACHED = type(functools.lru_cache(len))
-DICT_VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
-BUILTIN = (types.BuiltinFunctionType, types.MethodWrapperType)
-IMMUTABLE = (
-    np.dtype,
-    type(collections.namedtuple("_", "field").field),
-    types.CodeType,
-    types.MethodDescriptorType,
-    types.WrapperDescriptorType,
-    types.GetSetDescriptorType,
-    types.MemberDescriptorType,
-    types.ClassMethodDescriptorType,
-    types.UnionType,
-    types.GenericAlias,
-    typing.TypeVar,
-    re.Pattern,
-    datetime.date,
-    datetime.time,
-    datetime.timedelta,
-    datetime.tzinfo,
-    decimal.Decimal,
-    operator.itemgetter,
-    logging.Logger,
-)
-STATELESS_BASES = frozenset({object, abc.ABC, typing.Generic, typing.Protocol})
-# Methods with double underscores that no computation calls.
-UNCALLED = frozenset(
-    [
-        "__repr__",
-        "__str__",
-        "__format__",
-        "__del__",
-        "__reduce__",
-        "__reduce_ex__",
-        "__getstate__",
-        "__setstate__",
-        "__init_subclass__",
-        "__subclasshook__",
-        "__dict__",
-        "__weakref__",
-        "__module__",
-        "__doc__",
-        "__qualname__",
-        "__annotations__",
-        "__annotate__",
-        "__annotate_func__",
-        "__annotations_cache__",
-        "__firstlineno__",
-        "__static_attributes__",
-        "__orig_bases__",
-        "__parameters__",
-        "__abstractmethods__",
-        "__dataclass_fields__",
-        "__dataclass_params__",
-        "__slots__",
-        "__setattr__",
-        "__delattr__",
-        "__sizeof__",
-        "__dir__",
-        "__copy__",
-        "__deepcopy__",
-        "__type_params__",
-        "__mypyc_attrs__",
-    ]
-)
-MAKING = frozenset({"__init__", "__new__", "__post_init__"})  # matter where the class is called
-FLATTENING = frozenset({"tree_flatten", "tree_unflatten", "tree_flatten_with_keys"})
 
 
 class Look(NamedTuple):
@@ -176,60 +112,6 @@ def _holders(edges: list[tuple[int, int]], holders: set[int]) -> frozenset[int]:
                 found.add(parent)
                 open_.append(parent)
     return frozenset(found)
-
-
-def unwrapped(function: Any) -> Any:
-    """The function below any ``jit``, told by its ``lower``; a ``custom_jvp`` has a ``__wrapped__`` too, and a rule that must stay."""
-    while is_jitted(function):
-        function = function.__wrapped__
-    return function
-
-
-def is_jitted(function: Any) -> bool:
-    """Whether a function is the work of ``jit``."""
-    return (
-        not isinstance(function, types.FunctionType | functools.partial | type)
-        and hasattr(type(function), "lower")
-        and hasattr(function, "__wrapped__")
-    )
-
-
-def digest(value: np.ndarray) -> int:
-    """128 bits of XXH3 over the bytes of an array without objects, in the order of its indices."""
-    if not value.flags.c_contiguous:
-        value = np.ascontiguousarray(value)
-    try:
-        return xxhash.xxh3_128_intdigest(value)
-    except (ValueError, TypeError, BufferError):  # a dtype without a buffer, such as bfloat16
-        return xxhash.xxh3_128_intdigest(value.reshape(-1).view(np.uint8))
-
-
-def _has_state(function: types.FunctionType, chains: Iterable[tuple[str, ...]]) -> bool:
-    """Whether a function reads anything but its arguments and libraries. jax knows the body of a loop by its identity, whatever it reads."""
-    own = function.__closure__ or function.__defaults__ or function.__kwdefaults__
-    scope = function.__globals__
-    return bool(own) or any(
-        chain[0] in scope and not _is_fixed(scope[chain[0]]) for chain in chains
-    )
-
-
-def _is_fixed(value: Any) -> bool:
-    """Whether a value is a module, function or class of a library."""
-    kinds = types.ModuleType | types.FunctionType | types.BuiltinFunctionType | type
-    value = unwrapped(value)
-    return isinstance(value, kinds) and of_library(value)
-
-
-def _hides(kind: type) -> bool:
-    """Whether instances have state outside of their attributes and slots: they are larger than these."""
-    members = {
-        name
-        for base in kind.__mro__
-        for name, member in vars(base).items()
-        if isinstance(member, types.MemberDescriptorType) and name != "__dict__"
-    }
-    slots = len(members) + (kind.__dictoffset__ > 0) + (kind.__weakrefoffset__ > 0)
-    return bool(kind.__itemsize__) or kind.__basicsize__ > object.__basicsize__ + 8 * slots
 
 
 class _Walk:
@@ -304,7 +186,7 @@ class _Walk:
         if not self.again:
             self.found |= reads.names
             self.changes = self.changes or reads.changes
-            if _has_state(value, reads.chains):
+            if has_state(value, reads.chains):
                 self.holders.add(id(value))
         for chain in reads.chains:
             self.chain(value.__globals__, chain)
@@ -345,7 +227,7 @@ class _Walk:
 
     def imported(self, scope: dict[str, Any], names: tuple[str, ...]) -> None:
         """What a function imports when it is called, if it has been imported before."""
-        package = scope.get("__package__")
+        package = scope.get("__package__") or ""
         for name in (names[0], f"{package}.{names[0]}" if names[0] else package):
             self.chain({name: sys.modules.get(name, MISSING)}, (name, *names[1:]))
 
@@ -448,7 +330,7 @@ class _Walk:
 
     def instance(self, value: Any) -> None:
         """An object by its attributes and slots."""
-        if not self.again and _hides(type(value)):
+        if not self.again and hides(type(value)):
             self.hide(value)
         self.attributes(value)
 
@@ -511,111 +393,10 @@ class _Walk:
             self.visit(name)
             self.visit(inner)
 
-    def mapping(self, value: Any) -> None:
-        ordered = isinstance(value, collections.OrderedDict)
-        pairs = collections.OrderedDict.items(value) if ordered else dict.items(value)
-        self.items(dict(pairs))
-        if isinstance(value, collections.defaultdict):
-            self.visit(value.default_factory)
-        self.subclassed(value)
-
-    def elements(self, value: Any) -> None:
-        base = next(
-            b for b in (list, tuple, set, frozenset, collections.deque) if isinstance(value, b)
-        )
-        self.sequence(base.__iter__(value))
-        self.subclassed(value)
-
     def subclassed(self, value: Any) -> None:
         """The attributes of a container of a class of its own."""
         if type(value) not in CONTAINERS and not of_library(type(value)):
             self.attributes(value)
-
-    def number(self, value: Any) -> None:
-        """A number or text of a class of its own."""
-        base = next(b for b in (int, float, complex, str, bytes) if isinstance(value, b))
-        self.facts.append(base.__repr__(value))
-        self.subclassed(value)
-
-    def buffer(self, value: Any) -> None:
-        self.facts.append(xxhash.xxh3_128_intdigest(memoryview(value).tobytes()))
-
-    def view_of_dict(self, value: Any) -> None:
-        self.items(dict(value.mapping))
-
-    def proxy(self, value: Any) -> None:
-        self.items(dict(value))
-
-    def reference(self, value: Any) -> None:
-        self.visit(value())
-
-    # ------------------------------------------------------------ arrays
-
-    def array(self, value: np.ndarray) -> None:
-        kind, dtype = type(value), value.dtype
-        self.holders.add(id(value))
-        self.facts += (dtype.num, dtype.str, value.shape)
-        if dtype.hasobject:
-            inner = value.ravel().tolist()
-            self.alive.append(inner)
-            self.sequence(inner)
-        else:
-            self.facts.append(digest(value))
-        if dtype.names:
-            self.facts.append(repr(dtype))
-        if kind is not np.ndarray:
-            self.array_subclass(value)
-
-    def array_subclass(self, value: np.ndarray) -> None:
-        if isinstance(value, np.ma.MaskedArray):
-            self.visit(np.ma.getmaskarray(value))
-            self.visit(np.asarray(value.fill_value))
-        self.subclassed(value)
-
-    def scalar(self, value: np.generic) -> None:
-        self.facts.append(value.dtype.str)
-        self.facts.append(value.tobytes())
-
-    def jax_array(self, value: Any) -> None:
-        self.traced = self.traced or isinstance(value, jax.core.Tracer)
-        self.identity(value)
-
-    # ------------------------------------------------------------ tables
-
-    def pandas(self, value: Any) -> None:
-        """A Series, Index or DataFrame: labels and values, which NumPy gives without a copy where they are numbers."""
-        self.holders.add(id(value))
-        if hasattr(value, "columns"):
-            self.pandas(value.columns)
-            for _, column in value.items():
-                self.pandas_values(column)
-        else:
-            self.visit(value.names if hasattr(value, "names") else value.name)
-            self.pandas_values(value)
-        if hasattr(value, "index"):
-            self.pandas(value.index)
-
-    def pandas_values(self, column: Any) -> None:
-        self.facts.append(str(column.dtype))
-        if hasattr(column.dtype, "categories"):
-            self.visit(list(column.dtype.categories))
-        self.values(column.to_numpy())
-
-    def polars(self, value: Any) -> None:
-        for column in value.get_columns() if hasattr(value, "get_columns") else [value]:
-            self.facts += (column.name, str(column.dtype))
-            numeric = column.dtype.is_numeric() and not column.null_count()
-            self.values(column.to_numpy() if numeric else np.array(column.to_list(), object))
-
-    def values(self, values: np.ndarray) -> None:
-        """The values of a column."""
-        self.facts.append(values.shape)
-        if values.dtype.hasobject:
-            self.facts.extend(
-                part for one in values.ravel().tolist() for part in (type(one), repr(one))
-            )
-        else:
-            self.facts += (values.dtype.str, digest(values))
 
 
 HANDLERS: dict[type, Callable[[_Walk, Any], None]] = {
@@ -623,36 +404,35 @@ HANDLERS: dict[type, Callable[[_Walk, Any], None]] = {
     types.MethodType: _Walk.method,
     types.ModuleType: _Walk.module,
     types.CellType: _Walk.cell,
-    np.ndarray: _Walk.array,
-    dict: _Walk.mapping,
-    list: _Walk.elements,
-    tuple: _Walk.elements,
+    np.ndarray: holders.numpy_array,
+    dict: holders.mapping,
+    list: holders.elements,
+    tuple: holders.elements,
     type: _Walk.a_class,
-    complex: _Walk.number,
+    complex: holders.number,
     CACHED: _Walk.cached,
-    types.MappingProxyType: _Walk.proxy,
+    types.MappingProxyType: holders.proxy,
 }
 BY_KIND: tuple[tuple[Any, Callable[[_Walk, Any], None]], ...] = (
     (type, _Walk.a_class),
     (types.ModuleType, _Walk.module),
-    (np.ndarray, _Walk.array),
-    (np.generic, _Walk.scalar),
-    ((jax.Array, jax.core.Tracer), _Walk.jax_array),
+    (np.ndarray, holders.numpy_array),
+    (np.generic, holders.numpy_scalar),
+    ((jax.Array, jax.core.Tracer), holders.jax_array),
     (functools.partial, _Walk.partial),
     (BUILTIN, _Walk.builtin),
     (staticmethod | classmethod, _Walk.inner_function),
     (property, _Walk.property),
     (functools.cached_property, _Walk.cached_property),
-    (dict, _Walk.mapping),
-    (list | tuple | set | frozenset | collections.deque, _Walk.elements),
-    (DICT_VIEWS, _Walk.view_of_dict),
-    (bytearray | memoryview | array.array, _Walk.buffer),
-    (int | float | complex | str | bytes, _Walk.number),
-    (weakref.ref, _Walk.reference),
+    (dict, holders.mapping),
+    (list | tuple | set | frozenset | collections.deque, holders.elements),
+    (DICT_VIEWS, holders.view_of_dict),
+    (bytearray | memoryview | array.array, holders.buffer),
+    (int | float | complex | str | bytes, holders.number),
+    (weakref.ref, holders.reference),
     (IMMUTABLE, _Walk.identity),
     (np.ufunc, _Walk.ufunc),
 )
-TABLES = {"pandas": ("Series", "DataFrame", "Index"), "polars": ("Series", "DataFrame")}
 
 
 def _handler(kind: type) -> Callable[[_Walk, Any], None]:
@@ -661,15 +441,6 @@ def _handler(kind: type) -> Callable[[_Walk, Any], None]:
     if of_library(kind):  # a class of the user's must be able to die
         HANDLERS[kind] = found
     return found
-
-
-def is_table(kind: type) -> str:
-    """The library of which a class is one for columns of data; empty where it is none."""
-    for library, names in TABLES.items():
-        module = sys.modules.get(library)
-        if module is not None and issubclass(kind, tuple(getattr(module, name) for name in names)):
-            return library
-    return ""
 
 
 def _find_handler(kind: type) -> Callable[[_Walk, Any], None]:
@@ -681,5 +452,5 @@ def _find_handler(kind: type) -> Callable[[_Walk, Any], None]:
         if issubclass(kind, kinds):
             return handler
     if library := is_table(kind):
-        return getattr(_Walk, library)
+        return holders.pandas_table if library == "pandas" else holders.polars_table
     return _Walk.identity if top in ("jaxlib", "typing", "pyarrow") else _Walk.instance
