@@ -84,7 +84,8 @@ def fit(
 
     Args:
         loglik: ``loglik(params, data)`` returning one term per observation (n,), or a scalar for dependent data; or a declared
-            ``regression``, or any combinator of these.
+            ``regression``, or any combinator of these. What it closes over is compared at each call: whatever was rebound or changed in
+            place since the last one, in arrays, containers, objects, modules or globals, enters the fit.
         params0: start values, any tree of floating-point arrays. May be None where the log-likelihood has a method ``start(data)``.
         data: any tree of arrays that share the leading axis n.
         constraints: a tree prefix of ``params0``, such as ``{"sigma": positive}``; the maximum does not depend on its transform.

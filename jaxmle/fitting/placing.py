@@ -27,7 +27,12 @@ def halved(leaf: jax.Array) -> jax.Array:
 
 def placed(leaf: Any, lead: int | None = None, dtype: Any = None) -> jax.Array:
     """The array on the default device, in its own precision or another; where ``lead`` is given with so many leading entries, zeros after its own."""
-    if not isinstance(leaf, np.ndarray) or not leaf.ndim:
+    if not isinstance(leaf, np.ndarray):
+        return jax.device_put(leaf)
+    leaf = (
+        leaf.view()
+    )  # jax knows an array by its identity, and may have known this one in another precision
+    if not leaf.ndim:
         return jax.device_put(leaf)
     dtype = np.dtype(dtype or leaf.dtype)
     shape = (leaf.shape[0] if lead is None else lead, *leaf.shape[1:])

@@ -71,7 +71,8 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
             raise TypeError(
                 f"{name} is a masked array, whose mask would be lost; drop the masked rows from every leaf first"
             )
-        value = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+        # A view: jax knows an array by its identity, and a trace that failed may have known this one in single precision.
+        value = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf).view()
         kind = np.dtype(value.dtype).kind
         if kind in "USO":
             raise TypeError(

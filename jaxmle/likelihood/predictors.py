@@ -19,7 +19,8 @@ import numpy as np
 from jaxmle.likelihood.bias import jeffreys_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Tie, Weight
 from jaxmle.likelihood.contract import ById, Opaque, data_length, leaf_of, terms_of
-from jaxmle.likelihood.host import remembered, unwrapped
+from jaxmle.likelihood.host import remembered
+from jaxmle.likelihood.kinds import unwrapped
 from jaxmle.likelihood.regression import Linear, OfRows, Predictor, Regression
 from jaxmle.likelihood.rowwise import FEW
 from jaxmle.parameters.tree import Layout

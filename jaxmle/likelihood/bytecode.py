@@ -1,0 +1,224 @@
+"""What the code of a function can read from outside: globals with the attributes read of them, imports, and names."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import itertools
+import sys
+import types
+import weakref
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+EVERYTHING = "*"  # among names: some code asks for attributes by names that it computes
+
+# Libraries whose functions hold no state that a likelihood could depend on. Every other module is looked into, wherever it is installed.
+LIBRARIES = frozenset(sys.stdlib_module_names) | frozenset(
+    [
+        "jax",
+        "jaxlib",
+        "ml_dtypes",
+        "numpy",
+        "scipy",
+        "optax",
+        "jaxmle",
+        "xxhash",
+        "pandas",
+        "polars",
+        "pyarrow",
+        "chex",
+        "jaxtyping",
+        "typing_extensions",
+        "numpyro",
+        "distrax",
+        "tensorflow_probability",
+        "equinox",
+        "flax",
+        "haiku",
+        "lineax",
+        "optimistix",
+        "diffrax",
+    ]
+)
+IMPURE_MODULES = frozenset(
+    [
+        "os",
+        "posix",
+        "nt",
+        "time",
+        "random",
+        "secrets",
+        "io",
+        "socket",
+        "subprocess",
+        "pathlib",
+        "tempfile",
+        "importlib",
+        "inspect",
+        "gc",
+        "contextvars",
+    ]
+)
+IMPURE_ATTRIBUTES = {
+    "numpy": frozenset(
+        ["load", "loadtxt", "genfromtxt", "fromfile", "fromregex", "memmap", "random"]
+    ),
+    "scipy": frozenset({"io"}),
+    "sys": frozenset(["modules", "argv", "stdin", "path"]),
+    "datetime": frozenset(["now", "today", "utcnow"]),
+    "pandas": frozenset(["read_csv", "read_parquet", "read_table", "read_excel", "read_json"]),
+    "builtins": frozenset(["open", "globals", "eval", "exec", "__import__", "input"]),
+}
+ASKING = frozenset(
+    ["vars", "dir", "attrgetter", "methodcaller", "__dict__", "__getattribute__", "__getstate__"]
+)
+CHANGING = frozenset(
+    [
+        "append",
+        "appendleft",
+        "add",
+        "extend",
+        "update",
+        "pop",
+        "insert",
+        "setdefault",
+        "clear",
+        "remove",
+        "discard",
+        "sort",
+        "fill",
+        "put",
+    ]
+)
+SKIPPED = frozenset(["CACHE", "EXTENDED_ARG", "NOP", "PUSH_NULL", "RESUME", "NOT_TAKEN"])
+
+
+class Reads(NamedTuple):
+    """What a code object, with those nested in it, can read."""
+
+    chains: tuple[tuple[str, ...], ...]  # a global, and the attributes read of it at once
+    imports: tuple[tuple[str, ...], ...]  # a module, and the attribute imported from it
+    names: frozenset[str]  # of attributes, and strings that may be names
+    changes: bool  # whether it may change what outlives the call
+
+
+_READS: dict[int, tuple[weakref.ref[types.CodeType], Reads]] = {}
+
+
+def reads_of(code: types.CodeType) -> Reads:
+    """What the code can read, worked out once for each code object."""
+    key = id(code)
+    known = _READS.get(key)
+    if known is None or known[0]() is not code:
+        known = (weakref.ref(code, lambda _: _READS.pop(key, None)), _reads(code))
+        _READS[key] = known
+    return known[1]
+
+
+def _reads(code: types.CodeType) -> Reads:
+    steps = [step for step in dis.get_instructions(code) if step.opname not in SKIPPED]
+    chains = dict.fromkeys(_chains(steps))
+    imports = dict.fromkeys(_imports(steps))
+    names, changes = set(code.co_names), any(_changes(step, code) for step in steps)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            inner = reads_of(constant)
+            chains |= dict.fromkeys(inner.chains)
+            imports |= dict.fromkeys(inner.imports)
+            names |= inner.names
+            changes = changes or inner.changes
+        else:
+            names.update(_strings(constant))
+    if names & ASKING or _asks_by_name(steps):
+        names.add(EVERYTHING)
+    return Reads(tuple(chains), tuple(imports), frozenset(names), changes or bool(names & CHANGING))
+
+
+def _chains(steps: list[dis.Instruction]) -> Iterator[tuple[str, ...]]:
+    """``a.b.c`` as (a, b, c), for each global ``a``."""
+    chain: tuple[str, ...] = ()
+    for step in steps:
+        if chain and step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            chain = (*chain, step.argval)
+            continue
+        if chain:
+            yield chain
+        loads = step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+        chain = (step.argval,) if loads else ()
+    if chain:
+        yield chain
+
+
+def _imports(steps: list[dis.Instruction]) -> Iterator[tuple[str, ...]]:
+    """``from a import b`` as (a, b), ``import a.b`` as (a,) and (a.b,), for imports inside of the code."""
+    module = ""
+    for step in steps:
+        if step.opname == "IMPORT_NAME":
+            module = step.argval
+            follows = steps[steps.index(step) + 1].opname
+            if follows != "IMPORT_FROM":
+                yield from ((module,), (module.partition(".")[0],))
+        elif step.opname == "IMPORT_FROM":
+            yield (module, step.argval)
+
+
+def _changes(step: dis.Instruction, code: types.CodeType) -> bool:
+    if step.opname in ("STORE_DEREF", "DELETE_DEREF"):
+        return step.argval in code.co_freevars
+    return step.opname.startswith(
+        (
+            "STORE_ATTR",
+            "STORE_SUBSCR",
+            "STORE_SLICE",
+            "STORE_GLOBAL",
+            "DELETE_ATTR",
+            "DELETE_SUBSCR",
+        )
+    )
+
+
+def _asks_by_name(steps: list[dis.Instruction]) -> bool:
+    """Whether ``getattr`` or a class pattern asks for a name that is no constant."""
+    for i, step in enumerate(steps):
+        if step.opname == "MATCH_CLASS":
+            return True
+        if step.opname == "LOAD_GLOBAL" and step.argval in ("getattr", "hasattr"):
+            arguments = itertools.takewhile(lambda s: s.opname.startswith("LOAD"), steps[i + 1 :])
+            if not any(s.opname == "LOAD_CONST" and isinstance(s.argval, str) for s in arguments):
+                return True
+    return False
+
+
+def _strings(constant: Any) -> Iterator[str]:
+    if isinstance(constant, str):
+        yield from (part for part in constant.split(".") if part.isidentifier())
+    elif isinstance(constant, tuple | frozenset):
+        for part in constant:
+            yield from _strings(part)
+
+
+# ---------------------------------------------------------------- libraries
+
+
+def of_library(value: Any) -> bool:
+    """Whether a function, class or module belongs to a library that is not looked into."""
+    if isinstance(value, types.FunctionType):
+        name = value.__globals__.get("__name__")
+    elif isinstance(value, types.ModuleType):
+        name = value.__name__
+    else:
+        name = getattr(value, "__module__", "")
+    return isinstance(name, str) and name.partition(".")[0] in LIBRARIES
+
+
+@functools.lru_cache(maxsize=4096)
+def is_impure(module: str, attributes: tuple[str, ...]) -> bool:
+    """Whether what is read of a library's module leads outside of the program, or to a state of its own."""
+    top = module.partition(".")[0]
+    if top in IMPURE_MODULES or module.startswith("numpy.random"):
+        return True
+    if IMPURE_ATTRIBUTES.get(top, frozenset()) & set(attributes):
+        return True
+    inner = vars(sys.modules.get(module, types)).get(attributes[0]) if attributes else None
+    return isinstance(inner, types.ModuleType) and is_impure(inner.__name__, attributes[1:])

@@ -1,0 +1,155 @@
+"""Holders of values, and how what they hold is written down: containers, buffers, arrays, and tables of pandas and polars.
+
+Each function takes the walk of ``watch`` and one value.
+"""
+
+from __future__ import annotations
+
+import collections
+from typing import Any
+
+import jax
+import numpy as np
+import xxhash
+
+
+def digest(value: np.ndarray) -> int:
+    """128 bits of XXH3 over the bytes of an array without objects, in the order of its indices."""
+    flat: Any = value if value.flags.c_contiguous else np.ascontiguousarray(value)
+    try:
+        return xxhash.xxh3_128_intdigest(flat)
+    except (ValueError, TypeError, BufferError):  # a dtype without a buffer, such as bfloat16
+        return xxhash.xxh3_128_intdigest(flat.reshape(-1).view(np.uint8))
+
+
+# ---------------------------------------------------------------- containers
+
+
+def mapping(walk: Any, value: Any) -> None:
+    """A dictionary of any class by its keys and values, in order."""
+    ordered = isinstance(value, collections.OrderedDict)
+    pairs = collections.OrderedDict.items(value) if ordered else dict.items(value)
+    walk.items(dict(pairs))
+    if isinstance(value, collections.defaultdict):
+        walk.visit(value.default_factory)
+    walk.subclassed(value)
+
+
+def elements(walk: Any, value: Any) -> None:
+    """A list, tuple, set or deque of any class by its elements."""
+    base = next(b for b in (list, tuple, set, frozenset, collections.deque) if isinstance(value, b))
+    walk.sequence(base.__iter__(value))
+    walk.subclassed(value)
+
+
+def number(walk: Any, value: Any) -> None:
+    """A number or text of a class of its own."""
+    base = next(b for b in (int, float, complex, str, bytes) if isinstance(value, b))
+    walk.facts.append(base.__repr__(value))
+    walk.subclassed(value)
+
+
+def buffer(walk: Any, value: Any) -> None:
+    """Bytes that may change."""
+    walk.facts.append(xxhash.xxh3_128_intdigest(memoryview(value).tobytes()))
+
+
+def view_of_dict(walk: Any, value: Any) -> None:
+    """The keys, values or items of a dictionary."""
+    walk.items(dict(value.mapping))
+
+
+def proxy(walk: Any, value: Any) -> None:
+    """A read-only view of a dictionary."""
+    walk.items(dict(value))
+
+
+def reference(walk: Any, value: Any) -> None:
+    """What a weak reference refers to."""
+    walk.visit(value())
+
+
+# ---------------------------------------------------------------- arrays
+
+
+def numpy_array(walk: Any, value: np.ndarray) -> None:
+    """An array by its type, shape and the digest of its bytes, or by its objects."""
+    kind, dtype = type(value), value.dtype
+    walk.holders.add(id(value))
+    walk.facts += (dtype.num, dtype.str, value.shape)
+    if dtype.hasobject:
+        inner = value.ravel().tolist()
+        walk.alive.append(inner)
+        walk.sequence(inner)
+    else:
+        walk.facts.append(digest(value))
+    if dtype.names:
+        walk.facts.append(repr(dtype))
+    if kind is not np.ndarray:
+        array_subclass(walk, value)
+
+
+def array_subclass(walk: Any, value: np.ndarray) -> None:
+    """What an array of another class adds: a mask, attributes."""
+    if isinstance(value, np.ma.MaskedArray):
+        walk.visit(np.ma.getmaskarray(value))
+        walk.visit(np.asarray(value.fill_value))
+    walk.subclassed(value)
+
+
+def numpy_scalar(walk: Any, value: np.generic) -> None:
+    """A number by its type and bytes."""
+    walk.facts.append(value.dtype.str)
+    walk.facts.append(value.tobytes())
+
+
+def jax_array(walk: Any, value: Any) -> None:
+    """An array that cannot change, or a tracer."""
+    walk.traced = walk.traced or isinstance(value, jax.core.Tracer)
+    walk.identity(value)
+
+
+# ---------------------------------------------------------------- tables
+
+
+def pandas_table(walk: Any, value: Any) -> None:
+    """A Series, Index or DataFrame: labels and values, which NumPy gives without a copy where they are numbers."""
+    walk.holders.add(id(value))
+    if hasattr(value, "columns"):
+        pandas_table(walk, value.columns)
+        for _, column in value.items():
+            pandas_column(walk, column)
+    else:
+        walk.visit(value.names if hasattr(value, "names") else value.name)
+        pandas_column(walk, value)
+    if hasattr(value, "index"):
+        pandas_table(walk, value.index)
+
+
+def pandas_column(walk: Any, column: Any) -> None:
+    """The type, categories and values of a column."""
+    walk.facts.append(str(column.dtype))
+    if hasattr(column.dtype, "categories"):
+        walk.visit(list(column.dtype.categories))
+    column_values(walk, column.to_numpy())
+
+
+def polars_table(walk: Any, value: Any) -> None:
+    """A frame or series by the names, types and values of its columns."""
+    for column in value.get_columns() if hasattr(value, "get_columns") else [value]:
+        walk.facts += (column.name, str(column.dtype))
+        numeric = column.dtype.is_numeric() and not column.null_count()
+        column_values(walk, column.to_numpy() if numeric else np.array(column.to_list(), object))
+
+
+def column_values(walk: Any, values: np.ndarray) -> None:
+    """The values of a column."""
+    walk.facts.append(values.shape)
+    if values.dtype.hasobject:
+        for one in values.ravel().tolist():
+            if type(one).__module__.startswith("pandas"):  # NA, or a time made for the occasion
+                walk.facts.append(repr(one))
+            else:
+                walk.visit(one)
+    else:
+        walk.facts += (values.dtype.str, digest(values))
