@@ -60,6 +60,11 @@ APART = {
     ),
     "vmap": lambda p, d: jax.vmap(lambda x, y: -((y - x @ p["beta"]) ** 2))(d["x"], d["y"]),
     "ones": lambda p, d: jnp.full(d["y"].shape, 1.0) * d["y"] * p["scale"],
+    "loop over a panel": lambda p, d: (
+        jax.lax.scan(lambda s, z: (s + z.sum(axis=1), None), d["y"], jnp.moveaxis(d["z"], 1, 0))[0]
+        * p["scale"]
+    ),
+    "no data": lambda p, d: jnp.zeros(d["y"].shape[0]) + p["scale"],
     "reshaped": lambda p, d: d["z"].reshape(d["z"].shape[0], -1) @ jnp.ones(8) * p["scale"],
 }
 MIXED = {
@@ -77,10 +82,6 @@ MIXED = {
     "covariance of rows": lambda p, d: (d["x"] @ d["x"].T) @ d["y"] * p["scale"],
     "another row": lambda p, d: d["y"][d["group"]] * p["scale"],
     "series": lambda p, d: jax.lax.scan(lambda s, y: (p["scale"] * s + y, s), 0.0, d["y"])[1],
-    "loop over a panel": lambda p, d: (
-        jax.lax.scan(lambda s, z: (s + z.sum(axis=1), None), d["y"], jnp.moveaxis(d["z"], 1, 0))[0]
-        * p["scale"]
-    ),  # kept apart, but not seen to be
     "branch": lambda p, d: (
         jax.lax.cond(p["scale"] > 0, lambda y: y, lambda y: y[::-1], d["y"]) * p["scale"]
     ),
@@ -89,7 +90,6 @@ MIXED = {
     ),
     "constant of n rows": lambda p, d: LONG_CONSTANT[: d["y"].shape[0]] * d["y"] * p["scale"],
     "one number": lambda p, d: jnp.sum(d["y"]) * p["scale"],
-    "no data": lambda p, d: jnp.zeros(d["y"].shape[0]) + p["scale"],
 }
 
 
