@@ -16,6 +16,7 @@ from jaxmle.likelihood.combinators import Penalize, Pool, Weight, Weights, weigh
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, terms_of
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.likelihood.histogram import counts_of, distinct
+from jaxmle.likelihood.rowwise import proof_of
 from jaxmle.parameters.constraints import Ordered, Simplex
 from jaxmle.parameters.tree import Layout, layout_of
 
@@ -23,6 +24,7 @@ Array = Any
 Tree = Any
 
 
+MAX_LENGTHS_WITHOUT_PADDING = 32  # each length is compiled by itself, for about a second
 STARTED = 2**27  # bytes of data whose starts are found at once
 NOTHING = "nothing runs over members: in_axes is None for every leaf, and neither weights nor params0 have a leading axis"
 
@@ -39,6 +41,9 @@ class Inputs:
     source: Stacked | Ragged  # of (data, weights or (), cluster codes)
     counts: tuple[np.ndarray, ...]  # for each leaf of counts how many of them occur in each member
     dtype: np.dtype
+    unpadded: str = (
+        ""  # why members of unequal length run at their own lengths; "" where they do not
+    )
 
     @property
     def largest(self) -> int:
@@ -100,13 +105,11 @@ def gathered(
     _check_own_weights(tree)
     kind = None if weights is None else weights.kind
     whole = tree if kind is None else weight(tree, Weights(np.zeros(0, dtype), kind))
-    if isinstance(source, Ragged) and not _terms(
-        tree, layout, base[0] if batched else base, source
-    ):
-        source = replace(
-            source, padded=False
-        )  # one number for dependent data cannot be padded: members of equal length run together
-    return Inputs(whole, tree, kind, layout, base, source, _distinct(tree, source), dtype)
+    unpadded = ""
+    if isinstance(source, Ragged):
+        unpadded = _unpadded(tree, layout, base[0] if batched else base, source)
+        source = replace(source, padded=not unpadded)
+    return Inputs(whole, tree, kind, layout, base, source, _distinct(tree, source), dtype, unpadded)
 
 
 def _check_own_weights(loglik: Any) -> None:
@@ -488,11 +491,44 @@ def _check_starts(layout: Layout, params: Tree, members: int) -> None:
             raise ValueError(f"member {i}: {error}") from None
 
 
-def _terms(loglik: Any, layout: Layout, base: np.ndarray, source: Ragged) -> bool:
-    """Whether the likelihood has terms."""
-    return has(loglik, Penalize) or bool(
-        term_shape(loglik, layout, base, _one(source, int(np.argmax(source.sizes.sum(axis=1)))))
-    )
+def _unpadded(loglik: Any, layout: Layout, base: np.ndarray, source: Ragged) -> str:
+    """Why members must run at their own lengths; "" where they may be padded, or are of one length.
+
+    Padding is harmless where each term is proved to depend on its own row: a function that looks at other rows would see it.
+
+    Raises:
+        ValueError: where terms are not proved so and there are more lengths than are worth a compilation each.
+    """
+    sizes = source.sizes
+    lengths = np.unique(sizes[sizes.min(axis=1) > 0], axis=0)
+    one = _one(source, int(np.argmax(sizes.sum(axis=1))))
+    has_terms = has(loglik, Penalize) or bool(term_shape(loglik, layout, base, one))
+    if not has_terms:
+        _refuse_empty(sizes)
+        return "the likelihood is one number"
+    if len(np.unique(sizes, axis=0)) == 1:
+        return ""
+    reach = [
+        sorted({int(part[part > 0].min()), 2 ** int(np.ceil(np.log2(part.max())))})
+        for part in sizes.T
+    ]
+    proof = proof_of(loglik, layout, base, one, reach if sizes.shape[1] > 1 else reach[0])
+    if not proof.holds and len(lengths) > MAX_LENGTHS_WITHOUT_PADDING:
+        raise ValueError(
+            f"the terms of this likelihood are not seen to depend on their own rows alone ({proof.obstacle}), so its members cannot be padded to a "
+            f"common length; they have {len(lengths)} lengths, each of which would be compiled by itself, and {MAX_LENGTHS_WITHOUT_PADDING} are allowed. "
+            "Write each term as a function of its own row, and pass what belongs to a member (a mean, 1/n) as a column of the data; or fit "
+            "members one by one with jaxmle.fit, or in several calls"
+        )
+    return proof.obstacle
+
+
+def _refuse_empty(sizes: np.ndarray) -> None:
+    empty = np.flatnonzero(sizes.min(axis=1) == 0)
+    if len(empty):
+        raise ValueError(
+            f"member {empty[0]} has no rows: a likelihood that is one number has no value there; leave the member out"
+        )
 
 
 def _has_axis(

@@ -29,7 +29,9 @@ Tree = Any
 LEAST_LENGTH = (
     211  # rows of the program that is followed, at least: few programs have a dimension of so many
 )
-SHAPES = frozenset("shape new_sizes limit_indices slice_sizes length".split())  # what may hold n
+SHAPES = frozenset(
+    ["shape", "new_sizes", "limit_indices", "slice_sizes", "length"]
+)  # what may hold n
 OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 

@@ -13,18 +13,40 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-ELEMENTWISE = frozenset("""
+ENTRY_BY_ENTRY = """
     abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e bitcast_convert_type cbrt ceil clamp convert_element_type copy cos cosh digamma div
     eq erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min mul ne neg nextafter not or
-    polygamma population_count pow real reduce_precision regularized_incomplete_beta rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign
+    polygamma polynomial population_count pow real reduce_precision regularized_incomplete_beta rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign
     sin sinh sqrt square stop_gradient sub tan tanh xor zeta
-""".split())  # fmt: skip
+"""  # fmt: skip
+ELEMENTWISE = frozenset(ENTRY_BY_ENTRY.split())
 OF_ELEMENTWISE = frozenset(
-    "accuracy exponent_bits mantissa_bits new_dtype out_dtype rounding_method sharding weak_type y".split()
+    [
+        "accuracy",
+        "exponent_bits",
+        "mantissa_bits",
+        "new_dtype",
+        "out_dtype",
+        "rounding_method",
+        "sharding",
+        "unroll",
+        "weak_type",
+        "y",
+    ]
 )
 CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # parameters that hold the program of a call
 CALLED = frozenset(
-    "jit pjit closed_call core_call custom_jvp_call custom_vjp_call custom_vjp_call_jaxpr remat2 checkpoint".split()
+    [
+        "jit",
+        "pjit",
+        "closed_call",
+        "core_call",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "custom_vjp_call_jaxpr",
+        "remat2",
+        "checkpoint",
+    ]
 )
 CURRENT = -1  # in place of an axis: a value of the row that a loop over rows has in hand
 MAX_LOOP_PASSES = 8  # through the body of a loop until what it carries stays as it is
