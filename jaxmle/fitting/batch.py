@@ -12,7 +12,7 @@ import numpy as np
 from jaxmle.fitting.block import Members
 from jaxmle.fitting.chunk import flat_members
 from jaxmle.fitting.engine import Problem, pose
-from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
+from jaxmle.fitting.fit import MAX_STEPS, check_blocks, check_options, host_dtype
 from jaxmle.fitting.inputs import Inputs, gathered
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.run import MANY, Run
@@ -21,6 +21,7 @@ from jaxmle.likelihood.contract import need_terms
 from jaxmle.likelihood.covariance import Kind
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.likelihood.predictors import declared
+from jaxmle.likelihood.row_independence import check_rows_apart
 from jaxmle.likelihood.rowwise import is_rowwise
 
 Tree = Any
@@ -80,6 +81,18 @@ def fit_batch(
     >>> fits.params["rate"].round(6).tolist(), fits.n.tolist()
     ([0.5, 0.25], [2.0, 3.0])
     """
+    return fit_members(
+        loglik, params0, datasets, constraints, solver, vcov, clusters, weights, dtype, max_steps, block_rows, in_axes, params_axis, block, devices, progress,
+        checkpoint, check_rows=True,
+    )  # fmt: skip
+
+
+def fit_members(
+    loglik: Any, params0: Tree, datasets: Tree, constraints: Tree, solver: Any, vcov: Any, clusters: Any, weights: Any, dtype: Any, max_steps: int,
+    block_rows: int | None, in_axes: Any, params_axis: int | str | None, block: int | None, devices: Any, progress: bool | None, checkpoint: Any, *,
+    check_rows: bool,
+) -> Fit:  # fmt: skip
+    """``fit_batch``; ``check_rows`` False where the caller has seen to it that weights may stand on the terms."""
     if tracing():
         raise TypeError(
             "fit_batch schedules its work from the host and cannot run inside jit or vmap; there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch"
@@ -95,6 +108,12 @@ def fit_batch(
         problem = pose(inputs.loglik, inputs.layout, solver, vcov, clusters, max_steps, block_rows)
         one = _largest(inputs)
         has_terms = _check_first(problem, one)
+        if check_rows and weights is not None:
+            check_rows_apart(
+                "a weighted likelihood", inputs.bare, inputs.layout, one.base, one.data
+            )
+        if block_rows is not None:
+            check_blocks(replace(problem, loglik=inputs.bare), one.base, one.data, block_rows)
         if (
             np.sum(inputs.source.sizes) >= MANY
             and block_rows is None

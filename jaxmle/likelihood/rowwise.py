@@ -68,7 +68,8 @@ def proof_of(
     """
     core = core_of(loglik)
     if isinstance(core, Pool):
-        parts = zip(core.members, data, lengths or [None] * len(core.members), strict=True)
+        own = lengths if lengths and not isinstance(lengths[0], int) else [lengths] * len(data)
+        parts = zip(core.members, data, own, strict=True)
         proofs = [proof_of(member, layout, base, part, n) for member, part, n in parts]
         return next((proof for proof in proofs if not proof.holds), Proof(True))
     if isinstance(core, Regression):

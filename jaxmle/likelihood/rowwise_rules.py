@@ -341,7 +341,7 @@ def _triangular_solve(op: Operation) -> Axis:
     (matrix, sides), rank = op.ins, len(op.shapes[1])
     if matrix is None and sides in (None, rank - 1 if op.params["left_side"] else rank - 2):
         return sides
-    if matrix != sides or matrix >= rank - 2:
+    if matrix is None or matrix != sides or matrix >= rank - 2:
         raise NotRowwise
     return matrix
 
