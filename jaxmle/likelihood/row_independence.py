@@ -132,15 +132,18 @@ def _change(
     core: Any, layout: Layout, points: list[np.ndarray], data: Tree, codes: np.ndarray
 ) -> Change | None:
     some = _sample(codes)
-    kinds = np.unique(codes[some])
-    first = np.isin(codes[some], np.random.default_rng(0).permutation(kinds)[: len(kinds) // 2])
-    if not first.any():
+    kinds = np.random.default_rng(0).permutation(np.unique(codes[some]))
+    half, few = len(kinds) // 2, max(1, len(kinds) // 8)
+    if not half:
         return None
-    parts = [np.flatnonzero(first), np.flatnonzero(~first)]
+    parts = [
+        np.flatnonzero(np.isin(codes[some], part))
+        for part in (kinds[:half], kinds[half:], kinds[:few])
+    ]
     try:
         tried = _left_out(core, layout, points, data, some, parts)
     except (TypeError, ValueError, IndexError):  # it takes no other number of rows
-        tried = _replaced(core, layout, points, data, parts) if len(some) == len(codes) else []
+        tried = _replaced(core, layout, points, data, parts[:2]) if len(some) == len(codes) else []
     for among, alone, places in tried:
         tolerance = TOLERANCE[np.dtype(points[0].dtype)] * (1 + np.abs(among))
         same = (among == alone) | (np.isnan(among) & np.isnan(alone))
@@ -175,7 +178,7 @@ def _left_out(
     some: np.ndarray,
     parts: list[np.ndarray],
 ) -> Tried:
-    """The terms of each half of the rows, among all of them and alone."""
+    """The terms of some of the rows, among all of them and alone."""
 
     def make(loglik: Any) -> Callable[..., Any]:
         return lambda x, *sets: [
