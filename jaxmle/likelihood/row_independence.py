@@ -11,10 +11,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.likelihood.anatomy import has, parts_of, roots_of, substituted
+from jaxmle.likelihood.anatomy import has, parts_of, roots_of, substituted, term_shape
 from jaxmle.likelihood.combinators import Pool, Weight
 from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.likelihood.host import compiled, remembered
@@ -122,7 +121,7 @@ def _tried(
     shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in jax.tree.leaves(data))
     units = None if codes is None else hash(np.asarray(codes).tobytes())
     key = ("rows tried", layout, jax.tree.structure(data), shapes, units)
-    if n is None or n < 2:
+    if n is None or n < 2 or not term_shape(core, layout, points[0], data):
         return None
     rows = np.arange(n) if codes is None else np.asarray(codes)
     return remembered(core, key, lambda _: _change(core, layout, points, data, rows))
@@ -181,17 +180,13 @@ def _left_out(
     """The terms of some of the rows, among all of them and alone."""
 
     def make(loglik: Any) -> Callable[..., Any]:
-        return lambda x, *sets: [
-            jnp.atleast_1d(terms_of(loglik, layout.unravel(x), rows)) for rows in sets
-        ]
+        return lambda x, *sets: [terms_of(loglik, layout.unravel(x), rows) for rows in sets]
 
     sets = [_rows(data, some), *(_rows(data, some[part]) for part in parts)]
     piece = compiled(core, ("rows left out", layout), make)
     found: Tried = []
     for x in points:
         among, *alone = map(np.asarray, piece(x, *sets))
-        if len(among) != len(some):
-            return []  # one number for dependent data
         found += [(among[part], terms, part) for part, terms in zip(parts, alone, strict=True)]
     return found
 
@@ -202,13 +197,11 @@ def _replaced(
     """The terms of each half of the rows, among all of them and with the other half in another order."""
 
     def make(loglik: Any) -> Callable[..., Any]:
-        return lambda x, rows: jnp.atleast_1d(terms_of(loglik, layout.unravel(x), rows))
+        return lambda x, rows: terms_of(loglik, layout.unravel(x), rows)
 
     piece, found = compiled(core, ("rows replaced", layout), make), []
     for x in points:
         among = np.asarray(piece(x, data))
-        if len(among) != len(parts[0]) + len(parts[1]):
-            return []
         for part, other in (parts, parts[::-1]):
             order = np.arange(len(among))
             order[other] = np.roll(other, 1)
