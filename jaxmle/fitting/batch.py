@@ -12,7 +12,7 @@ import numpy as np
 from jaxmle.fitting.block import Members
 from jaxmle.fitting.chunk import flat_members
 from jaxmle.fitting.engine import Problem, pose
-from jaxmle.fitting.fit import MAX_STEPS, check_blocks, check_options, host_dtype
+from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
 from jaxmle.fitting.inputs import Inputs, gathered
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.run import MANY, Run
@@ -21,7 +21,7 @@ from jaxmle.likelihood.contract import need_terms
 from jaxmle.likelihood.covariance import Kind
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.likelihood.predictors import declared
-from jaxmle.likelihood.row_independence import check_rows_apart
+from jaxmle.likelihood.row_independence import check_blocks, check_rows_apart
 from jaxmle.likelihood.rowwise import is_rowwise
 
 Tree = Any
@@ -56,7 +56,9 @@ def fit_batch(
     Args:
         loglik, constraints, solver, vcov, dtype, max_steps, block_rows: as in ``fit``.
         params0: start values for all members, or with a leading axis one for each, or None for a model with a method ``start(data)``.
-        datasets: a tree of arrays with a leading axis over members, (b, n, ...); or a list of data sets, whose lengths may differ.
+        datasets: a tree of arrays with a leading axis over members, (b, n, ...); or a list of data sets, whose lengths may differ. Members of
+            unequal length are padded where each term is proved to depend on its own row. A likelihood whose terms look at other rows (a mean, a
+            lag, 1/n) is compiled for each length, and refused where there are more than 32.
         clusters: labels (n,) for all members, (b, n), or a list with one array a member.
         weights: ``frequency(w)`` or ``sampling(w)`` with w (n,), (b, n), or a list with one array a member.
         in_axes: the axis of each leaf of ``datasets`` that runs over members, None for a leaf that all share, as in ``jax.vmap``. A design
@@ -72,7 +74,8 @@ def fit_batch(
         A ``Fit`` whose leaves have a leading axis, in the order of the members. A member that fails has its status; no other is touched.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types. NaN in a member's data is its status, NONFINITE.
+        ValueError, TypeError: for what is visible in shapes and types, and for weights or ``block_rows`` where terms are shown to look at other
+            rows. NaN in a member's data is its status, NONFINITE.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
@@ -113,7 +116,7 @@ def fit_members(
                 "a weighted likelihood", inputs.bare, inputs.layout, one.base, one.data
             )
         if block_rows is not None:
-            check_blocks(replace(problem, loglik=inputs.bare), one.base, one.data, block_rows)
+            check_blocks(inputs.bare, inputs.layout, one.base, one.data, block_rows)
         if (
             np.sum(inputs.source.sizes) >= MANY
             and block_rows is None

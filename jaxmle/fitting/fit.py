@@ -38,15 +38,15 @@ from jaxmle.likelihood.checks import (
     host_data,
     host_params,
 )
-from jaxmle.likelihood.combinators import Penalize, Pool, weight
-from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, need_terms, rows_of
+from jaxmle.likelihood.combinators import Penalize, weight
+from jaxmle.likelihood.contract import as_tree, leaf_of, need_terms, rows_of
 from jaxmle.likelihood.covariance import Kind, check_kind, cluster_codes
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
 from jaxmle.likelihood.histogram import counted, counts_of, distinct
 from jaxmle.likelihood.host import compiled, kept, precision, tracing
 from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.recession import is_exact, ways
-from jaxmle.likelihood.row_independence import check_rows_apart, check_weighted
+from jaxmle.likelihood.row_independence import check_blocks, check_weighted
 from jaxmle.likelihood.rowwise import is_rowwise
 from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.approach import approach
@@ -105,7 +105,8 @@ def fit(
         A ``Fit``. A failure visible only in values is its ``status``, never an exception.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types; on the host also for NaN in the data.
+        ValueError, TypeError: for what is visible in shapes and types; on the host also for NaN in the data, and for weights or ``block_rows``
+            where terms are shown to look at other rows than their own.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
@@ -255,7 +256,7 @@ def _host(
         on_device = jax.tree.map(placed, data)
         _check_terms(problem, base, on_device)
         if block_rows is not None:
-            check_blocks(problem, base, data, block_rows)
+            check_blocks(loglik, layout, base, data, block_rows)
         if (rows or 0) >= LONG and is_rowwise(loglik, layout, base, data):
             seen = declared(loglik, layout, base, data)
             problem = replace(
@@ -339,19 +340,6 @@ def _check_terms(problem: Problem, base: Array, data: Tree) -> None:
     )
     if wanted and not term_shape(problem.loglik, problem.layout, base, data):
         need_terms(jnp.zeros(()), f"vcov={problem.kind!r}")
-
-
-def check_blocks(problem: Problem, base: Array, data: Tree, block_rows: int) -> None:
-    """Blocks are right only where a term depends on its own row."""
-    if has(problem.loglik, Pool) or (data_length(data) or 0) <= block_rows:
-        return
-    if not has(problem.loglik, Penalize) and not term_shape(
-        problem.loglik, problem.layout, base, data
-    ):
-        need_terms(jnp.zeros(()), "block_rows")
-    check_rows_apart(
-        "block_rows", problem.loglik, problem.layout, base, data, remedy="Leave block_rows out"
-    )
 
 
 def _term_count(problem: Problem, base: Array, data: Tree) -> int:

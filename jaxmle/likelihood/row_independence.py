@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxmle.likelihood.anatomy import has, parts_of, roots_of, substituted, term_shape
 from jaxmle.likelihood.combinators import Pool, Weight
-from jaxmle.likelihood.contract import data_length, terms_of
+from jaxmle.likelihood.contract import data_length, need_terms, terms_of
 from jaxmle.likelihood.host import compiled, remembered
 from jaxmle.likelihood.rowwise import core_of, proof_of
 from jaxmle.parameters.tree import Layout
@@ -81,6 +81,19 @@ def check_weighted(loglik: Any, layout: Layout, base: Array, data: Tree) -> None
             walk(part, rows)
 
     walk(loglik, data)
+
+
+def check_blocks(loglik: Any, layout: Layout, base: Array, data: Tree, block_rows: int) -> None:
+    """Refuse sums in blocks of rows over terms that are shown to look at other rows."""
+    core = core_of(loglik)
+    if isinstance(core, Pool):
+        for member, part in zip(core.members, data, strict=True):
+            check_blocks(member, layout, base, part, block_rows)
+    elif (data_length(data) or 0) > block_rows:
+        if not term_shape(core, layout, base, data):
+            need_terms(np.zeros(()), "block_rows")
+        points = _points(loglik, layout, base)
+        _check("block_rows", core, layout, points, data, "Leave block_rows out", None)
 
 
 def _check(

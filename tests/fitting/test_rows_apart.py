@@ -291,6 +291,11 @@ def test_blocks_of_rows_that_look_at_each_other_are_refused():
             run(MEAN, start, LONG, block_rows=8)
     with pytest.raises(ValueError, match="block_rows needs terms"):
         jm.fit(MIXED["last row"], START, LONG, block_rows=30)
+    with pytest.raises(ValueError, match="block_rows needs terms"):
+        jm.evaluate(MEAN, START, LONG, block_rows=8)
+    with pytest.raises(ValueError, match="block_rows needs terms"):
+        jm.fit(jm.pool(APART["branches"], MEAN), START, (LONG, LONG), block_rows=8)
+    assert jm.fit(APART["branches"], START, LONG, block_rows=8).converged
 
 
 def test_mini_batches_of_rows_that_look_at_each_other_are_refused():
