@@ -10,13 +10,13 @@ import jax
 import numpy as np
 
 from jaxmle.fitting.members import Ragged, Stacked, Table, concatenated
-from jaxmle.likelihood.anatomy import has, parts_of, substituted, term_shape
+from jaxmle.fitting.padding import obstacle_to_padding
+from jaxmle.likelihood.anatomy import parts_of, substituted
 from jaxmle.likelihood.checks import check_fixed, check_start, host_data, host_params
-from jaxmle.likelihood.combinators import Penalize, Pool, Weight, Weights, weight
+from jaxmle.likelihood.combinators import Pool, Weight, Weights, weight
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, terms_of
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.likelihood.histogram import counts_of, distinct
-from jaxmle.likelihood.rowwise import proof_of
 from jaxmle.parameters.constraints import Ordered, Simplex
 from jaxmle.parameters.tree import Layout, layout_of
 
@@ -24,7 +24,6 @@ Array = Any
 Tree = Any
 
 
-MAX_LENGTHS_WITHOUT_PADDING = 32  # each length is compiled by itself, for about a second
 STARTED = 2**27  # bytes of data whose starts are found at once
 NOTHING = "nothing runs over members: in_axes is None for every leaf, and neither weights nor params0 have a leading axis"
 
@@ -107,7 +106,10 @@ def gathered(
     whole = tree if kind is None else weight(tree, Weights(np.zeros(0, dtype), kind))
     unpadded = ""
     if isinstance(source, Ragged):
-        unpadded = _unpadded(tree, layout, base[0] if batched else base, source)
+        one = _one(source, int(np.argmax(source.sizes.sum(axis=1))))
+        unpadded = obstacle_to_padding(
+            tree, layout, base[0] if batched else base, one, source.sizes
+        )
         source = replace(source, padded=not unpadded)
     return Inputs(whole, tree, kind, layout, base, source, _distinct(tree, source), dtype, unpadded)
 
@@ -489,46 +491,6 @@ def _check_starts(layout: Layout, params: Tree, members: int) -> None:
             check_start(layout, jax.tree.map(lambda leaf, i=i: leaf[i], params))
         except ValueError as error:
             raise ValueError(f"member {i}: {error}") from None
-
-
-def _unpadded(loglik: Any, layout: Layout, base: np.ndarray, source: Ragged) -> str:
-    """Why members must run at their own lengths; "" where they may be padded, or are of one length.
-
-    Padding is harmless where each term is proved to depend on its own row: a function that looks at other rows would see it.
-
-    Raises:
-        ValueError: where terms are not proved so and there are more lengths than are worth a compilation each.
-    """
-    sizes = source.sizes
-    lengths = np.unique(sizes[sizes.min(axis=1) > 0], axis=0)
-    one = _one(source, int(np.argmax(sizes.sum(axis=1))))
-    has_terms = has(loglik, Penalize) or bool(term_shape(loglik, layout, base, one))
-    if not has_terms:
-        _refuse_empty(sizes)
-        return "the likelihood is one number"
-    if len(np.unique(sizes, axis=0)) == 1:
-        return ""
-    reach = [
-        sorted({int(part[part > 0].min()), 2 ** int(np.ceil(np.log2(part.max())))})
-        for part in sizes.T
-    ]
-    proof = proof_of(loglik, layout, base, one, reach if sizes.shape[1] > 1 else reach[0])
-    if not proof.holds and len(lengths) > MAX_LENGTHS_WITHOUT_PADDING:
-        raise ValueError(
-            f"the terms of this likelihood are not seen to depend on their own rows alone ({proof.obstacle}), so its members cannot be padded to a "
-            f"common length; they have {len(lengths)} lengths, each of which would be compiled by itself, and {MAX_LENGTHS_WITHOUT_PADDING} are allowed. "
-            "Write each term as a function of its own row, and pass what belongs to a member (a mean, 1/n) as a column of the data; or fit "
-            "members one by one with jaxmle.fit, or in several calls"
-        )
-    return proof.obstacle
-
-
-def _refuse_empty(sizes: np.ndarray) -> None:
-    empty = np.flatnonzero(sizes.min(axis=1) == 0)
-    if len(empty):
-        raise ValueError(
-            f"member {empty[0]} has no rows: a likelihood that is one number has no value there; leave the member out"
-        )
 
 
 def _has_axis(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.likelihood.anatomy import has, parts_of, roots_of, substituted, term_shape
@@ -91,7 +92,7 @@ def check_blocks(loglik: Any, layout: Layout, base: Array, data: Tree, block_row
             check_blocks(member, layout, base, part, block_rows)
     elif (data_length(data) or 0) > block_rows:
         if not term_shape(core, layout, base, data):
-            need_terms(np.zeros(()), "block_rows")
+            need_terms(jnp.zeros(()), "block_rows")
         points = _points(loglik, layout, base)
         _check("block_rows", core, layout, points, data, "Leave block_rows out", None)
 

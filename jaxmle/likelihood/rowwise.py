@@ -1,7 +1,7 @@
 """Whether each term of a likelihood depends on its own row of the data alone, read off the program that jax traces of it.
 
 Where it does, members of unequal length may be padded, rows may be weighted, left out and drawn again, and a long data set may be summed in
-blocks that stay in the cache. A declared regression and a family keep rows apart by what they are. Of any other function the program for a
+blocks that stay in the cache. A declared regression keeps rows apart by what it is. Of any other function the program for a
 length unlike any other is followed, operation by operation (``rowwise_rules``), and must be the program for the real lengths too: what was
 computed in Python from the number of rows shows as another number. An operation that is not known to keep rows apart, a sum over rows, a count
 of rows in the arithmetic: each ends the proof.

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle import models
-from jaxmle.fitting import inputs
+from jaxmle.fitting import padding
 from jaxmle.fitting.inputs import gathered
 from jaxmle.inference.bootstrap import bootstrap
 from jaxmle.inference.influence import influence
@@ -59,6 +59,10 @@ def in_small_samples(p, d):
     return own(p, d["y"]) if d["y"].shape[0] < 8 else 2.0 * own(p, d["y"])
 
 
+def of_seven_rows(p, d):
+    return own(p, d["y"]) if d["y"].shape[0] != 7 else own(p, d["y"] - 1.0)
+
+
 def rank(y):
     return jnp.argsort(jnp.argsort(y)).astype(y.dtype)
 
@@ -104,6 +108,7 @@ MIXED = {
     "projection": lambda p, d: own(p, jnp.linalg.qr(d["x"])[0][:, 0] + d["y"]),
     "a loop until all rows are near": until_all_are_near,
     "another formula for few rows": in_small_samples,
+    "another formula for seven rows": of_seven_rows,
 }
 
 
@@ -222,7 +227,7 @@ def test_one_part_of_a_pool_that_looks_at_other_rows_leaves_the_pool_unpadded():
 
 
 def test_too_many_lengths_are_refused_by_name_before_anything_is_compiled(monkeypatch):
-    monkeypatch.setattr(inputs, "MAX_LENGTHS_WITHOUT_PADDING", 2)
+    monkeypatch.setattr(padding, "MAX_LENGTHS_WITHOUT_PADDING", 2)
     with pytest.raises(
         ValueError, match=r"reduce_sum in line \d+ of test_rows_apart.py.*3 lengths"
     ):
@@ -242,8 +247,12 @@ def test_the_line_of_progress_says_why_members_are_not_padded(capfd):
 
 # ---------------------------------------------------------------- weights, blocks, resampling
 
-# Of forty rows the other formula is one of each row; the loop turns as often for some of them as for all, so that no term shows what it looks at.
-NOT_SHOWN = ("another formula for few rows", "a loop until all rows are near")
+# Of forty rows the other formulas are one of each row; the loop turns as often for some of them as for all, so that no term shows what it looks at.
+NOT_SHOWN = (
+    "another formula for few rows",
+    "another formula for seven rows",
+    "a loop until all rows are near",
+)
 SHOWN = [name for name in MIXED if name not in NOT_SHOWN]
 LONG = sample(40)
 MEAN = MIXED["mean"]
