@@ -22,6 +22,7 @@ from jaxmle.likelihood.contract import need_terms
 from jaxmle.likelihood.covariance import Kind
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.likelihood.predictors import declared
+from jaxmle.likelihood.row_independence import check_blocks, check_rows_apart
 from jaxmle.likelihood.rowwise import is_rowwise
 
 Tree = Any
@@ -56,7 +57,9 @@ def fit_batch(
     Args:
         loglik, constraints, solver, vcov, dtype, max_steps, block_rows: as in ``fit``.
         params0: start values for all members, or with a leading axis one for each, or None for a model with a method ``start(data)``.
-        datasets: a tree of arrays with a leading axis over members, (b, n, ...); or a list of data sets, whose lengths may differ.
+        datasets: a tree of arrays with a leading axis over members, (b, n, ...); or a list of data sets, whose lengths may differ. Members of
+            unequal length are padded where each term is proved to depend on its own row. A likelihood whose terms look at other rows (a mean, a
+            lag, 1/n) is compiled for each length, and refused where there are more than 32.
         clusters: labels (n,) for all members, (b, n), or a list with one array a member.
         weights: ``frequency(w)`` or ``sampling(w)`` with w (n,), (b, n), or a list with one array a member.
         in_axes: the axis of each leaf of ``datasets`` that runs over members, None for a leaf that all share, as in ``jax.vmap``. A design
@@ -73,7 +76,8 @@ def fit_batch(
         A ``Fit`` whose leaves have a leading axis, in the order of the members. A member that fails has its status; no other is touched.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types. NaN in a member's data is its status, NONFINITE.
+        ValueError, TypeError: for what is visible in shapes and types, and for weights or ``block_rows`` where terms are shown to look at other
+            rows. NaN in a member's data is its status, NONFINITE.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
@@ -82,6 +86,18 @@ def fit_batch(
     >>> fits.params["rate"].round(6).tolist(), fits.n.tolist()
     ([0.5, 0.25], [2.0, 3.0])
     """
+    return fit_members(
+        loglik, params0, datasets, constraints, solver, vcov, clusters, weights, dtype, max_steps, block_rows, in_axes, params_axis, block, devices, progress,
+        checkpoint, check_rows=True,
+    )  # fmt: skip
+
+
+def fit_members(
+    loglik: Any, params0: Tree, datasets: Tree, constraints: Tree, solver: Any, vcov: Any, clusters: Any, weights: Any, dtype: Any, max_steps: int,
+    block_rows: int | None, in_axes: Any, params_axis: int | str | None, block: int | None, devices: Any, progress: bool | None, checkpoint: Any, *,
+    check_rows: bool,
+) -> Fit:  # fmt: skip
+    """``fit_batch``; ``check_rows`` False where the caller has seen to it that weights may stand on the terms."""
     if tracing():
         raise TypeError(
             "fit_batch schedules its work from the host and cannot run inside jit or vmap; there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch"
@@ -98,6 +114,12 @@ def fit_batch(
         problem = pose(inputs.loglik, inputs.layout, solver, vcov, clusters, max_steps, block_rows)
         one = _largest(inputs)
         has_terms = _check_first(problem, one)
+        if check_rows and weights is not None:
+            check_rows_apart(
+                "a weighted likelihood", inputs.bare, inputs.layout, one.base, one.data
+            )
+        if block_rows is not None:
+            check_blocks(inputs.bare, inputs.layout, one.base, one.data, block_rows)
         if (
             np.sum(inputs.source.sizes) >= MANY
             and block_rows is None

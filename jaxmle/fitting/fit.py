@@ -29,7 +29,7 @@ from jaxmle.fitting.placing import placed
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.separation import settled, wants_cone
 from jaxmle.fitting.subsample import head_start
-from jaxmle.likelihood.anatomy import count, has, parts_of, substituted, term_shape
+from jaxmle.likelihood.anatomy import count, has, substituted, term_shape
 from jaxmle.likelihood.checks import (
     check_fixed,
     check_start,
@@ -38,14 +38,15 @@ from jaxmle.likelihood.checks import (
     host_data,
     host_params,
 )
-from jaxmle.likelihood.combinators import Penalize, Pool, weight
-from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, need_terms, rows_of, terms_of
+from jaxmle.likelihood.combinators import Penalize, weight
+from jaxmle.likelihood.contract import as_tree, leaf_of, need_terms, rows_of
 from jaxmle.likelihood.covariance import Kind, check_kind, cluster_codes
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
 from jaxmle.likelihood.histogram import counted, counts_of, distinct
 from jaxmle.likelihood.host import compiled, kept, precision, tracing
 from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.recession import is_exact, ways
+from jaxmle.likelihood.row_independence import check_blocks, check_weighted
 from jaxmle.likelihood.rowwise import is_rowwise
 from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.approach import approach
@@ -105,7 +106,8 @@ def fit(
         A ``Fit``. A failure visible only in values is its ``status``, never an exception.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types; on the host also for NaN in the data.
+        ValueError, TypeError: for what is visible in shapes and types; on the host also for NaN in the data, and for weights or ``block_rows``
+            where terms are shown to look at other rows than their own.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
@@ -251,10 +253,11 @@ def _host(
     with precision(dtype), np.errstate(all="ignore"):
         problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
         base = np.asarray(substituted(loglik, layout, layout.ravel(params)))
+        check_weighted(loglik, layout, base, data)
         on_device = jax.tree.map(placed, data)
         _check_terms(problem, base, on_device)
         if block_rows is not None:
-            _check_blocks(problem, base, on_device, block_rows)
+            check_blocks(loglik, layout, base, data, block_rows)
         if (rows or 0) >= LONG and is_rowwise(loglik, layout, base, data):
             seen = declared(loglik, layout, base, data)
             problem = replace(
@@ -338,33 +341,6 @@ def _check_terms(problem: Problem, base: Array, data: Tree) -> None:
     )
     if wanted and not term_shape(problem.loglik, problem.layout, base, data):
         need_terms(jnp.zeros(()), f"vcov={problem.kind!r}")
-
-
-def _check_blocks(problem: Problem, base: Array, data: Tree, block_rows: int) -> None:
-    """Blocks are right only where a term depends on its own row: the first rows alone must give the terms that they give among all."""
-    if has(problem.loglik, Pool) or (data_length(data) or 0) <= block_rows:
-        return
-    layout = problem.layout
-
-    def make(loglik: Any) -> Callable[..., Any]:
-        def apart(base: Array, data: Tree) -> Array:
-            core = loglik
-            while parts_of(core):
-                core = parts_of(core)[0]
-            params, few = layout.unravel(base), min(block_rows, 16)
-            alone = need_terms(
-                terms_of(core, params, jax.tree.map(lambda leaf: leaf[:few], data)), "block_rows"
-            )
-            among = terms_of(core, params, data)[:few]
-            return jnp.max(jnp.abs(alone - among) / (1 + jnp.abs(among)))
-
-        return apart
-
-    gap = float(compiled(problem.loglik, ("blocks", problem.layout, block_rows), make)(base, data))
-    if gap > 1e-8:
-        raise ValueError(
-            "block_rows needs terms that depend on their own row only, but the first rows give other terms alone than among all rows. Leave block_rows out."
-        )
 
 
 def _term_count(problem: Problem, base: Array, data: Tree) -> int:

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from jaxmle.fitting.members import Ragged, Stacked, Table, concatenated
-from jaxmle.likelihood.anatomy import has, parts_of, substituted, term_shape
+from jaxmle.fitting.padding import obstacle_to_padding
+from jaxmle.likelihood.anatomy import parts_of, substituted
 from jaxmle.likelihood.checks import check_fixed, check_start, host_data, host_params
-from jaxmle.likelihood.combinators import Penalize, Pool, Weight, Weights, weight
+from jaxmle.likelihood.combinators import Pool, Weight, Weights, weight
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, terms_of
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.likelihood.histogram import counts_of, distinct
@@ -39,6 +40,9 @@ class Inputs:
     source: Stacked | Ragged  # of (data, weights or (), cluster codes)
     counts: tuple[np.ndarray, ...]  # for each leaf of counts how many of them occur in each member
     dtype: np.dtype
+    unpadded: str = (
+        ""  # why members of unequal length run at their own lengths; "" where they do not
+    )
 
     @property
     def largest(self) -> int:
@@ -100,13 +104,14 @@ def gathered(
     _check_own_weights(tree)
     kind = None if weights is None else weights.kind
     whole = tree if kind is None else weight(tree, Weights(np.zeros(0, dtype), kind))
-    if isinstance(source, Ragged) and not _terms(
-        tree, layout, base[0] if batched else base, source
-    ):
-        source = replace(
-            source, padded=False
-        )  # one number for dependent data cannot be padded: members of equal length run together
-    return Inputs(whole, tree, kind, layout, base, source, _distinct(tree, source), dtype)
+    unpadded = ""
+    if isinstance(source, Ragged):
+        one = _one(source, int(np.argmax(source.sizes.sum(axis=1))))
+        unpadded = obstacle_to_padding(
+            tree, layout, base[0] if batched else base, one, source.sizes
+        )
+        source = replace(source, padded=not unpadded)
+    return Inputs(whole, tree, kind, layout, base, source, _distinct(tree, source), dtype, unpadded)
 
 
 def _check_own_weights(loglik: Any) -> None:
@@ -486,13 +491,6 @@ def _check_starts(layout: Layout, params: Tree, members: int) -> None:
             check_start(layout, jax.tree.map(lambda leaf, i=i: leaf[i], params))
         except ValueError as error:
             raise ValueError(f"member {i}: {error}") from None
-
-
-def _terms(loglik: Any, layout: Layout, base: np.ndarray, source: Ragged) -> bool:
-    """Whether the likelihood has terms."""
-    return has(loglik, Penalize) or bool(
-        term_shape(loglik, layout, base, _one(source, int(np.argmax(source.sizes.sum(axis=1)))))
-    )
 
 
 def _has_axis(

@@ -111,7 +111,7 @@ class Ragged:
         np.ndarray | None, ...
     ]  # for each part the row of the table at each place; None where the table is in order
     data_leaves: int
-    padded: bool = True  # False: a likelihood without terms cannot be padded, and members of equal length run together
+    padded: bool = True  # False: the likelihood would see the padding, and members of equal length run together
 
     @property
     def members(self) -> int:
@@ -153,7 +153,9 @@ class Ragged:
             (np.arange(wanted) < self.sizes[index, k][:, None]).astype(np.float64)
             for k, wanted in enumerate(length)
         ]
-        return Chunk(rows, np.concatenate(kept, axis=1) if self.padded else None, ids)
+        weights = np.concatenate(kept, axis=1)
+        # unpadded, a member without rows still needs one of weight 0
+        return Chunk(rows, weights if self.padded or not weights.all() else None, ids)
 
     def _total(self, part: int) -> int:
         return next(
@@ -241,7 +243,11 @@ def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.n
     if len(np.unique(sizes, axis=0)) == 1:
         return [(tuple(int(n) for n in sizes[0]), np.arange(len(sizes)))]
     if not padded or sizes.shape[1] > 1:
-        wanted = sizes if not padded else 2 ** np.ceil(np.log2(np.maximum(sizes, 1))).astype(int)
+        wanted = (
+            np.maximum(sizes, 1)
+            if not padded
+            else 2 ** np.ceil(np.log2(np.maximum(sizes, 1))).astype(int)
+        )
         kinds, which = np.unique(wanted, axis=0, return_inverse=True)
         return [
             (tuple(int(n) for n in kind), np.flatnonzero(which.reshape(-1) == i))

@@ -19,8 +19,6 @@ from jaxmle.parameters.tree import Chart, Layout
 Array = Any
 Tree = Any
 
-LOOKED_AT = 64  # rows among which every second one, alone, must have the same terms: rows that see each other do so among these
-
 
 def picked(loglik: Any, rows: Array | None) -> Any:
     """The likelihood of some rows: weights of these rows (none where ``rows`` is None), no prior."""
@@ -196,21 +194,3 @@ class Batches:
                 jnp.asarray(log_prior(loglik, layout, layout.ravel(params)), base.dtype),
             ]
         )
-
-
-def apart(loglik: Any, params: Tree, data: Tree, n: int) -> Array:
-    """How far the terms of every second row, alone, are from those among the first rows: their values, and their derivatives along 1.
-
-    The derivatives are for starts at zero, where a term may not show yet what else it depends on.
-    """
-    among, along = jnp.arange(min(n, LOOKED_AT)), jax.tree.map(jnp.ones_like, params)
-
-    def at(rows: Any) -> Any:
-        return jnp.stack(
-            jax.jvp(lambda params: terms_at(loglik, params, data, rows), (params,), (along,))
-        )
-
-    together, alone = at(among)[:, ::2], at(among[::2])
-    return jnp.max(
-        jnp.where(together == alone, 0.0, jnp.abs(alone - together) / (1 + jnp.abs(together)))
-    )

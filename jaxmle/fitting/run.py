@@ -155,9 +155,11 @@ class Run:
         sizes = ", ".join(
             f"{'+'.join(map(str, n))} rows in blocks of {s.lanes}"
             for n, s in list(shapes.items())[:4]
-        )
+        ) + (", …" if len(shapes) > 4 else "")
         where = f"{len(self.devices)} devices" if len(self.devices) > 1 else "one device"
-        return f"{self.inputs.source.members:,} members, {len(self.pieces)} chunks ({sizes}{', …' if len(shapes) > 4 else ''}), {where}, about {self.predicted_bytes() / 2**30:.1f} GiB at the peak"
+        if self.inputs.unpadded and len(shapes) > 1:
+            sizes += f"; {len(shapes)} lengths without padding: {self.inputs.unpadded}"
+        return f"{self.inputs.source.members:,} members, {len(self.pieces)} chunks ({sizes}), {where}, about {self.predicted_bytes() / 2**30:.1f} GiB at the peak"
 
     # ------------------------------------------------------------ what separated members can say
 

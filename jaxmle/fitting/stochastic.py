@@ -18,7 +18,7 @@ from jaxmle.fitting.checkpoint import Checkpoint, digest
 from jaxmle.fitting.fingerprint import digest_of_arrays
 from jaxmle.fitting.fit import check_options, fit, host_dtype
 from jaxmle.fitting.keys import typed_key
-from jaxmle.fitting.minibatch import Batches, apart, row_weights, terms_at
+from jaxmle.fitting.minibatch import Batches, row_weights, terms_at
 from jaxmle.fitting.program_digest import ADDRESS, model_digest
 from jaxmle.fitting.progress import LOGGED, QUIET, clock
 from jaxmle.fitting.record import Fit
@@ -27,16 +27,13 @@ from jaxmle.likelihood.checks import check_fixed, check_start, check_weights, ho
 from jaxmle.likelihood.combinators import Penalize, Pool, Weight, weight
 from jaxmle.likelihood.contract import Opaque, as_tree, data_length
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
+from jaxmle.likelihood.row_independence import check_rows_apart
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.solvers.methods import LBFGS, Newton
 
 Array = Any
 Tree = Any
 
-APART = {
-    np.dtype(np.float64): 1e-8,
-    np.dtype(np.float32): 1e-3,
-}  # relative difference of such terms that rounding does not make
 POLISH = {"newton": Newton(), "lbfgs": LBFGS()}
 SPLIT = (
     2**31
@@ -399,17 +396,16 @@ class _Run:
 
     def _check_rows(self, params: Tree) -> None:
         """Terms are one for each row, and of that row alone: else a batch is no unbiased piece of the likelihood."""
-        n, layout = data_length(self.data) or 0, self.shape.chart.layout
+        layout = self.shape.chart.layout
         jax.eval_shape(lambda p, d: terms_at(self.loglik, p, d, jnp.arange(1)), params, self.data)
-        gap = compiled(
+        check_rows_apart(
+            "a mini-batch",
             self.loglik,
-            ("stochastic rows", layout, n),
-            lambda ll: lambda params, data: apart(ll, params, data, n),
-        )(params, self.data)
-        if float(gap) > APART[self.dtype]:
-            raise ValueError(
-                "a mini-batch needs terms that depend on their own row only, but rows give other terms alone than among others. Gather dependent rows in one leading-axis unit, or use jaxmle.fit"
-            )
+            layout,
+            layout.ravel(jax.tree.map(np.asarray, params)),
+            self.data,
+            remedy="Gather dependent rows in one leading-axis unit, or use jaxmle.fit",
+        )
 
     def _identity(
         self, walk: Any, args: tuple[Any, ...], start: list[np.ndarray]

@@ -39,6 +39,7 @@ Array = Any
 Tree = Any
 
 KINDS = ("pairs", "bayesian", "cluster", "block", "parametric")
+OTHER_KINDS = "Resample blocks of neighbouring rows (kind='block') or whole clusters (kind='cluster'), or simulate (kind='parametric')"
 INTERVALS = ("percentile", "basic", "bca", "studentized")
 
 
@@ -244,7 +245,8 @@ def bootstrap(
 
     Raises:
         ValueError, TypeError: for what is visible in shapes and types; data, weights or constraints that are not those of the fit; a
-            likelihood of one scalar with another kind than ``"parametric"``.
+            likelihood of one scalar with another kind than ``"parametric"``; rows, or clusters, that are shown to look at others and so cannot
+            be drawn one by one.
 
     Efron (1979), Annals of Statistics 7, 1; Davison & Hinkley (1997), *Bootstrap Methods and their Application*.
 
@@ -279,6 +281,8 @@ def bootstrap(
         if kind == "parametric"
         else plan_of(kind, loglik, refit.data, refit.weights, clusters, block_length)
     )
+    if kind in ("pairs", "bayesian", "cluster"):
+        refit.check_rows(f"kind={kind!r}", clusters, OTHER_KINDS)
     units = (
         units_of(loglik, refit, clusters)
         if kind in ("pairs", "cluster") and acceleration is not None

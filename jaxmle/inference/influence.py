@@ -12,16 +12,20 @@ import numpy as np
 
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.record import Fit
-from jaxmle.inference.revisit import inverse_root, visit
+from jaxmle.inference.revisit import Visit, inverse_root, visit
 from jaxmle.likelihood.anatomy import roots_of
 from jaxmle.likelihood.bias import jeffreys_of
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.covariance import cluster_information, cluster_sums
+from jaxmle.likelihood.host import precision, tracing
+from jaxmle.likelihood.row_independence import check_rows_apart
 from jaxmle.likelihood.terms import row_information, term_rows
 from jaxmle.parameters.tree import Chart, Layout
 
 Array = Any
 Tree = Any
+
+DEPENDENT = "Give clusters= that hold the rows that look at each other"
 
 
 @partial(
@@ -97,6 +101,9 @@ def influence(
     if len(codes) > 1:
         raise ValueError("influence leaves out one kind of unit: give one label for each row")
 
+    if not tracing():
+        _check_rows(seen, codes)
+
     def quantity(ll: Any, x: Any, rows: Any, codes: Any, se: Any) -> Any:
         return _delete(ll, layout, x, rows, codes, se)
 
@@ -108,6 +115,21 @@ def influence(
         )
     estimates, dfbetas, cook, leverage = parts
     return Influence(estimates, dfbetas, cook, leverage, fit.names, clustered)
+
+
+def _check_rows(seen: Visit, codes: tuple[Array, ...]) -> None:
+    """A row, or a cluster, can be left out only where no term looks at it from outside. Of a batch the first member is looked at."""
+    batched = bool(seen.fit.batch_shape)
+    flags = iter(seen.shared)
+    data = jax.tree.map(
+        lambda leaf: leaf if next(flags) or not batched else leaf[0], seen.aligned[0]
+    )
+    x = seen.fit.x[0] if batched else seen.fit.x
+    unit = None if not codes else codes[0] if np.ndim(codes[0]) == 1 else codes[0][0]
+    with precision(seen.fit.dtype):
+        check_rows_apart(
+            "influence", seen.loglik, seen.fit.layout, x, data, remedy=DEPENDENT, codes=unit
+        )
 
 
 def _delete(

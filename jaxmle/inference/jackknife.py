@@ -27,6 +27,8 @@ from jaxmle.parameters.tree import Layout
 Array = Any
 Tree = Any
 
+DEPENDENT = "Give clusters= that hold the rows that look at each other, or bootstrap with kind='block' or kind='parametric'"
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Jackknife:
@@ -207,6 +209,7 @@ def jackknife(
     refit = refit_of(
         "jackknife", loglik, fit, data, params0, constraints, weights, solver, max_steps
     )
+    refit.check_rows("the jackknife", clusters, DEPENDENT)
     target, units = target_of(fit, statistic), units_of(loglik, refit, clusters)
     total = len(units.times)
     deleted, status = np.empty((total, len(target.names))), np.empty(total, int)
@@ -317,6 +320,7 @@ def infinitesimal_jackknife(
         None,
         MAX_STEPS,
     )
+    refit.check_rows("the infinitesimal jackknife", clusters, DEPENDENT)
     target, units = target_of(fit, statistic), units_of(loglik, refit, clusters)
 
     def record(rows: Any) -> Any:

@@ -9,15 +9,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmle.fitting.batch import fit_batch
+from jaxmle.fitting.batch import fit_members
 from jaxmle.fitting.fingerprint import fingerprint
 from jaxmle.fitting.fit import MAX_STEPS
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import has
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Weight, Weights, weight
-from jaxmle.likelihood.contract import as_tree
-from jaxmle.likelihood.host import tracing
+from jaxmle.likelihood.contract import as_tree, rows_of
+from jaxmle.likelihood.covariance import cluster_codes
+from jaxmle.likelihood.host import precision, tracing
+from jaxmle.likelihood.row_independence import check_rows_apart
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.solvers.status import Status
 
@@ -69,11 +71,20 @@ class Refit:
         starts: Tree = None,
     ) -> Fit:
         """The refits of one chunk; from ``starts`` of their own, if given."""
-        return fit_batch(
-            self.loglik, self.start if starts is None else starts, data, constraints=self.constraints, solver=self.solver, vcov=vcov,
-            clusters=clusters, weights=weights, dtype=self.dtype, max_steps=self.max_steps, in_axes=in_axes,
-            params_axis=None if starts is None else 0, progress=False,
+        return fit_members(
+            self.loglik, self.start if starts is None else starts, data, self.constraints, self.solver, vcov, clusters, weights, self.dtype, self.max_steps,
+            None, in_axes, None if starts is None else 0, None, None, False, None, check_rows=False,
         )  # fmt: skip
+
+    def check_rows(self, what: str, clusters: Any, remedy: str) -> None:
+        """Rows, or whole clusters, may be weighted and left out only where no term looks at others."""
+        tree = as_tree(self.loglik)
+        with precision(self.dtype):
+            start = jax.tree.map(lambda leaf: np.asarray(leaf, self.dtype), self.start)
+            base = self.layout.ravel(start)
+            n = rows_of(tree, self.data)
+            codes = None if clusters is None or n is None else cluster_codes(clusters, n)[0]
+            check_rows_apart(what, tree, self.layout, base, self.data, remedy=remedy, codes=codes)
 
     def from_flat(self, x: np.ndarray) -> Tree:
         """Starts (b, p) as a tree with a leading axis."""

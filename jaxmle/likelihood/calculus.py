@@ -20,6 +20,7 @@ from jaxmle.likelihood.covariance import Kind, check_kind, check_order, cluster_
 from jaxmle.likelihood.evaluate import Sums, sums
 from jaxmle.likelihood.hac import hac
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
+from jaxmle.likelihood.row_independence import check_blocks
 from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.tree import Layout, layout_of
 
@@ -123,7 +124,15 @@ def evaluate(
 
     Returns:
         ``Sums`` with score (p,) and Hessian (p, p) in the order of the parameter names.
+
+    Raises:
+        ValueError: with ``block_rows`` on the host, where terms are shown to look at other rows.
     """
+    if block_rows is not None and not tracing():
+        known, rows = host_params(params, np.float64), host_data(data, np.float64)
+        with precision(np.float64):
+            layout = layout_of(known)
+            check_blocks(as_tree(loglik), layout, layout.ravel(known), rows, block_rows)
     return _two_roads(
         loglik,
         ("evaluate", block_rows),

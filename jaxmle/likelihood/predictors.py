@@ -22,12 +22,12 @@ from jaxmle.likelihood.contract import ById, Opaque, data_length, leaf_of, terms
 from jaxmle.likelihood.host import remembered
 from jaxmle.likelihood.kinds import unwrapped
 from jaxmle.likelihood.regression import Linear, OfRows, Predictor, Regression
-from jaxmle.likelihood.rowwise import FEW
 from jaxmle.parameters.tree import Layout
 
 Array = jax.Array
 Tree = Any
 
+FEW = 24  # rows of the second trace
 MOST = 8  # scalar predictors: the program is traced for each pair of them
 SMALL = 6  # numbers among the parameters, where there is no product to gain by: five parameters of 81 rows take half the time of the general road
 FORWARD = (((1,), (0,)), ((), ()))  # design (n, q) times coefficients (q,) or (q, K)

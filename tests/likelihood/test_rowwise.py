@@ -1,6 +1,7 @@
 """What the proof that rows are kept apart accepts is so in numbers, and what mixes rows is refused."""
 
 import importlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ from jax.scipy.stats import norm
 
 import jaxmle as jm
 from jaxmle.likelihood.contract import as_tree
-from jaxmle.likelihood.rowwise import is_rowwise
+from jaxmle.likelihood.rowwise import is_rowwise, proof_of
+from jaxmle.likelihood.rowwise_rules import RULES
 from jaxmle.parameters.tree import layout_of
 
 N, K, G = 40, 3, 5
@@ -29,6 +31,7 @@ PARAMS = {
     "effect": RNG.normal(size=G),
     "scale": np.array(0.7),
 }
+Y = DATA["y"]
 LONG_CONSTANT = RNG.normal(size=N)
 
 
@@ -60,6 +63,11 @@ APART = {
     ),
     "vmap": lambda p, d: jax.vmap(lambda x, y: -((y - x @ p["beta"]) ** 2))(d["x"], d["y"]),
     "ones": lambda p, d: jnp.full(d["y"].shape, 1.0) * d["y"] * p["scale"],
+    "loop over a panel": lambda p, d: (
+        jax.lax.scan(lambda s, z: (s + z.sum(axis=1), None), d["y"], jnp.moveaxis(d["z"], 1, 0))[0]
+        * p["scale"]
+    ),
+    "no data": lambda p, d: jnp.zeros(d["y"].shape[0]) + p["scale"],
     "reshaped": lambda p, d: d["z"].reshape(d["z"].shape[0], -1) @ jnp.ones(8) * p["scale"],
 }
 MIXED = {
@@ -77,10 +85,6 @@ MIXED = {
     "covariance of rows": lambda p, d: (d["x"] @ d["x"].T) @ d["y"] * p["scale"],
     "another row": lambda p, d: d["y"][d["group"]] * p["scale"],
     "series": lambda p, d: jax.lax.scan(lambda s, y: (p["scale"] * s + y, s), 0.0, d["y"])[1],
-    "loop over a panel": lambda p, d: (
-        jax.lax.scan(lambda s, z: (s + z.sum(axis=1), None), d["y"], jnp.moveaxis(d["z"], 1, 0))[0]
-        * p["scale"]
-    ),  # kept apart, but not seen to be
     "branch": lambda p, d: (
         jax.lax.cond(p["scale"] > 0, lambda y: y, lambda y: y[::-1], d["y"]) * p["scale"]
     ),
@@ -89,14 +93,13 @@ MIXED = {
     ),
     "constant of n rows": lambda p, d: LONG_CONSTANT[: d["y"].shape[0]] * d["y"] * p["scale"],
     "one number": lambda p, d: jnp.sum(d["y"]) * p["scale"],
-    "no data": lambda p, d: jnp.zeros(d["y"].shape[0]) + p["scale"],
 }
 
 
-def proved(function):
+def proved(function, data=DATA):
     with jax.enable_x64(True):
         layout = layout_of(PARAMS, None)
-        return is_rowwise(as_tree(function), layout, np.asarray(layout.ravel(PARAMS)), DATA)
+        return is_rowwise(as_tree(function), layout, np.asarray(layout.ravel(PARAMS)), data)
 
 
 @pytest.mark.parametrize("name", APART)
@@ -111,6 +114,45 @@ def test_rows_that_are_kept_apart_are_seen(name):
 @pytest.mark.parametrize("name", MIXED)
 def test_whatever_may_mix_rows_is_refused(name):
     assert not proved(MIXED[name])
+
+
+@pytest.mark.parametrize("n", [1, 3, 5])
+def test_few_rows_are_proved_apart_too_even_as_many_as_columns_or_classes(n):
+    few = {key: leaf[:n] for key, leaf in DATA.items()}
+    for name in ("linear", "effects of groups", "mixture, rows first", "panel", "outer", "vmap"):
+        assert proved(APART[name], few), name
+    for name in ("centred", "divided by n", "time", "covariance of rows", "transposed"):
+        assert not proved(MIXED[name], few), name
+
+
+def test_a_parameter_that_was_not_reviewed_ends_the_proof(monkeypatch):
+    """A later jax may give an operation a setting that the rule does not know."""
+    rule, reviewed = RULES["dot_general"]
+    assert proved(lambda p, d: d["y"] - d["x"] @ p["beta"])
+    monkeypatch.setitem(RULES, "dot_general", (rule, reviewed - {"precision"}))
+    assert not proved(lambda p, d: d["y"] - d["x"] @ p["beta"])
+
+
+def test_an_error_of_the_rules_is_not_taken_for_rows_that_mix(monkeypatch):
+    def broken(operation):
+        raise KeyError("a mistake of ours")
+
+    monkeypatch.setitem(RULES, "dot_general", (broken, RULES["dot_general"][1]))
+    with pytest.raises(KeyError, match="a mistake of ours"):
+        proved(lambda p, d: d["y"] - d["x"] @ p["beta"])
+
+
+def test_the_obstacle_is_the_operation_and_the_line_of_the_user():
+    with jax.enable_x64(True):
+        layout = layout_of(PARAMS, None)
+        base = np.asarray(layout.ravel(PARAMS))
+        told = [
+            proof_of(as_tree(function), layout, base, DATA).obstacle
+            for function in (MIXED["sorted"], MIXED["divided by n"], lambda p, d: d["y"] * Y)
+        ]
+    assert re.fullmatch(r"the operation sort in line \d+ of test_rowwise.py", told[0])
+    assert told[1] == "the number of rows enters its arithmetic"
+    assert "takes no other number of rows" in told[2]
 
 
 def test_a_long_fit_in_blocks_is_the_fit_of_the_whole(monkeypatch):

@@ -1,0 +1,444 @@
+"""What each operation of a traced program does to the axis that runs along the rows of the data.
+
+The program is traced for a number of rows that no other dimension has, so that every array either runs along the rows in one axis (of that
+length), or holds a value of the one row that a loop over rows has in hand, or has nothing to do with the rows. A rule says which of these the
+result is, or raises ``NotRowwise``. The parameters of each operation are those that were reviewed (jax 0.8 to 0.12): an operation or a
+parameter that is not known ends the proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+ENTRY_BY_ENTRY = """
+    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e bitcast_convert_type cbrt ceil clamp convert_element_type copy cos cosh digamma div
+    eq erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min mul ne neg nextafter not or
+    polygamma polynomial population_count pow real reduce_precision regularized_incomplete_beta rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign
+    sin sinh sqrt square stop_gradient sub tan tanh xor zeta
+"""  # fmt: skip
+ELEMENTWISE = frozenset(ENTRY_BY_ENTRY.split())
+OF_ELEMENTWISE = frozenset(
+    [
+        "accuracy",
+        "exponent_bits",
+        "mantissa_bits",
+        "new_dtype",
+        "out_dtype",
+        "rounding_method",
+        "sharding",
+        "unroll",
+        "weak_type",
+        "y",
+    ]
+)
+CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # parameters that hold the program of a call
+CALLED = frozenset(
+    [
+        "jit",
+        "pjit",
+        "closed_call",
+        "core_call",
+        "custom_jvp_call",
+        "custom_vjp_call",
+        "custom_vjp_call_jaxpr",
+        "remat2",
+        "checkpoint",
+    ]
+)
+CURRENT = -1  # in place of an axis: a value of the row that a loop over rows has in hand
+MAX_LOOP_PASSES = 8  # through the body of a loop until what it carries stays as it is
+
+Axis = int | None  # the axis along the rows, or CURRENT; None where rows do not enter
+
+
+class NotRowwise(Exception):
+    """Rows are not seen to be kept apart; ``path`` is the operation where the proof ends and the calls that hold it, inmost first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.path: list[Any] = []
+
+
+class Operation(NamedTuple):
+    """One operation of the program, as a rule sees it."""
+
+    params: dict[str, Any]
+    ins: list[Axis]
+    shapes: list[tuple[int, ...]]
+    out: tuple[int, ...]  # the shape of its first result
+    rows: int
+
+
+def opened(program: Any) -> Any:
+    """The program without its constants."""
+    return getattr(program, "jaxpr", program)
+
+
+def follow(program: Any, arguments: list[Axis], rows: int) -> list[Axis]:
+    """The axis of the rows in each result of a program, given that in each of its arguments.
+
+    Args:
+        rows: their number, which no other dimension has.
+    """
+    jaxpr = opened(program)
+    known: dict[Any, Axis] = dict(zip(jaxpr.invars, arguments, strict=True))
+    known |= dict.fromkeys(jaxpr.constvars)
+
+    def read(atom: Any) -> Axis:
+        return None if hasattr(atom, "val") else known[atom]  # a number of the program
+
+    for equation in jaxpr.eqns:
+        try:
+            outs = _rule(equation, [read(atom) for atom in equation.invars], rows)
+            known.update(zip(equation.outvars, outs, strict=True))
+        except NotRowwise as end:
+            end.path.append(equation)
+            raise
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _rule(equation: Any, ins: list[Axis], rows: int) -> list[Axis]:
+    """The axis of the rows in each result of an operation."""
+    name, params, outvars = equation.primitive.name, equation.params, equation.outvars
+    if CURRENT in ins:
+        if set(ins) - {None, CURRENT}:
+            raise NotRowwise
+        return [CURRENT] * len(outvars)
+    if name in CALLED:
+        return follow(next(params[key] for key in CALLS if key in params), ins, rows)
+    found: Axis | list[Axis] = None
+    rule, reviewed = (
+        (_elementwise, OF_ELEMENTWISE) if name in ELEMENTWISE else RULES.get(name, UNKNOWN)
+    )
+    if reviewed.issuperset(params):
+        shapes = [atom.aval.shape for atom in equation.invars]
+        found = rule(Operation(params, ins, shapes, outvars[0].aval.shape, rows))
+    elif any(axis is not None for axis in ins):
+        raise NotRowwise
+    outs = found if isinstance(found, list) else [found] * len(outvars)
+    for axis, var in zip(outs, outvars, strict=True):
+        # an array made for the number of rows, such as their places or a random number for each
+        if axis != CURRENT and [axis] * (axis is not None) != _long(var.aval.shape, rows):
+            raise NotRowwise
+    return outs
+
+
+def _long(shape: tuple[int, ...], rows: int) -> list[int]:
+    return [axis for axis, size in enumerate(shape) if size == rows]
+
+
+# ---------------------------------------------------------------- entry by entry, and axes that move
+
+
+def _unknown(op: Operation) -> Axis:
+    if any(axis is not None for axis in op.ins):
+        raise NotRowwise
+    return None
+
+
+def _elementwise(op: Operation) -> Axis:
+    """Arrays that meet entry by entry; a number, or an axis of length one, meets all rows."""
+    axes = {axis for axis in op.ins if axis is not None}
+    axis = next(iter(axes), None)
+    lengths = {shape[axis] for shape in op.shapes if shape} if axis is not None else set()
+    if len(axes) > 1 or lengths - {1, op.rows}:
+        raise NotRowwise
+    return axis
+
+
+def _moved(axis: Axis, where: Callable[[int], int | None]) -> Axis:
+    """Axes that go elsewhere; the axis of the rows may not vanish."""
+    to = None if axis is None else where(axis)
+    if axis is not None and to is None:
+        raise NotRowwise
+    return to
+
+
+def _kept_but(axis: Axis, changed: set[int]) -> Axis:
+    """The array after something was done along the axes ``changed``, none of which may be that of the rows."""
+    return _moved(axis, lambda at: None if at in changed else at)
+
+
+def _without(axis: Axis, gone: set[int]) -> Axis:
+    return _moved(axis, lambda at: None if at in gone else at - sum(other < at for other in gone))
+
+
+def _broadcast(op: Operation) -> Axis:
+    """A copy for each row is an array along the rows."""
+    to = [int(axis) for axis in op.params["broadcast_dimensions"]]
+    if op.ins[0] is not None:
+        return to[op.ins[0]]
+    fresh = [
+        axis
+        for axis in _long(op.out, op.rows)
+        if axis not in to or op.shapes[0][to.index(axis)] == 1
+    ]
+    return fresh[0] if len(fresh) == 1 else None
+
+
+def _reshape(op: Operation) -> Axis:
+    if op.params["dimensions"] is not None:
+        raise NotRowwise
+
+    def where(at: int) -> int | None:
+        """The axis of the same length that as many entries come before."""
+        before = int(np.prod(op.shapes[0][:at]))
+        same = (axis for axis in _long(op.out, op.rows) if int(np.prod(op.out[:axis])) == before)
+        return next(same, None)
+
+    return _moved(op.ins[0], where)
+
+
+def _squeeze(op: Operation) -> Axis:
+    return _without(op.ins[0], {axis % len(op.shapes[0]) for axis in op.params["dimensions"]})
+
+
+def _transpose(op: Operation) -> Axis:
+    return _moved(op.ins[0], lambda at: op.params["permutation"].index(at))
+
+
+def _reduce(op: Operation) -> Axis:
+    return _without(op.ins[0], set(op.params["axes"]))
+
+
+def _along_one(op: Operation) -> Axis:
+    """Cumulation, splitting and choosing along one axis."""
+    rank = len(op.shapes[0])
+    return _kept_but(op.ins[0], {op.params.get("axis", rank - 1) % rank})
+
+
+def _sort(op: Operation) -> Axis:
+    return _kept_but(_elementwise(op), {op.params["dimension"]})
+
+
+def _concatenate(op: Operation) -> Axis:
+    return _kept_but(_elementwise(op), {op.params["dimension"]})
+
+
+def _stack(op: Operation) -> Axis:
+    return _moved(_elementwise(op), lambda at: at + (at >= op.params["axis"]))
+
+
+def _unstack(op: Operation) -> Axis:
+    return _without(op.ins[0], {op.params["axis"]})
+
+
+def _slice(op: Operation) -> Axis:
+    strides = op.params["strides"] or [1] * len(op.out)
+    changed = (
+        a != b or step != 1 for a, b, step in zip(op.shapes[0], op.out, strides, strict=True)
+    )
+    return _kept_but(op.ins[0], {at for at, cut in enumerate(changed) if cut})
+
+
+def _pad(op: Operation) -> Axis:
+    grown = {at for at, config in enumerate(op.params["padding_config"]) if any(config)}
+    return _kept_but(op.ins[0], grown)
+
+
+def _reverse(op: Operation) -> Axis:
+    return _kept_but(op.ins[0], set(op.params["dimensions"]))
+
+
+def _tile(op: Operation) -> Axis:
+    return _kept_but(op.ins[0], {at for at, times in enumerate(op.params["reps"]) if times != 1})
+
+
+def _unchanged(op: Operation) -> list[Axis]:
+    return list(op.ins)
+
+
+# ---------------------------------------------------------------- entries that are looked up or put
+
+
+def _gather(op: Operation) -> Axis:
+    """Entries of what is the same for all rows, such as ``effect[group]``; of each row by itself; or the same entries of every row."""
+    (source, index), numbers = op.ins, op.params["dimension_numbers"]
+    if source is None or source in numbers.operand_batching_dims:
+        pairs = zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True)
+        if source is not None and (source, index) not in pairs:
+            raise NotRowwise
+        free = [axis for axis in range(len(op.out)) if axis not in numbers.offset_dims]
+        return _moved(index, lambda at: free[at] if at < len(free) else None)
+    gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+    whole = op.params["slice_sizes"][source] == op.rows
+    if index is not None or not whole or source in (*gone, *numbers.start_index_map):
+        raise NotRowwise
+    kept = [axis for axis in range(len(op.shapes[0])) if axis not in gone]
+    return numbers.offset_dims[kept.index(source)]
+
+
+def _scatter(op: Operation) -> Axis:
+    """The same entries of every row are changed, each row by its own update."""
+    (target, index, update), numbers = op.ins, op.params["dimension_numbers"]
+    gone = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+    window = [axis for axis in range(len(op.shapes[0])) if axis not in gone]
+    if target is None and index is None and update is None:
+        return None
+    if index is not None or target not in window or target in numbers.scatter_dims_to_operand_dims:
+        raise NotRowwise
+    if update != numbers.update_window_dims[window.index(target)]:
+        raise NotRowwise
+    return target
+
+
+def _dynamic_slice(op: Operation) -> Axis:
+    if any(index is not None for index in op.ins[1:]):
+        raise NotRowwise
+    cut = {at for at, size in enumerate(op.shapes[0]) if op.out[at] != size}
+    return _kept_but(op.ins[0], cut)
+
+
+def _dynamic_update_slice(op: Operation) -> Axis:
+    target, update, *indices = op.ins
+    if target != update or any(index is not None for index in indices):
+        raise NotRowwise
+    return target
+
+
+# ---------------------------------------------------------------- matrices
+
+
+def _dot(op: Operation) -> Axis:
+    (left_sum, right_sum), (left_batch, right_batch) = op.params["dimension_numbers"]
+    left, right = op.ins
+
+    def kept(side: int, summed: Any, batch: Any) -> list[int]:
+        return [axis for axis in range(len(op.shapes[side])) if axis not in (*summed, *batch)]
+
+    own = kept(0, left_sum, left_batch)
+    of_right = [*right_batch, *[None] * len(own), *kept(1, right_sum, right_batch)]
+    if left is not None and right is not None:
+        if (left, right) not in zip(left_batch, right_batch, strict=True):
+            raise NotRowwise
+    elif left in tuple(left_batch) or right in tuple(right_batch):
+        raise NotRowwise
+    places = [*left_batch, *own] if left is not None else of_right
+    return _moved(
+        right if left is None else left, lambda at: places.index(at) if at in places else None
+    )
+
+
+def _of_last(op: Operation, count: int) -> Axis:
+    """What is done to the last axes of one array, for each index of the others."""
+    rank = len(op.shapes[0])
+    return _kept_but(op.ins[0], set(range(rank - count, rank)))
+
+
+def _matrix(op: Operation) -> Axis:
+    return _of_last(op, 2)
+
+
+def _fft(op: Operation) -> Axis:
+    return _of_last(op, len(op.params["fft_lengths"]))
+
+
+def _triangular_solve(op: Operation) -> Axis:
+    """Right-hand sides of one matrix are rows, or each row has a matrix of its own."""
+    (matrix, sides), rank = op.ins, len(op.shapes[1])
+    if matrix is None and sides in (None, rank - 1 if op.params["left_side"] else rank - 2):
+        return sides
+    if matrix is None or matrix != sides or matrix >= rank - 2:
+        raise NotRowwise
+    return matrix
+
+
+# ---------------------------------------------------------------- branches and loops
+
+
+def _cond(op: Operation) -> list[Axis]:
+    """Branches of one choice for all rows."""
+    first, *others = (follow(branch, op.ins[1:], op.rows) for branch in op.params["branches"])
+    if op.ins[0] is not None or any(outs != first for outs in others):
+        raise NotRowwise
+    return first
+
+
+def _check_carried(carry: list[Axis], after: list[Axis]) -> None:
+    """What a loop carries stays what it was: shapes do not change, so an array along the rows is one before and after."""
+    if carry != after:
+        raise NotRowwise
+
+
+def _while(op: Operation) -> list[Axis]:
+    """A loop with one condition for all rows; or with one for each row, where ``vmap`` leaves a row as it is once its own is false."""
+    conditions, bodies = op.params["cond_nconsts"], op.params["body_nconsts"]
+    of_body, carry = op.ins[conditions : conditions + bodies], op.ins[conditions + bodies :]
+    _check_carried(carry, follow(op.params["body_jaxpr"], [*of_body, *carry], op.rows))
+    (going,) = follow(op.params["cond_jaxpr"], [*op.ins[:conditions], *carry], op.rows)
+    if going is not None and any(axis != going for axis in carry):
+        raise NotRowwise
+    return carry
+
+
+def _scan(op: Operation) -> list[Axis]:
+    """A loop over another axis than that of the rows; or over the rows, where nothing is carried from one to the next."""
+    consts, carried = _counts(op.params)
+    fixed, carry = op.ins[:consts], op.ins[consts : consts + carried]
+    slices, body = op.ins[consts + carried :], op.params["jaxpr"]
+    if op.params["length"] == op.rows:
+        if carried or any(axis is not None for axis in fixed) or any(axis != 0 for axis in slices):
+            raise NotRowwise
+        outs = follow(body, [*fixed, *[CURRENT] * len(slices)], op.rows)
+        if None in outs:
+            raise NotRowwise
+        return [0] * len(outs)
+    found = follow(body, [*fixed, *carry, *(_without(axis, {0}) for axis in slices)], op.rows)
+    _check_carried(carry, found[:carried])
+    return [*carry, *(_moved(axis, lambda at: at + 1) for axis in found[carried:])]
+
+
+def _counts(params: dict[str, Any]) -> tuple[int, int]:
+    """How many constants and how many carried values a scan has."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()  # jax 0.12
+    return len(list(consts)), len(list(carry))
+
+
+Rule = Callable[[Operation], Axis | list[Axis]]
+UNKNOWN: tuple[Rule, frozenset[str]] = (_unknown, frozenset())
+SCATTERED = "dimension_numbers indices_are_sorted mode unique_indices update_consts update_jaxpr"
+LOOKED_UP = "dimension_numbers fill_value indices_are_sorted mode slice_sizes unique_indices"
+SCANNED = "_split_transpose ft_in ft_out jaxpr length linear num_carry num_consts reverse unroll"
+REVIEWED: tuple[tuple[str, Rule, str], ...] = (
+    ("argmax argmin", _reduce, "axes index_dtype"),
+    ("reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum", _reduce, "axes out_sharding"),
+    ("cumlogsumexp cummax cummin cumprod cumsum", _along_one, "axis reverse"),
+    ("split", _along_one, "axis sizes"),
+    ("top_k", _along_one, "axis is_stable k"),
+    ("sort", _sort, "dimension is_stable num_keys"),
+    ("broadcast_in_dim", _broadcast, "broadcast_dimensions shape sharding"),
+    ("reshape", _reshape, "dimensions new_sizes sharding"),
+    ("squeeze", _squeeze, "dimensions"),
+    ("transpose", _transpose, "permutation"),
+    ("concatenate", _concatenate, "dimension"),
+    ("stack", _stack, "axis"),
+    ("unstack", _unstack, "axis"),
+    ("slice", _slice, "limit_indices start_indices strides"),
+    ("pad", _pad, "padding_config"),
+    ("rev", _reverse, "dimensions"),
+    ("tile", _tile, "reps"),
+    ("optimization_barrier", _unchanged, ""),
+    ("gather", _gather, LOOKED_UP),
+    ("scatter scatter-add scatter-max scatter-min scatter-mul scatter_add scatter_max scatter_min scatter_mul", _scatter, SCATTERED),
+    ("dynamic_slice", _dynamic_slice, "slice_sizes"),
+    ("dynamic_update_slice", _dynamic_update_slice, ""),
+    ("dot_general", _dot, "dimension_numbers out_sharding precision preferred_element_type"),
+    ("cholesky", _matrix, "symmetrize_input"),
+    ("lu", _matrix, ""),
+    ("eigh", _matrix, "algorithm lower sort_eigenvalues subset_by_index"),
+    ("fft", _fft, "fft_lengths fft_type"),
+    ("triangular_solve", _triangular_solve, "conjugate_a left_side lower transpose_a unit_diagonal"),
+    ("cond", _cond, "branches branches_platforms"),
+    ("while", _while, "body_jaxpr body_nconsts cond_jaxpr cond_nconsts"),
+    ("scan", _scan, SCANNED),
+)  # fmt: skip
+RULES: dict[str, tuple[Rule, frozenset[str]]] = {
+    name: (rule, frozenset(params.split()))
+    for names, rule, params in REVIEWED
+    for name in names.split()
+}
