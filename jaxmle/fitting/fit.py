@@ -31,12 +31,14 @@ from jaxmle.fitting.separation import settled, wants_cone
 from jaxmle.fitting.subsample import head_start
 from jaxmle.likelihood.anatomy import count, has, parts_of, substituted, term_shape
 from jaxmle.likelihood.checks import (
+    check_coding,
     check_fixed,
     check_start,
+    check_values,
     check_weight_shapes,
-    check_weights,
     host_data,
     host_params,
+    traced_data,
 )
 from jaxmle.likelihood.combinators import Penalize, Pool, weight
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, need_terms, rows_of, terms_of
@@ -86,7 +88,8 @@ def fit(
         loglik: ``loglik(params, data)`` returning one term per observation (n,), or a scalar for dependent data; or a declared
             ``regression``, or any combinator of these.
         params0: start values, any tree of floating-point arrays. May be None where the log-likelihood has a method ``start(data)``.
-        data: any tree of arrays that share the leading axis n.
+        data: any tree of arrays that share the leading axis n. Floats are computed in the precision of the fit, whatever theirs; integers
+            become int64 (int32 with float64 off), which for a column of bytes is eight times the memory; booleans stay.
         constraints: a tree prefix of ``params0``, such as ``{"sigma": positive}``; the maximum does not depend on its transform.
         solver: one of ``jaxmle.solvers``, any optax transformation, or None to choose by size.
         vcov: ``"observed"``, ``"expected"``, ``"opg"``, ``"HC0"`` … ``"HC3"``, ``"cluster"`` (``"CR0"``, ``"CR1"``, ``"CR1S"``, ``"CR2"``,
@@ -245,7 +248,7 @@ def _host(
     check_fixed(loglik, layout)
     data = host_data(data, dtype)
     rows = rows_of(loglik, data)
-    check_weights(loglik, data)
+    check_values(loglik, data)
     codes = () if clusters is None else cluster_codes(clusters, rows)
     with precision(dtype), np.errstate(all="ignore"):
         problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
@@ -421,14 +424,8 @@ def _traced(
     dtype = _traced_dtype(dtype)
     _refuse_non_float(params0)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), params0)
-    data = jax.tree.map(
-        lambda leaf: (
-            jnp.asarray(leaf).astype(dtype)
-            if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-            else jnp.asarray(leaf)
-        ),
-        data,
-    )
+    check_coding(loglik, data)
+    data = traced_data(data, dtype)
     layout = layout_of(params, constraints)
     rows = rows_of(loglik, data)
     check_weight_shapes(loglik, data)

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmle.fitting.members import Ragged, Stacked, Table, concatenated
 from jaxmle.likelihood.anatomy import has, parts_of, substituted, term_shape
-from jaxmle.likelihood.checks import check_fixed, check_start, host_data, host_params
+from jaxmle.likelihood.checks import check_coding, check_fixed, check_start, host_data, host_params
 from jaxmle.likelihood.combinators import Penalize, Pool, Weight, Weights, weight
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, terms_of
 from jaxmle.likelihood.covariance import cluster_codes
@@ -75,6 +75,7 @@ def gathered(
         source = _grouped(tree, datasets, weights, clusters, dtype)
     else:
         source = _stacked(tree, datasets, weights, clusters, in_axes, params0, params_axis, dtype)
+    check_coding(tree, source.rows[0], source.place)
     constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
     if params0 is None:
         params0, params_axis = _starts(loglik, source, dtype), 0

@@ -23,7 +23,14 @@ from jaxmle.fitting.minibatch import Batches, apart, row_weights, terms_at
 from jaxmle.fitting.progress import LOGGED, QUIET, clock
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import has, parts_of, roots_of, substituted
-from jaxmle.likelihood.checks import check_fixed, check_start, check_weights, host_data, host_params
+from jaxmle.likelihood.checks import (
+    check_coding,
+    check_fixed,
+    check_start,
+    check_values,
+    host_data,
+    host_params,
+)
 from jaxmle.likelihood.combinators import Penalize, Pool, Weight, weight
 from jaxmle.likelihood.contract import Opaque, as_tree, data_length
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
@@ -158,7 +165,7 @@ def fit_stochastic(
     n = data_length(rows)
     if n is None:
         raise ValueError("data has no arrays: there are no rows to draw batches of")
-    check_weights(tree, rows)
+    check_values(tree, rows)
     with precision(real), np.errstate(all="ignore"):
         run = _Run.of(
             tree, layout, rows, n, typed_key(key), held_out, real, optimizer, schedule, batch_size
@@ -298,6 +305,7 @@ class _Run:
                 )
         elif held_out is not None:
             other, kind = _checked_held(held_out, data, dtype), "tree"
+            check_coding(loglik, other)
             held = np.arange(data_length(other) or 0)
         if batch_size > len(train):
             raise ValueError(

@@ -7,9 +7,11 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import ndtr
 
 from jaxmle.likelihood.regression import linear, regression
+from jaxmle.models import coding
 from jaxmle.models.begin import column, namespace, regress, spread
 from jaxmle.models.laws import HALF_LOG_2PI, Law, uniform
 from jaxmle.models.model import Model
@@ -22,8 +24,20 @@ Array = Any
 Tree = Any
 
 
+MAX_LIMIT = 1e150  # its square is finite; a larger number stands for infinity
+
+
+def _limit(name: str, value: Any, none: float) -> float:
+    """A limit as a number; None and a huge number where infinity is meant are refused."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{name} must be a number; got {value!r}. No limit is {name}={none}")
+    if MAX_LIMIT <= abs(value) < math.inf:
+        raise ValueError(f"{name} is {value:g}; no limit is {name}={none}")
+    return float(value)
+
+
 def _check_limits(lower: float, upper: float) -> tuple[float, float]:
-    low, high = float(lower), float(upper)
+    low, high = _limit("lower", lower, -math.inf), _limit("upper", upper, math.inf)
     if not low < high:
         raise ValueError(f"lower must be below upper; got {lower} and {upper}")
     if math.isinf(low) and math.isinf(high):
@@ -63,6 +77,7 @@ def tobit(*, lower: float = 0.0, upper: float = math.inf, offset: str | None = N
     return Model(
         "tobit", regression(functools.partial(_tobit_density, low, high), eta), functools.partial(_begin, offset=offset), {"sigma": positive},
         lambda params, data: constant(eta_of(params, data, offset), params["sigma"]), _censored_law(low, high),
+        coding=coding.optional(offset),
     )  # fmt: skip
 
 
@@ -103,6 +118,7 @@ def truncated(*, lower: float = 0.0, upper: float = math.inf, offset: str | None
     return Model(
         "truncated", regression(functools.partial(_truncated_density, low, high), eta), functools.partial(_begin, offset=offset), {"sigma": positive},
         lambda params, data: constant(eta_of(params, data, offset), params["sigma"]), _truncated_law(low, high),
+        coding=(coding.within(low, high), *coding.optional(offset)),
     )  # fmt: skip
 
 

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.families.family import Family
-from jaxmle.likelihood.checks import host_data, host_params
+from jaxmle.likelihood.checks import check_coding, host_data, host_params, traced_data
 from jaxmle.likelihood.contract import as_tree, leaf_of
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.likelihood.regression import Regression
+from jaxmle.models.coding import Rule, coded
 from jaxmle.models.laws import Law
 
 Array = Any
@@ -41,6 +42,7 @@ class Model:
         natural: ``natural(params, data)``, the parameters of the law of each row, a tuple of arrays (n, …).
         law: mean, variance, distribution function, quantile and sampler of that law.
         outcome: the leaf of the data that holds the response.
+        coding: the values that the response and other leaves may have.
     """
 
     name: str
@@ -50,10 +52,27 @@ class Model:
     natural: Callable[[Tree, Tree], tuple[Array, ...]]
     law: Law
     outcome: str = "y"
+    coding: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "likelihood", coded(self.likelihood, self.name, self.coding))
 
     def __call__(self, params: Tree, data: Tree) -> Array:
-        """The log-likelihood terms (n,), or one scalar for dependent data."""
-        return self.likelihood(params, data)
+        """The log-likelihood terms (n,), or one scalar for dependent data; on the host in float64 and as a NumPy array."""
+        if tracing():
+            return self.likelihood(params, data)
+        with precision(np.float64):
+            params, real = host_params(params, np.float64), host_data(data, np.float64, nan=True)
+            self.check(real)
+            terms = compiled(as_tree(self.likelihood), "terms", lambda loglik: loglik)
+            return to_numpy(terms(params, real))
+
+    def check(self, data: Tree) -> None:
+        """Raise a ValueError where the response, or another leaf, is not coded as the model reads it: what came, what is wanted, the line that recodes.
+
+        ``fit`` and everything else that takes data on the host asks this first.
+        """
+        check_coding(self, data)
 
     def __repr__(self) -> str:
         return f"models.{self.name}"
@@ -68,6 +87,7 @@ class Model:
             return self.begin(jax.tree.map(jnp.asarray, data))
         with np.errstate(all="ignore"):
             rows = jax.tree.map(np.asarray, host_data(data, np.float64, nan=True))
+            self.check(rows)
             return self.begin(
                 _thinned(rows, self._response(rows))
                 if isinstance(self.likelihood, Regression)
@@ -154,7 +174,7 @@ class Model:
             return of(*args, *natural(params, data))
 
         if tracing():
-            return run(params, data, *args)
+            return run(params, traced_data(data), *args)
         with precision(np.float64):
             params, real = host_params(params, np.float64), host_data(data, np.float64, nan=True)
             args = tuple(
