@@ -46,6 +46,7 @@ from jaxmle.likelihood.covariance import Kind, check_kind, cluster_codes
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
 from jaxmle.likelihood.histogram import counted, counts_of, distinct
 from jaxmle.likelihood.host import compiled, kept, precision, tracing
+from jaxmle.likelihood.indices import check_indices
 from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.recession import is_exact, ways
 from jaxmle.likelihood.rowwise import is_rowwise
@@ -253,6 +254,7 @@ def _host(
     with precision(dtype), np.errstate(all="ignore"):
         problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
         base = np.asarray(substituted(loglik, layout, layout.ravel(params)))
+        check_indices(loglik, layout, base, data)
         on_device = jax.tree.map(placed, data)
         _check_terms(problem, base, on_device)
         if block_rows is not None:

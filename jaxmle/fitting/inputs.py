@@ -16,6 +16,8 @@ from jaxmle.likelihood.combinators import Penalize, Pool, Weight, Weights, weigh
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, terms_of
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.likelihood.histogram import counts_of, distinct
+from jaxmle.likelihood.host import precision
+from jaxmle.likelihood.indices import Members, check_indices
 from jaxmle.parameters.constraints import Ordered, Simplex
 from jaxmle.parameters.tree import Layout, layout_of
 
@@ -99,6 +101,8 @@ def gathered(
 
     base = np.asarray(jax.vmap(held)(base) if batched else held(base))
     _check_own_weights(tree)
+    with precision(dtype):
+        _check_indices(tree, layout, base[0] if batched else base, source)
     kind = None if weights is None else weights.kind
     whole = tree if kind is None else weight(tree, Weights(np.zeros(0, dtype), kind))
     if isinstance(source, Ragged) and not _terms(
@@ -108,6 +112,30 @@ def gathered(
             source, padded=False
         )  # one number for dependent data cannot be padded: members of equal length run together
     return Inputs(whole, tree, kind, layout, base, source, _distinct(tree, source), dtype)
+
+
+def _check_indices(loglik: Any, layout: Layout, base: np.ndarray, source: Stacked | Ragged) -> None:
+    """Codes that index parameters lie in range, in every member."""
+    flags, ragged = source.shared[: source.data_leaves], isinstance(source, Ragged)
+    leaves = jax.tree.leaves(source.rows[0])
+
+    def place(leaf: int, index: tuple[int, ...]) -> str:
+        return source.place(source.part[leaf] if ragged else 0, index)  # type: ignore[union-attr]
+
+    def one(leaf: int, index: tuple[int, ...]) -> Tree:
+        if ragged:
+            return _one(source, source.member(source.part[leaf], index[0]))  # type: ignore[union-attr]
+        return _one(source, 0 if flags[leaf] else index[0])
+
+    members = Members(
+        leaves,
+        [0 if ragged or flag else 1 for flag in flags],
+        place,
+        one,
+        len(np.unique(source.sizes, axis=0)) == 1,
+    )
+    first = _one(source, int(np.argmax(source.sizes.sum(axis=1))))
+    check_indices(loglik, layout, base, first, members)
 
 
 def _check_own_weights(loglik: Any) -> None:

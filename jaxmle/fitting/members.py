@@ -127,13 +127,17 @@ class Ragged:
 
     def place(self, part: int, index: tuple[int, ...]) -> str:
         """Where a value of a leaf stands, in words: its row in the member, or in the table if that is cut into groups."""
-        order, row = self.order[part], index[0]
-        at = row if order is None else int(np.flatnonzero(order == row)[0])
-        ends = self.starts[:, part] + self.sizes[:, part]
-        member = int(np.searchsorted(ends, at, side="right"))
-        if order is not None:
+        row, member = index[0], self.member(part, index[0])
+        if self.order[part] is not None:
             return f"row {row} of the table (member {member})"
         return f"row {row - int(self.starts[member, part])} of member {member}"
+
+    def member(self, part: int, row: int) -> int:
+        """The member that a row of a part's table belongs to."""
+        order = self.order[part]
+        at = row if order is None else int(np.flatnonzero(order == row)[0])
+        ends = self.starts[:, part] + self.sizes[:, part]
+        return int(np.searchsorted(ends, at, side="right"))
 
     def row_bytes(self) -> float:
         """Bytes of one row of one member, with its weight."""

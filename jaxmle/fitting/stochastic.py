@@ -34,6 +34,7 @@ from jaxmle.likelihood.checks import (
 from jaxmle.likelihood.combinators import Penalize, Pool, Weight, weight
 from jaxmle.likelihood.contract import Opaque, as_tree, data_length
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
+from jaxmle.likelihood.indices import check_indices
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.solvers.methods import LBFGS, Newton
 
@@ -167,6 +168,7 @@ def fit_stochastic(
         raise ValueError("data has no arrays: there are no rows to draw batches of")
     check_values(tree, rows)
     with precision(real), np.errstate(all="ignore"):
+        check_indices(tree, layout, layout.ravel(params), rows)
         run = _Run.of(
             tree, layout, rows, n, typed_key(key), held_out, real, optimizer, schedule, batch_size
         )

@@ -17,8 +17,8 @@ from jaxmle.likelihood.bias import adjustment, inverse_root
 from jaxmle.likelihood.checks import (
     check_fixed,
     check_start,
-    check_weight_shapes,
     check_values,
+    check_weight_shapes,
     host_data,
     host_params,
 )

@@ -77,6 +77,10 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
             raise TypeError(
                 f"{name} is a masked array, whose mask would be lost; drop the masked rows from every leaf first"
             )
+        if not path and hasattr(leaf, "columns"):
+            raise TypeError(
+                "data is a frame, whose columns would lose their names: pass {name: frame[name].to_numpy() for name in frame.columns}, or frame.to_numpy() as a matrix; jaxmle.from_formula reads a frame"
+            )
         value = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
         kind = np.dtype(value.dtype).kind
         if kind in "USO":

@@ -13,6 +13,7 @@ from jax.scipy.special import ndtr
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.models import coding
 from jaxmle.models.begin import column, namespace, regress, spread
+from jaxmle.models.censoring import Censoring
 from jaxmle.models.laws import HALF_LOG_2PI, Law, uniform
 from jaxmle.models.model import Model
 from jaxmle.models.predictors import constant, eta_of
@@ -29,11 +30,12 @@ MAX_LIMIT = 1e150  # its square is finite; a larger number stands for infinity
 
 def _limit(name: str, value: Any, none: float) -> float:
     """A limit as a number; None and a huge number where infinity is meant are refused."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a number; got {value!r}. No limit is {name}={none}")
-    if MAX_LIMIT <= abs(value) < math.inf:
-        raise ValueError(f"{name} is {value:g}; no limit is {name}={none}")
-    return float(value)
+    limit = float(value)
+    if MAX_LIMIT <= abs(limit) < math.inf:
+        raise ValueError(f"{name} is {limit:g}; no limit is {name}={none}")
+    return limit
 
 
 def _check_limits(lower: float, upper: float) -> tuple[float, float]:
@@ -77,8 +79,19 @@ def tobit(*, lower: float = 0.0, upper: float = math.inf, offset: str | None = N
     return Model(
         "tobit", regression(functools.partial(_tobit_density, low, high), eta), functools.partial(_begin, offset=offset), {"sigma": positive},
         lambda params, data: constant(eta_of(params, data, offset), params["sigma"]), _censored_law(low, high),
-        coding=coding.optional(offset),
+        coding=coding.optional(offset), censoring=_at_limits(low, high, offset),
     )  # fmt: skip
+
+
+def _at_limits(low: float, high: float, offset: str | None) -> Censoring:
+    """What is recorded at a limit lies there or beyond; the mean of the law is that of what is recorded."""
+
+    def ends(params: Tree, data: Tree) -> tuple[Array, Array]:
+        mu, sigma, y = eta_of(params, data, offset), params["sigma"], data["y"]
+        at = log_ndtr((mu - jnp.clip(y, low, high)) / sigma)
+        return jnp.where(y <= low, 0.0, at), jnp.where(y >= high, -jnp.inf, at)
+
+    return Censoring(ends, lambda data: (data["y"] <= low) | (data["y"] >= high))
 
 
 def _truncated_density(low: float, high: float, eta: Tree, row: Tree) -> Array:

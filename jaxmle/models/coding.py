@@ -24,6 +24,7 @@ Tree = Any
 Remedy = Callable[[str, np.ndarray], str]
 
 MAX_CODE = 2**31 - 1  # of int32, in which codes are computed where float64 is off
+BLOCK = 16_384  # values whose rounded copy stays in the cache
 MAX_FEW = 6  # distinct values that still look like classes rather than measurements
 
 
@@ -48,25 +49,29 @@ class Range:
         over = values > self.low if self.low_open else values >= self.low
         under = values < self.high if self.high_open else values <= self.high
         found = over & under
-        return found & (np.floor(values) == values) if self._looks_at_fractions(values) else found
+        return found & (np.rint(values) == values) if self.whole else found
 
     def violation(self, data: Tree, where: Place) -> str | None:
         """What is wrong with the leaf, or None."""
         values = _known(data, self.leaf)
         if values is None or not values.size:
             return None
-        if not self._looks_at_fractions(values):
-            ends = np.asarray([values.min(), values.max()])
-            if self.inside(ends).all():
-                return None  # two passes without a temporary
+        if self._holds(values):
+            return None
         bad = ~self.inside(values) & (values == values)
         if not bad.any():
             return None
         told = _first(self.leaf, values, bad, where)
         return f"{told}; {{model}} takes {self.wanted}. {self.remedy(self.leaf, values[np.isfinite(values)])}"
 
-    def _looks_at_fractions(self, values: Array) -> bool:
-        return self.whole and values.dtype.kind == "f"
+    def _holds(self, values: np.ndarray) -> bool:
+        """Whether all is well, by passes without a temporary of the size of the data; False where there is a NaN."""
+        low, high = values.min().item(), values.max().item()
+        if not (self.low < low if self.low_open else self.low <= low):
+            return False
+        if not (high < self.high if self.high_open else high <= self.high):
+            return False
+        return not self.whole or values.dtype.kind != "f" or _all_whole(values)
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,12 @@ def coded(likelihood: Any, model: str, rules: tuple[Rule, ...]) -> Any:
     function = functools.partial(likelihood.density if regression else likelihood)
     function.check_data = Coding(model, rules).check  # type: ignore[attr-defined]
     return dataclasses.replace(likelihood, density=function) if regression else function
+
+
+def _all_whole(values: np.ndarray) -> bool:
+    flat = values.ravel()
+    blocks = (flat[start : start + BLOCK] for start in range(0, flat.size, BLOCK))
+    return all(bool((np.rint(block) == block).all()) for block in blocks)
 
 
 def _known(data: Tree, leaf: str) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from jaxmle.likelihood.checks import check_coding, host_data, host_params, trace
 from jaxmle.likelihood.contract import as_tree, leaf_of
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.likelihood.regression import Regression
+from jaxmle.models.censoring import Censoring
 from jaxmle.models.coding import Rule, coded
 from jaxmle.models.laws import Law
 
@@ -43,6 +44,7 @@ class Model:
         law: mean, variance, distribution function, quantile and sampler of that law.
         outcome: the leaf of the data that holds the response.
         coding: the values that the response and other leaves may have.
+        censoring: what is known of responses that are not observed exactly; None where all are.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Model:
     law: Law
     outcome: str = "y"
     coding: tuple[Rule, ...] = ()
+    censoring: Censoring | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "likelihood", coded(self.likelihood, self.name, self.coding))
@@ -142,7 +145,11 @@ class Model:
         Args:
             kind: ``"response"`` y − mean; ``"pearson"`` that over the standard deviation; ``"deviance"`` signed √(2(ℓ_saturated − ℓ)) for
                 exponential families; ``"quantile"`` Φ⁻¹(F(y)), standard normal under the model.
-            key: for quantile residuals of a discrete response, drawn uniformly over its step of F (Dunn & Smyth 1996, JCGS 5, p. 236).
+            key: for quantile residuals of a discrete response, drawn uniformly over its step of F (Dunn & Smyth 1996, JCGS 5, p. 236); and
+                of a censored one, a limit's atom or an interval, drawn over what is known of it. F is that given entry, if late.
+
+        Raises:
+            ValueError: key is needed and not given; a residual other than the quantile one of rows that are censored or entered late.
 
         >>> import numpy as np
         >>> from jaxmle.models import poisson
@@ -153,6 +160,11 @@ class Model:
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
         y = self._response(data)
+        if self.censoring is not None:
+            self.censoring.refuse(kind, data, key)
+            if kind == "quantile":
+                name = ("censored residual", self.censoring.ends)
+                return self._either_road(name, self._censored_residual, params, data, key)
         if kind == "response":
             return self._evaluate("response_residual", params, data, y)
         if kind == "quantile" and self.law.discrete and key is None:
@@ -173,6 +185,15 @@ class Model:
         def run(params: Tree, data: Tree, *args: Any) -> Any:
             return of(*args, *natural(params, data))
 
+        return self._either_road((what, natural, of), run, params, data, *args)
+
+    def _censored_residual(self, params: Tree, data: Tree, key: Array | None) -> Array:
+        return self.censoring.residual(key, params, data)  # type: ignore[union-attr]
+
+    def _either_road(
+        self, name: Any, run: Callable[..., Array], params: Tree, data: Tree, *args: Any
+    ) -> Any:
+        """``run(params, data, *args)``: in place under a trace, compiled and in float64 on the host."""
         if tracing():
             return run(params, traced_data(data), *args)
         with precision(np.float64):
@@ -181,9 +202,7 @@ class Model:
                 a if a is None or _is_key(a) else np.asarray(a, dtype=np.float64) for a in args
             )
             return to_numpy(
-                compiled(as_tree(self.likelihood), (what, natural, of), lambda _: run)(
-                    params, real, *args
-                )
+                compiled(as_tree(self.likelihood), name, lambda _: run)(params, real, *args)
             )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.models import coding, laws
 from jaxmle.models.begin import clip, column, namespace, regress, spread
+from jaxmle.models.censoring import Censoring
 from jaxmle.models.coding import EVENT, INTERVAL, LEFT, RIGHT
 from jaxmle.models.laws import HALF_LOG_2PI, Law, uniform
 from jaxmle.models.model import Model
@@ -129,7 +130,7 @@ def aft(
         f"aft({law})", regression(functools.partial(_density, core, entry, upper), eta), functools.partial(_begin, law=core, free=free, upper=upper, offset=offset),
         {"scale": positive} if free else None,
         lambda params, data: constant(eta_of(params, data, offset), params["scale"] if free else 1.0), TIMES[core], "time",
-        coding=_aft_coding(entry, upper, offset, left_censored),
+        coding=_aft_coding(entry, upper, offset, left_censored), censoring=_aft_censoring(core, entry, upper, offset),
     )  # fmt: skip
 
 
@@ -147,6 +148,37 @@ def _aft_coding(
         ends = "an interval has its lower end in time and its upper end, a larger one, in upper"
         found = (*found, coding.Order("time", upper, ends, strict=True, when=_between))
     return found
+
+
+def _aft_censoring(law: str, entry: str | None, upper: str | None, offset: str | None) -> Censoring:
+    """The log survival at both ends of what is known of each time, less that at its entry."""
+    F = ERRORS[law]
+
+    def ends(params: Tree, data: Tree) -> tuple[Array, Array]:
+        eta, scale, event = eta_of(params, data, offset), params.get("scale", 1.0), data["event"]
+
+        def log_survival(time: Array) -> Array:
+            return F.log_survival((jnp.log(time) - eta) / scale)
+
+        at = log_survival(data["time"])
+        begin = jnp.zeros_like(at)
+        if entry is not None:
+            late = data[entry] > 0
+            begin = jnp.where(late, log_survival(jnp.where(late, data[entry], 1.0)), 0.0)
+        last = at
+        if upper is not None:
+            between = event == INTERVAL
+            last = jnp.where(between, log_survival(jnp.where(between, data[upper], 1.0)), at)
+        last = jnp.where(event == RIGHT, -jnp.inf, last)
+        return jnp.where(event == LEFT, begin, at) - begin, last - begin
+
+    def inexact(data: Tree) -> Array:
+        return data["event"] != EVENT
+
+    def unlike(data: Tree) -> Array:
+        return inexact(data) if entry is None else inexact(data) | (data[entry] > 0)
+
+    return Censoring(ends, inexact, unlike)
 
 
 LATE = "nobody is observed before entering: entry must lie before the time. Drop these rows from every leaf"
