@@ -150,7 +150,10 @@ def fit_stochastic(
         raise ValueError(
             "params0 is missing: give start values; only a model with a method start(data) may go without"
         )
-    params0 = loglik.start(data) if params0 is None else params0
+    if params0 is None:
+        rows = host_data(data, np.float64, nan=True)
+        check_coding(loglik, rows)
+        params0 = loglik.start(rows)
     real, constraints = (
         host_dtype(dtype),
         getattr(loglik, "constraints", None) if constraints is None else constraints,

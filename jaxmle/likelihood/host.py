@@ -21,24 +21,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle.parameters.roads import precision as precision
+from jaxmle.parameters.roads import tracing as tracing
+
 Tree = Any
 MEMO = "_jaxmle_compiled"
-
-
-def tracing() -> bool:
-    """Whether we are inside somebody's ``jit``, ``vmap`` or ``grad``."""
-    try:
-        from jax._src.core import trace_state_clean
-    except (
-        ImportError
-    ):  # a future jax: a fresh constant is then a tracer exactly when a trace is open
-        return isinstance(jnp.zeros(()) + 0, jax.core.Tracer)
-    return not trace_state_clean()
-
-
-def precision(dtype: Any) -> Any:
-    """The context in which a host procedure runs: float64 on, or off for float32."""
-    return jax.enable_x64(np.dtype(dtype) == np.float64)
 
 
 # ---------------------------------------------------------------- portable copies

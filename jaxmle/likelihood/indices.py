@@ -26,6 +26,7 @@ from jaxmle.parameters.tree import Layout
 Array = Any
 Tree = Any
 
+SCATTERED = 7919  # a prime, so that rows looked at follow no period of the codes
 LOOKED_AT = 16  # rows by which a column of floats is taken for codes or not
 
 
@@ -93,7 +94,8 @@ def _may_hold_codes(leaf: Array) -> bool:
     """Whether a leaf is of whole numbers, or floats of which a column is, by some of its rows."""
     if leaf.dtype.kind != "f" or leaf.ndim > 2:
         return bool(leaf.dtype.kind in "iu")
-    some = np.asarray(leaf[:: max(1, len(leaf) // LOOKED_AT)])
+    rows = np.arange(min(LOOKED_AT, len(leaf))) * SCATTERED % len(leaf)
+    some = np.asarray(leaf)[rows]
     return bool(((np.rint(some) == some).all(axis=0) & (some != some[0]).any(axis=0)).any())
 
 
