@@ -25,8 +25,12 @@ def in_row(index: tuple[int, ...]) -> str:
     return f"row {index[0]}" if index else "the value"
 
 
-def check_values(family: Any, data: Tree, place: Place) -> None:
-    """Raise a ValueError that names the first such value, what is wanted and what to do. NaN passes, and what a trace hides."""
+def check_values(family: Any, data: Tree, place: Place, support: bool = True) -> None:
+    """Raise a ValueError that names the first such value, what is wanted and what to do. NaN passes, and what a trace hides.
+
+    Args:
+        support: whether values outside the support of a continuous family are refused too. A density of 0 is no matter of coding.
+    """
     y, known = family.parts(data)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((y, known))):
         return
@@ -35,6 +39,8 @@ def check_values(family: Any, data: Tree, place: Place) -> None:
         return
     values, name = np.asarray(y), "data['y']" if isinstance(data, dict) else "data"
     if values.dtype.kind not in "fiub" or not values.size:
+        return
+    if not (support or family.discrete):
         return
     low, high = _ends(family, known)
     bad = (values < low) | (values > high)

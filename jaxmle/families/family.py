@@ -119,8 +119,11 @@ class Family:
         return finite_start(self.law.guess(y, constants), self.constraints)
 
     def check_data(self, data: Tree, place: Callable[[tuple[int, ...]], str] = in_row) -> None:
-        """Raise a ValueError for a value that no parameters allow: one that is not whole where values are counts, or outside a support that does not move."""
-        check_values(self, data, place)
+        """Raise a ValueError for a value in another coding: one that no parameters of a discrete family allow, an event that is not 0 or 1, ends out of order.
+
+        A value of density 0 is no such thing: the fit is NONFINITE there and names the row.
+        """
+        check_values(self, data, place, support=False)
 
     @property
     def names(self) -> tuple[str, ...]:

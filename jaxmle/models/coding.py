@@ -132,7 +132,7 @@ class Coding:
 
 def coded(likelihood: Any, model: str, rules: tuple[Rule, ...]) -> Any:
     """A function or a declared regression that carries the coding of its data, where ``checks.check_coding`` looks for it."""
-    if not rules or hasattr(likelihood, "check_data"):
+    if not rules:
         return likelihood
     regression = hasattr(likelihood, "density")
     function = functools.partial(likelihood.density if regression else likelihood)

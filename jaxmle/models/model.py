@@ -99,7 +99,7 @@ class Model:
 
     def starts(self, data: Tree) -> Tree:
         """``start`` of data sets stacked on a leading axis: start values with that axis."""
-        if not isinstance(self.likelihood, Family):
+        if not isinstance(getattr(self.likelihood, "func", None), Family):
             return self.start(data)
         members = range(jax.tree.leaves(data)[0].shape[0])  # a family knows one column
         return jax.tree.map(

@@ -168,6 +168,20 @@ def cases():
         {"only": -TIME},
         "data is -.* in row 0 .* takes numbers from 0 on",
     )
+    yield (
+        "distribution",
+        "proportion",
+        models.distribution(families.beta),
+        {"only": {"y": 20 * TIME}},
+        r"data\['y'\] is .*; beta takes numbers from 0 to 1",
+    )
+    yield (
+        "distribution",
+        "event",
+        models.distribution(families.censored(families.weibull)),
+        {"only": {"time": TIME, "event": ONE + 1}},
+        r"event = \(event == 2\)",
+    )
 
 
 CASES = [(f"{name}, {what}", *rest) for name, what, *rest in cases()]
