@@ -1,6 +1,7 @@
 """The calculus of a log-likelihood: each function takes ``loglik`` and returns a function of ``(params, data)``.
 
 Under a trace they are plain JAX, ready for ``jit``, ``vmap``, ``grad`` and any optax loop. On the host they run in float64 and return NumPy.
+Integers of the data are computed as int64 on the host, and in the default width of the trace inside one.
 """
 
 from __future__ import annotations
