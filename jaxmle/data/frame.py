@@ -274,7 +274,7 @@ def from_formula(
 
     Args:
         formula: ``"y ~ …"``. A response of words, or ``C(y)``, is a category, coded 0, 1, … in the order of its levels;
-            ``Surv(time, event)`` and ``Surv(start, stop, event)`` give ``time``, ``event`` and ``entry``; ``cbind(successes, failures)``
+            An ordered category keeps levels that no row has, with a warning. ``Surv(time, event)`` and ``Surv(start, stop, event)`` give ``time``, ``event`` and ``entry``; ``cbind(successes, failures)``
             gives ``y`` and ``trials``.
         data: a pandas, polars or pyarrow frame, or a dict of arrays (n,).
         weights: ``frequency("w")`` or ``sampling("w")``, the name of a column or an array (n,).

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxmle.data.formula import columns_in, parse, real
-from jaxmle.data.table import Column
+from jaxmle.data.table import LISTED, Column
 
 Array = Any
 
@@ -79,7 +80,7 @@ def leaves_of(
         (name,) = response.parts.values()
         column = columns[name]
         if "category" in response.parts or column.is_factor:
-            levels = column.levels()
+            levels = _kept_levels(name, column)
             place = {level: code for code, level in enumerate(levels)}
             return {
                 "y": np.array([place[value] for value in column.values.tolist()], dtype=np.float64)
@@ -91,6 +92,20 @@ def leaves_of(
     if "time" in found:
         _check_times(found, response, rows)
     return found, None
+
+
+def _kept_levels(name: str, column: Column) -> tuple[Any, ...]:
+    """The levels that occur; of an ordered category all that it has, since an empty one between two keeps their codes and cuts apart."""
+    occurring = column.levels()
+    if not column.ranked or column.order is None or len(occurring) == len(column.order):
+        return occurring
+    empty = [repr(level) for level in column.order if level not in occurring]
+    told = ", ".join(empty[:LISTED]) + (", …" if len(empty) > LISTED else "")
+    warnings.warn(
+        f"no row has {name} = {told}, and an ordered category keeps its levels: a cut beside an empty one has no finite or inner estimate (SEPARATED, BOUNDARY). To leave it out: {name}.cat.remove_unused_categories()",
+        stacklevel=4,
+    )
+    return column.order
 
 
 def _finite(values: np.ndarray, name: str, rows: np.ndarray) -> np.ndarray:

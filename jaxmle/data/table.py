@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -18,11 +18,12 @@ LISTED = 12  # names in a message
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One column: ``values`` (n,), numbers or Python objects; ``missing`` (n,); ``order`` of its categories, where it is categorical."""
+    """One column: ``values`` (n,), numbers or Python objects; ``missing`` (n,); ``order`` of its categories, where it is categorical, and whether that is ``ranked``."""
 
     values: np.ndarray
     missing: np.ndarray
     order: tuple[Any, ...] | None = None
+    ranked: bool = False
 
     @property
     def is_factor(self) -> bool:
@@ -30,7 +31,7 @@ class Column:
         return self.order is not None or self.values.dtype.kind == "O"
 
     def take(self, rows: np.ndarray) -> Column:
-        return Column(self.values[rows], self.missing[rows], self.order)
+        return Column(self.values[rows], self.missing[rows], self.order, self.ranked)
 
     def levels(self) -> tuple[Any, ...]:
         """The distinct values that occur, in the order of the categories, or sorted; whole numbers as integers."""
@@ -110,7 +111,10 @@ def _of_series(name: str, series: Any) -> Column:
     narwhals = needed("narwhals.stable.v1")
     kind = series.dtype
     if kind in (narwhals.Categorical, narwhals.Enum):
-        return _of_values(name, series.to_list(), tuple(series.cat.get_categories().to_list()))
+        native = getattr(series.to_native(), "dtype", None)
+        ranked = bool(getattr(native, "ordered", kind == narwhals.Enum))
+        categories = tuple(series.cat.get_categories().to_list())
+        return replace(_of_values(name, series.to_list(), categories), ranked=ranked)
     if kind == narwhals.Boolean or kind.is_numeric():
         null = np.asarray(series.is_null().to_numpy(), dtype=bool)
         filled = (

@@ -6,15 +6,19 @@ parameters and data, says what is wrong with them, and is itself a log-likelihoo
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxmle.families.coding import check_values, in_row
 from jaxmle.families.moments import finite_start
 from jaxmle.parameters.constraints import Constraint
+from jaxmle.parameters.roads import as_numpy, exact, precision, tracing
 
 Array = Any
 Params = dict[str, Any]
@@ -26,6 +30,24 @@ def real(x: Array) -> Array:
     """x as a floating array: counts often come as integers."""
     x = jnp.asarray(x)
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+
+
+def _values(y: Tree) -> Tree:
+    """The values in the precision of the road."""
+    return y if tracing() else exact(y)
+
+
+def _either_road(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that is plain JAX under a trace, and on the host runs in float64 and returns NumPy arrays."""
+
+    @functools.wraps(method)
+    def run(self: Family, params: Params, *args: Any, **options: Any) -> Any:
+        if tracing():
+            return method(self, params, *args, **options)
+        with precision(np.float64):
+            return as_numpy(method(self, exact(params), *args, **options))
+
+    return run
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +74,7 @@ class Family:
     """A family of distributions, and a log-likelihood: ``family(params, data)`` returns the terms (n,).
 
     ``params`` is a dictionary of the names in ``constraints``; its values broadcast with the values y, so that a parameter may differ from
-    row to row. A family is taken by ``jaxmle.fit`` as it is, since it knows its start and its constraints. Everything differentiates.
+    row to row. Called on the host, a family's functions run in float64 and return NumPy arrays; under a trace they are plain JAX. A family is taken by ``jaxmle.fit`` as it is, since it knows its start and its constraints. Everything differentiates.
 
     Attributes:
         name: what it is called.
@@ -80,6 +102,8 @@ class Family:
 
     def __call__(self, params: Params, data: Tree) -> Array:
         """The log-likelihood terms (n,) of ``data``: the values y (n,), or a dictionary of them and of known constants."""
+        if not tracing():
+            self.check_data(data)
         y, known = self.parts(data)
         return self.log_prob({**params, **known}, y)
 
@@ -94,47 +118,63 @@ class Family:
             )
         return finite_start(self.law.guess(y, constants), self.constraints)
 
+    def check_data(self, data: Tree, place: Callable[[tuple[int, ...]], str] = in_row) -> None:
+        """Raise a ValueError for a value in another coding: one that no parameters of a discrete family allow, an event that is not 0 or 1, ends out of order.
+
+        A value of density 0 is no such thing: the fit is NONFINITE there and names the row.
+        """
+        check_values(self, data, place, support=False)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The parameters in the order of a fit's matrices, which is the alphabet's."""
         return tuple(sorted(self.constraints))
 
+    @_either_road
     def log_prob(self, params: Params, y: Tree) -> Array:
         """Log density, or log probability of a discrete value, at y; −inf outside the support, with finite derivatives."""
-        return self.law.log_prob(self.read(params), jax.tree.map(real, y))
+        return self.law.log_prob(self.read(params), jax.tree.map(real, _values(y)))
 
+    @_either_road
     def log_cdf(self, params: Params, y: Array) -> Array:
         """log P(Y ≤ y), without loss in the lower tail."""
-        return self._have("log_cdf")(self.read(params), real(y))
+        return self._have("log_cdf")(self.read(params), real(_values(y)))
 
+    @_either_road
     def log_sf(self, params: Params, y: Array) -> Array:
         """log P(Y > y), without loss in the upper tail."""
-        return self._have("log_sf")(self.read(params), real(y))
+        return self._have("log_sf")(self.read(params), real(_values(y)))
 
+    @_either_road
     def quantile(self, params: Params, q: Array) -> Array:
         """The smallest y with P(Y ≤ y) ≥ q; the ends of the support at 0 and 1, NaN outside [0, 1]."""
-        p, q = self.read(params), real(q)
+        p, q = self.read(params), real(_values(q))
         low, high = self.law.support(p)
         inside = (q > 0) & (q < 1)
         found = self._have("quantile")(p, jnp.where(inside, q, 0.5))
         return jnp.where(inside, found, jnp.where(q == 0, low, jnp.where(q == 1, high, jnp.nan)))
 
+    @_either_road
     def sample(self, params: Params, key: Array, shape: tuple[int, ...] = ()) -> Array:
         """Independent draws of ``shape``, with which the parameters broadcast; a vector or a category is one draw."""
         return self._have("sample")(self.read(params), key, tuple(shape))
 
+    @_either_road
     def mean(self, params: Params) -> Array:
         """E Y; infinite or NaN where it is so."""
         return self._have("mean")(self.read(params))
 
+    @_either_road
     def variance(self, params: Params) -> Array:
         """Var Y, a covariance matrix for vectors; infinite or NaN where it is so."""
         return self._have("variance")(self.read(params))
 
+    @_either_road
     def support(self, params: Params) -> tuple[Array, Array]:
         """The lowest and the highest value."""
         return self.law.support(self.read(params))
 
+    @_either_road
     def information(self, params: Params) -> Array | None:
         """Expected (Fisher) information of one observation, (…, k, k) in the order of ``names``; None where it has no closed form."""
         if self.law.information is None:

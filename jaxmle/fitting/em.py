@@ -13,7 +13,7 @@ from jaxmle.fitting.fit import fit
 from jaxmle.fitting.gaussian_mixture import GaussianMixture, Path
 from jaxmle.fitting.mixture_of import MixtureOf
 from jaxmle.fitting.record import Fit
-from jaxmle.likelihood.checks import check_start, host_data, host_params
+from jaxmle.likelihood.checks import check_coding, check_start, host_data, host_params
 from jaxmle.likelihood.combinators import Weights, penalize
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.host import precision, tracing
@@ -145,6 +145,7 @@ def em(
     """
     _check(model, starts, key, weights, variance_floor, tolerance, max_steps, newton_steps)
     data = host_data(data, np.float64)
+    check_coding(model.loglik, data)
     n = data_length(data)
     w = None if weights is None else _checked_weights(weights, n)
     with precision(np.float64), np.errstate(all="ignore"):
@@ -337,6 +338,7 @@ def em_steps(
     """
     _check(model, 1, 0, weights, 0.0, 0.0, steps, 0)
     data = host_data(data, np.float64)
+    check_coding(model.loglik, data)
     w = None if weights is None else _checked_weights(weights, data_length(data))
     with precision(np.float64), np.errstate(all="ignore"):
         path = model.climb([_checked_start(model, start, data)], data, w, 0.0, 0.0, steps)

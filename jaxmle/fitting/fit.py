@@ -31,12 +31,14 @@ from jaxmle.fitting.separation import settled, wants_cone
 from jaxmle.fitting.subsample import head_start
 from jaxmle.likelihood.anatomy import count, has, substituted, term_shape
 from jaxmle.likelihood.checks import (
+    check_coding,
     check_fixed,
     check_start,
+    check_values,
     check_weight_shapes,
-    check_weights,
     host_data,
     host_params,
+    traced_data,
 )
 from jaxmle.likelihood.combinators import Penalize, weight
 from jaxmle.likelihood.contract import as_tree, leaf_of, need_terms, rows_of
@@ -44,6 +46,7 @@ from jaxmle.likelihood.covariance import Kind, check_kind, cluster_codes
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
 from jaxmle.likelihood.histogram import counted, counts_of, distinct
 from jaxmle.likelihood.host import compiled, kept, precision, tracing
+from jaxmle.likelihood.indices import check_indices
 from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.recession import is_exact, ways
 from jaxmle.likelihood.row_independence import check_blocks, check_weighted
@@ -88,7 +91,8 @@ def fit(
             ``regression``, or any combinator of these. What it closes over is compared at each call: whatever was rebound or changed in
             place since the last one, in arrays, containers, objects, modules or globals, enters the fit.
         params0: start values, any tree of floating-point arrays. May be None where the log-likelihood has a method ``start(data)``.
-        data: any tree of arrays that share the leading axis n.
+        data: any tree of arrays that share the leading axis n. Floats are computed in the precision of the fit, whatever theirs; integers
+            become int64 (int32 with float64 off), which for a column of bytes is eight times the memory; booleans stay.
         constraints: a tree prefix of ``params0``, such as ``{"sigma": positive}``; the maximum does not depend on its transform.
         solver: one of ``jaxmle.solvers``, any optax transformation, or None to choose by size.
         vcov: ``"observed"``, ``"expected"``, ``"opg"``, ``"HC0"`` … ``"HC3"``, ``"cluster"`` (``"CR0"``, ``"CR1"``, ``"CR1S"``, ``"CR2"``,
@@ -154,7 +158,9 @@ def _model_parts(
             raise ValueError(
                 "params0 is missing: give start values, such as {'beta': jnp.zeros(3), 'sigma': 1.0}; only a model with a method start(data) may go without. fix, tie, weight and penalize do not hand a model's start on: give params0=model.start(data), constraints=model.constraints"
             )
-        params0 = loglik.start(data)
+        rows = data if tracing() else host_data(data, np.float64, nan=True)
+        check_coding(loglik, rows)
+        params0 = loglik.start(rows)
     return (
         loglik,
         params0,
@@ -248,12 +254,13 @@ def _host(
     check_fixed(loglik, layout)
     data = host_data(data, dtype)
     rows = rows_of(loglik, data)
-    check_weights(loglik, data)
+    check_values(loglik, data)
     codes = () if clusters is None else cluster_codes(clusters, rows)
     with precision(dtype), np.errstate(all="ignore"):
         problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
         base = np.asarray(substituted(loglik, layout, layout.ravel(params)))
         check_weighted(loglik, layout, base, data)
+        check_indices(loglik, layout, base, data)
         on_device = jax.tree.map(placed, data)
         _check_terms(problem, base, on_device)
         if block_rows is not None:
@@ -398,14 +405,8 @@ def _traced(
     dtype = _traced_dtype(dtype)
     _refuse_non_float(params0)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), params0)
-    data = jax.tree.map(
-        lambda leaf: (
-            jnp.asarray(leaf).astype(dtype)
-            if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-            else jnp.asarray(leaf)
-        ),
-        data,
-    )
+    check_coding(loglik, data)
+    data = traced_data(data, dtype)
     layout = layout_of(params, constraints)
     rows = rows_of(loglik, data)
     check_weight_shapes(loglik, data)

@@ -12,11 +12,13 @@ import numpy as np
 from jaxmle.fitting.members import Ragged, Stacked, Table, concatenated
 from jaxmle.fitting.padding import obstacle_to_padding
 from jaxmle.likelihood.anatomy import parts_of, substituted
-from jaxmle.likelihood.checks import check_fixed, check_start, host_data, host_params
+from jaxmle.likelihood.checks import check_coding, check_fixed, check_start, host_data, host_params
 from jaxmle.likelihood.combinators import Pool, Weight, Weights, weight
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, terms_of
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.likelihood.histogram import counts_of, distinct
+from jaxmle.likelihood.host import precision
+from jaxmle.likelihood.indices import Members, check_indices
 from jaxmle.parameters.constraints import Ordered, Simplex
 from jaxmle.parameters.tree import Layout, layout_of
 
@@ -79,6 +81,7 @@ def gathered(
         source = _grouped(tree, datasets, weights, clusters, dtype)
     else:
         source = _stacked(tree, datasets, weights, clusters, in_axes, params0, params_axis, dtype)
+    check_coding(tree, source.rows[0], source.place)
     constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
     if params0 is None:
         params0, params_axis = _starts(loglik, source, dtype), 0
@@ -102,6 +105,8 @@ def gathered(
 
     base = np.asarray(jax.vmap(held)(base) if batched else held(base))
     _check_own_weights(tree)
+    with precision(dtype):
+        _check_indices(tree, layout, base[0] if batched else base, source)
     kind = None if weights is None else weights.kind
     whole = tree if kind is None else weight(tree, Weights(np.zeros(0, dtype), kind))
     unpadded = ""
@@ -112,6 +117,30 @@ def gathered(
         )
         source = replace(source, padded=not unpadded)
     return Inputs(whole, tree, kind, layout, base, source, _distinct(tree, source), dtype, unpadded)
+
+
+def _check_indices(loglik: Any, layout: Layout, base: np.ndarray, source: Stacked | Ragged) -> None:
+    """Codes that index parameters lie in range, in every member."""
+    flags, ragged = source.shared[: source.data_leaves], isinstance(source, Ragged)
+    leaves = jax.tree.leaves(source.rows[0])
+
+    def place(leaf: int, index: tuple[int, ...]) -> str:
+        return source.place(source.part[leaf] if ragged else 0, index)  # type: ignore[union-attr]
+
+    def one(leaf: int, index: tuple[int, ...]) -> Tree:
+        if ragged:
+            return _one(source, source.member(source.part[leaf], index[0]))  # type: ignore[union-attr]
+        return _one(source, 0 if flags[leaf] else index[0])
+
+    members = Members(
+        leaves,
+        [0 if ragged or flag else 1 for flag in flags],
+        place,
+        one,
+        len(np.unique(source.sizes, axis=0)) == 1,
+    )
+    first = _one(source, int(np.argmax(source.sizes.sum(axis=1))))
+    check_indices(loglik, layout, base, first, members)
 
 
 def _check_own_weights(loglik: Any) -> None:

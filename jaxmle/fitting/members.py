@@ -56,6 +56,10 @@ class Stacked:
         )
         return np.full((self.members, 1), length)
 
+    def place(self, part: int, index: tuple[int, ...]) -> str:
+        """Where a value of a leaf stands, in words; one index alone is of a leaf that members share."""
+        return f"row {index[1]} of member {index[0]}" if len(index) > 1 else f"row {index[0]}"
+
     def row_bytes(self) -> float:
         """Bytes of one row of one member."""
         return sum(
@@ -120,6 +124,20 @@ class Ragged:
     @property
     def shared(self) -> tuple[bool, ...]:
         return (False,) * len(self.part)
+
+    def place(self, part: int, index: tuple[int, ...]) -> str:
+        """Where a value of a leaf stands, in words: its row in the member, or in the table if that is cut into groups."""
+        row, member = index[0], self.member(part, index[0])
+        if self.order[part] is not None:
+            return f"row {row} of the table (member {member})"
+        return f"row {row - int(self.starts[member, part])} of member {member}"
+
+    def member(self, part: int, row: int) -> int:
+        """The member that a row of a part's table belongs to."""
+        order = self.order[part]
+        at = row if order is None else int(np.flatnonzero(order == row)[0])
+        ends = self.starts[:, part] + self.sizes[:, part]
+        return int(np.searchsorted(ends, at, side="right"))
 
     def row_bytes(self) -> float:
         """Bytes of one row of one member, with its weight."""

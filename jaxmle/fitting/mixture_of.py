@@ -13,6 +13,7 @@ import numpy as np
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.gaussian_mixture import Path
 from jaxmle.fitting.mixture_start import assignments
+from jaxmle.likelihood.checks import check_coding
 from jaxmle.likelihood.combinators import sampling
 from jaxmle.likelihood.contract import Opaque, as_tree, data_length
 from jaxmle.likelihood.host import compiled
@@ -67,6 +68,8 @@ def mixture_of(
     def loglik(params: Tree, data: Tree) -> Array:
         return jax.scipy.special.logsumexp(_log_joint(one, params, data), axis=1)
 
+    tree = as_tree(component)
+    loglik.check_data = lambda data, place: check_coding(tree, data, lambda _, index: place(index))  # type: ignore[attr-defined]
     own = getattr(component, "constraints", None) if constraints is None else constraints
     begin = (lambda data: start) if start is not None else getattr(component, "start", None)
     return MixtureOf(one, components, own, begin, loglik)

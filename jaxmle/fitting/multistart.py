@@ -15,7 +15,7 @@ from jaxmle.fitting.record import Fit
 from jaxmle.fitting.starts import start_values
 from jaxmle.fitting.symmetry import blocks_of, checked_groups
 from jaxmle.likelihood.anatomy import has
-from jaxmle.likelihood.checks import check_weights, host_data
+from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import Weight, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.host import precision, tracing
@@ -117,7 +117,7 @@ def _checked_data(loglik: Any, data: Tree, clusters: Any, dtype: np.dtype) -> Tr
     """The data as one data set: ``fit_batch`` would read a list as many, and rows of NaN as a matter of one member."""
     data = host_data(tuple(data) if isinstance(data, list) else data, dtype)
     rows_of(loglik, data)
-    check_weights(loglik, data)
+    check_values(loglik, data)
     if clusters is not None and np.ndim(clusters) != 1:
         raise ValueError(
             f"clusters must hold one label for each row, shape (n,); got shape {np.shape(clusters)}"

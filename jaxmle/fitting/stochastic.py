@@ -23,10 +23,18 @@ from jaxmle.fitting.program_digest import ADDRESS, model_digest
 from jaxmle.fitting.progress import LOGGED, QUIET, clock
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import has, parts_of, roots_of, substituted
-from jaxmle.likelihood.checks import check_fixed, check_start, check_weights, host_data, host_params
+from jaxmle.likelihood.checks import (
+    check_coding,
+    check_fixed,
+    check_start,
+    check_values,
+    host_data,
+    host_params,
+)
 from jaxmle.likelihood.combinators import Penalize, Pool, Weight, weight
 from jaxmle.likelihood.contract import Opaque, as_tree, data_length
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
+from jaxmle.likelihood.indices import check_indices
 from jaxmle.likelihood.row_independence import check_rows_apart
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.solvers.methods import LBFGS, Newton
@@ -139,7 +147,10 @@ def fit_stochastic(
         raise ValueError(
             "params0 is missing: give start values; only a model with a method start(data) may go without"
         )
-    params0 = loglik.start(data) if params0 is None else params0
+    if params0 is None:
+        rows = host_data(data, np.float64, nan=True)
+        check_coding(loglik, rows)
+        params0 = loglik.start(rows)
     real, constraints = (
         host_dtype(dtype),
         getattr(loglik, "constraints", None) if constraints is None else constraints,
@@ -155,8 +166,9 @@ def fit_stochastic(
     n = data_length(rows)
     if n is None:
         raise ValueError("data has no arrays: there are no rows to draw batches of")
-    check_weights(tree, rows)
+    check_values(tree, rows)
     with precision(real), np.errstate(all="ignore"), Checkpoint(checkpoint) as kept:
+        check_indices(tree, layout, layout.ravel(params), rows)
         run = _Run.of(
             tree, layout, rows, n, typed_key(key), held_out, real, optimizer, schedule, batch_size
         )
@@ -295,6 +307,7 @@ class _Run:
                 )
         elif held_out is not None:
             other, kind = _checked_held(held_out, data, dtype), "tree"
+            check_coding(loglik, other)
             held = np.arange(data_length(other) or 0)
         if batch_size > len(train):
             raise ValueError(

@@ -17,8 +17,8 @@ from jaxmle.likelihood.bias import adjustment, inverse_root
 from jaxmle.likelihood.checks import (
     check_fixed,
     check_start,
+    check_values,
     check_weight_shapes,
-    check_weights,
     host_data,
     host_params,
 )
@@ -126,7 +126,7 @@ def _host(
     check_start(layout, params)
     check_fixed(loglik, layout)
     data = host_data(data, real)
-    check_weights(loglik, data)
+    check_values(loglik, data)
     chart = _chart(loglik, layout)
     with precision(real), np.errstate(all="ignore"):
         rows_of(loglik, data)

@@ -18,7 +18,7 @@ from jaxmle.fitting.members import buckets
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.schedule import DATA, Schedule, cut, free_bytes
 from jaxmle.likelihood.anatomy import substituted, term_shape
-from jaxmle.likelihood.checks import check_weights, host_data
+from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import weight
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.solvers.status import Status
@@ -254,7 +254,7 @@ def study(loglik: Any, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> Stud
 def _single(loglik: Any, fit: Fit, data: Tree, weights: Any) -> Study:
     tree = as_tree(loglik if weights is None else weight(loglik, weights))
     data = host_data(data, np.float64)
-    check_weights(tree, data)
+    check_values(tree, data)
     problem = pose(tree, fit.layout, None, "auto", None, 0, None)
     base = _base(fit, tree)
     term_shape(tree, fit.layout, base, data)  # the data are of the likelihood's shape

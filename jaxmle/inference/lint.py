@@ -28,7 +28,7 @@ from jaxmle.inference.lint_terms import (
     check_sum,
 )
 from jaxmle.likelihood.anatomy import roots_of
-from jaxmle.likelihood.checks import check_fixed, check_start, check_weights, host_data, host_params
+from jaxmle.likelihood.checks import check_fixed, check_start, check_values, host_data, host_params
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.parameters.tree import Chart, layout_of
@@ -86,7 +86,7 @@ def lint(
     check_start(layout, start)
     check_fixed(tree, layout)
     data = host_data(data, np.float64)
-    check_weights(tree, data)
+    check_values(tree, data)
     moving = roots_of(tree, layout) == np.arange(layout.p)
     if not np.any(moving):
         raise ValueError(

@@ -60,7 +60,8 @@ def deviance_residuals(y: Any, mean: Any, terms: Any, saturated: Any) -> Array:
 def pit(cdf: Any, below: Any = None, *, key: Any = None) -> Array:
     """Probability integral transforms F(y), uniform on (0, 1) when the model is right; randomised where the response is discrete.
 
-    u = F(y−) + v{F(y) − F(y−)} with v uniform (Brockwell 2007); without a key v = ½, the mid-point, which is not uniform but has no noise.
+    u = F(y−) + v{F(y) − F(y−)} with v uniform (Brockwell 2007). So too where a response is only known to lie in an interval, as a censored
+    time is: ``below`` is F at its lower end and ``cdf`` F at its upper end (1 where that is infinite). Without a key v = ½, the mid-point, which is not uniform but has no noise.
 
     Args:
         cdf: F(y) of each observation, (n,).

@@ -13,7 +13,7 @@ from jaxmle.fitting.fingerprint import fingerprints
 from jaxmle.fitting.inputs import codes_within
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import roots_of, weighting_of
-from jaxmle.likelihood.checks import check_weights, host_data
+from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import Weights, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.covariance import cluster_codes
@@ -148,7 +148,7 @@ def visit(
     if check_data:
         _check_same(fit, data, axes)
     if not fit.batch_shape:
-        check_weights(tree if weights is None else weight(tree, weights), data)
+        check_values(tree if weights is None else weight(tree, weights), data)
     return _visit(tree, fit, data, weights, _codes(clusters, fit, tree, data), axes)
 
 

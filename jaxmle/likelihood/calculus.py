@@ -1,6 +1,7 @@
 """The calculus of a log-likelihood: each function takes ``loglik`` and returns a function of ``(params, data)``.
 
 Under a trace they are plain JAX, ready for ``jit``, ``vmap``, ``grad`` and any optax loop. On the host they run in float64 and return NumPy.
+Integers of the data are computed as int64 on the host, and in the default width of the trace inside one.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from jaxmle.likelihood.anatomy import roots_of, weighting_of
 from jaxmle.likelihood.bias import adjustment, inverse_root
-from jaxmle.likelihood.checks import host_data, host_params
+from jaxmle.likelihood.checks import check_coding, host_data, host_params, traced_data
 from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.covariance import Kind, check_kind, check_order, cluster_codes, sandwich
 from jaxmle.likelihood.evaluate import Sums, sums
@@ -40,8 +41,10 @@ def _two_roads(
 
     def at(params: Tree, data: Tree = None) -> Any:
         if tracing():
-            return quantity(loglik, params, data, codes(data))
+            check_coding(loglik, data)
+            return quantity(loglik, params, traced_data(data), codes(data))
         params, data = host_params(params, np.float64), host_data(data, np.float64)
+        check_coding(loglik, data)
         with precision(np.float64):
             piece = compiled(loglik, key, lambda ll: lambda *args: quantity(ll, *args))
             return to_numpy(piece(params, jax.tree.map(jnp.asarray, data), codes(data)))

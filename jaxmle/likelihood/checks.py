@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,10 +12,11 @@ import numpy as np
 
 from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import rows_of
+from jaxmle.likelihood.contract import Opaque, as_tree, rows_of
 from jaxmle.parameters.tree import Layout
 
 Tree = Any
+Place = Callable[[tuple[int, ...]], str]  # from the index of a value in its leaf to words
 
 
 def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
@@ -53,7 +56,10 @@ def _first_bad(value: np.ndarray) -> str:
 
 
 def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
-    """``data`` as arrays: floats in ``dtype``, integers and booleans as they are; strings, objects and (unless ``nan``) NaN are refused by name."""
+    """``data`` as arrays: floats in ``dtype``, integers as wide as it, booleans as they are; strings, objects and (unless ``nan``) NaN are refused by name.
+
+    Integers become int64, or int32 where ``dtype`` is float32: in the width of a byte, 127 + 1 is −128 and the logarithm has three digits.
+    """
 
     def convert(path: Any, leaf: Any) -> Any:
         name = "data" + jax.tree_util.keystr(path)
@@ -71,17 +77,21 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
             raise TypeError(
                 f"{name} is a masked array, whose mask would be lost; drop the masked rows from every leaf first"
             )
+        if not path and hasattr(leaf, "columns"):
+            raise TypeError(
+                "data is a frame, whose columns would lose their names: pass {name: frame[name].to_numpy() for name in frame.columns}, or frame.to_numpy() as a matrix; jaxmle.from_formula reads a frame"
+            )
         # A view: jax knows an array by its identity, and a trace that failed may have known this one in single precision.
         value = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf).view()
         kind = np.dtype(value.dtype).kind
         if kind in "USO":
-            raise TypeError(
-                f"{name} holds {'strings' if kind != 'O' else 'Python objects'}; encode categories as integer codes or dummy columns, and dates as numbers"
-            )
+            raise TypeError(_no_numbers(name, value, kind))
         if kind not in "fiubV" or (kind == "V" and value.dtype != jnp.bfloat16):
             raise TypeError(
                 f"{name} has dtype {value.dtype}; data must be real numbers, integers or booleans"
             )
+        if kind in "iu":
+            return _integers(name, value, np.int64 if np.dtype(dtype).itemsize == 8 else np.int32)
         if kind in "fV":
             value = (
                 np.asarray(value).astype(dtype, copy=False) if nan else _floats(name, value, dtype)
@@ -90,6 +100,55 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
 
     checked = jax.tree_util.tree_map_with_path(convert, data)
     return checked
+
+
+def _no_numbers(name: str, value: Any, kind: str) -> str:
+    """What a leaf of words or objects holds, and the line that makes numbers of it."""
+    found = value.ravel().tolist()
+    if kind != "O":
+        told = f"{name} holds strings: {found[0]!r} in row 0" if found else f"{name} holds strings"
+    else:
+        odd = next((i for i, one in enumerate(found) if not isinstance(one, int | float)), 0)
+        told = f"{name} holds Python objects: {found[odd]!r} in row {odd // max(value[:1].size, 1)}"
+        if found[odd] is None or type(found[odd]).__name__ in ("NAType", "NaTType"):
+            return f"{told}. Drop the rows with a missing value from every leaf; an end of an interval of which nothing is known is -numpy.inf or numpy.inf"
+        if not isinstance(found[odd], str):
+            return f"{told}. Make numbers of them: .astype(float)"
+    word = next((one for one in found if isinstance(one, str)), "…")
+    return f"{told}. Encode categories as integer codes or dummy columns, ({name} == {word!r}).astype(float) of two, numpy.unique({name}, return_inverse=True)[1] of more; dates as numbers"
+
+
+def _integers(name: str, value: Any, dtype: Any) -> Any:
+    """Integers in ``dtype``; one that does not fit there would become another number, and is refused."""
+    if value.dtype == dtype:
+        return value
+    whole, most = np.asarray(value), np.iinfo(dtype)
+    if whole.size and np.iinfo(whole.dtype).max > most.max:
+        bad = np.argwhere((whole > most.max) | (whole < most.min))
+        if len(bad):
+            place = tuple(int(i) for i in bad[0])
+            raise ValueError(
+                f"{name} is {whole[place]} in row {place[0]}, beyond {np.dtype(dtype)}, in which integers are computed here; give it as floats: .astype(float)"
+            )
+    return whole.astype(dtype)
+
+
+def traced_data(data: Tree, dtype: Any = None) -> Tree:
+    """``data`` under a trace, by the rule of ``host_data`` as far as types tell: integers in the width of the trace, floats in ``dtype`` if given."""
+    whole = (
+        jnp.int32 if dtype is not None and np.dtype(dtype).itemsize < 8 else jnp.result_type(int)
+    )
+
+    def convert(leaf: Any) -> Any:
+        if not hasattr(leaf, "dtype"):
+            return leaf if dtype is None else jnp.asarray(leaf)
+        if jnp.issubdtype(leaf.dtype, jnp.integer):
+            return jnp.asarray(leaf).astype(whole)
+        if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.asarray(leaf).astype(dtype)
+        return leaf if dtype is None else jnp.asarray(leaf)
+
+    return jax.tree.map(convert, data)
 
 
 def _floats(name: str, value: Any, dtype: Any) -> Any:
@@ -101,6 +160,37 @@ def _floats(name: str, value: Any, dtype: Any) -> Any:
             f"{name} is NaN in row {rows[0]}{more}. Drop or impute these rows in every leaf: a likelihood has no meaning for a missing number."
         )
     return flat.astype(dtype, copy=False)
+
+
+def in_row(index: tuple[int, ...]) -> str:
+    """Where a value stands in the leaf of one data set."""
+    return f"row {index[0]}" + "".join(f", column {i}" for i in index[1:])
+
+
+def check_coding(
+    loglik: Any, data: Tree, where: Callable[[int, tuple[int, ...]], str] | None = None
+) -> None:
+    """Every likelihood that knows the coding of its data, in whatever combinators it stands, is shown them: see ``models.coding``.
+
+    A likelihood knows it that has a method ``check_data(data, place)``. Values that a trace hides are left alone.
+
+    Args:
+        where: from the part of a pool (0 else) and the index of a value in its leaf to words; by default the row.
+    """
+
+    def shown(node: Any, rows: Tree, part: int) -> None:
+        if isinstance(node, Pool):
+            for k, (member, own) in enumerate(zip(node.members, rows, strict=True)):
+                shown(member, own, k)
+            return
+        for inner in parts_of(node):
+            shown(inner, rows, part)
+        holder = node.function if isinstance(node, Opaque) else getattr(node, "density", None)
+        check = getattr(holder, "check_data", None)
+        if check is not None:
+            check(rows, in_row if where is None else partial(where, part))
+
+    shown(as_tree(loglik), data, 0)
 
 
 def check_start(layout: Layout, params: Tree) -> None:
@@ -143,6 +233,12 @@ def check_weight_shapes(loglik: Any, data: Tree) -> None:
     )
     for part, rows in parts:
         check_weight_shapes(part, rows)
+
+
+def check_values(loglik: Any, data: Tree) -> None:
+    """What is known of the values of one data set on the host: the coding that a ready model reads, and the weights."""
+    check_coding(loglik, data)
+    check_weights(loglik, data)
 
 
 def check_weights(loglik: Any, data: Tree) -> None:

@@ -30,19 +30,10 @@ from jaxmle.likelihood.contract import Opaque
 from jaxmle.likelihood.kinds import MEMO
 from jaxmle.likelihood.portable import portable
 from jaxmle.likelihood.watch import Look, look
+from jaxmle.parameters import roads
+from jaxmle.parameters.roads import tracing as tracing
 
 Tree = Any
-
-
-def tracing() -> bool:
-    """Whether we are inside somebody's ``jit``, ``vmap`` or ``grad``."""
-    try:
-        from jax._src.core import trace_state_clean
-    except (
-        ImportError
-    ):  # a future jax: a fresh constant is then a tracer exactly when a trace is open
-        return isinstance(jnp.zeros(()) + 0, jax.core.Tracer)
-    return not trace_state_clean()
 
 
 # ---------------------------------------------------------------- what is kept on a function
@@ -89,7 +80,7 @@ def precision(dtype: Any) -> Iterator[None]:
     """The context of a host procedure: float64 on, or off for float32. Within the outermost one closures are looked at once."""
     _PROCEDURE.depth += 1
     try:
-        with jax.enable_x64(np.dtype(dtype) == np.float64):
+        with roads.precision(dtype):
             yield
     finally:
         _PROCEDURE.depth -= 1

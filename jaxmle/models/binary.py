@@ -12,7 +12,7 @@ from jax.scipy.special import ndtr
 
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import exact
-from jaxmle.models import laws
+from jaxmle.models import coding, laws
 from jaxmle.models.begin import column, namespace, regress
 from jaxmle.models.model import Model
 from jaxmle.models.predictors import eta_of
@@ -103,6 +103,7 @@ def _bernoulli(link: str, name: str, offset: str | None) -> Model:
         name, regression(BERNOULLI[link], {"eta": linear("x", "beta", offset)}, response=exact(information, functools.partial(_bernoulli_cross, link))),
         functools.partial(_begin, link=link, trials=None, offset=offset), None,
         lambda params, data: (LINKS[link].p(eta_of(params, data, offset)),), laws.bernoulli,
+        coding=(coding.binary(), *coding.optional(offset)),
     )  # fmt: skip
 
 
@@ -181,6 +182,7 @@ def binomial(*, trials: str = "trials", link: str = "logit", offset: str | None 
         "binomial", regression(density, {"eta": linear("x", "beta", offset)}, response=exact(information, cross)),
         functools.partial(_begin, link=link, trials=trials, offset=offset), None,
         lambda params, data: (jnp.asarray(data[trials]) + 0.0 * (eta := eta_of(params, data, offset)), ends.p(eta)), laws.binomial,
+        coding=(coding.counts(trials), coding.counts(), coding.Order("y", trials, f"y counts the successes among data[{trials!r}]; of a proportion it is y * {trials}."), *coding.optional(offset)),
     )  # fmt: skip
 
 

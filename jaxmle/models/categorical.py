@@ -14,7 +14,7 @@ from jax.scipy.special import logsumexp, ndtr
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import enumeration, exact
-from jaxmle.models import laws
+from jaxmle.models import coding, laws
 from jaxmle.models.begin import column, namespace, regress
 from jaxmle.models.model import Model
 from jaxmle.models.predictors import eta_of
@@ -76,7 +76,7 @@ def multinomial(classes: int) -> Model:
     _check_classes(classes, 2)
     return Model(
         "multinomial", regression(multinomial_logpmf, {"eta": linear("x", "beta")}, response=exact(_multinomial_information, _multinomial_cross)),
-        functools.partial(_begin_multinomial, classes=classes), None, _multinomial_natural, laws.categorical,
+        functools.partial(_begin_multinomial, classes=classes), None, _multinomial_natural, laws.categorical, coding=(coding.classes(classes),),
     )  # fmt: skip
 
 
@@ -150,7 +150,13 @@ def conditional_logit(*, cases: int = 1, real: str | None = None) -> Model:
     return Model(
         "conditional_logit", functools.partial(conditional_terms, cases=cases, real=real), _begin_conditional, None,
         functools.partial(_conditional_natural, real=real), laws.Law(mean=lambda probabilities: probabilities, sample=_sample_case, discrete=True),
+        coding=_matched_coding(cases, real),
     )  # fmt: skip
+
+
+def _matched_coding(cases: int, real: str | None) -> tuple[coding.Rule, ...]:
+    own = () if real is None else (coding.binary(real, fractions=False),)
+    return (*own, coding.binary(fractions=False), coding.at_most(cases, "y", real))
 
 
 def _conditional_natural(params: Tree, data: Tree, real: str | None) -> tuple[Array]:
@@ -242,6 +248,7 @@ def ordinal(classes: int, *, link: str = "logit") -> Model:
         "ordinal",
         regression(functools.partial(_ordinal_density, link), {"eta": linear("x", "beta"), "cut": "cut"}, response=enumeration("y", np.arange(classes))),
         functools.partial(_begin_ordinal, classes=classes, link=link), {"cut": ordered}, functools.partial(_ordinal_natural, link=link), laws.categorical,
+        coding=(coding.classes(classes),),
     )  # fmt: skip
 
 

@@ -7,10 +7,13 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import ndtr
 
 from jaxmle.likelihood.regression import linear, regression
+from jaxmle.models import coding
 from jaxmle.models.begin import column, namespace, regress, spread
+from jaxmle.models.censoring import Censoring
 from jaxmle.models.laws import HALF_LOG_2PI, Law, uniform
 from jaxmle.models.model import Model
 from jaxmle.models.predictors import constant, eta_of
@@ -22,8 +25,21 @@ Array = Any
 Tree = Any
 
 
+MAX_LIMIT = 1e150  # its square is finite; a larger number stands for infinity
+
+
+def _limit(name: str, value: Any, none: float) -> float:
+    """A limit as a number; None and a huge number where infinity is meant are refused."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name} must be a number; got {value!r}. No limit is {name}={none}")
+    limit = float(value)
+    if MAX_LIMIT <= abs(limit) < math.inf:
+        raise ValueError(f"{name} is {limit:g}; no limit is {name}={none}")
+    return limit
+
+
 def _check_limits(lower: float, upper: float) -> tuple[float, float]:
-    low, high = float(lower), float(upper)
+    low, high = _limit("lower", lower, -math.inf), _limit("upper", upper, math.inf)
     if not low < high:
         raise ValueError(f"lower must be below upper; got {lower} and {upper}")
     if math.isinf(low) and math.isinf(high):
@@ -63,7 +79,19 @@ def tobit(*, lower: float = 0.0, upper: float = math.inf, offset: str | None = N
     return Model(
         "tobit", regression(functools.partial(_tobit_density, low, high), eta), functools.partial(_begin, offset=offset), {"sigma": positive},
         lambda params, data: constant(eta_of(params, data, offset), params["sigma"]), _censored_law(low, high),
+        coding=coding.optional(offset), censoring=_at_limits(low, high, offset),
     )  # fmt: skip
+
+
+def _at_limits(low: float, high: float, offset: str | None) -> Censoring:
+    """What is recorded at a limit lies there or beyond; the mean of the law is that of what is recorded."""
+
+    def ends(params: Tree, data: Tree) -> tuple[Array, Array]:
+        mu, sigma, y = eta_of(params, data, offset), params["sigma"], data["y"]
+        at = log_ndtr((mu - jnp.clip(y, low, high)) / sigma)
+        return jnp.where(y <= low, 0.0, at), jnp.where(y >= high, -jnp.inf, at)
+
+    return Censoring(ends, lambda data: (data["y"] <= low) | (data["y"] >= high))
 
 
 def _truncated_density(low: float, high: float, eta: Tree, row: Tree) -> Array:
@@ -103,6 +131,7 @@ def truncated(*, lower: float = 0.0, upper: float = math.inf, offset: str | None
     return Model(
         "truncated", regression(functools.partial(_truncated_density, low, high), eta), functools.partial(_begin, offset=offset), {"sigma": positive},
         lambda params, data: constant(eta_of(params, data, offset), params["sigma"]), _truncated_law(low, high),
+        coding=(coding.within(low, high), *coding.optional(offset)),
     )  # fmt: skip
 
 

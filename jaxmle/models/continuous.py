@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import exact
-from jaxmle.models import laws
+from jaxmle.models import coding, laws
 from jaxmle.models.begin import clip, column, namespace, regress, spread
 from jaxmle.models.laws import HALF_LOG_2PI
 from jaxmle.models.model import Model
@@ -76,6 +76,7 @@ def normal(*, scale: str | None = None, offset: str | None = None) -> Model:
         return Model(
             "normal", regression(normal_logpdf, {"mu": mean, "sigma": "sigma"}, response=exact(_normal_information)), functools.partial(_begin_normal, offset=offset),
             {"sigma": positive}, lambda params, data: constant(eta_of(params, data, offset), params["sigma"]), laws.normal,
+            coding=coding.optional(offset),
         )  # fmt: skip
     return Model(
         "normal",
@@ -91,6 +92,7 @@ def normal(*, scale: str | None = None, offset: str | None = None) -> Model:
             jnp.exp(eta_of(params, data, None, scale, "gamma")),
         ),
         laws.normal,
+        coding=coding.optional(offset),
     )
 
 
@@ -113,6 +115,8 @@ def _begin_heteroskedastic(data: Tree, offset: str | None, scale: str) -> Tree:
 
 
 # ---------------------------------------------------------------- gamma
+
+ZEROS = "zeros are a model of their own, models.logistic() of y > 0"
 
 
 def gamma_logpdf(eta: Tree, row: Tree) -> Array:
@@ -139,6 +143,7 @@ def gamma(*, offset: str | None = None) -> Model:
         "gamma", regression(gamma_logpdf, {"log_mu": linear("x", "beta", offset), "shape": "shape"}, response=exact(_gamma_information)),
         functools.partial(_begin_positive, offset=offset, power=2), {"shape": positive},
         lambda params, data: constant(jnp.exp(eta_of(params, data, offset)), params["shape"]), laws.gamma,
+        coding=(coding.positive("y", zeros=ZEROS), *coding.optional(offset)),
     )  # fmt: skip
 
 
@@ -187,6 +192,7 @@ def inverse_gaussian(*, offset: str | None = None) -> Model:
         regression(inverse_gaussian_logpdf, {"log_mu": linear("x", "beta", offset), "shape": "shape"}, response=exact(_inverse_gaussian_information)),
         functools.partial(_begin_positive, offset=offset, power=3), {"shape": positive},
         lambda params, data: constant(jnp.exp(eta_of(params, data, offset)), params["shape"]), laws.inverse_gaussian,
+        coding=(coding.positive("y", zeros=ZEROS), *coding.optional(offset)),
     )  # fmt: skip
 
 
@@ -227,6 +233,7 @@ def beta(*, offset: str | None = None) -> Model:
         "beta", regression(beta_logpdf, {"eta": linear("x", "beta", offset), "phi": "phi"}, response=exact(_beta_information)),
         functools.partial(_begin_beta, offset=offset), {"phi": positive},
         lambda params, data: constant(sigmoid(eta_of(params, data, offset)), params["phi"]), laws.beta,
+        coding=(coding.proportion(), *coding.optional(offset)),
     )  # fmt: skip
 
 

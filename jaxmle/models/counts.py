@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import exact
-from jaxmle.models import laws
+from jaxmle.models import coding, laws
 from jaxmle.models.begin import clip, column, namespace, regress
 from jaxmle.models.model import Model
 from jaxmle.models.predictors import constant, eta_of
@@ -81,6 +81,7 @@ def poisson(*, offset: str | None = None, exposure: str | None = None) -> Model:
         regression(functools.partial(_poisson_density, exposure), {"log_mu": linear("x", "beta", offset)}, response=exact(functools.partial(_poisson_information, exposure), _poisson_cross)),
         functools.partial(_begin_poisson, offset=offset, exposure=exposure), None,
         lambda params, data: (mean_of(params, data, offset, exposure),), laws.poisson,
+        coding=(coding.counts(whole=False), *coding.optional(offset, exposure)),
     )  # fmt: skip
 
 
@@ -99,6 +100,7 @@ def negative_binomial(*, offset: str | None = None, exposure: str | None = None)
         regression(functools.partial(_negative_binomial_density, exposure), {"log_mu": linear("x", "beta", offset), "alpha": "alpha"}, counts={"y": _clumping}),
         functools.partial(_begin_negative_binomial, offset=offset, exposure=exposure), {"alpha": lower(0.0)},
         lambda params, data: constant(mean_of(params, data, offset, exposure), params["alpha"]), laws.negative_binomial,
+        coding=(coding.counts(), *coding.optional(offset, exposure)),
     )  # fmt: skip
 
 
@@ -276,6 +278,7 @@ def _two_parts(
         None if plain else {"alpha": lower(0.0)},
         functools.partial(_two_part_natural, part=design, offset=offset, plain=plain),
         law,
+        coding=(coding.counts(), *coding.optional(offset)),
     )
 
 

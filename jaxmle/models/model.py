@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.families.family import Family
-from jaxmle.likelihood.checks import host_data, host_params
+from jaxmle.likelihood.checks import check_coding, host_data, host_params, traced_data
 from jaxmle.likelihood.contract import as_tree, leaf_of
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.likelihood.regression import Regression
+from jaxmle.models.censoring import Censoring
+from jaxmle.models.coding import Rule, coded
 from jaxmle.models.laws import Law
 
 Array = Any
@@ -41,6 +43,8 @@ class Model:
         natural: ``natural(params, data)``, the parameters of the law of each row, a tuple of arrays (n, …).
         law: mean, variance, distribution function, quantile and sampler of that law.
         outcome: the leaf of the data that holds the response.
+        coding: the values that the response and other leaves may have.
+        censoring: what is known of responses that are not observed exactly; None where all are.
     """
 
     name: str
@@ -50,10 +54,28 @@ class Model:
     natural: Callable[[Tree, Tree], tuple[Array, ...]]
     law: Law
     outcome: str = "y"
+    coding: tuple[Rule, ...] = ()
+    censoring: Censoring | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "likelihood", coded(self.likelihood, self.name, self.coding))
 
     def __call__(self, params: Tree, data: Tree) -> Array:
-        """The log-likelihood terms (n,), or one scalar for dependent data."""
-        return self.likelihood(params, data)
+        """The log-likelihood terms (n,), or one scalar for dependent data; on the host in float64 and as a NumPy array."""
+        if tracing():
+            return self.likelihood(params, data)
+        with precision(np.float64):
+            params, real = host_params(params, np.float64), host_data(data, np.float64, nan=True)
+            self.check(real)
+            terms = compiled(as_tree(self.likelihood), "terms", lambda loglik: loglik)
+            return to_numpy(terms(params, real))
+
+    def check(self, data: Tree) -> None:
+        """Raise a ValueError where the response, or another leaf, is not coded as the model reads it: what came, what is wanted, the line that recodes.
+
+        ``fit`` and everything else that takes data on the host asks this first.
+        """
+        check_coding(self, data)
 
     def __repr__(self) -> str:
         return f"models.{self.name}"
@@ -68,6 +90,7 @@ class Model:
             return self.begin(jax.tree.map(jnp.asarray, data))
         with np.errstate(all="ignore"):
             rows = jax.tree.map(np.asarray, host_data(data, np.float64, nan=True))
+            self.check(rows)
             return self.begin(
                 _thinned(rows, self._response(rows))
                 if isinstance(self.likelihood, Regression)
@@ -76,7 +99,7 @@ class Model:
 
     def starts(self, data: Tree) -> Tree:
         """``start`` of data sets stacked on a leading axis: start values with that axis."""
-        if not isinstance(self.likelihood, Family):
+        if not isinstance(getattr(self.likelihood, "func", None), Family):
             return self.start(data)
         members = range(jax.tree.leaves(data)[0].shape[0])  # a family knows one column
         return jax.tree.map(
@@ -122,7 +145,11 @@ class Model:
         Args:
             kind: ``"response"`` y − mean; ``"pearson"`` that over the standard deviation; ``"deviance"`` signed √(2(ℓ_saturated − ℓ)) for
                 exponential families; ``"quantile"`` Φ⁻¹(F(y)), standard normal under the model.
-            key: for quantile residuals of a discrete response, drawn uniformly over its step of F (Dunn & Smyth 1996, JCGS 5, p. 236).
+            key: for quantile residuals of a discrete response, drawn uniformly over its step of F (Dunn & Smyth 1996, JCGS 5, p. 236); and
+                of a censored one, a limit's atom or an interval, drawn over what is known of it. F is that given entry, if late.
+
+        Raises:
+            ValueError: key is needed and not given; a residual other than the quantile one of rows that are censored or entered late.
 
         >>> import numpy as np
         >>> from jaxmle.models import poisson
@@ -133,6 +160,11 @@ class Model:
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
         y = self._response(data)
+        if self.censoring is not None:
+            self.censoring.refuse(kind, data, key)
+            if kind == "quantile":
+                name = ("censored residual", self.censoring.ends)
+                return self._either_road(name, self._censored_residual, params, data, key)
         if kind == "response":
             return self._evaluate("response_residual", params, data, y)
         if kind == "quantile" and self.law.discrete and key is None:
@@ -153,17 +185,24 @@ class Model:
         def run(params: Tree, data: Tree, *args: Any) -> Any:
             return of(*args, *natural(params, data))
 
+        return self._either_road((what, natural, of), run, params, data, *args)
+
+    def _censored_residual(self, params: Tree, data: Tree, key: Array | None) -> Array:
+        return self.censoring.residual(key, params, data)  # type: ignore[union-attr]
+
+    def _either_road(
+        self, name: Any, run: Callable[..., Array], params: Tree, data: Tree, *args: Any
+    ) -> Any:
+        """``run(params, data, *args)``: in place under a trace, compiled and in float64 on the host."""
         if tracing():
-            return run(params, data, *args)
+            return run(params, traced_data(data), *args)
         with precision(np.float64):
             params, real = host_params(params, np.float64), host_data(data, np.float64, nan=True)
             args = tuple(
                 a if a is None or _is_key(a) else np.asarray(a, dtype=np.float64) for a in args
             )
             return to_numpy(
-                compiled(as_tree(self.likelihood), (what, natural, of), lambda _: run)(
-                    params, real, *args
-                )
+                compiled(as_tree(self.likelihood), name, lambda _: run)(params, real, *args)
             )
 
 

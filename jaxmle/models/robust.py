@@ -11,7 +11,7 @@ import scipy
 
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import exact
-from jaxmle.models import laws
+from jaxmle.models import coding, laws
 from jaxmle.models.begin import column, design, fitted, least_squares, namespace, regress, spread
 from jaxmle.models.laws import Law, uniform
 from jaxmle.models.model import Model
@@ -78,6 +78,7 @@ def student_t(*, df: float | None = None, offset: str | None = None) -> Model:
         "student_t", regression(functools.partial(_student_density, df), eta, response=exact(functools.partial(_student_information, df))),
         functools.partial(_begin_student, df=df, offset=offset), {"scale": positive} | ({"df": positive} if df is None else {}),
         lambda params, data: constant(eta_of(params, data, offset), params["scale"], params["df"] if df is None else df), laws.student_t,
+        coding=coding.optional(offset),
     )  # fmt: skip
 
 
@@ -171,6 +172,7 @@ def _check_model(name: str, level: float, bandwidth: float, offset: str | None) 
     return Model(
         name, regression(density, {"mu": linear("x", "beta", offset), "scale": "scale"}), functools.partial(_begin_check, level=float(level), offset=offset),
         {"scale": positive}, lambda params, data: constant(eta_of(params, data, offset), params["scale"]), asymmetric_laplace(float(level)),
+        coding=coding.optional(offset),
     )  # fmt: skip
 
 

@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmle.likelihood.regression import linear, regression
-from jaxmle.models import laws
+from jaxmle.models import coding, laws
 from jaxmle.models.begin import clip, column, namespace, regress, spread
+from jaxmle.models.censoring import Censoring
+from jaxmle.models.coding import EVENT, INTERVAL, LEFT, RIGHT
 from jaxmle.models.laws import HALF_LOG_2PI, Law, uniform
 from jaxmle.models.model import Model
 from jaxmle.models.predictors import constant, eta_of
@@ -23,8 +26,6 @@ from jaxmle.special.normal import ndtri
 
 Array = Any
 Tree = Any
-
-EVENT, RIGHT, LEFT, INTERVAL = 1, 0, 2, 3
 
 
 class Error(NamedTuple):
@@ -90,7 +91,12 @@ def _density(law: str, entry: str | None, upper: str | None, eta: Tree, row: Tre
 
 @functools.cache
 def aft(
-    law: str, *, entry: str | None = None, upper: str | None = None, offset: str | None = None
+    law: str,
+    *,
+    entry: str | None = None,
+    upper: str | None = None,
+    offset: str | None = None,
+    left_censored: bool = False,
 ) -> Model:
     """Accelerated failure time: log T = xβ + scale·W, as R's ``survreg``. Parameters: ``beta`` (q,) and ``scale`` (not for ``"exponential"``).
 
@@ -102,10 +108,12 @@ def aft(
         entry: name of the leaf of entry times (left truncation), 0 where observed from the origin.
         upper: name of the leaf of upper ends, for interval-censored times.
         offset: name of a data leaf (n,) added to xβ.
+        left_censored: True for events and left-censored times without any right-censored one. Their codes, 1 and 2 alone, are those of
+            censored times and events in older software, and are refused else.
 
     Returns:
         A ``Model`` of ``{"x": (n, q), "time": (n,), "event": (n,)}``; ``event`` is 1 for an event at ``time``, 0 for one after it (right
-        censored), 2 for one before it (left censored), 3 for one between ``time`` and ``upper``. Another code makes the fit NONFINITE.
+        censored), 2 for one before it (left censored), 3 for one between ``time`` and ``upper``. Another code is refused.
         A sample has events only: the law of censoring is not part of the model.
 
     >>> import numpy as np, jaxmle as jm
@@ -122,7 +130,63 @@ def aft(
         f"aft({law})", regression(functools.partial(_density, core, entry, upper), eta), functools.partial(_begin, law=core, free=free, upper=upper, offset=offset),
         {"scale": positive} if free else None,
         lambda params, data: constant(eta_of(params, data, offset), params["scale"] if free else 1.0), TIMES[core], "time",
+        coding=_aft_coding(entry, upper, offset, left_censored), censoring=_aft_censoring(core, entry, upper, offset),
     )  # fmt: skip
+
+
+def _aft_coding(
+    entry: str | None, upper: str | None, offset: str | None, left_censored: bool
+) -> tuple[coding.Rule, ...]:
+    found = (
+        coding.positive("time", zeros="an event at the origin has no log time"),
+        *coding.censoring("event", interval=upper is not None, left_alone=left_censored),
+        *coding.optional(offset, entry=entry),
+    )
+    if entry is not None:
+        found = (*found, coding.Order(entry, "time", LATE, strict=True))
+    if upper is not None:
+        ends = "an interval has its lower end in time and its upper end, a larger one, in upper"
+        found = (*found, coding.Order("time", upper, ends, strict=True, when=_between))
+    return found
+
+
+def _aft_censoring(law: str, entry: str | None, upper: str | None, offset: str | None) -> Censoring:
+    """The log survival at both ends of what is known of each time, less that at its entry."""
+    F = ERRORS[law]
+
+    def ends(params: Tree, data: Tree) -> tuple[Array, Array]:
+        eta, scale, event = eta_of(params, data, offset), params.get("scale", 1.0), data["event"]
+
+        def log_survival(time: Array) -> Array:
+            return F.log_survival((jnp.log(time) - eta) / scale)
+
+        at = log_survival(data["time"])
+        begin = jnp.zeros_like(at)
+        if entry is not None:
+            late = data[entry] > 0
+            begin = jnp.where(late, log_survival(jnp.where(late, data[entry], 1.0)), 0.0)
+        last = at
+        if upper is not None:
+            between = event == INTERVAL
+            last = jnp.where(between, log_survival(jnp.where(between, data[upper], 1.0)), at)
+        last = jnp.where(event == RIGHT, -jnp.inf, last)
+        return jnp.where(event == LEFT, begin, at) - begin, last - begin
+
+    def inexact(data: Tree) -> Array:
+        return data["event"] != EVENT
+
+    def unlike(data: Tree) -> Array:
+        return inexact(data) if entry is None else inexact(data) | (data[entry] > 0)
+
+    return Censoring(ends, inexact, unlike)
+
+
+LATE = "nobody is observed before entering: entry must lie before the time. Drop these rows from every leaf"
+
+
+def _between(data: Tree) -> Array | None:
+    event = data["event"]
+    return None if isinstance(event, jax.core.Tracer) else np.asarray(event) == INTERVAL
 
 
 def _begin(data: Tree, law: str, free: bool, upper: str | None, offset: str | None) -> Tree:
@@ -281,7 +345,20 @@ def cox(
     return Model(
         "cox", functools.partial(cox_loglik, ties=ties, strata=strata, entry=entry, weights=weights), _begin_cox, None,
         lambda params, data: (jnp.exp(eta_of(params, data)),), laws.Law(mean=lambda relative: relative), "time",
+        coding=_cox_coding(strata, entry, weights),
     )  # fmt: skip
+
+
+def _cox_coding(
+    strata: str | None, entry: str | None, weights: str | None
+) -> tuple[coding.Rule, ...]:
+    return (
+        coding.finite("time"),
+        coding.events(),
+        *(() if strata is None else (coding.groups(strata),)),
+        *(() if weights is None else (coding.at_least_zero(weights),)),
+        *(() if entry is None else (coding.Order(entry, "time", LATE, strict=True),)),
+    )
 
 
 def _begin_cox(data: Tree) -> Tree:

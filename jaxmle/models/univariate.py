@@ -7,7 +7,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxmle.families.coding import check_values
 from jaxmle.families.family import Family
+from jaxmle.likelihood.checks import Place
+from jaxmle.models.coding import Jointly
 from jaxmle.models.laws import of_family
 from jaxmle.models.model import Model
 
@@ -45,5 +48,15 @@ def distribution(family: Family) -> Model:
 
     law = of_family(family, lambda *values: dict(zip(names, values, strict=True)))
     return Model(
-        f"distribution({family.name})", family, family.start, dict(family.constraints), natural, law
-    )
+        f"distribution({family.name})", family, family.start, dict(family.constraints), natural, law,
+        coding=(Jointly(functools.partial(_outside, family)),),
+    )  # fmt: skip
+
+
+def _outside(family: Family, data: Tree, where: Place) -> str | None:
+    """What is wrong with a value that no parameters of the family allow."""
+    try:
+        check_values(family, data, where)
+    except ValueError as error:
+        return str(error)
+    return None

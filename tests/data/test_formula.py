@@ -159,12 +159,13 @@ def test_a_response_of_words_is_a_category_in_the_order_of_its_levels():
     sizes = pd.Categorical(
         ["mid", "low", "high"] * 4, categories=["low", "mid", "high", "none"], ordered=True
     )
-    frame = from_formula("size ~ x", pd.DataFrame({"size": sizes, "x": TABLE["x"]}))
-    assert frame.levels == ("low", "mid", "high") and frame.data["y"][:3].tolist() == [
-        1.0,
-        0.0,
-        2.0,
-    ]
+    table = pd.DataFrame({"size": sizes, "x": TABLE["x"]})
+    with pytest.warns(UserWarning, match="no row has size = 'none', and an ordered category keeps"):
+        frame = from_formula("size ~ x", table)
+    assert frame.levels == ("low", "mid", "high", "none")
+    assert frame.data["y"][:3].tolist() == [1.0, 0.0, 2.0]
+    for fewer in (table["size"].cat.remove_unused_categories(), table["size"].cat.as_unordered()):
+        assert from_formula("size ~ x", table.assign(size=fewer)).levels == ("low", "mid", "high")
     assert from_formula("C(k) ~ x", TABLE).levels == (1, 2, 5)
     assert from_formula("flag ~ x", TABLE).levels is None
 

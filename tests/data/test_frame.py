@@ -184,6 +184,20 @@ def test_ordered_levels_name_the_cuts(births):
     assert_allclose(frame.predict(models.ordinal(3), fit, births.iloc[:3]).sum(axis=1), 1.0)
 
 
+def test_an_empty_middle_level_shifts_no_cut():
+    """Two cuts of nothing between them are one: the maximum is on the bound of their order."""
+    x = np.tile([0.0, 1.0, 2.0, 3.0], 6)
+    codes = np.array([0, 3, 1, 3, 1, 0, 3, 3, 0, 1, 1, 3, 0, 0, 3, 1, 1, 3, 0, 3, 3, 1, 0, 1])
+    pain = pd.Categorical.from_codes(codes, ["none", "mild", "bad", "worst"], ordered=True)
+    with pytest.warns(UserWarning, match="no row has pain = 'bad'"):
+        frame = from_formula("pain ~ x", pd.DataFrame({"pain": pain, "x": x}), intercept=False)
+    fit = frame.fit(models.ordinal(4))
+    assert fit.names[1:] == ("cut[none|mild]", "cut[mild|bad]", "cut[bad|worst]")
+    assert fit.verdict == jm.Status.BOUNDARY
+    plain = jm.fit(models.ordinal(3), data={"x": x[:, None], "y": np.minimum(codes, 2.0)})
+    assert_allclose(fit.x[[0, 1, 2]], plain.x, rtol=1e-4)
+
+
 def test_names_of_classes_and_of_a_second_design(births):
     from jaxmle.data.naming import designs_of, renamed
     from jaxmle.fitting.fit import fit as plain

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy import stats
 from scipy.special import kolmogorov
 
 from jaxmle import families as jf
@@ -293,15 +294,23 @@ def test_the_log_density_at_the_end_of_the_support(family, params, y, wanted):
     assert_same(family.log_prob(params, y), wanted)
 
 
-def test_whole_numbers_of_integer_type_and_single_precision():
+def test_on_the_host_a_family_runs_in_float64_and_under_a_trace_in_that_of_the_trace():
     assert_allclose(
         jf.poisson.log_prob({"rate": 2}, np.array([0, 3], np.int8)),
         [-2.0, -2.0 + 3 * np.log(2) - np.log(6)],
     )
     with jax.enable_x64(False):
-        found = jf.exponential.log_prob({"rate": 2.0}, np.array([0, 3]))
-        assert found.dtype == np.float32
-        assert_allclose(found, np.log(2) - np.array([0.0, 6.0]), rtol=1e-6)
+        y, params = np.array([0, 127], np.int8), {"rate": np.float32(0.3)}
+        found = jf.poisson.log_prob(params, y)
+        assert isinstance(found, np.ndarray)
+        assert found.dtype == np.float64
+        assert_allclose(
+            found, stats.poisson.logpmf(y.astype(int), float(params["rate"])), rtol=1e-13
+        )
+        assert isinstance(jf.poisson.mean(params), np.float64)
+        traced = jax.jit(lambda p: jf.exponential.log_prob(p, np.array([0, 3])))({"rate": 2.0})
+        assert traced.dtype == np.float32
+        assert_allclose(traced, np.log(2) - np.array([0.0, 6.0]), rtol=1e-6)
 
 
 def test_quantiles_differentiate_by_the_implicit_function_theorem():

@@ -241,6 +241,37 @@ def test_missing_values_are_told_by_row():
         jm.fit(jf.gamma, data=np.array([1.0, np.nan, 2.0]))
 
 
+@pytest.mark.parametrize(
+    ("family", "data", "words"),
+    [
+        (jf.poisson, np.array([1.0, 0.5, 2.0]), "is 0.5 in row 1; Poisson takes whole numbers from 0 on"),
+        (jf.bernoulli, np.array([1.0, 2.0, 2.0]), r"is 2 in row 1 \(2 such values\); .*y = \(y == 2\).astype"),
+        (jf.bernoulli, np.array([1.0, -1.0]), r"y = \(y \+ 1\) / 2"),
+        (jf.binomial, {"y": np.array([1.0, 9.0]), "trials": np.array([4.0, 8.0])}, r"data\['y'\] is 9 in row 1"),
+        (jf.censored(jf.weibull), {"time": np.ones(3), "event": np.array([1, 2, 1])}, r"event = \(event == 2\)"),
+        (jf.censored(jf.normal), {"lower": np.array([0.0, 2.0]), "upper": np.array([1.0, 1.0])}, "is 2 in row 1, above the upper end"),
+        (jf.censored(jf.normal), {"lower": np.array([0.0, 2.0]), "upper": np.array([1.0, 1e300])}, r"is 1e\+300 in row 1; .*numpy.inf"),
+    ],
+)  # fmt: skip
+def test_a_value_in_another_coding_is_refused_by_name(family, data, words):
+    with pytest.raises(ValueError, match=words):
+        jm.fit(family, data=data)
+
+
+def test_no_end_of_an_interval_is_infinite_and_not_none():
+    data = {"lower": [None, 1.0], "upper": [1.0, 2.0]}
+    data = {name: np.array(values) for name, values in data.items()}
+    with pytest.raises(TypeError, match=r"None in row 0.*-numpy.inf"):
+        jm.fit(jf.censored(jf.normal), data=data)
+
+
 def test_a_value_outside_the_support_makes_the_fit_say_so():
     fit = jm.fit(jf.exponential, data=np.array([1.0, -1.0, 2.0]))
     assert fit.verdict == jm.Status.NONFINITE
+
+
+def test_a_member_of_a_batch_in_another_coding_is_named():
+    y = np.ones((3, 4))
+    y[2, 1] = -3.0
+    with pytest.raises(ValueError, match="row 1 of member 2"):
+        jm.fit_batch(jf.poisson, None, y, progress=False)

@@ -8,6 +8,7 @@ import statsmodels.api as sm
 from numpy.testing import assert_allclose
 from scipy import stats
 
+from jaxmle import models
 from jaxmle.inference.residuals import (
     deviance_residuals,
     pearson_residuals,
@@ -79,3 +80,77 @@ def test_bad_input():
         pit([0.5], [0.4], key="a")
     assert np.array_equal(np.isnan(pit([0.5, -0.1, 1.2, np.nan])), [False, True, True, True])
     assert np.isnan(pit([0.4], [0.5])[0])
+
+
+# ---------------------------------------------------------------- of models whose responses are known in part
+
+SIZE = 6000
+DESIGN = np.column_stack([np.ones(SIZE), RNG.normal(size=SIZE)])
+AT = {"beta": np.array([0.5, 0.3]), "scale": 0.7}
+ERRORS = {
+    "weibull": np.log(RNG.exponential(size=SIZE)),
+    "lognormal": RNG.normal(size=SIZE),
+    "loglogistic": RNG.logistic(size=SIZE),
+}
+
+
+def lives(law):
+    """Times that are seen exactly, right and left censored, between two visits, and of late entrants."""
+    time = np.exp(DESIGN @ AT["beta"] + AT["scale"] * ERRORS[law])
+    end, entry = (
+        RNG.uniform(0.0, 6.0, SIZE),
+        np.where(RNG.random(SIZE) < 0.4, RNG.random(SIZE), 0.0),
+    )
+    visit = np.floor(4 * time) / 4
+    draw = RNG.random(SIZE)
+    kind = np.where(time > end, 0, 1)
+    kind = np.where((kind == 1) & (draw < 0.2) & (visit > entry), 3, kind)
+    kind = np.where((kind == 1) & (draw > 0.9) & (entry == 0), 2, kind)
+    seen = np.select([kind == 0, kind == 2, kind == 3], [end, 1.5 * time, visit], time)
+    data = {"x": DESIGN, "time": seen, "event": kind, "entry": entry, "upper": visit + 0.25}
+    kept = (time > entry) & (seen > entry)
+    return {name: leaf[kept] for name, leaf in data.items()}
+
+
+def assert_standard_normal(found):
+    """Mean, SD and Kolmogorov's distance, within four standard errors; its 99.9 % point is 1.95/√n."""
+    n = len(found)
+    assert abs(found.mean()) < 4 / np.sqrt(n)
+    assert abs(found.std() - 1) < 4 / np.sqrt(2 * n)
+    assert stats.kstest(found, "norm").statistic < 1.95 / np.sqrt(n)
+
+
+@pytest.mark.parametrize("law", ERRORS)
+def test_quantile_residuals_of_censored_and_late_times_are_standard_normal(law):
+    data, model = lives(law), models.aft(law, entry="entry", upper="upper")
+    assert set(data["event"]) == {0, 1, 2, 3}
+    assert_standard_normal(model.residuals(AT, data, "quantile", key=jax.random.key(3)))
+
+
+def test_quantile_residuals_of_a_response_at_its_limits_are_standard_normal():
+    y = np.clip(DESIGN @ [0.5, 1.0] + 1.2 * RNG.normal(size=SIZE), 0.0, 2.0)
+    model, data = models.tobit(lower=0.0, upper=2.0), {"x": DESIGN, "y": y}
+    params = {"beta": np.array([0.5, 1.0]), "sigma": 1.2}
+    assert_standard_normal(model.residuals(params, data, "quantile", key=jax.random.key(4)))
+    with pytest.raises(ValueError, match=f"{np.sum((y <= 0) | (y >= 2))} rows .* key"):
+        model.residuals(params, data, "quantile")
+    recorded = model.residuals(params, data, "pearson")  # against the mean of what is recorded
+    assert abs(recorded.mean()) < 4 / np.sqrt(SIZE)
+
+
+def test_residuals_of_exact_times_need_no_key_and_keep_both_tails():
+    z = np.array([-9.0, -1.0, 0.0, 2.0, 9.0])
+    data = {"x": np.ones((5, 1)), "time": np.exp(z), "event": np.ones(5)}
+    params = {"beta": np.zeros(1), "scale": 1.0}
+    found = models.aft("lognormal").residuals(params, data, "quantile")
+    assert_allclose(found, z, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["response", "pearson"])
+def test_residuals_against_the_mean_refuse_censored_rows(kind):
+    data = {"x": np.ones((4, 1)), "time": np.ones(4), "event": np.array([1, 0, 0, 1])}
+    with pytest.raises(ValueError, match="and 2 rows are censored .* kind='quantile'"):
+        models.aft("exponential").residuals({"beta": np.zeros(1)}, data, kind)
+    exact = {**data, "event": np.ones(4)}
+    found = models.aft("exponential").residuals({"beta": np.zeros(1)}, exact, kind)
+    assert_allclose(found, 0.0, atol=1e-13)

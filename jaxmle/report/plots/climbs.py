@@ -11,7 +11,7 @@ import numpy as np
 from jaxmle.fitting.engine import compiled_pass, pose
 from jaxmle.fitting.fit import MAX_STEPS
 from jaxmle.likelihood.anatomy import substituted
-from jaxmle.likelihood.checks import check_fixed, check_start, check_weights, host_data, host_params
+from jaxmle.likelihood.checks import check_fixed, check_start, check_values, host_data, host_params
 from jaxmle.likelihood.combinators import weight
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.host import precision, tracing
@@ -87,7 +87,7 @@ def path_of(
     layout = layout_of(params, constraints)
     check_start(layout, params)
     check_fixed(tree, layout)
-    check_weights(tree, data)
+    check_values(tree, data)
     with precision(np.float64), np.errstate(all="ignore"):
         problem = pose(tree, layout, solver, "auto", None, max_steps, None)
         if isinstance(problem.solver, LBFGS | Optax):

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import roots_of
-from jaxmle.likelihood.checks import check_weights, host_data
+from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import weight
 from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
 from jaxmle.likelihood.host import compiled, precision
@@ -335,7 +335,7 @@ def _slices(loglik: Any, fit: Any, data: Tree, weights: Any, width: Any, points:
         raise ValueError(f"points must be a whole number, three or more; got {points!r}")
     tree = as_tree(loglik if weights is None else weight(loglik, weights))
     data = host_data(data, np.float64)
-    check_weights(tree, data)
+    check_values(tree, data)
     return Slices(fit, tree, data)
 
 

@@ -1,0 +1,147 @@
+"""Values that no parameters of a family allow, found by value on the host: outside a support that does not move, or not whole where they are counts."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle.parameters.constraints import Interval
+from jaxmle.parameters.roads import precision, tracing
+
+Array = Any
+Tree = Any
+Place = Callable[[tuple[int, ...]], str]
+
+MAX_END = 1e150  # its square is finite; a larger number stands for infinity
+
+
+def in_row(index: tuple[int, ...]) -> str:
+    """Where a value stands in the leaf of one data set."""
+    return f"row {index[0]}" if index else "the value"
+
+
+def check_values(family: Any, data: Tree, place: Place, support: bool = True) -> None:
+    """Raise a ValueError that names the first such value, what is wanted and what to do. NaN passes, and what a trace hides.
+
+    Args:
+        support: whether values outside the support of a continuous family are refused too. A density of 0 is no matter of coding.
+    """
+    y, known = family.parts(data)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((y, known))):
+        return
+    if isinstance(y, dict):
+        _check_interval(family.name, {name: np.asarray(leaf) for name, leaf in y.items()}, place)
+        return
+    values, name = np.asarray(y), "data['y']" if isinstance(data, dict) else "data"
+    if values.dtype.kind not in "fiub" or not values.size:
+        return
+    if not (support or family.discrete):
+        return
+    low, high = _ends(family, known)
+    bad = (values < low) | (values > high)
+    if family.discrete and values.dtype.kind == "f":
+        bad |= (np.rint(values) != values) & ~np.isnan(values)
+    if bad.any():
+        kind = "whole numbers" if family.discrete else "numbers"
+        told = _first(name, values, bad, place)
+        raise ValueError(
+            f"{told}; {family.name} takes {kind}{_between(low, high)}. {_remedy(values, low, high, family.discrete)}"
+        )
+
+
+def _between(low: Array, high: Array) -> str:
+    if np.ndim(high) or np.ndim(low):
+        return " between the ends that its known constants set"
+    if math.isinf(high):
+        return "" if math.isinf(low) else f" from {low:g} on"
+    return f" up to {high:g}" if math.isinf(low) else f" from {low:g} to {high:g}"
+
+
+def _remedy(values: np.ndarray, low: Array, high: Array, discrete: bool) -> str:
+    kinds = np.unique(values[np.isfinite(values)])
+    if discrete and np.ndim(high) == 0 and (low, high) == (0, 1) and len(kinds) <= 2:
+        if set(kinds.tolist()) == {-1.0, 1.0}:
+            return "Write y = (y + 1) / 2."
+        return f"Write y = (y == {kinds[-1]:g}).astype(float) if that value is the event."
+    return "Recode them, or drop these rows from every leaf."
+
+
+def _first(name: str, values: np.ndarray, bad: np.ndarray, place: Place) -> str:
+    bad = np.broadcast_to(bad, np.broadcast_shapes(bad.shape, values.shape))
+    index = tuple(int(i) for i in np.argwhere(bad)[0])
+    others = f" ({int(bad.sum())} such values)" if bad.sum() > 1 else ""
+    return f"{name} is {np.broadcast_to(values, bad.shape)[index]:g} in {place(index)}{others}"
+
+
+def _check_interval(family: str, y: dict[str, np.ndarray], place: Place) -> None:
+    """Events are 1 or 0; the ends of an interval are in order, and infinite where nothing is known."""
+    if "event" in y:
+        event = y["event"]
+        bad = (event != 0) & (event != 1) & ~(event != event)
+        if bad.any():
+            told = _first("data['event']", event, bad, place)
+            kinds = np.unique(event[event == event])
+            which = f"{kinds[-1]:g}" if len(kinds) <= 2 else "code_of_the_event"
+            raise ValueError(
+                f"{told}; {family} takes 1 for an event and 0 for a censored time. Write event = (event == {which}).astype(int)."
+            )
+        return
+    for name, none in (("lower", "-numpy.inf"), ("upper", "numpy.inf")):
+        huge = np.isfinite(y[name]) & (np.abs(y[name]) >= MAX_END)
+        if huge.any():
+            told = _first(f"data[{name!r}]", y[name], huge, place)
+            raise ValueError(f"{told}; an end of which nothing is known is {none}.")
+    late = y["lower"] > y["upper"]
+    if late.any():
+        told = _first("data['lower']", y["lower"], late, place)
+        raise ValueError(
+            f"{told}, above the upper end of that row: {family} takes intervals with lower ≤ upper."
+        )
+
+
+def _ends(family: Any, known: dict[str, Any]) -> tuple[Array, Array]:
+    """The ends of the support where parameters do not move them; infinite else."""
+    if not known:
+        return _ends_of(family)
+    return _found_ends(family, {name: np.asarray(value) for name, value in known.items()})
+
+
+@functools.lru_cache(maxsize=256)
+def _ends_of(family: Any) -> tuple[Array, Array]:
+    return _found_ends(family, {})
+
+
+def _found_ends(family: Any, known: dict[str, Any]) -> tuple[Array, Array]:
+    nowhere, constants = (-math.inf, math.inf), {**family.known, **known}
+    if tracing() or any(value is None for value in constants.values()):
+        return nowhere
+    if not all(isinstance(kind, Interval) for kind in family.constraints.values()):
+        return nowhere
+    ends = []
+    with precision(np.float64):
+        for share in (0.3, 0.7):
+            p = {name: _inside(kind, share) for name, kind in family.constraints.items()}
+            try:
+                found = family.law.support(family.read({**constants, **p}))
+            except Exception:  # another library's distribution may want more of its parameters
+                return nowhere
+            ends.append([np.asarray(end)[()] for end in found])
+    (low, high), (other_low, other_high) = ends
+    return (
+        np.where(low == other_low, low, -math.inf)[()],
+        np.where(high == other_high, high, math.inf)[()],
+    )
+
+
+def _inside(kind: Interval, share: float) -> float:
+    low, high = kind.lower, kind.upper
+    if math.isfinite(low) and math.isfinite(high):
+        return low + share * (high - low)
+    if math.isfinite(low):
+        return low + share
+    return high - share if math.isfinite(high) else share

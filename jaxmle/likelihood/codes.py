@@ -1,0 +1,279 @@
+"""Which leaves of the data index something, read off the program that jax traces of a likelihood.
+
+Leaves are followed through what keeps their values: conversions, shapes, columns picked, a whole number added, and the step by which jax
+counts a negative index from the end. Where such an array is an index of a gather or a scatter, the leaf is an index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.likelihood.contract import terms_of
+from jaxmle.parameters.tree import Layout
+
+Tree = Any
+Pick = tuple[int, int, int, int]  # an axis of the leaf, and the slice of it
+
+
+class Code(NamedTuple):
+    """An array of the program whose values are those of a leaf plus a constant; ``axes`` are the leaf's axes along which it runs."""
+
+    leaf: int
+    picks: tuple[Pick, ...]
+    shift: int
+    axes: tuple[int | None, ...]
+
+
+class Index(NamedTuple):
+    """A leaf that indexes an axis of ``size`` entries."""
+
+    leaf: int
+    picks: tuple[Pick, ...]
+    shift: int
+    size: int
+    of_data: bool  # whether what is indexed depends on the data itself
+    looped: bool = False  # whether it is read inside of a loop
+
+
+# What is known of an array: a code, several of them side by side in its last axis, a whole number, or nothing.
+Known = Code | tuple[Code | None, ...] | int | None
+
+
+class Var(NamedTuple):
+    """What is known of an array, and whether it depends on the data."""
+
+    known: Known
+    of_data: bool
+
+
+NOTHING = Var(None, False)
+
+
+# ---------------------------------------------------------------- the program
+
+
+def indices_of(loglik: Any, layout: Layout, base: Any, data: Tree) -> tuple[Index, ...]:
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), data)
+    try:
+        program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
+            base, shapes
+        )
+    except Exception:  # what is wrong with the function itself is told where it is summed
+        return ()
+    return tuple(dict.fromkeys(_results(program.jaxpr, [NOTHING, *codes_of(data)])[1]))
+
+
+def codes_of(data: Tree) -> list[Var]:
+    """The leaves of the data as codes of themselves."""
+    return [
+        Var(Code(i, (), 0, tuple(range(np.ndim(leaf)))) if leaf.dtype.kind in "iuf" else None, True)
+        for i, leaf in enumerate(jax.tree.leaves(data))
+    ]
+
+
+def literal(atom: Any) -> Var:
+    value = np.asarray(atom.val)
+    return Var(int(value) if value.ndim == 0 and value.dtype.kind in "iu" else None, False)
+
+
+def called(equation: Any) -> Any:
+    """The program that an operation runs once on its own arguments."""
+    if equation.primitive.name in ("scan", "cond", "while"):
+        return None
+    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        inner = equation.params.get(name)
+        if hasattr(inner, "consts") and len(inner.jaxpr.invars) == len(equation.invars):
+            return inner
+    return None
+
+
+def _results(jaxpr: Any, arguments: list[Var]) -> tuple[list[Var], list[Index]]:
+    """What is known of the results of a program, and the indices in it."""
+    table: dict[Any, Var] = dict(zip(jaxpr.invars, arguments, strict=True))
+    found: list[Index] = []
+
+    def read(atom: Any) -> Var:
+        return literal(atom) if hasattr(atom, "val") else table.get(atom, NOTHING)
+
+    for equation in jaxpr.eqns:
+        ins = [read(atom) for atom in equation.invars]
+        found += indexed(equation, ins)
+        outs, inner = applied(equation, ins)
+        found += inner
+        table.update(zip(equation.outvars, outs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars], found
+
+
+def applied(equation: Any, ins: list[Var]) -> tuple[list[Var], list[Index]]:
+    """What is known of the results of an operation, and the indices in the programs that it calls."""
+    name, params = equation.primitive.name, equation.params
+    of_data = any(one.of_data for one in ins)
+    unknown = [Var(None, of_data) for _ in equation.outvars]
+    if name == "scan":
+        body = _program(params["jaxpr"])
+        return unknown, _looped(_results(body, _of_one_turn(equation, body, ins))[1])
+    if name == "cond":
+        branches = [_results(_program(branch), ins[1:])[1] for branch in params["branches"]]
+        return unknown, _looped([index for branch in branches for index in branch])
+    if name == "while":
+        body, first = _program(params["body_jaxpr"]), params["cond_nconsts"]
+        constants = ins[first : first + params["body_nconsts"]]
+        carried = [Var(None, one.of_data) for one in ins[first + params["body_nconsts"] :]]
+        return unknown, _looped(_results(body, [*constants, *carried])[1])
+    inner = called(equation)
+    if inner is not None:
+        return _results(inner.jaxpr, ins)
+    rule = RULES.get(name)
+    known = None if rule is None else rule(equation, [one.known for one in ins])
+    return [Var(known, of_data)] if len(unknown) == 1 else unknown, []
+
+
+def _looped(indices: list[Index]) -> list[Index]:
+    return [index._replace(looped=True) for index in indices]
+
+
+def _program(closed: Any) -> Any:
+    return getattr(closed, "jaxpr", closed)
+
+
+def _of_one_turn(equation: Any, body: Any, ins: list[Var]) -> list[Var]:
+    """What a turn of a scan is given: a row of what it runs over; of the rest only whether it depends on the data, since it may change."""
+    given = []
+    for atom, inner, one in zip(equation.invars, body.invars, ins, strict=True):
+        row = isinstance(one.known, Code) and atom.aval.shape != inner.aval.shape
+        known = one.known._replace(axes=one.known.axes[1:]) if row else None  # type: ignore[union-attr]
+        given.append(Var(known, one.of_data))
+    return given
+
+
+def indexed(equation: Any, ins: list[Var]) -> Iterator[Index]:
+    """The indices that an operation takes: pairs of a code and the number of entries it may name."""
+    name, params = equation.primitive.name, equation.params
+    if name == "dynamic_slice":
+        shape = equation.invars[0].aval.shape
+        for axis, one in enumerate(ins[1:]):
+            yield from _index(one.known, shape[axis] - params["slice_sizes"][axis] + 1, ins[0])
+        return
+    if name == "gather":
+        places = params["dimension_numbers"].start_index_map
+        window = dict(enumerate(params["slice_sizes"]))
+    elif name.startswith("scatter"):
+        places = params["dimension_numbers"].scatter_dims_to_operand_dims
+        window = dict.fromkeys(params["dimension_numbers"].inserted_window_dims, 1)
+    else:
+        return
+    index = ins[1].known
+    each = index if isinstance(index, tuple) and not isinstance(index, Code) else (index,)
+    if len(each) != len(places) or _filled_on_purpose(params):
+        return
+    shape = equation.invars[0].aval.shape
+    for axis, component in zip(places, each, strict=True):
+        if axis in window:
+            yield from _index(component, shape[axis] - window[axis] + 1, ins[0])
+
+
+def _filled_on_purpose(params: Any) -> bool:
+    """Whether what is read out of range was given: ``at[…].get(mode="fill", fill_value=0)``."""
+    value = params.get("fill_value")
+    return value is not None and value == value
+
+
+def _index(known: Known, size: int, operand: Var) -> Iterator[Index]:
+    if isinstance(known, Code):
+        yield Index(known.leaf, known.picks, known.shift, int(size), operand.of_data)
+
+
+# ---------------------------------------------------------------- operations that keep the values
+
+
+def _same(equation: Any, ins: list[Known]) -> Known:
+    kind = equation.outvars[0].aval.dtype
+    return (
+        ins[0] if jnp.issubdtype(kind, jnp.integer) or jnp.issubdtype(kind, jnp.floating) else None
+    )
+
+
+def _added(sign: int) -> Callable[[Any, list[Known]], Known]:
+    def rule(equation: Any, ins: list[Known]) -> Known:
+        left, right = ins
+        if isinstance(left, Code) and isinstance(right, int):
+            return left._replace(shift=left.shift + sign * right)
+        if sign > 0 and isinstance(right, Code) and isinstance(left, int):
+            return right._replace(shift=right.shift + left)
+        return None
+
+    return rule
+
+
+def _selected(equation: Any, ins: list[Known]) -> Known:
+    """``select(i < 0, i, i + n)``, by which jax counts from the end, is i itself here."""
+    _, *cases = ins
+    first = cases[0]
+    same = all(isinstance(c, Code) and c[:2] == first[:2] for c in cases)  # type: ignore[index]
+    return first if isinstance(first, Code) and same else None
+
+
+def _broadcast(equation: Any, ins: list[Known]) -> Known:
+    known, to = ins[0], equation.params["broadcast_dimensions"]
+    if not isinstance(known, Code):
+        return known if isinstance(known, int) else None
+    before, after = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    axes: list[int | None] = [None] * len(after)
+    for old, new in enumerate(to):
+        axes[new] = known.axes[old] if before[old] == after[new] else None
+    return known._replace(axes=tuple(axes))
+
+
+def _reshaped(equation: Any, ins: list[Known]) -> Known:
+    """Axes of one entry come and go; any other reshape forgets which axis is which."""
+    known = ins[0]
+    if not isinstance(known, Code):
+        return known if isinstance(known, int) else None
+    before, after = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    long = [axis for axis, size in zip(known.axes, before, strict=True) if size != 1]
+    if [size for size in before if size != 1] != [size for size in after if size != 1]:
+        long = [None] * sum(size != 1 for size in after)
+    queue = iter(long)
+    return known._replace(axes=tuple(None if size == 1 else next(queue) for size in after))
+
+
+def _transposed(equation: Any, ins: list[Known]) -> Known:
+    known = ins[0]
+    if not isinstance(known, Code):
+        return None
+    return known._replace(axes=tuple(known.axes[i] for i in equation.params["permutation"]))
+
+
+def _sliced(equation: Any, ins: list[Known]) -> Known:
+    """Columns of a leaf are picked; a slice of rows, and a second one, may name more values than are read, and what does not count is found out later."""
+    known, params = ins[0], equation.params
+    if not isinstance(known, Code):
+        return None
+    picks, strides = list(known.picks), params["strides"] or [1] * len(known.axes)
+    taken = {axis for axis, *_ in picks}
+    for axis, start, stop, stride, size in zip(
+        known.axes, params["start_indices"], params["limit_indices"], strides, equation.invars[0].aval.shape, strict=True,
+    ):  # fmt: skip
+        if axis and axis not in taken and (start, stop, stride) != (0, size, 1):
+            picks.append((axis, int(start), int(stop), int(stride)))
+    return known._replace(picks=tuple(picks))
+
+
+def _side_by_side(equation: Any, ins: list[Known]) -> Known:
+    """Indices of several axes, joined in the last axis."""
+    params, shape = equation.params, equation.outvars[0].aval.shape
+    axis = params.get("dimension", params.get("axis"))
+    if axis != len(shape) - 1 or shape[-1] != len(ins):
+        return None
+    return tuple(one if isinstance(one, Code) else None for one in ins)
+
+
+RULES: dict[str, Callable[[Any, list[Known]], Known]] = {
+    "convert_element_type": _same, "copy": _same, "add": _added(1), "sub": _added(-1), "select_n": _selected, "broadcast_in_dim": _broadcast,
+    "reshape": _reshaped, "squeeze": _reshaped, "transpose": _transposed, "slice": _sliced, "concatenate": _side_by_side, "stack": _side_by_side,
+}  # fmt: skip

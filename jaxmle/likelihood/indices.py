@@ -1,0 +1,129 @@
+"""Codes that index: which leaves of the data a user's function takes for indices, read off its program, and whether they lie in range.
+
+jax takes a negative index from the end and a large one for the last entry, and loses the derivative of the latter: rows of a missing group
+(−1 in pandas) join the last one, and the fit converges. The program that jax traces is followed from the leaves of the data to every
+operation that reads or adds by index; what the leaf holds is then compared with the length of the axis. An index that the function puts in
+range itself (``where``, ``clip``) or never lets count is no error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmle.likelihood.anatomy import parts_of
+from jaxmle.likelihood.checks import in_row
+from jaxmle.likelihood.codes import Index, Pick, indices_of
+from jaxmle.likelihood.contract import Opaque
+from jaxmle.likelihood.host import remembered
+from jaxmle.likelihood.masked import matters
+from jaxmle.likelihood.regression import Regression
+from jaxmle.parameters.tree import Layout
+
+Array = Any
+Tree = Any
+
+SCATTERED = 7919  # a prime, so that rows looked at follow no period of the codes
+LOOKED_AT = 16  # rows by which a column of floats is taken for codes or not
+
+
+class Members(NamedTuple):
+    """The members of a batch: their leaves, each with ``lead`` axes over members, and where a value of them stands."""
+
+    leaves: list[Array]
+    lead: list[int]
+    place: Callable[[int, tuple[int, ...]], str]  # of a leaf and an index in it, in words
+    one: Callable[[int, tuple[int, ...]], Tree]  # the data of the member that it belongs to
+    equal: bool  # whether all have as many rows
+
+
+def check_indices(
+    loglik: Any, layout: Layout, base: Any, data: Tree, members: Members | None = None
+) -> None:
+    """Raise a ValueError for a code that lies outside of the axis it indexes.
+
+    Args:
+        base: the start (p,).
+        data: one data set, checked; of a batch any member.
+        members: of a batch. Where its members have unequal lengths, what is indexed by rows or depends on the data is left alone.
+    """
+    leaves, treedef = jax.tree.flatten(data)
+    if not any(map(_may_hold_codes, leaves)) or not _users(loglik):
+        return
+    if members is None:
+        alone = _row_of_one
+        members = Members(leaves, [0] * len(leaves), alone, lambda leaf, place: data, True)
+    shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in leaves)
+    indices: tuple[Index, ...] = remembered(
+        loglik,
+        ("indices", layout, treedef, shapes),
+        lambda portable: indices_of(portable, layout, base, data),
+    )
+    for index in indices:
+        rows = np.shape(leaves[index.leaf])[0]
+        if not members.equal and (index.of_data or index.size == rows):
+            continue
+        values = np.asarray(members.leaves[index.leaf])
+        bad = _outside(values, index, members.lead[index.leaf])
+        if bad is None:
+            continue
+        place = tuple(int(i) for i in np.argwhere(bad)[0])
+        if index.looped or matters(loglik, layout, base, members.one(index.leaf, place)):
+            path = jax.tree_util.tree_leaves_with_path(data)[index.leaf][0]
+            name, told = "data" + jax.tree_util.keystr(path), members.place(index.leaf, place)
+            raise ValueError(_sentence(name, values[place], told, int(bad.sum()), index))
+
+
+def _row_of_one(leaf: int, index: tuple[int, ...]) -> str:
+    return in_row(index)
+
+
+def _sentence(name: str, value: Any, place: str, number: int, index: Index) -> str:
+    others = f" ({number} such values)" if number > 1 else ""
+    shift = f"with {index.shift:+d} it " if index.shift else ""
+    first = f"{name} is {value:g} in {place}{others}, and {shift}indexes an axis of {index.size} entries, 0 … {index.size - 1}"
+    if value + index.shift < 0:
+        return f"{first}: a negative index counts from the end, and the row would join another group. −1 is pandas' code of a missing value: drop such rows from every leaf, or give them an entry of their own"
+    return f"{first}: one beyond the end is read as the last and has no score. Codes are 0, 1, …: numpy.unique({name}, return_inverse=True)[1]; or give the parameter as many entries as there are codes"
+
+
+def _may_hold_codes(leaf: Array) -> bool:
+    """Whether a leaf is of whole numbers, or floats of which a column is, by some of its rows."""
+    if leaf.dtype.kind != "f" or leaf.ndim > 2:
+        return bool(leaf.dtype.kind in "iu")
+    rows = np.arange(min(LOOKED_AT, len(leaf))) * SCATTERED % len(leaf)
+    some = np.asarray(leaf)[rows]
+    return bool(((np.rint(some) == some).all(axis=0) & (some != some[0]).any(axis=0)).any())
+
+
+def _users(loglik: Any) -> bool:
+    """Whether a function that a user wrote stands in the likelihood: a ready model knows its codes."""
+    parts = parts_of(loglik)
+    if parts:
+        return any(map(_users, parts))
+    holder = loglik.function if isinstance(loglik, Opaque) else getattr(loglik, "density", None)
+    return isinstance(loglik, Opaque | Regression) and not hasattr(holder, "check_data")
+
+
+def _picked(picks: tuple[Pick, ...], axes: int, lead: int) -> tuple[slice, ...]:
+    cut = [slice(None)] * axes
+    for axis, *bounds in picks:
+        cut[axis + lead] = slice(*bounds)
+    return tuple(cut)
+
+
+def _outside(leaf: np.ndarray, index: Index, lead: int) -> np.ndarray | None:
+    """Where the leaf's values are no index; None where all are."""
+    cut = _picked(index.picks, leaf.ndim, lead)
+    values = leaf[cut]
+    if not values.size:
+        return None
+    low, high = values.min() + index.shift, values.max() + index.shift
+    if not (low < 0 or high >= index.size):
+        return None
+    bad = np.zeros(leaf.shape, bool)
+    bad[cut] = (values + index.shift < 0) | (values + index.shift >= index.size)
+    return bad

@@ -1,0 +1,122 @@
+"""Whether a code out of range matters: a program is run again with what it reads there changed, and its terms are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.likelihood.codes import NOTHING, Var, applied, called, codes_of, indexed, literal
+from jaxmle.likelihood.contract import terms_of
+from jaxmle.likelihood.host import compiled
+from jaxmle.parameters.tree import Layout
+
+Array = Any
+Tree = Any
+
+
+def matters(loglik: Any, layout: Layout, base: Any, data: Tree) -> bool:
+    """Whether the terms depend on what is read, or lost, at the codes out of range: not where the function masks them."""
+
+    def make(loglik: Any) -> Callable[..., Any]:
+        def both(x: Array, data: Tree) -> list[Array]:
+            program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
+                x, data
+            )
+            inputs = [x, *jax.tree.leaves(data)]
+            known = [NOTHING, *codes_of(data)]
+            return [changed_terms(program, inputs, known, change) for change in (1, 2)]
+
+        return both
+
+    x = np.asarray(base)
+    moved = x + 1e-3 * (1 + np.abs(x)) * np.cos(np.arange(x.size)).astype(x.dtype)
+    piece = compiled(loglik, ("code counts", layout), make)
+    for at in (x, moved):  # at the start alone a factor may be 0
+        first, second = (np.asarray(found) for found in piece(at, data))
+        if np.all(np.isfinite(first)) and not np.array_equal(first, second):
+            return True
+    return False
+
+
+def changed_terms(program: Any, inputs: list[Array], known: list[Var], change: int) -> Array:
+    """The terms of a program when ``change`` is read out of range; what is added out of range is lost at 1 and goes to the first entry at 2."""
+    state = [Seen(var, value, value) for var, value in zip(known, inputs, strict=True)]
+    (out,) = _run(program.jaxpr, program.consts, state, change)
+    return out.value
+
+
+class Seen(NamedTuple):
+    """An array of a running program: what is known of it, its value, and the value of a code before jax counts it from the end."""
+
+    var: Var
+    value: Array
+    code: Array
+
+
+def _run(jaxpr: Any, constants: Any, arguments: list[Seen], change: int) -> list[Seen]:
+    table = dict(zip(jaxpr.invars, arguments, strict=True))
+    table |= {
+        var: Seen(NOTHING, value, value)
+        for var, value in zip(jaxpr.constvars, constants, strict=True)
+    }
+
+    def read(atom: Any) -> Seen:
+        if not hasattr(atom, "val"):
+            return table[atom]
+        return Seen(literal(atom), atom.val, atom.val)
+
+    for equation in jaxpr.eqns:
+        ins = [read(atom) for atom in equation.invars]
+        inner = called(equation)
+        if inner is not None:
+            outs = _run(inner.jaxpr, inner.consts, ins, change)
+        else:
+            outs = _bound(equation, ins, change)
+        table.update(zip(equation.outvars, outs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _bound(equation: Any, ins: list[Seen], change: int) -> list[Seen]:
+    """One operation, with its codes followed and its indices out of range changed."""
+    primitive, params = equation.primitive, equation.params
+    values = [one.value for one in ins]
+    vars_, _ = applied(equation, [one.var for one in ins])
+    takes = list(indexed(equation, [one.var for one in ins]))
+    if takes and primitive.name != "dynamic_slice":
+        return [Seen(vars_[0], (value := _changed(equation, ins, values, change)), value)]
+    outs = primitive.bind(*values, **params)
+    outs = outs if primitive.multiple_results else [outs]
+    codes = outs
+    if vars_ and vars_[0].known is not None:
+        counted = primitive.name == "select_n"
+        codes = [ins[1].code] if counted else [primitive.bind(*[one.code for one in ins], **params)]
+    return [Seen(*one) for one in zip(vars_, outs, codes, strict=True)]
+
+
+def _changed(equation: Any, ins: list[Seen], values: list[Array], change: int) -> Array:
+    """A read or an addition by index, changed where the code is out of range."""
+    primitive, params, shape = equation.primitive, equation.params, equation.invars[0].aval.shape
+    numbers, code = params["dimension_numbers"], ins[1].code
+    if primitive.name == "gather":
+        places = numbers.start_index_map
+        most = [shape[axis] - params["slice_sizes"][axis] for axis in places]
+    else:
+        places = numbers.scatter_dims_to_operand_dims
+        most = [shape[axis] - 1 for axis in places]
+    beyond = code > jnp.broadcast_to(jnp.asarray(most), jnp.shape(code))
+    out = jnp.any((code < 0) | beyond, axis=-1)
+    if primitive.name != "gather" and change == 1:
+        return primitive.bind(*values, **params)
+    if primitive.name != "gather":
+        gone = jnp.broadcast_to(out[..., None], jnp.shape(values[1]))
+        inside = jnp.where(gone, jnp.zeros_like(values[1]), values[1])
+        return primitive.bind(values[0], inside, *values[2:], **params)
+    result = primitive.bind(*values, **params)
+    free = [axis for axis in range(result.ndim) if axis not in numbers.offset_dims]
+    spread = [result.shape[axis] if axis in free else 1 for axis in range(result.ndim)]
+    gone = jnp.broadcast_to(out.reshape(spread), result.shape)
+    return jnp.where(gone, jnp.asarray(change, result.dtype), result)

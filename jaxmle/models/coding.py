@@ -1,0 +1,351 @@
+"""The coding that a ready model wants of its leaves: ranges of single leaves and relations of two, checked by value on the host.
+
+A response in another coding (−1 and 1 for 0 and 1, classes from 1, an event called 2) has a likelihood too, and a maximum that means
+nothing. What came, what is wanted and the line that recodes stand in one error. NaN passes: who may hold it is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle.likelihood.checks import Place, in_row
+from jaxmle.likelihood.contract import leaf_of
+
+Array = Any
+Tree = Any
+Remedy = Callable[[str, np.ndarray], str]
+
+MAX_CODE = 2**31 - 1  # of int32, in which codes are computed where float64 is off
+BLOCK = 16_384  # values whose rounded copy stays in the cache
+MAX_FEW = 6  # distinct values that still look like classes rather than measurements
+
+
+@dataclass(frozen=True)
+class Range:
+    """One leaf: the ends of its values, whether an end itself is allowed, and whether the values are whole numbers.
+
+    ``wanted`` says it in words; ``remedy`` makes the sentence with the line that recodes, from the leaf's name and its finite values.
+    """
+
+    leaf: str
+    low: float
+    high: float
+    wanted: str
+    remedy: Remedy
+    whole: bool = False
+    low_open: bool = False
+    high_open: bool = False
+
+    def inside(self, values: Array) -> Array:
+        """Where the values are coded so; False at NaN."""
+        over = values > self.low if self.low_open else values >= self.low
+        under = values < self.high if self.high_open else values <= self.high
+        found = over & under
+        return found & (np.rint(values) == values) if self.whole else found
+
+    def violation(self, data: Tree, where: Place) -> str | None:
+        """What is wrong with the leaf, or None."""
+        values = _known(data, self.leaf)
+        if values is None or not values.size:
+            return None
+        if self._holds(values):
+            return None
+        bad = ~self.inside(values) & (values == values)
+        if not bad.any():
+            return None
+        told = _first(self.leaf, values, bad, where)
+        return f"{told}; {{model}} takes {self.wanted}. {self.remedy(self.leaf, values[np.isfinite(values)])}"
+
+    def _holds(self, values: np.ndarray) -> bool:
+        """Whether all is well, by passes without a temporary of the size of the data; False where there is a NaN."""
+        low, high = values.min().item(), values.max().item()
+        if not (self.low < low if self.low_open else self.low <= low):
+            return False
+        if not (high < self.high if self.high_open else high <= self.high):
+            return False
+        return not self.whole or values.dtype.kind != "f" or _all_whole(values)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Two leaves, the first below the second or, unless ``strict``, equal to it; in the rows where ``when(data)`` holds, if given."""
+
+    left: str
+    right: str
+    wanted: str
+    strict: bool = False
+    when: Callable[[Tree], Array | None] | None = None
+
+    def violation(self, data: Tree, where: Place) -> str | None:
+        """What is wrong with the pair, or None."""
+        left, right = _known(data, self.left), _known(data, self.right)
+        if left is None or right is None:
+            return None
+        bad = np.asarray(left >= right if self.strict else left > right)
+        if not bad.any():
+            return None
+        some = None if self.when is None else self.when(data)
+        bad = bad if some is None else bad & some
+        if not bad.any():
+            return None
+        left, right = np.broadcast_to(left, bad.shape), np.broadcast_to(right, bad.shape)
+        told = _first(self.left, left, bad, where)
+        return f"{told}, where {self.right} is {right[_place(bad)]:g}; {self.wanted}"
+
+
+@dataclass(frozen=True)
+class Jointly:
+    """A condition on all rows together: ``wrong(data, where)`` is the sentence, or None."""
+
+    wrong: Callable[[Tree, Place], str | None]
+
+    def violation(self, data: Tree, where: Place) -> str | None:
+        """What is wrong with the data, or None."""
+        return self.wrong(data, where)
+
+
+Rule = Range | Order | Jointly
+
+
+@dataclass(frozen=True)
+class Coding:
+    """The rules of one model."""
+
+    model: str
+    rules: tuple[Rule, ...]
+
+    def check(self, data: Tree, where: Place = in_row) -> None:
+        """Raise a ValueError for the first leaf that is coded otherwise."""
+        for rule in self.rules:
+            wrong = rule.violation(data, where)
+            if wrong is not None:
+                raise ValueError(wrong.replace("{model}", self.model))
+
+
+def coded(likelihood: Any, model: str, rules: tuple[Rule, ...]) -> Any:
+    """A function or a declared regression that carries the coding of its data, where ``checks.check_coding`` looks for it."""
+    if not rules:
+        return likelihood
+    regression = hasattr(likelihood, "density")
+    function = functools.partial(likelihood.density if regression else likelihood)
+    function.check_data = Coding(model, rules).check  # type: ignore[attr-defined]
+    return dataclasses.replace(likelihood, density=function) if regression else function
+
+
+def _all_whole(values: np.ndarray) -> bool:
+    flat = values.ravel()
+    blocks = (flat[start : start + BLOCK] for start in range(0, flat.size, BLOCK))
+    return all(bool((np.rint(block) == block).all()) for block in blocks)
+
+
+def _known(data: Tree, leaf: str) -> np.ndarray | None:
+    """The values of a leaf; None where a trace hides them. A lone array is the response."""
+    lone = not isinstance(data, dict | tuple | list) and hasattr(data, "dtype")
+    values = data if lone else leaf_of(data, leaf)
+    if isinstance(values, jax.core.Tracer):
+        return None
+    values = np.asarray(values)
+    return values if values.dtype.kind in "fiub" else None
+
+
+def _place(bad: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
+
+
+def _first(leaf: str, values: np.ndarray, bad: np.ndarray, where: Place) -> str:
+    place, more = _place(bad), int(bad.sum()) - 1
+    others = f" ({more + 1} such values)" if more else ""
+    return f"data[{leaf!r}] is {values[place]:g} in {where(place)}{others}"
+
+
+# ---------------------------------------------------------------- the codings
+
+
+def binary(leaf: str = "y", *, fractions: bool = True) -> Range:
+    """0 and 1, and what lies between where the model takes fractions."""
+    wanted = "0 and 1, or fractions between them" if fractions else "0 and 1"
+    return Range(leaf, 0, 1, wanted, _recode_binary, whole=not fractions)
+
+
+def _recode_binary(leaf: str, values: np.ndarray) -> str:
+    kinds = np.unique(values)
+    if set(kinds.tolist()) == {-1.0, 1.0}:
+        return f"Write {leaf} = ({leaf} + 1) / 2."
+    if set(kinds.tolist()) == {-1.0, 0.0, 1.0}:
+        return f"Where −1 is pandas' code of a missing value, drop these rows from every leaf; where it is the other class, {leaf} = ({leaf} + 1) / 2."
+    if len(kinds) > MAX_FEW and kinds[0] >= 0 and kinds[-1] <= 100:
+        return f"Percentages are {leaf} = {leaf} / 100."
+    one = f"Write {leaf} = ({leaf} == {kinds[-1]:g}).astype(float)" if len(kinds) else "Recode it"
+    return one + (
+        " if that value is the event."
+        if len(kinds) <= 2
+        else f", whichever of its {len(kinds)} values is the event."
+    )
+
+
+def counts(leaf: str = "y", *, whole: bool = True) -> Range:
+    """Whole numbers from 0 on; any from 0 on where the model takes a pseudo-likelihood of them."""
+    wanted = "whole numbers, 0 or more" if whole else "finite numbers, 0 or more"
+
+    def remedy(leaf: str, values: np.ndarray) -> str:
+        if values.size and values.min() < 0:
+            return f"A count is not negative: drop or mend the rows where {leaf} < 0."
+        if not whole:
+            return f"Drop or mend the rows where {leaf} is infinite."
+        return f"A rate is a count and an exposure: {leaf} = rate * exposure; of rounding errors rid it by {leaf} = numpy.round({leaf}); models.poisson() with vcov='HC0' takes any {leaf} ≥ 0."
+
+    return Range(leaf, 0, math.inf, wanted, remedy, whole=whole, high_open=True)
+
+
+def positive(leaf: str, *, zeros: str = "") -> Range:
+    """Finite numbers above 0; ``zeros`` says what to do with a zero."""
+
+    def remedy(leaf: str, values: np.ndarray) -> str:
+        drop = f"Drop or mend the rows where not 0 < {leaf} < inf"
+        return f"{drop}{'; ' + zeros if zeros else ''}."
+
+    return Range(leaf, 0, math.inf, "finite numbers above 0", remedy, low_open=True, high_open=True)
+
+
+def at_least_zero(leaf: str) -> Range:
+    """Finite numbers from 0 on."""
+    return Range(
+        leaf, 0, math.inf, "finite numbers, 0 or more",
+        lambda leaf, values: f"Drop or mend the rows where not 0 <= {leaf} < inf.", high_open=True,
+    )  # fmt: skip
+
+
+def finite(leaf: str) -> Range:
+    """Finite numbers."""
+    return Range(
+        leaf, -math.inf, math.inf, "finite numbers",
+        lambda leaf, values: f"Drop or mend the rows where {leaf} is infinite.", low_open=True, high_open=True,
+    )  # fmt: skip
+
+
+def proportion(leaf: str = "y") -> Range:
+    """Between 0 and 1, without the ends."""
+
+    def remedy(leaf: str, values: np.ndarray) -> str:
+        if values.size and values.max() > 1 and values.min() >= 0 and values.max() <= 100:
+            return f"Percentages are {leaf} = {leaf} / 100."
+        if values.size and 0 <= values.min() and values.max() <= 1:
+            return f"Ends are moved inside by {leaf} = ({leaf} * (len({leaf}) - 1) + 0.5) / len({leaf}) (Smithson & Verkuilen 2006)."
+        return f"Write {leaf} = ({leaf} - low) / (high - low), with the ends of its scale."
+
+    return Range(
+        leaf,
+        0,
+        1,
+        "numbers strictly between 0 and 1",
+        remedy,
+        low_open=True,
+        high_open=True,
+    )
+
+
+def classes(number: int, leaf: str = "y", option: str = "classes") -> Range:
+    """The codes 0 … K − 1. A class without rows is a matter of the fit."""
+
+    def remedy(leaf: str, values: np.ndarray) -> str:
+        whole = bool(np.all(values == np.floor(values)))
+        if whole and values.min() == -1:
+            return f"−1 is pandas' code of a missing value: drop these rows from every leaf, those where {leaf} == -1."
+        if whole and values.min() == 1 and values.max() == number:
+            return f"Write {leaf} = {leaf} - 1."
+        kinds = len(np.unique(values))
+        line = f"Write {leaf} = numpy.unique({leaf}, return_inverse=True)[1]"
+        return (
+            f"{line}."
+            if kinds <= number
+            else f"{leaf} has {kinds} values: {line}, and {option}={kinds}."
+        )
+
+    return Range(leaf, 0, number - 1, f"the classes 0 … {number - 1}", remedy, whole=True)
+
+
+def at_most(cases: int, leaf: str, real: str | None) -> Jointly:
+    """No stratum (row) has more cases than the model was told of."""
+
+    def wrong(data: Tree, where: Place) -> str | None:
+        values, members = _known(data, leaf), None if real is None else _known(data, real)
+        if values is None or values.ndim < 2:
+            return None
+        number = np.sum(values if members is None else values * members, axis=-1)
+        bad = number > cases
+        if not bad.any():
+            return None
+        place = _place(bad)
+        return f"the stratum of {where(place)} has {number[place]:g} cases; {{model}} takes {cases} at most. Say cases={int(np.nanmax(number))}."
+
+    return Jointly(wrong)
+
+
+def groups(leaf: str) -> Range:
+    """Codes of groups, whole numbers from 0 on."""
+    return Range(
+        leaf, 0, MAX_CODE, "whole numbers from 0 on as codes",
+        lambda leaf, values: f"−1 is pandas' code of a missing value: drop such rows from every leaf; other labels are coded by {leaf} = numpy.unique({leaf}, return_inverse=True)[1].",
+        whole=True,
+    )  # fmt: skip
+
+
+def within(low: float, high: float, leaf: str = "y") -> Range:
+    """Numbers between limits beyond which nothing is recorded."""
+    return Range(
+        leaf, low, high, f"numbers between its limits, {low:g} and {high:g}",
+        lambda leaf, values: f"Nothing beyond a limit is recorded in a truncated sample: drop such rows, or take models.tobit() if {leaf} is recorded at the limit.",
+    )  # fmt: skip
+
+
+def optional(
+    offset: str | None = None, exposure: str | None = None, entry: str | None = None
+) -> tuple[Rule, ...]:
+    """The rules of the leaves that a model reads if they are named."""
+    found: list[Rule] = [] if offset is None else [finite(offset)]
+    if exposure is not None:
+        found.append(positive(exposure, zeros="where nothing was exposed nothing is counted"))
+    return (*found, *(() if entry is None else (at_least_zero(entry),)))
+
+
+# ---------------------------------------------------------------- events
+
+EVENT, RIGHT, LEFT, INTERVAL = 1, 0, 2, 3
+
+
+def events(leaf: str = "event") -> Range:
+    """1 for an event, 0 for a censored time."""
+    return Range(leaf, 0, 1, "1 for an event and 0 for a censored time", _recode_event, whole=True)
+
+
+def _recode_event(leaf: str, values: np.ndarray) -> str:
+    kinds = np.unique(values)
+    which = f"{kinds[-1]:g}" if len(kinds) <= 2 and len(kinds) else "code_of_the_event"
+    return f"Write {leaf} = ({leaf} == {which}).astype(int)."
+
+
+def censoring(leaf: str, *, interval: bool, left_alone: bool) -> tuple[Rule, ...]:
+    """The codes of ``aft``: 1 event, 0 right censored, 2 left censored, 3 between two times."""
+    last = INTERVAL if interval else LEFT
+    words = "1 for an event, 0 for right censored, 2 for left censored" + (
+        ", 3 for between two times" if interval else " (3 needs upper=)"
+    )
+    codes = Range(leaf, 0, last, words, _recode_event, whole=True)
+    return (codes,) if left_alone else (codes, Jointly(functools.partial(_ones_and_twos, leaf)))
+
+
+def _ones_and_twos(leaf: str, data: Tree, where: Place) -> str | None:
+    """R's older coding, 1 for censored and 2 for an event, has the codes of events and left-censored times."""
+    values = _known(data, leaf)
+    if values is None or not values.size or values.max() != LEFT or values.min() != EVENT:
+        return None
+    told = _first(leaf, values, values == LEFT, where)
+    return f"{told} and 1 in the others; {{model}} takes 1 for an event and 2 for a left-censored time. If 2 is the event, write {leaf} = ({leaf} == 2).astype(int); if times are left censored indeed, and none right censored, say aft(…, left_censored=True)."

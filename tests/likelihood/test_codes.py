@@ -1,0 +1,110 @@
+"""Codes that index parameters: out of range they would join another group or lose their score, and the fit would converge."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import jaxmle as jm
+
+N, K = 60, 3
+RNG = np.random.default_rng(2)
+Y, G = RNG.normal(size=N), (np.arange(N) % K).astype(np.int8)
+MISSING = np.where(np.arange(N) == 4, -1, G)
+BEYOND = np.where(np.arange(N) == 7, 5, G)
+MEANS = {"m": np.zeros(K)}
+
+
+def by_scan(p, d):
+    return jax.lax.scan(
+        lambda c, row: (c, -((row[0] - p["m"][row[1]]) ** 2)), 0.0, (d["y"], d["g"])
+    )[1]
+
+
+def by_row(p, d):
+    return jax.vmap(lambda y, g: -((y - p["m"][g]) ** 2))(d["y"], d["g"])
+
+
+def by_sums(p, d):
+    return -jnp.sum((jax.ops.segment_sum(d["y"], d["g"], K) - 20 * p["m"]) ** 2)
+
+
+def by_two(p, d):
+    both = jnp.stack([p["m"], p["m"]])
+    return -((d["y"] - both[jnp.zeros(len(d["y"]), int), d["g"]]) ** 2)
+
+
+WAYS = {
+    "brackets": lambda p, d: -((d["y"] - p["m"][d["g"]]) ** 2),
+    "take": lambda p, d: -((d["y"] - jnp.take(p["m"], d["g"])) ** 2),
+    "jit": jax.jit(lambda p, d: -((d["y"] - p["m"][d["g"]]) ** 2)),
+    "floats": lambda p, d: -((d["y"] - p["m"][d["g"].astype(int)]) ** 2),
+    "vmap": by_row,
+    "scan": by_scan,
+    "sums": by_sums,
+    "two axes": by_two,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_code_out_of_range_is_refused_and_not_fitted(way):
+    kind = float if way == "floats" else np.int8
+    for codes, words in (
+        (
+            MISSING,
+            r"data\['g'\] is -1 in row 4, .* axis of 3 entries.* pandas' code of a missing value",
+        ),
+        (BEYOND, r"data\['g'\] is 5 in row 7, .* no score"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            jm.fit(WAYS[way], MEANS, {"y": Y, "g": codes.astype(kind)})
+
+
+def test_codes_in_range_are_fitted():
+    truth = [Y[k == G].mean() for k in range(K)]
+    fit = jm.fit(WAYS["brackets"], MEANS, {"y": Y, "g": G})
+    assert_allclose(fit.params["m"], truth, rtol=1e-9)
+    fit = jm.fit(lambda p, d: -((d["y"] - p["m"][d["g"] - 1]) ** 2), MEANS, {"y": Y, "g": G + 1})
+    assert_allclose(fit.params["m"], truth, rtol=1e-9)
+
+
+def test_codes_from_one_are_refused_by_what_is_taken_from_them():
+    with pytest.raises(ValueError, match=r"is 0 in row 0 .*, and with -1 it indexes an axis of 3"):
+        jm.fit(lambda p, d: -((d["y"] - p["m"][d["g"] - 1]) ** 2), MEANS, {"y": Y, "g": G})
+
+
+@pytest.mark.parametrize(
+    "loglik",
+    [
+        lambda p, d: -((d["y"] - jnp.where(d["g"] >= 0, p["m"][d["g"]], 0.0)) ** 2),
+        lambda p, d: -((d["y"] - (d["g"] != -1) * p["m"][d["g"]]) ** 2),
+        lambda p, d: jnp.where(d["g"] == -1, 0.0, -((d["y"] - p["m"][d["g"]]) ** 2)),
+    ],
+)
+def test_a_code_that_the_function_masks_is_no_error(loglik):
+    fit = jm.fit(loglik, MEANS, {"y": Y, "g": MISSING})
+    assert_allclose(fit.params["m"], [Y[k == MISSING].mean() for k in range(K)], rtol=1e-9)
+
+
+def test_columns_of_one_leaf_index_axes_of_their_own():
+    def crossed(p, d):
+        return -((d["y"] - p["m"][d["g"][:, 0]] - p["k"][d["g"][:, 1]]) ** 2)
+
+    params, ten = {"m": np.zeros(K), "k": np.zeros(10)}, np.arange(N) % 10
+    data = {"y": Y, "g": np.column_stack([G, ten])}
+    jm.fit(crossed, params, data, max_steps=3)
+    data["g"][5, 1] = 10
+    with pytest.raises(ValueError, match=r"is 10 in row 5, column 1, and indexes an axis of 10"):
+        jm.fit(crossed, params, data)
+
+
+def test_batches_and_groups_name_the_member():
+    loglik = WAYS["brackets"]
+    with pytest.raises(ValueError, match="is -1 in row 4 of member 1"):
+        jm.fit_batch(loglik, MEANS, {"y": np.stack([Y, Y]), "g": np.stack([G, MISSING])})
+    with pytest.raises(ValueError, match="is 5 in row 7 of member 1"):
+        jm.fit_batch(loglik, MEANS, [{"y": Y[:40], "g": G[:40]}, {"y": Y, "g": BEYOND}])
+    table = {"y": Y, "g": MISSING, "site": np.arange(N) % 2}
+    with pytest.raises(ValueError, match=r"is -1 in row 4 of the table \(member 0\)"):
+        jm.fit_groups(loglik, MEANS, table, by="site")

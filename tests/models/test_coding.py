@@ -1,0 +1,295 @@
+"""Every ready model against data in another coding: one error with what came, what is wanted and the line that recodes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import jaxmle as jm
+from jaxmle import families, models
+
+RNG = np.random.default_rng(11)
+N = 40
+X = np.column_stack([np.ones(N), RNG.normal(size=N)])
+ONE = np.arange(N) % 2  # 0, 1, 0, 1, …
+THREE = np.arange(N) % 3
+TIME = RNG.exponential(size=N) + 0.1
+GOOD = {"x": X, "z": X, "time": TIME, "event": ONE, "trials": np.full(N, 3), "years": np.ones(N)}
+
+BINARY = [
+    ("minus one and one", 2 * ONE - 1, r"'y'\] is -1 in row 0 \(20 such values\); {} takes 0 and 1.* Write y = \(y \+ 1\) / 2"),
+    ("one and two", ONE + 1, r"is 2 in row 1 .* Write y = \(y == 2\)\.astype\(float\)"),
+    ("zero and seven", 7 * ONE, r"is 7 in row 1 .* y = \(y == 7\)"),
+    ("percent", np.linspace(0, 100, N), r"is 2.5641 in row 1 .* y = y / 100"),
+    ("words", np.where(ONE == 1, "yes", "no"), r"holds strings: 'no' in row 0.*astype\(float\) of two"),
+    ("objects", np.where(ONE == 1, "yes", "no").astype(object), r"'no' in row 0.*astype\(float\) of two"),
+]  # fmt: skip
+CLASSES = [
+    ("from one", THREE + 1, r"is 3 in row 2 .* takes the classes 0 … 2.* Write y = y - 1"),
+    ("missing", THREE - 1, r"is -1 in row 0 .* pandas' code of a missing value"),
+    ("halves", THREE / 2, r"is 0.5 in row 1 .* numpy.unique\(y, return_inverse=True\)"),
+    ("gaps", 2 * THREE, r"is 4 in row 2 .* numpy.unique"),
+    ("too many", np.arange(N) % 5, r"is 3 in row 3 .* classes=5"),
+]  # fmt: skip
+COUNTS = [
+    ("negative", THREE - 1, r"is -1 in row 0 .* takes whole numbers, 0 or more.* y < 0"),
+    ("fractions", THREE + 0.5, r"is 0.5 in row 0 .* y = rate \* exposure"),
+    ("infinite", np.where(ONE == 1, np.inf, 1.0), "is inf in row 1"),
+]
+POSITIVE = [
+    ("zero", 1.0 * THREE, r"is 0 in row 0 .* finite numbers above 0.* not 0 < y < inf"),
+    ("negative", THREE - 1.0, "is -1 in row 0"),
+]
+EVENTS = [
+    ("one and two", ONE + 1, r"'event'\] is 2 in row 1 .* event = \(event == 2\)\.astype\(int\)"),
+    ("halves", 0.5 * ONE, r"is 0.5 in row 1"),
+    ("seven", 7 * ONE, r"is 7 in row 1 .* event = \(event == 7\)"),
+]
+TIMES = [
+    ("zero", "time", TIME * ONE, r"'time'\] is 0 in row 0"),
+    ("negative", "time", -TIME, r"'time'\] is -.* in row 0 \(40 such values\)"),
+]
+
+
+def cases():
+    for name in ("logistic", "probit", "cloglog"):
+        for what, y, words in BINARY:
+            yield name, what, getattr(models, name)(), {"y": y}, words.replace("{}", name)
+    for name, model in (("multinomial", models.multinomial(3)), ("ordinal", models.ordinal(3))):
+        for what, y, words in CLASSES:
+            yield name, what, model, {"y": y}, words
+    counted = {
+        "negative_binomial": models.negative_binomial(),
+        "zero_inflated": models.zero_inflated(),
+        "zero_inflated_nb": models.zero_inflated("negative_binomial"),
+        "hurdle": models.hurdle(),
+        "hurdle_nb": models.hurdle("negative_binomial"),
+        "binomial": models.binomial(),
+    }
+    for name, model in counted.items():
+        for what, y, words in COUNTS:
+            yield name, what, model, {"y": y}, words
+    for name in ("gamma", "inverse_gaussian"):
+        for what, y, words in POSITIVE:
+            yield name, what, getattr(models, name)(), {"y": y}, words
+    for name, model in (("cox", models.cox()), ("aft", models.aft("weibull"))):
+        for what, event, words in EVENTS:
+            yield name, what, model, {"event": event}, words
+    for law in ("exponential", "weibull", "lognormal", "loglogistic"):
+        for what, leaf, time, words in TIMES:
+            yield law, what, models.aft(law), {leaf: time}, words
+    late = {"entry": TIME + 0.5}
+    bad_upper = {"event": np.full(N, 3), "upper": TIME / 2}
+    yield "poisson", "negative", models.poisson(), {"y": THREE - 1}, "finite numbers, 0 or more"
+    yield (
+        "poisson",
+        "exposure",
+        models.poisson(exposure="years"),
+        {"y": THREE, "years": ONE},
+        r"'years'\] is 0 in row 0",
+    )
+    yield (
+        "poisson",
+        "offset",
+        models.poisson(offset="years"),
+        {"y": THREE, "years": np.log(ONE, where=ONE > 0, out=np.full(N, -np.inf))},
+        r"'years'\] is -inf in row 0",
+    )
+    yield (
+        "binomial",
+        "beyond trials",
+        models.binomial(),
+        {"y": 4 * ONE},
+        r"is 4 in row 1 .*, where trials is 3; y counts the successes",
+    )
+    yield (
+        "beta",
+        "ends",
+        models.beta(),
+        {"y": 1.0 * ONE},
+        r"is 0 in row 0 .* strictly between 0 and 1.*\(len\(y\) - 1\) \+ 0.5",
+    )
+    yield "beta", "percent", models.beta(), {"y": np.linspace(1, 99, N)}, r"y = y / 100"
+    yield (
+        "truncated",
+        "beyond",
+        models.truncated(),
+        {"y": ONE - 0.5},
+        r"is -0.5 in row 0 .* models.tobit",
+    )
+    yield (
+        "cox",
+        "entry",
+        models.cox(entry="entry"),
+        late,
+        r"'entry'\] is .* in row 0 .*, where time is .* entry must lie before the time",
+    )
+    yield (
+        "aft",
+        "entry",
+        models.aft("weibull", entry="entry"),
+        late,
+        r"'entry'\] is .* entry must lie before the time",
+    )
+    yield (
+        "aft",
+        "interval",
+        models.aft("weibull", upper="upper"),
+        bad_upper,
+        "an interval has its lower end in time",
+    )
+    yield (
+        "aft",
+        "code 3 alone",
+        models.aft("weibull"),
+        {"event": 3 * ONE},
+        r"is 3 in row 1 .*\(3 needs upper=\)",
+    )
+    yield (
+        "cox",
+        "strata",
+        models.cox(strata="s"),
+        {"s": ONE - 1},
+        r"'s'\] is -1 in row 0 .* pandas' code",
+    )
+    yield (
+        "cox",
+        "strata",
+        models.cox(strata="s"),
+        {"s": ONE + 0.5},
+        r"'s'\] is 0.5 in row 0 .* numpy.unique",
+    )
+    yield "cox", "weights", models.cox(weights="w"), {"w": -1.0 * ONE}, r"'w'\] is -1 in row 1"
+    yield (
+        "distribution",
+        "support",
+        models.distribution(families.gamma),
+        {"only": -TIME},
+        "data is -.* in row 0 .* takes numbers from 0 on",
+    )
+    yield (
+        "distribution",
+        "proportion",
+        models.distribution(families.beta),
+        {"only": {"y": 20 * TIME}},
+        r"data\['y'\] is .*; beta takes numbers from 0 to 1",
+    )
+    yield (
+        "distribution",
+        "event",
+        models.distribution(families.censored(families.weibull)),
+        {"only": {"time": TIME, "event": ONE + 1}},
+        r"event = \(event == 2\)",
+    )
+
+
+CASES = [(f"{name}, {what}", *rest) for name, what, *rest in cases()]
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "words"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
+)
+def test_a_response_in_another_coding_is_refused_and_not_fitted(model, change, words):
+    data = change.get("only", {**GOOD, **change})
+    with pytest.raises((ValueError, TypeError), match=words):
+        jm.fit(model, data=data)
+
+
+def matched(y, **more):
+    return {"x": X[:, 1:].reshape(20, 2, 1), "y": y.reshape(20, 2), **more}
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (matched(ONE + 1), r"is 2 in row 0, column 1 .* \(y == 2\)"),
+        (matched(np.ones(N)), "the stratum of row 0 has 2 cases; .* cases=2"),
+        (matched(ONE, real=np.full((20, 2), 2)), r"'real'\] is 2 in row 0"),
+    ],
+)
+def test_matched_sets_in_another_coding_are_refused(data, words):
+    model = models.conditional_logit(real="real" if "real" in data else None)
+    with pytest.raises(ValueError, match=words):
+        jm.fit(model, data=data)
+
+
+# ---------------------------------------------------------------- every door
+
+WRONG = {"x": X, "y": ONE + 1}
+RIGHT = {"x": X, "y": ONE}
+BETA = {"beta": np.zeros(2)}
+LOGIT = models.logistic()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: LOGIT.start(WRONG),
+        lambda: LOGIT.check(WRONG),
+        lambda: LOGIT(BETA, WRONG),
+        lambda: jm.fit(LOGIT, BETA, WRONG),
+        lambda: jm.fit(LOGIT, BETA, WRONG, weights=jm.frequency(ONE)),
+        lambda: jm.fit(jm.fix(LOGIT, {"beta[0]": 0.0}), BETA, WRONG),
+        lambda: jm.fit(jm.penalize(jm.tie(LOGIT, ("beta[0]", "beta[1]")), jm.ridge(1.0)), BETA, WRONG),
+        lambda: jm.fit(jm.pool(LOGIT, LOGIT), BETA, (RIGHT, WRONG)),
+        lambda: jm.fit_batch(LOGIT, None, {"x": np.stack([X, X]), "y": np.stack([ONE, ONE + 1])}),
+        lambda: jm.fit_batch(LOGIT, None, {"x": X, "y": np.stack([ONE, ONE + 1])}, in_axes={"x": None, "y": 0}),
+        lambda: jm.fit_batch(LOGIT, BETA, [RIGHT, {"x": X[:30], "y": ONE[:30] + 1}]),
+        lambda: jm.fit_groups(LOGIT, None, {**WRONG, "g": THREE}, by="g"),
+        lambda: jm.multistart(LOGIT, {"beta": np.zeros((2, 2))}, WRONG),
+        lambda: jm.em(jm.mixture_of(LOGIT, 2), data=WRONG, starts=1),
+        lambda: jm.score(LOGIT)(BETA, WRONG),
+        lambda: jm.vcov(LOGIT)(BETA, WRONG),
+        lambda: jax.jit(lambda beta: jm.fit(LOGIT, {"beta": beta}, WRONG).loglik)(jnp.zeros(2)),
+    ],
+)  # fmt: skip
+def test_every_door_asks(ask):
+    with pytest.raises(ValueError, match=r"'y'\] is 2 in row \d+.*; logistic takes 0 and 1"):
+        ask()
+
+
+def test_the_member_and_its_row_are_named():
+    y = np.stack([ONE, ONE, ONE])
+    y[2, 5] = 4
+    with pytest.raises(ValueError, match="is 4 in row 5 of member 2;"):
+        jm.fit_batch(LOGIT, None, {"x": np.stack([X] * 3), "y": y})
+    with pytest.raises(ValueError, match="is 4 in row 5 of member 2;"):
+        jm.fit_batch(LOGIT, None, [{"x": X, "y": one} for one in y])
+    with pytest.raises(ValueError, match=r"is 4 in row 9 of the table \(member 1\);"):
+        jm.fit_groups(
+            LOGIT, None, {"x": X, "y": np.where(np.arange(N) == 9, 4, ONE), "g": ONE}, by="g"
+        )
+
+
+def test_what_is_coded_so_is_fitted():
+    truth = jm.fit(LOGIT, data={"x": X, "y": 1.0 * ONE}).params["beta"]
+    for y in (ONE, ONE.astype(bool), ONE.astype(np.int8), ONE.astype(np.uint64)):
+        assert_allclose(jm.fit(LOGIT, data={"x": X, "y": y}).params["beta"], truth, rtol=1e-12)
+
+
+def test_a_missing_row_is_a_matter_of_its_member():
+    y = np.stack([1.0 * ONE, 1.0 * ONE])
+    y[1, 3] = np.nan
+    fits = jm.fit_batch(LOGIT, None, {"x": np.stack([X, X]), "y": y}, progress=False)
+    assert [jm.Status(s).name for s in fits.status] == ["CONVERGED", "NONFINITE"]
+
+
+def test_events_and_left_censored_times_alone_are_fitted_where_that_is_said():
+    """Codes 1 and 2 are censored and dead in older software; a likelihood of both readings exists."""
+    data = {"x": X, "time": TIME, "event": ONE + 1}
+    with pytest.raises(ValueError, match="left_censored=True"):
+        jm.fit(models.aft("lognormal"), data=data)
+    fit = jm.fit(models.aft("lognormal", left_censored=True), data=data)
+    assert fit.converged
+    assert (
+        fit.params["beta"][0]
+        < jm.fit(models.aft("lognormal"), data={**data, "event": np.ones(N)}).params["beta"][0]
+    )
+
+
+def test_a_limit_is_a_number_and_infinity_is_written_so():
+    with pytest.raises(TypeError, match="got None. No limit is lower=-inf"):
+        models.tobit(lower=None)
+    with pytest.raises(ValueError, match=r"upper is 1e\+300; no limit is upper=inf"):
+        models.truncated(upper=1e300)
