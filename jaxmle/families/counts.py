@@ -14,6 +14,7 @@ from jaxmle.families.family import Family, Law
 from jaxmle.families.inverse import smallest_count
 from jaxmle.families.moments import moments, values
 from jaxmle.parameters.constraints import interval, positive, simplex
+from jaxmle.special.incomplete_gamma import gamma_tail
 
 Array = Any
 Params = dict[str, Any]
@@ -94,8 +95,8 @@ poisson = counting(
     "Poisson",
     {"rate": positive},
     log_prob=lambda p, y: special.poisson_logpmf(y, jnp.log(p["rate"])),
-    log_cdf=lambda p, y: special.log_gammaincc(y + 1, p["rate"]),
-    log_sf=lambda p, y: special.log_gammainc(y + 1, p["rate"]),
+    log_cdf=lambda p, y: gamma_tail(y + 1, jnp.log(p["rate"]), lower=False),
+    log_sf=lambda p, y: gamma_tail(y + 1, jnp.log(p["rate"]), lower=True),
     mean=lambda p: p["rate"],
     variance=lambda p: p["rate"],
     guess=_poisson_guess,

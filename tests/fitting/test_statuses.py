@@ -665,7 +665,7 @@ def test_a_row_whose_derivative_is_nan_though_every_term_is_finite_is_named():
     start, held = {"a": 2.0, "zero": 0.1}, {"a": jm.positive, "zero": jm.interval(0, 1)}
     alone = jm.fit(inflated, start, y, constraints=held)
     assert alone.verdict.name == "NONFINITE" and "row 3" in alone.explain()
-    heavy = jm.fit(inflated, start, y, constraints=held, weights=np.arange(1.0, 7.0))
+    heavy = jm.fit(inflated, start, y, constraints=held, weights=jm.frequency(np.arange(1.0, 7.0)))
     assert "row 3" in heavy.explain()
     pair = np.stack([y, y[::-1]])
     both = jm.fit_batch(inflated, start, pair, constraints=held, progress=False)
