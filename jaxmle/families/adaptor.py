@@ -32,8 +32,8 @@ Params = dict[str, Any]
 
 # Constraints and bijectors by the name of their class: numpyro.distributions.constraints, tfp.bijectors.
 NAMED: dict[str, Constraint] = {
-    "_Real": free, "_RealVector": free, "_RealMatrix": free, "_Simplex": simplex, "_OrderedVector": ordered,
-    "_CorrMatrix": correlation, "_PositiveDefinite": covariance, "Identity": free, "Softplus": above_zero, "Exp": above_zero,
+    "Real": free, "RealVector": free, "RealMatrix": free, "Simplex": simplex, "OrderedVector": ordered,
+    "CorrMatrix": correlation, "PositiveDefinite": covariance, "Identity": free, "Softplus": above_zero, "Exp": above_zero,
     "SoftmaxCentered": simplex,
 }  # fmt: skip
 CENTRES, SPREADS = ("loc", "mean", "mu"), ("scale", "stddev", "sigma")
@@ -45,7 +45,7 @@ def _translated(name: str, foreign: Any) -> Constraint:
         foreign, "base_constraint"
     ):  # so many events along an axis, each constrained alike
         foreign = foreign.base_constraint
-    kind = type(foreign).__name__
+    kind = type(foreign).__name__.lstrip("_")  # numpyro has dropped the underscores
     if kind in NAMED:
         return NAMED[kind]
     if kind == "Sigmoid":

@@ -15,7 +15,7 @@ import jaxmle.special as special
 from jaxmle.families.family import Family, Law, by_quantile
 from jaxmle.families.inverse import solve
 from jaxmle.families.moments import EULER, moments, quantiles
-from jaxmle.families.skew import skew_log_cdf, skew_log_sf
+from jaxmle.families.skew import held, skew_log_cdf, skew_log_sf
 from jaxmle.parameters.constraints import free, positive
 from jaxmle.special.student import scaled_log, shrunk
 
@@ -331,7 +331,7 @@ gumbel = location_scale(
 
 
 def _skew_log_prob(p: Params, z: Array) -> Array:
-    return LOG_2 - 0.5 * z * z - HALF_LOG_2PI + special.log_ndtr(p["shape"] * z)
+    return LOG_2 - 0.5 * z * z - HALF_LOG_2PI + special.log_ndtr(held(p["shape"] * z))
 
 
 def _skew_delta(p: Params) -> Array:

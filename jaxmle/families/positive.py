@@ -267,8 +267,8 @@ lognormal = half_line(
 
 def _inverse_gaussian_parts(p: Params, y: Array) -> tuple[Array, Array]:
     """r = √(λ/y)(y/μ − 1) and s = √(λ/y)(y/μ + 1): F = Φ(r) + e^{2λ/μ} Φ(−s), and s² = r² + 4λ/μ."""
-    root, ratio = jnp.sqrt(p["shape"]) / jnp.sqrt(y), y / p["mean"]
-    return root * (ratio - 1), root * (ratio + 1)
+    over, ratio, root = 1 / jnp.sqrt(y), y / p["mean"], jnp.sqrt(p["shape"])
+    return root * ((ratio - 1) * over), root * ((ratio + 1) * over)
 
 
 def _inverse_gaussian_log_prob(p: Params, y: Array) -> Array:
@@ -294,7 +294,7 @@ def _within_reach(function: Pointwise, below: float, above: float) -> Pointwise:
     def of(p: Params, y: Array) -> Array:
         mean, shape = jax.lax.stop_gradient((p["mean"], p["shape"]))
         far = _inverse_gaussian_parts({"mean": mean, "shape": shape}, y)[1]
-        beyond = ~(far / jnp.minimum(1.0, mean) < 1e-4 * jnp.sqrt(jnp.finfo(y.dtype).max))
+        beyond = ~(far / jnp.minimum(jnp.minimum(1.0, mean), shape) < 1e-4 * jnp.sqrt(jnp.finfo(y.dtype).max))
         value = function(p, jnp.where(beyond, mean, y))
         return jnp.where(beyond, jnp.where(y < mean, below, above), value)
 
