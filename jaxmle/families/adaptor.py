@@ -180,7 +180,11 @@ def _inside(made: Any, low: Array, high: Array) -> Array:
         jnp.where(jnp.isinf(high), 0.0, high - 1.0),
         jnp.where(jnp.isinf(high), low + 1.0, 0.5 * (low + high)),
     )
-    for ask in (lambda: _quantile(made, 0.5), lambda: _value(made, "median"), lambda: _value(made, "mean")):
+    for ask in (
+        lambda: _quantile(made, 0.5),
+        lambda: _value(made, "median"),
+        lambda: _value(made, "mean"),
+    ):
         try:
             found = jnp.asarray(ask(), spare.dtype)
         except Exception:  # a method that is there in name only: there is another
@@ -190,7 +194,13 @@ def _inside(made: Any, low: Array, high: Array) -> Array:
 
 
 def _masked(
-    made: Any, y: Array, function: Callable[[Array], Array], below: float, above: float, *, closed: bool
+    made: Any,
+    y: Array,
+    function: Callable[[Array], Array],
+    below: float,
+    above: float,
+    *,
+    closed: bool,
 ) -> Array:
     """``function`` inside the support; constants outside and at infinity. An end of the support itself is inside where ``closed``."""
     low, high = _bounds(made)
@@ -228,13 +238,16 @@ def _called(made: Any, *names: str) -> Callable[[Array], Array] | None:
     return next((getattr(made, name) for name in names if answers(name)), None)
 
 
-def _needed(made: Any, *names: str) -> Callable[[Array], Array]:
-    found = _called(made, *names)
-    if found is None:
-        raise ValueError(
-            f"{type(made).__name__} has no {' or '.join(names)}: censored, truncated and rounded need it. Give a class that has one, or a family of jaxmle.families"
-        )
-    return found
+def _cdf(made: Any) -> Callable[[Array], Array]:
+    """The distribution function, of either name."""
+    plain, logarithm = _called(made, "cdf"), _called(made, "log_cdf")
+    if plain is not None:
+        return plain
+    if logarithm is not None:
+        return lambda y: jnp.exp(logarithm(y))
+    raise ValueError(
+        f"{type(made).__name__} has no cdf or log_cdf: censored, truncated and rounded need one. Give a class that has it, or a family of jaxmle.families"
+    )
 
 
 def _log_cdf(made: Any, y: Array) -> Array:
@@ -246,7 +259,7 @@ def _log_cdf(made: Any, y: Array) -> Array:
     def inside(y: Array) -> Array:
         if own is not None:
             return own(y)
-        cdf = _needed(made, "cdf", "log_cdf")(y)
+        cdf = _cdf(made)(y)
         return jnp.where(cdf > 0, jnp.log(jnp.where(cdf > 0, cdf, 0.5)), -jnp.inf)
 
     return _masked(made, y, inside, -jnp.inf, 0.0, closed=_is_discrete(made))
@@ -261,7 +274,7 @@ def _log_sf(made: Any, y: Array) -> Array:
     def inside(y: Array) -> Array:
         if own is not None:
             return own(y)
-        cdf = _needed(made, "cdf", "log_cdf")(y) if _called(made, "cdf") is not None else jnp.exp(_needed(made, "log_cdf")(y))
+        cdf = _cdf(made)(y)
         return jnp.where(cdf < 1, jnp.log1p(-jnp.where(cdf < 1, cdf, 0.5)), -jnp.inf)
 
     return _masked(made, y, inside, 0.0, -jnp.inf, closed=_is_discrete(made))

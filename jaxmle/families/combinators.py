@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,10 +26,7 @@ LOG_HALF = -math.log(2)
 def _tails(law: Law, p: Params, low: Array, high: Array) -> tuple[Array, ...]:
     """log F at both ends and log S at both: each function compiled once for the two."""
     ends = jnp.stack(jnp.broadcast_arrays(low, high))
-    below, above = (
-        jax.vmap(lambda y: function(p, y))(ends)  # type: ignore[misc]
-        for function in (law.log_cdf, law.log_sf)
-    )
+    below, above = (jax.vmap(partial(function, p))(ends) for function in (law.log_cdf, law.log_sf))
     return below[0], below[1], above[0], above[1]
 
 
@@ -96,7 +94,9 @@ def censored(family: Family) -> Family:
             return jnp.where(y["event"] != 0, law.log_prob(p, y["time"]), law.log_sf(p, y["time"]))
         lower, upper = y["lower"], y["upper"]
         exact = lower == upper
-        known = jnp.where(jnp.isinf(upper), lower, jnp.where(jnp.isinf(lower), upper, 0.5 * (lower + upper)))
+        known = jnp.where(
+            jnp.isinf(upper), lower, jnp.where(jnp.isinf(lower), upper, 0.5 * (lower + upper))
+        )
         density = law.log_prob(p, jnp.where(exact, lower, known))
         between = log_between(law, p, lower, upper)
         return jnp.where(exact, density, jnp.where(lower > upper, jnp.nan, between))

@@ -303,7 +303,12 @@ def _pareto(
         ratio = excess / p["scale"]  # of the excess, so that nothing is lost beside the scale
         large = ratio > 1e18
         value = inside(
-            p, jnp.where(large, jnp.log(excess) - jnp.log(p["scale"]), jnp.log1p(jnp.where(large, 1.0, ratio)))
+            p,
+            jnp.where(
+                large,
+                jnp.log(excess) - jnp.log(p["scale"]),
+                jnp.log1p(jnp.where(large, 1.0, ratio)),
+            ),
         )
         return jnp.where(under, below, jnp.where(over, above, value))
 
@@ -320,7 +325,9 @@ pareto = Family(
             -jnp.inf,
             True,
         ),
-        log_cdf=_pareto(lambda p, r: special.log_cloglog(jnp.log(p["shape"]) + jnp.log(r)), -jnp.inf, 0.0, False),
+        log_cdf=_pareto(
+            lambda p, r: special.log_cloglog(jnp.log(p["shape"]) + jnp.log(r)), -jnp.inf, 0.0, False
+        ),
         log_sf=_pareto(lambda p, r: -p["shape"] * r, 0.0, -jnp.inf, True),
         quantile=lambda p, q: p["scale"] * jnp.exp(-jnp.log1p(-q) / p["shape"]),
         sample=by_quantile(lambda p, q: p["scale"] * jnp.exp(-jnp.log1p(-q) / p["shape"])),

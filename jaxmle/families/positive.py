@@ -294,7 +294,10 @@ def _within_reach(function: Pointwise, below: float, above: float) -> Pointwise:
     def of(p: Params, y: Array) -> Array:
         mean, shape = jax.lax.stop_gradient((p["mean"], p["shape"]))
         far = _inverse_gaussian_parts({"mean": mean, "shape": shape}, y)[1]
-        beyond = ~(far / jnp.minimum(jnp.minimum(1.0, mean), shape) < 1e-4 * jnp.sqrt(jnp.finfo(y.dtype).max))
+        beyond = ~(
+            far / jnp.minimum(jnp.minimum(1.0, mean), shape)
+            < 1e-4 * jnp.sqrt(jnp.finfo(y.dtype).max)
+        )
         value = function(p, jnp.where(beyond, mean, y))
         return jnp.where(beyond, jnp.where(y < mean, below, above), value)
 

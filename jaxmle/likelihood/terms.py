@@ -78,10 +78,7 @@ def not_finite(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
             return not_finite(loglik.loglik, layout, loglik.substitute(layout, x), data)
         case Pool():
             return jnp.concatenate(
-                [
-                    not_finite(m, layout, x, d)
-                    for m, d in zip(loglik.members, data, strict=True)
-                ]
+                [not_finite(m, layout, x, d) for m, d in zip(loglik.members, data, strict=True)]
             )
     terms = terms_of(loglik, layout.unravel(x), data)
     if terms.ndim == 0:
@@ -94,7 +91,9 @@ def not_finite(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
 
     try:
         value, finite = jax.lax.map(alone, jax.tree.map(jnp.asarray, data), batch_size=ROWS_AT_ONCE)
-    except Exception:  # arrays beside the data have all their rows: what a row does alone is not known
+    except (
+        Exception
+    ):  # arrays beside the data have all their rows: what a row does alone is not known
         return ~jnp.isfinite(terms)
     noise = 1e-6 * (1.0 + jnp.abs(terms))  # a row that sees others differs by far more
     apart = jnp.all(~jnp.isfinite(terms) | (jnp.abs(value - terms) <= noise))

@@ -109,7 +109,9 @@ def conditional_terms(params: Tree, data: Tree, cases: int, real: str | None) ->
     member = jnp.ones_like(eta) if real is None else leaf_of(data, real).astype(eta.dtype)
     chosen = leaf_of(data, "y") * member
     # The largest predictor is taken out of all: of as many cases as are chosen it changes both sums alike.
-    top = jax.lax.stop_gradient(jnp.max(jnp.where(member > 0, eta, -jnp.inf), axis=1, keepdims=True))
+    top = jax.lax.stop_gradient(
+        jnp.max(jnp.where(member > 0, eta, -jnp.inf), axis=1, keepdims=True)
+    )
     eta = jnp.where(member > 0, eta - top, 0.0)
     picked, count = jnp.sum(jnp.where(chosen > 0, eta, 0.0), axis=1), jnp.sum(chosen, axis=1)
     order = jnp.arange(cases + 1)[None, :] == count[:, None]

@@ -198,13 +198,17 @@ def _upper(z: Array, nu: Array) -> _Jet:
     """
     total = jnp.hypot(jnp.sqrt(nu), z)
     t = z / total
-    log_cosh = jnp.where(t > 0.9, jnp.log(total) - 0.5 * jnp.log(nu), 0.5 * jnp.log1p(jnp.minimum(z * z / nu, 10.0)))
+    log_cosh = jnp.where(
+        t > 0.9, jnp.log(total) - 0.5 * jnp.log(nu), 0.5 * jnp.log1p(jnp.minimum(z * z / nu, 10.0))
+    )
     m0, m1, m2 = _moments(nu, t, log_cosh, jnp.log(total + z) - 0.5 * jnp.log(nu))
     constant, first, second = _twice(_normaliser, nu)
     end, m1, m2 = 1 / m0, m1 / m0, m2 / m0
     slope = first - log_cosh - m1 + 0.5 * t * end / nu
-    bend = m2 - m1 * m1 + end * t / nu * (
-        m1 - 0.25 * (end - nu * t) * t / nu - 0.25 * (3 - t * t) / nu
+    bend = (
+        m2
+        - m1 * m1
+        + end * t / nu * (m1 - 0.25 * (end - nu * t) * t / nu - 0.25 * (3 - t * t) / nu)
     )
     return _Jet(constant - nu * log_cosh + jnp.log(m0), end / total, slope, second + bend)
 
@@ -246,7 +250,8 @@ def _moments(nu: Array, t: Array, log_cosh: Array, start: Array) -> tuple[Array,
 
     tail = _twice(rest, jnp.where(flat, nu, 1.0))
     return tuple(
-        m + jnp.where(flat, sign * r, 0.0) for m, sign, r in zip(found, (1, -1, 1), tail, strict=True)
+        m + jnp.where(flat, sign * r, 0.0)
+        for m, sign, r in zip(found, (1, -1, 1), tail, strict=True)
     )
 
 
