@@ -128,7 +128,7 @@ def _draw(made: Any, key: Array, shape: tuple[int, ...]) -> Array:
 # ---------------------------------------------------------------- what is ours under another name
 
 LIBRARIES = ("numpyro", "distrax", "distreqx", "tensorflow_probability")
-PLACED = {"loc": ("loc",), "scale": ("scale",)}
+PLACED: dict[str, tuple[str, ...]] = {"loc": ("loc",), "scale": ("scale",)}
 # By the name of the class: the same distribution as a family, and which attribute is each of its parameters.
 TWINS: dict[str, tuple[Family, dict[str, tuple[str, ...]]]] = {
     "Normal": (location_scale.normal, PLACED), "Cauchy": (location_scale.cauchy, PLACED), "Laplace": (location_scale.laplace, PLACED),
@@ -253,7 +253,7 @@ def _cdf(made: Any) -> Callable[[Array], Array]:
 def _log_cdf(made: Any, y: Array) -> Array:
     twin = _twin(made)
     if twin is not None:
-        return twin[0].law.log_cdf(twin[1], y)  # type: ignore[misc]
+        return twin[0].law.log_cdf(twin[1], y)
     own = _called(made, "log_cdf")
 
     def inside(y: Array) -> Array:
@@ -268,7 +268,7 @@ def _log_cdf(made: Any, y: Array) -> Array:
 def _log_sf(made: Any, y: Array) -> Array:
     twin = _twin(made)
     if twin is not None:
-        return twin[0].law.log_sf(twin[1], y)  # type: ignore[misc]
+        return twin[0].law.log_sf(twin[1], y)
     own = _called(made, "log_survival_function")
 
     def inside(y: Array) -> Array:

@@ -120,9 +120,15 @@ def _inverse_gamma_guess(y: Array, known: Params) -> Params:
     return {"shape": other["shape"], "scale": other["rate"]}
 
 
-def _gamma_log_prob(shape: Array, log_x: Array, y: Array) -> Array:
-    """log of x^shape e⁻ˣ/(Γ(shape) y): a Poisson probability at a count of ``shape``, which keeps its digits at large shapes."""
-    return jnp.log(shape) - jnp.log(y) + special.poisson_logpmf(shape, log_x)
+def _gamma_log_prob(shape: Array, unit: Array, log_x: Array, y: Array) -> Array:
+    """log of x^shape e⁻ˣ/(Γ(shape) y): a Poisson probability at a count of ``shape``, which keeps its digits at large shapes.
+
+    x is y or 1/y times ``unit``; where x/unit² is no number any more the density is 0.
+    """
+    most = 0.95 * jnp.log(jnp.finfo(y.dtype).max)
+    far = jax.lax.stop_gradient(log_x - 2 * jnp.minimum(jnp.log(unit), 0.0)) > most
+    value = special.poisson_logpmf(shape, jnp.where(far, 0.0, log_x))
+    return jnp.where(far, -jnp.inf, jnp.log(shape) - jnp.log(y) + value)
 
 
 def _log_rate_times(p: Params, y: Array) -> Array:
@@ -140,7 +146,7 @@ def _gamma_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
 gamma = half_line(
     "gamma",
     {"shape": positive, "rate": positive},
-    log_prob=lambda p, y: _gamma_log_prob(p["shape"], _log_rate_times(p, y), y),
+    log_prob=lambda p, y: _gamma_log_prob(p["shape"], p["rate"], _log_rate_times(p, y), y),
     log_cdf=lambda p, y: gamma_tail(p["shape"], _log_rate_times(p, y), lower=True),
     log_sf=lambda p, y: gamma_tail(p["shape"], _log_rate_times(p, y), lower=False),
     centre=lambda p: p["shape"] / p["rate"],
@@ -161,7 +167,7 @@ gamma = half_line(
 inverse_gamma = half_line(
     "inverse gamma",
     {"shape": positive, "scale": positive},
-    log_prob=lambda p, y: _gamma_log_prob(p["shape"], _log_scale_over(p, y), y),
+    log_prob=lambda p, y: _gamma_log_prob(p["shape"], p["scale"], _log_scale_over(p, y), y),
     log_cdf=lambda p, y: gamma_tail(p["shape"], _log_scale_over(p, y), lower=False),
     log_sf=lambda p, y: gamma_tail(p["shape"], _log_scale_over(p, y), lower=True),
     centre=lambda p: p["scale"] / p["shape"],
