@@ -300,10 +300,9 @@ def _within_reach(function: Pointwise, below: float, above: float) -> Pointwise:
     def of(p: Params, y: Array) -> Array:
         mean, shape = jax.lax.stop_gradient((p["mean"], p["shape"]))
         far = _inverse_gaussian_parts({"mean": mean, "shape": shape}, y)[1]
-        beyond = ~(
-            far / jnp.minimum(jnp.minimum(1.0, mean), shape)
-            < 1e-4 * jnp.sqrt(jnp.finfo(y.dtype).max)
-        )
+        most = 1e-4 * jnp.sqrt(jnp.finfo(y.dtype).max)
+        near = far / jnp.minimum(jnp.minimum(1.0, mean), shape) < most
+        beyond = ~near & ~jnp.isnan(y)
         value = function(p, jnp.where(beyond, mean, y))
         return jnp.where(beyond, jnp.where(y < mean, below, above), value)
 
