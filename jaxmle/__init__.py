@@ -37,6 +37,7 @@ from jaxmle.likelihood import (
 from jaxmle.parameters import (
     correlation,
     covariance,
+    free,
     interval,
     lower,
     negative,
@@ -145,6 +146,7 @@ __all__ = [
     "fit_groups",
     "fit_stochastic",
     "fix",
+    "free",
     "frequency",
     "from_formula",
     "gaussian_mixture",

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxmle.families import bounded, counts, location_scale, positive
 from jaxmle.families.family import Family, Law
 from jaxmle.families.moments import moments
 from jaxmle.parameters.constraints import (
@@ -20,8 +21,10 @@ from jaxmle.parameters.constraints import (
     free,
     interval,
     ordered,
-    positive,
     simplex,
+)
+from jaxmle.parameters.constraints import (
+    positive as above_zero,
 )
 
 Array = Any
@@ -29,8 +32,8 @@ Params = dict[str, Any]
 
 # Constraints and bijectors by the name of their class: numpyro.distributions.constraints, tfp.bijectors.
 NAMED: dict[str, Constraint] = {
-    "_Real": free, "_RealVector": free, "_RealMatrix": free, "_Simplex": simplex, "_OrderedVector": ordered,
-    "_CorrMatrix": correlation, "_PositiveDefinite": covariance, "Identity": free, "Softplus": positive, "Exp": positive,
+    "Real": free, "RealVector": free, "RealMatrix": free, "Simplex": simplex, "OrderedVector": ordered,
+    "CorrMatrix": correlation, "PositiveDefinite": covariance, "Identity": free, "Softplus": above_zero, "Exp": above_zero,
     "SoftmaxCentered": simplex,
 }  # fmt: skip
 CENTRES, SPREADS = ("loc", "mean", "mu"), ("scale", "stddev", "sigma")
@@ -42,7 +45,7 @@ def _translated(name: str, foreign: Any) -> Constraint:
         foreign, "base_constraint"
     ):  # so many events along an axis, each constrained alike
         foreign = foreign.base_constraint
-    kind = type(foreign).__name__
+    kind = type(foreign).__name__.lstrip("_")  # numpyro has dropped the underscores
     if kind in NAMED:
         return NAMED[kind]
     if kind == "Sigmoid":
@@ -96,7 +99,7 @@ def _asked(
             found[name] = _constraint(name, declared[name])
     if not found:
         raise ValueError(
-            f"{getattr(distribution, '__name__', distribution)} declares no constraints: give one for each parameter, such as constraints={{'loc': free, 'scale': positive}}"
+            f"{getattr(distribution, '__name__', distribution)} declares no constraints: give one for each parameter, such as constraints={{'loc': jaxmle.free, 'scale': jaxmle.positive}}"
         )
     return found
 
@@ -122,39 +125,163 @@ def _draw(made: Any, key: Array, shape: tuple[int, ...]) -> Array:
     return drawn.reshape(*shape, *drawn.shape[1:])
 
 
+# ---------------------------------------------------------------- what is ours under another name
+
+LIBRARIES = ("numpyro", "distrax", "distreqx", "tensorflow_probability")
+PLACED: dict[str, tuple[str, ...]] = {"loc": ("loc",), "scale": ("scale",)}
+# By the name of the class: the same distribution as a family, and which attribute is each of its parameters.
+TWINS: dict[str, tuple[Family, dict[str, tuple[str, ...]]]] = {
+    "Normal": (location_scale.normal, PLACED), "Cauchy": (location_scale.cauchy, PLACED), "Laplace": (location_scale.laplace, PLACED),
+    "Logistic": (location_scale.logistic, PLACED), "Gumbel": (location_scale.gumbel, PLACED),
+    "StudentT": (location_scale.student_t, {"df": ("df",), **PLACED}), "Exponential": (positive.exponential, {"rate": ("rate",)}),
+    "Gamma": (positive.gamma, {"shape": ("concentration",), "rate": ("rate",)}),
+    "InverseGamma": (positive.inverse_gamma, {"shape": ("concentration",), "scale": ("rate", "scale")}),
+    "Weibull": (positive.weibull, {"shape": ("concentration",), "scale": ("scale",)}),
+    "LogNormal": (positive.lognormal, {"meanlog": ("loc",), "sdlog": ("scale",)}),
+    "Beta": (bounded.beta, {"shape1": ("concentration1", "alpha"), "shape2": ("concentration0", "beta")}),
+    "Poisson": (counts.poisson, {"rate": ("rate",)}), "BinomialProbs": (counts.binomial, {"prob": ("probs",), "trials": ("total_count",)}),
+    "GeometricProbs": (counts.geometric, {"prob": ("probs",)}), "BernoulliProbs": (counts.bernoulli, {"prob": ("probs",)}),
+}  # fmt: skip
+
+
+def _twin(made: Any) -> tuple[Family, Params] | None:
+    """The family that this object is under another name, with its parameters; None where there is none.
+
+    Its tails are used: theirs are 1 − F above, and of a gamma, a beta or Student's t have no second derivative in the shapes.
+    """
+    kind = type(made)
+    if kind.__module__.split(".")[0] not in LIBRARIES or kind.__name__ not in TWINS:
+        return None
+    family, attributes = TWINS[kind.__name__]
+    found = {}
+    for name, choices in attributes.items():
+        known = [getattr(made, choice) for choice in choices if hasattr(made, choice)]
+        if not known or known[0] is None:
+            return None
+        found[name] = jnp.asarray(known[0], jnp.result_type(float))
+    return family, found
+
+
+# ---------------------------------------------------------------- values outside, and tails
+
+
 def _bounds(made: Any) -> tuple[Any, Any]:
     support = getattr(made, "support", None)
+    if support is None and (twin := _twin(made)) is not None:
+        return twin[0].law.support(twin[1])
     low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
     return -jnp.inf if low is None else low, jnp.inf if high is None else high
 
 
-def _log_prob(made: Any, y: Array) -> Array:
-    low, high = _bounds(made)
-    outside = (y < low) | (y > high)
-    bounded = getattr(getattr(made, "support", None), "event_dim", 1) == 0
-    # A value inside for those outside: the middle, or one beyond the end that there is.
+def _inside(made: Any, low: Array, high: Array) -> Array:
+    """A value at which the object's functions are harmless, for those outside: its mean, else its median, else a place in the support."""
     spare = jnp.where(
         jnp.isinf(low),
         jnp.where(jnp.isinf(high), 0.0, high - 1.0),
         jnp.where(jnp.isinf(high), low + 1.0, 0.5 * (low + high)),
     )
-    return (
-        jnp.where(outside, -jnp.inf, made.log_prob(jnp.where(outside, spare, y)))
-        if bounded
-        else made.log_prob(y)
+    for ask in (
+        lambda: _quantile(made, 0.5),
+        lambda: _value(made, "median"),
+        lambda: _value(made, "mean"),
+    ):
+        try:
+            found = jnp.asarray(ask(), spare.dtype)
+        except Exception:  # a method that is there in name only: there is another
+            continue
+        spare = jnp.where(jnp.isfinite(found) & (found > low) & (found < high), found, spare)
+    return jax.lax.stop_gradient(spare)
+
+
+def _masked(
+    made: Any,
+    y: Array,
+    function: Callable[[Array], Array],
+    below: float,
+    above: float,
+    *,
+    closed: bool,
+) -> Array:
+    """``function`` inside the support; constants outside and at infinity. An end of the support itself is inside where ``closed``."""
+    low, high = _bounds(made)
+    under = (y < low) if closed else (y <= low)
+    over = (y > high) if closed else (y >= high)
+    under, over = under | jnp.isneginf(y), over | jnp.isposinf(y)
+    value = function(jnp.where(under | over, _inside(made, low, high), y))
+    return jnp.where(under, below, jnp.where(over, above, value))
+
+
+def _log_prob(made: Any, y: Array) -> Array:
+    if getattr(getattr(made, "support", None), "event_dim", 0) != 0 or _is_vector(made):
+        return made.log_prob(y)
+    if "Categorical" in type(made).__name__:  # a code is an index
+        code = jnp.where(jnp.isfinite(y), y, 0.0).astype(int)
+        return made.log_prob(code) + jnp.where(jnp.isnan(y), y, 0.0)
+    return _masked(made, y, made.log_prob, -jnp.inf, -jnp.inf, closed=True)
+
+
+def _is_vector(made: Any) -> bool:
+    shape = getattr(made, "event_shape", ())
+    return not callable(shape) and len(tuple(shape)) > 0
+
+
+def _called(made: Any, *names: str) -> Callable[[Array], Array] | None:
+    """The first of these methods that the object has of its own."""
+
+    def answers(name: str) -> bool:
+        try:
+            jax.eval_shape(getattr(made, name), jnp.zeros(()))
+        except (AttributeError, NotImplementedError):
+            return False
+        return True
+
+    return next((getattr(made, name) for name in names if answers(name)), None)
+
+
+def _cdf(made: Any) -> Callable[[Array], Array]:
+    """The distribution function, of either name."""
+    plain, logarithm = _called(made, "cdf"), _called(made, "log_cdf")
+    if plain is not None:
+        return plain
+    if logarithm is not None:
+        return lambda y: jnp.exp(logarithm(y))
+    raise ValueError(
+        f"{type(made).__name__} has no cdf or log_cdf: censored, truncated and rounded need one. Give a class that has it, or a family of jaxmle.families"
     )
 
 
 def _log_cdf(made: Any, y: Array) -> Array:
-    return made.log_cdf(y) if hasattr(made, "log_cdf") else jnp.log(made.cdf(y))
+    twin = _twin(made)
+    if twin is not None:
+        return twin[0].law.log_cdf(twin[1], y)
+    own = _called(made, "log_cdf")
+
+    def inside(y: Array) -> Array:
+        if own is not None:
+            return own(y)
+        cdf = _cdf(made)(y)
+        return jnp.where(cdf > 0, jnp.log(jnp.where(cdf > 0, cdf, 0.5)), -jnp.inf)
+
+    return _masked(made, y, inside, -jnp.inf, 0.0, closed=_is_discrete(made))
 
 
 def _log_sf(made: Any, y: Array) -> Array:
-    return (
-        made.log_survival_function(y)
-        if hasattr(made, "log_survival_function")
-        else jnp.log1p(-made.cdf(y))
-    )
+    twin = _twin(made)
+    if twin is not None:
+        return twin[0].law.log_sf(twin[1], y)
+    own = _called(made, "log_survival_function")
+
+    def inside(y: Array) -> Array:
+        if own is not None:
+            return own(y)
+        cdf = _cdf(made)(y)
+        return jnp.where(cdf < 1, jnp.log1p(-jnp.where(cdf < 1, cdf, 0.5)), -jnp.inf)
+
+    return _masked(made, y, inside, 0.0, -jnp.inf, closed=_is_discrete(made))
+
+
+def _is_discrete(made: Any) -> bool:
+    return bool(getattr(made, "is_discrete", False))
 
 
 def _quantile(made: Any, q: Array) -> Array:
@@ -208,8 +335,9 @@ def from_distribution(
         start: a function of the values that returns start values; by default moments for a location and a scale, and 1, 1/2 or 0 else.
         discrete: whether values are whole numbers.
 
-    Outside a support that the object tells, log_prob is −inf; else it is what the library returns. A log_sf made from ``cdf`` loses its
-    digits in the upper tail.
+    Outside a support that the object tells, log_prob is −inf; else it is what the library returns. Tails of a distribution that is one of
+    ours under another name (Normal, Gamma, StudentT, Poisson, …) are ours; else they are made of its ``log_cdf``, ``cdf`` or
+    ``log_survival_function``, and a log_sf made from ``cdf`` loses its digits in the upper tail. ``censored`` and ``truncated`` take what has tails.
 
     Raises:
         ValueError: for a parameter whose constraint neither the class nor you declare.

@@ -23,7 +23,10 @@ LOG_2PI = math.log(2 * math.pi)
 
 def wrap(angle: Array) -> Array:
     """The angle in [−π, π); the turns taken off have no derivative."""
-    return angle - jax.lax.stop_gradient(2 * math.pi * jnp.floor((angle + math.pi) / (2 * math.pi)))
+    turned = angle - jax.lax.stop_gradient(
+        2 * math.pi * jnp.floor((angle + math.pi) / (2 * math.pi))
+    )
+    return jnp.clip(turned, -math.pi, math.pi)  # of 1e300 radians no digit of the angle is left
 
 
 def _log_normaliser(kappa: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,25 +23,36 @@ Tree = Any
 LOG_HALF = -math.log(2)
 
 
+def _tails(law: Law, p: Params, low: Array, high: Array) -> tuple[Array, ...]:
+    """log F at both ends and log S at both: each function compiled once for the two."""
+    ends = jnp.stack(jnp.broadcast_arrays(low, high))
+    below, above = (jax.vmap(partial(function, p))(ends) for function in (law.log_cdf, law.log_sf))
+    return below[0], below[1], above[0], above[1]
+
+
 def log_between(law: Law, p: Params, low: Array, high: Array) -> Array:
     """log P(low < Y ≤ high), from the tail in which both ends lie; −inf where the interval is empty.
 
-    The difference of two numbers: its relative error is an ulp of log F over the log ratio of the ends.
+    The difference of two numbers: its relative error is an ulp of log F over the log ratio of the ends. An infinite end is not evaluated:
+    the other one stands there, since a tail of another library may have no derivative at infinity.
     """
-    upper = law.log_cdf(p, low) > LOG_HALF
-    below_low, below_high = law.log_cdf(p, low), law.log_cdf(p, high)
-    above_low, above_high = law.log_sf(p, low), law.log_sf(p, high)
+    bottom, top = jnp.isneginf(low), jnp.isposinf(high)
+    start, end = jnp.where(bottom & ~top, high, low), jnp.where(top & ~bottom, low, high)
+    below_low, below_high, above_low, above_high = _tails(law, p, start, end)
+    upper = below_low > LOG_HALF
     more, less = jnp.where(upper, above_low, below_high), jnp.where(upper, above_high, below_low)
     whole = jnp.isneginf(less)
     some = ~whole & (more > less)
     gap = jnp.where(some, more - jnp.where(whole, 0.0, less), 1.0)
-    return jnp.where(
+    between = jnp.where(
         whole,
         more,
         jnp.where(
             some, more + special.log1mexp(-gap), jnp.where(more == less, -jnp.inf, more - less)
         ),
     )
+    one = jnp.where(top, above_low, jnp.where(bottom, below_high, between))
+    return jnp.where(top & bottom, 0.0, one)
 
 
 def _with_tails(family: Family, what: str) -> None:
@@ -53,13 +65,6 @@ def _with_tails(family: Family, what: str) -> None:
 
 
 # ---------------------------------------------------------------- censored
-
-
-def _ends(y: Tree) -> tuple[Array, Array]:
-    """The interval (lower, upper] that each row is known to lie in; lower == upper where the value itself is known."""
-    if "event" in y:
-        return y["time"], jnp.where(y["event"] != 0, y["time"], jnp.inf)
-    return y["lower"], y["upper"]
 
 
 def censored(family: Family) -> Family:
@@ -85,11 +90,16 @@ def censored(family: Family) -> Family:
     law = family.law
 
     def log_prob(p: Params, y: Tree) -> Array:
-        lower, upper = _ends(y)
+        if "event" in y:
+            return jnp.where(y["event"] != 0, law.log_prob(p, y["time"]), law.log_sf(p, y["time"]))
+        lower, upper = y["lower"], y["upper"]
         exact = lower == upper
-        finite = jnp.where(jnp.isinf(lower), jnp.where(jnp.isinf(upper), 0.0, upper), lower)
-        between = log_between(law, p, jnp.where(exact, -jnp.inf, lower), upper)
-        return jnp.where(exact, law.log_prob(p, finite), jnp.where(lower > upper, jnp.nan, between))
+        known = jnp.where(
+            jnp.isinf(upper), lower, jnp.where(jnp.isinf(lower), upper, 0.5 * (lower + upper))
+        )
+        density = law.log_prob(p, jnp.where(exact, lower, known))
+        between = log_between(law, p, lower, upper)
+        return jnp.where(exact, density, jnp.where(lower > upper, jnp.nan, between))
 
     def guess(y: Tree, known: Params) -> Params:
         """From the middle of each interval, or its finite end."""

@@ -14,6 +14,9 @@ from jaxmle.families.family import Family, Law
 from jaxmle.families.inverse import smallest_count
 from jaxmle.families.moments import moments, values
 from jaxmle.parameters.constraints import interval, positive, simplex
+from jaxmle.special.counts import negative_binomial_clumping
+from jaxmle.special.gamma import SHIFT
+from jaxmle.special.incomplete_gamma import gamma_tail
 
 Array = Any
 Params = dict[str, Any]
@@ -94,8 +97,8 @@ poisson = counting(
     "Poisson",
     {"rate": positive},
     log_prob=lambda p, y: special.poisson_logpmf(y, jnp.log(p["rate"])),
-    log_cdf=lambda p, y: special.log_gammaincc(y + 1, p["rate"]),
-    log_sf=lambda p, y: special.log_gammainc(y + 1, p["rate"]),
+    log_cdf=lambda p, y: gamma_tail(y + 1, jnp.log(p["rate"]), lower=False),
+    log_sf=lambda p, y: gamma_tail(y + 1, jnp.log(p["rate"]), lower=True),
     mean=lambda p: p["rate"],
     variance=lambda p: p["rate"],
     guess=_poisson_guess,
@@ -251,8 +254,21 @@ negative_binomial_1 = _negative_binomial(
 
 
 def _beta_binomial_log_prob(p: Params, y: Array) -> Array:
+    """log C(n, y) + log B(y + a, n − y + b) − log B(a, b); of large shapes as a binomial and what the shares of the trials cling together."""
     a, b, n = p["shape1"], p["shape2"], p["trials"]
-    return _log_choose(n, y) + special.betaln(y + a, n - y + b) - special.betaln(a, b)
+    large = (a >= SHIFT) & (b >= SHIFT)
+    few_a, few_b = jnp.where(large, 1.0, a), jnp.where(large, 1.0, b)
+    plain = special.betaln(y + few_a, n - y + few_b) - special.betaln(few_a, few_b)
+    a, b = jnp.where(large, a, float(SHIFT)), jnp.where(large, b, float(SHIFT))
+    # log Γ(a + k)/Γ(a) = k log a + Σ log(1 + j/a), j < k
+    together = _clinging(y, 1 / a) + _clinging(n - y, 1 / b) - _clinging(n, 1 / (a + b))
+    binomial = -y * jnp.log1p(b / a) - (n - y) * jnp.log1p(a / b)
+    return _log_choose(n, y) + jnp.where(large, binomial + together, plain)
+
+
+def _clinging(k: Array, alpha: Array) -> Array:
+    """Σ log(1 + αj) over j < k."""
+    return negative_binomial_clumping(k, alpha) + special.log_factorial(k)
 
 
 def _beta_binomial_variance(p: Params) -> Array:

@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
-from jaxmle.families.family import Family, Law, by_quantile, masked
+from jaxmle.families.family import Family, Law, by_quantile
 from jaxmle.families.moments import EULER, moments, values
 from jaxmle.families.positive import finite_above
 from jaxmle.parameters.constraints import free, positive
@@ -65,9 +66,15 @@ def _w(z: Array, shape: Array) -> Array:
     return z * log1p_ratio(shape * z)
 
 
-def _hazard(w: Array) -> Array:
-    """e⁻ʷ, held below overflow."""
-    return jnp.exp(-jnp.maximum(w, -0.97 * jnp.log(jnp.finfo(w.dtype).max)))
+FURTHEST = 0.485  # of the log of the largest number: 1e149 in float64, whose square is a number
+
+
+def _far(p: Params, y: Array) -> Array:
+    """Where z or ξz is ±∞ or beyond 1e149."""
+    distance = jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"]
+    log_z = jnp.log(jnp.abs(distance)) - jnp.log(p["scale"])
+    most = jnp.maximum(jnp.log(jnp.abs(p["shape"])), 0.0)
+    return jnp.isinf(y) | (log_z + most > FURTHEST * jnp.log(jnp.finfo(y.dtype).max))
 
 
 def _ends(p: Params) -> tuple[Array, Array]:
@@ -86,7 +93,7 @@ def _gev(
     """A function of w; beyond the end of the support, where 1 + ξz ≤ 0, a constant."""
 
     def function(p: Params, y: Array) -> Array:
-        far = jnp.isinf(y)
+        far = _far(*jax.lax.stop_gradient((p, y)))
         z = (jnp.where(far, p["loc"], y) - p["loc"]) / p["scale"]
         wild = far | (1 + p["shape"] * z <= 0)
         value = inside(p, _w(jnp.where(wild, 0.0, z), p["shape"]))
@@ -149,7 +156,7 @@ def _gev_guess(y: Array, known: Params) -> Params:
 
 
 def _gev_log_prob(p: Params, w: Array) -> Array:
-    return -(1 + p["shape"]) * w - _hazard(w) - jnp.log(p["scale"])
+    return -(1 + p["shape"]) * w - special.held_exp(-w) - jnp.log(p["scale"])
 
 
 def _gev_quantile(p: Params, q: Array) -> Array:
@@ -162,8 +169,8 @@ gev = Family(
     {"loc": free, "scale": positive, "shape": free},
     Law(
         log_prob=_gev(_gev_log_prob, -jnp.inf, -jnp.inf),
-        log_cdf=_gev(lambda p, w: -_hazard(w), -jnp.inf, 0.0),
-        log_sf=_gev(lambda p, w: special.log1mexp(-_hazard(w)), 0.0, -jnp.inf),
+        log_cdf=_gev(lambda p, w: -special.held_exp(-w), -jnp.inf, 0.0),
+        log_sf=_gev(lambda p, w: special.log_cloglog(-w), 0.0, -jnp.inf),
         quantile=_gev_quantile,
         sample=by_quantile(_gev_quantile),
         mean=_gev_mean,
@@ -192,17 +199,25 @@ def _gpd(
     inside: Callable[[Params, Array], Array], below: float, above: float
 ) -> Callable[[Params, Array], Array]:
     def function(p: Params, y: Array) -> Array:
-        z = (jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"]) / p["scale"]
+        far = _far(*jax.lax.stop_gradient((p, y)))
+        z = (jnp.where(far, p["loc"], y) - p["loc"]) / p["scale"]
         under = y < p["loc"]
-        over = ~under & (jnp.isposinf(y) | (1 + p["shape"] * z <= 0))
+        over = ~under & (far | (1 + p["shape"] * z <= 0))
         value = inside(p, _w(jnp.where(under | over, 0.0, z), p["shape"]))
         return jnp.where(under, below, jnp.where(over, above, value))
 
     return function
 
 
-def _gpd_log_cdf(p: Params, w: Array) -> Array:
-    return masked(w, 0.0, jnp.inf, 1.0, lambda w: special.log1mexp(-w), -jnp.inf, 0.0)
+def _gpd_log_cdf(p: Params, y: Array) -> Array:
+    """log(1 − e⁻ʷ) from log w = log z + log(log(1 + ξz)/ξz), of which no derivative is large where w is small."""
+    under = y <= p["loc"]
+    far = under | _far(*jax.lax.stop_gradient((p, y)))
+    log_z = jnp.log(jnp.where(far, p["scale"], y - p["loc"])) - jnp.log(p["scale"])
+    t = p["shape"] * jnp.exp(log_z)
+    over = ~under & (far | (1 + t <= 0))
+    log_w = log_z + jnp.log(log1p_ratio(jnp.where(over | under, 0.0, t)))
+    return jnp.where(under, -jnp.inf, jnp.where(over, 0.0, special.log_cloglog(log_w)))
 
 
 def _gpd_quantile(p: Params, q: Array) -> Array:
@@ -249,7 +264,7 @@ generalised_pareto = Family(
     {"scale": positive, "shape": free},
     Law(
         log_prob=_gpd(lambda p, w: -(1 + p["shape"]) * w - jnp.log(p["scale"]), -jnp.inf, -jnp.inf),
-        log_cdf=_gpd(_gpd_log_cdf, -jnp.inf, 0.0),
+        log_cdf=_gpd_log_cdf,
         log_sf=_gpd(lambda p, w: -w, 0.0, -jnp.inf),
         quantile=_gpd_quantile,
         sample=by_quantile(_gpd_quantile),
@@ -285,9 +300,16 @@ def _pareto(
         under = (y < p["scale"]) if closed else (y <= p["scale"])
         over = jnp.isposinf(y)
         excess = jnp.where(under | over, p["scale"], y - p["scale"])
+        ratio = excess / p["scale"]  # of the excess, so that nothing is lost beside the scale
+        large = ratio > 1e18
         value = inside(
-            p, jnp.log1p(excess / p["scale"])
-        )  # of the excess, so that nothing is lost beside the scale
+            p,
+            jnp.where(
+                large,
+                jnp.log(excess) - jnp.log(p["scale"]),
+                jnp.log1p(jnp.where(large, 1.0, ratio)),
+            ),
+        )
         return jnp.where(under, below, jnp.where(over, above, value))
 
     return function
@@ -303,7 +325,9 @@ pareto = Family(
             -jnp.inf,
             True,
         ),
-        log_cdf=_pareto(lambda p, r: special.log1mexp(-p["shape"] * r), -jnp.inf, 0.0, False),
+        log_cdf=_pareto(
+            lambda p, r: special.log_cloglog(jnp.log(p["shape"]) + jnp.log(r)), -jnp.inf, 0.0, False
+        ),
         log_sf=_pareto(lambda p, r: -p["shape"] * r, 0.0, -jnp.inf, True),
         quantile=lambda p, q: p["scale"] * jnp.exp(-jnp.log1p(-q) / p["shape"]),
         sample=by_quantile(lambda p, q: p["scale"] * jnp.exp(-jnp.log1p(-q) / p["shape"])),

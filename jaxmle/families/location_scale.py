@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
-from jaxmle.families.family import Family, Law, by_quantile, masked
+from jaxmle.families.family import Family, Law, by_quantile
 from jaxmle.families.inverse import solve
 from jaxmle.families.moments import EULER, moments, quantiles
-from jaxmle.families.skew import skew_log_cdf, skew_log_sf
+from jaxmle.families.skew import held, skew_log_cdf, skew_log_sf
 from jaxmle.parameters.constraints import free, positive
+from jaxmle.special.student import scaled_log, shrunk
 
 Array = Any
 Params = dict[str, Any]
@@ -31,6 +32,7 @@ PI_SQUARED = math.pi**2
 class Standard:
     """The law of Z = (Y − loc)/scale, its functions of (p, z); ``log_sf`` None where Z and −Z have one law.
 
+    ``heavy`` where the log density falls like log |z|, so that a value may lie 1e100 scales out.
     ``information`` gives the entries (loc, loc), (loc, scale), (scale, scale) for scale 1, and ``beyond`` any with a further parameter.
     """
 
@@ -41,8 +43,34 @@ class Standard:
     sample: Callable[[Params, Array, tuple[int, ...]], Array] | None = None
     mean: Callable[[Params], Array] = lambda p: jnp.zeros(())
     variance: Callable[[Params], Array] = lambda p: jnp.ones(())
+    heavy: bool = False
     information: Any = None
     beyond: Callable[[Params], dict[tuple[str, str], Array]] = lambda p: {}
+
+
+FURTHEST = 0.485  # of the log of the largest number: 1e149 in float64, whose square is a number
+
+
+def _standardised(
+    p: Params,
+    y: Array,
+    inside: Callable[[Array], Array],
+    below: float,
+    above: float,
+    *,
+    heavy: bool,
+) -> Array:
+    """``inside`` at z = (y − loc)/scale; constants at ±∞, and beyond 1e149 scales, as if there.
+
+    A light tail ends where z/scale is that large, too: there the second derivatives in the scale, z²/scale², are no numbers.
+    """
+    furthest = FURTHEST * jnp.log(jnp.finfo(jnp.result_type(float)).max)
+    distance = jax.lax.stop_gradient(jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"])
+    log_scale = jnp.log(jax.lax.stop_gradient(p["scale"]))
+    reach = log_scale + furthest + (0.0 if heavy else jnp.minimum(log_scale, 0.0))
+    beyond = jnp.isinf(y) | (jnp.log(jnp.abs(distance)) > reach)
+    z = (jnp.where(beyond, p["loc"], y) - p["loc"]) / p["scale"]
+    return jnp.where(beyond, jnp.where(y < p["loc"], below, above), inside(z))
 
 
 def location_scale(
@@ -55,14 +83,8 @@ def location_scale(
     def at(
         function: Callable[[Params, Array], Array], below: float, above: float
     ) -> Callable[[Params, Array], Array]:
-        return lambda p, y: masked(
-            y,
-            -jnp.inf,
-            jnp.inf,
-            p["loc"],
-            lambda y: function(p, (y - p["loc"]) / p["scale"]),
-            below,
-            above,
+        return lambda p, y: _standardised(
+            p, y, lambda z: function(p, z), below, above, heavy=standard.heavy
         )
 
     def log_prob(p: Params, y: Array) -> Array:
@@ -177,6 +199,7 @@ student_t = location_scale(
     Standard(
         log_prob=lambda p, z: special.student_t_logpdf(z, p["df"]),
         log_cdf=lambda p, z: special.student_t_logcdf(z, p["df"]),
+        heavy=True,
         sample=lambda p, key, shape: jax.random.t(key, p["df"], shape),
         mean=lambda p: jnp.where(p["df"] > 1, 0.0, jnp.nan),
         variance=_student_variance,
@@ -236,17 +259,37 @@ logistic = location_scale(
 """The logistic distribution, loc and scale: scipy ``logistic(loc, scale)``, R ``dlogis(location, scale)``."""
 
 
-def _cauchy_log_cdf(p: Params, z: Array) -> Array:
+@jax.custom_jvp
+def _cauchy_log_cdf(z: Array) -> Array:
     # atan2(1, −z)/π is F itself and keeps its digits in the lower tail; the upper half is 1 − F(−z).
     low = jnp.arctan2(jnp.ones_like(z), jnp.abs(z)) / math.pi
     return jnp.where(z < 0, jnp.log(low), jnp.log1p(-low))
 
 
+@jax.custom_jvp
+def _cauchy_hazard(z: Array) -> Array:
+    """f/F; its log has the slope −2z/(1 + z²) − f/F."""
+    low = jnp.arctan2(jnp.ones_like(z), jnp.abs(z)) / math.pi
+    return shrunk(z, jnp.ones_like(z))[0] / (math.pi * jnp.where(z < 0, low, 1 - low))
+
+
+@_cauchy_log_cdf.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return _cauchy_log_cdf(*primals), _cauchy_hazard(*primals) * tangents[0]
+
+
+@_cauchy_hazard.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (z,), hazard = primals, _cauchy_hazard(*primals)
+    return hazard, hazard * (-2 * shrunk(z, jnp.ones_like(z))[1] - hazard) * tangents[0]
+
+
 cauchy = location_scale(
     "Cauchy",
     Standard(
-        log_prob=lambda p, z: -jnp.log1p(z * z) - LOG_PI,
-        log_cdf=_cauchy_log_cdf,
+        log_prob=lambda p, z: -scaled_log(z, jnp.ones_like(z)) - LOG_PI,
+        log_cdf=lambda p, z: _cauchy_log_cdf(z),
+        heavy=True,
         quantile=lambda p, q: (
             jnp.where(q < 0.5, -1.0, 1.0) / jnp.tan(math.pi * jnp.minimum(q, 1 - q))
         ),
@@ -268,17 +311,12 @@ def _gumbel_guess(y: Array, known: Params) -> Params:
     return {"loc": mean - EULER * scale, "scale": scale}
 
 
-def _overflow_safe(z: Array) -> Array:
-    """exp(−z), held below overflow: the log density there is −1e300 with finite derivatives."""
-    return jnp.exp(-jnp.maximum(z, -0.97 * jnp.log(jnp.finfo(z.dtype).max)))
-
-
 gumbel = location_scale(
     "Gumbel",
     Standard(
-        log_prob=lambda p, z: -z - _overflow_safe(z),
-        log_cdf=lambda p, z: -_overflow_safe(z),
-        log_sf=lambda p, z: special.log1mexp(-_overflow_safe(z)),
+        log_prob=lambda p, z: -z - special.held_exp(-z),
+        log_cdf=lambda p, z: -special.held_exp(-z),
+        log_sf=lambda p, z: special.log_cloglog(-z),
         quantile=lambda p, q: -jnp.log(-jnp.log(q)),
         mean=lambda p: EULER * jnp.ones(()),
         variance=lambda p: PI_SQUARED / 6 * jnp.ones(()),
@@ -293,7 +331,7 @@ gumbel = location_scale(
 
 
 def _skew_log_prob(p: Params, z: Array) -> Array:
-    return LOG_2 - 0.5 * z * z - HALF_LOG_2PI + special.log_ndtr(p["shape"] * z)
+    return LOG_2 - 0.5 * z * z - HALF_LOG_2PI + special.log_ndtr(held(p["shape"] * z))
 
 
 def _skew_delta(p: Params) -> Array:

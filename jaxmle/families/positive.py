@@ -12,9 +12,11 @@ import jax.numpy as jnp
 
 import jaxmle.special as special
 from jaxmle.families.family import Family, Law, by_quantile, edge, masked
-from jaxmle.families.inverse import solve
+from jaxmle.families.inverse import WIDEST, solve
 from jaxmle.families.moments import EULER, moments, positive_moments, values
 from jaxmle.parameters.constraints import free, positive
+from jaxmle.special.incomplete_gamma import gamma_tail
+from jaxmle.special.normal import log_mills
 
 Array = Any
 Params = dict[str, Any]
@@ -30,15 +32,24 @@ def half_line(
     log_prob: Pointwise,
     log_cdf: Pointwise,
     log_sf: Pointwise,
+    centre: Callable[[Params], Array],
     at_zero: Callable[[Params], Array] = lambda p: -jnp.inf * jnp.ones(()),
     quantile: Pointwise | None = None,
     sample: Callable[[Params, Array, tuple[int, ...]], Array] | None = None,
     **rest: Any,
 ) -> Family:
-    """The family of functions given for y in (0, ∞): −inf or 0 elsewhere, the log density at 0 itself from ``at_zero``."""
+    """The family of functions given for y in (0, ∞): −inf or 0 elsewhere, the log density at 0 itself from ``at_zero``.
+
+    ``centre`` is a value of these parameters at which every function is harmless: what lies outside is evaluated there, and thrown away.
+    A 1 is not: of a Weibull law of 1e7 hours it is as far out as 1e14 hours.
+    """
 
     def on(function: Pointwise, below: float, above: float) -> Pointwise:
-        return lambda p, y: masked(y, 0.0, jnp.inf, 1.0, lambda y: function(p, y), below, above)
+        def of(p: Params, y: Array) -> Array:
+            spare = jax.lax.stop_gradient(centre(p))
+            return masked(y, 0.0, jnp.inf, spare, lambda y: function(p, y), below, above)
+
+        return of
 
     density = on(log_prob, -jnp.inf, -jnp.inf)
     inverse = quantile or partial(solve, log_prob, log_cdf, log_sf, "positive")
@@ -72,8 +83,9 @@ exponential = half_line(
     "exponential",
     {"rate": positive},
     log_prob=lambda p, y: jnp.log(p["rate"]) - p["rate"] * y,
-    log_cdf=lambda p, y: special.log1mexp(-p["rate"] * y),
+    log_cdf=lambda p, y: special.log_cloglog(jnp.log(p["rate"]) + jnp.log(y)),
     log_sf=lambda p, y: -p["rate"] * y,
+    centre=lambda p: 1 / p["rate"],
     at_zero=lambda p: jnp.log(p["rate"]),
     quantile=lambda p, q: -jnp.log1p(-q) / p["rate"],
     mean=lambda p: 1 / p["rate"],
@@ -108,10 +120,23 @@ def _inverse_gamma_guess(y: Array, known: Params) -> Params:
     return {"shape": other["shape"], "scale": other["rate"]}
 
 
-def _gamma_log_prob(p: Params, y: Array) -> Array:
-    """log of rate·(rate·y)^(shape − 1) e^(−rate·y)/Γ(shape)."""
-    x = p["rate"] * y
-    return (p["shape"] - 1) * jnp.log(x) - x - special.gammaln(p["shape"]) + jnp.log(p["rate"])
+def _gamma_log_prob(shape: Array, unit: Array, log_x: Array, y: Array) -> Array:
+    """log of x^shape e⁻ˣ/(Γ(shape) y): a Poisson probability at a count of ``shape``, which keeps its digits at large shapes.
+
+    x is y or 1/y times ``unit``; where x/unit² is no number any more the density is 0.
+    """
+    most = 0.95 * jnp.log(jnp.finfo(y.dtype).max)
+    far = jax.lax.stop_gradient(log_x - 2 * jnp.minimum(jnp.log(unit), 0.0)) > most
+    value = special.poisson_logpmf(shape, jnp.where(far, 0.0, log_x))
+    return jnp.where(far, -jnp.inf, jnp.log(shape) - jnp.log(y) + value)
+
+
+def _log_rate_times(p: Params, y: Array) -> Array:
+    return jnp.log(p["rate"]) + jnp.log(y)
+
+
+def _log_scale_over(p: Params, y: Array) -> Array:
+    return jnp.log(p["scale"]) - jnp.log(y)
 
 
 def _gamma_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
@@ -121,9 +146,10 @@ def _gamma_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
 gamma = half_line(
     "gamma",
     {"shape": positive, "rate": positive},
-    log_prob=_gamma_log_prob,
-    log_cdf=lambda p, y: special.log_gammainc(p["shape"], p["rate"] * y),
-    log_sf=lambda p, y: special.log_gammaincc(p["shape"], p["rate"] * y),
+    log_prob=lambda p, y: _gamma_log_prob(p["shape"], p["rate"], _log_rate_times(p, y), y),
+    log_cdf=lambda p, y: gamma_tail(p["shape"], _log_rate_times(p, y), lower=True),
+    log_sf=lambda p, y: gamma_tail(p["shape"], _log_rate_times(p, y), lower=False),
+    centre=lambda p: p["shape"] / p["rate"],
     at_zero=lambda p: edge(p["shape"] - 1, jnp.log(p["rate"])),
     sample=_gamma_sample,
     mean=lambda p: p["shape"] / p["rate"],
@@ -141,11 +167,10 @@ gamma = half_line(
 inverse_gamma = half_line(
     "inverse gamma",
     {"shape": positive, "scale": positive},
-    log_prob=lambda p, y: (
-        _gamma_log_prob({"shape": p["shape"], "rate": p["scale"]}, 1 / y) - 2 * jnp.log(y)
-    ),
-    log_cdf=lambda p, y: special.log_gammaincc(p["shape"], p["scale"] / y),
-    log_sf=lambda p, y: special.log_gammainc(p["shape"], p["scale"] / y),
+    log_prob=lambda p, y: _gamma_log_prob(p["shape"], p["scale"], _log_scale_over(p, y), y),
+    log_cdf=lambda p, y: gamma_tail(p["shape"], _log_scale_over(p, y), lower=False),
+    log_sf=lambda p, y: gamma_tail(p["shape"], _log_scale_over(p, y), lower=True),
+    centre=lambda p: p["scale"] / p["shape"],
     sample=lambda p, key, shape: p["scale"] * jnp.exp(-jax.random.loggamma(key, p["shape"], shape)),
     mean=lambda p: p["scale"] * finite_above(1.0, p["shape"], lambda a: 1 / (a - 1)),
     variance=lambda p: (
@@ -170,7 +195,7 @@ def _weibull_log_ratio(p: Params, y: Array) -> Array:
 
 def _weibull_log_prob(p: Params, y: Array) -> Array:
     z = _weibull_log_ratio(p, y)
-    return jnp.log(p["shape"]) - jnp.log(y) + z - jnp.exp(z)
+    return jnp.log(p["shape"]) - jnp.log(y) + z - special.held_exp(z)
 
 
 def _weibull_guess(y: Array, known: Params) -> Params:
@@ -190,8 +215,9 @@ weibull = half_line(
     "Weibull",
     {"shape": positive, "scale": positive},
     log_prob=_weibull_log_prob,
-    log_cdf=lambda p, y: special.log1mexp(-jnp.exp(_weibull_log_ratio(p, y))),
-    log_sf=lambda p, y: -jnp.exp(_weibull_log_ratio(p, y)),
+    log_cdf=lambda p, y: special.log_cloglog(_weibull_log_ratio(p, y)),
+    log_sf=lambda p, y: -special.held_exp(_weibull_log_ratio(p, y)),
+    centre=lambda p: p["scale"],
     at_zero=lambda p: edge(p["shape"] - 1, -jnp.log(p["scale"])),
     quantile=lambda p, q: p["scale"] * jnp.exp(jnp.log(-jnp.log1p(-q)) / p["shape"]),
     mean=lambda p: p["scale"] * _weibull_moment(p, 1.0),
@@ -228,6 +254,7 @@ lognormal = half_line(
     ),
     log_cdf=lambda p, y: special.log_ndtr(_lognormal_z(p, y)),
     log_sf=lambda p, y: special.log_ndtr(-_lognormal_z(p, y)),
+    centre=lambda p: jnp.exp(jnp.clip(p["meanlog"], -WIDEST, WIDEST)),
     quantile=lambda p, q: jnp.exp(p["meanlog"] + p["sdlog"] * special.ndtri(q)),
     sample=lambda p, key, shape: jnp.exp(p["meanlog"] + p["sdlog"] * jax.random.normal(key, shape)),
     mean=lambda p: jnp.exp(p["meanlog"] + 0.5 * p["sdlog"] ** 2),
@@ -244,27 +271,42 @@ lognormal = half_line(
 # ---------------------------------------------------------------- inverse Gaussian
 
 
-def _inverse_gaussian_log_prob(p: Params, y: Array) -> Array:
-    quadratic = p["shape"] * (y - p["mean"]) ** 2 / (2 * p["mean"] ** 2 * y)
-    return 0.5 * (jnp.log(p["shape"]) - 3 * jnp.log(y)) - HALF_LOG_2PI - quadratic
-
-
 def _inverse_gaussian_parts(p: Params, y: Array) -> tuple[Array, Array]:
-    """(r, log of the second term): F = Φ(r) + e^{2λ/μ} Φ(−√(λ/y)(y/μ + 1)), r = √(λ/y)(y/μ − 1)."""
-    root, ratio = jnp.sqrt(p["shape"] / y), y / p["mean"]
-    return root * (ratio - 1), 2 * p["shape"] / p["mean"] + special.log_ndtr(-root * (ratio + 1))
+    """r = √(λ/y)(y/μ − 1) and s = √(λ/y)(y/μ + 1): F = Φ(r) + e^{2λ/μ} Φ(−s), and s² = r² + 4λ/μ."""
+    over, ratio, root = 1 / jnp.sqrt(y), y / p["mean"], jnp.sqrt(p["shape"])
+    return root * ((ratio - 1) * over), root * ((ratio + 1) * over)
+
+
+def _inverse_gaussian_log_prob(p: Params, y: Array) -> Array:
+    r, _ = _inverse_gaussian_parts(p, y)
+    return 0.5 * jnp.log(p["shape"]) - 1.5 * jnp.log(y) - HALF_LOG_2PI - 0.5 * r * r
 
 
 def _inverse_gaussian_log_cdf(p: Params, y: Array) -> Array:
-    r, second = _inverse_gaussian_parts(p, y)
-    return jnp.logaddexp(special.log_ndtr(r), second)
+    r, s = _inverse_gaussian_parts(p, y)
+    return jnp.logaddexp(special.log_ndtr(r), log_mills(s) - 0.5 * r * r)
 
 
 def _inverse_gaussian_log_sf(p: Params, y: Array) -> Array:
     # A difference: it loses a digit for each factor of ten by which y exceeds the mean.
-    r, second = _inverse_gaussian_parts(p, y)
-    first = special.log_ndtr(-r)
-    return first + special.log1mexp(jnp.minimum(second - first, -jnp.finfo(y.dtype).tiny))
+    r, s = _inverse_gaussian_parts(p, y)
+    first, second = special.log_ndtr(-r), log_mills(s) - 0.5 * r * r
+    return first + special.log1mexp(jnp.minimum(second - first, -jnp.finfo(y.dtype).eps))
+
+
+def _within_reach(function: Pointwise, below: float, above: float) -> Pointwise:
+    """``function`` where r and its derivatives have numbers for squares; beyond, as at 0 or ∞."""
+
+    def of(p: Params, y: Array) -> Array:
+        mean, shape = jax.lax.stop_gradient((p["mean"], p["shape"]))
+        far = _inverse_gaussian_parts({"mean": mean, "shape": shape}, y)[1]
+        most = 1e-4 * jnp.sqrt(jnp.finfo(y.dtype).max)
+        near = far / jnp.minimum(jnp.minimum(1.0, mean), shape) < most
+        beyond = ~near & ~jnp.isnan(y)
+        value = function(p, jnp.where(beyond, mean, y))
+        return jnp.where(beyond, jnp.where(y < mean, below, above), value)
+
+    return of
 
 
 def _inverse_gaussian_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
@@ -285,9 +327,10 @@ def _inverse_gaussian_guess(y: Array, known: Params) -> Params:
 inverse_gaussian = half_line(
     "inverse Gaussian",
     {"mean": positive, "shape": positive},
-    log_prob=_inverse_gaussian_log_prob,
-    log_cdf=_inverse_gaussian_log_cdf,
-    log_sf=_inverse_gaussian_log_sf,
+    log_prob=_within_reach(_inverse_gaussian_log_prob, -jnp.inf, -jnp.inf),
+    log_cdf=_within_reach(_inverse_gaussian_log_cdf, -jnp.inf, 0.0),
+    log_sf=_within_reach(_inverse_gaussian_log_sf, 0.0, -jnp.inf),
+    centre=lambda p: p["mean"],
     sample=_inverse_gaussian_sample,
     mean=lambda p: p["mean"],
     variance=lambda p: p["mean"] ** 3 / p["shape"],

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmle.special as special
+from jaxmle.special.normal import upper_hazard
 
 Array = Any
 
@@ -37,19 +38,22 @@ def integral(log_f: Callable[..., Array], width: Array, nodes: int, *constants: 
     )
 
 
+def held(x: Array) -> Array:
+    """x, held where its square is still a number: of log Φ there, −1e298, no more is asked."""
+    most = 1e149 if x.dtype == jnp.float64 else 1e18
+    return jnp.clip(x, -most, most)
+
+
 def _lower(z: Array, a: Array) -> Array:
     """log F(z; a) for z ≤ 0 ≤ a.
 
     F = 2φ(z) ∫₀^∞ exp(zu − u²/2) Φ(a(z − u)) du. At u = 0 the log of the integrand has slope −r = z − a·φ(az)/Φ(az), and its
     curvature is below −c = −1 − (2/π)a², that of log Φ at 0. Where ru + cu²/2 = DEPTH it has fallen by as much, and the range ends.
     """
-    inverse_mills = jnp.exp(
-        -0.5 * (a * z) ** 2 - 0.5 * math.log(2 * math.pi) - special.log_ndtr(a * z)
-    )
-    r, c = a * inverse_mills - z, 1 + 2 / math.pi * a * a
-    width = 2 * DEPTH / (r + jnp.sqrt(r * r + 2 * DEPTH * c))
+    fall, c = a * upper_hazard(held(-a * z)) - z, 1 + 2 / math.pi * a * a
+    width = 2 * DEPTH / (fall + jnp.hypot(fall, jnp.sqrt(2 * DEPTH * c)))
     inside = integral(
-        lambda u, z, a: z * u - 0.5 * u * u + special.log_ndtr(a * (z - u)),
+        lambda u, z, a: z * u - 0.5 * u * u + special.log_ndtr(held(a * (z - u))),
         jax.lax.stop_gradient(width),
         32,
         z,

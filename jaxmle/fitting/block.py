@@ -214,6 +214,12 @@ def first_bad(problem: Problem, member: Members, z: Array) -> Array:
 
 
 @_of_each
+def first_rough(problem: Problem, member: Members, z: Array) -> Array:
+    """The first row of which a term or a derivative is not finite."""
+    return _engine(problem, member)[1].first_rough(problem.chart.to_user(z, member.base))
+
+
+@_of_each
 def recession(problem: Problem, member: Members) -> Ways:
     """The gradients of the terms at many points."""
     return ways(uncounted(member.loglik), problem.layout, member.base, member.data)

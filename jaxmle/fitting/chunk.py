@@ -296,14 +296,17 @@ class Chunk:
             fit = lockstep.finished(neutral, self.base, found, n, self.data_id, steps, mesh)
         else:
             fit = lockstep.concluded(neutral, self.base, state, limit, n, self.data_id, steps, mesh)
-        failed = np.isin(np.asarray(fit.status), (int(Status.NONFINITE), int(Status.UNBOUNDED)))
-        if limit is not None and np.any(failed & wanted):
-            row = np.where(
-                failed,
-                np.asarray(self.ask("first_bad", failed & wanted, state.point.z)),
-                np.asarray(fit.witness.row),
-            )
-            fit = replace(fit, witness=replace(fit.witness, row=row.astype(fit.witness.row.dtype)))
+        for status, asked in ((Status.NONFINITE, "first_rough"), (Status.UNBOUNDED, "first_bad")):
+            failed = np.asarray(fit.status) == int(status)
+            if limit is not None and np.any(failed & wanted):
+                row = np.where(
+                    failed,
+                    np.asarray(self.ask(asked, failed & wanted, state.point.z)),
+                    np.asarray(fit.witness.row),
+                )
+                fit = replace(
+                    fit, witness=replace(fit.witness, row=row.astype(fit.witness.row.dtype))
+                )
         return programs.named(fit)
 
     def last(self, state: State, steps: Array) -> Fit:

@@ -21,7 +21,7 @@ from jaxmle.likelihood.covariance import LEVERAGED, Covariance, Kind, check_orde
 from jaxmle.likelihood.hac import hac
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.host import compiled
-from jaxmle.likelihood.terms import NO_LAW, Expected, expected_information
+from jaxmle.likelihood.terms import NO_LAW, Expected, expected_information, not_finite
 from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.solvers.loop import Point, State
@@ -184,7 +184,8 @@ class Engine(NamedTuple):
     slopes: Callable[[Array], Slope]  # of a declared regression alone
     expected: Callable[[Array], Expected]
     robust: Callable[[Array, Array, Array], Covariance]
-    first_bad: Callable[[Array], Array]
+    first_bad: Callable[[Array], Array]  # by the terms alone
+    first_rough: Callable[[Array], Array]  # by terms and derivatives, row by row
 
 
 def engine_of(
@@ -204,6 +205,7 @@ def engine_of(
             loglik, layout, x, data, root, jacobian, problem.kind or "observed", codes
         ),
         first_bad=lambda x: _first_bad_term(loglik, layout, x, data),
+        first_rough=lambda x: _first(not_finite(loglik, layout, x, data)),
     )
 
 
@@ -235,6 +237,11 @@ def _first_bad_term(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
         jnp.where(jnp.any(bad), jnp.argmax(bad), jnp.argmax(alone)),
         -1,
     )
+
+
+def _first(bad: Array) -> Array:
+    """The first row that is so; −1 where there is none or there are no rows."""
+    return jnp.where((bad.shape[0] > 1) & jnp.any(bad), jnp.argmax(bad), -1)
 
 
 def search(
@@ -325,10 +332,12 @@ def complete(
         else plain(problem, point, verdict, bread(point, verdict))
     )
     failed = (verdict.status == Status.NONFINITE) | (verdict.status == Status.UNBOUNDED)
-    if not isinstance(point.z, np.ndarray) or failed:
-        extra = extra._replace(
-            row=namespace(point.z).where(failed, engine.first_bad(point.aux.x), extra.row)
-        )
+    if not isinstance(point.z, np.ndarray):
+        row = jnp.where(failed, engine.first_bad(point.aux.x), extra.row)
+        extra = extra._replace(row=row)
+    elif failed:
+        asked = engine.first_rough if verdict.status == Status.NONFINITE else engine.first_bad
+        extra = extra._replace(row=asked(point.aux.x))
     return finish(problem, base, verdict, reached, point, extra, n, data_id, extra_steps)
 
 

@@ -62,6 +62,44 @@ def row_scores(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
     )(x)
 
 
+ROWS_AT_ONCE = 256  # rows whose Hessians are held together while a row is looked for
+
+
+def not_finite(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
+    """Whether each row, taken alone, has a term, score or Hessian at x that is not finite, (n,); False throughout where rows cannot be taken alone.
+
+    The passes of a fit are in reverse mode, in which the branch that ``where`` leaves out gives NaN too: so a row is differentiated as a fit
+    does it, but as data of one row. A function that looks at other rows gives a row other terms then, and is not judged.
+    """
+    match loglik:
+        case Weight() | WithResponse() | Penalize():
+            return not_finite(loglik.loglik, layout, x, data)
+        case Fix() | Tie():
+            return not_finite(loglik.loglik, layout, loglik.substitute(layout, x), data)
+        case Pool():
+            return jnp.concatenate(
+                [not_finite(m, layout, x, d) for m, d in zip(loglik.members, data, strict=True)]
+            )
+    terms = terms_of(loglik, layout.unravel(x), data)
+    if terms.ndim == 0:
+        return ~jnp.isfinite(terms)[None]
+
+    def alone(row: Tree) -> tuple[Array, Array]:
+        one = sums(loglik, layout, x, jax.tree.map(lambda leaf: leaf[None], row))
+        finite = jnp.isfinite(one.score).all() & jnp.isfinite(one.hessian).all()
+        return one.value, finite & jnp.isfinite(one.value)
+
+    try:
+        value, finite = jax.lax.map(alone, jax.tree.map(jnp.asarray, data), batch_size=ROWS_AT_ONCE)
+    except (
+        Exception
+    ):  # arrays beside the data have all their rows: what a row does alone is not known
+        return ~jnp.isfinite(terms)
+    noise = 1e-6 * (1.0 + jnp.abs(terms))  # a row that sees others differs by far more
+    apart = jnp.all(~jnp.isfinite(terms) | (jnp.abs(value - terms) <= noise))
+    return ~jnp.isfinite(terms) | (apart & ~finite)
+
+
 def row_information(
     loglik: Any, layout: Layout, x: Array, data: Tree, kind: str = "expected"
 ) -> Array:

@@ -70,9 +70,11 @@ def regress(data: Tree, x: str, z: Array, w: Array | None = None) -> tuple[Array
 
 
 def spread(residual: Array, y: Array) -> Array:
-    """The root mean square of residuals (…, n), kept off zero by a thousandth of the size of y."""
+    """The root mean square of residuals (…, n), kept off zero by a thousandth of the deviation of y; of the size of y where that is rounding."""
     xp = namespace(y)
-    size = xp.sqrt(xp.mean(y * y, axis=-1))
+    level = xp.sqrt(xp.mean(y * y, axis=-1))
+    deviation = xp.sqrt(xp.mean((y - xp.mean(y, axis=-1, keepdims=True)) ** 2, axis=-1))
+    size = xp.where(deviation > 8 * float(np.finfo(y.dtype).eps) * level, deviation, level)
     return xp.maximum(
         xp.sqrt(xp.mean(residual * residual, axis=-1)), xp.where(size > 0, 1e-3 * size, 1.0)
     )

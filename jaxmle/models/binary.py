@@ -16,14 +16,13 @@ from jaxmle.models import coding, laws
 from jaxmle.models.begin import column, namespace, regress
 from jaxmle.models.model import Model
 from jaxmle.models.predictors import eta_of
-from jaxmle.models.tails import log1mexp, log_ndtr
+from jaxmle.models.tails import log_ndtr
+from jaxmle.special.exponential import held_exp, log_cloglog
 from jaxmle.special.gamma import gammaln
 from jaxmle.special.logistic import log_sigmoid, sigmoid, softplus
 
 Array = Any
 Tree = Any
-
-LARGEST = 600.0  # exp(600) is finite, and a probability is 0 long before
 
 
 class Link(NamedTuple):
@@ -35,17 +34,13 @@ class Link(NamedTuple):
     logit: float
 
 
-def _cloglog_hazard(eta: Array) -> Array:
-    return jnp.exp(jnp.minimum(eta, LARGEST))
-
-
 LINKS = {
     "logit": Link(log_sigmoid, lambda eta: -softplus(eta), sigmoid, 1.0),
     "probit": Link(log_ndtr, lambda eta: log_ndtr(-eta), ndtr, 0.6),
     "cloglog": Link(
-        lambda eta: log1mexp(_cloglog_hazard(eta)),
-        lambda eta: -_cloglog_hazard(eta),
-        lambda eta: -jnp.expm1(-_cloglog_hazard(eta)),
+        log_cloglog,
+        lambda eta: -held_exp(eta),
+        lambda eta: -jnp.expm1(-held_exp(eta)),
         0.8,
     ),
 }
@@ -67,8 +62,7 @@ def probit_logpmf(eta: Tree, row: Tree) -> Array:
 
 def cloglog_logpmf(eta: Tree, row: Tree) -> Array:
     """y log(1 − exp(−e^η)) − (1 − y)e^η."""
-    hazard = _cloglog_hazard(eta["eta"])
-    return row["y"] * log1mexp(hazard) - (1 - row["y"]) * hazard
+    return row["y"] * log_cloglog(eta["eta"]) - (1 - row["y"]) * held_exp(eta["eta"])
 
 
 def _bernoulli_information(link: str, eta: Tree, row: Tree) -> Array:

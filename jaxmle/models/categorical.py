@@ -18,8 +18,9 @@ from jaxmle.models import coding, laws
 from jaxmle.models.begin import column, namespace, regress
 from jaxmle.models.model import Model
 from jaxmle.models.predictors import eta_of
-from jaxmle.models.tails import log1mexp, log_ndtr, logistic_gap, normal_gap, weibull_gap
+from jaxmle.models.tails import log_ndtr, logistic_gap, normal_gap, weibull_gap
 from jaxmle.parameters.constraints import ordered
+from jaxmle.special.exponential import held_exp, log_cloglog
 from jaxmle.special.logistic import log_sigmoid, sigmoid
 
 Array = Any
@@ -99,32 +100,40 @@ def _begin_multinomial(data: Tree, classes: int) -> Tree:
 # ---------------------------------------------------------------- matched sets
 
 
+NOTHING = -1e18  # the log of 0, as a number: sums and differences of it are numbers too
+
+
 def conditional_terms(params: Tree, data: Tree, cases: int, real: str | None) -> Array:
     """One term for each stratum: log of e^{Σ_cases η} over its sum for every choice of as many members."""
     eta = leaf_of(data, "x") @ params["beta"]
     member = jnp.ones_like(eta) if real is None else leaf_of(data, real).astype(eta.dtype)
     chosen = leaf_of(data, "y") * member
-    eta = jnp.where(member > 0, eta, -jnp.inf)
-    top = jax.lax.stop_gradient(jnp.max(eta, axis=1, keepdims=True))
-    odds = jnp.where(member > 0, jnp.exp(jnp.where(member > 0, eta, 0.0) - top), 0.0)
-    picked = jnp.sum(jnp.where(chosen > 0, jnp.where(member > 0, eta, 0.0) - top, 0.0), axis=1)
-    count = jnp.sum(chosen, axis=1)
-    # Elementary symmetric functions of the odds, member by member (Gail, Lubin & Rubinstein 1981, Biometrika 68, p. 703).
-    functions = jnp.zeros((eta.shape[0], cases + 1), eta.dtype).at[:, 0].set(1.0)
-
-    def add(f: Any, u: Any) -> Any:
-        return (f.at[:, 1:].add(f[:, :-1] * u[:, None]), None)
-
-    functions = (
-        jax.lax.scan(add, functions, odds.T)[0]
-        if cases > 1
-        else functions.at[:, 1].set(jnp.sum(odds, axis=1))
+    # The largest predictor is taken out of all: of as many cases as are chosen it changes both sums alike.
+    top = jax.lax.stop_gradient(
+        jnp.max(jnp.where(member > 0, eta, -jnp.inf), axis=1, keepdims=True)
     )
+    eta = jnp.where(member > 0, eta - top, 0.0)
+    picked, count = jnp.sum(jnp.where(chosen > 0, eta, 0.0), axis=1), jnp.sum(chosen, axis=1)
     order = jnp.arange(cases + 1)[None, :] == count[:, None]
-    size = jnp.sum(jnp.where(order, functions, 0.0), axis=1)
-    return jnp.where(
-        jnp.any(order, axis=1), picked - jnp.log(jnp.where(size > 0, size, 1.0)), jnp.nan
-    )
+    choices = _log_choices(jnp.where(member > 0, eta, NOTHING), cases)
+    size = jnp.sum(jnp.where(order, choices, 0.0), axis=1)
+    return jnp.where(jnp.any(order, axis=1), picked - size, jnp.nan)
+
+
+def _log_choices(log_odds: Array, cases: int) -> Array:
+    """Logs of the elementary symmetric functions of order 0, …, cases of the odds (strata, members), member by member.
+
+    Gail, Lubin & Rubinstein 1981, Biometrika 68, p. 703. Of 1 200 members there are 1e360 choices of 600, so they are counted in logs.
+    """
+    if cases == 1:
+        return jnp.stack([jnp.zeros_like(log_odds[:, 0]), logsumexp(log_odds, axis=1)], axis=1)
+    start = jnp.full((log_odds.shape[0], cases + 1), NOTHING, log_odds.dtype).at[:, 0].set(0.0)
+
+    def add(logs: Array, member: Array) -> tuple[Array, None]:
+        more = jnp.logaddexp(logs[:, 1:], logs[:, :-1] + member[:, None])
+        return logs.at[:, 1:].set(more), None
+
+    return jax.lax.scan(add, start, log_odds.T)[0]
 
 
 @functools.cache
@@ -194,18 +203,14 @@ class Cumulative(NamedTuple):
     logit: float
 
 
-def _hazard(z: Array) -> Array:
-    return jnp.exp(jnp.minimum(z, 600.0))
-
-
 CUMULATIVE = {
     "logit": Cumulative(log_sigmoid, lambda z: log_sigmoid(-z), logistic_gap, sigmoid, 1.0),
     "probit": Cumulative(log_ndtr, lambda z: log_ndtr(-z), normal_gap, ndtr, 0.6),
     "cloglog": Cumulative(
-        lambda z: log1mexp(_hazard(z)),
-        lambda z: -_hazard(z),
+        log_cloglog,
+        lambda z: -held_exp(z),
         weibull_gap,
-        lambda z: -jnp.expm1(-_hazard(z)),
+        lambda z: -jnp.expm1(-held_exp(z)),
         0.8,
     ),
 }

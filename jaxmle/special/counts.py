@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxmle.special.exponential import held_exp
 from jaxmle.special.gamma import SHIFT, digamma, gammaln, real
 from jaxmle.special.stirling import (
     HALF_LOG_2PI,
@@ -160,7 +161,7 @@ def _kernel_jvp(
 
 @jax.custom_jvp
 def _poisson(k: Array, log_mean: Array) -> Array:
-    mean = jnp.exp(log_mean)
+    mean = held_exp(log_mean)
     many = k >= SHIFT
     up = jnp.where(many, k, float(SHIFT))
     epsilon = (mean - up) / up
@@ -190,7 +191,7 @@ def _poisson_jvp(
 ) -> tuple[Array, Array]:
     (k, log_mean), (dk, dlog_mean) = primals, tangents
     in_k = jnp.where(jnp.isfinite(log_mean), log_mean, 0.0) - digamma(_count(k) + 1)
-    return _poisson(k, log_mean), in_k * dk + (k - jnp.exp(log_mean)) * dlog_mean
+    return _poisson(k, log_mean), in_k * dk + (k - held_exp(log_mean)) * dlog_mean
 
 
 @jax.custom_jvp

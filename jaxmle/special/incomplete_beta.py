@@ -89,7 +89,8 @@ def log_tail(a: Array, b: Array, x: Array, y: Array) -> Array:
         near,
         jax.lax.stop_gradient(jnp.where(other, x_, y_)),
     ).value
-    value = jnp.where(other, log1mexp(small), small)
+    # Rounding may put the larger tail a little above 1: log 0 has no derivative.
+    value = jnp.where(other, log1mexp(jnp.minimum(small, -jnp.finfo(x.dtype).tiny)), small)
     edge = jnp.where(
         (a > 0) & (b > 0), jnp.where(x == 0, -jnp.inf, jnp.where(y == 0, 0.0, jnp.nan)), jnp.nan
     )

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle.special.counts import poisson_logpmf
-from jaxmle.special.exponential import log1mexp
+from jaxmle.special.exponential import HELD, log1mexp
 from jaxmle.special.gamma import digamma, trigamma
 from jaxmle.special.quadrature import LOG_DEPTH, end, moments
 from jaxmle.special.stirling import horner, promote
@@ -66,14 +66,14 @@ _TAYLOR = tuple(
 
 
 class _Jet(NamedTuple):
-    """A function of (a, x) with its first and second derivatives."""
+    """A function of (a, u), u = log x, with its first and second derivatives."""
 
     value: Array
     a: Array
-    x: Array
+    u: Array
     aa: Array
-    ax: Array
-    xx: Array
+    au: Array
+    uu: Array
 
 
 def log_gammainc(a: Array, x: Array) -> Array:
@@ -114,10 +114,7 @@ def _tail(a: Array, x: Array, *, lower: bool) -> Array:
     a, x = jnp.broadcast_arrays(*promote(a, x))
     inside = (a > 0) & (x > 0) & (x < jnp.inf)
     safe_a, safe_x = jnp.where(inside, a, 1.0), jnp.where(inside, x, 1.0)
-    small = _smaller(safe_a, safe_x).value
-    upper = safe_x > jnp.maximum(safe_a, 1.0)
-    other = log1mexp(small)
-    value = jnp.where(upper, other, small) if lower else jnp.where(upper, small, other)
+    value = gamma_tail(safe_a, jnp.log(safe_x), lower=lower)
     at_zero, at_infinity = (-jnp.inf, 0.0) if lower else (0.0, -jnp.inf)
     edge = jnp.where(
         a > 0, jnp.where(x == 0, at_zero, jnp.where(x == jnp.inf, at_infinity, jnp.nan)), jnp.nan
@@ -125,19 +122,30 @@ def _tail(a: Array, x: Array, *, lower: bool) -> Array:
     return jnp.where(inside, value, edge)
 
 
+def gamma_tail(a: Array, log_x: Array, *, lower: bool) -> Array:
+    """log P(a, x), or log Q, from u = log x: in u the derivatives stay numbers where x or 1/x² is none. Beyond x = e⁶⁰⁰ as at infinity."""
+    a, u = jnp.broadcast_arrays(*promote(a, log_x))
+    over = u > HELD * jnp.log(jnp.finfo(u.dtype).max)
+    u = jnp.where(over, 0.0, u)
+    small, upper = _smaller(a, u).value, jnp.exp(u) > jnp.maximum(a, 1.0)
+    other = log1mexp(jnp.minimum(small, -jnp.finfo(u.dtype).tiny))
+    value = jnp.where(upper, other, small) if lower else jnp.where(upper, small, other)
+    return jnp.where(over, 0.0 if lower else -jnp.inf, value)
+
+
 @jax.custom_jvp
-def _smaller(a: Array, x: Array) -> _Jet:
+def _smaller(a: Array, u: Array) -> _Jet:
     """log of the smaller tail, with its derivatives, from one pass over the nodes."""
-    return _jet(a, x)
+    return _jet(a, u)
 
 
 @_smaller.defjvp
 def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[_Jet, _Jet]:
-    (_, _), (da, dx) = primals, tangents
+    da, du = tangents
     jet = _smaller(*primals)
-    third = jax.jvp(lambda a, x: _second(a, x, _shares(a, x)), primals, tangents)[1]
+    third = jax.jvp(lambda a, u: _second(a, _shares(a, u)), primals, tangents)[1]
     return jet, _Jet(
-        jet.a * da + jet.x * dx, jet.aa * da + jet.ax * dx, jet.ax * da + jet.xx * dx, *third
+        jet.a * da + jet.u * du, jet.aa * da + jet.au * du, jet.au * da + jet.uu * du, *third
     )
 
 
@@ -147,12 +155,13 @@ class _Shares(NamedTuple):
     upper: Array
     j: Array
     a: Array
-    x: Array
+    u: Array
     aa: Array
 
 
-def _shares(a: Array, x: Array) -> _Shares:
+def _shares(a: Array, u: Array) -> _Shares:
     """J = J₀ + cM, c = x for P and 1 for Q; ∂M/∂a = ∓∫ve^{−φ}, ∂M/∂x = −∫Ee^{−φ}."""
+    x = jnp.exp(u)
     upper = x > jnp.maximum(a, 1.0)
     m0, mv, me, mvv = _integrals(a, x, upper)
     c, sign, lower = (
@@ -161,29 +170,27 @@ def _shares(a: Array, x: Array) -> _Shares:
         jnp.where(upper, 0.0, 1.0),
     )
     j = lower + c * m0
-    return _Shares(upper, j, c * sign * mv / j, (lower * m0 - c * me) / j, c * mvv / j)
+    return _Shares(upper, j, c * sign * mv / j, x * ((lower * m0 - c * me) / j), c * mvv / j)
 
 
-def _jet(a: Array, x: Array) -> _Jet:
-    s = _shares(a, x)
-    value = poisson_logpmf(a, jnp.log(x)) + jnp.log(jnp.where(s.upper, a, 1.0) * s.j)
+def _jet(a: Array, u: Array) -> _Jet:
+    s = _shares(a, u)
+    value = poisson_logpmf(a, u) + jnp.log(jnp.where(s.upper, a, 1.0) * s.j)
     value = jnp.where(
-        (a < _SMALL_SHAPE) & (x <= 1),
-        _near_one(jnp.minimum(a, _SMALL_SHAPE), jnp.minimum(x, 1.0)),
+        (a < _SMALL_SHAPE) & (u <= 0),
+        _near_one(jnp.minimum(a, _SMALL_SHAPE), jnp.minimum(u, 0.0)),
         value,
     )
-    return _Jet(
-        value, jnp.log(x) - digamma(_shape(a, s)) + s.a, _top(a, s) / (x * s.j), *_second(a, x, s)
-    )
+    return _Jet(value, u - digamma(_shape(a, s)) + s.a, _top(a, s) / s.j, *_second(a, s))
 
 
-def _second(a: Array, x: Array, s: _Shares) -> tuple[Array, Array, Array]:
+def _second(a: Array, s: _Shares) -> tuple[Array, Array, Array]:
     top = _top(a, s)
     mixed = jnp.where(s.upper, 0.0, 1.0) - top * s.a
     return (
         s.aa - s.a * s.a - trigamma(_shape(a, s)),
-        mixed / (x * s.j),
-        -top / (x * s.j) * (1 / x + s.x),
+        mixed / s.j,
+        -top / s.j * s.u,
     )
 
 
@@ -197,13 +204,13 @@ def _top(a: Array, s: _Shares) -> Array:
     return jnp.where(s.upper, -1.0, a)
 
 
-def _near_one(a: Array, x: Array) -> Array:
+def _near_one(a: Array, u: Array) -> Array:
     """log P(a, x) for a small shape, where P is near 1 and log P about a(log x + γ − x): P = x^a/Γ(1 + a) · (1 − as), s = −Σ (−x)ⁿ/((a + n)n!), each factor over a."""
-    series = jnp.zeros_like(a)
+    series, x = jnp.zeros_like(a), jnp.exp(u)
     for n in range(_EXPONENTIAL_TERMS, 0, -1):
         series = x / n * (1 / (a + n) - series)
     log_gamma = a * horner(-a, [z / k for k, z in enumerate(_ZETA, 2)]) - _EULER  # log Γ(1 + a)/a
-    return a * (jnp.log(x) - log_gamma) + jnp.log1p(-a * series)
+    return a * (u - log_gamma) + jnp.log1p(-a * series)
 
 
 def _integrals(a: Array, x: Array, upper: Array) -> tuple[Array, ...]:
@@ -231,7 +238,7 @@ def _right(x: Array, shape: Array, upper: Array) -> Array:
     """To the right of φ = 38: eᵛ − 1 − v ≥ v²/2 for Q, e⁻ᵛ − 1 + v ≥ v²/(2 + v) for P make a quadratic equation of it."""
     gap = jnp.where(upper, x - shape, 2 * (shape - x) - LOG_DEPTH)
     lead = jnp.where(upper, 2 * x, 8 * shape)
-    root = jnp.sqrt(gap * gap + LOG_DEPTH * lead)
+    root = jnp.hypot(gap, jnp.sqrt(LOG_DEPTH * lead))
     return jnp.where(
         gap > 0, jnp.where(upper, 2.0, 4.0) * LOG_DEPTH / (gap + root), (root - gap) / (2 * shape)
     )

@@ -90,6 +90,22 @@ def _upper(t: Array) -> tuple[Array, Array]:
     return t + remainder, remainder
 
 
+def upper_hazard(t: Array) -> Array:
+    """φ(t)/(1 − Φ(t)), elementwise, for t ≥ 0."""
+    return _upper(t)[0]
+
+
+@jax.custom_jvp
+def log_mills(t: Array) -> Array:
+    """log Φ(−t) + t²/2, elementwise, for t ≥ 0: the log of Mills' ratio over √2π, which does not underflow."""
+    return -jnp.log(math.sqrt(2 * math.pi) * _upper(t)[0])
+
+
+@log_mills.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return log_mills(*primals), -_upper(*primals)[1] * tangents[0]
+
+
 def _density(x: Array) -> Array:
     return jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
 

@@ -652,3 +652,21 @@ def test_a_recession_that_is_not_proved_says_so():
     )
     assert near.converged and near.loglik > far.loglik
     assert far.verdict == Status.SEPARATED and "is not proved" in far.explain()
+
+
+def test_a_row_whose_derivative_is_nan_though_every_term_is_finite_is_named():
+    """``where`` over log 0: the value at row 3 is sound, its score NaN. In a fit, in a batch, and below weights."""
+    y = np.array([0.2, 0.5, 0.7, 0.0, 0.4, 0.9])
+
+    def inflated(p, y):
+        inside = jnp.log1p(-p["zero"]) + p["a"] * jnp.log(y) + jnp.log1p(p["a"])
+        return jnp.where(y == 0, jnp.log(p["zero"]), inside)
+
+    start, held = {"a": 2.0, "zero": 0.1}, {"a": jm.positive, "zero": jm.interval(0, 1)}
+    alone = jm.fit(inflated, start, y, constraints=held)
+    assert alone.verdict.name == "NONFINITE" and "row 3" in alone.explain()
+    heavy = jm.fit(inflated, start, y, constraints=held, weights=jm.frequency(np.arange(1.0, 7.0)))
+    assert "row 3" in heavy.explain()
+    pair = np.stack([y, y[::-1]])
+    both = jm.fit_batch(inflated, start, pair, constraints=held, progress=False)
+    assert both.witness.row.tolist() == [3, 2]

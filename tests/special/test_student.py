@@ -124,9 +124,9 @@ def test_log_distribution_function_at_2000_points_of_either_sign():
     usual = nu < 1e4
     for got, exact, sign in ((found[:N], lower, 1), (found[N : 2 * N], upper, -1)):
         assert_close(got[usual], exact[usual], (sign * z[usual], nu[usual]))
-        # ∂f/∂ν is of order 1/ν² and known to 1e-16 ν of itself
+        # ∂f/∂ν is of order 1/ν² and known to 1e-16 ν of itself; ∂²f/∂ν², of order 1/ν³, to some more of those
         assert_close(
-            got[~usual], exact[~usual], (sign * z[~usual], nu[~usual]), (1e-13, 2e-10, 1e-9)
+            got[~usual], exact[~usual], (sign * z[~usual], nu[~usual]), (1e-13, 2e-10, 1e-8)
         )
     # at 0: ½, slope 2f(0), nothing in ν; at df = inf the normal; a negative df gives NaN
     edges = found[2 * N :]
