@@ -41,6 +41,7 @@ from jaxmle.likelihood.checks import (
 from jaxmle.likelihood.combinators import Penalize, Pool, weight
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, need_terms, rows_of, terms_of
 from jaxmle.likelihood.covariance import Kind, check_kind, cluster_codes
+from jaxmle.likelihood.derivatives import first_that_exists, gradient
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
 from jaxmle.likelihood.histogram import counted, counts_of, distinct
 from jaxmle.likelihood.host import compiled, kept, precision, tracing
@@ -491,13 +492,27 @@ def _root(
         types.append(jax.tree.map(lambda leaf: leaf.dtype, found))
         return verdict.point.z, jax.tree.map(lambda leaf: leaf.astype(z.dtype), found)
 
-    def solve_linear(information: Any, y: Array) -> Array:
-        return jnp.linalg.solve(jax.jacfwd(information)(jnp.zeros_like(y)), y)
+    def implicit() -> Any:
+        slope = gradient(objective.value)
+        return jax.lax.custom_root(slope, z, solve, _solve_symmetric, has_aux=True)
 
     types: list[Any] = []
-    root, aux = jax.lax.custom_root(jax.grad(objective.value), z, solve, solve_linear, has_aux=True)
+    # Where the Hessian is by differences, no linear map stands for it: the maximum then carries no derivative.
+    root, aux = first_that_exists((implicit, lambda: solve(None, z)), objective.value, z)
     # Integers and booleans travel as floats: they have no tangent to carry.
     verdict, reached, extra = jax.tree.map(
-        lambda leaf, dtype: jax.lax.stop_gradient(leaf).astype(dtype), aux, types[0]
+        lambda leaf, dtype: jax.lax.stop_gradient(leaf).astype(dtype), aux, types[-1]
     )
     return root, verdict, reached, extra
+
+
+def _solve_symmetric(information: Any, y: Array) -> Array:
+    """The solution of a symmetric linear map, by columns or, where it has a reverse mode only, by rows."""
+    zero = jnp.zeros_like(y)
+
+    def by_rows() -> Array:
+        transposed = jax.linear_transpose(information, y)
+        return jax.vmap(lambda e: transposed(e)[0])(jnp.eye(y.shape[0], dtype=y.dtype))
+
+    matrix = first_that_exists((lambda: jax.jacfwd(information)(zero), by_rows), information, zero)
+    return jnp.linalg.solve(matrix, y)

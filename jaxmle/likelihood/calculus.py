@@ -17,6 +17,7 @@ from jaxmle.likelihood.bias import adjustment, inverse_root
 from jaxmle.likelihood.checks import host_data, host_params
 from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.covariance import Kind, check_kind, check_order, cluster_codes, sandwich
+from jaxmle.likelihood.derivatives import gradient
 from jaxmle.likelihood.evaluate import Sums, sums
 from jaxmle.likelihood.hac import hac
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
@@ -88,7 +89,7 @@ def score(loglik: Any) -> Quantity:
     return _two_roads(
         loglik,
         "score",
-        lambda ll, params, data, _: jax.grad(lambda p: jnp.sum(terms_of(ll, p, data)))(params),
+        lambda ll, params, data, _: gradient(lambda p: jnp.sum(terms_of(ll, p, data)))(params),
     )
 
 

@@ -123,7 +123,11 @@ def notes(fit: Any) -> tuple[str, ...]:
             "A parameter without a standard error is held fixed, or its variance has no estimate.",
         ),
         (
-            noise > 0.0,
+            noise > 0.0 and fit.hessian_by == DIFFERENCES,
+            f"The information is by differences of the score: measured error of the standard errors up to {100 * noise:.2g}%.",
+        ),
+        (
+            noise > 0.0 and fit.hessian_by != DIFFERENCES,
             f"The information was simulated: Monte-Carlo error of the standard errors up to {100 * noise:.2g}%.",
         ),
         (
