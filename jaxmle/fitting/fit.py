@@ -41,7 +41,7 @@ from jaxmle.likelihood.checks import (
 from jaxmle.likelihood.combinators import Penalize, Pool, weight
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, need_terms, rows_of, terms_of
 from jaxmle.likelihood.covariance import Kind, check_kind, cluster_codes
-from jaxmle.likelihood.derivatives import first_that_exists, gradient
+from jaxmle.likelihood.derivatives import first_that_exists, gradient, without_derivative
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
 from jaxmle.likelihood.histogram import counted, counts_of, distinct
 from jaxmle.likelihood.host import compiled, kept, precision, tracing
@@ -385,7 +385,10 @@ def host_dtype(dtype: Any) -> np.dtype:
 
 
 def _approach(problem: Problem, objective: Objective, z: Array) -> tuple[Array, Array]:
-    return approach(problem.solver, objective.value, objective, objective.curvatures, z)
+    def road() -> tuple[Array, Array]:
+        return approach(problem.solver, objective.value, objective, objective.curvatures, z)
+
+    return first_that_exists((road,), objective.value, z)
 
 
 def _host_approach(
@@ -444,9 +447,28 @@ def _traced(
 
 
 def _traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Fit:
+    """The fit with derivatives by the implicit function theorem, or, where the Hessian is by differences, without."""
+
+    def implicit() -> Fit:
+        return _traced_climb(problem, _root, base, data, codes)
+
+    def plain() -> Fit:
+        loglik, *given = without_derivative((problem.loglik, base, data))
+        return _traced_climb(replace(problem, loglik=loglik), _search, *given, codes)
+
+    return first_that_exists((implicit, plain), problem.loglik, problem.layout.unravel(base), data)
+
+
+def _traced_climb(
+    problem: Problem,
+    road: Callable[..., tuple[Array, Verdict, Reach, Array]],
+    base: Array,
+    data: Tree,
+    codes: tuple[Array, ...],
+) -> Fit:
     loglik = problem.loglik
     engine = engine_of(problem, loglik, base, data, codes)
-    z, verdict, reached, extra = _root(problem, engine.evaluate, base, problem.chart.to_free(base))
+    z, verdict, reached, extra = road(problem, engine.evaluate, base, problem.chart.to_free(base))
     n = jnp.asarray(count(loglik, data, lambda: _term_count(problem, base, data)), base.dtype)
     return complete(
         problem,
@@ -478,30 +500,35 @@ def _refuse_non_float(params: Tree) -> None:
             )
 
 
+def _search(
+    problem: Problem, objective: Any, base: Array, z: Array
+) -> tuple[Array, Verdict, Reach, Array]:
+    """The maximum, the verdict on it and what that was judged by."""
+    extra = jnp.zeros((), jnp.int32)
+    if isinstance(problem.solver, LBFGS | Optax):
+        z, extra = _approach(problem, objective, z)
+    verdict, reached = search(maximise, objective, problem, base, z)
+    return verdict.point.z, verdict, reached, extra
+
+
 def _root(
     problem: Problem, objective: Any, base: Array, z: Array
 ) -> tuple[Array, Verdict, Reach, Array]:
     """The maximum as the root of the score, so that it is differentiable by the implicit function theorem to any order in what ``objective`` closes over."""
 
     def solve(score: Any, z: Array) -> tuple[Array, Any]:
-        extra = jnp.zeros((), jnp.int32)
-        if isinstance(problem.solver, LBFGS | Optax):
-            z, extra = _approach(problem, objective, z)
-        verdict, reached = search(maximise, objective, problem, base, z)
-        found = jax.tree.map(jnp.asarray, (verdict, reached, extra))
+        root, *aux = _search(problem, objective, base, z)
+        found = jax.tree.map(jnp.asarray, tuple(aux))
         types.append(jax.tree.map(lambda leaf: leaf.dtype, found))
-        return verdict.point.z, jax.tree.map(lambda leaf: leaf.astype(z.dtype), found)
-
-    def implicit() -> Any:
-        slope = gradient(objective.value)
-        return jax.lax.custom_root(slope, z, solve, _solve_symmetric, has_aux=True)
+        return root, jax.tree.map(lambda leaf: leaf.astype(z.dtype), found)
 
     types: list[Any] = []
-    # Where the Hessian is by differences, no linear map stands for it: the maximum then carries no derivative.
-    root, aux = first_that_exists((implicit, lambda: solve(None, z)), objective.value, z)
+    root, aux = jax.lax.custom_root(
+        gradient(objective.value), z, solve, _solve_symmetric, has_aux=True
+    )
     # Integers and booleans travel as floats: they have no tangent to carry.
     verdict, reached, extra = jax.tree.map(
-        lambda leaf, dtype: jax.lax.stop_gradient(leaf).astype(dtype), aux, types[-1]
+        lambda leaf, dtype: jax.lax.stop_gradient(leaf).astype(dtype), aux, types[0]
     )
     return root, verdict, reached, extra
 

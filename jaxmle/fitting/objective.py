@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.derivatives import Differentiation
-from jaxmle.likelihood.evaluate import Sums, slopes, sums
+from jaxmle.likelihood.evaluate import Accumulated, slopes, sums
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.tree import Chart, Layout
@@ -97,7 +97,7 @@ class Objective:
         )
 
     def _point(
-        self, z: Array, at: Sums, score: Array, hessian: Array, x: Array, jacobian: Array
+        self, z: Array, at: Accumulated, score: Array, hessian: Array, x: Array, jacobian: Array
     ) -> Point:
         curvature = None if self.curvature == "observed" else self._curvature(x, jacobian)
         return Point(
@@ -119,7 +119,7 @@ class Objective:
         hessian = _bent(slope[:, None] * at.hessian * slope[None, :], jnp.diag(at.score * second))
         return self._point(z, at, at.score * slope, hessian, x, jnp.diag(slope))
 
-    def _pull_back(self, z: Array, at: Sums, jacobian: Array) -> tuple[Array, Array]:
+    def _pull_back(self, z: Array, at: Accumulated, jacobian: Array) -> tuple[Array, Array]:
         """∂ℓ/∂z = T's and ∂²ℓ/∂z∂z' = T'HT + Σ_j s_j ∂²x_j/∂z∂z'."""
         if self.chart.is_identity and self.chart.k == self.layout.p:
             return at.score, at.hessian

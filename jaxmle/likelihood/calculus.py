@@ -128,7 +128,9 @@ def evaluate(
     return _two_roads(
         loglik,
         ("evaluate", block_rows),
-        lambda ll, params, data, _: sums(ll, *_flat(params), data, block_rows=block_rows),
+        lambda ll, params, data, _: Sums(
+            *sums(ll, *_flat(params), data, block_rows=block_rows)[: len(Sums._fields)]
+        ),
     )(params, data)
 
 

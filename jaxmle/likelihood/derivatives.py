@@ -117,6 +117,20 @@ def _custom_rules(function: Function, *args: Any) -> Iterator[str]:
         return
 
 
+@jax.custom_jvp
+def without_derivative(tree: Any) -> Any:
+    """The tree itself, for a result that has no derivative in it: to ask for one is an error by name."""
+    return tree
+
+
+@without_derivative.defjvp
+def _no_derivative(primals: Any, tangents: Any) -> Any:
+    raise TypeError(
+        "a fit whose Hessian is by differences of the score has no derivative itself: a part of the likelihood has a reverse rule that jax cannot "
+        "differentiate once more. Give it one that it can, made of functions that have rules; or take differences of whole fits."
+    )
+
+
 # ---------------------------------------------------------------- first derivatives
 
 

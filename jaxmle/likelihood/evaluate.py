@@ -46,12 +46,21 @@ class Sums(NamedTuple):
     absolute: Array  # ()  Σ|terms|, the scale of the rounding noise of ℓ
     score: Array  # (p,)
     hessian: Array  # (p, p)
+
+
+class Accumulated(NamedTuple):
+    """The same, with how the Hessian was found."""
+
+    value: Array  # ()     ℓ
+    absolute: Array  # ()  Σ|terms|, the scale of the rounding noise of ℓ
+    score: Array  # (p,)
+    hessian: Array  # (p, p)
     hessian_by: Differentiation | None = None  # None: forward over reverse
 
 
 def added(one: Any, other: Any) -> Any:
     """The sum of two passes, with or without a Hessian."""
-    if not isinstance(one, Sums):
+    if not isinstance(one, Accumulated):
         return jax.tree.map(jnp.add, one, other)
     total = jax.tree.map(jnp.add, one._replace(hessian_by=None), other._replace(hessian_by=None))
     return total._replace(hessian_by=joined(one.hessian_by, other.hessian_by))
@@ -64,7 +73,7 @@ def sums(
     data: Tree,
     weights: Array | None = None,
     block_rows: int | None = None,
-) -> Sums:
+) -> Accumulated:
     """The pass at x (p,), with terms multiplied by ``weights`` (n,)."""
     match loglik:
         case Weight():
@@ -84,7 +93,7 @@ def sums(
             bare = uncounted(
                 loglik
             )  # Jeffreys's prior looks at other data: every value of the response, or simulated ones
-            prior = Sums(
+            prior = Accumulated(
                 *second_order(lambda x: (bare.log_prior(layout, x, data, weights),) * 2, x)
             )
             return added(inner, prior._replace(absolute=jnp.abs(prior.value)))
@@ -107,7 +116,7 @@ def sums(
                 hessian_by=_within(inner.hessian_by, e),
             )
 
-    def general() -> Sums:
+    def general() -> Accumulated:
         return by_blocks(
             partial(_general, uncounted(loglik), layout, x), data, weights, block_rows
         )
@@ -115,7 +124,7 @@ def sums(
     if not isinstance(loglik, Regression):
         return general()
 
-    def declared() -> Sums:
+    def declared() -> Accumulated:
         return _with_counts(_declared, loglik, layout, x, data, weights, block_rows)
 
     return first_that_exists((declared, general), loglik, layout.unravel(x), data)
@@ -199,9 +208,9 @@ def split_rows(weights: Array | None, lengths: list[int | None]) -> list[Array |
 # ---------------------------------------------------------------- the two roads
 
 
-def _general(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Sums:
+def _general(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Accumulated:
     """The general road: automatic differentiation of the summed terms."""
-    return Sums(*second_order(_total(loglik, layout, data, weights), x))
+    return Accumulated(*second_order(_total(loglik, layout, data, weights), x))
 
 
 def _general_slopes(
@@ -227,7 +236,7 @@ def _total(
 
 def _declared(
     loglik: Regression, layout: Layout, x: Array, data: Tree, weights: Array | None
-) -> Sums:
+) -> Accumulated:
     """The declared form: scalar derivatives of the density, then X'r and X'WX."""
     eta, columns, curved = loglik.predictors(layout, x, data)
     terms, slope, curvature = loglik.derivatives(layout.unravel(x), eta, data)
@@ -240,7 +249,7 @@ def _declared(
         hessian += jax.hessian(
             lambda x: jnp.sum(jnp.stack(slope) * loglik._values(layout.unravel(x), data)[1])
         )(x)
-    return Sums(
+    return Accumulated(
         jnp.sum(terms), jnp.sum(jnp.abs(terms)), gradient(columns, slope, layout.p), hessian
     )
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmle.likelihood.derivatives import DIFFERENCES
 from jaxmle.report import numerals
 from jaxmle.report.layout import ELLIPSIS, Grid, Page, first_fitting, text
 from jaxmle.report.numerals import Style
