@@ -36,12 +36,15 @@ SIGNS_OF_A_MISSING_MODE = (
     "Reverse-mode differentiation does not work",
     "ifferentiation rule for",
     "ranspose rule (for reverse-mode differentiation)",
+    "cannot be autodifferentiated",  # of equinox
 )
 REFUSAL = "jax cannot differentiate this likelihood"
 # The step of a difference in standard errors of one coordinate: eight times the fifth root of the unit roundoff, 0.006 in double precision. With the
 # differences over 1, 2 and 4 steps extrapolated, that leaves an error near 1e-11 at 50 rows, and tells noise of 1e-8 in a score from a curvature.
 STEP_IN_ROOTS_OF_ROUNDOFF = 8.0
-ROUNDS_FOR_THE_STEP = 4  # evaluations from which the standard error of a coordinate is told
+STEPS = (-4.0, -2.0, -1.0, 1.0, 2.0, 4.0)
+SAFETY_OF_THE_ERROR = 4.0  # rounding that two extrapolations share does not show in what they differ by: a quarter of it was seen once
+ROUNDS_FOR_THE_STEP = 4  # the last gives the differences, those before it the scale of each coordinate
 SHRINK_OUTSIDE_THE_DOMAIN = 1 / 32  # of a step whose end has no finite score
 
 
@@ -79,7 +82,7 @@ def first_that_exists(roads: Sequence[Callable[[], Any]], function: Function, *a
     for road in roads:
         try:
             return road()
-        except (TypeError, ValueError, NotImplementedError) as error:
+        except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
             if not lacks_mode(error):
                 raise
             errors.append(error)
@@ -108,8 +111,10 @@ def _custom_rules(function: Function, *args: Any) -> Iterator[str]:
                 yield f"the custom_vjp function {equation.params.get('name', '')!r}"
             elif kind in ("pure_callback", "io_callback", "while"):
                 yield f"a {kind.replace('while', 'while_loop')}"
-            for inner in jax.core.jaxprs_in_params(equation.params):
-                yield from walk(inner)
+            for inner in jax.tree.leaves(list(equation.params.values())):
+                inner = getattr(inner, "jaxpr", inner)  # closed, or not
+                if hasattr(inner, "eqns"):
+                    yield from walk(inner)
 
     try:
         yield from walk(jax.make_jaxpr(function)(*args).jaxpr)
@@ -165,7 +170,11 @@ def jacobian(function: Callable[[Array], Array], x: Array) -> Array:
 def _by_transposition(function: Callable[[Array], Array], x: Array) -> Array:
     """The reverse rule u ↦ J'u is linear in u: its transpose is v ↦ Jv."""
     out, pull_back = jax.vjp(function, x)
-    push_forward = jax.linear_transpose(lambda u: pull_back(u)[0], out)
+    try:
+        push_forward = jax.linear_transpose(lambda u: pull_back(u)[0], out)
+        push_forward(jnp.zeros_like(x))
+    except AssertionError:  # so jax says that a loop in the rule is not linear
+        raise NotImplementedError(f"{SIGNS_OF_A_MISSING_MODE[4]} of a rule") from None
     return jnp.moveaxis(
         jax.vmap(lambda v: push_forward(v)[0])(jnp.eye(x.shape[0], dtype=x.dtype)), 0, -1
     )
@@ -237,75 +246,90 @@ def _forward(function: Function) -> Function:
 
 def _by_differences(slope: Function, x: Array) -> SecondOrder:
     """The Hessian by central differences of the gradient, with their error."""
-    score, (value, absolute, _) = slope(x)
 
-    def score_at(x: Array) -> Array:
-        return slope(x)[0]
+    def score_at(x: Array) -> tuple[Array, Array]:
+        score, (value, absolute, _) = slope(x)
+        return score, jnp.stack([value, absolute])
 
-    columns, error = central_differences(score_at, x, standard_units(score_at, x))
+    (score, (value, absolute)), columns, error = central_differences(score_at, x)
     hessian, lopsided = 0.5 * (columns + columns.T), 0.5 * jnp.abs(columns - columns.T)
     error = jnp.maximum(error, error.T) + lopsided
     return SecondOrder(value, absolute, score, hessian, Differentiation(DIFFERENCES, error))
 
 
-def standard_units(score_at: Callable[[Array], Array], x: Array) -> Array:
-    """The scale 1/√|H_jj| of each coordinate (p,), shorter where ``score_at`` is not finite a few steps off."""
-    eps = np.finfo(x.dtype).eps
-    tau = STEP_IN_ROOTS_OF_ROUNDOFF * eps**0.2
-    size = jnp.where(x != 0, jnp.abs(x), 1.0)
-
-    def refine(_: int, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        unit, most = carry
-        ends = _moved(score_at, x, tau * unit, (-4.0, 4.0))
-        rise = jnp.diagonal(ends[1] - ends[0]) / (8 * tau * unit)
-        inside = jnp.all(jnp.isfinite(ends), axis=(0, 2))
-        most = jnp.where(inside, most, SHRINK_OUTSIDE_THE_DOMAIN * unit)
-        told = jax.lax.rsqrt(jnp.maximum(jnp.abs(rise), jnp.finfo(x.dtype).tiny))
-        told = jnp.where(inside & jnp.isfinite(told), told, most)
-        return jnp.minimum(told, most), most
-
-    # The first step is the cube root of the roundoff of a coordinate's own size, that of a difference whose scale is not known.
-    first = eps ** (1 / 3) / (4 * tau) * size
-    most = jnp.maximum(size, 1.0) / eps**0.5
-    return jax.lax.fori_loop(0, ROUNDS_FOR_THE_STEP, refine, (first, most))[0]
-
-
 def central_differences(
-    function: Callable[[Array], Array], x: Array, unit: Array
-) -> tuple[Array, Array]:
+    function: Callable[[Array], tuple[Array, Any]], x: Array, score_of: Function = lambda out: out
+) -> tuple[tuple[Array, Any], Array, Array]:
     """∂function/∂x_j by Richardson's extrapolation of central differences, (p, …), and the error: what two extrapolations differ by.
+
+    The steps are a share of the scale 1/√|H_jj| of each coordinate, which the rounds before the last find. All evaluations are one call in the program,
+    one after the other: what needs this is long to compile, and a callback need not be able to take many at once.
+
+    Args:
+        function: from x (p,) to what is differentiated, and what else is wanted at x.
+        score_of: from what is differentiated to the score (p,).
+
+    Returns:
+        ``function(x)``, the derivatives and their error.
 
     Source: Ridders (1982), Advances in Engineering Software 4, 75–76.
     """
-    step = STEP_IN_ROOTS_OF_ROUNDOFF * np.finfo(x.dtype).eps ** 0.2 * unit
-    ends = _moved(function, x, step, (-4.0, -2.0, -1.0, 1.0, 2.0, 4.0))
+    eps = np.finfo(x.dtype).eps
+    share = STEP_IN_ROOTS_OF_ROUNDOFF * eps**0.2
+    size = jnp.where(x != 0, jnp.abs(x), 1.0)
+
+    def measure(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        unit, most, *_ = carry
+        centre, ends = _moved(function, x, share * unit)
+        finite = jnp.all(jnp.isfinite(jax.vmap(jax.vmap(score_of))(ends)), axis=(0, 2))
+        columns, error = _extrapolated(ends, x, share * unit)
+        bend = jnp.abs(jnp.diagonal(jax.vmap(score_of)(columns)))
+        most = jnp.where(finite, most, SHRINK_OUTSIDE_THE_DOMAIN * unit)
+        told = jax.lax.rsqrt(jnp.maximum(bend, jnp.finfo(x.dtype).tiny))
+        told = jnp.minimum(jnp.where(finite & jnp.isfinite(told), told, most), most)
+        return told, most, centre, columns, error
+
+    # The first step is the cube root of the roundoff of a coordinate's own size, that of a difference whose scale is not known.
+    begun = (eps ** (1 / 3) / (4 * share) * size, jnp.maximum(size, 1.0) / eps**0.5)
+    shapes = jax.eval_shape(lambda begun: measure(begun)[2:], begun)
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    _, _, *found = jax.lax.fori_loop(
+        0, ROUNDS_FOR_THE_STEP, lambda _, carry: measure(carry), (*begun, *blank)
+    )
+    return tuple(found)
+
+
+def _extrapolated(ends: Array, x: Array, step: Array) -> tuple[Array, Array]:
+    """The derivatives, (p, …), from the function at the moved points (6, p, …), and their error."""
 
     def difference(back: int, ahead: int, times: float) -> Array:
         width = (x + times * step) - (x - times * step)  # as they were rounded
         return (ends[ahead] - ends[back]) / width.reshape(-1, *(1,) * (ends.ndim - 2))
 
-    whole, double, fourfold = difference(2, 3, 1.0), difference(1, 4, 2.0), difference(0, 5, 4.0)
+    whole, double, fourfold = (difference(2 - i, 3 + i, STEPS[3 + i]) for i in range(3))
     fine, coarse = (4 * whole - double) / 3, (4 * double - fourfold) / 3
-    return fine, jnp.abs(fine - coarse)
+    return fine, SAFETY_OF_THE_ERROR * jnp.abs(fine - coarse)
 
 
 def _moved(
-    function: Callable[[Array], Array], x: Array, step: Array, times: tuple[float, ...]
-) -> Array:
-    """``function`` with each coordinate moved by so many steps, (times, p, …), one call after the other."""
+    function: Callable[[Array], tuple[Array, Any]], x: Array, step: Array
+) -> tuple[tuple[Array, Any], Array]:
+    """``function`` at x, and its first result with each coordinate moved by so many ``STEPS``, (6, p, …), one call after the other."""
     p = x.shape[0]
-    points = [x[None, :] + jnp.diag(t * step) for t in times]
+    points = [x[None, :], *(x[None, :] + jnp.diag(times * step) for times in STEPS)]
     found = jax.lax.map(function, jnp.concatenate(points))
-    return found.reshape(len(times), p, *found.shape[1:])
+    ends = found[0][1:]
+    return jax.tree.map(lambda leaf: leaf[0], found), ends.reshape(len(STEPS), p, *ends.shape[1:])
 
 
-def row_hessians(
-    scores_at: Callable[[Array], Array], total: Callable[[Array], Array], x: Array
-) -> Array:
-    """∂scores/∂x, (n, p, p), by the modes of ``jacobian``, else by differences in the units of the ``total`` score."""
+def row_hessians(scores_at: Callable[[Array], Array], x: Array) -> Array:
+    """∂scores/∂x, (n, p, p), of scores (n, p), by the modes of ``jacobian``, else by differences."""
 
     def by_differences() -> Array:
-        columns, _ = central_differences(scores_at, x, standard_units(total, x))
+        def with_nothing(x: Array) -> tuple[Array, tuple[()]]:
+            return scores_at(x), ()
+
+        _, columns, _ = central_differences(with_nothing, x, lambda rows: jnp.sum(rows, axis=0))
         found = jnp.moveaxis(columns, 0, -1)
         return 0.5 * (found + jnp.swapaxes(found, -1, -2))
 

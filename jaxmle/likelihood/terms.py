@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, need_terms, terms_of
-from jaxmle.likelihood.derivatives import first_that_exists, gradient, jacobian, row_hessians
+from jaxmle.likelihood.derivatives import first_that_exists, jacobian, row_hessians
 from jaxmle.likelihood.evaluate import embedding, split_rows, sums
 from jaxmle.likelihood.regression import Regression, gram, row_gradients, row_grams
 from jaxmle.likelihood.response import Enumeration, Simulation
@@ -106,10 +106,7 @@ NO_LAW = (
 
 
 def _term_hessians(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
-    def total(x: Array) -> Array:
-        return gradient(lambda x: jnp.sum(terms_of(loglik, layout.unravel(x), data)))(x)
-
-    return row_hessians(lambda x: row_scores(loglik, layout, x, data), total, x)
+    return row_hessians(lambda x: row_scores(loglik, layout, x, data), x)
 
 
 def _declared_rows(loglik: Regression, layout: Layout, x: Array, data: Tree, kind: str) -> Array:
