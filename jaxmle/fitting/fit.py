@@ -28,6 +28,7 @@ from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.placing import placed
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.separation import settled, wants_cone
+from jaxmle.fitting.shards import in_shard, refuse_shards
 from jaxmle.fitting.subsample import head_start
 from jaxmle.likelihood.anatomy import count, has, parts_of, substituted, term_shape
 from jaxmle.likelihood.checks import (
@@ -422,6 +423,7 @@ def _traced(
     max_steps: int,
     block_rows: Any,
 ) -> Fit:
+    refuse_shards(params0, data)
     dtype = _traced_dtype(dtype)
     _refuse_non_float(params0)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), params0)
@@ -441,9 +443,10 @@ def _traced(
     base = jnp.asarray(substituted(loglik, layout, layout.ravel(params)))
     bare = problem.bare
     key = ("fit", problem.chart, problem.solver, problem.kind, max_steps, block_rows, str(dtype))
-    return kept(loglik, key, lambda ll: lambda *args: _traced_fit(replace(bare, loglik=ll), *args))(
-        base, data, codes
+    program = kept(
+        loglik, key, lambda ll: lambda *args: _traced_fit(replace(bare, loglik=ll), *args)
     )
+    return in_shard(program, base, data, codes)
 
 
 def _traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Fit:

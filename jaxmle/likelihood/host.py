@@ -9,6 +9,7 @@ they die with it. What the function closes over is compared at each call; a rebo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import types
@@ -36,9 +37,21 @@ def tracing() -> bool:
     return not trace_state_clean()
 
 
-def precision(dtype: Any) -> Any:
-    """The context in which a host procedure runs: float64 on, or off for float32."""
-    return jax.enable_x64(np.dtype(dtype) == np.float64)
+@contextlib.contextmanager
+def precision(dtype: Any) -> Iterator[None]:
+    """The context in which a host procedure runs: float64 on, or off for float32, and none of the user's alarms.
+
+    A trial point of ours may be NaN, data go to the device and back, and what is promoted is known: ``jax_debug_nans``, ``jax_debug_infs``, a
+    ``transfer_guard`` and strict promotion are for the user's own programs. Each is set for this thread and this block only.
+    """
+    with (
+        jax.enable_x64(np.dtype(dtype) == np.float64),
+        jax.debug_nans(False),
+        jax.debug_infs(False),
+        jax.transfer_guard("allow"),
+        jax.numpy_dtype_promotion("standard"),
+    ):
+        yield
 
 
 # ---------------------------------------------------------------- portable copies
