@@ -45,7 +45,7 @@ from jaxmle.likelihood.covariance import Kind, check_kind, cluster_codes
 from jaxmle.likelihood.derivatives import first_that_exists, gradient, without_derivative
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
 from jaxmle.likelihood.histogram import counted, counts_of, distinct
-from jaxmle.likelihood.host import compiled, kept, precision, tracing
+from jaxmle.likelihood.host import compiled, kept, precision, tracing, without_alarms
 from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.recession import is_exact, ways
 from jaxmle.likelihood.rowwise import is_rowwise
@@ -446,7 +446,8 @@ def _traced(
     program = kept(
         loglik, key, lambda ll: lambda *args: _traced_fit(replace(bare, loglik=ll), *args)
     )
-    return in_shard(program, base, data, codes)
+    with without_alarms():
+        return in_shard(program, base, data, codes)
 
 
 def _traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Fit:

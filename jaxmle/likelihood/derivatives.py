@@ -44,7 +44,9 @@ REFUSAL = "jax cannot differentiate this likelihood"
 STEP_IN_ROOTS_OF_ROUNDOFF = 8.0
 STEPS = (-4.0, -2.0, -1.0, 1.0, 2.0, 4.0)
 SAFETY_OF_THE_ERROR = 4.0  # rounding that two extrapolations share does not show in what they differ by: a quarter of it was seen once
-ROUNDS_FOR_THE_STEP = 4  # the last gives the differences, those before it the scale of each coordinate
+ROUNDS_FOR_THE_STEP = (
+    4  # the last gives the differences, those before it the scale of each coordinate
+)
 SHRINK_OUTSIDE_THE_DOMAIN = 1 / 32  # of a step whose end has no finite score
 
 

@@ -117,9 +117,7 @@ def sums(
             )
 
     def general() -> Accumulated:
-        return by_blocks(
-            partial(_general, uncounted(loglik), layout, x), data, weights, block_rows
-        )
+        return by_blocks(partial(_general, uncounted(loglik), layout, x), data, weights, block_rows)
 
     if not isinstance(loglik, Regression):
         return general()
@@ -208,7 +206,9 @@ def split_rows(weights: Array | None, lengths: list[int | None]) -> list[Array |
 # ---------------------------------------------------------------- the two roads
 
 
-def _general(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Accumulated:
+def _general(
+    loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None
+) -> Accumulated:
     """The general road: automatic differentiation of the summed terms."""
     return Accumulated(*second_order(_total(loglik, layout, data, weights), x))
 

@@ -24,6 +24,11 @@ import numpy as np
 
 Tree = Any
 MEMO = "_jaxmle_compiled"
+CALLBACK_IN_SINGLE_PRECISION = (
+    "a pure_callback of the likelihood ran on a thread of jax's own, where float64 is off, and came back in float32. Switch it on for all threads, "
+    "jax.config.update('jax_enable_x64', True) at the head of the program, or fit with dtype='float32'"
+)
+TRANSFERS = ("host_to_device", "device_to_device", "device_to_host")
 
 
 def tracing() -> bool:
@@ -39,17 +44,25 @@ def tracing() -> bool:
 
 @contextlib.contextmanager
 def precision(dtype: Any) -> Iterator[None]:
-    """The context in which a host procedure runs: float64 on, or off for float32, and none of the user's alarms.
+    """The context in which a host procedure runs: float64 on, or off for float32, and none of the user's alarms."""
+    with jax.enable_x64(np.dtype(dtype) == np.float64), without_alarms():
+        yield
 
-    A trial point of ours may be NaN, data go to the device and back, and what is promoted is known: ``jax_debug_nans``, ``jax_debug_infs``, a
-    ``transfer_guard`` and strict promotion are for the user's own programs. Each is set for this thread and this block only.
+
+@contextlib.contextmanager
+def without_alarms() -> Iterator[None]:
+    """A context for our own passes: a trial point may be NaN, data go to the device and back, and what is promoted is known.
+
+    ``jax_debug_nans``, ``jax_debug_infs``, a ``transfer_guard`` and strict promotion are for the user's own programs. Each is set for this thread and
+    this block only.
     """
+    guarded = any(getattr(jax.config, f"jax_transfer_guard_{way}", None) for way in TRANSFERS)
     with (
-        jax.enable_x64(np.dtype(dtype) == np.float64),
         jax.debug_nans(False),
         jax.debug_infs(False),
-        jax.transfer_guard("allow"),
         jax.numpy_dtype_promotion("standard"),
+        # 20 µs where the others take one
+        jax.transfer_guard("allow") if guarded else contextlib.nullcontext(),
     ):
         yield
 
@@ -359,6 +372,8 @@ def _with_retry(piece: Callable[..., Any], *args: Any) -> Any:
         return piece(*args)
     except Exception as error:
         told = f"{type(error).__name__}: {error}"
+        if "Expected: float64, Actual: float32" in told:
+            raise TypeError(CALLBACK_IN_SINGLE_PRECISION) from error
         if not any(
             sign in told
             for sign in (

@@ -56,7 +56,6 @@ def row_scores(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
     Forward mode is right whatever rows a term looks at (a series conditions on the row before); reverse mode row by row is not.
     """
 
-
     def terms(x: Array) -> Array:
         return need_terms(terms_of(loglik, layout.unravel(x), data), "a score per observation")
 

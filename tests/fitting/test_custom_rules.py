@@ -127,9 +127,7 @@ def test_what_else_takes_derivatives_takes_them_too(loglik):
         assert_allclose(quantity(loglik)(*at), quantity(plain)(*at), rtol=1e-10)
     fit, reference = (jm.fit(f, {"a": 0.0}, Y, vcov="HC0") for f in (loglik, plain))
     assert_allclose(fit.se, reference.se, rtol=1e-10)
-    ends, truth = (
-        jm.profile(f, r, Y).interval() for f, r in ((loglik, fit), (plain, reference))
-    )
+    ends, truth = (jm.profile(f, r, Y).interval() for f, r in ((loglik, fit), (plain, reference)))
     assert_allclose(ends, truth, rtol=1e-8)
 
 
