@@ -457,8 +457,8 @@ def _traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, .
         return _traced_climb(problem, _root, base, data, codes)
 
     def plain() -> Fit:
-        loglik, *given = without_derivative((problem.loglik, base, data))
-        return _traced_climb(replace(problem, loglik=loglik), _search, *given, codes)
+        loglik, still, rows = without_derivative((problem.loglik, base, data))
+        return _traced_climb(replace(problem, loglik=loglik), _search, still, rows, codes)
 
     return first_that_exists((implicit, plain), problem.loglik, problem.layout.unravel(base), data)
 

@@ -125,12 +125,15 @@ def evaluate(
     Returns:
         ``Sums`` with score (p,) and Hessian (p, p) in the order of the parameter names.
     """
+
+    def whole(ll: Any, params: Tree, data: Tree, _: Any) -> Sums:
+        at = sums(ll, *_flat(params), data, block_rows=block_rows)
+        return Sums(at.value, at.absolute, at.score, at.hessian)
+
     return _two_roads(
         loglik,
         ("evaluate", block_rows),
-        lambda ll, params, data, _: Sums(
-            *sums(ll, *_flat(params), data, block_rows=block_rows)[: len(Sums._fields)]
-        ),
+        whole,
     )(params, data)
 
 

@@ -37,6 +37,7 @@ SIGNS_OF_A_MISSING_MODE = (
     "ifferentiation rule for",
     "ranspose rule (for reverse-mode differentiation)",
     "cannot be autodifferentiated",  # of equinox
+    "unsupported operand type(s) for +: 'NoneType' and 'tuple'",  # jax 0.8's while_loop, forward over reverse
 )
 REFUSAL = "jax cannot differentiate this likelihood"
 # The step of a difference in standard errors of one coordinate: eight times the fifth root of the unit roundoff, 0.006 in double precision. With the

@@ -199,13 +199,15 @@ def test_the_error_of_differences_is_not_smaller_than_the_error_made():
     from jaxmle.likelihood.evaluate import sums
     from jaxmle.parameters import layout_of
 
+    def hessian_of(loglik, layout, x):
+        return jax.jit(lambda x: sums(loglik, layout, x, Y))(x)
+
     for point in ({"m": 0.0, "s": 0.0}, {"m": 2e-9, "s": 0.7}, {"m": 1e-3, "s": 2.0}):
         layout = layout_of(point)
         with jax.enable_x64(True):
             x = layout.ravel(jax.tree.map(jnp.asarray, point))
             measured, exact = (
-                jax.jit(lambda x, f=with_scale(e): sums(f, layout, x, Y))(x)
-                for e in (from_outside, jnp.exp)
+                hessian_of(with_scale(e), layout, x) for e in (from_outside, jnp.exp)
             )
         scale = np.sqrt(np.outer(*[np.abs(np.diagonal(exact.hessian))] * 2))
         gap, stated = (
