@@ -19,9 +19,10 @@ import numpy as np
 
 from jaxmle.fitting.conclude import Reach
 from jaxmle.fitting.diagnosis import Verdict
-from jaxmle.fitting.engine import Engine, Problem, compiled_pass, complete, engine_of, pose, search
+from jaxmle.fitting.engine import Engine, Problem, compiled_pass, complete, pose, search
 from jaxmle.fitting.fingerprint import fingerprint
 from jaxmle.fitting.identification import traced_to
+from jaxmle.fitting.implicit import approached, term_count, traced_fit
 from jaxmle.fitting.kept import AIM, short
 from jaxmle.fitting.kept import kept as kept_hessian
 from jaxmle.fitting.objective import Objective
@@ -42,7 +43,6 @@ from jaxmle.likelihood.checks import (
 from jaxmle.likelihood.combinators import Penalize, Pool, weight
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, need_terms, rows_of, terms_of
 from jaxmle.likelihood.covariance import Kind, check_kind, cluster_codes
-from jaxmle.likelihood.derivatives import first_that_exists, gradient, without_derivative
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
 from jaxmle.likelihood.histogram import counted, counts_of, distinct
 from jaxmle.likelihood.host import compiled, kept, precision, tracing, without_alarms
@@ -50,8 +50,7 @@ from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.recession import is_exact, ways
 from jaxmle.likelihood.rowwise import is_rowwise
 from jaxmle.parameters.tree import layout_of
-from jaxmle.solvers.approach import approach
-from jaxmle.solvers.loop import DONE, Point, State, advance, begin, maximise, step
+from jaxmle.solvers.loop import DONE, Point, State, advance, begin, step
 from jaxmle.solvers.methods import LBFGS, Newton, Optax
 from jaxmle.solvers.secant import Arrival, Slope, secant_climb
 from jaxmle.solvers.status import Status
@@ -271,9 +270,7 @@ def _host(
         verdict, reached, extra = _host_search(
             problem, engine, base, data, on_device, elsewhere, progress
         )
-        n = np.asarray(count(loglik, data, lambda: _term_count(problem, base, on_device)), dtype)[
-            ()
-        ]
+        n = np.asarray(count(loglik, data, lambda: term_count(problem, base, on_device)), dtype)[()]
         found = complete(
             problem, engine, base, verdict, reached, verdict.point, n, fingerprint(data), extra
         )
@@ -368,12 +365,6 @@ def _check_blocks(problem: Problem, base: Array, data: Tree, block_rows: int) ->
         )
 
 
-def _term_count(problem: Problem, base: Array, data: Tree) -> int:
-    """How many terms a likelihood without data returns."""
-    shape = term_shape(problem.loglik, problem.layout, base, data)
-    return shape[0] if shape else 1
-
-
 def host_dtype(dtype: Any) -> np.dtype:
     """The precision of a fit on the host: float64 unless float32 is asked for."""
     try:
@@ -385,20 +376,13 @@ def host_dtype(dtype: Any) -> np.dtype:
     return found
 
 
-def _approach(problem: Problem, objective: Objective, z: Array) -> tuple[Array, Array]:
-    def road() -> tuple[Array, Array]:
-        return approach(problem.solver, objective.value, objective, objective.curvatures, z)
-
-    return first_that_exists((road,), objective.value, z)
-
-
 def _host_approach(
     problem: Problem, base: Array, data: Tree, z: Array
 ) -> tuple[np.ndarray, np.ndarray]:
     bare = problem.bare
 
     def make(loglik: Any) -> Callable[..., Any]:
-        return lambda base, data, z: _approach(
+        return lambda base, data, z: approached(
             bare, Objective(loglik, bare.chart, base, data, "observed", bare.block_rows), z
         )
 
@@ -444,47 +428,10 @@ def _traced(
     bare = problem.bare
     key = ("fit", problem.chart, problem.solver, problem.kind, max_steps, block_rows, str(dtype))
     program = kept(
-        loglik, key, lambda ll: lambda *args: _traced_fit(replace(bare, loglik=ll), *args)
+        loglik, key, lambda ll: lambda *args: traced_fit(replace(bare, loglik=ll), *args)
     )
     with without_alarms():
         return in_shard(program, base, data, codes)
-
-
-def _traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Fit:
-    """The fit with derivatives by the implicit function theorem, or, where the Hessian is by differences, without."""
-
-    def implicit() -> Fit:
-        return _traced_climb(problem, _root, base, data, codes)
-
-    def plain() -> Fit:
-        loglik, still, rows = without_derivative((problem.loglik, base, data))
-        return _traced_climb(replace(problem, loglik=loglik), _search, still, rows, codes)
-
-    return first_that_exists((implicit, plain), problem.loglik, problem.layout.unravel(base), data)
-
-
-def _traced_climb(
-    problem: Problem,
-    road: Callable[..., tuple[Array, Verdict, Reach, Array]],
-    base: Array,
-    data: Tree,
-    codes: tuple[Array, ...],
-) -> Fit:
-    loglik = problem.loglik
-    engine = engine_of(problem, loglik, base, data, codes)
-    z, verdict, reached, extra = road(problem, engine.evaluate, base, problem.chart.to_free(base))
-    n = jnp.asarray(count(loglik, data, lambda: _term_count(problem, base, data)), base.dtype)
-    return complete(
-        problem,
-        engine,
-        base,
-        verdict,
-        reached,
-        engine.evaluate(z),
-        n,
-        jnp.zeros(2, jnp.uint32),
-        extra,
-    )
 
 
 def _traced_dtype(dtype: Any) -> Any:
@@ -502,48 +449,3 @@ def _refuse_non_float(params: Tree) -> None:
             raise TypeError(
                 f"params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}; parameters must be floating-point arrays"
             )
-
-
-def _search(
-    problem: Problem, objective: Any, base: Array, z: Array
-) -> tuple[Array, Verdict, Reach, Array]:
-    """The maximum, the verdict on it and what that was judged by."""
-    extra = jnp.zeros((), jnp.int32)
-    if isinstance(problem.solver, LBFGS | Optax):
-        z, extra = _approach(problem, objective, z)
-    verdict, reached = search(maximise, objective, problem, base, z)
-    return verdict.point.z, verdict, reached, extra
-
-
-def _root(
-    problem: Problem, objective: Any, base: Array, z: Array
-) -> tuple[Array, Verdict, Reach, Array]:
-    """The maximum as the root of the score, so that it is differentiable by the implicit function theorem to any order in what ``objective`` closes over."""
-
-    def solve(score: Any, z: Array) -> tuple[Array, Any]:
-        root, *aux = _search(problem, objective, base, z)
-        found = jax.tree.map(jnp.asarray, tuple(aux))
-        types.append(jax.tree.map(lambda leaf: leaf.dtype, found))
-        return root, jax.tree.map(lambda leaf: leaf.astype(z.dtype), found)
-
-    types: list[Any] = []
-    root, aux = jax.lax.custom_root(
-        gradient(objective.value), z, solve, _solve_symmetric, has_aux=True
-    )
-    # Integers and booleans travel as floats: they have no tangent to carry.
-    verdict, reached, extra = jax.tree.map(
-        lambda leaf, dtype: jax.lax.stop_gradient(leaf).astype(dtype), aux, types[0]
-    )
-    return root, verdict, reached, extra
-
-
-def _solve_symmetric(information: Any, y: Array) -> Array:
-    """The solution of a symmetric linear map, by columns or, where it has a reverse mode only, by rows."""
-    zero = jnp.zeros_like(y)
-
-    def by_rows() -> Array:
-        transposed = jax.linear_transpose(information, y)
-        return jax.vmap(lambda e: transposed(e)[0])(jnp.eye(y.shape[0], dtype=y.dtype))
-
-    matrix = first_that_exists((lambda: jax.jacfwd(information)(zero), by_rows), information, zero)
-    return jnp.linalg.solve(matrix, y)

@@ -215,3 +215,16 @@ def test_the_error_of_differences_is_not_smaller_than_the_error_made():
             for v in (np.abs(measured.hessian - exact.hessian), measured.hessian_by.error)
         )
         assert np.all(gap <= stated + 1e-14) and np.max(stated) < 1e-6
+
+
+def test_a_saved_record_and_a_resumed_batch_keep_how_they_were_differentiated(tmp_path):
+    fit = jm.fit(self_calling, {"a": 0.0}, Y)
+    fit.save(tmp_path / "fit.npz")
+    assert jm.Fit.load(tmp_path / "fit.npz").hessian_by == fit.hessian_by
+    y = np.random.default_rng(18).exponential(3.0, size=(5, 20))
+    first, again = (
+        jm.fit_batch(self_calling, {"a": 0.0}, y, progress=False, checkpoint=tmp_path / "batch")
+        for _ in range(2)
+    )
+    assert again.hessian_by == first.hessian_by == "reverse over reverse"
+    assert_allclose(again.params["a"], first.params["a"], rtol=0)
