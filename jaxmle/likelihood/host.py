@@ -56,14 +56,16 @@ def without_alarms() -> Iterator[None]:
     ``jax_debug_nans``, ``jax_debug_infs``, a ``transfer_guard`` and strict promotion are for the user's own programs. Each is set for this thread and
     this block only.
     """
-    guarded = any(getattr(jax.config, f"jax_transfer_guard_{way}", None) for way in TRANSFERS)
-    with (
-        jax.debug_nans(False),
-        jax.debug_infs(False),
-        jax.numpy_dtype_promotion("standard"),
-        # 20 µs where the others take one
-        jax.transfer_guard("allow") if guarded else contextlib.nullcontext(),
-    ):
+    config = jax.config
+    with contextlib.ExitStack() as stack:  # entered where they are set: a small fit takes few milliseconds
+        if config.jax_debug_nans:
+            stack.enter_context(jax.debug_nans(False))
+        if config.jax_debug_infs:
+            stack.enter_context(jax.debug_infs(False))
+        if config.jax_numpy_dtype_promotion != "standard":
+            stack.enter_context(jax.numpy_dtype_promotion("standard"))
+        if any(getattr(config, f"jax_transfer_guard_{way}", None) for way in TRANSFERS):
+            stack.enter_context(jax.transfer_guard("allow"))
         yield
 
 
