@@ -15,7 +15,15 @@ from jaxmle.fitting.engine import Problem, complete, engine_of, search
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import count, term_shape
-from jaxmle.likelihood.derivatives import first_that_exists, gradient, without_derivative
+from jaxmle.likelihood.derivatives import (
+    DIFFERENCES,
+    REVERSE_OVER_REVERSE,
+    Differentiation,
+    first_that_exists,
+    gradient,
+    no_mode,
+    without_derivative,
+)
 from jaxmle.solvers.approach import approach
 from jaxmle.solvers.loop import maximise
 from jaxmle.solvers.methods import LBFGS, Optax
@@ -79,14 +87,19 @@ def _root(
 
     def solve(score: Any, z: Array) -> tuple[Array, Any]:
         root, *aux = _search(problem, objective, base, z)
+        by.append(aux[0].point.aux.hessian_by)
         found = jax.tree.map(jnp.asarray, tuple(aux))
         types.append(jax.tree.map(lambda leaf: leaf.dtype, found))
         return root, jax.tree.map(lambda leaf: leaf.astype(z.dtype), found)
 
+    def solve_linear(information: Any, y: Array) -> Array:
+        return _solve_symmetric(information, y, by[0].method if by and by[0] else None)
+
     types: list[Any] = []
-    root, aux = jax.lax.custom_root(
-        gradient(objective.value), z, solve, _solve_symmetric, has_aux=True
-    )
+    by: list[
+        Differentiation | None
+    ] = []  # how the Hessian was found in ``solve``, which comes first
+    root, aux = jax.lax.custom_root(gradient(objective.value), z, solve, solve_linear, has_aux=True)
     # Integers and booleans travel as floats: they have no tangent to carry.
     verdict, reached, extra = jax.tree.map(
         lambda leaf, dtype: jax.lax.stop_gradient(leaf).astype(dtype), aux, types[0]
@@ -94,15 +107,18 @@ def _root(
     return root, verdict, reached, extra
 
 
-def _solve_symmetric(information: Any, y: Array) -> Array:
-    """The solution of a symmetric linear map, by columns or, where it has a reverse mode only, by rows."""
-    zero = jnp.zeros_like(y)
+def _solve_symmetric(information: Any, y: Array, method: str | None) -> Array:
+    """The solution of a symmetric linear map, by columns or, where it has a reverse mode only, by rows.
 
-    def by_rows() -> Array:
+    Newer versions of jax raise for a mode that does not exist when they compile, not when they trace: the Hessian of the climb tells.
+    """
+    if method == DIFFERENCES:
+        raise no_mode("a Hessian by differences")
+    if method == REVERSE_OVER_REVERSE:
         transposed = jax.linear_transpose(information, y)
-        return jax.vmap(lambda e: transposed(e)[0])(jnp.eye(y.shape[0], dtype=y.dtype))
-
-    matrix = first_that_exists((lambda: jax.jacfwd(information)(zero), by_rows), information, zero)
+        matrix = jax.vmap(lambda e: transposed(e)[0])(jnp.eye(y.shape[0], dtype=y.dtype))
+    else:
+        matrix = jax.jacfwd(information)(jnp.zeros_like(y))
     return jnp.linalg.solve(matrix, y)
 
 

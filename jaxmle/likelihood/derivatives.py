@@ -70,6 +70,11 @@ class SecondOrder(NamedTuple):
     hessian_by: Differentiation | None  # None: forward over reverse
 
 
+def no_mode(what: str) -> NotImplementedError:
+    """The error by which ``first_that_exists`` goes on to the next road."""
+    return NotImplementedError(f"differentiation rule for {what} not implemented")
+
+
 def lacks_mode(error: BaseException) -> bool:
     """Whether an error of jax says that an operation cannot be differentiated in the mode asked for."""
     return any(sign in str(error) for sign in SIGNS_OF_A_MISSING_MODE)
@@ -177,7 +182,7 @@ def _by_transposition(function: Callable[[Array], Array], x: Array) -> Array:
         push_forward = jax.linear_transpose(lambda u: pull_back(u)[0], out)
         push_forward(jnp.zeros_like(x))
     except AssertionError:  # so jax says that a loop in the rule is not linear
-        raise NotImplementedError(f"{SIGNS_OF_A_MISSING_MODE[4]} of a rule") from None
+        raise no_mode("a reverse rule") from None
     return jnp.moveaxis(
         jax.vmap(lambda v: push_forward(v)[0])(jnp.eye(x.shape[0], dtype=x.dtype)), 0, -1
     )

@@ -56,8 +56,10 @@ def without_alarms() -> Iterator[None]:
     ``jax_debug_nans``, ``jax_debug_infs``, a ``transfer_guard`` and strict promotion are for the user's own programs. Each is set for this thread and
     this block only.
     """
-    config = jax.config
-    with contextlib.ExitStack() as stack:  # entered where they are set: a small fit takes few milliseconds
+    config: Any = jax.config
+    with (
+        contextlib.ExitStack() as stack
+    ):  # entered where they are set: a small fit takes few milliseconds
         if config.jax_debug_nans:
             stack.enter_context(jax.debug_nans(False))
         if config.jax_debug_infs:
