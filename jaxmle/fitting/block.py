@@ -154,12 +154,12 @@ def _engine(problem: Problem, member: Members) -> tuple[Problem, Engine]:
     return own, engine_of(own, member.loglik, member.base, member.data, member.codes)
 
 
-def _point(problem: Problem, member: Members, z: Array) -> Any:
+def point_at(problem: Problem, member: Members, z: Array) -> Any:
     """Value, score and Hessian at z (k,)."""
     return slim(problem.chart, _engine(problem, member)[1].evaluate(z))
 
 
-evaluate = _of_each(_point)
+evaluate = _of_each(point_at)
 
 
 def sprinted(
@@ -178,7 +178,7 @@ def sprinted(
     common = _halved(common)
 
     def rough(member: Members, z: Array) -> Any:
-        return _halved(_point(problem, member, z)._replace(z=z, aux=None, curvature=None))
+        return _halved(point_at(problem, member, z)._replace(z=z, aux=None, curvature=None))
 
     return sprint(
         lambda z, asking: over_seats(rough, form, own, common, asking, (z,)),

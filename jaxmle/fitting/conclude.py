@@ -10,6 +10,7 @@ import numpy as np
 from jaxmle.fitting.diagnosis import Limit, Survey, Verdict
 from jaxmle.fitting.objective import User
 from jaxmle.fitting.record import Fit, Witness
+from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Chart
 from jaxmle.solvers.linalg import eigh, rarely
@@ -201,4 +202,5 @@ def record(
         hessian=real(user.hessian * hollow), loglik=real(loglik), score=real(user.score * hollow), decrement=real(0.5 * verdict.distance**2), n=real(n),
         status=whole(verdict.status), witness=witness, steps=whole(verdict.steps + extra_steps), data_id=data_id,
         names=layout.names, bounds=layout.bounds, df=chart.k, vcov_kind="none" if kind is None else kind, mode=mode, weighting=weighting, layout=layout,
+        hessian_by=FORWARD_OVER_REVERSE if user.hessian_by is None else user.hessian_by.method,
     )  # fmt: skip

@@ -32,6 +32,8 @@ from jaxmle.solvers.status import Status
 Array = Any
 Tree = Any
 FAR_ABOVE = 8.0  # median deviations (at least of one unit of ℓ) by which the term of a collapsed component stands above the others
+SHARE_OF_STDERR_IN_DOUBT = 1e-3  # of a standard error that differences leave open: IMPRECISE beyond it, as for the distance to the maximum
+SHARE_OF_STDERR_LOST = 0.1  # beyond this it is not given
 NO_MEAT = 1e-18  # robust variance over the variance of the model, below which it is rounding
 Climb = Callable[[Callable[[Array], Point], Array, int], State]
 
@@ -341,6 +343,37 @@ def complete(
     return finish(problem, base, verdict, reached, point, extra, n, data_id, extra_steps)
 
 
+def _with_error(problem: Problem, verdict: Verdict, extra: Extra) -> tuple[Verdict, Extra]:
+    """The same with the measured error of a Hessian by differences: in the standard errors, the digits and the status.
+
+    To first order dJ⁻¹ = −J⁻¹(dJ)J⁻¹, and the bread stands twice in a sandwich.
+    """
+    how = verdict.point.aux.hessian_by
+    if how is None or how.error is None or problem.kind is None:
+        return verdict, extra
+    xp, point = namespace(verdict.point.z), verdict.point
+    inverse = plain(replace(problem, kind="observed"), point, verdict, bread(point, verdict)).vcov
+    variance = xp.diagonal(extra.vcov)
+    moved = xp.diagonal(xp.abs(inverse) @ how.error @ xp.abs(extra.vcov))
+    breads = 0.5 if problem.kind in ("observed", "expected") else 1.0
+    share = xp.where(variance > 0, breads * moved / xp.where(variance > 0, variance, 1.0), 0.0)
+    worst = xp.max(xp.where(xp.isfinite(share), share, 0.0))
+    doubtful = (verdict.status == Status.CONVERGED) & (worst > SHARE_OF_STDERR_IN_DOUBT)
+    lost = (share > SHARE_OF_STDERR_LOST) | xp.isnan(share)
+    gone = lost[:, None] | lost[None, :]
+    digits = -xp.log10(xp.maximum(worst, xp.finfo(variance.dtype).tiny))
+    return (
+        verdict._replace(
+            status=xp.where(doubtful, int(Status.IMPRECISE), verdict.status),
+            digits=xp.where(doubtful, xp.minimum(digits, verdict.digits), verdict.digits),
+        ),
+        extra._replace(
+            vcov=xp.where(gone, xp.nan, extra.vcov),
+            error=extra.error + share * xp.sqrt(xp.where(variance > 0, variance, 0.0)),
+        ),
+    )
+
+
 def finish(
     problem: Problem,
     base: Array,
@@ -353,7 +386,7 @@ def finish(
     extra_steps: Array,
 ) -> Fit:
     """The record; no likelihood is needed any more."""
-    verdict = verdict._replace(point=point)
+    verdict, extra = _with_error(problem, verdict._replace(point=point), extra)
     ending = conclude(
         problem.chart, np.array(problem.roots), verdict, reached, point.aux, base, extra.vcov
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxmle.likelihood.derivatives import DIFFERENCES, FORWARD_OVER_REVERSE
 from jaxmle.solvers.status import MEANING, Status
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def explain(fit: Fit) -> str:
         sentence = sentence[0].upper() + sentence[1:]
     if status == Status.CONVERGED:
         sentence += _covariance(fit)
+    sentence += _second_derivatives(fit)
     return sentence.replace("  ", " ").replace(" ;", ";").replace(" .", ".")
 
 
@@ -68,6 +70,22 @@ def printed(text: str) -> str:
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
+    )
+
+
+def _second_derivatives(fit: Fit) -> str:
+    """How second derivatives were taken, a sentence; "" where it was by the usual modes."""
+    if fit.hessian_by == FORWARD_OVER_REVERSE:
+        return ""
+    told = f" Second derivatives are by {fit.hessian_by}: a part of the likelihood has no other."
+    if fit.hessian_by != DIFFERENCES:
+        return told
+    share = np.asarray(fit.witness.stderr_error, float) / np.asarray(fit.se, float)
+    if not np.any(np.isfinite(share)):
+        return told + " Their measured error leaves no digit of the standard errors."
+    return (
+        told
+        + f" Their measured error leaves {np.nanmax(share):.1g} of a standard error open. Tighter tolerances inside the likelihood make that less."
     )
 
 

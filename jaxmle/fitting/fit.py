@@ -19,15 +19,17 @@ import numpy as np
 
 from jaxmle.fitting.conclude import Reach
 from jaxmle.fitting.diagnosis import Verdict
-from jaxmle.fitting.engine import Engine, Problem, compiled_pass, complete, engine_of, pose, search
+from jaxmle.fitting.engine import Engine, Problem, compiled_pass, complete, pose, search
 from jaxmle.fitting.fingerprint import fingerprint
 from jaxmle.fitting.identification import traced_to
+from jaxmle.fitting.implicit import approached, term_count, traced_fit
 from jaxmle.fitting.kept import AIM, short
 from jaxmle.fitting.kept import kept as kept_hessian
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.placing import placed
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.separation import settled, wants_cone
+from jaxmle.fitting.shards import in_shard, refuse_shards
 from jaxmle.fitting.subsample import head_start
 from jaxmle.likelihood.anatomy import count, has, substituted, term_shape
 from jaxmle.likelihood.checks import (
@@ -51,9 +53,9 @@ from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.recession import is_exact, ways
 from jaxmle.likelihood.row_independence import check_blocks, check_weighted
 from jaxmle.likelihood.rowwise import is_rowwise
+from jaxmle.parameters.roads import without_alarms
 from jaxmle.parameters.tree import layout_of
-from jaxmle.solvers.approach import approach
-from jaxmle.solvers.loop import DONE, Point, State, advance, begin, maximise, step
+from jaxmle.solvers.loop import DONE, Point, State, advance, begin, step
 from jaxmle.solvers.methods import LBFGS, Newton, Optax
 from jaxmle.solvers.secant import Arrival, Slope, secant_climb
 from jaxmle.solvers.status import Status
@@ -280,9 +282,7 @@ def _host(
         verdict, reached, extra = _host_search(
             problem, engine, base, data, on_device, elsewhere, progress
         )
-        n = np.asarray(count(loglik, data, lambda: _term_count(problem, base, on_device)), dtype)[
-            ()
-        ]
+        n = np.asarray(count(loglik, data, lambda: term_count(problem, base, on_device)), dtype)[()]
         found = complete(
             problem, engine, base, verdict, reached, verdict.point, n, fingerprint(data), extra
         )
@@ -350,12 +350,6 @@ def _check_terms(problem: Problem, base: Array, data: Tree) -> None:
         need_terms(jnp.zeros(()), f"vcov={problem.kind!r}")
 
 
-def _term_count(problem: Problem, base: Array, data: Tree) -> int:
-    """How many terms a likelihood without data returns."""
-    shape = term_shape(problem.loglik, problem.layout, base, data)
-    return shape[0] if shape else 1
-
-
 def host_dtype(dtype: Any) -> np.dtype:
     """The precision of a fit on the host: float64 unless float32 is asked for."""
     try:
@@ -367,17 +361,13 @@ def host_dtype(dtype: Any) -> np.dtype:
     return found
 
 
-def _approach(problem: Problem, objective: Objective, z: Array) -> tuple[Array, Array]:
-    return approach(problem.solver, objective.value, objective, objective.curvatures, z)
-
-
 def _host_approach(
     problem: Problem, base: Array, data: Tree, z: Array
 ) -> tuple[np.ndarray, np.ndarray]:
     bare = problem.bare
 
     def make(loglik: Any) -> Callable[..., Any]:
-        return lambda base, data, z: _approach(
+        return lambda base, data, z: approached(
             bare, Objective(loglik, bare.chart, base, data, "observed", bare.block_rows), z
         )
 
@@ -402,6 +392,7 @@ def _traced(
     max_steps: int,
     block_rows: Any,
 ) -> Fit:
+    refuse_shards(params0, data)
     dtype = _traced_dtype(dtype)
     _refuse_non_float(params0)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), params0)
@@ -415,27 +406,11 @@ def _traced(
     base = jnp.asarray(substituted(loglik, layout, layout.ravel(params)))
     bare = problem.bare
     key = ("fit", problem.chart, problem.solver, problem.kind, max_steps, block_rows, str(dtype))
-    return kept(loglik, key, lambda ll: lambda *args: _traced_fit(replace(bare, loglik=ll), *args))(
-        base, data, codes
+    program = kept(
+        loglik, key, lambda ll: lambda *args: traced_fit(replace(bare, loglik=ll), *args)
     )
-
-
-def _traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Fit:
-    loglik = problem.loglik
-    engine = engine_of(problem, loglik, base, data, codes)
-    z, verdict, reached, extra = _root(problem, engine.evaluate, base, problem.chart.to_free(base))
-    n = jnp.asarray(count(loglik, data, lambda: _term_count(problem, base, data)), base.dtype)
-    return complete(
-        problem,
-        engine,
-        base,
-        verdict,
-        reached,
-        engine.evaluate(z),
-        n,
-        jnp.zeros(2, jnp.uint32),
-        extra,
-    )
+    with without_alarms():
+        return in_shard(program, base, data, codes)
 
 
 def _traced_dtype(dtype: Any) -> Any:
@@ -453,29 +428,3 @@ def _refuse_non_float(params: Tree) -> None:
             raise TypeError(
                 f"params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}; parameters must be floating-point arrays"
             )
-
-
-def _root(
-    problem: Problem, objective: Any, base: Array, z: Array
-) -> tuple[Array, Verdict, Reach, Array]:
-    """The maximum as the root of the score, so that it is differentiable by the implicit function theorem to any order in what ``objective`` closes over."""
-
-    def solve(score: Any, z: Array) -> tuple[Array, Any]:
-        extra = jnp.zeros((), jnp.int32)
-        if isinstance(problem.solver, LBFGS | Optax):
-            z, extra = _approach(problem, objective, z)
-        verdict, reached = search(maximise, objective, problem, base, z)
-        found = jax.tree.map(jnp.asarray, (verdict, reached, extra))
-        types.append(jax.tree.map(lambda leaf: leaf.dtype, found))
-        return verdict.point.z, jax.tree.map(lambda leaf: leaf.astype(z.dtype), found)
-
-    def solve_linear(information: Any, y: Array) -> Array:
-        return jnp.linalg.solve(jax.jacfwd(information)(jnp.zeros_like(y)), y)
-
-    types: list[Any] = []
-    root, aux = jax.lax.custom_root(jax.grad(objective.value), z, solve, solve_linear, has_aux=True)
-    # Integers and booleans travel as floats: they have no tangent to carry.
-    verdict, reached, extra = jax.tree.map(
-        lambda leaf, dtype: jax.lax.stop_gradient(leaf).astype(dtype), aux, types[0]
-    )
-    return root, verdict, reached, extra

@@ -65,7 +65,7 @@ def kept(slopes: Callable[[Array], Slope], longest: Array, state: State) -> Poin
         at.score,
         here.hessian,
         None,
-        at.aux._replace(hessian=here.aux.hessian),
+        at.aux._replace(hessian=here.aux.hessian, hessian_by=here.aux.hessian_by),
     )
     finite = np.isfinite(at.value) and np.all(np.isfinite(at.score))
     return (

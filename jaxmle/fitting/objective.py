@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle.likelihood.contract import terms_of
-from jaxmle.likelihood.evaluate import Sums, slopes, sums
+from jaxmle.likelihood.derivatives import Differentiation
+from jaxmle.likelihood.evaluate import Accumulated, slopes, sums
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.tree import Chart, Layout
@@ -27,13 +28,15 @@ class User(NamedTuple):
     jacobian: Array  # (p, k)  ∂x/∂z
     score: Array  # (p,)
     hessian: Array | None  # (p, p); None where it was not evaluated
+    hessian_by: Differentiation | None = None  # None: forward over reverse
 
 
 def slim(chart: Chart, point: Point) -> Point:
     """The point without what ``restored`` can tell from its chart: the states of many members are read and written at every step."""
     if not chart.is_entrywise:
         return point
-    return point._replace(aux=None if chart.is_identity else (point.aux.score, point.aux.hessian))
+    score, hessian, how = point.aux.score, point.aux.hessian, point.aux.hessian_by
+    return point._replace(aux=how if chart.is_identity else (score, hessian, how))
 
 
 def restored(chart: Chart, base: Array, point: Point) -> Point:
@@ -41,11 +44,11 @@ def restored(chart: Chart, base: Array, point: Point) -> Point:
     if not chart.is_entrywise:
         return point
     if chart.is_identity:
-        return point._replace(
-            aux=User(point.z, jnp.eye(chart.k, dtype=point.z.dtype), point.score, point.hessian)
-        )
-    (x, slope), (score, hessian) = _sloped(chart, base, point.z), point.aux
-    return point._replace(aux=User(x, jnp.diag(slope), score, hessian))
+        eye = jnp.eye(chart.k, dtype=point.z.dtype)
+        return point._replace(aux=User(point.z, eye, point.score, point.hessian, point.aux))
+    x, slope = _sloped(chart, base, point.z)
+    score, hessian, how = point.aux
+    return point._replace(aux=User(x, jnp.diag(slope), score, hessian, how))
 
 
 def _sloped(chart: Chart, base: Array, z: Array) -> tuple[Array, Array]:
@@ -94,7 +97,7 @@ class Objective:
         )
 
     def _point(
-        self, z: Array, at: Sums, score: Array, hessian: Array, x: Array, jacobian: Array
+        self, z: Array, at: Accumulated, score: Array, hessian: Array, x: Array, jacobian: Array
     ) -> Point:
         curvature = None if self.curvature == "observed" else self._curvature(x, jacobian)
         return Point(
@@ -104,7 +107,7 @@ class Objective:
             score,
             hessian,
             curvature,
-            User(x, jacobian, at.score, at.hessian),
+            User(x, jacobian, at.score, at.hessian, at.hessian_by),
         )
 
     def _entrywise(self, z: Array) -> Point:
@@ -116,7 +119,7 @@ class Objective:
         hessian = _bent(slope[:, None] * at.hessian * slope[None, :], jnp.diag(at.score * second))
         return self._point(z, at, at.score * slope, hessian, x, jnp.diag(slope))
 
-    def _pull_back(self, z: Array, at: Sums, jacobian: Array) -> tuple[Array, Array]:
+    def _pull_back(self, z: Array, at: Accumulated, jacobian: Array) -> tuple[Array, Array]:
         """∂ℓ/∂z = T's and ∂²ℓ/∂z∂z' = T'HT + Σ_j s_j ∂²x_j/∂z∂z'."""
         if self.chart.is_identity and self.chart.k == self.layout.p:
             return at.score, at.hessian

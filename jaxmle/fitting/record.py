@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import scipy
 
+from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import MEANING, Status
@@ -53,7 +54,7 @@ class Witness:
     digits: Array  # ()   decimal digits that standard errors and estimates can be trusted to
     gain: Array  # ()     the last gain in ℓ
     distance: Array  # ()  √(2δ), estimated distance to the maximum in standard errors
-    stderr_error: Array  # (p,)  Monte-Carlo standard error of each standard error, 0 where nothing was simulated
+    stderr_error: Array  # (p,)  error of each standard error, 0 where it is rounding: the Monte-Carlo standard error of a simulated information, the measured error of differences
     certificate: Array  # ()  SEPARATED: 0 seen by following the climb, 1 by the scores of all terms, 2 exact arithmetic; UNIDENTIFIED: 0 not asked, 1 by the data, 2 by the model
 
 
@@ -71,7 +72,7 @@ _LEAVES = [
     "steps",
     "data_id",
 ]
-_STATIC = ["names", "bounds", "df", "vcov_kind", "mode", "weighting", "layout"]
+_STATIC = ["names", "bounds", "df", "vcov_kind", "mode", "weighting", "layout", "hessian_by"]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=_LEAVES, meta_fields=_STATIC)
@@ -83,7 +84,8 @@ class Fit:
     the order of ``names``; ``loglik`` ℓ; ``decrement`` δ = s'J⁻¹s/2; ``n`` observations; ``status`` an integer ``Status``; ``witness``;
     ``steps``; ``data_id`` a fingerprint of the data.
     Static: ``names``, ``bounds`` (lower, upper) per printed entry, ``df`` free parameters, ``vcov_kind``, ``mode`` (ML or MAP),
-    ``weighting`` (none, frequency, sampling).
+    ``weighting`` (none, frequency, sampling), ``hessian_by``: how second derivatives were taken, "forward over reverse" or, where a part of
+    the likelihood lacks a mode, "reverse over reverse", "forward over forward" or "differences of the score".
     """
 
     params: Tree
@@ -105,6 +107,7 @@ class Fit:
     mode: str
     weighting: str
     layout: Layout
+    hessian_by: str = FORWARD_OVER_REVERSE
 
     # ------------------------------------------------------------ flat views
 

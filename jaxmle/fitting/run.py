@@ -18,13 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.fitting import lockstep
+from jaxmle.fitting.block import point_at
 from jaxmle.fitting.checkpoint import Checkpoint
-from jaxmle.fitting.chunk import LATE, Begun, Chunk, Piece, Programs
+from jaxmle.fitting.chunk import LATE, Begun, Chunk, Piece, Programs, flat_members
 from jaxmle.fitting.engine import Problem
 from jaxmle.fitting.inputs import Inputs
 from jaxmle.fitting.lockstep import AFRESH, half_done, is_open, machine
 from jaxmle.fitting.members import Ragged, buckets
-from jaxmle.fitting.objective import User, slim
 from jaxmle.fitting.progress import Progress
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.resume import ShapeAndDtype, check_piece, identity, stored_schedules
@@ -32,7 +32,7 @@ from jaxmle.fitting.schedule import Schedule, cut, free_bytes, resident_bytes
 from jaxmle.fitting.separation import settled, wants_cone
 from jaxmle.likelihood.host import precision, to_numpy
 from jaxmle.likelihood.recession import is_exact
-from jaxmle.solvers.loop import Point, is_running, start
+from jaxmle.solvers.loop import is_running, start
 from jaxmle.solvers.methods import Newton
 from jaxmle.solvers.status import Status
 
@@ -241,19 +241,15 @@ class Run:
         def like(*shape: Any) -> Any:
             return jax.ShapeDtypeStruct(shape, self.inputs.dtype)
 
-        curvature = None if self.problem.solver.curvature == "observed" else like(k, k)
-        point = slim(
-            self.problem.chart,
-            Point(
-                like(k),
-                like(),
-                like(),
-                like(k),
-                like(k, k),
-                curvature,
-                User(like(p), like(p, k), like(p), like(p, p)),
-            ),
-        )
+        piece = self.pieces[0]
+        with self._context():
+            flat = flat_members(self.inputs, piece.index[:1], piece.length)
+            leaves = [
+                leaf if same else leaf[0]
+                for leaf, same in zip(flat.leaves, flat.form.shared, strict=True)
+            ]
+            member = jax.tree.unflatten(flat.form.treedef, leaves)
+            point = jax.eval_shape(lambda z: point_at(self.problem, member, z), like(k))
         state = jax.eval_shape(start, like(k), point)
         neutral = self.problem.neutral
 

@@ -20,6 +20,7 @@ from jaxmle.fitting.fingerprint import digest_of_arrays
 from jaxmle.fitting.npz import NOT_OURS, ZIP_MAGIC, Member, members, packed, write_atomically
 from jaxmle.fitting.record import Fit, Witness
 from jaxmle.fitting.soundness import check_sound
+from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.constraints import KINDS, Constraint, Interval
 from jaxmle.parameters.tree import Layout, Leaf, path_name
 
@@ -28,7 +29,7 @@ Tree = Any
 FORMAT = 1
 DIGEST = "digest"  # files without one are older, and so is their way to fingerprint data
 DESCRIPTION = "jaxmle"  # the member that holds the JSON text, as bytes
-WORDS = ("vcov_kind", "mode", "weighting")
+WORDS = ("vcov_kind", "mode", "weighting", "hessian_by")
 TREES = ("params", "stderr")
 # The leaves without a tree: their axes behind those of the batch, and the kind of number: real, integer, unsigned.
 LEAVES = {
@@ -304,7 +305,14 @@ def _description(fit: Fit) -> dict[str, Any]:
 def _parse(told: dict[str, Any]) -> tuple[dict[str, Any], tuple[Leaf, ...], Any]:
     """Static fields, leaves of the layout, and the structure of the tree; None for the last where it holds classes."""
     try:
-        names, df, words = told["names"], told["df"], {name: told[name] for name in WORDS}
+        names, df, words = (
+            told["names"],
+            told["df"],
+            {
+                name: told.get(name, FORWARD_OVER_REVERSE) if name == "hessian_by" else told[name]
+                for name in WORDS  # files of version 0.1.0 have no hessian_by
+            },
+        )
         bounds = tuple((_real(low), _real(high)) for low, high in told["bounds"])
         leaves = tuple(
             Leaf(leaf["path"], _shape(leaf["shape"]), _constraint_of(leaf["constraint"]))

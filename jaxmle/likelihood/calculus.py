@@ -18,6 +18,7 @@ from jaxmle.likelihood.bias import adjustment, inverse_root
 from jaxmle.likelihood.checks import check_coding, host_data, host_params, traced_data
 from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.covariance import Kind, check_kind, check_order, cluster_codes, sandwich
+from jaxmle.likelihood.derivatives import gradient
 from jaxmle.likelihood.evaluate import Sums, sums
 from jaxmle.likelihood.hac import hac
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
@@ -92,7 +93,7 @@ def score(loglik: Any) -> Quantity:
     return _two_roads(
         loglik,
         "score",
-        lambda ll, params, data, _: jax.grad(lambda p: jnp.sum(terms_of(ll, p, data)))(params),
+        lambda ll, params, data, _: gradient(lambda p: jnp.sum(terms_of(ll, p, data)))(params),
     )
 
 
@@ -136,10 +137,15 @@ def evaluate(
         with precision(np.float64):
             layout = layout_of(known)
             check_blocks(as_tree(loglik), layout, layout.ravel(known), rows, block_rows)
+
+    def whole(ll: Any, params: Tree, data: Tree, _: Any) -> Sums:
+        at = sums(ll, *_flat(params), data, block_rows=block_rows)
+        return Sums(at.value, at.absolute, at.score, at.hessian)
+
     return _two_roads(
         loglik,
         ("evaluate", block_rows),
-        lambda ll, params, data, _: sums(ll, *_flat(params), data, block_rows=block_rows),
+        whole,
     )(params, data)
 
 

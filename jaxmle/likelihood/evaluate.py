@@ -7,7 +7,9 @@ tied entries are E'(·)E, a pool is a sum over its members.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +19,13 @@ import numpy as np
 
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, need_terms, terms_of
+from jaxmle.likelihood.derivatives import (
+    Differentiation,
+    first_that_exists,
+    joined,
+    second_order,
+)
+from jaxmle.likelihood.derivatives import gradient as gradient_of
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.regression import WIDE, Regression, gradient, gram
 from jaxmle.parameters.tree import Layout
@@ -39,6 +48,24 @@ class Sums(NamedTuple):
     hessian: Array  # (p, p)
 
 
+class Accumulated(NamedTuple):
+    """The same, with how the Hessian was found."""
+
+    value: Array  # ()     ℓ
+    absolute: Array  # ()  Σ|terms|, the scale of the rounding noise of ℓ
+    score: Array  # (p,)
+    hessian: Array  # (p, p)
+    hessian_by: Differentiation | None = None  # None: forward over reverse
+
+
+def added(one: Any, other: Any) -> Any:
+    """The sum of two passes, with or without a Hessian."""
+    if not isinstance(one, Accumulated):
+        return jax.tree.map(jnp.add, one, other)
+    total = jax.tree.map(jnp.add, one._replace(hessian_by=None), other._replace(hessian_by=None))
+    return total._replace(hessian_by=joined(one.hessian_by, other.hessian_by))
+
+
 def sums(
     loglik: Any,
     layout: Layout,
@@ -46,7 +73,7 @@ def sums(
     data: Tree,
     weights: Array | None = None,
     block_rows: int | None = None,
-) -> Sums:
+) -> Accumulated:
     """The pass at x (p,), with terms multiplied by ``weights`` (n,)."""
     match loglik:
         case Weight():
@@ -66,8 +93,10 @@ def sums(
             bare = uncounted(
                 loglik
             )  # Jeffreys's prior looks at other data: every value of the response, or simulated ones
-            prior = _second_order(lambda x: (bare.log_prior(layout, x, data, weights),) * 2, x)
-            return jax.tree.map(jnp.add, inner, prior._replace(absolute=jnp.abs(prior.value)))
+            prior = Accumulated(
+                *second_order(lambda x: (bare.log_prior(layout, x, data, weights),) * 2, x)
+            )
+            return added(inner, prior._replace(absolute=jnp.abs(prior.value)))
         case Pool():
             loglik.check(data)
             parts = split_rows(weights, [data_length(part) for part in data])
@@ -75,16 +104,33 @@ def sums(
                 sums(m, layout, x, d, w, block_rows)
                 for m, d, w in zip(loglik.members, data, parts, strict=True)
             ]
-            return jax.tree.map(lambda *values: sum(values[1:], values[0]), *members)
+            return functools.reduce(added, members)
         case Fix() | Tie():
             inner = sums(
                 loglik.loglik, layout, loglik.substitute(layout, x), data, weights, block_rows
             )
             e = embedding(loglik.roots(layout), x.dtype)
-            return inner._replace(score=inner.score @ e, hessian=e.T @ inner.hessian @ e)
-    if isinstance(loglik, Regression):
+            return inner._replace(
+                score=inner.score @ e,
+                hessian=e.T @ inner.hessian @ e,
+                hessian_by=_within(inner.hessian_by, e),
+            )
+
+    def general() -> Accumulated:
+        return by_blocks(partial(_general, uncounted(loglik), layout, x), data, weights, block_rows)
+
+    if not isinstance(loglik, Regression):
+        return general()
+
+    def declared() -> Accumulated:
         return _with_counts(_declared, loglik, layout, x, data, weights, block_rows)
-    return by_blocks(partial(_general, loglik, layout, x), data, weights, block_rows)
+
+    return first_that_exists((declared, general), loglik, layout.unravel(x), data)
+
+
+def _within(how: Differentiation | None, e: np.ndarray) -> Differentiation | None:
+    """The same of E'HE."""
+    return how if how is None or how.error is None else replace(how, error=e.T @ how.error @ e)
 
 
 def _rows_of_block(layout: Layout, data: Tree, block_rows: int | None) -> int | None:
@@ -110,7 +156,16 @@ def slopes(
 ) -> Slopes:
     """The pass at x (p,) for value and score alone, of a declared regression."""
     core: Regression = loglik.loglik if isinstance(loglik, WithResponse) else loglik
-    return _with_counts(_declared_slopes, core, layout, x, data, None, block_rows)
+
+    def declared() -> Slopes:
+        return _with_counts(_declared_slopes, core, layout, x, data, None, block_rows)
+
+    def general() -> Slopes:
+        return by_blocks(
+            partial(_general_slopes, uncounted(core), layout, x), data, None, block_rows
+        )
+
+    return first_that_exists((declared, general), core, layout.unravel(x), data)
 
 
 def _with_counts(
@@ -128,9 +183,7 @@ def _with_counts(
         partial(road, rest, layout, x), data, weights, _rows_of_block(layout, data, block_rows)
     )
     for term, occurring in counts:
-        total = jax.tree.map(
-            jnp.add, total, road(term, layout, x, occurring.values, occurring.weights)
-        )
+        total = added(total, road(term, layout, x, occurring.values, occurring.weights))
     return total
 
 
@@ -153,19 +206,24 @@ def split_rows(weights: Array | None, lengths: list[int | None]) -> list[Array |
 # ---------------------------------------------------------------- the two roads
 
 
-def _second_order(value_and_absolute: Callable[[Array], tuple[Array, Array]], x: Array) -> Sums:
-    """Value, score and Hessian of an opaque function in one forward-over-reverse pass."""
-
-    def slope(x: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-        (value, absolute), score = jax.value_and_grad(value_and_absolute, has_aux=True)(x)
-        return score, (value, absolute, score)
-
-    hessian, (value, absolute, score) = jax.jacfwd(slope, has_aux=True)(x)
-    return Sums(value, absolute, score, hessian)
-
-
-def _general(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Sums:
+def _general(
+    loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None
+) -> Accumulated:
     """The general road: automatic differentiation of the summed terms."""
+    return Accumulated(*second_order(_total(loglik, layout, data, weights), x))
+
+
+def _general_slopes(
+    loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None
+) -> Slopes:
+    total = _total(loglik, layout, data, weights)
+    return Slopes(*total(x), gradient_of(lambda x: total(x)[0])(x))
+
+
+def _total(
+    loglik: Any, layout: Layout, data: Tree, weights: Array | None
+) -> Callable[[Array], tuple[Array, Array]]:
+    """x ↦ (ℓ, Σ|terms|)."""
 
     def total(x: Array) -> tuple[Array, Array]:
         terms = terms_of(loglik, layout.unravel(x), data)
@@ -173,12 +231,12 @@ def _general(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array |
             terms = weights * need_terms(terms, "a weighted likelihood")
         return jnp.sum(terms), jnp.sum(jnp.abs(terms))
 
-    return _second_order(total, x)
+    return total
 
 
 def _declared(
     loglik: Regression, layout: Layout, x: Array, data: Tree, weights: Array | None
-) -> Sums:
+) -> Accumulated:
     """The declared form: scalar derivatives of the density, then X'r and X'WX."""
     eta, columns, curved = loglik.predictors(layout, x, data)
     terms, slope, curvature = loglik.derivatives(layout.unravel(x), eta, data)
@@ -191,7 +249,7 @@ def _declared(
         hessian += jax.hessian(
             lambda x: jnp.sum(jnp.stack(slope) * loglik._values(layout.unravel(x), data)[1])
         )(x)
-    return Sums(
+    return Accumulated(
         jnp.sum(terms), jnp.sum(jnp.abs(terms)), gradient(columns, slope, layout.p), hessian
     )
 

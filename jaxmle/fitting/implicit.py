@@ -1,0 +1,135 @@
+"""A fit under a trace: the maximum as the root of the score, whose derivatives come from the implicit function theorem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxmle.fitting.conclude import Reach
+from jaxmle.fitting.diagnosis import Verdict
+from jaxmle.fitting.engine import Problem, complete, engine_of, search
+from jaxmle.fitting.objective import Objective
+from jaxmle.fitting.record import Fit
+from jaxmle.likelihood.anatomy import count, term_shape
+from jaxmle.likelihood.derivatives import (
+    DIFFERENCES,
+    REVERSE_OVER_REVERSE,
+    Differentiation,
+    first_that_exists,
+    gradient,
+    no_mode,
+    without_derivative,
+)
+from jaxmle.solvers.approach import approach
+from jaxmle.solvers.loop import maximise
+from jaxmle.solvers.methods import LBFGS, Optax
+
+Array = Any
+Tree = Any
+
+
+def traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Fit:
+    """The fit with derivatives by the implicit function theorem, or, where the Hessian is by differences, without."""
+
+    def implicit() -> Fit:
+        return _traced_climb(problem, _root, base, data, codes)
+
+    def plain() -> Fit:
+        loglik, still, rows = without_derivative((problem.loglik, base, data))
+        return _traced_climb(replace(problem, loglik=loglik), _search, still, rows, codes)
+
+    return first_that_exists((implicit, plain), problem.loglik, problem.layout.unravel(base), data)
+
+
+def _traced_climb(
+    problem: Problem,
+    road: Callable[..., tuple[Array, Verdict, Reach, Array]],
+    base: Array,
+    data: Tree,
+    codes: tuple[Array, ...],
+) -> Fit:
+    loglik = problem.loglik
+    engine = engine_of(problem, loglik, base, data, codes)
+    z, verdict, reached, extra = road(problem, engine.evaluate, base, problem.chart.to_free(base))
+    n = jnp.asarray(count(loglik, data, lambda: term_count(problem, base, data)), base.dtype)
+    return complete(
+        problem,
+        engine,
+        base,
+        verdict,
+        reached,
+        engine.evaluate(z),
+        n,
+        jnp.zeros(2, jnp.uint32),
+        extra,
+    )
+
+
+def _search(
+    problem: Problem, objective: Any, base: Array, z: Array
+) -> tuple[Array, Verdict, Reach, Array]:
+    """The maximum, the verdict on it and what that was judged by."""
+    extra = jnp.zeros((), jnp.int32)
+    if isinstance(problem.solver, LBFGS | Optax):
+        z, extra = approached(problem, objective, z)
+    verdict, reached = search(maximise, objective, problem, base, z)
+    return verdict.point.z, verdict, reached, extra
+
+
+def _root(
+    problem: Problem, objective: Any, base: Array, z: Array
+) -> tuple[Array, Verdict, Reach, Array]:
+    """The maximum as the root of the score, so that it is differentiable by the implicit function theorem to any order in what ``objective`` closes over."""
+
+    def solve(score: Any, z: Array) -> tuple[Array, Any]:
+        root, *aux = _search(problem, objective, base, z)
+        by.append(aux[0].point.aux.hessian_by)
+        found = jax.tree.map(jnp.asarray, tuple(aux))
+        types.append(jax.tree.map(lambda leaf: leaf.dtype, found))
+        return root, jax.tree.map(lambda leaf: leaf.astype(z.dtype), found)
+
+    def solve_linear(information: Any, y: Array) -> Array:
+        return _solve_symmetric(information, y, by[0].method if by and by[0] else None)
+
+    types: list[Any] = []
+    by: list[
+        Differentiation | None
+    ] = []  # how the Hessian was found in ``solve``, which comes first
+    root, aux = jax.lax.custom_root(gradient(objective.value), z, solve, solve_linear, has_aux=True)
+    # Integers and booleans travel as floats: they have no tangent to carry.
+    verdict, reached, extra = jax.tree.map(
+        lambda leaf, dtype: jax.lax.stop_gradient(leaf).astype(dtype), aux, types[0]
+    )
+    return root, verdict, reached, extra
+
+
+def _solve_symmetric(information: Any, y: Array, method: str | None) -> Array:
+    """The solution of a symmetric linear map, by columns or, where it has a reverse mode only, by rows.
+
+    Newer versions of jax raise for a mode that does not exist when they compile, not when they trace: the Hessian of the climb tells.
+    """
+    if method == DIFFERENCES:
+        raise no_mode("a Hessian by differences")
+    if method == REVERSE_OVER_REVERSE:
+        transposed = jax.linear_transpose(information, y)
+        matrix = jax.vmap(lambda e: transposed(e)[0])(jnp.eye(y.shape[0], dtype=y.dtype))
+    else:
+        matrix = jax.jacfwd(information)(jnp.zeros_like(y))
+    return jnp.linalg.solve(matrix, y)
+
+
+def approached(problem: Problem, objective: Objective, z: Array) -> tuple[Array, Array]:
+    def road() -> tuple[Array, Array]:
+        return approach(problem.solver, objective.value, objective, objective.curvatures, z)
+
+    return first_that_exists((road,), objective.value, z)
+
+
+def term_count(problem: Problem, base: Array, data: Tree) -> int:
+    """How many terms a likelihood without data returns."""
+    shape = term_shape(problem.loglik, problem.layout, base, data)
+    return shape[0] if shape else 1

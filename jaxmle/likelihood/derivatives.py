@@ -1,0 +1,356 @@
+"""Derivatives of a user's function where jax has no forward mode, or no reverse mode, for a part of it.
+
+A ``custom_vjp`` has a reverse rule only; whether that can be differentiated once more depends on what the rule calls. A ``while_loop`` whose
+length depends on its data has a forward mode only. What a function lacks shows while it is traced, as an error that jax raises by name. So the
+usual order of modes is tried first and costs nothing more, and others follow where it fails. The result says which one ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = Any
+Function = Callable[..., Any]
+
+FORWARD_OVER_REVERSE = "forward over reverse"
+REVERSE_OVER_REVERSE = "reverse over reverse"
+FORWARD_OVER_FORWARD = "forward over forward"
+DIFFERENCES = "differences of the score"
+METHODS = (
+    FORWARD_OVER_REVERSE,
+    REVERSE_OVER_REVERSE,
+    FORWARD_OVER_FORWARD,
+    DIFFERENCES,
+)  # in order of preference
+# How jax 0.8 to 0.12 words it that a mode does not exist for an operation.
+SIGNS_OF_A_MISSING_MODE = (
+    "can't apply forward-mode",
+    "do not support JVP",
+    "Reverse-mode differentiation does not work",
+    "ifferentiation rule for",
+    "ranspose rule (for reverse-mode differentiation)",
+    "cannot be autodifferentiated",  # of equinox
+    "unsupported operand type(s) for +: 'NoneType' and 'tuple'",  # jax 0.8's while_loop, forward over reverse
+)
+REFUSAL = "jax cannot differentiate this likelihood"
+# The step of a difference in standard errors of one coordinate: eight times the fifth root of the unit roundoff, 0.006 in double precision. With the
+# differences over 1, 2 and 4 steps extrapolated, that leaves an error near 1e-11 at 50 rows, and tells noise of 1e-8 in a score from a curvature.
+STEP_IN_ROOTS_OF_ROUNDOFF = 8.0
+STEPS = (-4.0, -2.0, -1.0, 1.0, 2.0, 4.0)
+SAFETY_OF_THE_ERROR = 4.0  # rounding that two extrapolations share does not show in what they differ by: a quarter of it was seen once
+ROUNDS_FOR_THE_STEP = (
+    4  # the last gives the differences, those before it the scale of each coordinate
+)
+SHRINK_OUTSIDE_THE_DOMAIN = 1 / 32  # of a step whose end has no finite score
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["error"], meta_fields=["method"])
+@dataclass(frozen=True)
+class Differentiation:
+    """How a Hessian was found where it was not by the usual modes; static but for its error."""
+
+    method: str
+    error: Array | None  # (p, p) measured absolute error of each entry; None where it is rounding
+
+
+class SecondOrder(NamedTuple):
+    """Value, its companion, gradient and Hessian of a function at x (p,)."""
+
+    value: Array  # ()
+    absolute: Array  # ()
+    gradient: Array  # (p,)
+    hessian: Array  # (p, p)
+    hessian_by: Differentiation | None  # None: forward over reverse
+
+
+def no_mode(what: str) -> NotImplementedError:
+    """The error by which ``first_that_exists`` goes on to the next road."""
+    return NotImplementedError(f"differentiation rule for {what} not implemented")
+
+
+def lacks_mode(error: BaseException) -> bool:
+    """Whether an error of jax says that an operation cannot be differentiated in the mode asked for."""
+    return any(sign in str(error) for sign in SIGNS_OF_A_MISSING_MODE)
+
+
+def first_that_exists(roads: Sequence[Callable[[], Any]], function: Function, *args: Any) -> Any:
+    """The result of the first road that jax can go.
+
+    Raises:
+        TypeError: where it can go none, naming the parts of ``function(*args)`` with rules of their own.
+    """
+    errors = []
+    for road in roads:
+        try:
+            return road()
+        except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+            if not lacks_mode(error):
+                raise
+            errors.append(error)
+    refused = [error for error in errors if str(error).startswith(REFUSAL)]
+    raise refused[0] if refused else TypeError(_refusal(errors[0], function, *args)) from errors[0]
+
+
+def _refusal(error: BaseException, function: Function, *args: Any) -> str:
+    names = sorted(set(_custom_rules(function, *args)))
+    parts = ", ".join(names) if names else "a part of it"
+    said = str(error).splitlines()[0].rstrip(".")
+    return (
+        f"{REFUSAL} as is needed here: {parts} has no rule for it ({said}). Give a function that calls out of jax "
+        "(pure_callback) a reverse rule with jax.custom_vjp; let a rule that is itself to be differentiated call functions that have rules; "
+        "or write the loop with lax.scan, or its result by the implicit function theorem (jax.lax.custom_root)."
+    )
+
+
+def _custom_rules(function: Function, *args: Any) -> Iterator[str]:
+    """The names of the operations in a function that bring rules of their own, or have none."""
+
+    def walk(jaxpr: Any) -> Iterator[str]:
+        for equation in jaxpr.eqns:
+            kind = equation.primitive.name
+            if kind.startswith("custom_vjp"):
+                yield f"the custom_vjp function {equation.params.get('name', '')!r}"
+            elif kind in ("pure_callback", "io_callback", "while"):
+                yield f"a {kind.replace('while', 'while_loop')}"
+            for inner in jax.tree.leaves(list(equation.params.values())):
+                inner = getattr(inner, "jaxpr", inner)  # closed, or not
+                if hasattr(inner, "eqns"):
+                    yield from walk(inner)
+
+    try:
+        yield from walk(jax.make_jaxpr(function)(*args).jaxpr)
+    except Exception:  # the names are a help; without them the error stands
+        return
+
+
+@jax.custom_jvp
+def without_derivative(tree: Any) -> Any:
+    """The tree itself, for a result that has no derivative in it: to ask for one is an error by name."""
+    return tree
+
+
+@without_derivative.defjvp
+def _no_derivative(primals: Any, tangents: Any) -> Any:
+    raise TypeError(
+        "a fit whose Hessian is by differences of the score has no derivative itself: a part of the likelihood has a reverse rule that jax cannot "
+        "differentiate once more. Give it one that it can, made of functions that have rules; or take differences of whole fits."
+    )
+
+
+# ---------------------------------------------------------------- first derivatives
+
+
+def gradient(function: Function) -> Function:
+    """The gradient of a scalar function of one tree, by reverse mode or else by forward mode."""
+
+    def slope(x: Any) -> Any:
+        return first_that_exists(
+            (lambda: jax.grad(function)(x), lambda: jax.jacfwd(function)(x)), function, x
+        )
+
+    return slope
+
+
+def jacobian(function: Callable[[Array], Array], x: Array) -> Array:
+    """∂function/∂x, (…, p), of a function from x (p,) to an array.
+
+    Forward mode, a pass for each parameter. Where there is none, the reverse rule is transposed, which is again a pass for each parameter, whatever
+    rows an entry looks at; where that rule cannot be, a reverse pass for each entry.
+    """
+    return first_that_exists(
+        (
+            lambda: jax.jacfwd(function)(x),
+            lambda: _by_transposition(function, x),
+            lambda: _by_entries(function, x),
+        ),
+        function,
+        x,
+    )
+
+
+def _by_transposition(function: Callable[[Array], Array], x: Array) -> Array:
+    """The reverse rule u ↦ J'u is linear in u: its transpose is v ↦ Jv."""
+    out, pull_back = jax.vjp(function, x)
+    try:
+        push_forward = jax.linear_transpose(lambda u: pull_back(u)[0], out)
+        push_forward(jnp.zeros_like(x))
+    except AssertionError:  # so jax says that a loop in the rule is not linear
+        raise no_mode("a reverse rule") from None
+    return jnp.moveaxis(
+        jax.vmap(lambda v: push_forward(v)[0])(jnp.eye(x.shape[0], dtype=x.dtype)), 0, -1
+    )
+
+
+def _by_entries(function: Callable[[Array], Array], x: Array) -> Array:
+    """A reverse pass for each entry, one after the other: a callback need not be able to take many at once."""
+    out, pull_back = jax.vjp(function, x)
+
+    def row(i: Array) -> Array:
+        return pull_back(jnp.zeros(out.size, out.dtype).at[i].set(1.0).reshape(out.shape))[0]
+
+    return jax.lax.map(row, jnp.arange(out.size)).reshape(*out.shape, x.shape[0])
+
+
+# ---------------------------------------------------------------- second derivatives
+
+
+def second_order(function: Callable[[Array], tuple[Array, Array]], x: Array) -> SecondOrder:
+    """Value, gradient and Hessian of ``function``, which returns its value and a companion, by the first of ``METHODS`` that exists."""
+
+    def by(
+        differentiate: Function, slope: Function, method: str | None
+    ) -> Callable[[], SecondOrder]:
+        def road() -> SecondOrder:
+            hessian, (value, absolute, score) = differentiate(slope, has_aux=True)(x)
+            how = None if method is None else Differentiation(method, None)
+            return SecondOrder(value, absolute, score, hessian, how)
+
+        return road
+
+    reverse, forward = _reverse(function), _forward(function)
+    return first_that_exists(
+        (
+            by(jax.jacfwd, reverse, None),
+            by(jax.jacrev, reverse, REVERSE_OVER_REVERSE),
+            by(jax.jacfwd, forward, FORWARD_OVER_FORWARD),
+            lambda: _by_differences(reverse, x),
+            lambda: _by_differences(forward, x),
+        ),
+        function,
+        x,
+    )
+
+
+def _reverse(function: Function) -> Function:
+    """x ↦ (gradient, (value, companion, gradient)) by reverse mode."""
+
+    def slope(x: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+        (value, absolute), score = jax.value_and_grad(function, has_aux=True)(x)
+        return score, (value, absolute, score)
+
+    return slope
+
+
+def _forward(function: Function) -> Function:
+    """The same by forward mode."""
+
+    def slope(x: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+        def doubled(x: Array) -> tuple[Array, tuple[Array, Array]]:
+            found = function(x)
+            return found[0], found
+
+        score, (value, absolute) = jax.jacfwd(doubled, has_aux=True)(x)
+        return score, (value, absolute, score)
+
+    return slope
+
+
+def _by_differences(slope: Function, x: Array) -> SecondOrder:
+    """The Hessian by central differences of the gradient, with their error."""
+
+    def score_at(x: Array) -> tuple[Array, Array]:
+        score, (value, absolute, _) = slope(x)
+        return score, jnp.stack([value, absolute])
+
+    (score, (value, absolute)), columns, error = central_differences(score_at, x)
+    hessian, lopsided = 0.5 * (columns + columns.T), 0.5 * jnp.abs(columns - columns.T)
+    error = jnp.maximum(error, error.T) + lopsided
+    return SecondOrder(value, absolute, score, hessian, Differentiation(DIFFERENCES, error))
+
+
+def central_differences(
+    function: Callable[[Array], tuple[Array, Any]], x: Array, score_of: Function = lambda out: out
+) -> tuple[tuple[Array, Any], Array, Array]:
+    """∂function/∂x_j by Richardson's extrapolation of central differences, (p, …), and the error: what two extrapolations differ by.
+
+    The steps are a share of the scale 1/√|H_jj| of each coordinate, which the rounds before the last find. All evaluations are one call in the program,
+    one after the other: what needs this is long to compile, and a callback need not be able to take many at once.
+
+    Args:
+        function: from x (p,) to what is differentiated, and what else is wanted at x.
+        score_of: from what is differentiated to the score (p,).
+
+    Returns:
+        ``function(x)``, the derivatives and their error.
+
+    Source: Ridders (1982), Advances in Engineering Software 4, 75–76.
+    """
+    eps = np.finfo(x.dtype).eps
+    share = STEP_IN_ROOTS_OF_ROUNDOFF * eps**0.2
+    size = jnp.where(x != 0, jnp.abs(x), 1.0)
+
+    def measure(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+        unit, most, *_ = carry
+        centre, ends = _moved(function, x, share * unit)
+        finite = jnp.all(jnp.isfinite(jax.vmap(jax.vmap(score_of))(ends)), axis=(0, 2))
+        columns, error = _extrapolated(ends, x, share * unit)
+        bend = jnp.abs(jnp.diagonal(jax.vmap(score_of)(columns)))
+        most = jnp.where(finite, most, SHRINK_OUTSIDE_THE_DOMAIN * unit)
+        told = jax.lax.rsqrt(jnp.maximum(bend, jnp.finfo(x.dtype).tiny))
+        told = jnp.minimum(jnp.where(finite & jnp.isfinite(told), told, most), most)
+        return told, most, centre, columns, error
+
+    # The first step is the cube root of the roundoff of a coordinate's own size, that of a difference whose scale is not known.
+    begun = (eps ** (1 / 3) / (4 * share) * size, jnp.maximum(size, 1.0) / eps**0.5)
+    shapes = jax.eval_shape(lambda begun: measure(begun)[2:], begun)
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    _, _, *found = jax.lax.fori_loop(
+        0, ROUNDS_FOR_THE_STEP, lambda _, carry: measure(carry), (*begun, *blank)
+    )
+    return tuple(found)
+
+
+def _extrapolated(ends: Array, x: Array, step: Array) -> tuple[Array, Array]:
+    """The derivatives, (p, …), from the function at the moved points (6, p, …), and their error."""
+
+    def difference(back: int, ahead: int, times: float) -> Array:
+        width = (x + times * step) - (x - times * step)  # as they were rounded
+        return (ends[ahead] - ends[back]) / width.reshape(-1, *(1,) * (ends.ndim - 2))
+
+    whole, double, fourfold = (difference(2 - i, 3 + i, STEPS[3 + i]) for i in range(3))
+    fine, coarse = (4 * whole - double) / 3, (4 * double - fourfold) / 3
+    return fine, SAFETY_OF_THE_ERROR * jnp.abs(fine - coarse)
+
+
+def _moved(
+    function: Callable[[Array], tuple[Array, Any]], x: Array, step: Array
+) -> tuple[tuple[Array, Any], Array]:
+    """``function`` at x, and its first result with each coordinate moved by so many ``STEPS``, (6, p, …), one call after the other."""
+    p = x.shape[0]
+    points = [x[None, :], *(x[None, :] + jnp.diag(times * step) for times in STEPS)]
+    found = jax.lax.map(function, jnp.concatenate(points))
+    ends = found[0][1:]
+    return jax.tree.map(lambda leaf: leaf[0], found), ends.reshape(len(STEPS), p, *ends.shape[1:])
+
+
+def row_hessians(scores_at: Callable[[Array], Array], x: Array) -> Array:
+    """∂scores/∂x, (n, p, p), of scores (n, p), by the modes of ``jacobian``, else by differences."""
+
+    def by_differences() -> Array:
+        def with_nothing(x: Array) -> tuple[Array, tuple[()]]:
+            return scores_at(x), ()
+
+        _, columns, _ = central_differences(with_nothing, x, lambda rows: jnp.sum(rows, axis=0))
+        found = jnp.moveaxis(columns, 0, -1)
+        return 0.5 * (found + jnp.swapaxes(found, -1, -2))
+
+    return first_that_exists(
+        (lambda: jacobian(scores_at, x), by_differences), lambda x: jnp.sum(scores_at(x)), x
+    )
+
+
+def joined(*parts: Differentiation | None) -> Differentiation | None:
+    """How a sum of Hessians was found: by the last of ``METHODS`` among its parts, with the sum of their errors."""
+    told = [part for part in parts if part is not None]
+    if not told:
+        return None
+    errors = [part.error for part in told if part.error is not None]
+    method = max((part.method for part in told), key=METHODS.index)
+    return Differentiation(method, sum(errors[1:], errors[0]) if errors else None)
