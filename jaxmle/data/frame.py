@@ -19,6 +19,7 @@ from jaxmle.fitting.fit import MAX_STEPS, fit
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.host import precision
+from jaxmle.parameters.arguments import check_choice
 
 Array = Any
 Tree = Any
@@ -310,8 +311,7 @@ def from_formula(
     >>> frame.predict(model, fit, {"site": ["b"], "years": [10.0]}).round(4).tolist()
     [36.6667]
     """
-    if missing not in MISSING:
-        raise ValueError(f"missing must be one of {', '.join(MISSING)}; got {missing!r}")
+    check_choice("missing", missing, MISSING)
     plan = _plan(
         formula,
         also or {},

@@ -13,6 +13,7 @@ from jaxmle.fitting.block import Members
 from jaxmle.fitting.chunk import flat_members
 from jaxmle.fitting.engine import Problem, pose
 from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
+from jaxmle.fitting.identity import with_response_ids
 from jaxmle.fitting.inputs import Inputs, gathered
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.run import MANY, Run
@@ -22,6 +23,7 @@ from jaxmle.likelihood.covariance import Kind
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.rowwise import is_rowwise
+from jaxmle.parameters.arguments import check_count, check_folder
 
 Tree = Any
 
@@ -84,9 +86,9 @@ def fit_batch(
         raise TypeError(
             "fit_batch schedules its work from the host and cannot run inside jit or vmap; there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch"
         )
-    check_options(vcov, clusters, max_steps, block_rows)
-    if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 1):
-        raise ValueError(f"block must be a positive whole number of members; got {block!r}")
+    max_steps, block_rows = check_options(vcov, clusters, max_steps, block_rows, progress)
+    block = None if block is None else check_count("block", block, 1)
+    checkpoint = None if checkpoint is None else check_folder("checkpoint", checkpoint)
     real = host_dtype(dtype)
     with precision(real), np.errstate(all="ignore"):
         inputs = gathered(
@@ -108,7 +110,8 @@ def fit_batch(
             problem = replace(problem, loglik=inputs.loglik)
         run = Run(problem, inputs, block, devices, progress, checkpoint)
         fits = run.fits()
-        return run.with_cones(fits) if has_terms else fits
+        fits = run.with_cones(fits) if has_terms else fits
+        return with_response_ids(fits, loglik, inputs.source, real)
 
 
 def _largest(inputs: Inputs) -> Members:

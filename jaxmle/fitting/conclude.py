@@ -200,5 +200,6 @@ def record(
         params=layout.unravel(real(ending["x"])), stderr=layout.unravel_entries(real(ending["se"])), vcov=real(ending["vcov"]),
         hessian=real(user.hessian * hollow), loglik=real(loglik), score=real(user.score * hollow), decrement=real(0.5 * verdict.distance**2), n=real(n),
         status=whole(verdict.status), witness=witness, steps=whole(verdict.steps + extra_steps), data_id=data_id,
+        response_id=xp.zeros_like(data_id),
         names=layout.names, bounds=layout.bounds, df=chart.k, vcov_kind="none" if kind is None else kind, mode=mode, weighting=weighting, layout=layout,
     )  # fmt: skip

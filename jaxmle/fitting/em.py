@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +16,7 @@ from jaxmle.likelihood.checks import check_start, host_data, host_params
 from jaxmle.likelihood.combinators import Weights, penalize
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.host import precision, tracing
+from jaxmle.parameters.arguments import check_count, check_number
 from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.status import Status
 
@@ -195,17 +195,12 @@ def _check(
         raise TypeError(
             f"em takes a model of gaussian_mixture(…) or mixture_of(…); got {type(model).__name__}"
         )
-    for name, value, least in (
-        ("starts", starts, 1),
-        ("key", key, 0),
-        ("max_steps", max_steps, 1),
-        ("newton_steps", newton_steps, 0),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be a whole number, {least} or more; got {value!r}")
-    for name, value in (("variance_floor", variance_floor), ("tolerance", tolerance)):
-        if not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be a number, 0 or more; got {value!r}")
+    check_count("starts", starts, 1)
+    check_count("key", key)
+    check_count("max_steps", max_steps, 1)
+    check_count("newton_steps", newton_steps)
+    check_number("variance_floor", variance_floor, low=0.0, closed=True)
+    check_number("tolerance", tolerance, low=0.0, closed=True)
     if variance_floor and not isinstance(model, GaussianMixture):
         raise ValueError(
             "variance_floor is a penalty on covariance matrices, for gaussian_mixture; penalize the components' parameters in a fit of model.loglik instead"

@@ -20,8 +20,8 @@ import numpy as np
 from jaxmle.fitting.conclude import Reach
 from jaxmle.fitting.diagnosis import Verdict
 from jaxmle.fitting.engine import Engine, Problem, compiled_pass, complete, engine_of, pose, search
-from jaxmle.fitting.fingerprint import fingerprint
 from jaxmle.fitting.identification import traced_to
+from jaxmle.fitting.identity import identity, with_response_id
 from jaxmle.fitting.kept import AIM, short
 from jaxmle.fitting.kept import kept as kept_hessian
 from jaxmle.fitting.objective import Objective
@@ -47,6 +47,7 @@ from jaxmle.likelihood.host import compiled, kept, precision, tracing
 from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.recession import is_exact, ways
 from jaxmle.likelihood.rowwise import is_rowwise
+from jaxmle.parameters.arguments import check_count, check_flag, shown
 from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.approach import approach
 from jaxmle.solvers.loop import DONE, Point, State, advance, begin, maximise, step
@@ -113,11 +114,12 @@ def fit(
     >>> round(float(result.params["rate"]), 6), round(float(result.stderr["rate"]), 6)
     (0.333333, 0.166667)
     """
+    asked = loglik
     loglik, params0, constraints = _model_parts(loglik, params0, data, constraints)
     if weights is not None:
         loglik = weight(loglik, weights)
     loglik = as_tree(loglik)
-    check_options(vcov, clusters, max_steps, block_rows)
+    max_steps, block_rows = check_options(vcov, clusters, max_steps, block_rows, progress)
     options = (
         loglik,
         params0,
@@ -130,16 +132,19 @@ def fit(
         max_steps,
         block_rows,
     )
-    return _traced(*options) if tracing() else _host(*options, progress)
+    if tracing():
+        return _traced(*options)
+    return with_response_id(_host(*options, progress), asked, loglik, data)
 
 
-def check_options(vcov: Any, clusters: Any, max_steps: Any, block_rows: Any) -> None:
-    """Options that can be judged without the data."""
+def check_options(
+    vcov: Any, clusters: Any, max_steps: Any, block_rows: Any, progress: Any = None
+) -> tuple[int, int | None]:
+    """Options that can be judged without the data: ``max_steps`` and ``block_rows`` as Python integers."""
     check_kind(vcov, clusters)
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
-        raise ValueError(f"max_steps must be a whole number, zero or more; got {max_steps!r}")
-    if block_rows is not None and (not isinstance(block_rows, int) or block_rows < 1):
-        raise ValueError(f"block_rows must be a positive whole number; got {block_rows!r}")
+    check_flag("progress", progress, may_be_none=True)
+    steps = check_count("max_steps", max_steps)
+    return steps, None if block_rows is None else check_count("block_rows", block_rows, 1)
 
 
 def _model_parts(
@@ -273,7 +278,15 @@ def _host(
             ()
         ]
         found = complete(
-            problem, engine, base, verdict, reached, verdict.point, n, fingerprint(data), extra
+            problem,
+            engine,
+            base,
+            verdict,
+            reached,
+            verdict.point,
+            n,
+            identity(loglik, data, dtype),
+            extra,
         )
         if found.verdict == Status.UNIDENTIFIED and rows is not None:
             found = traced_to(found, lambda z, data: elsewhere(data)(z), verdict.point.z, data)
@@ -374,12 +387,13 @@ def _term_count(problem: Problem, base: Array, data: Tree) -> int:
 
 def host_dtype(dtype: Any) -> np.dtype:
     """The precision of a fit on the host: float64 unless float32 is asked for."""
+    wanted = np.float64 if dtype is None else dtype
     try:
-        found = np.dtype(np.float64 if dtype is None else dtype)
+        found = np.dtype(wanted) if isinstance(wanted, str | type | np.dtype) else None
     except TypeError:
-        raise ValueError(f"dtype must be float64 or float32; got {dtype!r}") from None
+        found = None
     if found not in (np.dtype(np.float64), np.dtype(np.float32)):
-        raise ValueError(f"dtype must be float64 or float32; got {dtype}")
+        raise ValueError(f"dtype must be float64 or float32; got {shown(dtype)}")
     return found
 
 

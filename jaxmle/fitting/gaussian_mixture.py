@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.fitting.mixture_start import assignments
+from jaxmle.parameters.arguments import check_choice, check_count
 from jaxmle.parameters.constraints import covariance as positive_definite
 from jaxmle.parameters.constraints import positive, simplex
 
@@ -52,12 +53,8 @@ def gaussian_mixture(components: int, covariance: str = "full") -> GaussianMixtu
     >>> round(float(gaussian_mixture(2, "spherical")(params, np.array([0.0]))[0]), 6)
     -0.918939
     """
-    if isinstance(components, bool) or not isinstance(components, int) or components < 1:
-        raise ValueError(f"components must be a whole number, 1 or more; got {components!r}")
-    if covariance not in KINDS:
-        raise ValueError(
-            f"covariance must be 'full', 'tied', 'diagonal' or 'spherical'; got {covariance!r}"
-        )
+    components = check_count("components", components, 1)
+    check_choice("covariance", covariance, KINDS)
     return GaussianMixture(components, covariance)
 
 

@@ -34,6 +34,11 @@ class Chunk(NamedTuple):
     data_id: np.ndarray  # (b, 2)
 
 
+def _identified(rows: Tree) -> int:
+    """How many leaves of (data, weights, cluster codes) the fingerprint of a member reads: data and weights."""
+    return len(jax.tree.leaves(rows[:2]))
+
+
 @dataclass(frozen=True)
 class Stacked:
     """Members along the leading axis of each leaf, or shared by all of them."""
@@ -85,7 +90,7 @@ class Stacked:
         told = [
             np.broadcast_to(leaf, (len(index), *leaf.shape)) if one else leaf
             for leaf, one in zip(taken, self.shared, strict=True)
-        ][: self.data_leaves]
+        ][: _identified(self.rows)]
         ids = fingerprints(told, None) if told else np.zeros((len(index), 2), np.uint32)
         return Chunk(rows, None, ids)
 
@@ -146,8 +151,8 @@ class Ragged:
         """The members ``index``, ready to run."""
         rows = self.stack(index, length)
         ids = fingerprints(
-            jax.tree.leaves(rows)[: self.data_leaves],
-            [self.sizes[index, k] for k in self.part[: self.data_leaves]],
+            jax.tree.leaves(rows)[: _identified(self.rows)],
+            [self.sizes[index, k] for k in self.part[: _identified(self.rows)]],
         )
         kept = [
             (np.arange(wanted) < self.sizes[index, k][:, None]).astype(np.float64)

@@ -19,6 +19,7 @@ from jaxmle.likelihood.checks import check_weights, host_data
 from jaxmle.likelihood.combinators import Weight, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.host import precision, tracing
+from jaxmle.parameters.arguments import check_count
 from jaxmle.solvers.status import Status
 
 Tree = Any
@@ -77,9 +78,8 @@ def multistart(
         raise TypeError(
             "multistart schedules its work from the host and cannot run inside jit or vmap; there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts"
         )
-    check_options(vcov, clusters, max_steps, None)
-    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
-        raise ValueError(f"number must be a whole number of starts, 1 or more; got {number!r}")
+    max_steps, _ = check_options(vcov, clusters, max_steps, None, progress)
+    number = check_count("number", number, 1)
     constraints, real = (
         getattr(loglik, "constraints", None) if constraints is None else constraints,
         host_dtype(dtype),
@@ -98,7 +98,7 @@ def multistart(
             starts,
             data,
             constraints,
-            int(number),
+            number,
             typed_key(key),
             groups,
             params_axis,

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import scipy
 
+from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import MEANING, Status
@@ -36,7 +37,7 @@ _WITNESS = [
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=_WITNESS, meta_fields=[])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Witness:
     """The evidence for a verdict, in arrays of fixed shape so that it vmaps; −1, 0 or NaN where there is nothing to show."""
 
@@ -70,18 +71,20 @@ _LEAVES = [
     "witness",
     "steps",
     "data_id",
+    "response_id",
 ]
 _STATIC = ["names", "bounds", "df", "vcov_kind", "mode", "weighting", "layout"]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=_LEAVES, meta_fields=_STATIC)
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fit:
     """A maximum-likelihood fit, or a batch of them (every leaf then has leading axes).
 
     Leaves: ``params`` and ``stderr`` wear the tree of the start values; ``vcov`` and ``hessian`` (p, p) and ``score`` (p,) are flat, in
     the order of ``names``; ``loglik`` ℓ; ``decrement`` δ = s'J⁻¹s/2; ``n`` observations; ``status`` an integer ``Status``; ``witness``;
-    ``steps``; ``data_id`` a fingerprint of the data.
+    ``steps``; ``data_id`` a fingerprint of the data and their weights;
+    ``response_id`` one of the response and the weights alone, zero where the response is not known.
     Static: ``names``, ``bounds`` (lower, upper) per printed entry, ``df`` free parameters, ``vcov_kind``, ``mode`` (ML or MAP),
     ``weighting`` (none, frequency, sampling).
     """
@@ -98,6 +101,7 @@ class Fit:
     witness: Witness
     steps: Array
     data_id: Array
+    response_id: Array
     names: tuple[str, ...]
     bounds: tuple[tuple[float, float], ...]
     df: int
@@ -181,8 +185,7 @@ class Fit:
         ``scale="free"`` takes the interval on the scale that the entry's bounds suggest (log, logit, Fisher's z; the identity where it
         is unbounded) and maps it back, so that it respects the bounds; ``"user"`` is the symmetric estimate ± z·SE.
         """
-        if scale not in ("free", "user"):
-            raise ValueError(f"scale must be 'free' or 'user'; got {scale!r}")
+        check_choice("scale", scale, ("free", "user"))
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level}")
         z = float(scipy.special.ndtri(0.5 + level / 2))

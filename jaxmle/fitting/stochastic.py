@@ -27,6 +27,7 @@ from jaxmle.likelihood.checks import check_fixed, check_start, check_weights, ho
 from jaxmle.likelihood.combinators import Penalize, Pool, Weight, weight
 from jaxmle.likelihood.contract import Opaque, as_tree, data_length
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
+from jaxmle.parameters.arguments import check_count
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.solvers.methods import LBFGS, Newton
 
@@ -194,15 +195,10 @@ def _check_options(
         raise TypeError(
             f"optimizer must be an optax transformation, such as optax.adam(1e-3); got {optimizer!r}"
         )
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("epochs", epochs, 0),
-        ("patience", patience, 1),
-    ):
-        if name == "patience" and value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be a whole number, {least} or more; got {value!r}")
+    check_count("batch_size", batch_size, 1)
+    check_count("epochs", epochs)
+    if patience is not None:
+        check_count("patience", patience, 1)
     if schedule is not None and not callable(schedule):
         raise TypeError(
             f"schedule must be a function of the step, such as optax.cosine_decay_schedule(1.0, 1000); got {schedule!r}"

@@ -30,7 +30,7 @@ TREES = ("params", "stderr")
 # The leaves without a tree: their axes behind those of the batch, and the kind of number: real, integer, unsigned.
 LEAVES = {
     "vcov": ("pp", "f"), "hessian": ("pp", "f"), "loglik": ("", "f"), "score": ("p", "f"), "decrement": ("", "f"), "n": ("", "f"),
-    "status": ("", "i"), "steps": ("", "i"), "data_id": ("2", "u"),
+    "status": ("", "i"), "steps": ("", "i"), "data_id": ("2", "u"), "response_id": ("2", "u"),
     "witness.row": ("", "i"), "witness.term": ("", "i"), "witness.direction": ("p", "f"), "witness.sign": ("p", "i"),
     "witness.projector": ("pp", "f"), "witness.vcov": ("pp", "f"), "witness.bound": ("p", "i"), "witness.curvature": ("", "f"),
     "witness.digits": ("", "f"), "witness.gain": ("", "f"), "witness.distance": ("", "f"), "witness.stderr_error": ("p", "f"),
@@ -166,6 +166,8 @@ def _unpack(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             else "it is not a file that Fit.save wrote"
         ) from error
     text = arrays.pop(DESCRIPTION, None)
+    if isinstance(arrays.get("data_id"), np.ndarray):  # a record from before it was kept
+        arrays.setdefault("response_id", np.zeros_like(arrays["data_id"]))
     if (
         not isinstance(text, np.ndarray)
         or text.dtype != np.uint8

@@ -32,6 +32,7 @@ from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.covariance import CLUSTER_KINDS
 from jaxmle.likelihood.covariance import KINDS as VCOV_KINDS
+from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import Status
 
@@ -119,8 +120,7 @@ class Bootstrap:
     def interval(self, level: float = 0.95, kind: str = "percentile") -> np.ndarray:
         """Intervals of each entry, (q, 2). See ``conf_int``."""
         level = ends.check_level(level)
-        if kind not in INTERVALS:
-            raise ValueError(f"kind must be one of {', '.join(INTERVALS)}; got {kind!r}")
+        check_choice("kind", kind, INTERVALS)
         if (len(self) + 1) * (1 - level) / 2 < 1 - 1e-9:
             raise ValueError(
                 f"{len(self)} replicates hold no {100 * level:g}% interval: it takes {int(np.ceil(2 / (1 - level) - 1e-9)) - 1} or more"
@@ -257,8 +257,7 @@ def bootstrap(
     >>> bool(abs(replicates.stderr / (y.std() / np.sqrt(6)) - 1) < 0.1), replicates.failed
     (True, {})
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+    check_choice("kind", kind, KINDS)
     total, key = check_number("replicates", replicates, 2), typed_key(key)
     refit = refit_of(
         "bootstrap", loglik, fit, data, params0, constraints, weights, solver, max_steps

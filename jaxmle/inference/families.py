@@ -18,6 +18,7 @@ from jaxmle.inference.selection import tic
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.models.univariate import distribution
+from jaxmle.parameters.arguments import check_choice
 
 Array = Any
 CRITERIA = ("aicc", "tic")
@@ -114,8 +115,7 @@ def _check(y: Any, families: Sequence[Family], criterion: str, replicates: int) 
         raise ValueError(
             "families must be all discrete or all continuous: a probability and a density have no common scale"
         )
-    if criterion not in CRITERIA:
-        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}; got {criterion!r}")
+    check_choice("criterion", criterion, CRITERIA)
     if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 0:
         raise ValueError(f"replicates must be a whole number, zero or more; got {replicates!r}")
 

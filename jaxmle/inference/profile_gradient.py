@@ -13,6 +13,7 @@ from jaxmle.fitting.record import Fit
 from jaxmle.inference.profile import Profile
 from jaxmle.likelihood.anatomy import roots_of
 from jaxmle.likelihood.contract import as_tree, terms_of
+from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.tree import Chart
 
 Array = Any
@@ -54,8 +55,7 @@ def profile_end(
     """
     if found.batch_shape or fit.batch_shape:
         raise ValueError("profile_end takes one fit and its profile: index the batch first")
-    if side not in ("lower", "upper"):
-        raise ValueError(f"side must be 'lower' or 'upper'; got {side!r}")
+    check_choice("side", side, ("lower", "upper"))
     if name not in found.names or name not in fit.names:
         raise ValueError(
             f"{name!r} is no parameter of this profile; it has {', '.join(n for n in found.names if n in fit.names)}"

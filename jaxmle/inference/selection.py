@@ -17,6 +17,7 @@ from jaxmle.inference.outcome import Test
 from jaxmle.inference.revisit import inverse_root, tangent, visit
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.terms import term_rows
+from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import Status
@@ -159,8 +160,7 @@ def compare(
     """
     if len(fits) < 2:
         raise ValueError(f"compare takes at least two fits; got {len(fits)}")
-    if by not in CRITERIA:
-        raise ValueError(f"by must be one of {', '.join(CRITERIA)}; got {by!r}")
+    check_choice("by", by, CRITERIA)
     same_data(fits)
     told = tuple(f"model {i}" for i in range(len(fits))) if names is None else tuple(names)
     if (

@@ -13,6 +13,7 @@ import scipy
 from jaxmle.fitting.record import Fit, wald_interval
 from jaxmle.inference.profile import check_level
 from jaxmle.likelihood.host import tracing
+from jaxmle.parameters.arguments import check_choice
 
 Array = Any
 Tree = Any
@@ -115,8 +116,7 @@ def simultaneous(
             "simultaneous looks at values: call it on the host, outside jit, vmap and grad"
         )
     check_level(level)
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    check_choice("method", method, METHODS)
     if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1000:
         raise ValueError(f"draws must be a whole number of at least 1000; got {draws!r}")
     if isinstance(key, bool) or not isinstance(key, int | np.integer):

@@ -49,6 +49,12 @@ def weighting_of(loglik: Any) -> str:
     return "sampling" if "sampling" in kinds else "frequency" if "frequency" in kinds else "none"
 
 
+def weights_of(loglik: Any) -> list[Any]:
+    """The values of all weights inside the likelihood, outermost first."""
+    own = [loglik.weights.values] if isinstance(loglik, Weight) else []
+    return own + [values for part in parts_of(loglik) for values in weights_of(part)]
+
+
 def roots_of(loglik: Any, layout: Layout) -> np.ndarray:
     """For each printed entry the entry it follows under all ``fix`` and ``tie`` above the data, −1 where it is fixed."""
     roots = np.arange(layout.p)

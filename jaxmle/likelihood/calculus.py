@@ -21,6 +21,7 @@ from jaxmle.likelihood.evaluate import Sums, sums
 from jaxmle.likelihood.hac import hac
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.likelihood.terms import expected_information, term_rows
+from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.tree import Layout, layout_of
 
 Array = Any
@@ -69,8 +70,7 @@ def nll(loglik: Any, *, reduction: str = "sum") -> Quantity:
     >>> round(float(nll(exponential)({"rate": 2.0}, jnp.array([1.0, 1.0]))), 6)
     2.613706
     """
-    if reduction not in ("sum", "mean"):
-        raise ValueError(f"reduction must be 'sum' or 'mean'; got {reduction!r}")
+    check_choice("reduction", reduction, ("sum", "mean"))
 
     def loss(ll: Any, params: Tree, data: Tree, _: Any) -> Array:
         terms = terms_of(ll, params, data)
@@ -138,8 +138,7 @@ def information(loglik: Any, kind: str = "observed") -> Quantity:
         kind: ``"observed"`` −∂²ℓ/∂θ∂θ'; ``"expected"`` its mean under the law of the response that the likelihood carries;
             ``"opg"`` the outer product of scores Σ s_i s_i'.
     """
-    if kind not in ("observed", "expected", "opg"):
-        raise ValueError(f"kind must be 'observed', 'expected' or 'opg'; got {kind!r}")
+    check_choice("kind", kind, ("observed", "expected", "opg"))
     return _two_roads(
         loglik,
         ("information", kind),

@@ -17,6 +17,7 @@ from jaxmle.models.begin import column, namespace, regress
 from jaxmle.models.model import Model
 from jaxmle.models.predictors import eta_of
 from jaxmle.models.tails import log1mexp, log_ndtr
+from jaxmle.parameters.arguments import check_choice
 from jaxmle.special.gamma import gammaln
 from jaxmle.special.logistic import log_sigmoid, sigmoid, softplus
 
@@ -160,8 +161,7 @@ def binomial(*, trials: str = "trials", link: str = "logit", offset: str | None 
     >>> jm.fit(models.binomial(), data=data).params["beta"].round(4).tolist()
     [-0.4055]
     """
-    if link not in LINKS:
-        raise ValueError(f"link must be one of {', '.join(LINKS)}; got {link!r}")
+    check_choice("link", link, LINKS)
     ends = LINKS[link]
 
     def density(eta: Tree, row: Tree) -> Array:

@@ -19,6 +19,7 @@ from jaxmle.models.begin import column, namespace, regress
 from jaxmle.models.model import Model
 from jaxmle.models.predictors import eta_of
 from jaxmle.models.tails import log1mexp, log_ndtr, logistic_gap, normal_gap, weibull_gap
+from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import ordered
 from jaxmle.special.logistic import log_sigmoid, sigmoid
 
@@ -236,8 +237,7 @@ def ordinal(classes: int, *, link: str = "logit") -> Model:
     ([2.182], [3.145, 5.887])
     """
     _check_classes(classes, 2)
-    if link not in CUMULATIVE:
-        raise ValueError(f"link must be one of {', '.join(CUMULATIVE)}; got {link!r}")
+    check_choice("link", link, CUMULATIVE)
     return Model(
         "ordinal",
         regression(functools.partial(_ordinal_density, link), {"eta": linear("x", "beta"), "cut": "cut"}, response=enumeration("y", np.arange(classes))),

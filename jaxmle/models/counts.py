@@ -14,6 +14,7 @@ from jaxmle.models.begin import clip, column, namespace, regress
 from jaxmle.models.model import Model
 from jaxmle.models.predictors import constant, eta_of
 from jaxmle.models.tails import log1mexp
+from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import lower
 from jaxmle.special.counts import negative_binomial_clumping, negative_binomial_kernel
 from jaxmle.special.gamma import gammaln
@@ -196,8 +197,7 @@ COUNTS = ("poisson", "negative_binomial")
 
 
 def _check_count(count: str) -> None:
-    if count not in COUNTS:
-        raise ValueError(f"count must be one of {', '.join(COUNTS)}; got {count!r}")
+    check_choice("count", count, COUNTS)
 
 
 @functools.cache

@@ -16,6 +16,7 @@ from jaxmle.likelihood.contract import as_tree, leaf_of
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.likelihood.regression import Regression
 from jaxmle.models.laws import Law
+from jaxmle.parameters.arguments import check_choice
 
 Array = Any
 Tree = Any
@@ -130,8 +131,7 @@ class Model:
         >>> poisson().residuals({"beta": np.log([2.0])}, data, "pearson").round(4).tolist()
         [-0.7071, 0.7071]
         """
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+        check_choice("kind", kind, KINDS)
         y = self._response(data)
         if kind == "response":
             return self._evaluate("response_residual", params, data, y)
