@@ -17,9 +17,11 @@ from jaxmle.fitting.identity import with_response_ids
 from jaxmle.fitting.inputs import Inputs, gathered
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.run import MANY, Run
+from jaxmle.fitting.signals import with_signals
 from jaxmle.likelihood.anatomy import term_shape
 from jaxmle.likelihood.contract import need_terms
 from jaxmle.likelihood.covariance import Kind
+from jaxmle.likelihood.hac import check_bandwidth
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.rowwise import is_rowwise
@@ -94,6 +96,7 @@ def fit_batch(
         inputs = gathered(
             loglik, params0, datasets, constraints, weights, clusters, in_axes, params_axis, real
         )
+        check_bandwidth(vcov, inputs.longest)
         problem = pose(inputs.loglik, inputs.layout, solver, vcov, clusters, max_steps, block_rows)
         one = _largest(inputs)
         has_terms = _check_first(problem, one)
@@ -111,7 +114,8 @@ def fit_batch(
         run = Run(problem, inputs, block, devices, progress, checkpoint)
         fits = run.fits()
         fits = run.with_cones(fits) if has_terms else fits
-        return with_response_ids(fits, loglik, inputs.source, real)
+        fits = with_response_ids(fits, loglik, inputs.source, real)
+        return with_signals(fits, loglik, inputs.bare, one.data)
 
 
 def _largest(inputs: Inputs) -> Members:

@@ -151,7 +151,7 @@ def conclude(
     follow = np.where(roots >= 0, roots, np.arange(len(roots)))
     return {
         "x": x[follow], "se": se[follow], "vcov": masked[follow][:, follow], "estimable_vcov": vcov[follow][:, follow],
-        "sign": sign[follow], "bound": xp.where(kept, reached.bound, 0)[follow], "direction": direction[follow], "projector": projector,
+        "sign": sign[follow], "bound": xp.where(kept, reached.bound, 0)[follow], "direction": direction[follow], "projector": projector, "point": user.x[follow],
     }  # fmt: skip
 
 
@@ -193,7 +193,7 @@ def record(
     witness = Witness(
         row=whole(row), term=whole(row), direction=real(ending["direction"]), sign=whole(ending["sign"]), projector=real(ending["projector"]),
         vcov=real(ending["estimable_vcov"]), bound=whole(ending["bound"]), curvature=real(verdict.curvature), digits=real(verdict.digits),
-        gain=real(verdict.gain), distance=real(verdict.distance), stderr_error=real(error), certificate=whole(0),
+        gain=real(verdict.gain), distance=real(verdict.distance), stderr_error=real(error), certificate=whole(0), point=real(ending["point"]),
     )  # fmt: skip
     hollow = xp.where(failed | boundless, xp.nan, 1.0)
     return Fit(

@@ -16,7 +16,7 @@ from jaxmle.likelihood.checks import check_start, host_data, host_params
 from jaxmle.likelihood.combinators import Weights, penalize
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.host import precision, tracing
-from jaxmle.parameters.arguments import check_count, check_number
+from jaxmle.parameters.arguments import check_count, check_number, shown
 from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.status import Status
 
@@ -27,6 +27,9 @@ Model = GaussianMixture | MixtureOf
 BLOCK = 16_384  # rows of a block of the Newton finish, where there are four times as many
 TRIES = 3  # ends of EM that Newton may try, the highest first, until one converges
 SAME = 0.1  # log-likelihood: ends nearer than this to the highest count as the same, since EM stops short of each
+
+
+MOST_STARTS = 100_000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -152,7 +155,7 @@ def em(
             model.starts(data, starts, np.random.default_rng(key))
             if start is None
             else start
-            if isinstance(start, list)
+            if isinstance(start, list) and start
             else [start]
         )
         begun = [_checked_start(model, one, data) for one in begun]
@@ -195,7 +198,7 @@ def _check(
         raise TypeError(
             f"em takes a model of gaussian_mixture(…) or mixture_of(…); got {type(model).__name__}"
         )
-    check_count("starts", starts, 1)
+    check_count("starts", starts, 1, MOST_STARTS)
     check_count("key", key)
     check_count("max_steps", max_steps, 1)
     check_count("newton_steps", newton_steps)
@@ -222,6 +225,10 @@ def _checked_weights(weights: Weights, n: int | None) -> np.ndarray:
 
 def _checked_start(model: Model, start: Tree, data: Tree) -> Tree:
     params = host_params(start, np.float64, "start")
+    if not isinstance(params, dict) or "weights" not in params:
+        raise ValueError(
+            f"start is a dictionary of parameters with the entry 'weights'; got {shown(start)}"
+        )
     layout = layout_of(params, model.constraints)
     check_start(layout, params)
     if len(params["weights"]) != model.components:

@@ -28,6 +28,7 @@ from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.placing import placed
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.separation import settled, wants_cone
+from jaxmle.fitting.signals import with_signals
 from jaxmle.fitting.subsample import head_start
 from jaxmle.likelihood.anatomy import count, has, parts_of, substituted, term_shape
 from jaxmle.likelihood.checks import (
@@ -42,6 +43,7 @@ from jaxmle.likelihood.combinators import Penalize, Pool, weight
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, need_terms, rows_of, terms_of
 from jaxmle.likelihood.covariance import Kind, check_kind, cluster_codes
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
+from jaxmle.likelihood.hac import check_bandwidth
 from jaxmle.likelihood.histogram import counted, counts_of, distinct
 from jaxmle.likelihood.host import compiled, kept, precision, tracing
 from jaxmle.likelihood.predictors import declared
@@ -134,7 +136,8 @@ def fit(
     )
     if tracing():
         return _traced(*options)
-    return with_response_id(_host(*options, progress), asked, loglik, data)
+    found = with_response_id(_host(*options, progress), asked, loglik, data)
+    return with_signals(found, asked, loglik, data)
 
 
 def check_options(
@@ -251,6 +254,7 @@ def _host(
     data = host_data(data, dtype)
     rows = rows_of(loglik, data)
     check_weights(loglik, data)
+    check_bandwidth(vcov, rows)
     codes = () if clusters is None else cluster_codes(clusters, rows)
     with precision(dtype), np.errstate(all="ignore"):
         problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
@@ -379,10 +383,10 @@ def _check_blocks(problem: Problem, base: Array, data: Tree, block_rows: int) ->
         )
 
 
-def _term_count(problem: Problem, base: Array, data: Tree) -> int:
-    """How many terms a likelihood without data returns."""
+def _term_count(problem: Problem, base: Array, data: Tree) -> float:
+    """How many terms a likelihood without data returns; NaN where it is one number, of who knows how many."""
     shape = term_shape(problem.loglik, problem.layout, base, data)
-    return shape[0] if shape else 1
+    return shape[0] if shape else np.nan
 
 
 def host_dtype(dtype: Any) -> np.dtype:
@@ -392,7 +396,7 @@ def host_dtype(dtype: Any) -> np.dtype:
         found = np.dtype(wanted) if isinstance(wanted, str | type | np.dtype) else None
     except TypeError:
         found = None
-    if found not in (np.dtype(np.float64), np.dtype(np.float32)):
+    if found is None or found not in (np.dtype(np.float64), np.dtype(np.float32)):
         raise ValueError(f"dtype must be float64 or float32; got {shown(dtype)}")
     return found
 
@@ -446,6 +450,7 @@ def _traced(
     layout = layout_of(params, constraints)
     rows = rows_of(loglik, data)
     check_weight_shapes(loglik, data)
+    check_bandwidth(vcov, rows)
     codes = () if clusters is None else cluster_codes(clusters, rows)
     problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
     base = jnp.asarray(substituted(loglik, layout, layout.ravel(params)))

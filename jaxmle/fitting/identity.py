@@ -74,7 +74,7 @@ def response_of(loglik: Any, data: Tree) -> dict[str, Any] | None:
     designs = designs_of(loglik)
     if designs is None:
         return None
-    return {name: leaf for name, leaf in data.items() if name not in designs} or None
+    return {name: data[name] for name in sorted(data) if name not in designs} or None
 
 
 def with_response_id(fit: Fit, asked: Any, tree: Any, data: Tree) -> Fit:

@@ -231,7 +231,17 @@ def _end_to_end(name: str, column: Sequence[Any]) -> np.ndarray:
             raise ValueError(
                 f"datasets[{member}]{name} is one number; every leaf of a data set has a leading axis over its rows"
             )
+    widths = [np.shape(leaf)[1:] for leaf in column] if len({*map(_width, column)}) > 1 else []
+    if widths:
+        other = next(member for member, width in enumerate(widths) if width != widths[0])
+        raise ValueError(
+            f"every data set has leaves of the same widths: datasets[0]{name} has shape {np.shape(column[0])}, datasets[{other}]{name} {np.shape(column[other])}"
+        )
     return np.concatenate(column)
+
+
+def _width(leaf: Any) -> tuple[int, ...]:
+    return np.shape(leaf)[1:]
 
 
 # ---------------------------------------------------------------- buckets

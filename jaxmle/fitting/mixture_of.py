@@ -13,11 +13,13 @@ import numpy as np
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.gaussian_mixture import Path
 from jaxmle.fitting.mixture_start import assignments
+from jaxmle.likelihood.checks import host_params
 from jaxmle.likelihood.combinators import sampling
 from jaxmle.likelihood.contract import Opaque, as_tree, data_length
 from jaxmle.likelihood.host import compiled
 from jaxmle.parameters.arguments import check_count, check_function
 from jaxmle.parameters.constraints import simplex
+from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.status import Status
 
 Array = Any
@@ -54,6 +56,8 @@ def mixture_of(
     """
     components = check_count("components", components, 1)
     check_function("component", component, "lambda params, data: terms")
+    if start is not None:
+        layout_of(host_params(start, np.float64, "start"), constraints)
     # One plain function each: compiled pieces are kept on it.
     one = (
         component

@@ -17,6 +17,7 @@ import numpy as np
 from jaxmle.fitting.check import outside_of_traces
 from jaxmle.fitting.checkpoint import write_atomically
 from jaxmle.fitting.record import Fit, Witness
+from jaxmle.parameters.arguments import check_folder
 from jaxmle.parameters.constraints import KINDS, Constraint, Interval
 from jaxmle.parameters.tree import Layout, Leaf, path_name
 from jaxmle.solvers.status import Status
@@ -34,7 +35,7 @@ LEAVES = {
     "witness.row": ("", "i"), "witness.term": ("", "i"), "witness.direction": ("p", "f"), "witness.sign": ("p", "i"),
     "witness.projector": ("pp", "f"), "witness.vcov": ("pp", "f"), "witness.bound": ("p", "i"), "witness.curvature": ("", "f"),
     "witness.digits": ("", "f"), "witness.gain": ("", "f"), "witness.distance": ("", "f"), "witness.stderr_error": ("p", "f"),
-    "witness.certificate": ("", "i"),
+    "witness.certificate": ("", "i"), "witness.point": ("p", "f"),
 }  # fmt: skip
 KIND = {"f": "floating numbers", "i": "integers", "u": "unsigned integers"}
 ZIP = b"PK\x03\x04"  # how an npz file begins (PKWARE's APPNOTE 4.3.7)
@@ -102,7 +103,7 @@ def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
 
 
 def _file(path: str | os.PathLike[str], existing: bool = False) -> Path:
-    path = Path(path)
+    path = Path(check_folder("path", path))
     return (
         path if path.suffix or (existing and path.is_file()) else path.with_name(f"{path.name}.npz")
     )
@@ -168,6 +169,8 @@ def _unpack(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     text = arrays.pop(DESCRIPTION, None)
     if isinstance(arrays.get("data_id"), np.ndarray):  # a record from before it was kept
         arrays.setdefault("response_id", np.zeros_like(arrays["data_id"]))
+        if isinstance(arrays.get("score"), np.ndarray):
+            arrays.setdefault("witness.point", np.full_like(arrays["score"], np.nan))
     if (
         not isinstance(text, np.ndarray)
         or text.dtype != np.uint8

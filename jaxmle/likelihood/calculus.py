@@ -18,10 +18,10 @@ from jaxmle.likelihood.checks import host_data, host_params
 from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.covariance import Kind, check_kind, check_order, cluster_codes, sandwich
 from jaxmle.likelihood.evaluate import Sums, sums
-from jaxmle.likelihood.hac import hac
+from jaxmle.likelihood.hac import check_bandwidth, hac
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.likelihood.terms import expected_information, term_rows
-from jaxmle.parameters.arguments import check_choice
+from jaxmle.parameters.arguments import check_choice, check_count
 from jaxmle.parameters.tree import Layout, layout_of
 
 Array = Any
@@ -124,6 +124,7 @@ def evaluate(
     Returns:
         ``Sums`` with score (p,) and Hessian (p, p) in the order of the parameter names.
     """
+    block_rows = None if block_rows is None else check_count("block_rows", block_rows, 1)
     return _two_roads(
         loglik,
         ("evaluate", block_rows),
@@ -184,10 +185,9 @@ def vcov(
         A function of (params, data) to (p, p), in the order of the parameter names. NaN where J is not positive definite.
     """
     check_kind(kind, clusters)
-    if kind == "auto" or bread not in ("observed", "expected"):
-        raise ValueError(
-            f"name the kind, and bread 'observed' or 'expected'; got kind={kind!r}, bread={bread!r}"
-        )
+    check_choice("bread", bread, ("observed", "expected"))
+    if kind is None or kind == "auto":
+        raise ValueError(f"name the kind, such as 'observed' or 'HC0'; got kind={kind!r}")
     kind = "CR1" if kind == "cluster" else hac() if kind == "hac" else kind
     check_order(kind, weighting_of(as_tree(loglik)))
     base = kind if kind in ("observed", "expected") else bread
@@ -217,6 +217,7 @@ def vcov(
         return jnp.where(fixed[:, None] | fixed[None, :], jnp.nan, v[follow][:, follow])
 
     def labels(data: Any) -> Any:
+        check_bandwidth(kind, rows_of(as_tree(loglik), data))
         return () if clusters is None else cluster_codes(clusters, rows_of(as_tree(loglik), data))
 
     return _two_roads(loglik, ("vcov", kind, bread), covariance, labels)

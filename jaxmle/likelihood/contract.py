@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.parameters.arguments import shown
-
 Array = jax.Array
 Tree = Any
 Loglik = Callable[[Tree, Tree], Array]
@@ -51,7 +49,8 @@ class Opaque:
 def as_tree(loglik: Loglik) -> Any:
     """The likelihood as a tree whose leaves are arrays: jaxmle's own forms as they are, a ready model as the likelihood it carries, any other callable as ``Opaque``."""
     if not callable(loglik) or isinstance(loglik, type):
-        raise TypeError(f"loglik must be a function of (params, data); got {shown(loglik)}")
+        got = f"the class {loglik.__name__}" if isinstance(loglik, type) else type(loglik).__name__
+        raise TypeError(f"loglik must be a function of (params, data); got {got}")
     if getattr(loglik, "__annotations__", {}).get("return") in ("Model", "Family"):
         name = getattr(loglik, "__name__", "")
         raise TypeError(

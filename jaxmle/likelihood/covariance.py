@@ -262,8 +262,12 @@ def _refuse_missing(values: np.ndarray) -> None:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise ValueError(
-            f"clusters are {values[row]} in row {row} ({int(bad.sum())} in all): every row needs a cluster"
+            f"clusters are {_name_of_missing(values[row])} in row {row} ({int(bad.sum())} in all): every row needs a cluster"
         )
+
+
+def _name_of_missing(label: Any) -> str:
+    return "NaN" if isinstance(label, float | np.floating) else str(label)
 
 
 def _object_codes(values: np.ndarray) -> np.ndarray:

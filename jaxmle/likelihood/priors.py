@@ -43,6 +43,8 @@ class NormalPrior:
 
     def __call__(self, params: Tree) -> jax.Array:
         chosen = params if self.leaf is None else _named(params, self.leaf)
+        for value in jax.tree.leaves(chosen):
+            _check_shapes(np.shape(value), np.shape(self.mean), np.shape(self.sd))
         return sum(
             (
                 jnp.sum(jax.scipy.stats.norm.logpdf(value, self.mean, self.sd))
@@ -50,6 +52,15 @@ class NormalPrior:
             ),
             jnp.zeros(()),
         )
+
+
+def _check_shapes(value: tuple[int, ...], *hyper: tuple[int, ...]) -> None:
+    """Mean and sd broadcast against the parameter, and no further."""
+    for name, shape in zip(("mean", "sd"), hyper, strict=True):
+        if shape not in ((), value):
+            raise ValueError(
+                f"the prior's {name} has shape {shape} and the parameter {value}: give one number, or one for each entry"
+            )
 
 
 def _named(params: Tree, leaf: str) -> Tree:

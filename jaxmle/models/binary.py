@@ -15,6 +15,7 @@ from jaxmle.likelihood.response import exact
 from jaxmle.models import laws
 from jaxmle.models.begin import column, namespace, regress
 from jaxmle.models.model import Model
+from jaxmle.models.options import made_once
 from jaxmle.models.predictors import eta_of
 from jaxmle.models.tails import log1mexp, log_ndtr
 from jaxmle.parameters.arguments import check_choice
@@ -107,7 +108,7 @@ def _bernoulli(link: str, name: str, offset: str | None) -> Model:
     )  # fmt: skip
 
 
-@functools.cache
+@made_once
 def logistic(*, offset: str | None = None) -> Model:
     """Logistic regression of a 0/1 response: P(y = 1) = sigmoid(xβ). Parameters: ``beta`` (q,).
 
@@ -126,7 +127,7 @@ def logistic(*, offset: str | None = None) -> Model:
     return _bernoulli("logit", "logistic", offset)
 
 
-@functools.cache
+@made_once
 def probit(*, offset: str | None = None) -> Model:
     """Probit regression of a 0/1 response: P(y = 1) = Φ(xβ). Parameters: ``beta`` (q,).
 
@@ -136,7 +137,7 @@ def probit(*, offset: str | None = None) -> Model:
     return _bernoulli("probit", "probit", offset)
 
 
-@functools.cache
+@made_once
 def cloglog(*, offset: str | None = None) -> Model:
     """Complementary log-log regression of a 0/1 response: P(y = 1) = 1 − exp(−e^{xβ}). Parameters: ``beta`` (q,).
 
@@ -146,7 +147,7 @@ def cloglog(*, offset: str | None = None) -> Model:
     return _bernoulli("cloglog", "cloglog", offset)
 
 
-@functools.cache
+@made_once
 def binomial(*, trials: str = "trials", link: str = "logit", offset: str | None = None) -> Model:
     """Binomial regression of ``y`` successes among ``data[trials]``. Parameters: ``beta`` (q,).
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -16,13 +16,18 @@ from jaxmle.likelihood.contract import as_tree, leaf_of
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.likelihood.regression import Regression
 from jaxmle.models.laws import Law
-from jaxmle.parameters.arguments import check_choice
+from jaxmle.parameters.arguments import check_choice, shown
 
 Array = Any
 Tree = Any
 
 ENOUGH = 20_000  # their standard errors are a hundredth and less
 KINDS = ("response", "pearson", "deviance", "quantile")
+
+# Models whose log density is concave in its predictors: canonical links, and links with a log-concave distribution (Pratt 1981, JASA 76, 103).
+CONCAVE = frozenset(
+    {"logistic", "probit", "cloglog", "binomial", "poisson", "multinomial", "ordinal"}
+)
 
 
 @jax.tree_util.register_static
@@ -52,6 +57,10 @@ class Model:
     law: Law
     outcome: str = "y"
 
+    def __post_init__(self) -> None:
+        if self.name in CONCAVE and isinstance(self.likelihood, Regression):
+            object.__setattr__(self, "likelihood", replace(self.likelihood, concave=True))
+
     def __call__(self, params: Tree, data: Tree) -> Array:
         """The log-likelihood terms (n,), or one scalar for dependent data."""
         return self.likelihood(params, data)
@@ -65,6 +74,7 @@ class Model:
         Args:
             data: one data set; or data sets stacked on a leading axis, for starts with that axis. A design may be shared by all.
         """
+        self._check_form(data)
         if tracing():
             return self.begin(jax.tree.map(jnp.asarray, data))
         with np.errstate(all="ignore"):
@@ -73,6 +83,13 @@ class Model:
                 _thinned(rows, self._response(rows))
                 if isinstance(self.likelihood, Regression)
                 else rows
+            )
+
+    def _check_form(self, data: Tree) -> None:
+        """Data are one array, or a dictionary of them."""
+        if not isinstance(data, dict) and not hasattr(data, "ndim"):
+            raise TypeError(
+                f"{self!r} reads a dictionary of arrays, such as {{'x': design, {self.outcome!r}: response}}; got {shown(data)}"
             )
 
     def starts(self, data: Tree) -> Tree:

@@ -14,6 +14,7 @@ from jaxmle.models import laws
 from jaxmle.models.begin import clip, column, namespace, regress, spread
 from jaxmle.models.laws import HALF_LOG_2PI, Law, uniform
 from jaxmle.models.model import Model
+from jaxmle.models.options import made_once
 from jaxmle.models.predictors import constant, eta_of
 from jaxmle.models.tails import log1mexp, log_ndtr, logistic_gap, normal_gap, weibull_gap
 from jaxmle.parameters.arguments import check_choice
@@ -89,7 +90,7 @@ def _density(law: str, entry: str | None, upper: str | None, eta: Tree, row: Tre
     return jnp.where(known, term, jnp.nan)
 
 
-@functools.cache
+@made_once
 def aft(
     law: str, *, entry: str | None = None, upper: str | None = None, offset: str | None = None
 ) -> Model:
@@ -248,7 +249,7 @@ def _not_yet(risk: Array, data: Tree, entry: str, order: Array, time: Array, gro
     return jnp.where(inside, later[jnp.minimum(position, n)], 0.0)
 
 
-@functools.cache
+@made_once
 def cox(
     *,
     ties: str = "efron",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,12 +9,13 @@ import jax.numpy as jnp
 from jaxmle.families.family import Family
 from jaxmle.models.laws import of_family
 from jaxmle.models.model import Model
+from jaxmle.models.options import made_once
 
 Array = Any
 Tree = Any
 
 
-@functools.cache
+@made_once
 def distribution(family: Family) -> Model:
     """A family of distributions fitted to one column, or with ``fit_batch`` to thousands. Parameters: those of the family.
 

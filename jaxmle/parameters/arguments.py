@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ def shown(value: Any) -> str:
     if isinstance(value, np.ndarray) or hasattr(value, "shape"):
         kind = getattr(value, "dtype", "")
         return f"{type(value).__name__} of {kind} {np.shape(value)}"
+    if isinstance(value, dict | set | frozenset):
+        return f"a {type(value).__name__} of {len(value)} entries"
     text = repr(value)
     if len(text) > SHOWN or "\n" in text or " at 0x" in text:
         return f"a {type(value).__name__}"
@@ -68,15 +70,32 @@ def check_number(
         real = math.inf
     inside = low <= real <= high if closed else low < real < high
     if not math.isfinite(real) or not inside:
-        bounds = ""
-        if math.isfinite(low) and math.isfinite(high):
+        bounds, kind = "", "a finite number"
+        if low == 0.0 and not closed and not math.isfinite(high):
+            kind = "a positive number"
+        elif math.isfinite(low) and math.isfinite(high):
             bounds = f" between {low:g} and {high:g}"
         elif math.isfinite(low):
             bounds = f" of at least {low:g}" if closed else f" above {low:g}"
         elif math.isfinite(high):
             bounds = f" of at most {high:g}" if closed else f" below {high:g}"
-        raise ValueError(f"{name} must be a finite number{bounds}; got {shown(value)}")
+        raise ValueError(f"{name} must be {kind}{bounds}; got {shown(value)}")
     return real
+
+
+def check_end(name: str, value: Any) -> float:
+    """An end of an interval: a real number, or ±infinity.
+
+    >>> check_end("a", -math.inf)
+    -inf
+    """
+    number = _scalar(value)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(f"{name} is an end of an interval, a number; got {shown(value)}")
+    try:
+        return float(number)
+    except OverflowError:
+        raise ValueError(f"{name} is beyond the floating-point numbers; give math.inf") from None
 
 
 def check_level(level: Any) -> float:
@@ -93,15 +112,17 @@ def check_level(level: Any) -> float:
     return number
 
 
-def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
     """One of a few words.
 
     >>> check_choice("side", "upper", ("lower", "upper"))
     'upper'
     """
     if not isinstance(value, str) or value not in choices:
-        words = ", ".join(map(repr, choices))
-        raise ValueError(f"{name} must be one of {words}; got {shown(value)}")
+        words = list(map(repr, choices))
+        several = f"one of {', '.join(choices)}" if len(words) > 3 else ""
+        few = f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
+        raise ValueError(f"{name} must be {several or few}; got {shown(value)}")
     return str(value)
 
 

@@ -143,6 +143,10 @@ class Layout:
 
     def find(self, name: str) -> list[int]:
         """The positions in x that ``name`` means: one printed entry, by its name or its place, or every entry of a leaf."""
+        if not isinstance(name, str):
+            raise TypeError(
+                f"a parameter is named by a string such as 'beta[1]'; got {shown(name)}"
+            )
         for names in (self.names, self.places):
             if name in names:
                 return [names.index(name)]
