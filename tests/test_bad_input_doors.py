@@ -11,6 +11,18 @@ import optax
 import pytest
 
 import jaxmle as jm
+from jaxmle.inference.bootstrap import bootstrap
+from jaxmle.inference.calibrate import calibrate
+from jaxmle.inference.contour import contour
+from jaxmle.inference.delta import delta
+from jaxmle.inference.disagreement import disagreement
+from jaxmle.inference.hauck_donner import hauck_donner
+from jaxmle.inference.influence import influence
+from jaxmle.inference.jackknife import jackknife
+from jaxmle.inference.lint import lint
+from jaxmle.inference.profile import profile
+from jaxmle.inference.satterthwaite import satterthwaite
+from jaxmle.inference.simultaneous import simultaneous
 
 N = 6
 X = np.column_stack([np.ones(N), np.arange(N) / 4])
@@ -39,7 +51,7 @@ def made():
     batch = jm.fit_batch(
         loglik, START, BATCH, constraints=POSITIVE, params_axis=None, progress=False
     )
-    found = jm.profile(loglik, fit, DATA, "sigma", points=3)
+    found = profile(loglik, fit, DATA, "sigma", points=3)
     return SimpleNamespace(
         loglik=loglik, fit=fit, small=small, weighted=weighted, batch=batch, profile=found
     )
@@ -195,71 +207,71 @@ DOORS = {
     "stochastic_checkpoint_number": (T, ["checkpoint", "3"], lambda: stochastic(checkpoint=3)),
     "stochastic_schedule_number": (T, ["schedule", "optax"], lambda: stochastic(schedule=0.1)),
     # ------------------------------------------------------------ what was fitted is what is asked again
-    "profile_without_the_weights": (V, ["'frequency'", "give the weights"], lambda: asked(jm.profile, fit=made().weighted)),
-    "profile_of_other_weights": (V, ["not those of the fit", "weights"], lambda: asked(jm.profile, fit=made().weighted, weights=jm.frequency(np.full(N, 3.0)))),
-    "profile_of_weights_of_another_kind": (V, ["'frequency'", "'sampling'"], lambda: asked(jm.profile, fit=made().weighted, weights=jm.sampling(np.full(N, 4.0)))),
-    "profile_of_weights_that_the_fit_had_not": (V, ["leave the weights out"], lambda: asked(jm.profile, weights=FOUR)),
-    "profile_of_bare_weights": (T, ["frequency", "sampling"], lambda: asked(jm.profile, fit=made().weighted, weights=np.ones(N))),
-    "profile_of_other_data": (V, ["not those of the fit"], lambda: asked(jm.profile, data=data(y=Y + 1))),
-    "profile_level_percent": (V, ["level", "0.95"], lambda: asked(jm.profile, level=95)),
-    "profile_level_one": (V, ["level"], lambda: asked(jm.profile, level=1.0)),
-    "profile_level_nan": (V, ["level"], lambda: asked(jm.profile, level=np.nan)),
-    "profile_points_negative": (V, ["points", "-1"], lambda: asked(jm.profile, points=-1)),
-    "profile_points_without_end": (V, ["points", "at most"], lambda: asked(jm.profile, points=10**9)),
-    "profile_which_unknown": (V, ["no parameter is called 'tau'"], lambda: asked(jm.profile, "tau")),
-    "profile_which_class": (T, ["which"], lambda: asked(jm.profile, int)),
-    "profile_in_axes_of_one_fit": (V, ["in_axes", "one fit"], lambda: asked(jm.profile, in_axes=-1)),
-    "profile_of_no_fit": (T, ["record", "'fit'"], lambda: asked(jm.profile, fit="fit")),
-    "profile_of_a_batch_and_one_data_set": (V, ["in_axes|axis|rows|members"], lambda: asked(jm.profile, fit=made().batch)),
-    "contour_without_the_weights": (V, ["'frequency'"], lambda: asked(jm.contour, ("beta[0]", "sigma"), fit=made().weighted)),
-    "contour_of_one_name": (T, ["pair"], lambda: asked(jm.contour, "sigma")),
-    "contour_of_one_parameter_twice": (V, ["one parameter"], lambda: asked(jm.contour, ("sigma", "sigma"))),
-    "contour_two_points": (V, ["points", "3 or more"], lambda: asked(jm.contour, ("beta[0]", "sigma"), points=2)),
-    "simultaneous_of_no_fit": (T, ["simultaneous", "None"], lambda: jm.simultaneous(None)),
-    "simultaneous_few_draws": (V, ["draws", "1000"], lambda: jm.simultaneous(made().fit, draws=10)),
-    "simultaneous_key_fraction": (T, ["key", "seed"], lambda: jm.simultaneous(made().fit, key=0.5)),
-    "simultaneous_method_array": (V, ["method", "bonferroni"], lambda: jm.simultaneous(made().fit, method=Y)),
+    "profile_without_the_weights": (V, ["'frequency'", "give the weights"], lambda: asked(profile, fit=made().weighted)),
+    "profile_of_other_weights": (V, ["not those of the fit", "weights"], lambda: asked(profile, fit=made().weighted, weights=jm.frequency(np.full(N, 3.0)))),
+    "profile_of_weights_of_another_kind": (V, ["'frequency'", "'sampling'"], lambda: asked(profile, fit=made().weighted, weights=jm.sampling(np.full(N, 4.0)))),
+    "profile_of_weights_that_the_fit_had_not": (V, ["leave the weights out"], lambda: asked(profile, weights=FOUR)),
+    "profile_of_bare_weights": (T, ["frequency", "sampling"], lambda: asked(profile, fit=made().weighted, weights=np.ones(N))),
+    "profile_of_other_data": (V, ["not those of the fit"], lambda: asked(profile, data=data(y=Y + 1))),
+    "profile_level_percent": (V, ["level", "0.95"], lambda: asked(profile, level=95)),
+    "profile_level_one": (V, ["level"], lambda: asked(profile, level=1.0)),
+    "profile_level_nan": (V, ["level"], lambda: asked(profile, level=np.nan)),
+    "profile_points_negative": (V, ["points", "-1"], lambda: asked(profile, points=-1)),
+    "profile_points_without_end": (V, ["points", "at most"], lambda: asked(profile, points=10**9)),
+    "profile_which_unknown": (V, ["no parameter is called 'tau'"], lambda: asked(profile, "tau")),
+    "profile_which_class": (T, ["which"], lambda: asked(profile, int)),
+    "profile_in_axes_of_one_fit": (V, ["in_axes", "one fit"], lambda: asked(profile, in_axes=-1)),
+    "profile_of_no_fit": (T, ["record", "'fit'"], lambda: asked(profile, fit="fit")),
+    "profile_of_a_batch_and_one_data_set": (V, ["in_axes|axis|rows|members"], lambda: asked(profile, fit=made().batch)),
+    "contour_without_the_weights": (V, ["'frequency'"], lambda: asked(contour, ("beta[0]", "sigma"), fit=made().weighted)),
+    "contour_of_one_name": (T, ["pair"], lambda: asked(contour, "sigma")),
+    "contour_of_one_parameter_twice": (V, ["one parameter"], lambda: asked(contour, ("sigma", "sigma"))),
+    "contour_two_points": (V, ["points", "3 or more"], lambda: asked(contour, ("beta[0]", "sigma"), points=2)),
+    "simultaneous_of_no_fit": (T, ["simultaneous", "None"], lambda: simultaneous(None)),
+    "simultaneous_few_draws": (V, ["draws", "1000"], lambda: simultaneous(made().fit, draws=10)),
+    "simultaneous_key_fraction": (T, ["key", "seed"], lambda: simultaneous(made().fit, key=0.5)),
+    "simultaneous_method_array": (V, ["method", "bonferroni"], lambda: simultaneous(made().fit, method=Y)),
     "score_test_without_the_weights": (V, ["'frequency'"], lambda: asked(jm.score_test, fit=made().weighted)),
     "score_test_constraints_without_params": (V, ["constraints", "params"], lambda: asked(jm.score_test, fit=made().small, constraints=POSITIVE)),
     "score_test_of_the_full_fit": (V, ["free parameters"], lambda: asked(jm.score_test)),
     "tic_without_the_weights": (V, ["'frequency'"], lambda: asked(jm.tic, fit=made().weighted)),
     "tic_in_axes_of_no_members": (V, ["3 members", "axis"], lambda: asked(jm.tic, fit=made().batch, data=BATCH, in_axes=1)),
-    "influence_without_the_weights": (V, ["'frequency'"], lambda: asked(jm.influence, fit=made().weighted)),
-    "influence_of_other_data": (V, ["not those of the fit"], lambda: asked(jm.influence, data=data(y=Y[::-1].copy()))),
-    "influence_in_axes_word": (T, ["in_axes"], lambda: asked(jm.influence, fit=made().batch, data=BATCH, in_axes="x")),
-    "bootstrap_without_the_weights": (V, ["'frequency'", "bootstrap"], lambda: asked(jm.bootstrap, key=0, fit=made().weighted)),
-    "bootstrap_of_other_weights": (V, ["weights", "not those of the fit"], lambda: asked(jm.bootstrap, key=0, fit=made().weighted, weights=jm.frequency(np.ones(N)))),
-    "bootstrap_replicates_one": (V, ["replicates", "2 or more"], lambda: asked(jm.bootstrap, key=0, replicates=1)),
-    "bootstrap_key_word": (T, ["key", "whole number"], lambda: asked(jm.bootstrap, key="x")),
-    "bootstrap_kind_array": (V, ["kind", "pairs"], lambda: asked(jm.bootstrap, key=0, kind=Y)),
-    "bootstrap_statistic_class": (T, ["statistic", "function"], lambda: asked(jm.bootstrap, key=0, statistic=int)),
-    "bootstrap_of_a_batch": (V, ["one fit", "batch of 3"], lambda: asked(jm.bootstrap, key=0, fit=made().batch)),
-    "bootstrap_block_length_zero": (V, ["block_length"], lambda: asked(jm.bootstrap, key=0, kind="block", block_length=0)),
-    "bootstrap_sample_number": (T, ["sample", "function"], lambda: asked(jm.bootstrap, key=0, kind="parametric", sample=3)),
-    "jackknife_without_the_weights": (V, ["'frequency'"], lambda: asked(jm.jackknife, fit=made().weighted)),
-    "jackknife_progress_word": (T, ["progress"], lambda: asked(jm.jackknife, progress="no")),
-    "jackknife_missing_cluster": (V, ["None in row 2"], lambda: asked(jm.jackknife, clusters=LABELS)),
+    "influence_without_the_weights": (V, ["'frequency'"], lambda: asked(influence, fit=made().weighted)),
+    "influence_of_other_data": (V, ["not those of the fit"], lambda: asked(influence, data=data(y=Y[::-1].copy()))),
+    "influence_in_axes_word": (T, ["in_axes"], lambda: asked(influence, fit=made().batch, data=BATCH, in_axes="x")),
+    "bootstrap_without_the_weights": (V, ["'frequency'", "bootstrap"], lambda: asked(bootstrap, key=0, fit=made().weighted)),
+    "bootstrap_of_other_weights": (V, ["weights", "not those of the fit"], lambda: asked(bootstrap, key=0, fit=made().weighted, weights=jm.frequency(np.ones(N)))),
+    "bootstrap_replicates_one": (V, ["replicates", "2 or more"], lambda: asked(bootstrap, key=0, replicates=1)),
+    "bootstrap_key_word": (T, ["key", "whole number"], lambda: asked(bootstrap, key="x")),
+    "bootstrap_kind_array": (V, ["kind", "pairs"], lambda: asked(bootstrap, key=0, kind=Y)),
+    "bootstrap_statistic_class": (T, ["statistic", "function"], lambda: asked(bootstrap, key=0, statistic=int)),
+    "bootstrap_of_a_batch": (V, ["one fit", "batch of 3"], lambda: asked(bootstrap, key=0, fit=made().batch)),
+    "bootstrap_block_length_zero": (V, ["block_length"], lambda: asked(bootstrap, key=0, kind="block", block_length=0)),
+    "bootstrap_sample_number": (T, ["sample", "function"], lambda: asked(bootstrap, key=0, kind="parametric", sample=3)),
+    "jackknife_without_the_weights": (V, ["'frequency'"], lambda: asked(jackknife, fit=made().weighted)),
+    "jackknife_progress_word": (T, ["progress"], lambda: asked(jackknife, progress="no")),
+    "jackknife_missing_cluster": (V, ["None in row 2"], lambda: asked(jackknife, clusters=LABELS)),
     "infinitesimal_jackknife_of_no_fit": (T, ["record"], lambda: asked(jm.infinitesimal_jackknife, fit=3)),
-    "satterthwaite_of_no_fit": (T, ["satterthwaite", "3"], lambda: asked(jm.satterthwaite, fit=3)),
-    "satterthwaite_contrasts_words": (T, ["contrasts"], lambda: asked(jm.satterthwaite, contrasts="x")),
-    "hauck_donner_value_word": (V, ["value", "'x'"], lambda: asked(jm.hauck_donner, value="x")),
-    "disagreement_without_the_weights": (V, ["'frequency'"], lambda: asked(jm.disagreement, fit=made().weighted)),
+    "satterthwaite_of_no_fit": (T, ["satterthwaite", "3"], lambda: asked(satterthwaite, fit=3)),
+    "satterthwaite_contrasts_words": (T, ["contrasts"], lambda: asked(satterthwaite, contrasts="x")),
+    "hauck_donner_value_word": (V, ["value", "'x'"], lambda: asked(hauck_donner, value="x")),
+    "disagreement_without_the_weights": (V, ["'frequency'"], lambda: asked(disagreement, fit=made().weighted)),
     "information_matrix_key_none": (T, ["key"], lambda: asked(jm.information_matrix_test, sampler, key=None)),
     "information_matrix_few": (V, ["replicates", "19"], lambda: asked(jm.information_matrix_test, sampler, key=0, replicates=3)),
     "vuong_correction_array": (V, ["correction", "none"], lambda: jm.vuong_test(made().loglik, made().fit, made().loglik, made().small, DATA, correction=Y)),
-    "calibrate_tests_word": (V, ["tests", "wald"], lambda: asked(jm.calibrate, sampler, key=0, tests=("rao",))),
-    "calibrate_vcov_zero": (V, ["vcov", "observed"], lambda: asked(jm.calibrate, sampler, key=0, vcov=0)),
-    "calibrate_sample_class": (T, ["sample", "function"], lambda: asked(jm.calibrate, int, key=0)),
-    "calibrate_of_no_fit": (T, ["calibrate", "record"], lambda: asked(jm.calibrate, sampler, key=0, fit=3)),
+    "calibrate_tests_word": (V, ["tests", "wald"], lambda: asked(calibrate, sampler, key=0, tests=("rao",))),
+    "calibrate_vcov_zero": (V, ["vcov", "observed"], lambda: asked(calibrate, sampler, key=0, vcov=0)),
+    "calibrate_sample_class": (T, ["sample", "function"], lambda: asked(calibrate, int, key=0)),
+    "calibrate_of_no_fit": (T, ["calibrate", "record"], lambda: asked(calibrate, sampler, key=0, fit=3)),
     "profile_end_without_the_weights": (V, ["'frequency'"], lambda: jm.profile_end(made().loglik, made().weighted, made().profile, DATA, "sigma")),
     "profile_end_of_no_profile": (T, ["found", "profile"], lambda: jm.profile_end(made().loglik, made().fit, 3, DATA, "sigma")),
     "profile_end_side": (V, ["side", "'lower'"], lambda: jm.profile_end(made().loglik, made().fit, made().profile, DATA, "sigma", "left")),
     # ------------------------------------------------------------ tests and functions of records
-    "delta_of_no_function": (T, ["g must be a function"], lambda: jm.delta("beta", made().fit)),
-    "delta_of_no_fit": (T, ["delta", "None"], lambda: jm.delta(lambda p: p["sigma"], None)),
-    "delta_of_words": (T, ["g must return"], lambda: jm.delta(lambda p: "x", made().fit)),
-    "delta_of_nothing": (V, ["no numbers"], lambda: jm.delta(lambda p: {}, made().fit)),
-    "delta_level_percent": (V, ["level", "0.95"], lambda: jm.delta(lambda p: p["sigma"], made().fit).conf_int(90)),
+    "delta_of_no_function": (T, ["g must be a function"], lambda: delta("beta", made().fit)),
+    "delta_of_no_fit": (T, ["delta", "None"], lambda: delta(lambda p: p["sigma"], None)),
+    "delta_of_words": (T, ["g must return"], lambda: delta(lambda p: "x", made().fit)),
+    "delta_of_nothing": (V, ["no numbers"], lambda: delta(lambda p: {}, made().fit)),
+    "delta_level_percent": (V, ["level", "0.95"], lambda: delta(lambda p: p["sigma"], made().fit).conf_int(90)),
     "wald_of_no_fit": (T, ["wald_test"], lambda: jm.wald_test(DATA, "sigma")),
     "wald_of_an_equation": (V, ["equation"], lambda: jm.wald_test(made().fit, "beta[0] = 0")),
     "wald_of_a_short_matrix": (V, ["matrix", r"\(q, 3\)"], lambda: jm.wald_test(made().fit, np.eye(2))),
@@ -283,9 +295,9 @@ DOORS = {
     "holm_axis": (V, ["axis"], lambda: jm.holm([0.1, 0.2], axis=3)),
     "entropy_of_a_family_alone": (T, ["family and its parameters"], lambda: jm.entropy(jm.families.normal)),
     "entropy_draws": (V, ["draws"], lambda: jm.entropy((jm.families.normal, {"loc": 0.0, "scale": 1.0}), draws=0)),
-    "lint_sample_number": (T, ["sample", "function"], lambda: jm.lint(made().loglik, START, DATA, sample=3)),
-    "lint_response_array": (T, ["response"], lambda: jm.lint(made().loglik, START, DATA, response=Y)),
-    "lint_key_word": (T, ["key"], lambda: jm.lint(made().loglik, START, DATA, key="x")),
+    "lint_sample_number": (T, ["sample", "function"], lambda: lint(made().loglik, START, DATA, sample=3)),
+    "lint_response_array": (T, ["response"], lambda: lint(made().loglik, START, DATA, response=Y)),
+    "lint_key_word": (T, ["key"], lambda: lint(made().loglik, START, DATA, key="x")),
     # ------------------------------------------------------------ records
     "record_level_word": (V, ["level", "'x'"], lambda: made().fit.conf_int("x")),
     "record_level_zero": (V, ["level"], lambda: made().fit.conf_int(0)),

@@ -11,6 +11,7 @@ from jax.scipy.stats import norm
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
+from jaxmle.inference.delta import delta
 from jaxmle.solvers.status import CONCAVE, MEAN
 
 RNG = np.random.default_rng(13)
@@ -216,12 +217,12 @@ def test_an_estimable_difference_of_a_separated_fit_is_finite():
         jm.models.logistic(),
         data={"x": np.column_stack([np.ones(40), u[:40]]), "y": y[:40]},
     )  # the rows of g = 1 are certain there
-    found = jm.delta(lambda p: p["beta"][1] - p["beta"][2], separated)
+    found = delta(lambda p: p["beta"][1] - p["beta"][2], separated)
     assert_allclose(found.estimate, limit.x[1], rtol=1e-7)
     assert_allclose(found.stderr, limit.se[1], rtol=1e-7)
     test = jm.wald_test(separated, np.array([[0.0, 1, -1]]))
     assert_allclose(test.statistic, (limit.x[1] / limit.se[1]) ** 2, rtol=1e-6)
-    alone = jm.delta(lambda p: p["beta"][1], separated)
+    alone = delta(lambda p: p["beta"][1], separated)
     assert np.isposinf(alone.estimate)
     assert np.isnan(alone.stderr)
     assert int(jm.wald_test(separated, "beta[1]").code) != 0

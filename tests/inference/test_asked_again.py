@@ -7,6 +7,13 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
+from jaxmle.inference.bootstrap import bootstrap
+from jaxmle.inference.contour import contour
+from jaxmle.inference.disagreement import disagreement
+from jaxmle.inference.hauck_donner import hauck_donner
+from jaxmle.inference.influence import influence
+from jaxmle.inference.jackknife import jackknife
+from jaxmle.inference.profile import profile
 
 RNG = np.random.default_rng(17)
 N, B = 12, 3
@@ -27,15 +34,15 @@ def halves(fit, data, **options):
 
 
 DOORS = {
-    "profile": lambda fit, data, **o: jm.profile(logit, fit, data, "beta[1]", **o),
-    "contour": lambda fit, data, **o: jm.contour(logit, fit, data, ("beta[0]", "beta[1]"), points=4, **o),
+    "profile": lambda fit, data, **o: profile(logit, fit, data, "beta[1]", **o),
+    "contour": lambda fit, data, **o: contour(logit, fit, data, ("beta[0]", "beta[1]"), points=4, **o),
     "score_test": lambda fit, data, **o: jm.score_test(logit, fit, data, **o),
     "tic": lambda fit, data, **o: jm.tic(logit, fit, data, **o),
-    "influence": lambda fit, data, **o: jm.influence(logit, fit, data, **o),
-    "hauck_donner": lambda fit, data, **o: jm.hauck_donner(logit, fit, data, **o),
-    "disagreement": lambda fit, data, **o: jm.disagreement(logit, fit, data, **o),
-    "bootstrap": lambda fit, data, **o: jm.bootstrap(logit, fit, data, key=0, replicates=9, **o),
-    "jackknife": lambda fit, data, **o: jm.jackknife(logit, fit, data, **o),
+    "influence": lambda fit, data, **o: influence(logit, fit, data, **o),
+    "hauck_donner": lambda fit, data, **o: hauck_donner(logit, fit, data, **o),
+    "disagreement": lambda fit, data, **o: disagreement(logit, fit, data, **o),
+    "bootstrap": lambda fit, data, **o: bootstrap(logit, fit, data, key=0, replicates=9, **o),
+    "jackknife": lambda fit, data, **o: jackknife(logit, fit, data, **o),
     "infinitesimal_jackknife": halves,
     "curve": lambda fit, data, **o: jm.plots.likelihood_curve(logit, fit, data, "beta[1]", **o),
 }  # fmt: skip
@@ -74,8 +81,8 @@ def test_a_plain_fit_takes_neither_weights_nor_other_data(door, plain):
 
 def test_the_profile_under_frequency_weights_is_that_of_repeated_rows(weighted):
     rows = {name: np.repeat(leaf, 4, axis=0) for name, leaf in DATA.items()}
-    repeated = jm.profile(logit, jm.fit(logit, START, rows), rows, "beta[1]")
-    found = jm.profile(logit, weighted, DATA, "beta[1]", weights=jm.frequency(W))
+    repeated = profile(logit, jm.fit(logit, START, rows), rows, "beta[1]")
+    found = profile(logit, weighted, DATA, "beta[1]", weights=jm.frequency(W))
     assert_allclose(found.interval(), repeated.interval(), rtol=1e-8)
 
 
@@ -90,7 +97,7 @@ def test_profile_end_differentiates_the_weighted_likelihood(weighted):
     def upper(times):
         w = jm.frequency(np.full(N, float(times)))
         fit = jm.fit(logit, START, DATA, weights=w)
-        return fit, jm.profile(logit, fit, DATA, "beta[1]", weights=w)
+        return fit, profile(logit, fit, DATA, "beta[1]", weights=w)
 
     (fit, found), below, above = upper(400), upper(396)[1].upper[0], upper(404)[1].upper[0]
     w = np.full(N, 400.0)
@@ -127,14 +134,14 @@ def test_a_negative_axis_is_an_axis_and_not_shared(name):
     found = jm.tic(logit, fits, stacked, in_axes=axes)
     alone = [jm.tic(logit, fit, {"y": y, "x": X}) for fit, y in zip(expected, Y, strict=True)]
     assert_allclose(found.value, [one.value for one in alone], rtol=1e-9)
-    moved = jm.influence(logit, fits, stacked, in_axes=axes)
+    moved = influence(logit, fits, stacked, in_axes=axes)
     assert_allclose(
-        moved.cook[1], jm.influence(logit, expected[1], {"y": Y[1], "x": X}).cook, rtol=1e-8
+        moved.cook[1], influence(logit, expected[1], {"y": Y[1], "x": X}).cook, rtol=1e-8
     )
-    ends = jm.profile(logit, fits, stacked, "beta[1]", in_axes=axes)
+    ends = profile(logit, fits, stacked, "beta[1]", in_axes=axes)
     assert_allclose(
         ends.upper[2],
-        jm.profile(logit, expected[2], {"y": Y[2], "x": X}, "beta[1]").upper,
+        profile(logit, expected[2], {"y": Y[2], "x": X}, "beta[1]").upper,
         rtol=1e-7,
     )
 
@@ -169,7 +176,7 @@ def test_a_batch_is_asked_with_the_data_and_the_weights_of_its_members():
     )
     other = w.copy()
     other[2, 0] += 1
-    for ask in (jm.tic, lambda *a, **o: jm.profile(*a, "beta[1]", **o)):
+    for ask in (jm.tic, lambda *a, **o: profile(*a, "beta[1]", **o)):
         with pytest.raises(ValueError, match="weights of member 2 are not those of the fit"):
             ask(logit, fits, stacked, weights=jm.frequency(other), in_axes=axes)
         with pytest.raises(ValueError, match="of member 1 are not those of the fit"):
@@ -184,14 +191,14 @@ def test_a_batch_is_asked_with_the_data_and_the_weights_of_its_members():
 def test_a_ragged_batch_is_asked_with_its_own_rows():
     lists = [{"y": Y[0], "x": X}, {"y": Y[1][:9], "x": X[:9]}]
     fits = jm.fit_batch(logit, START, lists, params_axis=None, progress=False)
-    assert np.isfinite(jm.profile(logit, fits, lists, "beta[1]").upper).all()
+    assert np.isfinite(profile(logit, fits, lists, "beta[1]").upper).all()
     with pytest.raises(ValueError, match="of member 1 are not those of the fit"):
-        jm.profile(logit, fits, [lists[0], {"y": 1 - Y[1][:9], "x": X[:9]}], "beta[1]")
+        profile(logit, fits, [lists[0], {"y": 1 - Y[1][:9], "x": X[:9]}], "beta[1]")
 
 
 def test_a_float32_fit_is_known_again_in_float64():
     fit = jm.fit(logit, START, DATA, dtype="float32")
-    assert np.isfinite(jm.profile(logit, fit, DATA, "beta[1]").upper).all()
+    assert np.isfinite(profile(logit, fit, DATA, "beta[1]").upper).all()
 
 
 # ---------------------------------------------------------------- response, rows and weights decide, not the design
