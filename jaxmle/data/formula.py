@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmle.data.expansion import check_expansion
 from jaxmle.data.table import Column, needed
 
 Array = Any
@@ -58,6 +59,7 @@ def halves(text: str) -> tuple[str, str]:
 
 def terms_of(right: str) -> Terms:
     """The terms of a right-hand side, each of its Python expressions looked through."""
+    check_expansion(right)
     formulaic = needed("formulaic")
     try:
         parsed = formulaic.Formula(right)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxmle.data.design import INTERCEPT, Design, designed, refuse_unseen
 from jaxmle.data.formula import Terms, columns_in, halves, parse, real, terms_of
+from jaxmle.data.lost import lost_groups, plain
 from jaxmle.data.naming import designs_of, renamed
 from jaxmle.data.response import Response, leaves_of, response_of
 from jaxmle.data.rows import MISSING, arrays_of, complete_rows, given_of, settle
@@ -19,6 +20,7 @@ from jaxmle.fitting.fit import MAX_STEPS, fit
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.host import precision
+from jaxmle.parameters.arguments import check_choice, check_flag, shown
 
 Array = Any
 Tree = Any
@@ -35,7 +37,7 @@ class Frame:
     ``offset``, and what ``also`` named. ``names`` of the columns of ``x``; ``levels`` of a response that is a category, coded 0, 1, …;
     ``rows``: where each row stood in the table; ``total`` rows of it; ``missing``: from a column to its missing values;
     ``weights`` and ``clusters`` of the kept rows; ``labels``: from a name in ``by`` to its column; ``codes``: from a column of words in
-    ``also`` to its levels. ``designs`` holds the coding of each design.
+    ``also`` to its levels. ``designs`` holds the coding of each design; ``lost``, as ``labels``, the groups none of whose rows is kept.
     """
 
     formula: str
@@ -51,6 +53,7 @@ class Frame:
     offsets: tuple[str, ...]
     also: dict[str, str]
     codes: dict[str, tuple[Any, ...]]
+    lost: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -229,7 +232,7 @@ class Frame:
             leaves["trials"] = np.ones(rows)
         for leaf, name in self.also.items():
             leaves[leaf] = (
-                _codes(columns[name], self.codes[name])
+                _whole_codes(_codes(columns[name], self.codes[name]))
                 if name in self.codes
                 else np.where(columns[name].missing, np.nan, columns[name].values)
             )
@@ -279,7 +282,7 @@ def from_formula(
         data: a pandas, polars or pyarrow frame, or a dict of arrays (n,).
         weights: ``frequency("w")`` or ``sampling("w")``, the name of a column or an array (n,).
         clusters: the name of a column, a pair of them for two-way clusters; or arrays (n,).
-        also: further leaves: a formula for a second design, ``{"z": "~ w"}``, or a column, ``{"exposure": "years"}``; words become codes.
+        also: further leaves: a formula for a second design, ``{"z": "~ w"}``, or a column, ``{"exposure": "years"}``; words become integer codes.
         by: names of columns to be kept as ``labels``, such as the keys of groups.
         intercept: False leaves the constant out after coding, for ``cox`` and ``ordinal``.
         missing: rows with a missing value in a column that is used are dropped with a warning, ``"warn"``; without one, ``"drop"``; or raise,
@@ -310,14 +313,21 @@ def from_formula(
     >>> frame.predict(model, fit, {"site": ["b"], "years": [10.0]}).round(4).tolist()
     [36.6667]
     """
-    if missing not in MISSING:
-        raise ValueError(f"missing must be one of {', '.join(MISSING)}; got {missing!r}")
+    check_choice("missing", missing, MISSING)
+    if also is not None and not isinstance(also, Mapping):
+        raise TypeError(
+            f"also is a dictionary from the name of a leaf to a formula '~ w' or a column; got {shown(also)}"
+        )
+    by = [by] if isinstance(by, str) else by
+    if not isinstance(by, list | tuple) or not all(isinstance(name, str) for name in by):
+        raise TypeError(f"by is the name of a column, or a list of them; got {shown(by)}")
+    check_flag("intercept", intercept)
     plan = _plan(
         formula,
         also or {},
         given_of(weights, clusters),
         None if weights is None else weights.kind,
-        [by] if isinstance(by, str) else list(by),
+        list(by),
         intercept,
     )
     columns, total = columns_of(data, plan.wanted)
@@ -325,7 +335,8 @@ def from_formula(
     counts, rows = complete_rows(columns, total)
     settle(missing, counts, total, len(rows))
     frame = _coded(plan, {name: column.take(rows) for name, column in columns.items()}, rows)
-    return replace(frame, total=total, missing=counts)
+    lost = lost_groups(columns, plan.keys, rows) if plan.keys and len(rows) < total else {}
+    return replace(frame, total=total, missing=counts, lost=lost)
 
 
 class Plan(NamedTuple):
@@ -399,18 +410,18 @@ def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame
         name: columns[name].levels() for name in plan.plain.values() if columns[name].is_factor
     }
     data |= {
-        leaf: _codes(columns[name], codes[name])
+        leaf: _codes(columns[name], codes[name]).astype(np.int64)
         if name in codes
         else _finite(columns[name], name, rows)
         for leaf, name in plan.plain.items()
     }
     groups = tuple(
-        _plain(columns[plan.role(name)].values) for name in plan.given if name != "weights"
+        plain(columns[plan.role(name)].values) for name in plan.given if name != "weights"
     )
     return Frame(
         formula=plan.formula, data=data, levels=levels, rows=rows, total=len(rows), missing={},
         weights=Weights(columns[plan.role("weights")].values.astype(np.float64), plan.kind) if plan.kind else None,
-        clusters=None if not groups else groups if len(groups) > 1 else groups[0], labels={name: _plain(columns[name].values) for name in plan.keys},
+        clusters=None if not groups else groups if len(groups) > 1 else groups[0], labels={name: plain(columns[name].values) for name in plan.keys},
         designs={leaf: design for leaf, (design, _) in built.items()}, offsets=offsets, also=plan.plain, codes=codes,
     )  # fmt: skip
 
@@ -464,6 +475,11 @@ def _finite(column: Column, name: str, rows: np.ndarray) -> np.ndarray:
     return values
 
 
+def _whole_codes(codes: np.ndarray) -> np.ndarray:
+    """Codes as integers, where none is missing."""
+    return codes if np.any(np.isnan(codes)) else codes.astype(np.int64)
+
+
 def _codes(column: Column, levels: tuple[Any, ...]) -> np.ndarray:
     """Words as whole numbers from 0, in the order of their levels; NaN where missing."""
     place: dict[Any, float] = {level: float(code) for code, level in enumerate(levels)}
@@ -473,11 +489,6 @@ def _codes(column: Column, levels: tuple[Any, ...]) -> np.ndarray:
             for value, gone in zip(column.values.tolist(), column.missing, strict=True)
         ]
     )
-
-
-def _plain(values: np.ndarray) -> np.ndarray:
-    """Labels as an array of numbers or of strings."""
-    return np.array(values.tolist()) if values.dtype.kind == "O" else values
 
 
 def _listed(clusters: Any) -> tuple[np.ndarray, ...]:

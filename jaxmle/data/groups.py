@@ -13,6 +13,8 @@ import jax
 import numpy as np
 
 from jaxmle.data.frame import Frame, from_formula
+from jaxmle.data.lost import ALL_MISSING, with_lost
+from jaxmle.data.rows import MISSING
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.fit import MAX_STEPS, host_dtype
 from jaxmle.fitting.members import Table
@@ -22,6 +24,7 @@ from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.likelihood.host import tracing
+from jaxmle.parameters.arguments import check_choice, shown
 
 Array = Any
 Tree = Any
@@ -89,6 +92,9 @@ def fit_groups(
         raise TypeError(
             "fit_groups schedules its work from the host and cannot run inside jit or vmap: the number of groups is not known there"
         )
+    if formula is not None and not isinstance(formula, str):
+        raise TypeError(f"a formula is a string such as 'y ~ x + C(g)'; got {shown(formula)}")
+    check_choice("missing", missing, MISSING)
     frame = _frame_of(loglik, params0, data, by, formula, also, missing, weights, clusters)
     if frame is not None:
         by, data, weights, clusters = (
@@ -110,11 +116,11 @@ def fit_groups(
         dtype=dtype, max_steps=max_steps, block_rows=block_rows, params_axis=None, block=block, devices=devices, progress=progress, checkpoint=checkpoint,
     )  # fmt: skip
     fits = _in_table(fits, member, n)
-    return (
-        GroupFits(keys, fits, n)
-        if frame is None
-        else GroupFits(keys, frame.named(_of_all_rows(fits, frame.rows), loglik), n, frame.account)
-    )
+    if frame is None:
+        return GroupFits(keys, fits, n)
+    fits = frame.named(_of_all_rows(fits, frame.rows), loglik)
+    lost = {name: frame.lost[name] for name in keys if name in frame.lost}
+    return GroupFits(*with_lost(keys, fits, n, lost), frame.account)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -152,7 +158,15 @@ class GroupFits:
 
     def reasons(self) -> dict[Any, str]:
         """Why each group that did not converge did not: from its key to the sentence of ``explain()``."""
-        return {self._key(i): self.fits[i].explain() for i in self._failed()}
+        return {self._key(i): self._reason(i) for i in self._failed()}
+
+    def _reason(self, place: int) -> str:
+        """Why one group did not converge."""
+        return (
+            self.fits[place].explain()
+            if self.n[place]
+            else ALL_MISSING[0].upper() + ALL_MISSING[1:]
+        )
 
     def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
         """A tidy data frame: a row for each group and parameter, in full precision.
@@ -165,7 +179,7 @@ class GroupFits:
         tidy = nw.from_native(native, eager_only=True).drop("member")
         reason = np.full(len(self), "", dtype=object)
         for i in self._failed():
-            reason[i] = self.fits[i].explain()
+            reason[i] = self._reason(i)
         spread = {
             _free_name(name, [*tidy.columns, "reason"]): values
             for name, values in self.keys.items()
@@ -188,7 +202,7 @@ class GroupFits:
         failed = self._failed()
         if not len(failed):
             return f"{headline}\n{self.fits!r}"
-        told = [_first_line(f"{self._told(i)}: {self.fits[i].explain()}") for i in failed[:SHOWN]]
+        told = [_first_line(f"{self._told(i)}: {self._reason(i)}") for i in failed[:SHOWN]]
         more = [f"and {len(failed) - SHOWN:,} more: see reasons()"] if len(failed) > SHOWN else []
         return "\n".join([headline, repr(self.fits), "", *told, *more])
 

@@ -14,6 +14,7 @@ import jaxmle.special as special
 from jaxmle.families.family import Family, Law, by_quantile
 from jaxmle.families.inverse import smallest_count, solve
 from jaxmle.families.moments import values
+from jaxmle.parameters.arguments import check_end, check_number
 from jaxmle.parameters.constraints import simplex
 
 Array = Any
@@ -139,7 +140,8 @@ def truncated(family: Family, low: float = -math.inf, high: float = math.inf) ->
     0.581977
     """
     _with_tails(family, "truncated")
-    if math.isnan(low) or math.isnan(high) or not low < high:
+    low, high = (check_end(name, value) for name, value in (("low", low), ("high", high)))
+    if not low < high:
         raise ValueError(f"truncated needs low < high; got ({low}, {high})")
     law = family.law
 
@@ -214,8 +216,7 @@ def rounded(family: Family, width: float = 1.0) -> Family:
     0.383401
     """
     _with_tails(family, "rounded")
-    if not 0 < width < math.inf:
-        raise ValueError(f"rounded needs a positive finite width; got {width}")
+    width = check_number("width", width, low=0.0)
     law = family.law
 
     def cell(p: Params, y: Array) -> Array:

@@ -14,16 +14,20 @@ from jaxmle.fitting.checkpoint import Checkpoint
 from jaxmle.fitting.chunk import flat_members
 from jaxmle.fitting.engine import Problem, pose
 from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
+from jaxmle.fitting.identity import with_response_ids
 from jaxmle.fitting.inputs import Inputs, gathered
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.run import MANY, Run
+from jaxmle.fitting.signals import with_signals
 from jaxmle.likelihood.anatomy import term_shape
 from jaxmle.likelihood.contract import need_terms
 from jaxmle.likelihood.covariance import Kind
+from jaxmle.likelihood.hac import check_bandwidth
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.row_independence import check_blocks, check_rows_apart
 from jaxmle.likelihood.rowwise import is_rowwise
+from jaxmle.parameters.arguments import check_count, check_folder
 
 Tree = Any
 
@@ -102,15 +106,16 @@ def fit_members(
         raise TypeError(
             "fit_batch schedules its work from the host and cannot run inside jit or vmap; there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch"
         )
-    check_options(vcov, clusters, max_steps, block_rows)
-    if block is not None and (isinstance(block, bool) or not isinstance(block, int) or block < 1):
-        raise ValueError(f"block must be a positive whole number of members; got {block!r}")
+    max_steps, block_rows = check_options(vcov, clusters, max_steps, block_rows, progress)
+    block = None if block is None else check_count("block", block, 1)
+    checkpoint = None if checkpoint is None else check_folder("checkpoint", checkpoint)
     real = host_dtype(dtype)
     kept = Checkpoint(checkpoint)
     with precision(real), np.errstate(all="ignore"):
         inputs = gathered(
             loglik, params0, datasets, constraints, weights, clusters, in_axes, params_axis, real
         )
+        check_bandwidth(vcov, inputs.longest)
         problem = pose(inputs.loglik, inputs.layout, solver, vcov, clusters, max_steps, block_rows)
         one = _largest(inputs)
         has_terms = _check_first(problem, one)
@@ -134,7 +139,9 @@ def fit_members(
         with kept:
             run = Run(problem, inputs, block, devices, progress, kept)
             fits = run.fits()
-            return run.with_cones(fits) if has_terms else fits
+            fits = run.with_cones(fits) if has_terms else fits
+        fits = with_response_ids(fits, loglik, inputs.source, real)
+        return with_signals(fits, loglik, inputs.bare, one.data)
 
 
 def _largest(inputs: Inputs) -> Members:

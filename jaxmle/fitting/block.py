@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxmle.fitting.engine import Engine, Problem, beyond, engine_of
 from jaxmle.fitting.objective import slim
 from jaxmle.likelihood.anatomy import count
+from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.recession import Ways, ways
 from jaxmle.likelihood.regression import linear_designs, sharing
@@ -227,8 +228,16 @@ def recession(problem: Problem, member: Members) -> Ways:
 
 @_of_each
 def counted(problem: Problem, member: Members) -> Array:
-    """n."""
-    return jnp.asarray(count(member.loglik, member.data, lambda: 1), member.base.dtype)
+    """n; NaN where a likelihood without data returns one number."""
+
+    def terms() -> float:
+        params = problem.layout.unravel(member.base)
+        shape = jax.eval_shape(
+            lambda: terms_of(uncounted(member.loglik), params, member.data)
+        ).shape
+        return shape[0] if shape else jnp.nan
+
+    return jnp.asarray(count(member.loglik, member.data, terms), member.base.dtype)
 
 
 @_of_each

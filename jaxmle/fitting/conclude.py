@@ -152,7 +152,7 @@ def conclude(
     follow = np.where(roots >= 0, roots, np.arange(len(roots)))
     return {
         "x": x[follow], "se": se[follow], "vcov": masked[follow][:, follow], "estimable_vcov": vcov[follow][:, follow],
-        "sign": sign[follow], "bound": xp.where(kept, reached.bound, 0)[follow], "direction": direction[follow], "projector": projector,
+        "sign": sign[follow], "bound": xp.where(kept, reached.bound, 0)[follow], "direction": direction[follow], "projector": projector, "point": user.x[follow],
     }  # fmt: skip
 
 
@@ -194,13 +194,14 @@ def record(
     witness = Witness(
         row=whole(row), term=whole(row), direction=real(ending["direction"]), sign=whole(ending["sign"]), projector=real(ending["projector"]),
         vcov=real(ending["estimable_vcov"]), bound=whole(ending["bound"]), curvature=real(verdict.curvature), digits=real(verdict.digits),
-        gain=real(verdict.gain), distance=real(verdict.distance), stderr_error=real(error), certificate=whole(0),
+        gain=real(verdict.gain), distance=real(verdict.distance), stderr_error=real(error), certificate=whole(0), point=real(ending["point"]),
     )  # fmt: skip
     hollow = xp.where(failed | boundless, xp.nan, 1.0)
     return Fit(
         params=layout.unravel(real(ending["x"])), stderr=layout.unravel_entries(real(ending["se"])), vcov=real(ending["vcov"]),
         hessian=real(user.hessian * hollow), loglik=real(loglik), score=real(user.score * hollow), decrement=real(0.5 * verdict.distance**2), n=real(n),
         status=whole(verdict.status), witness=witness, steps=whole(verdict.steps + extra_steps), data_id=data_id,
+        response_id=xp.zeros_like(data_id),
         names=layout.names, bounds=layout.bounds, df=chart.k, vcov_kind="none" if kind is None else kind, mode=mode, weighting=weighting, layout=layout,
         hessian_by=FORWARD_OVER_REVERSE if user.hessian_by is None else user.hessian_by.method,
     )  # fmt: skip

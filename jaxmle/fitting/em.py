@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +16,7 @@ from jaxmle.likelihood.checks import check_coding, check_start, host_data, host_
 from jaxmle.likelihood.combinators import Weights, penalize
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.host import precision, tracing
+from jaxmle.parameters.arguments import check_count, check_number, shown
 from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.status import Status
 
@@ -27,6 +27,9 @@ Model = GaussianMixture | MixtureOf
 BLOCK = 16_384  # rows of a block of the Newton finish, where there are four times as many
 TRIES = 3  # ends of EM that Newton may try, the highest first, until one converges
 SAME = 0.1  # log-likelihood: ends nearer than this to the highest count as the same, since EM stops short of each
+
+
+MOST_STARTS = 100_000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -153,7 +156,7 @@ def em(
             model.starts(data, starts, np.random.default_rng(key))
             if start is None
             else start
-            if isinstance(start, list)
+            if isinstance(start, list) and start
             else [start]
         )
         begun = [_checked_start(model, one, data) for one in begun]
@@ -196,17 +199,12 @@ def _check(
         raise TypeError(
             f"em takes a model of gaussian_mixture(…) or mixture_of(…); got {type(model).__name__}"
         )
-    for name, value, least in (
-        ("starts", starts, 1),
-        ("key", key, 0),
-        ("max_steps", max_steps, 1),
-        ("newton_steps", newton_steps, 0),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be a whole number, {least} or more; got {value!r}")
-    for name, value in (("variance_floor", variance_floor), ("tolerance", tolerance)):
-        if not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be a number, 0 or more; got {value!r}")
+    check_count("starts", starts, 1, MOST_STARTS)
+    check_count("key", key)
+    check_count("max_steps", max_steps, 1)
+    check_count("newton_steps", newton_steps)
+    check_number("variance_floor", variance_floor, low=0.0, closed=True)
+    check_number("tolerance", tolerance, low=0.0, closed=True)
     if variance_floor and not isinstance(model, GaussianMixture):
         raise ValueError(
             "variance_floor is a penalty on covariance matrices, for gaussian_mixture; penalize the components' parameters in a fit of model.loglik instead"
@@ -228,6 +226,10 @@ def _checked_weights(weights: Weights, n: int | None) -> np.ndarray:
 
 def _checked_start(model: Model, start: Tree, data: Tree) -> Tree:
     params = host_params(start, np.float64, "start")
+    if not isinstance(params, dict) or "weights" not in params:
+        raise ValueError(
+            f"start is a dictionary of parameters with the entry 'weights'; got {shown(start)}"
+        )
     layout = layout_of(params, model.constraints)
     check_start(layout, params)
     if len(params["weights"]) != model.components:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxmle.likelihood.derivatives import DIFFERENCES, FORWARD_OVER_REVERSE
-from jaxmle.solvers.status import MEANING, Status
+from jaxmle.solvers.status import COMPARED, CONCAVE, MEAN, MEAN_OF_ROWS, MEANING, Status
 
 if TYPE_CHECKING:
     from jaxmle.fitting.record import Fit
@@ -45,6 +45,8 @@ def explain(fit: Fit) -> str:
     sentence = (
         NOISE if status == Status.IMPRECISE and not float(w.digits) > 0 else MEANING[status]
     ).format(**words)
+    if status == Status.NONFINITE and not float(fit.n):
+        sentence = "there is no row: none was given, or each has a missing value."
     if status == Status.UNBOUNDED and int(w.row) >= 0:
         sentence += f" The term that grows is that of row {int(w.row)} of the data."
     if status == Status.UNIDENTIFIED:
@@ -54,7 +56,7 @@ def explain(fit: Fit) -> str:
     if not sentence.startswith(tuple(map(printed, fit.names))):
         sentence = sentence[0].upper() + sentence[1:]
     if status == Status.CONVERGED:
-        sentence += _covariance(fit)
+        sentence = _maximum(int(w.certificate)) + covariance_note(fit)
     sentence += _second_derivatives(fit)
     return sentence.replace("  ", " ").replace(" ;", ";").replace(" .", ".")
 
@@ -89,7 +91,18 @@ def _second_derivatives(fit: Fit) -> str:
     )
 
 
-def _covariance(fit: Fit) -> str:
+def _maximum(certificate: int) -> str:
+    """Which maximum was found: the only one, the highest of several starts, or one that was compared with no other."""
+    if certificate & CONCAVE:
+        found = "The maximum was found."
+    elif certificate & COMPARED:
+        found = "The highest of the maxima that several starts lead to was found."
+    else:
+        found = "A maximum was found. The likelihood is not known to be concave: multistart tells whether another is higher."
+    return found + (f" But {MEAN_OF_ROWS}" if certificate & MEAN else "")
+
+
+def covariance_note(fit: Fit) -> str:
     """Why a robust covariance does not exist, a sentence; "" where it does."""
     row = int(fit.witness.row)
     kind = printed(fit.vcov_kind)

@@ -20,8 +20,8 @@ import numpy as np
 from jaxmle.fitting.conclude import Reach
 from jaxmle.fitting.diagnosis import Verdict
 from jaxmle.fitting.engine import Engine, Problem, compiled_pass, complete, pose, search
-from jaxmle.fitting.fingerprint import fingerprint
 from jaxmle.fitting.identification import traced_to
+from jaxmle.fitting.identity import identity, with_response_id
 from jaxmle.fitting.implicit import approached, term_count, traced_fit
 from jaxmle.fitting.kept import AIM, short
 from jaxmle.fitting.kept import kept as kept_hessian
@@ -30,6 +30,7 @@ from jaxmle.fitting.placing import placed
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.separation import settled, wants_cone
 from jaxmle.fitting.shards import in_shard, refuse_shards
+from jaxmle.fitting.signals import with_signals
 from jaxmle.fitting.subsample import head_start
 from jaxmle.likelihood.anatomy import count, has, substituted, term_shape
 from jaxmle.likelihood.checks import (
@@ -46,6 +47,7 @@ from jaxmle.likelihood.combinators import Penalize, weight
 from jaxmle.likelihood.contract import as_tree, leaf_of, need_terms, rows_of
 from jaxmle.likelihood.covariance import Kind, check_kind, cluster_codes
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
+from jaxmle.likelihood.hac import check_bandwidth
 from jaxmle.likelihood.histogram import counted, counts_of, distinct
 from jaxmle.likelihood.host import compiled, kept, precision, tracing
 from jaxmle.likelihood.indices import check_indices
@@ -53,6 +55,7 @@ from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.recession import is_exact, ways
 from jaxmle.likelihood.row_independence import check_blocks, check_weighted
 from jaxmle.likelihood.rowwise import is_rowwise
+from jaxmle.parameters.arguments import check_count, check_flag, shown
 from jaxmle.parameters.roads import without_alarms
 from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.loop import DONE, Point, State, advance, begin, step
@@ -122,11 +125,12 @@ def fit(
     >>> round(float(result.params["rate"]), 6), round(float(result.stderr["rate"]), 6)
     (0.333333, 0.166667)
     """
+    asked = loglik
     loglik, params0, constraints = _model_parts(loglik, params0, data, constraints)
     if weights is not None:
         loglik = weight(loglik, weights)
     loglik = as_tree(loglik)
-    check_options(vcov, clusters, max_steps, block_rows)
+    max_steps, block_rows = check_options(vcov, clusters, max_steps, block_rows, progress)
     options = (
         loglik,
         params0,
@@ -139,16 +143,20 @@ def fit(
         max_steps,
         block_rows,
     )
-    return _traced(*options) if tracing() else _host(*options, progress)
+    if tracing():
+        return _traced(*options)
+    found = with_response_id(_host(*options, progress), asked, loglik, data)
+    return with_signals(found, asked, loglik, data)
 
 
-def check_options(vcov: Any, clusters: Any, max_steps: Any, block_rows: Any) -> None:
-    """Options that can be judged without the data."""
+def check_options(
+    vcov: Any, clusters: Any, max_steps: Any, block_rows: Any, progress: Any = None
+) -> tuple[int, int | None]:
+    """Options that can be judged without the data: ``max_steps`` and ``block_rows`` as Python integers."""
     check_kind(vcov, clusters)
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
-        raise ValueError(f"max_steps must be a whole number, zero or more; got {max_steps!r}")
-    if block_rows is not None and (not isinstance(block_rows, int) or block_rows < 1):
-        raise ValueError(f"block_rows must be a positive whole number; got {block_rows!r}")
+    check_flag("progress", progress, may_be_none=True)
+    steps = check_count("max_steps", max_steps)
+    return steps, None if block_rows is None else check_count("block_rows", block_rows, 1)
 
 
 def _model_parts(
@@ -257,6 +265,7 @@ def _host(
     data = host_data(data, dtype)
     rows = rows_of(loglik, data)
     check_values(loglik, data)
+    check_bandwidth(vcov, rows)
     codes = () if clusters is None else cluster_codes(clusters, rows)
     with precision(dtype), np.errstate(all="ignore"):
         problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
@@ -284,7 +293,15 @@ def _host(
         )
         n = np.asarray(count(loglik, data, lambda: term_count(problem, base, on_device)), dtype)[()]
         found = complete(
-            problem, engine, base, verdict, reached, verdict.point, n, fingerprint(data), extra
+            problem,
+            engine,
+            base,
+            verdict,
+            reached,
+            verdict.point,
+            n,
+            identity(loglik, data, dtype),
+            extra,
         )
         if found.verdict == Status.UNIDENTIFIED and rows is not None:
             found = traced_to(found, lambda z, data: elsewhere(data)(z), verdict.point.z, data)
@@ -352,12 +369,13 @@ def _check_terms(problem: Problem, base: Array, data: Tree) -> None:
 
 def host_dtype(dtype: Any) -> np.dtype:
     """The precision of a fit on the host: float64 unless float32 is asked for."""
+    wanted = np.float64 if dtype is None else dtype
     try:
-        found = np.dtype(np.float64 if dtype is None else dtype)
+        found = np.dtype(wanted) if isinstance(wanted, str | type | np.dtype) else None
     except TypeError:
-        raise ValueError(f"dtype must be float64 or float32; got {dtype!r}") from None
-    if found not in (np.dtype(np.float64), np.dtype(np.float32)):
-        raise ValueError(f"dtype must be float64 or float32; got {dtype}")
+        found = None
+    if found is None or found not in (np.dtype(np.float64), np.dtype(np.float32)):
+        raise ValueError(f"dtype must be float64 or float32; got {shown(dtype)}")
     return found
 
 
@@ -401,6 +419,7 @@ def _traced(
     layout = layout_of(params, constraints)
     rows = rows_of(loglik, data)
     check_weight_shapes(loglik, data)
+    check_bandwidth(vcov, rows)
     codes = () if clusters is None else cluster_codes(clusters, rows)
     problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
     base = jnp.asarray(substituted(loglik, layout, layout.ravel(params)))

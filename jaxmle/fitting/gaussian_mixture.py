@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.fitting.mixture_start import assignments
+from jaxmle.parameters.arguments import check_choice, check_count, shown
 from jaxmle.parameters.constraints import covariance as positive_definite
 from jaxmle.parameters.constraints import positive, simplex
 
@@ -52,12 +53,8 @@ def gaussian_mixture(components: int, covariance: str = "full") -> GaussianMixtu
     >>> round(float(gaussian_mixture(2, "spherical")(params, np.array([0.0]))[0]), 6)
     -0.918939
     """
-    if isinstance(components, bool) or not isinstance(components, int) or components < 1:
-        raise ValueError(f"components must be a whole number, 1 or more; got {components!r}")
-    if covariance not in KINDS:
-        raise ValueError(
-            f"covariance must be 'full', 'tied', 'diagonal' or 'spherical'; got {covariance!r}"
-        )
+    components = check_count("components", components, 1)
+    check_choice("covariance", covariance, KINDS)
     return GaussianMixture(components, covariance)
 
 
@@ -358,10 +355,16 @@ class GaussianMixture:
 
     def checked(self, data: Tree) -> np.ndarray:
         """The observations, (n, d)."""
-        y = np.asarray(data, float)
+        y = np.asarray(data) if isinstance(data, np.ndarray | jax.Array) else np.zeros(0)
         if y.ndim not in (1, 2) or not y.size:
             raise ValueError(
-                f"a Gaussian mixture takes observations (n, d), or (n,) where d is 1; got shape {y.shape}"
+                f"a Gaussian mixture takes one array of observations, (n, d), or (n,) where d is 1; got {shown(data)}"
+            )
+        y = y.astype(float)
+        odd = np.argwhere(~np.isfinite(y))
+        if len(odd):
+            raise ValueError(
+                f"data are {y[tuple(odd[0])]} in row {odd[0][0]}: a Gaussian mixture takes finite observations"
             )
         y = y[:, None] if y.ndim == 1 else y
         if self.components > len(y):

@@ -129,7 +129,7 @@ def approached(problem: Problem, objective: Objective, z: Array) -> tuple[Array,
     return first_that_exists((road,), objective.value, z)
 
 
-def term_count(problem: Problem, base: Array, data: Tree) -> int:
-    """How many terms a likelihood without data returns."""
+def term_count(problem: Problem, base: Array, data: Tree) -> float:
+    """How many terms a likelihood without data returns; NaN where it is one number, of who knows how many."""
     shape = term_shape(problem.loglik, problem.layout, base, data)
-    return shape[0] if shape else 1
+    return shape[0] if shape else jnp.nan

@@ -19,6 +19,7 @@ from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.likelihood.histogram import counts_of, distinct
 from jaxmle.likelihood.host import precision
 from jaxmle.likelihood.indices import Members, check_indices
+from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import Ordered, Simplex
 from jaxmle.parameters.tree import Layout, layout_of
 
@@ -74,6 +75,7 @@ def gathered(
     """The inputs of a batch."""
     if weights is not None and not isinstance(weights, Weights):
         weight(loglik, weights)  # says what is wrong
+    check_params_axis(params_axis)
     tree = as_tree(loglik)
     if isinstance(datasets, list):
         source: Stacked | Ragged = _ragged(tree, datasets, weights, clusters, dtype)
@@ -184,7 +186,7 @@ def _stacked(
     dtype: np.dtype,
 ) -> Stacked:
     data = host_data(datasets, dtype, nan=True)
-    axes = _axes(in_axes, data)
+    axes = leaf_axes(in_axes, data)
     sizes: dict[int, str] = {}
     moved = []
     for (path, leaf), axis in zip(jax.tree_util.tree_leaves_with_path(data), axes, strict=True):
@@ -247,24 +249,31 @@ def _stacked(
     return Stacked(tree, shared, members, len(axes))
 
 
-def _axes(in_axes: Any, data: Tree) -> list[int | None]:
-    """One axis for each leaf, from a prefix of the tree."""
+class _Shared:
+    """Stands for None in a tree of axes, where None itself would be no leaf."""
+
+
+def leaf_axes(in_axes: Any, data: Tree) -> list[int | None]:
+    """The axis over members of each leaf of ``data``, None where all share it: from a prefix of the tree, as in ``jax.vmap``."""
+    shared = _Shared()
     try:
         full = jax.tree.map(
-            lambda axis, sub: jax.tree.map(lambda _: -(10**6) if axis is None else axis, sub),
+            lambda axis, sub: jax.tree.map(lambda _: shared if axis is None else axis, sub),
             in_axes,
             data,
             is_leaf=lambda a: a is None,
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError):
         raise ValueError(
-            f"in_axes must be an axis, None, or a tree like datasets: {error}"
+            f"in_axes must be an axis, None, or a tree of them like the data; got {shown(in_axes)}"
         ) from None
-    axes = [None if axis == -(10**6) else axis for axis in jax.tree.leaves(full)]
+    axes = [None if axis is shared else axis for axis in jax.tree.leaves(full)]
     for axis in axes:
-        if axis is not None and (isinstance(axis, bool) or not isinstance(axis, int)):
-            raise TypeError(f"in_axes holds {axis!r}; an axis is a whole number or None")
-    return axes
+        if axis is None:
+            continue
+        if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
+            raise TypeError(f"in_axes holds {shown(axis)}; an axis is a whole number or None")
+    return [None if axis is None else int(axis) for axis in axes]
 
 
 def _matrix(values: Any, name: str, dtype: np.dtype) -> tuple[np.ndarray | None, int | None]:
@@ -279,6 +288,8 @@ def _matrix(values: Any, name: str, dtype: np.dtype) -> tuple[np.ndarray | None,
 
 
 def _labels(clusters: Any) -> tuple[np.ndarray, int | None]:
+    if isinstance(clusters, np.ma.MaskedArray):
+        cluster_codes(clusters, None)  # says what is wrong
     labels = np.asarray(clusters)
     if labels.ndim not in (1, 2):
         raise ValueError(
@@ -526,6 +537,7 @@ def _has_axis(
     loglik: Any, params: Tree, constraints: Tree, source: Stacked | Ragged, axis: Any, weights: Any
 ) -> bool:
     """Whether the start values have a leading axis over members."""
+    check_params_axis(axis)
     leaves = jax.tree.leaves(params)
     possible = all(leaf.ndim and leaf.shape[0] == source.members for leaf in leaves)
     if axis == 0:
@@ -536,8 +548,6 @@ def _has_axis(
         return True
     if axis is None:
         return False
-    if axis != "auto":
-        raise ValueError(f"params_axis must be 0, None or 'auto'; got {axis!r}")
     if not possible:
         return False
     both = [
@@ -552,6 +562,13 @@ def _has_axis(
     return both[0] or (
         not both[1] and not alone
     )  # where neither reading runs, the error is that of one member
+
+
+def check_params_axis(axis: Any) -> None:
+    """``params_axis`` is 0, None or "auto"."""
+    known = axis is None or (isinstance(axis, int | str) and not isinstance(axis, bool))
+    if not known or axis not in (0, "auto", None):
+        raise ValueError(f"params_axis must be 0, None or 'auto'; got {shown(axis)}")
 
 
 def _fits(loglik: Any, params: Tree, constraints: Tree, source: Stacked | Ragged) -> bool:

@@ -14,6 +14,8 @@ Array = Any
 def typed_key(key: Any) -> Array:
     """A typed jax key from a whole number or a key of either kind."""
     if isinstance(key, int | np.integer) and not isinstance(key, bool):
+        if not -(2**63) <= int(key) < 2**63:
+            raise ValueError("key is a whole number of more than 64 bits: take a smaller one")
         return jax.random.key(int(key))
     if (
         isinstance(key, jax.Array)

@@ -34,6 +34,11 @@ class Chunk(NamedTuple):
     data_id: np.ndarray  # (b, 2)
 
 
+def _identified(rows: Tree) -> int:
+    """How many leaves of (data, weights, cluster codes) the fingerprint of a member reads: data and weights."""
+    return len(jax.tree.leaves(rows[:2]))
+
+
 @dataclass(frozen=True)
 class Stacked:
     """Members along the leading axis of each leaf, or shared by all of them."""
@@ -89,7 +94,7 @@ class Stacked:
         told = [
             np.broadcast_to(leaf, (len(index), *leaf.shape)) if one else leaf
             for leaf, one in zip(taken, self.shared, strict=True)
-        ][: self.data_leaves]
+        ][: _identified(self.rows)]
         ids = fingerprints(told, None) if told else np.zeros((len(index), 2), np.uint32)
         return Chunk(rows, None, ids)
 
@@ -164,8 +169,8 @@ class Ragged:
         """The members ``index``, ready to run."""
         rows = self.stack(index, length)
         ids = fingerprints(
-            jax.tree.leaves(rows)[: self.data_leaves],
-            [self.sizes[index, k] for k in self.part[: self.data_leaves]],
+            jax.tree.leaves(rows)[: _identified(self.rows)],
+            [self.sizes[index, k] for k in self.part[: _identified(self.rows)]],
         )
         kept = [
             (np.arange(wanted) < self.sizes[index, k][:, None]).astype(np.float64)
@@ -246,7 +251,17 @@ def _end_to_end(name: str, column: Sequence[Any]) -> np.ndarray:
             raise ValueError(
                 f"datasets[{member}]{name} is one number; every leaf of a data set has a leading axis over its rows"
             )
+    widths = [np.shape(leaf)[1:] for leaf in column] if len({*map(_width, column)}) > 1 else []
+    if widths:
+        other = next(member for member, width in enumerate(widths) if width != widths[0])
+        raise ValueError(
+            f"every data set has leaves of the same widths: datasets[0]{name} has shape {np.shape(column[0])}, datasets[{other}]{name} {np.shape(column[other])}"
+        )
     return np.concatenate(column)
+
+
+def _width(leaf: Any) -> tuple[int, ...]:
+    return np.shape(leaf)[1:]
 
 
 # ---------------------------------------------------------------- buckets

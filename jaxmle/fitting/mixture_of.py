@@ -13,11 +13,13 @@ import numpy as np
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.gaussian_mixture import Path
 from jaxmle.fitting.mixture_start import assignments
-from jaxmle.likelihood.checks import check_coding
+from jaxmle.likelihood.checks import check_coding, host_params
 from jaxmle.likelihood.combinators import sampling
 from jaxmle.likelihood.contract import Opaque, as_tree, data_length
 from jaxmle.likelihood.host import compiled
+from jaxmle.parameters.arguments import check_count, check_function
 from jaxmle.parameters.constraints import simplex
+from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.status import Status
 
 Array = Any
@@ -52,12 +54,10 @@ def mixture_of(
     >>> round(float(two(params, np.array([2.0]))[0]), 6)
     -2.0
     """
-    if isinstance(components, bool) or not isinstance(components, int) or components < 1:
-        raise ValueError(f"components must be a whole number, 1 or more; got {components!r}")
-    if not callable(component):
-        raise TypeError(
-            f"component must be a function of (params, data); got {type(component).__name__}"
-        )
+    components = check_count("components", components, 1)
+    check_function("component", component, "lambda params, data: terms")
+    if start is not None:
+        layout_of(host_params(start, np.float64, "start"), constraints)
     # One plain function each: compiled pieces are kept on it.
     one = (
         component

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
+from jaxmle.fitting.inputs import check_params_axis
 from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.maxima import SAME_LOGLIK, Maximum, census, is_level, least_bad
 from jaxmle.fitting.record import Fit
@@ -19,7 +20,8 @@ from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import Weight, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.host import precision, tracing
-from jaxmle.solvers.status import Status
+from jaxmle.parameters.arguments import check_count
+from jaxmle.solvers.status import COMPARED, Status
 
 Tree = Any
 
@@ -77,9 +79,9 @@ def multistart(
         raise TypeError(
             "multistart schedules its work from the host and cannot run inside jit or vmap; there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts"
         )
-    check_options(vcov, clusters, max_steps, None)
-    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
-        raise ValueError(f"number must be a whole number of starts, 1 or more; got {number!r}")
+    max_steps, _ = check_options(vcov, clusters, max_steps, None, progress)
+    number = check_count("number", number, 1)
+    check_params_axis(params_axis)
     constraints, real = (
         getattr(loglik, "constraints", None) if constraints is None else constraints,
         host_dtype(dtype),
@@ -98,7 +100,7 @@ def multistart(
             starts,
             data,
             constraints,
-            int(number),
+            number,
             typed_key(key),
             groups,
             params_axis,
@@ -109,8 +111,18 @@ def multistart(
         loglik, params, data, constraints=constraints, solver=solver, vcov=vcov, clusters=clusters, weights=weights, dtype=real,
         max_steps=max_steps, in_axes=None, params_axis=0, progress=progress,
     )  # fmt: skip
-    maxima = census(fits, blocks)
+    maxima = _compared(census(fits, blocks)) if len(fits) > 1 else census(fits, blocks)
     return Multistart(maxima[0].fit if maxima else fits[least_bad(fits)], fits, params, maxima)
+
+
+def _compared(maxima: tuple[Maximum, ...]) -> tuple[Maximum, ...]:
+    """The maxima, the highest marked as the one that was compared with the others."""
+    if not maxima:
+        return maxima
+    best = maxima[0].fit
+    code = np.asarray(best.witness.certificate | COMPARED, np.int32)[()]
+    marked = replace(best, witness=replace(best.witness, certificate=code))
+    return replace(maxima[0], fit=marked), *maxima[1:]
 
 
 def _checked_data(loglik: Any, data: Tree, clusters: Any, dtype: np.dtype) -> Tree:

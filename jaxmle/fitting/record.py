@@ -12,12 +12,17 @@ import numpy as np
 import scipy
 
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
+from jaxmle.parameters.arguments import check_choice, check_level, shown
 from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Layout
-from jaxmle.solvers.status import MEANING, Status
+from jaxmle.solvers.status import MEANING, Status, named
 
 Array = Any
 Tree = Any
+
+# A covariance computed in float32 is symmetric, and positive, to some 1e-6 of its diagonal.
+ASYMMETRY = 1e-5
+INDEFINITE = 1e-5
 
 _WITNESS = [
     "row",
@@ -33,11 +38,12 @@ _WITNESS = [
     "distance",
     "stderr_error",
     "certificate",
+    "point",
 ]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=_WITNESS, meta_fields=[])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Witness:
     """The evidence for a verdict, in arrays of fixed shape so that it vmaps; −1, 0 or NaN where there is nothing to show."""
 
@@ -55,7 +61,13 @@ class Witness:
     gain: Array  # ()     the last gain in ℓ
     distance: Array  # ()  √(2δ), estimated distance to the maximum in standard errors
     stderr_error: Array  # (p,)  error of each standard error, 0 where it is rounding: the Monte-Carlo standard error of a simulated information, the measured error of differences
-    certificate: Array  # ()  SEPARATED: 0 seen by following the climb, 1 by the scores of all terms, 2 exact arithmetic; UNIDENTIFIED: 0 not asked, 1 by the data, 2 by the model
+    certificate: Array  # ()  SEPARATED: 0 seen by following the climb, 1 by the scores of all terms, 2 exact arithmetic; UNIDENTIFIED: 0 not asked, 1 by the data, 2 by the model; CONVERGED: a sum of solvers.status.CONCAVE, MEAN and COMPARED
+    point: Array = None  # (p,)  the finite point at which the verdict was taken: of a separated fit the one where the likelihood is at its limit
+
+    def __post_init__(self) -> None:
+        if self.point is None and hasattr(self.direction, "dtype"):
+            unknown = namespace(self.direction).full_like(self.direction, np.nan)
+            object.__setattr__(self, "point", unknown)
 
 
 _LEAVES = [
@@ -71,18 +83,20 @@ _LEAVES = [
     "witness",
     "steps",
     "data_id",
+    "response_id",
 ]
 _STATIC = ["names", "bounds", "df", "vcov_kind", "mode", "weighting", "layout", "hessian_by"]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=_LEAVES, meta_fields=_STATIC)
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fit:
     """A maximum-likelihood fit, or a batch of them (every leaf then has leading axes).
 
     Leaves: ``params`` and ``stderr`` wear the tree of the start values; ``vcov`` and ``hessian`` (p, p) and ``score`` (p,) are flat, in
     the order of ``names``; ``loglik`` ℓ; ``decrement`` δ = s'J⁻¹s/2; ``n`` observations; ``status`` an integer ``Status``; ``witness``;
-    ``steps``; ``data_id`` a fingerprint of the data.
+    ``steps``; ``data_id`` a fingerprint of the data and their weights;
+    ``response_id`` one of the response and the weights alone, zero where the response is not known.
     Static: ``names``, ``bounds`` (lower, upper) per printed entry, ``df`` free parameters, ``vcov_kind``, ``mode`` (ML or MAP),
     ``weighting`` (none, frequency, sampling), ``hessian_by``: how second derivatives were taken, "forward over reverse" or, where a part of
     the likelihood lacks a mode, "reverse over reverse", "forward over forward" or "differences of the score".
@@ -108,6 +122,13 @@ class Fit:
     weighting: str
     layout: Layout
     hessian_by: str = FORWARD_OVER_REVERSE
+    response_id: Array = None  # zeros where it is not given
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "status", named(self.status))
+        if self.response_id is None and hasattr(self.data_id, "dtype"):
+            zeros = namespace(self.data_id).zeros_like(self.data_id)
+            object.__setattr__(self, "response_id", zeros)
 
     # ------------------------------------------------------------ flat views
 
@@ -184,10 +205,8 @@ class Fit:
         ``scale="free"`` takes the interval on the scale that the entry's bounds suggest (log, logit, Fisher's z; the identity where it
         is unbounded) and maps it back, so that it respects the bounds; ``"user"`` is the symmetric estimate ± z·SE.
         """
-        if scale not in ("free", "user"):
-            raise ValueError(f"scale must be 'free' or 'user'; got {scale!r}")
-        if not 0 < level < 1:
-            raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level}")
+        check_choice("scale", scale, ("free", "user"))
+        level = check_level(level)
         z = float(scipy.special.ndtri(0.5 + level / 2))
         with np.errstate(
             all="ignore"
@@ -251,6 +270,15 @@ class Fit:
         """One member of a batch, or a part of it."""
         if not self.batch_shape:
             raise TypeError("this is one fit, not a batch: it has no members to index")
+        try:
+            np.empty(self.batch_shape, bool)[index]
+        except (IndexError, TypeError, ValueError):
+            if isinstance(index, jax.core.Tracer):
+                pass
+            else:
+                raise IndexError(
+                    f"a batch of {self.batch_shape} fits has no member {shown(index)}: index it as an array"
+                ) from None
         return jax.tree.map(lambda leaf: leaf[index], self)
 
     def __len__(self) -> int:
@@ -261,6 +289,10 @@ class Fit:
     def with_vcov(self, vcov: Array, kind: str = "given") -> Fit:
         """The same fit with another covariance (p, p) and the standard errors of its diagonal. Entries without an estimate keep NaN."""
         xp = namespace(self.loglik)
+        if not isinstance(kind, str):
+            raise TypeError(f"kind names the covariance in tables, a string; got {shown(kind)}")
+        if not isinstance(vcov, jax.core.Tracer):
+            vcov = check_covariance(vcov, self.vcov.shape, self.se)
         vcov = xp.asarray(vcov, dtype=self.vcov.dtype)
         if vcov.shape != self.vcov.shape:
             raise ValueError(
@@ -311,6 +343,7 @@ class Fit:
         """The table of one fit, or the digest of a batch."""
         from jaxmle.report import digest, table
 
+        level = check_level(level)
         return digest.digest(self, level) if self.batch_shape else table.summary(self, level)
 
     def __repr__(self) -> str:
@@ -331,25 +364,71 @@ class Fit:
         """The table in HTML."""
         from jaxmle.report import markup
 
-        return markup.html(self, level)
+        return markup.html(self, check_level(level))
 
     def to_latex(self, level: float = 0.95) -> str:
         """The table in LaTeX (booktabs)."""
         from jaxmle.report import markup
 
-        return markup.latex(self, level)
+        return markup.latex(self, check_level(level))
 
     def to_markdown(self, level: float = 0.95) -> str:
         """The table in Markdown."""
         from jaxmle.report import markup
 
-        return markup.markdown(self, level)
+        return markup.markdown(self, check_level(level))
 
     def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
         """The table as a tidy data frame: term, estimate, std_error, statistic, p_value, conf_low, conf_high."""
         from jaxmle.report import frame
 
-        return frame.frame(self, level, backend)
+        return frame.frame(self, check_level(level), backend)
+
+
+def check_covariance(vcov: Any, shape: tuple[int, ...], se: Array) -> Array:
+    """A covariance (…, p, p): real, symmetric, without a negative variance in any direction. Entries without an estimate, or without
+    a variance at all, are NaN in whole rows and columns.
+
+    Args:
+        shape: the shape wanted.
+        se: standard errors of the fit, (…, p); NaN where there is no estimate.
+    """
+    array = np.asarray(vcov)
+    if isinstance(vcov, np.ma.MaskedArray) or array.dtype.kind not in "fiu":
+        raise TypeError(f"the covariance must be a matrix of real numbers; got {shown(vcov)}")
+    if array.shape != shape:
+        raise ValueError(
+            f"the covariance must have shape {shape}, in the order of names; got {array.shape}"
+        )
+    alive = np.isfinite(np.asarray(se)).reshape(-1, shape[-1])
+    for member, (matrix, live) in enumerate(
+        zip(array.reshape(-1, *shape[-2:]).astype(float), alive, strict=True)
+    ):
+        wrong = _not_a_covariance(matrix[np.ix_(live, live)])
+        if wrong:
+            where = f" of member {member}" if len(shape) > 2 else ""
+            raise ValueError(f"the covariance{where} {wrong}")
+    return vcov
+
+
+def _not_a_covariance(matrix: np.ndarray) -> str:
+    """What keeps a matrix from being a covariance; "" where nothing does."""
+    known = ~np.isnan(np.diagonal(matrix))
+    part = matrix[np.ix_(known, known)]
+    if not np.all(np.isfinite(part)) or not np.all(np.isnan(matrix[~known])):
+        return "is not finite: an entry without a variance is NaN in its whole row and column"
+    if not part.size:
+        return ""
+    scale = np.sqrt(np.maximum(np.diagonal(part), 0.0))
+    if np.any(np.diagonal(part) < 0):
+        return f"has the negative variance {np.min(np.diagonal(part)):g}"
+    unit = part / np.where(scale > 0, scale, 1.0)[:, None] / np.where(scale > 0, scale, 1.0)
+    if np.any(np.abs(unit - unit.T) > ASYMMETRY):
+        return "is not symmetric"
+    lowest = float(np.min(np.linalg.eigvalsh(0.5 * (unit + unit.T))))
+    if lowest < -INDEFINITE:
+        return f"is indefinite: a combination of the parameters would have a negative variance (its correlation matrix has the eigenvalue {lowest:.3g})"
+    return ""
 
 
 def wald_interval(

@@ -13,6 +13,7 @@ from jaxmle.likelihood.anatomy import roots_of, substituted
 from jaxmle.likelihood.checks import check_fixed, check_start, host_params
 from jaxmle.likelihood.contract import Opaque, terms_of
 from jaxmle.likelihood.host import remembered, to_numpy
+from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 
 Array = Any
@@ -60,6 +61,8 @@ def _first(params: Tree) -> Tree:
 def _is_sampler(starts: Any) -> bool:
     """A function; a tree of parameters may be callable too, but has arrays for leaves."""
     leaves = jax.tree.leaves(starts)
+    if isinstance(starts, type):
+        raise TypeError(f"starts are parameters or a function of a key; got {shown(starts)}")
     return callable(starts) and (
         isinstance(starts, jax.tree_util.Partial) or not leaves or leaves[0] is starts
     )
@@ -72,8 +75,6 @@ def _are_many(
     shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
     lengths = {shape[:1] for shape in shapes}
     possible = len(lengths) == 1 and lengths not in ({()}, {(0,)})
-    if axis not in (0, None, "auto") or isinstance(axis, bool):
-        raise ValueError(f"params_axis must be 0, None or 'auto'; got {axis!r}")
     if axis == 0 and not possible:
         raise ValueError(
             f"every leaf of starts must have the same leading axis, over starts; got shapes {shapes}"

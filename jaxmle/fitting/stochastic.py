@@ -36,6 +36,13 @@ from jaxmle.likelihood.contract import Opaque, as_tree, data_length
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.likelihood.indices import check_indices
 from jaxmle.likelihood.row_independence import check_rows_apart
+from jaxmle.parameters.arguments import (
+    check_choice,
+    check_count,
+    check_folder,
+    check_function,
+    shown,
+)
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.solvers.methods import LBFGS, Newton
 
@@ -142,7 +149,8 @@ def fit_stochastic(
             "fit_stochastic schedules its work from the host and cannot run inside jit or vmap; there, use jaxmle.fit or optax itself"
         )
     _check_options(optimizer, batch_size, epochs, schedule, held_out, patience, polish)
-    check_options(vcov, None, 0, None)
+    check_options(vcov, None, 0, None, progress)
+    checkpoint = None if checkpoint is None else check_folder("checkpoint", checkpoint)
     if params0 is None and not hasattr(loglik, "start"):
         raise ValueError(
             "params0 is missing: give start values; only a model with a method start(data) may go without"
@@ -203,19 +211,12 @@ def _check_options(
         raise TypeError(
             f"optimizer must be an optax transformation, such as optax.adam(1e-3); got {optimizer!r}"
         )
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("epochs", epochs, 0),
-        ("patience", patience, 1),
-    ):
-        if name == "patience" and value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be a whole number, {least} or more; got {value!r}")
-    if schedule is not None and not callable(schedule):
-        raise TypeError(
-            f"schedule must be a function of the step, such as optax.cosine_decay_schedule(1.0, 1000); got {schedule!r}"
-        )
+    check_count("batch_size", batch_size, 1)
+    check_count("epochs", epochs)
+    if patience is not None:
+        check_count("patience", patience, 1)
+    if schedule is not None:
+        check_function("schedule", schedule, "optax.cosine_decay_schedule(1.0, 1000)")
     if patience is not None and held_out is None:
         raise ValueError(
             "patience watches held-out rows: give held_out=0.1, or a tree of other rows"
@@ -224,8 +225,8 @@ def _check_options(
         raise ValueError(
             f"held_out must be a share between 0 and 1 or a tree of rows; got {held_out!r}"
         )
-    if polish is not None and polish not in POLISH:
-        raise ValueError(f"polish must be 'newton', 'lbfgs' or None; got {polish!r}")
+    if polish is not None:
+        check_choice("polish", polish, tuple(POLISH))
 
 
 def _check_kind(loglik: Any) -> None:
@@ -243,7 +244,10 @@ def _check_kind(loglik: Any) -> None:
 def _checked_over(over: Any, polish: Any, loglik: Any, params: Tree) -> tuple[str, ...] | None:
     if over is None:
         return None
-    over = (over,) if isinstance(over, str) else tuple(over)
+    over = (over,) if isinstance(over, str) else over
+    if not isinstance(over, list | tuple) or not all(isinstance(name, str) for name in over):
+        raise TypeError(f"polish_over is a key of params0, or a list of them; got {shown(over)}")
+    over = tuple(over)
     if polish is None:
         raise ValueError("polish_over says what a polish moves: give polish='newton' too")
     if not isinstance(params, dict) or not over or not set(over) <= set(params):

@@ -21,6 +21,7 @@ from jaxmle.fitting.npz import NOT_OURS, ZIP_MAGIC, Member, members, packed, wri
 from jaxmle.fitting.record import Fit, Witness
 from jaxmle.fitting.soundness import check_sound
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
+from jaxmle.parameters.arguments import check_folder
 from jaxmle.parameters.constraints import KINDS, Constraint, Interval
 from jaxmle.parameters.tree import Layout, Leaf, path_name
 
@@ -34,11 +35,11 @@ TREES = ("params", "stderr")
 # The leaves without a tree: their axes behind those of the batch, and the kind of number: real, integer, unsigned.
 LEAVES = {
     "vcov": ("pp", "f"), "hessian": ("pp", "f"), "loglik": ("", "f"), "score": ("p", "f"), "decrement": ("", "f"), "n": ("", "f"),
-    "status": ("", "i"), "steps": ("", "i"), "data_id": ("2", "u"),
+    "status": ("", "i"), "steps": ("", "i"), "data_id": ("2", "u"), "response_id": ("2", "u"),
     "witness.row": ("", "i"), "witness.term": ("", "i"), "witness.direction": ("p", "f"), "witness.sign": ("p", "i"),
     "witness.projector": ("pp", "f"), "witness.vcov": ("pp", "f"), "witness.bound": ("p", "i"), "witness.curvature": ("", "f"),
     "witness.digits": ("", "f"), "witness.gain": ("", "f"), "witness.distance": ("", "f"), "witness.stderr_error": ("p", "f"),
-    "witness.certificate": ("", "i"),
+    "witness.certificate": ("", "i"), "witness.point": ("p", "f"),
 }  # fmt: skip
 KIND = {"f": "floating numbers", "i": "integers", "u": "unsigned integers"}
 
@@ -154,13 +155,7 @@ def _digest(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
 
 
 def _file(path: str | os.PathLike[str], existing: bool = False) -> Path:
-    if not isinstance(path, str | os.PathLike) or not str(path):
-        raise TypeError(
-            f"a record is kept in a file: give its path, such as 'fit.npz'; got {path!r}"
-        )
-    if "\0" in str(path):
-        raise ValueError(f"the path {str(path)!r} holds a null character, which no path may")
-    path = Path(path)
+    path = Path(check_folder("path", path))
     return (
         path if path.suffix or (existing and path.is_file()) else path.with_name(f"{path.name}.npz")
     )
@@ -230,6 +225,7 @@ def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
         if str(error) == NOT_OURS:
             raise ValueError("it is not a file that Fit.save wrote") from None
         raise
+    _complete(held)
     text = held.pop(DESCRIPTION, None)
     if text is None or text.dtype != np.uint8 or len(text.shape) != 1:
         raise ValueError("it is not a file that Fit.save wrote")
@@ -245,6 +241,16 @@ def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
             f"a later jaxmle wrote it, in format {version}; this one reads format {FORMAT}. Update jaxmle to read it"
         )
     return held, told
+
+
+def _complete(held: dict[str, Member]) -> None:
+    """Give a record from before they were kept the leaves for what is not known."""
+    if "data_id" in held and "response_id" not in held:
+        held["response_id"] = replace(held["data_id"], content=memoryview(b""))
+    if "score" in held and "witness.point" not in held:
+        score = held["score"]
+        unknown = np.full(score.shape, np.nan, score.dtype)
+        held["witness.point"] = Member(score.shape, score.dtype, "C", memoryview(unknown.tobytes()))
 
 
 def _labelled(layout: Layout, names: tuple[str, ...]) -> Layout:

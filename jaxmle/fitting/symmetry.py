@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout
 
 
 def checked_groups(symmetric: Any) -> tuple[Any, ...]:
     """Groups of names, by their form alone: leaves, or blocks of equal length."""
-    if isinstance(symmetric, str) or not isinstance(symmetric, Iterable):
+    if not isinstance(symmetric, list | tuple):
         raise TypeError(
-            f"symmetric is a list of groups, such as [('mu', 'sigma', 'weight')]; got {symmetric!r}"
+            f"symmetric is a list of groups, such as [('mu', 'sigma', 'weight')]; got {shown(symmetric)}"
         )
     groups = tuple(symmetric)
     for group in groups:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.fitting.fingerprint import fingerprint
 from jaxmle.fitting.fit import host_dtype
+from jaxmle.fitting.identity import identity, with_response_id
 from jaxmle.fitting.record import Fit, Witness
 from jaxmle.likelihood.anatomy import count, has, has_law, roots_of, substituted, weighting_of
 from jaxmle.likelihood.bias import adjustment, inverse_root
@@ -27,6 +27,7 @@ from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.host import compiled, kept, precision, to_numpy, tracing
 from jaxmle.likelihood.terms import NO_LAW, expected_information
+from jaxmle.parameters.arguments import check_count
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.solvers.status import Status
 
@@ -87,13 +88,15 @@ def mean_br(
         params0 = loglik.start(data)
     constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
     tree = as_tree(loglik if weights is None else weight(loglik, weights))
-    _check(tree, max_steps)
-    return (_traced if tracing() else _host)(tree, params0, data, constraints, dtype, max_steps)
+    max_steps = check_count("max_steps", max_steps)
+    _check(tree)
+    if tracing():
+        return _traced(tree, params0, data, constraints, dtype, max_steps)
+    found = _host(tree, params0, data, constraints, dtype, max_steps)
+    return with_response_id(found, loglik, tree, data)
 
 
-def _check(loglik: Any, max_steps: Any) -> None:
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
-        raise ValueError(f"max_steps must be a whole number, zero or more; got {max_steps!r}")
+def _check(loglik: Any) -> None:
     if has(loglik, Penalize):
         raise ValueError(
             "mean_br adjusts the score of a likelihood; a penalised one has a prior's bias on purpose"
@@ -137,7 +140,7 @@ def _host(
             lambda ll: lambda x, data: _solve(ll, chart, x, data, max_steps),
         )
         fit = to_numpy(piece(x, jax.tree.map(jnp.asarray, data)))
-        return replace(fit, data_id=fingerprint(data))
+        return replace(fit, data_id=identity(loglik, data, real))
 
 
 def _traced(
@@ -260,7 +263,7 @@ def _record(
     return Fit(
         params=layout.unravel(estimate), stderr=layout.unravel_entries(jnp.sqrt(jnp.diagonal(vcov))), vcov=vcov, hessian=at.hessian * hollow,
         loglik=at.value * hollow, score=at.score * hollow, decrement=end.at.decrement, n=jnp.asarray(n, x.dtype), status=status.astype(jnp.int32),
-        witness=_witness(chart, end.at.information, full, end.at.decrement), steps=end.steps, data_id=jnp.zeros(2, jnp.uint32), names=layout.names,
+        witness=_witness(chart, end.at.information, full, end.at.decrement), steps=end.steps, data_id=jnp.zeros(2, jnp.uint32), response_id=jnp.zeros(2, jnp.uint32), names=layout.names,
         bounds=layout.bounds, df=chart.k, vcov_kind="expected", mode="BR (mean)", weighting=weighting_of(loglik), layout=layout,
     )  # fmt: skip
 

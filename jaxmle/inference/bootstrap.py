@@ -23,7 +23,7 @@ from jaxmle.inference.jackknife import (
 )
 from jaxmle.inference.listing import listing, number
 from jaxmle.inference.refits import Refit, chunks, failures, known, refit_of
-from jaxmle.inference.resampling import Plan, check_number, check_scheme, plan_of
+from jaxmle.inference.resampling import Plan, check_scheme, plan_of
 from jaxmle.inference.simulated import Sample, simulator_of
 from jaxmle.inference.target import Target, target_of
 from jaxmle.likelihood.anatomy import roots_of
@@ -32,6 +32,7 @@ from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.covariance import CLUSTER_KINDS
 from jaxmle.likelihood.covariance import KINDS as VCOV_KINDS
+from jaxmle.parameters.arguments import check_choice, check_count
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import Status
 
@@ -120,8 +121,7 @@ class Bootstrap:
     def interval(self, level: float = 0.95, kind: str = "percentile") -> np.ndarray:
         """Intervals of each entry, (q, 2). See ``conf_int``."""
         level = ends.check_level(level)
-        if kind not in INTERVALS:
-            raise ValueError(f"kind must be one of {', '.join(INTERVALS)}; got {kind!r}")
+        check_choice("kind", kind, INTERVALS)
         if (len(self) + 1) * (1 - level) / 2 < 1 - 1e-9:
             raise ValueError(
                 f"{len(self)} replicates hold no {100 * level:g}% interval: it takes {int(np.ceil(2 / (1 - level) - 1e-9)) - 1} or more"
@@ -259,18 +259,15 @@ def bootstrap(
     >>> bool(abs(replicates.stderr / (y.std() / np.sqrt(6)) - 1) < 0.1), replicates.failed
     (True, {})
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
-    total, key = check_number("replicates", replicates, 2), typed_key(key)
+    check_choice("kind", kind, KINDS)
+    total, key = check_count("replicates", replicates, 2), typed_key(key)
     refit = refit_of(
-        "bootstrap", loglik, fit, data, params0, constraints, weights, solver, max_steps
+        "bootstrap", loglik, fit, data, params0, constraints, weights, solver, max_steps, progress
     )
     target = target_of(fit, statistic)
     _check_vcov(vcov, fit, kind)
-    if acceleration not in ("auto", "jackknife", "influence", None):
-        raise ValueError(
-            f"acceleration must be 'auto', 'jackknife', 'influence' or None; got {acceleration!r}"
-        )
+    if acceleration is not None:
+        check_choice("acceleration", acceleration, ("auto", "jackknife", "influence"))
     if sample is not None and kind != "parametric":
         raise ValueError(
             f"sample is given but kind={kind!r} does not use it; write kind='parametric'"
@@ -358,10 +355,7 @@ def _way(acceleration: str | None, units: Units, total: int) -> str:
 def _check_vcov(vcov: str | None, fit: Fit, kind: str) -> None:
     if vcov is None:
         return
-    if vcov not in VCOV_KINDS:
-        raise ValueError(
-            f"vcov={vcov!r} is not known; choose one of {', '.join(VCOV_KINDS)} or None"
-        )
+    check_choice("vcov", vcov, VCOV_KINDS)
     if kind not in ("pairs", "parametric"):
         raise ValueError(
             f"studentized intervals are there for pairs and parametric replicates; a {kind!r} replicate has no standard error of its own: leave vcov out"

@@ -13,12 +13,10 @@ from jaxmle.fitting.fit import MAX_STEPS
 from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.progress import Progress
 from jaxmle.fitting.record import Fit
-from jaxmle.inference.bootstrap_intervals import check_level
 from jaxmle.inference.calibration import Calibration
 from jaxmle.inference.jackknife import inverse_root_of
 from jaxmle.inference.refits import Refit, chunks, known, refit_of
-from jaxmle.inference.resampling import check_number
-from jaxmle.inference.revisit import tangent
+from jaxmle.inference.revisit import check_fit, tangent
 from jaxmle.inference.simulated import Sample, Simulator, simulator_of
 from jaxmle.likelihood.anatomy import roots_of
 from jaxmle.likelihood.checks import check_start, host_params
@@ -26,6 +24,7 @@ from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.covariance import CLUSTER_KINDS, KINDS
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.host import compiled, precision
+from jaxmle.parameters.arguments import check_choice, check_count, check_level, shown
 from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.status import Status
 
@@ -93,18 +92,21 @@ def calibrate(
     True
     """
     total, level, key = (
-        check_number("replicates", replicates, 2),
+        check_count("replicates", replicates, 2),
         check_level(level),
         typed_key(key),
     )
     tests = _checked_tests(tests)
-    if fit is not None and isinstance(fit, Fit) and fit.weighting != "none":
+    check_fit("calibrate", fit, alone=True)
+    if fit.weighting != "none":
         raise ValueError(
             f"the fit has {fit.weighting} weights; a simulation makes one response for each row: repeat the rows and fit without weights"
         )
     if truth is not None:
         fit = _at(fit, truth)
-    refit = refit_of("calibrate", loglik, fit, data, params0, constraints, None, solver, max_steps)
+    refit = refit_of(
+        "calibrate", loglik, fit, data, params0, constraints, None, solver, max_steps, progress
+    )
     if not np.all(np.isfinite(fit.x)) or np.any(fit.witness.bound != 0):
         raise ValueError(
             f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound is no truth to simulate from"
@@ -140,11 +142,11 @@ def _at(fit: Fit, truth: Tree) -> Fit:
 
 
 def _checked_tests(tests: Any) -> tuple[str, ...]:
-    tests = (tests,) if isinstance(tests, str) else tuple(tests or ())
-    unknown = [test for test in tests if test not in TESTS]
-    if unknown:
-        raise ValueError(f"tests are {', '.join(TESTS)}; got {unknown[0]!r}")
-    return tests
+    if isinstance(tests, str):
+        tests = (tests,)
+    if not isinstance(tests, tuple | list):
+        raise TypeError(f"tests is a tuple of {', '.join(TESTS)}; got {shown(tests)}")
+    return tuple(check_choice("each of tests", test, TESTS) for test in tests)
 
 
 def _checked_intervals(intervals: Any) -> dict[str, Interval]:
@@ -162,7 +164,9 @@ def _checked_intervals(intervals: Any) -> dict[str, Interval]:
 def _kind(vcov: str | None, fit: Fit, clusters: Any) -> str:
     """The covariance of the refits."""
     own = fit.vcov_kind.split(" ")[0]
-    kind = vcov or (own if own in KINDS else "observed")
+    if vcov is not None:
+        check_choice("vcov", vcov, KINDS)
+    kind = vcov if vcov is not None else own if own in KINDS else "observed"
     if kind in CLUSTER_KINDS and clusters is None:
         raise ValueError(
             f"the covariance {kind!r} needs clusters=, one label for each row; vcov='observed' does without"

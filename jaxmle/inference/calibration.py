@@ -11,6 +11,7 @@ import scipy
 
 from jaxmle.inference.listing import listing, number
 from jaxmle.inference.refits import REGULAR, failures
+from jaxmle.parameters.arguments import check_choice
 from jaxmle.solvers.status import Status
 
 
@@ -63,8 +64,7 @@ class Calibration:
         """The replicates, (R,) booleans: ``"regular"``, ``"all"``, or those of one status."""
         if isinstance(which, Status):
             return self.status == which
-        if which not in ("regular", "all"):
-            raise ValueError(f"which must be 'regular', 'all' or a Status; got {which!r}")
+        check_choice("which", which, ("regular", "all"))
         return self.regular if which == "regular" else np.ones(len(self), bool)
 
     # ------------------------------------------------------------ estimates

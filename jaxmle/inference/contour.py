@@ -13,8 +13,9 @@ from jaxmle.fitting.record import Fit
 from jaxmle.inference.constrained import BETTER, CLOSE, End, Evaluate, Goal, Seen, solve
 from jaxmle.inference.ends import maxima
 from jaxmle.inference.lanes import Study, study
-from jaxmle.inference.profile import check_level
+from jaxmle.inference.profile import MOST_POINTS
 from jaxmle.likelihood.host import precision, tracing
+from jaxmle.parameters.arguments import check_count, check_level
 from jaxmle.parameters.constraints import Interval
 
 Array = Any
@@ -89,9 +90,8 @@ def contour(
         raise TypeError(
             "contour schedules its work from the host and cannot run inside jit, vmap or grad"
         )
-    check_level(level)
-    if isinstance(points, bool) or not isinstance(points, int) or points < 3:
-        raise ValueError(f"points must be a whole number, three or more; got {points!r}")
+    level = check_level(level)
+    points = check_count("points", points, 3, MOST_POINTS)
     with precision(np.float64), np.errstate(all="ignore"):
         posed = study(loglik, fit, data, weights, in_axes)
         places = _pair(posed, pair)

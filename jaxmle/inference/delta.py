@@ -14,7 +14,11 @@ import scipy
 from jax.flatten_util import ravel_pytree
 
 from jaxmle.fitting.record import Fit
+from jaxmle.inference.revisit import check_fit
 from jaxmle.likelihood.host import precision, to_numpy, tracing
+from jaxmle.parameters.arguments import check_function, check_level
+from jaxmle.parameters.constraints import namespace
+from jaxmle.solvers.status import Status
 
 Array = Any
 Tree = Any
@@ -33,6 +37,7 @@ class Delta:
 
     def conf_int(self, level: float = 0.95) -> Tree:
         """Symmetric intervals estimate ± z·SE, a last axis (lower, upper) on every leaf."""
+        level = check_level(level)
         z = float(scipy.special.ndtri(0.5 + level / 2))
         xp = np if isinstance(self.vcov, np.ndarray) else jnp
         return jax.tree.map(
@@ -53,6 +58,8 @@ def delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
     >>> round(float(mean.estimate), 6), round(float(mean.stderr), 6)
     (3.0, 1.5)
     """
+    check_fit("delta", fit)
+    check_function("g", g, "lambda params: params['a'] / params['b']")
     if fit.batch_shape:
         return (
             _stack([delta(g, fit[i]) for i in range(fit.batch_shape[0])])
@@ -69,8 +76,8 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
     def flat_g(x: Any) -> Any:
         return ravel_pytree(g(fit.layout.unravel(x)))[0]
 
-    x = jnp.asarray(fit.x)
-    value = g(fit.layout.unravel(x))
+    x = jnp.asarray(finite_point(fit))
+    value = real_value("g", g(fit.layout.unravel(x)))
     flat, unravel = ravel_pytree(value)
     jacobian = jax.jacfwd(flat_g)(x)
     # An entry that g does not look at may be NaN or infinite and still leave g alone.
@@ -81,6 +88,9 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
     ) > 1e-6 * jnp.linalg.norm(jacobian, axis=1)
     covariance = jacobian @ vcov @ jacobian.T
     covariance = jnp.where(leak[:, None] | leak[None, :], jnp.nan, covariance)
+    # What leaves the estimable space has the value at the estimate itself, which may be infinite.
+    away = leak & jnp.any(x != jnp.asarray(fit.x))
+    value = unravel(jnp.where(away, flat_g(jnp.asarray(fit.x)), flat).astype(flat.dtype))
     variance = jnp.diagonal(covariance)
     # A function that is constant, such as the sum of a simplex, has variance zero but for rounding.
     noise = (
@@ -93,6 +103,35 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
         value,
         unravel(jnp.sqrt(jnp.where(variance >= 0, variance, jnp.nan)).astype(flat.dtype)),
         covariance,
+    )
+
+
+def finite_point(fit: Fit) -> Array:
+    """The estimate (…, p); of a separated fit the finite point at which the likelihood is at its limit, so that a combination of infinite
+    estimates that the data determine has its value."""
+    xp = namespace(fit.loglik)
+    known = (fit.status == int(Status.SEPARATED))[..., None] & xp.isfinite(fit.witness.point)
+    return xp.where(xp.all(known, axis=-1, keepdims=True), fit.witness.point, fit.x)
+
+
+def real_value(name: str, value: Tree) -> Tree:
+    """The value of a user's function of the parameters: numbers, at least one, that can be differentiated."""
+    leaves = jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None)
+    if not leaves:
+        raise ValueError(f"{name} returns no numbers")
+    if not all(_is_real(leaf) for leaf in leaves):
+        kinds = sorted({type(leaf).__name__ for leaf in leaves})
+        raise TypeError(
+            f"{name} must return floating-point numbers, an array or a tree of them; got {', '.join(kinds)}"
+        )
+    return jax.tree.map(jnp.asarray, value)
+
+
+def _is_real(leaf: Any) -> bool:
+    plain = isinstance(leaf, int | float) and not isinstance(leaf, bool)
+    return plain or (
+        isinstance(leaf, np.ndarray | np.generic | jax.Array)
+        and (jnp.issubdtype(leaf.dtype, jnp.floating) or jnp.issubdtype(leaf.dtype, jnp.integer))
     )
 
 

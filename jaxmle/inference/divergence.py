@@ -21,6 +21,7 @@ from jaxmle.families.multivariate import multivariate_normal
 from jaxmle.families.positive import exponential, gamma, lognormal, weibull
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.host import precision, tracing
+from jaxmle.parameters.arguments import check_count, check_seed
 
 Array = Any
 Tree = Any
@@ -69,6 +70,7 @@ def entropy(p: tuple[Family, Params], *, draws: int = DRAWS, key: int = 0) -> In
     >>> round(found.value, 6), found.method
     (2.112086, 'closed form')
     """
+    draws, key = check_count("draws", draws, 2), check_seed("key", key)
     law = _law(p, "p")
     closed = _ENTROPY.get(law.family)
     with precision(np.float64), np.errstate(all="ignore"):
@@ -94,6 +96,7 @@ def cross_entropy(p: Any, q: Any, *, draws: int = DRAWS, key: int = 0) -> Inform
     >>> round(cross_entropy(np.array([-1.0, 1.0]), standard).value, 6)
     1.418939
     """
+    draws, key = check_count("draws", draws, 2), check_seed("key", key)
     if not _is_pair(p):
         return _of_sample(p, q, draws, key)
     one, two = _law(p, "p"), _law(q, "q")
@@ -129,6 +132,7 @@ def kl_divergence(
     >>> round(kl_divergence(slow, fast).value, 6), round(kl_divergence(fast, slow).value, 6)
     (0.306853, 0.193147)
     """
+    draws, key = check_count("draws", draws, 2), check_seed("key", key)
     if not _is_pair(p):
         raise ValueError(
             "the divergence from data needs the entropy of their law, which a sample does not have; cross_entropy(data, q) differs from it by that constant"
@@ -279,8 +283,6 @@ def _average(
     p: _One, value: Callable[[Array], np.ndarray], laws: tuple[_One, ...], draws: int, key: int
 ) -> Information:
     """E_p value(Y), by the way that the law allows."""
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 2:
-        raise ValueError(f"draws must be a whole number, 2 or more; got {draws!r}")
     if _is_vector(p):
         return _monte_carlo(p, value, draws, key)
     for law in laws:

@@ -18,6 +18,7 @@ from jaxmle.inference.selection import tic
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.models.univariate import distribution
+from jaxmle.parameters.arguments import check_choice, check_count
 
 Array = Any
 CRITERIA = ("aicc", "tic")
@@ -108,16 +109,18 @@ def _check(y: Any, families: Sequence[Family], criterion: str, replicates: int) 
         )
     if np.ndim(y) != 1:
         raise ValueError(f"best_family takes one column (n,); got shape {np.shape(y)}")
-    if not families or not all(isinstance(family, Family) for family in families):
+    if (
+        not isinstance(families, list | tuple)
+        or not families
+        or not all(isinstance(family, Family) for family in families)
+    ):
         raise TypeError("families must be a list of jaxmle.families, such as [gamma, weibull]")
     if len({family.discrete for family in families}) > 1:
         raise ValueError(
             "families must be all discrete or all continuous: a probability and a density have no common scale"
         )
-    if criterion not in CRITERIA:
-        raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}; got {criterion!r}")
-    if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < 0:
-        raise ValueError(f"replicates must be a whole number, zero or more; got {replicates!r}")
+    check_choice("criterion", criterion, CRITERIA)
+    check_count("replicates", replicates)
 
 
 def _candidate(family: Family, y: np.ndarray, key: Array, replicates: int) -> Candidate:

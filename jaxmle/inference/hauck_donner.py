@@ -16,6 +16,7 @@ from jaxmle.likelihood.anatomy import has_law
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.host import tracing
 from jaxmle.likelihood.terms import expected_information
+from jaxmle.parameters.arguments import check_number
 from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Layout
 
@@ -111,8 +112,7 @@ def hauck_donner(
     <BLANKLINE>
     Where z falls its p-value is too large; take a likelihood-ratio test of a instead.
     """
-    if not np.isfinite(value):
-        raise ValueError(f"value must be finite; got {value!r}")
+    value = check_number("value", value)
     seen = visit(loglik, fit, data, weights=weights, in_axes=in_axes)
     layout = fit.layout
     slope, z = seen.evaluate(

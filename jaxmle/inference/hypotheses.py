@@ -15,8 +15,11 @@ from jax.flatten_util import ravel_pytree
 
 from jaxmle.fitting.explain import combination
 from jaxmle.fitting.record import Fit
+from jaxmle.inference.delta import finite_point, real_value
 from jaxmle.inference.outcome import Reason, Test, outcome
+from jaxmle.inference.revisit import check_fit
 from jaxmle.likelihood.host import precision, tracing
+from jaxmle.parameters.arguments import check_function, check_number, shown
 from jaxmle.parameters.constraints import Simplex, namespace
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import Status
@@ -71,12 +74,13 @@ def wald_test(
     >>> round(float(wald_test(fit, lambda params: jnp.log(params["rate"])).statistic), 4)
     4.8278
     """
+    check_fit("wald_test", fit)
     if fit.vcov_kind == "none":
         raise ValueError(
             "the fit has no covariance (vcov=None): fit again with one, or give it with fit.with_vcov(…)"
         )
-    if df_residual is not None and not 0 < df_residual < math.inf:
-        raise ValueError(f"df_residual must be a positive number; got {df_residual!r}")
+    if df_residual is not None:
+        df_residual = check_number("df_residual", df_residual, low=0.0)
     gap = _gap(fit, restriction, value)
     with np.errstate(all="ignore"):
         statistic, code = _quadratic(gap, fit)
@@ -104,7 +108,7 @@ def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
     null = xp.where(known[..., :, None] | known[..., None, :], 0.0, fit.witness.projector)
     size = xp.sqrt(xp.sum(g**2, axis=-1))
     leak = xp.any(xp.sqrt(xp.sum((g @ null) ** 2, axis=-1)) > 1e-6 * size, axis=-1)
-    away = xp.any(used & ((fit.witness.bound != 0) | ~xp.isfinite(fit.x)), axis=-1)
+    away = xp.any(used & ((fit.witness.bound != 0) | ~xp.isfinite(finite_point(fit))), axis=-1)
     lost = xp.any(xp.stack([fit.status == int(status) for status in LOST]), axis=0)
     covariance = g @ vcov @ xp.swapaxes(g, -1, -2)
     variance = xp.diagonal(covariance, axis1=-2, axis2=-1)
@@ -148,7 +152,7 @@ def _gap(fit: Fit, restriction: Restriction, value: Any) -> Gap:
     if isinstance(restriction, str):
         restriction = [restriction]
     if isinstance(restriction, Mapping):
-        if np.ndim(value) or value != 0.0:
+        if not isinstance(value, float) or value != 0.0:
             raise ValueError("a dictionary of names brings its own values: leave value out")
         return _of_names(fit, *_listed(fit.layout, list(restriction), list(restriction.values())))
     if callable(restriction):
@@ -169,7 +173,7 @@ def _listed(layout: Layout, names: list[str], values: list[Any]) -> tuple[list[i
     where = [layout.find(_plain(name)) for name in names]
     targets = []
     for name, found, value in zip(names, where, values, strict=True):
-        target = np.ravel(np.asarray(value, dtype=float))
+        target = _numbers(f"the value of {name!r}", value)
         if target.size not in (1, len(found)):
             raise ValueError(
                 f"the restriction gives {name!r} {target.size} values; it has {len(found)} entries"
@@ -202,15 +206,23 @@ def _distinct(layout: Layout, where: list[int]) -> list[int]:
 
 
 def _targets(value: Any, q: int) -> np.ndarray:
-    target = np.ravel(np.asarray(value, dtype=float))
+    target = _numbers("value", value)
     if target.size not in (1, q) or not np.all(np.isfinite(target)):
-        raise ValueError(f"value must be finite, one number or {q} of them; got {value!r}")
+        raise ValueError(f"value must be finite, one number or {q} of them; got {shown(value)}")
     return np.broadcast_to(target, (q,))
+
+
+def _numbers(name: str, value: Any) -> np.ndarray:
+    """A flat array of real numbers."""
+    array = value if isinstance(value, np.ma.MaskedArray) else np.asarray(value)
+    if isinstance(array, np.ma.MaskedArray) or array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must be real numbers; got {shown(value)}")
+    return np.ravel(array.astype(float))
 
 
 def _of_names(fit: Fit, where: list[int], target: np.ndarray) -> Gap:
     """Entries against their values; whole simplexes in log ratios to their last entry."""
-    xp, x, names = namespace(fit.loglik), fit.x, fit.names
+    xp, x, names = namespace(fit.loglik), finite_point(fit), fit.names
     for j, goal in zip(where, target.tolist(), strict=True):
         low, high = fit.bounds[j]
         if not (np.isfinite(goal) and low < goal < high):
@@ -260,8 +272,10 @@ def _simplexes(layout: Layout) -> Iterator[list[int]]:
 
 
 def _of_matrix(fit: Fit, matrix: Any, value: Any) -> Gap:
-    p, xp, x = len(fit.names), namespace(fit.loglik), fit.x
+    p, xp, x = len(fit.names), namespace(fit.loglik), finite_point(fit)
     try:
+        if isinstance(matrix, str | bytes | np.ma.MaskedArray | type(None)):
+            raise TypeError
         r = np.atleast_2d(np.asarray(matrix, dtype=float))
     except (TypeError, ValueError):
         raise TypeError(
@@ -301,19 +315,21 @@ def _refuse_repeats(r: np.ndarray) -> None:
 def _of_function(fit: Fit, g: Callable[[Tree], Tree], value: Any) -> Gap:
     """r and its Jacobian at every estimate, by forward differentiation."""
 
+    check_function("restriction", g, "lambda params: params['a'] - params['b']")
+
     def at(x: Array) -> tuple[Array, Array]:
         def flat(x: Any) -> Any:
-            return ravel_pytree(g(fit.layout.unravel(x)))[0]
+            return ravel_pytree(real_value("restriction", g(fit.layout.unravel(x))))[0]
 
         return flat(x), jax.jacfwd(flat)(x)
 
     for _ in fit.batch_shape:
         at = jax.vmap(at)
     if tracing():
-        values, jacobian = at(fit.x)
+        values, jacobian = at(finite_point(fit))
     else:
         with precision(fit.dtype):
-            values, jacobian = (np.asarray(leaf) for leaf in at(jnp.asarray(fit.x)))
+            values, jacobian = (np.asarray(leaf) for leaf in at(jnp.asarray(finite_point(fit))))
     q = values.shape[-1]
     if not q:
         raise ValueError("the restriction returns no numbers")
@@ -402,6 +418,7 @@ def joint_tests(
     line    2  31.050  <0.001
     slope   1   6.050   0.014
     """
+    check_fit("joint_tests", fit)
     if terms is None:
         leaves = zip(fit.layout.leaves, fit.layout.spans, strict=True)
         free = [

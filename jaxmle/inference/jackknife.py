@@ -15,7 +15,7 @@ from jaxmle.fitting.record import Fit
 from jaxmle.inference.bootstrap_intervals import skewness_of
 from jaxmle.inference.listing import listing, number
 from jaxmle.inference.refits import REGULAR, Refit, chunks, failures, known, refit_of
-from jaxmle.inference.revisit import tangent
+from jaxmle.inference.revisit import check_fit, tangent
 from jaxmle.inference.target import target_of
 from jaxmle.likelihood.anatomy import roots_of
 from jaxmle.likelihood.calculus import scores
@@ -207,7 +207,7 @@ def jackknife(
     (True, True)
     """
     refit = refit_of(
-        "jackknife", loglik, fit, data, params0, constraints, weights, solver, max_steps
+        "jackknife", loglik, fit, data, params0, constraints, weights, solver, max_steps, progress
     )
     refit.check_rows("the jackknife", clusters, DEPENDENT)
     target, units = target_of(fit, statistic), units_of(loglik, refit, clusters)
@@ -309,6 +309,7 @@ def infinitesimal_jackknife(
     >>> bool(np.isclose(infinitesimal_jackknife(exponential, result, y).stderr["rate"], result.stderr["rate"]))
     True
     """
+    check_fit("infinitesimal_jackknife", fit, alone=True)
     refit = refit_of(
         "infinitesimal_jackknife",
         loglik,

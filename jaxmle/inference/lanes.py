@@ -12,11 +12,13 @@ import numpy as np
 
 from jaxmle.fitting.chunk import Chunk, Flat, Programs, flat_members
 from jaxmle.fitting.engine import Problem, compiled_pass, pose
+from jaxmle.fitting.identity import identities, identity
 from jaxmle.fitting.inputs import Inputs, gathered
 from jaxmle.fitting.lockstep import machine
 from jaxmle.fitting.members import buckets
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.schedule import DATA, Schedule, cut, free_bytes
+from jaxmle.inference.revisit import check_axes, check_fit, check_same, check_weighting
 from jaxmle.likelihood.anatomy import substituted, term_shape
 from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import weight
@@ -218,14 +220,9 @@ class _Blocks:
 
 def study(loglik: Any, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> Study:
     """The fit with its likelihood at hand; what shapes and types can tell is checked here. To be called where float64 is on."""
-    if not isinstance(fit, Fit):
-        raise TypeError(
-            f"the second argument is the fit whose likelihood is profiled; got {type(fit).__name__}"
-        )
-    if len(fit.batch_shape) > 1:
-        raise ValueError(
-            f"a batch has one leading axis over members; this fit has the shape {fit.batch_shape}"
-        )
+    check_fit("a profile", fit)
+    check_weighting("a profile", loglik, fit, weights)
+    check_axes(fit, in_axes)
     x = np.asarray(fit.x, dtype=np.float64).reshape(-1, len(fit.names))
     status, top = (
         np.asarray(fit.status).reshape(-1),
@@ -253,8 +250,10 @@ def study(loglik: Any, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> Stud
 
 def _single(loglik: Any, fit: Fit, data: Tree, weights: Any) -> Study:
     tree = as_tree(loglik if weights is None else weight(loglik, weights))
+    seen = host_data(data, fit.dtype)
+    check_values(tree, seen)
+    check_same(fit, identity(tree, seen, fit.dtype)[None])
     data = host_data(data, np.float64)
-    check_values(tree, data)
     problem = pose(tree, fit.layout, None, "auto", None, 0, None)
     base = _base(fit, tree)
     term_shape(tree, fit.layout, base, data)  # the data are of the likelihood's shape
@@ -277,6 +276,7 @@ def _batch(loglik: Any, fit: Fit, data: Tree, weights: Any, in_axes: Any, status
     )
     if inputs.source.members != len(status):
         raise ValueError(f"the fit has {len(status)} members and the data {inputs.source.members}")
+    check_same(fit, identities(inputs.source, fit.dtype))
     # The layout of the fit has its constraints; the one above may have none, and was needed for the data only.
     inputs = replace(inputs, layout=fit.layout, base=base)
     problem = pose(inputs.loglik, fit.layout, None, "auto", None, 0, None)

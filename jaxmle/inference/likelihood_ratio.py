@@ -11,6 +11,7 @@ import numpy as np
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.outcome import Reason, Test, outcome
 from jaxmle.likelihood.host import tracing
+from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import namespace
 from jaxmle.solvers.status import Status
 
@@ -88,6 +89,8 @@ def lr_test(restricted: Fit, full: Fit, *, on_bound: str | None = None) -> Test:
 
 def _bounded(full: Fit, name: str) -> int:
     """The position of the one entry that H0 puts on a bound."""
+    if not isinstance(name, str):
+        raise TypeError(f"on_bound is the name of a parameter; got {shown(name)}")
     found = full.layout.find(name)
     if len(found) != 1:
         raise ValueError(f"on_bound names one parameter; {name!r} has {len(found)} entries")
@@ -105,7 +108,7 @@ def _noise(restricted: Fit, full: Fit) -> Array:
         xp.isfinite(restricted.decrement), restricted.decrement, 0.0
     )
     return 2 * xp.minimum(climb, 1e-6) + 64 * xp.finfo(full.dtype).eps * (
-        abs(full.loglik) + abs(restricted.loglik) + full.n
+        abs(full.loglik) + abs(restricted.loglik) + xp.where(xp.isnan(full.n), 0.0, full.n)
     )
 
 
@@ -141,6 +144,7 @@ def same_data(fits: Sequence[Fit]) -> None:
     for place, fit in enumerate(fits):
         if not isinstance(fit, Fit):
             raise TypeError(f"fits are compared; argument {place} is a {type(fit).__name__}")
+    for place, fit in enumerate(fits):
         if fit.batch_shape != first.batch_shape:
             raise ValueError(
                 f"fit {place} has batch shape {fit.batch_shape}, the first {first.batch_shape}"
@@ -155,17 +159,31 @@ def same_data(fits: Sequence[Fit]) -> None:
 
 
 def _same_rows(first: Fit, fit: Fit, place: int) -> None:
-    known = np.any(np.asarray(first.data_id) != 0, axis=-1) & np.any(
-        np.asarray(fit.data_id) != 0, axis=-1
-    )  # zero under a trace
-    other = known & np.any(np.asarray(first.data_id) != np.asarray(fit.data_id), axis=-1)
+    """One data set, or one response with one set of weights, whatever the designs."""
+    known, same = _compared(first.data_id, fit.data_id)
+    has_response, same_response = _compared(first.response_id, fit.response_id)
+    other = known & ~same & ~(has_response & same_response)
     for differs, what in (
+        (_differ(first.n, fit.n), "another n"),
         (other, "other data"),
-        (np.asarray(first.n) != np.asarray(fit.n), "another n"),
     ):
         if np.any(differs):
             where = f", in member {int(np.flatnonzero(differs)[0])}" if first.batch_shape else ""
             raise ValueError(
                 f"fit {place} was made from {what} than the first{where}: log-likelihoods compare on the same data only. "
-                "Give every model one and the same data tree, with all columns in it and the same rows, types and order of leaves; hold what a model leaves out with jaxmle.fix."
+                "Ready models and regressions need the same response, rows and weights; for any other function give every model one and the same data tree, "
+                "with all columns in it and the same rows, types and order of leaves, and hold what a model leaves out with jaxmle.fix."
             )
+
+
+def _differ(one: Array, other: Array) -> Array:
+    """Whether numbers differ; those that are not known do not."""
+    one, other = np.asarray(one), np.asarray(other)
+    return (one != other) & ~(np.isnan(one) & np.isnan(other))
+
+
+def _compared(one: Array, other: Array) -> tuple[Array, Array]:
+    """Whether both fingerprints are known (they are zero under a trace), and whether they agree; one for each member."""
+    one, other = np.asarray(one), np.asarray(other)
+    known = np.any(one != 0, axis=-1) & np.any(other != 0, axis=-1)
+    return known, np.all(one == other, axis=-1)

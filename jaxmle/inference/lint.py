@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle.fitting.keys import typed_key
 from jaxmle.inference.lint_derivatives import check_derivatives, check_parameters
 from jaxmle.inference.lint_mass import check_normalised
 from jaxmle.inference.lint_probe import Member, Probe, law_of, prepare, response_leaf, with_points
@@ -31,6 +32,7 @@ from jaxmle.likelihood.anatomy import roots_of
 from jaxmle.likelihood.checks import check_fixed, check_start, check_values, host_data, host_params
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.host import precision, tracing
+from jaxmle.parameters.arguments import check_function, shown
 from jaxmle.parameters.tree import Chart, layout_of
 
 Array = Any
@@ -80,6 +82,11 @@ def lint(
     """
     if tracing():
         raise ValueError("lint looks at values: call it on the host, outside jit, vmap and grad")
+    if sample is not None:
+        check_function("sample", sample, "lambda key, params, data: {**data, 'y': …}")
+    if response is not None and not isinstance(response, str):
+        raise TypeError(f"response is the name of a leaf of data; got {shown(response)}")
+    key = typed_key(key)
     constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
     tree, start = as_tree(loglik), host_params(params0, np.float64, "params0")
     layout = layout_of(start, constraints)

@@ -156,6 +156,14 @@ def _judged(
             "exp(-term) has mass one, exp(term) has not: see sign",
             told | {"turned": True},
         )
+    plain = [log_mass(_logged(at(z)), probe.support, observed) for z in (probe.z, probe.generic[0])]
+    if _are_one(plain):
+        return Finding(
+            "normalised",
+            False,
+            "term itself has mass one over the response: it is the density and not its logarithm; return jnp.log of it, or a log density",
+            told | {"density": True},
+        )
     for said, base in _left_out(probe.support):
         if _are_one(masses(1.0, base)):
             return Finding(
@@ -196,6 +204,17 @@ def _across(probe: Probe, at: Callable[[np.ndarray], Density], observed: np.ndar
 
 def _tilted(density: Density, sign: float, base: Base) -> Density:
     return lambda v: sign * density(v) + base(v)
+
+
+def _logged(density: Density) -> Density:
+    """The log of a density that was given as such."""
+
+    def log(v: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            value = density(v)
+            return np.where(value > 0, np.log(np.where(value > 0, value, 1.0)), -np.inf)
+
+    return log
 
 
 def _mass_finding(logs: np.ndarray, told: dict[str, Any], scores: Finding) -> Finding:

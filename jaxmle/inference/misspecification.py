@@ -10,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.fitting.batch import fit_batch
+from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.outcome import Reason, Test
-from jaxmle.inference.revisit import Visit, tangent, visit
+from jaxmle.inference.revisit import Visit, check_fit, tangent, visit
 from jaxmle.likelihood.anatomy import has, weighting_of
 from jaxmle.likelihood.combinators import Penalize, Pool
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.host import compiled, precision, tracing
 from jaxmle.likelihood.terms import row_information, term_rows
+from jaxmle.parameters.arguments import check_count, check_function
 from jaxmle.parameters.tree import Layout
 
 Array = Any
@@ -111,11 +113,8 @@ def _check(loglik: Any, fit: Fit, sample: Any, replicates: Any) -> None:
         raise TypeError(
             "information_matrix_test fits a batch from the host and cannot run inside jit or vmap"
         )
+    check_fit("the information-matrix test", fit, alone=True)
     tree = as_tree(loglik)
-    if fit.batch_shape:
-        raise ValueError(
-            "the information-matrix test takes one fit: for each i, fits[i] with its own data"
-        )
     if weighting_of(tree) != "none" or fit.weighting != "none":
         raise ValueError(
             "the information-matrix test is not defined here for weighted fits: repeat the rows that frequency weights stand for"
@@ -128,14 +127,8 @@ def _check(loglik: Any, fit: Fit, sample: Any, replicates: Any) -> None:
         raise ValueError(
             "the information-matrix test takes one likelihood, not a pool: test its members"
         )
-    if not callable(sample):
-        raise TypeError(
-            f"sample must be a function (key, params, data) -> data; got {type(sample).__name__}"
-        )
-    if isinstance(replicates, bool) or not isinstance(replicates, int) or replicates < FEWEST:
-        raise ValueError(
-            f"replicates must be a whole number of at least {FEWEST}, with which p can reach 0.05; got {replicates!r}"
-        )
+    check_function("sample", sample, "lambda key, params, data: {**data, 'y': …}")
+    check_count("replicates", replicates, FEWEST)  # with which p can reach 0.05
 
 
 def _statistics(seen: Visit) -> tuple[Array, Array]:
@@ -185,9 +178,7 @@ def _drawn(
         )(keys)
 
     with precision(seen.fit.dtype):
-        keys = jax.random.split(
-            jax.random.key(key) if isinstance(key, int | np.integer) else key, replicates
-        )
+        keys = jax.random.split(typed_key(key), replicates)
         rows = jax.tree.map(jnp.asarray, data)
         drawn = jax.tree.map(
             np.asarray,

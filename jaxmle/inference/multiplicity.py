@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import namespace
 
 Array = Any
@@ -67,11 +68,22 @@ def benjamini_hochberg(pvalues: Any, axis: int = -1) -> Array:
 
 def _sorted(pvalues: Any, axis: int) -> tuple[Array, Array, Array]:
     """The p-values in increasing order along the last axis, NaN last; how many there are; the order."""
-    p = pvalues if isinstance(pvalues, jax.Array) else np.asarray(pvalues, dtype=float)
+    p = pvalues if isinstance(pvalues, jax.Array) else np.asarray(pvalues)
+    if isinstance(pvalues, np.ma.MaskedArray) or (p.size and p.dtype.kind not in "fiu"):
+        raise TypeError(f"p-values are an array of numbers between 0 and 1; got {shown(pvalues)}")
+    p = p if isinstance(p, jax.Array) else p.astype(float)
     if not p.ndim:
         raise ValueError("a family of tests is an array of p-values; got one number")
     if isinstance(p, np.ndarray) and np.any((p < 0) | (p > 1)):
         raise ValueError(f"p-values lie between 0 and 1; got {float(p[(p < 0) | (p > 1)][0])}")
+    if (
+        isinstance(axis, bool)
+        or not isinstance(axis, int | np.integer)
+        or not -p.ndim <= axis < p.ndim
+    ):
+        raise ValueError(
+            f"axis must be a whole number, an axis of the {p.ndim} that there are; got {shown(axis)}"
+        )
     xp = namespace(p)
     p = xp.moveaxis(p, axis, -1)
     order = xp.argsort(p, axis=-1)

@@ -17,6 +17,7 @@ from jaxmle.inference.ends import Found, walked
 from jaxmle.inference.lanes import Study, study
 from jaxmle.inference.targets import Lane, Targets, targets_of
 from jaxmle.likelihood.host import precision, tracing
+from jaxmle.parameters.arguments import check_count, check_level
 from jaxmle.parameters.tree import Chart
 
 Array = Any
@@ -211,6 +212,8 @@ MEANING = {
 
 # ---------------------------------------------------------------- the procedure
 
+MOST_POINTS = 10_000  # of a curve or a contour: each is a maximisation of its own
+
 
 def profile(
     loglik: Any,
@@ -260,22 +263,14 @@ def profile(
         raise TypeError(
             "profile schedules its work from the host and cannot run inside jit, vmap or grad"
         )
-    check_level(level)
-    if points is not None and (
-        isinstance(points, bool) or not isinstance(points, int) or points < 0
-    ):
-        raise ValueError(f"points must be a whole number, zero or more; got {points!r}")
+    level = check_level(level)
+    if points is not None:
+        points = check_count("points", points, most=MOST_POINTS)
     with precision(np.float64), np.errstate(all="ignore"):
         posed = study(loglik, fit, data, weights, in_axes)
         targets = targets_of(posed, which)
         q = (0 if fit.batch_shape else 5) if points is None else points
         return _profile(posed, targets, level, q)
-
-
-def check_level(level: float) -> None:
-    """A level is a number between 0 and 1."""
-    if not isinstance(level, int | float) or isinstance(level, bool) or not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level!r}")
 
 
 def _profile(posed: Study, targets: Targets, level: float, points: int) -> Profile:

@@ -11,8 +11,12 @@ import scipy
 
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.profile import Profile
+from jaxmle.inference.revisit import check_fit, check_weighting, visit
 from jaxmle.likelihood.anatomy import roots_of
+from jaxmle.likelihood.combinators import weight
 from jaxmle.likelihood.contract import as_tree, terms_of
+from jaxmle.likelihood.host import tracing
+from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.parameters.tree import Chart
 
 Array = Any
@@ -20,7 +24,14 @@ Tree = Any
 
 
 def profile_end(
-    loglik: Any, fit: Fit, found: Profile, data: Tree, name: str, side: str = "upper"
+    loglik: Any,
+    fit: Fit,
+    found: Profile,
+    data: Tree,
+    name: str,
+    side: str = "upper",
+    *,
+    weights: Any = None,
 ) -> jax.Array:
     """An end that ``profile`` has found, with its derivatives in whatever ``loglik`` and ``data`` are traced in.
 
@@ -33,6 +44,7 @@ def profile_end(
         found: its ``Profile``.
         name: a parameter among ``found.names``.
         side: ``"lower"`` or ``"upper"``.
+        weights: those of the fit.
 
     Returns:
         The end, a scalar; NaN where it is not FOUND.
@@ -52,15 +64,20 @@ def profile_end(
     >>> np.allclose(slope, -found.upper[0] / 12, rtol=1e-6)
     True
     """
-    if found.batch_shape or fit.batch_shape:
+    check_fit("profile_end", fit, alone=True)
+    check_weighting("profile_end", loglik, fit, weights)
+    if not hasattr(found, "at_ends"):
+        raise TypeError(f"found is what profile returned; got {shown(found)}")
+    if found.batch_shape:
         raise ValueError("profile_end takes one fit and its profile: index the batch first")
-    if side not in ("lower", "upper"):
-        raise ValueError(f"side must be 'lower' or 'upper'; got {side!r}")
-    if name not in found.names or name not in fit.names:
+    check_choice("side", side, ("lower", "upper"))
+    if not isinstance(name, str) or name not in found.names or name not in fit.names:
         raise ValueError(
-            f"{name!r} is no parameter of this profile; it has {', '.join(n for n in found.names if n in fit.names)}"
+            f"{shown(name)} is no parameter of this profile; it has {', '.join(n for n in found.names if n in fit.names)}"
         )
-    tree, layout = as_tree(loglik), fit.layout
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((data, weights))):
+        data = visit(loglik, fit, data, weights=weights, check_data=not tracing()).aligned[0]
+    tree, layout = as_tree(loglik if weights is None else weight(loglik, weights)), fit.layout
     roots = roots_of(tree, layout)
     entry = int(roots[layout.names.index(name)])
     if entry < 0:

@@ -10,11 +10,12 @@ import jax
 import numpy as np
 
 from jaxmle.fitting.batch import fit_members
-from jaxmle.fitting.fingerprint import fingerprint
-from jaxmle.fitting.fit import MAX_STEPS
+from jaxmle.fitting.fit import MAX_STEPS, check_options
+from jaxmle.fitting.identity import identity
 from jaxmle.fitting.record import Fit
+from jaxmle.inference.revisit import check_fit, check_same, check_weighting
 from jaxmle.likelihood.anatomy import has
-from jaxmle.likelihood.checks import host_data
+from jaxmle.likelihood.checks import check_weights, host_data
 from jaxmle.likelihood.combinators import Weight, Weights, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.covariance import cluster_codes
@@ -104,38 +105,28 @@ def refit_of(
     weights: Any,
     solver: Any,
     max_steps: int,
+    progress: bool | None = None,
 ) -> Refit:
     """The fit, checked against the likelihood, the data and the weights that are given again."""
     if tracing():
         raise TypeError(
             f"{what} schedules its work from the host and cannot run inside jit or vmap"
         )
-    if not isinstance(fit, Fit):
-        raise TypeError(f"{what} takes the record that fit returned; got {type(fit).__name__}")
-    if fit.batch_shape:
-        raise ValueError(
-            f"{what} takes one fit; this is a batch of {fit.batch_shape[0]}: give fits[i] and the data of that member"
-        )
+    check_fit(what, fit, alone=True)
+    max_steps, _ = check_options(None, None, max_steps, None, progress)
     if fit.verdict not in KNOWN:
         raise ValueError(
             f"the fit is {fit.verdict.name}: there is no maximum to study. {fit.explain()}"
         )
-    if weights is not None:
-        weight(loglik, weights)  # says what is wrong
     if has(as_tree(loglik), Weight):
         raise ValueError(
             f"weights inside the likelihood cannot be resampled: give them to fit and to {what} as weights="
         )
-    given = "none" if weights is None else weights.kind
-    if given != fit.weighting:
-        raise ValueError(
-            f"the fit has {fit.weighting} weights and {what} is given {given} ones: give the weights of the fit"
-        )
+    check_weighting(what, loglik, fit, weights)
     data = host_data(data, fit.dtype)
-    if np.any(fit.data_id) and np.any(fit.data_id != fingerprint(data)):
-        raise ValueError(
-            f"these are not the data of the fit: {what} needs the data on which the fit ran"
-        )
+    whole = as_tree(loglik) if weights is None else weight(loglik, weights)
+    check_weights(whole, data)
+    check_same(fit, identity(whole, data, fit.dtype)[None])
     own = jax.tree.unflatten(fit.layout.treedef, [leaf.constraint for leaf in fit.layout.leaves])
     given_too = getattr(loglik, "constraints", None) if constraints is None else constraints
     if given_too is not None and layout_of(fit.params, given_too) != fit.layout:

@@ -19,6 +19,7 @@ from jaxmle.likelihood.combinators import Pool, Weights
 from jaxmle.likelihood.contract import as_tree, data_length, rows_of
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.likelihood.host import precision
+from jaxmle.parameters.arguments import check_count
 
 Array = Any
 Tree = Any
@@ -71,7 +72,7 @@ def plan_of(
     if kind == "cluster":
         return _clusters(cluster_codes(clusters, n), w, weights)
     if kind == "block":
-        length = check_number("block_length", block_length, 1)
+        length = check_count("block_length", block_length, 1)
         if length > n or isinstance(tree, Pool):
             raise ValueError(
                 f"block_length is {length}, longer than the {n} rows"
@@ -249,13 +250,3 @@ def _blocks(key: Array, index: Array, n: int, length: int) -> Array:
         return jnp.cumsum(edges)[:-1]
 
     return _each(one, key, index, n)
-
-
-# ---------------------------------------------------------------- options
-
-
-def check_number(name: str, value: Any, least: int) -> int:
-    """A whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be a whole number, {least} or more; got {value!r}")
-    return int(value)

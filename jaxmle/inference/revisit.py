@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.fitting.fingerprint import fingerprints
-from jaxmle.fitting.inputs import codes_within
+from jaxmle.fitting.identity import identity
+from jaxmle.fitting.inputs import codes_within, leaf_axes
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import roots_of, weighting_of
 from jaxmle.likelihood.checks import check_values, host_data
@@ -18,7 +19,8 @@ from jaxmle.likelihood.combinators import Weights, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
-from jaxmle.parameters.constraints import Simplex
+from jaxmle.parameters.arguments import shown
+from jaxmle.parameters.constraints import Simplex, namespace
 from jaxmle.parameters.tree import Layout
 
 Array = Any
@@ -94,6 +96,66 @@ class Visit(NamedTuple):
             )
 
 
+# ---------------------------------------------------------------- what was fitted is what is asked again
+
+
+def check_fit(what: str, fit: Any, alone: bool = False) -> None:
+    """The argument is a record of ``fit``; of one data set where ``alone``."""
+    if not isinstance(fit, Fit):
+        raise TypeError(f"{what} takes the record that fit returned; got {shown(fit)}")
+    if alone and fit.batch_shape:
+        raise ValueError(
+            f"{what} takes one fit; this is a batch of {fit.batch_shape[0]}: give fits[i] and the data of that member"
+        )
+    if len(fit.batch_shape) > 1:
+        raise ValueError(
+            f"a batch has one leading axis over members; this fit has the shape {fit.batch_shape}"
+        )
+
+
+def check_axes(fit: Fit, in_axes: Any) -> None:
+    """One fit has no axis over members."""
+    plain = in_axes is None or (isinstance(in_axes, int) and in_axes is not False)
+    if not fit.batch_shape and not (plain and in_axes in (0, None)):
+        raise ValueError("in_axes belongs to a batch; this is one fit: leave it out")
+
+
+def check_weighting(what: str, loglik: Any, fit: Fit, weights: Any) -> None:
+    """The weights given again, or inside the likelihood, are of the kind that the record says."""
+    if weights is not None and not isinstance(weights, Weights):
+        weight(loglik, weights)  # says what is wrong
+    kinds = {weighting_of(as_tree(loglik)), "none" if weights is None else weights.kind}
+    given = "sampling" if "sampling" in kinds else max(kinds - {"none"}, default="none")
+    if given == fit.weighting:
+        return
+    remedy = (
+        f"give the weights of the fit again, weights=jaxmle.{fit.weighting}(w)"
+        if fit.weighting != "none"
+        else "leave the weights out, or fit with them"
+    )
+    raise ValueError(
+        f"the fit has weights of the kind {fit.weighting!r} and {what} is given {given!r}: {remedy}"
+    )
+
+
+def check_same(fit: Fit, found: Array) -> None:
+    """Data or weights that are not those of the fit are refused; a fit made under a trace knows no fingerprint.
+
+    Args:
+        found: fingerprints (b, 2) of what is given now.
+    """
+    known = np.asarray(fit.data_id).reshape(-1, 2)
+    other = np.any(known != 0, axis=1) & np.any(found != known, axis=1)
+    if not np.any(other):
+        return
+    where = f" of member {int(np.flatnonzero(other)[0])}" if fit.batch_shape else ""
+    weighted = fit.weighting != "none"
+    raise ValueError(
+        f"the data{' or the weights' if weighted else ''}{where} are not those of the fit: give the same rows, in the same order and types"
+        + (", with the same weights" if weighted else "")
+    )
+
+
 def visit(
     loglik: Any,
     fit: Fit,
@@ -103,65 +165,48 @@ def visit(
     clusters: Any = None,
     in_axes: Any = 0,
     check_data: bool = True,
+    what: str = "this",
 ) -> Visit:
     """The data of a fit given again.
 
     Args:
-        data: as given to ``fit``; for a batch as given to ``fit_batch``, stacked, with ``in_axes`` 0 or None for each leaf.
+        data: as given to ``fit``; for a batch as given to ``fit_batch``, stacked, with ``in_axes`` as there.
         weights, clusters: as given to the fit.
 
     Raises:
-        ValueError: where the data, or the kind of weights, are not those of the fit.
+        ValueError: where the data, or the weights, are not those of the fit.
     """
-    if not isinstance(fit, Fit):
-        raise TypeError(f"the fit to ask comes after the likelihood; got {type(fit).__name__}")
-    if weights is not None and not isinstance(weights, Weights):
-        weight(loglik, weights)  # says what is wrong
+    check_fit(what, fit)
+    check_weighting(what, loglik, fit, weights)
     tree = as_tree(loglik)
-    given = (
-        "sampling"
-        if "sampling"
-        in (kinds := {weighting_of(tree), "none" if weights is None else weights.kind})
-        else max(kinds - {"none"}, default="none")
-    )
-    if given != fit.weighting:
-        raise ValueError(
-            f"the weights given here are of the kind {given!r} and the fit was weighted by {fit.weighting!r}: give the weights of the fit again"
-        )
-    if len(fit.batch_shape) > 1:
-        raise ValueError(f"the batch has shape {fit.batch_shape}; one leading axis is read at most")
-    if tracing():
-        return _visit(
-            tree,
-            fit,
-            data,
-            weights,
-            () if clusters is None else cluster_codes(clusters, rows_of(tree, data)),
-            [],
-        )
+    check_axes(fit, in_axes)
     if fit.batch_shape and isinstance(data, list):
         raise ValueError(
             "data sets of unequal length are asked one by one: for each i, fits[i] with its own data"
         )
-    data = host_data(data, fit.dtype, nan=bool(fit.batch_shape))
-    axes = _axes(in_axes, data) if fit.batch_shape else []
-    if check_data:
-        _check_same(fit, data, axes)
+    if not tracing():
+        data = host_data(data, fit.dtype, nan=bool(fit.batch_shape))
+    axes: list[bool] = []
+    if fit.batch_shape:
+        data, axes = _members_first(in_axes, data, fit.batch_shape[0])
+    if tracing():
+        codes = () if clusters is None else cluster_codes(clusters, rows_of(tree, data))
+        return _visit(tree, fit, data, weights, codes, axes)
+    whole = tree if weights is None else weight(tree, weights)
     if not fit.batch_shape:
-        check_values(tree if weights is None else weight(tree, weights), data)
-    return _visit(tree, fit, data, weights, _codes(clusters, fit, tree, data), axes)
+        check_values(whole, data)
+    seen = _visit(tree, fit, data, weights, _codes(clusters, fit, tree, data), axes)
+    if check_data:
+        check_same(fit, _identities(seen))
+    return seen
 
 
 def _visit(
     tree: Any, fit: Fit, data: Tree, weights: Any, codes: tuple[Array, ...], axes: list[bool]
 ) -> Visit:
-    values = (
-        None
-        if weights is None
-        else np.asarray(weights.values, fit.dtype)
-        if not tracing()
-        else weights.values
-    )
+    values = None if weights is None else weights.values
+    if values is not None and not tracing():
+        values = np.asarray(values, fit.dtype)
     alone = [np.ndim(leaf) == 1 for leaf in ([] if values is None else [values]) + list(codes)]
     return Visit(
         tree,
@@ -174,50 +219,40 @@ def _visit(
     )
 
 
-def _axes(in_axes: Any, data: Tree) -> list[bool]:
-    """For each leaf, whether all members share it."""
-    try:
-        full = jax.tree.map(
-            lambda axis, sub: jax.tree.map(lambda _: -1 if axis is None else axis, sub),
-            in_axes,
-            data,
-            is_leaf=lambda a: a is None,
-        )
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"in_axes must be 0, None, or a tree of them like the data: {error}"
-        ) from None
-    axes = jax.tree.leaves(full)
-    if any(axis not in (0, -1) for axis in axes):
-        raise ValueError(
-            f"in_axes is 0 for a leaf with a leading axis over members and None for one that all share; got {in_axes!r}"
-        )
-    return [axis == -1 for axis in axes]
+def _members_first(in_axes: Any, data: Tree, members: int) -> tuple[Tree, list[bool]]:
+    """The data with the axis over members first, and for each leaf whether all members share it."""
+    leaves, treedef = jax.tree.flatten(data)
+    axes, moved = leaf_axes(in_axes, data), []
+    for leaf, axis in zip(leaves, axes, strict=True):
+        if axis is None:
+            moved.append(leaf)
+            continue
+        if np.ndim(leaf) < 2 or not -np.ndim(leaf) <= axis < np.ndim(leaf):
+            size = None
+        else:
+            size = np.shape(leaf)[axis]
+        if size != members:
+            raise ValueError(
+                f"a batch of {members} fits takes data with an axis of {members} members, or None in in_axes; in_axes gives axis {axis} of shape {np.shape(leaf)}"
+            )
+        moved.append(namespace(leaf).moveaxis(leaf, axis, 0))
+    return jax.tree.unflatten(treedef, moved), [axis is None for axis in axes]
 
 
-def _check_same(fit: Fit, data: Tree, axes: list[bool]) -> None:
-    """Data that are not those of the fit are refused; a fit made under a trace knows no fingerprint."""
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(data)]
-    if not leaves:
-        return
-    members = fit.batch_shape[0] if fit.batch_shape else 1
-    if fit.batch_shape:
-        for leaf, same in zip(leaves, axes, strict=True):
-            if not same and (leaf.ndim < 2 or leaf.shape[0] != members):
-                raise ValueError(
-                    f"a batch of {members} fits takes data with a leading axis of {members} members, or None in in_axes; got shape {leaf.shape}"
-                )
+def _identities(seen: Visit) -> np.ndarray:
+    """The fingerprints (b, 2) of data and weights as they are given now."""
+    fit, (data, values, _) = seen.fit, seen.aligned
+    if not fit.batch_shape:
+        tree = seen.loglik
+        whole = tree if values is None else weight(tree, Weights(values, str(seen.weight_kind)))
+        return identity(whole, data, fit.dtype)[None]
+    members = fit.batch_shape[0]
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves((data, values))]
     wide = [
-        np.broadcast_to(leaf, (members, *leaf.shape)) if not fit.batch_shape or same else leaf
-        for leaf, same in zip(leaves, axes or [True] * len(leaves), strict=True)
+        np.broadcast_to(leaf, (members, *leaf.shape)) if same else leaf
+        for leaf, same in zip(leaves, seen.shared, strict=False)
     ]
-    told, known = fingerprints(wide, None), np.asarray(fit.data_id).reshape(-1, 2)
-    other = np.any(known != 0, axis=1) & np.any(told != known, axis=1)
-    if np.any(other):
-        where = f" of member {int(np.flatnonzero(other)[0])}" if fit.batch_shape else ""
-        raise ValueError(
-            f"the data{where} are not those of the fit: give the same rows, in the same order and types"
-        )
+    return fingerprints(wide, None) if wide else np.zeros((members, 2), np.uint32)
 
 
 def _codes(clusters: Any, fit: Fit, tree: Any, data: Tree) -> tuple[Array, ...]:

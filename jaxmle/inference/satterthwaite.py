@@ -12,12 +12,13 @@ import numpy as np
 import scipy
 
 from jaxmle.fitting.record import Fit
-from jaxmle.inference.revisit import inverse_root, tangent, visit
+from jaxmle.inference.revisit import check_fit, inverse_root, tangent, visit
 from jaxmle.likelihood.anatomy import has_law, roots_of
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.covariance import cluster_information, cluster_sums, unlevered
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.terms import row_information, term_rows
+from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout
 
 Array = Any
@@ -104,14 +105,13 @@ def satterthwaite(
     >>> round(float(found.df[0]), 6)  # three clusters of one size: G − 1
     2.0
     """
-    if fit.batch_shape:
-        raise ValueError("satterthwaite takes one fit: ask fits[i] with its own data")
+    check_fit("satterthwaite", fit, alone=True)
     if clusters is None and fit.weighting == "frequency":
         raise ValueError(
             "a row of frequency weight 3 is three units: give clusters, or repeat the rows"
         )
     p = len(fit.names)
-    matrix = np.eye(p) if contrasts is None else np.atleast_2d(np.asarray(contrasts, dtype=float))
+    matrix = np.eye(p) if contrasts is None else _contrasts(contrasts)
     if matrix.ndim != 2 or matrix.shape[1] != p or not np.all(np.isfinite(matrix)):
         raise ValueError(
             f"contrasts are finite numbers (q, {p}), in the order of names; got shape {np.shape(contrasts)}"
@@ -132,6 +132,14 @@ def satterthwaite(
         stderr = np.sqrt(np.where(variance > 0, variance, np.nan))
     labels = fit.names if contrasts is None else tuple(f"contrast {i}" for i in range(len(matrix)))
     return Satterthwaite(estimate, stderr, np.where(np.isfinite(stderr), df, np.nan), labels)
+
+
+def _contrasts(contrasts: Any) -> np.ndarray:
+    """Contrasts as a matrix of real numbers."""
+    array = np.asarray(contrasts)
+    if array.dtype.kind not in "fiu" or isinstance(contrasts, np.ma.MaskedArray):
+        raise TypeError(f"contrasts are a matrix of finite numbers; got {shown(contrasts)}")
+    return np.atleast_2d(array.astype(float))
 
 
 def _moments(

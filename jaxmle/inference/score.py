@@ -18,6 +18,7 @@ from jaxmle.likelihood.covariance import check_kind, sandwich
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.host import precision, to_numpy, tracing
 from jaxmle.likelihood.terms import NO_LAW, expected_information, term_rows
+from jaxmle.parameters.arguments import check_function
 from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.solvers.status import Status
@@ -74,6 +75,10 @@ def score_test(
     chi2(1) = 4.900, p = 0.027
     """
     check_kind(vcov, clusters)
+    if constraints is not None and params is None:
+        raise ValueError("constraints belong to params: the layout of the fit has its own")
+    if params is not None:
+        check_function("params", params, "lambda p: {**p, 'shape': 0.0}")
     if vcov is None:
         raise ValueError(
             "vcov=None leaves a score test without a scale; give 'auto', 'expected', 'observed', 'opg' or a robust kind"

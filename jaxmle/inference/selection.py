@@ -17,6 +17,7 @@ from jaxmle.inference.outcome import Test
 from jaxmle.inference.revisit import inverse_root, tangent, visit
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.terms import term_rows
+from jaxmle.parameters.arguments import check_choice, check_flag, shown
 from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import Status
@@ -159,18 +160,16 @@ def compare(
     """
     if len(fits) < 2:
         raise ValueError(f"compare takes at least two fits; got {len(fits)}")
-    if by not in CRITERIA:
-        raise ValueError(f"by must be one of {', '.join(CRITERIA)}; got {by!r}")
+    check_choice("by", by, CRITERIA)
+    check_flag("nested", nested)
     same_data(fits)
-    told = tuple(f"model {i}" for i in range(len(fits))) if names is None else tuple(names)
-    if (
-        isinstance(names, str)
-        or len(told) != len(fits)
-        or len(set(told)) != len(told)
-        or not all(isinstance(name, str) for name in told)
-    ):
+    listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    told = tuple(names) if names is not None and listed else ()
+    if names is None:
+        told = tuple(f"model {i}" for i in range(len(fits)))
+    if len(told) != len(fits) or len(set(told)) != len(told):
         raise ValueError(
-            f"names must be {len(fits)} different strings, one for each fit; got {names!r}"
+            f"names must be {len(fits)} different strings, one for each fit; got {shown(names)}"
         )
     xp = namespace(fits[0].loglik)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxmle.likelihood.contract import Opaque
 from jaxmle.likelihood.host import compiled, precision
+from jaxmle.parameters.arguments import check_function
 
 Array = Any
 Tree = Any
@@ -82,10 +83,7 @@ def simulator_of(
         raise ValueError(
             f"{what} needs sample(key, params, data), which returns data with a fresh response, such as lambda key, params, data: {{**data, 'y': …}}"
         )
-    if not callable(sample):
-        raise TypeError(
-            f"sample must be a function of (key, params, data); got {type(sample).__name__}"
-        )
+    check_function("sample", sample, "lambda key, params, data: {**data, 'y': …}")
     flags: list[bool] = []
 
     def look(params: Tree, data: Tree, key: Array) -> Tree:

@@ -11,8 +11,9 @@ import numpy as np
 import scipy
 
 from jaxmle.fitting.record import Fit, wald_interval
-from jaxmle.inference.profile import check_level
+from jaxmle.inference.revisit import check_fit
 from jaxmle.likelihood.host import tracing
+from jaxmle.parameters.arguments import check_choice, check_count, check_level, check_seed
 
 Array = Any
 Tree = Any
@@ -114,18 +115,15 @@ def simultaneous(
         raise TypeError(
             "simultaneous looks at values: call it on the host, outside jit, vmap and grad"
         )
-    check_level(level)
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1000:
-        raise ValueError(f"draws must be a whole number of at least 1000; got {draws!r}")
-    if isinstance(key, bool) or not isinstance(key, int | np.integer):
-        raise TypeError(f"key is a whole number, the seed of the simulation; got {key!r}")
+    check_fit("simultaneous", fit)
+    level = check_level(level)
+    check_choice("method", method, METHODS)
+    draws, key = check_count("draws", draws, 1000), check_seed("key", key)
     x, se = np.asarray(fit.x, float), np.asarray(fit.se, float)
     lead = se.shape[:-1]
     vcov = np.asarray(fit.vcov, float).reshape(-1, *fit.vcov.shape[-2:])
     found = [
-        _critical(v, s, level, method, int(key), draws)
+        _critical(v, s, level, method, key, draws)
         for v, s in zip(vcov, se.reshape(-1, se.shape[-1]), strict=True)
     ]
     critical, error, count = (np.array(column).reshape(lead) for column in zip(*found, strict=True))

@@ -15,6 +15,7 @@ from jaxmle.fitting.record import Fit
 from jaxmle.inference.delta import delta
 from jaxmle.likelihood.contract import Opaque
 from jaxmle.likelihood.host import compiled, precision
+from jaxmle.parameters.arguments import check_function
 from jaxmle.parameters.tree import Layout, layout_of
 
 Array = Any
@@ -87,10 +88,7 @@ def target_of(fit: Fit, statistic: Callable[[Tree], Tree] | None) -> Target:
     """What is studied, with the shape of its value found by abstract evaluation."""
     if statistic is None:
         return Target(fit.layout, None, fit.layout)
-    if not callable(statistic):
-        raise TypeError(
-            f"statistic must be a function of the parameters, such as lambda params: params['a'] / params['b']; got {type(statistic).__name__}"
-        )
+    check_function("statistic", statistic, "lambda params: params['a'] / params['b']")
     with precision(fit.dtype):
         shape = jax.eval_shape(statistic, jax.tree.map(jnp.asarray, fit.params))
     for leaf in jax.tree.leaves(shape):

@@ -14,6 +14,7 @@ from jaxmle.inference.constrained import Seen
 from jaxmle.inference.lanes import Study
 from jaxmle.likelihood.contract import Opaque
 from jaxmle.likelihood.host import compiled
+from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import Interval
 from jaxmle.parameters.tree import Chart, Layout
 
@@ -59,7 +60,7 @@ def _wanted(layout: Layout, which: Any) -> tuple[list[int], dict[str, Callable[.
     """Printed entries, and functions by name."""
     if which is None:
         return list(range(layout.p)), {}
-    if callable(which):
+    if callable(which) and not isinstance(which, type):
         return [], {getattr(which, "__name__", "g").replace("<lambda>", "g"): which}
     if isinstance(which, dict):
         for name, g in which.items():
@@ -75,7 +76,7 @@ def _wanted(layout: Layout, which: Any) -> tuple[list[int], dict[str, Callable[.
     )
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(
-            f"which is None, a name, a list of names, a function of the parameters or a dictionary of them; got {which!r}"
+            f"which is None, a name, a list of names, a function of the parameters or a dictionary of them; got {shown(which)}"
         )
     return [j for name in names for j in layout.find(name)], {}
 

@@ -13,6 +13,7 @@ from jaxmle.inference.revisit import Visit, visit
 from jaxmle.likelihood.anatomy import has, weighting_of
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.contract import need_terms, terms_of
+from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import namespace
 
 Array = Any
@@ -61,8 +62,7 @@ def vuong_test(
     Vuong test of two models equally near the truth
     z = 1.408, p = 0.159
     """
-    if correction not in ("none", "aic", "bic"):
-        raise ValueError(f"correction must be 'none', 'aic' or 'bic'; got {correction!r}")
+    check_choice("correction", correction, ("none", "aic", "bic"))
     same_data([fit1, fit2])
     first, second = (
         _terms(visit(loglik, fit, data, in_axes=in_axes))

@@ -49,12 +49,23 @@ def weighting_of(loglik: Any) -> str:
     return "sampling" if "sampling" in kinds else "frequency" if "frequency" in kinds else "none"
 
 
+def weights_of(loglik: Any) -> list[Any]:
+    """The values of all weights inside the likelihood, outermost first."""
+    own = [loglik.weights.values] if isinstance(loglik, Weight) else []
+    return own + [values for part in parts_of(loglik) for values in weights_of(part)]
+
+
 def roots_of(loglik: Any, layout: Layout) -> np.ndarray:
     """For each printed entry the entry it follows under all ``fix`` and ``tie`` above the data, −1 where it is fixed."""
     roots = np.arange(layout.p)
     while not isinstance(loglik, Pool) and parts_of(loglik):
         if isinstance(loglik, Fix | Tie):
             inner = loglik.roots(layout)
+            twice = np.flatnonzero((inner < 0) & (roots < 0))
+            if twice.size:
+                raise ValueError(
+                    f"{layout.names[twice[0]]!r} is fixed twice, once inside the other: fix it once"
+                )
             roots = np.where(inner >= 0, roots[inner], -1)
         loglik = parts_of(loglik)[0]
     led = roots[roots >= 0]
@@ -75,7 +86,7 @@ def substituted(loglik: Any, layout: Layout, x: Array) -> Array:
     return x
 
 
-def count(loglik: Any, data: Tree, terms: Callable[[], int]) -> Array:
+def count(loglik: Any, data: Tree, terms: Callable[[], float]) -> Array:
     """n: the sum of frequency weights over the rows of positive weight, or their number."""
     if isinstance(loglik, Pool):
         return jnp.sum(

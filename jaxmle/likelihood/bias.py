@@ -21,6 +21,7 @@ from jaxmle.likelihood.evaluate import embedding, split_rows, sums
 from jaxmle.likelihood.regression import Regression, gradient
 from jaxmle.likelihood.response import Enumeration, Exact, Simulation
 from jaxmle.likelihood.terms import NO_LAW, expected_information, row_scores
+from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.tree import Layout
 
 Array = jax.Array
@@ -84,8 +85,7 @@ def jeffreys(loglik: Loglik, *, information: str = "expected") -> Penalize:
     >>> bool(result.converged), round(float(result.params["b"]), 4), result.mode
     (True, 1.3828, 'MPL (Jeffreys)')
     """
-    if information not in ("expected", "observed"):
-        raise ValueError(f"information must be 'expected' or 'observed'; got {information!r}")
+    check_choice("information", information, ("expected", "observed"))
     return Penalize(as_tree(loglik), Jeffreys(information))
 
 

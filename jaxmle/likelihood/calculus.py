@@ -20,10 +20,11 @@ from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.covariance import Kind, check_kind, check_order, cluster_codes, sandwich
 from jaxmle.likelihood.derivatives import gradient
 from jaxmle.likelihood.evaluate import Sums, sums
-from jaxmle.likelihood.hac import hac
+from jaxmle.likelihood.hac import check_bandwidth, hac
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.likelihood.row_independence import check_blocks
 from jaxmle.likelihood.terms import expected_information, term_rows
+from jaxmle.parameters.arguments import check_choice, check_count
 from jaxmle.parameters.tree import Layout, layout_of
 
 Array = Any
@@ -74,8 +75,7 @@ def nll(loglik: Any, *, reduction: str = "sum") -> Quantity:
     >>> round(float(nll(exponential)({"rate": 2.0}, jnp.array([1.0, 1.0]))), 6)
     2.613706
     """
-    if reduction not in ("sum", "mean"):
-        raise ValueError(f"reduction must be 'sum' or 'mean'; got {reduction!r}")
+    check_choice("reduction", reduction, ("sum", "mean"))
 
     def loss(ll: Any, params: Tree, data: Tree, _: Any) -> Array:
         terms = terms_of(ll, params, data)
@@ -132,6 +132,7 @@ def evaluate(
     Raises:
         ValueError: with ``block_rows`` on the host, where terms are shown to look at other rows.
     """
+    block_rows = None if block_rows is None else check_count("block_rows", block_rows, 1)
     if block_rows is not None and not tracing():
         known, rows = host_params(params, np.float64), host_data(data, np.float64)
         with precision(np.float64):
@@ -156,8 +157,7 @@ def information(loglik: Any, kind: str = "observed") -> Quantity:
         kind: ``"observed"`` −∂²ℓ/∂θ∂θ'; ``"expected"`` its mean under the law of the response that the likelihood carries;
             ``"opg"`` the outer product of scores Σ s_i s_i'.
     """
-    if kind not in ("observed", "expected", "opg"):
-        raise ValueError(f"kind must be 'observed', 'expected' or 'opg'; got {kind!r}")
+    check_choice("kind", kind, ("observed", "expected", "opg"))
     return _two_roads(
         loglik,
         ("information", kind),
@@ -203,10 +203,9 @@ def vcov(
         A function of (params, data) to (p, p), in the order of the parameter names. NaN where J is not positive definite.
     """
     check_kind(kind, clusters)
-    if kind == "auto" or bread not in ("observed", "expected"):
-        raise ValueError(
-            f"name the kind, and bread 'observed' or 'expected'; got kind={kind!r}, bread={bread!r}"
-        )
+    check_choice("bread", bread, ("observed", "expected"))
+    if kind is None or kind == "auto":
+        raise ValueError(f"name the kind, such as 'observed' or 'HC0'; got kind={kind!r}")
     kind = "CR1" if kind == "cluster" else hac() if kind == "hac" else kind
     check_order(kind, weighting_of(as_tree(loglik)))
     base = kind if kind in ("observed", "expected") else bread
@@ -236,6 +235,7 @@ def vcov(
         return jnp.where(fixed[:, None] | fixed[None, :], jnp.nan, v[follow][:, follow])
 
     def labels(data: Any) -> Any:
+        check_bandwidth(kind, rows_of(as_tree(loglik), data))
         return () if clusters is None else cluster_codes(clusters, rows_of(as_tree(loglik), data))
 
     return _two_roads(loglik, ("vcov", kind, bread), covariance, labels)

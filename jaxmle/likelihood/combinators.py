@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxmle.likelihood.contract import Loglik, as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.response import Exact, Law
+from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout, layout_of
 
 Array = jax.Array
@@ -31,12 +32,25 @@ class Weights:
 
 def frequency(w: Any) -> Weights:
     """Frequency weights: a row of weight 3 is the row three times, in estimates, standard errors, n and BIC."""
-    return Weights(w, "frequency")
+    return Weights(_weight_values(w), "frequency")
 
 
 def sampling(w: Any) -> Weights:
     """Sampling (probability) weights: n is the number of rows, and the covariance is the sandwich."""
-    return Weights(w, "sampling")
+    return Weights(_weight_values(w), "sampling")
+
+
+def _weight_values(w: Any) -> Any:
+    """Weights as they are given, those of a frame's column as an array; masks, which would be lost, are refused."""
+    if isinstance(w, np.ma.MaskedArray):
+        raise TypeError(
+            "weights are a masked array, whose mask would be lost; drop the masked rows everywhere, or give them the weight 0"
+        )
+    if w is None or isinstance(w, Weights | dict | set):
+        raise TypeError(f"weights are numbers, one for each row; got {shown(w)}")
+    is_list = isinstance(w, list | tuple) and not any(np.ndim(value) for value in w)
+    is_column = hasattr(w, "__array__") and not isinstance(w, np.ndarray | np.generic | jax.Array)
+    return np.asarray(w) if is_list or is_column else w
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik", "weights"], meta_fields=[])
@@ -67,7 +81,7 @@ class Penalize:
     def __call__(self, params: Tree, data: Tree) -> Array:
         value = jnp.sum(terms_of(self.loglik, params, data))
         if not hasattr(self.prior, "of_likelihood"):
-            return value + self.prior(params)
+            return value + _prior_value(self.prior, params)
         layout = layout_of(params)
         return value + self.log_prior(
             layout, jnp.asarray(layout.ravel(params)), jax.tree.map(jnp.asarray, data)
@@ -79,10 +93,24 @@ class Penalize:
         """The log prior at x: of the parameters alone, or (``jeffreys``) of the likelihood and its data too."""
         if hasattr(self.prior, "of_likelihood"):
             return self.prior.of_likelihood(self.loglik, layout, x, data, weights)
-        return self.prior(layout.unravel(x))
+        return _prior_value(self.prior, layout.unravel(x))
 
     def rows(self, data: Tree) -> int | None:
         return rows_of(self.loglik, data)
+
+
+def _prior_value(prior: Any, params: Tree) -> Array:
+    """The log prior, which is one floating-point number."""
+    value = prior(params)
+    is_number = isinstance(value, float) or (
+        isinstance(value, jax.Array | np.ndarray | np.generic)
+        and jnp.issubdtype(value.dtype, jnp.floating)
+    )
+    if not is_number or np.shape(value) != ():
+        raise ValueError(
+            f"a log prior returns one floating-point number, the sum over the parameters; got {shown(value)}"
+        )
+    return value
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["members"], meta_fields=[])
@@ -147,7 +175,10 @@ class Fix:
         """For each entry, the entry it follows: itself, or −1 where it is fixed."""
         roots = np.arange(layout.p)
         for name in self.names:
-            roots[layout.find(name)] = -1
+            where = layout.find(name)
+            if np.any(roots[where] < 0):
+                raise ValueError(f"{name!r} is fixed twice in one dictionary: fix it once")
+            roots[where] = -1
         return roots
 
 
@@ -229,9 +260,9 @@ def _weigh(loglik: Any, weights: Weights) -> Any:
 
 def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Penalize:
     """The likelihood plus a log prior of the parameters; its maximum is the posterior mode (MAP), and is labelled so."""
-    if not callable(log_prior):
+    if not callable(log_prior) or isinstance(log_prior, type):
         raise TypeError(
-            f"penalize takes a function of the parameters, such as jaxmle.ridge(0.1); got {type(log_prior).__name__}"
+            f"penalize takes a function of the parameters, such as jaxmle.ridge(0.1); got {shown(log_prior)}"
         )
     return Penalize(
         as_tree(loglik),
@@ -253,17 +284,32 @@ def fix(loglik: Loglik, values: Mapping[str, Any]) -> Fix:
     """
     if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
         raise TypeError(
-            "fix takes a dictionary from parameter names to values, such as {'sigma': 1.0, 'beta[2]': 0.0}"
+            f"fix takes a dictionary from parameter names to values, such as {{'sigma': 1.0, 'beta[2]': 0.0}}; got {shown(values)}"
         )
-    return Fix(as_tree(loglik), tuple(values), tuple(values.values()))
+    for name, value in values.items():
+        _check_held(name, value)
+    tree = as_tree(loglik)
+    return Fix(tree, tuple(values), tuple(values.values()))
+
+
+def _check_held(name: str, value: Any) -> None:
+    """A value that ``fix`` holds is a number or an array of numbers."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    masked = isinstance(value, np.ma.MaskedArray)
+    if masked or np.asarray(value).dtype.kind not in "fiu" or not np.size(value):
+        raise TypeError(f"fix holds {name!r} at a number or an array of them; got {shown(value)}")
 
 
 def tie(loglik: Loglik, *groups: tuple[str, ...]) -> Tie:
     """The likelihood in which all entries named in a group are equal: ``tie(loglik, ("a", "b"))``."""
+    if not groups:
+        raise ValueError("tie needs at least one group of names, such as tie(loglik, ('a', 'b'))")
     for group in groups:
-        if isinstance(group, str) or len(group) < 2:
+        listed = isinstance(group, tuple | list) and len(group) >= 2
+        if not listed or not all(isinstance(name, str) for name in group):
             raise TypeError(
-                f"each group of tie is a tuple of at least two parameter names; got {group!r}"
+                f"each group of tie is a tuple of at least two parameter names; got {shown(group)}"
             )
     return Tie(as_tree(loglik), tuple(tuple(group) for group in groups))
 
@@ -273,5 +319,9 @@ def with_response(loglik: Loglik, law: Law) -> WithResponse:
     if isinstance(law, Exact):
         raise TypeError(
             "a closed expected information belongs to the declared form: regression(…, response=exact(…))"
+        )
+    if not hasattr(law, "with_response") and not hasattr(law, "sampler"):
+        raise TypeError(
+            f"law is enumeration(leaf, values) or simulation(sampler, key=…); got {shown(law)}"
         )
     return WithResponse(as_tree(loglik), law)

@@ -48,8 +48,14 @@ class Opaque:
 
 def as_tree(loglik: Loglik) -> Any:
     """The likelihood as a tree whose leaves are arrays: jaxmle's own forms as they are, a ready model as the likelihood it carries, any other callable as ``Opaque``."""
-    if not callable(loglik):
-        raise TypeError(f"loglik must be a function of (params, data); got {type(loglik).__name__}")
+    if not callable(loglik) or isinstance(loglik, type):
+        got = f"the class {loglik.__name__}" if isinstance(loglik, type) else type(loglik).__name__
+        raise TypeError(f"loglik must be a function of (params, data); got {got}")
+    if getattr(loglik, "__annotations__", {}).get("return") in ("Model", "Family"):
+        name = getattr(loglik, "__name__", "")
+        raise TypeError(
+            f"loglik must be a function of (params, data), and {name} makes one: write {name}(…)"
+        )
     home = type(loglik).__module__
     if home.startswith("jaxmle.models"):
         return as_tree(loglik.likelihood)  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ import numpy as np
 from jaxmle.likelihood.anatomy import has_law
 from jaxmle.likelihood.hac import HAC, long_run
 from jaxmle.likelihood.terms import Rows, row_information, term_rows
+from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout
 
 Array = jax.Array
@@ -35,9 +36,10 @@ class Covariance(NamedTuple):
 
 def check_kind(kind: Kind | None, clusters: Any, where: str = "vcov") -> None:
     """Refuse an unknown kind, and clusters without a cluster kind or the other way round."""
-    if kind is not None and not isinstance(kind, HAC) and kind not in (*KINDS, "auto"):
+    known = kind is None or isinstance(kind, HAC)
+    if not known and not (isinstance(kind, str) and kind in (*KINDS, "auto")):
         raise ValueError(
-            f"{where}={kind!r} is not known; choose one of {', '.join(KINDS)}, 'auto', a record of hac(…) or None"
+            f"{where}={shown(kind)} is not known; choose one of {', '.join(KINDS)}, 'auto', a record of hac(…) or None"
         )
     if kind in CLUSTER_KINDS and clusters is None:
         raise ValueError(f"{where}={kind!r} needs clusters=, one label for each row of data")
@@ -214,22 +216,81 @@ def cluster_codes(clusters: Any, n: int | None) -> tuple[Any, ...]:
 
 
 def _dimensions(clusters: Any) -> list[Any]:
+    if isinstance(clusters, np.ma.MaskedArray):
+        raise TypeError(
+            "clusters are a masked array, whose mask would be lost; drop the masked rows everywhere, or fill them"
+        )
     if (
         isinstance(clusters, tuple | list)
         and len(clusters) == 2
         and all(hasattr(c, "shape") or isinstance(c, list) for c in clusters)
     ):
-        return [c if isinstance(c, jax.Array) else np.asarray(c) for c in clusters]
-    labels = clusters if isinstance(clusters, jax.Array) else np.asarray(clusters)
+        return [_labels(c) for c in clusters]
+    labels = _labels(clusters)
     return [labels[:, 0], labels[:, 1]] if labels.ndim == 2 and labels.shape[1] == 2 else [labels]
+
+
+def _labels(clusters: Any) -> Any:
+    """Labels as an array. A list is read entry by entry: as an array of strings it would turn None and NaN into words."""
+    if isinstance(clusters, jax.Array):
+        return clusters
+    if isinstance(clusters, list | tuple) and not any(np.ndim(c) for c in clusters):
+        return np.array([*clusters, None], dtype=object)[:-1]
+    return np.asarray(clusters)
+
+
+def _is_missing(label: Any) -> bool:
+    """None, NaN, NaT or pandas's NA."""
+    if type(label).__name__ in ("NoneType", "NAType", "NaTType"):
+        return True
+    if isinstance(label, np.datetime64 | np.timedelta64):
+        return bool(np.isnat(label))
+    return isinstance(label, float | np.floating) and bool(np.isnan(label))
+
+
+def _refuse_missing(values: np.ndarray) -> None:
+    """Every row has a label; the first that has none is named."""
+    kind = values.dtype.kind
+    if kind == "O":
+        bad = np.array([_is_missing(label) for label in values], dtype=bool)
+    elif kind in "fc":
+        bad = np.isnan(values)
+    elif kind in "mM":
+        bad = np.isnat(values)
+    else:
+        return
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"clusters are {_name_of_missing(values[row])} in row {row} ({int(bad.sum())} in all): every row needs a cluster"
+        )
+
+
+def _name_of_missing(label: Any) -> str:
+    return "NaN" if isinstance(label, float | np.floating) else str(label)
+
+
+def _object_codes(values: np.ndarray) -> np.ndarray:
+    """Codes of Python objects: in their order where they have one, else as they come."""
+    try:
+        kinds = sorted(set(values))
+    except TypeError:
+        kinds = list(dict.fromkeys(values)) if _all_hash(values) else []
+    if not kinds and len(values):
+        raise TypeError("clusters hold objects that are no labels: use numbers or strings")
+    place = {label: code for code, label in enumerate(kinds)}
+    return np.fromiter((place[label] for label in values), np.int32, len(values))
+
+
+def _all_hash(values: np.ndarray) -> bool:
+    return all(getattr(label, "__hash__", None) is not None for label in values)
 
 
 def _codes(xp: Any, labels: Any) -> Any:
     if xp is np:
         values = np.asarray(labels)
-        if values.dtype.kind == "f" and np.any(np.isnan(values)):
-            raise ValueError(
-                f"clusters are NaN in row {int(np.flatnonzero(np.isnan(values))[0])}; every row needs a cluster"
-            )
+        _refuse_missing(values)
+        if values.dtype.kind == "O":
+            return _object_codes(values)
         return np.unique(values, return_inverse=True)[1].reshape(-1).astype(np.int32)
     return jnp.unique(labels, return_inverse=True, size=labels.shape[0])[1].reshape(-1)

@@ -5,7 +5,6 @@ With u_t the score of row t, the meat is Σ_j k(j/b) Γ_j over all lags, Γ_j = 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle.likelihood.terms import Rows
+from jaxmle.parameters.arguments import check_choice, check_count, check_number, shown
 
 Array = jax.Array
 
@@ -68,30 +68,41 @@ def hac(
     >>> str(hac(lags=4)), str(hac("quadratic-spectral"))
     ('HAC (bartlett, bandwidth 5)', 'HAC (quadratic-spectral, Newey-West bandwidth)')
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel must be one of {', '.join(KERNELS)}; got {kernel!r}")
+    check_choice("kernel", kernel, KERNELS)
     if lags is not None:
-        if bandwidth != "newey-west":
+        if not isinstance(bandwidth, str) or bandwidth != "newey-west":
             raise ValueError("give lags or bandwidth, not both: lags=L is bandwidth=L + 1")
         if kernel == "quadratic-spectral":
             raise ValueError("the quadratic-spectral kernel has no last lag: give bandwidth=b")
-        if isinstance(lags, bool) or not isinstance(lags, int | np.integer) or lags < 0:
-            raise ValueError(f"lags must be a whole number, zero or more; got {lags!r}")
-        bandwidth = float(lags) + 1.0
+        bandwidth = check_count("lags", lags) + 1.0
     if isinstance(bandwidth, str) and bandwidth != "newey-west":
         raise ValueError(f"bandwidth must be a positive number or 'newey-west'; got {bandwidth!r}")
-    number = None if isinstance(bandwidth, str) else float(bandwidth)
-    if number is not None and not (math.isfinite(number) and number > 0):
-        raise ValueError(f"bandwidth must be a positive number of rows; got {bandwidth!r}")
+    number = None if isinstance(bandwidth, str) else check_number("bandwidth", bandwidth, low=0.0)
     if weights is not None and number is not None:
         raise ValueError(
             "weights belong to the choice of a bandwidth: leave them out where lags or bandwidth is given"
         )
-    return HAC(
-        kernel,
-        number,
-        None if weights is None else tuple(float(w) for w in np.ravel(np.asarray(weights))),
-    )
+    return HAC(kernel, number, None if weights is None else _checked_weights(weights))
+
+
+def _checked_weights(weights: Any) -> tuple[float, ...]:
+    values = np.asarray(weights)
+    if values.ndim != 1 or values.dtype.kind not in "fiu" or not np.all(np.isfinite(values)):
+        raise ValueError(f"weights must be finite numbers, one a parameter; got {shown(weights)}")
+    return tuple(float(w) for w in values)
+
+
+def check_bandwidth(kind: Any, rows: int | None) -> None:
+    """No lag is as long as the data: there, the weights of all lags near one and the scores sum to zero at the maximum, so that the
+    variance would vanish."""
+    if not isinstance(kind, HAC) or kind.bandwidth is None or rows is None:
+        return
+    if kind.bandwidth > rows:
+        lags = f" (lags={kind.bandwidth - 1:g})" if kind.bandwidth == int(kind.bandwidth) else ""
+        raise ValueError(
+            f"hac has the bandwidth {kind.bandwidth:g}{lags} and the data {rows} rows: the last lag must be less than the number of rows, "
+            "and of the order of its cube root"
+        )
 
 
 def long_run(kind: HAC, rows: Rows, scaled: Array) -> Array:
@@ -113,6 +124,8 @@ def long_run(kind: HAC, rows: Rows, scaled: Array) -> Array:
     )
     lags = jnp.arange(u.shape[0])
     meat = u.T @ _filtered(_kernel(kind.kernel, lags / b), u)
+    if kind.bandwidth is not None:  # a member of a batch may be too short, and has no covariance
+        meat = jnp.where(b > n, jnp.nan, meat)
     return 0.5 * (meat + meat.T)
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.parameters.arguments import shown
 
 Tree = Any
 
@@ -40,6 +43,8 @@ class NormalPrior:
 
     def __call__(self, params: Tree) -> jax.Array:
         chosen = params if self.leaf is None else _named(params, self.leaf)
+        for value in jax.tree.leaves(chosen):
+            _check_shapes(np.shape(value), np.shape(self.mean), np.shape(self.sd))
         return sum(
             (
                 jnp.sum(jax.scipy.stats.norm.logpdf(value, self.mean, self.sd))
@@ -47,6 +52,15 @@ class NormalPrior:
             ),
             jnp.zeros(()),
         )
+
+
+def _check_shapes(value: tuple[int, ...], *hyper: tuple[int, ...]) -> None:
+    """Mean and sd broadcast against the parameter, and no further."""
+    for name, shape in zip(("mean", "sd"), hyper, strict=True):
+        if shape not in ((), value):
+            raise ValueError(
+                f"the prior's {name} has shape {shape} and the parameter {value}: give one number, or one for each entry"
+            )
 
 
 def _named(params: Tree, leaf: str) -> Tree:
@@ -64,9 +78,33 @@ def ridge(strength: Any, leaf: str | None = None) -> Ridge:
     >>> float(ridge(2.0)({"b": jnp.array([1.0, 2.0])}))
     -5.0
     """
+    _check("strength", strength, positive=False)
+    _check_leaf(leaf)
     return Ridge(strength, leaf)
 
 
 def normal_prior(mean: Any, sd: Any, leaf: str | None = None) -> NormalPrior:
     """Independent normal priors on every parameter, or on one leaf; mean and sd broadcast against it."""
+    _check("mean", mean, positive=None)
+    _check("sd", sd, positive=True)
+    _check_leaf(leaf)
     return NormalPrior(mean, sd, leaf)
+
+
+def _check(name: str, value: Any, positive: bool | None) -> None:
+    """A hyperparameter is finite, and a strength or an sd of the right sign; what is traced is judged by its type alone."""
+    rule = {None: "finite", False: "finite and not negative", True: "finite and positive"}[positive]
+    message = f"the prior's {name} must be {rule} numbers; got {shown(value)}"
+    if isinstance(value, jax.core.Tracer):
+        return
+    array = np.ma.getdata(value) if isinstance(value, np.ma.MaskedArray) else np.asarray(value)
+    if isinstance(value, np.ma.MaskedArray) or array.dtype.kind not in "fiu":
+        raise TypeError(message)
+    low = {None: -np.inf, False: 0.0, True: np.finfo(float).tiny}[positive]
+    if not array.size or not np.all(np.isfinite(array)) or np.any(array < low):
+        raise ValueError(message)
+
+
+def _check_leaf(leaf: Any) -> None:
+    if leaf is not None and not isinstance(leaf, str):
+        raise TypeError(f"leaf is the name of one entry of params, or None; got {shown(leaf)}")

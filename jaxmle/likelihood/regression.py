@@ -15,7 +15,8 @@ import numpy as np
 
 from jaxmle.likelihood.contract import data_length, leaf_of
 from jaxmle.likelihood.once import once
-from jaxmle.likelihood.response import Enumeration, Exact, Law
+from jaxmle.likelihood.response import Enumeration, Exact, Law, Simulation
+from jaxmle.parameters.arguments import check_flag, check_function, shown
 from jaxmle.parameters.tree import Layout
 
 Array = jax.Array
@@ -39,6 +40,9 @@ def linear(x: str, param: str, offset: str | None = None) -> Linear:
         param: name of the coefficient leaf.
         offset: name of a data leaf (n,) added with coefficient one.
     """
+    for name, value in (("x", x), ("param", param), ("offset", offset)):
+        if not isinstance(value, str) and not (name == "offset" and value is None):
+            raise TypeError(f"{name} is the name of a leaf; got {shown(value)}")
     return Linear(x, param, offset)
 
 
@@ -79,7 +83,7 @@ class OfRows(ABC):
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["response", "histograms"],
-    meta_fields=["density", "names", "forms", "counts", "shared"],
+    meta_fields=["density", "names", "forms", "counts", "shared", "concave"],
 )
 @dataclass(frozen=True)
 class Regression:
@@ -101,6 +105,7 @@ class Regression:
     shared: tuple[
         str, ...
     ] = ()  # designs that all members of a batch share: their products of columns are formed once
+    concave: bool = False  # as the user, or the ready model, says
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         data_length(data)
@@ -403,6 +408,7 @@ def regression(
     *,
     response: Law | None = None,
     counts: Mapping[str, Callable[[Mapping[str, Array], Array], Array]] | None = None,
+    concave: bool = False,
 ) -> Regression:
     """A likelihood declared as the log density of one row through named predictors.
 
@@ -415,6 +421,8 @@ def regression(
         counts: for speed, terms to be added to ``density`` that depend on one leaf of counts and on constant predictors alone:
             ``counts={"y": term}``, ``term(eta, y)`` with the constant predictors in ``eta``. Where many rows share few counts, such a term
             (log Γ(y + size) of a negative binomial) is evaluated once for each count. A term may be given for any leaf; others gain nothing.
+        concave: whether ``density`` is known to be concave in all predictors together. With linear and constant predictors the likelihood
+            then has one maximum at most, and a fit says "the maximum" where it says "a maximum" otherwise. Nothing is computed from it.
 
     Returns:
         A log-likelihood ``(params, data) -> (n,)`` whose derivatives the engine takes through X'WX.
@@ -425,8 +433,17 @@ def regression(
     >>> poisson({"beta": np.zeros(1, np.float32)}, data).tolist()
     [-1.0, -1.0]
     """
+    check_function("density", density, "lambda eta, row: …")
+    if not isinstance(eta, Mapping) or not all(isinstance(name, str) for name in eta):
+        raise TypeError(f"eta is a dictionary of predictors by name; got {shown(eta)}")
     if not eta:
         raise ValueError("regression needs at least one predictor")
+    if response is not None and not isinstance(response, Exact | Enumeration | Simulation):
+        raise TypeError(
+            f"response is exact(…), enumeration(leaf, values) or simulation(sampler, key=…); got {shown(response)}"
+        )
+    if counts is not None and not isinstance(counts, Mapping):
+        raise TypeError(f"counts is a dictionary from a leaf to a term; got {shown(counts)}")
     for name, form in eta.items():
         if not isinstance(form, Linear | str) and not callable(form):
             raise TypeError(
@@ -437,7 +454,12 @@ def regression(
             "counts holds terms of constant predictors, but every predictor varies with the row: put them in density"
         )
     return Regression(
-        density, tuple(eta), tuple(eta.values()), response, tuple((counts or {}).items())
+        density,
+        tuple(eta),
+        tuple(eta.values()),
+        response,
+        tuple((counts or {}).items()),
+        concave=bool(check_flag("concave", concave)),
     )
 
 

@@ -12,6 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from jaxmle.parameters.arguments import check_count, check_function, shown
 
 Array = jax.Array
 Tree = Any
@@ -81,20 +84,32 @@ def exact(
         cross: E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c), (m, m, m) or a scalar, for ``mean_br`` and ``cox_snell``; 0 for a canonical link, whose second
             derivative does not contain the response.
     """
+    check_function("information", information, "lambda eta, row: …")
+    if cross is not None:
+        check_function("cross", cross, "lambda eta, row: …")
     return Exact(information, cross)
 
 
 def enumeration(leaf: str, values: Any) -> Enumeration:
     """Expectation by summing over the values that the response ``data[leaf]`` can take, such as ``[0, 1]``."""
-    return Enumeration(leaf, tuple(float(v) for v in values))
+    if not isinstance(leaf, str):
+        raise TypeError(f"leaf is the name of the response in the data; got {shown(leaf)}")
+    array = np.asarray(values)
+    if array.ndim != 1 or not array.size or array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"values are those that the response can take, such as [0, 1]; got {shown(values)}"
+        )
+    if not np.all(np.isfinite(array)) or len(np.unique(array)) < array.size:
+        raise ValueError(f"values must be finite and each given once; got {shown(values)}")
+    return Enumeration(leaf, tuple(float(v) for v in array))
 
 
 def simulation(
     sampler: Callable[[Array, Tree, Tree], Tree], *, key: Array, draws: int = 200
 ) -> Simulation:
     """Expectation as the mean over ``draws`` simulated data sets, with a Monte-Carlo error that shrinks as 1/√draws."""
-    if draws < 2:
-        raise ValueError(
-            f"a simulated expectation needs at least two draws to know its own error; got {draws}"
-        )
+    check_function("sampler", sampler, "lambda key, params, data: {**data, 'y': …}")
+    check_count("draws", draws, 2)  # two, to know their own error
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise TypeError(f"key is a jax key, such as jax.random.key(0); got {shown(key)}")
     return Simulation(sampler, key, int(draws))

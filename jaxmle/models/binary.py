@@ -15,8 +15,10 @@ from jaxmle.likelihood.response import exact
 from jaxmle.models import coding, laws
 from jaxmle.models.begin import column, namespace, regress
 from jaxmle.models.model import Model
+from jaxmle.models.options import made_once
 from jaxmle.models.predictors import eta_of
 from jaxmle.models.tails import log_ndtr
+from jaxmle.parameters.arguments import check_choice
 from jaxmle.special.exponential import held_exp, log_cloglog
 from jaxmle.special.gamma import gammaln
 from jaxmle.special.logistic import log_sigmoid, sigmoid, softplus
@@ -101,7 +103,7 @@ def _bernoulli(link: str, name: str, offset: str | None) -> Model:
     )  # fmt: skip
 
 
-@functools.cache
+@made_once
 def logistic(*, offset: str | None = None) -> Model:
     """Logistic regression of a 0/1 response: P(y = 1) = sigmoid(xβ). Parameters: ``beta`` (q,).
 
@@ -120,7 +122,7 @@ def logistic(*, offset: str | None = None) -> Model:
     return _bernoulli("logit", "logistic", offset)
 
 
-@functools.cache
+@made_once
 def probit(*, offset: str | None = None) -> Model:
     """Probit regression of a 0/1 response: P(y = 1) = Φ(xβ). Parameters: ``beta`` (q,).
 
@@ -130,7 +132,7 @@ def probit(*, offset: str | None = None) -> Model:
     return _bernoulli("probit", "probit", offset)
 
 
-@functools.cache
+@made_once
 def cloglog(*, offset: str | None = None) -> Model:
     """Complementary log-log regression of a 0/1 response: P(y = 1) = 1 − exp(−e^{xβ}). Parameters: ``beta`` (q,).
 
@@ -140,7 +142,7 @@ def cloglog(*, offset: str | None = None) -> Model:
     return _bernoulli("cloglog", "cloglog", offset)
 
 
-@functools.cache
+@made_once
 def binomial(*, trials: str = "trials", link: str = "logit", offset: str | None = None) -> Model:
     """Binomial regression of ``y`` successes among ``data[trials]``. Parameters: ``beta`` (q,).
 
@@ -155,8 +157,7 @@ def binomial(*, trials: str = "trials", link: str = "logit", offset: str | None 
     >>> jm.fit(models.binomial(), data=data).params["beta"].round(4).tolist()
     [-0.4055]
     """
-    if link not in LINKS:
-        raise ValueError(f"link must be one of {', '.join(LINKS)}; got {link!r}")
+    check_choice("link", link, LINKS)
     ends = LINKS[link]
 
     def density(eta: Tree, row: Tree) -> Array:

@@ -17,8 +17,10 @@ from jaxmle.likelihood.response import enumeration, exact
 from jaxmle.models import coding, laws
 from jaxmle.models.begin import column, namespace, regress
 from jaxmle.models.model import Model
+from jaxmle.models.options import made_once
 from jaxmle.models.predictors import eta_of
 from jaxmle.models.tails import log_ndtr, logistic_gap, normal_gap, weibull_gap
+from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import ordered
 from jaxmle.special.exponential import held_exp, log_cloglog
 from jaxmle.special.logistic import log_sigmoid, sigmoid
@@ -28,7 +30,7 @@ Tree = Any
 
 
 def _check_classes(classes: int, least: int) -> None:
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < least:
+    if classes < least:
         raise ValueError(f"classes must be a whole number, {least} or more; got {classes!r}")
 
 
@@ -61,7 +63,7 @@ def _multinomial_cross(eta: Tree, row: Tree) -> Array:
     return jnp.zeros((len(eta["eta"]),) * 3, eta["eta"].dtype)
 
 
-@functools.cache
+@made_once
 def multinomial(classes: int) -> Model:
     """Multinomial logit of a class 0 … K − 1: log P(k)/P(0) = x beta[:, k − 1]. Parameters: ``beta`` (q, K − 1).
 
@@ -136,7 +138,7 @@ def _log_choices(log_odds: Array, cases: int) -> Array:
     return jax.lax.scan(add, start, log_odds.T)[0]
 
 
-@functools.cache
+@made_once
 def conditional_logit(*, cases: int = 1, real: str | None = None) -> Model:
     """Conditional (fixed-effects) logit: which members of each stratum are cases, given how many. Parameters: ``beta`` (q,).
 
@@ -229,7 +231,7 @@ def _ordinal_density(link: str, eta: Tree, row: Tree) -> Array:
     return jnp.where(jnp.any(at == y) & inner, gap, ends)
 
 
-@functools.cache
+@made_once
 def ordinal(classes: int, *, link: str = "logit") -> Model:
     """Cumulative link regression of an ordered class 0 … K − 1: P(y ≤ k) = F(cut[k] − xβ). Parameters: ``beta`` (q,), ``cut`` (K − 1,) increasing.
 
@@ -247,8 +249,7 @@ def ordinal(classes: int, *, link: str = "logit") -> Model:
     ([2.182], [3.145, 5.887])
     """
     _check_classes(classes, 2)
-    if link not in CUMULATIVE:
-        raise ValueError(f"link must be one of {', '.join(CUMULATIVE)}; got {link!r}")
+    check_choice("link", link, CUMULATIVE)
     return Model(
         "ordinal",
         regression(functools.partial(_ordinal_density, link), {"eta": linear("x", "beta"), "cut": "cut"}, response=enumeration("y", np.arange(classes))),

@@ -16,6 +16,7 @@ from jaxmle.models.begin import column, namespace, regress, spread
 from jaxmle.models.censoring import Censoring
 from jaxmle.models.laws import HALF_LOG_2PI, Law, uniform
 from jaxmle.models.model import Model
+from jaxmle.models.options import made_once
 from jaxmle.models.predictors import constant, eta_of
 from jaxmle.models.tails import log_ndtr, normal_gap
 from jaxmle.parameters.constraints import positive
@@ -57,7 +58,7 @@ def _tobit_density(low: float, high: float, eta: Tree, row: Tree) -> Array:
     )
 
 
-@functools.cache
+@made_once
 def tobit(*, lower: float = 0.0, upper: float = math.inf, offset: str | None = None) -> Model:
     """Censored normal regression: y* ~ N(xβ, σ²) is recorded as ``lower`` below it and ``upper`` above it. Parameters: ``beta`` (q,), ``sigma``.
 
@@ -116,7 +117,7 @@ def _log_inside(low: float, high: float, mu: Array, sigma: Array) -> Array:
     )
 
 
-@functools.cache
+@made_once
 def truncated(*, lower: float = 0.0, upper: float = math.inf, offset: str | None = None) -> Model:
     """Truncated normal regression: N(xβ, σ²) given that it lies between the limits; nothing beyond them is recorded. Parameters: ``beta`` (q,), ``sigma``.
 

@@ -16,6 +16,7 @@ from jaxmle.models import coding, laws
 from jaxmle.models.begin import clip, column, namespace, regress, spread
 from jaxmle.models.laws import HALF_LOG_2PI
 from jaxmle.models.model import Model
+from jaxmle.models.options import made_once
 from jaxmle.models.predictors import constant, eta_of
 from jaxmle.parameters.constraints import positive
 from jaxmle.special.gamma import gammaln, trigamma
@@ -51,7 +52,7 @@ def _log_scale_information(eta: Tree, row: Tree) -> Array:
     return jnp.diag(jnp.stack([jnp.exp(-2 * eta["log_sigma"]), jnp.full_like(eta["mu"], 2.0)]))
 
 
-@functools.cache
+@made_once
 def normal(*, scale: str | None = None, offset: str | None = None) -> Model:
     """Normal linear regression, y ~ N(xβ, σ²), or with a modelled scale: y ~ N(xβ, exp(zγ)²).
 
@@ -130,7 +131,7 @@ def _gamma_information(eta: Tree, row: Tree) -> Array:
     return jnp.diag(jnp.stack([eta["shape"], trigamma(eta["shape"]) - 1 / eta["shape"]]))
 
 
-@functools.cache
+@made_once
 def gamma(*, offset: str | None = None) -> Model:
     """Gamma regression with a log link: mean μ = exp(xβ), variance μ²/shape. Parameters: ``beta`` (q,) and ``shape``.
 
@@ -180,7 +181,7 @@ def _inverse_gaussian_information(eta: Tree, row: Tree) -> Array:
     return jnp.diag(jnp.stack([eta["shape"] * jnp.exp(-eta["log_mu"]), 0.5 / eta["shape"] ** 2]))
 
 
-@functools.cache
+@made_once
 def inverse_gaussian(*, offset: str | None = None) -> Model:
     """Inverse Gaussian regression with a log link: mean μ = exp(xβ), variance μ³/shape. Parameters: ``beta`` (q,) and ``shape``.
 
@@ -220,7 +221,7 @@ def _beta_information(eta: Tree, row: Tree) -> Array:
     return jnp.stack([jnp.stack([(phi * slope) ** 2 * (a + b), cross]), jnp.stack([cross, corner])])
 
 
-@functools.cache
+@made_once
 def beta(*, offset: str | None = None) -> Model:
     """Beta regression of a response in (0, 1) with a logit link: mean μ = sigmoid(xβ), variance μ(1 − μ)/(1 + phi).
 

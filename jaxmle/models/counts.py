@@ -12,7 +12,9 @@ from jaxmle.likelihood.response import exact
 from jaxmle.models import coding, laws
 from jaxmle.models.begin import clip, column, namespace, regress
 from jaxmle.models.model import Model
+from jaxmle.models.options import made_once
 from jaxmle.models.predictors import constant, eta_of
+from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import lower
 from jaxmle.special.counts import negative_binomial_clumping, negative_binomial_kernel
 from jaxmle.special.exponential import log1mexp, log_cloglog
@@ -62,7 +64,7 @@ def mean_of(params: Tree, data: Tree, offset: str | None, exposure: str | None) 
     return mu if exposure is None else mu * jnp.asarray(data[exposure])
 
 
-@functools.cache
+@made_once
 def poisson(*, offset: str | None = None, exposure: str | None = None) -> Model:
     """Poisson regression with a log link: mean = exposure · exp(xβ + offset). Parameters: ``beta`` (q,).
 
@@ -88,7 +90,7 @@ def poisson(*, offset: str | None = None, exposure: str | None = None) -> Model:
     )  # fmt: skip
 
 
-@functools.cache
+@made_once
 def negative_binomial(*, offset: str | None = None, exposure: str | None = None) -> Model:
     """Negative binomial regression (NB2) with a log link: variance μ + alpha·μ². Parameters: ``beta`` (q,) and ``alpha`` > 0.
 
@@ -201,11 +203,10 @@ COUNTS = ("poisson", "negative_binomial")
 
 
 def _check_count(count: str) -> None:
-    if count not in COUNTS:
-        raise ValueError(f"count must be one of {', '.join(COUNTS)}; got {count!r}")
+    check_choice("count", count, COUNTS)
 
 
-@functools.cache
+@made_once
 def zero_inflated(count: str = "poisson", *, zero: str = "z", offset: str | None = None) -> Model:
     """Zero-inflated counts: 0 with probability π = sigmoid(zγ), else a count of mean exp(xβ). Parameters: ``beta``, ``gamma`` and, if negative binomial, ``alpha``.
 
@@ -238,7 +239,7 @@ def zero_inflated(count: str = "poisson", *, zero: str = "z", offset: str | None
     )
 
 
-@functools.cache
+@made_once
 def hurdle(count: str = "poisson", *, cross: str = "z", offset: str | None = None) -> Model:
     """Hurdle counts: positive with probability sigmoid(zγ), and then a count of parameter exp(xβ) given that it is positive.
 

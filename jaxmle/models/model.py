@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -18,12 +18,18 @@ from jaxmle.likelihood.regression import Regression
 from jaxmle.models.censoring import Censoring
 from jaxmle.models.coding import Rule, coded
 from jaxmle.models.laws import Law
+from jaxmle.parameters.arguments import check_choice, shown
 
 Array = Any
 Tree = Any
 
 ENOUGH = 20_000  # their standard errors are a hundredth and less
 KINDS = ("response", "pearson", "deviance", "quantile")
+
+# Models whose log density is concave in its predictors: canonical links, and links with a log-concave distribution (Pratt 1981, JASA 76, 103).
+CONCAVE = frozenset(
+    {"logistic", "probit", "cloglog", "binomial", "poisson", "multinomial", "ordinal"}
+)
 
 
 @jax.tree_util.register_static
@@ -58,7 +64,10 @@ class Model:
     censoring: Censoring | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "likelihood", coded(self.likelihood, self.name, self.coding))
+        likelihood = coded(self.likelihood, self.name, self.coding)
+        if self.name in CONCAVE and isinstance(likelihood, Regression):
+            likelihood = replace(likelihood, concave=True)
+        object.__setattr__(self, "likelihood", likelihood)
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         """The log-likelihood terms (n,), or one scalar for dependent data; on the host in float64 and as a NumPy array."""
@@ -86,6 +95,7 @@ class Model:
         Args:
             data: one data set; or data sets stacked on a leading axis, for starts with that axis. A design may be shared by all.
         """
+        self._check_form(data)
         if tracing():
             return self.begin(jax.tree.map(jnp.asarray, data))
         with np.errstate(all="ignore"):
@@ -95,6 +105,13 @@ class Model:
                 _thinned(rows, self._response(rows))
                 if isinstance(self.likelihood, Regression)
                 else rows
+            )
+
+    def _check_form(self, data: Tree) -> None:
+        """Data are one array, or a dictionary of them."""
+        if not isinstance(data, dict) and not hasattr(data, "ndim"):
+            raise TypeError(
+                f"{self!r} reads a dictionary of arrays, such as {{'x': design, {self.outcome!r}: response}}; got {shown(data)}"
             )
 
     def starts(self, data: Tree) -> Tree:
@@ -157,8 +174,7 @@ class Model:
         >>> poisson().residuals({"beta": np.log([2.0])}, data, "pearson").round(4).tolist()
         [-0.7071, 0.7071]
         """
-        if kind not in KINDS:
-            raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+        check_choice("kind", kind, KINDS)
         y = self._response(data)
         if self.censoring is not None:
             self.censoring.refuse(kind, data, key)

@@ -15,6 +15,7 @@ from jaxmle.models import coding, laws
 from jaxmle.models.begin import column, design, fitted, least_squares, namespace, regress, spread
 from jaxmle.models.laws import Law, uniform
 from jaxmle.models.model import Model
+from jaxmle.models.options import made_once
 from jaxmle.models.predictors import constant, eta_of
 from jaxmle.parameters.constraints import positive
 from jaxmle.special.gamma import trigamma
@@ -52,7 +53,7 @@ def _student_information(df: float | None, eta: Tree, row: Tree) -> Array:
     )
 
 
-@functools.cache
+@made_once
 def student_t(*, df: float | None = None, offset: str | None = None) -> Model:
     """Robust regression, y = xβ + scale·T with T Student's t. Parameters: ``beta`` (q,), ``scale``, and ``df`` unless it is given.
 
@@ -121,7 +122,7 @@ def _log_mass(level: float, bandwidth: float) -> float:
     return math.log(bandwidth * float(scipy.special.k1(bandwidth * gamma)) / gamma)
 
 
-@functools.cache
+@made_once
 def quantile(level: float = 0.5, *, bandwidth: float = 0.25, offset: str | None = None) -> Model:
     """Quantile regression as the likelihood of an asymmetric Laplace law whose corner is rounded. Parameters: ``beta`` (q,) and ``scale``.
 
@@ -145,7 +146,7 @@ def quantile(level: float = 0.5, *, bandwidth: float = 0.25, offset: str | None 
     return _check_model("quantile", level, bandwidth, offset)
 
 
-@functools.cache
+@made_once
 def laplace(*, bandwidth: float = 0.25, offset: str | None = None) -> Model:
     """Laplace regression: least absolute errors (MAE), density e^{−|y − xβ|/s}/(2s) with its corner rounded. Parameters: ``beta`` (q,) and ``scale`` = s/2.
 

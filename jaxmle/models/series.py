@@ -12,6 +12,7 @@ from jax.scipy.special import ndtr
 from jaxmle.models.begin import clip, column, namespace, regress, spread
 from jaxmle.models.laws import HALF_LOG_2PI, Law
 from jaxmle.models.model import Model
+from jaxmle.models.options import made_once
 from jaxmle.models.predictors import eta_of
 from jaxmle.parameters.constraints import interval, positive
 from jaxmle.special.normal import ndtri
@@ -66,7 +67,7 @@ def _ar1_begin(data: Tree) -> Tree:
     return {"beta": beta, "phi": phi, "sigma": spread(e, y) * xp.sqrt(1 - phi**2)}
 
 
-@functools.cache
+@made_once
 def ar1() -> Model:
     """Regression with stationary Gaussian AR(1) errors: y = xβ + e, e_t = phi e_{t−1} + N(0, sigma²), exact from the first value on.
 
@@ -161,7 +162,7 @@ def _garch_begin(data: Tree) -> Tree:
     return {"mu": mu, "omega": 0.1 * variance, "alpha": 0.1 + 0.0 * mu, "beta": 0.8 + 0.0 * mu}
 
 
-@functools.cache
+@made_once
 def garch() -> Model:
     """GARCH(1, 1): y_t = mu + e_t, Var(e_t) = h_t = omega + alpha e²_{t−1} + beta h_{t−1}. Parameters: ``mu``, ``omega``, ``alpha``, ``beta``.
 

@@ -17,8 +17,10 @@ from jaxmle.models.censoring import Censoring
 from jaxmle.models.coding import EVENT, INTERVAL, LEFT, RIGHT
 from jaxmle.models.laws import HALF_LOG_2PI, Law, uniform
 from jaxmle.models.model import Model
+from jaxmle.models.options import made_once
 from jaxmle.models.predictors import constant, eta_of
 from jaxmle.models.tails import log_ndtr, logistic_gap, normal_gap, weibull_gap
+from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import positive
 from jaxmle.special.exponential import held_exp, log_cloglog
 from jaxmle.special.gamma import gammaln
@@ -86,7 +88,7 @@ def _density(law: str, entry: str | None, upper: str | None, eta: Tree, row: Tre
     return jnp.where(known, term, jnp.nan)
 
 
-@functools.cache
+@made_once
 def aft(
     law: str,
     *,
@@ -119,8 +121,7 @@ def aft(
     >>> np.exp(jm.fit(models.aft("exponential"), data=data).params["beta"]).round(6).tolist()
     [3.0]
     """
-    if law not in (*ERRORS, "exponential"):
-        raise ValueError(f"law must be exponential, {', '.join(ERRORS)}; got {law!r}")
+    check_choice("law", law, (*ERRORS, "exponential"))
     core, free = ("weibull", False) if law == "exponential" else (law, True)
     eta = {"eta": linear("x", "beta", offset)} | ({"scale": "scale"} if free else {})
     return Model(
@@ -309,7 +310,7 @@ def _not_yet(risk: Array, data: Tree, entry: str, order: Array, time: Array, gro
     return jnp.where(inside, later[jnp.minimum(position, n)], 0.0)
 
 
-@functools.cache
+@made_once
 def cox(
     *,
     ties: str = "efron",
@@ -337,8 +338,7 @@ def cox(
     >>> jm.fit(models.cox(), data=data).params["beta"].round(4).tolist()
     [0.4812]
     """
-    if ties not in ("efron", "breslow"):
-        raise ValueError(f"ties must be 'efron' or 'breslow'; got {ties!r}")
+    check_choice("ties", ties, ("efron", "breslow"))
     return Model(
         "cox", functools.partial(cox_loglik, ties=ties, strata=strata, entry=entry, weights=weights), _begin_cox, None,
         lambda params, data: (jnp.exp(eta_of(params, data)),), laws.Law(mean=lambda relative: relative), "time",

@@ -13,12 +13,13 @@ from jaxmle.likelihood.checks import Place
 from jaxmle.models.coding import Jointly
 from jaxmle.models.laws import of_family
 from jaxmle.models.model import Model
+from jaxmle.models.options import made_once
 
 Array = Any
 Tree = Any
 
 
-@functools.cache
+@made_once
 def distribution(family: Family) -> Model:
     """A family of distributions fitted to one column, or with ``fit_batch`` to thousands. Parameters: those of the family.
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxmle.parameters.arguments import check_end
+
 Array = Any  # a jax.Array under a trace, a NumPy array on the host
 Shape = tuple[int, ...]
 Entry = tuple[int, ...]
@@ -332,14 +334,14 @@ def interval(a: float, b: float) -> Interval:
     >>> interval(0, 1).bounds((2,))
     [(0.0, 1.0), (0.0, 1.0)]
     """
-    return Interval(float(a), float(b))
+    return Interval(check_end("a", a), check_end("b", b))
 
 
 def lower(a: float) -> Interval:
     """Every entry of the leaf lies strictly above ``a``."""
-    return Interval(float(a), math.inf)
+    return Interval(check_end("a", a), math.inf)
 
 
 def upper(b: float) -> Interval:
     """Every entry of the leaf lies strictly below ``b``."""
-    return Interval(-math.inf, float(b))
+    return Interval(-math.inf, check_end("b", b))

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import (
     KINDS,
     Bounds,
@@ -142,6 +143,10 @@ class Layout:
 
     def find(self, name: str) -> list[int]:
         """The positions in x that ``name`` means: one printed entry, by its name or its place, or every entry of a leaf."""
+        if not isinstance(name, str):
+            raise TypeError(
+                f"a parameter is named by a string such as 'beta[1]'; got {shown(name)}"
+            )
         for names in (self.names, self.places):
             if name in names:
                 return [names.index(name)]
@@ -316,6 +321,7 @@ def layout_of(params: Tree, constraints: Tree = None) -> Layout:
     layout = Layout(treedef, leaves)
     if not layout.p:
         raise ValueError("params holds no numbers: every leaf is empty")
+    _check_distinct(leaves)
     return layout
 
 
@@ -344,14 +350,18 @@ def _constraint_at(tree: Tree, path: tuple[Any, ...], name: str) -> Constraint:
 
 
 def _check_all_used(constraints: Tree, params: Tree) -> None:
-    """A constraint for a key that params does not have is a misspelling, not a wish."""
+    """A constraint that no parameter takes is a misspelling or a tree of another form, not a wish."""
+    if constraints is None or isinstance(constraints, KINDS):
+        return
+    if isinstance(params, list | tuple) and not hasattr(params, "_fields"):
+        if not isinstance(constraints, list | tuple) or len(constraints) > len(params):
+            raise TypeError(_other_form(constraints, f"a sequence of {len(params)} entries"))
+        for sub, inner in zip(constraints, params, strict=False):
+            _check_all_used(sub, inner)
+        return
+    fields = vars(params) if hasattr(params, "__dict__") else {}
+    known = params if isinstance(params, dict) else {*getattr(params, "_fields", ()), *fields}
     if isinstance(constraints, dict):
-        known = (
-            set(params)
-            if isinstance(params, dict)
-            else set(getattr(params, "_fields", ()))
-            | set(vars(params) if hasattr(params, "__dict__") else ())
-        )
         unknown = [key for key in constraints if key not in known]
         if unknown:
             raise ValueError(
@@ -359,3 +369,23 @@ def _check_all_used(constraints: Tree, params: Tree) -> None:
             )
         for key, sub in constraints.items():
             _check_all_used(sub, params[key] if isinstance(params, dict) else getattr(params, key))
+    elif isinstance(params, dict) or (known and not isinstance(constraints, type(params))):
+        raise TypeError(_other_form(constraints, f"entries {sorted(map(str, known))}"))
+
+
+def _other_form(constraints: Tree, has: str) -> str:
+    return (
+        "constraints must be a tree like params, such as {'sigma': jaxmle.positive}: "
+        f"params has {has}; got {shown(constraints)}"
+    )
+
+
+def _check_distinct(leaves: tuple[Leaf, ...]) -> None:
+    """Two parameters with one printed name could not be told apart by fix, tie, profile or a reader."""
+    seen: dict[str, int] = {}
+    for place, leaf in enumerate(leaves):
+        for name in (*leaf.names, *([leaf.path] if leaf.shape and leaf.path else [])):
+            if seen.setdefault(name, place) != place:
+                raise ValueError(
+                    f"two parameters are called {name!r} when printed: rename one of the keys of params"
+                )

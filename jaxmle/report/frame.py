@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmle.parameters.arguments import check_choice
 from jaxmle.solvers.status import Status
 
 BACKENDS = ("pandas", "polars", "pyarrow")
@@ -41,8 +42,8 @@ def frame(fit: Any, level: float = 0.95, backend: str | None = None) -> Any:
 
 def installed(backend: str | None) -> str:
     """The backend asked for, or the first that is installed; an error that says what to install if there is none."""
-    if backend is not None and backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None; got {backend!r}")
+    if backend is not None:
+        check_choice("backend", backend, BACKENDS)
     found = next(
         (name for name in BACKENDS if backend in (None, name) and find_spec(name) is not None), None
     )

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxmle.fitting.explain import printed
+from jaxmle.fitting.explain import covariance_note, printed
 from jaxmle.likelihood.derivatives import DIFFERENCES
 from jaxmle.report import numerals
 from jaxmle.report.layout import ELLIPSIS, Grid, Page, first_fitting, text
 from jaxmle.report.numerals import Style
+from jaxmle.solvers.status import MEAN, MEAN_OF_ROWS
 
 FIRST, LAST = 80, 20  # rows shown of a fit with more than FIRST + LAST parameters
 
@@ -45,7 +46,7 @@ def status_line(fit: Any) -> str:
         fit.converged and fit.witness.row < 0
     ):  # a row of leverage one is explained in a converged fit too
         return name
-    sentence = fit.explain()
+    sentence = covariance_note(fit).strip() if fit.converged else fit.explain()
     return sentence if sentence.startswith(name) else f"{name}: {sentence}"
 
 
@@ -132,6 +133,14 @@ def notes(fit: Any) -> tuple[str, ...]:
         (
             noise > 0.0 and fit.hessian_by != DIFFERENCES,
             f"The information was simulated: Monte-Carlo error of the standard errors up to {100 * noise:.2g}%.",
+        ),
+        (
+            fit.converged and bool(int(fit.witness.certificate) & MEAN),
+            f"{MEAN_OF_ROWS[0].upper()}{MEAN_OF_ROWS[1:]}",
+        ),
+        (
+            bool(np.isnan(float(fit.n))) and np.isfinite(float(fit.loglik)),
+            "n is not known, as the likelihood returns one number and has no data: there is no BIC and no AICc.",
         ),
         (
             fit.weighting == "sampling",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
+
+import numpy as np
 
 
 class Status(IntEnum):
@@ -21,6 +24,67 @@ class Status(IntEnum):
     CONVERGED = 10
 
 
+def _name(code: Any) -> str:
+    """The name of a code, or the number where it is none."""
+    known = int(code) in {int(status) for status in Status}
+    return Status(int(code)).name if known else str(int(code))
+
+
+class StatusCode(np.int32):
+    """A status as a NumPy integer that prints its name: it indexes, compares and batches as one."""
+
+    def __str__(self) -> str:
+        return _name(self)
+
+    def __repr__(self) -> str:
+        return f"<Status.{_name(self)}: {int(self)}>"
+
+    def __format__(self, spec: str) -> str:
+        return format(_name(self) if not spec or spec[-1] in "s<>^" else int(self), spec)
+
+
+class StatusCodes(np.ndarray):
+    """Statuses of a batch, an array of integers that prints their names."""
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        """What is computed from codes, a comparison above all, is no code."""
+        plain = (np.asarray(x) if isinstance(x, StatusCodes) else x for x in inputs)
+        if "out" in options:
+            options["out"] = tuple(np.asarray(x) for x in options["out"])
+        return getattr(ufunc, method)(*plain, **options)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return StatusCode(found) if isinstance(found, np.integer) else found
+
+    def __str__(self) -> str:
+        return np.array2string(self._integers(), formatter={"int_kind": _name})
+
+    def __repr__(self) -> str:
+        return f"StatusCodes({np.array2string(self._integers(), separator=', ', formatter={'int_kind': _name})})"
+
+    def _integers(self) -> np.ndarray:
+        return np.asarray(self)
+
+
+def named(status: Any) -> Any:
+    """A status of NumPy as one that prints its name; anything else, such as a traced one, as it is."""
+    if isinstance(status, StatusCode | StatusCodes):
+        return status
+    if isinstance(status, np.integer) or (type(status) is np.ndarray and not status.shape):
+        return StatusCode(status) if np.issubdtype(status.dtype, np.integer) else status
+    if type(status) is np.ndarray and np.issubdtype(status.dtype, np.integer):
+        return status.astype(np.int32, copy=False).view(StatusCodes)
+    return status
+
+
+# What the certificate of a CONVERGED fit adds up: the likelihood has one maximum at most; it is a mean over rows; the best of several starts.
+CONCAVE = 1
+MEAN = 2
+COMPARED = 4
+
+MEAN_OF_ROWS = "the log-likelihood is a mean over the rows and not their sum: standard errors are √n times too large. Return the sum, or one term for each row."
+
 MEANING = {
     Status.NONFINITE: "the log-likelihood or a derivative is not finite at {place}.",
     Status.UNBOUNDED: "the likelihood grows without bound {along}; there is no maximum. Look for a variance that goes to zero, a component on one point, or fewer rows than parameters.",
@@ -32,5 +96,5 @@ MEANING = {
     Status.STALLED: "no step raises the likelihood above its rounding noise, and the estimate is still {distance} standard errors from the maximum by its own derivatives. The likelihood may be rough or discontinuous.",
     Status.MAX_STEPS: "the step limit was reached {distance} standard errors from the maximum by its own derivatives. Raise max_steps or give a better start.",
     Status.IMPRECISE: "the estimates are right to about {digits} digits of a standard error at most in this precision ({dtype}). Centre and scale the columns, or use float64.",
-    Status.CONVERGED: "the maximum was found.",
+    Status.CONVERGED: "a maximum was found.",
 }

@@ -472,7 +472,6 @@ LATE = np.array(["a"] * 7 + [np.nan], dtype=object)
         (TypeError, "dates and bytes: .astype(str)", {"by": np.zeros(8, "datetime64[D]")}),
         (TypeError, "by is a masked array", {"by": np.ma.masked_equal(PARTITION, 1)}),
         (TypeError, "data['y'] is a masked array", {"data": {"y": np.ma.masked_less(Y, 2.0)}}),
-        (TypeError, "weights is a masked array", {"weights": jm.frequency(np.ma.masked_less(Y, 2.0))}),
         (TypeError, "clusters is a masked array", {"clusters": np.ma.masked_equal(PARTITION, 1)}),
         (TypeError, "data['site'] holds strings", {"data": DATA}),
         (ValueError, "data['z'] has 3 rows", {"data": {"y": Y, "z": np.ones(3)}}),
@@ -512,3 +511,29 @@ def test_rows_of_a_pool_have_no_groups():
 def test_groups_are_not_cut_inside_jit():
     with pytest.raises(TypeError, match="cannot run inside jit"):
         jax.jit(lambda y: jm.fit_groups(exponential, RATE, {"y": y}, by=PARTITION).fits.loglik)(Y)
+
+
+def test_a_group_whose_rows_are_all_missing_stays_in_the_result_with_its_reason():
+    pytest.importorskip("formulaic")
+    table = {
+        "y": np.arange(8.0),
+        "x": np.array([0.0, 1, 0, 1, np.nan, np.nan, 0, 1]),
+        "g": list("aabbccdd"),
+        "k": [1] * 8,
+    }
+    found = jm.fit_groups(
+        jm.models.poisson(),
+        None,
+        table,
+        by=["g", "k"],
+        formula="y ~ x",
+        missing="drop",
+        progress=False,
+    )
+    assert [key for key, _ in found] == [("a", 1), ("b", 1), ("c", 1), ("d", 1)]
+    assert found.n.tolist() == [2, 2, 0, 2]
+    assert str(found["c", 1].status) == "NONFINITE"
+    assert np.all(np.isnan(found["c", 1].x))
+    assert "every row of this group" in found.reasons()["c", 1].lower()
+    assert "no row" in found["c", 1].explain()
+    assert found["d", 1].converged

@@ -185,7 +185,8 @@ def test_another_covariance_changes_errors_and_nothing_else(fit):
     assert_allclose(fit.with_vcov(fit.vcov).se, fit.se)
     indefinite = fit.vcov.copy()
     indefinite[0, 0] = -1.0
-    assert np.isnan(fit.with_vcov(indefinite).se[0])
+    with pytest.raises(ValueError, match="negative variance -1"):
+        fit.with_vcov(indefinite)
 
 
 def test_another_covariance_gives_no_error_to_what_has_none():
@@ -203,7 +204,7 @@ def test_no_covariance_asked_no_standard_error():
     found = jm.fit(logit, BETA, logistic_data(71), vcov=None)
     assert found.converged
     assert found.vcov_kind == "none"
-    assert found.explain() == "The maximum was found."
+    assert found.explain().startswith("A maximum was found.")
     assert np.isnan(found.se).all()
 
 

@@ -234,7 +234,7 @@ NAN = {"x": np.where(np.arange(3) == 1, np.nan, DATA["x"]), "y": DATA["y"]}
         ({"polish": "newton", "polish_over": ("gamma",)}, ValueError, "keys of params0"),
         ({"vcov": "HC9"}, ValueError, "vcov"),
         ({"optimizer": optax.adam}, TypeError, "optax transformation"),
-        ({"schedule": 0.1}, TypeError, "function of the step"),
+        ({"schedule": 0.1}, TypeError, "schedule must be a function"),
         ({"key": "a"}, TypeError, "whole number or one jax key"),
         ({"data": NAN}, ValueError, "NaN in row 0"),
         ({"data": None}, ValueError, "no arrays"),

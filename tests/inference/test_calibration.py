@@ -204,7 +204,7 @@ def test_mistakes_are_named(fit):
     data = {"y": Y}
     cases = [
         (ValueError, "needs sample", {"sample": None}),
-        (ValueError, "tests are", {"tests": ("wald", "rao")}),
+        (ValueError, "tests must be 'wald'", {"tests": ("wald", "rao")}),
         (TypeError, "intervals is a dictionary", {"intervals": [student]}),
         (ValueError, "level must lie", {"level": 95}),
         (ValueError, "replicates must be", {"replicates": 0}),

@@ -231,7 +231,7 @@ def test_what_the_data_do_not_determine_has_no_wald_test():
         (np.ones((2, 9)), 0.0, ValueError, "row 1 .* combination"),
         (np.zeros((1, 9)), 0.0, ValueError, "row 0 .* is zero"),
         (object(), 0.0, TypeError, "restriction must be"),
-        (None, 0.0, ValueError, "finite matrix"),
+        (None, 0.0, TypeError, "restriction must be names"),
         (lambda p: {}, 0.0, ValueError, "no numbers"),
     ],
 )

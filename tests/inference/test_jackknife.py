@@ -148,5 +148,5 @@ def test_mistakes_are_named(fit):
         jackknife(normal, fit, Y, clusters=np.zeros(N, int))
     with pytest.raises(ValueError, match="one label for each row"):
         jackknife(normal, fit, Y, clusters=np.zeros((N, 2), int))
-    with pytest.raises(ValueError, match="not the data of the fit"):
+    with pytest.raises(ValueError, match="are not those of the fit"):
         infinitesimal_jackknife(normal, fit, Y[::-1].copy())

@@ -1,5 +1,7 @@
 """Profile likelihood intervals against closed forms and brute force; every kind of end."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -397,8 +399,11 @@ def test_a_profile_is_a_tidy_frame(fitted):
 
 
 def test_other_data_or_another_likelihood_is_refused(fitted):
-    with pytest.raises(ValueError, match="not a maximum"):
+    with pytest.raises(ValueError, match="not those of the fit"):
         profile(normal, fitted, Y + 5)
+    unknown = replace(fitted, data_id=np.zeros_like(fitted.data_id))  # as under a trace
+    with pytest.raises(ValueError, match="not a maximum"):
+        profile(normal, unknown, Y + 5)
     with pytest.raises(ValueError, match="free parameters"):
         profile(jm.fix(normal, {"sigma": 2.0}), fitted, Y)
     with pytest.raises(ValueError, match="MAP"):

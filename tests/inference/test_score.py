@@ -118,9 +118,10 @@ def test_sampling_weights_take_the_robust_form():
     small = jm.fit(jm.fix(logit, SMOKE_HT), START, DATA, weights=jm.sampling(w))
     found = score_test(logit, small, DATA, weights=jm.sampling(w))
     assert "HC0" in found.hypothesis
+    tenfold = jm.fit(jm.fix(logit, SMOKE_HT), START, DATA, weights=jm.sampling(10 * w))
     assert_allclose(
         found.statistic,
-        score_test(logit, small, DATA, weights=jm.sampling(10 * w)).statistic,
+        score_test(logit, tenfold, DATA, weights=jm.sampling(10 * w)).statistic,
         rtol=1e-9,
     )
     with pytest.raises(ValueError, match="sampling weights"):

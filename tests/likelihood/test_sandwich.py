@@ -306,7 +306,7 @@ def test_kinds_and_clusters_are_checked():
         jm.vcov(logit, "CR1")
     with pytest.raises(ValueError, match="clusters are given but vcov='HC0' does not use them"):
         jm.vcov(logit, "HC0", clusters=FIRM)
-    with pytest.raises(ValueError, match="name the kind"):
+    with pytest.raises(ValueError, match="bread must be"):
         jm.vcov(logit, "HC0", bread="opg")
     with pytest.raises(ValueError, match="one label for each of the 60 rows"):
         clustered("CR0", FIRM[:-1])

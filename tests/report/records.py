@@ -60,7 +60,7 @@ def record(x: ArrayLike, se: ArrayLike, names: tuple[str, ...], **fields: Any) -
         "vcov_kind": "observed",
         "mode": "ML",
         "weighting": "none",
-        "witness": SimpleNamespace(row=-1, stderr_error=np.zeros(x.shape)),
+        "witness": SimpleNamespace(row=-1, stderr_error=np.zeros(x.shape), certificate=0),
         "dtype": np.dtype("float64"),
         "explain": lambda: "CONVERGED: the maximum was found.",
     }

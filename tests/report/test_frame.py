@@ -95,5 +95,5 @@ def test_a_missing_backend_that_was_asked_for_is_named(monkeypatch):
 
 
 def test_an_unknown_backend_lists_the_known_ones():
-    with pytest.raises(ValueError, match="pandas, polars, pyarrow"):
+    with pytest.raises(ValueError, match="'pandas', 'polars' or 'pyarrow'"):
         frame(admissions(), backend="excel")

@@ -185,10 +185,10 @@ def test_a_path_from_afar_does_not_take_the_whole_picture(fitted):
     [
         ("tau", {}, "no parameter is called 'tau'; the parameters are mu, sigma"),
         ("mu", {"width": -1.0}, "width must be a positive number"),
-        ("mu", {"points": 2}, "points must be a whole number, three or more"),
+        ("mu", {"points": 2}, "points must be a whole number, 3 or more"),
         ("sigma", {"span": (-1.0, 2.0)}, "inside its bounds 0 and inf"),
         ("mu", {"span": (2.0, np.nan)}, "two finite numbers"),
-        ("mu", {"weights": frequency(np.ones(3))}, "3"),
+        ("mu", {"weights": frequency(np.ones(3))}, "leave the weights out"),
     ],
 )
 def test_a_curve_that_cannot_be_drawn_says_why(fitted, name, options, match):

@@ -65,6 +65,8 @@ def entry(layout: Layout, name: str) -> int:
 
 def numbers(values: Any, name: str, ndim: tuple[int, ...] = (1,)) -> Array:
     """Real numbers as a float64 array of an allowed number of axes, not empty."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; drop what is masked")
     try:
         array = np.asarray(values)
     except ValueError as error:

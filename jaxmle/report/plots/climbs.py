@@ -15,6 +15,7 @@ from jaxmle.likelihood.checks import check_fixed, check_start, check_values, hos
 from jaxmle.likelihood.combinators import weight
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.host import precision, tracing
+from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import layout_of
 from jaxmle.report.plots.canvas import DASHES, GREY, INK, MARKS, SHADES, Axes, axes, numbers
 from jaxmle.solvers.loop import DONE, Point, begin, step
@@ -141,6 +142,8 @@ def trace(
     >>> ax.get_lines()[0].get_ydata().round(2).tolist()
     [10.0, 1.0, 0.01, 0.0]
     """
+    if label is not None and not isinstance(label, str):
+        raise TypeError(f"label is a name for the legend, a string; got {shown(label)}")
     values = numbers(
         climb.loglik if isinstance(climb, Climb) else climb, "the log-likelihoods of a trace"
     )

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmle.fitting.record import Fit
-from jaxmle.inference.profile import Profile, check_level
+from jaxmle.inference.profile import Profile
+from jaxmle.parameters.arguments import check_level, check_number
 from jaxmle.report.plots.canvas import GREY, INK, MARKS, PALE, SHADES, Axes, axes, entry, percent
 from jaxmle.solvers.status import Status
 
@@ -62,6 +63,8 @@ def forest(
     ['mu', 'sigma']
     """
     check_level(level)
+    if reference is not None:
+        reference = check_number("reference", reference)
     items = _labelled(fits)
     names = _names(items, names)
     found = {
@@ -257,6 +260,8 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes = No
     >>> plots.batch_map(fits, "rate").get_legend().get_texts()[0].get_text()
     'CONVERGED 2'
     """
+    if truth is not None:
+        truth = check_number("truth", truth)
     if not isinstance(fits, Fit):
         raise TypeError(f"batch_map draws a batch of fits; got {type(fits).__name__}")
     if len(fits.batch_shape) != 1 or not len(fits):

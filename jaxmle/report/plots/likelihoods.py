@@ -11,12 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle.fitting.identity import identity
 from jaxmle.fitting.record import Fit
+from jaxmle.inference.revisit import check_same, check_weighting
 from jaxmle.likelihood.anatomy import roots_of
 from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import weight
 from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
 from jaxmle.likelihood.host import compiled, precision
+from jaxmle.parameters.arguments import check_count, check_number
 from jaxmle.parameters.tree import Chart
 from jaxmle.report.plots.canvas import GREY, INK, PALE, Axes, axes, entry, numbers, one_fit, percent
 from jaxmle.report.plots.climbs import Climb
@@ -326,17 +329,20 @@ def _heights(ax: Axes, across: Array, up: Array, fall: Array) -> None:
         ax.clabel(lines, fmt={level: told[level] for level in seen}, fontsize=8, colors=INK)
 
 
+MOST_POINTS = 100_000
+
+
 def _slices(loglik: Any, fit: Any, data: Tree, weights: Any, width: Any, points: Any) -> Slices:
     """The likelihood of a fit, checked."""
     one_fit(fit)
-    if isinstance(width, bool) or not isinstance(width, int | float) or not 0 < width < np.inf:
-        raise ValueError(f"width must be a positive number of standard errors; got {width!r}")
-    if isinstance(points, bool) or not isinstance(points, int) or points < 3:
-        raise ValueError(f"points must be a whole number, three or more; got {points!r}")
+    check_number("width", width, low=0.0)
+    check_count("points", points, 3, MOST_POINTS)
+    check_weighting("the picture", loglik, fit, weights)
     tree = as_tree(loglik if weights is None else weight(loglik, weights))
-    data = host_data(data, np.float64)
-    check_values(tree, data)
-    return Slices(fit, tree, data)
+    seen = host_data(data, fit.dtype)
+    check_values(tree, seen)
+    check_same(fit, identity(tree, seen, fit.dtype)[None])
+    return Slices(fit, tree, host_data(data, np.float64))
 
 
 def _short_of(bound: float, inside: float, share: float) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmle.inference.profile import check_level
+from jaxmle.parameters.arguments import check_level
 from jaxmle.report.plots.canvas import (
     DASHES,
     INK,

@@ -11,6 +11,7 @@ from jaxmle.fitting.record import Fit
 from jaxmle.inference.constrained import End
 from jaxmle.inference.contour import Contour
 from jaxmle.inference.profile import MEANING, Profile
+from jaxmle.parameters.arguments import shown
 from jaxmle.report.plots.canvas import GREY, INK, Axes, axes, entry, one_fit, percent, remark
 
 Array = np.ndarray
@@ -107,9 +108,9 @@ def _which(record: Any, name: str | None) -> int:
         )
     if name is None and len(record.names) == 1:
         return 0
-    if name not in record.names:
+    if not isinstance(name, str) or name not in record.names:
         raise ValueError(
-            f"no quantity of this profile is called {name!r}; there are {', '.join(record.names[:20])}"
+            f"no quantity of this profile is called {shown(name)}; there are {', '.join(record.names[:20])}"
         )
     return record.names.index(name)
 

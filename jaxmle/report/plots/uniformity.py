@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scipy
 
-from jaxmle.inference.profile import check_level
+from jaxmle.parameters.arguments import check_count, check_level, check_seed
 from jaxmle.report.plots.canvas import (
     GREY,
     INK,
@@ -24,6 +24,9 @@ Array = np.ndarray
 
 WHOLE = 400  # residuals up to which the band is worked out at every one of them
 RANKS = 200  # beyond that, ranks from each end, closer together in the tails
+
+MOST_DRAWS = 10_000_000
+MOST_BINS = 10_000
 
 
 def qq(
@@ -54,10 +57,7 @@ def qq(
     [-1.2, -0.7, 0.1, 0.5]
     """
     check_level(level)
-    if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-        raise ValueError(
-            f"draws must be a whole number of simulated samples, one or more; got {draws!r}"
-        )
+    draws, seed = check_count("draws", draws, 1, MOST_DRAWS), check_seed("seed", seed)
     values = numbers(residuals, "residuals")
     missing, values = int(np.isnan(values).sum()), np.sort(values[~np.isnan(values)])
     n = len(values)
@@ -156,8 +156,7 @@ def pit(values: Any, *, bins: int | None = None, level: float = 0.95, ax: Axes =
             f"probability integral transforms lie between 0 and 1; got {values.min():g} to {values.max():g}. For residuals, draw qq"
         )
     bins = int(np.clip(np.rint(np.sqrt(n)), 5, 20)) if bins is None else bins
-    if isinstance(bins, bool) or not isinstance(bins, int) or bins < 2:
-        raise ValueError(f"bins must be a whole number, two or more; got {bins!r}")
+    bins = check_count("bins", bins, 2, MOST_BINS)
     ax = axes(ax)
     heights, edges = np.histogram(values, bins=bins, range=(0.0, 1.0))
     ax.bar(

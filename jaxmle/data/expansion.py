@@ -1,0 +1,115 @@
+"""How many terms a formula stands for, found without writing them out: ``(a + b + c)**26`` and ``a*b*…*z`` are refused before they grow."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+MAX_TERMS = 10_000  # written out, repeats counted; formulaic takes a second for so many
+MAX_POWER = 64  # a higher power of a sum has no new terms for fewer than 64 columns
+
+TOKEN = re.compile(
+    r"\s*(\*\*|\^|%in%|[-+*/:()|~]|`[^`]*`|\{[^}]*\}|[\w.]+(?:\.\w+)*|\"[^\"]*\"|'[^']*'|.)", re.S
+)
+
+
+class _Reader(NamedTuple):
+    """The tokens of a formula and the place that is read next, the one entry of ``at``."""
+
+    tokens: list[str]
+    at: list[int]
+
+    def peek(self) -> str:
+        return self.tokens[self.at[0]] if self.at[0] < len(self.tokens) else ""
+
+    def next(self) -> str:
+        token = self.peek()
+        self.at[0] += 1
+        return token
+
+
+def check_expansion(right: str) -> None:
+    """Refuse a right-hand side that stands for more than ``MAX_TERMS`` terms."""
+    reader = _Reader([token for token in TOKEN.findall(right) if token.strip()], [0])
+    try:
+        total = _sum(reader)
+        while reader.peek():  # an unpaired parenthesis, which formulaic refuses
+            reader.next()
+            total += _sum(reader)
+    except RecursionError:
+        raise ValueError("the formula is nested too deeply") from None
+    if total > MAX_TERMS:
+        raise ValueError(
+            f"the formula '~ {right if len(right) < 80 else right[:77] + '…'}' stands for more than {MAX_TERMS:,} terms: name those that you mean"
+        )
+
+
+def _sum(reader: _Reader) -> float:
+    """a + b − c; also what stands on either side of | and ~."""
+    total = 0.0
+    if reader.peek() in ("+", "-"):
+        reader.next()
+    total += _crossed(reader)
+    while reader.peek() in ("+", "-", "|", "~", ","):
+        reader.next()
+        total += _crossed(reader)
+    return total
+
+
+def _crossed(reader: _Reader) -> float:
+    """a*b = a + b + a:b, a/b = a + a:b."""
+    total = _joined(reader)
+    while reader.peek() in ("*", "/", "%in%"):
+        sign, other = reader.next(), _joined(reader)
+        total = total + total * other + (other if sign == "*" else 0.0)
+    return total
+
+
+def _joined(reader: _Reader) -> float:
+    """a:b."""
+    total = _power(reader)
+    while reader.peek() == ":":
+        reader.next()
+        total *= _power(reader)
+    return total
+
+
+def _power(reader: _Reader) -> float:
+    """(a + b)**k is written out as k factors."""
+    base = _atom(reader)
+    while reader.peek() in ("**", "^"):
+        reader.next()
+        power = reader.next()
+        exponent = int(power) if power.isdigit() and len(power) < 10 else MAX_POWER
+        base = _raised(base, exponent)
+    return base
+
+
+def _raised(base: float, exponent: int) -> float:
+    if base <= 1.0:
+        return base if exponent <= MAX_POWER else float("inf")
+    return float("inf") if exponent > MAX_POWER else base**exponent
+
+
+def _atom(reader: _Reader) -> float:
+    """A column, a call with all that is in it, or what stands in parentheses."""
+    token = reader.next()
+    if token == "(":
+        inside = _sum(reader)
+        while reader.peek() not in (")", ""):  # what the grammar above does not know
+            reader.next()
+        reader.next()
+        return inside
+    if reader.peek() == "(" and token not in ("+", "-", "*", "/", ":", "**", "^"):
+        _skip_call(reader)
+    return 1.0
+
+
+def _skip_call(reader: _Reader) -> None:
+    """The arguments of a function."""
+    depth = 0
+    while reader.peek():
+        token = reader.next()
+        depth += (token == "(") - (token == ")")
+        if not depth:
+            return

@@ -1,0 +1,56 @@
+"""Options of ready models: checked by their annotation, and each model made once for the same options."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast
+
+from jaxmle.families.family import Family
+from jaxmle.parameters.arguments import check_count, check_end, shown
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def made_once(make: Callable[P, R]) -> Callable[P, R]:
+    """A function that makes a ready model, made once for each set of options, so that what was compiled for it is found again.
+
+    Options are refused where they are not of the kind that the function's annotations say: a name of a leaf, a number, a whole number.
+    """
+    signature = inspect.signature(make)
+    cached: Any = functools.cache(make)
+
+    @functools.wraps(make)
+    def call(*args: P.args, **options: P.kwargs) -> R:
+        bound = signature.bind(*args, **options)
+        given = {
+            name: _option(name, value, str(signature.parameters[name].annotation))
+            for name, value in bound.arguments.items()
+        }
+        return cast(R, cached(**given))
+
+    return call
+
+
+def _option(name: str, value: Any, kind: str) -> Any:
+    """One option as its annotation has it."""
+    if value is None and kind.endswith("| None"):
+        return None
+    if kind.startswith("str"):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} is a word or the name of a leaf of data; got {shown(value)}")
+        return str(value)
+    if kind.startswith("float"):
+        return check_end(name, value)
+    if kind.startswith("int"):
+        return check_count(name, value, most=MOST_CLASSES)
+    if kind == "Family" and not isinstance(value, Family):
+        raise TypeError(
+            f"{name} is one of jaxmle.families, such as families.gamma; got {shown(value)}"
+        )
+    return value
+
+
+MOST_CLASSES = 2**20  # of a categorical response, or cases of a stratum

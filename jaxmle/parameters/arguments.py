@@ -1,0 +1,165 @@
+"""Checks of single arguments that every room asks for: counts, numbers, levels, choices, flags, names and folders.
+
+Each returns the plain Python value, so that NumPy's integers and 0-d arrays are taken where they mean a number. Each refuses before
+anything is compared with an array, whose comparison has no truth value.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+
+LARGEST_COUNT = 2**31 - 1  # what an index of 32 bits holds
+SHOWN = 60  # characters of a value that a message repeats
+
+
+def shown(value: Any) -> str:
+    """A value in a message: short ones as they are written, arrays and long ones by their kind."""
+    if isinstance(value, np.ndarray) or hasattr(value, "shape"):
+        kind = getattr(value, "dtype", "")
+        return f"{type(value).__name__} of {kind} {np.shape(value)}"
+    if isinstance(value, dict | set | frozenset):
+        return f"a {type(value).__name__} of {len(value)} entries"
+    text = repr(value)
+    if len(text) > SHOWN or "\n" in text or " at 0x" in text:
+        return f"a {type(value).__name__}"
+    return text
+
+
+def _scalar(value: Any) -> Any:
+    """The Python number of a NumPy scalar or a 0-d array of NumPy or jax; anything else as it is."""
+    if isinstance(value, np.generic):
+        return value.item()
+    is_array = isinstance(value, np.ndarray) or type(value).__module__.startswith("jax")
+    if is_array and not isinstance(value, np.ma.MaskedArray) and np.shape(value) == ():
+        return np.asarray(value).item()
+    return value
+
+
+def check_count(name: str, value: Any, least: int = 0, most: int = LARGEST_COUNT) -> int:
+    """A whole number of at least ``least``, as a Python integer.
+
+    >>> check_count("draws", np.int64(10), 1)
+    10
+    """
+    number = _scalar(value)
+    if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
+        size = {0: "zero or more", 1: "a positive one"}.get(least, f"{least} or more")
+        limit = f" and at most {most}" if isinstance(number, int) and number > most else ""
+        raise ValueError(f"{name} must be a whole number, {size}{limit}; got {shown(value)}")
+    return number
+
+
+def check_number(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf, closed: bool = False
+) -> float:
+    """A finite real number between ``low`` and ``high``, which themselves are in only where ``closed``.
+
+    >>> check_number("width", 2, low=0.0)
+    2.0
+    """
+    number = _scalar(value)
+    is_real = isinstance(number, int | float) and not isinstance(number, bool)
+    try:
+        real = float(number) if is_real else math.nan
+    except OverflowError:
+        real = math.inf
+    inside = low <= real <= high if closed else low < real < high
+    if not math.isfinite(real) or not inside:
+        bounds, kind = "", "a finite number"
+        if low == 0.0 and not closed and not math.isfinite(high):
+            kind = "a positive number"
+        elif math.isfinite(low) and math.isfinite(high):
+            bounds = f" between {low:g} and {high:g}"
+        elif math.isfinite(low):
+            bounds = f" of at least {low:g}" if closed else f" above {low:g}"
+        elif math.isfinite(high):
+            bounds = f" of at most {high:g}" if closed else f" below {high:g}"
+        raise ValueError(f"{name} must be {kind}{bounds}; got {shown(value)}")
+    return real
+
+
+def check_end(name: str, value: Any) -> float:
+    """An end of an interval: a real number, or ±infinity.
+
+    >>> check_end("a", -math.inf)
+    -inf
+    """
+    number = _scalar(value)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise ValueError(f"{name} is an end of an interval, a number; got {shown(value)}")
+    try:
+        return float(number)
+    except OverflowError:
+        raise ValueError(f"{name} is beyond the floating-point numbers; give math.inf") from None
+
+
+def check_level(level: Any) -> float:
+    """A coverage strictly between 0 and 1.
+
+    >>> check_level(0.9)
+    0.9
+    """
+    number = _scalar(level)
+    if not isinstance(number, float) or not 0 < number < 1:
+        percent = isinstance(number, int | float) and not isinstance(number, bool) and number > 1
+        hint = f": {number} per cent is {number / 100:g}" if percent and number < 100 else ""
+        raise ValueError(f"level must lie between 0 and 1, such as 0.95{hint}; got {shown(level)}")
+    return number
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> str:
+    """One of a few words.
+
+    >>> check_choice("side", "upper", ("lower", "upper"))
+    'upper'
+    """
+    if not isinstance(value, str) or value not in choices:
+        words = list(map(repr, choices))
+        several = f"one of {', '.join(choices)}" if len(words) > 3 else ""
+        few = f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
+        raise ValueError(f"{name} must be {several or few}; got {shown(value)}")
+    return str(value)
+
+
+def check_flag(name: str, value: Any, may_be_none: bool = False) -> bool | None:
+    """True or False; None too where ``may_be_none``.
+
+    >>> check_flag("progress", None, may_be_none=True)
+    """
+    if value is None and may_be_none:
+        return None
+    if not isinstance(value, bool | np.bool_):
+        words = "True, False or None" if may_be_none else "True or False"
+        raise TypeError(f"{name} must be {words}; got {shown(value)}")
+    return bool(value)
+
+
+def check_function(name: str, value: Any, example: str) -> Callable[..., Any]:
+    """Something that can be called, and is not a class.
+
+    >>> check_function("g", abs, "lambda x: x") is abs
+    True
+    """
+    if not callable(value) or isinstance(value, type):
+        raise TypeError(f"{name} must be a function, such as {example}; got {shown(value)}")
+    return value
+
+
+def check_folder(name: str, value: Any) -> Any:
+    """The path of a folder or a file: a string or a path object."""
+    if not isinstance(value, str | os.PathLike) or value == "":
+        raise TypeError(f"{name} must be a path, a string or a pathlib.Path; got {shown(value)}")
+    return value
+
+
+def check_seed(name: str, value: Any) -> int:
+    """A seed: a whole number, zero or more."""
+    number = _scalar(value)
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise TypeError(f"{name} is a whole number, the seed of the simulation; got {shown(value)}")
+    return number
