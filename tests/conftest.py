@@ -16,17 +16,26 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 import jax
 import pytest
 
-ENOUGH = 30_000  # memory maps, of 65 530 that Linux allows a process
+MAX_MEMORY_MAPS = 30_000  # of 65 530 that Linux allows a process
+MAX_RESIDENT_BYTES = 3 * 2**30  # of a process: as many run as there are cores
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _compiled_programs_end_before_the_memory_maps_do():
-    """Every compiled program holds memory maps: some thousands of tests in one process run out of them."""
+def _compiled_programs_end_before_memory_does():
+    """Every compiled program holds memory and memory maps: some thousands of tests in one process run out of them."""
     yield
-    maps = Path("/proc/self/maps")
-    if not maps.exists() or maps.read_bytes().count(b"\n") > ENOUGH:
+    if _is_full():
         jax.clear_caches()
         gc.collect()
+
+
+def _is_full():
+    """Whether this process should let go of its compiled programs; True where that cannot be told."""
+    maps, sizes = Path("/proc/self/maps"), Path("/proc/self/statm")
+    if not maps.exists() or not sizes.exists():
+        return True
+    resident = int(sizes.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return maps.read_bytes().count(b"\n") > MAX_MEMORY_MAPS or resident > MAX_RESIDENT_BYTES
 
 
 @pytest.hookimpl(tryfirst=True)
