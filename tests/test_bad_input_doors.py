@@ -369,7 +369,7 @@ DOORS = {
     "hac_weights_words": (V, ["weights", "'x'"], lambda: jm.hac(weights="x")),
     # ------------------------------------------------------------ constraints, families, models
     "interval_words": (V, ["a is an end", "'low'"], lambda: jm.interval("low", "high")),
-    "interval_none": (V, ["b is an end", "None"], lambda: jm.interval(0, None)),
+    "interval_none": (T, ["b is an end", "None"], lambda: jm.interval(0, None)),
     "lower_beyond_floats": (V, ["beyond"], lambda: jm.lower(10**400)),
     "upper_complex": (V, ["b is an end"], lambda: jm.upper(1j)),
     "truncated_low_word": (V, ["low", "'x'"], lambda: jm.families.truncated(jm.families.normal, low="x")),

@@ -27,7 +27,7 @@ from jaxmle.likelihood.host import precision, tracing
 from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.row_independence import check_blocks, check_rows_apart
 from jaxmle.likelihood.rowwise import is_rowwise
-from jaxmle.parameters.arguments import check_count, check_folder
+from jaxmle.parameters.arguments import check_count
 
 Tree = Any
 
@@ -108,7 +108,6 @@ def fit_members(
         )
     max_steps, block_rows = check_options(vcov, clusters, max_steps, block_rows, progress)
     block = None if block is None else check_count("block", block, 1)
-    checkpoint = None if checkpoint is None else check_folder("checkpoint", checkpoint)
     real = host_dtype(dtype)
     kept = Checkpoint(checkpoint)
     with precision(real), np.errstate(all="ignore"):

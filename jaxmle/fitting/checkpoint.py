@@ -18,6 +18,7 @@ import numpy as np
 from jaxmle.fitting.fingerprint import digest_of_arrays
 from jaxmle.fitting.lock import LOCK, FolderLock
 from jaxmle.fitting.npz import is_temporary, members, packed, write_atomically
+from jaxmle.parameters.arguments import check_path
 
 FORMAT = 3  # 3: pieces carry their name, their run and a digest; 2 had arrays alone
 MANIFEST = "manifest.json"
@@ -256,19 +257,8 @@ class Checkpoint:
 
 
 def _folder(folder: Any) -> Path | None:
-    if folder is None:
-        return None
-    try:
-        path = Path(folder)
-    except TypeError:
-        path = None
-    if path is None or not str(folder):
-        raise TypeError(
-            f"checkpoint must be the path of a folder of its own, such as 'run1'; got {folder!r}"
-        )
-    if "\0" in str(path):
-        raise ValueError(f"checkpoint={str(path)!r} holds a null character, which no path may")
-    return path
+    what = "a folder of its own, such as 'run1'"
+    return None if folder is None else check_path("checkpoint", folder, what)
 
 
 def _manifest_digest(identity: dict[str, Any], schedule: dict[str, Any]) -> str:

@@ -168,9 +168,7 @@ def _model_parts(
             raise ValueError(
                 "params0 is missing: give start values, such as {'beta': jnp.zeros(3), 'sigma': 1.0}; only a model with a method start(data) may go without. fix, tie, weight and penalize do not hand a model's start on: give params0=model.start(data), constraints=model.constraints"
             )
-        rows = data if tracing() else host_data(data, np.float64, nan=True)
-        check_coding(loglik, rows)
-        params0 = loglik.start(rows)
+        params0 = loglik.start(data)
     return (
         loglik,
         params0,

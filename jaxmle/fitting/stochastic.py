@@ -39,7 +39,6 @@ from jaxmle.likelihood.row_independence import check_rows_apart
 from jaxmle.parameters.arguments import (
     check_choice,
     check_count,
-    check_folder,
     check_function,
     shown,
 )
@@ -150,7 +149,6 @@ def fit_stochastic(
         )
     _check_options(optimizer, batch_size, epochs, schedule, held_out, patience, polish)
     check_options(vcov, None, 0, None, progress)
-    checkpoint = None if checkpoint is None else check_folder("checkpoint", checkpoint)
     if params0 is None and not hasattr(loglik, "start"):
         raise ValueError(
             "params0 is missing: give start values; only a model with a method start(data) may go without"

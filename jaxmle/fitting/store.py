@@ -21,7 +21,7 @@ from jaxmle.fitting.npz import NOT_OURS, ZIP_MAGIC, Member, members, packed, wri
 from jaxmle.fitting.record import Fit, Witness
 from jaxmle.fitting.soundness import check_sound
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
-from jaxmle.parameters.arguments import check_folder
+from jaxmle.parameters.arguments import check_path
 from jaxmle.parameters.constraints import KINDS, Constraint, Interval
 from jaxmle.parameters.tree import Layout, Leaf, path_name
 
@@ -155,7 +155,7 @@ def _digest(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
 
 
 def _file(path: str | os.PathLike[str], existing: bool = False) -> Path:
-    path = Path(check_folder("path", path))
+    path = check_path("path", path, "a file, such as 'fit.npz'")
     return (
         path if path.suffix or (existing and path.is_file()) else path.with_name(f"{path.name}.npz")
     )

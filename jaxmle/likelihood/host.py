@@ -212,11 +212,11 @@ def _piece(
     pieces = memos[0].pieces if memos else {}
     if (key, treedef) not in pieces:
 
-        def run(leaves: list[Any], *args: Any) -> Any:
+        def likelihood_piece(leaves: list[Any], *args: Any) -> Any:
             with _learning():
                 return make(jax.tree.unflatten(treedef, leaves))(*args)
 
-        pieces[key, treedef] = jax.jit(run)
+        pieces[key, treedef] = jax.jit(likelihood_piece)
     return pieces[key, treedef], leaves
 
 

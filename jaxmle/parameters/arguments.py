@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,9 @@ def check_end(name: str, value: Any) -> float:
     """
     number = _scalar(value)
     if isinstance(number, bool) or not isinstance(number, int | float):
-        raise ValueError(f"{name} is an end of an interval, a number; got {shown(value)}")
+        kind = TypeError if value is None else ValueError
+        hint = f". No limit is {name}=-inf or {name}=inf" if value is None else ""
+        raise kind(f"{name} is an end of an interval, a number; got {shown(value)}{hint}")
     try:
         return float(number)
     except OverflowError:
@@ -150,11 +153,20 @@ def check_function(name: str, value: Any, example: str) -> Callable[..., Any]:
     return value
 
 
-def check_folder(name: str, value: Any) -> Any:
-    """The path of a folder or a file: a string or a path object."""
-    if not isinstance(value, str | os.PathLike) or value == "":
-        raise TypeError(f"{name} must be a path, a string or a pathlib.Path; got {shown(value)}")
-    return value
+def check_path(name: str, value: Any, what: str) -> Path:
+    """A path, given as text or as a path object.
+
+    Args:
+        what: what it is the path of, with an example.
+
+    >>> check_path("checkpoint", "run1", "a folder of its own, such as 'run1'").name
+    'run1'
+    """
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        raise TypeError(f"{name} must be the path of {what}; got {shown(value)}")
+    if "\0" in str(value):
+        raise ValueError(f"{name}={str(value)!r} holds a null character, which no path may")
+    return Path(value)
 
 
 def check_seed(name: str, value: Any) -> int:

@@ -114,12 +114,12 @@ def test_a_member_has_its_fingerprint_alone_stacked_shared_ragged_and_padded():
     alone = np.stack([fingerprint(data) for data in sets])
     assert len(np.unique(alone, axis=0)) == len(sets)
     rows, part, starts, sizes = concatenated(sets, 1, [])
-    ragged = Ragged(rows[0], part, starts, sizes, (None,), 2)
+    ragged = Ragged((rows[0], (), ()), part, starts, sizes, (None,), 2)
     for length in (12, 16, 40):
         for index in (np.arange(6), np.array([4, 0, 2])):
             assert_array_equal(ragged.take(index, (length,)).data_id, alone[index])
     shared = {"x": sets[2]["x"], "y": np.stack([sets[2]["y"], sets[4]["y"]])}
-    stacked = Stacked(shared, (True, False), 2, 2)
+    stacked = Stacked((shared, (), ()), (True, False), 2, 2)
     expected = [fingerprint({"x": sets[2]["x"], "y": y}) for y in shared["y"]]
     assert_array_equal(stacked.take(np.arange(2), (9,)).data_id, expected)
     assert_array_equal(

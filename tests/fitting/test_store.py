@@ -599,7 +599,7 @@ def test_what_a_converged_fit_may_lack_comes_back(tmp_path):
         jm.fit(jm.tie(logit, ("beta[0]", "beta[1]")), BETA, logistic_data(81)),
         jm.fit(jm.fix(logit, {"beta[1]": 0.0}), BETA, logistic_data(81)),
         jm.fit(logit, BETA, logistic_data(81), vcov="CR1", clusters=codes[0] > 1),
-        two.with_vcov(indefinite, "CR1"),
+        dataclasses.replace(two, vcov=indefinite),
     ]
     for found in records:
         assert found.converged
@@ -630,7 +630,9 @@ def test_a_path_that_is_no_file_is_said(fit, tmp_path):
 @pytest.mark.parametrize("path", [3, None, b"fit.npz", "", "a\0b"], ids=repr)
 def test_what_is_no_path_is_said(path, fit):
     for call in (fit.save, Fit.load):
-        with pytest.raises((TypeError, ValueError), match="its path, such as|null character"):
+        with pytest.raises(
+            (TypeError, ValueError), match="the path of a file, such as|null character"
+        ):
             call(path)
 
 
