@@ -38,13 +38,20 @@ LARGEST_SUM = 2**22  # terms of a sum over counts
 
 @dataclass(frozen=True)
 class Information:
-    """A quantity of information in nats.
+    """An entropy, cross-entropy or divergence in nats, with its error.
 
     Attributes:
         value: inf where it is infinite, as the divergence is where q is zero and p is not; NaN where it could not be found.
         error: of the method: a bound on rounding for ``"closed form"``, the change at the last refinement for ``"quadrature"``, what the
             terms left out may add for ``"sum"``; one standard error for ``"Monte Carlo"`` and ``"sample"``.
         method: which of these it was; ``"support"`` where the supports alone decide.
+
+    >>> from jaxmle.families import normal
+    >>> from jaxmle.inference.divergence import kl_divergence
+    >>> p, q = (normal, {"loc": 0.0, "scale": 1.0}), (normal, {"loc": 1.0, "scale": 1.0})
+    >>> found = kl_divergence(p, q)
+    >>> round(float(found), 6), found.method, found.error < 1e-12  # (difference of means)²/2
+    (0.5, 'closed form', True)
     """
 
     value: float
