@@ -338,6 +338,13 @@ def em_steps(
 
     A path that ends early, with fewer entries, met a collapsing component.
 
+    Returns:
+        The parameters after the last step, in the tree of ``start``, and ℓ before each step,
+        (steps,).
+
+    Raises:
+        ValueError, TypeError: as ``em`` does.
+
     >>> import numpy as np
     >>> from jaxmle.fitting.gaussian_mixture import gaussian_mixture
     >>> two = gaussian_mixture(2, "spherical")

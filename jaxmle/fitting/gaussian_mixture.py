@@ -48,6 +48,9 @@ def gaussian_mixture(components: int, covariance: str = "full") -> GaussianMixtu
     Returns:
         A model for ``em``; also a log-likelihood of (params, y) with y (n, d), or (n,) where d is 1.
 
+    Raises:
+        ValueError: for no components, or another form of covariance.
+
     >>> import numpy as np
     >>> params = {"weights": np.array([0.5, 0.5]), "loc": np.array([[0.0], [0.0]]), "variance": np.array([1.0, 1.0])}
     >>> round(float(gaussian_mixture(2, "spherical")(params, np.array([0.0]))[0]), 6)

@@ -70,6 +70,9 @@ def delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
     Returns:
         A ``Delta``: ``estimate`` and ``stderr`` in the tree of ``g(params)``, ``vcov`` (q, q).
 
+    Raises:
+        TypeError: for a ``g`` that is no function, or whose value is not real.
+
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.delta import delta
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])

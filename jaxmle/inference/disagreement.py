@@ -84,6 +84,10 @@ def disagreement(
     Returns:
         ``Disagreement``; NaN where an information is not positive definite.
 
+    Raises:
+        ValueError: for data or weights that are not those of the fit, and a likelihood without
+            terms.
+
     Source: White (1982), Econometrica 50, 1–25.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm

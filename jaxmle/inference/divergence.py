@@ -72,6 +72,10 @@ def entropy(p: tuple[Family, Params], *, draws: int = DRAWS, key: int = 0) -> In
     Returns:
         An ``Information``: by closed form where it is known; by quadrature for continuous laws, by a sum for discrete ones.
 
+    Raises:
+        TypeError: for a law that is no pair of a family and its parameters.
+        ValueError: for parameters that are not finite.
+
     >>> from jaxmle.families import normal
     >>> found = entropy((normal, {"loc": 3.0, "scale": 2.0}))
     >>> round(found.value, 6), found.method
@@ -96,6 +100,10 @@ def cross_entropy(p: Any, q: Any, *, draws: int = DRAWS, key: int = 0) -> Inform
 
     Returns:
         An ``Information``; inf where q gives no probability to what p may draw.
+
+    Raises:
+        TypeError: for a law that is no pair of a family and its parameters.
+        ValueError: for parameters that are not finite, or a discrete law beside a continuous one.
 
     >>> import numpy as np
     >>> from jaxmle.families import normal
@@ -131,6 +139,11 @@ def kl_divergence(
 
     Returns:
         An ``Information``; inf where q gives no probability to what p may draw, or where its tails are too light for those of p.
+
+    Raises:
+        TypeError: for a law that is no pair of a family and its parameters.
+        ValueError: for data, parameters that are not finite, or a discrete law beside a continuous
+            one.
 
     Source: Kullback & Leibler (1951), Annals of Mathematical Statistics 22, 79–86; White (1982), Econometrica 50, 1–25.
 

@@ -110,6 +110,9 @@ def hauck_donner(
     Returns:
         ``HauckDonner`` with ``flag`` (..., p).
 
+    Raises:
+        ValueError: for data or weights that are not those of the fit.
+
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.hauck_donner import hauck_donner
     >>> logit = lambda p, d: d * p["a"] - jnp.logaddexp(0.0, p["a"])

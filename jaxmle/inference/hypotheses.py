@@ -419,6 +419,10 @@ def joint_tests(
     Returns:
         ``JointTests``: ``tests["race"]``, ``pvalues`` (..., terms), and a table when printed.
 
+    Raises:
+        TypeError: for terms that are no dictionary.
+        ValueError: for names that the fit does not have, and where no term can be zero.
+
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.hypotheses import joint_tests
     >>> data = {"y": np.array([1.0, 2.0, 2.5, 4.5]), "x": np.array([0.0, 1.0, 2.0, 3.0])}

@@ -321,6 +321,12 @@ def infinitesimal_jackknife(
     Its variance Σu_iu_i' is HC0 (CR0 with clusters). Arguments as in ``jackknife``. A fit that is not a regular maximum (CONVERGED or
     IMPRECISE) has no influence values: they are NaN.
 
+    Returns:
+        An ``InfinitesimalJackknife`` with influence values (units, q).
+
+    Raises:
+        ValueError, TypeError: as ``jackknife`` does.
+
     Jaeckel (1972), Bell Laboratories Memorandum 72-1215; Efron (1982), *The Jackknife, the Bootstrap and Other Resampling Plans*, section 6.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm

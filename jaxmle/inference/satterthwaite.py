@@ -106,6 +106,10 @@ def satterthwaite(
     Returns:
         ``Satterthwaite`` with estimate, stderr and df, (q,).
 
+    Raises:
+        ValueError: for a batch, data that are not those of the fit, two-way clusters, or frequency
+            weights without clusters.
+
     Source: Bell & McCaffrey (2002), Survey Methodology 28, 169–181; Pustejovsky & Tipton (2018), JBES 36, 672–683.
 
     >>> import numpy as np, jaxmle as jm

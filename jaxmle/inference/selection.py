@@ -63,6 +63,10 @@ def tic(
     Returns:
         ``Takeuchi`` with ``value`` and ``penalty``; NaN for MAP fits, under sampling weights, and for fits without a regular maximum.
 
+    Raises:
+        ValueError: for data or weights that are not those of the fit, and a likelihood without
+            terms.
+
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.selection import tic
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])

@@ -112,6 +112,10 @@ def simultaneous(
     Returns:
         A ``Simultaneous``.
 
+    Raises:
+        TypeError: under a trace.
+        ValueError: for another method, or a level outside (0, 1).
+
     Source: Montiel Olea & Plagborg-Møller 2019, Journal of Applied Econometrics 34, 1 (sup-t).
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm

@@ -70,6 +70,12 @@ def nll(loglik: Any, *, reduction: str = "sum") -> Quantity:
         reduction: ``"sum"``, or ``"mean"`` for −Σ ℓ_i/n over the rows given, which does not grow with a mini-batch. Not with a prior, which
             counts once and not once a row.
 
+    Returns:
+        A function of (params, data) to a number, in nats.
+
+    Raises:
+        ValueError: for another reduction; on use, for a mean of a likelihood without terms.
+
     >>> import jax.numpy as jnp
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
     >>> round(float(nll(exponential)({"rate": 2.0}, jnp.array([1.0, 1.0]))), 6)
@@ -328,6 +334,9 @@ def cox_snell(loglik: Any) -> Quantity:
 
     It is −V A with V the inverse expected information and A = ½ tr{V (P + Q)}, P_t = E(U U' U_t), Q_t = E(∂²ℓ U_t), U the score. The bias is that
     of the parameters as they are given: a standard deviation and its logarithm have different ones.
+
+    Returns:
+        A function of (params, data) to the tree of the parameters, each leaf in its own units.
 
     Raises:
         ValueError: where the likelihood does not know the law of its response.

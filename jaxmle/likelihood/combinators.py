@@ -42,7 +42,7 @@ def frequency(w: Any) -> Weights:
         ``Weights``, for ``weight`` and the ``weights=`` of a fit.
 
     Raises:
-        TypeError: for anything but numbers, and for a masked array.
+        TypeError: for None, a dictionary or a set, and for a masked array.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
@@ -64,7 +64,7 @@ def sampling(w: Any) -> Weights:
         ``Weights``, for ``weight`` and the ``weights=`` of a fit.
 
     Raises:
-        TypeError: for anything but numbers, and for a masked array.
+        TypeError: for None, a dictionary or a set, and for a masked array.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y

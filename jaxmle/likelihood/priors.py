@@ -74,6 +74,13 @@ def _named(params: Tree, leaf: str) -> Tree:
 def ridge(strength: Any, leaf: str | None = None) -> Ridge:
     """The ridge log prior −strength·‖θ‖²/2, of every parameter or of one leaf.
 
+    Returns:
+        A log prior of the parameters, without constants, for ``penalize``.
+
+    Raises:
+        TypeError: for a strength that is no number, or a leaf that is no name.
+        ValueError: for a strength that is negative or not finite.
+
     >>> import jax.numpy as jnp
     >>> float(ridge(2.0)({"b": jnp.array([1.0, 2.0])}))
     -5.0

@@ -440,6 +440,11 @@ def regression(
     Returns:
         A log-likelihood ``(params, data) -> (n,)`` whose derivatives the engine takes through X'WX.
 
+    Raises:
+        TypeError: for a density that is no function, or predictors that are no dictionary of
+            predictors.
+        ValueError: without a predictor.
+
     >>> import numpy as np, jax.numpy as jnp
     >>> poisson = regression(lambda eta, row: row["y"] * eta["mu"] - jnp.exp(eta["mu"]), eta={"mu": linear("x", "beta")})
     >>> data = {"x": np.ones((2, 1), np.float32), "y": np.array([0.0, 2.0], np.float32)}

@@ -331,6 +331,13 @@ covariance = Covariance()
 def interval(a: float, b: float) -> Interval:
     """Every entry of the leaf lies strictly between ``a`` and ``b``.
 
+    Returns:
+        A constraint, for the ``constraints=`` of a fit. Its free scale is
+        log(value − a) − log(b − value), or that of the finite end.
+
+    Raises:
+        ValueError: for anything but two numbers, the smaller first.
+
     >>> interval(0, 1).bounds((2,))
     [(0.0, 1.0), (0.0, 1.0)]
     """
