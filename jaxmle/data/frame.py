@@ -38,6 +38,14 @@ class Frame:
     ``rows``: where each row stood in the table; ``total`` rows of it; ``missing``: from a column to its missing values;
     ``weights`` and ``clusters`` of the kept rows; ``labels``: from a name in ``by`` to its column; ``codes``: from a column of words in
     ``also`` to its levels. ``designs`` holds the coding of each design; ``lost``, as ``labels``, the groups none of whose rows is kept.
+
+    >>> import jaxmle as jm
+    >>> table = {"y": [1.0, 2.0, 4.0, 8.0], "x": [0.0, 1.0, 2.0, None], "g": ["a", "b", "b", "a"]}
+    >>> frame = jm.from_formula("y ~ x + C(g)", table, missing="drop")
+    >>> frame.names, frame.n, frame.rows.tolist()
+    (('Intercept', 'x', 'C(g)[T.b]'), 3, [0, 1, 2])
+    >>> frame.account
+    '1 of 4 rows dropped for missing values (x 1)'
     """
 
     formula: str

@@ -130,6 +130,15 @@ class GroupFits:
     ``keys``: for each key its value in every group, (groups,); ``fits``: a ``Fit`` with a leading axis over groups; ``n``: rows of each
     group, (groups,); ``note``: what a formula left out.
     ``result[key]`` is the ``Fit`` of one group, ``key`` a value, or a tuple where there are several keys; iteration gives (key, Fit).
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data["y"]
+    >>> site = np.array(["b", "a", "b", "a", "a"])
+    >>> data = {"y": np.array([1.0, 2.0, 3.0, 4.0, 6.0]), "site": site}
+    >>> bounds = {"rate": jm.positive}
+    >>> result = jm.fit_groups(exponential, {"rate": 1.0}, data, by="site", constraints=bounds)
+    >>> result.n.tolist(), round(float(result["a"].params["rate"]), 6)  # 3/(2 + 4 + 6)
+    ([3, 2], 0.25)
     """
 
     keys: dict[str, np.ndarray]

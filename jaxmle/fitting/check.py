@@ -20,6 +20,15 @@ class FitError(ValueError):
         status: of one fit, its ``Status``; of a batch, the codes of the failed members, (k,).
         members: the indices of the failed members, (k,), in order; for a batch of several axes a tuple of such arrays, one for each
             axis; for one fit (). ``fits[error.members]`` is the failed part of a batch.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.fitting.check import FitError
+    >>> logit = lambda params, y: y * params["a"] - jnp.logaddexp(0.0, params["a"])
+    >>> try:
+    ...     jm.fit(logit, {"a": 0.0}, np.ones(3)).check()  # successes only: a is infinite
+    ... except FitError as error:
+    ...     print(error.status.name)
+    SEPARATED
     """
 
     def __init__(self, message: str, status: Any = None, members: Any = ()) -> None:

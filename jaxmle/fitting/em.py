@@ -34,7 +34,7 @@ MOST_STARTS = 100_000
 
 @dataclass(frozen=True, eq=False, repr=False)
 class EM:
-    """What EM found.
+    """The result of ``em``: the fitted mixture, and where EM ended from each start.
 
     Attributes:
         fit: the record of the mixture's log-likelihood after the Newton finish: status, standard errors, witness. UNBOUNDED where every start
@@ -43,6 +43,14 @@ class EM:
         logliks: where EM ended from each start, (s,); NaN where a component collapsed.
         collapsed: for each start the component whose variance went to zero, −1 for none, (s,).
         rows: for each start the rows that the collapsing component stood on.
+
+    >>> import numpy as np
+    >>> from jaxmle.fitting.em import em
+    >>> from jaxmle.fitting.gaussian_mixture import gaussian_mixture
+    >>> y = np.concatenate([np.linspace(-1, 1, 20), np.linspace(4, 8, 30)])
+    >>> found = em(gaussian_mixture(2), data=y, starts=2)
+    >>> found.reached, found.collapsed.tolist(), bool(np.all(np.diff(found.path) > -1e-9))
+    (2, [-1, -1], True)
     """
 
     fit: Fit
@@ -329,6 +337,13 @@ def em_steps(
     """Exactly so many EM steps from one start, without judgement: the parameters after them, and ℓ before each, (steps,).
 
     A path that ends early, with fewer entries, met a collapsing component.
+
+    Returns:
+        The parameters after the last step, in the tree of ``start``, and ℓ before each step,
+        (steps,).
+
+    Raises:
+        ValueError, TypeError: as ``em`` does.
 
     >>> import numpy as np
     >>> from jaxmle.fitting.gaussian_mixture import gaussian_mixture

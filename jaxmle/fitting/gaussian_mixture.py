@@ -48,6 +48,9 @@ def gaussian_mixture(components: int, covariance: str = "full") -> GaussianMixtu
     Returns:
         A model for ``em``; also a log-likelihood of (params, y) with y (n, d), or (n,) where d is 1.
 
+    Raises:
+        ValueError: for no components, or another form of covariance.
+
     >>> import numpy as np
     >>> params = {"weights": np.array([0.5, 0.5]), "loc": np.array([[0.0], [0.0]]), "variance": np.array([1.0, 1.0])}
     >>> round(float(gaussian_mixture(2, "spherical")(params, np.array([0.0]))[0]), 6)
@@ -113,6 +116,12 @@ class VarianceFloor:
     """The log prior −a Σ_j {log det Σ_j + tr(S Σ_j⁻¹)}, with S the covariance of all rows: no component can collapse under it.
 
     Source: Chen & Tan (2009), Journal of Multivariate Analysis 100, 1367–1383, with their aₙ of 1/n or 1/√n as ``strength``.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> floor = jm.VarianceFloor(strength=1.0, pooled=np.eye(1))
+    >>> at = lambda variance: {"loc": np.zeros((1, 1)), "variance": np.array([variance])}
+    >>> round(float(floor(at(1.0))), 3), round(float(floor(at(0.01))), 3)  # −log σ² − 1/σ²
+    (-1.0, -95.395)
     """
 
     strength: Any

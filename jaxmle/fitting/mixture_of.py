@@ -47,6 +47,14 @@ def mixture_of(
         start: parameters of one component to draw starts about; None where the component has a method ``start(data)``.
         constraints: of one component, as ``fit`` takes them; None for those that the component has.
 
+    Returns:
+        A model for ``em``; also a log-likelihood of (params, data), (n,), of the parameters
+        ``weights`` (k,) and ``components``, a tuple of k trees.
+
+    Raises:
+        TypeError: for a component that is no function.
+        ValueError: for no components.
+
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.families import exponential
     >>> two = mixture_of(exponential, 2)

@@ -139,12 +139,21 @@ def _checked_data(loglik: Any, data: Tree, clusters: Any, dtype: np.dtype) -> Tr
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Multistart:
-    """What many starts found.
+    """The maxima that fits from many starts reached.
 
     ``best``: the CONVERGED fit nearest to the highest maximum, of those that end there. Where none converged it is an UNBOUNDED one if there is any, else the one
     whose status comes last in the order of ``Status``; ``best.status`` says it. ``fits``: all fits, a leading axis over starts.
     ``starts``: the start values, a leading axis on every leaf. ``maxima``: the distinct maxima of the converged fits, the highest first.
     Two ends are the same maximum where every entry differs by less than 0.001 standard errors and ℓ by less than 1e-6·max(1, |ℓ|).
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> cauchy = lambda params, y: -jnp.log1p((y - params["centre"]) ** 2)
+    >>> starts = {"centre": np.array([-3.5, -3.0, -2.5, 2.5, 3.0])}
+    >>> found = jm.multistart(cauchy, starts, np.array([-3.0, -3.0, 3.0, 3.0]))
+    >>> sorted(round(float(m.fit.params["centre"]), 4) for m in found.maxima)  # ±√8
+    [-2.8284, 2.8284]
+    >>> found.counts[jm.Status.CONVERGED], found.unbounded
+    (5, 0)
     """
 
     best: Fit

@@ -45,7 +45,14 @@ _WITNESS = [
 @partial(jax.tree_util.register_dataclass, data_fields=_WITNESS, meta_fields=[])
 @dataclass(frozen=True, eq=False)
 class Witness:
-    """The evidence for a verdict, in arrays of fixed shape so that it vmaps; −1, 0 or NaN where there is nothing to show."""
+    """The evidence for a verdict, in arrays of fixed shape so that it vmaps; −1, 0 or NaN where there is nothing to show.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> logit = lambda params, y: y * params["a"] - jnp.logaddexp(0.0, params["a"])
+    >>> result = jm.fit(logit, {"a": 0.0}, np.ones(3))  # successes only: a is infinite
+    >>> result.verdict.name, result.witness.sign.tolist()
+    ('SEPARATED', [1])
+    """
 
     row: Array  # ()      row of the data that gave a value that is not finite, whose term grows without bound, or of leverage one (the first of such a cluster); −1
     term: Array  # ()     its term; −1
@@ -93,13 +100,22 @@ _STATIC = ["names", "bounds", "df", "vcov_kind", "mode", "weighting", "layout", 
 class Fit:
     """A maximum-likelihood fit, or a batch of them (every leaf then has leading axes).
 
-    Leaves: ``params`` and ``stderr`` wear the tree of the start values; ``vcov`` and ``hessian`` (p, p) and ``score`` (p,) are flat, in
+    Leaves: ``params`` and ``stderr`` have the tree of the start values; ``vcov`` and ``hessian`` (p, p) and ``score`` (p,) are flat, in
     the order of ``names``; ``loglik`` ℓ; ``decrement`` δ = s'J⁻¹s/2; ``n`` observations; ``status`` an integer ``Status``; ``witness``;
     ``steps``; ``data_id`` a fingerprint of the data and their weights;
     ``response_id`` one of the response and the weights alone, zero where the response is not known.
     Static: ``names``, ``bounds`` (lower, upper) per printed entry, ``df`` free parameters, ``vcov_kind``, ``mode`` (ML or MAP),
     ``weighting`` (none, frequency, sampling), ``hessian_by``: how second derivatives were taken, "forward over reverse" or, where a part of
     the likelihood lacks a mode, "reverse over reverse", "forward over forward" or "differences of the score".
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> [round(float(of["rate"]), 6) for of in (result.params, result.stderr)]  # 1/ȳ, rate/√n
+    [0.333333, 0.166667]
+    >>> result.verdict.name, round(float(result.loglik), 6)  # 4 log(1/3) − 4
+    ('CONVERGED', -8.394449)
     """
 
     params: Tree

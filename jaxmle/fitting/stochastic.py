@@ -56,7 +56,7 @@ SPLIT = (
 
 @dataclass(frozen=True, eq=False)
 class StochasticFit:
-    """Where mini-batches ended. They have no verdict and no standard errors: those are the polish's.
+    """The result of ``fit_stochastic``. Only its polish has a verdict and standard errors.
 
     Attributes:
         params: the parameters after ``best_epoch``, in the tree of the start values. A polish does not change them; its own are ``fit.params``.
@@ -67,6 +67,15 @@ class StochasticFit:
         best_epoch: the one whose parameters these are: the lowest held-out value, or the last where nothing is held out.
         stopped: ``"epochs"`` all ran, ``"patience"`` the held-out value rose for so long, ``"nonfinite"`` the value left the finite numbers.
         fit: the record of the polish, or None.
+
+    >>> import numpy as np, jax.numpy as jnp, optax
+    >>> from jaxmle.fitting.stochastic import fit_stochastic
+    >>> y = np.arange(40.0) % 5
+    >>> poisson = lambda params, y: y * params["log_rate"] - jnp.exp(params["log_rate"])
+    >>> options = {"optimizer": optax.sgd(0.2), "batch_size": 8, "epochs": 3}
+    >>> found = fit_stochastic(poisson, {"log_rate": 0.0}, y, **options)
+    >>> round(float(found.path[0, 0]), 6), found.best_epoch, found.stopped  # exp(0) at the start
+    (1.0, 3, 'epochs')
     """
 
     params: Tree = field(repr=False)

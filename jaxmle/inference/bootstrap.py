@@ -46,11 +46,22 @@ INTERVALS = ("percentile", "basic", "bca", "studentized")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Bootstrap:
-    """Replicates of an estimate and what follows from them.
+    """Bootstrap replicates of an estimate, with their bias, standard errors and intervals.
 
     ``flat_estimate`` (q,) and ``replicates`` (R, q) in the order of ``names``: ±inf where a replicate's estimate is infinite, NaN where it
     has none; ``status`` (R,) of each refit; ``kind`` of resampling; ``acceleration`` (q,) for BCa, and the ``accelerated`` way to it;
     ``estimate_se`` (q,) and ``replicate_se`` (R, q), standard errors by the same formula, NaN where none were asked for.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.bootstrap import bootstrap
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0, 0.5, 4.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> mean = lambda params: 1 / params["rate"]
+    >>> found = bootstrap(exponential, result, y, key=0, replicates=999, statistic=mean)
+    >>> ordered = np.sort(found.replicates[:, 0])
+    >>> bool(np.allclose(found.conf_int(0.95), ordered[[24, 974]]))  # the 25th and 975th of 999
+    True
     """
 
     flat_estimate: np.ndarray

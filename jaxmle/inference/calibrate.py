@@ -87,7 +87,7 @@ def calibrate(
     >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
     >>> sample = lambda key, params, y: jax.random.exponential(key, y.shape) / params["rate"]
     >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
-    >>> study = calibrate(exponential, result, y, sample, key=0, replicates=4000)
+    >>> study = calibrate(exponential, result, y, sample, key=0, replicates=500)
     >>> bool(abs(study.bias[0] - (1 / 3) / 3) < 4 * study.bias_error[0])  # E[rate] = n/(n − 1) of the truth
     True
     """

@@ -33,7 +33,21 @@ BETTER = 1e-6  # gain in ℓ over the fit that makes another maximum (1.4e-3 SE)
 
 
 class End(IntEnum):
-    """What an end of an interval is."""
+    """How the search for one end of a profile interval ended.
+
+    FOUND: the likelihood has fallen to the quantile there. UNBOUNDED: it never falls so far, and
+    the end is ±inf. AT_BOUND: it has not fallen so far at the bound, which is the end.
+    BETTER_MAXIMUM: a maximum above the fit lies that way. NO_FIT: the fit has no regular maximum.
+    STALLED: not found. HELD: the parameter is held by ``fix``. The end is NaN for the last four.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.profile import profile
+    >>> growth = lambda p, y: -0.5 * (y + jnp.expm1(-p["k"])) ** 2  # the mean 1 − exp(−k) ends at 1
+    >>> y, bounds = np.array([0.5, 0.7]), {"k": jm.positive}
+    >>> found = profile(growth, jm.fit(growth, {"k": 1.0}, y, constraints=bounds), y)
+    >>> jm.End(int(found.lower_status[0])).name, jm.End(int(found.upper_status[0])).name
+    ('AT_BOUND', 'UNBOUNDED')
+    """
 
     FOUND = 0
     UNBOUNDED = 1

@@ -29,11 +29,20 @@ Tree = Any
 )
 @dataclass(frozen=True)
 class Contour:
-    """The edge of the joint region of two parameters, in order around the estimate.
+    """The boundary of the joint confidence region of two parameters, in order around the estimate.
 
     Arrays: ``curve`` (points, 2), the two parameters; ``status`` (points,) of ``End``; ``error`` (points,), by how much 2(ℓ̂ − ℓ) misses the
     quantile; ``estimate`` (2,). A point that is not FOUND is NaN, or lies at the bound or at infinity of the parameters that go there.
     Of a batch, every array has a leading axis.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.inference.contour import contour
+    >>> data = {"x": np.array([1.0, 3.0, 2.0, 6.0]), "y": np.array([0.0, 1.0, -1.0, 2.0])}
+    >>> two = lambda p, d: -0.5 * (d["x"] - p["a"]) ** 2 - 0.5 * (d["y"] - p["b"]) ** 2
+    >>> found = contour(two, jm.fit(two, {"a": 0.0, "b": 0.0}, data), data, ("a", "b"), points=4)
+    >>> radius = np.hypot(*(found.curve - found.estimate).T)
+    >>> radius.round(4).tolist()  # a circle for two normal means: √(5.991/n)
+    [1.2239, 1.2239, 1.2239, 1.2239]
     """
 
     curve: Array

@@ -29,7 +29,19 @@ Tree = Any
 )
 @dataclass(frozen=True)
 class Delta:
-    """A function of the estimate: ``estimate`` and ``stderr`` in the tree of its value, ``vcov`` (q, q) flat."""
+    """A function of the estimates, with its standard errors by the delta method.
+
+    ``estimate`` and ``stderr`` are in the tree of the function's value; ``vcov`` is (q, q).
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.delta import delta
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> mean = delta(lambda params: 1 / params["rate"], result)
+    >>> mean.conf_int(0.95).round(4).tolist()  # 3 ± 1.96·1.5
+    [0.0601, 5.9399]
+    """
 
     estimate: Tree
     stderr: Tree
@@ -51,10 +63,21 @@ def delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
     Where some parameters have no estimate of their own, a function that the data do determine keeps its standard error; one that leaves
     the estimable space gets NaN.
 
+    Args:
+        g: a function of the parameters to a number, an array or a tree of them.
+        fit: one fit or a batch.
+
+    Returns:
+        A ``Delta``: ``estimate`` and ``stderr`` in the tree of ``g(params)``, ``vcov`` (q, q).
+
+    Raises:
+        TypeError: for a ``g`` that is no function, or whose value is not real.
+
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.delta import delta
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
     >>> result = jm.fit(lambda p, d: jnp.log(p["rate"]) - p["rate"] * d, {"rate": 1.0}, y, constraints={"rate": jm.positive})
-    >>> mean = jm.delta(lambda params: 1 / params["rate"], result)
+    >>> mean = delta(lambda params: 1 / params["rate"], result)
     >>> round(float(mean.estimate), 6), round(float(mean.stderr), 6)
     (3.0, 1.5)
     """

@@ -33,6 +33,17 @@ class Disagreement:
     ``ratios`` (k,) are the eigenvalues of J⁻¹K, ascending: sandwich variance over model variance along the directions in which they differ least
     and most. They do not depend on the parametrisation and are about 1 when the model is right. The information-matrix test
     (``information_matrix_test``) says how far from 1 chance takes them.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.disagreement import disagreement
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> found = disagreement(exponential, result, y)
+    >>> [round(float(se[0]), 4) for se in (found.observed, found.opg, found.sandwich)]
+    [0.1667, 0.2673, 0.1039]
+    >>> [round(value, 4) for value in (1 / 36**0.5, 1 / 14**0.5, 14**0.5 / 36)]  # J = 36, K = 14
+    [0.1667, 0.2673, 0.1039]
     """
 
     observed: Array
@@ -72,6 +83,10 @@ def disagreement(
 
     Returns:
         ``Disagreement``; NaN where an information is not positive definite.
+
+    Raises:
+        ValueError: for data or weights that are not those of the fit, and a likelihood without
+            terms.
 
     Source: White (1982), Econometrica 50, 1–25.
 

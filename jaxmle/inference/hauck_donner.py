@@ -31,10 +31,20 @@ Tree = Any
 )
 @dataclass(frozen=True)
 class HauckDonner:
-    """Which Wald statistics have begun to fall: one entry per parameter, in the order of ``names``.
+    """Whether each Wald statistic falls as its estimate moves away from the value under H0.
+
+    Arrays have one entry per parameter, in the order of ``names``.
 
     ``slope`` (..., p) is ∂z/∂θ̂ in units of 1/SE, 1 where the variance does not change with the estimate; ``flag`` where it is negative;
     ``zvalues`` the Wald statistics z. NaN, and no flag, for entries without a test.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.hauck_donner import hauck_donner
+    >>> logit = lambda params, y: y * params["a"] - jnp.logaddexp(0.0, params["a"])
+    >>> y = np.array([1.0, 1.0, 0.0, 1.0])
+    >>> found = hauck_donner(logit, jm.fit(logit, {"a": 0.0}, y), y)
+    >>> round(float(found.slope[0]), 6), bool(found.flag[0])  # 1 + a(1 − 2p)/2, a = log 3
+    (0.725347, False)
     """
 
     slope: Array
@@ -99,6 +109,9 @@ def hauck_donner(
 
     Returns:
         ``HauckDonner`` with ``flag`` (..., p).
+
+    Raises:
+        ValueError: for data or weights that are not those of the fit.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.hauck_donner import hauck_donner

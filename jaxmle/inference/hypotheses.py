@@ -349,7 +349,19 @@ def _of_function(fit: Fit, g: Callable[[Tree], Tree], value: Any) -> Gap:
 @partial(jax.tree_util.register_dataclass, data_fields=["tests"], meta_fields=["terms"])
 @dataclass(frozen=True)
 class JointTests:
-    """One Wald test for each term of a model: ``terms`` their names, ``tests`` the records in the same order."""
+    """One Wald test for each term of a model: ``terms`` their names, ``tests`` the records in the same order.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.inference.hypotheses import joint_tests
+    >>> data = {"x": np.array([1.0, 3.0, 2.0, 6.0]), "y": np.array([0.0, 1.0, -1.0, 2.0])}
+    >>> two = lambda p, d: -0.5 * (d["x"] - p["a"]) ** 2 - 0.5 * (d["y"] - p["b"]) ** 2
+    >>> result = jm.fit(two, {"a": 0.0, "b": 0.0}, data)
+    >>> tests = joint_tests(result, {"both": ["a", "b"], "second": ["b"]})
+    >>> round(float(tests["both"].statistic), 6), round(float(tests["second"].statistic), 6)
+    (37.0, 1.0)
+    >>> 4 * (3.0**2 + 0.5**2), 4 * 0.5**2  # n times the squared means
+    (37.0, 1.0)
+    """
 
     terms: tuple[str, ...]
     tests: tuple[Test, ...]
@@ -406,6 +418,10 @@ def joint_tests(
 
     Returns:
         ``JointTests``: ``tests["race"]``, ``pvalues`` (..., terms), and a table when printed.
+
+    Raises:
+        TypeError: for terms that are no dictionary.
+        ValueError: for names that the fit does not have, and where no term can be zero.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.hypotheses import joint_tests

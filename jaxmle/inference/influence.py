@@ -35,11 +35,24 @@ DEPENDENT = "Give clusters= that hold the rows that look at each other"
 )
 @dataclass(frozen=True)
 class Influence:
-    """Each unit's influence; units are rows, or clusters in the order of their sorted labels. A batch has a leading axis.
+    """The influence of each unit on the estimates.
+
+    Units are rows, or clusters in the order of their sorted labels. A batch has a leading axis.
 
     ``estimates`` (units, p), the one-step estimate without the unit; ``dfbetas`` (units, p), estimate minus that, in standard errors of the
     fit; ``cook`` (units,), (θ̂ − θ̂₍ᵢ₎)'J(θ̂ − θ̂₍ᵢ₎)/k; ``leverage`` (units,), tr J⁻¹A_i, which adds up to k. NaN for a unit without which the
     information is not positive definite.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.inference.influence import influence
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> normal = lambda params, data: -0.5 * (data - params["mean"]) ** 2
+    >>> result = jm.fit(normal, {"mean": 0.0}, y)
+    >>> found = influence(normal, result, y)
+    >>> found.leverage.round(6).tolist()  # 1/n
+    [0.25, 0.25, 0.25, 0.25]
+    >>> found.dfbetas[:, 0].round(6).tolist()  # (y − mean)/(n − 1) in standard errors of 1/2
+    [-1.333333, 0.0, -0.666667, 2.0]
     """
 
     estimates: Array

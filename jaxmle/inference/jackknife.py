@@ -32,10 +32,21 @@ DEPENDENT = "Give clusters= that hold the rows that look at each other, or boots
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Jackknife:
-    """Delete-one estimates and what follows from them.
+    """Delete-one estimates, with the bias and standard errors computed from them.
 
     ``estimate`` (q,); ``deleted`` (units, q), the estimate without each unit; ``times`` (units,), how many units each row of ``deleted``
     stands for (a row of frequency weight w is w units); ``status`` (units,) of the refits; ``clustered`` whether units are clusters.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.jackknife import jackknife
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> found = jackknife(exponential, result, y, statistic=lambda params: 1 / params["rate"])
+    >>> round(float(found.se[0]), 6)  # √(14/3)/√4
+    1.080123
+    >>> found.influence[:, 0].round(6).tolist()  # y less its mean
+    [-2.0, 0.0, -1.0, 3.0]
     """
 
     estimate: np.ndarray
@@ -105,10 +116,21 @@ class Jackknife:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class InfinitesimalJackknife:
-    """One-step influence values and what follows from them.
+    """One-step influence values, with the standard errors computed from them.
 
     ``estimate`` (q,); ``influence`` (units, q): u_i = J⁻¹s_i, what a little more weight on unit i does to the estimate; ``times`` (units,)
     the factor of u_iu_i' in the variance (w for frequency weights; 1 where w is in u already); ``clustered`` whether units are clusters.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.inference.jackknife import infinitesimal_jackknife
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> normal = lambda params, data: -0.5 * (data - params["mean"]) ** 2
+    >>> result = jm.fit(normal, {"mean": 0.0}, y)
+    >>> found = infinitesimal_jackknife(normal, result, y)
+    >>> found.influence[:, 0].round(6).tolist()  # (y − mean)/n
+    [-0.5, 0.0, -0.25, 0.75]
+    >>> round(float(found.se[0]), 6)  # √14/4, as HC0
+    0.935414
     """
 
     estimate: np.ndarray
@@ -298,6 +320,12 @@ def infinitesimal_jackknife(
 
     Its variance Σu_iu_i' is HC0 (CR0 with clusters). Arguments as in ``jackknife``. A fit that is not a regular maximum (CONVERGED or
     IMPRECISE) has no influence values: they are NaN.
+
+    Returns:
+        An ``InfinitesimalJackknife`` with influence values (units, q).
+
+    Raises:
+        ValueError, TypeError: as ``jackknife`` does.
 
     Jaeckel (1972), Bell Laboratories Memorandum 72-1215; Efron (1982), *The Jackknife, the Bootstrap and Other Resampling Plans*, section 6.
 

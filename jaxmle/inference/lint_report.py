@@ -39,7 +39,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class LintReport:
-    """The findings of ``lint``, in the order of its checks; ``ok`` where no check failed."""
+    """The findings of ``lint``, in the order of its checks; ``ok`` where no check failed.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> y, bounds = np.array([1.0, 3.0, 2.0, 6.0]), {"sigma": jm.positive}
+    >>> forgotten = lambda p, y: -0.5 * ((y - p["mu"]) / p["sigma"]) ** 2  # where is −log σ?
+    >>> start = {"mu": 2.5, "sigma": 2.0}
+    >>> report = jm.lint(forgotten, start, y, support="real", constraints=bounds)
+    >>> report.ok, report["normalised"].passed, report["finite"].passed
+    (False, False, True)
+    """
 
     findings: tuple[Finding, ...]
 

@@ -55,6 +55,11 @@ def information_matrix_test(
     Returns:
         A ``Test``: ``df`` is the number of distinct indicators, ``replicates`` the simulated data sets that could be fitted.
 
+    Raises:
+        TypeError: under a trace.
+        ValueError: for weighted, penalised and pooled fits, and a ``sample`` that does not return
+            data of the same shapes.
+
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.misspecification import information_matrix_test
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data

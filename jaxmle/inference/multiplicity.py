@@ -27,6 +27,10 @@ def holm(pvalues: Any, axis: int = -1) -> Array:
     Returns:
         Adjusted p-values of the same shape.
 
+    Raises:
+        TypeError: for anything but numbers.
+        ValueError: for a single number, or one outside [0, 1].
+
     >>> import numpy as np
     >>> holm(np.array([0.01, 0.04, 0.03, np.nan])).tolist()
     [0.03, 0.06, 0.06, nan]
@@ -51,6 +55,10 @@ def benjamini_hochberg(pvalues: Any, axis: int = -1) -> Array:
 
     Returns:
         Adjusted p-values of the same shape.
+
+    Raises:
+        TypeError: for anything but numbers.
+        ValueError: for a single number, or one outside [0, 1].
 
     >>> import numpy as np
     >>> benjamini_hochberg(np.array([0.01, 0.04, 0.03, np.nan])).round(10).tolist()

@@ -65,6 +65,15 @@ class Test:
     ``replicates`` the simulated data sets behind the p-value, 0 where it has a formula.
     Static: ``kind`` the name of the test; ``hypothesis`` H0 in words; ``law`` of the statistic under H0 (chi2, F, normal, chi-bar-square,
     bootstrap); ``df_residual`` the second degrees of freedom of F, infinite otherwise.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.hypotheses import wald_test
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> test = wald_test(result, {"rate": 1.0})
+    >>> round(float(test.statistic), 6), test.law, int(test.df), test.reason  # (1/3 − 1)²/(1/6)²
+    (16.0, 'chi2', 1, '')
     """
 
     __test__ = False  # pytest: a record, not a collection of tests

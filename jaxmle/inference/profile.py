@@ -51,6 +51,17 @@ class Profile:
     Static: ``names``, ``level``, ``mode`` (ML, or MAP where the likelihood is penalised), ``parameters``.
 
     An end is the bound itself where it is AT_BOUND, ±inf where UNBOUNDED, and NaN where BETTER_MAXIMUM, NO_FIT, STALLED or HELD.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.inference.profile import profile
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> normal = lambda params, data: -0.5 * (data - params["mean"]) ** 2
+    >>> result = jm.fit(normal, {"mean": 0.0}, y)
+    >>> found = profile(normal, result, y)
+    >>> found.lower.round(4).tolist(), found.upper.round(4).tolist()  # 3 ± 1.96/√4
+    ([2.02], [3.98])
+    >>> found.found.tolist()
+    [True]
     """
 
     estimate: Array

@@ -23,6 +23,10 @@ def pearson_residuals(y: Any, mean: Any, variance: Any) -> Array:
     Returns:
         Residuals of that shape; NaN where the variance is not positive.
 
+    Raises:
+        TypeError: for anything but numbers.
+        ValueError: for arrays of different shapes.
+
     >>> pearson_residuals([3.0, 0.0], [1.0, 1.0], [4.0, 1.0]).tolist()
     [1.0, -1.0]
     """
@@ -40,6 +44,10 @@ def deviance_residuals(y: Any, mean: Any, terms: Any, saturated: Any) -> Array:
 
     Returns:
         Residuals (n,). Rounding may leave ℓ a little above ℓ_sat, which counts as equal; a term clearly above it gives NaN.
+
+    Raises:
+        TypeError: for anything but numbers.
+        ValueError: for arrays of different shapes.
 
     Source: McCullagh & Nelder (1989), *Generalized Linear Models*, section 2.4.3.
 
@@ -71,6 +79,10 @@ def pit(cdf: Any, below: Any = None, *, key: Any = None) -> Array:
     Returns:
         Values (n,) between ``below`` and ``cdf``; NaN where these are not probabilities in that order.
 
+    Raises:
+        TypeError: for anything but numbers.
+        ValueError: for arrays of different shapes.
+
     >>> pit([0.3, 0.9]).tolist(), pit([0.3, 0.9], [0.1, 0.9]).tolist()
     ([0.3, 0.9], [0.2, 0.9])
     """
@@ -92,6 +104,10 @@ def quantile_residuals(cdf: Any, below: Any = None, *, sf: Any = None, key: Any 
 
     Returns:
         Residuals (n,); ±inf where the model gave the response no probability.
+
+    Raises:
+        TypeError: for anything but numbers.
+        ValueError: for arrays of different shapes, or both ``sf`` and ``below``.
 
     Source: Dunn & Smyth (1996), Journal of Computational and Graphical Statistics 5, 236–244.
 

@@ -35,6 +35,17 @@ class Satterthwaite:
     """Estimates (q,), their CR2 standard errors and degrees of freedom, for contrasts of the parameters or for each of them.
 
     ``df`` is at most the number of clusters; NaN where there is no standard error.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.inference.satterthwaite import satterthwaite
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> normal = lambda params, data: -0.5 * (data - params["mean"]) ** 2
+    >>> result = jm.fit(normal, {"mean": 0.0}, y)
+    >>> found = satterthwaite(normal, result, y)
+    >>> round(float(found.df[0]), 6), round(float(found.stderr[0]), 6)  # n − 1, √(14/3)/√4
+    (3.0, 1.080123)
+    >>> found.conf_int()[0].round(4).tolist()  # 3 ± 3.1824·1.0801, the t-interval of a mean
+    [-0.4374, 6.4374]
     """
 
     estimate: Array
@@ -94,6 +105,10 @@ def satterthwaite(
 
     Returns:
         ``Satterthwaite`` with estimate, stderr and df, (q,).
+
+    Raises:
+        ValueError: for a batch, data that are not those of the fit, two-way clusters, or frequency
+            weights without clusters.
 
     Source: Bell & McCaffrey (2002), Survey Methodology 28, 169–181; Pustejovsky & Tipton (2018), JBES 36, 672–683.
 

@@ -63,6 +63,10 @@ def score_test(
     Returns:
         A ``Test``. NaN with a ``reason`` where the restricted fit did not converge or the information is not positive definite.
 
+    Raises:
+        ValueError: for data that are not those of the fit, a penalised likelihood, or a likelihood
+            with no more free parameters than the fit.
+
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.score import score_test
     >>> data = {"y": np.array([0.0, 1.0, 3.0, 4.0]), "x": np.array([0.0, 1.0, 2.0, 3.0])}

@@ -30,7 +30,17 @@ CRITERIA = ("aic", "aicc", "bic")
 @partial(jax.tree_util.register_dataclass, data_fields=["value", "penalty"], meta_fields=[])
 @dataclass(frozen=True)
 class Takeuchi:
-    """Takeuchi's criterion: ``value`` = −2ℓ + 2·``penalty``, ``penalty`` = tr(J⁻¹K), which is the number of parameters when the model is right."""
+    """Takeuchi's criterion: ``value`` = −2ℓ + 2·``penalty``, ``penalty`` = tr(J⁻¹K), which is the number of parameters when the model is right.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.inference.selection import tic
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> normal = lambda params, data: -0.5 * (data - params["mean"]) ** 2
+    >>> result = jm.fit(normal, {"mean": 0.0}, y)
+    >>> found = tic(normal, result, y)
+    >>> round(float(found.penalty), 6), round(float(found.value), 6)  # var(y)/1 = 3.5, 14 + 2·3.5
+    (3.5, 21.0)
+    """
 
     value: Array
     penalty: Array
@@ -52,6 +62,10 @@ def tic(
 
     Returns:
         ``Takeuchi`` with ``value`` and ``penalty``; NaN for MAP fits, under sampling weights, and for fits without a regular maximum.
+
+    Raises:
+        ValueError: for data or weights that are not those of the fit, and a likelihood without
+            terms.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.selection import tic
@@ -89,10 +103,23 @@ def _trace(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
 )
 @dataclass(frozen=True)
 class Comparison:
-    """Models fitted to the same data, one along the last axis of every leaf, in the order given.
+    """A comparison of models fitted to the same data.
+
+    The last axis of every leaf runs over the models, in the order given.
 
     ``delta`` is the distance of the criterion ``by`` from its smallest value, ``weight`` exp(−delta/2) scaled to sum to one; ``lr`` the
     likelihood-ratio test of each model against the one before, where they were said to be nested.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.inference.selection import compare
+    >>> d = {"x": np.array([-1.0, 0.0, 0.0, 1.0]), "y": np.array([0.0, 2.0, 2.0, 4.0])}
+    >>> line = lambda p, d: -0.5 * (d["y"] - p["a"] - p["b"] * d["x"]) ** 2
+    >>> flat, start = jm.fix(line, {"b": 0.0}), {"a": 0.0, "b": 0.0}
+    >>> found = compare(jm.fit(flat, start, d), jm.fit(line, start, d), names=["flat", "line"])
+    >>> found.best, found.delta.round(6).tolist()  # 2Δℓ − 2 = b² Σx² − 2
+    ('line', [6.0, 0.0])
+    >>> found.weight.round(6).tolist()  # as exp(−3) to 1
+    [0.047426, 0.952574]
     """
 
     status: Array

@@ -32,10 +32,21 @@ BLOCK = 2**22  # numbers drawn at a time
 )
 @dataclass(frozen=True)
 class Simultaneous:
-    """Intervals that hold all parameters at once.
+    """Wald intervals that cover all parameters at once with probability ``level``.
 
     ``lower`` and ``upper`` (p,) in the order of ``names``, NaN where there is no standard error; ``critical``, the multiple of the standard error,
     and ``critical_error``, its Monte-Carlo standard error (0 for Bonferroni); ``count``, the number of intervals held at once.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.inference.simultaneous import simultaneous
+    >>> data = {"x": np.array([1.0, 3.0, 2.0, 6.0]), "y": np.array([0.0, 1.0, -1.0, 2.0])}
+    >>> two = lambda p, d: -0.5 * (d["x"] - p["a"]) ** 2 - 0.5 * (d["y"] - p["b"]) ** 2
+    >>> result = jm.fit(two, {"a": 0.0, "b": 0.0}, data)
+    >>> found = simultaneous(result)
+    >>> round(float(found.critical), 4), int(found.count)  # the normal quantile at 1 − 0.05/4
+    (2.2414, 2)
+    >>> found.interval()[0].round(4).tolist()  # 3 ± 2.2414/√4
+    [1.8793, 4.1207]
     """
 
     lower: Array
@@ -100,6 +111,10 @@ def simultaneous(
 
     Returns:
         A ``Simultaneous``.
+
+    Raises:
+        TypeError: under a trace.
+        ValueError: for another method, or a level outside (0, 1).
 
     Source: Montiel Olea & Plagborg-Møller 2019, Journal of Applied Econometrics 34, 1 (sup-t).
 

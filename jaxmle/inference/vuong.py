@@ -51,6 +51,10 @@ def vuong_test(
     Returns:
         A ``Test`` whose statistic is z. NaN with a ``reason`` where a fit is no maximum, or where the terms of both models are the same.
 
+    Raises:
+        ValueError: for fits of different data, models whose terms differ in number, or another
+            correction.
+
     >>> import numpy as np, jaxmle as jm
     >>> from jax.scipy.stats import laplace, norm
     >>> from jaxmle.inference.vuong import vuong_test

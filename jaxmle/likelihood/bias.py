@@ -74,6 +74,10 @@ def jeffreys(loglik: Loglik, *, information: str = "expected") -> Penalize:
     Returns:
         A penalised likelihood, one scalar. It is labelled in the record of its fit: ``mode`` is "MPL (Jeffreys)".
 
+    Raises:
+        ValueError: for another information; on use, for an expected one where the law of the
+            response is not known.
+
     Source: Firth (1993), Biometrika 80, 27–38.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm

@@ -70,6 +70,12 @@ def nll(loglik: Any, *, reduction: str = "sum") -> Quantity:
         reduction: ``"sum"``, or ``"mean"`` for −Σ ℓ_i/n over the rows given, which does not grow with a mini-batch. Not with a prior, which
             counts once and not once a row.
 
+    Returns:
+        A function of (params, data) to a number, in nats.
+
+    Raises:
+        ValueError: for another reduction; on use, for a mean of a likelihood without terms.
+
     >>> import jax.numpy as jnp
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
     >>> round(float(nll(exponential)({"rate": 2.0}, jnp.array([1.0, 1.0]))), 6)
@@ -89,7 +95,17 @@ def nll(loglik: Any, *, reduction: str = "sum") -> Quantity:
 
 
 def score(loglik: Any) -> Quantity:
-    """The score ∂ℓ/∂θ, in the tree of the parameters."""
+    """The score ∂ℓ/∂θ of a log-likelihood.
+
+    Returns:
+        A function of (params, data) to the tree of the parameters, leaves in units of 1/parameter.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> round(float(jm.score(exponential)({"rate": 0.5}, y)["rate"]), 6)  # n/rate − Σy
+    -4.0
+    """
     return _two_roads(
         loglik,
         "score",
@@ -98,7 +114,20 @@ def score(loglik: Any) -> Quantity:
 
 
 def scores(loglik: Any) -> Quantity:
-    """The score of each term, (n, p), in the order of the parameter names; weighted where the likelihood is weighted."""
+    """The score ∂ℓ_i/∂θ of each term, weighted where the likelihood is weighted.
+
+    Returns:
+        A function of (params, data) to (n, p), columns in the order of the parameter names.
+
+    Raises:
+        ValueError: for a log-likelihood of one scalar, which has no terms.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> jm.scores(exponential)({"rate": 0.5}, y).tolist()  # 1/rate − y
+    [[1.0], [-1.0], [0.0], [-4.0]]
+    """
 
     def rows(ll: Any, params: Tree, data: Tree, _: Any) -> Array:
         layout, x = _flat(params)
@@ -109,7 +138,16 @@ def scores(loglik: Any) -> Quantity:
 
 
 def hessian(loglik: Any) -> Quantity:
-    """The Hessian ∂²ℓ/∂θ∂θ', (p, p): of ℓ, not of its negative."""
+    """The Hessian ∂²ℓ/∂θ∂θ' of the log-likelihood ℓ itself, not of its negative.
+
+    Returns:
+        A function of (params, data) to (p, p), in the order of the parameter names.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
+    >>> jm.hessian(exponential)({"rate": 0.5}, np.array([1.0, 3.0, 2.0, 6.0])).tolist()  # −n/rate²
+    [[-16.0]]
+    """
     return _two_roads(
         loglik, "hessian", lambda ll, params, data, _: sums(ll, *_flat(params), data).hessian
     )
@@ -131,6 +169,12 @@ def evaluate(
 
     Raises:
         ValueError: with ``block_rows`` on the host, where terms are shown to look at other rows.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
+    >>> sums = jm.evaluate(exponential, {"rate": 0.5}, np.array([1.0, 3.0, 2.0, 6.0]))
+    >>> round(float(sums.value), 6), sums.score.tolist(), sums.hessian.tolist()
+    (-8.772589, [-4.0], [[-16.0]])
     """
     block_rows = None if block_rows is None else check_count("block_rows", block_rows, 1)
     if block_rows is not None and not tracing():
@@ -151,11 +195,26 @@ def evaluate(
 
 
 def information(loglik: Any, kind: str = "observed") -> Quantity:
-    """Fisher information, (p, p).
+    """The Fisher information of a log-likelihood.
 
     Args:
         kind: ``"observed"`` −∂²ℓ/∂θ∂θ'; ``"expected"`` its mean under the law of the response that the likelihood carries;
             ``"opg"`` the outer product of scores Σ s_i s_i'.
+
+    Returns:
+        A function of (params, data) to (p, p), in the order of the parameter names.
+
+    Raises:
+        ValueError: for another kind; for ``"expected"`` where the law of the response is not known;
+            for ``"opg"`` where the likelihood is one scalar.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
+    >>> at, y = {"rate": 0.5}, np.array([1.0, 3.0, 2.0, 6.0])
+    >>> jm.information(exponential)(at, y).tolist()  # n/rate²
+    [[16.0]]
+    >>> jm.information(exponential, "opg")(at, y).tolist()  # Σ (1/rate − y)²
+    [[18.0]]
     """
     check_choice("kind", kind, ("observed", "expected", "opg"))
     return _two_roads(
@@ -175,7 +234,24 @@ def _information(ll: Any, layout: Layout, x: Array, data: Tree, kind: str) -> Ar
 
 
 def information_error(loglik: Any) -> Quantity:
-    """Monte-Carlo standard error of each entry of the simulated expected information, (p, p); zero where it is exact."""
+    """The Monte-Carlo standard error of each entry of a simulated expected information.
+
+    Returns:
+        A function of (params, data) to (p, p), in the order of the parameter names; zeros where
+        the information is exact.
+
+    Raises:
+        ValueError: where the likelihood does not know the law of its response.
+
+    >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> normal = lambda p, d: -0.5 * jnp.log(p["variance"]) - 0.5 * d["y"] ** 2 / p["variance"]
+    >>> noise = lambda key, d: jax.random.normal(key, d["y"].shape)
+    >>> draw = lambda key, p, d: {"y": jnp.sqrt(p["variance"]) * noise(key, d)}
+    >>> simulated = jm.with_response(normal, jm.simulation(draw, key=jax.random.key(0), draws=400))
+    >>> error = jm.information_error(simulated)({"variance": 1.0}, {"y": np.zeros(8)})
+    >>> bool(abs(error[0, 0] - 0.2) < 0.03)  # √(2n/draws) at variance 1
+    True
+    """
 
     def error(ll: Any, params: Tree, data: Tree, _: Any) -> Array:
         draws = expected_information(ll, *_flat(params), data).draws
@@ -201,6 +277,18 @@ def vcov(
 
     Returns:
         A function of (params, data) to (p, p), in the order of the parameter names. NaN where J is not positive definite.
+
+    Raises:
+        ValueError: for an unknown kind, a clustered kind without ``clusters``, or ``clusters``
+            without such a kind.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
+    >>> estimate, y = {"rate": 1 / 3}, np.array([1.0, 3.0, 2.0, 6.0])
+    >>> round(float(jm.vcov(exponential)(estimate, y)[0, 0]), 6)  # rate²/n
+    0.027778
+    >>> round(float(jm.vcov(exponential, "HC0")(estimate, y)[0, 0]), 6)  # times var(y)/mean(y)²
+    0.010802
     """
     check_kind(kind, clusters)
     check_choice("bread", bread, ("observed", "expected"))
@@ -246,6 +334,9 @@ def cox_snell(loglik: Any) -> Quantity:
 
     It is −V A with V the inverse expected information and A = ½ tr{V (P + Q)}, P_t = E(U U' U_t), Q_t = E(∂²ℓ U_t), U the score. The bias is that
     of the parameters as they are given: a standard deviation and its logarithm have different ones.
+
+    Returns:
+        A function of (params, data) to the tree of the parameters, each leaf in its own units.
 
     Raises:
         ValueError: where the likelihood does not know the law of its response.

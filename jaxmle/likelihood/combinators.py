@@ -31,12 +31,48 @@ class Weights:
 
 
 def frequency(w: Any) -> Weights:
-    """Frequency weights: a row of weight 3 is the row three times, in estimates, standard errors, n and BIC."""
+    """Frequency weights: a row of weight 3 counts as three rows.
+
+    They count so in the estimates, the standard errors, n and BIC.
+
+    Args:
+        w: weights (n,), not negative.
+
+    Returns:
+        ``Weights``, for ``weight`` and the ``weights=`` of a fit.
+
+    Raises:
+        TypeError: for None, a dictionary or a set, and for a masked array.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
+    >>> thrice = jm.weight(exponential, jm.frequency([1, 3]))
+    >>> opg = jm.information(thrice, "opg")({"rate": 0.5}, np.array([1.0, 4.0]))
+    >>> opg.tolist()  # Σ w s², s = 1/rate − y: as for y = 1, 4, 4, 4
+    [[13.0]]
+    """
     return Weights(_weight_values(w), "frequency")
 
 
 def sampling(w: Any) -> Weights:
-    """Sampling (probability) weights: n is the number of rows, and the covariance is the sandwich."""
+    """Sampling (probability) weights: n is the number of rows, and the covariance is the sandwich.
+
+    Args:
+        w: weights (n,), not negative.
+
+    Returns:
+        ``Weights``, for ``weight`` and the ``weights=`` of a fit.
+
+    Raises:
+        TypeError: for None, a dictionary or a set, and for a masked array.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
+    >>> survey = jm.weight(exponential, jm.sampling([1, 3]))
+    >>> opg = jm.information(survey, "opg")({"rate": 0.5}, np.array([1.0, 4.0]))
+    >>> opg.tolist()  # Σ (ws)², s = 1/rate − y: one row, of score 3s
+    [[37.0]]
+    """
     return Weights(_weight_values(w), "sampling")
 
 
@@ -234,8 +270,17 @@ class WithResponse:
 def weight(loglik: Loglik, weights: Weights) -> Any:
     """The likelihood whose terms are weighted by ``frequency(w)`` or ``sampling(w)``, w of shape (n,). A prior inside stays as it is.
 
+    Returns:
+        A log-likelihood of (params, data) with terms w_i ℓ_i, (n,).
+
     Raises:
         TypeError: for a bare array, whose meaning cannot be known.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> exponential = lambda params, y: jnp.log(params["rate"]) - params["rate"] * y
+    >>> thrice = jm.weight(exponential, jm.frequency([1, 3]))
+    >>> round(float(jm.nll(thrice)({"rate": 1.0}, np.array([1.0, 4.0]))), 6)  # Σ w y at rate 1
+    13.0
     """
     if not isinstance(weights, Weights):
         raise TypeError(
@@ -259,7 +304,25 @@ def _weigh(loglik: Any, weights: Weights) -> Any:
 
 
 def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Penalize:
-    """The likelihood plus a log prior of the parameters; its maximum is the posterior mode (MAP), and is labelled so."""
+    """The likelihood plus a log prior of the parameters; its maximum is the posterior mode (MAP), and is labelled so.
+
+    Args:
+        loglik: any log-likelihood.
+        log_prior: a function of the parameters to one number, such as ``ridge(0.1)``.
+
+    Returns:
+        A log-likelihood of (params, data), one number.
+
+    Raises:
+        TypeError: for a prior that is no function.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> normal = lambda params, y: -0.5 * (y - params["mean"]) ** 2
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> result = jm.fit(jm.penalize(normal, jm.ridge(2.0)), {"mean": 0.0}, y)
+    >>> round(float(result.params["mean"]), 6), result.mode  # Σy/(n + 2)
+    (2.0, 'MAP')
+    """
     if not callable(log_prior) or isinstance(log_prior, type):
         raise TypeError(
             f"penalize takes a function of the parameters, such as jaxmle.ridge(0.1); got {shown(log_prior)}"
@@ -271,7 +334,22 @@ def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Penalize:
 
 
 def pool(*logliks: Loglik) -> Pool:
-    """Several likelihoods that share one parameter tree; data is a tuple, one part for each."""
+    """Several likelihoods that share one parameter tree; data is a tuple, one part for each.
+
+    Returns:
+        A log-likelihood of (params, data) with the terms of all parts, one after the other.
+
+    Raises:
+        ValueError: without a likelihood.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> waits = lambda params, t: jnp.log(params["rate"]) - params["rate"] * t
+    >>> counts = lambda params, k: k * jnp.log(params["rate"]) - params["rate"]
+    >>> data = np.array([1.0, 3.0]), np.array([2.0, 2.0])
+    >>> score = jm.score(jm.pool(waits, counts))
+    >>> round(float(score({"rate": 1.0}, data)["rate"]), 6)  # zero at (n + Σk)/(Σt + m) = 6/6
+    0.0
+    """
     if not logliks:
         raise ValueError("pool needs at least one likelihood")
     return Pool(tuple(map(as_tree, logliks)))
@@ -281,6 +359,19 @@ def fix(loglik: Loglik, values: Mapping[str, Any]) -> Fix:
     """The likelihood with named entries held: ``fix(loglik, {"sigma": 1.0, "beta[2]": 0.0})``.
 
     The parameter tree keeps its shape, so a fit prints the held value; it moves nothing, counts in no df and has no standard error.
+
+    Returns:
+        A log-likelihood of (params, data) that ignores what ``params`` says of the held entries.
+
+    Raises:
+        TypeError: for anything but a dictionary from names to numbers or arrays of them.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> normal = lambda p, y: -0.5 * ((y - p["mean"]) / p["sigma"]) ** 2 - jnp.log(p["sigma"])
+    >>> known = jm.fix(normal, {"sigma": 2.0})
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> jm.vcov(known)({"mean": 3.0, "sigma": 2.0}, y).round(6).tolist()  # σ²/n for the mean
+    [[1.0, nan], [nan, nan]]
     """
     if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
         raise TypeError(
@@ -302,7 +393,25 @@ def _check_held(name: str, value: Any) -> None:
 
 
 def tie(loglik: Loglik, *groups: tuple[str, ...]) -> Tie:
-    """The likelihood in which all entries named in a group are equal: ``tie(loglik, ("a", "b"))``."""
+    """The likelihood in which all entries named in a group are equal: ``tie(loglik, ("a", "b"))``.
+
+    Args:
+        groups: each a tuple of two or more names, of one entry or of leaves of one size.
+
+    Returns:
+        A log-likelihood of (params, data) that reads the first entry of a group for all of them.
+
+    Raises:
+        TypeError: for a group that is no tuple of at least two names.
+        ValueError: without a group; on use, for leaves of different sizes.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> two = lambda p, d: -0.5 * (d["x"] - p["a"]) ** 2 - 0.5 * (d["y"] - p["b"]) ** 2
+    >>> data = {"x": np.array([1.0, 3.0]), "y": np.array([2.0, 6.0])}
+    >>> v = jm.vcov(jm.tie(two, ("a", "b")))({"a": 3.0, "b": 3.0}, data)
+    >>> v.round(6).tolist()  # 1/4: one mean of four observations
+    [[0.25, 0.25], [0.25, 0.25]]
+    """
     if not groups:
         raise ValueError("tie needs at least one group of names, such as tie(loglik, ('a', 'b'))")
     for group in groups:
@@ -315,7 +424,26 @@ def tie(loglik: Loglik, *groups: tuple[str, ...]) -> Tie:
 
 
 def with_response(loglik: Loglik, law: Law) -> WithResponse:
-    """The likelihood that knows how its response is distributed: ``enumeration(leaf, values)`` or ``simulation(sampler, key=…)``."""
+    """The likelihood together with the law of its response, over which expectations are taken.
+
+    Args:
+        loglik: any log-likelihood; for an enumeration with the constants of its density.
+        law: ``enumeration(leaf, values)`` or ``simulation(sampler, key=…)``.
+
+    Returns:
+        A log-likelihood of (params, data) that has an expected information.
+
+    Raises:
+        TypeError: for another law; ``exact`` belongs to ``regression(…, response=exact(…))``.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> bernoulli = lambda p, d: jnp.log(jnp.where(d["y"] == 1, p["p"], 1 - p["p"]))
+    >>> model = jm.with_response(bernoulli, jm.enumeration("y", [0, 1]))
+    >>> data = {"y": np.array([1.0, 0.0, 0.0, 1.0])}
+    >>> information = jm.information(model, "expected")({"p": 0.2}, data)
+    >>> round(float(information[0, 0]), 6)  # n/p(1 − p), whatever the responses
+    25.0
+    """
     if isinstance(law, Exact):
         raise TypeError(
             "a closed expected information belongs to the declared form: regression(…, response=exact(…))"

@@ -65,6 +65,10 @@ def hac(
     Returns:
         A record for ``fit(…, vcov=hac(…))`` and ``vcov(loglik, hac(…))``; ``vcov="hac"`` stands for ``hac()``.
 
+    Raises:
+        ValueError: for another kernel, a bandwidth that is not positive, or both ``lags`` and
+            ``bandwidth``.
+
     >>> str(hac(lags=4)), str(hac("quadratic-spectral"))
     ('HAC (bartlett, bandwidth 5)', 'HAC (quadratic-spectral, Newey-West bandwidth)')
     """

@@ -74,6 +74,13 @@ def _named(params: Tree, leaf: str) -> Tree:
 def ridge(strength: Any, leaf: str | None = None) -> Ridge:
     """The ridge log prior −strength·‖θ‖²/2, of every parameter or of one leaf.
 
+    Returns:
+        A log prior of the parameters, without constants, for ``penalize``.
+
+    Raises:
+        TypeError: for a strength that is no number, or a leaf that is no name.
+        ValueError: for a strength that is negative or not finite.
+
     >>> import jax.numpy as jnp
     >>> float(ridge(2.0)({"b": jnp.array([1.0, 2.0])}))
     -5.0
@@ -84,7 +91,27 @@ def ridge(strength: Any, leaf: str | None = None) -> Ridge:
 
 
 def normal_prior(mean: Any, sd: Any, leaf: str | None = None) -> NormalPrior:
-    """Independent normal priors on every parameter, or on one leaf; mean and sd broadcast against it."""
+    """Independent normal priors on every parameter, or on one leaf; mean and sd broadcast against it.
+
+    Args:
+        mean: prior mean, a number or one for each entry.
+        sd: prior standard deviation, positive; a number or one for each entry.
+        leaf: name of the only entry of ``params`` with this prior; None for all.
+
+    Returns:
+        A log prior of the parameters, constants included, for ``penalize``.
+
+    Raises:
+        TypeError: for hyperparameters that are no numbers, or a leaf that is no name.
+        ValueError: for numbers that are not finite, or an sd that is not positive.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> normal = lambda params, y: -0.5 * (y - params["mean"]) ** 2
+    >>> posterior = jm.penalize(normal, jm.normal_prior(0.0, 0.5))
+    >>> score = jm.score(posterior)({"mean": 1.5}, np.array([1.0, 3.0, 2.0, 6.0]))
+    >>> round(float(score["mean"]), 6)  # zero at the posterior mode Σy/(n + 1/0.5²)
+    0.0
+    """
     _check("mean", mean, positive=None)
     _check("sd", sd, positive=True)
     _check_leaf(leaf)

@@ -39,6 +39,19 @@ def linear(x: str, param: str, offset: str | None = None) -> Linear:
         x: name of the design leaf, (n, q), or (n,) for a single column.
         param: name of the coefficient leaf.
         offset: name of a data leaf (n,) added with coefficient one.
+
+    Returns:
+        A predictor, one of the values of ``regression(…, eta={…})``.
+
+    Raises:
+        TypeError: for anything but names.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> normal = lambda eta, row: -0.5 * (row["y"] - eta["mean"]) ** 2
+    >>> line = jm.regression(normal, {"mean": jm.linear("x", "beta")})
+    >>> data = {"x": np.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]]), "y": np.array([1.0, 2.0, 6.0])}
+    >>> jm.information(line)({"beta": np.zeros(2)}, data).tolist()  # X'X
+    [[3.0, 3.0], [3.0, 5.0]]
     """
     for name, value in (("x", x), ("param", param), ("offset", offset)):
         if not isinstance(value, str) and not (name == "offset" and value is None):
@@ -426,6 +439,11 @@ def regression(
 
     Returns:
         A log-likelihood ``(params, data) -> (n,)`` whose derivatives the engine takes through X'WX.
+
+    Raises:
+        TypeError: for a density that is no function, or predictors that are no dictionary of
+            predictors.
+        ValueError: without a predictor.
 
     >>> import numpy as np, jax.numpy as jnp
     >>> poisson = regression(lambda eta, row: row["y"] * eta["mu"] - jnp.exp(eta["mu"]), eta={"mu": linear("x", "beta")})

@@ -77,12 +77,27 @@ Law = Exact | Enumeration | Simulation
 def exact(
     information: Callable[[Any, Tree], Array], cross: Callable[[Any, Tree], Array] | None = None
 ) -> Exact:
-    """Closed expected information of one row, as a function of its predictors ``eta`` and the row; for ``regression`` only.
+    """The expected information of one row in closed form, for ``regression`` only.
 
     Args:
-        information: E(−∂²log f/∂η∂η'), (m, m), or a scalar where there is one scalar predictor.
+        information: a function of the predictors ``eta`` and the row: E(−∂²log f/∂η∂η'), (m, m),
+            or a scalar where there is one scalar predictor.
         cross: E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c), (m, m, m) or a scalar, for ``mean_br`` and ``cox_snell``; 0 for a canonical link, whose second
             derivative does not contain the response.
+
+    Returns:
+        A law of the response, for ``regression(…, response=…)``.
+
+    Raises:
+        TypeError: for anything but functions.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> density = lambda eta, row: row["y"] * jnp.log(eta["mean"]) - eta["mean"]
+    >>> law = jm.exact(lambda eta, row: 1 / eta["mean"])  # Poisson
+    >>> poisson = jm.regression(density, {"mean": "rate"}, response=law)
+    >>> data = {"y": np.array([1.0, 0.0, 2.0, 5.0])}
+    >>> jm.information(poisson, "expected")({"rate": 4.0}, data).tolist()  # n/rate
+    [[1.0]]
     """
     check_function("information", information, "lambda eta, row: …")
     if cross is not None:
@@ -91,7 +106,30 @@ def exact(
 
 
 def enumeration(leaf: str, values: Any) -> Enumeration:
-    """Expectation by summing over the values that the response ``data[leaf]`` can take, such as ``[0, 1]``."""
+    """The law of a response with finitely many values: expectations are sums over ``values``.
+
+    Args:
+        leaf: name of the response in the data.
+        values: all values that ``data[leaf]`` can take, (v,), such as ``[0, 1]``.
+
+    Returns:
+        A law of the response, for ``with_response`` and ``regression(…, response=…)``. Where the
+        probabilities of the values do not add up to one, expectations are NaN.
+
+    Raises:
+        TypeError: for a leaf that is no name, or values that are no list of numbers.
+        ValueError: for values that are not finite or occur twice.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> def binomial(params, data):  # two trials
+    ...     y, p = data["y"], params["p"]
+    ...     return jnp.log(2.0) * (y == 1) + y * jnp.log(p) + (2 - y) * jnp.log1p(-p)
+    >>> model = jm.with_response(binomial, jm.enumeration("y", [0, 1, 2]))
+    >>> data = {"y": np.array([0.0, 2.0, 2.0])}
+    >>> information = jm.information(model, "expected")({"p": 0.5}, data)
+    >>> round(float(information[0, 0]), 6)  # 2n/p(1 − p)
+    24.0
+    """
     if not isinstance(leaf, str):
         raise TypeError(f"leaf is the name of the response in the data; got {shown(leaf)}")
     array = np.asarray(values)
@@ -107,7 +145,31 @@ def enumeration(leaf: str, values: Any) -> Enumeration:
 def simulation(
     sampler: Callable[[Array, Tree, Tree], Tree], *, key: Array, draws: int = 200
 ) -> Simulation:
-    """Expectation as the mean over ``draws`` simulated data sets, with a Monte-Carlo error that shrinks as 1/√draws."""
+    """The law of a response that can be simulated: expectations are means over ``draws`` data sets.
+
+    Their Monte-Carlo error shrinks as 1/√draws; ``information_error`` gives it.
+
+    Args:
+        sampler: ``sampler(key, params, data)``, which returns the data with a fresh response.
+        key: a jax key; the same key gives the same expectation.
+        draws: simulated data sets, 2 or more.
+
+    Returns:
+        A law of the response, for ``with_response`` and ``regression(…, response=…)``.
+
+    Raises:
+        TypeError: for a sampler that is no function, or a key that is no jax key.
+        ValueError: for fewer than two draws.
+
+    >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> normal = lambda p, d: -0.5 * jnp.log(p["variance"]) - 0.5 * d["y"] ** 2 / p["variance"]
+    >>> noise = lambda key, d: jax.random.normal(key, d["y"].shape)
+    >>> draw = lambda key, p, d: {"y": jnp.sqrt(p["variance"]) * noise(key, d)}
+    >>> simulated = jm.with_response(normal, jm.simulation(draw, key=jax.random.key(0), draws=400))
+    >>> information = jm.information(simulated, "expected")({"variance": 1.0}, {"y": np.zeros(8)})
+    >>> bool(abs(information[0, 0] - 4.0) < 4 * 0.2)  # n/2 at variance 1, within four of its errors
+    True
+    """
     check_function("sampler", sampler, "lambda key, params, data: {**data, 'y': …}")
     check_count("draws", draws, 2)  # two, to know their own error
     if not isinstance(key, jax.Array | np.ndarray):

@@ -331,6 +331,13 @@ covariance = Covariance()
 def interval(a: float, b: float) -> Interval:
     """Every entry of the leaf lies strictly between ``a`` and ``b``.
 
+    Returns:
+        A constraint, for the ``constraints=`` of a fit. Its free scale is
+        log(value − a) − log(b − value), or that of the finite end.
+
+    Raises:
+        ValueError: for anything but two numbers, the smaller first.
+
     >>> interval(0, 1).bounds((2,))
     [(0.0, 1.0), (0.0, 1.0)]
     """
@@ -338,10 +345,34 @@ def interval(a: float, b: float) -> Interval:
 
 
 def lower(a: float) -> Interval:
-    """Every entry of the leaf lies strictly above ``a``."""
+    """Every entry of the leaf lies strictly above ``a``.
+
+    Returns:
+        A constraint, for the ``constraints=`` of a fit. The free scale is log(value − a).
+
+    Raises:
+        ValueError: for anything but a number, or an infinite one on the wrong side.
+
+    >>> lower(2.0).bounds((2,))
+    [(2.0, inf), (2.0, inf)]
+    >>> float(lower(2.0).to_user(np.array(0.0), ()))  # 2 + exp(0)
+    3.0
+    """
     return Interval(check_end("a", a), math.inf)
 
 
 def upper(b: float) -> Interval:
-    """Every entry of the leaf lies strictly below ``b``."""
+    """Every entry of the leaf lies strictly below ``b``.
+
+    Returns:
+        A constraint, for the ``constraints=`` of a fit. The free scale is −log(b − value).
+
+    Raises:
+        ValueError: for anything but a number, or an infinite one on the wrong side.
+
+    >>> upper(2.0).bounds((2,))
+    [(-inf, 2.0), (-inf, 2.0)]
+    >>> float(upper(2.0).to_user(np.array(0.0), ()))  # 2 − exp(0)
+    1.0
+    """
     return Interval(-math.inf, check_end("b", b))

@@ -9,7 +9,16 @@ import numpy as np
 
 
 class Status(IntEnum):
-    """What a fit is. The first rule that applies decides; only CONVERGED counts as converged."""
+    """The verdict on a fit.
+
+    The first rule that applies, in the order below, decides; only CONVERGED counts as converged.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> only_the_sum = lambda params, y: -0.5 * (y - params["a"] - params["b"]) ** 2
+    >>> result = jm.fit(only_the_sum, {"a": 0.0, "b": 0.0}, np.array([1.0, 3.0]))
+    >>> bool(result.status == jm.Status.UNIDENTIFIED), jm.Status(int(result.status)).name
+    (True, 'UNIDENTIFIED')
+    """
 
     NONFINITE = 0
     UNBOUNDED = 1
