@@ -14,19 +14,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from jaxmle.families.coding import check_values, in_row
+from jaxmle._types import Array, Tree
+from jaxmle.families.coding import Ends, check_values, in_row
 from jaxmle.families.moments import finite_start
 from jaxmle.parameters.constraints import Constraint
 from jaxmle.parameters.roads import as_numpy, exact, precision, tracing
 
-Array = Any
 Params = dict[str, Any]
-Tree = Any
-Function = Any  # a callable of (p, y), (p, q), (p, key, shape) or (p,)
 
 
-def real(x: Array) -> Array:
+def real(x: ArrayLike) -> jax.Array:
     """x as a floating array: counts often come as integers."""
     x = jnp.asarray(x)
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
@@ -54,19 +53,20 @@ def _either_road(method: Callable[..., Any]) -> Callable[..., Any]:
 class Law:
     """The functions of a family, each of the parameters ``p`` (floating arrays that broadcast with the values); None where there is none.
 
+    They are called with (p, y), ``quantile`` with (p, q), ``sample`` with (p, key, shape) and the others with p alone.
     ``information`` returns a dictionary from pairs of names to entries, absent ones being zero, or a whole matrix.
     """
 
     log_prob: Callable[[Params, Tree], Array]
-    support: Callable[[Params], tuple[Array, Array]]
+    support: Callable[[Params], Ends]
     guess: Callable[[Tree, Params], Params]
-    log_cdf: Function = None
-    log_sf: Function = None
-    quantile: Function = None
-    sample: Function = None
-    mean: Function = None
-    variance: Function = None
-    information: Function = None
+    log_cdf: Any = None
+    log_sf: Any = None
+    quantile: Any = None
+    sample: Any = None
+    mean: Any = None
+    variance: Any = None
+    information: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +170,7 @@ class Family:
         return self._have("variance")(self.read(params))
 
     @_either_road
-    def support(self, params: Params) -> tuple[Array, Array]:
+    def support(self, params: Params) -> Ends:
         """The lowest and the highest value."""
         return self.law.support(self.read(params))
 
@@ -182,7 +182,7 @@ class Family:
         found = self.law.information(self.read(params))
         if not isinstance(found, dict):
             return found
-        entries = [
+        entries: list[list[Any]] = [
             [found.get((a, b), found.get((b, a), 0.0)) for b in self.names] for a in self.names
         ]
         flat = jnp.broadcast_arrays(*(real(entry) for row in entries for entry in row))
@@ -251,9 +251,9 @@ class Family:
 
 def masked(
     y: Array,
-    low: Array,
-    high: Array,
-    spare: Array,
+    low: float | Array,
+    high: float | Array,
+    spare: float | Array,
     inside: Callable[[Array], Array],
     below: float,
     above: float,

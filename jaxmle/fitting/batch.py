@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Tree
 from jaxmle.fitting.block import Members
 from jaxmle.fitting.checkpoint import Checkpoint
 from jaxmle.fitting.chunk import flat_members
@@ -28,8 +29,6 @@ from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.row_independence import check_blocks, check_rows_apart
 from jaxmle.likelihood.rowwise import is_rowwise
 from jaxmle.parameters.arguments import check_count, check_folder
-
-Tree = Any
 
 
 def fit_batch(

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.conclude import Reach, conclude, reach, record
 from jaxmle.fitting.diagnosis import Limit, Verdict, explore, judge, root_of, survey
 from jaxmle.fitting.objective import Objective, User
@@ -22,15 +24,12 @@ from jaxmle.likelihood.hac import hac
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.host import compiled
 from jaxmle.likelihood.terms import NO_LAW, Expected, expected_information, not_finite
-from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.solvers.loop import Point, State
 from jaxmle.solvers.methods import Solver, choose
 from jaxmle.solvers.secant import Slope
 from jaxmle.solvers.status import Status
 
-Array = Any
-Tree = Any
 FAR_ABOVE = 8.0  # median deviations (at least of one unit of ℓ) by which the term of a collapsed component stands above the others
 SHARE_OF_STDERR_IN_DOUBT = 1e-3  # of a standard error that differences leave open: IMPRECISE beyond it, as for the distance to the maximum
 SHARE_OF_STDERR_LOST = 0.1  # beyond this it is not given

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.conclude import Reach
 from jaxmle.fitting.diagnosis import Verdict
 from jaxmle.fitting.engine import Engine, Problem, compiled_pass, complete, pose, search
@@ -62,9 +63,6 @@ from jaxmle.solvers.loop import DONE, Point, State, advance, begin, step
 from jaxmle.solvers.methods import LBFGS, Newton, Optax
 from jaxmle.solvers.secant import Arrival, Slope, secant_climb
 from jaxmle.solvers.status import Status
-
-Array = Any
-Tree = Any
 
 LONG = (
     16 * CACHED_OPAQUE

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Tree
 from jaxmle.fitting.fingerprint import fingerprint
 from jaxmle.fitting.members import Ragged, Stacked, buckets
 from jaxmle.fitting.record import Fit
@@ -20,8 +21,6 @@ from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Fix, Penalize, Tie, Weight, WithResponse
 from jaxmle.likelihood.regression import Linear, Regression
 from jaxmle.likelihood.response import Enumeration
-
-Tree = Any
 
 BYTES_TAKEN = 2**26  # bytes of the data of members that are looked at together
 DESIGNS_OF_A_MODEL = frozenset({"x", "z"})  # a ready model that declares no regression reads these

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Tree
 from jaxmle.fitting.members import Ragged, Stacked, Table, concatenated
 from jaxmle.fitting.padding import obstacle_to_padding
 from jaxmle.likelihood.anatomy import parts_of, substituted
@@ -22,10 +23,6 @@ from jaxmle.likelihood.indices import Members, check_indices
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import Ordered, Simplex
 from jaxmle.parameters.tree import Layout, layout_of
-
-Array = Any
-Tree = Any
-
 
 STARTED = 2**27  # bytes of data whose starts are found at once
 NOTHING = "nothing runs over members: in_axes is None for every leaf, and neither weights nor params0 have a leading axis"

@@ -11,13 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import need_terms, terms_of
 from jaxmle.parameters.tree import Chart, Layout
-
-Array = Any
-Tree = Any
 
 
 def picked(loglik: Any, rows: Array | None) -> Any:

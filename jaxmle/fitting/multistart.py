@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmle._types import Tree
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
 from jaxmle.fitting.inputs import check_params_axis
@@ -22,8 +23,6 @@ from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.parameters.arguments import check_count
 from jaxmle.solvers.status import COMPARED, Status
-
-Tree = Any
 
 SHOWN = 20  # maxima in the table
 

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from jaxmle._types import Tree
 from jaxmle.likelihood.anatomy import has, term_shape
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.rowwise import proof_of
 from jaxmle.parameters.tree import Layout
-
-Tree = Any
 
 MAX_LENGTHS_WITHOUT_PADDING = 32  # each length is compiled by itself, for about a second
 MAX_TRACED_LENGTHS = 4  # a trace takes some 10 ms

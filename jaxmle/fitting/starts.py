@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.symmetry import blocks_of
 from jaxmle.likelihood.anatomy import roots_of, substituted
 from jaxmle.likelihood.checks import check_fixed, check_start, host_params
@@ -15,9 +16,6 @@ from jaxmle.likelihood.contract import Opaque, terms_of
 from jaxmle.likelihood.host import remembered, to_numpy
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Chart, Layout, layout_of
-
-Array = Any
-Tree = Any
 
 SPREAD = 2.0  # standard deviation of drawn starts on the free scale
 HALVINGS = 60  # of a drawn step that rounding carries onto a bound; the last is below the precision of the start
@@ -187,7 +185,7 @@ def _inside(
     chart: Chart,
     follow: np.ndarray,
     base: np.ndarray,
-    centre: np.ndarray,
+    centre: Array,
     step: np.ndarray,
 ) -> Tree:
     """The parameters one step away; half as far each time that rounding puts them on a bound."""

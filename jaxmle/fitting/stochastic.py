@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.checkpoint import Checkpoint, digest
 from jaxmle.fitting.fingerprint import digest_of_arrays
 from jaxmle.fitting.fit import check_options, fit, host_dtype
@@ -45,9 +46,6 @@ from jaxmle.parameters.arguments import (
 )
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.solvers.methods import LBFGS, Newton
-
-Array = Any
-Tree = Any
 
 POLISH = {"newton": Newton(), "lbfgs": LBFGS()}
 SPLIT = (

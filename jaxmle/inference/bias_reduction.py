@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.fit import host_dtype
 from jaxmle.fitting.identity import identity, with_response_id
 from jaxmle.fitting.record import Fit, Witness
@@ -30,9 +31,6 @@ from jaxmle.likelihood.terms import NO_LAW, expected_information
 from jaxmle.parameters.arguments import check_count
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.solvers.status import Status
-
-Array = Any
-Tree = Any
 
 ROOM = 0.9  # share of the way to a bound that one step may take
 FLOOR = 1e-20  # decrement at which the iteration stops: 1e-10 standard errors

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.fit import MAX_STEPS
 from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.progress import Progress
@@ -35,9 +36,6 @@ from jaxmle.likelihood.covariance import KINDS as VCOV_KINDS
 from jaxmle.parameters.arguments import check_choice, check_count
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import Status
-
-Array = Any
-Tree = Any
 
 KINDS = ("pairs", "bayesian", "cluster", "block", "parametric")
 OTHER_KINDS = "Resample blocks of neighbouring rows (kind='block') or whole clusters (kind='cluster'), or simulate (kind='parametric')"

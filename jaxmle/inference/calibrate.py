@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.fit import MAX_STEPS
 from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.progress import Progress
@@ -28,8 +29,6 @@ from jaxmle.parameters.arguments import check_choice, check_count, check_level, 
 from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.status import Status
 
-Array = Any
-Tree = Any
 Interval = Callable[[Fit], tuple[Array, Array]]
 
 TESTS = ("wald", "lr", "score")
@@ -193,7 +192,7 @@ class _Study:
         """One chunk: refits, ends of intervals, test statistics, and the observed information at the truth, (b, p, p)."""
         data = self.simulate(key, index)
         fits = self.refit(data, self.simulate.in_axes, None, self.kind, self.clusters)
-        ends = {
+        ends: dict[str, Any] = {
             "wald": fits.interval(self.level),
             "wald, user scale": fits.interval(self.level, "user"),
         }
@@ -207,7 +206,7 @@ class _Study:
     ) -> dict[str, np.ndarray]:
         moves = tangent(as_tree(self.refit.loglik), self.fit.layout)
         free, t = moves.places, moves.lift
-        found = {
+        found: dict[str, Callable[[], Any]] = {
             "wald": lambda: quadratic(
                 (fits.x - self.fit.x)[:, free], fits.vcov[:, free][:, :, free]
             ),
@@ -295,7 +294,7 @@ def at_truth(
         return tuple(np.asarray(part) for part in program(fit.x, own, common))  # type: ignore[return-value]
 
 
-def quadratic(v: np.ndarray, m: np.ndarray) -> np.ndarray:
+def quadratic(v: Array, m: Array) -> np.ndarray:
     """v'm⁻¹v for each member, (b,); NaN where m is not positive definite."""
     scale = np.sqrt(
         np.where(np.diagonal(m, axis1=1, axis2=2) > 0, np.diagonal(m, axis1=1, axis2=2), np.nan)

@@ -10,15 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.revisit import inverse_root, tangent, visit
 from jaxmle.likelihood.anatomy import roots_of
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.terms import term_rows
 from jaxmle.parameters.tree import Layout
-
-Array = Any
-Tree = Any
 
 
 @partial(

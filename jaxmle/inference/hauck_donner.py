@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.revisit import inverse_root, tangent, visit
 from jaxmle.likelihood.anatomy import has_law
@@ -17,11 +19,7 @@ from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.host import tracing
 from jaxmle.likelihood.terms import expected_information
 from jaxmle.parameters.arguments import check_number
-from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Layout
-
-Array = Any
-Tree = Any
 
 
 @partial(

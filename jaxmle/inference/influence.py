@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.revisit import Visit, inverse_root, visit
@@ -21,9 +22,6 @@ from jaxmle.likelihood.host import precision, tracing
 from jaxmle.likelihood.row_independence import check_rows_apart
 from jaxmle.likelihood.terms import row_information, term_rows
 from jaxmle.parameters.tree import Chart, Layout
-
-Array = Any
-Tree = Any
 
 DEPENDENT = "Give clusters= that hold the rows that look at each other"
 

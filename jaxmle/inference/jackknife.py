@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Tree
 from jaxmle.fitting.fit import MAX_STEPS
 from jaxmle.fitting.progress import Progress
 from jaxmle.fitting.record import Fit
@@ -23,9 +24,6 @@ from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.parameters.tree import Layout
-
-Array = Any
-Tree = Any
 
 DEPENDENT = "Give clusters= that hold the rows that look at each other, or bootstrap with kind='block' or kind='parametric'"
 

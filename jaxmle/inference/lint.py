@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.keys import typed_key
 from jaxmle.inference.lint_derivatives import check_derivatives, check_parameters
 from jaxmle.inference.lint_mass import check_normalised
@@ -34,9 +35,6 @@ from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.parameters.arguments import check_function, shown
 from jaxmle.parameters.tree import Chart, layout_of
-
-Array = Any
-Tree = Any
 
 CONFIRM = 1e-2  # level of the test of mean scores on fresh data; after its first level, one sound likelihood in a million fails both
 

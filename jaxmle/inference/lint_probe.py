@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.objective import Objective
 from jaxmle.likelihood.anatomy import has, parts_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, WithResponse
@@ -19,9 +20,6 @@ from jaxmle.likelihood.response import Enumeration, Simulation
 from jaxmle.parameters.constraints import Interval
 from jaxmle.parameters.tree import Chart, path_name
 from jaxmle.solvers.loop import Point
-
-Array = Any
-Tree = Any
 
 
 class Member(NamedTuple):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.record import Fit
@@ -22,8 +23,6 @@ from jaxmle.likelihood.terms import row_information, term_rows
 from jaxmle.parameters.arguments import check_count, check_function
 from jaxmle.parameters.tree import Layout
 
-Array = Any
-Tree = Any
 FEWEST = 19  # replicates with which a p-value can be as small as 0.05
 
 
@@ -96,12 +95,15 @@ def information_matrix_test(
             code = int(Reason.REPLICATES)
     p = (1 + beyond) / (1 + usable) if not code else np.nan
     lost = code == int(Reason.NOT_CONVERGED)
-    return Test(
+    numbers: tuple[Any, Any, Any, Any, Any] = (  # NumPy's scalars, which are arrays without axes
         np.float64(np.nan if lost else observed),
         np.float64(rank - fit.df),
         np.float64(p),
         np.int32(code),
         np.int32(usable),
+    )
+    return Test(
+        *numbers,
         "Information-matrix",
         "a right specification",
         "bootstrap",

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.profile import Profile
 from jaxmle.inference.revisit import check_fit, check_weighting, visit
@@ -18,9 +19,6 @@ from jaxmle.likelihood.contract import as_tree, terms_of
 from jaxmle.likelihood.host import tracing
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.parameters.tree import Chart
-
-Array = Any
-Tree = Any
 
 
 def profile_end(

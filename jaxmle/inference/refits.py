@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Tree
 from jaxmle.fitting.batch import fit_members
 from jaxmle.fitting.fit import MAX_STEPS, check_options
 from jaxmle.fitting.identity import identity
@@ -23,9 +24,6 @@ from jaxmle.likelihood.host import precision, tracing
 from jaxmle.likelihood.row_independence import check_rows_apart
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.solvers.status import Status
-
-Array = Any
-Tree = Any
 
 MEMBERS = (
     8,

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.fingerprint import fingerprints
 from jaxmle.fitting.identity import identity
 from jaxmle.fitting.inputs import codes_within, leaf_axes
@@ -20,11 +22,9 @@ from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.parameters.arguments import shown
-from jaxmle.parameters.constraints import Simplex, namespace
+from jaxmle.parameters.constraints import Simplex
 from jaxmle.parameters.tree import Layout
 
-Array = Any
-Tree = Any
 ROWS = 2**17  # rows of members that are evaluated side by side
 
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.outcome import Reason, Test, outcome
 from jaxmle.inference.revisit import inverse_root, tangent, visit
@@ -19,12 +21,8 @@ from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.host import precision, to_numpy, tracing
 from jaxmle.likelihood.terms import NO_LAW, expected_information, term_rows
 from jaxmle.parameters.arguments import check_function
-from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.solvers.status import Status
-
-Array = Any
-Tree = Any
 
 
 def score_test(

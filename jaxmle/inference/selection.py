@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.likelihood_ratio import found_supremum, lr_test, same_data
 from jaxmle.inference.outcome import Test
@@ -18,12 +20,9 @@ from jaxmle.inference.revisit import inverse_root, tangent, visit
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.terms import term_rows
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
-from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import Status
 
-Array = Any
-Tree = Any
 CRITERIA = ("aic", "aicc", "bic")
 
 

@@ -10,12 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.contract import Opaque
 from jaxmle.likelihood.host import compiled, precision
 from jaxmle.parameters.arguments import check_function
 
-Array = Any
-Tree = Any
 Sample = Callable[[Array, Tree, Tree], Tree]
 
 

@@ -9,13 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, rows_of, terms_of
 from jaxmle.likelihood.host import remembered, tracing
 from jaxmle.parameters.tree import Layout
-
-Array = jax.Array
-Tree = Any
 
 
 def parts_of(loglik: Any) -> tuple[Any, ...]:

@@ -14,19 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.anatomy import parts_of, roots_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import Loglik, as_tree, data_length, need_terms, terms_of
+from jaxmle.likelihood.contract import as_tree, data_length, need_terms, terms_of
 from jaxmle.likelihood.evaluate import embedding, split_rows, sums
 from jaxmle.likelihood.regression import Regression, gradient
 from jaxmle.likelihood.response import Enumeration, Exact, Simulation
 from jaxmle.likelihood.terms import NO_LAW, expected_information, row_scores
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.tree import Layout
-
-Array = jax.Array
-Tree = Any
-
 
 # ---------------------------------------------------------------- Jeffreys's penalty
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.anatomy import roots_of, weighting_of
 from jaxmle.likelihood.bias import adjustment, inverse_root
 from jaxmle.likelihood.checks import check_coding, host_data, host_params, traced_data
@@ -27,8 +28,6 @@ from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.arguments import check_choice, check_count
 from jaxmle.parameters.tree import Layout, layout_of
 
-Array = Any
-Tree = Any
 Quantity = Callable[[Tree, Tree], Any]
 
 

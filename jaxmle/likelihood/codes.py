@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Tree
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.parameters.tree import Layout
 
-Tree = Any
 Pick = tuple[int, int, int, int]  # an axis of the leaf, and the slice of it
 
 

@@ -12,13 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.likelihood.contract import Loglik, as_tree, need_terms, rows_of, terms_of
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.response import Exact, Law
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout, layout_of
-
-Array = jax.Array
-Tree = Any
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["kind"])

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, need_terms, terms_of
 from jaxmle.likelihood.derivatives import (
@@ -29,10 +30,6 @@ from jaxmle.likelihood.derivatives import gradient as gradient_of
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.regression import WIDE, Regression, gradient, gram
 from jaxmle.parameters.tree import Layout
-
-Array = jax.Array
-Tree = Any
-
 
 CACHED = 4096  # rows in a block: 1e6 × 20 takes 0.47 s so, 1.21 s whole
 CACHED_WIDE = 1024  # the same beyond ``WIDE`` parameters: a Hessian of 1e5 × 200 takes 0.12 s so, 0.17 s in blocks of 4096

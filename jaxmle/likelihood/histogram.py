@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.combinators import Weight
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.likelihood.regression import Histogram, Regression
-
-Array = Any
-Tree = Any
 
 STEPS = (4, 6)  # lengths of histograms are 2ᵏ times these: few shapes to compile
 WORTH = 2  # rows for each entry of a histogram from which it is less work
@@ -32,7 +30,7 @@ def counts_of(loglik: Any) -> tuple[str, ...]:
     return counts_of(loglik.loglik) if hasattr(loglik, "loglik") else ()
 
 
-def distinct(y: Array, sizes: Array) -> Array:
+def distinct(y: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """How many counts occur in each of consecutive parts of y (N,) of so many rows, (b,); 0 for all where y holds other numbers too."""
     finite = _zeroed(y)
     if y.size == 0 or finite.min() < 0 or finite.max() >= 2.0**31:

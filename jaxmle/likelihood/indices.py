@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.checks import in_row
 from jaxmle.likelihood.codes import Index, Pick, indices_of
@@ -22,9 +23,6 @@ from jaxmle.likelihood.host import remembered
 from jaxmle.likelihood.masked import matters
 from jaxmle.likelihood.regression import Regression
 from jaxmle.parameters.tree import Layout
-
-Array = Any
-Tree = Any
 
 SCATTERED = 7919  # a prime, so that rows looked at follow no period of the codes
 LOOKED_AT = 16  # rows by which a column of floats is taken for codes or not

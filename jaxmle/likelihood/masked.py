@@ -9,13 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.codes import NOTHING, Var, applied, called, codes_of, indexed, literal
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.host import compiled
 from jaxmle.parameters.tree import Layout
-
-Array = Any
-Tree = Any
 
 
 def matters(loglik: Any, layout: Layout, base: Any, data: Tree) -> bool:

@@ -13,14 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.contract import data_length, leaf_of
 from jaxmle.likelihood.once import once
 from jaxmle.likelihood.response import Enumeration, Exact, Law, Simulation
 from jaxmle.parameters.arguments import check_flag, check_function, shown
 from jaxmle.parameters.tree import Layout
-
-Array = jax.Array
-Tree = Any
 
 
 @dataclass(frozen=True)

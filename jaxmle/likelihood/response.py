@@ -14,10 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.parameters.arguments import check_count, check_function, shown
-
-Array = jax.Array
-Tree = Any
 
 
 @jax.tree_util.register_static

@@ -14,15 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.anatomy import has, parts_of, roots_of, substituted, term_shape
 from jaxmle.likelihood.combinators import Pool, Weight
 from jaxmle.likelihood.contract import data_length, need_terms, terms_of
 from jaxmle.likelihood.host import compiled, remembered
 from jaxmle.likelihood.rowwise import core_of, proof_of
 from jaxmle.parameters.tree import Layout
-
-Array = Any
-Tree = Any
 
 MAX_TRIED_ROWS = 512  # rows that look at each other are expected to do so among so many
 TOLERANCE = {  # of a term relative to 1 + |term|: rounding of a sum in another order

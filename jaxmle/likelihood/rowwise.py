@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxmle._types import Tree
 from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import Opaque, data_length, terms_of
@@ -23,8 +24,6 @@ from jaxmle.likelihood.host import remembered
 from jaxmle.likelihood.regression import Regression
 from jaxmle.likelihood.rowwise_rules import NotRowwise, follow, opened
 from jaxmle.parameters.tree import Layout
-
-Tree = Any
 
 LEAST_LENGTH = (
     211  # rows of the program that is followed, at least: few programs have a dimension of so many

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, need_terms, terms_of
 from jaxmle.likelihood.derivatives import first_that_exists, jacobian, row_hessians
@@ -14,9 +15,6 @@ from jaxmle.likelihood.evaluate import embedding, split_rows, sums
 from jaxmle.likelihood.regression import Regression, gram, row_gradients, row_grams
 from jaxmle.likelihood.response import Enumeration, Simulation
 from jaxmle.parameters.tree import Layout
-
-Array = jax.Array
-Tree = Any
 
 
 class Rows(NamedTuple):

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
 
+from jaxmle._types import Array
 from jaxmle.special.gamma import real
 from jaxmle.special.stirling import HALF_LOG_2PI, horner
-
-Array = Any
 
 _EDGE = 9.0
 _TERMS = 34  # (x²/4)ᵏ/k!² at x = 9 falls below 1e-17 of the sum

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
+from jaxmle._types import Array
 from jaxmle.special.gamma import BERNOULLI, SHIFT, gammaln, trigamma
 from jaxmle.special.stirling import HALF_LOG_2PI, horner, promote, stirling_series
-
-Array = Any
 
 _DIGAMMA = [
     0.0,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
+from jaxmle._types import Array
 from jaxmle.special.exponential import held_exp
 from jaxmle.special.gamma import SHIFT, digamma, gammaln, real
 from jaxmle.special.stirling import (
@@ -18,8 +17,6 @@ from jaxmle.special.stirling import (
     stirling_error,
     stirling_series,
 )
-
-Array = Any
 
 _NEAR_POISSON = (
     0.1  # the dispersion up to which Stirling's series gives the gamma functions of its reciprocal

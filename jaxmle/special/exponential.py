@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
+from jaxmle._types import Array
 from jaxmle.special.gamma import real
 from jaxmle.special.stirling import horner
-
-Array = Any
 
 HELD = 0.85  # of the log of the largest number: e^600 in float64, which leaves room for two derivatives
 # (1 − t − t/(eᵗ − 1))/t in t: −½ − t/12 + t³/720 − …, Bernoulli's numbers over factorials (NIST DLMF 24.2.1)

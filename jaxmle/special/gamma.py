@@ -7,12 +7,11 @@ over ten reciprocals, or over their powers, takes five divisions, which digamma 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-Array = Any
+from jaxmle._types import Array
 
 SHIFT = 10
 BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)

@@ -10,18 +10,17 @@ in which nothing cancels or underflows. The smaller tail is integrated, after an
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxmle._types import Array
 from jaxmle.special.beta import betaln, digamma_difference, trigamma_difference
 from jaxmle.special.exponential import log1mexp
 from jaxmle.special.gamma import SHIFT, trigamma
 from jaxmle.special.quadrature import LOG_DEPTH, end, moments
 from jaxmle.special.stirling import HALF_LOG_2PI, excess, promote, stirling_series
-
-Array = Any
 
 
 class _Jet(NamedTuple):

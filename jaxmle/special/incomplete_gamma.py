@@ -11,18 +11,17 @@ and x ∂/∂x log P = a/J exactly.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxmle._types import Array
 from jaxmle.special.counts import poisson_logpmf
 from jaxmle.special.exponential import HELD, log1mexp
 from jaxmle.special.gamma import digamma, trigamma
 from jaxmle.special.quadrature import LOG_DEPTH, end, moments
 from jaxmle.special.stirling import horner, promote
-
-Array = Any
 
 _SMALL_SHAPE = 0.1
 # ζ(k), k = 2, …, 16: log Γ(1 + a) = −γa + Σ ζ(k)(−a)ᵏ/k (NIST DLMF 5.7.3); at a = 0.1 what follows is below 1e-17 of it

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-Array = Any
+from jaxmle._types import Array
 
 _ATANH = tuple(
     1.0 / (2 * k + 1) for k in range(17)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from jaxmle._types import Array
 from jaxmle.special.gamma import real
 from jaxmle.special.stirling import horner
-
-Array = Any
 
 _SCALE = 4.0
 # (t + 4)(φ(t)/(1 − Φ(t)) − t) in y = (t − 4)/(t + 4), 0 ≤ t ≤ ∞: Chebyshev interpolation with 40 digits, cut where the coefficients are below 2e-17.

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = Any
+from jaxmle._types import Array
 
 LOG_DEPTH = 38.0  # e⁻³⁸ = 3e-17
 _NEWTON = 4
@@ -86,7 +86,9 @@ def moments(terms: Callable[[Array], tuple[Array, ...]], length: Array) -> tuple
     """Σ wᵢ e^{−φ(vᵢ)} gⱼ(vᵢ) for each of what ``terms(v)`` gives: (e^{−φ}, e^{−φ}g₁, …), one node after the other over the whole array."""
     nodes, weights = rule(length.dtype)
 
-    def add(total: tuple[Array, ...], node: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
+    def add(
+        total: tuple[jax.Array, ...], node: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[jax.Array, ...], None]:
         t, weight = node
         return tuple(s + weight * g for s, g in zip(total, terms(length * t), strict=True)), None
 

@@ -12,9 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxmle._types import Array
 from jaxmle.special.gamma import BERNOULLI, digamma, gammaln, trigamma
-
-Array = Any
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _EDGE = 0.1  # from z = 10 the eight terms of the series leave 2e-18

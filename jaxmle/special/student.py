@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from jaxmle._types import Array
 from jaxmle.special.exponential import log1mexp
 from jaxmle.special.gamma import BERNOULLI, SHIFT, gammaln
 from jaxmle.special.quadrature import LOG_DEPTH, end, moments
 from jaxmle.special.stirling import HALF_LOG_2PI, excess_quotient, horner, promote
-
-Array = Any
 
 LOG_2 = math.log(2)
 # log Γ(a + ½) − log Γ(a) − ½ log a = Σ cₖ a¹⁻²ᵏ, k = 1, 2, …: NIST DLMF 5.11.8 with B₂ₖ(½) = −(1 − 2¹⁻²ᵏ)B₂ₖ
@@ -259,7 +258,7 @@ def _middle(z: Array, nu: Array) -> tuple[Array, Array, Array]:
     """P(0 < Z < z) and two derivatives in ν for z²(ν + 1)/ν ≤ 0.1, by its Taylor series: near 0 they are of the order of z, of which a difference of tails keeps nothing."""
 
     def mass(nu: Array) -> Array:
-        total = jnp.ones_like(z) / (2 * _TAYLOR_TERMS + 1)
+        total: Array = jnp.ones_like(z) / (2 * _TAYLOR_TERMS + 1)
         for k in reversed(range(_TAYLOR_TERMS)):
             total = 1 / (2 * k + 1) - (0.5 + (0.5 + k) / nu) * z * z / (k + 1) * total
         return z * total * jnp.exp(_constant(1 / nu) - HALF_LOG_2PI)
