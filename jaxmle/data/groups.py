@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.data.frame import Frame, from_formula
 from jaxmle.data.lost import ALL_MISSING, with_lost
 from jaxmle.data.rows import MISSING
@@ -34,7 +34,7 @@ EXACT = 2.0**53  # below, a float64 tells whole numbers apart
 
 
 def fit_groups(
-    loglik: Any,
+    loglik: Loglik,
     params0: Tree = None,
     data: Tree = None,
     *,
@@ -285,7 +285,7 @@ def _of_all_rows(fits: Fit, rows: np.ndarray) -> Fit:
 
 
 def _frame_of(
-    loglik: Any,
+    loglik: Loglik,
     params0: Tree,
     data: Any,
     by: Any,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.conclude import Reach, conclude, reach, record
 from jaxmle.fitting.diagnosis import Limit, Verdict, explore, judge, root_of, survey
 from jaxmle.fitting.objective import Objective, User
@@ -190,7 +190,7 @@ class Engine(NamedTuple):
 
 
 def engine_of(
-    problem: Problem, loglik: Any, base: Array, data: Tree, codes: tuple[Array, ...]
+    problem: Problem, loglik: Loglik, base: Array, data: Tree, codes: tuple[Array, ...]
 ) -> Engine:
     """The passes as plain functions of ``loglik``; its histograms are for the sums over the rows."""
     layout = problem.layout
@@ -214,7 +214,7 @@ def compiled_pass(problem: Problem, name: str) -> Callable[..., Any]:
     """One pass of the engine as a program of (base, data, codes, *arguments), compiled once on the user's function for all who ask for it."""
     bare = problem.bare  # a compiled piece must not keep the user's function alive
 
-    def make(loglik: Any) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Callable[..., Any]:
         return lambda base, data, codes, *args: getattr(
             engine_of(bare, loglik, base, data, codes), name
         )(*args)
@@ -226,7 +226,7 @@ def compiled_pass(problem: Problem, name: str) -> Callable[..., Any]:
     )
 
 
-def _first_bad_term(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
+def _first_bad_term(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
     """The first term that is not finite, or the one that stands far above all others; −1 where there is none or there are no terms."""
     terms = jnp.atleast_1d(terms_of(loglik, layout.unravel(x), data))
     bad = ~jnp.isfinite(terms)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.gaussian_mixture import Path
 from jaxmle.fitting.mixture_start import assignments
@@ -88,7 +88,7 @@ class MixtureOf:
     components: int
     constraint: Tree
     begin: Any
-    loglik: Any
+    loglik: Loglik
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         return self.loglik(params, data)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Loglik, Tree
 from jaxmle.likelihood.anatomy import has, term_shape
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.rowwise import proof_of
@@ -17,7 +15,7 @@ MAX_TRACED_LENGTHS = 4  # a trace takes some 10 ms
 
 
 def obstacle_to_padding(
-    loglik: Any, layout: Layout, base: np.ndarray, one: Tree, sizes: np.ndarray
+    loglik: Loglik, layout: Layout, base: np.ndarray, one: Tree, sizes: np.ndarray
 ) -> str:
     """Why members must run at their own lengths; "" where they may be padded, or are of one length.
 

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.fit import MAX_STEPS
 from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.progress import Progress
@@ -197,7 +197,7 @@ class Bootstrap:
 
 
 def bootstrap(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree = None,
     *,
@@ -373,7 +373,7 @@ Refits = tuple[
 ]  # from numbers of members to their refits, and the bytes that a member takes
 
 
-def _influence(loglik: Any, fit: Fit, refit: Refit) -> np.ndarray | None:
+def _influence(loglik: Loglik, fit: Fit, refit: Refit) -> np.ndarray | None:
     """Rows u_i = J⁻¹s_i (n, p): a replicate starts at θ̂ + Σ w_i u_i, one Newton step for all at the price of a product. None where that
     may leave the bounds, or the start is another than the estimate."""
     free = all(leaf.constraint.is_identity for leaf in fit.layout.leaves)
@@ -421,7 +421,7 @@ def _resampled(
 
 
 def _simulated(
-    loglik: Any, refit: Refit, fit: Fit, key: Array, sample: Any, vcov: str | None
+    loglik: Loglik, refit: Refit, fit: Fit, key: Array, sample: Any, vcov: str | None
 ) -> Refits:
     """Members by data sets simulated from the fit."""
     if refit.weights is not None:

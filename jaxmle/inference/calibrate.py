@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.fit import MAX_STEPS
 from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.progress import Progress
@@ -35,7 +35,7 @@ TESTS = ("wald", "lr", "score")
 
 
 def calibrate(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree = None,
     sample: Sample | None = None,
@@ -263,7 +263,7 @@ def _gathered(study: _Study, key: Array, total: int, bar: Progress) -> Calibrati
 
 
 def at_truth(
-    loglik: Any, fit: Fit, data: Tree, fresh: tuple[bool, ...]
+    loglik: Loglik, fit: Fit, data: Tree, fresh: tuple[bool, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """ℓ (b,), score (b, p) and observed information (b, p, p) of each simulated data set at the estimate that it was simulated from."""
     layout, structure = fit.layout, jax.tree.structure(data)
@@ -311,7 +311,7 @@ def quadratic(v: Array, m: Array) -> np.ndarray:
     )
 
 
-def cramer_rao(loglik: Any, fit: Fit, information: np.ndarray) -> np.ndarray:
+def cramer_rao(loglik: Loglik, fit: Fit, information: np.ndarray) -> np.ndarray:
     """The diagonal of L(L'IL)⁻¹L', (p,), L the moves that constraints, ``fix`` and ``tie`` leave; NaN where an entry is fixed or the information is singular."""
     tree = as_tree(loglik)
     lift, roots = tangent(tree, fit.layout).lift, roots_of(tree, fit.layout)

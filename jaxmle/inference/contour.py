@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.constrained import BETTER, CLOSE, End, Evaluate, Goal, Seen, solve
 from jaxmle.inference.ends import maxima
@@ -49,7 +49,7 @@ class Contour:
 
 
 def contour(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree = None,
     pair: tuple[str, str] = ("", ""),

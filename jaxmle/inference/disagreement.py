@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.revisit import inverse_root, tangent, visit
 from jaxmle.likelihood.anatomy import roots_of
@@ -59,7 +59,7 @@ class Disagreement:
 
 
 def disagreement(
-    loglik: Any, fit: Fit, data: Tree = None, *, weights: Any = None, in_axes: Any = 0
+    loglik: Loglik, fit: Fit, data: Tree = None, *, weights: Any = None, in_axes: Any = 0
 ) -> Disagreement:
     """Standard errors from the Hessian, the outer product of scores and the sandwich side by side.
 
@@ -88,7 +88,9 @@ def disagreement(
     return Disagreement(observed, opg, sandwich, ratios, fit.names)
 
 
-def _three(loglik: Any, layout: Layout, x: Array, data: Tree) -> tuple[Array, Array, Array, Array]:
+def _three(
+    loglik: Loglik, layout: Layout, x: Array, data: Tree
+) -> tuple[Array, Array, Array, Array]:
     lift = jnp.asarray(tangent(loglik, layout).lift, x.dtype)
     rows = term_rows(loglik, layout, x, data)
     root = inverse_root(-(lift.T @ sums(loglik, layout, x, data).hessian @ lift))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.revisit import inverse_root, tangent, visit
 from jaxmle.likelihood.anatomy import has_law
@@ -72,7 +72,7 @@ class HauckDonner:
 
 
 def hauck_donner(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree = None,
     *,
@@ -133,7 +133,9 @@ def _like(fit: Fit, value: float) -> Array:
     return (jnp if tracing() else np).full(fit.batch_shape, value, dtype=fit.dtype)
 
 
-def _slopes(loglik: Any, layout: Layout, x: Array, data: Tree, value: Array) -> tuple[Array, Array]:
+def _slopes(
+    loglik: Loglik, layout: Layout, x: Array, data: Tree, value: Array
+) -> tuple[Array, Array]:
     """The scaled slope and z of each entry, (p,): ∂v = −v (∂J) v along each coordinate."""
     lift, places = tangent(loglik, layout)
     basis = jnp.asarray(lift, x.dtype)

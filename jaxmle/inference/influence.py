@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.revisit import Visit, inverse_root, visit
@@ -54,7 +54,7 @@ class Influence:
 
 
 def influence(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree = None,
     *,
@@ -131,7 +131,7 @@ def _check_rows(seen: Visit, codes: tuple[Array, ...]) -> None:
 
 
 def _delete(
-    loglik: Any, layout: Layout, x: Array, data: Tree, codes: tuple[Array, ...], se: Array
+    loglik: Loglik, layout: Layout, x: Array, data: Tree, codes: tuple[Array, ...], se: Array
 ) -> tuple[Array, Array, Array, Array]:
     """Estimates, dfbetas, Cook's distances and leverages, in coordinates in which the information is the identity."""
     roots = roots_of(loglik, layout)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.chunk import Chunk, Flat, Programs, flat_members
 from jaxmle.fitting.engine import Problem, compiled_pass, pose
 from jaxmle.fitting.identity import identities, identity
@@ -217,7 +217,7 @@ class _Blocks:
 # ---------------------------------------------------------------- posing
 
 
-def study(loglik: Any, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> Study:
+def study(loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> Study:
     """The fit with its likelihood at hand; what shapes and types can tell is checked here. To be called where float64 is on."""
     check_fit("a profile", fit)
     check_weighting("a profile", loglik, fit, weights)
@@ -247,7 +247,7 @@ def study(loglik: Any, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> Stud
     return replace(found, x=x, status=status, top=top)
 
 
-def _single(loglik: Any, fit: Fit, data: Tree, weights: Any) -> Study:
+def _single(loglik: Loglik, fit: Fit, data: Tree, weights: Any) -> Study:
     tree = as_tree(loglik if weights is None else weight(loglik, weights))
     seen = host_data(data, fit.dtype)
     check_values(tree, seen)
@@ -261,7 +261,7 @@ def _single(loglik: Any, fit: Fit, data: Tree, weights: Any) -> Study:
 
 
 def _batch(
-    loglik: Any, fit: Fit, data: Tree, weights: Any, in_axes: Any, status: np.ndarray
+    loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any, status: np.ndarray
 ) -> Study:
     base = _base(fit, as_tree(loglik))
     inputs = gathered(

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.keys import typed_key
 from jaxmle.inference.lint_derivatives import check_derivatives, check_parameters
 from jaxmle.inference.lint_mass import check_normalised
@@ -40,7 +40,7 @@ CONFIRM = 1e-2  # level of the test of mean scores on fresh data; after its firs
 
 
 def lint(
-    loglik: Any,
+    loglik: Loglik,
     params0: Tree,
     data: Tree = None,
     sample: Callable[[Array, Tree, Tree], Tree] | None = None,

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import scipy
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.inference.lint_probe import SUPPORTS, Member, Probe
 from jaxmle.inference.lint_report import Finding
 from jaxmle.inference.mass import Density, change_of_variable, log_mass
@@ -69,7 +69,7 @@ def _one_by_one(
     """The same by a program of its own, in which each row looked at is changed in a copy of the data."""
     layout = probe.chart.layout
 
-    def make(loglik: Any) -> Callable[..., Array]:
+    def make(loglik: Loglik) -> Callable[..., Array]:
         def one(x: Array, data: Tree, row: Any, value: Array) -> Array:
             leaves, treedef = jax.tree.flatten(data)
             if scalar:

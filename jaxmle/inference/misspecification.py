@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.record import Fit
@@ -27,7 +27,7 @@ FEWEST = 19  # replicates with which a p-value can be as small as 0.05
 
 
 def information_matrix_test(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree,
     sample: Callable[[Array, Tree, Tree], Tree],
@@ -110,7 +110,7 @@ def information_matrix_test(
     )
 
 
-def _check(loglik: Any, fit: Fit, sample: Any, replicates: Any) -> None:
+def _check(loglik: Loglik, fit: Fit, sample: Any, replicates: Any) -> None:
     if tracing():
         raise TypeError(
             "information_matrix_test fits a batch from the host and cannot run inside jit or vmap"
@@ -141,7 +141,9 @@ def _statistics(seen: Visit) -> tuple[Array, Array]:
     )
 
 
-def _ones_on_indicators(loglik: Any, layout: Layout, x: Array, data: Tree) -> tuple[Array, Array]:
+def _ones_on_indicators(
+    loglik: Loglik, layout: Layout, x: Array, data: Tree
+) -> tuple[Array, Array]:
     """1'Z(Z'Z)⁻Z'1: the length of the projection of ones on the columns of Z = (d, s), whatever repeats among them."""
     lift = jnp.asarray(tangent(loglik, layout).lift, x.dtype)
     scores = term_rows(loglik, layout, x, data).scores @ lift

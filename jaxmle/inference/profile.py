@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import scipy
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.lockstep import machine
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.constrained import End
@@ -214,7 +214,7 @@ MOST_POINTS = 10_000  # of a curve or a contour: each is a maximisation of its o
 
 
 def profile(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree = None,
     which: Any = None,

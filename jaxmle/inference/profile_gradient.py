@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.profile import Profile
 from jaxmle.inference.revisit import check_fit, check_weighting, visit
@@ -22,7 +22,7 @@ from jaxmle.parameters.tree import Chart
 
 
 def profile_end(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     found: Profile,
     data: Tree,

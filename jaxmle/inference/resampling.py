@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Pool, Weights
 from jaxmle.likelihood.contract import as_tree, data_length, rows_of
 from jaxmle.likelihood.covariance import cluster_codes
@@ -45,7 +45,7 @@ class Plan:
 
 
 def plan_of(
-    kind: str, loglik: Any, data: Tree, weights: Weights | None, clusters: Any, block_length: Any
+    kind: str, loglik: Loglik, data: Tree, weights: Weights | None, clusters: Any, block_length: Any
 ) -> Plan:
     """The plan of a kind of bootstrap, checked.
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.revisit import check_fit, inverse_root, tangent, visit
 from jaxmle.likelihood.anatomy import has_law, roots_of
@@ -69,7 +69,7 @@ class Satterthwaite:
 
 
 def satterthwaite(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree = None,
     *,
@@ -141,7 +141,7 @@ def _contrasts(contrasts: Any) -> np.ndarray:
 
 
 def _moments(
-    loglik: Any,
+    loglik: Loglik,
     layout: Layout,
     x: Array,
     data: Tree,

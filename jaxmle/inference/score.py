@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.outcome import Reason, Test, outcome
 from jaxmle.inference.revisit import inverse_root, tangent, visit
@@ -26,7 +26,7 @@ from jaxmle.solvers.status import Status
 
 
 def score_test(
-    loglik: Any,
+    loglik: Loglik,
     restricted: Fit,
     data: Tree = None,
     *,
@@ -135,7 +135,7 @@ def _full_layout(restricted: Fit, params: Callable[[Tree], Tree], constraints: T
     return layout_of(jax.tree.map(lambda leaf: np.zeros(leaf.shape), full), constraints)
 
 
-def _kind(vcov: str, loglik: Any, clusters: Any, weighting: str) -> str:
+def _kind(vcov: str, loglik: Loglik, clusters: Any, weighting: str) -> str:
     if vcov == "expected" and not has_law(loglik):
         raise ValueError(NO_LAW)
     if vcov == "auto":
@@ -170,7 +170,7 @@ def _placed(restricted: Fit, params: Callable[[Tree], Tree], layout: Layout) -> 
 
 
 def _statistic(
-    loglik: Any,
+    loglik: Loglik,
     layout: Layout,
     kind: str,
     q: int,

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.contract import Opaque
 from jaxmle.likelihood.host import compiled, precision
 from jaxmle.parameters.arguments import check_function
@@ -74,7 +74,7 @@ def _alike(new: np.ndarray, old: Any) -> np.ndarray:
 
 
 def simulator_of(
-    what: str, loglik: Any, sample: Sample | None, params: Tree, data: Tree
+    what: str, loglik: Loglik, sample: Sample | None, params: Tree, data: Tree
 ) -> Simulator:
     """The simulator, checked by abstract evaluation. A leaf that ``sample`` hands back untouched is shared by all data sets."""
     sample = getattr(loglik, "sample", None) if sample is None else sample

@@ -36,7 +36,7 @@ class Jeffreys:
     information: str
 
     def of_likelihood(
-        self, loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None = None
+        self, loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array | None = None
     ) -> Array:
         """½ log|I(x)| over the entries that ``fix`` and ``tie`` inside leave free; NaN where I is not positive definite."""
         moving = np.flatnonzero(roots_of(loglik, layout) == np.arange(layout.p))
@@ -47,7 +47,7 @@ class Jeffreys:
         return jnp.where(sign > 0, 0.5 * log_det + jnp.sum(jnp.log(scale)), jnp.nan)
 
     def information_of(
-        self, loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None = None
+        self, loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array | None = None
     ) -> Array:
         """The information in the penalty, unpenalised, (p, p)."""
         if self.information == "expected":
@@ -86,7 +86,7 @@ def jeffreys(loglik: Loglik, *, information: str = "expected") -> Penalize:
     return Penalize(as_tree(loglik), Jeffreys(information))
 
 
-def jeffreys_of(loglik: Any) -> Jeffreys | None:
+def jeffreys_of(loglik: Loglik) -> Jeffreys | None:
     """Jeffreys's prior where the likelihood carries one."""
     if isinstance(loglik, Penalize) and isinstance(loglik.prior, Jeffreys):
         return loglik.prior
@@ -116,7 +116,7 @@ def inverse_root(information: Array, roots: np.ndarray) -> Array:
 
 
 def adjustment(
-    loglik: Any, layout: Layout, x: Array, data: Tree, root: Array, weights: Array | None = None
+    loglik: Loglik, layout: Layout, x: Array, data: Tree, root: Array, weights: Array | None = None
 ) -> Array:
     """A (p,) at x, for V = UU' with U ``root`` (p, k)."""
     match loglik:
@@ -158,7 +158,7 @@ def adjustment(
     raise ValueError(NO_LAW)
 
 
-def _row_adjustments(loglik: Any, layout: Layout, x: Array, data: Tree, root: Array) -> Array:
+def _row_adjustments(loglik: Loglik, layout: Layout, x: Array, data: Tree, root: Array) -> Array:
     """(s_i'V s_i + tr V ∂²ℓ_i) s_i at the responses in ``data``, (n, p); the trace is a sum of second derivatives along the columns of U."""
     scores = row_scores(loglik, layout, x, data)
 
@@ -173,7 +173,13 @@ def _row_adjustments(loglik: Any, layout: Layout, x: Array, data: Tree, root: Ar
 
 
 def _by_law(
-    loglik: Any, law: Any, layout: Layout, x: Array, data: Tree, root: Array, weights: Array | None
+    loglik: Loglik,
+    law: Any,
+    layout: Layout,
+    x: Array,
+    data: Tree,
+    root: Array,
+    weights: Array | None,
 ) -> Array:
     """The expectation by enumeration, or as a mean over simulated data sets."""
 

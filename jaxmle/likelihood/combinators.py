@@ -56,7 +56,7 @@ def _weight_values(w: Any) -> Any:
 class Weight:
     """A likelihood whose terms are multiplied by weights."""
 
-    loglik: Any
+    loglik: Loglik
     weights: Weights
 
     def __call__(self, params: Tree, data: Tree) -> Array:
@@ -73,7 +73,7 @@ class Weight:
 class Penalize:
     """A likelihood plus a log prior. Called, it returns one scalar; the engine reads terms and prior apart."""
 
-    loglik: Any
+    loglik: Loglik
     prior: Any
 
     def __call__(self, params: Tree, data: Tree) -> Array:
@@ -145,7 +145,7 @@ class Pool:
 class Fix:
     """A likelihood with some entries of the parameters held at given values; the parameter tree keeps its shape."""
 
-    loglik: Any
+    loglik: Loglik
     names: tuple[str, ...]
     values: tuple[Any, ...]
 
@@ -185,7 +185,7 @@ class Fix:
 class Tie:
     """A likelihood in which the entries of each group all equal the first of the group."""
 
-    loglik: Any
+    loglik: Loglik
     groups: tuple[tuple[str, ...], ...]
 
     def __call__(self, params: Tree, data: Tree) -> Array:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.anatomy import has_law
 from jaxmle.likelihood.hac import HAC, long_run
 from jaxmle.likelihood.terms import Rows, row_information, term_rows
@@ -56,7 +56,7 @@ def check_order(kind: Kind | None, weighting: str) -> None:
 
 
 def sandwich(
-    loglik: Any,
+    loglik: Loglik,
     layout: Layout,
     x: Array,
     data: Tree,

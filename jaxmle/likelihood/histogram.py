@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Weight
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.likelihood.regression import Histogram, Regression
@@ -23,7 +23,7 @@ WORTH = 2  # rows for each entry of a histogram from which it is less work
 DENSE = 2  # counts below so many times the rows of a member are told apart by a table of all: no more memory than the data
 
 
-def counts_of(loglik: Any) -> tuple[str, ...]:
+def counts_of(loglik: Loglik) -> tuple[str, ...]:
     """The leaves of counts of the regression in ``loglik``; none where it stands in a pool."""
     if isinstance(loglik, Regression):
         return tuple(name for name, _ in loglik.counts)
@@ -60,7 +60,7 @@ def _occurring(keys: Array, number: int) -> Array:
     return seen
 
 
-def counted(loglik: Any, data: Tree, found: tuple[int, ...], dtype: Any) -> Any:
+def counted(loglik: Loglik, data: Tree, found: tuple[int, ...], dtype: Any) -> Any:
     """The likelihood with histograms, where they are less work than the rows.
 
     Args:
@@ -95,7 +95,7 @@ def _rounded(m: int) -> int:
     return min(step << k for step in STEPS if step << k >= m)
 
 
-def flagged(flags: Any, loglik: Any) -> Any:
+def flagged(flags: Any, loglik: Loglik) -> Any:
     """Flags of what all members of a batch share, a tree like a likelihood without histograms: with flags for those of ``loglik``."""
     if isinstance(loglik, Regression):
 
@@ -113,7 +113,7 @@ def flagged(flags: Any, loglik: Any) -> Any:
     )
 
 
-def uncounted(loglik: Any) -> Any:
+def uncounted(loglik: Loglik) -> Any:
     """The likelihood without histograms."""
     return _at_regression(loglik, lambda regression, _: replace(regression, histograms=None), None)
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.checks import in_row
 from jaxmle.likelihood.codes import Index, Pick, indices_of
@@ -39,7 +39,7 @@ class Members(NamedTuple):
 
 
 def check_indices(
-    loglik: Any, layout: Layout, base: Any, data: Tree, members: Members | None = None
+    loglik: Loglik, layout: Layout, base: Any, data: Tree, members: Members | None = None
 ) -> None:
     """Raise a ValueError for a code that lies outside of the axis it indexes.
 
@@ -97,7 +97,7 @@ def _may_hold_codes(leaf: Array) -> bool:
     return bool(((np.rint(some) == some).all(axis=0) & (some != some[0]).any(axis=0)).any())
 
 
-def _users(loglik: Any) -> bool:
+def _users(loglik: Loglik) -> bool:
     """Whether a function that a user wrote stands in the likelihood: a ready model knows its codes."""
     parts = parts_of(loglik)
     if parts:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.evaluate import embedding
 from jaxmle.likelihood.regression import Regression, row_gradients
@@ -47,7 +47,7 @@ def straight(layout: Layout) -> np.ndarray:
     return np.array(flags, dtype=bool)
 
 
-def is_exact(loglik: Any) -> bool:
+def is_exact(loglik: Loglik) -> bool:
     """Whether every part is a regression whose predictors are all linear, so that the ways are the whole cone."""
     match loglik:
         case Weight() | WithResponse() | Fix() | Tie():
@@ -154,7 +154,7 @@ def _ordered(layout: Layout, columns: Any) -> list[list[int]]:
     return list(groups.values())
 
 
-def _opaque(loglik: Any, layout: Layout, x: Array, data: Tree) -> Ways:
+def _opaque(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
     """The scores of all terms at points about x, each entry moved in units in which a row's score is one."""
     free = straight(layout)
     first = row_scores(loglik, layout, x, data)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.engine import compiled_pass, pose
 from jaxmle.fitting.fit import MAX_STEPS
 from jaxmle.likelihood.anatomy import substituted
@@ -48,7 +48,7 @@ class Climb:
 
 
 def path_of(
-    loglik: Any,
+    loglik: Loglik,
     params0: Tree,
     data: Tree = None,
     *,

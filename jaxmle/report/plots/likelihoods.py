@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Tree
+from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.identity import identity
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.revisit import check_same, check_weighting
@@ -66,7 +66,7 @@ class Slices:
         layout, n = self.fit.layout, rows_of(self.tree, self.data) or 1
         at_once = int(np.clip(AT_ONCE // n, 1, 64))
 
-        def make(loglik: Any) -> Callable[..., Any]:
+        def make(loglik: Loglik) -> Callable[..., Any]:
             def one(x: Any, data: Any) -> Any:
                 return jnp.sum(terms_of(loglik, layout.unravel(x), data))
 
@@ -129,7 +129,7 @@ class Slices:
 
 
 def likelihood_curve(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree,
     name: str,
@@ -206,7 +206,7 @@ def _expansion(ax: Axes, posed: Slices, j: int, value: np.ndarray, height: np.nd
 
 
 def likelihood_surface(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree,
     pair: tuple[str, str],
@@ -333,7 +333,7 @@ def _heights(ax: Axes, across: np.ndarray, up: np.ndarray, fall: np.ndarray) -> 
 MOST_POINTS = 100_000
 
 
-def _slices(loglik: Any, fit: Any, data: Tree, weights: Any, width: Any, points: Any) -> Slices:
+def _slices(loglik: Loglik, fit: Any, data: Tree, weights: Any, width: Any, points: Any) -> Slices:
     """The likelihood of a fit, checked."""
     one_fit(fit)
     check_number("width", width, low=0.0)
