@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from jaxmle.parameters.constraints import Constraint
 from jaxmle.parameters.roads import as_numpy, exact, precision, tracing
 
 Params = dict[str, Any]
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def real(x: ArrayLike) -> jax.Array:
@@ -36,7 +37,7 @@ def _values(y: Tree) -> Tree:
     return y if tracing() else exact(y)
 
 
-def _either_road(method: Callable[..., Any]) -> Callable[..., Any]:
+def _either_road(method: Method) -> Method:
     """A method that is plain JAX under a trace, and on the host runs in float64 and returns NumPy arrays."""
 
     @functools.wraps(method)
@@ -46,7 +47,7 @@ def _either_road(method: Callable[..., Any]) -> Callable[..., Any]:
         with precision(np.float64):
             return as_numpy(method(self, exact(params), *args, **options))
 
-    return run
+    return cast(Method, run)
 
 
 @dataclass(frozen=True, eq=False)
