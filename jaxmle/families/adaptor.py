@@ -321,7 +321,7 @@ def from_distribution(
     constraints: Mapping[str, Any] | None = None,
     *,
     known: Mapping[str, float | None] | None = None,
-    start: Callable[[Array], Params] | None = None,
+    start: Callable[[Any], Params] | None = None,
     discrete: bool = False,
 ) -> Family:
     """A family from a distribution of numpyro, distrax, TensorFlow Probability (on JAX) or distreqx, or from anything like one.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from jaxmle.parameters.constraints import Constraint
 from jaxmle.parameters.roads import as_numpy, exact, precision, tracing
 
 Params = dict[str, Any]
-Method = TypeVar("Method", bound=Callable[..., Any])
+Rest = ParamSpec("Rest")
 
 
 def real(x: ArrayLike) -> jax.Array:
@@ -37,17 +37,19 @@ def _values(y: Tree) -> Tree:
     return y if tracing() else exact(y)
 
 
-def _either_road(method: Method) -> Method:
-    """A method that is plain JAX under a trace, and on the host runs in float64 and returns NumPy arrays."""
+def _either_road(
+    method: Callable[Concatenate[Family, Params, Rest], Any],
+) -> Callable[Concatenate[Family, Params, Rest], Any]:
+    """A method that is plain JAX under a trace, and on the host runs in float64 and returns NumPy arrays; which of the two, no type tells."""
 
     @functools.wraps(method)
-    def run(self: Family, params: Params, *args: Any, **options: Any) -> Any:
+    def run(self: Family, params: Params, *args: Rest.args, **options: Rest.kwargs) -> Any:
         if tracing():
             return method(self, params, *args, **options)
         with precision(np.float64):
             return as_numpy(method(self, exact(params), *args, **options))
 
-    return cast(Method, run)
+    return run
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,17 +139,17 @@ class Family:
         return self.law.log_prob(self.read(params), jax.tree.map(real, _values(y)))
 
     @_either_road
-    def log_cdf(self, params: Params, y: Array) -> Array:
+    def log_cdf(self, params: Params, y: Tree) -> Array:
         """log P(Y ≤ y), without loss in the lower tail."""
         return self._have("log_cdf")(self.read(params), real(_values(y)))
 
     @_either_road
-    def log_sf(self, params: Params, y: Array) -> Array:
+    def log_sf(self, params: Params, y: Tree) -> Array:
         """log P(Y > y), without loss in the upper tail."""
         return self._have("log_sf")(self.read(params), real(_values(y)))
 
     @_either_road
-    def quantile(self, params: Params, q: Array) -> Array:
+    def quantile(self, params: Params, q: Tree) -> Array:
         """The smallest y with P(Y ≤ y) ≥ q; the ends of the support at 0 and 1, NaN outside [0, 1]."""
         p, q = self.read(params), real(_values(q))
         low, high = self.law.support(p)

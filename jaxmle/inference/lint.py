@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Array, Loglik, Tree
+from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.keys import typed_key
 from jaxmle.inference.lint_derivatives import check_derivatives, check_parameters
 from jaxmle.inference.lint_mass import check_normalised
@@ -43,7 +43,7 @@ def lint(
     loglik: Loglik,
     params0: Tree,
     data: Tree = None,
-    sample: Callable[[Array, Tree, Tree], Tree] | None = None,
+    sample: Callable[[jax.Array, Tree, Tree], Tree] | None = None,
     *,
     response: str | None = None,
     support: Any = None,

@@ -30,7 +30,7 @@ def information_matrix_test(
     loglik: Loglik,
     fit: Fit,
     data: Tree,
-    sample: Callable[[Array, Tree, Tree], Tree],
+    sample: Callable[[jax.Array, Tree, Tree], Tree],
     *,
     key: Any,
     replicates: int = 199,
@@ -170,7 +170,7 @@ def _ones_on_indicators(
 
 
 def _drawn(
-    seen: Visit, sample: Callable[[Array, Tree, Tree], Tree], key: Any, replicates: int
+    seen: Visit, sample: Callable[[jax.Array, Tree, Tree], Tree], key: Any, replicates: int
 ) -> tuple[Tree, Tree]:
     """Simulated data sets (replicates, n, …), and the axes of their leaves: None for what the sampler leaves as it is."""
     data, layout = seen.aligned[0], seen.fit.layout

@@ -15,7 +15,7 @@ from jaxmle.likelihood.contract import Opaque
 from jaxmle.likelihood.host import compiled, precision
 from jaxmle.parameters.arguments import check_function
 
-Sample = Callable[[Array, Tree, Tree], Tree]
+Sample = Callable[[jax.Array, Tree, Tree], Tree]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def simulator_of(
     check_function("sample", sample, "lambda key, params, data: {**data, 'y': …}")
     flags: list[bool] = []
 
-    def look(params: Tree, data: Tree, key: Array) -> Tree:
+    def look(params: Tree, data: Tree, key: jax.Array) -> Tree:
         out = sample(key, params, data)
         if str(jax.tree.structure(out)) != str(jax.tree.structure(data)):
             raise ValueError(

@@ -401,11 +401,11 @@ def _entries(layout: Layout, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def regression(
-    density: Callable[[Mapping[str, Array], Tree], Array],
+    density: Callable[[Any, Tree], Array],
     eta: Mapping[str, Predictor],
     *,
     response: Law | None = None,
-    counts: Mapping[str, Callable[[Mapping[str, Array], Array], Array]] | None = None,
+    counts: Mapping[str, Callable[[Any, Any], Array]] | None = None,
     concave: bool = False,
 ) -> Regression:
     """A likelihood declared as the log density of one row through named predictors.

@@ -64,7 +64,7 @@ class Enumeration:
 class Simulation:
     """``sampler(key, params, data)`` returns data with a fresh response; ``draws`` whole data sets are averaged."""
 
-    sampler: Callable[[Array, Tree, Tree], Tree]
+    sampler: Callable[[jax.Array, Tree, Tree], Tree]
     key: Array
     draws: int
 
@@ -103,7 +103,7 @@ def enumeration(leaf: str, values: Any) -> Enumeration:
 
 
 def simulation(
-    sampler: Callable[[Array, Tree, Tree], Tree], *, key: Array, draws: int = 200
+    sampler: Callable[[jax.Array, Tree, Tree], Tree], *, key: Array, draws: int = 200
 ) -> Simulation:
     """Expectation as the mean over ``draws`` simulated data sets, with a Monte-Carlo error that shrinks as 1/√draws."""
     check_function("sampler", sampler, "lambda key, params, data: {**data, 'y': …}")
