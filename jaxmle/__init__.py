@@ -77,12 +77,14 @@ _LATER = {
 }  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    for room, names in _LATER.items():
-        if name in names or (room.rpartition(".")[2] == name and not names):
-            found = importlib.import_module(room)
-            return getattr(found, name) if name in names else found
-    raise AttributeError(f"module 'jaxmle' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a checker knows the names above, and calls any other a mistake
+
+    def __getattr__(name: str) -> Any:
+        for room, names in _LATER.items():
+            if name in names or (room.rpartition(".")[2] == name and not names):
+                found = importlib.import_module(room)
+                return getattr(found, name) if name in names else found
+        raise AttributeError(f"module 'jaxmle' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,8 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "jaxmle"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-# What each room may import of ours. Rooms of one floor do not know each other.
+# What each room may import of ours. Rooms of one floor do not know each other; modules beside the rooms are for all of them.
+SHARED = {"_namespace", "_types"}
 GROUND = {"special", "parameters", "solvers", "datasets"}
 SECOND = {"likelihood": {"parameters"}, "families": {"special", "parameters"}}
 THIRD = {
@@ -16,13 +17,16 @@ THIRD = {
     "models": {"likelihood", "families", "special", "parameters"},
 }
 BELOW_FOURTH = GROUND | set(SECOND) | set(THIRD)
-ALLOWED = (
+FLOORS = (
     {room: set() for room in GROUND}
     | SECOND
     | THIRD
     | {room: BELOW_FOURTH for room in ("inference", "data")}
     | {"report": BELOW_FOURTH | {"inference", "data"}}
 )
+ALLOWED = {room: below | SHARED for room, below in FLOORS.items()} | {
+    module: set() for module in SHARED
+}
 LAZY = {
     ("fitting", "report"),
     ("inference", "report"),
@@ -83,6 +87,29 @@ def test_imports_go_strictly_downward(path):
         target = room_of(module)
         lazily = not eager and (room, target) in LAZY
         assert target == room or target in ALLOWED[room] or lazily, f"{room} imports {module}"
+
+
+def test_modules_beside_the_rooms_are_shared_ones():
+    beside = {path.stem for path in PACKAGE.glob("*.py")}
+    assert beside == {"__init__"} | SHARED
+
+
+def aliases_of(path):
+    """What a module assigns on its top level: (name, value, line)."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                yield ast.unparse(target), ast.unparse(node.value), node.lineno
+
+
+def test_shared_types_have_one_home_and_no_alias_hides_any():
+    """``Array = Any`` in a file of its own tells a reader, a type checker and an editor nothing."""
+    shared = {name for name, *_ in aliases_of(PACKAGE / "_types.py")} | {"Loglik"}
+    assert {"Array", "Tree", "Shape"} <= shared
+    for path in SOURCES:
+        for name, value, line in aliases_of(path) if path.name != "_types.py" else ():
+            assert value != "Any", f"{path}:{line} calls {name} what is Any"
+            assert name not in shared - {"Params"}, f"{path}:{line} has a {name} of its own"
 
 
 def test_every_room_has_a_floor():

@@ -12,8 +12,6 @@ from jaxmle.data.formula import ROWWISE, Terms
 from jaxmle.data.table import LISTED, Column, needed
 from jaxmle.models.columns import collinear_columns
 
-Array = Any
-
 INTERCEPT = "Intercept"
 
 

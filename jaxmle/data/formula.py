@@ -12,8 +12,6 @@ import numpy as np
 from jaxmle.data.expansion import check_expansion
 from jaxmle.data.table import Column, needed
 
-Array = Any
-
 # Functions of one row at a time, in a response, in offset() and in a term.
 ROWWISE = {
     "log": np.log, "log2": np.log2, "log10": np.log10, "log1p": np.log1p, "exp": np.exp, "expm1": np.expm1, "sqrt": np.sqrt, "abs": np.abs,
@@ -227,7 +225,7 @@ def columns_in(
     )
 
 
-def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Array:
+def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Any:
     """The value of an expression that ``columns_in`` let through, row by row, without ``eval``."""
     if isinstance(node, ast.Name):
         values = columns[node.id].values

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.data.design import INTERCEPT, Design, designed, refuse_unseen
 from jaxmle.data.formula import Terms, columns_in, halves, parse, real, terms_of
 from jaxmle.data.lost import lost_groups, plain
@@ -21,9 +22,6 @@ from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.host import precision
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
-
-Array = Any
-Tree = Any
 
 OWN = ("x", "y", "time", "event", "entry", "trials", "offset")  # leaves that a formula itself makes
 WITHOUT_CONSTANT = {"cox": "its baseline hazard", "ordinal": "its thresholds"}

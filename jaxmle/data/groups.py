@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.data.frame import Frame, from_formula
 from jaxmle.data.lost import ALL_MISSING, with_lost
 from jaxmle.data.rows import MISSING
@@ -26,9 +27,6 @@ from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.likelihood.host import tracing
 from jaxmle.parameters.arguments import check_choice, shown
 
-Array = Any
-Tree = Any
-
 SHOWN = 5  # failed groups in the digest
 WIDTH = 100  # columns of the digest
 READ = 10_000  # keys that are read for one that is spelt alike
@@ -36,7 +34,7 @@ EXACT = 2.0**53  # below, a float64 tells whole numbers apart
 
 
 def fit_groups(
-    loglik: Any,
+    loglik: Loglik,
     params0: Tree = None,
     data: Tree = None,
     *,
@@ -273,7 +271,7 @@ def _in_table(fits: Fit, member: np.ndarray, n: np.ndarray) -> Fit:
     """The fits with the row of each witness counted in the whole table, not in its group."""
     order, starts = np.argsort(member, kind="stable"), np.cumsum(n) - n
 
-    def whole(row: np.ndarray) -> np.ndarray:
+    def whole(row: Array) -> np.ndarray:
         own = np.clip(row, 0, n - 1)  # rows beyond are padding, copies of the last
         return np.where(row < 0, row, order[starts + own]).astype(row.dtype)
 
@@ -296,7 +294,7 @@ def _of_all_rows(fits: Fit, rows: np.ndarray) -> Fit:
 
 
 def _frame_of(
-    loglik: Any,
+    loglik: Loglik,
     params0: Tree,
     data: Any,
     by: Any,

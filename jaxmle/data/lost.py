@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Array
 from jaxmle.data.table import Column
 from jaxmle.fitting.record import Fit
 from jaxmle.solvers.status import Status
@@ -47,7 +48,7 @@ def with_lost(
     keys = {name: np.concatenate([values, lost[name]]) for name, values in keys.items()}
     order = np.lexsort(tuple(reversed(keys.values())))
 
-    def joined(leaf: np.ndarray, empty: Any) -> np.ndarray:
+    def joined(leaf: Array, empty: Any) -> np.ndarray:
         blank = np.full((count, *leaf.shape[1:]), empty, leaf.dtype)
         return np.concatenate([leaf, blank])[order]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from jaxmle._types import Loglik
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.contract import as_tree
@@ -15,7 +16,7 @@ from jaxmle.parameters.tree import Layout, Leaf
 CUT = "cut"  # the thresholds of an ordinal model
 
 
-def designs_of(loglik: Any, leaves: tuple[str, ...]) -> dict[str, str]:
+def designs_of(loglik: Loglik, leaves: tuple[str, ...]) -> dict[str, str]:
     """From each coefficient leaf of the parameters to its design: as a regression declares it, else beta to the first, gamma to the second."""
     tree = as_tree(loglik)
     declared = (

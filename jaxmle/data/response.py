@@ -12,8 +12,6 @@ import numpy as np
 from jaxmle.data.formula import columns_in, parse, real
 from jaxmle.data.table import LISTED, Column
 
-Array = Any
-
 FORMS = {
     ("Surv", 2): ("time", "event"),
     ("Surv", 3): ("entry", "time", "event"),

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-Array = Any
-
 INSTALL = 'pip install "jaxmle[frame]"'
 LISTED = 12  # names in a message
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxmle._types import Array
 from jaxmle.families import bounded, counts, location_scale, positive
 from jaxmle.families.family import Family, Law
 from jaxmle.families.moments import moments
@@ -27,7 +28,6 @@ from jaxmle.parameters.constraints import (
     positive as above_zero,
 )
 
-Array = Any
 Params = dict[str, Any]
 
 # Constraints and bijectors by the name of their class: numpyro.distributions.constraints, tfp.bijectors.
@@ -284,7 +284,7 @@ def _is_discrete(made: Any) -> bool:
     return bool(getattr(made, "is_discrete", False))
 
 
-def _quantile(made: Any, q: Array) -> Array:
+def _quantile(made: Any, q: float | Array) -> Array:
     return made.icdf(q) if hasattr(made, "icdf") else made.quantile(q)
 
 
@@ -321,7 +321,7 @@ def from_distribution(
     constraints: Mapping[str, Any] | None = None,
     *,
     known: Mapping[str, float | None] | None = None,
-    start: Callable[[Array], Params] | None = None,
+    start: Callable[[Any], Params] | None = None,
     discrete: bool = False,
 ) -> Family:
     """A family from a distribution of numpyro, distrax, TensorFlow Probability (on JAX) or distreqx, or from anything like one.

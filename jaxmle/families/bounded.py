@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
+from jaxmle._types import Array
 from jaxmle.families.family import Family, Law, edge, masked
 from jaxmle.families.inverse import solve
 from jaxmle.families.moments import moments
 from jaxmle.parameters.constraints import positive
 
-Array = Any
 Params = dict[str, Any]
 
 

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
+from jaxmle._types import Array
 from jaxmle.families.family import Family, Law
 from jaxmle.families.inverse import solve
 from jaxmle.families.moments import values
 from jaxmle.families.skew import DEPTH, integral
 from jaxmle.parameters.constraints import free, positive
 
-Array = Any
 Params = dict[str, Any]
 
 LOG_2PI = math.log(2 * math.pi)
@@ -103,7 +103,7 @@ def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
         kappa < 1e-4, 1 / kappa + kappa, (1 + rho**2) / (2 * jnp.where(rho > 0, rho, 1.0))
     )
 
-    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+    def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
         key, cosine, done = state
         key, one, two = jax.random.split(key, 3)
         z = jnp.cos(math.pi * jax.random.uniform(one, shape))

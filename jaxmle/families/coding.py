@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.parameters.constraints import Interval
 from jaxmle.parameters.roads import precision, tracing
 
-Array = Any
-Tree = Any
 Place = Callable[[tuple[int, ...]], str]
+
+Ends = tuple[float | Array, float | Array]  # of a support, the lower and the upper
 
 MAX_END = 1e150  # its square is finite; a larger number stands for infinity
 
@@ -54,7 +55,7 @@ def check_values(family: Any, data: Tree, place: Place, support: bool = True) ->
         )
 
 
-def _between(low: Array, high: Array) -> str:
+def _between(low: Any, high: Any) -> str:
     if np.ndim(high) or np.ndim(low):
         return " between the ends that its known constants set"
     if math.isinf(high):
@@ -62,7 +63,7 @@ def _between(low: Array, high: Array) -> str:
     return f" up to {high:g}" if math.isinf(low) else f" from {low:g} to {high:g}"
 
 
-def _remedy(values: np.ndarray, low: Array, high: Array, discrete: bool) -> str:
+def _remedy(values: np.ndarray, low: Any, high: Any, discrete: bool) -> str:
     kinds = np.unique(values[np.isfinite(values)])
     if discrete and np.ndim(high) == 0 and (low, high) == (0, 1) and len(kinds) <= 2:
         if set(kinds.tolist()) == {-1.0, 1.0}:
@@ -104,7 +105,7 @@ def _check_interval(family: str, y: dict[str, np.ndarray], place: Place) -> None
         )
 
 
-def _ends(family: Any, known: dict[str, Any]) -> tuple[Array, Array]:
+def _ends(family: Any, known: dict[str, Any]) -> Ends:
     """The ends of the support where parameters do not move them; infinite else."""
     if not known:
         return _ends_of(family)
@@ -112,11 +113,11 @@ def _ends(family: Any, known: dict[str, Any]) -> tuple[Array, Array]:
 
 
 @functools.lru_cache(maxsize=256)
-def _ends_of(family: Any) -> tuple[Array, Array]:
+def _ends_of(family: Any) -> Ends:
     return _found_ends(family, {})
 
 
-def _found_ends(family: Any, known: dict[str, Any]) -> tuple[Array, Array]:
+def _found_ends(family: Any, known: dict[str, Any]) -> Ends:
     nowhere, constants = (-math.inf, math.inf), {**family.known, **known}
     if tracing() or any(value is None for value in constants.values()):
         return nowhere

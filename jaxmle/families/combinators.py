@@ -11,15 +11,14 @@ import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
+from jaxmle._types import Array, Tree
 from jaxmle.families.family import Family, Law, by_quantile
 from jaxmle.families.inverse import smallest_count, solve
 from jaxmle.families.moments import values
 from jaxmle.parameters.arguments import check_end, check_number
 from jaxmle.parameters.constraints import simplex
 
-Array = Any
 Params = dict[str, Any]
-Tree = Any
 
 LOG_HALF = -math.log(2)
 

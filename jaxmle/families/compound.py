@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
+from jaxmle._types import Array
 from jaxmle.families.family import Family, Law, uniform
 from jaxmle.families.moments import values
 from jaxmle.parameters.constraints import interval
 
-Array = Any
 Params = dict[str, Any]
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
+from jaxmle._types import Array
 from jaxmle.families.family import Family, Law
 from jaxmle.families.inverse import smallest_count
 from jaxmle.families.moments import moments, values
@@ -18,7 +19,6 @@ from jaxmle.special.counts import negative_binomial_clumping
 from jaxmle.special.gamma import SHIFT
 from jaxmle.special.incomplete_gamma import gamma_tail
 
-Array = Any
 Params = dict[str, Any]
 Pointwise = Callable[[Params, Array], Array]
 OfParams = Callable[[Params], Array]
@@ -38,11 +38,11 @@ def counting(
     mean: OfParams,
     variance: OfParams,
     guess: Callable[[Array, Params], Params],
-    sample: Callable[[Params, Array, tuple[int, ...]], Array],
+    sample: Callable[[Params, jax.Array, tuple[int, ...]], Array],
     log_cdf: Pointwise | None = None,
     log_sf: Pointwise | None = None,
     high: OfParams = lambda p: jnp.inf * jnp.ones(()),
-    information: OfParams | None = None,
+    information: Callable[[Params], dict[tuple[str, str], Any]] | None = None,
     known: dict[str, float | None] | None = None,
 ) -> Family:
     """The family of functions given for whole y in 0, …, high; a distribution function is a step between them."""

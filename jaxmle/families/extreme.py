@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
+from jaxmle._types import Array
 from jaxmle.families.family import Family, Law, by_quantile
 from jaxmle.families.moments import EULER, moments, values
 from jaxmle.families.positive import finite_above
 from jaxmle.parameters.constraints import free, positive
 
-Array = Any
 Params = dict[str, Any]
 
 # ζ(k), k = 2, …, 26: NIST DLMF 25.6.

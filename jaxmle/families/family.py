@@ -9,24 +9,24 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Concatenate, ParamSpec
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from jaxmle.families.coding import check_values, in_row
+from jaxmle._types import Array, Tree
+from jaxmle.families.coding import Ends, check_values, in_row
 from jaxmle.families.moments import finite_start
 from jaxmle.parameters.constraints import Constraint
 from jaxmle.parameters.roads import as_numpy, exact, precision, tracing
 
-Array = Any
 Params = dict[str, Any]
-Tree = Any
-Function = Any  # a callable of (p, y), (p, q), (p, key, shape) or (p,)
+Rest = ParamSpec("Rest")
 
 
-def real(x: Array) -> Array:
+def real(x: ArrayLike) -> jax.Array:
     """x as a floating array: counts often come as integers."""
     x = jnp.asarray(x)
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
@@ -37,11 +37,13 @@ def _values(y: Tree) -> Tree:
     return y if tracing() else exact(y)
 
 
-def _either_road(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method that is plain JAX under a trace, and on the host runs in float64 and returns NumPy arrays."""
+def _either_road(
+    method: Callable[Concatenate[Family, Params, Rest], Any],
+) -> Callable[Concatenate[Family, Params, Rest], Any]:
+    """A method that is plain JAX under a trace, and on the host runs in float64 and returns NumPy arrays; which of the two, no type tells."""
 
     @functools.wraps(method)
-    def run(self: Family, params: Params, *args: Any, **options: Any) -> Any:
+    def run(self: Family, params: Params, *args: Rest.args, **options: Rest.kwargs) -> Any:
         if tracing():
             return method(self, params, *args, **options)
         with precision(np.float64):
@@ -54,19 +56,20 @@ def _either_road(method: Callable[..., Any]) -> Callable[..., Any]:
 class Law:
     """The functions of a family, each of the parameters ``p`` (floating arrays that broadcast with the values); None where there is none.
 
+    They are called with (p, y), ``quantile`` with (p, q), ``sample`` with (p, key, shape) and the others with p alone.
     ``information`` returns a dictionary from pairs of names to entries, absent ones being zero, or a whole matrix.
     """
 
     log_prob: Callable[[Params, Tree], Array]
-    support: Callable[[Params], tuple[Array, Array]]
+    support: Callable[[Params], Ends]
     guess: Callable[[Tree, Params], Params]
-    log_cdf: Function = None
-    log_sf: Function = None
-    quantile: Function = None
-    sample: Function = None
-    mean: Function = None
-    variance: Function = None
-    information: Function = None
+    log_cdf: Any = None
+    log_sf: Any = None
+    quantile: Any = None
+    sample: Any = None
+    mean: Any = None
+    variance: Any = None
+    information: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,17 +139,17 @@ class Family:
         return self.law.log_prob(self.read(params), jax.tree.map(real, _values(y)))
 
     @_either_road
-    def log_cdf(self, params: Params, y: Array) -> Array:
+    def log_cdf(self, params: Params, y: Tree) -> Array:
         """log P(Y ≤ y), without loss in the lower tail."""
         return self._have("log_cdf")(self.read(params), real(_values(y)))
 
     @_either_road
-    def log_sf(self, params: Params, y: Array) -> Array:
+    def log_sf(self, params: Params, y: Tree) -> Array:
         """log P(Y > y), without loss in the upper tail."""
         return self._have("log_sf")(self.read(params), real(_values(y)))
 
     @_either_road
-    def quantile(self, params: Params, q: Array) -> Array:
+    def quantile(self, params: Params, q: Tree) -> Array:
         """The smallest y with P(Y ≤ y) ≥ q; the ends of the support at 0 and 1, NaN outside [0, 1]."""
         p, q = self.read(params), real(_values(q))
         low, high = self.law.support(p)
@@ -170,7 +173,7 @@ class Family:
         return self._have("variance")(self.read(params))
 
     @_either_road
-    def support(self, params: Params) -> tuple[Array, Array]:
+    def support(self, params: Params) -> Ends:
         """The lowest and the highest value."""
         return self.law.support(self.read(params))
 
@@ -182,7 +185,7 @@ class Family:
         found = self.law.information(self.read(params))
         if not isinstance(found, dict):
             return found
-        entries = [
+        entries: list[list[Any]] = [
             [found.get((a, b), found.get((b, a), 0.0)) for b in self.names] for a in self.names
         ]
         flat = jnp.broadcast_arrays(*(real(entry) for row in entries for entry in row))
@@ -251,9 +254,9 @@ class Family:
 
 def masked(
     y: Array,
-    low: Array,
-    high: Array,
-    spare: Array,
+    low: float | Array,
+    high: float | Array,
+    spare: float | Array,
     inside: Callable[[Array], Array],
     below: float,
     above: float,

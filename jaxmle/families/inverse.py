@@ -8,9 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-Array = Any
+from jaxmle._types import Array
+
 Params = dict[str, Any]
 Tail = Callable[[Params, Array], Array]
+Bracket = tuple[
+    jax.Array, jax.Array, jax.Array, jax.Array, Any
+]  # s, low, high, whether it is found; the count of steps
 
 STEPS = 120  # bisection alone halves a bracket of 1500 to below an ulp in 64
 WIDEST = 700.0  # exp(±700) is finite in float64
@@ -70,7 +74,7 @@ def _climb(
     tolerance = 2 * jnp.finfo(real).eps
     widest = WIDEST if real == jnp.float64 else 80.0
 
-    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+    def step(state: Bracket) -> Bracket:
         s, low, high, _, count = state
         left, log_slope = residual(to_y(s))
         sound = jnp.abs(left) < LONGEST
@@ -84,7 +88,7 @@ def _climb(
         new = jnp.where(near, newton, jnp.where(inside, newton, 0.5 * (low + high)))
         return new, low, high, near | (high - low <= tolerance * (1 + jnp.abs(s))), count + 1
 
-    def going(state: tuple[Array, ...]) -> Array:
+    def going(state: Bracket) -> Array:
         return ~jnp.all(state[3]) & (state[4] < STEPS)
 
     start = jnp.zeros(shape)
@@ -99,8 +103,8 @@ def smallest_count(
     log_sf: Tail,
     mean: Array,
     variance: Array,
-    low: Array,
-    high: Array,
+    low: float | Array,
+    high: float | Array,
     p: Params,
     q: Array,
 ) -> Array:

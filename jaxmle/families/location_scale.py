@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
+from jaxmle._types import Array
 from jaxmle.families.family import Family, Law, by_quantile
 from jaxmle.families.inverse import solve
 from jaxmle.families.moments import EULER, moments, quantiles
@@ -19,7 +20,6 @@ from jaxmle.families.skew import held, skew_log_cdf, skew_log_sf
 from jaxmle.parameters.constraints import free, positive
 from jaxmle.special.student import scaled_log, shrunk
 
-Array = Any
 Params = dict[str, Any]
 
 LOG_2 = math.log(2)

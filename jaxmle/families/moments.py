@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxmle.parameters.constraints import KINDS, Interval, namespace
-
-Array = Any
-Tree = Any
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
+from jaxmle.parameters.constraints import KINDS, Interval
 
 EULER = 0.5772156649015329  # Euler's constant, NIST DLMF 5.2.3
 

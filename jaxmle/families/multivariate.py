@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmle.special as special
+from jaxmle._types import Array
 from jaxmle.families.family import Family, Law
 from jaxmle.families.moments import moments, values
 from jaxmle.parameters.constraints import covariance, free, positive
 
-Array = Any
 Params = dict[str, Any]
 
 LOG_2PI = math.log(2 * math.pi)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
+from jaxmle._types import Array
 from jaxmle.families.family import Family, Law, by_quantile, edge, masked
 from jaxmle.families.inverse import WIDEST, solve
 from jaxmle.families.moments import EULER, moments, positive_moments, values
@@ -18,7 +19,6 @@ from jaxmle.parameters.constraints import free, positive
 from jaxmle.special.incomplete_gamma import gamma_tail
 from jaxmle.special.normal import log_mills
 
-Array = Any
 Params = dict[str, Any]
 Pointwise = Callable[[Params, Array], Array]
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import jaxmle.special as special
+from jaxmle._types import Array
 from jaxmle.special.normal import upper_hazard
-
-Array = Any
 
 DEPTH = 40.0  # e⁻⁴⁰ = 4e-18 of the integrand is left out
 

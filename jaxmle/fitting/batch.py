@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.block import Members
 from jaxmle.fitting.checkpoint import Checkpoint
 from jaxmle.fitting.chunk import flat_members
@@ -29,11 +30,9 @@ from jaxmle.likelihood.row_independence import check_blocks, check_rows_apart
 from jaxmle.likelihood.rowwise import is_rowwise
 from jaxmle.parameters.arguments import check_count
 
-Tree = Any
-
 
 def fit_batch(
-    loglik: Any,
+    loglik: Loglik,
     params0: Tree = None,
     datasets: Tree = None,
     *,
@@ -97,7 +96,7 @@ def fit_batch(
 
 
 def fit_members(
-    loglik: Any, params0: Tree, datasets: Tree, constraints: Tree, solver: Any, vcov: Any, clusters: Any, weights: Any, dtype: Any, max_steps: int,
+    loglik: Loglik, params0: Tree, datasets: Tree, constraints: Tree, solver: Any, vcov: Any, clusters: Any, weights: Any, dtype: Any, max_steps: int,
     block_rows: int | None, in_axes: Any, params_axis: int | str | None, block: int | None, devices: Any, progress: bool | None, checkpoint: Any, *,
     check_rows: bool,
 ) -> Fit:  # fmt: skip
@@ -130,7 +129,7 @@ def fit_members(
             and is_rowwise(inputs.bare, inputs.layout, one.base, one.data)
         ):
 
-            def seen(loglik: Any) -> Any:
+            def seen(loglik: Loglik) -> Any:
                 return declared(loglik, inputs.layout, one.base, one.data)
 
             inputs = replace(inputs, loglik=seen(inputs.loglik), bare=seen(inputs.bare))

@@ -6,7 +6,7 @@ These are the only programs of a batch that contain the user's likelihood, one s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.engine import Engine, Problem, beyond, engine_of
 from jaxmle.fitting.objective import slim
 from jaxmle.likelihood.anatomy import count
@@ -23,9 +24,6 @@ from jaxmle.likelihood.recession import Ways, ways
 from jaxmle.likelihood.regression import linear_designs, sharing
 from jaxmle.solvers.approach import approach
 from jaxmle.solvers.sprint import sprint
-
-Array = Any
-Tree = Any
 
 
 class Members(NamedTuple):
@@ -43,13 +41,13 @@ class Form(NamedTuple):
     treedef: Any
     shared: tuple[bool, ...]  # for each leaf whether all members share it
 
-    def member(self, own: list[Array], common: list[Array]) -> Members:
+    def member(self, own: Sequence[Array], common: Sequence[Array]) -> Members:
         ours, theirs = iter(common), iter(own)
         return jax.tree.unflatten(
             self.treedef, [next(ours) if one else next(theirs) for one in self.shared]
         )
 
-    def designs(self, own: list[Array], common: list[Array]) -> list[int]:
+    def designs(self, own: Sequence[Array], common: Sequence[Array]) -> list[int]:
         """Which of one member's own leaves are designs, to be laid out by columns."""
         alone = self.member(own, common)
         flags = iter(jax.tree.leaves(linear_designs(alone.loglik, alone.data)))
@@ -62,7 +60,7 @@ class Form(NamedTuple):
             if marked[i]
         ]
 
-    def whole(self, own: list[Array], common: list[Array], turned: list[int]) -> Members:
+    def whole(self, own: Sequence[Array], common: Sequence[Array], turned: list[int]) -> Members:
         """One member from leaves laid out by columns where they are designs; a regression is told which designs all members share."""
         found = self.member([leaf.T if i in turned else leaf for i, leaf in enumerate(own)], common)
         start = len(jax.tree.leaves((found.loglik, found.base)))
@@ -73,7 +71,7 @@ class Form(NamedTuple):
         return found._replace(loglik=sharing(found.loglik, found.data, same))
 
 
-def single(own: list[Array], axes: int) -> list[Any]:
+def single(own: Sequence[Array], axes: int) -> list[Any]:
     """The shapes of one member's leaves."""
     return [jax.ShapeDtypeStruct(leaf.shape[axes:], leaf.dtype) for leaf in own]
 
@@ -81,8 +79,8 @@ def single(own: list[Array], axes: int) -> list[Any]:
 def over_blocks(
     one: Callable[..., Any],
     form: Form,
-    own: list[Array],
-    common: list[Array],
+    own: Sequence[Array],
+    common: Sequence[Array],
     wanted: Array,
     args: Any,
 ) -> Any:
@@ -120,8 +118,8 @@ def over_blocks(
 def over_seats(
     one: Callable[..., Any],
     form: Form,
-    own: list[Array],
-    common: list[Array],
+    own: Sequence[Array],
+    common: Sequence[Array],
     wanted: Array,
     args: Any,
 ) -> Any:
@@ -166,8 +164,8 @@ evaluate = _of_each(point_at)
 def sprinted(
     problem: Problem,
     form: Form,
-    own: list[Array],
-    common: list[Array],
+    own: Sequence[Array],
+    common: Sequence[Array],
     wanted: Array,
     args: tuple[Array, Array],
 ) -> tuple[Array, Array, Array]:

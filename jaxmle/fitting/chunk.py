@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array
 from jaxmle.fitting import block as passes
 from jaxmle.fitting import lockstep
 from jaxmle.fitting.block import Form, Members, single
@@ -30,8 +31,6 @@ from jaxmle.likelihood.host import compiled
 from jaxmle.solvers.loop import Point, State
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.status import Status
-
-Array = Any
 
 LATE = 128  # seats for the last few members of a round: their climbs are long
 
@@ -87,7 +86,9 @@ def flat_members(inputs: Inputs, index: np.ndarray, length: tuple[int, ...]) -> 
     base = inputs.base[index] if inputs.base.ndim == 2 else inputs.base
     leaves, treedef = jax.tree.flatten(Members(loglik, base, data, codes))
     shared = tuple(
-        jax.tree.leaves(Members(flagged(same, loglik), inputs.base.ndim == 1, flags[0], flags[2]))
+        jax.tree.leaves(
+            Members(flagged(same, loglik), inputs.base.ndim == 1, flags[0], flags[2])  # type: ignore[arg-type]  # flags in the place of arrays
+        )
     )
     return Flat(leaves, Form(treedef, shared), chunk.data_id)
 
@@ -150,8 +151,8 @@ class Programs:
         )
 
     def laid(
-        self, form: Form, own: list[np.ndarray], common: list[Array], blocks: int
-    ) -> list[Array]:
+        self, form: Form, own: list[np.ndarray], common: list[jax.Array], blocks: int
+    ) -> list[jax.Array]:
         """The leaves (blocks, lanes, ...) on the devices, designs by columns; blocks beyond their own are zeros, which nobody asks for."""
         turned = form.designs(single(own, 2), common)
         leaves = [np.swapaxes(leaf, -1, -2) if i in turned else leaf for i, leaf in enumerate(own)]
@@ -210,8 +211,8 @@ class Chunk:
 
     programs: Programs
     form: Form
-    own: list[Array]
-    common: list[Array]
+    own: list[jax.Array]
+    common: list[jax.Array]
     base: np.ndarray  # (seats, p)
     data_id: np.ndarray
     wanted: np.ndarray  # (seats,) whether a member of its own sits there

@@ -7,17 +7,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array
 from jaxmle.fitting.diagnosis import Limit, Survey, Verdict
 from jaxmle.fitting.objective import User
 from jaxmle.fitting.record import Fit, Witness
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
-from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Chart
 from jaxmle.solvers.linalg import eigh, rarely
 from jaxmle.solvers.loop import State
 from jaxmle.solvers.status import Status
-
-Array = Any
 
 TOUCHED = 1e-6  # share of a coordinate in the null space from which it counts as concerned
 

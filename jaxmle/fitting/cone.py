@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-Array = np.ndarray
-
 ZERO = (
     1e-7  # length of a projection that is rounding; those of small integer designs are above 1e-3
 )
@@ -24,13 +22,17 @@ SNAP = 1e-9  # rounding of gradients that are simple fractions of each other
 class Cone(NamedTuple):
     """A cone of recession."""
 
-    direction: Array  # (k,) inside it: strictly positive on every row that is not zero all over the cone; zeros if the cone is {0}
-    signs: Array  # (k,) +1 or −1 where d_j keeps that sign all over the cone, 0 where it takes both or is zero
-    touched: Array  # (k,) d_j is not zero all over the cone
-    strict: Array  # (m,) rows positive somewhere on the cone
+    direction: np.ndarray  # (k,) inside it: strictly positive on every row that is not zero all over the cone; zeros if the cone is {0}
+    signs: (
+        np.ndarray
+    )  # (k,) +1 or −1 where d_j keeps that sign all over the cone, 0 where it takes both or is zero
+    touched: np.ndarray  # (k,) d_j is not zero all over the cone
+    strict: np.ndarray  # (m,) rows positive somewhere on the cone
 
 
-def generators(gradients: Array, alive: Array, columns: Array) -> tuple[Array, Array]:
+def generators(
+    gradients: np.ndarray, alive: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows (m, k) from gradients (q, n, p) of the living terms in the entries ``columns``, and which (q, n) they come from."""
     rows = gradients[:, alive][..., columns]
     size = np.max(np.abs(rows), axis=-1, initial=0.0)  # (q, n)
@@ -41,7 +43,7 @@ def generators(gradients: Array, alive: Array, columns: Array) -> tuple[Array, A
     return rows[kept], kept
 
 
-def distinct(rows: Array) -> Array:
+def distinct(rows: np.ndarray) -> np.ndarray:
     """Rows that differ by more than rounding and length."""
     size = np.max(np.abs(rows), axis=1, initial=0.0)
     _, first = np.unique(
@@ -50,13 +52,13 @@ def distinct(rows: Array) -> Array:
     return rows[size > 0][np.sort(first)]
 
 
-def power_scale(rows: Array) -> Array:
+def power_scale(rows: np.ndarray) -> np.ndarray:
     """Powers of two (k,) that bring the columns near one, so that scaling is exact."""
     top = np.max(np.abs(rows), axis=0, initial=0.0)
     return np.exp2(np.round(np.log2(np.where(top > 0, top, 1.0))))
 
 
-def cone_of(rows: Array) -> Cone:
+def cone_of(rows: np.ndarray) -> Cone:
     """The cone of rows (m, k)."""
     k = rows.shape[1]
     scale = power_scale(rows)
@@ -70,7 +72,7 @@ def cone_of(rows: Array) -> Cone:
     )
 
 
-def _project(g: Array, v: Array) -> Array:
+def _project(g: np.ndarray, v: np.ndarray) -> np.ndarray:
     """The projection of v (k,) on {d : gd ≥ 0}; where that fails another d of the cone with v'd > 0, or zeros if there is none."""
     from scipy.optimize import nnls
 
@@ -84,7 +86,7 @@ def _project(g: Array, v: Array) -> Array:
     return d if np.min(g @ d) >= -ZERO * np.linalg.norm(d) else _farthest(g, v)
 
 
-def _farthest(g: Array, v: Array) -> Array:
+def _farthest(g: np.ndarray, v: np.ndarray) -> np.ndarray:
     """The same question as a linear program: the largest v'd for gd ≥ 0 and |d_j| ≤ 1."""
     from scipy.optimize import linprog
 
@@ -92,7 +94,7 @@ def _farthest(g: Array, v: Array) -> Array:
     return found.x if found.status == 0 and v @ found.x > ZERO else np.zeros_like(v)
 
 
-def _interior(g: Array, d: Array) -> tuple[Array, Array]:
+def _interior(g: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A direction positive on every row that can be, and which these are: rows not yet positive are projected together until they vanish."""
     d = _unit(d)
     for _ in range(g.shape[1] + 1):
@@ -104,7 +106,7 @@ def _interior(g: Array, d: Array) -> tuple[Array, Array]:
     return d, g @ d > ZERO
 
 
-def _unit(d: Array) -> Array:
+def _unit(d: np.ndarray) -> np.ndarray:
     """d of length one; zeros where it is rounding, such as the sum of both ways along a line."""
     length = np.linalg.norm(d)
     return d / length if length > ZERO else np.zeros_like(d)
@@ -113,7 +115,7 @@ def _unit(d: Array) -> Array:
 # ---------------------------------------------------------------- exact arithmetic
 
 
-def certified(rows: Array, d: Array) -> bool:
+def certified(rows: np.ndarray, d: np.ndarray) -> bool:
     """Whether some direction near d (k,) is, in exact rational arithmetic on the floats given, ≥ 0 on all rows (m, k) and > 0 on some.
 
     d itself is tried; then the exact null space of the rows on which it is zero up to rounding.
@@ -147,7 +149,7 @@ def certified(rows: Array, d: Array) -> bool:
     )
 
 
-def _rational(d: Array) -> list[Fraction]:
+def _rational(d: np.ndarray) -> list[Fraction]:
     """d (k,), its largest entry one, as fractions of small denominators."""
     return [
         Fraction(float(v)).limit_denominator(10**12)

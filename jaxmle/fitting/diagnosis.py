@@ -18,13 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array
 from jaxmle.solvers.linalg import (
     NewtonStep,
     cholesky,
     eigh,
     factored,
     metric_of,
-    namespace,
     newton_step,
     rarely,
     solve_lower,
@@ -45,8 +46,6 @@ from jaxmle.solvers.loop import (
     null_cut,
 )
 from jaxmle.solvers.status import Status
-
-Array = Any
 
 ESCAPE = (
     6  # doubling steps of undiminished gain that make a climb which then ends nowhere an escape

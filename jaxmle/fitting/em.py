@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Tree
 from jaxmle.fitting.fit import fit
 from jaxmle.fitting.gaussian_mixture import GaussianMixture, Path
 from jaxmle.fitting.mixture_of import MixtureOf
@@ -20,8 +21,6 @@ from jaxmle.parameters.arguments import check_count, check_number, shown
 from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.status import Status
 
-Array = Any
-Tree = Any
 Model = GaussianMixture | MixtureOf
 
 BLOCK = 16_384  # rows of a block of the Newton finish, where there are four times as many
@@ -317,17 +316,22 @@ def _unbounded(found: Fit, vanishing: list[int], rows: np.ndarray) -> Fit:
     direction = np.zeros(len(found.names))
     direction[[i for i in vanishing if found.bounds[i][0] == 0]] = -1.0
     none = found.witness
+    # NumPy's scalars, which are arrays without axes.
+    nan: Any = np.float64(np.nan)
+    infinite: Any = np.float64(np.inf)
+    row: Any = np.int32(rows[0] if rows.size else -1)
+    status: Any = np.int32(Status.UNBOUNDED)
     witness = replace(
         none,
         direction=direction,
-        row=np.int32(rows[0] if rows.size else -1),
+        row=row,
         vcov=np.full_like(none.vcov, np.nan),
-        gain=np.float64(np.inf),
-        distance=np.float64(np.nan),
+        gain=infinite,
+        distance=nan,
     )
     return replace(
         found, params=nothing(found.params), stderr=nothing(found.stderr), vcov=np.full_like(found.vcov, np.nan), hessian=np.full_like(found.hessian, np.nan),
-        score=np.full_like(found.score, np.nan), decrement=np.float64(np.nan), loglik=np.float64(np.inf), status=np.int32(Status.UNBOUNDED), witness=witness,
+        score=np.full_like(found.score, np.nan), decrement=nan, loglik=infinite, status=status, witness=witness,
     )  # fmt: skip
 
 

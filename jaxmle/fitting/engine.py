@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.conclude import Reach, conclude, reach, record
 from jaxmle.fitting.diagnosis import Limit, Verdict, explore, judge, root_of, survey
 from jaxmle.fitting.objective import Objective, User
@@ -22,15 +24,12 @@ from jaxmle.likelihood.hac import hac
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.host import compiled
 from jaxmle.likelihood.terms import NO_LAW, Expected, expected_information, not_finite
-from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.solvers.loop import Point, State
 from jaxmle.solvers.methods import Solver, choose
 from jaxmle.solvers.secant import Slope
 from jaxmle.solvers.status import Status
 
-Array = Any
-Tree = Any
 FAR_ABOVE = 8.0  # median deviations (at least of one unit of ℓ) by which the term of a collapsed component stands above the others
 SHARE_OF_STDERR_IN_DOUBT = 1e-3  # of a standard error that differences leave open: IMPRECISE beyond it, as for the distance to the maximum
 SHARE_OF_STDERR_LOST = 0.1  # beyond this it is not given
@@ -191,7 +190,7 @@ class Engine(NamedTuple):
 
 
 def engine_of(
-    problem: Problem, loglik: Any, base: Array, data: Tree, codes: tuple[Array, ...]
+    problem: Problem, loglik: Loglik, base: Array, data: Tree, codes: tuple[Array, ...]
 ) -> Engine:
     """The passes as plain functions of ``loglik``; its histograms are for the sums over the rows."""
     layout = problem.layout
@@ -215,7 +214,7 @@ def compiled_pass(problem: Problem, name: str) -> Callable[..., Any]:
     """One pass of the engine as a program of (base, data, codes, *arguments), compiled once on the user's function for all who ask for it."""
     bare = problem.bare  # a compiled piece must not keep the user's function alive
 
-    def make(loglik: Any) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Callable[..., Any]:
         return lambda base, data, codes, *args: getattr(
             engine_of(bare, loglik, base, data, codes), name
         )(*args)
@@ -227,7 +226,7 @@ def compiled_pass(problem: Problem, name: str) -> Callable[..., Any]:
     )
 
 
-def _first_bad_term(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
+def _first_bad_term(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
     """The first term that is not finite, or the one that stands far above all others; −1 where there is none or there are no terms."""
     terms = jnp.atleast_1d(terms_of(loglik, layout.unravel(x), data))
     bad = ~jnp.isfinite(terms)

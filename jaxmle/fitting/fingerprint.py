@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import xxhash
 
-Tree = Any
+from jaxmle._types import Tree
 
 
 def fingerprint(data: Tree) -> np.ndarray:

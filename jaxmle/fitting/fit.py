@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.conclude import Reach
 from jaxmle.fitting.diagnosis import Verdict
 from jaxmle.fitting.engine import Engine, Problem, compiled_pass, complete, pose, search
@@ -63,9 +64,6 @@ from jaxmle.solvers.methods import LBFGS, Newton, Optax
 from jaxmle.solvers.secant import Arrival, Slope, secant_climb
 from jaxmle.solvers.status import Status
 
-Array = Any
-Tree = Any
-
 LONG = (
     16 * CACHED_OPAQUE
 )  # rows from which an opaque likelihood is summed in blocks, where its rows are seen to be kept apart
@@ -75,7 +73,7 @@ MAX_STEPS = (
 
 
 def fit(
-    loglik: Any,
+    loglik: Loglik,
     params0: Tree = None,
     data: Tree = None,
     *,
@@ -160,7 +158,7 @@ def check_options(
 
 
 def _model_parts(
-    loglik: Any, params0: Tree, data: Tree, constraints: Tree
+    loglik: Loglik, params0: Tree, data: Tree, constraints: Tree
 ) -> tuple[Any, Tree, Tree]:
     """A model knows where to start and how its parameters are bounded."""
     if params0 is None:
@@ -190,7 +188,7 @@ def _host_engine(problem: Problem, base: Array, data: Tree, codes: tuple[Array, 
     return Engine(*map(piece, Engine._fields))
 
 
-def _counts(loglik: Any, data: Tree) -> tuple[int, ...]:
+def _counts(loglik: Loglik, data: Tree) -> tuple[int, ...]:
     """For each leaf of counts how many of them occur."""
     leaves = [np.ravel(leaf_of(data, name)) for name in counts_of(loglik)]
     return tuple(int(distinct(leaf, np.array([leaf.size]))[0]) for leaf in leaves)
@@ -243,7 +241,7 @@ def _watched_scores(
 
 
 def _host(
-    loglik: Any,
+    loglik: Loglik,
     params0: Tree,
     data: Tree,
     constraints: Tree,
@@ -382,7 +380,7 @@ def _host_approach(
 ) -> tuple[np.ndarray, np.ndarray]:
     bare = problem.bare
 
-    def make(loglik: Any) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Callable[..., Any]:
         return lambda base, data, z: approached(
             bare, Objective(loglik, bare.chart, base, data, "observed", bare.block_rows), z
         )
@@ -397,7 +395,7 @@ def _host_approach(
 
 
 def _traced(
-    loglik: Any,
+    loglik: Loglik,
     params0: Tree,
     data: Tree,
     constraints: Tree,

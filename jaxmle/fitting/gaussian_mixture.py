@@ -17,13 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.mixture_start import assignments
 from jaxmle.parameters.arguments import check_choice, check_count, shown
 from jaxmle.parameters.constraints import covariance as positive_definite
 from jaxmle.parameters.constraints import positive, simplex
-
-Array = Any
-Tree = Any
 
 KINDS = ("full", "tied", "diagonal", "spherical")
 LOG_2PI = math.log(2 * math.pi)
@@ -102,7 +100,7 @@ def _stacked(matrices: Tree, k: int) -> Array:
     return jnp.broadcast_to(matrices, (k, *matrices.shape))
 
 
-def _whitening(matrices: Array) -> tuple[Array, Array]:
+def _whitening(matrices: Array) -> tuple[jax.Array, jax.Array]:
     """L⁻¹ and log det Σ of Σ = LL', (k, d, d) and (k,)."""
     factor = jnp.linalg.cholesky(matrices)
     eye = jnp.broadcast_to(jnp.eye(matrices.shape[-1], dtype=matrices.dtype), matrices.shape)
@@ -154,10 +152,10 @@ class Path(NamedTuple):
 
     params: Tree  # the last, each leaf with a leading axis s
     logliks: (
-        Array  # (s, max_steps or more) the objective at each step's parameters, NaN after the last
+        np.ndarray  # (s, max_steps or more) the objective at each step's parameters, NaN after the last
     )
-    steps: Array  # (s,)
-    collapsed: Array  # (s,) the component that collapsed at the next step; −1
+    steps: np.ndarray  # (s,)
+    collapsed: np.ndarray  # (s,) the component that collapsed at the next step; −1
 
 
 class _State(NamedTuple):
@@ -217,8 +215,8 @@ def _pass(a: Array, blocks: Array, weights: Array, whole: bool) -> tuple[Array, 
     """ℓ, Σ|terms| and the sufficient statistics Σ_i w_i r_ij φ(x_i), (k, m): one pass over blocks (nb, d, B)."""
 
     def add(
-        total: tuple[Array, Array, Array], block: tuple[Array, Array]
-    ) -> tuple[tuple[Array, Array, Array], None]:
+        total: tuple[jax.Array, jax.Array, jax.Array], block: tuple[Array, Array]
+    ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], None]:
         rows, w = block
         features = _features(rows, whole)
         logits = a @ features
@@ -245,6 +243,7 @@ def _maximised(statistics: Array, kind: str, d: int, strength: Array, pooled: Ar
     i, j = (np.array(index) for index in _pairs(d, whole))
     scatter = squares - mass[:, None] * loc[:, i] * loc[:, j]
     floor, more = 2 * strength * pooled[i, j][None, :], 2 * strength
+    spread: Array
     if kind == "tied":
         spread = (jnp.sum(scatter, axis=0) + floor[0]) / (jnp.sum(mass) + more)
     elif kind == "spherical":
@@ -325,7 +324,7 @@ def _climb(
         jnp.zeros(s, bool),
     )
     end = jax.lax.while_loop(lambda state: jnp.any(~state.done), advance, start)
-    return Path(end.params, end.logliks, end.steps, end.collapsed)
+    return Path(end.params, end.logliks, end.steps, end.collapsed)  # type: ignore[arg-type]  # of jax, which the caller copies to the host
 
 
 def _named(spread: Array, kind: str, pack: Any) -> Tree:

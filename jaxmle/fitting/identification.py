@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import jax
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.solvers.linalg import eigh, metric_of
 from jaxmle.solvers.loop import Point, is_finite, null_cut
-
-Array = Any
-Tree = Any
 
 UNKNOWN, BY_DATA, BY_MODEL = 0, 1, 2  # witness.certificate
 POINTS = 3  # one would do, but for points where a derivative happens to vanish

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.fingerprint import fingerprint
 from jaxmle.fitting.members import Ragged, Stacked, buckets
 from jaxmle.fitting.record import Fit
@@ -21,13 +22,11 @@ from jaxmle.likelihood.combinators import Fix, Penalize, Tie, Weight, WithRespon
 from jaxmle.likelihood.regression import Linear, Regression
 from jaxmle.likelihood.response import Enumeration
 
-Tree = Any
-
 BYTES_TAKEN = 2**26  # bytes of the data of members that are looked at together
 DESIGNS_OF_A_MODEL = frozenset({"x", "z"})  # a ready model that declares no regression reads these
 
 
-def identity(loglik: Any, data: Tree, dtype: np.dtype) -> np.ndarray:
+def identity(loglik: Loglik, data: Tree, dtype: np.dtype) -> np.ndarray:
     """The fingerprint (2,) of data and of the weights that the likelihood carries."""
     weights = [np.asarray(values).astype(dtype) for values in weights_of(loglik)]
     return fingerprint((data, weights))
@@ -51,7 +50,7 @@ def _real(leaf: np.ndarray, dtype: np.dtype) -> np.ndarray:
 # ---------------------------------------------------------------- the response
 
 
-def designs_of(loglik: Any) -> frozenset[str] | None:
+def designs_of(loglik: Loglik) -> frozenset[str] | None:
     """The leaves of the data that are designs and offsets, where the likelihood says so; None where it does not."""
     if isinstance(loglik, Weight | Penalize | Fix | Tie | WithResponse):
         return designs_of(loglik.loglik)
@@ -64,7 +63,7 @@ def designs_of(loglik: Any) -> frozenset[str] | None:
     return None
 
 
-def response_of(loglik: Any, data: Tree) -> dict[str, Any] | None:
+def response_of(loglik: Loglik, data: Tree) -> dict[str, Any] | None:
     """The leaves of the data that are the response and what goes with it (an event, trials), by name; None where that is not known."""
     if not isinstance(data, dict):
         return None

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.conclude import Reach
 from jaxmle.fitting.diagnosis import Verdict
 from jaxmle.fitting.engine import Problem, complete, engine_of, search
@@ -27,9 +28,6 @@ from jaxmle.likelihood.derivatives import (
 from jaxmle.solvers.approach import approach
 from jaxmle.solvers.loop import maximise
 from jaxmle.solvers.methods import LBFGS, Optax
-
-Array = Any
-Tree = Any
 
 
 def traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Fit:
@@ -73,7 +71,7 @@ def _search(
     problem: Problem, objective: Any, base: Array, z: Array
 ) -> tuple[Array, Verdict, Reach, Array]:
     """The maximum, the verdict on it and what that was judged by."""
-    extra = jnp.zeros((), jnp.int32)
+    extra: Array = jnp.zeros((), jnp.int32)
     if isinstance(problem.solver, LBFGS | Optax):
         z, extra = approached(problem, objective, z)
     verdict, reached = search(maximise, objective, problem, base, z)
@@ -86,9 +84,9 @@ def _root(
     """The maximum as the root of the score, so that it is differentiable by the implicit function theorem to any order in what ``objective`` closes over."""
 
     def solve(score: Any, z: Array) -> tuple[Array, Any]:
-        root, *aux = _search(problem, objective, base, z)
-        by.append(aux[0].point.aux.hessian_by)
-        found = jax.tree.map(jnp.asarray, tuple(aux))
+        root, verdict, reached, extra = _search(problem, objective, base, z)
+        by.append(verdict.point.aux.hessian_by)
+        found = jax.tree.map(jnp.asarray, (verdict, reached, extra))
         types.append(jax.tree.map(lambda leaf: leaf.dtype, found))
         return root, jax.tree.map(lambda leaf: leaf.astype(z.dtype), found)
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.members import Ragged, Stacked, Table, concatenated
 from jaxmle.fitting.padding import obstacle_to_padding
 from jaxmle.likelihood.anatomy import parts_of, substituted
@@ -23,10 +24,6 @@ from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import Ordered, Simplex
 from jaxmle.parameters.tree import Layout, layout_of
 
-Array = Any
-Tree = Any
-
-
 STARTED = 2**27  # bytes of data whose starts are found at once
 NOTHING = "nothing runs over members: in_axes is None for every leaf, and neither weights nor params0 have a leading axis"
 
@@ -35,7 +32,7 @@ NOTHING = "nothing runs over members: in_axes is None for every leaf, and neithe
 class Inputs:
     """A batch, checked."""
 
-    loglik: Any  # as a tree; with weights of no value where they differ between members
+    loglik: Loglik  # as a tree; with weights of no value where they differ between members
     bare: Any  # the same without the weights given to the batch
     weight_kind: str | None
     layout: Layout
@@ -62,7 +59,7 @@ class Inputs:
 
 
 def gathered(
-    loglik: Any,
+    loglik: Loglik,
     params0: Tree,
     datasets: Tree,
     constraints: Tree,
@@ -121,7 +118,9 @@ def gathered(
     return Inputs(whole, tree, kind, layout, base, source, _distinct(tree, source), dtype, unpadded)
 
 
-def _check_indices(loglik: Any, layout: Layout, base: np.ndarray, source: Stacked | Ragged) -> None:
+def _check_indices(
+    loglik: Loglik, layout: Layout, base: np.ndarray, source: Stacked | Ragged
+) -> None:
     """Codes that index parameters lie in range, in every member."""
     flags, ragged = source.shared[: source.data_leaves], isinstance(source, Ragged)
     leaves = jax.tree.leaves(source.rows[0])
@@ -145,7 +144,7 @@ def _check_indices(loglik: Any, layout: Layout, base: np.ndarray, source: Stacke
     check_indices(loglik, layout, base, first, members)
 
 
-def _check_own_weights(loglik: Any) -> None:
+def _check_own_weights(loglik: Loglik) -> None:
     if isinstance(loglik, Weight):
         raise ValueError(
             "weights inside the likelihood cannot be cut into members: give them to fit_batch(weights=…)"
@@ -154,7 +153,7 @@ def _check_own_weights(loglik: Any) -> None:
         _check_own_weights(part)
 
 
-def _distinct(loglik: Any, source: Stacked | Ragged) -> tuple[np.ndarray, ...]:
+def _distinct(loglik: Loglik, source: Stacked | Ragged) -> tuple[np.ndarray, ...]:
     found = []
     for name in counts_of(loglik):
         y = np.asarray(leaf_of(source.rows[0], name))
@@ -176,7 +175,7 @@ def _distinct(loglik: Any, source: Stacked | Ragged) -> tuple[np.ndarray, ...]:
 
 
 def _stacked(
-    loglik: Any,
+    loglik: Loglik,
     datasets: Tree,
     weights: Any,
     clusters: Any,
@@ -352,7 +351,7 @@ def _check_weights(
 
 
 def _ragged(
-    loglik: Any, datasets: list[Tree], weights: Any, clusters: Any, dtype: np.dtype
+    loglik: Loglik, datasets: list[Tree], weights: Any, clusters: Any, dtype: np.dtype
 ) -> Ragged:
     if not datasets:
         raise ValueError("datasets is an empty list: there is nothing to fit")
@@ -386,7 +385,7 @@ def _refuse_masks(data: Tree) -> None:
             )
 
 
-def _grouped(loglik: Any, groups: Table, weights: Any, clusters: Any, dtype: np.dtype) -> Ragged:
+def _grouped(loglik: Loglik, groups: Table, weights: Any, clusters: Any, dtype: np.dtype) -> Ragged:
     """Members whose rows stand anywhere in one table; weights and clusters are in the order of its rows."""
     if isinstance(loglik, Pool):
         raise ValueError(
@@ -429,7 +428,7 @@ def _grouped(loglik: Any, groups: Table, weights: Any, clusters: Any, dtype: np.
 
 
 def table(
-    loglik: Any, rows: tuple[Any, ...], part: tuple[int, ...], starts: np.ndarray, sizes: np.ndarray, order: tuple[np.ndarray | None, ...],
+    loglik: Loglik, rows: tuple[Any, ...], part: tuple[int, ...], starts: np.ndarray, sizes: np.ndarray, order: tuple[np.ndarray | None, ...],
     weighted: bool, kind: str | None, clustered: bool, dtype: np.dtype,
 ) -> Ragged:  # fmt: skip
     """Members that stand in one table, checked. ``rows`` is (data, weights if any, labels if any)."""
@@ -534,7 +533,12 @@ def _check_starts(layout: Layout, params: Tree, members: int) -> None:
 
 
 def _has_axis(
-    loglik: Any, params: Tree, constraints: Tree, source: Stacked | Ragged, axis: Any, weights: Any
+    loglik: Loglik,
+    params: Tree,
+    constraints: Tree,
+    source: Stacked | Ragged,
+    axis: Any,
+    weights: Any,
 ) -> bool:
     """Whether the start values have a leading axis over members."""
     check_params_axis(axis)
@@ -571,7 +575,7 @@ def check_params_axis(axis: Any) -> None:
         raise ValueError(f"params_axis must be 0, None or 'auto'; got {shown(axis)}")
 
 
-def _fits(loglik: Any, params: Tree, constraints: Tree, source: Stacked | Ragged) -> bool:
+def _fits(loglik: Loglik, params: Tree, constraints: Tree, source: Stacked | Ragged) -> bool:
     """Whether a member's likelihood takes these start values: terms of the right shape and no error."""
     try:
         data = _one(source, int(np.argmax(source.sizes.sum(axis=1))))

@@ -21,11 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxmle._types import Array
 from jaxmle.solvers.linalg import newton_step
 from jaxmle.solvers.loop import POLISH, Point, State, noise_of, null_cut
 from jaxmle.solvers.secant import Slope
-
-Array = Any
 
 EXACT = 2.5e-7  # relative error of a standard error that is allowed for; 1.1e-8 is the most seen in 120 fits of 20 kinds
 OTHER = 8.0  # τ over what the sample shows. Of 1e6 × 20 and 1e5 × 200 logistic, the sample shows twice what all rows do along other steps
@@ -76,7 +75,7 @@ def kept(slopes: Callable[[Array], Slope], longest: Array, state: State) -> Poin
     )
 
 
-def _left(point: Point, state: State) -> Array:
+def _left(point: Point, state: State) -> Any:
     """The standard errors √(2δ₊) that the step leaves, by the information it was taken with."""
     information = -0.5 * (point.hessian + point.hessian.T)
     return np.sqrt(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = Any
+from jaxmle._types import Array
 
 
 def typed_key(key: Any) -> Array:

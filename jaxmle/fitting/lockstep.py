@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array
 from jaxmle.fitting.diagnosis import (
     ESCAPE,
     Limit,
@@ -40,9 +41,8 @@ from jaxmle.solvers.loop import (
     start,
 )
 
-Array = Any
 AFRESH = 3.0  # steps of a chunk that it costs to gather its members once more: their data, their verdicts
-Evaluate = Callable[[Array, Array], Point]  # z (b, k), wanted (b,) → points (b, ...)
+Evaluate = Callable[[Array, np.ndarray], Point]  # z (b, k), wanted (b,) → points (b, ...)
 Enough = Callable[["Counts"], bool]  # whether a round ends here
 
 
@@ -157,7 +157,7 @@ def _trial(state: State) -> Array:
     return state.point.z + state.move
 
 
-def _each(value: int, like: np.ndarray) -> np.ndarray:
+def _each(value: int, like: Array) -> np.ndarray:
     return np.full(np.shape(like), value, np.int32)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from jaxmle._types import Array
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.symmetry import relabelled
 from jaxmle.solvers.status import Status
@@ -78,7 +79,7 @@ def _scales(fits: Fit) -> np.ndarray:
     return np.where(np.isfinite(se) & (se > 0), se, conditional)
 
 
-def _same(x: np.ndarray, lead: np.ndarray, scale: np.ndarray, blocks: list[np.ndarray]) -> bool:
+def _same(x: Array, lead: Array, scale: np.ndarray, blocks: list[np.ndarray]) -> bool:
     """Whether two ends are one maximum, with labels exchanged where they may be."""
     for block in blocks:
         x = relabelled(x, lead, scale, block)

@@ -13,10 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.fingerprint import fingerprints
-
-Array = Any
-Tree = Any
 
 WASTE = 2.0  # padded rows over real ones that buckets may cost
 SPARE = 2**18  # padded rows that take less time than compiling for another length

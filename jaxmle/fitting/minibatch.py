@@ -11,16 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import need_terms, terms_of
 from jaxmle.parameters.tree import Chart, Layout
 
-Array = Any
-Tree = Any
 
-
-def picked(loglik: Any, rows: Array | None) -> Any:
+def picked(loglik: Loglik, rows: Array | None) -> Any:
     """The likelihood of some rows: weights of these rows (none where ``rows`` is None), no prior."""
     match loglik:
         case Weight():
@@ -42,7 +40,7 @@ def picked(loglik: Any, rows: Array | None) -> Any:
     return loglik
 
 
-def row_weights(loglik: Any, n: int) -> np.ndarray:
+def row_weights(loglik: Loglik, n: int) -> np.ndarray:
     """The product of all weights of each row, (n,)."""
     w = np.ones(n)
     while parts_of(loglik):
@@ -61,7 +59,7 @@ def log_prior(loglik: Any, layout: Layout, x: Array) -> Array:
     return own + log_prior(loglik.loglik, layout, inside)
 
 
-def terms_at(loglik: Any, params: Tree, data: Tree, rows: Array, weighted: bool = True) -> Array:
+def terms_at(loglik: Loglik, params: Tree, data: Tree, rows: Array, weighted: bool = True) -> Array:
     """The terms of some rows, evaluated alone, (m,)."""
     some = jax.tree.map(lambda leaf: leaf[rows], data)
     return need_terms(
@@ -105,7 +103,7 @@ class Batches:
 
     def loss(
         self,
-        loglik: Any,
+        loglik: Loglik,
         point: Tree,
         base: Array,
         data: Tree,
@@ -124,7 +122,7 @@ class Batches:
 
     def epoch(
         self,
-        loglik: Any,
+        loglik: Loglik,
         point: Tree,
         state: Tree,
         base: Array,
@@ -159,7 +157,7 @@ class Batches:
 
     def sums(
         self,
-        loglik: Any,
+        loglik: Loglik,
         point: Tree,
         base: Array,
         data: Tree,

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.gaussian_mixture import Path
 from jaxmle.fitting.mixture_start import assignments
@@ -21,9 +22,6 @@ from jaxmle.parameters.arguments import check_count, check_function
 from jaxmle.parameters.constraints import simplex
 from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.status import Status
-
-Array = Any
-Tree = Any
 
 INNER = 100  # steps of one weighted fit; a fit that needs more goes on in the next M-step
 OTHERS = 0.05  # weight in a start of the rows of the other components: none has too few
@@ -98,7 +96,7 @@ class MixtureOf:
     components: int
     constraint: Tree
     begin: Any
-    loglik: Any
+    loglik: Loglik
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         return self.loglik(params, data)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
 from jaxmle.fitting.inputs import check_params_axis
@@ -23,13 +24,11 @@ from jaxmle.likelihood.host import precision, tracing
 from jaxmle.parameters.arguments import check_count
 from jaxmle.solvers.status import COMPARED, Status
 
-Tree = Any
-
 SHOWN = 20  # maxima in the table
 
 
 def multistart(
-    loglik: Any,
+    loglik: Loglik,
     starts: Any = None,
     data: Tree = None,
     *,
@@ -125,7 +124,7 @@ def _compared(maxima: tuple[Maximum, ...]) -> tuple[Maximum, ...]:
     return replace(maxima[0], fit=marked), *maxima[1:]
 
 
-def _checked_data(loglik: Any, data: Tree, clusters: Any, dtype: np.dtype) -> Tree:
+def _checked_data(loglik: Loglik, data: Tree, clusters: Any, dtype: np.dtype) -> Tree:
     """The data as one data set: ``fit_batch`` would read a list as many, and rows of NaN as a matter of one member."""
     data = host_data(tuple(data) if isinstance(data, list) else data, dtype)
     rows_of(loglik, data)

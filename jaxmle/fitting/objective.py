@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.derivatives import Differentiation
 from jaxmle.likelihood.evaluate import Accumulated, slopes, sums
@@ -16,9 +17,6 @@ from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.solvers.loop import Point
 from jaxmle.solvers.secant import Slope
-
-Array = jax.Array
-Tree = Any
 
 
 class User(NamedTuple):

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from jaxmle._types import Loglik, Tree
 from jaxmle.likelihood.anatomy import has, term_shape
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.rowwise import proof_of
 from jaxmle.parameters.tree import Layout
-
-Tree = Any
 
 MAX_LENGTHS_WITHOUT_PADDING = 32  # each length is compiled by itself, for about a second
 MAX_TRACED_LENGTHS = 4  # a trace takes some 10 ms
 
 
 def obstacle_to_padding(
-    loglik: Any, layout: Layout, base: np.ndarray, one: Tree, sizes: np.ndarray
+    loglik: Loglik, layout: Layout, base: np.ndarray, one: Tree, sizes: np.ndarray
 ) -> str:
     """Why members must run at their own lengths; "" where they may be padded, or are of one length.
 

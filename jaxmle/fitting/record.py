@@ -11,14 +11,12 @@ import jax
 import numpy as np
 import scipy
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.arguments import check_choice, check_level, shown
-from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import MEANING, Status, named
-
-Array = Any
-Tree = Any
 
 # A covariance computed in float32 is symmetric, and positive, to some 1e-6 of its diagonal.
 ASYMMETRY = 1e-5
@@ -69,7 +67,7 @@ class Witness:
     distance: Array  # ()  √(2δ), estimated distance to the maximum in standard errors
     stderr_error: Array  # (p,)  error of each standard error, 0 where it is rounding: the Monte-Carlo standard error of a simulated information, the measured error of differences
     certificate: Array  # ()  SEPARATED: 0 seen by following the climb, 1 by the scores of all terms, 2 exact arithmetic; UNIDENTIFIED: 0 not asked, 1 by the data, 2 by the model; CONVERGED: a sum of solvers.status.CONCAVE, MEAN and COMPARED
-    point: Array = None  # (p,)  the finite point at which the verdict was taken: of a separated fit the one where the likelihood is at its limit
+    point: Array = None  # type: ignore[assignment]  # __post_init__ fills it in; (p,)  the finite point at which the verdict was taken: of a separated fit the one where the likelihood is at its limit
 
     def __post_init__(self) -> None:
         if self.point is None and hasattr(self.direction, "dtype"):
@@ -138,7 +136,7 @@ class Fit:
     weighting: str
     layout: Layout
     hessian_by: str = FORWARD_OVER_REVERSE
-    response_id: Array = None  # zeros where it is not given
+    response_id: Array = None  # type: ignore[assignment]  # __post_init__ puts zeros where it is not given
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "status", named(self.status))
@@ -258,7 +256,7 @@ class Fit:
         se = self.se
         return self.vcov / (se[..., :, None] * se[..., None, :])
 
-    def _criterion(self, penalty: Array) -> Array:
+    def _criterion(self, penalty: float | Array) -> Array:
         """−2ℓ + penalty; NaN for MAP fits, whose ℓ is not maximal, and under sampling weights, whose ℓ is no likelihood."""
         value = -2 * self.loglik + penalty
         return value if self.mode == "ML" and self.weighting != "sampling" else value * np.nan

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Loglik
 from jaxmle.fitting.checkpoint import Checkpoint
 from jaxmle.fitting.chunk import flat_members
 from jaxmle.fitting.engine import Problem
@@ -59,7 +60,7 @@ def _model_digest(inputs: Inputs) -> str:
     ]
     member = jax.tree.unflatten(one.form.treedef, leaves)
 
-    def make(loglik: Any) -> Any:
+    def make(loglik: Loglik) -> Any:
         return with_derivatives(lambda x, data: terms_of(loglik, inputs.layout.unravel(x), data))
 
     program = compiled(member.loglik, ("checkpoint", inputs.layout), make)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array
 from jaxmle.fitting import lockstep
 from jaxmle.fitting.block import point_at
 from jaxmle.fitting.checkpoint import Checkpoint
@@ -35,8 +36,6 @@ from jaxmle.likelihood.recession import is_exact
 from jaxmle.solvers.loop import is_running, start
 from jaxmle.solvers.methods import Newton
 from jaxmle.solvers.status import Status
-
-Array = Any
 
 CONES = 16  # separated members whose gradients are on the device at once
 SPRINT = 16  # evaluations in single precision beyond which a climb is not an easy one
@@ -431,7 +430,7 @@ def _chosen(these: np.ndarray, new: Any, old: Any) -> Any:
     )
 
 
-def _cap(steps: np.ndarray) -> int:
+def _cap(steps: Array) -> int:
     """The cap on steps in single precision that costs least, from the steps (b,) of some members: beyond it the others go on in double precision."""
     longest = int(np.max(steps, initial=1))
     cost = [cap + np.mean(steps > cap) * (AFRESH + longest - cap) for cap in range(1, longest + 1)]

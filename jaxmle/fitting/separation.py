@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Array
 from jaxmle.fitting.cone import Cone, certified, cone_of, distinct, generators
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.recession import Ways, straight
@@ -20,13 +21,11 @@ from jaxmle.parameters.constraints import Ordered
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import Status
 
-Array = Any
-
 LOCAL, CONED, CERTIFIED = 0, 1, 2  # witness.certificate
 LARGEST = 2**28  # bytes of gradients that are looked at
 
 
-def wants_cone(fit: Fit, roots: Array, rows: int | None) -> Array:
+def wants_cone(fit: Fit, roots: tuple[int, ...], rows: int | None) -> Array:
     """Whether the cone of recession would tell more of these fits, (b,) or (): separated ones whose infinite parameters are straight ones."""
     shape = np.shape(fit.status)
     if rows is None or fit.mode != "ML" or 64 * rows * len(fit.names) * 8 > LARGEST:
@@ -38,7 +37,7 @@ def wants_cone(fit: Fit, roots: Array, rows: int | None) -> Array:
     )
 
 
-def settled(fit: Fit, roots: Array, found: Ways, exact: bool) -> Fit:
+def settled(fit: Fit, roots: tuple[int, ...] | np.ndarray, found: Ways, exact: bool) -> Fit:
     """One separated fit with what the cone of its recession says.
 
     Args:

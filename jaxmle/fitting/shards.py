@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-Tree = Any
+from jaxmle._types import Tree
+
 # How jax 0.8 and 0.10 to 0.12 call the axis of a pmap without a name: no collective can join its shards, so that each is a whole data set.
 UNNAMED_AXES = ("<axis ", "_internal_pmap_axis_name")
 SIGNS_OF_A_CHECKED_SHARD = ("manual axis types", "varying manual axes")  # as jax words them

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import parts_of, term_shape
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
@@ -24,8 +25,6 @@ from jaxmle.likelihood.priors import NormalPrior, Ridge
 from jaxmle.likelihood.regression import Linear, Regression
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import CONCAVE, MEAN, MEAN_OF_ROWS
-
-Tree = Any
 
 FEWEST_ROWS = 8  # of a closed-over array: /2 and /4 are what formulas divide by
 
@@ -103,7 +102,7 @@ def _is_mean(tree: Any, layout: Layout, data: Tree) -> bool:
     return bool(remembered(core, key, lambda held: _divides_by_rows(held, layout, data)))
 
 
-def _divides_by_rows(loglik: Any, layout: Layout, data: Tree) -> bool:
+def _divides_by_rows(loglik: Loglik, layout: Layout, data: Tree) -> bool:
     def value(x: Any, data: Tree) -> Any:
         return terms_of(loglik, layout.unravel(x), data)
 

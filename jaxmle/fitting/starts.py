@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.symmetry import blocks_of
 from jaxmle.likelihood.anatomy import roots_of, substituted
 from jaxmle.likelihood.checks import check_fixed, check_start, host_params
@@ -15,9 +16,6 @@ from jaxmle.likelihood.contract import Opaque, terms_of
 from jaxmle.likelihood.host import remembered, to_numpy
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Chart, Layout, layout_of
-
-Array = Any
-Tree = Any
 
 SPREAD = 2.0  # standard deviation of drawn starts on the free scale
 HALVINGS = 60  # of a drawn step that rounding carries onto a bound; the last is below the precision of the start
@@ -31,7 +29,7 @@ ERRORS = (
 
 
 def start_values(
-    loglik: Any, tree: Any, starts: Any, data: Tree, constraints: Tree, number: int, key: Array, groups: tuple[Any, ...], axis: Any, dtype: np.dtype
+    loglik: Loglik, tree: Any, starts: Any, data: Tree, constraints: Tree, number: int, key: Array, groups: tuple[Any, ...], axis: Any, dtype: np.dtype
 ) -> tuple[Layout, Tree]:  # fmt: skip
     """The layout of one start, and all of them (s, …)."""
     if starts is None:
@@ -69,7 +67,7 @@ def _is_sampler(starts: Any) -> bool:
 
 
 def _are_many(
-    loglik: Any, params: Tree, data: Tree, constraints: Tree, groups: tuple[Any, ...], axis: Any
+    loglik: Loglik, params: Tree, data: Tree, constraints: Tree, groups: tuple[Any, ...], axis: Any
 ) -> bool:
     """Whether ``starts`` has a leading axis over starts, rather than being one start."""
     shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
@@ -103,7 +101,7 @@ def _are_many(
 
 
 def _complaint(
-    loglik: Any, params: Tree, data: Tree, constraints: Tree, groups: tuple[Any, ...]
+    loglik: Loglik, params: Tree, data: Tree, constraints: Tree, groups: tuple[Any, ...]
 ) -> Exception | None:
     """What is wrong with ``params`` as one start, by shapes, bounds and symmetric groups; None where nothing is."""
     try:
@@ -165,7 +163,7 @@ def _stacked(drawn: list[Tree]) -> Tree:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
 
 
-def drawn_about(loglik: Any, layout: Layout, params: Tree, number: int, key: Array) -> Tree:
+def drawn_about(loglik: Loglik, layout: Layout, params: Tree, number: int, key: Array) -> Tree:
     """``params`` itself, then normal draws about it on the free scale; (number, …)."""
     roots = np.asarray(roots_of(loglik, layout))
     chart = Chart(layout, tuple(bool(root != j) for j, root in enumerate(roots)))
@@ -187,7 +185,7 @@ def _inside(
     chart: Chart,
     follow: np.ndarray,
     base: np.ndarray,
-    centre: np.ndarray,
+    centre: Array,
     step: np.ndarray,
 ) -> Tree:
     """The parameters one step away; half as far each time that rounding puts them on a bound."""

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.checkpoint import Checkpoint, digest
 from jaxmle.fitting.fingerprint import digest_of_arrays
 from jaxmle.fitting.fit import check_options, fit, host_dtype
@@ -44,9 +45,6 @@ from jaxmle.parameters.arguments import (
 )
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.solvers.methods import LBFGS, Newton
-
-Array = Any
-Tree = Any
 
 POLISH = {"newton": Newton(), "lbfgs": LBFGS()}
 SPLIT = (
@@ -88,7 +86,7 @@ class StochasticFit:
 
 
 def fit_stochastic(
-    loglik: Any,
+    loglik: Loglik,
     params0: Tree,
     data: Tree,
     *,
@@ -165,7 +163,7 @@ def fit_stochastic(
     if params0 is None:
         rows = host_data(data, np.float64, nan=True)
         check_coding(loglik, rows)
-        params0 = loglik.start(rows)
+        params0 = loglik.start(rows)  # type: ignore[attr-defined]  # a model, as seen above
     real, constraints = (
         host_dtype(dtype),
         getattr(loglik, "constraints", None) if constraints is None else constraints,
@@ -236,7 +234,7 @@ def _check_options(
         check_choice("polish", polish, tuple(POLISH))
 
 
-def _check_kind(loglik: Any) -> None:
+def _check_kind(loglik: Loglik) -> None:
     """Batches are rows of one data set, and the prior is one of the parameters alone."""
     if has(loglik, Pool):
         raise ValueError(
@@ -248,7 +246,7 @@ def _check_kind(loglik: Any) -> None:
         loglik = parts_of(loglik)[0]
 
 
-def _checked_over(over: Any, polish: Any, loglik: Any, params: Tree) -> tuple[str, ...] | None:
+def _checked_over(over: Any, polish: Any, loglik: Loglik, params: Tree) -> tuple[str, ...] | None:
     if over is None:
         return None
     over = (over,) if isinstance(over, str) else over
@@ -286,7 +284,7 @@ class _Place(NamedTuple):
 class _Run:
     """A mini-batch run about to begin: its data on the device and its static shape."""
 
-    loglik: Any
+    loglik: Loglik
     shape: Batches
     data: Tree
     train: Array  # (n_train,) rows
@@ -298,7 +296,7 @@ class _Run:
 
     @classmethod
     def of(
-        cls, loglik: Any, layout: Layout, data: Tree, n: int, key: Array, held_out: Any, dtype: np.dtype, optimizer: Any, schedule: Any, batch_size: int
+        cls, loglik: Loglik, layout: Layout, data: Tree, n: int, key: Array, held_out: Any, dtype: np.dtype, optimizer: Any, schedule: Any, batch_size: int
     ) -> _Run:  # fmt: skip
         chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots_of(loglik, layout))))
         if not chart.k:
@@ -543,7 +541,7 @@ class _Teller:
 # ---------------------------------------------------------------- the polish
 
 
-def _over(loglik: Any, held: dict[str, Any], params: dict[str, Any], data: Tree) -> Array:
+def _over(loglik: Loglik, held: dict[str, Any], params: dict[str, Any], data: Tree) -> Array:
     return loglik({**held, **params}, data)
 
 
@@ -563,7 +561,7 @@ def _narrowed(loglik: Any, held: dict[str, Any]) -> Any:
 
 
 def _polished(
-    loglik: Any, params: Tree, data: Tree, over: tuple[str, ...] | None, options: dict[str, Any]
+    loglik: Loglik, params: Tree, data: Tree, over: tuple[str, ...] | None, options: dict[str, Any]
 ) -> Fit:
     """``fit`` from the end of the mini-batches, of all parameters or of those named."""
     if over is None:

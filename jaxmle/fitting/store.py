@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Tree
 from jaxmle.fitting.check import outside_of_traces
 from jaxmle.fitting.fingerprint import digest_of_arrays
 from jaxmle.fitting.npz import NOT_OURS, ZIP_MAGIC, Member, members, packed, write_atomically
@@ -24,8 +25,6 @@ from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.arguments import check_path
 from jaxmle.parameters.constraints import KINDS, Constraint, Interval
 from jaxmle.parameters.tree import Layout, Leaf, path_name
-
-Tree = Any
 
 FORMAT = 1
 DIGEST = "digest"  # files without one are older, and so is their way to fingerprint data

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.engine import Problem
 from jaxmle.fitting.placing import placed
 from jaxmle.likelihood.combinators import WithResponse
@@ -21,9 +22,6 @@ from jaxmle.solvers.approach import QUADRATIC
 from jaxmle.solvers.linalg import cholesky, eigh, solve_lower
 from jaxmle.solvers.loop import RECEDES, Point, State, begin, is_running, step
 from jaxmle.solvers.methods import LBFGS, Newton
-
-Array = Any
-Tree = Any
 
 MANY = 2**19  # rows from which the passes saved are worth two programs more
 HEAVY = 2e9  # n k² from which they are at fewer rows: a Hessian then takes 0.05 s
@@ -88,7 +86,7 @@ def _information(state: State) -> Array:
     return -0.5 * (state.point.hessian + state.point.hessian.T)
 
 
-def _turn(before: State, state: State) -> Array:
+def _turn(before: State, state: State) -> Any:
     """max |u'(J₁ − J₀)u| / u'J₁u over u, per unit √(d'J₁d) of the way d between two states; infinite where there is no way."""
     now, way = _information(state), state.point.z - before.point.z
     scale = np.sqrt(np.diagonal(now))

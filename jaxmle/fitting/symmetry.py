@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmle._types import Array
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout
 
@@ -102,7 +103,7 @@ def _named_blocks(layout: Layout, group: tuple[tuple[str, ...], ...]) -> np.ndar
     return np.array([np.concatenate(block) for block in found])
 
 
-def relabelled(x: np.ndarray, lead: np.ndarray, scale: np.ndarray, block: np.ndarray) -> np.ndarray:
+def relabelled(x: Array, lead: Array, scale: np.ndarray, block: np.ndarray) -> Array:
     """``x`` with each component of ``lead`` met by the nearest that is left.
 
     Sorting both would do as well, except where the values sorted by differ by rounding alone.

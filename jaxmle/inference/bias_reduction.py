@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.fit import host_dtype
 from jaxmle.fitting.identity import identity, with_response_id
 from jaxmle.fitting.record import Fit, Witness
@@ -31,16 +32,13 @@ from jaxmle.parameters.arguments import check_count
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.solvers.status import Status
 
-Array = Any
-Tree = Any
-
 ROOM = 0.9  # share of the way to a bound that one step may take
 FLOOR = 1e-20  # decrement at which the iteration stops: 1e-10 standard errors
 GOOD, FAIR = 5e-13, 5e-7  # decrements of 1e-6 and 1e-3 standard errors, as in ``fit``
 
 
 def mean_br(
-    loglik: Any,
+    loglik: Loglik,
     params0: Tree = None,
     data: Tree = None,
     *,
@@ -96,7 +94,7 @@ def mean_br(
     return with_response_id(found, loglik, tree, data)
 
 
-def _check(loglik: Any) -> None:
+def _check(loglik: Loglik) -> None:
     if has(loglik, Penalize):
         raise ValueError(
             "mean_br adjusts the score of a likelihood; a penalised one has a prior's bias on purpose"
@@ -109,7 +107,7 @@ def _check(loglik: Any) -> None:
         )
 
 
-def _chart(loglik: Any, layout: Layout) -> Chart:
+def _chart(loglik: Loglik, layout: Layout) -> Chart:
     chart = Chart(layout, tuple(bool(root != j) for j, root in enumerate(roots_of(loglik, layout))))
     if not chart.k:
         raise ValueError("every parameter is fixed: there is nothing to estimate")
@@ -121,7 +119,7 @@ def _chart(loglik: Any, layout: Layout) -> Chart:
 
 
 def _host(
-    loglik: Any, params0: Tree, data: Tree, constraints: Tree, dtype: Any, max_steps: int
+    loglik: Loglik, params0: Tree, data: Tree, constraints: Tree, dtype: Any, max_steps: int
 ) -> Fit:
     real = host_dtype(dtype)
     params = host_params(params0, real)
@@ -144,7 +142,7 @@ def _host(
 
 
 def _traced(
-    loglik: Any, params0: Tree, data: Tree, constraints: Tree, dtype: Any, max_steps: int
+    loglik: Loglik, params0: Tree, data: Tree, constraints: Tree, dtype: Any, max_steps: int
 ) -> Fit:
     real = jnp.zeros(()).dtype if dtype is None else host_dtype(dtype)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(real), params0)
@@ -186,7 +184,7 @@ class _State(NamedTuple):
     done: Array
 
 
-def _at(loglik: Any, layout: Layout, roots: np.ndarray, x: Array, data: Tree) -> _At:
+def _at(loglik: Loglik, layout: Layout, roots: np.ndarray, x: Array, data: Tree) -> _At:
     information = expected_information(loglik, layout, x, data).information
     root = inverse_root(information, roots)
 
@@ -208,7 +206,7 @@ def _room(layout: Layout, x: Array, step: Array) -> Array:
     )
 
 
-def _solve(loglik: Any, chart: Chart, x: Array, data: Tree, max_steps: int) -> Fit:
+def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -> Fit:
     layout, roots = chart.layout, roots_of(loglik, chart.layout)
     eps = jnp.finfo(x.dtype).eps
 
@@ -244,7 +242,7 @@ def _solve(loglik: Any, chart: Chart, x: Array, data: Tree, max_steps: int) -> F
 
 
 def _record(
-    loglik: Any, chart: Chart, roots: np.ndarray, end: _State, status: Array, data: Tree
+    loglik: Loglik, chart: Chart, roots: np.ndarray, end: _State, status: Array, data: Tree
 ) -> Fit:
     """The ``Fit`` of a root: as of a maximum, but for the mode and the equation whose decrement is told."""
     layout, x = chart.layout, end.at.x

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.fit import MAX_STEPS
 from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.progress import Progress
@@ -35,9 +36,6 @@ from jaxmle.likelihood.covariance import KINDS as VCOV_KINDS
 from jaxmle.parameters.arguments import check_choice, check_count
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import Status
-
-Array = Any
-Tree = Any
 
 KINDS = ("pairs", "bayesian", "cluster", "block", "parametric")
 OTHER_KINDS = "Resample blocks of neighbouring rows (kind='block') or whole clusters (kind='cluster'), or simulate (kind='parametric')"
@@ -210,7 +208,7 @@ class Bootstrap:
 
 
 def bootstrap(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree = None,
     *,
@@ -386,7 +384,7 @@ Refits = tuple[
 ]  # from numbers of members to their refits, and the bytes that a member takes
 
 
-def _influence(loglik: Any, fit: Fit, refit: Refit) -> np.ndarray | None:
+def _influence(loglik: Loglik, fit: Fit, refit: Refit) -> np.ndarray | None:
     """Rows u_i = J⁻¹s_i (n, p): a replicate starts at θ̂ + Σ w_i u_i, one Newton step for all at the price of a product. None where that
     may leave the bounds, or the start is another than the estimate."""
     free = all(leaf.constraint.is_identity for leaf in fit.layout.leaves)
@@ -434,7 +432,7 @@ def _resampled(
 
 
 def _simulated(
-    loglik: Any, refit: Refit, fit: Fit, key: Array, sample: Any, vcov: str | None
+    loglik: Loglik, refit: Refit, fit: Fit, key: Array, sample: Any, vcov: str | None
 ) -> Refits:
     """Members by data sets simulated from the fit."""
     if refit.weights is not None:

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import scipy
 
-Array = Any
-
 
 def order_statistic(values: np.ndarray, probability: float) -> float:
     """The (R + 1)·probability-th smallest of R values, between two of them interpolated on the normal quantile scale.

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.fit import MAX_STEPS
 from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.progress import Progress
@@ -28,15 +29,13 @@ from jaxmle.parameters.arguments import check_choice, check_count, check_level, 
 from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.status import Status
 
-Array = Any
-Tree = Any
 Interval = Callable[[Fit], tuple[Array, Array]]
 
 TESTS = ("wald", "lr", "score")
 
 
 def calibrate(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree = None,
     sample: Sample | None = None,
@@ -193,7 +192,7 @@ class _Study:
         """One chunk: refits, ends of intervals, test statistics, and the observed information at the truth, (b, p, p)."""
         data = self.simulate(key, index)
         fits = self.refit(data, self.simulate.in_axes, None, self.kind, self.clusters)
-        ends = {
+        ends: dict[str, Any] = {
             "wald": fits.interval(self.level),
             "wald, user scale": fits.interval(self.level, "user"),
         }
@@ -207,7 +206,7 @@ class _Study:
     ) -> dict[str, np.ndarray]:
         moves = tangent(as_tree(self.refit.loglik), self.fit.layout)
         free, t = moves.places, moves.lift
-        found = {
+        found: dict[str, Callable[[], Any]] = {
             "wald": lambda: quadratic(
                 (fits.x - self.fit.x)[:, free], fits.vcov[:, free][:, :, free]
             ),
@@ -264,7 +263,7 @@ def _gathered(study: _Study, key: Array, total: int, bar: Progress) -> Calibrati
 
 
 def at_truth(
-    loglik: Any, fit: Fit, data: Tree, fresh: tuple[bool, ...]
+    loglik: Loglik, fit: Fit, data: Tree, fresh: tuple[bool, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """ℓ (b,), score (b, p) and observed information (b, p, p) of each simulated data set at the estimate that it was simulated from."""
     layout, structure = fit.layout, jax.tree.structure(data)
@@ -295,7 +294,7 @@ def at_truth(
         return tuple(np.asarray(part) for part in program(fit.x, own, common))  # type: ignore[return-value]
 
 
-def quadratic(v: np.ndarray, m: np.ndarray) -> np.ndarray:
+def quadratic(v: Array, m: Array) -> np.ndarray:
     """v'm⁻¹v for each member, (b,); NaN where m is not positive definite."""
     scale = np.sqrt(
         np.where(np.diagonal(m, axis1=1, axis2=2) > 0, np.diagonal(m, axis1=1, axis2=2), np.nan)
@@ -312,7 +311,7 @@ def quadratic(v: np.ndarray, m: np.ndarray) -> np.ndarray:
     )
 
 
-def cramer_rao(loglik: Any, fit: Fit, information: np.ndarray) -> np.ndarray:
+def cramer_rao(loglik: Loglik, fit: Fit, information: np.ndarray) -> np.ndarray:
     """The diagonal of L(L'IL)⁻¹L', (p,), L the moves that constraints, ``fix`` and ``tie`` leave; NaN where an entry is fixed or the information is singular."""
     tree = as_tree(loglik)
     lift, roots = tangent(tree, fit.layout).lift, roots_of(tree, fit.layout)

@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Array = np.ndarray
-
 NEAR = 0.3  # distance to the curve in ℓ (0.8 SE) up to which a step along it is kept
 ON = 1e-3  # distance at which a point says on which side of the cut it lies
 CLOSE = 1e-10  # distance in ℓ at which the walk ends: 5e-11 of a standard error in a 95 % end
@@ -64,73 +62,73 @@ RUNNING = -1
 class Seen(NamedTuple):
     """The likelihood and ψ at one point of each lane."""
 
-    value: Array  # (m,)
-    noise: Array  # (m,)  ν = 4ε Σ|terms|
-    score: Array  # (m, k)
-    hessian: Array  # (m, k, k)
-    psi: Array  # (m,)
-    gradient: Array  # (m, k)  ∂ψ/∂z
-    bend: Array | None  # (m, k, k)  ∂²ψ/∂z∂z'; None where ψ is linear in z
+    value: np.ndarray  # (m,)
+    noise: np.ndarray  # (m,)  ν = 4ε Σ|terms|
+    score: np.ndarray  # (m, k)
+    hessian: np.ndarray  # (m, k, k)
+    psi: np.ndarray  # (m,)
+    gradient: np.ndarray  # (m, k)  ∂ψ/∂z
+    bend: np.ndarray | None  # (m, k, k)  ∂²ψ/∂z∂z'; None where ψ is linear in z
 
 
 class Goal(NamedTuple):
     """What each lane looks for."""
 
-    side: Array  # (m,)  +1 the upper end, −1 the lower
-    top: Array  # (m,)  ℓ̂
-    cut: Array  # (m,)  fall of 2ℓ at the end
-    at: Array  # (m,)  a value of ψ to stop at instead; NaN
-    unit: Array  # (m,)  standard error of ψ; NaN where the information at the start gives it
-    plateau: Array  # (m,)  units of ψ before which ℓ may be flat and mean nothing
-    close: Array  # (m,)  ℓ that the nuisance may still have to gain at the end
-    slack: Array  # (m,)  gain in ℓ over the fit that makes another maximum
+    side: np.ndarray  # (m,)  +1 the upper end, −1 the lower
+    top: np.ndarray  # (m,)  ℓ̂
+    cut: np.ndarray  # (m,)  fall of 2ℓ at the end
+    at: np.ndarray  # (m,)  a value of ψ to stop at instead; NaN
+    unit: np.ndarray  # (m,)  standard error of ψ; NaN where the information at the start gives it
+    plateau: np.ndarray  # (m,)  units of ψ before which ℓ may be flat and mean nothing
+    close: np.ndarray  # (m,)  ℓ that the nuisance may still have to gain at the end
+    slack: np.ndarray  # (m,)  gain in ℓ over the fit that makes another maximum
 
 
 class Geometry(NamedTuple):
     """The profile near a point, to second order."""
 
-    step: Array  # (m, k)  Newton's step to the maximum given ψ
-    tangent: Array  # (m, k)  ∂z/∂ψ along the curve
-    slope: Array  # (m,)  ∂ℓ_p/∂ψ
-    curvature: Array  # (m,)  −∂²ℓ_p/∂ψ²
-    off: Array  # (m,)  ℓ to be gained by the step
-    sound: Array  # (m,)  everything is finite and the information given ψ positive definite
-    scale: Array  # (m, k)
-    finite: Array  # (m,)
+    step: np.ndarray  # (m, k)  Newton's step to the maximum given ψ
+    tangent: np.ndarray  # (m, k)  ∂z/∂ψ along the curve
+    slope: np.ndarray  # (m,)  ∂ℓ_p/∂ψ
+    curvature: np.ndarray  # (m,)  −∂²ℓ_p/∂ψ²
+    off: np.ndarray  # (m,)  ℓ to be gained by the step
+    sound: np.ndarray  # (m,)  everything is finite and the information given ψ positive definite
+    scale: np.ndarray  # (m, k)
+    finite: np.ndarray  # (m,)
 
 
 class Walk(NamedTuple):
     """Where each lane is."""
 
-    z: Array
-    value: Array
-    noise: Array
-    psi: Array
+    z: np.ndarray
+    value: np.ndarray
+    noise: np.ndarray
+    psi: np.ndarray
     geometry: Geometry
-    lo: Array  # outermost place known to lie inside, in ψ outwards from the origin
-    hi: Array  # innermost place known to lie outside
-    cap: Array  # how far the next step along the curve may go
-    radius: Array  # and one back to it, in scaled units
-    flat: Array  # flat places in a row
-    flat_at: Array
-    flat_dev: Array  # the deviance there
-    refused: Array
-    outcome: Array
+    lo: np.ndarray  # outermost place known to lie inside, in ψ outwards from the origin
+    hi: np.ndarray  # innermost place known to lie outside
+    cap: np.ndarray  # how far the next step along the curve may go
+    radius: np.ndarray  # and one back to it, in scaled units
+    flat: np.ndarray  # flat places in a row
+    flat_at: np.ndarray
+    flat_dev: np.ndarray  # the deviance there
+    refused: np.ndarray
+    outcome: np.ndarray
 
 
 class Ends(NamedTuple):
     """Where each lane arrived."""
 
-    outcome: Array  # (m,)  End
-    z: Array  # (m, k)
-    psi: Array
-    value: Array
-    off: Array
-    slope: Array
+    outcome: np.ndarray  # (m,)  End
+    z: np.ndarray  # (m, k)
+    psi: np.ndarray
+    value: np.ndarray
+    off: np.ndarray
+    slope: np.ndarray
     steps: int
 
 
-Evaluate = Callable[[Array, Array], Seen]  # lanes (j,), z (j, k)
+Evaluate = Callable[[np.ndarray, np.ndarray], Seen]  # lanes (j,), z (j, k)
 
 
 # ---------------------------------------------------------------- geometry
@@ -201,14 +199,16 @@ def geometry(seen: Seen) -> Geometry:
     )
 
 
-def scale_of(j: Array, score: Array) -> Array:
+def scale_of(j: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Units of each coordinate, (m, k)."""
     d = np.sqrt(np.abs(np.diagonal(j, axis1=1, axis2=2)))
     d = np.where(d > 1e-150, d, np.abs(score))
     return np.where(d > 1e-150, d, 1.0)
 
 
-def _eliminated(b: Array, g: Array) -> tuple[Array, Array, Array, Array, Array, Array]:
+def _eliminated(
+    b: np.ndarray, g: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The first k − 1 unknowns eliminated from Bx = g, all lanes in step."""
     b, g = b.copy(), g.copy()
     m, k = g.shape
@@ -232,7 +232,9 @@ def _eliminated(b: Array, g: Array) -> tuple[Array, Array, Array, Array, Array, 
     return step, tangent, g[:, -1], b[:, -1, -1], off, sound
 
 
-def _mended(b: Array, g: Array, step: Array, off: Array, sound: Array) -> tuple[Array, Array]:
+def _mended(
+    b: np.ndarray, g: np.ndarray, step: np.ndarray, off: np.ndarray, sound: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """An ascent direction where the nuisance information is not positive definite: eigenvalues in size, the small ones lifted."""
     bad = np.flatnonzero(~sound)
     values, q = np.linalg.eigh(b[bad, :-1, :-1])
@@ -251,7 +253,7 @@ def _mended(b: Array, g: Array, step: Array, off: Array, sound: Array) -> tuple[
 # ---------------------------------------------------------------- the walk
 
 
-def solve(evaluate: Evaluate, z: Array, seen: Seen, goal: Goal) -> Ends:
+def solve(evaluate: Evaluate, z: np.ndarray, seen: Seen, goal: Goal) -> Ends:
     """Walk each lane from z (m, k), where ``seen`` was seen, to its goal."""
     goal, walk = _begin(z, seen, goal)
     origin, steps = walk.psi.copy(), 0
@@ -269,7 +271,7 @@ def solve(evaluate: Evaluate, z: Array, seen: Seen, goal: Goal) -> Ends:
     return Ends(outcome, walk.z, walk.psi, walk.value, g.off, g.slope, steps)
 
 
-def _begin(z: Array, seen: Seen, goal: Goal) -> tuple[Goal, Walk]:
+def _begin(z: np.ndarray, seen: Seen, goal: Goal) -> tuple[Goal, Walk]:
     g = geometry(seen)
     unit = np.where(
         np.isnan(goal.unit), 1 / np.sqrt(np.where(g.curvature > 0, g.curvature, np.nan)), goal.unit
@@ -301,12 +303,12 @@ def _begin(z: Array, seen: Seen, goal: Goal) -> tuple[Goal, Walk]:
     )
 
 
-def _take(walk: Walk, index: Array) -> Walk:
+def _take(walk: Walk, index: np.ndarray) -> Walk:
     cut = {name: leaf[index] for name, leaf in walk._asdict().items() if name != "geometry"}
     return Walk(**cut, geometry=Geometry(*(leaf[index] for leaf in walk.geometry)))
 
 
-def _put(walk: Walk, index: Array, part: Walk) -> None:
+def _put(walk: Walk, index: np.ndarray, part: Walk) -> None:
     for name, leaf in walk._asdict().items():
         if name != "geometry":
             leaf[index] = getattr(part, name)
@@ -314,13 +316,15 @@ def _put(walk: Walk, index: Array, part: Walk) -> None:
         leaf[index] = new
 
 
-def _root(walk: Walk, goal: Goal) -> Array:
+def _root(walk: Walk, goal: Goal) -> np.ndarray:
     """r at the maximum that the nuisance step promises."""
     off = np.where(np.isfinite(walk.geometry.off), np.minimum(walk.geometry.off, NEAR), 0.0)
     return np.sqrt(np.maximum(2 * (goal.top - walk.value - off), 0.0))
 
 
-def _propose(walk: Walk, goal: Goal, origin: Array, steps: int) -> tuple[Array, Array]:
+def _propose(
+    walk: Walk, goal: Goal, origin: np.ndarray, steps: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The next move (m, k) of each lane, and how far it takes ψ outwards: NaN where it leads back to the curve and ψ is to stay."""
     g = walk.geometry
     along = g.sound & (g.off <= NEAR)
@@ -333,7 +337,7 @@ def _propose(walk: Walk, goal: Goal, origin: Array, steps: int) -> tuple[Array, 
     return move, np.where(along, du, np.nan)
 
 
-def _outwards(walk: Walk, goal: Goal, origin: Array, steps: int) -> Array:
+def _outwards(walk: Walk, goal: Goal, origin: np.ndarray, steps: int) -> np.ndarray:
     """How far ψ is to go outwards.
 
     With r² = 2(ℓ̂ − ℓ_p): r' = −ℓ_p'/r and r'' = (−ℓ_p'' − r'²)/r. Halley's step for r = ρ is e/r' over 1 + e r''/(2r'²), e = ρ − r.
@@ -360,14 +364,16 @@ def _outwards(walk: Walk, goal: Goal, origin: Array, steps: int) -> Array:
     return np.where(between & (outside | (steps > 20 and steps % 2 == 0)), middle - u, du)
 
 
-def _misses(walk: Walk, trial: Seen, new: Geometry) -> Array:
+def _misses(walk: Walk, trial: Seen, new: Geometry) -> np.ndarray:
     """How far the change of ℓ_p is from what slope and curvature at both ends say (Hermite's rule): what lies between is not smooth."""
     old, d = walk.geometry, trial.psi - walk.psi
     told = 0.5 * (old.slope + new.slope) * d + (new.curvature - old.curvature) * d**2 / 12
     return np.abs(trial.value + new.off - walk.value - old.off - told)
 
 
-def _advance(walk: Walk, goal: Goal, origin: Array, trial: Seen, move: Array, du: Array) -> Walk:
+def _advance(
+    walk: Walk, goal: Goal, origin: np.ndarray, trial: Seen, move: np.ndarray, du: np.ndarray
+) -> Walk:
     """Keep the trial or refuse it."""
     old, new, along = walk.geometry, geometry(trial), ~np.isnan(du)
     went = goal.side * (np.where(new.finite, trial.psi, walk.psi) - walk.psi)
@@ -407,7 +413,7 @@ def _advance(walk: Walk, goal: Goal, origin: Array, trial: Seen, move: Array, du
         kept, np.maximum(walk.radius, 2 * length), 0.25 * np.minimum(walk.radius, length)
     )
 
-    def pick(a: Array, b: Array) -> Array:
+    def pick(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.where(kept.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
     moved = Walk(
@@ -430,7 +436,7 @@ def _advance(walk: Walk, goal: Goal, origin: Array, trial: Seen, move: Array, du
     return moved._replace(outcome=np.where(better & ~rough, int(End.BETTER_MAXIMUM), outcome))
 
 
-def _judge(walk: Walk, goal: Goal, origin: Array) -> Walk:
+def _judge(walk: Walk, goal: Goal, origin: np.ndarray) -> Walk:
     """Whether a lane has arrived; what its place says of the bracket, and of a plateau."""
     g, fixed = walk.geometry, ~np.isnan(goal.at)
     u, r, rho = goal.side * (walk.psi - origin), _root(walk, goal), np.sqrt(goal.cut)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.constrained import BETTER, CLOSE, End, Evaluate, Goal, Seen, solve
 from jaxmle.inference.ends import maxima
@@ -17,9 +18,6 @@ from jaxmle.inference.profile import MOST_POINTS
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.parameters.arguments import check_count, check_level
 from jaxmle.parameters.constraints import Interval
-
-Array = Any
-Tree = Any
 
 
 @partial(
@@ -45,22 +43,22 @@ class Contour:
     [1.2239, 1.2239, 1.2239, 1.2239]
     """
 
-    curve: Array
-    status: Array
-    error: Array
-    estimate: Array
+    curve: np.ndarray
+    status: np.ndarray
+    error: np.ndarray
+    estimate: np.ndarray
     names: tuple[str, str]
     level: float
     mode: str
 
     @property
-    def closed(self) -> Array:
+    def closed(self) -> np.ndarray:
         """The curve with its first point once more at the end, for plots."""
         return np.concatenate([self.curve, self.curve[..., :1, :]], axis=-2)
 
 
 def contour(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree = None,
     pair: tuple[str, str] = ("", ""),
@@ -198,11 +196,11 @@ def _contour(
     )
 
 
-def _shown(posed: Study, entry: int, psi: Array) -> Array:
+def _shown(posed: Study, entry: int, psi: np.ndarray) -> Array:
     return Interval(*posed.problem.layout.bounds[entry]).to_user(psi, ())
 
 
-def _rays(hessian: Array, i: int, j: int, angle: Array) -> Array:
+def _rays(hessian: np.ndarray, i: int, j: int, angle: np.ndarray) -> np.ndarray:
     """For each lane the free coordinates as (nuisance, ray), (m, k, k − 1): the ray in the plane of i and j, evenly around the Wald ellipse."""
     m, k = hessian.shape[:2]
     vcov = np.linalg.inv(-0.5 * (hessian + np.swapaxes(hessian, 1, 2)))
@@ -215,7 +213,7 @@ def _rays(hessian: Array, i: int, j: int, angle: Array) -> Array:
     return basis
 
 
-def _along(basis: Array, w: Array, values: tuple[Array, ...]) -> Seen:
+def _along(basis: np.ndarray, w: np.ndarray, values: tuple[np.ndarray, ...]) -> Seen:
     """What was seen of the likelihood, in the coordinates w of each lane's basis; ψ is the last of them, the place on the ray."""
     value, noise, score, hessian = values
     gradient = np.zeros_like(w)
@@ -231,7 +229,7 @@ def _along(basis: Array, w: Array, values: tuple[Array, ...]) -> Seen:
     )
 
 
-def _in_basis(evaluate: Any, at: Array, basis: Array) -> Evaluate:
+def _in_basis(evaluate: Any, at: np.ndarray, basis: np.ndarray) -> Evaluate:
     return lambda lanes, w: _along(
         basis[lanes], w, evaluate(lanes, at[lanes] + np.einsum("mkw,mw->mk", basis[lanes], w))
     )

@@ -13,15 +13,13 @@ import numpy as np
 import scipy
 from jax.flatten_util import ravel_pytree
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.revisit import check_fit
 from jaxmle.likelihood.host import precision, to_numpy, tracing
 from jaxmle.parameters.arguments import check_function, check_level
-from jaxmle.parameters.constraints import namespace
 from jaxmle.solvers.status import Status
-
-Array = Any
-Tree = Any
 
 
 @partial(

@@ -10,15 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.revisit import inverse_root, tangent, visit
 from jaxmle.likelihood.anatomy import roots_of
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.terms import term_rows
 from jaxmle.parameters.tree import Layout
-
-Array = Any
-Tree = Any
 
 
 @partial(
@@ -72,7 +70,7 @@ class Disagreement:
 
 
 def disagreement(
-    loglik: Any, fit: Fit, data: Tree = None, *, weights: Any = None, in_axes: Any = 0
+    loglik: Loglik, fit: Fit, data: Tree = None, *, weights: Any = None, in_axes: Any = 0
 ) -> Disagreement:
     """Standard errors from the Hessian, the outer product of scores and the sandwich side by side.
 
@@ -105,7 +103,9 @@ def disagreement(
     return Disagreement(observed, opg, sandwich, ratios, fit.names)
 
 
-def _three(loglik: Any, layout: Layout, x: Array, data: Tree) -> tuple[Array, Array, Array, Array]:
+def _three(
+    loglik: Loglik, layout: Layout, x: Array, data: Tree
+) -> tuple[Array, Array, Array, Array]:
     lift = jnp.asarray(tangent(loglik, layout).lift, x.dtype)
     rows = term_rows(loglik, layout, x, data)
     root = inverse_root(-(lift.T @ sums(loglik, layout, x, data).hessian @ lift))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
+from jaxmle._types import Array, Tree
 from jaxmle.families.bounded import beta
 from jaxmle.families.counts import poisson
 from jaxmle.families.family import Family
@@ -23,8 +24,6 @@ from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.parameters.arguments import check_count, check_seed
 
-Array = Any
-Tree = Any
 Params = dict[str, Any]
 Ratio = Callable[[Array], tuple[Array, Array]]  # y → (log weight, what is averaged)
 

@@ -23,8 +23,6 @@ from jaxmle.inference.constrained import (
 from jaxmle.inference.lanes import Study
 from jaxmle.inference.targets import Lane, Targets, see
 
-Array = Any
-
 FOREIGN = 1e-2  # decrement at the estimate that shows it is not the maximum of this likelihood (0.14 SE; a float32 fit is within 1e-6)
 BEYOND = 1.2  # how far the curve goes, in distances from the estimate to the end
 
@@ -32,20 +30,20 @@ BEYOND = 1.2  # how far the curve goes, in distances from the estimate to the en
 class Found(NamedTuple):
     """The ends of all lanes."""
 
-    outcome: Array
-    z: Array
-    psi: Array
-    error: Array
+    outcome: np.ndarray
+    z: np.ndarray
+    psi: np.ndarray
+    error: np.ndarray
 
 
-def part_of(lane: Lane, index: Array) -> Lane:
+def part_of(lane: Lane, index: np.ndarray) -> Lane:
     """Some of the lanes."""
     return Lane(*(leaf[index] for leaf in lane))
 
 
 def maxima(
-    posed: Study, member: Array, evaluate: Any, free: Array
-) -> tuple[Array, tuple[Array, ...], Array, Array, Array]:
+    posed: Study, member: np.ndarray, evaluate: Any, free: np.ndarray
+) -> tuple[np.ndarray, tuple[np.ndarray, ...], np.ndarray, np.ndarray, np.ndarray]:
     """The maxima of the members among the lanes, and what is seen there; units and distance climbed, where the maximum is endless; each lane's place."""
     members, first, place = np.unique(member, return_index=True, return_inverse=True)
     z = free[members].copy()
@@ -64,7 +62,7 @@ def maxima(
     return z, values, unit, np.abs(z - stood), place.reshape(-1)
 
 
-def _adrift(posed: Study, members: Array) -> Array:
+def _adrift(posed: Study, members: np.ndarray) -> np.ndarray:
     """Which free coordinates belong to entries on a bound, at infinity or without an estimate, (j, k)."""
     x, bounds, chart = posed.x[members], np.array(posed.fit.bounds), posed.problem.chart
     lost = (~np.isfinite(x) | (x <= bounds[:, 0]) | (x >= bounds[:, 1])) & chart.single
@@ -72,8 +70,13 @@ def _adrift(posed: Study, members: Array) -> Array:
 
 
 def _polished(
-    posed: Study, members: Array, first: Array, z: Array, values: tuple[Array, ...], evaluate: Any
-) -> tuple[Array, tuple[Array, ...]]:
+    posed: Study,
+    members: np.ndarray,
+    first: np.ndarray,
+    z: np.ndarray,
+    values: tuple[np.ndarray, ...],
+    evaluate: Any,
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Newton's steps to the last digit, where a fit in float32 left them to do; an estimate that is not near the maximum is refused."""
     for round_ in range(4):
         j = -0.5 * (values[3] + np.swapaxes(values[3], 1, 2))
@@ -105,7 +108,7 @@ def _polished(
 
 def walked(
     posed: Study, targets: Targets, lane: Lane, cut: float, points: int
-) -> tuple[Found, Array, Array]:
+) -> tuple[Found, np.ndarray, np.ndarray]:
     """Every lane to its end; and the curve, ψ and signed root (lanes, points) at maxima between the estimate and beyond the end."""
     m, k = len(lane.member), posed.problem.chart.k
     out = Found(
@@ -131,7 +134,13 @@ def walked(
 
 
 def _goal(
-    posed: Study, targets: Targets, part: Lane, seen: Seen, unit: Array, climbed: Array, cut: float
+    posed: Study,
+    targets: Targets,
+    part: Lane,
+    seen: Seen,
+    unit: np.ndarray,
+    climbed: np.ndarray,
+    cut: float,
 ) -> Goal:
     """The end that each lane looks for."""
     m, endless = len(part.member), posed.endless[part.member]
@@ -162,8 +171,8 @@ def _evaluator(posed: Study, targets: Targets, part: Lane, evaluate: Any) -> Eva
 
 
 def _curve(
-    evaluate: Any, start: Array, seen: Seen, goal: Goal, ends: Ends, points: int
-) -> tuple[Array, Array]:
+    evaluate: Any, start: np.ndarray, seen: Seen, goal: Goal, ends: Ends, points: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Constrained maxima at evenly spaced ψ from the estimate to somewhat beyond the end, each from the one before."""
     g = geometry(seen)
     spread = np.sqrt(goal.cut / np.where(g.curvature > 0, g.curvature, np.nan))
@@ -199,14 +208,14 @@ def _curve(
     return curve, root
 
 
-def _shifted(evaluate: Evaluate, live: Array) -> Evaluate:
+def _shifted(evaluate: Evaluate, live: np.ndarray) -> Evaluate:
     return lambda lanes, z: evaluate(live[lanes], z)
 
 
-def _with(seen: Seen, index: Array, new: Seen) -> Seen:
+def _with(seen: Seen, index: np.ndarray, new: Seen) -> Seen:
     """What was seen, with what was seen anew of some lanes."""
 
-    def replaced(leaf: Array, part: Array) -> Array:
+    def replaced(leaf: np.ndarray, part: np.ndarray) -> np.ndarray:
         leaf = leaf.copy()
         leaf[index] = part
         return leaf
@@ -218,8 +227,11 @@ def _with(seen: Seen, index: Array, new: Seen) -> Seen:
 
 
 def ascend(
-    evaluate: Callable[[Array, Array], tuple[Array, ...]], lanes: Array, z: Array, steps: int = 60
-) -> tuple[Array, tuple[Array, ...]]:
+    evaluate: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]],
+    lanes: np.ndarray,
+    z: np.ndarray,
+    steps: int = 60,
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Climb from z (m, k) until the decrement is below 1e-9, or so many steps: the point, and what was seen there.
 
     For maxima at infinity, where each step of the climb goes as far as the one before and ℓ nears its supremum e-fold by e-fold.

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array
 from jaxmle.families.family import Family
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.fit import fit
@@ -20,7 +21,6 @@ from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.models.univariate import distribution
 from jaxmle.parameters.arguments import check_choice, check_count
 
-Array = Any
 CRITERIA = ("aicc", "tic")
 
 

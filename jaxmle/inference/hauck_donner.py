@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.revisit import inverse_root, tangent, visit
 from jaxmle.likelihood.anatomy import has_law
@@ -17,11 +19,7 @@ from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.host import tracing
 from jaxmle.likelihood.terms import expected_information
 from jaxmle.parameters.arguments import check_number
-from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Layout
-
-Array = Any
-Tree = Any
 
 
 @partial(
@@ -84,7 +82,7 @@ class HauckDonner:
 
 
 def hauck_donner(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree = None,
     *,
@@ -148,7 +146,9 @@ def _like(fit: Fit, value: float) -> Array:
     return (jnp if tracing() else np).full(fit.batch_shape, value, dtype=fit.dtype)
 
 
-def _slopes(loglik: Any, layout: Layout, x: Array, data: Tree, value: Array) -> tuple[Array, Array]:
+def _slopes(
+    loglik: Loglik, layout: Layout, x: Array, data: Tree, value: Array
+) -> tuple[Array, Array]:
     """The scaled slope and z of each entry, (p,): ∂v = −v (∂J) v along each coordinate."""
     lift, places = tangent(loglik, layout)
     basis = jnp.asarray(lift, x.dtype)

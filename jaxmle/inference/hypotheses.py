@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.explain import combination
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.delta import finite_point, real_value
@@ -20,12 +22,10 @@ from jaxmle.inference.outcome import Reason, Test, outcome
 from jaxmle.inference.revisit import check_fit
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.parameters.arguments import check_function, check_number, shown
-from jaxmle.parameters.constraints import Simplex, namespace
+from jaxmle.parameters.constraints import Simplex
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import Status
 
-Array = Any
-Tree = Any
 Restriction = str | Sequence[Any] | Mapping[str, Any] | np.ndarray | Callable[[Tree], Tree]
 
 # Ends that leave no estimate with a covariance; after the others the witness says which combinations have one.

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.revisit import Visit, inverse_root, visit
@@ -21,9 +22,6 @@ from jaxmle.likelihood.host import precision, tracing
 from jaxmle.likelihood.row_independence import check_rows_apart
 from jaxmle.likelihood.terms import row_information, term_rows
 from jaxmle.parameters.tree import Chart, Layout
-
-Array = Any
-Tree = Any
 
 DEPENDENT = "Give clusters= that hold the rows that look at each other"
 
@@ -69,7 +67,7 @@ class Influence:
 
 
 def influence(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree = None,
     *,
@@ -146,7 +144,7 @@ def _check_rows(seen: Visit, codes: tuple[Array, ...]) -> None:
 
 
 def _delete(
-    loglik: Any, layout: Layout, x: Array, data: Tree, codes: tuple[Array, ...], se: Array
+    loglik: Loglik, layout: Layout, x: Array, data: Tree, codes: tuple[Array, ...], se: Array
 ) -> tuple[Array, Array, Array, Array]:
     """Estimates, dfbetas, Cook's distances and leverages, in coordinates in which the information is the identity."""
     roots = roots_of(loglik, layout)

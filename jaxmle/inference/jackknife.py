@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.fit import MAX_STEPS
 from jaxmle.fitting.progress import Progress
 from jaxmle.fitting.record import Fit
@@ -23,9 +24,6 @@ from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.parameters.tree import Layout
-
-Array = Any
-Tree = Any
 
 DEPENDENT = "Give clusters= that hold the rows that look at each other, or bootstrap with kind='block' or kind='parametric'"
 
@@ -185,7 +183,7 @@ def _honest(se: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def jackknife(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree = None,
     *,
@@ -282,7 +280,7 @@ class Units(NamedTuple):
         )
 
 
-def units_of(loglik: Any, refit: Refit, clusters: Any) -> Units:
+def units_of(loglik: Loglik, refit: Refit, clusters: Any) -> Units:
     """The rows of positive weight, or the clusters that have one."""
     n = rows_of(as_tree(loglik), refit.data)
     if n is None:
@@ -307,7 +305,7 @@ def units_of(loglik: Any, refit: Refit, clusters: Any) -> Units:
 
 
 def infinitesimal_jackknife(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree = None,
     *,
@@ -377,7 +375,7 @@ def infinitesimal_jackknife(
     return record(summed)
 
 
-def inverse_information(loglik: Any, fit: Fit) -> np.ndarray:
+def inverse_information(loglik: Loglik, fit: Fit) -> np.ndarray:
     """J⁻¹ (p, p) of the printed entries at a maximum, whatever covariance the fit carries; 0 for an entry that is fixed, NaN where J is not
     positive definite.
 

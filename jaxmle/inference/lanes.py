@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.chunk import Chunk, Flat, Programs, flat_members
 from jaxmle.fitting.engine import Problem, compiled_pass, pose
 from jaxmle.fitting.identity import identities, identity
@@ -25,12 +26,10 @@ from jaxmle.likelihood.combinators import weight
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.solvers.status import Status
 
-Array = np.ndarray
-Tree = Any
 Values = tuple[
-    Array, Array, Array, Array
+    np.ndarray, np.ndarray, np.ndarray, np.ndarray
 ]  # value (m,), noise (m,), score (m, k), hessian (m, k, k)
-Evaluate = Callable[[Array, Array], Values]  # lanes (m,), z (m, k)
+Evaluate = Callable[[np.ndarray, np.ndarray], Values]  # lanes (m,), z (m, k)
 
 EPS = float(np.finfo(np.float64).eps)
 SPARSE = 0.5  # share of the loaded lanes still open, below which the rest is loaded anew
@@ -41,7 +40,7 @@ ENDLESS = (Status.BOUNDARY, Status.SEPARATED)
 class Group(NamedTuple):
     """Lanes that run together."""
 
-    lanes: Array  # positions among all lanes
+    lanes: np.ndarray  # positions among all lanes
     evaluate: Evaluate  # of positions in ``lanes``
 
 
@@ -51,10 +50,10 @@ class Study:
 
     problem: Problem
     fit: Fit
-    base: Array  # (p,) values of the entries that do not move
-    x: Array  # (b, p) estimates
-    status: Array  # (b,)
-    top: Array  # (b,) ℓ̂
+    base: np.ndarray  # (p,) values of the entries that do not move
+    x: np.ndarray  # (b, p) estimates
+    status: np.ndarray  # (b,)
+    top: np.ndarray  # (b,) ℓ̂
     data: Tree = None  # of one data set
     inputs: Inputs | None = None  # of a batch
 
@@ -63,15 +62,15 @@ class Study:
         return len(self.status)
 
     @property
-    def usable(self) -> Array:
+    def usable(self) -> np.ndarray:
         return np.isin(self.status, [int(s) for s in USABLE])
 
     @property
-    def endless(self) -> Array:
+    def endless(self) -> np.ndarray:
         """Members whose maximum lies on a bound or at infinity."""
         return np.isin(self.status, [int(s) for s in ENDLESS])
 
-    def free(self) -> Array:
+    def free(self) -> np.ndarray:
         """Estimates on the free scale (b, k); a stand-in inside where an entry lies on its bound, is infinite or has no estimate."""
         x = np.where(self.usable[:, None], self.x, np.nan)
         for j, (low, high) in enumerate(self.fit.bounds):
@@ -91,7 +90,7 @@ class Study:
             x[bad] = x[~bad][0] if (~bad).any() else x[bad]
         return np.asarray(machine(_to_free, (chart,))(x))
 
-    def groups(self, member: Array) -> Iterator[Group]:
+    def groups(self, member: np.ndarray) -> Iterator[Group]:
         """Lanes (m,) that belong to ``member``, cut into groups that fit the memory."""
         if not member.size:
             return
@@ -117,7 +116,7 @@ class Study:
         base, on_device = self.base, jax.tree.map(jax.device_put, self.data)
         program = compiled_pass(self.problem, "evaluate")
 
-        def evaluate(lanes: Array, z: Array) -> Values:
+        def evaluate(lanes: np.ndarray, z: np.ndarray) -> Values:
             points = [program(base, on_device, (), row) for row in z]
             return tuple(
                 np.stack([np.asarray(leaf) for leaf in leaves])
@@ -153,7 +152,7 @@ def _inside(low: float, high: float) -> float:
     return low + 1.0 if np.isinf(high) else high - 1.0 if np.isinf(low) else 0.5 * (low + high)
 
 
-def _to_free(chart: Any, x: Array) -> Any:
+def _to_free(chart: Any, x: np.ndarray) -> Any:
     return chart.to_free(x)
 
 
@@ -163,12 +162,12 @@ class _Blocks:
 
     programs: Programs
     flat: Flat
-    place: Array  # (m,) which of the loaded members each lane belongs to
+    place: np.ndarray  # (m,) which of the loaded members each lane belongs to
     schedule: Schedule
     problem: Problem
     loaded: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self, lanes: Array, z: Array) -> Values:
+    def __call__(self, lanes: np.ndarray, z: np.ndarray) -> Values:
         held = self.loaded.get("lanes")
         if held is None or lanes.size < SPARSE * held.size or not np.isin(lanes, held).all():
             self._load(lanes)
@@ -189,7 +188,7 @@ class _Blocks:
             read(found.hessian),
         )
 
-    def _load(self, lanes: Array) -> None:
+    def _load(self, lanes: np.ndarray) -> None:
         schedule = self.schedule
         seat = np.zeros(len(self.place), int)
         seat[lanes] = np.arange(lanes.size)
@@ -218,7 +217,7 @@ class _Blocks:
 # ---------------------------------------------------------------- posing
 
 
-def study(loglik: Any, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> Study:
+def study(loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> Study:
     """The fit with its likelihood at hand; what shapes and types can tell is checked here. To be called where float64 is on."""
     check_fit("a profile", fit)
     check_weighting("a profile", loglik, fit, weights)
@@ -248,7 +247,7 @@ def study(loglik: Any, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> Stud
     return replace(found, x=x, status=status, top=top)
 
 
-def _single(loglik: Any, fit: Fit, data: Tree, weights: Any) -> Study:
+def _single(loglik: Loglik, fit: Fit, data: Tree, weights: Any) -> Study:
     tree = as_tree(loglik if weights is None else weight(loglik, weights))
     seen = host_data(data, fit.dtype)
     check_values(tree, seen)
@@ -261,7 +260,9 @@ def _single(loglik: Any, fit: Fit, data: Tree, weights: Any) -> Study:
     return Study(problem, fit, base, none, none, none, data=data)
 
 
-def _batch(loglik: Any, fit: Fit, data: Tree, weights: Any, in_axes: Any, status: Array) -> Study:
+def _batch(
+    loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any, status: np.ndarray
+) -> Study:
     base = _base(fit, as_tree(loglik))
     inputs = gathered(
         loglik,
@@ -284,7 +285,7 @@ def _batch(loglik: Any, fit: Fit, data: Tree, weights: Any, in_axes: Any, status
     return Study(problem, fit, base, none, none, none, inputs=inputs)
 
 
-def _base(fit: Fit, tree: Any) -> Array:
+def _base(fit: Fit, tree: Any) -> np.ndarray:
     """Values (p,) of an estimate within the bounds, with what is fixed put in: the value of every entry that does not move."""
     x = np.asarray(fit.x, dtype=np.float64).reshape(-1, len(fit.names))
     good = np.flatnonzero(

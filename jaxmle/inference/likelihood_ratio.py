@@ -8,14 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.outcome import Reason, Test, outcome
 from jaxmle.likelihood.host import tracing
 from jaxmle.parameters.arguments import shown
-from jaxmle.parameters.constraints import namespace
 from jaxmle.solvers.status import Status
-
-Array = Any
 
 # Ends whose ℓ is the supremum and whose df counts the directions that the likelihood knows.
 SUPREMUM = (Status.CONVERGED, Status.IMPRECISE, Status.BOUNDARY, Status.SEPARATED)
@@ -70,7 +69,7 @@ def lr_test(restricted: Fit, full: Fit, *, on_bound: str | None = None) -> Test:
     law = "chi2" if j is None else "chi-bar-square"
     told = f"{df} restriction{'s' if df > 1 else ''}" if j is None else f"{on_bound} on its bound"
     settled = (
-        xp.where(abs(statistic) <= noise, 0.0, statistic)
+        xp.where(xp.abs(statistic) <= noise, 0.0, statistic)
         if j is not None
         else xp.maximum(statistic, xp.where(statistic < -noise, statistic, 0.0))
     )
@@ -108,7 +107,7 @@ def _noise(restricted: Fit, full: Fit) -> Array:
         xp.isfinite(restricted.decrement), restricted.decrement, 0.0
     )
     return 2 * xp.minimum(climb, 1e-6) + 64 * xp.finfo(full.dtype).eps * (
-        abs(full.loglik) + abs(restricted.loglik) + xp.where(xp.isnan(full.n), 0.0, full.n)
+        xp.abs(full.loglik) + xp.abs(restricted.loglik) + xp.where(xp.isnan(full.n), 0.0, full.n)
     )
 
 

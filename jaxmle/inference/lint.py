@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.keys import typed_key
 from jaxmle.inference.lint_derivatives import check_derivatives, check_parameters
 from jaxmle.inference.lint_mass import check_normalised
@@ -35,17 +36,14 @@ from jaxmle.likelihood.host import precision, tracing
 from jaxmle.parameters.arguments import check_function, shown
 from jaxmle.parameters.tree import Chart, layout_of
 
-Array = Any
-Tree = Any
-
 CONFIRM = 1e-2  # level of the test of mean scores on fresh data; after its first level, one sound likelihood in a million fails both
 
 
 def lint(
-    loglik: Any,
+    loglik: Loglik,
     params0: Tree,
     data: Tree = None,
-    sample: Callable[[Array, Tree, Tree], Tree] | None = None,
+    sample: Callable[[jax.Array, Tree, Tree], Tree] | None = None,
     *,
     response: str | None = None,
     support: Any = None,

@@ -9,15 +9,13 @@ import jax
 import numpy as np
 import scipy
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.inference.lint_probe import SUPPORTS, Member, Probe
 from jaxmle.inference.lint_report import Finding
 from jaxmle.inference.mass import Density, change_of_variable, log_mass
 from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.likelihood.host import compiled
 from jaxmle.parameters.constraints import Interval
-
-Array = Any
-Tree = Any
 
 MASS = 1e-5  # what a mass may differ from one: ten times the error asked of the quadrature
 LOOK, HEAD = 5, 512  # rows whose density is integrated, among the first so many
@@ -71,8 +69,8 @@ def _one_by_one(
     """The same by a program of its own, in which each row looked at is changed in a copy of the data."""
     layout = probe.chart.layout
 
-    def make(loglik: Any) -> Callable[..., Array]:
-        def one(x: Array, data: Tree, row: Array, value: Array) -> Array:
+    def make(loglik: Loglik) -> Callable[..., Array]:
+        def one(x: Array, data: Tree, row: Any, value: Array) -> Array:
             leaves, treedef = jax.tree.flatten(data)
             if scalar:
                 leaves, row = [jax.lax.dynamic_slice_in_dim(array, row, 1) for array in leaves], 0

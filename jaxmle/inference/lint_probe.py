@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.objective import Objective
 from jaxmle.likelihood.anatomy import has, parts_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, WithResponse
@@ -20,14 +21,11 @@ from jaxmle.parameters.constraints import Interval
 from jaxmle.parameters.tree import Chart, path_name
 from jaxmle.solvers.loop import Point
 
-Array = Any
-Tree = Any
-
 
 class Member(NamedTuple):
     """One likelihood below weights, priors and pools, with its own data."""
 
-    loglik: Any
+    loglik: Loglik
     data: Tree
     terms: Callable[[np.ndarray, Tree], np.ndarray]  # of x (p,)
 
@@ -155,7 +153,7 @@ def prepare(
         )
         return lambda x, data: np.asarray(piece(x, data))
 
-    def second_order(loglik: Any) -> Callable[[np.ndarray, Tree], Point]:
+    def second_order(loglik: Loglik) -> Callable[[np.ndarray, Tree], Point]:
         piece = compiled(
             loglik,
             ("lint point", chart),

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy
 
+from jaxmle._types import Array, Tree
 from jaxmle.inference.lint_probe import Probe
 from jaxmle.inference.lint_report import Finding
 from jaxmle.solvers.loop import SETTLED, Point, maximise
-
-Tree = Any
 
 LEVEL = 1e-4  # of the test of mean scores
 
@@ -169,7 +168,7 @@ def check_sign(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
     )
 
 
-def _curvatures(hessian: np.ndarray) -> tuple[float, float]:
+def _curvatures(hessian: Array) -> tuple[float, float]:
     """The extreme eigenvalues of a Hessian scaled to a unit diagonal."""
     scale = np.sqrt(np.abs(np.diagonal(hessian)))
     scale = np.where(scale > 0, scale, 1.0)

@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Tree
 from jaxmle.inference.lint_probe import Member, Probe
 from jaxmle.inference.lint_report import Finding
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.rowwise import proof_of
-
-Tree = Any
 
 ROUGH = 1e-9  # relative noise of a term: float64 leaves 1e-16 to 1e-12, float32 some 3e-8
 

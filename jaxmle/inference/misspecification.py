@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.keys import typed_key
 from jaxmle.fitting.record import Fit
@@ -22,16 +23,14 @@ from jaxmle.likelihood.terms import row_information, term_rows
 from jaxmle.parameters.arguments import check_count, check_function
 from jaxmle.parameters.tree import Layout
 
-Array = Any
-Tree = Any
 FEWEST = 19  # replicates with which a p-value can be as small as 0.05
 
 
 def information_matrix_test(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree,
-    sample: Callable[[Array, Tree, Tree], Tree],
+    sample: Callable[[jax.Array, Tree, Tree], Tree],
     *,
     key: Any,
     replicates: int = 199,
@@ -101,19 +100,22 @@ def information_matrix_test(
             code = int(Reason.REPLICATES)
     p = (1 + beyond) / (1 + usable) if not code else np.nan
     lost = code == int(Reason.NOT_CONVERGED)
-    return Test(
+    numbers: tuple[Any, Any, Any, Any, Any] = (  # NumPy's scalars, which are arrays without axes
         np.float64(np.nan if lost else observed),
         np.float64(rank - fit.df),
         np.float64(p),
         np.int32(code),
         np.int32(usable),
+    )
+    return Test(
+        *numbers,
         "Information-matrix",
         "a right specification",
         "bootstrap",
     )
 
 
-def _check(loglik: Any, fit: Fit, sample: Any, replicates: Any) -> None:
+def _check(loglik: Loglik, fit: Fit, sample: Any, replicates: Any) -> None:
     if tracing():
         raise TypeError(
             "information_matrix_test fits a batch from the host and cannot run inside jit or vmap"
@@ -144,7 +146,9 @@ def _statistics(seen: Visit) -> tuple[Array, Array]:
     )
 
 
-def _ones_on_indicators(loglik: Any, layout: Layout, x: Array, data: Tree) -> tuple[Array, Array]:
+def _ones_on_indicators(
+    loglik: Loglik, layout: Layout, x: Array, data: Tree
+) -> tuple[Array, Array]:
     """1'Z(Z'Z)⁻Z'1: the length of the projection of ones on the columns of Z = (d, s), whatever repeats among them."""
     lift = jnp.asarray(tangent(loglik, layout).lift, x.dtype)
     scores = term_rows(loglik, layout, x, data).scores @ lift
@@ -171,7 +175,7 @@ def _ones_on_indicators(loglik: Any, layout: Layout, x: Array, data: Tree) -> tu
 
 
 def _drawn(
-    seen: Visit, sample: Callable[[Array, Tree, Tree], Tree], key: Any, replicates: int
+    seen: Visit, sample: Callable[[jax.Array, Tree, Tree], Tree], key: Any, replicates: int
 ) -> tuple[Tree, Tree]:
     """Simulated data sets (replicates, n, …), and the axes of their leaves: None for what the sampler leaves as it is."""
     data, layout = seen.aligned[0], seen.fit.layout

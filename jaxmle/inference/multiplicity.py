@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array
 from jaxmle.parameters.arguments import shown
-from jaxmle.parameters.constraints import namespace
-
-Array = Any
 
 
 def holm(pvalues: Any, axis: int = -1) -> Array:
@@ -106,9 +106,8 @@ def _running(xp: Any, what: str, values: Array) -> Array:
     """The running maximum or minimum along the last axis."""
     if xp is np:
         return getattr(np, what).accumulate(values, axis=-1)
-    return {"maximum": jax.lax.cummax, "minimum": jax.lax.cummin}[what](
-        values, axis=values.ndim - 1
-    )
+    running: Callable[..., Array] = {"maximum": jax.lax.cummax, "minimum": jax.lax.cummin}[what]
+    return running(values, axis=values.ndim - 1)
 
 
 def _put_back(adjusted: Array, order: Array, pvalues: Any, axis: int) -> Array:

@@ -12,9 +12,8 @@ import jax
 import numpy as np
 import scipy
 
-from jaxmle.parameters.constraints import namespace
-
-Array = Any
+from jaxmle._namespace import namespace
+from jaxmle._types import Array
 
 
 class Reason(IntEnum):
@@ -175,7 +174,7 @@ def chi2_sf(statistic: Array, df: Array) -> Array:
     return gammaincc(df / 2, statistic / 2)
 
 
-def f_sf(statistic: Array, df: Array, df_residual: float) -> Array:
+def f_sf(statistic: Array, df: float | Array, df_residual: float) -> Array:
     """P(F > statistic)."""
     if namespace(statistic) is np:
         return scipy.special.fdtrc(df, df_residual, statistic)
@@ -188,9 +187,10 @@ def two_sided(z: Array) -> Array:
     """2·P(Z > |z|) for a standard normal Z."""
     if namespace(z) is np:
         return 2 * scipy.special.ndtr(-np.abs(z))
+    import jax.numpy as jnp
     from jax.scipy.special import ndtr
 
-    return 2 * ndtr(-abs(z))
+    return 2 * ndtr(-jnp.abs(z))
 
 
 def outcome(

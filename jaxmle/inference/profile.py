@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import scipy
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.lockstep import machine
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.constrained import End
@@ -19,9 +20,6 @@ from jaxmle.inference.targets import Lane, Targets, targets_of
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.parameters.arguments import check_count, check_level
 from jaxmle.parameters.tree import Chart
-
-Array = Any
-Tree = Any
 
 _LEAVES = [
     "estimate",
@@ -64,15 +62,15 @@ class Profile:
     [True]
     """
 
-    estimate: Array
-    lower: Array
-    upper: Array
-    lower_status: Array
-    upper_status: Array
-    error: Array
-    at_ends: Array
-    curve: Array
-    root: Array
+    estimate: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    lower_status: np.ndarray
+    upper_status: np.ndarray
+    error: np.ndarray
+    at_ends: np.ndarray
+    curve: np.ndarray
+    root: np.ndarray
     names: tuple[str, ...]
     level: float
     mode: str
@@ -86,11 +84,11 @@ class Profile:
         return np.shape(self.lower)[:-1]
 
     @property
-    def found(self) -> Array:
+    def found(self) -> np.ndarray:
         """Whether both ends are known: FOUND, AT_BOUND or UNBOUNDED, (m,)."""
         return (self.lower_status <= int(End.AT_BOUND)) & (self.upper_status <= int(End.AT_BOUND))
 
-    def interval(self, level: float | None = None) -> Array:
+    def interval(self, level: float | None = None) -> np.ndarray:
         """Lower and upper ends, (m, 2), in the order of ``names``."""
         if level is not None and abs(level - self.level) > 1e-12:
             raise ValueError(
@@ -147,7 +145,7 @@ class Profile:
     __str__ = __repr__
 
 
-def _leaves(layout: Any, flat: Array, lead: int) -> Tree:
+def _leaves(layout: Any, flat: np.ndarray, lead: int) -> Tree:
     """Flat quantities (..., p) as a tree like ``params``, with NaN at structural constants."""
     if not lead:
         return layout.unravel_entries(flat)
@@ -227,7 +225,7 @@ MOST_POINTS = 10_000  # of a curve or a contour: each is a maximisation of its o
 
 
 def profile(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree = None,
     which: Any = None,
@@ -313,7 +311,9 @@ def _profile(posed: Study, targets: Targets, level: float, points: int) -> Profi
 RUN = -1
 
 
-def _settled(posed: Study, targets: Targets, ends: Array, status: Array) -> tuple[Array, Array]:
+def _settled(
+    posed: Study, targets: Targets, ends: np.ndarray, status: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Ends that need no walk: no fit, an entry that is held, an estimate that lies on its bound or at infinity."""
     status[posed.usable] = RUN
     for t, entry in enumerate(targets.entry):
@@ -329,7 +329,7 @@ def _settled(posed: Study, targets: Targets, ends: Array, status: Array) -> tupl
     return ends, status
 
 
-def _printed(targets: Targets, lane: Lane, found: Found) -> tuple[Array, Array]:
+def _printed(targets: Targets, lane: Lane, found: Found) -> tuple[np.ndarray, np.ndarray]:
     """ψ at the ends as the quantity that is printed, and the status."""
     value, status = np.full(len(lane.member), np.nan), found.outcome.copy()
     for t, scale in enumerate(targets.scales):
@@ -345,7 +345,7 @@ def _printed(targets: Targets, lane: Lane, found: Found) -> tuple[Array, Array]:
     return value, status
 
 
-def _to_user(posed: Study, z: Array) -> Array:
+def _to_user(posed: Study, z: np.ndarray) -> np.ndarray:
     """All printed entries (j, p) at free points (j, k)."""
     chart, roots = posed.problem.chart, np.array(posed.problem.roots)
     x = (
@@ -358,11 +358,11 @@ def _to_user(posed: Study, z: Array) -> Array:
     return x[:, np.where(roots >= 0, roots, np.arange(len(roots)))]
 
 
-def _user(chart: Chart, z: Array, base: Array) -> Array:
+def _user(chart: Chart, z: np.ndarray, base: np.ndarray) -> Array:
     return chart.to_user(z, base)
 
 
-def _estimates(posed: Study, targets: Targets) -> Array:
+def _estimates(posed: Study, targets: Targets) -> np.ndarray:
     """The estimate of each quantity, (b, m)."""
     out = np.full((posed.members, len(targets.names)), np.nan)
     for t, entry in enumerate(targets.entry):
@@ -382,8 +382,14 @@ def _estimates(posed: Study, targets: Targets) -> Array:
 
 
 def _both_sides(
-    posed: Study, targets: Targets, lane: Lane, side: Array, curve: Array, root: Array, points: int
-) -> tuple[Array, Array]:
+    posed: Study,
+    targets: Targets,
+    lane: Lane,
+    side: np.ndarray,
+    curve: np.ndarray,
+    root: np.ndarray,
+    points: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """The curves of both sides with the estimate between them, (b, m, 2·points + 1), increasing."""
     b, m = posed.members, len(targets.names)
     if not points:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.profile import Profile
 from jaxmle.inference.revisit import check_fit, check_weighting, visit
@@ -19,12 +20,9 @@ from jaxmle.likelihood.host import tracing
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.parameters.tree import Chart
 
-Array = Any
-Tree = Any
-
 
 def profile_end(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     found: Profile,
     data: Tree,

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.batch import fit_members
 from jaxmle.fitting.fit import MAX_STEPS, check_options
 from jaxmle.fitting.identity import identity
@@ -23,9 +24,6 @@ from jaxmle.likelihood.host import precision, tracing
 from jaxmle.likelihood.row_independence import check_rows_apart
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.solvers.status import Status
-
-Array = Any
-Tree = Any
 
 MEMBERS = (
     8,
@@ -52,7 +50,7 @@ class Refit:
     ``start`` is where every refit begins, the estimate itself where it can be a start.
     """
 
-    loglik: Any
+    loglik: Loglik
     data: Tree
     weights: Weights | None
     layout: Layout
@@ -97,7 +95,7 @@ class Refit:
 
 def refit_of(
     what: str,
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree,
     params0: Tree,
@@ -146,7 +144,7 @@ def refit_of(
     )
 
 
-def _start(what: str, loglik: Any, fit: Fit, data: Tree, params0: Tree) -> Tree:
+def _start(what: str, loglik: Loglik, fit: Fit, data: Tree, params0: Tree) -> Tree:
     if params0 is not None:
         if layout_of(params0).names != fit.layout.places:
             raise ValueError(

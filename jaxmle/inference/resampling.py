@@ -15,14 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Pool, Weights
 from jaxmle.likelihood.contract import as_tree, data_length, rows_of
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.likelihood.host import precision
 from jaxmle.parameters.arguments import check_count
-
-Array = Any
-Tree = Any
 
 CACHED = 2**17  # float64 numbers in a core's cache of 1 MB
 
@@ -47,7 +45,7 @@ class Plan:
 
 
 def plan_of(
-    kind: str, loglik: Any, data: Tree, weights: Weights | None, clusters: Any, block_length: Any
+    kind: str, loglik: Loglik, data: Tree, weights: Weights | None, clusters: Any, block_length: Any
 ) -> Plan:
     """The plan of a kind of bootstrap, checked.
 

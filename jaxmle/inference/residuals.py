@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
+from jaxmle._types import Array
 from jaxmle.likelihood.host import tracing
-
-Array = Any
 
 
 def pearson_residuals(y: Any, mean: Any, variance: Any) -> Array:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.fingerprint import fingerprints
 from jaxmle.fitting.identity import identity
 from jaxmle.fitting.inputs import codes_within, leaf_axes
@@ -20,18 +22,16 @@ from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.parameters.arguments import shown
-from jaxmle.parameters.constraints import Simplex, namespace
+from jaxmle.parameters.constraints import Simplex
 from jaxmle.parameters.tree import Layout
 
-Array = Any
-Tree = Any
 ROWS = 2**17  # rows of members that are evaluated side by side
 
 
 class Visit(NamedTuple):
     """A likelihood and the data it was fitted to. The leaves of ``aligned`` are data, weights or None, and cluster codes."""
 
-    loglik: Any
+    loglik: Loglik
     fit: Fit
     aligned: tuple[Tree, Any, tuple[Array, ...]]
     shared: tuple[bool, ...]  # for each leaf of ``aligned``, whether all members share it
@@ -46,13 +46,13 @@ class Visit(NamedTuple):
         """
         kind, flags, treedef = self.weight_kind, self.shared, jax.tree.structure(self.aligned)
 
-        def one(loglik: Any, x: Array, leaves: list[Array], extra: Tree) -> Any:
+        def one(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Any:
             data, w, codes = jax.tree.unflatten(treedef, leaves)
             return quantity(
                 loglik if kind is None else weight(loglik, Weights(w, kind)), x, data, codes, *extra
             )
 
-        def many(loglik: Any, x: Array, leaves: list[Array], extra: Tree) -> Any:
+        def many(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Any:
             own = [leaf for leaf, same in zip(leaves, flags, strict=True) if not same]
 
             def member(args: tuple[Array, list[Array], Tree]) -> Any:
@@ -120,7 +120,7 @@ def check_axes(fit: Fit, in_axes: Any) -> None:
         raise ValueError("in_axes belongs to a batch; this is one fit: leave it out")
 
 
-def check_weighting(what: str, loglik: Any, fit: Fit, weights: Any) -> None:
+def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Any) -> None:
     """The weights given again, or inside the likelihood, are of the kind that the record says."""
     if weights is not None and not isinstance(weights, Weights):
         weight(loglik, weights)  # says what is wrong
@@ -157,7 +157,7 @@ def check_same(fit: Fit, found: Array) -> None:
 
 
 def visit(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree,
     *,
@@ -281,7 +281,7 @@ class Tangent(NamedTuple):
     places: np.ndarray  # (k,) the entries of x that are these coordinates
 
 
-def tangent(loglik: Any, layout: Layout) -> Tangent:
+def tangent(loglik: Loglik, layout: Layout) -> Tangent:
     """The entries that ``fix`` and ``tie`` leave free; of a simplex all but the last, which takes up the rest."""
     roots = roots_of(loglik, layout)
     free = roots == np.arange(layout.p)

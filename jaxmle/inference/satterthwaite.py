@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.revisit import check_fit, inverse_root, tangent, visit
 from jaxmle.likelihood.anatomy import has_law, roots_of
@@ -20,9 +21,6 @@ from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.terms import row_information, term_rows
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout
-
-Array = Any
-Tree = Any
 
 
 @partial(
@@ -82,7 +80,7 @@ class Satterthwaite:
 
 
 def satterthwaite(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree = None,
     *,
@@ -158,7 +156,7 @@ def _contrasts(contrasts: Any) -> np.ndarray:
 
 
 def _moments(
-    loglik: Any,
+    loglik: Loglik,
     layout: Layout,
     x: Array,
     data: Tree,

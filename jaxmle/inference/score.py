@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.outcome import Reason, Test, outcome
 from jaxmle.inference.revisit import inverse_root, tangent, visit
@@ -19,16 +21,12 @@ from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.host import precision, to_numpy, tracing
 from jaxmle.likelihood.terms import NO_LAW, expected_information, term_rows
 from jaxmle.parameters.arguments import check_function
-from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.solvers.status import Status
 
-Array = Any
-Tree = Any
-
 
 def score_test(
-    loglik: Any,
+    loglik: Loglik,
     restricted: Fit,
     data: Tree = None,
     *,
@@ -141,7 +139,7 @@ def _full_layout(restricted: Fit, params: Callable[[Tree], Tree], constraints: T
     return layout_of(jax.tree.map(lambda leaf: np.zeros(leaf.shape), full), constraints)
 
 
-def _kind(vcov: str, loglik: Any, clusters: Any, weighting: str) -> str:
+def _kind(vcov: str, loglik: Loglik, clusters: Any, weighting: str) -> str:
     if vcov == "expected" and not has_law(loglik):
         raise ValueError(NO_LAW)
     if vcov == "auto":
@@ -176,7 +174,7 @@ def _placed(restricted: Fit, params: Callable[[Tree], Tree], layout: Layout) -> 
 
 
 def _statistic(
-    loglik: Any,
+    loglik: Loglik,
     layout: Layout,
     kind: str,
     q: int,

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.likelihood_ratio import found_supremum, lr_test, same_data
 from jaxmle.inference.outcome import Test
@@ -18,12 +20,9 @@ from jaxmle.inference.revisit import inverse_root, tangent, visit
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.terms import term_rows
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
-from jaxmle.parameters.constraints import namespace
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import Status
 
-Array = Any
-Tree = Any
 CRITERIA = ("aic", "aicc", "bic")
 
 
@@ -47,7 +46,7 @@ class Takeuchi:
 
 
 def tic(
-    loglik: Any, fit: Fit, data: Tree = None, *, weights: Any = None, in_axes: Any = 0
+    loglik: Loglik, fit: Fit, data: Tree = None, *, weights: Any = None, in_axes: Any = 0
 ) -> Takeuchi:
     """Takeuchi's information criterion −2ℓ + 2 tr(J⁻¹K): AIC without the belief that the model is right.
 
@@ -85,7 +84,7 @@ def tic(
     return Takeuchi(-2 * fit.loglik + 2 * penalty, penalty[()])
 
 
-def _trace(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
+def _trace(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
     """tr(J⁻¹K) = Σ |U's_i|² over the terms, J⁻¹ = UU'."""
     lift = jnp.asarray(tangent(loglik, layout).lift, x.dtype)
     rows = term_rows(loglik, layout, x, data)

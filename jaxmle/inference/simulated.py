@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.contract import Opaque
 from jaxmle.likelihood.host import compiled, precision
 from jaxmle.parameters.arguments import check_function
 
-Array = Any
-Tree = Any
-Sample = Callable[[Array, Tree, Tree], Tree]
+Sample = Callable[[jax.Array, Tree, Tree], Tree]
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def _alike(new: np.ndarray, old: Any) -> np.ndarray:
 
 
 def simulator_of(
-    what: str, loglik: Any, sample: Sample | None, params: Tree, data: Tree
+    what: str, loglik: Loglik, sample: Sample | None, params: Tree, data: Tree
 ) -> Simulator:
     """The simulator, checked by abstract evaluation. A leaf that ``sample`` hands back untouched is shared by all data sets."""
     sample = getattr(loglik, "sample", None) if sample is None else sample
@@ -86,7 +85,7 @@ def simulator_of(
     check_function("sample", sample, "lambda key, params, data: {**data, 'y': …}")
     flags: list[bool] = []
 
-    def look(params: Tree, data: Tree, key: Array) -> Tree:
+    def look(params: Tree, data: Tree, key: jax.Array) -> Tree:
         out = sample(key, params, data)
         if str(jax.tree.structure(out)) != str(jax.tree.structure(data)):
             raise ValueError(

@@ -10,13 +10,11 @@ import jax
 import numpy as np
 import scipy
 
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.record import Fit, wald_interval
 from jaxmle.inference.revisit import check_fit
 from jaxmle.likelihood.host import tracing
 from jaxmle.parameters.arguments import check_choice, check_count, check_level, check_seed
-
-Array = Any
-Tree = Any
 
 METHODS = ("bonferroni", "sup-t")
 DRAWS = (

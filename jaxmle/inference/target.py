@@ -11,15 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jaxmle._types import Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.delta import delta
 from jaxmle.likelihood.contract import Opaque
 from jaxmle.likelihood.host import compiled, precision
 from jaxmle.parameters.arguments import check_function
 from jaxmle.parameters.tree import Layout, layout_of
-
-Array = Any
-Tree = Any
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,8 @@ class Target:
     statistic: Any  # a function of the parameters, or None
     outcome: Layout  # of the value
 
-    def values(self, x: np.ndarray) -> np.ndarray:
-        """g at each row of x (b, p), as (b, q)."""
+    def values(self, x: Any) -> np.ndarray:
+        """g at each row of x (b, p), a NumPy array, as (b, q)."""
         if self.statistic is None:
             return x
         layout = self.layout

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array
 from jaxmle.inference.constrained import Seen
 from jaxmle.inference.lanes import Study
 from jaxmle.likelihood.contract import Opaque
@@ -18,15 +19,15 @@ from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import Interval
 from jaxmle.parameters.tree import Chart, Layout
 
-Array = Any
-
 
 class Targets(NamedTuple):
     """The quantities ψ profiled, as functions of the free coordinates; a printed entry that is the image of one coordinate is that coordinate."""
 
     names: tuple[str, ...]
-    coordinate: Array  # (m,) the free coordinate, −1 for a function, −2 for an entry that is held
-    entry: Array  # (m,) the printed entry, −1 for a function of the user's
+    coordinate: (
+        np.ndarray
+    )  # (m,) the free coordinate, −1 for a function, −2 for an entry that is held
+    entry: np.ndarray  # (m,) the printed entry, −1 for a function of the user's
     scales: tuple[Interval, ...]  # the map from ψ to the quantity printed
     functions: Any  # (z (j, k), chosen (j, m)) → value, gradient, second derivative of each lane's ψ; None where there is none
     whole: bool
@@ -163,12 +164,14 @@ def _derivatives(chart: Chart, curved: tuple[Curved, ...], forms: Any) -> Callab
 class Lane(NamedTuple):
     """Which end of which quantity of which member."""
 
-    member: Array
-    target: Array
-    side: Array
+    member: np.ndarray
+    target: np.ndarray
+    side: np.ndarray
 
 
-def see(posed: Study, targets: Targets, lane: Lane, values: tuple[Array, ...], z: Array) -> Seen:
+def see(
+    posed: Study, targets: Targets, lane: Lane, values: tuple[np.ndarray, ...], z: np.ndarray
+) -> Seen:
     """What was seen of the likelihood, with the lane's ψ."""
     value, noise, score, hessian = values
     coordinate = targets.coordinate[lane.target]

@@ -6,6 +6,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.likelihood_ratio import found_supremum, same_data
 from jaxmle.inference.outcome import Reason, Test, outcome
@@ -14,10 +16,6 @@ from jaxmle.likelihood.anatomy import has, weighting_of
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.contract import need_terms, terms_of
 from jaxmle.parameters.arguments import check_choice
-from jaxmle.parameters.constraints import namespace
-
-Array = Any
-Tree = Any
 
 
 def vuong_test(

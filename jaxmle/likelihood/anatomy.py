@@ -9,16 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, rows_of, terms_of
 from jaxmle.likelihood.host import remembered, tracing
 from jaxmle.parameters.tree import Layout
 
-Array = jax.Array
-Tree = Any
 
-
-def parts_of(loglik: Any) -> tuple[Any, ...]:
+def parts_of(loglik: Loglik) -> tuple[Any, ...]:
     """The likelihoods directly inside a combinator; none inside a function or a regression."""
     return (
         loglik.members
@@ -29,19 +27,19 @@ def parts_of(loglik: Any) -> tuple[Any, ...]:
     )
 
 
-def has(loglik: Any, kind: type) -> bool:
+def has(loglik: Loglik, kind: type) -> bool:
     """Whether a combinator of this kind stands anywhere in the likelihood."""
     return isinstance(loglik, kind) or any(has(part, kind) for part in parts_of(loglik))
 
 
-def has_law(loglik: Any) -> bool:
+def has_law(loglik: Loglik) -> bool:
     """Whether every part of the likelihood knows the law of its response, and so has an expected information."""
     if isinstance(loglik, WithResponse) or getattr(loglik, "response", None) is not None:
         return True
     return bool(parts_of(loglik)) and all(has_law(part) for part in parts_of(loglik))
 
 
-def weighting_of(loglik: Any) -> str:
+def weighting_of(loglik: Loglik) -> str:
     """``"none"``, ``"frequency"`` or ``"sampling"``."""
     kinds = {weighting_of(part) for part in parts_of(loglik)} | (
         {loglik.weights.kind} if isinstance(loglik, Weight) else {"none"}
@@ -49,13 +47,13 @@ def weighting_of(loglik: Any) -> str:
     return "sampling" if "sampling" in kinds else "frequency" if "frequency" in kinds else "none"
 
 
-def weights_of(loglik: Any) -> list[Any]:
+def weights_of(loglik: Loglik) -> list[Any]:
     """The values of all weights inside the likelihood, outermost first."""
     own = [loglik.weights.values] if isinstance(loglik, Weight) else []
     return own + [values for part in parts_of(loglik) for values in weights_of(part)]
 
 
-def roots_of(loglik: Any, layout: Layout) -> np.ndarray:
+def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
     """For each printed entry the entry it follows under all ``fix`` and ``tie`` above the data, −1 where it is fixed."""
     roots = np.arange(layout.p)
     while not isinstance(loglik, Pool) and parts_of(loglik):
@@ -77,7 +75,7 @@ def roots_of(loglik: Any, layout: Layout) -> np.ndarray:
     return roots
 
 
-def substituted(loglik: Any, layout: Layout, x: Array) -> Array:
+def substituted(loglik: Loglik, layout: Layout, x: Array) -> Array:
     """x (p,) with the values of fixed and tied entries put in."""
     while not isinstance(loglik, Pool) and parts_of(loglik):
         if isinstance(loglik, Fix | Tie):
@@ -86,7 +84,7 @@ def substituted(loglik: Any, layout: Layout, x: Array) -> Array:
     return x
 
 
-def count(loglik: Any, data: Tree, terms: Callable[[], float]) -> Array:
+def count(loglik: Loglik, data: Tree, terms: Callable[[], float]) -> Array:
     """n: the sum of frequency weights over the rows of positive weight, or their number."""
     if isinstance(loglik, Pool):
         return jnp.sum(
@@ -111,14 +109,14 @@ def count(loglik: Any, data: Tree, terms: Callable[[], float]) -> Array:
     return jnp.asarray(data_length(data) or terms()) if isinstance(times, float) else jnp.sum(times)
 
 
-def _rows(loglik: Any, data: Tree) -> int:
+def _rows(loglik: Loglik, data: Tree) -> int:
     return rows_of(loglik, data) or 1
 
 
-def term_shape(loglik: Any, layout: Layout, base: Any, data: Tree) -> tuple[int, ...]:
+def term_shape(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[int, ...]:
     """The shape of the terms at ``base`` (p,), asked of the likelihood once for each shape of its data: () where it is one number for dependent data."""
 
-    def find(loglik: Any) -> tuple[int, ...]:
+    def find(loglik: Loglik) -> tuple[int, ...]:
         return jax.eval_shape(
             lambda base, data: terms_of(loglik, layout.unravel(base), data), base, data
         ).shape

@@ -14,19 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.anatomy import parts_of, roots_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import Loglik, as_tree, data_length, need_terms, terms_of
+from jaxmle.likelihood.contract import as_tree, data_length, need_terms, terms_of
 from jaxmle.likelihood.evaluate import embedding, split_rows, sums
 from jaxmle.likelihood.regression import Regression, gradient
 from jaxmle.likelihood.response import Enumeration, Exact, Simulation
 from jaxmle.likelihood.terms import NO_LAW, expected_information, row_scores
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.tree import Layout
-
-Array = jax.Array
-Tree = Any
-
 
 # ---------------------------------------------------------------- Jeffreys's penalty
 
@@ -39,7 +36,7 @@ class Jeffreys:
     information: str
 
     def of_likelihood(
-        self, loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None = None
+        self, loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array | None = None
     ) -> Array:
         """½ log|I(x)| over the entries that ``fix`` and ``tie`` inside leave free; NaN where I is not positive definite."""
         moving = np.flatnonzero(roots_of(loglik, layout) == np.arange(layout.p))
@@ -50,7 +47,7 @@ class Jeffreys:
         return jnp.where(sign > 0, 0.5 * log_det + jnp.sum(jnp.log(scale)), jnp.nan)
 
     def information_of(
-        self, loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None = None
+        self, loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array | None = None
     ) -> Array:
         """The information in the penalty, unpenalised, (p, p)."""
         if self.information == "expected":
@@ -93,7 +90,7 @@ def jeffreys(loglik: Loglik, *, information: str = "expected") -> Penalize:
     return Penalize(as_tree(loglik), Jeffreys(information))
 
 
-def jeffreys_of(loglik: Any) -> Jeffreys | None:
+def jeffreys_of(loglik: Loglik) -> Jeffreys | None:
     """Jeffreys's prior where the likelihood carries one."""
     if isinstance(loglik, Penalize) and isinstance(loglik.prior, Jeffreys):
         return loglik.prior
@@ -123,7 +120,7 @@ def inverse_root(information: Array, roots: np.ndarray) -> Array:
 
 
 def adjustment(
-    loglik: Any, layout: Layout, x: Array, data: Tree, root: Array, weights: Array | None = None
+    loglik: Loglik, layout: Layout, x: Array, data: Tree, root: Array, weights: Array | None = None
 ) -> Array:
     """A (p,) at x, for V = UU' with U ``root`` (p, k)."""
     match loglik:
@@ -165,7 +162,7 @@ def adjustment(
     raise ValueError(NO_LAW)
 
 
-def _row_adjustments(loglik: Any, layout: Layout, x: Array, data: Tree, root: Array) -> Array:
+def _row_adjustments(loglik: Loglik, layout: Layout, x: Array, data: Tree, root: Array) -> Array:
     """(s_i'V s_i + tr V ∂²ℓ_i) s_i at the responses in ``data``, (n, p); the trace is a sum of second derivatives along the columns of U."""
     scores = row_scores(loglik, layout, x, data)
 
@@ -180,7 +177,13 @@ def _row_adjustments(loglik: Any, layout: Layout, x: Array, data: Tree, root: Ar
 
 
 def _by_law(
-    loglik: Any, law: Any, layout: Layout, x: Array, data: Tree, root: Array, weights: Array | None
+    loglik: Loglik,
+    law: Any,
+    layout: Layout,
+    x: Array,
+    data: Tree,
+    root: Array,
+    weights: Array | None,
 ) -> Array:
     """The expectation by enumeration, or as a mean over simulated data sets."""
 

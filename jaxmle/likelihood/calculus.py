@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.anatomy import roots_of, weighting_of
 from jaxmle.likelihood.bias import adjustment, inverse_root
 from jaxmle.likelihood.checks import check_coding, host_data, host_params, traced_data
@@ -27,13 +28,11 @@ from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.arguments import check_choice, check_count
 from jaxmle.parameters.tree import Layout, layout_of
 
-Array = Any
-Tree = Any
 Quantity = Callable[[Tree, Tree], Any]
 
 
 def _two_roads(
-    loglik: Any,
+    loglik: Loglik,
     key: Any,
     quantity: Callable[..., Any],
     codes: Callable[[Tree], Any] = lambda data: (),
@@ -59,7 +58,7 @@ def _flat(params: Tree) -> tuple[Layout, Array]:
     return layout, layout.ravel(jax.tree.map(jnp.asarray, params))
 
 
-def nll(loglik: Any, *, reduction: str = "sum") -> Quantity:
+def nll(loglik: Loglik, *, reduction: str = "sum") -> Quantity:
     """The negative log-likelihood −Σ ℓ_i, a scalar; the loss that optax minimises.
 
     ``params`` may be any tree, that of a network too, and under ``jit`` or ``grad`` the function is plain JAX in the trace's dtype. A Gaussian
@@ -94,7 +93,7 @@ def nll(loglik: Any, *, reduction: str = "sum") -> Quantity:
     return _two_roads(loglik, ("nll", reduction), loss)
 
 
-def score(loglik: Any) -> Quantity:
+def score(loglik: Loglik) -> Quantity:
     """The score ∂ℓ/∂θ of a log-likelihood.
 
     Returns:
@@ -113,7 +112,7 @@ def score(loglik: Any) -> Quantity:
     )
 
 
-def scores(loglik: Any) -> Quantity:
+def scores(loglik: Loglik) -> Quantity:
     """The score ∂ℓ_i/∂θ of each term, weighted where the likelihood is weighted.
 
     Returns:
@@ -137,7 +136,7 @@ def scores(loglik: Any) -> Quantity:
     return _two_roads(loglik, "scores", rows)
 
 
-def hessian(loglik: Any) -> Quantity:
+def hessian(loglik: Loglik) -> Quantity:
     """The Hessian ∂²ℓ/∂θ∂θ' of the log-likelihood ℓ itself, not of its negative.
 
     Returns:
@@ -154,7 +153,7 @@ def hessian(loglik: Any) -> Quantity:
 
 
 def evaluate(
-    loglik: Any, params: Tree, data: Tree = None, *, block_rows: int | None = None
+    loglik: Loglik, params: Tree, data: Tree = None, *, block_rows: int | None = None
 ) -> Sums:
     """Log-likelihood, score and Hessian in one pass over the data.
 
@@ -194,7 +193,7 @@ def evaluate(
     )(params, data)
 
 
-def information(loglik: Any, kind: str = "observed") -> Quantity:
+def information(loglik: Loglik, kind: str = "observed") -> Quantity:
     """The Fisher information of a log-likelihood.
 
     Args:
@@ -233,7 +232,7 @@ def _information(ll: Any, layout: Layout, x: Array, data: Tree, kind: str) -> Ar
     return rows.scores.T @ (rows.meat[:, None] * rows.scores)
 
 
-def information_error(loglik: Any) -> Quantity:
+def information_error(loglik: Loglik) -> Quantity:
     """The Monte-Carlo standard error of each entry of a simulated expected information.
 
     Returns:
@@ -263,7 +262,7 @@ def information_error(loglik: Any) -> Quantity:
 
 
 def vcov(
-    loglik: Any, kind: Kind = "observed", *, bread: str = "observed", clusters: Any = None
+    loglik: Loglik, kind: Kind = "observed", *, bread: str = "observed", clusters: Any = None
 ) -> Quantity:
     """Asymptotic covariance of the estimate, (p, p), at any parameters.
 
@@ -329,7 +328,7 @@ def vcov(
     return _two_roads(loglik, ("vcov", kind, bread), covariance, labels)
 
 
-def cox_snell(loglik: Any) -> Quantity:
+def cox_snell(loglik: Loglik) -> Quantity:
     """The first-order bias of the maximum, E(θ̂) − θ up to O(n⁻²), in the tree of the parameters; 0 for what ``fix`` holds.
 
     It is −V A with V the inverse expected information and A = ½ tr{V (P + Q)}, P_t = E(U U' U_t), Q_t = E(∂²ℓ U_t), U the score. The bias is that

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Loglik, Tree
 from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import Opaque, as_tree, rows_of
 from jaxmle.parameters.tree import Layout
 
-Tree = Any
 Place = Callable[[tuple[int, ...]], str]  # from the index of a value in its leaf to words
 
 
@@ -168,7 +168,7 @@ def in_row(index: tuple[int, ...]) -> str:
 
 
 def check_coding(
-    loglik: Any, data: Tree, where: Callable[[int, tuple[int, ...]], str] | None = None
+    loglik: Loglik, data: Tree, where: Callable[[int, tuple[int, ...]], str] | None = None
 ) -> None:
     """Every likelihood that knows the coding of its data, in whatever combinators it stands, is shown them: see ``models.coding``.
 
@@ -203,7 +203,7 @@ def check_start(layout: Layout, params: Tree) -> None:
             )
 
 
-def check_fixed(loglik: Any, layout: Layout) -> None:
+def check_fixed(loglik: Loglik, layout: Layout) -> None:
     """A value held by ``fix`` is finite and inside the bounds of its entry."""
     if isinstance(loglik, Fix):
         for name, value in zip(loglik.names, loglik.values, strict=True):
@@ -218,7 +218,7 @@ def check_fixed(loglik: Any, layout: Layout) -> None:
         check_fixed(part, layout)
 
 
-def check_weight_shapes(loglik: Any, data: Tree) -> None:
+def check_weight_shapes(loglik: Loglik, data: Tree) -> None:
     """Weights are one for each row."""
     if isinstance(loglik, Weight):
         n, shape = rows_of(loglik.loglik, data), np.shape(loglik.weights.values)
@@ -235,13 +235,13 @@ def check_weight_shapes(loglik: Any, data: Tree) -> None:
         check_weight_shapes(part, rows)
 
 
-def check_values(loglik: Any, data: Tree) -> None:
+def check_values(loglik: Loglik, data: Tree) -> None:
     """What is known of the values of one data set on the host: the coding that a ready model reads, and the weights."""
     check_coding(loglik, data)
     check_weights(loglik, data)
 
 
-def check_weights(loglik: Any, data: Tree) -> None:
+def check_weights(loglik: Loglik, data: Tree) -> None:
     """Weights are finite, not negative, as many as there are rows; frequency weights are whole numbers."""
     match loglik:
         case Pool():

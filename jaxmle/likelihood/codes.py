@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Loglik, Tree
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.parameters.tree import Layout
 
-Tree = Any
 Pick = tuple[int, int, int, int]  # an axis of the leaf, and the slice of it
 
 
@@ -57,7 +57,7 @@ NOTHING = Var(None, False)
 # ---------------------------------------------------------------- the program
 
 
-def indices_of(loglik: Any, layout: Layout, base: Any, data: Tree) -> tuple[Index, ...]:
+def indices_of(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[Index, ...]:
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), data)
     try:
         program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(

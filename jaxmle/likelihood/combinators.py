@@ -12,13 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.likelihood.contract import Loglik, as_tree, need_terms, rows_of, terms_of
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.response import Exact, Law
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout, layout_of
-
-Array = jax.Array
-Tree = Any
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["kind"])
@@ -94,7 +92,7 @@ def _weight_values(w: Any) -> Any:
 class Weight:
     """A likelihood whose terms are multiplied by weights."""
 
-    loglik: Any
+    loglik: Loglik
     weights: Weights
 
     def __call__(self, params: Tree, data: Tree) -> Array:
@@ -111,7 +109,7 @@ class Weight:
 class Penalize:
     """A likelihood plus a log prior. Called, it returns one scalar; the engine reads terms and prior apart."""
 
-    loglik: Any
+    loglik: Loglik
     prior: Any
 
     def __call__(self, params: Tree, data: Tree) -> Array:
@@ -183,7 +181,7 @@ class Pool:
 class Fix:
     """A likelihood with some entries of the parameters held at given values; the parameter tree keeps its shape."""
 
-    loglik: Any
+    loglik: Loglik
     names: tuple[str, ...]
     values: tuple[Any, ...]
 
@@ -223,7 +221,7 @@ class Fix:
 class Tie:
     """A likelihood in which the entries of each group all equal the first of the group."""
 
-    loglik: Any
+    loglik: Loglik
     groups: tuple[tuple[str, ...], ...]
 
     def __call__(self, params: Tree, data: Tree) -> Array:

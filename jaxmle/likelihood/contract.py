@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = jax.Array
-Tree = Any
-Loglik = Callable[[Tree, Tree], Array]
+from jaxmle._types import Array, Loglik, Tree
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +30,7 @@ class ById:
 class Opaque:
     """A user's function as a leafless tree, so that combinators over it are trees of arrays."""
 
-    function: Callable[[Tree, Tree], Array]
+    function: Loglik
 
     def tree_flatten(self) -> tuple[tuple[()], ById]:
         return (), ById(self.function)

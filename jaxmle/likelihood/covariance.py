@@ -12,14 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.anatomy import has_law
 from jaxmle.likelihood.hac import HAC, long_run
 from jaxmle.likelihood.terms import Rows, row_information, term_rows
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout
-
-Array = jax.Array
-Tree = Any
 
 CLUSTER_KINDS = ("cluster", "CR0", "CR1", "CR1S", "CR2", "CR3")
 KINDS = ("observed", "expected", "opg", "HC0", "HC1", "HC2", "HC3", *CLUSTER_KINDS, "hac")
@@ -58,7 +56,7 @@ def check_order(kind: Kind | None, weighting: str) -> None:
 
 
 def sandwich(
-    loglik: Any,
+    loglik: Loglik,
     layout: Layout,
     x: Array,
     data: Tree,
@@ -124,7 +122,7 @@ def _count(rows: Rows) -> Array:
     return jnp.sum(counted)
 
 
-def _leveraged(rows: Rows, information: Array, kind: str) -> tuple[Rows, Array]:
+def _leveraged(rows: Rows, information: Array, kind: str) -> tuple[Rows, jax.Array]:
     """The scores of rows for HC2 and HC3: the leverage is that of one unit of a row, of which a frequency weight counts several."""
     unit = jnp.where(rows.weight > 0, rows.meat / jnp.where(rows.weight > 0, rows.weight, 1.0), 0.0)
     scores, broken = unlevered(

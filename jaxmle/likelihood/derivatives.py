@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = Any
+from jaxmle._types import Array
+
 Function = Callable[..., Any]
 
 FORWARD_OVER_REVERSE = "forward over reverse"

@@ -8,14 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array
 from jaxmle.likelihood.terms import Rows
 from jaxmle.parameters.arguments import check_choice, check_count, check_number, shown
-
-Array = jax.Array
 
 KERNELS = ("bartlett", "parzen", "quadratic-spectral")
 # Newey & West (1994), Review of Economic Studies 61, p. 637 and table II: bandwidth = constant·(ŝ_q/ŝ_0)^(2/(2q+1))·n^(1/(2q+1)), with

@@ -13,26 +13,24 @@ from typing import Any
 
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Weight
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.likelihood.regression import Histogram, Regression
-
-Array = Any
-Tree = Any
 
 STEPS = (4, 6)  # lengths of histograms are 2ᵏ times these: few shapes to compile
 WORTH = 2  # rows for each entry of a histogram from which it is less work
 DENSE = 2  # counts below so many times the rows of a member are told apart by a table of all: no more memory than the data
 
 
-def counts_of(loglik: Any) -> tuple[str, ...]:
+def counts_of(loglik: Loglik) -> tuple[str, ...]:
     """The leaves of counts of the regression in ``loglik``; none where it stands in a pool."""
     if isinstance(loglik, Regression):
         return tuple(name for name, _ in loglik.counts)
     return counts_of(loglik.loglik) if hasattr(loglik, "loglik") else ()
 
 
-def distinct(y: Array, sizes: Array) -> Array:
+def distinct(y: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """How many counts occur in each of consecutive parts of y (N,) of so many rows, (b,); 0 for all where y holds other numbers too."""
     finite = _zeroed(y)
     if y.size == 0 or finite.min() < 0 or finite.max() >= 2.0**31:
@@ -62,7 +60,7 @@ def _occurring(keys: Array, number: int) -> Array:
     return seen
 
 
-def counted(loglik: Any, data: Tree, found: tuple[int, ...], dtype: Any) -> Any:
+def counted(loglik: Loglik, data: Tree, found: tuple[int, ...], dtype: Any) -> Any:
     """The likelihood with histograms, where they are less work than the rows.
 
     Args:
@@ -97,7 +95,7 @@ def _rounded(m: int) -> int:
     return min(step << k for step in STEPS if step << k >= m)
 
 
-def flagged(flags: Any, loglik: Any) -> Any:
+def flagged(flags: Any, loglik: Loglik) -> Any:
     """Flags of what all members of a batch share, a tree like a likelihood without histograms: with flags for those of ``loglik``."""
     if isinstance(loglik, Regression):
 
@@ -115,7 +113,7 @@ def flagged(flags: Any, loglik: Any) -> Any:
     )
 
 
-def uncounted(loglik: Any) -> Any:
+def uncounted(loglik: Loglik) -> Any:
     """The likelihood without histograms."""
     return _at_regression(loglik, lambda regression, _: replace(regression, histograms=None), None)
 

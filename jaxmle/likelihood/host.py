@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Tree
 from jaxmle.likelihood.contract import Opaque
 from jaxmle.likelihood.kinds import MEMO
 from jaxmle.likelihood.portable import portable
@@ -33,7 +34,6 @@ from jaxmle.likelihood.watch import Look, look
 from jaxmle.parameters import roads
 from jaxmle.parameters.roads import tracing as tracing
 
-Tree = Any
 CALLBACK_IN_SINGLE_PRECISION = (
     "a pure_callback of the likelihood ran on a thread of jax's own, where float64 is off, and came back in float32. Switch it on for all threads, "
     "jax.config.update('jax_enable_x64', True) at the head of the program, or fit with dtype='float32'"

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.checks import in_row
 from jaxmle.likelihood.codes import Index, Pick, indices_of
@@ -22,9 +23,6 @@ from jaxmle.likelihood.host import remembered
 from jaxmle.likelihood.masked import matters
 from jaxmle.likelihood.regression import Regression
 from jaxmle.parameters.tree import Layout
-
-Array = Any
-Tree = Any
 
 SCATTERED = 7919  # a prime, so that rows looked at follow no period of the codes
 LOOKED_AT = 16  # rows by which a column of floats is taken for codes or not
@@ -41,7 +39,7 @@ class Members(NamedTuple):
 
 
 def check_indices(
-    loglik: Any, layout: Layout, base: Any, data: Tree, members: Members | None = None
+    loglik: Loglik, layout: Layout, base: Any, data: Tree, members: Members | None = None
 ) -> None:
     """Raise a ValueError for a code that lies outside of the axis it indexes.
 
@@ -99,7 +97,7 @@ def _may_hold_codes(leaf: Array) -> bool:
     return bool(((np.rint(some) == some).all(axis=0) & (some != some[0]).any(axis=0)).any())
 
 
-def _users(loglik: Any) -> bool:
+def _users(loglik: Loglik) -> bool:
     """Whether a function that a user wrote stands in the likelihood: a ready model knows its codes."""
     parts = parts_of(loglik)
     if parts:

@@ -9,19 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.codes import NOTHING, Var, applied, called, codes_of, indexed, literal
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.host import compiled
 from jaxmle.parameters.tree import Layout
 
-Array = Any
-Tree = Any
 
-
-def matters(loglik: Any, layout: Layout, base: Any, data: Tree) -> bool:
+def matters(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
     """Whether the terms depend on what is read, or lost, at the codes out of range: not where the function masks them."""
 
-    def make(loglik: Any) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Callable[..., Any]:
         def both(x: Array, data: Tree) -> list[Array]:
             program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
                 x, data

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.bias import jeffreys_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Tie, Weight
 from jaxmle.likelihood.contract import ById, Opaque, data_length, leaf_of, terms_of
@@ -23,9 +24,6 @@ from jaxmle.likelihood.host import remembered
 from jaxmle.likelihood.kinds import unwrapped
 from jaxmle.likelihood.regression import Linear, OfRows, Predictor, Regression
 from jaxmle.parameters.tree import Layout
-
-Array = jax.Array
-Tree = Any
 
 FEW = 24  # rows of the second trace
 MOST = 8  # scalar predictors: the program is traced for each pair of them
@@ -58,7 +56,7 @@ class Found(NamedTuple):
     constants: tuple[int, ...]  # leaves of the parameters that enter as they are
 
 
-def declared(loglik: Any, layout: Layout, base: Any, data: Tree) -> Any:
+def declared(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Any:
     """The likelihood with a ``Regression`` in the place of the user's function, where its program is seen to be one; else as it is.
 
     Args:

@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Tree
 from jaxmle.parameters.arguments import shown
-
-Tree = Any
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["strength"], meta_fields=["leaf"])

@@ -13,15 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.evaluate import embedding
 from jaxmle.likelihood.regression import Regression, row_gradients
 from jaxmle.likelihood.terms import row_scores
 from jaxmle.parameters.constraints import Ordered
 from jaxmle.parameters.tree import Layout
-
-Array = Any
-Tree = Any
 
 FAR = 40.0  # in units of a predictor: e⁻⁴⁰ is nothing beside one, and e⁴⁰ still a number in float32
 DRAWS = 24  # random points beside the axes: enough for five cut points around a mean
@@ -49,7 +47,7 @@ def straight(layout: Layout) -> np.ndarray:
     return np.array(flags, dtype=bool)
 
 
-def is_exact(loglik: Any) -> bool:
+def is_exact(loglik: Loglik) -> bool:
     """Whether every part is a regression whose predictors are all linear, so that the ways are the whole cone."""
     match loglik:
         case Weight() | WithResponse() | Fix() | Tie():
@@ -123,7 +121,7 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
     return Ways(gradients, pure, jnp.ones(gradients.shape[1], bool), jnp.all(concave))
 
 
-def _limits(slope: Array, moves: Array) -> tuple[Array, Array]:
+def _limits(slope: jax.Array, moves: Array) -> tuple[jax.Array, jax.Array]:
     """Slopes (m, n) that are whole numbers times one of them but for what distance leaves, made so; and which they are, (n,)."""
     top = jnp.max(jnp.where(moves[:, None], jnp.abs(slope), 0.0), axis=0)
     ratio = jnp.where(moves[:, None], slope, 0.0) / jnp.where(top > 0, top, 1.0)[None, :]
@@ -156,7 +154,7 @@ def _ordered(layout: Layout, columns: Any) -> list[list[int]]:
     return list(groups.values())
 
 
-def _opaque(loglik: Any, layout: Layout, x: Array, data: Tree) -> Ways:
+def _opaque(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
     """The scores of all terms at points about x, each entry moved in units in which a row's score is one."""
     free = straight(layout)
     first = row_scores(loglik, layout, x, data)
@@ -173,7 +171,7 @@ def _opaque(loglik: Any, layout: Layout, x: Array, data: Tree) -> Ways:
     random = random * np.resize(REACH, DRAWS)[:, None]
 
     def at(step: Array) -> Array:
-        return row_scores(loglik, layout, _sorted(layout, x + step * unit), data)
+        return row_scores(loglik, layout, _sorted(layout, jnp.add(x, step * unit)), data)
 
     gradients = jax.lax.map(
         at, jnp.concatenate([jnp.zeros((1, layout.p), x.dtype), jnp.asarray(random, x.dtype)])
@@ -186,7 +184,7 @@ def _opaque(loglik: Any, layout: Layout, x: Array, data: Tree) -> Ways:
     )
 
 
-def _sorted(layout: Layout, x: Array) -> Array:
+def _sorted(layout: Layout, x: jax.Array) -> jax.Array:
     """x (p,) with the entries of ordered leaves in order."""
     for leaf, span in zip(layout.leaves, layout.spans, strict=True):
         if isinstance(leaf.constraint, Ordered):

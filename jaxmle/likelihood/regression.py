@@ -13,14 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.contract import data_length, leaf_of
 from jaxmle.likelihood.once import once
 from jaxmle.likelihood.response import Enumeration, Exact, Law, Simulation
 from jaxmle.parameters.arguments import check_flag, check_function, shown
 from jaxmle.parameters.tree import Layout
-
-Array = jax.Array
-Tree = Any
 
 
 @dataclass(frozen=True)
@@ -416,11 +414,11 @@ def _entries(layout: Layout, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
 
 
 def regression(
-    density: Callable[[Mapping[str, Array], Tree], Array],
+    density: Callable[[Any, Tree], Array],
     eta: Mapping[str, Predictor],
     *,
     response: Law | None = None,
-    counts: Mapping[str, Callable[[Mapping[str, Array], Array], Array]] | None = None,
+    counts: Mapping[str, Callable[[Any, Any], Array]] | None = None,
     concave: bool = False,
 ) -> Regression:
     """A likelihood declared as the log density of one row through named predictors.

@@ -14,10 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.parameters.arguments import check_count, check_function, shown
-
-Array = jax.Array
-Tree = Any
 
 
 @jax.tree_util.register_static
@@ -66,7 +64,7 @@ class Enumeration:
 class Simulation:
     """``sampler(key, params, data)`` returns data with a fresh response; ``draws`` whole data sets are averaged."""
 
-    sampler: Callable[[Array, Tree, Tree], Tree]
+    sampler: Callable[[jax.Array, Tree, Tree], Tree]
     key: Array
     draws: int
 
@@ -143,7 +141,7 @@ def enumeration(leaf: str, values: Any) -> Enumeration:
 
 
 def simulation(
-    sampler: Callable[[Array, Tree, Tree], Tree], *, key: Array, draws: int = 200
+    sampler: Callable[[jax.Array, Tree, Tree], Tree], *, key: Array, draws: int = 200
 ) -> Simulation:
     """The law of a response that can be simulated: expectations are means over ``draws`` data sets.
 

@@ -14,15 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.anatomy import has, parts_of, roots_of, substituted, term_shape
 from jaxmle.likelihood.combinators import Pool, Weight
 from jaxmle.likelihood.contract import data_length, need_terms, terms_of
 from jaxmle.likelihood.host import compiled, remembered
 from jaxmle.likelihood.rowwise import core_of, proof_of
 from jaxmle.parameters.tree import Layout
-
-Array = Any
-Tree = Any
 
 MAX_TRIED_ROWS = 512  # rows that look at each other are expected to do so among so many
 TOLERANCE = {  # of a term relative to 1 + |term|: rounding of a sum in another order
@@ -42,7 +40,7 @@ class Change(NamedTuple):
 
 def check_rows_apart(
     what: str,
-    loglik: Any,
+    loglik: Loglik,
     layout: Layout,
     base: Array,
     data: Tree,
@@ -67,7 +65,7 @@ def check_rows_apart(
     _check(what, loglik, layout, points, data, remedy, codes)
 
 
-def check_weighted(loglik: Any, layout: Layout, base: Array, data: Tree) -> None:
+def check_weighted(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> None:
     """Refuse weights on terms that are shown to look at other rows."""
     if not has(loglik, Weight):
         return
@@ -84,7 +82,7 @@ def check_weighted(loglik: Any, layout: Layout, base: Array, data: Tree) -> None
     walk(loglik, data)
 
 
-def check_blocks(loglik: Any, layout: Layout, base: Array, data: Tree, block_rows: int) -> None:
+def check_blocks(loglik: Loglik, layout: Layout, base: Array, data: Tree, block_rows: int) -> None:
     """Refuse sums in blocks of rows over terms that are shown to look at other rows."""
     core = core_of(loglik)
     if isinstance(core, Pool):
@@ -99,7 +97,7 @@ def check_blocks(loglik: Any, layout: Layout, base: Array, data: Tree, block_row
 
 def _check(
     what: str,
-    loglik: Any,
+    loglik: Loglik,
     layout: Layout,
     points: list[np.ndarray],
     data: Tree,
@@ -120,7 +118,7 @@ def _check(
         )
 
 
-def _points(loglik: Any, layout: Layout, base: Array) -> list[np.ndarray]:
+def _points(loglik: Loglik, layout: Layout, base: Array) -> list[np.ndarray]:
     """The parameters (p,), and those beside them in all entries that may move: at a start of zero a term may not show what it looks at."""
     x = np.asarray(base)
     step = np.where(roots_of(loglik, layout) >= 0, 0.1 * np.maximum(np.abs(x), 0.5), 0.0)
@@ -193,7 +191,7 @@ def _left_out(
 ) -> Tried:
     """The terms of some of the rows, among all of them and alone."""
 
-    def make(loglik: Any) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Callable[..., Any]:
         return lambda x, *sets: [terms_of(loglik, layout.unravel(x), rows) for rows in sets]
 
     sets = [_rows(data, some), *(_rows(data, some[part]) for part in parts)]
@@ -210,7 +208,7 @@ def _replaced(
 ) -> Tried:
     """The terms of each half of the rows, among all of them and with the other half in another order."""
 
-    def make(loglik: Any) -> Callable[..., Any]:
+    def make(loglik: Loglik) -> Callable[..., Any]:
         return lambda x, rows: terms_of(loglik, layout.unravel(x), rows)
 
     piece, found = compiled(core, ("rows replaced", layout), make), []

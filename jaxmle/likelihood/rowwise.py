@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxmle._types import Loglik, Tree
 from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import Opaque, data_length, terms_of
@@ -23,8 +24,6 @@ from jaxmle.likelihood.host import remembered
 from jaxmle.likelihood.regression import Regression
 from jaxmle.likelihood.rowwise_rules import NotRowwise, follow, opened
 from jaxmle.parameters.tree import Layout
-
-Tree = Any
 
 LEAST_LENGTH = (
     211  # rows of the program that is followed, at least: few programs have a dimension of so many
@@ -42,13 +41,13 @@ class Proof(NamedTuple):
     obstacle: str = ""
 
 
-def is_rowwise(loglik: Any, layout: Layout, base: Any, data: Tree) -> bool:
+def is_rowwise(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
     """Whether the user's function in ``loglik`` is one whose terms are proved to depend on their own rows."""
     core = core_of(loglik)
     return isinstance(core, Opaque) and proof_of(core, layout, base, data).holds
 
 
-def core_of(loglik: Any) -> Any:
+def core_of(loglik: Loglik) -> Any:
     """The likelihood below weights, priors, and what is fixed or tied; a pool stays whole."""
     while parts_of(loglik) and not isinstance(loglik, Pool):
         loglik = parts_of(loglik)[0]
@@ -56,7 +55,7 @@ def core_of(loglik: Any) -> Any:
 
 
 def proof_of(
-    loglik: Any, layout: Layout, base: Any, data: Tree, lengths: Sequence[Any] | None = None
+    loglik: Loglik, layout: Layout, base: Any, data: Tree, lengths: Sequence[Any] | None = None
 ) -> Proof:
     """Whether every term of a likelihood is proved to depend on its own row alone.
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, need_terms, terms_of
 from jaxmle.likelihood.derivatives import first_that_exists, jacobian, row_hessians
@@ -14,9 +15,6 @@ from jaxmle.likelihood.evaluate import embedding, split_rows, sums
 from jaxmle.likelihood.regression import Regression, gram, row_gradients, row_grams
 from jaxmle.likelihood.response import Enumeration, Simulation
 from jaxmle.parameters.tree import Layout
-
-Array = jax.Array
-Tree = Any
 
 
 class Rows(NamedTuple):
@@ -27,7 +25,7 @@ class Rows(NamedTuple):
     meat: Array  # (n,)  w for frequency weights, w² for sampling weights
 
 
-def term_rows(loglik: Any, layout: Layout, x: Array, data: Tree) -> Rows:
+def term_rows(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Rows:
     """The score of each term at x, with its weights."""
     match loglik:
         case Weight():
@@ -50,7 +48,7 @@ def term_rows(loglik: Any, layout: Layout, x: Array, data: Tree) -> Rows:
     return Rows(scores, one, one)
 
 
-def row_scores(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
+def row_scores(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
     """The gradient of each term, (n, p).
 
     Forward mode is right whatever rows a term looks at (a series conditions on the row before); reverse mode row by row is not.
@@ -72,7 +70,7 @@ def row_scores(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
 ROWS_AT_ONCE = 256  # rows whose Hessians are held together while a row is looked for
 
 
-def not_finite(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
+def not_finite(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
     """Whether each row, taken alone, has a term, score or Hessian at x that is not finite, (n,); False throughout where rows cannot be taken alone.
 
     The passes of a fit are in reverse mode, in which the branch that ``where`` leaves out gives NaN too: so a row is differentiated as a fit
@@ -108,7 +106,7 @@ def not_finite(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
 
 
 def row_information(
-    loglik: Any, layout: Layout, x: Array, data: Tree, kind: str = "expected"
+    loglik: Loglik, layout: Layout, x: Array, data: Tree, kind: str = "expected"
 ) -> Array:
     """The information of each row (n, p, p), unweighted: ``"expected"`` under the law of the response, or ``"observed"``."""
     match loglik:
@@ -142,7 +140,7 @@ NO_LAW = (
 )
 
 
-def _term_hessians(loglik: Any, layout: Layout, x: Array, data: Tree) -> Array:
+def _term_hessians(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
     return row_hessians(lambda x: row_scores(loglik, layout, x, data), x)
 
 
@@ -166,7 +164,7 @@ def _declared_rows(loglik: Regression, layout: Layout, x: Array, data: Tree, kin
 
 
 def _expected_rows(
-    loglik: Any, law: Enumeration | Simulation, layout: Layout, x: Array, data: Tree
+    loglik: Loglik, law: Enumeration | Simulation, layout: Layout, x: Array, data: Tree
 ) -> Array:
     """E[−∂²ℓ_i] by enumeration, or as the mean over simulated data sets."""
     params = layout.unravel(x)
@@ -214,7 +212,7 @@ class Expected(NamedTuple):
 
 
 def expected_information(
-    loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None = None
+    loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array | None = None
 ) -> Expected:
     """Expected information of the whole likelihood at x, under the law of the response that it carries."""
     match loglik:
@@ -261,7 +259,7 @@ def expected_information(
     return Expected(total, jnp.zeros((0, layout.p, layout.p), x.dtype))
 
 
-def _closed(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Array:
+def _closed(loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array | None) -> Array:
     """Σ X_a' E[w_ab] X_b for a declared regression."""
     if not isinstance(loglik, Regression):
         raise ValueError(NO_LAW)
@@ -273,7 +271,7 @@ def _closed(loglik: Any, layout: Layout, x: Array, data: Tree, weights: Array | 
 
 
 def _enumerated(
-    loglik: Any, law: Any, layout: Layout, x: Array, data: Tree, weights: Array | None
+    loglik: Loglik, law: Any, layout: Layout, x: Array, data: Tree, weights: Array | None
 ) -> Array:
     """−Σ_v Σ_i P(y_i = v) ∂²ℓ_i(v): one weighted pass for each value of the support."""
 
@@ -301,7 +299,7 @@ def _pooled(members: list[Expected]) -> Expected:
 
 
 def _simulated(
-    loglik: Any, law: Simulation, layout: Layout, x: Array, data: Tree, weights: Array | None
+    loglik: Loglik, law: Simulation, layout: Layout, x: Array, data: Tree, weights: Array | None
 ) -> Expected:
     """The mean of −H(y*) over simulated data sets (−H varies less than ss': coefficient of variation 1.4 against 3.8 for log σ)."""
     params = layout.unravel(x)

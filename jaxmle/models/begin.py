@@ -5,15 +5,11 @@ Every function takes leading axes over members too: y (…, n), a design (…, n
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.contract import leaf_of
-from jaxmle.parameters.constraints import namespace
-
-Array = Any
-Tree = Any
 
 
 def column(data: Tree, name: str) -> Array:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtr
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import exact
 from jaxmle.models import coding, laws
-from jaxmle.models.begin import column, namespace, regress
+from jaxmle.models.begin import column, regress
 from jaxmle.models.model import Model
 from jaxmle.models.options import made_once
 from jaxmle.models.predictors import eta_of
@@ -22,9 +24,6 @@ from jaxmle.parameters.arguments import check_choice
 from jaxmle.special.exponential import held_exp, log_cloglog
 from jaxmle.special.gamma import gammaln
 from jaxmle.special.logistic import log_sigmoid, sigmoid, softplus
-
-Array = Any
-Tree = Any
 
 
 class Link(NamedTuple):

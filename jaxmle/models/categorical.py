@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp, ndtr
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import enumeration, exact
 from jaxmle.models import coding, laws
-from jaxmle.models.begin import column, namespace, regress
+from jaxmle.models.begin import column, regress
 from jaxmle.models.model import Model
 from jaxmle.models.options import made_once
 from jaxmle.models.predictors import eta_of
@@ -24,9 +26,6 @@ from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import ordered
 from jaxmle.special.exponential import held_exp, log_cloglog
 from jaxmle.special.logistic import log_sigmoid, sigmoid
-
-Array = Any
-Tree = Any
 
 
 def _check_classes(classes: int, least: int) -> None:
@@ -122,7 +121,7 @@ def conditional_terms(params: Tree, data: Tree, cases: int, real: str | None) ->
     return jnp.where(jnp.any(order, axis=1), picked - size, jnp.nan)
 
 
-def _log_choices(log_odds: Array, cases: int) -> Array:
+def _log_choices(log_odds: jax.Array, cases: int) -> jax.Array:
     """Logs of the elementary symmetric functions of order 0, …, cases of the odds (strata, members), member by member.
 
     Gail, Lubin & Rubinstein 1981, Biometrika 68, p. 703. Of 1 200 members there are 1e360 choices of 600, so they are counted in logs.
@@ -131,7 +130,7 @@ def _log_choices(log_odds: Array, cases: int) -> Array:
         return jnp.stack([jnp.zeros_like(log_odds[:, 0]), logsumexp(log_odds, axis=1)], axis=1)
     start = jnp.full((log_odds.shape[0], cases + 1), NOTHING, log_odds.dtype).at[:, 0].set(0.0)
 
-    def add(logs: Array, member: Array) -> tuple[Array, None]:
+    def add(logs: jax.Array, member: jax.Array) -> tuple[jax.Array, None]:
         more = jnp.logaddexp(logs[:, 1:], logs[:, :-1] + member[:, None])
         return logs.at[:, 1:].set(more), None
 

@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.models import coding
-from jaxmle.models.begin import column, namespace, regress, spread
+from jaxmle.models.begin import column, regress, spread
 from jaxmle.models.censoring import Censoring
 from jaxmle.models.laws import HALF_LOG_2PI, Law, uniform
 from jaxmle.models.model import Model
@@ -21,10 +23,6 @@ from jaxmle.models.predictors import constant, eta_of
 from jaxmle.models.tails import log_ndtr, normal_gap
 from jaxmle.parameters.constraints import positive
 from jaxmle.special.normal import ndtri
-
-Array = Any
-Tree = Any
-
 
 MAX_LIMIT = 1e150  # its square is finite; a larger number stands for infinity
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.models.laws import uniform
 from jaxmle.special.normal import ndtri
-
-Array = Any
-Tree = Any
 
 
 class Censoring(NamedTuple):

@@ -16,11 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.checks import Place, in_row
 from jaxmle.likelihood.contract import leaf_of
 
-Array = Any
-Tree = Any
 Remedy = Callable[[str, np.ndarray], str]
 
 MAX_CODE = 2**31 - 1  # of int32, in which codes are computed where float64 is off

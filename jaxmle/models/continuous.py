@@ -6,14 +6,15 @@ The design ``data["x"]`` (n, q) holds every column, the intercept's too.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax.numpy as jnp
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import exact
 from jaxmle.models import coding, laws
-from jaxmle.models.begin import clip, column, namespace, regress, spread
+from jaxmle.models.begin import clip, column, regress, spread
 from jaxmle.models.laws import HALF_LOG_2PI
 from jaxmle.models.model import Model
 from jaxmle.models.options import made_once
@@ -21,9 +22,6 @@ from jaxmle.models.predictors import constant, eta_of
 from jaxmle.parameters.constraints import positive
 from jaxmle.special.gamma import gammaln, trigamma
 from jaxmle.special.logistic import sigmoid
-
-Array = Any
-Tree = Any
 
 # ---------------------------------------------------------------- normal
 

@@ -7,10 +7,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import exact
 from jaxmle.models import coding, laws
-from jaxmle.models.begin import clip, column, namespace, regress
+from jaxmle.models.begin import clip, column, regress
 from jaxmle.models.model import Model
 from jaxmle.models.options import made_once
 from jaxmle.models.predictors import constant, eta_of
@@ -20,9 +22,6 @@ from jaxmle.special.counts import negative_binomial_clumping, negative_binomial_
 from jaxmle.special.exponential import log1mexp, log_cloglog
 from jaxmle.special.gamma import gammaln
 from jaxmle.special.logistic import sigmoid, softplus
-
-Array = Any
-Tree = Any
 
 
 def _log_mean(eta: Array, row: Tree, exposure: str | None) -> Array:

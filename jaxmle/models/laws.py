@@ -14,11 +14,10 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
 
+from jaxmle._types import Array
 from jaxmle.families import bounded, compound, counts, location_scale, positive
 from jaxmle.families.family import Family
 from jaxmle.special.normal import ndtri
-
-Array = Any
 
 Function = Callable[..., Any]
 

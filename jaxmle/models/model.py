@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Array, Tree
 from jaxmle.families.family import Family
 from jaxmle.likelihood.checks import check_coding, host_data, host_params, traced_data
 from jaxmle.likelihood.contract import as_tree, leaf_of
@@ -19,9 +20,6 @@ from jaxmle.models.censoring import Censoring
 from jaxmle.models.coding import Rule, coded
 from jaxmle.models.laws import Law
 from jaxmle.parameters.arguments import check_choice, shown
-
-Array = Any
-Tree = Any
 
 ENOUGH = 20_000  # their standard errors are a hundredth and less
 KINDS = ("response", "pearson", "deviance", "quantile")

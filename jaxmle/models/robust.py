@@ -9,10 +9,12 @@ from typing import Any
 import jax.numpy as jnp
 import scipy
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import exact
 from jaxmle.models import coding, laws
-from jaxmle.models.begin import column, design, fitted, least_squares, namespace, regress, spread
+from jaxmle.models.begin import column, design, fitted, least_squares, regress, spread
 from jaxmle.models.laws import Law, uniform
 from jaxmle.models.model import Model
 from jaxmle.models.options import made_once
@@ -20,10 +22,6 @@ from jaxmle.models.predictors import constant, eta_of
 from jaxmle.parameters.constraints import positive
 from jaxmle.special.gamma import trigamma
 from jaxmle.special.student import student_t_logpdf
-
-Array = Any
-Tree = Any
-
 
 # ---------------------------------------------------------------- Student's t
 

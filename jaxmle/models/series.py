@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import ndtr
 
-from jaxmle.models.begin import clip, column, namespace, regress, spread
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
+from jaxmle.models.begin import clip, column, regress, spread
 from jaxmle.models.laws import HALF_LOG_2PI, Law
 from jaxmle.models.model import Model
 from jaxmle.models.options import made_once
@@ -17,14 +18,10 @@ from jaxmle.models.predictors import eta_of
 from jaxmle.parameters.constraints import interval, positive
 from jaxmle.special.normal import ndtri
 
-Array = Any
-Tree = Any
-
-
 # ---------------------------------------------------------------- AR(1)
 
 
-def _ar1_step(params: Tree, data: Tree) -> tuple[Array, Array, Array]:
+def _ar1_step(params: Tree, data: Tree) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The mean and SD of each value given the one before it, and the regression xβ, each (n,)."""
     centre, y = eta_of(params, data), jnp.asarray(data["y"])
     phi, sigma = jnp.asarray(params["phi"]), jnp.asarray(params["sigma"])
@@ -47,12 +44,16 @@ def _ar1_natural(params: Tree, data: Tree) -> tuple[Array, ...]:
     return mean, sd, centre, jnp.asarray(params["phi"])
 
 
-def _ar1_sample(key: Array, mean: Array, sd: Array, centre: Array, phi: Array) -> Array:
+def _ar1_sample(
+    key: jax.Array, mean: Array, sd: jax.Array, centre: jax.Array, phi: jax.Array
+) -> jax.Array:
     shocks = sd * jax.random.normal(key, sd.shape, dtype=sd.dtype)
-    return (
-        centre
-        + jax.lax.scan(lambda e, shock: (phi * e + shock,) * 2, jnp.zeros((), sd.dtype), shocks)[1]
-    )
+
+    def step(e: jax.Array, shock: jax.Array) -> tuple[jax.Array, jax.Array]:
+        e = phi * e + shock
+        return e, e
+
+    return centre + jax.lax.scan(step, jnp.zeros((), sd.dtype), shocks)[1]
 
 
 def _ar1_begin(data: Tree) -> Tree:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.models import coding, laws
-from jaxmle.models.begin import clip, column, namespace, regress, spread
+from jaxmle.models.begin import clip, column, regress, spread
 from jaxmle.models.censoring import Censoring
 from jaxmle.models.coding import EVENT, INTERVAL, LEFT, RIGHT
 from jaxmle.models.laws import HALF_LOG_2PI, Law, uniform
@@ -26,9 +28,6 @@ from jaxmle.special.exponential import held_exp, log_cloglog
 from jaxmle.special.gamma import gammaln
 from jaxmle.special.logistic import log_sigmoid
 from jaxmle.special.normal import ndtri
-
-Array = Any
-Tree = Any
 
 
 class Error(NamedTuple):
@@ -278,11 +277,11 @@ def cox_loglik(
     return jnp.sum(jnp.where(event > 0, total_event * eta - mean_weight * jnp.log(left), 0.0))
 
 
-def _from_here_on(risk: Array, fresh: Array) -> Array:
+def _from_here_on(risk: jax.Array, fresh: jax.Array) -> jax.Array:
     """Sums from each row to the end of its stratum, added up from the end: differences of cumulated sums would lose the small ones."""
     last = jnp.concatenate([fresh[1:], jnp.ones(1, bool)])
 
-    def add(later: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
+    def add(later: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         total = jnp.where(row[1], 0.0, later) + row[0]
         return total, total
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 
+from jaxmle._types import Array
 from jaxmle.special.exponential import held_exp, log1mexp, log_cloglog
 from jaxmle.special.logistic import log_sigmoid
 from jaxmle.special.normal import log_ndtr
-
-Array = Any
 
 __all__ = ["log_ndtr", "logistic_gap", "normal_gap", "weibull_gap"]
 

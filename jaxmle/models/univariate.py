@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax.numpy as jnp
 
+from jaxmle._types import Array, Tree
 from jaxmle.families.coding import check_values
 from jaxmle.families.family import Family
 from jaxmle.likelihood.checks import Place
@@ -14,9 +14,6 @@ from jaxmle.models.coding import Jointly
 from jaxmle.models.laws import of_family
 from jaxmle.models.model import Model
 from jaxmle.models.options import made_once
-
-Array = Any
-Tree = Any
 
 
 @made_once

@@ -13,21 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Shape
 from jaxmle.parameters.arguments import check_end
 
-Array = Any  # a jax.Array under a trace, a NumPy array on the host
-Shape = tuple[int, ...]
 Entry = tuple[int, ...]
 Bounds = tuple[float, float]
-
-
-def namespace(x: Array) -> Any:
-    """The array module that made ``x``: NumPy on the host, jax.numpy under a trace."""
-    if isinstance(x, (np.ndarray, np.generic)):
-        return np
-    import jax.numpy as jnp
-
-    return jnp
 
 
 def stack_entries(values: list[Array], like: Array) -> Array:
@@ -198,7 +189,8 @@ def _cholesky_rows(matrix: list[list[Array]], k: int, xp: Any) -> list[list[Arra
 
 def _gram(factor: list[list[Array]], i: int, j: int) -> Array:
     """Entry (i, j) of L L', j <= i."""
-    return sum(factor[i][m] * factor[j][m] for m in range(j + 1))
+    total: Any = sum(factor[i][m] * factor[j][m] for m in range(j + 1))
+    return total
 
 
 def _symmetric(v: Array, k: int, rows: list[Entry], diagonal: float) -> Array:
@@ -252,7 +244,7 @@ class Correlation:
         factor = _cholesky_rows([[full[i, j] for j in range(k)] for i in range(k)], k, xp)
         free: list[Array] = []
         for i in range(k):
-            left: Array = 1.0
+            left: float | Array = 1.0
             for j in range(i):
                 free.append(xp.arctanh(factor[i][j] / xp.sqrt(left + 0.0 * factor[i][j])))
                 left = left - factor[i][j] ** 2

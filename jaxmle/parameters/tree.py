@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import (
     KINDS,
@@ -19,11 +21,7 @@ from jaxmle.parameters.constraints import (
     Ordered,
     Shape,
     free,
-    namespace,
 )
-
-Array = Any
-Tree = Any
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from jaxmle._types import Array
 from jaxmle.solvers.linalg import metric_of, newton_step
 from jaxmle.solvers.loop import NEAR, Point, is_finite, noise_of, null_cut
 from jaxmle.solvers.methods import LBFGS
 
-Array = jax.Array
 QUADRATIC = 1e-2  # decrement (0.14 SE) from which Newton's steps converge without care
 
 

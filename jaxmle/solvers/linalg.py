@@ -13,13 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = Any
+from jaxmle._namespace import namespace
+from jaxmle._types import Array
+
 UNROLLED = 8  # compile time grows as p³; beyond this LAPACK is as fast
-
-
-def namespace(x: Array) -> Any:
-    """NumPy for host arrays, jax.numpy for the rest."""
-    return np if isinstance(x, np.ndarray | np.generic) else jnp
 
 
 FEW = 32  # lanes of a batch that take the rare side together: 8 cost twice as much where half of 1 024 need it, 32 cost 0.03 ms more where few do

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle.solvers.linalg import NewtonStep, metric_of, namespace, newton_step, within
-
-Array = Any
+from jaxmle._namespace import namespace
+from jaxmle._types import Array
+from jaxmle.solvers.linalg import NewtonStep, metric_of, newton_step, within
 
 CLIMB, POLISH, DONE = 0, 1, 2
 RUNNING, SETTLED, STUCK, NOT_FINITE, EXHAUSTED, RUNAWAY = range(6)
@@ -210,14 +210,14 @@ def start(z: Array, like: Point) -> State:
     )
 
 
-def begin(evaluate: Callable[[Array], Point], z: Array) -> State:
+def begin(evaluate: Callable[[Any], Point], z: Array) -> State:
     """The state at the start, evaluated."""
     point = evaluate(z)
     state = start(z, point)
     return _propose(_enter_polish(_judge(state, point)))
 
 
-def step(evaluate: Callable[[Array], Point], state: State) -> State:
+def step(evaluate: Callable[[Any], Point], state: State) -> State:
     """Try the pending move; keep it or refuse it; propose the next."""
     return advance(state, evaluate(state.point.z + state.move))
 
@@ -227,7 +227,7 @@ def advance(state: State, trial: Point) -> State:
     return _propose(_enter_polish(_judge(state, trial)))
 
 
-def _int(xp: Any, value: Array) -> Array:
+def _int(xp: Any, value: int | Array) -> Array:
     return xp.asarray(value).astype(xp.int32)
 
 
@@ -506,7 +506,7 @@ def _leap(state: State, whole: Array) -> tuple[Array, Array]:
     )
 
 
-def is_running(state: State, max_steps: int) -> Array:
+def is_running(state: State, max_steps: int | Array) -> Array:
     """Whether the climb has neither ended nor spent its steps."""
     return (state.phase != DONE) & (state.steps <= max_steps)
 
@@ -522,7 +522,7 @@ def resume(evaluate: Callable[[Array], Point], state: State, max_steps: int) -> 
     return jax.lax.while_loop(lambda state: is_running(state, max_steps), cast, state)
 
 
-def maximise(evaluate: Callable[[Array], Point], z: Array, max_steps: int) -> State:
+def maximise(evaluate: Callable[[Any], Point], z: Array, max_steps: int) -> State:
     """Climb from z (k,) until the state is done or the steps are spent; in Python on the host, in one while_loop under a trace."""
     if isinstance(z, np.ndarray):
         state = begin(evaluate, z)

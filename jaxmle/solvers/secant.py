@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmle._types import Array
 from jaxmle.solvers.loop import NEAR
-
-Array = Any
 
 CONTRACTS = (
     0.5  # what a pass must leave of the distance; 0.03 is usual at m = 1600 k, 0.25 at m = 64 k

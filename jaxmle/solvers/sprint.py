@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmle._types import Array
 from jaxmle.solvers.linalg import (
     bounded,
     factored,
@@ -29,8 +30,6 @@ from jaxmle.solvers.loop import (
     noise_of,
     trusted,
 )
-
-Array = Any
 
 CLOSE = 0.1  # decrement (0.45 SE) from which the next Newton step is taken unseen
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
+import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxmle.special.gamma import real
 from jaxmle.special.stirling import HALF_LOG_2PI, horner
-
-Array = Any
 
 _EDGE = 9.0
 _TERMS = 34  # (x²/4)ᵏ/k!² at x = 9 falls below 1e-17 of the sum
@@ -72,7 +71,7 @@ _LARGE_1 = (
 )
 
 
-def log_i0(x: Array) -> Array:
+def log_i0(x: ArrayLike) -> jax.Array:
     """log I₀(x), the normaliser of the von Mises density less log 2π, elementwise, for every x.
 
     A power series to |x| = 9, then x − ½ log 2πx + a polynomial in 1/x; both are differentiated as they stand.
@@ -93,7 +92,7 @@ def log_i0(x: Array) -> Array:
     )
 
 
-def log_i1(x: Array) -> Array:
+def log_i1(x: ArrayLike) -> jax.Array:
     """log I₁(x), elementwise, for x > 0; −inf at 0, NaN below.
 
     Returns:
@@ -111,7 +110,7 @@ def log_i1(x: Array) -> Array:
     ) + jnp.where(x < 0, jnp.nan, 0.0)
 
 
-def bessel_ratio(kappa: Array) -> Array:
+def bessel_ratio(kappa: ArrayLike) -> jax.Array:
     """A(κ) = I₁(κ)/I₀(κ) = (log I₀)′(κ), the mean resultant length of a von Mises distribution, elementwise; odd in κ.
 
     For large κ it is 1 − 1/2κ − …, from the same polynomial in 1/κ, so that A′ ≈ 1/2κ² keeps its digits, where 1 − A/κ − A² has none left.
@@ -135,12 +134,12 @@ def bessel_ratio(kappa: Array) -> Array:
     return jnp.where(near, small, jnp.sign(kappa) * (1 - 0.5 * w - w * w * slope))
 
 
-def _split(x: Array) -> tuple[Array, Array, Array, Array]:
+def _split(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Whether the power series holds, x²/4 where it does, and 1/|x| and |x| where it does not."""
     near = jnp.abs(x) <= _EDGE
     large = jnp.abs(jnp.where(near, _EDGE, x))
     return near, 0.25 * jnp.where(near, x, 0.0) ** 2, 1 / large, large
 
 
-def _tail(w: Array, coefficients: tuple[float, ...]) -> Array:
+def _tail(w: jax.Array, coefficients: tuple[float, ...]) -> jax.Array:
     return w * horner(2 * _EDGE * w - 1, coefficients)

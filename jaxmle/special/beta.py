@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxmle.special.gamma import BERNOULLI, SHIFT, gammaln, trigamma
 from jaxmle.special.stirling import HALF_LOG_2PI, horner, promote, stirling_series
-
-Array = Any
 
 _DIGAMMA = [
     0.0,
@@ -19,7 +16,7 @@ _DIGAMMA = [
 _TRIGAMMA = [0.0, *BERNOULLI]  # ψ′(z) = u + u²/2 + u Σ cₖ u²ᵏ
 
 
-def betaln(a: Array, b: Array) -> Array:
+def betaln(a: ArrayLike, b: ArrayLike) -> jax.Array:
     """log B(a, b) = log Γ(a) + log Γ(b) − log Γ(a + b), elementwise, for a, b > 0; arguments broadcast.
 
     Where an argument is 10 or more, Stirling's formula is applied to the difference, so that nothing large cancels; the derivatives ψ(a) − ψ(a + b) and ψ′(a) − ψ′(a + b) are evaluated as differences too.
@@ -39,7 +36,7 @@ def betaln(a: Array, b: Array) -> Array:
 
 
 @jax.custom_jvp
-def _betaln(a: Array, b: Array) -> Array:
+def _betaln(a: jax.Array, b: jax.Array) -> jax.Array:
     small, large = jnp.minimum(a, b), jnp.maximum(a, b)
     big = jnp.where(large < SHIFT, float(SHIFT), large)
     total = small + big
@@ -67,7 +64,7 @@ def _betaln(a: Array, b: Array) -> Array:
 
 
 @jax.custom_jvp
-def digamma_difference(a: Array, b: Array) -> Array:
+def digamma_difference(a: jax.Array, b: jax.Array) -> jax.Array:
     """ψ(a + b) − ψ(a) for a, b > 0, a sum of positive terms."""
     up, small = _moved(a)
     u, v = 1 / up, 1 / (up + b)
@@ -80,7 +77,7 @@ def digamma_difference(a: Array, b: Array) -> Array:
     return value + jnp.where(small, below, 0.0)
 
 
-def trigamma_difference(a: Array, b: Array) -> Array:
+def trigamma_difference(a: jax.Array, b: jax.Array) -> jax.Array:
     """ψ′(a) − ψ′(a + b) for a, b > 0, a sum of positive terms."""
     up, small = _moved(a)
     u, v = 1 / up, 1 / (up + b)
@@ -96,12 +93,12 @@ def trigamma_difference(a: Array, b: Array) -> Array:
     return value + jnp.where(small, below, 0.0)
 
 
-def _moved(a: Array) -> tuple[Array, Array]:
+def _moved(a: jax.Array) -> tuple[jax.Array, jax.Array]:
     small = a < SHIFT
     return jnp.where(small, a + SHIFT, a), small
 
 
-def _divided(s: Array, t: Array, coefficients: list[float]) -> Array:
+def _divided(s: jax.Array, t: jax.Array, coefficients: list[float]) -> jax.Array:
     """(p(s) − p(t))/(s − t) for the polynomial p: Horner's rule, carried along for the quotient."""
     value, quotient = jnp.zeros_like(s * t), jnp.zeros_like(s * t)
     for c in reversed(coefficients):
@@ -111,12 +108,16 @@ def _divided(s: Array, t: Array, coefficients: list[float]) -> Array:
 
 
 @_betaln.defjvp
-def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+def _(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     (a, b), (da, db) = primals, tangents
     return _betaln(a, b), -digamma_difference(a, b) * da - digamma_difference(b, a) * db
 
 
 @digamma_difference.defjvp
-def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+def _(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     (a, b), (da, db) = primals, tangents
     return digamma_difference(a, b), trigamma(a + b) * db - trigamma_difference(a, b) * da

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxmle.special.exponential import held_exp
 from jaxmle.special.gamma import SHIFT, digamma, gammaln, real
@@ -19,14 +18,12 @@ from jaxmle.special.stirling import (
     stirling_series,
 )
 
-Array = Any
-
 _NEAR_POISSON = (
     0.1  # the dispersion up to which Stirling's series gives the gamma functions of its reciprocal
 )
 
 
-def log_factorial(k: Array) -> Array:
+def log_factorial(k: ArrayLike) -> jax.Array:
     """log k!, elementwise; integers welcome; smooth in between as log Γ(k + 1).
 
     Example:
@@ -36,7 +33,7 @@ def log_factorial(k: Array) -> Array:
     return gammaln(real(k) + 1)
 
 
-def poisson_logpmf(k: Array, log_mean: Array) -> Array:
+def poisson_logpmf(k: ArrayLike, log_mean: ArrayLike) -> jax.Array:
     """log of the Poisson probability, kη − e^η − log k!, elementwise; arguments broadcast.
 
     From k = 10 on it is −½ log 2πk − Δ(k) − k(ε − log(1 + ε)), ε = (e^η − k)/k, Δ Stirling's error: for k = 10⁶ the plain form loses six digits.
@@ -58,7 +55,7 @@ def poisson_logpmf(k: Array, log_mean: Array) -> Array:
     return _poisson(*promote(k, log_mean))
 
 
-def negative_binomial_logpmf(k: Array, mu: Array, alpha: Array) -> Array:
+def negative_binomial_logpmf(k: ArrayLike, mu: ArrayLike, alpha: ArrayLike) -> jax.Array:
     """log of the NB2 probability with mean μ and variance μ + αμ², elementwise; arguments broadcast.
 
     log Γ(k + 1/α)/(Γ(1/α) k!) + k log(αμ/(1 + αμ)) − log(1 + αμ)/α. Size is 1/α; α = 0 is the Poisson, a point like any other: value and derivatives in α are finite there,
@@ -83,7 +80,7 @@ def negative_binomial_logpmf(k: Array, mu: Array, alpha: Array) -> Array:
     return _negative_binomial(*promote(k, mu, alpha))
 
 
-def negative_binomial_kernel(k: Array, log_mu: Array, alpha: Array) -> Array:
+def negative_binomial_kernel(k: ArrayLike, log_mu: ArrayLike, alpha: ArrayLike) -> jax.Array:
     """k log μ − (k + 1/α) log(1 + αμ), elementwise: the part of ``negative_binomial_logpmf`` that the mean enters; smooth in α ≥ 0.
 
     Plain, so that a row costs an exponential and a logarithm; with ``negative_binomial_clumping`` it gives the whole to 1e-15 (1 + k |log μ|).
@@ -98,7 +95,7 @@ def negative_binomial_kernel(k: Array, log_mu: Array, alpha: Array) -> Array:
     return _kernel(*promote(k, log_mu, alpha))
 
 
-def negative_binomial_clumping(k: Array, alpha: Array) -> Array:
+def negative_binomial_clumping(k: ArrayLike, alpha: ArrayLike) -> jax.Array:
     """log Γ(k + 1/α) − log Γ(1/α) + k log α − log k!, elementwise: the part that the mean does not enter; smooth in α ≥ 0.
 
     Σ log(1 + αj) over j < k, less log k! (Lawless 1987): up to α = 0.1 by Stirling's series in α, above by log-gamma functions.
@@ -119,7 +116,7 @@ def negative_binomial_clumping(k: Array, alpha: Array) -> Array:
 
 
 @jax.custom_jvp
-def _kernel(k: Array, log_mu: Array, alpha: Array) -> Array:
+def _kernel(k: jax.Array, log_mu: jax.Array, alpha: jax.Array) -> jax.Array:
     mu = jnp.exp(log_mu)
     near, v, series, _ = _of_odds(alpha * mu)
     log_odds = jnp.log(1 + alpha * mu)
@@ -128,7 +125,7 @@ def _kernel(k: Array, log_mu: Array, alpha: Array) -> Array:
     )
 
 
-def _of_odds(odds: Array) -> tuple[Array, Array, Array, Array]:
+def _of_odds(odds: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Whether the odds t are small; then v = t/(2 + t) and (atanh v − v)/v³; else t itself, or 1."""
     near = odds <= 0.25  # v ≤ 1/9: eight terms of the series leave 1e-16
     t = jnp.where(near, odds, 0.0)
@@ -136,7 +133,7 @@ def _of_odds(odds: Array) -> tuple[Array, Array, Array, Array]:
     return near, v, horner(v * v, [1 / (2 * j + 3) for j in range(8)]), jnp.where(near, 1.0, odds)
 
 
-def _deficit(odds: Array) -> Array:
+def _deficit(odds: jax.Array) -> jax.Array:
     """(log(1 + t) − t/(1 + t))/t² at the odds t ≥ 0: ½ at 0."""
     near, v, series, t = _of_odds(odds)
     return jnp.where(
@@ -148,8 +145,9 @@ def _deficit(odds: Array) -> Array:
 
 @_kernel.defjvp
 def _kernel_jvp(
-    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
-) -> tuple[Array, Array]:
+    primals: tuple[jax.Array, jax.Array, jax.Array],
+    tangents: tuple[jax.Array, jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array]:
     (k, log_mu, alpha), (dk, dlog_mu, dalpha) = primals, tangents
     mu = jnp.exp(log_mu)
     odds = alpha * mu
@@ -160,7 +158,7 @@ def _kernel_jvp(
 
 
 @jax.custom_jvp
-def _poisson(k: Array, log_mean: Array) -> Array:
+def _poisson(k: jax.Array, log_mean: jax.Array) -> jax.Array:
     mean = held_exp(log_mean)
     many = k >= SHIFT
     up = jnp.where(many, k, float(SHIFT))
@@ -180,22 +178,22 @@ def _poisson(k: Array, log_mean: Array) -> Array:
     return jnp.where(k < 0, -jnp.inf, jnp.where(many, saddle, plain))
 
 
-def _excess_of_log(delta: Array, log_ratio: Array) -> Array:
+def _excess_of_log(delta: jax.Array, log_ratio: jax.Array) -> jax.Array:
     """δ − log(1 + δ), with log(1 + δ) given for the places where it is far from 0."""
     return jnp.where(jnp.abs(delta) <= (2 + delta) / 3, excess(delta, 1 + delta), delta - log_ratio)
 
 
 @_poisson.defjvp
 def _poisson_jvp(
-    primals: tuple[Array, Array], tangents: tuple[Array, Array]
-) -> tuple[Array, Array]:
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     (k, log_mean), (dk, dlog_mean) = primals, tangents
     in_k = jnp.where(jnp.isfinite(log_mean), log_mean, 0.0) - digamma(_count(k) + 1)
     return _poisson(k, log_mean), in_k * dk + (k - held_exp(log_mean)) * dlog_mean
 
 
 @jax.custom_jvp
-def _negative_binomial(k: Array, mu: Array, alpha: Array) -> Array:
+def _negative_binomial(k: jax.Array, mu: jax.Array, alpha: jax.Array) -> jax.Array:
     count = _count(k)
     odds, ratio = 1 + alpha * mu, (1 + alpha * count) / (1 + alpha * mu)
     distance = (count - mu) / odds
@@ -208,12 +206,12 @@ def _negative_binomial(k: Array, mu: Array, alpha: Array) -> Array:
     return jnp.where(k < 0, -jnp.inf, jnp.where(alpha < 0, jnp.nan, value))
 
 
-def _count(k: Array) -> Array:
+def _count(k: jax.Array) -> jax.Array:
     """k where it is a count: the slope at 0 is that of the smooth continuation."""
     return jnp.where(k < 0, 0.0, k)
 
 
-def _clumping(k: Array, alpha: Array) -> Array:
+def _clumping(k: jax.Array, alpha: jax.Array) -> jax.Array:
     """Δ(r + k) − Δ(r) − ½ log(1 + αk), r = 1/α: what depends on α and not on the mean."""
     return (
         stirling_error(alpha / (1 + alpha * k)) - stirling_error(alpha) - 0.5 * jnp.log1p(alpha * k)
@@ -222,19 +220,20 @@ def _clumping(k: Array, alpha: Array) -> Array:
 
 @_negative_binomial.defjvp
 def _negative_binomial_jvp(
-    primals: tuple[Array, Array, Array], tangents: tuple[Array, Array, Array]
-) -> tuple[Array, Array]:
+    primals: tuple[jax.Array, jax.Array, jax.Array],
+    tangents: tuple[jax.Array, jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array]:
     (k, mu, alpha), (dk, dmu, dalpha) = primals, tangents
     return _negative_binomial(k, mu, alpha), _in_count(k, mu, alpha) * dk + _in_mean(
         k, mu, alpha
     ) * dmu + _in_alpha(k, mu, alpha) * dalpha
 
 
-def _in_mean(k: Array, mu: Array, alpha: Array) -> Array:
+def _in_mean(k: jax.Array, mu: jax.Array, alpha: jax.Array) -> jax.Array:
     return jnp.where(k == 0, -1.0, (k - mu) / mu) / (1 + alpha * mu)
 
 
-def _in_alpha(k: Array, mu: Array, alpha: Array) -> Array:
+def _in_alpha(k: jax.Array, mu: jax.Array, alpha: jax.Array) -> jax.Array:
     """∂f/∂α: of the deviance, d²G(αd) with d = (k − μ)/(1 + αμ) and G(δ) = (δ − log(1 + δ))/δ²; and of the rest."""
     count = _count(k)
     distance = (count - mu) / (1 + alpha * mu)
@@ -245,7 +244,7 @@ def _in_alpha(k: Array, mu: Array, alpha: Array) -> Array:
     return deviance + rest
 
 
-def _in_count(k: Array, mu: Array, alpha: Array) -> Array:
+def _in_count(k: jax.Array, mu: jax.Array, alpha: jax.Array) -> jax.Array:
     """∂f/∂k = ψ(k + r) − ψ(k + 1) + log(αμ/(1 + αμ)) for the smooth continuation in k, with ψ(z) − log z = −w/2 − w²s(w), w = 1/z, s the slope of Stirling's error."""
     count = _count(k)
     odds = 1 + alpha * mu
@@ -261,12 +260,12 @@ def _in_count(k: Array, mu: Array, alpha: Array) -> Array:
     return jnp.where(many, large, few) + _digamma_gap(share)
 
 
-def _digamma_gap(w: Array) -> Array:
+def _digamma_gap(w: jax.Array) -> jax.Array:
     """ψ(z) − log z at z = 1/w, 0 at w = 0."""
     return -0.5 * w - w * w * jax.jvp(stirling_error, (w,), (jnp.ones_like(w),))[1]
 
 
-def _log_ratio(delta: Array, ratio: Array) -> Array:
+def _log_ratio(delta: jax.Array, ratio: jax.Array) -> jax.Array:
     near = jnp.abs(delta) < 0.5
     return jnp.where(
         near, jnp.log1p(jnp.where(near, delta, 0.0)), jnp.log(jnp.where(near, 1.0, ratio))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from jaxmle._types import Array
 from jaxmle.special.gamma import real
 from jaxmle.special.stirling import horner
-
-Array = Any
 
 HELD = 0.85  # of the log of the largest number: e^600 in float64, which leaves room for two derivatives
 # (1 − t − t/(eᵗ − 1))/t in t: −½ − t/12 + t³/720 − …, Bernoulli's numbers over factorials (NIST DLMF 24.2.1)
@@ -21,7 +19,7 @@ _FADING = (
 _SWITCH = -1.2  # not −log 2: XLA's log1p has errors of 3e-14 for arguments in (−0.5, −0.41)
 
 
-def log1mexp(x: Array) -> Array:
+def log1mexp(x: ArrayLike) -> jax.Array:
     """log(1 − eˣ), elementwise, for x ≤ 0: the log survival function from the log distribution function.
 
     Value and derivatives to a few ulp at every x < 0; −inf at 0, NaN above. (Mächler 2012, "Accurately computing log(1 − exp(−|a|))".)
@@ -34,7 +32,7 @@ def log1mexp(x: Array) -> Array:
 
 
 @jax.custom_jvp
-def _log1mexp(x: Array) -> Array:
+def _log1mexp(x: jax.Array) -> jax.Array:
     far = x < _SWITCH
     return jnp.where(
         far,
@@ -44,23 +42,23 @@ def _log1mexp(x: Array) -> Array:
 
 
 @jax.custom_jvp
-def _slope(x: Array) -> Array:
+def _slope(x: jax.Array) -> jax.Array:
     """−eˣ/(1 − eˣ); its own slope is s(1 − s), a sum of terms of one sign."""
     return jnp.exp(x) / jnp.expm1(x)
 
 
 @_log1mexp.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     return _log1mexp(*primals), _slope(*primals) * tangents[0]
 
 
 @_slope.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     slope = _slope(*primals)
     return slope, slope * (1 - slope) * tangents[0]
 
 
-def held_exp(x: Array) -> Array:
+def held_exp(x: Array) -> jax.Array:
     """eˣ, held at e⁶⁰⁰ (e⁷⁵ in single precision) where it and its derivatives would overflow: there it has the slope 0.
 
     A hazard of that size makes a log-likelihood of −1e260: what is impossible stays finite, and so do its derivatives.
@@ -68,7 +66,7 @@ def held_exp(x: Array) -> Array:
     return jnp.exp(jnp.minimum(x, HELD * jnp.log(jnp.finfo(x.dtype).max)))
 
 
-def log_cloglog(x: Array) -> Array:
+def log_cloglog(x: ArrayLike) -> jax.Array:
     """log(1 − exp(−eˣ)), elementwise, for every x: the log of the inverse complementary log-log.
 
     x − eˣ/2 + … far to the left, where eˣ underflows and log(1 − e⁻ᵗ) of t = eˣ has a slope that overflows; −exp(−eˣ) far to the right.
@@ -84,14 +82,14 @@ def log_cloglog(x: Array) -> Array:
 
 
 @jax.custom_jvp
-def _log_cloglog(x: Array) -> Array:
+def _log_cloglog(x: jax.Array) -> jax.Array:
     far = x < -18.0  # t²/24 of t = e⁻¹⁸ is 1e-17
     t = held_exp(x)
     return jnp.where(far, x - 0.5 * t, _log1mexp(-jnp.where(far, 1.0, t)))
 
 
 @jax.custom_jvp
-def _cloglog_slope(x: Array) -> Array:
+def _cloglog_slope(x: jax.Array) -> jax.Array:
     """t/(eᵗ − 1) at t = eˣ; its own slope is that times 1 − t − t/(eᵗ − 1)."""
     t = held_exp(x)
     some = t > jnp.finfo(t.dtype).tiny
@@ -100,12 +98,12 @@ def _cloglog_slope(x: Array) -> Array:
 
 
 @_log_cloglog.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     return _log_cloglog(*primals), _cloglog_slope(*primals) * tangents[0]
 
 
 @_cloglog_slope.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     slope, t = _cloglog_slope(*primals), held_exp(*primals)
     near = t < 1.0
     small = jnp.where(near, t, 0.0)

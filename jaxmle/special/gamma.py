@@ -7,18 +7,16 @@ over ten reciprocals, or over their powers, takes five divisions, which digamma 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-
-Array = Any
+from jax.typing import ArrayLike
 
 SHIFT = 10
 BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 
 
-def _series(x: Array, coefficients: list[float]) -> Array:
+def _series(x: jax.Array, coefficients: list[float]) -> jax.Array:
     """Σ cₖ x⁻²ᵏ, k = 0, 1, …"""
     square = 1.0 / (x * x)
     total = jnp.zeros_like(x)
@@ -27,12 +25,12 @@ def _series(x: Array, coefficients: list[float]) -> Array:
     return total
 
 
-def _pairs(x: Array) -> list[Array]:
+def _pairs(x: jax.Array) -> list[jax.Array]:
     """(x + i)(x + 9 − i), i = 0, …, 4."""
     return [x * (x + (SHIFT - 1)) + i * (SHIFT - 1 - i) for i in range(SHIFT // 2)]
 
 
-def _reciprocals(x: Array, power: int) -> Array:
+def _reciprocals(x: jax.Array, power: int) -> jax.Array:
     """Σ (x + i)^−power, i = 0, …, 9, for power 1, 2 or 3: of a pair with sum s and product q it is s/q, (s² − 2q)/q² or (s³ − 3qs)/q³."""
     s, total = 2 * x + (SHIFT - 1), jnp.zeros_like(x)
     for q in _pairs(x):
@@ -44,19 +42,19 @@ def _reciprocals(x: Array, power: int) -> Array:
     return total
 
 
-def _moved(x: Array) -> tuple[Array, Array]:
+def _moved(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """x moved to 10 or more, and whether it was moved."""
     small = x < SHIFT
     return jnp.where(small, x + SHIFT, x), small
 
 
-def real(x: Array) -> Array:
+def real(x: ArrayLike) -> jax.Array:
     """x as a floating array: counts often come as integers, whose products would overflow."""
     x = jnp.asarray(x)
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 
-def gammaln(x: Array) -> Array:
+def gammaln(x: ArrayLike) -> jax.Array:
     """log Γ(x), elementwise, for x > 0 of any shape; NaN below 0, +inf at 0.
 
     Absolute error 1e-14 below 10, its zeros at 1 and 2 included; else an ulp or two. Its derivatives are ``digamma`` and ``trigamma``.
@@ -64,18 +62,18 @@ def gammaln(x: Array) -> Array:
     return _gammaln(real(x))
 
 
-def digamma(x: Array) -> Array:
+def digamma(x: ArrayLike) -> jax.Array:
     """ψ(x) = (log Γ)'(x), elementwise, for x > 0 of any shape, to 1e-14 absolutely; NaN elsewhere."""
     return _digamma(real(x))
 
 
-def trigamma(x: Array) -> Array:
+def trigamma(x: ArrayLike) -> jax.Array:
     """ψ'(x), elementwise, for x > 0 of any shape, to a few ulp; NaN elsewhere."""
     return _trigamma(real(x))
 
 
 @jax.custom_jvp
-def _gammaln(x: Array) -> Array:
+def _gammaln(x: jax.Array) -> jax.Array:
     up, small = _moved(x)
     product = math.prod(_pairs(x))
     stirling = (
@@ -89,7 +87,7 @@ def _gammaln(x: Array) -> Array:
 
 
 @jax.custom_jvp
-def _digamma(x: Array) -> Array:
+def _digamma(x: jax.Array) -> jax.Array:
     up, small = _moved(x)
     below = _reciprocals(jnp.where(small, x, 1.0), 1)
     value = (
@@ -101,7 +99,7 @@ def _digamma(x: Array) -> Array:
 
 
 @jax.custom_jvp
-def _trigamma(x: Array) -> Array:
+def _trigamma(x: jax.Array) -> jax.Array:
     up, small = _moved(x)
     below = _reciprocals(jnp.where(small, x, 1.0), 2)
     value = 1.0 / up + 0.5 / (up * up) + _series(up, list(BERNOULLI)) / up**3
@@ -109,7 +107,7 @@ def _trigamma(x: Array) -> Array:
 
 
 @jax.custom_jvp
-def _tetragamma(x: Array) -> Array:
+def _tetragamma(x: jax.Array) -> jax.Array:
     """ψ''(x)."""
     up, small = _moved(x)
     below = -2 * _reciprocals(jnp.where(small, x, 1.0), 3)
@@ -122,20 +120,20 @@ def _tetragamma(x: Array) -> Array:
 
 
 @_gammaln.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     return _gammaln(*primals), _digamma(*primals) * tangents[0]
 
 
 @_digamma.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     return _digamma(*primals), _trigamma(*primals) * tangents[0]
 
 
 @_trigamma.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     return _trigamma(*primals), _tetragamma(*primals) * tangents[0]
 
 
 @_tetragamma.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     return _tetragamma(*primals), jax.scipy.special.polygamma(3, *primals) * tangents[0]

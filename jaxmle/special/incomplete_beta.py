@@ -10,10 +10,11 @@ in which nothing cancels or underflows. The smaller tail is integrated, after an
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxmle.special.beta import betaln, digamma_difference, trigamma_difference
 from jaxmle.special.exponential import log1mexp
@@ -21,25 +22,23 @@ from jaxmle.special.gamma import SHIFT, trigamma
 from jaxmle.special.quadrature import LOG_DEPTH, end, moments
 from jaxmle.special.stirling import HALF_LOG_2PI, excess, promote, stirling_series
 
-Array = Any
-
 
 class _Jet(NamedTuple):
     """A function of (p, q, x) with its first and second derivatives."""
 
-    value: Array
-    p: Array
-    q: Array
-    x: Array
-    pp: Array
-    pq: Array
-    qq: Array
-    px: Array
-    qx: Array
-    xx: Array
+    value: jax.Array
+    p: jax.Array
+    q: jax.Array
+    x: jax.Array
+    pp: jax.Array
+    pq: jax.Array
+    qq: jax.Array
+    px: jax.Array
+    qx: jax.Array
+    xx: jax.Array
 
 
-def log_betainc(a: Array, b: Array, x: Array) -> Array:
+def log_betainc(a: ArrayLike, b: ArrayLike, x: ArrayLike) -> jax.Array:
     """log I_x(a, b), the log distribution function of a beta variable, elementwise; arguments broadcast.
 
     Args:
@@ -59,7 +58,7 @@ def log_betainc(a: Array, b: Array, x: Array) -> Array:
     return log_tail(a, b, x, 1 - x)
 
 
-def log_betaincc(a: Array, b: Array, x: Array) -> Array:
+def log_betaincc(a: ArrayLike, b: ArrayLike, x: ArrayLike) -> jax.Array:
     """log(1 − I_x(a, b)), the log survival function of a beta variable, elementwise; arguments broadcast.
 
     Args, Returns:
@@ -73,7 +72,7 @@ def log_betaincc(a: Array, b: Array, x: Array) -> Array:
     return log_tail(b, a, 1 - x, x)
 
 
-def log_tail(a: Array, b: Array, x: Array, y: Array) -> Array:
+def log_tail(a: jax.Array, b: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """log I_x(a, b) for x and y = 1 − x, both given so that neither end loses digits; differentiated through y alone."""
     a, b, x, y = jnp.broadcast_arrays(a, b, x, y)
     inside = (a > 0) & (b > 0) & (x > 0) & (y > 0)
@@ -97,20 +96,20 @@ def log_tail(a: Array, b: Array, x: Array, y: Array) -> Array:
     return jnp.where(inside, value, edge)
 
 
-def upper_is_smaller(a: Array, b: Array, x: Array, y: Array) -> Array:
+def upper_is_smaller(a: jax.Array, b: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """Whether the upper tail is integrated: x above the mean; or, for small shapes, where the lower integrand would be a plateau."""
     total = a + b
     return (x * total > jnp.maximum(a, 1.0)) | ((y * total < 1) & (x > 0.5))
 
 
 @jax.custom_jvp
-def log_lower(p: Array, q: Array, x: Array, y: Array) -> _Jet:
+def log_lower(p: jax.Array, q: jax.Array, x: jax.Array, y: jax.Array) -> _Jet:
     """log I_x(p, q) where ``upper_is_smaller`` is false, with its derivatives, from one pass over the nodes; y = 1 − x moves with x."""
     return _jet(p, q, x, y)
 
 
 @log_lower.defjvp
-def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[_Jet, _Jet]:
+def _(primals: tuple[jax.Array, ...], tangents: tuple[jax.Array, ...]) -> tuple[_Jet, _Jet]:
     dp, dq, dx, _ = tangents
     f = log_lower(*primals)
     third = jax.jvp(
@@ -128,16 +127,16 @@ def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[_Jet, _J
 class _Shares(NamedTuple):
     """log J and derivatives of J over J."""
 
-    log: Array
-    p: Array
-    q: Array
-    x: Array
-    pp: Array
-    pq: Array
-    qq: Array
+    log: jax.Array
+    p: jax.Array
+    q: jax.Array
+    x: jax.Array
+    pp: jax.Array
+    pq: jax.Array
+    qq: jax.Array
 
 
-def _shares(p: Array, q: Array, x: Array, y: Array) -> _Shares:
+def _shares(p: jax.Array, q: jax.Array, x: jax.Array, y: jax.Array) -> _Shares:
     total = p + q
     c = x * total
     m0, mh, ml, mhh, mhl, mll, mg = _integrals(p + 1, q, x, y)
@@ -151,7 +150,7 @@ def _shares(p: Array, q: Array, x: Array, y: Array) -> _Shares:
     return _Shares(jnp.log(j), (x * m0 - c * mh) / j, (x * m0 - c * ml) / j, of_x, *second)
 
 
-def _jet(p: Array, q: Array, x: Array, y: Array) -> _Jet:
+def _jet(p: jax.Array, q: jax.Array, x: jax.Array, y: jax.Array) -> _Jet:
     j = _shares(p, q, x, y)
     log_x, log_y = _logs(x, y), _logs(y, x)
     return _Jet(
@@ -163,7 +162,9 @@ def _jet(p: Array, q: Array, x: Array, y: Array) -> _Jet:
     )
 
 
-def _second(p: Array, q: Array, x: Array, y: Array, j: _Shares) -> tuple[Array, ...]:
+def _second(
+    p: jax.Array, q: jax.Array, x: jax.Array, y: jax.Array, j: _Shares
+) -> tuple[jax.Array, ...]:
     total, density = p + q, jnp.exp(-j.log) / (x * y)
     slope = p * density
     return (
@@ -176,14 +177,16 @@ def _second(p: Array, q: Array, x: Array, y: Array, j: _Shares) -> tuple[Array, 
     )
 
 
-def _logs(x: Array, y: Array) -> Array:
+def _logs(x: jax.Array, y: jax.Array) -> jax.Array:
     """log x, by way of y = 1 − x near 1."""
     return jnp.where(
         x > 0.7, jnp.log1p(-jnp.minimum(y, 0.3)), jnp.log(x)
     )  # XLA's log1p has errors of 3e-14 in (−0.5, −0.41)
 
 
-def _base(p: Array, q: Array, x: Array, y: Array, log_x: Array, log_y: Array) -> Array:
+def _base(
+    p: jax.Array, q: jax.Array, x: jax.Array, y: jax.Array, log_x: jax.Array, log_y: jax.Array
+) -> jax.Array:
     """log of x^p y^q/(p B(p, q)); for large shapes from Stirling's errors and two excesses, as a binomial probability (Loader 2000)."""
     many = (p >= SHIFT) & (q >= SHIFT)
     p_, q_ = jnp.where(many, p, float(SHIFT)), jnp.where(many, q, float(SHIFT))
@@ -195,7 +198,7 @@ def _base(p: Array, q: Array, x: Array, y: Array, log_x: Array, log_y: Array) ->
     return jnp.where(many, saddle, p * log_x + q * log_y - jnp.log(p) - betaln(p, q))
 
 
-def _integrals(shape: Array, q: Array, x: Array, y: Array) -> tuple[Array, ...]:
+def _integrals(shape: jax.Array, q: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, ...]:
     """∫ e^{−φ} g dv for g = 1, h, ℓ, h², hℓ, ℓ², −∂ℓ/∂x, with φ = shape·h + qℓ.
 
     From the nearer end: ℓ = log(1 + x(e⁻ᵛ − 1)) for x < ½, h = log(1 + y(eᵛ − 1)) above.
@@ -203,12 +206,12 @@ def _integrals(shape: Array, q: Array, x: Array, y: Array) -> tuple[Array, ...]:
     near_one = x > 0.5
     sign = jnp.where(near_one, 1.0, -1.0)
 
-    def logs(v: Array, z: Array) -> tuple[Array, Array, Array]:
+    def logs(v: jax.Array, z: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         e = z * jnp.expm1(sign * v)
         t = jnp.log1p(e)
         return t + jnp.where(near_one, 0.0, v), t - jnp.where(near_one, v, 0.0), e
 
-    def terms(v: Array) -> tuple[Array, ...]:
+    def terms(v: jax.Array) -> tuple[jax.Array, ...]:
         z = jnp.where(near_one, y, x)
         h, l, e = logs(v, z)
         density = jnp.exp(-shape * h - q * l)
@@ -226,7 +229,7 @@ def _integrals(shape: Array, q: Array, x: Array, y: Array) -> tuple[Array, ...]:
     shape_, q_, x_, y_ = jax.lax.stop_gradient((shape, q, x, y))
     z_ = jnp.where(near_one, y_, x_)
 
-    def phi(v: Array) -> tuple[Array, Array]:
+    def phi(v: jax.Array) -> tuple[jax.Array, jax.Array]:
         h, l, e = logs(v, z_)
         # h′ = 1 + ℓ′, ℓ′ = −xe⁻ᵛ/(1 − x(1 − e⁻ᵛ))
         h_slope = jnp.where(near_one, (e + z_) / (1 + e), 1 - (e + z_) / (1 + e))

@@ -11,18 +11,17 @@ and x ∂/∂x log P = a/J exactly.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxmle.special.counts import poisson_logpmf
 from jaxmle.special.exponential import HELD, log1mexp
 from jaxmle.special.gamma import digamma, trigamma
 from jaxmle.special.quadrature import LOG_DEPTH, end, moments
 from jaxmle.special.stirling import horner, promote
-
-Array = Any
 
 _SMALL_SHAPE = 0.1
 # ζ(k), k = 2, …, 16: log Γ(1 + a) = −γa + Σ ζ(k)(−a)ᵏ/k (NIST DLMF 5.7.3); at a = 0.1 what follows is below 1e-17 of it
@@ -68,15 +67,15 @@ _TAYLOR = tuple(
 class _Jet(NamedTuple):
     """A function of (a, u), u = log x, with its first and second derivatives."""
 
-    value: Array
-    a: Array
-    u: Array
-    aa: Array
-    au: Array
-    uu: Array
+    value: jax.Array
+    a: jax.Array
+    u: jax.Array
+    aa: jax.Array
+    au: jax.Array
+    uu: jax.Array
 
 
-def log_gammainc(a: Array, x: Array) -> Array:
+def log_gammainc(a: ArrayLike, x: ArrayLike) -> jax.Array:
     """log P(a, x), the log distribution function of a gamma variable of shape a and scale 1, elementwise; arguments broadcast.
 
     Args:
@@ -93,7 +92,7 @@ def log_gammainc(a: Array, x: Array) -> Array:
     return _tail(a, x, lower=True)
 
 
-def log_gammaincc(a: Array, x: Array) -> Array:
+def log_gammaincc(a: ArrayLike, x: ArrayLike) -> jax.Array:
     """log Q(a, x) = log(1 − P(a, x)), the log survival function of a gamma variable, elementwise; arguments broadcast.
 
     Args:
@@ -110,7 +109,7 @@ def log_gammaincc(a: Array, x: Array) -> Array:
     return _tail(a, x, lower=False)
 
 
-def _tail(a: Array, x: Array, *, lower: bool) -> Array:
+def _tail(a: ArrayLike, x: ArrayLike, *, lower: bool) -> jax.Array:
     a, x = jnp.broadcast_arrays(*promote(a, x))
     inside = (a > 0) & (x > 0) & (x < jnp.inf)
     safe_a, safe_x = jnp.where(inside, a, 1.0), jnp.where(inside, x, 1.0)
@@ -122,7 +121,7 @@ def _tail(a: Array, x: Array, *, lower: bool) -> Array:
     return jnp.where(inside, value, edge)
 
 
-def gamma_tail(a: Array, log_x: Array, *, lower: bool) -> Array:
+def gamma_tail(a: ArrayLike, log_x: ArrayLike, *, lower: bool) -> jax.Array:
     """log P(a, x), or log Q, from u = log x: in u the derivatives stay numbers where x or 1/x² is none. Beyond x = e⁶⁰⁰ as at infinity."""
     a, u = jnp.broadcast_arrays(*promote(a, log_x))
     over = u > HELD * jnp.log(jnp.finfo(u.dtype).max)
@@ -134,13 +133,15 @@ def gamma_tail(a: Array, log_x: Array, *, lower: bool) -> Array:
 
 
 @jax.custom_jvp
-def _smaller(a: Array, u: Array) -> _Jet:
+def _smaller(a: jax.Array, u: jax.Array) -> _Jet:
     """log of the smaller tail, with its derivatives, from one pass over the nodes."""
     return _jet(a, u)
 
 
 @_smaller.defjvp
-def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[_Jet, _Jet]:
+def _(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[_Jet, _Jet]:
     da, du = tangents
     jet = _smaller(*primals)
     third = jax.jvp(lambda a, u: _second(a, _shares(a, u)), primals, tangents)[1]
@@ -152,14 +153,14 @@ def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[_Jet
 class _Shares(NamedTuple):
     """Which tail, J, and derivatives of J over J."""
 
-    upper: Array
-    j: Array
-    a: Array
-    u: Array
-    aa: Array
+    upper: jax.Array
+    j: jax.Array
+    a: jax.Array
+    u: jax.Array
+    aa: jax.Array
 
 
-def _shares(a: Array, u: Array) -> _Shares:
+def _shares(a: jax.Array, u: jax.Array) -> _Shares:
     """J = J₀ + cM, c = x for P and 1 for Q; ∂M/∂a = ∓∫ve^{−φ}, ∂M/∂x = −∫Ee^{−φ}."""
     x = jnp.exp(u)
     upper = x > jnp.maximum(a, 1.0)
@@ -173,7 +174,7 @@ def _shares(a: Array, u: Array) -> _Shares:
     return _Shares(upper, j, c * sign * mv / j, x * ((lower * m0 - c * me) / j), c * mvv / j)
 
 
-def _jet(a: Array, u: Array) -> _Jet:
+def _jet(a: jax.Array, u: jax.Array) -> _Jet:
     s = _shares(a, u)
     value = poisson_logpmf(a, u) + jnp.log(jnp.where(s.upper, a, 1.0) * s.j)
     value = jnp.where(
@@ -184,7 +185,7 @@ def _jet(a: Array, u: Array) -> _Jet:
     return _Jet(value, u - digamma(_shape(a, s)) + s.a, _top(a, s) / s.j, *_second(a, s))
 
 
-def _second(a: Array, s: _Shares) -> tuple[Array, Array, Array]:
+def _second(a: jax.Array, s: _Shares) -> tuple[jax.Array, jax.Array, jax.Array]:
     top = _top(a, s)
     mixed = jnp.where(s.upper, 0.0, 1.0) - top * s.a
     return (
@@ -194,17 +195,17 @@ def _second(a: Array, s: _Shares) -> tuple[Array, Array, Array]:
     )
 
 
-def _shape(a: Array, s: _Shares) -> Array:
+def _shape(a: jax.Array, s: _Shares) -> jax.Array:
     """The argument of Γ in front of J."""
     return jnp.where(s.upper, a, a + 1)
 
 
-def _top(a: Array, s: _Shares) -> Array:
+def _top(a: jax.Array, s: _Shares) -> jax.Array:
     """x J ∂f/∂x."""
     return jnp.where(s.upper, -1.0, a)
 
 
-def _near_one(a: Array, u: Array) -> Array:
+def _near_one(a: jax.Array, u: jax.Array) -> jax.Array:
     """log P(a, x) for a small shape, where P is near 1 and log P about a(log x + γ − x): P = x^a/Γ(1 + a) · (1 − as), s = −Σ (−x)ⁿ/((a + n)n!), each factor over a."""
     series, x = jnp.zeros_like(a), jnp.exp(u)
     for n in range(_EXPONENTIAL_TERMS, 0, -1):
@@ -213,12 +214,12 @@ def _near_one(a: Array, u: Array) -> Array:
     return a * (u - log_gamma) + jnp.log1p(-a * series)
 
 
-def _integrals(a: Array, x: Array, upper: Array) -> tuple[Array, ...]:
+def _integrals(a: jax.Array, x: jax.Array, upper: jax.Array) -> tuple[jax.Array, ...]:
     """∫ e^{−φ} g dv for g = 1, v, E, v² with E = e^{±v} − 1 and φ = xE ∓ Av: + and A = a for Q, − and A = a + 1 for P."""
     sign = jnp.where(upper, 1.0, -1.0)
     shape = jnp.where(upper, a, a + 1)
 
-    def terms(v: Array) -> tuple[Array, ...]:
+    def terms(v: jax.Array) -> tuple[jax.Array, ...]:
         y = sign * v
         rest = _expm1_less(y)
         e = y + rest
@@ -227,14 +228,14 @@ def _integrals(a: Array, x: Array, upper: Array) -> tuple[Array, ...]:
 
     x_, shape_ = jax.lax.stop_gradient((x, shape))
 
-    def phi(v: Array) -> tuple[Array, Array]:
+    def phi(v: jax.Array) -> tuple[jax.Array, jax.Array]:
         e = jnp.expm1(sign * v)
         return x_ * e - shape_ * sign * v, sign * (x_ * (e + 1) - shape_)
 
     return moments(terms, end(phi, _right(x_, shape_, upper)))
 
 
-def _right(x: Array, shape: Array, upper: Array) -> Array:
+def _right(x: jax.Array, shape: jax.Array, upper: jax.Array) -> jax.Array:
     """To the right of φ = 38: eᵛ − 1 − v ≥ v²/2 for Q, e⁻ᵛ − 1 + v ≥ v²/(2 + v) for P make a quadratic equation of it."""
     gap = jnp.where(upper, x - shape, 2 * (shape - x) - LOG_DEPTH)
     lead = jnp.where(upper, 2 * x, 8 * shape)
@@ -244,7 +245,7 @@ def _right(x: Array, shape: Array, upper: Array) -> Array:
     )
 
 
-def _expm1_less(y: Array) -> Array:
+def _expm1_less(y: jax.Array) -> jax.Array:
     """eʸ − 1 − y."""
     near = jnp.abs(y) < 0.5
     u = jnp.where(near, y, 0.0)

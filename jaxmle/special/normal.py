@@ -7,11 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxmle.special.gamma import real
 from jaxmle.special.stirling import horner
-
-Array = Any
 
 _SCALE = 4.0
 # (t + 4)(φ(t)/(1 − Φ(t)) − t) in y = (t − 4)/(t + 4), 0 ≤ t ≤ ∞: Chebyshev interpolation with 40 digits, cut where the coefficients are below 2e-17.
@@ -48,7 +47,7 @@ _MILLS = (
 )
 
 
-def log_ndtr(x: Array) -> Array:
+def log_ndtr(x: ArrayLike) -> jax.Array:
     """log Φ(x), elementwise, for every x of any shape.
 
     The first derivative is the inverse Mills ratio m = φ/Φ, the second −m(m + x). For x < 0 the sum m + x is evaluated as one function, not as a difference, so the second derivative keeps all its digits as x → −∞.
@@ -68,7 +67,7 @@ def log_ndtr(x: Array) -> Array:
     return _log_ndtr(real(x))
 
 
-def ndtri(p: Array) -> Array:
+def ndtri(p: ArrayLike) -> jax.Array:
     """The quantile Φ⁻¹(p) of the normal distribution, elementwise; derivatives 1/φ and x/φ².
 
     Args:
@@ -84,34 +83,34 @@ def ndtri(p: Array) -> Array:
     return _ndtri(real(p))
 
 
-def _upper(t: Array) -> tuple[Array, Array]:
+def _upper(t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """φ(t)/(1 − Φ(t)) and the same less t, for t ≥ 0."""
     remainder = horner(1 - 2 * _SCALE / (t + _SCALE), _MILLS) / (t + _SCALE)
     return t + remainder, remainder
 
 
-def upper_hazard(t: Array) -> Array:
+def upper_hazard(t: Any) -> jax.Array:
     """φ(t)/(1 − Φ(t)), elementwise, for t ≥ 0."""
     return _upper(t)[0]
 
 
 @jax.custom_jvp
-def log_mills(t: Array) -> Array:
+def log_mills(t: jax.Array) -> jax.Array:
     """log Φ(−t) + t²/2, elementwise, for t ≥ 0: the log of Mills' ratio over √2π, which does not underflow."""
     return -jnp.log(math.sqrt(2 * math.pi) * _upper(t)[0])
 
 
 @log_mills.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     return log_mills(*primals), -_upper(*primals)[1] * tangents[0]
 
 
-def _density(x: Array) -> Array:
+def _density(x: jax.Array) -> jax.Array:
     return jnp.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
 
 
 @jax.custom_jvp
-def _log_ndtr(x: Array) -> Array:
+def _log_ndtr(x: jax.Array) -> jax.Array:
     mills, _ = _upper(jnp.abs(x))
     lower = -0.5 * x * x - jnp.log(math.sqrt(2 * math.pi) * mills)
     above = _density(x) / mills
@@ -124,7 +123,7 @@ def _log_ndtr(x: Array) -> Array:
 
 
 @jax.custom_jvp
-def _slope(x: Array) -> Array:
+def _slope(x: jax.Array) -> jax.Array:
     """m = φ/Φ."""
     mills, _ = _upper(jnp.abs(x))
     density = _density(x)
@@ -132,30 +131,30 @@ def _slope(x: Array) -> Array:
 
 
 @jax.custom_jvp
-def _remainder(x: Array) -> Array:
+def _remainder(x: jax.Array) -> jax.Array:
     """m + x."""
     return jnp.where(x < 0, _upper(jnp.abs(x))[1], _slope(x) + x)
 
 
 @_log_ndtr.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     return _log_ndtr(*primals), _slope(*primals) * tangents[0]
 
 
 @_slope.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     slope = _slope(*primals)
     return slope, -slope * _remainder(*primals) * tangents[0]
 
 
 @_remainder.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     remainder = _remainder(*primals)
     return remainder, (1 - _slope(*primals) * remainder) * tangents[0]
 
 
 @jax.custom_jvp
-def _ndtri(p: Array) -> Array:
+def _ndtri(p: jax.Array) -> jax.Array:
     tail = jnp.minimum(p, 1 - p)
     inside = tail > 0
     safe = jnp.where(inside, tail, 0.25)
@@ -168,6 +167,6 @@ def _ndtri(p: Array) -> Array:
 
 
 @_ndtri.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     x = _ndtri(*primals)
     return x, tangents[0] / _density(x)

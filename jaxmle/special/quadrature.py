@@ -13,8 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Array = Any
-
 LOG_DEPTH = 38.0  # e⁻³⁸ = 3e-17
 _NEWTON = 4
 # Gauss–Legendre on (0, 1), 36 nodes, the lower half: Newton on Legendre's recurrence with 30 digits.
@@ -67,14 +65,14 @@ def rule(dtype: Any) -> tuple[np.ndarray, np.ndarray]:
     return (t * (0.4 + 0.6 * t)).astype(dtype), (weights * (0.4 + 1.2 * t)).astype(dtype)
 
 
-def end(phi: Callable[[Array], tuple[Array, Array]], start: Array) -> Array:
+def end(phi: Callable[[jax.Array], tuple[jax.Array, jax.Array]], start: jax.Array) -> jax.Array:
     """L with φ(L) ≈ 38, from a start to its right; ``phi`` gives φ and φ′.
 
     Newton for log φ in log v: exact at once for a power, fast for an exponential. A few per cent are enough,
     and nothing depends on L: give ``phi`` and ``start`` of parameters behind ``stop_gradient``.
     """
 
-    def newton(_: int, v: Array) -> Array:
+    def newton(_: int, v: jax.Array) -> jax.Array:
         value, slope = phi(v)
         value = jnp.maximum(value, 1e-3)
         return v * jnp.exp(-jnp.log(value / LOG_DEPTH) * value / jnp.maximum(v * slope, value))
@@ -82,11 +80,15 @@ def end(phi: Callable[[Array], tuple[Array, Array]], start: Array) -> Array:
     return jax.lax.fori_loop(0, _NEWTON, newton, start)
 
 
-def moments(terms: Callable[[Array], tuple[Array, ...]], length: Array) -> tuple[Array, ...]:
+def moments(
+    terms: Callable[[jax.Array], tuple[jax.Array, ...]], length: jax.Array
+) -> tuple[jax.Array, ...]:
     """Σ wᵢ e^{−φ(vᵢ)} gⱼ(vᵢ) for each of what ``terms(v)`` gives: (e^{−φ}, e^{−φ}g₁, …), one node after the other over the whole array."""
     nodes, weights = rule(length.dtype)
 
-    def add(total: tuple[Array, ...], node: tuple[Array, Array]) -> tuple[tuple[Array, ...], None]:
+    def add(
+        total: tuple[jax.Array, ...], node: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[jax.Array, ...], None]:
         t, weight = node
         return tuple(s + weight * g for s, g in zip(total, terms(length * t), strict=True)), None
 

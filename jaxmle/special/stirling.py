@@ -14,8 +14,6 @@ import jax.numpy as jnp
 
 from jaxmle.special.gamma import BERNOULLI, digamma, gammaln, trigamma
 
-Array = Any
-
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _EDGE = 0.1  # from z = 10 the eight terms of the series leave 2e-18
 _ATANH = tuple(
@@ -23,7 +21,7 @@ _ATANH = tuple(
 )  # (atanh v − v)/v³ in v²; |v| ≤ 1/3 leaves 3e-17
 
 
-def promote(*arguments: Any) -> list[Array]:
+def promote(*arguments: Any) -> list[jax.Array]:
     """The arguments as arrays of one floating type: counts come as integers."""
     arrays = [jnp.asarray(v) for v in arguments]
     dtype = jnp.result_type(*arrays)
@@ -31,7 +29,7 @@ def promote(*arguments: Any) -> list[Array]:
     return [v.astype(dtype) for v in arrays]
 
 
-def horner(x: Array, coefficients: Sequence[float]) -> Array:
+def horner(x: jax.Array, coefficients: Sequence[float]) -> jax.Array:
     """Σ cₖ xᵏ, k = 0, 1, …, as far as the coefficients are numbers of x's precision: past that, reverse mode would multiply them, 0, by xᵏ, inf."""
     last = max(
         k for k, c in enumerate(coefficients) if k == 0 or abs(c) > float(jnp.finfo(x.dtype).tiny)
@@ -43,13 +41,13 @@ def horner(x: Array, coefficients: Sequence[float]) -> Array:
     return total
 
 
-def stirling_series(w: Array) -> Array:
+def stirling_series(w: jax.Array) -> jax.Array:
     """``stirling_error`` for w ≤ 0.1, z ≥ 10: Stirling's series alone."""
     return w * horner(w * w, [b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI, 1)])
 
 
 @jax.custom_jvp
-def stirling_error(w: Array) -> Array:
+def stirling_error(w: jax.Array) -> jax.Array:
     """log Γ(z) − (z − ½) log z + z − ½ log 2π at z = 1/w, smooth in w ≥ 0, where it begins as w/12; absolute error 2e-14."""
     near, z = _reciprocal(w)
     direct = gammaln(z) - ((z - 0.5) * jnp.log(z) - z + HALF_LOG_2PI)
@@ -57,13 +55,13 @@ def stirling_error(w: Array) -> Array:
 
 
 @jax.custom_jvp
-def _stirling_slope(w: Array) -> Array:
+def _stirling_slope(w: jax.Array) -> jax.Array:
     near, z = _reciprocal(w)
     direct = -z * z * (digamma(z) - jnp.log(z) + 0.5 / z)
     return jnp.where(near, horner(w * w, [b / (2 * k) for k, b in enumerate(BERNOULLI, 1)]), direct)
 
 
-def _stirling_curvature(w: Array) -> Array:
+def _stirling_curvature(w: jax.Array) -> jax.Array:
     near, z = _reciprocal(w)
     direct = (
         z * z * (z * z * (trigamma(z) - 1 / z) - 0.5 + 2 * z * (digamma(z) - jnp.log(z) + 0.5 / z))
@@ -73,22 +71,22 @@ def _stirling_curvature(w: Array) -> Array:
     )
 
 
-def _reciprocal(w: Array) -> tuple[Array, Array]:
+def _reciprocal(w: jax.Array) -> tuple[jax.Array, jax.Array]:
     near = w <= _EDGE
     return near, 1.0 / jnp.where(near, 1.0, w)
 
 
 @stirling_error.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     return stirling_error(*primals), _stirling_slope(*primals) * tangents[0]
 
 
 @_stirling_slope.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     return _stirling_slope(*primals), _stirling_curvature(*primals) * tangents[0]
 
 
-def excess(delta: Array, ratio: Array) -> Array:
+def excess(delta: jax.Array, ratio: jax.Array) -> jax.Array:
     """δ − log(1 + δ) for δ > −1, without cancellation; ``ratio`` is 1 + δ, to be given to full precision where δ nears −1."""
     v = delta / (2 + delta)
     near = jnp.abs(v) <= 1 / 3
@@ -101,7 +99,7 @@ def excess(delta: Array, ratio: Array) -> Array:
     )
 
 
-def excess_quotient(delta: Array, ratio: Array) -> Array:
+def excess_quotient(delta: jax.Array, ratio: jax.Array) -> jax.Array:
     """(δ − log(1 + δ))/δ², smooth: ½ at δ = 0. Differentiable to every order as it stands."""
     near = jnp.abs(delta) <= (2 + delta) / 3
     u = jnp.where(near, delta, 0.0)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxmle.special.exponential import log1mexp
 from jaxmle.special.gamma import BERNOULLI, SHIFT, gammaln
 from jaxmle.special.quadrature import LOG_DEPTH, end, moments
 from jaxmle.special.stirling import HALF_LOG_2PI, excess_quotient, horner, promote
-
-Array = Any
 
 LOG_2 = math.log(2)
 # log Γ(a + ½) − log Γ(a) − ½ log a = Σ cₖ a¹⁻²ᵏ, k = 1, 2, …: NIST DLMF 5.11.8 with B₂ₖ(½) = −(1 − 2¹⁻²ᵏ)B₂ₖ
@@ -23,7 +22,7 @@ _HALF_STEP = tuple(
 )
 
 
-def student_t_logpdf(z: Array, df: Array) -> Array:
+def student_t_logpdf(z: ArrayLike, df: ArrayLike) -> jax.Array:
     """log density of Student's t at z, elementwise; arguments broadcast.
 
     log Γ((ν + 1)/2)/(Γ(ν/2) √(νπ)) − (ν + 1)/2 · log(1 + z²/ν). Evaluated in w = 1/ν, in which it is smooth: df = inf is the normal density.
@@ -44,7 +43,7 @@ def student_t_logpdf(z: Array, df: Array) -> Array:
     return _logpdf(z, 1 / df)
 
 
-def student_t_logpdf_inverse_df(z: Array, inverse_df: Array) -> Array:
+def student_t_logpdf_inverse_df(z: ArrayLike, inverse_df: ArrayLike) -> jax.Array:
     """log density of Student's t at z as a function of w = 1/df, elementwise; w = 0 is the normal, with finite derivatives in w.
 
     At w = 0 the first derivative in w is (z⁴ − 2z² − 1)/4.
@@ -64,7 +63,7 @@ def student_t_logpdf_inverse_df(z: Array, inverse_df: Array) -> Array:
     return _logpdf(*promote(z, inverse_df))
 
 
-def student_t_logcdf(z: Array, df: Array) -> Array:
+def student_t_logcdf(z: ArrayLike, df: ArrayLike) -> jax.Array:
     """log of the distribution function of Student's t, elementwise; arguments broadcast.
 
     With z = √ν sinh s it is an integral of a power of cosh s, by a fixed rule (``quadrature``), with two derivatives from the same pass.
@@ -84,7 +83,7 @@ def student_t_logcdf(z: Array, df: Array) -> Array:
     return _log_lower(*jnp.broadcast_arrays(*promote(z, df)))
 
 
-def student_t_logsf(z: Array, df: Array) -> Array:
+def student_t_logsf(z: ArrayLike, df: ArrayLike) -> jax.Array:
     """log of the survival function of Student's t: ``student_t_logcdf(−z, df)``, the term of an observation censored at z.
 
     Example:
@@ -95,18 +94,18 @@ def student_t_logsf(z: Array, df: Array) -> Array:
     return _log_lower(-z, df)
 
 
-def _log_lower(z: Array, df: Array) -> Array:
+def _log_lower(z: jax.Array, df: jax.Array) -> jax.Array:
     """The log distribution function; at ±∞ its limit, without derivatives."""
     far = jnp.isinf(z)
     value = _logcdf(jnp.where(far, 0.0, z), df).value
     return jnp.where(far, jnp.where(z < 0, -jnp.inf, 0.0), value)
 
 
-def _logpdf(z: Array, w: Array) -> Array:
+def _logpdf(z: jax.Array, w: jax.Array) -> jax.Array:
     return _constant(w) - HALF_LOG_2PI - 0.5 * (1 + w) * scaled_log(z, w)
 
 
-def _constant(w: Array) -> Array:
+def _constant(w: jax.Array) -> jax.Array:
     """log Γ((ν + 1)/2) − log Γ(ν/2) − ½ log(ν/2), ν = 1/w: −w/4 + …"""
     near = 2 * w <= 1 / SHIFT
     small = jnp.where(near, 2 * w, 0.0)
@@ -117,7 +116,7 @@ def _constant(w: Array) -> Array:
 
 
 @jax.custom_jvp
-def shrunk(z: Array, w: Array) -> tuple[Array, Array]:
+def shrunk(z: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(1/(1 + wz²), z/(1 + wz²)): with a rule of their own, in which no square of them overflows or underflows before it is needed."""
     t = 1 / (1 + w * z * z)
     return t, z * t
@@ -125,8 +124,8 @@ def shrunk(z: Array, w: Array) -> tuple[Array, Array]:
 
 @shrunk.defjvp
 def _(
-    primals: tuple[Array, Array], tangents: tuple[Array, Array]
-) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
     (z, w), (dz, dw) = primals, tangents
     t, c = shrunk(z, w)
     square = z * c
@@ -137,7 +136,7 @@ def _(
 
 
 @jax.custom_jvp
-def scaled_log(z: Array, w: Array) -> Array:
+def scaled_log(z: jax.Array, w: jax.Array) -> jax.Array:
     """log(1 + wz²)/w, z² at w = 0."""
     y = w * z * z
     tiny = y < 1e-8  # the next term of log(1 + y)/y = 1 − y/2 + … is y²/3 < 4e-17
@@ -145,7 +144,9 @@ def scaled_log(z: Array, w: Array) -> Array:
 
 
 @scaled_log.defjvp
-def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+def _(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     (z, w), (dz, dw) = primals, tangents
     t, c = shrunk(z, w)
     # ∂/∂w = −(log(1 + y) − u)/w², u = y/(1 + y); and log(1 + y) − u = −u − log(1 − u) is an excess: no cancellation for small y.
@@ -167,29 +168,31 @@ _HALF_PARABOLA = 0.43  # log cosh v ≥ 0.43 v² up to v = 1
 class _Jet(NamedTuple):
     """log F(z), its slope f/F in z, and its first and second derivative in ν."""
 
-    value: Array
-    hazard: Array
-    df: Array
-    dfdf: Array
+    value: jax.Array
+    hazard: jax.Array
+    df: jax.Array
+    dfdf: jax.Array
 
 
-def _normaliser(nu: Array) -> Array:
+def _normaliser(nu: jax.Array) -> jax.Array:
     """log of √ν times the density at 0."""
     return _constant(1 / nu) - HALF_LOG_2PI + 0.5 * jnp.log(nu)
 
 
-def _twice(function: Callable[[Array], Array], nu: Array) -> tuple[Array, Array, Array]:
+def _twice(
+    function: Callable[[jax.Array], jax.Array], nu: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """A function with its first and second derivative."""
     one = jnp.ones_like(nu)
 
-    def slope(nu: Array) -> tuple[Array, Array]:
+    def slope(nu: jax.Array) -> tuple[jax.Array, jax.Array]:
         return jax.jvp(function, (nu,), (one,))
 
     (value, first), (_, second) = jax.jvp(slope, (nu,), (one,))
     return value, first, second
 
 
-def _upper(z: Array, nu: Array) -> _Jet:
+def _upper(z: jax.Array, nu: jax.Array) -> _Jet:
     """log of the upper tail S at z ≥ 0, f/S, and the derivatives of log S in ν.
 
     With z = √ν sinh s the density of s is a power of cosh s, whose log is concave:
@@ -213,7 +216,9 @@ def _upper(z: Array, nu: Array) -> _Jet:
     return _Jet(constant - nu * log_cosh + jnp.log(m0), end / total, slope, second + bend)
 
 
-def _moments(nu: Array, t: Array, log_cosh: Array, start: Array) -> tuple[Array, ...]:
+def _moments(
+    nu: jax.Array, t: jax.Array, log_cosh: jax.Array, start: jax.Array
+) -> tuple[jax.Array, ...]:
     """m₀, m₁, m₂: by quadrature, up to s + v = 3 where ν < 8, whose tail e^−νv is too long beside the bend at 0; what follows by its series."""
     flat = nu < _SMALL_DF
     depth = LOG_DEPTH / nu
@@ -221,16 +226,16 @@ def _moments(nu: Array, t: Array, log_cosh: Array, start: Array) -> tuple[Array,
     near = t + lean >= depth
     root = 2 * depth / (t + jnp.sqrt(t * t + 4 * lean * depth))
 
-    def q_of(v: Array) -> Array:
+    def q_of(v: jax.Array) -> jax.Array:
         half = jnp.sinh(0.5 * v)
         return jnp.log1p(2 * half * half + t * jnp.sinh(v))
 
-    def phi(v: Array) -> tuple[Array, Array]:
+    def phi(v: jax.Array) -> tuple[jax.Array, jax.Array]:
         e = jnp.exp(-2 * v)  # cosh v and sinh v over eᵛ
         up, down = 0.5 * (1 + e), 0.5 * (1 - e)
         return nu * q_of(v), nu * (down + t * up) / (up + t * down)
 
-    def terms(v: Array) -> tuple[Array, ...]:
+    def terms(v: jax.Array) -> tuple[jax.Array, ...]:
         q = q_of(v)
         density = jnp.exp(-nu * q)
         return density, density * q, density * q * q
@@ -240,7 +245,7 @@ def _moments(nu: Array, t: Array, log_cosh: Array, start: Array) -> tuple[Array,
     found = moments(terms, length)
     s = jnp.maximum(start, _FAR)
 
-    def rest(nu: Array) -> Array:
+    def rest(nu: jax.Array) -> jax.Array:
         total, factor = jnp.zeros_like(nu), jnp.ones_like(nu)
         power = jnp.exp(-2 * s)
         for k in range(_POWERS):
@@ -255,11 +260,11 @@ def _moments(nu: Array, t: Array, log_cosh: Array, start: Array) -> tuple[Array,
     )
 
 
-def _middle(z: Array, nu: Array) -> tuple[Array, Array, Array]:
+def _middle(z: jax.Array, nu: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """P(0 < Z < z) and two derivatives in ν for z²(ν + 1)/ν ≤ 0.1, by its Taylor series: near 0 they are of the order of z, of which a difference of tails keeps nothing."""
 
-    def mass(nu: Array) -> Array:
-        total = jnp.ones_like(z) / (2 * _TAYLOR_TERMS + 1)
+    def mass(nu: jax.Array) -> jax.Array:
+        total: jax.Array = jnp.ones_like(z) / (2 * _TAYLOR_TERMS + 1)
         for k in reversed(range(_TAYLOR_TERMS)):
             total = 1 / (2 * k + 1) - (0.5 + (0.5 + k) / nu) * z * z / (k + 1) * total
         return z * total * jnp.exp(_constant(1 / nu) - HALF_LOG_2PI)
@@ -268,7 +273,7 @@ def _middle(z: Array, nu: Array) -> tuple[Array, Array, Array]:
 
 
 @jax.jit  # traced once for the five places of a Hessian that ask for it
-def _jet(z: Array, df: Array) -> _Jet:
+def _jet(z: jax.Array, df: jax.Array) -> _Jet:
     huge = 1e100 if z.dtype == jnp.float64 else 1e15  # beyond, the normal to every digit
     size, nu = jnp.abs(z), jnp.minimum(df, huge)
     tail = _upper(size, nu)
@@ -293,14 +298,14 @@ def _jet(z: Array, df: Array) -> _Jet:
     )
 
 
-def _complement(f: Array, slope: Array, curvature: Array) -> tuple[Array, ...]:
+def _complement(f: jax.Array, slope: jax.Array, curvature: jax.Array) -> tuple[jax.Array, ...]:
     """log(1 − e^f) with two derivatives, from those of f."""
     odds = jnp.exp(f) / jnp.expm1(f)
     return log1mexp(f), odds * slope, odds * (curvature + slope * slope * (1 - odds))
 
 
 @jax.jit
-def _slopes(z: Array, df: Array) -> tuple[Array, Array]:
+def _slopes(z: jax.Array, df: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The derivatives of the log density in z and ν."""
     one = jnp.ones_like(z)
     in_w = jax.jvp(lambda w: _logpdf(z, w), (1 / df,), (one,))[1]
@@ -308,12 +313,14 @@ def _slopes(z: Array, df: Array) -> tuple[Array, Array]:
 
 
 @jax.custom_jvp
-def _logcdf(z: Array, df: Array) -> _Jet:
+def _logcdf(z: jax.Array, df: jax.Array) -> _Jet:
     return _jet(z, df)
 
 
 @_logcdf.defjvp
-def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[_Jet, _Jet]:
+def _(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[_Jet, _Jet]:
     (z, df), (dz, ddf) = primals, tangents
     f = _logcdf(z, df)
     density_z, density_df = _slopes(z, df)

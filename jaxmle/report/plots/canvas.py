@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxmle.fitting.record import Fit
 from jaxmle.parameters.tree import Layout
 
-Array = np.ndarray
-Axes = Any
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 
 INK, GREY, PALE = "#1a1a1a", "#6a6a6a", "#c4c4c4"
 SHADES = (INK, GREY, "#9a9a9a")
@@ -20,7 +21,7 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 INSTALL = 'a plot needs matplotlib: pip install "jaxmle[plot]"'
 
 
-def axes(ax: Axes, size: tuple[float, float] = (6.0, 4.0)) -> Axes:
+def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.0)) -> Axes:
     """The axes given, or those of a new figure of that size in inches."""
     if ax is None:
         try:
@@ -63,7 +64,7 @@ def entry(layout: Layout, name: str) -> int:
     return found[0]
 
 
-def numbers(values: Any, name: str, ndim: tuple[int, ...] = (1,)) -> Array:
+def numbers(values: Any, name: str, ndim: tuple[int, ...] = (1,)) -> np.ndarray:
     """Real numbers as a float64 array of an allowed number of axes, not empty."""
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array, whose mask would be lost; drop what is masked")

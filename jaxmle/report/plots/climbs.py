@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.engine import compiled_pass, pose
 from jaxmle.fitting.fit import MAX_STEPS
 from jaxmle.likelihood.anatomy import substituted
@@ -17,12 +18,12 @@ from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import layout_of
-from jaxmle.report.plots.canvas import DASHES, GREY, INK, MARKS, SHADES, Axes, axes, numbers
+from jaxmle.report.plots.canvas import DASHES, GREY, INK, MARKS, SHADES, axes, numbers
 from jaxmle.solvers.loop import DONE, Point, begin, step
 from jaxmle.solvers.methods import LBFGS, Optax
 
-Array = np.ndarray
-Tree = Any
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 EPS = float(np.finfo(np.float64).eps)
 
@@ -35,8 +36,8 @@ class Climb:
     step was refused.
     """
 
-    x: Array
-    loglik: Array
+    x: np.ndarray
+    loglik: np.ndarray
     names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -47,7 +48,7 @@ class Climb:
 
 
 def path_of(
-    loglik: Any,
+    loglik: Loglik,
     params0: Tree,
     data: Tree = None,
     *,
@@ -102,14 +103,16 @@ def path_of(
     return Climb(x, values, layout.names)
 
 
-def _walked(problem: Any, base: Array, data: Tree, max_steps: int) -> tuple[Array, Array]:
+def _walked(
+    problem: Any, base: np.ndarray, data: Tree, max_steps: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Free points (m, k) and ℓ (m,) after each evaluation."""
     program, on_device = (
         compiled_pass(problem, "evaluate"),
         jax.tree.map(jax.device_put, data),
     )  # that of ``fit``: compiled already where it ran
 
-    def evaluate(z: Array) -> Point:
+    def evaluate(z: np.ndarray) -> Point:
         return jax.tree.map(np.array, program(base, on_device, (), z))
 
     state = begin(evaluate, problem.chart.to_free(base))
@@ -121,7 +124,7 @@ def _walked(problem: Any, base: Array, data: Tree, max_steps: int) -> tuple[Arra
 
 
 def trace(
-    climb: Any, top: float | None = None, *, label: str | None = None, ax: Axes = None
+    climb: Any, top: float | None = None, *, label: str | None = None, ax: Axes | None = None
 ) -> Axes:
     """How far each step still is below the maximum, ℓ̂ − ℓ, on a logarithmic scale.
 
@@ -199,7 +202,8 @@ def trace(
                 color=GREY,
             )
     ax.set(yscale="log", xlabel="step", ylabel=r"$\hat{\ell} - \ell$")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    locator: Any = ax.xaxis.get_major_locator()  # a MaxNLocator
+    locator.set_params(integer=True)
     if label is not None:
         ax.legend(frameon=False)
     return ax

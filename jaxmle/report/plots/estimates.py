@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.profile import Profile
 from jaxmle.parameters.arguments import check_level, check_number
-from jaxmle.report.plots.canvas import GREY, INK, MARKS, PALE, SHADES, Axes, axes, entry, percent
+from jaxmle.report.plots.canvas import GREY, INK, MARKS, PALE, SHADES, axes, entry, percent
 from jaxmle.solvers.status import Status
 
-Array = np.ndarray
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LOOSE = 0.8  # of the distance between two rows, that the fits side by side take
 BARS = 400  # members beyond which standard errors would be a mass
@@ -35,7 +36,7 @@ def forest(
     level: float = 0.95,
     *,
     reference: float | None = 0.0,
-    ax: Axes = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Estimates and intervals, a row for each parameter, several fits side by side.
 
@@ -235,7 +236,7 @@ def _tip(ax: Axes, end: float, y: float, edges: tuple[float, float], colour: str
 # ---------------------------------------------------------------- a batch
 
 
-def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes = None) -> Axes:
+def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | None = None) -> Axes:
     """The estimates of one parameter over the members of a batch, with standard errors, marked by status.
 
     Args:
@@ -295,14 +296,17 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes = No
         ylim=(low, high),
         xlim=(-0.02 * len(x) - 0.5, 1.02 * len(x) - 0.5),
     )
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    locator: Any = ax.xaxis.get_major_locator()  # a MaxNLocator
+    locator.set_params(integer=True)
     ax.legend(
         frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.6
     )
     return ax
 
 
-def _height(x: Array, se: Array, status: Array, truth: float | None) -> tuple[float, float]:
+def _height(
+    x: np.ndarray, se: np.ndarray, status: np.ndarray, truth: float | None
+) -> tuple[float, float]:
     """Lowest and highest of the regular members, of all that are finite where none is regular, with room around."""
     regular = np.isin(status, [int(code) for code in REGULAR])
     seen = (regular if (regular & np.isfinite(x)).any() else np.ones(len(x), bool)) & np.isfinite(x)
@@ -319,7 +323,13 @@ def _height(x: Array, se: Array, status: Array, truth: float | None) -> tuple[fl
 
 
 def _members(
-    ax: Axes, who: Array, x: Array, se: Array, edges: tuple[float, float], number: int, label: str
+    ax: Axes,
+    who: np.ndarray,
+    x: np.ndarray,
+    se: np.ndarray,
+    edges: tuple[float, float],
+    number: int,
+    label: str,
 ) -> None:
     """The members of one status."""
     low, high = edges

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.identity import identity
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.revisit import check_same, check_weighting
@@ -21,11 +22,11 @@ from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
 from jaxmle.likelihood.host import compiled, precision
 from jaxmle.parameters.arguments import check_count, check_number
 from jaxmle.parameters.tree import Chart
-from jaxmle.report.plots.canvas import GREY, INK, PALE, Axes, axes, entry, numbers, one_fit, percent
+from jaxmle.report.plots.canvas import GREY, INK, PALE, axes, entry, numbers, one_fit, percent
 from jaxmle.report.plots.climbs import Climb
 
-Array = np.ndarray
-Tree = Any
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MARGIN = 0.02  # of the distance from the estimate to a bound: how near to the bound a picture goes
 SIDE = 61  # points along each side of a surface
@@ -44,7 +45,7 @@ class Slices:
     data: Tree
 
     @cached_property
-    def x(self) -> Array:
+    def x(self) -> np.ndarray:
         return np.asarray(self.fit.x, dtype=np.float64)
 
     def place(self, name: str) -> int:
@@ -60,12 +61,12 @@ class Slices:
             )
         return int(roots[j])
 
-    def values(self, rows: Array) -> Array:
+    def values(self, rows: np.ndarray) -> np.ndarray:
         """ℓ (m,) at the entries ``rows`` (m, p)."""
         layout, n = self.fit.layout, rows_of(self.tree, self.data) or 1
         at_once = int(np.clip(AT_ONCE // n, 1, 64))
 
-        def make(loglik: Any) -> Callable[..., Any]:
+        def make(loglik: Loglik) -> Callable[..., Any]:
             def one(x: Any, data: Any) -> Any:
                 return jnp.sum(terms_of(loglik, layout.unravel(x), data))
 
@@ -75,7 +76,7 @@ class Slices:
             data = jax.tree.map(jnp.asarray, self.data)
             return np.asarray(compiled(self.tree, ("slices", layout, at_once), make)(rows, data))
 
-    def fall(self, rows: Array, last: bool) -> Array:
+    def fall(self, rows: np.ndarray, last: bool) -> np.ndarray:
         """ℓ less its value at the estimate, (m,), NaN where it is not finite. ``last``: the last row is the estimate.
 
         An estimate at infinity, or on a bound where ℓ cannot be evaluated, has the value that the fit recorded.
@@ -88,7 +89,7 @@ class Slices:
             )
         return np.where(np.isfinite(values), values, np.nan) - top
 
-    def grid(self, places: list[int], points: Array) -> Array:
+    def grid(self, places: list[int], points: np.ndarray) -> np.ndarray:
         """Rows (m, p) with the entries ``places`` at ``points`` (m, q) and the others at the estimate."""
         rows = np.repeat(self.x[None], len(points), axis=0)
         rows[:, places] = points
@@ -128,7 +129,7 @@ class Slices:
 
 
 def likelihood_curve(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree,
     name: str,
@@ -137,7 +138,7 @@ def likelihood_curve(
     span: tuple[float, float] | None = None,
     points: int = 200,
     weights: Any = None,
-    ax: Axes = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """The log-likelihood along one parameter, the others held at the estimate, with its second-order expansion there.
 
@@ -183,7 +184,7 @@ def likelihood_curve(
     return ax
 
 
-def _expansion(ax: Axes, posed: Slices, j: int, value: Array, height: Array) -> None:
+def _expansion(ax: Axes, posed: Slices, j: int, value: np.ndarray, height: np.ndarray) -> None:
     """s d + h d²/2 around the estimate: on a bound the score s is not zero."""
     slope, bend, step = (
         float(posed.fit.score[j]),
@@ -205,7 +206,7 @@ def _expansion(ax: Axes, posed: Slices, j: int, value: Array, height: Array) -> 
 
 
 def likelihood_surface(
-    loglik: Any,
+    loglik: Loglik,
     fit: Fit,
     data: Tree,
     pair: tuple[str, str],
@@ -215,7 +216,7 @@ def likelihood_surface(
     span: Any = None,
     points: int = SIDE,
     weights: Any = None,
-    ax: Axes = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """The log-likelihood over two parameters, the others held at the estimate, in contours, with the path of an optimiser.
 
@@ -301,7 +302,7 @@ def likelihood_surface(
     return ax
 
 
-def _heights(ax: Axes, across: Array, up: Array, fall: Array) -> None:
+def _heights(ax: Axes, across: np.ndarray, up: np.ndarray, fall: np.ndarray) -> None:
     """Contours of ℓ − ℓ̂."""
     fall = np.ma.masked_invalid(fall)
     levels = [
@@ -332,7 +333,7 @@ def _heights(ax: Axes, across: Array, up: Array, fall: Array) -> None:
 MOST_POINTS = 100_000
 
 
-def _slices(loglik: Any, fit: Any, data: Tree, weights: Any, width: Any, points: Any) -> Slices:
+def _slices(loglik: Loglik, fit: Any, data: Tree, weights: Any, width: Any, points: Any) -> Slices:
     """The likelihood of a fit, checked."""
     one_fit(fit)
     check_number("width", width, low=0.0)
@@ -357,7 +358,7 @@ def _two(span: Any, what: str) -> tuple[float, float]:
     return float(values[0]), float(values[1])
 
 
-def _steps(path: Any, fit: Fit, places: list[int]) -> Array:
+def _steps(path: Any, fit: Fit, places: list[int]) -> np.ndarray:
     """The path (m, 2) in the pair."""
     if isinstance(path, Climb):
         if path.names != fit.names:
@@ -376,7 +377,7 @@ def _steps(path: Any, fit: Fit, places: list[int]) -> Array:
 
 
 def _wider(
-    window: tuple[float, float], steps: Array, bounds: tuple[float, float]
+    window: tuple[float, float], steps: np.ndarray, bounds: tuple[float, float]
 ) -> tuple[float, float]:
     """The window with the path in it, or as much of the path as ``FARTHEST`` allows, and a little room, within the bounds."""
     reach = FARTHEST * (window[1] - window[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,13 +14,13 @@ from jaxmle.report.plots.canvas import (
     MARKS,
     PALE,
     SHADES,
-    Axes,
     axes,
     numbers,
     percent,
 )
 
-Array = np.ndarray
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 AROUND = 181  # points of an ellipse
 FINE = 400  # points of a density
@@ -36,7 +36,7 @@ def mixture(
     names: Sequence[str] = (),
     level: float = 0.95,
     bins: Any = "auto",
-    ax: Axes = None,
+    ax: Axes | None = None,
 ) -> Axes:
     """Data and the normal components of a mixture: a histogram with weighted densities, or points with ellipses.
 
@@ -77,7 +77,9 @@ def mixture(
     return _ellipses(axes(ax, (6.0, 5.0)), y, weight, mean, variance, names, level)
 
 
-def _checked(y: Any, weight: Any, mean: Any, variance: Any) -> tuple[Array, Array, Array, Array]:
+def _checked(
+    y: Any, weight: Any, mean: Any, variance: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     y, weight = numbers(y, "y", (1, 2)), numbers(weight, "weight")
     mean, variance = numbers(mean, "mean", (1, 2)), numbers(variance, "variance", (1, 3))
     if y.ndim == 2 and y.shape[1] != 2:
@@ -111,7 +113,13 @@ def _checked(y: Any, weight: Any, mean: Any, variance: Any) -> tuple[Array, Arra
 
 
 def _densities(
-    ax: Axes, y: Array, weight: Array, mean: Array, variance: Array, name: str, bins: Any
+    ax: Axes,
+    y: np.ndarray,
+    weight: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
+    name: str,
+    bins: Any,
 ) -> Axes:
     sd = np.sqrt(variance)
     ax.hist(y, bins=bins, density=True, color=PALE, edgecolor="white", linewidth=0.6)
@@ -143,10 +151,10 @@ def _densities(
 
 def _ellipses(
     ax: Axes,
-    y: Array,
-    weight: Array,
-    mean: Array,
-    variance: Array,
+    y: np.ndarray,
+    weight: np.ndarray,
+    mean: np.ndarray,
+    variance: np.ndarray,
     names: tuple[str, ...],
     level: float,
 ) -> Axes:
@@ -189,14 +197,16 @@ def _ellipses(
     return ax
 
 
-def _log_densities(y: Array, weight: Array, mean: Array, variance: Array) -> Array:
+def _log_densities(
+    y: np.ndarray, weight: np.ndarray, mean: np.ndarray, variance: np.ndarray
+) -> np.ndarray:
     """log wⱼ fⱼ(y) but for a constant, (n, k)."""
     off = y[:, None, :] - mean
     distance = np.einsum("nki,kij,nkj->nk", off, np.linalg.inv(variance), off)
     return np.log(weight) - 0.5 * (distance + np.log(np.linalg.det(variance)))
 
 
-def _told(number: int, weight: Array) -> str:
+def _told(number: int, weight: np.ndarray) -> str:
     return f"component {number}, weight {weight[number]:.3g}"
 
 

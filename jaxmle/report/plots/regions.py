@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy
@@ -12,16 +12,17 @@ from jaxmle.inference.constrained import End
 from jaxmle.inference.contour import Contour
 from jaxmle.inference.profile import MEANING, Profile
 from jaxmle.parameters.arguments import shown
-from jaxmle.report.plots.canvas import GREY, INK, Axes, axes, entry, one_fit, percent, remark
+from jaxmle.report.plots.canvas import GREY, INK, axes, entry, one_fit, percent, remark
 
-Array = np.ndarray
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 AROUND = 181  # points of an ellipse
 BETWEEN = 20  # drawn between two computed points of a profile
 
 
 def profile(
-    profile: Profile, name: str | None = None, fit: Fit | None = None, *, ax: Axes = None
+    profile: Profile, name: str | None = None, fit: Fit | None = None, *, ax: Axes | None = None
 ) -> Axes:
     """The profile deviance 2(ℓ̂ − ℓ_p) of one quantity, with the cut-off of its interval and Wald's parabola.
 
@@ -115,7 +116,7 @@ def _which(record: Any, name: str | None) -> int:
     return record.names.index(name)
 
 
-def _smooth(value: Array, root: Array) -> tuple[Array, Array]:
+def _smooth(value: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The curve through the computed points: the value as a monotone function of the signed root."""
     from scipy.interpolate import PchipInterpolator
 
@@ -129,7 +130,7 @@ def _smooth(value: Array, root: Array) -> tuple[Array, Array]:
     return PchipInterpolator(root[apart], value[apart])(fine), fine**2
 
 
-def _parabola(ax: Axes, fit: Fit, name: str, value: Array, height: float) -> None:
+def _parabola(ax: Axes, fit: Fit, name: str, value: np.ndarray, height: float) -> None:
     """Wald's ((ψ − ψ̂)/SE)², as far as the picture goes."""
     one_fit(fit)
     if name not in fit.names:
@@ -143,7 +144,7 @@ def _parabola(ax: Axes, fit: Fit, name: str, value: Array, height: float) -> Non
     ax.plot(at, ((at - centre) / se) ** 2, color=GREY, linewidth=1.2, linestyle="--", label="Wald")
 
 
-def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes = None) -> Axes:
+def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None) -> Axes:
     """The edge of the joint region of two parameters, with Wald's ellipse.
 
     Args:
@@ -201,7 +202,7 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes = None) -> Axe
     return ax
 
 
-def _ellipse(fit: Fit, contour: Contour) -> Array | None:
+def _ellipse(fit: Fit, contour: Contour) -> np.ndarray | None:
     """Wald's ellipse (181, 2), or None where the two have no covariance."""
     places = [entry(fit.layout, name) for name in contour.names]
     vcov, centre = np.asarray(fit.vcov)[np.ix_(places, places)], np.asarray(fit.x)[places]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import scipy
 
 from jaxmle.inference.calibration import Calibration
-from jaxmle.report.plots.canvas import GREY, MARKS, SHADES, Axes, axes, percent, remark
+from jaxmle.report.plots.canvas import GREY, MARKS, SHADES, axes, percent, remark
 
-Array = np.ndarray
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SURE = 0.95  # level of the Monte-Carlo interval of a coverage
 
 
-def coverage(calibration: Calibration, *, ax: Axes = None) -> Axes:
+def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
     """The share of intervals that hold the truth, for each parameter and kind of interval, with its Monte-Carlo interval.
 
     Args:
@@ -80,7 +83,7 @@ def coverage(calibration: Calibration, *, ax: Axes = None) -> Axes:
     return ax
 
 
-def _wilson(share: Array, count: Array) -> tuple[Array, Array]:
+def _wilson(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The values π with |share − π| ≤ z √(π(1 − π)/count)."""
     z = float(scipy.special.ndtri(0.5 + SURE / 2))
     count = np.where(count > 0, count, np.nan)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy
@@ -12,7 +12,6 @@ from jaxmle.report.plots.canvas import (
     GREY,
     INK,
     PALE,
-    Axes,
     axes,
     counted,
     numbers,
@@ -20,7 +19,8 @@ from jaxmle.report.plots.canvas import (
     remark,
 )
 
-Array = np.ndarray
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WHOLE = 400  # residuals up to which the band is worked out at every one of them
 RANKS = 200  # beyond that, ranks from each end, closer together in the tails
@@ -30,7 +30,7 @@ MOST_BINS = 10_000
 
 
 def qq(
-    residuals: Any, *, level: float = 0.95, draws: int = 999, seed: int = 0, ax: Axes = None
+    residuals: Any, *, level: float = 0.95, draws: int = 999, seed: int = 0, ax: Axes | None = None
 ) -> Axes:
     """Sorted residuals against standard normal quantiles Φ⁻¹((i − ½)/n), with a simultaneous band.
 
@@ -101,7 +101,7 @@ def qq(
     return ax
 
 
-def band(ranks: Array, n: int, level: float, draws: int, seed: int) -> Array:
+def band(ranks: np.ndarray, n: int, level: float, draws: int, seed: int) -> np.ndarray:
     """Ends (2, m) between which the order statistics of n uniform values lie, all of them at once with probability ``level``."""
     rng = np.random.default_rng(seed)
     # Spacings of order statistics are gamma variables over their sum, so that some ranks can be drawn without the others.
@@ -118,7 +118,7 @@ def band(ranks: Array, n: int, level: float, draws: int, seed: int) -> Array:
     )
 
 
-def _ranks(n: int) -> Array:
+def _ranks(n: int) -> np.ndarray:
     """All ranks of a small sample; of a large one some, closer together in the tails."""
     if n <= WHOLE:
         return np.arange(1, n + 1)
@@ -126,7 +126,9 @@ def _ranks(n: int) -> Array:
     return np.union1d(half, n + 1 - half)
 
 
-def pit(values: Any, *, bins: int | None = None, level: float = 0.95, ax: Axes = None) -> Axes:
+def pit(
+    values: Any, *, bins: int | None = None, level: float = 0.95, ax: Axes | None = None
+) -> Axes:
     """The histogram of probability integral transforms, flat when the model is right, with a band for its bars.
 
     Args:

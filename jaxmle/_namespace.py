@@ -1,0 +1,13 @@
+"""Which array module a value belongs to: code that runs on both roads asks here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def namespace(x: Any) -> Any:
+    """NumPy for what is NumPy's, on the host; jax.numpy for the rest, under a trace."""
+    return np if isinstance(x, np.ndarray | np.generic) else jnp
