@@ -19,8 +19,9 @@ INTERCEPT = "Intercept"
 class Design:
     """How the columns of a table become a matrix (n, q).
 
-    ``names`` of its columns; ``terms`` from each term to its columns, by position; ``levels`` of each column that is coded as categories;
-    ``spec`` is formulaic's record of what was learned (contrasts, means, knots), ``place`` the columns of its matrix that are kept.
+    ``names`` of its columns; ``terms`` from each term to its columns, by position; ``levels`` of
+    each column that is coded as categories; ``spec`` is formulaic's record of what was learned
+    (contrasts, means, knots), ``place`` the columns of its matrix that are kept.
     """
 
     names: tuple[str, ...]
@@ -31,7 +32,9 @@ class Design:
     place: np.ndarray
 
     def apply(self, columns: Mapping[str, Column]) -> np.ndarray:
-        """The matrix (n, q) of new rows; a row with a missing value is NaN. A level that the fit has not seen is refused by name."""
+        """The matrix (n, q) of new rows; a row with a missing value is NaN. A level that the
+        fit has not seen is refused by name.
+        """
         refuse_unseen(self.levels, columns)
         for name in self.columns:
             if columns[name].is_factor and name not in self.levels:
@@ -57,11 +60,13 @@ def designed(
     Args:
         columns: without missing values, (n,) each.
         rows: where these rows stand in the frame, for messages.
-        intercept: False leaves the constant out after coding, so that factors keep their base level.
+        intercept: False leaves the constant out after coding, so that factors keep their base
+            level.
         leaf: the name of the leaf, for messages.
 
     Raises:
-        ValueError: a column that is not finite, a factor of one level, columns that are combinations of others.
+        ValueError: a column that is not finite, a factor of one level, columns that are
+            combinations of others.
     """
     levels = {
         name: columns[name].levels()
@@ -78,10 +83,8 @@ def designed(
     )
     if not place.size:
         raise ValueError(f"the formula of {leaf!r} has no columns left")
-    matrix, names = (
-        np.ascontiguousarray(np.asarray(coded, dtype=np.float64)[:, place]),
-        tuple(labels[j] for j in place),
-    )
+    matrix = np.ascontiguousarray(np.asarray(coded, dtype=np.float64)[:, place])
+    names = tuple(labels[j] for j in place)
     _check_matrix(matrix, names, rows)
     position = {int(j): i for i, j in enumerate(place)}
     found = {
@@ -107,7 +110,8 @@ def _short(name: str, short: Mapping[str, str]) -> str:
 def refuse_unseen(levels: Mapping[str, tuple[Any, ...]], columns: Mapping[str, Column]) -> None:
     """A level that was not there when the formula was coded has no coefficient."""
     for name, known in levels.items():
-        column, seen = columns[name], set(known)
+        column = columns[name]
+        seen = set(known)
         for row, value in enumerate(column.values.tolist()):
             if not column.missing[row] and value not in seen:
                 unseen = {
@@ -122,7 +126,8 @@ def refuse_unseen(levels: Mapping[str, tuple[Any, ...]], columns: Mapping[str, C
                 )
                 told = ", ".join(map(repr, known[:LISTED])) + (", …" if len(known) > LISTED else "")
                 raise ValueError(
-                    f"{name} is {value!r} in row {row} of the new data{others}; the fit knows {told}"
+                    f"{name} is {value!r} in row {row} of the new data{others}; the fit knows "
+                    f"{told}"
                 )
 
 
@@ -149,7 +154,9 @@ def _table(
 
 
 def _formulaic(spec: Any, table: Any) -> Any:
-    """The matrix of a spec; formulaic sees the table and these functions, and no name of the caller."""
+    """The matrix of a spec; formulaic sees the table and these functions, and no name of the
+    caller.
+    """
     with np.errstate(all="ignore"):
         try:
             return spec.get_model_matrix(table, context=dict(ROWWISE))
@@ -157,7 +164,8 @@ def _formulaic(spec: Any, table: Any) -> Any:
             Exception
         ) as error:  # formulaic wraps what its transforms raise in classes of its own
             raise ValueError(
-                f"cannot code the formula: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+                "cannot code the formula: "
+                f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
             ) from error
 
 
@@ -170,7 +178,8 @@ def _check_kinds(
     for name, known in levels.items():
         if len(known) < 2:
             raise ValueError(
-                f"{name} has {f'one level, {known[0]!r},' if known else 'no level'} in the rows that are left: it has no contrast. Take it out of the formula"
+                f"{name} has {f'one level, {known[0]!r},' if known else 'no level'} in the rows "
+                "that are left: it has no contrast. Take it out of the formula"
             )
 
 
@@ -179,7 +188,8 @@ def _check_matrix(matrix: np.ndarray, names: tuple[str, ...], rows: np.ndarray) 
     if len(odd):
         row, column = odd[0].tolist()
         raise ValueError(
-            f"{names[column]} is {matrix[row, column]} in row {rows[row]} ({len(odd)} in all): a design must be finite"
+            f"{names[column]} is {matrix[row, column]} in row {rows[row]} ({len(odd)} in all): a "
+            "design must be finite"
         )
     found = collinear_columns(matrix, names)
     if found:
@@ -191,5 +201,7 @@ def _check_matrix(matrix: np.ndarray, names: tuple[str, ...], rows: np.ndarray) 
         )
         more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
         raise ValueError(
-            f"the design has {len(names)} columns and rank {len(names) - len(found)}: {told}{more}. No data of this design tell their coefficients apart: take columns out of the formula"
+            f"the design has {len(names)} columns and rank {len(names) - len(found)}: "
+            f"{told}{more}. No data of this design tell their coefficients apart: take columns "
+            "out of the formula"
         )

@@ -1,4 +1,6 @@
-"""How many terms a formula stands for, found without writing them out: ``(a + b + c)**26`` and ``a*b*…*z`` are refused before they grow."""
+"""How many terms a formula stands for, found without writing them out: ``(a + b + c)**26`` and
+``a*b*…*z`` are refused before they grow.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ def check_expansion(right: str) -> None:
         raise ValueError("the formula is nested too deeply") from None
     if total > MAX_TERMS:
         raise ValueError(
-            f"the formula '~ {right if len(right) < 80 else right[:77] + '…'}' stands for more than {MAX_TERMS:,} terms: name those that you mean"
+            f"the formula '~ {right if len(right) < 80 else right[:77] + '…'}' stands for more "
+            f"than {MAX_TERMS:,} terms: name those that you mean"
         )
 
 
@@ -60,7 +63,8 @@ def _crossed(reader: _Reader) -> float:
     """a*b = a + b + a:b, a/b = a + a:b."""
     total = _joined(reader)
     while reader.peek() in ("*", "/", "%in%"):
-        sign, other = reader.next(), _joined(reader)
+        sign = reader.next()
+        other = _joined(reader)
         total = total + total * other + (other if sign == "*" else 0.0)
     return total
 

@@ -1,4 +1,6 @@
-"""Formulas read without trust: terms by formulaic's grammar, and in them only the functions and operators listed here."""
+"""Formulas read without trust: terms by formulaic's grammar, and in them only the functions and
+operators listed here.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +16,24 @@ from jaxmle.data.table import Column, needed
 
 # Functions of one row at a time, in a response, in offset() and in a term.
 ROWWISE = {
-    "log": np.log, "log2": np.log2, "log10": np.log10, "log1p": np.log1p, "exp": np.exp, "expm1": np.expm1, "sqrt": np.sqrt, "abs": np.abs,
+    "log": np.log, "log2": np.log2, "log10": np.log10, "log1p": np.log1p, "exp": np.exp,
+    "expm1": np.expm1, "sqrt": np.sqrt, "abs": np.abs,
 }  # fmt: skip
-# Functions of whole columns that keep what they learned from the fit, such as a mean or knots; formulaic's.
+# Functions of whole columns that keep what they learned from the fit, such as a mean or knots;
+# formulaic's.
 STATEFUL = ("center", "scale", "standardize", "poly", "bs", "cr", "cc", "I")
 CONTRASTS = ("Treatment", "Sum", "Helmert", "Diff", "Poly")
 OPERATORS = {
-    ast.Add: np.add, ast.Sub: np.subtract, ast.Mult: np.multiply, ast.Div: np.divide, ast.Pow: np.power, ast.USub: np.negative, ast.UAdd: np.positive,
-    ast.Eq: np.equal, ast.NotEq: np.not_equal, ast.Lt: np.less, ast.LtE: np.less_equal, ast.Gt: np.greater, ast.GtE: np.greater_equal,
+    ast.Add: np.add, ast.Sub: np.subtract, ast.Mult: np.multiply, ast.Div: np.divide,
+    ast.Pow: np.power, ast.USub: np.negative, ast.UAdd: np.positive, ast.Eq: np.equal,
+    ast.NotEq: np.not_equal, ast.Lt: np.less, ast.LtE: np.less_equal, ast.Gt: np.greater,
+    ast.GtE: np.greater_equal,
 }  # fmt: skip
 
 
 class Terms(NamedTuple):
-    """The right-hand side of a formula: formulaic's terms, its offsets, the columns it reads, which inside C(), which inside functions of numbers.
+    """The right-hand side of a formula: formulaic's terms, its offsets, the columns it reads, which
+    inside C(), which inside functions of numbers.
 
     ``short``: from ``C(race, Treatment(reference='white'))`` to ``C(race)``, for names.
     """
@@ -46,7 +53,8 @@ def halves(text: str) -> tuple[str, str]:
     left, tilde, right = text.partition("~")
     if not tilde or "~" in right:
         raise ValueError(
-            f"a formula has one '~' between response and terms, such as 'y ~ x + C(g)'; got {text!r}"
+            "a formula has one '~' between response and terms, such as 'y ~ x + C(g)'; got "
+            f"{text!r}"
         )
     if not right.strip():
         raise ValueError(
@@ -69,9 +77,11 @@ def terms_of(right: str) -> Terms:
         ) from error
     if listed is None:
         raise ValueError(
-            f"cannot read the formula '~ {right}': it has several parts; a second part has a formula of its own, also={{'z': '~ w'}}"
+            f"cannot read the formula '~ {right}': it has several parts; a second part has a "
+            "formula of its own, also={'z': '~ w'}"
         )
-    kept, offsets = [], []
+    kept = []
+    offsets = []
     columns: list[str] = []
     factors: list[str] = []
     numeric: list[str] = []
@@ -88,7 +98,8 @@ def terms_of(right: str) -> Terms:
                 columns.append(factor.expr)
             elif factor.eval_method.value == "python":
                 names, coded = _of_factor(factor.expr)
-                columns, factors = columns + names, factors + coded
+                columns = columns + names
+                factors = factors + coded
                 numeric += [] if coded else names
                 if coded:
                     short[factor.expr] = f"C({coded[0]})"
@@ -171,7 +182,8 @@ def _categories(node: ast.Call, expr: str) -> str:
         )
     if not sound:
         raise ValueError(
-            f"C() takes a column, and a contrast of {', '.join(CONTRASTS)}, such as C(race, Treatment(reference='white')); got {expr!r}"
+            f"C() takes a column, and a contrast of {', '.join(CONTRASTS)}, such as C(race, "
+            f"Treatment(reference='white')); got {expr!r}"
         )
     return node.args[0].id  # type: ignore[attr-defined]
 
@@ -182,7 +194,9 @@ def columns_in(
     expr: str | None = None,
     compare: bool = True,
 ) -> list[str]:
-    """The columns that an expression reads; anything but arithmetic, numbers, columns and the listed functions is refused."""
+    """The columns that an expression reads; anything but arithmetic, numbers, columns and the
+    listed functions is refused.
+    """
     expr = ast.unparse(node) if expr is None else expr
 
     def again(part: ast.expr) -> list[str]:
@@ -221,7 +235,9 @@ def columns_in(
                 raise ValueError(f"in {expr!r} an option must be a plain value")
         return [name for part in node.args for name in again(part)]
     raise ValueError(
-        f"{ast.unparse(node)!r} in the formula is refused: a formula knows columns, numbers, + - * / ** and the functions {', '.join(functions)}, C, offset. Anything else is computed into a column first"
+        f"{ast.unparse(node)!r} in the formula is refused: a formula knows columns, numbers, + - "
+        f"* / ** and the functions {', '.join(functions)}, C, offset. Anything else is computed "
+        "into a column first"
     )
 
 
@@ -251,7 +267,9 @@ def rowwise(node: ast.expr, columns: Mapping[str, Column]) -> Any:
 
 
 def real(text: str, columns: Mapping[str, Column], rows: np.ndarray, what: str) -> np.ndarray:
-    """An expression of one row at a time as finite floats (n,); ``rows`` says where a row stands in the frame, for messages."""
+    """An expression of one row at a time as finite floats (n,); ``rows`` says where a row
+    stands in the frame, for messages.
+    """
     node = parse(text)
     for name in columns_in(node):
         if columns[name].is_factor and not any(
@@ -263,6 +281,7 @@ def real(text: str, columns: Mapping[str, Column], rows: np.ndarray, what: str) 
     odd = np.flatnonzero(~np.isfinite(value))
     if odd.size:
         raise ValueError(
-            f"{text} is {value[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): {what} must be finite"
+            f"{text} is {value[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): {what} must "
+            "be finite"
         )
     return value

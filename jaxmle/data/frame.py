@@ -1,4 +1,6 @@
-"""``from_formula``: a frame and a formula in; arrays with names out, and an account of the rows that were left out."""
+"""``from_formula``: a frame and a formula in; arrays with names out, and an account of the rows
+that were left out.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,13 @@ WITHOUT_CONSTANT = {"cox": "its baseline hazard", "ordinal": "its thresholds"}
 class Frame:
     """A table coded by a formula: the data that a model takes, with the names of its columns.
 
-    ``data``: a dict of arrays that share the leading axis n: the design ``x`` (n, q), the response (``y``; ``time``, ``event``; ``trials``),
-    ``offset``, and what ``also`` named. ``names`` of the columns of ``x``; ``levels`` of a response that is a category, coded 0, 1, …;
-    ``rows``: where each row stood in the table; ``total`` rows of it; ``missing``: from a column to its missing values;
-    ``weights`` and ``clusters`` of the kept rows; ``labels``: from a name in ``by`` to its column; ``codes``: from a column of words in
-    ``also`` to its levels. ``designs`` holds the coding of each design; ``lost``, as ``labels``, the groups none of whose rows is kept.
+    ``data``: a dict of arrays that share the leading axis n: the design ``x`` (n, q), the response
+    (``y``; ``time``, ``event``; ``trials``), ``offset``, and what ``also`` named. ``names`` of the
+    columns of ``x``; ``levels`` of a response that is a category, coded 0, 1, …; ``rows``: where
+    each row stood in the table; ``total`` rows of it; ``missing``: from a column to its missing
+    values; ``weights`` and ``clusters`` of the kept rows; ``labels``: from a name in ``by`` to its
+    column; ``codes``: from a column of words in ``also`` to its levels. ``designs`` holds the
+    coding of each design; ``lost``, as ``labels``, the groups none of whose rows is kept.
 
     >>> import jaxmle as jm
     >>> table = {"y": [1.0, 2.0, 4.0, 8.0], "x": [0.0, 1.0, 2.0, None], "g": ["a", "b", "b", "a"]}
@@ -78,7 +82,9 @@ class Frame:
 
     @property
     def terms(self) -> dict[str, list[str]]:
-        """From each term of the formula to its coefficients, as ``joint_tests(fit, frame.terms)`` takes it."""
+        """From each term of the formula to its coefficients, as ``joint_tests(fit,
+        frame.terms)`` takes it.
+        """
         return {
             term: [f"beta[{j}]" for j in where] for term, where in self.designs["x"].terms.items()
         }
@@ -91,7 +97,10 @@ class Frame:
         by_column = ", ".join(
             f"{name} {count}" for name, count in list(self.missing.items())[:LISTED]
         )
-        return f"{self.dropped:,} of {self.total:,} rows dropped for missing values ({by_column}{', …' if len(self.missing) > LISTED else ''})"
+        return (
+            f"{self.dropped:,} of {self.total:,} rows dropped for missing values "
+            f"({by_column}{', …' if len(self.missing) > LISTED else ''})"
+        )
 
     def __repr__(self) -> str:
         shapes = [
@@ -134,25 +143,38 @@ class Frame:
         """Fit a model, or a log-likelihood with start values, to these rows; see ``jaxmle.fit``.
 
         Returns:
-            A ``Fit`` with readable names, and with rows counted as in the table. Its weights and clusters are those of the frame.
+            A ``Fit`` with readable names, and with rows counted as in the table. Its weights and
+            clusters are those of the frame.
 
         Raises:
-            ValueError: the model does not read a leaf that the formula makes, such as an offset; as ``jaxmle.fit``.
+            ValueError: the model does not read a leaf that the formula makes, such as an offset; as
+                ``jaxmle.fit``.
         """
         if params0 is None and hasattr(model, "start"):
             self._check_outcome(model)
             params0 = model.start(self.data)
         self.check(model, params0)
         fitted = fit(
-            model, params0, self.data, constraints=constraints, solver=solver, vcov=vcov, clusters=self.clusters, weights=self.weights, dtype=dtype,
-            max_steps=max_steps, block_rows=block_rows,
-        )  # fmt: skip
+            model,
+            params0,
+            self.data,
+            constraints=constraints,
+            solver=solver,
+            vcov=vcov,
+            clusters=self.clusters,
+            weights=self.weights,
+            dtype=dtype,
+            max_steps=max_steps,
+            block_rows=block_rows,
+        )
         return self.named(self._in_table(fitted), model)
 
     def named(self, fitted: Fit, model: Any) -> Fit:
-        """A fit of ``model`` to this frame's ``data``, or a batch of them, with readable names: ``beta[age]`` for ``beta[1]``.
+        """A fit of ``model`` to this frame's ``data``, or a batch of them, with readable names:
+        ``beta[age]`` for ``beta[1]``.
 
-        The record keeps both spellings: a function that takes the name of a parameter finds ``beta[age]``, ``beta[1]`` and ``beta``.
+        The record keeps both spellings: a function that takes the name of a parameter finds
+        ``beta[age]``, ``beta[1]`` and ``beta``.
         """
         return renamed(
             fitted,
@@ -162,12 +184,15 @@ class Frame:
         )
 
     def check(self, model: Any, params0: Tree) -> None:
-        """Raise where the model would leave something of the formula unread, or has no room for its constant."""
+        """Raise where the model would leave something of the formula unread, or has no room for
+        its constant.
+        """
         self._check_outcome(model)
         name = getattr(model, "name", "")
         if name in WITHOUT_CONSTANT and INTERCEPT in self.names:
             raise ValueError(
-                f"{model!r} takes no constant, which {WITHOUT_CONSTANT[name]} stands for: from_formula(…, intercept=False)"
+                f"{model!r} takes no constant, which {WITHOUT_CONSTANT[name]} stands for: "
+                "from_formula(…, intercept=False)"
             )
         if params0 is None:
             return  # fit says what is missing
@@ -191,7 +216,8 @@ class Frame:
         if outcome is not None and outcome not in self.data:
             form = "Surv(time, event) ~ …" if outcome == "time" else "a single response, y ~ …"
             raise ValueError(
-                f"{model!r} reads its response from data[{outcome!r}]; the formula {self.formula!r} has {sorted(self.data)}. Write {form}"
+                f"{model!r} reads its response from data[{outcome!r}]; the formula "
+                f"{self.formula!r} has {sorted(self.data)}. Write {form}"
             )
 
     def _in_table(self, fitted: Fit) -> Fit:
@@ -211,11 +237,12 @@ class Frame:
     # ------------------------------------------------------------ new rows
 
     def recode(self, new: Any) -> dict[str, np.ndarray]:
-        """The leaves that a prediction needs, of new rows in the same coding; NaN where a value is missing.
+        """The leaves that a prediction needs, of new rows in the same coding; NaN where a value is
+        missing.
 
         Args:
-            new: a frame or a dict of arrays with the columns of the terms and offsets. A response is not needed; of binomial trials it is
-                one trial a row.
+            new: a frame or a dict of arrays with the columns of the terms and offsets. A response
+                is not needed; of binomial trials it is one trial a row.
 
         Raises:
             ValueError: a column is not there; a level is one that the fit has not seen.
@@ -245,10 +272,12 @@ class Frame:
         return leaves
 
     def predict(self, model: Any, fitted: Fit, new: Any) -> np.ndarray:
-        """The mean of the response of new rows, (n,); class probabilities (n, K) for a category. NaN in a row with a missing value.
+        """The mean of the response of new rows, (n,); class probabilities (n, K) for a category.
+        NaN in a row with a missing value.
 
         Args:
-            new: as in ``recode``. Other quantities are ``model.quantile(fit.params, frame.recode(new), 0.9)`` and the like.
+            new: as in ``recode``. Other quantities are ``model.quantile(fit.params,
+                frame.recode(new), 0.9)`` and the like.
 
         Raises:
             ValueError: as ``recode``.
@@ -277,29 +306,34 @@ def from_formula(
 ) -> Frame:
     """Code a table by a formula: designs, response, offset, weights and clusters, with names.
 
-    Terms follow R: ``x + C(g) + x:g + a*b + (a + b)**2 - 1``. Words are factors by themselves, ``C(year)`` makes one of numbers, its base
-    another by ``C(g, Treatment(reference="b"))``. Functions: log, exp, sqrt and their like, ``I(x**2)``, poly, bs, cr, cc, center, scale;
-    what they learn, they keep for new rows. ``offset(log(years))`` becomes the leaf ``offset``. Other Python is refused.
+    Terms follow R: ``x + C(g) + x:g + a*b + (a + b)**2 - 1``. Words are factors by themselves,
+    ``C(year)`` makes one of numbers, its base another by ``C(g, Treatment(reference="b"))``.
+    Functions: log, exp, sqrt and their like, ``I(x**2)``, poly, bs, cr, cc, center, scale; what
+    they learn, they keep for new rows. ``offset(log(years))`` becomes the leaf ``offset``. Other
+    Python is refused.
 
     Args:
-        formula: ``"y ~ …"``. A response of words, or ``C(y)``, is a category, coded 0, 1, … in the order of its levels;
-            An ordered category keeps levels that no row has, with a warning. ``Surv(time, event)`` and ``Surv(start, stop, event)`` give ``time``, ``event`` and ``entry``; ``cbind(successes, failures)``
-            gives ``y`` and ``trials``.
+        formula: ``"y ~ …"``. A response of words, or ``C(y)``, is a category, coded 0, 1, … in the
+            order of its levels; An ordered category keeps levels that no row has, with a warning.
+            ``Surv(time, event)`` and ``Surv(start, stop, event)`` give ``time``, ``event`` and
+            ``entry``; ``cbind(successes, failures)`` gives ``y`` and ``trials``.
         data: a pandas, polars or pyarrow frame, or a dict of arrays (n,).
         weights: ``frequency("w")`` or ``sampling("w")``, the name of a column or an array (n,).
         clusters: the name of a column, a pair of them for two-way clusters; or arrays (n,).
-        also: further leaves: a formula for a second design, ``{"z": "~ w"}``, or a column, ``{"exposure": "years"}``; words become integer codes.
+        also: further leaves: a formula for a second design, ``{"z": "~ w"}``, or a column,
+            ``{"exposure": "years"}``; words become integer codes.
         by: names of columns to be kept as ``labels``, such as the keys of groups.
         intercept: False leaves the constant out after coding, for ``cox`` and ``ordinal``.
-        missing: rows with a missing value in a column that is used are dropped with a warning, ``"warn"``; without one, ``"drop"``; or raise,
-            ``"refuse"``. They are counted by column in any case.
+        missing: rows with a missing value in a column that is used are dropped with a warning,
+            ``"warn"``; without one, ``"drop"``; or raise, ``"refuse"``. They are counted by column
+            in any case.
 
     Returns:
         A ``Frame``.
 
     Raises:
-        ValueError, TypeError: an expression that is no formula, a column that is not there or not finite, columns of the design that are
-            combinations of others, no row left.
+        ValueError, TypeError: an expression that is no formula, a column that is not there or not
+            finite, columns of the design that are combinations of others, no row left.
         ImportError: formulaic is not installed.
 
     >>> import jaxmle as jm
@@ -322,7 +356,8 @@ def from_formula(
     check_choice("missing", missing, MISSING)
     if also is not None and not isinstance(also, Mapping):
         raise TypeError(
-            f"also is a dictionary from the name of a leaf to a formula '~ w' or a column; got {shown(also)}"
+            "also is a dictionary from the name of a leaf to a formula '~ w' or a column; got "
+            f"{shown(also)}"
         )
     by = [by] if isinstance(by, str) else by
     if not isinstance(by, list | tuple) or not all(isinstance(name, str) for name in by):
@@ -346,7 +381,9 @@ def from_formula(
 
 
 class Plan(NamedTuple):
-    """What a call of ``from_formula`` asks for: designs and plain columns by leaf, the response, weights and clusters by role, labels to keep."""
+    """What a call of ``from_formula`` asks for: designs and plain columns by leaf, the
+    response, weights and clusters by role, labels to keep.
+    """
 
     formula: str
     terms: dict[str, Terms]
@@ -371,7 +408,9 @@ class Plan(NamedTuple):
         )
 
     def role(self, name: str) -> str:
-        """The column of a role: the one that is named, or the array that stands under the role itself."""
+        """The column of a role: the one that is named, or the array that stands under the role
+        itself.
+        """
         return self.given[name] if isinstance(self.given[name], str) else name
 
 
@@ -425,11 +464,22 @@ def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame
         plain(columns[plan.role(name)].values) for name in plan.given if name != "weights"
     )
     return Frame(
-        formula=plan.formula, data=data, levels=levels, rows=rows, total=len(rows), missing={},
-        weights=Weights(columns[plan.role("weights")].values.astype(np.float64), plan.kind) if plan.kind else None,
-        clusters=None if not groups else groups if len(groups) > 1 else groups[0], labels={name: plain(columns[name].values) for name in plan.keys},
-        designs={leaf: design for leaf, (design, _) in built.items()}, offsets=offsets, also=plan.plain, codes=codes,
-    )  # fmt: skip
+        formula=plan.formula,
+        data=data,
+        levels=levels,
+        rows=rows,
+        total=len(rows),
+        missing={},
+        weights=Weights(columns[plan.role("weights")].values.astype(np.float64), plan.kind)
+        if plan.kind
+        else None,
+        clusters=None if not groups else groups if len(groups) > 1 else groups[0],
+        labels={name: plain(columns[name].values) for name in plan.keys},
+        designs={leaf: design for leaf, (design, _) in built.items()},
+        offsets=offsets,
+        also=plan.plain,
+        codes=codes,
+    )
 
 
 def _second(leaf: str, text: str) -> Terms:
@@ -446,11 +496,13 @@ def _check_leaves(also: Mapping[str, str]) -> None:
     for leaf, text in also.items():
         if not isinstance(leaf, str) or not isinstance(text, str):
             raise TypeError(
-                f"also goes from the name of a leaf to a formula '~ w' or the name of a column; got {leaf!r}: {text!r}"
+                "also goes from the name of a leaf to a formula '~ w' or the name of a column; "
+                f"got {leaf!r}: {text!r}"
             )
         if leaf in OWN:
             raise ValueError(
-                f"also names the leaf {leaf!r}, which the formula itself makes; call it something else"
+                f"also names the leaf {leaf!r}, which the formula itself makes; call it "
+                "something else"
             )
 
 

@@ -1,4 +1,6 @@
-"""``fit_groups``: one likelihood on every group of rows of one table; the fits of a batch, called by the keys of the groups."""
+"""``fit_groups``: one likelihood on every group of rows of one table; the fits of a batch,
+called by the keys of the groups.
+"""
 
 from __future__ import annotations
 
@@ -59,48 +61,56 @@ def fit_groups(
 
     Args:
         loglik, constraints, solver, vcov, dtype, max_steps, block_rows: as in ``fit``.
-        params0: start values, the same for all groups; or None for a model with a method ``start(data)``, asked for each group.
-        data: any tree of arrays that share the leading axis n. The rows of a group may stand anywhere and keep their order.
-        by: the group of each row: whole numbers, booleans or strings, (n,); or a dict from names to such arrays, for groups by several
-            keys; or the name of a leaf of ``data``, a dict, which is then not handed to the likelihood.
-        formula: ``"y ~ x + C(g)"`` where ``data`` is a frame, or a dict of columns: its rows are coded once, as ``from_formula`` does it,
-            and ``by``, ``clusters`` and ``weights`` may name columns; ``by`` is then a name or a list of names. ``data`` may also be a
-            ``Frame`` that kept them, ``from_formula(…, by="store")``; then without ``formula``.
+        params0: start values, the same for all groups; or None for a model with a method
+            ``start(data)``, asked for each group.
+        data: any tree of arrays that share the leading axis n. The rows of a group may stand
+            anywhere and keep their order.
+        by: the group of each row: whole numbers, booleans or strings, (n,); or a dict from names to
+            such arrays, for groups by several keys; or the name of a leaf of ``data``, a dict,
+            which is then not handed to the likelihood.
+        formula: ``"y ~ x + C(g)"`` where ``data`` is a frame, or a dict of columns: its rows are
+            coded once, as ``from_formula`` does it, and ``by``, ``clusters`` and ``weights`` may
+            name columns; ``by`` is then a name or a list of names. ``data`` may also be a ``Frame``
+            that kept them, ``from_formula(…, by="store")``; then without ``formula``.
         also, missing: as in ``from_formula``; with ``formula`` only.
         clusters: one label for each row, (n,).
         weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
         block, devices, progress, checkpoint: as in ``fit_batch``.
 
     Returns:
-        A ``GroupFits``, sorted by key. A group that fails has its status; no other is touched. Rows that a sentence or a witness names are
-        rows of the whole table.
+        A ``GroupFits``, sorted by key. A group that fails has its status; no other is touched. Rows
+        that a sentence or a witness names are rows of the whole table.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types, and for a row without a group. NaN in a group's data is its
-            status, NONFINITE.
+        ValueError, TypeError: for what is visible in shapes and types, and for a row without a
+            group. NaN in a group's data is its status, NONFINITE.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data["y"]
-    >>> data = {"y": np.array([1.0, 2.0, 3.0, 4.0, 6.0]), "site": np.array(["b", "a", "b", "a", "a"])}
-    >>> result = jm.fit_groups(exponential, {"rate": 1.0}, data, by="site", constraints={"rate": jm.positive})
+    >>> data = {
+    ...     "y": np.array([1.0, 2.0, 3.0, 4.0, 6.0]),
+    ...     "site": np.array(["b", "a", "b", "a", "a"]),
+    ... }
+    >>> result = jm.fit_groups(
+    ...     exponential, {"rate": 1.0}, data, by="site", constraints={"rate": jm.positive}
+    ... )
     >>> [(key, round(float(fit.params["rate"]), 6)) for key, fit in result]
     [('a', 0.25), ('b', 0.5)]
     """
     if tracing():
         raise TypeError(
-            "fit_groups schedules its work from the host and cannot run inside jit or vmap: the number of groups is not known there"
+            "fit_groups schedules its work from the host and cannot run inside jit or vmap: the "
+            "number of groups is not known there"
         )
     if formula is not None and not isinstance(formula, str):
         raise TypeError(f"a formula is a string such as 'y ~ x + C(g)'; got {shown(formula)}")
     check_choice("missing", missing, MISSING)
     frame = _frame_of(loglik, params0, data, by, formula, also, missing, weights, clusters)
     if frame is not None:
-        by, data, weights, clusters = (
-            {name: frame.labels[name] for name in _columns_of_keys(by)},
-            frame.data,
-            frame.weights,
-            frame.clusters,
-        )
+        by = {name: frame.labels[name] for name in _columns_of_keys(by)}
+        data = frame.data
+        weights = frame.weights
+        clusters = frame.clusters
     labels, data = _keys_and_data(by, data)
     data = host_data(data, host_dtype(dtype), nan=True)
     rows = data_length(data)
@@ -110,9 +120,23 @@ def fit_groups(
     keys, member = _groups({name: _coded(name, values, rows) for name, values in labels.items()})
     n = np.bincount(member)
     fits = fit_batch(
-        loglik, params0, Table(data, member, len(n)), constraints=constraints, solver=solver, vcov=vcov, clusters=_clusters(clusters, rows), weights=weights,
-        dtype=dtype, max_steps=max_steps, block_rows=block_rows, params_axis=None, block=block, devices=devices, progress=progress, checkpoint=checkpoint,
-    )  # fmt: skip
+        loglik,
+        params0,
+        Table(data, member, len(n)),
+        constraints=constraints,
+        solver=solver,
+        vcov=vcov,
+        clusters=_clusters(clusters, rows),
+        weights=weights,
+        dtype=dtype,
+        max_steps=max_steps,
+        block_rows=block_rows,
+        params_axis=None,
+        block=block,
+        devices=devices,
+        progress=progress,
+        checkpoint=checkpoint,
+    )
     fits = _in_table(fits, member, n)
     if frame is None:
         return GroupFits(keys, fits, n)
@@ -125,9 +149,10 @@ def fit_groups(
 class GroupFits:
     """The fits of the groups of one table, sorted by key.
 
-    ``keys``: for each key its value in every group, (groups,); ``fits``: a ``Fit`` with a leading axis over groups; ``n``: rows of each
-    group, (groups,); ``note``: what a formula left out.
-    ``result[key]`` is the ``Fit`` of one group, ``key`` a value, or a tuple where there are several keys; iteration gives (key, Fit).
+    ``keys``: for each key its value in every group, (groups,); ``fits``: a ``Fit`` with a leading
+    axis over groups; ``n``: rows of each group, (groups,); ``note``: what a formula left out.
+    ``result[key]`` is the ``Fit`` of one group, ``key`` a value, or a tuple where there are several
+    keys; iteration gives (key, Fit).
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data["y"]
@@ -164,7 +189,9 @@ class GroupFits:
         return self.fits[place]
 
     def reasons(self) -> dict[Any, str]:
-        """Why each group that did not converge did not: from its key to the sentence of ``explain()``."""
+        """Why each group that did not converge did not: from its key to the sentence of
+        ``explain()``.
+        """
         return {self._key(i): self._reason(i) for i in self._failed()}
 
     def _reason(self, place: int) -> str:
@@ -179,10 +206,12 @@ class GroupFits:
         """A tidy data frame: a row for each group and parameter, in full precision.
 
         Returns:
-            A native frame, as ``Fit.to_frame``: the keys, status, reason ('' where converged), term, estimate, std_error, statistic,
-            p_value, conf_low and conf_high. A key with the name of one of these columns has ``group_`` before it.
+            A native frame, as ``Fit.to_frame``: the keys, status, reason ('' where converged),
+            term, estimate, std_error, statistic, p_value, conf_low and conf_high. A key with the
+            name of one of these columns has ``group_`` before it.
         """
-        native, nw = self.fits.to_frame(level, backend), import_module("narwhals")
+        native = self.fits.to_frame(level, backend)
+        nw = import_module("narwhals")
         tidy = nw.from_native(native, eager_only=True).drop("member")
         reason = np.full(len(self), "", dtype=object)
         for i in self._failed():
@@ -204,7 +233,10 @@ class GroupFits:
         return nw.concat([front, tidy.drop("status")], how="horizontal").to_native()
 
     def __repr__(self) -> str:
-        headline = f"{len(self):,} group{'s' * (len(self) != 1)} by {' and '.join(self.keys)}; below, member i is result.fits[i]"
+        headline = (
+            f"{len(self):,} group{'s' * (len(self) != 1)} by {' and '.join(self.keys)}; below, "
+            "member i is result.fits[i]"
+        )
         headline += f"\n{self.note}" * bool(self.note)
         failed = self._failed()
         if not len(failed):
@@ -226,11 +258,14 @@ class GroupFits:
         return ", ".join(f"{name}={column[place].item()!r}" for name, column in self.keys.items())
 
     def _find(self, key: Any) -> tuple[int, bool]:
-        """The place of a key, or where it would stand; groups are in lexicographic order, so that each key narrows the range."""
+        """The place of a key, or where it would stand; groups are in lexicographic order, so
+        that each key narrows the range.
+        """
         values = key if len(self.keys) > 1 else (key,)
         if not isinstance(values, tuple) or len(values) != len(self.keys):
             return 0, False
-        low, high = 0, len(self)
+        low = 0
+        high = len(self)
         for column, value in zip(self.keys.values(), values, strict=True):
             try:
                 exact = column.dtype.type(value)
@@ -240,7 +275,8 @@ class GroupFits:
             left, right = (
                 int(np.searchsorted(column[low:high], exact, side)) for side in ("left", "right")
             )
-            low, high = low + left, low + right
+            high = low + right
+            low = low + left
             if low == high or not equal:
                 return low, False
         return low, True
@@ -269,7 +305,8 @@ def _first_line(sentence: str) -> str:
 
 def _in_table(fits: Fit, member: np.ndarray, n: np.ndarray) -> Fit:
     """The fits with the row of each witness counted in the whole table, not in its group."""
-    order, starts = np.argsort(member, kind="stable"), np.cumsum(n) - n
+    order = np.argsort(member, kind="stable")
+    starts = np.cumsum(n) - n
 
     def whole(row: Array) -> np.ndarray:
         own = np.clip(row, 0, n - 1)  # rows beyond are padding, copies of the last
@@ -308,7 +345,8 @@ def _frame_of(
     if formula is None and not isinstance(data, Frame):
         if also is not None:
             raise ValueError(
-                "also goes with a formula: fit_groups(model, None, df, by='store', formula='y ~ x', also=…)"
+                "also goes with a formula: fit_groups(model, None, df, by='store', formula='y ~ "
+                "x', also=…)"
             )
         return None
     if isinstance(data, Frame):
@@ -362,7 +400,8 @@ def _keys_and_data(by: Any, data: Tree) -> tuple[dict[str, Any], Tree]:
         return {"group": by}, data
     if not isinstance(data, dict):
         raise TypeError(
-            f"by={by!r} names a leaf of data, which must then be a dict; got {type(data).__name__}. Otherwise by is an array with one code for each row."
+            f"by={by!r} names a leaf of data, which must then be a dict; got "
+            f"{type(data).__name__}. Otherwise by is an array with one code for each row."
         )
     if by not in data:
         raise ValueError(f"by={by!r} is not a leaf of data; it has {sorted(map(str, data))}")
@@ -388,7 +427,8 @@ def _clusters(clusters: Any, rows: int) -> np.ndarray | None:
     code, *crossed = cluster_codes(clusters, rows)
     if crossed:
         raise ValueError(
-            f"clusters must hold one label for each of the {rows} rows; a batch has no two-way clusters"
+            f"clusters must hold one label for each of the {rows} rows; a batch has no two-way "
+            "clusters"
         )
     return np.asarray(code)
 
@@ -396,12 +436,15 @@ def _clusters(clusters: Any, rows: int) -> np.ndarray | None:
 def _refuse_mask(name: str, values: Any) -> None:
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(
-            f"{name} is a masked array, whose mask would be lost; drop the masked rows everywhere, or fill them"
+            f"{name} is a masked array, whose mask would be lost; drop the masked rows "
+            "everywhere, or fill them"
         )
 
 
 def _coded(name: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct labels of one key in order, and the place of each row's label among them, (rows,)."""
+    """The distinct labels of one key in order, and the place of each row's label among them,
+    (rows,).
+    """
     what = "by" if name == "group" else f"by[{name!r}]"
     _refuse_mask(what, values)
     # A list is read entry by entry: as an array of strings it would turn None and NaN into words.
@@ -415,7 +458,8 @@ def _coded(name: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
             else ""
         )
         raise ValueError(
-            f"{what} must hold one code for each of the {rows} rows, shape ({rows},); got shape {array.shape}.{hint}"
+            f"{what} must hold one code for each of the {rows} rows, shape ({rows},); got shape "
+            f"{array.shape}.{hint}"
         )
     if len(array) != rows:
         raise ValueError(
@@ -433,7 +477,8 @@ def _coded(name: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
         array = _whole(what, array)
     if array.dtype.kind not in "iubU":
         raise TypeError(
-            f"{what} has dtype {array.dtype}; codes of groups are whole numbers, booleans or strings (dates and bytes: .astype(str))"
+            f"{what} has dtype {array.dtype}; codes of groups are whole numbers, booleans or "
+            "strings (dates and bytes: .astype(str))"
         )
     kinds, codes = np.unique(array, return_inverse=True)
     return kinds, codes.reshape(-1)
@@ -445,7 +490,8 @@ def _whole(what: str, array: np.ndarray) -> np.ndarray:
     odd = (array != np.floor(array)) | (np.abs(array) >= EXACT)
     if odd.any():
         raise ValueError(
-            f"{what} is {array[_first(odd)]} in row {_first(odd)}; floating-point codes must be whole numbers below 2**53"
+            f"{what} is {array[_first(odd)]} in row {_first(odd)}; floating-point codes must be "
+            "whole numbers below 2**53"
         )
     return array.astype(np.int64)
 
@@ -458,7 +504,9 @@ KINDS = {
 
 
 def _plain(what: str, array: np.ndarray) -> np.ndarray:
-    """An array of Python objects as numbers or booleans; strings stay objects. What is missing, mixed or something else is refused by row."""
+    """An array of Python objects as numbers or booleans; strings stay objects. What is missing,
+    mixed or something else is refused by row.
+    """
     family_of = {
         kind: next((family for family, members in KINDS.items() if issubclass(kind, members)), "")
         for kind in set(map(type, array))
@@ -471,11 +519,13 @@ def _plain(what: str, array: np.ndarray) -> np.ndarray:
     )
     if odd >= 0 and not families[odd]:
         raise TypeError(
-            f"{what} holds {array[odd]!r} in row {odd}, a {type(array[odd]).__name__}; codes of groups are whole numbers, booleans or strings"
+            f"{what} holds {array[odd]!r} in row {odd}, a {type(array[odd]).__name__}; codes of "
+            "groups are whole numbers, booleans or strings"
         )
     if odd >= 0:
         raise TypeError(
-            f"{what} mixes {families[0]} and {families[odd]}, which do not sort: row 0 holds {array[0]!r}, row {odd} holds {array[odd]!r}"
+            f"{what} mixes {families[0]} and {families[odd]}, which do not sort: row 0 holds "
+            f"{array[0]!r}, row {odd} holds {array[odd]!r}"
         )
     if families[0] == "strings":
         return array
@@ -491,7 +541,8 @@ def _refuse_missing(what: str, missing: np.ndarray, array: np.ndarray) -> None:
         row = _first(missing)
         told = "None" if array[row] is None else "NaN"
         raise ValueError(
-            f"{what} is {told} in row {row} ({int(missing.sum())} in all): every row needs a group. Drop these rows or give them a code."
+            f"{what} is {told} in row {row} ({int(missing.sum())} in all): every row needs a "
+            "group. Drop these rows or give them a code."
         )
 
 

@@ -1,4 +1,6 @@
-"""Groups of a table none of whose rows is complete: they stay in the result, with the reason that they have no fit."""
+"""Groups of a table none of whose rows is complete: they stay in the result, with the reason
+that they have no fit.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def plain(values: np.ndarray) -> np.ndarray:
 def lost_groups(
     columns: Mapping[str, Column], keys: list[str], rows: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The keys of the groups none of whose rows is complete, in order; one value of each key for every such group."""
+    """The keys of the groups none of whose rows is complete, in order; one value of each key
+    for every such group.
+    """
     known = np.ones(len(columns[keys[0]].values), dtype=bool)
     for name in keys:
         known &= ~columns[name].missing
@@ -41,7 +45,9 @@ def lost_groups(
 def with_lost(
     keys: dict[str, np.ndarray], fits: Fit, n: np.ndarray, lost: dict[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], Fit, np.ndarray]:
-    """Keys, fits and rows of all groups, those of the lost among them in the order of the keys: NONFINITE, of no rows."""
+    """Keys, fits and rows of all groups, those of the lost among them in the order of the keys:
+    NONFINITE, of no rows.
+    """
     count = len(next(iter(lost.values()), ()))
     if not count:
         return keys, fits, n

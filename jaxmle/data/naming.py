@@ -17,7 +17,9 @@ CUT = "cut"  # the thresholds of an ordinal model
 
 
 def designs_of(loglik: Loglik, leaves: tuple[str, ...]) -> dict[str, str]:
-    """From each coefficient leaf of the parameters to its design: as a regression declares it, else beta to the first, gamma to the second."""
+    """From each coefficient leaf of the parameters to its design: as a regression declares it,
+    else beta to the first, gamma to the second.
+    """
     tree = as_tree(loglik)
     declared = (
         {form.param: form.x for form in getattr(tree, "forms", ()) if isinstance(form, Linear)}
@@ -35,7 +37,8 @@ def renamed(
     columns: Mapping[str, tuple[str, ...]],
     levels: tuple[Any, ...] | None,
 ) -> Fit:
-    """The fit, of one data set or of a batch, with readable names: ``beta[age]``, ``beta[age,high]`` for a class, ``cut[low|mid]`` for a threshold.
+    """The fit, of one data set or of a batch, with readable names: ``beta[age]``,
+    ``beta[age,high]`` for a class, ``cut[low|mid]`` for a threshold.
 
     Args:
         designs: from a parameter leaf to the design leaf it belongs to.

@@ -1,4 +1,6 @@
-"""The left-hand side of a formula: a number, a category, ``Surv(time, event)``, or ``cbind(successes, failures)``."""
+"""The left-hand side of a formula: a number, a category, ``Surv(time, event)``, or
+``cbind(successes, failures)``.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ FORMS = {
 
 
 class Response(NamedTuple):
-    """What a left-hand side says: ``parts`` from a role to its expression; a lone role ``y``, or ``category`` for ``C(y)``."""
+    """What a left-hand side says: ``parts`` from a role to its expression; a lone role ``y``,
+    or ``category`` for ``C(y)``.
+    """
 
     text: str
     parts: dict[str, str]
@@ -51,13 +55,15 @@ def response_of(left: str) -> Response:
     if isinstance(node, ast.Name):
         return Response(left, {"column": node.id})
     called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
-    if called == "C" and len(node.args) == 1 and isinstance(node.args[0], ast.Name):  # type: ignore[attr-defined]
+    single = len(node.args) == 1  # type: ignore[attr-defined]
+    if called == "C" and single and isinstance(node.args[0], ast.Name):  # type: ignore[attr-defined]
         return Response(left, {"category": node.args[0].id})  # type: ignore[attr-defined]
     if called in ("Surv", "cbind"):
         roles = FORMS.get((called, len(node.args)))  # type: ignore[attr-defined]
         if roles is None or node.keywords:  # type: ignore[attr-defined]
             raise ValueError(
-                f"a response is Surv(time, event), Surv(start, stop, event) or cbind(successes, failures); got {left!r}"
+                "a response is Surv(time, event), Surv(start, stop, event) or cbind(successes, "
+                f"failures); got {left!r}"
             )
         arguments = node.args  # type: ignore[attr-defined]
         parts = {
@@ -73,7 +79,9 @@ def response_of(left: str) -> Response:
 def leaves_of(
     response: Response, columns: Mapping[str, Column], rows: np.ndarray
 ) -> tuple[dict[str, np.ndarray], tuple[Any, ...] | None]:
-    """The leaves of the data that hold the response, and its levels where it is a category: their codes are 0, 1, …"""
+    """The leaves of the data that hold the response, and its levels where it is a category:
+    their codes are 0, 1, …
+    """
     if response.verbatim:
         (name,) = response.parts.values()
         column = columns[name]
@@ -93,14 +101,18 @@ def leaves_of(
 
 
 def _kept_levels(name: str, column: Column) -> tuple[Any, ...]:
-    """The levels that occur; of an ordered category all that it has, since an empty one between two keeps their codes and cuts apart."""
+    """The levels that occur; of an ordered category all that it has, since an empty one between
+    two keeps their codes and cuts apart.
+    """
     occurring = column.levels()
     if not column.ranked or column.order is None or len(occurring) == len(column.order):
         return occurring
     empty = [repr(level) for level in column.order if level not in occurring]
     told = ", ".join(empty[:LISTED]) + (", …" if len(empty) > LISTED else "")
     warnings.warn(
-        f"no row has {name} = {told}, and an ordered category keeps its levels: a cut beside an empty one has no finite or inner estimate (SEPARATED, BOUNDARY). To leave it out: {name}.cat.remove_unused_categories()",
+        f"no row has {name} = {told}, and an ordered category keeps its levels: a cut beside an "
+        "empty one has no finite or inner estimate (SEPARATED, BOUNDARY). To leave it out: "
+        f"{name}.cat.remove_unused_categories()",
         stacklevel=4,
     )
     return column.order
@@ -110,7 +122,8 @@ def _finite(values: np.ndarray, name: str, rows: np.ndarray) -> np.ndarray:
     odd = np.flatnonzero(~np.isfinite(values))
     if odd.size:
         raise ValueError(
-            f"{name} is {values[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): a response must be finite"
+            f"{name} is {values[odd[0]]} in row {rows[odd[0]]} ({odd.size} in all): a response "
+            "must be finite"
         )
     return values
 
@@ -121,7 +134,8 @@ def _trials(
     odd = np.flatnonzero((successes < 0) | (failures < 0))
     if odd.size:
         raise ValueError(
-            f"{text} counts successes and failures, zero or more; row {rows[odd[0]]} has {successes[odd[0]]:g} and {failures[odd[0]]:g}"
+            f"{text} counts successes and failures, zero or more; row {rows[odd[0]]} has "
+            f"{successes[odd[0]]:g} and {failures[odd[0]]:g}"
         )
     return {"y": successes, "trials": successes + failures}
 
@@ -131,10 +145,12 @@ def _check_times(found: Mapping[str, np.ndarray], response: Response, rows: np.n
     if odd.size:
         text = response.parts["event"]
         raise ValueError(
-            f"{text} is {found['event'][odd[0]]:g} in row {rows[odd[0]]}; an event is 1, or 0 where censored. A code is compared: {text} == 2"
+            f"{text} is {found['event'][odd[0]]:g} in row {rows[odd[0]]}; an event is 1, or 0 "
+            f"where censored. A code is compared: {text} == 2"
         )
     late = np.flatnonzero(found["time"] <= found["entry"]) if "entry" in found else np.zeros(0, int)
     if late.size:
         raise ValueError(
-            f"in {response.text} the entry must lie before the time; row {rows[late[0]]} has {found['entry'][late[0]]:g} and {found['time'][late[0]]:g}"
+            f"in {response.text} the entry must lie before the time; row {rows[late[0]]} has "
+            f"{found['entry'][late[0]]:g} and {found['time'][late[0]]:g}"
         )

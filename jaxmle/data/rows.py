@@ -27,7 +27,8 @@ def given_of(weights: Any, clusters: Any) -> dict[str, Any]:
     listed = clusters if pair else [clusters]
     if clusters is not None and len(listed) not in (1, 2):
         raise ValueError(
-            f"clusters are one column or a pair of them, each by name or as an array; got {len(listed)}"
+            "clusters are one column or a pair of them, each by name or as an array; got "
+            f"{len(listed)}"
         )
     roles = ("clusters", "second clusters")
     return found | ({} if clusters is None else dict(zip(roles, listed, strict=False)))
@@ -46,7 +47,8 @@ def arrays_of(given: Mapping[str, Any], total: int) -> dict[str, Column]:
     for role, column in columns.items():
         if len(column.values) != total:
             raise ValueError(
-                f"{role} must hold one value for each of the {total} rows of the table; got {len(column.values)}"
+                f"{role} must hold one value for each of the {total} rows of the table; got "
+                f"{len(column.values)}"
             )
     return columns
 
@@ -81,10 +83,12 @@ def settle(missing: str, counts: dict[str, int], total: int, kept: int) -> None:
         )
     if counts and missing == "refuse":
         raise ValueError(
-            f"{total - kept:,} of {total:,} rows have missing values ({told}): fill them, or let missing='drop' leave these rows out"
+            f"{total - kept:,} of {total:,} rows have missing values ({told}): fill them, or let "
+            "missing='drop' leave these rows out"
         )
     if counts and missing == "warn":
         warnings.warn(
-            f"{total - kept:,} of {total:,} rows dropped for missing values ({told}); missing='drop' says that this is meant",
+            f"{total - kept:,} of {total:,} rows dropped for missing values ({told}); "
+            "missing='drop' says that this is meant",
             stacklevel=4,
         )

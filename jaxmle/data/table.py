@@ -1,4 +1,6 @@
-"""Columns of a table by name: pandas, polars and pyarrow frames through narwhals, or a dict of arrays; what is missing is marked, not changed."""
+"""Columns of a table by name: pandas, polars and pyarrow frames through narwhals, or a dict of
+arrays; what is missing is marked, not changed.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ LISTED = 12  # names in a message
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One column: ``values`` (n,), numbers or Python objects; ``missing`` (n,); ``order`` of its categories, where it is categorical, and whether that is ``ranked``."""
+    """One column: ``values`` (n,), numbers or Python objects; ``missing`` (n,); ``order`` of
+    its categories, where it is categorical, and whether that is ``ranked``.
+    """
 
     values: np.ndarray
     missing: np.ndarray
@@ -32,7 +36,9 @@ class Column:
         return Column(self.values[rows], self.missing[rows], self.order, self.ranked)
 
     def levels(self) -> tuple[Any, ...]:
-        """The distinct values that occur, in the order of the categories, or sorted; whole numbers as integers."""
+        """The distinct values that occur, in the order of the categories, or sorted; whole
+        numbers as integers.
+        """
         present = self.values[~self.missing]
         if self.order is not None:
             found = set(present.tolist())
@@ -71,10 +77,12 @@ def columns_of(source: Any, names: Iterable[str]) -> tuple[dict[str, Column], in
     else:
         frame = _native(source)
         _known(names, frame.columns)
-        columns, rows = {name: _of_series(name, frame[name]) for name in names}, {len(frame)}
+        columns = {name: _of_series(name, frame[name]) for name in names}
+        rows = {len(frame)}
     if len(rows) > 1:
         raise ValueError(
-            f"the columns differ in length: {', '.join(f'{name} has {len(column.values)}' for name, column in columns.items())}"
+            "the columns differ in length: "
+            f"{', '.join(f'{name} has {len(column.values)}' for name, column in columns.items())}"
         )
     return columns, next(iter(rows), 0)
 
@@ -86,7 +94,8 @@ def _native(source: Any) -> Any:
     except TypeError:
         hint = " A lazy frame is collected first: .collect()." if hasattr(source, "collect") else ""
         raise TypeError(
-            f"data must be a pandas, polars or pyarrow frame, or a dict of arrays; got {type(source).__name__}.{hint}"
+            "data must be a pandas, polars or pyarrow frame, or a dict of arrays; got "
+            f"{type(source).__name__}.{hint}"
         ) from None
 
 
@@ -97,7 +106,8 @@ def _known(names: list[str], known: list[Any]) -> None:
             told = (
                 f"did you mean {near[0]!r}?"
                 if near
-                else f"the columns are {', '.join(map(str, known[:LISTED]))}{', …' if len(known) > LISTED else ''}"
+                else "the columns are "
+                f"{', '.join(map(str, known[:LISTED]))}{', …' if len(known) > LISTED else ''}"
             )
             raise ValueError(f"there is no column {name!r}; {told}")
         if known.count(name) > 1:
@@ -125,7 +135,8 @@ def _of_series(name: str, series: Any) -> Column:
     if kind in (narwhals.String, narwhals.Object, narwhals.Unknown):
         return _of_values(name, series.to_list())
     raise TypeError(
-        f"{name} has dtype {kind}; a formula takes numbers, booleans, words and categories. Make it a number or a word first"
+        f"{name} has dtype {kind}; a formula takes numbers, booleans, words and categories. Make "
+        "it a number or a word first"
     )
 
 
@@ -140,7 +151,8 @@ def _of_values(name: str, values: Any, order: tuple[Any, ...] | None = None) -> 
         return _numbers(array, np.zeros(len(array), dtype=bool))
     if array.dtype.kind not in "OUT":
         raise TypeError(
-            f"{name} has dtype {array.dtype}; a formula takes numbers, booleans, words and categories. Make it a number or a word first"
+            f"{name} has dtype {array.dtype}; a formula takes numbers, booleans, words and "
+            "categories. Make it a number or a word first"
         )
     array = array.astype(object)
     missing = np.array([is_missing(value) for value in array], dtype=bool)

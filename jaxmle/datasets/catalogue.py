@@ -1,4 +1,6 @@
-"""Data sets read from CSV files beside this module; `provenance.toml` says where each comes from."""
+"""Data sets read from CSV files beside this module; `provenance.toml` says where each comes
+from.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

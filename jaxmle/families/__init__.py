@@ -1,4 +1,6 @@
-"""Families of distributions: log density, distribution functions, quantiles, samples, moments, starts and expected information."""
+"""Families of distributions: log density, distribution functions, quantiles, samples, moments,
+starts and expected information.
+"""
 
 from jaxmle.families.adaptor import from_distribution
 from jaxmle.families.bounded import beta
@@ -37,8 +39,10 @@ from jaxmle.families.positive import (
 )
 
 __all__ = [
-    "Family", "Law", "bernoulli", "beta", "beta_binomial", "binomial", "categorical", "cauchy", "censored", "exponential",
-    "from_distribution", "gamma", "generalised_pareto", "geometric", "gev", "gumbel", "hurdle", "inverse_gamma", "inverse_gaussian",
-    "laplace", "logistic", "lognormal", "mixture", "multivariate_normal", "multivariate_t", "negative_binomial", "negative_binomial_1",
-    "normal", "pareto", "poisson", "rounded", "skew_normal", "student_t", "truncated", "von_mises", "weibull", "zero_inflated",
+    "Family", "Law", "bernoulli", "beta", "beta_binomial", "binomial", "categorical", "cauchy",
+    "censored", "exponential", "from_distribution", "gamma", "generalised_pareto", "geometric",
+    "gev", "gumbel", "hurdle", "inverse_gamma", "inverse_gaussian", "laplace", "logistic",
+    "lognormal", "mixture", "multivariate_normal", "multivariate_t", "negative_binomial",
+    "negative_binomial_1", "normal", "pareto", "poisson", "rounded", "skew_normal", "student_t",
+    "truncated", "von_mises", "weibull", "zero_inflated",
 ]  # fmt: skip

@@ -1,4 +1,6 @@
-"""Distributions of other libraries as families: anything made from parameters that has ``log_prob``."""
+"""Distributions of other libraries as families: anything made from parameters that has
+``log_prob``.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +32,15 @@ from jaxmle.parameters.constraints import (
 
 Params = dict[str, Any]
 
-# Constraints and bijectors by the name of their class: numpyro.distributions.constraints, tfp.bijectors.
+# Constraints and bijectors by the name of their class: numpyro.distributions.constraints,
+# tfp.bijectors.
 NAMED: dict[str, Constraint] = {
-    "Real": free, "RealVector": free, "RealMatrix": free, "Simplex": simplex, "OrderedVector": ordered,
-    "CorrMatrix": correlation, "PositiveDefinite": covariance, "Identity": free, "Softplus": above_zero, "Exp": above_zero,
-    "SoftmaxCentered": simplex,
+    "Real": free, "RealVector": free, "RealMatrix": free, "Simplex": simplex,
+    "OrderedVector": ordered, "CorrMatrix": correlation, "PositiveDefinite": covariance,
+    "Identity": free, "Softplus": above_zero, "Exp": above_zero, "SoftmaxCentered": simplex,
 }  # fmt: skip
-CENTRES, SPREADS = ("loc", "mean", "mu"), ("scale", "stddev", "sigma")
+CENTRES = ("loc", "mean", "mu")
+SPREADS = ("scale", "stddev", "sigma")
 
 
 def _translated(name: str, foreign: Any) -> Constraint:
@@ -49,12 +53,15 @@ def _translated(name: str, foreign: Any) -> Constraint:
     if kind in NAMED:
         return NAMED[kind]
     if kind == "Sigmoid":
-        low, high = getattr(foreign, "low", None), getattr(foreign, "high", None)
+        low = getattr(foreign, "low", None)
+        high = getattr(foreign, "high", None)
         return interval(0.0 if low is None else float(low), 1.0 if high is None else float(high))
-    low, high = getattr(foreign, "lower_bound", None), getattr(foreign, "upper_bound", None)
+    low = getattr(foreign, "lower_bound", None)
+    high = getattr(foreign, "upper_bound", None)
     if (low is None and high is None) or getattr(foreign, "is_discrete", False):
         raise ValueError(
-            f"{name} has a constraint of kind {kind}, which has no counterpart here: give constraints={{{name!r}: …}}, or known={{{name!r}: …}} if it is no parameter"
+            f"{name} has a constraint of kind {kind}, which has no counterpart here: give "
+            f"constraints={{{name!r}: …}}, or known={{{name!r}: …}} if it is no parameter"
         )
     return Interval(
         -math.inf if low is None else float(low), math.inf if high is None else float(high)
@@ -62,7 +69,9 @@ def _translated(name: str, foreign: Any) -> Constraint:
 
 
 def _declared(distribution: Any) -> dict[str, Any]:
-    """The constraints that the distribution itself declares, by parameter: numpyro's ``arg_constraints`` or TFP's ``parameter_properties``."""
+    """The constraints that the distribution itself declares, by parameter: numpyro's
+    ``arg_constraints`` or TFP's ``parameter_properties``.
+    """
     declared = getattr(distribution, "arg_constraints", None)
     if isinstance(declared, Mapping):
         return dict(declared)
@@ -85,7 +94,9 @@ def _constraint(name: str, declared: Any) -> Constraint:
 def _asked(
     distribution: Callable[..., Any], constraints: Mapping[str, Any], known: Mapping[str, Any]
 ) -> dict[str, Constraint]:
-    """The constraint of every parameter: those given, then those declared for arguments without a default."""
+    """The constraint of every parameter: those given, then those declared for arguments without
+    a default.
+    """
     declared = _declared(distribution)
     arguments = inspect.signature(distribution).parameters
     wanted = [
@@ -99,7 +110,9 @@ def _asked(
             found[name] = _constraint(name, declared[name])
     if not found:
         raise ValueError(
-            f"{getattr(distribution, '__name__', distribution)} declares no constraints: give one for each parameter, such as constraints={{'loc': jaxmle.free, 'scale': jaxmle.positive}}"
+            f"{getattr(distribution, '__name__', distribution)} declares no constraints: give "
+            "one for each parameter, such as constraints={'loc': jaxmle.free, 'scale': "
+            "jaxmle.positive}"
         )
     return found
 
@@ -114,7 +127,9 @@ def _value(made: Any, *names: str) -> Any:
 
 
 def _draw(made: Any, key: Array, shape: tuple[int, ...]) -> Array:
-    """numpyro: sample(key, shape); distrax and TFP: sample(seed=, sample_shape=); distreqx: sample(key), one draw."""
+    """numpyro: sample(key, shape); distrax and TFP: sample(seed=, sample_shape=); distreqx:
+    sample(key), one draw.
+    """
     arguments = inspect.signature(made.sample).parameters
     if "seed" in arguments:
         return made.sample(seed=key, sample_shape=shape)
@@ -129,25 +144,38 @@ def _draw(made: Any, key: Array, shape: tuple[int, ...]) -> Array:
 
 LIBRARIES = ("numpyro", "distrax", "distreqx", "tensorflow_probability")
 PLACED: dict[str, tuple[str, ...]] = {"loc": ("loc",), "scale": ("scale",)}
-# By the name of the class: the same distribution as a family, and which attribute is each of its parameters.
+# By the name of the class: the same distribution as a family, and which attribute is each of its
+# parameters.
 TWINS: dict[str, tuple[Family, dict[str, tuple[str, ...]]]] = {
-    "Normal": (location_scale.normal, PLACED), "Cauchy": (location_scale.cauchy, PLACED), "Laplace": (location_scale.laplace, PLACED),
-    "Logistic": (location_scale.logistic, PLACED), "Gumbel": (location_scale.gumbel, PLACED),
-    "StudentT": (location_scale.student_t, {"df": ("df",), **PLACED}), "Exponential": (positive.exponential, {"rate": ("rate",)}),
+    "Normal": (location_scale.normal, PLACED), "Cauchy": (location_scale.cauchy, PLACED),
+    "Laplace": (location_scale.laplace, PLACED), "Logistic": (location_scale.logistic, PLACED),
+    "Gumbel": (location_scale.gumbel, PLACED),
+    "StudentT": (location_scale.student_t, {"df": ("df",), **PLACED}),
+    "Exponential": (positive.exponential, {"rate": ("rate",)}),
     "Gamma": (positive.gamma, {"shape": ("concentration",), "rate": ("rate",)}),
-    "InverseGamma": (positive.inverse_gamma, {"shape": ("concentration",), "scale": ("rate", "scale")}),
+    "InverseGamma": (
+        positive.inverse_gamma,
+        {"shape": ("concentration",), "scale": ("rate", "scale")},
+    ),
     "Weibull": (positive.weibull, {"shape": ("concentration",), "scale": ("scale",)}),
     "LogNormal": (positive.lognormal, {"meanlog": ("loc",), "sdlog": ("scale",)}),
-    "Beta": (bounded.beta, {"shape1": ("concentration1", "alpha"), "shape2": ("concentration0", "beta")}),
-    "Poisson": (counts.poisson, {"rate": ("rate",)}), "BinomialProbs": (counts.binomial, {"prob": ("probs",), "trials": ("total_count",)}),
-    "GeometricProbs": (counts.geometric, {"prob": ("probs",)}), "BernoulliProbs": (counts.bernoulli, {"prob": ("probs",)}),
+    "Beta": (
+        bounded.beta,
+        {"shape1": ("concentration1", "alpha"), "shape2": ("concentration0", "beta")},
+    ),
+    "Poisson": (counts.poisson, {"rate": ("rate",)}),
+    "BinomialProbs": (counts.binomial, {"prob": ("probs",), "trials": ("total_count",)}),
+    "GeometricProbs": (counts.geometric, {"prob": ("probs",)}),
+    "BernoulliProbs": (counts.bernoulli, {"prob": ("probs",)}),
 }  # fmt: skip
 
 
 def _twin(made: Any) -> tuple[Family, Params] | None:
-    """The family that this object is under another name, with its parameters; None where there is none.
+    """The family that this object is under another name, with its parameters; None where there is
+    none.
 
-    Its tails are used: theirs are 1 − F above, and of a gamma, a beta or Student's t have no second derivative in the shapes.
+    Its tails are used: theirs are 1 − F above, and of a gamma, a beta or Student's t have no second
+    derivative in the shapes.
     """
     kind = type(made)
     if kind.__module__.split(".")[0] not in LIBRARIES or kind.__name__ not in TWINS:
@@ -169,12 +197,15 @@ def _bounds(made: Any) -> tuple[Any, Any]:
     support = getattr(made, "support", None)
     if support is None and (twin := _twin(made)) is not None:
         return twin[0].law.support(twin[1])
-    low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+    low = getattr(support, "lower_bound", None)
+    high = getattr(support, "upper_bound", None)
     return -jnp.inf if low is None else low, jnp.inf if high is None else high
 
 
 def _inside(made: Any, low: Array, high: Array) -> Array:
-    """A value at which the object's functions are harmless, for those outside: its mean, else its median, else a place in the support."""
+    """A value at which the object's functions are harmless, for those outside: its mean, else
+    its median, else a place in the support.
+    """
     spare = jnp.where(
         jnp.isinf(low),
         jnp.where(jnp.isinf(high), 0.0, high - 1.0),
@@ -202,11 +233,14 @@ def _masked(
     *,
     closed: bool,
 ) -> Array:
-    """``function`` inside the support; constants outside and at infinity. An end of the support itself is inside where ``closed``."""
+    """``function`` inside the support; constants outside and at infinity. An end of the support
+    itself is inside where ``closed``.
+    """
     low, high = _bounds(made)
     under = (y < low) if closed else (y <= low)
     over = (y > high) if closed else (y >= high)
-    under, over = under | jnp.isneginf(y), over | jnp.isposinf(y)
+    under = under | jnp.isneginf(y)
+    over = over | jnp.isposinf(y)
     value = function(jnp.where(under | over, _inside(made, low, high), y))
     return jnp.where(under, below, jnp.where(over, above, value))
 
@@ -240,13 +274,15 @@ def _called(made: Any, *names: str) -> Callable[[Array], Array] | None:
 
 def _cdf(made: Any) -> Callable[[Array], Array]:
     """The distribution function, of either name."""
-    plain, logarithm = _called(made, "cdf"), _called(made, "log_cdf")
+    plain = _called(made, "cdf")
+    logarithm = _called(made, "log_cdf")
     if plain is not None:
         return plain
     if logarithm is not None:
         return lambda y: jnp.exp(logarithm(y))
     raise ValueError(
-        f"{type(made).__name__} has no cdf or log_cdf: censored, truncated and rounded need one. Give a class that has it, or a family of jaxmle.families"
+        f"{type(made).__name__} has no cdf or log_cdf: censored, truncated and rounded need one. "
+        "Give a class that has it, or a family of jaxmle.families"
     )
 
 
@@ -289,7 +325,9 @@ def _quantile(made: Any, q: float | Array) -> Array:
 
 
 def _guess(constraints: Mapping[str, Constraint], y: Array) -> Params:
-    """Moments for what is named as a location or a scale; NaN, which is put inside its bounds, for the others."""
+    """Moments for what is named as a location or a scale; NaN, which is put inside its bounds,
+    for the others.
+    """
     mean, variance, xp = moments(y)
     table = dict.fromkeys(CENTRES, mean) | dict.fromkeys(SPREADS, xp.sqrt(variance))
     whole = [
@@ -309,7 +347,8 @@ def _maker(distribution: Callable[..., Any], names: tuple[str, ...]) -> Callable
         made = distribution(**{name: p[name] for name in names})
         if not hasattr(made, "log_prob"):
             raise TypeError(
-                f"{getattr(distribution, '__name__', 'distribution')} must return an object with log_prob; got {type(made).__name__}"
+                f"{getattr(distribution, '__name__', 'distribution')} must return an object with "
+                f"log_prob; got {type(made).__name__}"
             )
         return made
 
@@ -324,20 +363,27 @@ def from_distribution(
     start: Callable[[Any], Params] | None = None,
     discrete: bool = False,
 ) -> Family:
-    """A family from a distribution of numpyro, distrax, TensorFlow Probability (on JAX) or distreqx, or from anything like one.
+    """A family from a distribution of numpyro, distrax, TensorFlow Probability (on JAX) or
+    distreqx, or from anything like one.
 
     Args:
-        distribution: a class or function that takes parameters by name and returns an object with ``log_prob(y)``. Where the object has
-            ``log_cdf``, ``cdf``, ``log_survival_function``, ``icdf``, ``quantile``, ``sample``, ``mean`` or ``variance``, the family has them too.
-        constraints: a jaxmle constraint for each parameter. Those left out are read from the class: numpyro's ``arg_constraints``, TFP's
-            ``parameter_properties()``. distrax and distreqx declare none: give them all.
-        known: arguments that are no parameters, with a default or None where the data must have them: ``{"total_count": None}``.
-        start: a function of the values that returns start values; by default moments for a location and a scale, and 1, 1/2 or 0 else.
+        distribution: a class or function that takes parameters by name and returns an object with
+            ``log_prob(y)``. Where the object has ``log_cdf``, ``cdf``, ``log_survival_function``,
+            ``icdf``, ``quantile``, ``sample``, ``mean`` or ``variance``, the family has them too.
+        constraints: a jaxmle constraint for each parameter. Those left out are read from the class:
+            numpyro's ``arg_constraints``, TFP's ``parameter_properties()``. distrax and distreqx
+            declare none: give them all.
+        known: arguments that are no parameters, with a default or None where the data must have
+            them: ``{"total_count": None}``.
+        start: a function of the values that returns start values; by default moments for a location
+            and a scale, and 1, 1/2 or 0 else.
         discrete: whether values are whole numbers.
 
-    Outside a support that the object tells, log_prob is −inf; else it is what the library returns. Tails of a distribution that is one of
-    ours under another name (Normal, Gamma, StudentT, Poisson, …) are ours; else they are made of its ``log_cdf``, ``cdf`` or
-    ``log_survival_function``, and a log_sf made from ``cdf`` loses its digits in the upper tail. ``censored`` and ``truncated`` take what has tails.
+    Outside a support that the object tells, log_prob is −inf; else it is what the library returns.
+    Tails of a distribution that is one of ours under another name (Normal, Gamma, StudentT,
+    Poisson, …) are ours; else they are made of its ``log_cdf``, ``cdf`` or
+    ``log_survival_function``, and a log_sf made from ``cdf`` loses its digits in the upper tail.
+    ``censored`` and ``truncated`` take what has tails.
 
     Raises:
         ValueError: for a parameter whose constraint neither the class nor you declare.
@@ -347,6 +393,7 @@ def from_distribution(
     >>> class Rayleigh:
     ...     def __init__(self, scale):
     ...         self.scale = scale
+    ...
     ...     def log_prob(self, y):
     ...         return jnp.log(y) - 2 * jnp.log(self.scale) - 0.5 * (y / self.scale) ** 2
     >>> rayleigh = from_distribution(Rayleigh, {"scale": jm.positive})
@@ -355,7 +402,8 @@ def from_distribution(
     """
     if not callable(distribution):
         raise TypeError(
-            f"from_distribution takes a class or a function that returns an object with log_prob, not one made already; got {type(distribution).__name__}"
+            "from_distribution takes a class or a function that returns an object with "
+            f"log_prob, not one made already; got {type(distribution).__name__}"
         )
     known = dict(known or {})
     found = _asked(distribution, constraints or {}, known)

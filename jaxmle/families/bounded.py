@@ -19,7 +19,8 @@ Params = dict[str, Any]
 
 
 def _inside(p: Params, y: Array) -> Array:
-    a, b = p["shape1"], p["shape2"]
+    a = p["shape1"]
+    b = p["shape2"]
     return (a - 1) * jnp.log(y) + (b - 1) * jnp.log1p(-y) - special.betaln(a, b)
 
 
@@ -86,4 +87,6 @@ beta = Family(
         information=_information,
     ),
 )
-"""The beta distribution on (0, 1), shape1 and shape2: scipy ``beta(shape1, shape2)``, R ``dbeta(shape1, shape2)``."""
+"""The beta distribution on (0, 1), shape1 and shape2: scipy ``beta(shape1, shape2)``, R
+``dbeta(shape1, shape2)``.
+"""

@@ -30,7 +30,9 @@ def wrap(angle: Array) -> Array:
 
 
 def _log_normaliser(kappa: Array) -> Array:
-    """log(2π I₀(κ)) − κ. The value comes from e^(−κ)I₀(κ), which keeps the digits that κ − log I₀(κ) loses; the slope is A(κ) − 1."""
+    """log(2π I₀(κ)) − κ. The value comes from e^(−κ)I₀(κ), which keeps the digits that κ − log
+    I₀(κ) loses; the slope is A(κ) − 1.
+    """
     held = jax.lax.stop_gradient(kappa)
     slope = special.log_i0(kappa) - kappa
     return jnp.log(jax.scipy.special.i0e(held)) + (slope - jax.lax.stop_gradient(slope)) + LOG_2PI
@@ -45,7 +47,9 @@ def _log_prob(p: Params, y: Array) -> Array:
 
 
 def _log_tail(kappa: Array, angle: Array) -> Array:
-    """log ∫ of the density from ``angle`` in [0, π] to π; the range ends where the integrand has fallen by e⁻⁴⁰."""
+    """log ∫ of the density from ``angle`` in [0, π] to π; the range ends where the integrand
+    has fallen by e⁻⁴⁰.
+    """
     cosine = jnp.cos(angle)
     lowest = jax.lax.stop_gradient(cosine - DEPTH / kappa)
     end = jnp.where(lowest > -1, jnp.arccos(jnp.maximum(lowest, -1.0)), math.pi)
@@ -94,7 +98,9 @@ def _quantile(p: Params, q: Array) -> Array:
 
 
 def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
-    """Best & Fisher 1979, Applied Statistics 28: rejection from a wrapped Cauchy, of which at least 2/3 are kept."""
+    """Best & Fisher 1979, Applied Statistics 28: rejection from a wrapped Cauchy, of which at
+    least 2/3 are kept.
+    """
     kappa = jnp.broadcast_to(p["kappa"], shape)
     tau = 1 + jnp.sqrt(1 + 4 * kappa**2)
     rho = (tau - jnp.sqrt(2 * tau)) / (2 * kappa)
@@ -124,14 +130,15 @@ def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _guess(y: Array, known: Params) -> Params:
-    """The mean direction, and kappa from the mean resultant length: Fisher 1993, Statistical Analysis of Circular Data, eq. (4.40)."""
+    """The mean direction, and kappa from the mean resultant length: Fisher 1993, Statistical
+    Analysis of Circular Data, eq. (4.40).
+    """
     y, xp = values(y)
-    sine, cosine = xp.sum(xp.sin(y)) / max(len(y), 1), xp.sum(xp.cos(y)) / max(len(y), 1)
+    sine = xp.sum(xp.sin(y)) / max(len(y), 1)
+    cosine = xp.sum(xp.cos(y)) / max(len(y), 1)
     length = xp.clip(xp.hypot(sine, cosine), 0.02, 0.9999)
-    low, high = (
-        2 * length + length**3 + 5 * length**5 / 6,
-        1 / (length**3 - 4 * length**2 + 3 * length),
-    )
+    low = 2 * length + length**3 + 5 * length**5 / 6
+    high = 1 / (length**3 - 4 * length**2 + 3 * length)
     kappa = xp.where(
         length < 0.53,
         low,
@@ -164,8 +171,10 @@ von_mises = Family(
         },
     ),
 )
-"""The von Mises distribution of an angle in radians, loc and concentration kappa: scipy ``vonmises(kappa, loc)``, R circular ``dvonmises(mu, kappa)``.
+"""The von Mises distribution of an angle in radians, loc and concentration kappa: scipy
+``vonmises(kappa, loc)``, R circular ``dvonmises(mu, kappa)``.
 
-The density has period 2π. The distribution function counts from loc − π over one turn, and quantiles lie there; samples lie in [−π, π).
-The mean is the mean direction, the variance the circular one, 1 − I₁(kappa)/I₀(kappa).
+The density has period 2π. The distribution function counts from loc − π over one turn, and
+quantiles lie there; samples lie in [−π, π). The mean is the mean direction, the variance the
+circular one, 1 − I₁(kappa)/I₀(kappa).
 """

@@ -1,4 +1,6 @@
-"""Values that no parameters of a family allow, found by value on the host: outside a support that does not move, or not whole where they are counts."""
+"""Values that no parameters of a family allow, found by value on the host: outside a support
+that does not move, or not whole where they are counts.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,12 @@ def in_row(index: tuple[int, ...]) -> str:
 
 
 def check_values(family: Any, data: Tree, place: Place, support: bool = True) -> None:
-    """Raise a ValueError that names the first such value, what is wanted and what to do. NaN passes, and what a trace hides.
+    """Raise a ValueError that names the first such value, what is wanted and what to do. NaN
+    passes, and what a trace hides.
 
     Args:
-        support: whether values outside the support of a continuous family are refused too. A density of 0 is no matter of coding.
+        support: whether values outside the support of a continuous family are refused too. A
+            density of 0 is no matter of coding.
     """
     y, known = family.parts(data)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((y, known))):
@@ -38,7 +42,8 @@ def check_values(family: Any, data: Tree, place: Place, support: bool = True) ->
     if isinstance(y, dict):
         _check_interval(family.name, {name: np.asarray(leaf) for name, leaf in y.items()}, place)
         return
-    values, name = np.asarray(y), "data['y']" if isinstance(data, dict) else "data"
+    values = np.asarray(y)
+    name = "data['y']" if isinstance(data, dict) else "data"
     if values.dtype.kind not in "fiub" or not values.size:
         return
     if not (support or family.discrete):
@@ -51,7 +56,8 @@ def check_values(family: Any, data: Tree, place: Place, support: bool = True) ->
         kind = "whole numbers" if family.discrete else "numbers"
         told = _first(name, values, bad, place)
         raise ValueError(
-            f"{told}; {family.name} takes {kind}{_between(low, high)}. {_remedy(values, low, high, family.discrete)}"
+            f"{told}; {family.name} takes {kind}{_between(low, high)}. "
+            f"{_remedy(values, low, high, family.discrete)}"
         )
 
 
@@ -80,7 +86,9 @@ def _first(name: str, values: np.ndarray, bad: np.ndarray, place: Place) -> str:
 
 
 def _check_interval(family: str, y: dict[str, np.ndarray], place: Place) -> None:
-    """Events are 1 or 0; the ends of an interval are in order, and infinite where nothing is known."""
+    """Events are 1 or 0; the ends of an interval are in order, and infinite where nothing is
+    known.
+    """
     if "event" in y:
         event = y["event"]
         bad = (event != 0) & (event != 1) & ~(event != event)
@@ -89,7 +97,8 @@ def _check_interval(family: str, y: dict[str, np.ndarray], place: Place) -> None
             kinds = np.unique(event[event == event])
             which = f"{kinds[-1]:g}" if len(kinds) <= 2 else "code_of_the_event"
             raise ValueError(
-                f"{told}; {family} takes 1 for an event and 0 for a censored time. Write event = (event == {which}).astype(int)."
+                f"{told}; {family} takes 1 for an event and 0 for a censored time. Write event = "
+                f"(event == {which}).astype(int)."
             )
         return
     for name, none in (("lower", "-numpy.inf"), ("upper", "numpy.inf")):
@@ -118,7 +127,8 @@ def _ends_of(family: Any) -> Ends:
 
 
 def _found_ends(family: Any, known: dict[str, Any]) -> Ends:
-    nowhere, constants = (-math.inf, math.inf), {**family.known, **known}
+    nowhere = (-math.inf, math.inf)
+    constants = {**family.known, **known}
     if tracing() or any(value is None for value in constants.values()):
         return nowhere
     if not all(isinstance(kind, Interval) for kind in family.constraints.values()):
@@ -140,7 +150,8 @@ def _found_ends(family: Any, known: dict[str, Any]) -> Ends:
 
 
 def _inside(kind: Interval, share: float) -> float:
-    low, high = kind.lower, kind.upper
+    low = kind.lower
+    high = kind.upper
     if math.isfinite(low) and math.isfinite(high):
         return low + share * (high - low)
     if math.isfinite(low):

@@ -1,4 +1,6 @@
-"""Families of what is seen of a family: censored, truncated, rounded; and finite mixtures. All from log_prob, log_cdf and log_sf."""
+"""Families of what is seen of a family: censored, truncated, rounded; and finite mixtures. All
+from log_prob, log_cdf and log_sf.
+"""
 
 from __future__ import annotations
 
@@ -31,16 +33,21 @@ def _tails(law: Law, p: Params, low: Array, high: Array) -> tuple[Array, ...]:
 
 
 def log_between(law: Law, p: Params, low: Array, high: Array) -> Array:
-    """log P(low < Y ≤ high), from the tail in which both ends lie; −inf where the interval is empty.
+    """log P(low < Y ≤ high), from the tail in which both ends lie; −inf where the interval is
+    empty.
 
-    The difference of two numbers: its relative error is an ulp of log F over the log ratio of the ends. An infinite end is not evaluated:
-    the other one stands there, since a tail of another library may have no derivative at infinity.
+    The difference of two numbers: its relative error is an ulp of log F over the log ratio of the
+    ends. An infinite end is not evaluated: the other one stands there, since a tail of another
+    library may have no derivative at infinity.
     """
-    bottom, top = jnp.isneginf(low), jnp.isposinf(high)
-    start, end = jnp.where(bottom & ~top, high, low), jnp.where(top & ~bottom, low, high)
+    bottom = jnp.isneginf(low)
+    top = jnp.isposinf(high)
+    start = jnp.where(bottom & ~top, high, low)
+    end = jnp.where(top & ~bottom, low, high)
     below_low, below_high, above_low, above_high = _tails(law, p, start, end)
     upper = below_low > LOG_HALF
-    more, less = jnp.where(upper, above_low, below_high), jnp.where(upper, above_high, below_low)
+    more = jnp.where(upper, above_low, below_high)
+    less = jnp.where(upper, above_high, below_low)
     whole = jnp.isneginf(less)
     some = ~whole & (more > less)
     gap = jnp.where(some, more - jnp.where(whole, 0.0, less), 1.0)
@@ -68,14 +75,16 @@ def _with_tails(family: Family, what: str) -> None:
 
 
 def censored(family: Family) -> Family:
-    """The family seen through intervals: exact values, and values known only to lie in (lower, upper].
+    """The family seen through intervals: exact values, and values known only to lie in (lower,
+    upper].
 
-    Data are ``{"lower": (n,), "upper": (n,)}``, row by row: exact where the two are equal; right censored where upper is ∞
-    (log_sf at lower); left censored where lower is −∞ (log_cdf at upper); an interval else. Or ``{"time": (n,), "event": (n,)}``: exact where
-    event is not 0, right censored at time where it is. A row whose lower exceeds its upper is NaN.
+    Data are ``{"lower": (n,), "upper": (n,)}``, row by row: exact where the two are equal; right
+    censored where upper is ∞ (log_sf at lower); left censored where lower is −∞ (log_cdf at upper);
+    an interval else. Or ``{"time": (n,), "event": (n,)}``: exact where event is not 0, right
+    censored at time where it is. A row whose lower exceeds its upper is NaN.
 
-    Censoring must not depend on the value beyond its bounds. Sample, quantile and moments are those of the family itself.
-    Delayed entry is ``censored(truncated(family))`` with the known ``low``.
+    Censoring must not depend on the value beyond its bounds. Sample, quantile and moments are those
+    of the family itself. Delayed entry is ``censored(truncated(family))`` with the known ``low``.
 
     Args:
         family: any family with log_cdf and log_sf.
@@ -92,7 +101,8 @@ def censored(family: Family) -> Family:
     def log_prob(p: Params, y: Tree) -> Array:
         if "event" in y:
             return jnp.where(y["event"] != 0, law.log_prob(p, y["time"]), law.log_sf(p, y["time"]))
-        lower, upper = y["lower"], y["upper"]
+        lower = y["lower"]
+        upper = y["upper"]
         exact = lower == upper
         known = jnp.where(
             jnp.isinf(upper), lower, jnp.where(jnp.isinf(lower), upper, 0.5 * (lower + upper))
@@ -130,8 +140,9 @@ def truncated(family: Family, low: float = -math.inf, high: float = math.inf) ->
 
     Args:
         family: any family with log_cdf and log_sf.
-        low, high: the ends, for all rows. They are known constants of the new family: rows with ends of their own give them in the data,
-            ``{"y": y, "low": (n,)}``. ``truncated(poisson, low=0)`` is the zero-truncated Poisson.
+        low, high: the ends, for all rows. They are known constants of the new family: rows with
+            ends of their own give them in the data, ``{"y": y, "low": (n,)}``. ``truncated(poisson,
+            low=0)`` is the zero-truncated Poisson.
 
     >>> import jax.numpy as jnp
     >>> from jaxmle.families import poisson, truncated
@@ -200,10 +211,11 @@ def truncated(family: Family, low: float = -math.inf, high: float = math.inf) ->
 
 
 def rounded(family: Family, width: float = 1.0) -> Family:
-    """Values written down to the nearest multiple of ``width``: log P(y − width/2 < Y ≤ y + width/2).
+    """Values written down to the nearest multiple of ``width``: log P(y − width/2 < Y ≤ y +
+    width/2).
 
-    The width is a known constant; rows with widths of their own give them in the data, ``{"y": y, "width": (n,)}``. Groups with other
-    ends are ``censored`` with lower and upper.
+    The width is a known constant; rows with widths of their own give them in the data, ``{"y": y,
+    "width": (n,)}``. Groups with other ends are ``censored`` with lower and upper.
 
     Args:
         family: any family with log_cdf and log_sf.
@@ -219,7 +231,9 @@ def rounded(family: Family, width: float = 1.0) -> Family:
     law = family.law
 
     def cell(p: Params, y: Array) -> Array:
-        """The upper end of the cell that y lies in or above: y's own where y is a multiple of the width."""
+        """The upper end of the cell that y lies in or above: y's own where y is a multiple of
+        the width.
+        """
         return (jnp.floor(y / p["width"]) + 0.5) * p["width"]
 
     def log_prob(p: Params, y: Array) -> Array:
@@ -268,8 +282,9 @@ def _log_mean(weights: Array, terms: list[Array]) -> Array:
 def mixture(*families: Family) -> Family:
     """A finite mixture: log Σ wⱼ fⱼ(y).
 
-    Parameters are ``{"weights": (k,), "components": ({…}, …)}``, one dictionary a component. The likelihood has a maximum for each order of
-    like components; normal components may collapse on one value, where it is unbounded, and a fit says so.
+    Parameters are ``{"weights": (k,), "components": ({…}, …)}``, one dictionary a component. The
+    likelihood has a maximum for each order of like components; normal components may collapse on
+    one value, where it is unbounded, and a fit says so.
 
     Args:
         families: the components, all discrete or none.
@@ -277,7 +292,10 @@ def mixture(*families: Family) -> Family:
     >>> import numpy as np
     >>> from jaxmle.families import mixture, normal
     >>> two = mixture(normal, normal)
-    >>> params = {"weights": np.array([0.25, 0.75]), "components": ({"loc": 0.0, "scale": 1.0}, {"loc": 4.0, "scale": 1.0})}
+    >>> params = {
+    ...     "weights": np.array([0.25, 0.75]),
+    ...     "components": ({"loc": 0.0, "scale": 1.0}, {"loc": 4.0, "scale": 1.0}),
+    ... }
     >>> float(two.mean(params)), float(two.variance(params))
     (3.0, 4.0)
     """
@@ -285,7 +303,8 @@ def mixture(*families: Family) -> Family:
         raise TypeError("mixture takes two families or more, such as mixture(normal, normal)")
     if len({family.discrete for family in families}) > 1:
         raise ValueError(
-            f"mixture takes families that are all discrete or all continuous; got {', '.join(family.name for family in families)}"
+            "mixture takes families that are all discrete or all continuous; got "
+            f"{', '.join(family.name for family in families)}"
         )
     known = {name: value for family in families for name, value in family.known.items()}
 
@@ -342,7 +361,8 @@ def mixture(*families: Family) -> Family:
     def guess(y: Array, constants: Params) -> Params:
         """Each component from its share of the sorted values."""
         y, xp = values(y)
-        ordered, size = xp.sort(y), max(len(y) // len(families), 1)
+        ordered = xp.sort(y)
+        size = max(len(y) // len(families), 1)
         parts = [ordered[j * size : (j + 1) * size] for j in range(len(families))]
         start = [
             family.law.guess(part, {name: constants[name] for name in family.known})

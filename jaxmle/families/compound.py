@@ -35,7 +35,9 @@ def _log_zero(law: Law, p: Params, like: Array) -> Array:
 
 
 def _positive_start(family: Family, y: Array, known: Params) -> tuple[Params, Array]:
-    """The count family's start with zeros read as the mean of the others, pulled halfway back; and the share of zeros."""
+    """The count family's start with zeros read as the mean of the others, pulled halfway back;
+    and the share of zeros.
+    """
     y, xp = values(y)
     positive = y > 0
     mean = xp.sum(xp.where(positive, y, 0.0)) / xp.maximum(xp.sum(positive), 1)
@@ -61,7 +63,9 @@ def _with_zeros(family: Family, what: str, law: Law) -> Family:
 
 
 def _beyond_zero(p: Params, q: Array, quantile: Callable[[Params, Array], Array]) -> Array:
-    """The quantile q of zeros with probability ``zero``, and else of a law of the given quantile."""
+    """The quantile q of zeros with probability ``zero``, and else of a law of the given
+    quantile.
+    """
     share = (q - p["zero"]) / (1 - p["zero"])
     return jnp.where(share > 0, quantile(p, jnp.where(share > 0, share, 0.5)), 0.0)
 
@@ -70,13 +74,15 @@ def _beyond_zero(p: Params, q: Array, quantile: Callable[[Params, Array], Array]
 
 
 def zero_inflated(family: Family) -> Family:
-    """The count family with structural zeros: P(0) = zero + (1 − zero) f(0), P(y) = (1 − zero) f(y) for y > 0.
+    """The count family with structural zeros: P(0) = zero + (1 − zero) f(0), P(y) = (1 − zero) f(y)
+    for y > 0.
 
     Args:
         family: any discrete family on 0, 1, ….
 
     Returns:
-        A family with the further parameter ``zero`` in (0, 1). Lambert 1992, Technometrics 34; R pscl ``zeroinfl(dist=…)``.
+        A family with the further parameter ``zero`` in (0, 1). Lambert 1992, Technometrics 34; R
+        pscl ``zeroinfl(dist=…)``.
 
     >>> from jaxmle.families import poisson, zero_inflated
     >>> round(float(zero_inflated(poisson).mean({"rate": 2.0, "zero": 0.25})), 6)
@@ -126,7 +132,8 @@ def hurdle(family: Family) -> Family:
         family: any discrete family on 0, 1, ….
 
     Returns:
-        A family with the further parameter ``zero`` in (0, 1). Mullahy 1986, Journal of Econometrics 33; R pscl ``hurdle(dist=…)``.
+        A family with the further parameter ``zero`` in (0, 1). Mullahy 1986, Journal of
+        Econometrics 33; R pscl ``hurdle(dist=…)``.
 
     >>> from jaxmle.families import hurdle, poisson
     >>> round(float(hurdle(poisson).log_prob({"rate": 2.0, "zero": 0.25}, 0)), 6)

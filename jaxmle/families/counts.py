@@ -1,4 +1,6 @@
-"""Families of counts and codes: Poisson, binomial, Bernoulli, geometric, negative binomial (NB2, NB1), beta-binomial, categorical."""
+"""Families of counts and codes: Poisson, binomial, Bernoulli, geometric, negative binomial
+(NB2, NB1), beta-binomial, categorical.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def counting(
     information: Callable[[Params], dict[tuple[str, str], Any]] | None = None,
     known: dict[str, float | None] | None = None,
 ) -> Family:
-    """The family of functions given for whole y in 0, …, high; a distribution function is a step between them."""
+    """The family of functions given for whole y in 0, …, high; a distribution function is a
+    step between them.
+    """
 
     def density(p: Params, y: Array) -> Array:
         outside = not_whole(y, high(p))
@@ -56,7 +60,8 @@ def counting(
             return None
 
         def stepped(p: Params, y: Array) -> Array:
-            under, over = y < 0, (y >= high(p)) | jnp.isposinf(y)
+            under = y < 0
+            over = (y >= high(p)) | jnp.isposinf(y)
             return jnp.where(
                 under,
                 below,
@@ -65,7 +70,8 @@ def counting(
 
         return stepped
 
-    cdf, sf = steps(log_cdf, -jnp.inf, 0.0), steps(log_sf, 0.0, -jnp.inf)
+    cdf = steps(log_cdf, -jnp.inf, 0.0)
+    sf = steps(log_sf, 0.0, -jnp.inf)
 
     def quantile(p: Params, q: Array) -> Array:
         return smallest_count(cdf, sf, mean(p), variance(p), 0.0, high(p), p, q)
@@ -149,7 +155,8 @@ binomial = counting(
     information=lambda p: {("prob", "prob"): p["trials"] / (p["prob"] * (1 - p["prob"]))},
     known={"trials": None},
 )
-"""The binomial distribution, prob of success in a known number of ``trials``: scipy ``binom(trials, prob)``, R ``dbinom(size, prob)``.
+"""The binomial distribution, prob of success in a known number of ``trials``: scipy ``binom(trials,
+prob)``, R ``dbinom(size, prob)``.
 
 ``jaxmle.fit(binomial, data={"y": successes, "trials": trials})``.
 """
@@ -190,7 +197,9 @@ geometric = counting(
     sample=lambda p, key, shape: jax.random.geometric(key, p["prob"], shape) - 1,
     information=lambda p: {("prob", "prob"): 1 / (p["prob"] ** 2 * (1 - p["prob"]))},
 )
-"""The number of failures before the first success, prob of success: R ``dgeom(prob)``; scipy ``geom(prob, loc=-1)``, which counts trials."""
+"""The number of failures before the first success, prob of success: R ``dgeom(prob)``; scipy
+``geom(prob, loc=-1)``, which counts trials.
+"""
 
 
 def _negative_binomial(
@@ -242,24 +251,34 @@ def _nb1_guess(y: Array, known: Params) -> Params:
 
 
 negative_binomial = _negative_binomial("negative binomial", lambda p: p["dispersion"], _nb2_guess)
-"""NB2, mean and dispersion α, variance mean + α·mean²: scipy ``nbinom(1/α, 1/(1 + α·mean))``, R ``dnbinom(mu=mean, size=1/α)``, Stata's ``alpha``."""
+"""NB2, mean and dispersion α, variance mean + α·mean²: scipy ``nbinom(1/α, 1/(1 + α·mean))``, R
+``dnbinom(mu=mean, size=1/α)``, Stata's ``alpha``.
+"""
 
 negative_binomial_1 = _negative_binomial(
     "negative binomial (NB1)", lambda p: p["dispersion"] / p["mean"], _nb1_guess
 )
-"""NB1, mean and dispersion δ, variance mean·(1 + δ): scipy ``nbinom(mean/δ, 1/(1 + δ))``, R gamlss.dist ``dNBII(mu, sigma=δ)``, Stata's ``delta``."""
+"""NB1, mean and dispersion δ, variance mean·(1 + δ): scipy ``nbinom(mean/δ, 1/(1 + δ))``, R
+gamlss.dist ``dNBII(mu, sigma=δ)``, Stata's ``delta``.
+"""
 
 
 # ---------------------------------------------------------------- beta-binomial
 
 
 def _beta_binomial_log_prob(p: Params, y: Array) -> Array:
-    """log C(n, y) + log B(y + a, n − y + b) − log B(a, b); of large shapes as a binomial and what the shares of the trials cling together."""
-    a, b, n = p["shape1"], p["shape2"], p["trials"]
+    """log C(n, y) + log B(y + a, n − y + b) − log B(a, b); of large shapes as a binomial and
+    what the shares of the trials cling together.
+    """
+    a = p["shape1"]
+    b = p["shape2"]
+    n = p["trials"]
     large = (a >= SHIFT) & (b >= SHIFT)
-    few_a, few_b = jnp.where(large, 1.0, a), jnp.where(large, 1.0, b)
+    few_a = jnp.where(large, 1.0, a)
+    few_b = jnp.where(large, 1.0, b)
     plain = special.betaln(y + few_a, n - y + few_b) - special.betaln(few_a, few_b)
-    a, b = jnp.where(large, a, float(SHIFT)), jnp.where(large, b, float(SHIFT))
+    a = jnp.where(large, a, float(SHIFT))
+    b = jnp.where(large, b, float(SHIFT))
     # log Γ(a + k)/Γ(a) = k log a + Σ log(1 + j/a), j < k
     together = _clinging(y, 1 / a) + _clinging(n - y, 1 / b) - _clinging(n, 1 / (a + b))
     binomial = -y * jnp.log1p(b / a) - (n - y) * jnp.log1p(a / b)
@@ -272,7 +291,9 @@ def _clinging(k: Array, alpha: Array) -> Array:
 
 
 def _beta_binomial_variance(p: Params) -> Array:
-    a, b, n = p["shape1"], p["shape2"], p["trials"]
+    a = p["shape1"]
+    b = p["shape2"]
+    n = p["trials"]
     return n * a * b * (a + b + n) / ((a + b) ** 2 * (a + b + 1))
 
 
@@ -306,7 +327,9 @@ beta_binomial = counting(
     sample=_beta_binomial_sample,
     known={"trials": None},
 )
-"""A binomial of known ``trials`` whose prob is beta(shape1, shape2): scipy ``betabinom(trials, shape1, shape2)``, R VGAM ``dbetabinom.ab``. No closed log_cdf."""
+"""A binomial of known ``trials`` whose prob is beta(shape1, shape2): scipy ``betabinom(trials,
+shape1, shape2)``, R VGAM ``dbetabinom.ab``. No closed log_cdf.
+"""
 
 
 # ---------------------------------------------------------------- categorical
@@ -341,7 +364,8 @@ def _categorical_tail(p: Params, y: Array, upper: bool) -> Array:
         else jnp.flip(jnp.cumsum(jnp.flip(p["probs"], -1), axis=-1), -1)
     )
     step = jnp.floor(y) + (1 if upper else 0)
-    under, over = y < 0, step > last if upper else step >= last
+    under = y < 0
+    over = step > last if upper else step >= last
     inside = jnp.log(_pick(cumulated, jnp.clip(jnp.nan_to_num(step), 0, last)))
     return jnp.where(
         under, 0.0 if upper else -jnp.inf, jnp.where(over, -jnp.inf if upper else 0.0, inside)
@@ -359,7 +383,8 @@ def _categorical_guess(y: Array, known: Params) -> Params:
     """The shares of the codes 0, …, max y, half an observation added to each."""
     if isinstance(y, jax.core.Tracer):
         raise ValueError(
-            "categorical cannot count the categories of traced data: give params0={'probs': np.full(k, 1 / k)}"
+            "categorical cannot count the categories of traced data: give params0={'probs': "
+            "np.full(k, 1 / k)}"
         )
     y, xp = values(y)
     codes = xp.clip(y, 0, None).astype(int)
@@ -386,7 +411,8 @@ categorical = Family(
     ),
     discrete=True,
 )
-"""Codes 0, …, k − 1 with probabilities ``probs`` (k,), or (n, k) row by row: R ``dmultinom`` of size 1. Mean and variance of a code mean nothing.
+"""Codes 0, …, k − 1 with probabilities ``probs`` (k,), or (n, k) row by row: R ``dmultinom`` of
+size 1. Mean and variance of a code mean nothing.
 
 Its information is that of k free entries, 1/probs on the diagonal; a fit's lies in the simplex.
 """

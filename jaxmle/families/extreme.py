@@ -1,7 +1,9 @@
-"""Families of extremes beyond the Gumbel: generalised extreme value, generalised Pareto, Pareto. Smooth through shape 0.
+"""Families of extremes beyond the Gumbel: generalised extreme value, generalised Pareto, Pareto.
+Smooth through shape 0.
 
-Both generalised families rest on w = log(1 + ξz)/ξ, which is z at ξ = 0: a Gumbel or exponential variable. Its factors log(1 + t)/t and
-(eᵗ − 1)/t are summed as series near t = 0, so that value and derivatives keep their digits there.
+Both generalised families rest on w = log(1 + ξz)/ξ, which is z at ξ = 0: a Gumbel or exponential
+variable. Its factors log(1 + t)/t and (eᵗ − 1)/t are summed as series near t = 0, so that value and
+derivatives keep their digits there.
 """
 
 from __future__ import annotations
@@ -24,10 +26,13 @@ Params = dict[str, Any]
 
 # ζ(k), k = 2, …, 26: NIST DLMF 25.6.
 ZETA = (
-    1.6449340668482264, 1.2020569031595942, 1.0823232337111381, 1.03692775514337, 1.0173430619844492, 1.008349277381923, 1.0040773561979444,
-    1.0020083928260821, 1.000994575127818, 1.0004941886041194, 1.000246086553308, 1.0001227133475785, 1.0000612481350588, 1.000030588236307,
-    1.0000152822594086, 1.0000076371976379, 1.000003817293265, 1.0000019082127165, 1.0000009539620338, 1.0000004769329869,
-    1.0000002384505027, 1.000000119219926, 1.000000059608189, 1.0000000298035034, 1.0000000149015549,
+    1.6449340668482264, 1.2020569031595942, 1.0823232337111381, 1.03692775514337,
+    1.0173430619844492, 1.008349277381923, 1.0040773561979444, 1.0020083928260821,
+    1.000994575127818, 1.0004941886041194, 1.000246086553308, 1.0001227133475785,
+    1.0000612481350588, 1.000030588236307, 1.0000152822594086, 1.0000076371976379,
+    1.000003817293265, 1.0000019082127165, 1.0000009539620338, 1.0000004769329869,
+    1.0000002384505027, 1.000000119219926, 1.000000059608189, 1.0000000298035034,
+    1.0000000149015549,
 )  # fmt: skip
 
 
@@ -40,9 +45,12 @@ def polynomial(t: Array, coefficients: list[float]) -> Array:
 
 
 def log1p_ratio(t: Array) -> Array:
-    """log(1 + t)/t for t > −1, 1 at t = 0, with derivatives to second order without cancellation."""
+    """log(1 + t)/t for t > −1, 1 at t = 0, with derivatives to second order without
+    cancellation.
+    """
     near = jnp.abs(t) < 0.5
-    small, large = jnp.where(near, t, 0.0), jnp.where(near, 1.0, t)
+    small = jnp.where(near, t, 0.0)
+    large = jnp.where(near, 1.0, t)
     u = small / (2 + small)  # log(1 + t) = 2 atanh(u); |u| ≤ 1/3 leaves 1e-18
     return jnp.where(
         near,
@@ -54,7 +62,8 @@ def log1p_ratio(t: Array) -> Array:
 def expm1_ratio(t: Array) -> Array:
     """(eᵗ − 1)/t, 1 at t = 0, with derivatives to second order without cancellation."""
     near = jnp.abs(t) < 0.5
-    small, large = jnp.where(near, t, 0.0), jnp.where(near, 1.0, t)
+    small = jnp.where(near, t, 0.0)
+    large = jnp.where(near, 1.0, t)
     return jnp.where(
         near,
         polynomial(small, [1 / math.factorial(k + 1) for k in range(16)]),
@@ -140,12 +149,16 @@ def _gev_variance(p: Params) -> Array:
 
 
 def _gev_guess(y: Array, known: Params) -> Params:
-    """Probability-weighted moments: Hosking, Wallis & Wood 1985, Technometrics 27, eqs (5), (14); the shape then shrunk until every value is inside."""
+    """Probability-weighted moments: Hosking, Wallis & Wood 1985, Technometrics 27, eqs (5),
+    (14); the shape then shrunk until every value is inside.
+    """
     y, xp = values(y)
     n = max(len(y), 1)
     mean, variance, _ = moments(y)
-    ordered, rank = xp.sort(y) - mean, (xp.arange(n) + 0.65) / n
-    b1, b2 = xp.sum(ordered * rank) / n, xp.sum(ordered * rank**2) / n
+    ordered = xp.sort(y) - mean
+    rank = (xp.arange(n) + 0.65) / n
+    b1 = xp.sum(ordered * rank) / n
+    b2 = xp.sum(ordered * rank**2) / n
     c = 2 * b1 / xp.where(b2 > 0, 3 * b2, 1.0) - math.log(2) / math.log(3)
     shape = xp.where(b2 > 0, xp.clip(-(7.859 * c + 2.9554 * c**2), -0.4, 0.4), 0.05)
     scale = xp.sqrt(6 * variance) / math.pi
@@ -179,10 +192,11 @@ gev = Family(
         guess=_gev_guess,
     ),
 )
-"""The generalised extreme value distribution of maxima, loc, scale and shape ξ; ξ = 0 is the Gumbel, ξ > 0 has a heavy upper tail.
+"""The generalised extreme value distribution of maxima, loc, scale and shape ξ; ξ = 0 is the
+Gumbel, ξ > 0 has a heavy upper tail.
 
-scipy ``genextreme(c=-shape, loc, scale)``; R evd ``dgev(loc, scale, shape)``, ismev ``gev.fit``. For ξ ≤ −1/2 the estimate is not regular
-(Smith 1985, Biometrika 72).
+scipy ``genextreme(c=-shape, loc, scale)``; R evd ``dgev(loc, scale, shape)``, ismev ``gev.fit``.
+For ξ ≤ −1/2 the estimate is not regular (Smith 1985, Biometrika 72).
 """
 
 
@@ -210,7 +224,9 @@ def _gpd(
 
 
 def _gpd_log_cdf(p: Params, y: Array) -> Array:
-    """log(1 − e⁻ʷ) from log w = log z + log(log(1 + ξz)/ξz), of which no derivative is large where w is small."""
+    """log(1 − e⁻ʷ) from log w = log z + log(log(1 + ξz)/ξz), of which no derivative is large
+    where w is small.
+    """
     under = y <= p["loc"]
     far = under | _far(*jax.lax.stop_gradient((p, y)))
     log_z = jnp.log(jnp.where(far, p["scale"], y - p["loc"])) - jnp.log(p["scale"])
@@ -226,7 +242,9 @@ def _gpd_quantile(p: Params, q: Array) -> Array:
 
 
 def _gpd_guess(y: Array, known: Params) -> Params:
-    """Moments: ξ = (1 − m²/v)/2, σ = m(1 + m²/v)/2 of the excesses, ξ kept where every value is inside."""
+    """Moments: ξ = (1 − m²/v)/2, σ = m(1 + m²/v)/2 of the excesses, ξ kept where every value is
+    inside.
+    """
     y, xp = values(y)
     excess = y - known["loc"]
     mean, variance, _ = moments(excess)
@@ -243,9 +261,11 @@ def _gpd_guess(y: Array, known: Params) -> Params:
 
 
 def _gpd_information(p: Params) -> dict[tuple[str, str], Array]:
-    # Smith 1984, Threshold methods for sample extremes, in Statistical Extremes and Applications; for ξ > −1/2.
+    # Smith 1984, Threshold methods for sample extremes, in Statistical Extremes and Applications;
+    # for ξ > −1/2.
     shape = jnp.where(p["shape"] > -0.5, p["shape"], jnp.nan)
-    one, two = 1 + shape, 1 + 2 * shape
+    one = 1 + shape
+    two = 1 + 2 * shape
     return {
         ("scale", "scale"): 1 / (p["scale"] ** 2 * two),
         ("scale", "shape"): 1 / (p["scale"] * one * two),
@@ -278,7 +298,8 @@ generalised_pareto = Family(
     ),
     known={"loc": 0.0},
 )
-"""The generalised Pareto distribution of excesses over the known threshold ``loc`` (0 unless given), scale and shape ξ; ξ = 0 is the exponential.
+"""The generalised Pareto distribution of excesses over the known threshold ``loc`` (0 unless
+given), scale and shape ξ; ξ = 0 is the exponential.
 
 scipy ``genpareto(c=shape, loc, scale)``; R evd ``dgpd(loc, scale, shape)``.
 """
@@ -341,7 +362,9 @@ pareto = Family(
     ),
     known={"scale": 1.0},
 )
-"""The Pareto distribution above the known least value ``scale`` (1 unless given), shape: scipy ``pareto(shape, scale=scale)``, R actuar ``dpareto1(shape, min)``.
+"""The Pareto distribution above the known least value ``scale`` (1 unless given), shape: scipy
+``pareto(shape, scale=scale)``, R actuar ``dpareto1(shape, min)``.
 
-The scale is no parameter: its maximum-likelihood estimate is the least value, which no derivative finds.
+The scale is no parameter: its maximum-likelihood estimate is the least value, which no derivative
+finds.
 """

@@ -1,7 +1,8 @@
 """A family of distributions: a frozen record of pure functions of its parameters and of values.
 
-``Law`` holds the mathematics, one function each, of parameters already read and converted. ``Family`` is what a user holds: it reads
-parameters and data, says what is wrong with them, and is itself a log-likelihood with a start and constraints.
+``Law`` holds the mathematics, one function each, of parameters already read and converted.
+``Family`` is what a user holds: it reads parameters and data, says what is wrong with them, and is
+itself a log-likelihood with a start and constraints.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def _values(y: Tree) -> Tree:
 def _either_road(
     method: Callable[Concatenate[Family, Params, Rest], Any],
 ) -> Callable[Concatenate[Family, Params, Rest], Any]:
-    """A method that is plain JAX under a trace, and on the host runs in float64 and returns NumPy arrays; which of the two, no type tells."""
+    """A method that is plain JAX under a trace, and on the host runs in float64 and returns
+    NumPy arrays; which of the two, no type tells.
+    """
 
     @functools.wraps(method)
     def run(self: Family, params: Params, *args: Rest.args, **options: Rest.kwargs) -> Any:
@@ -54,10 +57,12 @@ def _either_road(
 
 @dataclass(frozen=True, eq=False)
 class Law:
-    """The functions of a family, each of the parameters ``p`` (floating arrays that broadcast with the values); None where there is none.
+    """The functions of a family, each of the parameters ``p`` (floating arrays that broadcast with
+    the values); None where there is none.
 
-    They are called with (p, y), ``quantile`` with (p, q), ``sample`` with (p, key, shape) and the others with p alone.
-    ``information`` returns a dictionary from pairs of names to entries, absent ones being zero, or a whole matrix.
+    They are called with (p, y), ``quantile`` with (p, q), ``sample`` with (p, key, shape) and the
+    others with p alone. ``information`` returns a dictionary from pairs of names to entries, absent
+    ones being zero, or a whole matrix.
     """
 
     log_prob: Callable[[Params, Tree], Array]
@@ -74,18 +79,24 @@ class Law:
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """A family of distributions, and a log-likelihood: ``family(params, data)`` returns the terms (n,).
+    """A family of distributions, and a log-likelihood: ``family(params, data)`` returns the terms
+    (n,).
 
-    ``params`` is a dictionary of the names in ``constraints``; its values broadcast with the values y, so that a parameter may differ from
-    row to row. Called on the host, a family's functions run in float64 and return NumPy arrays; under a trace they are plain JAX. A family is taken by ``jaxmle.fit`` as it is, since it knows its start and its constraints. Everything differentiates.
+    ``params`` is a dictionary of the names in ``constraints``; its values broadcast with the values
+    y, so that a parameter may differ from row to row. Called on the host, a family's functions run
+    in float64 and return NumPy arrays; under a trace they are plain JAX. A family is taken by
+    ``jaxmle.fit`` as it is, since it knows its start and its constraints. Everything
+    differentiates.
 
     Attributes:
         name: what it is called.
         constraints: each parameter's constraint, as ``jaxmle.fit`` takes them.
         law: the functions below, unchecked.
-        known: constants such as the number of trials, with their default (None: must be given). They go beside the parameters in
-            ``params``, or beside the values in ``data``: ``{"y": y, "trials": trials}``.
-        fields: the leaves that ``data`` may have in place of y, where values are observed in another form (``censored``).
+        known: constants such as the number of trials, with their default (None: must be given).
+            They go beside the parameters in ``params``, or beside the values in ``data``: ``{"y":
+            y, "trials": trials}``.
+        fields: the leaves that ``data`` may have in place of y, where values are observed in
+            another form (``censored``).
         discrete: whether the values are whole numbers and ``log_prob`` a log probability.
 
     >>> import numpy as np, jaxmle as jm
@@ -104,14 +115,18 @@ class Family:
     discrete: bool = False
 
     def __call__(self, params: Params, data: Tree) -> Array:
-        """The log-likelihood terms (n,) of ``data``: the values y (n,), or a dictionary of them and of known constants."""
+        """The log-likelihood terms (n,) of ``data``: the values y (n,), or a dictionary of them
+        and of known constants.
+        """
         if not tracing():
             self.check_data(data)
         y, known = self.parts(data)
         return self.log_prob({**params, **known}, y)
 
     def start(self, data: Tree) -> Params:
-        """Start values from moments of ``data``, as NumPy of NumPy; inside the constraints for constant data too."""
+        """Start values from moments of ``data``, as NumPy of NumPy; inside the constraints for
+        constant data too.
+        """
         y, known = self.parts(data)
         constants = {**self.known, **known}
         missing = [name for name, value in constants.items() if value is None]
@@ -122,7 +137,8 @@ class Family:
         return finite_start(self.law.guess(y, constants), self.constraints)
 
     def check_data(self, data: Tree, place: Callable[[tuple[int, ...]], str] = in_row) -> None:
-        """Raise a ValueError for a value in another coding: one that no parameters of a discrete family allow, an event that is not 0 or 1, ends out of order.
+        """Raise a ValueError for a value in another coding: one that no parameters of a discrete
+        family allow, an event that is not 0 or 1, ends out of order.
 
         A value of density 0 is no such thing: the fit is NONFINITE there and names the row.
         """
@@ -135,7 +151,9 @@ class Family:
 
     @_either_road
     def log_prob(self, params: Params, y: Tree) -> Array:
-        """Log density, or log probability of a discrete value, at y; −inf outside the support, with finite derivatives."""
+        """Log density, or log probability of a discrete value, at y; −inf outside the support,
+        with finite derivatives.
+        """
         return self.law.log_prob(self.read(params), jax.tree.map(real, _values(y)))
 
     @_either_road
@@ -150,8 +168,11 @@ class Family:
 
     @_either_road
     def quantile(self, params: Params, q: Tree) -> Array:
-        """The smallest y with P(Y ≤ y) ≥ q; the ends of the support at 0 and 1, NaN outside [0, 1]."""
-        p, q = self.read(params), real(_values(q))
+        """The smallest y with P(Y ≤ y) ≥ q; the ends of the support at 0 and 1, NaN outside [0,
+        1].
+        """
+        p = self.read(params)
+        q = real(_values(q))
         low, high = self.law.support(p)
         inside = (q > 0) & (q < 1)
         found = self._have("quantile")(p, jnp.where(inside, q, 0.5))
@@ -159,7 +180,9 @@ class Family:
 
     @_either_road
     def sample(self, params: Params, key: Array, shape: tuple[int, ...] = ()) -> Array:
-        """Independent draws of ``shape``, with which the parameters broadcast; a vector or a category is one draw."""
+        """Independent draws of ``shape``, with which the parameters broadcast; a vector or a
+        category is one draw.
+        """
         return self._have("sample")(self.read(params), key, tuple(shape))
 
     @_either_road
@@ -179,7 +202,9 @@ class Family:
 
     @_either_road
     def information(self, params: Params) -> Array | None:
-        """Expected (Fisher) information of one observation, (…, k, k) in the order of ``names``; None where it has no closed form."""
+        """Expected (Fisher) information of one observation, (…, k, k) in the order of
+        ``names``; None where it has no closed form.
+        """
         if self.law.information is None:
             return None
         found = self.law.information(self.read(params))
@@ -197,7 +222,8 @@ class Family:
         if not isinstance(data, dict):
             if self.fields:
                 raise ValueError(
-                    f"{self.name} takes data as a dictionary of {self._forms()}; got {type(data).__name__}"
+                    f"{self.name} takes data as a dictionary of {self._forms()}; got "
+                    f"{type(data).__name__}"
                 )
             return data, {}
         known = {key: data[key] for key in self.known if key in data}
@@ -206,7 +232,8 @@ class Family:
             return rest, known
         if self.fields or set(rest) != {"y"}:
             raise ValueError(
-                f"{self.name} takes {'' if self.fields else 'the values (n,), or '}a dictionary of {self._forms()}; got {sorted(map(str, data))}"
+                f"{self.name} takes {'' if self.fields else 'the values (n,), or '}a dictionary "
+                f"of {self._forms()}; got {sorted(map(str, data))}"
             )
         return rest["y"], known
 
@@ -214,7 +241,8 @@ class Family:
         """The parameters and known constants as floating arrays."""
         if not isinstance(params, Mapping):
             raise TypeError(
-                f"the parameters of {self.name} are a dictionary of {list(self.names)}; got {type(params).__name__}"
+                f"the parameters of {self.name} are a dictionary of {list(self.names)}; got "
+                f"{type(params).__name__}"
             )
         p = {**self.known, **params}
         missing = [name for name in self.names if name not in params] + [
@@ -263,15 +291,19 @@ def masked(
 ) -> Array:
     """``inside(y)`` strictly between low and high, constants at and beyond them; NaN stays NaN.
 
-    Outside, ``inside`` is evaluated at ``spare``, so that its derivatives are finite before they are thrown away.
+    Outside, ``inside`` is evaluated at ``spare``, so that its derivatives are finite before they
+    are thrown away.
     """
-    under, over = y <= low, y >= high
+    under = y <= low
+    over = y >= high
     value = inside(jnp.where(under | over, spare, y))
     return jnp.where(under, below, jnp.where(over, above, value))
 
 
 def edge(power: Array, value: Array) -> Array:
-    """The log of c·dᵖ as the distance d to the end of the support goes to 0, where log c = ``value``."""
+    """The log of c·dᵖ as the distance d to the end of the support goes to 0, where log c =
+    ``value``.
+    """
     return jnp.where(power == 0, value, jnp.where(power > 0, -jnp.inf, jnp.inf))
 
 

@@ -1,4 +1,6 @@
-"""Quantiles of what has a distribution function: Newton's method kept inside a bracket, and bisection over whole numbers."""
+"""Quantiles of what has a distribution function: Newton's method kept inside a bracket, and
+bisection over whole numbers.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ WIDEST = 700.0  # exp(±700) is finite in float64
 LONGEST = 1e5  # the slope exp(log f − log F) has lost its digits where the two are longer than this
 
 
-# The scale s of each support: y(s) and dy/ds. On sinh both tails of a light or heavy distribution are close to straight.
+# The scale s of each support: y(s) and dy/ds. On sinh both tails of a light or heavy distribution
+# are close to straight.
 SCALES = {
     "line": (jnp.sinh, jnp.cosh),
     "positive": (jnp.exp, jnp.exp),
@@ -32,14 +35,17 @@ SCALES = {
 def solve(log_prob: Tail, log_cdf: Tail, log_sf: Tail, scale: str, p: Params, q: Array) -> Array:
     """The value y with distribution function q in (0, 1), elementwise.
 
-    Solves log F(y) = log q in the lower half and log S(y) = log(1 − q) in the upper, on the scale s where y = exp s, sinh s or a
-    logistic function of s. There log F is close to concave, so that Newton's steps come from one side; a step that leaves the
-    bracket is replaced by bisection. Derivatives are those of the implicit function theorem, dy = (dq − ∂F)/f, not of the loop.
+    Solves log F(y) = log q in the lower half and log S(y) = log(1 − q) in the upper, on the scale s
+    where y = exp s, sinh s or a logistic function of s. There log F is close to concave, so that
+    Newton's steps come from one side; a step that leaves the bracket is replaced by bisection.
+    Derivatives are those of the implicit function theorem, dy = (dq − ∂F)/f, not of the loop.
     """
 
     def residual(p: Params, q: Array, y: Array) -> tuple[Array, Array]:
         """What is left, increasing in y, and the log of its slope in y."""
-        cdf, sf, density = log_cdf(p, y), log_sf(p, y), log_prob(p, y)
+        cdf = log_cdf(p, y)
+        sf = log_sf(p, y)
+        density = log_prob(p, y)
         lower = q <= 0.5
         return jnp.where(lower, cdf - jnp.log(q), jnp.log1p(-q) - sf), density - jnp.where(
             lower, cdf, sf
@@ -79,7 +85,8 @@ def _climb(
         left, log_slope = residual(to_y(s))
         sound = jnp.abs(left) < LONGEST
         left = jnp.where(jnp.isnan(left), s, left)  # overflow far out: come back
-        low, high = jnp.where(left < 0, s, low), jnp.where(left >= 0, s, high)
+        low = jnp.where(left < 0, s, low)
+        high = jnp.where(left >= 0, s, high)
         newton = s - left * jnp.exp(-log_slope) / slope_y(s)
         near = sound & (
             jnp.abs(newton - s) <= tolerance * (1 + jnp.abs(s))
@@ -110,7 +117,8 @@ def smallest_count(
 ) -> Array:
     """The smallest whole number y with distribution function at least q, by bisection.
 
-    Cantelli's inequality gives the bracket: mean − σ√((1 − q)/q) ≤ y ≤ mean + σ√(q/(1 − q)). It is compared in the nearer tail.
+    Cantelli's inequality gives the bracket: mean − σ√((1 − q)/q) ≤ y ≤ mean + σ√(q/(1 − q)). It is
+    compared in the nearer tail.
     """
     p, q, mean, variance, low, high = jax.lax.stop_gradient((p, q, mean, variance, low, high))
     shape = _shape(p, q)

@@ -1,4 +1,6 @@
-"""Families of loc + scale·Z on the real line: normal, Student's t, Laplace, logistic, Cauchy, Gumbel, skew-normal. Each is a standard density."""
+"""Families of loc + scale·Z on the real line: normal, Student's t, Laplace, logistic, Cauchy,
+Gumbel, skew-normal. Each is a standard density.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,12 @@ PI_SQUARED = math.pi**2
 
 @dataclass(frozen=True)
 class Standard:
-    """The law of Z = (Y − loc)/scale, its functions of (p, z); ``log_sf`` None where Z and −Z have one law.
+    """The law of Z = (Y − loc)/scale, its functions of (p, z); ``log_sf`` None where Z and −Z have
+    one law.
 
     ``heavy`` where the log density falls like log |z|, so that a value may lie 1e100 scales out.
-    ``information`` gives the entries (loc, loc), (loc, scale), (scale, scale) for scale 1, and ``beyond`` any with a further parameter.
+    ``information`` gives the entries (loc, loc), (loc, scale), (scale, scale) for scale 1, and
+    ``beyond`` any with a further parameter.
     """
 
     log_prob: Callable[[Params, Array], Array]
@@ -62,7 +66,8 @@ def _standardised(
 ) -> Array:
     """``inside`` at z = (y − loc)/scale; constants at ±∞, and beyond 1e149 scales, as if there.
 
-    A light tail ends where z/scale is that large, too: there the second derivatives in the scale, z²/scale², are no numbers.
+    A light tail ends where z/scale is that large, too: there the second derivatives in the scale,
+    z²/scale², are no numbers.
     """
     furthest = FURTHEST * jnp.log(jnp.finfo(jnp.result_type(float)).max)
     distance = jax.lax.stop_gradient(jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"])
@@ -133,10 +138,13 @@ def _by_moments(factor: float) -> Callable[[Array, Params], Params]:
 
 
 def _by_quartiles(factor: float) -> Callable[[Array, Params], Params]:
-    """loc = median, scale = factor · interquartile range, or of the standard deviation where half of the values are one."""
+    """loc = median, scale = factor · interquartile range, or of the standard deviation where
+    half of the values are one.
+    """
 
     def guess(y: Array, known: Params) -> Params:
-        (_, variance, xp), (low, median, high) = moments(y), quantiles(y, 0.25, 0.5, 0.75)
+        (_, variance, xp) = moments(y)
+        (low, median, high) = quantiles(y, 0.25, 0.5, 0.75)
         return {
             "loc": median,
             "scale": xp.where(high > low, factor * (high - low), xp.sqrt(variance)),
@@ -186,7 +194,9 @@ def _student_variance(p: Params) -> Array:
 
 
 def _student_guess(y: Array, known: Params) -> Params:
-    """df from the sample's excess kurtosis 6/(df − 4), between 4.5 and 30; the scale from the quartiles."""
+    """df from the sample's excess kurtosis 6/(df − 4), between 4.5 and 30; the scale from the
+    quartiles.
+    """
     mean, variance, xp = moments(y)
     excess = xp.mean((y - mean) ** 4) / variance**2 - 3
     return _by_quartiles(0.72)(y, known) | {
@@ -209,7 +219,9 @@ student_t = location_scale(
     _student_guess,
     df=positive,
 )
-"""Student's t with df degrees of freedom, loc and scale (not the standard deviation): scipy ``t(df, loc, scale)``; R ``dt((y - loc)/scale, df)/scale``."""
+"""Student's t with df degrees of freedom, loc and scale (not the standard deviation): scipy
+``t(df, loc, scale)``; R ``dt((y - loc)/scale, df)/scale``.
+"""
 
 
 # ---------------------------------------------------------------- Laplace
@@ -221,7 +233,8 @@ def _laplace_log_cdf(p: Params, z: Array) -> Array:
 
 def _laplace_guess(y: Array, known: Params) -> Params:
     """The maximum itself: the median and the mean absolute deviation from it."""
-    (_, variance, xp), (median,) = moments(y), quantiles(y, 0.5)
+    (_, variance, xp) = moments(y)
+    (median,) = quantiles(y, 0.5)
     deviation = xp.mean(xp.abs(y - median))
     return {"loc": median, "scale": xp.where(deviation > 0, deviation, xp.sqrt(variance))}
 
@@ -239,7 +252,8 @@ laplace = location_scale(
 )
 """The Laplace (double exponential) distribution, loc and scale: scipy ``laplace(loc, scale)``.
 
-Its log density has a corner at loc and no curvature elsewhere: the start is the maximum, but a fit cannot verify it by derivatives.
+Its log density has a corner at loc and no curvature elsewhere: the start is the maximum, but a fit
+cannot verify it by derivatives.
 """
 
 
@@ -256,12 +270,15 @@ logistic = location_scale(
     ),
     _by_moments(math.sqrt(3) / math.pi),
 )
-"""The logistic distribution, loc and scale: scipy ``logistic(loc, scale)``, R ``dlogis(location, scale)``."""
+"""The logistic distribution, loc and scale: scipy ``logistic(loc, scale)``, R
+``dlogis(location, scale)``.
+"""
 
 
 @jax.custom_jvp
 def _cauchy_log_cdf(z: Array) -> Array:
-    # atan2(1, −z)/π is F itself and keeps its digits in the lower tail; the upper half is 1 − F(−z).
+    # atan2(1, −z)/π is F itself and keeps its digits in the lower tail; the upper half is 1 −
+    # F(−z).
     low = jnp.arctan2(jnp.ones_like(z), jnp.abs(z)) / math.pi
     return jnp.where(z < 0, jnp.log(low), jnp.log1p(-low))
 
@@ -280,7 +297,8 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 
 @_cauchy_hazard.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (z,), hazard = primals, _cauchy_hazard(*primals)
+    (z,) = primals
+    hazard = _cauchy_hazard(*primals)
     return hazard, hazard * (-2 * shrunk(z, jnp.ones_like(z))[1] - hazard) * tangents[0]
 
 
@@ -299,7 +317,9 @@ cauchy = location_scale(
     ),
     _by_quartiles(0.5),
 )
-"""The Cauchy distribution, loc (its median) and scale (half its interquartile range): scipy ``cauchy(loc, scale)``, R ``dcauchy(location, scale)``."""
+"""The Cauchy distribution, loc (its median) and scale (half its interquartile range): scipy
+``cauchy(loc, scale)``, R ``dcauchy(location, scale)``.
+"""
 
 
 # ---------------------------------------------------------------- Gumbel
@@ -324,7 +344,9 @@ gumbel = location_scale(
     ),
     _gumbel_guess,
 )
-"""The Gumbel distribution of maxima, loc (its mode) and scale: scipy ``gumbel_r(loc, scale)``, R evd ``dgumbel(loc, scale)``. For minima negate y."""
+"""The Gumbel distribution of maxima, loc (its mode) and scale: scipy ``gumbel_r(loc, scale)``,
+R evd ``dgumbel(loc, scale)``. For minima negate y.
+"""
 
 
 # ---------------------------------------------------------------- skew-normal
@@ -345,7 +367,9 @@ def _skew_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _skew_guess(y: Array, known: Params) -> Params:
-    """The method of moments, with the skewness kept inside ±0.95 of what the family can have, and away from 0, where the information is singular."""
+    """The method of moments, with the skewness kept inside ±0.95 of what the family can have,
+    and away from 0, where the information is singular.
+    """
     mean, variance, xp = moments(y)
     skewness = xp.mean((y - mean) ** 3) / variance**1.5
     size = xp.clip(xp.abs(skewness), 0.05, 0.9) ** (2 / 3)
@@ -373,7 +397,9 @@ skew_normal = location_scale(
     _skew_guess,
     shape=free,
 )
-"""Azzalini's skew-normal 2φ(z)Φ(shape·z)/scale, z = (y − loc)/scale: scipy ``skewnorm(shape, loc, scale)``, R sn ``dsn(xi, omega, alpha)``.
+"""Azzalini's skew-normal 2φ(z)Φ(shape·z)/scale, z = (y − loc)/scale: scipy ``skewnorm(shape, loc,
+scale)``, R sn ``dsn(xi, omega, alpha)``.
 
-Its information is singular at shape 0 (Azzalini 1985, Scandinavian Journal of Statistics 12), and its likelihood may grow as |shape| → ∞.
+Its information is singular at shape 0 (Azzalini 1985, Scandinavian Journal of Statistics 12), and
+its likelihood may grow as |shape| → ∞.
 """

@@ -1,4 +1,6 @@
-"""Moments for start values: of NumPy arrays in NumPy, of traced ones in jax, and finite whatever the data are."""
+"""Moments for start values: of NumPy arrays in NumPy, of traced ones in jax, and finite
+whatever the data are.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ EULER = 0.5772156649015329  # Euler's constant, NIST DLMF 5.2.3
 
 
 def values(y: Array) -> tuple[Array, Any]:
-    """y as a floating array (n,), values that are not finite replaced by the mean of the others, and its array module.
+    """y as a floating array (n,), values that are not finite replaced by the mean of the others,
+    and its array module.
 
-    A start must be finite even where the data are not: what is wrong with them is then said by the fit, by row.
+    A start must be finite even where the data are not: what is wrong with them is then said by the
+    fit, by row.
     """
     xp = namespace(y if hasattr(y, "dtype") else np.asarray(y))
     y = xp.asarray(y)
@@ -27,9 +31,11 @@ def values(y: Array) -> tuple[Array, Any]:
 
 
 def moments(y: Array) -> tuple[Array, Array, Any]:
-    """Mean and variance (divisor n), the latter above zero: a constant c counts as c with a tenth of its size for a deviation.
+    """Mean and variance (divisor n), the latter above zero: a constant c counts as c with a tenth
+    of its size for a deviation.
 
-    A constant is what deviates by rounding alone, eight ulps: values above a datum of 1e6 have a spread of their own.
+    A constant is what deviates by rounding alone, eight ulps: values above a datum of 1e6 have a
+    spread of their own.
     """
     y, xp = values(y)
     n = max(len(y), 1)
@@ -74,7 +80,8 @@ def finite_start(found: Tree, constraints: Tree) -> Tree:
         )
     if not isinstance(constraints, KINDS) or not isinstance(constraints, Interval):
         return found
-    low, high = constraints.lower, constraints.upper
+    low = constraints.lower
+    high = constraints.upper
     spare = (
         0.0
         if np.isinf(low) and np.isinf(high)

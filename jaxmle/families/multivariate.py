@@ -21,7 +21,9 @@ LOG_2PI = math.log(2 * math.pi)
 
 
 def _distance(y: Array, loc: Array, matrix: Array) -> tuple[Array, Array]:
-    """((y − loc)'M⁻¹(y − loc), log det M), from the Cholesky factor; M (d, d), or (n, d, d) row by row. NaN where M is not positive definite."""
+    """((y − loc)'M⁻¹(y − loc), log det M), from the Cholesky factor; M (d, d), or (n, d, d) row
+    by row. NaN where M is not positive definite.
+    """
     if y.ndim == 0 or y.shape[-1] != matrix.shape[-1]:
         raise ValueError(
             f"values must have shape (n, {matrix.shape[-1]}), one vector a row; got {y.shape}"
@@ -45,16 +47,21 @@ def _correlate(p: Params, matrix: str, key: Array, shape: tuple[int, ...]) -> Ar
 
 
 def _moments(y: Array) -> tuple[Array, Array, Any]:
-    """Mean (d,) and covariance (d, d), made positive definite by a thousandth of its diagonal where there are few rows."""
+    """Mean (d,) and covariance (d, d), made positive definite by a thousandth of its diagonal
+    where there are few rows.
+    """
     mean, spread, xp = moments(y)
     y, _ = values(y)
-    deviation, n = y - xp.broadcast_to(mean, y.shape), max(len(y), 1)
+    deviation = y - xp.broadcast_to(mean, y.shape)
+    n = max(len(y), 1)
     few = 1e-3 if n <= 2 * y.shape[-1] else 1e-8
     return mean, deviation.T @ deviation / n + few * xp.diag(spread), xp
 
 
 def _basis(d: int) -> np.ndarray:
-    """The derivative of a symmetric matrix in each entry of its lower triangle, (d(d + 1)/2, d, d), row by row as they are printed."""
+    """The derivative of a symmetric matrix in each entry of its lower triangle, (d(d + 1)/2, d,
+    d), row by row as they are printed.
+    """
     pairs = [(i, j) for i in range(d) for j in range(i + 1)]
     basis = np.zeros((len(pairs), d, d))
     for number, (i, j) in enumerate(pairs):
@@ -76,7 +83,8 @@ def _normal_guess(y: Array, known: Params) -> Params:
 
 
 def _normal_information(p: Params) -> Array:
-    # ½ tr(Σ⁻¹ ∂Σ Σ⁻¹ ∂Σ) for the covariance, Σ⁻¹ for the mean: Magnus & Neudecker 1988, Matrix Differential Calculus, chapter 15.
+    # ½ tr(Σ⁻¹ ∂Σ Σ⁻¹ ∂Σ) for the covariance, Σ⁻¹ for the mean: Magnus & Neudecker 1988, Matrix
+    # Differential Calculus, chapter 15.
     precision = jnp.linalg.inv(p["covariance"])
     turned = jnp.einsum("ij,ejk->eik", precision, _basis(len(precision)))
     return jax.scipy.linalg.block_diag(0.5 * jnp.einsum("eij,fji->ef", turned, turned), precision)
@@ -98,14 +106,17 @@ multivariate_normal = Family(
         information=_normal_information,
     ),
 )
-"""The multivariate normal, loc (d,) and covariance (d, d): scipy ``multivariate_normal(loc, covariance)``, R mvtnorm ``dmvnorm(mean, sigma)``."""
+"""The multivariate normal, loc (d,) and covariance (d, d): scipy ``multivariate_normal(loc,
+covariance)``, R mvtnorm ``dmvnorm(mean, sigma)``.
+"""
 
 
 # ---------------------------------------------------------------- t
 
 
 def _t_log_prob(p: Params, y: Array) -> Array:
-    df, d = p["df"], y.shape[-1]
+    df = p["df"]
+    d = y.shape[-1]
     distance, log_det = _distance(y, p["loc"], p["scale"])
     # Γ((ν + d)/2)/(Γ(ν/2)(ν/2)^(d/2)) as a beta function keeps its digits at a large ν.
     constant = (
@@ -141,8 +152,10 @@ def _t_variance(p: Params) -> Array:
 
 def _t_information(p: Params) -> Array:
     # Lange, Little & Taylor 1989, Journal of the American Statistical Association 84, appendix B.
-    df, d = p["df"], p["scale"].shape[-1]
-    precision, more = jnp.linalg.inv(p["scale"]), p["df"] + d + 2
+    df = p["df"]
+    d = p["scale"].shape[-1]
+    precision = jnp.linalg.inv(p["scale"])
+    more = p["df"] + d + 2
     turned = jnp.einsum("ij,ejk->eik", precision, _basis(d))
     traces = jnp.einsum("eii->e", turned)
     scale = (df + d) / (2 * more) * jnp.einsum("eij,fji->ef", turned, turned) - jnp.outer(
@@ -169,7 +182,8 @@ multivariate_t = Family(
         information=_t_information,
     ),
 )
-"""The multivariate t, df, loc (d,) and scale matrix (d, d): scipy ``multivariate_t(loc, shape=scale, df)``, R mvtnorm ``dmvt(delta, sigma, df)``.
+"""The multivariate t, df, loc (d,) and scale matrix (d, d): scipy ``multivariate_t(loc,
+shape=scale, df)``, R mvtnorm ``dmvt(delta, sigma, df)``.
 
 The scale matrix is the covariance times (df − 2)/df.
 """

@@ -38,10 +38,12 @@ def half_line(
     sample: Callable[[Params, Array, tuple[int, ...]], Array] | None = None,
     **rest: Any,
 ) -> Family:
-    """The family of functions given for y in (0, ∞): −inf or 0 elsewhere, the log density at 0 itself from ``at_zero``.
+    """The family of functions given for y in (0, ∞): −inf or 0 elsewhere, the log density at 0
+    itself from ``at_zero``.
 
-    ``centre`` is a value of these parameters at which every function is harmless: what lies outside is evaluated there, and thrown away.
-    A 1 is not: of a Weibull law of 1e7 hours it is as far out as 1e14 hours.
+    ``centre`` is a value of these parameters at which every function is harmless: what lies outside
+    is evaluated there, and thrown away. A 1 is not: of a Weibull law of 1e7 hours it is as far out
+    as 1e14 hours.
     """
 
     def on(function: Pointwise, below: float, above: float) -> Pointwise:
@@ -100,7 +102,8 @@ exponential = half_line(
 
 
 def _shape_from_logs(log_of_mean: Array, mean_of_log: Array, xp: Any) -> Array:
-    # Within 1.5% of the maximum for every s = log ȳ − mean log y: Minka 2002, Estimating a Gamma distribution, eq. (11) and after.
+    # Within 1.5% of the maximum for every s = log ȳ − mean log y: Minka 2002, Estimating a Gamma
+    # distribution, eq. (11) and after.
     s = xp.maximum(log_of_mean - mean_of_log, 1e-4)
     return (3 - s + xp.sqrt((s - 3) ** 2 + 24 * s)) / (12 * s)
 
@@ -121,7 +124,8 @@ def _inverse_gamma_guess(y: Array, known: Params) -> Params:
 
 
 def _gamma_log_prob(shape: Array, unit: Array, log_x: Array, y: Array) -> Array:
-    """log of x^shape e⁻ˣ/(Γ(shape) y): a Poisson probability at a count of ``shape``, which keeps its digits at large shapes.
+    """log of x^shape e⁻ˣ/(Γ(shape) y): a Poisson probability at a count of ``shape``, which keeps
+    its digits at large shapes.
 
     x is y or 1/y times ``unit``; where x/unit² is no number any more the density is 0.
     """
@@ -161,7 +165,9 @@ gamma = half_line(
         ("rate", "rate"): p["shape"] / p["rate"] ** 2,
     },
 )
-"""The gamma distribution, shape and rate: scipy ``gamma(shape, scale=1/rate)``, R ``dgamma(shape, rate)``; mean shape/rate."""
+"""The gamma distribution, shape and rate: scipy ``gamma(shape, scale=1/rate)``, R
+``dgamma(shape, rate)``; mean shape/rate.
+"""
 
 
 inverse_gamma = half_line(
@@ -183,7 +189,9 @@ inverse_gamma = half_line(
         ("scale", "scale"): p["shape"] / p["scale"] ** 2,
     },
 )
-"""The distribution of 1/X, X gamma of this shape and of rate ``scale``: scipy ``invgamma(shape, scale=scale)``, R invgamma ``dinvgamma(shape, rate=scale)``."""
+"""The distribution of 1/X, X gamma of this shape and of rate ``scale``: scipy ``invgamma(shape,
+scale=scale)``, R invgamma ``dinvgamma(shape, rate=scale)``.
+"""
 
 
 # ---------------------------------------------------------------- Weibull
@@ -229,7 +237,9 @@ weibull = half_line(
         ("scale", "scale"): (p["shape"] / p["scale"]) ** 2,
     },
 )
-"""The Weibull distribution, shape and scale: scipy ``weibull_min(shape, scale=scale)``, R ``dweibull(shape, scale)``."""
+"""The Weibull distribution, shape and scale: scipy ``weibull_min(shape, scale=scale)``, R
+``dweibull(shape, scale)``.
+"""
 
 
 # ---------------------------------------------------------------- lognormal
@@ -265,15 +275,21 @@ lognormal = half_line(
         ("sdlog", "sdlog"): 2 / p["sdlog"] ** 2,
     },
 )
-"""The lognormal distribution, mean and standard deviation of log Y: scipy ``lognorm(s=sdlog, scale=exp(meanlog))``, R ``dlnorm(meanlog, sdlog)``."""
+"""The lognormal distribution, mean and standard deviation of log Y: scipy ``lognorm(s=sdlog,
+scale=exp(meanlog))``, R ``dlnorm(meanlog, sdlog)``.
+"""
 
 
 # ---------------------------------------------------------------- inverse Gaussian
 
 
 def _inverse_gaussian_parts(p: Params, y: Array) -> tuple[Array, Array]:
-    """r = √(λ/y)(y/μ − 1) and s = √(λ/y)(y/μ + 1): F = Φ(r) + e^{2λ/μ} Φ(−s), and s² = r² + 4λ/μ."""
-    over, ratio, root = 1 / jnp.sqrt(y), y / p["mean"], jnp.sqrt(p["shape"])
+    """r = √(λ/y)(y/μ − 1) and s = √(λ/y)(y/μ + 1): F = Φ(r) + e^{2λ/μ} Φ(−s), and s² = r² +
+    4λ/μ.
+    """
+    over = 1 / jnp.sqrt(y)
+    ratio = y / p["mean"]
+    root = jnp.sqrt(p["shape"])
     return root * ((ratio - 1) * over), root * ((ratio + 1) * over)
 
 
@@ -290,7 +306,8 @@ def _inverse_gaussian_log_cdf(p: Params, y: Array) -> Array:
 def _inverse_gaussian_log_sf(p: Params, y: Array) -> Array:
     # A difference: it loses a digit for each factor of ten by which y exceeds the mean.
     r, s = _inverse_gaussian_parts(p, y)
-    first, second = special.log_ndtr(-r), log_mills(s) - 0.5 * r * r
+    first = special.log_ndtr(-r)
+    second = log_mills(s) - 0.5 * r * r
     return first + special.log1mexp(jnp.minimum(second - first, -jnp.finfo(y.dtype).eps))
 
 
@@ -310,7 +327,8 @@ def _within_reach(function: Pointwise, below: float, above: float) -> Pointwise:
 
 
 def _inverse_gaussian_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
-    # Michael, Schucany & Haas 1976, The American Statistician 30. The smaller root as mean/(1 + w + √(w² + 2w)): no cancellation.
+    # Michael, Schucany & Haas 1976, The American Statistician 30. The smaller root as mean/(1 + w +
+    # √(w² + 2w)): no cancellation.
     one, two = jax.random.split(key)
     w = p["mean"] * jax.random.normal(one, shape) ** 2 / (2 * p["shape"])
     smaller = 1 / (1 + w + jnp.sqrt(w * (w + 2)))
@@ -340,4 +358,6 @@ inverse_gaussian = half_line(
         ("shape", "shape"): 0.5 / p["shape"] ** 2,
     },
 )
-"""The inverse Gaussian (Wald) distribution, mean μ and shape λ, variance μ³/λ: scipy ``invgauss(mean/shape, scale=shape)``, R statmod ``dinvgauss(mean, shape)``."""
+"""The inverse Gaussian (Wald) distribution, mean μ and shape λ, variance μ³/λ: scipy
+``invgauss(mean/shape, scale=shape)``, R statmod ``dinvgauss(mean, shape)``.
+"""

@@ -1,4 +1,6 @@
-"""The distribution function of the skew-normal, by Gauss–Legendre quadrature of a log-concave tail."""
+"""The distribution function of the skew-normal, by Gauss–Legendre quadrature of a log-concave
+tail.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def legendre(nodes: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def integral(log_f: Callable[..., Array], width: Array, nodes: int, *constants: Array) -> Array:
-    """log ∫₀^width exp(log_f(u, *constants)) du, elementwise; ``log_f`` sees one more axis, over the nodes."""
+    """log ∫₀^width exp(log_f(u, *constants)) du, elementwise; ``log_f`` sees one more axis,
+    over the nodes.
+    """
     width, *held = (array[..., None] for array in jnp.broadcast_arrays(width, *constants))
     points, weights = (
         jnp.asarray(values, width.dtype).reshape((1,) * (width.ndim - 1) + (nodes,))
@@ -45,10 +49,12 @@ def held(x: Array) -> Array:
 def _lower(z: Array, a: Array) -> Array:
     """log F(z; a) for z ≤ 0 ≤ a.
 
-    F = 2φ(z) ∫₀^∞ exp(zu − u²/2) Φ(a(z − u)) du. At u = 0 the log of the integrand has slope −r = z − a·φ(az)/Φ(az), and its
-    curvature is below −c = −1 − (2/π)a², that of log Φ at 0. Where ru + cu²/2 = DEPTH it has fallen by as much, and the range ends.
+    F = 2φ(z) ∫₀^∞ exp(zu − u²/2) Φ(a(z − u)) du. At u = 0 the log of the integrand has slope −r = z
+    − a·φ(az)/Φ(az), and its curvature is below −c = −1 − (2/π)a², that of log Φ at 0. Where ru +
+    cu²/2 = DEPTH it has fallen by as much, and the range ends.
     """
-    fall, c = a * upper_hazard(held(-a * z)) - z, 1 + 2 / math.pi * a * a
+    fall = a * upper_hazard(held(-a * z)) - z
+    c = 1 + 2 / math.pi * a * a
     width = 2 * DEPTH / (fall + jnp.hypot(fall, jnp.sqrt(2 * DEPTH * c)))
     inside = integral(
         lambda u, z, a: z * u - 0.5 * u * u + special.log_ndtr(held(a * (z - u))),

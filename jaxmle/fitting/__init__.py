@@ -1,4 +1,6 @@
-"""Fitting: from a log-likelihood, a start and data to a record with a verdict, for one data set or many."""
+"""Fitting: from a log-likelihood, a start and data to a record with a verdict, for one data set
+or many.
+"""
 
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.fit import fit

@@ -1,4 +1,6 @@
-"""``fit_batch``: one likelihood on thousands to millions of data sets; the same record as ``fit`` with a leading axis."""
+"""``fit_batch``: one likelihood on thousands to millions of data sets; the same record as
+``fit`` with a leading axis.
+"""
 
 from __future__ import annotations
 
@@ -53,34 +55,45 @@ def fit_batch(
 ) -> Fit:
     """Maximise one log-likelihood on many data sets.
 
-    From half a million rows the first steps are taken in single precision, where the likelihood allows it, along the road of ``fit``; the last
-    steps and the verdict are in double, and a member that does not end CONVERGED so climbs again from its start. Estimates agree with those of
-    ``fit`` to 1e-8 standard errors; of several maxima, a member in a thousand may reach another one. ``steps`` counts both kinds.
+    From half a million rows the first steps are taken in single precision, where the likelihood
+    allows it, along the road of ``fit``; the last steps and the verdict are in double, and a member
+    that does not end CONVERGED so climbs again from its start. Estimates agree with those of
+    ``fit`` to 1e-8 standard errors; of several maxima, a member in a thousand may reach another
+    one. ``steps`` counts both kinds.
 
     Args:
         loglik, constraints, solver, vcov, dtype, max_steps, block_rows: as in ``fit``.
-        params0: start values for all members, or with a leading axis one for each, or None for a model with a method ``start(data)``.
-        datasets: a tree of arrays with a leading axis over members, (b, n, ...); or a list of data sets, whose lengths may differ. Members of
-            unequal length are padded where each term is proved to depend on its own row. A likelihood whose terms look at other rows (a mean, a
+        params0: start values for all members, or with a leading axis one for each, or None for a
+            model with a method ``start(data)``.
+        datasets: a tree of arrays with a leading axis over members, (b, n, ...); or a list of data
+            sets, whose lengths may differ. Members of unequal length are padded where each term is
+            proved to depend on its own row. A likelihood whose terms look at other rows (a mean, a
             lag, 1/n) is compiled for each length, and refused where there are more than 32.
         clusters: labels (n,) for all members, (b, n), or a list with one array a member.
-        weights: ``frequency(w)`` or ``sampling(w)`` with w (n,), (b, n), or a list with one array a member.
-        in_axes: the axis of each leaf of ``datasets`` that runs over members, None for a leaf that all share, as in ``jax.vmap``. A design
-            that all share turns the batch into matrix products.
-        params_axis: 0 or None says whether ``params0`` has a leading axis over members; ``"auto"`` finds out where only one reading fits.
+        weights: ``frequency(w)`` or ``sampling(w)`` with w (n,), (b, n), or a list with one array a
+            member.
+        in_axes: the axis of each leaf of ``datasets`` that runs over members, None for a leaf that
+            all share, as in ``jax.vmap``. A design that all share turns the batch into matrix
+            products.
+        params_axis: 0 or None says whether ``params0`` has a leading axis over members; ``"auto"``
+            finds out where only one reading fits.
         block: members in a block, which share one loop; None to choose by size.
-        devices: the devices to spread blocks over; None for all of them. A CPU counts as one device unless jax is told otherwise before it
-            is imported: ``XLA_FLAGS=--xla_force_host_platform_device_count=8`` puts eight cores to work.
+        devices: the devices to spread blocks over; None for all of them. A CPU counts as one device
+            unless jax is told otherwise before it is imported:
+            ``XLA_FLAGS=--xla_force_host_platform_device_count=8`` puts eight cores to work.
         progress: None for a line after two seconds, True for one at once, False for silence.
-        checkpoint: a folder of its own where finished members are kept; the same call goes on from there after an interruption, to the same
-            bits on the same machine. It belongs to one run at a time.
+        checkpoint: a folder of its own where finished members are kept; the same call goes on from
+            there after an interruption, to the same bits on the same machine. It belongs to one run
+            at a time.
 
     Returns:
-        A ``Fit`` whose leaves have a leading axis, in the order of the members. A member that fails has its status; no other is touched.
+        A ``Fit`` whose leaves have a leading axis, in the order of the members. A member that fails
+        has its status; no other is touched.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types, and for weights or ``block_rows`` where terms are shown to look at other
-            rows. NaN in a member's data is its status, NONFINITE.
+        ValueError, TypeError: for what is visible in shapes and types, and for weights or
+            ``block_rows`` where terms are shown to look at other rows. NaN in a member's data is
+            its status, NONFINITE.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
@@ -90,20 +103,55 @@ def fit_batch(
     ([0.5, 0.25], [2.0, 3.0])
     """
     return fit_members(
-        loglik, params0, datasets, constraints, solver, vcov, clusters, weights, dtype, max_steps, block_rows, in_axes, params_axis, block, devices, progress,
-        checkpoint, check_rows=True,
-    )  # fmt: skip
+        loglik,
+        params0,
+        datasets,
+        constraints,
+        solver,
+        vcov,
+        clusters,
+        weights,
+        dtype,
+        max_steps,
+        block_rows,
+        in_axes,
+        params_axis,
+        block,
+        devices,
+        progress,
+        checkpoint,
+        check_rows=True,
+    )
 
 
 def fit_members(
-    loglik: Loglik, params0: Tree, datasets: Tree, constraints: Tree, solver: Any, vcov: Any, clusters: Any, weights: Any, dtype: Any, max_steps: int,
-    block_rows: int | None, in_axes: Any, params_axis: int | str | None, block: int | None, devices: Any, progress: bool | None, checkpoint: Any, *,
+    loglik: Loglik,
+    params0: Tree,
+    datasets: Tree,
+    constraints: Tree,
+    solver: Any,
+    vcov: Any,
+    clusters: Any,
+    weights: Any,
+    dtype: Any,
+    max_steps: int,
+    block_rows: int | None,
+    in_axes: Any,
+    params_axis: int | str | None,
+    block: int | None,
+    devices: Any,
+    progress: bool | None,
+    checkpoint: Any,
+    *,
     check_rows: bool,
-) -> Fit:  # fmt: skip
-    """``fit_batch``; ``check_rows`` False where the caller has seen to it that weights may stand on the terms."""
+) -> Fit:
+    """``fit_batch``; ``check_rows`` False where the caller has seen to it that weights may
+    stand on the terms.
+    """
     if tracing():
         raise TypeError(
-            "fit_batch schedules its work from the host and cannot run inside jit or vmap; there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch"
+            "fit_batch schedules its work from the host and cannot run inside jit or vmap; "
+            "there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch"
         )
     max_steps, block_rows = check_options(vcov, clusters, max_steps, block_rows, progress)
     block = None if block is None else check_count("block", block, 1)
@@ -156,7 +204,9 @@ def _largest(inputs: Inputs) -> Members:
 
 
 def _check_first(problem: Problem, one: Members) -> bool:
-    """What shapes say is wrong of one member is wrong of all: said before anything is compiled. Whether the likelihood has terms."""
+    """What shapes say is wrong of one member is wrong of all: said before anything is compiled.
+    Whether the likelihood has terms.
+    """
     shape = term_shape(one.loglik, problem.layout, one.base, one.data)
     wanted = problem.kind not in ("observed", "expected", None) and problem.mode == "ML"
     if wanted and not shape:

@@ -1,7 +1,9 @@
-"""Passes over the data of many members: what one member's ``Engine`` does, for blocks of members, one block after the other.
+"""Passes over the data of many members: what one member's ``Engine`` does, for blocks of members,
+one block after the other.
 
-A block is small enough to stay in a core's cache. A block in which nobody wants the pass is left out: members that are done cost nothing.
-These are the only programs of a batch that contain the user's likelihood, one small program for each pass.
+A block is small enough to stay in a core's cache. A block in which nobody wants the pass is left
+out: members that are done cost nothing. These are the only programs of a batch that contain the
+user's likelihood, one small program for each pass.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ class Form(NamedTuple):
     shared: tuple[bool, ...]  # for each leaf whether all members share it
 
     def member(self, own: Sequence[Array], common: Sequence[Array]) -> Members:
-        ours, theirs = iter(common), iter(own)
+        ours = iter(common)
+        theirs = iter(own)
         return jax.tree.unflatten(
             self.treedef, [next(ours) if one else next(theirs) for one in self.shared]
         )
@@ -61,7 +64,9 @@ class Form(NamedTuple):
         ]
 
     def whole(self, own: Sequence[Array], common: Sequence[Array], turned: list[int]) -> Members:
-        """One member from leaves laid out by columns where they are designs; a regression is told which designs all members share."""
+        """One member from leaves laid out by columns where they are designs; a regression is
+        told which designs all members share.
+        """
         found = self.member([leaf.T if i in turned else leaf for i, leaf in enumerate(own)], common)
         start = len(jax.tree.leaves((found.loglik, found.base)))
         same = jax.tree.unflatten(
@@ -84,7 +89,8 @@ def over_blocks(
     wanted: Array,
     args: Any,
 ) -> Any:
-    """``one(member, *args)`` for members (blocks, lanes), where ``wanted``; zeros in blocks where nobody wants it.
+    """``one(member, *args)`` for members (blocks, lanes), where ``wanted``; zeros in blocks where
+    nobody wants it.
 
     Args:
         own: leaves (blocks, lanes, ...), designs by columns.
@@ -123,7 +129,9 @@ def over_seats(
     wanted: Array,
     args: Any,
 ) -> Any:
-    """The same for seats in one row, (b, ...), of which the last may be without data: those get zeros."""
+    """The same for seats in one row, (b, ...), of which the last may be without data: those get
+    zeros.
+    """
     blocks, lanes = own[0].shape[:2]
     empty = wanted.shape[0] - blocks * lanes
 
@@ -142,7 +150,9 @@ def over_seats(
 
 
 def _of_each(one: Callable[..., Any]) -> Callable[..., Any]:
-    """A pass over all seats, (problem, form, own, common, wanted, args), from what it does for one member, (problem, member, *args)."""
+    """A pass over all seats, (problem, form, own, common, wanted, args), from what it does for
+    one member, (problem, member, *args).
+    """
     return lambda problem, form, own, common, wanted, args: over_seats(
         partial(one, problem), form, own, common, wanted, args
     )
@@ -169,7 +179,8 @@ def sprinted(
     wanted: Array,
     args: tuple[Array, Array],
 ) -> tuple[Array, Array, Array]:
-    """First steps in single precision: from starts z (b, k) and the evaluations that each may have (b,) to what ``sprint`` finds.
+    """First steps in single precision: from starts z (b, k) and the evaluations that each may have
+    (b,) to what ``sprint`` finds.
 
     Args:
         own: leaves in single precision.

@@ -18,8 +18,9 @@ class FitError(ValueError):
 
     Attributes:
         status: of one fit, its ``Status``; of a batch, the codes of the failed members, (k,).
-        members: the indices of the failed members, (k,), in order; for a batch of several axes a tuple of such arrays, one for each
-            axis; for one fit (). ``fits[error.members]`` is the failed part of a batch.
+        members: the indices of the failed members, (k,), in order; for a batch of several axes a
+            tuple of such arrays, one for each axis; for one fit (). ``fits[error.members]`` is the
+            failed part of a batch.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.fitting.check import FitError
@@ -41,7 +42,8 @@ def check(fit: Fit) -> Fit:
     """The fit itself, where it, or every member of it, has converged.
 
     Raises:
-        FitError: with the explanation of the fit; for a batch with counts by status and the explanation of one member of each.
+        FitError: with the explanation of the fit; for a batch with counts by status and the
+            explanation of one member of each.
         TypeError: under a trace.
     """
     outside_of_traces(fit, "check")
@@ -60,8 +62,11 @@ def check(fit: Fit) -> Fit:
 
 
 def _failures(fit: Fit, status: np.ndarray, members: tuple[np.ndarray, ...]) -> str:
-    """Counts by status, the worst first, with the sentence of the first member of each: two lines for each, whatever the batch."""
-    indices, codes = np.stack(members, axis=1).tolist(), status[members]
+    """Counts by status, the worst first, with the sentence of the first member of each: two
+    lines for each, whatever the batch.
+    """
+    indices = np.stack(members, axis=1).tolist()
+    codes = status[members]
     lines = [f"{len(indices)} of {_fits(status.size)} did not converge."]
     for code in np.unique(codes):
         these = [indices[i] for i in np.flatnonzero(codes == code)]
@@ -80,5 +85,6 @@ def outside_of_traces(fit: Fit, what: str) -> None:
     """A ``TypeError`` where the fit's values are not known yet."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(fit)):
         raise TypeError(
-            f"{what}() needs the values of the fit, and under a trace (jit, vmap, grad) it has none: call it outside, on the fit that comes out"
+            f"{what}() needs the values of the fit, and under a trace (jit, vmap, grad) it has "
+            "none: call it outside, on the fit that comes out"
         )

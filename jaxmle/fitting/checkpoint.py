@@ -1,7 +1,9 @@
-"""Checkpoints: a folder with one JSON manifest and one npz for each finished piece of work, every file written whole or not at all.
+"""Checkpoints: a folder with one JSON manifest and one npz for each finished piece of work, every
+file written whole or not at all.
 
-A kill at any moment leaves a folder from which the same call goes on. What is read back is checked first: that it belongs to this run, that
-it is the piece of that name, and that no bit of it has changed.
+A kill at any moment leaves a folder from which the same call goes on. What is read back is checked
+first: that it belongs to this run, that it is the piece of that name, and that no bit of it has
+changed.
 """
 
 from __future__ import annotations
@@ -62,10 +64,12 @@ class Checkpoint:
         """Lock the folder, and go on from its manifest or write the first one.
 
         Args:
-            identity: what a run must have in common with the one that wrote the folder, in words and values of JSON.
+            identity: what a run must have in common with the one that wrote the folder, in words
+                and values of JSON.
 
         Raises:
-            ValueError: the folder is that of another run, is in use, is damaged, or holds other files.
+            ValueError: the folder is that of another run, is in use, is damaged, or holds other
+                files.
             OSError: it cannot be made or written.
         """
         if self.folder is None:
@@ -92,7 +96,8 @@ class Checkpoint:
                 return
             if not self.folder.is_dir():
                 raise ValueError(
-                    f"checkpoint={str(self.folder)!r} is a file; a checkpoint is a folder of its own"
+                    f"checkpoint={str(self.folder)!r} is a file; a checkpoint is a folder of its "
+                    "own"
                 )
             names = os.listdir(self.folder)
         except OSError as error:
@@ -100,7 +105,8 @@ class Checkpoint:
         other = sorted(name for name in names if name != LOCK and not is_temporary(name))
         if other and MANIFEST not in names:
             raise ValueError(
-                f"checkpoint={str(self.folder)!r} holds other files, such as {other[0]!r}, and no {MANIFEST}; give a new or an empty folder"
+                f"checkpoint={str(self.folder)!r} holds other files, such as {other[0]!r}, and "
+                f"no {MANIFEST}; give a new or an empty folder"
             )
 
     def _take_lock(self) -> None:
@@ -110,12 +116,15 @@ class Checkpoint:
             lock.acquire()
         except ValueError as holder:
             raise ValueError(
-                f"the checkpoint {self.folder} is in use by {holder}: wait until that run ends, or give another folder"
+                f"the checkpoint {self.folder} is in use by {holder}: wait until that run ends, "
+                "or give another folder"
             ) from None
         self.lock = lock
 
     def _sweep(self) -> None:
-        """Remove what killed runs had not finished writing; whoever holds the lock is the only one who writes."""
+        """Remove what killed runs had not finished writing; whoever holds the lock is the only
+        one who writes.
+        """
         assert self.folder is not None
         for name in filter(is_temporary, os.listdir(self.folder)):
             try:
@@ -133,7 +142,8 @@ class Checkpoint:
             raise self._damaged_manifest() from error
         if type(version) is int and version != FORMAT:
             raise ValueError(
-                f"the checkpoint {self.folder} was written in format {version}; this version reads format {FORMAT}. Give another folder."
+                f"the checkpoint {self.folder} was written in format {version}; this version "
+                f"reads format {FORMAT}. Give another folder."
             )
         sound = type(version) is int and set(read) == {"format", "identity", "schedule", "digest"}
         sound = sound and all(type(read[name]) is dict for name in ("identity", "schedule"))
@@ -143,18 +153,21 @@ class Checkpoint:
 
     def _damaged_manifest(self) -> ValueError:
         return ValueError(
-            f"the checkpoint {self.folder} cannot be used: its {MANIFEST} is damaged, or cannot be read. Delete this folder, or give another: everything will be fitted again."
+            f"the checkpoint {self.folder} cannot be used: its {MANIFEST} is damaged, or cannot "
+            "be read. Delete this folder, or give another: everything will be fitted again."
         )
 
     def _reopen(self, read: dict[str, Any]) -> None:
         for what, mine in self.identity.items():
             if read["identity"].get(what) != mine:
                 raise ValueError(
-                    f"the checkpoint {self.folder} belongs to another run: its {what} is not the same. Give another folder, or delete this one."
+                    f"the checkpoint {self.folder} belongs to another run: its {what} is not the "
+                    "same. Give another folder, or delete this one."
                 )
         if set(read["identity"]) != set(self.identity):
             raise ValueError(
-                f"the checkpoint {self.folder} belongs to a run of another procedure. Give another folder, or delete this one."
+                f"the checkpoint {self.folder} belongs to a run of another procedure. Give "
+                "another folder, or delete this one."
             )
         self.schedule = read["schedule"]
 
@@ -181,7 +194,8 @@ class Checkpoint:
         reason = error.strerror or str(error)
         return OSError(
             error.errno,
-            f"the checkpoint {self.folder} cannot {what}: {reason}. Finished pieces stay there; put this right, and the same call goes on from them",
+            f"the checkpoint {self.folder} cannot {what}: {reason}. Finished pieces stay there; "
+            "put this right, and the same call goes on from them",
         )
 
     def remember(self, **facts: Any) -> None:
@@ -203,7 +217,8 @@ class Checkpoint:
         """The arrays of a finished piece, or None.
 
         Args:
-            check: raises ``ValueError``, with a clause that says why, where arrays are not those of this piece.
+            check: raises ``ValueError``, with a clause that says why, where arrays are not those of
+                this piece.
 
         Raises:
             ValueError: the piece is damaged, or is another one, or that of another run.
@@ -216,7 +231,8 @@ class Checkpoint:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ValueError(
-                f"the checkpoint {self.folder} holds a piece that cannot be used, {piece}.npz: {reason}. Delete this piece: it will be fitted again."
+                f"the checkpoint {self.folder} holds a piece that cannot be used, {piece}.npz: "
+                f"{reason}. Delete this piece: it will be fitted again."
             ) from error
         return arrays
 

@@ -1,7 +1,7 @@
 """A piece of a batch on the device: its data, laid out once, and what its members can be asked.
 
-It climbs in lockstep: a program of the user's likelihood evaluates the members that still climb (``block``), one that knows no likelihood
-moves them on (``lockstep``).
+It climbs in lockstep: a program of the user's likelihood evaluates the members that still climb
+(``block``), one that knows no likelihood moves them on (``lockstep``).
 """
 
 from __future__ import annotations
@@ -69,25 +69,22 @@ def flat_members(inputs: Inputs, index: np.ndarray, length: tuple[int, ...]) -> 
     chunk = inputs.source.take(index, length)
     data, w, codes = chunk.rows
     flags = jax.tree.unflatten(jax.tree.structure(inputs.source.rows), list(inputs.source.shared))
-    loglik, same = inputs.loglik, jax.tree.map(lambda _: True, inputs.loglik)
+    loglik = inputs.loglik
+    same = jax.tree.map(lambda _: True, inputs.loglik)
     if inputs.weight_kind is not None:
-        loglik, same = (
-            weight(inputs.bare, Weights(w, inputs.weight_kind)),
-            weight(
-                jax.tree.map(lambda _: True, inputs.bare), Weights(flags[1], inputs.weight_kind)
-            ),
+        loglik = weight(inputs.bare, Weights(w, inputs.weight_kind))
+        same = weight(
+            jax.tree.map(lambda _: True, inputs.bare), Weights(flags[1], inputs.weight_kind)
         )
     if chunk.padding is not None:
-        loglik, same = (
-            weight(loglik, Weights(chunk.padding.astype(inputs.dtype), "frequency")),
-            weight(same, Weights(False, "frequency")),
-        )
+        loglik = weight(loglik, Weights(chunk.padding.astype(inputs.dtype), "frequency"))
+        same = weight(same, Weights(False, "frequency"))
     loglik = counted(loglik, data, inputs.most_counts(length), inputs.dtype)
     base = inputs.base[index] if inputs.base.ndim == 2 else inputs.base
     leaves, treedef = jax.tree.flatten(Members(loglik, base, data, codes))
     shared = tuple(
         jax.tree.leaves(
-            Members(flagged(same, loglik), inputs.base.ndim == 1, flags[0], flags[2])  # type: ignore[arg-type]  # flags in the place of arrays
+            Members(flagged(same, loglik), inputs.base.ndim == 1, flags[0], flags[2])  # type: ignore[arg-type]
         )
     )
     return Flat(leaves, Form(treedef, shared), chunk.data_id)
@@ -119,9 +116,11 @@ class Programs:
 
     def _compiled(self, name: str, form: Form) -> Callable[..., Any]:
         """The same, kept on the user's function, which it must not keep alive."""
-        bare, mesh = (self.problem.bare if name == "further" else self.problem.neutral), self.mesh
+        bare = self.problem.bare if name == "further" else self.problem.neutral
+        mesh = self.mesh
         skeleton = jax.tree.unflatten(form.treedef, list(range(form.treedef.num_leaves)))
-        loglik, others = skeleton.loglik, skeleton._replace(loglik=None)
+        loglik = skeleton.loglik
+        others = skeleton._replace(loglik=None)
 
         def make(portable: Any) -> Callable[..., Any]:
             own_form = Form(jax.tree.structure(others._replace(loglik=portable)), form.shared)
@@ -131,7 +130,8 @@ class Programs:
 
             if mesh is None:
                 return run
-            axis, whole = jax.sharding.PartitionSpec("member"), jax.sharding.PartitionSpec()
+            axis = jax.sharding.PartitionSpec("member")
+            whole = jax.sharding.PartitionSpec()
             return jax.shard_map(
                 run, mesh=mesh, in_specs=(axis, whole, axis, axis), out_specs=axis, check_vma=False
             )
@@ -153,7 +153,9 @@ class Programs:
     def laid(
         self, form: Form, own: list[np.ndarray], common: list[jax.Array], blocks: int
     ) -> list[jax.Array]:
-        """The leaves (blocks, lanes, ...) on the devices, designs by columns; blocks beyond their own are zeros, which nobody asks for."""
+        """The leaves (blocks, lanes, ...) on the devices, designs by columns; blocks beyond
+        their own are zeros, which nobody asks for.
+        """
         turned = form.designs(single(own, 2), common)
         leaves = [np.swapaxes(leaf, -1, -2) if i in turned else leaf for i, leaf in enumerate(own)]
         if self.mesh is None:
@@ -167,7 +169,8 @@ class Programs:
 
     def load(self, inputs: Inputs, piece: Piece) -> Chunk:
         """The data of a piece, on the device and laid out."""
-        shape, seats = (piece.blocks, piece.schedule.lanes), piece.schedule.seats
+        shape = (piece.blocks, piece.schedule.lanes)
+        seats = piece.schedule.seats
         flat = flat_members(inputs, piece.seated(piece.blocks * piece.schedule.lanes), piece.length)
         own = [
             np.asarray(leaf).reshape(*shape, *np.shape(leaf)[1:])
@@ -220,7 +223,8 @@ class Chunk:
     def ask(self, name: str, wanted: np.ndarray, *args: Any) -> Any:
         """One pass over the data, for the seats that want it."""
         program = self.programs.get(name, self.form)
-        seats, members = len(wanted), self.own[0].shape[0] * self.own[0].shape[1]
+        seats = len(wanted)
+        members = self.own[0].shape[0] * self.own[0].shape[1]
         if seats >= members:
             return program(self.own, self.common, wanted, args)
 
@@ -235,21 +239,19 @@ class Chunk:
         return self.ask("evaluate", wanted, z)
 
     def climb(self, rounds: int, enough: Enough) -> tuple[State, Begun]:
-        """The states when it is ``enough``, and what came before them: at most ``rounds`` steps in single precision, or a first-order method."""
+        """The states when it is ``enough``, and what came before them: at most ``rounds`` steps
+        in single precision, or a first-order method.
+        """
         seats = len(self.wanted)
-        z, begun = (
-            machine(_to_free, (self.programs.problem.chart,), self.programs.mesh)(self.base),
-            Begun(np.zeros(seats, np.int32), np.zeros(seats, bool)),
-        )
+        z = machine(_to_free, (self.programs.problem.chart,), self.programs.mesh)(self.base)
+        begun = Begun(np.zeros(seats, np.int32), np.zeros(seats, bool))
         if isinstance(self.programs.problem.solver, LBFGS | Optax):
             z, steps = self.ask("approached", self.wanted, z)
             begun = begun._replace(steps=steps)
         elif rounds and (found := self._sprint(z, rounds)) is not None:
             near, steps, sound = found
-            z, begun = (
-                jnp.where(sound[:, None], near.astype(z.dtype), z),
-                Begun(steps, np.asarray(sound)),
-            )
+            z = jnp.where(sound[:, None], near.astype(z.dtype), z)
+            begun = Begun(steps, np.asarray(sound))
         return lockstep.climb(
             self.evaluate,
             z,
@@ -271,7 +273,9 @@ class Chunk:
         )
 
     def _sprint(self, z: Array, rounds: int) -> Any:
-        """Steps in single precision; None where the likelihood cannot be written in it: a constant of its own may insist on double."""
+        """Steps in single precision; None where the likelihood cannot be written in it: a
+        constant of its own may insist on double.
+        """
         rough = replace(self, own=[halved(leaf) for leaf in self.own])
         try:
             return rough.ask(
@@ -287,8 +291,11 @@ class Chunk:
 
     def conclude(self, state: State, limit: Any, steps: Array) -> Fit:
         """The records; ``limit`` None in the first round, where nobody takes an excursion."""
-        programs, wanted = self.programs, self.wanted
-        neutral, mesh, n = programs.problem.neutral, programs.mesh, self.ask("counted", self.wanted)
+        programs = self.programs
+        wanted = self.wanted
+        neutral = programs.problem.neutral
+        mesh = programs.mesh
+        n = self.ask("counted", self.wanted)
         if needs_pass(programs.problem.kind):
             found = lockstep.judged(neutral, self.base, state, limit, mesh)
             found = found._replace(
@@ -339,7 +346,9 @@ class Chunk:
         return state
 
     def _taken(self, seats: np.ndarray, wanted: np.ndarray) -> Chunk:
-        """The members in these seats as a chunk of its own, with room for as many blocks as this one."""
+        """The members in these seats as a chunk of its own, with room for as many blocks as
+        this one.
+        """
         blocks, lanes = self.own[0].shape[:2]
         whole = np.resize(seats, -(-len(seats) // lanes) * lanes)
 
@@ -360,7 +369,9 @@ class Chunk:
 
 
 def few_left(counts: Counts) -> bool:
-    """Whether so few climb, and end so slowly, that they had better do it in a chunk of their own."""
+    """Whether so few climb, and end so slowly, that they had better do it in a chunk of their
+    own.
+    """
     return counts.now <= LATE and 2 * counts.now > counts.before
 
 

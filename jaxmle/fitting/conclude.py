@@ -1,4 +1,6 @@
-"""From the end of a climb to the record: bounds, infinities, standard errors and NaN where there is none, on the user's scale."""
+"""From the end of a climb to the record: bounds, infinities, standard errors and NaN where
+there is none, on the user's scale.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ TOUCHED = 1e-6  # share of a coordinate in the null space from which it counts a
 class Reach(NamedTuple):
     """Where a recession leads, per printed entry."""
 
-    bound: Array  # (p,) −1 at its lower declared bound, +1 at its upper, 2 equal to the entry before it though ordered, 0 elsewhere
+    # (p,) −1 at its lower declared bound, +1 at its upper, 2 equal to the entry before it though
+    # ordered, 0 elsewhere
+    bound: Array
     leaves: Array  # (p,) it recedes with no finite bound in the way
     only_bounds: Array  # ()
 
@@ -39,12 +43,14 @@ def reach(chart: Chart, base: Array, state: State, limit: Limit, spectrum: Surve
     concerned = xp.any(incidence & (limit.recedes & touched)[None, :], axis=1)
     x = chart.to_user(limit.point.z, base)
     low, high = (np.array([bound[side] for bound in chart.layout.bounds]) for side in (0, 1))
-    finite_low, finite_high = np.isfinite(low), np.isfinite(high)
+    finite_low = np.isfinite(low)
+    finite_high = np.isfinite(high)
 
     def near(end: Any) -> Any:
         return xp.abs(x - end) <= 1e-6 * (1 + abs(end))
 
-    # Every entrywise transform increases: a coordinate that recedes downwards goes to the lower bound, however far it was followed.
+    # Every entrywise transform increases: a coordinate that recedes downwards goes to the lower
+    # bound, however far it was followed.
     down, up = (
         chart.single & xp.any(incidence & (receding & side)[None, :], axis=1)
         for side in (state.tail.move < 0, state.tail.move > 0)
@@ -60,7 +66,9 @@ def reach(chart: Chart, base: Array, state: State, limit: Limit, spectrum: Surve
 
 
 def _closing(chart: Chart, x: Array, receding: Array) -> tuple[Array, Array]:
-    """Gaps between ordered entries that close: which free coordinates (k,), and which entries meet the one before them (p,)."""
+    """Gaps between ordered entries that close: which free coordinates (k,), and which entries
+    meet the one before them (p,).
+    """
     xp = namespace(x)
     entry = chart.gaps
     upper = np.maximum(entry, 0)
@@ -80,7 +88,8 @@ def conclude(
     base: Array,
     vcov: Array,
 ) -> dict[str, Any]:
-    """Estimates, standard errors and the witness on the user's scale, with what does not exist as NaN or infinity.
+    """Estimates, standard errors and the witness on the user's scale, with what does not exist as
+    NaN or infinity.
 
     Args:
         roots: for each printed entry the one it follows; −1 where fixed.
@@ -99,7 +108,8 @@ def conclude(
     estimable = length(null) <= 1e-5 * length(steps)
     kept = (status == Status.BOUNDARY) | (status == Status.SEPARATED)
     at_bound = (xp.abs(reached.bound) == 1) & kept
-    # An entry of a leaf that is constrained as a whole recedes only if the recession moves it on the user's scale.
+    # An entry of a leaf that is constrained as a whole recedes only if the recession moves it on
+    # the user's scale.
     push = xp.abs(user.jacobian @ verdict.direction)
     gone = (
         reached.leaves
@@ -139,7 +149,8 @@ def conclude(
         chart.incidence.astype(user.x.dtype) @ verdict.direction,
         user.jacobian @ verdict.direction,
     )
-    # What lies on a bound has no estimate of its own either; what is estimable is orthogonal to the null directions but for rounding.
+    # What lies on a bound has no estimate of its own either; what is estimable is orthogonal to the
+    # null directions but for rounding.
     lost = xp.where((at_bound | estimable)[:, None], 0.0, null)
     lost = xp.concatenate(
         [lost, xp.where(at_bound[:, None], xp.eye(len(at_bound), dtype=null.dtype), 0.0)], axis=1
@@ -150,9 +161,16 @@ def conclude(
     projector = rarely(xp.any(still != 0), _projector, lambda null: null @ null.T, still)
     follow = np.where(roots >= 0, roots, np.arange(len(roots)))
     return {
-        "x": x[follow], "se": se[follow], "vcov": masked[follow][:, follow], "estimable_vcov": vcov[follow][:, follow],
-        "sign": sign[follow], "bound": xp.where(kept, reached.bound, 0)[follow], "direction": direction[follow], "projector": projector, "point": user.x[follow],
-    }  # fmt: skip
+        "x": x[follow],
+        "se": se[follow],
+        "vcov": masked[follow][:, follow],
+        "estimable_vcov": vcov[follow][:, follow],
+        "sign": sign[follow],
+        "bound": xp.where(kept, reached.bound, 0)[follow],
+        "direction": direction[follow],
+        "projector": projector,
+        "point": user.x[follow],
+    }
 
 
 def _times(steps: Array, null: Array) -> Array:
@@ -178,29 +196,71 @@ def _projector(null: Array) -> Array:
 
 
 def record(
-    chart: Chart, verdict: Verdict, user: User, ending: dict[str, Any], *, n: Array, row: Array, error: Array, extra_steps: Array, data_id: Array,
-    kind: str | None, mode: str, weighting: str,
-) -> Fit:  # fmt: skip
+    chart: Chart,
+    verdict: Verdict,
+    user: User,
+    ending: dict[str, Any],
+    *,
+    n: Array,
+    row: Array,
+    error: Array,
+    extra_steps: Array,
+    data_id: Array,
+    kind: str | None,
+    mode: str,
+    weighting: str,
+) -> Fit:
     """The ``Fit`` of a verdict and its ending."""
-    xp, layout = namespace(user.x), chart.layout
-    dtype, whole = user.x.dtype, lambda value: xp.asarray(value).astype(xp.int32)[()]
+    xp = namespace(user.x)
+    layout = chart.layout
+    dtype = user.x.dtype
+
+    def whole(value: Any) -> Any:
+        return xp.asarray(value).astype(xp.int32)[()]
 
     def real(value: Any) -> Any:
         return xp.asarray(value).astype(dtype)[()]
 
-    failed, boundless = verdict.status == Status.NONFINITE, verdict.status == Status.UNBOUNDED
+    failed = verdict.status == Status.NONFINITE
+    boundless = verdict.status == Status.UNBOUNDED
     loglik = xp.where(failed, xp.nan, xp.where(boundless, xp.inf, verdict.point.value))
     witness = Witness(
-        row=whole(row), term=whole(row), direction=real(ending["direction"]), sign=whole(ending["sign"]), projector=real(ending["projector"]),
-        vcov=real(ending["estimable_vcov"]), bound=whole(ending["bound"]), curvature=real(verdict.curvature), digits=real(verdict.digits),
-        gain=real(verdict.gain), distance=real(verdict.distance), stderr_error=real(error), certificate=whole(0), point=real(ending["point"]),
-    )  # fmt: skip
+        row=whole(row),
+        term=whole(row),
+        direction=real(ending["direction"]),
+        sign=whole(ending["sign"]),
+        projector=real(ending["projector"]),
+        vcov=real(ending["estimable_vcov"]),
+        bound=whole(ending["bound"]),
+        curvature=real(verdict.curvature),
+        digits=real(verdict.digits),
+        gain=real(verdict.gain),
+        distance=real(verdict.distance),
+        stderr_error=real(error),
+        certificate=whole(0),
+        point=real(ending["point"]),
+    )
     hollow = xp.where(failed | boundless, xp.nan, 1.0)
     return Fit(
-        params=layout.unravel(real(ending["x"])), stderr=layout.unravel_entries(real(ending["se"])), vcov=real(ending["vcov"]),
-        hessian=real(user.hessian * hollow), loglik=real(loglik), score=real(user.score * hollow), decrement=real(0.5 * verdict.distance**2), n=real(n),
-        status=whole(verdict.status), witness=witness, steps=whole(verdict.steps + extra_steps), data_id=data_id,
+        params=layout.unravel(real(ending["x"])),
+        stderr=layout.unravel_entries(real(ending["se"])),
+        vcov=real(ending["vcov"]),
+        hessian=real(user.hessian * hollow),
+        loglik=real(loglik),
+        score=real(user.score * hollow),
+        decrement=real(0.5 * verdict.distance**2),
+        n=real(n),
+        status=whole(verdict.status),
+        witness=witness,
+        steps=whole(verdict.steps + extra_steps),
+        data_id=data_id,
         response_id=xp.zeros_like(data_id),
-        names=layout.names, bounds=layout.bounds, df=chart.k, vcov_kind="none" if kind is None else kind, mode=mode, weighting=weighting, layout=layout,
+        names=layout.names,
+        bounds=layout.bounds,
+        df=chart.k,
+        vcov_kind="none" if kind is None else kind,
+        mode=mode,
+        weighting=weighting,
+        layout=layout,
         hessian_by=FORWARD_OVER_REVERSE if user.hessian_by is None else user.hessian_by.method,
-    )  # fmt: skip
+    )

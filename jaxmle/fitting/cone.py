@@ -1,7 +1,9 @@
-"""The cone {d : Gd ≥ 0} along which a likelihood never falls: its span, its signs, and a certificate in exact arithmetic.
+"""The cone {d : Gd ≥ 0} along which a likelihood never falls: its span, its signs, and a
+certificate in exact arithmetic.
 
-By Moreau, v = d + r with d the projection of v on the cone and r = −G'λ, λ ≥ 0, on its polar; λ is a non-negative least-squares problem.
-So −e_j projects to zero exactly when d_j ≥ 0 all over the cone (Farkas), and if not its projection is a direction of the cone with d_j < 0.
+By Moreau, v = d + r with d the projection of v on the cone and r = −G'λ, λ ≥ 0, on its polar; λ is
+a non-negative least-squares problem. So −e_j projects to zero exactly when d_j ≥ 0 all over the
+cone (Farkas), and if not its projection is a direction of the cone with d_j < 0.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ SNAP = 1e-9  # rounding of gradients that are simple fractions of each other
 class Cone(NamedTuple):
     """A cone of recession."""
 
-    direction: np.ndarray  # (k,) inside it: strictly positive on every row that is not zero all over the cone; zeros if the cone is {0}
+    # (k,) inside it: strictly positive on every row that is not zero all over the cone; zeros if
+    # the cone is {0}
+    direction: np.ndarray
     signs: (
         np.ndarray
     )  # (k,) +1 or −1 where d_j keeps that sign all over the cone, 0 where it takes both or is zero
@@ -33,7 +37,9 @@ class Cone(NamedTuple):
 def generators(
     gradients: np.ndarray, alive: np.ndarray, columns: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (m, k) from gradients (q, n, p) of the living terms in the entries ``columns``, and which (q, n) they come from."""
+    """Rows (m, k) from gradients (q, n, p) of the living terms in the entries ``columns``, and
+    which (q, n) they come from.
+    """
     rows = gradients[:, alive][..., columns]
     size = np.max(np.abs(rows), axis=-1, initial=0.0)  # (q, n)
     usual = np.where(
@@ -73,7 +79,9 @@ def cone_of(rows: np.ndarray) -> Cone:
 
 
 def _project(g: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The projection of v (k,) on {d : gd ≥ 0}; where that fails another d of the cone with v'd > 0, or zeros if there is none."""
+    """The projection of v (k,) on {d : gd ≥ 0}; where that fails another d of the cone with v'd
+    > 0, or zeros if there is none.
+    """
     from scipy.optimize import nnls
 
     try:
@@ -95,7 +103,9 @@ def _farthest(g: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _interior(g: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A direction positive on every row that can be, and which these are: rows not yet positive are projected together until they vanish."""
+    """A direction positive on every row that can be, and which these are: rows not yet positive
+    are projected together until they vanish.
+    """
     d = _unit(d)
     for _ in range(g.shape[1] + 1):
         strict = g @ d > ZERO
@@ -116,7 +126,8 @@ def _unit(d: np.ndarray) -> np.ndarray:
 
 
 def certified(rows: np.ndarray, d: np.ndarray) -> bool:
-    """Whether some direction near d (k,) is, in exact rational arithmetic on the floats given, ≥ 0 on all rows (m, k) and > 0 on some.
+    """Whether some direction near d (k,) is, in exact rational arithmetic on the floats given, ≥ 0
+    on all rows (m, k) and > 0 on some.
 
     d itself is tried; then the exact null space of the rows on which it is zero up to rounding.
     """
@@ -158,7 +169,9 @@ def _rational(d: np.ndarray) -> list[Fraction]:
 
 
 def _whole(row: list[float]) -> list[int]:
-    """A positive multiple of a row of floats, exactly, in whole numbers: their arithmetic is many times faster than that of fractions."""
+    """A positive multiple of a row of floats, exactly, in whole numbers: their arithmetic is
+    many times faster than that of fractions.
+    """
     ratios = [value.as_integer_ratio() for value in row]
     common = max(denominator for _, denominator in ratios)  # all are powers of two
     return [numerator * (common // denominator) for numerator, denominator in ratios]

@@ -1,10 +1,12 @@
 """The verdict: what the end of a climb is, by the first rule that applies, with its witness.
 
-Two excursions may follow a climb. Where the last steps show recession (ℓ still rises, by less and less, as information along the step
-dies), the point is carried far along that step and the rest solved again: that is the limit likelihood. Where the information has null
-directions, points ±1, ±10 and ±10⁵ units along them are tried: a flat likelihood is flat there too. And where a standard error on the
-scale of a logarithm is 3 or more, ℓ is asked at ±¼ and ±⅒ of it whether it falls as its curvature says: on a maximum of rounding it does not.
-Signatures of a recession, per Newton step (information ratio, decrement ratio, step ratio): tail e⁻ᵗ .37/.37/1, tail 1/t .30/.67/1.5,
+Two excursions may follow a climb. Where the last steps show recession (ℓ still rises, by less and
+less, as information along the step dies), the point is carried far along that step and the rest
+solved again: that is the limit likelihood. Where the information has null directions, points ±1,
+±10 and ±10⁵ units along them are tried: a flat likelihood is flat there too. And where a standard
+error on the scale of a logarithm is 3 or more, ℓ is asked at ±¼ and ±⅒ of it whether it falls as
+its curvature says: on a maximum of rounding it does not. Signatures of a recession, per Newton step
+(information ratio, decrement ratio, step ratio): tail e⁻ᵗ .37/.37/1, tail 1/t .30/.67/1.5,
 logarithmic growth .25/1/2, quartic .44/.20/.67; regular 1/→0/→0.
 """
 
@@ -51,11 +53,14 @@ ESCAPE = (
     6  # doubling steps of undiminished gain that make a climb which then ends nowhere an escape
 )
 FAR = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
-SURE, USABLE = 5e-13, 5e-7  # decrements of 1e-6 and 1e-3 standard errors
+# decrements of 1e-6 and 1e-3 standard errors
+SURE = 5e-13
+USABLE = 5e-7
 PROBES = (1.0, -1.0, 10.0, -10.0, 1e5, -1e5)
 INNER = 8  # Newton steps that solve the rest again
-# When a maximum on a logarithm has to show itself, and how. With these, 0 of 3 600 fits of underdispersed counts by a negative binomial written
-# with log-gamma functions, whose ℓ is rounding noise far out, pass for maxima; none of 20 000 peaks over a background near zero fails.
+# When a maximum on a logarithm has to show itself, and how. With these, 0 of 3 600 fits of
+# underdispersed counts by a negative binomial written with log-gamma functions, whose ℓ is rounding
+# noise far out, pass for maxima; none of 20 000 peaks over a background near zero fails.
 WIDE = 3.0  # standard error of a logarithm: a factor of 20
 FAR_OUT = 16.0  # a logarithm of 1e7 or 1e-7
 NEARBY = (0.25, -0.25, 0.1, -0.1)  # of a logarithm
@@ -104,7 +109,9 @@ def _information(point: Point) -> Array:
 
 
 class Excursion(NamedTuple):
-    """A walk away from the end of a climb: the present trial, what was kept, and which probe is under way."""
+    """A walk away from the end of a climb: the present trial, what was kept, and which probe is
+    under way.
+    """
 
     trial: Array
     kept: Point
@@ -121,11 +128,13 @@ def _is_settled(state: State) -> Array:
 
 
 def _is_suspect(state: State) -> tuple[Array, Array, Array]:
-    """Whether the climb may have ended on a recession; the noise of ℓ, and the value that a tail cannot pass."""
+    """Whether the climb may have ended on a recession; the noise of ℓ, and the value that a
+    tail cannot pass.
+    """
     xp = namespace(state.point.z)
     tail = state.tail
-    # What a tail has yet to gain is a few times its decrement; an end above that is a maximum in its own right, unless ℓ was seen to be
-    # rough: then it was climbed by rounding.
+    # What a tail has yet to gain is a few times its decrement; an end above that is a maximum in
+    # its own right, unless ℓ was seen to be rough: then it was climbed by rounding.
     noise = 10 * noise_of(state.point)
     ceiling = tail.value + 20 * tail.decrement + noise
     below = (state.point.value <= ceiling) | state.rough
@@ -164,7 +173,8 @@ def unexplored(state: State) -> Limit:
 
 
 def explore(evaluate: Callable[[Array], Point], state: State, bent: tuple[bool, ...] = ()) -> Limit:
-    """Carry a recession to its limit, try whether null directions are flat, or whether a maximum is one. Costs nothing where not needed.
+    """Carry a recession to its limit, try whether null directions are flat, or whether a maximum is
+    one. Costs nothing where not needed.
 
     Args:
         bent: for each free coordinate whether it is a logarithm or the like; none if empty.
@@ -198,12 +208,15 @@ def _walk(
 
 def _outset(state: State, trial: Array, direction: Array, active: Array) -> Excursion:
     xp = namespace(trial)
-    zero, yes = xp.zeros((), dtype=xp.int32), xp.ones((), dtype=bool)
+    zero = xp.zeros((), dtype=xp.int32)
+    yes = xp.ones((), dtype=bool)
     return Excursion(trial, state.point, direction, zero, zero, yes, yes, active)
 
 
 def to_limit(state: State) -> Excursion:
-    """The outset of the walk to a limit likelihood: thirty steps further along the tail, then the rest solved again."""
+    """The outset of the walk to a limit likelihood: thirty steps further along the tail, then
+    the rest solved again.
+    """
     start = _outset(
         state, state.tail.z + FAR * state.tail.move, state.tail.move, _is_suspect(state)[0]
     )
@@ -213,8 +226,9 @@ def to_limit(state: State) -> Excursion:
 def follow(state: State, e: Excursion, point: Point) -> Excursion:
     """One evaluation on the way to the limit.
 
-    ℓ must neither fall on the way nor rise by more than a tail can. A likelihood that loses its digits far out (differences of log-gamma
-    functions do) is followed half as far each time, at last not at all.
+    ℓ must neither fall on the way nor rise by more than a tail can. A likelihood that loses its
+    digits far out (differences of log-gamma functions do) is followed half as far each time, at
+    last not at all.
     """
     xp = namespace(state.point.z)
     _, noise, ceiling = _is_suspect(state)
@@ -256,9 +270,11 @@ def _rest(state: State, point: Point) -> NewtonStep:
 
 def _recedes(state: State, far: Excursion) -> Array:
     suspect, noise, _ = _is_suspect(state)
-    # An end above the limit is a maximum in its own right: an estimate a hundredth of its standard error inside a bound.
+    # An end above the limit is a maximum in its own right: an estimate a hundredth of its standard
+    # error inside a bound.
     inner = (state.point.value > far.kept.value + noise) & state.newton.definite & ~state.rough
-    # Short of seven steps every maximum far out still looks like a tail; only noise excuses a likelihood from going there.
+    # Short of seven steps every maximum far out still looks like a tail; only noise excuses a
+    # likelihood from going there.
     return suspect & far.flat & ~inner & ((far.probe <= 2) | state.rough)
 
 
@@ -267,7 +283,9 @@ def _is_singular(state: State, far: Excursion) -> Array:
 
 
 def _null_direction(state: State) -> Array:
-    """One generic unit vector of the null space, in free coordinates: the sum of its eigenvectors."""
+    """One generic unit vector of the null space, in free coordinates: the sum of its
+    eigenvectors.
+    """
     xp = namespace(state.point.z)
     values, q = eigh(_information(state.point) / (state.scale[:, None] * state.scale[None, :]))
     null = xp.abs(values) <= null_cut(state.point)
@@ -276,8 +294,10 @@ def _null_direction(state: State) -> Array:
 
 
 def _widest(bent: tuple[bool, ...], state: State) -> tuple[Array, Array]:
-    """Whether a maximum has to show itself: on the scale of a logarithm it claims a standard error of three or more, or lies beyond ±16,
-    where differences of large numbers lose their digits. And the way to look, (k,): along that interval, one unit of the logarithm or one SE."""
+    """Whether a maximum has to show itself: on the scale of a logarithm it claims a standard error
+    of three or more, or lies beyond ±16, where differences of large numbers lose their digits. And
+    the way to look, (k,): along that interval, one unit of the logarithm or one SE.
+    """
     xp = namespace(state.point.z)
     if not any(bent):
         return xp.zeros((), dtype=bool), xp.zeros_like(state.point.z)
@@ -299,8 +319,10 @@ def _widest(bent: tuple[bool, ...], state: State) -> tuple[Array, Array]:
 
 
 def _on_a_plain(bent: tuple[bool, ...], state: State) -> Array:
-    """Whether a climb leapt along a logarithm to where nothing is left of the information it once had there: level ground beside a bound,
-    on which any point has a score of zero. A negative binomial's dispersion was called 4e-29 ± 2e-13 so."""
+    """Whether a climb leapt along a logarithm to where nothing is left of the information it once
+    had there: level ground beside a bound, on which any point has a score of zero. A negative
+    binomial's dispersion was called 4e-29 ± 2e-13 so.
+    """
     xp = namespace(state.point.z)
     if not any(bent):
         return xp.zeros((), dtype=bool)
@@ -313,8 +335,10 @@ def _on_a_plain(bent: tuple[bool, ...], state: State) -> Array:
 
 
 def to_flat(bent: tuple[bool, ...], state: State, far: Excursion) -> Excursion:
-    """The outset of the walk that tries whether ℓ stays where it is at ±1 and ±10 units along the null space with the rest solved again,
-    and, where the null space is straight, at ±10⁵: collinearity by rounding shows there. Or of the walk about a wide maximum."""
+    """The outset of the walk that tries whether ℓ stays where it is at ±1 and ±10 units along the
+    null space with the rest solved again, and, where the null space is straight, at ±10⁵:
+    collinearity by rounding shows there. Or of the walk about a wide maximum.
+    """
     singular = _is_singular(state, far)
     doubt, wide = _widest(bent, state)
     xp = namespace(wide)
@@ -409,16 +433,20 @@ class Survey(NamedTuple):
 
 
 def survey(state: State, limit: Limit) -> Survey:
-    """Take the information at the end apart: by Cholesky where it is sound, by eigenvectors elsewhere."""
+    """Take the information at the end apart: by Cholesky where it is sound, by eigenvectors
+    elsewhere.
+    """
     xp = namespace(state.point.z)
     point = limit.point
     scale = xp.where(limit.recedes, limit.scale, metric_of(point.hessian, point.score))
     cut = xp.where(limit.recedes, xp.sqrt(xp.finfo(point.z.dtype).eps), null_cut(point))
     troubled = limit.recedes | ~state.newton.definite | ~state.newton.convex
-    j, move = _information(point), state.tail.move
+    j = _information(point)
+    move = state.tail.move
     j = rarely(limit.short, _deflated, lambda j, *_: j, j, scale, move)
     found = rarely(troubled, _spectrum, _factor, j, scale, cut)
-    # Thirty steps of a tail e⁻²ᵗ are but fifteen of the e⁻ᵗ that it turns into near a bound: its information has not died.
+    # Thirty steps of a tail e⁻²ᵗ are but fifteen of the e⁻ᵗ that it turns into near a bound: its
+    # information has not died.
     alive = limit.recedes & (found[1] > cut)
 
     def deflated(j: Any, scale: Any, cut: Any, move: Any, *_: Any) -> Any:
@@ -433,7 +461,9 @@ def survey(state: State, limit: Limit) -> Survey:
 
 
 def _deflated(j: Array, scale: Array, move: Array) -> Array:
-    """J without the receding coordinates: they are taken out by hand where the information could not be seen to die."""
+    """J without the receding coordinates: they are taken out by hand where the information
+    could not be seen to die.
+    """
     xp = namespace(j)
     along = scale * move
     along = xp.where(along**2 >= 1e-3 * xp.max(along**2), along, 0.0)
@@ -456,7 +486,8 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     eps = xp.finfo(point.z.dtype).eps
     double = xp.finfo(point.z.dtype).bits >= 64
 
-    shows, decrement = state.signature, limit.decrement
+    shows = state.signature
+    decrement = limit.decrement
     distance = xp.sqrt(2 * decrement)
     quiet = decrement <= xp.maximum(USABLE, noise_of(point))
     settled = (state.outcome == SETTLED) | ((state.outcome == STUCK) & quiet)
@@ -464,7 +495,8 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     escaped = (state.longest >= ESCAPE) & ~(regular | limit.recedes | limit.flat)
     growth = (shows.decrement >= 0.9) & (shows.step >= 0.9) & (shows.information < RECEDES)
     blown = (state.outcome == EXHAUSTED) & (state.rise > -0.5 * xp.log(eps)) & double
-    # cond(R) is λ_max tr R⁻¹ or less, and two columns that nearly agree have λ_max = 2; errors of 1.7 ε tr R⁻¹ were seen.
+    # cond(R) is λ_max tr R⁻¹ or less, and two columns that nearly agree have λ_max = 2; errors of
+    # 1.7 ε tr R⁻¹ were seen.
     conditioned = 2 * eps * vif <= 1e-3
     # A tail that ended in rounding: the maximum found after it is one of the noise.
     climbed_noise = (
@@ -543,7 +575,8 @@ def _unit(v: Array) -> tuple[Array, Array]:
 
 
 def _factor(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, Array]:
-    """Null projector, lowest eigenvalue of R, its eigenvector, and tr R⁻¹ (the sum of variance inflation factors), by Cholesky.
+    """Null projector, lowest eigenvalue of R, its eigenvector, and tr R⁻¹ (the sum of variance
+    inflation factors), by Cholesky.
 
     tr R⁻¹ bounds the condition: 1/λ_min ≤ tr R⁻¹ ≤ k/λ_min.
     """
@@ -571,8 +604,8 @@ def _spectrum(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, 
 def root_of(j: Array, scale: Array, null: Array) -> Array:
     """U (k, k) with UU' = B(B'JB)⁻¹B', B any complement of the null space.
 
-    With R = D⁻¹JD⁻¹ and N the projector on the null space, (I − N)R(I − N) + N falls apart into the estimable block and an identity, so
-    one Cholesky factor serves; where N is zero this is J⁻¹.
+    With R = D⁻¹JD⁻¹ and N the projector on the null space, (I − N)R(I − N) + N falls apart into the
+    estimable block and an identity, so one Cholesky factor serves; where N is zero this is J⁻¹.
     """
     xp = namespace(j)
     keep = xp.eye(j.shape[0], dtype=j.dtype) - null

@@ -1,4 +1,6 @@
-"""``em``: mixtures by the EM algorithm from many starts, ended by Newton steps on the likelihood itself."""
+"""``em``: mixtures by the EM algorithm from many starts, ended by Newton steps on the
+likelihood itself.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ Model = GaussianMixture | MixtureOf
 
 BLOCK = 16_384  # rows of a block of the Newton finish, where there are four times as many
 TRIES = 3  # ends of EM that Newton may try, the highest first, until one converges
-SAME = 0.1  # log-likelihood: ends nearer than this to the highest count as the same, since EM stops short of each
+# log-likelihood: ends nearer than this to the highest count as the same, since EM stops short of
+# each
+SAME = 0.1
 
 
 MOST_STARTS = 100_000
@@ -36,9 +40,10 @@ class EM:
     """The result of ``em``: the fitted mixture, and where EM ended from each start.
 
     Attributes:
-        fit: the record of the mixture's log-likelihood after the Newton finish: status, standard errors, witness. UNBOUNDED where every start
-            collapsed.
-        path: ℓ at each step of the start that ``fit`` came from (with a variance floor, ℓ plus the penalty); it does not fall.
+        fit: the record of the mixture's log-likelihood after the Newton finish: status, standard
+            errors, witness. UNBOUNDED where every start collapsed.
+        path: ℓ at each step of the start that ``fit`` came from (with a variance floor, ℓ plus the
+            penalty); it does not fall.
         logliks: where EM ended from each start, (s,); NaN where a component collapsed.
         collapsed: for each start the component whose variance went to zero, −1 for none, (s,).
         rows: for each start the rows that the collapsing component stood on.
@@ -71,11 +76,13 @@ class EM:
 
     def explain(self) -> str:
         """The verdict in a sentence, and what became of the starts."""
-        said, lost = [self.fit.explain()], np.flatnonzero(self.collapsed >= 0)
+        said = [self.fit.explain()]
+        lost = np.flatnonzero(self.collapsed >= 0)
         for s in lost[:1]:
             told = ", ".join(map(str, self.rows[s][:6])) + (", …" if len(self.rows[s]) > 6 else "")
             said.append(
-                f"From start {s}, component {self.collapsed[s]} collapsed on row{'s' * (len(self.rows[s]) != 1)} {told}, where the likelihood is unbounded."
+                f"From start {s}, component {self.collapsed[s]} collapsed on "
+                f"row{'s' * (len(self.rows[s]) != 1)} {told}, where the likelihood is unbounded."
             )
         if lost.size:
             said.append(
@@ -85,7 +92,8 @@ class EM:
                     if lost.size == len(self.logliks)
                     else "; the estimates are a local maximum. "
                 )
-                + "A penalty on small variances keeps components from it (variance_floor= of a Gaussian mixture)."
+                + "A penalty on small variances keeps components from it (variance_floor= of a "
+                "Gaussian mixture)."
             )
         if self.reached:
             said.append(
@@ -113,25 +121,29 @@ def em(
 ) -> EM:
     """Fit a mixture by EM, from one start or many, and finish with Newton steps.
 
-    The E-step computes the responsibilities r_ij = w_j f_j(y_i)/Σ_l w_l f_l(y_i), the M-step maximises Σ r_ij log w_j f_j(y_i), in closed form
-    or by weighted fits. ℓ never falls, apart from rounding. EM stops where the geometric fall of its gains says that less than ``tolerance`` is
-    left; ``jaxmle.fit`` then climbs the rest of the likelihood from there, so that status and standard errors (of the observed information) are
-    those of any other fit.
+    The E-step computes the responsibilities r_ij = w_j f_j(y_i)/Σ_l w_l f_l(y_i), the M-step
+    maximises Σ r_ij log w_j f_j(y_i), in closed form or by weighted fits. ℓ never falls, apart from
+    rounding. EM stops where the geometric fall of its gains says that less than ``tolerance`` is
+    left; ``jaxmle.fit`` then climbs the rest of the likelihood from there, so that status and
+    standard errors (of the observed information) are those of any other fit.
 
-    Components are put in order, so that labels are the same from any start: Gaussian ones by the first coordinate of their mean, then the
-    second, and so on; others by their weight, the largest first. The likelihood of a Gaussian mixture with free variances is unbounded where a
-    component stands on too few rows: a start that ends there is left out and reported, and the estimate is the highest of the local maxima.
+    Components are put in order, so that labels are the same from any start: Gaussian ones by the
+    first coordinate of their mean, then the second, and so on; others by their weight, the largest
+    first. The likelihood of a Gaussian mixture with free variances is unbounded where a component
+    stands on too few rows: a start that ends there is left out and reported, and the estimate is
+    the highest of the local maxima.
 
     Args:
         model: ``gaussian_mixture(…)`` or ``mixture_of(…)``.
-        start: parameters to start from, a list of such, or None to draw ``starts`` of them: by k-means++ for observations in one array,
-            from random subsets of the rows else.
+        start: parameters to start from, a list of such, or None to draw ``starts`` of them: by
+            k-means++ for observations in one array, from random subsets of the rows else.
         data: the observations; a tree of arrays that share the leading axis n.
         starts: how many starts to draw.
         key: a whole number, the seed of the draws.
         weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
-        variance_floor: strength a of the penalty −a Σ_j {log det Σ_j + tr(S Σ_j⁻¹)}, S the covariance of all rows. The fit is then a MAP
-            fit and its ``mode`` says so. Gaussian mixtures only.
+        variance_floor: strength a of the penalty −a Σ_j {log det Σ_j + tr(S Σ_j⁻¹)}, S the
+            covariance of all rows. The fit is then a MAP fit and its ``mode`` says so. Gaussian
+            mixtures only.
         tolerance: log-likelihood that EM may leave to Newton; 0 to run ``max_steps``.
         max_steps: of EM.
         newton_steps: evaluations allowed to the finish; 0 to judge the end of EM as it is.
@@ -141,16 +153,22 @@ def em(
         An ``EM``.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types, NaN in the data, a start outside its bounds.
+        ValueError, TypeError: for what is visible in shapes and types, NaN in the data, a start
+            outside its bounds.
 
-    Source: Dempster, Laird & Rubin (1977), JRSS B 39, 1–38; McLachlan & Peel (2000), Finite Mixture Models, chapters 2 and 3.
+    Source: Dempster, Laird & Rubin (1977), JRSS B 39, 1–38; McLachlan & Peel (2000), Finite Mixture
+    Models, chapters 2 and 3.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.fitting.em import em
     >>> from jaxmle.fitting.gaussian_mixture import gaussian_mixture
     >>> y = np.concatenate([np.linspace(-1, 1, 20), np.linspace(4, 8, 30)])
     >>> found = em(gaussian_mixture(2), data=y, starts=2)
-    >>> bool(found.fit.converged), found.params["loc"].round(3).ravel().tolist(), found.params["weights"].round(3).tolist()
+    >>> (
+    ...     bool(found.fit.converged),
+    ...     found.params["loc"].round(3).ravel().tolist(),
+    ...     found.params["weights"].round(3).tolist(),
+    ... )
     (True, [0.0, 6.0], [0.4, 0.6])
     """
     _check(model, starts, key, weights, variance_floor, tolerance, max_steps, newton_steps)
@@ -200,7 +218,8 @@ def _check(
 ) -> None:
     if tracing():
         raise TypeError(
-            "em schedules its work from the host and cannot run inside jit or vmap; there, jaxmle.fit maximises the likelihood of the mixture"
+            "em schedules its work from the host and cannot run inside jit or vmap; there, "
+            "jaxmle.fit maximises the likelihood of the mixture"
         )
     if not isinstance(model, Model):
         raise TypeError(
@@ -214,11 +233,13 @@ def _check(
     check_number("tolerance", tolerance, low=0.0, closed=True)
     if variance_floor and not isinstance(model, GaussianMixture):
         raise ValueError(
-            "variance_floor is a penalty on covariance matrices, for gaussian_mixture; penalize the components' parameters in a fit of model.loglik instead"
+            "variance_floor is a penalty on covariance matrices, for gaussian_mixture; penalize "
+            "the components' parameters in a fit of model.loglik instead"
         )
     if weights is not None and not isinstance(weights, Weights):
         raise TypeError(
-            f"weights must say what they mean: jaxmle.frequency(w) or jaxmle.sampling(w); got {type(weights).__name__}"
+            "weights must say what they mean: jaxmle.frequency(w) or jaxmle.sampling(w); got "
+            f"{type(weights).__name__}"
         )
 
 
@@ -226,7 +247,8 @@ def _checked_weights(weights: Weights, n: int | None) -> np.ndarray:
     w = np.asarray(weights.values, float)
     if w.shape != (n,) or not np.all(np.isfinite(w)) or np.any(w < 0) or not np.any(w > 0):
         raise ValueError(
-            f"weights must be finite and not negative, one for each of {n} rows; got shape {w.shape}"
+            f"weights must be finite and not negative, one for each of {n} rows; got shape "
+            f"{w.shape}"
         )
     return w
 
@@ -241,7 +263,8 @@ def _checked_start(model: Model, start: Tree, data: Tree) -> Tree:
     check_start(layout, params)
     if len(params["weights"]) != model.components:
         raise ValueError(
-            f"the start has {len(params['weights'])} weights and the model {model.components} components"
+            f"the start has {len(params['weights'])} weights and the model {model.components} "
+            "components"
         )
     try:
         shape = jax.eval_shape(model.log_joint, params, data).shape
@@ -249,13 +272,16 @@ def _checked_start(model: Model, start: Tree, data: Tree) -> Tree:
         raise ValueError(f"the start does not fit the model and the data: {error}") from None
     if len(shape) != 2 or shape[1] != model.components:
         raise ValueError(
-            f"the start does not fit the model: {model.components} components, but log densities of shape {shape}"
+            f"the start does not fit the model: {model.components} components, but log densities "
+            f"of shape {shape}"
         )
     return params
 
 
 def _finished(model: Model, path: Path, data: Tree, climb: Any, newton_steps: int) -> EM:
-    """The highest end that Newton confirms; where every start collapsed, the record that says so."""
+    """The highest end that Newton confirms; where every start collapsed, the record that says
+    so.
+    """
     s = np.arange(len(path.params))
     ends = np.where(path.steps > 0, path.logliks[s, np.maximum(path.steps - 1, 0)], np.nan)
     ends = np.where(path.collapsed >= 0, np.nan, ends)
@@ -285,7 +311,9 @@ def _finished(model: Model, path: Path, data: Tree, climb: Any, newton_steps: in
 
 
 def _in_order(model: Model, climb: Any, params: Tree, newton_steps: int) -> Fit:
-    """The fit from an end of EM, with components in order; once more from there where the finish changed the order."""
+    """The fit from an end of EM, with components in order; once more from there where the
+    finish changed the order.
+    """
     found = climb(model.ordered(params), newton_steps)
     if not found.converged:
         return found
@@ -308,7 +336,9 @@ def _rows(model: Model, params: Tree, data: Tree, component: int) -> np.ndarray:
 
 
 def _unbounded(found: Fit, vanishing: list[int], rows: np.ndarray) -> Fit:
-    """The record of a likelihood without a maximum: no estimate, and the variances that go to zero for a direction."""
+    """The record of a likelihood without a maximum: no estimate, and the variances that go to
+    zero for a direction.
+    """
 
     def nothing(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), tree)
@@ -330,15 +360,24 @@ def _unbounded(found: Fit, vanishing: list[int], rows: np.ndarray) -> Fit:
         distance=nan,
     )
     return replace(
-        found, params=nothing(found.params), stderr=nothing(found.stderr), vcov=np.full_like(found.vcov, np.nan), hessian=np.full_like(found.hessian, np.nan),
-        score=np.full_like(found.score, np.nan), decrement=nan, loglik=infinite, status=status, witness=witness,
-    )  # fmt: skip
+        found,
+        params=nothing(found.params),
+        stderr=nothing(found.stderr),
+        vcov=np.full_like(found.vcov, np.nan),
+        hessian=np.full_like(found.hessian, np.nan),
+        score=np.full_like(found.score, np.nan),
+        decrement=nan,
+        loglik=infinite,
+        status=status,
+        witness=witness,
+    )
 
 
 def em_steps(
     model: Model, start: Tree, data: Tree, steps: int, *, weights: Weights | None = None
 ) -> tuple[Tree, np.ndarray]:
-    """Exactly so many EM steps from one start, without judgement: the parameters after them, and ℓ before each, (steps,).
+    """Exactly so many EM steps from one start, without judgement: the parameters after them, and ℓ
+    before each, (steps,).
 
     A path that ends early, with fewer entries, met a collapsing component.
 
@@ -352,7 +391,11 @@ def em_steps(
     >>> import numpy as np
     >>> from jaxmle.fitting.gaussian_mixture import gaussian_mixture
     >>> two = gaussian_mixture(2, "spherical")
-    >>> start = {"weights": np.array([0.5, 0.5]), "loc": np.array([[0.0], [3.0]]), "variance": np.array([1.0, 1.0])}
+    >>> start = {
+    ...     "weights": np.array([0.5, 0.5]),
+    ...     "loc": np.array([[0.0], [3.0]]),
+    ...     "variance": np.array([1.0, 1.0]),
+    ... }
     >>> params, path = em_steps(two, start, np.array([0.0, 1.0, 3.0, 4.0, 5.0]), 20)
     >>> len(path), bool(np.all(np.diff(path) > -1e-12))
     (20, True)

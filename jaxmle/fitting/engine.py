@@ -1,4 +1,6 @@
-"""The work of a fit, the same on both roads: climb, explore, judge, conclude, with the passes over the data given as functions."""
+"""The work of a fit, the same on both roads: climb, explore, judge, conclude, with the passes
+over the data given as functions.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,12 @@ from jaxmle.solvers.methods import Solver, choose
 from jaxmle.solvers.secant import Slope
 from jaxmle.solvers.status import Status
 
-FAR_ABOVE = 8.0  # median deviations (at least of one unit of ℓ) by which the term of a collapsed component stands above the others
-SHARE_OF_STDERR_IN_DOUBT = 1e-3  # of a standard error that differences leave open: IMPRECISE beyond it, as for the distance to the maximum
+# median deviations (at least of one unit of ℓ) by which the term of a collapsed component stands
+# above the others
+FAR_ABOVE = 8.0
+# of a standard error that differences leave open: IMPRECISE beyond it, as for the distance to the
+# maximum
+SHARE_OF_STDERR_IN_DOUBT = 1e-3
 SHARE_OF_STDERR_LOST = 0.1  # beyond this it is not given
 NO_MEAT = 1e-18  # robust variance over the variance of the model, below which it is rounding
 Climb = Callable[[Callable[[Array], Point], Array, int], State]
@@ -63,7 +69,9 @@ class Problem:
 
     @property
     def neutral(self) -> Problem:
-        """Without the likelihood and without what only names or widens the covariance: fits that differ in no more share their programs."""
+        """Without the likelihood and without what only names or widens the covariance: fits
+        that differ in no more share their programs.
+        """
         return replace(
             self,
             loglik=None,
@@ -89,7 +97,8 @@ def pose(
     chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots)))
     if not chart.k:
         raise ValueError("every parameter is fixed: there is nothing to estimate")
-    weighting, solver = weighting_of(loglik), choose(solver, chart.k)
+    weighting = weighting_of(loglik)
+    solver = choose(solver, chart.k)
     if jeffreys_of(loglik) is not None:
         return _pose_jeffreys(
             loglik, chart, solver, vcov, clusters, weighting, max_steps, block_rows, roots
@@ -136,25 +145,31 @@ def _pose_jeffreys(
     block_rows: int | None,
     roots: np.ndarray,
 ) -> Problem:
-    """A fit under Jeffreys's prior: the covariance is the inverse of the unpenalised information that the prior is made of."""
+    """A fit under Jeffreys's prior: the covariance is the inverse of the unpenalised
+    information that the prior is made of.
+    """
     prior = jeffreys_of(loglik)
     assert prior is not None
     if prior.information == "expected" and not has_law(loglik):
         raise ValueError(
-            f"jeffreys: {NO_LAW}; or, where the observed information takes its place, jeffreys(loglik, information='observed')"
+            f"jeffreys: {NO_LAW}; or, where the observed information takes its place, "
+            "jeffreys(loglik, information='observed')"
         )
     if vcov not in ("auto", prior.information, None) or clusters is not None:
         raise ValueError(
-            f"after jeffreys the covariance is the inverse of the unpenalised information, vcov='auto'; got {'clusters' if clusters is not None else repr(vcov)}. "
-            "Another kind at the estimate: fit.with_vcov(jaxmle.vcov(loglik, kind)(fit.params, data))"
+            "after jeffreys the covariance is the inverse of the unpenalised information, "
+            f"vcov='auto'; got {'clusters' if clusters is not None else repr(vcov)}. Another "
+            "kind at the estimate: fit.with_vcov(jaxmle.vcov(loglik, kind)(fit.params, data))"
         )
     if weighting == "sampling":
         raise ValueError(
-            "jeffreys needs the information of a likelihood, and a sum under sampling weights is none; frequency weights are"
+            "jeffreys needs the information of a likelihood, and a sum under sampling weights is "
+            "none; frequency weights are"
         )
     if chart.k != len(chart.moving):
         raise ValueError(
-            "jeffreys needs as many free parameters as entries: no simplex, correlation or covariance among them"
+            "jeffreys needs as many free parameters as entries: no simplex, correlation or "
+            "covariance among them"
         )
     kind, label = (
         (None, None) if vcov is None else ("expected", f"{prior.information} (unpenalised)")
@@ -179,7 +194,9 @@ def _pose_jeffreys(
 
 
 class Engine(NamedTuple):
-    """The likelihood's passes over the data: compiled and returning NumPy on the host, plain functions under a trace."""
+    """The likelihood's passes over the data: compiled and returning NumPy on the host, plain
+    functions under a trace.
+    """
 
     evaluate: Callable[[Array], Point]
     slopes: Callable[[Array], Slope]  # of a declared regression alone
@@ -192,7 +209,9 @@ class Engine(NamedTuple):
 def engine_of(
     problem: Problem, loglik: Loglik, base: Array, data: Tree, codes: tuple[Array, ...]
 ) -> Engine:
-    """The passes as plain functions of ``loglik``; its histograms are for the sums over the rows."""
+    """The passes as plain functions of ``loglik``; its histograms are for the sums over the
+    rows.
+    """
     layout = problem.layout
     objective = Objective(
         loglik, problem.chart, base, data, problem.solver.curvature, problem.block_rows
@@ -211,7 +230,9 @@ def engine_of(
 
 
 def compiled_pass(problem: Problem, name: str) -> Callable[..., Any]:
-    """One pass of the engine as a program of (base, data, codes, *arguments), compiled once on the user's function for all who ask for it."""
+    """One pass of the engine as a program of (base, data, codes, *arguments), compiled once on
+    the user's function for all who ask for it.
+    """
     bare = problem.bare  # a compiled piece must not keep the user's function alive
 
     def make(loglik: Loglik) -> Callable[..., Any]:
@@ -227,10 +248,13 @@ def compiled_pass(problem: Problem, name: str) -> Callable[..., Any]:
 
 
 def _first_bad_term(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
-    """The first term that is not finite, or the one that stands far above all others; −1 where there is none or there are no terms."""
+    """The first term that is not finite, or the one that stands far above all others; −1 where
+    there is none or there are no terms.
+    """
     terms = jnp.atleast_1d(terms_of(loglik, layout.unravel(x), data))
     bad = ~jnp.isfinite(terms)
-    top, middle = jnp.max(terms), jnp.median(terms)
+    top = jnp.max(terms)
+    middle = jnp.median(terms)
     spread = jnp.median(jnp.abs(terms - middle))
     alone = (terms > middle + FAR_ABOVE * jnp.maximum(spread, 1.0)) & (terms >= top)
     return jnp.where(
@@ -274,8 +298,12 @@ def bread(point: Point, verdict: Verdict) -> Array:
 
 
 def plain(problem: Problem, point: Point, verdict: Verdict, root: Array) -> Extra:
-    """The covariance that needs no further pass: the inverse observed information from its root (k, k), or none."""
-    xp, user, kind = namespace(point.z), point.aux, problem.kind
+    """The covariance that needs no further pass: the inverse observed information from its root
+    (k, k), or none.
+    """
+    xp = namespace(point.z)
+    user = point.aux
+    kind = problem.kind
     lift = (
         xp.diagonal(user.jacobian)[:, None] * root
         if problem.chart.is_entrywise
@@ -286,7 +314,9 @@ def plain(problem: Problem, point: Point, verdict: Verdict, root: Array) -> Extr
 
 
 def _meaningful(vcov: Array, lift: Array) -> Array:
-    """A robust covariance (p, p), NaN where it is none: the scores of a saturated fit are rounding, one cluster has no variance."""
+    """A robust covariance (p, p), NaN where it is none: the scores of a saturated fit are
+    rounding, one cluster has no variance.
+    """
     xp = namespace(lift)
     ratio = xp.diagonal(vcov) / xp.maximum(xp.sum(lift**2, axis=1), xp.finfo(lift.dtype).tiny)
     none = ~((ratio > NO_MEAT) & (ratio < 1 / NO_MEAT)) & (xp.sum(lift**2, axis=1) > 0)
@@ -343,14 +373,16 @@ def complete(
 
 
 def _with_error(problem: Problem, verdict: Verdict, extra: Extra) -> tuple[Verdict, Extra]:
-    """The same with the measured error of a Hessian by differences: in the standard errors, the digits and the status.
+    """The same with the measured error of a Hessian by differences: in the standard errors, the
+    digits and the status.
 
     To first order dJ⁻¹ = −J⁻¹(dJ)J⁻¹, and the bread stands twice in a sandwich.
     """
     how = verdict.point.aux.hessian_by
     if how is None or how.error is None or problem.kind is None:
         return verdict, extra
-    xp, point = namespace(verdict.point.z), verdict.point
+    xp = namespace(verdict.point.z)
+    point = verdict.point
     inverse = plain(replace(problem, kind="observed"), point, verdict, bread(point, verdict)).vcov
     variance = xp.diagonal(extra.vcov)
     moved = xp.diagonal(xp.abs(inverse) @ how.error @ xp.abs(extra.vcov))
@@ -390,6 +422,16 @@ def finish(
         problem.chart, np.array(problem.roots), verdict, reached, point.aux, base, extra.vcov
     )
     return record(
-        problem.chart, verdict, point.aux, ending, n=n, row=extra.row, error=extra.error, extra_steps=extra_steps, data_id=data_id,
-        kind=problem.label, mode=problem.mode, weighting=problem.weighting,
-    )  # fmt: skip
+        problem.chart,
+        verdict,
+        point.aux,
+        ending,
+        n=n,
+        row=extra.row,
+        error=extra.error,
+        extra_steps=extra_steps,
+        data_id=data_id,
+        kind=problem.label,
+        mode=problem.mode,
+        weighting=problem.weighting,
+    )

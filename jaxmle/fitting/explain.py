@@ -14,23 +14,37 @@ if TYPE_CHECKING:
 
 
 NOISE = (
-    "what looks like a maximum is within the rounding noise of the log-likelihood in this precision ({dtype}): no digit of it can be trusted. "
-    "A parameter may be on its way to infinity or to its bound, as a negative binomial's size is with underdispersed counts; differences of large "
-    "numbers lose their digits there, which the functions of jaxmle.special avoid."
+    "what looks like a maximum is within the rounding noise of the log-likelihood in this "
+    "precision ({dtype}): no digit of it can be trusted. A parameter may be on its way to "
+    "infinity or to its bound, as a negative binomial's size is with underdispersed counts; "
+    "differences of large numbers lose their digits there, which the functions of jaxmle.special "
+    "avoid."
 )
 
 
-LOCAL = " This was seen along the climb and is not proved for all parameters: where a likelihood is not concave, another start (multistart) may lead to a higher maximum."
+LOCAL = (
+    " This was seen along the climb and is not proved for all parameters: where a likelihood is "
+    "not concave, another start (multistart) may lead to a higher maximum."
+)
 
 SOURCE = {
-    1: " It is these data that do not tell them apart, such as collinear columns or a factor beside an intercept: with columns in another order they would be identified.",
-    2: " It is the model that cannot: with other data of this kind, and at other parameters, the same number of combinations is free.",
+    1: (
+        " It is these data that do not tell them apart, such as collinear columns or a factor "
+        "beside an intercept: with columns in another order they would be identified."
+    ),
+    2: (
+        " It is the model that cannot: with other data of this kind, and at other parameters, "
+        "the same number of combinations is free."
+    ),
 }
 
 
 def explain(fit: Fit) -> str:
-    """One sentence for the status of one fit, with the parameters concerned and what to do about it."""
-    status, w = fit.verdict, fit.witness
+    """One sentence for the status of one fit, with the parameters concerned and what to do
+    about it.
+    """
+    status = fit.verdict
+    w = fit.witness
     words = {
         "along": f"along {_direction(fit)}" if np.any(w.direction) else "",
         "bound": _bounds(fit),
@@ -62,7 +76,8 @@ def explain(fit: Fit) -> str:
 
 
 def printed(text: str) -> str:
-    r"""A name as it is shown: characters that do not print, such as line ends and marks that turn the direction of writing, are escaped.
+    r"""A name as it is shown: characters that do not print, such as line ends and marks that turn
+    the direction of writing, are escaped.
 
     >>> printed("price (€)"), printed("a\nb\u202e")
     ('price (€)', 'a\\nb\\u202e')
@@ -86,19 +101,24 @@ def _second_derivatives(fit: Fit) -> str:
     if not np.any(np.isfinite(share)):
         return told + " Their measured error leaves no digit of the standard errors."
     return (
-        told
-        + f" Their measured error leaves {np.nanmax(share):.1g} of a standard error open. Tighter tolerances inside the likelihood make that less."
+        told + f" Their measured error leaves {np.nanmax(share):.1g} of a standard error open. "
+        "Tighter tolerances inside the likelihood make that less."
     )
 
 
 def _maximum(certificate: int) -> str:
-    """Which maximum was found: the only one, the highest of several starts, or one that was compared with no other."""
+    """Which maximum was found: the only one, the highest of several starts, or one that was
+    compared with no other.
+    """
     if certificate & CONCAVE:
         found = "The maximum was found."
     elif certificate & COMPARED:
         found = "The highest of the maxima that several starts lead to was found."
     else:
-        found = "A maximum was found. The likelihood is not known to be concave: multistart tells whether another is higher."
+        found = (
+            "A maximum was found. The likelihood is not known to be concave: multistart tells "
+            "whether another is higher."
+        )
     return found + (f" But {MEAN_OF_ROWS}" if certificate & MEAN else "")
 
 
@@ -110,14 +130,18 @@ def covariance_note(fit: Fit) -> str:
     if fit.vcov_kind == "none":
         return ""
     if row >= 0:
-        return f" {'The cluster of row' if clustered else 'Row'} {row} has leverage one, so {kind} does not exist."
+        return (
+            f" {'The cluster of row' if clustered else 'Row'} {row} has leverage one, so {kind} "
+            "does not exist."
+        )
     if not np.any(np.isnan(np.diagonal(fit.witness.vcov))):
         return ""
     return (
-        f" But {kind} has no meaning here: the scores of a fit with as many parameters as rows are zero up to rounding, "
-        "or there are too few clusters or rows for its correction"
+        f" But {kind} has no meaning here: the scores of a fit with as many parameters as rows "
+        "are zero up to rounding, or there are too few clusters or rows for its correction"
         + (
-            ", or a variance clustered two ways, which is a sum over both less one over their crossings, came out negative."
+            ", or a variance clustered two ways, which is a sum over both less one over their "
+            "crossings, came out negative."
             if clustered
             else "."
         )
@@ -125,7 +149,9 @@ def covariance_note(fit: Fit) -> str:
 
 
 def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit: int = 4) -> str:
-    """A direction as a readable sum: ``a - b``, ``0.5*a + b``; its largest coefficient is one, those small in units of ``scale`` are left out."""
+    """A direction as a readable sum: ``a - b``, ``0.5*a + b``; its largest coefficient is one,
+    those small in units of ``scale`` are left out.
+    """
     names = tuple(map(printed, names))
     d = np.asarray(direction, dtype=float)
     size = np.abs(d) * scale
@@ -161,7 +187,9 @@ def _free(fit: Fit) -> str:
 
 
 def _direction(fit: Fit) -> str:
-    """The witness's direction in words. What counts as small is judged in standard units, √|H_jj|, not in those of the parameters."""
+    """The witness's direction in words. What counts as small is judged in standard units,
+    √|H_jj|, not in those of the parameters.
+    """
     curvature = np.sqrt(np.abs(np.diagonal(np.asarray(fit.hessian))))
     scale = np.where(np.isfinite(curvature) & (curvature > 0), curvature, 1.0)
     if (

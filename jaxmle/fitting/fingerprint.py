@@ -1,7 +1,7 @@
 """Fingerprints of data: whether two fits saw the same rows.
 
-A fingerprint reads every byte of every leaf. It is that of the member's own rows, so that the same data have the same one alone or in a
-batch, padded or not, contiguous or not.
+A fingerprint reads every byte of every leaf. It is that of the member's own rows, so that the same
+data have the same one alone or in a batch, padded or not, contiguous or not.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from jaxmle._types import Tree
 
 
 def fingerprint(data: Tree) -> np.ndarray:
-    """The fingerprint of one data set: two halves (2,) uint32 of 64 bits over values, positions, types and shapes."""
+    """The fingerprint of one data set: two halves (2,) uint32 of 64 bits over values,
+    positions, types and shapes.
+    """
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(data)]
     if not leaves:
         return np.zeros(2, np.uint32)
@@ -28,8 +30,9 @@ def fingerprint(data: Tree) -> np.ndarray:
 def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> np.ndarray:
     """The fingerprint of each member, (b, 2) uint32.
 
-    Each leaf of a member is hashed by XXH3 (Collet, xxHash 0.8 specification). The hashes are chained with the number of rows, the dtype,
-    the shape behind the rows and the place among the leaves.
+    Each leaf of a member is hashed by XXH3 (Collet, xxHash 0.8 specification). The hashes are
+    chained with the number of rows, the dtype, the shape behind the rows and the place among the
+    leaves.
 
     Args:
         leaves: arrays (b, n, ...).
@@ -48,7 +51,9 @@ def fingerprints(leaves: list[np.ndarray], lengths: list[np.ndarray] | None) -> 
 
 
 def digest_of_arrays(arrays: Iterable[Any]) -> str:
-    """128 bits, in hexadecimal digits, over the dtype, the shape and every byte of some arrays in their order."""
+    """128 bits, in hexadecimal digits, over the dtype, the shape and every byte of some arrays
+    in their order.
+    """
     state = xxhash.xxh3_128()
     for array in arrays:
         value = np.asarray(array)
@@ -58,7 +63,9 @@ def digest_of_arrays(arrays: Iterable[Any]) -> str:
 
 
 def _kind(leaf: np.ndarray, place: int) -> np.uint64:
-    """What makes equal bytes different data: dtype, trailing shape, and the place among the leaves."""
+    """What makes equal bytes different data: dtype, trailing shape, and the place among the
+    leaves.
+    """
     text = f"{leaf.dtype.name} {leaf.ndim} {leaf.shape[2:]} {place}"
     return np.uint64(xxhash.xxh3_64_intdigest(text.encode()))
 
@@ -77,14 +84,18 @@ def _hashes(leaf: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
 
 
 def _bytes(leaf: np.ndarray) -> np.ndarray:
-    """The bytes of each member in row order, (b, bytes of a member), numbers in the byte order of this machine."""
+    """The bytes of each member in row order, (b, bytes of a member), numbers in the byte order
+    of this machine.
+    """
     native = leaf.astype(leaf.dtype.newbyteorder("="), copy=False)
     width = math.prod(leaf.shape[1:])
     return np.ascontiguousarray(native).reshape(len(leaf), width).view(np.uint8)
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
-    """A bijection of 64-bit integers that scatters neighbours (the finaliser of splitmix64: Steele, Lea & Flood 2014, OOPSLA)."""
+    """A bijection of 64-bit integers that scatters neighbours (the finaliser of splitmix64:
+    Steele, Lea & Flood 2014, OOPSLA).
+    """
     x = (x + np.uint64(0x9E3779B97F4A7C15)).astype(np.uint64)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

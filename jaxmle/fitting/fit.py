@@ -1,7 +1,9 @@
-"""``fit``: a log-likelihood, a start and data in; a record with estimates, their covariance and a verdict out.
+"""``fit``: a log-likelihood, a start and data in; a record with estimates, their covariance and a
+verdict out.
 
-Two roads, one function. On the host it checks its arguments, runs in float64 and loops in Python over one compiled evaluation. Under
-somebody's trace it is one ``while_loop`` in the trace's dtype. The steps, the excursions and the verdict are the same functions.
+Two roads, one function. On the host it checks its arguments, runs in float64 and loops in Python
+over one compiled evaluation. Under somebody's trace it is one ``while_loop`` in the trace's dtype.
+The steps, the excursions and the verdict are the same functions.
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ from jaxmle.solvers.status import Status
 
 LONG = (
     16 * CACHED_OPAQUE
-)  # rows from which an opaque likelihood is summed in blocks, where its rows are seen to be kept apart
+    # rows from which an opaque likelihood is summed in blocks, where its rows are seen to be kept
+    # apart
+)
 MAX_STEPS = (
     3000  # the longest climb among NIST's regressions takes 2 500 (MGH10, from its first start)
 )
@@ -90,31 +94,39 @@ def fit(
     """Maximise a log-likelihood and say how sure the maximum is.
 
     Args:
-        loglik: ``loglik(params, data)`` returning one term per observation (n,), or a scalar for dependent data; or a declared
-            ``regression``, or any combinator of these. What it closes over is compared at each call: whatever was rebound or changed in
-            place since the last one, in arrays, containers, objects, modules or globals, enters the fit.
-        params0: start values, any tree of floating-point arrays. May be None where the log-likelihood has a method ``start(data)``.
-        data: any tree of arrays that share the leading axis n. Floats are computed in the precision of the fit, whatever theirs; integers
-            become int64 (int32 with float64 off), which for a column of bytes is eight times the memory; booleans stay.
-        constraints: a tree prefix of ``params0``, such as ``{"sigma": positive}``; the maximum does not depend on its transform.
+        loglik: ``loglik(params, data)`` returning one term per observation (n,), or a scalar for
+            dependent data; or a declared ``regression``, or any combinator of these. What it closes
+            over is compared at each call: whatever was rebound or changed in place since the last
+            one, in arrays, containers, objects, modules or globals, enters the fit.
+        params0: start values, any tree of floating-point arrays. May be None where the
+            log-likelihood has a method ``start(data)``.
+        data: any tree of arrays that share the leading axis n. Floats are computed in the precision
+            of the fit, whatever theirs; integers become int64 (int32 with float64 off), which for a
+            column of bytes is eight times the memory; booleans stay.
+        constraints: a tree prefix of ``params0``, such as ``{"sigma": positive}``; the maximum does
+            not depend on its transform.
         solver: one of ``jaxmle.solvers``, any optax transformation, or None to choose by size.
-        vcov: ``"observed"``, ``"expected"``, ``"opg"``, ``"HC0"`` … ``"HC3"``, ``"cluster"`` (``"CR0"``, ``"CR1"``, ``"CR1S"``, ``"CR2"``,
-            ``"CR3"``), ``"hac"`` or ``hac(…)`` for rows in time order, None, or ``"auto"``: observed; cluster where clusters are given; HC0
+        vcov: ``"observed"``, ``"expected"``, ``"opg"``, ``"HC0"`` … ``"HC3"``, ``"cluster"``
+            (``"CR0"``, ``"CR1"``, ``"CR1S"``, ``"CR2"``, ``"CR3"``), ``"hac"`` or ``hac(…)`` for
+            rows in time order, None, or ``"auto"``: observed; cluster where clusters are given; HC0
             under sampling weights; after ``jeffreys`` the unpenalised information.
         clusters: one label for each row, (n,), or two of them for two-way clustering.
         weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
         dtype: float64 on the host and the trace's own inside one, unless given.
         max_steps: evaluations of the likelihood allowed.
-        block_rows: evaluate in blocks of so many rows; each term may then depend on its own row only. Left out, a regression of many rows, or
-            a function whose rows are seen to be kept apart, is taken in blocks by itself.
-        progress: None for a line on standard error every two seconds, True for one at each step, False for silence.
+        block_rows: evaluate in blocks of so many rows; each term may then depend on its own row
+            only. Left out, a regression of many rows, or a function whose rows are seen to be kept
+            apart, is taken in blocks by itself.
+        progress: None for a line on standard error every two seconds, True for one at each step,
+            False for silence.
 
     Returns:
         A ``Fit``. A failure visible only in values is its ``status``, never an exception.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types; on the host also for NaN in the data, and for weights or ``block_rows``
-            where terms are shown to look at other rows than their own.
+        ValueError, TypeError: for what is visible in shapes and types; on the host also for NaN in
+            the data, and for weights or ``block_rows`` where terms are shown to look at other rows
+            than their own.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
@@ -150,7 +162,9 @@ def fit(
 def check_options(
     vcov: Any, clusters: Any, max_steps: Any, block_rows: Any, progress: Any = None
 ) -> tuple[int, int | None]:
-    """Options that can be judged without the data: ``max_steps`` and ``block_rows`` as Python integers."""
+    """Options that can be judged without the data: ``max_steps`` and ``block_rows`` as Python
+    integers.
+    """
     check_kind(vcov, clusters)
     check_flag("progress", progress, may_be_none=True)
     steps = check_count("max_steps", max_steps)
@@ -164,7 +178,10 @@ def _model_parts(
     if params0 is None:
         if not hasattr(loglik, "start"):
             raise ValueError(
-                "params0 is missing: give start values, such as {'beta': jnp.zeros(3), 'sigma': 1.0}; only a model with a method start(data) may go without. fix, tie, weight and penalize do not hand a model's start on: give params0=model.start(data), constraints=model.constraints"
+                "params0 is missing: give start values, such as {'beta': jnp.zeros(3), 'sigma': "
+                "1.0}; only a model with a method start(data) may go without. fix, tie, weight "
+                "and penalize do not hand a model's start on: give params0=model.start(data), "
+                "constraints=model.constraints"
             )
         params0 = loglik.start(data)
     return (
@@ -201,19 +218,24 @@ def _watched(
     z: Array,
     max_steps: int,
 ) -> State:
-    """The host's climb: ``maximise`` with a line of progress every two seconds, or at each step, or never.
+    """The host's climb: ``maximise`` with a line of progress every two seconds, or at each step, or
+    never.
 
     Args:
-        keep: the end of a step too short to change the Hessian, if it is one; None where all passes are whole.
+        keep: the end of a step too short to change the Hessian, if it is one; None where all passes
+            are whole.
     """
-    state, last = begin(evaluate, z), time.monotonic()
+    state = begin(evaluate, z)
+    last = time.monotonic()
     while state.phase != DONE and state.steps <= max_steps:
         trial = None if keep is None else keep(state)
         state = step(evaluate, state) if trial is None else advance(state, trial)
         if progress or (progress is None and time.monotonic() - last > 2.0):
-            last, distance = time.monotonic(), np.sqrt(2 * state.newton.decrement)
+            last = time.monotonic()
+            distance = np.sqrt(2 * state.newton.decrement)
             print(
-                f"jaxmle.fit: step {int(state.steps)}, log-likelihood {float(state.point.value):.8g}, about {float(distance):.2g} SE to go",
+                f"jaxmle.fit: step {int(state.steps)}, log-likelihood "
+                f"{float(state.point.value):.8g}, about {float(distance):.2g} SE to go",
                 file=sys.stderr,
             )
     return state
@@ -317,10 +339,14 @@ def _host_search(
     elsewhere: Callable[[Tree], Callable[[Array], Point]],
     progress: bool | None,
 ) -> tuple[Verdict, Reach, Array]:
-    """The search, and the passes made before it. Many rows have a head start; the start that was asked for has the last word."""
-    z, climb = problem.chart.to_free(base), functools.partial(_watched, progress)
+    """The search, and the passes made before it. Many rows have a head start; the start that
+    was asked for has the last word.
+    """
+    z = problem.chart.to_free(base)
+    climb = functools.partial(_watched, progress)
     if head := head_start(problem, data, z, elsewhere):
-        longest, double = short(head.turn), z.dtype == np.float64
+        longest = short(head.turn)
+        double = z.dtype == np.float64
         near = (
             secant_climb(
                 _watched_scores(progress, engine.slopes), head.z, head.information, AIM * longest
@@ -342,7 +368,9 @@ def _host_search(
 
 
 def _separated(problem: Problem, base: Array, data: Tree, rows: int | None, found: Fit) -> Fit:
-    """The record of a separated fit with the cone of its recession, where there are terms to tell it."""
+    """The record of a separated fit with the cone of its recession, where there are terms to
+    tell it.
+    """
     if not wants_cone(found, problem.roots, rows) or not term_shape(
         problem.loglik, problem.layout, base, data
     ):
@@ -432,7 +460,8 @@ def _traced_dtype(dtype: Any) -> Any:
     own = jnp.zeros(()).dtype
     if dtype is not None and np.dtype(dtype) == np.float64 and own != np.float64:
         raise ValueError(
-            "dtype='float64' inside a trace needs float64 switched on around it: with jax.enable_x64(True): …"
+            "dtype='float64' inside a trace needs float64 switched on around it: with "
+            "jax.enable_x64(True): …"
         )
     return own if dtype is None else host_dtype(dtype)
 
@@ -441,5 +470,6 @@ def _refuse_non_float(params: Tree) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
-                f"params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}; parameters must be floating-point arrays"
+                f"params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}; "
+                "parameters must be floating-point arrays"
             )

@@ -1,9 +1,11 @@
-"""Gaussian mixtures: the log-likelihood, and EM with both steps as products of matrices over blocks of rows.
+"""Gaussian mixtures: the log-likelihood, and EM with both steps as products of matrices over blocks
+of rows.
 
-The log density of a component is linear in the features φ(x) = (1, x, x_i x_j): log w_j f_j(x) = a_j'φ(x). With features in rows, (m, B) for a
-block of B observations, one product A φ (k, B) gives every log density and one product R φ' (k, m) of the responsibilities R every sufficient
-statistic. Observations are centred first: a product keeps about 16 − log10(μ'Σ⁻¹μ) digits of a log density, μ from the centre. The Newton
-finish uses triangular factors, which lose none.
+The log density of a component is linear in the features φ(x) = (1, x, x_i x_j): log w_j f_j(x) =
+a_j'φ(x). With features in rows, (m, B) for a block of B observations, one product A φ (k, B) gives
+every log density and one product R φ' (k, m) of the responsibilities R every sufficient statistic.
+Observations are centred first: a product keeps about 16 − log10(μ'Σ⁻¹μ) digits of a log density, μ
+from the centre. The Newton finish uses triangular factors, which lose none.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ from jaxmle.parameters.constraints import positive, simplex
 KINDS = ("full", "tied", "diagonal", "spherical")
 LOG_2PI = math.log(2 * math.pi)
 ROWS = 4096  # of a block: its features and responsibilities stay in a core's cache
-COLLAPSED = 1e-12  # of the pooled conditional variance; centred products keep four digits of a variance at this ratio, and none at 1e-16
+# of the pooled conditional variance; centred products keep four digits of a variance at this ratio,
+# and none at 1e-16
+COLLAPSED = 1e-12
 
 
 def gaussian_mixture(components: int, covariance: str = "full") -> GaussianMixture:
@@ -44,13 +48,18 @@ def gaussian_mixture(components: int, covariance: str = "full") -> GaussianMixtu
         covariance: the form of the covariance matrices.
 
     Returns:
-        A model for ``em``; also a log-likelihood of (params, y) with y (n, d), or (n,) where d is 1.
+        A model for ``em``; also a log-likelihood of (params, y) with y (n, d), or (n,) where d is
+        1.
 
     Raises:
         ValueError: for no components, or another form of covariance.
 
     >>> import numpy as np
-    >>> params = {"weights": np.array([0.5, 0.5]), "loc": np.array([[0.0], [0.0]]), "variance": np.array([1.0, 1.0])}
+    >>> params = {
+    ...     "weights": np.array([0.5, 0.5]),
+    ...     "loc": np.array([[0.0], [0.0]]),
+    ...     "variance": np.array([1.0, 1.0]),
+    ... }
     >>> round(float(gaussian_mixture(2, "spherical")(params, np.array([0.0]))[0]), 6)
     -0.918939
     """
@@ -68,7 +77,8 @@ def _columns(y: Array) -> Array:
 
 def log_joint(params: Tree, y: Array) -> Array:
     """log w_j f_j(y_i), (n, k), from Cholesky factors."""
-    y, loc = _columns(jnp.asarray(y)), params["loc"]
+    y = _columns(jnp.asarray(y))
+    loc = params["loc"]
     k, d = loc.shape
     if y.shape[1] != d:
         raise ValueError(
@@ -78,10 +88,8 @@ def log_joint(params: Tree, y: Array) -> Array:
     if "variance" in params:
         variance = params["variance"]
         variance = jnp.broadcast_to(variance[:, None], (k, d)) if variance.ndim == 1 else variance
-        distance, log_det = (
-            jnp.sum(gap**2 / variance[None], axis=-1),
-            jnp.sum(jnp.log(variance), axis=-1),
-        )
+        distance = jnp.sum(gap**2 / variance[None], axis=-1)
+        log_det = jnp.sum(jnp.log(variance), axis=-1)
     else:
         inverse, log_det = _whitening(_stacked(params["covariance"], k))
         distance = jnp.sum(jnp.einsum("kij,nkj->nki", inverse, gap) ** 2, axis=-1)
@@ -111,9 +119,11 @@ def _whitening(matrices: Array) -> tuple[jax.Array, jax.Array]:
 @partial(jax.tree_util.register_dataclass, data_fields=["strength", "pooled"], meta_fields=[])
 @dataclass(frozen=True)
 class VarianceFloor:
-    """The log prior −a Σ_j {log det Σ_j + tr(S Σ_j⁻¹)}, with S the covariance of all rows: no component can collapse under it.
+    """The log prior −a Σ_j {log det Σ_j + tr(S Σ_j⁻¹)}, with S the covariance of all rows: no
+    component can collapse under it.
 
-    Source: Chen & Tan (2009), Journal of Multivariate Analysis 100, 1367–1383, with their aₙ of 1/n or 1/√n as ``strength``.
+    Source: Chen & Tan (2009), Journal of Multivariate Analysis 100, 1367–1383, with their aₙ of 1/n
+    or 1/√n as ``strength``.
 
     >>> import numpy as np, jaxmle as jm
     >>> floor = jm.VarianceFloor(strength=1.0, pooled=np.eye(1))
@@ -152,7 +162,8 @@ class Path(NamedTuple):
 
     params: Tree  # the last, each leaf with a leading axis s
     logliks: (
-        np.ndarray  # (s, max_steps or more) the objective at each step's parameters, NaN after the last
+        # (s, max_steps or more) the objective at each step's parameters, NaN after the last
+        np.ndarray
     )
     steps: np.ndarray  # (s,)
     collapsed: np.ndarray  # (s,) the component that collapsed at the next step; −1
@@ -198,7 +209,8 @@ def _matrices(params: Tree, kind: str) -> Array:
 
 def _coefficients(params: Tree, kind: str) -> tuple[Array, Array]:
     """A, (k, m), and the largest μ'Σ⁻¹μ, to which its rounding is in proportion."""
-    loc, whole = params["loc"], kind in ("full", "tied")
+    loc = params["loc"]
+    whole = kind in ("full", "tied")
     inverse, log_det = _whitening(_matrices(params, kind))
     precision = jnp.einsum("kij,kil->kjl", inverse, inverse)
     linear = jnp.einsum("kij,kj->ki", precision, loc)
@@ -212,7 +224,9 @@ def _coefficients(params: Tree, kind: str) -> tuple[Array, Array]:
 
 
 def _pass(a: Array, blocks: Array, weights: Array, whole: bool) -> tuple[Array, Array, Array]:
-    """ℓ, Σ|terms| and the sufficient statistics Σ_i w_i r_ij φ(x_i), (k, m): one pass over blocks (nb, d, B)."""
+    """ℓ, Σ|terms| and the sufficient statistics Σ_i w_i r_ij φ(x_i), (k, m): one pass over
+    blocks (nb, d, B).
+    """
 
     def add(
         total: tuple[jax.Array, jax.Array, jax.Array], block: tuple[Array, Array]
@@ -238,11 +252,14 @@ def _pass(a: Array, blocks: Array, weights: Array, whole: bool) -> tuple[Array, 
 def _maximised(statistics: Array, kind: str, d: int, strength: Array, pooled: Array) -> Tree:
     """The M-step in closed form; with a floor, Σ_j = (scatter_j + 2aS)/(N_j + 2a)."""
     whole = kind in ("full", "tied")
-    mass, sums, squares = statistics[:, 0], statistics[:, 1 : d + 1], statistics[:, d + 1 :]
+    mass = statistics[:, 0]
+    sums = statistics[:, 1 : d + 1]
+    squares = statistics[:, d + 1 :]
     loc = sums / mass[:, None]
     i, j = (np.array(index) for index in _pairs(d, whole))
     scatter = squares - mass[:, None] * loc[:, i] * loc[:, j]
-    floor, more = 2 * strength * pooled[i, j][None, :], 2 * strength
+    floor = 2 * strength * pooled[i, j][None, :]
+    more = 2 * strength
     spread: Array
     if kind == "tied":
         spread = (jnp.sum(scatter, axis=0) + floor[0]) / (jnp.sum(mass) + more)
@@ -258,7 +275,9 @@ def _maximised(statistics: Array, kind: str, d: int, strength: Array, pooled: Ar
 
 
 def _pivots(matrices: Array) -> Array:
-    """The squared diagonal of the Cholesky factor: each coordinate's variance given those before it."""
+    """The squared diagonal of the Cholesky factor: each coordinate's variance given those
+    before it.
+    """
     return jnp.diagonal(jnp.linalg.cholesky(matrices), axis1=-2, axis2=-1) ** 2
 
 
@@ -275,7 +294,8 @@ def _climb(
     kind: str,
     capacity: int,
 ) -> Path:
-    d, whole = blocks.shape[1], kind in ("full", "tied")
+    d = blocks.shape[1]
+    whole = kind in ("full", "tied")
     width = _pivots(pooled)
     floor = VarianceFloor(strength, pooled)
 
@@ -294,12 +314,14 @@ def _climb(
     def advance(state: _State) -> _State:
         loglik, noise, found, which = jax.vmap(step)(state.params)
         gain = loglik - state.last
-        # The gains of EM fall geometrically, by the ratio c at the end: c·gain/(1 − c) is left (Böhning et al. 1994, Ann. Inst. Statist. Math. 46, 373–388).
+        # The gains of EM fall geometrically, by the ratio c at the end: c·gain/(1 − c) is left
+        # (Böhning et al. 1994, Ann. Inst. Statist. Math. 46, 373–388).
         falls = (gain < state.gain) & jnp.isfinite(state.gain)
         left = jnp.where(falls, gain**2 / jnp.where(falls, state.gain - gain, 1.0), jnp.inf)
         bad = ~jnp.isfinite(loglik)
         enough = (tolerance > 0) & ((jnp.abs(left) <= tolerance) | (gain <= noise))
-        go, now = ~state.done, ~state.done & ~bad
+        go = ~state.done
+        now = ~state.done & ~bad
         stop = state.done | bad | enough | (which >= 0)
         params = jax.tree.map(
             lambda new, old: jnp.where((~stop).reshape(-1, *[1] * (new.ndim - 1)), new, old),
@@ -308,9 +330,14 @@ def _climb(
         )
         at = jnp.arange(capacity)[None, :] == state.steps[:, None]
         return _State(
-            params, jnp.where(at & now[:, None], loglik[:, None], state.logliks), jnp.where(go, loglik, state.last), jnp.where(go, gain, state.gain),
-            state.steps + now, jnp.where(go & ~enough, which, state.collapsed), stop | (state.steps + 1 >= max_steps),
-        )  # fmt: skip
+            params,
+            jnp.where(at & now[:, None], loglik[:, None], state.logliks),
+            jnp.where(go, loglik, state.last),
+            jnp.where(go, gain, state.gain),
+            state.steps + now,
+            jnp.where(go & ~enough, which, state.collapsed),
+            stop | (state.steps + 1 >= max_steps),
+        )
 
     s = params["weights"].shape[0]
     none = jnp.full(s, -jnp.inf, blocks.dtype)
@@ -324,7 +351,8 @@ def _climb(
         jnp.zeros(s, bool),
     )
     end = jax.lax.while_loop(lambda state: jnp.any(~state.done), advance, start)
-    return Path(end.params, end.logliks, end.steps, end.collapsed)  # type: ignore[arg-type]  # of jax, which the caller copies to the host
+    # arrays of jax, which the caller copies to the host
+    return Path(end.params, end.logliks, end.steps, end.collapsed)  # type: ignore[arg-type]
 
 
 def _named(spread: Array, kind: str, pack: Any) -> Tree:
@@ -341,7 +369,9 @@ def _named(spread: Array, kind: str, pack: Any) -> Tree:
 
 @dataclass(frozen=True)
 class GaussianMixture:
-    """A mixture of multivariate normals with k ``components`` and a form of ``covariance``; see ``gaussian_mixture``."""
+    """A mixture of multivariate normals with k ``components`` and a form of ``covariance``; see
+    ``gaussian_mixture``.
+    """
 
     components: int
     covariance: str
@@ -366,13 +396,15 @@ class GaussianMixture:
         y = np.asarray(data) if isinstance(data, np.ndarray | jax.Array) else np.zeros(0)
         if y.ndim not in (1, 2) or not y.size:
             raise ValueError(
-                f"a Gaussian mixture takes one array of observations, (n, d), or (n,) where d is 1; got {shown(data)}"
+                "a Gaussian mixture takes one array of observations, (n, d), or (n,) where d is "
+                f"1; got {shown(data)}"
             )
         y = y.astype(float)
         odd = np.argwhere(~np.isfinite(y))
         if len(odd):
             raise ValueError(
-                f"data are {y[tuple(odd[0])]} in row {odd[0][0]}: a Gaussian mixture takes finite observations"
+                f"data are {y[tuple(odd[0])]} in row {odd[0][0]}: a Gaussian mixture takes "
+                "finite observations"
             )
         y = y[:, None] if y.ndim == 1 else y
         if self.components > len(y):
@@ -382,11 +414,14 @@ class GaussianMixture:
         return y
 
     def m_step(self, responsibilities: Array, data: Array) -> Tree:
-        """The parameters that maximise the complete-data likelihood given responsibilities (n, k): an M-step, and a start from labels.
+        """The parameters that maximise the complete-data likelihood given responsibilities (n, k):
+        an M-step, and a start from labels.
 
-        A component of fewer than d + 1 rows has a singular covariance matrix here, unless the components share one.
+        A component of fewer than d + 1 rows has a singular covariance matrix here, unless the
+        components share one.
         """
-        y, r = self.checked(data), np.asarray(responsibilities, float)
+        y = self.checked(data)
+        r = np.asarray(responsibilities, float)
         if r.shape != (len(y), self.components):
             raise ValueError(
                 f"responsibilities must have shape ({len(y)}, {self.components}); got {r.shape}"
@@ -412,14 +447,20 @@ class GaussianMixture:
         return {"weights": weights, "loc": loc, **_named(spread, self.covariance, tuple)}
 
     def starts(self, data: Array, number: int, rng: np.random.Generator) -> list[Tree]:
-        """Start values from k-means++ and a few steps of Lloyd's, each component's covariance drawn towards that of all rows by d + 1 rows' worth."""
+        """Start values from k-means++ and a few steps of Lloyd's, each component's covariance
+        drawn towards that of all rows by d + 1 rows' worth.
+        """
         y = self.checked(data)
-        pooled, found = self.pooled(y), []
-        # A start is valid where a column is constant too: that the likelihood is unbounded there is for EM to find.
+        pooled = self.pooled(y)
+        found = []
+        # A start is valid where a column is constant too: that the likelihood is unbounded there is
+        # for EM to find.
         spare = np.where(np.diagonal(pooled) > 0, 1e-6 * np.diagonal(pooled), 1.0)
         for labels, rows in assignments(y, self.components, number, rng):
             r = np.eye(self.components)[labels]
-            loc, mass, d = r.T @ rows / r.sum(axis=0)[:, None], r.sum(axis=0), y.shape[1]
+            loc = r.T @ rows / r.sum(axis=0)[:, None]
+            mass = r.sum(axis=0)
+            d = y.shape[1]
             gap = rows - loc[labels]
             scatter = (
                 np.einsum("nk,ni,nj->kij", r, gap, gap) + (d + 1) * (pooled + np.diag(spare))[None]
@@ -493,7 +534,9 @@ class GaussianMixture:
         return log_joint(params, data)
 
     def ordered(self, params: Tree) -> Tree:
-        """The same mixture with components in the order of the first coordinate of ``loc``, then of the second, and so on."""
+        """The same mixture with components in the order of the first coordinate of ``loc``,
+        then of the second, and so on.
+        """
         order = np.lexsort(np.asarray(params["loc"]).T[::-1])
         return self.permuted(params, order)
 

@@ -1,7 +1,9 @@
-"""Whether an unidentified fit is so by its model or by its data: does the information stay singular elsewhere, with the data in another order?
+"""Whether an unidentified fit is so by its model or by its data: does the information stay singular
+elsewhere, with the data in another order?
 
-At the maximum of one sample a + b and a collinear design look alike. With the rows of every column shuffled apart, and at other
-parameters, columns are collinear no more, while parameters that enter only through their sum still do.
+At the maximum of one sample a + b and a collinear design look alike. With the rows of every column
+shuffled apart, and at other parameters, columns are collinear no more, while parameters that enter
+only through their sum still do.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ from jaxmle.fitting.record import Fit
 from jaxmle.solvers.linalg import eigh, metric_of
 from jaxmle.solvers.loop import Point, is_finite, null_cut
 
-UNKNOWN, BY_DATA, BY_MODEL = 0, 1, 2  # witness.certificate
+# witness.certificate
+UNKNOWN = 0
+BY_DATA = 1
+BY_MODEL = 2
 POINTS = 3  # one would do, but for points where a derivative happens to vanish
 
 
@@ -30,7 +35,8 @@ def traced_to(fit: Fit, evaluate: Callable[[Array, Tree], Point], z: Array, data
     """
     rng = np.random.default_rng(0)
     here = evaluate(z, data)
-    unit, expected = 1.0 / metric_of(here.hessian, here.score), _nullity(here)
+    unit = 1.0 / metric_of(here.hessian, here.score)
+    expected = _nullity(here)
     found = [
         _nullity(
             evaluate((z + unit * rng.uniform(-1, 1, z.shape)).astype(z.dtype), shuffled(data, rng))
@@ -46,7 +52,9 @@ def traced_to(fit: Fit, evaluate: Callable[[Array, Tree], Point], z: Array, data
 
 
 def shuffled(data: Tree, rng: np.random.Generator) -> Tree:
-    """The data with every column in an order of its own: each keeps its values, and goes with others no more."""
+    """The data with every column in an order of its own: each keeps its values, and goes with
+    others no more.
+    """
 
     def apart(leaf: Array) -> Array:
         columns = np.array(leaf).reshape(len(leaf), -1)

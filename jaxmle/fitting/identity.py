@@ -1,7 +1,8 @@
-"""What a fit was made from: fingerprints of its data with their weights, and of its response with its weights.
+"""What a fit was made from: fingerprints of its data with their weights, and of its response with
+its weights.
 
-Two fits of one response, with the same rows and weights, can be compared whatever their designs are; a fit is asked again only with all
-that it was made from.
+Two fits of one response, with the same rows and weights, can be compared whatever their designs
+are; a fit is asked again only with all that it was made from.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ def identity(loglik: Loglik, data: Tree, dtype: np.dtype) -> np.ndarray:
 def identities(source: Stacked | Ragged, dtype: np.dtype) -> np.ndarray:
     """The fingerprints (b, 2) of the members of a batch, in the precision of its fit."""
     rows = jax.tree.map(lambda leaf: _real(np.asarray(leaf), dtype), source.rows)
-    source, found = replace(source, rows=rows), np.zeros((source.members, 2), np.uint32)
+    found = np.zeros((source.members, 2), np.uint32)
+    source = replace(source, rows=rows)
     for length, owners in buckets(source.sizes, source.padded):
         size = max(1, int(BYTES_TAKEN // max(source.row_bytes() * sum(length), 1.0)))
         for part in np.split(owners, range(size, len(owners), size)):
@@ -51,7 +53,9 @@ def _real(leaf: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def designs_of(loglik: Loglik) -> frozenset[str] | None:
-    """The leaves of the data that are designs and offsets, where the likelihood says so; None where it does not."""
+    """The leaves of the data that are designs and offsets, where the likelihood says so; None
+    where it does not.
+    """
     if isinstance(loglik, Weight | Penalize | Fix | Tie | WithResponse):
         return designs_of(loglik.loglik)
     if isinstance(loglik, Regression):
@@ -64,7 +68,9 @@ def designs_of(loglik: Loglik) -> frozenset[str] | None:
 
 
 def response_of(loglik: Loglik, data: Tree) -> dict[str, Any] | None:
-    """The leaves of the data that are the response and what goes with it (an event, trials), by name; None where that is not known."""
+    """The leaves of the data that are the response and what goes with it (an event, trials), by
+    name; None where that is not known.
+    """
     if not isinstance(data, dict):
         return None
     law = getattr(loglik, "law", None)

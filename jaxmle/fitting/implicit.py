@@ -1,4 +1,6 @@
-"""A fit under a trace: the maximum as the root of the score, whose derivatives come from the implicit function theorem."""
+"""A fit under a trace: the maximum as the root of the score, whose derivatives come from the
+implicit function theorem.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ from jaxmle.solvers.methods import LBFGS, Optax
 
 
 def traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Fit:
-    """The fit with derivatives by the implicit function theorem, or, where the Hessian is by differences, without."""
+    """The fit with derivatives by the implicit function theorem, or, where the Hessian is by
+    differences, without.
+    """
 
     def implicit() -> Fit:
         return _traced_climb(problem, _root, base, data, codes)
@@ -81,7 +85,9 @@ def _search(
 def _root(
     problem: Problem, objective: Any, base: Array, z: Array
 ) -> tuple[Array, Verdict, Reach, Array]:
-    """The maximum as the root of the score, so that it is differentiable by the implicit function theorem to any order in what ``objective`` closes over."""
+    """The maximum as the root of the score, so that it is differentiable by the implicit
+    function theorem to any order in what ``objective`` closes over.
+    """
 
     def solve(score: Any, z: Array) -> tuple[Array, Any]:
         root, verdict, reached, extra = _search(problem, objective, base, z)
@@ -106,9 +112,11 @@ def _root(
 
 
 def _solve_symmetric(information: Any, y: Array, method: str | None) -> Array:
-    """The solution of a symmetric linear map, by columns or, where it has a reverse mode only, by rows.
+    """The solution of a symmetric linear map, by columns or, where it has a reverse mode only, by
+    rows.
 
-    Newer versions of jax raise for a mode that does not exist when they compile, not when they trace: the Hessian of the climb tells.
+    Newer versions of jax raise for a mode that does not exist when they compile, not when they
+    trace: the Hessian of the climb tells.
     """
     if method == DIFFERENCES:
         raise no_mode("a Hessian by differences")
@@ -128,6 +136,8 @@ def approached(problem: Problem, objective: Objective, z: Array) -> tuple[Array,
 
 
 def term_count(problem: Problem, base: Array, data: Tree) -> float:
-    """How many terms a likelihood without data returns; NaN where it is one number, of who knows how many."""
+    """How many terms a likelihood without data returns; NaN where it is one number, of who
+    knows how many.
+    """
     shape = term_shape(problem.loglik, problem.layout, base, data)
     return shape[0] if shape else jnp.nan

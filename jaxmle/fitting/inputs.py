@@ -1,4 +1,6 @@
-"""From what a user gives ``fit_batch`` to members that can be cut into chunks; everything that shapes and types can tell is checked here."""
+"""From what a user gives ``fit_batch`` to members that can be cut into chunks; everything that
+shapes and types can tell is checked here.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ from jaxmle.parameters.constraints import Ordered, Simplex
 from jaxmle.parameters.tree import Layout, layout_of
 
 STARTED = 2**27  # bytes of data whose starts are found at once
-NOTHING = "nothing runs over members: in_axes is None for every leaf, and neither weights nor params0 have a leading axis"
+NOTHING = (
+    "nothing runs over members: in_axes is None for every leaf, and neither weights nor params0 "
+    "have a leading axis"
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,9 @@ class Inputs:
         return int(np.argmax(self.source.sizes.sum(axis=1)))
 
     def most_counts(self, length: tuple[int, ...]) -> tuple[int, ...]:
-        """For each leaf of counts how many of them occur in a member of no more rows than ``length``, at most."""
+        """For each leaf of counts how many of them occur in a member of no more rows than
+        ``length``, at most.
+        """
         short = self.source.sizes[:, 0] <= length[0]
         return tuple(int(found[short].max()) for found in self.counts)
 
@@ -83,7 +90,8 @@ def gathered(
     check_coding(tree, source.rows[0], source.place)
     constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
     if params0 is None:
-        params0, params_axis = _starts(loglik, source, dtype), 0
+        params0 = _starts(loglik, source, dtype)
+        params_axis = 0
     params = host_params(params0, dtype)
     batched = _has_axis(tree, params, constraints, source, params_axis, weights)
     if not batched and isinstance(source, Stacked) and all(source.shared):
@@ -122,7 +130,8 @@ def _check_indices(
     loglik: Loglik, layout: Layout, base: np.ndarray, source: Stacked | Ragged
 ) -> None:
     """Codes that index parameters lie in range, in every member."""
-    flags, ragged = source.shared[: source.data_leaves], isinstance(source, Ragged)
+    flags = source.shared[: source.data_leaves]
+    ragged = isinstance(source, Ragged)
     leaves = jax.tree.leaves(source.rows[0])
 
     def place(leaf: int, index: tuple[int, ...]) -> str:
@@ -130,7 +139,8 @@ def _check_indices(
 
     def one(leaf: int, index: tuple[int, ...]) -> Tree:
         if ragged:
-            return _one(source, source.member(source.part[leaf], index[0]))  # type: ignore[union-attr]
+            member = source.member(source.part[leaf], index[0])  # type: ignore[union-attr]
+            return _one(source, member)
         return _one(source, 0 if flags[leaf] else index[0])
 
     members = Members(
@@ -147,7 +157,8 @@ def _check_indices(
 def _check_own_weights(loglik: Loglik) -> None:
     if isinstance(loglik, Weight):
         raise ValueError(
-            "weights inside the likelihood cannot be cut into members: give them to fit_batch(weights=…)"
+            "weights inside the likelihood cannot be cut into members: give them to "
+            "fit_batch(weights=…)"
         )
     for part in parts_of(loglik):
         _check_own_weights(part)
@@ -194,7 +205,8 @@ def _stacked(
         if axis is not None:
             if leaf.ndim < 2:
                 raise ValueError(
-                    f"{name} has shape {leaf.shape}; a batch needs (members, rows, …). Data sets of unequal length go in a list."
+                    f"{name} has shape {leaf.shape}; a batch needs (members, rows, …). Data sets "
+                    "of unequal length go in a list."
                 )
             if not -leaf.ndim <= axis < leaf.ndim:
                 raise ValueError(
@@ -229,12 +241,14 @@ def _stacked(
         )
     if not sizes:
         raise ValueError(NOTHING)
-    members, n = next(iter(sizes)), next(iter(rows), None)
+    members = next(iter(sizes))
+    n = next(iter(rows), None)
     if not members or 0 in rows:
         raise ValueError(
             "the batch has no members"
             if not members
-            else f"{next(iter(sizes.values()))} has no rows: a likelihood of no observations has no maximum"
+            else f"{next(iter(sizes.values()))} has no rows: a likelihood of no observations has "
+            "no maximum"
         )
     if w is not None:
         _check_weights(w, weights.kind, n)
@@ -253,7 +267,9 @@ class _Shared:
 
 
 def leaf_axes(in_axes: Any, data: Tree) -> list[int | None]:
-    """The axis over members of each leaf of ``data``, None where all share it: from a prefix of the tree, as in ``jax.vmap``."""
+    """The axis over members of each leaf of ``data``, None where all share it: from a prefix of
+    the tree, as in ``jax.vmap``.
+    """
     shared = _Shared()
     try:
         full = jax.tree.map(
@@ -336,7 +352,8 @@ def _check_weights(
         rule = (
             "must be finite and not negative"
             if not np.isfinite(w[place]) or w[place] < 0
-            else "count repeated rows and must be whole numbers (survey weights are jaxmle.sampling(w))"
+            else "count repeated rows and must be whole numbers (survey weights are "
+            "jaxmle.sampling(w))"
         )
         where = (
             f"member {place[0]}, row {place[1]}"
@@ -357,7 +374,8 @@ def _ragged(
         raise ValueError("datasets is an empty list: there is nothing to fit")
     if all(isinstance(d, int | float | complex | str) for d in datasets):
         raise TypeError(
-            "datasets is a list of numbers; a list holds one data set a member, such as [array_1, array_2]"
+            "datasets is a list of numbers; a list holds one data set a member, such as "
+            "[array_1, array_2]"
         )
     parts = len(loglik.members) if isinstance(loglik, Pool) else 1
     extra = [_listed(weights.values, datasets, "weights")] if weights is not None else []
@@ -381,15 +399,19 @@ def _refuse_masks(data: Tree) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(data):
         if isinstance(leaf, np.ma.MaskedArray):
             raise TypeError(
-                f"datasets{jax.tree_util.keystr(path)} is a masked array, whose mask would be lost; drop the masked rows from every leaf first"
+                f"datasets{jax.tree_util.keystr(path)} is a masked array, whose mask would be "
+                "lost; drop the masked rows from every leaf first"
             )
 
 
 def _grouped(loglik: Loglik, groups: Table, weights: Any, clusters: Any, dtype: np.dtype) -> Ragged:
-    """Members whose rows stand anywhere in one table; weights and clusters are in the order of its rows."""
+    """Members whose rows stand anywhere in one table; weights and clusters are in the order of
+    its rows.
+    """
     if isinstance(loglik, Pool):
         raise ValueError(
-            "the rows of a pool cannot be cut into groups: give fit_batch a list with one tuple of data sets a group"
+            "the rows of a pool cannot be cut into groups: give fit_batch a list with one tuple "
+            "of data sets a group"
         )
     _refuse_masks(groups.data)
     data = jax.tree.map(np.asarray, groups.data)
@@ -408,7 +430,8 @@ def _grouped(loglik: Loglik, groups: Table, weights: Any, clusters: Any, dtype: 
     ):
         if values.shape != groups.member.shape:
             raise ValueError(
-                f"{name} must have shape {groups.member.shape}, one for each row; got {values.shape}"
+                f"{name} must have shape {groups.member.shape}, one for each row; got "
+                f"{values.shape}"
             )
     rows = (data, *extra)
     order = np.argsort(groups.member, kind="stable")
@@ -428,10 +451,20 @@ def _grouped(loglik: Loglik, groups: Table, weights: Any, clusters: Any, dtype: 
 
 
 def table(
-    loglik: Loglik, rows: tuple[Any, ...], part: tuple[int, ...], starts: np.ndarray, sizes: np.ndarray, order: tuple[np.ndarray | None, ...],
-    weighted: bool, kind: str | None, clustered: bool, dtype: np.dtype,
-) -> Ragged:  # fmt: skip
-    """Members that stand in one table, checked. ``rows`` is (data, weights if any, labels if any)."""
+    loglik: Loglik,
+    rows: tuple[Any, ...],
+    part: tuple[int, ...],
+    starts: np.ndarray,
+    sizes: np.ndarray,
+    order: tuple[np.ndarray | None, ...],
+    weighted: bool,
+    kind: str | None,
+    clustered: bool,
+    dtype: np.dtype,
+) -> Ragged:
+    """Members that stand in one table, checked. ``rows`` is (data, weights if any, labels if
+    any).
+    """
     data, *rest = rows
     data = host_data(data, dtype, nan=True)
     if not sizes.sum():
@@ -463,7 +496,8 @@ def _listed(values: Any, datasets: list[Tree], name: str) -> list[np.ndarray]:
             f"{len(values)} entries" if isinstance(values, list | tuple) else type(values).__name__
         )
         raise ValueError(
-            f"with a list of {len(datasets)} data sets, {name} is a list with one array a member; got {got}"
+            f"with a list of {len(datasets)} data sets, {name} is a list with one array a "
+            f"member; got {got}"
         )
     return [np.asarray(v) for v in values]
 
@@ -483,7 +517,9 @@ def _one(source: Stacked | Ragged, member: int) -> Tree:
 def _starts(loglik: Any, source: Stacked | Ragged, dtype: np.dtype) -> Tree:
     if not hasattr(loglik, "start"):
         raise ValueError(
-            "params0 is missing: give start values, such as {'beta': np.zeros(3), 'sigma': 1.0}; only a model with a method start(data) may go without. fix, tie, weight and penalize do not hand it on"
+            "params0 is missing: give start values, such as {'beta': np.zeros(3), 'sigma': 1.0}; "
+            "only a model with a method start(data) may go without. fix, tie, weight and "
+            "penalize do not hand it on"
         )
     filled = np.flatnonzero(source.sizes.min(axis=1) > 0)
     alone = (
@@ -547,7 +583,8 @@ def _has_axis(
     if axis == 0:
         if not possible:
             raise ValueError(
-                f"params_axis=0 says that every leaf of params0 has a leading axis of {source.members} members; got shapes {[leaf.shape for leaf in leaves]}"
+                "params_axis=0 says that every leaf of params0 has a leading axis of "
+                f"{source.members} members; got shapes {[leaf.shape for leaf in leaves]}"
             )
         return True
     if axis is None:
@@ -560,7 +597,8 @@ def _has_axis(
     ]
     if all(both):
         raise ValueError(
-            f"params0 may be read as one start for all members or as one for each of the {source.members}: say params_axis=None or params_axis=0"
+            "params0 may be read as one start for all members or as one for each of the "
+            f"{source.members}: say params_axis=None or params_axis=0"
         )
     alone = isinstance(source, Stacked) and all(source.shared)
     return both[0] or (
@@ -576,7 +614,9 @@ def check_params_axis(axis: Any) -> None:
 
 
 def _fits(loglik: Loglik, params: Tree, constraints: Tree, source: Stacked | Ragged) -> bool:
-    """Whether a member's likelihood takes these start values: terms of the right shape and no error."""
+    """Whether a member's likelihood takes these start values: terms of the right shape and no
+    error.
+    """
     try:
         data = _one(source, int(np.argmax(source.sizes.sum(axis=1))))
         layout_of(params, constraints)

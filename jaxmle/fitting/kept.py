@@ -1,13 +1,18 @@
-"""The Hessian kept: over a step too short to change it, a pass for value and score takes the place of a whole one.
+"""The Hessian kept: over a step too short to change it, a pass for value and score takes the place
+of a whole one.
 
-From θ with information J the last Newton step d has the length |d| = √(d'Jd) in standard errors. With T the third derivative of ℓ,
+From θ with information J the last Newton step d has the length |d| = √(d'Jd) in standard errors.
+With T the third derivative of ℓ,
 
-    |u'(J(θ + d) − J(θ))u| = |T[d, u, u]| ≤ τ |d| u'Ju    for every u,    τ = max T[v, v, v] over v with v'Jv = 1
+    |u'(J(θ + d) − J(θ))u| = |T[d, u, u]| ≤ τ |d| u'Ju    for every u,
+    τ = max T[v, v, v] over v with v'Jv = 1
 
-(the norm of a symmetric trilinear form is attained on its diagonal: Banach 1938, Studia Math. 7), so no standard error moves by more
-than τ|d|/2 of itself. τ is the change of the information over one standard error: at most 1/√N for a count of N events. A climb over a
-sample of the rows shows max |T[v, u, u]| over u for its own last step v; d being another step, eight times that is allowed for. Along d
-itself nothing is taken from the sample. A Newton step leaves the score s₊ = −½T[d, d, ·], hence
+(the norm of a symmetric trilinear form is attained on its diagonal: Banach 1938, Studia Math. 7),
+so no standard error moves by more than τ|d|/2 of itself. τ is the change of the information over
+one standard error: at most 1/√N for a count of N events. A climb over a sample of the rows shows
+max |T[v, u, u]| over u for its own last step v; d being another step, eight times that is allowed
+for. Along d itself nothing is taken from the sample. A Newton step leaves the score s₊ = −½T[d, d,
+·], hence
 
     |(J(θ + d) − J(θ))d| = 2|s₊|    in the norm of J⁻¹, which is 2√(δ₊/δ) of |Jd|,
 
@@ -26,16 +31,23 @@ from jaxmle.solvers.linalg import newton_step
 from jaxmle.solvers.loop import POLISH, Point, State, noise_of, null_cut
 from jaxmle.solvers.secant import Slope
 
-EXACT = 2.5e-7  # relative error of a standard error that is allowed for; 1.1e-8 is the most seen in 120 fits of 20 kinds
-OTHER = 8.0  # τ over what the sample shows. Of 1e6 × 20 and 1e5 × 200 logistic, the sample shows twice what all rows do along other steps
+# relative error of a standard error that is allowed for; 1.1e-8 is the most seen in 120 fits of 20
+# kinds
+EXACT = 2.5e-7
+# τ over what the sample shows. Of 1e6 × 20 and 1e5 × 200 logistic, the sample shows twice what all
+# rows do along other steps
+OTHER = 8.0
 LONGEST = 3e-5  # standard errors, where the sample shows no change at all
-AIM = 0.5  # of the length of a short step, to which a climb by scores should come near: what it says is left is right to a factor of two
+# of the length of a short step, to which a climb by scores should come near: what it says is left
+# is right to a factor of two
+AIM = 0.5
 CHANGES = 1e-6  # relative change of Jd that may be seen: twice what is allowed for
 ROUNDING = 1e-12  # standard errors that rounding may leave of the score: 3e-14 is usual
 
 
 def short(turn: Array) -> Array:
-    """The length of a step, in standard errors, that moves no standard error by more than ``EXACT``.
+    """The length of a step, in standard errors, that moves no standard error by more than
+    ``EXACT``.
 
     Args:
         turn: relative change of the information over one standard error, as the sample shows it.
@@ -44,7 +56,8 @@ def short(turn: Array) -> Array:
 
 
 def kept(slopes: Callable[[Array], Slope], longest: Array, state: State) -> Point | None:
-    """The point at the end of the pending step with the Hessian of the present one; None where that has to be evaluated.
+    """The point at the end of the pending step with the Hessian of the present one; None where that
+    has to be evaluated.
 
     Args:
         slopes: the pass for value and score.
@@ -56,7 +69,8 @@ def kept(slopes: Callable[[Array], Slope], longest: Array, state: State) -> Poin
         newton.definite and newton.convex and np.sqrt(2 * newton.decrement) <= longest
     ):
         return None
-    here, at = state.point, slopes(state.point.z + state.move)
+    here = state.point
+    at = slopes(state.point.z + state.move)
     point = Point(
         at.z,
         at.value,

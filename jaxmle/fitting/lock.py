@@ -1,4 +1,6 @@
-"""A lock on a folder, held by one run at a time and given back by the system when its process dies."""
+"""A lock on a folder, held by one run at a time and given back by the system when its process
+dies.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ FAR = 2**20  # the byte that Windows locks: beyond the text, which others may th
 
 
 class FolderLock:
-    """The lock of one folder: a file in it that is locked, not one that is merely there, so that a killed run leaves the folder free."""
+    """The lock of one folder: a file in it that is locked, not one that is merely there, so
+    that a killed run leaves the folder free.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / LOCK
@@ -57,7 +61,9 @@ class FolderLock:
         self.handle = None
 
     def _opened(self) -> int | None:
-        """The file of the lock; None for a read-only folder, in which no run can change anything."""
+        """The file of the lock; None for a read-only folder, in which no run can change
+        anything.
+        """
         try:
             return os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
@@ -110,7 +116,8 @@ def _holder(handle: int) -> str:
     try:
         pid, _, node = os.read(handle, 300).decode("utf-8", "replace").strip().partition(" ")
     except OSError:
-        pid, node = "", ""
+        pid = ""
+        node = ""
     if pid == str(os.getpid()) and node == platform.node():
         return "another call in this process"
     return f"process {pid} on {node}" if pid.isdigit() else "another process"

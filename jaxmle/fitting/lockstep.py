@@ -1,7 +1,9 @@
-"""The state machine of a climb for many members at once. Nothing of a likelihood is in these programs: they are compiled once for a number
-of members and of parameters, whatever is fitted, and kept by the process.
+"""The state machine of a climb for many members at once. Nothing of a likelihood is in these
+programs: they are compiled once for a number of members and of parameters, whatever is fitted, and
+kept by the process.
 
-Between two of their steps the caller evaluates the likelihood at the trial points (``block``), from a loop on the host.
+Between two of their steps the caller evaluates the likelihood at the trial points (``block``), from
+a loop on the host.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ from jaxmle.solvers.loop import (
     start,
 )
 
-AFRESH = 3.0  # steps of a chunk that it costs to gather its members once more: their data, their verdicts
+# steps of a chunk that it costs to gather its members once more: their data, their verdicts
+AFRESH = 3.0
 Evaluate = Callable[[Array, np.ndarray], Point]  # z (b, k), wanted (b,) → points (b, ...)
 Enough = Callable[["Counts"], bool]  # whether a round ends here
 
@@ -69,15 +72,21 @@ def machine(
 
 
 def _calm(point: Point, running: Array) -> Point:
-    """A point that asks for nothing where a member does not run: its lanes must not wake the rare branches."""
+    """A point that asks for nothing where a member does not run: its lanes must not wake the
+    rare branches.
+    """
 
     def keep(new: Any, calm: Any) -> Any:
         return jnp.where(running, new, calm)
 
     return point._replace(
-        value=keep(point.value, 0.0), score=keep(point.score, 0.0), hessian=keep(point.hessian, -jnp.eye(point.z.shape[0], dtype=point.z.dtype)),
-        curvature=None if point.curvature is None else keep(point.curvature, jnp.eye(point.z.shape[0], dtype=point.z.dtype)),
-    )  # fmt: skip
+        value=keep(point.value, 0.0),
+        score=keep(point.score, 0.0),
+        hessian=keep(point.hessian, -jnp.eye(point.z.shape[0], dtype=point.z.dtype)),
+        curvature=None
+        if point.curvature is None
+        else keep(point.curvature, jnp.eye(point.z.shape[0], dtype=point.z.dtype)),
+    )
 
 
 def _step(state: State, trial: Point, running: Array, cap: Array) -> Climb:
@@ -114,10 +123,12 @@ def to_the_end(counts: Counts) -> bool:
 
 
 def half_done(counts: Counts) -> bool:
-    """Whether the members of a round that still climb had better be gathered with those of other chunks.
+    """Whether the members of a round that still climb had better be gathered with those of other
+    chunks.
 
-    A chunk goes on at full cost until its last member is done. One more step costs as much as a step of each; to leave the others behind costs
-    a step of each of them, and ``AFRESH`` steps more of those that this step would end. Half must be done: later steps may end more than this one.
+    A chunk goes on at full cost until its last member is done. One more step costs as much as a
+    step of each; to leave the others behind costs a step of each of them, and ``AFRESH`` steps more
+    of those that this step would end. Half must be done: later steps may end more than this one.
     """
     ending = (counts.before - counts.now) / max(counts.before, 1)
     return 2 * counts.now <= counts.all and counts.now * (1 + AFRESH * ending) < counts.all
@@ -126,7 +137,9 @@ def half_done(counts: Counts) -> bool:
 def climb(
     evaluate: Evaluate, z: Array, wanted: np.ndarray, cap: int, enough: Enough, mesh: Any = None
 ) -> State:
-    """Climb from z (b, k) until each wanted member has ended or spent ``cap`` steps, or it is ``enough``."""
+    """Climb from z (b, k) until each wanted member has ended or spent ``cap`` steps, or it is
+    ``enough``.
+    """
     first = evaluate(z, wanted)
     state = begun(z, first, mesh)
     return _go_on(
@@ -164,7 +177,8 @@ def _each(value: int, like: Array) -> np.ndarray:
 def _go_on(
     evaluate: Evaluate, now: Climb, outset: int, cap: int, enough: Enough, mesh: Any
 ) -> State:
-    limits, counts = _each(cap, now.running), Counts(outset, outset, outset)
+    limits = _each(cap, now.running)
+    counts = Counts(outset, outset, outset)
     while np.any(running := np.asarray(now.running)):
         counts = Counts(outset, counts.now, int(np.sum(running)))
         if enough(counts):
@@ -177,7 +191,9 @@ def _go_on(
 
 
 def is_open(bent: tuple[bool, ...], state: State, max_steps: int) -> Array:
-    """Whether a member needs more than the first round: steps, an excursion, or a search for the row that is to blame."""
+    """Whether a member needs more than the first round: steps, an excursion, or a search for
+    the row that is to blame.
+    """
     failed = (
         (state.outcome == NOT_FINITE)
         | (state.outcome == RUNAWAY)
@@ -255,7 +271,9 @@ def _judged(problem: Problem, base: Array, state: State, limit: Limit) -> Judged
 def judged(
     problem: Problem, base: Array, state: State, limit: Limit | None, mesh: Any = None
 ) -> Judged:
-    """The verdicts; ``limit`` None where no member took an excursion. The problem holds no likelihood."""
+    """The verdicts; ``limit`` None where no member took an excursion. The problem holds no
+    likelihood.
+    """
     return machine(_judged, (problem,), mesh)(
         base, state, unexplored(state) if limit is None else limit
     )

@@ -11,7 +11,9 @@ from jaxmle.fitting.record import Fit
 from jaxmle.fitting.symmetry import relabelled
 from jaxmle.solvers.status import Status
 
-SAME_SE = 1e-3  # standard errors; climbs end 1.4e-9 of them from their maximum, and no data tell maxima this near apart
+# standard errors; climbs end 1.4e-9 of them from their maximum, and no data tell maxima this near
+# apart
+SAME_SE = 1e-3
 SAME_LOGLIK = 1e-6  # of max(1, |ℓ|)
 
 
@@ -19,8 +21,9 @@ SAME_LOGLIK = 1e-6  # of max(1, |ℓ|)
 class Maximum:
     """A maximum of the likelihood, and the starts that end there.
 
-    ``fit`` is the one of their fits that is nearest to it, by its decrement, ``loglik`` the highest of theirs, ``gap`` ≥ 0 how far that lies
-    below the best, ``share`` the share of all starts that end there, ``members`` (m,) their places among the starts.
+    ``fit`` is the one of their fits that is nearest to it, by its decrement, ``loglik`` the highest
+    of theirs, ``gap`` ≥ 0 how far that lies below the best, ``share`` the share of all starts that
+    end there, ``members`` (m,) their places among the starts.
     """
 
     fit: Fit = field(repr=False)
@@ -37,7 +40,9 @@ def is_level(maximum: Maximum) -> bool:
 
 def census(fits: Fit, blocks: list[np.ndarray]) -> tuple[Maximum, ...]:
     """The distinct ends of the converged fits, the highest first."""
-    loglik, x, scale = np.asarray(fits.loglik, dtype=float), fits.x, _scales(fits)
+    loglik = np.asarray(fits.loglik, dtype=float)
+    x = fits.x
+    scale = _scales(fits)
     converged = np.flatnonzero(fits.converged)
     leads: list[int] = []
     members: list[list[int]] = []
@@ -54,7 +59,8 @@ def census(fits: Fit, blocks: list[np.ndarray]) -> tuple[Maximum, ...]:
         else:
             members[same].append(i)
     top = loglik[leads[0]] if leads else np.nan
-    # Which end of one maximum is the highest, rounding decides; which is nearest to it, the decrement says.
+    # Which end of one maximum is the highest, rounding decides; which is nearest to it, the
+    # decrement says.
     nearest = [own[int(np.argmin(fits.decrement[own]))] for own in members]
     return tuple(
         Maximum(
@@ -69,8 +75,11 @@ def census(fits: Fit, blocks: list[np.ndarray]) -> tuple[Maximum, ...]:
 
 
 def _scales(fits: Fit) -> np.ndarray:
-    """The standard error of each entry, (b, p); 1/√|H_jj| where there is none (``vcov=None``, an entry that is fixed)."""
-    x, se = fits.x, fits.se
+    """The standard error of each entry, (b, p); 1/√|H_jj| where there is none (``vcov=None``,
+    an entry that is fixed).
+    """
+    x = fits.x
+    se = fits.se
     curvature = np.abs(np.diagonal(fits.hessian, axis1=-2, axis2=-1))
     seen = np.isfinite(curvature) & (curvature > 0)
     conditional = np.where(
@@ -87,7 +96,9 @@ def _same(x: Array, lead: Array, scale: np.ndarray, blocks: list[np.ndarray]) ->
 
 
 def least_bad(fits: Fit) -> int:
-    """Where none converged: a start that shows the likelihood unbounded, else the last in the order of ``Status``, then the highest."""
+    """Where none converged: a start that shows the likelihood unbounded, else the last in the
+    order of ``Status``, then the highest.
+    """
     loglik = np.where(np.isnan(fits.loglik), -np.inf, fits.loglik)
     endless = np.flatnonzero(fits.status == Status.UNBOUNDED)
     return int(endless[0]) if endless.size else int(np.lexsort((loglik, fits.status))[-1])

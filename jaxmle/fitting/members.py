@@ -1,7 +1,9 @@
-"""The data of many members: stacked along an axis, ragged lists, or one long table cut into groups; given out in padded chunks.
+"""The data of many members: stacked along an axis, ragged lists, or one long table cut into groups;
+given out in padded chunks.
 
-A ragged member is padded to the length of its bucket with copies of one of its own rows at weight 0, so that the padding adds exactly
-nothing. Rows of the data, observation weights and cluster codes are cut and padded together: they are one tree of row-aligned leaves.
+A ragged member is padded to the length of its bucket with copies of one of its own rows at weight
+0, so that the padding adds exactly nothing. Rows of the data, observation weights and cluster codes
+are cut and padded together: they are one tree of row-aligned leaves.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ class Chunk(NamedTuple):
 
 
 def _identified(rows: Tree) -> int:
-    """How many leaves of (data, weights, cluster codes) the fingerprint of a member reads: data and weights."""
+    """How many leaves of (data, weights, cluster codes) the fingerprint of a member reads: data
+    and weights.
+    """
     return len(jax.tree.leaves(rows[:2]))
 
 
@@ -60,7 +64,9 @@ class Stacked:
         return np.full((self.members, 1), length)
 
     def place(self, part: int, index: tuple[int, ...]) -> str:
-        """Where a value of a leaf stands, in words; one index alone is of a leaf that members share."""
+        """Where a value of a leaf stands, in words; one index alone is of a leaf that members
+        share.
+        """
         return f"row {index[1]} of member {index[0]}" if len(index) > 1 else f"row {index[0]}"
 
     def row_bytes(self) -> float:
@@ -99,7 +105,9 @@ class Stacked:
 
 @dataclass(frozen=True)
 class Table:
-    """One long data set and the member that each of its rows belongs to; ``fit_batch`` takes it in place of a list of data sets."""
+    """One long data set and the member that each of its rows belongs to; ``fit_batch`` takes it
+    in place of a list of data sets.
+    """
 
     data: Tree  # leaves (n, ...)
     member: np.ndarray  # (n,) integers from 0 to members − 1
@@ -108,7 +116,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Ragged:
-    """Members of unequal length, end to end in one table; each part of a pool has a table of its own."""
+    """Members of unequal length, end to end in one table; each part of a pool has a table of
+    its own.
+    """
 
     rows: Tree  # leaves (total rows of the part, ...)
     part: tuple[int, ...]  # which part each leaf belongs to
@@ -118,7 +128,8 @@ class Ragged:
         np.ndarray | None, ...
     ]  # for each part the row of the table at each place; None where the table is in order
     data_leaves: int
-    padded: bool = True  # False: the likelihood would see the padding, and members of equal length run together
+    # False: the likelihood would see the padding, and members of equal length run together
+    padded: bool = True
 
     @property
     def members(self) -> int:
@@ -129,8 +140,11 @@ class Ragged:
         return (False,) * len(self.part)
 
     def place(self, part: int, index: tuple[int, ...]) -> str:
-        """Where a value of a leaf stands, in words: its row in the member, or in the table if that is cut into groups."""
-        row, member = index[0], self.member(part, index[0])
+        """Where a value of a leaf stands, in words: its row in the member, or in the table if
+        that is cut into groups.
+        """
+        row = index[0]
+        member = self.member(part, index[0])
         if self.order[part] is not None:
             return f"row {row} of the table (member {member})"
         return f"row {row - int(self.starts[member, part])} of member {member}"
@@ -150,7 +164,8 @@ class Ragged:
         """The rows of the members ``index``, each part padded to its ``length``."""
         places = []
         for k, wanted in enumerate(length):
-            size, first = self.sizes[index, k][:, None], self.starts[index, k][:, None]
+            size = self.sizes[index, k][:, None]
+            first = self.starts[index, k][:, None]
             place = np.minimum(
                 first + np.minimum(np.arange(wanted), np.maximum(size - 1, 0)),
                 max(self._total(k) - 1, 0),
@@ -194,7 +209,8 @@ def concatenated(
     Args:
         datasets: one tree for each member.
         parts: of a pool; 1 for any other likelihood.
-        extra: further row-aligned arrays, each a list with one entry a member; they belong to part 0.
+        extra: further row-aligned arrays, each a list with one entry a member; they belong to part
+            0.
     """
     first: Any = jax.tree.structure(datasets[0])
     try:
@@ -206,7 +222,8 @@ def concatenated(
             member for member, data in enumerate(datasets) if jax.tree.structure(data) != first
         )
         raise ValueError(
-            f"datasets[{other}] has another structure than datasets[0]: {jax.tree.structure(datasets[other])} against {first}"
+            f"datasets[{other}] has another structure than datasets[0]: "
+            f"{jax.tree.structure(datasets[other])} against {first}"
         )
     names = [
         jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(datasets[0])
@@ -216,7 +233,8 @@ def concatenated(
         if parts > 1
         else [0] * len(names)
     )
-    part, sizes = (*own, *([0] * len(extra))), np.full((len(datasets), parts), -1)
+    part = (*own, *([0] * len(extra)))
+    sizes = np.full((len(datasets), parts), -1)
     whole = []
     for name, k, column in zip(
         [*names, *([""] * len(extra))], part, [*columns, *extra], strict=True
@@ -226,7 +244,8 @@ def concatenated(
         wrong = np.flatnonzero((sizes[:, k] >= 0) & (sizes[:, k] != rows))
         if len(wrong):
             raise ValueError(
-                f"datasets[{wrong[0]}]: {name} has {rows[wrong[0]]} rows where another leaf has {sizes[wrong[0], k]}"
+                f"datasets[{wrong[0]}]: {name} has {rows[wrong[0]]} rows where another leaf has "
+                f"{sizes[wrong[0], k]}"
             )
         sizes[:, k] = rows
     return (
@@ -243,17 +262,20 @@ def _end_to_end(name: str, column: Sequence[Any]) -> np.ndarray:
     for member, leaf in enumerate([] if plain else column):
         if isinstance(leaf, np.ma.MaskedArray):
             raise TypeError(
-                f"datasets[{member}]{name} is a masked array, whose mask would be lost; drop the masked rows from every leaf first"
+                f"datasets[{member}]{name} is a masked array, whose mask would be lost; drop the "
+                "masked rows from every leaf first"
             )
         if not np.ndim(leaf):
             raise ValueError(
-                f"datasets[{member}]{name} is one number; every leaf of a data set has a leading axis over its rows"
+                f"datasets[{member}]{name} is one number; every leaf of a data set has a leading "
+                "axis over its rows"
             )
     widths = [np.shape(leaf)[1:] for leaf in column] if len({*map(_width, column)}) > 1 else []
     if widths:
         other = next(member for member, width in enumerate(widths) if width != widths[0])
         raise ValueError(
-            f"every data set has leaves of the same widths: datasets[0]{name} has shape {np.shape(column[0])}, datasets[{other}]{name} {np.shape(column[other])}"
+            f"every data set has leaves of the same widths: datasets[0]{name} has shape "
+            f"{np.shape(column[0])}, datasets[{other}]{name} {np.shape(column[other])}"
         )
     return np.concatenate(column)
 
@@ -268,8 +290,9 @@ def _width(leaf: Any) -> tuple[int, ...]:
 def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.ndarray]]:
     """Members that run with one length: (lengths of the parts, member indices).
 
-    Lengths are powers of two, or eighths of them where that saves many rows. As few buckets as keep the padded rows under twice the real ones, at most eight; one where all padding
-    together is less work than compiling once more.
+    Lengths are powers of two, or eighths of them where that saves many rows. As few buckets as keep
+    the padded rows under twice the real ones, at most eight; one where all padding together is less
+    work than compiling once more.
     """
     if len(np.unique(sizes, axis=0)) == 1:
         return [(tuple(int(n) for n in sizes[0]), np.arange(len(sizes)))]
@@ -304,14 +327,18 @@ def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.n
 
 
 def _trimmed(length: int, size: np.ndarray) -> int:
-    """The length of a bucket for members of so many rows: eighths of it go where none reaches them and their rows are many."""
+    """The length of a bucket for members of so many rows: eighths of it go where none reaches
+    them and their rows are many.
+    """
     eighths = -(-8 * int(size.max()) // length)
     shorter = max(int(size.max()), -(-length * eighths // 8))
     return shorter if (length - shorter) * len(size) > SPARE else length
 
 
 def _fewest(lengths: np.ndarray, count: np.ndarray, budget: float) -> list[int]:
-    """The positions of the fewest lengths (at most eight) at which members can be run so that padded cells stay within budget."""
+    """The positions of the fewest lengths (at most eight) at which members can be run so that
+    padded cells stay within budget.
+    """
     m = len(lengths)
     total = np.concatenate([[0], np.cumsum(count)])
     cost = np.full((BUCKETS + 1, m + 1), np.inf)
@@ -324,8 +351,10 @@ def _fewest(lengths: np.ndarray, count: np.ndarray, budget: float) -> list[int]:
             cost[used, end] = options[back[used, end]]
     within = [used for used in range(1, BUCKETS + 1) if cost[used, m] <= budget]
     used = within[0] if within else int(np.argmin(cost[1:, m])) + 1
-    ends, end = [], m
+    ends = []
+    end = m
     while used:
         ends.append(end - 1)
-        end, used = back[used, end], used - 1
+        end = back[used, end]
+        used = used - 1
     return ends[::-1]

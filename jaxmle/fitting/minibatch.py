@@ -1,4 +1,6 @@
-"""Mini-batches of a log-likelihood: the terms of some rows, an unbiased loss of a batch, one epoch, and the sums over all rows."""
+"""Mini-batches of a log-likelihood: the terms of some rows, an unbiased loss of a batch, one
+epoch, and the sums over all rows.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from jaxmle.parameters.tree import Chart, Layout
 
 
 def picked(loglik: Loglik, rows: Array | None) -> Any:
-    """The likelihood of some rows: weights of these rows (none where ``rows`` is None), no prior."""
+    """The likelihood of some rows: weights of these rows (none where ``rows`` is None), no
+    prior.
+    """
     match loglik:
         case Weight():
             inner = picked(loglik.loglik, rows)
@@ -68,7 +72,9 @@ def terms_at(loglik: Loglik, params: Tree, data: Tree, rows: Array, weighted: bo
 
 
 def batches(rows: Array, size: int) -> tuple[Array, np.ndarray]:
-    """Rows (n,) in batches (⌈n/m⌉, m), and which of them count: the last batch is filled up with rows that do not."""
+    """Rows (n,) in batches (⌈n/m⌉, m), and which of them count: the last batch is filled up
+    with rows that do not.
+    """
     n = rows.shape[0]
     places = np.arange(-(-n // size) * size).reshape(-1, size)
     return rows[places % n], places < n
@@ -86,7 +92,9 @@ class Batches:
 
     @property
     def whole(self) -> bool:
-        """Whether the free coordinates are the parameters as they are: the optimizer then sees their tree."""
+        """Whether the free coordinates are the parameters as they are: the optimizer then sees
+        their tree.
+        """
         return self.chart.is_identity and len(self.chart.moving) == self.chart.layout.p
 
     @property
@@ -113,7 +121,8 @@ class Batches:
         mass: Array,
     ) -> Array:
         """−{(n/m) Σ_batch w_i ℓ_i + log prior}/Σw."""
-        params, layout = self.params(point, base), self.chart.layout
+        params = self.params(point, base)
+        layout = self.chart.layout
         terms = jnp.where(real, terms_at(loglik, params, data, rows), 0.0)
         return (
             -(n / jnp.sum(real) * jnp.sum(terms) + log_prior(loglik, layout, layout.ravel(params)))
@@ -133,7 +142,8 @@ class Batches:
         number: Array,
     ) -> tuple[Tree, Tree]:
         """One walk through a new permutation of the training rows."""
-        n, transformation = train.shape[0], self.transformation
+        n = train.shape[0]
+        transformation = self.transformation
 
         def advance(
             carry: tuple[Tree, Tree], batch: tuple[Array, Array]
@@ -165,8 +175,11 @@ class Batches:
         other: Tree,
         held: Array,
     ) -> Array:
-        """Σ of the training terms, Σ of the held-out ones, and the log prior, (3,); in blocks of a batch, so that memory does not grow with n."""
-        params, layout = self.params(point, base), self.chart.layout
+        """Σ of the training terms, Σ of the held-out ones, and the log prior, (3,); in blocks
+        of a batch, so that memory does not grow with n.
+        """
+        params = self.params(point, base)
+        layout = self.chart.layout
 
         def total(data: Tree, rows: Array, weighted: bool) -> Array:
             def add(so_far: Any, batch: Any) -> Any:

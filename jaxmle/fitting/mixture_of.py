@@ -1,4 +1,6 @@
-"""Mixtures of any likelihood: components of one family, or regressions, whose M-step is a weighted fit of every component at once."""
+"""Mixtures of any likelihood: components of one family, or regressions, whose M-step is a
+weighted fit of every component at once.
+"""
 
 from __future__ import annotations
 
@@ -40,9 +42,11 @@ def mixture_of(
     Parameters are ``weights`` (k,) and ``components``, a tuple of k trees as the component takes.
 
     Args:
-        component: a family, a declared regression, or any ``loglik(params, data)`` that returns one term per row.
+        component: a family, a declared regression, or any ``loglik(params, data)`` that returns one
+            term per row.
         components: how many, k.
-        start: parameters of one component to draw starts about; None where the component has a method ``start(data)``.
+        start: parameters of one component to draw starts about; None where the component has a
+            method ``start(data)``.
         constraints: of one component, as ``fit`` takes them; None for those that the component has.
 
     Returns:
@@ -75,7 +79,11 @@ def mixture_of(
         return jax.scipy.special.logsumexp(_log_joint(one, params, data), axis=1)
 
     tree = as_tree(component)
-    loglik.check_data = lambda data, place: check_coding(tree, data, lambda _, index: place(index))  # type: ignore[attr-defined]
+
+    def check_data(data: Tree, place: Any) -> None:
+        check_coding(tree, data, lambda _, index: place(index))
+
+    loglik.check_data = check_data  # type: ignore[attr-defined]
     own = getattr(component, "constraints", None) if constraints is None else constraints
     begin = (lambda data: start) if start is not None else getattr(component, "start", None)
     return MixtureOf(one, components, own, begin, loglik)
@@ -112,12 +120,16 @@ class MixtureOf:
         return _log_joint(self.component, params, data)
 
     def starts(self, data: Tree, number: int, rng: np.random.Generator) -> list[Tree]:
-        """Weighted fits to rows grouped by k-means++, where the data are one array of numbers; to random groups else."""
+        """Weighted fits to rows grouped by k-means++, where the data are one array of numbers;
+        to random groups else.
+        """
         if self.begin is None:
             raise ValueError(
-                "start is missing: give em(model, start), or mixture_of(component, k, start=…) the parameters of one component to draw starts about"
+                "start is missing: give em(model, start), or mixture_of(component, k, start=…) "
+                "the parameters of one component to draw starts about"
             )
-        n, k = data_length(data) or 0, self.components
+        n = data_length(data) or 0
+        k = self.components
         if n < k:
             raise ValueError(f"{k} components need at least as many rows; got {n}")
         labels = self._groups(data, n, number, rng)
@@ -140,7 +152,8 @@ class MixtureOf:
 
     def _groups(self, data: Tree, n: int, number: int, rng: np.random.Generator) -> np.ndarray:
         """Labels (s, n)."""
-        leaves, k = jax.tree.leaves(data), self.components
+        leaves = jax.tree.leaves(data)
+        k = self.components
         if len(leaves) == 1 and np.ndim(leaves[0]) <= 2:
             y = np.asarray(leaves[0], float).reshape(n, -1)
             drawn = assignments(y, k, number, rng)
@@ -162,8 +175,17 @@ class MixtureOf:
 
     def _fits(self, params: Tree, data: Tree, weights: np.ndarray) -> Any:
         return fit_batch(
-            self.component, params, data, constraints=self.constraint, in_axes=None, params_axis=0, weights=sampling(weights), vcov=None, max_steps=INNER, progress=False,
-        )  # fmt: skip
+            self.component,
+            params,
+            data,
+            constraints=self.constraint,
+            in_axes=None,
+            params_axis=0,
+            weights=sampling(weights),
+            vcov=None,
+            max_steps=INNER,
+            progress=False,
+        )
 
     def climb(
         self,
@@ -174,9 +196,13 @@ class MixtureOf:
         tolerance: float,
         max_steps: int,
     ) -> Path:
-        """EM from every start. A start whose M-step finds a component unbounded has collapsed; one that cannot go on otherwise ends there."""
+        """EM from every start. A start whose M-step finds a component unbounded has collapsed;
+        one that cannot go on otherwise ends there.
+        """
         del strength  # refused by ``em``
-        n, s, k = data_length(data) or 0, len(starts), self.components
+        n = data_length(data) or 0
+        s = len(starts)
+        k = self.components
         w = np.ones(n) if weights is None else weights
         e_step = _e_step(self)
         weight = np.stack([one["weights"] for one in starts])
@@ -184,12 +210,12 @@ class MixtureOf:
             lambda *leaves: np.stack(leaves),
             *[part for one in starts for part in one["components"]],
         )
-        logliks, steps, collapsed = (
-            np.full((s, max_steps), np.nan),
-            np.zeros(s, int),
-            np.full(s, -1),
-        )
-        go, last, before = np.ones(s, bool), np.full(s, -np.inf), np.full(s, np.inf)
+        logliks = np.full((s, max_steps), np.nan)
+        steps = np.zeros(s, int)
+        collapsed = np.full(s, -1)
+        go = np.ones(s, bool)
+        last = np.full(s, -np.inf)
+        before = np.full(s, np.inf)
         for step in range(max_steps):
             value, size, r = (np.array(piece) for piece in e_step(weight, parts, data, w))
             go &= np.isfinite(value)
@@ -200,7 +226,8 @@ class MixtureOf:
             )
             if tolerance:
                 go &= ~((np.abs(left) <= tolerance) | (gain <= 4 * np.finfo(float).eps * size))
-            last, before = np.where(go, value, last), np.where(go, gain, before)
+            last = np.where(go, value, last)
+            before = np.where(go, gain, before)
             if not go.any() or step + 1 == max_steps:
                 break
             rows = (r * w[None, None, :])[go].reshape(-1, n)
@@ -257,7 +284,9 @@ def _placed(old: np.ndarray, found: np.ndarray, member: np.ndarray) -> np.ndarra
 
 
 def _e_step(model: MixtureOf) -> Any:
-    """ℓ and Σ|terms| (s,), and responsibilities (s, k, n), for stacked weights (s, k) and components (s·k, …)."""
+    """ℓ and Σ|terms| (s,), and responsibilities (s, k, n), for stacked weights (s, k) and
+    components (s·k, …).
+    """
 
     def make(component: Any) -> Any:
         def e_step(weight: Array, parts: Tree, data: Tree, w: Array) -> tuple[Array, Array, Array]:

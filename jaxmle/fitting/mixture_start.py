@@ -1,4 +1,6 @@
-"""Starts for mixtures: rows assigned to components by k-means++ and a few steps of Lloyd's algorithm."""
+"""Starts for mixtures: rows assigned to components by k-means++ and a few steps of Lloyd's
+algorithm.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,12 @@ LLOYD = 5
 def assignments(
     y: np.ndarray, k: int, number: int, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """``number`` assignments of rows to k clusters: labels and the rows they belong to, all of y (n, d) or a random subset of 10 000.
+    """``number`` assignments of rows to k clusters: labels and the rows they belong to, all of y
+    (n, d) or a random subset of 10 000.
 
-    The first centre is a random row; each further one is drawn with probability in proportion to the squared distance to the nearest so far,
-    in units of each column's standard deviation. Source: Arthur & Vassilvitskii (2007), SODA, 1027–1035.
+    The first centre is a random row; each further one is drawn with probability in proportion to
+    the squared distance to the nearest so far, in units of each column's standard deviation.
+    Source: Arthur & Vassilvitskii (2007), SODA, 1027–1035.
     """
     rows = y if len(y) <= MOST_ROWS else y[rng.choice(len(y), MOST_ROWS, replace=False)]
     spread = rows.std(axis=0)
@@ -39,7 +43,9 @@ def _seeds(z: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _lloyd(z: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Labels (n,) after a few steps; a centre that lost its rows is given the row farthest from its own."""
+    """Labels (n,) after a few steps; a centre that lost its rows is given the row farthest from
+    its own.
+    """
     for _ in range(LLOYD):
         distances = _distances(z, centres)
         labels = _filled(distances)

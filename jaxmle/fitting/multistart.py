@@ -1,4 +1,6 @@
-"""``multistart``: one data set climbed from many starts, as one batch; the distinct maxima that they find, counted."""
+"""``multistart``: one data set climbed from many starts, as one batch; the distinct maxima that
+they find, counted.
+"""
 
 from __future__ import annotations
 
@@ -45,49 +47,58 @@ def multistart(
     params_axis: int | str | None = "auto",
     progress: bool | None = None,
 ) -> Multistart:
-    """Maximise one log-likelihood on one data set from many starts, and count the maxima that they find.
+    """Maximise one log-likelihood on one data set from many starts, and count the maxima that they
+    find.
 
     Args:
         loglik, data, constraints, solver, vcov, clusters, weights, dtype, max_steps: as in ``fit``.
-        starts: start values with a leading axis (s, …) on every leaf; or ``sampler(key)``, which returns one start for a jax key and is
-            called ``number`` times; or one start, which is the first of ``number``: the others are drawn about it, normally with
-            standard deviation 2 on the free scale, which keeps them inside the constraints; or None for a model with a method
-            ``start(data)``, in place of one start.
+        starts: start values with a leading axis (s, …) on every leaf; or ``sampler(key)``, which
+            returns one start for a jax key and is called ``number`` times; or one start, which is
+            the first of ``number``: the others are drawn about it, normally with standard deviation
+            2 on the free scale, which keeps them inside the constraints; or None for a model with a
+            method ``start(data)``, in place of one start.
         number: how many starts to draw. The first ten of fifty are those of ``number=10``.
         key: a whole number or a jax key.
-        symmetric: groups of parameters whose labels may be exchanged. ``[("mu", "sigma", "weight")]`` names leaves whose leading axis runs
-            over components, which are permuted jointly; ``[(("mu_1", "sigma_1"), ("mu_2", "sigma_2"))]`` names the blocks one by one.
+        symmetric: groups of parameters whose labels may be exchanged. ``[("mu", "sigma",
+            "weight")]`` names leaves whose leading axis runs over components, which are permuted
+            jointly; ``[(("mu_1", "sigma_1"), ("mu_2", "sigma_2"))]`` names the blocks one by one.
             Maxima that differ by labels only are then one.
-        params_axis: 0 says that ``starts`` has a leading axis over starts, None that it is one start; ``"auto"`` finds out where only one
-            reading fits the likelihood.
+        params_axis: 0 says that ``starts`` has a leading axis over starts, None that it is one
+            start; ``"auto"`` finds out where only one reading fits the likelihood.
         progress: as in ``fit_batch``.
 
     Returns:
-        A ``Multistart``. A start at which the likelihood is not finite fails alone, with the status NONFINITE.
+        A ``Multistart``. A start at which the likelihood is not finite fails alone, with the status
+        NONFINITE.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types, a start outside its bounds, an unknown name.
+        ValueError, TypeError: for what is visible in shapes and types, a start outside its bounds,
+            an unknown name.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> cauchy = lambda params, y: -jnp.log1p((y - params["centre"]) ** 2)
-    >>> found = jm.multistart(cauchy, {"centre": np.array([-9.0, -6.0, 0.5, 8.0, 9.0])}, np.array([-6.0, 0.0, 1.0, 8.0]))
+    >>> found = jm.multistart(
+    ...     cauchy,
+    ...     {"centre": np.array([-9.0, -6.0, 0.5, 8.0, 9.0])},
+    ...     np.array([-6.0, 0.0, 1.0, 8.0]),
+    ... )
     >>> [(round(float(m.fit.params["centre"]), 3), round(m.gap, 3), m.share) for m in found.maxima]
     [(0.479, 0.0, 0.6), (-5.5, 4.383, 0.2), (7.59, 4.984, 0.2)]
     """
     if tracing():
         raise TypeError(
-            "multistart schedules its work from the host and cannot run inside jit or vmap; there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts"
+            "multistart schedules its work from the host and cannot run inside jit or vmap; "
+            "there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts"
         )
     max_steps, _ = check_options(vcov, clusters, max_steps, None, progress)
     number = check_count("number", number, 1)
     check_params_axis(params_axis)
-    constraints, real = (
-        getattr(loglik, "constraints", None) if constraints is None else constraints,
-        host_dtype(dtype),
-    )
+    constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
+    real = host_dtype(dtype)
     if has(as_tree(loglik), Weight):
         raise ValueError(
-            "weights inside the likelihood cannot be shared by a batch: give them to multistart(weights=…)"
+            "weights inside the likelihood cannot be shared by a batch: give them to "
+            "multistart(weights=…)"
         )
     tree = as_tree(loglik) if weights is None else weight(loglik, weights)
     data = _checked_data(tree, data, clusters, real)
@@ -107,9 +118,20 @@ def multistart(
         )
     blocks = blocks_of(layout, groups)
     fits = fit_batch(
-        loglik, params, data, constraints=constraints, solver=solver, vcov=vcov, clusters=clusters, weights=weights, dtype=real,
-        max_steps=max_steps, in_axes=None, params_axis=0, progress=progress,
-    )  # fmt: skip
+        loglik,
+        params,
+        data,
+        constraints=constraints,
+        solver=solver,
+        vcov=vcov,
+        clusters=clusters,
+        weights=weights,
+        dtype=real,
+        max_steps=max_steps,
+        in_axes=None,
+        params_axis=0,
+        progress=progress,
+    )
     maxima = _compared(census(fits, blocks)) if len(fits) > 1 else census(fits, blocks)
     return Multistart(maxima[0].fit if maxima else fits[least_bad(fits)], fits, params, maxima)
 
@@ -125,7 +147,9 @@ def _compared(maxima: tuple[Maximum, ...]) -> tuple[Maximum, ...]:
 
 
 def _checked_data(loglik: Loglik, data: Tree, clusters: Any, dtype: np.dtype) -> Tree:
-    """The data as one data set: ``fit_batch`` would read a list as many, and rows of NaN as a matter of one member."""
+    """The data as one data set: ``fit_batch`` would read a list as many, and rows of NaN as a
+    matter of one member.
+    """
     data = host_data(tuple(data) if isinstance(data, list) else data, dtype)
     rows_of(loglik, data)
     check_values(loglik, data)
@@ -140,10 +164,12 @@ def _checked_data(loglik: Loglik, data: Tree, clusters: Any, dtype: np.dtype) ->
 class Multistart:
     """The maxima that fits from many starts reached.
 
-    ``best``: the CONVERGED fit nearest to the highest maximum, of those that end there. Where none converged it is an UNBOUNDED one if there is any, else the one
-    whose status comes last in the order of ``Status``; ``best.status`` says it. ``fits``: all fits, a leading axis over starts.
-    ``starts``: the start values, a leading axis on every leaf. ``maxima``: the distinct maxima of the converged fits, the highest first.
-    Two ends are the same maximum where every entry differs by less than 0.001 standard errors and ℓ by less than 1e-6·max(1, |ℓ|).
+    ``best``: the CONVERGED fit nearest to the highest maximum, of those that end there. Where none
+    converged it is an UNBOUNDED one if there is any, else the one whose status comes last in the
+    order of ``Status``; ``best.status`` says it. ``fits``: all fits, a leading axis over starts.
+    ``starts``: the start values, a leading axis on every leaf. ``maxima``: the distinct maxima of
+    the converged fits, the highest first. Two ends are the same maximum where every entry differs
+    by less than 0.001 standard errors and ℓ by less than 1e-6·max(1, |ℓ|).
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> cauchy = lambda params, y: -jnp.log1p((y - params["centre"]) ** 2)
@@ -170,14 +196,20 @@ class Multistart:
 
     @property
     def unbounded(self) -> int:
-        """How many starts climbed without end. With any, the likelihood has no maximum, and ``best`` is at most a local one."""
+        """How many starts climbed without end. With any, the likelihood has no maximum, and
+        ``best`` is at most a local one.
+        """
         return self.counts.get(Status.UNBOUNDED, 0)
 
     def __repr__(self) -> str:
         from jaxmle.report.layout import Page, text
 
-        total, converged = len(self.fits), self.counts.get(Status.CONVERGED, 0)
-        found = f"{_many(len(self.maxima), 'maximum', 'maxima')} from {_many(total, 'start')}, {converged} CONVERGED"
+        total = len(self.fits)
+        converged = self.counts.get(Status.CONVERGED, 0)
+        found = (
+            f"{_many(len(self.maxima), 'maximum', 'maxima')} from {_many(total, 'start')}, "
+            f"{converged} CONVERGED"
+        )
         shared = (
             ("n", f"{float(self.best.n):g}"),
             ("df", str(self.best.df)),
@@ -243,7 +275,8 @@ def _notes(found: Multistart) -> tuple[str, ...]:
     """What a reader of the table could misread."""
     from jaxmle.report.numerals import likelihood
 
-    fits, maxima = found.fits, found.maxima
+    fits = found.fits
+    maxima = found.maxima
     lone = sum(len(maximum.members) == 1 for maximum in maxima)
     twins = sum(is_level(maximum) for maximum in maxima)
     level = maxima[0].loglik + SAME_LOGLIK * max(1.0, abs(maxima[0].loglik)) if maxima else np.inf
@@ -253,19 +286,25 @@ def _notes(found: Multistart) -> tuple[str, ...]:
     said = (
         (
             found.unbounded > 0,
-            f"The likelihood is unbounded: {_many(found.unbounded, 'start')} climbed without end, so {end}",
+            f"The likelihood is unbounded: {_many(found.unbounded, 'start')} climbed without "
+            f"end, so {end}",
         ),
         (
             top >= 0,
-            f"{_many(len(higher), 'start')} that did not converge reached more, up to {likelihood(float(fits.loglik[top]))} ({Status(int(fits.status[top])).name}): fits[{top}].explain().",
+            f"{_many(len(higher), 'start')} that did not converge reached more, up to "
+            f"{likelihood(float(fits.loglik[top]))} ({Status(int(fits.status[top])).name}): "
+            f"fits[{top}].explain().",
         ),
         (
             twins > 1,
-            f"{twins} maxima are equally high: where labels may be exchanged, symmetric= makes them one.",
+            f"{twins} maxima are equally high: where labels may be exchanged, symmetric= makes "
+            "them one.",
         ),
         (
             lone > 0 and len(fits) > 1,
-            f"{_many(lone, 'maximum was found by one start', 'maxima were found by one start each')}: more starts may find others.",
+            f"{_many(lone, 'maximum was found by one start', 'maxima were found by one start each')}"
+            ": "
+            "more starts may find others.",
         ),
         (not maxima, f"No start converged. The best ends so: {found.best.explain()}"),
     )

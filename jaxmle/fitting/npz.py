@@ -1,4 +1,6 @@
-"""Npz files that are not trusted: written whole or not at all, and read without code and in no more memory than the file has bytes."""
+"""Npz files that are not trusted: written whole or not at all, and read without code and in no
+more memory than the file has bytes.
+"""
 
 from __future__ import annotations
 
@@ -80,10 +82,12 @@ class Member:
 
 
 def members(content: bytes) -> dict[str, Member]:
-    """The arrays of an npz file by name; sizes and shapes are checked against the bytes that are there.
+    """The arrays of an npz file by name; sizes and shapes are checked against the bytes that are
+    there.
 
     Raises:
-        ValueError: with the reason, one clause, where this is not an uncompressed npz file, is damaged, or holds anything but arrays.
+        ValueError: with the reason, one clause, where this is not an uncompressed npz file, is
+            damaged, or holds anything but arrays.
     """
     if not content.startswith(ZIP_MAGIC):
         raise ValueError(NOT_OURS)

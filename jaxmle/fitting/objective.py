@@ -1,4 +1,6 @@
-"""The likelihood as the solver sees it: a function of the free coordinates z, by the chain rule through the constraints."""
+"""The likelihood as the solver sees it: a function of the free coordinates z, by the chain rule
+through the constraints.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +32,14 @@ class User(NamedTuple):
 
 
 def slim(chart: Chart, point: Point) -> Point:
-    """The point without what ``restored`` can tell from its chart: the states of many members are read and written at every step."""
+    """The point without what ``restored`` can tell from its chart: the states of many members
+    are read and written at every step.
+    """
     if not chart.is_entrywise:
         return point
-    score, hessian, how = point.aux.score, point.aux.hessian, point.aux.hessian_by
+    score = point.aux.score
+    hessian = point.aux.hessian
+    how = point.aux.hessian_by
     return point._replace(aux=how if chart.is_identity else (score, hessian, how))
 
 
@@ -56,7 +62,9 @@ def _sloped(chart: Chart, base: Array, z: Array) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Objective:
-    """A likelihood on its data, in free coordinates. ``base`` (p,) holds the entries that do not move."""
+    """A likelihood on its data, in free coordinates. ``base`` (p,) holds the entries that do
+    not move.
+    """
 
     loglik: Any
     chart: Chart
@@ -88,7 +96,8 @@ class Objective:
 
     def slopes(self, z: Array) -> Slope:
         """Value and score of a declared regression at z (k,), without the Hessian."""
-        x, jacobian = self.to_user(z), jax.jacfwd(self.to_user)(z)
+        x = self.to_user(z)
+        jacobian = jax.jacfwd(self.to_user)(z)
         at = slopes(self.loglik, self.layout, x, self.data, self.block_rows)
         return Slope(
             z, at.value, at.absolute, at.score @ jacobian, User(x, jacobian, at.score, None)
@@ -138,18 +147,24 @@ class Objective:
         return rows.scores.T @ (rows.meat[:, None] * rows.scores)
 
     def curvatures(self, z: Array) -> dict[str, Array]:
-        """Every curvature of −ℓ that the likelihood can give, for second-order optax transformations."""
+        """Every curvature of −ℓ that the likelihood can give, for second-order optax
+        transformations.
+        """
         point, user = (at := self(z)), at.aux
         out = {"hessian": -point.hessian}
         for kind in ("expected", "opg"):
             try:
                 out[kind] = user.jacobian.T @ self.information(user.x, kind) @ user.jacobian
             except ValueError:
-                continue  # a likelihood without a law of the response, or without terms: the transformation says what it misses
+                # a likelihood without a law of the response, or without terms: the transformation
+                # says what it misses
+                continue
         return out
 
 
 def _bent(hessian: Array, bend: Array) -> Array:
-    """T'HT plus the bend of the transform. On a likelihood that grows without bound the two cancel; what rounding leaves is no curvature."""
+    """T'HT plus the bend of the transform. On a likelihood that grows without bound the two
+    cancel; what rounding leaves is no curvature.
+    """
     left = 8 * jnp.finfo(hessian.dtype).eps * (jnp.abs(hessian) + jnp.abs(bend))
     return jnp.where(jnp.abs(hessian + bend) <= left, 0.0, hessian + bend)

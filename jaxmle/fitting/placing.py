@@ -1,7 +1,8 @@
 """Large arrays on their way to the device: one copy into memory that the device takes as it is.
 
-A CPU device reads NumPy's memory in place where it starts on a multiple of 64 bytes, which NumPy's own large arrays never do; what it
-copies itself goes through small pages. NumPy asks for huge ones: 15 ms for 160 MB, against 76.
+A CPU device reads NumPy's memory in place where it starts on a multiple of 64 bytes, which NumPy's
+own large arrays never do; what it copies itself goes through small pages. NumPy asks for huge ones:
+15 ms for 160 MB, against 76.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ LARGE = 2**22  # bytes from which NumPy asks for huge pages
 
 
 def halved(leaf: jax.Array) -> jax.Array:
-    """Floating-point numbers in single precision. On a CPU by NumPy, which reads them in place: XLA takes three times as long."""
+    """Floating-point numbers in single precision. On a CPU by NumPy, which reads them in place:
+    XLA takes three times as long.
+    """
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return leaf
     if len(leaf.devices()) > 1 or jax.default_backend() != "cpu":
@@ -26,7 +29,9 @@ def halved(leaf: jax.Array) -> jax.Array:
 
 
 def placed(leaf: Any, lead: int | None = None, dtype: Any = None) -> jax.Array:
-    """The array on the default device, in its own precision or another; where ``lead`` is given with so many leading entries, zeros after its own."""
+    """The array on the default device, in its own precision or another; where ``lead`` is given
+    with so many leading entries, zeros after its own.
+    """
     if not isinstance(leaf, np.ndarray):
         return jax.device_put(leaf)
     leaf = (
@@ -36,7 +41,8 @@ def placed(leaf: Any, lead: int | None = None, dtype: Any = None) -> jax.Array:
         return jax.device_put(leaf)
     dtype = np.dtype(dtype or leaf.dtype)
     shape = (leaf.shape[0] if lead is None else lead, *leaf.shape[1:])
-    size, longer = int(np.prod(shape)) * dtype.itemsize, shape[0] > leaf.shape[0]
+    size = int(np.prod(shape)) * dtype.itemsize
+    longer = shape[0] > leaf.shape[0]
     fits = leaf.dtype == dtype and leaf.ctypes.data % ALIGNED == 0
     if not longer and (fits or size < LARGE or jax.default_backend() != "cpu"):
         return jax.device_put(leaf.astype(dtype, copy=False))

@@ -1,7 +1,9 @@
-"""A digest of a traced program: what a function computes, with every array that it captured, the same in another process.
+"""A digest of a traced program: what a function computes, with every array that it captured, the
+same in another process.
 
-The program is the jaxpr. Captured arrays sit on it as constants, as literals, or on the jaxprs inside its equations (``jit``, ``scan``,
-``cond``, ``while``, rules of differentiation); all of them count, by their bytes. A host callback counts by its code and what it closes over.
+The program is the jaxpr. Captured arrays sit on it as constants, as literals, or on the jaxprs
+inside its equations (``jit``, ``scan``, ``cond``, ``while``, rules of differentiation); all of them
+count, by their bytes. A host callback counts by its code and what it closes over.
 """
 
 from __future__ import annotations
@@ -23,14 +25,18 @@ ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
 
 def model_digest(function: Callable[..., Any], *args: Any) -> str:
-    """A digest of what ``function(*args)`` computes: its program and all arrays that the program captured."""
+    """A digest of what ``function(*args)`` computes: its program and all arrays that the
+    program captured.
+    """
     digest = _Digest()
     digest.program(jax.make_jaxpr(function)(*args))
     return digest.hex()
 
 
 def value_digest(*values: Any) -> str:
-    """A digest of options: numbers, texts, arrays and containers by value, functions by their code and what they close over."""
+    """A digest of options: numbers, texts, arrays and containers by value, functions by their
+    code and what they close over.
+    """
     digest = _Digest()
     for value in values:
         digest.value(value, deep=True)
@@ -40,7 +46,8 @@ def value_digest(*values: Any) -> str:
 def with_derivatives(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function`` together with its score and a slice of its Hessian, as far as they exist.
 
-    A rule of differentiation is part of a model, and a jaxpr holds it only where it has been applied.
+    A rule of differentiation is part of a model, and a jaxpr holds it only where it has been
+    applied.
 
     Args:
         function: from a flat point (p,) and further arguments to terms or their sum.
@@ -127,10 +134,12 @@ class _Digest:
             else:
                 self.text(number[atom])
 
-    # ------------------------------------------------------------ what parameters of equations and closures hold
+    # ------------------------------------------------------------ what parameters of equations and
+    # closures hold
 
     def value(self, value: Any, deep: bool = False) -> None:
-        """Anything that an equation or a closure holds; what is unknown counts by its type and its text.
+        """Anything that an equation or a closure holds; what is unknown counts by its type and its
+        text.
 
         Args:
             deep: whether objects count by their attributes, as a closure reads them.
@@ -163,7 +172,9 @@ class _Digest:
         self.within.pop()
 
     def callable(self, value: Any) -> None:
-        """A function, a method, a partial, an object that is called, or what jax wraps around one."""
+        """A function, a method, a partial, an object that is called, or what jax wraps around
+        one.
+        """
         if isinstance(value, types.FunctionType):
             self.function(value)
         elif isinstance(value, types.MethodType):
@@ -236,7 +247,9 @@ def _is_jaxs(thing: Any) -> bool:
 
 
 def _is_given(thing: Any) -> bool:
-    """Whether a function or a class comes with Python, NumPy or jax: its name says what it is, and what it keeps for itself changes."""
+    """Whether a function or a class comes with Python, NumPy or jax: its name says what it is,
+    and what it keeps for itself changes.
+    """
     package = str(getattr(thing, "__module__", "")).split(".")[0]
     return package in GIVEN or package in sys.stdlib_module_names
 

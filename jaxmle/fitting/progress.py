@@ -1,4 +1,6 @@
-"""Progress of a long run: a line that rewrites itself on a terminal, lines in a log, nothing for the first two seconds."""
+"""Progress of a long run: a line that rewrites itself on a terminal, lines in a log, nothing
+for the first two seconds.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ class Progress:
         self.stream.flush()
 
     def line(self, now: float) -> str:
-        """Fits done, and the rate and the time remaining as soon as there is a pace to tell them by."""
+        """Fits done, and the rate and the time remaining as soon as there is a pace to tell
+        them by.
+        """
         full = int(WIDTH * self.done / max(self.total, 1))
         text = f"[{'#' * full}{'.' * (WIDTH - full)}] {self.done:,} of {self.total:,} fits"
         begun, before = self.warm or (now, self.done)

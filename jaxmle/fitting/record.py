@@ -1,4 +1,6 @@
-"""The record of a fit: what was found, how sure it is, and the verdict. It holds no data and no function."""
+"""The record of a fit: what was found, how sure it is, and the verdict. It holds no data and no
+function.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ _WITNESS = [
 @partial(jax.tree_util.register_dataclass, data_fields=_WITNESS, meta_fields=[])
 @dataclass(frozen=True, eq=False)
 class Witness:
-    """The evidence for a verdict, in arrays of fixed shape so that it vmaps; −1, 0 or NaN where there is nothing to show.
+    """The evidence for a verdict, in arrays of fixed shape so that it vmaps; −1, 0 or NaN where
+    there is nothing to show.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> logit = lambda params, y: y * params["a"] - jnp.logaddexp(0.0, params["a"])
@@ -52,22 +55,33 @@ class Witness:
     ('SEPARATED', [1])
     """
 
-    row: Array  # ()      row of the data that gave a value that is not finite, whose term grows without bound, or of leverage one (the first of such a cluster); −1
+    # ()      row of the data that gave a value that is not finite, whose term grows without bound,
+    # or of leverage one (the first of such a cluster); −1
+    row: Array
     term: Array  # ()     its term; −1
     direction: Array  # (p,)  along which the likelihood recedes, is flat, or curves upwards
     sign: Array  # (p,)   +1 or −1 for an estimate of ±inf, else 0
     projector: (
         Array  # (p, p)  on the directions without an estimate, in units of the printed entries
     )
-    vcov: Array  # (p, p)  generalised covariance: c'Vc is right for every c orthogonal to the projector
-    bound: Array  # (p,)  −1 on the lower bound, +1 on the upper, 2 equal to the ordered entry before it, 0 inside
+    # (p, p)  generalised covariance: c'Vc is right for every c orthogonal to the projector
+    vcov: Array
+    # (p,)  −1 on the lower bound, +1 on the upper, 2 equal to the ordered entry before it, 0 inside
+    bound: Array
     curvature: Array  # ()  smallest eigenvalue of the information scaled to unit diagonal
     digits: Array  # ()   decimal digits that standard errors and estimates can be trusted to
     gain: Array  # ()     the last gain in ℓ
     distance: Array  # ()  √(2δ), estimated distance to the maximum in standard errors
-    stderr_error: Array  # (p,)  error of each standard error, 0 where it is rounding: the Monte-Carlo standard error of a simulated information, the measured error of differences
-    certificate: Array  # ()  SEPARATED: 0 seen by following the climb, 1 by the scores of all terms, 2 exact arithmetic; UNIDENTIFIED: 0 not asked, 1 by the data, 2 by the model; CONVERGED: a sum of solvers.status.CONCAVE, MEAN and COMPARED
-    point: Array = None  # type: ignore[assignment]  # __post_init__ fills it in; (p,)  the finite point at which the verdict was taken: of a separated fit the one where the likelihood is at its limit
+    # (p,)  error of each standard error, 0 where it is rounding: the Monte-Carlo standard error of
+    # a simulated information, the measured error of differences
+    stderr_error: Array
+    # ()  SEPARATED: 0 seen by following the climb, 1 by the scores of all terms, 2 exact
+    # arithmetic; UNIDENTIFIED: 0 not asked, 1 by the data, 2 by the model; CONVERGED: a sum of
+    # solvers.status.CONCAVE, MEAN and COMPARED
+    certificate: Array
+    # (p,)  the finite point at which the verdict was taken: of a separated fit the one where the
+    # likelihood is at its limit; __post_init__ fills it in where it is not given
+    point: Array = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         if self.point is None and hasattr(self.direction, "dtype"):
@@ -98,13 +112,15 @@ _STATIC = ["names", "bounds", "df", "vcov_kind", "mode", "weighting", "layout", 
 class Fit:
     """A maximum-likelihood fit, or a batch of them (every leaf then has leading axes).
 
-    Leaves: ``params`` and ``stderr`` have the tree of the start values; ``vcov`` and ``hessian`` (p, p) and ``score`` (p,) are flat, in
-    the order of ``names``; ``loglik`` ℓ; ``decrement`` δ = s'J⁻¹s/2; ``n`` observations; ``status`` an integer ``Status``; ``witness``;
-    ``steps``; ``data_id`` a fingerprint of the data and their weights;
-    ``response_id`` one of the response and the weights alone, zero where the response is not known.
-    Static: ``names``, ``bounds`` (lower, upper) per printed entry, ``df`` free parameters, ``vcov_kind``, ``mode`` (ML or MAP),
-    ``weighting`` (none, frequency, sampling), ``hessian_by``: how second derivatives were taken, "forward over reverse" or, where a part of
-    the likelihood lacks a mode, "reverse over reverse", "forward over forward" or "differences of the score".
+    Leaves: ``params`` and ``stderr`` have the tree of the start values; ``vcov`` and ``hessian``
+    (p, p) and ``score`` (p,) are flat, in the order of ``names``; ``loglik`` ℓ; ``decrement`` δ =
+    s'J⁻¹s/2; ``n`` observations; ``status`` an integer ``Status``; ``witness``; ``steps``;
+    ``data_id`` a fingerprint of the data and their weights; ``response_id`` one of the response and
+    the weights alone, zero where the response is not known. Static: ``names``, ``bounds`` (lower,
+    upper) per printed entry, ``df`` free parameters, ``vcov_kind``, ``mode`` (ML or MAP),
+    ``weighting`` (none, frequency, sampling), ``hessian_by``: how second derivatives were taken,
+    "forward over reverse" or, where a part of the likelihood lacks a mode, "reverse over reverse",
+    "forward over forward" or "differences of the score".
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
@@ -136,7 +152,8 @@ class Fit:
     weighting: str
     layout: Layout
     hessian_by: str = FORWARD_OVER_REVERSE
-    response_id: Array = None  # type: ignore[assignment]  # __post_init__ puts zeros where it is not given
+    # __post_init__ puts zeros where it is not given
+    response_id: Array = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "status", named(self.status))
@@ -166,7 +183,8 @@ class Fit:
 
     def _tree(self, flat: Array) -> Tree:
         """Flat quantities (..., p, *rest) as a tree: rest stays behind each leaf's shape."""
-        lead, rest = flat.shape[: len(self.batch_shape)], flat.shape[len(self.batch_shape) + 1 :]
+        lead = flat.shape[: len(self.batch_shape)]
+        rest = flat.shape[len(self.batch_shape) + 1 :]
         columns = flat.reshape(-1, len(self.names), *rest)
         xp = namespace(flat)
         flatter = xp.moveaxis(columns, 1, -1).reshape(-1, len(self.names))
@@ -216,8 +234,9 @@ class Fit:
     def interval(self, level: float = 0.95, scale: str = "free") -> Array:
         """Wald interval of each printed entry, (p, 2).
 
-        ``scale="free"`` takes the interval on the scale that the entry's bounds suggest (log, logit, Fisher's z; the identity where it
-        is unbounded) and maps it back, so that it respects the bounds; ``"user"`` is the symmetric estimate ± z·SE.
+        ``scale="free"`` takes the interval on the scale that the entry's bounds suggest (log,
+        logit, Fisher's z; the identity where it is unbounded) and maps it back, so that it respects
+        the bounds; ``"user"`` is the symmetric estimate ± z·SE.
         """
         check_choice("scale", scale, ("free", "user"))
         level = check_level(level)
@@ -228,12 +247,16 @@ class Fit:
             return wald_interval(self.x, self.se, self.bounds, z, scale)
 
     def conf_int(self, level: float = 0.95, scale: str = "free") -> Tree:
-        """Wald intervals as a tree like ``params``, each leaf with a last axis (lower, upper). See ``interval``."""
+        """Wald intervals as a tree like ``params``, each leaf with a last axis (lower, upper).
+        See ``interval``.
+        """
         return self._tree(self.interval(level, scale))
 
     @property
     def zvalues(self) -> Array:
-        """Estimate over standard error, (p,); NaN where 0 is not interior to the bounds, so that no test of 0 exists."""
+        """Estimate over standard error, (p,); NaN where 0 is not interior to the bounds, so
+        that no test of 0 exists.
+        """
         inside = np.array([low < 0 < high for low, high in self.bounds])
         xp = namespace(self.loglik)
         return xp.where(
@@ -257,7 +280,9 @@ class Fit:
         return self.vcov / (se[..., :, None] * se[..., None, :])
 
     def _criterion(self, penalty: float | Array) -> Array:
-        """−2ℓ + penalty; NaN for MAP fits, whose ℓ is not maximal, and under sampling weights, whose ℓ is no likelihood."""
+        """−2ℓ + penalty; NaN for MAP fits, whose ℓ is not maximal, and under sampling weights,
+        whose ℓ is no likelihood.
+        """
         value = -2 * self.loglik + penalty
         return value if self.mode == "ML" and self.weighting != "sampling" else value * np.nan
 
@@ -269,7 +294,8 @@ class Fit:
     @property
     def aicc(self) -> Array:
         """AIC with the small-sample term 2k(k + 1)/(n − k − 1); NaN where n ≤ k + 1."""
-        xp, left = namespace(self.loglik), self.n - self.df - 1
+        xp = namespace(self.loglik)
+        left = self.n - self.df - 1
         return self._criterion(
             2 * self.df
             + xp.where(left > 0, 2 * self.df * (self.df + 1) / xp.where(left > 0, left, 1), xp.nan)
@@ -291,7 +317,8 @@ class Fit:
                 pass
             else:
                 raise IndexError(
-                    f"a batch of {self.batch_shape} fits has no member {shown(index)}: index it as an array"
+                    f"a batch of {self.batch_shape} fits has no member {shown(index)}: index it "
+                    "as an array"
                 ) from None
         return jax.tree.map(lambda leaf: leaf[index], self)
 
@@ -301,7 +328,9 @@ class Fit:
         return self.batch_shape[0]
 
     def with_vcov(self, vcov: Array, kind: str = "given") -> Fit:
-        """The same fit with another covariance (p, p) and the standard errors of its diagonal. Entries without an estimate keep NaN."""
+        """The same fit with another covariance (p, p) and the standard errors of its diagonal.
+        Entries without an estimate keep NaN.
+        """
         xp = namespace(self.loglik)
         if not isinstance(kind, str):
             raise TypeError(f"kind names the covariance in tables, a string; got {shown(kind)}")
@@ -310,9 +339,11 @@ class Fit:
         vcov = xp.asarray(vcov, dtype=self.vcov.dtype)
         if vcov.shape != self.vcov.shape:
             raise ValueError(
-                f"the covariance must have shape {self.vcov.shape}, in the order of names; got {vcov.shape}"
+                f"the covariance must have shape {self.vcov.shape}, in the order of names; got "
+                f"{vcov.shape}"
             )
-        dead, given = ~xp.isfinite(self.se), vcov
+        dead = ~xp.isfinite(self.se)
+        given = vcov
         vcov = xp.where(dead[..., :, None] | dead[..., None, :], xp.nan, vcov)
         variance = xp.diagonal(vcov, axis1=-2, axis2=-1)
         se = xp.sqrt(xp.where(variance > 0, variance, xp.nan))
@@ -327,20 +358,26 @@ class Fit:
     # ------------------------------------------------------------ judging and keeping
 
     def check(self) -> Fit:
-        """The fit itself where every member has converged; else a ``FitError`` that says which have not, and why."""
+        """The fit itself where every member has converged; else a ``FitError`` that says which
+        have not, and why.
+        """
         from jaxmle.fitting.check import check
 
         return check(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the record to one npz file, the whole file or nothing; ``.npz`` is added where the name has no suffix."""
+        """Write the record to one npz file, the whole file or nothing; ``.npz`` is added where
+        the name has no suffix.
+        """
         from jaxmle.fitting.store import save
 
         save(self, path)
 
     @staticmethod
     def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
-        """The record that ``save`` wrote, to the last bit. A tree with classes in it needs ``like``, parameters of that structure."""
+        """The record that ``save`` wrote, to the last bit. A tree with classes in it needs
+        ``like``, parameters of that structure.
+        """
         from jaxmle.fitting.store import load
 
         return load(path, like)
@@ -366,7 +403,10 @@ class Fit:
         ):
             from jaxmle.fitting.explain import printed
 
-            return f"Fit({', '.join(map(printed, self.names[:6]))}; {type(self.status).__name__} leaves)"
+            return (
+                f"Fit({', '.join(map(printed, self.names[:6]))}; {type(self.status).__name__} "
+                "leaves)"
+            )
         return self.summary()
 
     __str__ = __repr__
@@ -393,15 +433,17 @@ class Fit:
         return markup.markdown(self, check_level(level))
 
     def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
-        """The table as a tidy data frame: term, estimate, std_error, statistic, p_value, conf_low, conf_high."""
+        """The table as a tidy data frame: term, estimate, std_error, statistic, p_value,
+        conf_low, conf_high.
+        """
         from jaxmle.report import frame
 
         return frame.frame(self, check_level(level), backend)
 
 
 def check_covariance(vcov: Any, shape: tuple[int, ...], se: Array) -> Array:
-    """A covariance (…, p, p): real, symmetric, without a negative variance in any direction. Entries without an estimate, or without
-    a variance at all, are NaN in whole rows and columns.
+    """A covariance (…, p, p): real, symmetric, without a negative variance in any direction.
+    Entries without an estimate, or without a variance at all, are NaN in whole rows and columns.
 
     Args:
         shape: the shape wanted.
@@ -441,18 +483,24 @@ def _not_a_covariance(matrix: np.ndarray) -> str:
         return "is not symmetric"
     lowest = float(np.min(np.linalg.eigvalsh(0.5 * (unit + unit.T))))
     if lowest < -INDEFINITE:
-        return f"is indefinite: a combination of the parameters would have a negative variance (its correlation matrix has the eigenvalue {lowest:.3g})"
+        return (
+            "is indefinite: a combination of the parameters would have a negative variance (its "
+            f"correlation matrix has the eigenvalue {lowest:.3g})"
+        )
     return ""
 
 
 def wald_interval(
     x: Array, se: Array, bounds: tuple[tuple[float, float], ...], z: float, scale: str
 ) -> Array:
-    """Estimate and standard error to an interval (..., p, 2): identity, log or logit of each entry, by its bounds."""
+    """Estimate and standard error to an interval (..., p, 2): identity, log or logit of each
+    entry, by its bounds.
+    """
     xp = namespace(x)
     ends = []
     for j, (low, high) in enumerate(bounds):
-        estimate, half = x[..., j], z * se[..., j]
+        estimate = x[..., j]
+        half = z * se[..., j]
         if scale == "user" or (np.isinf(low) and np.isinf(high)):
             pair = (estimate - half, estimate + half)
         elif np.isinf(high):
@@ -462,7 +510,8 @@ def wald_interval(
             ratio = xp.exp(half / (high - estimate))
             pair = (high - (high - estimate) * ratio, high - (high - estimate) / ratio)
         else:
-            width, odds = high - low, (estimate - low) / (high - estimate)
+            width = high - low
+            odds = (estimate - low) / (high - estimate)
             ratio = xp.exp(half * width / ((estimate - low) * (high - estimate)))
             pair = (low + width / (1 + ratio / odds), high - width / (1 + ratio * odds))
         ends.append(xp.stack(pair, axis=-1))

@@ -1,4 +1,6 @@
-"""What ties a batch to its checkpoint: the identity of the run, how its members were cut up, and what each piece must look like."""
+"""What ties a batch to its checkpoint: the identity of the run, how its members were cut up,
+and what each piece must look like.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ def identity(problem: Problem, inputs: Inputs) -> dict[str, Any]:
 
 
 def _model_digest(inputs: Inputs) -> str:
-    """The program of the likelihood, as it will be compiled, of the member of most rows: the first may be empty."""
+    """The program of the likelihood, as it will be compiled, of the member of most rows: the
+    first may be empty.
+    """
     length = tuple(int(n) for n in inputs.source.sizes[inputs.largest])
     one = flat_members(inputs, np.array([inputs.largest]), length)
     leaves = [
@@ -68,7 +72,9 @@ def _model_digest(inputs: Inputs) -> str:
 
 
 def stored_schedules(checkpoint: Checkpoint, count: int, devices: int) -> list[Schedule] | None:
-    """How a run before this one cut up each bucket, from its checkpoint; None where there is none."""
+    """How a run before this one cut up each bucket, from its checkpoint; None where there is
+    none.
+    """
     stored = checkpoint.schedule.get("buckets")
     if stored is None:
         return None
@@ -81,7 +87,9 @@ def stored_schedules(checkpoint: Checkpoint, count: int, devices: int) -> list[S
         raise checkpoint.unusable_schedule()
     if any(bucket.blocks % devices for bucket in found):
         raise ValueError(
-            f"the checkpoint {checkpoint.folder} was begun on another number of devices, and {devices} cannot share its blocks of members. Give devices= of that number, such as jax.devices()[:1], or another folder."
+            f"the checkpoint {checkpoint.folder} was begun on another number of devices, and "
+            f"{devices} cannot share its blocks of members. Give devices= of that number, such "
+            "as jax.devices()[:1], or another folder."
         )
     return found
 
@@ -92,8 +100,11 @@ def check_piece(
     states: list[ShapeAndDtype],
     arrays: list[np.ndarray],
 ) -> None:
-    """Arrays of a checkpoint are those of this piece: its members, then records, open seats and states of the right shapes and types."""
-    count, before = len(index), 1 + len(records)
+    """Arrays of a checkpoint are those of this piece: its members, then records, open seats and
+    states of the right shapes and types.
+    """
+    count = len(index)
+    before = 1 + len(records)
     if not arrays or not np.array_equal(arrays[0], index):
         raise ValueError("it is about other members")
     if len(arrays) <= before or arrays[before].ndim != 1 or arrays[before].dtype.kind != "i":

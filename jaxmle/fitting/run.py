@@ -1,8 +1,10 @@
-"""The work of one batch, from the host: pieces, where their results go, what is still open, what a checkpoint keeps.
+"""The work of one batch, from the host: pieces, where their results go, what is still open, what a
+checkpoint keeps.
 
-Members are cut into chunks (``schedule``), padded where they are ragged (``members``). A chunk of the first round ends when most of
-its members are done; those that it leaves open are gathered from all chunks for a second round and a last one, in chunks of the same shapes. So the likelihood is compiled once for
-each length of data, of which there are at most eight.
+Members are cut into chunks (``schedule``), padded where they are ragged (``members``). A chunk of
+the first round ends when most of its members are done; those that it leaves open are gathered from
+all chunks for a second round and a last one, in chunks of the same shapes. So the likelihood is
+compiled once for each length of data, of which there are at most eight.
 """
 
 from __future__ import annotations
@@ -104,7 +106,9 @@ class Run:
 
     def _cut(self, length: tuple[int, ...], members: int) -> Schedule:
         data = self.inputs.source.row_bytes() * sum(length)
-        k, p, size = self.problem.chart.k, self.problem.layout.p, self.inputs.dtype.itemsize
+        k = self.problem.chart.k
+        p = self.problem.layout.p
+        size = self.inputs.dtype.itemsize
         live = data + size * sum(length) * (p + 6)
         return cut(
             self.inputs.source.members,
@@ -124,8 +128,12 @@ class Run:
         return size * (4.0 * k * k + 4.0 * p * p + 10 * k + 12 * p + p * k + 40)
 
     def predicted_bytes(self) -> float:
-        """Peak memory of the process: what it holds now, compiled programs, the record of all members and the chunks in flight."""
-        k, p, size = self.problem.chart.k, self.problem.layout.p, self.inputs.dtype.itemsize
+        """Peak memory of the process: what it holds now, compiled programs, the record of all
+        members and the chunks in flight.
+        """
+        k = self.problem.chart.k
+        p = self.problem.layout.p
+        size = self.inputs.dtype.itemsize
         record = size * (4.0 * p * p + 8 * p + 12)
         copies = (
             2.5 if self._sprints() else 2.0
@@ -141,12 +149,15 @@ class Run:
         return resident_bytes() + 2.5e8 + self.inputs.source.members * record + chunk
 
     def _check_memory(self) -> None:
-        """A batch whose record alone is more than the memory that is free is refused before it runs for hours."""
+        """A batch whose record alone is more than the memory that is free is refused before it
+        runs for hours.
+        """
         needed = self.predicted_bytes() - resident_bytes()
         if self.devices[0].platform == "cpu" and needed > self.free:
             raise MemoryError(
-                f"{self.inputs.source.members:,} fits of {self.problem.layout.p} parameters need about {needed / 2**30:.1f} GiB, of which {self.free / 2**30:.1f} are free: "
-                "fit the members in several calls, and keep each with fits.save(path)"
+                f"{self.inputs.source.members:,} fits of {self.problem.layout.p} parameters need "
+                f"about {needed / 2**30:.1f} GiB, of which {self.free / 2**30:.1f} are free: fit "
+                "the members in several calls, and keep each with fits.save(path)"
             )
 
     def _about(self) -> str:
@@ -158,12 +169,17 @@ class Run:
         where = f"{len(self.devices)} devices" if len(self.devices) > 1 else "one device"
         if self.inputs.unpadded and len(shapes) > 1:
             sizes += f"; {len(shapes)} lengths without padding: {self.inputs.unpadded}"
-        return f"{self.inputs.source.members:,} members, {len(self.pieces)} chunks ({sizes}), {where}, about {self.predicted_bytes() / 2**30:.1f} GiB at the peak"
+        return (
+            f"{self.inputs.source.members:,} members, {len(self.pieces)} chunks ({sizes}), "
+            f"{where}, about {self.predicted_bytes() / 2**30:.1f} GiB at the peak"
+        )
 
     # ------------------------------------------------------------ what separated members can say
 
     def with_cones(self, fits: Fit) -> Fit:
-        """Separated members with the cone of their recession, a few at a time; the others as they are."""
+        """Separated members with the cone of their recession, a few at a time; the others as
+        they are.
+        """
         leaves = list(jax.tree.leaves(fits))
         exact = is_exact(self.inputs.bare)
         for length, members in self.buckets:
@@ -197,12 +213,14 @@ class Run:
             self._round(self._gather("last"), self._run_last)
         except KeyboardInterrupt:
             kept = (
-                f" Finished members are kept in {self.checkpoint.folder}: the same call goes on from there."
+                f" Finished members are kept in {self.checkpoint.folder}: the same call goes on "
+                "from there."
                 if self.checkpoint.folder
                 else " Give checkpoint=folder to keep finished members."
             )
             raise KeyboardInterrupt(
-                f"fit_batch was stopped after {self.progress.done:,} of {self.progress.total:,} fits.{kept}"
+                f"fit_batch was stopped after {self.progress.done:,} of {self.progress.total:,} "
+                f"fits.{kept}"
             ) from None
         finally:
             self.progress.close()
@@ -215,7 +233,8 @@ class Run:
     def _round(self, pieces: list[Piece], run: Callable[[Piece], list[np.ndarray]]) -> None:
         """Run pieces one after the other; those that a checkpoint holds are read.
 
-        Not by threads: two of them in XLA's CPU client at once were seen to wait for each other for ever. Devices run side by side.
+        Not by threads: two of them in XLA's CPU client at once were seen to wait for each other for
+        ever. Devices run side by side.
         """
         opened: dict[int, tuple[np.ndarray, list[np.ndarray]]] = {}
         for piece in pieces:
@@ -232,10 +251,13 @@ class Run:
         self.open = [opened[number] for number in sorted(opened)]
 
     def _prepare(self) -> bool:
-        """Shapes of the record and of a member's state, by abstract evaluation only: needed to read a checkpoint."""
+        """Shapes of the record and of a member's state, by abstract evaluation only: needed to
+        read a checkpoint.
+        """
         if not self.checkpoint.holds("first-000000"):
             return False
-        k, p = self.problem.chart.k, self.problem.layout.p
+        k = self.problem.chart.k
+        p = self.problem.layout.p
 
         def like(*shape: Any) -> Any:
             return jax.ShapeDtypeStruct(shape, self.inputs.dtype)
@@ -275,7 +297,9 @@ class Run:
         return True
 
     def _shapes(self, fit: Any, state: Any, lead: int) -> None:
-        """Room for the record of all members; the first ``lead`` axes of each leaf run over members."""
+        """Room for the record of all members; the first ``lead`` axes of each leaf run over
+        members.
+        """
         self.treedef, self.state_tree = jax.tree.structure(fit), jax.tree.structure(state)
         self.leaves = [
             np.zeros((self.inputs.source.members, *leaf.shape[lead:]), leaf.dtype)
@@ -316,7 +340,9 @@ class Run:
         )
 
     def _run_middle(self, piece: Piece) -> list[np.ndarray]:
-        """The same for members that the first round left open: most need a step or two, and those that need many come together afterwards."""
+        """The same for members that the first round left open: most need a step or two, and
+        those that need many come together afterwards.
+        """
         with self._context():
             chunk = self.programs.load(self.inputs, piece)
             state, begun = self._states(piece)
@@ -333,7 +359,8 @@ class Run:
         self, piece: Piece, chunk: Chunk, state: Any, begun: Begun, first: bool
     ) -> list[np.ndarray]:
         """The arrays of a round that leaves members open."""
-        count, most = len(piece.index), np.full(len(chunk.wanted), self.problem.max_steps, np.int32)
+        count = len(piece.index)
+        most = np.full(len(chunk.wanted), self.problem.max_steps, np.int32)
         left = np.asarray(
             machine(is_open, (self.problem.chart.bent,), self.programs.mesh)(state, most)
         )
@@ -379,7 +406,9 @@ class Run:
         self.progress.add(len(piece.index) - len(seats))
 
     def _gather(self, name: str) -> list[Piece]:
-        """The members that the round before left open, in chunks of the shapes of the first round."""
+        """The members that the round before left open, in chunks of the shapes of the first
+        round.
+        """
         if not self.open:
             return []
         index = np.concatenate([members for members, _ in self.open])
@@ -406,7 +435,8 @@ class Run:
                 )  # a few members at the greatest length among them, which is compiled already
         pieces: list[Piece] = []
         for place in np.unique(home):
-            length, members = self.buckets[place][0], index[home == place]
+            length = self.buckets[place][0]
+            members = index[home == place]
             schedule = next(piece.schedule for piece in self.pieces if piece.length == length)
             for at in range(0, len(members), schedule.members):
                 part = members[at : at + schedule.members]
@@ -431,7 +461,9 @@ def _chosen(these: np.ndarray, new: Any, old: Any) -> Any:
 
 
 def _cap(steps: Array) -> int:
-    """The cap on steps in single precision that costs least, from the steps (b,) of some members: beyond it the others go on in double precision."""
+    """The cap on steps in single precision that costs least, from the steps (b,) of some
+    members: beyond it the others go on in double precision.
+    """
     longest = int(np.max(steps, initial=1))
     cost = [cap + np.mean(steps > cap) * (AFRESH + longest - cap) for cap in range(1, longest + 1)]
     return 1 + int(np.argmin(cost))

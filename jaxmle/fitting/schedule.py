@@ -16,11 +16,15 @@ SIZES = (
     1024,
     2048,
     8192,
-)  # members of a chunk; 2048 where 1024 would do too: a tenth less for W2 and W3, of calls and of waiting for them
+    # members of a chunk; 2048 where 1024 would do too: a tenth less for W2 and W3, of calls and of
+    # waiting for them
+)
 LANES = (
     8,
     32,
-)  # members of a block on a CPU: wider ones were 5 to 20 % slower at 25 to 81 rows, and leave fewer to skip
+    # members of a block on a CPU: wider ones were 5 to 20 % slower at 25 to 81 rows, and leave
+    # fewer to skip
+)
 WIDE = 2**16  # members of a chunk, all in one block, on an accelerator
 
 
@@ -31,7 +35,8 @@ class Schedule:
     lanes: int
     blocks: int
     chunks: int
-    seats: int  # what the state machine has room for: at least ``members``, and the same for most buckets
+    # what the state machine has room for: at least ``members``, and the same for most buckets
+    seats: int
 
     @property
     def members(self) -> int:
@@ -69,7 +74,8 @@ def cut(
     block: int | None,
     wide: bool,
 ) -> Schedule:
-    """The schedule of a bucket. Seats come in few numbers, so that the programs of the state machine are compiled once for all buckets.
+    """The schedule of a bucket. Seats come in few numbers, so that the programs of the state
+    machine are compiled once for all buckets.
 
     Args:
         total: members of all buckets.

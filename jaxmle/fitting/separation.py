@@ -1,8 +1,11 @@
-"""What a separated fit can say for certain: which coefficients are infinite, which way, and a direction checked in exact arithmetic.
+"""What a separated fit can say for certain: which coefficients are infinite, which way, and a
+direction checked in exact arithmetic.
 
-A climb shows that a likelihood recedes, and ``conclude`` what is finite all the same. Where every parameter that recedes is unconstrained
-or ordered and the likelihood has terms, the cone of recession is known from their gradients (``likelihood.recession``): exactly for a
-declared regression with linear predictors, from outside for any other likelihood that is concave in those parameters.
+A climb shows that a likelihood recedes, and ``conclude`` what is finite all the same. Where every
+parameter that recedes is unconstrained or ordered and the likelihood has terms, the cone of
+recession is known from their gradients (``likelihood.recession``): exactly for a declared
+regression with linear predictors, from outside for any other likelihood that is concave in those
+parameters.
 """
 
 from __future__ import annotations
@@ -21,12 +24,17 @@ from jaxmle.parameters.constraints import Ordered
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import Status
 
-LOCAL, CONED, CERTIFIED = 0, 1, 2  # witness.certificate
+# witness.certificate
+LOCAL = 0
+CONED = 1
+CERTIFIED = 2
 LARGEST = 2**28  # bytes of gradients that are looked at
 
 
 def wants_cone(fit: Fit, roots: tuple[int, ...], rows: int | None) -> Array:
-    """Whether the cone of recession would tell more of these fits, (b,) or (): separated ones whose infinite parameters are straight ones."""
+    """Whether the cone of recession would tell more of these fits, (b,) or (): separated ones
+    whose infinite parameters are straight ones.
+    """
     shape = np.shape(fit.status)
     if rows is None or fit.mode != "ML" or 64 * rows * len(fit.names) * 8 > LARGEST:
         return np.zeros(shape, bool)
@@ -45,7 +53,8 @@ def settled(fit: Fit, roots: tuple[int, ...] | np.ndarray, found: Ways, exact: b
         found: gradients of the terms at many points.
         exact: they are all that the likelihood has.
     """
-    roots, p = np.asarray(roots), len(fit.names)
+    roots = np.asarray(roots)
+    p = len(fit.names)
     columns = straight(fit.layout) & (roots == np.arange(p))
     alive = np.asarray(found.alive)
     rows, kept = generators(np.asarray(found.gradients, float), alive, columns)
@@ -74,27 +83,38 @@ def settled(fit: Fit, roots: tuple[int, ...] | np.ndarray, found: Ways, exact: b
 
 
 def infinite(fit: Fit, cone: Cone, columns: Array, follow: Array, certificate: int) -> Fit:
-    """The estimates that the cone says are infinite, with their signs; NaN where it leaves the sign open."""
+    """The estimates that the cone says are infinite, with their signs; NaN where it leaves the
+    sign open.
+    """
     p = len(fit.names)
 
     def whole(part: Any) -> Any:
         return np.bincount(np.flatnonzero(columns), weights=part, minlength=p)[follow]
 
-    signs, touched, direction = whole(cone.signs), whole(cone.touched) > 0, whole(cone.direction)
+    signs = whole(cone.signs)
+    touched = whole(cone.touched) > 0
+    direction = whole(cone.direction)
     x = np.where(touched, np.where(signs == 0, np.nan, signs * np.inf), fit.x)
     gone = touched | ~np.isfinite(fit.se)
     witness = replace(
-        fit.witness, sign=signs.astype(fit.witness.sign.dtype), direction=(direction / np.max(np.abs(direction))).astype(fit.dtype),
+        fit.witness,
+        sign=signs.astype(fit.witness.sign.dtype),
+        direction=(direction / np.max(np.abs(direction))).astype(fit.dtype),
         certificate=np.asarray(certificate, fit.witness.certificate.dtype),
-    )  # fmt: skip
+    )
     return replace(
-        fit, params=fit._tree(x.astype(fit.dtype)), stderr=fit._tree(np.where(gone, np.nan, fit.se).astype(fit.dtype)),
-        vcov=np.where(gone[:, None] | gone[None, :], np.nan, fit.vcov), witness=witness,
-    )  # fmt: skip
+        fit,
+        params=fit._tree(x.astype(fit.dtype)),
+        stderr=fit._tree(np.where(gone, np.nan, fit.se).astype(fit.dtype)),
+        vcov=np.where(gone[:, None] | gone[None, :], np.nan, fit.vcov),
+        witness=witness,
+    )
 
 
 def imprecise(fit: Fit) -> Fit:
-    """No direction of recession survives exact arithmetic: a maximum exists, too far out for this precision."""
+    """No direction of recession survives exact arithmetic: a maximum exists, too far out for
+    this precision.
+    """
 
     def nothing(leaf: Any) -> Any:
         return np.full_like(leaf, np.nan)
@@ -106,9 +126,13 @@ def imprecise(fit: Fit) -> Fit:
         vcov=nothing(fit.witness.vcov),
     )
     return replace(
-        fit, status=np.asarray(int(Status.IMPRECISE), fit.status.dtype), params=jax.tree.map(nothing, fit.params), stderr=jax.tree.map(nothing, fit.stderr),
-        vcov=nothing(fit.vcov), witness=witness,
-    )  # fmt: skip
+        fit,
+        status=np.asarray(int(Status.IMPRECISE), fit.status.dtype),
+        params=jax.tree.map(nothing, fit.params),
+        stderr=jax.tree.map(nothing, fit.stderr),
+        vcov=nothing(fit.vcov),
+        witness=witness,
+    )
 
 
 def gaps(layout: Layout) -> Array:

@@ -1,7 +1,9 @@
-"""Signs that a number is not what it seems: a log-likelihood that is a mean instead of a sum, a maximum that may not be the only one.
+"""Signs that a number is not what it seems: a log-likelihood that is a mean instead of a sum, a
+maximum that may not be the only one.
 
-A likelihood of one number for n rows that is their *mean* has standard errors √n times too large, and nothing in its values shows it. Its
-program does: traced for n rows and for 2n, what is divided by the number of rows is divided by twice as much. Nothing is evaluated.
+A likelihood of one number for n rows that is their *mean* has standard errors √n times too large,
+and nothing in its values shows it. Its program does: traced for n rows and for 2n, what is divided
+by the number of rows is divided by twice as much. Nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ class MeanLikelihoodWarning(UserWarning):
 
 
 def with_signals(found: Fit, asked: Any, tree: Any, data: Tree) -> Fit:
-    """The fit, of one data set or of a batch, with what its likelihood tells of its maximum; warns of a mean.
+    """The fit, of one data set or of a batch, with what its likelihood tells of its maximum; warns
+    of a mean.
 
     Args:
         asked: the likelihood as the user gave it, which a ready model is.
@@ -58,8 +61,9 @@ def with_signals(found: Fit, asked: Any, tree: Any, data: Tree) -> Fit:
 
 
 def has_one_maximum(asked: Any) -> bool:
-    """Whether the likelihood is known to have one maximum at most: a regression that says it is concave, weighted, restricted, pooled with
-    its like or with a concave prior; Cox's partial likelihood; a normal regression, concave in β/σ and 1/σ (Burridge 1981, JRSS B 43, 41).
+    """Whether the likelihood is known to have one maximum at most: a regression that says it is
+    concave, weighted, restricted, pooled with its like or with a concave prior; Cox's partial
+    likelihood; a normal regression, concave in β/σ and 1/σ (Burridge 1981, JRSS B 43, 41).
     """
     if isinstance(asked, Penalize):
         return isinstance(asked.prior, Ridge | NormalPrior) and _is_concave(asked.loglik)
@@ -73,7 +77,9 @@ def has_one_maximum(asked: Any) -> bool:
 
 
 def _is_concave(asked: Any) -> bool:
-    """Concave in its parameters as they are: sums of such likelihoods, and restrictions of them, are too."""
+    """Concave in its parameters as they are: sums of such likelihoods, and restrictions of
+    them, are too.
+    """
     if isinstance(asked, Weight | Fix | Tie | WithResponse):
         return _is_concave(asked.loglik)
     if isinstance(asked, Regression):
@@ -88,7 +94,9 @@ def _is_concave(asked: Any) -> bool:
 
 
 def _is_mean(tree: Any, layout: Layout, data: Tree) -> bool:
-    """Whether the likelihood returns one number in which all that depends on the data is divided by the number of rows."""
+    """Whether the likelihood returns one number in which all that depends on the data is
+    divided by the number of rows.
+    """
     core = tree
     while parts_of(core) and not isinstance(core, Pool):
         core = parts_of(core)[0]
@@ -123,7 +131,9 @@ def _divides_by_rows(loglik: Loglik, layout: Layout, data: Tree) -> bool:
 
 
 class _Scope(NamedTuple):
-    """A program, beside the same for twice the rows, and what its inputs stand for outside of it."""
+    """A program, beside the same for twice the rows, and what its inputs stand for outside of
+    it.
+    """
 
     maker: dict[Any, Any]  # from a variable to its equation
     twin: dict[int, Any]  # from the place of an equation to that in the other program
@@ -133,7 +143,8 @@ class _Scope(NamedTuple):
 
     @classmethod
     def of(cls, once: Any, twice: Any, parameters: int) -> _Scope:
-        inner, other = once.jaxpr, None if twice is None else twice.jaxpr
+        inner = once.jaxpr
+        other = None if twice is None else twice.jaxpr
         data = {*inner.invars[1:], *(v for v in inner.constvars if v.aval.ndim)}
         return cls.made(inner, other, lambda var: None, data)
 
@@ -166,7 +177,9 @@ CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "remat", 
 
 
 def _powers(scope: _Scope, atom: Any, twice: Any) -> Any:
-    """For each part of a sum that depends on the data, how often it is divided by the number of rows."""
+    """For each part of a sum that depends on the data, how often it is divided by the number of
+    rows.
+    """
     stack = [(scope, atom, 0)]
     while stack:
         scope, atom, power = stack.pop()
@@ -219,7 +232,9 @@ def _inside(scope: _Scope, equation: Any) -> tuple[_Scope, list[Any]] | None:
 
 
 def _scaled(scope: _Scope, equation: Any) -> tuple[Any, int] | None:
-    """The factor that depends on the data, and how often the other one divides it by the number of rows; None for a product of two."""
+    """The factor that depends on the data, and how often the other one divides it by the number
+    of rows; None for a product of two.
+    """
     left, right = equation.invars
     on_data = [not hasattr(atom, "val") and atom in scope.of_data for atom in (left, right)]
     if all(on_data) or (equation.primitive.name == "div" and on_data[1]):
@@ -234,7 +249,9 @@ def _scaled(scope: _Scope, equation: Any) -> tuple[Any, int] | None:
 
 
 def _ratio(one: Any, other: Any) -> int | None:
-    """1 where a number doubles with the rows, −1 where it halves, 0 where it stays; None where that is not known."""
+    """1 where a number doubles with the rows, −1 where it halves, 0 where it stays; None where
+    that is not known.
+    """
     numbers = [_number(one), _number(other)]
     if other is None:
         return None
@@ -251,7 +268,8 @@ def _number(atom: Any) -> float | None:
 
 def _length_of_sum(scope: _Scope, kept: Any, number: Any, equation: Any) -> int:
     """1 where a sum over closed-over data is divided by the number of its terms."""
-    value, made = _number(number), scope.maker.get(kept)
+    value = _number(number)
+    made = scope.maker.get(kept)
     if equation.primitive.name != "div" or value is None or value < FEWEST_ROWS or made is None:
         return 0
     if made.primitive.name != "reduce_sum":

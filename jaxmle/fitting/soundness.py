@@ -1,4 +1,6 @@
-"""Whether a record can be one of a fit: its status is known, and a fit that converged has estimates, a log-likelihood and a covariance."""
+"""Whether a record can be one of a fit: its status is known, and a fit that converged has
+estimates, a log-likelihood and a covariance.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,13 @@ from jaxmle.solvers.status import Status
 
 
 def check_sound(fit: Fit) -> None:
-    """Raise ``ValueError``, with a clause that says why, where a record with NumPy leaves is none of a fit."""
+    """Raise ``ValueError``, with a clause that says why, where a record with NumPy leaves is
+    none of a fit.
+    """
     if not np.isin(fit.status, [int(status) for status in Status]).all():
         raise ValueError("it has a status that this version of jaxmle does not know")
-    p, count = len(fit.names), math.prod(fit.batch_shape)
+    p = len(fit.names)
+    count = math.prod(fit.batch_shape)
     converged = np.reshape(fit.converged, count)
     vcov = np.asarray(fit.vcov, float).reshape(count, p, p)
     finite = np.isfinite(np.reshape(fit.loglik, count))
@@ -25,13 +30,16 @@ def check_sound(fit: Fit) -> None:
     for leaf in jax.tree.leaves(fit.params):
         finite = np.isfinite(leaf).reshape(count, math.prod(np.shape(leaf)[len(fit.batch_shape) :]))
         _refuse(fit, converged & ~finite.all(axis=1), "an estimate is not finite")
-    # Rounding errors of an inverse grow with the condition of the information: a third of the digits is far beyond them.
+    # Rounding errors of an inverse grow with the condition of the information: a third of the
+    # digits is far beyond them.
     rounding = float(np.finfo(fit.vcov.dtype).eps) ** (1 / 3)
     _check_covariance(fit, converged, vcov, rounding)
 
 
 def _check_covariance(fit: Fit, converged: np.ndarray, vcov: np.ndarray, rounding: float) -> None:
-    """Where a converged fit has standard errors, its covariance is finite, symmetric and positive semi-definite."""
+    """Where a converged fit has standard errors, its covariance is finite, symmetric and
+    positive semi-definite.
+    """
     variance = np.diagonal(vcov, axis1=1, axis2=2)
     with np.errstate(invalid="ignore"):
         _refuse(fit, converged & (variance < 0).any(axis=1), "a variance is negative")

@@ -18,7 +18,8 @@ from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 
 SPREAD = 2.0  # standard deviation of drawn starts on the free scale
-HALVINGS = 60  # of a drawn step that rounding carries onto a bound; the last is below the precision of the start
+# of a drawn step that rounding carries onto a bound; the last is below the precision of the start
+HALVINGS = 60
 ERRORS = (
     ValueError,
     TypeError,
@@ -29,17 +30,29 @@ ERRORS = (
 
 
 def start_values(
-    loglik: Loglik, tree: Any, starts: Any, data: Tree, constraints: Tree, number: int, key: Array, groups: tuple[Any, ...], axis: Any, dtype: np.dtype
-) -> tuple[Layout, Tree]:  # fmt: skip
+    loglik: Loglik,
+    tree: Any,
+    starts: Any,
+    data: Tree,
+    constraints: Tree,
+    number: int,
+    key: Array,
+    groups: tuple[Any, ...],
+    axis: Any,
+    dtype: np.dtype,
+) -> tuple[Layout, Tree]:
     """The layout of one start, and all of them (s, …)."""
     if starts is None:
         if not hasattr(loglik, "start"):
             raise ValueError(
-                "starts is missing: give start values or a sampler(key) of them; only a model with a method start(data) may go without"
+                "starts is missing: give start values or a sampler(key) of them; only a model "
+                "with a method start(data) may go without"
             )
-        starts, axis = loglik.start(data), None
+        starts = loglik.start(data)
+        axis = None
     if _is_sampler(starts):
-        params, many = host_params(_sampled(starts, key, number), dtype, "starts"), True
+        params = host_params(_sampled(starts, key, number), dtype, "starts")
+        many = True
     else:
         params = host_params(starts, dtype, "starts")
         many = _are_many(tree, params, data, constraints, groups, axis)
@@ -75,7 +88,8 @@ def _are_many(
     possible = len(lengths) == 1 and lengths not in ({()}, {(0,)})
     if axis == 0 and not possible:
         raise ValueError(
-            f"every leaf of starts must have the same leading axis, over starts; got shapes {shapes}"
+            "every leaf of starts must have the same leading axis, over starts; got shapes "
+            f"{shapes}"
         )
     if axis != "auto":
         return axis == 0
@@ -83,7 +97,8 @@ def _are_many(
     if not possible:
         if alone is not None and shapes and all(shapes):
             raise ValueError(
-                f"every leaf of starts must have the same leading axis, over starts; got shapes {shapes}. Nor can they be one start: {_first_line(alone)}"
+                "every leaf of starts must have the same leading axis, over starts; got shapes "
+                f"{shapes}. Nor can they be one start: {_first_line(alone)}"
             )
         return False  # where it does not run, the error is that of the likelihood
     apart = _complaint(loglik, _first(params), data, constraints, groups)
@@ -91,11 +106,13 @@ def _are_many(
         raise alone  # it does not depend on how starts are read
     if alone is not None and apart is not None:
         raise ValueError(
-            f"the likelihood takes starts neither as one start ({_first_line(alone)}) nor as {shapes[0][0]} of them ({_first_line(apart)})"
+            f"the likelihood takes starts neither as one start ({_first_line(alone)}) nor as "
+            f"{shapes[0][0]} of them ({_first_line(apart)})"
         )
     if alone is None and apart is None:
         raise ValueError(
-            f"starts may be read as one start or as {shapes[0][0]} of them: say params_axis=None (one, about which others are drawn) or params_axis=0"
+            f"starts may be read as one start or as {shapes[0][0]} of them: say params_axis=None "
+            "(one, about which others are drawn) or params_axis=0"
         )
     return apart is None
 
@@ -103,7 +120,9 @@ def _are_many(
 def _complaint(
     loglik: Loglik, params: Tree, data: Tree, constraints: Tree, groups: tuple[Any, ...]
 ) -> Exception | None:
-    """What is wrong with ``params`` as one start, by shapes, bounds and symmetric groups; None where nothing is."""
+    """What is wrong with ``params`` as one start, by shapes, bounds and symmetric groups; None
+    where nothing is.
+    """
     try:
         layout = layout_of(params, constraints)
         jax.eval_shape(lambda params, data: terms_of(_portable(loglik), params, data), params, data)
@@ -115,7 +134,9 @@ def _complaint(
 
 
 def _portable(tree: Any) -> Any:
-    """The copy of a user's function whose arrays may be traced in float64 and leave the user's own float32 programs alone."""
+    """The copy of a user's function whose arrays may be traced in float64 and leave the user's
+    own float32 programs alone.
+    """
     return remembered(tree, "portable", lambda copy: copy)
 
 
@@ -129,11 +150,14 @@ def _keys(key: Array, number: int) -> Array:
 
 
 def _sampled(sampler: Any, key: Array, number: int) -> Tree:
-    """``number`` starts of a sampler, (number, …): vmapped where every leaf depends on the key by way of jax, else one by one.
+    """``number`` starts of a sampler, (number, …): vmapped where every leaf depends on the key by
+    way of jax, else one by one.
 
-    A leaf that does not depend on it may come from a generator of the sampler's own, which a vmapped sampler would ask once only.
+    A leaf that does not depend on it may come from a generator of the sampler's own, which a
+    vmapped sampler would ask once only.
     """
-    keys, sampler = _keys(key, number), _portable(Opaque(sampler)).function
+    keys = _keys(key, number)
+    sampler = _portable(Opaque(sampler)).function
     traced: list[bool] = []
 
     def watched(one: Array) -> Tree:
@@ -146,7 +170,8 @@ def _sampled(sampler: Any, key: Array, number: int) -> Tree:
         if traced and all(traced):
             return to_numpy(drawn)
     except Exception:
-        pass  # a sampler that cannot be traced; if it cannot be called either, the next line says why
+        # a sampler that cannot be traced; if it cannot be called either, the next line says why
+        pass
     return _stacked([jax.tree.map(np.asarray, sampler(keys[i])) for i in range(number)])
 
 
@@ -158,7 +183,8 @@ def _stacked(drawn: list[Tree]) -> Tree:
     odd = next((i for i, form in enumerate(forms) if form != forms[0]), None)
     if odd is not None:
         raise ValueError(
-            f"the sampler's start {odd} has another structure or other shapes than its first: {forms[odd][1]} and {forms[0][1]}"
+            f"the sampler's start {odd} has another structure or other shapes than its first: "
+            f"{forms[odd][1]} and {forms[0][1]}"
         )
     return jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
 

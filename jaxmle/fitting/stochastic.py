@@ -1,4 +1,6 @@
-"""``fit_stochastic``: a log-likelihood climbed by mini-batches under any optax transformation, and an exact polish where it is wanted."""
+"""``fit_stochastic``: a log-likelihood climbed by mini-batches under any optax transformation,
+and an exact polish where it is wanted.
+"""
 
 from __future__ import annotations
 
@@ -57,13 +59,17 @@ class StochasticFit:
     """The result of ``fit_stochastic``. Only its polish has a verdict and standard errors.
 
     Attributes:
-        params: the parameters after ``best_epoch``, in the tree of the start values. A polish does not change them; its own are ``fit.params``.
-        loglik: the log-likelihood of all the data at ``params``, with the log prior where there is one. NaN where ``stopped`` is ``"nonfinite"``.
-        path: mean negative log-likelihood per unit of weight after each epoch, (epochs + 1, 2): of the rows trained on, and of those held out
-            (NaN where none are). Row 0 is the start.
+        params: the parameters after ``best_epoch``, in the tree of the start values. A polish does
+            not change them; its own are ``fit.params``.
+        loglik: the log-likelihood of all the data at ``params``, with the log prior where there is
+            one. NaN where ``stopped`` is ``"nonfinite"``.
+        path: mean negative log-likelihood per unit of weight after each epoch, (epochs + 1, 2): of
+            the rows trained on, and of those held out (NaN where none are). Row 0 is the start.
         epochs: how many epochs ran, those of an earlier run of the same checkpoint included.
-        best_epoch: the one whose parameters these are: the lowest held-out value, or the last where nothing is held out.
-        stopped: ``"epochs"`` all ran, ``"patience"`` the held-out value rose for so long, ``"nonfinite"`` the value left the finite numbers.
+        best_epoch: the one whose parameters these are: the lowest held-out value, or the last where
+            nothing is held out.
+        stopped: ``"epochs"`` all ran, ``"patience"`` the held-out value rose for so long,
+            ``"nonfinite"`` the value left the finite numbers.
         fit: the record of the polish, or None.
 
     >>> import numpy as np, jax.numpy as jnp, optax
@@ -108,66 +114,86 @@ def fit_stochastic(
 ) -> StochasticFit:
     """Maximise a log-likelihood by mini-batches, and polish the end exactly where that is wanted.
 
-    A step descends the gradient of −{(n/m) Σ_batch w_i ℓ_i + log prior}/Σw, the mean negative log-likelihood, so that learning rates mean
-    what they mean elsewhere. Each epoch walks through a new permutation of the rows. Its last batch may be short: m is then the rows that it
-    has, so that every batch is a simple random sample of rows and its gradient is unbiased.
+    A step descends the gradient of −{(n/m) Σ_batch w_i ℓ_i + log prior}/Σw, the mean negative
+    log-likelihood, so that learning rates mean what they mean elsewhere. Each epoch walks through a
+    new permutation of the rows. Its last batch may be short: m is then the rows that it has, so
+    that every batch is a simple random sample of rows and its gradient is unbiased.
 
     Args:
-        loglik: ``loglik(params, data)`` returning one term per row (n,), each of its own row alone; or a combinator of such, but no pool.
-        params0: start values, any tree of floating-point arrays; None for a model with a method ``start(data)``.
+        loglik: ``loglik(params, data)`` returning one term per row (n,), each of its own row alone;
+            or a combinator of such, but no pool.
+        params0: start values, any tree of floating-point arrays; None for a model with a method
+            ``start(data)``.
         data: any tree of arrays that share the leading axis n.
-        optimizer: any optax transformation; calls that share one object share their compiled programs. It sees the tree of the parameters; where there are constraints, fixed or tied entries, the
-            vector of free coordinates.
+        optimizer: any optax transformation; calls that share one object share their compiled
+            programs. It sees the tree of the parameters; where there are constraints, fixed or tied
+            entries, the vector of free coordinates.
         batch_size: rows of a batch, m.
         epochs: walks through the data, at most.
         key: a whole number or a jax key; it decides the permutations and the rows held out.
         schedule: ``schedule(step)`` multiplies the optimizer's updates; step counts batches from 0.
-        constraints, weights, vcov, dtype: as in ``fit``; ``vcov`` is that of the polish. ``dtype`` is float64 unless float32 is asked for;
-            the polish is in float64.
-        held_out: a share of the rows, between 0 and 1, drawn without replacement; or a tree like ``data`` of other rows, which count equally.
+        constraints, weights, vcov, dtype: as in ``fit``; ``vcov`` is that of the polish. ``dtype``
+            is float64 unless float32 is asked for; the polish is in float64.
+        held_out: a share of the rows, between 0 and 1, drawn without replacement; or a tree like
+            ``data`` of other rows, which count equally.
         patience: epochs without a lower held-out value after which to stop.
-        polish: ``"newton"`` or ``"lbfgs"``: ``fit`` from the end, on all the data (held-out share included), with its verdict and standard
-            errors. Newton's Hessian is (p, p).
-        polish_over: keys of ``params0``, such as ``("w2", "b2")`` for the last layer: the polish moves these and holds the rest, and its
-            standard errors are conditional on the rest.
-        checkpoint: a folder of its own. Every epoch is kept there, and the same call resumes after the last one that was finished, to the same
-            parameters bit by bit on the same machine. ``epochs`` and ``patience`` may change.
+        polish: ``"newton"`` or ``"lbfgs"``: ``fit`` from the end, on all the data (held-out share
+            included), with its verdict and standard errors. Newton's Hessian is (p, p).
+        polish_over: keys of ``params0``, such as ``("w2", "b2")`` for the last layer: the polish
+            moves these and holds the rest, and its standard errors are conditional on the rest.
+        checkpoint: a folder of its own. Every epoch is kept there, and the same call resumes after
+            the last one that was finished, to the same parameters bit by bit on the same machine.
+            ``epochs`` and ``patience`` may change.
         progress: None for silence in the first two seconds, True for lines at once, False for none.
 
     Returns:
         A ``StochasticFit``.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types, NaN in the data, rows that see each other.
+        ValueError, TypeError: for what is visible in shapes and types, NaN in the data, rows that
+            see each other.
 
-    Source: Robbins & Monro (1951), Annals of Mathematical Statistics 22, 400–407; Bottou, Curtis & Nocedal (2018), SIAM Review 60, 223–311.
+    Source: Robbins & Monro (1951), Annals of Mathematical Statistics 22, 400–407; Bottou, Curtis &
+    Nocedal (2018), SIAM Review 60, 223–311.
 
     >>> import numpy as np, jax.numpy as jnp, optax
     >>> from jaxmle.fitting.stochastic import fit_stochastic
     >>> y = np.arange(40.0) % 5
     >>> poisson = lambda params, y: y * params["log_rate"] - jnp.exp(params["log_rate"])
-    >>> found = fit_stochastic(poisson, {"log_rate": 0.0}, y, optimizer=optax.sgd(0.2), batch_size=8, epochs=3, polish="newton")
-    >>> found.path.shape, bool(found.fit.converged), round(float(np.exp(found.fit.params["log_rate"])), 6)
+    >>> found = fit_stochastic(
+    ...     poisson,
+    ...     {"log_rate": 0.0},
+    ...     y,
+    ...     optimizer=optax.sgd(0.2),
+    ...     batch_size=8,
+    ...     epochs=3,
+    ...     polish="newton",
+    ... )
+    >>> (
+    ...     found.path.shape,
+    ...     bool(found.fit.converged),
+    ...     round(float(np.exp(found.fit.params["log_rate"])), 6),
+    ... )
     ((4, 2), True, 2.0)
     """
     if tracing():
         raise TypeError(
-            "fit_stochastic schedules its work from the host and cannot run inside jit or vmap; there, use jaxmle.fit or optax itself"
+            "fit_stochastic schedules its work from the host and cannot run inside jit or vmap; "
+            "there, use jaxmle.fit or optax itself"
         )
     _check_options(optimizer, batch_size, epochs, schedule, held_out, patience, polish)
     check_options(vcov, None, 0, None, progress)
     if params0 is None and not hasattr(loglik, "start"):
         raise ValueError(
-            "params0 is missing: give start values; only a model with a method start(data) may go without"
+            "params0 is missing: give start values; only a model with a method start(data) may "
+            "go without"
         )
     if params0 is None:
         rows = host_data(data, np.float64, nan=True)
         check_coding(loglik, rows)
         params0 = loglik.start(rows)  # type: ignore[attr-defined]  # a model, as seen above
-    real, constraints = (
-        host_dtype(dtype),
-        getattr(loglik, "constraints", None) if constraints is None else constraints,
-    )
+    real = host_dtype(dtype)
+    constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
     tree = as_tree(loglik) if weights is None else weight(loglik, weights)
     _check_kind(tree)
     params = host_params(params0, real)
@@ -198,7 +224,8 @@ def fit_stochastic(
     return dataclasses.replace(found, fit=_polished(loglik, found.params, data, over, options))
 
 
-# ---------------------------------------------------------------- what can be said before anything is compiled
+# ---------------------------------------------------------------- what can be said before anything
+# is compiled
 
 
 def _check_options(
@@ -214,7 +241,8 @@ def _check_options(
         hasattr(optimizer, "init") and hasattr(optimizer, "update")
     ):
         raise TypeError(
-            f"optimizer must be an optax transformation, such as optax.adam(1e-3); got {optimizer!r}"
+            "optimizer must be an optax transformation, such as optax.adam(1e-3); got "
+            f"{optimizer!r}"
         )
     check_count("batch_size", batch_size, 1)
     check_count("epochs", epochs)
@@ -257,14 +285,17 @@ def _checked_over(over: Any, polish: Any, loglik: Loglik, params: Tree) -> tuple
         raise ValueError("polish_over says what a polish moves: give polish='newton' too")
     if not isinstance(params, dict) or not over or not set(over) <= set(params):
         raise ValueError(
-            f"polish_over must be keys of params0, which has {sorted(map(str, params)) if isinstance(params, dict) else type(params).__name__}; got {over}"
+            "polish_over must be keys of params0, which has "
+            f"{sorted(map(str, params)) if isinstance(params, dict) else type(params).__name__}; "
+            f"got {over}"
         )
     core = as_tree(loglik)
     while isinstance(core, Weight | Penalize):
         core = core.loglik
     if not isinstance(core, Opaque):
         raise ValueError(
-            f"polish_over needs a plain function loglik(params, data), weighted or penalised; got {type(core).__name__.lower()}"
+            "polish_over needs a plain function loglik(params, data), weighted or penalised; "
+            f"got {type(core).__name__.lower()}"
         )
     return over
 
@@ -296,26 +327,40 @@ class _Run:
 
     @classmethod
     def of(
-        cls, loglik: Loglik, layout: Layout, data: Tree, n: int, key: Array, held_out: Any, dtype: np.dtype, optimizer: Any, schedule: Any, batch_size: int
-    ) -> _Run:  # fmt: skip
+        cls,
+        loglik: Loglik,
+        layout: Layout,
+        data: Tree,
+        n: int,
+        key: Array,
+        held_out: Any,
+        dtype: np.dtype,
+        optimizer: Any,
+        schedule: Any,
+        batch_size: int,
+    ) -> _Run:
         chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots_of(loglik, layout))))
         if not chart.k:
             raise ValueError("every parameter is fixed: there is nothing to estimate")
-        w, other = row_weights(loglik, n), None
-        train, held, kind = np.arange(n), np.zeros(0, int), "none"
+        w = row_weights(loglik, n)
+        other = None
+        train = np.arange(n)
+        held = np.zeros(0, int)
+        kind = "none"
         if isinstance(held_out, int | float):
-            order, kind = (
-                np.array(jax.random.permutation(jax.random.fold_in(key, SPLIT), n)),
-                "share",
-            )
+            order = np.array(jax.random.permutation(jax.random.fold_in(key, SPLIT), n))
+            kind = "share"
             cut = round(held_out * n)
-            held, train = np.sort(order[:cut]), np.sort(order[cut:])
+            held = np.sort(order[:cut])
+            train = np.sort(order[cut:])
             if not (len(held) and len(train) and w[held].sum() > 0 and w[train].sum() > 0):
                 raise ValueError(
-                    f"held_out={held_out} of {n} rows leaves {len(train)} to train on and {len(held)} held out, and both need rows of positive weight"
+                    f"held_out={held_out} of {n} rows leaves {len(train)} to train on and "
+                    f"{len(held)} held out, and both need rows of positive weight"
                 )
         elif held_out is not None:
-            other, kind = _checked_held(held_out, data, dtype), "tree"
+            other = _checked_held(held_out, data, dtype)
+            kind = "tree"
             check_coding(loglik, other)
             held = np.arange(data_length(other) or 0)
         if batch_size > len(train):
@@ -349,7 +394,8 @@ class _Run:
         progress: bool | None,
     ) -> StochasticFit:
         """All epochs, with early stopping and a checkpoint after each."""
-        shape, layout = self.shape, self.shape.chart.layout
+        shape = self.shape
+        layout = self.shape.chart.layout
         base = np.asarray(substituted(self.loglik, layout, layout.ravel(params)), self.dtype)
         self._check_rows(params)
         point = (
@@ -388,9 +434,11 @@ class _Run:
         )
         if len(path) - 1 > epochs:
             raise ValueError(
-                f"the checkpoint {str(kept.folder)!r} holds {len(path) - 1} epochs, more than epochs={epochs}. Ask for as many, or give another folder."
+                f"the checkpoint {str(kept.folder)!r} holds {len(path) - 1} epochs, more than "
+                f"epochs={epochs}. Ask for as many, or give another folder."
             )
-        told, stopped = _Teller(epochs, progress), _stop(path, epochs, patience)
+        told = _Teller(epochs, progress)
+        stopped = _stop(path, epochs, patience)
         while stopped is None:
             point, state = walk(*args(now, len(path) - 1))
             path.append(self._means(look(point)))
@@ -417,7 +465,9 @@ class _Run:
         ] / self.masses[1]
 
     def _check_rows(self, params: Tree) -> None:
-        """Terms are one for each row, and of that row alone: else a batch is no unbiased piece of the likelihood."""
+        """Terms are one for each row, and of that row alone: else a batch is no unbiased piece
+        of the likelihood.
+        """
         layout = self.shape.chart.layout
         jax.eval_shape(lambda p, d: terms_at(self.loglik, p, d, jnp.arange(1)), params, self.data)
         check_rows_apart(
@@ -452,7 +502,8 @@ class _Run:
 def _checked_held(held_out: Tree, data: Tree, dtype: np.dtype) -> Tree:
     """Other rows, of the same tree and the same row shapes as the data."""
     other = host_data(held_out, dtype)
-    wanted, got = str(jax.tree.structure(data)), str(jax.tree.structure(other))
+    wanted = str(jax.tree.structure(data))
+    got = str(jax.tree.structure(other))
     if wanted != got:
         raise ValueError(f"held_out must be a tree like data, {wanted}; got {got}")
     data_length(other)
@@ -461,7 +512,8 @@ def _checked_held(held_out: Tree, data: Tree, dtype: np.dtype) -> Tree:
     ):
         if np.shape(mine)[1:] != np.shape(theirs)[1:]:
             raise ValueError(
-                f"held_out{jax.tree_util.keystr(path)} has rows of shape {np.shape(mine)[1:]}, and data's have {np.shape(theirs)[1:]}"
+                f"held_out{jax.tree_util.keystr(path)} has rows of shape {np.shape(mine)[1:]}, "
+                f"and data's have {np.shape(theirs)[1:]}"
             )
     return other
 
@@ -533,7 +585,8 @@ class _Teller:
         self.told, (train, held) = now, path[-1]
         also = f", held out {held:.6g}" if np.isfinite(held) else ""
         print(
-            f"jaxmle.fit_stochastic: epoch {len(path) - 1} of {self.epochs}, mean negative log-likelihood {train:.6g}{also}, {clock(now - self.begun)}",
+            f"jaxmle.fit_stochastic: epoch {len(path) - 1} of {self.epochs}, mean negative "
+            f"log-likelihood {train:.6g}{also}, {clock(now - self.begun)}",
             file=sys.stderr,
         )
 
@@ -567,10 +620,8 @@ def _polished(
     if over is None:
         return fit(loglik, params, data, **options)
     exact = host_params(params, np.float64)
-    held, moved = (
-        {name: exact[name] for name in params if name not in over},
-        {name: exact[name] for name in over},
-    )
+    held = {name: exact[name] for name in params if name not in over}
+    moved = {name: exact[name] for name in over}
     constraints = options["constraints"]
     if isinstance(constraints, dict):
         constraints = {name: value for name, value in constraints.items() if name in over}

@@ -1,4 +1,6 @@
-"""A record on disk, one npz file without code in it, and the error of a fit that did not converge."""
+"""A record on disk, one npz file without code in it, and the error of a fit that did not
+converge.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,16 @@ DIGEST = "digest"  # files without one are older, and so is their way to fingerp
 DESCRIPTION = "jaxmle"  # the member that holds the JSON text, as bytes
 WORDS = ("vcov_kind", "mode", "weighting", "hessian_by")
 TREES = ("params", "stderr")
-# The leaves without a tree: their axes behind those of the batch, and the kind of number: real, integer, unsigned.
+# The leaves without a tree: their axes behind those of the batch, and the kind of number: real,
+# integer, unsigned.
 LEAVES = {
-    "vcov": ("pp", "f"), "hessian": ("pp", "f"), "loglik": ("", "f"), "score": ("p", "f"), "decrement": ("", "f"), "n": ("", "f"),
-    "status": ("", "i"), "steps": ("", "i"), "data_id": ("2", "u"), "response_id": ("2", "u"),
-    "witness.row": ("", "i"), "witness.term": ("", "i"), "witness.direction": ("p", "f"), "witness.sign": ("p", "i"),
-    "witness.projector": ("pp", "f"), "witness.vcov": ("pp", "f"), "witness.bound": ("p", "i"), "witness.curvature": ("", "f"),
-    "witness.digits": ("", "f"), "witness.gain": ("", "f"), "witness.distance": ("", "f"), "witness.stderr_error": ("p", "f"),
+    "vcov": ("pp", "f"), "hessian": ("pp", "f"), "loglik": ("", "f"), "score": ("p", "f"),
+    "decrement": ("", "f"), "n": ("", "f"), "status": ("", "i"), "steps": ("", "i"),
+    "data_id": ("2", "u"), "response_id": ("2", "u"), "witness.row": ("", "i"),
+    "witness.term": ("", "i"), "witness.direction": ("p", "f"), "witness.sign": ("p", "i"),
+    "witness.projector": ("pp", "f"), "witness.vcov": ("pp", "f"), "witness.bound": ("p", "i"),
+    "witness.curvature": ("", "f"), "witness.digits": ("", "f"), "witness.gain": ("", "f"),
+    "witness.distance": ("", "f"), "witness.stderr_error": ("p", "f"),
     "witness.certificate": ("", "i"), "witness.point": ("p", "f"),
 }  # fmt: skip
 KIND = {"f": "floating numbers", "i": "integers", "u": "unsigned integers"}
@@ -77,23 +82,29 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
 
 
 def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
-    """The record that ``save`` wrote: the same leaves to the last bit, as NumPy arrays, and the same static fields.
+    """The record that ``save`` wrote: the same leaves to the last bit, as NumPy arrays, and the
+    same static fields.
 
     Args:
-        path: the file; ``.npz`` is added where the name has no suffix and there is no file of that name.
-        like: parameters of the same structure and shapes, such as the start values. Needed where the tree has classes in it (a
-            NamedTuple, a dataclass, an OrderedDict): a file holds no code, so those come from ``like``, with their static fields.
+        path: the file; ``.npz`` is added where the name has no suffix and there is no file of that
+            name.
+        like: parameters of the same structure and shapes, such as the start values. Needed where
+            the tree has classes in it (a NamedTuple, a dataclass, an OrderedDict): a file holds no
+            code, so those come from ``like``, with their static fields.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not one of ``save``'s, is damaged, holds what no fit can be, or comes from a later version; ``like`` is missing
-            or does not fit.
+        ValueError: the file is not one of ``save``'s, is damaged, holds what no fit can be, or
+            comes from a later version; ``like`` is missing or does not fit.
 
-    A file is read in no more memory than a few times its own size. Records written before version 0.2 come without the fingerprint of their
-    data, which was computed in another way: procedures that take the data again cannot tell whether they are those of the fit.
+    A file is read in no more memory than a few times its own size. Records written before version
+    0.2 come without the fingerprint of their data, which was computed in another way: procedures
+    that take the data again cannot tell whether they are those of the fit.
 
     >>> import jaxmle as jm, numpy as np, tempfile
-    >>> fit = jm.fit(lambda params, y: -0.5 * (y - params["m"]) ** 2, {"m": 0.0}, np.array([1.0, 2.0, 6.0]))
+    >>> fit = jm.fit(
+    ...     lambda params, y: -0.5 * (y - params["m"]) ** 2, {"m": 0.0}, np.array([1.0, 2.0, 6.0])
+    ... )
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     fit.save(f"{folder}/mean.npz")
     ...     again = jm.Fit.load(f"{folder}/mean.npz")
@@ -138,7 +149,9 @@ def _content(path: Path) -> bytes:
 
 
 def _check_sizes(leaves: tuple[Leaf, ...], bytes_of_file: int) -> None:
-    """A description may not promise more than there is: names are made of it before any array is."""
+    """A description may not promise more than there is: names are made of it before any array
+    is.
+    """
     numbers = sum(math.prod(leaf.shape) for leaf in leaves)
     if numbers > bytes_of_file:
         raise ValueError(
@@ -176,8 +189,12 @@ def _arrays(fit: Fit) -> dict[str, np.ndarray]:
 def _agree(
     arrays: Mapping[str, np.ndarray | Member], layout: Layout, static: Mapping[str, Any]
 ) -> None:
-    """Names, bounds, layout and arrays say the same sizes. Of arrays only shapes and types are read."""
-    p, bounds, df = len(static["names"]), len(static["bounds"]), static["df"]
+    """Names, bounds, layout and arrays say the same sizes. Of arrays only shapes and types are
+    read.
+    """
+    p = len(static["names"])
+    bounds = len(static["bounds"])
+    df = static["df"]
     sizes = {"p": p, "2": 2}
     lead = arrays["loglik"].shape if "loglik" in arrays else ()
     expected = {
@@ -192,17 +209,20 @@ def _agree(
     odd = sorted(set(arrays) ^ set(expected))
     if odd:
         raise ValueError(
-            f"its arrays are not those of a fit: {', '.join(odd[:6])} {'is' if len(odd) == 1 else 'are'} missing or too many"
+            f"its arrays are not those of a fit: {', '.join(odd[:6])} "
+            f"{'is' if len(odd) == 1 else 'are'} missing or too many"
         )
     for name, (shape, kind) in expected.items():
         array = arrays[name]
         if array.shape != shape or array.dtype.kind != kind:
             raise ValueError(
-                f"{name} is {array.dtype} of shape {array.shape}; {p} names and {math.prod(lead)} members need {KIND[kind]} of shape {shape}"
+                f"{name} is {array.dtype} of shape {array.shape}; {p} names and "
+                f"{math.prod(lead)} members need {KIND[kind]} of shape {shape}"
             )
     if not layout.p == p == bounds or not 0 <= df <= p:
         raise ValueError(
-            f"it has {p} names, {bounds} pairs of bounds, {layout.p} entries in its parameters and {df} degrees of freedom: they do not agree"
+            f"it has {p} names, {bounds} pairs of bounds, {layout.p} entries in its parameters "
+            f"and {df} degrees of freedom: they do not agree"
         )
     _check_names(static["names"], layout)
 
@@ -217,7 +237,9 @@ def _check_names(names: Sequence[str], layout: Layout) -> None:
 
 
 def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
-    """The arrays of a file, not made yet, and its description, in a format that this version reads."""
+    """The arrays of a file, not made yet, and its description, in a format that this version
+    reads.
+    """
     try:
         held = members(content)
     except ValueError as error:
@@ -237,7 +259,8 @@ def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
         raise ValueError("its description is damaged")
     if version > FORMAT:
         raise ValueError(
-            f"a later jaxmle wrote it, in format {version}; this one reads format {FORMAT}. Update jaxmle to read it"
+            f"a later jaxmle wrote it, in format {version}; this one reads format {FORMAT}. "
+            "Update jaxmle to read it"
         )
     return held, told
 
@@ -288,7 +311,8 @@ def _description(fit: Fit) -> dict[str, Any]:
     """What is static in a record, in the words of JSON."""
     if any(jax.tree.structure(getattr(fit, tree)) != fit.layout.treedef for tree in TREES):
         raise ValueError(
-            "params and stderr must wear the tree that was fitted; a record with another tree cannot be saved"
+            "params and stderr must wear the tree that was fitted; a record with another tree "
+            "cannot be saved"
         )
     leaves = [
         {"path": leaf.path, "shape": list(leaf.shape), "constraint": _constraint(leaf.constraint)}
@@ -308,7 +332,9 @@ def _description(fit: Fit) -> dict[str, Any]:
 
 
 def _parse(told: dict[str, Any]) -> tuple[dict[str, Any], tuple[Leaf, ...], Any]:
-    """Static fields, leaves of the layout, and the structure of the tree; None for the last where it holds classes."""
+    """Static fields, leaves of the layout, and the structure of the tree; None for the last
+    where it holds classes.
+    """
     try:
         names, df, words = (
             told["names"],
@@ -383,7 +409,9 @@ CLASSES = object()  # stands for a tree that cannot be rebuilt without its class
 
 
 def _tree(treedef: Any) -> Any:
-    """The structure of a tree in the words of JSON: dictionaries, lists and tuples as such, any other node by its name."""
+    """The structure of a tree in the words of JSON: dictionaries, lists and tuples as such, any
+    other node by its name.
+    """
     node = treedef.node_data()
     if node is None:
         return LEAF
@@ -415,19 +443,23 @@ def _skeleton(told: Any) -> Any:
 
 
 def _treedef(told: Any, plain: Any, leaves: tuple[Leaf, ...], like: Tree) -> Any:
-    """The structure of the parameters: that of ``like``, where given and right, else the one that the file tells."""
+    """The structure of the parameters: that of ``like``, where given and right, else the one
+    that the file tells.
+    """
     if like is None and plain is not None:
         return plain
     saved = _words(told, [(leaf.path, leaf.shape) for leaf in leaves])
     if like is None:
         raise ValueError(
-            f"its parameters are {saved}. A file holds no classes: pass like= with parameters of that structure, such as the start values"
+            f"its parameters are {saved}. A file holds no classes: pass like= with parameters of "
+            "that structure, such as the start values"
         )
     with_path, treedef = jax.tree_util.tree_flatten_with_path(like)
     found = [(path_name(path), tuple(np.shape(leaf))) for path, leaf in with_path]
     if _tree(treedef) != told or found != [(leaf.path, leaf.shape) for leaf in leaves]:
         raise ValueError(
-            f"like= must be parameters of the structure that was saved, {saved}; got {_words(_tree(treedef), found)}"
+            f"like= must be parameters of the structure that was saved, {saved}; got "
+            f"{_words(_tree(treedef), found)}"
         )
     return treedef
 

@@ -1,7 +1,8 @@
 """Where to start a climb over very many rows: at the maximum of a few of them.
 
-The maximum over m of n independent rows is about √(n/m) standard errors from that over all, and their information, n/m times, is that of
-all to within √(k/m). From there passes for the score alone lead so near the maximum that one Hessian over all rows is enough.
+The maximum over m of n independent rows is about √(n/m) standard errors from that over all, and
+their information, n/m times, is that of all to within √(k/m). From there passes for the score alone
+lead so near the maximum that one Hessian over all rows is enough.
 """
 
 from __future__ import annotations
@@ -37,16 +38,20 @@ class Head(NamedTuple):
 
     z: Array  # (k,)
     information: Array  # (k, k) of all rows, as the sample has it
-    turn: Array  # relative change of the information over one standard error of all rows, as the last step over the sample has it
+    # relative change of the information over one standard error of all rows, as the last step over
+    # the sample has it
+    turn: Array
 
 
 def head_start(
     problem: Problem, data: Tree, z: Array, evaluate_on: Callable[[Tree], Callable[[Array], Point]]
 ) -> Head | None:
-    """The maximum over evenly spaced rows, by a climb from z (k,); None where all rows are few or that climb does not arrive.
+    """The maximum over evenly spaced rows, by a climb from z (k,); None where all rows are few or
+    that climb does not arrive.
 
     Args:
-        problem: only a declared regression has a head start: its rows are independent by declaration.
+        problem: only a declared regression has a head start: its rows are independent by
+            declaration.
         data: on the host.
         evaluate_on: the passes over other data.
     """
@@ -57,7 +62,8 @@ def head_start(
         or not isinstance(problem.solver, Newton | LBFGS)
     ):
         return None
-    n, k = data_length(data) or 0, problem.chart.k
+    n = data_length(data) or 0
+    k = problem.chart.k
     few = min(max(FEW, ROWS_EACH * k), n // SHARE)
     if (n < MANY and n * k**2 < HEAVY) or few < LEAST * k:
         return None
@@ -74,11 +80,13 @@ def head_start(
 
 
 def _climb(evaluate: Callable[[Array], Point], z: Array) -> tuple[State, State]:
-    """The last two states of a climb up to a seventh of a standard error of the sample: its maximum is many standard errors of all rows
-    away from theirs."""
+    """The last two states of a climb up to a seventh of a standard error of the sample: its maximum
+    is many standard errors of all rows away from theirs.
+    """
     before = state = begin(evaluate, z)
     while is_running(state, STEPS) and not _is_near(state):
-        before, state = state, step(evaluate, state)
+        before = state
+        state = step(evaluate, state)
     return before, state
 
 
@@ -87,12 +95,16 @@ def _information(state: State) -> Array:
 
 
 def _turn(before: State, state: State) -> Any:
-    """max |u'(J₁ − J₀)u| / u'J₁u over u, per unit √(d'J₁d) of the way d between two states; infinite where there is no way."""
-    now, way = _information(state), state.point.z - before.point.z
+    """max |u'(J₁ − J₀)u| / u'J₁u over u, per unit √(d'J₁d) of the way d between two states;
+    infinite where there is no way.
+    """
+    now = _information(state)
+    way = state.point.z - before.point.z
     scale = np.sqrt(np.diagonal(now))
     root = cholesky(now / np.outer(scale, scale))
     half = solve_lower(root, (now - _information(before)) / np.outer(scale, scale))
-    change, length = solve_lower(root, half.T), np.sqrt(way @ now @ way)
+    change = solve_lower(root, half.T)
+    length = np.sqrt(way @ now @ way)
     known = length > 0 and np.all(np.isfinite(change))
     return (
         np.max(np.abs(eigh(0.5 * (change + change.T))[0])) / length if known else np.float64(np.inf)

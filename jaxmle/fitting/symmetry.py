@@ -1,4 +1,6 @@
-"""Parameters whose labels may be exchanged: groups of names, their places in x, and labels matched between two points."""
+"""Parameters whose labels may be exchanged: groups of names, their places in x, and labels
+matched between two points.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,15 @@ def checked_groups(symmetric: Any) -> tuple[Any, ...]:
     """Groups of names, by their form alone: leaves, or blocks of equal length."""
     if not isinstance(symmetric, list | tuple):
         raise TypeError(
-            f"symmetric is a list of groups, such as [('mu', 'sigma', 'weight')]; got {shown(symmetric)}"
+            "symmetric is a list of groups, such as [('mu', 'sigma', 'weight')]; got "
+            f"{shown(symmetric)}"
         )
     groups = tuple(symmetric)
     for group in groups:
         if not isinstance(group, tuple | list) or not group:
             raise TypeError(
-                f"each group of symmetric is a tuple of leaf names, as in symmetric=[('mu', 'sigma', 'weight')]; got {group!r}"
+                "each group of symmetric is a tuple of leaf names, as in symmetric=[('mu', "
+                f"'sigma', 'weight')]; got {group!r}"
             )
         words = [isinstance(part, str) for part in group]
         blocks = [
@@ -32,7 +36,8 @@ def checked_groups(symmetric: Any) -> tuple[Any, ...]:
         ]
         if not all(words) and not all(blocks):
             raise TypeError(
-                f"a group of symmetric holds leaf names, or tuples of names that may be exchanged, not both; got {group!r}"
+                "a group of symmetric holds leaf names, or tuples of names that may be "
+                f"exchanged, not both; got {group!r}"
             )
         if all(blocks) and (len(group) < 2 or len({len(part) for part in group}) > 1):
             raise ValueError(
@@ -57,7 +62,8 @@ def blocks_of(layout: Layout, groups: tuple[Any, ...]) -> list[np.ndarray]:
 def _leaf_blocks(layout: Layout, group: tuple[str, ...]) -> np.ndarray:
     """Leaves whose leading axis runs over components."""
     paths = {leaf.path or "theta": place for place, leaf in enumerate(layout.leaves)}
-    pieces, lengths = [], {}
+    pieces = []
+    lengths = {}
     for name in group:
         if name not in paths:
             hint = (
@@ -66,9 +72,11 @@ def _leaf_blocks(layout: Layout, group: tuple[str, ...]) -> np.ndarray:
                 else ""
             )
             raise ValueError(
-                f"symmetric names {name!r}, which is no leaf; the leaves are {', '.join(list(paths)[:20])}.{hint}"
+                f"symmetric names {name!r}, which is no leaf; the leaves are "
+                f"{', '.join(list(paths)[:20])}.{hint}"
             )
-        leaf, span = layout.leaves[paths[name]], layout.spans[paths[name]]
+        leaf = layout.leaves[paths[name]]
+        span = layout.spans[paths[name]]
         if not leaf.shape or leaf.size < np.prod(leaf.shape):
             what = (
                 "a scalar"
@@ -98,7 +106,8 @@ def _named_blocks(layout: Layout, group: tuple[tuple[str, ...], ...]) -> np.ndar
         for own, first, name, lead in zip(block, found[0], names, group[0], strict=True):
             if len(own) != len(first):
                 raise ValueError(
-                    f"symmetric exchanges {lead!r}, which has {len(first)} entries, with {name!r}, which has {len(own)}"
+                    f"symmetric exchanges {lead!r}, which has {len(first)} entries, with "
+                    f"{name!r}, which has {len(own)}"
                 )
     return np.array([np.concatenate(block) for block in found])
 
@@ -108,7 +117,8 @@ def relabelled(x: Array, lead: Array, scale: np.ndarray, block: np.ndarray) -> A
 
     Sorting both would do as well, except where the values sorted by differ by rounding alone.
     """
-    left, order = list(range(len(block))), []
+    left = list(range(len(block)))
+    order = []
     for component in block:
         far = [
             float(np.max(np.abs(x[block[own]] - lead[component]) / scale[component]))

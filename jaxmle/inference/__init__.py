@@ -40,10 +40,13 @@ from jaxmle.inference.simultaneous import Simultaneous, simultaneous
 from jaxmle.inference.vuong import vuong_test
 
 __all__ = [
-    "Bootstrap", "Calibration", "Candidate", "Comparison", "Contour", "Delta", "Disagreement", "End", "FamilyRanking", "HauckDonner", "InfinitesimalJackknife",
-    "Influence", "Information", "Jackknife", "JointTests", "LintReport", "Profile", "Satterthwaite", "Simultaneous", "Takeuchi", "Test",
-    "benjamini_hochberg", "best_family", "bootstrap", "calibrate", "compare", "contour", "cross_entropy", "delta", "deviance_residuals",
-    "disagreement", "entropy", "hauck_donner", "holm", "infinitesimal_jackknife", "influence", "information_matrix_test", "jackknife",
-    "joint_tests", "kl_divergence", "lint", "lr_test", "mean_br", "pearson_residuals", "pit", "profile", "profile_end",
-    "quantile_residuals", "satterthwaite", "score_test", "simultaneous", "tic", "vuong_test", "wald_test",
+    "Bootstrap", "Calibration", "Candidate", "Comparison", "Contour", "Delta", "Disagreement",
+    "End", "FamilyRanking", "HauckDonner", "InfinitesimalJackknife", "Influence", "Information",
+    "Jackknife", "JointTests", "LintReport", "Profile", "Satterthwaite", "Simultaneous",
+    "Takeuchi", "Test", "benjamini_hochberg", "best_family", "bootstrap", "calibrate", "compare",
+    "contour", "cross_entropy", "delta", "deviance_residuals", "disagreement", "entropy",
+    "hauck_donner", "holm", "infinitesimal_jackknife", "influence", "information_matrix_test",
+    "jackknife", "joint_tests", "kl_divergence", "lint", "lr_test", "mean_br", "pearson_residuals",
+    "pit", "profile", "profile_end", "quantile_residuals", "satterthwaite", "score_test",
+    "simultaneous", "tic", "vuong_test", "wald_test",
 ]  # fmt: skip

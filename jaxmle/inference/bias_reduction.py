@@ -1,4 +1,6 @@
-"""Mean bias reduction: the root of an adjusted score, whose solution has no first-order bias in any regular model."""
+"""Mean bias reduction: the root of an adjusted score, whose solution has no first-order bias in
+any regular model.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ from jaxmle.solvers.status import Status
 
 ROOM = 0.9  # share of the way to a bound that one step may take
 FLOOR = 1e-20  # decrement at which the iteration stops: 1e-10 standard errors
-GOOD, FAIR = 5e-13, 5e-7  # decrements of 1e-6 and 1e-3 standard errors, as in ``fit``
+# decrements of 1e-6 and 1e-3 standard errors, as in ``fit``
+GOOD = 5e-13
+FAIR = 5e-7
 
 
 def mean_br(
@@ -49,39 +53,50 @@ def mean_br(
 ) -> Fit:
     """Solve the adjusted score equation s(θ) + A(θ) = 0, whose root has no bias of first order.
 
-    A_t = ½ tr{V (P_t + Q_t)} with V the inverse expected information, P_t = E(U U' U_t) and Q_t = E(∂²ℓ U_t), U the score. It is found by quasi-Fisher
-    scoring, θ ← θ + V (s + A), with steps halved where (s + A)'V(s + A) does not fall and kept inside the bounds. The root is finite on
-    separated binomial and multinomial samples and on counts with empty cells. It is no maximum of anything, except for canonical links, where
-    ``jeffreys`` gives the same: the record's ``mode`` is "BR (mean)", and AIC and BIC are NaN. The root belongs to the parameters as they are
-    given: bias is not invariant.
+    A_t = ½ tr{V (P_t + Q_t)} with V the inverse expected information, P_t = E(U U' U_t) and Q_t =
+    E(∂²ℓ U_t), U the score. It is found by quasi-Fisher scoring, θ ← θ + V (s + A), with steps
+    halved where (s + A)'V(s + A) does not fall and kept inside the bounds. The root is finite on
+    separated binomial and multinomial samples and on counts with empty cells. It is no maximum of
+    anything, except for canonical links, where ``jeffreys`` gives the same: the record's ``mode``
+    is "BR (mean)", and AIC and BIC are NaN. The root belongs to the parameters as they are given:
+    bias is not invariant.
 
     Args:
-        loglik: a likelihood that knows the law of its response: ``with_response(loglik, law)``, or a ``regression`` with ``response=``, which for
-            ``exact`` needs its ``cross`` moments too.
+        loglik: a likelihood that knows the law of its response: ``with_response(loglik, law)``, or
+            a ``regression`` with ``response=``, which for ``exact`` needs its ``cross`` moments
+            too.
         params0, data, constraints, weights, dtype: as in ``fit``; weights are frequency weights.
         max_steps: iterations allowed.
 
     Returns:
-        A ``Fit``: standard errors from the inverse expected information at the root; ``decrement`` is that of the adjusted score; ``score`` the
-        score without adjustment. Its status is CONVERGED, MAX_STEPS, STALLED, IMPRECISE or NONFINITE. Under ``jax.vmap`` a batch.
+        A ``Fit``: standard errors from the inverse expected information at the root; ``decrement``
+            is that of the adjusted score; ``score`` the
+        score without adjustment. Its status is CONVERGED, MAX_STEPS, STALLED, IMPRECISE or
+        NONFINITE. Under ``jax.vmap`` a batch.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types, and a likelihood without a law of its response.
+        ValueError, TypeError: for what is visible in shapes and types, and a likelihood without a
+            law of its response.
 
     Source: Firth (1993), Biometrika 80, 27–38; Kosmidis & Firth (2009), Biometrika 96, 793–804.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.bias_reduction import mean_br
-    >>> logit = lambda params, data: data["y"] * params["b"] * data["x"] - jnp.logaddexp(0.0, params["b"] * data["x"])
+    >>> logit = lambda params, data: (
+    ...     data["y"] * params["b"] * data["x"] - jnp.logaddexp(0.0, params["b"] * data["x"])
+    ... )
     >>> separated = {"y": np.array([0.0, 0.0, 1.0, 1.0]), "x": np.array([-2.0, -1.0, 1.0, 2.0])}
-    >>> result = mean_br(jm.with_response(logit, jm.enumeration("y", [0.0, 1.0])), {"b": 0.0}, separated)
+    >>> result = mean_br(
+    ...     jm.with_response(logit, jm.enumeration("y", [0.0, 1.0])), {"b": 0.0}, separated
+    ... )
     >>> round(float(result.params["b"]), 4), result.mode
     (1.3828, 'BR (mean)')
     """
     if params0 is None:
         if not hasattr(loglik, "start"):
             raise ValueError(
-                "params0 is missing: give start values; only a model with a method start(data) may go without"
+                "params0 is missing: give start values; only a model with a method start(data) "
+                "may go without"
             )
         params0 = loglik.start(data)
     constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
@@ -97,13 +112,15 @@ def mean_br(
 def _check(loglik: Loglik) -> None:
     if has(loglik, Penalize):
         raise ValueError(
-            "mean_br adjusts the score of a likelihood; a penalised one has a prior's bias on purpose"
+            "mean_br adjusts the score of a likelihood; a penalised one has a prior's bias on "
+            "purpose"
         )
     if not has_law(loglik):
         raise ValueError(NO_LAW)
     if weighting_of(loglik) == "sampling":
         raise ValueError(
-            "mean_br needs expectations under a likelihood, and a sum under sampling weights is none; frequency weights are"
+            "mean_br needs expectations under a likelihood, and a sum under sampling weights is "
+            "none; frequency weights are"
         )
 
 
@@ -113,7 +130,8 @@ def _chart(loglik: Loglik, layout: Layout) -> Chart:
         raise ValueError("every parameter is fixed: there is nothing to estimate")
     if chart.k != len(chart.moving):
         raise ValueError(
-            "mean_br needs as many free parameters as entries: no simplex, correlation or covariance among them"
+            "mean_br needs as many free parameters as entries: no simplex, correlation or "
+            "covariance among them"
         )
     return chart
 
@@ -207,7 +225,8 @@ def _room(layout: Layout, x: Array, step: Array) -> Array:
 
 
 def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -> Fit:
-    layout, roots = chart.layout, roots_of(loglik, chart.layout)
+    layout = chart.layout
+    roots = roots_of(loglik, chart.layout)
     eps = jnp.finfo(x.dtype).eps
 
     def step(state: _State) -> _State:
@@ -216,11 +235,13 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
         better = trial.decrement < state.at.decrement  # False where the trial is not finite
         at = jax.tree.map(lambda new, old: jnp.where(better, new, old), trial, state.at)
         share = jnp.where(better, 1.0, state.share / 2)
-        # At the floor of rounding the full step no longer improves; elsewhere twenty halvings that do not help are the end.
+        # At the floor of rounding the full step no longer improves; elsewhere twenty halvings that
+        # do not help are the end.
         stuck = (share < 1e-6) | (~better & ((at.decrement <= GOOD) | (state.steps == 0)))
         return _State(at, share, state.steps + 1, stuck | (at.decrement <= FLOOR))
 
-    # The start is the first trial, a step of length zero from nowhere: so the equation is compiled once.
+    # The start is the first trial, a step of length zero from nowhere: so the equation is compiled
+    # once.
     nowhere = _At(
         x,
         jnp.zeros_like(x),
@@ -244,14 +265,15 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
 def _record(
     loglik: Loglik, chart: Chart, roots: np.ndarray, end: _State, status: Array, data: Tree
 ) -> Fit:
-    """The ``Fit`` of a root: as of a maximum, but for the mode and the equation whose decrement is told."""
-    layout, x = chart.layout, end.at.x
+    """The ``Fit`` of a root: as of a maximum, but for the mode and the equation whose decrement
+    is told.
+    """
+    layout = chart.layout
+    x = end.at.x
     at = sums(loglik, layout, x, data)
     root = inverse_root(end.at.information, roots)
-    known, failed = (
-        (status == Status.CONVERGED) | (status == Status.IMPRECISE),
-        status == Status.NONFINITE,
-    )
+    known = (status == Status.CONVERGED) | (status == Status.IMPRECISE)
+    failed = status == Status.NONFINITE
     follow = np.maximum(roots, 0)
     full = jnp.where(known, (root @ root.T)[follow][:, follow], jnp.nan)
     vcov = jnp.where((roots < 0)[:, None] | (roots < 0)[None, :], jnp.nan, full)
@@ -259,21 +281,52 @@ def _record(
     hollow = jnp.where(failed, jnp.nan, 1.0).astype(x.dtype)
     n = count(loglik, data, lambda: terms_of(loglik, layout.unravel(x), data).shape[0])
     return Fit(
-        params=layout.unravel(estimate), stderr=layout.unravel_entries(jnp.sqrt(jnp.diagonal(vcov))), vcov=vcov, hessian=at.hessian * hollow,
-        loglik=at.value * hollow, score=at.score * hollow, decrement=end.at.decrement, n=jnp.asarray(n, x.dtype), status=status.astype(jnp.int32),
-        witness=_witness(chart, end.at.information, full, end.at.decrement), steps=end.steps, data_id=jnp.zeros(2, jnp.uint32), response_id=jnp.zeros(2, jnp.uint32), names=layout.names,
-        bounds=layout.bounds, df=chart.k, vcov_kind="expected", mode="BR (mean)", weighting=weighting_of(loglik), layout=layout,
-    )  # fmt: skip
+        params=layout.unravel(estimate),
+        stderr=layout.unravel_entries(jnp.sqrt(jnp.diagonal(vcov))),
+        vcov=vcov,
+        hessian=at.hessian * hollow,
+        loglik=at.value * hollow,
+        score=at.score * hollow,
+        decrement=end.at.decrement,
+        n=jnp.asarray(n, x.dtype),
+        status=status.astype(jnp.int32),
+        witness=_witness(chart, end.at.information, full, end.at.decrement),
+        steps=end.steps,
+        data_id=jnp.zeros(2, jnp.uint32),
+        response_id=jnp.zeros(2, jnp.uint32),
+        names=layout.names,
+        bounds=layout.bounds,
+        df=chart.k,
+        vcov_kind="expected",
+        mode="BR (mean)",
+        weighting=weighting_of(loglik),
+        layout=layout,
+    )
 
 
 def _witness(chart: Chart, information: Array, vcov: Array, decrement: Array) -> Witness:
-    """What the record of a root can show: how far it is from the root, and the curvature of the information there."""
+    """What the record of a root can show: how far it is from the root, and the curvature of the
+    information there.
+    """
     block = information[np.ix_(chart.moving, chart.moving)]
     scale = jnp.sqrt(jnp.abs(jnp.diagonal(block)))
-    p, real, distance = chart.layout.p, information.dtype, jnp.sqrt(2 * decrement)
-    none, zeros = jnp.asarray(-1, jnp.int32), jnp.zeros(chart.layout.p, jnp.int32)
+    p = chart.layout.p
+    real = information.dtype
+    distance = jnp.sqrt(2 * decrement)
+    none = jnp.asarray(-1, jnp.int32)
+    zeros = jnp.zeros(chart.layout.p, jnp.int32)
     return Witness(
-        row=none, term=none, direction=jnp.zeros(p, real), sign=zeros, projector=jnp.zeros((p, p), real), vcov=vcov, bound=zeros,
-        curvature=jnp.linalg.eigvalsh(block / jnp.outer(scale, scale))[0], digits=-jnp.log10(jnp.maximum(distance, jnp.finfo(real).eps)),
-        gain=jnp.zeros((), real), distance=distance, stderr_error=jnp.zeros(p, real), certificate=jnp.zeros((), jnp.int32),
-    )  # fmt: skip
+        row=none,
+        term=none,
+        direction=jnp.zeros(p, real),
+        sign=zeros,
+        projector=jnp.zeros((p, p), real),
+        vcov=vcov,
+        bound=zeros,
+        curvature=jnp.linalg.eigvalsh(block / jnp.outer(scale, scale))[0],
+        digits=-jnp.log10(jnp.maximum(distance, jnp.finfo(real).eps)),
+        gain=jnp.zeros((), real),
+        distance=distance,
+        stderr_error=jnp.zeros(p, real),
+        certificate=jnp.zeros((), jnp.int32),
+    )

@@ -38,7 +38,10 @@ from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import Status
 
 KINDS = ("pairs", "bayesian", "cluster", "block", "parametric")
-OTHER_KINDS = "Resample blocks of neighbouring rows (kind='block') or whole clusters (kind='cluster'), or simulate (kind='parametric')"
+OTHER_KINDS = (
+    "Resample blocks of neighbouring rows (kind='block') or whole clusters (kind='cluster'), or "
+    "simulate (kind='parametric')"
+)
 INTERVALS = ("percentile", "basic", "bca", "studentized")
 
 
@@ -46,9 +49,11 @@ INTERVALS = ("percentile", "basic", "bca", "studentized")
 class Bootstrap:
     """Bootstrap replicates of an estimate, with their bias, standard errors and intervals.
 
-    ``flat_estimate`` (q,) and ``replicates`` (R, q) in the order of ``names``: ±inf where a replicate's estimate is infinite, NaN where it
-    has none; ``status`` (R,) of each refit; ``kind`` of resampling; ``acceleration`` (q,) for BCa, and the ``accelerated`` way to it;
-    ``estimate_se`` (q,) and ``replicate_se`` (R, q), standard errors by the same formula, NaN where none were asked for.
+    ``flat_estimate`` (q,) and ``replicates`` (R, q) in the order of ``names``: ±inf where a
+    replicate's estimate is infinite, NaN where it has none; ``status`` (R,) of each refit; ``kind``
+    of resampling; ``acceleration`` (q,) for BCa, and the ``accelerated`` way to it; ``estimate_se``
+    (q,) and ``replicate_se`` (R, q), standard errors by the same formula, NaN where none were asked
+    for.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.bootstrap import bootstrap
@@ -78,7 +83,9 @@ class Bootstrap:
 
     @property
     def failed(self) -> dict[str, int]:
-        """How many replicates have each status other than CONVERGED. Estimates on a bound and infinite ones still count as replicates."""
+        """How many replicates have each status other than CONVERGED. Estimates on a bound and
+        infinite ones still count as replicates.
+        """
         return failures(self.status)
 
     @property
@@ -88,7 +95,9 @@ class Bootstrap:
 
     @property
     def undefined(self) -> np.ndarray:
-        """How many replicates of each entry have no estimate, (q,): they are counted out of intervals."""
+        """How many replicates of each entry have no estimate, (q,): they are counted out of
+        intervals.
+        """
         return np.sum(np.isnan(self.replicates), axis=0)
 
     # ------------------------------------------------------------ reading
@@ -100,7 +109,9 @@ class Bootstrap:
 
     @property
     def se(self) -> np.ndarray:
-        """Standard deviation of the replicates, (q,): inf where one is infinite, NaN where one is undefined or where none differs."""
+        """Standard deviation of the replicates, (q,): inf where one is infinite, NaN where one
+        is undefined or where none differs.
+        """
         return ends.spread(self.replicates)
 
     @property
@@ -116,12 +127,16 @@ class Bootstrap:
 
     @property
     def bias(self) -> Tree:
-        """``flat_bias`` in the tree of the estimate. For dependent blocks and simulated data it estimates the bias; see Davison & Hinkley (1997), 2.2."""
+        """``flat_bias`` in the tree of the estimate. For dependent blocks and simulated data it
+        estimates the bias; see Davison & Hinkley (1997), 2.2.
+        """
         return self.outcome.unravel_entries(self.flat_bias)
 
     @property
     def vcov(self) -> np.ndarray:
-        """Covariance of the replicates, (q, q); NaN beside an entry without a finite standard error."""
+        """Covariance of the replicates, (q, q); NaN beside an entry without a finite standard
+        error.
+        """
         dead = ~np.isfinite(self.se)
         with np.errstate(invalid="ignore"):
             covariance = np.atleast_2d(np.cov(self.replicates, rowvar=False))
@@ -133,7 +148,8 @@ class Bootstrap:
         check_choice("kind", kind, INTERVALS)
         if (len(self) + 1) * (1 - level) / 2 < 1 - 1e-9:
             raise ValueError(
-                f"{len(self)} replicates hold no {100 * level:g}% interval: it takes {int(np.ceil(2 / (1 - level) - 1e-9)) - 1} or more"
+                f"{len(self)} replicates hold no {100 * level:g}% interval: it takes "
+                f"{int(np.ceil(2 / (1 - level) - 1e-9)) - 1} or more"
             )
         if kind == "percentile":
             return ends.percentile(self.replicates, level)
@@ -142,12 +158,14 @@ class Bootstrap:
         if kind == "bca":
             if self.accelerated is None:
                 raise ValueError(
-                    f"a BCa interval needs an acceleration from delete-one estimates: {self._no_acceleration()}"
+                    "a BCa interval needs an acceleration from delete-one estimates: "
+                    f"{self._no_acceleration()}"
                 )
             return ends.bca(self.flat_estimate, self.replicates, self.acceleration, level)
         if self.replicate_se is None:
             raise ValueError(
-                "a studentized interval needs a standard error of each replicate: bootstrap(…, vcov='observed'), or the kind of the fit"
+                "a studentized interval needs a standard error of each replicate: bootstrap(…, "
+                "vcov='observed'), or the kind of the fit"
             )
         return ends.studentized(
             self.flat_estimate, self.estimate_se, self.replicates, self.replicate_se, level
@@ -157,7 +175,8 @@ class Bootstrap:
         return (
             "bootstrap(…, acceleration='jackknife')"
             if self.kind in ("pairs", "cluster")
-            else f"there are none for {self.kind!r} replicates; take 'percentile', 'basic' or 'studentized'"
+            else f"there are none for {self.kind!r} replicates; take 'percentile', 'basic' or "
+            "'studentized'"
         )
 
     def conf_int(self, level: float = 0.95, kind: str = "percentile") -> Tree:
@@ -165,11 +184,13 @@ class Bootstrap:
 
         Args:
             level: between 0 and 1; at least 2/(1 − level) − 1 replicates are needed.
-            kind: ``"percentile"`` θ*_(α/2) … θ*_(1−α/2); ``"basic"`` 2θ̂ less these; ``"bca"`` the percentiles corrected for bias and
-                acceleration; ``"studentized"`` θ̂ − se·t*, on the scale of the entry itself (give ``statistic`` a logarithm for another).
+            kind: ``"percentile"`` θ*_(α/2) … θ*_(1−α/2); ``"basic"`` 2θ̂ less these; ``"bca"`` the
+                percentiles corrected for bias and acceleration; ``"studentized"`` θ̂ − se·t*, on
+                the scale of the entry itself (give ``statistic`` a logarithm for another).
 
-        Quantiles are the order statistics at (R + 1)α as in R's ``boot.ci``; those of BCa are linear, as in scipy. Infinite replicates keep
-        their place in the order, undefined ones are counted out.
+        Quantiles are the order statistics at (R + 1)α as in R's ``boot.ci``; those of BCa are
+        linear, as in scipy. Infinite replicates keep their place in the order, undefined ones are
+        counted out.
         """
         low, high = np.moveaxis(self.interval(level, kind), -1, 0)
 
@@ -228,48 +249,66 @@ def bootstrap(
     max_steps: int = MAX_STEPS,
     progress: bool | None = None,
 ) -> Bootstrap:
-    """Refit on resampled data, many times at once; the data are never copied, a replicate is a row of weights.
+    """Refit on resampled data, many times at once; the data are never copied, a replicate is a row
+    of weights.
 
     Args:
         loglik, data, weights: those of the fit.
-        fit: what ``jaxmle.fit`` returned; every refit starts from its estimate, or one step nearer to its own.
+        fit: what ``jaxmle.fit`` returned; every refit starts from its estimate, or one step nearer
+            to its own.
         key: a whole number or a jax key. Replicate i depends on the key and on i alone.
         replicates: R. A 95 % interval takes R = 1999 or so: (R + 1)·0.025 is then a whole number.
-        kind: ``"pairs"`` rows with replacement; ``"bayesian"`` exponential weights; ``"cluster"`` whole clusters with replacement;
-            ``"block"`` moving blocks of neighbouring rows; ``"parametric"`` data simulated from the fit.
+        kind: ``"pairs"`` rows with replacement; ``"bayesian"`` exponential weights; ``"cluster"``
+            whole clusters with replacement; ``"block"`` moving blocks of neighbouring rows;
+            ``"parametric"`` data simulated from the fit.
         clusters: labels (n,) for ``kind="cluster"``.
         block_length: rows of a block for ``kind="block"``; the order of n^(1/3) for a mean.
-        sample: ``sample(key, params, data)``, which returns data with a fresh response, for ``kind="parametric"``; a model has its own.
-        statistic: a function of the parameters to study in their place; its value is a number, an array or a tree of them.
-        vcov: kind of standard error of each replicate for studentized intervals, the kind that the fit has; None for none.
-        acceleration: ``"jackknife"`` by delete-one fits, ``"influence"`` by one pass of scores, None for none; ``"auto"`` takes the first
-            where there are no more units than replicates, else the second. For ``"pairs"`` and ``"cluster"`` only.
+        sample: ``sample(key, params, data)``, which returns data with a fresh response, for
+            ``kind="parametric"``; a model has its own.
+        statistic: a function of the parameters to study in their place; its value is a number, an
+            array or a tree of them.
+        vcov: kind of standard error of each replicate for studentized intervals, the kind that the
+            fit has; None for none.
+        acceleration: ``"jackknife"`` by delete-one fits, ``"influence"`` by one pass of scores,
+            None for none; ``"auto"`` takes the first where there are no more units than replicates,
+            else the second. For ``"pairs"`` and ``"cluster"`` only.
         constraints: those of the fit, which may be left out.
-        params0: start of the refits where the estimate cannot be one: it is infinite or on its bound.
+        params0: start of the refits where the estimate cannot be one: it is infinite or on its
+            bound.
         solver, max_steps, progress: as in ``fit_batch``.
 
     Returns:
-        A ``Bootstrap``. Replicates that fail are counted by status and never replaced. An entry with an infinite replicate has no finite
-        standard error.
+        A ``Bootstrap``. Replicates that fail are counted by status and never replaced. An entry
+        with an infinite replicate has no finite standard error.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types; data, weights or constraints that are not those of the fit; a
-            likelihood of one scalar with another kind than ``"parametric"``; rows, or clusters, that are shown to look at others and so cannot
-            be drawn one by one.
+        ValueError, TypeError: for what is visible in shapes and types; data, weights or constraints
+            that are not those of the fit; a likelihood of one scalar with another kind than
+            ``"parametric"``; rows, or clusters, that are shown to look at others and so cannot be
+            drawn one by one.
 
-    Efron (1979), Annals of Statistics 7, 1; Davison & Hinkley (1997), *Bootstrap Methods and their Application*.
+    Efron (1979), Annals of Statistics 7, 1; Davison & Hinkley (1997), *Bootstrap Methods and their
+    Application*.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.bootstrap import bootstrap
     >>> y = np.array([1.0, 3.0, 2.0, 6.0, 0.5, 4.0])
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
     >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
-    >>> replicates = bootstrap(exponential, result, y, key=0, replicates=999, statistic=lambda params: 1 / params["rate"])
+    >>> replicates = bootstrap(
+    ...     exponential,
+    ...     result,
+    ...     y,
+    ...     key=0,
+    ...     replicates=999,
+    ...     statistic=lambda params: 1 / params["rate"],
+    ... )
     >>> bool(abs(replicates.stderr / (y.std() / np.sqrt(6)) - 1) < 0.1), replicates.failed
     (True, {})
     """
     check_choice("kind", kind, KINDS)
-    total, key = check_count("replicates", replicates, 2), typed_key(key)
+    total = check_count("replicates", replicates, 2)
+    key = typed_key(key)
     refit = refit_of(
         "bootstrap", loglik, fit, data, params0, constraints, weights, solver, max_steps, progress
     )
@@ -310,7 +349,8 @@ def bootstrap(
         f"{kind} bootstrap",
         progress,
     )
-    estimate, a = target.values(fit.x[None])[0], np.full(len(target.names), np.nan)
+    estimate = target.values(fit.x[None])[0]
+    a = np.full(len(target.names), np.nan)
     if way == "influence":
         a = infinitesimal_jackknife(
             loglik,
@@ -351,7 +391,9 @@ def bootstrap(
 
 
 def _way(acceleration: str | None, units: Units, total: int) -> str:
-    """Delete-one fits where they are no more than the replicates: they are members of the same batch."""
+    """Delete-one fits where they are no more than the replicates: they are members of the same
+    batch.
+    """
     return (
         str(acceleration)
         if acceleration != "auto"
@@ -367,7 +409,8 @@ def _check_vcov(vcov: str | None, fit: Fit, kind: str) -> None:
     check_choice("vcov", vcov, VCOV_KINDS)
     if kind not in ("pairs", "parametric"):
         raise ValueError(
-            f"studentized intervals are there for pairs and parametric replicates; a {kind!r} replicate has no standard error of its own: leave vcov out"
+            f"studentized intervals are there for pairs and parametric replicates; a {kind!r} "
+            "replicate has no standard error of its own: leave vcov out"
         )
     if vcov in CLUSTER_KINDS:
         raise ValueError(
@@ -375,7 +418,9 @@ def _check_vcov(vcov: str | None, fit: Fit, kind: str) -> None:
         )
     if fit.vcov_kind.split(" ")[0] != vcov:
         raise ValueError(
-            f"the standard errors of the fit are {fit.vcov_kind}, those of the replicates would be {vcov}: fit(…, vcov={vcov!r}) first, or give vcov={fit.vcov_kind.split(' ')[0]!r}"
+            f"the standard errors of the fit are {fit.vcov_kind}, those of the replicates would "
+            f"be {vcov}: fit(…, vcov={vcov!r}) first, or give "
+            f"vcov={fit.vcov_kind.split(' ')[0]!r}"
         )
 
 
@@ -385,8 +430,10 @@ Refits = tuple[
 
 
 def _influence(loglik: Loglik, fit: Fit, refit: Refit) -> np.ndarray | None:
-    """Rows u_i = J⁻¹s_i (n, p): a replicate starts at θ̂ + Σ w_i u_i, one Newton step for all at the price of a product. None where that
-    may leave the bounds, or the start is another than the estimate."""
+    """Rows u_i = J⁻¹s_i (n, p): a replicate starts at θ̂ + Σ w_i u_i, one Newton step for all at
+    the price of a product. None where that may leave the bounds, or the start is another than the
+    estimate.
+    """
     free = all(leaf.constraint.is_identity for leaf in fit.layout.leaves)
     roots = roots_of(as_tree(loglik), fit.layout)
     if (
@@ -437,11 +484,13 @@ def _simulated(
     """Members by data sets simulated from the fit."""
     if refit.weights is not None:
         raise ValueError(
-            "a parametric bootstrap simulates one response for each row, so weights have no meaning for it: repeat the rows"
+            "a parametric bootstrap simulates one response for each row, so weights have no "
+            "meaning for it: repeat the rows"
         )
     if not np.all(np.isfinite(fit.x)):
         raise ValueError(
-            f"the fit is {fit.verdict.name}: data cannot be simulated at an infinite or undefined estimate"
+            f"the fit is {fit.verdict.name}: data cannot be simulated at an infinite or "
+            "undefined estimate"
         )
     simulate = simulator_of("a parametric bootstrap", loglik, sample, fit.params, refit.data)
     return lambda index: refit(
@@ -459,11 +508,13 @@ def _gathered(
     progress: Any,
 ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """Values (m, q), standard errors (m, q) and statuses (m,) of all members, chunk by chunk."""
-    values, status = np.empty((total, len(target.names))), np.empty(total, int)
+    values = np.empty((total, len(target.names)))
+    status = np.empty(total, int)
     se = np.full_like(values, np.nan) if errors else None
     bar = Progress(total, progress, about)
     for index, count in chunks(total, bytes_each):
-        fits, place = refits(index), index[:count]
+        fits = refits(index)
+        place = index[:count]
         values[place], status[place] = (
             target.values(known(fits))[:count],
             np.asarray(fits.status)[:count],

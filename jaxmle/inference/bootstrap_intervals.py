@@ -12,10 +12,12 @@ import scipy
 
 
 def order_statistic(values: np.ndarray, probability: float) -> float:
-    """The (R + 1)·probability-th smallest of R values, between two of them interpolated on the normal quantile scale.
+    """The (R + 1)·probability-th smallest of R values, between two of them interpolated on the
+    normal quantile scale.
 
-    Davison & Hinkley (1997), *Bootstrap Methods and their Application*, p. 195, which is what R's ``boot.ci`` does. NaN where the place
-    lies outside 1 … R: so few replicates say nothing of so small a tail. (``boot.ci`` takes the extreme one and warns.)
+    Davison & Hinkley (1997), *Bootstrap Methods and their Application*, p. 195, which is what R's
+    ``boot.ci`` does. NaN where the place lies outside 1 … R: so few replicates say nothing of so
+    small a tail. (``boot.ci`` takes the extreme one and warns.)
     """
     values = np.sort(values[~np.isnan(values)])
     place = (len(values) + 1) * probability
@@ -25,7 +27,8 @@ def order_statistic(values: np.ndarray, probability: float) -> float:
     low = int(np.floor(place))
     if not 1 <= low < len(values):
         return np.nan
-    a, b = values[low - 1], values[low]
+    a = values[low - 1]
+    b = values[low]
     z, z_low, z_high = scipy.special.ndtri(
         [probability, low / (len(values) + 1), (low + 1) / (len(values) + 1)]
     )
@@ -44,7 +47,9 @@ def _between(a: float, b: float, share: float) -> float:
 
 
 def linear_quantile(values: np.ndarray, probability: float) -> float:
-    """The quantile at place (R − 1)·probability + 1, interpolated linearly: NumPy's default, which scipy's BCa takes."""
+    """The quantile at place (R − 1)·probability + 1, interpolated linearly: NumPy's default,
+    which scipy's BCa takes.
+    """
     values = np.sort(values[~np.isnan(values)])
     if not len(values) or np.isnan(probability):
         return np.nan
@@ -76,7 +81,8 @@ def bias_correction(estimate: np.ndarray, replicates: np.ndarray) -> np.ndarray:
 def bca(
     estimate: np.ndarray, replicates: np.ndarray, acceleration: np.ndarray, level: float
 ) -> np.ndarray:
-    """Bias-corrected and accelerated ends, (q, 2): quantiles at Φ(z₀ + (z₀ + z_α)/(1 − a(z₀ + z_α))).
+    """Bias-corrected and accelerated ends, (q, 2): quantiles at Φ(z₀ + (z₀ + z_α)/(1 − a(z₀ +
+    z_α))).
 
     Efron (1987), JASA 82, 171. NaN where all replicates lie on one side of the estimate.
     """
@@ -101,7 +107,8 @@ def studentized(
 ) -> np.ndarray:
     """θ̂ − se·t*_(1−α/2), θ̂ − se·t*_(α/2), t* = (θ* − θ̂)/se*; (q, 2).
 
-    NaN for an entry of which a replicate is infinite: it has no t*, and leaving it out would make the interval too short.
+    NaN for an entry of which a replicate is infinite: it has no t*, and leaving it out would make
+    the interval too short.
     """
     with np.errstate(all="ignore"):
         t = (replicates - estimate) / np.where(stderrs > 0, stderrs, np.nan)
@@ -118,7 +125,9 @@ def _tails(level: float) -> tuple[float, float]:
 
 
 def skewness_of(influence: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """The acceleration a = Σ w u³ / 6(Σ w u²)^1.5 of influence values u (units, q) that stand for w units each; NaN where any is not finite."""
+    """The acceleration a = Σ w u³ / 6(Σ w u²)^1.5 of influence values u (units, q) that stand
+    for w units each; NaN where any is not finite.
+    """
     with np.errstate(all="ignore"):
         return np.sum(times[:, None] * influence**3, axis=0) / (
             6 * np.sum(times[:, None] * influence**2, axis=0) ** 1.5
@@ -126,9 +135,11 @@ def skewness_of(influence: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 
 def spread(replicates: np.ndarray) -> np.ndarray:
-    """The standard deviation of replicates, (q,): never a finite number for an infinite coefficient.
+    """The standard deviation of replicates, (q,): never a finite number for an infinite
+    coefficient.
 
-    inf where one is infinite; NaN where one is undefined or where all are equal, as those of an entry that is held fixed.
+    inf where one is infinite; NaN where one is undefined or where all are equal, as those of an
+    entry that is held fixed.
     """
     with np.errstate(invalid="ignore"):
         sd = np.std(replicates, axis=0, ddof=1)

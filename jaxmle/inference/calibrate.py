@@ -1,4 +1,6 @@
-"""``calibrate``: does the procedure keep what it promises, on data simulated from the fitted model itself?"""
+"""``calibrate``: does the procedure keep what it promises, on data simulated from the fitted
+model itself?
+"""
 
 from __future__ import annotations
 
@@ -57,28 +59,34 @@ def calibrate(
     """Simulate from the fitted model, refit, and compare with the truth that is then known.
 
     Args:
-        loglik, data: those of the fit; the leaves that ``sample`` leaves alone are shared by all simulated data sets.
+        loglik, data: those of the fit; the leaves that ``sample`` leaves alone are shared by all
+            simulated data sets.
         fit: what ``jaxmle.fit`` returned; its estimate is the truth, unless ``truth`` is given.
-        sample: ``sample(key, params, data)``, which returns data with a fresh response; a model has its own.
+        sample: ``sample(key, params, data)``, which returns data with a fresh response; a model has
+            its own.
         key: a whole number or a jax key. Data set i depends on the key and on i alone.
         replicates: R. The Monte-Carlo standard error of a coverage of 95 % is 0.22/√R.
-        truth: parameters to simulate from in place of the estimate. The truth is the start of every refit.
+        truth: parameters to simulate from in place of the estimate. The truth is the start of every
+            refit.
         level: of the intervals; tests are at 1 − level.
         vcov: kind of covariance of the refits; None for that of the fit.
         clusters: labels (n,), where the kind needs them.
-        intervals: further kinds, a name and a function of the batch of refits to ends (lower, upper), each (b, p). ``"wald"`` (on the free
-            scale of each entry) and ``"wald, user scale"`` are always there.
-        tests: of the whole true parameter: ``"wald"`` (θ̂ − θ)'V⁻¹(θ̂ − θ), ``"lr"`` 2(ℓ(θ̂) − ℓ(θ)), ``"score"`` s'J⁻¹s at the truth with
-            the observed information.
+        intervals: further kinds, a name and a function of the batch of refits to ends (lower,
+            upper), each (b, p). ``"wald"`` (on the free scale of each entry) and ``"wald, user
+            scale"`` are always there.
+        tests: of the whole true parameter: ``"wald"`` (θ̂ − θ)'V⁻¹(θ̂ − θ), ``"lr"`` 2(ℓ(θ̂) −
+            ℓ(θ)), ``"score"`` s'J⁻¹s at the truth with the observed information.
         constraints: those of the fit, which may be left out.
         params0: start of the refits where the truth should not be one.
         solver, max_steps, progress: as in ``fit_batch``.
 
     Returns:
-        A ``Calibration``. Its Cramér–Rao bound is the inverse of the mean observed information at the truth.
+        A ``Calibration``. Its Cramér–Rao bound is the inverse of the mean observed information at
+        the truth.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types; a fit with weights, or whose estimate is infinite or on a bound.
+        ValueError, TypeError: for what is visible in shapes and types; a fit with weights, or whose
+            estimate is infinite or on a bound.
 
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.calibrate import calibrate
@@ -87,19 +95,20 @@ def calibrate(
     >>> sample = lambda key, params, y: jax.random.exponential(key, y.shape) / params["rate"]
     >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
     >>> study = calibrate(exponential, result, y, sample, key=0, replicates=500)
-    >>> bool(abs(study.bias[0] - (1 / 3) / 3) < 4 * study.bias_error[0])  # E[rate] = n/(n − 1) of the truth
+    >>> bool(
+    ...     abs(study.bias[0] - (1 / 3) / 3) < 4 * study.bias_error[0]
+    ... )  # E[rate] = n/(n − 1) of the truth
     True
     """
-    total, level, key = (
-        check_count("replicates", replicates, 2),
-        check_level(level),
-        typed_key(key),
-    )
+    total = check_count("replicates", replicates, 2)
+    level = check_level(level)
+    key = typed_key(key)
     tests = _checked_tests(tests)
     check_fit("calibrate", fit, alone=True)
     if fit.weighting != "none":
         raise ValueError(
-            f"the fit has {fit.weighting} weights; a simulation makes one response for each row: repeat the rows and fit without weights"
+            f"the fit has {fit.weighting} weights; a simulation makes one response for each row: "
+            "repeat the rows and fit without weights"
         )
     if truth is not None:
         fit = _at(fit, truth)
@@ -108,7 +117,8 @@ def calibrate(
     )
     if not np.all(np.isfinite(fit.x)) or np.any(fit.witness.bound != 0):
         raise ValueError(
-            f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound is no truth to simulate from"
+            f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound is no "
+            "truth to simulate from"
         )
     kinds = _checked_intervals(intervals)
     simulate = simulator_of("calibrate", loglik, sample, fit.params, refit.data)
@@ -129,7 +139,8 @@ def _at(fit: Fit, truth: Tree) -> Fit:
         or layout_of(truth).names != layout_of(fit.params).names
     ):
         raise ValueError(
-            f"truth must be a tree like the parameters of the fit, with the entries {', '.join(fit.names[:20])}"
+            "truth must be a tree like the parameters of the fit, with the entries "
+            f"{', '.join(fit.names[:20])}"
         )
     check_start(fit.layout, truth)
     return replace(
@@ -155,7 +166,8 @@ def _checked_intervals(intervals: Any) -> dict[str, Interval]:
         isinstance(name, str) and callable(kind) for name, kind in intervals.items()
     ):
         raise TypeError(
-            "intervals is a dictionary from names to functions of the batch of refits, such as {'t': lambda fits: (lower, upper)}"
+            "intervals is a dictionary from names to functions of the batch of refits, such as "
+            "{'t': lambda fits: (lower, upper)}"
         )
     return dict(intervals)
 
@@ -168,7 +180,8 @@ def _kind(vcov: str | None, fit: Fit, clusters: Any) -> str:
     kind = vcov if vcov is not None else own if own in KINDS else "observed"
     if kind in CLUSTER_KINDS and clusters is None:
         raise ValueError(
-            f"the covariance {kind!r} needs clusters=, one label for each row; vcov='observed' does without"
+            f"the covariance {kind!r} needs clusters=, one label for each row; vcov='observed' "
+            "does without"
         )
     return kind
 
@@ -189,7 +202,9 @@ class _Study:
     def __call__(
         self, key: Array, index: np.ndarray
     ) -> tuple[Fit, dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
-        """One chunk: refits, ends of intervals, test statistics, and the observed information at the truth, (b, p, p)."""
+        """One chunk: refits, ends of intervals, test statistics, and the observed information
+        at the truth, (b, p, p).
+        """
         data = self.simulate(key, index)
         fits = self.refit(data, self.simulate.in_axes, None, self.kind, self.clusters)
         ends: dict[str, Any] = {
@@ -205,7 +220,8 @@ class _Study:
         self, fits: Fit, value: np.ndarray, score: np.ndarray, information: np.ndarray
     ) -> dict[str, np.ndarray]:
         moves = tangent(as_tree(self.refit.loglik), self.fit.layout)
-        free, t = moves.places, moves.lift
+        free = moves.places
+        t = moves.lift
         found: dict[str, Callable[[], Any]] = {
             "wald": lambda: quadratic(
                 (fits.x - self.fit.x)[:, free], fits.vcov[:, free][:, :, free]
@@ -220,14 +236,16 @@ def _ends(name: str, pair: Any, fits: Fit) -> np.ndarray:
     low, high = (np.asarray(end, dtype=float) for end in pair)
     if low.shape != fits.x.shape or high.shape != fits.x.shape:
         raise ValueError(
-            f"intervals[{name!r}] must return (lower, upper), each of shape {fits.x.shape}; got {low.shape} and {high.shape}"
+            f"intervals[{name!r}] must return (lower, upper), each of shape {fits.x.shape}; got "
+            f"{low.shape} and {high.shape}"
         )
     return np.stack([low, high], axis=-1)
 
 
 def _gathered(study: _Study, key: Array, total: int, bar: Progress) -> Calibration:
     parts: list[Any] = []
-    information, seen = np.zeros((study.refit.layout.p,) * 2), 0
+    information = np.zeros((study.refit.layout.p,) * 2)
+    seen = 0
     for index, count in chunks(total, study.simulate.bytes_each):
         fits, ends, statistics, local = study(key, index)
         parts.append(
@@ -237,7 +255,8 @@ def _gathered(study: _Study, key: Array, total: int, bar: Progress) -> Calibrati
             )
         )
         sound = local[:count][np.all(np.isfinite(local[:count]), axis=(1, 2))]
-        information, seen = information + sound.sum(axis=0), seen + len(sound)
+        information = information + sound.sum(axis=0)
+        seen = seen + len(sound)
         bar.add(count)
     bar.close()
     x, se, status, ends, statistics = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
@@ -265,13 +284,17 @@ def _gathered(study: _Study, key: Array, total: int, bar: Progress) -> Calibrati
 def at_truth(
     loglik: Loglik, fit: Fit, data: Tree, fresh: tuple[bool, ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """ℓ (b,), score (b, p) and observed information (b, p, p) of each simulated data set at the estimate that it was simulated from."""
-    layout, structure = fit.layout, jax.tree.structure(data)
+    """ℓ (b,), score (b, p) and observed information (b, p, p) of each simulated data set at the
+    estimate that it was simulated from.
+    """
+    layout = fit.layout
+    structure = jax.tree.structure(data)
 
     def make(portable: Any) -> Callable[..., Any]:
         def all_of(x: Array, own: list[Array], common: list[Array]) -> Any:
             def one(own: list[Array]) -> tuple[Array, Array, Array]:
-                ours, theirs = iter(own), iter(common)
+                ours = iter(own)
+                theirs = iter(common)
                 found = sums(
                     portable,
                     layout,
@@ -291,7 +314,8 @@ def at_truth(
     common = [leaf for leaf, new in zip(leaves, fresh, strict=True) if not new]
     with precision(fit.dtype), np.errstate(all="ignore"):
         program = compiled(as_tree(loglik), ("truth", layout, structure, fresh), make)
-        return tuple(np.asarray(part) for part in program(fit.x, own, common))  # type: ignore[return-value]
+        parts = program(fit.x, own, common)
+        return tuple(np.asarray(part) for part in parts)  # type: ignore[return-value]
 
 
 def quadratic(v: Array, m: Array) -> np.ndarray:
@@ -312,8 +336,11 @@ def quadratic(v: Array, m: Array) -> np.ndarray:
 
 
 def cramer_rao(loglik: Loglik, fit: Fit, information: np.ndarray) -> np.ndarray:
-    """The diagonal of L(L'IL)⁻¹L', (p,), L the moves that constraints, ``fix`` and ``tie`` leave; NaN where an entry is fixed or the information is singular."""
+    """The diagonal of L(L'IL)⁻¹L', (p,), L the moves that constraints, ``fix`` and ``tie``
+    leave; NaN where an entry is fixed or the information is singular.
+    """
     tree = as_tree(loglik)
-    lift, roots = tangent(tree, fit.layout).lift, roots_of(tree, fit.layout)
+    lift = tangent(tree, fit.layout).lift
+    roots = roots_of(tree, fit.layout)
     variance = np.sum((lift @ inverse_root_of(lift.T @ information @ lift)) ** 2, axis=1)
     return np.where(roots >= 0, variance[np.maximum(roots, 0)], np.nan)

@@ -1,4 +1,6 @@
-"""The record of a calibration: bias, standard errors, coverage and size of tests on data whose truth is known."""
+"""The record of a calibration: bias, standard errors, coverage and size of tests on data whose
+truth is known.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +21,15 @@ from jaxmle.solvers.status import Status
 class Calibration:
     """Refits of R data sets simulated at ``truth`` (p,): bias, standard errors, coverage and tests.
 
-    ``estimates``, ``stderrs`` (R, p); ``status`` (R,); ``intervals`` from the name of a kind to its ends (R, p, 2);
-    ``statistics`` from the name of a test of the whole true parameter to its values (R,), each compared with χ² of ``df`` degrees of freedom;
-    ``information`` (p, p), the mean observed information at the truth, and ``bound`` (p,), the Cramér–Rao bound on variances from it.
+    ``estimates``, ``stderrs`` (R, p); ``status`` (R,); ``intervals`` from the name of a kind to its
+    ends (R, p, 2); ``statistics`` from the name of a test of the whole true parameter to its values
+    (R,), each compared with χ² of ``df`` degrees of freedom; ``information`` (p, p), the mean
+    observed information at the truth, and ``bound`` (p,), the Cramér–Rao bound on variances from
+    it.
 
-    Replicates are *regular* where a maximum was found inside the parameter space (CONVERGED or IMPRECISE). Means, coverage and sizes are
-    over these; those on a bound and those with an infinite estimate are counted and shown apart.
+    Replicates are *regular* where a maximum was found inside the parameter space (CONVERGED or
+    IMPRECISE). Means, coverage and sizes are over these; those on a bound and those with an
+    infinite estimate are counted and shown apart.
 
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.calibrate import calibrate
@@ -91,12 +96,16 @@ class Calibration:
 
     @property
     def median_bias(self) -> np.ndarray:
-        """Median of all estimates, those on a bound and infinite ones in their places, less the truth; (p,)."""
+        """Median of all estimates, those on a bound and infinite ones in their places, less the
+        truth; (p,).
+        """
         return _over(np.nanmedian, self.estimates) - self.truth
 
     @property
     def sd(self) -> np.ndarray:
-        """Standard deviation of the regular estimates, (p,); NaN for an entry that is held fixed."""
+        """Standard deviation of the regular estimates, (p,); NaN for an entry that is held
+        fixed.
+        """
         sd = _over(
             lambda values, axis: np.std(values, axis=axis, ddof=1), self.estimates[self.regular], 2
         )
@@ -104,7 +113,9 @@ class Calibration:
 
     @property
     def se_ratio(self) -> np.ndarray:
-        """Mean standard error over the standard deviation of the estimates, (p,), of the regular replicates that have both: 1 is right, less is too sure."""
+        """Mean standard error over the standard deviation of the estimates, (p,), of the
+        regular replicates that have both: 1 is right, less is too sure.
+        """
         return self._ratio()[0]
 
     @property
@@ -113,13 +124,16 @@ class Calibration:
         return self._ratio()[1]
 
     def _ratio(self) -> tuple[np.ndarray, np.ndarray]:
-        """m/s and its error by the delta method: its influence function is (v − m)/s − m((x − x̄)² − s²)/2s³."""
+        """m/s and its error by the delta method: its influence function is (v − m)/s − m((x −
+        x̄)² − s²)/2s³.
+        """
         found = np.full((2, len(self.names)), np.nan)
         for j in range(len(self.names)):
             both = (
                 self.regular & np.isfinite(self.stderrs[:, j]) & np.isfinite(self.estimates[:, j])
             )
-            x, v = self.estimates[both, j], self.stderrs[both, j]
+            x = self.estimates[both, j]
+            v = self.stderrs[both, j]
             if len(x) > 1 and (s := x.std(ddof=1)) > 0:
                 influence = (v - v.mean()) / s - v.mean() * ((x - x.mean()) ** 2 - s**2) / (
                     2 * s**3
@@ -129,19 +143,24 @@ class Calibration:
 
     @property
     def efficiency(self) -> np.ndarray:
-        """The Cramér–Rao bound over the variance of the regular estimates, (p,). Above 1 for a biased estimate."""
+        """The Cramér–Rao bound over the variance of the regular estimates, (p,). Above 1 for a
+        biased estimate.
+        """
         return self.bound / self.sd**2
 
     # ------------------------------------------------------------ intervals and tests
 
     def coverage(self, kind: str = "wald", which: str | Status = "regular") -> np.ndarray:
-        """The share of intervals that hold the truth, (p,), among the replicates that have one; NaN where none has."""
+        """The share of intervals that hold the truth, (p,), among the replicates that have one;
+        NaN where none has.
+        """
         covered, has_one = self._covered(kind, which)
         return np.where(has_one > 0, covered / np.maximum(has_one, 1), np.nan)
 
     def coverage_error(self, kind: str = "wald", which: str | Status = "regular") -> np.ndarray:
         """Monte-Carlo standard error √(c(1 − c)/R) of ``coverage``, (p,)."""
-        share, count = self.coverage(kind, which), self._covered(kind, which)[1]
+        share = self.coverage(kind, which)
+        count = self._covered(kind, which)[1]
         return np.sqrt(share * (1 - share) / np.maximum(count, 1))
 
     def without_interval(self, kind: str = "wald", which: str | Status = "all") -> np.ndarray:
@@ -160,7 +179,9 @@ class Calibration:
         return np.sum(inside, axis=0), np.sum(~np.isnan(low) & ~np.isnan(high), axis=0)
 
     def size(self, test: str = "wald") -> tuple[float, float]:
-        """The share of regular replicates in which a test of level 1 − ``level`` rejects the truth, and its Monte-Carlo standard error."""
+        """The share of regular replicates in which a test of level 1 − ``level`` rejects the
+        truth, and its Monte-Carlo standard error.
+        """
         if test not in self.statistics:
             raise ValueError(f"there is no test {test!r}; there are {', '.join(self.statistics)}")
         values = self.statistics[test][self.regular]
@@ -185,8 +206,8 @@ class Calibration:
                 [test, *(number(value, 3) for value in self.size(test))] for test in self.statistics
             ]
             parts.append(
-                f"Size of tests of the whole true parameter at {100 * (1 - self.level):g}%, χ²({self.df})\n"
-                + listing(["", "size", "± SE"], rows)
+                f"Size of tests of the whole true parameter at {100 * (1 - self.level):g}%, "
+                f"χ²({self.df})\n" + listing(["", "size", "± SE"], rows)
             )
         return "\n\n".join([*parts, *self._apart()])
 
@@ -210,7 +231,8 @@ class Calibration:
         rows = []
         for j, name in enumerate(self.names):
             cells = [
-                f"{number(100 * float(self.coverage(kind)[j]))} ± {number(100 * float(self.coverage_error(kind)[j]), 2)}"
+                f"{number(100 * float(self.coverage(kind)[j]))} ± "
+                f"{number(100 * float(self.coverage_error(kind)[j]), 2)}"
                 for kind in self.intervals
             ]
             rows.append(
@@ -232,7 +254,8 @@ class Calibration:
         kind = next(iter(self.intervals))
         for code in np.unique(self.status[~self.regular]).tolist():
             which = Status(code)
-            members, share = self.members(which), self.coverage(kind, which)
+            members = self.members(which)
+            share = self.coverage(kind, which)
             values = _over(np.nanmedian, self.estimates[members])
             missing = self.without_interval(kind, which)
             rows = [

@@ -1,9 +1,12 @@
-"""The walk along a profile: many lanes at once, each from a maximum to the end of its interval, or to a constrained maximum.
+"""The walk along a profile: many lanes at once, each from a maximum to the end of its interval, or
+to a constrained maximum.
 
-Lane by lane a scalar ψ(z) of the free coordinates is followed along the curve of maxima of ℓ given ψ. At each point the *nuisance step* leads
-back to that curve, the *tangent* along it, and slope and curvature of the profile ℓ_p(ψ) come from the same factor of the information
-(Venzon & Moolgavkar 1988, Applied Statistics 37, 87). The end is the root of r(ψ) = √(2(ℓ̂ − ℓ_p(ψ))), the signed root, which is much closer
-to linear than ℓ_p to quadratic: Halley's step on r, held inside a bracket. Only the evaluation is compiled; this is NumPy over lanes.
+Lane by lane a scalar ψ(z) of the free coordinates is followed along the curve of maxima of ℓ given
+ψ. At each point the *nuisance step* leads back to that curve, the *tangent* along it, and slope and
+curvature of the profile ℓ_p(ψ) come from the same factor of the information (Venzon & Moolgavkar
+1988, Applied Statistics 37, 87). The end is the root of r(ψ) = √(2(ℓ̂ − ℓ_p(ψ))), the signed root,
+which is much closer to linear than ℓ_p to quadratic: Halley's step on r, held inside a bracket.
+Only the evaluation is compiled; this is NumPy over lanes.
 """
 
 from __future__ import annotations
@@ -18,11 +21,11 @@ NEAR = 0.3  # distance to the curve in ℓ (0.8 SE) up to which a step along it 
 ON = 1e-3  # distance at which a point says on which side of the cut it lies
 CLOSE = 1e-10  # distance in ℓ at which the walk ends: 5e-11 of a standard error in a 95 % end
 CUT = 2e-9  # difference from the cut at which it ends; 1e-8 is asked
-FLAT, STEEP, STAYS = (
-    1e-3,
-    0.2,
-    0.02,
-)  # share of what ℓ still has to fall that four times the distance walked would yield at this slope: a plateau, and none
+# share of what ℓ still has to fall that four times the distance walked would yield at this slope: a
+# plateau, and none
+FLAT = 1e-3
+STEEP = 0.2
+STAYS = 0.02
 SMOOTH = 0.15  # share of the cut that a step may leave unexplained
 STEPS = 120
 REFUSED = 40  # refusals in a row at which a lane gives up
@@ -135,10 +138,12 @@ Evaluate = Callable[[np.ndarray, np.ndarray], Seen]  # lanes (j,), z (j, k)
 
 
 def geometry(seen: Seen) -> Geometry:
-    """Nuisance step, tangent, slope and curvature, with the curvature of the Lagrangian ℓ − μ(ψ − ψ₀).
+    """Nuisance step, tangent, slope and curvature, with the curvature of the Lagrangian ℓ − μ(ψ −
+    ψ₀).
 
-    In coordinates scaled by D and reflected so that ∂ψ/∂z is along the last one, one elimination of J gives all four: the pivots before the
-    last belong to the nuisance, the last is the information of the profile.
+    In coordinates scaled by D and reflected so that ∂ψ/∂z is along the last one, one elimination of
+    J gives all four: the pivots before the last belong to the nuisance, the last is the information
+    of the profile.
     """
     k = seen.score.shape[1]
     j = -0.5 * (seen.hessian + np.swapaxes(seen.hessian, 1, 2))
@@ -163,7 +168,8 @@ def geometry(seen: Seen) -> Geometry:
             seen.bend if whole else np.where(finite[:, None, None], seen.bend, 0.0)
         )
     d = scale_of(j, score)
-    g, w = score / d, a / d
+    g = score / d
+    w = a / d
     length = np.sqrt(np.sum(w**2, axis=1))
     # Householder: Q = I − 2vv' sends w to α e_k, with the sign that does not cancel.
     alpha = -np.where(w[:, -1] >= 0, 1.0, -1.0) * length
@@ -210,9 +216,11 @@ def _eliminated(
     b: np.ndarray, g: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The first k − 1 unknowns eliminated from Bx = g, all lanes in step."""
-    b, g = b.copy(), g.copy()
+    b = b.copy()
+    g = g.copy()
     m, k = g.shape
-    sound, off = np.ones(m, bool), np.zeros(m)
+    sound = np.ones(m, bool)
+    off = np.zeros(m)
     pivots = []
     for i in range(k - 1):
         pivot = b[:, i, i]
@@ -223,7 +231,8 @@ def _eliminated(
         g[:, i + 1 :] -= factor * g[:, i, None]
         off += 0.5 * g[:, i] ** 2 / pivot
         pivots.append(pivot)
-    step, tangent = np.zeros((m, k)), np.zeros((m, k))
+    step = np.zeros((m, k))
+    tangent = np.zeros((m, k))
     tangent[:, -1] = 1.0
     for i in reversed(range(k - 1)):
         row = b[:, i, i + 1 :]
@@ -235,7 +244,9 @@ def _eliminated(
 def _mended(
     b: np.ndarray, g: np.ndarray, step: np.ndarray, off: np.ndarray, sound: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """An ascent direction where the nuisance information is not positive definite: eigenvalues in size, the small ones lifted."""
+    """An ascent direction where the nuisance information is not positive definite: eigenvalues
+    in size, the small ones lifted.
+    """
     bad = np.flatnonzero(~sound)
     values, q = np.linalg.eigh(b[bad, :-1, :-1])
     lifted = np.maximum(
@@ -244,7 +255,8 @@ def _mended(
     along = np.einsum("mij,mi->mj", q, g[bad, :-1])
     # Where the score sees nothing of a negative curvature, a push along it does.
     along = np.where((values < 0) & (np.abs(along) < 1e-8), 1e-4, along)
-    step, off = step.copy(), off.copy()
+    step = step.copy()
+    off = off.copy()
     step[bad, :-1], step[bad, -1] = np.einsum("mij,mj->mi", q, along / lifted), 0.0
     off[bad] = np.inf
     return step, off
@@ -256,12 +268,14 @@ def _mended(
 def solve(evaluate: Evaluate, z: np.ndarray, seen: Seen, goal: Goal) -> Ends:
     """Walk each lane from z (m, k), where ``seen`` was seen, to its goal."""
     goal, walk = _begin(z, seen, goal)
-    origin, steps = walk.psi.copy(), 0
+    origin = walk.psi.copy()
+    steps = 0
     walk = _judge(walk, goal, origin)
     open_ = np.flatnonzero(walk.outcome == RUNNING)
     while open_.size and steps < STEPS:
         steps += 1
-        here, wanted = _take(walk, open_), Goal(*(leaf[open_] for leaf in goal))
+        here = _take(walk, open_)
+        wanted = Goal(*(leaf[open_] for leaf in goal))
         move, du = _propose(here, wanted, origin[open_], steps)
         moved = _advance(here, wanted, origin[open_], evaluate(open_, here.z + move), move, du)
         _put(walk, open_, moved)
@@ -325,7 +339,9 @@ def _root(walk: Walk, goal: Goal) -> np.ndarray:
 def _propose(
     walk: Walk, goal: Goal, origin: np.ndarray, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The next move (m, k) of each lane, and how far it takes ψ outwards: NaN where it leads back to the curve and ψ is to stay."""
+    """The next move (m, k) of each lane, and how far it takes ψ outwards: NaN where it leads
+    back to the curve and ψ is to stay.
+    """
     g = walk.geometry
     along = g.sound & (g.off <= NEAR)
     du = np.where(along, _outwards(walk, goal, origin, steps), 0.0)
@@ -340,9 +356,11 @@ def _propose(
 def _outwards(walk: Walk, goal: Goal, origin: np.ndarray, steps: int) -> np.ndarray:
     """How far ψ is to go outwards.
 
-    With r² = 2(ℓ̂ − ℓ_p): r' = −ℓ_p'/r and r'' = (−ℓ_p'' − r'²)/r. Halley's step for r = ρ is e/r' over 1 + e r''/(2r'²), e = ρ − r.
+    With r² = 2(ℓ̂ − ℓ_p): r' = −ℓ_p'/r and r'' = (−ℓ_p'' − r'²)/r. Halley's step for r = ρ is e/r'
+    over 1 + e r''/(2r'²), e = ρ − r.
     """
-    g, rho = walk.geometry, np.sqrt(goal.cut)
+    g = walk.geometry
+    rho = np.sqrt(goal.cut)
     r = _root(walk, goal)
     start = r < 1e-3 * rho
     safe = np.where(start, 1.0, r)
@@ -365,8 +383,11 @@ def _outwards(walk: Walk, goal: Goal, origin: np.ndarray, steps: int) -> np.ndar
 
 
 def _misses(walk: Walk, trial: Seen, new: Geometry) -> np.ndarray:
-    """How far the change of ℓ_p is from what slope and curvature at both ends say (Hermite's rule): what lies between is not smooth."""
-    old, d = walk.geometry, trial.psi - walk.psi
+    """How far the change of ℓ_p is from what slope and curvature at both ends say (Hermite's
+    rule): what lies between is not smooth.
+    """
+    old = walk.geometry
+    d = trial.psi - walk.psi
     told = 0.5 * (old.slope + new.slope) * d + (new.curvature - old.curvature) * d**2 / 12
     return np.abs(trial.value + new.off - walk.value - old.off - told)
 
@@ -375,13 +396,16 @@ def _advance(
     walk: Walk, goal: Goal, origin: np.ndarray, trial: Seen, move: np.ndarray, du: np.ndarray
 ) -> Walk:
     """Keep the trial or refuse it."""
-    old, new, along = walk.geometry, geometry(trial), ~np.isnan(du)
+    old = walk.geometry
+    new = geometry(trial)
+    along = ~np.isnan(du)
     went = goal.side * (np.where(new.finite, trial.psi, walk.psi) - walk.psi)
     straight = (
         np.abs(went - du) <= 0.75 * np.abs(du) + 0.05 * goal.unit
     )  # not past a pole of ψ, nor around a bend of it
-    # Whether a step jumps over something, such as another maximum; and whether ℓ above ℓ̂ is what slopes say, not what rounding leaves of
-    # terms that cancel (log Γ(y + r) − log Γ(r) at large r).
+    # Whether a step jumps over something, such as another maximum; and whether ℓ above ℓ̂ is what
+    # slopes say, not what rounding leaves of terms that cancel (log Γ(y + r) − log Γ(r) at large
+    # r).
     misses = _misses(walk, trial, new)
     gain = trial.value - goal.top
     better = new.finite & (gain > np.maximum(goal.slack, 8 * trial.noise))
@@ -417,11 +441,21 @@ def _advance(
         return np.where(kept.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
     moved = Walk(
-        z=pick(walk.z + move, walk.z), value=pick(trial.value, walk.value), noise=pick(trial.noise, walk.noise), psi=pick(trial.psi, walk.psi),
-        geometry=Geometry(*map(pick, new, old)), lo=walk.lo, hi=walk.hi, cap=np.where(along, cap, walk.cap),
+        z=pick(walk.z + move, walk.z),
+        value=pick(trial.value, walk.value),
+        noise=pick(trial.noise, walk.noise),
+        psi=pick(trial.psi, walk.psi),
+        geometry=Geometry(*map(pick, new, old)),
+        lo=walk.lo,
+        hi=walk.hi,
+        cap=np.where(along, cap, walk.cap),
         radius=np.where(weary, 1.0, np.where(along, walk.radius, radius)),
-        flat=walk.flat, flat_at=walk.flat_at, flat_dev=walk.flat_dev, refused=np.where(kept, 0, walk.refused + 1), outcome=walk.outcome,
-    )  # fmt: skip
+        flat=walk.flat,
+        flat_at=walk.flat_at,
+        flat_dev=walk.flat_dev,
+        refused=np.where(kept, 0, walk.refused + 1),
+        outcome=walk.outcome,
+    )
     moved = _judge(moved, goal, origin)
     # Out on a plateau the digits end before the plateau does.
     blind = (
@@ -438,18 +472,22 @@ def _advance(
 
 def _judge(walk: Walk, goal: Goal, origin: np.ndarray) -> Walk:
     """Whether a lane has arrived; what its place says of the bracket, and of a plateau."""
-    g, fixed = walk.geometry, ~np.isnan(goal.at)
-    u, r, rho = goal.side * (walk.psi - origin), _root(walk, goal), np.sqrt(goal.cut)
+    g = walk.geometry
+    fixed = ~np.isnan(goal.at)
+    u = goal.side * (walk.psi - origin)
+    r = _root(walk, goal)
+    rho = np.sqrt(goal.cut)
     sure = g.sound & (g.off <= ON)
-    inside, beyond = sure & (r < rho), sure & (r >= rho)
-    lo, hi = (
-        np.where(inside, np.maximum(walk.lo, u), walk.lo),
-        np.where(beyond, np.minimum(walk.hi, u), walk.hi),
-    )
+    inside = sure & (r < rho)
+    beyond = sure & (r >= rho)
+    lo = np.where(inside, np.maximum(walk.lo, u), walk.lo)
+    hi = np.where(beyond, np.minimum(walk.hi, u), walk.hi)
     crossed = lo >= hi  # a profile with more than one crossing: the latest point decides
-    lo, hi = np.where(crossed & beyond, -np.inf, lo), np.where(crossed & inside, np.inf, hi)
-    # A plateau: four times the distance walked would, at this slope, yield next to nothing of what is missing; half as far again, ℓ has
-    # indeed stayed, whatever rounding has left of its slope by then.
+    lo = np.where(crossed & beyond, -np.inf, lo)
+    hi = np.where(crossed & inside, np.inf, hi)
+    # A plateau: four times the distance walked would, at this slope, yield next to nothing of what
+    # is missing; half as far again, ℓ has indeed stayed, whatever rounding has left of its slope by
+    # then.
     missing = np.maximum(goal.cut - r**2, 1e-300)
     yields = 8 * np.abs(g.slope) * np.maximum(np.abs(u), goal.unit) / missing
     stays = (walk.flat > 0) & (np.abs(r**2 - walk.flat_dev) <= STAYS * missing)
@@ -458,10 +496,8 @@ def _judge(walk: Walk, goal: Goal, origin: np.ndarray) -> Walk:
     flat = np.where(
         count, walk.flat + 1, np.where(beyond | (sure & (yields > STEEP) & ~stays), 0, walk.flat)
     )
-    flat_at, flat_dev = (
-        np.where(count, u, np.where(flat == 0, 0.0, walk.flat_at)),
-        np.where(count & (walk.flat == 0), r**2, walk.flat_dev),
-    )
+    flat_at = np.where(count, u, np.where(flat == 0, 0.0, walk.flat_at))
+    flat_dev = np.where(count & (walk.flat == 0), r**2, walk.flat_dev)
     close = g.sound & (g.off <= np.maximum(goal.close, walk.noise))
     at_cut = np.abs(2 * (goal.top - walk.value) - goal.cut) <= np.maximum(CUT, 4 * walk.noise)
     at_value = np.abs(walk.psi - np.where(fixed, goal.at, 0.0)) <= 1e-10 * goal.unit

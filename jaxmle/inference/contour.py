@@ -29,9 +29,10 @@ from jaxmle.parameters.constraints import Interval
 class Contour:
     """The boundary of the joint confidence region of two parameters, in order around the estimate.
 
-    Arrays: ``curve`` (points, 2), the two parameters; ``status`` (points,) of ``End``; ``error`` (points,), by how much 2(ℓ̂ − ℓ) misses the
-    quantile; ``estimate`` (2,). A point that is not FOUND is NaN, or lies at the bound or at infinity of the parameters that go there.
-    Of a batch, every array has a leading axis.
+    Arrays: ``curve`` (points, 2), the two parameters; ``status`` (points,) of ``End``; ``error``
+    (points,), by how much 2(ℓ̂ − ℓ) misses the quantile; ``estimate`` (2,). A point that is not
+    FOUND is NaN, or lies at the bound or at infinity of the parameters that go there. Of a batch,
+    every array has a leading axis.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.contour import contour
@@ -68,14 +69,17 @@ def contour(
     weights: Any = None,
     in_axes: Any = 0,
 ) -> Contour:
-    """The closed curve on which the profile likelihood of two parameters has fallen by χ²₂(level)/2.
+    """The closed curve on which the profile likelihood of two parameters has fallen by
+    χ²₂(level)/2.
 
-    From the estimate, rays in evenly spaced directions of the Wald ellipse, on the free scale; along each the other parameters are at their
-    maximum. A region with a hollow that a ray leaves and enters again is cut at the first edge.
+    From the estimate, rays in evenly spaced directions of the Wald ellipse, on the free scale;
+    along each the other parameters are at their maximum. A region with a hollow that a ray leaves
+    and enters again is cut at the first edge.
 
     Args:
         loglik, fit, data, weights, in_axes: as for ``profile``.
-        pair: names of two parameters, each the image of one free coordinate (not entries of a simplex or a matrix).
+        pair: names of two parameters, each the image of one free coordinate (not entries of a
+            simplex or a matrix).
         level: coverage of the joint region.
         points: rays.
 
@@ -88,7 +92,9 @@ def contour(
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.contour import contour
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
-    >>> normal = lambda params, data: -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
+    >>> normal = lambda params, data: (
+    ...     -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
+    ... )
     >>> result = jm.fit(normal, {"mu": 2.5, "sigma": 2.0}, y, constraints={"sigma": jm.positive})
     >>> contour(normal, result, y, ("mu", "sigma"), points=4).curve.round(3).tolist()
     [[5.29, 1.871], [3.0, 6.236], [0.71, 1.871], [3.0, 0.954]]
@@ -113,17 +119,20 @@ def _pair(posed: Study, pair: Any) -> tuple[tuple[int, int], tuple[int, int]]:
         or not all(isinstance(name, str) for name in pair)
     ):
         raise TypeError(f"pair holds the names of two parameters; got {pair!r}")
-    chart, entries = posed.problem.chart, []
+    chart = posed.problem.chart
+    entries = []
     for name in pair:
         found = posed.problem.layout.find(name)
         if len(found) != 1:
             raise ValueError(
-                f"{name!r} means {len(found)} entries; name one of {', '.join(posed.problem.layout.names[j] for j in found)}"
+                f"{name!r} means {len(found)} entries; name one of "
+                f"{', '.join(posed.problem.layout.names[j] for j in found)}"
             )
         root = posed.problem.roots[found[0]]
         if root < 0 or not chart.single[root]:
+            why = "is held by fix" if root < 0 else "is one of several entries that move together"
             raise ValueError(
-                f"{name!r} {'is held by fix' if root < 0 else 'is one of several entries that move together'}: a contour needs parameters with a free coordinate each"
+                f"{name!r} {why}: a contour needs parameters with a free coordinate each"
             )
         entries.append(int(root))
     if entries[0] == entries[1]:
@@ -138,7 +147,8 @@ def _contour(
     cut = -2 * float(np.log1p(-level))  # χ²₂ is exponential with mean 2
     entries, (i, j) = places
     b = posed.members
-    curve, error = np.full((b, points, 2), np.nan), np.full((b, points), np.nan)
+    curve = np.full((b, points, 2), np.nan)
+    error = np.full((b, points), np.nan)
     status = np.full((b, points), int(End.NO_FIT))
     good = np.flatnonzero(
         posed.usable & ~posed.endless
@@ -149,7 +159,8 @@ def _contour(
         own = member[group.lanes]
         z, values, _, _, place = maxima(posed, own, group.evaluate, free)
         basis = _rays(values[3][place], i, j, 2 * np.pi * ray[group.lanes] / points)
-        at, m = z[place], len(own)
+        at = z[place]
+        m = len(own)
 
         def every(value: Any, m: Any = m) -> Any:
             return np.full(m, value)
@@ -201,7 +212,9 @@ def _shown(posed: Study, entry: int, psi: np.ndarray) -> Array:
 
 
 def _rays(hessian: np.ndarray, i: int, j: int, angle: np.ndarray) -> np.ndarray:
-    """For each lane the free coordinates as (nuisance, ray), (m, k, k − 1): the ray in the plane of i and j, evenly around the Wald ellipse."""
+    """For each lane the free coordinates as (nuisance, ray), (m, k, k − 1): the ray in the
+    plane of i and j, evenly around the Wald ellipse.
+    """
     m, k = hessian.shape[:2]
     vcov = np.linalg.inv(-0.5 * (hessian + np.swapaxes(hessian, 1, 2)))
     factor = np.linalg.cholesky(vcov[:, [[i, i], [j, j]], [[i, j], [i, j]]])
@@ -214,7 +227,9 @@ def _rays(hessian: np.ndarray, i: int, j: int, angle: np.ndarray) -> np.ndarray:
 
 
 def _along(basis: np.ndarray, w: np.ndarray, values: tuple[np.ndarray, ...]) -> Seen:
-    """What was seen of the likelihood, in the coordinates w of each lane's basis; ψ is the last of them, the place on the ray."""
+    """What was seen of the likelihood, in the coordinates w of each lane's basis; ψ is the last
+    of them, the place on the ray.
+    """
     value, noise, score, hessian = values
     gradient = np.zeros_like(w)
     gradient[:, -1] = 1.0

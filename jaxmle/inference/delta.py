@@ -58,8 +58,8 @@ class Delta:
 def delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
     """Estimate and covariance of ``g(params)``: G V G', G the Jacobian of ``g`` at the estimate.
 
-    Where some parameters have no estimate of their own, a function that the data do determine keeps its standard error; one that leaves
-    the estimable space gets NaN.
+    Where some parameters have no estimate of their own, a function that the data do determine keeps
+    its standard error; one that leaves the estimable space gets NaN.
 
     Args:
         g: a function of the parameters to a number, an array or a tree of them.
@@ -74,7 +74,12 @@ def delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.delta import delta
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
-    >>> result = jm.fit(lambda p, d: jnp.log(p["rate"]) - p["rate"] * d, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> result = jm.fit(
+    ...     lambda p, d: jnp.log(p["rate"]) - p["rate"] * d,
+    ...     {"rate": 1.0},
+    ...     y,
+    ...     constraints={"rate": jm.positive},
+    ... )
     >>> mean = delta(lambda params: 1 / params["rate"], result)
     >>> round(float(mean.estimate), 6), round(float(mean.stderr), 6)
     (3.0, 1.5)
@@ -128,22 +133,26 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
 
 
 def finite_point(fit: Fit) -> Array:
-    """The estimate (…, p); of a separated fit the finite point at which the likelihood is at its limit, so that a combination of infinite
-    estimates that the data determine has its value."""
+    """The estimate (…, p); of a separated fit the finite point at which the likelihood is at its
+    limit, so that a combination of infinite estimates that the data determine has its value.
+    """
     xp = namespace(fit.loglik)
     known = (fit.status == int(Status.SEPARATED))[..., None] & xp.isfinite(fit.witness.point)
     return xp.where(xp.all(known, axis=-1, keepdims=True), fit.witness.point, fit.x)
 
 
 def real_value(name: str, value: Tree) -> Tree:
-    """The value of a user's function of the parameters: numbers, at least one, that can be differentiated."""
+    """The value of a user's function of the parameters: numbers, at least one, that can be
+    differentiated.
+    """
     leaves = jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None)
     if not leaves:
         raise ValueError(f"{name} returns no numbers")
     if not all(_is_real(leaf) for leaf in leaves):
         kinds = sorted({type(leaf).__name__ for leaf in leaves})
         raise TypeError(
-            f"{name} must return floating-point numbers, an array or a tree of them; got {', '.join(kinds)}"
+            f"{name} must return floating-point numbers, an array or a tree of them; got "
+            f"{', '.join(kinds)}"
         )
     return jax.tree.map(jnp.asarray, value)
 

@@ -1,4 +1,6 @@
-"""Three covariances that agree when the model is right: the inverse Hessian, the inverse outer product of scores, and the sandwich."""
+"""Three covariances that agree when the model is right: the inverse Hessian, the inverse outer
+product of scores, and the sandwich.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +28,12 @@ from jaxmle.parameters.tree import Layout
 )
 @dataclass(frozen=True)
 class Disagreement:
-    """Standard errors (p,) from J⁻¹ (``observed``), K⁻¹ (``opg``) and J⁻¹KJ⁻¹ (``sandwich``), J the observed information and K = Σ s_i s_i'.
+    """Standard errors (p,) from J⁻¹ (``observed``), K⁻¹ (``opg``) and J⁻¹KJ⁻¹ (``sandwich``), J the
+    observed information and K = Σ s_i s_i'.
 
-    ``ratios`` (k,) are the eigenvalues of J⁻¹K, ascending: sandwich variance over model variance along the directions in which they differ least
-    and most. They do not depend on the parametrisation and are about 1 when the model is right. The information-matrix test
+    ``ratios`` (k,) are the eigenvalues of J⁻¹K, ascending: sandwich variance over model variance
+    along the directions in which they differ least and most. They do not depend on the
+    parametrisation and are about 1 when the model is right. The information-matrix test
     (``information_matrix_test``) says how far from 1 chance takes them.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
@@ -64,7 +68,8 @@ class Disagreement:
             [
                 head,
                 *lines,
-                f"sandwich over model variance: from {self.ratios[0]:.3f} to {self.ratios[-1]:.3f} over all directions",
+                f"sandwich over model variance: from {self.ratios[0]:.3f} to "
+                f"{self.ratios[-1]:.3f} over all directions",
             ]
         )
 
@@ -75,7 +80,8 @@ def disagreement(
     """Standard errors from the Hessian, the outer product of scores and the sandwich side by side.
 
     Args:
-        loglik, fit, data: a likelihood with one term per observation, its fit (one or a batch), and the data given again.
+        loglik, fit, data: a likelihood with one term per observation, its fit (one or a batch), and
+            the data given again.
         weights: as given to the fit.
         in_axes: for a batch, as in ``score_test``.
 
@@ -92,11 +98,14 @@ def disagreement(
     >>> from jaxmle.inference.disagreement import disagreement
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
-    >>> found = disagreement(exponential, jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive}), y)
+    >>> found = disagreement(
+    ...     exponential, jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive}), y
+    ... )
     >>> found.ratios.round(4).tolist()  # for an exponential, var(y)/mean(y)²
     [0.3889]
     """
-    seen, layout = visit(loglik, fit, data, weights=weights, in_axes=in_axes), fit.layout
+    seen = visit(loglik, fit, data, weights=weights, in_axes=in_axes)
+    layout = fit.layout
     observed, opg, sandwich, ratios = seen.evaluate(
         "disagreement", lambda ll, x, rows, codes: _three(ll, layout, x, rows)
     )

@@ -1,4 +1,6 @@
-"""Entropy, cross-entropy and Kullback–Leibler divergence between families, and from data: each value with its error and how it was found."""
+"""Entropy, cross-entropy and Kullback–Leibler divergence between families, and from data: each
+value with its error and how it was found.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ Ratio = Callable[[Array], tuple[Array, Array]]  # y → (log weight, what is ave
 DRAWS = 100_000
 REACH = 6.05  # of t in x = exp(π/2·sinh t): from 1e-288 to 1e288
 CHUNK = 512  # values at once
-NODES, FINEST = 256, 4096  # of a panel, doubled until the value stays
+# of a panel, doubled until the value stays
+NODES = 256
+FINEST = 4096
 SETTLED = 1e-11  # of max(1, |value|)
 LARGEST_SUM = 2**22  # terms of a sum over counts
 
@@ -40,9 +44,11 @@ class Information:
     """An entropy, cross-entropy or divergence in nats, with its error.
 
     Attributes:
-        value: inf where it is infinite, as the divergence is where q is zero and p is not; NaN where it could not be found.
-        error: of the method: a bound on rounding for ``"closed form"``, the change at the last refinement for ``"quadrature"``, what the
-            terms left out may add for ``"sum"``; one standard error for ``"Monte Carlo"`` and ``"sample"``.
+        value: inf where it is infinite, as the divergence is where q is zero and p is not; NaN
+            where it could not be found.
+        error: of the method: a bound on rounding for ``"closed form"``, the change at the last
+            refinement for ``"quadrature"``, what the terms left out may add for ``"sum"``; one
+            standard error for ``"Monte Carlo"`` and ``"sample"``.
         method: which of these it was; ``"support"`` where the supports alone decide.
 
     >>> from jaxmle.families import normal
@@ -65,11 +71,14 @@ def entropy(p: tuple[Family, Params], *, draws: int = DRAWS, key: int = 0) -> In
     """The entropy H(p) = −E_p log p(Y), in nats; the differential entropy of a continuous law.
 
     Args:
-        p: a family and its parameters, ``(normal, {"loc": 0.0, "scale": 1.0})``: one law, not one a row.
-        draws, key: number and seed of the draws, where there is no other way (laws of vectors other than the normal).
+        p: a family and its parameters, ``(normal, {"loc": 0.0, "scale": 1.0})``: one law, not one a
+            row.
+        draws, key: number and seed of the draws, where there is no other way (laws of vectors other
+            than the normal).
 
     Returns:
-        An ``Information``: by closed form where it is known; by quadrature for continuous laws, by a sum for discrete ones.
+        An ``Information``: by closed form where it is known; by quadrature for continuous laws, by
+            a sum for discrete ones.
 
     Raises:
         TypeError: for a law that is no pair of a family and its parameters.
@@ -80,7 +89,8 @@ def entropy(p: tuple[Family, Params], *, draws: int = DRAWS, key: int = 0) -> In
     >>> round(found.value, 6), found.method
     (2.112086, 'closed form')
     """
-    draws, key = check_count("draws", draws, 2), check_seed("key", key)
+    draws = check_count("draws", draws, 2)
+    key = check_seed("key", key)
     law = _law(p, "p")
     closed = _ENTROPY.get(law.family)
     with precision(np.float64), np.errstate(all="ignore"):
@@ -93,8 +103,10 @@ def cross_entropy(p: Any, q: Any, *, draws: int = DRAWS, key: int = 0) -> Inform
     """The cross-entropy H(p, q) = −E_p log q(Y) = H(p) + KL(p ‖ q), in nats.
 
     Args:
-        p: a family and its parameters; or data, whose rows count alike: then it is −Σ log q(y_i)/n, the mean negative log-likelihood.
-        q: a family and its parameters; with data also any log-likelihood and its parameters, such as ``(loglik, fit.params)``.
+        p: a family and its parameters; or data, whose rows count alike: then it is −Σ log q(y_i)/n,
+            the mean negative log-likelihood.
+        q: a family and its parameters; with data also any log-likelihood and its parameters, such
+            as ``(loglik, fit.params)``.
         draws, key: as in ``entropy``.
 
     Returns:
@@ -110,10 +122,12 @@ def cross_entropy(p: Any, q: Any, *, draws: int = DRAWS, key: int = 0) -> Inform
     >>> round(cross_entropy(np.array([-1.0, 1.0]), standard).value, 6)
     1.418939
     """
-    draws, key = check_count("draws", draws, 2), check_seed("key", key)
+    draws = check_count("draws", draws, 2)
+    key = check_seed("key", key)
     if not _is_pair(p):
         return _of_sample(p, q, draws, key)
-    one, two = _law(p, "p"), _law(q, "q")
+    one = _law(p, "p")
+    two = _law(q, "q")
     _comparable(one, two)
     with precision(np.float64), np.errstate(all="ignore"):
         if _beyond(one, two):
@@ -130,33 +144,39 @@ def kl_divergence(
 ) -> Information:
     """The Kullback–Leibler divergence KL(p ‖ q) = E_p log(p(Y)/q(Y)) ≥ 0, in nats; not symmetric.
 
-    A maximum-likelihood estimate in a family that does not hold the truth p converges to the member q that is nearest in this sense.
+    A maximum-likelihood estimate in a family that does not hold the truth p converges to the member
+    q that is nearest in this sense.
 
     Args:
         p, q: families and their parameters, both discrete or both continuous.
         draws, key: as in ``entropy``.
 
     Returns:
-        An ``Information``; inf where q gives no probability to what p may draw, or where its tails are too light for those of p.
+        An ``Information``; inf where q gives no probability to what p may draw, or where its tails
+        are too light for those of p.
 
     Raises:
         TypeError: for a law that is no pair of a family and its parameters.
         ValueError: for data, parameters that are not finite, or a discrete law beside a continuous
             one.
 
-    Source: Kullback & Leibler (1951), Annals of Mathematical Statistics 22, 79–86; White (1982), Econometrica 50, 1–25.
+    Source: Kullback & Leibler (1951), Annals of Mathematical Statistics 22, 79–86; White (1982),
+    Econometrica 50, 1–25.
 
     >>> from jaxmle.families import exponential
     >>> slow, fast = (exponential, {"rate": 1.0}), (exponential, {"rate": 2.0})
     >>> round(kl_divergence(slow, fast).value, 6), round(kl_divergence(fast, slow).value, 6)
     (0.306853, 0.193147)
     """
-    draws, key = check_count("draws", draws, 2), check_seed("key", key)
+    draws = check_count("draws", draws, 2)
+    key = check_seed("key", key)
     if not _is_pair(p):
         raise ValueError(
-            "the divergence from data needs the entropy of their law, which a sample does not have; cross_entropy(data, q) differs from it by that constant"
+            "the divergence from data needs the entropy of their law, which a sample does not "
+            "have; cross_entropy(data, q) differs from it by that constant"
         )
-    one, two = _law(p, "p"), _law(q, "q")
+    one = _law(p, "p")
+    two = _law(q, "q")
     _comparable(one, two)
     with precision(np.float64), np.errstate(all="ignore"):
         if _beyond(one, two):
@@ -210,11 +230,13 @@ def _is_pair(p: Any) -> bool:
 def _law(p: Any, what: str) -> _One:
     if tracing():
         raise TypeError(
-            "information is found on the host and cannot run inside jit or vmap; there, average family.log_prob over family.sample"
+            "information is found on the host and cannot run inside jit or vmap; there, average "
+            "family.log_prob over family.sample"
         )
     if not _is_pair(p) or not isinstance(p[0], Family):
         raise TypeError(
-            f"{what} is a family and its parameters, such as (jaxmle.families.normal, {{'loc': 0.0, 'scale': 1.0}}); got {type(p).__name__}"
+            f"{what} is a family and its parameters, such as (jaxmle.families.normal, {{'loc': "
+            f"0.0, 'scale': 1.0}}); got {type(p).__name__}"
         )
     family, params = p
     with precision(np.float64):
@@ -222,7 +244,8 @@ def _law(p: Any, what: str) -> _One:
     for path, leaf in jax.tree_util.tree_leaves_with_path(values):
         if not np.all(np.isfinite(leaf)):
             raise ValueError(
-                f"{what} has the parameter {jax.tree_util.keystr(path)} = {leaf}; parameters must be finite"
+                f"{what} has the parameter {jax.tree_util.keystr(path)} = {leaf}; parameters "
+                "must be finite"
             )
     return _One(family, values)
 
@@ -242,7 +265,8 @@ def _beyond(p: _One, q: _One) -> bool:
     """Whether p has probability outside the support of q."""
     if _is_vector(p):
         return False
-    (low, high), (q_low, q_high) = p.support(), q.support()
+    (low, high) = p.support()
+    (q_low, q_high) = q.support()
     return (low < q_low and _mass(p, "log_cdf", q_low)) or (
         high > q_high and _mass(p, "log_sf", q_high)
     )
@@ -276,7 +300,8 @@ def _of_sample(data: Tree, q: Any, draws: int, key: int) -> Information:
         )
     if terms.ndim == 0:
         raise ValueError(
-            "the cross-entropy of data needs one log-likelihood term per row; this log-likelihood returns one scalar"
+            "the cross-entropy of data needs one log-likelihood term per row; this "
+            "log-likelihood returns one scalar"
         )
     if np.any(np.isnan(terms)):
         raise ValueError(
@@ -308,7 +333,8 @@ def _average(
         shape = jax.eval_shape(law.family.log_prob, law.values, np.float64(1.0)).shape
         if shape:
             raise ValueError(
-                f"the parameters of {law.name} have shape {shape}: one law is compared with one, so give scalars"
+                f"the parameters of {law.name} have shape {shape}: one law is compared with one, "
+                "so give scalars"
             )
     return _sum(p, value) if p.family.discrete else _quadrature(p, value, laws)
 
@@ -329,15 +355,22 @@ def _weighted(log_weight: np.ndarray, value: np.ndarray) -> np.ndarray:
 
 
 def _sum(p: _One, value: Callable[[Array], np.ndarray]) -> Information:
-    """Σ p(y) v(y) over the whole numbers of the support, in blocks that double until the probability left, and what it adds, are nothing."""
+    """Σ p(y) v(y) over the whole numbers of the support, in blocks that double until the
+    probability left, and what it adds, are nothing.
+    """
     low, high = p.support()
-    first, size, total, mass = low, 1024, 0.0, 0.0
+    first = low
+    size = 1024
+    total = 0.0
+    mass = 0.0
     while True:
         y = first + np.arange(min(size, high - first + 1))
         log_prob = p.log_prob(y)
         terms = _weighted(log_prob, value(y))
-        total, mass = total + float(np.sum(terms)), mass + float(np.sum(np.exp(log_prob)))
-        first, size = first + len(y), 2 * size
+        total = total + float(np.sum(terms))
+        mass = mass + float(np.sum(np.exp(log_prob)))
+        first = first + len(y)
+        size = 2 * size
         rounding = 4 * np.finfo(float).eps * max(1.0, abs(total))
         if first > high or not np.isfinite(total):
             return Information(float(total), float(rounding), "sum")
@@ -356,12 +389,14 @@ def _sum(p: _One, value: Callable[[Array], np.ndarray]) -> Information:
 def _quadrature(
     p: _One, value: Callable[[Array], np.ndarray], laws: tuple[_One, ...]
 ) -> Information:
-    """∫ p(y) v(y) dy by double-exponential rules between the ends of the support and the means (medians where there is none), where a density may have its corner.
+    """∫ p(y) v(y) dy by double-exponential rules between the ends of the support and the means
+    (medians where there is none), where a density may have its corner.
 
     Source: Takahasi & Mori (1974), Publications of the RIMS 9, 721–741.
     """
     ends = _panels(p, laws)
-    before, nodes = math.nan, NODES
+    before = math.nan
+    nodes = NODES
     while True:
         pieces = [
             _panel(p, value, a, b, ends[1:-1], nodes)
@@ -369,11 +404,13 @@ def _quadrature(
         ]
         if any(math.isinf(piece) for piece, _ in pieces):
             return Information(math.inf, 0.0, "quadrature")
-        total, open_end = sum(piece for piece, _ in pieces), max(left for _, left in pieces)
+        total = sum(piece for piece, _ in pieces)
+        open_end = max(left for _, left in pieces)
         change = abs(total - before)
         if change <= SETTLED * max(1.0, abs(total)) or nodes >= FINEST or math.isnan(total):
             break
-        before, nodes = total, 2 * nodes
+        before = total
+        nodes = 2 * nodes
     rounding = 4 * np.finfo(float).eps * max(1.0, abs(total))
     return Information(float(total), float(change + open_end + rounding), "quadrature")
 
@@ -401,13 +438,17 @@ def _panels(p: _One, laws: tuple[_One, ...]) -> list[float]:
 
 
 def _middle(law: _One) -> float:
-    """The mean where it is finite, the median else; where a symmetric density has its corner, it is there."""
+    """The mean where it is finite, the median else; where a symmetric density has its corner,
+    it is there.
+    """
     mean = float(np.asarray(law.family.mean(law.values))) if law.family.law.mean else math.nan
     return mean if math.isfinite(mean) else _quantile(law, 0.5)
 
 
 def _quantile(law: _One, q: float) -> float:
-    """A quantile; NaN where the law has none, or not as one number, as a mixture with a vector of weights."""
+    """A quantile; NaN where the law has none, or not as one number, as a mixture with a vector
+    of weights.
+    """
     found = (
         np.full(2, math.nan)
         if law.family.law.quantile is None
@@ -424,14 +465,17 @@ def _panel(
     inner: list[float],
     nodes: int,
 ) -> tuple[float, float]:
-    """The integral over (a, b), and how much the integrand still has at an open end; inf where it does not fall there."""
+    """The integral over (a, b), and how much the integrand still has at an open end; inf where
+    it does not fall there.
+    """
     t = np.linspace(-REACH, REACH, nodes + 1)
     bend = 0.5 * math.pi * np.sinh(t)
     log_speed = np.log(0.5 * math.pi * np.cosh(t))
     if math.isinf(a) or math.isinf(b):
         scale = _scale(p, b if math.isinf(a) else a, inner)
         step = scale * np.exp(bend)
-        y, log_width = (b - step if math.isinf(a) else a + step), math.log(scale) + bend + log_speed
+        y = b - step if math.isinf(a) else a + step
+        log_width = math.log(scale) + bend + log_speed
         far = True
     else:
         # The distance to the nearer end keeps its digits where that end is 0.
@@ -453,8 +497,10 @@ def _panel(
     if np.any(np.isinf(terms)):
         return math.inf, 0.0
     width = 2 * REACH / nodes
-    total, last = float(np.sum(terms)) * width, terms[kept][-1] if kept.any() else 0.0
-    # At infinity an integrand that does not fall doubly exponentially in t is one whose integral diverges.
+    total = float(np.sum(terms)) * width
+    last = terms[kept][-1] if kept.any() else 0.0
+    # At infinity an integrand that does not fall doubly exponentially in t is one whose integral
+    # diverges.
     if far and abs(last) > 1e-3 * np.max(np.abs(terms)) and abs(last) > 1e-200:
         return math.inf, 0.0
     edge = max(abs(terms[kept][0]), abs(last)) if kept.any() else 0.0
@@ -486,7 +532,9 @@ def _gamma_entropy(p: Params) -> Any:
 
 
 def _beta_entropy(p: Params) -> Any:
-    a, b, digamma = p["shape1"], p["shape2"], scipy.special.digamma
+    a = p["shape1"]
+    b = p["shape2"]
+    digamma = scipy.special.digamma
     return (
         scipy.special.betaln(a, b)
         - (a - 1) * digamma(a)
@@ -501,7 +549,9 @@ def _normal_divergence(p: Params, q: Params) -> Any:
 
 
 def _gamma_divergence(p: Params, q: Params) -> Any:
-    a, c, gammaln = p["shape"], q["shape"], scipy.special.gammaln
+    a = p["shape"]
+    c = q["shape"]
+    gammaln = scipy.special.gammaln
     return (
         (a - c) * scipy.special.digamma(a)
         - gammaln(a)
@@ -512,13 +562,15 @@ def _gamma_divergence(p: Params, q: Params) -> Any:
 
 
 def _laplace_divergence(p: Params, q: Params) -> Any:
-    gap, ratio = np.abs(p["loc"] - q["loc"]), p["scale"] / q["scale"]
+    gap = np.abs(p["loc"] - q["loc"])
+    ratio = p["scale"] / q["scale"]
     return ratio * np.exp(-gap / p["scale"]) + gap / q["scale"] - np.log(ratio) - 1
 
 
 def _vector_divergence(p: Params, q: Params) -> Any:
     """½{tr(Σq⁻¹Σp) + δ'Σq⁻¹δ − d + log(det Σq/det Σp)}."""
-    root, own = np.linalg.cholesky(q["covariance"]), np.linalg.cholesky(p["covariance"])
+    root = np.linalg.cholesky(q["covariance"])
+    own = np.linalg.cholesky(p["covariance"])
     turned = scipy.linalg.solve_triangular(
         root, np.column_stack([own, q["loc"] - p["loc"]]), lower=True
     )

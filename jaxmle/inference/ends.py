@@ -1,4 +1,6 @@
-"""All lanes of a profile to their ends: the maxima that they start from, the walks, the curve between."""
+"""All lanes of a profile to their ends: the maxima that they start from, the walks, the curve
+between.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from jaxmle.inference.constrained import (
 from jaxmle.inference.lanes import Study
 from jaxmle.inference.targets import Lane, Targets, see
 
-FOREIGN = 1e-2  # decrement at the estimate that shows it is not the maximum of this likelihood (0.14 SE; a float32 fit is within 1e-6)
+# decrement at the estimate that shows it is not the maximum of this likelihood (0.14 SE; a float32
+# fit is within 1e-6)
+FOREIGN = 1e-2
 BEYOND = 1.2  # how far the curve goes, in distances from the estimate to the end
 
 
@@ -44,14 +48,18 @@ def part_of(lane: Lane, index: np.ndarray) -> Lane:
 def maxima(
     posed: Study, member: np.ndarray, evaluate: Any, free: np.ndarray
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...], np.ndarray, np.ndarray, np.ndarray]:
-    """The maxima of the members among the lanes, and what is seen there; units and distance climbed, where the maximum is endless; each lane's place."""
+    """The maxima of the members among the lanes, and what is seen there; units and distance
+    climbed, where the maximum is endless; each lane's place.
+    """
     members, first, place = np.unique(member, return_index=True, return_inverse=True)
     z = free[members].copy()
     values = tuple(np.array(leaf) for leaf in evaluate(first, z))
-    unit, stood = np.full_like(z, np.nan), z.copy()
+    unit = np.full_like(z, np.nan)
+    stood = z.copy()
     endless = np.flatnonzero(posed.endless[members])
     if endless.size:
-        # A coordinate without an estimate of its own has no standard error: its unit is that of the stand-in, at most an e-fold of a logarithm.
+        # A coordinate without an estimate of its own has no standard error: its unit is that of the
+        # stand-in, at most an e-fold of a logarithm.
         natural = 1 / np.sqrt(np.abs(np.diagonal(values[3][endless], axis1=1, axis2=2)))
         natural = np.where(posed.problem.chart.bent, np.minimum(natural, 1.0), natural)
         unit[endless] = np.where(_adrift(posed, members[endless]), natural, np.nan)
@@ -63,8 +71,12 @@ def maxima(
 
 
 def _adrift(posed: Study, members: np.ndarray) -> np.ndarray:
-    """Which free coordinates belong to entries on a bound, at infinity or without an estimate, (j, k)."""
-    x, bounds, chart = posed.x[members], np.array(posed.fit.bounds), posed.problem.chart
+    """Which free coordinates belong to entries on a bound, at infinity or without an estimate,
+    (j, k).
+    """
+    x = posed.x[members]
+    bounds = np.array(posed.fit.bounds)
+    chart = posed.problem.chart
     lost = (~np.isfinite(x) | (x <= bounds[:, 0]) | (x >= bounds[:, 1])) & chart.single
     return (lost[:, :, None] & chart.incidence).any(1)
 
@@ -77,7 +89,9 @@ def _polished(
     values: tuple[np.ndarray, ...],
     evaluate: Any,
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Newton's steps to the last digit, where a fit in float32 left them to do; an estimate that is not near the maximum is refused."""
+    """Newton's steps to the last digit, where a fit in float32 left them to do; an estimate
+    that is not near the maximum is refused.
+    """
     for round_ in range(4):
         j = -0.5 * (values[3] + np.swapaxes(values[3], 1, 2))
         plain = ~posed.endless[members] & np.isfinite(j).all((1, 2)) & np.isfinite(values[2]).all(1)
@@ -94,7 +108,8 @@ def _polished(
             worst = members[np.flatnonzero(plain & (decrement > FOREIGN))[0]]
             where = f" of member {worst}" if posed.inputs is not None else ""
             raise ValueError(
-                f"the estimate{where} is not a maximum of this log-likelihood on these data: give those that were fitted, with their weights"
+                f"the estimate{where} is not a maximum of this log-likelihood on these data: "
+                "give those that were fitted, with their weights"
             )
         rough = plain & (decrement > 1e-12) & (decrement > 1e-3 * values[1])
         if not rough.any():
@@ -109,12 +124,16 @@ def _polished(
 def walked(
     posed: Study, targets: Targets, lane: Lane, cut: float, points: int
 ) -> tuple[Found, np.ndarray, np.ndarray]:
-    """Every lane to its end; and the curve, ψ and signed root (lanes, points) at maxima between the estimate and beyond the end."""
-    m, k = len(lane.member), posed.problem.chart.k
+    """Every lane to its end; and the curve, ψ and signed root (lanes, points) at maxima between
+    the estimate and beyond the end.
+    """
+    m = len(lane.member)
+    k = posed.problem.chart.k
     out = Found(
         np.full(m, int(End.NO_FIT)), np.full((m, k), np.nan), np.full(m, np.nan), np.full(m, np.nan)
     )
-    curve, root = np.full((m, points), np.nan), np.full((m, points), np.nan)
+    curve = np.full((m, points), np.nan)
+    root = np.full((m, points), np.nan)
     free = posed.free()
     for group in posed.groups(lane.member):
         part = part_of(lane, group.lanes)
@@ -123,7 +142,8 @@ def walked(
         seen = see(posed, targets, part, tuple(leaf[place] for leaf in values), start)
         goal = _goal(posed, targets, part, seen, unit[place], climbed[place], cut)
         evaluate = _evaluator(posed, targets, part, group.evaluate)
-        ends, at = solve(evaluate, start, seen, goal), group.lanes
+        ends = solve(evaluate, start, seen, goal)
+        at = group.lanes
         out.outcome[at], out.z[at], out.psi[at] = ends.outcome, ends.z, ends.psi
         out.error[at] = np.where(
             ends.outcome == End.FOUND, 2 * (goal.top - ends.value) - cut, np.nan
@@ -143,16 +163,19 @@ def _goal(
     cut: float,
 ) -> Goal:
     """The end that each lane looks for."""
-    m, endless = len(part.member), posed.endless[part.member]
+    m = len(part.member)
+    endless = posed.endless[part.member]
     top = np.where(endless, posed.top[part.member], seen.value)
     coordinate = targets.coordinate[part.target]
     own, way = (
         np.where(coordinate >= 0, leaf[np.arange(m), np.maximum(coordinate, 0)], np.nan)
         for leaf in (unit, climbed)
     )
-    # From far out on a plateau the way in is flat, and says nothing, at least until it is back where the climb began.
+    # From far out on a plateau the way in is flat, and says nothing, at least until it is back
+    # where the climb began.
     plateau = np.where(np.isnan(own), 0.9 * np.sqrt(cut), 20 + 2 * way / own)
-    # What the climb has left of the supremum is no other maximum, and the nuisance still gains it e-fold by e-fold.
+    # What the climb has left of the supremum is no other maximum, and the nuisance still gains it
+    # e-fold by e-fold.
     slack = np.maximum(BETTER, np.where(endless, 10 * np.abs(top - seen.value), 0.0))
     return Goal(
         part.side,
@@ -173,12 +196,16 @@ def _evaluator(posed: Study, targets: Targets, part: Lane, evaluate: Any) -> Eva
 def _curve(
     evaluate: Any, start: np.ndarray, seen: Seen, goal: Goal, ends: Ends, points: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Constrained maxima at evenly spaced ψ from the estimate to somewhat beyond the end, each from the one before."""
+    """Constrained maxima at evenly spaced ψ from the estimate to somewhat beyond the end, each
+    from the one before.
+    """
     g = geometry(seen)
     spread = np.sqrt(goal.cut / np.where(g.curvature > 0, g.curvature, np.nan))
     span = np.where(ends.outcome == End.FOUND, ends.psi - seen.psi, goal.side * spread)
-    curve, root = np.full((len(start), points), np.nan), np.full((len(start), points), np.nan)
-    z, at = start, seen
+    curve = np.full((len(start), points), np.nan)
+    root = np.full((len(start), points), np.nan)
+    z = start
+    at = seen
     live = np.flatnonzero(np.isfinite(span) & (span != 0))
     for i in range(points):
         if not live.size:
@@ -232,9 +259,11 @@ def ascend(
     z: np.ndarray,
     steps: int = 60,
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Climb from z (m, k) until the decrement is below 1e-9, or so many steps: the point, and what was seen there.
+    """Climb from z (m, k) until the decrement is below 1e-9, or so many steps: the point, and what
+    was seen there.
 
-    For maxima at infinity, where each step of the climb goes as far as the one before and ℓ nears its supremum e-fold by e-fold.
+    For maxima at infinity, where each step of the climb goes as far as the one before and ℓ nears
+    its supremum e-fold by e-fold.
     """
     z = z.copy()
     seen = tuple(np.array(leaf) for leaf in evaluate(lanes, z))
@@ -258,7 +287,10 @@ def ascend(
             * np.minimum(1.0, radius[open_] / np.maximum(length, 1e-300))[:, None]
         )
         going = good & (decrement > 1e-9)
-        open_, step, value, length = open_[going], step[going], value[going], length[going]
+        open_ = open_[going]
+        step = step[going]
+        value = value[going]
+        length = length[going]
         if not open_.size:
             break
         new = tuple(np.asarray(leaf) for leaf in evaluate(lanes[open_], z[open_] + step))

@@ -26,7 +26,9 @@ CRITERIA = ("aicc", "tic")
 
 @dataclass(frozen=True)
 class Candidate:
-    """One family at its maximum: criteria, the Cramér–von Mises distance of the data from it, and the p-value of that distance."""
+    """One family at its maximum: criteria, the Cramér–von Mises distance of the data from it,
+    and the p-value of that distance.
+    """
 
     family: Family
     fit: Fit
@@ -52,10 +54,12 @@ class FamilyRanking:
     def __str__(self) -> str:
         width = max(len(c.family.name) for c in self.candidates)
         lines = [
-            f"{'family':<{width}}  {'status':<10} {'loglik':>12} {'AICc':>12} {'TIC':>12} {'CvM':>8} {'p':>7}"
+            f"{'family':<{width}}  {'status':<10} {'loglik':>12} {'AICc':>12} {'TIC':>12} "
+            f"{'CvM':>8} {'p':>7}"
         ]
         lines += [
-            f"{c.family.name:<{width}}  {c.fit.verdict.name:<10} {float(c.fit.loglik):12.4f} {c.aicc:12.4f} {c.tic:12.4f} {c.distance:8.4f} {c.pvalue:7.4f}"
+            f"{c.family.name:<{width}}  {c.fit.verdict.name:<10} {float(c.fit.loglik):12.4f} "
+            f"{c.aicc:12.4f} {c.tic:12.4f} {c.distance:8.4f} {c.pvalue:7.4f}"
             for c in self.candidates
         ]
         return "\n".join(lines)
@@ -71,20 +75,23 @@ def best_family(
 ) -> FamilyRanking:
     """Fit each family to a column and rank them by a criterion, each with a test of fit.
 
-    The distance is W² = 1/(12n) + Σ (u₍ᵢ₎ − (2i − 1)/2n)², u the fitted distribution function at y (halfway up its step for a discrete
-    family). Its p-value is by parametric bootstrap: the parameters are estimated again in each sample, since with estimated parameters no
-    table of W² holds (Stute, González-Manteiga & Presedo-Quindimil 1993, Metrika 40, p. 243).
-    A p-value after choosing the best of many is too kind.
+    The distance is W² = 1/(12n) + Σ (u₍ᵢ₎ − (2i − 1)/2n)², u the fitted distribution function at y
+    (halfway up its step for a discrete family). Its p-value is by parametric bootstrap: the
+    parameters are estimated again in each sample, since with estimated parameters no table of W²
+    holds (Stute, González-Manteiga & Presedo-Quindimil 1993, Metrika 40, p. 243). A p-value after
+    choosing the best of many is too kind.
 
     Args:
         y: the column (n,).
-        families: families of scalar values, all discrete or all continuous: a probability and a density have no common scale.
+        families: families of scalar values, all discrete or all continuous: a probability and a
+            density have no common scale.
         key: a jax random key.
         criterion: ``"aicc"`` or ``"tic"`` (Takeuchi's).
         replicates: samples drawn for each p-value; 0 for none.
 
     Returns:
-        A ``FamilyRanking``. A family without a regular maximum has its status, and NaN for what does not exist.
+        A ``FamilyRanking``. A family without a regular maximum has its status, and NaN for what
+        does not exist.
 
     >>> import jax, numpy as np
     >>> from jaxmle.families import exponential, gamma, normal
@@ -105,7 +112,8 @@ def best_family(
 def _check(y: Any, families: Sequence[Family], criterion: str, replicates: int) -> None:
     if tracing():
         raise TypeError(
-            "best_family fits one family after the other from the host and cannot run inside jit or vmap"
+            "best_family fits one family after the other from the host and cannot run inside jit "
+            "or vmap"
         )
     if np.ndim(y) != 1:
         raise ValueError(f"best_family takes one column (n,); got shape {np.shape(y)}")
@@ -117,7 +125,8 @@ def _check(y: Any, families: Sequence[Family], criterion: str, replicates: int) 
         raise TypeError("families must be a list of jaxmle.families, such as [gamma, weibull]")
     if len({family.discrete for family in families}) > 1:
         raise ValueError(
-            "families must be all discrete or all continuous: a probability and a density have no common scale"
+            "families must be all discrete or all continuous: a probability and a density have "
+            "no common scale"
         )
     check_choice("criterion", criterion, CRITERIA)
     check_count("replicates", replicates)
@@ -144,7 +153,9 @@ def _candidate(family: Family, y: np.ndarray, key: Array, replicates: int) -> Ca
 def _bootstrap(
     family: Family, result: Fit, n: int, distance: float, key: Array, replicates: int
 ) -> tuple[float, int]:
-    """The share of samples from the fit that lie as far from their own fit, the data counted in; and how many could be fitted."""
+    """The share of samples from the fit that lie as far from their own fit, the data counted
+    in; and how many could be fitted.
+    """
     with precision(np.float64):
         draw = compiled(
             as_tree(family),

@@ -1,4 +1,6 @@
-"""The Hauck-Donner effect: where a Wald statistic falls although the estimate moves away from the value under H0."""
+"""The Hauck-Donner effect: where a Wald statistic falls although the estimate moves away from
+the value under H0.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,9 @@ class HauckDonner:
 
     Arrays have one entry per parameter, in the order of ``names``.
 
-    ``slope`` (..., p) is ∂z/∂θ̂ in units of 1/SE, 1 where the variance does not change with the estimate; ``flag`` where it is negative;
-    ``zvalues`` the Wald statistics z. NaN, and no flag, for entries without a test.
+    ``slope`` (..., p) is ∂z/∂θ̂ in units of 1/SE, 1 where the variance does not change with the
+    estimate; ``flag`` where it is negative; ``zvalues`` the Wald statistics z. NaN, and no flag,
+    for entries without a test.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.hauck_donner import hauck_donner
@@ -68,7 +71,8 @@ class HauckDonner:
         )
         notes = (
             (
-                f"Where z falls its p-value is too large; take a likelihood-ratio test of {', '.join(found)} instead.",
+                "Where z falls its p-value is too large; take a likelihood-ratio test of "
+                f"{', '.join(found)} instead.",
             )
             if found
             else ()
@@ -92,12 +96,14 @@ def hauck_donner(
 ) -> HauckDonner:
     """Whether the Wald statistic of each parameter falls as its estimate moves away from ``value``.
 
-    The statistic z = (θ̂_j − θ⁰)/√v_jj, v the inverse information, is differentiated in θ̂_j with the other estimates held:
+    The statistic z = (θ̂_j − θ⁰)/√v_jj, v the inverse information, is differentiated in θ̂_j with
+    the other estimates held:
 
         √v_jj ∂z/∂θ̂_j = 1 − ½ (θ̂_j − θ⁰) (∂v_jj/∂θ_j)/v_jj,
 
-    negative under the Hauck-Donner effect (Hauck & Donner 1977, JASA 72, 851–853; Yee 2022, JASA 117, 1763–1774, equation 4). The
-    information is the expected one where the likelihood has a law of its response, as in Yee's definition, else the observed one.
+    negative under the Hauck-Donner effect (Hauck & Donner 1977, JASA 72, 851–853; Yee 2022, JASA
+    117, 1763–1774, equation 4). The information is the expected one where the likelihood has a law
+    of its response, as in Yee's definition, else the observed one.
 
     Args:
         loglik, fit, data: the likelihood, its fit (one or a batch), and the data given again.
@@ -137,7 +143,8 @@ def hauck_donner(
         & xp.isfinite(fit.se)
         & xp.asarray(fit.converged)[..., None]
     )
-    slope, z = xp.where(inside, slope, xp.nan), xp.where(inside, z, xp.nan)
+    slope = xp.where(inside, slope, xp.nan)
+    z = xp.where(inside, z, xp.nan)
     return HauckDonner(slope, slope < 0, z, fit.names)
 
 

@@ -1,4 +1,6 @@
-"""Wald tests of one fit or of every fit of a batch: of entries, of linear combinations, of any function of the parameters."""
+"""Wald tests of one fit or of every fit of a batch: of entries, of linear combinations, of any
+function of the parameters.
+"""
 
 from __future__ import annotations
 
@@ -28,12 +30,15 @@ from jaxmle.solvers.status import Status
 
 Restriction = str | Sequence[Any] | Mapping[str, Any] | np.ndarray | Callable[[Tree], Tree]
 
-# Ends that leave no estimate with a covariance; after the others the witness says which combinations have one.
+# Ends that leave no estimate with a covariance; after the others the witness says which
+# combinations have one.
 LOST = (Status.NONFINITE, Status.UNBOUNDED, Status.SADDLE, Status.STALLED, Status.MAX_STEPS)
 
 
 class Gap(NamedTuple):
-    """How far the estimate is from H0: r(θ̂) (..., q), its Jacobian ∂r/∂x (..., q, p), and H0 in words."""
+    """How far the estimate is from H0: r(θ̂) (..., q), its Jacobian ∂r/∂x (..., q, p), and H0
+    in words.
+    """
 
     value: Array
     jacobian: Array
@@ -43,31 +48,42 @@ class Gap(NamedTuple):
 def wald_test(
     fit: Fit, restriction: Restriction, value: Any = 0.0, *, df_residual: float | None = None
 ) -> Test:
-    """Wald test of r(θ) = value, with the covariance that the fit carries: robust after a robust fit.
+    """Wald test of r(θ) = value, with the covariance that the fit carries: robust after a robust
+    fit.
 
-        W = (r(θ̂) − value)' (G V G')⁻¹ (r(θ̂) − value),  G = ∂r/∂θ,  χ² with q degrees of freedom under H0.
+        W = (r(θ̂) − value)' (G V G')⁻¹ (r(θ̂) − value),  G = ∂r/∂θ,  χ² with q degrees of freedom
+        under H0.
 
     Args:
         fit: one fit, or a batch (leading axes), which is tested in one vectorised pass.
-        restriction: what is tested, in one of four forms: a name or a list of names (``"beta[1]"``, or ``"beta"`` for a whole leaf); a
-            dictionary from names to values, as ``fix`` takes it; a matrix (q, p) in the order of ``fit.names``; a function of the
-            parameters, differentiated exactly. Unlike the likelihood-ratio test, the test depends on how a nonlinear H0 is written.
-            All entries of a simplex together are tested in log ratios, since their own covariance is singular by construction.
+        restriction: what is tested, in one of four forms: a name or a list of names (``"beta[1]"``,
+            or ``"beta"`` for a whole leaf); a dictionary from names to values, as ``fix`` takes it;
+            a matrix (q, p) in the order of ``fit.names``; a function of the parameters,
+            differentiated exactly. Unlike the likelihood-ratio test, the test depends on how a
+            nonlinear H0 is written. All entries of a simplex together are tested in log ratios,
+            since their own covariance is singular by construction.
         value: the value under H0, a scalar or (q,). A dictionary brings its own.
-        df_residual: F(q, df_residual) of W/q instead of χ²(q), such as the number of clusters less one.
+        df_residual: F(q, df_residual) of W/q instead of χ²(q), such as the number of clusters less
+            one.
 
     Returns:
-        A ``Test``. NaN with a ``reason`` where the fit has no covariance to test with, where what is tested leaves the estimable space,
-        or where its covariance is singular.
+        A ``Test``. NaN with a ``reason`` where the fit has no covariance to test with, where what
+        is tested leaves the estimable space, or where its covariance is singular.
 
     Raises:
-        ValueError, TypeError: for an unknown name, a repeated or contradictory restriction, or a value on or beyond a bound, where a Wald
+        ValueError, TypeError: for an unknown name, a repeated or contradictory restriction, or a
+            value on or beyond a bound, where a Wald
         test has no meaning (``lr_test(…, on_bound=…)`` is the test there).
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.hypotheses import wald_test
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
-    >>> fit = jm.fit(lambda p, d: jnp.log(p["rate"]) - p["rate"] * d, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> fit = jm.fit(
+    ...     lambda p, d: jnp.log(p["rate"]) - p["rate"] * d,
+    ...     {"rate": 1.0},
+    ...     y,
+    ...     constraints={"rate": jm.positive},
+    ... )
     >>> wald_test(fit, {"rate": 1.0})
     Wald test of rate = 1
     chi2(1) = 16.00, p <0.001
@@ -77,7 +93,8 @@ def wald_test(
     check_fit("wald_test", fit)
     if fit.vcov_kind == "none":
         raise ValueError(
-            "the fit has no covariance (vcov=None): fit again with one, or give it with fit.with_vcov(…)"
+            "the fit has no covariance (vcov=None): fit again with one, or give it with "
+            "fit.with_vcov(…)"
         )
     if df_residual is not None:
         df_residual = check_number("df_residual", df_residual, low=0.0)
@@ -101,10 +118,13 @@ def wald_test(
 
 def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
     """r'(G V G')⁻¹r and its reason, where G leaves alone what has no estimate."""
-    xp, g = namespace(fit.loglik), gap.jacobian
-    used, known = xp.any(g != 0, axis=-2), xp.isfinite(fit.se)
+    xp = namespace(fit.loglik)
+    g = gap.jacobian
+    used = xp.any(g != 0, axis=-2)
+    known = xp.isfinite(fit.se)
     vcov = xp.where(used[..., :, None] & used[..., None, :], fit.witness.vcov, 0.0)
-    # An entry with a standard error of its own is orthogonal to what is not estimable, whatever rounding left of it in the projector.
+    # An entry with a standard error of its own is orthogonal to what is not estimable, whatever
+    # rounding left of it in the projector.
     null = xp.where(known[..., :, None] | known[..., None, :], 0.0, fit.witness.projector)
     size = xp.sqrt(xp.sum(g**2, axis=-1))
     leak = xp.any(xp.sqrt(xp.sum((g @ null) ** 2, axis=-1)) > 1e-6 * size, axis=-1)
@@ -112,7 +132,8 @@ def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
     lost = xp.any(xp.stack([fit.status == int(status) for status in LOST]), axis=0)
     covariance = g @ vcov @ xp.swapaxes(g, -1, -2)
     variance = xp.diagonal(covariance, axis1=-2, axis2=-1)
-    # A combination that is constant by construction, such as the sum of a simplex, has rounding for a variance.
+    # A combination that is constant by construction, such as the sum of a simplex, has rounding for
+    # a variance.
     most = (
         xp.sum(
             abs(g) * xp.sqrt(xp.abs(xp.diagonal(vcov, axis1=-2, axis2=-1)))[..., None, :], axis=-1
@@ -131,7 +152,8 @@ def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
         xp.broadcast_to(xp.eye(scale.shape[-1], dtype=covariance.dtype), covariance.shape),
     ) / (scale[..., :, None] * scale[..., None, :])
     values, axes = xp.linalg.eigh(correlation)
-    # Restrictions that repeat each other leave an eigenvalue of rounding: ε cond(V), far below ε^⅔ where the fit is CONVERGED.
+    # Restrictions that repeat each other leave an eigenvalue of rounding: ε cond(V), far below ε^⅔
+    # where the fit is CONVERGED.
     regular = fine & (values[..., 0] > xp.finfo(correlation.dtype).eps ** (2 / 3))
     turned = (xp.swapaxes(axes, -1, -2) @ (gap.value / scale)[..., None])[..., 0]
     statistic = xp.sum(turned**2 / xp.where(regular[..., None], values, 1.0), axis=-1)
@@ -193,7 +215,8 @@ def _plain(name: str) -> str:
         raise TypeError(f"a restriction is named by strings such as 'beta[1]'; got {name!r}")
     if "=" in name:
         raise ValueError(
-            f"{name!r} reads as an equation: write {{'beta[1]': 0.0}}, a matrix, or a function such as lambda p: p['beta'][1] - p['beta'][2]"
+            f"{name!r} reads as an equation: write {{'beta[1]': 0.0}}, a matrix, or a function "
+            "such as lambda p: p['beta'][1] - p['beta'][2]"
         )
     return name
 
@@ -222,18 +245,22 @@ def _numbers(name: str, value: Any) -> np.ndarray:
 
 def _of_names(fit: Fit, where: list[int], target: np.ndarray) -> Gap:
     """Entries against their values; whole simplexes in log ratios to their last entry."""
-    xp, x, names = namespace(fit.loglik), finite_point(fit), fit.names
+    xp = namespace(fit.loglik)
+    x = finite_point(fit)
+    names = fit.names
     for j, goal in zip(where, target.tolist(), strict=True):
         low, high = fit.bounds[j]
         if not (np.isfinite(goal) and low < goal < high):
             raise ValueError(
-                f"H0 puts {names[j]} at {goal:g}, which is not strictly between {low:g} and {high:g}: on a bound a Wald test has no meaning. "
-                "Compare two fits with lr_test(restricted, full, on_bound=…)."
+                f"H0 puts {names[j]} at {goal:g}, which is not strictly between {low:g} and "
+                f"{high:g}: on a bound a Wald test has no meaning. Compare two fits with "
+                "lr_test(restricted, full, on_bound=…)."
             )
     goal = dict(zip(where, target.tolist(), strict=True))
     whole = [row for row in _simplexes(fit.layout) if all(j in goal for j in row)]
     inside = {j for row in whole for j in row}
-    values, rows = [], []
+    values = []
+    rows = []
 
     def spread(j: Any) -> Any:
         return xp.broadcast_to(xp.asarray(np.eye(len(names))[j], dtype=x.dtype), x.shape)
@@ -244,7 +271,8 @@ def _of_names(fit: Fit, where: list[int], target: np.ndarray) -> Gap:
     for row in whole:
         if abs(sum(goal[j] for j in row) - 1) > 1e-9:
             raise ValueError(
-                f"{names[row[0]]} … {names[row[-1]]} sum to one; the values of H0 sum to {sum(goal[j] for j in row):g}"
+                f"{names[row[0]]} … {names[row[-1]]} sum to one; the values of H0 sum to "
+                f"{sum(goal[j] for j in row):g}"
             )
         last = row[-1]
         for j in row[:-1]:
@@ -272,18 +300,22 @@ def _simplexes(layout: Layout) -> Iterator[list[int]]:
 
 
 def _of_matrix(fit: Fit, matrix: Any, value: Any) -> Gap:
-    p, xp, x = len(fit.names), namespace(fit.loglik), finite_point(fit)
+    p = len(fit.names)
+    xp = namespace(fit.loglik)
+    x = finite_point(fit)
     try:
         if isinstance(matrix, str | bytes | np.ma.MaskedArray | type(None)):
             raise TypeError
         r = np.atleast_2d(np.asarray(matrix, dtype=float))
     except (TypeError, ValueError):
         raise TypeError(
-            f"restriction must be names, a dictionary, a matrix (q, {p}) or a function of the parameters; got {type(matrix).__name__}"
+            f"restriction must be names, a dictionary, a matrix (q, {p}) or a function of the "
+            f"parameters; got {type(matrix).__name__}"
         ) from None
     if r.ndim != 2 or r.shape[1] != p or not r.size or not np.all(np.isfinite(r)):
         raise ValueError(
-            f"the restriction must be a finite matrix (q, {p}), a column for each of {', '.join(fit.names[:8])}; got shape {np.shape(matrix)}"
+            f"the restriction must be a finite matrix (q, {p}), a column for each of "
+            f"{', '.join(fit.names[:8])}; got shape {np.shape(matrix)}"
         )
     _refuse_repeats(r)
     target = _targets(value, len(r))
@@ -293,7 +325,8 @@ def _of_matrix(fit: Fit, matrix: Any, value: Any) -> Gap:
     value = xp.where(used, x, 0.0) @ r.T.astype(x.dtype)
     gap = value - np.broadcast_to(target, value.shape)
     told = ", ".join(
-        f"{combination(fit.names, row)} = {goal / np.abs(row).max() * np.sign(row[np.argmax(np.abs(row))]):g}"
+        f"{combination(fit.names, row)} = "
+        f"{goal / np.abs(row).max() * np.sign(row[np.argmax(np.abs(row))]):g}"
         for row, goal in zip(r[:4], target, strict=False)
     )
     return Gap(
@@ -349,7 +382,8 @@ def _of_function(fit: Fit, g: Callable[[Tree], Tree], value: Any) -> Gap:
 @partial(jax.tree_util.register_dataclass, data_fields=["tests"], meta_fields=["terms"])
 @dataclass(frozen=True)
 class JointTests:
-    """One Wald test for each term of a model: ``terms`` their names, ``tests`` the records in the same order.
+    """One Wald test for each term of a model: ``terms`` their names, ``tests`` the records in the
+    same order.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.hypotheses import joint_tests
@@ -412,8 +446,9 @@ def joint_tests(
 
     Args:
         fit: one fit or a batch.
-        terms: from the name of a term to the names of its coefficients, such as ``{"race": ["beta[3]", "beta[4]"]}``. None for one term
-            for each leaf of the parameters, those aside for which 0 is no interior value (a variance, a probability).
+        terms: from the name of a term to the names of its coefficients, such as ``{"race":
+            ["beta[3]", "beta[4]"]}``. None for one term for each leaf of the parameters, those
+            aside for which 0 is no interior value (a variance, a probability).
         df_residual: as in ``wald_test``.
 
     Returns:
@@ -426,7 +461,9 @@ def joint_tests(
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.hypotheses import joint_tests
     >>> data = {"y": np.array([1.0, 2.0, 2.5, 4.5]), "x": np.array([0.0, 1.0, 2.0, 3.0])}
-    >>> fit = jm.fit(lambda p, d: -0.5 * (d["y"] - p["a"] - p["b"] * d["x"]) ** 2, {"a": 0.0, "b": 0.0}, data)
+    >>> fit = jm.fit(
+    ...     lambda p, d: -0.5 * (d["y"] - p["a"] - p["b"] * d["x"]) ** 2, {"a": 0.0, "b": 0.0}, data
+    ... )
     >>> print(joint_tests(fit, {"line": ["a", "b"], "slope": ["b"]}))
     Wald tests of 2 terms
     <BLANKLINE>

@@ -1,4 +1,6 @@
-"""What one observation, or one cluster, does to the estimate: one Newton step without it, from derivatives at the estimate alone."""
+"""What one observation, or one cluster, does to the estimate: one Newton step without it, from
+derivatives at the estimate alone.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,9 @@ class Influence:
 
     Units are rows, or clusters in the order of their sorted labels. A batch has a leading axis.
 
-    ``estimates`` (units, p), the one-step estimate without the unit; ``dfbetas`` (units, p), estimate minus that, in standard errors of the
-    fit; ``cook`` (units,), (θ̂ − θ̂₍ᵢ₎)'J(θ̂ − θ̂₍ᵢ₎)/k; ``leverage`` (units,), tr J⁻¹A_i, which adds up to k. NaN for a unit without which the
+    ``estimates`` (units, p), the one-step estimate without the unit; ``dfbetas`` (units, p),
+    estimate minus that, in standard errors of the fit; ``cook`` (units,), (θ̂ − θ̂₍ᵢ₎)'J(θ̂ −
+    θ̂₍ᵢ₎)/k; ``leverage`` (units,), tr J⁻¹A_i, which adds up to k. NaN for a unit without which the
     information is not positive definite.
 
     >>> import numpy as np, jaxmle as jm
@@ -61,7 +64,9 @@ class Influence:
     clustered: bool
 
     def largest(self, count: int = 5) -> Array:
-        """The numbers of the units with the largest Cook's distance, largest first; those without one come before all."""
+        """The numbers of the units with the largest Cook's distance, largest first; those
+        without one come before all.
+        """
         order = np.argsort(np.where(np.isnan(self.cook), np.inf, self.cook), axis=-1, kind="stable")
         return order[..., ::-1][..., :count]
 
@@ -77,37 +82,47 @@ def influence(
 ) -> Influence:
     """One-step estimates without each observation, or without each cluster.
 
-    At the maximum the score of the rest is −s_i and their information J − A_i, A_i the observed information of the unit, so that one Newton step
-    leads to θ̂₍ᵢ₎ = θ̂ − (J − A_i)⁻¹s_i (Pregibon 1981, Annals of Statistics 9, for logistic regression; the derivative of the estimate in a case
-    weight, by the implicit function theorem, is its first term −J⁻¹s_i: Cook 1986, JRSS B 48). The step is taken on the free scale, so that a
-    bounded parameter stays inside its bounds. For least squares the coefficients are exactly the delete-one estimates.
+    At the maximum the score of the rest is −s_i and their information J − A_i, A_i the observed
+    information of the unit, so that one Newton step leads to θ̂₍ᵢ₎ = θ̂ − (J − A_i)⁻¹s_i (Pregibon
+    1981, Annals of Statistics 9, for logistic regression; the derivative of the estimate in a case
+    weight, by the implicit function theorem, is its first term −J⁻¹s_i: Cook 1986, JRSS B 48). The
+    step is taken on the free scale, so that a bounded parameter stays inside its bounds. For least
+    squares the coefficients are exactly the delete-one estimates.
 
     Args:
-        loglik, fit, data: the likelihood with one term per observation, its fit (one or a batch), and the data given again.
+        loglik, fit, data: the likelihood with one term per observation, its fit (one or a batch),
+            and the data given again.
         clusters: labels (n,); the units are then clusters.
         weights: as given to the fit. Of a row of frequency weight 3 one of three is left out.
         in_axes: for a batch, as in ``score_test``.
 
     Returns:
-        ``Influence``. All NaN where the fit has no finite estimate. Under ``penalize`` the prior stays with the rest.
+        ``Influence``. All NaN where the fit has no finite estimate. Under ``penalize`` the prior
+        stays with the rest.
 
     Raises:
-        ValueError: for a likelihood without terms, under ``jeffreys``, and for data that are not those of the fit.
+        ValueError: for a likelihood without terms, under ``jeffreys``, and for data that are not
+            those of the fit.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.influence import influence
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
     >>> normal = lambda params, data: -0.5 * (data - params["mean"]) ** 2
     >>> found = influence(normal, jm.fit(normal, {"mean": 0.0}, y), y)
-    >>> found.estimates[:, 0].round(6).tolist(), found.largest(1).tolist()  # the means of the other three
+    >>> (
+    ...     found.estimates[:, 0].round(6).tolist(),
+    ...     found.largest(1).tolist(),
+    ... )  # the means of the other three
     ([3.666667, 3.0, 3.333333, 2.0], [3])
     """
     if jeffreys_of(as_tree(loglik)) is not None:
         raise ValueError(
-            "under jeffreys the penalty too depends on each row, and one step leaves that out: refit without the row, or ask the likelihood without its penalty"
+            "under jeffreys the penalty too depends on each row, and one step leaves that out: "
+            "refit without the row, or ask the likelihood without its penalty"
         )
     seen = visit(loglik, fit, data, weights=weights, clusters=clusters, in_axes=in_axes)
-    layout, clustered = fit.layout, clusters is not None
+    layout = fit.layout
+    clustered = clusters is not None
     codes = seen.aligned[2]
     if len(codes) > 1:
         raise ValueError("influence leaves out one kind of unit: give one label for each row")
@@ -129,7 +144,9 @@ def influence(
 
 
 def _check_rows(seen: Visit, codes: tuple[Array, ...]) -> None:
-    """A row, or a cluster, can be left out only where no term looks at it from outside. Of a batch the first member is looked at."""
+    """A row, or a cluster, can be left out only where no term looks at it from outside. Of a
+    batch the first member is looked at.
+    """
     batched = bool(seen.fit.batch_shape)
     flags = iter(seen.shared)
     data = jax.tree.map(
@@ -146,7 +163,9 @@ def _check_rows(seen: Visit, codes: tuple[Array, ...]) -> None:
 def _delete(
     loglik: Loglik, layout: Layout, x: Array, data: Tree, codes: tuple[Array, ...], se: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """Estimates, dfbetas, Cook's distances and leverages, in coordinates in which the information is the identity."""
+    """Estimates, dfbetas, Cook's distances and leverages, in coordinates in which the
+    information is the identity.
+    """
     roots = roots_of(loglik, layout)
     chart = Chart(layout, tuple(bool(root != j) for j, root in enumerate(roots)))
     z = chart.to_free(x)
@@ -161,10 +180,8 @@ def _delete(
         row_information(loglik, layout, x, data, "observed"),
         at.aux.jacobian,
     )
-    rows, information = (
-        rows._replace(scores=rows.scores @ at.aux.jacobian @ root),
-        jnp.einsum("ja,nij,ib->nab", root, information, root),
-    )
+    rows = rows._replace(scores=rows.scores @ at.aux.jacobian @ root)
+    information = jnp.einsum("ja,nij,ib->nab", root, information, root)
     if codes:
         scores, _ = cluster_sums(rows, codes[0])
         information = cluster_information(rows, codes[0], information)
@@ -172,7 +189,8 @@ def _delete(
         unit = jnp.where(
             rows.weight > 0, rows.meat / jnp.where(rows.weight > 0, rows.weight, 1.0), 0.0
         )
-        scores, information = unit[:, None] * rows.scores, unit[:, None, None] * information
+        scores = unit[:, None] * rows.scores
+        information = unit[:, None, None] * information
     values, q = jnp.linalg.eigh(0.5 * (information + jnp.swapaxes(information, 1, 2)))
     left = 1.0 - values
     step = -jnp.einsum("nij,nj,nkj,nk->ni", q, 1.0 / left, q, scores)

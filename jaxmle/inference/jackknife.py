@@ -1,4 +1,6 @@
-"""The jackknife, by real delete-one fits, and the infinitesimal jackknife, by one pass of scores."""
+"""The jackknife, by real delete-one fits, and the infinitesimal jackknife, by one pass of
+scores.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +27,19 @@ from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.parameters.tree import Layout
 
-DEPENDENT = "Give clusters= that hold the rows that look at each other, or bootstrap with kind='block' or kind='parametric'"
+DEPENDENT = (
+    "Give clusters= that hold the rows that look at each other, or bootstrap with kind='block' "
+    "or kind='parametric'"
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Jackknife:
     """Delete-one estimates, with the bias and standard errors computed from them.
 
-    ``estimate`` (q,); ``deleted`` (units, q), the estimate without each unit; ``times`` (units,), how many units each row of ``deleted``
-    stands for (a row of frequency weight w is w units); ``status`` (units,) of the refits; ``clustered`` whether units are clusters.
+    ``estimate`` (q,); ``deleted`` (units, q), the estimate without each unit; ``times`` (units,),
+    how many units each row of ``deleted`` stands for (a row of frequency weight w is w units);
+    ``status`` (units,) of the refits; ``clustered`` whether units are clusters.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.jackknife import jackknife
@@ -67,7 +73,9 @@ class Jackknife:
 
     @cached_property
     def influence(self) -> np.ndarray:
-        """Jackknife influence values (units, q): u_i = (N − 1)(θ̄ − θ̂₍ᵢ₎), θ̄ the mean of the delete-one estimates."""
+        """Jackknife influence values (units, q): u_i = (N − 1)(θ̄ − θ̂₍ᵢ₎), θ̄ the mean of the
+        delete-one estimates.
+        """
         with np.errstate(invalid="ignore"):
             return (self.units - 1) * (self._mean() - self.deleted)
 
@@ -82,7 +90,9 @@ class Jackknife:
 
     @property
     def se(self) -> np.ndarray:
-        """Standard errors, (q,): inf where a delete-one estimate is infinite, NaN where one is undefined or where none differs."""
+        """Standard errors, (q,): inf where a delete-one estimate is infinite, NaN where one is
+        undefined or where none differs.
+        """
         with np.errstate(invalid="ignore"):
             variance = (
                 self.times @ (self.deleted - self._mean()) ** 2 * (self.units - 1) / self.units
@@ -116,8 +126,9 @@ class Jackknife:
 class InfinitesimalJackknife:
     """One-step influence values, with the standard errors computed from them.
 
-    ``estimate`` (q,); ``influence`` (units, q): u_i = J⁻¹s_i, what a little more weight on unit i does to the estimate; ``times`` (units,)
-    the factor of u_iu_i' in the variance (w for frequency weights; 1 where w is in u already); ``clustered`` whether units are clusters.
+    ``estimate`` (q,); ``influence`` (units, q): u_i = J⁻¹s_i, what a little more weight on unit i
+    does to the estimate; ``times`` (units,) the factor of u_iu_i' in the variance (w for frequency
+    weights; 1 where w is in u already); ``clustered`` whether units are clusters.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.jackknife import infinitesimal_jackknife
@@ -160,7 +171,10 @@ class InfinitesimalJackknife:
 
     def __repr__(self) -> str:
         table = _table(self.names, {"estimate": self.estimate, "std. error": self.se})
-        return f"Infinitesimal jackknife of {len(self.influence):,} {_units(self.clustered)}\n\n{table}"
+        return (
+            f"Infinitesimal jackknife of {len(self.influence):,} "
+            f"{_units(self.clustered)}\n\n{table}"
+        )
 
 
 def _units(clustered: bool) -> str:
@@ -177,8 +191,11 @@ def _table(names: tuple[str, ...], columns: dict[str, np.ndarray]) -> str:
 
 
 def _honest(se: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """inf where a value is infinite; NaN where one is undefined, or where none differs: such an entry is held fixed."""
-    infinite, same = np.any(np.isinf(values), axis=0), np.all(values == values[:1], axis=0)
+    """inf where a value is infinite; NaN where one is undefined, or where none differs: such an
+    entry is held fixed.
+    """
+    infinite = np.any(np.isinf(values), axis=0)
+    same = np.all(values == values[:1], axis=0)
     return np.where(np.any(np.isnan(values), axis=0) | same, np.nan, np.where(infinite, np.inf, se))
 
 
@@ -196,24 +213,29 @@ def jackknife(
     max_steps: int = MAX_STEPS,
     progress: bool | None = None,
 ) -> Jackknife:
-    """Standard errors and bias from the estimates without each unit in turn, all refitted in batches.
+    """Standard errors and bias from the estimates without each unit in turn, all refitted in
+    batches.
 
-    SE² = (N − 1)/N Σ(θ̂₍ᵢ₎ − θ̄)², bias = (N − 1)(θ̄ − θ̂). A row of frequency weight w is w units: one of them is deleted, and counts w times.
+    SE² = (N − 1)/N Σ(θ̂₍ᵢ₎ − θ̄)², bias = (N − 1)(θ̄ − θ̂). A row of frequency weight w is w units:
+    one of them is deleted, and counts w times.
 
     Args:
         loglik, data, weights: those of the fit.
         fit: what ``jaxmle.fit`` returned.
         clusters: labels (n,); whole clusters are then deleted.
-        statistic: a function of the parameters to study in their place; its value is a number, an array or a tree of them.
+        statistic: a function of the parameters to study in their place; its value is a number, an
+            array or a tree of them.
         constraints: those of the fit, which may be left out.
         params0: start of the refits where the estimate cannot be one.
         solver, max_steps, progress: as in ``fit_batch``.
 
     Returns:
-        A ``Jackknife``. A refit that has no maximum leaves NaN, and so NaN in the standard error; an infinite estimate leaves inf.
+        A ``Jackknife``. A refit that has no maximum leaves NaN, and so NaN in the standard error;
+        an infinite estimate leaves inf.
 
     Raises:
-        ValueError, TypeError: for a likelihood without terms, data, weights or constraints that are not those of the fit.
+        ValueError, TypeError: for a likelihood without terms, data, weights or constraints that are
+            not those of the fit.
 
     Quenouille (1956), Biometrika 43, 353; Tukey (1958), Annals of Mathematical Statistics 29, 614.
 
@@ -230,17 +252,17 @@ def jackknife(
         "jackknife", loglik, fit, data, params0, constraints, weights, solver, max_steps, progress
     )
     refit.check_rows("the jackknife", clusters, DEPENDENT)
-    target, units = target_of(fit, statistic), units_of(loglik, refit, clusters)
+    target = target_of(fit, statistic)
+    units = units_of(loglik, refit, clusters)
     total = len(units.times)
-    deleted, status = np.empty((total, len(target.names))), np.empty(total, int)
+    deleted = np.empty((total, len(target.names)))
+    status = np.empty(total, int)
     bar = Progress(
         total, progress, f"jackknife of {total:,} {'clusters' if units.clustered else 'rows'}"
     )
     for index, count in chunks(total, 8.0 * len(units.weight)):
-        fits, place = (
-            refit(refit.data, None, Weights(units.without(index), units.weighting), None),
-            index[:count],
-        )
+        fits = refit(refit.data, None, Weights(units.without(index), units.weighting), None)
+        place = index[:count]
         deleted[place], status[place] = (
             target.values(known(fits))[:count],
             np.asarray(fits.status)[:count],
@@ -268,7 +290,8 @@ class Units(NamedTuple):
     clustered: bool
 
     def without(self, index: np.ndarray) -> np.ndarray:
-        """Weights (b, n) without the units ``index``: one copy of a row of frequency weight, the whole of any other row or cluster.
+        """Weights (b, n) without the units ``index``: one copy of a row of frequency weight, the
+        whole of any other row or cluster.
 
         Numbers beyond the last unit stand for it again.
         """
@@ -314,10 +337,11 @@ def infinitesimal_jackknife(
     weights: Any = None,
     constraints: Tree = None,
 ) -> InfinitesimalJackknife:
-    """The limit of the jackknife as the weight taken off goes to zero: influence values u_i = J⁻¹s_i, from one pass of scores.
+    """The limit of the jackknife as the weight taken off goes to zero: influence values u_i =
+    J⁻¹s_i, from one pass of scores.
 
-    Its variance Σu_iu_i' is HC0 (CR0 with clusters). Arguments as in ``jackknife``. A fit that is not a regular maximum (CONVERGED or
-    IMPRECISE) has no influence values: they are NaN.
+    Its variance Σu_iu_i' is HC0 (CR0 with clusters). Arguments as in ``jackknife``. A fit that is
+    not a regular maximum (CONVERGED or IMPRECISE) has no influence values: they are NaN.
 
     Returns:
         An ``InfinitesimalJackknife`` with influence values (units, q).
@@ -325,14 +349,22 @@ def infinitesimal_jackknife(
     Raises:
         ValueError, TypeError: as ``jackknife`` does.
 
-    Jaeckel (1972), Bell Laboratories Memorandum 72-1215; Efron (1982), *The Jackknife, the Bootstrap and Other Resampling Plans*, section 6.
+    Jaeckel (1972), Bell Laboratories Memorandum 72-1215; Efron (1982), *The Jackknife, the
+    Bootstrap and Other Resampling Plans*, section 6.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.jackknife import infinitesimal_jackknife
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
-    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive}, vcov="HC0")
-    >>> bool(np.isclose(infinitesimal_jackknife(exponential, result, y).stderr["rate"], result.stderr["rate"]))
+    >>> result = jm.fit(
+    ...     exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive}, vcov="HC0"
+    ... )
+    >>> bool(
+    ...     np.isclose(
+    ...         infinitesimal_jackknife(exponential, result, y).stderr["rate"],
+    ...         result.stderr["rate"],
+    ...     )
+    ... )
     True
     """
     check_fit("infinitesimal_jackknife", fit, alone=True)
@@ -348,7 +380,8 @@ def infinitesimal_jackknife(
         MAX_STEPS,
     )
     refit.check_rows("the infinitesimal jackknife", clusters, DEPENDENT)
-    target, units = target_of(fit, statistic), units_of(loglik, refit, clusters)
+    target = target_of(fit, statistic)
+    units = units_of(loglik, refit, clusters)
 
     def record(rows: Any) -> Any:
         return InfinitesimalJackknife(
@@ -376,18 +409,17 @@ def infinitesimal_jackknife(
 
 
 def inverse_information(loglik: Loglik, fit: Fit) -> np.ndarray:
-    """J⁻¹ (p, p) of the printed entries at a maximum, whatever covariance the fit carries; 0 for an entry that is fixed, NaN where J is not
-    positive definite.
+    """J⁻¹ (p, p) of the printed entries at a maximum, whatever covariance the fit carries; 0 for an
+    entry that is fixed, NaN where J is not positive definite.
 
     On the moves L that constraints, ``fix`` and ``tie`` leave, J⁻¹ = L(L'JL)⁻¹L'.
     """
     tree = as_tree(loglik)
-    lift, roots = tangent(tree, fit.layout).lift, roots_of(tree, fit.layout)
+    lift = tangent(tree, fit.layout).lift
+    roots = roots_of(tree, fit.layout)
     root = inverse_root_of(-lift.T @ fit.hessian @ lift)
-    full, held = (
-        (lift @ root @ root.T @ lift.T)[np.maximum(roots, 0)][:, np.maximum(roots, 0)],
-        roots < 0,
-    )
+    full = (lift @ root @ root.T @ lift.T)[np.maximum(roots, 0)][:, np.maximum(roots, 0)]
+    held = roots < 0
     return np.where(held[:, None] | held[None, :], 0.0, full)
 
 

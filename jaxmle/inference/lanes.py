@@ -1,4 +1,6 @@
-"""The likelihood of a fit, evaluated again at many points: one data set point after point, a batch in the blocks of ``fit_batch``."""
+"""The likelihood of a fit, evaluated again at many points: one data set point after point, a
+batch in the blocks of ``fit_batch``.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ class Study:
         return np.isin(self.status, [int(s) for s in ENDLESS])
 
     def free(self) -> np.ndarray:
-        """Estimates on the free scale (b, k); a stand-in inside where an entry lies on its bound, is infinite or has no estimate."""
+        """Estimates on the free scale (b, k); a stand-in inside where an entry lies on its
+        bound, is infinite or has no estimate.
+        """
         x = np.where(self.usable[:, None], self.x, np.nan)
         for j, (low, high) in enumerate(self.fit.bounds):
             inside = _inside(low, high)
@@ -112,8 +116,11 @@ class Study:
                     )
 
     def _one_by_one(self) -> Evaluate:
-        """The compiled evaluation of ``fit`` itself, point after point: nothing is compiled anew."""
-        base, on_device = self.base, jax.tree.map(jax.device_put, self.data)
+        """The compiled evaluation of ``fit`` itself, point after point: nothing is compiled
+        anew.
+        """
+        base = self.base
+        on_device = jax.tree.map(jax.device_put, self.data)
         program = compiled_pass(self.problem, "evaluate")
 
         def evaluate(lanes: np.ndarray, z: np.ndarray) -> Values:
@@ -130,7 +137,8 @@ class Study:
 
     def _schedule(self, length: tuple[int, ...], lanes: int) -> Schedule:
         assert self.inputs is not None
-        k, p = self.problem.chart.k, self.problem.layout.p
+        k = self.problem.chart.k
+        p = self.problem.layout.p
         data = self.inputs.source.row_bytes() * sum(length)
         return cut(
             lanes,
@@ -158,7 +166,9 @@ def _to_free(chart: Any, x: np.ndarray) -> Any:
 
 @dataclass
 class _Blocks:
-    """Lanes on the device. Lanes that are still open are moved together, so that blocks in which nobody is wanted cost nothing."""
+    """Lanes on the device. Lanes that are still open are moved together, so that blocks in
+    which nobody is wanted cost nothing.
+    """
 
     programs: Programs
     flat: Flat
@@ -192,7 +202,8 @@ class _Blocks:
         schedule = self.schedule
         seat = np.zeros(len(self.place), int)
         seat[lanes] = np.arange(lanes.size)
-        shape, shared = (-(-lanes.size // schedule.lanes), schedule.lanes), self.flat.form.shared
+        shape = (-(-lanes.size // schedule.lanes), schedule.lanes)
+        shared = self.flat.form.shared
         who = np.pad(self.place[lanes], (0, shape[0] * shape[1] - lanes.size), mode="edge")
         own = [
             np.asarray(leaf)[who].reshape(*shape, *np.shape(leaf)[1:])
@@ -218,15 +229,15 @@ class _Blocks:
 
 
 def study(loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> Study:
-    """The fit with its likelihood at hand; what shapes and types can tell is checked here. To be called where float64 is on."""
+    """The fit with its likelihood at hand; what shapes and types can tell is checked here. To
+    be called where float64 is on.
+    """
     check_fit("a profile", fit)
     check_weighting("a profile", loglik, fit, weights)
     check_axes(fit, in_axes)
     x = np.asarray(fit.x, dtype=np.float64).reshape(-1, len(fit.names))
-    status, top = (
-        np.asarray(fit.status).reshape(-1),
-        np.asarray(fit.loglik, dtype=np.float64).reshape(-1),
-    )
+    status = np.asarray(fit.status).reshape(-1)
+    top = np.asarray(fit.loglik, dtype=np.float64).reshape(-1)
     found = (
         _batch(loglik, fit, data, weights, in_axes, status)
         if fit.batch_shape
@@ -234,15 +245,19 @@ def study(loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> S
     )
     if found.problem.weighting == "sampling":
         raise ValueError(
-            "under sampling weights twice the difference in log-likelihood is not chi-square: there is no profile interval. Use conf_int, which is robust."
+            "under sampling weights twice the difference in log-likelihood is not chi-square: "
+            "there is no profile interval. Use conf_int, which is robust."
         )
     if found.problem.mode != fit.mode:
         raise ValueError(
-            f"the fit is {fit.mode} and this log-likelihood {found.problem.mode}: give the log-likelihood that was fitted, with its penalty"
+            f"the fit is {fit.mode} and this log-likelihood {found.problem.mode}: give the "
+            "log-likelihood that was fitted, with its penalty"
         )
     if found.problem.chart.k != fit.df:
         raise ValueError(
-            f"the fit has {fit.df} free parameters and this log-likelihood {found.problem.chart.k}: give the log-likelihood that was fitted, with its fix and tie"
+            f"the fit has {fit.df} free parameters and this log-likelihood "
+            f"{found.problem.chart.k}: give the log-likelihood that was fitted, with its fix and "
+            "tie"
         )
     return replace(found, x=x, status=status, top=top)
 
@@ -278,7 +293,8 @@ def _batch(
     if inputs.source.members != len(status):
         raise ValueError(f"the fit has {len(status)} members and the data {inputs.source.members}")
     check_same(fit, identities(inputs.source, fit.dtype))
-    # The layout of the fit has its constraints; the one above may have none, and was needed for the data only.
+    # The layout of the fit has its constraints; the one above may have none, and was needed for the
+    # data only.
     inputs = replace(inputs, layout=fit.layout, base=base)
     problem = pose(inputs.loglik, fit.layout, None, "auto", None, 0, None)
     none = np.zeros(0)
@@ -286,7 +302,9 @@ def _batch(
 
 
 def _base(fit: Fit, tree: Any) -> np.ndarray:
-    """Values (p,) of an estimate within the bounds, with what is fixed put in: the value of every entry that does not move."""
+    """Values (p,) of an estimate within the bounds, with what is fixed put in: the value of
+    every entry that does not move.
+    """
     x = np.asarray(fit.x, dtype=np.float64).reshape(-1, len(fit.names))
     good = np.flatnonzero(
         np.isfinite(x).all(1) & (np.asarray(fit.status).reshape(-1) == int(Status.CONVERGED))

@@ -21,28 +21,38 @@ SUPREMUM = (Status.CONVERGED, Status.IMPRECISE, Status.BOUNDARY, Status.SEPARATE
 
 
 def lr_test(restricted: Fit, full: Fit, *, on_bound: str | None = None) -> Test:
-    """Likelihood-ratio test of a restricted model inside a full one: 2(ℓ_full − ℓ_restricted), χ² with the difference in df.
+    """Likelihood-ratio test of a restricted model inside a full one: 2(ℓ_full − ℓ_restricted), χ²
+    with the difference in df.
 
     That the models are nested cannot be seen in their records; it is for the user to know.
 
     Args:
-        restricted: the fit under H0, of ``fix(loglik, …)``, of ``tie(loglik, …)``, or of another function.
+        restricted: the fit under H0, of ``fix(loglik, …)``, of ``tie(loglik, …)``, or of another
+            function.
         full: the fit of the full model to the same data; both may be batches of one shape.
-        on_bound: the parameter of the full fit that H0 puts on its bound (a variance of 0, an overdispersion of 0). The statistic is
-            then 0 half of the time, and the p-value ½·P(χ²₁ > 2Δℓ), 1 where it is 0 (Self & Liang 1987, JASA 82, 605–610, case 5). It
-            applies to one such parameter, with no other that vanishes under H0.
+        on_bound: the parameter of the full fit that H0 puts on its bound (a variance of 0, an
+            overdispersion of 0). The statistic is then 0 half of the time, and the p-value ½·P(χ²₁
+            > 2Δℓ), 1 where it is 0 (Self & Liang 1987, JASA 82, 605–610, case 5). It applies to one
+            such parameter, with no other that vanishes under H0.
 
     Returns:
-        A ``Test``. NaN with a ``reason`` where 2Δℓ has no known law: a fit that is no maximum, an estimate on a bound that H0 does
-        not name, penalised fits, sampling weights, robust covariances, a restricted fit above the full one.
+        A ``Test``. NaN with a ``reason`` where 2Δℓ has no known law: a fit that is no maximum, an
+        estimate on a bound that H0 does not name, penalised fits, sampling weights, robust
+        covariances, a restricted fit above the full one.
 
     Raises:
-        ValueError: for fits of different data, of different n, or where the first is not the smaller one.
+        ValueError: for fits of different data, of different n, or where the first is not the
+            smaller one.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.likelihood_ratio import lr_test
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
-    >>> gamma = lambda p, d: (p["k"] - 1) * jnp.log(d) - p["rate"] * d + p["k"] * jnp.log(p["rate"]) - jm.special.gammaln(p["k"])
+    >>> gamma = lambda p, d: (
+    ...     (p["k"] - 1) * jnp.log(d)
+    ...     - p["rate"] * d
+    ...     + p["k"] * jnp.log(p["rate"])
+    ...     - jm.special.gammaln(p["k"])
+    ... )
     >>> start, bounds = {"k": 1.0, "rate": 1.0}, {"k": jm.positive, "rate": jm.positive}
     >>> exponential = jm.fit(jm.fix(gamma, {"k": 1.0}), start, y, constraints=bounds)
     >>> lr_test(exponential, jm.fit(gamma, start, y, constraints=bounds))
@@ -53,7 +63,8 @@ def lr_test(restricted: Fit, full: Fit, *, on_bound: str | None = None) -> Test:
     df = full.df - restricted.df
     if df < 1:
         raise ValueError(
-            f"the restricted fit comes first and has fewer free parameters; got df {restricted.df} and {full.df}"
+            "the restricted fit comes first and has fewer free parameters; got df "
+            f"{restricted.df} and {full.df}"
         )
     j = None if on_bound is None else _bounded(full, on_bound)
     xp = namespace(full.loglik)
@@ -95,13 +106,16 @@ def _bounded(full: Fit, name: str) -> int:
         raise ValueError(f"on_bound names one parameter; {name!r} has {len(found)} entries")
     if not any(np.isfinite(full.bounds[found[0]])):
         raise ValueError(
-            f"on_bound={name!r}, but the full fit was given no bound for it: a constraint such as jaxmle.positive says where it ends"
+            f"on_bound={name!r}, but the full fit was given no bound for it: a constraint such "
+            "as jaxmle.positive says where it ends"
         )
     return found[0]
 
 
 def _noise(restricted: Fit, full: Fit) -> Array:
-    """What 2Δℓ may be off: the decrements of both climbs, and the rounding of two sums of n terms."""
+    """What 2Δℓ may be off: the decrements of both climbs, and the rounding of two sums of n
+    terms.
+    """
     xp = namespace(full.loglik)
     climb = xp.where(xp.isfinite(full.decrement), full.decrement, 0.0) + xp.where(
         xp.isfinite(restricted.decrement), restricted.decrement, 0.0
@@ -150,7 +164,8 @@ def same_data(fits: Sequence[Fit]) -> None:
             )
         if fit.weighting != first.weighting:
             raise ValueError(
-                f"fit {place} has weights of the kind {fit.weighting!r}, the first {first.weighting!r}"
+                f"fit {place} has weights of the kind {fit.weighting!r}, the first "
+                f"{first.weighting!r}"
             )
         if tracing() or isinstance(fit.loglik, jax.core.Tracer):
             continue
@@ -169,20 +184,26 @@ def _same_rows(first: Fit, fit: Fit, place: int) -> None:
         if np.any(differs):
             where = f", in member {int(np.flatnonzero(differs)[0])}" if first.batch_shape else ""
             raise ValueError(
-                f"fit {place} was made from {what} than the first{where}: log-likelihoods compare on the same data only. "
-                "Ready models and regressions need the same response, rows and weights; for any other function give every model one and the same data tree, "
-                "with all columns in it and the same rows, types and order of leaves, and hold what a model leaves out with jaxmle.fix."
+                f"fit {place} was made from {what} than the first{where}: log-likelihoods "
+                "compare on the same data only. Ready models and regressions need the same "
+                "response, rows and weights; for any other function give every model one and "
+                "the same data tree, with all columns in it and the same rows, types and order "
+                "of leaves, and hold what a model leaves out with jaxmle.fix."
             )
 
 
 def _differ(one: Array, other: Array) -> Array:
     """Whether numbers differ; those that are not known do not."""
-    one, other = np.asarray(one), np.asarray(other)
+    one = np.asarray(one)
+    other = np.asarray(other)
     return (one != other) & ~(np.isnan(one) & np.isnan(other))
 
 
 def _compared(one: Array, other: Array) -> tuple[Array, Array]:
-    """Whether both fingerprints are known (they are zero under a trace), and whether they agree; one for each member."""
-    one, other = np.asarray(one), np.asarray(other)
+    """Whether both fingerprints are known (they are zero under a trace), and whether they
+    agree; one for each member.
+    """
+    one = np.asarray(one)
+    other = np.asarray(other)
     known = np.any(one != 0, axis=-1) & np.any(other != 0, axis=-1)
     return known, np.all(one == other, axis=-1)

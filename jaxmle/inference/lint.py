@@ -1,8 +1,10 @@
-"""``lint``: the usual mistakes in a log-likelihood, looked for one by one and told in a sentence each, with the remedy.
+"""``lint``: the usual mistakes in a log-likelihood, looked for one by one and told in a sentence
+each, with the remedy.
 
-Everything is seen from outside: the likelihood is evaluated near the start, on rows that are permuted, replaced or doubled, on other
-values of its response, and on data from its own simulator. The measure of a step is the *row unit* 0.3/√(|∂²ℓ/∂z²|/n): a step on the
-free scale z that bends one term by about 0.05, whatever the scale of the columns and however many rows there are.
+Everything is seen from outside: the likelihood is evaluated near the start, on rows that are
+permuted, replaced or doubled, on other values of its response, and on data from its own simulator.
+The measure of a step is the *row unit* 0.3/√(|∂²ℓ/∂z²|/n): a step on the free scale z that bends
+one term by about 0.05, whatever the scale of the columns and however many rows there are.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ from jaxmle.likelihood.host import precision, tracing
 from jaxmle.parameters.arguments import check_function, shown
 from jaxmle.parameters.tree import Chart, layout_of
 
-CONFIRM = 1e-2  # level of the test of mean scores on fresh data; after its first level, one sound likelihood in a million fails both
+# level of the test of mean scores on fresh data; after its first level, one sound likelihood in a
+# million fails both
+CONFIRM = 1e-2
 
 
 def lint(
@@ -56,16 +60,19 @@ def lint(
         loglik: ``loglik(params, data)``, a declared ``regression``, or any combinator of these.
         params0: start values, inside their constraints.
         data: tree of arrays sharing the leading axis n. A few dozen rows are enough.
-        sample: the likelihood's own simulator ``sample(key, params, data) -> data``, called some 64 times; scores must average to zero on it.
-            A ready model brings its own.
-        response: name of the leaf of ``data`` that holds the response; not needed where ``data`` is one array.
-        support: its values: ``"counts"``, ``"binary"``, ``"real"``, ``"positive"``, ``"unit"``, ``interval(a, b)``, or an array of values. A
-            likelihood that carries the law of its response needs neither these nor ``sample``.
+        sample: the likelihood's own simulator ``sample(key, params, data) -> data``, called some 64
+            times; scores must average to zero on it. A ready model brings its own.
+        response: name of the leaf of ``data`` that holds the response; not needed where ``data`` is
+            one array.
+        support: its values: ``"counts"``, ``"binary"``, ``"real"``, ``"positive"``, ``"unit"``,
+            ``interval(a, b)``, or an array of values. A likelihood that carries the law of its
+            response needs neither these nor ``sample``.
         constraints: as for ``fit``.
         key: seed, or a ``jax.random`` key, of the simulations and of the points tried.
 
     Returns:
-        A ``LintReport``: ``ok``, and one ``Finding`` per check. What cannot be checked is said, and why; it is never a pass. A report
+        A ``LintReport``: ``ok``, and one ``Finding`` per check. What cannot be checked is said, and
+            why; it is never a pass. A report
         without mistakes proves nothing: it says that none of these was seen.
 
     Raises:
@@ -73,8 +80,16 @@ def lint(
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
-    >>> forgotten = lambda params, data: -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2  # where is -log(sigma)?
-    >>> report = jm.lint(forgotten, {"mu": 2.5, "sigma": 2.0}, y, support="real", constraints={"sigma": jm.positive})
+    >>> forgotten = lambda params, data: (
+    ...     -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2
+    ... )  # where is -log(sigma)?
+    >>> report = jm.lint(
+    ...     forgotten,
+    ...     {"mu": 2.5, "sigma": 2.0},
+    ...     y,
+    ...     support="real",
+    ...     constraints={"sigma": jm.positive},
+    ... )
     >>> report.ok, [finding.check for finding in report.findings if finding.passed is False]
     (False, ['normalised'])
     """
@@ -86,7 +101,8 @@ def lint(
         raise TypeError(f"response is the name of a leaf of data; got {shown(response)}")
     key = typed_key(key)
     constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
-    tree, start = as_tree(loglik), host_params(params0, np.float64, "params0")
+    tree = as_tree(loglik)
+    start = host_params(params0, np.float64, "params0")
     layout = layout_of(start, constraints)
     check_start(layout, start)
     check_fixed(tree, layout)

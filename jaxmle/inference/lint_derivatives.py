@@ -1,4 +1,6 @@
-"""Checks by differences: score and Hessian against the values they belong to, and parameters that change nothing."""
+"""Checks by differences: score and Hessian against the values they belong to, and parameters
+that change nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from jaxmle.solvers.loop import Point
 
 
 def _slopes(probe: Probe, z: np.ndarray, j: int, h: float) -> tuple[Any, Any, Any, Any]:
-    """Central differences of ℓ and of the score in coordinate j, by Richardson, each with the change from its own last refinement."""
+    """Central differences of ℓ and of the score in coordinate j, by Richardson, each with the
+    change from its own last refinement.
+    """
     step = np.zeros_like(z)
     step[j] = h
     ends = [
@@ -31,7 +35,9 @@ def _slopes(probe: Probe, z: np.ndarray, j: int, h: float) -> tuple[Any, Any, An
 
 
 class _Errors(NamedTuple):
-    """Of one coordinate at one point: how many times its tolerance each error is, and what may be told of either."""
+    """Of one coordinate at one point: how many times its tolerance each error is, and what may
+    be told of either.
+    """
 
     score: float
     hessian: float
@@ -39,7 +45,9 @@ class _Errors(NamedTuple):
 
 
 def _compared(probe: Probe, z: np.ndarray, point: Point, j: int) -> _Errors:
-    """The score in coordinate j, and column j of the Hessian, against differences. Errors count in row units."""
+    """The score in coordinate j, and column j of the Hessian, against differences. Errors count
+    in row units.
+    """
     unit = probe.unit
     grain = (
         1e5 * (probe.noise + 1e-15) * (probe.n + float(point.absolute))
@@ -71,9 +79,14 @@ def _compared(probe: Probe, z: np.ndarray, point: Point, j: int) -> _Errors:
 
 
 def check_derivatives(probe: Probe) -> Finding:
-    """Score and Hessian against central differences, in row units, at two points: a kink that lies within one step is not at both."""
+    """Score and Hessian against central differences, in row units, at two points: a kink that
+    lies within one step is not at both.
+    """
     if probe.trouble:
-        said = f"it cannot be differentiated twice ({probe.trouble}): use jax functions, and jax.custom_jvp for rules of your own"
+        said = (
+            f"it cannot be differentiated twice ({probe.trouble}): use jax functions, and "
+            "jax.custom_jvp for rules of your own"
+        )
         return Finding("derivatives", False, said, {"error": probe.trouble})
     points = [z for z in probe.generic if is_finite(probe.whole(z, probe.data))][:2]
     if not points:
@@ -97,8 +110,9 @@ def check_derivatives(probe: Probe) -> Finding:
         + [error.told[1] for error in each if error.hessian > 1]
     )[0]
     said = (
-        f"the {worst['quantity']} in {worst['parameter']} is {worst['given']:.6g}, finite differences give {worst['differences']:.6g} (free scale): "
-        "look for stop_gradient, a custom rule, a cast to integers, or a special function without that derivative"
+        f"the {worst['quantity']} in {worst['parameter']} is {worst['given']:.6g}, finite "
+        f"differences give {worst['differences']:.6g} (free scale): look for stop_gradient, a "
+        "custom rule, a cast to integers, or a special function without that derivative"
     )
     return Finding("derivatives", False, said, worst)
 
@@ -107,7 +121,8 @@ def check_parameters(probe: Probe) -> Finding:
     """No coordinate has a score of exactly zero everywhere."""
     if probe.trouble:
         return Finding("parameters", None, "not checked: it cannot be differentiated")
-    z, points = probe.z, [probe.bare(z, probe.data) for z in (probe.z, *probe.generic)]
+    points = [probe.bare(z, probe.data) for z in (probe.z, *probe.generic)]
+    z = probe.z
 
     def moved(j: int, size: float) -> bool:
         """Whether ℓ changes when coordinate j alone moves by ``size``, either way."""
@@ -123,9 +138,15 @@ def check_parameters(probe: Probe) -> Finding:
     ]
     told = {"unused": unused, "jumps": jumps}
     if unused:
-        said = f"{', '.join(unused)} changes nothing on these data: leave it out, hold it with fix, or look for the place where it was to be used"
+        said = (
+            f"{', '.join(unused)} changes nothing on these data: leave it out, hold it with fix, "
+            "or look for the place where it was to be used"
+        )
         return Finding("parameters", False, said, told)
     if jumps:
-        said = f"the value moves with {', '.join(jumps)} in jumps, and its score is zero: a cast to integers, round or floor inside; it has no maximum to find"
+        said = (
+            f"the value moves with {', '.join(jumps)} in jumps, and its score is zero: a cast to "
+            "integers, round or floor inside; it has no maximum to find"
+        )
         return Finding("parameters", False, said, told)
     return Finding("parameters", True, "every parameter has a say", told)

@@ -18,7 +18,9 @@ from jaxmle.likelihood.host import compiled
 from jaxmle.parameters.constraints import Interval
 
 MASS = 1e-5  # what a mass may differ from one: ten times the error asked of the quadrature
-LOOK, HEAD = 5, 512  # rows whose density is integrated, among the first so many
+# rows whose density is integrated, among the first so many
+LOOK = 5
+HEAD = 512
 
 Base = Callable[[np.ndarray], Any]  # values of the response to the log of a factor of it alone
 
@@ -26,9 +28,11 @@ Base = Callable[[np.ndarray], Any]  # values of the response to the log of a fac
 def _density(
     probe: Probe, member: Member, leaf: int, scalar: bool, alone: bool
 ) -> tuple[Callable[[np.ndarray], Density], np.ndarray]:
-    """For parameters z, the log density of a few rows at other values of their response; and those responses.
+    """For parameters z, the log density of a few rows at other values of their response; and those
+    responses.
 
-    Where terms look at their own row ``alone``, the rows are changed together; else one at a time, and a scalar is given one row only.
+    Where terms look at their own row ``alone``, the rows are changed together; else one at a time,
+    and a scalar is given one row only.
     """
     leaves, treedef = jax.tree.flatten(_head(probe, member))
     if isinstance(probe.support, Interval):
@@ -66,14 +70,17 @@ def _head(probe: Probe, member: Member) -> Tree:
 def _one_by_one(
     probe: Probe, member: Member, data: Tree, leaf: int, scalar: bool, rows: np.ndarray
 ) -> Callable[..., np.ndarray]:
-    """The same by a program of its own, in which each row looked at is changed in a copy of the data."""
+    """The same by a program of its own, in which each row looked at is changed in a copy of the
+    data.
+    """
     layout = probe.chart.layout
 
     def make(loglik: Loglik) -> Callable[..., Array]:
         def one(x: Array, data: Tree, row: Any, value: Array) -> Array:
             leaves, treedef = jax.tree.flatten(data)
             if scalar:
-                leaves, row = [jax.lax.dynamic_slice_in_dim(array, row, 1) for array in leaves], 0
+                leaves = [jax.lax.dynamic_slice_in_dim(array, row, 1) for array in leaves]
+                row = 0
             leaves[leaf] = leaves[leaf].at[row].set(value.astype(leaves[leaf].dtype))
             terms = terms_of(loglik, layout.unravel(x), jax.tree.unflatten(treedef, leaves))
             return terms if scalar else terms[row]
@@ -111,14 +118,16 @@ def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Findin
         return Finding(
             "normalised",
             None,
-            f"not checked: one response has shape {shape}, which is not the shape of a value of its support",
+            f"not checked: one response has shape {shape}, which is not the shape of a value of "
+            "its support",
         )
     wide = _across(probe, at, observed)
     if wide.size and np.all(wide[0] == wide[0, 0]):
         return Finding(
             "normalised",
             None,
-            "not checked: terms do not change with the response that was named; is another array closed over?",
+            "not checked: terms do not change with the response that was named; is another array "
+            "closed over?",
         )
     return _judged(probe, at, observed, wide, scores)
 
@@ -130,10 +139,14 @@ def _judged(
     wide: np.ndarray,
     scores: Finding,
 ) -> Finding:
-    """The masses at two points; where they are not one, those of the density turned round, and with a factor of the response put back."""
+    """The masses at two points; where they are not one, those of the density turned round, and
+    with a factor of the response put back.
+    """
 
     def masses(sign: float, base: Base) -> list[tuple[np.ndarray, bool]]:
-        """At each point, of the density to the power ``sign`` times a factor of the response alone."""
+        """At each point, of the density to the power ``sign`` times a factor of the response
+        alone.
+        """
         return [
             log_mass(_tilted(at(z), sign, base), probe.support, observed)
             for z in (probe.z, probe.generic[0])
@@ -159,7 +172,8 @@ def _judged(
         return Finding(
             "normalised",
             False,
-            "term itself has mass one over the response: it is the density and not its logarithm; return jnp.log of it, or a log density",
+            "term itself has mass one over the response: it is the density and not its "
+            "logarithm; return jnp.log of it, or a log density",
             told | {"density": True},
         )
     for said, base in _left_out(probe.support):
@@ -167,7 +181,8 @@ def _judged(
             return Finding(
                 "normalised",
                 True,
-                f"{said} is left out: estimates and standard errors are right, AIC across models is not",
+                f"{said} is left out: estimates and standard errors are right, AIC across models "
+                "is not",
                 told,
                 note=True,
             )
@@ -175,7 +190,8 @@ def _judged(
         return Finding(
             "normalised",
             None,
-            "not decidable: the mass over this support has not settled (heavy tail, pole, or values beyond the support)",
+            "not decidable: the mass over this support has not settled (heavy tail, pole, or "
+            "values beyond the support)",
             told,
         )
     return _mass_finding(logs, told, scores)
@@ -186,7 +202,9 @@ def _are_one(masses: list[tuple[np.ndarray, bool]]) -> bool:
 
 
 def _across(probe: Probe, at: Callable[[np.ndarray], Density], observed: np.ndarray) -> np.ndarray:
-    """Terms at the start and at two points near it (3, values, rows), for values all over an interval; nothing for other supports."""
+    """Terms at the start and at two points near it (3, values, rows), for values all over an
+    interval; nothing for other supports.
+    """
     if not isinstance(probe.support, Interval):
         return np.zeros((3, 0, len(observed)))
     values = change_of_variable(probe.support, observed)[0](
@@ -220,16 +238,32 @@ def _mass_finding(logs: np.ndarray, told: dict[str, Any], scores: Finding) -> Fi
     first, second = np.exp(logs)[:, int(np.argmax(np.abs(logs[0])))]
     whole = np.all(np.abs(np.expm1(logs)) < MASS, axis=0)
     if np.any(whole):
-        said = "exp(term) has mass one in some rows and not in others: look at the others, unless they are censored or weighted"
+        said = (
+            "exp(term) has mass one in some rows and not in others: look at the others, unless "
+            "they are censored or weighted"
+        )
         return Finding("normalised", None, said, told)
     if np.all(np.abs(logs[0] - logs[1]) < MASS):
-        said = f"exp(term) has mass {first:.6g} whatever the parameters: a constant is missing; estimates and standard errors are right, AIC across models is not"
+        said = (
+            f"exp(term) has mass {first:.6g} whatever the parameters: a constant is missing; "
+            "estimates and standard errors are right, AIC across models is not"
+        )
         return Finding("normalised", True, said, told, note=True)
-    said = f"the mass of exp(term) depends on the parameters ({first:.6g} at the start, {second:.6g} near it)"
+    said = (
+        f"the mass of exp(term) depends on the parameters ({first:.6g} at the start, "
+        f"{second:.6g} near it)"
+    )
     if scores.passed:
-        said += ", yet scores average to zero: a factor of the data alone is left out; estimates are right, AIC across models is not"
+        said += (
+            ", yet scores average to zero: a factor of the data alone is left out; estimates are "
+            "right, AIC across models is not"
+        )
         return Finding("normalised", True, said, told, note=True)
-    said += ": a part of the density that holds a parameter is missing, such as -log(sigma), and estimates and standard errors are not those of maximum likelihood; unless all that is missing is of the data alone"
+    said += (
+        ": a part of the density that holds a parameter is missing, such as -log(sigma), and "
+        "estimates and standard errors are not those of maximum likelihood; unless all that is "
+        "missing is of the data alone"
+    )
     return Finding("normalised", False, said, told)
 
 

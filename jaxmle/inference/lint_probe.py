@@ -1,4 +1,6 @@
-"""What the checks of ``lint`` look at: a likelihood taken apart, its response, a few points near the start, and its noise there."""
+"""What the checks of ``lint`` look at: a likelihood taken apart, its response, a few points
+near the start, and its noise there.
+"""
 
 from __future__ import annotations
 
@@ -93,11 +95,13 @@ def response_leaf(response: str | None, support: Any, tree: Any, data: Tree) -> 
         return None
     if support is None:
         raise ValueError(
-            f"response={response!r} needs its support: {', '.join(map(repr, SUPPORTS))}, interval(a, b) or an array of values"
+            f"response={response!r} needs its support: {', '.join(map(repr, SUPPORTS))}, "
+            "interval(a, b) or an array of values"
         )
     if isinstance(support, str) and support not in SUPPORTS:
         raise ValueError(
-            f"support must be one of {', '.join(map(repr, SUPPORTS))}, interval(a, b) or an array of values; got {support!r}"
+            f"support must be one of {', '.join(map(repr, SUPPORTS))}, interval(a, b) or an "
+            f"array of values; got {support!r}"
         )
     names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(data)]
     if has(tree, Pool):
@@ -110,7 +114,9 @@ def response_leaf(response: str | None, support: Any, tree: Any, data: Tree) -> 
 
 
 def _members(loglik: Any, data: Tree) -> list[tuple[Any, Tree]]:
-    """Each likelihood with its data: fix and tie stay above it; weights, priors and pools are taken off."""
+    """Each likelihood with its data: fix and tie stay above it; weights, priors and pools are
+    taken off.
+    """
     if isinstance(loglik, Pool):
         return [
             found
@@ -142,7 +148,9 @@ def prepare(
     support: Any,
     key: Any,
 ) -> Probe:
-    """The likelihood taken apart for the checks: the whole of it at points z (k,), each member's terms (n,), the response, and a seed."""
+    """The likelihood taken apart for the checks: the whole of it at points z (k,), each
+    member's terms (n,), the response, and a seed.
+    """
     layout = chart.layout
 
     def terms(member: Any) -> Callable[[np.ndarray, Tree], np.ndarray]:
@@ -185,18 +193,23 @@ def prepare(
 
 
 def with_points(probe: Probe) -> Probe:
-    """The probe with its row unit, two pairs of points about the start (each coordinate 0.7 to 1 row unit away), and its noise."""
+    """The probe with its row unit, two pairs of points about the start (each coordinate 0.7 to
+    1 row unit away), and its noise.
+    """
     z = probe.z
     n = sum(
         data_length(member.data) or terms.size
         for member, terms in zip(probe.members, probe.rows(z), strict=True)
     )
     try:
-        first, trouble = probe.whole(z, probe.data), ""
+        first = probe.whole(z, probe.data)
+        trouble = ""
         probe.bare(z, probe.data)
     except (TypeError, ValueError, NotImplementedError) as error:
-        # The terms were evaluated above, so this is about derivatives alone: the check of that name says it.
-        first, trouble = None, _first_line(error)
+        # The terms were evaluated above, so this is about derivatives alone: the check of that name
+        # says it.
+        first = None
+        trouble = _first_line(error)
     unit = (
         0.1 * np.where(z == 0, 1.0, np.abs(z))
         if first is None
@@ -228,8 +241,9 @@ def is_finite(point: Point) -> bool:
 
 
 def _row_unit(z: np.ndarray, x: np.ndarray, point: Point, n: int) -> np.ndarray:
-    """0.3/√(|∂²ℓ/∂z²|/n) or 0.3/|mean score|, the smaller; no printed entry other than zero moves by more than 30 %, so that a scale
-    without a constraint stays positive."""
+    """0.3/√(|∂²ℓ/∂z²|/n) or 0.3/|mean score|, the smaller; no printed entry other than zero moves
+    by more than 30 %, so that a scale without a constraint stays positive.
+    """
     bend = np.maximum(np.abs(np.diagonal(point.hessian)), point.score**2 / n)
     bent = np.isfinite(bend) & (bend > 0)
     unit = np.where(bent, 0.3 / np.sqrt(np.where(bent, bend, 1.0) / n), 0.1)
@@ -244,7 +258,8 @@ def _row_unit(z: np.ndarray, x: np.ndarray, point: Point, n: int) -> np.ndarray:
 def _roughness(probe: Probe, z: np.ndarray) -> float:
     """Rounding noise of the worst term, relative to 1 + |term|.
 
-    Fourth differences of a smooth function at steps h vanish as h⁴; of independent noise their root mean square is √70 times the noise's.
+    Fourth differences of a smooth function at steps h vanish as h⁴; of independent noise their root
+    mean square is √70 times the noise's.
     """
     steps = [probe.rows(z + 1e-4 * step * probe.unit) for step in range(-4, 5)]
     worst = 0.0

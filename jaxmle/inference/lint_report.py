@@ -24,7 +24,9 @@ WIDTH = 100  # of the printed table
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found: ``passed`` is None where it could not be checked; ``note`` marks something to know of a sound likelihood."""
+    """What one check found: ``passed`` is None where it could not be checked; ``note`` marks
+    something to know of a sound likelihood.
+    """
 
     check: str
     passed: bool | None

@@ -18,7 +18,9 @@ LEVEL = 1e-4  # of the test of mean scores
 
 
 class Draws(NamedTuple):
-    """Scores (R, k) and the mean Hessian (k, k) on data simulated at z, and a few of the data sets."""
+    """Scores (R, k) and the mean Hessian (k, k) on data simulated at z, and a few of the data
+    sets.
+    """
 
     z: np.ndarray
     scores: np.ndarray
@@ -27,7 +29,8 @@ class Draws(NamedTuple):
 
 
 def simulate(probe: Probe, fold: int = 0) -> Draws:
-    """Scores (R, k) and the mean Hessian (k, k) of data sets from the likelihood's own simulator, at least 64 and 4k + 16 of them.
+    """Scores (R, k) and the mean Hessian (k, k) of data sets from the likelihood's own simulator,
+    at least 64 and 4k + 16 of them.
 
     Args:
         fold: another number gives other data sets.
@@ -44,7 +47,8 @@ def simulate(probe: Probe, fold: int = 0) -> Draws:
         drawn = probe.sample(key, params, probe.data)
         if jax.tree.map(jnp.shape, drawn) != shapes:
             raise ValueError(
-                "sample(key, params, data) must return data of the same tree and shapes as the data it is given"
+                "sample(key, params, data) must return data of the same tree and shapes as the "
+                "data it is given"
             )
         drawn = jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), drawn, probe.data)
         points.append(probe.bare(z, drawn))
@@ -58,7 +62,9 @@ def simulate(probe: Probe, fold: int = 0) -> Draws:
 
 
 def check_scores(probe: Probe, draws: Draws | None) -> Finding:
-    """Hotelling's test of E[score] = 0. With V = Σ s s'/R about zero, T = R m'V⁻¹m has T/R ~ Beta(k/2, (R − k)/2) under normal scores."""
+    """Hotelling's test of E[score] = 0. With V = Σ s s'/R about zero, T = R m'V⁻¹m has T/R ~
+    Beta(k/2, (R − k)/2) under normal scores.
+    """
     if draws is None:
         return Finding(
             "scores",
@@ -69,11 +75,15 @@ def check_scores(probe: Probe, draws: Draws | None) -> Finding:
         )
     s = draws.scores
     if not np.all(np.isfinite(s)):
-        said = "data simulated at some parameters have no finite score at the same parameters: density and simulator disagree"
+        said = (
+            "data simulated at some parameters have no finite score at the same parameters: "
+            "density and simulator disagree"
+        )
         return Finding("scores", False, said)
     size = np.sqrt(np.mean(s**2, axis=0))
     s = s[:, size > 0] / size[size > 0]
-    mean, (r, k) = s.mean(axis=0), s.shape
+    mean = s.mean(axis=0)
+    (r, k) = s.shape
     if not k:
         return Finding("scores", None, "not decidable: every score is zero")
     values, vectors = np.linalg.eigh(s.T @ s / r)
@@ -93,8 +103,9 @@ def check_scores(probe: Probe, draws: Draws | None) -> Finding:
             "scores", True, f"scores average to zero on {r} simulated data sets (p = {p:.2g})", told
         )
     said = (
-        f"the score in {told['parameter']} does not average to zero on its own simulated data ({told['z']:.1f} Monte-Carlo errors): density and "
-        "simulator differ, or a part of the density that depends on a parameter is missing or wrong"
+        f"the score in {told['parameter']} does not average to zero on its own simulated data "
+        f"({told['z']:.1f} Monte-Carlo errors): density and simulator differ, or a part of the "
+        "density that depends on a parameter is missing or wrong"
     )
     return Finding("scores", False, said, told)
 
@@ -126,14 +137,17 @@ def check_support(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
 
 def _moving(probe: Probe, what: str, z: np.ndarray) -> Finding:
     said = (
-        f"{what} can have density zero close to parameters at which it has not: the support moves with the parameters, where the usual standard errors "
-        "do not hold; or a density underflows before its log is taken (use log densities and logsumexp)"
+        f"{what} can have density zero close to parameters at which it has not: the support "
+        "moves with the parameters, where the usual standard errors do not hold; or a density "
+        "underflows before its log is taken (use log densities and logsumexp)"
     )
     return Finding("support", False, said, {"params": probe.x(z)})
 
 
 def check_sign(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
-    """ℓ rather than −ℓ: by its mass, by the mean Hessian at simulated truth, or by where it has an inner maximum."""
+    """ℓ rather than −ℓ: by its mass, by the mean Hessian at simulated truth, or by where it has
+    an inner maximum.
+    """
     wrong = "its sign is turned: this is a negative log-likelihood; return +ℓ, jaxmle maximises"
     if mass.evidence.get("turned"):
         return Finding("sign", False, wrong, {"by": "exp(-term) has mass one"})
@@ -164,7 +178,8 @@ def check_sign(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
     return Finding(
         "sign",
         None,
-        "not decidable: no inner maximum or minimum was found from this start; response and support, or sample, would tell",
+        "not decidable: no inner maximum or minimum was found from this start; response and "
+        "support, or sample, would tell",
     )
 
 

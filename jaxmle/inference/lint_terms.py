@@ -1,4 +1,6 @@
-"""Checks of the terms themselves: their shape, whether they are numbers, what they do when rows are doubled, moved or replaced."""
+"""Checks of the terms themselves: their shape, whether they are numbers, what they do when rows
+are doubled, moved or replaced.
+"""
 
 from __future__ import annotations
 
@@ -37,13 +39,18 @@ def check_shape(probe: Probe) -> Finding:
             "shape", False, f"it cannot be evaluated: {told}{hint}", {"error": type(error).__name__}
         )
     if () in shapes:
-        said = "it returns one scalar: right for dependent rows, but then rows have no scores and cannot be weighted, clustered or resampled"
+        said = (
+            "it returns one scalar: right for dependent rows, but then rows have no scores and "
+            "cannot be weighted, clustered or resampled"
+        )
         return Finding("shape", True, said, {"shapes": shapes}, note=True)
     return Finding("shape", True, "one term per observation", {"shapes": shapes})
 
 
 def check_finite(probe: Probe) -> Finding:
-    """Terms, score and Hessian are numbers, at the start and near it. Terms of −inf near the start are the business of ``support``."""
+    """Terms, score and Hessian are numbers, at the start and near it. Terms of −inf near the
+    start are the business of ``support``.
+    """
     for number, z in enumerate((probe.z, *probe.near)):
         at = "a point near the start" if number else "the start"
         for k, terms in enumerate(probe.rows(z)):
@@ -65,7 +72,10 @@ def check_finite(probe: Probe) -> Finding:
                 )
         if not probe.trouble and all(np.all(np.isfinite(terms)) for terms in probe.rows(z)):
             for what, name in _not_finite(probe, z):
-                said = f"the value is finite but the {what} in {name} is not, at {at}: where() differentiates both branches, so make the branch not taken safe too"
+                said = (
+                    f"the value is finite but the {what} in {name} is not, at {at}: where() "
+                    "differentiates both branches, so make the branch not taken safe too"
+                )
                 return Finding(
                     "finite", False, said, {"near": at, "parameter": name, "params": probe.x(z)}
                 )
@@ -77,7 +87,9 @@ def check_finite(probe: Probe) -> Finding:
 
 
 def _not_finite(probe: Probe, z: np.ndarray) -> list[tuple[str, str]]:
-    """Which of score and Hessian hold a value that is no number, and the first parameter in which they do."""
+    """Which of score and Hessian hold a value that is no number, and the first parameter in
+    which they do.
+    """
     point = probe.whole(z, probe.data)
     parts = (("score", point.score), ("Hessian", np.diagonal(point.hessian)))
     return [
@@ -92,8 +104,11 @@ def _twice(data: Tree) -> Tree:
 
 
 def check_sum(probe: Probe, member: Member) -> Finding:
-    """Every row twice: a sum doubles, a mean stays, a sum over (n, n) quadruples; and the terms of the first copy stay."""
-    n, x = data_length(member.data), probe.x(probe.generic[0])
+    """Every row twice: a sum doubles, a mean stays, a sum over (n, n) quadruples; and the terms
+    of the first copy stay.
+    """
+    n = data_length(member.data)
+    x = probe.x(probe.generic[0])
     if n is None:
         return Finding("sum", None, "not checked: the rows are closed over; pass them as data")
     once = member.terms(x, member.data)
@@ -103,7 +118,8 @@ def check_sum(probe: Probe, member: Member) -> Finding:
         return Finding(
             "sum",
             None,
-            "not checked: it does not take a data set of another length, so an array is closed over",
+            "not checked: it does not take a data set of another length, so an array is closed "
+            "over",
         )
     doubled = doubled if once.ndim == 0 else doubled[:n]
     close = 1e-8 + 100 * probe.noise
@@ -120,7 +136,8 @@ def _sum_of_terms(fits: Callable[[float], bool], told: dict[str, Any]) -> Findin
         return Finding(
             "sum",
             False,
-            "its terms are divided by the number of rows: return the terms themselves, or every standard error is √n too large",
+            "its terms are divided by the number of rows: return the terms themselves, or every "
+            "standard error is √n too large",
             told,
         )
     said = (
@@ -138,7 +155,8 @@ def _sum_of_scalar(fits: Callable[[float], bool], told: dict[str, Any]) -> Findi
         return Finding(
             "sum",
             True,
-            "the scalar is a sum over rows: it doubles when every row is given twice. Return its terms instead",
+            "the scalar is a sum over rows: it doubles when every row is given twice. Return its "
+            "terms instead",
             told,
             note=True,
         )
@@ -146,19 +164,27 @@ def _sum_of_scalar(fits: Callable[[float], bool], told: dict[str, Any]) -> Findi
         return Finding(
             "sum",
             False,
-            "the scalar is a mean over rows: return the sum, or better the terms; standard errors and AIC of a mean are wrong",
+            "the scalar is a mean over rows: return the sum, or better the terms; standard "
+            "errors and AIC of a mean are wrong",
             told,
         )
     if fits(4.0):
-        said = "the scalar is a sum over n × n pairs of rows: a column of shape (n, 1) against a vector (n,) broadcasts; flatten the column"
+        said = (
+            "the scalar is a sum over n × n pairs of rows: a column of shape (n, 1) against a "
+            "vector (n,) broadcasts; flatten the column"
+        )
         return Finding("sum", False, said, told)
-    said = f"not decidable: giving every row twice multiplies the scalar by {told['ratio']:.4g}, as for dependent rows, a prior inside or a closed-over n"
+    said = (
+        f"not decidable: giving every row twice multiplies the scalar by {told['ratio']:.4g}, as "
+        "for dependent rows, a prior inside or a closed-over n"
+    )
     return Finding("sum", None, said, told)
 
 
 def check_rows(probe: Probe, member: Member) -> Finding:
     """Term i looks at row i alone; or at some other rows, as in a series; or at all of them."""
-    n, x = data_length(member.data), probe.x(probe.generic[0])
+    n = data_length(member.data)
+    x = probe.x(probe.generic[0])
     terms = member.terms(x, member.data)
     if terms.ndim == 0 or n is None or n < 4:
         return Finding(
@@ -191,21 +217,30 @@ def check_rows(probe: Probe, member: Member) -> Finding:
         for j, changed in felt
     ):
         said = (
-            f"every term changes when row {most[0]} does: a mean, maximum or other statistic of the whole sample is inside. Compute it "
-            "beforehand and pass it as data; only a partial likelihood means this"
+            f"every term changes when row {most[0]} does: a mean, maximum or other statistic of "
+            "the whole sample is inside. Compute it beforehand and pass it as data; only a "
+            "partial likelihood means this"
         )
         return Finding("rows", False, said, told)
     if told["felt_by"]:
-        said = "terms look at other rows, as in a series: rows cannot be resampled, weighted or permuted singly; use a block bootstrap or HAC errors"
+        said = (
+            "terms look at other rows, as in a series: rows cannot be resampled, weighted or "
+            "permuted singly; use a block bootstrap or HAC errors"
+        )
         return Finding("rows", True, said, told, note=True)
     if not moves_along:
-        said = "terms depend on the position of their row: an array of one entry per row is closed over. Pass it in data, or rows cannot be resampled"
+        said = (
+            "terms depend on the position of their row: an array of one entry per row is closed "
+            "over. Pass it in data, or rows cannot be resampled"
+        )
         return Finding("rows", True, said, told, note=True)
     return Finding("rows", True, "each term depends on its own row only", told)
 
 
 def _replaced(data: Tree, n: int) -> list[int]:
-    """Rows to replace: some all over the data, and those with an extreme value, which a maximum or a minimum would feel."""
+    """Rows to replace: some all over the data, and those with an extreme value, which a maximum
+    or a minimum would feel.
+    """
     extreme = [
         int(pick(leaf))
         for leaf in jax.tree.leaves(data)
@@ -218,7 +253,9 @@ def _replaced(data: Tree, n: int) -> list[int]:
 def _noticed(
     member: Member, x: np.ndarray, terms: np.ndarray, j: int, same: Callable[..., np.ndarray]
 ) -> np.ndarray:
-    """The other rows (n,) whose terms change when row j is replaced by one from half the data away."""
+    """The other rows (n,) whose terms change when row j is replaced by one from half the data
+    away.
+    """
     other = (j + len(terms) // 2) % len(terms)
     changed = ~same(
         member.terms(x, jax.tree.map(lambda leaf: leaf.at[j].set(leaf[other]), member.data)), terms
@@ -233,8 +270,9 @@ def check_precision(probe: Probe) -> Finding:
     kinds = {terms.dtype.name for terms in probe.rows(probe.z)}
     if kinds != {"float64"} or probe.noise > ROUGH:
         said = (
-            f"terms are rough at a relative level of {probe.noise:.0e}, where float64 leaves 1e-16 to 1e-12: a cast to float32 inside, an iteration "
-            "that stops early, or a difference of large numbers; standard errors lose digits"
+            f"terms are rough at a relative level of {probe.noise:.0e}, where float64 leaves "
+            "1e-16 to 1e-12: a cast to float32 inside, an iteration that stops early, or a "
+            "difference of large numbers; standard errors lose digits"
         )
         return Finding("precision", False, said, told | {"dtypes": sorted(kinds)})
     return Finding("precision", True, "terms are smooth down to float64", told)

@@ -1,4 +1,6 @@
-"""The mass of a density over its support: a series, a sum over values, or an integral over the line; for several rows at once."""
+"""The mass of a density over its support: a series, a sum over values, or an integral over the
+line; for several rows at once.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ Density = Callable[
 
 
 def log_mass(density: Density, support: Any, observed: np.ndarray) -> tuple[np.ndarray, bool]:
-    """log Σ or log ∫ of the density of each row over the support, and whether it settled. NaN counts as outside the support."""
+    """log Σ or log ∫ of the density of each row over the support, and whether it settled. NaN
+    counts as outside the support.
+    """
 
     def inside(v: Any) -> Any:
         return np.where(np.isnan(told := density(v)), -np.inf, told)
@@ -52,9 +56,11 @@ REACH = 40.0  # of the variable w of integration: e⁴⁰ = 2e17
 def _log_integral(
     density: Density, support: Interval, observed: np.ndarray
 ) -> tuple[np.ndarray, bool]:
-    """∫ over an interval as an integral over the line, y = T(w): poles at an end vanish and tails fall exponentially.
+    """∫ over an interval as an integral over the line, y = T(w): poles at an end vanish and tails
+    fall exponentially.
 
-    Each row is centred at the mode m of its integrand and scaled by its width there, so that one adaptive quadrature serves all rows.
+    Each row is centred at the mode m of its integrand and scaled by its width there, so that one
+    adaptive quadrature serves all rows.
     """
     from scipy.integrate import quad_vec
 
@@ -73,14 +79,17 @@ def _log_integral(
     coarse = np.stack([integrand(np.full(k, w)) for w in grid])
     if np.any(coarse == np.inf) or not np.all(np.isfinite(coarse).any(axis=0)):
         return np.full(k, np.nan), False
-    mode, half = grid[np.argmax(coarse, axis=0)], np.full(k, grid[1] - grid[0])
+    mode = grid[np.argmax(coarse, axis=0)]
+    half = np.full(k, grid[1] - grid[0])
     for _ in range(
         8
     ):  # a grid of nine about the best point, each a quarter as wide as the one before
         tried = mode + np.linspace(-1, 1, 9)[:, None] * half
         best = np.argmax([integrand(w) for w in tried], axis=0)
-        mode, half = tried[best, np.arange(k)], half / 4
-    peak, width = integrand(mode), np.full(k, 1e-6)
+        mode = tried[best, np.arange(k)]
+        half = half / 4
+    peak = integrand(mode)
+    width = np.full(k, 1e-6)
     for _ in range(24):
         wide = np.maximum(integrand(mode + width), integrand(mode - width)) < peak - 0.5
         width = np.where(wide, width, np.minimum(2 * width, 8.0))
@@ -108,7 +117,9 @@ def _log_integral(
 def change_of_variable(
     support: Interval, observed: np.ndarray
 ) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
-    """y = T(w) and log T'(w): sinh about the observed responses on the line, the map of the constraint elsewhere."""
+    """y = T(w) and log T'(w): sinh about the observed responses on the line, the map of the
+    constraint elsewhere.
+    """
     if support.is_identity:
         middle = float(np.median(observed))
         spread = float(np.std(observed)) or max(1.0, abs(middle))

@@ -1,4 +1,6 @@
-"""White's information-matrix test: whether the variance of the score and the curvature agree, as they do when the model is right."""
+"""White's information-matrix test: whether the variance of the score and the curvature agree,
+as they do when the model is right.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,12 @@ def information_matrix_test(
 ) -> Test:
     """Information-matrix test of the whole specification, with a p-value by parametric bootstrap.
 
-    Under the model the mean of d_i = vech(s_i s_i' + ∂²ℓ_i) is zero (White 1982, Econometrica 50, section 4). The statistic is n R² of
-    the regression of ones on (d_i, s_i) (Chesher 1983, Economics Letters 13; Lancaster 1984, Econometrica 52). Its χ² law is far off in
-    samples of any usual size: at a nominal 5 % it rejects 30 % of normal samples of 100. So the p-value compares it with the same
-    statistic of data sets simulated from the fit and fitted again (Horowitz 1994, Journal of Econometrics 61):
-    (1 + #{T* ≥ T}) / (1 + replicates).
+    Under the model the mean of d_i = vech(s_i s_i' + ∂²ℓ_i) is zero (White 1982, Econometrica 50,
+    section 4). The statistic is n R² of the regression of ones on (d_i, s_i) (Chesher 1983,
+    Economics Letters 13; Lancaster 1984, Econometrica 52). Its χ² law is far off in samples of any
+    usual size: at a nominal 5 % it rejects 30 % of normal samples of 100. So the p-value compares
+    it with the same statistic of data sets simulated from the fit and fitted again (Horowitz 1994,
+    Journal of Econometrics 61): (1 + #{T* ≥ T}) / (1 + replicates).
 
     Args:
         loglik: the log-likelihood, with one term per observation.
@@ -52,7 +55,8 @@ def information_matrix_test(
         replicates: simulated data sets; (replicates + 1)·level should be whole.
 
     Returns:
-        A ``Test``: ``df`` is the number of distinct indicators, ``replicates`` the simulated data sets that could be fitted.
+        A ``Test``: ``df`` is the number of distinct indicators, ``replicates`` the simulated data
+            sets that could be fitted.
 
     Raises:
         TypeError: under a trace.
@@ -71,7 +75,9 @@ def information_matrix_test(
     _check(loglik, fit, sample, replicates)
     seen = visit(loglik, fit, data)
     observed, rank = _statistics(seen)
-    code, usable, beyond = int(Reason.NONE), 0, 0
+    code = int(Reason.NONE)
+    usable = 0
+    beyond = 0
     if not fit.converged:
         code = int(Reason.NOT_CONVERGED)
     else:
@@ -91,11 +97,13 @@ def information_matrix_test(
             progress=False,
         )
         known = np.asarray(again.converged)
-        # Ties count as beyond, rounding included: a statistic can be the same in many data sets of a discrete response.
+        # Ties count as beyond, rounding included: a statistic can be the same in many data sets of
+        # a discrete response.
         simulated = _statistics(visit(loglik, again, drawn, in_axes=axes, check_data=False))[0][
             known
         ]
-        usable, beyond = int(known.sum()), int(np.sum(simulated >= observed * (1 - 1e-9)))
+        usable = int(known.sum())
+        beyond = int(np.sum(simulated >= observed * (1 - 1e-9)))
         if 2 * usable < replicates:
             code = int(Reason.REPLICATES)
     p = (1 + beyond) / (1 + usable) if not code else np.nan
@@ -124,11 +132,13 @@ def _check(loglik: Loglik, fit: Fit, sample: Any, replicates: Any) -> None:
     tree = as_tree(loglik)
     if weighting_of(tree) != "none" or fit.weighting != "none":
         raise ValueError(
-            "the information-matrix test is not defined here for weighted fits: repeat the rows that frequency weights stand for"
+            "the information-matrix test is not defined here for weighted fits: repeat the rows "
+            "that frequency weights stand for"
         )
     if has(tree, Penalize) or fit.mode != "ML":
         raise ValueError(
-            "the information-matrix test takes a maximum-likelihood fit; at the maximum of a penalised likelihood the score has not mean zero"
+            "the information-matrix test takes a maximum-likelihood fit; at the maximum of a "
+            "penalised likelihood the score has not mean zero"
         )
     if has(tree, Pool):
         raise ValueError(
@@ -149,7 +159,9 @@ def _statistics(seen: Visit) -> tuple[Array, Array]:
 def _ones_on_indicators(
     loglik: Loglik, layout: Layout, x: Array, data: Tree
 ) -> tuple[Array, Array]:
-    """1'Z(Z'Z)⁻Z'1: the length of the projection of ones on the columns of Z = (d, s), whatever repeats among them."""
+    """1'Z(Z'Z)⁻Z'1: the length of the projection of ones on the columns of Z = (d, s), whatever
+    repeats among them.
+    """
     lift = jnp.asarray(tangent(loglik, layout).lift, x.dtype)
     scores = term_rows(loglik, layout, x, data).scores @ lift
     curvature = -jnp.einsum(
@@ -158,7 +170,8 @@ def _ones_on_indicators(
     i, j = np.tril_indices(scores.shape[1])
     z = jnp.concatenate([scores[:, i] * scores[:, j] + curvature[:, i, j], scores], axis=1)
     size = jnp.sqrt(jnp.sum(z**2, axis=0))
-    # An indicator that is zero for every row (s² = −∂²ℓ of a dummy with itself) is rounding next to its two parts.
+    # An indicator that is zero for every row (s² = −∂²ℓ of a dummy with itself) is rounding next to
+    # its two parts.
     parts = jnp.concatenate(
         [
             jnp.sqrt(jnp.sum((scores[:, i] * scores[:, j]) ** 2 + curvature[:, i, j] ** 2, axis=0)),
@@ -177,8 +190,11 @@ def _ones_on_indicators(
 def _drawn(
     seen: Visit, sample: Callable[[jax.Array, Tree, Tree], Tree], key: Any, replicates: int
 ) -> tuple[Tree, Tree]:
-    """Simulated data sets (replicates, n, …), and the axes of their leaves: None for what the sampler leaves as it is."""
-    data, layout = seen.aligned[0], seen.fit.layout
+    """Simulated data sets (replicates, n, …), and the axes of their leaves: None for what the
+    sampler leaves as it is.
+    """
+    data = seen.aligned[0]
+    layout = seen.fit.layout
     sampler: Any = sample
 
     def make(held: Any) -> Callable[..., Any]:
@@ -201,7 +217,8 @@ def _drawn(
         for a, b in zip(jax.tree.leaves(drawn), jax.tree.leaves(data), strict=True)
     ):
         raise ValueError(
-            "sample must return data of the structure and shapes of the data it is given, with a fresh response"
+            "sample must return data of the structure and shapes of the data it is given, with a "
+            "fresh response"
         )
     same = jax.tree.map(
         lambda new, old: bool(np.array_equal(new, np.broadcast_to(np.asarray(old), new.shape))),

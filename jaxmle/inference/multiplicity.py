@@ -14,7 +14,8 @@ from jaxmle.parameters.arguments import shown
 
 
 def holm(pvalues: Any, axis: int = -1) -> Array:
-    """Holm's adjusted p-values: rejecting those at most α keeps the probability of any false rejection at α, however they depend.
+    """Holm's adjusted p-values: rejecting those at most α keeps the probability of any false
+    rejection at α, however they depend.
 
         p̃₍ᵢ₎ = max over j ≤ i of min(1, (m − j + 1) p₍ⱼ₎), j = 1 … m in increasing order
 
@@ -43,11 +44,13 @@ def holm(pvalues: Any, axis: int = -1) -> Array:
 
 
 def benjamini_hochberg(pvalues: Any, axis: int = -1) -> Array:
-    """Benjamini and Hochberg's adjusted p-values: rejecting those at most α keeps the expected share of false rejections at α.
+    """Benjamini and Hochberg's adjusted p-values: rejecting those at most α keeps the expected
+    share of false rejections at α.
 
         p̃₍ᵢ₎ = min over j ≥ i of min(1, m p₍ⱼ₎ / j), j = 1 … m in increasing order
 
-    for independent or positively dependent tests (Benjamini & Hochberg 1995, JRSS B 57, 289–300). R: ``p.adjust(p, "BH")``.
+    for independent or positively dependent tests (Benjamini & Hochberg 1995, JRSS B 57, 289–300).
+    R: ``p.adjust(p, "BH")``.
 
     Args:
         pvalues: an array of p-values; NaN stays NaN and does not count in m.
@@ -75,7 +78,9 @@ def benjamini_hochberg(pvalues: Any, axis: int = -1) -> Array:
 
 
 def _sorted(pvalues: Any, axis: int) -> tuple[Array, Array, Array]:
-    """The p-values in increasing order along the last axis, NaN last; how many there are; the order."""
+    """The p-values in increasing order along the last axis, NaN last; how many there are; the
+    order.
+    """
     p = pvalues if isinstance(pvalues, jax.Array) else np.asarray(pvalues)
     if isinstance(pvalues, np.ma.MaskedArray) or (p.size and p.dtype.kind not in "fiu"):
         raise TypeError(f"p-values are an array of numbers between 0 and 1; got {shown(pvalues)}")
@@ -90,7 +95,8 @@ def _sorted(pvalues: Any, axis: int) -> tuple[Array, Array, Array]:
         or not -p.ndim <= axis < p.ndim
     ):
         raise ValueError(
-            f"axis must be a whole number, an axis of the {p.ndim} that there are; got {shown(axis)}"
+            f"axis must be a whole number, an axis of the {p.ndim} that there are; got "
+            f"{shown(axis)}"
         )
     xp = namespace(p)
     p = xp.moveaxis(p, axis, -1)

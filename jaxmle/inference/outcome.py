@@ -1,4 +1,6 @@
-"""The record of a hypothesis test: a statistic, its degrees of freedom, a p-value, and why there is none where there is none."""
+"""The record of a hypothesis test: a statistic, its degrees of freedom, a p-value, and why
+there is none where there is none.
+"""
 
 from __future__ import annotations
 
@@ -36,15 +38,40 @@ class Reason(IntEnum):
 
 MEANING = {
     Reason.NONE: "",
-    Reason.NOT_CONVERGED: "a fit did not end in a maximum that the test can use; its explain() says where it ended",
-    Reason.NOT_ESTIMABLE: "the data do not determine what is tested: it involves a parameter without an estimate, or one on a bound or at infinity",
-    Reason.SINGULAR: "the covariance of what is tested is singular or not a number: restrictions repeat each other at this estimate, or there are too few rows or clusters",
-    Reason.INDEFINITE: "the information at the restricted estimate is not positive definite there; take the expected information or vcov='opg'",
-    Reason.HIGHER: "the restricted fit has the higher log-likelihood: the full fit is a local maximum (see multistart), or the models are not nested",
-    Reason.BOUNDARY: "an estimate lies on a bound, where 2Δℓ is not χ²; where H0 puts one parameter on its bound, name it in on_bound, else simulate under H0",
-    Reason.DAVIES: "other parameters vanish from the likelihood when H0 puts this one on its bound, so the mixing weights are not known; simulate under H0",
-    Reason.ROBUST: "after a robust covariance 2Δℓ is not χ²; take wald_test or score_test with the robust covariance",
-    Reason.SAMPLING: "under sampling weights the weighted sum is not a log-likelihood; take wald_test",
+    Reason.NOT_CONVERGED: (
+        "a fit did not end in a maximum that the test can use; its explain() says where it ended"
+    ),
+    Reason.NOT_ESTIMABLE: (
+        "the data do not determine what is tested: it involves a parameter without an estimate, "
+        "or one on a bound or at infinity"
+    ),
+    Reason.SINGULAR: (
+        "the covariance of what is tested is singular or not a number: restrictions repeat each "
+        "other at this estimate, or there are too few rows or clusters"
+    ),
+    Reason.INDEFINITE: (
+        "the information at the restricted estimate is not positive definite there; take the "
+        "expected information or vcov='opg'"
+    ),
+    Reason.HIGHER: (
+        "the restricted fit has the higher log-likelihood: the full fit is a local maximum (see "
+        "multistart), or the models are not nested"
+    ),
+    Reason.BOUNDARY: (
+        "an estimate lies on a bound, where 2Δℓ is not χ²; where H0 puts one parameter on its "
+        "bound, name it in on_bound, else simulate under H0"
+    ),
+    Reason.DAVIES: (
+        "other parameters vanish from the likelihood when H0 puts this one on its bound, so the "
+        "mixing weights are not known; simulate under H0"
+    ),
+    Reason.ROBUST: (
+        "after a robust covariance 2Δℓ is not χ²; take wald_test or score_test with the robust "
+        "covariance"
+    ),
+    Reason.SAMPLING: (
+        "under sampling weights the weighted sum is not a log-likelihood; take wald_test"
+    ),
     Reason.PENALISED: "a MAP or bias-reduced fit does not maximise the log-likelihood",
     Reason.ALIKE: "the two models give the same terms, so that their difference has no variance",
     Reason.REPLICATES: "more than half of the simulated data sets could not be fitted",
@@ -60,10 +87,11 @@ MEANING = {
 class Test:
     """A hypothesis test, or a batch of them (every leaf then has leading axes).
 
-    Leaves: ``statistic``; ``df`` its degrees of freedom; ``pvalue``; ``code`` a ``Reason`` as an integer, 0 where there is a p-value;
-    ``replicates`` the simulated data sets behind the p-value, 0 where it has a formula.
-    Static: ``kind`` the name of the test; ``hypothesis`` H0 in words; ``law`` of the statistic under H0 (chi2, F, normal, chi-bar-square,
-    bootstrap); ``df_residual`` the second degrees of freedom of F, infinite otherwise.
+    Leaves: ``statistic``; ``df`` its degrees of freedom; ``pvalue``; ``code`` a ``Reason`` as an
+    integer, 0 where there is a p-value; ``replicates`` the simulated data sets behind the p-value,
+    0 where it has a formula. Static: ``kind`` the name of the test; ``hypothesis`` H0 in words;
+    ``law`` of the statistic under H0 (chi2, F, normal, chi-bar-square, bootstrap); ``df_residual``
+    the second degrees of freedom of F, infinite otherwise.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.hypotheses import wald_test
@@ -122,7 +150,10 @@ def _text(test: Test) -> str:
     from jaxmle.report.numerals import p_value, significant
 
     p = p_value(float(test.pvalue))
-    value = f"{_symbol(test)} = {significant(float(test.statistic))}, p {p if p.startswith('<') else '= ' + p}"
+    value = (
+        f"{_symbol(test)} = {significant(float(test.statistic))}, p "
+        f"{p if p.startswith('<') else '= ' + p}"
+    )
     drawn = (f"p from {int(test.replicates)} simulated data sets",) if int(test.replicates) else ()
     said = (f"no p-value: {test.reason}",) if int(test.code) else ()
     return "\n".join(
@@ -203,7 +234,9 @@ def outcome(
     df_residual: float = math.inf,
     broken: Any = 0,
 ) -> Test:
-    """The record of a statistic with a law of its own. Where ``code`` is not 0 the p-value is NaN, and where ``broken`` the statistic too."""
+    """The record of a statistic with a law of its own. Where ``code`` is not 0 the p-value is
+    NaN, and where ``broken`` the statistic too.
+    """
     xp = namespace(statistic)
     statistic = xp.where(xp.asarray(broken, dtype=bool), xp.nan, statistic)
     safe = xp.where(xp.isnan(statistic), 0.0, statistic)
@@ -213,7 +246,8 @@ def outcome(
     elif law == "F":
         p = f_sf(safe, df, df_residual)
     elif law == "chi-bar-square":
-        # Half of the time the estimate lies on the bound and the statistic is 0 (Self & Liang 1987, JASA 82, case 5).
+        # Half of the time the estimate lies on the bound and the statistic is 0 (Self & Liang 1987,
+        # JASA 82, case 5).
         p = xp.where(safe > 0, 0.5 * chi2_sf(safe, size), 1.0)
     else:
         p = chi2_sf(safe, size)

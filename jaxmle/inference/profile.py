@@ -1,4 +1,6 @@
-"""Profile likelihood intervals: where the maximum of ℓ given one parameter, or one function of them, has fallen by half a chi-square quantile."""
+"""Profile likelihood intervals: where the maximum of ℓ given one parameter, or one function of
+them, has fallen by half a chi-square quantile.
+"""
 
 from __future__ import annotations
 
@@ -43,12 +45,15 @@ _LEAVES = [
 class Profile:
     """Profile likelihood intervals of m quantities; of a batch, every array has a leading axis.
 
-    Arrays: ``estimate``, ``lower``, ``upper`` (m,); ``lower_status``, ``upper_status`` (m,) integers of ``End``; ``error`` (m, 2), by how much
-    2(ℓ̂ − ℓ) at each end misses the quantile; ``at_ends`` (m, 2, p), all parameters at each end, in the order of ``parameters``; ``curve`` (m, q)
-    values of the quantity and ``root`` (m, q) the signed root ±√(2(ℓ̂ − ℓ_p)) there, for plots.
-    Static: ``names``, ``level``, ``mode`` (ML, or MAP where the likelihood is penalised), ``parameters``.
+    Arrays: ``estimate``, ``lower``, ``upper`` (m,); ``lower_status``, ``upper_status`` (m,)
+    integers of ``End``; ``error`` (m, 2), by how much 2(ℓ̂ − ℓ) at each end misses the quantile;
+    ``at_ends`` (m, 2, p), all parameters at each end, in the order of ``parameters``; ``curve`` (m,
+    q) values of the quantity and ``root`` (m, q) the signed root ±√(2(ℓ̂ − ℓ_p)) there, for plots.
+    Static: ``names``, ``level``, ``mode`` (ML, or MAP where the likelihood is penalised),
+    ``parameters``.
 
-    An end is the bound itself where it is AT_BOUND, ±inf where UNBOUNDED, and NaN where BETTER_MAXIMUM, NO_FIT, STALLED or HELD.
+    An end is the bound itself where it is AT_BOUND, ±inf where UNBOUNDED, and NaN where
+    BETTER_MAXIMUM, NO_FIT, STALLED or HELD.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.profile import profile
@@ -92,12 +97,15 @@ class Profile:
         """Lower and upper ends, (m, 2), in the order of ``names``."""
         if level is not None and abs(level - self.level) > 1e-12:
             raise ValueError(
-                f"these ends are those of level {self.level:g}; profile(loglik, fit, data, level={level:g}) solves for others"
+                f"these ends are those of level {self.level:g}; profile(loglik, fit, data, "
+                f"level={level:g}) solves for others"
             )
         return np.stack([self.lower, self.upper], axis=-1)
 
     def conf_int(self, level: float | None = None) -> Tree:
-        """The intervals, a last axis (lower, upper) on every leaf: in the tree of ``params``, or a dictionary by name where some were chosen."""
+        """The intervals, a last axis (lower, upper) on every leaf: in the tree of ``params``,
+        or a dictionary by name where some were chosen.
+        """
         ends = self.interval(level)
         if self.whole:
             columns = [
@@ -115,7 +123,9 @@ class Profile:
         return jax.tree.map(lambda leaf: leaf[index], self)
 
     def to_frame(self, backend: str | None = None) -> Any:
-        """A tidy data frame: term, estimate, conf_low, conf_high, low_status, high_status; of a batch with a first column member."""
+        """A tidy data frame: term, estimate, conf_low, conf_high, low_status, high_status; of a
+        batch with a first column member.
+        """
         from importlib import import_module
 
         from jaxmle.report.frame import INSTALL, installed
@@ -125,16 +135,21 @@ class Profile:
             narwhals = import_module("narwhals")
         except ImportError as error:
             raise ImportError(f"a data frame needs narwhals: {INSTALL}") from error
-        members, m = int(np.prod(self.batch_shape, dtype=int)), len(self.names)
+        members = int(np.prod(self.batch_shape, dtype=int))
+        m = len(self.names)
         head = {"member": np.repeat(np.arange(members), m)} if self.batch_shape else {}
 
         def told(codes: Any) -> Any:
             return [End(code).name for code in np.reshape(codes, -1).tolist()]
 
         columns = head | {
-            "term": list(self.names) * members, "estimate": np.reshape(self.estimate, -1), "conf_low": np.reshape(self.lower, -1),
-            "conf_high": np.reshape(self.upper, -1), "low_status": told(self.lower_status), "high_status": told(self.upper_status),
-        }  # fmt: skip
+            "term": list(self.names) * members,
+            "estimate": np.reshape(self.estimate, -1),
+            "conf_low": np.reshape(self.lower, -1),
+            "conf_high": np.reshape(self.upper, -1),
+            "low_status": told(self.lower_status),
+            "high_status": told(self.upper_status),
+        }
         return narwhals.from_dict(columns, backend=chosen).to_native()
 
     def __repr__(self) -> str:
@@ -162,7 +177,8 @@ def _table(profile: Profile) -> str:
     kind = "Profile likelihood" if profile.mode == "ML" else "Profile of the penalised likelihood"
     rows = [("", "estimate", "lower", "upper", "")]
     for j, name in enumerate(profile.names):
-        low, high = End(int(profile.lower_status[j])), End(int(profile.upper_status[j]))
+        low = End(int(profile.lower_status[j]))
+        high = End(int(profile.upper_status[j]))
         told = [
             f"{side} {MEANING[end]}"
             for side, end in (("lower", low), ("upper", high))
@@ -191,7 +207,8 @@ def _digest(profile: Profile) -> str:
     """What became of the ends of a batch."""
     members = int(np.prod(profile.batch_shape, dtype=int))
     rows = [
-        f"Profile likelihood intervals of {members:,} members, level {profile.level:g}, mode {profile.mode}"
+        f"Profile likelihood intervals of {members:,} members, level {profile.level:g}, mode "
+        f"{profile.mode}"
     ]
     for j, name in enumerate(profile.names):
         codes = np.concatenate(
@@ -212,7 +229,9 @@ MEANING = {
     End.FOUND: "found",
     End.UNBOUNDED: "unbounded: the likelihood never falls that far",
     End.AT_BOUND: "at its bound",
-    End.BETTER_MAXIMUM: "not known: a better maximum than the fit lies that way; fit again from there",
+    End.BETTER_MAXIMUM: (
+        "not known: a better maximum than the fit lies that way; fit again from there"
+    ),
     End.NO_FIT: "not known: the fit has no regular maximum",
     End.STALLED: "not found",
     End.HELD: "held by fix",
@@ -237,25 +256,32 @@ def profile(
 ) -> Profile:
     """Profile likelihood intervals of parameters, or of functions of them.
 
-    The interval of ψ holds the values whose profile ℓ_p(ψ) = max{ℓ(θ) : ψ(θ) = ψ} is within χ²₁(level)/2 of ℓ̂, around the estimate. Its ends
-    do not depend on the scale on which a parameter is written, and respect its bounds.
+    The interval of ψ holds the values whose profile ℓ_p(ψ) = max{ℓ(θ) : ψ(θ) = ψ} is within
+    χ²₁(level)/2 of ℓ̂, around the estimate. Its ends do not depend on the scale on which a
+    parameter is written, and respect its bounds.
 
     Args:
         loglik, data, weights, in_axes: those of the fit, or of the batch.
         fit: a ``Fit`` of ``fit`` or ``fit_batch``.
-        which: None for every parameter; a name, or a list of names; a function ``g(params)`` returning one number; or a dictionary of those.
+        which: None for every parameter; a name, or a list of names; a function ``g(params)``
+            returning one number; or a dictionary of those.
         level: coverage, between 0 and 1.
-        points: values of the curve kept on each side of the estimate; None for 5 of one fit and none of a batch.
+        points: values of the curve kept on each side of the estimate; None for 5 of one fit and
+            none of a batch.
 
     Returns:
-        A ``Profile``. An end may be AT_BOUND (the bound is reached before the likelihood has fallen far enough, and is the end), UNBOUNDED
-        (it never falls that far: ±inf), BETTER_MAXIMUM (a larger likelihood than the fit's was met: NaN), NO_FIT (the fit has no regular
-        maximum: NaN), STALLED (not found: NaN) or HELD (by ``fix``). Where a maximum lies at infinity (SEPARATED) or on a bound
-        (BOUNDARY), the interval goes from there to the one end that is finite. Each end that is FOUND was evaluated: 2(ℓ̂ − ℓ) is within
-        1e-8 of the quantile, or within the rounding noise of ℓ where that is more, and the other parameters are at their maximum.
+        A ``Profile``. An end may be AT_BOUND (the bound is reached before the likelihood has fallen
+        far enough, and is the end), UNBOUNDED (it never falls that far: ±inf), BETTER_MAXIMUM (a
+        larger likelihood than the fit's was met: NaN), NO_FIT (the fit has no regular maximum:
+        NaN), STALLED (not found: NaN) or HELD (by ``fix``). Where a maximum lies at infinity
+        (SEPARATED) or on a bound (BOUNDARY), the interval goes from there to the one end that is
+        finite. Each end that is FOUND was evaluated: 2(ℓ̂ − ℓ) is within 1e-8 of the quantile, or
+        within the rounding noise of ℓ where that is more, and the other parameters are at their
+        maximum.
 
     Raises:
-        ValueError, TypeError: for what is visible in shapes and types; for sampling weights, under which the likelihood ratio is not
+        ValueError, TypeError: for what is visible in shapes and types; for sampling weights, under
+            which the likelihood ratio is not
         chi-square; for data of which the fit is no maximum; under a trace.
 
     Source: Venzon & Moolgavkar 1988, Applied Statistics 37, 87.
@@ -284,7 +310,9 @@ def profile(
 
 def _profile(posed: Study, targets: Targets, level: float, points: int) -> Profile:
     cut = float(scipy.special.ndtri(0.5 + level / 2)) ** 2
-    b, m, p = posed.members, len(targets.names), posed.problem.layout.p
+    b = posed.members
+    m = len(targets.names)
+    p = posed.problem.layout.p
     ends = np.full((b, m, 2), np.nan)
     status = np.full((b, m, 2), int(End.NO_FIT))
     ends, status = _settled(posed, targets, ends, status)
@@ -292,7 +320,8 @@ def _profile(posed: Study, targets: Targets, level: float, points: int) -> Profi
     lane = Lane(lane.member, lane.target, np.where(lane.side == 1, 1.0, -1.0))
     found, curve, root = walked(posed, targets, lane, cut, points)
     side = (lane.side > 0).astype(int)
-    error, at_ends = np.full((b, m, 2), np.nan), np.full((b, m, 2, p), np.nan)
+    error = np.full((b, m, 2), np.nan)
+    at_ends = np.full((b, m, 2, p), np.nan)
     place = (lane.member, lane.target, side)
     ends[place], status[place] = _printed(targets, lane, found)
     error[place] = found.error
@@ -303,9 +332,22 @@ def _profile(posed: Study, targets: Targets, level: float, points: int) -> Profi
     estimate = _estimates(posed, targets)
     lead = (lambda a: a) if posed.inputs is not None else (lambda a: a[0])
     return Profile(
-        lead(estimate), lead(ends[..., 0]), lead(ends[..., 1]), lead(status[..., 0]), lead(status[..., 1]), lead(error), lead(at_ends), lead(values), lead(roots),
-        targets.names, level, posed.fit.mode, posed.fit.names, targets.whole, posed.problem.layout,
-    )  # fmt: skip
+        lead(estimate),
+        lead(ends[..., 0]),
+        lead(ends[..., 1]),
+        lead(status[..., 0]),
+        lead(status[..., 1]),
+        lead(error),
+        lead(at_ends),
+        lead(values),
+        lead(roots),
+        targets.names,
+        level,
+        posed.fit.mode,
+        posed.fit.names,
+        targets.whole,
+        posed.problem.layout,
+    )
 
 
 RUN = -1
@@ -314,7 +356,9 @@ RUN = -1
 def _settled(
     posed: Study, targets: Targets, ends: np.ndarray, status: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ends that need no walk: no fit, an entry that is held, an estimate that lies on its bound or at infinity."""
+    """Ends that need no walk: no fit, an entry that is held, an estimate that lies on its bound
+    or at infinity.
+    """
     status[posed.usable] = RUN
     for t, entry in enumerate(targets.entry):
         if targets.coordinate[t] == -2:
@@ -331,7 +375,8 @@ def _settled(
 
 def _printed(targets: Targets, lane: Lane, found: Found) -> tuple[np.ndarray, np.ndarray]:
     """ψ at the ends as the quantity that is printed, and the status."""
-    value, status = np.full(len(lane.member), np.nan), found.outcome.copy()
+    value = np.full(len(lane.member), np.nan)
+    status = found.outcome.copy()
     for t, scale in enumerate(targets.scales):
         mine = lane.target == t
         psi = np.where(
@@ -347,7 +392,8 @@ def _printed(targets: Targets, lane: Lane, found: Found) -> tuple[np.ndarray, np
 
 def _to_user(posed: Study, z: np.ndarray) -> np.ndarray:
     """All printed entries (j, p) at free points (j, k)."""
-    chart, roots = posed.problem.chart, np.array(posed.problem.roots)
+    chart = posed.problem.chart
+    roots = np.array(posed.problem.roots)
     x = (
         np.stack([chart.to_user(row, posed.base) for row in z])
         if len(z) <= 64
@@ -391,10 +437,12 @@ def _both_sides(
     points: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The curves of both sides with the estimate between them, (b, m, 2·points + 1), increasing."""
-    b, m = posed.members, len(targets.names)
+    b = posed.members
+    m = len(targets.names)
     if not points:
         return np.zeros((b, m, 0)), np.zeros((b, m, 0))
-    values, roots = np.full((b, m, 2 * points + 1), np.nan), np.full((b, m, 2 * points + 1), np.nan)
+    values = np.full((b, m, 2 * points + 1), np.nan)
+    roots = np.full((b, m, 2 * points + 1), np.nan)
     values[..., points], roots[..., points] = _estimates(posed, targets), 0.0
     order = np.where(
         side[:, None] == 1, points + 1 + np.arange(points), points - 1 - np.arange(points)

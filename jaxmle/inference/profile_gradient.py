@@ -1,4 +1,6 @@
-"""The end of a profile interval as a differentiable function of data, weights, or anything else that the likelihood depends on."""
+"""The end of a profile interval as a differentiable function of data, weights, or anything else
+that the likelihood depends on.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,13 @@ def profile_end(
     *,
     weights: Any = None,
 ) -> jax.Array:
-    """An end that ``profile`` has found, with its derivatives in whatever ``loglik`` and ``data`` are traced in.
+    """An end that ``profile`` has found, with its derivatives in whatever ``loglik`` and ``data``
+    are traced in.
 
-    Maximum θ̂, end θ and multiplier λ jointly are the root of s(θ̂) = 0, s(θ) = λ ∂ψ/∂θ, ℓ(θ̂) − ℓ(θ) = χ²/2, so that the derivatives come
-    from the implicit function theorem. The value is the one that was found: call this at the data and weights of the fit, inside
-    ``jax.grad``, ``jax.jacfwd`` or ``jax.hessian``, with float64 on.
+    Maximum θ̂, end θ and multiplier λ jointly are the root of s(θ̂) = 0, s(θ) = λ ∂ψ/∂θ, ℓ(θ̂) −
+    ℓ(θ) = χ²/2, so that the derivatives come from the implicit function theorem. The value is the
+    one that was found: call this at the data and weights of the fit, inside ``jax.grad``,
+    ``jax.jacfwd`` or ``jax.hessian``, with float64 on.
 
     Args:
         loglik, fit, data: those of ``profile``, one fit; arrays in them may be traced.
@@ -57,7 +61,9 @@ def profile_end(
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
     >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
     >>> found = profile(exponential, result, y)
-    >>> with jax.enable_x64(True):  # the end is proportional to 1/Σy, so that each derivative is −end/Σy
+    >>> with jax.enable_x64(
+    ...     True
+    ... ):  # the end is proportional to 1/Σy, so that each derivative is −end/Σy
     ...     slope = jax.grad(lambda y: profile_end(exponential, result, found, y, "rate"))(y)
     >>> np.allclose(slope, -found.upper[0] / 12, rtol=1e-6)
     True
@@ -71,11 +77,13 @@ def profile_end(
     check_choice("side", side, ("lower", "upper"))
     if not isinstance(name, str) or name not in found.names or name not in fit.names:
         raise ValueError(
-            f"{shown(name)} is no parameter of this profile; it has {', '.join(n for n in found.names if n in fit.names)}"
+            f"{shown(name)} is no parameter of this profile; it has "
+            f"{', '.join(n for n in found.names if n in fit.names)}"
         )
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((data, weights))):
         data = visit(loglik, fit, data, weights=weights, check_data=not tracing()).aligned[0]
-    tree, layout = as_tree(loglik if weights is None else weight(loglik, weights)), fit.layout
+    tree = as_tree(loglik if weights is None else weight(loglik, weights))
+    layout = fit.layout
     roots = roots_of(tree, layout)
     entry = int(roots[layout.names.index(name)])
     if entry < 0:
@@ -107,13 +115,16 @@ def _end(
         return chart.to_user(z, base)[entry]
 
     k = chart.k
-    best, end = jnp.asarray(chart.to_free(top)), jnp.asarray(chart.to_free(here))
+    best = jnp.asarray(chart.to_free(top))
+    end = jnp.asarray(chart.to_free(here))
     slope = jax.lax.stop_gradient(jax.grad(loglik)(end))
     way = jax.grad(psi)(end)
     start = jnp.concatenate([best, end, jnp.atleast_1d(slope @ way / (way @ way))])
 
     def conditions(u: Array) -> Array:
-        best, end, multiplier = u[:k], u[k : 2 * k], u[2 * k]
+        best = u[:k]
+        end = u[k : 2 * k]
+        multiplier = u[2 * k]
         fall = loglik(best) - loglik(end) - 0.5 * cut
         return jnp.concatenate(
             [

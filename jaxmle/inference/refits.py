@@ -28,10 +28,14 @@ from jaxmle.solvers.status import Status
 MEMBERS = (
     8,
     1024,
-)  # refits in one call of the batch engine: its narrowest block, and seats that all calls share so that they compile once
+    # refits in one call of the batch engine: its narrowest block, and seats that all calls share so
+    # that they compile once
+)
 BYTES = (
     2**24
-)  # of weights or simulated data in one call; 10 000 × 1000 weights took as long with 2**23 to 2**25, a quarter more with 2**26
+    # of weights or simulated data in one call; 10 000 × 1000 weights took as long with 2**23 to
+    # 2**25, a quarter more with 2**26
+)
 KNOWN = (
     Status.BOUNDARY,
     Status.SEPARATED,
@@ -71,12 +75,30 @@ class Refit:
     ) -> Fit:
         """The refits of one chunk; from ``starts`` of their own, if given."""
         return fit_members(
-            self.loglik, self.start if starts is None else starts, data, self.constraints, self.solver, vcov, clusters, weights, self.dtype, self.max_steps,
-            None, in_axes, None if starts is None else 0, None, None, False, None, check_rows=False,
-        )  # fmt: skip
+            self.loglik,
+            self.start if starts is None else starts,
+            data,
+            self.constraints,
+            self.solver,
+            vcov,
+            clusters,
+            weights,
+            self.dtype,
+            self.max_steps,
+            None,
+            in_axes,
+            None if starts is None else 0,
+            None,
+            None,
+            False,
+            None,
+            check_rows=False,
+        )
 
     def check_rows(self, what: str, clusters: Any, remedy: str) -> None:
-        """Rows, or whole clusters, may be weighted and left out only where no term looks at others."""
+        """Rows, or whole clusters, may be weighted and left out only where no term looks at
+        others.
+        """
         tree = as_tree(self.loglik)
         with precision(self.dtype):
             start = jax.tree.map(lambda leaf: np.asarray(leaf, self.dtype), self.start)
@@ -118,7 +140,8 @@ def refit_of(
         )
     if has(as_tree(loglik), Weight):
         raise ValueError(
-            f"weights inside the likelihood cannot be resampled: give them to fit and to {what} as weights="
+            f"weights inside the likelihood cannot be resampled: give them to fit and to {what} "
+            "as weights="
         )
     check_weighting(what, loglik, fit, weights)
     data = host_data(data, fit.dtype)
@@ -148,7 +171,8 @@ def _start(what: str, loglik: Loglik, fit: Fit, data: Tree, params0: Tree) -> Tr
     if params0 is not None:
         if layout_of(params0).names != fit.layout.places:
             raise ValueError(
-                f"params0 has the entries {', '.join(layout_of(params0).names[:20])}; the fit has {', '.join(fit.layout.places[:20])}"
+                f"params0 has the entries {', '.join(layout_of(params0).names[:20])}; the fit "
+                f"has {', '.join(fit.layout.places[:20])}"
             )
         return params0
     values = fit.layout.treedef.flatten_up_to(fit.params)
@@ -161,12 +185,14 @@ def _start(what: str, loglik: Loglik, fit: Fit, data: Tree, params0: Tree) -> Tr
     if hasattr(loglik, "start"):
         return loglik.start(data)
     raise ValueError(
-        f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound can be no start. Give {what} the start as params0="
+        f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound can be no "
+        f"start. Give {what} the start as params0="
     )
 
 
 def chunks(total: int, bytes_each: float) -> Iterator[tuple[np.ndarray, int]]:
-    """Member numbers of each call, all of one length (a shape is a compilation), and how many of them count.
+    """Member numbers of each call, all of one length (a shape is a compilation), and how many of
+    them count.
 
     The last call is filled up with the numbers that would come next.
     """
@@ -178,7 +204,9 @@ def chunks(total: int, bytes_each: float) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def known(fits: Fit) -> np.ndarray:
-    """Estimates (b, p) of refits: ±inf where the estimate is infinite; NaN where there is no maximum or the data do not determine the entry."""
+    """Estimates (b, p) of refits: ±inf where the estimate is infinite; NaN where there is no
+    maximum or the data do not determine the entry.
+    """
     status = np.asarray(fits.status)
     free = (
         np.diagonal(fits.witness.projector, axis1=1, axis2=2) > 1e-10

@@ -1,7 +1,8 @@
-"""Resampling plans: the weights of each bootstrap replicate, drawn on the device from a key and the number of the replicate.
+"""Resampling plans: the weights of each bootstrap replicate, drawn on the device from a key and the
+number of the replicate.
 
-Replicate i uses ``fold_in(key, i)`` and nothing else, so that its weights do not depend on how replicates are cut into chunks, nor on how
-many there are.
+Replicate i uses ``fold_in(key, i)`` and nothing else, so that its weights do not depend on how
+replicates are cut into chunks, nor on how many there are.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ CACHED = 2**17  # float64 numbers in a core's cache of 1 MB
 class Plan:
     """How the weights of a replicate are drawn.
 
-    ``draw(key, index)`` returns weights (b, n) for the replicates ``index`` (b,); ``width`` numbers are held for one replicate meanwhile.
+    ``draw(key, index)`` returns weights (b, n) for the replicates ``index`` (b,); ``width`` numbers
+    are held for one replicate meanwhile.
     """
 
     kind: str
@@ -49,23 +51,28 @@ def plan_of(
 ) -> Plan:
     """The plan of a kind of bootstrap, checked.
 
-    - pairs: n rows with replacement; with frequency weights N = Σw units, of which row i is w_i; with sampling weights rows of positive
-      weight, which keep it.
-    - bayesian: independent exponential weights, scaled to add up to n (Rubin 1981, Annals of Statistics 9, 130).
+    - pairs: n rows with replacement; with frequency weights N = Σw units, of which row i is w_i;
+      with sampling weights rows of positive weight, which keep it.
+    - bayesian: independent exponential weights, scaled to add up to n (Rubin 1981, Annals of
+      Statistics 9, 130).
     - cluster: G whole clusters with replacement.
-    - block: moving blocks of ``block_length`` neighbouring rows, the last cut so that n rows are drawn (Künsch 1989, Annals of Statistics 17, 1217).
+    - block: moving blocks of ``block_length`` neighbouring rows, the last cut so that n rows are
+      drawn (Künsch 1989, Annals of Statistics 17, 1217).
     """
     tree = as_tree(loglik)
     n = rows_of(tree, data)
     if n is None:
         raise ValueError(
-            f"kind={kind!r} resamples rows, but there are no data; a likelihood without data can be simulated: kind='parametric', sample=…"
+            f"kind={kind!r} resamples rows, but there are no data; a likelihood without data can "
+            "be simulated: kind='parametric', sample=…"
         )
     check_scheme(kind, clusters, block_length)
     w = None if weights is None else np.asarray(weights.values, dtype=float)
     if w is not None and (isinstance(tree, Pool) or kind == "block"):
         raise ValueError(
-            f"weights have no meaning for {'a pool' if isinstance(tree, Pool) else 'blocks of neighbouring rows'} under kind={kind!r}"
+            "weights have no meaning for "
+            f"{'a pool' if isinstance(tree, Pool) else 'blocks of neighbouring rows'} under "
+            f"kind={kind!r}"
         )
     if kind == "cluster":
         return _clusters(cluster_codes(clusters, n), w, weights)
@@ -105,7 +112,8 @@ def _pairs(parts: tuple[int, ...], w: np.ndarray | None, weights: Weights | None
     if w is None:
         return Plan("pairs", "frequency", n, partial(_counts, units=parts))
     if weights is not None and weights.kind == "frequency":
-        ends, total = np.cumsum(w), int(w.sum())
+        ends = np.cumsum(w)
+        total = int(w.sum())
         return Plan("pairs", "frequency", max(n, total), partial(_copies, ends=ends, total=total))
     rank = np.cumsum(w > 0) - 1
     return Plan(
@@ -141,7 +149,8 @@ def _bayesian(parts: tuple[int, ...], w: np.ndarray | None, weights: Weights | N
 def _clusters(codes: tuple[Any, ...], w: np.ndarray | None, weights: Weights | None) -> Plan:
     if len(codes) > 1:
         raise ValueError(
-            "a cluster bootstrap takes one label for each row; two-way clusters have no resampling plan here"
+            "a cluster bootstrap takes one label for each row; two-way clusters have no "
+            "resampling plan here"
         )
     code = np.asarray(codes[0])
     times = np.ones(len(code)) if w is None else w
@@ -161,12 +170,16 @@ def _clusters(codes: tuple[Any, ...], w: np.ndarray | None, weights: Weights | N
 
 
 def _places(key: Array, units: int, draws: int) -> Array:
-    """``draws`` places among ``units``, uniform to 2⁻⁵²·units; u < 1, and u·units never rounds up to units."""
+    """``draws`` places among ``units``, uniform to 2⁻⁵²·units; u < 1, and u·units never rounds
+    up to units.
+    """
     return (jax.random.uniform(key, (draws,), jnp.float64) * units).astype(jnp.int32)
 
 
 def _each(one: Callable[[Array], Array], key: Array, index: Array, width: int) -> Array:
-    """``one`` for each replicate, so many at a time that ``width`` numbers of each stay in a core's cache; all at once on an accelerator."""
+    """``one`` for each replicate, so many at a time that ``width`` numbers of each stay in a
+    core's cache; all at once on an accelerator.
+    """
 
     def draw(i: Any) -> Any:
         return one(jax.random.fold_in(key, i))
@@ -195,7 +208,9 @@ def _counts(key: Array, index: Array, units: tuple[int, ...]) -> Array:
 
 @partial(jax.jit, static_argnames="total")
 def _copies(key: Array, index: Array, ends: Array, total: int) -> Array:
-    """How often each row is drawn where row i stands for w_i units; ``ends`` = cumulative weights."""
+    """How often each row is drawn where row i stands for w_i units; ``ends`` = cumulative
+    weights.
+    """
 
     def one(key: Any) -> Any:
         return (
@@ -209,7 +224,9 @@ def _copies(key: Array, index: Array, ends: Array, total: int) -> Array:
 
 @partial(jax.jit, static_argnames="units")
 def _spread(key: Array, index: Array, unit: Array, times: Array, units: int) -> Array:
-    """Counts of units, spread over the rows ``unit`` of each and multiplied by the rows' own weights."""
+    """Counts of units, spread over the rows ``unit`` of each and multiplied by the rows' own
+    weights.
+    """
     return _each(
         lambda key: jnp.zeros(units).at[_places(key, units, units)].add(1.0)[unit] * times,
         key,
@@ -222,7 +239,9 @@ def _spread(key: Array, index: Array, unit: Array, times: Array, units: int) -> 
 def _exponentials(
     key: Array, index: Array, times: Array, row: Array | None, parts: tuple[int, ...]
 ) -> Array:
-    """Exponential weights, scaled within each part to the number of its units; ``row`` (units,) adds up those of a row of several copies."""
+    """Exponential weights, scaled within each part to the number of its units; ``row`` (units,)
+    adds up those of a row of several copies.
+    """
     cuts = np.cumsum(parts)[:-1]
 
     def one(key: Array) -> Array:
@@ -237,7 +256,9 @@ def _exponentials(
 
 @partial(jax.jit, static_argnames=("n", "length"))
 def _blocks(key: Array, index: Array, n: int, length: int) -> Array:
-    """How often each row is drawn by moving blocks: a block adds one from its first row on and takes it off after its last."""
+    """How often each row is drawn by moving blocks: a block adds one from its first row on and
+    takes it off after its last.
+    """
     number = -(-n // length)
     lengths = np.full(number, length)
     lengths[-1] = n - length * (number - 1)

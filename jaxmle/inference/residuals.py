@@ -1,4 +1,6 @@
-"""Residuals from what a fitted model says of each response: its mean and variance, its log density, or its distribution function."""
+"""Residuals from what a fitted model says of each response: its mean and variance, its log
+density, or its distribution function.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ def pearson_residuals(y: Any, mean: Any, variance: Any) -> Array:
     """(y − μ)/√V, mean 0 and variance 1 when the model is right.
 
     Args:
-        y, mean, variance: arrays that broadcast, such as (n,); the variance is that of the response, dispersion included.
+        y, mean, variance: arrays that broadcast, such as (n,); the variance is that of the
+            response, dispersion included.
 
     Returns:
         Residuals of that shape; NaN where the variance is not positive.
@@ -39,10 +42,12 @@ def deviance_residuals(y: Any, mean: Any, terms: Any, saturated: Any) -> Array:
     Args:
         y, mean: response and fitted mean, (n,).
         terms: the log-likelihood term of each observation at the estimate, (n,).
-        saturated: the largest value that the term can take for that response, its mean being free, (n,).
+        saturated: the largest value that the term can take for that response, its mean being free,
+            (n,).
 
     Returns:
-        Residuals (n,). Rounding may leave ℓ a little above ℓ_sat, which counts as equal; a term clearly above it gives NaN.
+        Residuals (n,). Rounding may leave ℓ a little above ℓ_sat, which counts as equal; a term
+        clearly above it gives NaN.
 
     Raises:
         TypeError: for anything but numbers.
@@ -52,7 +57,9 @@ def deviance_residuals(y: Any, mean: Any, terms: Any, saturated: Any) -> Array:
 
     >>> import numpy as np
     >>> y, mean = np.array([2.0, 0.0]), np.array([1.0, 0.5])
-    >>> poisson = lambda mu: np.where(y > 0, y * np.log(np.where(mu > 0, mu, 1.0)), 0.0) - mu  # without the constant
+    >>> poisson = lambda mu: (
+    ...     np.where(y > 0, y * np.log(np.where(mu > 0, mu, 1.0)), 0.0) - mu
+    ... )  # without the constant
     >>> deviance_residuals(y, mean, poisson(mean), poisson(y)).round(4).tolist()
     [0.8789, -1.0]
     """
@@ -65,10 +72,13 @@ def deviance_residuals(y: Any, mean: Any, terms: Any, saturated: Any) -> Array:
 
 
 def pit(cdf: Any, below: Any = None, *, key: Any = None) -> Array:
-    """Probability integral transforms F(y), uniform on (0, 1) when the model is right; randomised where the response is discrete.
+    """Probability integral transforms F(y), uniform on (0, 1) when the model is right; randomised
+    where the response is discrete.
 
-    u = F(y−) + v{F(y) − F(y−)} with v uniform (Brockwell 2007). So too where a response is only known to lie in an interval, as a censored
-    time is: ``below`` is F at its lower end and ``cdf`` F at its upper end (1 where that is infinite). Without a key v = ½, the mid-point, which is not uniform but has no noise.
+    u = F(y−) + v{F(y) − F(y−)} with v uniform (Brockwell 2007). So too where a response is only
+    known to lie in an interval, as a censored time is: ``below`` is F at its lower end and ``cdf``
+    F at its upper end (1 where that is infinite). Without a key v = ½, the mid-point, which is not
+    uniform but has no noise.
 
     Args:
         cdf: F(y) of each observation, (n,).
@@ -76,7 +86,8 @@ def pit(cdf: Any, below: Any = None, *, key: Any = None) -> Array:
         key: a jax random key, or an integer.
 
     Returns:
-        Values (n,) between ``below`` and ``cdf``; NaN where these are not probabilities in that order.
+        Values (n,) between ``below`` and ``cdf``; NaN where these are not probabilities in that
+        order.
 
     Raises:
         TypeError: for anything but numbers.
@@ -95,11 +106,13 @@ def pit(cdf: Any, below: Any = None, *, key: Any = None) -> Array:
 
 
 def quantile_residuals(cdf: Any, below: Any = None, *, sf: Any = None, key: Any = None) -> Array:
-    """Φ⁻¹ of the probability integral transform: standard normal when the model is right, whatever the law of the response.
+    """Φ⁻¹ of the probability integral transform: standard normal when the model is right, whatever
+    the law of the response.
 
     Args:
         cdf, below, key: as in ``pit``.
-        sf: 1 − F(y) of a continuous response, (n,), where the model knows it apart: in the upper tail it keeps the digits that F(y) = 1 loses.
+        sf: 1 − F(y) of a continuous response, (n,), where the model knows it apart: in the upper
+            tail it keeps the digits that F(y) = 1 loses.
 
     Returns:
         Residuals (n,); ±inf where the model gave the response no probability.
@@ -127,7 +140,9 @@ def quantile_residuals(cdf: Any, below: Any = None, *, sf: Any = None, key: Any 
 
 
 def _arrays(**named: Any) -> tuple[Any, list[Array]]:
-    """The arguments as floating arrays of one shape; JAX arrays under a trace, NumPy arrays elsewhere."""
+    """The arguments as floating arrays of one shape; JAX arrays under a trace, NumPy arrays
+    elsewhere.
+    """
     xp: Any = (
         jnp
         if tracing() or any(isinstance(value, jax.core.Tracer) for value in named.values())

@@ -1,4 +1,6 @@
-"""The likelihood visited again: the data are given once more, checked against the record, and a quantity is evaluated for one fit or a batch."""
+"""The likelihood visited again: the data are given once more, checked against the record, and a
+quantity is evaluated for one fit or a batch.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ ROWS = 2**17  # rows of members that are evaluated side by side
 
 
 class Visit(NamedTuple):
-    """A likelihood and the data it was fitted to. The leaves of ``aligned`` are data, weights or None, and cluster codes."""
+    """A likelihood and the data it was fitted to. The leaves of ``aligned`` are data, weights
+    or None, and cluster codes.
+    """
 
     loglik: Loglik
     fit: Fit
@@ -38,13 +42,16 @@ class Visit(NamedTuple):
     weight_kind: str | None
 
     def evaluate(self, key: Any, quantity: Callable[..., Any], extra: Tree = ()) -> Any:
-        """``quantity(loglik, x, data, codes, *extra)`` at the estimate: NumPy on the host, with leading axes for a batch.
+        """``quantity(loglik, x, data, codes, *extra)`` at the estimate: NumPy on the host, with
+        leading axes for a batch.
 
         Args:
             key: hashable; what distinguishes this quantity from others of the same likelihood.
             extra: arrays of the record, with its leading axes.
         """
-        kind, flags, treedef = self.weight_kind, self.shared, jax.tree.structure(self.aligned)
+        kind = self.weight_kind
+        flags = self.shared
+        treedef = jax.tree.structure(self.aligned)
 
         def one(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Any:
             data, w, codes = jax.tree.unflatten(treedef, leaves)
@@ -76,11 +83,9 @@ class Visit(NamedTuple):
                 member, (x, own, extra), batch_size=max(1, min(x.shape[0], ROWS // max(rows, 1)))
             )
 
-        run, leaves, x = (
-            many if self.fit.batch_shape else one,
-            jax.tree.leaves(self.aligned),
-            self.fit.x,
-        )
+        run = many if self.fit.batch_shape else one
+        leaves = jax.tree.leaves(self.aligned)
+        x = self.fit.x
         if tracing():
             return run(self.loglik, x, leaves, extra)
         with precision(self.fit.dtype), np.errstate(all="ignore"):
@@ -96,7 +101,8 @@ class Visit(NamedTuple):
             )
 
 
-# ---------------------------------------------------------------- what was fitted is what is asked again
+# ---------------------------------------------------------------- what was fitted is what is asked
+# again
 
 
 def check_fit(what: str, fit: Any, alone: bool = False) -> None:
@@ -105,7 +111,8 @@ def check_fit(what: str, fit: Any, alone: bool = False) -> None:
         raise TypeError(f"{what} takes the record that fit returned; got {shown(fit)}")
     if alone and fit.batch_shape:
         raise ValueError(
-            f"{what} takes one fit; this is a batch of {fit.batch_shape[0]}: give fits[i] and the data of that member"
+            f"{what} takes one fit; this is a batch of {fit.batch_shape[0]}: give fits[i] and "
+            "the data of that member"
         )
     if len(fit.batch_shape) > 1:
         raise ValueError(
@@ -139,7 +146,8 @@ def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Any) -> None:
 
 
 def check_same(fit: Fit, found: Array) -> None:
-    """Data or weights that are not those of the fit are refused; a fit made under a trace knows no fingerprint.
+    """Data or weights that are not those of the fit are refused; a fit made under a trace knows no
+    fingerprint.
 
     Args:
         found: fingerprints (b, 2) of what is given now.
@@ -151,7 +159,8 @@ def check_same(fit: Fit, found: Array) -> None:
     where = f" of member {int(np.flatnonzero(other)[0])}" if fit.batch_shape else ""
     weighted = fit.weighting != "none"
     raise ValueError(
-        f"the data{' or the weights' if weighted else ''}{where} are not those of the fit: give the same rows, in the same order and types"
+        f"the data{' or the weights' if weighted else ''}{where} are not those of the fit: give "
+        "the same rows, in the same order and types"
         + (", with the same weights" if weighted else "")
     )
 
@@ -170,7 +179,8 @@ def visit(
     """The data of a fit given again.
 
     Args:
-        data: as given to ``fit``; for a batch as given to ``fit_batch``, stacked, with ``in_axes`` as there.
+        data: as given to ``fit``; for a batch as given to ``fit_batch``, stacked, with ``in_axes``
+            as there.
         weights, clusters: as given to the fit.
 
     Raises:
@@ -182,7 +192,8 @@ def visit(
     check_axes(fit, in_axes)
     if fit.batch_shape and isinstance(data, list):
         raise ValueError(
-            "data sets of unequal length are asked one by one: for each i, fits[i] with its own data"
+            "data sets of unequal length are asked one by one: for each i, fits[i] with its own "
+            "data"
         )
     if not tracing():
         data = host_data(data, fit.dtype, nan=bool(fit.batch_shape))
@@ -222,7 +233,8 @@ def _visit(
 def _members_first(in_axes: Any, data: Tree, members: int) -> tuple[Tree, list[bool]]:
     """The data with the axis over members first, and for each leaf whether all members share it."""
     leaves, treedef = jax.tree.flatten(data)
-    axes, moved = leaf_axes(in_axes, data), []
+    axes = leaf_axes(in_axes, data)
+    moved = []
     for leaf, axis in zip(leaves, axes, strict=True):
         if axis is None:
             moved.append(leaf)
@@ -233,7 +245,8 @@ def _members_first(in_axes: Any, data: Tree, members: int) -> tuple[Tree, list[b
             size = np.shape(leaf)[axis]
         if size != members:
             raise ValueError(
-                f"a batch of {members} fits takes data with an axis of {members} members, or None in in_axes; in_axes gives axis {axis} of shape {np.shape(leaf)}"
+                f"a batch of {members} fits takes data with an axis of {members} members, or "
+                f"None in in_axes; in_axes gives axis {axis} of shape {np.shape(leaf)}"
             )
         moved.append(namespace(leaf).moveaxis(leaf, axis, 0))
     return jax.tree.unflatten(treedef, moved), [axis is None for axis in axes]
@@ -241,7 +254,8 @@ def _members_first(in_axes: Any, data: Tree, members: int) -> tuple[Tree, list[b
 
 def _identities(seen: Visit) -> np.ndarray:
     """The fingerprints (b, 2) of data and weights as they are given now."""
-    fit, (data, values, _) = seen.fit, seen.aligned
+    fit = seen.fit
+    (data, values, _) = seen.aligned
     if not fit.batch_shape:
         tree = seen.loglik
         whole = tree if values is None else weight(tree, Weights(values, str(seen.weight_kind)))
@@ -275,17 +289,22 @@ def _codes(clusters: Any, fit: Fit, tree: Any, data: Tree) -> tuple[Array, ...]:
 
 
 class Tangent(NamedTuple):
-    """Coordinates of the directions in which the parameters of a likelihood can move, linear in the printed entries."""
+    """Coordinates of the directions in which the parameters of a likelihood can move, linear in
+    the printed entries.
+    """
 
     lift: np.ndarray  # (p, k) from a move in them to one of x
     places: np.ndarray  # (k,) the entries of x that are these coordinates
 
 
 def tangent(loglik: Loglik, layout: Layout) -> Tangent:
-    """The entries that ``fix`` and ``tie`` leave free; of a simplex all but the last, which takes up the rest."""
+    """The entries that ``fix`` and ``tie`` leave free; of a simplex all but the last, which
+    takes up the rest.
+    """
     roots = roots_of(loglik, layout)
     free = roots == np.arange(layout.p)
-    lift, kept = np.eye(layout.p), free.copy()
+    lift = np.eye(layout.p)
+    kept = free.copy()
     for leaf, span in zip(layout.leaves, layout.spans, strict=True):
         if isinstance(leaf.constraint, Simplex) and np.all(free[span]):
             for row in np.arange(span.start, span.stop).reshape(-1, leaf.shape[-1]):

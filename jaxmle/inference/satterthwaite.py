@@ -1,4 +1,6 @@
-"""Degrees of freedom for t tests and intervals with CR2 (or HC2) standard errors, from few clusters."""
+"""Degrees of freedom for t tests and intervals with CR2 (or HC2) standard errors, from few
+clusters.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ from jaxmle.parameters.tree import Layout
 )
 @dataclass(frozen=True)
 class Satterthwaite:
-    """Estimates (q,), their CR2 standard errors and degrees of freedom, for contrasts of the parameters or for each of them.
+    """Estimates (q,), their CR2 standard errors and degrees of freedom, for contrasts of the
+    parameters or for each of them.
 
     ``df`` is at most the number of clusters; NaN where there is no standard error.
 
@@ -88,17 +91,22 @@ def satterthwaite(
     contrasts: Any = None,
     weights: Any = None,
 ) -> Satterthwaite:
-    """Degrees of freedom of CR2 variances: 2(E V̂)²/Var V̂ when the model is right and clusters are independent.
+    """Degrees of freedom of CR2 variances: 2(E V̂)²/Var V̂ when the model is right and clusters are
+    independent.
 
-    With c a contrast, ã_g = (I − Ã_g)^(−½)c̃ and b_g = Ã_g ã_g in coordinates in which the information is the identity (see ``vcov="CR2"``), the variance
-    is V̂ = Σ q_g², q_g = ã_g's̃_g, and under the model Cov(q_g, q_h) = Ω_gh = [g = h] ã_g'b_g − b_g'(2I − ΣÃ)b_h, the second part because the scores are
-    taken at the estimate. Then df = (tr Ω)²/tr Ω². For a linear model these are the degrees of freedom of Bell & McCaffrey with the identity
-    for a working model; for others the scores are treated as normal.
+    With c a contrast, ã_g = (I − Ã_g)^(−½)c̃ and b_g = Ã_g ã_g in coordinates in which the
+    information is the identity (see ``vcov="CR2"``), the variance is V̂ = Σ q_g², q_g = ã_g's̃_g,
+    and under the model Cov(q_g, q_h) = Ω_gh = [g = h] ã_g'b_g − b_g'(2I − ΣÃ)b_h, the second part
+    because the scores are taken at the estimate. Then df = (tr Ω)²/tr Ω². For a linear model these
+    are the degrees of freedom of Bell & McCaffrey with the identity for a working model; for others
+    the scores are treated as normal.
 
     Args:
-        loglik, fit, data: the likelihood with one term per observation, its fit, and the data given again.
+        loglik, fit, data: the likelihood with one term per observation, its fit, and the data given
+            again.
         clusters: labels (n,); None takes each row for a cluster, and HC2.
-        contrasts: a matrix (q, p) or a vector (p,) in the order of ``fit.names``; None for each parameter by itself.
+        contrasts: a matrix (q, p) or a vector (p,) in the order of ``fit.names``; None for each
+            parameter by itself.
         weights: as given to the fit; frequency weights need clusters.
 
     Returns:
@@ -108,13 +116,16 @@ def satterthwaite(
         ValueError: for a batch, data that are not those of the fit, two-way clusters, or frequency
             weights without clusters.
 
-    Source: Bell & McCaffrey (2002), Survey Methodology 28, 169–181; Pustejovsky & Tipton (2018), JBES 36, 672–683.
+    Source: Bell & McCaffrey (2002), Survey Methodology 28, 169–181; Pustejovsky & Tipton (2018),
+    JBES 36, 672–683.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.satterthwaite import satterthwaite
     >>> y = np.array([1.0, 3.0, 2.0, 6.0, 4.0, 5.0])
     >>> normal = lambda params, data: -0.5 * (data - params["mean"]) ** 2
-    >>> found = satterthwaite(normal, jm.fit(normal, {"mean": 0.0}, y), y, clusters=[0, 0, 1, 1, 2, 2])
+    >>> found = satterthwaite(
+    ...     normal, jm.fit(normal, {"mean": 0.0}, y), y, clusters=[0, 0, 1, 1, 2, 2]
+    ... )
     >>> round(float(found.df[0]), 6)  # three clusters of one size: G − 1
     2.0
     """
@@ -127,14 +138,16 @@ def satterthwaite(
     matrix = np.eye(p) if contrasts is None else _contrasts(contrasts)
     if matrix.ndim != 2 or matrix.shape[1] != p or not np.all(np.isfinite(matrix)):
         raise ValueError(
-            f"contrasts are finite numbers (q, {p}), in the order of names; got shape {np.shape(contrasts)}"
+            f"contrasts are finite numbers (q, {p}), in the order of names; got shape "
+            f"{np.shape(contrasts)}"
         )
     seen = visit(loglik, fit, data, weights=weights, clusters=clusters)
     if len(seen.aligned[2]) > 1:
         raise ValueError(
             "two-way clusters have no Satterthwaite degrees of freedom: give one label for each row"
         )
-    source, layout = "expected" if has_law(as_tree(loglik)) else "observed", fit.layout
+    source = "expected" if has_law(as_tree(loglik)) else "observed"
+    layout = fit.layout
     variance, df = seen.evaluate(
         ("satterthwaite", source),
         lambda ll, x, rows, codes, m: _moments(ll, layout, x, rows, codes, m, source),
@@ -173,7 +186,8 @@ def _moments(
         "ja,nij,ib->nab", root, row_information(loglik, layout, x, data, source), root
     )
     code = codes[0] if codes else jnp.arange(rows.weight.shape[0])
-    information, (scores, counted) = cluster_information(rows, code, each), cluster_sums(rows, code)
+    information = cluster_information(rows, code, each)
+    (scores, counted) = cluster_sums(rows, code)
     roots = roots_of(loglik, layout)
     moved = contrasts @ jnp.asarray(
         (np.maximum(roots, 0)[:, None] == np.arange(layout.p)[None, :]) & (roots >= 0)[:, None],
@@ -183,16 +197,12 @@ def _moments(
     def one(c: Array) -> tuple[Array, Array]:
         along, _ = unlevered(jnp.broadcast_to(c @ root, scores.shape), information, "CR2", counted)
         b = jnp.einsum("gab,gb->ga", information, along)
-        own, both = (
-            jnp.sum(along * b, axis=1),
-            2 * jnp.eye(root.shape[1], dtype=x.dtype) - jnp.sum(information, axis=0),
-        )
+        own = jnp.sum(along * b, axis=1)
+        both = 2 * jnp.eye(root.shape[1], dtype=x.dtype) - jnp.sum(information, axis=0)
         shared = jnp.einsum("ga,ab,gb->g", b, both, b)
         inner = b.T @ b @ both
-        mean, square = (
-            jnp.sum(own - shared),
-            jnp.sum(own**2 - 2 * own * shared) + jnp.sum(inner * inner.T),
-        )
+        mean = jnp.sum(own - shared)
+        square = jnp.sum(own**2 - 2 * own * shared) + jnp.sum(inner * inner.T)
         return jnp.sum(jnp.sum(along * scores, axis=1) ** 2), mean**2 / square
 
     return jax.vmap(one)(moved)

@@ -1,4 +1,6 @@
-"""The score test: whether the slope of the full likelihood at the restricted estimate is more than chance."""
+"""The score test: whether the slope of the full likelihood at the restricted estimate is more
+than chance.
+"""
 
 from __future__ import annotations
 
@@ -37,29 +39,35 @@ def score_test(
     in_axes: Any = 0,
     constraints: Tree = None,
 ) -> Test:
-    """Score test (Rao's, the Lagrange-multiplier test) of a restricted model inside the full one; only the restricted is fitted.
+    """Score test (Rao's, the Lagrange-multiplier test) of a restricted model inside the full one;
+    only the restricted is fitted.
 
         S = s(θ̃)' I(θ̃)⁻¹ s(θ̃),  χ² with as many degrees of freedom as restrictions under H0,
 
-    s and I the score and the information of the full likelihood at the restricted estimate θ̃. The robust form takes the step I⁻¹s, of which
-    the restricted directions A are tested with their sandwich V: (A I⁻¹ s)'(A V A')⁻¹(A I⁻¹ s) (White 1982, Econometrica 50, theorem 3.5;
-    Boos 1992, The American Statistician 46, 327–333). That is the Wald test after one Newton step from θ̃.
+    s and I the score and the information of the full likelihood at the restricted estimate θ̃. The
+    robust form takes the step I⁻¹s, of which the restricted directions A are tested with their
+    sandwich V: (A I⁻¹ s)'(A V A')⁻¹(A I⁻¹ s) (White 1982, Econometrica 50, theorem 3.5; Boos 1992,
+    The American Statistician 46, 327–333). That is the Wald test after one Newton step from θ̃.
 
     Args:
         loglik: the full log-likelihood.
-        restricted: the fit under H0 to the same data: of ``fix(loglik, …)`` or ``tie(loglik, …)``; of any smaller likelihood where
-            ``params`` says how its parameters stand in the full one. One fit, or a batch.
+        restricted: the fit under H0 to the same data: of ``fix(loglik, …)`` or ``tie(loglik, …)``;
+            of any smaller likelihood where ``params`` says how its parameters stand in the full
+            one. One fit, or a batch.
         data: the data of the fit, given again; for a batch stacked as ``fit_batch`` takes them.
-        params: from the tree of the restricted fit to that of ``loglik``, such as ``lambda p: {**p, "shape": 0.0}``.
-        vcov: the information, ``"expected"``, ``"observed"`` or ``"opg"``; or a robust covariance, ``"HC0"`` … ``"HC3"``, ``"cluster"``.
-            ``"auto"``: expected where the likelihood has a law of its response, else observed; cluster with clusters, HC0 under sampling
-            weights.
+        params: from the tree of the restricted fit to that of ``loglik``, such as ``lambda p: {**p,
+            "shape": 0.0}``.
+        vcov: the information, ``"expected"``, ``"observed"`` or ``"opg"``; or a robust covariance,
+            ``"HC0"`` … ``"HC3"``, ``"cluster"``. ``"auto"``: expected where the likelihood has a
+            law of its response, else observed; cluster with clusters, HC0 under sampling weights.
         clusters, weights: as in ``fit``; for a batch (n,) or (b, n).
-        in_axes: for a batch, 0 for the leaves of data with a leading axis over members and None for those that all share.
+        in_axes: for a batch, 0 for the leaves of data with a leading axis over members and None for
+            those that all share.
         constraints: of the full parameters where ``params`` is given; only ``simplex`` matters.
 
     Returns:
-        A ``Test``. NaN with a ``reason`` where the restricted fit did not converge or the information is not positive definite.
+        A ``Test``. NaN with a ``reason`` where the restricted fit did not converge or the
+        information is not positive definite.
 
     Raises:
         ValueError: for data that are not those of the fit, a penalised likelihood, or a likelihood
@@ -83,7 +91,8 @@ def score_test(
         check_function("params", params, "lambda p: {**p, 'shape': 0.0}")
     if vcov is None:
         raise ValueError(
-            "vcov=None leaves a score test without a scale; give 'auto', 'expected', 'observed', 'opg' or a robust kind"
+            "vcov=None leaves a score test without a scale; give 'auto', 'expected', 'observed', "
+            "'opg' or a robust kind"
         )
     seen = visit(loglik, restricted, data, weights=weights, clusters=clusters, in_axes=in_axes)
     layout = restricted.layout if params is None else _full_layout(restricted, params, constraints)
@@ -96,13 +105,15 @@ def score_test(
     robust = kind.startswith(("HC", "CR"))
     if robust and restricted.vcov_kind == "none":
         raise ValueError(
-            "a robust score test reads the free directions from the covariance of the restricted fit, which has none (vcov=None): fit again with one"
+            "a robust score test reads the free directions from the covariance of the restricted "
+            "fit, which has none (vcov=None): fit again with one"
         )
     k = len(tangent(seen.loglik, layout).places)
     q = k - restricted.df
     if q < 1:
         raise ValueError(
-            f"the likelihood has {k} free parameters and the fit {restricted.df}: give the full likelihood and the restricted fit"
+            f"the likelihood has {k} free parameters and the fit {restricted.df}: give the full "
+            "likelihood and the restricted fit"
         )
     place = (restricted.x,) if params is None else _placed(restricted, params, layout)
     extra = (*place, *((restricted.witness.vcov,) if robust else ()))
@@ -134,7 +145,8 @@ def _full_layout(restricted: Fit, params: Callable[[Tree], Tree], constraints: T
         full = jax.eval_shape(lambda tree: jax.tree.map(jnp.asarray, params(tree)), one)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"params must take the parameters of the restricted fit to those of the full likelihood: {error!r}"
+            "params must take the parameters of the restricted fit to those of the full "
+            f"likelihood: {error!r}"
         ) from None
     return layout_of(jax.tree.map(lambda leaf: np.zeros(leaf.shape), full), constraints)
 
@@ -147,13 +159,16 @@ def _kind(vcov: str, loglik: Loglik, clusters: Any, weighting: str) -> str:
         vcov = "cluster" if clusters is not None else "HC0" if weighting == "sampling" else plain
     if weighting == "sampling" and vcov in ("expected", "observed", "opg"):
         raise ValueError(
-            f"under sampling weights the information is not the variance of the score: take vcov='HC0' or clusters; got {vcov!r}"
+            "under sampling weights the information is not the variance of the score: take "
+            f"vcov='HC0' or clusters; got {vcov!r}"
         )
     return "CR1" if vcov == "cluster" else vcov
 
 
 def _placed(restricted: Fit, params: Callable[[Tree], Tree], layout: Layout) -> tuple[Array, ...]:
-    """The restricted estimate in the full parameters, (..., p), and their derivative in its own, (..., p, m)."""
+    """The restricted estimate in the full parameters, (..., p), and their derivative in its
+    own, (..., p, m).
+    """
 
     def at(x: Array) -> tuple[Array, Array]:
         def full(x: Any) -> Any:
@@ -186,7 +201,8 @@ def _statistic(
     """S at the restricted estimate ``x`` (p,); NaN where a matrix is not positive definite.
 
     Args:
-        robust: for the robust form, the covariance of the restricted fit, after the derivative of x in its parameters where they are others.
+        robust: for the robust form, the covariance of the restricted fit, after the derivative of x
+            in its parameters where they are others.
     """
     basis, places = tangent(loglik, layout)
     lift = jnp.asarray(basis, x.dtype)
@@ -211,7 +227,9 @@ def _statistic(
 
 
 def _complement(covariance: Array, q: int) -> Array:
-    """A' (k, q): a basis of what the restricted fit could not move, the null space of the covariance (k, k) of its estimate."""
+    """A' (k, q): a basis of what the restricted fit could not move, the null space of the
+    covariance (k, k) of its estimate.
+    """
     variance = jnp.diagonal(covariance)
     scale = jnp.where(variance > 0, 1 / jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), 1.0)
     _, axes = jnp.linalg.eigh(covariance * scale[:, None] * scale[None, :])

@@ -29,7 +29,8 @@ CRITERIA = ("aic", "aicc", "bic")
 @partial(jax.tree_util.register_dataclass, data_fields=["value", "penalty"], meta_fields=[])
 @dataclass(frozen=True)
 class Takeuchi:
-    """Takeuchi's criterion: ``value`` = −2ℓ + 2·``penalty``, ``penalty`` = tr(J⁻¹K), which is the number of parameters when the model is right.
+    """Takeuchi's criterion: ``value`` = −2ℓ + 2·``penalty``, ``penalty`` = tr(J⁻¹K), which is the
+    number of parameters when the model is right.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.selection import tic
@@ -48,19 +49,23 @@ class Takeuchi:
 def tic(
     loglik: Loglik, fit: Fit, data: Tree = None, *, weights: Any = None, in_axes: Any = 0
 ) -> Takeuchi:
-    """Takeuchi's information criterion −2ℓ + 2 tr(J⁻¹K): AIC without the belief that the model is right.
+    """Takeuchi's information criterion −2ℓ + 2 tr(J⁻¹K): AIC without the belief that the model is
+    right.
 
-    J is the observed information and K the sum of the outer products of scores (Takeuchi 1976, Suri-Kagaku 153, 12–18; Konishi &
-    Kitagawa 2008, *Information Criteria and Statistical Modeling*, section 3.4.3). The trace does not depend on the parametrisation. It is
-    noisy: for a normal sample its mean is 2 − 3/(n + 1).
+    J is the observed information and K the sum of the outer products of scores (Takeuchi 1976,
+    Suri-Kagaku 153, 12–18; Konishi & Kitagawa 2008, *Information Criteria and Statistical
+    Modeling*, section 3.4.3). The trace does not depend on the parametrisation. It is noisy: for a
+    normal sample its mean is 2 − 3/(n + 1).
 
     Args:
-        loglik, fit, data: a likelihood with one term per observation, its fit (one or a batch), and the data given again.
+        loglik, fit, data: a likelihood with one term per observation, its fit (one or a batch), and
+            the data given again.
         weights: as given to the fit.
         in_axes: as in ``score_test``.
 
     Returns:
-        ``Takeuchi`` with ``value`` and ``penalty``; NaN for MAP fits, under sampling weights, and for fits without a regular maximum.
+        ``Takeuchi`` with ``value`` and ``penalty``; NaN for MAP fits, under sampling weights, and
+        for fits without a regular maximum.
 
     Raises:
         ValueError: for data or weights that are not those of the fit, and a likelihood without
@@ -70,8 +75,13 @@ def tic(
     >>> from jaxmle.inference.selection import tic
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
-    >>> found = tic(exponential, jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive}), y)
-    >>> round(float(found.penalty), 4), round(float(found.value), 4)  # for an exponential, var(y)/mean(y)²
+    >>> found = tic(
+    ...     exponential, jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive}), y
+    ... )
+    >>> (
+    ...     round(float(found.penalty), 4),
+    ...     round(float(found.value), 4),
+    ... )  # for an exponential, var(y)/mean(y)²
     (0.3889, 17.5667)
     """
     seen = visit(loglik, fit, data, weights=weights, in_axes=in_axes)
@@ -106,8 +116,9 @@ class Comparison:
 
     The last axis of every leaf runs over the models, in the order given.
 
-    ``delta`` is the distance of the criterion ``by`` from its smallest value, ``weight`` exp(−delta/2) scaled to sum to one; ``lr`` the
-    likelihood-ratio test of each model against the one before, where they were said to be nested.
+    ``delta`` is the distance of the criterion ``by`` from its smallest value, ``weight``
+    exp(−delta/2) scaled to sum to one; ``lr`` the likelihood-ratio test of each model against the
+    one before, where they were said to be nested.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.selection import compare
@@ -156,16 +167,19 @@ class Comparison:
 def compare(
     *fits: Fit, names: Sequence[str] | None = None, by: str = "aic", nested: bool = False
 ) -> Comparison:
-    """A table of models fitted to the same data: criteria, their differences and weights, and likelihood-ratio tests where nested.
+    """A table of models fitted to the same data: criteria, their differences and weights, and
+    likelihood-ratio tests where nested.
 
     Args:
         fits: at least two fits of the same data, or batches of one shape.
         names: of the models; numbered from 0 without.
         by: the criterion behind differences and weights: ``"aic"``, ``"aicc"`` or ``"bic"``.
-        nested: whether each model is nested in the next, which records cannot tell. Then each is tested against the one before.
+        nested: whether each model is nested in the next, which records cannot tell. Then each is
+            tested against the one before.
 
     Returns:
-        A ``Comparison``, printed as a table. A model whose log-likelihood is no supremum has NaN and no weight.
+        A ``Comparison``, printed as a table. A model whose log-likelihood is no supremum has NaN
+        and no weight.
 
     Raises:
         ValueError: for fits of different data, n or weights: their criteria do not compare.
@@ -173,10 +187,22 @@ def compare(
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.selection import compare
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
-    >>> gamma = lambda p, d: (p["k"] - 1) * jnp.log(d) - p["rate"] * d + p["k"] * jnp.log(p["rate"]) - jm.special.gammaln(p["k"])
+    >>> gamma = lambda p, d: (
+    ...     (p["k"] - 1) * jnp.log(d)
+    ...     - p["rate"] * d
+    ...     + p["k"] * jnp.log(p["rate"])
+    ...     - jm.special.gammaln(p["k"])
+    ... )
     >>> start, bounds = {"k": 1.0, "rate": 1.0}, {"k": jm.positive, "rate": jm.positive}
     >>> small = jm.fit(jm.fix(gamma, {"k": 1.0}), start, y, constraints=bounds)
-    >>> print(compare(small, jm.fit(gamma, start, y, constraints=bounds), names=["exponential", "gamma"], nested=True))
+    >>> print(
+    ...     compare(
+    ...         small,
+    ...         jm.fit(gamma, start, y, constraints=bounds),
+    ...         names=["exponential", "gamma"],
+    ...         nested=True,
+    ...     )
+    ... )
     exponential has the smallest AIC
     n = 4
     <BLANKLINE>
@@ -296,7 +322,8 @@ def _table(found: Comparison) -> str:
         if int(test.code)
     )
     unsound = tuple(
-        f"{name} ended {Status(int(s)).name}: its maximum, or its number of parameters, is not known, so that it has no criteria."
+        f"{name} ended {Status(int(s)).name}: its maximum, or its number of parameters, is not "
+        "known, so that it has no criteria."
         for name, s, v in zip(found.names, found.status, found.aic, strict=True)
         if np.isnan(v) and not found.notes
     )
@@ -331,7 +358,8 @@ def _batch_table(found: Comparison) -> str:
     )
     return text(
         Page(
-            f"{best.size} comparisons of {len(rows)} models by {found.by.upper().replace('AICC', 'AICc')}",
+            f"{best.size} comparisons of {len(rows)} models by "
+            f"{found.by.upper().replace('AICC', 'AICc')}",
             True,
             (),
             (Grid(("", "best in", "%", "mean weight"), rows),),

@@ -1,4 +1,6 @@
-"""Data sets simulated from a fitted model, many at once, with the leaves that the simulation leaves alone shared by all."""
+"""Data sets simulated from a fitted model, many at once, with the leaves that the simulation
+leaves alone shared by all.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ Sample = Callable[[jax.Array, Tree, Tree], Tree]
 
 @dataclass(frozen=True)
 class Simulator:
-    """``sample(key, params, data)`` for many keys. Data set i uses ``fold_in(key, i)`` and nothing else."""
+    """``sample(key, params, data)`` for many keys. Data set i uses ``fold_in(key, i)`` and
+    nothing else.
+    """
 
     sample: Any  # Sample
     params: Tree
@@ -76,11 +80,14 @@ def _alike(new: np.ndarray, old: Any) -> np.ndarray:
 def simulator_of(
     what: str, loglik: Loglik, sample: Sample | None, params: Tree, data: Tree
 ) -> Simulator:
-    """The simulator, checked by abstract evaluation. A leaf that ``sample`` hands back untouched is shared by all data sets."""
+    """The simulator, checked by abstract evaluation. A leaf that ``sample`` hands back
+    untouched is shared by all data sets.
+    """
     sample = getattr(loglik, "sample", None) if sample is None else sample
     if sample is None:
         raise ValueError(
-            f"{what} needs sample(key, params, data), which returns data with a fresh response, such as lambda key, params, data: {{**data, 'y': …}}"
+            f"{what} needs sample(key, params, data), which returns data with a fresh response, "
+            "such as lambda key, params, data: {**data, 'y': …}"
         )
     check_function("sample", sample, "lambda key, params, data: {**data, 'y': …}")
     flags: list[bool] = []
@@ -89,7 +96,8 @@ def simulator_of(
         out = sample(key, params, data)
         if str(jax.tree.structure(out)) != str(jax.tree.structure(data)):
             raise ValueError(
-                f"sample must return a tree like the data, {jax.tree.structure(data)}; got {jax.tree.structure(out)}"
+                f"sample must return a tree like the data, {jax.tree.structure(data)}; got "
+                f"{jax.tree.structure(out)}"
             )
         flags.extend(
             new is not old
@@ -109,7 +117,8 @@ def simulator_of(
     ):
         if new.shape != np.shape(old):
             raise ValueError(
-                f"sample returns data{jax.tree_util.keystr(path)} of shape {new.shape}; the data have {np.shape(old)}"
+                f"sample returns data{jax.tree_util.keystr(path)} of shape {new.shape}; the data "
+                f"have {np.shape(old)}"
             )
     if not any(flags):
         raise ValueError(

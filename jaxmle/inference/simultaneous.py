@@ -32,8 +32,9 @@ BLOCK = 2**22  # numbers drawn at a time
 class Simultaneous:
     """Wald intervals that cover all parameters at once with probability ``level``.
 
-    ``lower`` and ``upper`` (p,) in the order of ``names``, NaN where there is no standard error; ``critical``, the multiple of the standard error,
-    and ``critical_error``, its Monte-Carlo standard error (0 for Bonferroni); ``count``, the number of intervals held at once.
+    ``lower`` and ``upper`` (p,) in the order of ``names``, NaN where there is no standard error;
+    ``critical``, the multiple of the standard error, and ``critical_error``, its Monte-Carlo
+    standard error (0 for Bonferroni); ``count``, the number of intervals held at once.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle.inference.simultaneous import simultaneous
@@ -83,7 +84,8 @@ class Simultaneous:
         ]
         return "\n".join(
             [
-                f"Simultaneous intervals ({self.method}), level {self.level:g}, {self.critical:.4g} standard errors",
+                f"Simultaneous intervals ({self.method}), level {self.level:g}, "
+                f"{self.critical:.4g} standard errors",
                 *rows,
             ]
         )
@@ -96,9 +98,11 @@ def simultaneous(
 ) -> Simultaneous:
     """Wald intervals of all parameters that hold together with probability ``level``.
 
-    ``"bonferroni"`` takes each at level 1 − (1 − level)/m, m the number of parameters with a standard error; it needs no correlation and is
-    too wide where there is some. ``"sup-t"`` takes the quantile of max_j |z_j|, z normal with the correlation matrix of the estimates, by
-    simulation; it is exact for normal estimates. Ends are formed on the scale of each parameter's bounds, as in ``Fit.conf_int``.
+    ``"bonferroni"`` takes each at level 1 − (1 − level)/m, m the number of parameters with a
+    standard error; it needs no correlation and is too wide where there is some. ``"sup-t"`` takes
+    the quantile of max_j |z_j|, z normal with the correlation matrix of the estimates, by
+    simulation; it is exact for normal estimates. Ends are formed on the scale of each parameter's
+    bounds, as in ``Fit.conf_int``.
 
     Args:
         fit: one fit or a batch.
@@ -119,9 +123,13 @@ def simultaneous(
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.simultaneous import simultaneous
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
-    >>> normal = lambda params, data: -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
+    >>> normal = lambda params, data: (
+    ...     -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
+    ... )
     >>> result = jm.fit(normal, {"mu": 2.5, "sigma": 2.0}, y, constraints={"sigma": jm.positive})
-    >>> simultaneous(result).conf_int()["mu"].round(4).tolist()  # 2.2414 standard errors: each at 97.5 %
+    >>> simultaneous(result).conf_int()["mu"].round(
+    ...     4
+    ... ).tolist()  # 2.2414 standard errors: each at 97.5 %
     [0.9034, 5.0966]
     """
     if tracing():
@@ -131,8 +139,10 @@ def simultaneous(
     check_fit("simultaneous", fit)
     level = check_level(level)
     check_choice("method", method, METHODS)
-    draws, key = check_count("draws", draws, 1000), check_seed("key", key)
-    x, se = np.asarray(fit.x, float), np.asarray(fit.se, float)
+    draws = check_count("draws", draws, 1000)
+    key = check_seed("key", key)
+    x = np.asarray(fit.x, float)
+    se = np.asarray(fit.se, float)
     lead = se.shape[:-1]
     vcov = np.asarray(fit.vcov, float).reshape(-1, *fit.vcov.shape[-2:])
     found = [
@@ -141,7 +151,8 @@ def simultaneous(
     ]
     critical, error, count = (np.array(column).reshape(lead) for column in zip(*found, strict=True))
     with np.errstate(all="ignore"):
-        # One interval formed with z = 1 on errors that many times as wide is the interval of that many standard errors.
+        # One interval formed with z = 1 on errors that many times as wide is the interval of that
+        # many standard errors.
         ends = wald_interval(x, se * critical[..., None], fit.bounds, 1.0, "free")
     return Simultaneous(
         ends[..., 0],
@@ -174,7 +185,9 @@ def _critical(
 
 
 def _distinct(vcov: Array, se: Array, known: Array) -> int:
-    """How many of the known parameters are not copies of one before them (tied entries have correlation one)."""
+    """How many of the known parameters are not copies of one before them (tied entries have
+    correlation one).
+    """
     places = np.flatnonzero(known)
     fresh = [
         j
@@ -189,7 +202,9 @@ def _distinct(vcov: Array, se: Array, known: Array) -> int:
 
 def _largest(root: Array, key: int, draws: int) -> Array:
     """max |z| of each draw, (draws,)."""
-    rng, out, size = np.random.default_rng(key), [], max(1, BLOCK // len(root))
+    rng = np.random.default_rng(key)
+    out = []
+    size = max(1, BLOCK // len(root))
     while draws > 0:
         out.append(
             np.max(np.abs(rng.standard_normal((min(size, draws), root.shape[1])) @ root.T), axis=1)
@@ -199,8 +214,11 @@ def _largest(root: Array, key: int, draws: int) -> Array:
 
 
 def _quantile(values: Array, level: float) -> tuple[float, float]:
-    """A quantile and its standard error, from the order statistics one binomial standard deviation to each side."""
-    ordered, n = np.sort(values), len(values)
+    """A quantile and its standard error, from the order statistics one binomial standard
+    deviation to each side.
+    """
+    ordered = np.sort(values)
+    n = len(values)
     spread = np.sqrt(n * level * (1 - level))
     low, high = (int(np.clip(level * n + side * spread, 0, n - 1)) for side in (-1, 1))
     return float(np.quantile(ordered, level)), float(0.5 * (ordered[high] - ordered[low]))

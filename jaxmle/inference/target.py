@@ -22,7 +22,9 @@ from jaxmle.parameters.tree import Layout, layout_of
 
 @dataclass(frozen=True)
 class Target:
-    """The entries of the parameters, or a function of them: values and standard errors for many refits at once."""
+    """The entries of the parameters, or a function of them: values and standard errors for many
+    refits at once.
+    """
 
     layout: Layout  # of the parameters
     statistic: Any  # a function of the parameters, or None

@@ -1,4 +1,6 @@
-"""What is profiled: parameters and functions of them, as functions ψ of the free coordinates with two derivatives."""
+"""What is profiled: parameters and functions of them, as functions ψ of the free coordinates
+with two derivatives.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from jaxmle.parameters.tree import Chart, Layout
 
 
 class Targets(NamedTuple):
-    """The quantities ψ profiled, as functions of the free coordinates; a printed entry that is the image of one coordinate is that coordinate."""
+    """The quantities ψ profiled, as functions of the free coordinates; a printed entry that is
+    the image of one coordinate is that coordinate.
+    """
 
     names: tuple[str, ...]
     coordinate: (
@@ -29,13 +33,17 @@ class Targets(NamedTuple):
     )  # (m,) the free coordinate, −1 for a function, −2 for an entry that is held
     entry: np.ndarray  # (m,) the printed entry, −1 for a function of the user's
     scales: tuple[Interval, ...]  # the map from ψ to the quantity printed
-    functions: Any  # (z (j, k), chosen (j, m)) → value, gradient, second derivative of each lane's ψ; None where there is none
+    # (z (j, k), chosen (j, m)) → value, gradient, second derivative of each lane's ψ; None where
+    # there is none
+    functions: Any
     whole: bool
 
 
 def targets_of(posed: Study, which: Any) -> Targets:
     """The quantities that ``which`` asks for."""
-    layout, chart, roots = posed.problem.layout, posed.problem.chart, np.array(posed.problem.roots)
+    layout = posed.problem.layout
+    chart = posed.problem.chart
+    roots = np.array(posed.problem.roots)
     entries, users = _wanted(layout, which)
     follow = [int(roots[j]) if roots[j] >= 0 else -1 for j in entries]
     coordinate = [_coordinate(chart, j) for j in follow] + [-1] * len(users)
@@ -77,13 +85,16 @@ def _wanted(layout: Layout, which: Any) -> tuple[list[int], dict[str, Callable[.
     )
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(
-            f"which is None, a name, a list of names, a function of the parameters or a dictionary of them; got {shown(which)}"
+            "which is None, a name, a list of names, a function of the parameters or a "
+            f"dictionary of them; got {shown(which)}"
         )
     return [j for name in names for j in layout.find(name)], {}
 
 
 def _coordinate(chart: Chart, entry: int) -> int:
-    """The free coordinate whose image the entry is; −1 where it depends on several, −2 where it does not move."""
+    """The free coordinate whose image the entry is; −1 where it depends on several, −2 where it
+    does not move.
+    """
     if entry < 0:
         return -2
     return int(np.flatnonzero(chart.incidence[entry])[0]) if chart.single[entry] else -1
@@ -98,7 +109,8 @@ def _functions(
     posed: Study, curved: tuple[Curved, ...], users: list[Callable[..., Any]]
 ) -> Callable[[Array, Array], tuple[Array, ...]]:
     """Value, gradient and second derivative of the curved ψ, lane by lane."""
-    chart, base = posed.problem.chart, posed.base
+    chart = posed.problem.chart
+    base = posed.base
     _check_functions(chart.layout, base, users)
     if users:
         program = compiled(
@@ -128,7 +140,8 @@ def _check_functions(layout: Layout, base: Array, users: list[Callable[..., Any]
         if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
             told = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", found)
             raise ValueError(
-                f"a function to profile returns one real number; {getattr(g, '__name__', 'g')} returns {told}"
+                f"a function to profile returns one real number; {getattr(g, '__name__', 'g')} "
+                f"returns {told}"
             )
 
 
@@ -139,7 +152,9 @@ def _entries(chart: Chart, curved: tuple[Curved, ...]) -> Callable[..., Any]:
 
 
 def _derivatives(chart: Chart, curved: tuple[Curved, ...], forms: Any) -> Callable[..., Any]:
-    """(z (j, k), base (p,), chosen (j, m)) → value, gradient, second derivative of the ψ that is chosen, a row of the unit matrix."""
+    """(z (j, k), base (p,), chosen (j, m)) → value, gradient, second derivative of the ψ that
+    is chosen, a row of the unit matrix.
+    """
 
     def psi(z: Array, base: Array, chosen: Array) -> Array:
         x = chart.to_user(z, base)
@@ -175,8 +190,10 @@ def see(
     """What was seen of the likelihood, with the lane's ψ."""
     value, noise, score, hessian = values
     coordinate = targets.coordinate[lane.target]
-    rows, at = np.arange(len(z)), np.maximum(coordinate, 0)
-    psi, gradient = z[rows, at], np.zeros_like(z)
+    rows = np.arange(len(z))
+    at = np.maximum(coordinate, 0)
+    psi = z[rows, at]
+    gradient = np.zeros_like(z)
     gradient[rows, at] = 1.0
     if targets.functions is None or not (coordinate < 0).any():
         return Seen(value, noise, score, hessian, psi, gradient, None)

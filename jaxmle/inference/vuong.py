@@ -28,26 +28,29 @@ def vuong_test(
     correction: str = "none",
     in_axes: Any = 0,
 ) -> Test:
-    """Vuong's test of two models that are not nested: whether one is nearer to the truth in Kullback and Leibler's distance.
+    """Vuong's test of two models that are not nested: whether one is nearer to the truth in
+    Kullback and Leibler's distance.
 
         z = (Σ m_i − c) / (√n ω),  m_i = ℓ1_i − ℓ2_i,  ω² = Σ m_i²/n − (Σ m_i/n)²
 
-    is standard normal when both are as near (Vuong 1989, Econometrica 57, theorem 5.1); a large positive z favours the first model. The
-    p-value is two-sided.
+    is standard normal when both are as near (Vuong 1989, Econometrica 57, theorem 5.1); a large
+    positive z favours the first model. The p-value is two-sided.
 
-    The law holds for *strictly* non-nested models only. Where the models overlap, or one is nested in the other, and the truth lies in
-    what they share, ω² is zero in the limit and z is not normal: zero-inflated against plain counts is such a case (Wilson 2015,
-    Economics Letters 127, 51–53). The variance test that Vuong puts first is not made here.
+    The law holds for *strictly* non-nested models only. Where the models overlap, or one is nested
+    in the other, and the truth lies in what they share, ω² is zero in the limit and z is not
+    normal: zero-inflated against plain counts is such a case (Wilson 2015, Economics Letters 127,
+    51–53). The variance test that Vuong puts first is not made here.
 
     Args:
-        loglik1, fit1, loglik2, fit2: two likelihoods, each with one term per observation, and their fits to the same data. Both include
-            every constant of their density.
+        loglik1, fit1, loglik2, fit2: two likelihoods, each with one term per observation, and their
+            fits to the same data. Both include every constant of their density.
         data: the data, given again; for a batch stacked.
         correction: ``"none"``, ``"aic"`` (c = k1 − k2) or ``"bic"`` (c = (k1 − k2) log(n) / 2).
         in_axes: as in ``score_test``.
 
     Returns:
-        A ``Test`` whose statistic is z. NaN with a ``reason`` where a fit is no maximum, or where the terms of both models are the same.
+        A ``Test`` whose statistic is z. NaN with a ``reason`` where a fit is no maximum, or where
+        the terms of both models are the same.
 
     Raises:
         ValueError: for fits of different data, models whose terms differ in number, or another
@@ -73,9 +76,11 @@ def vuong_test(
     xp = namespace(first)
     if first.shape != second.shape:
         raise ValueError(
-            f"the models have {first.shape[-1]} and {second.shape[-1]} terms: a term of one must be the same observation as a term of the other"
+            f"the models have {first.shape[-1]} and {second.shape[-1]} terms: a term of one must "
+            "be the same observation as a term of the other"
         )
-    n, m = first.shape[-1], first - second
+    n = first.shape[-1]
+    m = first - second
     mean = xp.mean(m, axis=-1)
     variance = xp.mean((m - mean[..., None]) ** 2, axis=-1)
     noise = (8 * xp.finfo(m.dtype).eps) ** 2 * xp.mean(first**2 + second**2, axis=-1) + 1e-12 * (
@@ -108,7 +113,8 @@ def _terms(seen: Visit) -> Array:
     """The terms at the estimate, (..., n)."""
     if weighting_of(seen.loglik) != "none" or seen.fit.weighting != "none":
         raise ValueError(
-            "Vuong's test is not defined here for weighted fits: repeat the rows that frequency weights stand for"
+            "Vuong's test is not defined here for weighted fits: repeat the rows that frequency "
+            "weights stand for"
         )
     if has(seen.loglik, Penalize):
         raise ValueError("Vuong's test compares likelihoods: give them without their priors")

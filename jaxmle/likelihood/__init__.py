@@ -1,4 +1,6 @@
-"""Log-likelihoods: the contract, the calculus, combinators, the declared form, and the one accumulating pass."""
+"""Log-likelihoods: the contract, the calculus, combinators, the declared form, and the one
+accumulating pass.
+"""
 
 from jaxmle.likelihood.bias import jeffreys
 from jaxmle.likelihood.calculus import (
@@ -28,6 +30,8 @@ from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import enumeration, exact, simulation
 
 __all__ = [
-    "cox_snell", "enumeration", "evaluate", "exact", "fix", "frequency", "hac", "hessian", "information", "information_error", "jeffreys",
-    "linear", "nll", "normal_prior", "penalize", "pool", "regression", "ridge", "sampling", "score", "scores", "simulation", "tie", "vcov", "weight", "with_response",
+    "cox_snell", "enumeration", "evaluate", "exact", "fix", "frequency", "hac", "hessian",
+    "information", "information_error", "jeffreys", "linear", "nll", "normal_prior", "penalize",
+    "pool", "regression", "ridge", "sampling", "score", "scores", "simulation", "tie", "vcov",
+    "weight", "with_response",
 ]  # fmt: skip

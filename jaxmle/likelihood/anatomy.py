@@ -1,4 +1,6 @@
-"""What a likelihood tree says of itself: its parts, its weights, which entries move, how many observations it has."""
+"""What a likelihood tree says of itself: its parts, its weights, which entries move, how many
+observations it has.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def has(loglik: Loglik, kind: type) -> bool:
 
 
 def has_law(loglik: Loglik) -> bool:
-    """Whether every part of the likelihood knows the law of its response, and so has an expected information."""
+    """Whether every part of the likelihood knows the law of its response, and so has an
+    expected information.
+    """
     if isinstance(loglik, WithResponse) or getattr(loglik, "response", None) is not None:
         return True
     return bool(parts_of(loglik)) and all(has_law(part) for part in parts_of(loglik))
@@ -54,7 +58,9 @@ def weights_of(loglik: Loglik) -> list[Any]:
 
 
 def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
-    """For each printed entry the entry it follows under all ``fix`` and ``tie`` above the data, −1 where it is fixed."""
+    """For each printed entry the entry it follows under all ``fix`` and ``tie`` above the data,
+    −1 where it is fixed.
+    """
     roots = np.arange(layout.p)
     while not isinstance(loglik, Pool) and parts_of(loglik):
         if isinstance(loglik, Fix | Tie):
@@ -70,7 +76,8 @@ def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
     if np.any(roots[led] != led):
         held = layout.names[led[roots[led] != led][0]]
         raise ValueError(
-            f"an entry is tied to {held!r}, which a fix inside the tie holds; fix outside the tie instead: fix(tie(loglik, …), …)"
+            f"an entry is tied to {held!r}, which a fix inside the tie holds; fix outside the "
+            "tie instead: fix(tie(loglik, …), …)"
         )
     return roots
 
@@ -114,7 +121,9 @@ def _rows(loglik: Loglik, data: Tree) -> int:
 
 
 def term_shape(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[int, ...]:
-    """The shape of the terms at ``base`` (p,), asked of the likelihood once for each shape of its data: () where it is one number for dependent data."""
+    """The shape of the terms at ``base`` (p,), asked of the likelihood once for each shape of
+    its data: () where it is one number for dependent data.
+    """
 
     def find(loglik: Loglik) -> tuple[int, ...]:
         return jax.eval_shape(

@@ -1,8 +1,10 @@
-"""First-order bias: Jeffreys's penalty, the adjustment of the score that removes it, and what both need of the law of the response.
+"""First-order bias: Jeffreys's penalty, the adjustment of the score that removes it, and what both
+need of the law of the response.
 
-With F the expected information, V = F⁻¹, P_t = E(U U' U_t) and Q_t = E(∂²ℓ U_t), U the score, the adjustment of entry t is
-A_t = ½ tr{V (P_t + Q_t)} (Firth 1993, Biometrika 80; Kosmidis & Firth 2009, Biometrika 96, eq. 7). Terms are independent, so that A is a sum
-over rows: A = ½ Σ_i E{(s_i'V s_i + tr V ∂²ℓ_i) s_i}. The first-order bias of the maximum is −V A (Cox & Snell 1968, JRSS B 30).
+With F the expected information, V = F⁻¹, P_t = E(U U' U_t) and Q_t = E(∂²ℓ U_t), U the score, the
+adjustment of entry t is A_t = ½ tr{V (P_t + Q_t)} (Firth 1993, Biometrika 80; Kosmidis & Firth
+2009, Biometrika 96, eq. 7). Terms are independent, so that A is a sum over rows: A = ½ Σ_i E{(s_i'V
+s_i + tr V ∂²ℓ_i) s_i}. The first-order bias of the maximum is −V A (Cox & Snell 1968, JRSS B 30).
 """
 
 from __future__ import annotations
@@ -31,14 +33,18 @@ from jaxmle.parameters.tree import Layout
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Jeffreys:
-    """The prior of ``jeffreys``: half the log determinant of the information of the likelihood under it."""
+    """The prior of ``jeffreys``: half the log determinant of the information of the likelihood
+    under it.
+    """
 
     information: str
 
     def of_likelihood(
         self, loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array | None = None
     ) -> Array:
-        """½ log|I(x)| over the entries that ``fix`` and ``tie`` inside leave free; NaN where I is not positive definite."""
+        """½ log|I(x)| over the entries that ``fix`` and ``tie`` inside leave free; NaN where I
+        is not positive definite.
+        """
         moving = np.flatnonzero(roots_of(loglik, layout) == np.arange(layout.p))
         block = self.information_of(loglik, layout, x, data, weights)[np.ix_(moving, moving)]
         scale = jax.lax.stop_gradient(jnp.sqrt(jnp.abs(jnp.diagonal(block))))
@@ -56,20 +62,25 @@ class Jeffreys:
 
 
 def jeffreys(loglik: Loglik, *, information: str = "expected") -> Penalize:
-    """The likelihood plus ½ log|I(θ)|, Jeffreys's prior: its maximum is finite where that of the likelihood is at infinity.
+    """The likelihood plus ½ log|I(θ)|, Jeffreys's prior: its maximum is finite where that of the
+    likelihood is at infinity.
 
-    For a regression with a canonical link (logit, log for counts, multinomial logit, Cox) it removes the first-order bias of the estimates;
-    for other links it does not, and ``mean_br`` does. Fitted, standard errors come from the information without the penalty at the
-    estimate; profile intervals are those of the penalised likelihood. Unlike the maximum, the estimate depends on the parametrisation: it
-    is that of the parameters as they are given.
+    For a regression with a canonical link (logit, log for counts, multinomial logit, Cox) it
+    removes the first-order bias of the estimates; for other links it does not, and ``mean_br``
+    does. Fitted, standard errors come from the information without the penalty at the estimate;
+    profile intervals are those of the penalised likelihood. Unlike the maximum, the estimate
+    depends on the parametrisation: it is that of the parameters as they are given.
 
     Args:
-        loglik: a likelihood that knows the law of its response: a ``regression`` with ``response=…``, or ``with_response(loglik, law)``.
-        information: ``"expected"``; or ``"observed"`` for a likelihood without a law of its response, as for Cox's partial likelihood, whose
-            observed information is that of the risk sets (Heinze & Schemper 2001, Biometrics 57).
+        loglik: a likelihood that knows the law of its response: a ``regression`` with
+            ``response=…``, or ``with_response(loglik, law)``.
+        information: ``"expected"``; or ``"observed"`` for a likelihood without a law of its
+            response, as for Cox's partial likelihood, whose observed information is that of the
+            risk sets (Heinze & Schemper 2001, Biometrics 57).
 
     Returns:
-        A penalised likelihood, one scalar. It is labelled in the record of its fit: ``mode`` is "MPL (Jeffreys)".
+        A penalised likelihood, one scalar. It is labelled in the record of its fit: ``mode`` is
+        "MPL (Jeffreys)".
 
     Raises:
         ValueError: for another information; on use, for an expected one where the law of the
@@ -80,9 +91,13 @@ def jeffreys(loglik: Loglik, *, information: str = "expected") -> Penalize:
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.likelihood import jeffreys
     >>> y = np.array([0.0, 0.0, 1.0, 1.0])  # separated at zero
-    >>> logit = lambda params, data: data["y"] * params["b"] * data["x"] - jnp.logaddexp(0.0, params["b"] * data["x"])
+    >>> logit = lambda params, data: (
+    ...     data["y"] * params["b"] * data["x"] - jnp.logaddexp(0.0, params["b"] * data["x"])
+    ... )
     >>> binary = jm.with_response(logit, jm.enumeration("y", [0.0, 1.0]))
-    >>> result = jm.fit(jeffreys(binary), {"b": 0.0}, {"y": y, "x": np.array([-2.0, -1.0, 1.0, 2.0])})
+    >>> result = jm.fit(
+    ...     jeffreys(binary), {"b": 0.0}, {"y": y, "x": np.array([-2.0, -1.0, 1.0, 2.0])}
+    ... )
     >>> bool(result.converged), round(float(result.params["b"]), 4), result.mode
     (True, 1.3828, 'MPL (Jeffreys)')
     """
@@ -97,7 +112,8 @@ def jeffreys_of(loglik: Loglik) -> Jeffreys | None:
     found = [jeffreys_of(part) for part in parts_of(loglik)]
     if sum(prior is not None for prior in found) and len(found) > 1:
         raise ValueError(
-            "jeffreys inside a pool penalises one member only, with its own information: write jeffreys(pool(…))"
+            "jeffreys inside a pool penalises one member only, with its own information: write "
+            "jeffreys(pool(…))"
         )
     return next((prior for prior in found if prior is not None), None)
 
@@ -106,7 +122,9 @@ def jeffreys_of(loglik: Loglik) -> Jeffreys | None:
 
 
 def inverse_root(information: Array, roots: np.ndarray) -> Array:
-    """U (p, k) with UU' the inverse information on the entries that move, and rows of zero elsewhere; NaN where it is not positive definite."""
+    """U (p, k) with UU' the inverse information on the entries that move, and rows of zero
+    elsewhere; NaN where it is not positive definite.
+    """
     lift = np.eye(len(roots), dtype=information.dtype)[
         :, np.flatnonzero(roots == np.arange(len(roots)))
     ]
@@ -131,7 +149,8 @@ def adjustment(
             )
         case Penalize():
             raise ValueError(
-                "the bias of a penalised estimate is not defined: give the likelihood without its penalty"
+                "the bias of a penalised estimate is not defined: give the likelihood without "
+                "its penalty"
             )
         case Pool():
             parts = split_rows(weights, [data_length(part) for part in data])
@@ -163,7 +182,9 @@ def adjustment(
 
 
 def _row_adjustments(loglik: Loglik, layout: Layout, x: Array, data: Tree, root: Array) -> Array:
-    """(s_i'V s_i + tr V ∂²ℓ_i) s_i at the responses in ``data``, (n, p); the trace is a sum of second derivatives along the columns of U."""
+    """(s_i'V s_i + tr V ∂²ℓ_i) s_i at the responses in ``data``, (n, p); the trace is a sum of
+    second derivatives along the columns of U.
+    """
     scores = row_scores(loglik, layout, x, data)
 
     def terms(x: Any) -> Any:
@@ -223,18 +244,23 @@ def _by_moments(
     root: Array,
     weights: Array | None,
 ) -> Array:
-    """The closed form in the predictors η of a row. With ν_ab,c = E(∂²f/∂η_a∂η_b · ∂f/∂η_c), f the log density, and I its expected information,
+    """The closed form in the predictors η of a row. With ν_ab,c = E(∂²f/∂η_a∂η_b · ∂f/∂η_c), f the
+    log density, and I its expected information,
 
-    E(s_a s_b s_c) = ∂I_ab/∂η_c − ν_ac,b − ν_bc,a, so that A_c = ½ Σ_ab K_ab (∂I_ab/∂η_c − 2ν_ac,b + ν_ab,c) with K = X V X'. A predictor that is
-    curved in the parameters adds ½ Σ_a tr(V ∂²η_a) I_ac.
+    E(s_a s_b s_c) = ∂I_ab/∂η_c − ν_ac,b − ν_bc,a, so that A_c = ½ Σ_ab K_ab (∂I_ab/∂η_c − 2ν_ac,b +
+    ν_ab,c) with K = X V X'. A predictor that is curved in the parameters adds ½ Σ_a tr(V ∂²η_a)
+    I_ac.
     """
     if law.cross is None:
         raise ValueError(
-            "the bias needs more of the law of the response than its information: exact(information, cross=…) with E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c), "
-            "or with_response(loglik, enumeration(leaf, values)) or with_response(loglik, simulation(sampler, key=…))"
+            "the bias needs more of the law of the response than its information: "
+            "exact(information, cross=…) with E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c), or "
+            "with_response(loglik, enumeration(leaf, values)) or with_response(loglik, "
+            "simulation(sampler, key=…))"
         )
     values, columns, curved = loglik.predictors(layout, x, data)
-    m, params = values.shape[0], layout.unravel(x)
+    m = values.shape[0]
+    params = layout.unravel(x)
     along = jnp.stack(
         [
             jnp.broadcast_to(root[c.where], (values.shape[1], root.shape[1]))

@@ -1,4 +1,6 @@
-"""What the code of a function can read from outside: globals with the attributes read of them, imports, and names."""
+"""What the code of a function can read from outside: globals with the attributes read of them,
+imports, and names.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from typing import Any, NamedTuple
 
 EVERYTHING = "*"  # among names: some code asks for attributes by names that it computes
 
-# Libraries whose functions hold no state that a likelihood could depend on. Every other module is looked into, wherever it is installed.
+# Libraries whose functions hold no state that a likelihood could depend on. Every other module is
+# looked into, wherever it is installed.
 LIBRARIES = frozenset(sys.stdlib_module_names) | frozenset(
     [
         "jax",
@@ -120,7 +123,8 @@ def _reads(code: types.CodeType) -> Reads:
     steps = [step for step in dis.get_instructions(code) if step.opname not in SKIPPED]
     chains = dict.fromkeys(_chains(steps))
     imports = dict.fromkeys(_imports(steps))
-    names, changes = set(code.co_names), any(_changes(step, code) for step in steps)
+    names = set(code.co_names)
+    changes = any(_changes(step, code) for step in steps)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             inner = reads_of(constant)
@@ -151,7 +155,9 @@ def _chains(steps: list[dis.Instruction]) -> Iterator[tuple[str, ...]]:
 
 
 def _imports(steps: list[dis.Instruction]) -> Iterator[tuple[str, ...]]:
-    """``from a import b`` as (a, b), ``import a.b`` as (a,) and (a.b,), for imports inside of the code."""
+    """``from a import b`` as (a, b), ``import a.b`` as (a,) and (a.b,), for imports inside of
+    the code.
+    """
     module = ""
     for step in steps:
         if step.opname == "IMPORT_NAME":
@@ -214,7 +220,9 @@ def of_library(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def is_impure(module: str, attributes: tuple[str, ...]) -> bool:
-    """Whether what is read of a library's module leads outside of the program, or to a state of its own."""
+    """Whether what is read of a library's module leads outside of the program, or to a state of
+    its own.
+    """
     top = module.partition(".")[0]
     if top in IMPURE_MODULES or module.startswith("numpy.random"):
         return True

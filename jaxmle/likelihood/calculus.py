@@ -1,7 +1,9 @@
-"""The calculus of a log-likelihood: each function takes ``loglik`` and returns a function of ``(params, data)``.
+"""The calculus of a log-likelihood: each function takes ``loglik`` and returns a function of
+``(params, data)``.
 
-Under a trace they are plain JAX, ready for ``jit``, ``vmap``, ``grad`` and any optax loop. On the host they run in float64 and return NumPy.
-Integers of the data are computed as int64 on the host, and in the default width of the trace inside one.
+Under a trace they are plain JAX, ready for ``jit``, ``vmap``, ``grad`` and any optax loop. On the
+host they run in float64 and return NumPy. Integers of the data are computed as int64 on the host,
+and in the default width of the trace inside one.
 """
 
 from __future__ import annotations
@@ -37,14 +39,17 @@ def _two_roads(
     quantity: Callable[..., Any],
     codes: Callable[[Tree], Any] = lambda data: (),
 ) -> Quantity:
-    """``quantity(loglik, params, data, codes)`` as a function of (params, data), on whichever road it is called."""
+    """``quantity(loglik, params, data, codes)`` as a function of (params, data), on whichever
+    road it is called.
+    """
     loglik = as_tree(loglik)
 
     def at(params: Tree, data: Tree = None) -> Any:
         if tracing():
             check_coding(loglik, data)
             return quantity(loglik, params, traced_data(data), codes(data))
-        params, data = host_params(params, np.float64), host_data(data, np.float64)
+        params = host_params(params, np.float64)
+        data = host_data(data, np.float64)
         check_coding(loglik, data)
         with precision(np.float64):
             piece = compiled(loglik, key, lambda ll: lambda *args: quantity(ll, *args))
@@ -61,13 +66,14 @@ def _flat(params: Tree) -> tuple[Layout, Array]:
 def nll(loglik: Loglik, *, reduction: str = "sum") -> Quantity:
     """The negative log-likelihood −Σ ℓ_i, a scalar; the loss that optax minimises.
 
-    ``params`` may be any tree, that of a network too, and under ``jit`` or ``grad`` the function is plain JAX in the trace's dtype. A Gaussian
-    with a fixed σ is the squared error, a Laplace the absolute error, a Bernoulli or a categorical from its logits the cross-entropy.
+    ``params`` may be any tree, that of a network too, and under ``jit`` or ``grad`` the function is
+    plain JAX in the trace's dtype. A Gaussian with a fixed σ is the squared error, a Laplace the
+    absolute error, a Bernoulli or a categorical from its logits the cross-entropy.
 
     Args:
         loglik: any log-likelihood.
-        reduction: ``"sum"``, or ``"mean"`` for −Σ ℓ_i/n over the rows given, which does not grow with a mini-batch. Not with a prior, which
-            counts once and not once a row.
+        reduction: ``"sum"``, or ``"mean"`` for −Σ ℓ_i/n over the rows given, which does not grow
+            with a mini-batch. Not with a prior, which counts once and not once a row.
 
     Returns:
         A function of (params, data) to a number, in nats.
@@ -161,7 +167,8 @@ def evaluate(
         loglik: any log-likelihood.
         params: the parameter tree.
         data: tree of arrays sharing the leading axis n.
-        block_rows: rows per block; the working memory is then that of one block. Each term may depend on its own row only.
+        block_rows: rows per block; the working memory is then that of one block. Each term may
+            depend on its own row only.
 
     Returns:
         ``Sums`` with score (p,) and Hessian (p, p) in the order of the parameter names.
@@ -177,7 +184,8 @@ def evaluate(
     """
     block_rows = None if block_rows is None else check_count("block_rows", block_rows, 1)
     if block_rows is not None and not tracing():
-        known, rows = host_params(params, np.float64), host_data(data, np.float64)
+        known = host_params(params, np.float64)
+        rows = host_data(data, np.float64)
         with precision(np.float64):
             layout = layout_of(known)
             check_blocks(as_tree(loglik), layout, layout.ravel(known), rows, block_rows)
@@ -197,8 +205,8 @@ def information(loglik: Loglik, kind: str = "observed") -> Quantity:
     """The Fisher information of a log-likelihood.
 
     Args:
-        kind: ``"observed"`` −∂²ℓ/∂θ∂θ'; ``"expected"`` its mean under the law of the response that the likelihood carries;
-            ``"opg"`` the outer product of scores Σ s_i s_i'.
+        kind: ``"observed"`` −∂²ℓ/∂θ∂θ'; ``"expected"`` its mean under the law of the response that
+            the likelihood carries; ``"opg"`` the outer product of scores Σ s_i s_i'.
 
     Returns:
         A function of (params, data) to (p, p), in the order of the parameter names.
@@ -267,15 +275,18 @@ def vcov(
     """Asymptotic covariance of the estimate, (p, p), at any parameters.
 
     Args:
-        kind: ``"observed"``, ``"expected"``, ``"opg"`` (inverses of that information), ``"HC0"`` J⁻¹(Σ s s')J⁻¹, ``"HC1"`` = HC0·n/(n − k)
-            with k all parameters, ``"HC2"``/``"HC3"`` with the leverage of a likelihood, ``"CR0"`` cluster sums, ``"CR1"`` (also
-            ``"cluster"``) with the factor G/(G − 1), ``"CR1S"`` with (n − 1)/(n − k) more, ``"CR2"``/``"CR3"`` with the leverage of a
-            cluster; ``"hac"`` or a record of ``hac(…)`` for rows in time order.
+        kind: ``"observed"``, ``"expected"``, ``"opg"`` (inverses of that information), ``"HC0"``
+            J⁻¹(Σ s s')J⁻¹, ``"HC1"`` = HC0·n/(n − k) with k all parameters, ``"HC2"``/``"HC3"``
+            with the leverage of a likelihood, ``"CR0"`` cluster sums, ``"CR1"`` (also
+            ``"cluster"``) with the factor G/(G − 1), ``"CR1S"`` with (n − 1)/(n − k) more,
+            ``"CR2"``/``"CR3"`` with the leverage of a cluster; ``"hac"`` or a record of ``hac(…)``
+            for rows in time order.
         bread: information that is J in a sandwich: ``"observed"`` or ``"expected"``.
         clusters: labels (n,), or (n, 2) for two-way.
 
     Returns:
-        A function of (params, data) to (p, p), in the order of the parameter names. NaN where J is not positive definite.
+        A function of (params, data) to (p, p), in the order of the parameter names. NaN where J is
+        not positive definite.
 
     Raises:
         ValueError: for an unknown kind, a clustered kind without ``clusters``, or ``clusters``
@@ -318,7 +329,8 @@ def vcov(
             if plain
             else sandwich(ll, layout, x, data, root, jnp.asarray(lift), kind, codes).vcov
         )
-        fixed, follow = roots < 0, np.maximum(roots, 0)
+        fixed = roots < 0
+        follow = np.maximum(roots, 0)
         return jnp.where(fixed[:, None] | fixed[None, :], jnp.nan, v[follow][:, follow])
 
     def labels(data: Any) -> Any:
@@ -329,10 +341,12 @@ def vcov(
 
 
 def cox_snell(loglik: Loglik) -> Quantity:
-    """The first-order bias of the maximum, E(θ̂) − θ up to O(n⁻²), in the tree of the parameters; 0 for what ``fix`` holds.
+    """The first-order bias of the maximum, E(θ̂) − θ up to O(n⁻²), in the tree of the parameters; 0
+    for what ``fix`` holds.
 
-    It is −V A with V the inverse expected information and A = ½ tr{V (P + Q)}, P_t = E(U U' U_t), Q_t = E(∂²ℓ U_t), U the score. The bias is that
-    of the parameters as they are given: a standard deviation and its logarithm have different ones.
+    It is −V A with V the inverse expected information and A = ½ tr{V (P + Q)}, P_t = E(U U' U_t),
+    Q_t = E(∂²ℓ U_t), U the score. The bias is that of the parameters as they are given: a standard
+    deviation and its logarithm have different ones.
 
     Returns:
         A function of (params, data) to the tree of the parameters, each leaf in its own units.
@@ -340,12 +354,15 @@ def cox_snell(loglik: Loglik) -> Quantity:
     Raises:
         ValueError: where the likelihood does not know the law of its response.
 
-    Source: Cox & Snell (1968), JRSS B 30, 248–275, eq. 20; Cordeiro & McCullagh (1991), JRSS B 53, for regressions.
+    Source: Cox & Snell (1968), JRSS B 30, 248–275, eq. 20; Cordeiro & McCullagh (1991), JRSS B 53,
+    for regressions.
 
     >>> import jax.numpy as jnp, jaxmle as jm
     >>> bernoulli = lambda params, data: data * params["odds"] - jnp.logaddexp(0.0, params["odds"])
     >>> logit = jm.with_response(lambda p, d: bernoulli(p, d["y"]), jm.enumeration("y", [0.0, 1.0]))
-    >>> round(float(cox_snell(logit)({"odds": 1.0}, {"y": jnp.ones(10)})["odds"]), 6)  # (2p − 1)/(2np(1 − p))
+    >>> round(
+    ...     float(cox_snell(logit)({"odds": 1.0}, {"y": jnp.ones(10)})["odds"]), 6
+    ... )  # (2p − 1)/(2np(1 − p))
     0.11752
     """
 

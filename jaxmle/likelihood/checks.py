@@ -1,4 +1,6 @@
-"""What can be wrong with the arguments, told before anything is compiled: one error naming the leaf, the row and the remedy."""
+"""What can be wrong with the arguments, told before anything is compiled: one error naming the
+leaf, the row and the remedy.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ Place = Callable[[tuple[int, ...]], str]  # from the index of a value in its lea
 
 
 def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
-    """``params`` as NumPy arrays of ``dtype``; integers, complex numbers, strings and non-finite values are refused by name."""
+    """``params`` as NumPy arrays of ``dtype``; integers, complex numbers, strings and
+    non-finite values are refused by name.
+    """
 
     def convert(path: Any, leaf: Any) -> np.ndarray:
         name = what + jax.tree_util.keystr(path)
@@ -56,9 +60,11 @@ def _first_bad(value: np.ndarray) -> str:
 
 
 def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
-    """``data`` as arrays: floats in ``dtype``, integers as wide as it, booleans as they are; strings, objects and (unless ``nan``) NaN are refused by name.
+    """``data`` as arrays: floats in ``dtype``, integers as wide as it, booleans as they are;
+    strings, objects and (unless ``nan``) NaN are refused by name.
 
-    Integers become int64, or int32 where ``dtype`` is float32: in the width of a byte, 127 + 1 is −128 and the logarithm has three digits.
+    Integers become int64, or int32 where ``dtype`` is float32: in the width of a byte, 127 + 1 is
+    −128 and the logarithm has three digits.
     """
 
     def convert(path: Any, leaf: Any) -> Any:
@@ -71,17 +77,22 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
                 else " Close over constants instead of passing them as data."
             )
             raise TypeError(
-                f"{name} is the {type(leaf).__name__} {leaf!r}; every leaf of data is an array whose first axis is the observations.{hint}"
+                f"{name} is the {type(leaf).__name__} {leaf!r}; every leaf of data is an array "
+                f"whose first axis is the observations.{hint}"
             )
         if isinstance(leaf, np.ma.MaskedArray):
             raise TypeError(
-                f"{name} is a masked array, whose mask would be lost; drop the masked rows from every leaf first"
+                f"{name} is a masked array, whose mask would be lost; drop the masked rows from "
+                "every leaf first"
             )
         if not path and hasattr(leaf, "columns"):
             raise TypeError(
-                "data is a frame, whose columns would lose their names: pass {name: frame[name].to_numpy() for name in frame.columns}, or frame.to_numpy() as a matrix; jaxmle.from_formula reads a frame"
+                "data is a frame, whose columns would lose their names: pass {name: "
+                "frame[name].to_numpy() for name in frame.columns}, or frame.to_numpy() as a "
+                "matrix; jaxmle.from_formula reads a frame"
             )
-        # A view: jax knows an array by its identity, and a trace that failed may have known this one in single precision.
+        # A view: jax knows an array by its identity, and a trace that failed may have known this
+        # one in single precision.
         value = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf).view()
         kind = np.dtype(value.dtype).kind
         if kind in "USO":
@@ -111,30 +122,43 @@ def _no_numbers(name: str, value: Any, kind: str) -> str:
         odd = next((i for i, one in enumerate(found) if not isinstance(one, int | float)), 0)
         told = f"{name} holds Python objects: {found[odd]!r} in row {odd // max(value[:1].size, 1)}"
         if found[odd] is None or type(found[odd]).__name__ in ("NAType", "NaTType"):
-            return f"{told}. Drop the rows with a missing value from every leaf; an end of an interval of which nothing is known is -numpy.inf or numpy.inf"
+            return (
+                f"{told}. Drop the rows with a missing value from every leaf; an end of an "
+                "interval of which nothing is known is -numpy.inf or numpy.inf"
+            )
         if not isinstance(found[odd], str):
             return f"{told}. Make numbers of them: .astype(float)"
     word = next((one for one in found if isinstance(one, str)), "…")
-    return f"{told}. Encode categories as integer codes or dummy columns, ({name} == {word!r}).astype(float) of two, numpy.unique({name}, return_inverse=True)[1] of more; dates as numbers"
+    return (
+        f"{told}. Encode categories as integer codes or dummy columns, ({name} == "
+        f"{word!r}).astype(float) of two, numpy.unique({name}, return_inverse=True)[1] of more; "
+        "dates as numbers"
+    )
 
 
 def _integers(name: str, value: Any, dtype: Any) -> Any:
-    """Integers in ``dtype``; one that does not fit there would become another number, and is refused."""
+    """Integers in ``dtype``; one that does not fit there would become another number, and is
+    refused.
+    """
     if value.dtype == dtype:
         return value
-    whole, most = np.asarray(value), np.iinfo(dtype)
+    whole = np.asarray(value)
+    most = np.iinfo(dtype)
     if whole.size and np.iinfo(whole.dtype).max > most.max:
         bad = np.argwhere((whole > most.max) | (whole < most.min))
         if len(bad):
             place = tuple(int(i) for i in bad[0])
             raise ValueError(
-                f"{name} is {whole[place]} in row {place[0]}, beyond {np.dtype(dtype)}, in which integers are computed here; give it as floats: .astype(float)"
+                f"{name} is {whole[place]} in row {place[0]}, beyond {np.dtype(dtype)}, in which "
+                "integers are computed here; give it as floats: .astype(float)"
             )
     return whole.astype(dtype)
 
 
 def traced_data(data: Tree, dtype: Any = None) -> Tree:
-    """``data`` under a trace, by the rule of ``host_data`` as far as types tell: integers in the width of the trace, floats in ``dtype`` if given."""
+    """``data`` under a trace, by the rule of ``host_data`` as far as types tell: integers in
+    the width of the trace, floats in ``dtype`` if given.
+    """
     whole = (
         jnp.int32 if dtype is not None and np.dtype(dtype).itemsize < 8 else jnp.result_type(int)
     )
@@ -157,7 +181,8 @@ def _floats(name: str, value: Any, dtype: Any) -> Any:
         rows = np.unique(np.argwhere(bad)[:, 0])
         more = f" ({len(rows)} rows in all)" if len(rows) > 1 else ""
         raise ValueError(
-            f"{name} is NaN in row {rows[0]}{more}. Drop or impute these rows in every leaf: a likelihood has no meaning for a missing number."
+            f"{name} is NaN in row {rows[0]}{more}. Drop or impute these rows in every leaf: a "
+            "likelihood has no meaning for a missing number."
         )
     return flat.astype(dtype, copy=False)
 
@@ -170,12 +195,15 @@ def in_row(index: tuple[int, ...]) -> str:
 def check_coding(
     loglik: Loglik, data: Tree, where: Callable[[int, tuple[int, ...]], str] | None = None
 ) -> None:
-    """Every likelihood that knows the coding of its data, in whatever combinators it stands, is shown them: see ``models.coding``.
+    """Every likelihood that knows the coding of its data, in whatever combinators it stands, is
+    shown them: see ``models.coding``.
 
-    A likelihood knows it that has a method ``check_data(data, place)``. Values that a trace hides are left alone.
+    A likelihood knows it that has a method ``check_data(data, place)``. Values that a trace hides
+    are left alone.
 
     Args:
-        where: from the part of a pool (0 else) and the index of a value in its leaf to words; by default the row.
+        where: from the part of a pool (0 else) and the index of a value in its leaf to words; by
+            default the row.
     """
 
     def shown(node: Any, rows: Tree, part: int) -> None:
@@ -199,7 +227,8 @@ def check_start(layout: Layout, params: Tree) -> None:
         wrong = leaf.constraint.violation(np.asarray(value))
         if wrong:
             raise ValueError(
-                f"the start of {leaf.path or 'theta'} must be {wrong}; got {np.array2string(np.asarray(value), threshold=8, precision=6)}"
+                f"the start of {leaf.path or 'theta'} must be {wrong}; got "
+                f"{np.array2string(np.asarray(value), threshold=8, precision=6)}"
             )
 
 
@@ -212,7 +241,8 @@ def check_fixed(loglik: Loglik, layout: Layout) -> None:
                 low, high = layout.bounds[j]
                 if not np.all(np.isfinite(held)) or np.any(held <= low) or np.any(held >= high):
                     raise ValueError(
-                        f"fix holds {name!r} at {value}, which must be finite and strictly between {low:g} and {high:g}"
+                        f"fix holds {name!r} at {value}, which must be finite and strictly "
+                        f"between {low:g} and {high:g}"
                     )
     for part in parts_of(loglik):
         check_fixed(part, layout)
@@ -221,7 +251,8 @@ def check_fixed(loglik: Loglik, layout: Layout) -> None:
 def check_weight_shapes(loglik: Loglik, data: Tree) -> None:
     """Weights are one for each row."""
     if isinstance(loglik, Weight):
-        n, shape = rows_of(loglik.loglik, data), np.shape(loglik.weights.values)
+        n = rows_of(loglik.loglik, data)
+        shape = np.shape(loglik.weights.values)
         if len(shape) != 1 or (n is not None and shape[0] != n):
             raise ValueError(
                 f"weights must have shape ({n},), one for each row of data; got {shape}"
@@ -236,13 +267,17 @@ def check_weight_shapes(loglik: Loglik, data: Tree) -> None:
 
 
 def check_values(loglik: Loglik, data: Tree) -> None:
-    """What is known of the values of one data set on the host: the coding that a ready model reads, and the weights."""
+    """What is known of the values of one data set on the host: the coding that a ready model
+    reads, and the weights.
+    """
     check_coding(loglik, data)
     check_weights(loglik, data)
 
 
 def check_weights(loglik: Loglik, data: Tree) -> None:
-    """Weights are finite, not negative, as many as there are rows; frequency weights are whole numbers."""
+    """Weights are finite, not negative, as many as there are rows; frequency weights are whole
+    numbers.
+    """
     match loglik:
         case Pool():
             loglik.check(data)
@@ -256,7 +291,8 @@ def check_weights(loglik: Loglik, data: Tree) -> None:
 
 
 def _check_weight_values(loglik: Weight, data: Tree) -> None:
-    w, kind = np.asarray(loglik.weights.values), loglik.weights.kind
+    w = np.asarray(loglik.weights.values)
+    kind = loglik.weights.kind
     if w.dtype.kind not in "fiub":
         raise TypeError(f"weights must be numbers; got dtype {w.dtype}")
     check_weight_shapes(loglik, data)
@@ -266,7 +302,8 @@ def _check_weight_values(loglik: Weight, data: Tree) -> None:
     if kind == "frequency" and np.any(w != np.floor(w)):
         row = int(np.flatnonzero(w != np.floor(w))[0])
         raise ValueError(
-            f"frequency weights count repeated rows and must be whole numbers; row {row} has {w[row]}. Survey weights are jaxmle.sampling(w)."
+            f"frequency weights count repeated rows and must be whole numbers; row {row} has "
+            f"{w[row]}. Survey weights are jaxmle.sampling(w)."
         )
     if not np.any(w > 0):
         raise ValueError("every weight is zero: no observation is left")

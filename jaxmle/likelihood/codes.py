@@ -1,7 +1,8 @@
 """Which leaves of the data index something, read off the program that jax traces of a likelihood.
 
-Leaves are followed through what keeps their values: conversions, shapes, columns picked, a whole number added, and the step by which jax
-counts a negative index from the end. Where such an array is an index of a gather or a scatter, the leaf is an index.
+Leaves are followed through what keeps their values: conversions, shapes, columns picked, a whole
+number added, and the step by which jax counts a negative index from the end. Where such an array is
+an index of a gather or a scatter, the leaf is an index.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ Pick = tuple[int, int, int, int]  # an axis of the leaf, and the slice of it
 
 
 class Code(NamedTuple):
-    """An array of the program whose values are those of a leaf plus a constant; ``axes`` are the leaf's axes along which it runs."""
+    """An array of the program whose values are those of a leaf plus a constant; ``axes`` are
+    the leaf's axes along which it runs.
+    """
 
     leaf: int
     picks: tuple[Pick, ...]
@@ -40,7 +43,8 @@ class Index(NamedTuple):
     looped: bool = False  # whether it is read inside of a loop
 
 
-# What is known of an array: a code, several of them side by side in its last axis, a whole number, or nothing.
+# What is known of an array: a code, several of them side by side in its last axis, a whole number,
+# or nothing.
 Known = Code | tuple[Code | None, ...] | int | None
 
 
@@ -110,8 +114,11 @@ def _results(jaxpr: Any, arguments: list[Var]) -> tuple[list[Var], list[Index]]:
 
 
 def applied(equation: Any, ins: list[Var]) -> tuple[list[Var], list[Index]]:
-    """What is known of the results of an operation, and the indices in the programs that it calls."""
-    name, params = equation.primitive.name, equation.params
+    """What is known of the results of an operation, and the indices in the programs that it
+    calls.
+    """
+    name = equation.primitive.name
+    params = equation.params
     of_data = any(one.of_data for one in ins)
     unknown = [Var(None, of_data) for _ in equation.outvars]
     if name == "scan":
@@ -121,7 +128,8 @@ def applied(equation: Any, ins: list[Var]) -> tuple[list[Var], list[Index]]:
         branches = [_results(_program(branch), ins[1:])[1] for branch in params["branches"]]
         return unknown, _looped([index for branch in branches for index in branch])
     if name == "while":
-        body, first = _program(params["body_jaxpr"]), params["cond_nconsts"]
+        body = _program(params["body_jaxpr"])
+        first = params["cond_nconsts"]
         constants = ins[first : first + params["body_nconsts"]]
         carried = [Var(None, one.of_data) for one in ins[first + params["body_nconsts"] :]]
         return unknown, _looped(_results(body, [*constants, *carried])[1])
@@ -142,18 +150,25 @@ def _program(closed: Any) -> Any:
 
 
 def _of_one_turn(equation: Any, body: Any, ins: list[Var]) -> list[Var]:
-    """What a turn of a scan is given: a row of what it runs over; of the rest only whether it depends on the data, since it may change."""
+    """What a turn of a scan is given: a row of what it runs over; of the rest only whether it
+    depends on the data, since it may change.
+    """
     given = []
     for atom, inner, one in zip(equation.invars, body.invars, ins, strict=True):
         row = isinstance(one.known, Code) and atom.aval.shape != inner.aval.shape
-        known = one.known._replace(axes=one.known.axes[1:]) if row else None  # type: ignore[union-attr]
+        known = None
+        if row:
+            known = one.known._replace(axes=one.known.axes[1:])  # type: ignore[union-attr]
         given.append(Var(known, one.of_data))
     return given
 
 
 def indexed(equation: Any, ins: list[Var]) -> Iterator[Index]:
-    """The indices that an operation takes: pairs of a code and the number of entries it may name."""
-    name, params = equation.primitive.name, equation.params
+    """The indices that an operation takes: pairs of a code and the number of entries it may
+    name.
+    """
+    name = equation.primitive.name
+    params = equation.params
     if name == "dynamic_slice":
         shape = equation.invars[0].aval.shape
         for axis, one in enumerate(ins[1:]):
@@ -219,10 +234,12 @@ def _selected(equation: Any, ins: list[Known]) -> Known:
 
 
 def _broadcast(equation: Any, ins: list[Known]) -> Known:
-    known, to = ins[0], equation.params["broadcast_dimensions"]
+    known = ins[0]
+    to = equation.params["broadcast_dimensions"]
     if not isinstance(known, Code):
         return known if isinstance(known, int) else None
-    before, after = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    before = equation.invars[0].aval.shape
+    after = equation.outvars[0].aval.shape
     axes: list[int | None] = [None] * len(after)
     for old, new in enumerate(to):
         axes[new] = known.axes[old] if before[old] == after[new] else None
@@ -234,7 +251,8 @@ def _reshaped(equation: Any, ins: list[Known]) -> Known:
     known = ins[0]
     if not isinstance(known, Code):
         return known if isinstance(known, int) else None
-    before, after = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+    before = equation.invars[0].aval.shape
+    after = equation.outvars[0].aval.shape
     long = [axis for axis, size in zip(known.axes, before, strict=True) if size != 1]
     if [size for size in before if size != 1] != [size for size in after if size != 1]:
         long = [None] * sum(size != 1 for size in after)
@@ -250,15 +268,24 @@ def _transposed(equation: Any, ins: list[Known]) -> Known:
 
 
 def _sliced(equation: Any, ins: list[Known]) -> Known:
-    """Columns of a leaf are picked; a slice of rows, and a second one, may name more values than are read, and what does not count is found out later."""
-    known, params = ins[0], equation.params
+    """Columns of a leaf are picked; a slice of rows, and a second one, may name more values
+    than are read, and what does not count is found out later.
+    """
+    known = ins[0]
+    params = equation.params
     if not isinstance(known, Code):
         return None
-    picks, strides = list(known.picks), params["strides"] or [1] * len(known.axes)
+    picks = list(known.picks)
+    strides = params["strides"] or [1] * len(known.axes)
     taken = {axis for axis, *_ in picks}
     for axis, start, stop, stride, size in zip(
-        known.axes, params["start_indices"], params["limit_indices"], strides, equation.invars[0].aval.shape, strict=True,
-    ):  # fmt: skip
+        known.axes,
+        params["start_indices"],
+        params["limit_indices"],
+        strides,
+        equation.invars[0].aval.shape,
+        strict=True,
+    ):
         if axis and axis not in taken and (start, stop, stride) != (0, size, 1):
             picks.append((axis, int(start), int(stop), int(stride)))
     return known._replace(picks=tuple(picks))
@@ -266,7 +293,8 @@ def _sliced(equation: Any, ins: list[Known]) -> Known:
 
 def _side_by_side(equation: Any, ins: list[Known]) -> Known:
     """Indices of several axes, joined in the last axis."""
-    params, shape = equation.params, equation.outvars[0].aval.shape
+    params = equation.params
+    shape = equation.outvars[0].aval.shape
     axis = params.get("dimension", params.get("axis"))
     if axis != len(shape) - 1 or shape[-1] != len(ins):
         return None
@@ -274,6 +302,8 @@ def _side_by_side(equation: Any, ins: list[Known]) -> Known:
 
 
 RULES: dict[str, Callable[[Any, list[Known]], Known]] = {
-    "convert_element_type": _same, "copy": _same, "add": _added(1), "sub": _added(-1), "select_n": _selected, "broadcast_in_dim": _broadcast,
-    "reshape": _reshaped, "squeeze": _reshaped, "transpose": _transposed, "slice": _sliced, "concatenate": _side_by_side, "stack": _side_by_side,
+    "convert_element_type": _same, "copy": _same, "add": _added(1), "sub": _added(-1),
+    "select_n": _selected, "broadcast_in_dim": _broadcast, "reshape": _reshaped,
+    "squeeze": _reshaped, "transpose": _transposed, "slice": _sliced, "concatenate": _side_by_side,
+    "stack": _side_by_side,
 }  # fmt: skip

@@ -1,4 +1,6 @@
-"""Combinators: functions from likelihoods to likelihoods, as frozen registered dataclasses that the engine can read."""
+"""Combinators: functions from likelihoods to likelihoods, as frozen registered dataclasses that
+the engine can read.
+"""
 
 from __future__ import annotations
 
@@ -75,10 +77,13 @@ def sampling(w: Any) -> Weights:
 
 
 def _weight_values(w: Any) -> Any:
-    """Weights as they are given, those of a frame's column as an array; masks, which would be lost, are refused."""
+    """Weights as they are given, those of a frame's column as an array; masks, which would be
+    lost, are refused.
+    """
     if isinstance(w, np.ma.MaskedArray):
         raise TypeError(
-            "weights are a masked array, whose mask would be lost; drop the masked rows everywhere, or give them the weight 0"
+            "weights are a masked array, whose mask would be lost; drop the masked rows "
+            "everywhere, or give them the weight 0"
         )
     if w is None or isinstance(w, Weights | dict | set):
         raise TypeError(f"weights are numbers, one for each row; got {shown(w)}")
@@ -107,7 +112,9 @@ class Weight:
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik", "prior"], meta_fields=[])
 @dataclass(frozen=True)
 class Penalize:
-    """A likelihood plus a log prior. Called, it returns one scalar; the engine reads terms and prior apart."""
+    """A likelihood plus a log prior. Called, it returns one scalar; the engine reads terms and
+    prior apart.
+    """
 
     loglik: Loglik
     prior: Any
@@ -124,7 +131,9 @@ class Penalize:
     def log_prior(
         self, layout: Layout, x: Array, data: Tree, weights: Array | None = None
     ) -> Array:
-        """The log prior at x: of the parameters alone, or (``jeffreys``) of the likelihood and its data too."""
+        """The log prior at x: of the parameters alone, or (``jeffreys``) of the likelihood and
+        its data too.
+        """
         if hasattr(self.prior, "of_likelihood"):
             return self.prior.of_likelihood(self.loglik, layout, x, data, weights)
         return _prior_value(self.prior, layout.unravel(x))
@@ -142,7 +151,8 @@ def _prior_value(prior: Any, params: Tree) -> Array:
     )
     if not is_number or np.shape(value) != ():
         raise ValueError(
-            f"a log prior returns one floating-point number, the sum over the parameters; got {shown(value)}"
+            "a log prior returns one floating-point number, the sum over the parameters; got "
+            f"{shown(value)}"
         )
     return value
 
@@ -172,14 +182,17 @@ class Pool:
         if not isinstance(data, tuple | list) or len(data) != len(self.members):
             got = f"{len(data)} parts" if isinstance(data, tuple | list) else type(data).__name__
             raise ValueError(
-                f"a pool of {len(self.members)} likelihoods takes a tuple of {len(self.members)} data sets; got {got}"
+                f"a pool of {len(self.members)} likelihoods takes a tuple of {len(self.members)} "
+                f"data sets; got {got}"
             )
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik", "values"], meta_fields=["names"])
 @dataclass(frozen=True)
 class Fix:
-    """A likelihood with some entries of the parameters held at given values; the parameter tree keeps its shape."""
+    """A likelihood with some entries of the parameters held at given values; the parameter tree
+    keeps its shape.
+    """
 
     loglik: Loglik
     names: tuple[str, ...]
@@ -266,7 +279,8 @@ class WithResponse:
 
 
 def weight(loglik: Loglik, weights: Weights) -> Any:
-    """The likelihood whose terms are weighted by ``frequency(w)`` or ``sampling(w)``, w of shape (n,). A prior inside stays as it is.
+    """The likelihood whose terms are weighted by ``frequency(w)`` or ``sampling(w)``, w of shape
+    (n,). A prior inside stays as it is.
 
     Returns:
         A log-likelihood of (params, data) with terms w_i ℓ_i, (n,).
@@ -282,7 +296,8 @@ def weight(loglik: Loglik, weights: Weights) -> Any:
     """
     if not isinstance(weights, Weights):
         raise TypeError(
-            f"weights must say what they mean: jaxmle.frequency(w) for repeated rows, jaxmle.sampling(w) for survey weights; got {type(weights).__name__}"
+            "weights must say what they mean: jaxmle.frequency(w) for repeated rows, "
+            f"jaxmle.sampling(w) for survey weights; got {type(weights).__name__}"
         )
     return _weigh(as_tree(loglik), weights)
 
@@ -302,7 +317,8 @@ def _weigh(loglik: Any, weights: Weights) -> Any:
 
 
 def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Penalize:
-    """The likelihood plus a log prior of the parameters; its maximum is the posterior mode (MAP), and is labelled so.
+    """The likelihood plus a log prior of the parameters; its maximum is the posterior mode (MAP),
+    and is labelled so.
 
     Args:
         loglik: any log-likelihood.
@@ -323,7 +339,8 @@ def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Penalize:
     """
     if not callable(log_prior) or isinstance(log_prior, type):
         raise TypeError(
-            f"penalize takes a function of the parameters, such as jaxmle.ridge(0.1); got {shown(log_prior)}"
+            "penalize takes a function of the parameters, such as jaxmle.ridge(0.1); got "
+            f"{shown(log_prior)}"
         )
     return Penalize(
         as_tree(loglik),
@@ -356,7 +373,8 @@ def pool(*logliks: Loglik) -> Pool:
 def fix(loglik: Loglik, values: Mapping[str, Any]) -> Fix:
     """The likelihood with named entries held: ``fix(loglik, {"sigma": 1.0, "beta[2]": 0.0})``.
 
-    The parameter tree keeps its shape, so a fit prints the held value; it moves nothing, counts in no df and has no standard error.
+    The parameter tree keeps its shape, so a fit prints the held value; it moves nothing, counts in
+    no df and has no standard error.
 
     Returns:
         A log-likelihood of (params, data) that ignores what ``params`` says of the held entries.
@@ -373,7 +391,8 @@ def fix(loglik: Loglik, values: Mapping[str, Any]) -> Fix:
     """
     if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
         raise TypeError(
-            f"fix takes a dictionary from parameter names to values, such as {{'sigma': 1.0, 'beta[2]': 0.0}}; got {shown(values)}"
+            "fix takes a dictionary from parameter names to values, such as {'sigma': 1.0, "
+            f"'beta[2]': 0.0}}; got {shown(values)}"
         )
     for name, value in values.items():
         _check_held(name, value)
@@ -444,7 +463,8 @@ def with_response(loglik: Loglik, law: Law) -> WithResponse:
     """
     if isinstance(law, Exact):
         raise TypeError(
-            "a closed expected information belongs to the declared form: regression(…, response=exact(…))"
+            "a closed expected information belongs to the declared form: regression(…, "
+            "response=exact(…))"
         )
     if not hasattr(law, "with_response") and not hasattr(law, "sampler"):
         raise TypeError(

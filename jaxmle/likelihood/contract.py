@@ -1,4 +1,6 @@
-"""The contract: ``loglik(params, data)`` returns one term per observation, and what is checked of it at trace time."""
+"""The contract: ``loglik(params, data)`` returns one term per observation, and what is checked
+of it at trace time.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from jaxmle._types import Array, Loglik, Tree
 
 @dataclass(frozen=True, eq=False)
 class ById:
-    """A value that equals only itself: a user's callable may compare or hash in any way, or not at all."""
+    """A value that equals only itself: a user's callable may compare or hash in any way, or not
+    at all.
+    """
 
     value: Any
 
@@ -44,7 +48,9 @@ class Opaque:
 
 
 def as_tree(loglik: Loglik) -> Any:
-    """The likelihood as a tree whose leaves are arrays: jaxmle's own forms as they are, a ready model as the likelihood it carries, any other callable as ``Opaque``."""
+    """The likelihood as a tree whose leaves are arrays: jaxmle's own forms as they are, a ready
+    model as the likelihood it carries, any other callable as ``Opaque``.
+    """
     if not callable(loglik) or isinstance(loglik, type):
         got = f"the class {loglik.__name__}" if isinstance(loglik, type) else type(loglik).__name__
         raise TypeError(f"loglik must be a function of (params, data); got {got}")
@@ -60,14 +66,17 @@ def as_tree(loglik: Loglik) -> Any:
 
 
 def data_length(data: Tree) -> int | None:
-    """The shared length n of the leading axis of every leaf of ``data``; None where there is no data."""
+    """The shared length n of the leading axis of every leaf of ``data``; None where there is no
+    data.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(data)
     lengths: dict[int, str] = {}
     for path, leaf in leaves:
         name = "data" + jax.tree_util.keystr(path)
         if jnp.ndim(leaf) == 0:
             raise ValueError(
-                f"{name} is a scalar; every leaf of data needs the leading observation axis. Close over constants instead of passing them as data."
+                f"{name} is a scalar; every leaf of data needs the leading observation axis. "
+                "Close over constants instead of passing them as data."
             )
         lengths.setdefault(jnp.shape(leaf)[0], name)
     if len(lengths) > 1:
@@ -81,7 +90,9 @@ def data_length(data: Tree) -> int | None:
 
 
 def rows_of(loglik: Any, data: Tree) -> int | None:
-    """How many terms the data suggest: the length of their leading axis, added up over the members of a pool; None where there is no data."""
+    """How many terms the data suggest: the length of their leading axis, added up over the
+    members of a pool; None where there is no data.
+    """
     return (
         loglik.rows(data)
         if type(loglik).__module__ == "jaxmle.likelihood.combinators"
@@ -105,7 +116,8 @@ def terms_of(loglik: Loglik, params: Tree, data: Tree) -> Array:
     if terms.ndim == 0 or (terms.ndim == 1 and n in (None, terms.shape[0])):
         return terms
     raise ValueError(
-        f"loglik must return one term per observation, shape ({'n' if n is None else n},), or one scalar for dependent data; got {terms.shape}."
+        f"loglik must return one term per observation, shape ({'n' if n is None else n},), or "
+        f"one scalar for dependent data; got {terms.shape}."
         + (
             " A column y of shape (n, 1) against a mean of shape (n,) broadcasts to (n, n)."
             if terms.ndim == 2
@@ -118,14 +130,17 @@ def need_terms(terms: Array, what: str) -> Array:
     """``terms``, or an error where the likelihood is one scalar and so has none."""
     if terms.ndim == 0:
         raise ValueError(
-            f"{what} needs one log-likelihood term per independent observation, but loglik returns one scalar. "
-            "Return terms of shape (n,), with dependent rows gathered in one leading-axis unit, or use vcov='observed'."
+            f"{what} needs one log-likelihood term per independent observation, but loglik "
+            "returns one scalar. Return terms of shape (n,), with dependent rows gathered in "
+            "one leading-axis unit, or use vcov='observed'."
         )
     return terms
 
 
 def leaf_of(data: Tree, name: str, what: str = "data") -> Array:
-    """The leaf of a tree called ``name``: a dictionary key, a field of a named tuple or dataclass, or the place in a tuple such as ``"0"``."""
+    """The leaf of a tree called ``name``: a dictionary key, a field of a named tuple or
+    dataclass, or the place in a tuple such as ``"0"``.
+    """
     if isinstance(data, dict) and name in data:
         return data[name]
     if isinstance(data, tuple | list) and name.isdigit() and int(name) < len(data):

@@ -1,7 +1,8 @@
 """Covariances of the estimate: inverse informations and sandwiches, on the space that is estimable.
 
-The bread is given as a root U (k, r) with J⁻¹ = UU'. In the coordinates s̃ = U's the information is the identity, so that every sandwich is
-T U (meat of s̃) U'T', T = ∂x/∂z; null directions have zero columns in U and drop out.
+The bread is given as a root U (k, r) with J⁻¹ = UU'. In the coordinates s̃ = U's the information is
+the identity, so that every sandwich is T U (meat of s̃) U'T', T = ∂x/∂z; null directions have zero
+columns in U and drop out.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ Kind = str | HAC
 
 
 class Covariance(NamedTuple):
-    """A covariance (p, p), and the row whose leverage is one, or the first row of such a cluster, or −1."""
+    """A covariance (p, p), and the row whose leverage is one, or the first row of such a
+    cluster, or −1.
+    """
 
     vcov: Array
     row: Array
@@ -37,7 +40,8 @@ def check_kind(kind: Kind | None, clusters: Any, where: str = "vcov") -> None:
     known = kind is None or isinstance(kind, HAC)
     if not known and not (isinstance(kind, str) and kind in (*KINDS, "auto")):
         raise ValueError(
-            f"{where}={shown(kind)} is not known; choose one of {', '.join(KINDS)}, 'auto', a record of hac(…) or None"
+            f"{where}={shown(kind)} is not known; choose one of {', '.join(KINDS)}, 'auto', a "
+            "record of hac(…) or None"
         )
     if kind in CLUSTER_KINDS and clusters is None:
         raise ValueError(f"{where}={kind!r} needs clusters=, one label for each row of data")
@@ -51,7 +55,8 @@ def check_order(kind: Kind | None, weighting: str) -> None:
     """Repeated rows have no place in time."""
     if isinstance(kind, HAC) and weighting == "frequency":
         raise ValueError(
-            "a HAC covariance reads the rows in time order, in which a row of frequency weight 3 has no place: repeat the rows, or give sampling weights"
+            "a HAC covariance reads the rows in time order, in which a row of frequency weight 3 "
+            "has no place: repeat the rows, or give sampling weights"
         )
 
 
@@ -70,12 +75,14 @@ def sandwich(
     Args:
         root: U (k, k), J⁻¹ = UU' in the free coordinates.
         jacobian: T (p, k).
-        codes: for cluster kinds, integer labels (n,) of each dimension and, for two-way, of their crossing.
+        codes: for cluster kinds, integer labels (n,) of each dimension and, for two-way, of their
+            crossing.
     """
     rows = term_rows(loglik, layout, x, data)
     lift = jacobian @ root
     scaled = rows._replace(scores=rows.scores @ lift)
-    n, k = _count(rows), jnp.sum(jnp.any(root != 0, axis=0))
+    n = _count(rows)
+    k = jnp.sum(jnp.any(root != 0, axis=0))
     none = jnp.asarray(-1)
     if kind == "opg":
         opg = scaled.scores.T @ (rows.meat[:, None] * scaled.scores)
@@ -84,7 +91,8 @@ def sandwich(
         return Covariance(lift @ long_run(kind, rows, scaled.scores) @ lift.T, none)
     information = None
     if kind in LEVERAGED:
-        # Without a law of the response the row's observed information stands in; the record says so.
+        # Without a law of the response the row's observed information stands in; the record says
+        # so.
         source = "expected" if has_law(loglik) else "observed"
         information = jnp.einsum(
             "ja,nij,ib->nab", lift, row_information(loglik, layout, x, data, source), lift
@@ -99,7 +107,9 @@ def sandwich(
 
 
 def _inverse_on(root: Array, opg: Array) -> Array:
-    """The inverse of the outer product of s̃ on the range of U, to which null directions do not belong; NaN where it is singular there."""
+    """The inverse of the outer product of s̃ on the range of U, to which null directions do not
+    belong; NaN where it is singular there.
+    """
     eps = jnp.finfo(opg.dtype).eps * opg.shape[0]
     unit = (
         root / jnp.maximum(jnp.sqrt(jnp.sum(root**2, axis=1)), jnp.finfo(opg.dtype).tiny)[:, None]
@@ -123,7 +133,9 @@ def _count(rows: Rows) -> Array:
 
 
 def _leveraged(rows: Rows, information: Array, kind: str) -> tuple[Rows, jax.Array]:
-    """The scores of rows for HC2 and HC3: the leverage is that of one unit of a row, of which a frequency weight counts several."""
+    """The scores of rows for HC2 and HC3: the leverage is that of one unit of a row, of which a
+    frequency weight counts several.
+    """
     unit = jnp.where(rows.weight > 0, rows.meat / jnp.where(rows.weight > 0, rows.weight, 1.0), 0.0)
     scores, broken = unlevered(
         rows.scores, unit[:, None, None] * information, kind, rows.weight > 0
@@ -132,10 +144,12 @@ def _leveraged(rows: Rows, information: Array, kind: str) -> tuple[Rows, jax.Arr
 
 
 def unlevered(scores: Array, information: Array, kind: str, counted: Array) -> tuple[Array, Array]:
-    """s̃ divided by (I − Ã)^½ (HC2, CR2) or (I − Ã) (HC3, CR3), the leverage of a likelihood (Kauermann & Carroll 2001, JASA 96).
+    """s̃ divided by (I − Ã)^½ (HC2, CR2) or (I − Ã) (HC3, CR3), the leverage of a likelihood
+    (Kauermann & Carroll 2001, JASA 96).
 
     Args:
-        scores: s̃ (m, k) of rows or of clusters, in coordinates in which the information of all is the identity.
+        scores: s̃ (m, k) of rows or of clusters, in coordinates in which the information of all is
+            the identity.
         information: Ã (m, k, k) of the same.
         counted: (m,) which of them there are; the others get 0.
 
@@ -159,8 +173,11 @@ def _clustered(
     k: Array,
     information: Array | None,
 ) -> Covariance:
-    """Σ_g S_g S_g', each dimension with its own factor; two-way adds the dimensions and takes their crossing off (Cameron, Gelbach & Miller 2011, JBES 29)."""
-    total, row = jnp.zeros((lift.shape[0], lift.shape[0]), lift.dtype), jnp.asarray(-1)
+    """Σ_g S_g S_g', each dimension with its own factor; two-way adds the dimensions and takes
+    their crossing off (Cameron, Gelbach & Miller 2011, JBES 29).
+    """
+    total = jnp.zeros((lift.shape[0], lift.shape[0]), lift.dtype)
+    row = jnp.asarray(-1)
     for sign, code in zip((1, 1, -1) if len(codes) == 3 else (1,), codes, strict=True):
         sums, counted = cluster_sums(rows, code)
         if information is not None:
@@ -181,7 +198,9 @@ def _factor(kind: str, groups: Array, n: Array, k: Array) -> Array | float:
 
 
 def cluster_sums(rows: Rows, code: Array) -> tuple[Array, Array]:
-    """The weighted score of each cluster (n, k), by its code, and which codes have a row of positive weight (n,)."""
+    """The weighted score of each cluster (n, k), by its code, and which codes have a row of
+    positive weight (n,).
+    """
     sums = jax.ops.segment_sum(rows.weight[:, None] * rows.scores, code, num_segments=code.shape[0])
     return sums, jax.ops.segment_max(
         (rows.weight > 0).astype(rows.weight.dtype), code, num_segments=code.shape[0]
@@ -196,7 +215,8 @@ def cluster_information(rows: Rows, code: Array, information: Array) -> Array:
 
 
 def cluster_codes(clusters: Any, n: int | None) -> tuple[Any, ...]:
-    """Integer labels (n,) for one-way clusters; for two-way ((n, 2) or a pair), each dimension and their crossing.
+    """Integer labels (n,) for one-way clusters; for two-way ((n, 2) or a pair), each dimension and
+    their crossing.
 
     On the host labels may be strings; under a trace they must be integer arrays.
     """
@@ -216,7 +236,8 @@ def cluster_codes(clusters: Any, n: int | None) -> tuple[Any, ...]:
 def _dimensions(clusters: Any) -> list[Any]:
     if isinstance(clusters, np.ma.MaskedArray):
         raise TypeError(
-            "clusters are a masked array, whose mask would be lost; drop the masked rows everywhere, or fill them"
+            "clusters are a masked array, whose mask would be lost; drop the masked rows "
+            "everywhere, or fill them"
         )
     if (
         isinstance(clusters, tuple | list)
@@ -229,7 +250,9 @@ def _dimensions(clusters: Any) -> list[Any]:
 
 
 def _labels(clusters: Any) -> Any:
-    """Labels as an array. A list is read entry by entry: as an array of strings it would turn None and NaN into words."""
+    """Labels as an array. A list is read entry by entry: as an array of strings it would turn
+    None and NaN into words.
+    """
     if isinstance(clusters, jax.Array):
         return clusters
     if isinstance(clusters, list | tuple) and not any(np.ndim(c) for c in clusters):
@@ -260,7 +283,8 @@ def _refuse_missing(values: np.ndarray) -> None:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise ValueError(
-            f"clusters are {_name_of_missing(values[row])} in row {row} ({int(bad.sum())} in all): every row needs a cluster"
+            f"clusters are {_name_of_missing(values[row])} in row {row} ({int(bad.sum())} in "
+            "all): every row needs a cluster"
         )
 
 

@@ -1,8 +1,11 @@
-"""Derivatives of a user's function where jax has no forward mode, or no reverse mode, for a part of it.
+"""Derivatives of a user's function where jax has no forward mode, or no reverse mode, for a part of
+it.
 
-A ``custom_vjp`` has a reverse rule only; whether that can be differentiated once more depends on what the rule calls. A ``while_loop`` whose
-length depends on its data has a forward mode only. What a function lacks shows while it is traced, as an error that jax raises by name. So the
-usual order of modes is tried first and costs nothing more, and others follow where it fails. The result says which one ran.
+A ``custom_vjp`` has a reverse rule only; whether that can be differentiated once more depends on
+what the rule calls. A ``while_loop`` whose length depends on its data has a forward mode only. What
+a function lacks shows while it is traced, as an error that jax raises by name. So the usual order
+of modes is tried first and costs nothing more, and others follow where it fails. The result says
+which one ran.
 """
 
 from __future__ import annotations
@@ -38,14 +41,18 @@ SIGNS_OF_A_MISSING_MODE = (
     "ifferentiation rule for",
     "ranspose rule (for reverse-mode differentiation)",
     "cannot be autodifferentiated",  # of equinox
-    "unsupported operand type(s) for +: 'NoneType' and 'tuple'",  # jax 0.8's while_loop, forward over reverse
+    # jax 0.8's while_loop, forward over reverse
+    "unsupported operand type(s) for +: 'NoneType' and 'tuple'",
 )
 REFUSAL = "jax cannot differentiate this likelihood"
-# The step of a difference in standard errors of one coordinate: eight times the fifth root of the unit roundoff, 0.006 in double precision. With the
-# differences over 1, 2 and 4 steps extrapolated, that leaves an error near 1e-11 at 50 rows, and tells noise of 1e-8 in a score from a curvature.
+# The step of a difference in standard errors of one coordinate: eight times the fifth root of the
+# unit roundoff, 0.006 in double precision. With the differences over 1, 2 and 4 steps extrapolated,
+# that leaves an error near 1e-11 at 50 rows, and tells noise of 1e-8 in a score from a curvature.
 STEP_IN_ROOTS_OF_ROUNDOFF = 8.0
 STEPS = (-4.0, -2.0, -1.0, 1.0, 2.0, 4.0)
-SAFETY_OF_THE_ERROR = 4.0  # rounding that two extrapolations share does not show in what they differ by: a quarter of it was seen once
+# rounding that two extrapolations share does not show in what they differ by: a quarter of it was
+# seen once
+SAFETY_OF_THE_ERROR = 4.0
 ROUNDS_FOR_THE_STEP = (
     4  # the last gives the differences, those before it the scale of each coordinate
 )
@@ -77,7 +84,9 @@ def no_mode(what: str) -> NotImplementedError:
 
 
 def lacks_mode(error: BaseException) -> bool:
-    """Whether an error of jax says that an operation cannot be differentiated in the mode asked for."""
+    """Whether an error of jax says that an operation cannot be differentiated in the mode asked
+    for.
+    """
     return any(sign in str(error) for sign in SIGNS_OF_A_MISSING_MODE)
 
 
@@ -85,7 +94,8 @@ def first_that_exists(roads: Sequence[Callable[[], Any]], function: Function, *a
     """The result of the first road that jax can go.
 
     Raises:
-        TypeError: where it can go none, naming the parts of ``function(*args)`` with rules of their own.
+        TypeError: where it can go none, naming the parts of ``function(*args)`` with rules of their
+            own.
     """
     errors = []
     for road in roads:
@@ -104,9 +114,10 @@ def _refusal(error: BaseException, function: Function, *args: Any) -> str:
     parts = ", ".join(names) if names else "a part of it"
     said = str(error).splitlines()[0].rstrip(".")
     return (
-        f"{REFUSAL} as is needed here: {parts} has no rule for it ({said}). Give a function that calls out of jax "
-        "(pure_callback) a reverse rule with jax.custom_vjp; let a rule that is itself to be differentiated call functions that have rules; "
-        "or write the loop with lax.scan, or its result by the implicit function theorem (jax.lax.custom_root)."
+        f"{REFUSAL} as is needed here: {parts} has no rule for it ({said}). Give a function that "
+        "calls out of jax (pure_callback) a reverse rule with jax.custom_vjp; let a rule that "
+        "is itself to be differentiated call functions that have rules; or write the loop with "
+        "lax.scan, or its result by the implicit function theorem (jax.lax.custom_root)."
     )
 
 
@@ -133,15 +144,18 @@ def _custom_rules(function: Function, *args: Any) -> Iterator[str]:
 
 @jax.custom_jvp
 def without_derivative(tree: Any) -> Any:
-    """The tree itself, for a result that has no derivative in it: to ask for one is an error by name."""
+    """The tree itself, for a result that has no derivative in it: to ask for one is an error by
+    name.
+    """
     return tree
 
 
 @without_derivative.defjvp
 def _no_derivative(primals: Any, tangents: Any) -> Any:
     raise TypeError(
-        "a fit whose Hessian is by differences of the score has no derivative itself: a part of the likelihood has a reverse rule that jax cannot "
-        "differentiate once more. Give it one that it can, made of functions that have rules; or take differences of whole fits."
+        "a fit whose Hessian is by differences of the score has no derivative itself: a part of "
+        "the likelihood has a reverse rule that jax cannot differentiate once more. Give it one "
+        "that it can, made of functions that have rules; or take differences of whole fits."
     )
 
 
@@ -162,8 +176,9 @@ def gradient(function: Function) -> Function:
 def jacobian(function: Callable[[Array], Array], x: Array) -> Array:
     """∂function/∂x, (…, p), of a function from x (p,) to an array.
 
-    Forward mode, a pass for each parameter. Where there is none, the reverse rule is transposed, which is again a pass for each parameter, whatever
-    rows an entry looks at; where that rule cannot be, a reverse pass for each entry.
+    Forward mode, a pass for each parameter. Where there is none, the reverse rule is transposed,
+    which is again a pass for each parameter, whatever rows an entry looks at; where that rule
+    cannot be, a reverse pass for each entry.
     """
     return first_that_exists(
         (
@@ -190,7 +205,9 @@ def _by_transposition(function: Callable[[Array], Array], x: Array) -> Array:
 
 
 def _by_entries(function: Callable[[Array], Array], x: Array) -> Array:
-    """A reverse pass for each entry, one after the other: a callback need not be able to take many at once."""
+    """A reverse pass for each entry, one after the other: a callback need not be able to take
+    many at once.
+    """
     out, pull_back = jax.vjp(function, x)
 
     def row(i: Array) -> Array:
@@ -203,7 +220,9 @@ def _by_entries(function: Callable[[Array], Array], x: Array) -> Array:
 
 
 def second_order(function: Callable[[Array], tuple[Array, Array]], x: Array) -> SecondOrder:
-    """Value, gradient and Hessian of ``function``, which returns its value and a companion, by the first of ``METHODS`` that exists."""
+    """Value, gradient and Hessian of ``function``, which returns its value and a companion, by
+    the first of ``METHODS`` that exists.
+    """
 
     def by(
         differentiate: Function, slope: Function, method: str | None
@@ -215,7 +234,8 @@ def second_order(function: Callable[[Array], tuple[Array, Array]], x: Array) -> 
 
         return road
 
-    reverse, forward = _reverse(function), _forward(function)
+    reverse = _reverse(function)
+    forward = _forward(function)
     return first_that_exists(
         (
             by(jax.jacfwd, reverse, None),
@@ -261,7 +281,8 @@ def _by_differences(slope: Function, x: Array) -> SecondOrder:
         return score, jnp.stack([value, absolute])
 
     (score, (value, absolute)), columns, error = central_differences(score_at, x)
-    hessian, lopsided = 0.5 * (columns + columns.T), 0.5 * jnp.abs(columns - columns.T)
+    hessian = 0.5 * (columns + columns.T)
+    lopsided = 0.5 * jnp.abs(columns - columns.T)
     error = jnp.maximum(error, error.T) + lopsided
     return SecondOrder(value, absolute, score, hessian, Differentiation(DIFFERENCES, error))
 
@@ -269,10 +290,12 @@ def _by_differences(slope: Function, x: Array) -> SecondOrder:
 def central_differences(
     function: Callable[[Array], tuple[Array, Any]], x: Array, score_of: Function = lambda out: out
 ) -> tuple[tuple[Array, Any], Array, Array]:
-    """∂function/∂x_j by Richardson's extrapolation of central differences, (p, …), and the error: what two extrapolations differ by.
+    """∂function/∂x_j by Richardson's extrapolation of central differences, (p, …), and the error:
+    what two extrapolations differ by.
 
-    The steps are a share of the scale 1/√|H_jj| of each coordinate, which the rounds before the last find. All evaluations are one call in the program,
-    one after the other: what needs this is long to compile, and a callback need not be able to take many at once.
+    The steps are a share of the scale 1/√|H_jj| of each coordinate, which the rounds before the
+    last find. All evaluations are one call in the program, one after the other: what needs this is
+    long to compile, and a callback need not be able to take many at once.
 
     Args:
         function: from x (p,) to what is differentiated, and what else is wanted at x.
@@ -298,7 +321,8 @@ def central_differences(
         told = jnp.minimum(jnp.where(finite & jnp.isfinite(told), told, most), most)
         return told, most, centre, columns, error
 
-    # The first step is the cube root of the roundoff of a coordinate's own size, that of a difference whose scale is not known.
+    # The first step is the cube root of the roundoff of a coordinate's own size, that of a
+    # difference whose scale is not known.
     begun = (eps ** (1 / 3) / (4 * share) * size, jnp.maximum(size, 1.0) / eps**0.5)
     shapes = jax.eval_shape(lambda begun: measure(begun)[2:], begun)
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -316,14 +340,17 @@ def _extrapolated(ends: Array, x: Array, step: Array) -> tuple[Array, Array]:
         return (ends[ahead] - ends[back]) / width.reshape(-1, *(1,) * (ends.ndim - 2))
 
     whole, double, fourfold = (difference(2 - i, 3 + i, STEPS[3 + i]) for i in range(3))
-    fine, coarse = (4 * whole - double) / 3, (4 * double - fourfold) / 3
+    fine = (4 * whole - double) / 3
+    coarse = (4 * double - fourfold) / 3
     return fine, SAFETY_OF_THE_ERROR * jnp.abs(fine - coarse)
 
 
 def _moved(
     function: Callable[[Array], tuple[Array, Any]], x: Array, step: Array
 ) -> tuple[tuple[Array, Any], Array]:
-    """``function`` at x, and its first result with each coordinate moved by so many ``STEPS``, (6, p, …), one call after the other."""
+    """``function`` at x, and its first result with each coordinate moved by so many ``STEPS``,
+    (6, p, …), one call after the other.
+    """
     p = x.shape[0]
     points = [x[None, :], *(x[None, :] + jnp.diag(times * step) for times in STEPS)]
     found = jax.lax.map(function, jnp.concatenate(points))
@@ -332,7 +359,9 @@ def _moved(
 
 
 def row_hessians(scores_at: Callable[[Array], Array], x: Array) -> Array:
-    """∂scores/∂x, (n, p, p), of scores (n, p), by the modes of ``jacobian``, else by differences."""
+    """∂scores/∂x, (n, p, p), of scores (n, p), by the modes of ``jacobian``, else by
+    differences.
+    """
 
     def by_differences() -> Array:
         def with_nothing(x: Array) -> tuple[Array, tuple[()]]:
@@ -348,7 +377,9 @@ def row_hessians(scores_at: Callable[[Array], Array], x: Array) -> Array:
 
 
 def joined(*parts: Differentiation | None) -> Differentiation | None:
-    """How a sum of Hessians was found: by the last of ``METHODS`` among its parts, with the sum of their errors."""
+    """How a sum of Hessians was found: by the last of ``METHODS`` among its parts, with the sum
+    of their errors.
+    """
     told = [part for part in parts if part is not None]
     if not told:
         return None

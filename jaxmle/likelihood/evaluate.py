@@ -1,8 +1,10 @@
-"""The one accumulating pass: value, score and Hessian of a likelihood are sums over the rows, whole or in blocks.
+"""The one accumulating pass: value, score and Hessian of a likelihood are sums over the rows, whole
+or in blocks.
 
-Dispatch is on the type of the likelihood. An opaque function goes the general road (``grad`` and ``hessian`` of the summed terms); a
-``Regression`` goes by X'WX; every combinator passes its sense inward: weights multiply, a prior's derivatives are added, fixed and
-tied entries are E'(·)E, a pool is a sum over its members.
+Dispatch is on the type of the likelihood. An opaque function goes the general road (``grad`` and
+``hessian`` of the summed terms); a ``Regression`` goes by X'WX; every combinator passes its sense
+inward: weights multiply, a prior's derivatives are added, fixed and tied entries are E'(·)E, a pool
+is a sum over its members.
 """
 
 from __future__ import annotations
@@ -32,8 +34,12 @@ from jaxmle.likelihood.regression import WIDE, Regression, gradient, gram
 from jaxmle.parameters.tree import Layout
 
 CACHED = 4096  # rows in a block: 1e6 × 20 takes 0.47 s so, 1.21 s whole
-CACHED_WIDE = 1024  # the same beyond ``WIDE`` parameters: a Hessian of 1e5 × 200 takes 0.12 s so, 0.17 s in blocks of 4096
-CACHED_OPAQUE = 1024  # the same of a user's function, whose Hessian holds rows for each parameter: a Weibull fit of 1e5 × 5 takes 33 ms so, 56 ms whole
+# the same beyond ``WIDE`` parameters: a Hessian of 1e5 × 200 takes 0.12 s so, 0.17 s in blocks of
+# 4096
+CACHED_WIDE = 1024
+# the same of a user's function, whose Hessian holds rows for each parameter: a Weibull fit of 1e5 ×
+# 5 takes 33 ms so, 56 ms whole
+CACHED_OPAQUE = 1024
 
 
 class Sums(NamedTuple):
@@ -89,7 +95,9 @@ def sums(
             inner = sums(loglik.loglik, layout, x, data, weights, block_rows)
             bare = uncounted(
                 loglik
-            )  # Jeffreys's prior looks at other data: every value of the response, or simulated ones
+                # Jeffreys's prior looks at other data: every value of the response, or simulated
+                # ones
+            )
             prior = Accumulated(
                 *second_order(lambda x: (bare.log_prior(layout, x, data, weights),) * 2, x)
             )
@@ -131,7 +139,9 @@ def _within(how: Differentiation | None, e: np.ndarray) -> Differentiation | Non
 
 
 def _rows_of_block(layout: Layout, data: Tree, block_rows: int | None) -> int | None:
-    """Rows of a regression are independent by declaration, so a long pass is always taken in blocks that stay in the cache."""
+    """Rows of a regression are independent by declaration, so a long pass is always taken in
+    blocks that stay in the cache.
+    """
     cached = CACHED if layout.p <= WIDE else CACHED_WIDE
     return block_rows or (cached if (data_length(data) or 0) >= 4 * cached else None)
 
@@ -185,7 +195,9 @@ def _with_counts(
 
 
 def embedding(roots: np.ndarray, dtype: Any) -> np.ndarray:
-    """E (p, p) with x = E x + constant: a fixed entry has a zero row, a tied one the row of the entry it follows."""
+    """E (p, p) with x = E x + constant: a fixed entry has a zero row, a tied one the row of the
+    entry it follows.
+    """
     e = np.zeros((len(roots), len(roots)), dtype=dtype)
     kept = roots >= 0
     e[np.flatnonzero(kept), roots[kept]] = 1.0
@@ -269,7 +281,9 @@ def by_blocks(
     weights: Array | None,
     block_rows: int | None,
 ) -> Any:
-    """Sum ``road(rows, weights)`` over blocks of rows. The last block is moved back to end at n; rows seen twice get weight 0."""
+    """Sum ``road(rows, weights)`` over blocks of rows. The last block is moved back to end at
+    n; rows seen twice get weight 0.
+    """
     n = data_length(data)
     if block_rows is None or n is None or n <= block_rows:
         return road(data, weights)

@@ -1,6 +1,7 @@
 """The long-run variance of scores in time order: HAC covariances (Newey & West 1987; Andrews 1991).
 
-With u_t the score of row t, the meat is Σ_j k(j/b) Γ_j over all lags, Γ_j = Σ_t u_t u_{t+j}', b the bandwidth.
+With u_t the score of row t, the meat is Σ_j k(j/b) Γ_j over all lags, Γ_j = Σ_t u_t u_{t+j}', b the
+bandwidth.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from jaxmle.likelihood.terms import Rows
 from jaxmle.parameters.arguments import check_choice, check_count, check_number, shown
 
 KERNELS = ("bartlett", "parzen", "quadratic-spectral")
-# Newey & West (1994), Review of Economic Studies 61, p. 637 and table II: bandwidth = constant·(ŝ_q/ŝ_0)^(2/(2q+1))·n^(1/(2q+1)), with
-# autocovariances up to the lag 4(n/100)^rate.
+# Newey & West (1994), Review of Economic Studies 61, p. 637 and table II: bandwidth =
+# constant·(ŝ_q/ŝ_0)^(2/(2q+1))·n^(1/(2q+1)), with autocovariances up to the lag 4(n/100)^rate.
 ORDER = {"bartlett": 1, "parzen": 2, "quadratic-spectral": 2}
 CONSTANT = {"bartlett": 1.1447, "parzen": 2.6614, "quadratic-spectral": 1.3221}
 RATE = {"bartlett": 2 / 9, "parzen": 4 / 25, "quadratic-spectral": 2 / 25}
@@ -25,7 +26,9 @@ RATE = {"bartlett": 2 / 9, "parzen": 4 / 25, "quadratic-spectral": 2 / 25}
 
 @dataclass(frozen=True)
 class HAC:
-    """How a HAC covariance weighs autocovariances; made by ``hac``. ``bandwidth`` None stands for Newey and West's choice."""
+    """How a HAC covariance weighs autocovariances; made by ``hac``. ``bandwidth`` None stands
+    for Newey and West's choice.
+    """
 
     kernel: str
     bandwidth: float | None
@@ -45,23 +48,30 @@ def hac(
     bandwidth: float | str = "newey-west",
     weights: Any = None,
 ) -> HAC:
-    """A covariance robust to autocorrelation, for ``vcov=``: the rows of the data are in time order, equally spaced.
+    """A covariance robust to autocorrelation, for ``vcov=``: the rows of the data are in time
+    order, equally spaced.
 
-    The weight of the autocovariance at lag j is k(j/b): 1 − |z| for ``"bartlett"`` (z ≤ 1), 1 − 6z² + 6|z|³ and 2(1 − |z|)³ on either side of ½
-    for ``"parzen"``, 3/x²·(sin x/x − cos x) with x = 6πz/5 for ``"quadratic-spectral"``, which uses every lag. No factor for the number of
-    parameters and no prewhitening. A row of weight 0 is left out and its neighbours become neighbours of each other.
+    The weight of the autocovariance at lag j is k(j/b): 1 − |z| for ``"bartlett"`` (z ≤ 1), 1 − 6z²
+    + 6|z|³ and 2(1 − |z|)³ on either side of ½ for ``"parzen"``, 3/x²·(sin x/x − cos x) with x =
+    6πz/5 for ``"quadratic-spectral"``, which uses every lag. No factor for the number of parameters
+    and no prewhitening. A row of weight 0 is left out and its neighbours become neighbours of each
+    other.
 
     Args:
-        kernel: ``"bartlett"`` (Newey & West 1987), ``"parzen"`` or ``"quadratic-spectral"`` (Andrews 1991).
-        lags: the last lag that counts, L; the bandwidth is then L + 1. Not for the quadratic-spectral kernel, which has none.
-        bandwidth: a positive number b in rows, or ``"newey-west"``: the choice of Newey & West (1994) from the scores themselves, for the
-            Bartlett kernel rounded down to whole lags.
-        weights: for that choice, how the scores are added up to one series, (p,) in the order of the parameter names; their usual choice is 1,
-            and 0 for the intercept. None takes the trace of each autocovariance times the inverse information instead, which
-            does not depend on the scale of the columns.
+        kernel: ``"bartlett"`` (Newey & West 1987), ``"parzen"`` or ``"quadratic-spectral"``
+            (Andrews 1991).
+        lags: the last lag that counts, L; the bandwidth is then L + 1. Not for the
+            quadratic-spectral kernel, which has none.
+        bandwidth: a positive number b in rows, or ``"newey-west"``: the choice of Newey & West
+            (1994) from the scores themselves, for the Bartlett kernel rounded down to whole lags.
+        weights: for that choice, how the scores are added up to one series, (p,) in the order of
+            the parameter names; their usual choice is 1, and 0 for the intercept. None takes the
+            trace of each autocovariance times the inverse information instead, which does not
+            depend on the scale of the columns.
 
     Returns:
-        A record for ``fit(…, vcov=hac(…))`` and ``vcov(loglik, hac(…))``; ``vcov="hac"`` stands for ``hac()``.
+        A record for ``fit(…, vcov=hac(…))`` and ``vcov(loglik, hac(…))``; ``vcov="hac"`` stands for
+        ``hac()``.
 
     Raises:
         ValueError: for another kernel, a bandwidth that is not positive, or both ``lags`` and
@@ -82,7 +92,8 @@ def hac(
     number = None if isinstance(bandwidth, str) else check_number("bandwidth", bandwidth, low=0.0)
     if weights is not None and number is not None:
         raise ValueError(
-            "weights belong to the choice of a bandwidth: leave them out where lags or bandwidth is given"
+            "weights belong to the choice of a bandwidth: leave them out where lags or bandwidth "
+            "is given"
         )
     return HAC(kernel, number, None if weights is None else _checked_weights(weights))
 
@@ -95,15 +106,16 @@ def _checked_weights(weights: Any) -> tuple[float, ...]:
 
 
 def check_bandwidth(kind: Any, rows: int | None) -> None:
-    """No lag is as long as the data: there, the weights of all lags near one and the scores sum to zero at the maximum, so that the
-    variance would vanish."""
+    """No lag is as long as the data: there, the weights of all lags near one and the scores sum to
+    zero at the maximum, so that the variance would vanish.
+    """
     if not isinstance(kind, HAC) or kind.bandwidth is None or rows is None:
         return
     if kind.bandwidth > rows:
         lags = f" (lags={kind.bandwidth - 1:g})" if kind.bandwidth == int(kind.bandwidth) else ""
         raise ValueError(
-            f"hac has the bandwidth {kind.bandwidth:g}{lags} and the data {rows} rows: the last lag must be less than the number of rows, "
-            "and of the order of its cube root"
+            f"hac has the bandwidth {kind.bandwidth:g}{lags} and the data {rows} rows: the last "
+            "lag must be less than the number of rows, and of the order of its cube root"
         )
 
 
@@ -118,7 +130,8 @@ def long_run(kind: HAC, rows: Rows, scaled: Array) -> Array:
         rows.weight <= 0, stable=True
     )  # rows of weight 0 go to the end, where they are no one's neighbours
     w = rows.weight[order, None]
-    u, n = w * scaled[order], jnp.sum(rows.weight > 0)
+    u = w * scaled[order]
+    n = jnp.sum(rows.weight > 0)
     b = (
         jnp.asarray(kind.bandwidth, u.dtype)
         if kind.bandwidth is not None
@@ -145,7 +158,9 @@ def _kernel(name: str, z: Array) -> Array:
 
 
 def _filtered(weights: Array, u: Array) -> Array:
-    """Σ_s weights_|t−s| u_s for each t, (n, k), through the Fourier transform: all lags in O(n log n)."""
+    """Σ_s weights_|t−s| u_s for each t, (n, k), through the Fourier transform: all lags in O(n
+    log n).
+    """
     n = u.shape[0]
     size = 1 << (2 * n - 1).bit_length()
     around = jnp.zeros(size, u.dtype).at[:n].set(weights).at[size - n + 1 :].set(weights[1:][::-1])
@@ -154,7 +169,9 @@ def _filtered(weights: Array, u: Array) -> Array:
 
 
 def _newey_west(kind: HAC, u: Array, scores: Array, n: Array) -> Array:
-    """The bandwidth of Newey & West (1994); for the Bartlett kernel one more than its whole lags."""
+    """The bandwidth of Newey & West (1994); for the Bartlett kernel one more than its whole
+    lags.
+    """
     q = ORDER[kind.kernel]
     if kind.weights is not None:
         if len(kind.weights) != scores.shape[1]:
@@ -167,7 +184,8 @@ def _newey_west(kind: HAC, u: Array, scores: Array, n: Array) -> Array:
     lags = jnp.arange(size)
     used = (lags <= jnp.floor(4 * (n / 100) ** RATE[kind.kernel])) & (lags < size)
     gamma = jnp.stack([jnp.sum(u[: size - j] * u[j:]) for j in range(min(size, int(longest) + 2))])
-    used, lags = used[: gamma.shape[0]], lags[: gamma.shape[0]]
+    used = used[: gamma.shape[0]]
+    lags = lags[: gamma.shape[0]]
     both = jnp.where(used, jnp.where(lags == 0, 1.0, 2.0), 0.0) * gamma
     ratio = jnp.sum(lags**q * both) / jnp.sum(both)
     chosen = CONSTANT[kind.kernel] * (ratio**2) ** (1 / (2 * q + 1)) * n ** (1 / (2 * q + 1))

@@ -1,8 +1,10 @@
-"""Terms of a count and of constant predictors alone, such as log Γ(y + size): a sum over the counts that occur, not over the rows.
+"""Terms of a count and of constant predictors alone, such as log Γ(y + size): a sum over the counts
+that occur, not over the rows.
 
-A regression names such terms (``regression(…, counts=…)``). On the host, where the data are known, it is told how often each count
-occurs; the pass that sums the likelihood then leaves those terms out of the rows and takes them once for each count. Whatever looks at
-single rows, or at other data or weights, takes the regression without histograms and finds the terms in its rows.
+A regression names such terms (``regression(…, counts=…)``). On the host, where the data are known,
+it is told how often each count occurs; the pass that sums the likelihood then leaves those terms
+out of the rows and takes them once for each count. Whatever looks at single rows, or at other data
+or weights, takes the regression without histograms and finds the terms in its rows.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from jaxmle.likelihood.regression import Histogram, Regression
 
 STEPS = (4, 6)  # lengths of histograms are 2ᵏ times these: few shapes to compile
 WORTH = 2  # rows for each entry of a histogram from which it is less work
-DENSE = 2  # counts below so many times the rows of a member are told apart by a table of all: no more memory than the data
+# counts below so many times the rows of a member are told apart by a table of all: no more memory
+# than the data
+DENSE = 2
 
 
 def counts_of(loglik: Loglik) -> tuple[str, ...]:
@@ -31,14 +35,17 @@ def counts_of(loglik: Loglik) -> tuple[str, ...]:
 
 
 def distinct(y: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """How many counts occur in each of consecutive parts of y (N,) of so many rows, (b,); 0 for all where y holds other numbers too."""
+    """How many counts occur in each of consecutive parts of y (N,) of so many rows, (b,); 0 for
+    all where y holds other numbers too.
+    """
     finite = _zeroed(y)
     if y.size == 0 or finite.min() < 0 or finite.max() >= 2.0**31:
         return np.zeros(len(sizes), int)
     whole = finite.astype(np.int32)
     if not np.array_equal(whole, finite):
         return np.zeros(len(sizes), int)
-    span, members = int(whole.max()) + 1, len(sizes)
+    span = int(whole.max()) + 1
+    members = len(sizes)
     keys = whole + span * np.repeat(np.arange(members), sizes)
     if span * members <= DENSE * y.size:
         return np.count_nonzero(_occurring(keys, span * members).reshape(members, span), axis=1)
@@ -64,8 +71,10 @@ def counted(loglik: Loglik, data: Tree, found: tuple[int, ...], dtype: Any) -> A
     """The likelihood with histograms, where they are less work than the rows.
 
     Args:
-        data: NumPy leaves (n, …), or (b, n, …) for the members of a batch; so too the weights inside the likelihood.
-        found: for each leaf of counts how many of them occur, at most; 0 where it holds other numbers.
+        data: NumPy leaves (n, …), or (b, n, …) for the members of a batch; so too the weights
+            inside the likelihood.
+        found: for each leaf of counts how many of them occur, at most; 0 where it holds other
+            numbers.
     """
 
     def fill(regression: Regression, weights: Array | None) -> Regression:
@@ -96,7 +105,9 @@ def _rounded(m: int) -> int:
 
 
 def flagged(flags: Any, loglik: Loglik) -> Any:
-    """Flags of what all members of a batch share, a tree like a likelihood without histograms: with flags for those of ``loglik``."""
+    """Flags of what all members of a batch share, a tree like a likelihood without histograms:
+    with flags for those of ``loglik``.
+    """
     if isinstance(loglik, Regression):
 
         def shared(one: Any) -> Any:
@@ -121,7 +132,9 @@ def uncounted(loglik: Loglik) -> Any:
 def _at_regression(
     loglik: Any, change: Callable[[Regression, Array | None], Regression], weights: Array | None
 ) -> Any:
-    """The likelihood with a change to the regression inside, which also sees the product of the weights above it."""
+    """The likelihood with a change to the regression inside, which also sees the product of the
+    weights above it.
+    """
     if isinstance(loglik, Regression):
         return change(loglik, weights)
     if isinstance(loglik, Weight):
@@ -135,17 +148,20 @@ def _at_regression(
 
 
 def histogram(y: Array, weights: Array | None, m: int) -> Histogram:
-    """The counts that occur in y and the weight on each, (m,) or (b, m): of counts (n,) or (b, n) and weights that broadcast to them.
+    """The counts that occur in y and the weight on each, (m,) or (b, m): of counts (n,) or (b, n)
+    and weights that broadcast to them.
 
-    Entries to spare hold a count that occurs, at weight 0. Where a count is not finite a weight is NaN: such a fit has no value.
+    Entries to spare hold a count that occurs, at weight 0. Where a count is not finite a weight is
+    NaN: such a fit has no value.
     """
     y, w = np.broadcast_arrays(y, 1.0 if weights is None else weights)
-    lead, n, finite = y.shape[:-1], y.shape[-1], _zeroed(y)
-    w, whole = (
-        (w if finite is y else np.where(np.isfinite(y), w, np.nan)).ravel(),
-        finite.astype(np.int64).reshape(-1, n),
-    )
-    b, span = whole.shape[0], int(whole.max()) + 1
+    lead = y.shape[:-1]
+    n = y.shape[-1]
+    finite = _zeroed(y)
+    w = (w if finite is y else np.where(np.isfinite(y), w, np.nan)).ravel()
+    whole = finite.astype(np.int64).reshape(-1, n)
+    b = whole.shape[0]
+    span = int(whole.max()) + 1
     keys = (whole + span * np.arange(b)[:, None]).ravel()
     if span <= DENSE * n:
         places = np.flatnonzero(_occurring(keys, span * b))
@@ -156,6 +172,7 @@ def histogram(y: Array, weights: Array | None, m: int) -> Histogram:
     member, count = np.divmod(places, span)
     start = np.searchsorted(member, np.arange(b))
     seat = np.arange(len(places)) - start[member]
-    values, mass = np.repeat(count[start][:, None], m, axis=1).astype(float), np.zeros((b, m))
+    values = np.repeat(count[start][:, None], m, axis=1).astype(float)
+    mass = np.zeros((b, m))
     values[member, seat], mass[member, seat] = count, often
     return Histogram(values.reshape(*lead, m), mass.reshape(*lead, m))

@@ -1,4 +1,5 @@
-"""Holders of values, and how what they hold is written down: containers, buffers, arrays, and tables of pandas and polars.
+"""Holders of values, and how what they hold is written down: containers, buffers, arrays, and
+tables of pandas and polars.
 
 Each function takes the walk of ``watch`` and one value.
 """
@@ -74,7 +75,8 @@ def reference(walk: Any, value: Any) -> None:
 
 def numpy_array(walk: Any, value: np.ndarray) -> None:
     """An array by its type, shape and the digest of its bytes, or by its objects."""
-    kind, dtype = type(value), value.dtype
+    kind = type(value)
+    dtype = value.dtype
     walk.holders.add(id(value))
     walk.facts += (dtype.num, dtype.str, value.shape)
     if dtype.hasobject:
@@ -113,7 +115,9 @@ def jax_array(walk: Any, value: Any) -> None:
 
 
 def pandas_table(walk: Any, value: Any) -> None:
-    """A Series, Index or DataFrame: labels and values, which NumPy gives without a copy where they are numbers."""
+    """A Series, Index or DataFrame: labels and values, which NumPy gives without a copy where
+    they are numbers.
+    """
     walk.holders.add(id(value))
     if hasattr(value, "columns"):
         pandas_table(walk, value.columns)

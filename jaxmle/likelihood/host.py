@@ -1,15 +1,20 @@
-"""The host road: float64 without touching anyone's configuration, compiled pieces kept on the user's function, inputs checked.
+"""The host road: float64 without touching anyone's configuration, compiled pieces kept on the
+user's function, inputs checked.
 
-``tracing()`` tells the two roads apart. Under a trace nothing here runs: the dtype is the trace's own.
+``tracing()`` tells the two roads apart. Under a trace nothing here runs: the dtype is the trace's
+own.
 
-On the host a likelihood is traced through a *portable copy* of the user's function (``portable``): jax knows NumPy arrays by their identity
-in one precision at a time, and bodies of loops and functions under ``jit`` by theirs, whatever they read. The copies, and what was compiled
-of them, live on the function: they die with it.
+On the host a likelihood is traced through a *portable copy* of the user's function (``portable``):
+jax knows NumPy arrays by their identity in one precision at a time, and bodies of loops and
+functions under ``jit`` by theirs, whatever they read. The copies, and what was compiled of them,
+live on the function: they die with it.
 
-What is guaranteed: each procedure on the host (a fit, a batch, a profile) looks once at all that the function depends on (``watch``), and
-uses what was compiled before only if it finds the same codes, values and bytes. A rebound name, an attribute, an element or an array
-changed in place makes new copies and a new trace. What cannot be watched is traced and compiled again by each procedure. Not
-seen are changes made while a procedure runs, inside of the libraries named in ``bytecode``, and by the function itself while it is traced.
+What is guaranteed: each procedure on the host (a fit, a batch, a profile) looks once at all that
+the function depends on (``watch``), and uses what was compiled before only if it finds the same
+codes, values and bytes. A rebound name, an attribute, an element or an array changed in place makes
+new copies and a new trace. What cannot be watched is traced and compiled again by each procedure.
+Not seen are changes made while a procedure runs, inside of the libraries named in ``bytecode``, and
+by the function itself while it is traced.
 """
 
 from __future__ import annotations
@@ -35,8 +40,9 @@ from jaxmle.parameters import roads
 from jaxmle.parameters.roads import tracing as tracing
 
 CALLBACK_IN_SINGLE_PRECISION = (
-    "a pure_callback of the likelihood ran on a thread of jax's own, where float64 is off, and came back in float32. Switch it on for all threads, "
-    "jax.config.update('jax_enable_x64', True) at the head of the program, or fit with dtype='float32'"
+    "a pure_callback of the likelihood ran on a thread of jax's own, where float64 is off, and "
+    "came back in float32. Switch it on for all threads, jax.config.update('jax_enable_x64', "
+    "True) at the head of the program, or fit with dtype='float32'"
 )
 
 
@@ -69,7 +75,9 @@ class Memo:
 
 
 class _Procedure(threading.local):
-    """The memos looked up in the procedure under way: a fit looks at what its likelihood closes over once."""
+    """The memos looked up in the procedure under way: a fit looks at what its likelihood closes
+    over once.
+    """
 
     depth = 0
     calling: Sequence[tuple[Any, Memo]] = ()
@@ -81,7 +89,9 @@ _PROCEDURE = _Procedure()
 
 @contextlib.contextmanager
 def precision(dtype: Any) -> Iterator[None]:
-    """The context of a host procedure: float64 on, or off for float32. Within the outermost one closures are looked at once."""
+    """The context of a host procedure: float64 on, or off for float32. Within the outermost one
+    closures are looked at once.
+    """
     _PROCEDURE.depth += 1
     try:
         with roads.precision(dtype):
@@ -97,7 +107,8 @@ def _memo(function: Callable[..., Any]) -> Memo:
     owner: Any = function
     name = MEMO
     if isinstance(function, types.MethodType):
-        owner, name = function.__self__, f"{MEMO}_{function.__name__}"
+        owner = function.__self__
+        name = f"{MEMO}_{function.__name__}"
     if _PROCEDURE.memos is None:
         _PROCEDURE.memos = {}
     known = _PROCEDURE.memos.get((id(owner), name)) if _PROCEDURE.depth else None
@@ -155,7 +166,9 @@ def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def functions_of(loglik: Any) -> list[Callable[..., Any]]:
-    """Every user function in a likelihood tree, in the order in which ``map_functions`` meets them."""
+    """Every user function in a likelihood tree, in the order in which ``map_functions`` meets
+    them.
+    """
     found: list[Callable[..., Any]] = []
 
     def note(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -172,7 +185,8 @@ def functions_of(loglik: Any) -> list[Callable[..., Any]]:
 def compiled(
     loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]
 ) -> Callable[..., Any]:
-    """The jitted ``make(loglik)``, kept on the user's function; ``loglik``'s arrays are arguments of it, not constants.
+    """The jitted ``make(loglik)``, kept on the user's function; ``loglik``'s arrays are arguments
+    of it, not constants.
 
     Args:
         loglik: a likelihood tree.
@@ -187,10 +201,12 @@ def compiled(
 
 
 def kept(loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]) -> Callable[..., Any]:
-    """The same for the road under a trace: a jitted ``make(loglik)`` of the user's own function, in the trace's dtype.
+    """The same for the road under a trace: a jitted ``make(loglik)`` of the user's own function, in
+    the trace's dtype.
 
-    So ``vmap(fit)`` outside any ``jit`` compiles once, not at every call. A function that closes over a tracer belongs to one trace only,
-    and one that cannot be watched to one call only: these run in place.
+    So ``vmap(fit)`` outside any ``jit`` compiles once, not at every call. A function that closes
+    over a tracer belongs to one trace only, and one that cannot be watched to one call only: these
+    run in place.
     """
     functions = functions_of(loglik)
     memos = [_memo(function) for function in functions]
@@ -207,7 +223,9 @@ def _piece(
     functions: list[Any],
     memos: list[Memo],
 ) -> tuple[Callable[..., Any], list[Any]]:
-    """The jitted ``make`` of the portable copy, from the first function's memo, and the likelihood's leaves."""
+    """The jitted ``make`` of the portable copy, from the first function's memo, and the
+    likelihood's leaves.
+    """
     leaves, treedef = jax.tree.flatten(_copied(loglik, functions, memos))
     pieces = memos[0].pieces if memos else {}
     if (key, treedef) not in pieces:
@@ -226,7 +244,9 @@ def _copied(loglik: Any, functions: list[Any], memos: list[Memo]) -> Any:
 
 
 def remembered(loglik: Any, key: Any, find: Callable[[Any], Any]) -> Any:
-    """The static fact ``find(loglik)``, asked once of the portable copy and kept beside the compiled pieces."""
+    """The static fact ``find(loglik)``, asked once of the portable copy and kept beside the
+    compiled pieces.
+    """
     functions = functions_of(loglik)
     memos = [_memo(function) for function in functions]
     portable = _copied(loglik, functions, memos)
@@ -255,7 +275,9 @@ def _calling(functions: list[Any], memos: list[Memo]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _learning() -> Iterator[None]:
-    """Around a trace of functions that may change what they close over: what they change themselves counts as known."""
+    """Around a trace of functions that may change what they close over: what they change
+    themselves counts as known.
+    """
     unchanged = [(function, memo) for function, memo in _PROCEDURE.calling if memo.holds(function)]
     yield
     for function, memo in unchanged:
@@ -281,7 +303,9 @@ def _hashable(key: Any) -> bool:
 
 
 def viewed(leaf: Any) -> Any:
-    """A NumPy array as a view of its own: jax knows arrays by identity, and a trace that failed may have known this one in single precision."""
+    """A NumPy array as a view of its own: jax knows arrays by identity, and a trace that failed
+    may have known this one in single precision.
+    """
     return leaf.view() if isinstance(leaf, np.ndarray) else leaf
 
 

@@ -1,9 +1,11 @@
-"""Codes that index: which leaves of the data a user's function takes for indices, read off its program, and whether they lie in range.
+"""Codes that index: which leaves of the data a user's function takes for indices, read off its
+program, and whether they lie in range.
 
-jax takes a negative index from the end and a large one for the last entry, and loses the derivative of the latter: rows of a missing group
-(−1 in pandas) join the last one, and the fit converges. The program that jax traces is followed from the leaves of the data to every
-operation that reads or adds by index; what the leaf holds is then compared with the length of the axis. An index that the function puts in
-range itself (``where``, ``clip``) or never lets count is no error.
+jax takes a negative index from the end and a large one for the last entry, and loses the derivative
+of the latter: rows of a missing group (−1 in pandas) join the last one, and the fit converges. The
+program that jax traces is followed from the leaves of the data to every operation that reads or
+adds by index; what the leaf holds is then compared with the length of the axis. An index that the
+function puts in range itself (``where``, ``clip``) or never lets count is no error.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ LOOKED_AT = 16  # rows by which a column of floats is taken for codes or not
 
 
 class Members(NamedTuple):
-    """The members of a batch: their leaves, each with ``lead`` axes over members, and where a value of them stands."""
+    """The members of a batch: their leaves, each with ``lead`` axes over members, and where a
+    value of them stands.
+    """
 
     leaves: list[Array]
     lead: list[int]
@@ -46,7 +50,8 @@ def check_indices(
     Args:
         base: the start (p,).
         data: one data set, checked; of a batch any member.
-        members: of a batch. Where its members have unequal lengths, what is indexed by rows or depends on the data is left alone.
+        members: of a batch. Where its members have unequal lengths, what is indexed by rows or
+            depends on the data is left alone.
     """
     leaves, treedef = jax.tree.flatten(data)
     if not any(map(_may_hold_codes, leaves)) or not _users(loglik):
@@ -71,7 +76,8 @@ def check_indices(
         place = tuple(int(i) for i in np.argwhere(bad)[0])
         if index.looped or matters(loglik, layout, base, members.one(index.leaf, place)):
             path = jax.tree_util.tree_leaves_with_path(data)[index.leaf][0]
-            name, told = "data" + jax.tree_util.keystr(path), members.place(index.leaf, place)
+            name = "data" + jax.tree_util.keystr(path)
+            told = members.place(index.leaf, place)
             raise ValueError(_sentence(name, values[place], told, int(bad.sum()), index))
 
 
@@ -82,10 +88,21 @@ def _row_of_one(leaf: int, index: tuple[int, ...]) -> str:
 def _sentence(name: str, value: Any, place: str, number: int, index: Index) -> str:
     others = f" ({number} such values)" if number > 1 else ""
     shift = f"with {index.shift:+d} it " if index.shift else ""
-    first = f"{name} is {value:g} in {place}{others}, and {shift}indexes an axis of {index.size} entries, 0 … {index.size - 1}"
+    first = (
+        f"{name} is {value:g} in {place}{others}, and {shift}indexes an axis of {index.size} "
+        f"entries, 0 … {index.size - 1}"
+    )
     if value + index.shift < 0:
-        return f"{first}: a negative index counts from the end, and the row would join another group. −1 is pandas' code of a missing value: drop such rows from every leaf, or give them an entry of their own"
-    return f"{first}: one beyond the end is read as the last and has no score. Codes are 0, 1, …: numpy.unique({name}, return_inverse=True)[1]; or give the parameter as many entries as there are codes"
+        return (
+            f"{first}: a negative index counts from the end, and the row would join another "
+            "group. −1 is pandas' code of a missing value: drop such rows from every leaf, or "
+            "give them an entry of their own"
+        )
+    return (
+        f"{first}: one beyond the end is read as the last and has no score. Codes are 0, 1, …: "
+        f"numpy.unique({name}, return_inverse=True)[1]; or give the parameter as many entries as "
+        "there are codes"
+    )
 
 
 def _may_hold_codes(leaf: Array) -> bool:
@@ -98,7 +115,9 @@ def _may_hold_codes(leaf: Array) -> bool:
 
 
 def _users(loglik: Loglik) -> bool:
-    """Whether a function that a user wrote stands in the likelihood: a ready model knows its codes."""
+    """Whether a function that a user wrote stands in the likelihood: a ready model knows its
+    codes.
+    """
     parts = parts_of(loglik)
     if parts:
         return any(map(_users, parts))
@@ -119,7 +138,8 @@ def _outside(leaf: np.ndarray, index: Index, lead: int) -> np.ndarray | None:
     values = leaf[cut]
     if not values.size:
         return None
-    low, high = values.min() + index.shift, values.max() + index.shift
+    low = values.min() + index.shift
+    high = values.max() + index.shift
     if not (low < 0 or high >= index.size):
         return None
     bad = np.zeros(leaf.shape, bool)

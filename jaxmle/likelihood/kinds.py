@@ -1,4 +1,6 @@
-"""Kinds of values, for the walk of ``watch``: what cannot change, what is a container, what hides its state, what is under ``jit``."""
+"""Kinds of values, for the walk of ``watch``: what cannot change, what is a container, what
+hides its state, what is under ``jit``.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +100,9 @@ TABLES = {"pandas": ("Series", "DataFrame", "Index"), "polars": ("Series", "Data
 
 
 def unwrapped(function: Any) -> Any:
-    """The function below any ``jit``, told by its ``lower``; a ``custom_jvp`` has a ``__wrapped__`` too, and a rule that must stay."""
+    """The function below any ``jit``, told by its ``lower``; a ``custom_jvp`` has a
+    ``__wrapped__`` too, and a rule that must stay.
+    """
     while is_jitted(function):
         function = function.__wrapped__
     return function
@@ -114,7 +118,9 @@ def is_jitted(function: Any) -> bool:
 
 
 def has_state(function: types.FunctionType, chains: Iterable[tuple[str, ...]]) -> bool:
-    """Whether a function reads anything but its arguments and libraries. jax knows the body of a loop by its identity, whatever it reads."""
+    """Whether a function reads anything but its arguments and libraries. jax knows the body of
+    a loop by its identity, whatever it reads.
+    """
     own = function.__closure__ or function.__defaults__ or function.__kwdefaults__
     scope = function.__globals__
     return bool(own) or any(chain[0] in scope and not is_fixed(scope[chain[0]]) for chain in chains)
@@ -128,7 +134,9 @@ def is_fixed(value: Any) -> bool:
 
 
 def hides(kind: type) -> bool:
-    """Whether instances have state outside of their attributes and slots: they are larger than these."""
+    """Whether instances have state outside of their attributes and slots: they are larger than
+    these.
+    """
     members = {
         name
         for base in kind.__mro__

@@ -1,4 +1,6 @@
-"""Whether a code out of range matters: a program is run again with what it reads there changed, and its terms are compared."""
+"""Whether a code out of range matters: a program is run again with what it reads there changed,
+and its terms are compared.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from jaxmle.parameters.tree import Layout
 
 
 def matters(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
-    """Whether the terms depend on what is read, or lost, at the codes out of range: not where the function masks them."""
+    """Whether the terms depend on what is read, or lost, at the codes out of range: not where
+    the function masks them.
+    """
 
     def make(loglik: Loglik) -> Callable[..., Any]:
         def both(x: Array, data: Tree) -> list[Array]:
@@ -41,14 +45,18 @@ def matters(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
 
 
 def changed_terms(program: Any, inputs: list[Array], known: list[Var], change: int) -> Array:
-    """The terms of a program when ``change`` is read out of range; what is added out of range is lost at 1 and goes to the first entry at 2."""
+    """The terms of a program when ``change`` is read out of range; what is added out of range
+    is lost at 1 and goes to the first entry at 2.
+    """
     state = [Seen(var, value, value) for var, value in zip(known, inputs, strict=True)]
     (out,) = _run(program.jaxpr, program.consts, state, change)
     return out.value
 
 
 class Seen(NamedTuple):
-    """An array of a running program: what is known of it, its value, and the value of a code before jax counts it from the end."""
+    """An array of a running program: what is known of it, its value, and the value of a code
+    before jax counts it from the end.
+    """
 
     var: Var
     value: Array
@@ -80,7 +88,8 @@ def _run(jaxpr: Any, constants: Any, arguments: list[Seen], change: int) -> list
 
 def _bound(equation: Any, ins: list[Seen], change: int) -> list[Seen]:
     """One operation, with its codes followed and its indices out of range changed."""
-    primitive, params = equation.primitive, equation.params
+    primitive = equation.primitive
+    params = equation.params
     values = [one.value for one in ins]
     vars_, _ = applied(equation, [one.var for one in ins])
     takes = list(indexed(equation, [one.var for one in ins]))
@@ -97,8 +106,11 @@ def _bound(equation: Any, ins: list[Seen], change: int) -> list[Seen]:
 
 def _changed(equation: Any, ins: list[Seen], values: list[Array], change: int) -> Array:
     """A read or an addition by index, changed where the code is out of range."""
-    primitive, params, shape = equation.primitive, equation.params, equation.invars[0].aval.shape
-    numbers, code = params["dimension_numbers"], ins[1].code
+    primitive = equation.primitive
+    params = equation.params
+    shape = equation.invars[0].aval.shape
+    numbers = params["dimension_numbers"]
+    code = ins[1].code
     if primitive.name == "gather":
         places = numbers.start_index_map
         most = [shape[axis] - params["slice_sizes"][axis] for axis in places]

@@ -1,7 +1,8 @@
 """A program that does each of its operations once.
 
-Derivatives of derivatives repeat the operations of the function they are taken of. XLA finds most of what is the same, but not what it has
-rewritten in two ways before it looks: the second derivatives of a Gaussian peak along its width took a second exponential of every pixel.
+Derivatives of derivatives repeat the operations of the function they are taken of. XLA finds most
+of what is the same, but not what it has rewritten in two ways before it looks: the second
+derivatives of a Gaussian peak along its width took a second exponential of every pixel.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import numpy as np
 
 
 def once(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` of trees of arrays, its operations on the same arguments done once. For use under a trace: it is traced at each call."""
+    """``function`` of trees of arrays, its operations on the same arguments done once. For use
+    under a trace: it is traced at each call.
+    """
 
     def call(*args: Any) -> Any:
         program, shape = jax.make_jaxpr(function, return_shape=True)(*args)
@@ -46,7 +49,9 @@ def _merged(jaxpr: Any) -> Any:
 
 
 def _key(equation: Any) -> Hashable | None:
-    """What two equations have in common if they hold the same; None for one that is not compared."""
+    """What two equations have in common if they hold the same; None for one that is not
+    compared.
+    """
     atoms = tuple(
         (str(atom.aval), np.asarray(atom.val).tobytes()) if hasattr(atom, "val") else atom
         for atom in equation.invars

@@ -1,8 +1,11 @@
-"""Portable copies of functions: every NumPy array that a function closes over becomes a fresh view, and what ``jit`` wraps is laid open.
+"""Portable copies of functions: every NumPy array that a function closes over becomes a fresh view,
+and what ``jit`` wraps is laid open.
 
-jax remembers the converted form of a NumPy array by the identity of the array object, as long as some trace of it lives. An array that was
-traced with float64 off, even by a trace that failed, enters a trace with float64 on in single precision, which cannot be compiled; with
-float64 off it enters as it was before a change in place. A view is another object. What holds no such array is not copied.
+jax remembers the converted form of a NumPy array by the identity of the array object, as long as
+some trace of it lives. An array that was traced with float64 off, even by a trace that failed,
+enters a trace with float64 on in single precision, which cannot be compiled; with float64 off it
+enters as it was before a change in place. A view is another object. What holds no such array is not
+copied.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ SCOPE = ("__builtins__", "__name__", "__package__", "__spec__", "__file__")
 
 
 def portable(function: Any, seen: Look) -> Any:
-    """A copy of a function that shares with it what reads no state, and that does not keep it alive.
+    """A copy of a function that shares with it what reads no state, and that does not keep it
+    alive.
 
     Args:
         seen: the look at it, whose ``alive`` has been kept.
@@ -40,7 +44,9 @@ def portable(function: Any, seen: Look) -> Any:
 
 
 def _shallow(value: Any) -> Any:
-    """A shallow copy, or the value where its class does not give one, for whatever reason of its own."""
+    """A shallow copy, or the value where its class does not give one, for whatever reason of
+    its own.
+    """
     try:
         return shallow.copy(value)
     except Exception:
@@ -48,7 +54,9 @@ def _shallow(value: Any) -> Any:
 
 
 def _viewing(cached: Any) -> Callable[..., Any]:
-    """A function under ``lru_cache``, which returns the same arrays again and again, with views of them."""
+    """A function under ``lru_cache``, which returns the same arrays again and again, with views
+    of them.
+    """
 
     @functools.wraps(cached)
     def views(*args: Any, **words: Any) -> Any:
@@ -68,7 +76,9 @@ class _Copies:
         self.done: dict[int, Any] = {}
 
     def of_root(self, function: Any) -> Any:
-        """The copy of the likelihood itself; of an object it is the method that is called, so that this can be copied too."""
+        """The copy of the likelihood itself; of an object it is the method that is called, so
+        that this can be copied too.
+        """
         kind = type(function)
         calls = [vars(base)["__call__"] for base in kind.__mro__ if "__call__" in vars(base)]
         is_method = bool(calls) and isinstance(calls[0], types.FunctionType)
@@ -141,7 +151,9 @@ class _Copies:
         return fresh
 
     def object(self, value: Any) -> Any:
-        """An object with its attributes and slots, and the arrays and methods of its class as attributes of its own."""
+        """An object with its attributes and slots, and the arrays and methods of its class as
+        attributes of its own.
+        """
         kind = type(value)
         try:
             fresh = object.__new__(kind)
@@ -168,7 +180,9 @@ class _Copies:
             pass  # an empty slot, or one that only C writes
 
     def of_class(self, kind: type, fresh: Any) -> dict[str, Any]:
-        """What of a class of the user's has to be copied, by its names, as the attributes of an instance."""
+        """What of a class of the user's has to be copied, by its names, as the attributes of an
+        instance.
+        """
         found: dict[str, Any] = {}
         for base in reversed(kind.__mro__):
             for name, member in vars(base).items():

@@ -1,8 +1,11 @@
-"""The predictors of a user's function: where its program keeps rows apart and multiplies designs by coefficients, it is a regression.
+"""The predictors of a user's function: where its program keeps rows apart and multiplies designs by
+coefficients, it is a regression.
 
-``data["x"] @ params["beta"]`` is one operation of the program that jax traces. What is left of the program, with the product taken for an
-input, is the density of one row as a function of its predictors: the declared form, found instead of declared. Nothing is guessed:
-parameters that enter anything but such products enter as they are, and a program that is not the same for a few rows as for all ends it.
+``data["x"] @ params["beta"]`` is one operation of the program that jax traces. What is left of the
+program, with the product taken for an input, is the density of one row as a function of its
+predictors: the declared form, found instead of declared. Nothing is guessed: parameters that enter
+anything but such products enter as they are, and a program that is not the same for a few rows as
+for all ends it.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ from jaxmle.parameters.tree import Layout
 
 FEW = 24  # rows of the second trace
 MOST = 8  # scalar predictors: the program is traced for each pair of them
-SMALL = 6  # numbers among the parameters, where there is no product to gain by: five parameters of 81 rows take half the time of the general road
+# numbers among the parameters, where there is no product to gain by: five parameters of 81 rows
+# take half the time of the general road
+SMALL = 6
 FORWARD = (((1,), (0,)), ((), ()))  # design (n, q) times coefficients (q,) or (q, K)
 BACKWARD = (((0,), (1,)), ((), ()))  # coefficients (q,) times design (n, q)
 SHAPED = (
@@ -57,7 +62,8 @@ class Found(NamedTuple):
 
 
 def declared(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Any:
-    """The likelihood with a ``Regression`` in the place of the user's function, where its program is seen to be one; else as it is.
+    """The likelihood with a ``Regression`` in the place of the user's function, where its program
+    is seen to be one; else as it is.
 
     Args:
         loglik: one that ``is_rowwise``.
@@ -163,7 +169,9 @@ class Density(OfRows):
 
 
 def _program(function: Any, params: Tree, rows: Tree) -> Any:
-    """The program of the terms, with an argument for each leaf of the parameters and of the data."""
+    """The program of the terms, with an argument for each leaf of the parameters and of the
+    data.
+    """
     shapes = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), (params, rows)
     )
@@ -180,10 +188,8 @@ def _products(program: Any, leaves: int) -> list[tuple[Any, Product]]:
         ):
             continue
         left, right = (places.get(atom, -1) for atom in equation.invars)
-        numbers, flat = (
-            equation.params["dimension_numbers"],
-            len(equation.invars[0].aval.shape) == 1,
-        )
+        numbers = equation.params["dimension_numbers"]
+        flat = len(equation.invars[0].aval.shape) == 1
         if (
             0 <= right < leaves <= left
             and numbers == FORWARD
@@ -204,13 +210,16 @@ def _products(program: Any, leaves: int) -> list[tuple[Any, Product]]:
 
 
 def _found(function: Any, layout: Layout, base: Any, data: Tree) -> Found | None:
-    """The products and constants of a function; None where it is no regression of few predictors."""
+    """The products and constants of a function; None where it is no regression of few
+    predictors.
+    """
     params = jax.eval_shape(layout.unravel, base)
     fewer = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((FEW, *leaf.shape[1:]), leaf.dtype), data
     )
     try:
-        whole, part = _program(function, params, data), _program(function, params, fewer)
+        whole = _program(function, params, data)
+        part = _program(function, params, fewer)
     except Exception:  # what is wrong with the function itself is told where it is summed
         return None
     found = _parted(whole, len(layout.leaves))
@@ -234,7 +243,9 @@ def _parted(program: Any, leaves: int) -> Found:
 
 
 def _is_worth_it(found: Found, layout: Layout) -> bool:
-    """Whether the declared form holds all that enters, and there is something to gain: a product of at least two columns, or few parameters."""
+    """Whether the declared form holds all that enters, and there is something to gain: a
+    product of at least two columns, or few parameters.
+    """
     leaves = layout.leaves
     plain = all(
         len(leaves[i].entries) == int(np.prod(leaves[i].shape))
@@ -254,7 +265,9 @@ def _is_worth_it(found: Found, layout: Layout) -> bool:
 
 
 def _same(whole: Any, part: Any, n: int | None) -> bool:
-    """Whether a program for n rows and one for ``FEW`` are one program: the same operations, numbers and axes, and n where the other has few."""
+    """Whether a program for n rows and one for ``FEW`` are one program: the same operations,
+    numbers and axes, and n where the other has few.
+    """
     pairs = list(zip(whole.consts, part.consts, strict=True))
     if any(np.asarray(a).tobytes() != np.asarray(b).tobytes() for a, b in pairs) or len(
         whole.jaxpr.eqns

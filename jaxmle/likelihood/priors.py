@@ -1,4 +1,6 @@
-"""Log priors for ``penalize``: pure functions of the parameters whose hyperparameters are leaves."""
+"""Log priors for ``penalize``: pure functions of the parameters whose hyperparameters are
+leaves.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from jaxmle.parameters.arguments import shown
 @partial(jax.tree_util.register_dataclass, data_fields=["strength"], meta_fields=["leaf"])
 @dataclass(frozen=True)
 class Ridge:
-    """Minus half the strength times the squared length of the parameters, or of the one leaf named."""
+    """Minus half the strength times the squared length of the parameters, or of the one leaf
+    named.
+    """
 
     strength: Any
     leaf: str | None = None
@@ -58,7 +62,8 @@ def _check_shapes(value: tuple[int, ...], *hyper: tuple[int, ...]) -> None:
     for name, shape in zip(("mean", "sd"), hyper, strict=True):
         if shape not in ((), value):
             raise ValueError(
-                f"the prior's {name} has shape {shape} and the parameter {value}: give one number, or one for each entry"
+                f"the prior's {name} has shape {shape} and the parameter {value}: give one "
+                "number, or one for each entry"
             )
 
 
@@ -90,7 +95,8 @@ def ridge(strength: Any, leaf: str | None = None) -> Ridge:
 
 
 def normal_prior(mean: Any, sd: Any, leaf: str | None = None) -> NormalPrior:
-    """Independent normal priors on every parameter, or on one leaf; mean and sd broadcast against it.
+    """Independent normal priors on every parameter, or on one leaf; mean and sd broadcast against
+    it.
 
     Args:
         mean: prior mean, a number or one for each entry.
@@ -118,7 +124,9 @@ def normal_prior(mean: Any, sd: Any, leaf: str | None = None) -> NormalPrior:
 
 
 def _check(name: str, value: Any, positive: bool | None) -> None:
-    """A hyperparameter is finite, and a strength or an sd of the right sign; what is traced is judged by its type alone."""
+    """A hyperparameter is finite, and a strength or an sd of the right sign; what is traced is
+    judged by its type alone.
+    """
     rule = {None: "finite", False: "finite and not negative", True: "finite and positive"}[positive]
     message = f"the prior's {name} must be {rule} numbers; got {shown(value)}"
     if isinstance(value, jax.core.Tracer):

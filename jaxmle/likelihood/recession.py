@@ -1,8 +1,11 @@
-"""Which ways a likelihood can rise for ever: for every term, directions in parameter space of which it loses something.
+"""Which ways a likelihood can rise for ever: for every term, directions in parameter space of which
+it loses something.
 
-A concave term ℓ_i does not fall along d, however far, if and only if s_i(θ)'d ≥ 0 at every θ: its score never points away from d. So the
-scores of all terms at many points bound the cone of recession from outside, and where terms are functions of few linear predictors they
-give it exactly: far out, the gradient in the predictors takes the few values that matter (y − p is 1, 0 or −1), whatever the parameters.
+A concave term ℓ_i does not fall along d, however far, if and only if s_i(θ)'d ≥ 0 at every θ: its
+score never points away from d. So the scores of all terms at many points bound the cone of
+recession from outside, and where terms are functions of few linear predictors they give it exactly:
+far out, the gradient in the predictors takes the few values that matter (y − p is 1, 0 or −1),
+whatever the parameters.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ from jaxmle.parameters.tree import Layout
 FAR = 40.0  # in units of a predictor: e⁻⁴⁰ is nothing beside one, and e⁴⁰ still a number in float32
 DRAWS = 24  # random points beside the axes: enough for five cut points around a mean
 REACH = (1.0, 10.0, 100.0)  # in units of the rows' own scale, for terms known only as functions
-PURE = 1e-6  # a gradient in the predictors within this of whole numbers, once its largest entry is one, is a limit seen from a finite distance
+# a gradient in the predictors within this of whole numbers, once its largest entry is one, is a
+# limit seen from a finite distance
+PURE = 1e-6
 FLAT = 1e-6  # curvature over its scale that still counts as concave
 
 
@@ -38,7 +43,9 @@ class Ways(NamedTuple):
 
 
 def straight(layout: Layout) -> np.ndarray:
-    """The printed entries on whose own scale a likelihood may be concave: unconstrained ones and ordered ones, (p,)."""
+    """The printed entries on whose own scale a likelihood may be concave: unconstrained ones
+    and ordered ones, (p,).
+    """
     flags = [
         leaf.constraint.is_identity or isinstance(leaf.constraint, Ordered)
         for leaf in layout.leaves
@@ -48,7 +55,9 @@ def straight(layout: Layout) -> np.ndarray:
 
 
 def is_exact(loglik: Loglik) -> bool:
-    """Whether every part is a regression whose predictors are all linear, so that the ways are the whole cone."""
+    """Whether every part is a regression whose predictors are all linear, so that the ways are
+    the whole cone.
+    """
     match loglik:
         case Weight() | WithResponse() | Fix() | Tie():
             return is_exact(loglik.loglik)
@@ -95,7 +104,9 @@ def ways(loglik: Any, layout: Layout, x: Array, data: Tree) -> Ways:
 def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
     """The gradient in the predictors on a grid of their values, times the design."""
     values, columns, _ = loglik.predictors(layout, x, data)
-    params, free, m = layout.unravel(x), straight(layout), len(columns)
+    params = layout.unravel(x)
+    free = straight(layout)
+    m = len(columns)
     moves = np.array([free[column.where].all() for column in columns])
     offsets = _grid(m, [group for group in _ordered(layout, columns) if len(group) > 1])
     grid = np.where(moves, offsets, 0.0)
@@ -103,10 +114,8 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
     def at(offset: Array) -> tuple[Array, Array, Array]:
         eta = jnp.where(moves[:, None], offset[:, None], values)
         _, entries, columns_of = loglik.derivatives(params, eta, data)
-        slope, curvature = (
-            jnp.stack(entries),
-            jnp.stack([jnp.stack(column) for column in columns_of]),
-        )
+        slope = jnp.stack(entries)
+        curvature = jnp.stack([jnp.stack(column) for column in columns_of])
         curve = jnp.where(moves[:, None, None] & moves[None, :, None], curvature, 0.0)
         top = jnp.linalg.eigvalsh(jnp.moveaxis(jnp.where(jnp.isfinite(curve), curve, 0.0), 2, 0))
         bad = top[:, -1] > FLAT * jnp.maximum(jnp.max(jnp.abs(top), axis=1), 1.0)
@@ -122,7 +131,9 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
 
 
 def _limits(slope: jax.Array, moves: Array) -> tuple[jax.Array, jax.Array]:
-    """Slopes (m, n) that are whole numbers times one of them but for what distance leaves, made so; and which they are, (n,)."""
+    """Slopes (m, n) that are whole numbers times one of them but for what distance leaves, made
+    so; and which they are, (n,).
+    """
     top = jnp.max(jnp.where(moves[:, None], jnp.abs(slope), 0.0), axis=0)
     ratio = jnp.where(moves[:, None], slope, 0.0) / jnp.where(top > 0, top, 1.0)[None, :]
     whole = jnp.round(ratio)
@@ -131,7 +142,9 @@ def _limits(slope: jax.Array, moves: Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _grid(m: int, ordered: list[list[int]]) -> np.ndarray:
-    """Points (q, m) of the predictors: the middle, far out along each axis both ways, and random ones; ordered predictors stay ordered."""
+    """Points (q, m) of the predictors: the middle, far out along each axis both ways, and
+    random ones; ordered predictors stay ordered.
+    """
     axes = np.concatenate([np.zeros((1, m)), FAR * np.eye(m), -FAR * np.eye(m)])
     random = FAR * np.random.default_rng(0).standard_normal((DRAWS if m > 1 else 0, m))
     points = np.concatenate([axes, random])
@@ -155,7 +168,9 @@ def _ordered(layout: Layout, columns: Any) -> list[list[int]]:
 
 
 def _opaque(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
-    """The scores of all terms at points about x, each entry moved in units in which a row's score is one."""
+    """The scores of all terms at points about x, each entry moved in units in which a row's
+    score is one.
+    """
     free = straight(layout)
     first = row_scores(loglik, layout, x, data)
     unit = jnp.where(

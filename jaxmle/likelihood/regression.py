@@ -1,4 +1,6 @@
-"""The declared form: a density of a few predictors. Derivatives are scalar; score and Hessian are X'r and X'WX."""
+"""The declared form: a density of a few predictors. Derivatives are scalar; score and Hessian
+are X'r and X'WX.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from jaxmle.parameters.tree import Layout
 
 @dataclass(frozen=True)
 class Linear:
-    """The predictor ``data[x] @ params[param]``, plus ``data[offset]``. A matrix of coefficients (q, K) gives K predictors."""
+    """The predictor ``data[x] @ params[param]``, plus ``data[offset]``. A matrix of
+    coefficients (q, K) gives K predictors.
+    """
 
     x: str
     param: str
@@ -31,7 +35,8 @@ class Linear:
 
 
 def linear(x: str, param: str, offset: str | None = None) -> Linear:
-    """A linear predictor for ``regression``: the leaf ``x`` (n, q) of the data times the parameter leaf (q,) or (q, K).
+    """A linear predictor for ``regression``: the leaf ``x`` (n, q) of the data times the parameter
+    leaf (q,) or (q, K).
 
     Args:
         x: name of the design leaf, (n, q), or (n,) for a single column.
@@ -61,7 +66,9 @@ Predictor = Linear | str | Callable[[Tree, Tree], Array]
 
 
 class Column(NamedTuple):
-    """One scalar predictor: its Jacobian is ``design`` (n, q) in the entries ``where`` (q,); None stands for a column of ones."""
+    """One scalar predictor: its Jacobian is ``design`` (n, q) in the entries ``where`` (q,);
+    None stands for a column of ones.
+    """
 
     design: Array | None
     where: np.ndarray
@@ -69,7 +76,9 @@ class Column(NamedTuple):
 
 
 class Predictors(NamedTuple):
-    """All predictors at one point: values (m, n), their Jacobians, and whether any is curved in the parameters."""
+    """All predictors at one point: values (m, n), their Jacobians, and whether any is curved in
+    the parameters.
+    """
 
     values: Array
     columns: tuple[Column, ...]
@@ -98,7 +107,8 @@ class OfRows(ABC):
 )
 @dataclass(frozen=True)
 class Regression:
-    """A log-likelihood declared as ``density(eta, row)``, the log density of one row, through named predictors.
+    """A log-likelihood declared as ``density(eta, row)``, the log density of one row, through named
+    predictors.
 
     To the density come the terms ``counts`` of one leaf and of the constant predictors.
     """
@@ -132,10 +142,12 @@ class Regression:
     def _one(self, form: Predictor, params: Tree, data: Tree) -> Array:
         """The values of one predictor, (n,) or (n, K)."""
         if isinstance(form, Linear):
-            x, beta = leaf_of(data, form.x), leaf_of(params, form.param, "params")
+            x = leaf_of(data, form.x)
+            beta = leaf_of(params, form.param, "params")
             if jnp.ndim(x) == 2 and (jnp.ndim(beta) == 0 or jnp.shape(beta)[0] != jnp.shape(x)[1]):
                 raise ValueError(
-                    f"data[{form.x!r}] has {jnp.shape(x)[1]} columns but params[{form.param!r}] has shape {jnp.shape(beta)}"
+                    f"data[{form.x!r}] has {jnp.shape(x)[1]} columns but params[{form.param!r}] "
+                    f"has shape {jnp.shape(beta)}"
                 )
             eta = x * beta if jnp.ndim(x) == 1 else x @ beta
             return (
@@ -154,7 +166,8 @@ class Regression:
         shapes = tuple(eta.shape[1:] for eta in etas)
         if any(len(shape) > 1 for shape in shapes):
             raise ValueError(
-                f"a predictor of one row must be a scalar or a vector; got shapes {dict(zip(self.names, shapes, strict=True))}"
+                "a predictor of one row must be a scalar or a vector; got shapes "
+                f"{dict(zip(self.names, shapes, strict=True))}"
             )
         return shapes, jnp.concatenate([eta.reshape(eta.shape[0], -1).T for eta in etas])
 
@@ -166,7 +179,8 @@ class Regression:
             value = value + term({name: eta[name] for name in self._constants}, leaf_of(row, leaf))
         if value.shape not in ((), (1,)):
             raise ValueError(
-                f"density(eta, row) is the log density of one row and must return a scalar; got shape {value.shape}"
+                "density(eta, row) is the log density of one row and must return a scalar; got "
+                f"shape {value.shape}"
             )
         return value.reshape(())
 
@@ -195,11 +209,15 @@ class Regression:
 
     @property
     def _axes(self) -> tuple[int | None, ...]:
-        """The axis of the rows in each predictor of ``_parted``: what a constant predictor alone enters is computed once, not once a row."""
+        """The axis of the rows in each predictor of ``_parted``: what a constant predictor
+        alone enters is computed once, not once a row.
+        """
         return tuple(None if isinstance(form, str) else 0 for form in self.forms)
 
     def _parted(self, shapes: tuple[tuple[int, ...], ...], values: Array) -> tuple[Array, ...]:
-        """Each predictor by itself from the stacked values (m, n): (n,) or (n, K), and () or (K,) where it is constant."""
+        """Each predictor by itself from the stacked values (m, n): (n,) or (n, K), and () or
+        (K,) where it is constant.
+        """
         cuts = np.cumsum([0, *(shape[0] if shape else 1 for shape in shapes)])
         parts = [
             values[start : cuts[i + 1]].T.reshape(-1, *shapes[i])
@@ -211,7 +229,9 @@ class Regression:
 
     def predictors(self, layout: Layout, x: Array, data: Tree) -> Predictors:
         """Predictor values and Jacobians at x (p,)."""
-        params, columns, curved = layout.unravel(x), [], False
+        params = layout.unravel(x)
+        columns = []
+        curved = False
         _, values = self._values(params, data)
         for form in self.forms:
             if isinstance(form, str | Linear):
@@ -248,9 +268,11 @@ class Regression:
     def derivatives(
         self, params: Tree, values: Array, data: Tree
     ) -> tuple[Array, list[Array], list[list[Array]]]:
-        """Terms (n,), and the density's gradient, m of (n,), and Hessian, m by m of (n,), in the predictors.
+        """Terms (n,), and the density's gradient, m of (n,), and Hessian, m by m of (n,), in the
+        predictors.
 
-        Not stacked: each entry goes into a sum of its own, and what XLA stacks first it computes one row at a time.
+        Not stacked: each entry goes into a sum of its own, and what XLA stacks first it computes
+        one row at a time.
         """
 
         def row(
@@ -283,8 +305,12 @@ class Regression:
         return terms, _entries_of(slope), hessian
 
     def expected_curvature(self, params: Tree, values: Array, data: Tree) -> Array:
-        """E[−∂²log f/∂η∂η'] per row, (m, m, n), by the closed form or by enumeration of the response."""
-        shapes, m, law = self._values(params, data)[0], values.shape[0], self.response
+        """E[−∂²log f/∂η∂η'] per row, (m, m, n), by the closed form or by enumeration of the
+        response.
+        """
+        shapes = self._values(params, data)[0]
+        m = values.shape[0]
+        law = self.response
         if isinstance(law, Exact):
 
             def exact(stacked: Array, row_data: Tree) -> Array:
@@ -308,15 +334,19 @@ class Regression:
 
             return law.whole(*law.expectation(at))
         raise ValueError(
-            "expected information needs the law of the response: regression(…, response=exact(fn)), enumeration(leaf, values) or simulation(sampler, key=…)"
+            "expected information needs the law of the response: regression(…, "
+            "response=exact(fn)), enumeration(leaf, values) or simulation(sampler, key=…)"
         )
 
     def cross_moments(self, params: Tree, values: Array, data: Tree) -> Array:
         """E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c) per row by the closed form, (m, m, m, n)."""
-        shapes, m, law = self._values(params, data)[0], values.shape[0], self.response
+        shapes = self._values(params, data)[0]
+        m = values.shape[0]
+        law = self.response
         if not isinstance(law, Exact) or law.cross is None:
             raise ValueError(
-                "the cross moments of a row need regression(…, response=exact(information, cross=…))"
+                "the cross moments of a row need regression(…, response=exact(information, "
+                "cross=…))"
             )
         closed = law.cross
 
@@ -342,10 +372,12 @@ def _along_each(
     etas: tuple[Array, ...],
     axes: tuple[int | None, ...],
 ) -> tuple[Array, list[Array], list[list[Array]]]:
-    """Terms (n,), their gradient, m of (n,), and Hessian, m by m of (n,), in the predictors ``etas``.
+    """Terms (n,), their gradient, m of (n,), and Hessian, m by m of (n,), in the predictors
+    ``etas``.
 
-    Where rows are kept apart a step of all of them along one predictor tells the derivative of each: Jacobian-vector products, forward over
-    forward (Griewank & Walther 2008, Evaluating Derivatives, §3.1).
+    Where rows are kept apart a step of all of them along one predictor tells the derivative of
+    each: Jacobian-vector products, forward over forward (Griewank & Walther 2008, Evaluating
+    Derivatives, §3.1).
 
     Args:
         terms: from the predictors to (n,).
@@ -391,7 +423,8 @@ def _of_count(
 def _named_eta(
     names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...], stacked: Array
 ) -> dict[str, Array]:
-    eta, start = {}, 0
+    eta = {}
+    start = 0
     for name, shape in zip(names, shapes, strict=True):
         size = shape[0] if shape else 1
         eta[name] = stacked[start : start + size].reshape(shape)
@@ -409,7 +442,8 @@ def _entries(layout: Layout, name: str) -> tuple[np.ndarray, tuple[int, ...]]:
                 )
             return np.arange(span.start, span.stop), leaf.shape
     raise ValueError(
-        f"the regression names a parameter {name!r}; params has {[leaf.path for leaf in layout.leaves]}"
+        f"the regression names a parameter {name!r}; params has "
+        f"{[leaf.path for leaf in layout.leaves]}"
     )
 
 
@@ -424,16 +458,20 @@ def regression(
     """A likelihood declared as the log density of one row through named predictors.
 
     Args:
-        density: ``density(eta, row)``, the log density of one row; ``eta`` maps each name to a scalar (or a vector where the
-            coefficients are a matrix), ``row`` is one row of the data tree. Written with jax.numpy functions.
-        eta: for each name a ``linear(x, param)`` predictor, the name of a parameter (a constant predictor), or any function
-            ``f(params, row)``.
+        density: ``density(eta, row)``, the log density of one row; ``eta`` maps each name to a
+            scalar (or a vector where the coefficients are a matrix), ``row`` is one row of the data
+            tree. Written with jax.numpy functions.
+        eta: for each name a ``linear(x, param)`` predictor, the name of a parameter (a constant
+            predictor), or any function ``f(params, row)``.
         response: the law of the response, needed for expected information only.
-        counts: for speed, terms to be added to ``density`` that depend on one leaf of counts and on constant predictors alone:
-            ``counts={"y": term}``, ``term(eta, y)`` with the constant predictors in ``eta``. Where many rows share few counts, such a term
-            (log Γ(y + size) of a negative binomial) is evaluated once for each count. A term may be given for any leaf; others gain nothing.
-        concave: whether ``density`` is known to be concave in all predictors together. With linear and constant predictors the likelihood
-            then has one maximum at most, and a fit says "the maximum" where it says "a maximum" otherwise. Nothing is computed from it.
+        counts: for speed, terms to be added to ``density`` that depend on one leaf of counts and on
+            constant predictors alone: ``counts={"y": term}``, ``term(eta, y)`` with the constant
+            predictors in ``eta``. Where many rows share few counts, such a term (log Γ(y + size) of
+            a negative binomial) is evaluated once for each count. A term may be given for any leaf;
+            others gain nothing.
+        concave: whether ``density`` is known to be concave in all predictors together. With linear
+            and constant predictors the likelihood then has one maximum at most, and a fit says "the
+            maximum" where it says "a maximum" otherwise. Nothing is computed from it.
 
     Returns:
         A log-likelihood ``(params, data) -> (n,)`` whose derivatives the engine takes through X'WX.
@@ -444,7 +482,10 @@ def regression(
         ValueError: without a predictor.
 
     >>> import numpy as np, jax.numpy as jnp
-    >>> poisson = regression(lambda eta, row: row["y"] * eta["mu"] - jnp.exp(eta["mu"]), eta={"mu": linear("x", "beta")})
+    >>> poisson = regression(
+    ...     lambda eta, row: row["y"] * eta["mu"] - jnp.exp(eta["mu"]),
+    ...     eta={"mu": linear("x", "beta")},
+    ... )
     >>> data = {"x": np.ones((2, 1), np.float32), "y": np.array([0.0, 2.0], np.float32)}
     >>> poisson({"beta": np.zeros(1, np.float32)}, data).tolist()
     [-1.0, -1.0]
@@ -456,18 +497,21 @@ def regression(
         raise ValueError("regression needs at least one predictor")
     if response is not None and not isinstance(response, Exact | Enumeration | Simulation):
         raise TypeError(
-            f"response is exact(…), enumeration(leaf, values) or simulation(sampler, key=…); got {shown(response)}"
+            "response is exact(…), enumeration(leaf, values) or simulation(sampler, key=…); got "
+            f"{shown(response)}"
         )
     if counts is not None and not isinstance(counts, Mapping):
         raise TypeError(f"counts is a dictionary from a leaf to a term; got {shown(counts)}")
     for name, form in eta.items():
         if not isinstance(form, Linear | str) and not callable(form):
             raise TypeError(
-                f"predictor {name!r} must be linear(x, param), a parameter name, or a function of (params, row); got {type(form).__name__}"
+                f"predictor {name!r} must be linear(x, param), a parameter name, or a function "
+                f"of (params, row); got {type(form).__name__}"
             )
     if counts and not any(isinstance(form, str) for form in eta.values()):
         raise ValueError(
-            "counts holds terms of constant predictors, but every predictor varies with the row: put them in density"
+            "counts holds terms of constant predictors, but every predictor varies with the row: "
+            "put them in density"
         )
     return Regression(
         density,
@@ -483,9 +527,11 @@ def regression(
 
 
 def linear_designs(loglik: Any, data: Tree) -> Tree:
-    """Which leaves of the data are designs (n, q) of a regression's linear predictors: booleans, a tree like ``data``.
+    """Which leaves of the data are designs (n, q) of a regression's linear predictors: booleans, a
+    tree like ``data``.
 
-    Held as (q, n), with the transpose taken where the likelihood is evaluated, X'WX costs up to half: XLA folds the transpose into the product.
+    Held as (q, n), with the transpose taken where the likelihood is evaluated, X'WX costs up to
+    half: XLA folds the transpose into the product.
     """
     if isinstance(loglik, Regression):
         wanted = {id(leaf_of(data, form.x)) for form in loglik.forms if isinstance(form, Linear)}
@@ -502,7 +548,9 @@ def linear_designs(loglik: Any, data: Tree) -> Tree:
 
 
 def sharing(loglik: Any, data: Tree, same: Tree) -> Any:
-    """The likelihood told which designs all members of a batch share: ``same`` is a tree of booleans like ``data``."""
+    """The likelihood told which designs all members of a batch share: ``same`` is a tree of
+    booleans like ``data``.
+    """
     if isinstance(loglik, Regression):
         names = {
             form.x
@@ -529,8 +577,12 @@ def sharing(loglik: Any, data: Tree, same: Tree) -> Any:
 # ---------------------------------------------------------------- sums over rows
 
 
-NARROW = 6  # columns up to which as many products with a vector take less than one with a matrix: in a batch 0.5 of its time at 2 columns, 0.85 at 5, the same at 8
-WIDE = 64  # columns from which a product in three quarters is faster than a whole one: by 28 % at 64, 38 % at 200; slower at 20
+# columns up to which as many products with a vector take less than one with a matrix: in a batch
+# 0.5 of its time at 2 columns, 0.85 at 5, the same at 8
+NARROW = 6
+# columns from which a product in three quarters is faster than a whole one: by 28 % at 64, 38 % at
+# 200; slower at 20
+WIDE = 64
 
 
 def gram(columns: tuple[Column, ...], weight: Any, p: int) -> Array:
@@ -556,7 +608,9 @@ def _in_order(columns: tuple[Column, ...]) -> tuple[list[int], np.ndarray]:
 
 
 def _put(rows: Array, where: np.ndarray, p: int) -> Array:
-    """Rows (q, ...) added up where they belong, (p, ...). Most often they stand there already; else one gather, where each has a place of its own."""
+    """Rows (q, ...) added up where they belong, (p, ...). Most often they stand there already;
+    else one gather, where each has a place of its own.
+    """
     if np.array_equal(where, np.arange(p)):
         return rows
     if np.array_equal(np.sort(where), np.arange(p)):
@@ -565,13 +619,16 @@ def _put(rows: Array, where: np.ndarray, p: int) -> Array:
 
 
 def _products(left: Array, w: Array, right: Array) -> Array:
-    """The same where the designs are shared by a batch: under ``vmap`` over w alone, one (b, n) × (n, q²) product for all members."""
+    """The same where the designs are shared by a batch: under ``vmap`` over w alone, one (b, n)
+    × (n, q²) product for all members.
+    """
     pairs = left[:, :, None] * right[:, None, :]
     return (w @ pairs.reshape(w.shape[0], -1)).reshape(pairs.shape[1:])
 
 
 def _block(one: Column, w: Array, other: Column) -> Array:
-    left, right = one.design, other.design
+    left = one.design
+    right = other.design
     if right is None:
         return _total(w).reshape(1, 1) if left is None else (left.T @ w)[:, None]
     if left is None:
@@ -593,16 +650,21 @@ def _block(one: Column, w: Array, other: Column) -> Array:
 def _total(w: Array) -> Array:
     """Σ w over the rows, w (n,), as a product with a column of ones.
 
-    Many plain sums are slower: on a CPU, XLA runs the arithmetic before a sum inside of it, once for each, an operation at a time. A pass over
-    1 024 peaks of 225 pixels takes 5.6 ms so, 4.0 with products (jax 0.10.2).
+    Many plain sums are slower: on a CPU, XLA runs the arithmetic before a sum inside of it, once
+    for each, an operation at a time. A pass over 1 024 peaks of 225 pixels takes 5.6 ms so, 4.0
+    with products (jax 0.10.2).
     """
     return jnp.dot(w, jnp.ones_like(w), precision="highest")
 
 
 def _symmetric(weighted: Array, x: Array) -> Array:
-    """X'WX (q, q) from X'W (q, n) and X (n, q), without its upper right quarter, which mirrors the lower left."""
+    """X'WX (q, q) from X'W (q, n) and X (n, q), without its upper right quarter, which mirrors
+    the lower left.
+    """
     h = x.shape[1] // 2
-    upper, lower, across = weighted[:h] @ x[:, :h], weighted[h:] @ x[:, h:], weighted[h:] @ x[:, :h]
+    upper = weighted[:h] @ x[:, :h]
+    lower = weighted[h:] @ x[:, h:]
+    across = weighted[h:] @ x[:, :h]
     return jnp.concatenate(
         [jnp.concatenate([upper, across.T], axis=1), jnp.concatenate([across, lower], axis=1)]
     )

@@ -1,6 +1,8 @@
-"""Laws of the response: how an expectation over y given the parameters is taken, for the expected information.
+"""Laws of the response: how an expectation over y given the parameters is taken, for the expected
+information.
 
-Three ways: exactly, by a closed form; exactly, by summing over a finite support; or by simulation from a stated key.
+Three ways: exactly, by a closed form; exactly, by summing over a finite support; or by simulation
+from a stated key.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from jaxmle.parameters.arguments import check_count, check_function, shown
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class Exact:
-    """``information(eta, row)`` is the expected information of one row in its predictors, (m, m), or a scalar where m is 1.
+    """``information(eta, row)`` is the expected information of one row in its predictors, (m, m),
+    or a scalar where m is 1.
 
-    ``cross(eta, row)``, (m, m, m), is E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c); only the bias of the estimate asks for it.
+    ``cross(eta, row)``, (m, m, m), is E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c); only the bias of the
+    estimate asks for it.
     """
 
     information: Callable[[Any, Tree], Array]
@@ -47,7 +51,9 @@ class Enumeration:
         }
 
     def expectation(self, of: Callable[[Array], tuple[Array, Array]]) -> tuple[Array, Array]:
-        """Σ_v f(v) and Σ_v P(v), where ``of(v)`` gives both for one value; one compiled loop however many values there are."""
+        """Σ_v f(v) and Σ_v P(v), where ``of(v)`` gives both for one value; one compiled loop
+        however many values there are.
+        """
         values = jnp.asarray(self.values)
         zero = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(of, values[0]))
         return jax.lax.scan(
@@ -55,14 +61,18 @@ class Enumeration:
         )[0]
 
     def whole(self, total: Array, mass: Array) -> Array:
-        """``total`` where the values exhaust the response, NaN where part of its support is missing: such a number only looks like one."""
+        """``total`` where the values exhaust the response, NaN where part of its support is
+        missing: such a number only looks like one.
+        """
         return jnp.where(jnp.broadcast_to(jnp.abs(mass - 1) < 1e-4, total.shape), total, jnp.nan)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["sampler", "draws"])
 @dataclass(frozen=True)
 class Simulation:
-    """``sampler(key, params, data)`` returns data with a fresh response; ``draws`` whole data sets are averaged."""
+    """``sampler(key, params, data)`` returns data with a fresh response; ``draws`` whole data
+    sets are averaged.
+    """
 
     sampler: Callable[[jax.Array, Tree, Tree], Tree]
     key: Array
@@ -80,8 +90,9 @@ def exact(
     Args:
         information: a function of the predictors ``eta`` and the row: E(−∂²log f/∂η∂η'), (m, m),
             or a scalar where there is one scalar predictor.
-        cross: E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c), (m, m, m) or a scalar, for ``mean_br`` and ``cox_snell``; 0 for a canonical link, whose second
-            derivative does not contain the response.
+        cross: E(∂²log f/∂η_a∂η_b · ∂log f/∂η_c), (m, m, m) or a scalar, for ``mean_br`` and
+            ``cox_snell``; 0 for a canonical link, whose second derivative does not contain the
+            response.
 
     Returns:
         A law of the response, for ``regression(…, response=…)``.

@@ -1,8 +1,10 @@
 """Refusal of weights, blocks and resampled rows where the terms of a likelihood look at other rows.
 
-A weight multiplies a term, but what the term takes from other rows (a mean, a lag, 1/n) does not know of it: the weighted sum is then not the
-log-likelihood of the weighted rows. Rows are first *proved* to be kept apart (``rowwise``). Where the proof does not hold, terms are *tried*:
-those of some rows alone must be what they are among all rows, at the start and at a point beside it. Both are remembered with the function.
+A weight multiplies a term, but what the term takes from other rows (a mean, a lag, 1/n) does not
+know of it: the weighted sum is then not the log-likelihood of the weighted rows. Rows are first
+*proved* to be kept apart (``rowwise``). Where the proof does not hold, terms are *tried*: those of
+some rows alone must be what they are among all rows, at the start and at a point beside it. Both
+are remembered with the function.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ TOLERANCE = {  # of a term relative to 1 + |term|: rounding of a sum in another 
     np.dtype(np.float64): 1e-8,
     np.dtype(np.float32): 1e-3,
 }
-REMEDY = "Write each term as a function of its own row, and pass what it takes from the others (a mean, a lag, 1/n) as a column of the data"
+REMEDY = (
+    "Write each term as a function of its own row, and pass what it takes from the others (a "
+    "mean, a lag, 1/n) as a column of the data"
+)
 
 
 class Change(NamedTuple):
@@ -113,13 +118,16 @@ def _check(
     change = None if proof.holds else _tried(core, layout, points, data, codes)
     if change is not None:
         raise ValueError(
-            f"{what} needs terms that depend on their own row only, but the term of row {change.row} is {change.among:.8g} among all rows "
-            f"and {change.alone:.8g} when others are left out or replaced ({proof.obstacle}). {remedy}."
+            f"{what} needs terms that depend on their own row only, but the term of row "
+            f"{change.row} is {change.among:.8g} among all rows and {change.alone:.8g} when "
+            f"others are left out or replaced ({proof.obstacle}). {remedy}."
         )
 
 
 def _points(loglik: Loglik, layout: Layout, base: Array) -> list[np.ndarray]:
-    """The parameters (p,), and those beside them in all entries that may move: at a start of zero a term may not show what it looks at."""
+    """The parameters (p,), and those beside them in all entries that may move: at a start of
+    zero a term may not show what it looks at.
+    """
     x = np.asarray(base)
     step = np.where(roots_of(loglik, layout) >= 0, 0.1 * np.maximum(np.abs(x), 0.5), 0.0)
     return [x, np.asarray(substituted(loglik, layout, x + step.astype(x.dtype)))]
@@ -144,7 +152,8 @@ def _change(
 ) -> Change | None:
     some = _sample(codes)
     kinds = np.random.default_rng(0).permutation(np.unique(codes[some]))
-    half, few = len(kinds) // 2, max(1, len(kinds) // 8)
+    half = len(kinds) // 2
+    few = max(1, len(kinds) // 8)
     if not half:
         return None
     parts = [
@@ -165,7 +174,9 @@ def _change(
 
 
 def _sample(codes: np.ndarray) -> np.ndarray:
-    """The rows that are tried: all of them, or neighbours and rows from everywhere; whole clusters."""
+    """The rows that are tried: all of them, or neighbours and rows from everywhere; whole
+    clusters.
+    """
     n = len(codes)
     if n <= MAX_TRIED_ROWS:
         return np.arange(n)
@@ -206,12 +217,15 @@ def _left_out(
 def _replaced(
     core: Any, layout: Layout, points: list[np.ndarray], data: Tree, parts: list[np.ndarray]
 ) -> Tried:
-    """The terms of each half of the rows, among all of them and with the other half in another order."""
+    """The terms of each half of the rows, among all of them and with the other half in another
+    order.
+    """
 
     def make(loglik: Loglik) -> Callable[..., Any]:
         return lambda x, rows: terms_of(loglik, layout.unravel(x), rows)
 
-    piece, found = compiled(core, ("rows replaced", layout), make), []
+    piece = compiled(core, ("rows replaced", layout), make)
+    found = []
     for x in points:
         among = np.asarray(piece(x, data))
         for part, other in (parts, parts[::-1]):

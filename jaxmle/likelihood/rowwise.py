@@ -1,10 +1,13 @@
-"""Whether each term of a likelihood depends on its own row of the data alone, read off the program that jax traces of it.
+"""Whether each term of a likelihood depends on its own row of the data alone, read off the program
+that jax traces of it.
 
-Where it does, members of unequal length may be padded, rows may be weighted, left out and drawn again, and a long data set may be summed in
-blocks that stay in the cache. A declared regression keeps rows apart by what it is. Of any other function the program for a
-length unlike any other is followed, operation by operation (``rowwise_rules``), and must be the program for the real lengths too: what was
-computed in Python from the number of rows shows as another number. An operation that is not known to keep rows apart, a sum over rows, a count
-of rows in the arithmetic: each ends the proof.
+Where it does, members of unequal length may be padded, rows may be weighted, left out and drawn
+again, and a long data set may be summed in blocks that stay in the cache. A declared regression
+keeps rows apart by what it is. Of any other function the program for a length unlike any other is
+followed, operation by operation (``rowwise_rules``), and must be the program for the real lengths
+too: what was computed in Python from the number of rows shows as another number. An operation that
+is not known to keep rows apart, a sum over rows, a count of rows in the arithmetic: each ends the
+proof.
 """
 
 from __future__ import annotations
@@ -42,7 +45,9 @@ class Proof(NamedTuple):
 
 
 def is_rowwise(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
-    """Whether the user's function in ``loglik`` is one whose terms are proved to depend on their own rows."""
+    """Whether the user's function in ``loglik`` is one whose terms are proved to depend on
+    their own rows.
+    """
     core = core_of(loglik)
     return isinstance(core, Opaque) and proof_of(core, layout, base, data).holds
 
@@ -63,7 +68,8 @@ def proof_of(
         loglik: a likelihood tree; of a pool each part is looked at.
         base: the parameters (p,), of which only shape and dtype matter.
         data: a data set, of which only shapes and dtypes matter.
-        lengths: how many rows there may be, all told; of a pool a tuple of them for each part. None: as many as in ``data``.
+        lengths: how many rows there may be, all told; of a pool a tuple of them for each part.
+            None: as many as in ``data``.
     """
     core = core_of(loglik)
     if isinstance(core, Pool):
@@ -113,7 +119,9 @@ def _proved(function: Any, layout: Layout, base: Any, data: Tree, lengths: list[
 
 
 def _unlike(layout: Layout, data: Tree, lengths: list[int]) -> int:
-    """A length that no other dimension has, and that leaves other remainders by 2 and 3 than the shortest of ``lengths``."""
+    """A length that no other dimension has, and that leaves other remainders by 2 and 3 than
+    the shortest of ``lengths``.
+    """
     taken = {size for leaf in jax.tree.leaves(data) for size in leaf.shape[1:]} | set(lengths)
     taken |= {size for leaf in layout.leaves for size in leaf.shape}
     chosen = LEAST_LENGTH
@@ -142,7 +150,8 @@ def _told(path: Sequence[Any]) -> str:
 
 def _alike(one: Any, other: Any, n: int, m: int) -> bool:
     """Whether two programs differ in nothing but the n rows of one and the m of the other."""
-    a, b = opened(one), opened(other)
+    a = opened(one)
+    b = opened(other)
     constants = [getattr(program, "consts", None) or () for program in (one, other)]
     return (
         len(a.eqns) == len(b.eqns)
@@ -166,7 +175,9 @@ def _same_step(x: Any, y: Any, n: int, m: int) -> bool:
 
 
 def _same_setting(name: str, a: Any, b: Any, n: int, m: int) -> bool:
-    """Whether a parameter of an operation is the same but for the number of rows where it is a shape."""
+    """Whether a parameter of an operation is the same but for the number of rows where it is a
+    shape.
+    """
     if isinstance(a, tuple | list) and isinstance(b, tuple | list):
         pairs = zip(a, b, strict=False)
         return len(a) == len(b) and all(_same_setting(name, x, y, n, m) for x, y in pairs)

@@ -1,9 +1,10 @@
 """What each operation of a traced program does to the axis that runs along the rows of the data.
 
-The program is traced for a number of rows that no other dimension has, so that every array either runs along the rows in one axis (of that
-length), or holds a value of the one row that a loop over rows has in hand, or has nothing to do with the rows. A rule says which of these the
-result is, or raises ``NotRowwise``. The parameters of each operation are those that were reviewed (jax 0.8 to 0.12): an operation or a
-parameter that is not known ends the proof.
+The program is traced for a number of rows that no other dimension has, so that every array either
+runs along the rows in one axis (of that length), or holds a value of the one row that a loop over
+rows has in hand, or has nothing to do with the rows. A rule says which of these the result is, or
+raises ``NotRowwise``. The parameters of each operation are those that were reviewed (jax 0.8 to
+0.12): an operation or a parameter that is not known ends the proof.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 ENTRY_BY_ENTRY = """
-    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e bitcast_convert_type cbrt ceil clamp convert_element_type copy cos cosh digamma div
-    eq erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac integer_pow is_finite le le_to lgamma log log1p logistic lt lt_to max min mul ne neg nextafter not or
-    polygamma polynomial population_count pow real reduce_precision regularized_incomplete_beta rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign
-    sin sinh sqrt square stop_gradient sub tan tanh xor zeta
-"""  # fmt: skip
+    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e
+    bitcast_convert_type cbrt ceil clamp convert_element_type copy cos cosh digamma div eq erf
+    erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac integer_pow is_finite le le_to lgamma
+    log log1p logistic lt lt_to max min mul ne neg nextafter not or polygamma polynomial
+    population_count pow real reduce_precision regularized_incomplete_beta rem round rsqrt
+    select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square
+    stop_gradient sub tan tanh xor zeta
+"""
 ELEMENTWISE = frozenset(ENTRY_BY_ENTRY.split())
 OF_ELEMENTWISE = frozenset(
     [
@@ -55,7 +59,9 @@ Axis = int | None  # the axis along the rows, or CURRENT; None where rows do not
 
 
 class NotRowwise(Exception):
-    """Rows are not seen to be kept apart; ``path`` is the operation where the proof ends and the calls that hold it, inmost first."""
+    """Rows are not seen to be kept apart; ``path`` is the operation where the proof ends and
+    the calls that hold it, inmost first.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +108,9 @@ def follow(program: Any, arguments: list[Axis], rows: int) -> list[Axis]:
 
 def _rule(equation: Any, ins: list[Axis], rows: int) -> list[Axis]:
     """The axis of the rows in each result of an operation."""
-    name, params, outvars = equation.primitive.name, equation.params, equation.outvars
+    name = equation.primitive.name
+    params = equation.params
+    outvars = equation.outvars
     if CURRENT in ins:
         if set(ins) - {None, CURRENT}:
             raise NotRowwise
@@ -130,7 +138,8 @@ def _long(shape: tuple[int, ...], rows: int) -> list[int]:
     return [axis for axis, size in enumerate(shape) if size == rows]
 
 
-# ---------------------------------------------------------------- entry by entry, and axes that move
+# ---------------------------------------------------------------- entry by entry, and axes that
+# move
 
 
 def _unknown(op: Operation) -> Axis:
@@ -158,7 +167,9 @@ def _moved(axis: Axis, where: Callable[[int], int | None]) -> Axis:
 
 
 def _kept_but(axis: Axis, changed: set[int]) -> Axis:
-    """The array after something was done along the axes ``changed``, none of which may be that of the rows."""
+    """The array after something was done along the axes ``changed``, none of which may be that
+    of the rows.
+    """
     return _moved(axis, lambda at: None if at in changed else at)
 
 
@@ -255,8 +266,11 @@ def _unchanged(op: Operation) -> list[Axis]:
 
 
 def _gather(op: Operation) -> Axis:
-    """Entries of what is the same for all rows, such as ``effect[group]``; of each row by itself; or the same entries of every row."""
-    (source, index), numbers = op.ins, op.params["dimension_numbers"]
+    """Entries of what is the same for all rows, such as ``effect[group]``; of each row by
+    itself; or the same entries of every row.
+    """
+    (source, index) = op.ins
+    numbers = op.params["dimension_numbers"]
     if source is None or source in numbers.operand_batching_dims:
         pairs = zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True)
         if source is not None and (source, index) not in pairs:
@@ -273,7 +287,8 @@ def _gather(op: Operation) -> Axis:
 
 def _scatter(op: Operation) -> Axis:
     """The same entries of every row are changed, each row by its own update."""
-    (target, index, update), numbers = op.ins, op.params["dimension_numbers"]
+    (target, index, update) = op.ins
+    numbers = op.params["dimension_numbers"]
     gone = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
     window = [axis for axis in range(len(op.shapes[0])) if axis not in gone]
     if target is None and index is None and update is None:
@@ -338,7 +353,8 @@ def _fft(op: Operation) -> Axis:
 
 def _triangular_solve(op: Operation) -> Axis:
     """Right-hand sides of one matrix are rows, or each row has a matrix of its own."""
-    (matrix, sides), rank = op.ins, len(op.shapes[1])
+    (matrix, sides) = op.ins
+    rank = len(op.shapes[1])
     if matrix is None and sides in (None, rank - 1 if op.params["left_side"] else rank - 2):
         return sides
     if matrix is None or matrix != sides or matrix >= rank - 2:
@@ -358,15 +374,21 @@ def _cond(op: Operation) -> list[Axis]:
 
 
 def _check_carried(carry: list[Axis], after: list[Axis]) -> None:
-    """What a loop carries stays what it was: shapes do not change, so an array along the rows is one before and after."""
+    """What a loop carries stays what it was: shapes do not change, so an array along the rows
+    is one before and after.
+    """
     if carry != after:
         raise NotRowwise
 
 
 def _while(op: Operation) -> list[Axis]:
-    """A loop with one condition for all rows; or with one for each row, where ``vmap`` leaves a row as it is once its own is false."""
-    conditions, bodies = op.params["cond_nconsts"], op.params["body_nconsts"]
-    of_body, carry = op.ins[conditions : conditions + bodies], op.ins[conditions + bodies :]
+    """A loop with one condition for all rows; or with one for each row, where ``vmap`` leaves a
+    row as it is once its own is false.
+    """
+    conditions = op.params["cond_nconsts"]
+    bodies = op.params["body_nconsts"]
+    of_body = op.ins[conditions : conditions + bodies]
+    carry = op.ins[conditions + bodies :]
     _check_carried(carry, follow(op.params["body_jaxpr"], [*of_body, *carry], op.rows))
     (going,) = follow(op.params["cond_jaxpr"], [*op.ins[:conditions], *carry], op.rows)
     if going is not None and any(axis != going for axis in carry):
@@ -375,10 +397,14 @@ def _while(op: Operation) -> list[Axis]:
 
 
 def _scan(op: Operation) -> list[Axis]:
-    """A loop over another axis than that of the rows; or over the rows, where nothing is carried from one to the next."""
+    """A loop over another axis than that of the rows; or over the rows, where nothing is
+    carried from one to the next.
+    """
     consts, carried = _counts(op.params)
-    fixed, carry = op.ins[:consts], op.ins[consts : consts + carried]
-    slices, body = op.ins[consts + carried :], op.params["jaxpr"]
+    fixed = op.ins[:consts]
+    carry = op.ins[consts : consts + carried]
+    slices = op.ins[consts + carried :]
+    body = op.params["jaxpr"]
     if op.params["length"] == op.rows:
         if carried or any(axis is not None for axis in fixed) or any(axis != 0 for axis in slices):
             raise NotRowwise
@@ -406,36 +432,30 @@ LOOKED_UP = "dimension_numbers fill_value indices_are_sorted mode slice_sizes un
 SCANNED = "_split_transpose ft_in ft_out jaxpr length linear num_carry num_consts reverse unroll"
 REVIEWED: tuple[tuple[str, Rule, str], ...] = (
     ("argmax argmin", _reduce, "axes index_dtype"),
-    ("reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum", _reduce, "axes out_sharding"),
+    ("reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum", _reduce, "axes "
+    "out_sharding"),
     ("cumlogsumexp cummax cummin cumprod cumsum", _along_one, "axis reverse"),
-    ("split", _along_one, "axis sizes"),
-    ("top_k", _along_one, "axis is_stable k"),
+    ("split", _along_one, "axis sizes"), ("top_k", _along_one, "axis is_stable k"),
     ("sort", _sort, "dimension is_stable num_keys"),
     ("broadcast_in_dim", _broadcast, "broadcast_dimensions shape sharding"),
-    ("reshape", _reshape, "dimensions new_sizes sharding"),
-    ("squeeze", _squeeze, "dimensions"),
-    ("transpose", _transpose, "permutation"),
-    ("concatenate", _concatenate, "dimension"),
-    ("stack", _stack, "axis"),
-    ("unstack", _unstack, "axis"),
-    ("slice", _slice, "limit_indices start_indices strides"),
-    ("pad", _pad, "padding_config"),
-    ("rev", _reverse, "dimensions"),
-    ("tile", _tile, "reps"),
-    ("optimization_barrier", _unchanged, ""),
-    ("gather", _gather, LOOKED_UP),
-    ("scatter scatter-add scatter-max scatter-min scatter-mul scatter_add scatter_max scatter_min scatter_mul", _scatter, SCATTERED),
+    ("reshape", _reshape, "dimensions new_sizes sharding"), ("squeeze", _squeeze, "dimensions"),
+    ("transpose", _transpose, "permutation"), ("concatenate", _concatenate, "dimension"),
+    ("stack", _stack, "axis"), ("unstack", _unstack, "axis"),
+    ("slice", _slice, "limit_indices start_indices strides"), ("pad", _pad, "padding_config"),
+    ("rev", _reverse, "dimensions"), ("tile", _tile, "reps"),
+    ("optimization_barrier", _unchanged, ""), ("gather", _gather, LOOKED_UP),
+    ("scatter scatter-add scatter-max scatter-min scatter-mul scatter_add scatter_max "
+    "scatter_min scatter_mul", _scatter, SCATTERED),
     ("dynamic_slice", _dynamic_slice, "slice_sizes"),
     ("dynamic_update_slice", _dynamic_update_slice, ""),
     ("dot_general", _dot, "dimension_numbers out_sharding precision preferred_element_type"),
-    ("cholesky", _matrix, "symmetrize_input"),
-    ("lu", _matrix, ""),
+    ("cholesky", _matrix, "symmetrize_input"), ("lu", _matrix, ""),
     ("eigh", _matrix, "algorithm lower sort_eigenvalues subset_by_index"),
     ("fft", _fft, "fft_lengths fft_type"),
-    ("triangular_solve", _triangular_solve, "conjugate_a left_side lower transpose_a unit_diagonal"),
+    ("triangular_solve", _triangular_solve, "conjugate_a left_side lower transpose_a "
+    "unit_diagonal"),
     ("cond", _cond, "branches branches_platforms"),
-    ("while", _while, "body_jaxpr body_nconsts cond_jaxpr cond_nconsts"),
-    ("scan", _scan, SCANNED),
+    ("while", _while, "body_jaxpr body_nconsts cond_jaxpr cond_nconsts"), ("scan", _scan, SCANNED),
 )  # fmt: skip
 RULES: dict[str, tuple[Rule, frozenset[str]]] = {
     name: (rule, frozenset(params.split()))

@@ -1,4 +1,6 @@
-"""What is one per observation: terms, scores, and the information of each row, with the weights that go with them."""
+"""What is one per observation: terms, scores, and the information of each row, with the weights
+that go with them.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,8 @@ def term_rows(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Rows:
 def row_scores(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
     """The gradient of each term, (n, p).
 
-    Forward mode is right whatever rows a term looks at (a series conditions on the row before); reverse mode row by row is not.
+    Forward mode is right whatever rows a term looks at (a series conditions on the row before);
+    reverse mode row by row is not.
     """
 
     def terms(x: Array) -> Array:
@@ -71,10 +74,12 @@ ROWS_AT_ONCE = 256  # rows whose Hessians are held together while a row is looke
 
 
 def not_finite(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
-    """Whether each row, taken alone, has a term, score or Hessian at x that is not finite, (n,); False throughout where rows cannot be taken alone.
+    """Whether each row, taken alone, has a term, score or Hessian at x that is not finite, (n,);
+    False throughout where rows cannot be taken alone.
 
-    The passes of a fit are in reverse mode, in which the branch that ``where`` leaves out gives NaN too: so a row is differentiated as a fit
-    does it, but as data of one row. A function that looks at other rows gives a row other terms then, and is not judged.
+    The passes of a fit are in reverse mode, in which the branch that ``where`` leaves out gives NaN
+    too: so a row is differentiated as a fit does it, but as data of one row. A function that looks
+    at other rows gives a row other terms then, and is not judged.
     """
     match loglik:
         case Weight() | WithResponse() | Penalize():
@@ -108,7 +113,9 @@ def not_finite(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
 def row_information(
     loglik: Loglik, layout: Layout, x: Array, data: Tree, kind: str = "expected"
 ) -> Array:
-    """The information of each row (n, p, p), unweighted: ``"expected"`` under the law of the response, or ``"observed"``."""
+    """The information of each row (n, p, p), unweighted: ``"expected"`` under the law of the
+    response, or ``"observed"``.
+    """
     match loglik:
         case Weight() | Penalize():
             return row_information(loglik.loglik, layout, x, data, kind)
@@ -135,8 +142,9 @@ def row_information(
 
 
 NO_LAW = (
-    "expected information needs the law of the response: with_response(loglik, enumeration(leaf, values)) or "
-    "with_response(loglik, simulation(sampler, key=…)), or a regression declared with response=…"
+    "expected information needs the law of the response: with_response(loglik, enumeration(leaf, "
+    "values)) or with_response(loglik, simulation(sampler, key=…)), or a regression declared "
+    "with response=…"
 )
 
 
@@ -193,13 +201,16 @@ def _expected_rows(
 
 
 class Expected(NamedTuple):
-    """Expected information (p, p), and the simulated draws (R, p, p) whose mean it is (R = 0 where it is exact)."""
+    """Expected information (p, p), and the simulated draws (R, p, p) whose mean it is (R = 0
+    where it is exact).
+    """
 
     information: Array
     draws: Array
 
     def stderr_error(self, root: Array, transform: Array) -> Array:
-        """Monte-Carlo standard error (p,) of each standard error, where vcov = T G T', G = U U' with U ``root``, T ``transform``.
+        """Monte-Carlo standard error (p,) of each standard error, where vcov = T G T', G = U U'
+        with U ``root``, T ``transform``.
 
         dV = −V (dI) V, so that d(SE_j) = −(V dI V)_jj / (2 SE_j).
         """
@@ -214,7 +225,9 @@ class Expected(NamedTuple):
 def expected_information(
     loglik: Loglik, layout: Layout, x: Array, data: Tree, weights: Array | None = None
 ) -> Expected:
-    """Expected information of the whole likelihood at x, under the law of the response that it carries."""
+    """Expected information of the whole likelihood at x, under the law of the response that it
+    carries.
+    """
     match loglik:
         case Weight():
             w = jnp.asarray(loglik.weights.values).astype(x.dtype)
@@ -301,7 +314,9 @@ def _pooled(members: list[Expected]) -> Expected:
 def _simulated(
     loglik: Loglik, law: Simulation, layout: Layout, x: Array, data: Tree, weights: Array | None
 ) -> Expected:
-    """The mean of −H(y*) over simulated data sets (−H varies less than ss': coefficient of variation 1.4 against 3.8 for log σ)."""
+    """The mean of −H(y*) over simulated data sets (−H varies less than ss': coefficient of
+    variation 1.4 against 3.8 for log σ).
+    """
     params = layout.unravel(x)
     draws = jax.lax.map(
         lambda key: -sums(loglik, layout, x, law.sampler(key, params, data), weights).hessian,

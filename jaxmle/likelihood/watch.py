@@ -1,19 +1,24 @@
-"""What a function depends on beyond its arguments, found by kind and written down so that a change is seen.
+"""What a function depends on beyond its arguments, found by kind and written down so that a change
+is seen.
 
-``look`` walks from a function to everything that its result can depend on and writes a list of facts, in the order in which they are met:
+``look`` walks from a function to everything that its result can depend on and writes a list of
+facts, in the order in which they are met:
 
-- of a function its code, cells, defaults, attributes, and the globals that its code loads, through the attributes of modules
-  (``settings.c``, ``a.b.c``) and the modules that it imports;
-- of an object its class, its attributes and slots. Where the class is the user's, those whose names occur in code or strings that were
-  reached; all of them where some code asks by a computed name, where the class is a dataclass, a pytree, or inherits from a library;
+- of a function its code, cells, defaults, attributes, and the globals that its code loads, through
+  the attributes of modules (``settings.c``, ``a.b.c``) and the modules that it imports;
+- of an object its class, its attributes and slots. Where the class is the user's, those whose names
+  occur in code or strings that were reached; all of them where some code asks by a computed name,
+  where the class is a dataclass, a pytree, or inherits from a library;
 - of a class what it and its bases say under such names, and the methods that operators call;
 - of a container its length, keys and elements;
-- of an array its dtype, its shape and 128 bits of xxHash (XXH3) over its bytes; of a ``jax.Array``, which cannot change, its identity.
+- of an array its dtype, its shape and 128 bits of xxHash (XXH3) over its bytes; of a ``jax.Array``,
+  which cannot change, its identity.
 
-Two equal lists mean that a trace would find what it found before. Functions of the libraries named in ``bytecode`` (jax, NumPy, SciPy,
-optax, pandas, polars, the standard library and this one) are not looked into, but for what they close over. What hides its state (a random
-generator, an iterator, an object of an unknown extension type, a function that reads a file or the clock) is ``hidden``: what depends on it
-has to be traced again each time.
+Two equal lists mean that a trace would find what it found before. Functions of the libraries named
+in ``bytecode`` (jax, NumPy, SciPy, optax, pandas, polars, the standard library and this one) are
+not looked into, but for what they close over. What hides its state (a random generator, an
+iterator, an object of an unknown extension type, a function that reads a file or the clock) is
+``hidden``: what depends on it has to be traced again each time.
 """
 
 from __future__ import annotations
@@ -83,7 +88,8 @@ def look(function: Any, names: frozenset[str] = frozenset(), *, again: bool = Fa
         walk = _Walk(names, again)
         try:
             walk.visit(function)
-        except Exception as error:  # raised by code of an object that was asked for what it holds, or too deep a structure
+        # raised by code of an object that was asked for what it holds, or too deep a structure
+        except Exception as error:
             walk.hidden = f"what raises {type(error).__name__} when it is looked at"
         if again or walk.found <= names:
             return Look(
@@ -105,7 +111,8 @@ def _holders(edges: list[tuple[int, int]], holders: set[int]) -> frozenset[int]:
     parents = collections.defaultdict(list)
     for parent, child in edges:
         parents[child].append(parent)
-    found, open_ = set(holders), list(holders)
+    found = set(holders)
+    open_ = list(holders)
     while open_:
         for parent in parents[open_.pop()]:
             if parent not in found:
@@ -135,7 +142,8 @@ class _Walk:
 
     def visit(self, value: Any) -> None:
         """Write down a value, and all that it depends on."""
-        kind, facts = type(value), self.facts
+        kind = type(value)
+        facts = self.facts
         facts.append(kind)
         if kind in PLAIN:
             facts.append(value)
@@ -203,7 +211,9 @@ class _Walk:
 
     def chain(self, scope: dict[str, Any], chain: tuple[str, ...]) -> None:
         """The value of a global, or of an attribute of a module that is one."""
-        value, place, parent = scope.get(chain[0], MISSING), 1, self.parent
+        value = scope.get(chain[0], MISSING)
+        place = 1
+        parent = self.parent
         if value is MISSING:
             self.facts.append(MISSING)
             if not self.again and is_impure("builtins", chain[:1]):
@@ -265,7 +275,9 @@ class _Walk:
         self.visit(inner)
 
     def cached(self, value: Any) -> None:
-        """What ``lru_cache`` keeps is what the function returns, whatever it reads. A first call adds to it."""
+        """What ``lru_cache`` keeps is what the function returns, whatever it reads. A first
+        call adds to it.
+        """
         self.changes = True
         self.holders.add(id(value))
         for inner in gc.get_referents(value):
@@ -304,7 +316,9 @@ class _Walk:
         self.members(value, True)
 
     def members(self, kind: type, called: bool) -> None:
-        """What a class and its bases have under the names that were reached, and what operators call."""
+        """What a class and its bases have under the names that were reached, and what operators
+        call.
+        """
         if (kind, called) in self.made:
             return
         self.made.add((kind, called))

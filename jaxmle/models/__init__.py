@@ -1,4 +1,6 @@
-"""Ready models: log-likelihoods that also know where to start, how their parameters are bounded, and what they predict."""
+"""Ready models: log-likelihoods that also know where to start, how their parameters are
+bounded, and what they predict.
+"""
 
 from jaxmle.models.binary import binomial, cloglog, logistic, probit
 from jaxmle.models.categorical import conditional_logit, multinomial, ordinal
@@ -13,7 +15,8 @@ from jaxmle.models.survival import aft, cox
 from jaxmle.models.univariate import distribution
 
 __all__ = [
-    "Model", "aft", "ar1", "beta", "binomial", "cloglog", "collinear_columns", "conditional_logit", "cox", "distribution", "gamma", "garch", "hurdle",
-    "inverse_gaussian", "laplace", "logistic", "multinomial", "negative_binomial", "normal", "ordinal", "poisson", "probit", "quantile",
+    "Model", "aft", "ar1", "beta", "binomial", "cloglog", "collinear_columns", "conditional_logit",
+    "cox", "distribution", "gamma", "garch", "hurdle", "inverse_gaussian", "laplace", "logistic",
+    "multinomial", "negative_binomial", "normal", "ordinal", "poisson", "probit", "quantile",
     "student_t", "tobit", "truncated", "zero_inflated",
 ]  # fmt: skip

@@ -1,6 +1,8 @@
-"""Start values: a weighted least-squares step of a transformed response, and moments. NumPy on the host, jax.numpy under a trace.
+"""Start values: a weighted least-squares step of a transformed response, and moments. NumPy on the
+host, jax.numpy under a trace.
 
-Every function takes leading axes over members too: y (…, n), a design (…, n, q) or one (n, q) that all members share.
+Every function takes leading axes over members too: y (…, n), a design (…, n, q) or one (n, q) that
+all members share.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from jaxmle.likelihood.contract import leaf_of
 
 
 def column(data: Tree, name: str) -> Array:
-    """The leaf ``name`` as finite floats (…, n): what is not finite counts as 0, since the fit itself names it."""
+    """The leaf ``name`` as finite floats (…, n): what is not finite counts as 0, since the fit
+    itself names it.
+    """
     value = leaf_of(data, name)
     xp = namespace(value)
     real = (
@@ -27,22 +31,28 @@ def column(data: Tree, name: str) -> Array:
 
 
 def design(data: Tree, x: str, y: Array) -> tuple[Array, bool]:
-    """The design leaf (…, n, q), and whether it was given as one column (n,), whose coefficient is then a scalar."""
+    """The design leaf (…, n, q), and whether it was given as one column (n,), whose coefficient
+    is then a scalar.
+    """
     value = column(data, x)
     single = value.ndim == 1 or (value.shape == y.shape and value.ndim == y.ndim)
     value = value[..., None] if single else value
     if value.ndim < 2 or value.shape[-2] != y.shape[-1]:
         raise ValueError(
-            f"data[{x!r}] must hold one row for each response, ({y.shape[-1]}, q); got shape {value.shape}. A response is one number for each row, (n,)."
+            f"data[{x!r}] must hold one row for each response, ({y.shape[-1]}, q); got shape "
+            f"{value.shape}. A response is one number for each row, (n,)."
         )
     return value, single
 
 
 def least_squares(x: Array, z: Array, w: Array | None = None) -> Array:
-    """Coefficients (…, q) of the weighted regression of z (…, n) on x (…, n, q), with a ridge so small that it matters only where columns are collinear."""
+    """Coefficients (…, q) of the weighted regression of z (…, n) on x (…, n, q), with a ridge
+    so small that it matters only where columns are collinear.
+    """
     xp = namespace(z)
     across = xp.swapaxes(x if w is None else x * w[..., None], -1, -2)
-    gram, right = across @ x, (across @ z[..., None])[..., 0]
+    gram = across @ x
+    right = (across @ z[..., None])[..., 0]
     size = xp.sqrt(xp.diagonal(gram, axis1=-2, axis2=-1))
     scale = xp.where(size > 0, size, 1.0)
     ridge = 10 * np.sqrt(float(np.finfo(z.dtype).eps)) * xp.eye(x.shape[-1], dtype=z.dtype)
@@ -59,14 +69,18 @@ def fitted(x: Array, beta: Array) -> Array:
 
 
 def regress(data: Tree, x: str, z: Array, w: Array | None = None) -> tuple[Array, Array]:
-    """Least squares on the leaf ``x``: coefficients as the parameter leaf wants them, and fitted values (…, n)."""
+    """Least squares on the leaf ``x``: coefficients as the parameter leaf wants them, and
+    fitted values (…, n).
+    """
     matrix, single = design(data, x, z)
     beta = least_squares(matrix, z, w)
     return (beta[..., 0] if single else beta), fitted(matrix, beta)
 
 
 def spread(residual: Array, y: Array) -> Array:
-    """The root mean square of residuals (…, n), kept off zero by a thousandth of the deviation of y; of the size of y where that is rounding."""
+    """The root mean square of residuals (…, n), kept off zero by a thousandth of the deviation
+    of y; of the size of y where that is rounding.
+    """
     xp = namespace(y)
     level = xp.sqrt(xp.mean(y * y, axis=-1))
     deviation = xp.sqrt(xp.mean((y - xp.mean(y, axis=-1, keepdims=True)) ** 2, axis=-1))

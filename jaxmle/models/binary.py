@@ -27,7 +27,9 @@ from jaxmle.special.logistic import log_sigmoid, sigmoid, softplus
 
 
 class Link(NamedTuple):
-    """A binary link: log p and log(1 − p) of the predictor, p itself, and the size of a logit on this scale."""
+    """A binary link: log p and log(1 − p) of the predictor, p itself, and the size of a logit
+    on this scale.
+    """
 
     log_p: Callable[[Array], Array]
     log_q: Callable[[Array], Array]
@@ -74,7 +76,9 @@ def _bernoulli_information(link: str, eta: Tree, row: Tree) -> Array:
 
 
 def _bernoulli_cross(link: str, eta: Tree, row: Tree) -> Array:
-    """E(∂²ℓ/∂η² · ∂ℓ/∂η), by the sum over both responses: p a''a' + q b''b' with a = log p, b = log q; zero for a logit."""
+    """E(∂²ℓ/∂η² · ∂ℓ/∂η), by the sum over both responses: p a''a' + q b''b' with a = log p, b =
+    log q; zero for a logit.
+    """
     value = eta["eta"]
     if link == "logit":
         return jnp.zeros_like(value)
@@ -95,18 +99,26 @@ def _bernoulli(link: str, name: str, offset: str | None) -> Model:
         _logit_information if link == "logit" else functools.partial(_bernoulli_information, link)
     )
     return Model(
-        name, regression(BERNOULLI[link], {"eta": linear("x", "beta", offset)}, response=exact(information, functools.partial(_bernoulli_cross, link))),
-        functools.partial(_begin, link=link, trials=None, offset=offset), None,
-        lambda params, data: (LINKS[link].p(eta_of(params, data, offset)),), laws.bernoulli,
+        name,
+        regression(
+            BERNOULLI[link],
+            {"eta": linear("x", "beta", offset)},
+            response=exact(information, functools.partial(_bernoulli_cross, link)),
+        ),
+        functools.partial(_begin, link=link, trials=None, offset=offset),
+        None,
+        lambda params, data: (LINKS[link].p(eta_of(params, data, offset)),),
+        laws.bernoulli,
         coding=(coding.binary(), *coding.optional(offset)),
-    )  # fmt: skip
+    )
 
 
 @made_once
 def logistic(*, offset: str | None = None) -> Model:
     """Logistic regression of a 0/1 response: P(y = 1) = sigmoid(xβ). Parameters: ``beta`` (q,).
 
-    A response between 0 and 1 is a fraction; ask for ``vcov="HC0"`` then (Papke & Wooldridge 1996, Journal of Applied Econometrics 11, p. 619).
+    A response between 0 and 1 is a fraction; ask for ``vcov="HC0"`` then (Papke & Wooldridge 1996,
+    Journal of Applied Econometrics 11, p. 619).
 
     Args:
         offset: name of a data leaf (n,) added to the predictor.
@@ -115,7 +127,10 @@ def logistic(*, offset: str | None = None) -> Model:
     >>> from jaxmle import models
     >>> data = {"x": np.ones((4, 1)), "y": np.array([0.0, 1.0, 1.0, 1.0])}
     >>> fit = jm.fit(models.logistic(), data=data)
-    >>> fit.params["beta"].round(4).tolist(), models.logistic().predict(fit.params, data).round(4).tolist()
+    >>> (
+    ...     fit.params["beta"].round(4).tolist(),
+    ...     models.logistic().predict(fit.params, data).round(4).tolist(),
+    ... )
     ([1.0986], [0.75, 0.75, 0.75, 0.75])
     """
     return _bernoulli("logit", "logistic", offset)
@@ -133,7 +148,8 @@ def probit(*, offset: str | None = None) -> Model:
 
 @made_once
 def cloglog(*, offset: str | None = None) -> Model:
-    """Complementary log-log regression of a 0/1 response: P(y = 1) = 1 − exp(−e^{xβ}). Parameters: ``beta`` (q,).
+    """Complementary log-log regression of a 0/1 response: P(y = 1) = 1 − exp(−e^{xβ}). Parameters:
+    ``beta`` (q,).
 
     Args:
         offset: name of a data leaf (n,) added to the predictor.
@@ -160,7 +176,8 @@ def binomial(*, trials: str = "trials", link: str = "logit", offset: str | None 
     ends = LINKS[link]
 
     def density(eta: Tree, row: Tree) -> Array:
-        n, y = row[trials], row["y"]
+        n = row[trials]
+        y = row["y"]
         choose = gammaln(n + 1) - gammaln(y + 1) - gammaln(n - y + 1)
         return choose + y * ends.log_p(eta["eta"]) + (n - y) * ends.log_q(eta["eta"])
 
@@ -173,15 +190,35 @@ def binomial(*, trials: str = "trials", link: str = "logit", offset: str | None 
         )  # trials are independent, and each has a mean score of zero
 
     return Model(
-        "binomial", regression(density, {"eta": linear("x", "beta", offset)}, response=exact(information, cross)),
-        functools.partial(_begin, link=link, trials=trials, offset=offset), None,
-        lambda params, data: (jnp.asarray(data[trials]) + 0.0 * (eta := eta_of(params, data, offset)), ends.p(eta)), laws.binomial,
-        coding=(coding.counts(trials), coding.counts(), coding.Order("y", trials, f"y counts the successes among data[{trials!r}]; of a proportion it is y * {trials}."), *coding.optional(offset)),
-    )  # fmt: skip
+        "binomial",
+        regression(
+            density, {"eta": linear("x", "beta", offset)}, response=exact(information, cross)
+        ),
+        functools.partial(_begin, link=link, trials=trials, offset=offset),
+        None,
+        lambda params, data: (
+            jnp.asarray(data[trials]) + 0.0 * (eta := eta_of(params, data, offset)),
+            ends.p(eta),
+        ),
+        laws.binomial,
+        coding=(
+            coding.counts(trials),
+            coding.counts(),
+            coding.Order(
+                "y",
+                trials,
+                f"y counts the successes among data[{trials!r}]; of a proportion it is y * "
+                f"{trials}.",
+            ),
+            *coding.optional(offset),
+        ),
+    )
 
 
 def _begin(data: Tree, link: str, trials: str | None, offset: str | None) -> Tree:
-    """One step of iteratively reweighted least squares on the logit scale from μ = (y + ½)/(n + 1), then to the scale of the link."""
+    """One step of iteratively reweighted least squares on the logit scale from μ = (y + ½)/(n +
+    1), then to the scale of the link.
+    """
     y = column(data, "y")
     xp = namespace(y)
     n = xp.ones_like(y) if trials is None else xp.maximum(column(data, trials), y)

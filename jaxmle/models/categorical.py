@@ -1,4 +1,6 @@
-"""Regression of a category: multinomial logit, conditional logit, cumulative links for ordered categories."""
+"""Regression of a category: multinomial logit, conditional logit, cumulative links for ordered
+categories.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,11 @@ def _check_classes(classes: int, least: int) -> None:
 
 
 def multinomial_logpmf(eta: Tree, row: Tree) -> Array:
-    """η_y − log(1 + Σ e^{η_k}), classes 1 … K − 1 against class 0; NaN for a response that is no class."""
-    value, y = eta["eta"], row["y"]
+    """η_y − log(1 + Σ e^{η_k}), classes 1 … K − 1 against class 0; NaN for a response that is
+    no class.
+    """
+    value = eta["eta"]
+    y = row["y"]
     k = jnp.arange(1, value.shape[0] + 1)
     top = jnp.maximum(jnp.max(value), 0.0)
     total = jax.lax.stop_gradient(top)
@@ -64,7 +69,8 @@ def _multinomial_cross(eta: Tree, row: Tree) -> Array:
 
 @made_once
 def multinomial(classes: int) -> Model:
-    """Multinomial logit of a class 0 … K − 1: log P(k)/P(0) = x beta[:, k − 1]. Parameters: ``beta`` (q, K − 1).
+    """Multinomial logit of a class 0 … K − 1: log P(k)/P(0) = x beta[:, k − 1]. Parameters:
+    ``beta`` (q, K − 1).
 
     Args:
         classes: the number of classes K.
@@ -77,9 +83,18 @@ def multinomial(classes: int) -> Model:
     """
     _check_classes(classes, 2)
     return Model(
-        "multinomial", regression(multinomial_logpmf, {"eta": linear("x", "beta")}, response=exact(_multinomial_information, _multinomial_cross)),
-        functools.partial(_begin_multinomial, classes=classes), None, _multinomial_natural, laws.categorical, coding=(coding.classes(classes),),
-    )  # fmt: skip
+        "multinomial",
+        regression(
+            multinomial_logpmf,
+            {"eta": linear("x", "beta")},
+            response=exact(_multinomial_information, _multinomial_cross),
+        ),
+        functools.partial(_begin_multinomial, classes=classes),
+        None,
+        _multinomial_natural,
+        laws.categorical,
+        coding=(coding.classes(classes),),
+    )
 
 
 def _multinomial_natural(params: Tree, data: Tree) -> tuple[Array]:
@@ -105,16 +120,20 @@ NOTHING = -1e18  # the log of 0, as a number: sums and differences of it are num
 
 
 def conditional_terms(params: Tree, data: Tree, cases: int, real: str | None) -> Array:
-    """One term for each stratum: log of e^{Σ_cases η} over its sum for every choice of as many members."""
+    """One term for each stratum: log of e^{Σ_cases η} over its sum for every choice of as many
+    members.
+    """
     eta = leaf_of(data, "x") @ params["beta"]
     member = jnp.ones_like(eta) if real is None else leaf_of(data, real).astype(eta.dtype)
     chosen = leaf_of(data, "y") * member
-    # The largest predictor is taken out of all: of as many cases as are chosen it changes both sums alike.
+    # The largest predictor is taken out of all: of as many cases as are chosen it changes both sums
+    # alike.
     top = jax.lax.stop_gradient(
         jnp.max(jnp.where(member > 0, eta, -jnp.inf), axis=1, keepdims=True)
     )
     eta = jnp.where(member > 0, eta - top, 0.0)
-    picked, count = jnp.sum(jnp.where(chosen > 0, eta, 0.0), axis=1), jnp.sum(chosen, axis=1)
+    picked = jnp.sum(jnp.where(chosen > 0, eta, 0.0), axis=1)
+    count = jnp.sum(chosen, axis=1)
     order = jnp.arange(cases + 1)[None, :] == count[:, None]
     choices = _log_choices(jnp.where(member > 0, eta, NOTHING), cases)
     size = jnp.sum(jnp.where(order, choices, 0.0), axis=1)
@@ -122,9 +141,11 @@ def conditional_terms(params: Tree, data: Tree, cases: int, real: str | None) ->
 
 
 def _log_choices(log_odds: jax.Array, cases: int) -> jax.Array:
-    """Logs of the elementary symmetric functions of order 0, …, cases of the odds (strata, members), member by member.
+    """Logs of the elementary symmetric functions of order 0, …, cases of the odds (strata,
+    members), member by member.
 
-    Gail, Lubin & Rubinstein 1981, Biometrika 68, p. 703. Of 1 200 members there are 1e360 choices of 600, so they are counted in logs.
+    Gail, Lubin & Rubinstein 1981, Biometrika 68, p. 703. Of 1 200 members there are 1e360 choices
+    of 600, so they are counted in logs.
     """
     if cases == 1:
         return jnp.stack([jnp.zeros_like(log_odds[:, 0]), logsumexp(log_odds, axis=1)], axis=1)
@@ -139,29 +160,40 @@ def _log_choices(log_odds: jax.Array, cases: int) -> jax.Array:
 
 @made_once
 def conditional_logit(*, cases: int = 1, real: str | None = None) -> Model:
-    """Conditional (fixed-effects) logit: which members of each stratum are cases, given how many. Parameters: ``beta`` (q,).
+    """Conditional (fixed-effects) logit: which members of each stratum are cases, given how many.
+    Parameters: ``beta`` (q,).
 
-    One term for each stratum. The likelihood is exact; a stratum without a case, or with cases only, contributes 0.
+    One term for each stratum. The likelihood is exact; a stratum without a case, or with cases
+    only, contributes 0.
 
     Args:
         cases: the largest number of cases in a stratum.
-        real: name of a leaf (strata, members), 1 for a member and 0 for a filler where strata differ in size.
+        real: name of a leaf (strata, members), 1 for a member and 0 for a filler where strata
+            differ in size.
 
     Returns:
-        A ``Model`` of the data ``{"x": (strata, members, q), "y": (strata, members)}``, y 1 for a case.
+        A ``Model`` of the data ``{"x": (strata, members, q), "y": (strata, members)}``, y 1 for a
+        case.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models
     >>> x = np.array([[[0.0], [1.0]], [[1.0], [0.0]], [[2.0], [1.0]]])
-    >>> jm.fit(models.conditional_logit(), data={"x": x, "y": np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])}).params["beta"].round(4).tolist()
+    >>> jm.fit(
+    ...     models.conditional_logit(),
+    ...     data={"x": x, "y": np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])},
+    ... ).params["beta"].round(4).tolist()
     [0.6931]
     """
     _check_classes(cases, 1)
     return Model(
-        "conditional_logit", functools.partial(conditional_terms, cases=cases, real=real), _begin_conditional, None,
-        functools.partial(_conditional_natural, real=real), laws.Law(mean=lambda probabilities: probabilities, sample=_sample_case, discrete=True),
+        "conditional_logit",
+        functools.partial(conditional_terms, cases=cases, real=real),
+        _begin_conditional,
+        None,
+        functools.partial(_conditional_natural, real=real),
+        laws.Law(mean=lambda probabilities: probabilities, sample=_sample_case, discrete=True),
         coding=_matched_coding(cases, real),
-    )  # fmt: skip
+    )
 
 
 def _matched_coding(cases: int, real: str | None) -> tuple[coding.Rule, ...]:
@@ -195,7 +227,9 @@ def _begin_conditional(data: Tree) -> Tree:
 
 
 class Cumulative(NamedTuple):
-    """F on the latent scale: log F, log(1 − F), the log of a difference, F itself, and the scale of a logit."""
+    """F on the latent scale: log F, log(1 − F), the log of a difference, F itself, and the
+    scale of a logit.
+    """
 
     log_below: Callable[[Array], Array]
     log_above: Callable[[Array], Array]
@@ -219,7 +253,9 @@ CUMULATIVE = {
 
 def _ordinal_density(link: str, eta: Tree, row: Tree) -> Array:
     """log P(y = k) = log(F(cut_k − η) − F(cut_{k−1} − η)), the cuts at both ends infinite."""
-    F, y, cuts = CUMULATIVE[link], row["y"], eta["cut"]
+    F = CUMULATIVE[link]
+    y = row["y"]
+    cuts = eta["cut"]
     top = cuts.shape[0]
     at = jnp.arange(top)
     high = jnp.sum(jnp.where(at == y, cuts, 0.0)) - eta["eta"]
@@ -232,9 +268,11 @@ def _ordinal_density(link: str, eta: Tree, row: Tree) -> Array:
 
 @made_once
 def ordinal(classes: int, *, link: str = "logit") -> Model:
-    """Cumulative link regression of an ordered class 0 … K − 1: P(y ≤ k) = F(cut[k] − xβ). Parameters: ``beta`` (q,), ``cut`` (K − 1,) increasing.
+    """Cumulative link regression of an ordered class 0 … K − 1: P(y ≤ k) = F(cut[k] − xβ).
+    Parameters: ``beta`` (q,), ``cut`` (K − 1,) increasing.
 
-    The design holds no intercept: the cuts are the intercepts. McCullagh (1980), Journal of the Royal Statistical Society B 42, p. 109.
+    The design holds no intercept: the cuts are the intercepts. McCullagh (1980), Journal of the
+    Royal Statistical Society B 42, p. 109.
 
     Args:
         classes: the number of classes K.
@@ -242,7 +280,10 @@ def ordinal(classes: int, *, link: str = "logit") -> Model:
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models
-    >>> data = {"x": np.array([[0.0], [1.0], [2.0], [3.0], [1.0], [2.0]]), "y": np.array([0.0, 1.0, 1.0, 2.0, 0.0, 0.0])}
+    >>> data = {
+    ...     "x": np.array([[0.0], [1.0], [2.0], [3.0], [1.0], [2.0]]),
+    ...     "y": np.array([0.0, 1.0, 1.0, 2.0, 0.0, 0.0]),
+    ... }
     >>> fit = jm.fit(models.ordinal(3), data=data)
     >>> fit.params["beta"].round(3).tolist(), fit.params["cut"].round(3).tolist()
     ([2.182], [3.145, 5.887])
@@ -251,14 +292,22 @@ def ordinal(classes: int, *, link: str = "logit") -> Model:
     check_choice("link", link, CUMULATIVE)
     return Model(
         "ordinal",
-        regression(functools.partial(_ordinal_density, link), {"eta": linear("x", "beta"), "cut": "cut"}, response=enumeration("y", np.arange(classes))),
-        functools.partial(_begin_ordinal, classes=classes, link=link), {"cut": ordered}, functools.partial(_ordinal_natural, link=link), laws.categorical,
+        regression(
+            functools.partial(_ordinal_density, link),
+            {"eta": linear("x", "beta"), "cut": "cut"},
+            response=enumeration("y", np.arange(classes)),
+        ),
+        functools.partial(_begin_ordinal, classes=classes, link=link),
+        {"cut": ordered},
+        functools.partial(_ordinal_natural, link=link),
+        laws.categorical,
         coding=(coding.classes(classes),),
-    )  # fmt: skip
+    )
 
 
 def _ordinal_natural(params: Tree, data: Tree, link: str) -> tuple[Array]:
-    eta, cut = eta_of(params, data), jnp.asarray(params["cut"])
+    eta = eta_of(params, data)
+    cut = jnp.asarray(params["cut"])
     below = CUMULATIVE[link].below(cut[None, :] - eta[:, None])
     ends = jnp.concatenate(
         [jnp.zeros_like(eta[:, None]), below, jnp.ones_like(eta[:, None])], axis=1
@@ -267,7 +316,9 @@ def _ordinal_natural(params: Tree, data: Tree, link: str) -> tuple[Array]:
 
 
 def _begin_ordinal(data: Tree, classes: int, link: str) -> Tree:
-    """β = 0 and the cuts at the logits of the cumulative shares, each class given half an observation."""
+    """β = 0 and the cuts at the logits of the cumulative shares, each class given half an
+    observation.
+    """
     y = column(data, "y")
     xp = namespace(y)
     x = column(data, "x")

@@ -1,4 +1,6 @@
-"""A normal regression seen through limits: censored at them (tobit), or with nothing recorded beyond them (truncated)."""
+"""A normal regression seen through limits: censored at them (tobit), or with nothing recorded
+beyond them (truncated).
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ def _limit(name: str, value: Any, none: float) -> float:
 
 
 def _check_limits(lower: float, upper: float) -> tuple[float, float]:
-    low, high = _limit("lower", lower, -math.inf), _limit("upper", upper, math.inf)
+    low = _limit("lower", lower, -math.inf)
+    high = _limit("upper", upper, math.inf)
     if not low < high:
         raise ValueError(f"lower must be below upper; got {lower} and {upper}")
     if math.isinf(low) and math.isinf(high):
@@ -47,7 +50,9 @@ def _check_limits(lower: float, upper: float) -> tuple[float, float]:
 
 
 def _tobit_density(low: float, high: float, eta: Tree, row: Tree) -> Array:
-    mu, sigma, y = eta["mu"], eta["sigma"], row["y"]
+    mu = eta["mu"]
+    sigma = eta["sigma"]
+    y = row["y"]
     term = -0.5 * ((y - mu) / sigma) ** 2 - jnp.log(sigma) - HALF_LOG_2PI
     if math.isfinite(low):
         term = jnp.where(y <= low, log_ndtr((low - mu) / sigma), term)
@@ -58,12 +63,15 @@ def _tobit_density(low: float, high: float, eta: Tree, row: Tree) -> Array:
 
 @made_once
 def tobit(*, lower: float = 0.0, upper: float = math.inf, offset: str | None = None) -> Model:
-    """Censored normal regression: y* ~ N(xβ, σ²) is recorded as ``lower`` below it and ``upper`` above it. Parameters: ``beta`` (q,), ``sigma``.
+    """Censored normal regression: y* ~ N(xβ, σ²) is recorded as ``lower`` below it and ``upper``
+    above it. Parameters: ``beta`` (q,), ``sigma``.
 
-    ``predict`` is the mean of what is recorded; ``x @ beta`` is that of y*. Tobin (1958), Econometrica 26, p. 24.
+    ``predict`` is the mean of what is recorded; ``x @ beta`` is that of y*. Tobin (1958),
+    Econometrica 26, p. 24.
 
     Args:
-        lower, upper: the limits; an infinite one does not censor. A response at a limit or beyond it is censored there.
+        lower, upper: the limits; an infinite one does not censor. A response at a limit or beyond
+            it is censored there.
         offset: name of a data leaf (n,) added to the mean.
 
     >>> import numpy as np, jaxmle as jm
@@ -76,17 +84,26 @@ def tobit(*, lower: float = 0.0, upper: float = math.inf, offset: str | None = N
     low, high = _check_limits(lower, upper)
     eta: dict[str, Any] = {"mu": linear("x", "beta", offset), "sigma": "sigma"}
     return Model(
-        "tobit", regression(functools.partial(_tobit_density, low, high), eta), functools.partial(_begin, offset=offset), {"sigma": positive},
-        lambda params, data: constant(eta_of(params, data, offset), params["sigma"]), _censored_law(low, high),
-        coding=coding.optional(offset), censoring=_at_limits(low, high, offset),
-    )  # fmt: skip
+        "tobit",
+        regression(functools.partial(_tobit_density, low, high), eta),
+        functools.partial(_begin, offset=offset),
+        {"sigma": positive},
+        lambda params, data: constant(eta_of(params, data, offset), params["sigma"]),
+        _censored_law(low, high),
+        coding=coding.optional(offset),
+        censoring=_at_limits(low, high, offset),
+    )
 
 
 def _at_limits(low: float, high: float, offset: str | None) -> Censoring:
-    """What is recorded at a limit lies there or beyond; the mean of the law is that of what is recorded."""
+    """What is recorded at a limit lies there or beyond; the mean of the law is that of what is
+    recorded.
+    """
 
     def ends(params: Tree, data: Tree) -> tuple[Array, Array]:
-        mu, sigma, y = eta_of(params, data, offset), params["sigma"], data["y"]
+        mu = eta_of(params, data, offset)
+        sigma = params["sigma"]
+        y = data["y"]
         at = log_ndtr((mu - jnp.clip(y, low, high)) / sigma)
         return jnp.where(y <= low, 0.0, at), jnp.where(y >= high, -jnp.inf, at)
 
@@ -94,7 +111,9 @@ def _at_limits(low: float, high: float, offset: str | None) -> Censoring:
 
 
 def _truncated_density(low: float, high: float, eta: Tree, row: Tree) -> Array:
-    mu, sigma, y = eta["mu"], eta["sigma"], row["y"]
+    mu = eta["mu"]
+    sigma = eta["sigma"]
+    y = row["y"]
     term = (
         -0.5 * ((y - mu) / sigma) ** 2
         - jnp.log(sigma)
@@ -117,9 +136,11 @@ def _log_inside(low: float, high: float, mu: Array, sigma: Array) -> Array:
 
 @made_once
 def truncated(*, lower: float = 0.0, upper: float = math.inf, offset: str | None = None) -> Model:
-    """Truncated normal regression: N(xβ, σ²) given that it lies between the limits; nothing beyond them is recorded. Parameters: ``beta`` (q,), ``sigma``.
+    """Truncated normal regression: N(xβ, σ²) given that it lies between the limits; nothing beyond
+    them is recorded. Parameters: ``beta`` (q,), ``sigma``.
 
-    ``predict`` is the mean of what is recorded. Where the data lean on a limit like an exponential law the maximum is at infinity.
+    ``predict`` is the mean of what is recorded. Where the data lean on a limit like an exponential
+    law the maximum is at infinity.
 
     Args:
         lower, upper: the limits; an infinite one does not truncate.
@@ -128,10 +149,14 @@ def truncated(*, lower: float = 0.0, upper: float = math.inf, offset: str | None
     low, high = _check_limits(lower, upper)
     eta: dict[str, Any] = {"mu": linear("x", "beta", offset), "sigma": "sigma"}
     return Model(
-        "truncated", regression(functools.partial(_truncated_density, low, high), eta), functools.partial(_begin, offset=offset), {"sigma": positive},
-        lambda params, data: constant(eta_of(params, data, offset), params["sigma"]), _truncated_law(low, high),
+        "truncated",
+        regression(functools.partial(_truncated_density, low, high), eta),
+        functools.partial(_begin, offset=offset),
+        {"sigma": positive},
+        lambda params, data: constant(eta_of(params, data, offset), params["sigma"]),
+        _truncated_law(low, high),
         coding=(coding.within(low, high), *coding.optional(offset)),
-    )  # fmt: skip
+    )
 
 
 def _begin(data: Tree, offset: str | None) -> Tree:
@@ -184,16 +209,17 @@ def _truncated_law(low: float, high: float) -> Law:
         a, b = bounds(mu, sigma)
         # From the upper tail where the interval lies there.
         low_side = mu + sigma * ndtri(a + level * (b - a))
-        c, d = (
-            1 - b if math.isinf(high) else ndtr((mu - high) / sigma),
-            1 - a if math.isinf(low) else ndtr((mu - low) / sigma),
-        )
+        c = 1 - b if math.isinf(high) else ndtr((mu - high) / sigma)
+        d = 1 - a if math.isinf(low) else ndtr((mu - low) / sigma)
         return jnp.where(a > 0.5, mu - sigma * ndtri(d - level * (d - c)), low_side)
 
     return Law(
-        mean=lambda mu, sigma: _inner_moments(low, high, mu, sigma)[1], variance=variance, cdf=cdf, quantile=quantile,
+        mean=lambda mu, sigma: _inner_moments(low, high, mu, sigma)[1],
+        variance=variance,
+        cdf=cdf,
+        quantile=quantile,
         sample=lambda key, mu, sigma: quantile(uniform(key, mu), mu, sigma),
-    )  # fmt: skip
+    )
 
 
 def _censored_law(low: float, high: float) -> Law:
@@ -211,6 +237,9 @@ def _censored_law(low: float, high: float) -> Law:
         return jnp.clip(mu + sigma * ndtri(level), low, high)
 
     return Law(
-        mean=lambda mu, sigma: power(1, mu, sigma), variance=lambda mu, sigma: power(2, mu, sigma) - power(1, mu, sigma) ** 2, cdf=cdf, quantile=quantile,
+        mean=lambda mu, sigma: power(1, mu, sigma),
+        variance=lambda mu, sigma: power(2, mu, sigma) - power(1, mu, sigma) ** 2,
+        cdf=cdf,
+        quantile=quantile,
         sample=lambda key, mu, sigma: quantile(uniform(key, mu), mu, sigma),
-    )  # fmt: skip
+    )

@@ -1,7 +1,9 @@
-"""The coding that a ready model wants of its leaves: ranges of single leaves and relations of two, checked by value on the host.
+"""The coding that a ready model wants of its leaves: ranges of single leaves and relations of two,
+checked by value on the host.
 
-A response in another coding (−1 and 1 for 0 and 1, classes from 1, an event called 2) has a likelihood too, and a maximum that means
-nothing. What came, what is wanted and the line that recodes stand in one error. NaN passes: who may hold it is decided elsewhere.
+A response in another coding (−1 and 1 for 0 and 1, classes from 1, an event called 2) has a
+likelihood too, and a maximum that means nothing. What came, what is wanted and the line that
+recodes stand in one error. NaN passes: who may hold it is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -29,9 +31,11 @@ MAX_FEW = 6  # distinct values that still look like classes rather than measurem
 
 @dataclass(frozen=True)
 class Range:
-    """One leaf: the ends of its values, whether an end itself is allowed, and whether the values are whole numbers.
+    """One leaf: the ends of its values, whether an end itself is allowed, and whether the values
+    are whole numbers.
 
-    ``wanted`` says it in words; ``remedy`` makes the sentence with the line that recodes, from the leaf's name and its finite values.
+    ``wanted`` says it in words; ``remedy`` makes the sentence with the line that recodes, from the
+    leaf's name and its finite values.
     """
 
     leaf: str
@@ -61,11 +65,17 @@ class Range:
         if not bad.any():
             return None
         told = _first(self.leaf, values, bad, where)
-        return f"{told}; {{model}} takes {self.wanted}. {self.remedy(self.leaf, values[np.isfinite(values)])}"
+        return (
+            f"{told}; {{model}} takes {self.wanted}. "
+            f"{self.remedy(self.leaf, values[np.isfinite(values)])}"
+        )
 
     def _holds(self, values: np.ndarray) -> bool:
-        """Whether all is well, by passes without a temporary of the size of the data; False where there is a NaN."""
-        low, high = values.min().item(), values.max().item()
+        """Whether all is well, by passes without a temporary of the size of the data; False
+        where there is a NaN.
+        """
+        low = values.min().item()
+        high = values.max().item()
         if not (self.low < low if self.low_open else self.low <= low):
             return False
         if not (high < self.high if self.high_open else high <= self.high):
@@ -75,7 +85,9 @@ class Range:
 
 @dataclass(frozen=True)
 class Order:
-    """Two leaves, the first below the second or, unless ``strict``, equal to it; in the rows where ``when(data)`` holds, if given."""
+    """Two leaves, the first below the second or, unless ``strict``, equal to it; in the rows
+    where ``when(data)`` holds, if given.
+    """
 
     left: str
     right: str
@@ -85,7 +97,8 @@ class Order:
 
     def violation(self, data: Tree, where: Place) -> str | None:
         """What is wrong with the pair, or None."""
-        left, right = _known(data, self.left), _known(data, self.right)
+        left = _known(data, self.left)
+        right = _known(data, self.right)
         if left is None or right is None:
             return None
         bad = np.asarray(left >= right if self.strict else left > right)
@@ -95,7 +108,8 @@ class Order:
         bad = bad if some is None else bad & some
         if not bad.any():
             return None
-        left, right = np.broadcast_to(left, bad.shape), np.broadcast_to(right, bad.shape)
+        left = np.broadcast_to(left, bad.shape)
+        right = np.broadcast_to(right, bad.shape)
         told = _first(self.left, left, bad, where)
         return f"{told}, where {self.right} is {right[_place(bad)]:g}; {self.wanted}"
 
@@ -130,7 +144,9 @@ class Coding:
 
 
 def coded(likelihood: Any, model: str, rules: tuple[Rule, ...]) -> Any:
-    """A function or a declared regression that carries the coding of its data, where ``checks.check_coding`` looks for it."""
+    """A function or a declared regression that carries the coding of its data, where
+    ``checks.check_coding`` looks for it.
+    """
     if not rules:
         return likelihood
     regression = hasattr(likelihood, "density")
@@ -160,7 +176,8 @@ def _place(bad: np.ndarray) -> tuple[int, ...]:
 
 
 def _first(leaf: str, values: np.ndarray, bad: np.ndarray, where: Place) -> str:
-    place, more = _place(bad), int(bad.sum()) - 1
+    place = _place(bad)
+    more = int(bad.sum()) - 1
     others = f" ({more + 1} such values)" if more else ""
     return f"data[{leaf!r}] is {values[place]:g} in {where(place)}{others}"
 
@@ -179,7 +196,10 @@ def _recode_binary(leaf: str, values: np.ndarray) -> str:
     if set(kinds.tolist()) == {-1.0, 1.0}:
         return f"Write {leaf} = ({leaf} + 1) / 2."
     if set(kinds.tolist()) == {-1.0, 0.0, 1.0}:
-        return f"Where −1 is pandas' code of a missing value, drop these rows from every leaf; where it is the other class, {leaf} = ({leaf} + 1) / 2."
+        return (
+            "Where −1 is pandas' code of a missing value, drop these rows from every leaf; "
+            f"where it is the other class, {leaf} = ({leaf} + 1) / 2."
+        )
     if len(kinds) > MAX_FEW and kinds[0] >= 0 and kinds[-1] <= 100:
         return f"Percentages are {leaf} = {leaf} / 100."
     one = f"Write {leaf} = ({leaf} == {kinds[-1]:g}).astype(float)" if len(kinds) else "Recode it"
@@ -199,7 +219,11 @@ def counts(leaf: str = "y", *, whole: bool = True) -> Range:
             return f"A count is not negative: drop or mend the rows where {leaf} < 0."
         if not whole:
             return f"Drop or mend the rows where {leaf} is infinite."
-        return f"A rate is a count and an exposure: {leaf} = rate * exposure; of rounding errors rid it by {leaf} = numpy.round({leaf}); models.poisson() with vcov='HC0' takes any {leaf} ≥ 0."
+        return (
+            f"A rate is a count and an exposure: {leaf} = rate * exposure; of rounding errors "
+            f"rid it by {leaf} = numpy.round({leaf}); models.poisson() with vcov='HC0' takes any "
+            f"{leaf} ≥ 0."
+        )
 
     return Range(leaf, 0, math.inf, wanted, remedy, whole=whole, high_open=True)
 
@@ -225,9 +249,14 @@ def at_least_zero(leaf: str) -> Range:
 def finite(leaf: str) -> Range:
     """Finite numbers."""
     return Range(
-        leaf, -math.inf, math.inf, "finite numbers",
-        lambda leaf, values: f"Drop or mend the rows where {leaf} is infinite.", low_open=True, high_open=True,
-    )  # fmt: skip
+        leaf,
+        -math.inf,
+        math.inf,
+        "finite numbers",
+        lambda leaf, values: f"Drop or mend the rows where {leaf} is infinite.",
+        low_open=True,
+        high_open=True,
+    )
 
 
 def proportion(leaf: str = "y") -> Range:
@@ -237,7 +266,10 @@ def proportion(leaf: str = "y") -> Range:
         if values.size and values.max() > 1 and values.min() >= 0 and values.max() <= 100:
             return f"Percentages are {leaf} = {leaf} / 100."
         if values.size and 0 <= values.min() and values.max() <= 1:
-            return f"Ends are moved inside by {leaf} = ({leaf} * (len({leaf}) - 1) + 0.5) / len({leaf}) (Smithson & Verkuilen 2006)."
+            return (
+                f"Ends are moved inside by {leaf} = ({leaf} * (len({leaf}) - 1) + 0.5) / "
+                f"len({leaf}) (Smithson & Verkuilen 2006)."
+            )
         return f"Write {leaf} = ({leaf} - low) / (high - low), with the ends of its scale."
 
     return Range(
@@ -257,7 +289,10 @@ def classes(number: int, leaf: str = "y", option: str = "classes") -> Range:
     def remedy(leaf: str, values: np.ndarray) -> str:
         whole = bool(np.all(values == np.floor(values)))
         if whole and values.min() == -1:
-            return f"−1 is pandas' code of a missing value: drop these rows from every leaf, those where {leaf} == -1."
+            return (
+                "−1 is pandas' code of a missing value: drop these rows from every leaf, those "
+                f"where {leaf} == -1."
+            )
         if whole and values.min() == 1 and values.max() == number:
             return f"Write {leaf} = {leaf} - 1."
         kinds = len(np.unique(values))
@@ -275,7 +310,8 @@ def at_most(cases: int, leaf: str, real: str | None) -> Jointly:
     """No stratum (row) has more cases than the model was told of."""
 
     def wrong(data: Tree, where: Place) -> str | None:
-        values, members = _known(data, leaf), None if real is None else _known(data, real)
+        values = _known(data, leaf)
+        members = None if real is None else _known(data, real)
         if values is None or values.ndim < 2:
             return None
         number = np.sum(values if members is None else values * members, axis=-1)
@@ -283,7 +319,10 @@ def at_most(cases: int, leaf: str, real: str | None) -> Jointly:
         if not bad.any():
             return None
         place = _place(bad)
-        return f"the stratum of {where(place)} has {number[place]:g} cases; {{model}} takes {cases} at most. Say cases={int(np.nanmax(number))}."
+        return (
+            f"the stratum of {where(place)} has {number[place]:g} cases; {{model}} takes {cases} "
+            f"at most. Say cases={int(np.nanmax(number))}."
+        )
 
     return Jointly(wrong)
 
@@ -291,18 +330,30 @@ def at_most(cases: int, leaf: str, real: str | None) -> Jointly:
 def groups(leaf: str) -> Range:
     """Codes of groups, whole numbers from 0 on."""
     return Range(
-        leaf, 0, MAX_CODE, "whole numbers from 0 on as codes",
-        lambda leaf, values: f"−1 is pandas' code of a missing value: drop such rows from every leaf; other labels are coded by {leaf} = numpy.unique({leaf}, return_inverse=True)[1].",
+        leaf,
+        0,
+        MAX_CODE,
+        "whole numbers from 0 on as codes",
+        lambda leaf, values: (
+            "−1 is pandas' code of a missing value: drop such rows from every leaf; other "
+            f"labels are coded by {leaf} = numpy.unique({leaf}, return_inverse=True)[1]."
+        ),
         whole=True,
-    )  # fmt: skip
+    )
 
 
 def within(low: float, high: float, leaf: str = "y") -> Range:
     """Numbers between limits beyond which nothing is recorded."""
     return Range(
-        leaf, low, high, f"numbers between its limits, {low:g} and {high:g}",
-        lambda leaf, values: f"Nothing beyond a limit is recorded in a truncated sample: drop such rows, or take models.tobit() if {leaf} is recorded at the limit.",
-    )  # fmt: skip
+        leaf,
+        low,
+        high,
+        f"numbers between its limits, {low:g} and {high:g}",
+        lambda leaf, values: (
+            "Nothing beyond a limit is recorded in a truncated sample: drop such rows, or take "
+            f"models.tobit() if {leaf} is recorded at the limit."
+        ),
+    )
 
 
 def optional(
@@ -317,7 +368,10 @@ def optional(
 
 # ---------------------------------------------------------------- events
 
-EVENT, RIGHT, LEFT, INTERVAL = 1, 0, 2, 3
+EVENT = 1
+RIGHT = 0
+LEFT = 2
+INTERVAL = 3
 
 
 def events(leaf: str = "event") -> Range:
@@ -342,9 +396,15 @@ def censoring(leaf: str, *, interval: bool, left_alone: bool) -> tuple[Rule, ...
 
 
 def _ones_and_twos(leaf: str, data: Tree, where: Place) -> str | None:
-    """R's older coding, 1 for censored and 2 for an event, has the codes of events and left-censored times."""
+    """R's older coding, 1 for censored and 2 for an event, has the codes of events and
+    left-censored times.
+    """
     values = _known(data, leaf)
     if values is None or not values.size or values.max() != LEFT or values.min() != EVENT:
         return None
     told = _first(leaf, values, values == LEFT, where)
-    return f"{told} and 1 in the others; {{model}} takes 1 for an event and 2 for a left-censored time. If 2 is the event, write {leaf} = ({leaf} == 2).astype(int); if times are left censored indeed, and none right censored, say aft(…, left_censored=True)."
+    return (
+        f"{told} and 1 in the others; {{model}} takes 1 for an event and 2 for a left-censored "
+        f"time. If 2 is the event, write {leaf} = ({leaf} == 2).astype(int); if times are left "
+        "censored indeed, and none right censored, say aft(…, left_censored=True)."
+    )

@@ -10,17 +10,19 @@ import scipy
 
 
 def collinear_columns(x: Any, names: Sequence[str] | None = None) -> dict[str, tuple[str, ...]]:
-    """The columns of a design that are linear combinations of others, each with the columns that make it up.
+    """The columns of a design that are linear combinations of others, each with the columns that
+    make it up.
 
-    Columns are scaled to unit length and taken in order of what they add (QR with pivoting); one that adds less than n·ε is
-    redundant. A model with such columns fits as UNIDENTIFIED.
+    Columns are scaled to unit length and taken in order of what they add (QR with pivoting); one
+    that adds less than n·ε is redundant. A model with such columns fits as UNIDENTIFIED.
 
     Args:
         x: the design (n, q).
         names: the names of its columns; ``x[0]``, ``x[1]``, … if left out.
 
     Returns:
-        For each redundant column the columns it is a combination of (none for a column of zeros); empty where the design has full rank.
+        For each redundant column the columns it is a combination of (none for a column of zeros);
+        empty where the design has full rank.
 
     >>> import numpy as np
     >>> ones, group = np.ones(4), np.array([0.0, 1.0, 0.0, 1.0])
@@ -37,7 +39,8 @@ def collinear_columns(x: Any, names: Sequence[str] | None = None) -> dict[str, t
     labels = [f"x[{j}]" for j in range(matrix.shape[1])] if names is None else list(names)
     if len(labels) != matrix.shape[1]:
         raise ValueError(f"the design has {matrix.shape[1]} columns and names has {len(labels)}")
-    # Earlier columns stay where there is a choice: a tiny preference, far below what a real column adds.
+    # Earlier columns stay where there is a choice: a tiny preference, far below what a real column
+    # adds.
     length = np.sqrt(np.sum(matrix**2, axis=0))
     unit = matrix / np.where(length > 0, length, 1.0)
     noise = max(matrix.shape) * np.finfo(np.float64).eps * 10

@@ -1,4 +1,5 @@
-"""Regression of a continuous response: normal (also with a modelled scale), gamma, inverse Gaussian, beta.
+"""Regression of a continuous response: normal (also with a modelled scale), gamma, inverse
+Gaussian, beta.
 
 The design ``data["x"]`` (n, q) holds every column, the intercept's too.
 """
@@ -54,7 +55,8 @@ def _log_scale_information(eta: Tree, row: Tree) -> Array:
 def normal(*, scale: str | None = None, offset: str | None = None) -> Model:
     """Normal linear regression, y ~ N(xβ, σ²), or with a modelled scale: y ~ N(xβ, exp(zγ)²).
 
-    σ̂² is the maximum-likelihood estimate, RSS/n. Parameters: ``beta`` (q,) and ``sigma``; or ``beta`` and ``gamma`` (r,).
+    σ̂² is the maximum-likelihood estimate, RSS/n. Parameters: ``beta`` (q,) and ``sigma``; or
+    ``beta`` and ``gamma`` (r,).
 
     Args:
         scale: name of the design (n, r) of log σ; None for one σ.
@@ -73,10 +75,16 @@ def normal(*, scale: str | None = None, offset: str | None = None) -> Model:
     mean = linear("x", "beta", offset)
     if scale is None:
         return Model(
-            "normal", regression(normal_logpdf, {"mu": mean, "sigma": "sigma"}, response=exact(_normal_information)), functools.partial(_begin_normal, offset=offset),
-            {"sigma": positive}, lambda params, data: constant(eta_of(params, data, offset), params["sigma"]), laws.normal,
+            "normal",
+            regression(
+                normal_logpdf, {"mu": mean, "sigma": "sigma"}, response=exact(_normal_information)
+            ),
+            functools.partial(_begin_normal, offset=offset),
+            {"sigma": positive},
+            lambda params, data: constant(eta_of(params, data, offset), params["sigma"]),
+            laws.normal,
             coding=coding.optional(offset),
-        )  # fmt: skip
+        )
     return Model(
         "normal",
         regression(
@@ -120,7 +128,8 @@ ZEROS = "zeros are a model of their own, models.logistic() of y > 0"
 
 def gamma_logpdf(eta: Tree, row: Tree) -> Array:
     """log density of a gamma response with mean exp(log_mu) and variance mean²/shape."""
-    shape, y = eta["shape"], row["y"]
+    shape = eta["shape"]
+    y = row["y"]
     log_ratio = jnp.log(y) - eta["log_mu"]  # k(log k + log r − r) − log Γ(k) − log y
     return shape * (jnp.log(shape) + log_ratio - jnp.exp(log_ratio)) - gammaln(shape) - jnp.log(y)
 
@@ -131,19 +140,28 @@ def _gamma_information(eta: Tree, row: Tree) -> Array:
 
 @made_once
 def gamma(*, offset: str | None = None) -> Model:
-    """Gamma regression with a log link: mean μ = exp(xβ), variance μ²/shape. Parameters: ``beta`` (q,) and ``shape``.
+    """Gamma regression with a log link: mean μ = exp(xβ), variance μ²/shape. Parameters: ``beta``
+    (q,) and ``shape``.
 
-    The shape is the maximum-likelihood estimate; software that reports a dispersion from Pearson's χ² has other standard errors.
+    The shape is the maximum-likelihood estimate; software that reports a dispersion from Pearson's
+    χ² has other standard errors.
 
     Args:
         offset: name of a data leaf (n,) added to log μ.
     """
     return Model(
-        "gamma", regression(gamma_logpdf, {"log_mu": linear("x", "beta", offset), "shape": "shape"}, response=exact(_gamma_information)),
-        functools.partial(_begin_positive, offset=offset, power=2), {"shape": positive},
-        lambda params, data: constant(jnp.exp(eta_of(params, data, offset)), params["shape"]), laws.gamma,
+        "gamma",
+        regression(
+            gamma_logpdf,
+            {"log_mu": linear("x", "beta", offset), "shape": "shape"},
+            response=exact(_gamma_information),
+        ),
+        functools.partial(_begin_positive, offset=offset, power=2),
+        {"shape": positive},
+        lambda params, data: constant(jnp.exp(eta_of(params, data, offset)), params["shape"]),
+        laws.gamma,
         coding=(coding.positive("y", zeros=ZEROS), *coding.optional(offset)),
-    )  # fmt: skip
+    )
 
 
 def _begin_positive(data: Tree, offset: str | None, power: int) -> Tree:
@@ -169,8 +187,11 @@ def _begin_positive(data: Tree, offset: str | None, power: int) -> Tree:
 
 
 def inverse_gaussian_logpdf(eta: Tree, row: Tree) -> Array:
-    """log density of an inverse Gaussian response with mean exp(log_mu) and variance mean³/shape."""
-    shape, y = eta["shape"], row["y"]
+    """log density of an inverse Gaussian response with mean exp(log_mu) and variance
+    mean³/shape.
+    """
+    shape = eta["shape"]
+    y = row["y"]
     distance = y * jnp.exp(-eta["log_mu"]) - 1
     return 0.5 * jnp.log(shape) - HALF_LOG_2PI - 1.5 * jnp.log(y) - 0.5 * shape * distance**2 / y
 
@@ -181,26 +202,38 @@ def _inverse_gaussian_information(eta: Tree, row: Tree) -> Array:
 
 @made_once
 def inverse_gaussian(*, offset: str | None = None) -> Model:
-    """Inverse Gaussian regression with a log link: mean μ = exp(xβ), variance μ³/shape. Parameters: ``beta`` (q,) and ``shape``.
+    """Inverse Gaussian regression with a log link: mean μ = exp(xβ), variance μ³/shape. Parameters:
+    ``beta`` (q,) and ``shape``.
 
     Args:
         offset: name of a data leaf (n,) added to log μ.
     """
     return Model(
         "inverse_gaussian",
-        regression(inverse_gaussian_logpdf, {"log_mu": linear("x", "beta", offset), "shape": "shape"}, response=exact(_inverse_gaussian_information)),
-        functools.partial(_begin_positive, offset=offset, power=3), {"shape": positive},
-        lambda params, data: constant(jnp.exp(eta_of(params, data, offset)), params["shape"]), laws.inverse_gaussian,
+        regression(
+            inverse_gaussian_logpdf,
+            {"log_mu": linear("x", "beta", offset), "shape": "shape"},
+            response=exact(_inverse_gaussian_information),
+        ),
+        functools.partial(_begin_positive, offset=offset, power=3),
+        {"shape": positive},
+        lambda params, data: constant(jnp.exp(eta_of(params, data, offset)), params["shape"]),
+        laws.inverse_gaussian,
         coding=(coding.positive("y", zeros=ZEROS), *coding.optional(offset)),
-    )  # fmt: skip
+    )
 
 
 # ---------------------------------------------------------------- beta
 
 
 def beta_logpdf(eta: Tree, row: Tree) -> Array:
-    """log density of a beta response with mean sigmoid(eta) and variance mean(1 − mean)/(1 + phi)."""
-    mean, rest, phi, y = sigmoid(eta["eta"]), sigmoid(-eta["eta"]), eta["phi"], row["y"]
+    """log density of a beta response with mean sigmoid(eta) and variance mean(1 − mean)/(1 +
+    phi).
+    """
+    mean = sigmoid(eta["eta"])
+    rest = sigmoid(-eta["eta"])
+    phi = eta["phi"]
+    y = row["y"]
     return (
         gammaln(phi)
         - gammaln(mean * phi)
@@ -212,8 +245,11 @@ def beta_logpdf(eta: Tree, row: Tree) -> Array:
 
 def _beta_information(eta: Tree, row: Tree) -> Array:
     """Ferrari & Cribari-Neto (2004), Journal of Applied Statistics 31, appendix A."""
-    mean, phi = sigmoid(eta["eta"]), eta["phi"]
-    a, b, slope = trigamma(mean * phi), trigamma((1 - mean) * phi), mean * (1 - mean)
+    mean = sigmoid(eta["eta"])
+    phi = eta["phi"]
+    a = trigamma(mean * phi)
+    b = trigamma((1 - mean) * phi)
+    slope = mean * (1 - mean)
     cross = phi * slope * (mean * a - (1 - mean) * b)
     corner = mean**2 * a + (1 - mean) ** 2 * b - trigamma(phi)
     return jnp.stack([jnp.stack([(phi * slope) ** 2 * (a + b), cross]), jnp.stack([cross, corner])])
@@ -221,19 +257,28 @@ def _beta_information(eta: Tree, row: Tree) -> Array:
 
 @made_once
 def beta(*, offset: str | None = None) -> Model:
-    """Beta regression of a response in (0, 1) with a logit link: mean μ = sigmoid(xβ), variance μ(1 − μ)/(1 + phi).
+    """Beta regression of a response in (0, 1) with a logit link: mean μ = sigmoid(xβ), variance μ(1
+    − μ)/(1 + phi).
 
-    Parameters: ``beta`` (q,) and the precision ``phi``. Ferrari & Cribari-Neto (2004), Journal of Applied Statistics 31, p. 799.
+    Parameters: ``beta`` (q,) and the precision ``phi``. Ferrari & Cribari-Neto (2004), Journal of
+    Applied Statistics 31, p. 799.
 
     Args:
         offset: name of a data leaf (n,) added to the logit of the mean.
     """
     return Model(
-        "beta", regression(beta_logpdf, {"eta": linear("x", "beta", offset), "phi": "phi"}, response=exact(_beta_information)),
-        functools.partial(_begin_beta, offset=offset), {"phi": positive},
-        lambda params, data: constant(sigmoid(eta_of(params, data, offset)), params["phi"]), laws.beta,
+        "beta",
+        regression(
+            beta_logpdf,
+            {"eta": linear("x", "beta", offset), "phi": "phi"},
+            response=exact(_beta_information),
+        ),
+        functools.partial(_begin_beta, offset=offset),
+        {"phi": positive},
+        lambda params, data: constant(sigmoid(eta_of(params, data, offset)), params["phi"]),
+        laws.beta,
         coding=(coding.proportion(), *coding.optional(offset)),
-    )  # fmt: skip
+    )
 
 
 def _begin_beta(data: Tree, offset: str | None) -> Tree:

@@ -1,4 +1,6 @@
-"""Regression of counts: Poisson and negative binomial, also zero-inflated or with a hurdle at zero."""
+"""Regression of counts: Poisson and negative binomial, also zero-inflated or with a hurdle at
+zero.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,11 @@ def _log_mean(eta: Array, row: Tree, exposure: str | None) -> Array:
 
 
 def plain_poisson(y: Array, log_mu: Array) -> Array:
-    """y log μ − μ − log y!: what cancels at large counts, 1e-9 of a term at y = 10⁶, is in no derivative.
+    """y log μ − μ − log y!: what cancels at large counts, 1e-9 of a term at y = 10⁶, is in no
+    derivative.
 
-    Not ``special.poisson_logpmf``, whose terms stay small: 200 000 rows by 5 columns take 45 ms to fit so, 80 ms with it.
+    Not ``special.poisson_logpmf``, whose terms stay small: 200 000 rows by 5 columns take 45 ms to
+    fit so, 80 ms with it.
     """
     return y * log_mu - jnp.exp(log_mu) - gammaln(y + 1)
 
@@ -65,10 +69,11 @@ def mean_of(params: Tree, data: Tree, offset: str | None, exposure: str | None) 
 
 @made_once
 def poisson(*, offset: str | None = None, exposure: str | None = None) -> Model:
-    """Poisson regression with a log link: mean = exposure · exp(xβ + offset). Parameters: ``beta`` (q,).
+    """Poisson regression with a log link: mean = exposure · exp(xβ + offset). Parameters: ``beta``
+    (q,).
 
-    A response need not be whole: with ``vcov="HC0"`` the fit is the Poisson pseudo-maximum likelihood of any response ≥ 0
-    (Gourieroux, Monfort & Trognon 1984, Econometrica 52, p. 701).
+    A response need not be whole: with ``vcov="HC0"`` the fit is the Poisson pseudo-maximum
+    likelihood of any response ≥ 0 (Gourieroux, Monfort & Trognon 1984, Econometrica 52, p. 701).
 
     Args:
         offset: name of a data leaf (n,) added to log μ.
@@ -76,24 +81,36 @@ def poisson(*, offset: str | None = None, exposure: str | None = None) -> Model:
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models
-    >>> data = {"x": np.ones((3, 1)), "y": np.array([1.0, 4.0, 4.0]), "years": np.array([1.0, 1.0, 2.0])}
+    >>> data = {
+    ...     "x": np.ones((3, 1)),
+    ...     "y": np.array([1.0, 4.0, 4.0]),
+    ...     "years": np.array([1.0, 1.0, 2.0]),
+    ... }
     >>> jm.fit(models.poisson(exposure="years"), data=data).params["beta"].round(4).tolist()
     [0.8109]
     """
     return Model(
         "poisson",
-        regression(functools.partial(_poisson_density, exposure), {"log_mu": linear("x", "beta", offset)}, response=exact(functools.partial(_poisson_information, exposure), _poisson_cross)),
-        functools.partial(_begin_poisson, offset=offset, exposure=exposure), None,
-        lambda params, data: (mean_of(params, data, offset, exposure),), laws.poisson,
+        regression(
+            functools.partial(_poisson_density, exposure),
+            {"log_mu": linear("x", "beta", offset)},
+            response=exact(functools.partial(_poisson_information, exposure), _poisson_cross),
+        ),
+        functools.partial(_begin_poisson, offset=offset, exposure=exposure),
+        None,
+        lambda params, data: (mean_of(params, data, offset, exposure),),
+        laws.poisson,
         coding=(coding.counts(whole=False), *coding.optional(offset, exposure)),
-    )  # fmt: skip
+    )
 
 
 @made_once
 def negative_binomial(*, offset: str | None = None, exposure: str | None = None) -> Model:
-    """Negative binomial regression (NB2) with a log link: variance μ + alpha·μ². Parameters: ``beta`` (q,) and ``alpha`` > 0.
+    """Negative binomial regression (NB2) with a log link: variance μ + alpha·μ². Parameters:
+    ``beta`` (q,) and ``alpha`` > 0.
 
-    Counts that are not overdispersed have their maximum at alpha = 0, the Poisson limit: the fit says BOUNDARY.
+    Counts that are not overdispersed have their maximum at alpha = 0, the Poisson limit: the fit
+    says BOUNDARY.
 
     Args:
         offset: name of a data leaf (n,) added to log μ.
@@ -101,17 +118,25 @@ def negative_binomial(*, offset: str | None = None, exposure: str | None = None)
     """
     return Model(
         "negative_binomial",
-        regression(functools.partial(_negative_binomial_density, exposure), {"log_mu": linear("x", "beta", offset), "alpha": "alpha"}, counts={"y": _clumping}),
-        functools.partial(_begin_negative_binomial, offset=offset, exposure=exposure), {"alpha": lower(0.0)},
-        lambda params, data: constant(mean_of(params, data, offset, exposure), params["alpha"]), laws.negative_binomial,
+        regression(
+            functools.partial(_negative_binomial_density, exposure),
+            {"log_mu": linear("x", "beta", offset), "alpha": "alpha"},
+            counts={"y": _clumping},
+        ),
+        functools.partial(_begin_negative_binomial, offset=offset, exposure=exposure),
+        {"alpha": lower(0.0)},
+        lambda params, data: constant(mean_of(params, data, offset, exposure), params["alpha"]),
+        laws.negative_binomial,
         coding=(coding.counts(), *coding.optional(offset, exposure)),
-    )  # fmt: skip
+    )
 
 
 def _poisson_step(
     data: Tree, offset: str | None, exposure: str | None
 ) -> tuple[Array, Array, Array]:
-    """The response, coefficients and means after one weighted step from μ = y + 0.1 (McCullagh & Nelder 1989, p. 117)."""
+    """The response, coefficients and means after one weighted step from μ = y + 0.1 (McCullagh
+    & Nelder 1989, p. 117).
+    """
     y = column(data, "y")
     xp = namespace(y)
     y = xp.maximum(y, 0.0)
@@ -157,9 +182,11 @@ def _next_poisson_step(
 
 
 def dispersion(y: Array, mu: Array) -> Array:
-    """α from E (y − μ)² = μ + αμ², which is one step of scoring from the Poisson limit; at least a tenth of its standard error √(2/Σμ²) there.
+    """α from E (y − μ)² = μ + αμ², which is one step of scoring from the Poisson limit; at least a
+    tenth of its standard error √(2/Σμ²) there.
 
-    Not more: ℓ is level in log α towards 0, and a climb that starts beyond the bend may leap over the maximum onto that plain.
+    Not more: ℓ is level in log α towards 0, and a climb that starts beyond the bend may leap over
+    the maximum onto that plain.
     """
     xp = namespace(y)
     square = xp.sum(mu**2, axis=-1)
@@ -173,26 +200,33 @@ def dispersion(y: Array, mu: Array) -> Array:
 
 
 def _zero_inflated_poisson(eta: Tree, row: Tree) -> Array:
-    zero, log_mu = eta["zero"], eta["log_mu"]
+    zero = eta["zero"]
+    log_mu = eta["log_mu"]
     at_zero = jnp.logaddexp(zero, -jnp.exp(log_mu))
     return jnp.where(row["y"] == 0, at_zero, plain_poisson(row["y"], log_mu)) - softplus(zero)
 
 
 def _zero_inflated_negative_binomial(eta: Tree, row: Tree) -> Array:
-    """But for the clumping, which is 0 for a count of 0: so it may be added to the other counts and to the mixture at 0 alike."""
-    zero, count = eta["zero"], negative_binomial_kernel(row["y"], eta["log_mu"], eta["alpha"])
+    """But for the clumping, which is 0 for a count of 0: so it may be added to the other counts
+    and to the mixture at 0 alike.
+    """
+    zero = eta["zero"]
+    count = negative_binomial_kernel(row["y"], eta["log_mu"], eta["alpha"])
     return jnp.where(row["y"] == 0, jnp.logaddexp(zero, count), count) - softplus(zero)
 
 
 def _hurdle_poisson(eta: Tree, row: Tree) -> Array:
-    crossed, log_mu = row["y"] > 0, eta["log_mu"]
+    crossed = row["y"] > 0
+    log_mu = eta["log_mu"]
     positive = plain_poisson(row["y"], log_mu) - log_cloglog(log_mu)
     return jnp.where(crossed, positive + eta["cross"], 0.0) - softplus(eta["cross"])
 
 
 def _hurdle_negative_binomial(eta: Tree, row: Tree) -> Array:
     """But for the clumping, which is 0 for a count of 0."""
-    crossed, log_mu, alpha = row["y"] > 0, eta["log_mu"], eta["alpha"]
+    crossed = row["y"] > 0
+    log_mu = eta["log_mu"]
+    alpha = eta["alpha"]
     empty = jnp.log1p(alpha * jnp.exp(log_mu)) / alpha  # −log P(0)
     positive = negative_binomial_kernel(row["y"], log_mu, alpha) - log1mexp(-empty)
     return jnp.where(crossed, positive + eta["cross"], 0.0) - softplus(eta["cross"])
@@ -207,7 +241,8 @@ def _check_count(count: str) -> None:
 
 @made_once
 def zero_inflated(count: str = "poisson", *, zero: str = "z", offset: str | None = None) -> Model:
-    """Zero-inflated counts: 0 with probability π = sigmoid(zγ), else a count of mean exp(xβ). Parameters: ``beta``, ``gamma`` and, if negative binomial, ``alpha``.
+    """Zero-inflated counts: 0 with probability π = sigmoid(zγ), else a count of mean exp(xβ).
+    Parameters: ``beta``, ``gamma`` and, if negative binomial, ``alpha``.
 
     Lambert (1992), Technometrics 34, p. 1.
 
@@ -240,13 +275,16 @@ def zero_inflated(count: str = "poisson", *, zero: str = "z", offset: str | None
 
 @made_once
 def hurdle(count: str = "poisson", *, cross: str = "z", offset: str | None = None) -> Model:
-    """Hurdle counts: positive with probability sigmoid(zγ), and then a count of parameter exp(xβ) given that it is positive.
+    """Hurdle counts: positive with probability sigmoid(zγ), and then a count of parameter exp(xβ)
+    given that it is positive.
 
-    Parameters: ``beta``, ``gamma`` and, if negative binomial, ``alpha``. Mullahy (1986), Journal of Econometrics 33, p. 341.
+    Parameters: ``beta``, ``gamma`` and, if negative binomial, ``alpha``. Mullahy (1986), Journal of
+    Econometrics 33, p. 341.
 
     Args:
         count: ``"poisson"`` or ``"negative_binomial"``.
-        cross: name of the design (n, r) of the positive probability; ``"x"`` for the design of the counts.
+        cross: name of the design (n, r) of the positive probability; ``"x"`` for the design of the
+            counts.
         offset: name of a data leaf (n,) added to log μ.
     """
     _check_count(count)
@@ -268,7 +306,9 @@ def hurdle(count: str = "poisson", *, cross: str = "z", offset: str | None = Non
 def _two_parts(
     name: str, density: Any, law: Any, part: str, design: str, offset: str | None, *, plain: bool
 ) -> Model:
-    """The model of a density in two predictors: log μ, and ``part`` by a design of its own. ``plain`` is without α."""
+    """The model of a density in two predictors: log μ, and ``part`` by a design of its own.
+    ``plain`` is without α.
+    """
     eta: dict[str, Any] = {"log_mu": linear("x", "beta", offset), part: linear(design, "gamma")}
     return Model(
         name,
@@ -288,10 +328,8 @@ def _two_parts(
 def _two_part_natural(
     params: Tree, data: Tree, part: str, offset: str | None, plain: bool
 ) -> tuple[Array, ...]:
-    mu, probability = (
-        jnp.exp(eta_of(params, data, offset)),
-        sigmoid(eta_of(params, data, None, part, "gamma")),
-    )
+    mu = jnp.exp(eta_of(params, data, offset))
+    probability = sigmoid(eta_of(params, data, None, part, "gamma"))
     return (probability, mu) if plain else (probability, *constant(mu, params["alpha"]))
 
 
@@ -307,7 +345,8 @@ def _begin_two_parts(data: Tree, part: str, offset: str | None, plain: bool, hur
     target = some if hurdle else (1 - some) * clip(1 - expected, 0.1, 0.9)
     gamma, _ = regress(data, part, 4 * (target - 0.5))
     found = {"beta": beta, "gamma": gamma}
-    # Each from trials with α between 0.15 and 0.6: the climb must not leap over a small α onto the plain towards 0 (``dispersion``).
+    # Each from trials with α between 0.15 and 0.6: the climb must not leap over a small α onto the
+    # plain towards 0 (``dispersion``).
     return (
         found
         if plain

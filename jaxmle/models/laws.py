@@ -1,6 +1,8 @@
-"""The law of one response given its natural parameters, from the families: mean, variance, distribution function, quantile, sampler.
+"""The law of one response given its natural parameters, from the families: mean, variance,
+distribution function, quantile, sampler.
 
-Each is a function of arrays (n,), its argument first: ``cdf(y, *natural)``, ``quantile(level, *natural)``, ``sample(key, *natural)``.
+Each is a function of arrays (n,), its argument first: ``cdf(y, *natural)``, ``quantile(level,
+*natural)``, ``sample(key, *natural)``.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class Law:
 
 @dataclass(frozen=True)
 class _Bound:
-    """A residual with its law; equal where both are, so that what is compiled of it is found again."""
+    """A residual with its law; equal where both are, so that what is compiled of it is found
+    again.
+    """
 
     make: Function
     law: Law
@@ -66,7 +70,8 @@ def _pearson(law: Law, y: Array, *natural: Array) -> Array:
 
 def _deviance(law: Law, y: Array, *natural: Array) -> Array:
     mean = law.mean(*natural)  # type: ignore[misc]
-    return jnp.sign(y - mean) * jnp.sqrt(jnp.maximum(law.deviance(y, *natural), 0.0))  # type: ignore[misc]
+    deviance = law.deviance(y, *natural)  # type: ignore[misc]
+    return jnp.sign(y - mean) * jnp.sqrt(jnp.maximum(deviance, 0.0))
 
 
 def _quantile_residual(law: Law, y: Array, key: Array | None, *natural: Array) -> Array:

@@ -1,4 +1,6 @@
-"""A ready model: a log-likelihood that also knows where to start, how its parameters are bounded, and what it predicts."""
+"""A ready model: a log-likelihood that also knows where to start, how its parameters are
+bounded, and what it predicts.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ from jaxmle.parameters.arguments import check_choice, shown
 ENOUGH = 20_000  # their standard errors are a hundredth and less
 KINDS = ("response", "pearson", "deviance", "quantile")
 
-# Models whose log density is concave in its predictors: canonical links, and links with a log-concave distribution (Pratt 1981, JASA 76, 103).
+# Models whose log density is concave in its predictors: canonical links, and links with a
+# log-concave distribution (Pratt 1981, JASA 76, 103).
 CONCAVE = frozenset(
     {"logistic", "probit", "cloglog", "binomial", "poisson", "multinomial", "ordinal"}
 )
@@ -33,18 +36,22 @@ CONCAVE = frozenset(
 @jax.tree_util.register_static
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A log-likelihood ``(params, data) -> (n,)`` with a start, constraints, and the law of its response.
+    """A log-likelihood ``(params, data) -> (n,)`` with a start, constraints, and the law of its
+    response.
 
-    ``fit(model, data=data)`` and ``fit_batch(model, None, datasets)`` need no start values. Every method is a function of ``params`` and
-    ``data``: under a trace it is pure, so that ``delta(lambda params: model.predict(params, data), fit)`` gives its standard errors; on
-    the host it runs in float64 and returns NumPy arrays.
+    ``fit(model, data=data)`` and ``fit_batch(model, None, datasets)`` need no start values. Every
+    method is a function of ``params`` and ``data``: under a trace it is pure, so that
+    ``delta(lambda params: model.predict(params, data), fit)`` gives its standard errors; on the
+    host it runs in float64 and returns NumPy arrays.
 
     Attributes:
         name: what the model is called in messages.
-        likelihood: the declared regression, or a function where no declaration fits; what the engine differentiates.
+        likelihood: the declared regression, or a function where no declaration fits; what the
+            engine differentiates.
         begin: ``begin(data)``, start values from cleaned arrays.
         constraints: bounds of the parameters, a tree prefix of them.
-        natural: ``natural(params, data)``, the parameters of the law of each row, a tuple of arrays (n, …).
+        natural: ``natural(params, data)``, the parameters of the law of each row, a tuple of arrays
+            (n, …).
         law: mean, variance, distribution function, quantile and sampler of that law.
         outcome: the leaf of the data that holds the response.
         coding: the values that the response and other leaves may have.
@@ -68,17 +75,21 @@ class Model:
         object.__setattr__(self, "likelihood", likelihood)
 
     def __call__(self, params: Tree, data: Tree) -> Array:
-        """The log-likelihood terms (n,), or one scalar for dependent data; on the host in float64 and as a NumPy array."""
+        """The log-likelihood terms (n,), or one scalar for dependent data; on the host in
+        float64 and as a NumPy array.
+        """
         if tracing():
             return self.likelihood(params, data)
         with precision(np.float64):
-            params, real = host_params(params, np.float64), host_data(data, np.float64, nan=True)
+            params = host_params(params, np.float64)
+            real = host_data(data, np.float64, nan=True)
             self.check(real)
             terms = compiled(as_tree(self.likelihood), "terms", lambda loglik: loglik)
             return to_numpy(terms(params, real))
 
     def check(self, data: Tree) -> None:
-        """Raise a ValueError where the response, or another leaf, is not coded as the model reads it: what came, what is wanted, the line that recodes.
+        """Raise a ValueError where the response, or another leaf, is not coded as the model reads
+        it: what came, what is wanted, the line that recodes.
 
         ``fit`` and everything else that takes data on the host asks this first.
         """
@@ -88,10 +99,12 @@ class Model:
         return f"models.{self.name}"
 
     def start(self, data: Tree) -> Tree:
-        """Start values from the data: a least-squares step or moments, finite for any data that are.
+        """Start values from the data: a least-squares step or moments, finite for any data that
+        are.
 
         Args:
-            data: one data set; or data sets stacked on a leading axis, for starts with that axis. A design may be shared by all.
+            data: one data set; or data sets stacked on a leading axis, for starts with that axis. A
+                design may be shared by all.
         """
         self._check_form(data)
         if tracing():
@@ -109,7 +122,8 @@ class Model:
         """Data are one array, or a dictionary of them."""
         if not isinstance(data, dict) and not hasattr(data, "ndim"):
             raise TypeError(
-                f"{self!r} reads a dictionary of arrays, such as {{'x': design, {self.outcome!r}: response}}; got {shown(data)}"
+                f"{self!r} reads a dictionary of arrays, such as {{'x': design, "
+                f"{self.outcome!r}: response}}; got {shown(data)}"
             )
 
     def starts(self, data: Tree) -> Tree:
@@ -123,7 +137,9 @@ class Model:
         )
 
     def predict(self, params: Tree, data: Tree) -> Array:
-        """The mean of each response given the parameters, (n,); class probabilities (n, K) for a categorical response."""
+        """The mean of each response given the parameters, (n,); class probabilities (n, K) for
+        a categorical response.
+        """
         return self._evaluate("mean", params, data)
 
     def variance(self, params: Tree, data: Tree) -> Array:
@@ -131,9 +147,11 @@ class Model:
         return self._evaluate("variance", params, data)
 
     def quantile(self, params: Tree, data: Tree, level: Any) -> Array:
-        """The ``level`` quantile of each response given the parameters, (n,): a prediction interval is two of them.
+        """The ``level`` quantile of each response given the parameters, (n,): a prediction interval
+        is two of them.
 
-        For a discrete response it is the smallest value whose distribution function is at least ``level``.
+        For a discrete response it is the smallest value whose distribution function is at least
+        ``level``.
         """
         return self._evaluate("quantile", params, data, level)
 
@@ -142,7 +160,8 @@ class Model:
         return self._evaluate("cdf", params, data, self._response(data))
 
     def sample(self, key: Array, params: Tree, data: Tree) -> Tree:
-        """``data`` with a fresh response drawn from the model; the sampler that ``simulation`` and a parametric bootstrap take.
+        """``data`` with a fresh response drawn from the model; the sampler that ``simulation`` and
+        a parametric bootstrap take.
 
         Args:
             key: a jax random key.
@@ -158,13 +177,16 @@ class Model:
         """Residuals (n,).
 
         Args:
-            kind: ``"response"`` y − mean; ``"pearson"`` that over the standard deviation; ``"deviance"`` signed √(2(ℓ_saturated − ℓ)) for
-                exponential families; ``"quantile"`` Φ⁻¹(F(y)), standard normal under the model.
-            key: for quantile residuals of a discrete response, drawn uniformly over its step of F (Dunn & Smyth 1996, JCGS 5, p. 236); and
-                of a censored one, a limit's atom or an interval, drawn over what is known of it. F is that given entry, if late.
+            kind: ``"response"`` y − mean; ``"pearson"`` that over the standard deviation;
+                ``"deviance"`` signed √(2(ℓ_saturated − ℓ)) for exponential families; ``"quantile"``
+                Φ⁻¹(F(y)), standard normal under the model.
+            key: for quantile residuals of a discrete response, drawn uniformly over its step of F
+                (Dunn & Smyth 1996, JCGS 5, p. 236); and of a censored one, a limit's atom or an
+                interval, drawn over what is known of it. F is that given entry, if late.
 
         Raises:
-            ValueError: key is needed and not given; a residual other than the quantile one of rows that are censored or entered late.
+            ValueError: key is needed and not given; a residual other than the quantile one of rows
+                that are censored or entered late.
 
         >>> import numpy as np
         >>> from jaxmle.models import poisson
@@ -183,7 +205,8 @@ class Model:
             return self._evaluate("response_residual", params, data, y)
         if kind == "quantile" and self.law.discrete and key is None:
             raise ValueError(
-                "quantile residuals of a discrete response are drawn at random within its step: give key=jax.random.key(0)"
+                "quantile residuals of a discrete response are drawn at random within its step: "
+                "give key=jax.random.key(0)"
             )
         extra = () if kind != "quantile" else (key,)
         return self._evaluate(f"{kind}_residual", params, data, y, *extra)
@@ -192,7 +215,9 @@ class Model:
         return leaf_of(data, self.outcome) if isinstance(data, dict) else data
 
     def _evaluate(self, what: str, params: Tree, data: Tree, *args: Any) -> Any:
-        """One function of the law at the natural parameters: pure under a trace, compiled and in float64 on the host."""
+        """One function of the law at the natural parameters: pure under a trace, compiled and
+        in float64 on the host.
+        """
         of = self.law.function(what, self.name)
         natural = self.natural
 
@@ -207,11 +232,14 @@ class Model:
     def _either_road(
         self, name: Any, run: Callable[..., Array], params: Tree, data: Tree, *args: Any
     ) -> Any:
-        """``run(params, data, *args)``: in place under a trace, compiled and in float64 on the host."""
+        """``run(params, data, *args)``: in place under a trace, compiled and in float64 on the
+        host.
+        """
         if tracing():
             return run(params, traced_data(data), *args)
         with precision(np.float64):
-            params, real = host_params(params, np.float64), host_data(data, np.float64, nan=True)
+            params = host_params(params, np.float64)
+            real = host_data(data, np.float64, nan=True)
             args = tuple(
                 a if a is None or _is_key(a) else np.asarray(a, dtype=np.float64) for a in args
             )
@@ -221,7 +249,9 @@ class Model:
 
 
 def _thinned(rows: Tree, response: Array) -> Tree:
-    """At most some 20 000 rows of a long data set, evenly spaced: a start is near enough from these."""
+    """At most some 20 000 rows of a long data set, evenly spaced: a start is near enough from
+    these.
+    """
     step = response.shape[0] // ENOUGH if response.ndim == 1 else 0
     return jax.tree.map(lambda leaf: leaf[::step], rows) if step > 1 else rows
 

@@ -1,4 +1,6 @@
-"""Options of ready models: checked by their annotation, and each model made once for the same options."""
+"""Options of ready models: checked by their annotation, and each model made once for the same
+options.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,11 @@ R = TypeVar("R")
 
 
 def made_once(make: Callable[P, R]) -> Callable[P, R]:
-    """A function that makes a ready model, made once for each set of options, so that what was compiled for it is found again.
+    """A function that makes a ready model, made once for each set of options, so that what was
+    compiled for it is found again.
 
-    Options are refused where they are not of the kind that the function's annotations say: a name of a leaf, a number, a whole number.
+    Options are refused where they are not of the kind that the function's annotations say: a name
+    of a leaf, a number, a whole number.
     """
     signature = inspect.signature(make)
     cached: Any = functools.cache(make)

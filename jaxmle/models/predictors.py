@@ -13,7 +13,8 @@ def eta_of(
     params: Tree, data: Tree, offset: str | None = None, x: str = "x", param: str = "beta"
 ) -> jax.Array:
     """The linear predictor ``data[x] @ params[param] + data[offset]``, (n,) or (n, K)."""
-    design, beta = jnp.asarray(leaf_of(data, x)), jnp.asarray(params[param])
+    design = jnp.asarray(leaf_of(data, x))
+    beta = jnp.asarray(params[param])
     eta = design * beta if design.ndim == 1 else design @ beta
     return eta if offset is None else eta + jnp.asarray(leaf_of(data, offset))
 

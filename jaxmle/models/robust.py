@@ -1,4 +1,6 @@
-"""Regression of the centre and of quantiles that outliers do not carry away: Student's t, Laplace, quantile regression."""
+"""Regression of the centre and of quantiles that outliers do not carry away: Student's t,
+Laplace, quantile regression.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,14 @@ def _student_density(df: float | None, eta: Tree, row: Tree) -> Array:
 
 
 def _student_information(df: float | None, eta: Tree, row: Tree) -> Array:
-    """Lange, Little & Taylor (1989), Journal of the American Statistical Association 84, appendix B."""
-    s, v = eta["scale"], eta["df"] if df is None else df + 0.0 * eta["scale"]
+    """Lange, Little & Taylor (1989), Journal of the American Statistical Association 84,
+    appendix B.
+    """
+    s = eta["scale"]
+    v = eta["df"] if df is None else df + 0.0 * eta["scale"]
     zero = jnp.zeros_like(s)
-    centre, scale = (v + 1) / ((v + 3) * s**2), 2 * v / ((v + 3) * s**2)
+    centre = (v + 1) / ((v + 3) * s**2)
+    scale = 2 * v / ((v + 3) * s**2)
     if df is not None:
         return jnp.diag(jnp.stack([centre, scale]))
     cross = -2 / (s * (v + 1) * (v + 3))
@@ -53,10 +59,12 @@ def _student_information(df: float | None, eta: Tree, row: Tree) -> Array:
 
 @made_once
 def student_t(*, df: float | None = None, offset: str | None = None) -> Model:
-    """Robust regression, y = xβ + scale·T with T Student's t. Parameters: ``beta`` (q,), ``scale``, and ``df`` unless it is given.
+    """Robust regression, y = xβ + scale·T with T Student's t. Parameters: ``beta`` (q,), ``scale``,
+    and ``df`` unless it is given.
 
-    Data with tails no heavier than the normal's have their maximum at df = ∞: the fit says SEPARATED and keeps the rest.
-    Lange, Little & Taylor (1989), Journal of the American Statistical Association 84, p. 881.
+    Data with tails no heavier than the normal's have their maximum at df = ∞: the fit says
+    SEPARATED and keeps the rest. Lange, Little & Taylor (1989), Journal of the American Statistical
+    Association 84, p. 881.
 
     Args:
         df: degrees of freedom, held; None to estimate them.
@@ -74,15 +82,26 @@ def student_t(*, df: float | None = None, offset: str | None = None) -> Model:
         {"df": "df"} if df is None else {}
     )
     return Model(
-        "student_t", regression(functools.partial(_student_density, df), eta, response=exact(functools.partial(_student_information, df))),
-        functools.partial(_begin_student, df=df, offset=offset), {"scale": positive} | ({"df": positive} if df is None else {}),
-        lambda params, data: constant(eta_of(params, data, offset), params["scale"], params["df"] if df is None else df), laws.student_t,
+        "student_t",
+        regression(
+            functools.partial(_student_density, df),
+            eta,
+            response=exact(functools.partial(_student_information, df)),
+        ),
+        functools.partial(_begin_student, df=df, offset=offset),
+        {"scale": positive} | ({"df": positive} if df is None else {}),
+        lambda params, data: constant(
+            eta_of(params, data, offset), params["scale"], params["df"] if df is None else df
+        ),
+        laws.student_t,
         coding=coding.optional(offset),
-    )  # fmt: skip
+    )
 
 
 def _reweighted(data: Tree, offset: str | None, freedom: float) -> tuple[Array, Array, Array]:
-    """Coefficients, residuals and scale after ten steps of the EM algorithm of Student's t at ``freedom``."""
+    """Coefficients, residuals and scale after ten steps of the EM algorithm of Student's t at
+    ``freedom``.
+    """
     y = column(data, "y")
     xp = namespace(y)
     y = y if offset is None else y - column(data, offset)
@@ -107,7 +126,9 @@ def _begin_student(data: Tree, df: float | None, offset: str | None) -> Tree:
 
 
 def _check_density(level: float, bandwidth: float, log_mass: float, eta: Tree, row: Tree) -> Array:
-    """−ρ(r/b) − log b − log mass, with the check function smoothed: ρ(z) = (τ − ½)z + ½√(z² + c²)."""
+    """−ρ(r/b) − log b − log mass, with the check function smoothed: ρ(z) = (τ − ½)z + ½√(z² +
+    c²).
+    """
     z = (row["y"] - eta["mu"]) / eta["scale"]
     return (
         -(level - 0.5) * z - 0.5 * jnp.sqrt(z * z + bandwidth**2) - jnp.log(eta["scale"]) - log_mass
@@ -115,20 +136,25 @@ def _check_density(level: float, bandwidth: float, log_mass: float, eta: Tree, r
 
 
 def _log_mass(level: float, bandwidth: float) -> float:
-    """log ∫ e^{−ρ}, the mass of a hyperbolic density: c K₁(c√(τ(1 − τ)))/√(τ(1 − τ)) (Barndorff-Nielsen 1977); 1/(τ(1 − τ)) as c → 0."""
+    """log ∫ e^{−ρ}, the mass of a hyperbolic density: c K₁(c√(τ(1 − τ)))/√(τ(1 − τ))
+    (Barndorff-Nielsen 1977); 1/(τ(1 − τ)) as c → 0.
+    """
     gamma = math.sqrt(level * (1 - level))
     return math.log(bandwidth * float(scipy.special.k1(bandwidth * gamma)) / gamma)
 
 
 @made_once
 def quantile(level: float = 0.5, *, bandwidth: float = 0.25, offset: str | None = None) -> Model:
-    """Quantile regression as the likelihood of an asymmetric Laplace law whose corner is rounded. Parameters: ``beta`` (q,) and ``scale``.
+    """Quantile regression as the likelihood of an asymmetric Laplace law whose corner is rounded.
+    Parameters: ``beta`` (q,) and ``scale``.
 
-    The check function is smoothed over ``bandwidth`` scales, so that its second derivative estimates the density of the residuals at
-    0; with the corner itself no information matrix exists. Smoothing moves the estimates by the order of bandwidth². The law is a
-    working one: ask for ``vcov="HC0"``, whose standard errors are right whatever the residuals' law; the default ones are right only if
-    the residuals are Laplace. Koenker & Machado (1999), Journal of the American Statistical Association 94, p. 1298; smoothing:
-    Fernandes, Guerre & Horta (2021), Journal of Business & Economic Statistics 39, p. 338.
+    The check function is smoothed over ``bandwidth`` scales, so that its second derivative
+    estimates the density of the residuals at 0; with the corner itself no information matrix
+    exists. Smoothing moves the estimates by the order of bandwidth². The law is a working one: ask
+    for ``vcov="HC0"``, whose standard errors are right whatever the residuals' law; the default
+    ones are right only if the residuals are Laplace. Koenker & Machado (1999), Journal of the
+    American Statistical Association 94, p. 1298; smoothing: Fernandes, Guerre & Horta (2021),
+    Journal of Business & Economic Statistics 39, p. 338.
 
     Args:
         level: which quantile, in (0, 1).
@@ -146,10 +172,11 @@ def quantile(level: float = 0.5, *, bandwidth: float = 0.25, offset: str | None 
 
 @made_once
 def laplace(*, bandwidth: float = 0.25, offset: str | None = None) -> Model:
-    """Laplace regression: least absolute errors (MAE), density e^{−|y − xβ|/s}/(2s) with its corner rounded. Parameters: ``beta`` (q,) and ``scale`` = s/2.
+    """Laplace regression: least absolute errors (MAE), density e^{−|y − xβ|/s}/(2s) with its corner
+    rounded. Parameters: ``beta`` (q,) and ``scale`` = s/2.
 
-    What its standard errors mean: the default ones take the residuals to be Laplace; ``vcov="HC0"`` asks only that their median be 0.
-    It is ``quantile(0.5)``; see there for the rounding.
+    What its standard errors mean: the default ones take the residuals to be Laplace; ``vcov="HC0"``
+    asks only that their median be 0. It is ``quantile(0.5)``; see there for the rounding.
 
     Args:
         bandwidth: width of the rounded corner in units of ``scale``.
@@ -163,20 +190,27 @@ def _check_model(name: str, level: float, bandwidth: float, offset: str | None) 
         raise ValueError(f"level must lie strictly between 0 and 1; got {level!r}")
     if not bandwidth > 0:
         raise ValueError(
-            f"bandwidth must be positive: at 0 the likelihood has a corner at its maximum and no information; got {bandwidth!r}"
+            "bandwidth must be positive: at 0 the likelihood has a corner at its maximum and no "
+            f"information; got {bandwidth!r}"
         )
     density = functools.partial(
         _check_density, float(level), float(bandwidth), _log_mass(level, bandwidth)
     )
     return Model(
-        name, regression(density, {"mu": linear("x", "beta", offset), "scale": "scale"}), functools.partial(_begin_check, level=float(level), offset=offset),
-        {"scale": positive}, lambda params, data: constant(eta_of(params, data, offset), params["scale"]), asymmetric_laplace(float(level)),
+        name,
+        regression(density, {"mu": linear("x", "beta", offset), "scale": "scale"}),
+        functools.partial(_begin_check, level=float(level), offset=offset),
+        {"scale": positive},
+        lambda params, data: constant(eta_of(params, data, offset), params["scale"]),
+        asymmetric_laplace(float(level)),
         coding=coding.optional(offset),
-    )  # fmt: skip
+    )
 
 
 def _begin_check(data: Tree, level: float, offset: str | None) -> Tree:
-    """The median's line, and its mean check loss; for another quantile moved by that of the residuals, as far as the design can."""
+    """The median's line, and its mean check loss; for another quantile moved by that of the
+    residuals, as far as the design can.
+    """
     beta, residual, _ = _reweighted(data, offset, 1.0)
     xp = namespace(residual)
     if level != 0.5:
@@ -206,6 +240,10 @@ def asymmetric_laplace(level: float) -> Law:
 
     return Law(
         mean=lambda mu, scale: mu + scale * (1 - 2 * level) / (level * (1 - level)),
-        variance=lambda mu, scale: scale**2 * (1 - 2 * level + 2 * level**2) / (level * (1 - level)) ** 2,
-        cdf=cdf, quantile=inverse, sample=lambda key, mu, scale: inverse(uniform(key, mu), mu, scale),
-    )  # fmt: skip
+        variance=lambda mu, scale: (
+            scale**2 * (1 - 2 * level + 2 * level**2) / (level * (1 - level)) ** 2
+        ),
+        cdf=cdf,
+        quantile=inverse,
+        sample=lambda key, mu, scale: inverse(uniform(key, mu), mu, scale),
+    )

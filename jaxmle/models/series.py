@@ -1,4 +1,6 @@
-"""Time series in the order of their rows: regression with first-order autoregressive errors, and GARCH(1, 1)."""
+"""Time series in the order of their rows: regression with first-order autoregressive errors,
+and GARCH(1, 1).
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,10 @@ from jaxmle.special.normal import ndtri
 
 def _ar1_step(params: Tree, data: Tree) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The mean and SD of each value given the one before it, and the regression xβ, each (n,)."""
-    centre, y = eta_of(params, data), jnp.asarray(data["y"])
-    phi, sigma = jnp.asarray(params["phi"]), jnp.asarray(params["sigma"])
+    centre = eta_of(params, data)
+    y = jnp.asarray(data["y"])
+    phi = jnp.asarray(params["phi"])
+    sigma = jnp.asarray(params["sigma"])
     mean = centre.at[1:].add(phi * (y - centre)[:-1])
     return (
         mean,
@@ -70,10 +74,12 @@ def _ar1_begin(data: Tree) -> Tree:
 
 @made_once
 def ar1() -> Model:
-    """Regression with stationary Gaussian AR(1) errors: y = xβ + e, e_t = phi e_{t−1} + N(0, sigma²), exact from the first value on.
+    """Regression with stationary Gaussian AR(1) errors: y = xβ + e, e_t = phi e_{t−1} + N(0,
+    sigma²), exact from the first value on.
 
-    Parameters: ``beta`` (q,), ``phi`` in (−1, 1), ``sigma``. One scalar: the rows are one series. ``predict`` is the mean of each value
-    given the one before it; ``sample`` draws a whole series. Hamilton (1994), Time Series Analysis, section 5.2.
+    Parameters: ``beta`` (q,), ``phi`` in (−1, 1), ``sigma``. One scalar: the rows are one series.
+    ``predict`` is the mean of each value given the one before it; ``sample`` draws a whole series.
+    Hamilton (1994), Time Series Analysis, section 5.2.
 
     Returns:
         A ``Model`` of ``{"x": (n, q), "y": (n,)}``, rows in the order of time.
@@ -85,9 +91,12 @@ def ar1() -> Model:
     0.441
     """
     law = Law(
-        mean=lambda mean, sd, *_: mean, variance=lambda mean, sd, *_: sd**2, cdf=lambda y, mean, sd, *_: ndtr((y - mean) / sd),
-        quantile=lambda level, mean, sd, *_: mean + sd * ndtri(level), sample=_ar1_sample,
-    )  # fmt: skip
+        mean=lambda mean, sd, *_: mean,
+        variance=lambda mean, sd, *_: sd**2,
+        cdf=lambda y, mean, sd, *_: ndtr((y - mean) / sd),
+        quantile=lambda level, mean, sd, *_: mean + sd * ndtri(level),
+        sample=_ar1_sample,
+    )
     return Model(
         "ar1",
         functools.partial(ar1_loglik),
@@ -100,14 +109,16 @@ def ar1() -> Model:
 
 # ---------------------------------------------------------------- GARCH(1, 1)
 
-DECAY, SPAN = (
-    0.94,
-    75,
-)  # RiskMetrics' daily decay over the first 75 values, the start of the variance that the arch package takes too
+# RiskMetrics' daily decay over the first 75 values, the start of the variance that the arch package
+# takes too
+DECAY = 0.94
+SPAN = 75
 
 
 def backcast(y: Array) -> Array:
-    """The variance before the first value: decaying weights over the first 75 squared deviations from the mean of the series."""
+    """The variance before the first value: decaying weights over the first 75 squared
+    deviations from the mean of the series.
+    """
     first = (y - jnp.mean(y))[:SPAN] ** 2
     weight = DECAY ** jnp.arange(first.shape[0], dtype=y.dtype)
     return jnp.sum(weight * first) / jnp.sum(weight)
@@ -165,18 +176,23 @@ def _garch_begin(data: Tree) -> Tree:
 
 @made_once
 def garch() -> Model:
-    """GARCH(1, 1): y_t = mu + e_t, Var(e_t) = h_t = omega + alpha e²_{t−1} + beta h_{t−1}. Parameters: ``mu``, ``omega``, ``alpha``, ``beta``.
+    """GARCH(1, 1): y_t = mu + e_t, Var(e_t) = h_t = omega + alpha e²_{t−1} + beta h_{t−1}.
+    Parameters: ``mu``, ``omega``, ``alpha``, ``beta``.
 
-    One scalar: the rows are one series. Stationarity (alpha + beta < 1) is not imposed. h and e² before the first value are the backcast
-    of the series. ``variance`` is h_t; ``sample`` draws a whole series. Bollerslev (1986), Journal of Econometrics 31, p. 307.
+    One scalar: the rows are one series. Stationarity (alpha + beta < 1) is not imposed. h and e²
+    before the first value are the backcast of the series. ``variance`` is h_t; ``sample`` draws a
+    whole series. Bollerslev (1986), Journal of Econometrics 31, p. 307.
 
     Returns:
         A ``Model`` of ``{"y": (n,)}``, rows in the order of time.
     """
     law = Law(
-        mean=lambda mu, sd, *_: mu, variance=lambda mu, sd, *_: sd**2, cdf=lambda y, mu, sd, *_: ndtr((y - mu) / sd),
-        quantile=lambda level, mu, sd, *_: mu + sd * ndtri(level), sample=_garch_sample,
-    )  # fmt: skip
+        mean=lambda mu, sd, *_: mu,
+        variance=lambda mu, sd, *_: sd**2,
+        cdf=lambda y, mu, sd, *_: ndtr((y - mu) / sd),
+        quantile=lambda level, mu, sd, *_: mu + sd * ndtri(level),
+        sample=_garch_sample,
+    )
     return Model(
         "garch",
         functools.partial(garch_loglik),

@@ -1,4 +1,6 @@
-"""Times to an event: accelerated failure time regressions, censored and truncated in every way, and Cox's partial likelihood."""
+"""Times to an event: accelerated failure time regressions, censored and truncated in every way,
+and Cox's partial likelihood.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ from jaxmle.special.normal import ndtri
 
 
 class Error(NamedTuple):
-    """The law of the standardised log time: its log density, log survival, log distribution, log difference and quantile; mean and SD."""
+    """The law of the standardised log time: its log density, log survival, log distribution,
+    log difference and quantile; mean and SD.
+    """
 
     log_density: Callable[[Array], Array]
     log_survival: Callable[[Array], Array]
@@ -50,22 +54,43 @@ def _log_sine_moment(s: Array) -> Array:
 
 ERRORS = {
     "weibull": Error(
-        lambda z: z - held_exp(z), lambda z: -held_exp(z), log_cloglog, weibull_gap,
-        lambda p: jnp.log(-jnp.log1p(-p)), lambda s: gammaln(1 + s), -0.5772156649015329, 1.2825498301618641,
+        lambda z: z - held_exp(z),
+        lambda z: -held_exp(z),
+        log_cloglog,
+        weibull_gap,
+        lambda p: jnp.log(-jnp.log1p(-p)),
+        lambda s: gammaln(1 + s),
+        -0.5772156649015329,
+        1.2825498301618641,
     ),  # the smallest extreme value: mean −γ, SD π/√6
     "lognormal": Error(
-        lambda z: -0.5 * z * z - HALF_LOG_2PI, lambda z: log_ndtr(-z), log_ndtr, normal_gap, ndtri, lambda s: 0.5 * s * s, 0.0, 1.0,
+        lambda z: -0.5 * z * z - HALF_LOG_2PI,
+        lambda z: log_ndtr(-z),
+        log_ndtr,
+        normal_gap,
+        ndtri,
+        lambda s: 0.5 * s * s,
+        0.0,
+        1.0,
     ),
     "loglogistic": Error(
-        lambda z: log_sigmoid(z) + log_sigmoid(-z), lambda z: log_sigmoid(-z), log_sigmoid, logistic_gap,
-        lambda p: jnp.log(p) - jnp.log1p(-p), _log_sine_moment, 0.0, 1.8137993642342178,
+        lambda z: log_sigmoid(z) + log_sigmoid(-z),
+        lambda z: log_sigmoid(-z),
+        log_sigmoid,
+        logistic_gap,
+        lambda p: jnp.log(p) - jnp.log1p(-p),
+        _log_sine_moment,
+        0.0,
+        1.8137993642342178,
     ),  # SD π/√3
-}  # fmt: skip
+}
 
 
 def _density(law: str, entry: str | None, upper: str | None, eta: Tree, row: Tree) -> Array:
     """The term of one time, by its code; the density is of the time itself, not of its log."""
-    F, scale, event = ERRORS[law], eta.get("scale", 1.0), row["event"]
+    F = ERRORS[law]
+    scale = eta.get("scale", 1.0)
+    event = row["event"]
     log_time = jnp.log(row["time"])
     z = (log_time - eta["eta"]) / scale
     term = jnp.where(
@@ -76,10 +101,8 @@ def _density(law: str, entry: str | None, upper: str | None, eta: Tree, row: Tre
     if upper is not None:
         between = event == INTERVAL
         end = jnp.log(jnp.where(between, row[upper], 2.0 * row["time"]))
-        known, term = (
-            known | between,
-            jnp.where(between, F.log_gap(z, (end - eta["eta"]) / scale), term),
-        )
+        known = known | between
+        term = jnp.where(between, F.log_gap(z, (end - eta["eta"]) / scale), term)
     if entry is not None:
         late = row[entry] > 0
         begin = (jnp.log(jnp.where(late, row[entry], 1.0)) - eta["eta"]) / scale
@@ -96,27 +119,35 @@ def aft(
     offset: str | None = None,
     left_censored: bool = False,
 ) -> Model:
-    """Accelerated failure time: log T = xβ + scale·W, as R's ``survreg``. Parameters: ``beta`` (q,) and ``scale`` (not for ``"exponential"``).
+    """Accelerated failure time: log T = xβ + scale·W, as R's ``survreg``. Parameters: ``beta`` (q,)
+    and ``scale`` (not for ``"exponential"``).
 
-    W is the smallest extreme value (``"weibull"``; with scale 1 ``"exponential"``), standard normal (``"lognormal"``) or logistic
-    (``"loglogistic"``). Weibull's usual shape is 1/scale, its usual scale exp(xβ). Kalbfleisch & Prentice (2002), section 2.3 and 3.2.
+    W is the smallest extreme value (``"weibull"``; with scale 1 ``"exponential"``), standard normal
+    (``"lognormal"``) or logistic (``"loglogistic"``). Weibull's usual shape is 1/scale, its usual
+    scale exp(xβ). Kalbfleisch & Prentice (2002), section 2.3 and 3.2.
 
     Args:
         law: ``"exponential"``, ``"weibull"``, ``"lognormal"`` or ``"loglogistic"``.
         entry: name of the leaf of entry times (left truncation), 0 where observed from the origin.
         upper: name of the leaf of upper ends, for interval-censored times.
         offset: name of a data leaf (n,) added to xβ.
-        left_censored: True for events and left-censored times without any right-censored one. Their codes, 1 and 2 alone, are those of
-            censored times and events in older software, and are refused else.
+        left_censored: True for events and left-censored times without any right-censored one. Their
+            codes, 1 and 2 alone, are those of censored times and events in older software, and are
+            refused else.
 
     Returns:
-        A ``Model`` of ``{"x": (n, q), "time": (n,), "event": (n,)}``; ``event`` is 1 for an event at ``time``, 0 for one after it (right
-        censored), 2 for one before it (left censored), 3 for one between ``time`` and ``upper``. Another code is refused.
-        A sample has events only: the law of censoring is not part of the model.
+        A ``Model`` of ``{"x": (n, q), "time": (n,), "event": (n,)}``; ``event`` is 1 for an event
+        at ``time``, 0 for one after it (right censored), 2 for one before it (left censored), 3 for
+        one between ``time`` and ``upper``. Another code is refused. A sample has events only: the
+        law of censoring is not part of the model.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models
-    >>> data = {"x": np.ones((3, 1)), "time": np.array([1.0, 2.0, 3.0]), "event": np.array([1, 1, 0])}
+    >>> data = {
+    ...     "x": np.ones((3, 1)),
+    ...     "time": np.array([1.0, 2.0, 3.0]),
+    ...     "event": np.array([1, 1, 0]),
+    ... }
     >>> np.exp(jm.fit(models.aft("exponential"), data=data).params["beta"]).round(6).tolist()
     [3.0]
     """
@@ -124,11 +155,18 @@ def aft(
     core, free = ("weibull", False) if law == "exponential" else (law, True)
     eta = {"eta": linear("x", "beta", offset)} | ({"scale": "scale"} if free else {})
     return Model(
-        f"aft({law})", regression(functools.partial(_density, core, entry, upper), eta), functools.partial(_begin, law=core, free=free, upper=upper, offset=offset),
+        f"aft({law})",
+        regression(functools.partial(_density, core, entry, upper), eta),
+        functools.partial(_begin, law=core, free=free, upper=upper, offset=offset),
         {"scale": positive} if free else None,
-        lambda params, data: constant(eta_of(params, data, offset), params["scale"] if free else 1.0), TIMES[core], "time",
-        coding=_aft_coding(entry, upper, offset, left_censored), censoring=_aft_censoring(core, entry, upper, offset),
-    )  # fmt: skip
+        lambda params, data: constant(
+            eta_of(params, data, offset), params["scale"] if free else 1.0
+        ),
+        TIMES[core],
+        "time",
+        coding=_aft_coding(entry, upper, offset, left_censored),
+        censoring=_aft_censoring(core, entry, upper, offset),
+    )
 
 
 def _aft_coding(
@@ -152,7 +190,9 @@ def _aft_censoring(law: str, entry: str | None, upper: str | None, offset: str |
     F = ERRORS[law]
 
     def ends(params: Tree, data: Tree) -> tuple[Array, Array]:
-        eta, scale, event = eta_of(params, data, offset), params.get("scale", 1.0), data["event"]
+        eta = eta_of(params, data, offset)
+        scale = params.get("scale", 1.0)
+        event = data["event"]
 
         def log_survival(time: Array) -> Array:
             return F.log_survival((jnp.log(time) - eta) / scale)
@@ -178,7 +218,10 @@ def _aft_censoring(law: str, entry: str | None, upper: str | None, offset: str |
     return Censoring(ends, inexact, unlike)
 
 
-LATE = "nobody is observed before entering: entry must lie before the time. Drop these rows from every leaf"
+LATE = (
+    "nobody is observed before entering: entry must lie before the time. Drop these rows from "
+    "every leaf"
+)
 
 
 def _between(data: Tree) -> Array | None:
@@ -187,8 +230,11 @@ def _between(data: Tree) -> Array | None:
 
 
 def _begin(data: Tree, law: str, free: bool, upper: str | None, offset: str | None) -> Tree:
-    """Log times regressed on x, a censored one moved by half an SD, then centre and scale of the error taken out."""
-    time, event = column(data, "time"), column(data, "event")
+    """Log times regressed on x, a censored one moved by half an SD, then centre and scale of
+    the error taken out.
+    """
+    time = column(data, "time")
+    event = column(data, "event")
     xp = namespace(time)
     time = xp.maximum(time, 1e-30)
     if upper is not None:
@@ -223,9 +269,12 @@ def _times(F: Error) -> Law:
         }
 
     return Law(
-        mean=mean, variance=variance, cdf=lambda y, eta, scale: jnp.exp(F.log_cdf((jnp.log(y) - eta) / scale)),
-        quantile=lambda level, eta, scale: jnp.exp(eta + scale * F.quantile(level)), sample=sample,
-    )  # fmt: skip
+        mean=mean,
+        variance=variance,
+        cdf=lambda y, eta, scale: jnp.exp(F.log_cdf((jnp.log(y) - eta) / scale)),
+        quantile=lambda level, eta, scale: jnp.exp(eta + scale * F.quantile(level)),
+        sample=sample,
+    )
 
 
 TIMES = {name: _times(error) for name, error in ERRORS.items()}
@@ -239,7 +288,8 @@ def cox_loglik(
 ) -> Array:
     """The partial log-likelihood, one scalar."""
     eta = jnp.asarray(data["x"]) @ jnp.asarray(params["beta"])
-    time, event = jnp.asarray(data["time"]), jnp.asarray(data["event"]).astype(eta.dtype)
+    time = jnp.asarray(data["time"])
+    event = jnp.asarray(data["event"]).astype(eta.dtype)
     w = jnp.ones_like(eta) if weights is None else jnp.asarray(data[weights]).astype(eta.dtype)
     group = (
         jnp.zeros(time.shape, jnp.int32)
@@ -278,7 +328,9 @@ def cox_loglik(
 
 
 def _from_here_on(risk: jax.Array, fresh: jax.Array) -> jax.Array:
-    """Sums from each row to the end of its stratum, added up from the end: differences of cumulated sums would lose the small ones."""
+    """Sums from each row to the end of its stratum, added up from the end: differences of
+    cumulated sums would lose the small ones.
+    """
     last = jnp.concatenate([fresh[1:], jnp.ones(1, bool)])
 
     def add(later: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -317,32 +369,45 @@ def cox(
     entry: str | None = None,
     weights: str | None = None,
 ) -> Model:
-    """Cox's proportional hazards by partial likelihood: hazard e^{xβ} times a baseline left open in each stratum. Parameters: ``beta`` (q,).
+    """Cox's proportional hazards by partial likelihood: hazard e^{xβ} times a baseline left open in
+    each stratum. Parameters: ``beta`` (q,).
 
-    Risk sets tie every row to the others, so the likelihood is one scalar: standard errors are from its information, and what needs one
-    term a row (HC0, ``weights=``) raises. The design holds no intercept. ``predict`` is the relative hazard e^{xβ}.
+    Risk sets tie every row to the others, so the likelihood is one scalar: standard errors are from
+    its information, and what needs one term a row (HC0, ``weights=``) raises. The design holds no
+    intercept. ``predict`` is the relative hazard e^{xβ}.
 
     Args:
-        ties: ``"efron"`` (Efron 1977, Journal of the American Statistical Association 72, p. 557) or ``"breslow"``.
+        ties: ``"efron"`` (Efron 1977, Journal of the American Statistical Association 72, p. 557)
+            or ``"breslow"``.
         strata: name of the leaf of stratum codes, whole numbers.
         entry: name of the leaf of entry times: at risk in (entry, time].
-        weights: name of a leaf of case weights, which enter the risk sets; under Breslow's ties a weight of 2 is the row twice.
+        weights: name of a leaf of case weights, which enter the risk sets; under Breslow's ties a
+            weight of 2 is the row twice.
 
     Returns:
         A ``Model`` of ``{"x": (n, q), "time": (n,), "event": (n,)}``, event 1 or 0.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models
-    >>> data = {"x": np.array([[0.0], [1.0], [0.0], [1.0]]), "time": np.array([4.0, 2.0, 1.0, 3.0]), "event": np.array([1, 1, 1, 1])}
+    >>> data = {
+    ...     "x": np.array([[0.0], [1.0], [0.0], [1.0]]),
+    ...     "time": np.array([4.0, 2.0, 1.0, 3.0]),
+    ...     "event": np.array([1, 1, 1, 1]),
+    ... }
     >>> jm.fit(models.cox(), data=data).params["beta"].round(4).tolist()
     [0.4812]
     """
     check_choice("ties", ties, ("efron", "breslow"))
     return Model(
-        "cox", functools.partial(cox_loglik, ties=ties, strata=strata, entry=entry, weights=weights), _begin_cox, None,
-        lambda params, data: (jnp.exp(eta_of(params, data)),), laws.Law(mean=lambda relative: relative), "time",
+        "cox",
+        functools.partial(cox_loglik, ties=ties, strata=strata, entry=entry, weights=weights),
+        _begin_cox,
+        None,
+        lambda params, data: (jnp.exp(eta_of(params, data)),),
+        laws.Law(mean=lambda relative: relative),
+        "time",
         coding=_cox_coding(strata, entry, weights),
-    )  # fmt: skip
+    )
 
 
 def _cox_coding(
@@ -358,8 +423,10 @@ def _cox_coding(
 
 
 def _begin_cox(data: Tree) -> Tree:
-    x, y = column(data, "x"), column(data, "time")
-    xp, single = namespace(x), x.shape == y.shape
+    x = column(data, "x")
+    y = column(data, "time")
+    xp = namespace(x)
+    single = x.shape == y.shape
     return {
         "beta": xp.zeros_like(y[..., 0])
         if single

@@ -13,18 +13,25 @@ __all__ = ["log_ndtr", "logistic_gap", "normal_gap", "weibull_gap"]
 
 
 def normal_gap(low: Array, high: Array) -> Array:
-    """log(Φ(high) − Φ(low)), low < high: taken in the lower tail, to which an interval above 0 is mirrored."""
+    """log(Φ(high) − Φ(low)), low < high: taken in the lower tail, to which an interval above 0
+    is mirrored.
+    """
     mirror = low + high > 0
-    a, b = jnp.where(mirror, -high, low), jnp.where(mirror, -low, high)
+    a = jnp.where(mirror, -high, low)
+    b = jnp.where(mirror, -low, high)
     upper = log_ndtr(b)
     return upper + log1mexp(log_ndtr(a) - upper)
 
 
 def logistic_gap(low: Array, high: Array) -> Array:
-    """log(σ(high) − σ(low)) = log σ(high) + log σ(−low) + log(1 − e^{low − high}), an identity without cancellation."""
+    """log(σ(high) − σ(low)) = log σ(high) + log σ(−low) + log(1 − e^{low − high}), an identity
+    without cancellation.
+    """
     return log_sigmoid(high) + log_sigmoid(-low) + log1mexp(low - high)
 
 
 def weibull_gap(low: Array, high: Array) -> Array:
-    """log(F(high) − F(low)) of F(z) = 1 − exp(−e^z): −e^low + log(1 − exp(−(e^high − e^low))), the last from log(e^high − e^low)."""
+    """log(F(high) − F(low)) of F(z) = 1 − exp(−e^z): −e^low + log(1 − exp(−(e^high − e^low))),
+    the last from log(e^high − e^low).
+    """
     return -held_exp(low) + log_cloglog(high + log1mexp(low - high))

@@ -18,13 +18,15 @@ from jaxmle.models.options import made_once
 
 @made_once
 def distribution(family: Family) -> Model:
-    """A family of distributions fitted to one column, or with ``fit_batch`` to thousands. Parameters: those of the family.
+    """A family of distributions fitted to one column, or with ``fit_batch`` to thousands.
+    Parameters: those of the family.
 
     Args:
         family: one of ``jaxmle.families``, of scalar values.
 
     Returns:
-        A ``Model`` of the values y (n,), or of ``{"y": (n,), …}`` with the constants that the family knows (a binomial's ``trials``).
+        A ``Model`` of the values y (n,), or of ``{"y": (n,), …}`` with the constants that the
+        family knows (a binomial's ``trials``).
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import families, models
@@ -35,7 +37,8 @@ def distribution(family: Family) -> Model:
     """
     if not isinstance(family, Family):
         raise TypeError(
-            f"distribution takes a family, such as jaxmle.families.gamma; got {type(family).__name__}"
+            "distribution takes a family, such as jaxmle.families.gamma; got "
+            f"{type(family).__name__}"
         )
     names = (*family.names, *family.known)
 
@@ -46,9 +49,14 @@ def distribution(family: Family) -> Model:
 
     law = of_family(family, lambda *values: dict(zip(names, values, strict=True)))
     return Model(
-        f"distribution({family.name})", family, family.start, dict(family.constraints), natural, law,
+        f"distribution({family.name})",
+        family,
+        family.start,
+        dict(family.constraints),
+        natural,
+        law,
         coding=(Jointly(functools.partial(_outside, family)),),
-    )  # fmt: skip
+    )
 
 
 def _outside(family: Family, data: Tree, where: Place) -> str | None:

@@ -1,7 +1,9 @@
-"""Checks of single arguments that every room asks for: counts, numbers, levels, choices, flags, names and folders.
+"""Checks of single arguments that every room asks for: counts, numbers, levels, choices, flags,
+names and folders.
 
-Each returns the plain Python value, so that NumPy's integers and 0-d arrays are taken where they mean a number. Each refuses before
-anything is compared with an array, whose comparison has no truth value.
+Each returns the plain Python value, so that NumPy's integers and 0-d arrays are taken where they
+mean a number. Each refuses before anything is compared with an array, whose comparison has no truth
+value.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def shown(value: Any) -> str:
 
 
 def _scalar(value: Any) -> Any:
-    """The Python number of a NumPy scalar or a 0-d array of NumPy or jax; anything else as it is."""
+    """The Python number of a NumPy scalar or a 0-d array of NumPy or jax; anything else as it
+    is.
+    """
     if isinstance(value, np.generic):
         return value.item()
     is_array = isinstance(value, np.ndarray) or type(value).__module__.startswith("jax")
@@ -58,7 +62,8 @@ def check_count(name: str, value: Any, least: int = 0, most: int = LARGEST_COUNT
 def check_number(
     name: str, value: Any, low: float = -math.inf, high: float = math.inf, closed: bool = False
 ) -> float:
-    """A finite real number between ``low`` and ``high``, which themselves are in only where ``closed``.
+    """A finite real number between ``low`` and ``high``, which themselves are in only where
+    ``closed``.
 
     >>> check_number("width", 2, low=0.0)
     2.0
@@ -71,7 +76,8 @@ def check_number(
         real = math.inf
     inside = low <= real <= high if closed else low < real < high
     if not math.isfinite(real) or not inside:
-        bounds, kind = "", "a finite number"
+        bounds = ""
+        kind = "a finite number"
         if low == 0.0 and not closed and not math.isfinite(high):
             kind = "a positive number"
         elif math.isfinite(low) and math.isfinite(high):

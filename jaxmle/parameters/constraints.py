@@ -1,8 +1,9 @@
 """Constraints: smooth maps between the user's scale and the free scale on which the solver moves.
 
-A constraint never enters the likelihood: no Jacobian term is added, so the maximum does not depend on the map chosen.
-Each map acts on the *printed entries* of one leaf, in order; what a leaf holds beyond them (the unit diagonal of a correlation matrix,
-the mirrored half of a covariance) is structure and is rebuilt by ``build``.
+A constraint never enters the likelihood: no Jacobian term is added, so the maximum does not depend
+on the map chosen. Each map acts on the *printed entries* of one leaf, in order; what a leaf holds
+beyond them (the unit diagonal of a correlation matrix, the mirrored half of a covariance) is
+structure and is rebuilt by ``build``.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ def stack_entries(values: list[Array], like: Array) -> Array:
 
 @dataclass(frozen=True)
 class Interval:
-    """Every entry lies in the open interval (lower, upper); with both ends infinite it is the real line.
+    """Every entry lies in the open interval (lower, upper); with both ends infinite it is the real
+    line.
 
-    The map is the identity, ``lower + exp(z)``, ``upper - exp(-z)`` or the scaled logistic function, by which ends are finite.
+    The map is the identity, ``lower + exp(z)``, ``upper - exp(-z)`` or the scaled logistic
+    function, by which ends are finite.
     """
 
     lower: float = -math.inf
@@ -56,7 +59,9 @@ class Interval:
         return math.prod(shape)
 
     def to_user(self, z: Array, shape: Shape) -> Array:
-        xp, lower, upper = namespace(z), self.lower, self.upper
+        xp = namespace(z)
+        lower = self.lower
+        upper = self.upper
         if self.is_identity:
             return z
         if math.isinf(upper):
@@ -64,11 +69,14 @@ class Interval:
         if math.isinf(lower):
             return upper - xp.exp(-z)
         # From whichever end is nearer, so that a value beside a bound keeps its digits.
-        width, tail = upper - lower, 1.0 / (1.0 + xp.exp(xp.abs(z)))
+        width = upper - lower
+        tail = 1.0 / (1.0 + xp.exp(xp.abs(z)))
         return xp.where(z < 0, lower + width * tail, upper - width * tail)
 
     def to_free(self, v: Array, shape: Shape) -> Array:
-        xp, lower, upper = namespace(v), self.lower, self.upper
+        xp = namespace(v)
+        lower = self.lower
+        upper = self.upper
         if self.is_identity:
             return v
         if math.isinf(upper):
@@ -87,7 +95,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Simplex:
-    """The last axis holds positive probabilities that sum to one; the free scale is the log ratio to its last entry."""
+    """The last axis holds positive probabilities that sum to one; the free scale is the log
+    ratio to its last entry.
+    """
 
     elementwise = False
     is_identity = False
@@ -126,10 +136,12 @@ class Simplex:
 
 @dataclass(frozen=True)
 class Ordered:
-    """The last axis increases strictly; the free scale is its first entry and v with gap = log(1 + eᵛ).
+    """The last axis increases strictly; the free scale is its first entry and v with gap = log(1 +
+    eᵛ).
 
-    A small gap is then a logarithm, which cannot cross zero, and a large one is v itself: a likelihood that rises for ever as gaps widen,
-    as that of a separated ordinal regression does, recedes along a straight line on both scales.
+    A small gap is then a logarithm, which cannot cross zero, and a large one is v itself: a
+    likelihood that rises for ever as gaps widen, as that of a separated ordinal regression does,
+    recedes along a straight line on both scales.
     """
 
     elementwise = False
@@ -194,7 +206,9 @@ def _gram(factor: list[list[Array]], i: int, j: int) -> Array:
 
 
 def _symmetric(v: Array, k: int, rows: list[Entry], diagonal: float) -> Array:
-    """The symmetric matrix whose lower entries ``rows`` are ``v`` and whose other diagonal entries are ``diagonal``."""
+    """The symmetric matrix whose lower entries ``rows`` are ``v`` and whose other diagonal
+    entries are ``diagonal``.
+    """
     xp = namespace(v)
     where = {entry: number for number, entry in enumerate(rows)}
     padded = xp.concatenate([v, xp.full_like(v, diagonal, shape=(1,))])
@@ -204,10 +218,12 @@ def _symmetric(v: Array, k: int, rows: list[Entry], diagonal: float) -> Array:
 
 @dataclass(frozen=True)
 class Correlation:
-    """A positive definite matrix with unit diagonal; the free scale is Fisher's z of its partial correlations.
+    """A positive definite matrix with unit diagonal; the free scale is Fisher's z of its partial
+    correlations.
 
     The Cholesky factor is filled row by row from the canonical partial correlations
-    (Lewandowski, Kurowicka & Joe 2009, Journal of Multivariate Analysis 100, section 2.4). Printed: the strict lower triangle.
+    (Lewandowski, Kurowicka & Joe 2009, Journal of Multivariate Analysis 100, section 2.4). Printed:
+    the strict lower triangle.
     """
 
     elementwise = False
@@ -224,7 +240,8 @@ class Correlation:
         return len(self.entries(shape))
 
     def to_user(self, z: Array, shape: Shape) -> Array:
-        xp, k = namespace(z), shape[0]
+        xp = namespace(z)
+        k = shape[0]
         partial = dict(zip(self.entries(shape), xp.tanh(z), strict=True))
         factor: list[list[Array]] = []
         for i in range(k):
@@ -239,7 +256,8 @@ class Correlation:
         return stack_entries([_gram(factor, i, j) for i, j in self.entries(shape)], z)
 
     def to_free(self, v: Array, shape: Shape) -> Array:
-        xp, k = namespace(v), shape[0]
+        xp = namespace(v)
+        k = shape[0]
         full = self.build(v, shape)
         factor = _cholesky_rows([[full[i, j] for j in range(k)] for i in range(k)], k, xp)
         free: list[Array] = []
@@ -260,7 +278,9 @@ class Correlation:
 
 @dataclass(frozen=True)
 class Covariance:
-    """A positive definite matrix; the free scale is its Cholesky factor with logged diagonal. Printed: the lower triangle."""
+    """A positive definite matrix; the free scale is its Cholesky factor with logged diagonal.
+    Printed: the lower triangle.
+    """
 
     elementwise = False
     is_identity = False
@@ -285,7 +305,8 @@ class Covariance:
         return stack_entries([_gram(factor, i, j) for i, j in self.entries(shape)], z)
 
     def to_free(self, v: Array, shape: Shape) -> Array:
-        xp, k = namespace(v), shape[0]
+        xp = namespace(v)
+        k = shape[0]
         full = self.build(v, shape)
         factor = _cholesky_rows([[full[i, j] for j in range(k)] for i in range(k)], k, xp)
         return stack_entries(

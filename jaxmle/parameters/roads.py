@@ -1,4 +1,6 @@
-"""The two roads: under somebody's trace functions are plain JAX in its precision; on the host they run in float64, or as asked, and return NumPy."""
+"""The two roads: under somebody's trace functions are plain JAX in its precision; on the host
+they run in float64, or as asked, and return NumPy.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ def tracing() -> bool:
 
 @contextlib.contextmanager
 def precision(dtype: Any) -> Iterator[None]:
-    """The context of a host procedure: float64 on, or off for float32, and none of the user's alarms."""
+    """The context of a host procedure: float64 on, or off for float32, and none of the user's
+    alarms.
+    """
     with jax.enable_x64(np.dtype(dtype) == np.float64), without_alarms():
         yield
 
@@ -53,7 +57,9 @@ def without_alarms() -> Iterator[None]:
 
 
 def exact(tree: Any) -> Any:
-    """The numbers of a tree as float64 arrays, inside of ``precision(float64)``; what is no number stays."""
+    """The numbers of a tree as float64 arrays, inside of ``precision(float64)``; what is no
+    number stays.
+    """
 
     def convert(leaf: Any) -> Any:
         number = isinstance(leaf, bool | int | float) or getattr(leaf, "dtype", None) is not None

@@ -1,4 +1,6 @@
-"""Trees outside, flat inside: the printed entries of a parameter tree, their names, and the free scale below them."""
+"""Trees outside, flat inside: the printed entries of a parameter tree, their names, and the
+free scale below them.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ from jaxmle.parameters.constraints import (
 
 @dataclass(frozen=True)
 class Leaf:
-    """One leaf of the parameter tree: where it is, its shape, its constraint, and what its entries are called where not by their places."""
+    """One leaf of the parameter tree: where it is, its shape, its constraint, and what its
+    entries are called where not by their places.
+    """
 
     path: str
     shape: Shape
@@ -41,7 +45,9 @@ class Leaf:
 
     @property
     def size(self) -> int:
-        """How many entries are printed; starts of many members are asked for it too, so nothing is listed where nothing need be."""
+        """How many entries are printed; starts of many members are asked for it too, so nothing
+        is listed where nothing need be.
+        """
         return math.prod(self.shape) if self.constraint.elementwise else len(self.entries)
 
     @property
@@ -61,9 +67,11 @@ class Leaf:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a parameter tree becomes a flat vector: static, hashable, the same for every member of a batch.
+    """How a parameter tree becomes a flat vector: static, hashable, the same for every member of a
+    batch.
 
-    ``x`` (p,) holds the printed entries in order of ``names``; ``z`` (k,) is the free scale that solvers see.
+    ``x`` (p,) holds the printed entries in order of ``names``; ``z`` (k,) is the free scale that
+    solvers see.
     """
 
     treedef: Any
@@ -123,7 +131,9 @@ class Layout:
         return jax.tree.unflatten(self.treedef, values)
 
     def unravel_entries(self, x: Array, structural: float = math.nan) -> Tree:
-        """The tree that wears one number per printed entry, such as a standard error; structural constants get ``structural``."""
+        """The tree that wears one number per printed entry, such as a standard error;
+        structural constants get ``structural``.
+        """
         values = []
         for leaf, span in zip(self.leaves, self.spans, strict=True):
             value = leaf.constraint.build(x[span], leaf.shape)
@@ -140,7 +150,9 @@ class Layout:
         return jax.tree.unflatten(self.treedef, values)
 
     def find(self, name: str) -> list[int]:
-        """The positions in x that ``name`` means: one printed entry, by its name or its place, or every entry of a leaf."""
+        """The positions in x that ``name`` means: one printed entry, by its name or its place,
+        or every entry of a leaf.
+        """
         if not isinstance(name, str):
             raise TypeError(
                 f"a parameter is named by a string such as 'beta[1]'; got {shown(name)}"
@@ -158,9 +170,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class Chart:
-    """The map from the free scale z (k,) to x (p,): each moving leaf through its constraint, the rest held at ``x``.
+    """The map from the free scale z (k,) to x (p,): each moving leaf through its constraint, the
+    rest held at ``x``.
 
-    ``still`` marks the printed entries that ``fix`` or ``tie`` have taken out of the solver's hands.
+    ``still`` marks the printed entries that ``fix`` or ``tie`` have taken out of the solver's
+    hands.
     """
 
     layout: Layout
@@ -171,7 +185,9 @@ class Chart:
             held = self.still[span]
             if any(held) and not all(held) and not leaf.constraint.elementwise:
                 raise ValueError(
-                    f"{leaf.path or 'theta'} is constrained as a whole ({type(leaf.constraint).__name__.lower()}): fix or tie all its entries, or none"
+                    f"{leaf.path or 'theta'} is constrained as a whole "
+                    f"({type(leaf.constraint).__name__.lower()}): fix or tie all its entries, or "
+                    "none"
                 )
 
     @cached_property
@@ -187,7 +203,9 @@ class Chart:
 
     @cached_property
     def bent(self) -> tuple[bool, ...]:
-        """Which free coordinates stand on a scale of their own (a log, a logit, a Cholesky factor), (k,)."""
+        """Which free coordinates stand on a scale of their own (a log, a logit, a Cholesky
+        factor), (k,).
+        """
         return tuple(
             not leaf.constraint.is_identity
             for leaf, _, _, _, size in self._pieces()
@@ -210,7 +228,9 @@ class Chart:
         )
 
     def _pieces(self) -> list[tuple[Leaf, slice, np.ndarray, Shape, int]]:
-        """For each leaf that moves: leaf, its span in x, its moving offsets, the shape its map acts on, its free size."""
+        """For each leaf that moves: leaf, its span in x, its moving offsets, the shape its map
+        acts on, its free size.
+        """
         pieces = []
         for leaf, span in zip(self.layout.leaves, self.layout.spans, strict=True):
             offsets = np.flatnonzero(~np.array(self.still[span], dtype=bool))
@@ -222,7 +242,8 @@ class Chart:
     @cached_property
     def incidence(self) -> np.ndarray:
         """Which printed entries each free coordinate can move, (p, k) of booleans."""
-        which, start = np.zeros((self.layout.p, self.k), dtype=bool), 0
+        which = np.zeros((self.layout.p, self.k), dtype=bool)
+        start = 0
         for leaf, span, offsets, _, size in self._pieces():
             if leaf.constraint.elementwise:
                 which[span.start + offsets, start + np.arange(size)] = True
@@ -233,8 +254,11 @@ class Chart:
 
     @cached_property
     def gaps(self) -> np.ndarray:
-        """For each free coordinate the printed entry whose gap to the one before it it is, (k,); −1 where it is none."""
-        which, start = np.full(self.k, -1), 0
+        """For each free coordinate the printed entry whose gap to the one before it it is,
+        (k,); −1 where it is none.
+        """
+        which = np.full(self.k, -1)
+        start = 0
         for leaf, span, offsets, shape, size in self._pieces():
             if isinstance(leaf.constraint, Ordered):
                 inner = np.arange(size) % shape[-1] > 0
@@ -255,14 +279,18 @@ class Chart:
         """x (p,) at the free point z (k,); entries that do not move keep their values in ``x``."""
         if self.is_identity and len(self.moving) == self.layout.p:
             return z
-        xp, start, index, values = namespace(z), 0, [], []
+        xp = namespace(z)
+        start = 0
+        index = []
+        values = []
         for leaf, span, offsets, shape, size in self._pieces():
             values.append(leaf.constraint.to_user(z[start : start + size], shape))
             index.append(span.start + offsets)
             start += size
         if not values:
             return x
-        where, moved = np.concatenate(index), xp.concatenate(values)
+        where = np.concatenate(index)
+        moved = xp.concatenate(values)
         if len(where) == self.layout.p:
             return moved
         order = np.full(self.layout.p, -1)
@@ -297,7 +325,8 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def layout_of(params: Tree, constraints: Tree = None) -> Layout:
-    """The layout of ``params``, with ``constraints`` given as a tree prefix (missing dictionary keys mean unconstrained).
+    """The layout of ``params``, with ``constraints`` given as a tree prefix (missing dictionary
+    keys mean unconstrained).
 
     >>> import numpy as np
     >>> from jaxmle.parameters.constraints import positive
@@ -342,13 +371,16 @@ def _constraint_at(tree: Tree, path: tuple[Any, ...], name: str) -> Constraint:
         return free
     if not isinstance(tree, KINDS):
         raise TypeError(
-            f"the constraint for {name or 'theta'} must be one of jaxmle's constraints (positive, interval(a, b), simplex, …); got {type(tree).__name__}: {tree!r}"
+            f"the constraint for {name or 'theta'} must be one of jaxmle's constraints "
+            f"(positive, interval(a, b), simplex, …); got {type(tree).__name__}: {tree!r}"
         )
     return tree
 
 
 def _check_all_used(constraints: Tree, params: Tree) -> None:
-    """A constraint that no parameter takes is a misspelling or a tree of another form, not a wish."""
+    """A constraint that no parameter takes is a misspelling or a tree of another form, not a
+    wish.
+    """
     if constraints is None or isinstance(constraints, KINDS):
         return
     if isinstance(params, list | tuple) and not hasattr(params, "_fields"):
@@ -363,7 +395,8 @@ def _check_all_used(constraints: Tree, params: Tree) -> None:
         unknown = [key for key in constraints if key not in known]
         if unknown:
             raise ValueError(
-                f"constraints name {unknown[0]!r}, but params has no such entry; it has {sorted(map(str, known))}"
+                f"constraints name {unknown[0]!r}, but params has no such entry; it has "
+                f"{sorted(map(str, known))}"
             )
         for key, sub in constraints.items():
             _check_all_used(sub, params[key] if isinstance(params, dict) else getattr(params, key))
@@ -379,11 +412,14 @@ def _other_form(constraints: Tree, has: str) -> str:
 
 
 def _check_distinct(leaves: tuple[Leaf, ...]) -> None:
-    """Two parameters with one printed name could not be told apart by fix, tie, profile or a reader."""
+    """Two parameters with one printed name could not be told apart by fix, tie, profile or a
+    reader.
+    """
     seen: dict[str, int] = {}
     for place, leaf in enumerate(leaves):
         for name in (*leaf.names, *([leaf.path] if leaf.shape and leaf.path else [])):
             if seen.setdefault(name, place) != place:
                 raise ValueError(
-                    f"two parameters are called {name!r} when printed: rename one of the keys of params"
+                    f"two parameters are called {name!r} when printed: rename one of the keys of "
+                    "params"
                 )

@@ -1,4 +1,6 @@
-"""The digest of a batch of fits: counts by status, estimates over the converged members, the worst members."""
+"""The digest of a batch of fits: counts by status, estimates over the converged members, the
+worst members.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,18 @@ WORST = 5  # members shown
 
 
 def digest(fit: Any, level: float = 0.95) -> str:
-    """The digest of a batch of fits as text: one screen, whatever the number of members and of parameters.
+    """The digest of a batch of fits as text: one screen, whatever the number of members and of
+    parameters.
 
     Args:
         fit: the record of a batch, with a leading axis on every leaf.
         level: share of the members between the two quantiles, between 0 and 1.
 
     Returns:
-        The text: how many converged; counts by status; mean, standard deviation, quantiles and median of the
-        estimates and of the standard errors over the converged members; the worst members with their status.
+        The text: how many converged; counts by status; mean, standard deviation, quantiles and
+            median of the
+        estimates and of the standard errors over the converged members; the worst members with
+        their status.
     """
     return text(first_fitting(page(fit, level, style) for style in numerals.STYLES))
 
@@ -36,7 +41,8 @@ def page(fit: Any, level: float = 0.95, style: Style = numerals.scaled) -> Page:
     status = np.asarray(fit.status).reshape(-1)
     converged = status == Status.CONVERGED
     outer = (counts(status), *worst(fit, status))
-    # Six lines for status, facts and notes; four for blank, title and header of each grid of parameters and its dots.
+    # Six lines for status, facts and notes; four for blank, title and header of each grid of
+    # parameters and its dots.
     room = (LINES - 6 - sum(len(grid.rows) + 3 for grid in outer)) // 2 - 4
     inner = parameters(fit, converged, level, style, max(room, 2)) if converged.any() else ()
     headline = f"{int(converged.sum())} of {status.size} fits {Status.CONVERGED.name}"
@@ -99,7 +105,9 @@ def _quantile(level: float, upper: int) -> str:
 
 
 def spread(values: np.ndarray, level: float) -> tuple[float, float, float, float, float]:
-    """Mean, standard deviation (divisor b − 1), lower quantile, median, upper quantile; NaN entries are left out."""
+    """Mean, standard deviation (divisor b − 1), lower quantile, median, upper quantile; NaN
+    entries are left out.
+    """
     known = values[~np.isnan(values)]
     if known.size == 0:
         return (np.nan,) * 5
@@ -157,7 +165,9 @@ def _known_or_inf(distance: np.ndarray) -> np.ndarray:
 
 
 def distances(fit: Any) -> np.ndarray:
-    """Distance of each member to its optimum in standard errors, √(2δ) of the Newton decrement δ, (b,)."""
+    """Distance of each member to its optimum in standard errors, √(2δ) of the Newton decrement
+    δ, (b,).
+    """
     return np.sqrt(2.0 * np.maximum(np.asarray(fit.decrement, dtype=float).reshape(-1), 0.0))
 
 
@@ -167,7 +177,9 @@ def member(fit: Any, position: int) -> str:
 
 
 def notes(fit: Any, converged: np.ndarray) -> tuple[str, ...]:
-    """Where to look next: the explanation of the worst member, or the member farthest from its optimum."""
+    """Where to look next: the explanation of the worst member, or the member farthest from its
+    optimum.
+    """
     if not converged.size:
         return ()
     distance = distances(fit)

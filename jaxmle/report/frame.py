@@ -16,7 +16,8 @@ INSTALL = 'pip install "jaxmle[frame]"'
 
 
 def frame(fit: Any, level: float = 0.95, backend: str | None = None) -> Any:
-    """A tidy data frame of the estimates, in full precision; the column names are those of R's broom.
+    """A tidy data frame of the estimates, in full precision; the column names are those of R's
+    broom.
 
     Args:
         fit: the record of one fit or of a batch.
@@ -24,9 +25,10 @@ def frame(fit: Any, level: float = 0.95, backend: str | None = None) -> Any:
         backend: "pandas", "polars" or "pyarrow"; by default the first of them that is installed.
 
     Returns:
-        A native frame with the columns term, estimate, std_error, statistic (the z value), p_value, conf_low and
-        conf_high, p rows; for a batch of b members, members in order, b·p rows and two leading columns: member
-        (counted over all batch axes) and status. What is NaN in the record is NaN here.
+        A native frame with the columns term, estimate, std_error, statistic (the z value), p_value,
+        conf_low and conf_high, p rows; for a batch of b members, members in order, b·p rows and two
+        leading columns: member (counted over all batch axes) and status. What is NaN in the record
+        is NaN here.
 
     Raises:
         ImportError: narwhals or the backend is not installed.
@@ -41,7 +43,9 @@ def frame(fit: Any, level: float = 0.95, backend: str | None = None) -> Any:
 
 
 def installed(backend: str | None) -> str:
-    """The backend asked for, or the first that is installed; an error that says what to install if there is none."""
+    """The backend asked for, or the first that is installed; an error that says what to install
+    if there is none.
+    """
     if backend is not None:
         check_choice("backend", backend, BACKENDS)
     found = next(

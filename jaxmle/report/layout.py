@@ -20,7 +20,9 @@ ELLIPSIS = "..."
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of cells. The first column holds names; `words` lists the columns that are not numbers."""
+    """A table of cells. The first column holds names; `words` lists the columns that are not
+    numbers.
+    """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -73,7 +75,9 @@ def first_fitting(pages: Iterable[Page]) -> Page:
 
 
 def grid_lines(grid: Grid) -> list[str]:
-    """The lines of a grid: title, header, rows; numbers aligned at the decimal point, long names elided."""
+    """The lines of a grid: title, header, rows; numbers aligned at the decimal point, long
+    names elided.
+    """
     names = elided([row[0] for row in grid.rows], max(_name_room(grid), LEAST_ROOM))
     columns = [_padded([grid.header[0], *names]), *_other_columns(grid)]
     lines = [GAP.join(cells).rstrip() for cells in zip(*columns, strict=True)]
@@ -137,7 +141,8 @@ def _character_columns(character: str) -> int:
 
 
 def elided(names: Sequence[str], room: int) -> list[str]:
-    """Names shortened in the middle to `room` columns; those that would read alike end in their position.
+    """Names shortened in the middle to `room` columns; those that would read alike end in their
+    position.
 
     >>> elided(["coefficient_of_the_north[12]", "sigma"], 16)
     ['coeffic...th[12]', 'sigma']

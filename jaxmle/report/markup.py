@@ -81,7 +81,8 @@ def _html_cell(column: int, cell: str, grid: Grid) -> str:
 
 
 def markdown(fit: Any, level: float = 0.95) -> str:
-    """The summary as Markdown with pipe tables; characters that Markdown reads are escaped in names.
+    """The summary as Markdown with pipe tables; characters that Markdown reads are escaped in
+    names.
 
     Args:
         fit: the record of one fit or of a batch.
@@ -124,8 +125,8 @@ def _markdown_column(cells: list[str], words: bool) -> list[str]:
 def latex(fit: Any, level: float = 0.95) -> str:
     """The summary as LaTeX; it needs `booktabs` and nothing else.
 
-    Numbers stand in pairs of columns `r@{.}l`, so their decimal points align. The status stands above the table, or
-    in a comment where the fit converged.
+    Numbers stand in pairs of columns `r@{.}l`, so their decimal points align. The status stands
+    above the table, or in a comment where the fit converged.
 
     Args:
         fit: the record of one fit or of a batch.
@@ -172,7 +173,9 @@ def _latex_grid(grid: Grid) -> str:
 
 
 def _latex_kind(column: int, cells: tuple[str, ...], grid: Grid) -> str:
-    """The column specification: words left, whole numbers right, decimals in two columns around their point."""
+    """The column specification: words left, whole numbers right, decimals in two columns around
+    their point.
+    """
     if column in grid.words:
         return "l"
     return DECIMAL if any("." in cell for cell in cells) else "r"

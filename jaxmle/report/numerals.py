@@ -1,4 +1,6 @@
-"""Numbers as text: digits follow the standard error, NaN reads `n/a`, infinities read `inf` and `-inf`."""
+"""Numbers as text: digits follow the standard error, NaN reads `n/a`, infinities read `inf` and
+`-inf`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from functools import partial
 
 MISSING = "n/a"
 DIGITS = 4  # significant digits of a standard error, as R's summary tables give
-SMALL, LARGE = 1e-4, 1e7  # outside these, the exponent form
+# outside these, the exponent form
+SMALL = 1e-4
+LARGE = 1e7
 
 Style = Callable[[Sequence[float], float], tuple[str, ...]]
 
@@ -83,7 +87,8 @@ def z_value(value: float) -> str:
 
 
 def likelihood(value: float) -> str:
-    """A log-likelihood or a criterion, to three decimals: only differences count, so digits are absolute.
+    """A log-likelihood or a criterion, to three decimals: only differences count, so digits are
+    absolute.
 
     >>> likelihood(-1234.56789)
     '-1234.568'
@@ -110,7 +115,8 @@ def percent(level: float) -> str:
 
 
 def scaled(values: Sequence[float], scale: float, digits: int = DIGITS) -> tuple[str, ...]:
-    """Cells sharing the decimals that show `scale`, usually the standard error, to `digits` significant digits.
+    """Cells sharing the decimals that show `scale`, usually the standard error, to `digits`
+    significant digits.
 
     >>> scaled((-5.623412, 0.01), 0.1234)
     ('-5.6234', '0.0100')
@@ -122,7 +128,9 @@ def scaled(values: Sequence[float], scale: float, digits: int = DIGITS) -> tuple
 
 
 def _places(values: Sequence[float], scale: float, digits: int) -> int:
-    """Decimals for a row: set by `scale`, or by the leading value where there is no scale; 2·digits digits at most."""
+    """Decimals for a row: set by `scale`, or by the leading value where there is no scale;
+    2·digits digits at most.
+    """
     leading = next((value for value in values if math.isfinite(value)), 0.0)
     known = math.isfinite(scale) and scale > 0.0
     wanted = digits - 1 - magnitude(scale) if known else digits - magnitude(leading)
@@ -153,7 +161,8 @@ STYLES: tuple[Style, ...] = (scaled, partial(scaled, digits=3), exponents)
 
 
 def aligned(cells: Sequence[str]) -> tuple[str, ...]:
-    """Cells padded to one width with their decimal points in one column; words stand at the right edge.
+    """Cells padded to one width with their decimal points in one column; words stand at the right
+    edge.
 
     >>> aligned(("-1.25", "10.5", "n/a"))
     ('-1.25', '10.5 ', '  n/a')

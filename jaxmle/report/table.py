@@ -14,7 +14,9 @@ from jaxmle.report.layout import ELLIPSIS, Grid, Page, first_fitting, text
 from jaxmle.report.numerals import Style
 from jaxmle.solvers.status import MEAN, MEAN_OF_ROWS
 
-FIRST, LAST = 80, 20  # rows shown of a fit with more than FIRST + LAST parameters
+# rows shown of a fit with more than FIRST + LAST parameters
+FIRST = 80
+LAST = 20
 
 
 def summary(fit: Any, level: float = 0.95) -> str:
@@ -25,8 +27,10 @@ def summary(fit: Any, level: float = 0.95) -> str:
         level: coverage of the Wald intervals, between 0 and 1.
 
     Returns:
-        The text: status (with its explanation unless converged); n, df, log-likelihood, AIC, BIC, the kind of
-        covariance; then estimate, standard error, z, p and interval of every parameter. `n/a` marks what is NaN.
+        The text: status (with its explanation unless converged); n, df, log-likelihood, AIC, BIC,
+            the kind of
+        covariance; then estimate, standard error, z, p and interval of every parameter. `n/a` marks
+        what is NaN.
     """
     return text(first_fitting(page(fit, level, style) for style in numerals.STYLES))
 
@@ -63,7 +67,9 @@ def facts(fit: Any) -> tuple[tuple[str, str], ...]:
 
 
 def common_facts(fit: Any) -> tuple[tuple[str, str], ...]:
-    """The kind of covariance, the dtype unless float64, the label of a MAP fit: alike for one fit and a batch."""
+    """The kind of covariance, the dtype unless float64, the label of a MAP fit: alike for one
+    fit and a batch.
+    """
     dtype = np.dtype(fit.dtype).name
     return (
         ("vcov", printed(str(fit.vcov_kind or "none"))),
@@ -101,7 +107,9 @@ def _row(name: str, numbers: Sequence[float], style: Style) -> tuple[str, ...]:
 def shortened(
     rows: Sequence[tuple[str, ...]], first: int, last: int
 ) -> tuple[tuple[str, ...], ...]:
-    """The rows, or the first and the last few around a row of dots where there are more than `first + last`."""
+    """The rows, or the first and the last few around a row of dots where there are more than
+    `first + last`.
+    """
     if len(rows) <= first + last:
         return tuple(rows)
     dots = (ELLIPSIS,) + ("",) * (len(rows[0]) - 1)
@@ -120,7 +128,8 @@ def notes(fit: Any) -> tuple[str, ...]:
     said = (
         (
             bounded,
-            "Bounded parameters: intervals respect the bound; z and p only where 0 is inside the bounds.",
+            "Bounded parameters: intervals respect the bound; z and p only where 0 is inside the "
+            "bounds.",
         ),
         (
             without,
@@ -128,11 +137,13 @@ def notes(fit: Any) -> tuple[str, ...]:
         ),
         (
             noise > 0.0 and fit.hessian_by == DIFFERENCES,
-            f"The information is by differences of the score: measured error of the standard errors up to {100 * noise:.2g}%.",
+            "The information is by differences of the score: measured error of the standard "
+            f"errors up to {100 * noise:.2g}%.",
         ),
         (
             noise > 0.0 and fit.hessian_by != DIFFERENCES,
-            f"The information was simulated: Monte-Carlo error of the standard errors up to {100 * noise:.2g}%.",
+            "The information was simulated: Monte-Carlo error of the standard errors up to "
+            f"{100 * noise:.2g}%.",
         ),
         (
             fit.converged and bool(int(fit.witness.certificate) & MEAN),
@@ -140,15 +151,18 @@ def notes(fit: Any) -> tuple[str, ...]:
         ),
         (
             bool(np.isnan(float(fit.n))) and np.isfinite(float(fit.loglik)),
-            "n is not known, as the likelihood returns one number and has no data: there is no BIC and no AICc.",
+            "n is not known, as the likelihood returns one number and has no data: there is no "
+            "BIC and no AICc.",
         ),
         (
             fit.weighting == "sampling",
-            "AIC and BIC are not defined under sampling weights: the weighted sum is not a likelihood.",
+            "AIC and BIC are not defined under sampling weights: the weighted sum is not a "
+            "likelihood.",
         ),
         (
             fit.mode != "ML",
-            f"AIC and BIC do not apply to a {printed(fit.mode)} fit: the log-likelihood is not at its maximum.",
+            f"AIC and BIC do not apply to a {printed(fit.mode)} fit: the log-likelihood is not "
+            "at its maximum.",
         ),
     )
     return tuple(sentence for holds, sentence in said if holds)

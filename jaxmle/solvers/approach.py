@@ -1,4 +1,6 @@
-"""First-order roads to the neighbourhood of a maximum: optax transformations, run as they are, and Newton's direction in optax's form."""
+"""First-order roads to the neighbourhood of a maximum: optax transformations, run as they are,
+and Newton's direction in optax's form.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +30,20 @@ def approach(
     curvatures: Curvatures,
     z: Array,
 ) -> tuple[Array, Array]:
-    """The best point that a first-order method visits from z (k,), and the steps it took. Minimises −ℓ.
+    """The best point that a first-order method visits from z (k,), and the steps it took. Minimises
+    −ℓ.
 
-    ``curvatures(z)`` gives the matrices ``hessian``, ``expected`` and ``opg`` of −ℓ to transformations that read them; what a
-    transformation does not read is never computed.
+    ``curvatures(z)`` gives the matrices ``hessian``, ``expected`` and ``opg`` of −ℓ to
+    transformations that read them; what a transformation does not read is never computed.
     """
     if isinstance(solver, LBFGS):
-        transformation, steps, every = optax.lbfgs(memory_size=solver.memory), solver.steps, None
+        transformation = optax.lbfgs(memory_size=solver.memory)
+        steps = solver.steps
+        every = None
     else:
-        transformation, steps, every = (
-            optax.with_extra_args_support(solver.transformation),
-            solver.steps,
-            solver.check_every,
-        )
+        transformation = optax.with_extra_args_support(solver.transformation)
+        steps = solver.steps
+        every = solver.check_every
 
     def loss(z: Array, hessian: Any = None, expected: Any = None, opg: Any = None) -> Array:
         return -value(z)  # optax's line searches hand every extra argument on, by name
@@ -59,7 +62,8 @@ def approach(
             grad, state, z, value=now, grad=grad, value_fn=loss, **extra
         )
         improved = now < lowest
-        best, lowest = jnp.where(improved, z, best), jnp.minimum(now, lowest)
+        best = jnp.where(improved, z, best)
+        lowest = jnp.minimum(now, lowest)
         # Quasi-Newton's own decrement, −g'd/2, is in units of ℓ as Newton's is.
         near = (
             0.5 * jnp.abs(jnp.vdot(grad, updates)) <= NEAR
@@ -119,16 +123,19 @@ def _direction(name: str, source: str) -> optax.GradientTransformationExtraArgs:
 
 
 def newton() -> optax.GradientTransformationExtraArgs:
-    """Newton's direction −(∇²L)⁻¹∇L as an optax transformation; ``update`` takes ``hessian=`` (k, k), the Hessian of the loss L.
+    """Newton's direction −(∇²L)⁻¹∇L as an optax transformation; ``update`` takes ``hessian=`` (k,
+    k), the Hessian of the loss L.
 
-    It gives a direction only, since optax cannot reject a step: ``optax.chain(newton(), optax.clip_by_global_norm(1.0))`` and ``scale``
-    after it work; line searches after it do not.
+    It gives a direction only, since optax cannot reject a step: ``optax.chain(newton(),
+    optax.clip_by_global_norm(1.0))`` and ``scale`` after it work; line searches after it do not.
     """
     return _direction("newton", "hessian")
 
 
 def scoring() -> optax.GradientTransformationExtraArgs:
-    """Fisher's scoring direction; ``update`` takes ``expected=`` (k, k), the expected information."""
+    """Fisher's scoring direction; ``update`` takes ``expected=`` (k, k), the expected
+    information.
+    """
     return _direction("scoring", "expected")
 
 

@@ -1,7 +1,9 @@
-"""Linear algebra of p × p symmetric matrices: written once, run by NumPy on the host and by JAX under a trace.
+"""Linear algebra of p × p symmetric matrices: written once, run by NumPy on the host and by JAX
+under a trace.
 
-``R`` is always a matrix scaled to unit diagonal, D⁻¹JD⁻¹. Small Cholesky factors are unrolled: with a batch axis last that is many times
-faster than one LAPACK call for each matrix. Eigenvectors are needed only when something is wrong, and ``rarely`` then pays for them.
+``R`` is always a matrix scaled to unit diagonal, D⁻¹JD⁻¹. Small Cholesky factors are unrolled: with
+a batch axis last that is many times faster than one LAPACK call for each matrix. Eigenvectors are
+needed only when something is wrong, and ``rarely`` then pays for them.
 """
 
 from __future__ import annotations
@@ -19,14 +21,18 @@ from jaxmle._types import Array
 UNROLLED = 8  # compile time grows as p³; beyond this LAPACK is as fast
 
 
-FEW = 32  # lanes of a batch that take the rare side together: 8 cost twice as much where half of 1 024 need it, 32 cost 0.03 ms more where few do
+# lanes of a batch that take the rare side together: 8 cost twice as much where half of 1 024 need
+# it, 32 cost 0.03 ms more where few do
+FEW = 32
 MANY = 128  # the same where the rare side is cheap
 
 
 def _mend(
     rare: Callable[..., Any], needed: Array, args: Any, out: Any, lanes: int, few: int
 ) -> Any:
-    """``out`` with ``rare(*args)`` in the lanes that need it: they are picked out a few at a time, so that the rare side is paid by need."""
+    """``out`` with ``rare(*args)`` in the lanes that need it: they are picked out a few at a
+    time, so that the rare side is paid by need.
+    """
     number = jnp.sum(needed)
 
     def mended() -> Any:
@@ -51,9 +57,11 @@ def _mend(
 def rarely(
     needed: Array, rare: Callable[..., Any], usual: Callable[..., Any], *args: Any, few: int = FEW
 ) -> Any:
-    """``rare(*args)`` where ``needed``, else ``usual(*args)``; in a batch only the members that need it pay for the rare side.
+    """``rare(*args)`` where ``needed``, else ``usual(*args)``; in a batch only the members that
+    need it pay for the rare side.
 
-    An ordinary ``lax.cond`` under ``vmap`` becomes a select that computes both sides for every member, always.
+    An ordinary ``lax.cond`` under ``vmap`` becomes a select that computes both sides for every
+    member, always.
     """
     if isinstance(needed, bool | np.bool_ | np.ndarray):
         return rare(*args) if needed else usual(*args)
@@ -77,11 +85,15 @@ def rarely(
 
 Rows = list[
     list[Array]
-]  # a small factor written out: its entries, never gathered into a matrix, which would cost more than the arithmetic
+    # a small factor written out: its entries, never gathered into a matrix, which would cost more
+    # than the arithmetic
+]
 
 
 def factored(r: Array, unrolled: bool = False) -> Array | Rows:
-    """Lower Cholesky factor of R (p, p): a matrix, or its rows where it is small and ``unrolled``; not finite where R is not positive definite."""
+    """Lower Cholesky factor of R (p, p): a matrix, or its rows where it is small and
+    ``unrolled``; not finite where R is not positive definite.
+    """
     if isinstance(r, np.ndarray):
         try:
             return np.linalg.cholesky(r)
@@ -107,7 +119,9 @@ def factored(r: Array, unrolled: bool = False) -> Array | Rows:
 
 
 def cholesky(r: Array, unrolled: bool = False) -> Array:
-    """Lower Cholesky factor (p, p); NaN where R is not positive definite. ``unrolled`` writes a small one out."""
+    """Lower Cholesky factor (p, p); NaN where R is not positive definite. ``unrolled`` writes a
+    small one out.
+    """
     factor = factored(r, unrolled)
     if not isinstance(factor, list):
         return factor
@@ -117,7 +131,9 @@ def cholesky(r: Array, unrolled: bool = False) -> Array:
 
 
 def least_pivot(factor: Array | Rows) -> Array:
-    """The least pivot () of a factor; 0 where the matrix is not positive definite, for a pivot that is lost makes all after it NaN."""
+    """The least pivot () of a factor; 0 where the matrix is not positive definite, for a pivot
+    that is lost makes all after it NaN.
+    """
     xp = jnp if isinstance(factor, list) else namespace(factor)
     pivots = (
         jnp.stack([row[-1] for row in factor]) if isinstance(factor, list) else xp.diagonal(factor)
@@ -157,7 +173,9 @@ def solve_upper(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array
 
 
 def eigh(r: Array) -> tuple[Array, Array]:
-    """Eigenvalues (p,) ascending and eigenvectors (p, p) in columns; a matrix that is not finite counts as zero."""
+    """Eigenvalues (p,) ascending and eigenvectors (p, p) in columns; a matrix that is not
+    finite counts as zero.
+    """
     xp = namespace(r)
     r = xp.where(xp.all(xp.isfinite(r)), r, xp.zeros_like(r))
     values, vectors = xp.linalg.eigh(r)
@@ -165,7 +183,8 @@ def eigh(r: Array) -> tuple[Array, Array]:
 
 
 def metric_of(j: Array, s: Array) -> Array:
-    """The scale D (p,) of each coordinate, in units of 1/θ: √|J_jj|; |s_j| where there is no curvature.
+    """The scale D (p,) of each coordinate, in units of 1/θ: √|J_jj|; |s_j| where there is no
+    curvature.
 
     Where there is neither, its coupling |J_ij|/D_i to the others; 1 where nothing is known of it.
     """
@@ -204,14 +223,18 @@ def newton_step(
         j: curvature (p, p), the observed information or a stand-in.
         s: score (p,).
         scale: D (p,).
-        cut: eigenvalues of R within ±cut count as zero; a number, or a ``jax.tree_util.Partial`` that gives it where it is needed.
+        cut: eigenvalues of R within ±cut count as zero; a number, or a ``jax.tree_util.Partial``
+            that gives it where it is needed.
         slack: the scaled score along a null direction may be this large and still count as zero.
-        unrolled: write small factors out; for the loop, where it is run often enough to pay for its compilation.
+        unrolled: write small factors out; for the loop, where it is run often enough to pay for its
+            compilation.
     """
     xp = namespace(j)
-    r, g = j / (scale[:, None] * scale[None, :]), s / scale
+    r = j / (scale[:, None] * scale[None, :])
+    g = s / scale
     factor = factored(r, unrolled)
-    # A pivot² at rounding says that a column lies in the span of those before it: let the eigenvalues decide.
+    # A pivot² at rounding says that a column lies in the span of those before it: let the
+    # eigenvalues decide.
     pivot = least_pivot(factor)
     sound = pivot**2 > 100 * len(s) * xp.finfo(j.dtype).eps
     half = solve_lower(factor, g, unrolled)
@@ -231,7 +254,8 @@ def _by_eigenvectors(
     r: Array, g: Array, scale: Array, cut: Any, slack: Array, *_: Array
 ) -> NewtonStep:
     """The same where a pivot is lost."""
-    xp, cut = namespace(r), known(cut)
+    xp = namespace(r)
+    cut = known(cut)
     values, q = eigh(r)
     along = q.T @ g
     kept = values > cut
@@ -239,7 +263,8 @@ def _by_eigenvectors(
     u = xp.where(kept, along / safe, 0.0)
     null = xp.abs(values) <= cut
     convex = xp.all(values >= -cut) & xp.all(xp.where(null, xp.abs(along), 0.0) <= slack)
-    # A score along a direction without curvature has no Newton step: the maximum may be anywhere that way.
+    # A score along a direction without curvature has no Newton step: the maximum may be anywhere
+    # that way.
     endless = xp.any(~kept & (xp.abs(along) > slack))
     decrement = xp.where(endless, xp.inf, 0.5 * xp.sum(u * xp.where(kept, along, 0.0)))
     return NewtonStep((q @ u) / scale, decrement, convex, xp.all(kept))
@@ -254,20 +279,25 @@ def _repeat(times: int, body: Callable[[int, Any], Any], value: Any) -> Any:
     return jax.lax.fori_loop(0, times, body, value)
 
 
-PROBES = 7  # factorisations in search of the multiplier of a bounded step: of 1 600 random ones up to p = 9, 98 % then gain within 1 % of the most
+# factorisations in search of the multiplier of a bounded step: of 1 600 random ones up to p = 9, 98
+# % then gain within 1 % of the most
+PROBES = 7
 FULL = 0.9  # of the radius: a bounded step as long as that is one
 CLEAR = 1e-4  # multiplier from which a direction without curvature is no matter of rounding
 
 
 def bounded(r: Array, g: Array, radius: Array) -> tuple[Array, Array]:
-    """The u (k,) with ‖u‖ ≤ radius () that maximises g'u − u'Ru/2, R (k, k), g (k,), but for the hard case, by Cholesky factors of R + λI; and
-    whether it is as good as at the bound, ().
+    """The u (k,) with ‖u‖ ≤ radius () that maximises g'u − u'Ru/2, R (k, k), g (k,), but for the
+    hard case, by Cholesky factors of R + λI; and whether it is as good as at the bound, ().
 
-    λ by Newton's method on 1/‖u‖ − 1/radius, between bounds (Moré & Sorensen 1983, SIAM J. Sci. Stat. Comput. 4, §3). In the hard case, where
-    g has nothing along the most negative curvature, u stays inside.
+    λ by Newton's method on 1/‖u‖ − 1/radius, between bounds (Moré & Sorensen 1983, SIAM J. Sci.
+    Stat. Comput. 4, §3). In the hard case, where g has nothing along the most negative curvature, u
+    stays inside.
     """
-    tiny, eye = jnp.finfo(g.dtype).tiny, jnp.eye(len(g), dtype=g.dtype)
-    size, spread = jnp.sqrt(jnp.sum(g**2)), jnp.max(jnp.sum(jnp.abs(r), axis=1))
+    tiny = jnp.finfo(g.dtype).tiny
+    eye = jnp.eye(len(g), dtype=g.dtype)
+    size = jnp.sqrt(jnp.sum(g**2))
+    spread = jnp.max(jnp.sum(jnp.abs(r), axis=1))
     low = jnp.maximum(jnp.maximum(size / radius - spread, -jnp.min(jnp.diagonal(r))), 0.0)
     high = size / radius + spread
     steepest = g * (radius / jnp.maximum(size, tiny))
@@ -279,7 +309,8 @@ def bounded(r: Array, g: Array, radius: Array) -> tuple[Array, Array]:
         u = solve_upper(factor, solve_lower(factor, g, unrolled=True), unrolled=True)
         length = jnp.sqrt(jnp.sum(u**2))
         inside = definite & (length <= radius)
-        low, high = jnp.where(inside, low, shift), jnp.where(inside, shift, high)
+        low = jnp.where(inside, low, shift)
+        high = jnp.where(inside, shift, high)
         better = shift + (length / radius - 1) * length**2 / jnp.sum(
             solve_lower(factor, u, unrolled=True) ** 2
         )
@@ -314,14 +345,17 @@ def within(
     radius: Array,
     side: Array,
 ) -> tuple[Array, Array]:
-    """Where ``needed``, ``trust_step``, else the ``usual`` step and its predicted gain. In a batch by factors, and by eigenvectors for those left over."""
+    """Where ``needed``, ``trust_step``, else the ``usual`` step and its predicted gain. In a
+    batch by factors, and by eigenvectors for those left over.
+    """
     if isinstance(needed, bool | np.bool_ | np.ndarray):
         return trust_step(j, s, scale, cut, slack, radius, side) if needed else usual
 
     def by_factors(
         j: Array, s: Array, scale: Array, radius: Array, *_: Array
     ) -> tuple[Array, Array, Array]:
-        r, g = j / (scale[:, None] * scale[None, :]), s / scale
+        r = j / (scale[:, None] * scale[None, :])
+        g = s / scale
         u, sound = bounded(r, g, radius)
         return u / scale, g @ u - 0.5 * u @ r @ u, sound
 
@@ -355,11 +389,14 @@ def within(
 def trust_step(
     j: Array, s: Array, scale: Array, cut: Any, slack: Array, radius: Array, side: Array
 ) -> tuple[Array, Array]:
-    """The step that maximises s'd − d'Jd/2 within ‖D d‖ ≤ radius, and its predicted gain (Moré & Sorensen 1983, SIAM J. Sci. Stat. Comput. 4).
+    """The step that maximises s'd − d'Jd/2 within ‖D d‖ ≤ radius, and its predicted gain (Moré &
+    Sorensen 1983, SIAM J. Sci. Stat. Comput. 4).
 
-    Solved in the eigenvectors of R; ``side`` (±1) chooses the way along a direction of negative curvature that the score does not see.
+    Solved in the eigenvectors of R; ``side`` (±1) chooses the way along a direction of negative
+    curvature that the score does not see.
     """
-    xp, cut = namespace(j), known(cut)
+    xp = namespace(j)
+    cut = known(cut)
     values, q = eigh(j / (scale[:, None] * scale[None, :]))
     g = q.T @ (s / scale)
     quiet = (xp.abs(values) <= cut) & (xp.abs(g) <= slack)
@@ -386,7 +423,8 @@ def trust_step(
         & (xp.sum(u_at(xp.zeros_like(high)) ** 2) <= radius**2)
     )
     u = xp.where(free, u_at(xp.zeros_like(high)), u_at(high))
-    # The hard case: curvature is negative and the score has nothing along it, so the step is completed to the radius that way.
+    # The hard case: curvature is negative and the score has nothing along it, so the step is
+    # completed to the radius that way.
     weakest = curvature == xp.min(curvature)
     weakest = weakest & (xp.cumsum(weakest) == 1)
     missing = xp.sqrt(xp.maximum(radius**2 - xp.sum(u**2), 0.0))

@@ -1,8 +1,9 @@
-"""The ascent: a trust-region Newton iteration that ends by polishing, as one pure step from state to state.
+"""The ascent: a trust-region Newton iteration that ends by polishing, as one pure step from state
+to state.
 
-The same step runs under a trace inside one ``while_loop`` and on the host in a Python loop over NumPy arrays, where only ``evaluate`` is
-compiled. It is judged by the Newton decrement δ = s'J⁻¹s/2, in units of log-likelihood: √(2δ) is the distance to the maximum in
-standard errors.
+The same step runs under a trace inside one ``while_loop`` and on the host in a Python loop over
+NumPy arrays, where only ``evaluate`` is compiled. It is judged by the Newton decrement δ =
+s'J⁻¹s/2, in units of log-likelihood: √(2δ) is the distance to the maximum in standard errors.
 """
 
 from __future__ import annotations
@@ -18,22 +19,30 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.linalg import NewtonStep, metric_of, newton_step, within
 
-CLIMB, POLISH, DONE = 0, 1, 2
+CLIMB = 0
+POLISH = 1
+DONE = 2
 RUNNING, SETTLED, STUCK, NOT_FINITE, EXHAUSTED, RUNAWAY = range(6)
 
 NEAR = 1e-8  # decrement at which full Newton steps take over
 FLOOR = 1e-18  # decrement (1.4e-9 SE) below which nothing is gained
 PATIENCE = 3  # rounds without a gain above noise before the climb is called stuck
-RECEDES = 0.6  # information ratio of a step: ≥ .999999 on 5 821 overlapping designs, ≤ .376 on all separated ones
+# information ratio of a step: ≥ .999999 on 5 821 overlapping designs, ≤ .376 on all separated ones
+RECEDES = 0.6
 LIMIT = 40  # rejections in a row
-ENDLESS = 30  # steps in a row, each at least 1.4 times as long as the one before (24 000 times in all), with undiminished gain
+# steps in a row, each at least 1.4 times as long as the one before (24 000 times in all), with
+# undiminished gain
+ENDLESS = 30
 OWN = 0.1  # scaled length from which a step is the likelihood's own, not that of a small radius
 ROUGH = 1e-5  # predicted gain below which a gain that score and Hessian do not account for is noise
 SHARP = 1e-10  # decrement below which rounding blurs the direction of a recession
 FADED = 1e-14  # decrement down to which a fading climb is followed
 TAIL = 4  # receding steps in a row that make a recession
-PROVED = 1e-5  # decrement from which on the steps of a tail show a recession, and are taken several at once
-ASTRAY = 2.0  # factor by which slope and information along a leap may miss what a tail e⁻ᵗ foresees; the decrement, which holds all that is not along it,
+# decrement from which on the steps of a tail show a recession, and are taken several at once
+PROVED = 1e-5
+# factor by which slope and information along a leap may miss what a tail e⁻ᵗ foresees; the
+# decrement, which holds all that is not along it,
+ASTRAY = 2.0
 LOOSE = 100.0  # this one
 
 
@@ -50,7 +59,9 @@ class Point(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """What the last full Newton step changed: the finger-print of convergence, or of its absence."""
+    """What the last full Newton step changed: the finger-print of convergence, or of its
+    absence.
+    """
 
     information: Array  # d'J(θ+d)d / d'J(θ)d
     decrement: Array  # δ(θ+d) / δ(θ)
@@ -58,7 +69,9 @@ class Signature(NamedTuple):
 
 
 class Tail(NamedTuple):
-    """The latest stretch of full Newton steps along which the information died away at undiminished step length: a recession."""
+    """The latest stretch of full Newton steps along which the information died away at
+    undiminished step length: a recession.
+    """
 
     z: Array  # (k,) its latest point
     move: Array  # (k,) its latest step
@@ -103,15 +116,17 @@ def noise_of(point: Point) -> Array:
 def null_cut(point: Point) -> Array:
     """f = 50kε·max(1, noise of the Hessian): eigenvalues of R within ±f count as zero.
 
-    The noise is measured on the two halves of the Hessian, which forward-over-reverse differentiation computes apart. The factor 50 is
-    what sums over rows lose; an eigenvalue below 2e-13 is IMPRECISE whatever this says.
+    The noise is measured on the two halves of the Hessian, which forward-over-reverse
+    differentiation computes apart. The factor 50 is what sums over rows lose; an eigenvalue below
+    2e-13 is IMPRECISE whatever this says.
     """
     return _null_cut(point.hessian, point.score)
 
 
 def _null_cut(hessian: Array, score: Array) -> Array:
     xp = namespace(score)
-    eps, k = xp.finfo(score.dtype).eps, score.shape[0]
+    eps = xp.finfo(score.dtype).eps
+    k = score.shape[0]
     scale = metric_of(hessian, score)
     skew = xp.max(xp.abs(hessian - hessian.T) / (scale[:, None] * scale[None, :]))
     return k * eps * xp.maximum(50.0, skew / eps)
@@ -143,9 +158,11 @@ def is_finite(point: Point) -> Array:
 
 
 def trusted(radius: Array, norm: Array, gain: Array, predicted: Array, noise: Array) -> Array:
-    """The trust radius after a step of length ``norm`` that was kept: twice the step at least where it gained more than three quarters of what
-    was predicted, a quarter of it where less than a quarter (after Nocedal & Wright 2006, Numerical Optimization, algorithm 4.1). All are ();
-    a gain that differs from the predicted one by noise counts as foreseen."""
+    """The trust radius after a step of length ``norm`` that was kept: twice the step at least where
+    it gained more than three quarters of what was predicted, a quarter of it where less than a
+    quarter (after Nocedal & Wright 2006, Numerical Optimization, algorithm 4.1). All are (); a gain
+    that differs from the predicted one by noise counts as foreseen.
+    """
     xp = namespace(radius)
     ratio = (gain + noise) / (xp.maximum(predicted, 0.0) + noise + xp.finfo(radius.dtype).tiny)
     return xp.where(
@@ -154,22 +171,25 @@ def trusted(radius: Array, norm: Array, gain: Array, predicted: Array, noise: Ar
 
 
 def is_blind(metric: Array, z: Array, before: Array) -> Array:
-    """Whether a step of one ulp in some coordinate of z (k,) moves ℓ, at the metric (k,) there, and it grows worse than it was ``before`` (k,): a climb
-    towards a collapse, not one down from a mean of e⁷⁰."""
+    """Whether a step of one ulp in some coordinate of z (k,) moves ℓ, at the metric (k,) there, and
+    it grows worse than it was ``before`` (k,): a climb towards a collapse, not one down from a mean
+    of e⁷⁰.
+    """
     xp = namespace(z)
     return xp.any((16 * xp.finfo(z.dtype).eps * metric * xp.abs(z) > 1.0) & (metric >= before))
 
 
 def start(z: Array, like: Point) -> State:
-    """The state before the first evaluation, which every later step treats as a trial: at minus infinity, any finite point is a gain."""
+    """The state before the first evaluation, which every later step treats as a trial: at minus
+    infinity, any finite point is a gain.
+    """
     xp = namespace(z)
-    zero, one, count, yes = (
-        xp.zeros((), z.dtype),
-        xp.ones((), z.dtype),
-        xp.zeros((), dtype=xp.int32),
-        xp.ones((), dtype=bool),
-    )
-    flat, square = xp.zeros_like(z), xp.zeros((z.shape[0], z.shape[0]), z.dtype)
+    zero = xp.zeros((), z.dtype)
+    one = xp.ones((), z.dtype)
+    count = xp.zeros((), dtype=xp.int32)
+    yes = xp.ones((), dtype=bool)
+    flat = xp.zeros_like(z)
+    square = xp.zeros((z.shape[0], z.shape[0]), z.dtype)
     blank = jax.tree.map(
         lambda leaf: (
             xp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
@@ -251,7 +271,8 @@ def _judge(state: State, trial: Point) -> State:
     gain = trial.value - state.point.value
     better = newton.convex & (newton.decrement < state.newton.decrement)
     first = state.steps == 0
-    rises, leapt = gain >= -noise, state.leap > 0
+    rises = gain >= -noise
+    leapt = state.leap > 0
     shows = _signature(state, trial, newton, scale)
     accept = finite & xp.where(
         leapt,
@@ -274,8 +295,8 @@ def _judge(state: State, trial: Point) -> State:
         state.predicted <= here,
     )
     last_norm = xp.sqrt(xp.sum((scale * state.last) ** 2))
-    # Only Newton's own steps tell growth from a long way: scoring and BHHH go far at constant length. A radius that grows back from
-    # nothing doubles too.
+    # Only Newton's own steps tell growth from a long way: scoring and BHHH go far at constant
+    # length. A radius that grows back from nothing doubles too.
     longer = (norm >= 1.4 * last_norm) & (norm >= OWN)
     steady = (
         (gain >= 0.9 * state.gain)
@@ -336,9 +357,11 @@ def _judge(state: State, trial: Point) -> State:
 def _follow(
     state: State, trial: Point, newton: NewtonStep, signature: Signature, fresh: Array
 ) -> Tail:
-    """Lengthen the tail by a step that recedes. A regular step ends it; what was seen stays until a tail as long, or long enough, comes.
+    """Lengthen the tail by a step that recedes. A regular step ends it; what was seen stays until a
+    tail as long, or long enough, comes.
 
-    Where the direction has just sunk below the eigenvalues that count, the decrement no longer tells what is left to gain.
+    Where the direction has just sunk below the eigenvalues that count, the decrement no longer
+    tells what is left to gain.
     """
     told = newton.definite | ~state.newton.definite
     recedes = fresh & _recedes(signature, newton) & told & (state.newton.decrement >= SHARP)
@@ -353,8 +376,10 @@ def _follow(
 def _is_rough(
     state: State, trial: Point, newton: NewtonStep, signature: Signature, noise: Array
 ) -> Array:
-    """Whether value, score and Hessian of a small step contradict each other: a gain that is not theirs, or a score that vanishes while
-    the information changes by a tenth (it should leave (1 − q)²/4 of δ)."""
+    """Whether value, score and Hessian of a small step contradict each other: a gain that is not
+    theirs, or a score that vanishes while the information changes by a tenth (it should leave (1 −
+    q)²/4 of δ).
+    """
     xp = namespace(trial.z)
     lucky = (xp.abs(1.0 - signature.information) > 0.1) & (
         newton.decrement < 1e-6 * state.newton.decrement
@@ -365,7 +390,9 @@ def _is_rough(
 
 
 def _mismatch(state: State, trial: Point) -> Array:
-    """How far the gain is from what the scores and Hessians at both ends say, ½(s₀ + s₁)'d + (d'H₀d − d'H₁d)/12 (Hermite's rule)."""
+    """How far the gain is from what the scores and Hessians at both ends say, ½(s₀ + s₁)'d +
+    (d'H₀d − d'H₁d)/12 (Hermite's rule).
+    """
     d = state.move
     told = (
         0.5 * (state.point.score + trial.score) @ d
@@ -375,9 +402,12 @@ def _mismatch(state: State, trial: Point) -> Array:
 
 
 def _lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> Array:
-    """Whether a leap of m steps ends where a tail e⁻ᵗ would have it: slope and information along it e⁻ᵐ times what they were. Rounding noise does not."""
+    """Whether a leap of m steps ends where a tail e⁻ᵗ would have it: slope and information
+    along it e⁻ᵐ times what they were. Rounding noise does not.
+    """
     xp = namespace(trial.z)
-    told, before = trial.score @ state.move, state.point.score @ state.move
+    told = trial.score @ state.move
+    before = state.point.score @ state.move
     grown = xp.exp(state.leap)
 
     def near(ratio: Any) -> Any:
@@ -393,7 +423,9 @@ def _lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> 
 
 
 def _streak(state: State, signature: Signature, newton: NewtonStep) -> Array:
-    """Receding steps in a row. The step after a leap settles what stays finite; the one after that has to recede."""
+    """Receding steps in a row. The step after a leap settles what stays finite; the one after
+    that has to recede.
+    """
     xp = namespace(state.point.z)
     plain = xp.where(
         state.streak < 0, TAIL - 1, xp.where(_recedes(signature, newton), state.streak + 1, 0)
@@ -412,7 +444,8 @@ def _recedes(signature: Signature, newton: NewtonStep) -> Array:
 
 def _signature(state: State, trial: Point, newton: NewtonStep, scale: Array) -> Signature:
     xp = namespace(trial.z)
-    d, tiny = state.move, xp.finfo(trial.z.dtype).tiny
+    d = state.move
+    tiny = xp.finfo(trial.z.dtype).tiny
     before = -(d @ state.point.hessian @ d)
     length = xp.sqrt(xp.sum((scale * d) ** 2))
     last = xp.sqrt(xp.sum((scale * state.last) ** 2))
@@ -426,7 +459,9 @@ def _signature(state: State, trial: Point, newton: NewtonStep, scale: Array) -> 
 
 
 def _enter_polish(state: State) -> State:
-    """Once δ is within reach of full Newton steps, they take over; where a leap has led not before a step of the climb was kept there."""
+    """Once δ is within reach of full Newton steps, they take over; where a leap has led not
+    before a step of the climb was kept there.
+    """
     xp = namespace(state.point.z)
     near = state.newton.convex & (state.newton.decrement <= xp.maximum(NEAR, noise_of(state.point)))
     phase = xp.where(
@@ -436,7 +471,9 @@ def _enter_polish(state: State) -> State:
 
 
 def _propose(state: State) -> State:
-    """The next move: the full Newton step while it is trusted, else the best within the trust region; along a recession several at once."""
+    """The next move: the full Newton step while it is trusted, else the best within the trust
+    region; along a recession several at once.
+    """
     xp = namespace(state.point.z)
     observed = -0.5 * (state.point.hessian + state.point.hessian.T)
     polishing = state.phase == POLISH
@@ -445,7 +482,8 @@ def _propose(state: State) -> State:
         if state.point.curvature is None
         else xp.where(polishing, observed, state.point.curvature)
     )
-    cut, slack = _cut(state.point), _slack(state.point)
+    cut = _cut(state.point)
+    slack = _slack(state.point)
     plain = (
         state.newton
         if state.point.curvature is None
@@ -468,10 +506,8 @@ def _propose(state: State) -> State:
     )
     leap, far = _leap(state, whole & running)
     # A tail e⁻ᵗ still has 2δ to gain.
-    move, predicted = (
-        xp.where(leap > 0, far, move),
-        xp.where(leap > 0, 2 * state.newton.decrement, predicted),
-    )
+    move = xp.where(leap > 0, far, move)
+    predicted = xp.where(leap > 0, 2 * state.newton.decrement, predicted)
     return state._replace(
         move=xp.where(running, move, 0.0), predicted=predicted, full=whole & (leap == 0), leap=leap
     )
@@ -480,12 +516,15 @@ def _propose(state: State) -> State:
 def _leap(state: State, whole: Array) -> tuple[Array, Array]:
     """How many Newton steps along a recession to take at once, () or 0, and where they lead, (k,).
 
-    Along a tail e⁻ᵗ each step is d = v + c: v is the same in all of them, and c, the way of what does not recede, is of second order, less by
-    the square of the information ratio each time. So the latest two steps tell both, and m steps together are mv + c(1 + q² + q⁴ + …).
-    A leap that does not land where such a tail would have it is refused, and no other is tried; plain steps alone are evidence of a recession.
+    Along a tail e⁻ᵗ each step is d = v + c: v is the same in all of them, and c, the way of what
+    does not recede, is of second order, less by the square of the information ratio each time. So
+    the latest two steps tell both, and m steps together are mv + c(1 + q² + q⁴ + …). A leap that
+    does not land where such a tail would have it is refused, and no other is tried; plain steps
+    alone are evidence of a recession.
     """
     xp = namespace(state.point.z)
-    step, decrement = state.newton.step, state.newton.decrement
+    step = state.newton.step
+    decrement = state.newton.decrement
     square = xp.clip(state.signature.information, 0.1, RECEDES) ** 2
     c = (state.last - step) * square / (1 - square)
     end = xp.where(
@@ -523,7 +562,9 @@ def resume(evaluate: Callable[[Array], Point], state: State, max_steps: int) -> 
 
 
 def maximise(evaluate: Callable[[Any], Point], z: Array, max_steps: int) -> State:
-    """Climb from z (k,) until the state is done or the steps are spent; in Python on the host, in one while_loop under a trace."""
+    """Climb from z (k,) until the state is done or the steps are spent; in Python on the host,
+    in one while_loop under a trace.
+    """
     if isinstance(z, np.ndarray):
         state = begin(evaluate, z)
         while is_running(state, max_steps):

@@ -1,4 +1,6 @@
-"""The solvers a user may name: frozen records of options, and the rule that chooses among them by size."""
+"""The solvers a user may name: frozen records of options, and the rule that chooses among them
+by size.
+"""
 
 from __future__ import annotations
 
@@ -12,30 +14,38 @@ LARGE = (
 
 @dataclass(frozen=True)
 class Newton:
-    """Trust-region Newton on the observed information; sound where the Hessian is indefinite or a trial point is not finite."""
+    """Trust-region Newton on the observed information; sound where the Hessian is indefinite or
+    a trial point is not finite.
+    """
 
     curvature: ClassVar[str] = "observed"
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """Fisher scoring: directions from the expected information, which the likelihood must give; the last steps are Newton's."""
+    """Fisher scoring: directions from the expected information, which the likelihood must give;
+    the last steps are Newton's.
+    """
 
     curvature: ClassVar[str] = "expected"
 
 
 @dataclass(frozen=True)
 class BHHH:
-    """Directions from the outer product of scores (Berndt, Hall, Hall & Hausman 1974, Ann. Econ. Soc. Meas. 3); the last steps are Newton's."""
+    """Directions from the outer product of scores (Berndt, Hall, Hall & Hausman 1974, Ann.
+    Econ. Soc. Meas. 3); the last steps are Newton's.
+    """
 
     curvature: ClassVar[str] = "opg"
 
 
 @dataclass(frozen=True)
 class LBFGS:
-    """optax's L-BFGS with zoom line search up to the neighbourhood of the maximum, then Newton's last steps with one exact Hessian or two.
+    """optax's L-BFGS with zoom line search up to the neighbourhood of the maximum, then Newton's
+    last steps with one exact Hessian or two.
 
-    A large declared regression starts at the maximum of a sample of its rows instead, and goes on by scores.
+    A large declared regression starts at the maximum of a sample of its rows instead, and goes on
+    by scores.
     """
 
     memory: int = 10
@@ -45,7 +55,9 @@ class LBFGS:
 
 @dataclass(frozen=True)
 class Optax:
-    """Any ``optax.GradientTransformation`` as it is, for ``steps`` steps or until near the maximum; then Newton's last steps."""
+    """Any ``optax.GradientTransformation`` as it is, for ``steps`` steps or until near the
+    maximum; then Newton's last steps.
+    """
 
     transformation: Any
     steps: int = 5000
@@ -57,7 +69,9 @@ Solver = Newton | Scoring | BHHH | LBFGS | Optax
 
 
 def choose(solver: Any, k: int) -> Solver:
-    """The solver asked for, or the one that suits k free parameters: Newton up to 128, L-BFGS beyond."""
+    """The solver asked for, or the one that suits k free parameters: Newton up to 128, L-BFGS
+    beyond.
+    """
     if solver is None:
         return Newton() if k <= LARGE else LBFGS()
     if isinstance(solver, Solver):
@@ -67,5 +81,6 @@ def choose(solver: Any, k: int) -> Solver:
     if isinstance(solver, type) and issubclass(solver, Solver):
         raise TypeError(f"give the solver as a value: {solver.__name__}()")
     raise TypeError(
-        f"solver must be one of jaxmle.solvers (Newton, Scoring, BHHH, LBFGS, Optax) or an optax transformation; got {type(solver).__name__}"
+        "solver must be one of jaxmle.solvers (Newton, Scoring, BHHH, LBFGS, Optax) or an optax "
+        f"transformation; got {type(solver).__name__}"
     )

@@ -1,8 +1,11 @@
-"""A climb by scores alone, from a start and an information that are nearly right: BFGS with unit steps, on the host.
+"""A climb by scores alone, from a start and an information that are nearly right: BFGS with unit
+steps, on the host.
 
-A pass for the score costs a half (k = 20) to a tenth (k = 200) of one for the Hessian. With the information of m of n rows for its first
-metric the error falls by √(k/m) at the first pass and faster at each further one (Broyden, Fletcher, Goldfarb & Shanno 1970;
-Nocedal & Wright 2006, Numerical Optimization, §6.1). What comes out is a start for Newton's steps and no more: nothing is concluded from it.
+A pass for the score costs a half (k = 20) to a tenth (k = 200) of one for the Hessian. With the
+information of m of n rows for its first metric the error falls by √(k/m) at the first pass and
+faster at each further one (Broyden, Fletcher, Goldfarb & Shanno 1970; Nocedal & Wright 2006,
+Numerical Optimization, §6.1). What comes out is a start for Newton's steps and no more: nothing is
+concluded from it.
 """
 
 from __future__ import annotations
@@ -43,12 +46,15 @@ class Arrival(NamedTuple):
 def secant_climb(
     slopes: Callable[[Array], Slope], z: Array, information: Array, close: Array
 ) -> Arrival:
-    """Climb from z (k,) to ``close`` standard errors from the maximum, with an information (k, k) that is nearly right.
+    """Climb from z (k,) to ``close`` standard errors from the maximum, with an information (k, k)
+    that is nearly right.
 
-    The first pass that is not as good a metric would have it (a value that falls, a curvature twice or half that expected, a distance
-    that does not halve) ends the climb: it has arrived if it was near by then, else it has failed.
+    The first pass that is not as good a metric would have it (a value that falls, a curvature twice
+    or half that expected, a distance that does not halve) ends the climb: it has arrived if it was
+    near by then, else it has failed.
     """
-    at, inverse = slopes(z), _inverse(information)
+    at = slopes(z)
+    inverse = _inverse(information)
     step = inverse @ at.score
     distance = np.sqrt(at.score @ step)
     for passes in range(2, PASSES + 1):
@@ -56,8 +62,10 @@ def secant_climb(
         if not _is_sound(at, trial, step):
             return _ended(z, at.z, distance, passes)
         inverse = _bfgs(inverse, step, at.score - trial.score)
-        at, step = trial, inverse @ trial.score
-        distance, last = np.sqrt(at.score @ step), distance
+        at = trial
+        step = inverse @ trial.score
+        last = distance
+        distance = np.sqrt(at.score @ step)
         ahead = (
             distance * distance / last
         )  # what this step leaves, if it does as well as the one before
@@ -77,7 +85,9 @@ def _inverse(information: Array) -> Array:
 
 
 def _is_sound(at: Slope, trial: Slope, step: Array) -> bool:
-    """Whether ℓ is finite and does not fall, and the information along d = Bs is about what the metric says: d'y ≈ d'B⁻¹d = d's."""
+    """Whether ℓ is finite and does not fall, and the information along d = Bs is about what the
+    metric says: d'y ≈ d'B⁻¹d = d's.
+    """
     told = (at.score - trial.score) @ step / (at.score @ step)
     noise = 4 * np.finfo(at.z.dtype).eps * max(at.absolute, trial.absolute)
     return bool(
@@ -86,7 +96,9 @@ def _is_sound(at: Slope, trial: Slope, step: Array) -> bool:
 
 
 def _bfgs(inverse: Array, step: Array, change: Array) -> Array:
-    """B₊ = (I − ρdy')B(I − ρyd') + ρdd', ρ = 1/y'd: the inverse information that explains the last change of the score."""
+    """B₊ = (I − ρdy')B(I − ρyd') + ρdd', ρ = 1/y'd: the inverse information that explains the
+    last change of the score.
+    """
     rho = 1.0 / (change @ step)
     image = inverse @ change
     return (

@@ -1,6 +1,8 @@
-"""First steps in single precision: the trust-region climb of ``loop`` without what a verdict needs, for many members in one compiled loop.
+"""First steps in single precision: the trust-region climb of ``loop`` without what a verdict needs,
+for many members in one compiled loop.
 
-Its end is where a climb in double precision begins, and no more: nothing that is said of a fit rests on it.
+Its end is where a climb in double precision begins, and no more: nothing that is said of a fit
+rests on it.
 """
 
 from __future__ import annotations
@@ -59,16 +61,18 @@ class Dash(NamedTuple):
 def sprint(
     evaluate: Callable[[Array, Array], Point], z: Array, wanted: Array, rounds: Array
 ) -> tuple[Array, Array, Array]:
-    """Climb from z (b, k) in single precision until each wanted member is where full Newton steps take over, or has had its rounds.
+    """Climb from z (b, k) in single precision until each wanted member is where full Newton steps
+    take over, or has had its rounds.
 
     Args:
         evaluate: from z (b, k) and who asks (b,) to their points in single precision.
         rounds: evaluations that a member may have, (b,).
 
     Returns:
-        The points (b, k) where a climb in double precision may begin, in the precision of z; the evaluations (b,); who has such a point (b,).
-        Within half a standard error of a maximum it is the end of the pending Newton step; on the way there it is the point itself, unless
-        it recedes: that is told from the start asked for.
+        The points (b, k) where a climb in double precision may begin, in the precision of z; the
+        evaluations (b,); who has such a point (b,). Within half a standard error of a maximum it is
+        the end of the pending Newton step; on the way there it is the point itself, unless it
+        recedes: that is told from the start asked for.
     """
     start = jax.vmap(_start)(z.astype(jnp.float32), wanted)
 
@@ -85,7 +89,10 @@ def sprint(
 
 
 def _start(z: Array, wanted: Array) -> Dash:
-    zero, one, count, no = jnp.float32(0.0), jnp.float32(1.0), jnp.int32(0), jnp.zeros((), bool)
+    zero = jnp.float32(0.0)
+    one = jnp.float32(1.0)
+    count = jnp.int32(0)
+    no = jnp.zeros((), bool)
     flat = jnp.zeros_like(z)
     return Dash(
         z,
@@ -109,10 +116,13 @@ def _start(z: Array, wanted: Array) -> Dash:
 
 
 def _judge(now: Dash, trial: Point, rounds: Array) -> tuple[Dash, Array]:
-    """Keep the trial or refuse it and propose the full Newton step; whether a shorter one is wanted, (). The rules are those of ``loop._judge``,
-    but for long runs of refusals and for all that serves a verdict."""
+    """Keep the trial or refuse it and propose the full Newton step; whether a shorter one is
+    wanted, (). The rules are those of ``loop._judge``, but for long runs of refusals and for all
+    that serves a verdict.
+    """
     tiny = jnp.finfo(jnp.float32).tiny
-    first, finite = now.steps == 0, is_finite(trial)
+    first = now.steps == 0
+    finite = is_finite(trial)
     noise = jnp.maximum(now.noise, noise_of(trial))
     gain = trial.value - now.value
     accept = finite & (first | (gain >= -noise))
@@ -120,18 +130,18 @@ def _judge(now: Dash, trial: Point, rounds: Array) -> tuple[Dash, Array]:
     def keep(new: Any, old: Any) -> Any:
         return jnp.where(accept, new, old)
 
-    j, score = (
-        keep(-0.5 * (trial.hessian + trial.hessian.T), now.information),
-        keep(trial.score, now.score),
-    )
+    j = keep(-0.5 * (trial.hessian + trial.hessian.T), now.information)
+    score = keep(trial.score, now.score)
     scale = keep(jnp.maximum(metric_of(trial.hessian, trial.score), 0.5 * now.scale), now.scale)
-    r, g = j / (scale[:, None] * scale[None, :]), score / scale
+    r = j / (scale[:, None] * scale[None, :])
+    g = score / scale
     factor = factored(r, unrolled=True)
     pivot = least_pivot(factor)
     convex = pivot**2 > 100 * len(score) * jnp.finfo(jnp.float32).eps
     half = solve_lower(factor, g, unrolled=True)
     u = jnp.where(convex, solve_upper(factor, half, unrolled=True), 0.0)
-    decrement, length = jnp.where(convex, 0.5 * jnp.sum(half**2), jnp.inf), jnp.sqrt(jnp.sum(u**2))
+    decrement = jnp.where(convex, 0.5 * jnp.sum(half**2), jnp.inf)
+    length = jnp.sqrt(jnp.sum(u**2))
 
     # Of a full Newton step d the gain foreseen is d'Jd/2.
     kept = jnp.where(
@@ -156,16 +166,32 @@ def _judge(now: Dash, trial: Point, rounds: Array) -> tuple[Dash, Array]:
     running = ~failed & ~near & (steps < rounds)
     full = near | (convex & (length <= radius))
     after = Dash(
-        z, u / scale, keep(trial.value, now.value), keep(noise_of(trial), now.noise), score, j, scale, radius, decrement, full,
-        decrement, kept, steps, idle, near, failed, running,
-    )  # fmt: skip
+        z,
+        u / scale,
+        keep(trial.value, now.value),
+        keep(noise_of(trial), now.noise),
+        score,
+        j,
+        scale,
+        radius,
+        decrement,
+        full,
+        decrement,
+        kept,
+        steps,
+        idle,
+        near,
+        failed,
+        running,
+    )
     after = jax.tree.map(lambda new, old: jnp.where(now.running, new, old), after, now)
     return after, now.running & running & ~full
 
 
 def _bound(now: Dash, shorter: Array) -> Dash:
     """The step within the radius in place of the pending one, where a shorter one is wanted."""
-    r, g = now.information / (now.scale[:, None] * now.scale[None, :]), now.score / now.scale
+    r = now.information / (now.scale[:, None] * now.scale[None, :])
+    g = now.score / now.scale
     u, _ = bounded(r, g, now.radius)
     predicted = g @ u - 0.5 * u @ r @ u
     return now._replace(

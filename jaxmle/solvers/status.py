@@ -70,14 +70,17 @@ class StatusCodes(np.ndarray):
         return np.array2string(self._integers(), formatter={"int_kind": _name})
 
     def __repr__(self) -> str:
-        return f"StatusCodes({np.array2string(self._integers(), separator=', ', formatter={'int_kind': _name})})"
+        names = np.array2string(self._integers(), separator=", ", formatter={"int_kind": _name})
+        return f"StatusCodes({names})"
 
     def _integers(self) -> np.ndarray:
         return np.asarray(self)
 
 
 def named(status: Any) -> Any:
-    """A status of NumPy as one that prints its name; anything else, such as a traced one, as it is."""
+    """A status of NumPy as one that prints its name; anything else, such as a traced one, as it
+    is.
+    """
     if isinstance(status, StatusCode | StatusCodes):
         return status
     if isinstance(status, np.integer) or (type(status) is np.ndarray and not status.shape):
@@ -87,23 +90,57 @@ def named(status: Any) -> Any:
     return status
 
 
-# What the certificate of a CONVERGED fit adds up: the likelihood has one maximum at most; it is a mean over rows; the best of several starts.
+# What the certificate of a CONVERGED fit adds up: the likelihood has one maximum at most; it is a
+# mean over rows; the best of several starts.
 CONCAVE = 1
 MEAN = 2
 COMPARED = 4
 
-MEAN_OF_ROWS = "the log-likelihood is a mean over the rows and not their sum: standard errors are √n times too large. Return the sum, or one term for each row."
+MEAN_OF_ROWS = (
+    "the log-likelihood is a mean over the rows and not their sum: standard errors are √n times "
+    "too large. Return the sum, or one term for each row."
+)
 
 MEANING = {
     Status.NONFINITE: "the log-likelihood or a derivative is not finite at {place}.",
-    Status.UNBOUNDED: "the likelihood grows without bound {along}; there is no maximum. Look for a variance that goes to zero, a component on one point, or fewer rows than parameters.",
-    Status.BOUNDARY: "the maximum lies on a bound: {bound}. It has no standard error; those of the other parameters hold it there.",
-    Status.SEPARATED: "the likelihood approaches its supremum only at infinity {along}; those estimates do not exist. The log-likelihood is the supremum, and parameters not named are those of the limit. A prior (penalize) or fewer regressors give finite estimates.",
-    Status.SADDLE: "the score is zero but the likelihood curves upwards {along}; this is not a maximum. Start elsewhere.",
-    Status.UNIDENTIFIED: "the data cannot tell {free} apart: the likelihood is flat along that combination. Estimable parameters keep their standard errors. Fix or drop one of those named.",
-    Status.SINGULAR: "the information is singular {along} to within rounding, and the likelihood is not flat there: its curvature vanishes at the maximum, or this precision cannot decide. Reparametrise, or centre and scale the columns.",
-    Status.STALLED: "no step raises the likelihood above its rounding noise, and the estimate is still {distance} standard errors from the maximum by its own derivatives. The likelihood may be rough or discontinuous.",
-    Status.MAX_STEPS: "the step limit was reached {distance} standard errors from the maximum by its own derivatives. Raise max_steps or give a better start.",
-    Status.IMPRECISE: "the estimates are right to about {digits} digits of a standard error at most in this precision ({dtype}). Centre and scale the columns, or use float64.",
+    Status.UNBOUNDED: (
+        "the likelihood grows without bound {along}; there is no maximum. Look for a variance "
+        "that goes to zero, a component on one point, or fewer rows than parameters."
+    ),
+    Status.BOUNDARY: (
+        "the maximum lies on a bound: {bound}. It has no standard error; those of the other "
+        "parameters hold it there."
+    ),
+    Status.SEPARATED: (
+        "the likelihood approaches its supremum only at infinity {along}; those estimates do not "
+        "exist. The log-likelihood is the supremum, and parameters not named are those of the "
+        "limit. A prior (penalize) or fewer regressors give finite estimates."
+    ),
+    Status.SADDLE: (
+        "the score is zero but the likelihood curves upwards {along}; this is not a maximum. "
+        "Start elsewhere."
+    ),
+    Status.UNIDENTIFIED: (
+        "the data cannot tell {free} apart: the likelihood is flat along that combination. "
+        "Estimable parameters keep their standard errors. Fix or drop one of those named."
+    ),
+    Status.SINGULAR: (
+        "the information is singular {along} to within rounding, and the likelihood is not flat "
+        "there: its curvature vanishes at the maximum, or this precision cannot decide. "
+        "Reparametrise, or centre and scale the columns."
+    ),
+    Status.STALLED: (
+        "no step raises the likelihood above its rounding noise, and the estimate is still "
+        "{distance} standard errors from the maximum by its own derivatives. The likelihood may "
+        "be rough or discontinuous."
+    ),
+    Status.MAX_STEPS: (
+        "the step limit was reached {distance} standard errors from the maximum by its own "
+        "derivatives. Raise max_steps or give a better start."
+    ),
+    Status.IMPRECISE: (
+        "the estimates are right to about {digits} digits of a standard error at most in this "
+        "precision ({dtype}). Centre and scale the columns, or use float64."
+    ),
     Status.CONVERGED: "a maximum was found.",
 }

@@ -1,4 +1,6 @@
-"""log I₀, log I₁ and their ratio, for the von Mises distribution, with derivatives at every concentration."""
+"""log I₀, log I₁ and their ratio, for the von Mises distribution, with derivatives at every
+concentration.
+"""
 
 from __future__ import annotations
 
@@ -74,10 +76,12 @@ _LARGE_1 = (
 def log_i0(x: ArrayLike) -> jax.Array:
     """log I₀(x), the normaliser of the von Mises density less log 2π, elementwise, for every x.
 
-    A power series to |x| = 9, then x − ½ log 2πx + a polynomial in 1/x; both are differentiated as they stand.
+    A power series to |x| = 9, then x − ½ log 2πx + a polynomial in 1/x; both are differentiated as
+    they stand.
 
     Returns:
-        Value to 1e-15, first and second derivative to 2e-13, relative to max(|f|, |x f′|), at every x.
+        Value to 1e-15, first and second derivative to 2e-13, relative to max(|f|, |x f′|), at every
+        x.
 
     Example:
         >>> print(round(float(log_i0(2.0)), 4))
@@ -111,9 +115,11 @@ def log_i1(x: ArrayLike) -> jax.Array:
 
 
 def bessel_ratio(kappa: ArrayLike) -> jax.Array:
-    """A(κ) = I₁(κ)/I₀(κ) = (log I₀)′(κ), the mean resultant length of a von Mises distribution, elementwise; odd in κ.
+    """A(κ) = I₁(κ)/I₀(κ) = (log I₀)′(κ), the mean resultant length of a von Mises distribution,
+    elementwise; odd in κ.
 
-    For large κ it is 1 − 1/2κ − …, from the same polynomial in 1/κ, so that A′ ≈ 1/2κ² keeps its digits, where 1 − A/κ − A² has none left.
+    For large κ it is 1 − 1/2κ − …, from the same polynomial in 1/κ, so that A′ ≈ 1/2κ² keeps its
+    digits, where 1 − A/κ − A² has none left.
 
     Returns:
         Value to 1e-15, first derivative to 1e-13, second to 1e-10, relative to max(|f|, |κ f′|).

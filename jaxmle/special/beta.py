@@ -17,14 +17,19 @@ _TRIGAMMA = [0.0, *BERNOULLI]  # ψ′(z) = u + u²/2 + u Σ cₖ u²ᵏ
 
 
 def betaln(a: ArrayLike, b: ArrayLike) -> jax.Array:
-    """log B(a, b) = log Γ(a) + log Γ(b) − log Γ(a + b), elementwise, for a, b > 0; arguments broadcast.
+    """log B(a, b) = log Γ(a) + log Γ(b) − log Γ(a + b), elementwise, for a, b > 0; arguments
+    broadcast.
 
-    Where an argument is 10 or more, Stirling's formula is applied to the difference, so that nothing large cancels; the derivatives ψ(a) − ψ(a + b) and ψ′(a) − ψ′(a + b) are evaluated as differences too.
+    Where an argument is 10 or more, Stirling's formula is applied to the difference, so that
+    nothing large cancels; the derivatives ψ(a) − ψ(a + b) and ψ′(a) − ψ′(a + b) are evaluated as
+    differences too.
 
     Returns:
-        Value to 1e-14, first and second derivatives to 1e-13, from 1e-8 to 1e15 in either argument. +inf where an argument is 0, NaN below.
+        Value to 1e-14, first and second derivatives to 1e-13, from 1e-8 to 1e15 in either argument.
+        +inf where an argument is 0, NaN below.
 
-    Source: Didonato & Morris 1992, ACM TOMS 18, 360 (algorithm 708), for the idea of the differences.
+    Source: Didonato & Morris 1992, ACM TOMS 18, 360 (algorithm 708), for the idea of the
+    differences.
 
     Example:
         >>> import jax
@@ -37,7 +42,8 @@ def betaln(a: ArrayLike, b: ArrayLike) -> jax.Array:
 
 @jax.custom_jvp
 def _betaln(a: jax.Array, b: jax.Array) -> jax.Array:
-    small, large = jnp.minimum(a, b), jnp.maximum(a, b)
+    small = jnp.minimum(a, b)
+    large = jnp.maximum(a, b)
     big = jnp.where(large < SHIFT, float(SHIFT), large)
     total = small + big
     tail = stirling_series(1 / big) - stirling_series(1 / total)
@@ -67,7 +73,8 @@ def _betaln(a: jax.Array, b: jax.Array) -> jax.Array:
 def digamma_difference(a: jax.Array, b: jax.Array) -> jax.Array:
     """ψ(a + b) − ψ(a) for a, b > 0, a sum of positive terms."""
     up, small = _moved(a)
-    u, v = 1 / up, 1 / (up + b)
+    u = 1 / up
+    v = 1 / (up + b)
     gap = b * u * v  # u − v
     value = jnp.log1p(b * u) + gap * (0.5 + (u + v) * _divided(u * u, v * v, _DIGAMMA))
     below = jnp.zeros_like(value)
@@ -80,8 +87,10 @@ def digamma_difference(a: jax.Array, b: jax.Array) -> jax.Array:
 def trigamma_difference(a: jax.Array, b: jax.Array) -> jax.Array:
     """ψ′(a) − ψ′(a + b) for a, b > 0, a sum of positive terms."""
     up, small = _moved(a)
-    u, v = 1 / up, 1 / (up + b)
-    s, t = u * u, v * v
+    u = 1 / up
+    v = 1 / (up + b)
+    s = u * u
+    t = v * v
     gap = b * u * v
     value = gap * (
         1 + 0.5 * (u + v) + horner(s, _TRIGAMMA) + v * (u + v) * _divided(s, t, _TRIGAMMA)
@@ -100,7 +109,8 @@ def _moved(a: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _divided(s: jax.Array, t: jax.Array, coefficients: list[float]) -> jax.Array:
     """(p(s) − p(t))/(s − t) for the polynomial p: Horner's rule, carried along for the quotient."""
-    value, quotient = jnp.zeros_like(s * t), jnp.zeros_like(s * t)
+    value = jnp.zeros_like(s * t)
+    quotient = jnp.zeros_like(s * t)
     for c in reversed(coefficients):
         quotient = quotient * t + value
         value = value * s + c
@@ -111,7 +121,8 @@ def _divided(s: jax.Array, t: jax.Array, coefficients: list[float]) -> jax.Array
 def _(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    (a, b), (da, db) = primals, tangents
+    (a, b) = primals
+    (da, db) = tangents
     return _betaln(a, b), -digamma_difference(a, b) * da - digamma_difference(b, a) * db
 
 
@@ -119,5 +130,6 @@ def _(
 def _(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    (a, b), (da, db) = primals, tangents
+    (a, b) = primals
+    (da, db) = tangents
     return digamma_difference(a, b), trigamma(a + b) * db - trigamma_difference(a, b) * da

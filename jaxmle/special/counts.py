@@ -1,4 +1,6 @@
-"""Log probabilities of counts, Poisson and negative binomial, in the form whose terms stay small when the counts are large."""
+"""Log probabilities of counts, Poisson and negative binomial, in the form whose terms stay
+small when the counts are large.
+"""
 
 from __future__ import annotations
 
@@ -36,11 +38,13 @@ def log_factorial(k: ArrayLike) -> jax.Array:
 def poisson_logpmf(k: ArrayLike, log_mean: ArrayLike) -> jax.Array:
     """log of the Poisson probability, kη − e^η − log k!, elementwise; arguments broadcast.
 
-    From k = 10 on it is −½ log 2πk − Δ(k) − k(ε − log(1 + ε)), ε = (e^η − k)/k, Δ Stirling's error: for k = 10⁶ the plain form loses six digits.
-    The derivative in η is k − e^η; the one in k, where k is floating, is η − ψ(k + 1).
+    From k = 10 on it is −½ log 2πk − Δ(k) − k(ε − log(1 + ε)), ε = (e^η − k)/k, Δ Stirling's error:
+    for k = 10⁶ the plain form loses six digits. The derivative in η is k − e^η; the one in k, where
+    k is floating, is η − ψ(k + 1).
 
     Args:
-        k: counts ≥ 0 of integer or floating type; −inf where negative (a fraction gets the smooth continuation).
+        k: counts ≥ 0 of integer or floating type; −inf where negative (a fraction gets the smooth
+            continuation).
         log_mean: η = log of the mean, which is what a log link has; −inf is mean 0.
 
     Returns:
@@ -56,10 +60,13 @@ def poisson_logpmf(k: ArrayLike, log_mean: ArrayLike) -> jax.Array:
 
 
 def negative_binomial_logpmf(k: ArrayLike, mu: ArrayLike, alpha: ArrayLike) -> jax.Array:
-    """log of the NB2 probability with mean μ and variance μ + αμ², elementwise; arguments broadcast.
+    """log of the NB2 probability with mean μ and variance μ + αμ², elementwise; arguments
+    broadcast.
 
-    log Γ(k + 1/α)/(Γ(1/α) k!) + k log(αμ/(1 + αμ)) − log(1 + αμ)/α. Size is 1/α; α = 0 is the Poisson, a point like any other: value and derivatives in α are finite there,
-    ∂f/∂α = ((k − μ)² − k)/2. The terms are evaluated as differences that are smooth in α (see the source), so that nothing cancels at large size.
+    log Γ(k + 1/α)/(Γ(1/α) k!) + k log(αμ/(1 + αμ)) − log(1 + αμ)/α. Size is 1/α; α = 0 is the
+    Poisson, a point like any other: value and derivatives in α are finite there, ∂f/∂α = ((k − μ)²
+    − k)/2. The terms are evaluated as differences that are smooth in α (see the source), so that
+    nothing cancels at large size.
 
     Args:
         k: counts ≥ 0 of integer or floating type; −inf where negative.
@@ -67,10 +74,13 @@ def negative_binomial_logpmf(k: ArrayLike, mu: ArrayLike, alpha: ArrayLike) -> j
         alpha: dispersion ≥ 0; NaN below.
 
     Returns:
-        Value to 1e-13, first derivatives to 1e-12, second in (μ, α) to 1e-10, relative to max(|f|, Σ|x ∂f/∂x|), for k to 10⁶ and α from 0 to 10³; the third are right.
-        The derivative in k, of the smooth continuation, is there for completeness: its own derivatives lose digits for αμ > 10⁶.
+        Value to 1e-13, first derivatives to 1e-12, second in (μ, α) to 1e-10, relative to max(|f|,
+        Σ|x ∂f/∂x|), for k to 10⁶ and α from 0 to 10³; the third are right. The derivative in k, of
+        the smooth continuation, is there for completeness: its own derivatives lose digits for αμ >
+        10⁶.
 
-    Source: Loader 2000, "Fast and accurate computation of binomial probabilities", with α for 1/size.
+    Source: Loader 2000, "Fast and accurate computation of binomial probabilities", with α for
+    1/size.
 
     Example:
         >>> import jax
@@ -81,24 +91,29 @@ def negative_binomial_logpmf(k: ArrayLike, mu: ArrayLike, alpha: ArrayLike) -> j
 
 
 def negative_binomial_kernel(k: ArrayLike, log_mu: ArrayLike, alpha: ArrayLike) -> jax.Array:
-    """k log μ − (k + 1/α) log(1 + αμ), elementwise: the part of ``negative_binomial_logpmf`` that the mean enters; smooth in α ≥ 0.
+    """k log μ − (k + 1/α) log(1 + αμ), elementwise: the part of ``negative_binomial_logpmf`` that
+    the mean enters; smooth in α ≥ 0.
 
-    Plain, so that a row costs an exponential and a logarithm; with ``negative_binomial_clumping`` it gives the whole to 1e-15 (1 + k |log μ|).
+    Plain, so that a row costs an exponential and a logarithm; with ``negative_binomial_clumping``
+    it gives the whole to 1e-15 (1 + k |log μ|).
 
     Args:
         k: counts ≥ 0.
         log_mu: log of the mean.
         alpha: dispersion ≥ 0; at 0 it is kη − e^η, the Poisson's.
 
-    Source: the likelihood of Lawless 1987, Canadian Journal of Statistics 15, p. 209, parted at the mean.
+    Source: the likelihood of Lawless 1987, Canadian Journal of Statistics 15, p. 209, parted at the
+    mean.
     """
     return _kernel(*promote(k, log_mu, alpha))
 
 
 def negative_binomial_clumping(k: ArrayLike, alpha: ArrayLike) -> jax.Array:
-    """log Γ(k + 1/α) − log Γ(1/α) + k log α − log k!, elementwise: the part that the mean does not enter; smooth in α ≥ 0.
+    """log Γ(k + 1/α) − log Γ(1/α) + k log α − log k!, elementwise: the part that the mean does not
+    enter; smooth in α ≥ 0.
 
-    Σ log(1 + αj) over j < k, less log k! (Lawless 1987): up to α = 0.1 by Stirling's series in α, above by log-gamma functions.
+    Σ log(1 + αj) over j < k, less log k! (Lawless 1987): up to α = 0.1 by Stirling's series in α,
+    above by log-gamma functions.
     """
     k, alpha = promote(k, alpha)
     near = alpha <= _NEAR_POISSON
@@ -126,7 +141,9 @@ def _kernel(k: jax.Array, log_mu: jax.Array, alpha: jax.Array) -> jax.Array:
 
 
 def _of_odds(odds: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Whether the odds t are small; then v = t/(2 + t) and (atanh v − v)/v³; else t itself, or 1."""
+    """Whether the odds t are small; then v = t/(2 + t) and (atanh v − v)/v³; else t itself, or
+    1.
+    """
     near = odds <= 0.25  # v ≤ 1/9: eight terms of the series leave 1e-16
     t = jnp.where(near, odds, 0.0)
     v = t / (2 + t)
@@ -148,7 +165,8 @@ def _kernel_jvp(
     primals: tuple[jax.Array, jax.Array, jax.Array],
     tangents: tuple[jax.Array, jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
-    (k, log_mu, alpha), (dk, dlog_mu, dalpha) = primals, tangents
+    (k, log_mu, alpha) = primals
+    (dk, dlog_mu, dalpha) = tangents
     mu = jnp.exp(log_mu)
     odds = alpha * mu
     in_alpha = mu * (mu * _deficit(odds) - k / (1 + odds))
@@ -187,7 +205,8 @@ def _excess_of_log(delta: jax.Array, log_ratio: jax.Array) -> jax.Array:
 def _poisson_jvp(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    (k, log_mean), (dk, dlog_mean) = primals, tangents
+    (k, log_mean) = primals
+    (dk, dlog_mean) = tangents
     in_k = jnp.where(jnp.isfinite(log_mean), log_mean, 0.0) - digamma(_count(k) + 1)
     return _poisson(k, log_mean), in_k * dk + (k - held_exp(log_mean)) * dlog_mean
 
@@ -195,7 +214,8 @@ def _poisson_jvp(
 @jax.custom_jvp
 def _negative_binomial(k: jax.Array, mu: jax.Array, alpha: jax.Array) -> jax.Array:
     count = _count(k)
-    odds, ratio = 1 + alpha * mu, (1 + alpha * count) / (1 + alpha * mu)
+    odds = 1 + alpha * mu
+    ratio = (1 + alpha * count) / (1 + alpha * mu)
     distance = (count - mu) / odds
     some = count > 0
     up = jnp.where(some, count, 1.0)
@@ -223,7 +243,8 @@ def _negative_binomial_jvp(
     primals: tuple[jax.Array, jax.Array, jax.Array],
     tangents: tuple[jax.Array, jax.Array, jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
-    (k, mu, alpha), (dk, dmu, dalpha) = primals, tangents
+    (k, mu, alpha) = primals
+    (dk, dmu, dalpha) = tangents
     return _negative_binomial(k, mu, alpha), _in_count(k, mu, alpha) * dk + _in_mean(
         k, mu, alpha
     ) * dmu + _in_alpha(k, mu, alpha) * dalpha
@@ -234,7 +255,9 @@ def _in_mean(k: jax.Array, mu: jax.Array, alpha: jax.Array) -> jax.Array:
 
 
 def _in_alpha(k: jax.Array, mu: jax.Array, alpha: jax.Array) -> jax.Array:
-    """∂f/∂α: of the deviance, d²G(αd) with d = (k − μ)/(1 + αμ) and G(δ) = (δ − log(1 + δ))/δ²; and of the rest."""
+    """∂f/∂α: of the deviance, d²G(αd) with d = (k − μ)/(1 + αμ) and G(δ) = (δ − log(1 + δ))/δ²;
+    and of the rest.
+    """
     count = _count(k)
     distance = (count - mu) / (1 + alpha * mu)
     deviance = distance**2 * excess_quotient(
@@ -245,7 +268,9 @@ def _in_alpha(k: jax.Array, mu: jax.Array, alpha: jax.Array) -> jax.Array:
 
 
 def _in_count(k: jax.Array, mu: jax.Array, alpha: jax.Array) -> jax.Array:
-    """∂f/∂k = ψ(k + r) − ψ(k + 1) + log(αμ/(1 + αμ)) for the smooth continuation in k, with ψ(z) − log z = −w/2 − w²s(w), w = 1/z, s the slope of Stirling's error."""
+    """∂f/∂k = ψ(k + r) − ψ(k + 1) + log(αμ/(1 + αμ)) for the smooth continuation in k, with
+    ψ(z) − log z = −w/2 − w²s(w), w = 1/z, s the slope of Stirling's error.
+    """
     count = _count(k)
     odds = 1 + alpha * mu
     share = alpha / (1 + alpha * count)

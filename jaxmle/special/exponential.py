@@ -1,4 +1,6 @@
-"""Logarithms of complements, log(1 − eˣ) and log(1 − exp(−eˣ)), and the exponential held below overflow."""
+"""Logarithms of complements, log(1 − eˣ) and log(1 − exp(−eˣ)), and the exponential held below
+overflow.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +12,24 @@ from jaxmle._types import Array
 from jaxmle.special.gamma import real
 from jaxmle.special.stirling import horner
 
-HELD = 0.85  # of the log of the largest number: e^600 in float64, which leaves room for two derivatives
-# (1 − t − t/(eᵗ − 1))/t in t: −½ − t/12 + t³/720 − …, Bernoulli's numbers over factorials (NIST DLMF 24.2.1)
+# of the log of the largest number: e^600 in float64, which leaves room for two derivatives
+HELD = 0.85
+# (1 − t − t/(eᵗ − 1))/t in t: −½ − t/12 + t³/720 − …, Bernoulli's numbers over factorials (NIST
+# DLMF 24.2.1)
 _FADING = (
-    -0.5, -1 / 12, 0.0, 1 / 720, 0.0, -1 / 30240, 0.0, 1 / 1209600, 0.0, -1 / 47900160, 0.0, 691 / 1307674368000, 0.0, -1 / 74724249600,
+    -0.5, -1 / 12, 0.0, 1 / 720, 0.0, -1 / 30240, 0.0, 1 / 1209600, 0.0, -1 / 47900160, 0.0,
+    691 / 1307674368000, 0.0, -1 / 74724249600,
 )  # fmt: skip
 
 _SWITCH = -1.2  # not −log 2: XLA's log1p has errors of 3e-14 for arguments in (−0.5, −0.41)
 
 
 def log1mexp(x: ArrayLike) -> jax.Array:
-    """log(1 − eˣ), elementwise, for x ≤ 0: the log survival function from the log distribution function.
+    """log(1 − eˣ), elementwise, for x ≤ 0: the log survival function from the log distribution
+    function.
 
-    Value and derivatives to a few ulp at every x < 0; −inf at 0, NaN above. (Mächler 2012, "Accurately computing log(1 − exp(−|a|))".)
+    Value and derivatives to a few ulp at every x < 0; −inf at 0, NaN above. (Mächler 2012,
+    "Accurately computing log(1 − exp(−|a|))".)
 
     Example:
         >>> print(round(float(log1mexp(-0.6931472)), 5))
@@ -59,9 +66,11 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
 
 
 def held_exp(x: Array) -> jax.Array:
-    """eˣ, held at e⁶⁰⁰ (e⁷⁵ in single precision) where it and its derivatives would overflow: there it has the slope 0.
+    """eˣ, held at e⁶⁰⁰ (e⁷⁵ in single precision) where it and its derivatives would overflow: there
+    it has the slope 0.
 
-    A hazard of that size makes a log-likelihood of −1e260: what is impossible stays finite, and so do its derivatives.
+    A hazard of that size makes a log-likelihood of −1e260: what is impossible stays finite, and so
+    do its derivatives.
     """
     return jnp.exp(jnp.minimum(x, HELD * jnp.log(jnp.finfo(x.dtype).max)))
 
@@ -69,7 +78,8 @@ def held_exp(x: Array) -> jax.Array:
 def log_cloglog(x: ArrayLike) -> jax.Array:
     """log(1 − exp(−eˣ)), elementwise, for every x: the log of the inverse complementary log-log.
 
-    x − eˣ/2 + … far to the left, where eˣ underflows and log(1 − e⁻ᵗ) of t = eˣ has a slope that overflows; −exp(−eˣ) far to the right.
+    x − eˣ/2 + … far to the left, where eˣ underflows and log(1 − e⁻ᵗ) of t = eˣ has a slope that
+    overflows; −exp(−eˣ) far to the right.
 
     Returns:
         Value, first and second derivative to 1e-14, relative to max(|f|, |x f′|).
@@ -104,7 +114,8 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
 
 @_cloglog_slope.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    slope, t = _cloglog_slope(*primals), held_exp(*primals)
+    slope = _cloglog_slope(*primals)
+    t = held_exp(*primals)
     near = t < 1.0
     small = jnp.where(near, t, 0.0)
     fading = jnp.where(near, small * horner(small, _FADING), 1.0 - t - slope)

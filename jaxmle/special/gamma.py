@@ -1,7 +1,10 @@
-"""log Γ and its derivatives by Stirling's series after one shift: arithmetic alone, so that they vectorise, to every order that a Hessian asks.
+"""log Γ and its derivatives by Stirling's series after one shift: arithmetic alone, so that they
+vectorise, to every order that a Hessian asks.
 
-For x below 10 the argument is moved up by ten: Γ(x) = Γ(x + 10)/(x(x + 1)…(x + 9)). The ten factors are taken in pairs, (x + i)(x + 9 − i) = x(x + 9) + i(9 − i), so that a sum
-over ten reciprocals, or over their powers, takes five divisions, which digamma and trigamma share. The series and its derivatives, with Bernoulli's numbers: NIST DLMF 5.11.1, 5.11.2, 24.2.
+For x below 10 the argument is moved up by ten: Γ(x) = Γ(x + 10)/(x(x + 1)…(x + 9)). The ten factors
+are taken in pairs, (x + i)(x + 9 − i) = x(x + 9) + i(9 − i), so that a sum over ten reciprocals, or
+over their powers, takes five divisions, which digamma and trigamma share. The series and its
+derivatives, with Bernoulli's numbers: NIST DLMF 5.11.1, 5.11.2, 24.2.
 """
 
 from __future__ import annotations
@@ -31,8 +34,11 @@ def _pairs(x: jax.Array) -> list[jax.Array]:
 
 
 def _reciprocals(x: jax.Array, power: int) -> jax.Array:
-    """Σ (x + i)^−power, i = 0, …, 9, for power 1, 2 or 3: of a pair with sum s and product q it is s/q, (s² − 2q)/q² or (s³ − 3qs)/q³."""
-    s, total = 2 * x + (SHIFT - 1), jnp.zeros_like(x)
+    """Σ (x + i)^−power, i = 0, …, 9, for power 1, 2 or 3: of a pair with sum s and product q it
+    is s/q, (s² − 2q)/q² or (s³ − 3qs)/q³.
+    """
+    s = 2 * x + (SHIFT - 1)
+    total = jnp.zeros_like(x)
     for q in _pairs(x):
         over = 1.0 / q
         total = (
@@ -57,13 +63,16 @@ def real(x: ArrayLike) -> jax.Array:
 def gammaln(x: ArrayLike) -> jax.Array:
     """log Γ(x), elementwise, for x > 0 of any shape; NaN below 0, +inf at 0.
 
-    Absolute error 1e-14 below 10, its zeros at 1 and 2 included; else an ulp or two. Its derivatives are ``digamma`` and ``trigamma``.
+    Absolute error 1e-14 below 10, its zeros at 1 and 2 included; else an ulp or two. Its
+    derivatives are ``digamma`` and ``trigamma``.
     """
     return _gammaln(real(x))
 
 
 def digamma(x: ArrayLike) -> jax.Array:
-    """ψ(x) = (log Γ)'(x), elementwise, for x > 0 of any shape, to 1e-14 absolutely; NaN elsewhere."""
+    """ψ(x) = (log Γ)'(x), elementwise, for x > 0 of any shape, to 1e-14 absolutely; NaN
+    elsewhere.
+    """
     return _digamma(real(x))
 
 

@@ -1,11 +1,14 @@
-"""log of the regularised incomplete beta functions, with two derivatives in both shapes and in the argument.
+"""log of the regularised incomplete beta functions, with two derivatives in both shapes and in the
+argument.
 
 I_x(p, q) is a tail of the logistic-beta density. With y = 1 − x,
 
-    I_x(p, q) = x^p y^q/(p B(p, q)) · J,  J = 1 + (p + q)x ∫₀^∞ exp(−(p + 1)h − qℓ) dv,   ℓ = log(1 − x(1 − e⁻ᵛ)), h = v + ℓ,
+    I_x(p, q) = x^p y^q/(p B(p, q)) · J,  J = 1 + (p + q)x ∫₀^∞ exp(−(p + 1)h − qℓ) dv,   ℓ = log(1
+    − x(1 − e⁻ᵛ)), h = v + ℓ,
 
-in which nothing cancels or underflows. The smaller tail is integrated, after an exchange of (p, x) and (q, y) where that is the upper one; the other is log(1 − eˣ) of it.
-∂ log I/∂x = p/(xyJ) exactly; the derivatives in p and q are moments under the integral.
+in which nothing cancels or underflows. The smaller tail is integrated, after an exchange of (p, x)
+and (q, y) where that is the upper one; the other is log(1 − eˣ) of it. ∂ log I/∂x = p/(xyJ)
+exactly; the derivatives in p and q are moments under the integral.
 """
 
 from __future__ import annotations
@@ -39,7 +42,8 @@ class _Jet(NamedTuple):
 
 
 def log_betainc(a: ArrayLike, b: ArrayLike, x: ArrayLike) -> jax.Array:
-    """log I_x(a, b), the log distribution function of a beta variable, elementwise; arguments broadcast.
+    """log I_x(a, b), the log distribution function of a beta variable, elementwise; arguments
+    broadcast.
 
     Args:
         a: first shape > 0; NaN elsewhere.
@@ -47,8 +51,9 @@ def log_betainc(a: ArrayLike, b: ArrayLike, x: ArrayLike) -> jax.Array:
         x: argument in [0, 1], NaN outside. At 0 −inf, at 1 0.
 
     Returns:
-        Value to 1e-13, first derivatives to 1e-11, second to 1e-9, in all three arguments, relative to max(|f|, Σ|x ∂f/∂x|), for shapes from 0.05 to 3 000.
-        A shape below 0.05 costs a digit: 5e-13 and 5e-9 at 0.01. Third derivatives are right.
+        Value to 1e-13, first derivatives to 1e-11, second to 1e-9, in all three arguments, relative
+        to max(|f|, Σ|x ∂f/∂x|), for shapes from 0.05 to 3 000. A shape below 0.05 costs a digit:
+        5e-13 and 5e-9 at 0.01. Third derivatives are right.
 
     Example:
         >>> print(round(float(log_betainc(2.0, 3.0, 0.5)), 4))
@@ -59,7 +64,8 @@ def log_betainc(a: ArrayLike, b: ArrayLike, x: ArrayLike) -> jax.Array:
 
 
 def log_betaincc(a: ArrayLike, b: ArrayLike, x: ArrayLike) -> jax.Array:
-    """log(1 − I_x(a, b)), the log survival function of a beta variable, elementwise; arguments broadcast.
+    """log(1 − I_x(a, b)), the log survival function of a beta variable, elementwise; arguments
+    broadcast.
 
     Args, Returns:
         As ``log_betainc``; at x = 0 it is 0, at 1 −inf.
@@ -73,7 +79,9 @@ def log_betaincc(a: ArrayLike, b: ArrayLike, x: ArrayLike) -> jax.Array:
 
 
 def log_tail(a: jax.Array, b: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    """log I_x(a, b) for x and y = 1 − x, both given so that neither end loses digits; differentiated through y alone."""
+    """log I_x(a, b) for x and y = 1 − x, both given so that neither end loses digits;
+    differentiated through y alone.
+    """
     a, b, x, y = jnp.broadcast_arrays(a, b, x, y)
     inside = (a > 0) & (b > 0) & (x > 0) & (y > 0)
     a_, b_, x_, y_ = (
@@ -97,14 +105,18 @@ def log_tail(a: jax.Array, b: jax.Array, x: jax.Array, y: jax.Array) -> jax.Arra
 
 
 def upper_is_smaller(a: jax.Array, b: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Whether the upper tail is integrated: x above the mean; or, for small shapes, where the lower integrand would be a plateau."""
+    """Whether the upper tail is integrated: x above the mean; or, for small shapes, where the
+    lower integrand would be a plateau.
+    """
     total = a + b
     return (x * total > jnp.maximum(a, 1.0)) | ((y * total < 1) & (x > 0.5))
 
 
 @jax.custom_jvp
 def log_lower(p: jax.Array, q: jax.Array, x: jax.Array, y: jax.Array) -> _Jet:
-    """log I_x(p, q) where ``upper_is_smaller`` is false, with its derivatives, from one pass over the nodes; y = 1 − x moves with x."""
+    """log I_x(p, q) where ``upper_is_smaller`` is false, with its derivatives, from one pass
+    over the nodes; y = 1 − x moves with x.
+    """
     return _jet(p, q, x, y)
 
 
@@ -152,7 +164,8 @@ def _shares(p: jax.Array, q: jax.Array, x: jax.Array, y: jax.Array) -> _Shares:
 
 def _jet(p: jax.Array, q: jax.Array, x: jax.Array, y: jax.Array) -> _Jet:
     j = _shares(p, q, x, y)
-    log_x, log_y = _logs(x, y), _logs(y, x)
+    log_x = _logs(x, y)
+    log_y = _logs(y, x)
     return _Jet(
         _base(p, q, x, y, log_x, log_y) + j.log,
         log_x + digamma_difference(p + 1, q) - 1 / (p + q) + j.p,
@@ -165,7 +178,8 @@ def _jet(p: jax.Array, q: jax.Array, x: jax.Array, y: jax.Array) -> _Jet:
 def _second(
     p: jax.Array, q: jax.Array, x: jax.Array, y: jax.Array, j: _Shares
 ) -> tuple[jax.Array, ...]:
-    total, density = p + q, jnp.exp(-j.log) / (x * y)
+    total = p + q
+    density = jnp.exp(-j.log) / (x * y)
     slope = p * density
     return (
         1 / total**2 - trigamma_difference(p + 1, q) + j.pp - j.p * j.p,
@@ -187,9 +201,12 @@ def _logs(x: jax.Array, y: jax.Array) -> jax.Array:
 def _base(
     p: jax.Array, q: jax.Array, x: jax.Array, y: jax.Array, log_x: jax.Array, log_y: jax.Array
 ) -> jax.Array:
-    """log of x^p y^q/(p B(p, q)); for large shapes from Stirling's errors and two excesses, as a binomial probability (Loader 2000)."""
+    """log of x^p y^q/(p B(p, q)); for large shapes from Stirling's errors and two excesses, as
+    a binomial probability (Loader 2000).
+    """
     many = (p >= SHIFT) & (q >= SHIFT)
-    p_, q_ = jnp.where(many, p, float(SHIFT)), jnp.where(many, q, float(SHIFT))
+    p_ = jnp.where(many, p, float(SHIFT))
+    q_ = jnp.where(many, q, float(SHIFT))
     total = p_ + q_
     gap = q_ * x - p_ * y
     errors = stirling_series(1 / total) - stirling_series(1 / p_) - stirling_series(1 / q_)

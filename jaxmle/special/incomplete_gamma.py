@@ -1,12 +1,15 @@
 """log of the regularised incomplete gamma functions, with two derivatives in shape and argument.
 
-P(a, x) and Q(a, x) are the tails of the log-gamma density, e^{au − xe^u} in u up to a constant. The tail that is the smaller one,
+P(a, x) and Q(a, x) are the tails of the log-gamma density, e^{au − xe^u} in u up to a constant. The
+tail that is the smaller one,
 
     P = x^a e⁻ˣ/Γ(a + 1) · J,  J = 1 + x ∫₀^∞ exp(−(a + 1)v + x(1 − e⁻ᵛ)) dv        (x ≤ max(a, 1))
-    Q = x^a e⁻ˣ/Γ(a) · J,      J = ∫₀^∞ exp(av − x(eᵛ − 1)) dv                       (x > max(a, 1)),
+    Q = x^a e⁻ˣ/Γ(a) · J,      J = ∫₀^∞ exp(av − x(eᵛ − 1)) dv                       (x > max(a,
+    1)),
 
-is integrated in this scaled form, of which nothing can cancel or underflow; the other is log(1 − eˣ) of it. Derivatives of log J are moments under the integral (differentiation under the integral sign),
-and x ∂/∂x log P = a/J exactly.
+is integrated in this scaled form, of which nothing can cancel or underflow; the other is log(1 −
+eˣ) of it. Derivatives of log J are moments under the integral (differentiation under the integral
+sign), and x ∂/∂x log P = a/J exactly.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from jaxmle.special.quadrature import LOG_DEPTH, end, moments
 from jaxmle.special.stirling import horner, promote
 
 _SMALL_SHAPE = 0.1
-# ζ(k), k = 2, …, 16: log Γ(1 + a) = −γa + Σ ζ(k)(−a)ᵏ/k (NIST DLMF 5.7.3); at a = 0.1 what follows is below 1e-17 of it
+# ζ(k), k = 2, …, 16: log Γ(1 + a) = −γa + Σ ζ(k)(−a)ᵏ/k (NIST DLMF 5.7.3); at a = 0.1 what follows
+# is below 1e-17 of it
 _EULER = 0.57721566490153286
 _ZETA = (
     1.6449340668482264,
@@ -76,14 +80,17 @@ class _Jet(NamedTuple):
 
 
 def log_gammainc(a: ArrayLike, x: ArrayLike) -> jax.Array:
-    """log P(a, x), the log distribution function of a gamma variable of shape a and scale 1, elementwise; arguments broadcast.
+    """log P(a, x), the log distribution function of a gamma variable of shape a and scale 1,
+    elementwise; arguments broadcast.
 
     Args:
         a: shape > 0; NaN elsewhere.
         x: argument ≥ 0: −inf at 0, NaN below.
 
     Returns:
-        Value to 1e-13, first derivatives to 1e-11, second to 1e-9, in both arguments, relative to max(|f|, |a ∂f/∂a| + |x ∂f/∂x|), for a from 0.003 to 10⁵ and P, Q down to e^−200 000. Third derivatives are right.
+        Value to 1e-13, first derivatives to 1e-11, second to 1e-9, in both arguments, relative to
+        max(|f|, |a ∂f/∂a| + |x ∂f/∂x|), for a from 0.003 to 10⁵ and P, Q down to e^−200 000. Third
+        derivatives are right.
 
     Example:
         >>> print(round(float(log_gammainc(2.0, 1.0)), 4))
@@ -93,7 +100,8 @@ def log_gammainc(a: ArrayLike, x: ArrayLike) -> jax.Array:
 
 
 def log_gammaincc(a: ArrayLike, x: ArrayLike) -> jax.Array:
-    """log Q(a, x) = log(1 − P(a, x)), the log survival function of a gamma variable, elementwise; arguments broadcast.
+    """log Q(a, x) = log(1 − P(a, x)), the log survival function of a gamma variable, elementwise;
+    arguments broadcast.
 
     Args:
         a: shape > 0; NaN elsewhere.
@@ -112,7 +120,8 @@ def log_gammaincc(a: ArrayLike, x: ArrayLike) -> jax.Array:
 def _tail(a: ArrayLike, x: ArrayLike, *, lower: bool) -> jax.Array:
     a, x = jnp.broadcast_arrays(*promote(a, x))
     inside = (a > 0) & (x > 0) & (x < jnp.inf)
-    safe_a, safe_x = jnp.where(inside, a, 1.0), jnp.where(inside, x, 1.0)
+    safe_a = jnp.where(inside, a, 1.0)
+    safe_x = jnp.where(inside, x, 1.0)
     value = gamma_tail(safe_a, jnp.log(safe_x), lower=lower)
     at_zero, at_infinity = (-jnp.inf, 0.0) if lower else (0.0, -jnp.inf)
     edge = jnp.where(
@@ -122,11 +131,14 @@ def _tail(a: ArrayLike, x: ArrayLike, *, lower: bool) -> jax.Array:
 
 
 def gamma_tail(a: ArrayLike, log_x: ArrayLike, *, lower: bool) -> jax.Array:
-    """log P(a, x), or log Q, from u = log x: in u the derivatives stay numbers where x or 1/x² is none. Beyond x = e⁶⁰⁰ as at infinity."""
+    """log P(a, x), or log Q, from u = log x: in u the derivatives stay numbers where x or 1/x²
+    is none. Beyond x = e⁶⁰⁰ as at infinity.
+    """
     a, u = jnp.broadcast_arrays(*promote(a, log_x))
     over = u > HELD * jnp.log(jnp.finfo(u.dtype).max)
     u = jnp.where(over, 0.0, u)
-    small, upper = _smaller(a, u).value, jnp.exp(u) > jnp.maximum(a, 1.0)
+    small = _smaller(a, u).value
+    upper = jnp.exp(u) > jnp.maximum(a, 1.0)
     other = log1mexp(jnp.minimum(small, -jnp.finfo(u.dtype).tiny))
     value = jnp.where(upper, other, small) if lower else jnp.where(upper, small, other)
     return jnp.where(over, 0.0 if lower else -jnp.inf, value)
@@ -165,11 +177,9 @@ def _shares(a: jax.Array, u: jax.Array) -> _Shares:
     x = jnp.exp(u)
     upper = x > jnp.maximum(a, 1.0)
     m0, mv, me, mvv = _integrals(a, x, upper)
-    c, sign, lower = (
-        jnp.where(upper, 1.0, x),
-        jnp.where(upper, 1.0, -1.0),
-        jnp.where(upper, 0.0, 1.0),
-    )
+    c = jnp.where(upper, 1.0, x)
+    sign = jnp.where(upper, 1.0, -1.0)
+    lower = jnp.where(upper, 0.0, 1.0)
     j = lower + c * m0
     return _Shares(upper, j, c * sign * mv / j, x * ((lower * m0 - c * me) / j), c * mvv / j)
 
@@ -206,8 +216,11 @@ def _top(a: jax.Array, s: _Shares) -> jax.Array:
 
 
 def _near_one(a: jax.Array, u: jax.Array) -> jax.Array:
-    """log P(a, x) for a small shape, where P is near 1 and log P about a(log x + γ − x): P = x^a/Γ(1 + a) · (1 − as), s = −Σ (−x)ⁿ/((a + n)n!), each factor over a."""
-    series, x = jnp.zeros_like(a), jnp.exp(u)
+    """log P(a, x) for a small shape, where P is near 1 and log P about a(log x + γ − x): P =
+    x^a/Γ(1 + a) · (1 − as), s = −Σ (−x)ⁿ/((a + n)n!), each factor over a.
+    """
+    series = jnp.zeros_like(a)
+    x = jnp.exp(u)
     for n in range(_EXPONENTIAL_TERMS, 0, -1):
         series = x / n * (1 / (a + n) - series)
     log_gamma = a * horner(-a, [z / k for k, z in enumerate(_ZETA, 2)]) - _EULER  # log Γ(1 + a)/a
@@ -215,7 +228,9 @@ def _near_one(a: jax.Array, u: jax.Array) -> jax.Array:
 
 
 def _integrals(a: jax.Array, x: jax.Array, upper: jax.Array) -> tuple[jax.Array, ...]:
-    """∫ e^{−φ} g dv for g = 1, v, E, v² with E = e^{±v} − 1 and φ = xE ∓ Av: + and A = a for Q, − and A = a + 1 for P."""
+    """∫ e^{−φ} g dv for g = 1, v, E, v² with E = e^{±v} − 1 and φ = xE ∓ Av: + and A = a for Q,
+    − and A = a + 1 for P.
+    """
     sign = jnp.where(upper, 1.0, -1.0)
     shape = jnp.where(upper, a, a + 1)
 
@@ -236,7 +251,9 @@ def _integrals(a: jax.Array, x: jax.Array, upper: jax.Array) -> tuple[jax.Array,
 
 
 def _right(x: jax.Array, shape: jax.Array, upper: jax.Array) -> jax.Array:
-    """To the right of φ = 38: eᵛ − 1 − v ≥ v²/2 for Q, e⁻ᵛ − 1 + v ≥ v²/(2 + v) for P make a quadratic equation of it."""
+    """To the right of φ = 38: eᵛ − 1 − v ≥ v²/2 for Q, e⁻ᵛ − 1 + v ≥ v²/(2 + v) for P make a
+    quadratic equation of it.
+    """
     gap = jnp.where(upper, x - shape, 2 * (shape - x) - LOG_DEPTH)
     lead = jnp.where(upper, 2 * x, 8 * shape)
     root = jnp.hypot(gap, jnp.sqrt(LOG_DEPTH * lead))

@@ -16,11 +16,13 @@ _ATANH = tuple(
 def softplus(x: float | Array) -> jax.Array:
     """log(1 + eˣ), to 2 ulp in value and derivatives at every x.
 
-    log(1 + t) = 2 atanh(t/(2 + t)), by its series: arithmetic alone, where ``log1p`` is four times as slow.
+    log(1 + t) = 2 atanh(t/(2 + t)), by its series: arithmetic alone, where ``log1p`` is four times
+    as slow.
     """
     t = jnp.exp(-jnp.abs(x))
     u = t / (2 + t)
-    square, series = u * u, jnp.zeros_like(u)
+    square = u * u
+    series = jnp.zeros_like(u)
     for coefficient in reversed(_ATANH if t.dtype == jnp.float64 else _ATANH[:8]):
         series = series * square + coefficient
     return jnp.maximum(x, 0) + 2 * u * series

@@ -1,4 +1,6 @@
-"""The normal distribution function on the log scale and its inverse, with derivatives that lose nothing in the far tail."""
+"""The normal distribution function on the log scale and its inverse, with derivatives that lose
+nothing in the far tail.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from jaxmle.special.gamma import real
 from jaxmle.special.stirling import horner
 
 _SCALE = 4.0
-# (t + 4)(φ(t)/(1 − Φ(t)) − t) in y = (t − 4)/(t + 4), 0 ≤ t ≤ ∞: Chebyshev interpolation with 40 digits, cut where the coefficients are below 2e-17.
+# (t + 4)(φ(t)/(1 − Φ(t)) − t) in y = (t − 4)/(t + 4), 0 ≤ t ≤ ∞: Chebyshev interpolation with 40
+# digits, cut where the coefficients are below 2e-17.
 _MILLS = (
     1.8048571559157687,
     -1.1822045015192792,
@@ -50,13 +53,16 @@ _MILLS = (
 def log_ndtr(x: ArrayLike) -> jax.Array:
     """log Φ(x), elementwise, for every x of any shape.
 
-    The first derivative is the inverse Mills ratio m = φ/Φ, the second −m(m + x). For x < 0 the sum m + x is evaluated as one function, not as a difference, so the second derivative keeps all its digits as x → −∞.
+    The first derivative is the inverse Mills ratio m = φ/Φ, the second −m(m + x). For x < 0 the sum
+    m + x is evaluated as one function, not as a difference, so the second derivative keeps all its
+    digits as x → −∞.
 
     Args:
         x: real.
 
     Returns:
-        log Φ(x): value, first and second derivative to 1e-14 relative to max(|f|, |x f′|), at every x; the third to 1e-14·x².
+        log Φ(x): value, first and second derivative to 1e-14 relative to max(|f|, |x f′|), at every
+        x; the third to 1e-14·x².
 
     Example:
         >>> import jax
@@ -74,7 +80,8 @@ def ndtri(p: ArrayLike) -> jax.Array:
         p: probability; 0 and 1 give −inf and +inf, anything outside NaN.
 
     Returns:
-        x with Φ(x) = p, to 1e-14 relative to max(|x|, |p x′|). Above ½ the precision is that of 1 − p.
+        x with Φ(x) = p, to 1e-14 relative to max(|x|, |p x′|). Above ½ the precision is that of 1 −
+        p.
 
     Example:
         >>> print(round(float(ndtri(0.975)), 4))
@@ -96,7 +103,9 @@ def upper_hazard(t: Any) -> jax.Array:
 
 @jax.custom_jvp
 def log_mills(t: jax.Array) -> jax.Array:
-    """log Φ(−t) + t²/2, elementwise, for t ≥ 0: the log of Mills' ratio over √2π, which does not underflow."""
+    """log Φ(−t) + t²/2, elementwise, for t ≥ 0: the log of Mills' ratio over √2π, which does
+    not underflow.
+    """
     return -jnp.log(math.sqrt(2 * math.pi) * _upper(t)[0])
 
 

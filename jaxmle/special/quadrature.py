@@ -1,7 +1,10 @@
-"""∫₀^∞ e^{−φ(v)} dv for a convex φ with φ(0) = 0, and the same integral weighted by powers: one fixed rule for the tails of the gamma and the beta distribution.
+"""∫₀^∞ e^{−φ(v)} dv for a convex φ with φ(0) = 0, and the same integral weighted by powers: one
+fixed rule for the tails of the gamma and the beta distribution.
 
-The integrand is a log-concave density that starts at 1. The end L with φ(L) = 38 is found by a few Newton steps in log v; on (0, L) Gauss–Legendre with 36 nodes, moved towards 0 by
-v = L(2t + 3t²)/5, reaches 1e-14 from a pure exponential to a half normal to an extreme-value decay. Derivatives in the parameters are further weights under the same integral, so they are as exact as the value.
+The integrand is a log-concave density that starts at 1. The end L with φ(L) = 38 is found by a few
+Newton steps in log v; on (0, L) Gauss–Legendre with 36 nodes, moved towards 0 by v = L(2t + 3t²)/5,
+reaches 1e-14 from a pure exponential to a half normal to an extreme-value decay. Derivatives in the
+parameters are further weights under the same integral, so they are as exact as the value.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ import numpy as np
 
 LOG_DEPTH = 38.0  # e⁻³⁸ = 3e-17
 _NEWTON = 4
-# Gauss–Legendre on (0, 1), 36 nodes, the lower half: Newton on Legendre's recurrence with 30 digits.
+# Gauss–Legendre on (0, 1), 36 nodes, the lower half: Newton on Legendre's recurrence with 30
+# digits.
 _NODES = (
     0.001084768757957082,
     0.005706760548893881,
@@ -59,7 +63,9 @@ _WEIGHTS = (
 
 
 def rule(dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes v/L and weights. New arrays at each call: jax keys constants by identity, whatever the precision it runs in."""
+    """Nodes v/L and weights. New arrays at each call: jax keys constants by identity, whatever
+    the precision it runs in.
+    """
     t = np.array([*_NODES, *(1 - v for v in reversed(_NODES))])
     weights = np.array([*_WEIGHTS, *reversed(_WEIGHTS)])
     return (t * (0.4 + 0.6 * t)).astype(dtype), (weights * (0.4 + 1.2 * t)).astype(dtype)
@@ -68,8 +74,9 @@ def rule(dtype: Any) -> tuple[np.ndarray, np.ndarray]:
 def end(phi: Callable[[jax.Array], tuple[jax.Array, jax.Array]], start: jax.Array) -> jax.Array:
     """L with φ(L) ≈ 38, from a start to its right; ``phi`` gives φ and φ′.
 
-    Newton for log φ in log v: exact at once for a power, fast for an exponential. A few per cent are enough,
-    and nothing depends on L: give ``phi`` and ``start`` of parameters behind ``stop_gradient``.
+    Newton for log φ in log v: exact at once for a power, fast for an exponential. A few per cent
+    are enough, and nothing depends on L: give ``phi`` and ``start`` of parameters behind
+    ``stop_gradient``.
     """
 
     def newton(_: int, v: jax.Array) -> jax.Array:
@@ -83,7 +90,9 @@ def end(phi: Callable[[jax.Array], tuple[jax.Array, jax.Array]], start: jax.Arra
 def moments(
     terms: Callable[[jax.Array], tuple[jax.Array, ...]], length: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """Σ wᵢ e^{−φ(vᵢ)} gⱼ(vᵢ) for each of what ``terms(v)`` gives: (e^{−φ}, e^{−φ}g₁, …), one node after the other over the whole array."""
+    """Σ wᵢ e^{−φ(vᵢ)} gⱼ(vᵢ) for each of what ``terms(v)`` gives: (e^{−φ}, e^{−φ}g₁, …), one
+    node after the other over the whole array.
+    """
     nodes, weights = rule(length.dtype)
 
     def add(

@@ -1,6 +1,9 @@
-"""What the large-argument forms share: Stirling's error as a function of 1/z, and the excess of δ over log(1 + δ).
+"""What the large-argument forms share: Stirling's error as a function of 1/z, and the excess of δ
+over log(1 + δ).
 
-A density with a large count, size or number of degrees of freedom is a small difference of large logarithms. Written with these two functions nothing large is left (Loader 2000, "Fast and accurate computation of binomial probabilities").
+A density with a large count, size or number of degrees of freedom is a small difference of large
+logarithms. Written with these two functions nothing large is left (Loader 2000, "Fast and accurate
+computation of binomial probabilities").
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ def promote(*arguments: Any) -> list[jax.Array]:
 
 
 def horner(x: jax.Array, coefficients: Sequence[float]) -> jax.Array:
-    """Σ cₖ xᵏ, k = 0, 1, …, as far as the coefficients are numbers of x's precision: past that, reverse mode would multiply them, 0, by xᵏ, inf."""
+    """Σ cₖ xᵏ, k = 0, 1, …, as far as the coefficients are numbers of x's precision: past that,
+    reverse mode would multiply them, 0, by xᵏ, inf.
+    """
     last = max(
         k for k, c in enumerate(coefficients) if k == 0 or abs(c) > float(jnp.finfo(x.dtype).tiny)
     )
@@ -48,7 +53,9 @@ def stirling_series(w: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def stirling_error(w: jax.Array) -> jax.Array:
-    """log Γ(z) − (z − ½) log z + z − ½ log 2π at z = 1/w, smooth in w ≥ 0, where it begins as w/12; absolute error 2e-14."""
+    """log Γ(z) − (z − ½) log z + z − ½ log 2π at z = 1/w, smooth in w ≥ 0, where it begins as
+    w/12; absolute error 2e-14.
+    """
     near, z = _reciprocal(w)
     direct = gammaln(z) - ((z - 0.5) * jnp.log(z) - z + HALF_LOG_2PI)
     return jnp.where(near, stirling_series(w), direct)
@@ -87,7 +94,9 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
 
 
 def excess(delta: jax.Array, ratio: jax.Array) -> jax.Array:
-    """δ − log(1 + δ) for δ > −1, without cancellation; ``ratio`` is 1 + δ, to be given to full precision where δ nears −1."""
+    """δ − log(1 + δ) for δ > −1, without cancellation; ``ratio`` is 1 + δ, to be given to full
+    precision where δ nears −1.
+    """
     v = delta / (2 + delta)
     near = jnp.abs(v) <= 1 / 3
     # δ − 2 atanh v, and δ − 2v = δv

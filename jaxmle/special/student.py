@@ -1,4 +1,6 @@
-"""Student's t on the log scale: density and distribution function, through 1/df, so that the normal is a point like any other."""
+"""Student's t on the log scale: density and distribution function, through 1/df, so that the
+normal is a point like any other.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from jaxmle.special.quadrature import LOG_DEPTH, end, moments
 from jaxmle.special.stirling import HALF_LOG_2PI, excess_quotient, horner, promote
 
 LOG_2 = math.log(2)
-# log Γ(a + ½) − log Γ(a) − ½ log a = Σ cₖ a¹⁻²ᵏ, k = 1, 2, …: NIST DLMF 5.11.8 with B₂ₖ(½) = −(1 − 2¹⁻²ᵏ)B₂ₖ
+# log Γ(a + ½) − log Γ(a) − ½ log a = Σ cₖ a¹⁻²ᵏ, k = 1, 2, …: NIST DLMF 5.11.8 with B₂ₖ(½) = −(1 −
+# 2¹⁻²ᵏ)B₂ₖ
 _HALF_STEP = tuple(
     -(2 - 2.0 ** (1 - 2 * k)) * b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI, 1)
 )
@@ -25,15 +28,17 @@ _HALF_STEP = tuple(
 def student_t_logpdf(z: ArrayLike, df: ArrayLike) -> jax.Array:
     """log density of Student's t at z, elementwise; arguments broadcast.
 
-    log Γ((ν + 1)/2)/(Γ(ν/2) √(νπ)) − (ν + 1)/2 · log(1 + z²/ν). Evaluated in w = 1/ν, in which it is smooth: df = inf is the normal density.
+    log Γ((ν + 1)/2)/(Γ(ν/2) √(νπ)) − (ν + 1)/2 · log(1 + z²/ν). Evaluated in w = 1/ν, in which it
+    is smooth: df = inf is the normal density.
 
     Args:
         z: standardised residual.
         df: degrees of freedom ν > 0, inf included; NaN below.
 
     Returns:
-        Value to 1e-14, first derivatives to 1e-12, second to 1e-9, relative to max(|f|, |z ∂f/∂z| + |ν ∂f/∂ν|).
-        A fit that may end at the normal should move in 1/df: ``student_t_logpdf_inverse_df``.
+        Value to 1e-14, first derivatives to 1e-12, second to 1e-9, relative to max(|f|, |z ∂f/∂z| +
+        |ν ∂f/∂ν|). A fit that may end at the normal should move in 1/df:
+        ``student_t_logpdf_inverse_df``.
 
     Example:
         >>> print(round(float(student_t_logpdf(1.0, 5.0)), 4))
@@ -44,7 +49,8 @@ def student_t_logpdf(z: ArrayLike, df: ArrayLike) -> jax.Array:
 
 
 def student_t_logpdf_inverse_df(z: ArrayLike, inverse_df: ArrayLike) -> jax.Array:
-    """log density of Student's t at z as a function of w = 1/df, elementwise; w = 0 is the normal, with finite derivatives in w.
+    """log density of Student's t at z as a function of w = 1/df, elementwise; w = 0 is the normal,
+    with finite derivatives in w.
 
     At w = 0 the first derivative in w is (z⁴ − 2z² − 1)/4.
 
@@ -66,15 +72,18 @@ def student_t_logpdf_inverse_df(z: ArrayLike, inverse_df: ArrayLike) -> jax.Arra
 def student_t_logcdf(z: ArrayLike, df: ArrayLike) -> jax.Array:
     """log of the distribution function of Student's t, elementwise; arguments broadcast.
 
-    With z = √ν sinh s it is an integral of a power of cosh s, by a fixed rule (``quadrature``), with two derivatives from the same pass.
+    With z = √ν sinh s it is an integral of a power of cosh s, by a fixed rule (``quadrature``),
+    with two derivatives from the same pass.
 
     Args:
         z: standardised residual.
         df: degrees of freedom ν > 0; inf is the normal.
 
     Returns:
-        Value to 1e-13, first derivatives to 1e-11, second to 1e-9, relative to max(|f|, |z ∂f/∂z| + |ν ∂f/∂ν|).
-        The derivative in ν, itself of order 1/ν², has the relative error 1e-16·ν: it falls short of 1e-11 beyond ν = 10⁵, where ν ∂f/∂ν is below 1e-5; the second in ν has 1e-8 of itself at ν = 10⁶.
+        Value to 1e-13, first derivatives to 1e-11, second to 1e-9, relative to max(|f|, |z ∂f/∂z| +
+        |ν ∂f/∂ν|). The derivative in ν, itself of order 1/ν², has the relative error 1e-16·ν: it
+        falls short of 1e-11 beyond ν = 10⁵, where ν ∂f/∂ν is below 1e-5; the second in ν has 1e-8
+        of itself at ν = 10⁶.
 
     Example:
         >>> print(round(float(student_t_logcdf(-2.0, 5.0)), 4))
@@ -84,7 +93,8 @@ def student_t_logcdf(z: ArrayLike, df: ArrayLike) -> jax.Array:
 
 
 def student_t_logsf(z: ArrayLike, df: ArrayLike) -> jax.Array:
-    """log of the survival function of Student's t: ``student_t_logcdf(−z, df)``, the term of an observation censored at z.
+    """log of the survival function of Student's t: ``student_t_logcdf(−z, df)``, the term of an
+    observation censored at z.
 
     Example:
         >>> print(round(float(student_t_logsf(2.0, 5.0)), 4))
@@ -117,7 +127,9 @@ def _constant(w: jax.Array) -> jax.Array:
 
 @jax.custom_jvp
 def shrunk(z: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(1/(1 + wz²), z/(1 + wz²)): with a rule of their own, in which no square of them overflows or underflows before it is needed."""
+    """(1/(1 + wz²), z/(1 + wz²)): with a rule of their own, in which no square of them
+    overflows or underflows before it is needed.
+    """
     t = 1 / (1 + w * z * z)
     return t, z * t
 
@@ -126,7 +138,8 @@ def shrunk(z: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
 def _(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    (z, w), (dz, dw) = primals, tangents
+    (z, w) = primals
+    (dz, dw) = tangents
     t, c = shrunk(z, w)
     square = z * c
     return (t, c), (
@@ -147,9 +160,11 @@ def scaled_log(z: jax.Array, w: jax.Array) -> jax.Array:
 def _(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array]:
-    (z, w), (dz, dw) = primals, tangents
+    (z, w) = primals
+    (dz, dw) = tangents
     t, c = shrunk(z, w)
-    # ∂/∂w = −(log(1 + y) − u)/w², u = y/(1 + y); and log(1 + y) − u = −u − log(1 − u) is an excess: no cancellation for small y.
+    # ∂/∂w = −(log(1 + y) − u)/w², u = y/(1 + y); and log(1 + y) − u = −u − log(1 − u) is an excess:
+    # no cancellation for small y.
     core = z * c
     in_w = -core * core * excess_quotient(-w * core, t)
     return scaled_log(z, w), 2 * c * dz + in_w * dw
@@ -196,8 +211,9 @@ def _upper(z: jax.Array, nu: jax.Array) -> _Jet:
     """log of the upper tail S at z ≥ 0, f/S, and the derivatives of log S in ν.
 
     With z = √ν sinh s the density of s is a power of cosh s, whose log is concave:
-    S = C √ν cosh(s)^−ν · m₀,  mⱼ = ∫₀^∞ e^−νq qʲ dv,  q = log(cosh(s + v)/cosh s) = log(cosh v + T sinh v),  T = tanh s.
-    Derivatives at a fixed s are moments under the integral; s moves with ν by −T/2ν.
+    S = C √ν cosh(s)^−ν · m₀,  mⱼ = ∫₀^∞ e^−νq qʲ dv,  q = log(cosh(s + v)/cosh s) = log(cosh v + T
+    sinh v),  T = tanh s. Derivatives at a fixed s are moments under the integral; s moves with ν by
+    −T/2ν.
     """
     total = jnp.hypot(jnp.sqrt(nu), z)
     t = z / total
@@ -206,7 +222,9 @@ def _upper(z: jax.Array, nu: jax.Array) -> _Jet:
     )
     m0, m1, m2 = _moments(nu, t, log_cosh, jnp.log(total + z) - 0.5 * jnp.log(nu))
     constant, first, second = _twice(_normaliser, nu)
-    end, m1, m2 = 1 / m0, m1 / m0, m2 / m0
+    end = 1 / m0
+    m1 = m1 / m0
+    m2 = m2 / m0
     slope = first - log_cosh - m1 + 0.5 * t * end / nu
     bend = (
         m2
@@ -219,7 +237,9 @@ def _upper(z: jax.Array, nu: jax.Array) -> _Jet:
 def _moments(
     nu: jax.Array, t: jax.Array, log_cosh: jax.Array, start: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """m₀, m₁, m₂: by quadrature, up to s + v = 3 where ν < 8, whose tail e^−νv is too long beside the bend at 0; what follows by its series."""
+    """m₀, m₁, m₂: by quadrature, up to s + v = 3 where ν < 8, whose tail e^−νv is too long
+    beside the bend at 0; what follows by its series.
+    """
     flat = nu < _SMALL_DF
     depth = LOG_DEPTH / nu
     lean = _HALF_PARABOLA * (1 - t)
@@ -232,7 +252,8 @@ def _moments(
 
     def phi(v: jax.Array) -> tuple[jax.Array, jax.Array]:
         e = jnp.exp(-2 * v)  # cosh v and sinh v over eᵛ
-        up, down = 0.5 * (1 + e), 0.5 * (1 - e)
+        up = 0.5 * (1 + e)
+        down = 0.5 * (1 - e)
         return nu * q_of(v), nu * (down + t * up) / (up + t * down)
 
     def terms(v: jax.Array) -> tuple[jax.Array, ...]:
@@ -246,7 +267,8 @@ def _moments(
     s = jnp.maximum(start, _FAR)
 
     def rest(nu: jax.Array) -> jax.Array:
-        total, factor = jnp.zeros_like(nu), jnp.ones_like(nu)
+        total = jnp.zeros_like(nu)
+        factor = jnp.ones_like(nu)
         power = jnp.exp(-2 * s)
         for k in range(_POWERS):
             total = total + factor / (nu + 2 * k)
@@ -261,7 +283,9 @@ def _moments(
 
 
 def _middle(z: jax.Array, nu: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """P(0 < Z < z) and two derivatives in ν for z²(ν + 1)/ν ≤ 0.1, by its Taylor series: near 0 they are of the order of z, of which a difference of tails keeps nothing."""
+    """P(0 < Z < z) and two derivatives in ν for z²(ν + 1)/ν ≤ 0.1, by its Taylor series: near 0
+    they are of the order of z, of which a difference of tails keeps nothing.
+    """
 
     def mass(nu: jax.Array) -> jax.Array:
         total: jax.Array = jnp.ones_like(z) / (2 * _TAYLOR_TERMS + 1)
@@ -275,7 +299,8 @@ def _middle(z: jax.Array, nu: jax.Array) -> tuple[jax.Array, jax.Array, jax.Arra
 @jax.jit  # traced once for the five places of a Hessian that ask for it
 def _jet(z: jax.Array, df: jax.Array) -> _Jet:
     huge = 1e100 if z.dtype == jnp.float64 else 1e15  # beyond, the normal to every digit
-    size, nu = jnp.abs(z), jnp.minimum(df, huge)
+    size = jnp.abs(z)
+    nu = jnp.minimum(df, huge)
     tail = _upper(size, nu)
     near = size * jnp.sqrt(1 + 1 / nu) < _MIDDLE
     mass, first, second = _middle(jnp.where(near, size, 0.0), nu)
@@ -321,7 +346,8 @@ def _logcdf(z: jax.Array, df: jax.Array) -> _Jet:
 def _(
     primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
 ) -> tuple[_Jet, _Jet]:
-    (z, df), (dz, ddf) = primals, tangents
+    (z, df) = primals
+    (dz, ddf) = tangents
     f = _logcdf(z, df)
     density_z, density_df = _slopes(z, df)
     mixed = f.hazard * (density_df - f.df)

@@ -1,4 +1,6 @@
-"""Pictures of fits, in matplotlib: every function takes ``ax=None`` and returns the ``Axes`` it drew on."""
+"""Pictures of fits, in matplotlib: every function takes ``ax=None`` and returns the ``Axes`` it
+drew on.
+"""
 
 from jaxmle.report.plots.climbs import Climb, path_of, trace
 from jaxmle.report.plots.estimates import batch_map, forest
@@ -9,6 +11,6 @@ from jaxmle.report.plots.simulations import coverage
 from jaxmle.report.plots.uniformity import pit, qq
 
 __all__ = [
-    "Climb", "batch_map", "contour", "coverage", "forest", "likelihood_curve", "likelihood_surface", "mixture", "path_of", "pit", "profile",
-    "qq", "trace",
+    "Climb", "batch_map", "contour", "coverage", "forest", "likelihood_curve",
+    "likelihood_surface", "mixture", "path_of", "pit", "profile", "qq", "trace",
 ]  # fmt: skip

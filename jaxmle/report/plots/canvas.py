@@ -1,4 +1,6 @@
-"""What all pictures share: the axes, three greys with their lines and marks, and the checks of what is drawn."""
+"""What all pictures share: the axes, three greys with their lines and marks, and the checks of
+what is drawn.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-INK, GREY, PALE = "#1a1a1a", "#6a6a6a", "#c4c4c4"
+INK = "#1a1a1a"
+GREY = "#6a6a6a"
+PALE = "#c4c4c4"
 SHADES = (INK, GREY, "#9a9a9a")
 DASHES = ("-", "--", "-.", ":")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -49,7 +53,8 @@ def one_fit(fit: Any) -> Fit:
         raise TypeError(f"this picture needs a Fit; got {type(fit).__name__}")
     if fit.batch_shape:
         raise ValueError(
-            f"this picture is of one fit, and this is a batch of shape {fit.batch_shape}: give fit[i]"
+            f"this picture is of one fit, and this is a batch of shape {fit.batch_shape}: give "
+            "fit[i]"
         )
     return fit
 
@@ -59,7 +64,8 @@ def entry(layout: Layout, name: str) -> int:
     found = layout.find(name)
     if len(found) != 1:
         raise ValueError(
-            f"{name!r} means {len(found)} entries; name one of {', '.join(layout.names[j] for j in found[:20])}"
+            f"{name!r} means {len(found)} entries; name one of "
+            f"{', '.join(layout.names[j] for j in found[:20])}"
         )
     return found[0]
 

@@ -32,8 +32,8 @@ EPS = float(np.finfo(np.float64).eps)
 class Climb:
     """Where the optimiser stood after each evaluation of the likelihood.
 
-    ``x`` (m, p) parameters in the order of ``names``; ``loglik`` (m,), ℓ there, with its penalty where there is one. A row repeats where a
-    step was refused.
+    ``x`` (m, p) parameters in the order of ``names``; ``loglik`` (m,), ℓ there, with its penalty
+    where there is one. A row repeats where a step was refused.
     """
 
     x: np.ndarray
@@ -44,7 +44,10 @@ class Climb:
         return len(self.loglik)
 
     def __repr__(self) -> str:
-        return f"Climb({len(self)} evaluations, log-likelihood {self.loglik[0]:.8g} to {self.loglik[-1]:.8g})"
+        return (
+            f"Climb({len(self)} evaluations, log-likelihood {self.loglik[0]:.8g} to "
+            f"{self.loglik[-1]:.8g})"
+        )
 
 
 def path_of(
@@ -60,8 +63,8 @@ def path_of(
     """The steps that ``fit`` takes from this start, by the same compiled evaluation.
 
     Args:
-        loglik, params0, data, constraints, solver, weights, max_steps: as for ``fit``. L-BFGS and optax run inside one program, which
-            shows no steps.
+        loglik, params0, data, constraints, solver, weights, max_steps: as for ``fit``. L-BFGS and
+            optax run inside one program, which shows no steps.
 
     Returns:
         A ``Climb``, its first row the start.
@@ -85,7 +88,8 @@ def path_of(
         raise ValueError(f"max_steps must be a whole number, zero or more; got {max_steps!r}")
     constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
     tree = as_tree(loglik if weights is None else weight(loglik, weights))
-    params, data = host_params(params0, np.float64), host_data(data, np.float64)
+    params = host_params(params0, np.float64)
+    data = host_data(data, np.float64)
     layout = layout_of(params, constraints)
     check_start(layout, params)
     check_fixed(tree, layout)
@@ -94,7 +98,8 @@ def path_of(
         problem = pose(tree, layout, solver, "auto", None, max_steps, None)
         if isinstance(problem.solver, LBFGS | Optax):
             raise ValueError(
-                f"{type(problem.solver).__name__} runs inside one program and shows no steps; solver=jaxmle.solvers.Newton() does"
+                f"{type(problem.solver).__name__} runs inside one program and shows no steps; "
+                "solver=jaxmle.solvers.Newton() does"
             )
         base = np.asarray(substituted(tree, layout, layout.ravel(params)))
         z, values = _walked(problem, base, data, max_steps)
@@ -107,10 +112,9 @@ def _walked(
     problem: Any, base: np.ndarray, data: Tree, max_steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Free points (m, k) and ℓ (m,) after each evaluation."""
-    program, on_device = (
-        compiled_pass(problem, "evaluate"),
-        jax.tree.map(jax.device_put, data),
-    )  # that of ``fit``: compiled already where it ran
+    # that of ``fit``: compiled already where it ran
+    program = compiled_pass(problem, "evaluate")
+    on_device = jax.tree.map(jax.device_put, data)
 
     def evaluate(z: np.ndarray) -> Point:
         return jax.tree.map(np.array, program(base, on_device, (), z))
@@ -129,16 +133,19 @@ def trace(
     """How far each step still is below the maximum, ℓ̂ − ℓ, on a logarithmic scale.
 
     Args:
-        climb: what ``path_of`` returns, or the log-likelihoods (m,) of any optimiser, one for each step.
+        climb: what ``path_of`` returns, or the log-likelihoods (m,) of any optimiser, one for each
+            step.
         top: ℓ̂; by default the largest of the values.
         label: a name for the legend, where several are drawn on one axes.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. Steps nearer than the rounding ε·max(1, |ℓ̂|) are drawn at it, hollow; steps that are not finite are left out.
+        The ``Axes``. Steps nearer than the rounding ε·max(1, |ℓ̂|) are drawn at it, hollow; steps
+        that are not finite are left out.
 
     Raises:
-        ValueError, TypeError: for values of another shape, none of them finite, or above ``top`` by more than 1e-6·max(1, |ℓ̂|).
+        ValueError, TypeError: for values of another shape, none of them finite, or above ``top`` by
+            more than 1e-6·max(1, |ℓ̂|).
 
     >>> from jaxmle.report import plots
     >>> ax = plots.trace([-110.0, -101.0, -100.01, -100.0])
@@ -157,16 +164,16 @@ def trace(
     unit = max(1.0, abs(best))
     if not np.isfinite(best) or values[finite].max() > best + 1e-6 * unit:
         raise ValueError(
-            f"top must be the largest log-likelihood: it is {best:.10g}, and the trace reaches {values[finite].max():.10g}"
+            f"top must be the largest log-likelihood: it is {best:.10g}, and the trace reaches "
+            f"{values[finite].max():.10g}"
         )
     floor = EPS * unit
-    left, steps = (
-        np.where(finite, np.maximum(best - np.where(finite, values, best), floor), np.nan),
-        np.arange(len(values)),
-    )
+    left = np.where(finite, np.maximum(best - np.where(finite, values, best), floor), np.nan)
+    steps = np.arange(len(values))
     ax = axes(ax)
     number = sum(line.get_gid() == "trace" for line in ax.get_lines())
-    shade, mark = SHADES[number % len(SHADES)], MARKS[number % len(MARKS)]
+    shade = SHADES[number % len(SHADES)]
+    mark = MARKS[number % len(MARKS)]
     ax.plot(
         steps,
         left,

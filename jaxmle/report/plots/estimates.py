@@ -1,4 +1,6 @@
-"""Estimates with their intervals: of one fit or several side by side, and of the members of a batch."""
+"""Estimates with their intervals: of one fit or several side by side, and of the members of a
+batch.
+"""
 
 from __future__ import annotations
 
@@ -41,16 +43,17 @@ def forest(
     """Estimates and intervals, a row for each parameter, several fits side by side.
 
     Args:
-        fits: a ``Fit`` (Wald intervals) or a ``Profile``, of one data set; or several: a dictionary by label, or a list. A parameter that
-            a fit does not have is left out there.
+        fits: a ``Fit`` (Wald intervals) or a ``Profile``, of one data set; or several: a dictionary
+            by label, or a list. A parameter that a fit does not have is left out there.
         names: the parameters to draw, from top to bottom; None for all.
         level: coverage of the Wald intervals; a profile has the level that it was made for.
         reference: a vertical line at this value where it is in the picture; None for none.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. An end that is infinite, or an estimate that is, is an arrow to the edge of the picture. An estimate without an
-        interval is hollow, one end that is not known is left out, and a parameter without an estimate says so in its row.
+        The ``Axes``. An end that is infinite, or an estimate that is, is an arrow to the edge of
+        the picture. An estimate without an interval is hollow, one end that is not known is left
+        out, and a parameter without an estimate says so in its row.
 
     Raises:
         ValueError, TypeError: for a batch, an unknown name, no fits.
@@ -58,7 +61,9 @@ def forest(
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.report import plots
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
-    >>> normal = lambda params, data: -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
+    >>> normal = lambda params, data: (
+    ...     -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
+    ... )
     >>> result = jm.fit(normal, {"mu": 2.5, "sigma": 2.0}, y, constraints={"sigma": jm.positive})
     >>> [label.get_text() for label in plots.forest(result).get_yticklabels()]
     ['mu', 'sigma']
@@ -101,14 +106,17 @@ def _labelled(fits: Any) -> dict[str, Fit | Profile]:
         fits = {f"fit {number}": item for number, item in enumerate(fits, 1)}
     if not isinstance(fits, Mapping) or not fits:
         raise TypeError(
-            f"forest draws a Fit or a Profile, or a dictionary or list of them that is not empty; got {type(fits).__name__}"
+            "forest draws a Fit or a Profile, or a dictionary or list of them that is not "
+            f"empty; got {type(fits).__name__}"
         )
     for label, item in fits.items():
         if not isinstance(item, Fit | Profile):
             raise TypeError(f"forest draws Fits and Profiles; {label!r} is a {type(item).__name__}")
         if item.batch_shape:
             raise ValueError(
-                f"forest draws fits of one data set each{f', and {label!r}' * bool(label) or ', and this'} is a batch of shape {item.batch_shape}: give some members, or draw batch_map"
+                "forest draws fits of one data set "
+                f"each{f', and {label!r}' * bool(label) or ', and this'} is a batch of shape "
+                f"{item.batch_shape}: give some members, or draw batch_map"
             )
     return {str(label): item for label, item in fits.items()}
 
@@ -152,12 +160,14 @@ def _edges(rows: list[Row], reference: float | None) -> tuple[float, float]:
     values = values[np.isfinite(values)]
     if not values.size:
         return (-1.0, 1.0)
-    low, high = values.min(), values.max()
+    low = values.min()
+    high = values.max()
     spread = high - low if high > low else max(1.0, abs(low))
     if (
         reference is not None and low - 0.5 * spread < reference < high + 0.5 * spread
     ):  # near enough to be worth the room
-        low, high = min(low, reference), max(high, reference)
+        low = min(low, reference)
+        high = max(high, reference)
     return float(low - 0.06 * spread), float(high + 0.06 * spread)
 
 
@@ -177,7 +187,8 @@ def _series(
     for place, name in enumerate(names):
         if name not in rows:
             continue
-        row, y = rows[name], place + offset
+        row = rows[name]
+        y = place + offset
         for end in (row.low, row.high):
             if not np.isnan(row.estimate) and not np.isnan(end) and end != row.estimate:
                 _reach(ax, row.estimate, end, y, edges, colour)
@@ -237,7 +248,8 @@ def _tip(ax: Axes, end: float, y: float, edges: tuple[float, float], colour: str
 
 
 def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | None = None) -> Axes:
-    """The estimates of one parameter over the members of a batch, with standard errors, marked by status.
+    """The estimates of one parameter over the members of a batch, with standard errors, marked by
+    status.
 
     Args:
         fits: a batch with one leading axis.
@@ -246,9 +258,10 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``: the member across, its estimate up; standard errors where there are 400 members or fewer. The height is that of
-        the members that converged; estimates beyond it, infinite ones included, are at the edge, and those that are NaN at the bottom as
-        ticks. The legend counts each status.
+        The ``Axes``: the member across, its estimate up; standard errors where there are 400
+            members or fewer. The height is that of
+        the members that converged; estimates beyond it, infinite ones included, are at the edge,
+        and those that are NaN at the bottom as ticks. The legend counts each status.
 
     Raises:
         ValueError, TypeError: for one fit, more than one leading axis, an unknown name.
@@ -256,8 +269,13 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.report import plots
     >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
-    >>> each = [jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive}) for y in np.array([[1.0, 3.0], [2.0, 4.0]])]
-    >>> fits = jax.tree.map(lambda *leaves: np.stack(leaves), *each)  # what jm.fit_batch returns, at less work for two
+    >>> each = [
+    ...     jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    ...     for y in np.array([[1.0, 3.0], [2.0, 4.0]])
+    ... ]
+    >>> fits = jax.tree.map(
+    ...     lambda *leaves: np.stack(leaves), *each
+    ... )  # what jm.fit_batch returns, at less work for two
     >>> plots.batch_map(fits, "rate").get_legend().get_texts()[0].get_text()
     'CONVERGED 2'
     """
@@ -267,7 +285,8 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
         raise TypeError(f"batch_map draws a batch of fits; got {type(fits).__name__}")
     if len(fits.batch_shape) != 1 or not len(fits):
         raise ValueError(
-            f"batch_map draws a batch with one leading axis over members; this has the shape {fits.batch_shape}"
+            "batch_map draws a batch with one leading axis over members; this has the shape "
+            f"{fits.batch_shape}"
         )
     j = entry(fits.layout, name)
     x, se, status = (np.asarray(leaf) for leaf in (fits.x[:, j], fits.se[:, j], fits.status))
@@ -307,7 +326,9 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
 def _height(
     x: np.ndarray, se: np.ndarray, status: np.ndarray, truth: float | None
 ) -> tuple[float, float]:
-    """Lowest and highest of the regular members, of all that are finite where none is regular, with room around."""
+    """Lowest and highest of the regular members, of all that are finite where none is regular,
+    with room around.
+    """
     regular = np.isin(status, [int(code) for code in REGULAR])
     seen = (regular if (regular & np.isfinite(x)).any() else np.ones(len(x), bool)) & np.isfinite(x)
     if not seen.any():
@@ -333,8 +354,10 @@ def _members(
 ) -> None:
     """The members of one status."""
     low, high = edges
-    few, inside = len(x) <= BARS, who[(x[who] >= low) & (x[who] <= high)]
-    colour, mark = (INK if few or number else SHADES[-1]), MARKS[number % len(MARKS)]
+    few = len(x) <= BARS
+    inside = who[(x[who] >= low) & (x[who] <= high)]
+    colour = INK if few or number else SHADES[-1]
+    mark = MARKS[number % len(MARKS)]
     if few:
         bars = inside[np.isfinite(se[inside])]
         ax.vlines(

@@ -57,13 +57,15 @@ class Slices:
             raise ValueError(f"{name!r} is held by fix: the likelihood has no curve along it")
         if not Chart(layout, tuple(bool(r != i) for i, r in enumerate(roots))).single[roots[j]]:
             raise ValueError(
-                f"{name!r} is one of several entries that move together: it cannot move with the others held. Draw its profile"
+                f"{name!r} is one of several entries that move together: it cannot move with the "
+                "others held. Draw its profile"
             )
         return int(roots[j])
 
     def values(self, rows: np.ndarray) -> np.ndarray:
         """ℓ (m,) at the entries ``rows`` (m, p)."""
-        layout, n = self.fit.layout, rows_of(self.tree, self.data) or 1
+        layout = self.fit.layout
+        n = rows_of(self.tree, self.data) or 1
         at_once = int(np.clip(AT_ONCE // n, 1, 64))
 
         def make(loglik: Loglik) -> Callable[..., Any]:
@@ -77,9 +79,11 @@ class Slices:
             return np.asarray(compiled(self.tree, ("slices", layout, at_once), make)(rows, data))
 
     def fall(self, rows: np.ndarray, last: bool) -> np.ndarray:
-        """ℓ less its value at the estimate, (m,), NaN where it is not finite. ``last``: the last row is the estimate.
+        """ℓ less its value at the estimate, (m,), NaN where it is not finite. ``last``: the last
+        row is the estimate.
 
-        An estimate at infinity, or on a bound where ℓ cannot be evaluated, has the value that the fit recorded.
+        An estimate at infinity, or on a bound where ℓ cannot be evaluated, has the value that the
+        fit recorded.
         """
         values = self.values(rows)
         top = float(values[-1]) if last and np.isfinite(values[-1]) else float(self.fit.loglik)
@@ -90,7 +94,9 @@ class Slices:
         return np.where(np.isfinite(values), values, np.nan) - top
 
     def grid(self, places: list[int], points: np.ndarray) -> np.ndarray:
-        """Rows (m, p) with the entries ``places`` at ``points`` (m, q) and the others at the estimate."""
+        """Rows (m, p) with the entries ``places`` at ``points`` (m, q) and the others at the
+        estimate.
+        """
         rows = np.repeat(self.x[None], len(points), axis=0)
         rows[:, places] = points
         held = [
@@ -100,24 +106,31 @@ class Slices:
         ]
         if held:
             raise ValueError(
-                f"{held[0]} has the estimate {self.x[self.fit.names.index(held[0])]}: the likelihood cannot be drawn with it held there. {self.fit.explain()}"
+                f"{held[0]} has the estimate {self.x[self.fit.names.index(held[0])]}: the "
+                f"likelihood cannot be drawn with it held there. {self.fit.explain()}"
             )
         return rows
 
     def window(self, j: int, width: float, span: Any) -> tuple[float, float]:
-        """Where a picture goes along entry j: the span asked for, or so many standard errors on each side, within the bounds."""
-        (low, high), name = self.fit.bounds[j], self.fit.names[j]
+        """Where a picture goes along entry j: the span asked for, or so many standard errors on
+        each side, within the bounds.
+        """
+        (low, high) = self.fit.bounds[j]
+        name = self.fit.names[j]
         if span is not None:
             first, last = _two(span, f"the span of {name}")
             if not low < first < last < high:
                 raise ValueError(
-                    f"the span of {name} must increase strictly inside its bounds {low:g} and {high:g}; got {first:g} and {last:g}"
+                    f"the span of {name} must increase strictly inside its bounds {low:g} and "
+                    f"{high:g}; got {first:g} and {last:g}"
                 )
             return first, last
-        centre, reach = self.x[j], width * float(self.fit.se[j])
+        centre = self.x[j]
+        reach = width * float(self.fit.se[j])
         if not (np.isfinite(centre) and np.isfinite(reach) and reach > 0):
             raise ValueError(
-                f"{name} has no standard error to set the width of the picture: give span=(low, high). {self.fit.explain()}"
+                f"{name} has no standard error to set the width of the picture: give span=(low, "
+                f"high). {self.fit.explain()}"
             )
         return max(centre - reach, _short_of(low, centre, MARGIN)), min(
             centre + reach, _short_of(high, centre, MARGIN)
@@ -140,22 +153,26 @@ def likelihood_curve(
     weights: Any = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """The log-likelihood along one parameter, the others held at the estimate, with its second-order expansion there.
+    """The log-likelihood along one parameter, the others held at the estimate, with its
+    second-order expansion there.
 
     Args:
         loglik, data, weights: those of the fit.
         fit: a ``Fit`` of one data set.
         name: one parameter, such as ``"sigma"`` or ``"beta[1]"``.
         width: standard errors on each side of the estimate, as far as the bounds allow.
-        span: ends of the picture in place of ``width``; needed where the parameter has no standard error.
+        span: ends of the picture in place of ``width``; needed where the parameter has no standard
+            error.
         points: values at which the likelihood is evaluated.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. The height is ℓ less ℓ at the estimate. Values that are not finite are left out.
+        The ``Axes``. The height is ℓ less ℓ at the estimate. Values that are not finite are left
+        out.
 
     Raises:
-        ValueError, TypeError: for a batch, a parameter that is held by ``fix`` or moves with others, no standard error and no span.
+        ValueError, TypeError: for a batch, a parameter that is held by ``fix`` or moves with
+            others, no standard error and no span.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.report import plots
@@ -186,11 +203,9 @@ def likelihood_curve(
 
 def _expansion(ax: Axes, posed: Slices, j: int, value: np.ndarray, height: np.ndarray) -> None:
     """s d + h d²/2 around the estimate: on a bound the score s is not zero."""
-    slope, bend, step = (
-        float(posed.fit.score[j]),
-        float(posed.fit.hessian[j, j]),
-        value - posed.x[j],
-    )
+    slope = float(posed.fit.score[j])
+    bend = float(posed.fit.hessian[j, j])
+    step = value - posed.x[j]
     if not np.isfinite([slope, bend]).all():
         return
     quadratic = slope * step + 0.5 * bend * step**2
@@ -218,15 +233,19 @@ def likelihood_surface(
     weights: Any = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """The log-likelihood over two parameters, the others held at the estimate, in contours, with the path of an optimiser.
+    """The log-likelihood over two parameters, the others held at the estimate, in contours, with
+    the path of an optimiser.
 
-    Labelled contours are where 2(ℓ̂ − ℓ) is the quantile of χ²₂ at that level; fainter ones below have no label.
+    Labelled contours are where 2(ℓ̂ − ℓ) is the quantile of χ²₂ at that level; fainter ones below
+    have no label.
 
     Args:
-        loglik, fit, data, width, points, weights, ax: as for ``likelihood_curve``; ``points`` along each side.
+        loglik, fit, data, width, points, weights, ax: as for ``likelihood_curve``; ``points`` along
+            each side.
         pair: names of two parameters.
-        path: steps of an optimiser: what ``path_of`` returns, or an array (m, 2) of the pair, or (m, p) of all parameters. The picture
-            grows to hold it, on each side by at most three times its own width: a path from farther away enters over the edge.
+        path: steps of an optimiser: what ``path_of`` returns, or an array (m, 2) of the pair, or
+            (m, p) of all parameters. The picture grows to hold it, on each side by at most three
+            times its own width: a path from farther away enters over the edge.
         span: ((low, high), (low, high)) in place of ``width``.
 
     Returns:
@@ -238,10 +257,14 @@ def likelihood_surface(
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.report import plots
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
-    >>> normal = lambda params, data: -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
+    >>> normal = lambda params, data: (
+    ...     -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
+    ... )
     >>> start, bounds = {"mu": 2.5, "sigma": 2.0}, {"sigma": jm.positive}
     >>> result = jm.fit(normal, start, y, constraints=bounds)
-    >>> ax = plots.likelihood_surface(normal, result, y, ("mu", "sigma"), plots.path_of(normal, start, y, constraints=bounds))
+    >>> ax = plots.likelihood_surface(
+    ...     normal, result, y, ("mu", "sigma"), plots.path_of(normal, start, y, constraints=bounds)
+    ... )
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('mu', 'sigma')
     """
@@ -347,7 +370,9 @@ def _slices(loglik: Loglik, fit: Any, data: Tree, weights: Any, width: Any, poin
 
 
 def _short_of(bound: float, inside: float, share: float) -> float:
-    """The place that share of the way from a bound to a value inside it; an infinite bound itself."""
+    """The place that share of the way from a bound to a value inside it; an infinite bound
+    itself.
+    """
     return bound + share * (inside - bound) if np.isfinite(bound) else bound
 
 
@@ -363,13 +388,15 @@ def _steps(path: Any, fit: Fit, places: list[int]) -> np.ndarray:
     if isinstance(path, Climb):
         if path.names != fit.names:
             raise ValueError(
-                f"the path is of the parameters {', '.join(path.names[:20])}, the fit of {', '.join(fit.names[:20])}"
+                f"the path is of the parameters {', '.join(path.names[:20])}, the fit of "
+                f"{', '.join(fit.names[:20])}"
             )
         return path.x[:, places]
     steps = numbers(path, "path", (2,))
     if steps.shape[1] not in (2, len(fit.names)):
         raise ValueError(
-            f"path must have the shape (m, 2) of the pair or (m, {len(fit.names)}) of all parameters; got {steps.shape}"
+            f"path must have the shape (m, 2) of the pair or (m, {len(fit.names)}) of all "
+            f"parameters; got {steps.shape}"
         )
     return (
         steps[:, places] if steps.shape[1] == len(fit.names) else steps
@@ -379,12 +406,15 @@ def _steps(path: Any, fit: Fit, places: list[int]) -> np.ndarray:
 def _wider(
     window: tuple[float, float], steps: np.ndarray, bounds: tuple[float, float]
 ) -> tuple[float, float]:
-    """The window with the path in it, or as much of the path as ``FARTHEST`` allows, and a little room, within the bounds."""
+    """The window with the path in it, or as much of the path as ``FARTHEST`` allows, and a
+    little room, within the bounds.
+    """
     reach = FARTHEST * (window[1] - window[0])
     steps = np.clip(steps[np.isfinite(steps)], window[0] - reach, window[1] + reach)
     if not steps.size:
         return window
-    first, last = min(window[0], steps.min()), max(window[1], steps.max())
+    first = min(window[0], steps.min())
+    last = max(window[1], steps.max())
     room = 0.04 * (last - first)
     low = first - room if steps.min() < window[0] else first
     high = last + room if steps.max() > window[1] else last

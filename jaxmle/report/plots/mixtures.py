@@ -1,4 +1,6 @@
-"""A normal mixture over the data that it was fitted to: densities in one dimension, ellipses in two."""
+"""A normal mixture over the data that it was fitted to: densities in one dimension, ellipses in
+two.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,8 @@ def mixture(
     bins: Any = "auto",
     ax: Axes | None = None,
 ) -> Axes:
-    """Data and the normal components of a mixture: a histogram with weighted densities, or points with ellipses.
+    """Data and the normal components of a mixture: a histogram with weighted densities, or points
+    with ellipses.
 
     Args:
         y: data (n,), or (n, 2).
@@ -51,11 +54,12 @@ def mixture(
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. In one dimension each component's density times its weight and their sum, in two each point with the mark of the
-        component that most probably gave it.
+        The ``Axes``. In one dimension each component's density times its weight and their sum, in
+        two each point with the mark of the component that most probably gave it.
 
     Raises:
-        ValueError, TypeError: for shapes that do not agree, weights that are no probabilities, variances that are not positive (definite).
+        ValueError, TypeError: for shapes that do not agree, weights that are no probabilities,
+            variances that are not positive (definite).
 
     >>> import numpy as np
     >>> from jaxmle.report import plots
@@ -80,11 +84,14 @@ def mixture(
 def _checked(
     y: Any, weight: Any, mean: Any, variance: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    y, weight = numbers(y, "y", (1, 2)), numbers(weight, "weight")
-    mean, variance = numbers(mean, "mean", (1, 2)), numbers(variance, "variance", (1, 3))
+    y = numbers(y, "y", (1, 2))
+    weight = numbers(weight, "weight")
+    mean = numbers(mean, "mean", (1, 2))
+    variance = numbers(variance, "variance", (1, 3))
     if y.ndim == 2 and y.shape[1] != 2:
         raise ValueError(
-            f"y must have the shape (n,) or (n, 2); got {y.shape}. Choose two of its columns, and of mean and variance"
+            f"y must have the shape (n,) or (n, 2); got {y.shape}. Choose two of its columns, "
+            "and of mean and variance"
         )
     rest: tuple[int, ...] = y.shape[1:]
     for name, value, expected in (
@@ -93,7 +100,8 @@ def _checked(
     ):
         if value.shape != expected:
             raise ValueError(
-                f"{name} must have the shape {expected} for {len(weight)} weights and data of shape {y.shape}; got {value.shape}"
+                f"{name} must have the shape {expected} for {len(weight)} weights and data of "
+                f"shape {y.shape}; got {value.shape}"
             )
     for name, value in (("y", y), ("weight", weight), ("mean", mean), ("variance", variance)):
         if not np.isfinite(value).all():
@@ -159,13 +167,13 @@ def _ellipses(
     level: float,
 ) -> Axes:
     owner = np.argmax(_log_densities(y, weight, mean, variance), axis=1)
-    angle, radius = (
-        np.linspace(0.0, 2 * np.pi, AROUND),
-        np.sqrt(-2 * np.log1p(-level)),
-    )  # χ²₂ is exponential with mean 2
+    # χ²₂ is exponential with mean 2
+    angle = np.linspace(0.0, 2 * np.pi, AROUND)
+    radius = np.sqrt(-2 * np.log1p(-level))
     circle = radius * np.column_stack([np.cos(angle), np.sin(angle)])
     for number in range(len(weight)):
-        mine, colour = y[owner == number], SHADES[1 + number % 2]
+        mine = y[owner == number]
+        colour = SHADES[1 + number % 2]
         face = colour if number % 2 else "none"
         ax.plot(
             *mine.T,

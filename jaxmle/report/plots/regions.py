@@ -1,4 +1,6 @@
-"""Profile likelihood of one parameter, and the joint region of two, beside what Wald's approximation says."""
+"""Profile likelihood of one parameter, and the joint region of two, beside what Wald's
+approximation says.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ BETWEEN = 20  # drawn between two computed points of a profile
 def profile(
     profile: Profile, name: str | None = None, fit: Fit | None = None, *, ax: Axes | None = None
 ) -> Axes:
-    """The profile deviance 2(ℓ̂ − ℓ_p) of one quantity, with the cut-off of its interval and Wald's parabola.
+    """The profile deviance 2(ℓ̂ − ℓ_p) of one quantity, with the cut-off of its interval and Wald's
+    parabola.
 
     Args:
         profile: of one fit, with the points of its curve.
@@ -33,8 +36,9 @@ def profile(
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. The marks are the points that were computed; between them the signed root of the deviance is interpolated
-        monotonically, which for a normal likelihood is a straight line. An end that is not FOUND is told above the picture.
+        The ``Axes``. The marks are the points that were computed; between them the signed root of
+        the deviance is interpolated monotonically, which for a normal likelihood is a straight
+        line. An end that is not FOUND is told above the picture.
 
     Raises:
         ValueError, TypeError: for a batch, an unknown name, a profile without points.
@@ -49,13 +53,16 @@ def profile(
     'rate'
     """
     j = _which(profile, name)
-    value, root = np.asarray(profile.curve[j]), np.asarray(profile.root[j])
+    value = np.asarray(profile.curve[j])
+    root = np.asarray(profile.root[j])
     seen = np.isfinite(value) & np.isfinite(root)
     if seen.sum() < 2:
         raise ValueError(
-            f"the profile of {profile.names[j]} has no points to draw: profile(…, points=5) keeps some where the fit has a maximum"
+            f"the profile of {profile.names[j]} has no points to draw: profile(…, points=5) "
+            "keeps some where the fit has a maximum"
         )
-    value, root = value[seen], root[seen]
+    value = value[seen]
+    root = root[seen]
     cut = float(scipy.special.ndtri(0.5 + profile.level / 2)) ** 2
     ax = axes(ax)
     ax.plot(*_smooth(value, root), color=INK, linewidth=1.8, label="profile")
@@ -105,19 +112,23 @@ def _which(record: Any, name: str | None) -> int:
         raise TypeError(f"this picture needs a Profile; got {type(record).__name__}")
     if record.batch_shape:
         raise ValueError(
-            f"this picture is of one profile, and this is a batch of shape {record.batch_shape}: give profile[i]"
+            f"this picture is of one profile, and this is a batch of shape {record.batch_shape}: "
+            "give profile[i]"
         )
     if name is None and len(record.names) == 1:
         return 0
     if not isinstance(name, str) or name not in record.names:
         raise ValueError(
-            f"no quantity of this profile is called {shown(name)}; there are {', '.join(record.names[:20])}"
+            f"no quantity of this profile is called {shown(name)}; there are "
+            f"{', '.join(record.names[:20])}"
         )
     return record.names.index(name)
 
 
 def _smooth(value: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The curve through the computed points: the value as a monotone function of the signed root."""
+    """The curve through the computed points: the value as a monotone function of the signed
+    root.
+    """
     from scipy.interpolate import PchipInterpolator
 
     order = np.argsort(root)
@@ -136,7 +147,8 @@ def _parabola(ax: Axes, fit: Fit, name: str, value: np.ndarray, height: float) -
     if name not in fit.names:
         return  # a function of the parameters: its standard error is not the fit's to tell
     j = fit.names.index(name)
-    centre, se = float(fit.x[j]), float(fit.se[j])
+    centre = float(fit.x[j])
+    se = float(fit.se[j])
     if not np.isfinite([centre, se]).all() or se <= 0:
         return
     reach = np.sqrt(height) * se
@@ -153,16 +165,20 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. Points of the edge that were not found, or lie at infinity, leave a gap, and their number is told above.
+        The ``Axes``. Points of the edge that were not found, or lie at infinity, leave a gap, and
+        their number is told above.
 
     Raises:
-        ValueError, TypeError: for a batch, a contour of which no point was found, or a fit of other parameters.
+        ValueError, TypeError: for a batch, a contour of which no point was found, or a fit of other
+            parameters.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.contour import contour
     >>> from jaxmle.report import plots
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
-    >>> normal = lambda params, data: -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
+    >>> normal = lambda params, data: (
+    ...     -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
+    ... )
     >>> result = jm.fit(normal, {"mu": 2.5, "sigma": 2.0}, y, constraints={"sigma": jm.positive})
     >>> plots.contour(contour(normal, result, y, ("mu", "sigma"), points=32), result).get_ylabel()
     'sigma'
@@ -171,7 +187,8 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
         raise TypeError(f"this picture needs a Contour; got {type(contour).__name__}")
     if np.ndim(contour.curve) != 2:
         raise ValueError(
-            "this picture is of one contour, and this is that of a batch: make it of one fit, fit[i]"
+            "this picture is of one contour, and this is that of a batch: make it of one fit, "
+            "fit[i]"
         )
     edge = np.where(np.isfinite(contour.closed).all(axis=1)[:, None], contour.closed, np.nan)
     lost = int(np.isnan(edge[:-1, 0]).sum())
@@ -188,7 +205,10 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
             ax.plot(*ellipse.T, color=GREY, linewidth=1.2, linestyle="--", label=f"Wald, {told}")
     ax.plot(*contour.estimate, "X", color=INK, markersize=8, linestyle="none", label="estimate")
     ax.set(xlabel=contour.names[0], ylabel=contour.names[1])
-    why = f"of {len(edge) - 1} points of the edge {'is' if lost == 1 else 'are'} not drawn: at infinity, or not found"
+    why = (
+        f"of {len(edge) - 1} points of the edge {'is' if lost == 1 else 'are'} not drawn: at "
+        "infinity, or not found"
+    )
     ax.legend(
         loc="lower left",
         bbox_to_anchor=(0.0, 1.0),
@@ -205,7 +225,8 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
 def _ellipse(fit: Fit, contour: Contour) -> np.ndarray | None:
     """Wald's ellipse (181, 2), or None where the two have no covariance."""
     places = [entry(fit.layout, name) for name in contour.names]
-    vcov, centre = np.asarray(fit.vcov)[np.ix_(places, places)], np.asarray(fit.x)[places]
+    vcov = np.asarray(fit.vcov)[np.ix_(places, places)]
+    centre = np.asarray(fit.x)[places]
     if not np.isfinite(vcov).all() or np.linalg.det(vcov) <= 0:
         return None
     angle = np.linspace(0.0, 2 * np.pi, AROUND)

@@ -17,16 +17,19 @@ SURE = 0.95  # level of the Monte-Carlo interval of a coverage
 
 
 def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
-    """The share of intervals that hold the truth, for each parameter and kind of interval, with its Monte-Carlo interval.
+    """The share of intervals that hold the truth, for each parameter and kind of interval, with its
+    Monte-Carlo interval.
 
     Args:
         calibration: what ``calibrate`` returns.
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``: parameters from top to bottom, coverage across; the dotted line is the level asked for. Shares are over the regular
-        replicates that have an interval; the bars are Wilson's 95% intervals of the share (Wilson 1927, JASA 22, 209), which have a
-        length also where every interval holds the truth. How many replicates are regular is told above.
+        The ``Axes``: parameters from top to bottom, coverage across; the dotted line is the level
+            asked for. Shares are over the regular
+        replicates that have an interval; the bars are Wilson's 95% intervals of the share (Wilson
+        1927, JASA 22, 209), which have a length also where every interval holds the truth. How many
+        replicates are regular is told above.
 
     Raises:
         TypeError: for anything but a ``Calibration``.
@@ -35,13 +38,27 @@ def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
     >>> from jaxmle.inference.calibration import Calibration
     >>> from jaxmle.report import plots
     >>> ends = np.array([[[-1.0, 1.0]], [[0.5, 1.0]], [[-2.0, 0.1]], [[-0.3, 0.4]]])
-    >>> known = Calibration(np.zeros(1), ends.mean(-1), np.ones((4, 1)), np.full(4, 10), {"wald": ends}, {}, np.eye(1), np.ones(1), 1, 0.95, "observed", ("mu",))
+    >>> known = Calibration(
+    ...     np.zeros(1),
+    ...     ends.mean(-1),
+    ...     np.ones((4, 1)),
+    ...     np.full(4, 10),
+    ...     {"wald": ends},
+    ...     {},
+    ...     np.eye(1),
+    ...     np.ones(1),
+    ...     1,
+    ...     0.95,
+    ...     "observed",
+    ...     ("mu",),
+    ... )
     >>> plots.coverage(known).get_lines()[0].get_xdata().tolist()
     [75.0]
     """
     if not isinstance(calibration, Calibration):
         raise TypeError(f"this picture needs a Calibration; got {type(calibration).__name__}")
-    names, kinds = calibration.names, list(calibration.intervals)
+    names = calibration.names
+    kinds = list(calibration.intervals)
     ax = axes(ax, (6.0, 1.3 + 0.3 * len(names) * max(1.0, 0.6 * len(kinds))))
     offsets = (np.arange(len(kinds)) - (len(kinds) - 1) / 2) * 0.8 / max(len(kinds), 2)
     regular = int(calibration.regular.sum())
@@ -49,7 +66,8 @@ def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
         share = calibration.coverage(kind)
         count = np.rint(regular * (1 - calibration.without_interval(kind, "regular")))
         low, high = _wilson(share, count)
-        colour, y = SHADES[number % len(SHADES)], np.arange(len(names)) + offsets[number]
+        colour = SHADES[number % len(SHADES)]
+        y = np.arange(len(names)) + offsets[number]
         ax.plot(
             100 * share,
             y,

@@ -1,4 +1,6 @@
-"""Residuals against the law that they have when the model is right: normal quantiles, and uniform integral transforms."""
+"""Residuals against the law that they have when the model is right: normal quantiles, and
+uniform integral transforms.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +36,9 @@ def qq(
 ) -> Axes:
     """Sorted residuals against standard normal quantiles Φ⁻¹((i − ½)/n), with a simultaneous band.
 
-    The i-th of n uniform values has a beta law of i and n + 1 − i. The band is made of the beta quantiles γ/2 and 1 − γ/2, and γ is such
-    that the share ``level`` of simulated samples lies inside at every rank.
+    The i-th of n uniform values has a beta law of i and n + 1 − i. The band is made of the beta
+    quantiles γ/2 and 1 − γ/2, and γ is such that the share ``level`` of simulated samples lies
+    inside at every rank.
 
     Args:
         residuals: (n,), standard normal when the model is right, such as ``quantile_residuals``.
@@ -45,8 +48,9 @@ def qq(
         ax: where to draw; None for a new figure.
 
     Returns:
-        The ``Axes``. NaN are left out; infinite residuals keep their rank and cannot be drawn; both are counted above. The band is that
-        of a known law: parameters that were estimated from these data draw residuals nearer to the line.
+        The ``Axes``. NaN are left out; infinite residuals keep their rank and cannot be drawn; both
+        are counted above. The band is that of a known law: parameters that were estimated from
+        these data draw residuals nearer to the line.
 
     Raises:
         ValueError, TypeError: for another shape, fewer than two residuals.
@@ -57,9 +61,11 @@ def qq(
     [-1.2, -0.7, 0.1, 0.5]
     """
     check_level(level)
-    draws, seed = check_count("draws", draws, 1, MOST_DRAWS), check_seed("seed", seed)
+    draws = check_count("draws", draws, 1, MOST_DRAWS)
+    seed = check_seed("seed", seed)
     values = numbers(residuals, "residuals")
-    missing, values = int(np.isnan(values).sum()), np.sort(values[~np.isnan(values)])
+    missing = int(np.isnan(values).sum())
+    values = np.sort(values[~np.isnan(values)])
     n = len(values)
     if n < 2:
         raise ValueError(f"residuals must hold two numbers or more; got {n} and {missing} NaN")
@@ -102,9 +108,12 @@ def qq(
 
 
 def band(ranks: np.ndarray, n: int, level: float, draws: int, seed: int) -> np.ndarray:
-    """Ends (2, m) between which the order statistics of n uniform values lie, all of them at once with probability ``level``."""
+    """Ends (2, m) between which the order statistics of n uniform values lie, all of them at
+    once with probability ``level``.
+    """
     rng = np.random.default_rng(seed)
-    # Spacings of order statistics are gamma variables over their sum, so that some ranks can be drawn without the others.
+    # Spacings of order statistics are gamma variables over their sum, so that some ranks can be
+    # drawn without the others.
     spacing = np.diff(np.concatenate([[0], ranks, [n + 1]]))
     sums = np.cumsum(rng.gamma(spacing, size=(draws, len(spacing))), axis=1)
     below = scipy.special.betainc(ranks, n + 1 - ranks, sums[:, :-1] / sums[:, -1:])
@@ -129,12 +138,14 @@ def _ranks(n: int) -> np.ndarray:
 def pit(
     values: Any, *, bins: int | None = None, level: float = 0.95, ax: Axes | None = None
 ) -> Axes:
-    """The histogram of probability integral transforms, flat when the model is right, with a band for its bars.
+    """The histogram of probability integral transforms, flat when the model is right, with a band
+    for its bars.
 
     Args:
         values: (n,) in [0, 1], such as ``pit`` of the residuals returns.
         bins: how many bars; by default √n, between 5 and 20.
-        level: probability that all bars lie inside the band, or more: binomial quantiles, divided among the bars (Bonferroni).
+        level: probability that all bars lie inside the band, or more: binomial quantiles, divided
+            among the bars (Bonferroni).
         ax: where to draw; None for a new figure.
 
     Returns:
@@ -149,13 +160,15 @@ def pit(
     """
     check_level(level)
     values = numbers(values, "values")
-    missing, values = int(np.isnan(values).sum()), values[~np.isnan(values)]
+    missing = int(np.isnan(values).sum())
+    values = values[~np.isnan(values)]
     n = len(values)
     if not n:
         raise ValueError("all values are NaN")
     if values.min() < 0 or values.max() > 1:
         raise ValueError(
-            f"probability integral transforms lie between 0 and 1; got {values.min():g} to {values.max():g}. For residuals, draw qq"
+            f"probability integral transforms lie between 0 and 1; got {values.min():g} to "
+            f"{values.max():g}. For residuals, draw qq"
         )
     bins = int(np.clip(np.rint(np.sqrt(n)), 5, 20)) if bins is None else bins
     bins = check_count("bins", bins, 2, MOST_BINS)
