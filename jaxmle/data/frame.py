@@ -17,7 +17,7 @@ from jaxmle.data.formula import Terms, columns_in, halves, parse, real, terms_of
 from jaxmle.data.lost import lost_groups, plain
 from jaxmle.data.naming import designs_of, renamed
 from jaxmle.data.response import Response, leaves_of, response_of
-from jaxmle.data.rows import MISSING, arrays_of, complete_rows, given_of, settle
+from jaxmle.data.rows import MISSING_POLICIES, arrays_of, complete_rows, given_of, settle
 from jaxmle.data.table import LISTED, Column, columns_of
 from jaxmle.fitting.fit import MAX_STEPS, fit
 from jaxmle.fitting.record import Fit
@@ -25,7 +25,15 @@ from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.host import precision
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
 
-OWN = ("x", "y", "time", "event", "entry", "trials", "offset")  # leaves that a formula itself makes
+FORMULA_LEAVES = (
+    "x",
+    "y",
+    "time",
+    "event",
+    "entry",
+    "trials",
+    "offset",
+)  # leaves that a formula itself makes
 WITHOUT_CONSTANT = {"cox": "its baseline hazard", "ordinal": "its thresholds"}
 
 
@@ -353,7 +361,7 @@ def from_formula(
     >>> frame.predict(model, fit, {"site": ["b"], "years": [10.0]}).round(4).tolist()
     [36.6667]
     """
-    check_choice("missing", missing, MISSING)
+    check_choice("missing", missing, MISSING_POLICIES)
     if also is not None and not isinstance(also, Mapping):
         raise TypeError(
             "also is a dictionary from the name of a leaf to a formula '~ w' or a column; got "
@@ -499,7 +507,7 @@ def _check_leaves(also: Mapping[str, str]) -> None:
                 "also goes from the name of a leaf to a formula '~ w' or the name of a column; "
                 f"got {leaf!r}: {text!r}"
             )
-        if leaf in OWN:
+        if leaf in FORMULA_LEAVES:
             raise ValueError(
                 f"also names the leaf {leaf!r}, which the formula itself makes; call it "
                 "something else"

@@ -17,7 +17,7 @@ import numpy as np
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.data.frame import Frame, from_formula
 from jaxmle.data.lost import ALL_MISSING, with_lost
-from jaxmle.data.rows import MISSING
+from jaxmle.data.rows import MISSING_POLICIES
 from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.fit import MAX_STEPS, host_dtype
 from jaxmle.fitting.members import Table
@@ -29,10 +29,10 @@ from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.likelihood.host import tracing
 from jaxmle.parameters.arguments import check_choice, shown
 
-SHOWN = 5  # failed groups in the digest
-WIDTH = 100  # columns of the digest
+FAILED_GROUPS_SHOWN = 5  # failed groups in the digest
+DIGEST_COLUMNS = 100  # columns of the digest
 READ = 10_000  # keys that are read for one that is spelt alike
-EXACT = 2.0**53  # below, a float64 tells whole numbers apart
+MAX_EXACT_INTEGER = 2.0**53  # below, a float64 tells whole numbers apart
 
 
 def fit_groups(
@@ -104,7 +104,7 @@ def fit_groups(
         )
     if formula is not None and not isinstance(formula, str):
         raise TypeError(f"a formula is a string such as 'y ~ x + C(g)'; got {shown(formula)}")
-    check_choice("missing", missing, MISSING)
+    check_choice("missing", missing, MISSING_POLICIES)
     frame = _frame_of(loglik, params0, data, by, formula, also, missing, weights, clusters)
     if frame is not None:
         by = {name: frame.labels[name] for name in _columns_of_keys(by)}
@@ -241,8 +241,14 @@ class GroupFits:
         failed = self._failed()
         if not len(failed):
             return f"{headline}\n{self.fits!r}"
-        told = [_first_line(f"{self._told(i)}: {self._reason(i)}") for i in failed[:SHOWN]]
-        more = [f"and {len(failed) - SHOWN:,} more: see reasons()"] if len(failed) > SHOWN else []
+        told = [
+            _first_line(f"{self._told(i)}: {self._reason(i)}") for i in failed[:FAILED_GROUPS_SHOWN]
+        ]
+        more = (
+            [f"and {len(failed) - FAILED_GROUPS_SHOWN:,} more: see reasons()"]
+            if len(failed) > FAILED_GROUPS_SHOWN
+            else []
+        )
         return "\n".join([headline, repr(self.fits), "", *told, *more])
 
     # ------------------------------------------------------------ keys and places
@@ -299,7 +305,7 @@ def _free_name(name: str, taken: list[str]) -> str:
 
 
 def _first_line(sentence: str) -> str:
-    first, *rest = textwrap.wrap(sentence, WIDTH - 2)
+    first, *rest = textwrap.wrap(sentence, DIGEST_COLUMNS - 2)
     return first + (" …" if rest else "")
 
 
@@ -487,7 +493,7 @@ def _coded(name: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
 def _whole(what: str, array: np.ndarray) -> np.ndarray:
     """Floating-point codes as integers."""
     _refuse_missing(what, np.isnan(array), array)
-    odd = (array != np.floor(array)) | (np.abs(array) >= EXACT)
+    odd = (array != np.floor(array)) | (np.abs(array) >= MAX_EXACT_INTEGER)
     if odd.any():
         raise ValueError(
             f"{what} is {array[_first(odd)]} in row {_first(odd)}; floating-point codes must be "
@@ -496,7 +502,7 @@ def _whole(what: str, array: np.ndarray) -> np.ndarray:
     return array.astype(np.int64)
 
 
-KINDS = {
+KEY_KINDS = {
     "strings": str,
     "booleans": bool | np.bool_,
     "numbers": int | float | np.integer | np.floating,
@@ -508,7 +514,9 @@ def _plain(what: str, array: np.ndarray) -> np.ndarray:
     mixed or something else is refused by row.
     """
     family_of = {
-        kind: next((family for family, members in KINDS.items() if issubclass(kind, members)), "")
+        kind: next(
+            (family for family, members in KEY_KINDS.items() if issubclass(kind, members)), ""
+        )
         for kind in set(map(type, array))
     }
     families = [family_of[type(value)] for value in array]

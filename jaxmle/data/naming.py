@@ -13,7 +13,7 @@ from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.regression import Linear, Regression
 from jaxmle.parameters.tree import Layout, Leaf
 
-CUT = "cut"  # the thresholds of an ordinal model
+CUT_NAME = "cut"  # the thresholds of an ordinal model
 
 
 def designs_of(loglik: Loglik, leaves: tuple[str, ...]) -> dict[str, str]:
@@ -57,8 +57,10 @@ def renamed(
 
 
 def _names(leaf: Leaf, columns: tuple[str, ...], levels: tuple[Any, ...]) -> list[str]:
-    if leaf.path == CUT and leaf.shape == (len(levels) - 1,):
-        return [f"{CUT}[{low}|{high}]" for low, high in zip(levels[:-1], levels[1:], strict=True)]
+    if leaf.path == CUT_NAME and leaf.shape == (len(levels) - 1,):
+        return [
+            f"{CUT_NAME}[{low}|{high}]" for low, high in zip(levels[:-1], levels[1:], strict=True)
+        ]
     if not leaf.shape or leaf.shape[0] != len(columns):
         return leaf.names
     if len(leaf.shape) == 1:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxmle.data.table import LISTED, Column, columns_of
 from jaxmle.likelihood.combinators import Weights
 
-MISSING = ("warn", "drop", "refuse")
+MISSING_POLICIES = ("warn", "drop", "refuse")
 
 
 def given_of(weights: Any, clusters: Any) -> dict[str, Any]:

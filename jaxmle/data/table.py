@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-INSTALL = 'pip install "jaxmle[frame]"'
+INSTALL_FRAME = 'pip install "jaxmle[frame]"'
 LISTED = 12  # names in a message
 
 
@@ -56,7 +56,7 @@ def needed(module: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"a formula needs {module.split('.')[0]}, which is not installed: {INSTALL}"
+            f"a formula needs {module.split('.')[0]}, which is not installed: {INSTALL_FRAME}"
         ) from error
 
 

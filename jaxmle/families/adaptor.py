@@ -142,7 +142,7 @@ def _draw(made: Any, key: Array, shape: tuple[int, ...]) -> Array:
 
 # ---------------------------------------------------------------- what is ours under another name
 
-LIBRARIES = ("numpyro", "distrax", "distreqx", "tensorflow_probability")
+DISTRIBUTION_LIBRARIES = ("numpyro", "distrax", "distreqx", "tensorflow_probability")
 PLACED: dict[str, tuple[str, ...]] = {"loc": ("loc",), "scale": ("scale",)}
 # By the name of the class: the same distribution as a family, and which attribute is each of its
 # parameters.
@@ -178,7 +178,7 @@ def _twin(made: Any) -> tuple[Family, Params] | None:
     derivative in the shapes.
     """
     kind = type(made)
-    if kind.__module__.split(".")[0] not in LIBRARIES or kind.__name__ not in TWINS:
+    if kind.__module__.split(".")[0] not in DISTRIBUTION_LIBRARIES or kind.__name__ not in TWINS:
         return None
     family, attributes = TWINS[kind.__name__]
     found = {}

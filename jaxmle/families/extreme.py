@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import jaxmle.special as special
 from jaxmle._types import Array
 from jaxmle.families.family import Family, Law, by_quantile
-from jaxmle.families.moments import EULER, moments, values
+from jaxmle.families.moments import EULER_GAMMA, moments, values
 from jaxmle.families.positive import finite_above
 from jaxmle.parameters.constraints import free, positive
 
@@ -117,7 +117,7 @@ def _gev_log_quotient(p: Params, order: int) -> tuple[Array, Array]:
     near = jnp.abs(shape) < 0.1
     series = polynomial(
         jnp.where(near, shape, 0.0),
-        [order * EULER, *(z * order**k / k for k, z in enumerate(ZETA, 2))],
+        [order * EULER_GAMMA, *(z * order**k / k for k, z in enumerate(ZETA, 2))],
     )
     safe = jnp.where(near | (order * shape >= 1), -1.0, shape)
     return jnp.where(near, series, special.gammaln(1 - order * safe) / safe), shape
@@ -162,7 +162,7 @@ def _gev_guess(y: Array, known: Params) -> Params:
     c = 2 * b1 / xp.where(b2 > 0, 3 * b2, 1.0) - math.log(2) / math.log(3)
     shape = xp.where(b2 > 0, xp.clip(-(7.859 * c + 2.9554 * c**2), -0.4, 0.4), 0.05)
     scale = xp.sqrt(6 * variance) / math.pi
-    loc = mean - EULER * scale
+    loc = mean - EULER_GAMMA * scale
     furthest = xp.max(xp.where(shape < 0, y - loc, loc - y) / scale) if len(y) else 0.0
     limit = 0.9 / xp.maximum(furthest, 1e-300)
     return {"loc": loc, "scale": scale, "shape": xp.clip(shape, -limit, limit)}

@@ -18,9 +18,11 @@ Bracket = tuple[
     jax.Array, jax.Array, jax.Array, jax.Array, Any
 ]  # s, low, high, whether it is found; the count of steps
 
-STEPS = 120  # bisection alone halves a bracket of 1500 to below an ulp in 64
+MAX_QUANTILE_STEPS = 120  # bisection alone halves a bracket of 1500 to below an ulp in 64
 WIDEST = 700.0  # exp(±700) is finite in float64
-LONGEST = 1e5  # the slope exp(log f − log F) has lost its digits where the two are longer than this
+LONGEST_QUANTILE_STEP = (
+    1e5  # the slope exp(log f − log F) has lost its digits where the two are longer than this
+)
 
 
 # The scale s of each support: y(s) and dy/ds. On sinh both tails of a light or heavy distribution
@@ -83,7 +85,7 @@ def _climb(
     def step(state: Bracket) -> Bracket:
         s, low, high, _, count = state
         left, log_slope = residual(to_y(s))
-        sound = jnp.abs(left) < LONGEST
+        sound = jnp.abs(left) < LONGEST_QUANTILE_STEP
         left = jnp.where(jnp.isnan(left), s, left)  # overflow far out: come back
         low = jnp.where(left < 0, s, low)
         high = jnp.where(left >= 0, s, high)
@@ -96,7 +98,7 @@ def _climb(
         return new, low, high, near | (high - low <= tolerance * (1 + jnp.abs(s))), count + 1
 
     def going(state: Bracket) -> Array:
-        return ~jnp.all(state[3]) & (state[4] < STEPS)
+        return ~jnp.all(state[3]) & (state[4] < MAX_QUANTILE_STEPS)
 
     start = jnp.zeros(shape)
     s, *_ = jax.lax.while_loop(

@@ -17,7 +17,7 @@ import jaxmle.special as special
 from jaxmle._types import Array
 from jaxmle.families.family import Family, Law, by_quantile
 from jaxmle.families.inverse import solve
-from jaxmle.families.moments import EULER, moments, quantiles
+from jaxmle.families.moments import EULER_GAMMA, moments, quantiles
 from jaxmle.families.skew import held, skew_log_cdf, skew_log_sf
 from jaxmle.parameters.constraints import free, positive
 from jaxmle.special.student import scaled_log, shrunk
@@ -328,7 +328,7 @@ cauchy = location_scale(
 def _gumbel_guess(y: Array, known: Params) -> Params:
     mean, variance, xp = moments(y)
     scale = xp.sqrt(6 * variance) / math.pi
-    return {"loc": mean - EULER * scale, "scale": scale}
+    return {"loc": mean - EULER_GAMMA * scale, "scale": scale}
 
 
 gumbel = location_scale(
@@ -338,9 +338,9 @@ gumbel = location_scale(
         log_cdf=lambda p, z: -special.held_exp(-z),
         log_sf=lambda p, z: special.log_cloglog(-z),
         quantile=lambda p, q: -jnp.log(-jnp.log(q)),
-        mean=lambda p: EULER * jnp.ones(()),
+        mean=lambda p: EULER_GAMMA * jnp.ones(()),
         variance=lambda p: PI_SQUARED / 6 * jnp.ones(()),
-        information=lambda p: (1.0, EULER - 1, PI_SQUARED / 6 + (1 - EULER) ** 2),
+        information=lambda p: (1.0, EULER_GAMMA - 1, PI_SQUARED / 6 + (1 - EULER_GAMMA) ** 2),
     ),
     _gumbel_guess,
 )

@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
-from jaxmle.parameters.constraints import KINDS, Interval
+from jaxmle.parameters.constraints import CONSTRAINT_KINDS, Interval
 
-EULER = 0.5772156649015329  # Euler's constant, NIST DLMF 5.2.3
+EULER_GAMMA = 0.5772156649015329  # Euler's constant, NIST DLMF 5.2.3
 
 
 def values(y: Array) -> tuple[Array, Any]:
@@ -78,7 +78,7 @@ def finite_start(found: Tree, constraints: Tree) -> Tree:
             finite_start(value, constraints[i] if isinstance(constraints, tuple) else constraints)
             for i, value in enumerate(found)
         )
-    if not isinstance(constraints, KINDS) or not isinstance(constraints, Interval):
+    if not isinstance(constraints, CONSTRAINT_KINDS) or not isinstance(constraints, Interval):
         return found
     low = constraints.lower
     high = constraints.upper

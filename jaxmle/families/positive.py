@@ -14,7 +14,7 @@ import jaxmle.special as special
 from jaxmle._types import Array
 from jaxmle.families.family import Family, Law, by_quantile, edge, masked
 from jaxmle.families.inverse import WIDEST, solve
-from jaxmle.families.moments import EULER, moments, positive_moments, values
+from jaxmle.families.moments import EULER_GAMMA, moments, positive_moments, values
 from jaxmle.parameters.constraints import free, positive
 from jaxmle.special.incomplete_gamma import gamma_tail
 from jaxmle.special.normal import log_mills
@@ -212,7 +212,7 @@ def _weibull_guess(y: Array, known: Params) -> Params:
     y, _ = values(y)
     centre, variance, _ = moments(xp.log(xp.where(y > 0, y, mean)))
     shape = xp.clip(math.pi / xp.sqrt(6 * variance), 0.05, 1e3)
-    return {"shape": shape, "scale": xp.exp(centre + EULER / shape)}
+    return {"shape": shape, "scale": xp.exp(centre + EULER_GAMMA / shape)}
 
 
 def _weibull_moment(p: Params, order: float) -> Array:
@@ -232,8 +232,8 @@ weibull = half_line(
     variance=lambda p: p["scale"] ** 2 * (_weibull_moment(p, 2.0) - _weibull_moment(p, 1.0) ** 2),
     guess=_weibull_guess,
     information=lambda p: {
-        ("shape", "shape"): (PI_SQUARED / 6 + (1 - EULER) ** 2) / p["shape"] ** 2,
-        ("scale", "shape"): (EULER - 1) / p["scale"],
+        ("shape", "shape"): (PI_SQUARED / 6 + (1 - EULER_GAMMA) ** 2) / p["shape"] ** 2,
+        ("scale", "shape"): (EULER_GAMMA - 1) / p["scale"],
         ("scale", "scale"): (p["shape"] / p["scale"]) ** 2,
     },
 )

@@ -20,7 +20,7 @@ from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
 from jaxmle.fitting.identity import with_response_ids
 from jaxmle.fitting.inputs import Inputs, gathered
 from jaxmle.fitting.record import Fit
-from jaxmle.fitting.run import MANY, Run
+from jaxmle.fitting.run import MIN_ROWS_FOR_FLOAT32_START, Run
 from jaxmle.fitting.signals import with_signals
 from jaxmle.likelihood.anatomy import term_shape
 from jaxmle.likelihood.contract import need_terms
@@ -172,7 +172,7 @@ def fit_members(
         if block_rows is not None:
             check_blocks(inputs.bare, inputs.layout, one.base, one.data, block_rows)
         if (
-            np.sum(inputs.source.sizes) >= MANY
+            np.sum(inputs.source.sizes) >= MIN_ROWS_FOR_FLOAT32_START
             and block_rows is None
             and is_rowwise(inputs.bare, inputs.layout, one.base, one.data)
         ):

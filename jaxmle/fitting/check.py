@@ -10,7 +10,7 @@ import numpy as np
 from jaxmle.fitting.record import Fit
 from jaxmle.solvers.status import Status
 
-MEMBERS = 6  # members named for each status in the message
+MEMBERS_NAMED = 6  # members named for each status in the message
 
 
 class FitError(ValueError):
@@ -70,8 +70,8 @@ def _failures(fit: Fit, status: np.ndarray, members: tuple[np.ndarray, ...]) -> 
     lines = [f"{len(indices)} of {_fits(status.size)} did not converge."]
     for code in np.unique(codes):
         these = [indices[i] for i in np.flatnonzero(codes == code)]
-        told = ["[" + ",".join(map(str, index)) + "]" for index in these[:MEMBERS]]
-        more = f" and {len(these) - MEMBERS} more" if len(these) > MEMBERS else ""
+        told = ["[" + ",".join(map(str, index)) + "]" for index in these[:MEMBERS_NAMED]]
+        more = f" and {len(these) - MEMBERS_NAMED} more" if len(these) > MEMBERS_NAMED else ""
         lines.append(f"{Status(code).name}, {_fits(len(these))}: {', '.join(told)}{more}.")
         lines.append(f"    {told[0]} {fit[tuple(these[0])].explain()}")
     return "\n".join(lines)

@@ -22,7 +22,7 @@ from jaxmle.fitting.lock import LOCK, FolderLock
 from jaxmle.fitting.npz import is_temporary, members, packed, write_atomically
 from jaxmle.parameters.arguments import check_path
 
-FORMAT = 3  # 3: pieces carry their name, their run and a digest; 2 had arrays alone
+CHECKPOINT_FORMAT = 3  # 3: pieces carry their name, their run and a digest; 2 had arrays alone
 MANIFEST = "manifest.json"
 ABOUT = "about"  # the array of a piece that holds the JSON text about it, as bytes
 
@@ -140,10 +140,10 @@ class Checkpoint:
             version = read["format"]
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise self._damaged_manifest() from error
-        if type(version) is int and version != FORMAT:
+        if type(version) is int and version != CHECKPOINT_FORMAT:
             raise ValueError(
                 f"the checkpoint {self.folder} was written in format {version}; this version "
-                f"reads format {FORMAT}. Give another folder."
+                f"reads format {CHECKPOINT_FORMAT}. Give another folder."
             )
         sound = type(version) is int and set(read) == {"format", "identity", "schedule", "digest"}
         sound = sound and all(type(read[name]) is dict for name in ("identity", "schedule"))
@@ -175,7 +175,7 @@ class Checkpoint:
         if self.folder is None:
             return
         content = {
-            "format": FORMAT,
+            "format": CHECKPOINT_FORMAT,
             "identity": self.identity,
             "schedule": self.schedule,
             "digest": _manifest_digest(self.identity, self.schedule),

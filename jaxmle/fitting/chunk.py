@@ -32,7 +32,7 @@ from jaxmle.solvers.loop import Point, State
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.status import Status
 
-LATE = 128  # seats for the last few members of a round: their climbs are long
+SLOTS_FOR_STRAGGLERS = 128  # seats for the last few members of a round: their climbs are long
 
 
 @dataclass(frozen=True)
@@ -328,7 +328,7 @@ class Chunk:
 
     def _ended(self, state: State) -> State:
         """The states at the end of the climbs; the last of many climb in a chunk of their own."""
-        if self.programs.mesh is not None or len(self.wanted) < 8 * LATE:
+        if self.programs.mesh is not None or len(self.wanted) < 8 * SLOTS_FOR_STRAGGLERS:
             return self.climb_on(state, to_the_end)
         state = self.climb_on(state, few_left)
         (seats,) = np.nonzero(
@@ -336,8 +336,8 @@ class Chunk:
         )
         if not len(seats):
             return state
-        few = np.resize(seats, LATE)
-        late = self._taken(few, np.arange(LATE) < len(seats)).climb_on(
+        few = np.resize(seats, SLOTS_FOR_STRAGGLERS)
+        late = self._taken(few, np.arange(SLOTS_FOR_STRAGGLERS) < len(seats)).climb_on(
             jax.tree.map(lambda leaf: np.asarray(leaf)[few], state), to_the_end
         )
         state = jax.tree.map(np.array, state)
@@ -372,7 +372,7 @@ def few_left(counts: Counts) -> bool:
     """Whether so few climb, and end so slowly, that they had better do it in a chunk of their
     own.
     """
-    return counts.now <= LATE and 2 * counts.now > counts.before
+    return counts.now <= SLOTS_FOR_STRAGGLERS and 2 * counts.now > counts.before
 
 
 @partial(jax.jit, static_argnums=1)

@@ -17,7 +17,9 @@ import numpy as np
 ZERO = (
     1e-7  # length of a projection that is rounding; those of small integer designs are above 1e-3
 )
-ROUNDING = 1e-10  # of a term's usual gradient: what is left of y − p far out is not a direction
+GRADIENT_ROUNDING = (
+    1e-10  # of a term's usual gradient: what is left of y − p far out is not a direction
+)
 SNAP = 1e-9  # rounding of gradients that are simple fractions of each other
 
 
@@ -45,7 +47,7 @@ def generators(
     usual = np.where(
         np.isfinite(size[:1]), size[:1], 0.0
     )  # at the first point, which is not far out
-    kept = np.isfinite(size) & (size > ROUNDING * usual)
+    kept = np.isfinite(size) & (size > GRADIENT_ROUNDING * usual)
     return rows[kept], kept
 
 

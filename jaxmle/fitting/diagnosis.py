@@ -52,16 +52,16 @@ from jaxmle.solvers.status import Status
 ESCAPE = (
     6  # doubling steps of undiminished gain that make a climb which then ends nowhere an escape
 )
-FAR = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
+STEPS_ALONG_RECESSION = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
 # decrements of 1e-6 and 1e-3 standard errors
-SURE = 5e-13
-USABLE = 5e-7
-PROBES = (1.0, -1.0, 10.0, -10.0, 1e5, -1e5)
-INNER = 8  # Newton steps that solve the rest again
+DECREMENT_SURE = 5e-13
+DECREMENT_USABLE = 5e-7
+FLATNESS_PROBES = (1.0, -1.0, 10.0, -10.0, 1e5, -1e5)
+MAX_STEPS_OF_THE_REST = 8  # Newton steps that solve the rest again
 # When a maximum on a logarithm has to show itself, and how. With these, 0 of 3 600 fits of
 # underdispersed counts by a negative binomial written with log-gamma functions, whose ℓ is rounding
 # noise far out, pass for maxima; none of 20 000 peaks over a background near zero fails.
-WIDE = 3.0  # standard error of a logarithm: a factor of 20
+WIDE_MAXIMUM_STDERR = 3.0  # standard error of a logarithm: a factor of 20
 FAR_OUT = 16.0  # a logarithm of 1e7 or 1e-7
 NEARBY = (0.25, -0.25, 0.1, -0.1)  # of a logarithm
 FALLS = (
@@ -218,7 +218,10 @@ def to_limit(state: State) -> Excursion:
     the rest solved again.
     """
     start = _outset(
-        state, state.tail.z + FAR * state.tail.move, state.tail.move, _is_suspect(state)[0]
+        state,
+        state.tail.z + STEPS_ALONG_RECESSION * state.tail.move,
+        state.tail.move,
+        _is_suspect(state)[0],
     )
     return start._replace(flat=~start.flat)
 
@@ -239,8 +242,8 @@ def follow(state: State, e: Excursion, point: Point) -> Excursion:
     tries = xp.where(first & ~sound, e.probe + 1, e.probe)
     kept = jax.tree.map(lambda a, b: xp.where(sound, a, b), point, e.kept)
     moved = first & ~sound
-    arrived = ~moved & (~sound | (newton.decrement <= 1e-20) | (e.inner >= INNER))
-    reach = xp.where(tries < 5, FAR * 0.5 ** tries.astype(tail.z.dtype), 0.0)
+    arrived = ~moved & (~sound | (newton.decrement <= 1e-20) | (e.inner >= MAX_STEPS_OF_THE_REST))
+    reach = xp.where(tries < 5, STEPS_ALONG_RECESSION * 0.5 ** tries.astype(tail.z.dtype), 0.0)
     trial = xp.where(moved, tail.z + reach * tail.move, point.z + newton.step)
     inner = xp.where(moved, 0, e.inner + 1)
     return Excursion(
@@ -310,7 +313,9 @@ def _widest(bent: tuple[bool, ...], state: State) -> tuple[Array, Array]:
         xp.asarray(np.array(bent)) & xp.isfinite(xp.diagonal(inverse)), xp.diagonal(inverse), 0.0
     )
     strange = xp.where(
-        variance > 0, xp.maximum(xp.sqrt(variance) / WIDE, xp.abs(state.point.z) / FAR_OUT), 0.0
+        variance > 0,
+        xp.maximum(xp.sqrt(variance) / WIDE_MAXIMUM_STDERR, xp.abs(state.point.z) / FAR_OUT),
+        0.0,
     )
     j = xp.argmax(strange)
     doubt = _is_settled(state) & state.newton.definite & state.newton.convex & (strange[j] >= 1.0)
@@ -345,7 +350,7 @@ def to_flat(bent: tuple[bool, ...], state: State, far: Excursion) -> Excursion:
     direction = xp.where(doubt, wide, rarely(singular, _null_direction, lambda s: s.point.z, state))
     return _outset(
         state,
-        state.point.z + xp.where(doubt, NEARBY[0], PROBES[0]) * direction,
+        state.point.z + xp.where(doubt, NEARBY[0], FLATNESS_PROBES[0]) * direction,
         direction,
         singular | (doubt & ~_recedes(state, far)),
     )
@@ -359,7 +364,7 @@ def probe(bent: tuple[bool, ...], state: State, e: Excursion, point: Point) -> E
     probes = xp.where(
         doubt,
         xp.asarray(np.array([*NEARBY, 0, 0], dtype=dtype)),
-        xp.asarray(np.array(PROBES, dtype=dtype)),
+        xp.asarray(np.array(FLATNESS_PROBES, dtype=dtype)),
     )
     noise = noise_of(state.point)
     distance = xp.abs(probes[e.probe])
@@ -375,14 +380,16 @@ def probe(bent: tuple[bool, ...], state: State, e: Excursion, point: Point) -> E
     newton = newton_step(
         _information(point), point.score, state.scale, null_cut(point), xp.inf * noise
     )
-    solved = level | (e.inner >= INNER) | ~is_finite(point) | (distance > 100) | doubt
+    solved = (
+        level | (e.inner >= MAX_STEPS_OF_THE_REST) | ~is_finite(point) | (distance > 100) | doubt
+    )
     straight = e.straight & ((e.inner > 0) | level)
     flat = e.flat & (level | ~solved)
-    last = xp.where(doubt, len(NEARBY) - 1, xp.where(straight, len(PROBES) - 1, 3))
+    last = xp.where(doubt, len(NEARBY) - 1, xp.where(straight, len(FLATNESS_PROBES) - 1, 3))
     following = xp.where(solved, e.probe + 1, e.probe)
     trial = xp.where(
         solved,
-        state.point.z + probes[xp.minimum(following, len(PROBES) - 1)] * e.direction,
+        state.point.z + probes[xp.minimum(following, len(FLATNESS_PROBES) - 1)] * e.direction,
         point.z + newton.step,
     )
     active = flat & (following <= last)
@@ -489,7 +496,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     shows = state.signature
     decrement = limit.decrement
     distance = xp.sqrt(2 * decrement)
-    quiet = decrement <= xp.maximum(USABLE, noise_of(point))
+    quiet = decrement <= xp.maximum(DECREMENT_USABLE, noise_of(point))
     settled = (state.outcome == SETTLED) | ((state.outcome == STUCK) & quiet)
     regular = settled & ~troubled & (shows.information >= RECEDES)
     escaped = (state.longest >= ESCAPE) & ~(regular | limit.recedes | limit.flat)
@@ -517,7 +524,10 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
         ((state.outcome == STUCK) & ~quiet, Status.STALLED),
         (state.phase != DONE, Status.MAX_STEPS),
         (
-            ~conditioned | (decrement > USABLE) | (state.outcome == EXHAUSTED) | climbed_noise,
+            ~conditioned
+            | (decrement > DECREMENT_USABLE)
+            | (state.outcome == EXHAUSTED)
+            | climbed_noise,
             Status.IMPRECISE,
         ),
     )

@@ -25,7 +25,9 @@ from jaxmle.solvers.status import Status
 
 Model = GaussianMixture | MixtureOf
 
-BLOCK = 16_384  # rows of a block of the Newton finish, where there are four times as many
+ROWS_A_NEWTON_BLOCK = (
+    16_384  # rows of a block of the Newton finish, where there are four times as many
+)
 TRIES = 3  # ends of EM that Newton may try, the highest first, until one converges
 # log-likelihood: ends nearer than this to the highest count as the same, since EM stops short of
 # each
@@ -190,7 +192,7 @@ def em(
     if variance_floor:
         floor = model.floor(data, variance_floor, w)  # type: ignore[union-attr]
         loglik = penalize(model.loglik, floor)
-    blocks = BLOCK if n is not None and n > 4 * BLOCK else None
+    blocks = ROWS_A_NEWTON_BLOCK if n is not None and n > 4 * ROWS_A_NEWTON_BLOCK else None
     options = {
         "constraints": model.constraints,
         "weights": weights,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxmle.likelihood.derivatives import DIFFERENCES, FORWARD_OVER_REVERSE
-from jaxmle.solvers.status import COMPARED, CONCAVE, MEAN, MEAN_OF_ROWS, MEANING, Status
+from jaxmle.solvers.status import COMPARED, CONCAVE_FLAG, MEAN, MEAN_OF_ROWS, STATUS_MEANING, Status
 
 if TYPE_CHECKING:
     from jaxmle.fitting.record import Fit
@@ -22,7 +22,7 @@ NOISE = (
 )
 
 
-LOCAL = (
+SEEN_LOCALLY = (
     " This was seen along the climb and is not proved for all parameters: where a likelihood is "
     "not concave, another start (multistart) may lead to a higher maximum."
 )
@@ -57,7 +57,7 @@ def explain(fit: Fit) -> str:
         "dtype": str(fit.dtype),
     }
     sentence = (
-        NOISE if status == Status.IMPRECISE and not float(w.digits) > 0 else MEANING[status]
+        NOISE if status == Status.IMPRECISE and not float(w.digits) > 0 else STATUS_MEANING[status]
     ).format(**words)
     if status == Status.NONFINITE and not float(fit.n):
         sentence = "there is no row: none was given, or each has a missing value."
@@ -66,7 +66,7 @@ def explain(fit: Fit) -> str:
     if status == Status.UNIDENTIFIED:
         sentence += SOURCE.get(int(w.certificate), "")
     if status == Status.SEPARATED:
-        sentence = _infinite(fit) + sentence + (LOCAL if not int(w.certificate) else "")
+        sentence = _infinite(fit) + sentence + (SEEN_LOCALLY if not int(w.certificate) else "")
     if not sentence.startswith(tuple(map(printed, fit.names))):
         sentence = sentence[0].upper() + sentence[1:]
     if status == Status.CONVERGED:
@@ -110,7 +110,7 @@ def _maximum(certificate: int) -> str:
     """Which maximum was found: the only one, the highest of several starts, or one that was
     compared with no other.
     """
-    if certificate & CONCAVE:
+    if certificate & CONCAVE_FLAG:
         found = "The maximum was found."
     elif certificate & COMPARED:
         found = "The highest of the maxima that several starts lead to was found."

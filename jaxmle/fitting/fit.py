@@ -66,7 +66,7 @@ from jaxmle.solvers.methods import LBFGS, Newton, Optax
 from jaxmle.solvers.secant import Arrival, Slope, secant_climb
 from jaxmle.solvers.status import Status
 
-LONG = (
+MIN_ROWS_FOR_OPAQUE_BLOCKS = (
     16 * CACHED_OPAQUE
     # rows from which an opaque likelihood is summed in blocks, where its rows are seen to be kept
     # apart
@@ -294,7 +294,7 @@ def _host(
         _check_terms(problem, base, on_device)
         if block_rows is not None:
             check_blocks(loglik, layout, base, data, block_rows)
-        if (rows or 0) >= LONG and is_rowwise(loglik, layout, base, data):
+        if (rows or 0) >= MIN_ROWS_FOR_OPAQUE_BLOCKS and is_rowwise(loglik, layout, base, data):
             seen = declared(loglik, layout, base, data)
             problem = replace(
                 problem,

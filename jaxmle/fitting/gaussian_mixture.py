@@ -25,9 +25,9 @@ from jaxmle.parameters.arguments import check_choice, check_count, shown
 from jaxmle.parameters.constraints import covariance as positive_definite
 from jaxmle.parameters.constraints import positive, simplex
 
-KINDS = ("full", "tied", "diagonal", "spherical")
+COVARIANCE_FORMS = ("full", "tied", "diagonal", "spherical")
 LOG_2PI = math.log(2 * math.pi)
-ROWS = 4096  # of a block: its features and responsibilities stay in a core's cache
+ROWS_A_FEATURE_BLOCK = 4096  # of a block: its features and responsibilities stay in a core's cache
 # of the pooled conditional variance; centred products keep four digits of a variance at this ratio,
 # and none at 1e-16
 COLLAPSED = 1e-12
@@ -64,7 +64,7 @@ def gaussian_mixture(components: int, covariance: str = "full") -> GaussianMixtu
     -0.918939
     """
     components = check_count("components", components, 1)
-    check_choice("covariance", covariance, KINDS)
+    check_choice("covariance", covariance, COVARIANCE_FORMS)
     return GaussianMixture(components, covariance)
 
 
@@ -482,7 +482,7 @@ class GaussianMixture:
         n, d = y.shape
         w = np.ones(n) if weights is None else weights
         centre = w @ y / w.sum()
-        size = min(ROWS, n)
+        size = min(ROWS_A_FEATURE_BLOCK, n)
         padding = -n % size
         rows = (
             np.concatenate([y - centre, np.zeros((padding, d))]).reshape(-1, size, d).swapaxes(1, 2)

@@ -20,7 +20,7 @@ from jaxmle.solvers.linalg import eigh, metric_of
 from jaxmle.solvers.loop import Point, is_finite, null_cut
 
 # witness.certificate
-UNKNOWN = 0
+SOURCE_UNKNOWN = 0
 BY_DATA = 1
 BY_MODEL = 2
 POINTS = 3  # one would do, but for points where a derivative happens to vanish
@@ -44,7 +44,13 @@ def traced_to(fit: Fit, evaluate: Callable[[Array, Tree], Point], z: Array, data
         for _ in range(POINTS)
     ]
     told = [n for n in found if n is not None]
-    code = UNKNOWN if not told or not expected else BY_MODEL if min(told) >= expected else BY_DATA
+    code = (
+        SOURCE_UNKNOWN
+        if not told or not expected
+        else BY_MODEL
+        if min(told) >= expected
+        else BY_DATA
+    )
     return replace(
         fit,
         witness=replace(fit.witness, certificate=np.asarray(code, fit.witness.certificate.dtype)),

@@ -27,7 +27,7 @@ from jaxmle.parameters.constraints import Ordered, Simplex
 from jaxmle.parameters.tree import Layout, layout_of
 
 STARTED = 2**27  # bytes of data whose starts are found at once
-NOTHING = (
+NO_MEMBER_AXIS = (
     "nothing runs over members: in_axes is None for every leaf, and neither weights nor params0 "
     "have a leading axis"
 )
@@ -95,7 +95,7 @@ def gathered(
     params = host_params(params0, dtype)
     batched = _has_axis(tree, params, constraints, source, params_axis, weights)
     if not batched and isinstance(source, Stacked) and all(source.shared):
-        raise ValueError(NOTHING)
+        raise ValueError(NO_MEMBER_AXIS)
     layout = layout_of(
         jax.tree.map(lambda leaf: leaf[0], params) if batched else params, constraints
     )
@@ -240,7 +240,7 @@ def _stacked(
             + " and ".join(f"{name} has {b}" for b, name in list(sizes.items())[:2])
         )
     if not sizes:
-        raise ValueError(NOTHING)
+        raise ValueError(NO_MEMBER_AXIS)
     members = next(iter(sizes))
     n = next(iter(rows), None)
     if not members or 0 in rows:

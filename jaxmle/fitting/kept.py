@@ -28,21 +28,23 @@ import numpy as np
 
 from jaxmle._types import Array
 from jaxmle.solvers.linalg import newton_step
-from jaxmle.solvers.loop import POLISH, Point, State, noise_of, null_cut
+from jaxmle.solvers.loop import POLISHING, Point, State, noise_of, null_cut
 from jaxmle.solvers.secant import Slope
 
 # relative error of a standard error that is allowed for; 1.1e-8 is the most seen in 120 fits of 20
 # kinds
-EXACT = 2.5e-7
+STDERR_TOLERANCE = 2.5e-7
 # τ over what the sample shows. Of 1e6 × 20 and 1e5 × 200 logistic, the sample shows twice what all
 # rows do along other steps
 OTHER = 8.0
-LONGEST = 3e-5  # standard errors, where the sample shows no change at all
+LONGEST_STEP_IN_STDERR = 3e-5  # standard errors, where the sample shows no change at all
 # of the length of a short step, to which a climb by scores should come near: what it says is left
 # is right to a factor of two
 AIM = 0.5
 CHANGES = 1e-6  # relative change of Jd that may be seen: twice what is allowed for
-ROUNDING = 1e-12  # standard errors that rounding may leave of the score: 3e-14 is usual
+SCORE_ROUNDING_IN_STDERR = (
+    1e-12  # standard errors that rounding may leave of the score: 3e-14 is usual
+)
 
 
 def short(turn: Array) -> Array:
@@ -52,7 +54,9 @@ def short(turn: Array) -> Array:
     Args:
         turn: relative change of the information over one standard error, as the sample shows it.
     """
-    return np.minimum(LONGEST, 2 * EXACT / (OTHER * turn + np.finfo(float).tiny))
+    return np.minimum(
+        LONGEST_STEP_IN_STDERR, 2 * STDERR_TOLERANCE / (OTHER * turn + np.finfo(float).tiny)
+    )
 
 
 def kept(slopes: Callable[[Array], Slope], longest: Array, state: State) -> Point | None:
@@ -65,7 +69,7 @@ def kept(slopes: Callable[[Array], Slope], longest: Array, state: State) -> Poin
         state: of a climb by Newton's steps.
     """
     newton = state.newton
-    if state.phase != POLISH or not (
+    if state.phase != POLISHING or not (
         newton.definite and newton.convex and np.sqrt(2 * newton.decrement) <= longest
     ):
         return None
@@ -84,7 +88,8 @@ def kept(slopes: Callable[[Array], Slope], longest: Array, state: State) -> Poin
     return (
         point
         if finite
-        and _left(point, state) <= max(0.5 * CHANGES * np.sqrt(2 * newton.decrement), ROUNDING)
+        and _left(point, state)
+        <= max(0.5 * CHANGES * np.sqrt(2 * newton.decrement), SCORE_ROUNDING_IN_STDERR)
         else None
     )
 

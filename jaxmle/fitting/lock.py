@@ -13,7 +13,7 @@ from pathlib import Path
 LOCK = ".lock"
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
-FAR = 2**20  # the byte that Windows locks: beyond the text, which others may then read
+LOCKED_BYTE = 2**20  # the byte that Windows locks: beyond the text, which others may then read
 
 
 class FolderLock:
@@ -78,7 +78,7 @@ def _locked(handle: int) -> bool:
         if sys.platform == "win32":
             import msvcrt
 
-            os.lseek(handle, FAR, os.SEEK_SET)
+            os.lseek(handle, LOCKED_BYTE, os.SEEK_SET)
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
         else:
             import fcntl

@@ -21,7 +21,7 @@ from jaxmle.fitting.fingerprint import fingerprints
 WASTE = 2.0  # padded rows over real ones that buckets may cost
 SPARE = 2**18  # padded rows that take less time than compiling for another length
 BUCKETS = 8
-EXACT = 4096  # rows
+MIN_ROWS_FOR_OWN_LENGTH = 4096  # rows
 
 
 class Chunk(NamedTuple):
@@ -310,7 +310,7 @@ def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.n
     size = np.maximum(sizes[:, 0], 1)
     powers = 2 ** np.ceil(np.log2(size)).astype(int)
     candidates = np.unique(powers)
-    if size.max() > EXACT:
+    if size.max() > MIN_ROWS_FOR_OWN_LENGTH:
         candidates[-1] = (
             size.max()
         )  # a long member is not padded; short ones share their length with other batches

@@ -25,9 +25,11 @@ from jaxmle.parameters.constraints import simplex
 from jaxmle.parameters.tree import layout_of
 from jaxmle.solvers.status import Status
 
-INNER = 100  # steps of one weighted fit; a fit that needs more goes on in the next M-step
+MAX_STEPS_OF_AN_M_STEP = (
+    100  # steps of one weighted fit; a fit that needs more goes on in the next M-step
+)
 OTHERS = 0.05  # weight in a start of the rows of the other components: none has too few
-USABLE = (Status.CONVERGED, Status.IMPRECISE, Status.MAX_STEPS, Status.STALLED)
+USABLE_COMPONENT_STATUSES = (Status.CONVERGED, Status.IMPRECISE, Status.MAX_STEPS, Status.STALLED)
 
 
 def mixture_of(
@@ -139,7 +141,7 @@ class MixtureOf:
             lambda leaf: np.broadcast_to(leaf, (number * k, *np.shape(leaf))).astype(float), one
         )
         fits = self._fits(params, data, r.reshape(number * k, n))
-        fine = _finite(fits.params) & np.isin(fits.status, USABLE)
+        fine = _finite(fits.params) & np.isin(fits.status, USABLE_COMPONENT_STATUSES)
         params = jax.tree.map(
             lambda new, old: np.where(fine.reshape(-1, *[1] * (new.ndim - 1)), new, old),
             fits.params,
@@ -183,7 +185,7 @@ class MixtureOf:
             params_axis=0,
             weights=sampling(weights),
             vcov=None,
-            max_steps=INNER,
+            max_steps=MAX_STEPS_OF_AN_M_STEP,
             progress=False,
         )
 
@@ -236,7 +238,7 @@ class MixtureOf:
                 jax.tree.map(lambda leaf, member=member: leaf[member], parts), data, rows
             )
             fine = np.zeros(s * k, bool)
-            fine[member] = np.isin(fits.status, USABLE) & _finite(fits.params)
+            fine[member] = np.isin(fits.status, USABLE_COMPONENT_STATUSES) & _finite(fits.params)
             unbounded = np.zeros(s * k, bool)
             unbounded[member] = fits.status == Status.UNBOUNDED
             lost = unbounded.reshape(s, k)

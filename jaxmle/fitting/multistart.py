@@ -26,7 +26,7 @@ from jaxmle.likelihood.host import precision, tracing
 from jaxmle.parameters.arguments import check_count
 from jaxmle.solvers.status import COMPARED, Status
 
-SHOWN = 20  # maxima in the table
+MAXIMA_SHOWN = 20  # maxima in the table
 
 
 def multistart(
@@ -265,7 +265,7 @@ def _grids(found: Multistart) -> tuple[Any, ...]:
         for status, times in found.counts.items()
         if status != Status.CONVERGED
     )
-    grids = (Grid(header, shortened(rows, SHOWN - 1, 1), words=(0, 5)),)
+    grids = (Grid(header, shortened(rows, MAXIMA_SHOWN - 1, 1), words=(0, 5)),)
     return (
         (*grids, Grid(("status", "starts", "%"), failed, "Starts that failed")) if failed else grids
     )

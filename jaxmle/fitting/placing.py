@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 ALIGNED = 64  # bytes
-LARGE = 2**22  # bytes from which NumPy asks for huge pages
+MIN_BYTES_FOR_HUGE_PAGES = 2**22  # bytes from which NumPy asks for huge pages
 
 
 def halved(leaf: jax.Array) -> jax.Array:
@@ -44,7 +44,7 @@ def placed(leaf: Any, lead: int | None = None, dtype: Any = None) -> jax.Array:
     size = int(np.prod(shape)) * dtype.itemsize
     longer = shape[0] > leaf.shape[0]
     fits = leaf.dtype == dtype and leaf.ctypes.data % ALIGNED == 0
-    if not longer and (fits or size < LARGE or jax.default_backend() != "cpu"):
+    if not longer and (fits or size < MIN_BYTES_FOR_HUGE_PAGES or jax.default_backend() != "cpu"):
         return jax.device_put(leaf.astype(dtype, copy=False))
     room = (
         np.zeros(size + ALIGNED, np.uint8) if longer else np.empty(size + ALIGNED, np.uint8)

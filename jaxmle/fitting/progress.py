@@ -10,7 +10,7 @@ from typing import TextIO
 
 QUIET = 2.0  # seconds
 LOGGED = 15.0  # seconds between two lines of a log
-WIDTH = 24
+BAR_COLUMNS = 24
 
 
 class Progress:
@@ -61,8 +61,8 @@ class Progress:
         """Fits done, and the rate and the time remaining as soon as there is a pace to tell
         them by.
         """
-        full = int(WIDTH * self.done / max(self.total, 1))
-        text = f"[{'#' * full}{'.' * (WIDTH - full)}] {self.done:,} of {self.total:,} fits"
+        full = int(BAR_COLUMNS * self.done / max(self.total, 1))
+        text = f"[{'#' * full}{'.' * (BAR_COLUMNS - full)}] {self.done:,} of {self.total:,} fits"
         begun, before = self.warm or (now, self.done)
         if self.done == self.total:
             return f"{text} in {clock(now - self.begun)}"

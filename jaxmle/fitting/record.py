@@ -18,7 +18,7 @@ from jaxmle._types import Array, Tree
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.arguments import check_choice, check_level, shown
 from jaxmle.parameters.tree import Layout
-from jaxmle.solvers.status import MEANING, Status, named
+from jaxmle.solvers.status import Status, named
 
 # A covariance computed in float32 is symmetric, and positive, to some 1e-6 of its diagonal.
 ASYMMETRY = 1e-5
@@ -89,7 +89,7 @@ class Witness:
             object.__setattr__(self, "point", unknown)
 
 
-_LEAVES = [
+_FIT_LEAVES = [
     "params",
     "stderr",
     "vcov",
@@ -107,7 +107,7 @@ _LEAVES = [
 _STATIC = ["names", "bounds", "df", "vcov_kind", "mode", "weighting", "layout", "hessian_by"]
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=_LEAVES, meta_fields=_STATIC)
+@partial(jax.tree_util.register_dataclass, data_fields=_FIT_LEAVES, meta_fields=_STATIC)
 @dataclass(frozen=True, eq=False)
 class Fit:
     """A maximum-likelihood fit, or a batch of them (every leaf then has leading axes).
@@ -518,4 +518,4 @@ def wald_interval(
     return xp.stack(ends, axis=-2)
 
 
-__all__ = ["MEANING", "Fit", "Witness", "wald_interval"]
+__all__ = ["Fit", "Witness", "wald_interval"]

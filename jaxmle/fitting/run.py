@@ -23,7 +23,7 @@ from jaxmle._types import Array
 from jaxmle.fitting import lockstep
 from jaxmle.fitting.block import point_at
 from jaxmle.fitting.checkpoint import Checkpoint
-from jaxmle.fitting.chunk import LATE, Begun, Chunk, Piece, Programs, flat_members
+from jaxmle.fitting.chunk import SLOTS_FOR_STRAGGLERS, Begun, Chunk, Piece, Programs, flat_members
 from jaxmle.fitting.engine import Problem
 from jaxmle.fitting.inputs import Inputs
 from jaxmle.fitting.lockstep import AFRESH, half_done, is_open, machine
@@ -41,9 +41,13 @@ from jaxmle.solvers.status import Status
 
 CONES = 16  # separated members whose gradients are on the device at once
 SPRINT = 16  # evaluations in single precision beyond which a climb is not an easy one
-MANY = 2**19  # rows of all members from which steps in single precision are worth another program
-LONG = 50  # rows of a member from which a pass over them takes longer than the step that follows it
-SMALL = (
+MIN_ROWS_FOR_FLOAT32_START = (
+    2**19
+)  # rows of all members from which steps in single precision are worth another program
+MIN_ROWS_A_MEMBER_FOR_FLOAT32 = (
+    50  # rows of a member from which a pass over them takes longer than the step that follows it
+)
+MAX_BYTES_OF_ONE_LAST_ROUND = (
     2**23
 )  # padded bytes up to which open members of all lengths are gathered into one last round
 
@@ -331,7 +335,9 @@ class Run:
     def _sprints(self) -> bool:
         """Whether steps in single precision may come first."""
         rows = np.sum(self.inputs.source.sizes)
-        many = rows >= max(MANY, LONG * self.inputs.source.members)
+        many = rows >= max(
+            MIN_ROWS_FOR_FLOAT32_START, MIN_ROWS_A_MEMBER_FOR_FLOAT32 * self.inputs.source.members
+        )
         return (
             many
             and isinstance(self.problem.solver, Newton)
@@ -429,7 +435,10 @@ class Run:
             and self.inputs.source.sizes.shape[1] == 1
         ):
             longest = self.buckets[home.max()][0]
-            if len(index) * sum(longest) * self.inputs.source.row_bytes() <= SMALL:
+            if (
+                len(index) * sum(longest) * self.inputs.source.row_bytes()
+                <= MAX_BYTES_OF_ONE_LAST_ROUND
+            ):
                 home[:] = (
                     home.max()
                 )  # a few members at the greatest length among them, which is compiled already
@@ -440,14 +449,17 @@ class Run:
             schedule = next(piece.schedule for piece in self.pieces if piece.length == length)
             for at in range(0, len(members), schedule.members):
                 part = members[at : at + schedule.members]
-                few = self.programs.mesh is None and len(part) <= LATE < schedule.seats
+                few = (
+                    self.programs.mesh is None
+                    and len(part) <= SLOTS_FOR_STRAGGLERS < schedule.seats
+                )
                 pieces.append(
                     Piece(
                         len(pieces),
                         name,
                         length,
                         part,
-                        replace(schedule, seats=LATE) if few else schedule,
+                        replace(schedule, seats=SLOTS_FOR_STRAGGLERS) if few else schedule,
                     )
                 )
         return pieces

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CACHED = 2**20  # bytes of live arrays in a block that stay in a core's cache
+CACHED_BLOCK_BYTES = 2**20  # bytes of live arrays in a block that stay in a core's cache
 DATA = 2**26  # bytes of the data of a chunk on a CPU
 STATES = 2**25  # bytes of its states and records
 SIZES = (
@@ -25,7 +25,7 @@ LANES = (
     # members of a block on a CPU: wider ones were 5 to 20 % slower at 25 to 81 rows, and leave
     # fewer to skip
 )
-WIDE = 2**16  # members of a chunk, all in one block, on an accelerator
+MEMBERS_A_CHUNK_ON_ACCELERATOR = 2**16  # members of a chunk, all in one block, on an accelerator
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,10 @@ def cut(
         block: lanes asked for by the user.
         wide: an accelerator.
     """
-    sizes = [size * devices for size in ((WIDE,) if wide and members > SIZES[-1] else SIZES)]
+    sizes = [
+        size * devices
+        for size in ((MEMBERS_A_CHUNK_ON_ACCELERATOR,) if wide and members > SIZES[-1] else SIZES)
+    ]
     data_budget, state_budget = (
         min(room * (32 if wide else 1), free / 4) for room in (DATA, STATES)
     )
@@ -96,7 +99,7 @@ def cut(
         [size for size in sizes if size <= enough and size * 3 * record_bytes <= state_budget],
         default=sizes[0],
     )
-    narrow = 2 ** np.floor(np.log2(np.clip(CACHED / max(live_bytes, 1.0), *LANES)))
+    narrow = 2 ** np.floor(np.log2(np.clip(CACHED_BLOCK_BYTES / max(live_bytes, 1.0), *LANES)))
     lanes = seats // devices if wide else int(min(block or narrow, seats // devices))
     if devices > 1:
         blocks = seats // devices // lanes * devices

@@ -25,7 +25,7 @@ from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import Status
 
 # witness.certificate
-LOCAL = 0
+LOCAL_CERTIFICATE = 0
 CONED = 1
 CERTIFIED = 2
 LARGEST = 2**28  # bytes of gradients that are looked at

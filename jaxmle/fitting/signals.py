@@ -26,7 +26,7 @@ from jaxmle.likelihood.host import remembered
 from jaxmle.likelihood.priors import NormalPrior, Ridge
 from jaxmle.likelihood.regression import Linear, Regression
 from jaxmle.parameters.tree import Layout
-from jaxmle.solvers.status import CONCAVE, MEAN, MEAN_OF_ROWS
+from jaxmle.solvers.status import CONCAVE_FLAG, MEAN, MEAN_OF_ROWS
 
 FEWEST_ROWS = 8  # of a closed-over array: /2 and /4 are what formulas divide by
 
@@ -49,7 +49,7 @@ def with_signals(found: Fit, asked: Any, tree: Any, data: Tree) -> Fit:
         warnings.warn(
             MEAN_OF_ROWS[0].upper() + MEAN_OF_ROWS[1:], MeanLikelihoodWarning, stacklevel=3
         )
-    code = CONCAVE * has_one_maximum(asked) + MEAN * is_mean_of_rows
+    code = CONCAVE_FLAG * has_one_maximum(asked) + MEAN * is_mean_of_rows
     if not code:
         return found
     old = found.witness.certificate
@@ -173,7 +173,15 @@ LINEAR = frozenset(
      "broadcast_in_dim", "expand_dims", "transpose", "stop_gradient"}
 )  # fmt: skip
 SUMS = frozenset({"add", "sub", "add_any"})
-CALLS = ("jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "remat", "checkpoint")
+CALL_PRIMITIVES = (
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "custom_jvp_call",
+    "remat",
+    "checkpoint",
+)
 
 
 def _powers(scope: _Scope, atom: Any, twice: Any) -> Any:
@@ -198,7 +206,7 @@ def _powers(scope: _Scope, atom: Any, twice: Any) -> Any:
             stack += [(scope, part, power) for part in equation.invars[: 2 if name in SUMS else 1]]
         elif name == "select_n":  # jnp.where, whichever case it takes
             stack += [(scope, part, power) for part in equation.invars[1:]]
-        elif name in CALLS and (inner := _inside(scope, equation)) is not None:
+        elif name in CALL_PRIMITIVES and (inner := _inside(scope, equation)) is not None:
             stack.append((inner[0], inner[1][equation.outvars.index(atom)], power))
         elif name in ("mul", "div") and (step := _scaled(scope, equation)) is not None:
             stack.append((scope, step[0], power + step[1]))

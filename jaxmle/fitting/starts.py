@@ -20,7 +20,7 @@ from jaxmle.parameters.tree import Chart, Layout, layout_of
 SPREAD = 2.0  # standard deviation of drawn starts on the free scale
 # of a drawn step that rounding carries onto a bound; the last is below the precision of the start
 HALVINGS = 60
-ERRORS = (
+START_ERRORS = (
     ValueError,
     TypeError,
     IndexError,
@@ -128,7 +128,7 @@ def _complaint(
         jax.eval_shape(lambda params, data: terms_of(_portable(loglik), params, data), params, data)
         check_start(layout, params)
         blocks_of(layout, groups)
-    except ERRORS as error:
+    except START_ERRORS as error:
         return error
     return None
 

@@ -48,7 +48,7 @@ from jaxmle.parameters.arguments import (
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.solvers.methods import LBFGS, Newton
 
-POLISH = {"newton": Newton(), "lbfgs": LBFGS()}
+POLISHERS = {"newton": Newton(), "lbfgs": LBFGS()}
 SPLIT = (
     2**31
 )  # folded into the key for the held-out rows; epochs fold in their number, which is smaller
@@ -217,7 +217,7 @@ def fit_stochastic(
     options = {
         "constraints": constraints,
         "weights": weights,
-        "solver": POLISH[polish],
+        "solver": POLISHERS[polish],
         "vcov": vcov,
         "progress": progress,
     }
@@ -259,7 +259,7 @@ def _check_options(
             f"held_out must be a share between 0 and 1 or a tree of rows; got {held_out!r}"
         )
     if polish is not None:
-        check_choice("polish", polish, tuple(POLISH))
+        check_choice("polish", polish, tuple(POLISHERS))
 
 
 def _check_kind(loglik: Loglik) -> None:

@@ -25,10 +25,10 @@ from jaxmle.fitting.record import Fit, Witness
 from jaxmle.fitting.soundness import check_sound
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.arguments import check_path
-from jaxmle.parameters.constraints import KINDS, Constraint, Interval
+from jaxmle.parameters.constraints import CONSTRAINT_KINDS, Constraint, Interval
 from jaxmle.parameters.tree import Layout, Leaf, path_name
 
-FORMAT = 1
+RECORD_FORMAT = 1
 DIGEST = "digest"  # files without one are older, and so is their way to fingerprint data
 DESCRIPTION = "jaxmle"  # the member that holds the JSON text, as bytes
 WORDS = ("vcov_kind", "mode", "weighting", "hessian_by")
@@ -257,9 +257,9 @@ def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
         raise ValueError("its description is damaged") from error
     if type(version) is not int or version < 1:
         raise ValueError("its description is damaged")
-    if version > FORMAT:
+    if version > RECORD_FORMAT:
         raise ValueError(
-            f"a later jaxmle wrote it, in format {version}; this one reads format {FORMAT}. "
+            f"a later jaxmle wrote it, in format {version}; this one reads format {RECORD_FORMAT}. "
             "Update jaxmle to read it"
         )
     return held, told
@@ -321,7 +321,7 @@ def _description(fit: Fit) -> dict[str, Any]:
     bounds = [[_end(low), _end(high)] for low, high in fit.bounds]
     words = {name: getattr(fit, name) for name in WORDS}
     return {
-        "format": FORMAT,
+        "format": RECORD_FORMAT,
         "names": list(fit.names),
         "bounds": bounds,
         "df": int(fit.df),
@@ -397,7 +397,7 @@ def _constraint(constraint: Constraint) -> dict[str, Any]:
 
 
 def _constraint_of(told: dict[str, Any]) -> Constraint:
-    kind = {kind.__name__: kind for kind in KINDS}[told["kind"]]
+    kind = {kind.__name__: kind for kind in CONSTRAINT_KINDS}[told["kind"]]
     return Interval(_real(told["lower"]), _real(told["upper"])) if kind is Interval else kind()
 
 

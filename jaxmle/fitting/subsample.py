@@ -24,13 +24,13 @@ from jaxmle.solvers.linalg import cholesky, eigh, solve_lower
 from jaxmle.solvers.loop import RECEDES, Point, State, begin, is_running, step
 from jaxmle.solvers.methods import LBFGS, Newton
 
-MANY = 2**19  # rows from which the passes saved are worth two programs more
+MIN_ROWS_FOR_HEAD_START = 2**19  # rows from which the passes saved are worth two programs more
 HEAVY = 2e9  # n k² from which they are at fewer rows: a Hessian then takes 0.05 s
-FEW = 2**15  # rows of the sample, and at least
+MIN_SAMPLE_ROWS = 2**15  # rows of the sample, and at least
 ROWS_EACH = 256  # for each parameter
 SHARE = 8  # the sample is no more than this part of all rows
 LEAST = 32  # rows for each parameter below which the sample's information is too rough a metric
-STEPS = 30
+MAX_SAMPLE_STEPS = 30
 
 
 class Head(NamedTuple):
@@ -64,8 +64,8 @@ def head_start(
         return None
     n = data_length(data) or 0
     k = problem.chart.k
-    few = min(max(FEW, ROWS_EACH * k), n // SHARE)
-    if (n < MANY and n * k**2 < HEAVY) or few < LEAST * k:
+    few = min(max(MIN_SAMPLE_ROWS, ROWS_EACH * k), n // SHARE)
+    if (n < MIN_ROWS_FOR_HEAD_START and n * k**2 < HEAVY) or few < LEAST * k:
         return None
     stride = n // few
     sample = jax.tree.map(lambda leaf: placed(np.asarray(leaf)[: stride * few : stride]), data)
@@ -84,7 +84,7 @@ def _climb(evaluate: Callable[[Array], Point], z: Array) -> tuple[State, State]:
     is many standard errors of all rows away from theirs.
     """
     before = state = begin(evaluate, z)
-    while is_running(state, STEPS) and not _is_near(state):
+    while is_running(state, MAX_SAMPLE_STEPS) and not _is_near(state):
         before = state
         state = step(evaluate, state)
     return before, state

@@ -34,8 +34,8 @@ from jaxmle.parameters.arguments import check_count
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.solvers.status import Status
 
-ROOM = 0.9  # share of the way to a bound that one step may take
-FLOOR = 1e-20  # decrement at which the iteration stops: 1e-10 standard errors
+SHARE_OF_WAY_TO_BOUND = 0.9  # share of the way to a bound that one step may take
+DECREMENT_OF_ADJUSTED_SCORE = 1e-20  # decrement at which the iteration stops: 1e-10 standard errors
 # decrements of 1e-6 and 1e-3 standard errors, as in ``fit``
 GOOD = 5e-13
 FAIR = 5e-7
@@ -219,7 +219,7 @@ def _room(layout: Layout, x: Array, step: Array) -> Array:
     left = jnp.where(step < 0, x - low, high - x)
     return jnp.minimum(
         1.0,
-        ROOM
+        SHARE_OF_WAY_TO_BOUND
         * jnp.min(jnp.where(step == 0, jnp.inf, left / jnp.where(step == 0, 1.0, jnp.abs(step)))),
     )
 
@@ -238,7 +238,9 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
         # At the floor of rounding the full step no longer improves; elsewhere twenty halvings that
         # do not help are the end.
         stuck = (share < 1e-6) | (~better & ((at.decrement <= GOOD) | (state.steps == 0)))
-        return _State(at, share, state.steps + 1, stuck | (at.decrement <= FLOOR))
+        return _State(
+            at, share, state.steps + 1, stuck | (at.decrement <= DECREMENT_OF_ADJUSTED_SCORE)
+        )
 
     # The start is the first trial, a step of length zero from nowhere: so the equation is compiled
     # once.

@@ -31,13 +31,12 @@ from jaxmle.likelihood.anatomy import roots_of
 from jaxmle.likelihood.calculus import scores
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import as_tree
-from jaxmle.likelihood.covariance import CLUSTER_KINDS
-from jaxmle.likelihood.covariance import KINDS as VCOV_KINDS
+from jaxmle.likelihood.covariance import CLUSTER_KINDS, VCOV_KINDS
 from jaxmle.parameters.arguments import check_choice, check_count
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import Status
 
-KINDS = ("pairs", "bayesian", "cluster", "block", "parametric")
+RESAMPLING_KINDS = ("pairs", "bayesian", "cluster", "block", "parametric")
 OTHER_KINDS = (
     "Resample blocks of neighbouring rows (kind='block') or whole clusters (kind='cluster'), or "
     "simulate (kind='parametric')"
@@ -306,7 +305,7 @@ def bootstrap(
     >>> bool(abs(replicates.stderr / (y.std() / np.sqrt(6)) - 1) < 0.1), replicates.failed
     (True, {})
     """
-    check_choice("kind", kind, KINDS)
+    check_choice("kind", kind, RESAMPLING_KINDS)
     total = check_count("replicates", replicates, 2)
     key = typed_key(key)
     refit = refit_of(

@@ -24,7 +24,7 @@ from jaxmle.inference.simulated import Sample, Simulator, simulator_of
 from jaxmle.likelihood.anatomy import roots_of
 from jaxmle.likelihood.checks import check_start, host_params
 from jaxmle.likelihood.contract import as_tree
-from jaxmle.likelihood.covariance import CLUSTER_KINDS, KINDS
+from jaxmle.likelihood.covariance import CLUSTER_KINDS, VCOV_KINDS
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.host import compiled, precision
 from jaxmle.parameters.arguments import check_choice, check_count, check_level, shown
@@ -176,8 +176,8 @@ def _kind(vcov: str | None, fit: Fit, clusters: Any) -> str:
     """The covariance of the refits."""
     own = fit.vcov_kind.split(" ")[0]
     if vcov is not None:
-        check_choice("vcov", vcov, KINDS)
-    kind = vcov if vcov is not None else own if own in KINDS else "observed"
+        check_choice("vcov", vcov, VCOV_KINDS)
+    kind = vcov if vcov is not None else own if own in VCOV_KINDS else "observed"
     if kind in CLUSTER_KINDS and clusters is None:
         raise ValueError(
             f"the covariance {kind!r} needs clusters=, one label for each row; vcov='observed' "

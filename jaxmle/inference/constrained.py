@@ -17,19 +17,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-NEAR = 0.3  # distance to the curve in ℓ (0.8 SE) up to which a step along it is kept
+NEAR_CURVE = 0.3  # distance to the curve in ℓ (0.8 SE) up to which a step along it is kept
 ON = 1e-3  # distance at which a point says on which side of the cut it lies
-CLOSE = 1e-10  # distance in ℓ at which the walk ends: 5e-11 of a standard error in a 95 % end
-CUT = 2e-9  # difference from the cut at which it ends; 1e-8 is asked
+WALK_TOLERANCE = (
+    1e-10  # distance in ℓ at which the walk ends: 5e-11 of a standard error in a 95 % end
+)
+CUT_TOLERANCE = 2e-9  # difference from the cut at which it ends; 1e-8 is asked
 # share of what ℓ still has to fall that four times the distance walked would yield at this slope: a
 # plateau, and none
-FLAT = 1e-3
+PLATEAU_SHARE = 1e-3
 STEEP = 0.2
 STAYS = 0.02
 SMOOTH = 0.15  # share of the cut that a step may leave unexplained
-STEPS = 120
+MAX_WALK_STEPS = 120
 REFUSED = 40  # refusals in a row at which a lane gives up
-PATIENCE = 6  # refusals in a row before a point off the curve is taken and climbed from
+MAX_REFUSALS_OF_WALK = 6  # refusals in a row before a point off the curve is taken and climbed from
 BETTER = 1e-6  # gain in ℓ over the fit that makes another maximum (1.4e-3 SE)
 
 
@@ -272,7 +274,7 @@ def solve(evaluate: Evaluate, z: np.ndarray, seen: Seen, goal: Goal) -> Ends:
     steps = 0
     walk = _judge(walk, goal, origin)
     open_ = np.flatnonzero(walk.outcome == RUNNING)
-    while open_.size and steps < STEPS:
+    while open_.size and steps < MAX_WALK_STEPS:
         steps += 1
         here = _take(walk, open_)
         wanted = Goal(*(leaf[open_] for leaf in goal))
@@ -332,7 +334,7 @@ def _put(walk: Walk, index: np.ndarray, part: Walk) -> None:
 
 def _root(walk: Walk, goal: Goal) -> np.ndarray:
     """r at the maximum that the nuisance step promises."""
-    off = np.where(np.isfinite(walk.geometry.off), np.minimum(walk.geometry.off, NEAR), 0.0)
+    off = np.where(np.isfinite(walk.geometry.off), np.minimum(walk.geometry.off, NEAR_CURVE), 0.0)
     return np.sqrt(np.maximum(2 * (goal.top - walk.value - off), 0.0))
 
 
@@ -343,7 +345,7 @@ def _propose(
     back to the curve and ψ is to stay.
     """
     g = walk.geometry
-    along = g.sound & (g.off <= NEAR)
+    along = g.sound & (g.off <= NEAR_CURVE)
     du = np.where(along, _outwards(walk, goal, origin, steps), 0.0)
     length = np.sqrt(np.sum((g.scale * g.step) ** 2, axis=1))
     share = np.where(along, 1.0, np.minimum(1.0, walk.radius / np.maximum(length, 1e-300)))
@@ -412,11 +414,18 @@ def _advance(
     rough = better & np.where(
         along, ~(misses <= 0.5 * gain), trial.value - walk.value > 2 * old.off
     )
-    weary = along & (walk.refused >= PATIENCE) & new.finite & straight & ~rough & (walk.flat == 0)
+    weary = (
+        along
+        & (walk.refused >= MAX_REFUSALS_OF_WALK)
+        & new.finite
+        & straight
+        & ~rough
+        & (walk.flat == 0)
+    )
     kept = (
         along
         & new.sound
-        & (new.off <= NEAR)
+        & (new.off <= NEAR_CURVE)
         & straight
         & ~rough
         & (misses <= np.where(walk.flat > 0, 0.5 * STAYS, SMOOTH) * goal.cut)
@@ -491,7 +500,7 @@ def _judge(walk: Walk, goal: Goal, origin: np.ndarray) -> Walk:
     missing = np.maximum(goal.cut - r**2, 1e-300)
     yields = 8 * np.abs(g.slope) * np.maximum(np.abs(u), goal.unit) / missing
     stays = (walk.flat > 0) & (np.abs(r**2 - walk.flat_dev) <= STAYS * missing)
-    level = inside & ((yields <= FLAT) | stays) & (u >= goal.plateau * goal.unit) & ~fixed
+    level = inside & ((yields <= PLATEAU_SHARE) | stays) & (u >= goal.plateau * goal.unit) & ~fixed
     count = level & (u >= 1.4 * walk.flat_at)
     flat = np.where(
         count, walk.flat + 1, np.where(beyond | (sure & (yields > STEEP) & ~stays), 0, walk.flat)
@@ -499,7 +508,9 @@ def _judge(walk: Walk, goal: Goal, origin: np.ndarray) -> Walk:
     flat_at = np.where(count, u, np.where(flat == 0, 0.0, walk.flat_at))
     flat_dev = np.where(count & (walk.flat == 0), r**2, walk.flat_dev)
     close = g.sound & (g.off <= np.maximum(goal.close, walk.noise))
-    at_cut = np.abs(2 * (goal.top - walk.value) - goal.cut) <= np.maximum(CUT, 4 * walk.noise)
+    at_cut = np.abs(2 * (goal.top - walk.value) - goal.cut) <= np.maximum(
+        CUT_TOLERANCE, 4 * walk.noise
+    )
     at_value = np.abs(walk.psi - np.where(fixed, goal.at, 0.0)) <= 1e-10 * goal.unit
     found = close & np.where(fixed, at_value, at_cut)
     outcome = np.where(found, int(End.FOUND), np.where(flat >= 2, int(End.UNBOUNDED), RUNNING))

@@ -11,10 +11,10 @@ import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.record import Fit
-from jaxmle.inference.constrained import BETTER, CLOSE, End, Evaluate, Goal, Seen, solve
+from jaxmle.inference.constrained import BETTER, WALK_TOLERANCE, End, Evaluate, Goal, Seen, solve
 from jaxmle.inference.ends import maxima
 from jaxmle.inference.lanes import Study, study
-from jaxmle.inference.profile import MOST_POINTS
+from jaxmle.inference.profile import MAX_PROFILE_POINTS
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.parameters.arguments import check_count, check_level
 from jaxmle.parameters.constraints import Interval
@@ -104,7 +104,7 @@ def contour(
             "contour schedules its work from the host and cannot run inside jit, vmap or grad"
         )
     level = check_level(level)
-    points = check_count("points", points, 3, MOST_POINTS)
+    points = check_count("points", points, 3, MAX_PROFILE_POINTS)
     with precision(np.float64), np.errstate(all="ignore"):
         posed = study(loglik, fit, data, weights, in_axes)
         places = _pair(posed, pair)
@@ -172,7 +172,7 @@ def _contour(
             every(np.nan),
             every(np.nan),
             every(0.9 * np.sqrt(cut)),
-            every(CLOSE),
+            every(WALK_TOLERANCE),
             every(BETTER),
         )
         seen = _along(basis, np.zeros((m, basis.shape[2])), tuple(leaf[place] for leaf in values))

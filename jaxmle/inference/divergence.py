@@ -29,8 +29,8 @@ from jaxmle.parameters.arguments import check_count, check_seed
 Params = dict[str, Any]
 Ratio = Callable[[Array], tuple[Array, Array]]  # y → (log weight, what is averaged)
 
-DRAWS = 100_000
-REACH = 6.05  # of t in x = exp(π/2·sinh t): from 1e-288 to 1e288
+DIVERGENCE_DRAWS = 100_000
+DOUBLE_EXPONENTIAL_REACH = 6.05  # of t in x = exp(π/2·sinh t): from 1e-288 to 1e288
 CHUNK = 512  # values at once
 # of a panel, doubled until the value stays
 NODES = 256
@@ -67,7 +67,9 @@ class Information:
         return self.value
 
 
-def entropy(p: tuple[Family, Params], *, draws: int = DRAWS, key: int = 0) -> Information:
+def entropy(
+    p: tuple[Family, Params], *, draws: int = DIVERGENCE_DRAWS, key: int = 0
+) -> Information:
     """The entropy H(p) = −E_p log p(Y), in nats; the differential entropy of a continuous law.
 
     Args:
@@ -99,7 +101,7 @@ def entropy(p: tuple[Family, Params], *, draws: int = DRAWS, key: int = 0) -> In
         return _average(law, lambda y: -law.log_prob(y), (law,), draws, key)
 
 
-def cross_entropy(p: Any, q: Any, *, draws: int = DRAWS, key: int = 0) -> Information:
+def cross_entropy(p: Any, q: Any, *, draws: int = DIVERGENCE_DRAWS, key: int = 0) -> Information:
     """The cross-entropy H(p, q) = −E_p log q(Y) = H(p) + KL(p ‖ q), in nats.
 
     Args:
@@ -140,7 +142,11 @@ def cross_entropy(p: Any, q: Any, *, draws: int = DRAWS, key: int = 0) -> Inform
 
 
 def kl_divergence(
-    p: tuple[Family, Params], q: tuple[Family, Params], *, draws: int = DRAWS, key: int = 0
+    p: tuple[Family, Params],
+    q: tuple[Family, Params],
+    *,
+    draws: int = DIVERGENCE_DRAWS,
+    key: int = 0,
 ) -> Information:
     """The Kullback–Leibler divergence KL(p ‖ q) = E_p log(p(Y)/q(Y)) ≥ 0, in nats; not symmetric.
 
@@ -468,7 +474,7 @@ def _panel(
     """The integral over (a, b), and how much the integrand still has at an open end; inf where
     it does not fall there.
     """
-    t = np.linspace(-REACH, REACH, nodes + 1)
+    t = np.linspace(-DOUBLE_EXPONENTIAL_REACH, DOUBLE_EXPONENTIAL_REACH, nodes + 1)
     bend = 0.5 * math.pi * np.sinh(t)
     log_speed = np.log(0.5 * math.pi * np.cosh(t))
     if math.isinf(a) or math.isinf(b):
@@ -496,7 +502,7 @@ def _panel(
         return math.nan, math.nan
     if np.any(np.isinf(terms)):
         return math.inf, 0.0
-    width = 2 * REACH / nodes
+    width = 2 * DOUBLE_EXPONENTIAL_REACH / nodes
     total = float(np.sum(terms)) * width
     last = terms[kept][-1] if kept.any() else 0.0
     # At infinity an integrand that does not fall doubly exponentially in t is one whose integral
@@ -579,7 +585,7 @@ def _vector_divergence(p: Params, q: Params) -> Any:
     )
 
 
-EULER = float(np.euler_gamma)
+EULER_GAMMA = float(np.euler_gamma)
 _NORMAL = 0.5 * math.log(2 * math.pi * math.e)
 # Cover & Thomas (2006), Elements of Information Theory, table 17.1.
 _ENTROPY: dict[Family, Callable[[Params], Any]] = {
@@ -588,10 +594,10 @@ _ENTROPY: dict[Family, Callable[[Params], Any]] = {
     laplace: lambda p: 1 + np.log(2 * p["scale"]),
     logistic: lambda p: 2 + np.log(p["scale"]),
     cauchy: lambda p: np.log(4 * math.pi * p["scale"]),
-    gumbel: lambda p: 1 + EULER + np.log(p["scale"]),
+    gumbel: lambda p: 1 + EULER_GAMMA + np.log(p["scale"]),
     exponential: lambda p: 1 - np.log(p["rate"]),
     gamma: _gamma_entropy,
-    weibull: lambda p: 1 + EULER * (1 - 1 / p["shape"]) + np.log(p["scale"] / p["shape"]),
+    weibull: lambda p: 1 + EULER_GAMMA * (1 - 1 / p["shape"]) + np.log(p["scale"] / p["shape"]),
     beta: _beta_entropy,
     multivariate_normal: lambda p: (
         len(p["loc"]) * _NORMAL + np.sum(np.log(np.diagonal(np.linalg.cholesky(p["covariance"]))))

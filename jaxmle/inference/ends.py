@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmle.inference.constrained import (
     BETTER,
-    CLOSE,
+    WALK_TOLERANCE,
     End,
     Ends,
     Evaluate,
@@ -184,7 +184,7 @@ def _goal(
         np.full(m, np.nan),
         own,
         plateau,
-        np.where(endless, 1e-8, CLOSE),
+        np.where(endless, 1e-8, WALK_TOLERANCE),
         slack,
     )
 

@@ -21,7 +21,7 @@ from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.models.univariate import distribution
 from jaxmle.parameters.arguments import check_choice, check_count
 
-CRITERIA = ("aicc", "tic")
+FAMILY_CRITERIA = ("aicc", "tic")
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _check(y: Any, families: Sequence[Family], criterion: str, replicates: int) 
             "families must be all discrete or all continuous: a probability and a density have "
             "no common scale"
         )
-    check_choice("criterion", criterion, CRITERIA)
+    check_choice("criterion", criterion, FAMILY_CRITERIA)
     check_count("replicates", replicates)
 
 

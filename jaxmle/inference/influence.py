@@ -25,7 +25,7 @@ from jaxmle.likelihood.row_independence import check_rows_apart
 from jaxmle.likelihood.terms import row_information, term_rows
 from jaxmle.parameters.tree import Chart, Layout
 
-DEPENDENT = "Give clusters= that hold the rows that look at each other"
+CLUSTER_DEPENDENT_ROWS = "Give clusters= that hold the rows that look at each other"
 
 
 @partial(
@@ -156,7 +156,13 @@ def _check_rows(seen: Visit, codes: tuple[Array, ...]) -> None:
     unit = None if not codes else codes[0] if np.ndim(codes[0]) == 1 else codes[0][0]
     with precision(seen.fit.dtype):
         check_rows_apart(
-            "influence", seen.loglik, seen.fit.layout, x, data, remedy=DEPENDENT, codes=unit
+            "influence",
+            seen.loglik,
+            seen.fit.layout,
+            x,
+            data,
+            remedy=CLUSTER_DEPENDENT_ROWS,
+            codes=unit,
         )
 
 

@@ -27,7 +27,7 @@ from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.parameters.tree import Layout
 
-DEPENDENT = (
+RESAMPLE_DEPENDENT_ROWS = (
     "Give clusters= that hold the rows that look at each other, or bootstrap with kind='block' "
     "or kind='parametric'"
 )
@@ -251,7 +251,7 @@ def jackknife(
     refit = refit_of(
         "jackknife", loglik, fit, data, params0, constraints, weights, solver, max_steps, progress
     )
-    refit.check_rows("the jackknife", clusters, DEPENDENT)
+    refit.check_rows("the jackknife", clusters, RESAMPLE_DEPENDENT_ROWS)
     target = target_of(fit, statistic)
     units = units_of(loglik, refit, clusters)
     total = len(units.times)
@@ -379,7 +379,7 @@ def infinitesimal_jackknife(
         None,
         MAX_STEPS,
     )
-    refit.check_rows("the infinitesimal jackknife", clusters, DEPENDENT)
+    refit.check_rows("the infinitesimal jackknife", clusters, RESAMPLE_DEPENDENT_ROWS)
     target = target_of(fit, statistic)
     units = units_of(loglik, refit, clusters)
 

@@ -35,8 +35,8 @@ Evaluate = Callable[[np.ndarray, np.ndarray], Values]  # lanes (m,), z (m, k)
 
 EPS = float(np.finfo(np.float64).eps)
 SPARSE = 0.5  # share of the loaded lanes still open, below which the rest is loaded anew
-USABLE = (Status.CONVERGED, Status.IMPRECISE, Status.BOUNDARY, Status.SEPARATED)
-ENDLESS = (Status.BOUNDARY, Status.SEPARATED)
+PROFILED_STATUSES = (Status.CONVERGED, Status.IMPRECISE, Status.BOUNDARY, Status.SEPARATED)
+STATUSES_AT_A_LIMIT = (Status.BOUNDARY, Status.SEPARATED)
 
 
 class Group(NamedTuple):
@@ -65,12 +65,12 @@ class Study:
 
     @property
     def usable(self) -> np.ndarray:
-        return np.isin(self.status, [int(s) for s in USABLE])
+        return np.isin(self.status, [int(s) for s in PROFILED_STATUSES])
 
     @property
     def endless(self) -> np.ndarray:
         """Members whose maximum lies on a bound or at infinity."""
-        return np.isin(self.status, [int(s) for s in ENDLESS])
+        return np.isin(self.status, [int(s) for s in STATUSES_AT_A_LIMIT])
 
     def free(self) -> np.ndarray:
         """Estimates on the free scale (b, k); a stand-in inside where an entry lies on its

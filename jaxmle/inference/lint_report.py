@@ -19,7 +19,7 @@ CHECKS = (
     "parameters",
     "precision",
 )
-WIDTH = 100  # of the printed table
+REPORT_COLUMNS = 100  # of the printed table
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class LintReport:
 
 def _lines(finding: Finding) -> list[str]:
     """One finding as text, its sentence wrapped beside the name of the check."""
-    told = textwrap.wrap(finding.sentence, WIDTH - 15)
+    told = textwrap.wrap(finding.sentence, REPORT_COLUMNS - 15)
     return [
         f"{finding.mark} {finding.check:<12} {told[0]}",
         *(" " * 15 + line for line in told[1:]),

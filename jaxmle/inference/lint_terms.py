@@ -17,7 +17,7 @@ from jaxmle.inference.lint_report import Finding
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.rowwise import proof_of
 
-ROUGH = 1e-9  # relative noise of a term: float64 leaves 1e-16 to 1e-12, float32 some 3e-8
+TERM_NOISE = 1e-9  # relative noise of a term: float64 leaves 1e-16 to 1e-12, float32 some 3e-8
 
 
 def check_shape(probe: Probe) -> Finding:
@@ -268,7 +268,7 @@ def check_precision(probe: Probe) -> Finding:
     """Terms are smooth down to the grain of float64."""
     told = {"noise": probe.noise}
     kinds = {terms.dtype.name for terms in probe.rows(probe.z)}
-    if kinds != {"float64"} or probe.noise > ROUGH:
+    if kinds != {"float64"} or probe.noise > TERM_NOISE:
         said = (
             f"terms are rough at a relative level of {probe.noise:.0e}, where float64 leaves "
             "1e-16 to 1e-12: a cast to float32 inside, an iteration that stops early, or a "

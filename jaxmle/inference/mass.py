@@ -50,7 +50,7 @@ def _log_series(
     return total, False
 
 
-REACH = 40.0  # of the variable w of integration: e⁴⁰ = 2e17
+MASS_REACH = 40.0  # of the variable w of integration: e⁴⁰ = 2e17
 
 
 def _log_integral(
@@ -68,11 +68,13 @@ def _log_integral(
 
     def integrand(w: np.ndarray) -> np.ndarray:
         y = change(w)
-        inside = (np.abs(w) <= REACH) & (y > support.lower) & (y < support.upper) & np.isfinite(y)
+        inside = (
+            (np.abs(w) <= MASS_REACH) & (y > support.lower) & (y < support.upper) & np.isfinite(y)
+        )
         return np.where(inside, density(np.where(inside, y, observed)) + log_slope(w), -np.inf)
 
     k = len(observed)
-    grid = np.linspace(-REACH, REACH, 161)
+    grid = np.linspace(-MASS_REACH, MASS_REACH, 161)
     grid = grid[
         (change(grid) > support.lower) & (change(grid) < support.upper)
     ]  # where rounding has not reached an end

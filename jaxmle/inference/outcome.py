@@ -36,7 +36,7 @@ class Reason(IntEnum):
     REPLICATES = 12
 
 
-MEANING = {
+REASON_MEANING = {
     Reason.NONE: "",
     Reason.NOT_CONVERGED: (
         "a fit did not end in a maximum that the test can use; its explain() says where it ended"
@@ -124,8 +124,10 @@ class Test:
     def reason(self) -> Any:
         """Why there is no p-value, a sentence or ``""``; for a batch a tuple of them."""
         if not self.batch_shape:
-            return MEANING[Reason(int(self.code))]
-        return tuple(MEANING[Reason(code)] for code in np.asarray(self.code).reshape(-1).tolist())
+            return REASON_MEANING[Reason(int(self.code))]
+        return tuple(
+            REASON_MEANING[Reason(code)] for code in np.asarray(self.code).reshape(-1).tolist()
+        )
 
     def __getitem__(self, index: Any) -> Test:
         if not self.batch_shape:
@@ -185,7 +187,7 @@ def _batch_text(test: Test) -> str:
         else "no p-value"
     )
     none = [
-        f"{int(k)} without: {MEANING[Reason(int(code))]}"
+        f"{int(k)} without: {REASON_MEANING[Reason(int(code))]}"
         for code, k in zip(codes, times, strict=True)
         if code
     ]

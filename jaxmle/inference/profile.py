@@ -23,7 +23,7 @@ from jaxmle.likelihood.host import precision, tracing
 from jaxmle.parameters.arguments import check_count, check_level
 from jaxmle.parameters.tree import Chart
 
-_LEAVES = [
+_PROFILE_LEAVES = [
     "estimate",
     "lower",
     "upper",
@@ -38,7 +38,7 @@ _LEAVES = [
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=_LEAVES,
+    data_fields=_PROFILE_LEAVES,
     meta_fields=["names", "level", "mode", "parameters", "whole", "layout"],
 )
 @dataclass(frozen=True)
@@ -128,13 +128,13 @@ class Profile:
         """
         from importlib import import_module
 
-        from jaxmle.report.frame import INSTALL, installed
+        from jaxmle.report.frame import INSTALL_FRAME, installed
 
         chosen = installed(backend)
         try:
             narwhals = import_module("narwhals")
         except ImportError as error:
-            raise ImportError(f"a data frame needs narwhals: {INSTALL}") from error
+            raise ImportError(f"a data frame needs narwhals: {INSTALL_FRAME}") from error
         members = int(np.prod(self.batch_shape, dtype=int))
         m = len(self.names)
         head = {"member": np.repeat(np.arange(members), m)} if self.batch_shape else {}
@@ -180,7 +180,7 @@ def _table(profile: Profile) -> str:
         low = End(int(profile.lower_status[j]))
         high = End(int(profile.upper_status[j]))
         told = [
-            f"{side} {MEANING[end]}"
+            f"{side} {END_MEANING[end]}"
             for side, end in (("lower", low), ("upper", high))
             if end is not End.FOUND
         ]
@@ -225,7 +225,7 @@ def _digest(profile: Profile) -> str:
     return "\n".join(rows)
 
 
-MEANING = {
+END_MEANING = {
     End.FOUND: "found",
     End.UNBOUNDED: "unbounded: the likelihood never falls that far",
     End.AT_BOUND: "at its bound",
@@ -240,7 +240,7 @@ MEANING = {
 
 # ---------------------------------------------------------------- the procedure
 
-MOST_POINTS = 10_000  # of a curve or a contour: each is a maximisation of its own
+MAX_PROFILE_POINTS = 10_000  # of a curve or a contour: each is a maximisation of its own
 
 
 def profile(
@@ -300,7 +300,7 @@ def profile(
         )
     level = check_level(level)
     if points is not None:
-        points = check_count("points", points, most=MOST_POINTS)
+        points = check_count("points", points, most=MAX_PROFILE_POINTS)
     with precision(np.float64), np.errstate(all="ignore"):
         posed = study(loglik, fit, data, weights, in_axes)
         targets = targets_of(posed, which)

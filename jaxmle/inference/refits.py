@@ -25,7 +25,7 @@ from jaxmle.likelihood.row_independence import check_rows_apart
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.solvers.status import Status
 
-MEMBERS = (
+MEMBERS_A_CHUNK = (
     8,
     1024,
     # refits in one call of the batch engine: its narrowest block, and seats that all calls share so
@@ -196,7 +196,7 @@ def chunks(total: int, bytes_each: float) -> Iterator[tuple[np.ndarray, int]]:
 
     The last call is filled up with the numbers that would come next.
     """
-    most = int(np.clip(BYTES / max(bytes_each, 1.0), *MEMBERS))
+    most = int(np.clip(BYTES / max(bytes_each, 1.0), *MEMBERS_A_CHUNK))
     calls = -(-total // most)
     size = -(-total // calls)
     for at in range(0, total, size):

@@ -23,7 +23,7 @@ from jaxmle.likelihood.covariance import cluster_codes
 from jaxmle.likelihood.host import precision
 from jaxmle.parameters.arguments import check_count
 
-CACHED = 2**17  # float64 numbers in a core's cache of 1 MB
+CACHED_NUMBERS = 2**17  # float64 numbers in a core's cache of 1 MB
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _each(one: Callable[[Array], Array], key: Array, index: Array, width: int) -
 
     if jax.default_backend() != "cpu":
         return jax.vmap(draw)(index)
-    return jax.lax.map(draw, index, batch_size=int(np.clip(CACHED // width, 1, 128)))
+    return jax.lax.map(draw, index, batch_size=int(np.clip(CACHED_NUMBERS // width, 1, 128)))
 
 
 @partial(jax.jit, static_argnames="units")

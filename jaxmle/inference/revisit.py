@@ -27,7 +27,7 @@ from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import Simplex
 from jaxmle.parameters.tree import Layout
 
-ROWS = 2**17  # rows of members that are evaluated side by side
+ROWS_SIDE_BY_SIDE = 2**17  # rows of members that are evaluated side by side
 
 
 class Visit(NamedTuple):
@@ -80,7 +80,9 @@ class Visit(NamedTuple):
                 default=1,
             )
             return jax.lax.map(
-                member, (x, own, extra), batch_size=max(1, min(x.shape[0], ROWS // max(rows, 1)))
+                member,
+                (x, own, extra),
+                batch_size=max(1, min(x.shape[0], ROWS_SIDE_BY_SIDE // max(rows, 1))),
             )
 
         run = many if self.fit.batch_shape else one

@@ -23,7 +23,7 @@ from jaxmle.parameters.arguments import check_choice, check_flag, shown
 from jaxmle.parameters.tree import Layout
 from jaxmle.solvers.status import Status
 
-CRITERIA = ("aic", "aicc", "bic")
+MODEL_CRITERIA = ("aic", "aicc", "bic")
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["value", "penalty"], meta_fields=[])
@@ -212,7 +212,7 @@ def compare(
     """
     if len(fits) < 2:
         raise ValueError(f"compare takes at least two fits; got {len(fits)}")
-    check_choice("by", by, CRITERIA)
+    check_choice("by", by, MODEL_CRITERIA)
     check_flag("nested", nested)
     same_data(fits)
     listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
@@ -231,7 +231,7 @@ def compare(
     sound = stack([found_supremum(fit) for fit in fits])
     kept = {
         name: xp.where(sound, stack([getattr(fit, name) for fit in fits]), xp.nan)
-        for name in CRITERIA
+        for name in MODEL_CRITERIA
     }
     delta, weight = _weights(kept[by])
     lr = (

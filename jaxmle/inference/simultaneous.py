@@ -16,11 +16,11 @@ from jaxmle.inference.revisit import check_fit
 from jaxmle.likelihood.host import tracing
 from jaxmle.parameters.arguments import check_choice, check_count, check_level, check_seed
 
-METHODS = ("bonferroni", "sup-t")
-DRAWS = (
+SIMULTANEOUS_METHODS = ("bonferroni", "sup-t")
+SUP_T_DRAWS = (
     2**17
 )  # the Monte-Carlo error of a 95 % quantile of max |z| is then about 0.004 in the critical value
-BLOCK = 2**22  # numbers drawn at a time
+NUMBERS_DRAWN_AT_ONCE = 2**22  # numbers drawn at a time
 
 
 @partial(
@@ -94,7 +94,12 @@ class Simultaneous:
 
 
 def simultaneous(
-    fit: Fit, level: float = 0.95, method: str = "bonferroni", *, key: int = 0, draws: int = DRAWS
+    fit: Fit,
+    level: float = 0.95,
+    method: str = "bonferroni",
+    *,
+    key: int = 0,
+    draws: int = SUP_T_DRAWS,
 ) -> Simultaneous:
     """Wald intervals of all parameters that hold together with probability ``level``.
 
@@ -138,7 +143,7 @@ def simultaneous(
         )
     check_fit("simultaneous", fit)
     level = check_level(level)
-    check_choice("method", method, METHODS)
+    check_choice("method", method, SIMULTANEOUS_METHODS)
     draws = check_count("draws", draws, 1000)
     key = check_seed("key", key)
     x = np.asarray(fit.x, float)
@@ -204,7 +209,7 @@ def _largest(root: Array, key: int, draws: int) -> Array:
     """max |z| of each draw, (draws,)."""
     rng = np.random.default_rng(key)
     out = []
-    size = max(1, BLOCK // len(root))
+    size = max(1, NUMBERS_DRAWN_AT_ONCE // len(root))
     while draws > 0:
         out.append(
             np.max(np.abs(rng.standard_normal((min(size, draws), root.shape[1])) @ root.T), axis=1)

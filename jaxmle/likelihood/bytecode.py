@@ -17,7 +17,7 @@ EVERYTHING = "*"  # among names: some code asks for attributes by names that it 
 
 # Libraries whose functions hold no state that a likelihood could depend on. Every other module is
 # looked into, wherever it is installed.
-LIBRARIES = frozenset(sys.stdlib_module_names) | frozenset(
+STATELESS_LIBRARIES = frozenset(sys.stdlib_module_names) | frozenset(
     [
         "jax",
         "jaxlib",
@@ -215,7 +215,7 @@ def of_library(value: Any) -> bool:
         name = value.__name__
     else:
         name = getattr(value, "__module__", "")
-    return isinstance(name, str) and name.partition(".")[0] in LIBRARIES
+    return isinstance(name, str) and name.partition(".")[0] in STATELESS_LIBRARIES
 
 
 @functools.lru_cache(maxsize=4096)

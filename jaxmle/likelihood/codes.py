@@ -55,7 +55,7 @@ class Var(NamedTuple):
     of_data: bool
 
 
-NOTHING = Var(None, False)
+NO_CODE = Var(None, False)
 
 
 # ---------------------------------------------------------------- the program
@@ -69,7 +69,7 @@ def indices_of(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[I
         )
     except Exception:  # what is wrong with the function itself is told where it is summed
         return ()
-    return tuple(dict.fromkeys(_results(program.jaxpr, [NOTHING, *codes_of(data)])[1]))
+    return tuple(dict.fromkeys(_results(program.jaxpr, [NO_CODE, *codes_of(data)])[1]))
 
 
 def codes_of(data: Tree) -> list[Var]:
@@ -102,7 +102,7 @@ def _results(jaxpr: Any, arguments: list[Var]) -> tuple[list[Var], list[Index]]:
     found: list[Index] = []
 
     def read(atom: Any) -> Var:
-        return literal(atom) if hasattr(atom, "val") else table.get(atom, NOTHING)
+        return literal(atom) if hasattr(atom, "val") else table.get(atom, NO_CODE)
 
     for equation in jaxpr.eqns:
         ins = [read(atom) for atom in equation.invars]
@@ -136,7 +136,7 @@ def applied(equation: Any, ins: list[Var]) -> tuple[list[Var], list[Index]]:
     inner = called(equation)
     if inner is not None:
         return _results(inner.jaxpr, ins)
-    rule = RULES.get(name)
+    rule = CODE_RULES.get(name)
     known = None if rule is None else rule(equation, [one.known for one in ins])
     return [Var(known, of_data)] if len(unknown) == 1 else unknown, []
 
@@ -301,7 +301,7 @@ def _side_by_side(equation: Any, ins: list[Known]) -> Known:
     return tuple(one if isinstance(one, Code) else None for one in ins)
 
 
-RULES: dict[str, Callable[[Any, list[Known]], Known]] = {
+CODE_RULES: dict[str, Callable[[Any, list[Known]], Known]] = {
     "convert_element_type": _same, "copy": _same, "add": _added(1), "sub": _added(-1),
     "select_n": _selected, "broadcast_in_dim": _broadcast, "reshape": _reshaped,
     "squeeze": _reshaped, "transpose": _transposed, "slice": _sliced, "concatenate": _side_by_side,

@@ -21,7 +21,7 @@ from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout
 
 CLUSTER_KINDS = ("cluster", "CR0", "CR1", "CR1S", "CR2", "CR3")
-KINDS = ("observed", "expected", "opg", "HC0", "HC1", "HC2", "HC3", *CLUSTER_KINDS, "hac")
+VCOV_KINDS = ("observed", "expected", "opg", "HC0", "HC1", "HC2", "HC3", *CLUSTER_KINDS, "hac")
 LEVERAGED = ("HC2", "HC3", "CR2", "CR3")
 Kind = str | HAC
 
@@ -38,9 +38,9 @@ class Covariance(NamedTuple):
 def check_kind(kind: Kind | None, clusters: Any, where: str = "vcov") -> None:
     """Refuse an unknown kind, and clusters without a cluster kind or the other way round."""
     known = kind is None or isinstance(kind, HAC)
-    if not known and not (isinstance(kind, str) and kind in (*KINDS, "auto")):
+    if not known and not (isinstance(kind, str) and kind in (*VCOV_KINDS, "auto")):
         raise ValueError(
-            f"{where}={shown(kind)} is not known; choose one of {', '.join(KINDS)}, 'auto', a "
+            f"{where}={shown(kind)} is not known; choose one of {', '.join(VCOV_KINDS)}, 'auto', a "
             "record of hac(…) or None"
         )
     if kind in CLUSTER_KINDS and clusters is None:

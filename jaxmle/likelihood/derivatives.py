@@ -27,7 +27,7 @@ FORWARD_OVER_REVERSE = "forward over reverse"
 REVERSE_OVER_REVERSE = "reverse over reverse"
 FORWARD_OVER_FORWARD = "forward over forward"
 DIFFERENCES = "differences of the score"
-METHODS = (
+DIFFERENTIATION_MODES = (
     FORWARD_OVER_REVERSE,
     REVERSE_OVER_REVERSE,
     FORWARD_OVER_FORWARD,
@@ -49,7 +49,7 @@ REFUSAL = "jax cannot differentiate this likelihood"
 # unit roundoff, 0.006 in double precision. With the differences over 1, 2 and 4 steps extrapolated,
 # that leaves an error near 1e-11 at 50 rows, and tells noise of 1e-8 in a score from a curvature.
 STEP_IN_ROOTS_OF_ROUNDOFF = 8.0
-STEPS = (-4.0, -2.0, -1.0, 1.0, 2.0, 4.0)
+DIFFERENCE_STEPS = (-4.0, -2.0, -1.0, 1.0, 2.0, 4.0)
 # rounding that two extrapolations share does not show in what they differ by: a quarter of it was
 # seen once
 SAFETY_OF_THE_ERROR = 4.0
@@ -339,7 +339,7 @@ def _extrapolated(ends: Array, x: Array, step: Array) -> tuple[Array, Array]:
         width = (x + times * step) - (x - times * step)  # as they were rounded
         return (ends[ahead] - ends[back]) / width.reshape(-1, *(1,) * (ends.ndim - 2))
 
-    whole, double, fourfold = (difference(2 - i, 3 + i, STEPS[3 + i]) for i in range(3))
+    whole, double, fourfold = (difference(2 - i, 3 + i, DIFFERENCE_STEPS[3 + i]) for i in range(3))
     fine = (4 * whole - double) / 3
     coarse = (4 * double - fourfold) / 3
     return fine, SAFETY_OF_THE_ERROR * jnp.abs(fine - coarse)
@@ -352,10 +352,12 @@ def _moved(
     (6, p, …), one call after the other.
     """
     p = x.shape[0]
-    points = [x[None, :], *(x[None, :] + jnp.diag(times * step) for times in STEPS)]
+    points = [x[None, :], *(x[None, :] + jnp.diag(times * step) for times in DIFFERENCE_STEPS)]
     found = jax.lax.map(function, jnp.concatenate(points))
     ends = found[0][1:]
-    return jax.tree.map(lambda leaf: leaf[0], found), ends.reshape(len(STEPS), p, *ends.shape[1:])
+    return jax.tree.map(lambda leaf: leaf[0], found), ends.reshape(
+        len(DIFFERENCE_STEPS), p, *ends.shape[1:]
+    )
 
 
 def row_hessians(scores_at: Callable[[Array], Array], x: Array) -> Array:
@@ -384,5 +386,5 @@ def joined(*parts: Differentiation | None) -> Differentiation | None:
     if not told:
         return None
     errors = [part.error for part in told if part.error is not None]
-    method = max((part.method for part in told), key=METHODS.index)
+    method = max((part.method for part in told), key=DIFFERENTIATION_MODES.index)
     return Differentiation(method, sum(errors[1:], errors[0]) if errors else None)

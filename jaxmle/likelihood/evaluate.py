@@ -30,10 +30,15 @@ from jaxmle.likelihood.derivatives import (
 )
 from jaxmle.likelihood.derivatives import gradient as gradient_of
 from jaxmle.likelihood.histogram import uncounted
-from jaxmle.likelihood.regression import WIDE, Regression, gradient, gram
+from jaxmle.likelihood.regression import (
+    MIN_COLUMNS_FOR_TRIANGULAR_PRODUCT,
+    Regression,
+    gradient,
+    gram,
+)
 from jaxmle.parameters.tree import Layout
 
-CACHED = 4096  # rows in a block: 1e6 × 20 takes 0.47 s so, 1.21 s whole
+CACHED_ROWS = 4096  # rows in a block: 1e6 × 20 takes 0.47 s so, 1.21 s whole
 # the same beyond ``WIDE`` parameters: a Hessian of 1e5 × 200 takes 0.12 s so, 0.17 s in blocks of
 # 4096
 CACHED_WIDE = 1024
@@ -142,7 +147,7 @@ def _rows_of_block(layout: Layout, data: Tree, block_rows: int | None) -> int | 
     """Rows of a regression are independent by declaration, so a long pass is always taken in
     blocks that stay in the cache.
     """
-    cached = CACHED if layout.p <= WIDE else CACHED_WIDE
+    cached = CACHED_ROWS if layout.p <= MIN_COLUMNS_FOR_TRIANGULAR_PRODUCT else CACHED_WIDE
     return block_rows or (cached if (data_length(data) or 0) >= 4 * cached else None)
 
 

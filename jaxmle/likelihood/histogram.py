@@ -20,7 +20,7 @@ from jaxmle.likelihood.combinators import Weight
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.likelihood.regression import Histogram, Regression
 
-STEPS = (4, 6)  # lengths of histograms are 2ᵏ times these: few shapes to compile
+HISTOGRAM_LENGTH_FACTORS = (4, 6)  # lengths of histograms are 2ᵏ times these: few shapes to compile
 WORTH = 2  # rows for each entry of a histogram from which it is less work
 # counts below so many times the rows of a member are told apart by a table of all: no more memory
 # than the data
@@ -99,9 +99,9 @@ def counted(loglik: Loglik, data: Tree, found: tuple[int, ...], dtype: Any) -> A
 
 def _rounded(m: int) -> int:
     k = 0
-    while max(STEPS) << k < m:
+    while max(HISTOGRAM_LENGTH_FACTORS) << k < m:
         k += 1
-    return min(step << k for step in STEPS if step << k >= m)
+    return min(step << k for step in HISTOGRAM_LENGTH_FACTORS if step << k >= m)
 
 
 def flagged(flags: Any, loglik: Loglik) -> Any:

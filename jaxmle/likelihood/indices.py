@@ -26,7 +26,7 @@ from jaxmle.likelihood.masked import matters
 from jaxmle.likelihood.regression import Regression
 from jaxmle.parameters.tree import Layout
 
-SCATTERED = 7919  # a prime, so that rows looked at follow no period of the codes
+PROBE_PERIOD = 7919  # a prime, so that rows looked at follow no period of the codes
 LOOKED_AT = 16  # rows by which a column of floats is taken for codes or not
 
 
@@ -109,7 +109,7 @@ def _may_hold_codes(leaf: Array) -> bool:
     """Whether a leaf is of whole numbers, or floats of which a column is, by some of its rows."""
     if leaf.dtype.kind != "f" or leaf.ndim > 2:
         return bool(leaf.dtype.kind in "iu")
-    rows = np.arange(min(LOOKED_AT, len(leaf))) * SCATTERED % len(leaf)
+    rows = np.arange(min(LOOKED_AT, len(leaf))) * PROBE_PERIOD % len(leaf)
     some = np.asarray(leaf)[rows]
     return bool(((np.rint(some) == some).all(axis=0) & (some != some[0]).any(axis=0)).any())
 

@@ -24,13 +24,13 @@ from jaxmle.likelihood.bytecode import of_library
 
 MEMO = "_jaxmle_compiled"  # the attribute of a function that holds what was compiled of it
 MAX_NODES = 10_000  # objects beyond which a function is traced anew: 10 ms of looking, a trace
-MISSING = "(absent)"
+ABSENT = "(absent)"
 AGAIN = "(again)"
 
 PLAIN = frozenset({int, str, bytes, bool, range, type(None), type(Ellipsis), type(NotImplemented)})
 CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
 LINK = "_lru_list_elem"  # of a bounded cache, whose results are referents of the cache itself
-CACHED = type(functools.lru_cache(len))
+CACHED_FUNCTION = type(functools.lru_cache(len))
 DICT_VIEWS: Any = (type({}.keys()), type({}.values()), type({}.items()))
 BUILTIN = (types.BuiltinFunctionType, types.MethodWrapperType)
 IMMUTABLE = (

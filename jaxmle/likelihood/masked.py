@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.likelihood.codes import NOTHING, Var, applied, called, codes_of, indexed, literal
+from jaxmle.likelihood.codes import NO_CODE, Var, applied, called, codes_of, indexed, literal
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.host import compiled
 from jaxmle.parameters.tree import Layout
@@ -29,7 +29,7 @@ def matters(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
                 x, data
             )
             inputs = [x, *jax.tree.leaves(data)]
-            known = [NOTHING, *codes_of(data)]
+            known = [NO_CODE, *codes_of(data)]
             return [changed_terms(program, inputs, known, change) for change in (1, 2)]
 
         return both
@@ -66,7 +66,7 @@ class Seen(NamedTuple):
 def _run(jaxpr: Any, constants: Any, arguments: list[Seen], change: int) -> list[Seen]:
     table = dict(zip(jaxpr.invars, arguments, strict=True))
     table |= {
-        var: Seen(NOTHING, value, value)
+        var: Seen(NO_CODE, value, value)
         for var, value in zip(jaxpr.constvars, constants, strict=True)
     }
 

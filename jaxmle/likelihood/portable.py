@@ -22,10 +22,10 @@ import jax
 import numpy as np
 
 from jaxmle.likelihood.bytecode import EVERYTHING, of_library, reads_of
-from jaxmle.likelihood.kinds import CACHED, MAKING, MEMO, is_jitted, is_table, unwrapped
+from jaxmle.likelihood.kinds import CACHED_FUNCTION, MAKING, MEMO, is_jitted, is_table, unwrapped
 from jaxmle.likelihood.watch import Look
 
-KINDS = dict | tuple | list | collections.deque
+CONTAINER_TYPES = dict | tuple | list | collections.deque
 BOUND = staticmethod | classmethod
 UNCOPIED = (enum.Enum, types.BuiltinFunctionType)  # what is equal only to itself
 SCOPE = ("__builtins__", "__name__", "__package__", "__spec__", "__file__")
@@ -115,13 +115,13 @@ class _Copies:
             return self.module(value)
         if isinstance(value, type):
             return self.a_class(value)
-        if isinstance(value, CACHED):
+        if isinstance(value, CACHED_FUNCTION):
             return _viewing(value)
         if is_table(type(value)):
             return value.copy() if hasattr(value, "index") else value
         if isinstance(value, UNCOPIED):
             return value
-        return self.container(value) if isinstance(value, KINDS) else self.object(value)
+        return self.container(value) if isinstance(value, CONTAINER_TYPES) else self.object(value)
 
     def array(self, value: np.ndarray) -> np.ndarray:
         if value.dtype != object:
@@ -189,7 +189,7 @@ class _Copies:
                 inner = member.__func__ if isinstance(member, BOUND) else member
                 if name.startswith("__") or id(inner) not in self.holders:
                     continue
-                if isinstance(member, KINDS | np.ndarray | staticmethod):
+                if isinstance(member, CONTAINER_TYPES | np.ndarray | staticmethod):
                     found[name] = self.of(inner)
                 elif isinstance(member, types.FunctionType) or is_jitted(member):
                     found[name] = types.MethodType(self.of(member), fresh)

@@ -28,11 +28,11 @@ from jaxmle.likelihood.kinds import unwrapped
 from jaxmle.likelihood.regression import Linear, OfRows, Predictor, Regression
 from jaxmle.parameters.tree import Layout
 
-FEW = 24  # rows of the second trace
+ROWS_OF_SECOND_TRACE = 24  # rows of the second trace
 MOST = 8  # scalar predictors: the program is traced for each pair of them
 # numbers among the parameters, where there is no product to gain by: five parameters of 81 rows
 # take half the time of the general road
-SMALL = 6
+MAX_SCALARS_WITHOUT_PRODUCT = 6
 FORWARD = (((1,), (0,)), ((), ()))  # design (n, q) times coefficients (q,) or (q, K)
 BACKWARD = (((0,), (1,)), ((), ()))  # coefficients (q,) times design (n, q)
 SHAPED = (
@@ -215,7 +215,7 @@ def _found(function: Any, layout: Layout, base: Any, data: Tree) -> Found | None
     """
     params = jax.eval_shape(layout.unravel, base)
     fewer = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct((FEW, *leaf.shape[1:]), leaf.dtype), data
+        lambda leaf: jax.ShapeDtypeStruct((ROWS_OF_SECOND_TRACE, *leaf.shape[1:]), leaf.dtype), data
     )
     try:
         whole = _program(function, params, data)
@@ -255,7 +255,7 @@ def _is_worth_it(found: Found, layout: Layout) -> bool:
         int(np.prod(leaves[i].shape)) for i in found.constants
     ]
     wide = any(leaves[product.param].shape[0] > 1 for product in found.products)
-    small = not found.products and 0 < len(found.constants) <= SMALL
+    small = not found.products and 0 < len(found.constants) <= MAX_SCALARS_WITHOUT_PRODUCT
     return (
         plain
         and (wide or small)
@@ -296,7 +296,8 @@ def _same_operation(a: Any, b: Any, n: int | None) -> bool:
     ):
         return False
     alike = all(
-        len(s) == len(t) and all(u == v or (u, v) == (n, FEW) for u, v in zip(s, t, strict=True))
+        len(s) == len(t)
+        and all(u == v or (u, v) == (n, ROWS_OF_SECOND_TRACE) for u, v in zip(s, t, strict=True))
         for s, t in zip(*shapes, strict=True)
     )
     return alike and all(_same(*both, n) for both in inner)

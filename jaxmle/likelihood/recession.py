@@ -24,13 +24,19 @@ from jaxmle.likelihood.terms import row_scores
 from jaxmle.parameters.constraints import Ordered
 from jaxmle.parameters.tree import Layout
 
-FAR = 40.0  # in units of a predictor: e⁻⁴⁰ is nothing beside one, and e⁴⁰ still a number in float32
-DRAWS = 24  # random points beside the axes: enough for five cut points around a mean
-REACH = (1.0, 10.0, 100.0)  # in units of the rows' own scale, for terms known only as functions
+FAR_PREDICTOR = (
+    40.0  # in units of a predictor: e⁻⁴⁰ is nothing beside one, and e⁴⁰ still a number in float32
+)
+RANDOM_POINTS = 24  # random points beside the axes: enough for five cut points around a mean
+OPAQUE_REACH = (
+    1.0,
+    10.0,
+    100.0,
+)  # in units of the rows' own scale, for terms known only as functions
 # a gradient in the predictors within this of whole numbers, once its largest entry is one, is a
 # limit seen from a finite distance
 PURE = 1e-6
-FLAT = 1e-6  # curvature over its scale that still counts as concave
+CONCAVITY_TOLERANCE = 1e-6  # curvature over its scale that still counts as concave
 
 
 class Ways(NamedTuple):
@@ -118,7 +124,7 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
         curvature = jnp.stack([jnp.stack(column) for column in columns_of])
         curve = jnp.where(moves[:, None, None] & moves[None, :, None], curvature, 0.0)
         top = jnp.linalg.eigvalsh(jnp.moveaxis(jnp.where(jnp.isfinite(curve), curve, 0.0), 2, 0))
-        bad = top[:, -1] > FLAT * jnp.maximum(jnp.max(jnp.abs(top), axis=1), 1.0)
+        bad = top[:, -1] > CONCAVITY_TOLERANCE * jnp.maximum(jnp.max(jnp.abs(top), axis=1), 1.0)
         slope, pure = _limits(slope, moves)
         return (
             row_gradients(columns, slope, layout.p),
@@ -145,8 +151,10 @@ def _grid(m: int, ordered: list[list[int]]) -> np.ndarray:
     """Points (q, m) of the predictors: the middle, far out along each axis both ways, and
     random ones; ordered predictors stay ordered.
     """
-    axes = np.concatenate([np.zeros((1, m)), FAR * np.eye(m), -FAR * np.eye(m)])
-    random = FAR * np.random.default_rng(0).standard_normal((DRAWS if m > 1 else 0, m))
+    axes = np.concatenate([np.zeros((1, m)), FAR_PREDICTOR * np.eye(m), -FAR_PREDICTOR * np.eye(m)])
+    random = FAR_PREDICTOR * np.random.default_rng(0).standard_normal(
+        (RANDOM_POINTS if m > 1 else 0, m)
+    )
     points = np.concatenate([axes, random])
     for group in ordered:
         points[:, group] = np.sort(points[:, group], axis=1) + 1e-3 * np.arange(len(group))
@@ -182,8 +190,8 @@ def _opaque(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
         ),
         0.0,
     )
-    random = np.random.default_rng(0).standard_normal((DRAWS, layout.p))
-    random = random * np.resize(REACH, DRAWS)[:, None]
+    random = np.random.default_rng(0).standard_normal((RANDOM_POINTS, layout.p))
+    random = random * np.resize(OPAQUE_REACH, RANDOM_POINTS)[:, None]
 
     def at(step: Array) -> Array:
         return row_scores(loglik, layout, _sorted(layout, jnp.add(x, step * unit)), data)

@@ -38,7 +38,11 @@ OF_ELEMENTWISE = frozenset(
         "y",
     ]
 )
-CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # parameters that hold the program of a call
+PROGRAM_PARAMETERS = (
+    "jaxpr",
+    "call_jaxpr",
+    "fun_jaxpr",
+)  # parameters that hold the program of a call
 CALLED = frozenset(
     [
         "jit",
@@ -116,10 +120,10 @@ def _rule(equation: Any, ins: list[Axis], rows: int) -> list[Axis]:
             raise NotRowwise
         return [CURRENT] * len(outvars)
     if name in CALLED:
-        return follow(next(params[key] for key in CALLS if key in params), ins, rows)
+        return follow(next(params[key] for key in PROGRAM_PARAMETERS if key in params), ins, rows)
     found: Axis | list[Axis] = None
     rule, reviewed = (
-        (_elementwise, OF_ELEMENTWISE) if name in ELEMENTWISE else RULES.get(name, UNKNOWN)
+        (_elementwise, OF_ELEMENTWISE) if name in ELEMENTWISE else ROW_RULES.get(name, UNKNOWN_RULE)
     )
     if reviewed.issuperset(params):
         shapes = [atom.aval.shape for atom in equation.invars]
@@ -426,8 +430,10 @@ def _counts(params: dict[str, Any]) -> tuple[int, int]:
 
 
 Rule = Callable[[Operation], Axis | list[Axis]]
-UNKNOWN: tuple[Rule, frozenset[str]] = (_unknown, frozenset())
-SCATTERED = "dimension_numbers indices_are_sorted mode unique_indices update_consts update_jaxpr"
+UNKNOWN_RULE: tuple[Rule, frozenset[str]] = (_unknown, frozenset())
+SCATTER_PARAMETERS = (
+    "dimension_numbers indices_are_sorted mode unique_indices update_consts update_jaxpr"
+)
 LOOKED_UP = "dimension_numbers fill_value indices_are_sorted mode slice_sizes unique_indices"
 SCANNED = "_split_transpose ft_in ft_out jaxpr length linear num_carry num_consts reverse unroll"
 REVIEWED: tuple[tuple[str, Rule, str], ...] = (
@@ -445,7 +451,7 @@ REVIEWED: tuple[tuple[str, Rule, str], ...] = (
     ("rev", _reverse, "dimensions"), ("tile", _tile, "reps"),
     ("optimization_barrier", _unchanged, ""), ("gather", _gather, LOOKED_UP),
     ("scatter scatter-add scatter-max scatter-min scatter-mul scatter_add scatter_max "
-    "scatter_min scatter_mul", _scatter, SCATTERED),
+    "scatter_min scatter_mul", _scatter, SCATTER_PARAMETERS),
     ("dynamic_slice", _dynamic_slice, "slice_sizes"),
     ("dynamic_update_slice", _dynamic_update_slice, ""),
     ("dot_general", _dot, "dimension_numbers out_sharding precision preferred_element_type"),
@@ -457,7 +463,7 @@ REVIEWED: tuple[tuple[str, Rule, str], ...] = (
     ("cond", _cond, "branches branches_platforms"),
     ("while", _while, "body_jaxpr body_nconsts cond_jaxpr cond_nconsts"), ("scan", _scan, SCANNED),
 )  # fmt: skip
-RULES: dict[str, tuple[Rule, frozenset[str]]] = {
+ROW_RULES: dict[str, tuple[Rule, frozenset[str]]] = {
     name: (rule, frozenset(params.split()))
     for names, rule, params in REVIEWED
     for name in names.split()

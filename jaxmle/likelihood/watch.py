@@ -41,9 +41,10 @@ import numpy as np
 from jaxmle.likelihood import holders
 from jaxmle.likelihood.bytecode import EVERYTHING, is_impure, of_library, reads_of
 from jaxmle.likelihood.kinds import (
+    ABSENT,
     AGAIN,
     BUILTIN,
-    CACHED,
+    CACHED_FUNCTION,
     CONTAINERS,
     DICT_VIEWS,
     FLATTENING,
@@ -52,7 +53,6 @@ from jaxmle.likelihood.kinds import (
     MAKING,
     MAX_NODES,
     MEMO,
-    MISSING,
     PLAIN,
     STATELESS_BASES,
     UNCALLED,
@@ -205,17 +205,17 @@ class _Walk:
         try:
             inner = cell.cell_contents
         except ValueError:  # a name not bound yet
-            self.facts.append(MISSING)
+            self.facts.append(ABSENT)
         else:
             self.visit(inner)
 
     def chain(self, scope: dict[str, Any], chain: tuple[str, ...]) -> None:
         """The value of a global, or of an attribute of a module that is one."""
-        value = scope.get(chain[0], MISSING)
+        value = scope.get(chain[0], ABSENT)
         place = 1
         parent = self.parent
-        if value is MISSING:
-            self.facts.append(MISSING)
+        if value is ABSENT:
+            self.facts.append(ABSENT)
             if not self.again and is_impure("builtins", chain[:1]):
                 self.hidden = self.hidden or f"what {chain[0]} reads"
             return
@@ -225,8 +225,8 @@ class _Walk:
                 if not self.again and is_impure(value.__name__, chain[place:]):
                     self.hidden = self.hidden or f"what {'.'.join(chain)} reads"
                 return
-            inner = vars(value).get(chain[place], MISSING) if place < len(chain) else MISSING
-            if inner is MISSING:
+            inner = vars(value).get(chain[place], ABSENT) if place < len(chain) else ABSENT
+            if inner is ABSENT:
                 break
             if not self.again:
                 self.alive.append(value)
@@ -239,7 +239,7 @@ class _Walk:
         """What a function imports when it is called, if it has been imported before."""
         package = scope.get("__package__") or ""
         for name in (names[0], f"{package}.{names[0]}" if names[0] else package):
-            self.chain({name: sys.modules.get(name, MISSING)}, (name, *names[1:]))
+            self.chain({name: sys.modules.get(name, ABSENT)}, (name, *names[1:]))
 
     def builtin(self, value: Any) -> None:
         owner = value.__self__
@@ -376,7 +376,7 @@ class _Walk:
                 try:
                     inner = member.__get__(value)
                 except AttributeError:
-                    inner = MISSING
+                    inner = ABSENT
                 self.visit(inner)
 
     def is_whole(self, kind: type, value: Any) -> bool:
@@ -424,7 +424,7 @@ HANDLERS: dict[type, Callable[[_Walk, Any], None]] = {
     tuple: holders.elements,
     type: _Walk.a_class,
     complex: holders.number,
-    CACHED: _Walk.cached,
+    CACHED_FUNCTION: _Walk.cached,
     types.MappingProxyType: holders.proxy,
 }
 BY_KIND: tuple[tuple[Any, Callable[[_Walk, Any], None]], ...] = (

@@ -91,7 +91,7 @@ def _bernoulli_cross(link: str, eta: Tree, row: Tree) -> Array:
     )
 
 
-BERNOULLI = {"logit": logit_logpmf, "probit": probit_logpmf, "cloglog": cloglog_logpmf}
+BERNOULLI_LAWS = {"logit": logit_logpmf, "probit": probit_logpmf, "cloglog": cloglog_logpmf}
 
 
 def _bernoulli(link: str, name: str, offset: str | None) -> Model:
@@ -101,7 +101,7 @@ def _bernoulli(link: str, name: str, offset: str | None) -> Model:
     return Model(
         name,
         regression(
-            BERNOULLI[link],
+            BERNOULLI_LAWS[link],
             {"eta": linear("x", "beta", offset)},
             response=exact(information, functools.partial(_bernoulli_cross, link)),
         ),

@@ -116,7 +116,7 @@ def _begin_multinomial(data: Tree, classes: int) -> Tree:
 # ---------------------------------------------------------------- matched sets
 
 
-NOTHING = -1e18  # the log of 0, as a number: sums and differences of it are numbers too
+LOG_OF_ZERO = -1e18  # the log of 0, as a number: sums and differences of it are numbers too
 
 
 def conditional_terms(params: Tree, data: Tree, cases: int, real: str | None) -> Array:
@@ -135,7 +135,7 @@ def conditional_terms(params: Tree, data: Tree, cases: int, real: str | None) ->
     picked = jnp.sum(jnp.where(chosen > 0, eta, 0.0), axis=1)
     count = jnp.sum(chosen, axis=1)
     order = jnp.arange(cases + 1)[None, :] == count[:, None]
-    choices = _log_choices(jnp.where(member > 0, eta, NOTHING), cases)
+    choices = _log_choices(jnp.where(member > 0, eta, LOG_OF_ZERO), cases)
     size = jnp.sum(jnp.where(order, choices, 0.0), axis=1)
     return jnp.where(jnp.any(order, axis=1), picked - size, jnp.nan)
 
@@ -149,7 +149,7 @@ def _log_choices(log_odds: jax.Array, cases: int) -> jax.Array:
     """
     if cases == 1:
         return jnp.stack([jnp.zeros_like(log_odds[:, 0]), logsumexp(log_odds, axis=1)], axis=1)
-    start = jnp.full((log_odds.shape[0], cases + 1), NOTHING, log_odds.dtype).at[:, 0].set(0.0)
+    start = jnp.full((log_odds.shape[0], cases + 1), LOG_OF_ZERO, log_odds.dtype).at[:, 0].set(0.0)
 
     def add(logs: jax.Array, member: jax.Array) -> tuple[jax.Array, None]:
         more = jnp.logaddexp(logs[:, 1:], logs[:, :-1] + member[:, None])

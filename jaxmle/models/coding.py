@@ -25,7 +25,7 @@ from jaxmle.likelihood.contract import leaf_of
 Remedy = Callable[[str, np.ndarray], str]
 
 MAX_CODE = 2**31 - 1  # of int32, in which codes are computed where float64 is off
-BLOCK = 16_384  # values whose rounded copy stays in the cache
+VALUES_CHECKED_AT_ONCE = 16_384  # values whose rounded copy stays in the cache
 MAX_FEW = 6  # distinct values that still look like classes rather than measurements
 
 
@@ -157,7 +157,10 @@ def coded(likelihood: Any, model: str, rules: tuple[Rule, ...]) -> Any:
 
 def _all_whole(values: np.ndarray) -> bool:
     flat = values.ravel()
-    blocks = (flat[start : start + BLOCK] for start in range(0, flat.size, BLOCK))
+    blocks = (
+        flat[start : start + VALUES_CHECKED_AT_ONCE]
+        for start in range(0, flat.size, VALUES_CHECKED_AT_ONCE)
+    )
     return all(bool((np.rint(block) == block).all()) for block in blocks)
 
 

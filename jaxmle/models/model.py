@@ -24,11 +24,11 @@ from jaxmle.models.laws import Law
 from jaxmle.parameters.arguments import check_choice, shown
 
 ENOUGH = 20_000  # their standard errors are a hundredth and less
-KINDS = ("response", "pearson", "deviance", "quantile")
+RESIDUAL_KINDS = ("response", "pearson", "deviance", "quantile")
 
 # Models whose log density is concave in its predictors: canonical links, and links with a
 # log-concave distribution (Pratt 1981, JASA 76, 103).
-CONCAVE = frozenset(
+CONCAVE_MODELS = frozenset(
     {"logistic", "probit", "cloglog", "binomial", "poisson", "multinomial", "ordinal"}
 )
 
@@ -70,7 +70,7 @@ class Model:
 
     def __post_init__(self) -> None:
         likelihood = coded(self.likelihood, self.name, self.coding)
-        if self.name in CONCAVE and isinstance(likelihood, Regression):
+        if self.name in CONCAVE_MODELS and isinstance(likelihood, Regression):
             likelihood = replace(likelihood, concave=True)
         object.__setattr__(self, "likelihood", likelihood)
 
@@ -194,7 +194,7 @@ class Model:
         >>> poisson().residuals({"beta": np.log([2.0])}, data, "pearson").round(4).tolist()
         [-0.7071, 0.7071]
         """
-        check_choice("kind", kind, KINDS)
+        check_choice("kind", kind, RESIDUAL_KINDS)
         y = self._response(data)
         if self.censoring is not None:
             self.censoring.refuse(kind, data, key)

@@ -52,7 +52,7 @@ def _log_sine_moment(s: Array) -> Array:
     return jnp.where(s < 1, jnp.log(jnp.pi * inside / jnp.sin(jnp.pi * inside)), jnp.inf)
 
 
-ERRORS = {
+ERROR_LAWS = {
     "weibull": Error(
         lambda z: z - held_exp(z),
         lambda z: -held_exp(z),
@@ -88,7 +88,7 @@ ERRORS = {
 
 def _density(law: str, entry: str | None, upper: str | None, eta: Tree, row: Tree) -> Array:
     """The term of one time, by its code; the density is of the time itself, not of its log."""
-    F = ERRORS[law]
+    F = ERROR_LAWS[law]
     scale = eta.get("scale", 1.0)
     event = row["event"]
     log_time = jnp.log(row["time"])
@@ -151,7 +151,7 @@ def aft(
     >>> np.exp(jm.fit(models.aft("exponential"), data=data).params["beta"]).round(6).tolist()
     [3.0]
     """
-    check_choice("law", law, (*ERRORS, "exponential"))
+    check_choice("law", law, (*ERROR_LAWS, "exponential"))
     core, free = ("weibull", False) if law == "exponential" else (law, True)
     eta = {"eta": linear("x", "beta", offset)} | ({"scale": "scale"} if free else {})
     return Model(
@@ -178,7 +178,7 @@ def _aft_coding(
         *coding.optional(offset, entry=entry),
     )
     if entry is not None:
-        found = (*found, coding.Order(entry, "time", LATE, strict=True))
+        found = (*found, coding.Order(entry, "time", LATE_ENTRY, strict=True))
     if upper is not None:
         ends = "an interval has its lower end in time and its upper end, a larger one, in upper"
         found = (*found, coding.Order("time", upper, ends, strict=True, when=_between))
@@ -187,7 +187,7 @@ def _aft_coding(
 
 def _aft_censoring(law: str, entry: str | None, upper: str | None, offset: str | None) -> Censoring:
     """The log survival at both ends of what is known of each time, less that at its entry."""
-    F = ERRORS[law]
+    F = ERROR_LAWS[law]
 
     def ends(params: Tree, data: Tree) -> tuple[Array, Array]:
         eta = eta_of(params, data, offset)
@@ -218,7 +218,7 @@ def _aft_censoring(law: str, entry: str | None, upper: str | None, offset: str |
     return Censoring(ends, inexact, unlike)
 
 
-LATE = (
+LATE_ENTRY = (
     "nobody is observed before entering: entry must lie before the time. Drop these rows from "
     "every leaf"
 )
@@ -244,8 +244,8 @@ def _begin(data: Tree, law: str, free: bool, upper: str | None, offset: str | No
     size = spread(y - centre, xp.ones_like(y))[..., None]
     y = y + 0.5 * size * ((event == RIGHT).astype(y.dtype) - (event == LEFT).astype(y.dtype))
     _, first = regress(data, "x", y)
-    scale = clip(spread(y - first, xp.ones_like(y)) / ERRORS[law].sd, 1e-2, 1e2)
-    beta, _ = regress(data, "x", y - ERRORS[law].centre * (scale[..., None] if free else 1.0))
+    scale = clip(spread(y - first, xp.ones_like(y)) / ERROR_LAWS[law].sd, 1e-2, 1e2)
+    beta, _ = regress(data, "x", y - ERROR_LAWS[law].centre * (scale[..., None] if free else 1.0))
     return {"beta": beta, "scale": scale} if free else {"beta": beta}
 
 
@@ -277,7 +277,7 @@ def _times(F: Error) -> Law:
     )
 
 
-TIMES = {name: _times(error) for name, error in ERRORS.items()}
+TIMES = {name: _times(error) for name, error in ERROR_LAWS.items()}
 
 
 # ---------------------------------------------------------------- Cox
@@ -418,7 +418,7 @@ def _cox_coding(
         coding.events(),
         *(() if strata is None else (coding.groups(strata),)),
         *(() if weights is None else (coding.at_least_zero(weights),)),
-        *(() if entry is None else (coding.Order(entry, "time", LATE, strict=True),)),
+        *(() if entry is None else (coding.Order(entry, "time", LATE_ENTRY, strict=True),)),
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 LARGEST_COUNT = 2**31 - 1  # what an index of 32 bits holds
-SHOWN = 60  # characters of a value that a message repeats
+CHARACTERS_SHOWN = 60  # characters of a value that a message repeats
 
 
 def shown(value: Any) -> str:
@@ -28,7 +28,7 @@ def shown(value: Any) -> str:
     if isinstance(value, dict | set | frozenset):
         return f"a {type(value).__name__} of {len(value)} entries"
     text = repr(value)
-    if len(text) > SHOWN or "\n" in text or " at 0x" in text:
+    if len(text) > CHARACTERS_SHOWN or "\n" in text or " at 0x" in text:
         return f"a {type(value).__name__}"
     return text
 

@@ -330,7 +330,7 @@ def _positive_definite(leaf: np.ndarray) -> bool:
 
 
 Constraint = Interval | Simplex | Ordered | Correlation | Covariance
-KINDS = (Interval, Simplex, Ordered, Correlation, Covariance)
+CONSTRAINT_KINDS = (Interval, Simplex, Ordered, Correlation, Covariance)
 
 free = Interval()
 positive = Interval(0.0, math.inf)

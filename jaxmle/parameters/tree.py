@@ -16,7 +16,7 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import (
-    KINDS,
+    CONSTRAINT_KINDS,
     Bounds,
     Constraint,
     Entry,
@@ -364,12 +364,12 @@ def _step(tree: Tree, key: Any) -> Tree:
 
 def _constraint_at(tree: Tree, path: tuple[Any, ...], name: str) -> Constraint:
     for key in path:
-        if tree is None or isinstance(tree, KINDS):
+        if tree is None or isinstance(tree, CONSTRAINT_KINDS):
             break
         tree = _step(tree, key)
     if tree is None:
         return free
-    if not isinstance(tree, KINDS):
+    if not isinstance(tree, CONSTRAINT_KINDS):
         raise TypeError(
             f"the constraint for {name or 'theta'} must be one of jaxmle's constraints "
             f"(positive, interval(a, b), simplex, …); got {type(tree).__name__}: {tree!r}"
@@ -381,7 +381,7 @@ def _check_all_used(constraints: Tree, params: Tree) -> None:
     """A constraint that no parameter takes is a misspelling or a tree of another form, not a
     wish.
     """
-    if constraints is None or isinstance(constraints, KINDS):
+    if constraints is None or isinstance(constraints, CONSTRAINT_KINDS):
         return
     if isinstance(params, list | tuple) and not hasattr(params, "_fields"):
         if not isinstance(constraints, list | tuple) or len(constraints) > len(params):

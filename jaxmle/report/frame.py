@@ -12,7 +12,7 @@ from jaxmle.parameters.arguments import check_choice
 from jaxmle.solvers.status import Status
 
 BACKENDS = ("pandas", "polars", "pyarrow")
-INSTALL = 'pip install "jaxmle[frame]"'
+INSTALL_FRAME = 'pip install "jaxmle[frame]"'
 
 
 def frame(fit: Any, level: float = 0.95, backend: str | None = None) -> Any:
@@ -38,7 +38,7 @@ def frame(fit: Any, level: float = 0.95, backend: str | None = None) -> Any:
     try:
         narwhals = import_module("narwhals")
     except ImportError as error:
-        raise ImportError(f"a data frame needs narwhals: {INSTALL}") from error
+        raise ImportError(f"a data frame needs narwhals: {INSTALL_FRAME}") from error
     return narwhals.from_dict(columns(fit, level), backend=chosen).to_native()
 
 
@@ -54,7 +54,7 @@ def installed(backend: str | None) -> str:
     if found is None:
         wanted = backend or f"one of {', '.join(BACKENDS)}"
         raise ImportError(
-            f"a data frame needs {wanted}, which is not installed: {INSTALL}"
+            f"a data frame needs {wanted}, which is not installed: {INSTALL_FRAME}"
             + f" or pip install {backend}" * bool(backend)
         )
     return found

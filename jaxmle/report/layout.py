@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from jaxmle.fitting.explain import printed
 from jaxmle.report.numerals import aligned
 
-WIDTH = 100
+PAGE_COLUMNS = 100
 GAP = "  "
 NAME_ROOM = 20  # columns a name may ask for before the numbers give way
 LEAST_ROOM = 10  # columns a name always has
@@ -94,7 +94,7 @@ def _other_columns(grid: Grid) -> list[list[str]]:
 
 
 def _name_room(grid: Grid) -> int:
-    return WIDTH - sum(len(column[0]) + len(GAP) for column in _other_columns(grid))
+    return PAGE_COLUMNS - sum(len(column[0]) + len(GAP) for column in _other_columns(grid))
 
 
 def _longest_name(grid: Grid) -> int:
@@ -113,7 +113,7 @@ def _flush_right(cells: Sequence[str]) -> list[str]:
 
 def wrap(sentence: str) -> list[str]:
     """A sentence on lines of at most `WIDTH` columns, the following lines indented."""
-    return textwrap.wrap(sentence, WIDTH, subsequent_indent="  ")
+    return textwrap.wrap(sentence, PAGE_COLUMNS, subsequent_indent="  ")
 
 
 def pack(items: Sequence[str]) -> list[str]:
@@ -121,7 +121,7 @@ def pack(items: Sequence[str]) -> list[str]:
     lines: list[str] = []
     for item in items:
         joined = f"{lines[-1]}    {item}" if lines else item
-        lines = [*lines[:-1], joined] if lines and len(joined) <= WIDTH else [*lines, item]
+        lines = [*lines[:-1], joined] if lines and len(joined) <= PAGE_COLUMNS else [*lines, item]
     return lines
 
 

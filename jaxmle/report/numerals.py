@@ -8,11 +8,11 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
-MISSING = "n/a"
+MISSING_TEXT = "n/a"
 DIGITS = 4  # significant digits of a standard error, as R's summary tables give
 # outside these, the exponent form
-SMALL = 1e-4
-LARGE = 1e7
+MAX_FOR_EXPONENT_FORM = 1e-4
+MIN_FOR_EXPONENT_FORM = 1e7
 
 Style = Callable[[Sequence[float], float], tuple[str, ...]]
 
@@ -25,7 +25,7 @@ def word(value: float) -> str | None:
     """
     if math.isfinite(value):
         return None
-    return MISSING if math.isnan(value) else f"{value:f}"
+    return MISSING_TEXT if math.isnan(value) else f"{value:f}"
 
 
 def magnitude(value: float) -> int:
@@ -52,7 +52,7 @@ def fixed(value: float, places: int) -> str:
     >>> fixed(-1.23456, 3), fixed(-1e-9, 3), fixed(1e12, 3)
     ('-1.235', '0.000', '1.000e+12')
     """
-    if abs(value) >= LARGE or not math.isfinite(value):
+    if abs(value) >= MIN_FOR_EXPONENT_FORM or not math.isfinite(value):
         return exponent(value)
     return f"{value:z.{places}f}"
 
@@ -63,7 +63,7 @@ def significant(value: float, digits: int = DIGITS) -> str:
     >>> significant(0.0123456), significant(1234567.0), significant(1.5e-7)
     ('0.01235', '1234567', '1.500e-07')
     """
-    if not math.isfinite(value) or 0.0 < abs(value) < SMALL:
+    if not math.isfinite(value) or 0.0 < abs(value) < MAX_FOR_EXPONENT_FORM:
         return exponent(value, digits)
     return fixed(value, max(0, digits - 1 - magnitude(value)))
 
@@ -138,8 +138,8 @@ def _places(values: Sequence[float], scale: float, digits: int) -> int:
 
 
 def _cell(value: float, scale: float, places: int, digits: int) -> str:
-    tiny = 0.0 < abs(value) < SMALL and not scale >= SMALL
-    if not math.isfinite(value) or not (tiny or abs(value) >= LARGE):
+    tiny = 0.0 < abs(value) < MAX_FOR_EXPONENT_FORM and not scale >= MAX_FOR_EXPONENT_FORM
+    if not math.isfinite(value) or not (tiny or abs(value) >= MIN_FOR_EXPONENT_FORM):
         return fixed(value, places)
     known = math.isfinite(scale) and scale > 0.0
     beyond = magnitude(value) - magnitude(scale) if known else 1

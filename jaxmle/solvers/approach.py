@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxmle._types import Array
 from jaxmle.solvers.linalg import metric_of, newton_step
-from jaxmle.solvers.loop import NEAR, Point, is_finite, noise_of, null_cut
+from jaxmle.solvers.loop import DECREMENT_TO_POLISH, Point, is_finite, noise_of, null_cut
 from jaxmle.solvers.methods import LBFGS
 
 QUADRATIC = 1e-2  # decrement (0.14 SE) from which Newton's steps converge without care
@@ -66,7 +66,7 @@ def approach(
         lowest = jnp.minimum(now, lowest)
         # Quasi-Newton's own decrement, −g'd/2, is in units of ℓ as Newton's is.
         near = (
-            0.5 * jnp.abs(jnp.vdot(grad, updates)) <= NEAR
+            0.5 * jnp.abs(jnp.vdot(grad, updates)) <= DECREMENT_TO_POLISH
             if every is None
             else _is_near(evaluate, z, steps, every)
         )

@@ -23,8 +23,8 @@ UNROLLED = 8  # compile time grows as p³; beyond this LAPACK is as fast
 
 # lanes of a batch that take the rare side together: 8 cost twice as much where half of 1 024 need
 # it, 32 cost 0.03 ms more where few do
-FEW = 32
-MANY = 128  # the same where the rare side is cheap
+RARE_LANES = 32
+CHEAP_RARE_LANES = 128  # the same where the rare side is cheap
 
 
 def _mend(
@@ -55,7 +55,11 @@ def _mend(
 
 
 def rarely(
-    needed: Array, rare: Callable[..., Any], usual: Callable[..., Any], *args: Any, few: int = FEW
+    needed: Array,
+    rare: Callable[..., Any],
+    usual: Callable[..., Any],
+    *args: Any,
+    few: int = RARE_LANES,
 ) -> Any:
     """``rare(*args)`` where ``needed``, else ``usual(*args)``; in a batch only the members that
     need it pay for the rare side.
@@ -281,7 +285,7 @@ def _repeat(times: int, body: Callable[[int, Any], Any], value: Any) -> Any:
 
 # factorisations in search of the multiplier of a bounded step: of 1 600 random ones up to p = 9, 98
 # % then gain within 1 % of the most
-PROBES = 7
+MAX_MULTIPLIER_FACTORISATIONS = 7
 FULL = 0.9  # of the radius: a bounded step as long as that is one
 CLEAR = 1e-4  # multiplier from which a direction without curvature is no matter of rounding
 
@@ -329,7 +333,7 @@ def bounded(r: Array, g: Array, radius: Array) -> tuple[Array, Array]:
         )
 
     *_, u, sound = jax.lax.fori_loop(
-        0, PROBES, probe, (low, low, high, steepest, jnp.zeros((), bool))
+        0, MAX_MULTIPLIER_FACTORISATIONS, probe, (low, low, high, steepest, jnp.zeros((), bool))
     )
     return u * jnp.minimum(1.0, radius / jnp.maximum(jnp.sqrt(jnp.sum(u**2)), tiny)), sound
 
@@ -368,7 +372,7 @@ def within(
         scale,
         radius,
         *usual,
-        few=MANY,
+        few=CHEAP_RARE_LANES,
     )
     return rarely(
         ~sound,

@@ -19,22 +19,26 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.linalg import NewtonStep, metric_of, newton_step, within
 
-CLIMB = 0
-POLISH = 1
+CLIMBING = 0
+POLISHING = 1
 DONE = 2
 RUNNING, SETTLED, STUCK, NOT_FINITE, EXHAUSTED, RUNAWAY = range(6)
 
-NEAR = 1e-8  # decrement at which full Newton steps take over
-FLOOR = 1e-18  # decrement (1.4e-9 SE) below which nothing is gained
-PATIENCE = 3  # rounds without a gain above noise before the climb is called stuck
+DECREMENT_TO_POLISH = 1e-8  # decrement at which full Newton steps take over
+DECREMENT_FLOOR = 1e-18  # decrement (1.4e-9 SE) below which nothing is gained
+MAX_ROUNDS_WITHOUT_GAIN = 3  # rounds without a gain above noise before the climb is called stuck
 # information ratio of a step: ≥ .999999 on 5 821 overlapping designs, ≤ .376 on all separated ones
 RECEDES = 0.6
 LIMIT = 40  # rejections in a row
 # steps in a row, each at least 1.4 times as long as the one before (24 000 times in all), with
 # undiminished gain
-ENDLESS = 30
-OWN = 0.1  # scaled length from which a step is the likelihood's own, not that of a small radius
-ROUGH = 1e-5  # predicted gain below which a gain that score and Hessian do not account for is noise
+GROWING_STEPS_OF_RUNAWAY = 30
+MIN_SCALED_LENGTH_OF_OWN_STEP = (
+    0.1  # scaled length from which a step is the likelihood's own, not that of a small radius
+)
+MIN_PREDICTED_GAIN = (
+    1e-5  # predicted gain below which a gain that score and Hessian do not account for is noise
+)
 SHARP = 1e-10  # decrement below which rounding blurs the direction of a recession
 FADED = 1e-14  # decrement down to which a fading climb is followed
 TAIL = 4  # receding steps in a row that make a recession
@@ -42,8 +46,8 @@ TAIL = 4  # receding steps in a row that make a recession
 PROVED = 1e-5
 # factor by which slope and information along a leap may miss what a tail e⁻ᵗ foresees; the
 # decrement, which holds all that is not along it,
-ASTRAY = 2.0
-LOOSE = 100.0  # this one
+LEAP_SLOPE_TOLERANCE = 2.0
+LEAP_DECREMENT_TOLERANCE = 100.0  # this one
 
 
 class Point(NamedTuple):
@@ -259,7 +263,7 @@ def _select(condition: Array, new: Any, old: Any) -> Any:
 def _judge(state: State, trial: Point) -> State:
     """Accept or refuse the trial, and read what it says."""
     xp = namespace(trial.z)
-    polishing = state.phase == POLISH
+    polishing = state.phase == POLISHING
     finite = is_finite(trial)
     own = metric_of(trial.hessian, trial.score)
     scale = xp.maximum(own, 0.5 * state.scale)
@@ -297,7 +301,7 @@ def _judge(state: State, trial: Point) -> State:
     last_norm = xp.sqrt(xp.sum((scale * state.last) ** 2))
     # Only Newton's own steps tell growth from a long way: scoring and BHHH go far at constant
     # length. A radius that grows back from nothing doubles too.
-    longer = (norm >= 1.4 * last_norm) & (norm >= OWN)
+    longer = (norm >= 1.4 * last_norm) & (norm >= MIN_SCALED_LENGTH_OF_OWN_STEP)
     steady = (
         (gain >= 0.9 * state.gain)
         & longer
@@ -310,7 +314,7 @@ def _judge(state: State, trial: Point) -> State:
         finite
         & state.full
         & (state.streak >= 0)
-        & (state.predicted <= ROUGH)
+        & (state.predicted <= MIN_PREDICTED_GAIN)
         & (state.predicted >= SHARP)
     )
     rough = _is_rough(state, trial, newton, signature, noise)
@@ -333,15 +337,17 @@ def _judge(state: State, trial: Point) -> State:
         last=xp.where(accept, xp.where(leapt, state.newton.step, state.move), state.last),
         gain=xp.where(accept & ~first, gain, state.gain),
     )
-    slow = ~(newton.decrement <= 0.25 * state.newton.decrement) | (newton.decrement <= FLOOR)
+    slow = ~(newton.decrement <= 0.25 * state.newton.decrement) | (
+        newton.decrement <= DECREMENT_FLOOR
+    )
     # Where information dies, some steps more tell a recession from a maximum far out.
-    young = (next_state.streak < TAIL) & (newton.decrement > FLOOR**2)
+    young = (next_state.streak < TAIL) & (newton.decrement > DECREMENT_FLOOR**2)
     fading = (signature.information < RECEDES) & state.full & (young | (newton.decrement > FADED))
     slow = slow & ~fading
     outcome = xp.where(accept & is_blind(own, trial.z, state.scale) & ~first, EXHAUSTED, RUNNING)
-    outcome = xp.where(next_state.runaway >= ENDLESS, RUNAWAY, outcome)
+    outcome = xp.where(next_state.runaway >= GROWING_STEPS_OF_RUNAWAY, RUNAWAY, outcome)
     outcome = xp.where(
-        (next_state.idle >= PATIENCE) | (next_state.refused >= LIMIT), STUCK, outcome
+        (next_state.idle >= MAX_ROUNDS_WITHOUT_GAIN) | (next_state.refused >= LIMIT), STUCK, outcome
     )
     outcome = xp.where(
         polishing, xp.where((~accept & ~leapt) | (accept & slow), SETTLED, RUNNING), outcome
@@ -411,14 +417,14 @@ def _lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> 
     grown = xp.exp(state.leap)
 
     def near(ratio: Any) -> Any:
-        return (ratio * ASTRAY >= 1.0) & (ratio <= ASTRAY)
+        return (ratio * LEAP_SLOPE_TOLERANCE >= 1.0) & (ratio <= LEAP_SLOPE_TOLERANCE)
 
     slope = told / xp.where(before > 0, before, xp.inf)
     return (
         newton.definite
         & near(slope * grown)
         & near(shows.information * grown)
-        & (newton.decrement * grown <= LOOSE * state.newton.decrement)
+        & (newton.decrement * grown <= LEAP_DECREMENT_TOLERANCE * state.newton.decrement)
     )
 
 
@@ -463,9 +469,11 @@ def _enter_polish(state: State) -> State:
     before a step of the climb was kept there.
     """
     xp = namespace(state.point.z)
-    near = state.newton.convex & (state.newton.decrement <= xp.maximum(NEAR, noise_of(state.point)))
+    near = state.newton.convex & (
+        state.newton.decrement <= xp.maximum(DECREMENT_TO_POLISH, noise_of(state.point))
+    )
     phase = xp.where(
-        state.leap > 0, CLIMB, xp.where(near & (state.refused == 0), POLISH, state.phase)
+        state.leap > 0, CLIMBING, xp.where(near & (state.refused == 0), POLISHING, state.phase)
     )
     return state._replace(phase=_int(xp, xp.where(state.phase == DONE, DONE, phase)))
 
@@ -476,7 +484,7 @@ def _propose(state: State) -> State:
     """
     xp = namespace(state.point.z)
     observed = -0.5 * (state.point.hessian + state.point.hessian.T)
-    polishing = state.phase == POLISH
+    polishing = state.phase == POLISHING
     j = (
         observed
         if state.point.curvature is None

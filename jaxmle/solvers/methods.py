@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-LARGE = (
+MAX_PARAMETERS_FOR_NEWTON = (
     128  # free parameters beyond which a Hessian at every step costs more than the passes it saves
 )
 
@@ -73,7 +73,7 @@ def choose(solver: Any, k: int) -> Solver:
     beyond.
     """
     if solver is None:
-        return Newton() if k <= LARGE else LBFGS()
+        return Newton() if k <= MAX_PARAMETERS_FOR_NEWTON else LBFGS()
     if isinstance(solver, Solver):
         return solver
     if hasattr(solver, "init") and hasattr(solver, "update"):

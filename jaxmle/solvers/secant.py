@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmle._types import Array
-from jaxmle.solvers.loop import NEAR
+from jaxmle.solvers.loop import DECREMENT_TO_POLISH
 
 CONTRACTS = (
     0.5  # what a pass must leave of the distance; 0.03 is usual at m = 1600 k, 0.25 at m = 64 k
@@ -75,7 +75,7 @@ def secant_climb(
 
 
 def _ended(start: Array, z: Array, distance: Array, passes: int) -> Arrival:
-    arrived = bool(0.5 * distance**2 <= NEAR)
+    arrived = bool(0.5 * distance**2 <= DECREMENT_TO_POLISH)
     return Arrival(z if arrived else start, arrived, passes)
 
 

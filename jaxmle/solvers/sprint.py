@@ -23,8 +23,8 @@ from jaxmle.solvers.linalg import (
     solve_upper,
 )
 from jaxmle.solvers.loop import (
-    NEAR,
-    PATIENCE,
+    DECREMENT_TO_POLISH,
+    MAX_ROUNDS_WITHOUT_GAIN,
     RECEDES,
     Point,
     is_blind,
@@ -33,7 +33,9 @@ from jaxmle.solvers.loop import (
     trusted,
 )
 
-CLOSE = 0.1  # decrement (0.45 SE) from which the next Newton step is taken unseen
+DECREMENT_OF_UNSEEN_STEP = (
+    0.1  # decrement (0.45 SE) from which the next Newton step is taken unseen
+)
 
 
 class Dash(NamedTuple):
@@ -83,7 +85,7 @@ def sprint(
         )
 
     end = jax.lax.while_loop(lambda now: jnp.any(now.running), go_on, start)
-    close = end.near | (end.full & (end.decrement <= CLOSE))
+    close = end.near | (end.full & (end.decrement <= DECREMENT_OF_UNSEEN_STEP))
     move = jnp.where(close[:, None], end.move, 0.0).astype(z.dtype)
     return end.z.astype(z.dtype) + move, end.steps, ~end.failed & (end.kept >= RECEDES)
 
@@ -160,8 +162,10 @@ def _judge(now: Dash, trial: Point, rounds: Array) -> tuple[Dash, Array]:
     idle = jnp.where(flat, now.idle + 1, jnp.where(accept, 0, now.idle))
     z = keep(trial.z, now.z)
     blind = accept & ~first & is_blind(scale, z, now.scale)
-    failed = now.failed | (first & ~finite) | blind | (idle >= PATIENCE)
-    near = convex & (decrement <= jnp.maximum(NEAR, keep(noise_of(trial), now.noise)))
+    failed = now.failed | (first & ~finite) | blind | (idle >= MAX_ROUNDS_WITHOUT_GAIN)
+    near = convex & (
+        decrement <= jnp.maximum(DECREMENT_TO_POLISH, keep(noise_of(trial), now.noise))
+    )
     steps = now.steps + 1
     running = ~failed & ~near & (steps < rounds)
     full = near | (convex & (length <= radius))

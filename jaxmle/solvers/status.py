@@ -92,7 +92,7 @@ def named(status: Any) -> Any:
 
 # What the certificate of a CONVERGED fit adds up: the likelihood has one maximum at most; it is a
 # mean over rows; the best of several starts.
-CONCAVE = 1
+CONCAVE_FLAG = 1
 MEAN = 2
 COMPARED = 4
 
@@ -101,7 +101,7 @@ MEAN_OF_ROWS = (
     "too large. Return the sum, or one term for each row."
 )
 
-MEANING = {
+STATUS_MEANING = {
     Status.NONFINITE: "the log-likelihood or a derivative is not finite at {place}.",
     Status.UNBOUNDED: (
         "the likelihood grows without bound {along}; there is no maximum. Look for a variance "

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxmle.special.gamma import real
 from jaxmle.special.stirling import HALF_LOG_2PI, horner
 
-_EDGE = 9.0
+_BESSEL_SERIES_EDGE = 9.0
 _TERMS = 34  # (x²/4)ᵏ/k!² at x = 9 falls below 1e-17 of the sum
 # Σ xᵏ/(k! (k+ν)!) in x²/4: NIST DLMF 10.25.2
 _SERIES_0 = tuple(1.0 / math.factorial(k) ** 2 for k in range(_TERMS))
@@ -133,8 +133,8 @@ def bessel_ratio(kappa: ArrayLike) -> jax.Array:
     small = (
         0.5 * jnp.where(near, kappa, 0.0) * horner(quarter, _SERIES_1) / horner(quarter, _SERIES_0)
     )
-    y = 2 * _EDGE * w - 1
-    slope = horner(y, _LARGE_0) + w * 2 * _EDGE * horner(
+    y = 2 * _BESSEL_SERIES_EDGE * w - 1
+    slope = horner(y, _LARGE_0) + w * 2 * _BESSEL_SERIES_EDGE * horner(
         y, [k * c for k, c in enumerate(_LARGE_0)][1:]
     )
     return jnp.where(near, small, jnp.sign(kappa) * (1 - 0.5 * w - w * w * slope))
@@ -142,10 +142,10 @@ def bessel_ratio(kappa: ArrayLike) -> jax.Array:
 
 def _split(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Whether the power series holds, x²/4 where it does, and 1/|x| and |x| where it does not."""
-    near = jnp.abs(x) <= _EDGE
-    large = jnp.abs(jnp.where(near, _EDGE, x))
+    near = jnp.abs(x) <= _BESSEL_SERIES_EDGE
+    large = jnp.abs(jnp.where(near, _BESSEL_SERIES_EDGE, x))
     return near, 0.25 * jnp.where(near, x, 0.0) ** 2, 1 / large, large
 
 
 def _tail(w: jax.Array, coefficients: tuple[float, ...]) -> jax.Array:
-    return w * horner(2 * _EDGE * w - 1, coefficients)
+    return w * horner(2 * _BESSEL_SERIES_EDGE * w - 1, coefficients)

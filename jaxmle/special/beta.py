@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxmle.special.gamma import BERNOULLI, SHIFT, gammaln, trigamma
+from jaxmle.special.gamma import BERNOULLI_NUMBERS, SHIFT, gammaln, trigamma
 from jaxmle.special.stirling import HALF_LOG_2PI, horner, promote, stirling_series
 
 _DIGAMMA = [
     0.0,
-    *(b / (2 * k) for k, b in enumerate(BERNOULLI, 1)),
+    *(b / (2 * k) for k, b in enumerate(BERNOULLI_NUMBERS, 1)),
 ]  # ψ(z) = log z − u/2 − Σ cₖ u²ᵏ, u = 1/z
-_TRIGAMMA = [0.0, *BERNOULLI]  # ψ′(z) = u + u²/2 + u Σ cₖ u²ᵏ
+_TRIGAMMA = [0.0, *BERNOULLI_NUMBERS]  # ψ′(z) = u + u²/2 + u Σ cₖ u²ᵏ
 
 
 def betaln(a: ArrayLike, b: ArrayLike) -> jax.Array:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 SHIFT = 10
-BERNOULLI = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
+BERNOULLI_NUMBERS = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730, 7 / 6, -3617 / 510)
 
 
 def _series(x: jax.Array, coefficients: list[float]) -> jax.Array:
@@ -89,7 +89,7 @@ def _gammaln(x: jax.Array) -> jax.Array:
         (up - 0.5) * jnp.log(up)
         - up
         + 0.5 * math.log(2 * math.pi)
-        + _series(up, [b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI, 1)]) / up
+        + _series(up, [b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI_NUMBERS, 1)]) / up
     )
     value = stirling - jnp.log(jnp.where(small, product, 1.0))
     return jnp.where(x > 0, value, jnp.where(x == 0, jnp.inf, jnp.nan))
@@ -102,7 +102,7 @@ def _digamma(x: jax.Array) -> jax.Array:
     value = (
         jnp.log(up)
         - 0.5 / up
-        - _series(up, [b / (2 * k) for k, b in enumerate(BERNOULLI, 1)]) / (up * up)
+        - _series(up, [b / (2 * k) for k, b in enumerate(BERNOULLI_NUMBERS, 1)]) / (up * up)
     )
     return jnp.where(x > 0, value - jnp.where(small, below, 0.0), jnp.nan)
 
@@ -111,7 +111,7 @@ def _digamma(x: jax.Array) -> jax.Array:
 def _trigamma(x: jax.Array) -> jax.Array:
     up, small = _moved(x)
     below = _reciprocals(jnp.where(small, x, 1.0), 2)
-    value = 1.0 / up + 0.5 / (up * up) + _series(up, list(BERNOULLI)) / up**3
+    value = 1.0 / up + 0.5 / (up * up) + _series(up, list(BERNOULLI_NUMBERS)) / up**3
     return jnp.where(x > 0, value + jnp.where(small, below, 0.0), jnp.nan)
 
 
@@ -123,7 +123,7 @@ def _tetragamma(x: jax.Array) -> jax.Array:
     value = (
         -1.0 / (up * up)
         - 1.0 / up**3
-        - _series(up, [(2 * k + 1) * b for k, b in enumerate(BERNOULLI, 1)]) / up**4
+        - _series(up, [(2 * k + 1) * b for k, b in enumerate(BERNOULLI_NUMBERS, 1)]) / up**4
     )
     return jnp.where(x > 0, value + jnp.where(small, below, 0.0), jnp.nan)
 

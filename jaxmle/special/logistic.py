@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmle._types import Array
 
-_ATANH = tuple(
+_LOG1P_SERIES = tuple(
     1.0 / (2 * k + 1) for k in range(17)
 )  # atanh(u)/u in u²; u ≤ 1/3 leaves 1e-18, and 1e-9 after the first 8
 
@@ -23,7 +23,7 @@ def softplus(x: float | Array) -> jax.Array:
     u = t / (2 + t)
     square = u * u
     series = jnp.zeros_like(u)
-    for coefficient in reversed(_ATANH if t.dtype == jnp.float64 else _ATANH[:8]):
+    for coefficient in reversed(_LOG1P_SERIES if t.dtype == jnp.float64 else _LOG1P_SERIES[:8]):
         series = series * square + coefficient
     return jnp.maximum(x, 0) + 2 * u * series
 

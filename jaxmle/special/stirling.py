@@ -15,11 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmle.special.gamma import BERNOULLI, digamma, gammaln, trigamma
+from jaxmle.special.gamma import BERNOULLI_NUMBERS, digamma, gammaln, trigamma
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-_EDGE = 0.1  # from z = 10 the eight terms of the series leave 2e-18
-_ATANH = tuple(
+_STIRLING_SERIES_EDGE = 0.1  # from z = 10 the eight terms of the series leave 2e-18
+_ATANH_SERIES = tuple(
     1.0 / (2 * j + 3) for j in range(16)
 )  # (atanh v − v)/v³ in v²; |v| ≤ 1/3 leaves 3e-17
 
@@ -48,7 +48,9 @@ def horner(x: jax.Array, coefficients: Sequence[float]) -> jax.Array:
 
 def stirling_series(w: jax.Array) -> jax.Array:
     """``stirling_error`` for w ≤ 0.1, z ≥ 10: Stirling's series alone."""
-    return w * horner(w * w, [b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI, 1)])
+    return w * horner(
+        w * w, [b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI_NUMBERS, 1)]
+    )
 
 
 @jax.custom_jvp
@@ -65,7 +67,9 @@ def stirling_error(w: jax.Array) -> jax.Array:
 def _stirling_slope(w: jax.Array) -> jax.Array:
     near, z = _reciprocal(w)
     direct = -z * z * (digamma(z) - jnp.log(z) + 0.5 / z)
-    return jnp.where(near, horner(w * w, [b / (2 * k) for k, b in enumerate(BERNOULLI, 1)]), direct)
+    return jnp.where(
+        near, horner(w * w, [b / (2 * k) for k, b in enumerate(BERNOULLI_NUMBERS, 1)]), direct
+    )
 
 
 def _stirling_curvature(w: jax.Array) -> jax.Array:
@@ -74,12 +78,14 @@ def _stirling_curvature(w: jax.Array) -> jax.Array:
         z * z * (z * z * (trigamma(z) - 1 / z) - 0.5 + 2 * z * (digamma(z) - jnp.log(z) + 0.5 / z))
     )
     return jnp.where(
-        near, w * horner(w * w, [b * (k - 1) / k for k, b in enumerate(BERNOULLI, 1)][1:]), direct
+        near,
+        w * horner(w * w, [b * (k - 1) / k for k, b in enumerate(BERNOULLI_NUMBERS, 1)][1:]),
+        direct,
     )
 
 
 def _reciprocal(w: jax.Array) -> tuple[jax.Array, jax.Array]:
-    near = w <= _EDGE
+    near = w <= _STIRLING_SERIES_EDGE
     return near, 1.0 / jnp.where(near, 1.0, w)
 
 
@@ -103,7 +109,7 @@ def excess(delta: jax.Array, ratio: jax.Array) -> jax.Array:
     v = jnp.where(near, v, 0.0)
     return jnp.where(
         near,
-        delta * v - 2 * v**3 * horner(v * v, _ATANH),
+        delta * v - 2 * v**3 * horner(v * v, _ATANH_SERIES),
         delta - jnp.log(jnp.where(near, 1.0, ratio)),
     )
 
@@ -113,6 +119,6 @@ def excess_quotient(delta: jax.Array, ratio: jax.Array) -> jax.Array:
     near = jnp.abs(delta) <= (2 + delta) / 3
     u = jnp.where(near, delta, 0.0)
     v = u / (2 + u)
-    series = 1 / (2 + u) - 2 * v * horner(v * v, _ATANH) / (2 + u) ** 2
+    series = 1 / (2 + u) - 2 * v * horner(v * v, _ATANH_SERIES) / (2 + u) ** 2
     far = jnp.where(near, 1.0, delta)
     return jnp.where(near, series, (far - jnp.log(jnp.where(near, 1.0, ratio))) / (far * far))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxmle.special.exponential import log1mexp
-from jaxmle.special.gamma import BERNOULLI, SHIFT, gammaln
+from jaxmle.special.gamma import BERNOULLI_NUMBERS, SHIFT, gammaln
 from jaxmle.special.quadrature import LOG_DEPTH, end, moments
 from jaxmle.special.stirling import HALF_LOG_2PI, excess_quotient, horner, promote
 
@@ -21,7 +21,8 @@ LOG_2 = math.log(2)
 # log Γ(a + ½) − log Γ(a) − ½ log a = Σ cₖ a¹⁻²ᵏ, k = 1, 2, …: NIST DLMF 5.11.8 with B₂ₖ(½) = −(1 −
 # 2¹⁻²ᵏ)B₂ₖ
 _HALF_STEP = tuple(
-    -(2 - 2.0 ** (1 - 2 * k)) * b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI, 1)
+    -(2 - 2.0 ** (1 - 2 * k)) * b / (2 * k * (2 * k - 1))
+    for k, b in enumerate(BERNOULLI_NUMBERS, 1)
 )
 
 

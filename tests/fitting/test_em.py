@@ -13,7 +13,7 @@ import jaxmle as jm
 from jaxmle.datasets import load
 from jaxmle.families import normal
 from jaxmle.fitting.em import em, em_steps
-from jaxmle.fitting.gaussian_mixture import KINDS, gaussian_mixture
+from jaxmle.fitting.gaussian_mixture import COVARIANCE_FORMS, gaussian_mixture
 from jaxmle.fitting.mixture_of import mixture_of
 from jaxmle.solvers.status import Status
 
@@ -65,7 +65,8 @@ def from_labels(model, y, labels):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [*(("iris", kind) for kind in KINDS), ("wine", "full"), ("wine", "tied")]
+    ("name", "kind"),
+    [*(("iris", kind) for kind in COVARIANCE_FORMS), ("wine", "full"), ("wine", "tied")],
 )
 def test_em_equals_mclust_from_equal_starts(name, kind):
     y, labels = real(name)
@@ -83,7 +84,7 @@ def test_the_newton_finish_ends_where_em_does():
     assert_allclose(found.fit.loglik, reference()["mclust", "iris-VVI"], rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", COVARIANCE_FORMS)
 def test_em_steps_equal_those_of_scikit_learn(kind):
     mixture = pytest.importorskip("sklearn.mixture")
     y, labels = real("iris")
@@ -230,7 +231,9 @@ def test_blocks_of_rows_do_not_change_the_steps(monkeypatch):
     model, y = gaussian_mixture(2, "spherical"), two_groups()
     start = model.starts(y, 1, np.random.default_rng(0))[0]
     whole = em_steps(model, start, y, 8)
-    monkeypatch.setattr(module, "ROWS", 50)  # 120 rows: three blocks, of which the last is padded
+    monkeypatch.setattr(
+        module, "ROWS_A_FEATURE_BLOCK", 50
+    )  # 120 rows: three blocks, of which the last is padded
     blocks = em_steps(model, start, y, 8)
     assert_allclose(blocks[1], whole[1], rtol=1e-13)
     assert_allclose(blocks[0]["variance"], whole[0]["variance"], rtol=1e-11)

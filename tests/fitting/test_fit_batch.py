@@ -532,7 +532,7 @@ def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch):
 
     monkeypatch.setattr(schedule, "SIZES", (128,))
     whole, taken = run(), []
-    monkeypatch.setattr(chunk, "LATE", 16)
+    monkeypatch.setattr(chunk, "SLOTS_FOR_STRAGGLERS", 16)
     monkeypatch.setattr(
         chunk.Chunk,
         "_taken",

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from jaxmle.fitting.kept import EXACT, LONGEST, kept, short
+from jaxmle.fitting.kept import LONGEST_STEP_IN_STDERR, STDERR_TOLERANCE, kept, short
 from jaxmle.fitting.objective import User
-from jaxmle.fitting.placing import ALIGNED, LARGE, placed
+from jaxmle.fitting.placing import ALIGNED, MIN_BYTES_FOR_HUGE_PAGES, placed
 from jaxmle.fitting.subsample import _turn
 from jaxmle.likelihood.regression import Column, gram
-from jaxmle.solvers.loop import POLISH, Point, begin, step
+from jaxmle.solvers.loop import POLISHING, Point, begin, step
 from jaxmle.solvers.secant import Slope, secant_climb
 
 EVENTS = 400.0
@@ -66,7 +66,7 @@ def never(z):
 
 def near(model, z):
     state = begin(whole(model), np.array([z]))
-    assert state.phase == POLISH
+    assert state.phase == POLISHING
     return state
 
 
@@ -81,7 +81,7 @@ def test_a_short_step_keeps_the_hessian_and_every_standard_error():
     assert point.hessian is state.point.hessian
     assert point.aux.hessian is state.point.aux.hessian
     assert (point.value, point.score, point.aux.score) == (value, score, score)
-    assert abs(np.sqrt(point.hessian[0, 0] / hessian[0, 0]) - 1) < EXACT / 5
+    assert abs(np.sqrt(point.hessian[0, 0] / hessian[0, 0]) - 1) < STDERR_TOLERANCE / 5
     assert abs(point.score[0]) < 1e-6 * np.sqrt(EVENTS)
 
 
@@ -95,20 +95,25 @@ def test_a_hessian_that_changes_is_not_kept():
     state = state._replace(
         point=state.point._replace(score=state.point.score * 1.5), move=np.array([4.5e-9])
     )
-    assert np.sqrt(2 * state.newton.decrement) < LONGEST
-    assert kept(scores(bent), LONGEST, state) is None
+    assert np.sqrt(2 * state.newton.decrement) < LONGEST_STEP_IN_STDERR
+    assert kept(scores(bent), LONGEST_STEP_IN_STDERR, state) is None
 
 
 def test_a_recession_however_short_its_steps_is_seen():
     state = near(tail, 30.0)
     assert np.sqrt(2 * state.newton.decrement) < 1e-6
-    assert kept(scores(tail), LONGEST, state) is None
+    assert kept(scores(tail), LONGEST_STEP_IN_STDERR, state) is None
 
 
 def test_a_score_that_is_not_finite_is_not_kept():
     state = near(counts, np.log(EVENTS) - 1e-8)
     assert (
-        kept(lambda z: scores(counts)(z)._replace(score=np.array([np.nan])), LONGEST, state) is None
+        kept(
+            lambda z: scores(counts)(z)._replace(score=np.array([np.nan])),
+            LONGEST_STEP_IN_STDERR,
+            state,
+        )
+        is None
     )
 
 
@@ -184,9 +189,17 @@ def test_a_pass_that_is_not_finite_ends_a_climb_by_scores(field):
 
 
 def test_large_arrays_are_placed_where_the_device_reads_them():
-    x = np.asarray(np.random.default_rng(0).normal(size=(LARGE // 16 + 3, 2)), order="F")
+    x = np.asarray(
+        np.random.default_rng(0).normal(size=(MIN_BYTES_FOR_HUGE_PAGES // 16 + 3, 2)), order="F"
+    )
     with jax.enable_x64(True):
-        for leaf in (x, x[:, 0], x.astype(np.float32).T, np.arange(LARGE // 4), x[:3]):
+        for leaf in (
+            x,
+            x[:, 0],
+            x.astype(np.float32).T,
+            np.arange(MIN_BYTES_FOR_HUGE_PAGES // 4),
+            x[:3],
+        ):
             there = placed(leaf)
             assert isinstance(there, jax.Array)
             assert there.dtype == leaf.dtype
@@ -198,7 +211,7 @@ def test_large_arrays_are_placed_where_the_device_reads_them():
         assert np.array_equal(np.asarray(whole), copy)
 
 
-@pytest.mark.parametrize("rows", [5, LARGE // 8])
+@pytest.mark.parametrize("rows", [5, MIN_BYTES_FOR_HUGE_PAGES // 8])
 def test_room_after_the_entries_of_an_array_is_zero(rows):
     x = np.random.default_rng(1).normal(size=(3, rows))
     with jax.enable_x64(True):

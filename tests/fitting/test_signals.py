@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle.inference.delta import delta
-from jaxmle.solvers.status import CONCAVE, MEAN
+from jaxmle.solvers.status import CONCAVE_FLAG, MEAN
 
 RNG = np.random.default_rng(13)
 N = 20
@@ -139,7 +139,7 @@ KNOWN = {
 def test_the_maximum_is_said_where_there_is_one_at_most(name):
     loglik, start = KNOWN[name]
     fit = jm.fit(loglik, start, DESIGN)
-    assert int(fit.witness.certificate) & CONCAVE
+    assert int(fit.witness.certificate) & CONCAVE_FLAG
     assert fit.explain() == "The maximum was found."
 
 

@@ -59,8 +59,8 @@ def sprints(monkeypatch):
         found.append((plain(self, z, rounds), self.wanted))
         return found[-1][0]
 
-    monkeypatch.setattr(run, "MANY", 0)
-    monkeypatch.setattr(run, "LONG", 0)
+    monkeypatch.setattr(run, "MIN_ROWS_FOR_FLOAT32_START", 0)
+    monkeypatch.setattr(run, "MIN_ROWS_A_MEMBER_FOR_FLOAT32", 0)
     monkeypatch.setattr(chunk.Chunk, "_sprint", watched)
     return found
 
@@ -68,7 +68,7 @@ def sprints(monkeypatch):
 def both(monkeypatch, loglik, params0, data, **options):
     """The batch with its first steps in single precision, and without."""
     here = jm.fit_batch(loglik, params0, data, **options)
-    monkeypatch.setattr(run, "MANY", NEVER)
+    monkeypatch.setattr(run, "MIN_ROWS_FOR_FLOAT32_START", NEVER)
     return here, jm.fit_batch(loglik, params0, data, **options)
 
 

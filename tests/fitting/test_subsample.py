@@ -23,7 +23,7 @@ START = {"beta": np.zeros(2)}
 @pytest.fixture
 def many(monkeypatch):
     """What counts as many rows, made small."""
-    for name, value in (("MANY", N), ("FEW", 512), ("ROWS_EACH", 1)):
+    for name, value in (("MIN_ROWS_FOR_HEAD_START", N), ("MIN_SAMPLE_ROWS", 512), ("ROWS_EACH", 1)):
         monkeypatch.setattr(subsample, name, value)
 
 
@@ -107,7 +107,7 @@ def test_the_road_changes_no_number(many, whole, monkeypatch, loglik, start, y, 
     data = sample(1.0) if y is None else {"x": sample(0.0)["x"], "y": y}
     fit = jm.fit(loglik, start, data, **options)
     assert len(whole) == 1
-    monkeypatch.setattr(subsample, "MANY", 2 * N)
+    monkeypatch.setattr(subsample, "MIN_ROWS_FOR_HEAD_START", 2 * N)
     plain = jm.fit(loglik, start, data, **options)
     assert len(whole) >= 3
     assert fit.converged

@@ -93,7 +93,7 @@ def test_calls_have_one_length_and_hold_every_replicate_once(monkeypatch):
         assert_array_equal(
             np.concatenate([index[:count] for index, count in calls]), np.arange(total)
         )
-    assert max(len(index) for index, _ in refits.chunks(50, 1e9)) <= refits.MEMBERS[0]
+    assert max(len(index) for index, _ in refits.chunks(50, 1e9)) <= refits.MEMBERS_A_CHUNK[0]
 
 
 def test_bayesian_weights_are_dirichlet(fit):

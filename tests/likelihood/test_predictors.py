@@ -247,13 +247,13 @@ def test_a_long_fit_by_either_road(monkeypatch, vcov):
 
 
 def test_a_batch_of_unequal_members_by_either_road(monkeypatch):
-    monkeypatch.setattr(BATCH, "MANY", 1)
+    monkeypatch.setattr(BATCH, "MIN_ROWS_FOR_FLOAT32_START", 1)
     members = [sample(n, seed) for seed, n in enumerate((40, 55, 64, 40))]
     assert_same(*both(monkeypatch, BATCH, lambda: jm.fit_batch(linear, START, members, **OPTIONS)))
 
 
 def test_a_design_that_all_members_share(monkeypatch):
-    monkeypatch.setattr(BATCH, "MANY", 1)
+    monkeypatch.setattr(BATCH, "MIN_ROWS_FOR_FLOAT32_START", 1)
     data = sample(60, 3)
     responses = np.stack([np.roll(data["y"], shift) for shift in range(8)])
 
@@ -276,7 +276,7 @@ def of_scale(scale):
 
 
 def test_a_checkpoint_knows_the_function_by_what_it_computes(monkeypatch, tmp_path):
-    monkeypatch.setattr(BATCH, "MANY", 1)
+    monkeypatch.setattr(BATCH, "MIN_ROWS_FOR_FLOAT32_START", 1)
     members, start = [sample(40, seed) for seed in range(4)], {"beta": np.zeros(2)}
 
     def run(scale):

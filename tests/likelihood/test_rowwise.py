@@ -13,7 +13,7 @@ from jax.scipy.stats import norm
 import jaxmle as jm
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.rowwise import is_rowwise, proof_of
-from jaxmle.likelihood.rowwise_rules import RULES
+from jaxmle.likelihood.rowwise_rules import ROW_RULES
 from jaxmle.parameters.tree import layout_of
 
 N, K, G = 40, 3, 5
@@ -127,9 +127,9 @@ def test_few_rows_are_proved_apart_too_even_as_many_as_columns_or_classes(n):
 
 def test_a_parameter_that_was_not_reviewed_ends_the_proof(monkeypatch):
     """A later jax may give an operation a setting that the rule does not know."""
-    rule, reviewed = RULES["dot_general"]
+    rule, reviewed = ROW_RULES["dot_general"]
     assert proved(lambda p, d: d["y"] - d["x"] @ p["beta"])
-    monkeypatch.setitem(RULES, "dot_general", (rule, reviewed - {"precision"}))
+    monkeypatch.setitem(ROW_RULES, "dot_general", (rule, reviewed - {"precision"}))
     assert not proved(lambda p, d: d["y"] - d["x"] @ p["beta"])
 
 
@@ -137,7 +137,7 @@ def test_an_error_of_the_rules_is_not_taken_for_rows_that_mix(monkeypatch):
     def broken(operation):
         raise KeyError("a mistake of ours")
 
-    monkeypatch.setitem(RULES, "dot_general", (broken, RULES["dot_general"][1]))
+    monkeypatch.setitem(ROW_RULES, "dot_general", (broken, ROW_RULES["dot_general"][1]))
     with pytest.raises(KeyError, match="a mistake of ours"):
         proved(lambda p, d: d["y"] - d["x"] @ p["beta"])
 
@@ -170,7 +170,9 @@ def test_a_long_fit_in_blocks_is_the_fit_of_the_whole(monkeypatch):
         return jm.fit(logit, {"beta": np.zeros(2)}, data, weights=jm.frequency(np.arange(n) % 3))
 
     blocks = run()
-    monkeypatch.setattr(importlib.import_module("jaxmle.fitting.fit"), "LONG", 10**9)
+    monkeypatch.setattr(
+        importlib.import_module("jaxmle.fitting.fit"), "MIN_ROWS_FOR_OPAQUE_BLOCKS", 10**9
+    )
     whole = run()
     np.testing.assert_allclose((blocks.x - whole.x) / whole.se, 0.0, atol=1e-10)
     np.testing.assert_allclose(blocks.se, whole.se, rtol=1e-12)

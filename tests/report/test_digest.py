@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmle.report.digest import LINES, digest, spread, worst_members
-from jaxmle.report.layout import WIDTH
+from jaxmle.report.layout import PAGE_COLUMNS
 from jaxmle.solvers.status import Status
 from tests.report.records import batch, record
 
@@ -34,7 +34,7 @@ def test_ten_thousand_members_fit_on_one_screen(p, failures):
         )
     ).splitlines()
     assert len(lines) <= LINES
-    assert max(map(len, lines)) <= WIDTH
+    assert max(map(len, lines)) <= PAGE_COLUMNS
 
 
 def test_the_counts_are_those_of_the_statuses():

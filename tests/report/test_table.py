@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from jaxmle.report.layout import WIDTH, columns_of
+from jaxmle.report.layout import PAGE_COLUMNS, columns_of
 from jaxmle.report.numerals import STYLES
 from jaxmle.report.table import coefficients, summary
 from jaxmle.solvers.status import Status
@@ -114,7 +114,7 @@ WIDE = tuple("分散成分の推定値" * 9 + f"[{j}]" for j in range(4))
 )
 def test_no_line_is_wider_than_the_page(names, x, se):
     text = summary(record(x, se, names), 0.999)
-    assert max(map(columns_of, text.splitlines())) <= WIDTH
+    assert max(map(columns_of, text.splitlines())) <= PAGE_COLUMNS
     assert "nan" not in text
 
 
@@ -123,7 +123,7 @@ def test_random_scales_never_widen_the_page_nor_break_the_alignment():
     for _ in range(100):
         x, se = rng.normal(size=(2, 6)) * 10.0 ** rng.integers(-12, 12, size=(2, 6))
         fit = record(x, np.abs(se), (*LONG, "a", "b"))
-        assert max(map(len, summary(fit).splitlines())) <= WIDTH
+        assert max(map(len, summary(fit).splitlines())) <= PAGE_COLUMNS
         for style in STYLES:
             columns = coefficients(fit, 0.95, style).columns()[1:]
             assert all(

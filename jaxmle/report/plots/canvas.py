@@ -22,7 +22,7 @@ PALE = "#c4c4c4"
 SHADES = (INK, GREY, "#9a9a9a")
 DASHES = ("-", "--", "-.", ":")
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
-INSTALL = 'a plot needs matplotlib: pip install "jaxmle[plot]"'
+INSTALL_PLOT = 'a plot needs matplotlib: pip install "jaxmle[plot]"'
 
 
 def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.0)) -> Axes:
@@ -31,7 +31,7 @@ def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.0)) -> Axes:
         try:
             pyplot = import_module("matplotlib.pyplot")
         except ImportError as error:
-            raise ImportError(INSTALL) from error
+            raise ImportError(INSTALL_PLOT) from error
         _, ax = pyplot.subplots(figsize=size, layout="constrained")
         ax.spines[["top", "right"]].set_visible(False)
     if not hasattr(ax, "plot") or not hasattr(ax, "set_xlabel"):

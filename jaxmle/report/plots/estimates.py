@@ -18,9 +18,9 @@ from jaxmle.solvers.status import Status
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LOOSE = 0.8  # of the distance between two rows, that the fits side by side take
+SIDE_BY_SIDE_SHARE = 0.8  # of the distance between two rows, that the fits side by side take
 BARS = 400  # members beyond which standard errors would be a mass
-ROOM = 0.15  # of the range of the regular members, above and below them
+MARGIN_OF_RANGE = 0.15  # of the range of the regular members, above and below them
 REGULAR = (Status.CONVERGED, Status.IMPRECISE)
 
 
@@ -79,7 +79,9 @@ def forest(
     }
     ax = axes(ax, (6.0, 1.2 + 0.3 * len(names) * max(1.0, 0.6 * len(items))))
     edges = _edges([row for rows in found.values() for row in rows.values()], reference)
-    offsets = (np.arange(len(items)) - (len(items) - 1) / 2) * LOOSE / max(len(items), 2)
+    offsets = (
+        (np.arange(len(items)) - (len(items) - 1) / 2) * SIDE_BY_SIDE_SHARE / max(len(items), 2)
+    )
     for number, (label, rows) in enumerate(found.items()):
         style = {"color": SHADES[number % len(SHADES)], "marker": MARKS[number % len(MARKS)]}
         _series(ax, rows, names, float(offsets[number]), edges, style, label)
@@ -339,7 +341,7 @@ def _height(
         float(np.max(x[seen] + half)),
         *([] if truth is None else [truth]),
     ]
-    room = ROOM * (max(ends) - min(ends)) or 0.1 * max(1.0, abs(ends[0]))
+    room = MARGIN_OF_RANGE * (max(ends) - min(ends)) or 0.1 * max(1.0, abs(ends[0]))
     return min(ends) - room, max(ends) + room
 
 

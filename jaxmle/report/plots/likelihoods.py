@@ -353,14 +353,14 @@ def _heights(ax: Axes, across: np.ndarray, up: np.ndarray, fall: np.ndarray) -> 
         ax.clabel(lines, fmt={level: told[level] for level in seen}, fontsize=8, colors=INK)
 
 
-MOST_POINTS = 100_000
+MAX_DRAWN_POINTS = 100_000
 
 
 def _slices(loglik: Loglik, fit: Any, data: Tree, weights: Any, width: Any, points: Any) -> Slices:
     """The likelihood of a fit, checked."""
     one_fit(fit)
     check_number("width", width, low=0.0)
-    check_count("points", points, 3, MOST_POINTS)
+    check_count("points", points, 3, MAX_DRAWN_POINTS)
     check_weighting("the picture", loglik, fit, weights)
     tree = as_tree(loglik if weights is None else weight(loglik, weights))
     seen = host_data(data, fit.dtype)

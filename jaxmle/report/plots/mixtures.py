@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 AROUND = 181  # points of an ellipse
 FINE = 400  # points of a density
-REACH = 4.0  # standard deviations of a component that a picture holds, where no data are
+COMPONENT_REACH_IN_SD = (
+    4.0  # standard deviations of a component that a picture holds, where no data are
+)
 
 
 def mixture(
@@ -132,7 +134,9 @@ def _densities(
     sd = np.sqrt(variance)
     ax.hist(y, bins=bins, density=True, color=PALE, edgecolor="white", linewidth=0.6)
     grid = np.linspace(
-        min(y.min(), np.min(mean - REACH * sd)), max(y.max(), np.max(mean + REACH * sd)), FINE
+        min(y.min(), np.min(mean - COMPONENT_REACH_IN_SD * sd)),
+        max(y.max(), np.max(mean + COMPONENT_REACH_IN_SD * sd)),
+        FINE,
     )
     grid = np.union1d(grid, mean)  # a narrow component must not fall between two points
     each = (

@@ -12,7 +12,7 @@ import scipy
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.constrained import End
 from jaxmle.inference.contour import Contour
-from jaxmle.inference.profile import MEANING, Profile
+from jaxmle.inference.profile import END_MEANING, Profile
 from jaxmle.parameters.arguments import shown
 from jaxmle.report.plots.canvas import GREY, INK, axes, entry, one_fit, percent, remark
 
@@ -96,7 +96,7 @@ def profile(
     remark(
         ax,
         [
-            f"{side} end {MEANING[End(int(status))]}"
+            f"{side} end {END_MEANING[End(int(status))]}"
             for side, _, status in ends
             if int(status) != End.FOUND
         ],
@@ -194,7 +194,7 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
     lost = int(np.isnan(edge[:-1, 0]).sum())
     if lost == len(edge) - 1:
         raise ValueError(
-            f"no point of this contour is finite: {MEANING[End(int(contour.status[0]))]}"
+            f"no point of this contour is finite: {END_MEANING[End(int(contour.status[0]))]}"
         )
     ax = axes(ax, (6.0, 5.0))
     told = percent(contour.level)

@@ -13,7 +13,7 @@ from jaxmle.report.plots.canvas import GREY, MARKS, SHADES, axes, percent, remar
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SURE = 0.95  # level of the Monte-Carlo interval of a coverage
+COVERAGE_LEVEL = 0.95  # level of the Monte-Carlo interval of a coverage
 
 
 def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
@@ -103,7 +103,7 @@ def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
 
 def _wilson(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The values π with |share − π| ≤ z √(π(1 − π)/count)."""
-    z = float(scipy.special.ndtri(0.5 + SURE / 2))
+    z = float(scipy.special.ndtri(0.5 + COVERAGE_LEVEL / 2))
     count = np.where(count > 0, count, np.nan)
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
