@@ -55,8 +55,8 @@ def response_of(left: str) -> Response:
     if isinstance(node, ast.Name):
         return Response(left, {"column": node.id})
     called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
-    single = len(node.args) == 1  # type: ignore[attr-defined]
-    if called == "C" and single and isinstance(node.args[0], ast.Name):  # type: ignore[attr-defined]
+    arguments = node.args  # type: ignore[attr-defined]
+    if called == "C" and len(arguments) == 1 and isinstance(arguments[0], ast.Name):
         return Response(left, {"category": node.args[0].id})  # type: ignore[attr-defined]
     if called in ("Surv", "cbind"):
         roles = FORMS.get((called, len(node.args)))  # type: ignore[attr-defined]

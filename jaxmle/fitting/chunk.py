@@ -84,7 +84,12 @@ def flat_members(inputs: Inputs, index: np.ndarray, length: tuple[int, ...]) -> 
     leaves, treedef = jax.tree.flatten(Members(loglik, base, data, codes))
     shared = tuple(
         jax.tree.leaves(
-            Members(flagged(same, loglik), inputs.base.ndim == 1, flags[0], flags[2])  # type: ignore[arg-type]
+            Members(
+                flagged(same, loglik),
+                inputs.base.ndim == 1,  # type: ignore[arg-type]
+                flags[0],
+                flags[2],
+            )
         )
     )
     return Flat(leaves, Form(treedef, shared), chunk.data_id)

@@ -302,9 +302,8 @@ def _notes(found: Multistart) -> tuple[str, ...]:
         ),
         (
             lone > 0 and len(fits) > 1,
-            f"{_many(lone, 'maximum was found by one start', 'maxima were found by one start each')}"
-            ": "
-            "more starts may find others.",
+            _many(lone, "maximum was found by one start", "maxima were found by one start each")
+            + ": more starts may find others.",
         ),
         (not maxima, f"No start converged. The best ends so: {found.best.explain()}"),
     )

@@ -26,7 +26,9 @@ class Progress:
     def __init__(
         self, total: int, shown: bool | None, about: str = "", stream: TextIO | None = None
     ) -> None:
-        self.total, self.done, self.about = total, 0, about
+        self.total = total
+        self.done = 0
+        self.about = about
         self.stream = sys.stderr if stream is None else stream
         self.shown = shown
         self.terminal = bool(getattr(self.stream, "isatty", lambda: False)())

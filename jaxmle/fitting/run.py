@@ -64,7 +64,9 @@ class Run:
         progress: bool | None,
         checkpoint: Checkpoint,
     ) -> None:
-        self.problem, self.inputs, self.block = problem, inputs, block
+        self.problem = problem
+        self.inputs = inputs
+        self.block = block
         self.devices = _devices(devices)
         self.programs = Programs(problem, tuple(self.devices))
         self.free = (
@@ -304,7 +306,8 @@ class Run:
         """Room for the record of all members; the first ``lead`` axes of each leaf run over
         members.
         """
-        self.treedef, self.state_tree = jax.tree.structure(fit), jax.tree.structure(state)
+        self.treedef = jax.tree.structure(fit)
+        self.state_tree = jax.tree.structure(state)
         self.leaves = [
             np.zeros((self.inputs.source.members, *leaf.shape[lead:]), leaf.dtype)
             for leaf in jax.tree.leaves(fit)

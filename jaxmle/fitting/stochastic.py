@@ -572,7 +572,10 @@ class _Teller:
     """A line about the last epoch every so often, to standard error."""
 
     def __init__(self, epochs: int, shown: bool | None) -> None:
-        self.epochs, self.shown, self.begun, self.told = epochs, shown, time.monotonic(), -np.inf
+        self.epochs = epochs
+        self.shown = shown
+        self.begun = time.monotonic()
+        self.told = -np.inf
 
     def __call__(self, path: list[tuple[float, float]]) -> None:
         now = time.monotonic()

@@ -585,7 +585,7 @@ def _vector_divergence(p: Params, q: Params) -> Any:
     )
 
 
-EULER_GAMMA = float(np.euler_gamma)
+EULER_GAMMA = 0.5772156649015329  # NIST DLMF 5.2.3
 _NORMAL = 0.5 * math.log(2 * math.pi * math.e)
 # Cover & Thomas (2006), Elements of Information Theory, table 17.1.
 _ENTROPY: dict[Family, Callable[[Params], Any]] = {

@@ -72,7 +72,8 @@ class _Copies:
     """Copies made so far, by the identity of what they were made of."""
 
     def __init__(self, seen: Look, holders: frozenset[int]) -> None:
-        self.seen, self.holders = seen, holders
+        self.seen = seen
+        self.holders = holders
         self.done: dict[int, Any] = {}
 
     def of_root(self, function: Any) -> Any:

@@ -125,7 +125,8 @@ class _Walk:
     """One walk over all that a function depends on."""
 
     def __init__(self, names: frozenset[str], again: bool) -> None:
-        self.names, self.again = names, again
+        self.names = names
+        self.again = again
         self.all = EVERYTHING in names
         self.facts: list[Any] = []
         self.kept: list[Any] = []
@@ -138,7 +139,9 @@ class _Walk:
         self.holders: set[int] = set()
         self.kinds: set[int] = set()
         self.parent = 0
-        self.hidden, self.traced, self.changes = "", False, False
+        self.hidden = ""
+        self.traced = False
+        self.changes = False
 
     def visit(self, value: Any) -> None:
         """Write down a value, and all that it depends on."""

@@ -1,0 +1,116 @@
+"""The house counts: density, length and names of the source, read from the files and not from a running program."""
+
+import ast
+import inspect
+from collections import defaultdict
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import jaxmle as jm
+
+PACKAGE = Path(__file__).parents[1] / "jaxmle"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+BY_FILE = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+
+# Figures of packages that are pleasant to read (optimistix, tinygp, formulaic): 33 to 37 characters a line of code, no line over 100,
+# at most 16 parallel assignments.
+MAX_CHARACTERS_A_CODE_LINE = 40
+MAX_COLUMNS = 100
+MAX_PARALLEL_ASSIGNMENTS = 20
+
+
+@cache
+def source(path):
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def tree(path):
+    return ast.parse(source(path))
+
+
+def docstring_lines(path):
+    """The numbers of the lines that hold docstrings."""
+    found = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            found |= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return found
+
+
+def code_lines(path):
+    """Lines that hold code: neither blank, nor a comment, nor a docstring."""
+    docs = docstring_lines(path)
+    lines = enumerate(source(path).splitlines(), 1)
+    stripped = [line.strip() for number, line in lines if number not in docs]
+    return [line for line in stripped if line and not line.startswith("#")]
+
+
+def is_parallel(node):
+    """Whether a statement assigns several values to as many names at once."""
+    return (
+        isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Tuple)
+        and isinstance(node.value, ast.Tuple)
+    )
+
+
+def constants(path):
+    """Upper-case names bound at the top of a file, with the text of their values."""
+    for node in tree(path).body:
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name) and target.id.isupper():
+                    yield target.id, ast.unparse(node.value)
+
+
+def test_a_line_of_code_has_at_most_40_characters_in_the_mean():
+    lines = [line for path in SOURCES for line in code_lines(path)]
+    assert sum(map(len, lines)) / len(lines) <= MAX_CHARACTERS_A_CODE_LINE
+
+
+@BY_FILE
+def test_no_line_is_over_100_columns(path):
+    long = [n for n, line in enumerate(source(path).splitlines(), 1) if len(line) > MAX_COLUMNS]
+    assert not long
+
+
+def test_unrelated_values_are_assigned_one_by_one():
+    parallel = [
+        f"{path.name}:{node.lineno}"
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if is_parallel(node)
+    ]
+    assert len(parallel) <= MAX_PARALLEL_ASSIGNMENTS, parallel
+
+
+def test_no_constant_has_two_meanings():
+    meanings = defaultdict(set)
+    for path in SOURCES:
+        for name, value in constants(path):
+            meanings[name].add(value)
+    assert not {name: values for name, values in meanings.items() if len(values) > 1}
+
+
+def public_objects():
+    """Functions and records that ``jaxmle`` hands out, with the shelves' functions."""
+    for name in jm.__all__:
+        value = getattr(jm, name)
+        if inspect.isfunction(value) or (
+            inspect.isclass(value) and value.__module__.startswith("jaxmle")
+        ):
+            yield name, value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [*public_objects()], ids=lambda v: v if isinstance(v, str) else ""
+)
+def test_every_public_function_and_record_has_an_example_that_runs(name, value):
+    assert ">>> " in (inspect.getdoc(value) or ""), (
+        name
+    )  # the suite runs the doctests of every module
