@@ -54,18 +54,22 @@ def response_of(left: str) -> Response:
     node = parse(left)
     if isinstance(node, ast.Name):
         return Response(left, {"column": node.id})
-    called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
-    arguments = node.args  # type: ignore[attr-defined]
+    called = ""
+    arguments: list[ast.expr] = []
+    named: list[ast.keyword] = []
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        called = node.func.id
+        arguments = node.args
+        named = node.keywords
     if called == "C" and len(arguments) == 1 and isinstance(arguments[0], ast.Name):
-        return Response(left, {"category": node.args[0].id})  # type: ignore[attr-defined]
+        return Response(left, {"category": arguments[0].id})
     if called in ("Surv", "cbind"):
-        roles = FORMS.get((called, len(node.args)))  # type: ignore[attr-defined]
-        if roles is None or node.keywords:  # type: ignore[attr-defined]
+        roles = FORMS.get((called, len(arguments)))
+        if roles is None or named:
             raise ValueError(
                 "a response is Surv(time, event), Surv(start, stop, event) or cbind(successes, "
                 f"failures); got {left!r}"
             )
-        arguments = node.args  # type: ignore[attr-defined]
         parts = {
             role: ast.unparse(argument) for role, argument in zip(roles, arguments, strict=True)
         }
