@@ -192,7 +192,7 @@ class _Walk:
             return
         self.sequence(value.__defaults__ or ())
         self.items(value.__kwdefaults__ or {})
-        self.items({k: v for k, v in value.__dict__.items() if not k.startswith(MEMO)})
+        self.own_attributes(value)
         reads = reads_of(value.__code__)
         if not self.again:
             self.found |= reads.names
@@ -203,6 +203,10 @@ class _Walk:
             self.chain(value.__globals__, chain)
         for names in reads.imports:
             self.imported(value.__globals__, names)
+
+    def own_attributes(self, value: Any) -> None:
+        """What was set on a function, but for what is kept there of it."""
+        self.items({k: v for k, v in vars(value).items() if not k.startswith(MEMO)})
 
     def cell(self, cell: Any) -> None:
         try:
@@ -269,7 +273,7 @@ class _Walk:
         self.visit(value.func)
         self.sequence(value.args)
         self.items(value.keywords)
-        self.items(vars(value))
+        self.own_attributes(value)
 
     def jitted(self, value: Any) -> None:
         inner = unwrapped(value)

@@ -14,6 +14,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
+from jaxmle.likelihood import host
+from jaxmle.likelihood.contract import as_tree
 
 N = 50
 X = np.column_stack([np.ones(N), np.random.default_rng(50).normal(size=(N, 2))])
@@ -374,6 +376,8 @@ FORTY_FITS = """
 import ctypes, gc, resource
 import numpy as np
 import jaxmle as jm
+from jaxmle.likelihood import host
+from jaxmle.likelihood.contract import as_tree
 
 def resident():
     gc.collect()
@@ -420,3 +424,36 @@ def test_forty_fits_of_fresh_closures_over_8_megabytes_leave_no_memory_behind():
         check=True,
     )
     assert float(done.stdout) < 50
+
+
+def ready_models():
+    """Every ready model that needs no data to be made."""
+    for name in jm.models.__all__:
+        make = getattr(jm.models, name)
+        arguments = {"aft": ("weibull",), "distribution": (jm.families.gamma,)}.get(name, ())
+        for wanted in (arguments, (3,)):
+            try:
+                model = make(*wanted)
+            except (TypeError, ValueError):
+                continue
+            if hasattr(model, "likelihood"):
+                yield name, model
+            break
+
+
+@pytest.mark.parametrize("make", CLOSURES)
+def test_what_did_not_change_is_not_compiled_again(make, caplog):
+    loglik = make()
+    jm.fit(loglik, START)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        jm.fit(loglik, START)
+    assert not [r for r in caplog.records if "likelihood_piece" in r.getMessage()]
+
+
+@pytest.mark.parametrize(("name", "model"), [*ready_models()], ids=lambda v: str(v)[:20])
+def test_a_ready_model_is_not_compiled_again_at_each_call(name, model):
+    """Its memo, kept on a partial, was taken for something that the partial depends on."""
+    for function in host.functions_of(as_tree(model)):
+        first = host._memo(function)
+        first.pieces["a program"] = object()
+        assert host._memo(function) is first
