@@ -111,7 +111,7 @@ def compiled_shapes(run: Any) -> tuple[Any, int]:
         out = run()
     logger.removeHandler(listener)
     return out, sum(
-        "Finished XLA compilation of jit(<lambda>)" in message
+        "Finished XLA compilation of jit(likelihood_piece)" in message
         or "Finished XLA compilation of jit(run)" in message
         for message in told
     )

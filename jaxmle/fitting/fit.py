@@ -183,7 +183,10 @@ def _model_parts(
                 "and penalize do not hand a model's start on: give params0=model.start(data), "
                 "constraints=model.constraints"
             )
-        params0 = loglik.start(data)
+        rows = data if tracing() else host_data(data, np.float64, nan=True)
+        if isinstance(rows, dict) or hasattr(rows, "ndim"):
+            check_coding(loglik, rows)  # what has another form, the model itself refuses
+        params0 = loglik.start(rows)
     return (
         loglik,
         params0,
