@@ -5,6 +5,7 @@ free scale below them.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -413,10 +414,15 @@ def _other_form(constraints: Tree, has: str) -> str:
 
 def _check_distinct(leaves: tuple[Leaf, ...]) -> None:
     """Two parameters with one printed name could not be told apart by fix, tie, profile or a
-    reader.
+    reader. Names are alike only where they are so before the first bracket, and are made only then:
+    a tree may have a hundred thousand.
     """
+    heads = Counter(leaf.path.partition("[")[0] for leaf in leaves)
+    labelled = any(leaf.labels for leaf in leaves)
     seen: dict[str, int] = {}
     for place, leaf in enumerate(leaves):
+        if not labelled and heads[leaf.path.partition("[")[0]] == 1:
+            continue
         for name in (*leaf.names, *([leaf.path] if leaf.shape and leaf.path else [])):
             if seen.setdefault(name, place) != place:
                 raise ValueError(
