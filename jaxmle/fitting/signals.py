@@ -22,7 +22,7 @@ from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import parts_of, term_shape
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import Opaque, data_length, terms_of
-from jaxmle.likelihood.host import remembered
+from jaxmle.likelihood.host import precision, remembered
 from jaxmle.likelihood.priors import NormalPrior, Ridge
 from jaxmle.likelihood.regression import Linear, Regression
 from jaxmle.parameters.tree import Layout
@@ -44,7 +44,8 @@ def with_signals(found: Fit, asked: Any, tree: Any, data: Tree) -> Fit:
         tree: the same as a tree.
         data: of one data set.
     """
-    is_mean_of_rows = _is_mean(tree, found.layout, data)
+    with precision(found.dtype):
+        is_mean_of_rows = _is_mean(tree, found.layout, data)
     if is_mean_of_rows:
         warnings.warn(
             MEAN_OF_ROWS[0].upper() + MEAN_OF_ROWS[1:], MeanLikelihoodWarning, stacklevel=3
