@@ -129,6 +129,8 @@ def _solve_symmetric(information: Any, y: Array, method: str | None) -> Array:
 
 
 def approached(problem: Problem, objective: Objective, z: Array) -> tuple[Array, Array]:
+    """A point (k,) near the maximum by the problem's first-order method, and its steps ()."""
+
     def road() -> tuple[Array, Array]:
         return approach(problem.solver, objective.value, objective, objective.curvatures, z)
 

@@ -77,7 +77,7 @@ class Witness:
     stderr_error: Array
     # ()  SEPARATED: 0 seen by following the climb, 1 by the scores of all terms, 2 exact
     # arithmetic; UNIDENTIFIED: 0 not asked, 1 by the data, 2 by the model; CONVERGED: a sum of
-    # solvers.status.CONCAVE, MEAN and COMPARED
+    # solvers.status.CONCAVE_FLAG, MEAN and COMPARED
     certificate: Array
     # (p,)  the finite point at which the verdict was taken: of a separated fit the one where the
     # likelihood is at its limit; __post_init__ fills it in where it is not given

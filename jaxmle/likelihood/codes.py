@@ -62,6 +62,9 @@ NO_CODE = Var(None, False)
 
 
 def indices_of(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[Index, ...]:
+    """The places where the program of a log-likelihood indexes an axis by a leaf of the data;
+    none where it cannot be traced.
+    """
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), data)
     try:
         program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
@@ -81,6 +84,7 @@ def codes_of(data: Tree) -> list[Var]:
 
 
 def literal(atom: Any) -> Var:
+    """A number that stands in the program; its value is kept where it is one whole number."""
     value = np.asarray(atom.val)
     return Var(int(value) if value.ndim == 0 and value.dtype.kind in "iu" else None, False)
 
