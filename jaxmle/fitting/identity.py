@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from jaxmle._types import Loglik, Tree
-from jaxmle.fitting.fingerprint import fingerprint
-from jaxmle.fitting.record import Fit
-from jaxmle.likelihood.anatomy import weights_of
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Fix, Penalize, Tie, Weight, WithResponse
 from jaxmle.likelihood.regression import Linear, Regression
 from jaxmle.likelihood.response import Enumeration
+from jaxmle.likelihood.structure import weights_of
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.fingerprint import fingerprint
 
 DESIGNS_OF_A_MODEL = frozenset({"x", "z"})  # a ready model that declares no regression reads these
 

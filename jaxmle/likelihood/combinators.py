@@ -16,10 +16,10 @@ import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
-from jaxmle.likelihood.opaque import LikelihoodTree
 from jaxmle.likelihood.response import Exact, Law
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout, layout_of
+from jaxmle.runtime.opaque import LikelihoodTree
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["kind"])

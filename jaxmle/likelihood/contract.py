@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.likelihood.opaque import LikelihoodTree, Opaque
+from jaxmle.runtime.opaque import LikelihoodTree, Opaque
 
 
 @runtime_checkable

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Tree
-from jaxmle.likelihood.opaque import LikelihoodTree
 from jaxmle.parameters.arguments import shown
+from jaxmle.runtime.opaque import LikelihoodTree
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["strength"], meta_fields=["leaf"])

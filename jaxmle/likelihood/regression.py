@@ -17,11 +17,11 @@ import numpy as np
 
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.contract import data_length, leaf_of
-from jaxmle.likelihood.once import once
-from jaxmle.likelihood.opaque import LikelihoodTree
 from jaxmle.likelihood.response import Enumeration, Exact, Law, Simulation
 from jaxmle.parameters.arguments import check_flag, check_function, shown
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.cse import once
+from jaxmle.runtime.opaque import LikelihoodTree
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Tree
-from jaxmle.likelihood.opaque import LikelihoodTree
 from jaxmle.parameters.arguments import check_count, check_function, shown
+from jaxmle.runtime.opaque import LikelihoodTree
 
 
 @jax.tree_util.register_static

@@ -239,9 +239,9 @@ def test_drawn_starts_begin_with_the_one_given_and_keep_to_the_constraints():
 
 
 def test_drawn_starts_spread_two_about_the_one_given_on_the_free_scale():
-    from jaxmle.fitting.starts import drawn_about
     from jaxmle.likelihood.contract import as_tree
     from jaxmle.parameters.tree import layout_of
+    from jaxmle.starts.starts import drawn_about
 
     start = {"mu": np.array(3.0), "sigma": np.array(0.2)}
     with jax.enable_x64(True):
