@@ -77,6 +77,7 @@ def assert_same(grouped, alone):
     assert_array_equal(grouped.data_id, alone.data_id)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("model", MODELS)
 def test_a_group_is_the_fit_of_its_rows(shuffled, model):
     loglik, start, constraints = MODELS[model]
@@ -91,6 +92,7 @@ def test_a_group_is_the_fit_of_its_rows(shuffled, model):
     assert result.reasons() == {}
 
 
+@pytest.mark.thorough
 def test_weights_and_clusters_go_by_row(shuffled):
     data, label = table(shuffled, "logit")
     rng = np.random.default_rng(3)
@@ -135,6 +137,7 @@ PARTITION = np.array([1, 0, 1, 1, 0, 0, 1, 0])
 HALVES = {0: Y[PARTITION == 0].mean(), 1: Y[PARTITION == 1].mean()}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("by", "names"),
     [
@@ -262,6 +265,7 @@ def test_a_model_may_know_where_to_start():
     assert_array_equal(result.fits.steps <= 2, True)
 
 
+@pytest.mark.thorough
 def test_options_are_those_of_a_batch(tmp_path):
     result = rates(
         PARTITION,

@@ -119,6 +119,7 @@ def em(mu, weight, rounds=3000):
     return np.log(density.sum(axis=1)).sum(), np.sort(mu)
 
 
+@pytest.mark.thorough
 def test_without_symmetry_both_labellings_are_maxima():
     found = jm.multistart(mixture, two_components, Y, number=16, constraints=SIMPLEX)
     first, second = found.maxima
@@ -255,6 +256,7 @@ def test_drawn_starts_spread_two_about_the_one_given_on_the_free_scale():
     assert_allclose(np.cov(z), 4.0 * np.eye(2), atol=4 * 4 * np.sqrt(2 / 4000))
 
 
+@pytest.mark.thorough
 def test_a_start_drawn_onto_a_bound_by_rounding_is_drawn_nearer():
     """One ulp below its bound, half of all draws would round to the bound itself."""
     start = {"share": 1.0 - 2.0**-53}
@@ -266,6 +268,7 @@ def test_a_start_drawn_onto_a_bound_by_rounding_is_drawn_nearer():
     assert ((found.starts["share"] > 0) & (found.starts["share"] < 1)).all()
 
 
+@pytest.mark.thorough
 def test_fixed_and_tied_parameters_stay_so_in_drawn_starts():
     held = jm.fix(gauss, {"sigma": 1.5})
     found = jm.multistart(held, GAUSS, Y, number=12, constraints=POSITIVE)
@@ -375,6 +378,7 @@ def test_a_model_knows_its_start():
     assert_allclose(found.best.params["rate"], 1 / np.abs(Y).mean(), rtol=1e-10)
 
 
+@pytest.mark.thorough
 def test_weights_and_clusters_are_those_of_a_fit():
     w, school = np.arange(N) % 3, np.arange(N) % 7
     found = jm.multistart(
@@ -395,6 +399,7 @@ def test_a_list_is_one_data_set():
     assert found.best.n == N
 
 
+@pytest.mark.thorough
 def test_float32_finds_the_same_maxima():
     starts = {"centre": np.linspace(-24.0, 24.0, 16)}
     found, double = (
@@ -408,6 +413,7 @@ def test_float32_finds_the_same_maxima():
 # ---------------------------------------------------------------- the table
 
 
+@pytest.mark.thorough
 def test_the_table_is_at_most_a_hundred_columns_and_one_screen():
     y = np.linspace(-300.0, 300.0, 30)
     found = jm.multistart(cauchy, {"centre": y.copy()}, y, params_axis=0)

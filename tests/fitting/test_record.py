@@ -316,6 +316,7 @@ def shares(params, data):
     return data["count"] @ jnp.log(params["p"]) - 0.5 * (jnp.log(params["s"]) - data["level"]) ** 2
 
 
+@pytest.mark.thorough
 def test_constraints_hold_in_every_member_of_a_batch():
     counts = np.random.default_rng(74).multinomial(1, [0.2, 0.3, 0.5], size=(4, N)).astype(float)
     level = np.random.default_rng(75).normal(size=(4, N))

@@ -137,6 +137,7 @@ def test_a_batch_comes_back(logistic, tmp_path):
         assert_same(again, batch)
 
 
+@pytest.mark.thorough
 def test_a_vmapped_fit_of_jax_arrays_comes_back_in_float64(tmp_path):
     with jax.enable_x64(True):
         fits = jax.vmap(lambda data: jm.fit(logit, BETA, data))(logistic_data(83, 3))

@@ -190,6 +190,7 @@ def test_delta_of_a_batch_has_a_leading_axis(fits):
     assert found.vcov.shape == (3, 1, 1) and found.conf_int().shape == (3, 2)
 
 
+@pytest.mark.thorough
 def test_delta_under_a_trace(fits):
     def g(p):
         return {"cv": p["sigma"] / p["mu"]}
@@ -212,6 +213,7 @@ def test_delta_under_a_trace(fits):
     assert_allclose(one.stderr["cv"], np.sqrt(c[0] ** 2 * (0.5 + c[0] ** 2) / N), rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_delta_of_a_float32_fit_is_float32():
     fit = jm.fit(normal, START, Y, constraints=SIGMA, dtype="float32")
     found = jm.delta(lambda p: p["sigma"] ** 2, fit)

@@ -48,6 +48,7 @@ def test_the_order_is_that_of_the_criterion_and_a_wrong_family_is_refused():
     assert "AICc" in str(RANKING)
 
 
+@pytest.mark.thorough
 def test_the_p_value_of_the_normal_is_that_of_lilliefors_kind():
     """W²(1 + ½/n) of a normal with both parameters estimated has its 5 % point at 0.126 (D'Agostino & Stephens 1986, Goodness-of-Fit Techniques, table 4.7)."""
     rng = np.random.default_rng(2)

@@ -56,6 +56,7 @@ def test_clusters_are_deleted_whole(fit):
     assert "150 clusters" in str(found)
 
 
+@pytest.mark.thorough
 def test_frequency_weights_equal_repeated_rows():
     w = np.resize([2, 1, 3, 2, 2], 150)  # 300 rows in all
     w[:2] = 0, 3

@@ -451,6 +451,7 @@ def test_bad_options_are_refused(fitted):
 # ---------------------------------------------------------------- derivatives
 
 
+@pytest.mark.thorough
 def test_derivatives_of_an_end_are_those_of_the_closed_form(fitted):
     found = profile(normal, fitted, Y, points=0)
     with jax.enable_x64(True):
@@ -479,6 +480,7 @@ def test_derivatives_of_an_end_are_those_of_the_closed_form(fitted):
         )  # the ends are multiples of s
 
 
+@pytest.mark.thorough
 def test_derivatives_of_an_end_in_weights_are_those_of_the_closed_form():
     w = np.ones(N)
 

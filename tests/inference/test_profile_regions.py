@@ -55,6 +55,7 @@ def test_a_contour_profiles_the_other_parameters_out(fitted):
     assert_allclose(40 * np.log(rss(found.curve.T) / rss(found.estimate[:, None])), CUT, atol=1e-7)
 
 
+@pytest.mark.thorough
 def test_contours_of_a_batch_are_those_of_its_members(fitted):
     stack = {"x": np.stack([X, X]), "y": np.stack([Y, Y**2 / 4])}
     fits = jm.fit_batch(line, LINE, stack, constraints=SIGMA, progress=False)

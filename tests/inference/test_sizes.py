@@ -12,6 +12,8 @@ from jaxmle.inference.selection import tic
 
 from .hypothesis_cases import normal
 
+pytestmark = pytest.mark.thorough
+
 SETS, ROWS = 2000, 200
 BIAS = 0.004  # χ² laws with 200 rows: the Wald test of a normal mean has size 5.3 %; with 1 000 rows and 10 000 samples all are within 0.8 %
 Y = np.random.default_rng(20).normal(0.0, 2.0, size=(SETS, ROWS))

@@ -52,6 +52,7 @@ def differences(f, beta, step=1e-5):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("loglik", [OPAQUE, CLOSED], ids=["enumerated", "closed"])
 def test_the_penalty_is_half_the_log_determinant_with_its_derivatives(loglik):
     at = jm.evaluate(jeffreys(loglik), BETA, LOGIT)

@@ -159,6 +159,7 @@ def test_the_information_equality_holds_in_expectation():
     assert_allclose(outer, minus_h, rtol=1e-13)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rows", [7, 20, 100])
 def test_blocks_of_rows_give_the_whole_sum(rows):
     """7 does not divide n = 60: the last block is moved back and its doubled rows have weight 0."""

@@ -419,6 +419,7 @@ def test_a_penalised_likelihood_under_weights_can_be_called():
     )
 
 
+@pytest.mark.thorough
 def test_a_traced_fit_of_a_pool_is_the_host_fit():
     with jax.enable_x64(True):
         x, se = jax.jit(

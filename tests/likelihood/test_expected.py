@@ -90,6 +90,7 @@ def test_expected_information_does_not_look_at_the_response():
         )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("loglik", "name"),
     [(simulated_normal, "normal"), (simulated_probit, "probit"), (simulated_regression, "normal")],

@@ -120,6 +120,7 @@ def test_a_row_of_weight_zero_is_no_row():
         )
 
 
+@pytest.mark.thorough
 def test_the_fit_the_batch_and_the_trace_agree():
     fit = jm.fit(logit, START, LOGIT, vcov=hac(lags=3))
     assert fit.vcov_kind == "HAC (bartlett, bandwidth 4)"

@@ -100,6 +100,7 @@ BY_OTHER_SOLVERS = [
 ]
 
 
+@pytest.mark.thorough
 @by_name([case for case in CASES if case.name in BY_OTHER_SOLVERS])
 @pytest.mark.parametrize("solver", [jm.solvers.BHHH(), jm.solvers.LBFGS()], ids=["BHHH", "LBFGS"])
 def test_other_solvers_reach_the_same_maximum_or_say_that_they_ran_out_of_steps(case, solver):
@@ -111,6 +112,7 @@ def test_other_solvers_reach_the_same_maximum_or_say_that_they_ran_out_of_steps(
         assert_allclose(fit.se, se, rtol=1e-6)
 
 
+@pytest.mark.thorough
 @by_name(BY_TERMS)
 @pytest.mark.parametrize("kind", ["HC0", "HC1", "opg"])
 def test_robust_standard_errors_are_those_of_the_file(case, kind):
@@ -134,6 +136,7 @@ def test_cluster_standard_errors_are_those_of_the_file(case):
     )
 
 
+@pytest.mark.thorough
 @by_name(WITH_EXPECTED)
 def test_expected_standard_errors_are_those_of_the_file(case):
     fit = jm.fit(

@@ -62,6 +62,7 @@ def binary(link):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("link", BINARY)
 def test_binary_regressions_have_the_covariances_of_r(link, kind):

@@ -64,6 +64,7 @@ def test_every_solver_reaches_the_maximum(name):
     assert fit.steps > 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["scoring", "newton_clipped", "lbfgs"])
 def test_a_solver_does_the_same_under_jit(name):
     with jax.enable_x64(True):

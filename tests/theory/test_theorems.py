@@ -112,6 +112,7 @@ def counts():
     return fits.x, fits.se, places
 
 
+@pytest.mark.thorough
 def test_1_the_error_of_a_regression_falls_as_its_information_says(counts):
     """RMSE √n → √diag I⁻¹, which is not in closed form for any n; the slope again −½."""
     x, _, places = counts
