@@ -17,7 +17,7 @@ from jaxmle.fitting.checkpoint import Checkpoint
 from jaxmle.fitting.chunk import flat_members
 from jaxmle.fitting.engine import Problem, pose
 from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
-from jaxmle.fitting.identity import with_response_ids
+from jaxmle.fitting.identities import with_response_ids
 from jaxmle.fitting.inputs import Inputs, gathered
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.run import MIN_ROWS_FOR_FLOAT32_START, Run

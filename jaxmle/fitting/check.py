@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from jaxmle.fitting.record import Fit
+from jaxmle.fitting.contents import Record
 from jaxmle.solvers.status import Status
 
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 MEMBERS_NAMED = 6  # members named for each status in the message
 
 
@@ -38,7 +39,7 @@ class FitError(ValueError):
         self.members = members
 
 
-def check(fit: Fit) -> Fit:
+def check(fit: AnyRecord) -> AnyRecord:
     """The fit itself, where it, or every member of it, has converged.
 
     Raises:
@@ -61,7 +62,7 @@ def check(fit: Fit) -> Fit:
     )
 
 
-def _failures(fit: Fit, status: np.ndarray, members: tuple[np.ndarray, ...]) -> str:
+def _failures(fit: Record, status: np.ndarray, members: tuple[np.ndarray, ...]) -> str:
     """Counts by status, the worst first, with the sentence of the first member of each: two
     lines for each, whatever the batch.
     """
@@ -81,7 +82,7 @@ def _fits(count: int) -> str:
     return f"{count} fit" if count == 1 else f"{count} fits"
 
 
-def outside_of_traces(fit: Fit, what: str) -> None:
+def outside_of_traces(fit: Record, what: str) -> None:
     """A ``TypeError`` where the fit's values are not known yet."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(fit)):
         raise TypeError(

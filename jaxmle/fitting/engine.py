@@ -17,8 +17,7 @@ from jaxmle.fitting.conclude import Reach, conclude, reach, record
 from jaxmle.fitting.diagnosis import Limit, Verdict, explore, judge, root_of, survey
 from jaxmle.fitting.objective import Objective, User
 from jaxmle.fitting.record import Fit
-from jaxmle.likelihood.anatomy import has, has_law, roots_of, weighting_of
-from jaxmle.likelihood.bias import jeffreys_of
+from jaxmle.likelihood.anatomy import has, has_law, jeffreys_of, roots_of, weighting_of
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.covariance import LEVERAGED, Covariance, Kind, check_order, sandwich

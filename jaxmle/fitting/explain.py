@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from jaxmle.fitting.contents import Record
 from jaxmle.likelihood.derivatives import DIFFERENCES, FORWARD_OVER_REVERSE
+from jaxmle.report.notes import covariance_note, printed
 from jaxmle.solvers.status import COMPARED, CONCAVE_FLAG, MEAN, MEAN_OF_ROWS, STATUS_MEANING, Status
-
-if TYPE_CHECKING:
-    from jaxmle.fitting.record import Fit
-
 
 NOISE = (
     "what looks like a maximum is within the rounding noise of the log-likelihood in this "
@@ -39,7 +37,7 @@ SOURCE = {
 }
 
 
-def explain(fit: Fit) -> str:
+def explain(fit: Record) -> str:
     """One sentence for the status of one fit, with the parameters concerned and what to do
     about it.
     """
@@ -75,22 +73,7 @@ def explain(fit: Fit) -> str:
     return sentence.replace("  ", " ").replace(" ;", ";").replace(" .", ".")
 
 
-def printed(text: str) -> str:
-    r"""A name as it is shown: characters that do not print, such as line ends and marks that turn
-    the direction of writing, are escaped.
-
-    >>> printed("price (€)"), printed("a\nb\u202e")
-    ('price (€)', 'a\\nb\\u202e')
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in text
-    )
-
-
-def _second_derivatives(fit: Fit) -> str:
+def _second_derivatives(fit: Record) -> str:
     """How second derivatives were taken, a sentence; "" where it was by the usual modes."""
     if fit.hessian_by == FORWARD_OVER_REVERSE:
         return ""
@@ -122,32 +105,6 @@ def _maximum(certificate: int) -> str:
     return found + (f" But {MEAN_OF_ROWS}" if certificate & MEAN else "")
 
 
-def covariance_note(fit: Fit) -> str:
-    """Why a robust covariance does not exist, a sentence; "" where it does."""
-    row = int(fit.witness.row)
-    kind = printed(fit.vcov_kind)
-    clustered = kind.startswith("CR")
-    if fit.vcov_kind == "none":
-        return ""
-    if row >= 0:
-        return (
-            f" {'The cluster of row' if clustered else 'Row'} {row} has leverage one, so {kind} "
-            "does not exist."
-        )
-    if not np.any(np.isnan(np.diagonal(fit.witness.vcov))):
-        return ""
-    return (
-        f" But {kind} has no meaning here: the scores of a fit with as many parameters as rows "
-        "are zero up to rounding, or there are too few clusters or rows for its correction"
-        + (
-            ", or a variance clustered two ways, which is a sum over both less one over their "
-            "crossings, came out negative."
-            if clustered
-            else "."
-        )
-    )
-
-
 def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit: int = 4) -> str:
     """A direction as a readable sum: ``a - b``, ``0.5*a + b``; its largest coefficient is one,
     those small in units of ``scale`` are left out.
@@ -164,7 +121,7 @@ def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit:
     return text + (" + …" if len(chosen) > limit else "")
 
 
-def _bounds(fit: Fit) -> str:
+def _bounds(fit: Record) -> str:
     told = []
     names = [*map(printed, fit.names)]
     for name, before, code, (low, high) in zip(
@@ -175,7 +132,7 @@ def _bounds(fit: Fit) -> str:
     return ", ".join(told)
 
 
-def _free(fit: Fit) -> str:
+def _free(fit: Record) -> str:
     """The parameters that a flat direction moves."""
     moved = [printed(name) for name, se in zip(fit.names, fit.se, strict=True) if np.isnan(se)]
     told = ", ".join(moved[:6]) + (", …" if len(moved) > 6 else "")
@@ -186,7 +143,7 @@ def _free(fit: Fit) -> str:
     )
 
 
-def _direction(fit: Fit) -> str:
+def _direction(fit: Record) -> str:
     """The witness's direction in words. What counts as small is judged in standard units,
     √|H_jj|, not in those of the parameters.
     """
@@ -200,7 +157,7 @@ def _direction(fit: Fit) -> str:
     return combination(fit.names, fit.witness.direction, scale)
 
 
-def _infinite(fit: Fit) -> str:
+def _infinite(fit: Record) -> str:
     told = [
         f"{printed(name)} → {'+' if s > 0 else '−'}∞"
         for name, s in zip(fit.names, np.asarray(fit.witness.sign), strict=True)

@@ -18,8 +18,9 @@ from jaxmle.fitting.gaussian_mixture import Path
 from jaxmle.fitting.mixture_start import assignments
 from jaxmle.likelihood.checks import check_coding, host_params
 from jaxmle.likelihood.combinators import sampling
-from jaxmle.likelihood.contract import Opaque, as_tree, data_length
+from jaxmle.likelihood.contract import as_tree, data_length
 from jaxmle.likelihood.host import compiled
+from jaxmle.likelihood.opaque import Opaque
 from jaxmle.parameters.arguments import check_count, check_function
 from jaxmle.parameters.constraints import simplex
 from jaxmle.parameters.tree import layout_of

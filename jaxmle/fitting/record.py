@@ -15,9 +15,13 @@ import scipy
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
+from jaxmle.fitting import store
+from jaxmle.fitting.check import check as check_record
+from jaxmle.fitting.explain import explain as explain_record
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.arguments import check_choice, check_level, shown
 from jaxmle.parameters.tree import Layout
+from jaxmle.report.notes import printed
 from jaxmle.solvers.status import Status, named
 
 # A covariance computed in float32 is symmetric, and positive, to some 1e-6 of its diagonal.
@@ -361,34 +365,26 @@ class Fit:
         """The fit itself where every member has converged; else a ``FitError`` that says which
         have not, and why.
         """
-        from jaxmle.fitting.check import check
-
-        return check(self)
+        return check_record(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the record to one npz file, the whole file or nothing; ``.npz`` is added where
         the name has no suffix.
         """
-        from jaxmle.fitting.store import save
-
-        save(self, path)
+        store.save(self, path)
 
     @staticmethod
     def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
         """The record that ``save`` wrote, to the last bit. A tree with classes in it needs
         ``like``, parameters of that structure.
         """
-        from jaxmle.fitting.store import load
-
-        return load(path, like)
+        return store.load(path, like, Fit, Witness)
 
     # ------------------------------------------------------------ saying
 
     def explain(self) -> str:
         """The verdict in a sentence, with the parameters concerned and what to do."""
-        from jaxmle.fitting.explain import explain
-
-        return explain(self)
+        return explain_record(self)
 
     def summary(self, level: float = 0.95) -> str:
         """The table of one fit, or the digest of a batch."""
@@ -401,8 +397,6 @@ class Fit:
         if not isinstance(self.status, np.ndarray | np.generic | jax.Array) or isinstance(
             self.status, jax.core.Tracer
         ):
-            from jaxmle.fitting.explain import printed
-
             return (
                 f"Fit({', '.join(map(printed, self.names[:6]))}; {type(self.status).__name__} "
                 "leaves)"

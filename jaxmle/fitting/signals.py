@@ -21,8 +21,9 @@ from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import parts_of, term_shape
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import Opaque, data_length, terms_of
+from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.likelihood.host import precision, remembered
+from jaxmle.likelihood.opaque import Opaque
 from jaxmle.likelihood.priors import NormalPrior, Ridge
 from jaxmle.likelihood.regression import Linear, Regression
 from jaxmle.parameters.tree import Layout

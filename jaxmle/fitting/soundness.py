@@ -11,11 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmle.fitting.record import Fit
+from jaxmle.fitting.contents import Record
 from jaxmle.solvers.status import Status
 
 
-def check_sound(fit: Fit) -> None:
+def check_sound(fit: Record) -> None:
     """Raise ``ValueError``, with a clause that says why, where a record with NumPy leaves is
     none of a fit.
     """
@@ -36,7 +36,9 @@ def check_sound(fit: Fit) -> None:
     _check_covariance(fit, converged, vcov, rounding)
 
 
-def _check_covariance(fit: Fit, converged: np.ndarray, vcov: np.ndarray, rounding: float) -> None:
+def _check_covariance(
+    fit: Record, converged: np.ndarray, vcov: np.ndarray, rounding: float
+) -> None:
     """Where a converged fit has standard errors, its covariance is finite, symmetric and
     positive semi-definite.
     """
@@ -67,7 +69,7 @@ def _indefinite(correlation: np.ndarray, rounding: float) -> np.ndarray:
     return np.zeros(len(correlation), bool)
 
 
-def _refuse(fit: Fit, wrong: Any, what: str) -> None:
+def _refuse(fit: Record, wrong: Any, what: str) -> None:
     """Raise for the first member that is wrong."""
     if not np.any(wrong):
         return

@@ -12,8 +12,9 @@ from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.symmetry import blocks_of
 from jaxmle.likelihood.anatomy import roots_of, substituted
 from jaxmle.likelihood.checks import check_fixed, check_start, host_params
-from jaxmle.likelihood.contract import Opaque, terms_of
+from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.host import remembered, to_numpy
+from jaxmle.likelihood.opaque import Opaque
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 

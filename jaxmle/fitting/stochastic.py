@@ -35,9 +35,10 @@ from jaxmle.likelihood.checks import (
     host_params,
 )
 from jaxmle.likelihood.combinators import Penalize, Pool, Weight, weight
-from jaxmle.likelihood.contract import Opaque, as_tree, data_length
+from jaxmle.likelihood.contract import as_tree, data_length
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.likelihood.indices import check_indices
+from jaxmle.likelihood.opaque import Opaque
 from jaxmle.likelihood.row_independence import check_rows_apart
 from jaxmle.parameters.arguments import (
     check_choice,

@@ -8,26 +8,27 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from jaxmle._types import Tree
 from jaxmle.fitting.check import outside_of_traces
+from jaxmle.fitting.contents import Record
 from jaxmle.fitting.fingerprint import digest_of_arrays
 from jaxmle.fitting.npz import NOT_OURS, ZIP_MAGIC, Member, members, packed, write_atomically
-from jaxmle.fitting.record import Fit, Witness
 from jaxmle.fitting.soundness import check_sound
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.arguments import check_path
 from jaxmle.parameters.constraints import CONSTRAINT_KINDS, Constraint, Interval
 from jaxmle.parameters.tree import Layout, Leaf, path_name
 
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 RECORD_FORMAT = 1
 DIGEST = "digest"  # files without one are older, and so is their way to fingerprint data
 DESCRIPTION = "jaxmle"  # the member that holds the JSON text, as bytes
@@ -48,7 +49,7 @@ LEAVES = {
 KIND = {"f": "floating numbers", "i": "integers", "u": "unsigned integers"}
 
 
-def save(fit: Fit, path: str | os.PathLike[str]) -> None:
+def save(fit: Record, path: str | os.PathLike[str]) -> None:
     """Write a record, of one fit or of a batch, to one npz file: the whole file or nothing.
 
     Args:
@@ -67,7 +68,7 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
         told = _description(fit)
         _agree(arrays, fit.layout, told)
         static = {name: getattr(fit, name) for name in ("names", "bounds", "df", *WORDS)}
-        check_sound(_assemble(arrays, static, fit.layout))
+        check_sound(_assemble(type(fit), type(fit.witness), arrays, static, fit.layout))
         told[DIGEST] = _digest(told, arrays)
     except ValueError as error:
         raise ValueError(f"cannot save {path}: {error}") from error
@@ -81,7 +82,9 @@ def save(fit: Fit, path: str | os.PathLike[str]) -> None:
         ) from error
 
 
-def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
+def load(
+    path: str | os.PathLike[str], like: Tree, record: Callable[..., AnyRecord], witness: type[Any]
+) -> AnyRecord:
     """The record that ``save`` wrote: the same leaves to the last bit, as NumPy arrays, and the
     same static fields.
 
@@ -91,6 +94,7 @@ def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
         like: parameters of the same structure and shapes, such as the start values. Needed where
             the tree has classes in it (a NamedTuple, a dataclass, an OrderedDict): a file holds no
             code, so those come from ``like``, with their static fields.
+        record, witness: the classes that are made: ``Fit`` and ``Witness``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -124,7 +128,7 @@ def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
         arrays = {name: member.array() for name, member in held.items()}
         if DIGEST not in told:
             arrays["data_id"] = np.zeros_like(arrays["data_id"])
-        fit = _assemble(arrays, static, layout)
+        fit = _assemble(record, witness, arrays, static, layout)
         check_sound(fit)
         if DIGEST in told and told.pop(DIGEST) != _digest(told, arrays):
             raise ValueError("it is damaged: its content is not what was written")
@@ -176,7 +180,7 @@ def _file(path: str | os.PathLike[str], existing: bool = False) -> Path:
 # ---------------------------------------------------------------- the leaves
 
 
-def _arrays(fit: Fit) -> dict[str, np.ndarray]:
+def _arrays(fit: Record) -> dict[str, np.ndarray]:
     """Every leaf of a record by its name in the file."""
     arrays = {
         f"{tree}.{i}": np.asarray(leaf)
@@ -288,7 +292,14 @@ def _labelled(layout: Layout, names: tuple[str, ...]) -> Layout:
     )
 
 
-def _assemble(arrays: dict[str, np.ndarray], static: dict[str, Any], layout: Layout) -> Fit:
+def _assemble(
+    record: Callable[..., AnyRecord],
+    witness: type[Any],
+    arrays: dict[str, np.ndarray],
+    static: dict[str, Any],
+    layout: Layout,
+) -> AnyRecord:
+    """The record made of the arrays of a file."""
     trees = {
         tree: jax.tree.unflatten(
             layout.treedef, [arrays[f"{tree}.{i}"] for i in range(len(layout.leaves))]
@@ -296,18 +307,18 @@ def _assemble(arrays: dict[str, np.ndarray], static: dict[str, Any], layout: Lay
         for tree in TREES
     }
     fields: dict[str, Any] = {name: arrays[name][()] for name in LEAVES}
-    witness = {
+    of_witness = {
         name.removeprefix("witness."): fields.pop(name)
         for name in LEAVES
         if name.startswith("witness.")
     }
-    return Fit(**trees, **fields, witness=Witness(**witness), **static, layout=layout)
+    return record(**trees, **fields, witness=witness(**of_witness), **static, layout=layout)
 
 
 # ---------------------------------------------------------------- the description
 
 
-def _description(fit: Fit) -> dict[str, Any]:
+def _description(fit: Record) -> dict[str, Any]:
     """What is static in a record, in the words of JSON."""
     if any(jax.tree.structure(getattr(fit, tree)) != fit.layout.treedef for tree in TREES):
         raise ValueError(

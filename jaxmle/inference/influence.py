@@ -16,8 +16,7 @@ from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.revisit import Visit, inverse_root, visit
-from jaxmle.likelihood.anatomy import roots_of
-from jaxmle.likelihood.bias import jeffreys_of
+from jaxmle.likelihood.anatomy import jeffreys_of, roots_of
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.covariance import cluster_information, cluster_sums
 from jaxmle.likelihood.host import precision, tracing

@@ -15,7 +15,8 @@ import numpy as np
 from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.chunk import Chunk, Flat, Programs, flat_members
 from jaxmle.fitting.engine import Problem, compiled_pass, pose
-from jaxmle.fitting.identity import identities, identity
+from jaxmle.fitting.identities import identities
+from jaxmle.fitting.identity import identity
 from jaxmle.fitting.inputs import Inputs, gathered
 from jaxmle.fitting.lockstep import machine
 from jaxmle.fitting.members import buckets

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.likelihood.contract import Opaque
 from jaxmle.likelihood.host import compiled, precision
+from jaxmle.likelihood.opaque import Opaque
 from jaxmle.parameters.arguments import check_function
 
 Sample = Callable[[jax.Array, Tree, Tree], Tree]

@@ -14,8 +14,8 @@ from jax.flatten_util import ravel_pytree
 from jaxmle._types import Tree
 from jaxmle.fitting.record import Fit
 from jaxmle.inference.delta import delta
-from jaxmle.likelihood.contract import Opaque
 from jaxmle.likelihood.host import compiled, precision
+from jaxmle.likelihood.opaque import Opaque
 from jaxmle.parameters.arguments import check_function
 from jaxmle.parameters.tree import Layout, layout_of
 

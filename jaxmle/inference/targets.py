@@ -15,8 +15,8 @@ import numpy as np
 from jaxmle._types import Array
 from jaxmle.inference.constrained import Seen
 from jaxmle.inference.lanes import Study
-from jaxmle.likelihood.contract import Opaque
 from jaxmle.likelihood.host import compiled
+from jaxmle.likelihood.opaque import Opaque
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import Interval
 from jaxmle.parameters.tree import Chart, Layout

@@ -57,6 +57,21 @@ def weights_of(loglik: Loglik) -> list[Any]:
     return own + [values for part in parts_of(loglik) for values in weights_of(part)]
 
 
+def jeffreys_of(loglik: Loglik) -> Any:
+    """Jeffreys's prior where the likelihood carries one: a prior that is made of the likelihood
+    itself; else None.
+    """
+    if isinstance(loglik, Penalize) and hasattr(loglik.prior, "of_likelihood"):
+        return loglik.prior
+    found = [jeffreys_of(part) for part in parts_of(loglik)]
+    if sum(prior is not None for prior in found) and len(found) > 1:
+        raise ValueError(
+            "jeffreys inside a pool penalises one member only, with its own information: write "
+            "jeffreys(pool(…))"
+        )
+    return next((prior for prior in found if prior is not None), None)
+
+
 def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
     """For each printed entry the entry it follows under all ``fix`` and ``tie`` above the data,
     −1 where it is fixed.

@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.likelihood.anatomy import parts_of, roots_of
+from jaxmle.likelihood.anatomy import roots_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import as_tree, data_length, need_terms, terms_of
 from jaxmle.likelihood.evaluate import embedding, split_rows, sums
+from jaxmle.likelihood.opaque import LikelihoodTree
 from jaxmle.likelihood.regression import Regression, gradient
 from jaxmle.likelihood.response import Enumeration, Exact, Simulation
 from jaxmle.likelihood.terms import NO_LAW, expected_information, row_scores
@@ -32,7 +33,7 @@ from jaxmle.parameters.tree import Layout
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class Jeffreys:
+class Jeffreys(LikelihoodTree):
     """The prior of ``jeffreys``: half the log determinant of the information of the likelihood
     under it.
     """
@@ -103,19 +104,6 @@ def jeffreys(loglik: Loglik, *, information: str = "expected") -> Penalize:
     """
     check_choice("information", information, ("expected", "observed"))
     return Penalize(as_tree(loglik), Jeffreys(information))
-
-
-def jeffreys_of(loglik: Loglik) -> Jeffreys | None:
-    """Jeffreys's prior where the likelihood carries one."""
-    if isinstance(loglik, Penalize) and isinstance(loglik.prior, Jeffreys):
-        return loglik.prior
-    found = [jeffreys_of(part) for part in parts_of(loglik)]
-    if sum(prior is not None for prior in found) and len(found) > 1:
-        raise ValueError(
-            "jeffreys inside a pool penalises one member only, with its own information: write "
-            "jeffreys(pool(…))"
-        )
-    return next((prior for prior in found if prior is not None), None)
 
 
 # ---------------------------------------------------------------- the adjustment of the score

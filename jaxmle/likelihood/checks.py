@@ -15,7 +15,8 @@ import numpy as np
 from jaxmle._types import Loglik, Tree
 from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import Opaque, as_tree, rows_of
+from jaxmle.likelihood.contract import as_tree, rows_of
+from jaxmle.likelihood.opaque import Opaque
 from jaxmle.parameters.tree import Layout
 
 Place = Callable[[tuple[int, ...]], str]  # from the index of a value in its leaf to words

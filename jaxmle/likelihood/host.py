@@ -32,8 +32,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Tree
-from jaxmle.likelihood.contract import Opaque
 from jaxmle.likelihood.kinds import MEMO
+from jaxmle.likelihood.opaque import functions_of, map_functions
 from jaxmle.likelihood.portable import portable
 from jaxmle.likelihood.watch import Look, look
 from jaxmle.parameters import roads
@@ -134,49 +134,6 @@ def _keep(owner: Any, name: str, memo: Memo) -> None:
             setattr(owner, name, memo)
     except (AttributeError, TypeError):
         pass  # a slotted callable keeps nothing: it is compiled by each procedure
-
-
-def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:
-    """A likelihood tree with ``change`` applied to every user function in it."""
-    if isinstance(node, Opaque):  # a Partial in it is the user's, and its arrays are no leaves
-        return Opaque(change(node.function))
-    if isinstance(node, jax.tree_util.Partial):
-        return jax.tree_util.Partial(change(node.func), *node.args, **node.keywords)
-    if (
-        dataclasses.is_dataclass(node)
-        and not isinstance(node, type)
-        and type(node).__module__.startswith("jaxmle.likelihood")
-    ):
-        return dataclasses.replace(
-            node,
-            **{
-                f.name: map_functions(getattr(node, f.name), change)
-                for f in dataclasses.fields(node)
-            },
-        )
-    if type(node) in (tuple, list):
-        return type(node)(map_functions(inner, change) for inner in node)
-    return (
-        change(node)
-        if callable(node)
-        and not isinstance(node, type)
-        and not isinstance(node, np.ndarray | jax.Array)
-        else node
-    )
-
-
-def functions_of(loglik: Any) -> list[Callable[..., Any]]:
-    """Every user function in a likelihood tree, in the order in which ``map_functions`` meets
-    them.
-    """
-    found: list[Callable[..., Any]] = []
-
-    def note(function: Callable[..., Any]) -> Callable[..., Any]:
-        found.append(function)
-        return function
-
-    map_functions(loglik, note)
-    return found
 
 
 # ---------------------------------------------------------------- compiled pieces

@@ -20,9 +20,9 @@ from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.checks import in_row
 from jaxmle.likelihood.codes import Index, Pick, indices_of
-from jaxmle.likelihood.contract import Opaque
 from jaxmle.likelihood.host import remembered
 from jaxmle.likelihood.masked import matters
+from jaxmle.likelihood.opaque import Opaque
 from jaxmle.likelihood.regression import Regression
 from jaxmle.parameters.tree import Layout
 

@@ -20,11 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.likelihood.bias import jeffreys_of
+from jaxmle.likelihood.anatomy import jeffreys_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Tie, Weight
-from jaxmle.likelihood.contract import ById, Opaque, data_length, leaf_of, terms_of
+from jaxmle.likelihood.contract import data_length, leaf_of, terms_of
 from jaxmle.likelihood.host import remembered
 from jaxmle.likelihood.kinds import unwrapped
+from jaxmle.likelihood.opaque import ById, LikelihoodTree, Opaque
 from jaxmle.likelihood.regression import Linear, OfRows, Predictor, Regression
 from jaxmle.parameters.tree import Layout
 
@@ -136,7 +137,7 @@ def _names(data: Tree) -> list[str | None]:
 
 
 @dataclass(frozen=True)
-class Density(OfRows):
+class Density(OfRows, LikelihoodTree):
     """The log density of rows by a user's function, given their predictors."""
 
     function: ById

@@ -22,8 +22,9 @@ import numpy as np
 from jaxmle._types import Loglik, Tree
 from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.combinators import Pool
-from jaxmle.likelihood.contract import Opaque, data_length, terms_of
+from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.likelihood.host import remembered
+from jaxmle.likelihood.opaque import Opaque
 from jaxmle.likelihood.regression import Regression
 from jaxmle.likelihood.rowwise_rules import NotRowwise, follow, opened
 from jaxmle.parameters.tree import Layout

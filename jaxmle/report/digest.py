@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxmle.fitting.explain import printed
 from jaxmle.report import numerals
 from jaxmle.report.layout import Grid, Page, first_fitting, text
+from jaxmle.report.notes import printed
 from jaxmle.report.numerals import Style
 from jaxmle.report.table import common_facts, shortened
 from jaxmle.solvers.status import Status

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from jaxmle.fitting.explain import printed
+from jaxmle.report.notes import printed
 from jaxmle.report.numerals import aligned
 
 PAGE_COLUMNS = 100

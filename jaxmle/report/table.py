@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxmle.fitting.explain import covariance_note, printed
 from jaxmle.likelihood.derivatives import DIFFERENCES
 from jaxmle.report import numerals
 from jaxmle.report.layout import ELLIPSIS, Grid, Page, first_fitting, text
+from jaxmle.report.notes import covariance_note, printed
 from jaxmle.report.numerals import Style
 from jaxmle.solvers.status import MEAN, MEAN_OF_ROWS
 
