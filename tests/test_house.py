@@ -12,6 +12,7 @@ import jaxmle as jm
 
 PACKAGE = Path(__file__).parents[1] / "jaxmle"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 BY_FILE = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
 # Figures of packages that are pleasant to read (optimistix, tinygp, formulaic): 33 to 37 characters a line of code, no line over 100,
@@ -114,3 +115,27 @@ def test_every_public_function_and_record_has_an_example_that_runs(name, value):
     assert ">>> " in (inspect.getdoc(value) or ""), (
         name
     )  # the suite runs the doctests of every module
+
+
+def asserts(node):
+    """Whether a statement holds an assertion, by the keyword or by a function named so."""
+    return any(
+        isinstance(inner, ast.Assert)
+        or (isinstance(inner, ast.Call) and "assert" in ast.unparse(inner.func))
+        for inner in ast.walk(node)
+    )
+
+
+def test_no_assertion_of_a_test_stands_under_the_condition_that_a_fit_converged():
+    """Such a test is green when nothing converges."""
+    vacuous = [
+        f"{path.name}:{branch.lineno}"
+        for path in TESTS
+        for function in ast.walk(tree(path))
+        if isinstance(function, ast.FunctionDef) and function.name.startswith("test")
+        for branch in ast.walk(function)
+        if isinstance(branch, ast.If)
+        and ".converged" in ast.unparse(branch.test)
+        and any(map(asserts, branch.body))
+    ]
+    assert not vacuous

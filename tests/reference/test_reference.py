@@ -103,13 +103,13 @@ BY_OTHER_SOLVERS = [
 @pytest.mark.thorough
 @by_name([case for case in CASES if case.name in BY_OTHER_SOLVERS])
 @pytest.mark.parametrize("solver", [jm.solvers.BHHH(), jm.solvers.LBFGS()], ids=["BHHH", "LBFGS"])
-def test_other_solvers_reach_the_same_maximum_or_say_that_they_ran_out_of_steps(case, solver):
+def test_other_solvers_reach_the_same_maximum(case, solver):
+    """BHHH takes 1 600 steps to the Poisson regression of insurance claims: its scores are overdispersed."""
     fit = jm.fit(case.loglik, case.start, case.data, constraints=case.constraints, solver=solver)
-    assert fit.verdict in (jm.Status.CONVERGED, jm.Status.MAX_STEPS), fit.explain()
-    if fit.converged:
-        se = flat(case, case.file["se_observed"])
-        assert_allclose((fit.x - flat(case, case.file["estimates"])) / se, 0.0, atol=1e-6)
-        assert_allclose(fit.se, se, rtol=1e-6)
+    assert fit.verdict == jm.Status.CONVERGED, fit.explain()
+    se = flat(case, case.file["se_observed"])
+    assert_allclose((fit.x - flat(case, case.file["estimates"])) / se, 0.0, atol=1e-6)
+    assert_allclose(fit.se, se, rtol=1e-6)
 
 
 @pytest.mark.thorough
