@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle import Status
+from tests.likelihoods import logit, normal_regression_kernel
 
 SIZES = {
     "a": 20,
@@ -17,16 +18,6 @@ SIZES = {
 LABEL = np.repeat(list(SIZES), list(SIZES.values()))
 N = len(LABEL)
 POSITIVE = {"sigma": jm.positive}
-
-
-def logit(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.logaddexp(0.0, eta)
-
-
-def normal(params, data):
-    z = (data["y"] - data["x"] @ params["beta"]) / params["sigma"]
-    return -0.5 * z**2 - jnp.log(params["sigma"])
 
 
 def exponential(params, data):
@@ -39,7 +30,7 @@ def never(params, data):
 
 MODELS = {
     "logit": (logit, {"beta": np.zeros(3)}, None),
-    "normal": (normal, {"beta": np.zeros(3), "sigma": 1.0}, POSITIVE),
+    "normal": (normal_regression_kernel, {"beta": np.zeros(3), "sigma": 1.0}, POSITIVE),
 }
 
 
@@ -367,7 +358,11 @@ def test_a_group_without_spread_has_no_standard_deviation(y):
     }
     label = np.repeat(["sound", "small"], [28, len(y)])
     result = jm.fit_groups(
-        normal, {"beta": np.zeros(3), "sigma": 1.0}, data, by=label, constraints=POSITIVE
+        normal_regression_kernel,
+        {"beta": np.zeros(3), "sigma": 1.0},
+        data,
+        by=label,
+        constraints=POSITIVE,
     )
     assert result["small"].verdict == Status.UNBOUNDED
     assert np.isnan(result["small"].x).all()

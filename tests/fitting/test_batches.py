@@ -7,8 +7,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle import Status
+from tests.likelihoods import logit
 
-from .models import BETA, logistic_data, logit
+from .models import BETA, logistic_data
 
 B = 300
 

@@ -20,6 +20,7 @@ from jaxmle import Status
 from jaxmle.fitting import chunk, schedule
 from jaxmle.fitting.lockstep import Counts, half_done
 from jaxmle.fitting.members import SPARE, Table, buckets
+from tests.likelihoods import normal_regression_kernel
 
 B, N = 30, 60
 START = {"beta": np.zeros(2)}
@@ -35,11 +36,6 @@ declared = jm.regression(
     lambda eta, row: row["y"] * eta["mu"] - jax.nn.softplus(eta["mu"]),
     eta={"mu": jm.linear("x", "beta")},
 )
-
-
-def gauss(params, data):
-    r = (data["y"] - data["x"] @ params["beta"]) / params["sigma"]
-    return -0.5 * r**2 - jnp.log(params["sigma"])
 
 
 def sample(rows, rng=RNG):
@@ -94,7 +90,7 @@ def test_a_batch_is_its_members(form):
 def test_a_constraint_and_two_leaves():
     sets = [{"x": d["x"], "y": d["y"] + 0.3 * d["x"][:, 1]} for d in SETS[:8]]
     start = {"beta": np.zeros(2), "sigma": 1.0}
-    fits = jm.fit_batch(gauss, start, sets, constraints={"sigma": jm.positive})
+    fits = jm.fit_batch(normal_regression_kernel, start, sets, constraints={"sigma": jm.positive})
     for i, data in enumerate(sets):
         beta, rss, *_ = np.linalg.lstsq(data["x"], data["y"], rcond=None)
         assert_allclose(fits.params["beta"][i], beta, atol=1e-10)

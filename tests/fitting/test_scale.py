@@ -7,10 +7,11 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import Status
+from tests.likelihoods import logit, normal_regression, poisson
 
-from .models import BETA, BETA_SIGMA, linear_data, logistic_data, logit, normal, poisson
+from .models import BETA, BETA_SIGMA, linear_data, logistic_data
 
-DATA = {"logit": (logit, logistic_data(30)), "normal": (normal, linear_data(31))}
+DATA = {"logit": (logit, logistic_data(30)), "normal": (normal_regression, linear_data(31))}
 
 
 def run(name, data, start=None, **options):
@@ -106,11 +107,11 @@ def badly_scaled():
     alike[:, 2] = x[:, 1] + 1e-3 * x[:, 2]
     counts = logistic_data(30)
     return [
-        ("normal", normal, plain),
-        ("normal_scaled", normal, plain | {"x": x * np.array([1.0, 1e5, 1e-5])}),
-        ("normal_far", normal, plain | {"x": far}),
-        ("normal_alike", normal, plain | {"x": alike}),
-        ("normal_large_mean", normal, plain | {"y": plain["y"] + 1e4}),
+        ("normal", normal_regression, plain),
+        ("normal_scaled", normal_regression, plain | {"x": x * np.array([1.0, 1e5, 1e-5])}),
+        ("normal_far", normal_regression, plain | {"x": far}),
+        ("normal_alike", normal_regression, plain | {"x": alike}),
+        ("normal_large_mean", normal_regression, plain | {"y": plain["y"] + 1e4}),
         ("logit", logit, counts),
         ("logit_far", logit, counts | {"x": far}),
         ("logit_alike", logit, counts | {"x": alike}),
@@ -140,8 +141,8 @@ BEYOND_FLOAT32 = {"normal_far", "normal_alike", "logit_far", "logit_alike"}
 def test_float32_is_right_to_a_thousandth_of_a_standard_error_or_not_converged(name, model, data):
     """The oracle is the same fit in float64, of the data as float32 holds them: rounding the data is the user's choice, not the fit's error."""
     data = jax.tree.map(lambda leaf: leaf.astype(np.float32).astype(float), data)
-    start = BETA_SIGMA if model is normal else BETA
-    options = {"constraints": {"sigma": jm.positive}} if model is normal else {}
+    start = BETA_SIGMA if model is normal_regression else BETA
+    options = {"constraints": {"sigma": jm.positive}} if model is normal_regression else {}
     exact, fit = (
         jm.fit(model, start, data, **options),
         jm.fit(model, start, data, dtype="float32", **options),

@@ -11,21 +11,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle import Status
+from tests.likelihoods import logit, normal_regression, poisson, probit
 
-from .models import (
-    BETA,
-    BETA_SIGMA,
-    N,
-    design,
-    linear_data,
-    logistic_data,
-    logit,
-    normal,
-    poisson,
-    probit,
-    stack,
-    under_trace,
-)
+from .models import BETA, BETA_SIGMA, N, design, linear_data, logistic_data, stack, under_trace
 
 WITH_LAW = jm.with_response(logit, jm.enumeration("y", [0.0, 1.0]))
 KINDS = ["expected", "observed", "opg", "HC0", "HC1", "HC2", "HC3", "CR0", "CR1"]
@@ -244,7 +232,7 @@ NORMAL = {
 
 
 def fit_normal(data):
-    return jm.fit(normal, BETA_SIGMA, data, constraints={"sigma": jm.positive})
+    return jm.fit(normal_regression, BETA_SIGMA, data, constraints={"sigma": jm.positive})
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +269,10 @@ def test_the_scale_of_a_collinear_regression_keeps_its_standard_error():
     fit = fit_normal(NORMAL["collinear"][0])
     reduced = linear_data(21) | {"x": collinear()["x"][:, :2]}
     oracle = jm.fit(
-        normal, {"beta": np.zeros(2), "sigma": 1.0}, reduced, constraints={"sigma": jm.positive}
+        normal_regression,
+        {"beta": np.zeros(2), "sigma": 1.0},
+        reduced,
+        constraints={"sigma": jm.positive},
     )
     assert np.isnan(fit.stderr["beta"]).all()
     assert_allclose(fit.stderr["sigma"], oracle.stderr["sigma"], rtol=1e-8)
@@ -591,12 +582,12 @@ def test_beside_a_bound_the_sign_of_the_mean_decides():
 def test_no_unit_of_measurement_is_strange(unit):
     data = linear_data(77)
     fit = jm.fit(
-        normal,
+        normal_regression,
         {"beta": np.zeros(3), "sigma": unit},
         {"x": data["x"], "y": unit * data["y"]},
         constraints={"sigma": jm.positive},
     )
-    plain = jm.fit(normal, BETA_SIGMA, data, constraints={"sigma": jm.positive})
+    plain = jm.fit(normal_regression, BETA_SIGMA, data, constraints={"sigma": jm.positive})
     assert fit.verdict == Status.CONVERGED, fit.explain()
     assert_allclose(fit.se / unit, plain.se, rtol=1e-7)
 

@@ -9,14 +9,11 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import Status
+from tests.likelihoods import normal
 
 RNG = np.random.default_rng(21)
 Y = RNG.normal(5.0, 2.0, size=50)
 N, MEAN, SD = len(Y), Y.mean(), Y.std()
-
-
-def normal(params, data):
-    return norm.logpdf(data, params["mu"], params["sigma"])
 
 
 START, SIGMA = {"mu": 4.0, "sigma": 1.0}, {"sigma": jm.positive}

@@ -16,8 +16,9 @@ from jaxmle import Status
 from jaxmle.inference.hypotheses import joint_tests, wald_test
 from jaxmle.inference.likelihood_ratio import lr_test
 from jaxmle.inference.outcome import Reason, Test
+from tests.likelihoods import logit, normal
 
-from .hypothesis_cases import DATA, SMOKE_HT, START, R, X, logit, normal, stacked
+from .hypothesis_cases import DATA, SMOKE_HT, START, R, X, stacked
 
 RTOL = 1e-8  # of the statistics of other software, whose own fits stop there
 

@@ -3,22 +3,18 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.scipy.stats import norm
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import Status
 from jaxmle.inference.jackknife import Jackknife, infinitesimal_jackknife, jackknife
+from tests.likelihoods import normal
 
 N = 300
 RNG = np.random.default_rng(8)
 Y = RNG.gamma(2.0, 2.0, N)
 LABELS = np.repeat(np.arange(150), 2)
 START, POSITIVE = {"mu": 4.0, "sigma": 2.0}, {"sigma": jm.positive}
-
-
-def normal(params, data):
-    return norm.logpdf(data, params["mu"], params["sigma"])
 
 
 def moments(params):

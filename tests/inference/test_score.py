@@ -11,8 +11,9 @@ import jaxmle as jm
 from jaxmle.inference.hypotheses import wald_test
 from jaxmle.inference.outcome import Reason
 from jaxmle.inference.score import score_test
+from tests.likelihoods import logit, normal, poisson
 
-from .hypothesis_cases import COUNTS, DATA, SMOKE_HT, START, R, X, logit, normal, poisson, stacked
+from .hypothesis_cases import COUNTS, DATA, SMOKE_HT, START, R, X, stacked
 
 RTOL = 1e-8
 declared = jm.regression(

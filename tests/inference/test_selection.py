@@ -15,8 +15,9 @@ from jaxmle.inference.likelihood_ratio import lr_test
 from jaxmle.inference.outcome import Reason
 from jaxmle.inference.selection import compare, tic
 from jaxmle.inference.vuong import vuong_test
+from tests.likelihoods import logit, normal
 
-from .hypothesis_cases import COLUMNS, DATA, SMOKE_HT, START, R, logit, normal, stacked
+from .hypothesis_cases import COLUMNS, DATA, SMOKE_HT, START, R, stacked
 
 YEARS = COLUMNS["age"] - 14
 Y = np.random.default_rng(11).normal(1.0, 2.0, size=(6, 50))

@@ -9,8 +9,7 @@ from jaxmle.inference.hypotheses import wald_test
 from jaxmle.inference.likelihood_ratio import lr_test
 from jaxmle.inference.score import score_test
 from jaxmle.inference.selection import tic
-
-from .hypothesis_cases import normal
+from tests.likelihoods import normal
 
 pytestmark = pytest.mark.thorough
 

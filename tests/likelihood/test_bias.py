@@ -9,20 +9,9 @@ from scipy import special
 
 import jaxmle as jm
 from jaxmle.likelihood import cox_snell, jeffreys
+from tests.likelihoods import logit, probit
 
-from .cases import (
-    BETA,
-    BETA_SIGMA,
-    LINEAR,
-    LOGIT,
-    NORMAL,
-    N,
-    X,
-    declared_logit,
-    logit,
-    normal,
-    probit,
-)
+from .cases import BETA, BETA_SIGMA, LINEAR, LOGIT, NORMAL, N, X, declared_logit, normal
 
 START = {"beta": np.zeros(3)}
 OPAQUE = jm.with_response(logit, jm.enumeration("y", [0.0, 1.0]))

@@ -11,8 +11,9 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle.parameters import layout_of
+from tests.likelihoods import logit
 
-from .cases import BETA, CASES, LOGIT, NORMAL, N, X, logit, normal
+from .cases import BETA, CASES, LOGIT, NORMAL, N, X, normal
 
 FORMS = ("opaque", "declared")
 CLOSE = {"rtol": 1e-12, "atol": 1e-12}

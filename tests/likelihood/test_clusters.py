@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
+from tests.likelihoods import logit, probit
 
 from .cases import (
     LOGIT,
@@ -15,10 +16,8 @@ from .cases import (
     declared_normal,
     declared_probit,
     least_squares,
-    logit,
     logit_rows,
     newton,
-    probit,
     probit_rows,
 )
 

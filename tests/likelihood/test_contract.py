@@ -7,8 +7,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
+from tests.likelihoods import logit
 
-from .cases import BETA, BETA_SIGMA, LOGIT, NORMAL, N, X, declared_normal, logit, normal
+from .cases import BETA, BETA_SIGMA, LOGIT, NORMAL, N, X, declared_normal, normal
 
 COLUMN = {"x": X, "y": NORMAL["y"][:, None]}
 

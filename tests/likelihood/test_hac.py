@@ -8,8 +8,9 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle.likelihood import hac
+from tests.likelihoods import logit
 
-from .cases import LOGIT, N, logit, logit_rows, newton
+from .cases import LOGIT, N, logit_rows, newton
 
 AT = newton(logit_rows, LOGIT)
 ROWS = logit_rows(AT, LOGIT)

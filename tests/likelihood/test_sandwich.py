@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose
 from scipy import special, stats
 
 import jaxmle as jm
+from tests.likelihoods import logit, probit
 
 from .cases import (
     BETA,
@@ -26,13 +27,11 @@ from .cases import (
     declared_probit,
     hc,
     least_squares,
-    logit,
     logit_rows,
     newton,
     normal,
     normal_rows,
     poisson_rows,
-    probit,
     probit_rows,
 )
 

@@ -5,6 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
+from tests.likelihoods import logit
 
 from .cases import (
     CASES,
@@ -16,7 +17,6 @@ from .cases import (
     declared_normal,
     hc,
     least_squares,
-    logit,
     logit_rows,
     newton,
     normal,
