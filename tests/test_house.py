@@ -2,6 +2,8 @@
 
 import ast
 import inspect
+import re
+import tomllib
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -139,3 +141,19 @@ def test_no_assertion_of_a_test_stands_under_the_condition_that_a_fit_converged(
         and any(map(asserts, branch.body))
     ]
     assert not vacuous
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_are_promised():
+    """A pin of tests/lowest.txt is the bound of pyproject.toml, with its last patch: >=2.0 is tested as 2.0.2."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
+    extras = project["optional-dependencies"]
+    lines = (Path(__file__).parent / "lowest.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    of_users = [*project["dependencies"], *extras["frame"], *extras["plot"]]
+    promised = dict(re.findall(r"^([\w-]+)>=([\d.]+)", "\n".join(of_users + extras["test"]), re.M))
+    assert {name.split(">=")[0] for name in of_users} <= set(pins)
+    for name, version in pins.items():
+        lowest = promised.get(name, promised["jax"])  # jaxlib comes with jax
+        assert f"{version}.".startswith(f"{lowest}."), (name, version, lowest)
