@@ -335,14 +335,14 @@ def fault(form, fit):
 
 @cache
 def written(name, form):
-    from .many_likelihoods import LIKELIHOODS
+    from .many_limits import LIKELIHOODS
 
     return FORMS[form](LIKELIHOODS[name])
 
 
 def survey(name, forms=tuple(FORMS), roads=tuple(ROADS), starts=3):
     """The faults of one likelihood: {(form, road): [fault of each start]}, right ones left out."""
-    from .many_likelihoods import LIKELIHOODS
+    from .many_limits import LIKELIHOODS
 
     likelihood = LIKELIHOODS[name]
     faults = {}

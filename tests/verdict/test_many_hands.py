@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from .many_hands import FORMS, survey, table, written
-from .many_likelihoods import LIKELIHOODS
+from .many_limits import LIKELIHOODS
 
 # One of each kind, in the two forms that most people write, from one start on the host.
 REPRESENTATIVES = (
