@@ -59,25 +59,18 @@ def negative_binomial_minus(t, x, y):
     return -np.sum(stats.nbinom.logpmf(y, size, size / (size + mean)))
 
 
-def test_12_a_dispersion_on_its_bound_has_no_higher_maximum_inside():
-    """Small wide samples: each fit on the bound is compared with climbs of SciPy from alpha near 1."""
-    missed = []
-    for seed in range(12):
-        rng = np.random.default_rng(seed)
-        x = np.column_stack([np.ones(17), rng.normal(size=(17, 6))])
-        y = rng.negative_binomial(1.0, 0.4, 17)
-        fit = jm.fit(models.negative_binomial(), data={"x": x, "y": y})
-        if fit.verdict.name == "BOUNDARY":
-            beta = np.asarray(fit.params["beta"])
-            ends = [
-                -optimize.minimize(
-                    negative_binomial_minus, [*beta, log_alpha], args=(x, y), method="BFGS"
-                ).fun
-                for log_alpha in (0.0, -1.0)
-            ]
-            if max(ends) > fit.loglik + 1e-3:
-                missed.append((seed, float(fit.loglik), max(ends)))
-    assert not missed
+@pytest.mark.parametrize(("seed", "size", "p"), [(117, 1.0, 0.4), (212, 0.5, 0.3), (0, 1.0, 0.4)])
+def test_12_a_dispersion_on_its_bound_has_no_higher_maximum_inside(seed, size, p):
+    """Small wide samples: the fit is compared with climbs of SciPy from alpha near 1."""
+    rng = np.random.default_rng(seed)
+    x = np.column_stack([np.ones(17), rng.normal(size=(17, 6))])
+    y = rng.negative_binomial(size, p, 17)
+    fit = jm.fit(models.negative_binomial(), data={"x": x, "y": y})
+    start = np.append(np.asarray(fit.params["beta"]), 0.0)
+    inside = optimize.minimize(negative_binomial_minus, start, args=(x, y), method="BFGS")
+    expect(fit, "BOUNDARY", "CONVERGED")
+    # BFGS by differences stops within 1e-4 of the top.
+    assert fit.loglik >= -inside.fun - 1e-4
 
 
 @pytest.mark.parametrize("model", ["negative_binomial", "poisson"])
