@@ -199,6 +199,10 @@ def scan(likelihood):
     return _bare(likelihood, sum_rows)
 
 
+# Where a quotient is not natural: of a ratio of rates it is the rate itself, and a mean is no multiple of degrees of freedom.
+NOT_A_QUOTIENT = frozenset({"ratio", "light_tails"})
+
+
 def quotient(likelihood):
     """The first parameter as a multiple of the last, (q₁/q_p, …, q_p) with the constraints that follow; of a single positive parameter
     its square root. None where the last parameter is not positive."""
@@ -313,15 +317,20 @@ OF_STDERR = 1e-5
 OF_SIZE = 1e-5
 
 
-def fault(form, fit):
-    """ "" where status, estimates and standard errors are right, else what is not."""
+def fault(form, fit, signs_open=False):
+    """ "" where status, estimates and standard errors are right, else what is not. ``signs_open`` lets NaN stand for ±∞, as it does inside
+    a trace for the signs over a cone of several dimensions."""
     if fit.verdict.name not in form.statuses:
         return fit.verdict.name
     values, errors = form.read(fit)
     infinite = np.isinf(form.estimate)
+    if signs_open:
+        infinite = infinite & ~np.isnan(values)
     if not np.array_equal(values[infinite], form.estimate[infinite]):
         return "infinite estimate"
     finite = np.isfinite(form.estimate)
+    if np.isinf(values[finite]).any():
+        return "false infinity"
     right = form.estimate[finite]
     scale = OF_SIZE * np.maximum(1.0, np.abs(right))
     known = form.stderr[finite] > 0
@@ -337,7 +346,8 @@ def fault(form, fit):
 def written(name, form):
     from .many_limits import LIKELIHOODS
 
-    return FORMS[form](LIKELIHOODS[name])
+    unnatural = form == "quotient" and name in NOT_A_QUOTIENT
+    return None if unnatural else FORMS[form](LIKELIHOODS[name])
 
 
 def survey(name, forms=tuple(FORMS), roads=tuple(ROADS), starts=3):
@@ -352,7 +362,7 @@ def survey(name, forms=tuple(FORMS), roads=tuple(ROADS), starts=3):
             continue
         for road in roads:
             fits = ROADS[road](as_written, likelihood.starts[:starts], likelihood.data)
-            wrong = [fault(as_written, fit) for fit in fits]
+            wrong = [fault(as_written, fit, signs_open=road == "traced") for fit in fits]
             if any(wrong):
                 faults[form, road] = [entry for entry in wrong if entry]
     return faults

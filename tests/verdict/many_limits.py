@@ -11,6 +11,7 @@ from scipy import optimize, special, stats
 from .many_hands import NONE, N, logs, optimum
 from .many_likelihoods import (
     EVENTS,
+    LIKELIHOODS,
     NORMAL,
     RNG,
     SUCCESSES,
@@ -20,6 +21,8 @@ from .many_likelihoods import (
     likelihood,
     normal,
 )
+
+__all__ = ["LIKELIHOODS"]
 
 # ---------------------------------------------------------------- boundary: at infinity where the bound is written inside
 
