@@ -41,8 +41,16 @@ def test_a_likelihood_of_each_kind_is_right_declared_and_inside(name):
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", LIKELIHOODS)
-def test_a_likelihood_is_the_same_in_every_form_on_every_road(name):
-    faults = survey(name)
+def test_a_likelihood_is_the_same_in_every_form_alone_and_in_a_batch(name):
+    faults = survey(name, roads=("alone", "batch"))
+    assert not faults, "\n" + table(faults)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_a_likelihood_is_the_same_under_jit_of_vmap(name):
+    """In the forms that most people write: each program takes seconds to compile, and the other forms differ by their likelihood only."""
+    faults = survey(name, forms=("declared", "inside"), roads=("traced",))
     assert not faults, "\n" + table(faults)
 
 
