@@ -247,6 +247,29 @@ def test_9_a_lower_bound_that_is_exactly_the_mean_is_on_its_bound():
     expect(fit, "BOUNDARY", x=[2.0], se=[NONE])
 
 
+@pytest.mark.parametrize("signal", [0.01, 1.0, 20.0])
+def test_9_a_signal_over_a_known_background_that_explains_the_counts_is_on_its_bound(signal):
+    """Counts with the mean of the background: the score in the signal is zero at zero; the other rate keeps its error."""
+    counts = np.array([[2.0, 5.0], [4.0, 7.0], [3.0, 6.0], [3.0, 6.0]])
+
+    def loglik(p, d):
+        on = d[:, 0] * jnp.log(3 + p["signal"]) - p["signal"]
+        return on + d[:, 1] * jnp.log(p["rate"]) - p["rate"]
+
+    fit = jm.fit(loglik, {"signal": signal, "rate": 1.0}, counts, constraints=jm.positive)
+    expect(fit, "BOUNDARY", x=[6.0, 0.0], se=[np.sqrt(6 / 4), NONE])
+
+
+def test_9_a_bound_touched_that_is_written_inside_is_at_minus_infinity():
+    """The mean square effect: ℓ falls with exp(2t), its score vanishes faster than exp(t)."""
+    y = np.array([-2.0, -1.5, -0.5, -0.25, 0.25, 0.5, 1.5, 2.0])
+    for start in (-1.0, 0.0, 1.0):
+        fit = jm.fit(
+            lambda t, y: norm.logpdf(y, jnp.exp(t[0]), jnp.exp(t[1])), np.array([start, 0.0]), y
+        )
+        expect(fit, "SEPARATED", x=[-np.inf, np.log(y.std())], se=[NONE, 0.25])
+
+
 # ---------------------------------------------------------------- 10: the verdict depended on who wrote the transform
 
 HYPERBOLA = np.array([1.0, 2.0, 3.0])

@@ -286,31 +286,54 @@ def test_17_counts_less_dispersed_than_poisson_always_have_the_same_status():
 # ---------------------------------------------------------------- 18: inflated and hurdle models without zeros
 
 COUNTS_X = np.column_stack([np.ones(60), np.linspace(-1, 1, 60)])
-COUNTS_Y = 1 + np.random.default_rng(20).poisson(np.exp(1 + 0.4 * COUNTS_X[:, 1]))
+COUNTS = {
+    "few": 1 + np.random.default_rng(20).poisson(np.exp(1 + 0.4 * COUNTS_X[:, 1])),
+    "many": np.random.default_rng(21).poisson(20, 60),
+    "threes_and_fours": np.repeat([3, 4], [35, 25]),
+}
+# Columns of the counts and of the zeros.
+DESIGNS = {"intercept": (1, 1), "slope": (2, 1), "two_of_each": (2, 2)}
 
 
-def test_18_a_zero_inflated_model_without_zeros_is_the_poisson_regression():
-    beta = np.array([np.log(COUNTS_Y.mean()), 0.0])
-    for _ in range(12):
-        mean = np.exp(COUNTS_X @ beta)
-        information = COUNTS_X.T @ (COUNTS_X * mean[:, None])
-        beta = beta + np.linalg.solve(information, COUNTS_X.T @ (COUNTS_Y - mean))
-    se = np.sqrt(np.diag(np.linalg.inv(information)))
-    data = {"x": COUNTS_X, "z": intercept(60), "y": COUNTS_Y}
+def without_zeros(design, counts):
+    columns, inflation = DESIGNS[design]
+    return {"x": COUNTS_X[:, :columns], "z": COUNTS_X[:, :inflation], "y": COUNTS[counts]}
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize("design", DESIGNS)
+def test_18_a_zero_inflated_model_without_zeros_is_the_poisson_regression(design, counts):
+    data = without_zeros(design, counts)
+    x, y = data["x"], data["y"]
+    beta = np.zeros(x.shape[1])
+    beta[0] = np.log(y.mean())
+    for _ in range(30):
+        mean = np.exp(x @ beta)
+        information = x.T @ (x * mean[:, None])
+        beta = beta + np.linalg.solve(information, x.T @ (y - mean))
     fit = jm.fit(models.zero_inflated(zero="z"), data=data)
-    expect(fit, "SEPARATED", x=[*beta, -np.inf], se=[*se, NONE])
+    expect(fit, "SEPARATED")
+    assert_allclose(fit.params["beta"], beta, rtol=0, atol=1e-6)
+    assert_allclose(fit.stderr["beta"], np.sqrt(np.diag(np.linalg.inv(information))), rtol=1e-5)
+    assert not np.isfinite(fit.params["gamma"]).any()
 
 
-def test_18_a_hurdle_model_without_zeros_is_the_truncated_poisson_regression():
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize("design", DESIGNS)
+def test_18_a_hurdle_model_without_zeros_is_the_truncated_poisson_regression(design, counts):
+    data = without_zeros(design, counts)
+    x, y = data["x"], data["y"]
+
     def minus(b):
-        eta = COUNTS_X @ b
-        return -np.sum(COUNTS_Y * eta - np.exp(eta) - np.log(-np.expm1(-np.exp(eta))))
+        eta = x @ b
+        return -np.sum(y * eta - np.exp(eta) - np.log(-np.expm1(-np.exp(eta))))
 
-    right, _ = highest(minus, [[1.0, 0.0]])
-    data = {"x": COUNTS_X, "z": intercept(60), "y": COUNTS_Y}
+    right, _ = highest(minus, [[np.log(y.mean()), 0.0][: x.shape[1]]])
     fit = jm.fit(models.hurdle(cross="z"), data=data)
-    expect(fit, "SEPARATED", x=[*right, np.inf])
-    assert np.isfinite(fit.se[:2]).all()
+    expect(fit, "SEPARATED")
+    assert_allclose(fit.params["beta"], right, rtol=0, atol=1e-5)
+    assert np.isfinite(fit.stderr["beta"]).all()
+    assert not np.isfinite(fit.params["gamma"]).any()
 
 
 # ---------------------------------------------------------------- 19: degenerate maxima on a bound
