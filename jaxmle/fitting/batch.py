@@ -25,6 +25,7 @@ from jaxmle.fitting.signals import with_signals
 from jaxmle.likelihood.anatomy import term_shape
 from jaxmle.likelihood.contract import need_terms
 from jaxmle.likelihood.covariance import Kind
+from jaxmle.likelihood.discovery import road_of, verified
 from jaxmle.likelihood.hac import check_bandwidth
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.likelihood.predictors import declared
@@ -171,20 +172,23 @@ def fit_members(
             )
         if block_rows is not None:
             check_blocks(inputs.bare, inputs.layout, one.base, one.data, block_rows)
-        if (
-            np.sum(inputs.source.sizes) >= MIN_ROWS_FOR_FLOAT32_START
+        search = (
+            bool(np.sum(inputs.source.sizes) >= MIN_ROWS_FOR_FLOAT32_START)
             and block_rows is None
             and is_rowwise(inputs.bare, inputs.layout, one.base, one.data)
-        ):
+        )
 
-            def seen(loglik: Loglik) -> Any:
-                return declared(loglik, inputs.layout, one.base, one.data)
+        def form_of(loglik: Loglik) -> Any:
+            form = declared(loglik, inputs.layout, one.base, one.data) if search else loglik
+            return verified(loglik, form, inputs.layout, one.base, one.data)
 
-            inputs = replace(inputs, loglik=seen(inputs.loglik), bare=seen(inputs.bare))
-            problem = replace(problem, loglik=inputs.loglik)
+        road = road_of(inputs.bare, form_of(inputs.bare))
+        inputs = replace(inputs, loglik=form_of(inputs.loglik), bare=form_of(inputs.bare))
+        problem = replace(problem, loglik=inputs.loglik)
         with kept:
             run = Run(problem, inputs, block, devices, progress, kept)
             fits = run.fits()
+            fits = replace(fits, road=", ".join([road, *run.starts]))
             fits = run.with_cones(fits) if has_terms else fits
         if not check_rows:
             return fits  # refits answer to the fit that they repeat

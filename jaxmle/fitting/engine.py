@@ -18,7 +18,7 @@ from jaxmle.fitting.diagnosis import Limit, Verdict, explore, judge, root_of, su
 from jaxmle.fitting.objective import Objective, User
 from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.anatomy import has, has_law, roots_of, weighting_of
-from jaxmle.likelihood.bias import jeffreys_of
+from jaxmle.likelihood.bias import Jeffreys, jeffreys_of
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.covariance import LEVERAGED, Covariance, Kind, check_order, sandwich
@@ -99,9 +99,10 @@ def pose(
         raise ValueError("every parameter is fixed: there is nothing to estimate")
     weighting = weighting_of(loglik)
     solver = choose(solver, chart.k)
-    if jeffreys_of(loglik) is not None:
+    prior = jeffreys_of(loglik)
+    if prior is not None:
         return _pose_jeffreys(
-            loglik, chart, solver, vcov, clusters, weighting, max_steps, block_rows, roots
+            prior, loglik, chart, solver, vcov, clusters, weighting, max_steps, block_rows, roots
         )
     if (vcov == "expected" or solver.curvature == "expected") and not has_law(loglik):
         raise ValueError(NO_LAW)
@@ -135,6 +136,7 @@ def pose(
 
 
 def _pose_jeffreys(
+    prior: Jeffreys,
     loglik: Any,
     chart: Chart,
     solver: Solver,
@@ -148,8 +150,6 @@ def _pose_jeffreys(
     """A fit under Jeffreys's prior: the covariance is the inverse of the unpenalised
     information that the prior is made of.
     """
-    prior = jeffreys_of(loglik)
-    assert prior is not None
     if prior.information == "expected" and not has_law(loglik):
         raise ValueError(
             f"jeffreys: {NO_LAW}; or, where the observed information takes its place, "

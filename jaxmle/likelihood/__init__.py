@@ -24,6 +24,7 @@ from jaxmle.likelihood.combinators import (
     weight,
     with_response,
 )
+from jaxmle.likelihood.discovery import opaque
 from jaxmle.likelihood.hac import hac
 from jaxmle.likelihood.priors import normal_prior, ridge
 from jaxmle.likelihood.regression import linear, regression
@@ -31,7 +32,7 @@ from jaxmle.likelihood.response import enumeration, exact, simulation
 
 __all__ = [
     "cox_snell", "enumeration", "evaluate", "exact", "fix", "frequency", "hac", "hessian",
-    "information", "information_error", "jeffreys", "linear", "nll", "normal_prior", "penalize",
-    "pool", "regression", "ridge", "sampling", "score", "scores", "simulation", "tie", "vcov",
+    "information", "information_error", "jeffreys", "linear", "nll", "normal_prior", "opaque",
+    "penalize", "pool", "regression", "ridge", "sampling", "score", "scores", "simulation", "tie", "vcov",
     "weight", "with_response",
 ]  # fmt: skip

@@ -32,16 +32,21 @@ class ById:
 @jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True, eq=False)
 class Opaque:
-    """A user's function as a leafless tree, so that combinators over it are trees of arrays."""
+    """A user's function as a leafless tree, so that combinators over it are trees of arrays.
+
+    ``discover`` is False where nothing may be read off its program: see ``discovery.opaque``.
+    """
 
     function: Loglik
+    discover: bool = True
 
-    def tree_flatten(self) -> tuple[tuple[()], ById]:
-        return (), ById(self.function)
+    def tree_flatten(self) -> tuple[tuple[()], tuple[ById, bool]]:
+        return (), (ById(self.function), self.discover)
 
     @classmethod
-    def tree_unflatten(cls, held: ById, leaves: Any) -> Opaque:
-        return cls(held.value)
+    def tree_unflatten(cls, held: tuple[ById, bool], leaves: Any) -> Opaque:
+        function, discover = held
+        return cls(function.value, discover)
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         return self.function(params, data)

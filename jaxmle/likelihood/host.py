@@ -139,7 +139,7 @@ def _keep(owner: Any, name: str, memo: Memo) -> None:
 def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:
     """A likelihood tree with ``change`` applied to every user function in it."""
     if isinstance(node, Opaque):  # a Partial in it is the user's, and its arrays are no leaves
-        return Opaque(change(node.function))
+        return Opaque(change(node.function), node.discover)
     if isinstance(node, jax.tree_util.Partial):
         return jax.tree_util.Partial(change(node.func), *node.args, **node.keywords)
     if (
@@ -288,7 +288,11 @@ def _called(functions: list[Any], memos: list[Memo], piece: Any, *args: Any) -> 
     with _calling(functions, memos):
         try:
             return piece(*args)
-        except Exception as error:
+        except (
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:  # a JaxRuntimeError is a RuntimeError
             if "Expected: float64, Actual: float32" in str(error):
                 raise TypeError(CALLBACK_IN_SINGLE_PRECISION) from error
             raise
