@@ -33,6 +33,6 @@ from jaxmle.likelihood.response import enumeration, exact, simulation
 __all__ = [
     "cox_snell", "enumeration", "evaluate", "exact", "fix", "frequency", "hac", "hessian",
     "information", "information_error", "jeffreys", "linear", "nll", "normal_prior", "opaque",
-    "penalize", "pool", "regression", "ridge", "sampling", "score", "scores", "simulation", "tie", "vcov",
-    "weight", "with_response",
+    "penalize", "pool", "regression", "ridge", "sampling", "score", "scores", "simulation", "tie",
+    "vcov", "weight", "with_response",
 ]  # fmt: skip

@@ -256,7 +256,10 @@ def _gap(general: Road, other: Road, layout: Layout, base: np.ndarray) -> str:
             road.
     """
     along = _unlike(layout.p, base.dtype)
-    programs = [_program(road, layout, base, *rest, along) for road, *rest in (general, other)]
+    programs = [
+        _program(loglik, layout, base, rows, weights, along)
+        for loglik, rows, weights in (general, other)
+    ]
     for x in (_beside(layout, base), base):
         exact, noise = _with_rounding(programs[0], [x, *jax.tree.leaves(general[1:]), along])
         if not _is_finite(exact, noise):

@@ -18,6 +18,7 @@ import scipy.special
 
 from jaxmle.likelihood.rowwise_rules import CALLS
 
+EMPTY = jax.make_jaxpr(lambda: None)()
 Values = list[Any]
 Jitter = Callable[[Any], Any]
 
@@ -59,16 +60,17 @@ def evaluated(program: Any, arguments: Sequence[Any], jitter: Jitter | None = No
 
 
 def random_rounding(seed: int) -> Jitter:
-    """Moves floating numbers that are not whole by up to half a unit in the last place."""
+    """Moves floating numbers that are not whole by up to a unit in the last place."""
     rng = np.random.default_rng(seed)
 
     def moved(value: Any) -> Any:
         value = np.asarray(value)
         if value.dtype.kind != "f":
             return value
-        half = 0.5 * np.finfo(value.dtype).eps * rng.uniform(-1.0, 1.0, value.shape)
-        exact = np.rint(value) == value
-        return np.where(exact, value, value * (1 + half)).astype(value.dtype)
+        unit = np.finfo(value.dtype).eps * np.abs(value)
+        is_whole = np.rint(value) == value
+        moved_by = unit * rng.uniform(-1.0, 1.0, value.shape)
+        return np.where(is_whole, value, value + moved_by).astype(value.dtype)
 
     return moved
 
@@ -115,10 +117,18 @@ def _results(equation: Any, values: Values, jitter: Any) -> Values:
 
 def _by_jax(equation: Any, values: Values) -> Values:
     """The results of an operation that NumPy is not asked for."""
-    functions, params = equation.primitive.get_bind_params(equation.params)
-    results = equation.primitive.bind(*functions, *map(jax.numpy.asarray, values), **params)
-    results = results if equation.primitive.multiple_results else [results]
-    return [np.asarray(value) for value in results]
+    given = {
+        atom: value
+        for atom, value in zip(equation.invars, values, strict=True)
+        if not hasattr(atom, "val")
+    }
+    alone = EMPTY.jaxpr.replace(
+        invars=list(given),
+        eqns=[equation],
+        outvars=list(equation.outvars),
+        effects=equation.effects,
+    )
+    return [np.asarray(value) for value in jax.core.eval_jaxpr(alone, [], *given.values())]
 
 
 # ---------------------------------------------------------------- branches and loops
@@ -336,6 +346,8 @@ SHAPING: dict[str, Callable[..., Any]] = {
     "stop_gradient": _reshape,
     "transpose": lambda params, shape, x: np.transpose(x, params["permutation"]),
 }
-ROUNDED_NEVER = """broadcast_in_dim concatenate convert_element_type copy gather neg pad reshape
-    select_n slice split squeeze stack transpose"""
+ROUNDED_NEVER = """abs broadcast_in_dim ceil clamp concatenate convert_element_type copy cummax cummin
+    dynamic_slice dynamic_update_slice floor gather max min neg pad reduce_max reduce_min reshape rev
+    round scatter select_n sign slice sort split squeeze stack stop_gradient tile top_k transpose
+    unstack"""
 MOVING = frozenset(ROUNDED_NEVER.split())

@@ -24,6 +24,7 @@ ENTRY_BY_ENTRY = """
     stop_gradient sub tan tanh xor zeta
 """
 ELEMENTWISE = frozenset(ENTRY_BY_ENTRY.split())
+WITH_ACCURACY = "cbrt cos erfc exp exp2 expm1 log log1p logistic rsqrt sin sqrt tan tanh"
 # Their parameters; those that are not listed have none.
 OF_ELEMENTWISE = {
     "bitcast_convert_type": "new_dtype",
@@ -32,9 +33,7 @@ OF_ELEMENTWISE = {
     "mul": "out_dtype",
     "reduce_precision": "exponent_bits mantissa_bits",
     "round": "rounding_method",
-} | dict.fromkeys(
-    "cbrt cos erfc exp exp2 expm1 log log1p logistic rsqrt sin sqrt tan tanh".split(), "accuracy"
-)
+} | dict.fromkeys(WITH_ACCURACY.split(), "accuracy")
 # Operations that run one program: the parameter that holds it, and the others.
 OF_JIT = (
     "compiler_options_kvs ctx_mesh donated_invars in_layouts in_shardings inline keep_unused name "
