@@ -162,9 +162,9 @@ class Density(OfRows):
         here = _products(program, len(params))
         if not {product for _, product in here} >= set(products):
             raise UnlikePrograms(
-                "the program of the log-likelihood for some of its rows lacks a product of a design "
-                "and coefficients that its program for all rows has, and so cannot be summed as a "
-                "regression. Write it without a choice by the number of rows, or give "
+                "the program of the log-likelihood for some of its rows lacks a product of a "
+                "design and coefficients that its program for all rows has, and so cannot be "
+                "summed as a regression. Write it without a choice by the number of rows, or give "
                 "jaxmle.opaque(loglik); and please report this to jaxmle"
             )
         known = {var: products[product] for var, product in here if product in products}

@@ -33,8 +33,9 @@ ENTRYWISE: dict[str, Callable[..., Any]] = {
     "lgamma": scipy.special.gammaln, "log": np.log, "log1p": np.log1p,
     "logistic": scipy.special.expit, "lt": np.less, "max": np.maximum, "min": np.minimum,
     "mul": np.multiply, "ne": np.not_equal, "neg": np.negative, "not": np.invert,
-    "or": np.bitwise_or, "polygamma": scipy.special.polygamma, "pow": np.power, "sign": np.sign, "sin": np.sin,
-    "sinh": np.sinh, "sqrt": np.sqrt, "square": np.square, "sub": np.subtract, "tan": np.tan, "tanh": np.tanh,
+    "or": np.bitwise_or, "polygamma": scipy.special.polygamma, "pow": np.power, "sign": np.sign,
+    "sin": np.sin, "sinh": np.sinh, "sqrt": np.sqrt, "square": np.square, "sub": np.subtract,
+    "tan": np.tan, "tanh": np.tanh,
     "xor": np.bitwise_xor,
 }  # fmt: skip
 REDUCING: dict[str, Callable[..., Any]] = {
@@ -346,8 +347,8 @@ SHAPING: dict[str, Callable[..., Any]] = {
     "stop_gradient": _reshape,
     "transpose": lambda params, shape, x: np.transpose(x, params["permutation"]),
 }
-ROUNDED_NEVER = """abs broadcast_in_dim ceil clamp concatenate convert_element_type copy cummax cummin
-    dynamic_slice dynamic_update_slice floor gather max min neg pad reduce_max reduce_min reshape rev
-    round scatter select_n sign slice sort split squeeze stack stop_gradient tile top_k transpose
-    unstack"""
+ROUNDED_NEVER = """abs broadcast_in_dim ceil clamp concatenate convert_element_type copy cummax
+    cummin dynamic_slice dynamic_update_slice floor gather max min neg pad reduce_max reduce_min
+    reshape rev round scatter select_n sign slice sort split squeeze stack stop_gradient tile top_k
+    transpose unstack"""
 MOVING = frozenset(ROUNDED_NEVER.split())
