@@ -71,7 +71,9 @@ def explain(fit: Fit) -> str:
         sentence = sentence[0].upper() + sentence[1:]
     if status == Status.CONVERGED:
         sentence = _maximum(int(w.certificate)) + covariance_note(fit)
-    sentence += _second_derivatives(fit) + _road(fit)
+    sentence += _second_derivatives(fit)
+    if status == Status.CONVERGED:  # of a failure the sentence is what a table has room for
+        sentence += _road(fit)
     return sentence.replace("  ", " ").replace(" ;", ";").replace(" .", ".")
 
 

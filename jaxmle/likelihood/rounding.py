@@ -14,26 +14,31 @@ from typing import Any
 
 import jax
 import numpy as np
-import scipy.special
+import scipy
 
 from jaxmle.likelihood.rowwise_rules import CALLS
 
-EMPTY = jax.make_jaxpr(lambda: None)()
 Values = list[Any]
 Jitter = Callable[[Any], Any]
+
+
+def _special(name: str) -> Callable[..., Any]:
+    """A function of scipy.special, which is imported when it is first called."""
+    return lambda *values: getattr(scipy.special, name)(*values)
+
 
 ENTRYWISE: dict[str, Callable[..., Any]] = {
     "abs": np.abs, "add": np.add, "add_any": np.add, "acos": np.arccos, "acosh": np.arccosh,
     "and": np.bitwise_and, "asin": np.arcsin, "asinh": np.arcsinh, "atan": np.arctan,
     "atan2": np.arctan2, "atanh": np.arctanh, "cbrt": np.cbrt, "ceil": np.ceil, "copy": np.array,
-    "cos": np.cos, "cosh": np.cosh, "digamma": scipy.special.psi, "eq": np.equal,
-    "erf": scipy.special.erf, "erf_inv": scipy.special.erfinv, "erfc": scipy.special.erfc,
+    "cos": np.cos, "cosh": np.cosh, "digamma": _special("psi"), "eq": np.equal,
+    "erf": _special("erf"), "erf_inv": _special("erfinv"), "erfc": _special("erfc"),
     "exp": np.exp, "exp2": np.exp2, "expm1": np.expm1, "floor": np.floor, "ge": np.greater_equal,
     "gt": np.greater, "is_finite": np.isfinite, "le": np.less_equal,
-    "lgamma": scipy.special.gammaln, "log": np.log, "log1p": np.log1p,
-    "logistic": scipy.special.expit, "lt": np.less, "max": np.maximum, "min": np.minimum,
+    "lgamma": _special("gammaln"), "log": np.log, "log1p": np.log1p,
+    "logistic": _special("expit"), "lt": np.less, "max": np.maximum, "min": np.minimum,
     "mul": np.multiply, "ne": np.not_equal, "neg": np.negative, "not": np.invert,
-    "or": np.bitwise_or, "polygamma": scipy.special.polygamma, "pow": np.power, "sign": np.sign,
+    "or": np.bitwise_or, "polygamma": _special("polygamma"), "pow": np.power, "sign": np.sign,
     "sin": np.sin, "sinh": np.sinh, "sqrt": np.sqrt, "square": np.square, "sub": np.subtract,
     "tan": np.tan, "tanh": np.tanh,
     "xor": np.bitwise_xor,
@@ -123,7 +128,7 @@ def _by_jax(equation: Any, values: Values) -> Values:
         for atom, value in zip(equation.invars, values, strict=True)
         if not hasattr(atom, "val")
     }
-    alone = EMPTY.jaxpr.replace(
+    alone = jax.make_jaxpr(lambda: None)().jaxpr.replace(
         invars=list(given),
         eqns=[equation],
         outvars=list(equation.outvars),
