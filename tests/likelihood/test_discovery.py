@@ -13,18 +13,21 @@ from jax.scipy.special import gammaln
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
-from jaxmle.likelihood import discovery, predictors, rounding
-from jaxmle.likelihood.contract import Opaque, as_tree
-from jaxmle.likelihood.discovery import DiscoveryWarning
-from jaxmle.likelihood.predictors import declared
+from jaxmle.likelihood.contract import as_tree
+from jaxmle.likelihood.discovery import linear_predictors as predictors
+from jaxmle.likelihood.discovery import rounding
+from jaxmle.likelihood.discovery import self_check as discovery
+from jaxmle.likelihood.discovery.linear_predictors import declared
+from jaxmle.likelihood.discovery.rounding import evaluated, random_rounding
+from jaxmle.likelihood.discovery.row_axis_rules import CALLS, ROW_RULES
+from jaxmle.likelihood.discovery.self_check import DiscoveryWarning
 from jaxmle.likelihood.regression import Regression
-from jaxmle.likelihood.rounding import evaluated, random_rounding
-from jaxmle.likelihood.rowwise_rules import CALLS, ROW_RULES
 from jaxmle.parameters.tree import layout_of
+from jaxmle.runtime.opaque import Opaque
 
 FIT = importlib.import_module("jaxmle.fitting.fit")
-BATCH = importlib.import_module("jaxmle.fitting.batch")
-RUN = importlib.import_module("jaxmle.fitting.run")
+BATCH = importlib.import_module("jaxmle.batch.batch")
+RUN = importlib.import_module("jaxmle.batch.scheduler")
 RNG = np.random.default_rng(20261128)
 N = 400
 X = np.column_stack([np.ones(N), RNG.normal(size=(N, 2))])
@@ -286,7 +289,7 @@ def test_what_is_no_function_is_refused(wrong):
 
 
 def test_the_road_is_saved_and_loaded_and_absent_from_older_files(tmp_path, monkeypatch):
-    from jaxmle.fitting import store
+    from jaxmle.record import serialization as store
 
     fit = jm.fit(DECLARED, START, DATA)
     assert fit.road == "declared"
@@ -305,7 +308,7 @@ def test_explain_says_the_road_and_the_starts(few_rows_are_many, monkeypatch):
     assert "as a regression found in its program" in found.explain()
     assert "as an opaque function" in jm.fit(jm.opaque(gaussian), START, DATA).explain()
     assert "in its declared form" in jm.fit(DECLARED, START, DATA).explain()
-    subsample = importlib.import_module("jaxmle.fitting.subsample")
+    subsample = importlib.import_module("jaxmle.fitting.head_start")
     for name, value in (("MIN_ROWS_FOR_HEAD_START", 1), ("MIN_SAMPLE_ROWS", 100)):
         monkeypatch.setattr(subsample, name, value)
     long = jax.tree.map(lambda leaf: np.concatenate([leaf] * 8), DATA)
@@ -398,7 +401,7 @@ def test_a_setting_of_a_call_that_was_not_reviewed_ends_the_proof(monkeypatch):
     def proved():
         core = as_tree(lambda p, d: jnp.where(d["y"] > 0, d["y"] - d["x"] @ p["beta"], 0.0))
         with jax.enable_x64(True):
-            return importlib.import_module("jaxmle.likelihood.rowwise").is_rowwise(
+            return importlib.import_module("jaxmle.likelihood.discovery.row_axes").is_rowwise(
                 core, layout, base, DATA
             )
 
@@ -421,8 +424,8 @@ def test_a_program_that_changes_with_the_rows_raised_nothing_under_python_o():
     """The guard was an assertion, which ``python -O`` takes out."""
     code = """
 import jax, jax.numpy as jnp, numpy as np
-from jaxmle.likelihood.predictors import Density, Found, Product, UnlikePrograms
-from jaxmle.likelihood.contract import ById
+from jaxmle.likelihood.discovery.linear_predictors import Density, Found, Product, UnlikePrograms
+from jaxmle.runtime.opaque import ById
 assert False, "not under -O"
 treedef = jax.tree.structure({"b": 0})
 found = Found((Product(0, 0),), ())
@@ -447,8 +450,8 @@ def test_a_form_whose_program_differs_for_a_few_rows_is_left_out(few_rows_are_ma
 
 def test_functions_that_hold_no_array_are_not_copied():
     """Only what reaches an array needs a copy; the likelihood itself is copied so that what is compiled does not keep it alive."""
-    from jaxmle.likelihood.portable import portable
-    from jaxmle.likelihood.watch import look
+    from jaxmle.closures.copies import portable
+    from jaxmle.closures.watch import look
 
     shift = np.array(1.0)
 
