@@ -393,7 +393,7 @@ def test_a_batch_beyond_the_memory_is_refused(monkeypatch):
 
 def test_memory_was_not_known_outside_of_linux(monkeypatch):
     """It was read from /proc, which macOS and Windows do not have; psutil knows it there too."""
-    from jaxmle.fitting import schedule
+    from jaxmle.batch import plan as schedule
 
     def memory():
         return SimpleNamespace(available=3e9)
