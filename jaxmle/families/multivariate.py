@@ -202,7 +202,7 @@ def _dirichlet_multinomial_log_prob(p: Params, y: Array) -> Array:
             f"values must have shape (n, {concentration.shape[-1]}), the counts of the categories "
             f"in each row; got {y.shape}"
         )
-    outside = not_whole(y, jnp.inf)
+    outside = not_whole(y, jnp.asarray(jnp.inf))
     counts = jnp.where(outside, 0.0, y)
     found = special.dirichlet_multinomial_logpmf(
         jnp.moveaxis(counts, -1, 0), jnp.moveaxis(jnp.broadcast_to(concentration, y.shape), -1, 0)

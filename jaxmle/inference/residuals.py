@@ -136,9 +136,9 @@ def quantile_residuals(cdf: Any, below: Any = None, *, sf: Any = None, key: Any 
         u = pit(cdf, below, key=key)
         return _normal_quantile(np if isinstance(u, np.ndarray | np.generic) else jnp, u)
     xp, (lower, upper) = _arrays(cdf=cdf, sf=sf)
-    sound = (lower >= 0) & (lower <= 1) & (upper >= 0) & (upper <= 1)
-    sound &= abs(lower + upper - 1) <= math.sqrt(xp.finfo(lower.dtype).eps)
-    tail = _normal_quantile(xp, xp.where(sound, xp.minimum(lower, upper), xp.nan))
+    sound = (xp.minimum(lower, upper) >= 0) & (xp.maximum(lower, upper) <= 1)
+    whole = xp.abs(lower + upper - 1) <= math.sqrt(xp.finfo(lower.dtype).eps)
+    tail = _normal_quantile(xp, xp.where(sound & whole, xp.minimum(lower, upper), xp.nan))
     return xp.where(lower > 0.5, -tail, tail)
 
 

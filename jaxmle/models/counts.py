@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
+import scipy
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
@@ -246,10 +246,11 @@ def _best_dispersion(
     mean = xp.maximum(xp.mean(y, axis=-1), 1e-3)
     tried = xp.stack([alpha, *(clip(odds / mean, 1e-6, 1e3) for odds in _ODDS_TRIED)])
     refine = functools.partial(_at_dispersion, y, x, shift, beta)
-    if xp is np:
-        betas, values = (np.stack(part) for part in zip(*map(refine, tried), strict=True))
-    else:
-        betas, values = jax.vmap(refine)(tried)
+    betas, values = (
+        map(np.stack, zip(*map(refine, tried), strict=True))
+        if xp is np
+        else jax.vmap(refine)(tried)
+    )
     best = xp.argmax(xp.where(xp.isfinite(values), values, -xp.inf), axis=0)[None]
     beta = xp.take_along_axis(betas, best[..., None], axis=0)[0]
     return beta, xp.take_along_axis(tried, best, axis=0)[0]

@@ -98,9 +98,7 @@ def _gammaln(x: jax.Array) -> jax.Array:
         + _series(up, [b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI_NUMBERS, 1)]) / up
     )
     value = stirling - jnp.log(jnp.where(small, product, 1.0))
-    return jnp.where(
-        (x > 0) & ~many, value, jnp.where((x == 0) | (x == jnp.inf), jnp.inf, jnp.nan)
-    )
+    return jnp.where((x > 0) & ~many, value, jnp.where((x == 0) | (x == jnp.inf), jnp.inf, jnp.nan))
 
 
 @jax.custom_jvp

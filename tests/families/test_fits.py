@@ -322,5 +322,6 @@ def test_counts_without_overdispersion_end_at_the_limit_and_never_at_an_infinite
     loglik, start, options = CLUSTERED[kind]
     for seed in range(40):
         fit = jm.fit(loglik, start, counts_of(kind, seed), **options)
-        assert fit.verdict.name in ("CONVERGED", "BOUNDARY", "SEPARATED"), seed
-        assert np.isfinite(fit.loglik) and fit.loglik <= 0, seed
+        assert fit.verdict.name != "UNBOUNDED", seed
+        assert np.isfinite(fit.loglik), seed
+        assert fit.loglik <= 0, seed
