@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 import jaxmle as jm
-from jaxmle.fitting.stochastic import fit_stochastic
+from jaxmle.stochastic.stochastic import fit_stochastic
 
 HIDDEN, CLASSES, BINS = 64, 10, 10
 WANTED = 0.965

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmle as jm
-from jaxmle.inference.profile import profile
+from jaxmle.inference.profiles.profile import profile
 
 N = 200
 

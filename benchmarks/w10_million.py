@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmle as jm
-from jaxmle.fitting.run import Run
+from jaxmle.batch.scheduler import Run
 
 N = 50
 

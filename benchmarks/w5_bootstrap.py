@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmle as jm
-from jaxmle.inference.bootstrap import bootstrap
-from jaxmle.inference.resampling import plan_of
+from jaxmle.inference.resampling.bootstrap import bootstrap
+from jaxmle.inference.resampling.weights import plan_of
 
 N, P = 1000, 5
 LOOPED = 100

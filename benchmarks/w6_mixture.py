@@ -13,8 +13,8 @@ import warnings
 
 import numpy as np
 
-from jaxmle.fitting.em import em_steps
-from jaxmle.fitting.gaussian_mixture import gaussian_mixture
+from jaxmle.mixtures.em import em_steps
+from jaxmle.mixtures.gaussian_mixture import gaussian_mixture
 
 K, D, STEPS = 5, 2, 30
 MUST, AMBITION = 0.10, 0.04

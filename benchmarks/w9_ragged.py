@@ -18,7 +18,7 @@ import numpy as np
 
 import jaxmle as jm
 from jaxmle import models
-from jaxmle.fitting.members import buckets
+from jaxmle.batch.members import buckets
 
 LOOPED = 60
 

@@ -11,18 +11,18 @@ import optax
 import pytest
 
 import jaxmle as jm
-from jaxmle.inference.bootstrap import bootstrap
-from jaxmle.inference.calibrate import calibrate
-from jaxmle.inference.contour import contour
 from jaxmle.inference.delta import delta
-from jaxmle.inference.disagreement import disagreement
-from jaxmle.inference.hauck_donner import hauck_donner
-from jaxmle.inference.influence import influence
-from jaxmle.inference.jackknife import jackknife
-from jaxmle.inference.lint import lint
-from jaxmle.inference.profile import profile
-from jaxmle.inference.satterthwaite import satterthwaite
-from jaxmle.inference.simultaneous import simultaneous
+from jaxmle.inference.diagnostics.disagreement import disagreement
+from jaxmle.inference.diagnostics.influence import influence
+from jaxmle.inference.hypotheses.hauck_donner import hauck_donner
+from jaxmle.inference.hypotheses.satterthwaite import satterthwaite
+from jaxmle.inference.linting.lint import lint
+from jaxmle.inference.profiles.contour import contour
+from jaxmle.inference.profiles.profile import profile
+from jaxmle.inference.profiles.simultaneous import simultaneous
+from jaxmle.inference.resampling.bootstrap import bootstrap
+from jaxmle.inference.resampling.calibrate import calibrate
+from jaxmle.inference.resampling.jackknife import jackknife
 
 N = 6
 X = np.column_stack([np.ones(N), np.arange(N) / 4])

@@ -8,29 +8,29 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "jaxmle"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-# What each room may import of ours. Rooms of one floor do not know each other; modules beside the rooms are for all of them.
+# The floors of the house, from the ground up. A module imports from its own room and from rooms on
+# lower floors, inside functions too; rooms of one floor do not know each other. The modules beside
+# the rooms are for all of them.
 SHARED = {"_namespace", "_types"}
-GROUND = {"special", "parameters", "solvers", "datasets"}
-SECOND = {"likelihood": {"parameters"}, "families": {"special", "parameters"}}
-THIRD = {
-    "fitting": {"likelihood", "solvers", "parameters"},
-    "models": {"likelihood", "families", "special", "parameters"},
-}
-BELOW_FOURTH = GROUND | set(SECOND) | set(THIRD)
-FLOORS = (
-    {room: set() for room in GROUND}
-    | SECOND
-    | THIRD
-    | {room: BELOW_FOURTH for room in ("inference", "data")}
-    | {"report": BELOW_FOURTH | {"inference", "data"}}
-)
-ALLOWED = {room: below | SHARED for room, below in FLOORS.items()} | {
-    module: set() for module in SHARED
-}
-LAZY = {
-    ("fitting", "report"),
-    ("inference", "report"),
-}  # a record prints itself: allowed inside a function only
+FLOORS = [
+    {"closures", "datasets", "parameters", "solvers", "special"},
+    {"runtime"},
+    {"families", "likelihood"},
+    {"likelihood.discovery", "models.common", "tables"},
+    {"likelihood.information", "models", "record"},
+    {"fitting"},
+    {"batch", "inference.linting", "stochastic"},
+    {"data", "inference", "mixtures", "starts"},
+    {
+        "inference.diagnostics",
+        "inference.hypotheses",
+        "inference.profiles",
+        "inference.resampling",
+    },
+    {"inference.selection", "plots"},
+]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+MAX_FILES_OF_A_ROOM = 16
 
 
 def module_of(path):
@@ -73,20 +73,41 @@ def imports_of(path):
     return [entry for entry in found if entry[0].split(".")[0] == "jaxmle"]
 
 
+MODULES = {module_of(path): path for path in SOURCES}
+
+
 def room_of(module):
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else ""
+    """The innermost room of a module, or of a name in it: ``models.common``; "" beside the rooms."""
+    parts = module.removeprefix("jaxmle").strip(".").split(".")
+    return max(
+        (".".join(parts[:k]) for k in (1, 2) if ".".join(parts[:k]) in FLOOR_OF),
+        key=len,
+        default="",
+    )
+
+
+def targets_of(path):
+    """The modules of ours that a file imports, anywhere in it and for whatever reason."""
+    named = {name for name, *_ in imports_of(path)}
+    return {name for name in named if name in MODULES} - {module_of(path)}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_strictly_downward(path):
     room = room_of(module_of(path))
-    if not room:
-        return  # the table of contents hands every name on
-    for module, eager, _ in imports_of(path):
+    for module in targets_of(path):
         target = room_of(module)
-        lazily = not eager and (room, target) in LAZY
-        assert target == room or target in ALLOWED[room] or lazily, f"{room} imports {module}"
+        if MODULES[module].name == "__init__.py" or target == room:
+            continue
+        beside = module.removeprefix("jaxmle.") in SHARED
+        assert beside or room, f"{path} is beside the rooms and imports {module}"
+        assert beside or FLOOR_OF[target] < FLOOR_OF[room], f"{room} imports {module}"
+
+
+def test_no_room_has_more_files_than_one_finds_one_s_way_in():
+    for room in FLOOR_OF:
+        files = list((PACKAGE / room.replace(".", "/")).glob("*.py"))
+        assert 0 < len(files) <= MAX_FILES_OF_A_ROOM, (room, len(files))
 
 
 def test_modules_beside_the_rooms_are_shared_ones():
@@ -113,8 +134,8 @@ def test_shared_types_have_one_home_and_no_alias_hides_any():
 
 
 def test_every_room_has_a_floor():
-    rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.glob("*.py"))}
-    assert rooms <= set(ALLOWED), rooms - set(ALLOWED)
+    folders = {path.parent.relative_to(PACKAGE) for path in SOURCES} - {Path(".")}
+    assert {".".join(folder.parts) for folder in folders} == set(FLOOR_OF)
 
 
 def test_only_the_table_of_contents_imports_from_jaxmle_itself():
@@ -135,16 +156,7 @@ def test_only_the_table_of_contents_imports_from_jaxmle_itself():
 
 
 def test_no_module_imports_itself_in_a_circle():
-    known = {module_of(path): path for path in SOURCES}
-    graph = {
-        name: {
-            target
-            for target, eager, types_only in imports_of(path)
-            if eager and not types_only and target in known and target != name
-        }
-        for name, path in known.items()
-        if path.name != "__init__.py"
-    }
+    graph = {name: targets_of(path) for name, path in MODULES.items() if path.name != "__init__.py"}
     done, under_way = set(), []
 
     def visit(name):

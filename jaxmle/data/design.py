@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmle.data.formula import ROWWISE, Terms
 from jaxmle.data.table import LISTED, Column, needed
-from jaxmle.models.columns import collinear_columns
+from jaxmle.models.common.columns import collinear_columns
 
 INTERCEPT = "Intercept"
 

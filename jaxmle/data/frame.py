@@ -20,10 +20,10 @@ from jaxmle.data.response import Response, leaves_of, response_of
 from jaxmle.data.rows import MISSING_POLICIES, arrays_of, complete_rows, given_of, settle
 from jaxmle.data.table import LISTED, Column, columns_of
 from jaxmle.fitting.fit import MAX_STEPS, fit
-from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.combinators import Weights
-from jaxmle.likelihood.host import precision
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import precision
 
 FORMULA_LEAVES = (
     "x",

@@ -15,19 +15,19 @@ import jax
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
+from jaxmle.batch.batch import fit_batch
+from jaxmle.batch.members import Table
 from jaxmle.data.frame import Frame, from_formula
 from jaxmle.data.lost import ALL_MISSING, with_lost
 from jaxmle.data.rows import MISSING_POLICIES
-from jaxmle.fitting.batch import fit_batch
 from jaxmle.fitting.fit import MAX_STEPS, host_dtype
-from jaxmle.fitting.members import Table
-from jaxmle.fitting.record import Fit
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import data_length
-from jaxmle.likelihood.covariance import cluster_codes
-from jaxmle.likelihood.host import tracing
+from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.parameters.arguments import check_choice, shown
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import tracing
 
 FAILED_GROUPS_SHOWN = 5  # failed groups in the digest
 DIGEST_COLUMNS = 100  # columns of the digest

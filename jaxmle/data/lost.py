@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxmle._types import Array
 from jaxmle.data.table import Column
-from jaxmle.fitting.record import Fit
+from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
 
 ALL_MISSING = "every row of this group has a missing value: there is nothing to fit."

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from jaxmle._types import Loglik
-from jaxmle.fitting.record import Fit
-from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.regression import Linear, Regression
+from jaxmle.likelihood.structure import parts_of
 from jaxmle.parameters.tree import Layout, Leaf
+from jaxmle.record.fit import Fit
 
 CUT_NAME = "cut"  # the thresholds of an ordinal model
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxmle._types import Array, Tree
 from jaxmle.parameters.constraints import Interval
-from jaxmle.parameters.roads import precision, tracing
+from jaxmle.runtime.jax_state import precision, tracing
 
 Place = Callable[[tuple[int, ...]], str]
 

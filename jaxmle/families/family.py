@@ -21,7 +21,7 @@ from jaxmle._types import Array, Tree
 from jaxmle.families.coding import Ends, check_values, in_row
 from jaxmle.families.moments import finite_start
 from jaxmle.parameters.constraints import Constraint
-from jaxmle.parameters.roads import as_numpy, exact, precision, tracing
+from jaxmle.runtime.jax_state import as_numpy, exact, precision, tracing
 
 Params = dict[str, Any]
 Rest = ParamSpec("Rest")

@@ -20,22 +20,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.fitting.conclude import Reach
-from jaxmle.fitting.diagnosis import Verdict
-from jaxmle.fitting.engine import Engine, Problem, compiled_pass, complete, pose, search
+from jaxmle.fitting.frozen_hessian import AIM, short
+from jaxmle.fitting.frozen_hessian import kept as kept_hessian
+from jaxmle.fitting.head_start import head_start
 from jaxmle.fitting.identification import traced_to
 from jaxmle.fitting.identity import identity, with_response_id
 from jaxmle.fitting.implicit import approached, term_count, traced_fit
-from jaxmle.fitting.kept import AIM, short
-from jaxmle.fitting.kept import kept as kept_hessian
 from jaxmle.fitting.objective import Objective
-from jaxmle.fitting.placing import placed
-from jaxmle.fitting.record import Fit
+from jaxmle.fitting.passes import Engine, Problem, compiled_pass, complete, pose, search
 from jaxmle.fitting.separation import settled, wants_cone
 from jaxmle.fitting.shards import in_shard, refuse_shards
 from jaxmle.fitting.signals import with_signals
-from jaxmle.fitting.subsample import head_start
-from jaxmle.likelihood.anatomy import count, has, substituted, term_shape
+from jaxmle.fitting.user_scale import Reach
+from jaxmle.fitting.verdict import Verdict
 from jaxmle.likelihood.checks import (
     check_coding,
     check_fixed,
@@ -48,23 +45,26 @@ from jaxmle.likelihood.checks import (
 )
 from jaxmle.likelihood.combinators import Penalize, weight
 from jaxmle.likelihood.contract import as_tree, leaf_of, need_terms, rows_of
-from jaxmle.likelihood.covariance import Kind, check_kind, cluster_codes
+from jaxmle.likelihood.discovery.linear_predictors import declared
+from jaxmle.likelihood.discovery.row_axes import is_rowwise
+from jaxmle.likelihood.discovery.row_independence import check_blocks, check_weighted
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
-from jaxmle.likelihood.hac import check_bandwidth
 from jaxmle.likelihood.histogram import counted, counts_of, distinct
-from jaxmle.likelihood.host import compiled, kept, precision, tracing
 from jaxmle.likelihood.indices import check_indices
-from jaxmle.likelihood.predictors import declared
+from jaxmle.likelihood.information.covariance import Kind, check_kind, cluster_codes
+from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.recession import is_exact, ways
-from jaxmle.likelihood.row_independence import check_blocks, check_weighted
-from jaxmle.likelihood.rowwise import is_rowwise
+from jaxmle.likelihood.structure import count, has, substituted, term_shape
 from jaxmle.parameters.arguments import check_count, check_flag, shown
-from jaxmle.parameters.roads import without_alarms
 from jaxmle.parameters.tree import layout_of
-from jaxmle.solvers.loop import DONE, Point, State, advance, begin, step
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import compiled, kept, precision, tracing
+from jaxmle.runtime.device import placed
+from jaxmle.runtime.jax_state import without_alarms
+from jaxmle.solvers.bfgs import Arrival, Slope, secant_climb
 from jaxmle.solvers.methods import LBFGS, Newton, Optax
-from jaxmle.solvers.secant import Arrival, Slope, secant_climb
 from jaxmle.solvers.status import Status
+from jaxmle.solvers.trust_region import DONE, Point, State, advance, begin, step
 
 MIN_ROWS_FOR_OPAQUE_BLOCKS = (
     16 * CACHED_OPAQUE

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 
 from jaxmle._types import Array, Tree
-from jaxmle.fitting.record import Fit
+from jaxmle.record.fit import Fit
 from jaxmle.solvers.linalg import eigh, metric_of
-from jaxmle.solvers.loop import Point, is_finite, null_cut
+from jaxmle.solvers.trust_region import Point, is_finite, null_cut
 
 # witness.certificate
 SOURCE_UNKNOWN = 0

@@ -12,12 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle._types import Array, Tree
-from jaxmle.fitting.conclude import Reach
-from jaxmle.fitting.diagnosis import Verdict
-from jaxmle.fitting.engine import Problem, complete, engine_of, search
 from jaxmle.fitting.objective import Objective
-from jaxmle.fitting.record import Fit
-from jaxmle.likelihood.anatomy import count, term_shape
+from jaxmle.fitting.passes import Problem, complete, engine_of, search
+from jaxmle.fitting.user_scale import Reach
+from jaxmle.fitting.verdict import Verdict
 from jaxmle.likelihood.derivatives import (
     DIFFERENCES,
     REVERSE_OVER_REVERSE,
@@ -27,9 +25,11 @@ from jaxmle.likelihood.derivatives import (
     no_mode,
     without_derivative,
 )
-from jaxmle.solvers.approach import approach
-from jaxmle.solvers.loop import maximise
+from jaxmle.likelihood.structure import count, term_shape
+from jaxmle.record.fit import Fit
+from jaxmle.solvers.first_order import approach
 from jaxmle.solvers.methods import LBFGS, Optax
+from jaxmle.solvers.trust_region import maximise
 
 
 def traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Fit:

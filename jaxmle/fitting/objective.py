@@ -17,8 +17,8 @@ from jaxmle.likelihood.evaluate import Accumulated, slopes, sums
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.tree import Chart, Layout
-from jaxmle.solvers.loop import Point
-from jaxmle.solvers.secant import Slope
+from jaxmle.solvers.bfgs import Slope
+from jaxmle.solvers.trust_region import Point
 
 
 class User(NamedTuple):

@@ -17,11 +17,11 @@ import jax
 import numpy as np
 
 from jaxmle._types import Array
-from jaxmle.fitting.cone import Cone, certified, cone_of, distinct, generators
-from jaxmle.fitting.record import Fit
+from jaxmle.fitting.recession_cone import Cone, certified, cone_of, distinct, generators
 from jaxmle.likelihood.recession import Ways, straight
 from jaxmle.parameters.constraints import Ordered
 from jaxmle.parameters.tree import Layout
+from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
 
 # witness.certificate

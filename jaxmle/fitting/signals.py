@@ -18,14 +18,15 @@ import jax
 import numpy as np
 
 from jaxmle._types import Loglik, Tree
-from jaxmle.fitting.record import Fit
-from jaxmle.likelihood.anatomy import parts_of, term_shape
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import Opaque, data_length, terms_of
-from jaxmle.likelihood.host import precision, remembered
+from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.likelihood.priors import NormalPrior, Ridge
 from jaxmle.likelihood.regression import Linear, Regression
+from jaxmle.likelihood.structure import parts_of, term_shape
 from jaxmle.parameters.tree import Layout
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import precision, remembered
+from jaxmle.runtime.opaque import Opaque
 from jaxmle.solvers.status import CONCAVE_FLAG, MEAN, MEAN_OF_ROWS
 
 FEWEST_ROWS = 8  # of a closed-over array: /2 and /4 are what formulas divide by

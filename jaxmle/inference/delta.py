@@ -15,10 +15,10 @@ from jax.flatten_util import ravel_pytree
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
-from jaxmle.fitting.record import Fit
-from jaxmle.inference.revisit import check_fit
-from jaxmle.likelihood.host import precision, to_numpy, tracing
+from jaxmle.inference.again import check_fit
 from jaxmle.parameters.arguments import check_function, check_level
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import precision, to_numpy, tracing
 from jaxmle.solvers.status import Status
 
 

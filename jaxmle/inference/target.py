@@ -12,12 +12,12 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jaxmle._types import Tree
-from jaxmle.fitting.record import Fit
 from jaxmle.inference.delta import delta
-from jaxmle.likelihood.contract import Opaque
-from jaxmle.likelihood.host import compiled, precision
 from jaxmle.parameters.arguments import check_function
 from jaxmle.parameters.tree import Layout, layout_of
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import compiled, precision
+from jaxmle.runtime.opaque import Opaque
 
 
 @dataclass(frozen=True)

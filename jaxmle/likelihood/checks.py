@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Loglik, Tree
-from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import Opaque, as_tree, rows_of
+from jaxmle.likelihood.contract import as_tree, rows_of
+from jaxmle.likelihood.structure import parts_of
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.opaque import Opaque
 
 Place = Callable[[tuple[int, ...]], str]  # from the index of a value in its leaf to words
 

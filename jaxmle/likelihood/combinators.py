@@ -19,11 +19,12 @@ from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.response import Exact, Law
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout, layout_of
+from jaxmle.runtime.opaque import LikelihoodTree
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["kind"])
 @dataclass(frozen=True)
-class Weights:
+class Weights(LikelihoodTree):
     """Observation weights (n,) that know what they mean: ``frequency`` or ``sampling``."""
 
     values: Any
@@ -94,7 +95,7 @@ def _weight_values(w: Any) -> Any:
 
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik", "weights"], meta_fields=[])
 @dataclass(frozen=True)
-class Weight:
+class Weight(LikelihoodTree):
     """A likelihood whose terms are multiplied by weights."""
 
     loglik: Loglik
@@ -111,7 +112,7 @@ class Weight:
 
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik", "prior"], meta_fields=[])
 @dataclass(frozen=True)
-class Penalize:
+class Penalize(LikelihoodTree):
     """A likelihood plus a log prior. Called, it returns one scalar; the engine reads terms and
     prior apart.
     """
@@ -159,7 +160,7 @@ def _prior_value(prior: Any, params: Tree) -> Array:
 
 @partial(jax.tree_util.register_dataclass, data_fields=["members"], meta_fields=[])
 @dataclass(frozen=True)
-class Pool:
+class Pool(LikelihoodTree):
     """Several likelihoods of the same parameters, each with its own data (``data`` is a tuple)."""
 
     members: tuple[Any, ...]
@@ -189,7 +190,7 @@ class Pool:
 
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik", "values"], meta_fields=["names"])
 @dataclass(frozen=True)
-class Fix:
+class Fix(LikelihoodTree):
     """A likelihood with some entries of the parameters held at given values; the parameter tree
     keeps its shape.
     """
@@ -231,7 +232,7 @@ class Fix:
 
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik"], meta_fields=["groups"])
 @dataclass(frozen=True)
-class Tie:
+class Tie(LikelihoodTree):
     """A likelihood in which the entries of each group all equal the first of the group."""
 
     loglik: Loglik
@@ -265,7 +266,7 @@ class Tie:
 
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik", "law"], meta_fields=[])
 @dataclass(frozen=True)
-class WithResponse:
+class WithResponse(LikelihoodTree):
     """A likelihood that also knows the law of its response, and so has an expected information."""
 
     loglik: Any

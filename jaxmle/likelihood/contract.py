@@ -4,52 +4,39 @@ of it at trace time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
+from jaxmle.runtime.opaque import LikelihoodTree, Opaque
 
 
-@dataclass(frozen=True, eq=False)
-class ById:
-    """A value that equals only itself: a user's callable may compare or hash in any way, or not
-    at all.
-    """
+@runtime_checkable
+class ReadyModel(Protocol):
+    """A model that carries its log-likelihood, beside a start, constraints, predictions."""
 
-    value: Any
+    @property
+    def likelihood(self) -> Loglik:
+        """The log-likelihood itself: a function or one of jaxmle's forms."""
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, ById) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
+    def __call__(self, params: Tree, data: Tree, /) -> Array: ...
 
 
-@jax.tree_util.register_pytree_node_class
-@dataclass(frozen=True, eq=False)
-class Opaque:
-    """A user's function as a leafless tree, so that combinators over it are trees of arrays."""
+@runtime_checkable
+class CountsRows(Protocol):
+    """A combinator: it knows how many terms its parts have."""
 
-    function: Loglik
-
-    def tree_flatten(self) -> tuple[tuple[()], ById]:
-        return (), ById(self.function)
-
-    @classmethod
-    def tree_unflatten(cls, held: ById, leaves: Any) -> Opaque:
-        return cls(held.value)
-
-    def __call__(self, params: Tree, data: Tree) -> Array:
-        return self.function(params, data)
+    def rows(self, data: Tree) -> int | None: ...
 
 
 def as_tree(loglik: Loglik) -> Any:
     """The likelihood as a tree whose leaves are arrays: jaxmle's own forms as they are, a ready
     model as the likelihood it carries, any other callable as ``Opaque``.
+
+    A ready model is any callable object with an attribute ``likelihood``, of any package.
     """
     if not callable(loglik) or isinstance(loglik, type):
         got = f"the class {loglik.__name__}" if isinstance(loglik, type) else type(loglik).__name__
@@ -59,10 +46,11 @@ def as_tree(loglik: Loglik) -> Any:
         raise TypeError(
             f"loglik must be a function of (params, data), and {name} makes one: write {name}(…)"
         )
-    home = type(loglik).__module__
-    if home.startswith("jaxmle.models"):
-        return as_tree(loglik.likelihood)  # type: ignore[attr-defined]
-    return loglik if home.startswith("jaxmle.likelihood") else Opaque(loglik)
+    if isinstance(loglik, LikelihoodTree):
+        return loglik
+    if isinstance(loglik, ReadyModel):
+        return as_tree(loglik.likelihood)
+    return Opaque(loglik)
 
 
 def data_length(data: Tree) -> int | None:
@@ -93,11 +81,7 @@ def rows_of(loglik: Any, data: Tree) -> int | None:
     """How many terms the data suggest: the length of their leading axis, added up over the
     members of a pool; None where there is no data.
     """
-    return (
-        loglik.rows(data)
-        if type(loglik).__module__ == "jaxmle.likelihood.combinators"
-        else data_length(data)
-    )
+    return loglik.rows(data) if isinstance(loglik, CountsRows) else data_length(data)
 
 
 def terms_of(loglik: Loglik, params: Tree, data: Tree) -> Array:

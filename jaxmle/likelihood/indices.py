@@ -17,14 +17,14 @@ import jax
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.likelihood.anatomy import parts_of
 from jaxmle.likelihood.checks import in_row
 from jaxmle.likelihood.codes import Index, Pick, indices_of
-from jaxmle.likelihood.contract import Opaque
-from jaxmle.likelihood.host import remembered
 from jaxmle.likelihood.masked import matters
 from jaxmle.likelihood.regression import Regression
+from jaxmle.likelihood.structure import parts_of
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.compile import remembered
+from jaxmle.runtime.opaque import Opaque
 
 PROBE_PERIOD = 7919  # a prime, so that rows looked at follow no period of the codes
 LOOKED_AT = 16  # rows by which a column of floats is taken for codes or not

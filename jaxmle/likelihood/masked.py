@@ -14,8 +14,8 @@ import numpy as np
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.codes import NO_CODE, Var, applied, called, codes_of, indexed, literal
 from jaxmle.likelihood.contract import terms_of
-from jaxmle.likelihood.host import compiled
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.compile import compiled
 
 
 def matters(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:

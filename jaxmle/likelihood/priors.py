@@ -14,11 +14,12 @@ import numpy as np
 
 from jaxmle._types import Tree
 from jaxmle.parameters.arguments import shown
+from jaxmle.runtime.opaque import LikelihoodTree
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["strength"], meta_fields=["leaf"])
 @dataclass(frozen=True)
-class Ridge:
+class Ridge(LikelihoodTree):
     """Minus half the strength times the squared length of the parameters, or of the one leaf
     named.
     """
@@ -37,7 +38,7 @@ class Ridge:
 
 @partial(jax.tree_util.register_dataclass, data_fields=["mean", "sd"], meta_fields=["leaf"])
 @dataclass(frozen=True)
-class NormalPrior:
+class NormalPrior(LikelihoodTree):
     """Independent normal log densities, constants included."""
 
     mean: Any

@@ -17,14 +17,15 @@ import numpy as np
 
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.contract import data_length, leaf_of
-from jaxmle.likelihood.once import once
 from jaxmle.likelihood.response import Enumeration, Exact, Law, Simulation
 from jaxmle.parameters.arguments import check_flag, check_function, shown
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.cse import once
+from jaxmle.runtime.opaque import LikelihoodTree
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(LikelihoodTree):
     """The predictor ``data[x] @ params[param]``, plus ``data[offset]``. A matrix of
     coefficients (q, K) gives K predictors.
     """
@@ -106,7 +107,7 @@ class OfRows(ABC):
     meta_fields=["density", "names", "forms", "counts", "shared", "concave"],
 )
 @dataclass(frozen=True)
-class Regression:
+class Regression(LikelihoodTree):
     """A log-likelihood declared as ``density(eta, row)``, the log density of one row, through named
     predictors.
 

@@ -18,11 +18,12 @@ import numpy as np
 
 from jaxmle._types import Array, Tree
 from jaxmle.parameters.arguments import check_count, check_function, shown
+from jaxmle.runtime.opaque import LikelihoodTree
 
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class Exact:
+class Exact(LikelihoodTree):
     """``information(eta, row)`` is the expected information of one row in its predictors, (m, m),
     or a scalar where m is 1.
 
@@ -36,7 +37,7 @@ class Exact:
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class Enumeration:
+class Enumeration(LikelihoodTree):
     """The response leaf takes one of finitely many values, the same for every row."""
 
     leaf: str
@@ -69,7 +70,7 @@ class Enumeration:
 
 @partial(jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["sampler", "draws"])
 @dataclass(frozen=True)
-class Simulation:
+class Simulation(LikelihoodTree):
     """``sampler(key, params, data)`` returns data with a fresh response; ``draws`` whole data
     sets are averaged.
     """

@@ -5,10 +5,10 @@ bounded, and what they predict.
 from jaxmle.models.binary import binomial, cloglog, logistic, probit
 from jaxmle.models.categorical import conditional_logit, multinomial, ordinal
 from jaxmle.models.censored import tobit, truncated
-from jaxmle.models.columns import collinear_columns
+from jaxmle.models.common.columns import collinear_columns
+from jaxmle.models.common.model import Model
 from jaxmle.models.continuous import beta, gamma, inverse_gaussian, normal
 from jaxmle.models.counts import hurdle, negative_binomial, poisson, zero_inflated
-from jaxmle.models.model import Model
 from jaxmle.models.robust import laplace, quantile, student_t
 from jaxmle.models.series import ar1, garch
 from jaxmle.models.survival import aft, cox

@@ -14,12 +14,12 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import exact
-from jaxmle.models import coding, laws
-from jaxmle.models.begin import column, regress
-from jaxmle.models.model import Model
-from jaxmle.models.options import made_once
-from jaxmle.models.predictors import eta_of
-from jaxmle.models.tails import log_ndtr
+from jaxmle.models.common import coding, response_laws
+from jaxmle.models.common.log_differences import log_ndtr
+from jaxmle.models.common.model import Model
+from jaxmle.models.common.options import made_once
+from jaxmle.models.common.predictors import eta_of
+from jaxmle.models.common.start_values import column, regress
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.special.exponential import held_exp, log_cloglog
 from jaxmle.special.gamma import gammaln
@@ -108,7 +108,7 @@ def _bernoulli(link: str, name: str, offset: str | None) -> Model:
         functools.partial(_begin, link=link, trials=None, offset=offset),
         None,
         lambda params, data: (LINKS[link].p(eta_of(params, data, offset)),),
-        laws.bernoulli,
+        response_laws.bernoulli,
         coding=(coding.binary(), *coding.optional(offset)),
     )
 
@@ -200,7 +200,7 @@ def binomial(*, trials: str = "trials", link: str = "logit", offset: str | None 
             jnp.asarray(data[trials]) + 0.0 * (eta := eta_of(params, data, offset)),
             ends.p(eta),
         ),
-        laws.binomial,
+        response_laws.binomial,
         coding=(
             coding.counts(trials),
             coding.counts(),

@@ -18,12 +18,12 @@ from jaxmle._types import Array, Tree
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import enumeration, exact
-from jaxmle.models import coding, laws
-from jaxmle.models.begin import column, regress
-from jaxmle.models.model import Model
-from jaxmle.models.options import made_once
-from jaxmle.models.predictors import eta_of
-from jaxmle.models.tails import log_ndtr, logistic_gap, normal_gap, weibull_gap
+from jaxmle.models.common import coding, response_laws
+from jaxmle.models.common.log_differences import log_ndtr, logistic_gap, normal_gap, weibull_gap
+from jaxmle.models.common.model import Model
+from jaxmle.models.common.options import made_once
+from jaxmle.models.common.predictors import eta_of
+from jaxmle.models.common.start_values import column, regress
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import ordered
 from jaxmle.special.exponential import held_exp, log_cloglog
@@ -92,7 +92,7 @@ def multinomial(classes: int) -> Model:
         functools.partial(_begin_multinomial, classes=classes),
         None,
         _multinomial_natural,
-        laws.categorical,
+        response_laws.categorical,
         coding=(coding.classes(classes),),
     )
 
@@ -191,7 +191,9 @@ def conditional_logit(*, cases: int = 1, real: str | None = None) -> Model:
         _begin_conditional,
         None,
         functools.partial(_conditional_natural, real=real),
-        laws.Law(mean=lambda probabilities: probabilities, sample=_sample_case, discrete=True),
+        response_laws.Law(
+            mean=lambda probabilities: probabilities, sample=_sample_case, discrete=True
+        ),
         coding=_matched_coding(cases, real),
     )
 
@@ -300,7 +302,7 @@ def ordinal(classes: int, *, link: str = "logit") -> Model:
         functools.partial(_begin_ordinal, classes=classes, link=link),
         {"cut": ordered},
         functools.partial(_ordinal_natural, link=link),
-        laws.categorical,
+        response_laws.categorical,
         coding=(coding.classes(classes),),
     )
 

@@ -15,14 +15,14 @@ from jax.scipy.special import ndtr
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.regression import linear, regression
-from jaxmle.models import coding
-from jaxmle.models.begin import column, regress, spread
-from jaxmle.models.censoring import Censoring
-from jaxmle.models.laws import HALF_LOG_2PI, Law, uniform
-from jaxmle.models.model import Model
-from jaxmle.models.options import made_once
-from jaxmle.models.predictors import constant, eta_of
-from jaxmle.models.tails import log_ndtr, normal_gap
+from jaxmle.models.common import coding
+from jaxmle.models.common.censoring import Censoring
+from jaxmle.models.common.log_differences import log_ndtr, normal_gap
+from jaxmle.models.common.model import Model
+from jaxmle.models.common.options import made_once
+from jaxmle.models.common.predictors import constant, eta_of
+from jaxmle.models.common.response_laws import HALF_LOG_2PI, Law, uniform
+from jaxmle.models.common.start_values import column, regress, spread
 from jaxmle.parameters.constraints import positive
 from jaxmle.special.normal import ndtri
 

@@ -14,12 +14,12 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import exact
-from jaxmle.models import coding, laws
-from jaxmle.models.begin import clip, column, regress, spread
-from jaxmle.models.laws import HALF_LOG_2PI
-from jaxmle.models.model import Model
-from jaxmle.models.options import made_once
-from jaxmle.models.predictors import constant, eta_of
+from jaxmle.models.common import coding, response_laws
+from jaxmle.models.common.model import Model
+from jaxmle.models.common.options import made_once
+from jaxmle.models.common.predictors import constant, eta_of
+from jaxmle.models.common.response_laws import HALF_LOG_2PI
+from jaxmle.models.common.start_values import clip, column, regress, spread
 from jaxmle.parameters.constraints import positive
 from jaxmle.special.gamma import gammaln, trigamma
 from jaxmle.special.logistic import sigmoid
@@ -82,7 +82,7 @@ def normal(*, scale: str | None = None, offset: str | None = None) -> Model:
             functools.partial(_begin_normal, offset=offset),
             {"sigma": positive},
             lambda params, data: constant(eta_of(params, data, offset), params["sigma"]),
-            laws.normal,
+            response_laws.normal,
             coding=coding.optional(offset),
         )
     return Model(
@@ -98,7 +98,7 @@ def normal(*, scale: str | None = None, offset: str | None = None) -> Model:
             eta_of(params, data, offset),
             jnp.exp(eta_of(params, data, None, scale, "gamma")),
         ),
-        laws.normal,
+        response_laws.normal,
         coding=coding.optional(offset),
     )
 
@@ -159,7 +159,7 @@ def gamma(*, offset: str | None = None) -> Model:
         functools.partial(_begin_positive, offset=offset, power=2),
         {"shape": positive},
         lambda params, data: constant(jnp.exp(eta_of(params, data, offset)), params["shape"]),
-        laws.gamma,
+        response_laws.gamma,
         coding=(coding.positive("y", zeros=ZEROS), *coding.optional(offset)),
     )
 
@@ -218,7 +218,7 @@ def inverse_gaussian(*, offset: str | None = None) -> Model:
         functools.partial(_begin_positive, offset=offset, power=3),
         {"shape": positive},
         lambda params, data: constant(jnp.exp(eta_of(params, data, offset)), params["shape"]),
-        laws.inverse_gaussian,
+        response_laws.inverse_gaussian,
         coding=(coding.positive("y", zeros=ZEROS), *coding.optional(offset)),
     )
 
@@ -276,7 +276,7 @@ def beta(*, offset: str | None = None) -> Model:
         functools.partial(_begin_beta, offset=offset),
         {"phi": positive},
         lambda params, data: constant(sigmoid(eta_of(params, data, offset)), params["phi"]),
-        laws.beta,
+        response_laws.beta,
         coding=(coding.proportion(), *coding.optional(offset)),
     )
 

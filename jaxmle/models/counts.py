@@ -16,11 +16,18 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import exact
-from jaxmle.models import coding, laws
-from jaxmle.models.begin import clip, column, design, fitted, least_squares, regress
-from jaxmle.models.model import Model
-from jaxmle.models.options import made_once
-from jaxmle.models.predictors import constant, eta_of
+from jaxmle.models.common import coding, response_laws
+from jaxmle.models.common.model import Model
+from jaxmle.models.common.options import made_once
+from jaxmle.models.common.predictors import constant, eta_of
+from jaxmle.models.common.start_values import (
+    clip,
+    column,
+    design,
+    fitted,
+    least_squares,
+    regress,
+)
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import lower
 from jaxmle.special.counts import negative_binomial_clumping, negative_binomial_kernel
@@ -102,7 +109,7 @@ def poisson(*, offset: str | None = None, exposure: str | None = None) -> Model:
         functools.partial(_begin_poisson, offset=offset, exposure=exposure),
         None,
         lambda params, data: (mean_of(params, data, offset, exposure),),
-        laws.poisson,
+        response_laws.poisson,
         coding=(coding.counts(whole=False), *coding.optional(offset, exposure)),
     )
 
@@ -129,7 +136,7 @@ def negative_binomial(*, offset: str | None = None, exposure: str | None = None)
         functools.partial(_begin_negative_binomial, offset=offset, exposure=exposure),
         {"alpha": lower(0.0)},
         lambda params, data: constant(mean_of(params, data, offset, exposure), params["alpha"]),
-        laws.negative_binomial,
+        response_laws.negative_binomial,
         coding=(coding.counts(), *coding.optional(offset, exposure)),
     )
 
@@ -338,7 +345,7 @@ def zero_inflated(count: str = "poisson", *, zero: str = "z", offset: str | None
         return _two_parts(
             "zero_inflated",
             _zero_inflated_poisson,
-            laws.zero_inflated_poisson,
+            response_laws.zero_inflated_poisson,
             "zero",
             zero,
             offset,
@@ -347,7 +354,7 @@ def zero_inflated(count: str = "poisson", *, zero: str = "z", offset: str | None
     return _two_parts(
         "zero_inflated",
         _zero_inflated_negative_binomial,
-        laws.zero_inflated_negative_binomial,
+        response_laws.zero_inflated_negative_binomial,
         "zero",
         zero,
         offset,
@@ -372,12 +379,18 @@ def hurdle(count: str = "poisson", *, cross: str = "z", offset: str | None = Non
     _check_count(count)
     if count == "poisson":
         return _two_parts(
-            "hurdle", _hurdle_poisson, laws.hurdle_poisson, "cross", cross, offset, plain=True
+            "hurdle",
+            _hurdle_poisson,
+            response_laws.hurdle_poisson,
+            "cross",
+            cross,
+            offset,
+            plain=True,
         )
     return _two_parts(
         "hurdle",
         _hurdle_negative_binomial,
-        laws.hurdle_negative_binomial,
+        response_laws.hurdle_negative_binomial,
         "cross",
         cross,
         offset,

@@ -15,12 +15,12 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import exact
-from jaxmle.models import coding, laws
-from jaxmle.models.begin import column, design, fitted, least_squares, regress, spread
-from jaxmle.models.laws import Law, uniform
-from jaxmle.models.model import Model
-from jaxmle.models.options import made_once
-from jaxmle.models.predictors import constant, eta_of
+from jaxmle.models.common import coding, response_laws
+from jaxmle.models.common.model import Model
+from jaxmle.models.common.options import made_once
+from jaxmle.models.common.predictors import constant, eta_of
+from jaxmle.models.common.response_laws import Law, uniform
+from jaxmle.models.common.start_values import column, design, fitted, least_squares, regress, spread
 from jaxmle.parameters.constraints import positive
 from jaxmle.special.gamma import trigamma
 from jaxmle.special.student import student_t_logpdf
@@ -93,7 +93,7 @@ def student_t(*, df: float | None = None, offset: str | None = None) -> Model:
         lambda params, data: constant(
             eta_of(params, data, offset), params["scale"], params["df"] if df is None else df
         ),
-        laws.student_t,
+        response_laws.student_t,
         coding=coding.optional(offset),
     )
 

@@ -12,11 +12,11 @@ from jax.scipy.special import ndtr
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
-from jaxmle.models.begin import clip, column, regress, spread
-from jaxmle.models.laws import HALF_LOG_2PI, Law
-from jaxmle.models.model import Model
-from jaxmle.models.options import made_once
-from jaxmle.models.predictors import eta_of
+from jaxmle.models.common.model import Model
+from jaxmle.models.common.options import made_once
+from jaxmle.models.common.predictors import eta_of
+from jaxmle.models.common.response_laws import HALF_LOG_2PI, Law
+from jaxmle.models.common.start_values import clip, column, regress, spread
 from jaxmle.parameters.constraints import interval, positive
 from jaxmle.special.normal import ndtri
 

@@ -15,15 +15,15 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.regression import linear, regression
-from jaxmle.models import coding, laws
-from jaxmle.models.begin import clip, column, regress, spread
-from jaxmle.models.censoring import Censoring
-from jaxmle.models.coding import EVENT, INTERVAL, LEFT, RIGHT
-from jaxmle.models.laws import HALF_LOG_2PI, Law, uniform
-from jaxmle.models.model import Model
-from jaxmle.models.options import made_once
-from jaxmle.models.predictors import constant, eta_of
-from jaxmle.models.tails import log_ndtr, logistic_gap, normal_gap, weibull_gap
+from jaxmle.models.common import coding, response_laws
+from jaxmle.models.common.censoring import Censoring
+from jaxmle.models.common.coding import EVENT, INTERVAL, LEFT, RIGHT
+from jaxmle.models.common.log_differences import log_ndtr, logistic_gap, normal_gap, weibull_gap
+from jaxmle.models.common.model import Model
+from jaxmle.models.common.options import made_once
+from jaxmle.models.common.predictors import constant, eta_of
+from jaxmle.models.common.response_laws import HALF_LOG_2PI, Law, uniform
+from jaxmle.models.common.start_values import clip, column, regress, spread
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import positive
 from jaxmle.special.exponential import held_exp, log_cloglog
@@ -404,7 +404,7 @@ def cox(
         _begin_cox,
         None,
         lambda params, data: (jnp.exp(eta_of(params, data)),),
-        laws.Law(mean=lambda relative: relative),
+        response_laws.Law(mean=lambda relative: relative),
         "time",
         coding=_cox_coding(strata, entry, weights),
     )

@@ -10,10 +10,10 @@ from jaxmle._types import Array, Tree
 from jaxmle.families.coding import check_values
 from jaxmle.families.family import Family
 from jaxmle.likelihood.checks import Place
-from jaxmle.models.coding import Jointly
-from jaxmle.models.laws import of_family
-from jaxmle.models.model import Model
-from jaxmle.models.options import made_once
+from jaxmle.models.common.coding import Jointly
+from jaxmle.models.common.model import Model
+from jaxmle.models.common.options import made_once
+from jaxmle.models.common.response_laws import of_family
 
 
 @made_once

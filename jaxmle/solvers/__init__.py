@@ -1,6 +1,6 @@
 """Solvers: functions of a flat vector, never likelihoods."""
 
-from jaxmle.solvers.approach import bhhh, newton, scoring
+from jaxmle.solvers.first_order import bhhh, newton, scoring
 from jaxmle.solvers.methods import BHHH, LBFGS, Newton, Optax, Scoring
 from jaxmle.solvers.status import Status
 

@@ -19,7 +19,7 @@ import jaxmle as jm
 from jaxmle import models
 from jaxmle.data.frame import from_formula
 from jaxmle.data.groups import fit_groups
-from jaxmle.inference.hypotheses import joint_tests
+from jaxmle.inference.hypotheses.wald import joint_tests
 
 HERE = Path(__file__).parent
 

@@ -17,8 +17,9 @@ import numpy as np
 import optax
 
 import jaxmle as jm
-from jaxmle.fitting import checkpoint, npz, schedule
-from jaxmle.fitting.stochastic import fit_stochastic
+from jaxmle.batch import plan
+from jaxmle.runtime import checkpoint, npz
+from jaxmle.stochastic.stochastic import fit_stochastic
 
 RNG = np.random.default_rng(17)
 X = np.stack([np.ones((40, 20)), RNG.normal(size=(40, 20))], axis=2)
@@ -35,13 +36,13 @@ def logit(params, data):
 
 def batch(folder, loglik=logit, devices=None):
     """The leaves of forty fits in three chunks."""
-    sizes, schedule.SIZES = schedule.SIZES, (16,)
+    sizes, plan.SIZES = plan.SIZES, (16,)
     try:
         data = {"x": X, "y": Y}
         start = {"beta": np.zeros(2)}
         fits = jm.fit_batch(loglik, start, data, checkpoint=folder, progress=False, devices=devices)
     finally:
-        schedule.SIZES = sizes
+        plan.SIZES = sizes
     return [np.asarray(leaf) for leaf in jax.tree.leaves(fits)]
 
 

@@ -17,8 +17,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
-from jaxmle.likelihood.holders import digest
-from jaxmle.likelihood.watch import look
+from jaxmle.closures.holders import digest
+from jaxmle.closures.watch import look
 
 from .changing import BUFFERS, HOLDERS, Plain, fill
 

@@ -16,11 +16,12 @@ import optax
 import pytest
 from numpy.testing import assert_array_equal
 
-from jaxmle.fitting import lock, program_digest
-from jaxmle.fitting.checkpoint import MANIFEST, Checkpoint
-from jaxmle.fitting.lock import LOCK
-from jaxmle.fitting.stochastic import fit_stochastic
+from jaxmle.closures import program_digest
+from jaxmle.runtime import lock
+from jaxmle.runtime.checkpoint import MANIFEST, Checkpoint
+from jaxmle.runtime.lock import LOCK
 from jaxmle.solvers.methods import LBFGS, Newton, Optax
+from jaxmle.stochastic.stochastic import fit_stochastic
 
 from . import killed
 from .killed import PIECE, ROOT, RUNS, assert_same, here
@@ -132,7 +133,7 @@ def test_programs_that_print_alike_and_differ_in_numbers_have_other_digests():
 def test_the_digest_of_a_program_is_the_same_in_another_process():
     source = (
         "import numpy as np\n"
-        "from jaxmle.fitting.program_digest import model_digest, value_digest, with_derivatives\n"
+        "from jaxmle.closures.program_digest import model_digest, value_digest, with_derivatives\n"
         "from tests.fitting import test_checkpoint as t\n"
         "print(value_digest(t.optax.adam(0.1), lambda x: x in {'a', 'b', 'c'}))\n"
         "for way in t.WAYS: print(model_digest(with_derivatives(way(np.arange(1, 6, dtype=np.float32))), np.ones(5, np.float32)))\n"

@@ -14,8 +14,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
-from jaxmle.likelihood import host
 from jaxmle.likelihood.contract import as_tree
+from jaxmle.runtime import compile
 
 N = 50
 X = np.column_stack([np.ones(N), np.random.default_rng(50).normal(size=(N, 2))])
@@ -376,7 +376,7 @@ FORTY_FITS = """
 import ctypes, gc, resource
 import numpy as np
 import jaxmle as jm
-from jaxmle.likelihood import host
+from jaxmle.runtime import compile
 from jaxmle.likelihood.contract import as_tree
 
 def resident():
@@ -453,7 +453,7 @@ def test_what_did_not_change_is_not_compiled_again(make, caplog):
 @pytest.mark.parametrize(("name", "model"), [*ready_models()], ids=lambda v: str(v)[:20])
 def test_a_ready_model_is_not_compiled_again_at_each_call(name, model):
     """Its memo, kept on a partial, was taken for something that the partial depends on."""
-    for function in host.functions_of(as_tree(model)):
-        first = host._memo(function)
+    for function in compile.functions_of(as_tree(model)):
+        first = compile._memo(function)
         first.pieces["a program"] = object()
-        assert host._memo(function) is first
+        assert compile._memo(function) is first

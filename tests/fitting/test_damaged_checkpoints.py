@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmle.fitting import checkpoint
-from jaxmle.fitting.checkpoint import MANIFEST, Checkpoint
+from jaxmle.runtime import checkpoint
+from jaxmle.runtime.checkpoint import MANIFEST, Checkpoint
 
 from . import killed
 from .killed import PIECE, RUNS, assert_same

@@ -12,9 +12,9 @@ from numpy.testing import assert_allclose
 import jaxmle as jm
 from jaxmle.datasets import load
 from jaxmle.families import normal
-from jaxmle.fitting.em import em, em_steps
-from jaxmle.fitting.gaussian_mixture import COVARIANCE_FORMS, gaussian_mixture
-from jaxmle.fitting.mixture_of import mixture_of
+from jaxmle.mixtures.em import em, em_steps
+from jaxmle.mixtures.gaussian_mixture import COVARIANCE_FORMS, gaussian_mixture
+from jaxmle.mixtures.mixture_of import mixture_of
 from jaxmle.solvers.status import Status
 
 HERE = Path(__file__).parent / "data"
@@ -226,7 +226,7 @@ def test_frequency_weights_equal_repeated_rows():
 
 
 def test_blocks_of_rows_do_not_change_the_steps(monkeypatch):
-    from jaxmle.fitting import gaussian_mixture as module
+    from jaxmle.mixtures import gaussian_mixture as module
 
     model, y = gaussian_mixture(2, "spherical"), two_groups()
     start = model.starts(y, 1, np.random.default_rng(0))[0]

@@ -11,8 +11,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import jaxmle as jm
-from jaxmle.fitting.fingerprint import digest_of_arrays, fingerprint, fingerprints
-from jaxmle.fitting.members import Ragged, Stacked, concatenated
+from jaxmle.batch.members import Ragged, Stacked, concatenated
+from jaxmle.runtime.fingerprint import digest_of_arrays, fingerprint, fingerprints
 
 RNG = np.random.default_rng(31)
 
@@ -146,7 +146,7 @@ def test_a_fit_and_a_batch_of_the_same_data_agree_and_other_data_are_refused():
 def test_fingerprints_are_the_same_in_another_process():
     """A number of our own, so that a change of the scheme is noticed: records on disk carry it."""
     source = (
-        "import numpy as np; from jaxmle.fitting.fingerprint import fingerprint, digest_of_arrays\n"
+        "import numpy as np; from jaxmle.runtime.fingerprint import fingerprint, digest_of_arrays\n"
         "print(fingerprint({'x': np.arange(12.0).reshape(4, 3), 'y': np.arange(4)}).tolist(), digest_of_arrays([np.arange(3.0)]))"
     )
     told = subprocess.run(

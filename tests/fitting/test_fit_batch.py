@@ -17,9 +17,9 @@ from scipy.special import expit
 
 import jaxmle as jm
 from jaxmle import Status
-from jaxmle.fitting import chunk, schedule
-from jaxmle.fitting.lockstep import Counts, half_done
-from jaxmle.fitting.members import SPARE, Table, buckets
+from jaxmle.batch import chunk, plan
+from jaxmle.batch.members import SPARE, Table, buckets
+from jaxmle.batch.solver import Counts, half_done
 
 B, N = 30, 60
 START = {"beta": np.zeros(2)}
@@ -383,7 +383,7 @@ def test_the_model_of_a_checkpoint_may_have_an_empty_first_member(tmp_path):
 
 
 def test_a_batch_beyond_the_memory_is_refused(monkeypatch):
-    from jaxmle.fitting import run
+    from jaxmle.batch import scheduler as run
 
     monkeypatch.setattr(run, "free_bytes", lambda: 1e6)
     with pytest.raises(MemoryError, match="several calls"):
@@ -486,7 +486,7 @@ KILLED = """
 import sys, time
 import numpy as np, jax
 import jaxmle as jm
-from jaxmle.fitting import checkpoint
+from jaxmle.runtime import checkpoint
 folder, slow = sys.argv[1], sys.argv[2] == "slow"
 save = checkpoint.Checkpoint.save
 def slowly(self, piece, arrays):
@@ -497,8 +497,8 @@ rng = np.random.default_rng(0)
 x = np.concatenate([np.ones((200, 40, 1)), rng.normal(size=(200, 40, 1))], axis=2)
 y = (rng.random((200, 40)) < 0.5).astype(float)
 y[::17] = (x[::17, :, 1] > 0)
-from jaxmle.fitting import schedule
-schedule.SIZES = (16,)
+from jaxmle.batch import plan
+plan.SIZES = (16,)
 def logit(params, data):
     eta = data["x"] @ params["beta"]
     return data["y"] * eta - jax.nn.softplus(eta)
@@ -530,7 +530,7 @@ def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch):
     def run():
         return jm.fit_batch(model, {"b": 0.0}, {"x": x, "y": y}, progress=False)
 
-    monkeypatch.setattr(schedule, "SIZES", (128,))
+    monkeypatch.setattr(plan, "SIZES", (128,))
     whole, taken = run(), []
     monkeypatch.setattr(chunk, "SLOTS_FOR_STRAGGLERS", 16)
     monkeypatch.setattr(
@@ -621,7 +621,7 @@ def test_eight_devices_give_the_same(tmp_path):
 
 def test_a_long_run_is_stopped_cleanly(tmp_path):
     """Ctrl-C: finished members are kept, the message says how to go on."""
-    from jaxmle.fitting import run
+    from jaxmle.batch import scheduler as run
 
     calls = []
 

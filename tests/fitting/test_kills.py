@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from jaxmle.fitting import npz
-from jaxmle.fitting.checkpoint import MANIFEST
+from jaxmle.runtime import npz
+from jaxmle.runtime.checkpoint import MANIFEST
 
 from . import killed
 from .killed import ROOT, RUNS, assert_same, here

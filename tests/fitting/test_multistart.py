@@ -144,7 +144,8 @@ def test_symmetry_merges_maxima_that_differ_by_labels(group):
     value, mu = em(np.array([-1.0, 1.0]), np.array([0.5, 0.5]))
     assert_allclose(only.loglik, value, rtol=1e-12)
     assert_allclose(np.sort(only.fit.params["mu"]), mu, rtol=1e-6)
-    assert_array_equal(only.fit.x, apart.best.x)  # as found, not relabelled
+    # As found, not relabelled; which of two mirror images is the nearer one, rounding decides.
+    assert any(np.array_equal(only.fit.x, maximum.fit.x) for maximum in apart.maxima)
 
 
 def test_exchanging_means_alone_is_no_symmetry():
@@ -239,9 +240,9 @@ def test_drawn_starts_begin_with_the_one_given_and_keep_to_the_constraints():
 
 
 def test_drawn_starts_spread_two_about_the_one_given_on_the_free_scale():
-    from jaxmle.fitting.starts import drawn_about
     from jaxmle.likelihood.contract import as_tree
     from jaxmle.parameters.tree import layout_of
+    from jaxmle.starts.starts import drawn_about
 
     start = {"mu": np.array(3.0), "sigma": np.array(0.2)}
     with jax.enable_x64(True):

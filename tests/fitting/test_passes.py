@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from jaxmle.fitting.kept import LONGEST_STEP_IN_STDERR, STDERR_TOLERANCE, kept, short
+from jaxmle.fitting.frozen_hessian import LONGEST_STEP_IN_STDERR, STDERR_TOLERANCE, kept, short
+from jaxmle.fitting.head_start import _turn
 from jaxmle.fitting.objective import User
-from jaxmle.fitting.placing import ALIGNED, MIN_BYTES_FOR_HUGE_PAGES, placed
-from jaxmle.fitting.subsample import _turn
 from jaxmle.likelihood.regression import Column, gram
-from jaxmle.solvers.loop import POLISHING, Point, begin, step
-from jaxmle.solvers.secant import Slope, secant_climb
+from jaxmle.runtime.device import ALIGNED, MIN_BYTES_FOR_HUGE_PAGES, placed
+from jaxmle.solvers.bfgs import Slope, secant_climb
+from jaxmle.solvers.trust_region import POLISHING, Point, begin, step
 
 EVENTS = 400.0
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import jaxmle as jm
-from jaxmle.fitting import progress
-from jaxmle.fitting.progress import Progress, clock
+from jaxmle.runtime import progress
+from jaxmle.runtime.progress import Progress, clock
 
 
 class Terminal(io.StringIO):

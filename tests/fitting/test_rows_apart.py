@@ -10,11 +10,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle import models
-from jaxmle.fitting import padding
-from jaxmle.fitting.inputs import gathered
-from jaxmle.inference.bootstrap import bootstrap
-from jaxmle.inference.influence import influence
-from jaxmle.inference.jackknife import infinitesimal_jackknife, jackknife
+from jaxmle.batch import padding
+from jaxmle.batch.inputs import gathered
+from jaxmle.inference.diagnostics.influence import influence
+from jaxmle.inference.resampling.bootstrap import bootstrap
+from jaxmle.inference.resampling.jackknife import infinitesimal_jackknife, jackknife
 from jaxmle.solvers.status import Status
 
 RNG = np.random.default_rng(0)

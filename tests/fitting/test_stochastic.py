@@ -8,9 +8,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
-from jaxmle.fitting.minibatch import Batches
-from jaxmle.fitting.stochastic import fit_stochastic
 from jaxmle.parameters.tree import Chart, layout_of
+from jaxmle.stochastic.minibatch import Batches
+from jaxmle.stochastic.stochastic import fit_stochastic
 from tests.fitting.models import BETA, BETA_SIGMA, N, linear_data, logistic_data, logit, normal
 
 DATA = logistic_data(11)
@@ -147,7 +147,7 @@ def test_kill_and_resume_gives_the_same_parameters(tmp_path):
 
 
 def test_an_interrupted_epoch_loses_only_itself(tmp_path, monkeypatch):
-    from jaxmle.fitting import stochastic
+    from jaxmle.stochastic import stochastic
 
     whole, save = climb(), stochastic.Checkpoint.save
 

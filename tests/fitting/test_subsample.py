@@ -9,7 +9,7 @@ from jax.scipy.special import logsumexp
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
-from jaxmle.fitting import subsample
+from jaxmle.fitting import head_start
 
 FIT = sys.modules["jaxmle.fitting.fit"]  # the name in the package is the function
 N = 2**14
@@ -24,7 +24,7 @@ START = {"beta": np.zeros(2)}
 def many(monkeypatch):
     """What counts as many rows, made small."""
     for name, value in (("MIN_ROWS_FOR_HEAD_START", N), ("MIN_SAMPLE_ROWS", 512), ("ROWS_EACH", 1)):
-        monkeypatch.setattr(subsample, name, value)
+        monkeypatch.setattr(head_start, name, value)
 
 
 def sample(slope, seed=0):
@@ -107,7 +107,7 @@ def test_the_road_changes_no_number(many, whole, monkeypatch, loglik, start, y, 
     data = sample(1.0) if y is None else {"x": sample(0.0)["x"], "y": y}
     fit = jm.fit(loglik, start, data, **options)
     assert len(whole) == 1
-    monkeypatch.setattr(subsample, "MIN_ROWS_FOR_HEAD_START", 2 * N)
+    monkeypatch.setattr(head_start, "MIN_ROWS_FOR_HEAD_START", 2 * N)
     plain = jm.fit(loglik, start, data, **options)
     assert len(whole) >= 3
     assert fit.converged

@@ -7,13 +7,13 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
-from jaxmle.inference.bootstrap import bootstrap
-from jaxmle.inference.contour import contour
-from jaxmle.inference.disagreement import disagreement
-from jaxmle.inference.hauck_donner import hauck_donner
-from jaxmle.inference.influence import influence
-from jaxmle.inference.jackknife import jackknife
-from jaxmle.inference.profile import profile
+from jaxmle.inference.diagnostics.disagreement import disagreement
+from jaxmle.inference.diagnostics.influence import influence
+from jaxmle.inference.hypotheses.hauck_donner import hauck_donner
+from jaxmle.inference.profiles.contour import contour
+from jaxmle.inference.profiles.profile import profile
+from jaxmle.inference.resampling.bootstrap import bootstrap
+from jaxmle.inference.resampling.jackknife import jackknife
 
 RNG = np.random.default_rng(17)
 N, B = 12, 3

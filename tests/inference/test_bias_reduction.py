@@ -8,9 +8,9 @@ from numpy.testing import assert_allclose
 from scipy import optimize, special
 
 import jaxmle as jm
-from jaxmle.inference.bias_reduction import mean_br
-from jaxmle.inference.profile import profile
-from jaxmle.likelihood import jeffreys
+from jaxmle.inference.diagnostics.bias_reduction import mean_br
+from jaxmle.inference.profiles.profile import profile
+from jaxmle.likelihood.information.bias import jeffreys
 from jaxmle.solvers.status import Status
 
 RNG = np.random.default_rng(4)

@@ -13,11 +13,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle import Status
-from jaxmle.inference import bootstrap_intervals as ends
-from jaxmle.inference import refits
-from jaxmle.inference.bootstrap import Bootstrap, bootstrap
-from jaxmle.inference.jackknife import infinitesimal_jackknife
-from jaxmle.inference.resampling import plan_of
+from jaxmle.inference import refit
+from jaxmle.inference.resampling import intervals as ends
+from jaxmle.inference.resampling.bootstrap import Bootstrap, bootstrap
+from jaxmle.inference.resampling.jackknife import infinitesimal_jackknife
+from jaxmle.inference.resampling.weights import plan_of
 
 R = 999
 N = 40
@@ -86,14 +86,14 @@ def test_a_replicate_depends_on_the_key_and_its_number_alone(fit, pairs):
 
 
 def test_calls_have_one_length_and_hold_every_replicate_once(monkeypatch):
-    monkeypatch.setattr(refits, "BYTES", 1000.0)
+    monkeypatch.setattr(refit, "BYTES", 1000.0)
     for total in (1, 7, 8, 99, 100, 101):
-        calls = list(refits.chunks(total, 10.0))
+        calls = list(refit.chunks(total, 10.0))
         assert len({len(index) for index, _ in calls}) == 1 and len(calls[0][0]) <= 100
         assert_array_equal(
             np.concatenate([index[:count] for index, count in calls]), np.arange(total)
         )
-    assert max(len(index) for index, _ in refits.chunks(50, 1e9)) <= refits.MEMBERS_A_CHUNK[0]
+    assert max(len(index) for index, _ in refit.chunks(50, 1e9)) <= refit.MEMBERS_A_CHUNK[0]
 
 
 def test_bayesian_weights_are_dirichlet(fit):

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import Status
-from jaxmle.inference.calibrate import calibrate
+from jaxmle.inference.resampling.calibrate import calibrate
 
 N, R = 10, 2000
 Y = np.random.default_rng(1).normal(3.0, 2.0, N)

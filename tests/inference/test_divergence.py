@@ -25,8 +25,8 @@ from jaxmle.families import (
     student_t,
     weibull,
 )
-from jaxmle.inference import divergence
-from jaxmle.inference.divergence import Information, cross_entropy, entropy, kl_divergence
+from jaxmle.inference.selection import divergence
+from jaxmle.inference.selection.divergence import Information, cross_entropy, entropy, kl_divergence
 
 STANDARD = (normal, {"loc": 0.0, "scale": 1.0})
 WIDE = (normal, {"loc": 1.0, "scale": 2.0})

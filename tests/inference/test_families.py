@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from jaxmle.families import binomial, exponential, gamma, lognormal, normal, poisson
-from jaxmle.inference.families import best_family
+from jaxmle.inference.selection.best_family import best_family
 
 Y = np.random.default_rng(4).gamma(1.5, 2.0, size=60)
 RANKING = best_family(

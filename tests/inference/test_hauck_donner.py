@@ -7,8 +7,8 @@ from jax.scipy.special import gammaln
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
-from jaxmle.inference.hauck_donner import hauck_donner
-from jaxmle.inference.hypotheses import wald_test
+from jaxmle.inference.hypotheses.hauck_donner import hauck_donner
+from jaxmle.inference.hypotheses.wald import wald_test
 
 from .hypothesis_cases import DATA, START, logit, stacked
 

@@ -13,9 +13,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle import Status
-from jaxmle.inference.hypotheses import joint_tests, wald_test
-from jaxmle.inference.likelihood_ratio import lr_test
-from jaxmle.inference.outcome import Reason, Test
+from jaxmle.inference.hypotheses.likelihood_ratio import lr_test
+from jaxmle.inference.hypotheses.record import Reason, Test
+from jaxmle.inference.hypotheses.wald import joint_tests, wald_test
 
 from .hypothesis_cases import DATA, SMOKE_HT, START, R, X, logit, normal, stacked
 

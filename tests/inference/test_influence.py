@@ -7,9 +7,9 @@ from numpy.testing import assert_allclose
 from scipy import special
 
 import jaxmle as jm
-from jaxmle.inference.disagreement import disagreement
-from jaxmle.inference.influence import influence
-from jaxmle.likelihood import jeffreys
+from jaxmle.inference.diagnostics.disagreement import disagreement
+from jaxmle.inference.diagnostics.influence import influence
+from jaxmle.likelihood.information.bias import jeffreys
 
 BIRTH = jm.datasets.load("birthwt").data
 BIRTHWT = {

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import Status
-from jaxmle.inference.jackknife import Jackknife, infinitesimal_jackknife, jackknife
+from jaxmle.inference.resampling.jackknife import Jackknife, infinitesimal_jackknife, jackknife
 
 N = 300
 RNG = np.random.default_rng(8)

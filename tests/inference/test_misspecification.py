@@ -7,8 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
-from jaxmle.inference.misspecification import information_matrix_test
-from jaxmle.inference.outcome import Reason
+from jaxmle.inference.hypotheses.information_matrix import information_matrix_test
+from jaxmle.inference.hypotheses.record import Reason
 
 from .hypothesis_cases import normal
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from jaxmle.inference.multiplicity import benjamini_hochberg, holm
+from jaxmle.inference.hypotheses.multiplicity import benjamini_hochberg, holm
 
 from .hypothesis_cases import R
 

@@ -11,9 +11,9 @@ from scipy.optimize import brentq
 from scipy.special import xlogy
 
 import jaxmle as jm
-from jaxmle.inference.constrained import End
-from jaxmle.inference.profile import profile
-from jaxmle.inference.profile_gradient import profile_end
+from jaxmle.inference.profiles.end_gradient import profile_end
+from jaxmle.inference.profiles.profile import profile
+from jaxmle.inference.profiles.walk import End
 
 CUT = 3.841458820694124  # chi-square, one degree of freedom, 0.95
 FOUND, UNBOUNDED, AT_BOUND, BETTER, NO_FIT, STALLED, HELD = End

@@ -7,9 +7,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
-from jaxmle.inference.constrained import End
-from jaxmle.inference.contour import contour
-from jaxmle.inference.simultaneous import simultaneous
+from jaxmle.inference.profiles.contour import contour
+from jaxmle.inference.profiles.simultaneous import simultaneous
+from jaxmle.inference.profiles.walk import End
 
 CUT = -2 * np.log(0.05)  # chi-square, two degrees of freedom, 0.95
 Y = np.random.default_rng(1).normal(3, 2, size=40)

@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from scipy import stats
 
 from jaxmle import models
-from jaxmle.inference.residuals import (
+from jaxmle.inference.diagnostics.residuals import (
     deviance_residuals,
     pearson_residuals,
     pit,

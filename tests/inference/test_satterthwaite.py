@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from scipy import special
 
 import jaxmle as jm
-from jaxmle.inference.satterthwaite import satterthwaite
+from jaxmle.inference.hypotheses.satterthwaite import satterthwaite
 
 RNG = np.random.default_rng(8)
 N = 40

@@ -8,9 +8,9 @@ from jax.scipy.stats import norm
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
-from jaxmle.inference.hypotheses import wald_test
-from jaxmle.inference.outcome import Reason
-from jaxmle.inference.score import score_test
+from jaxmle.inference.hypotheses.record import Reason
+from jaxmle.inference.hypotheses.score import score_test
+from jaxmle.inference.hypotheses.wald import wald_test
 
 from .hypothesis_cases import COUNTS, DATA, SMOKE_HT, START, R, X, logit, normal, poisson, stacked
 

@@ -11,10 +11,10 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import Status
-from jaxmle.inference.likelihood_ratio import lr_test
-from jaxmle.inference.outcome import Reason
-from jaxmle.inference.selection import compare, tic
-from jaxmle.inference.vuong import vuong_test
+from jaxmle.inference.hypotheses.likelihood_ratio import lr_test
+from jaxmle.inference.hypotheses.record import Reason
+from jaxmle.inference.hypotheses.vuong import vuong_test
+from jaxmle.inference.selection.compare import compare, tic
 
 from .hypothesis_cases import COLUMNS, DATA, SMOKE_HT, START, R, logit, normal, stacked
 

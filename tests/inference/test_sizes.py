@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import jaxmle as jm
-from jaxmle.inference.hypotheses import wald_test
-from jaxmle.inference.likelihood_ratio import lr_test
-from jaxmle.inference.score import score_test
-from jaxmle.inference.selection import tic
+from jaxmle.inference.hypotheses.likelihood_ratio import lr_test
+from jaxmle.inference.hypotheses.score import score_test
+from jaxmle.inference.hypotheses.wald import wald_test
+from jaxmle.inference.selection.compare import tic
 
 from .hypothesis_cases import normal
 

@@ -8,7 +8,8 @@ from numpy.testing import assert_allclose
 from scipy import special
 
 import jaxmle as jm
-from jaxmle.likelihood import cox_snell, jeffreys
+from jaxmle.likelihood.information.bias import jeffreys
+from jaxmle.likelihood.information.calculus import cox_snell
 
 from .cases import (
     BETA,

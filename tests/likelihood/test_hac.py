@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
-from jaxmle.likelihood import hac
+from jaxmle.likelihood.information import hac
 
 from .cases import LOGIT, N, logit, logit_rows, newton
 
@@ -62,7 +62,7 @@ def test_without_lags_it_is_hc0():
 
 def test_the_quadratic_spectral_kernel_is_smooth_where_its_series_takes_over():
     """At x = 0.1 the closed form has lost four digits to cancellation, the series none: they meet to 1e-11."""
-    from jaxmle.likelihood.hac import _kernel
+    from jaxmle.likelihood.information.hac import _kernel
 
     z = np.array([0.0, 1e-6, 0.02, 0.0999999, 0.1000001, 0.5, 3.0]) / 1.2 / np.pi
     with jax.enable_x64(True):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from jaxmle.fitting.placing import halved, placed
-from jaxmle.likelihood.once import once
 from jaxmle.likelihood.regression import NARROW, Column, gradient, gram
+from jaxmle.runtime.cse import once
+from jaxmle.runtime.device import halved, placed
 
 
 def operations(function, *args):

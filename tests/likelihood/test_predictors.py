@@ -11,10 +11,10 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle.likelihood.contract import as_tree
+from jaxmle.likelihood.discovery.linear_predictors import declared
+from jaxmle.likelihood.discovery.row_axes import is_rowwise
 from jaxmle.likelihood.evaluate import sums
-from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.regression import Linear, Regression
-from jaxmle.likelihood.rowwise import is_rowwise
 from jaxmle.parameters.tree import layout_of
 
 N, Q, K = 40, 3, 4
@@ -200,7 +200,7 @@ def test_its_own_rules_of_differentiation_stay(double):
 # ---------------------------------------------------------------- fits
 
 FIT = importlib.import_module("jaxmle.fitting.fit")
-BATCH = importlib.import_module("jaxmle.fitting.batch")
+BATCH = importlib.import_module("jaxmle.batch.batch")
 
 
 def sample(n, seed):

@@ -12,8 +12,8 @@ from jax.scipy.stats import norm
 
 import jaxmle as jm
 from jaxmle.likelihood.contract import as_tree
-from jaxmle.likelihood.rowwise import is_rowwise, proof_of
-from jaxmle.likelihood.rowwise_rules import ROW_RULES
+from jaxmle.likelihood.discovery.row_axes import is_rowwise, proof_of
+from jaxmle.likelihood.discovery.row_axis_rules import ROW_RULES
 from jaxmle.parameters.tree import layout_of
 
 N, K, G = 40, 3, 5

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import families, models
-from jaxmle.fitting.inputs import gathered
+from jaxmle.batch.inputs import gathered
 
 RNG = np.random.default_rng(5)
 SIZES = (12, 9, 12, 7, 12)

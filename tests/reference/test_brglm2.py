@@ -10,8 +10,8 @@ from jax.scipy.special import gammaln, polygamma
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
-from jaxmle.inference.bias_reduction import mean_br
-from jaxmle.likelihood import jeffreys
+from jaxmle.inference.diagnostics.bias_reduction import mean_br
+from jaxmle.likelihood.information.bias import jeffreys
 
 from .oracle import FOLDER, design, table
 from .test_vcovhc import BINARY as WEIGHTS

@@ -11,8 +11,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
-from jaxmle.inference.constrained import End
-from jaxmle.inference.profile import profile
+from jaxmle.inference.profiles.profile import profile
+from jaxmle.inference.profiles.walk import End
 
 from .cases import CASES
 from .oracle import FOLDER, Case, flat, table

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
-from jaxmle.likelihood import hac
+from jaxmle.likelihood.information import hac
 
 from .oracle import FOLDER, design, table
 

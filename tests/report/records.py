@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
-from jaxmle.fitting.record import Fit, Witness
 from jaxmle.parameters.constraints import Interval
 from jaxmle.parameters.tree import Layout, Leaf
+from jaxmle.record.fit import Fit, Witness
 from jaxmle.solvers.status import Status
 
 FREE = (-np.inf, np.inf)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxmle.report.digest import LINES, digest, spread, worst_members
-from jaxmle.report.layout import PAGE_COLUMNS
 from jaxmle.solvers.status import Status
+from jaxmle.tables.digest import LINES, digest, spread, worst_members
+from jaxmle.tables.layout import PAGE_COLUMNS
 from tests.report.records import batch, record
 
 FAILURES = {

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from jaxmle.report import frame as frames
-from jaxmle.report.frame import frame
 from jaxmle.solvers.status import Status
+from jaxmle.tables import frame as frames
+from jaxmle.tables.frame import frame
 from tests.report.records import admissions, batch, record
 
 COLUMNS = ["term", "estimate", "std_error", "statistic", "p_value", "conf_low", "conf_high"]

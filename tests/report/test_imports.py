@@ -9,8 +9,8 @@ HEAVY = ("pandas", "polars", "pyarrow", "narwhals", "matplotlib", "scipy.stats")
 
 
 def test_the_tables_import_no_frame_library_and_no_plots():
-    modules = "numerals, layout, table, digest, markup, frame"
-    code = f"import sys; from jaxmle.report import {modules}; print([name for name in {HEAVY} if name in sys.modules])"
+    modules = "notes, numerals, layout, table, digest, markup, frame"
+    code = f"import sys; from jaxmle.tables import {modules}; print([name for name in {HEAVY} if name in sys.modules])"
     shown = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=None
     )

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from jaxmle.report.markup import html, latex, markdown
 from jaxmle.solvers.status import Status
+from jaxmle.tables.markup import html, latex, markdown
 from tests.report.records import admissions, batch, record
 
 HOSTILE = ("<script>alert('x')</script>", 'a & "b"', "rate_1|x%$#{y}~^\\z", "[0]", "*b* `c`")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxmle.report import numerals
+from jaxmle.tables import numerals
 
 
 @pytest.mark.parametrize(

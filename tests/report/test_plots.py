@@ -14,15 +14,16 @@ import scipy.stats
 from matplotlib import pyplot
 from numpy.testing import assert_allclose
 
+from jaxmle import plots
 from jaxmle.fitting.fit import fit
-from jaxmle.inference.calibration import Calibration
-from jaxmle.inference.constrained import End
-from jaxmle.inference.contour import contour
-from jaxmle.inference.profile import profile
-from jaxmle.likelihood import fix, frequency, penalize, ridge, tie
+from jaxmle.inference.profiles.contour import contour
+from jaxmle.inference.profiles.profile import profile
+from jaxmle.inference.profiles.walk import End
+from jaxmle.inference.resampling.calibration import Calibration
+from jaxmle.likelihood.combinators import fix, frequency, penalize, tie
+from jaxmle.likelihood.priors import ridge
 from jaxmle.parameters import positive, simplex
-from jaxmle.report import plots
-from jaxmle.report.plots.uniformity import band
+from jaxmle.plots.uniformity import band
 from jaxmle.solvers import LBFGS
 from jaxmle.solvers.status import Status
 from tests.report.records import admissions, batch, genuine, record

@@ -7,10 +7,10 @@ import re
 import numpy as np
 import pytest
 
-from jaxmle.report.layout import PAGE_COLUMNS, columns_of
-from jaxmle.report.numerals import STYLES
-from jaxmle.report.table import coefficients, summary
 from jaxmle.solvers.status import Status
+from jaxmle.tables.layout import PAGE_COLUMNS, columns_of
+from jaxmle.tables.numerals import STYLES
+from jaxmle.tables.table import coefficients, summary
 from tests.report.records import FREE, POSITIVE, admissions, record
 
 SENTENCE = (

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import Status
-from jaxmle.solvers.loop import DONE, Point, maximise
+from jaxmle.solvers.trust_region import DONE, Point, maximise
 
 
 def rosenbrock(x):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from jaxmle.fitting.diagnosis import explore
-from jaxmle.solvers import loop
-from jaxmle.solvers.loop import DONE, SETTLED, Point, maximise
+from jaxmle.fitting.verdict import explore
+from jaxmle.solvers import trust_region
+from jaxmle.solvers.trust_region import DONE, SETTLED, Point, maximise
 
 EPS = np.finfo(float).eps
 
@@ -34,7 +34,7 @@ def tail(seen):
 
 def climb(evaluate, monkeypatch=None):
     if monkeypatch is not None:
-        monkeypatch.setattr(loop, "PROVED", -1.0)  # no leaps
+        monkeypatch.setattr(trust_region, "PROVED", -1.0)  # no leaps
     return maximise(evaluate, np.array([0.0, 0.0]), 200)
 
 
@@ -47,7 +47,7 @@ def test_a_tail_is_followed_in_leaps(monkeypatch):
     assert np.max(np.diff(seen)) > 5 and np.max(np.diff(plain)) < 1.2
     assert state.leaps
     # The evidence: plain steps, and a direction without n.
-    assert state.tail.length >= loop.TAIL and state.tail.decrement < 1e-8
+    assert state.tail.length >= trust_region.TAIL and state.tail.decrement < 1e-8
     assert abs(state.tail.move[0] - 1) < 1e-4 and abs(state.tail.move[1]) < 1e-6
     limits = [explore(tail([]), end) for end in (state, slow)]
     assert all(limit.recedes for limit in limits)

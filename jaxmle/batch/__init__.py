@@ -1,0 +1,1 @@
+"""Many data sets at once: inputs, plan, compiled programs, scheduler."""

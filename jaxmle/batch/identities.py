@@ -1,0 +1,54 @@
+"""What each member of a batch was made from: fingerprints of its data and of its response."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle.batch.members import Ragged, Stacked, buckets
+from jaxmle.fitting.identity import response_of
+from jaxmle.record.fit import Fit
+
+BYTES_TAKEN = 2**26  # bytes of the data of members that are looked at together
+
+
+def identities(source: Stacked | Ragged, dtype: np.dtype) -> np.ndarray:
+    """The fingerprints (b, 2) of the members of a batch, in the precision of its fit."""
+    rows = jax.tree.map(lambda leaf: _real(np.asarray(leaf), dtype), source.rows)
+    found = np.zeros((source.members, 2), np.uint32)
+    source = replace(source, rows=rows)
+    for length, owners in buckets(source.sizes, source.padded):
+        size = max(1, int(BYTES_TAKEN // max(source.row_bytes() * sum(length), 1.0)))
+        for part in np.split(owners, range(size, len(owners), size)):
+            found[part] = source.take(part, length).data_id
+    return found
+
+
+def _real(leaf: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return leaf.astype(dtype, copy=False) if leaf.dtype.kind == "f" else leaf
+
+
+def with_response_ids(fits: Fit, asked: Any, source: Stacked | Ragged, dtype: np.dtype) -> Fit:
+    """The fits of a batch, each with the fingerprint of its response."""
+    data, weights, _ = source.rows
+    response = response_of(asked, data)
+    if response is None:
+        return fits
+    kept = {id(leaf) for leaf in response.values()}
+    flags = [id(leaf) in kept for leaf in jax.tree.leaves(data)]
+    flags += [True] * len(jax.tree.leaves(weights))
+    rows = (list(response.values()), weights, ())
+
+    def chosen(values: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(value for value, flag in zip(values, flags, strict=False) if flag)
+
+    if isinstance(source, Stacked):
+        part: Stacked | Ragged = replace(
+            source, rows=rows, shared=chosen(source.shared), data_leaves=len(response)
+        )
+    else:
+        part = replace(source, rows=rows, part=chosen(source.part), data_leaves=len(response))
+    return replace(fits, response_id=identities(part, dtype))

@@ -1,0 +1,69 @@
+"""Whether members of unequal length may be padded to a common one, and why not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxmle._types import Loglik, Tree
+from jaxmle.likelihood.combinators import Penalize
+from jaxmle.likelihood.discovery.row_axes import proof_of
+from jaxmle.likelihood.structure import has, term_shape
+from jaxmle.parameters.tree import Layout
+
+MAX_LENGTHS_WITHOUT_PADDING = 32  # each length is compiled by itself, for about a second
+MAX_TRACED_LENGTHS = 4  # a trace takes some 10 ms
+
+
+def obstacle_to_padding(
+    loglik: Loglik, layout: Layout, base: np.ndarray, one: Tree, sizes: np.ndarray
+) -> str:
+    """Why members must run at their own lengths; "" where they may be padded, or are of one length.
+
+    Padding is harmless where each term is proved to depend on its own row: a function that looks at
+    other rows would see it.
+
+    Args:
+        one: the data of the member of most rows.
+        sizes: rows of each member, (b, parts).
+
+    Raises:
+        ValueError: where terms are not proved so and there are more lengths than are worth a
+            compilation each.
+    """
+    lengths = np.unique(sizes[sizes.min(axis=1) > 0], axis=0)
+    has_terms = has(loglik, Penalize) or bool(term_shape(loglik, layout, base, one))
+    if not has_terms:
+        _refuse_empty(sizes)
+        return "the likelihood is one number"
+    if len(np.unique(sizes, axis=0)) == 1:
+        return ""
+    reach = [_reach(part) for part in sizes.T]
+    proof = proof_of(loglik, layout, base, one, reach if sizes.shape[1] > 1 else reach[0])
+    if not proof.holds and len(lengths) > MAX_LENGTHS_WITHOUT_PADDING:
+        raise ValueError(
+            "the terms of this likelihood are not seen to depend on their own rows alone "
+            f"({proof.obstacle}), so its members cannot be padded to a common length; they have "
+            f"{len(lengths)} lengths, each of which would be compiled by itself, and "
+            f"{MAX_LENGTHS_WITHOUT_PADDING} are allowed. Write each term as a function of its "
+            "own row, and pass what belongs to a member (a mean, 1/n) as a column of the data; "
+            "or fit members one by one with jaxmle.fit, or in several calls"
+        )
+    return proof.obstacle
+
+
+def _reach(sizes: np.ndarray) -> list[int]:
+    """Lengths whose programs are compared: of a few lengths all, of many the shortest, and the
+    longest that padding makes.
+    """
+    lengths = np.unique(sizes[sizes > 0])
+    some = lengths if len(lengths) <= MAX_TRACED_LENGTHS else lengths[:1]
+    return sorted({*map(int, some), 2 ** int(np.ceil(np.log2(lengths[-1])))})
+
+
+def _refuse_empty(sizes: np.ndarray) -> None:
+    empty = np.flatnonzero(sizes.min(axis=1) == 0)
+    if len(empty):
+        raise ValueError(
+            f"member {empty[0]} has no rows: a likelihood that is one number has no value there; "
+            "leave the member out"
+        )

@@ -1,0 +1,126 @@
+"""What ties a batch to its checkpoint: the identity of the run, how its members were cut up,
+and what each piece must look like.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle._types import Loglik
+from jaxmle.batch.chunk import flat_members
+from jaxmle.batch.inputs import Inputs
+from jaxmle.batch.members import buckets
+from jaxmle.batch.plan import Schedule
+from jaxmle.closures.program_digest import model_digest, value_digest, with_derivatives
+from jaxmle.fitting.passes import Problem
+from jaxmle.likelihood.contract import terms_of
+from jaxmle.runtime.checkpoint import Checkpoint
+from jaxmle.runtime.compile import compiled
+from jaxmle.runtime.fingerprint import digest_of_arrays
+
+ShapeAndDtype = tuple[tuple[int, ...], np.dtype]
+
+
+def identity(problem: Problem, inputs: Inputs) -> dict[str, Any]:
+    """What a checkpoint must agree with before it is gone on from."""
+    source = inputs.source
+    ids = [
+        source.take(index, length).data_id
+        for length, members in buckets(source.sizes, source.padded)
+        for index in np.array_split(members, max(1, len(members) // 4096))
+    ]
+    options = (
+        inputs.layout.names,
+        inputs.layout.bounds,
+        problem.solver,
+        problem.kind,
+        problem.max_steps,
+        problem.block_rows,
+        inputs.weight_kind,
+    )
+    return {
+        "procedure": "fit_batch",
+        "model": _model_digest(inputs),
+        "data": digest_of_arrays([*ids, *jax.tree.leaves(source.rows[1:])]),
+        "start": digest_of_arrays([inputs.base, *jax.tree.leaves(inputs.loglik)]),
+        "options": value_digest(*options),
+        "dtype": str(inputs.dtype),
+        "number of members": source.members,
+    }
+
+
+def _model_digest(inputs: Inputs) -> str:
+    """The program of the likelihood, as it will be compiled, of the member of most rows: the
+    first may be empty.
+    """
+    length = tuple(int(n) for n in inputs.source.sizes[inputs.largest])
+    one = flat_members(inputs, np.array([inputs.largest]), length)
+    leaves = [
+        np.asarray(leaf) if same else np.asarray(leaf[0])
+        for leaf, same in zip(one.leaves, one.form.shared, strict=True)
+    ]
+    member = jax.tree.unflatten(one.form.treedef, leaves)
+
+    def make(loglik: Loglik) -> Any:
+        return with_derivatives(lambda x, data: terms_of(loglik, inputs.layout.unravel(x), data))
+
+    program = compiled(member.loglik, ("checkpoint", inputs.layout), make)
+    return model_digest(program, member.base, member.data)
+
+
+def stored_schedules(checkpoint: Checkpoint, count: int, devices: int) -> list[Schedule] | None:
+    """How a run before this one cut up each bucket, from its checkpoint; None where there is
+    none.
+    """
+    stored = checkpoint.schedule.get("buckets")
+    if stored is None:
+        return None
+    try:
+        found = [Schedule(**bucket) for bucket in stored]
+    except TypeError:
+        found = []
+    sizes = [size for bucket in found for size in vars(bucket).values()]
+    if len(found) != count or not all(type(size) is int and size > 0 for size in sizes):
+        raise checkpoint.unusable_schedule()
+    if any(bucket.blocks % devices for bucket in found):
+        raise ValueError(
+            f"the checkpoint {checkpoint.folder} was begun on another number of devices, and "
+            f"{devices} cannot share its blocks of members. Give devices= of that number, such "
+            "as jax.devices()[:1], or another folder."
+        )
+    return found
+
+
+def check_piece(
+    index: np.ndarray,
+    records: list[ShapeAndDtype],
+    states: list[ShapeAndDtype],
+    arrays: list[np.ndarray],
+) -> None:
+    """Arrays of a checkpoint are those of this piece: its members, then records, open seats and
+    states of the right shapes and types.
+    """
+    count = len(index)
+    before = 1 + len(records)
+    if not arrays or not np.array_equal(arrays[0], index):
+        raise ValueError("it is about other members")
+    if len(arrays) <= before or arrays[before].ndim != 1 or arrays[before].dtype.kind != "i":
+        raise ValueError("it has another number of arrays than this run writes")
+    seats = arrays[before]
+    if len(seats) and not (seats[0] >= 0 and seats[-1] < count and np.all(np.diff(seats) > 0)):
+        raise ValueError("its open members are not among its members")
+    wanted = [((count, *shape), dtype) for shape, dtype in records]
+    if len(seats) or len(arrays) > before + 1:
+        wanted += [((len(seats), *shape), dtype) for shape, dtype in states]
+    got = [(array.shape, array.dtype) for array in (*arrays[1:before], *arrays[before + 1 :])]
+    if got != wanted:
+        odd = next((pair for pair in zip(got, wanted, strict=False) if pair[0] != pair[1]), None)
+        told = "" if odd is None else f": {_described(odd[0])} where {_described(odd[1])} is wanted"
+        raise ValueError(f"its arrays have other shapes or types than this run writes{told}")
+
+
+def _described(array: ShapeAndDtype) -> str:
+    return f"{array[1]} of shape {array[0]}"

@@ -1,0 +1,246 @@
+"""Portable copies of functions: every NumPy array that a function closes over becomes a fresh view,
+and what ``jit`` wraps is laid open.
+
+jax remembers the converted form of a NumPy array by the identity of the array object, as long as
+some trace of it lives. An array that was traced with float64 off, even by a trace that failed,
+enters a trace with float64 on in single precision, which cannot be compiled; with float64 off it
+enters as it was before a change in place. A view is another object. What holds no such array is not
+copied.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy as shallow
+import enum
+import functools
+import types
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle.closures.bytecode import EVERYTHING, of_library, reads_of
+from jaxmle.closures.kinds import CACHED_FUNCTION, MAKING, MEMO, is_jitted, is_table, unwrapped
+from jaxmle.closures.watch import Look
+
+CONTAINER_TYPES = dict | tuple | list | collections.deque
+BOUND = staticmethod | classmethod
+UNCOPIED = (enum.Enum, types.BuiltinFunctionType)  # what is equal only to itself
+SCOPE = ("__builtins__", "__name__", "__package__", "__spec__", "__file__")
+
+
+def portable(function: Any, seen: Look) -> Any:
+    """A copy of a function that shares with it what reads no state, and that does not keep it
+    alive.
+
+    Args:
+        seen: the look at it, whose ``alive`` has been kept.
+    """
+    owner = function.__self__ if isinstance(function, types.MethodType) else unwrapped(function)
+    roots = {id(function), id(owner), id(unwrapped(function))}
+    return _Copies(seen, seen.holders | roots).of_root(function)
+
+
+def _shallow(value: Any) -> Any:
+    """A shallow copy, or the value where its class does not give one, for whatever reason of
+    its own.
+    """
+    try:
+        return shallow.copy(value)
+    except Exception:
+        return value
+
+
+def _viewing(cached: Any) -> Callable[..., Any]:
+    """A function under ``lru_cache``, which returns the same arrays again and again, with views
+    of them.
+    """
+
+    @functools.wraps(cached)
+    def views(*args: Any, **words: Any) -> Any:
+        return jax.tree.map(
+            lambda leaf: leaf.view() if isinstance(leaf, np.ndarray) else leaf,
+            cached(*args, **words),
+        )
+
+    return views
+
+
+class _Copies:
+    """Copies made so far, by the identity of what they were made of."""
+
+    def __init__(self, seen: Look, holders: frozenset[int]) -> None:
+        self.seen = seen
+        self.holders = holders
+        self.done: dict[int, Any] = {}
+
+    def of_root(self, function: Any) -> Any:
+        """The copy of the likelihood itself; of an object it is the method that is called, so
+        that this can be copied too.
+        """
+        kind = type(function)
+        calls = [vars(base)["__call__"] for base in kind.__mro__ if "__call__" in vars(base)]
+        is_method = bool(calls) and isinstance(calls[0], types.FunctionType)
+        if is_method and id(calls[0]) in self.holders and not of_library(kind):
+            return types.MethodType(self.of(calls[0]), self.of(function))
+        return self.of(function)
+
+    def of(self, value: Any) -> Any:
+        """The value, or a copy where it holds what has to be copied."""
+        key = id(value)
+        if key not in self.holders:
+            return value
+        if key not in self.done:
+            self.done[key] = self.fresh(value)
+        return self.done[key]
+
+    def fresh(self, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return self.array(value)
+        if is_jitted(value):
+            return (
+                self.of(unwrapped(value))
+                if id(unwrapped(value)) in self.holders
+                else unwrapped(value)
+            )
+        if isinstance(value, types.FunctionType):
+            return self.function(value)
+        if isinstance(value, types.MethodType):
+            return types.MethodType(self.of(value.__func__), self.of(value.__self__))
+        if isinstance(value, functools.partial):
+            words = {name: self.of(inner) for name, inner in value.keywords.items()}
+            return type(value)(self.of(value.func), *map(self.of, value.args), **words)
+        if isinstance(value, types.ModuleType):
+            return self.module(value)
+        if isinstance(value, type):
+            return self.a_class(value)
+        if isinstance(value, CACHED_FUNCTION):
+            return _viewing(value)
+        if is_table(type(value)):
+            return value.copy() if hasattr(value, "index") else value
+        if isinstance(value, UNCOPIED):
+            return value
+        return self.container(value) if isinstance(value, CONTAINER_TYPES) else self.object(value)
+
+    def array(self, value: np.ndarray) -> np.ndarray:
+        if value.dtype != object:
+            return value.view()
+        fresh = value.copy()
+        for place, inner in np.ndenumerate(value):
+            fresh[place] = self.of(inner)
+        return fresh
+
+    def container(self, value: Any) -> Any:
+        """A dictionary, list, tuple or deque of any class."""
+        if type(value) is tuple:
+            return tuple(map(self.of, value))
+        if isinstance(value, tuple):
+            fresh = tuple.__new__(type(value), map(self.of, value))
+            vars(fresh).update(vars(value)) if hasattr(value, "__dict__") else None
+            return fresh
+        fresh = self.done[id(value)] = _shallow(value)
+        if fresh is value:
+            return value
+        if isinstance(value, dict):
+            for name, inner in dict.items(value):
+                dict.__setitem__(fresh, name, self.of(inner))
+        elif isinstance(value, list | collections.deque):
+            for place, inner in enumerate(tuple(value)):
+                fresh[place] = self.of(inner)
+        return fresh
+
+    def object(self, value: Any) -> Any:
+        """An object with its attributes and slots, and the arrays and methods of its class as
+        attributes of its own.
+        """
+        kind = type(value)
+        try:
+            fresh = object.__new__(kind)
+        except TypeError:  # an extension type
+            fresh = _shallow(value)
+        if fresh is value:
+            return value
+        self.done[id(value)] = fresh
+        for base in kind.__mro__:
+            for member in vars(base).values():
+                if isinstance(member, types.MemberDescriptorType):
+                    self.slot(member, value, fresh)
+        inside = getattr(fresh, "__dict__", None)
+        if inside is not None:
+            if EVERYTHING not in self.seen.names and jax.tree_util.all_leaves([value]):
+                inside.update(self.of_class(kind, fresh))
+            inside.update({k: self.of(v) for k, v in vars(value).items() if not k.startswith(MEMO)})
+        return fresh
+
+    def slot(self, member: types.MemberDescriptorType, value: Any, fresh: Any) -> None:
+        try:
+            member.__set__(fresh, self.of(member.__get__(value)))
+        except (AttributeError, TypeError):
+            pass  # an empty slot, or one that only C writes
+
+    def of_class(self, kind: type, fresh: Any) -> dict[str, Any]:
+        """What of a class of the user's has to be copied, by its names, as the attributes of an
+        instance.
+        """
+        found: dict[str, Any] = {}
+        for base in reversed(kind.__mro__):
+            for name, member in vars(base).items():
+                inner = member.__func__ if isinstance(member, BOUND) else member
+                if name.startswith("__") or id(inner) not in self.holders:
+                    continue
+                if isinstance(member, CONTAINER_TYPES | np.ndarray | staticmethod):
+                    found[name] = self.of(inner)
+                elif isinstance(member, types.FunctionType) or is_jitted(member):
+                    found[name] = types.MethodType(self.of(member), fresh)
+                elif isinstance(member, classmethod):
+                    found[name] = types.MethodType(self.of(inner), kind)
+        return found
+
+    def a_class(self, value: type) -> type:
+        """A class that only holds names together, as a subclass with copies of what it holds."""
+        inside = {name for base in value.__mro__[:-1] for name in vars(base)}
+        is_namespace = type(value) is type and not inside & MAKING and not of_library(value)
+        if not is_namespace or value.__base__ is not object or id(value) in self.seen.kinds:
+            return value
+        fresh = self.done[id(value)] = type(value.__name__, (value,), {})
+        for name, member in vars(value).items():
+            inner = member.__func__ if isinstance(member, BOUND) else member
+            if id(inner) in self.holders and not name.startswith("__"):
+                copy = self.of(inner)
+                setattr(fresh, name, type(member)(copy) if isinstance(member, BOUND) else copy)
+        return fresh
+
+    def module(self, value: types.ModuleType) -> types.ModuleType:
+        fresh = self.done[id(value)] = types.ModuleType(value.__name__)
+        vars(fresh).update({name: self.of(inner) for name, inner in vars(value).items()})
+        return fresh
+
+    def function(self, value: types.FunctionType) -> types.FunctionType:
+        cells = tuple(types.CellType() for _ in value.__closure__ or ())
+        scope = self.scope(value)
+        fresh = types.FunctionType(value.__code__, scope, value.__name__, None, cells or None)
+        self.done[id(value)] = fresh  # before the walk: functions may refer to themselves
+        if scope is not value.__globals__:
+            scope.update({n: self.of(v) for n, v in value.__globals__.items() if n in scope})
+        fresh.__defaults__ = value.__defaults__ and tuple(map(self.of, value.__defaults__))
+        words = value.__kwdefaults__
+        fresh.__kwdefaults__ = words and {name: self.of(inner) for name, inner in words.items()}
+        fresh.__dict__.update(
+            {k: self.of(v) for k, v in value.__dict__.items() if not k.startswith(MEMO)}
+        )
+        for new, old in zip(cells, value.__closure__ or (), strict=True):
+            try:
+                new.cell_contents = self.of(old.cell_contents)
+            except ValueError:
+                pass  # a name not bound yet stays unbound
+        return fresh
+
+    def scope(self, value: types.FunctionType) -> dict[str, Any]:
+        """The globals of a copy: the function's own, unless one that it loads has to be copied."""
+        outer = value.__globals__
+        names = [chain[0] for chain in reads_of(value.__code__).chains if chain[0] in outer]
+        if of_library(value) or not any(id(outer[name]) in self.holders for name in names):
+            return outer
+        return {name: outer[name] for name in (*SCOPE, *names) if name in outer}

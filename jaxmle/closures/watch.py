@@ -1,0 +1,477 @@
+"""What a function depends on beyond its arguments, found by kind and written down so that a change
+is seen.
+
+``look`` walks from a function to everything that its result can depend on and writes a list of
+facts, in the order in which they are met:
+
+- of a function its code, cells, defaults, attributes, and the globals that its code loads, through
+  the attributes of modules (``settings.c``, ``a.b.c``) and the modules that it imports;
+- of an object its class, its attributes and slots. Where the class is the user's, those whose names
+  occur in code or strings that were reached; all of them where some code asks by a computed name,
+  where the class is a dataclass, a pytree, or inherits from a library;
+- of a class what it and its bases say under such names, and the methods that operators call;
+- of a container its length, keys and elements;
+- of an array its dtype, its shape and 128 bits of xxHash (XXH3) over its bytes; of a ``jax.Array``,
+  which cannot change, its identity.
+
+Two equal lists mean that a trace would find what it found before. Functions of the libraries named
+in ``bytecode`` (jax, NumPy, SciPy, optax, pandas, polars, the standard library and this one) are
+not looked into, but for what they close over. What hides its state (a random generator, an
+iterator, an object of an unknown extension type, a function that reads a file or the clock) is
+``hidden``: what depends on it has to be traced again each time.
+"""
+
+from __future__ import annotations
+
+import array
+import collections
+import dataclasses
+import enum
+import functools
+import gc
+import sys
+import types
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmle.closures import holders
+from jaxmle.closures.bytecode import EVERYTHING, is_impure, of_library, reads_of
+from jaxmle.closures.kinds import (
+    ABSENT,
+    AGAIN,
+    BUILTIN,
+    CACHED_FUNCTION,
+    CONTAINERS,
+    DICT_VIEWS,
+    FLATTENING,
+    IMMUTABLE,
+    LINK,
+    MAKING,
+    MAX_NODES,
+    MEMO,
+    PLAIN,
+    STATELESS_BASES,
+    UNCALLED,
+    has_state,
+    hides,
+    is_table,
+    unwrapped,
+)
+
+
+class Look(NamedTuple):
+    """What was seen of a function."""
+
+    facts: list[Any]
+    kept: list[Any]  # what the facts know by its identity
+    names: frozenset[str]
+    hidden: str  # what cannot be watched; empty where all can
+    traced: bool  # whether a tracer was met
+    changes: bool  # whether code was met that may change what it depends on
+    holders: frozenset[int]  # identities of what holds NumPy arrays or functions under ``jit``
+    kinds: frozenset[int]  # identities of the classes of objects
+    alive: list[Any]  # all that was met: identities are good as long as this is kept
+
+
+def look(function: Any, names: frozenset[str] = frozenset(), *, again: bool = False) -> Look:
+    """Everything that a function depends on beyond its arguments.
+
+    Args:
+        names: of attributes that are looked at.
+        again: only the facts are wanted, to compare; ``names`` are those of the first look.
+    """
+    while True:
+        walk = _Walk(names, again)
+        try:
+            walk.visit(function)
+        # raised by code of an object that was asked for what it holds, or too deep a structure
+        except Exception as error:
+            walk.hidden = f"what raises {type(error).__name__} when it is looked at"
+        if again or walk.found <= names:
+            return Look(
+                walk.facts,
+                walk.kept,
+                names,
+                walk.hidden,
+                walk.traced,
+                walk.changes,
+                frozenset() if again else _holders(walk.edges, walk.holders),
+                frozenset(walk.kinds),
+                walk.alive,
+            )
+        names |= walk.found
+
+
+def _holders(edges: list[tuple[int, int]], holders: set[int]) -> frozenset[int]:
+    """All from which a holder can be reached."""
+    parents = collections.defaultdict(list)
+    for parent, child in edges:
+        parents[child].append(parent)
+    found = set(holders)
+    open_ = list(holders)
+    while open_:
+        for parent in parents[open_.pop()]:
+            if parent not in found:
+                found.add(parent)
+                open_.append(parent)
+    return frozenset(found)
+
+
+class _Walk:
+    """One walk over all that a function depends on."""
+
+    def __init__(self, names: frozenset[str], again: bool) -> None:
+        self.names = names
+        self.again = again
+        self.all = EVERYTHING in names
+        self.facts: list[Any] = []
+        self.kept: list[Any] = []
+        self.alive: list[Any] = []
+        self.seen: dict[int, int] = {}
+        self.made: set[tuple[type, bool]] = set()
+        self.whole: dict[type, bool] = {}
+        self.found: set[str] = set()
+        self.edges: list[tuple[int, int]] = []
+        self.holders: set[int] = set()
+        self.kinds: set[int] = set()
+        self.parent = 0
+        self.hidden = ""
+        self.traced = False
+        self.changes = False
+
+    def visit(self, value: Any) -> None:
+        """Write down a value, and all that it depends on."""
+        kind = type(value)
+        facts = self.facts
+        facts.append(kind)
+        if kind in PLAIN:
+            facts.append(value)
+            return
+        if kind is float:
+            facts.append(value.hex())  # tells −0 from 0 and is equal for NaN
+            return
+        key = id(value)
+        if not self.again:
+            self.edges.append((self.parent, key))
+        if key in self.seen:
+            facts.append(AGAIN)
+            facts.append(self.seen[key])
+            return
+        self.seen[key] = len(self.seen)
+        self.alive.append(value)
+        if len(self.seen) > MAX_NODES:
+            self.hidden = f"more than {MAX_NODES} objects"
+            return
+        parent, self.parent = self.parent, key
+        (HANDLERS.get(kind) or _handler(kind))(self, value)
+        self.parent = parent
+
+    def identity(self, value: Any) -> None:
+        """What cannot change, or does not matter, is known by its identity."""
+        self.facts.append(id(value))
+        self.kept.append(value)
+
+    def hide(self, value: Any) -> None:
+        """What cannot be watched."""
+        self.hidden = self.hidden or f"a {type(value).__module__}.{type(value).__qualname__}"
+
+    # ------------------------------------------------------------ functions
+
+    def function(self, value: types.FunctionType) -> None:
+        self.facts.append(value.__code__)
+        for cell in value.__closure__ or ():
+            self.cell(cell)
+        if of_library(value):
+            module = value.__globals__.get("__name__", "")
+            if not self.again and is_impure(module, (value.__name__,)):
+                self.hide(value)
+            return
+        self.sequence(value.__defaults__ or ())
+        self.items(value.__kwdefaults__ or {})
+        self.own_attributes(value)
+        reads = reads_of(value.__code__)
+        if not self.again:
+            self.found |= reads.names
+            self.changes = self.changes or reads.changes
+            if has_state(value, reads.chains):
+                self.holders.add(id(value))
+        for chain in reads.chains:
+            self.chain(value.__globals__, chain)
+        for names in reads.imports:
+            self.imported(value.__globals__, names)
+
+    def own_attributes(self, value: Any) -> None:
+        """What was set on a function, but for what is kept there of it."""
+        self.items({k: v for k, v in vars(value).items() if not k.startswith(MEMO)})
+
+    def cell(self, cell: Any) -> None:
+        try:
+            inner = cell.cell_contents
+        except ValueError:  # a name not bound yet
+            self.facts.append(ABSENT)
+        else:
+            self.visit(inner)
+
+    def chain(self, scope: dict[str, Any], chain: tuple[str, ...]) -> None:
+        """The value of a global, or of an attribute of a module that is one."""
+        value = scope.get(chain[0], ABSENT)
+        place = 1
+        parent = self.parent
+        if value is ABSENT:
+            self.facts.append(ABSENT)
+            if not self.again and is_impure("builtins", chain[:1]):
+                self.hidden = self.hidden or f"what {chain[0]} reads"
+            return
+        while isinstance(value, types.ModuleType):
+            if of_library(value):
+                self.identity(value)
+                if not self.again and is_impure(value.__name__, chain[place:]):
+                    self.hidden = self.hidden or f"what {'.'.join(chain)} reads"
+                return
+            inner = vars(value).get(chain[place], ABSENT) if place < len(chain) else ABSENT
+            if inner is ABSENT:
+                break
+            if not self.again:
+                self.alive.append(value)
+                self.edges.append((self.parent, id(value)))
+            self.parent, value, place = id(value), inner, place + 1
+        self.visit(value)
+        self.parent = parent
+
+    def imported(self, scope: dict[str, Any], names: tuple[str, ...]) -> None:
+        """What a function imports when it is called, if it has been imported before."""
+        package = scope.get("__package__") or ""
+        for name in (names[0], f"{package}.{names[0]}" if names[0] else package):
+            self.chain({name: sys.modules.get(name, ABSENT)}, (name, *names[1:]))
+
+    def builtin(self, value: Any) -> None:
+        owner = value.__self__
+        if owner is None or isinstance(owner, types.ModuleType):
+            self.identity(value)
+            module = getattr(value, "__module__", None) or "builtins"
+            if not self.again and is_impure(module, (value.__name__,)):
+                self.hide(value)
+        else:
+            self.facts.append(value.__name__)
+            self.visit(owner)
+
+    def ufunc(self, value: np.ufunc) -> None:
+        self.identity(value)
+        known = (np, sys.modules.get("scipy.special"))
+        if not any(getattr(module, value.__name__, None) is value for module in known):
+            self.hide(value)
+
+    def method(self, value: types.MethodType) -> None:
+        self.visit(value.__func__)
+        self.visit(value.__self__)
+
+    def partial(self, value: functools.partial[Any]) -> None:
+        self.visit(value.func)
+        self.sequence(value.args)
+        self.items(value.keywords)
+        self.own_attributes(value)
+
+    def jitted(self, value: Any) -> None:
+        inner = unwrapped(value)
+        if not (isinstance(inner, types.FunctionType) and of_library(inner)):
+            self.holders.add(id(value))
+        self.visit(inner)
+
+    def cached(self, value: Any) -> None:
+        """What ``lru_cache`` keeps is what the function returns, whatever it reads. A first
+        call adds to it.
+        """
+        self.changes = True
+        self.holders.add(id(value))
+        for inner in gc.get_referents(value):
+            if isinstance(inner, dict) and inner is not vars(value):
+                self.sequence(one for one in inner.values() if type(one).__name__ != LINK)
+            elif not isinstance(inner, type):
+                self.visit(inner)
+
+    def inner_function(self, value: Any) -> None:
+        self.visit(value.__func__)
+
+    def property(self, value: Any) -> None:
+        self.visit(value.fget)
+
+    def cached_property(self, value: Any) -> None:
+        self.visit(value.func)
+
+    # ------------------------------------------------------------ modules, classes, objects
+
+    def module(self, value: types.ModuleType) -> None:
+        """A module that is handed on: what it has under any name that was reached."""
+        if of_library(value):
+            self.identity(value)
+            if not self.again and is_impure(value.__name__, ()):
+                self.hide(value)
+            return
+        inside = vars(value)
+        names = inside.keys() if self.all else inside.keys() & self.names
+        for name in sorted(name for name in names if not name.startswith("__")):
+            self.facts.append(name)
+            self.visit(inside[name])
+        if "__getattr__" in inside:
+            self.visit(inside["__getattr__"])
+
+    def a_class(self, value: type) -> None:
+        self.members(value, True)
+
+    def members(self, kind: type, called: bool) -> None:
+        """What a class and its bases have under the names that were reached, and what operators
+        call.
+        """
+        if (kind, called) in self.made:
+            return
+        self.made.add((kind, called))
+        for base in kind.__mro__:
+            self.facts.append(base)
+            if base is object or of_library(base):
+                continue
+            for name, member in tuple(vars(base).items()):
+                if self.wants(name) or (called and name in MAKING):
+                    self.facts.append(name)
+                    self.visit(member)
+                    if isinstance(member, types.FunctionType):
+                        self.holders.add(id(kind))
+        if isinstance(kind, enum.EnumMeta):
+            self.items(kind._member_map_)
+        elif type(kind) is not type and not of_library(type(kind)):
+            self.members(type(kind), True)
+
+    def wants(self, name: str) -> bool:
+        if name[:2] != "__":
+            return self.all or name in self.names or name in FLATTENING
+        return name not in UNCALLED and name not in MAKING and not name.startswith(MEMO)
+
+    def instance(self, value: Any) -> None:
+        """An object by its attributes and slots."""
+        if not self.again and hides(type(value)):
+            self.hide(value)
+        self.attributes(value)
+
+    def attributes(self, value: Any) -> None:
+        kind = type(value)
+        self.alive.append(kind)
+        self.kinds.add(id(kind))
+        self.edges.append((id(value), id(kind)))
+        parent, self.parent = self.parent, id(kind)
+        self.members(kind, False)
+        self.parent = parent
+        if kind is object:
+            self.identity(value)
+            return
+        whole = self.is_whole(kind, value)
+        for name, inner in tuple(getattr(value, "__dict__", {}).items()):
+            if (whole or self.wants(name)) and not name.startswith(MEMO):
+                self.facts.append(name)
+                self.visit(inner)
+        for base in kind.__mro__:
+            if base is not object and ("__slots__" in vars(base) or of_library(base)):
+                self.slots(base, value, whole)
+
+    def slots(self, base: type, value: Any, whole: bool) -> None:
+        for name, member in tuple(vars(base).items()):
+            if not isinstance(member, types.MemberDescriptorType) or name == "__dict__":
+                continue
+            if whole or self.wants(name):
+                try:
+                    inner = member.__get__(value)
+                except AttributeError:
+                    inner = ABSENT
+                self.visit(inner)
+
+    def is_whole(self, kind: type, value: Any) -> bool:
+        """Whether attributes may be read that no code names."""
+        if self.all:
+            return True
+        if kind not in self.whole:
+            self.whole[kind] = (
+                dataclasses.is_dataclass(kind)
+                or any(base not in STATELESS_BASES and of_library(base) for base in kind.__mro__)
+                or hasattr(kind, "__getattr__")
+                or not jax.tree_util.all_leaves([value])
+            )
+        return self.whole[kind]
+
+    # ------------------------------------------------------------ containers
+
+    def sequence(self, values: Iterable[Any]) -> None:
+        values = tuple(values)
+        self.facts.append(len(values))
+        for inner in values:
+            self.visit(inner)
+
+    def items(self, values: Any) -> None:
+        values = tuple(values.items())
+        self.facts.append(len(values))
+        for name, inner in values:
+            self.visit(name)
+            self.visit(inner)
+
+    def subclassed(self, value: Any) -> None:
+        """The attributes of a container of a class of its own."""
+        if type(value) not in CONTAINERS and not of_library(type(value)):
+            self.attributes(value)
+
+
+HANDLERS: dict[type, Callable[[_Walk, Any], None]] = {
+    types.FunctionType: _Walk.function,
+    types.MethodType: _Walk.method,
+    types.ModuleType: _Walk.module,
+    types.CellType: _Walk.cell,
+    np.ndarray: holders.numpy_array,
+    dict: holders.mapping,
+    list: holders.elements,
+    tuple: holders.elements,
+    type: _Walk.a_class,
+    complex: holders.number,
+    CACHED_FUNCTION: _Walk.cached,
+    types.MappingProxyType: holders.proxy,
+}
+BY_KIND: tuple[tuple[Any, Callable[[_Walk, Any], None]], ...] = (
+    (type, _Walk.a_class),
+    (types.ModuleType, _Walk.module),
+    (np.ndarray, holders.numpy_array),
+    (np.generic, holders.numpy_scalar),
+    ((jax.Array, jax.core.Tracer), holders.jax_array),
+    (functools.partial, _Walk.partial),
+    (BUILTIN, _Walk.builtin),
+    (staticmethod | classmethod, _Walk.inner_function),
+    (property, _Walk.property),
+    (functools.cached_property, _Walk.cached_property),
+    (dict, holders.mapping),
+    (list | tuple | set | frozenset | collections.deque, holders.elements),
+    (DICT_VIEWS, holders.view_of_dict),
+    (bytearray | memoryview | array.array, holders.buffer),
+    (int | float | complex | str | bytes, holders.number),
+    (weakref.ref, holders.reference),
+    (IMMUTABLE, _Walk.identity),
+    (np.ufunc, _Walk.ufunc),
+)
+
+
+def _handler(kind: type) -> Callable[[_Walk, Any], None]:
+    """How values of a type are written down."""
+    found = _find_handler(kind)
+    if of_library(kind):  # a class of the user's must be able to die
+        HANDLERS[kind] = found
+    return found
+
+
+def _find_handler(kind: type) -> Callable[[_Walk, Any], None]:
+    module = kind.__module__
+    top = module.partition(".")[0] if isinstance(module, str) else ""
+    if hasattr(kind, "lower") and top in ("jax", "jaxlib"):
+        return _Walk.jitted
+    for kinds, handler in BY_KIND:
+        if issubclass(kind, kinds):
+            return handler
+    if library := is_table(kind):
+        return holders.pandas_table if library == "pandas" else holders.polars_table
+    return _Walk.identity if top in ("jaxlib", "typing", "pyarrow") else _Walk.instance

@@ -1,0 +1,121 @@
+"""Where to start a climb over very many rows: at the maximum of a few of them.
+
+The maximum over m of n independent rows is about √(n/m) standard errors from that over all, and
+their information, n/m times, is that of all to within √(k/m). From there passes for the score alone
+lead so near the maximum that one Hessian over all rows is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmle._types import Array, Tree
+from jaxmle.fitting.passes import Problem
+from jaxmle.likelihood.combinators import WithResponse
+from jaxmle.likelihood.contract import data_length
+from jaxmle.likelihood.regression import Regression
+from jaxmle.runtime.device import placed
+from jaxmle.solvers.first_order import QUADRATIC
+from jaxmle.solvers.linalg import cholesky, eigh, solve_lower
+from jaxmle.solvers.methods import LBFGS, Newton
+from jaxmle.solvers.trust_region import RECEDES, Point, State, begin, is_running, step
+
+MIN_ROWS_FOR_HEAD_START = 2**19  # rows from which the passes saved are worth two programs more
+HEAVY = 2e9  # n k² from which they are at fewer rows: a Hessian then takes 0.05 s
+MIN_SAMPLE_ROWS = 2**15  # rows of the sample, and at least
+ROWS_EACH = 256  # for each parameter
+SHARE = 8  # the sample is no more than this part of all rows
+LEAST = 32  # rows for each parameter below which the sample's information is too rough a metric
+MAX_SAMPLE_STEPS = 30
+
+
+class Head(NamedTuple):
+    """The maximum of the sample."""
+
+    z: Array  # (k,)
+    information: Array  # (k, k) of all rows, as the sample has it
+    # relative change of the information over one standard error of all rows, as the last step over
+    # the sample has it
+    turn: Array
+
+
+def head_start(
+    problem: Problem, data: Tree, z: Array, evaluate_on: Callable[[Tree], Callable[[Array], Point]]
+) -> Head | None:
+    """The maximum over evenly spaced rows, by a climb from z (k,); None where all rows are few or
+    that climb does not arrive.
+
+    Args:
+        problem: only a declared regression has a head start: its rows are independent by
+            declaration.
+        data: on the host.
+        evaluate_on: the passes over other data.
+    """
+    core = problem.loglik.loglik if isinstance(problem.loglik, WithResponse) else problem.loglik
+    if (
+        not isinstance(core, Regression)
+        or jax.tree.leaves(problem.loglik)
+        or not isinstance(problem.solver, Newton | LBFGS)
+    ):
+        return None
+    n = data_length(data) or 0
+    k = problem.chart.k
+    few = min(max(MIN_SAMPLE_ROWS, ROWS_EACH * k), n // SHARE)
+    if (n < MIN_ROWS_FOR_HEAD_START and n * k**2 < HEAVY) or few < LEAST * k:
+        return None
+    stride = n // few
+    sample = jax.tree.map(lambda leaf: placed(np.asarray(leaf)[: stride * few : stride]), data)
+    before, state = _climb(evaluate_on(sample), z)
+    if not _is_near(state):
+        return None
+    return Head(
+        state.point.z + state.newton.step,
+        n / few * _information(state),
+        _turn(before, state) * np.sqrt(few / n),
+    )
+
+
+def _climb(evaluate: Callable[[Array], Point], z: Array) -> tuple[State, State]:
+    """The last two states of a climb up to a seventh of a standard error of the sample: its maximum
+    is many standard errors of all rows away from theirs.
+    """
+    before = state = begin(evaluate, z)
+    while is_running(state, MAX_SAMPLE_STEPS) and not _is_near(state):
+        before = state
+        state = step(evaluate, state)
+    return before, state
+
+
+def _information(state: State) -> Array:
+    return -0.5 * (state.point.hessian + state.point.hessian.T)
+
+
+def _turn(before: State, state: State) -> Any:
+    """max |u'(J₁ − J₀)u| / u'J₁u over u, per unit √(d'J₁d) of the way d between two states;
+    infinite where there is no way.
+    """
+    now = _information(state)
+    way = state.point.z - before.point.z
+    scale = np.sqrt(np.diagonal(now))
+    root = cholesky(now / np.outer(scale, scale))
+    half = solve_lower(root, (now - _information(before)) / np.outer(scale, scale))
+    change = solve_lower(root, half.T)
+    length = np.sqrt(way @ now @ way)
+    known = length > 0 and np.all(np.isfinite(change))
+    return (
+        np.max(np.abs(eigh(0.5 * (change + change.T))[0])) / length if known else np.float64(np.inf)
+    )
+
+
+def _is_near(state: State) -> bool:
+    newton = state.newton
+    return bool(
+        newton.definite
+        & newton.convex
+        & (newton.decrement <= QUADRATIC)
+        & (state.signature.information >= RECEDES)
+    )

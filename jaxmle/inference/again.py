@@ -1,0 +1,330 @@
+"""The likelihood visited again: the data are given once more, checked against the record, and a
+quantity is evaluated for one fit or a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.batch.inputs import codes_within, leaf_axes
+from jaxmle.fitting.identity import identity
+from jaxmle.likelihood.checks import check_values, host_data
+from jaxmle.likelihood.combinators import Weights, weight
+from jaxmle.likelihood.contract import as_tree, rows_of
+from jaxmle.likelihood.information.covariance import cluster_codes
+from jaxmle.likelihood.structure import roots_of, weighting_of
+from jaxmle.parameters.arguments import shown
+from jaxmle.parameters.constraints import Simplex
+from jaxmle.parameters.tree import Layout
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
+from jaxmle.runtime.fingerprint import fingerprints
+
+ROWS_SIDE_BY_SIDE = 2**17  # rows of members that are evaluated side by side
+
+
+class Visit(NamedTuple):
+    """A likelihood and the data it was fitted to. The leaves of ``aligned`` are data, weights
+    or None, and cluster codes.
+    """
+
+    loglik: Loglik
+    fit: Fit
+    aligned: tuple[Tree, Any, tuple[Array, ...]]
+    shared: tuple[bool, ...]  # for each leaf of ``aligned``, whether all members share it
+    weight_kind: str | None
+
+    def evaluate(self, key: Any, quantity: Callable[..., Any], extra: Tree = ()) -> Any:
+        """``quantity(loglik, x, data, codes, *extra)`` at the estimate: NumPy on the host, with
+        leading axes for a batch.
+
+        Args:
+            key: hashable; what distinguishes this quantity from others of the same likelihood.
+            extra: arrays of the record, with its leading axes.
+        """
+        kind = self.weight_kind
+        flags = self.shared
+        treedef = jax.tree.structure(self.aligned)
+
+        def one(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Any:
+            data, w, codes = jax.tree.unflatten(treedef, leaves)
+            return quantity(
+                loglik if kind is None else weight(loglik, Weights(w, kind)), x, data, codes, *extra
+            )
+
+        def many(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Any:
+            own = [leaf for leaf, same in zip(leaves, flags, strict=True) if not same]
+
+            def member(args: tuple[Array, list[Array], Tree]) -> Any:
+                x, mine, extra = args
+                rest = iter(mine)
+                return one(
+                    loglik,
+                    x,
+                    [
+                        leaf if same else next(rest)
+                        for leaf, same in zip(leaves, flags, strict=True)
+                    ],
+                    extra,
+                )
+
+            rows = max(
+                (leaf.shape[0 if same else 1] for leaf, same in zip(leaves, flags, strict=True)),
+                default=1,
+            )
+            return jax.lax.map(
+                member,
+                (x, own, extra),
+                batch_size=max(1, min(x.shape[0], ROWS_SIDE_BY_SIDE // max(rows, 1))),
+            )
+
+        run = many if self.fit.batch_shape else one
+        leaves = jax.tree.leaves(self.aligned)
+        x = self.fit.x
+        if tracing():
+            return run(self.loglik, x, leaves, extra)
+        with precision(self.fit.dtype), np.errstate(all="ignore"):
+            piece = compiled(
+                self.loglik,
+                (key, self.fit.layout, treedef, flags, kind, bool(self.fit.batch_shape)),
+                lambda ll: lambda *args: run(ll, *args),
+            )
+            return to_numpy(
+                piece(
+                    jnp.asarray(x), list(map(jnp.asarray, leaves)), jax.tree.map(jnp.asarray, extra)
+                )
+            )
+
+
+# ---------------------------------------------------------------- what was fitted is what is asked
+# again
+
+
+def check_fit(what: str, fit: Any, alone: bool = False) -> None:
+    """The argument is a record of ``fit``; of one data set where ``alone``."""
+    if not isinstance(fit, Fit):
+        raise TypeError(f"{what} takes the record that fit returned; got {shown(fit)}")
+    if alone and fit.batch_shape:
+        raise ValueError(
+            f"{what} takes one fit; this is a batch of {fit.batch_shape[0]}: give fits[i] and "
+            "the data of that member"
+        )
+    if len(fit.batch_shape) > 1:
+        raise ValueError(
+            f"a batch has one leading axis over members; this fit has the shape {fit.batch_shape}"
+        )
+
+
+def check_axes(fit: Fit, in_axes: Any) -> None:
+    """One fit has no axis over members."""
+    plain = in_axes is None or (isinstance(in_axes, int) and in_axes is not False)
+    if not fit.batch_shape and not (plain and in_axes in (0, None)):
+        raise ValueError("in_axes belongs to a batch; this is one fit: leave it out")
+
+
+def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Any) -> None:
+    """The weights given again, or inside the likelihood, are of the kind that the record says."""
+    if weights is not None and not isinstance(weights, Weights):
+        weight(loglik, weights)  # says what is wrong
+    kinds = {weighting_of(as_tree(loglik)), "none" if weights is None else weights.kind}
+    given = "sampling" if "sampling" in kinds else max(kinds - {"none"}, default="none")
+    if given == fit.weighting:
+        return
+    remedy = (
+        f"give the weights of the fit again, weights=jaxmle.{fit.weighting}(w)"
+        if fit.weighting != "none"
+        else "leave the weights out, or fit with them"
+    )
+    raise ValueError(
+        f"the fit has weights of the kind {fit.weighting!r} and {what} is given {given!r}: {remedy}"
+    )
+
+
+def check_same(fit: Fit, found: Array) -> None:
+    """Data or weights that are not those of the fit are refused; a fit made under a trace knows no
+    fingerprint.
+
+    Args:
+        found: fingerprints (b, 2) of what is given now.
+    """
+    known = np.asarray(fit.data_id).reshape(-1, 2)
+    other = np.any(known != 0, axis=1) & np.any(found != known, axis=1)
+    if not np.any(other):
+        return
+    where = f" of member {int(np.flatnonzero(other)[0])}" if fit.batch_shape else ""
+    weighted = fit.weighting != "none"
+    raise ValueError(
+        f"the data{' or the weights' if weighted else ''}{where} are not those of the fit: give "
+        "the same rows, in the same order and types"
+        + (", with the same weights" if weighted else "")
+    )
+
+
+def visit(
+    loglik: Loglik,
+    fit: Fit,
+    data: Tree,
+    *,
+    weights: Any = None,
+    clusters: Any = None,
+    in_axes: Any = 0,
+    check_data: bool = True,
+    what: str = "this",
+) -> Visit:
+    """The data of a fit given again.
+
+    Args:
+        data: as given to ``fit``; for a batch as given to ``fit_batch``, stacked, with ``in_axes``
+            as there.
+        weights, clusters: as given to the fit.
+
+    Raises:
+        ValueError: where the data, or the weights, are not those of the fit.
+    """
+    check_fit(what, fit)
+    check_weighting(what, loglik, fit, weights)
+    tree = as_tree(loglik)
+    check_axes(fit, in_axes)
+    if fit.batch_shape and isinstance(data, list):
+        raise ValueError(
+            "data sets of unequal length are asked one by one: for each i, fits[i] with its own "
+            "data"
+        )
+    if not tracing():
+        data = host_data(data, fit.dtype, nan=bool(fit.batch_shape))
+    axes: list[bool] = []
+    if fit.batch_shape:
+        data, axes = _members_first(in_axes, data, fit.batch_shape[0])
+    if tracing():
+        codes = () if clusters is None else cluster_codes(clusters, rows_of(tree, data))
+        return _visit(tree, fit, data, weights, codes, axes)
+    whole = tree if weights is None else weight(tree, weights)
+    if not fit.batch_shape:
+        check_values(whole, data)
+    seen = _visit(tree, fit, data, weights, _codes(clusters, fit, tree, data), axes)
+    if check_data:
+        check_same(fit, _identities(seen))
+    return seen
+
+
+def _visit(
+    tree: Any, fit: Fit, data: Tree, weights: Any, codes: tuple[Array, ...], axes: list[bool]
+) -> Visit:
+    values = None if weights is None else weights.values
+    if values is not None and not tracing():
+        values = np.asarray(values, fit.dtype)
+    alone = [np.ndim(leaf) == 1 for leaf in ([] if values is None else [values]) + list(codes)]
+    return Visit(
+        tree,
+        fit,
+        (data, values, codes),
+        (*axes, *alone)
+        if fit.batch_shape
+        else (True,) * len(jax.tree.leaves((data, values, codes))),
+        None if weights is None else weights.kind,
+    )
+
+
+def _members_first(in_axes: Any, data: Tree, members: int) -> tuple[Tree, list[bool]]:
+    """The data with the axis over members first, and for each leaf whether all members share it."""
+    leaves, treedef = jax.tree.flatten(data)
+    axes = leaf_axes(in_axes, data)
+    moved = []
+    for leaf, axis in zip(leaves, axes, strict=True):
+        if axis is None:
+            moved.append(leaf)
+            continue
+        if np.ndim(leaf) < 2 or not -np.ndim(leaf) <= axis < np.ndim(leaf):
+            size = None
+        else:
+            size = np.shape(leaf)[axis]
+        if size != members:
+            raise ValueError(
+                f"a batch of {members} fits takes data with an axis of {members} members, or "
+                f"None in in_axes; in_axes gives axis {axis} of shape {np.shape(leaf)}"
+            )
+        moved.append(namespace(leaf).moveaxis(leaf, axis, 0))
+    return jax.tree.unflatten(treedef, moved), [axis is None for axis in axes]
+
+
+def _identities(seen: Visit) -> np.ndarray:
+    """The fingerprints (b, 2) of data and weights as they are given now."""
+    fit = seen.fit
+    (data, values, _) = seen.aligned
+    if not fit.batch_shape:
+        tree = seen.loglik
+        whole = tree if values is None else weight(tree, Weights(values, str(seen.weight_kind)))
+        return identity(whole, data, fit.dtype)[None]
+    members = fit.batch_shape[0]
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves((data, values))]
+    wide = [
+        np.broadcast_to(leaf, (members, *leaf.shape)) if same else leaf
+        for leaf, same in zip(leaves, seen.shared, strict=False)
+    ]
+    return fingerprints(wide, None) if wide else np.zeros((members, 2), np.uint32)
+
+
+def _codes(clusters: Any, fit: Fit, tree: Any, data: Tree) -> tuple[Array, ...]:
+    if clusters is None:
+        return ()
+    if not fit.batch_shape:
+        return cluster_codes(clusters, rows_of(tree, data))
+    labels = np.asarray(clusters)
+    if labels.ndim == 1:
+        return cluster_codes(labels, None)
+    if labels.ndim != 2 or len(labels) != fit.batch_shape[0]:
+        raise ValueError(
+            f"clusters of a batch are (n,) or ({fit.batch_shape[0]}, n); got shape {labels.shape}"
+        )
+    return (
+        codes_within(
+            labels.reshape(-1), np.repeat(np.arange(len(labels)), labels.shape[1])
+        ).reshape(labels.shape),
+    )
+
+
+class Tangent(NamedTuple):
+    """Coordinates of the directions in which the parameters of a likelihood can move, linear in
+    the printed entries.
+    """
+
+    lift: np.ndarray  # (p, k) from a move in them to one of x
+    places: np.ndarray  # (k,) the entries of x that are these coordinates
+
+
+def tangent(loglik: Loglik, layout: Layout) -> Tangent:
+    """The entries that ``fix`` and ``tie`` leave free; of a simplex all but the last, which
+    takes up the rest.
+    """
+    roots = roots_of(loglik, layout)
+    free = roots == np.arange(layout.p)
+    lift = np.eye(layout.p)
+    kept = free.copy()
+    for leaf, span in zip(layout.leaves, layout.spans, strict=True):
+        if isinstance(leaf.constraint, Simplex) and np.all(free[span]):
+            for row in np.arange(span.start, span.stop).reshape(-1, leaf.shape[-1]):
+                kept[row[-1]] = False
+                lift[row[-1], row[:-1]] = -1.0
+    places = np.flatnonzero(kept)
+    return Tangent(lift[:, places], places)
+
+
+def inverse_root(information: Array) -> Array:
+    """U (k, k) with UU' the inverse of a matrix; NaN where it is not positive definite."""
+    scale = jnp.sqrt(jnp.abs(jnp.diagonal(information)))
+    factor = jnp.linalg.cholesky(
+        0.5 * (information + information.T) / (scale[:, None] * scale[None, :])
+    )
+    return (
+        jax.scipy.linalg.solve_triangular(
+            factor, jnp.eye(len(scale), dtype=information.dtype), lower=True
+        ).T
+        / scale[:, None]
+    )

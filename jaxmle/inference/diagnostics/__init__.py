@@ -1,0 +1,1 @@
+"""Influence, residuals, disagreement of covariances, bias reduction."""

@@ -1,0 +1,183 @@
+"""Residuals from what a fitted model says of each response: its mean and variance, its log
+density, or its distribution function.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy
+
+from jaxmle._types import Array
+from jaxmle.runtime.compile import tracing
+
+
+def pearson_residuals(y: Any, mean: Any, variance: Any) -> Array:
+    """(y − μ)/√V, mean 0 and variance 1 when the model is right.
+
+    Args:
+        y, mean, variance: arrays that broadcast, such as (n,); the variance is that of the
+            response, dispersion included.
+
+    Returns:
+        Residuals of that shape; NaN where the variance is not positive.
+
+    Raises:
+        TypeError: for anything but numbers.
+        ValueError: for arrays of different shapes.
+
+    >>> pearson_residuals([3.0, 0.0], [1.0, 1.0], [4.0, 1.0]).tolist()
+    [1.0, -1.0]
+    """
+    xp, (y, mean, variance) = _arrays(y=y, mean=mean, variance=variance)
+    return (y - mean) / xp.sqrt(xp.where(variance > 0, variance, xp.nan))
+
+
+def deviance_residuals(y: Any, mean: Any, terms: Any, saturated: Any) -> Array:
+    """sign(y − μ)·√(2(ℓ_sat − ℓ)), whose squares add up to the deviance.
+
+    Args:
+        y, mean: response and fitted mean, (n,).
+        terms: the log-likelihood term of each observation at the estimate, (n,).
+        saturated: the largest value that the term can take for that response, its mean being free,
+            (n,).
+
+    Returns:
+        Residuals (n,). Rounding may leave ℓ a little above ℓ_sat, which counts as equal; a term
+        clearly above it gives NaN.
+
+    Raises:
+        TypeError: for anything but numbers.
+        ValueError: for arrays of different shapes.
+
+    Source: McCullagh & Nelder (1989), *Generalized Linear Models*, section 2.4.3.
+
+    >>> import numpy as np
+    >>> y, mean = np.array([2.0, 0.0]), np.array([1.0, 0.5])
+    >>> poisson = lambda mu: (
+    ...     np.where(y > 0, y * np.log(np.where(mu > 0, mu, 1.0)), 0.0) - mu
+    ... )  # without the constant
+    >>> deviance_residuals(y, mean, poisson(mean), poisson(y)).round(4).tolist()
+    [0.8789, -1.0]
+    """
+    xp, (y, mean, terms, saturated) = _arrays(y=y, mean=mean, terms=terms, saturated=saturated)
+    twice = 2 * (saturated - terms)
+    noise = 16 * xp.finfo(twice.dtype).eps * (1 + abs(terms))
+    return xp.sign(y - mean) * xp.sqrt(
+        xp.where(twice >= 0, twice, xp.where(twice >= -noise, 0.0, xp.nan))
+    )
+
+
+def pit(cdf: Any, below: Any = None, *, key: Any = None) -> Array:
+    """Probability integral transforms F(y), uniform on (0, 1) when the model is right; randomised
+    where the response is discrete.
+
+    u = F(y−) + v{F(y) − F(y−)} with v uniform (Brockwell 2007). So too where a response is only
+    known to lie in an interval, as a censored time is: ``below`` is F at its lower end and ``cdf``
+    F at its upper end (1 where that is infinite). Without a key v = ½, the mid-point, which is not
+    uniform but has no noise.
+
+    Args:
+        cdf: F(y) of each observation, (n,).
+        below: F(y−), the probability of less than y, (n,); None for a continuous response.
+        key: a jax random key, or an integer.
+
+    Returns:
+        Values (n,) between ``below`` and ``cdf``; NaN where these are not probabilities in that
+        order.
+
+    Raises:
+        TypeError: for anything but numbers.
+        ValueError: for arrays of different shapes.
+
+    >>> pit([0.3, 0.9]).tolist(), pit([0.3, 0.9], [0.1, 0.9]).tolist()
+    ([0.3, 0.9], [0.2, 0.9])
+    """
+    if below is None:
+        xp, (cdf,) = _arrays(cdf=cdf)
+        return xp.where((cdf >= 0) & (cdf <= 1), cdf, xp.nan)
+    xp, (cdf, below) = _arrays(cdf=cdf, below=below)
+    sound = (below >= 0) & (below <= cdf) & (cdf <= 1)
+    share = 0.5 if key is None else _uniform(key, np.shape(cdf), cdf.dtype, xp)
+    return xp.where(sound, below + share * (cdf - below), xp.nan)
+
+
+def quantile_residuals(cdf: Any, below: Any = None, *, sf: Any = None, key: Any = None) -> Array:
+    """Φ⁻¹ of the probability integral transform: standard normal when the model is right, whatever
+    the law of the response.
+
+    Args:
+        cdf, below, key: as in ``pit``.
+        sf: 1 − F(y) of a continuous response, (n,), where the model knows it apart: in the upper
+            tail it keeps the digits that F(y) = 1 loses.
+
+    Returns:
+        Residuals (n,); ±inf where the model gave the response no probability; NaN where ``cdf`` or
+        ``sf`` is no probability, or the two do not add up to 1.
+
+    Raises:
+        TypeError: for anything but numbers.
+        ValueError: for arrays of different shapes, or both ``sf`` and ``below``.
+
+    Source: Dunn & Smyth (1996), Journal of Computational and Graphical Statistics 5, 236–244.
+
+    >>> quantile_residuals([0.5, 0.975]).round(4).tolist()
+    [0.0, 1.96]
+    """
+    if sf is not None and below is not None:
+        raise ValueError(
+            "sf belongs to a continuous response, below to a discrete one: give one of them"
+        )
+    if sf is None:
+        u = pit(cdf, below, key=key)
+        return _normal_quantile(np if isinstance(u, np.ndarray | np.generic) else jnp, u)
+    xp, (lower, upper) = _arrays(cdf=cdf, sf=sf)
+    sound = (xp.minimum(lower, upper) >= 0) & (xp.maximum(lower, upper) <= 1)
+    whole = xp.abs(lower + upper - 1) <= math.sqrt(xp.finfo(lower.dtype).eps)
+    tail = _normal_quantile(xp, xp.where(sound & whole, xp.minimum(lower, upper), xp.nan))
+    return xp.where(lower > 0.5, -tail, tail)
+
+
+def _normal_quantile(xp: Any, u: Array) -> Array:
+    return scipy.special.ndtri(u) if xp is np else jax.scipy.special.ndtri(u)
+
+
+def _arrays(**named: Any) -> tuple[Any, list[Array]]:
+    """The arguments as floating arrays of one shape; JAX arrays under a trace, NumPy arrays
+    elsewhere.
+    """
+    xp: Any = (
+        jnp
+        if tracing() or any(isinstance(value, jax.core.Tracer) for value in named.values())
+        else np
+    )
+    found = [xp.asarray(value) for value in named.values()]
+    for name, value in zip(named, found, strict=True):
+        if value.dtype.kind not in "fiub":
+            raise TypeError(f"{name} must be numbers; got dtype {value.dtype}")
+    shape = max((value.shape for value in found), key=len)
+    if any(
+        value.shape not in ((), shape) for value in found
+    ):  # (n, 1) against (n,) would broadcast to (n, n)
+        raise ValueError(
+            "residuals need arrays of one shape; got "
+            + ", ".join(f"{name} {value.shape}" for name, value in zip(named, found, strict=True))
+        )
+    real = xp.result_type(*found, float if xp is np else jnp.zeros(()).dtype)
+    return xp, [xp.broadcast_to(value.astype(real), shape) for value in found]
+
+
+def _uniform(key: Any, shape: tuple[int, ...], dtype: Any, xp: Any) -> Array:
+    key = (
+        jax.random.key(int(key))
+        if isinstance(key, int | np.integer) and not isinstance(key, bool)
+        else key
+    )
+    if not isinstance(key, jax.Array):
+        raise TypeError(f"key must be a jax random key or an integer; got {type(key).__name__}")
+    drawn = jax.random.uniform(key, shape, dtype if xp is jnp else None)
+    return drawn if xp is jnp else np.asarray(drawn, dtype)

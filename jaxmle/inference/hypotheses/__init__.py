@@ -1,0 +1,1 @@
+"""Tests: Wald, likelihood ratio, score, Vuong, information matrix, and corrections for several."""

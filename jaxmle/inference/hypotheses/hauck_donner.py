@@ -1,0 +1,182 @@
+"""The Hauck-Donner effect: where a Wald statistic falls although the estimate moves away from
+the value under H0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.inference.again import inverse_root, tangent, visit
+from jaxmle.likelihood.evaluate import sums
+from jaxmle.likelihood.structure import has_law
+from jaxmle.likelihood.terms import expected_information
+from jaxmle.parameters.arguments import check_number
+from jaxmle.parameters.tree import Layout
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import tracing
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["slope", "flag", "zvalues"],
+    meta_fields=["names"],
+)
+@dataclass(frozen=True)
+class HauckDonner:
+    """Whether each Wald statistic falls as its estimate moves away from the value under H0.
+
+    Arrays have one entry per parameter, in the order of ``names``.
+
+    ``slope`` (..., p) is ∂z/∂θ̂ in units of 1/SE, 1 where the variance does not change with the
+    estimate; ``flag`` where it is negative; ``zvalues`` the Wald statistics z. NaN, and no flag,
+    for entries without a test.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.hypotheses.hauck_donner import hauck_donner
+    >>> logit = lambda params, y: y * params["a"] - jnp.logaddexp(0.0, params["a"])
+    >>> y = np.array([1.0, 1.0, 0.0, 1.0])
+    >>> found = hauck_donner(logit, jm.fit(logit, {"a": 0.0}, y), y)
+    >>> round(float(found.slope[0]), 6), bool(found.flag[0])  # 1 + a(1 − 2p)/2, a = log 3
+    (0.725347, False)
+    """
+
+    slope: Array
+    flag: Array
+    zvalues: Array
+    names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        if np.ndim(self.slope) > 1 or isinstance(self.slope, jax.core.Tracer):
+            return f"HauckDonner({', '.join(self.names[:6])}; shape {np.shape(self.slope)})"
+        from jaxmle.tables.layout import Grid, Page, text
+        from jaxmle.tables.numerals import significant, z_value
+
+        found = [name for name, flag in zip(self.names, self.flag.tolist(), strict=True) if flag]
+        rows = tuple(
+            zip(
+                self.names,
+                map(z_value, self.zvalues.tolist()),
+                map(significant, self.slope.tolist()),
+                ["falls" if f else "" for f in self.flag.tolist()],
+                strict=True,
+            )
+        )
+        notes = (
+            (
+                "Where z falls its p-value is too large; take a likelihood-ratio test of "
+                f"{', '.join(found)} instead.",
+            )
+            if found
+            else ()
+        )
+        head = f"Hauck-Donner effect in {', '.join(found)}" if found else "no Hauck-Donner effect"
+        return text(
+            Page(head, not found, (), (Grid(("", "z", "slope", ""), rows, words=(0, 3)),), notes)
+        )
+
+    __str__ = __repr__
+
+
+def hauck_donner(
+    loglik: Loglik,
+    fit: Fit,
+    data: Tree = None,
+    *,
+    value: float = 0.0,
+    weights: Any = None,
+    in_axes: Any = 0,
+) -> HauckDonner:
+    """Whether the Wald statistic of each parameter falls as its estimate moves away from ``value``.
+
+    The statistic z = (θ̂_j − θ⁰)/√v_jj, v the inverse information, is differentiated in θ̂_j with
+    the other estimates held:
+
+        √v_jj ∂z/∂θ̂_j = 1 − ½ (θ̂_j − θ⁰) (∂v_jj/∂θ_j)/v_jj,
+
+    negative under the Hauck-Donner effect (Hauck & Donner 1977, JASA 72, 851–853; Yee 2022, JASA
+    117, 1763–1774, equation 4). The information is the expected one where the likelihood has a law
+    of its response, as in Yee's definition, else the observed one.
+
+    Args:
+        loglik, fit, data: the likelihood, its fit (one or a batch), and the data given again.
+        value: the value under H0.
+        weights: as given to the fit.
+        in_axes: as in ``score_test``.
+
+    Returns:
+        ``HauckDonner`` with ``flag`` (..., p).
+
+    Raises:
+        ValueError: for data or weights that are not those of the fit.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.hypotheses.hauck_donner import hauck_donner
+    >>> logit = lambda p, d: d * p["a"] - jnp.logaddexp(0.0, p["a"])
+    >>> trials = np.repeat([1.0, 0.0], [23, 2])
+    >>> print(hauck_donner(logit, jm.fit(logit, {"a": 0.0}, trials), trials))
+    Hauck-Donner effect in a
+    <BLANKLINE>
+          z    slope
+    a  3.31  -0.0257  falls
+    <BLANKLINE>
+    Where z falls its p-value is too large; take a likelihood-ratio test of a instead.
+    """
+    value = check_number("value", value)
+    seen = visit(loglik, fit, data, weights=weights, in_axes=in_axes)
+    layout = fit.layout
+    slope, z = seen.evaluate(
+        ("hauck donner",),
+        lambda ll, x, rows, codes, value: _slopes(ll, layout, x, rows, value),
+        (_like(fit, value),),
+    )
+    xp = namespace(fit.loglik)
+    inside = (
+        np.array([low < value < high for low, high in fit.bounds])
+        & xp.isfinite(fit.se)
+        & xp.asarray(fit.converged)[..., None]
+    )
+    slope = xp.where(inside, slope, xp.nan)
+    z = xp.where(inside, z, xp.nan)
+    return HauckDonner(slope, slope < 0, z, fit.names)
+
+
+def _like(fit: Fit, value: float) -> Array:
+    """The value under H0, with the leading axes of the fit."""
+    return (jnp if tracing() else np).full(fit.batch_shape, value, dtype=fit.dtype)
+
+
+def _slopes(
+    loglik: Loglik, layout: Layout, x: Array, data: Tree, value: Array
+) -> tuple[Array, Array]:
+    """The scaled slope and z of each entry, (p,): ∂v = −v (∂J) v along each coordinate."""
+    lift, places = tangent(loglik, layout)
+    basis = jnp.asarray(lift, x.dtype)
+
+    def information(move: Array) -> Array:
+        at = x + basis @ move
+        found = (
+            expected_information(loglik, layout, at, data).information
+            if has_law(loglik)
+            else -sums(loglik, layout, at, data).hessian
+        )
+        return basis.T @ found @ basis
+
+    zero = jnp.zeros(len(places), x.dtype)
+    root = inverse_root(information(zero))
+    v = root @ root.T
+    bent = jax.jacfwd(information)(zero)  # (k, k, k): the last axis is the coordinate moved
+    change = -jnp.einsum("ja,abj,bj->j", v, bent, v)
+    variance = jnp.diagonal(v)
+    away = x[places] - value
+    nothing = jnp.full(layout.p, jnp.nan, x.dtype)
+    return nothing.at[places].set(1 - 0.5 * away * change / variance), nothing.at[places].set(
+        away / jnp.sqrt(variance)
+    )

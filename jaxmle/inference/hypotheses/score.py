@@ -1,0 +1,236 @@
+"""The score test: whether the slope of the full likelihood at the restricted estimate is more
+than chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.inference.again import inverse_root, tangent, visit
+from jaxmle.inference.hypotheses.record import Reason, Test, outcome
+from jaxmle.likelihood.combinators import Penalize
+from jaxmle.likelihood.evaluate import sums
+from jaxmle.likelihood.information.covariance import check_kind, sandwich
+from jaxmle.likelihood.structure import has, has_law, weighting_of
+from jaxmle.likelihood.terms import NO_LAW, expected_information, term_rows
+from jaxmle.parameters.arguments import check_function
+from jaxmle.parameters.tree import Layout, layout_of
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import precision, to_numpy, tracing
+from jaxmle.solvers.status import Status
+
+
+def score_test(
+    loglik: Loglik,
+    restricted: Fit,
+    data: Tree = None,
+    *,
+    params: Callable[[Tree], Tree] | None = None,
+    vcov: str = "auto",
+    clusters: Any = None,
+    weights: Any = None,
+    in_axes: Any = 0,
+    constraints: Tree = None,
+) -> Test:
+    """Score test (Rao's, the Lagrange-multiplier test) of a restricted model inside the full one;
+    only the restricted is fitted.
+
+        S = s(θ̃)' I(θ̃)⁻¹ s(θ̃),  χ² with as many degrees of freedom as restrictions under H0,
+
+    s and I the score and the information of the full likelihood at the restricted estimate θ̃. The
+    robust form takes the step I⁻¹s, of which the restricted directions A are tested with their
+    sandwich V: (A I⁻¹ s)'(A V A')⁻¹(A I⁻¹ s) (White 1982, Econometrica 50, theorem 3.5; Boos 1992,
+    The American Statistician 46, 327–333). That is the Wald test after one Newton step from θ̃.
+
+    Args:
+        loglik: the full log-likelihood.
+        restricted: the fit under H0 to the same data: of ``fix(loglik, …)`` or ``tie(loglik, …)``;
+            of any smaller likelihood where ``params`` says how its parameters stand in the full
+            one. One fit, or a batch.
+        data: the data of the fit, given again; for a batch stacked as ``fit_batch`` takes them.
+        params: from the tree of the restricted fit to that of ``loglik``, such as ``lambda p: {**p,
+            "shape": 0.0}``.
+        vcov: the information, ``"expected"``, ``"observed"`` or ``"opg"``; or a robust covariance,
+            ``"HC0"`` … ``"HC3"``, ``"cluster"``. ``"auto"``: expected where the likelihood has a
+            law of its response, else observed; cluster with clusters, HC0 under sampling weights.
+        clusters, weights: as in ``fit``; for a batch (n,) or (b, n).
+        in_axes: for a batch, 0 for the leaves of data with a leading axis over members and None for
+            those that all share.
+        constraints: of the full parameters where ``params`` is given; only ``simplex`` matters.
+
+    Returns:
+        A ``Test``. NaN with a ``reason`` where the restricted fit did not converge or the
+        information is not positive definite.
+
+    Raises:
+        ValueError: for data that are not those of the fit, a penalised likelihood, or a likelihood
+            with no more free parameters than the fit.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.hypotheses.score import score_test
+    >>> data = {"y": np.array([0.0, 1.0, 3.0, 4.0]), "x": np.array([0.0, 1.0, 2.0, 3.0])}
+    >>> def poisson(params, data):
+    ...     eta = params["a"] + params["b"] * data["x"]
+    ...     return data["y"] * eta - jnp.exp(eta)
+    >>> null = jm.fit(jm.fix(poisson, {"b": 0.0}), {"a": 0.0, "b": 0.0}, data)
+    >>> score_test(poisson, null, data)
+    Score test of 1 restriction
+    chi2(1) = 4.900, p = 0.027
+    """
+    check_kind(vcov, clusters)
+    if constraints is not None and params is None:
+        raise ValueError("constraints belong to params: the layout of the fit has its own")
+    if params is not None:
+        check_function("params", params, "lambda p: {**p, 'shape': 0.0}")
+    if vcov is None:
+        raise ValueError(
+            "vcov=None leaves a score test without a scale; give 'auto', 'expected', 'observed', "
+            "'opg' or a robust kind"
+        )
+    seen = visit(loglik, restricted, data, weights=weights, clusters=clusters, in_axes=in_axes)
+    layout = restricted.layout if params is None else _full_layout(restricted, params, constraints)
+    weighting = seen.weight_kind or weighting_of(seen.loglik)
+    if has(seen.loglik, Penalize):
+        raise ValueError(
+            "a penalised likelihood has no score test: give the likelihood without its prior"
+        )
+    kind = _kind(vcov, seen.loglik, clusters, weighting)
+    robust = kind.startswith(("HC", "CR"))
+    if robust and restricted.vcov_kind == "none":
+        raise ValueError(
+            "a robust score test reads the free directions from the covariance of the restricted "
+            "fit, which has none (vcov=None): fit again with one"
+        )
+    k = len(tangent(seen.loglik, layout).places)
+    q = k - restricted.df
+    if q < 1:
+        raise ValueError(
+            f"the likelihood has {k} free parameters and the fit {restricted.df}: give the full "
+            "likelihood and the restricted fit"
+        )
+    place = (restricted.x,) if params is None else _placed(restricted, params, layout)
+    extra = (*place, *((restricted.witness.vcov,) if robust else ()))
+    statistic = seen.evaluate(
+        ("score test", kind, layout, q),
+        lambda ll, x, rows, codes, *args: _statistic(ll, layout, kind, q, rows, codes, *args),
+        extra,
+    )
+    xp = namespace(statistic)
+    odd = xp.where(
+        xp.isnan(statistic), int(Reason.INDEFINITE if not robust else Reason.SINGULAR), 0
+    )
+    stopped = restricted.status != int(Status.CONVERGED)
+    code = xp.where(
+        restricted.mode != "ML",
+        int(Reason.PENALISED),
+        xp.where(stopped, int(Reason.NOT_CONVERGED), odd),
+    )
+    told = f"{q} restriction{'s' if q > 1 else ''}" + (
+        f" ({kind})" if kind not in ("expected", "observed") else ""
+    )
+    return outcome(statistic, q, code.astype(xp.int32), "Score", told, broken=code != 0)
+
+
+def _full_layout(restricted: Fit, params: Callable[[Tree], Tree], constraints: Tree) -> Layout:
+    """The layout of the full parameters, from shapes alone."""
+    one = restricted.layout.unravel(np.zeros(len(restricted.names), restricted.dtype))
+    try:
+        full = jax.eval_shape(lambda tree: jax.tree.map(jnp.asarray, params(tree)), one)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            "params must take the parameters of the restricted fit to those of the full "
+            f"likelihood: {error!r}"
+        ) from None
+    return layout_of(jax.tree.map(lambda leaf: np.zeros(leaf.shape), full), constraints)
+
+
+def _kind(vcov: str, loglik: Loglik, clusters: Any, weighting: str) -> str:
+    if vcov == "expected" and not has_law(loglik):
+        raise ValueError(NO_LAW)
+    if vcov == "auto":
+        plain = "expected" if has_law(loglik) else "observed"
+        vcov = "cluster" if clusters is not None else "HC0" if weighting == "sampling" else plain
+    if weighting == "sampling" and vcov in ("expected", "observed", "opg"):
+        raise ValueError(
+            "under sampling weights the information is not the variance of the score: take "
+            f"vcov='HC0' or clusters; got {vcov!r}"
+        )
+    return "CR1" if vcov == "cluster" else vcov
+
+
+def _placed(restricted: Fit, params: Callable[[Tree], Tree], layout: Layout) -> tuple[Array, ...]:
+    """The restricted estimate in the full parameters, (..., p), and their derivative in its
+    own, (..., p, m).
+    """
+
+    def at(x: Array) -> tuple[Array, Array]:
+        def full(x: Any) -> Any:
+            return layout.ravel(
+                jax.tree.map(
+                    lambda leaf: jnp.asarray(leaf, x.dtype), params(restricted.layout.unravel(x))
+                )
+            )
+
+        return full(x), jax.jacfwd(full)(x)
+
+    for _ in restricted.batch_shape:
+        at = jax.vmap(at)
+    if tracing():
+        return at(restricted.x)
+    with precision(restricted.dtype):
+        return to_numpy(at(jnp.asarray(restricted.x)))
+
+
+def _statistic(
+    loglik: Loglik,
+    layout: Layout,
+    kind: str,
+    q: int,
+    data: Tree,
+    codes: tuple[Array, ...],
+    x: Array,
+    *robust: Array,
+) -> Array:
+    """S at the restricted estimate ``x`` (p,); NaN where a matrix is not positive definite.
+
+    Args:
+        robust: for the robust form, the covariance of the restricted fit, after the derivative of x
+            in its parameters where they are others.
+    """
+    basis, places = tangent(loglik, layout)
+    lift = jnp.asarray(basis, x.dtype)
+    at = sums(loglik, layout, x, data)
+    score = at.score @ lift
+    if kind == "expected":
+        information = expected_information(loglik, layout, x, data).information
+    elif kind == "opg":
+        rows = term_rows(loglik, layout, x, data)
+        information = rows.scores.T @ (rows.meat[:, None] * rows.scores)
+    else:
+        information = -at.hessian
+    root = inverse_root(lift.T @ information @ lift)
+    if not kind.startswith(("HC", "CR")):
+        return jnp.sum((score @ root) ** 2)
+    *slope, cov = robust
+    cov = slope[0] @ cov @ slope[0].T if slope else cov
+    tested = _complement(cov[jnp.ix_(places, places)], q)
+    meat = sandwich(loglik, layout, x, data, root, lift, kind, codes).vcov[jnp.ix_(places, places)]
+    step = root @ (score @ root)
+    return jnp.sum(((step @ tested) @ inverse_root(tested.T @ meat @ tested)) ** 2)
+
+
+def _complement(covariance: Array, q: int) -> Array:
+    """A' (k, q): a basis of what the restricted fit could not move, the null space of the
+    covariance (k, k) of its estimate.
+    """
+    variance = jnp.diagonal(covariance)
+    scale = jnp.where(variance > 0, 1 / jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), 1.0)
+    _, axes = jnp.linalg.eigh(covariance * scale[:, None] * scale[None, :])
+    return scale[:, None] * axes[:, :q]

@@ -1,0 +1,152 @@
+"""Checks by differences: score and Hessian against the values they belong to, and parameters
+that change nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmle.inference.linting.probe import Probe, is_finite
+from jaxmle.inference.linting.report import Finding
+from jaxmle.solvers.trust_region import Point
+
+
+def _slopes(probe: Probe, z: np.ndarray, j: int, h: float) -> tuple[Any, Any, Any, Any]:
+    """Central differences of ℓ and of the score in coordinate j, by Richardson, each with the
+    change from its own last refinement.
+    """
+    step = np.zeros_like(z)
+    step[j] = h
+    ends = [
+        (probe.whole(z + scale * step, probe.data), probe.whole(z - scale * step, probe.data))
+        for scale in (1.0, 0.5)
+    ]
+    out = []
+    for part in ("value", "score"):
+        coarse, fine = (
+            (getattr(up, part) - getattr(down, part)) / (2 * scale * h)
+            for (up, down), scale in zip(ends, (1.0, 0.5), strict=True)
+        )
+        best = (4 * fine - coarse) / 3
+        out += [best, np.abs(best - fine)]
+    return out[0], out[1], out[2], out[3]
+
+
+class _Errors(NamedTuple):
+    """Of one coordinate at one point: how many times its tolerance each error is, and what may
+    be told of either.
+    """
+
+    score: float
+    hessian: float
+    told: tuple[dict[str, Any], dict[str, Any]]
+
+
+def _compared(probe: Probe, z: np.ndarray, point: Point, j: int) -> _Errors:
+    """The score in coordinate j, and column j of the Hessian, against differences. Errors count
+    in row units.
+    """
+    unit = probe.unit
+    grain = (
+        1e5 * (probe.noise + 1e-15) * (probe.n + float(point.absolute))
+    )  # 100 times the noise, over the step of 1e-3 row units
+    slope, slope_error, bend, bend_error = _slopes(probe, z, j, 1e-3 * unit[j])
+    off = abs(slope - point.score[j]) * unit[j]
+    allowed = slope_error * unit[j] + grain + 1e-7 * (abs(point.score[j]) * unit[j] + probe.n)
+    curve = np.abs(bend - point.hessian[:, j]) * unit[j] * unit
+    room = (
+        bend_error * unit[j] * unit
+        + grain
+        + 1e-6 * (np.abs(point.hessian[:, j]) * unit[j] * unit + probe.n)
+    )
+    i = int(np.argmax(curve / room))
+    score = {
+        "quantity": "score",
+        "parameter": probe.names(j),
+        "given": float(point.score[j]),
+        "differences": float(slope),
+    }
+    names = f"{probe.names(i)} and {probe.names(j)}"
+    hessian = {
+        "quantity": "Hessian",
+        "parameter": names,
+        "given": float(point.hessian[i, j]),
+        "differences": float(bend[i]),
+    }
+    return _Errors(off / allowed, curve[i] / room[i], (score, hessian))
+
+
+def check_derivatives(probe: Probe) -> Finding:
+    """Score and Hessian against central differences, in row units, at two points: a kink that
+    lies within one step is not at both.
+    """
+    if probe.trouble:
+        said = (
+            f"it cannot be differentiated twice ({probe.trouble}): use jax functions, and "
+            "jax.custom_jvp for rules of your own"
+        )
+        return Finding("derivatives", False, said, {"error": probe.trouble})
+    points = [z for z in probe.generic if is_finite(probe.whole(z, probe.data))][:2]
+    if not points:
+        return Finding("derivatives", None, "not checked: the score or the Hessian is not finite")
+    k = probe.z.size
+    columns = np.arange(k) if k <= 30 else np.sort(probe.rng.choice(k, 30, replace=False))
+    errors = [
+        [_compared(probe, z, probe.whole(z, probe.data), int(j)) for j in columns] for z in points
+    ]
+    excess = np.array([[error[:2] for error in row] for row in errors])
+    if not np.any(np.all(excess > 1, axis=0)):
+        return Finding(
+            "derivatives",
+            True,
+            "score and Hessian agree with finite differences",
+            {"largest": float(excess.max())},
+        )
+    each = [error for row in errors for error in row]
+    worst = (
+        [error.told[0] for error in reversed(each) if error.score > 1]
+        + [error.told[1] for error in each if error.hessian > 1]
+    )[0]
+    said = (
+        f"the {worst['quantity']} in {worst['parameter']} is {worst['given']:.6g}, finite "
+        f"differences give {worst['differences']:.6g} (free scale): look for stop_gradient, a "
+        "custom rule, a cast to integers, or a special function without that derivative"
+    )
+    return Finding("derivatives", False, said, worst)
+
+
+def check_parameters(probe: Probe) -> Finding:
+    """No coordinate has a score of exactly zero everywhere."""
+    if probe.trouble:
+        return Finding("parameters", None, "not checked: it cannot be differentiated")
+    points = [probe.bare(z, probe.data) for z in (probe.z, *probe.generic)]
+    z = probe.z
+
+    def moved(j: int, size: float) -> bool:
+        """Whether ℓ changes when coordinate j alone moves by ``size``, either way."""
+        step = np.where(np.arange(z.size) == j, size * max(1.0, abs(z[j])), 0.0)
+        values = [float(probe.bare(z + sign * step, probe.data).value) for sign in (1.0, -1.0)]
+        return any(np.isfinite(value) and value != float(points[0].value) for value in values)
+
+    dead = [int(j) for j in np.flatnonzero(np.all([point.score == 0 for point in points], axis=0))]
+    moves = [any(moved(j, size) for size in (0.1, 0.3, 1.0)) for j in dead]
+    unused = [probe.names(j) for j, does in zip(dead, moves, strict=True) if not does]
+    jumps = [
+        probe.names(j) for j, does in zip(dead, moves, strict=True) if does and not moved(j, 1e-6)
+    ]
+    told = {"unused": unused, "jumps": jumps}
+    if unused:
+        said = (
+            f"{', '.join(unused)} changes nothing on these data: leave it out, hold it with fix, "
+            "or look for the place where it was to be used"
+        )
+        return Finding("parameters", False, said, told)
+    if jumps:
+        said = (
+            f"the value moves with {', '.join(jumps)} in jumps, and its score is zero: a cast to "
+            "integers, round or floor inside; it has no maximum to find"
+        )
+        return Finding("parameters", False, said, told)
+    return Finding("parameters", True, "every parameter has a say", told)

@@ -1,0 +1,280 @@
+"""The check that exp(term) is a density: its mass over the response, at two points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import scipy
+
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.inference.linting.mass import Density, change_of_variable, log_mass
+from jaxmle.inference.linting.probe import SUPPORTS, Member, Probe
+from jaxmle.inference.linting.report import Finding
+from jaxmle.likelihood.contract import data_length, terms_of
+from jaxmle.parameters.constraints import Interval
+from jaxmle.runtime.compile import compiled
+
+MASS = 1e-5  # what a mass may differ from one: ten times the error asked of the quadrature
+# rows whose density is integrated, among the first so many
+LOOK = 5
+HEAD = 512
+
+Base = Callable[[np.ndarray], Any]  # values of the response to the log of a factor of it alone
+
+
+def _density(
+    probe: Probe, member: Member, leaf: int, scalar: bool, alone: bool
+) -> tuple[Callable[[np.ndarray], Density], np.ndarray]:
+    """For parameters z, the log density of a few rows at other values of their response; and those
+    responses.
+
+    Where terms look at their own row ``alone``, the rows are changed together; else one at a time,
+    and a scalar is given one row only.
+    """
+    leaves, treedef = jax.tree.flatten(_head(probe, member))
+    if isinstance(probe.support, Interval):
+        leaves[leaf] = leaves[leaf].astype(float)
+    held = np.asarray(leaves[leaf])
+    rows = np.unique(np.linspace(0, len(held) - 1, min(LOOK, len(held))).astype(int))
+
+    def together(z: np.ndarray, values: np.ndarray) -> np.ndarray:
+        new = held.copy()
+        new[rows] = values
+        return member.terms(
+            probe.x(z), jax.tree.unflatten(treedef, [*leaves[:leaf], new, *leaves[leaf + 1 :]])
+        )[rows]
+
+    density = (
+        together
+        if alone
+        else _one_by_one(probe, member, jax.tree.unflatten(treedef, leaves), leaf, scalar, rows)
+    )
+    return lambda z: lambda values: density(z, values), held.astype(float)[rows]
+
+
+def _head(probe: Probe, member: Member) -> Tree:
+    """The first rows of the data, where they can be evaluated alone."""
+    if (data_length(member.data) or 0) <= HEAD:
+        return member.data
+    head = jax.tree.map(lambda array: array[:HEAD], member.data)
+    try:
+        member.terms(probe.base, head)
+    except (TypeError, ValueError):
+        return member.data  # an array of n rows is closed over
+    return head
+
+
+def _one_by_one(
+    probe: Probe, member: Member, data: Tree, leaf: int, scalar: bool, rows: np.ndarray
+) -> Callable[..., np.ndarray]:
+    """The same by a program of its own, in which each row looked at is changed in a copy of the
+    data.
+    """
+    layout = probe.chart.layout
+
+    def make(loglik: Loglik) -> Callable[..., Array]:
+        def one(x: Array, data: Tree, row: Any, value: Array) -> Array:
+            leaves, treedef = jax.tree.flatten(data)
+            if scalar:
+                leaves = [jax.lax.dynamic_slice_in_dim(array, row, 1) for array in leaves]
+                row = 0
+            leaves[leaf] = leaves[leaf].at[row].set(value.astype(leaves[leaf].dtype))
+            terms = terms_of(loglik, layout.unravel(x), jax.tree.unflatten(treedef, leaves))
+            return terms if scalar else terms[row]
+
+        return lambda x, data, rows, values: jax.vmap(one, in_axes=(None, None, 0, 0))(
+            x, data, rows, values
+        )
+
+    piece = compiled(member.loglik, ("lint density", layout, leaf, scalar), make)
+    return lambda z, values: np.asarray(
+        piece(probe.x(z), data, rows, np.asarray(values, dtype=float))
+    )
+
+
+def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Finding) -> Finding:
+    """Σ or ∫ of exp(term) over the response is one, at two points."""
+    if probe.leaf is None:
+        why = (
+            "name the response and its support"
+            if len(probe.members) == 1
+            else "lint the members of a pool one by one"
+        )
+        return Finding("normalised", None, f"not checked: {why}")
+    member = probe.members[0]
+    scalar = member.terms(probe.base, member.data).ndim == 0
+    if scalar and not total.passed:
+        return Finding(
+            "normalised",
+            None,
+            "not checked: the density of one row cannot be read from a scalar that is no sum",
+        )
+    at, observed = _density(probe, member, probe.leaf, scalar, bool(rows.passed) and not rows.note)
+    shape = observed.shape[1:]
+    if shape != (() if isinstance(probe.support, str | Interval) else np.shape(probe.support)[1:]):
+        return Finding(
+            "normalised",
+            None,
+            f"not checked: one response has shape {shape}, which is not the shape of a value of "
+            "its support",
+        )
+    wide = _across(probe, at, observed)
+    if wide.size and np.all(wide[0] == wide[0, 0]):
+        return Finding(
+            "normalised",
+            None,
+            "not checked: terms do not change with the response that was named; is another array "
+            "closed over?",
+        )
+    return _judged(probe, at, observed, wide, scores)
+
+
+def _judged(
+    probe: Probe,
+    at: Callable[[np.ndarray], Density],
+    observed: np.ndarray,
+    wide: np.ndarray,
+    scores: Finding,
+) -> Finding:
+    """The masses at two points; where they are not one, those of the density turned round, and
+    with a factor of the response put back.
+    """
+
+    def masses(sign: float, base: Base) -> list[tuple[np.ndarray, bool]]:
+        """At each point, of the density to the power ``sign`` times a factor of the response
+        alone.
+        """
+        return [
+            log_mass(_tilted(at(z), sign, base), probe.support, observed)
+            for z in (probe.z, probe.generic[0])
+        ]
+
+    found = masses(1.0, lambda v: 0.0)
+    logs = np.stack([log for log, _ in found])
+    told = {
+        "mass": np.exp(logs),
+        "moves": bool(np.any(np.isneginf(wide[1:]) & (wide[0] > -50))),
+    }  # possible at the start, and not near it
+    if _are_one(found):
+        return Finding("normalised", True, "exp(term) has mass one over the response", told)
+    if _are_one(masses(-1.0, lambda v: 0.0)):
+        return Finding(
+            "normalised",
+            None,
+            "exp(-term) has mass one, exp(term) has not: see sign",
+            told | {"turned": True},
+        )
+    plain = [log_mass(_logged(at(z)), probe.support, observed) for z in (probe.z, probe.generic[0])]
+    if _are_one(plain):
+        return Finding(
+            "normalised",
+            False,
+            "term itself has mass one over the response: it is the density and not its "
+            "logarithm; return jnp.log of it, or a log density",
+            told | {"density": True},
+        )
+    for said, base in _left_out(probe.support):
+        if _are_one(masses(1.0, base)):
+            return Finding(
+                "normalised",
+                True,
+                f"{said} is left out: estimates and standard errors are right, AIC across models "
+                "is not",
+                told,
+                note=True,
+            )
+    if not all(settled for _, settled in found):
+        return Finding(
+            "normalised",
+            None,
+            "not decidable: the mass over this support has not settled (heavy tail, pole, or "
+            "values beyond the support)",
+            told,
+        )
+    return _mass_finding(logs, told, scores)
+
+
+def _are_one(masses: list[tuple[np.ndarray, bool]]) -> bool:
+    return all(settled and bool(np.all(np.abs(np.expm1(log)) < MASS)) for log, settled in masses)
+
+
+def _across(probe: Probe, at: Callable[[np.ndarray], Density], observed: np.ndarray) -> np.ndarray:
+    """Terms at the start and at two points near it (3, values, rows), for values all over an
+    interval; nothing for other supports.
+    """
+    if not isinstance(probe.support, Interval):
+        return np.zeros((3, 0, len(observed)))
+    values = change_of_variable(probe.support, observed)[0](
+        np.linspace(-12.0, 12.0, 121)
+    )  # closer than the least move of a scale, 0.7 · 0.3
+    return np.array(
+        [
+            [at(z)(np.full(len(observed), value)) for value in values]
+            for z in (probe.z, *probe.near[:2])
+        ]
+    )
+
+
+def _tilted(density: Density, sign: float, base: Base) -> Density:
+    return lambda v: sign * density(v) + base(v)
+
+
+def _logged(density: Density) -> Density:
+    """The log of a density that was given as such."""
+
+    def log(v: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            value = density(v)
+            return np.where(value > 0, np.log(np.where(value > 0, value, 1.0)), -np.inf)
+
+    return log
+
+
+def _mass_finding(logs: np.ndarray, told: dict[str, Any], scores: Finding) -> Finding:
+    """What masses (points, rows) that are not all one mean."""
+    first, second = np.exp(logs)[:, int(np.argmax(np.abs(logs[0])))]
+    whole = np.all(np.abs(np.expm1(logs)) < MASS, axis=0)
+    if np.any(whole):
+        said = (
+            "exp(term) has mass one in some rows and not in others: look at the others, unless "
+            "they are censored or weighted"
+        )
+        return Finding("normalised", None, said, told)
+    if np.all(np.abs(logs[0] - logs[1]) < MASS):
+        said = (
+            f"exp(term) has mass {first:.6g} whatever the parameters: a constant is missing; "
+            "estimates and standard errors are right, AIC across models is not"
+        )
+        return Finding("normalised", True, said, told, note=True)
+    said = (
+        f"the mass of exp(term) depends on the parameters ({first:.6g} at the start, "
+        f"{second:.6g} near it)"
+    )
+    if scores.passed:
+        said += (
+            ", yet scores average to zero: a factor of the data alone is left out; estimates are "
+            "right, AIC across models is not"
+        )
+        return Finding("normalised", True, said, told, note=True)
+    said += (
+        ": a part of the density that holds a parameter is missing, such as -log(sigma), and "
+        "estimates and standard errors are not those of maximum likelihood; unless all that is "
+        "missing is of the data alone"
+    )
+    return Finding("normalised", False, said, told)
+
+
+def _left_out(support: Any) -> list[tuple[str, Base]]:
+    """Factors of the response alone that are often left out on purpose."""
+    if isinstance(support, np.ndarray):
+        return []  # a listed support: every factor shows
+    if isinstance(support, str):
+        return [("-log y!", lambda v: -scipy.special.gammaln(v + 1))]
+    if support == SUPPORTS["positive"]:
+        return [("-log y", lambda v: -np.log(v))]
+    if support == SUPPORTS["unit"]:
+        return [("-log y(1 - y)", lambda v: -np.log(v) - np.log1p(-v))]
+    return []

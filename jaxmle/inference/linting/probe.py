@@ -1,0 +1,272 @@
+"""What the checks of ``lint`` look at: a likelihood taken apart, its response, a few points
+near the start, and its noise there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.fitting.objective import Objective
+from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, WithResponse
+from jaxmle.likelihood.contract import data_length, terms_of
+from jaxmle.likelihood.response import Enumeration, Simulation
+from jaxmle.likelihood.structure import has, parts_of
+from jaxmle.parameters.constraints import Interval
+from jaxmle.parameters.tree import Chart, path_name
+from jaxmle.runtime.compile import compiled, to_numpy
+from jaxmle.solvers.trust_region import Point
+
+
+class Member(NamedTuple):
+    """One likelihood below weights, priors and pools, with its own data."""
+
+    loglik: Loglik
+    data: Tree
+    terms: Callable[[np.ndarray, Tree], np.ndarray]  # of x (p,)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The likelihood as the checks see it: functions of the free scale z (k,), and a few points."""
+
+    chart: Chart
+    base: np.ndarray
+    data: Tree
+    whole: Callable[[np.ndarray, Tree], Point]  # with its prior
+    bare: Callable[[np.ndarray, Tree], Point]  # without it
+    members: tuple[Member, ...]
+    sample: Any
+    leaf: int | None  # which leaf of data is the response
+    support: Any
+    key: Array
+    rng: np.random.Generator
+    z: np.ndarray
+    trouble: str = ""  # why it cannot be differentiated
+    n: int = 1
+    unit: np.ndarray = field(default_factory=lambda: np.zeros(0))  # the row unit of each coordinate
+    near: tuple[np.ndarray, ...] = ()
+    generic: tuple[np.ndarray, ...] = ()  # those of them at which everything is finite
+    noise: float = 0.0  # of the worst term, relative to 1 + |term|
+
+    def x(self, z: np.ndarray) -> np.ndarray:
+        return np.asarray(self.chart.to_user(z, self.base))
+
+    def rows(self, z: np.ndarray) -> list[np.ndarray]:
+        """The terms of each member, (n,) or ()."""
+        return [member.terms(self.x(z), member.data) for member in self.members]
+
+    def place(self, k: int, row: int) -> str:
+        return f"row {row}" if len(self.members) == 1 else f"row {row} of member {k}"
+
+    def names(self, j: int) -> str:
+        """The printed entries that free coordinate j moves."""
+        return ", ".join(np.array(self.chart.layout.names)[self.chart.incidence[:, j]][:3])
+
+
+def law_of(loglik: Any) -> tuple[Any, str | None, Any]:
+    """Simulator, response and support, where the likelihood carries the law of its response."""
+    while not isinstance(loglik, Pool | WithResponse) and parts_of(loglik):
+        loglik = parts_of(loglik)[0]
+    law = getattr(loglik, "law", getattr(loglik, "response", None))
+    if isinstance(law, Enumeration):
+        return None, law.leaf, np.asarray(law.values)
+    return (law.sampler if isinstance(law, Simulation) else None), None, None
+
+
+SUPPORTS: dict[str, Any] = {
+    "counts": "counts",
+    "binary": np.array([0.0, 1.0]),
+    "real": Interval(),
+    "positive": Interval(0.0, np.inf),
+    "unit": Interval(0.0, 1.0),
+}
+
+
+def response_leaf(response: str | None, support: Any, tree: Any, data: Tree) -> int | None:
+    """The position of the response among the leaves of data; None where none is named."""
+    if response is None and support is None:
+        return None
+    if support is None:
+        raise ValueError(
+            f"response={response!r} needs its support: {', '.join(map(repr, SUPPORTS))}, "
+            "interval(a, b) or an array of values"
+        )
+    if isinstance(support, str) and support not in SUPPORTS:
+        raise ValueError(
+            f"support must be one of {', '.join(map(repr, SUPPORTS))}, interval(a, b) or an "
+            f"array of values; got {support!r}"
+        )
+    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(data)]
+    if has(tree, Pool):
+        return None
+    if response is None and len(names) == 1:
+        return 0
+    if response not in names:
+        raise ValueError(f"response must name a leaf of data, one of {names}; got {response!r}")
+    return names.index(response)
+
+
+def _members(loglik: Any, data: Tree) -> list[tuple[Any, Tree]]:
+    """Each likelihood with its data: fix and tie stay above it; weights, priors and pools are
+    taken off.
+    """
+    if isinstance(loglik, Pool):
+        return [
+            found
+            for member, part in zip(loglik.members, data, strict=True)
+            for found in _members(member, part)
+        ]
+    if isinstance(loglik, Fix | Tie):
+        return [
+            (replace(loglik, loglik=member), part) for member, part in _members(loglik.loglik, data)
+        ]
+    return _members(loglik.loglik, data) if parts_of(loglik) else [(loglik, data)]
+
+
+def _without_prior(loglik: Any) -> Any:
+    if isinstance(loglik, Penalize):
+        return _without_prior(loglik.loglik)
+    if isinstance(loglik, Pool):
+        return Pool(tuple(map(_without_prior, loglik.members)))
+    return replace(loglik, loglik=_without_prior(loglik.loglik)) if parts_of(loglik) else loglik
+
+
+def prepare(
+    tree: Any,
+    chart: Chart,
+    base: np.ndarray,
+    data: Tree,
+    sample: Any,
+    leaf: int | None,
+    support: Any,
+    key: Any,
+) -> Probe:
+    """The likelihood taken apart for the checks: the whole of it at points z (k,), each
+    member's terms (n,), the response, and a seed.
+    """
+    layout = chart.layout
+
+    def terms(member: Any) -> Callable[[np.ndarray, Tree], np.ndarray]:
+        piece = compiled(
+            member,
+            ("lint terms", layout),
+            lambda ll: lambda x, data: terms_of(ll, layout.unravel(x), data),
+        )
+        return lambda x, data: np.asarray(piece(x, data))
+
+    def second_order(loglik: Loglik) -> Callable[[np.ndarray, Tree], Point]:
+        piece = compiled(
+            loglik,
+            ("lint point", chart),
+            lambda ll: lambda z, base, data: Objective(ll, chart, base, data)(z),
+        )
+        return lambda z, data: to_numpy(piece(z, base, data))
+
+    whole = second_order(tree)
+    bare = second_order(_without_prior(tree)) if has(tree, Penalize) else whole
+    members = tuple(Member(member, part, terms(member)) for member, part in _members(tree, data))
+    key = jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
+    raw = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    rng = np.random.default_rng(np.asarray(raw).ravel().tolist())
+    support = SUPPORTS[support] if isinstance(support, str) else support
+    return Probe(
+        chart,
+        base,
+        data,
+        whole,
+        bare,
+        members,
+        sample,
+        leaf,
+        support,
+        key,
+        rng,
+        np.asarray(chart.to_free(base)),
+    )
+
+
+def with_points(probe: Probe) -> Probe:
+    """The probe with its row unit, two pairs of points about the start (each coordinate 0.7 to
+    1 row unit away), and its noise.
+    """
+    z = probe.z
+    n = sum(
+        data_length(member.data) or terms.size
+        for member, terms in zip(probe.members, probe.rows(z), strict=True)
+    )
+    try:
+        first = probe.whole(z, probe.data)
+        trouble = ""
+        probe.bare(z, probe.data)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        # The terms were evaluated above, so this is about derivatives alone: the check of that name
+        # says it.
+        first = None
+        trouble = _first_line(error)
+    unit = (
+        0.1 * np.where(z == 0, 1.0, np.abs(z))
+        if first is None
+        else _row_unit(z, probe.base, first, n)
+    )
+    moves = [
+        unit * probe.rng.choice([-1.0, 1.0], z.size) * probe.rng.uniform(0.7, 1.0, z.size)
+        for _ in range(2)
+    ]
+    near = tuple(z + sign * move for move in moves for sign in (1.0, -1.0))
+    found = [at for at in near if all(np.all(np.isfinite(terms)) for terms in probe.rows(at))]
+    if not trouble:
+        found = [at for at in found if is_finite(probe.whole(at, probe.data))]
+    probe = replace(probe, trouble=trouble, n=n, unit=unit, near=near, generic=tuple(found or [z]))
+    return replace(probe, noise=min(_roughness(probe, at) for at in probe.generic[:3]))
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"
+
+
+def is_finite(point: Point) -> bool:
+    """Whether ℓ, score (k,) and Hessian (k, k) are all finite."""
+    return bool(
+        np.isfinite(point.value)
+        and np.all(np.isfinite(point.score))
+        and np.all(np.isfinite(point.hessian))
+    )
+
+
+def _row_unit(z: np.ndarray, x: np.ndarray, point: Point, n: int) -> np.ndarray:
+    """0.3/√(|∂²ℓ/∂z²|/n) or 0.3/|mean score|, the smaller; no printed entry other than zero moves
+    by more than 30 %, so that a scale without a constraint stays positive.
+    """
+    bend = np.maximum(np.abs(np.diagonal(point.hessian)), point.score**2 / n)
+    bent = np.isfinite(bend) & (bend > 0)
+    unit = np.where(bent, 0.3 / np.sqrt(np.where(bent, bend, 1.0) / n), 0.1)
+    slope = np.abs(point.aux.jacobian)
+    felt = (slope > 0) & (x[:, None] != 0)
+    room = np.where(felt, 0.3 * np.abs(x)[:, None] / np.where(slope > 0, slope, 1.0), np.inf).min(
+        axis=0
+    )
+    return np.minimum(unit, np.minimum(room, 1.0))
+
+
+def _roughness(probe: Probe, z: np.ndarray) -> float:
+    """Rounding noise of the worst term, relative to 1 + |term|.
+
+    Fourth differences of a smooth function at steps h vanish as h⁴; of independent noise their root
+    mean square is √70 times the noise's.
+    """
+    steps = [probe.rows(z + 1e-4 * step * probe.unit) for step in range(-4, 5)]
+    worst = 0.0
+    for member in zip(*steps, strict=True):
+        terms = np.stack(member).astype(float)
+        rough = np.sqrt(np.mean(np.diff(terms, n=4, axis=0) ** 2, axis=0) / 70) / (
+            1 + np.abs(terms[4])
+        )
+        worst = max(worst, float(np.max(np.where(np.isfinite(rough), rough, 0.0))))
+    return worst

@@ -1,0 +1,204 @@
+"""Checks on data of the likelihood's own simulator: mean scores, a support that moves, the sign."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy
+
+from jaxmle._types import Array, Tree
+from jaxmle.inference.linting.probe import Probe
+from jaxmle.inference.linting.report import Finding
+from jaxmle.solvers.trust_region import SETTLED, Point, maximise
+
+LEVEL = 1e-4  # of the test of mean scores
+
+
+class Draws(NamedTuple):
+    """Scores (R, k) and the mean Hessian (k, k) on data simulated at z, and a few of the data
+    sets.
+    """
+
+    z: np.ndarray
+    scores: np.ndarray
+    hessian: np.ndarray
+    kept: list[Tree]
+
+
+def simulate(probe: Probe, fold: int = 0) -> Draws:
+    """Scores (R, k) and the mean Hessian (k, k) of data sets from the likelihood's own simulator,
+    at least 64 and 4k + 16 of them.
+
+    Args:
+        fold: another number gives other data sets.
+
+    Raises:
+        ValueError: where the simulator returns data of another tree or other shapes.
+    """
+    z = probe.generic[0]
+    params = jax.tree.map(jnp.asarray, probe.chart.layout.unravel(probe.x(z)))
+    shapes = jax.tree.map(jnp.shape, probe.data)
+    points: list[Point] = []
+    kept: list[Tree] = []
+    for key in jax.random.split(jax.random.fold_in(probe.key, fold), max(64, 4 * z.size + 16)):
+        drawn = probe.sample(key, params, probe.data)
+        if jax.tree.map(jnp.shape, drawn) != shapes:
+            raise ValueError(
+                "sample(key, params, data) must return data of the same tree and shapes as the "
+                "data it is given"
+            )
+        drawn = jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), drawn, probe.data)
+        points.append(probe.bare(z, drawn))
+        kept = [*kept, drawn][:8]
+    return Draws(
+        z,
+        np.stack([point.score for point in points]),
+        np.mean([point.hessian for point in points], axis=0),
+        kept,
+    )
+
+
+def check_scores(probe: Probe, draws: Draws | None) -> Finding:
+    """Hotelling's test of E[score] = 0. With V = Σ s s'/R about zero, T = R m'V⁻¹m has T/R ~
+    Beta(k/2, (R − k)/2) under normal scores.
+    """
+    if draws is None:
+        return Finding(
+            "scores",
+            None,
+            "not checked: give its simulator, sample(key, params, data) -> data"
+            if not probe.trouble
+            else "not checked: it cannot be differentiated",
+        )
+    s = draws.scores
+    if not np.all(np.isfinite(s)):
+        said = (
+            "data simulated at some parameters have no finite score at the same parameters: "
+            "density and simulator disagree"
+        )
+        return Finding("scores", False, said)
+    size = np.sqrt(np.mean(s**2, axis=0))
+    s = s[:, size > 0] / size[size > 0]
+    mean = s.mean(axis=0)
+    (r, k) = s.shape
+    if not k:
+        return Finding("scores", None, "not decidable: every score is zero")
+    values, vectors = np.linalg.eigh(s.T @ s / r)
+    held = values > 1e-10 * values[-1]
+    share = min(1.0, float(np.sum((vectors[:, held].T @ mean) ** 2 / values[held])))
+    p = float(scipy.special.betainc((r - held.sum()) / 2, held.sum() / 2, 1.0 - share))
+    error = np.sqrt(np.maximum(1 - mean**2, 1e-30) / r)
+    j = int(np.flatnonzero(size > 0)[np.argmax(np.abs(mean / error))])
+    told = {
+        "p": p,
+        "draws": r,
+        "parameter": probe.names(j),
+        "z": float(np.max(np.abs(mean / error))),
+    }
+    if p >= LEVEL:
+        return Finding(
+            "scores", True, f"scores average to zero on {r} simulated data sets (p = {p:.2g})", told
+        )
+    said = (
+        f"the score in {told['parameter']} does not average to zero on its own simulated data "
+        f"({told['z']:.1f} Monte-Carlo errors): density and simulator differ, or a part of the "
+        "density that depends on a parameter is missing or wrong"
+    )
+    return Finding("scores", False, said, told)
+
+
+def check_support(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
+    """A row that is possible at one point is possible at its neighbours."""
+    start = probe.rows(probe.z)
+    for z in probe.near:
+        for k, terms in enumerate(probe.rows(z)):
+            lost = np.atleast_1d(np.isneginf(terms) & np.isfinite(start[k]))
+            if np.any(lost):
+                return _moving(
+                    probe,
+                    probe.place(k, int(np.flatnonzero(lost)[0])) if terms.ndim else "the data",
+                    z,
+                )
+    if draws is not None:
+        for z in (probe.z, *probe.near):
+            if any(
+                np.isneginf(probe.bare(z, drawn).value)
+                and np.isfinite(probe.bare(draws.z, drawn).value)
+                for drawn in draws.kept
+            ):
+                return _moving(probe, "data simulated near the start", z)
+    if mass.evidence.get("moves"):
+        return _moving(probe, "some response", probe.near[0])
+    return Finding("support", True, "no row becomes impossible near the start")
+
+
+def _moving(probe: Probe, what: str, z: np.ndarray) -> Finding:
+    said = (
+        f"{what} can have density zero close to parameters at which it has not: the support "
+        "moves with the parameters, where the usual standard errors do not hold; or a density "
+        "underflows before its log is taken (use log densities and logsumexp)"
+    )
+    return Finding("support", False, said, {"params": probe.x(z)})
+
+
+def check_sign(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
+    """ℓ rather than −ℓ: by its mass, by the mean Hessian at simulated truth, or by where it has
+    an inner maximum.
+    """
+    wrong = "its sign is turned: this is a negative log-likelihood; return +ℓ, jaxmle maximises"
+    if mass.evidence.get("turned"):
+        return Finding("sign", False, wrong, {"by": "exp(-term) has mass one"})
+    if mass.passed:
+        return Finding("sign", True, "exp(term) is a density", {"by": "mass"})
+    if probe.trouble:
+        return Finding("sign", None, "not checked: it cannot be differentiated")
+    if draws is not None and np.all(np.isfinite(draws.hessian)):
+        low, high = _curvatures(draws.hessian)
+        if low >= -0.05 and high > 0.1:
+            return Finding(
+                "sign",
+                False,
+                wrong,
+                {"by": "the mean Hessian at simulated truth is positive definite"},
+            )
+        if high <= 0.05 and low < -0.1:
+            return Finding(
+                "sign",
+                True,
+                "the mean Hessian at simulated truth is negative definite",
+                {"by": "simulation"},
+            )
+    if _has_inner_maximum(probe, 1.0):
+        return Finding("sign", True, "it has a maximum inside", {"by": "climbing"})
+    if _has_inner_maximum(probe, -1.0):
+        return Finding("sign", False, wrong, {"by": "it has a minimum inside and no maximum"})
+    return Finding(
+        "sign",
+        None,
+        "not decidable: no inner maximum or minimum was found from this start; response and "
+        "support, or sample, would tell",
+    )
+
+
+def _curvatures(hessian: Array) -> tuple[float, float]:
+    """The extreme eigenvalues of a Hessian scaled to a unit diagonal."""
+    scale = np.sqrt(np.abs(np.diagonal(hessian)))
+    scale = np.where(scale > 0, scale, 1.0)
+    values = np.linalg.eigvalsh(0.5 * (hessian + hessian.T) / np.outer(scale, scale))
+    return float(values[0]), float(values[-1])
+
+
+def _has_inner_maximum(probe: Probe, sign: float) -> bool:
+    def evaluate(z: np.ndarray) -> Point:
+        at = probe.bare(z, probe.data)
+        return Point(z, sign * at.value, at.absolute, sign * at.score, sign * at.hessian)
+
+    state = maximise(evaluate, probe.z, 100)
+    return (
+        int(state.outcome) == SETTLED
+        and bool(np.all(np.isfinite(state.point.hessian)))
+        and _curvatures(state.point.hessian)[1] < -1e-6
+    )

@@ -1,0 +1,278 @@
+"""Checks of the terms themselves: their shape, whether they are numbers, what they do when rows
+are doubled, moved or replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Tree
+from jaxmle.inference.linting.probe import Member, Probe
+from jaxmle.inference.linting.report import Finding
+from jaxmle.likelihood.contract import data_length
+from jaxmle.likelihood.discovery.row_axes import proof_of
+
+TERM_NOISE = 1e-9  # relative noise of a term: float64 leaves 1e-16 to 1e-12, float32 some 3e-8
+
+
+def check_shape(probe: Probe) -> Finding:
+    """One term per observation, or one scalar."""
+    try:
+        shapes = [terms.shape for terms in probe.rows(probe.z)]
+    except (TypeError, ValueError) as error:
+        told = (
+            " ".join(str(error).split())
+            .split(" The error occurred")[0]
+            .split(" For more information")[0][:400]
+        )
+        hint = (
+            " Use jnp.where or jax.lax.cond instead of Python's if, int or float."
+            if isinstance(error, jax.errors.ConcretizationTypeError)
+            else ""
+        )
+        return Finding(
+            "shape", False, f"it cannot be evaluated: {told}{hint}", {"error": type(error).__name__}
+        )
+    if () in shapes:
+        said = (
+            "it returns one scalar: right for dependent rows, but then rows have no scores and "
+            "cannot be weighted, clustered or resampled"
+        )
+        return Finding("shape", True, said, {"shapes": shapes}, note=True)
+    return Finding("shape", True, "one term per observation", {"shapes": shapes})
+
+
+def check_finite(probe: Probe) -> Finding:
+    """Terms, score and Hessian are numbers, at the start and near it. Terms of −inf near the
+    start are the business of ``support``.
+    """
+    for number, z in enumerate((probe.z, *probe.near)):
+        at = "a point near the start" if number else "the start"
+        for k, terms in enumerate(probe.rows(z)):
+            bad = ~np.isfinite(terms) if not number else np.isnan(terms) | (terms == np.inf)
+            if np.any(bad):
+                row = int(np.flatnonzero(np.atleast_1d(bad))[0])
+                value = float(np.atleast_1d(terms)[row])
+                what = f"the term of {probe.place(k, row)}" if terms.ndim else "the log-likelihood"
+                remedy = (
+                    "give a constraint or a start at which the model is defined"
+                    if number
+                    else "look at that row, and at logs and roots there"
+                )
+                return Finding(
+                    "finite",
+                    False,
+                    f"{what} is {value} at {at}: {remedy}",
+                    {"at": at, "row": row, "params": probe.x(z)},
+                )
+        if not probe.trouble and all(np.all(np.isfinite(terms)) for terms in probe.rows(z)):
+            for what, name in _not_finite(probe, z):
+                said = (
+                    f"the value is finite but the {what} in {name} is not, at {at}: where() "
+                    "differentiates both branches, so make the branch not taken safe too"
+                )
+                return Finding(
+                    "finite", False, said, {"near": at, "parameter": name, "params": probe.x(z)}
+                )
+    return Finding(
+        "finite",
+        True,
+        f"value, score and Hessian are finite at the start and at {len(probe.near)} points near it",
+    )
+
+
+def _not_finite(probe: Probe, z: np.ndarray) -> list[tuple[str, str]]:
+    """Which of score and Hessian hold a value that is no number, and the first parameter in
+    which they do.
+    """
+    point = probe.whole(z, probe.data)
+    parts = (("score", point.score), ("Hessian", np.diagonal(point.hessian)))
+    return [
+        (what, probe.names(int(np.flatnonzero(~np.isfinite(part))[0])))
+        for what, part in parts
+        if not np.all(np.isfinite(part))
+    ]
+
+
+def _twice(data: Tree) -> Tree:
+    return jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), data)
+
+
+def check_sum(probe: Probe, member: Member) -> Finding:
+    """Every row twice: a sum doubles, a mean stays, a sum over (n, n) quadruples; and the terms
+    of the first copy stay.
+    """
+    n = data_length(member.data)
+    x = probe.x(probe.generic[0])
+    if n is None:
+        return Finding("sum", None, "not checked: the rows are closed over; pass them as data")
+    once = member.terms(x, member.data)
+    try:
+        doubled = member.terms(x, _twice(member.data))
+    except (TypeError, ValueError):
+        return Finding(
+            "sum",
+            None,
+            "not checked: it does not take a data set of another length, so an array is closed "
+            "over",
+        )
+    doubled = doubled if once.ndim == 0 else doubled[:n]
+    close = 1e-8 + 100 * probe.noise
+
+    def fits(factor: Any) -> Any:
+        return bool(np.all(np.abs(doubled - factor * once) <= close * (1 + np.abs(once))))
+
+    told = {"ratio": float(np.sum(doubled) / np.sum(once))}
+    return _sum_of_terms(fits, told) if once.ndim else _sum_of_scalar(fits, told)
+
+
+def _sum_of_terms(fits: Callable[[float], bool], told: dict[str, Any]) -> Finding:
+    if fits(0.5) and not fits(1.0):
+        return Finding(
+            "sum",
+            False,
+            "its terms are divided by the number of rows: return the terms themselves, or every "
+            "standard error is √n too large",
+            told,
+        )
+    said = (
+        "terms do not depend on how many rows there are"
+        if fits(1.0)
+        else "not decidable: terms depend on other rows"
+    )
+    return Finding("sum", fits(1.0) or None, said, told)
+
+
+def _sum_of_scalar(fits: Callable[[float], bool], told: dict[str, Any]) -> Finding:
+    if fits(2.0) and fits(1.0):
+        return Finding("sum", None, "not decidable: the log-likelihood is zero", told)
+    if fits(2.0):
+        return Finding(
+            "sum",
+            True,
+            "the scalar is a sum over rows: it doubles when every row is given twice. Return its "
+            "terms instead",
+            told,
+            note=True,
+        )
+    if fits(1.0):
+        return Finding(
+            "sum",
+            False,
+            "the scalar is a mean over rows: return the sum, or better the terms; standard "
+            "errors and AIC of a mean are wrong",
+            told,
+        )
+    if fits(4.0):
+        said = (
+            "the scalar is a sum over n × n pairs of rows: a column of shape (n, 1) against a "
+            "vector (n,) broadcasts; flatten the column"
+        )
+        return Finding("sum", False, said, told)
+    said = (
+        f"not decidable: giving every row twice multiplies the scalar by {told['ratio']:.4g}, as "
+        "for dependent rows, a prior inside or a closed-over n"
+    )
+    return Finding("sum", None, said, told)
+
+
+def check_rows(probe: Probe, member: Member) -> Finding:
+    """Term i looks at row i alone; or at some other rows, as in a series; or at all of them."""
+    n = data_length(member.data)
+    x = probe.x(probe.generic[0])
+    terms = member.terms(x, member.data)
+    if terms.ndim == 0 or n is None or n < 4:
+        return Finding(
+            "rows",
+            None,
+            "not checked: a scalar has no terms"
+            if terms.ndim == 0
+            else "not checked: it needs data of four rows or more",
+        )
+    if proof_of(member.loglik, probe.chart.layout, probe.base, member.data).holds:
+        told = {"row": 0, "felt_by": 0, "permutes": True}
+        return Finding("rows", True, "each term depends on its own row only", told)
+    close = max(1e-9, 100 * probe.noise)
+
+    def same(a: Any, b: Any) -> Any:
+        return (a == b) | (np.abs(a - b) <= close * (1 + np.abs(b)))
+
+    order = probe.rng.permutation(n)
+    moves_along = bool(
+        np.all(
+            same(member.terms(x, jax.tree.map(lambda leaf: leaf[order], member.data)), terms[order])
+        )
+    )
+    felt = [(j, _noticed(member, x, terms, j, same)) for j in _replaced(member.data, n)]
+    most = max(felt, key=lambda found: int(found[1].sum()))
+    told = {"row": most[0], "felt_by": int(most[1].sum()), "permutes": moves_along}
+    # A series feels a replaced row in later terms only, however far.
+    if any(
+        changed.sum() >= 0.9 * (n - 1) and changed[:j].any() and changed[j:].any()
+        for j, changed in felt
+    ):
+        said = (
+            f"every term changes when row {most[0]} does: a mean, maximum or other statistic of "
+            "the whole sample is inside. Compute it beforehand and pass it as data; only a "
+            "partial likelihood means this"
+        )
+        return Finding("rows", False, said, told)
+    if told["felt_by"]:
+        said = (
+            "terms look at other rows, as in a series: rows cannot be resampled, weighted or "
+            "permuted singly; use a block bootstrap or HAC errors"
+        )
+        return Finding("rows", True, said, told, note=True)
+    if not moves_along:
+        said = (
+            "terms depend on the position of their row: an array of one entry per row is closed "
+            "over. Pass it in data, or rows cannot be resampled"
+        )
+        return Finding("rows", True, said, told, note=True)
+    return Finding("rows", True, "each term depends on its own row only", told)
+
+
+def _replaced(data: Tree, n: int) -> list[int]:
+    """Rows to replace: some all over the data, and those with an extreme value, which a maximum
+    or a minimum would feel.
+    """
+    extreme = [
+        int(pick(leaf))
+        for leaf in jax.tree.leaves(data)
+        if leaf.ndim == 1
+        for pick in (np.argmin, np.argmax)
+    ]
+    return [int(j) for j in np.unique([*np.linspace(1, n - 2, 6).astype(int), *extreme[:12]])]
+
+
+def _noticed(
+    member: Member, x: np.ndarray, terms: np.ndarray, j: int, same: Callable[..., np.ndarray]
+) -> np.ndarray:
+    """The other rows (n,) whose terms change when row j is replaced by one from half the data
+    away.
+    """
+    other = (j + len(terms) // 2) % len(terms)
+    changed = ~same(
+        member.terms(x, jax.tree.map(lambda leaf: leaf.at[j].set(leaf[other]), member.data)), terms
+    )
+    changed[j] = False
+    return changed
+
+
+def check_precision(probe: Probe) -> Finding:
+    """Terms are smooth down to the grain of float64."""
+    told = {"noise": probe.noise}
+    kinds = {terms.dtype.name for terms in probe.rows(probe.z)}
+    if kinds != {"float64"} or probe.noise > TERM_NOISE:
+        said = (
+            f"terms are rough at a relative level of {probe.noise:.0e}, where float64 leaves "
+            "1e-16 to 1e-12: a cast to float32 inside, an iteration that stops early, or a "
+            "difference of large numbers; standard errors lose digits"
+        )
+        return Finding("precision", False, said, told | {"dtypes": sorted(kinds)})
+    return Finding("precision", True, "terms are smooth down to float64", told)

@@ -1,0 +1,1 @@
+"""Profile likelihoods: intervals, regions, simultaneous intervals and their gradients."""

@@ -1,0 +1,250 @@
+"""Contours of the profile likelihood of two parameters: the edge of their joint region."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.inference.profiles.endpoints import maxima
+from jaxmle.inference.profiles.evaluator import Study, study
+from jaxmle.inference.profiles.profile import MAX_PROFILE_POINTS
+from jaxmle.inference.profiles.walk import BETTER, WALK_TOLERANCE, End, Evaluate, Goal, Seen, solve
+from jaxmle.parameters.arguments import check_count, check_level
+from jaxmle.parameters.constraints import Interval
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import precision, tracing
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["curve", "status", "error", "estimate"],
+    meta_fields=["names", "level", "mode"],
+)
+@dataclass(frozen=True)
+class Contour:
+    """The boundary of the joint confidence region of two parameters, in order around the estimate.
+
+    Arrays: ``curve`` (points, 2), the two parameters; ``status`` (points,) of ``End``; ``error``
+    (points,), by how much 2(ℓ̂ − ℓ) misses the quantile; ``estimate`` (2,). A point that is not
+    FOUND is NaN, or lies at the bound or at infinity of the parameters that go there. Of a batch,
+    every array has a leading axis.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.inference.profiles.contour import contour
+    >>> data = {"x": np.array([1.0, 3.0, 2.0, 6.0]), "y": np.array([0.0, 1.0, -1.0, 2.0])}
+    >>> two = lambda p, d: -0.5 * (d["x"] - p["a"]) ** 2 - 0.5 * (d["y"] - p["b"]) ** 2
+    >>> found = contour(two, jm.fit(two, {"a": 0.0, "b": 0.0}, data), data, ("a", "b"), points=4)
+    >>> radius = np.hypot(*(found.curve - found.estimate).T)
+    >>> radius.round(4).tolist()  # a circle for two normal means: √(5.991/n)
+    [1.2239, 1.2239, 1.2239, 1.2239]
+    """
+
+    curve: np.ndarray
+    status: np.ndarray
+    error: np.ndarray
+    estimate: np.ndarray
+    names: tuple[str, str]
+    level: float
+    mode: str
+
+    @property
+    def closed(self) -> np.ndarray:
+        """The curve with its first point once more at the end, for plots."""
+        return np.concatenate([self.curve, self.curve[..., :1, :]], axis=-2)
+
+
+def contour(
+    loglik: Loglik,
+    fit: Fit,
+    data: Tree = None,
+    pair: tuple[str, str] = ("", ""),
+    level: float = 0.95,
+    points: int = 64,
+    *,
+    weights: Any = None,
+    in_axes: Any = 0,
+) -> Contour:
+    """The closed curve on which the profile likelihood of two parameters has fallen by
+    χ²₂(level)/2.
+
+    From the estimate, rays in evenly spaced directions of the Wald ellipse, on the free scale;
+    along each the other parameters are at their maximum. A region with a hollow that a ray leaves
+    and enters again is cut at the first edge.
+
+    Args:
+        loglik, fit, data, weights, in_axes: as for ``profile``.
+        pair: names of two parameters, each the image of one free coordinate (not entries of a
+            simplex or a matrix).
+        level: coverage of the joint region.
+        points: rays.
+
+    Returns:
+        A ``Contour``.
+
+    Raises:
+        ValueError, TypeError: as ``profile`` does.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.profiles.contour import contour
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> normal = lambda params, data: (
+    ...     -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
+    ... )
+    >>> result = jm.fit(normal, {"mu": 2.5, "sigma": 2.0}, y, constraints={"sigma": jm.positive})
+    >>> contour(normal, result, y, ("mu", "sigma"), points=4).curve.round(3).tolist()
+    [[5.29, 1.871], [3.0, 6.236], [0.71, 1.871], [3.0, 0.954]]
+    """
+    if tracing():
+        raise TypeError(
+            "contour schedules its work from the host and cannot run inside jit, vmap or grad"
+        )
+    level = check_level(level)
+    points = check_count("points", points, 3, MAX_PROFILE_POINTS)
+    with precision(np.float64), np.errstate(all="ignore"):
+        posed = study(loglik, fit, data, weights, in_axes)
+        places = _pair(posed, pair)
+        return _contour(posed, (str(pair[0]), str(pair[1])), places, level, points)
+
+
+def _pair(posed: Study, pair: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Printed entries and free coordinates of the two parameters."""
+    if (
+        not isinstance(pair, tuple | list)
+        or len(pair) != 2
+        or not all(isinstance(name, str) for name in pair)
+    ):
+        raise TypeError(f"pair holds the names of two parameters; got {pair!r}")
+    chart = posed.problem.chart
+    entries = []
+    for name in pair:
+        found = posed.problem.layout.find(name)
+        if len(found) != 1:
+            raise ValueError(
+                f"{name!r} means {len(found)} entries; name one of "
+                f"{', '.join(posed.problem.layout.names[j] for j in found)}"
+            )
+        root = posed.problem.roots[found[0]]
+        if root < 0 or not chart.single[root]:
+            why = "is held by fix" if root < 0 else "is one of several entries that move together"
+            raise ValueError(
+                f"{name!r} {why}: a contour needs parameters with a free coordinate each"
+            )
+        entries.append(int(root))
+    if entries[0] == entries[1]:
+        raise ValueError(f"{pair[0]!r} and {pair[1]!r} are one parameter")
+    first, second = (int(np.flatnonzero(chart.incidence[j])[0]) for j in entries)
+    return (entries[0], entries[1]), (first, second)
+
+
+def _contour(
+    posed: Study, names: tuple[str, str], places: Any, level: float, points: int
+) -> Contour:
+    cut = -2 * float(np.log1p(-level))  # χ²₂ is exponential with mean 2
+    entries, (i, j) = places
+    b = posed.members
+    curve = np.full((b, points, 2), np.nan)
+    error = np.full((b, points), np.nan)
+    status = np.full((b, points), int(End.NO_FIT))
+    good = np.flatnonzero(
+        posed.usable & ~posed.endless
+    )  # a maximum on a bound or at infinity has no rays around it
+    member, ray = (leaf.reshape(-1) for leaf in np.meshgrid(good, np.arange(points), indexing="ij"))
+    free = posed.free()
+    for group in posed.groups(member) if member.size else ():
+        own = member[group.lanes]
+        z, values, _, _, place = maxima(posed, own, group.evaluate, free)
+        basis = _rays(values[3][place], i, j, 2 * np.pi * ray[group.lanes] / points)
+        at = z[place]
+        m = len(own)
+
+        def every(value: Any, m: Any = m) -> Any:
+            return np.full(m, value)
+
+        goal = Goal(
+            every(1.0),
+            values[0][place],
+            every(cut),
+            every(np.nan),
+            every(np.nan),
+            every(0.9 * np.sqrt(cut)),
+            every(WALK_TOLERANCE),
+            every(BETTER),
+        )
+        seen = _along(basis, np.zeros((m, basis.shape[2])), tuple(leaf[place] for leaf in values))
+        ends = solve(
+            _in_basis(group.evaluate, at, basis), np.zeros((m, basis.shape[2])), seen, goal
+        )
+        reach = np.where(
+            ends.outcome == End.FOUND,
+            ends.psi,
+            np.where(ends.outcome == End.UNBOUNDED, np.inf, np.nan),
+        )
+        where = (own, ray[group.lanes])
+        status[where] = ends.outcome
+        error[where] = np.where(
+            ends.outcome == End.FOUND, 2 * (values[0][place] - ends.value) - cut, np.nan
+        )
+        for side, (entry, coordinate) in enumerate(zip(entries, (i, j), strict=True)):
+            way = basis[:, coordinate, -1]
+            moved = at[:, coordinate] + np.where(np.abs(way) > 1e-12, reach, 0.0) * way
+            curve[(*where, np.full(m, side))] = _shown(
+                posed, entry, np.where(np.isnan(reach), np.nan, moved)
+            )
+    lead = (lambda a: a) if posed.inputs is not None else (lambda a: a[0])
+    return Contour(
+        lead(curve),
+        lead(status),
+        lead(error),
+        lead(posed.x[:, list(entries)]),
+        names,
+        level,
+        posed.fit.mode,
+    )
+
+
+def _shown(posed: Study, entry: int, psi: np.ndarray) -> Array:
+    return Interval(*posed.problem.layout.bounds[entry]).to_user(psi, ())
+
+
+def _rays(hessian: np.ndarray, i: int, j: int, angle: np.ndarray) -> np.ndarray:
+    """For each lane the free coordinates as (nuisance, ray), (m, k, k − 1): the ray in the
+    plane of i and j, evenly around the Wald ellipse.
+    """
+    m, k = hessian.shape[:2]
+    vcov = np.linalg.inv(-0.5 * (hessian + np.swapaxes(hessian, 1, 2)))
+    factor = np.linalg.cholesky(vcov[:, [[i, i], [j, j]], [[i, j], [i, j]]])
+    u = np.einsum("mab,mb->ma", factor, np.stack([np.cos(angle), np.sin(angle)], axis=1))
+    basis = np.zeros((m, k, k - 1))
+    others = [c for c in range(k) if c not in (i, j)]
+    basis[:, others, np.arange(k - 2)] = 1.0
+    basis[:, i, -1], basis[:, j, -1] = u[:, 0], u[:, 1]
+    return basis
+
+
+def _along(basis: np.ndarray, w: np.ndarray, values: tuple[np.ndarray, ...]) -> Seen:
+    """What was seen of the likelihood, in the coordinates w of each lane's basis; ψ is the last
+    of them, the place on the ray.
+    """
+    value, noise, score, hessian = values
+    gradient = np.zeros_like(w)
+    gradient[:, -1] = 1.0
+    return Seen(
+        value,
+        noise,
+        np.einsum("mkw,mk->mw", basis, score),
+        np.swapaxes(basis, 1, 2) @ hessian @ basis,
+        w[:, -1].copy(),
+        gradient,
+        None,
+    )
+
+
+def _in_basis(evaluate: Any, at: np.ndarray, basis: np.ndarray) -> Evaluate:
+    return lambda lanes, w: _along(
+        basis[lanes], w, evaluate(lanes, at[lanes] + np.einsum("mkw,mw->mk", basis[lanes], w))
+    )

@@ -1,0 +1,141 @@
+"""The end of a profile interval as a differentiable function of data, weights, or anything else
+that the likelihood depends on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy
+
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.inference.again import check_fit, check_weighting, visit
+from jaxmle.inference.profiles.profile import Profile
+from jaxmle.likelihood.combinators import weight
+from jaxmle.likelihood.contract import as_tree, terms_of
+from jaxmle.likelihood.structure import roots_of
+from jaxmle.parameters.arguments import check_choice, shown
+from jaxmle.parameters.tree import Chart
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import tracing
+
+
+def profile_end(
+    loglik: Loglik,
+    fit: Fit,
+    found: Profile,
+    data: Tree,
+    name: str,
+    side: str = "upper",
+    *,
+    weights: Any = None,
+) -> jax.Array:
+    """An end that ``profile`` has found, with its derivatives in whatever ``loglik`` and ``data``
+    are traced in.
+
+    Maximum θ̂, end θ and multiplier λ jointly are the root of s(θ̂) = 0, s(θ) = λ ∂ψ/∂θ, ℓ(θ̂) −
+    ℓ(θ) = χ²/2, so that the derivatives come from the implicit function theorem. The value is the
+    one that was found: call this at the data and weights of the fit, inside ``jax.grad``,
+    ``jax.jacfwd`` or ``jax.hessian``, with float64 on.
+
+    Args:
+        loglik, fit, data: those of ``profile``, one fit; arrays in them may be traced.
+        found: its ``Profile``.
+        name: a parameter among ``found.names``.
+        side: ``"lower"`` or ``"upper"``.
+        weights: those of the fit.
+
+    Returns:
+        The end, a scalar; NaN where it is not FOUND.
+
+    Raises:
+        ValueError: for a batch, a function instead of a parameter, or an unknown name.
+
+    >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.profiles.profile import profile
+    >>> from jaxmle.inference.profiles.end_gradient import profile_end
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> found = profile(exponential, result, y)
+    >>> with jax.enable_x64(
+    ...     True
+    ... ):  # the end is proportional to 1/Σy, so that each derivative is −end/Σy
+    ...     slope = jax.grad(lambda y: profile_end(exponential, result, found, y, "rate"))(y)
+    >>> np.allclose(slope, -found.upper[0] / 12, rtol=1e-6)
+    True
+    """
+    check_fit("profile_end", fit, alone=True)
+    check_weighting("profile_end", loglik, fit, weights)
+    if not hasattr(found, "at_ends"):
+        raise TypeError(f"found is what profile returned; got {shown(found)}")
+    if found.batch_shape:
+        raise ValueError("profile_end takes one fit and its profile: index the batch first")
+    check_choice("side", side, ("lower", "upper"))
+    if not isinstance(name, str) or name not in found.names or name not in fit.names:
+        raise ValueError(
+            f"{shown(name)} is no parameter of this profile; it has "
+            f"{', '.join(n for n in found.names if n in fit.names)}"
+        )
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((data, weights))):
+        data = visit(loglik, fit, data, weights=weights, check_data=not tracing()).aligned[0]
+    tree = as_tree(loglik if weights is None else weight(loglik, weights))
+    layout = fit.layout
+    roots = roots_of(tree, layout)
+    entry = int(roots[layout.names.index(name)])
+    if entry < 0:
+        raise ValueError(f"{name!r} is held by fix: it has no interval")
+    chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots)))
+    here = found.at_ends[found.names.index(name), int(side == "upper")]
+    return _end(
+        tree,
+        chart,
+        np.asarray(fit.x),
+        here,
+        entry,
+        data,
+        float(scipy.special.ndtri(0.5 + found.level / 2)) ** 2,
+    )
+
+
+def _end(
+    tree: Any, chart: Chart, top: Array, here: Array, entry: int, data: Tree, cut: float
+) -> jax.Array:
+    if not np.all(np.isfinite(np.concatenate([top, here]))):
+        return jnp.asarray(jnp.nan)
+    base = jnp.asarray(top)
+
+    def loglik(z: Any) -> Any:
+        return jnp.sum(terms_of(tree, chart.layout.unravel(chart.to_user(z, base)), data))
+
+    def psi(z: Any) -> Any:
+        return chart.to_user(z, base)[entry]
+
+    k = chart.k
+    best = jnp.asarray(chart.to_free(top))
+    end = jnp.asarray(chart.to_free(here))
+    slope = jax.lax.stop_gradient(jax.grad(loglik)(end))
+    way = jax.grad(psi)(end)
+    start = jnp.concatenate([best, end, jnp.atleast_1d(slope @ way / (way @ way))])
+
+    def conditions(u: Array) -> Array:
+        best = u[:k]
+        end = u[k : 2 * k]
+        multiplier = u[2 * k]
+        fall = loglik(best) - loglik(end) - 0.5 * cut
+        return jnp.concatenate(
+            [
+                jax.grad(loglik)(best),
+                jax.grad(loglik)(end) - multiplier * jax.grad(psi)(end),
+                jnp.atleast_1d(fall),
+            ]
+        )
+
+    def solve_linear(g: Any, y: Array) -> Array:
+        return jnp.linalg.solve(jax.jacfwd(g)(jnp.zeros_like(y)), y)
+
+    root = jax.lax.custom_root(conditions, start, lambda f, u: u, solve_linear)
+    return psi(root[k : 2 * k])

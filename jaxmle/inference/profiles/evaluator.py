@@ -1,0 +1,322 @@
+"""The likelihood of a fit, evaluated again at many points: one data set point after point, a
+batch in the blocks of ``fit_batch``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Loglik, Tree
+from jaxmle.batch.chunk import Chunk, Flat, Programs, flat_members
+from jaxmle.batch.identities import identities
+from jaxmle.batch.inputs import Inputs, gathered
+from jaxmle.batch.members import buckets
+from jaxmle.batch.plan import DATA, Schedule, cut, free_bytes
+from jaxmle.batch.solver import machine
+from jaxmle.fitting.identity import identity
+from jaxmle.fitting.passes import Problem, compiled_pass, pose
+from jaxmle.inference.again import check_axes, check_fit, check_same, check_weighting
+from jaxmle.likelihood.checks import check_values, host_data
+from jaxmle.likelihood.combinators import weight
+from jaxmle.likelihood.contract import as_tree
+from jaxmle.likelihood.structure import substituted, term_shape
+from jaxmle.record.fit import Fit
+from jaxmle.solvers.status import Status
+
+Values = tuple[
+    np.ndarray, np.ndarray, np.ndarray, np.ndarray
+]  # value (m,), noise (m,), score (m, k), hessian (m, k, k)
+Evaluate = Callable[[np.ndarray, np.ndarray], Values]  # lanes (m,), z (m, k)
+
+EPS = float(np.finfo(np.float64).eps)
+SPARSE = 0.5  # share of the loaded lanes still open, below which the rest is loaded anew
+PROFILED_STATUSES = (Status.CONVERGED, Status.IMPRECISE, Status.BOUNDARY, Status.SEPARATED)
+STATUSES_AT_A_LIMIT = (Status.BOUNDARY, Status.SEPARATED)
+
+
+class Group(NamedTuple):
+    """Lanes that run together."""
+
+    lanes: np.ndarray  # positions among all lanes
+    evaluate: Evaluate  # of positions in ``lanes``
+
+
+@dataclass(frozen=True)
+class Study:
+    """A fit with its likelihood and data at hand again."""
+
+    problem: Problem
+    fit: Fit
+    base: np.ndarray  # (p,) values of the entries that do not move
+    x: np.ndarray  # (b, p) estimates
+    status: np.ndarray  # (b,)
+    top: np.ndarray  # (b,) ℓ̂
+    data: Tree = None  # of one data set
+    inputs: Inputs | None = None  # of a batch
+
+    @property
+    def members(self) -> int:
+        return len(self.status)
+
+    @property
+    def usable(self) -> np.ndarray:
+        return np.isin(self.status, [int(s) for s in PROFILED_STATUSES])
+
+    @property
+    def endless(self) -> np.ndarray:
+        """Members whose maximum lies on a bound or at infinity."""
+        return np.isin(self.status, [int(s) for s in STATUSES_AT_A_LIMIT])
+
+    def free(self) -> np.ndarray:
+        """Estimates on the free scale (b, k); a stand-in inside where an entry lies on its
+        bound, is infinite or has no estimate.
+        """
+        x = np.where(self.usable[:, None], self.x, np.nan)
+        for j, (low, high) in enumerate(self.fit.bounds):
+            inside = _inside(low, high)
+            margin = 1e-4 * (1 + abs(inside))
+            at = np.where(
+                x[:, j] <= low, low + margin, np.where(x[:, j] >= high, high - margin, x[:, j])
+            )
+            x[:, j] = np.where(np.isfinite(x[:, j]) & np.isfinite(at), at, inside)
+        chart = self.problem.chart
+        if len(x) == 1:
+            return np.asarray(chart.to_free(x[0]))[None]
+        bad = ~self.usable | (
+            self.endless & any(not leaf.constraint.elementwise for leaf in self.fit.layout.leaves)
+        )
+        if bad.any():
+            x[bad] = x[~bad][0] if (~bad).any() else x[bad]
+        return np.asarray(machine(_to_free, (chart,))(x))
+
+    def groups(self, member: np.ndarray) -> Iterator[Group]:
+        """Lanes (m,) that belong to ``member``, cut into groups that fit the memory."""
+        if not member.size:
+            return
+        if self.inputs is None:
+            yield Group(np.arange(len(member)), self._one_by_one())
+            return
+        programs = Programs(self.problem, (jax.devices()[0],))
+        source = self.inputs.source
+        for length, owners in buckets(source.sizes, source.padded):
+            lanes = np.flatnonzero(np.isin(member, owners))
+            if lanes.size:
+                schedule = self._schedule(length, lanes.size)
+                for at in range(0, lanes.size, schedule.members):
+                    part = lanes[at : at + schedule.members]
+                    unique, place = np.unique(member[part], return_inverse=True)
+                    flat = flat_members(self.inputs, unique, length)
+                    yield Group(
+                        part, _Blocks(programs, flat, place.reshape(-1), schedule, self.problem)
+                    )
+
+    def _one_by_one(self) -> Evaluate:
+        """The compiled evaluation of ``fit`` itself, point after point: nothing is compiled
+        anew.
+        """
+        base = self.base
+        on_device = jax.tree.map(jax.device_put, self.data)
+        program = compiled_pass(self.problem, "evaluate")
+
+        def evaluate(lanes: np.ndarray, z: np.ndarray) -> Values:
+            points = [program(base, on_device, (), row) for row in z]
+            return tuple(
+                np.stack([np.asarray(leaf) for leaf in leaves])
+                for leaves in zip(
+                    *((q.value, 4 * EPS * q.absolute, q.score, q.hessian) for q in points),
+                    strict=True,
+                )
+            )  # type: ignore[return-value]
+
+        return evaluate
+
+    def _schedule(self, length: tuple[int, ...], lanes: int) -> Schedule:
+        assert self.inputs is not None
+        k = self.problem.chart.k
+        p = self.problem.layout.p
+        data = self.inputs.source.row_bytes() * sum(length)
+        return cut(
+            lanes,
+            lanes,
+            data,
+            data + 8 * sum(length) * (p + 6),
+            8.0 * (3 * k * k + 3 * p * p + p * k + 20),
+            1,
+            min(free_bytes(), 2 * DATA),
+            None,
+            jax.devices()[0].platform != "cpu",
+        )
+
+
+def _inside(low: float, high: float) -> float:
+    """A value within bounds."""
+    if np.isinf(low) and np.isinf(high):
+        return 0.0
+    return low + 1.0 if np.isinf(high) else high - 1.0 if np.isinf(low) else 0.5 * (low + high)
+
+
+def _to_free(chart: Any, x: np.ndarray) -> Any:
+    return chart.to_free(x)
+
+
+@dataclass
+class _Blocks:
+    """Lanes on the device. Lanes that are still open are moved together, so that blocks in
+    which nobody is wanted cost nothing.
+    """
+
+    programs: Programs
+    flat: Flat
+    place: np.ndarray  # (m,) which of the loaded members each lane belongs to
+    schedule: Schedule
+    problem: Problem
+    loaded: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, lanes: np.ndarray, z: np.ndarray) -> Values:
+        held = self.loaded.get("lanes")
+        if held is None or lanes.size < SPARSE * held.size or not np.isin(lanes, held).all():
+            self._load(lanes)
+        seats = self.loaded["seat"][lanes]
+        wanted = np.zeros(self.schedule.seats, bool)
+        wanted[seats] = True
+        points = np.broadcast_to(z[0], (self.schedule.seats, z.shape[1])).copy()
+        points[seats] = z
+        found = self.loaded["chunk"].evaluate(points, wanted)
+
+        def read(leaf: Any) -> Any:
+            return np.asarray(leaf)[seats]
+
+        return (
+            read(found.value),
+            4 * EPS * read(found.absolute),
+            read(found.score),
+            read(found.hessian),
+        )
+
+    def _load(self, lanes: np.ndarray) -> None:
+        schedule = self.schedule
+        seat = np.zeros(len(self.place), int)
+        seat[lanes] = np.arange(lanes.size)
+        shape = (-(-lanes.size // schedule.lanes), schedule.lanes)
+        shared = self.flat.form.shared
+        who = np.pad(self.place[lanes], (0, shape[0] * shape[1] - lanes.size), mode="edge")
+        own = [
+            np.asarray(leaf)[who].reshape(*shape, *np.shape(leaf)[1:])
+            for leaf, same in zip(self.flat.leaves, shared, strict=True)
+            if not same
+        ]
+        common = [
+            jnp.asarray(leaf) for leaf, same in zip(self.flat.leaves, shared, strict=True) if same
+        ]
+        wanted = np.zeros(schedule.seats, bool)
+        laid = self.programs.laid(self.flat.form, own, common, schedule.blocks)
+        empty = np.zeros((0, 2), np.uint32)
+        self.loaded.update(
+            lanes=lanes,
+            seat=seat,
+            chunk=Chunk(
+                self.programs, self.flat.form, laid, common, np.zeros((0, 0)), empty, wanted
+            ),
+        )
+
+
+# ---------------------------------------------------------------- posing
+
+
+def study(loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> Study:
+    """The fit with its likelihood at hand; what shapes and types can tell is checked here. To
+    be called where float64 is on.
+    """
+    check_fit("a profile", fit)
+    check_weighting("a profile", loglik, fit, weights)
+    check_axes(fit, in_axes)
+    x = np.asarray(fit.x, dtype=np.float64).reshape(-1, len(fit.names))
+    status = np.asarray(fit.status).reshape(-1)
+    top = np.asarray(fit.loglik, dtype=np.float64).reshape(-1)
+    found = (
+        _batch(loglik, fit, data, weights, in_axes, status)
+        if fit.batch_shape
+        else _single(loglik, fit, data, weights)
+    )
+    if found.problem.weighting == "sampling":
+        raise ValueError(
+            "under sampling weights twice the difference in log-likelihood is not chi-square: "
+            "there is no profile interval. Use conf_int, which is robust."
+        )
+    if found.problem.mode != fit.mode:
+        raise ValueError(
+            f"the fit is {fit.mode} and this log-likelihood {found.problem.mode}: give the "
+            "log-likelihood that was fitted, with its penalty"
+        )
+    if found.problem.chart.k != fit.df:
+        raise ValueError(
+            f"the fit has {fit.df} free parameters and this log-likelihood "
+            f"{found.problem.chart.k}: give the log-likelihood that was fitted, with its fix and "
+            "tie"
+        )
+    return replace(found, x=x, status=status, top=top)
+
+
+def _single(loglik: Loglik, fit: Fit, data: Tree, weights: Any) -> Study:
+    tree = as_tree(loglik if weights is None else weight(loglik, weights))
+    seen = host_data(data, fit.dtype)
+    check_values(tree, seen)
+    check_same(fit, identity(tree, seen, fit.dtype)[None])
+    data = host_data(data, np.float64)
+    problem = pose(tree, fit.layout, None, "auto", None, 0, None)
+    base = _base(fit, tree)
+    term_shape(tree, fit.layout, base, data)  # the data are of the likelihood's shape
+    none = np.zeros(0)
+    return Study(problem, fit, base, none, none, none, data=data)
+
+
+def _batch(
+    loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any, status: np.ndarray
+) -> Study:
+    base = _base(fit, as_tree(loglik))
+    inputs = gathered(
+        loglik,
+        fit.layout.unravel(base),
+        data,
+        None,
+        weights,
+        None,
+        in_axes,
+        None,
+        np.dtype(np.float64),
+    )
+    if inputs.source.members != len(status):
+        raise ValueError(f"the fit has {len(status)} members and the data {inputs.source.members}")
+    check_same(fit, identities(inputs.source, fit.dtype))
+    # The layout of the fit has its constraints; the one above may have none, and was needed for the
+    # data only.
+    inputs = replace(inputs, layout=fit.layout, base=base)
+    problem = pose(inputs.loglik, fit.layout, None, "auto", None, 0, None)
+    none = np.zeros(0)
+    return Study(problem, fit, base, none, none, none, inputs=inputs)
+
+
+def _base(fit: Fit, tree: Any) -> np.ndarray:
+    """Values (p,) of an estimate within the bounds, with what is fixed put in: the value of
+    every entry that does not move.
+    """
+    x = np.asarray(fit.x, dtype=np.float64).reshape(-1, len(fit.names))
+    good = np.flatnonzero(
+        np.isfinite(x).all(1) & (np.asarray(fit.status).reshape(-1) == int(Status.CONVERGED))
+    )
+    inside = np.array([_inside(low, high) for low, high in fit.bounds])
+    row = x[good[0]] if good.size else x[0]
+    strictly = np.array(
+        [low < value < high for value, (low, high) in zip(row, fit.bounds, strict=True)]
+    )
+    return np.asarray(
+        substituted(
+            tree, fit.layout, jnp.asarray(np.where(np.isfinite(row) & strictly, row, inside))
+        )
+    )

@@ -1,0 +1,205 @@
+"""What is profiled: parameters and functions of them, as functions ψ of the free coordinates
+with two derivatives.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Array
+from jaxmle.inference.profiles.evaluator import Study
+from jaxmle.inference.profiles.walk import Seen
+from jaxmle.parameters.arguments import shown
+from jaxmle.parameters.constraints import Interval
+from jaxmle.parameters.tree import Chart, Layout
+from jaxmle.runtime.compile import compiled
+from jaxmle.runtime.opaque import Opaque
+
+
+class Targets(NamedTuple):
+    """The quantities ψ profiled, as functions of the free coordinates; a printed entry that is
+    the image of one coordinate is that coordinate.
+    """
+
+    names: tuple[str, ...]
+    coordinate: (
+        np.ndarray
+    )  # (m,) the free coordinate, −1 for a function, −2 for an entry that is held
+    entry: np.ndarray  # (m,) the printed entry, −1 for a function of the user's
+    scales: tuple[Interval, ...]  # the map from ψ to the quantity printed
+    # (z (j, k), chosen (j, m)) → value, gradient, second derivative of each lane's ψ; None where
+    # there is none
+    functions: Any
+    whole: bool
+
+
+def targets_of(posed: Study, which: Any) -> Targets:
+    """The quantities that ``which`` asks for."""
+    layout = posed.problem.layout
+    chart = posed.problem.chart
+    roots = np.array(posed.problem.roots)
+    entries, users = _wanted(layout, which)
+    follow = [int(roots[j]) if roots[j] >= 0 else -1 for j in entries]
+    coordinate = [_coordinate(chart, j) for j in follow] + [-1] * len(users)
+    scales = [Interval(*layout.bounds[j]) for j in entries] + [Interval()] * len(users)
+    entry = follow + [-1] * len(users)
+    curved = tuple(
+        (entry[i], scales[i]) if coordinate[i] == -1 and entry[i] >= 0 else None
+        for i in range(len(entry))
+    )
+    functions = _functions(posed, curved, list(users.values())) if -1 in coordinate else None
+    names = (*(layout.names[j] for j in entries), *users)
+    return Targets(
+        names,
+        np.array(coordinate, dtype=int),
+        np.array(entry, dtype=int),
+        tuple(scales),
+        functions,
+        which is None,
+    )
+
+
+def _wanted(layout: Layout, which: Any) -> tuple[list[int], dict[str, Callable[..., Any]]]:
+    """Printed entries, and functions by name."""
+    if which is None:
+        return list(range(layout.p)), {}
+    if callable(which) and not isinstance(which, type):
+        return [], {getattr(which, "__name__", "g").replace("<lambda>", "g"): which}
+    if isinstance(which, dict):
+        for name, g in which.items():
+            if not callable(g):
+                raise TypeError(
+                    f"which[{name!r}] must be a function of the parameters; got {type(g).__name__}"
+                )
+        if not which:
+            raise ValueError("which is an empty dictionary: there is nothing to profile")
+        return [], {str(name): g for name, g in which.items()}
+    names = (
+        [which] if isinstance(which, str) else list(which) if isinstance(which, Sequence) else []
+    )
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            "which is None, a name, a list of names, a function of the parameters or a "
+            f"dictionary of them; got {shown(which)}"
+        )
+    return [j for name in names for j in layout.find(name)], {}
+
+
+def _coordinate(chart: Chart, entry: int) -> int:
+    """The free coordinate whose image the entry is; −1 where it depends on several, −2 where it
+    does not move.
+    """
+    if entry < 0:
+        return -2
+    return int(np.flatnonzero(chart.incidence[entry])[0]) if chart.single[entry] else -1
+
+
+Curved = (
+    tuple[int, Interval] | None
+)  # a printed entry and the scale of its bounds; None for a coordinate or a function
+
+
+def _functions(
+    posed: Study, curved: tuple[Curved, ...], users: list[Callable[..., Any]]
+) -> Callable[[Array, Array], tuple[Array, ...]]:
+    """Value, gradient and second derivative of the curved ψ, lane by lane."""
+    chart = posed.problem.chart
+    base = posed.base
+    _check_functions(chart.layout, base, users)
+    if users:
+        program = compiled(
+            tuple(Opaque(g) for g in users),
+            ("profile", chart, curved),
+            lambda forms: _derivatives(chart, curved, forms),
+        )
+    else:
+        program = _entries(chart, curved)
+
+    def evaluate(z: Array, chosen: Array) -> tuple[Array, ...]:
+        size = 1 << max(0, (len(z) - 1).bit_length())  # few shapes
+
+        def pad(a: Any) -> Any:
+            return np.concatenate([a, np.repeat(a[:1], size - len(a), axis=0)])
+
+        return tuple(np.asarray(leaf)[: len(z)] for leaf in program(pad(z), base, pad(chosen)))
+
+    return evaluate
+
+
+def _check_functions(layout: Layout, base: Array, users: list[Callable[..., Any]]) -> None:
+    """A function to profile returns one real number."""
+    params = layout.unravel(jnp.asarray(base))
+    for g in users:
+        found = jax.eval_shape(g, params)
+        if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
+            told = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", found)
+            raise ValueError(
+                f"a function to profile returns one real number; {getattr(g, '__name__', 'g')} "
+                f"returns {told}"
+            )
+
+
+@functools.lru_cache(maxsize=64)
+def _entries(chart: Chart, curved: tuple[Curved, ...]) -> Callable[..., Any]:
+    """The program of printed entries alone: nothing of the user's is in it."""
+    return jax.jit(_derivatives(chart, curved, ()))
+
+
+def _derivatives(chart: Chart, curved: tuple[Curved, ...], forms: Any) -> Callable[..., Any]:
+    """(z (j, k), base (p,), chosen (j, m)) → value, gradient, second derivative of the ψ that
+    is chosen, a row of the unit matrix.
+    """
+
+    def psi(z: Array, base: Array, chosen: Array) -> Array:
+        x = chart.to_user(z, base)
+        entries = [
+            jnp.zeros(()) if c is None else c[1].to_free(x[c[0]], ())
+            for c in curved[: len(curved) - len(forms)]
+        ]
+        params = chart.layout.unravel(x)
+        values = jnp.stack([*entries, *(jnp.asarray(form.function(params)) for form in forms)])
+        return jnp.sum(jnp.where(chosen > 0, values, 0.0))
+
+    def all_three(z: Array, base: Array, chosen: Array) -> tuple[Array, Array, Array]:
+        return (
+            psi(z, base, chosen),
+            jax.grad(psi)(z, base, chosen),
+            jax.hessian(psi)(z, base, chosen),
+        )
+
+    return jax.vmap(all_three, in_axes=(0, None, 0))
+
+
+class Lane(NamedTuple):
+    """Which end of which quantity of which member."""
+
+    member: np.ndarray
+    target: np.ndarray
+    side: np.ndarray
+
+
+def see(
+    posed: Study, targets: Targets, lane: Lane, values: tuple[np.ndarray, ...], z: np.ndarray
+) -> Seen:
+    """What was seen of the likelihood, with the lane's ψ."""
+    value, noise, score, hessian = values
+    coordinate = targets.coordinate[lane.target]
+    rows = np.arange(len(z))
+    at = np.maximum(coordinate, 0)
+    psi = z[rows, at]
+    gradient = np.zeros_like(z)
+    gradient[rows, at] = 1.0
+    if targets.functions is None or not (coordinate < 0).any():
+        return Seen(value, noise, score, hessian, psi, gradient, None)
+    bend = np.zeros_like(hessian)
+    curved = np.flatnonzero(coordinate < 0)
+    chosen = np.eye(len(targets.names))[lane.target[curved]]
+    psi = psi.copy()
+    psi[curved], gradient[curved], bend[curved] = targets.functions(z[curved], chosen)
+    return Seen(value, noise, score, hessian, psi, gradient, bend)

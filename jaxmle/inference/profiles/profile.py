@@ -1,0 +1,459 @@
+"""Profile likelihood intervals: where the maximum of ℓ given one parameter, or one function of
+them, has fallen by half a chi-square quantile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import scipy
+
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.batch.solver import machine
+from jaxmle.inference.profiles.endpoints import Found, walked
+from jaxmle.inference.profiles.evaluator import Study, study
+from jaxmle.inference.profiles.interest import Lane, Targets, targets_of
+from jaxmle.inference.profiles.walk import End
+from jaxmle.parameters.arguments import check_count, check_level
+from jaxmle.parameters.tree import Chart
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import precision, tracing
+
+_PROFILE_LEAVES = [
+    "estimate",
+    "lower",
+    "upper",
+    "lower_status",
+    "upper_status",
+    "error",
+    "at_ends",
+    "curve",
+    "root",
+]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=_PROFILE_LEAVES,
+    meta_fields=["names", "level", "mode", "parameters", "whole", "layout"],
+)
+@dataclass(frozen=True)
+class Profile:
+    """Profile likelihood intervals of m quantities; of a batch, every array has a leading axis.
+
+    Arrays: ``estimate``, ``lower``, ``upper`` (m,); ``lower_status``, ``upper_status`` (m,)
+    integers of ``End``; ``error`` (m, 2), by how much 2(ℓ̂ − ℓ) at each end misses the quantile;
+    ``at_ends`` (m, 2, p), all parameters at each end, in the order of ``parameters``; ``curve`` (m,
+    q) values of the quantity and ``root`` (m, q) the signed root ±√(2(ℓ̂ − ℓ_p)) there, for plots.
+    Static: ``names``, ``level``, ``mode`` (ML, or MAP where the likelihood is penalised),
+    ``parameters``.
+
+    An end is the bound itself where it is AT_BOUND, ±inf where UNBOUNDED, and NaN where
+    BETTER_MAXIMUM, NO_FIT, STALLED or HELD.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.inference.profiles.profile import profile
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> normal = lambda params, data: -0.5 * (data - params["mean"]) ** 2
+    >>> result = jm.fit(normal, {"mean": 0.0}, y)
+    >>> found = profile(normal, result, y)
+    >>> found.lower.round(4).tolist(), found.upper.round(4).tolist()  # 3 ± 1.96/√4
+    ([2.02], [3.98])
+    >>> found.found.tolist()
+    [True]
+    """
+
+    estimate: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    lower_status: np.ndarray
+    upper_status: np.ndarray
+    error: np.ndarray
+    at_ends: np.ndarray
+    curve: np.ndarray
+    root: np.ndarray
+    names: tuple[str, ...]
+    level: float
+    mode: str
+    parameters: tuple[str, ...]
+    whole: bool  # every parameter, so that intervals wear the tree of params
+    layout: Any
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The leading axes: () for one fit, (b,) for a batch."""
+        return np.shape(self.lower)[:-1]
+
+    @property
+    def found(self) -> np.ndarray:
+        """Whether both ends are known: FOUND, AT_BOUND or UNBOUNDED, (m,)."""
+        return (self.lower_status <= int(End.AT_BOUND)) & (self.upper_status <= int(End.AT_BOUND))
+
+    def interval(self, level: float | None = None) -> np.ndarray:
+        """Lower and upper ends, (m, 2), in the order of ``names``."""
+        if level is not None and abs(level - self.level) > 1e-12:
+            raise ValueError(
+                f"these ends are those of level {self.level:g}; profile(loglik, fit, data, "
+                f"level={level:g}) solves for others"
+            )
+        return np.stack([self.lower, self.upper], axis=-1)
+
+    def conf_int(self, level: float | None = None) -> Tree:
+        """The intervals, a last axis (lower, upper) on every leaf: in the tree of ``params``,
+        or a dictionary by name where some were chosen.
+        """
+        ends = self.interval(level)
+        if self.whole:
+            columns = [
+                _leaves(self.layout, ends[..., side], len(self.batch_shape)) for side in (0, 1)
+            ]
+            return jax.tree.map(lambda low, high: np.stack([low, high], axis=-1), *columns)
+        return {name: ends[..., j, :] for j, name in enumerate(self.names)}
+
+    def __getitem__(self, index: Any) -> Profile:
+        """One member of a batch, or a part of it."""
+        if not self.batch_shape:
+            raise TypeError(
+                "this is the profile of one fit, not of a batch: it has no members to index"
+            )
+        return jax.tree.map(lambda leaf: leaf[index], self)
+
+    def to_frame(self, backend: str | None = None) -> Any:
+        """A tidy data frame: term, estimate, conf_low, conf_high, low_status, high_status; of a
+        batch with a first column member.
+        """
+        from importlib import import_module
+
+        from jaxmle.tables.frame import INSTALL_FRAME, installed
+
+        chosen = installed(backend)
+        try:
+            narwhals = import_module("narwhals")
+        except ImportError as error:
+            raise ImportError(f"a data frame needs narwhals: {INSTALL_FRAME}") from error
+        members = int(np.prod(self.batch_shape, dtype=int))
+        m = len(self.names)
+        head = {"member": np.repeat(np.arange(members), m)} if self.batch_shape else {}
+
+        def told(codes: Any) -> Any:
+            return [End(code).name for code in np.reshape(codes, -1).tolist()]
+
+        columns = head | {
+            "term": list(self.names) * members,
+            "estimate": np.reshape(self.estimate, -1),
+            "conf_low": np.reshape(self.lower, -1),
+            "conf_high": np.reshape(self.upper, -1),
+            "low_status": told(self.lower_status),
+            "high_status": told(self.upper_status),
+        }
+        return narwhals.from_dict(columns, backend=chosen).to_native()
+
+    def __repr__(self) -> str:
+        if not isinstance(self.lower, np.ndarray):
+            return f"Profile({', '.join(self.names[:6])}; {type(self.lower).__name__} leaves)"
+        return _digest(self) if self.batch_shape else _table(self)
+
+    __str__ = __repr__
+
+
+def _leaves(layout: Any, flat: np.ndarray, lead: int) -> Tree:
+    """Flat quantities (..., p) as a tree like ``params``, with NaN at structural constants."""
+    if not lead:
+        return layout.unravel_entries(flat)
+    trees = [layout.unravel_entries(row) for row in flat]
+    return jax.tree.map(lambda *rows: np.stack(rows), *trees)
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def _table(profile: Profile) -> str:
+    """The intervals of one fit."""
+    kind = "Profile likelihood" if profile.mode == "ML" else "Profile of the penalised likelihood"
+    rows = [("", "estimate", "lower", "upper", "")]
+    for j, name in enumerate(profile.names):
+        low = End(int(profile.lower_status[j]))
+        high = End(int(profile.upper_status[j]))
+        told = [
+            f"{side} {END_MEANING[end]}"
+            for side, end in (("lower", low), ("upper", high))
+            if end is not End.FOUND
+        ]
+        rows.append(
+            (
+                name,
+                _number(profile.estimate[j]),
+                _number(profile.lower[j]),
+                _number(profile.upper[j]),
+                "; ".join(told),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3)), row[4]]
+        ).rstrip()
+        for row in rows
+    ]
+    return "\n".join([f"{kind} intervals, level {profile.level:g}", *lines])
+
+
+def _digest(profile: Profile) -> str:
+    """What became of the ends of a batch."""
+    members = int(np.prod(profile.batch_shape, dtype=int))
+    rows = [
+        f"Profile likelihood intervals of {members:,} members, level {profile.level:g}, mode "
+        f"{profile.mode}"
+    ]
+    for j, name in enumerate(profile.names):
+        codes = np.concatenate(
+            [
+                np.reshape(profile.lower_status[..., j], -1),
+                np.reshape(profile.upper_status[..., j], -1),
+            ]
+        )
+        told = ", ".join(
+            f"{count:,} {End(int(code)).name}"
+            for code, count in zip(*np.unique(codes, return_counts=True), strict=True)
+        )
+        rows.append(f"{name}: ends {told}")
+    return "\n".join(rows)
+
+
+END_MEANING = {
+    End.FOUND: "found",
+    End.UNBOUNDED: "unbounded: the likelihood never falls that far",
+    End.AT_BOUND: "at its bound",
+    End.BETTER_MAXIMUM: (
+        "not known: a better maximum than the fit lies that way; fit again from there"
+    ),
+    End.NO_FIT: "not known: the fit has no regular maximum",
+    End.STALLED: "not found",
+    End.HELD: "held by fix",
+}
+
+
+# ---------------------------------------------------------------- the procedure
+
+MAX_PROFILE_POINTS = 10_000  # of a curve or a contour: each is a maximisation of its own
+
+
+def profile(
+    loglik: Loglik,
+    fit: Fit,
+    data: Tree = None,
+    which: Any = None,
+    level: float = 0.95,
+    *,
+    weights: Any = None,
+    in_axes: Any = 0,
+    points: int | None = None,
+) -> Profile:
+    """Profile likelihood intervals of parameters, or of functions of them.
+
+    The interval of ψ holds the values whose profile ℓ_p(ψ) = max{ℓ(θ) : ψ(θ) = ψ} is within
+    χ²₁(level)/2 of ℓ̂, around the estimate. Its ends do not depend on the scale on which a
+    parameter is written, and respect its bounds.
+
+    Args:
+        loglik, data, weights, in_axes: those of the fit, or of the batch.
+        fit: a ``Fit`` of ``fit`` or ``fit_batch``.
+        which: None for every parameter; a name, or a list of names; a function ``g(params)``
+            returning one number; or a dictionary of those.
+        level: coverage, between 0 and 1.
+        points: values of the curve kept on each side of the estimate; None for 5 of one fit and
+            none of a batch.
+
+    Returns:
+        A ``Profile``. An end may be AT_BOUND (the bound is reached before the likelihood has fallen
+        far enough, and is the end), UNBOUNDED (it never falls that far: ±inf), BETTER_MAXIMUM (a
+        larger likelihood than the fit's was met: NaN), NO_FIT (the fit has no regular maximum:
+        NaN), STALLED (not found: NaN) or HELD (by ``fix``). Where a maximum lies at infinity
+        (SEPARATED) or on a bound (BOUNDARY), the interval goes from there to the one end that is
+        finite. Each end that is FOUND was evaluated: 2(ℓ̂ − ℓ) is within 1e-8 of the quantile, or
+        within the rounding noise of ℓ where that is more, and the other parameters are at their
+        maximum.
+
+    Raises:
+        ValueError, TypeError: for what is visible in shapes and types; for sampling weights, under
+            which the likelihood ratio is not
+        chi-square; for data of which the fit is no maximum; under a trace.
+
+    Source: Venzon & Moolgavkar 1988, Applied Statistics 37, 87.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.profiles.profile import profile
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> profile(exponential, result, y).conf_int()["rate"].round(5).tolist()
+    [0.10348, 0.77436]
+    """
+    if tracing():
+        raise TypeError(
+            "profile schedules its work from the host and cannot run inside jit, vmap or grad"
+        )
+    level = check_level(level)
+    if points is not None:
+        points = check_count("points", points, most=MAX_PROFILE_POINTS)
+    with precision(np.float64), np.errstate(all="ignore"):
+        posed = study(loglik, fit, data, weights, in_axes)
+        targets = targets_of(posed, which)
+        q = (0 if fit.batch_shape else 5) if points is None else points
+        return _profile(posed, targets, level, q)
+
+
+def _profile(posed: Study, targets: Targets, level: float, points: int) -> Profile:
+    cut = float(scipy.special.ndtri(0.5 + level / 2)) ** 2
+    b = posed.members
+    m = len(targets.names)
+    p = posed.problem.layout.p
+    ends = np.full((b, m, 2), np.nan)
+    status = np.full((b, m, 2), int(End.NO_FIT))
+    ends, status = _settled(posed, targets, ends, status)
+    lane = Lane(*np.nonzero(status == RUN))
+    lane = Lane(lane.member, lane.target, np.where(lane.side == 1, 1.0, -1.0))
+    found, curve, root = walked(posed, targets, lane, cut, points)
+    side = (lane.side > 0).astype(int)
+    error = np.full((b, m, 2), np.nan)
+    at_ends = np.full((b, m, 2, p), np.nan)
+    place = (lane.member, lane.target, side)
+    ends[place], status[place] = _printed(targets, lane, found)
+    error[place] = found.error
+    good = found.outcome == End.FOUND
+    if good.any():
+        at_ends[tuple(leaf[good] for leaf in place)] = _to_user(posed, found.z[good])
+    values, roots = _both_sides(posed, targets, lane, side, curve, root, points)
+    estimate = _estimates(posed, targets)
+    lead = (lambda a: a) if posed.inputs is not None else (lambda a: a[0])
+    return Profile(
+        lead(estimate),
+        lead(ends[..., 0]),
+        lead(ends[..., 1]),
+        lead(status[..., 0]),
+        lead(status[..., 1]),
+        lead(error),
+        lead(at_ends),
+        lead(values),
+        lead(roots),
+        targets.names,
+        level,
+        posed.fit.mode,
+        posed.fit.names,
+        targets.whole,
+        posed.problem.layout,
+    )
+
+
+RUN = -1
+
+
+def _settled(
+    posed: Study, targets: Targets, ends: np.ndarray, status: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends that need no walk: no fit, an entry that is held, an estimate that lies on its bound
+    or at infinity.
+    """
+    status[posed.usable] = RUN
+    for t, entry in enumerate(targets.entry):
+        if targets.coordinate[t] == -2:
+            status[:, t] = int(End.HELD)
+            continue
+        if entry < 0:
+            continue
+        for side, bound in enumerate(posed.fit.bounds[entry]):
+            there = posed.usable & (posed.x[:, entry] == bound)
+            ends[there, t, side] = bound
+            status[there, t, side] = int(End.UNBOUNDED if np.isinf(bound) else End.AT_BOUND)
+    return ends, status
+
+
+def _printed(targets: Targets, lane: Lane, found: Found) -> tuple[np.ndarray, np.ndarray]:
+    """ψ at the ends as the quantity that is printed, and the status."""
+    value = np.full(len(lane.member), np.nan)
+    status = found.outcome.copy()
+    for t, scale in enumerate(targets.scales):
+        mine = lane.target == t
+        psi = np.where(
+            found.outcome == End.UNBOUNDED,
+            lane.side * np.inf,
+            np.where(found.outcome == End.FOUND, found.psi, np.nan),
+        )[mine]
+        value[mine] = np.where(np.isnan(psi), np.nan, scale.to_user(psi, ()))
+        finite = np.isfinite(np.where(lane.side > 0, scale.upper, scale.lower))
+        status[mine & finite & (found.outcome == End.UNBOUNDED)] = int(End.AT_BOUND)
+    return value, status
+
+
+def _to_user(posed: Study, z: np.ndarray) -> np.ndarray:
+    """All printed entries (j, p) at free points (j, k)."""
+    chart = posed.problem.chart
+    roots = np.array(posed.problem.roots)
+    x = (
+        np.stack([chart.to_user(row, posed.base) for row in z])
+        if len(z) <= 64
+        else np.asarray(
+            machine(_user, (chart,))(z, np.broadcast_to(posed.base, (len(z), len(posed.base))))
+        )
+    )
+    return x[:, np.where(roots >= 0, roots, np.arange(len(roots)))]
+
+
+def _user(chart: Chart, z: np.ndarray, base: np.ndarray) -> Array:
+    return chart.to_user(z, base)
+
+
+def _estimates(posed: Study, targets: Targets) -> np.ndarray:
+    """The estimate of each quantity, (b, m)."""
+    out = np.full((posed.members, len(targets.names)), np.nan)
+    for t, entry in enumerate(targets.entry):
+        if entry >= 0:
+            out[:, t] = posed.x[:, entry]
+        elif targets.coordinate[t] == -2:
+            out[:, t] = posed.x[:, posed.fit.names.index(targets.names[t])]
+    users = np.flatnonzero((targets.entry < 0) & (targets.coordinate == -1))
+    good = np.flatnonzero(posed.usable & ~posed.endless)
+    if users.size and good.size:
+        z = posed.free()[good]
+        for t in users.tolist():
+            out[good, t] = targets.functions(
+                z, np.broadcast_to(np.eye(len(targets.names))[t], (good.size, len(targets.names)))
+            )[0]
+    return out
+
+
+def _both_sides(
+    posed: Study,
+    targets: Targets,
+    lane: Lane,
+    side: np.ndarray,
+    curve: np.ndarray,
+    root: np.ndarray,
+    points: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The curves of both sides with the estimate between them, (b, m, 2·points + 1), increasing."""
+    b = posed.members
+    m = len(targets.names)
+    if not points:
+        return np.zeros((b, m, 0)), np.zeros((b, m, 0))
+    values = np.full((b, m, 2 * points + 1), np.nan)
+    roots = np.full((b, m, 2 * points + 1), np.nan)
+    values[..., points], roots[..., points] = _estimates(posed, targets), 0.0
+    order = np.where(
+        side[:, None] == 1, points + 1 + np.arange(points), points - 1 - np.arange(points)
+    )
+    shown = (
+        np.stack(
+            [targets.scales[t].to_user(row, ()) for t, row in zip(lane.target, curve, strict=True)]
+        )
+        if len(curve)
+        else curve
+    )
+    where = (lane.member[:, None], lane.target[:, None], order)
+    values[where], roots[where] = shown, root
+    return values, roots

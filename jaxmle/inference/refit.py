@@ -1,0 +1,223 @@
+"""Refits of one fit, many at once: what the bootstrap, the jackknife and calibration share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle._types import Loglik, Tree
+from jaxmle.batch.batch import fit_members
+from jaxmle.fitting.fit import MAX_STEPS, check_options
+from jaxmle.fitting.identity import identity
+from jaxmle.inference.again import check_fit, check_same, check_weighting
+from jaxmle.likelihood.checks import check_weights, host_data
+from jaxmle.likelihood.combinators import Weight, Weights, weight
+from jaxmle.likelihood.contract import as_tree, rows_of
+from jaxmle.likelihood.discovery.row_independence import check_rows_apart
+from jaxmle.likelihood.information.covariance import cluster_codes
+from jaxmle.likelihood.structure import has
+from jaxmle.parameters.tree import Layout, layout_of
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import precision, tracing
+from jaxmle.solvers.status import Status
+
+MEMBERS_A_CHUNK = (
+    8,
+    1024,
+    # refits in one call of the batch engine: its narrowest block, and seats that all calls share so
+    # that they compile once
+)
+BYTES = (
+    2**24
+    # of weights or simulated data in one call; 10 000 × 1000 weights took as long with 2**23 to
+    # 2**25, a quarter more with 2**26
+)
+KNOWN = (
+    Status.BOUNDARY,
+    Status.SEPARATED,
+    Status.UNIDENTIFIED,
+    Status.SINGULAR,
+    Status.IMPRECISE,
+    Status.CONVERGED,
+)  # statuses with an estimate
+REGULAR = (Status.CONVERGED, Status.IMPRECISE)
+
+
+@dataclass(frozen=True)
+class Refit:
+    """One fit, ready to be repeated on other weights or other data.
+
+    ``start`` is where every refit begins, the estimate itself where it can be a start.
+    """
+
+    loglik: Loglik
+    data: Tree
+    weights: Weights | None
+    layout: Layout
+    start: Tree
+    constraints: Tree
+    dtype: np.dtype
+    solver: Any = None
+    max_steps: int = MAX_STEPS
+
+    def __call__(
+        self,
+        data: Tree,
+        in_axes: Any,
+        weights: Weights | None,
+        vcov: str | None,
+        clusters: Any = None,
+        starts: Tree = None,
+    ) -> Fit:
+        """The refits of one chunk; from ``starts`` of their own, if given."""
+        return fit_members(
+            self.loglik,
+            self.start if starts is None else starts,
+            data,
+            self.constraints,
+            self.solver,
+            vcov,
+            clusters,
+            weights,
+            self.dtype,
+            self.max_steps,
+            None,
+            in_axes,
+            None if starts is None else 0,
+            None,
+            None,
+            False,
+            None,
+            check_rows=False,
+        )
+
+    def check_rows(self, what: str, clusters: Any, remedy: str) -> None:
+        """Rows, or whole clusters, may be weighted and left out only where no term looks at
+        others.
+        """
+        tree = as_tree(self.loglik)
+        with precision(self.dtype):
+            start = jax.tree.map(lambda leaf: np.asarray(leaf, self.dtype), self.start)
+            base = self.layout.ravel(start)
+            n = rows_of(tree, self.data)
+            codes = None if clusters is None or n is None else cluster_codes(clusters, n)[0]
+            check_rows_apart(what, tree, self.layout, base, self.data, remedy=remedy, codes=codes)
+
+    def from_flat(self, x: np.ndarray) -> Tree:
+        """Starts (b, p) as a tree with a leading axis."""
+        leaves = zip(self.layout.leaves, self.layout.spans, strict=True)
+        return jax.tree.unflatten(
+            self.layout.treedef, [x[:, span].reshape(len(x), *leaf.shape) for leaf, span in leaves]
+        )
+
+
+def refit_of(
+    what: str,
+    loglik: Loglik,
+    fit: Fit,
+    data: Tree,
+    params0: Tree,
+    constraints: Tree,
+    weights: Any,
+    solver: Any,
+    max_steps: int,
+    progress: bool | None = None,
+) -> Refit:
+    """The fit, checked against the likelihood, the data and the weights that are given again."""
+    if tracing():
+        raise TypeError(
+            f"{what} schedules its work from the host and cannot run inside jit or vmap"
+        )
+    check_fit(what, fit, alone=True)
+    max_steps, _ = check_options(None, None, max_steps, None, progress)
+    if fit.verdict not in KNOWN:
+        raise ValueError(
+            f"the fit is {fit.verdict.name}: there is no maximum to study. {fit.explain()}"
+        )
+    if has(as_tree(loglik), Weight):
+        raise ValueError(
+            f"weights inside the likelihood cannot be resampled: give them to fit and to {what} "
+            "as weights="
+        )
+    check_weighting(what, loglik, fit, weights)
+    data = host_data(data, fit.dtype)
+    whole = as_tree(loglik) if weights is None else weight(loglik, weights)
+    check_weights(whole, data)
+    check_same(fit, identity(whole, data, fit.dtype)[None])
+    own = jax.tree.unflatten(fit.layout.treedef, [leaf.constraint for leaf in fit.layout.leaves])
+    given_too = getattr(loglik, "constraints", None) if constraints is None else constraints
+    if given_too is not None and layout_of(fit.params, given_too) != fit.layout:
+        raise ValueError(
+            "constraints differ from those of the fit: leave them out, or give the same"
+        )
+    return Refit(
+        loglik,
+        data,
+        weights,
+        fit.layout,
+        _start(what, loglik, fit, data, params0),
+        own,
+        fit.dtype,
+        solver,
+        max_steps,
+    )
+
+
+def _start(what: str, loglik: Loglik, fit: Fit, data: Tree, params0: Tree) -> Tree:
+    if params0 is not None:
+        if layout_of(params0).names != fit.layout.places:
+            raise ValueError(
+                f"params0 has the entries {', '.join(layout_of(params0).names[:20])}; the fit "
+                f"has {', '.join(fit.layout.places[:20])}"
+            )
+        return params0
+    values = fit.layout.treedef.flatten_up_to(fit.params)
+    inside = np.all(np.isfinite(fit.x)) and all(
+        leaf.constraint.violation(np.asarray(v)) is None
+        for leaf, v in zip(fit.layout.leaves, values, strict=True)
+    )
+    if inside:
+        return fit.params
+    if hasattr(loglik, "start"):
+        return loglik.start(data)
+    raise ValueError(
+        f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound can be no "
+        f"start. Give {what} the start as params0="
+    )
+
+
+def chunks(total: int, bytes_each: float) -> Iterator[tuple[np.ndarray, int]]:
+    """Member numbers of each call, all of one length (a shape is a compilation), and how many of
+    them count.
+
+    The last call is filled up with the numbers that would come next.
+    """
+    most = int(np.clip(BYTES / max(bytes_each, 1.0), *MEMBERS_A_CHUNK))
+    calls = -(-total // most)
+    size = -(-total // calls)
+    for at in range(0, total, size):
+        yield np.arange(at, at + size), min(size, total - at)
+
+
+def known(fits: Fit) -> np.ndarray:
+    """Estimates (b, p) of refits: ±inf where the estimate is infinite; NaN where there is no
+    maximum or the data do not determine the entry.
+    """
+    status = np.asarray(fits.status)
+    free = (
+        np.diagonal(fits.witness.projector, axis1=1, axis2=2) > 1e-10
+    )  # the share of a coordinate in the null space, squared
+    free &= np.isin(status, (Status.UNIDENTIFIED, Status.SINGULAR, Status.BOUNDARY))[:, None] & (
+        np.asarray(fits.witness.bound) == 0
+    )
+    return np.where(free | ~np.isin(status, KNOWN)[:, None], np.nan, fits.x)
+
+
+def failures(status: np.ndarray) -> dict[str, int]:
+    """How many refits have each status other than CONVERGED, the worst first."""
+    codes, counts = np.unique(status[status != Status.CONVERGED], return_counts=True)
+    return {Status(int(code)).name: int(n) for code, n in zip(codes, counts, strict=True)}

@@ -1,0 +1,525 @@
+"""The bootstrap: many refits of one fit on resampled weights or on simulated data, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.fitting.fit import MAX_STEPS
+from jaxmle.inference.refit import Refit, chunks, failures, known, refit_of
+from jaxmle.inference.resampling import intervals as ends
+from jaxmle.inference.resampling.jackknife import (
+    Jackknife,
+    Units,
+    infinitesimal_jackknife,
+    inverse_information,
+    units_of,
+)
+from jaxmle.inference.resampling.simulator import Sample, simulator_of
+from jaxmle.inference.resampling.weights import Plan, check_scheme, plan_of
+from jaxmle.inference.target import Target, target_of
+from jaxmle.likelihood.combinators import Weights
+from jaxmle.likelihood.contract import as_tree
+from jaxmle.likelihood.information.calculus import scores
+from jaxmle.likelihood.information.covariance import CLUSTER_KINDS, VCOV_KINDS
+from jaxmle.likelihood.structure import roots_of
+from jaxmle.parameters.arguments import check_choice, check_count
+from jaxmle.parameters.tree import Layout
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.keys import typed_key
+from jaxmle.runtime.progress import Progress
+from jaxmle.solvers.status import Status
+from jaxmle.tables.plain import listing, number
+
+RESAMPLING_KINDS = ("pairs", "bayesian", "cluster", "block", "parametric")
+OTHER_KINDS = (
+    "Resample blocks of neighbouring rows (kind='block') or whole clusters (kind='cluster'), or "
+    "simulate (kind='parametric')"
+)
+INTERVALS = ("percentile", "basic", "bca", "studentized")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Bootstrap:
+    """Bootstrap replicates of an estimate, with their bias, standard errors and intervals.
+
+    ``flat_estimate`` (q,) and ``replicates`` (R, q) in the order of ``names``: ±inf where a
+    replicate's estimate is infinite, NaN where it has none; ``status`` (R,) of each refit; ``kind``
+    of resampling; ``acceleration`` (q,) for BCa, and the ``accelerated`` way to it; ``estimate_se``
+    (q,) and ``replicate_se`` (R, q), standard errors by the same formula, NaN where none were asked
+    for.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.resampling.bootstrap import bootstrap
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0, 0.5, 4.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> mean = lambda params: 1 / params["rate"]
+    >>> found = bootstrap(exponential, result, y, key=0, replicates=999, statistic=mean)
+    >>> ordered = np.sort(found.replicates[:, 0])
+    >>> bool(np.allclose(found.conf_int(0.95), ordered[[24, 974]]))  # the 25th and 975th of 999
+    True
+    """
+
+    flat_estimate: np.ndarray
+    replicates: np.ndarray = field(repr=False)
+    status: np.ndarray = field(repr=False)
+    kind: str
+    acceleration: np.ndarray
+    accelerated: str | None
+    estimate_se: np.ndarray
+    replicate_se: np.ndarray | None = field(repr=False)
+    names: tuple[str, ...]
+    outcome: Layout = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.replicates)
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """How many replicates have each status other than CONVERGED. Estimates on a bound and
+        infinite ones still count as replicates.
+        """
+        return failures(self.status)
+
+    @property
+    def infinite(self) -> np.ndarray:
+        """How many replicates of each entry are infinite, (q,)."""
+        return np.sum(np.isinf(self.replicates), axis=0)
+
+    @property
+    def undefined(self) -> np.ndarray:
+        """How many replicates of each entry have no estimate, (q,): they are counted out of
+        intervals.
+        """
+        return np.sum(np.isnan(self.replicates), axis=0)
+
+    # ------------------------------------------------------------ reading
+
+    @property
+    def estimate(self) -> Tree:
+        """The estimate from the data as they are."""
+        return self.outcome.unravel_entries(self.flat_estimate)
+
+    @property
+    def se(self) -> np.ndarray:
+        """Standard deviation of the replicates, (q,): inf where one is infinite, NaN where one
+        is undefined or where none differs.
+        """
+        return ends.spread(self.replicates)
+
+    @property
+    def stderr(self) -> Tree:
+        """``se`` in the tree of the estimate."""
+        return self.outcome.unravel_entries(self.se)
+
+    @property
+    def flat_bias(self) -> np.ndarray:
+        """Mean of the replicates less the estimate, (q,)."""
+        with np.errstate(invalid="ignore"):  # inf − inf
+            return np.mean(self.replicates, axis=0) - self.flat_estimate
+
+    @property
+    def bias(self) -> Tree:
+        """``flat_bias`` in the tree of the estimate. For dependent blocks and simulated data it
+        estimates the bias; see Davison & Hinkley (1997), 2.2.
+        """
+        return self.outcome.unravel_entries(self.flat_bias)
+
+    @property
+    def vcov(self) -> np.ndarray:
+        """Covariance of the replicates, (q, q); NaN beside an entry without a finite standard
+        error.
+        """
+        dead = ~np.isfinite(self.se)
+        with np.errstate(invalid="ignore"):
+            covariance = np.atleast_2d(np.cov(self.replicates, rowvar=False))
+        return np.where(dead[:, None] | dead[None, :], np.nan, covariance)
+
+    def interval(self, level: float = 0.95, kind: str = "percentile") -> np.ndarray:
+        """Intervals of each entry, (q, 2). See ``conf_int``."""
+        level = ends.check_level(level)
+        check_choice("kind", kind, INTERVALS)
+        if (len(self) + 1) * (1 - level) / 2 < 1 - 1e-9:
+            raise ValueError(
+                f"{len(self)} replicates hold no {100 * level:g}% interval: it takes "
+                f"{int(np.ceil(2 / (1 - level) - 1e-9)) - 1} or more"
+            )
+        if kind == "percentile":
+            return ends.percentile(self.replicates, level)
+        if kind == "basic":
+            return ends.basic(self.flat_estimate, self.replicates, level)
+        if kind == "bca":
+            if self.accelerated is None:
+                raise ValueError(
+                    "a BCa interval needs an acceleration from delete-one estimates: "
+                    f"{self._no_acceleration()}"
+                )
+            return ends.bca(self.flat_estimate, self.replicates, self.acceleration, level)
+        if self.replicate_se is None:
+            raise ValueError(
+                "a studentized interval needs a standard error of each replicate: bootstrap(…, "
+                "vcov='observed'), or the kind of the fit"
+            )
+        return ends.studentized(
+            self.flat_estimate, self.estimate_se, self.replicates, self.replicate_se, level
+        )
+
+    def _no_acceleration(self) -> str:
+        return (
+            "bootstrap(…, acceleration='jackknife')"
+            if self.kind in ("pairs", "cluster")
+            else f"there are none for {self.kind!r} replicates; take 'percentile', 'basic' or "
+            "'studentized'"
+        )
+
+    def conf_int(self, level: float = 0.95, kind: str = "percentile") -> Tree:
+        """Intervals as a tree like the estimate, each leaf with a last axis (lower, upper).
+
+        Args:
+            level: between 0 and 1; at least 2/(1 − level) − 1 replicates are needed.
+            kind: ``"percentile"`` θ*_(α/2) … θ*_(1−α/2); ``"basic"`` 2θ̂ less these; ``"bca"`` the
+                percentiles corrected for bias and acceleration; ``"studentized"`` θ̂ − se·t*, on
+                the scale of the entry itself (give ``statistic`` a logarithm for another).
+
+        Quantiles are the order statistics at (R + 1)α as in R's ``boot.ci``; those of BCa are
+        linear, as in scipy. Infinite replicates keep their place in the order, undefined ones are
+        counted out.
+        """
+        low, high = np.moveaxis(self.interval(level, kind), -1, 0)
+
+        def join(a: Any, b: Any) -> Any:
+            return np.stack([a, b], axis=-1)
+
+        return jax.tree.map(
+            join, self.outcome.unravel_entries(low), self.outcome.unravel_entries(high)
+        )
+
+    def table(self, level: float = 0.95, kind: str = "percentile") -> str:
+        """The replicates in numbers: a line an entry, and which failed."""
+        interval = self.interval(level, kind)
+        extra = [
+            name
+            for name, count in (("infinite", self.infinite), ("undefined", self.undefined))
+            if count.any()
+        ]
+        rows = []
+        for j, name in enumerate(self.names):
+            cells = [self.flat_estimate[j], self.flat_bias[j], self.se[j], *interval[j]]
+            rows.append(
+                [
+                    name,
+                    *(number(float(v)) for v in cells),
+                    *(f"{int(getattr(self, which)[j])}" for which in extra),
+                ]
+            )
+        head = ["", "estimate", "bias", "std. error", f"{100 * level:g}% {kind}", "", *extra]
+        failed = "".join(f"; {count:,} {status}" for status, count in self.failed.items())
+        return f"Bootstrap, {len(self):,} {self.kind} replicates{failed}\n\n{listing(head, rows)}"
+
+    def __repr__(self) -> str:
+        level = 0.95 if len(self) >= 39 else 1 - 2 / (len(self) + 1)
+        return self.table(level)
+
+
+def bootstrap(
+    loglik: Loglik,
+    fit: Fit,
+    data: Tree = None,
+    *,
+    key: Any,
+    replicates: int = 1999,
+    kind: str = "pairs",
+    clusters: Any = None,
+    block_length: int | None = None,
+    sample: Sample | None = None,
+    statistic: Callable[[Tree], Tree] | None = None,
+    vcov: str | None = None,
+    acceleration: str | None = "auto",
+    weights: Any = None,
+    constraints: Tree = None,
+    params0: Tree = None,
+    solver: Any = None,
+    max_steps: int = MAX_STEPS,
+    progress: bool | None = None,
+) -> Bootstrap:
+    """Refit on resampled data, many times at once; the data are never copied, a replicate is a row
+    of weights.
+
+    Args:
+        loglik, data, weights: those of the fit.
+        fit: what ``jaxmle.fit`` returned; every refit starts from its estimate, or one step nearer
+            to its own.
+        key: a whole number or a jax key. Replicate i depends on the key and on i alone.
+        replicates: R. A 95 % interval takes R = 1999 or so: (R + 1)·0.025 is then a whole number.
+        kind: ``"pairs"`` rows with replacement; ``"bayesian"`` exponential weights; ``"cluster"``
+            whole clusters with replacement; ``"block"`` moving blocks of neighbouring rows;
+            ``"parametric"`` data simulated from the fit.
+        clusters: labels (n,) for ``kind="cluster"``.
+        block_length: rows of a block for ``kind="block"``; the order of n^(1/3) for a mean.
+        sample: ``sample(key, params, data)``, which returns data with a fresh response, for
+            ``kind="parametric"``; a model has its own.
+        statistic: a function of the parameters to study in their place; its value is a number, an
+            array or a tree of them.
+        vcov: kind of standard error of each replicate for studentized intervals, the kind that the
+            fit has; None for none.
+        acceleration: ``"jackknife"`` by delete-one fits, ``"influence"`` by one pass of scores,
+            None for none; ``"auto"`` takes the first where there are no more units than replicates,
+            else the second. For ``"pairs"`` and ``"cluster"`` only.
+        constraints: those of the fit, which may be left out.
+        params0: start of the refits where the estimate cannot be one: it is infinite or on its
+            bound.
+        solver, max_steps, progress: as in ``fit_batch``.
+
+    Returns:
+        A ``Bootstrap``. Replicates that fail are counted by status and never replaced. An entry
+        with an infinite replicate has no finite standard error.
+
+    Raises:
+        ValueError, TypeError: for what is visible in shapes and types; data, weights or constraints
+            that are not those of the fit; a likelihood of one scalar with another kind than
+            ``"parametric"``; rows, or clusters, that are shown to look at others and so cannot be
+            drawn one by one.
+
+    Efron (1979), Annals of Statistics 7, 1; Davison & Hinkley (1997), *Bootstrap Methods and their
+    Application*.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.resampling.bootstrap import bootstrap
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0, 0.5, 4.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> replicates = bootstrap(
+    ...     exponential,
+    ...     result,
+    ...     y,
+    ...     key=0,
+    ...     replicates=999,
+    ...     statistic=lambda params: 1 / params["rate"],
+    ... )
+    >>> bool(abs(replicates.stderr / (y.std() / np.sqrt(6)) - 1) < 0.1), replicates.failed
+    (True, {})
+    """
+    check_choice("kind", kind, RESAMPLING_KINDS)
+    total = check_count("replicates", replicates, 2)
+    key = typed_key(key)
+    refit = refit_of(
+        "bootstrap", loglik, fit, data, params0, constraints, weights, solver, max_steps, progress
+    )
+    target = target_of(fit, statistic)
+    _check_vcov(vcov, fit, kind)
+    if acceleration is not None:
+        check_choice("acceleration", acceleration, ("auto", "jackknife", "influence"))
+    if sample is not None and kind != "parametric":
+        raise ValueError(
+            f"sample is given but kind={kind!r} does not use it; write kind='parametric'"
+        )
+    check_scheme(kind, clusters, block_length)
+    plan = (
+        None
+        if kind == "parametric"
+        else plan_of(kind, loglik, refit.data, refit.weights, clusters, block_length)
+    )
+    if kind in ("pairs", "bayesian", "cluster"):
+        refit.check_rows(f"kind={kind!r}", clusters, OTHER_KINDS)
+    units = (
+        units_of(loglik, refit, clusters)
+        if kind in ("pairs", "cluster") and acceleration is not None
+        else None
+    )
+    way = None if units is None else _way(acceleration, units, total)
+    deleted = units if way == "jackknife" else None
+    refits, bytes_each = (
+        _simulated(loglik, refit, fit, key, sample, vcov)
+        if plan is None
+        else _resampled(plan, refit, _influence(loglik, fit, refit), key, total, vcov, deleted)
+    )
+    values, errors, status = _gathered(
+        refits,
+        bytes_each,
+        target,
+        total + (0 if deleted is None else len(deleted.times)),
+        vcov is not None,
+        f"{kind} bootstrap",
+        progress,
+    )
+    estimate = target.values(fit.x[None])[0]
+    a = np.full(len(target.names), np.nan)
+    if way == "influence":
+        a = infinitesimal_jackknife(
+            loglik,
+            fit,
+            refit.data,
+            clusters=clusters,
+            statistic=statistic,
+            weights=refit.weights,
+            constraints=refit.constraints,
+        ).acceleration
+    if deleted is not None:
+        a = Jackknife(
+            estimate,
+            values[total:],
+            deleted.times,
+            status[total:],
+            deleted.clustered,
+            target.names,
+            target.outcome,
+        ).acceleration
+    own_se = (
+        target.stderr(jax.tree.map(lambda leaf: np.asarray(leaf)[None], fit))[0]
+        if vcov
+        else np.full(len(target.names), np.nan)
+    )
+    return Bootstrap(
+        estimate,
+        values[:total],
+        status[:total],
+        kind,
+        a,
+        way,
+        own_se,
+        None if errors is None else errors[:total],
+        target.names,
+        target.outcome,
+    )
+
+
+def _way(acceleration: str | None, units: Units, total: int) -> str:
+    """Delete-one fits where they are no more than the replicates: they are members of the same
+    batch.
+    """
+    return (
+        str(acceleration)
+        if acceleration != "auto"
+        else "jackknife"
+        if len(units.times) <= total
+        else "influence"
+    )
+
+
+def _check_vcov(vcov: str | None, fit: Fit, kind: str) -> None:
+    if vcov is None:
+        return
+    check_choice("vcov", vcov, VCOV_KINDS)
+    if kind not in ("pairs", "parametric"):
+        raise ValueError(
+            f"studentized intervals are there for pairs and parametric replicates; a {kind!r} "
+            "replicate has no standard error of its own: leave vcov out"
+        )
+    if vcov in CLUSTER_KINDS:
+        raise ValueError(
+            f"vcov={vcov!r} needs clusters, which pairs would tear apart: use kind='cluster'"
+        )
+    if fit.vcov_kind.split(" ")[0] != vcov:
+        raise ValueError(
+            f"the standard errors of the fit are {fit.vcov_kind}, those of the replicates would "
+            f"be {vcov}: fit(…, vcov={vcov!r}) first, or give "
+            f"vcov={fit.vcov_kind.split(' ')[0]!r}"
+        )
+
+
+Refits = tuple[
+    Callable[[np.ndarray], Fit], float
+]  # from numbers of members to their refits, and the bytes that a member takes
+
+
+def _influence(loglik: Loglik, fit: Fit, refit: Refit) -> np.ndarray | None:
+    """Rows u_i = J⁻¹s_i (n, p): a replicate starts at θ̂ + Σ w_i u_i, one Newton step for all at
+    the price of a product. None where that may leave the bounds, or the start is another than the
+    estimate.
+    """
+    free = all(leaf.constraint.is_identity for leaf in fit.layout.leaves)
+    roots = roots_of(as_tree(loglik), fit.layout)
+    if (
+        refit.start is not fit.params
+        or fit.verdict != Status.CONVERGED
+        or not free
+        or np.any(roots != np.arange(len(roots)))
+    ):
+        return None
+    return np.asarray(scores(loglik)(fit.params, refit.data)) @ inverse_information(loglik, fit)
+
+
+def _resampled(
+    plan: Plan,
+    refit: Refit,
+    influence: np.ndarray | None,
+    key: Array,
+    total: int,
+    vcov: str | None,
+    deleted: Units | None,
+) -> Refits:
+    """Members by weights: replicates up to ``total``, then the sample without each unit."""
+    at = refit.layout.ravel(refit.start)
+
+    def refits(index: np.ndarray) -> Fit:
+        weights = plan(key, index)
+        if deleted is not None and index[-1] >= total:
+            late = index >= total
+            weights = Weights(
+                np.where(
+                    late[:, None], deleted.without(np.maximum(index - total, 0)), weights.values
+                ),
+                weights.kind,
+            )
+        starts = (
+            None
+            if influence is None
+            else refit.from_flat(np.asarray(at) + np.asarray(weights.values) @ influence)
+        )
+        return refit(refit.data, None, weights, vcov, starts=starts)
+
+    return refits, 8.0 * plan.width
+
+
+def _simulated(
+    loglik: Loglik, refit: Refit, fit: Fit, key: Array, sample: Any, vcov: str | None
+) -> Refits:
+    """Members by data sets simulated from the fit."""
+    if refit.weights is not None:
+        raise ValueError(
+            "a parametric bootstrap simulates one response for each row, so weights have no "
+            "meaning for it: repeat the rows"
+        )
+    if not np.all(np.isfinite(fit.x)):
+        raise ValueError(
+            f"the fit is {fit.verdict.name}: data cannot be simulated at an infinite or "
+            "undefined estimate"
+        )
+    simulate = simulator_of("a parametric bootstrap", loglik, sample, fit.params, refit.data)
+    return lambda index: refit(
+        simulate(key, index), simulate.in_axes, None, vcov
+    ), simulate.bytes_each
+
+
+def _gathered(
+    refits: Callable[[np.ndarray], Fit],
+    bytes_each: float,
+    target: Target,
+    total: int,
+    errors: bool,
+    about: str,
+    progress: Any,
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Values (m, q), standard errors (m, q) and statuses (m,) of all members, chunk by chunk."""
+    values = np.empty((total, len(target.names)))
+    status = np.empty(total, int)
+    se = np.full_like(values, np.nan) if errors else None
+    bar = Progress(total, progress, about)
+    for index, count in chunks(total, bytes_each):
+        fits = refits(index)
+        place = index[:count]
+        values[place], status[place] = (
+            target.values(known(fits))[:count],
+            np.asarray(fits.status)[:count],
+        )
+        if se is not None:
+            se[place] = target.stderr(fits)[:count]
+        bar.add(count)
+    bar.close()
+    return values, se, status

@@ -1,0 +1,436 @@
+"""The jackknife, by real delete-one fits, and the infinitesimal jackknife, by one pass of
+scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmle._types import Loglik, Tree
+from jaxmle.fitting.fit import MAX_STEPS
+from jaxmle.inference.again import check_fit, tangent
+from jaxmle.inference.refit import REGULAR, Refit, chunks, failures, known, refit_of
+from jaxmle.inference.resampling.intervals import skewness_of
+from jaxmle.inference.target import target_of
+from jaxmle.likelihood.combinators import Weights
+from jaxmle.likelihood.contract import as_tree, rows_of
+from jaxmle.likelihood.information.calculus import scores
+from jaxmle.likelihood.information.covariance import cluster_codes
+from jaxmle.likelihood.structure import roots_of
+from jaxmle.parameters.tree import Layout
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.progress import Progress
+from jaxmle.tables.plain import listing, number
+
+RESAMPLE_DEPENDENT_ROWS = (
+    "Give clusters= that hold the rows that look at each other, or bootstrap with kind='block' "
+    "or kind='parametric'"
+)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Jackknife:
+    """Delete-one estimates, with the bias and standard errors computed from them.
+
+    ``estimate`` (q,); ``deleted`` (units, q), the estimate without each unit; ``times`` (units,),
+    how many units each row of ``deleted`` stands for (a row of frequency weight w is w units);
+    ``status`` (units,) of the refits; ``clustered`` whether units are clusters.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.resampling.jackknife import jackknife
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> found = jackknife(exponential, result, y, statistic=lambda params: 1 / params["rate"])
+    >>> round(float(found.se[0]), 6)  # √(14/3)/√4
+    1.080123
+    >>> found.influence[:, 0].round(6).tolist()  # y less its mean
+    [-2.0, 0.0, -1.0, 3.0]
+    """
+
+    estimate: np.ndarray
+    deleted: np.ndarray = field(repr=False)
+    times: np.ndarray = field(repr=False)
+    status: np.ndarray = field(repr=False)
+    clustered: bool
+    names: tuple[str, ...]
+    outcome: Layout = field(repr=False)
+
+    @property
+    def units(self) -> float:
+        """N, how many units there are."""
+        return float(self.times.sum())
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """How many refits have each status other than CONVERGED."""
+        return failures(self.status)
+
+    @cached_property
+    def influence(self) -> np.ndarray:
+        """Jackknife influence values (units, q): u_i = (N − 1)(θ̄ − θ̂₍ᵢ₎), θ̄ the mean of the
+        delete-one estimates.
+        """
+        with np.errstate(invalid="ignore"):
+            return (self.units - 1) * (self._mean() - self.deleted)
+
+    def _mean(self) -> np.ndarray:
+        return self.times @ self.deleted / self.units
+
+    @property
+    def flat_bias(self) -> np.ndarray:
+        """(N − 1)(θ̄ − θ̂), (q,)."""
+        with np.errstate(invalid="ignore"):
+            return (self.units - 1) * (self._mean() - self.estimate)
+
+    @property
+    def se(self) -> np.ndarray:
+        """Standard errors, (q,): inf where a delete-one estimate is infinite, NaN where one is
+        undefined or where none differs.
+        """
+        with np.errstate(invalid="ignore"):
+            variance = (
+                self.times @ (self.deleted - self._mean()) ** 2 * (self.units - 1) / self.units
+            )
+        return _honest(np.sqrt(variance), self.deleted)
+
+    @property
+    def bias(self) -> Tree:
+        """The jackknife estimate of bias, in the tree of the estimate."""
+        return self.outcome.unravel_entries(self.flat_bias)
+
+    @property
+    def stderr(self) -> Tree:
+        """√((N − 1)/N Σ(θ̂₍ᵢ₎ − θ̄)²), in the tree of the estimate."""
+        return self.outcome.unravel_entries(self.se)
+
+    @property
+    def acceleration(self) -> np.ndarray:
+        """a of a BCa interval, (q,): Σu³/6(Σu²)^1.5."""
+        return skewness_of(self.influence, self.times)
+
+    def __repr__(self) -> str:
+        failed = "".join(f"; {count} {status}" for status, count in self.failed.items())
+        table = _table(
+            self.names, {"estimate": self.estimate, "bias": self.flat_bias, "std. error": self.se}
+        )
+        return f"Jackknife of {self.units:,.0f} {_units(self.clustered)}{failed}\n\n{table}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class InfinitesimalJackknife:
+    """One-step influence values, with the standard errors computed from them.
+
+    ``estimate`` (q,); ``influence`` (units, q): u_i = J⁻¹s_i, what a little more weight on unit i
+    does to the estimate; ``times`` (units,) the factor of u_iu_i' in the variance (w for frequency
+    weights; 1 where w is in u already); ``clustered`` whether units are clusters.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.inference.resampling.jackknife import infinitesimal_jackknife
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> normal = lambda params, data: -0.5 * (data - params["mean"]) ** 2
+    >>> result = jm.fit(normal, {"mean": 0.0}, y)
+    >>> found = infinitesimal_jackknife(normal, result, y)
+    >>> found.influence[:, 0].round(6).tolist()  # (y − mean)/n
+    [-0.5, 0.0, -0.25, 0.75]
+    >>> round(float(found.se[0]), 6)  # √14/4, as HC0
+    0.935414
+    """
+
+    estimate: np.ndarray
+    influence: np.ndarray = field(repr=False)
+    times: np.ndarray = field(repr=False)
+    clustered: bool
+    names: tuple[str, ...]
+    outcome: Layout = field(repr=False)
+
+    @property
+    def vcov(self) -> np.ndarray:
+        """Σ u_iu_i', (q, q): HC0, or CR0 for clusters."""
+        return self.influence.T @ (self.times[:, None] * self.influence)
+
+    @property
+    def se(self) -> np.ndarray:
+        """Standard errors, (q,)."""
+        return _honest(np.sqrt(np.diagonal(self.vcov)), self.influence)
+
+    @property
+    def stderr(self) -> Tree:
+        """√Σu², in the tree of the estimate."""
+        return self.outcome.unravel_entries(self.se)
+
+    @property
+    def acceleration(self) -> np.ndarray:
+        """a of a BCa interval, (q,): Σu³/6(Σu²)^1.5."""
+        return skewness_of(self.influence, self.times)
+
+    def __repr__(self) -> str:
+        table = _table(self.names, {"estimate": self.estimate, "std. error": self.se})
+        return (
+            f"Infinitesimal jackknife of {len(self.influence):,} "
+            f"{_units(self.clustered)}\n\n{table}"
+        )
+
+
+def _units(clustered: bool) -> str:
+    return "clusters" if clustered else "units"
+
+
+def _table(names: tuple[str, ...], columns: dict[str, np.ndarray]) -> str:
+    """One row a name, one column of numbers a heading."""
+    rows = [
+        [name, *(number(float(value)) for value in values)]
+        for name, *values in zip(names, *columns.values(), strict=True)
+    ]
+    return listing(["", *columns], rows)
+
+
+def _honest(se: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """inf where a value is infinite; NaN where one is undefined, or where none differs: such an
+    entry is held fixed.
+    """
+    infinite = np.any(np.isinf(values), axis=0)
+    same = np.all(values == values[:1], axis=0)
+    return np.where(np.any(np.isnan(values), axis=0) | same, np.nan, np.where(infinite, np.inf, se))
+
+
+def jackknife(
+    loglik: Loglik,
+    fit: Fit,
+    data: Tree = None,
+    *,
+    clusters: Any = None,
+    statistic: Callable[[Tree], Tree] | None = None,
+    weights: Any = None,
+    constraints: Tree = None,
+    params0: Tree = None,
+    solver: Any = None,
+    max_steps: int = MAX_STEPS,
+    progress: bool | None = None,
+) -> Jackknife:
+    """Standard errors and bias from the estimates without each unit in turn, all refitted in
+    batches.
+
+    SE² = (N − 1)/N Σ(θ̂₍ᵢ₎ − θ̄)², bias = (N − 1)(θ̄ − θ̂). A row of frequency weight w is w units:
+    one of them is deleted, and counts w times.
+
+    Args:
+        loglik, data, weights: those of the fit.
+        fit: what ``jaxmle.fit`` returned.
+        clusters: labels (n,); whole clusters are then deleted.
+        statistic: a function of the parameters to study in their place; its value is a number, an
+            array or a tree of them.
+        constraints: those of the fit, which may be left out.
+        params0: start of the refits where the estimate cannot be one.
+        solver, max_steps, progress: as in ``fit_batch``.
+
+    Returns:
+        A ``Jackknife``. A refit that has no maximum leaves NaN, and so NaN in the standard error;
+        an infinite estimate leaves inf.
+
+    Raises:
+        ValueError, TypeError: for a likelihood without terms, data, weights or constraints that are
+            not those of the fit.
+
+    Quenouille (1956), Biometrika 43, 353; Tukey (1958), Annals of Mathematical Statistics 29, 614.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.resampling.jackknife import jackknife
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> mean = jackknife(exponential, result, y, statistic=lambda params: 1 / params["rate"])
+    >>> bool(np.isclose(mean.stderr, y.std(ddof=1) / 2)), bool(abs(mean.bias) < 1e-9)
+    (True, True)
+    """
+    refit = refit_of(
+        "jackknife", loglik, fit, data, params0, constraints, weights, solver, max_steps, progress
+    )
+    refit.check_rows("the jackknife", clusters, RESAMPLE_DEPENDENT_ROWS)
+    target = target_of(fit, statistic)
+    units = units_of(loglik, refit, clusters)
+    total = len(units.times)
+    deleted = np.empty((total, len(target.names)))
+    status = np.empty(total, int)
+    bar = Progress(
+        total, progress, f"jackknife of {total:,} {'clusters' if units.clustered else 'rows'}"
+    )
+    for index, count in chunks(total, 8.0 * len(units.weight)):
+        fits = refit(refit.data, None, Weights(units.without(index), units.weighting), None)
+        place = index[:count]
+        deleted[place], status[place] = (
+            target.values(known(fits))[:count],
+            np.asarray(fits.status)[:count],
+        )
+        bar.add(count)
+    bar.close()
+    return Jackknife(
+        target.values(fit.x[None])[0],
+        deleted,
+        units.times,
+        status,
+        units.clustered,
+        target.names,
+        target.outcome,
+    )
+
+
+class Units(NamedTuple):
+    """What a jackknife deletes."""
+
+    weight: np.ndarray  # (n,) of each row
+    code: np.ndarray  # (n,) the unit of each row, −1 for a row of weight 0
+    times: np.ndarray  # (units,) how many units each stands for
+    weighting: str
+    clustered: bool
+
+    def without(self, index: np.ndarray) -> np.ndarray:
+        """Weights (b, n) without the units ``index``: one copy of a row of frequency weight, the
+        whole of any other row or cluster.
+
+        Numbers beyond the last unit stand for it again.
+        """
+        gone = self.code[None, :] == np.minimum(index, len(self.times) - 1)[:, None]
+        return np.where(
+            gone,
+            0.0 if self.clustered or self.weighting == "sampling" else self.weight - 1,
+            self.weight,
+        )
+
+
+def units_of(loglik: Loglik, refit: Refit, clusters: Any) -> Units:
+    """The rows of positive weight, or the clusters that have one."""
+    n = rows_of(as_tree(loglik), refit.data)
+    if n is None:
+        raise ValueError("the jackknife deletes rows, but there are no data")
+    kind = "none" if refit.weights is None else refit.weights.kind
+    w = np.ones(n) if refit.weights is None else np.asarray(refit.weights.values, dtype=float)
+    code = np.full(n, -1)
+    if clusters is None:
+        code[w > 0] = np.arange(np.sum(w > 0))
+        times = w[w > 0] if kind == "frequency" else np.ones(int(np.sum(w > 0)))
+    else:
+        coded = cluster_codes(clusters, n)
+        if len(coded) > 1:
+            raise ValueError("a jackknife of clusters takes one label for each row")
+        code[w > 0] = np.unique(np.asarray(coded[0])[w > 0], return_inverse=True)[1]
+        times = np.ones(int(code.max()) + 1)
+    if times.sum() < 2:
+        raise ValueError("a jackknife needs at least two units")
+    return Units(
+        w, code, times, "sampling" if kind == "sampling" else "frequency", clusters is not None
+    )
+
+
+def infinitesimal_jackknife(
+    loglik: Loglik,
+    fit: Fit,
+    data: Tree = None,
+    *,
+    clusters: Any = None,
+    statistic: Callable[[Tree], Tree] | None = None,
+    weights: Any = None,
+    constraints: Tree = None,
+) -> InfinitesimalJackknife:
+    """The limit of the jackknife as the weight taken off goes to zero: influence values u_i =
+    J⁻¹s_i, from one pass of scores.
+
+    Its variance Σu_iu_i' is HC0 (CR0 with clusters). Arguments as in ``jackknife``. A fit that is
+    not a regular maximum (CONVERGED or IMPRECISE) has no influence values: they are NaN.
+
+    Returns:
+        An ``InfinitesimalJackknife`` with influence values (units, q).
+
+    Raises:
+        ValueError, TypeError: as ``jackknife`` does.
+
+    Jaeckel (1972), Bell Laboratories Memorandum 72-1215; Efron (1982), *The Jackknife, the
+    Bootstrap and Other Resampling Plans*, section 6.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.resampling.jackknife import infinitesimal_jackknife
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(
+    ...     exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive}, vcov="HC0"
+    ... )
+    >>> bool(
+    ...     np.isclose(
+    ...         infinitesimal_jackknife(exponential, result, y).stderr["rate"],
+    ...         result.stderr["rate"],
+    ...     )
+    ... )
+    True
+    """
+    check_fit("infinitesimal_jackknife", fit, alone=True)
+    refit = refit_of(
+        "infinitesimal_jackknife",
+        loglik,
+        fit,
+        data,
+        fit.params,
+        constraints,
+        weights,
+        None,
+        MAX_STEPS,
+    )
+    refit.check_rows("the infinitesimal jackknife", clusters, RESAMPLE_DEPENDENT_ROWS)
+    target = target_of(fit, statistic)
+    units = units_of(loglik, refit, clusters)
+
+    def record(rows: Any) -> Any:
+        return InfinitesimalJackknife(
+            target.values(fit.x[None])[0],
+            rows,
+            units.times,
+            units.clustered,
+            target.names,
+            target.outcome,
+        )
+
+    if fit.verdict not in REGULAR:
+        return record(np.full((len(units.times), len(target.names)), np.nan))
+    rows = target.through(
+        np.asarray(scores(loglik)(fit.params, refit.data)) @ inverse_information(loglik, fit), fit
+    )
+    there = units.code >= 0
+    if not units.clustered:
+        return record(
+            (rows if units.weighting == "frequency" else units.weight[:, None] * rows)[there]
+        )
+    summed = np.zeros((len(units.times), rows.shape[1]))
+    np.add.at(summed, units.code[there], (units.weight[:, None] * rows)[there])
+    return record(summed)
+
+
+def inverse_information(loglik: Loglik, fit: Fit) -> np.ndarray:
+    """J⁻¹ (p, p) of the printed entries at a maximum, whatever covariance the fit carries; 0 for an
+    entry that is fixed, NaN where J is not positive definite.
+
+    On the moves L that constraints, ``fix`` and ``tie`` leave, J⁻¹ = L(L'JL)⁻¹L'.
+    """
+    tree = as_tree(loglik)
+    lift = tangent(tree, fit.layout).lift
+    roots = roots_of(tree, fit.layout)
+    root = inverse_root_of(-lift.T @ fit.hessian @ lift)
+    full = (lift @ root @ root.T @ lift.T)[np.maximum(roots, 0)][:, np.maximum(roots, 0)]
+    held = roots < 0
+    return np.where(held[:, None] | held[None, :], 0.0, full)
+
+
+def inverse_root_of(information: np.ndarray) -> np.ndarray:
+    """U (k, k) with UU' the inverse of a matrix; NaN where it is not positive definite."""
+    with np.errstate(all="ignore"):
+        scale = np.sqrt(np.diagonal(information))
+        unit = 0.5 * (information + information.T) / np.outer(scale, scale)
+    if (
+        not np.all(np.isfinite(unit))
+        or np.linalg.eigvalsh(unit)[0] <= len(unit) * np.finfo(unit.dtype).eps
+    ):
+        return np.full_like(information, np.nan)
+    return np.linalg.inv(np.linalg.cholesky(unit)).T / scale[:, None]

@@ -1,0 +1,132 @@
+"""Data sets simulated from a fitted model, many at once, with the leaves that the simulation
+leaves alone shared by all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.parameters.arguments import check_function
+from jaxmle.runtime.compile import compiled, precision
+from jaxmle.runtime.opaque import Opaque
+
+Sample = Callable[[jax.Array, Tree, Tree], Tree]
+
+
+@dataclass(frozen=True)
+class Simulator:
+    """``sample(key, params, data)`` for many keys. Data set i uses ``fold_in(key, i)`` and
+    nothing else.
+    """
+
+    sample: Any  # Sample
+    params: Tree
+    data: Tree
+    fresh: tuple[bool, ...]  # for each leaf whether the simulation makes it anew
+    bytes_each: float
+
+    @property
+    def in_axes(self) -> Tree:
+        """As ``fit_batch`` takes it."""
+        return jax.tree.unflatten(
+            jax.tree.structure(self.data), [0 if fresh else None for fresh in self.fresh]
+        )
+
+    def __call__(self, key: Array, index: np.ndarray) -> Tree:
+        """The data sets ``index`` (b,): fresh leaves (b, n, ...), the others as they are."""
+        fresh = self.fresh
+
+        def make(portable: Any) -> Callable[..., Any]:
+            def one(params: Tree, data: Tree, key: Array, i: Array) -> list[Array]:
+                leaves = jax.tree.leaves(
+                    portable.function(jax.random.fold_in(key, i), params, data)
+                )
+                return [leaf for leaf, new in zip(leaves, fresh, strict=True) if new]
+
+            return jax.vmap(one, in_axes=(None, None, None, 0))
+
+        program = compiled(Opaque(self.sample), ("sample", fresh), make)
+        with precision(np.float64):
+            new = iter(
+                [
+                    np.asarray(leaf)
+                    for leaf in program(self.params, self.data, key, jnp.asarray(index, jnp.uint32))
+                ]
+            )
+        old = jax.tree.leaves(self.data)
+        leaves = [
+            _alike(next(new), leaf) if fresh else leaf
+            for leaf, fresh in zip(old, self.fresh, strict=True)
+        ]
+        return jax.tree.unflatten(jax.tree.structure(self.data), leaves)
+
+
+def _alike(new: np.ndarray, old: Any) -> np.ndarray:
+    """Counts drawn as integers are numbers where the data hold numbers."""
+    return (
+        new.astype(old.dtype)
+        if np.dtype(old.dtype).kind == "f" and new.dtype.kind in "iub"
+        else new
+    )
+
+
+def simulator_of(
+    what: str, loglik: Loglik, sample: Sample | None, params: Tree, data: Tree
+) -> Simulator:
+    """The simulator, checked by abstract evaluation. A leaf that ``sample`` hands back
+    untouched is shared by all data sets.
+    """
+    sample = getattr(loglik, "sample", None) if sample is None else sample
+    if sample is None:
+        raise ValueError(
+            f"{what} needs sample(key, params, data), which returns data with a fresh response, "
+            "such as lambda key, params, data: {**data, 'y': …}"
+        )
+    check_function("sample", sample, "lambda key, params, data: {**data, 'y': …}")
+    flags: list[bool] = []
+
+    def look(params: Tree, data: Tree, key: jax.Array) -> Tree:
+        out = sample(key, params, data)
+        if str(jax.tree.structure(out)) != str(jax.tree.structure(data)):
+            raise ValueError(
+                f"sample must return a tree like the data, {jax.tree.structure(data)}; got "
+                f"{jax.tree.structure(out)}"
+            )
+        flags.extend(
+            new is not old
+            for new, old in zip(jax.tree.leaves(out), jax.tree.leaves(data), strict=True)
+        )
+        return out
+
+    with precision(np.float64):
+        shapes = jax.eval_shape(
+            look,
+            jax.tree.map(jnp.asarray, params),
+            jax.tree.map(jnp.asarray, data),
+            jax.random.key(0),
+        )
+    for (path, new), old in zip(
+        jax.tree_util.tree_leaves_with_path(shapes), jax.tree.leaves(data), strict=True
+    ):
+        if new.shape != np.shape(old):
+            raise ValueError(
+                f"sample returns data{jax.tree_util.keystr(path)} of shape {new.shape}; the data "
+                f"have {np.shape(old)}"
+            )
+    if not any(flags):
+        raise ValueError(
+            "sample returns the data as they are: it must draw a fresh response from the key"
+        )
+    size = sum(
+        float(np.prod(new.shape)) * new.dtype.itemsize
+        for new, fresh in zip(jax.tree.leaves(shapes), flags, strict=True)
+        if fresh
+    )
+    return Simulator(sample, params, data, tuple(flags), size)

@@ -1,0 +1,1 @@
+"""Comparison of models and families, and divergences between distributions."""

@@ -1,0 +1,368 @@
+"""Choosing between models: Takeuchi's criterion, and a table of fits to the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.inference.again import inverse_root, tangent, visit
+from jaxmle.inference.hypotheses.likelihood_ratio import found_supremum, lr_test, same_data
+from jaxmle.inference.hypotheses.record import Test
+from jaxmle.likelihood.evaluate import sums
+from jaxmle.likelihood.terms import term_rows
+from jaxmle.parameters.arguments import check_choice, check_flag, shown
+from jaxmle.parameters.tree import Layout
+from jaxmle.record.fit import Fit
+from jaxmle.solvers.status import Status
+
+MODEL_CRITERIA = ("aic", "aicc", "bic")
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["value", "penalty"], meta_fields=[])
+@dataclass(frozen=True)
+class Takeuchi:
+    """Takeuchi's criterion: ``value`` = −2ℓ + 2·``penalty``, ``penalty`` = tr(J⁻¹K), which is the
+    number of parameters when the model is right.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.inference.selection.compare import tic
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> normal = lambda params, data: -0.5 * (data - params["mean"]) ** 2
+    >>> result = jm.fit(normal, {"mean": 0.0}, y)
+    >>> found = tic(normal, result, y)
+    >>> round(float(found.penalty), 6), round(float(found.value), 6)  # var(y)/1 = 3.5, 14 + 2·3.5
+    (3.5, 21.0)
+    """
+
+    value: Array
+    penalty: Array
+
+
+def tic(
+    loglik: Loglik, fit: Fit, data: Tree = None, *, weights: Any = None, in_axes: Any = 0
+) -> Takeuchi:
+    """Takeuchi's information criterion −2ℓ + 2 tr(J⁻¹K): AIC without the belief that the model is
+    right.
+
+    J is the observed information and K the sum of the outer products of scores (Takeuchi 1976,
+    Suri-Kagaku 153, 12–18; Konishi & Kitagawa 2008, *Information Criteria and Statistical
+    Modeling*, section 3.4.3). The trace does not depend on the parametrisation. It is noisy: for a
+    normal sample its mean is 2 − 3/(n + 1).
+
+    Args:
+        loglik, fit, data: a likelihood with one term per observation, its fit (one or a batch), and
+            the data given again.
+        weights: as given to the fit.
+        in_axes: as in ``score_test``.
+
+    Returns:
+        ``Takeuchi`` with ``value`` and ``penalty``; NaN for MAP fits, under sampling weights, and
+        for fits without a regular maximum.
+
+    Raises:
+        ValueError: for data or weights that are not those of the fit, and a likelihood without
+            terms.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.selection.compare import tic
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> found = tic(
+    ...     exponential, jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive}), y
+    ... )
+    >>> (
+    ...     round(float(found.penalty), 4),
+    ...     round(float(found.value), 4),
+    ... )  # for an exponential, var(y)/mean(y)²
+    (0.3889, 17.5667)
+    """
+    seen = visit(loglik, fit, data, weights=weights, in_axes=in_axes)
+    layout = fit.layout
+    penalty = seen.evaluate("tic", lambda ll, x, rows, codes: _trace(ll, layout, x, rows))
+    regular = (
+        (fit.status == int(Status.CONVERGED)) & (fit.mode == "ML") & (fit.weighting != "sampling")
+    )
+    penalty = namespace(penalty).where(regular, penalty, np.nan)
+    return Takeuchi(-2 * fit.loglik + 2 * penalty, penalty[()])
+
+
+def _trace(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
+    """tr(J⁻¹K) = Σ |U's_i|² over the terms, J⁻¹ = UU'."""
+    lift = jnp.asarray(tangent(loglik, layout).lift, x.dtype)
+    rows = term_rows(loglik, layout, x, data)
+    root = inverse_root(-(lift.T @ sums(loglik, layout, x, data).hessian @ lift))
+    return jnp.sum(rows.meat[:, None] * (rows.scores @ lift @ root) ** 2)
+
+
+# ---------------------------------------------------------------- many models
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["status", "df", "n", "loglik", "aic", "aicc", "bic", "delta", "weight", "lr"],
+    meta_fields=["names", "by", "notes"],
+)
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison of models fitted to the same data.
+
+    The last axis of every leaf runs over the models, in the order given.
+
+    ``delta`` is the distance of the criterion ``by`` from its smallest value, ``weight``
+    exp(−delta/2) scaled to sum to one; ``lr`` the likelihood-ratio test of each model against the
+    one before, where they were said to be nested.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.inference.selection.compare import compare
+    >>> d = {"x": np.array([-1.0, 0.0, 0.0, 1.0]), "y": np.array([0.0, 2.0, 2.0, 4.0])}
+    >>> line = lambda p, d: -0.5 * (d["y"] - p["a"] - p["b"] * d["x"]) ** 2
+    >>> flat, start = jm.fix(line, {"b": 0.0}), {"a": 0.0, "b": 0.0}
+    >>> found = compare(jm.fit(flat, start, d), jm.fit(line, start, d), names=["flat", "line"])
+    >>> found.best, found.delta.round(6).tolist()  # 2Δℓ − 2 = b² Σx² − 2
+    ('line', [6.0, 0.0])
+    >>> found.weight.round(6).tolist()  # as exp(−3) to 1
+    [0.047426, 0.952574]
+    """
+
+    status: Array
+    df: Array
+    n: Array
+    loglik: Array
+    aic: Array
+    aicc: Array
+    bic: Array
+    delta: Array
+    weight: Array
+    lr: tuple[Test, ...]
+    names: tuple[str, ...]
+    by: str
+    notes: tuple[str, ...]
+
+    @property
+    def best(self) -> Any:
+        """The name of the model with the smallest criterion; for a batch an array of names."""
+        lost = np.all(np.isnan(self.delta), axis=-1)
+        place = np.argmin(np.where(np.isnan(self.delta), np.inf, self.delta), axis=-1)
+        found = np.where(lost, "", np.array(self.names)[place])
+        return str(found) if not found.ndim else found
+
+    def __repr__(self) -> str:
+        if isinstance(self.loglik, jax.core.Tracer):
+            return f"Comparison({', '.join(self.names)})"
+        if np.ndim(self.loglik) > 1:
+            return _batch_table(self)
+        return _table(self)
+
+    __str__ = __repr__
+
+
+def compare(
+    *fits: Fit, names: Sequence[str] | None = None, by: str = "aic", nested: bool = False
+) -> Comparison:
+    """A table of models fitted to the same data: criteria, their differences and weights, and
+    likelihood-ratio tests where nested.
+
+    Args:
+        fits: at least two fits of the same data, or batches of one shape.
+        names: of the models; numbered from 0 without.
+        by: the criterion behind differences and weights: ``"aic"``, ``"aicc"`` or ``"bic"``.
+        nested: whether each model is nested in the next, which records cannot tell. Then each is
+            tested against the one before.
+
+    Returns:
+        A ``Comparison``, printed as a table. A model whose log-likelihood is no supremum has NaN
+        and no weight.
+
+    Raises:
+        ValueError: for fits of different data, n or weights: their criteria do not compare.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.selection.compare import compare
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> gamma = lambda p, d: (
+    ...     (p["k"] - 1) * jnp.log(d)
+    ...     - p["rate"] * d
+    ...     + p["k"] * jnp.log(p["rate"])
+    ...     - jm.special.gammaln(p["k"])
+    ... )
+    >>> start, bounds = {"k": 1.0, "rate": 1.0}, {"k": jm.positive, "rate": jm.positive}
+    >>> small = jm.fit(jm.fix(gamma, {"k": 1.0}), start, y, constraints=bounds)
+    >>> print(
+    ...     compare(
+    ...         small,
+    ...         jm.fit(gamma, start, y, constraints=bounds),
+    ...         names=["exponential", "gamma"],
+    ...         nested=True,
+    ...     )
+    ... )
+    exponential has the smallest AIC
+    n = 4
+    <BLANKLINE>
+                 status     df  log-likelihood     AIC    AICc     BIC  delta  weight     LR      p
+    exponential  CONVERGED   1          -8.394  18.789  20.789  18.175  0.000   0.547
+    gamma        CONVERGED   2          -7.584  19.168  31.168  17.941  0.379   0.453  1.621  0.203
+    """
+    if len(fits) < 2:
+        raise ValueError(f"compare takes at least two fits; got {len(fits)}")
+    check_choice("by", by, MODEL_CRITERIA)
+    check_flag("nested", nested)
+    same_data(fits)
+    listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    told = tuple(names) if names is not None and listed else ()
+    if names is None:
+        told = tuple(f"model {i}" for i in range(len(fits)))
+    if len(told) != len(fits) or len(set(told)) != len(told):
+        raise ValueError(
+            f"names must be {len(fits)} different strings, one for each fit; got {shown(names)}"
+        )
+    xp = namespace(fits[0].loglik)
+
+    def stack(values: Any) -> Any:
+        return xp.stack([xp.asarray(value) for value in values], axis=-1)
+
+    sound = stack([found_supremum(fit) for fit in fits])
+    kept = {
+        name: xp.where(sound, stack([getattr(fit, name) for fit in fits]), xp.nan)
+        for name in MODEL_CRITERIA
+    }
+    delta, weight = _weights(kept[by])
+    lr = (
+        tuple(lr_test(small, full) for small, full in zip(fits[:-1], fits[1:], strict=True))
+        if nested
+        else ()
+    )
+    df = xp.broadcast_to(xp.asarray([fit.df for fit in fits]), sound.shape)
+    status, n, loglik = (
+        stack([getattr(fit, leaf) for fit in fits]) for leaf in ("status", "n", "loglik")
+    )
+    return Comparison(
+        status,
+        df,
+        n,
+        loglik,
+        **kept,
+        delta=delta,
+        weight=weight,
+        lr=lr,
+        names=told,
+        by=by,
+        notes=_notes(fits),
+    )
+
+
+def _weights(criterion: Array) -> tuple[Array, Array]:
+    """Differences from the smallest and Akaike weights; NaN models take no part."""
+    xp = namespace(criterion)
+    known = ~xp.isnan(criterion)
+    lowest = xp.min(xp.where(known, criterion, xp.inf), axis=-1, keepdims=True)
+    lowest = xp.where(xp.isfinite(lowest), lowest, 0.0)
+    delta = criterion - lowest
+    share = xp.where(known, xp.exp(-0.5 * xp.where(known, delta, 0.0)), 0.0)
+    total = xp.sum(share, axis=-1, keepdims=True)
+    return delta, xp.where(known, share / xp.where(total > 0, total, 1.0), xp.nan)
+
+
+def _notes(fits: Sequence[Fit]) -> tuple[str, ...]:
+    said = (
+        (
+            any(fit.mode != "ML" for fit in fits),
+            "A penalised fit does not maximise the log-likelihood and has no criteria.",
+        ),
+        (
+            any(fit.weighting == "sampling" for fit in fits),
+            "Under sampling weights the weighted sum is no log-likelihood: there are no criteria.",
+        ),
+    )
+    return tuple(sentence for holds, sentence in said if holds)
+
+
+def _table(found: Comparison) -> str:
+    from jaxmle.tables.layout import Grid, Page, text
+    from jaxmle.tables.numerals import count, fixed, likelihood, p_value
+
+    rows = []
+    for i, name in enumerate(found.names):
+        numbers = (found.loglik[i], found.aic[i], found.aicc[i], found.bic[i], found.delta[i])
+        tested = (
+            (likelihood(float(found.lr[i - 1].statistic)), p_value(float(found.lr[i - 1].pvalue)))
+            if found.lr and i
+            else ("", "")
+        )
+        cells = (
+            *(likelihood(float(v)) for v in numbers),
+            fixed(float(found.weight[i]), 3),
+            *(tested if found.lr else ()),
+        )
+        rows.append((name, Status(int(found.status[i])).name, str(int(found.df[i])), *cells))
+    header = (
+        "",
+        "status",
+        "df",
+        "log-likelihood",
+        "AIC",
+        "AICc",
+        "BIC",
+        "delta",
+        "weight",
+        *(("LR", "p") if found.lr else ()),
+    )
+    title = {"aic": "AIC", "aicc": "AICc", "bic": "BIC"}[found.by]
+    head = f"{found.best} has the smallest {title}" if found.best else f"no model has an {title}"
+    untested = tuple(
+        f"{found.names[i + 1]} against {found.names[i]}: no p-value: {test.reason}"
+        for i, test in enumerate(found.lr)
+        if int(test.code)
+    )
+    unsound = tuple(
+        f"{name} ended {Status(int(s)).name}: its maximum, or its number of parameters, is not "
+        "known, so that it has no criteria."
+        for name, s, v in zip(found.names, found.status, found.aic, strict=True)
+        if np.isnan(v) and not found.notes
+    )
+    return text(
+        Page(
+            head,
+            True,
+            (("n", count(float(found.n[0]))),),
+            (Grid(header, tuple(rows), words=(0, 1)),),
+            (*found.notes, *unsound, *untested),
+        )
+    )
+
+
+def _batch_table(found: Comparison) -> str:
+    """How often each model is the best."""
+    from jaxmle.tables.layout import Grid, Page, text
+    from jaxmle.tables.numerals import fixed
+
+    best = np.asarray(found.best).reshape(-1)
+    weight = np.nanmean(
+        np.where(np.isnan(found.weight), 0.0, found.weight).reshape(-1, len(found.names)), axis=0
+    )
+    rows = tuple(
+        (
+            name,
+            str(int(np.sum(best == name))),
+            fixed(100 * float(np.mean(best == name)), 2),
+            fixed(float(w), 3),
+        )
+        for name, w in zip(found.names, weight, strict=True)
+    )
+    return text(
+        Page(
+            f"{best.size} comparisons of {len(rows)} models by "
+            f"{found.by.upper().replace('AICC', 'AICc')}",
+            True,
+            (),
+            (Grid(("", "best in", "%", "mean weight"), rows),),
+            found.notes,
+        )
+    )

@@ -1,0 +1,1 @@
+"""What can be read off the program of a likelihood: rows kept apart, linear predictors."""

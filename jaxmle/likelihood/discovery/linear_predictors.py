@@ -1,0 +1,304 @@
+"""The predictors of a user's function: where its program keeps rows apart and multiplies designs by
+coefficients, it is a regression.
+
+``data["x"] @ params["beta"]`` is one operation of the program that jax traces. What is left of the
+program, with the product taken for an input, is the density of one row as a function of its
+predictors: the declared form, found instead of declared. Nothing is guessed: parameters that enter
+anything but such products enter as they are, and a program that is not the same for a few rows as
+for all ends it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.closures.kinds import unwrapped
+from jaxmle.likelihood.combinators import Fix, Penalize, Tie, Weight
+from jaxmle.likelihood.contract import data_length, leaf_of, terms_of
+from jaxmle.likelihood.regression import Linear, OfRows, Predictor, Regression
+from jaxmle.likelihood.structure import jeffreys_of
+from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.compile import remembered
+from jaxmle.runtime.opaque import ById, LikelihoodTree, Opaque
+
+ROWS_OF_SECOND_TRACE = 24  # rows of the second trace
+MOST = 8  # scalar predictors: the program is traced for each pair of them
+# numbers among the parameters, where there is no product to gain by: five parameters of 81 rows
+# take half the time of the general road
+MAX_SCALARS_WITHOUT_PRODUCT = 6
+FORWARD = (((1,), (0,)), ((), ()))  # design (n, q) times coefficients (q,) or (q, K)
+BACKWARD = (((0,), (1,)), ((), ()))  # coefficients (q,) times design (n, q)
+SHAPED = (
+    "axes",
+    "axis",
+    "broadcast_dimensions",
+    "dimension",
+    "dimension_numbers",
+    "dimensions",
+    "permutation",
+    "y",
+)  # what of an operation no number of rows changes
+
+
+class Product(NamedTuple):
+    """A design times its coefficients."""
+
+    design: int  # the leaf of the data
+    param: int  # the leaf of the parameters
+
+
+class Found(NamedTuple):
+    """What a function's program says of its parameters."""
+
+    products: tuple[Product, ...]
+    constants: tuple[int, ...]  # leaves of the parameters that enter as they are
+
+
+def declared(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Any:
+    """The likelihood with a ``Regression`` in the place of the user's function, where its program
+    is seen to be one; else as it is.
+
+    Args:
+        loglik: one that ``is_rowwise``.
+    """
+    if isinstance(loglik, Opaque):
+        return _regression(loglik, layout, base, data) or loglik
+    if isinstance(loglik, Weight | Fix | Tie) or (
+        isinstance(loglik, Penalize) and jeffreys_of(loglik) is None
+    ):
+        inner = declared(loglik.loglik, layout, base, data)
+        return loglik if inner is loglik.loglik else dataclasses.replace(loglik, loglik=inner)
+    return loglik
+
+
+def _regression(loglik: Opaque, layout: Layout, base: Any, data: Tree) -> Regression | None:
+    names = _names(data)
+    shapes = tuple(
+        jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype) for leaf in jax.tree.leaves(data)
+    )
+    key = (
+        "predictors",
+        layout,
+        jax.tree.structure(data),
+        tuple((leaf.shape, str(leaf.dtype)) for leaf in shapes),
+    )
+    found: Found | None = remembered(
+        loglik,
+        key,
+        lambda function: _found(
+            function, layout, base, jax.tree.unflatten(jax.tree.structure(data), shapes)
+        ),
+    )
+    if (
+        found is None
+        or any(names[product.design] is None for product in found.products)
+        or not all(leaf.path for leaf in layout.leaves)
+    ):
+        return None
+    paths = [leaf.path for leaf in layout.leaves]
+    forms: dict[str, Predictor] = {
+        f"{names[design]} @ {paths[param]}": Linear(str(names[design]), paths[param])
+        for design, param in found.products
+    }
+    forms |= {paths[param]: paths[param] for param in found.constants}
+    density = Density(
+        ById(unwrapped(loglik.function)),
+        layout.treedef,
+        tuple(leaf.shape for leaf in layout.leaves),
+        found,
+        tuple(forms),
+    )
+    return Regression(density, tuple(forms), tuple(forms.values()))
+
+
+def _names(data: Tree) -> list[str | None]:
+    """How ``linear`` calls each leaf of the data; None where it has no name."""
+    names: list[str | None] = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+        name = ".".join(
+            str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path
+        )
+        try:
+            names.append(name if leaf_of(data, name) is leaf else None)
+        except (ValueError, TypeError):
+            names.append(None)
+    return names
+
+
+# ---------------------------------------------------------------- the rest of the program
+
+
+@dataclass(frozen=True)
+class Density(OfRows, LikelihoodTree):
+    """The log density of rows by a user's function, given their predictors."""
+
+    function: ById
+    treedef: Any  # of the parameters
+    shapes: tuple[tuple[int, ...], ...]  # of their leaves
+    found: Found
+    names: tuple[str, ...]  # of the predictors: products, then constants
+
+    def __call__(self, eta: Mapping[str, Array], rows: Tree) -> Array:
+        values = [jnp.asarray(eta[name]) for name in self.names]
+        products = dict(zip(self.found.products, values, strict=False))
+        constants = dict(zip(self.found.constants, values[len(products) :], strict=True))
+        params = [
+            constants.get(i, jnp.zeros(shape, values[0].dtype))
+            for i, shape in enumerate(self.shapes)
+        ]
+        program = _program(self.function.value, jax.tree.unflatten(self.treedef, params), rows)
+        here = _products(program, len(params))
+        assert {product for _, product in here} >= set(products), (
+            "the program of these rows is not that of the others"
+        )
+        known = {var: products[product] for var, product in here if product in products}
+        rest = [
+            equation for equation in program.jaxpr.eqns if known.keys().isdisjoint(equation.outvars)
+        ]
+        density = program.jaxpr.replace(invars=[*known, *program.jaxpr.invars], eqns=rest)
+        return jax.core.eval_jaxpr(
+            density, program.consts, *known.values(), *params, *jax.tree.leaves(rows)
+        )[0]
+
+
+def _program(function: Any, params: Tree, rows: Tree) -> Any:
+    """The program of the terms, with an argument for each leaf of the parameters and of the
+    data.
+    """
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), (params, rows)
+    )
+    return jax.make_jaxpr(lambda params, rows: terms_of(function, params, rows))(*shapes)
+
+
+def _products(program: Any, leaves: int) -> list[tuple[Any, Product]]:
+    """The products of designs and coefficients in a program, each with the variable that it is."""
+    places = {var: place for place, var in enumerate(program.jaxpr.invars)}
+    found = []
+    for equation in program.jaxpr.eqns:
+        if equation.primitive.name != "dot_general" or any(
+            hasattr(atom, "val") for atom in equation.invars
+        ):
+            continue
+        left, right = (places.get(atom, -1) for atom in equation.invars)
+        numbers = equation.params["dimension_numbers"]
+        flat = len(equation.invars[0].aval.shape) == 1
+        if (
+            0 <= right < leaves <= left
+            and numbers == FORWARD
+            and len(equation.invars[0].aval.shape) == 2
+        ):
+            found.append((equation.outvars[0], Product(left - leaves, right)))
+        elif (
+            0 <= left < leaves <= right
+            and numbers == BACKWARD
+            and flat
+            and len(equation.invars[1].aval.shape) == 2
+        ):
+            found.append((equation.outvars[0], Product(right - leaves, left)))
+    return found
+
+
+# ---------------------------------------------------------------- all rows
+
+
+def _found(function: Any, layout: Layout, base: Any, data: Tree) -> Found | None:
+    """The products and constants of a function; None where it is no regression of few
+    predictors.
+    """
+    params = jax.eval_shape(layout.unravel, base)
+    fewer = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((ROWS_OF_SECOND_TRACE, *leaf.shape[1:]), leaf.dtype), data
+    )
+    try:
+        whole = _program(function, params, data)
+        part = _program(function, params, fewer)
+    except Exception:  # what is wrong with the function itself is told where it is summed
+        return None
+    found = _parted(whole, len(layout.leaves))
+    return found if _same(whole, part, data_length(data)) and _is_worth_it(found, layout) else None
+
+
+def _parted(program: Any, leaves: int) -> Found:
+    """Which leaves of the parameters enter through products alone, and which as they are."""
+    products = _products(program, leaves)
+    others = [
+        equation
+        for equation in program.jaxpr.eqns
+        if dict(products).keys().isdisjoint(equation.outvars)
+    ]
+    used = {atom for equation in others for atom in equation.invars if not hasattr(atom, "val")}
+    constants = tuple(i for i, var in enumerate(program.jaxpr.invars[:leaves]) if var in used)
+    return Found(
+        tuple(dict.fromkeys(product for _, product in products if product.param not in constants)),
+        constants,
+    )
+
+
+def _is_worth_it(found: Found, layout: Layout) -> bool:
+    """Whether the declared form holds all that enters, and there is something to gain: a
+    product of at least two columns, or few parameters.
+    """
+    leaves = layout.leaves
+    plain = all(
+        len(leaves[i].entries) == int(np.prod(leaves[i].shape))
+        for i in (*found.constants, *(product.param for product in found.products))
+    )
+    scalars = [int(np.prod(leaves[product.param].shape[1:])) for product in found.products] + [
+        int(np.prod(leaves[i].shape)) for i in found.constants
+    ]
+    wide = any(leaves[product.param].shape[0] > 1 for product in found.products)
+    small = not found.products and 0 < len(found.constants) <= MAX_SCALARS_WITHOUT_PRODUCT
+    return (
+        plain
+        and (wide or small)
+        and sum(scalars) <= MOST
+        and all(len(leaves[i].shape) <= wide for i in found.constants)
+    )
+
+
+def _same(whole: Any, part: Any, n: int | None) -> bool:
+    """Whether a program for n rows and one for ``FEW`` are one program: the same operations,
+    numbers and axes, and n where the other has few.
+    """
+    pairs = list(zip(whole.consts, part.consts, strict=True))
+    if any(np.asarray(a).tobytes() != np.asarray(b).tobytes() for a, b in pairs) or len(
+        whole.jaxpr.eqns
+    ) != len(part.jaxpr.eqns):
+        return False
+    return all(
+        _same_operation(a, b, n) for a, b in zip(whole.jaxpr.eqns, part.jaxpr.eqns, strict=True)
+    )
+
+
+def _same_operation(a: Any, b: Any, n: int | None) -> bool:
+    inner = [
+        (a.params[name], b.params[name])
+        for name in ("jaxpr", "call_jaxpr", "fun_jaxpr")
+        if hasattr(a.params.get(name), "consts")
+    ]
+    numbers = [
+        [np.asarray(atom.val).tobytes() for atom in one.invars if hasattr(atom, "val")]
+        for one in (a, b)
+    ]
+    shapes = [[atom.aval.shape for atom in (*one.invars, *one.outvars)] for one in (a, b)]
+    if (
+        a.primitive is not b.primitive
+        or numbers[0] != numbers[1]
+        or any(a.params.get(name) != b.params.get(name) for name in SHAPED)
+    ):
+        return False
+    alike = all(
+        len(s) == len(t)
+        and all(u == v or (u, v) == (n, ROWS_OF_SECOND_TRACE) for u, v in zip(s, t, strict=True))
+        for s, t in zip(*shapes, strict=True)
+    )
+    return alike and all(_same(*both, n) for both in inner)

@@ -1,0 +1,206 @@
+"""Whether each term of a likelihood depends on its own row of the data alone, read off the program
+that jax traces of it.
+
+Where it does, members of unequal length may be padded, rows may be weighted, left out and drawn
+again, and a long data set may be summed in blocks that stay in the cache. A declared regression
+keeps rows apart by what it is. Of any other function the program for a length unlike any other is
+followed, operation by operation (``rowwise_rules``), and must be the program for the real lengths
+too: what was computed in Python from the number of rows shows as another number. An operation that
+is not known to keep rows apart, a sum over rows, a count of rows in the arithmetic: each ends the
+proof.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmle._types import Loglik, Tree
+from jaxmle.likelihood.combinators import Pool
+from jaxmle.likelihood.contract import data_length, terms_of
+from jaxmle.likelihood.discovery.row_axis_rules import NotRowwise, follow, opened
+from jaxmle.likelihood.regression import Regression
+from jaxmle.likelihood.structure import parts_of
+from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.compile import remembered
+from jaxmle.runtime.opaque import Opaque
+
+LEAST_LENGTH = (
+    211  # rows of the program that is followed, at least: few programs have a dimension of so many
+)
+SHAPES = frozenset(
+    ["shape", "new_sizes", "limit_indices", "slice_sizes", "length"]
+)  # what may hold n
+OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class Proof(NamedTuple):
+    """Whether rows are proved to be kept apart, and if not, what ends the proof."""
+
+    holds: bool
+    obstacle: str = ""
+
+
+def is_rowwise(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
+    """Whether the user's function in ``loglik`` is one whose terms are proved to depend on
+    their own rows.
+    """
+    core = core_of(loglik)
+    return isinstance(core, Opaque) and proof_of(core, layout, base, data).holds
+
+
+def core_of(loglik: Loglik) -> Any:
+    """The likelihood below weights, priors, and what is fixed or tied; a pool stays whole."""
+    while parts_of(loglik) and not isinstance(loglik, Pool):
+        loglik = parts_of(loglik)[0]
+    return loglik
+
+
+def proof_of(
+    loglik: Loglik, layout: Layout, base: Any, data: Tree, lengths: Sequence[Any] | None = None
+) -> Proof:
+    """Whether every term of a likelihood is proved to depend on its own row alone.
+
+    Args:
+        loglik: a likelihood tree; of a pool each part is looked at.
+        base: the parameters (p,), of which only shape and dtype matter.
+        data: a data set, of which only shapes and dtypes matter.
+        lengths: how many rows there may be, all told; of a pool a tuple of them for each part.
+            None: as many as in ``data``.
+    """
+    core = core_of(loglik)
+    if isinstance(core, Pool):
+        own = lengths if lengths and not isinstance(lengths[0], int) else [lengths] * len(data)
+        parts = zip(core.members, data, own, strict=True)
+        proofs = [proof_of(member, layout, base, part, n) for member, part, n in parts]
+        return next((proof for proof in proofs if not proof.holds), Proof(True))
+    if isinstance(core, Regression):
+        return Proof(True)  # its terms and its predictors are functions of one row by declaration
+    rows = data_length(data)
+    if rows is None:
+        return Proof(False, "the data are closed over")
+    known = sorted({int(n) for n in lengths or [rows]})
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), data)
+    kinds = tuple((leaf.shape[1:], str(leaf.dtype)) for leaf in jax.tree.leaves(shapes))
+    key = ("rowwise", layout, jax.tree.structure(data), kinds, tuple(known))
+    return remembered(core, key, lambda function: _proved(function, layout, base, shapes, known))
+
+
+def _proved(function: Any, layout: Layout, base: Any, data: Tree, lengths: list[int]) -> Proof:
+    chosen = _unlike(layout, data, lengths)
+
+    def program(n: int) -> Any:
+        rows = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((n, *leaf.shape[1:]), leaf.dtype), data
+        )
+        return jax.make_jaxpr(lambda x, rows: terms_of(function, layout.unravel(x), rows))(
+            base, rows
+        )
+
+    try:
+        apart, *real = [program(n) for n in (chosen, *lengths)]
+    except (
+        Exception
+    ) as error:  # the user's code may raise anything; where it is evaluated it says it again
+        return Proof(False, f"it takes no other number of rows ({type(error).__name__})")
+    leaves = len(jax.tree.leaves(data))
+    try:
+        (axis,) = follow(apart, [None, *[0] * leaves], chosen)
+    except NotRowwise as end:
+        return Proof(False, _told(end.path))
+    if axis != 0:
+        return Proof(False, "its value is not one term for each row")
+    if not all(_alike(one, apart, n, chosen) for one, n in zip(real, lengths, strict=True)):
+        return Proof(False, "the number of rows enters its arithmetic")
+    return Proof(True)
+
+
+def _unlike(layout: Layout, data: Tree, lengths: list[int]) -> int:
+    """A length that no other dimension has, and that leaves other remainders by 2 and 3 than
+    the shortest of ``lengths``.
+    """
+    taken = {size for leaf in jax.tree.leaves(data) for size in leaf.shape[1:]} | set(lengths)
+    taken |= {size for leaf in layout.leaves for size in leaf.shape}
+    chosen = LEAST_LENGTH
+    while chosen in taken or any((chosen - lengths[0]) % k == 0 for k in (2, 3)):
+        chosen += 1
+    return chosen
+
+
+def _told(path: Sequence[Any]) -> str:
+    """The operation by its name in jax, and the user's line that asks for it."""
+    frames = (
+        frame
+        for equation in path
+        for frame in getattr(getattr(equation.source_info, "traceback", None), "frames", ())
+        if "site-packages" not in frame.file_name and not frame.file_name.startswith(OURS)
+    )
+    frame = next(frames, None)
+    where = (
+        "" if frame is None else f" in line {frame.line_num} of {os.path.basename(frame.file_name)}"
+    )
+    return f"the operation {path[0].primitive.name}{where}"
+
+
+# ---------------------------------------------------------------- one program for every length
+
+
+def _alike(one: Any, other: Any, n: int, m: int) -> bool:
+    """Whether two programs differ in nothing but the n rows of one and the m of the other."""
+    a = opened(one)
+    b = opened(other)
+    constants = [getattr(program, "consts", None) or () for program in (one, other)]
+    return (
+        len(a.eqns) == len(b.eqns)
+        and _equal(constants[0], constants[1])
+        and all(_same_step(x, y, n, m) for x, y in zip(a.eqns, b.eqns, strict=True))
+    )
+
+
+def _same_step(x: Any, y: Any, n: int, m: int) -> bool:
+    numbers = [[atom.val for atom in step.invars if hasattr(atom, "val")] for step in (x, y)]
+    if x.primitive is not y.primitive or not _equal(*numbers):
+        return False
+    if x.params.keys() != y.params.keys() or not all(
+        _same_setting(name, x.params[name], y.params[name], n, m) for name in x.params
+    ):
+        return False
+    inner = [list(_programs(step)) for step in (x, y)]
+    return len(inner[0]) == len(inner[1]) and all(
+        _alike(a, b, n, m) for a, b in zip(*inner, strict=True)
+    )
+
+
+def _same_setting(name: str, a: Any, b: Any, n: int, m: int) -> bool:
+    """Whether a parameter of an operation is the same but for the number of rows where it is a
+    shape.
+    """
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        pairs = zip(a, b, strict=False)
+        return len(a) == len(b) and all(_same_setting(name, x, y, n, m) for x, y in pairs)
+    if isinstance(a, int | float | np.number) and isinstance(b, int | float | np.number):
+        return _equal([a], [b]) or (name in SHAPES and (a, b) == (n, m))
+    if isinstance(a, str | np.dtype | type | None) and isinstance(b, str | np.dtype | type | None):
+        return bool(a == b)
+    return type(a) is type(b)
+
+
+def _equal(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    return len(a) == len(b) and all(
+        x is y
+        or (np.shape(x) == np.shape(y) and np.asarray(x).tobytes() == np.asarray(y).tobytes())
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+def _programs(equation: Any) -> Iterator[Any]:
+    """The programs that an operation runs, in the order of its parameters."""
+    for name in sorted(equation.params):
+        value = equation.params[name]
+        for each in value if isinstance(value, tuple | list) else (value,):
+            if hasattr(each, "eqns") or hasattr(each, "consts"):
+                yield each

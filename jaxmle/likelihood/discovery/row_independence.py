@@ -1,0 +1,239 @@
+"""Refusal of weights, blocks and resampled rows where the terms of a likelihood look at other rows.
+
+A weight multiplies a term, but what the term takes from other rows (a mean, a lag, 1/n) does not
+know of it: the weighted sum is then not the log-likelihood of the weighted rows. Rows are first
+*proved* to be kept apart (``rowwise``). Where the proof does not hold, terms are *tried*: those of
+some rows alone must be what they are among all rows, at the start and at a point beside it. Both
+are remembered with the function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.likelihood.combinators import Pool, Weight
+from jaxmle.likelihood.contract import data_length, need_terms, terms_of
+from jaxmle.likelihood.discovery.row_axes import core_of, proof_of
+from jaxmle.likelihood.structure import has, parts_of, roots_of, substituted, term_shape
+from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.compile import compiled, remembered
+
+MAX_TRIED_ROWS = 512  # rows that look at each other are expected to do so among so many
+TOLERANCE = {  # of a term relative to 1 + |term|: rounding of a sum in another order
+    np.dtype(np.float64): 1e-8,
+    np.dtype(np.float32): 1e-3,
+}
+REMEDY = (
+    "Write each term as a function of its own row, and pass what it takes from the others (a "
+    "mean, a lag, 1/n) as a column of the data"
+)
+
+
+class Change(NamedTuple):
+    """A row whose term is another one when other rows are left out or replaced."""
+
+    row: int
+    among: float
+    alone: float
+
+
+def check_rows_apart(
+    what: str,
+    loglik: Loglik,
+    layout: Layout,
+    base: Array,
+    data: Tree,
+    *,
+    remedy: str = REMEDY,
+    codes: Array | None = None,
+) -> None:
+    """Refuse a likelihood whose terms are shown to look at other rows.
+
+    Args:
+        what: what needs rows apart, the subject of the message.
+        loglik: a likelihood tree; of a pool each part is looked at.
+        base: parameters (p,) at which it is tried.
+        data: arrays on the host.
+        remedy: the last sentence of the message.
+        codes: clusters (n,) within which rows may look at each other.
+
+    Raises:
+        ValueError: naming the first row whose term changes and what ends the proof.
+    """
+    points = _points(loglik, layout, base)
+    _check(what, loglik, layout, points, data, remedy, codes)
+
+
+def check_weighted(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> None:
+    """Refuse weights on terms that are shown to look at other rows."""
+    if not has(loglik, Weight):
+        return
+    points = _points(loglik, layout, base)
+
+    def walk(node: Any, data: Tree) -> None:
+        if isinstance(node, Weight):
+            _check("a weighted likelihood", node, layout, points, data, REMEDY, None)
+            return
+        pooled = isinstance(node, Pool)
+        for part, rows in zip(parts_of(node), data if pooled else (data,), strict=pooled):
+            walk(part, rows)
+
+    walk(loglik, data)
+
+
+def check_blocks(loglik: Loglik, layout: Layout, base: Array, data: Tree, block_rows: int) -> None:
+    """Refuse sums in blocks of rows over terms that are shown to look at other rows."""
+    core = core_of(loglik)
+    if isinstance(core, Pool):
+        for member, part in zip(core.members, data, strict=True):
+            check_blocks(member, layout, base, part, block_rows)
+    elif (data_length(data) or 0) > block_rows:
+        if not term_shape(core, layout, base, data):
+            need_terms(jnp.zeros(()), "block_rows")
+        points = _points(loglik, layout, base)
+        _check("block_rows", core, layout, points, data, "Leave block_rows out", None)
+
+
+def _check(
+    what: str,
+    loglik: Loglik,
+    layout: Layout,
+    points: list[np.ndarray],
+    data: Tree,
+    remedy: str,
+    codes: Array | None,
+) -> None:
+    core = core_of(loglik)
+    if isinstance(core, Pool):
+        for member, part in zip(core.members, data, strict=True):
+            _check(what, member, layout, points, part, remedy, None)
+        return
+    proof = proof_of(core, layout, points[0], data)
+    change = None if proof.holds else _tried(core, layout, points, data, codes)
+    if change is not None:
+        raise ValueError(
+            f"{what} needs terms that depend on their own row only, but the term of row "
+            f"{change.row} is {change.among:.8g} among all rows and {change.alone:.8g} when "
+            f"others are left out or replaced ({proof.obstacle}). {remedy}."
+        )
+
+
+def _points(loglik: Loglik, layout: Layout, base: Array) -> list[np.ndarray]:
+    """The parameters (p,), and those beside them in all entries that may move: at a start of
+    zero a term may not show what it looks at.
+    """
+    x = np.asarray(base)
+    step = np.where(roots_of(loglik, layout) >= 0, 0.1 * np.maximum(np.abs(x), 0.5), 0.0)
+    return [x, np.asarray(substituted(loglik, layout, x + step.astype(x.dtype)))]
+
+
+def _tried(
+    core: Any, layout: Layout, points: list[np.ndarray], data: Tree, codes: Array | None
+) -> Change | None:
+    """The first row whose term changes; None where none does, or where nothing can be tried."""
+    n = data_length(data)
+    shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in jax.tree.leaves(data))
+    units = None if codes is None else hash(np.asarray(codes).tobytes())
+    key = ("rows tried", layout, jax.tree.structure(data), shapes, units)
+    if n is None or n < 2 or not term_shape(core, layout, points[0], data):
+        return None
+    rows = np.arange(n) if codes is None else np.asarray(codes)
+    return remembered(core, key, lambda _: _change(core, layout, points, data, rows))
+
+
+def _change(
+    core: Any, layout: Layout, points: list[np.ndarray], data: Tree, codes: np.ndarray
+) -> Change | None:
+    some = _sample(codes)
+    kinds = np.random.default_rng(0).permutation(np.unique(codes[some]))
+    half = len(kinds) // 2
+    few = max(1, len(kinds) // 8)
+    if not half:
+        return None
+    parts = [
+        np.flatnonzero(np.isin(codes[some], part))
+        for part in (kinds[:half], kinds[half:], kinds[:few])
+    ]
+    try:
+        tried = _left_out(core, layout, points, data, some, parts)
+    except (TypeError, ValueError, IndexError):  # it takes no other number of rows
+        tried = _replaced(core, layout, points, data, parts[:2]) if len(some) == len(codes) else []
+    for among, alone, places in tried:
+        tolerance = TOLERANCE[np.dtype(points[0].dtype)] * (1 + np.abs(among))
+        same = (among == alone) | (np.isnan(among) & np.isnan(alone))
+        bad = np.flatnonzero(~same & ~(np.abs(alone - among) <= tolerance))
+        if len(bad):
+            return Change(int(some[places[bad[0]]]), float(among[bad[0]]), float(alone[bad[0]]))
+    return None
+
+
+def _sample(codes: np.ndarray) -> np.ndarray:
+    """The rows that are tried: all of them, or neighbours and rows from everywhere; whole
+    clusters.
+    """
+    n = len(codes)
+    if n <= MAX_TRIED_ROWS:
+        return np.arange(n)
+    if len(np.unique(codes)) == n:
+        half = MAX_TRIED_ROWS // 2
+        far = np.random.default_rng(1).choice(np.arange(half, n), half, replace=False)
+        return np.concatenate([np.arange(half), np.sort(far)])
+    kinds, counts = np.unique(codes, return_counts=True)
+    most = max(2, int(np.searchsorted(np.cumsum(counts), MAX_TRIED_ROWS)))
+    return np.flatnonzero(np.isin(codes, kinds[:most]))
+
+
+Tried = list[tuple[np.ndarray, np.ndarray, np.ndarray]]  # terms among, terms alone, their places
+
+
+def _left_out(
+    core: Any,
+    layout: Layout,
+    points: list[np.ndarray],
+    data: Tree,
+    some: np.ndarray,
+    parts: list[np.ndarray],
+) -> Tried:
+    """The terms of some of the rows, among all of them and alone."""
+
+    def make(loglik: Loglik) -> Callable[..., Any]:
+        return lambda x, *sets: [terms_of(loglik, layout.unravel(x), rows) for rows in sets]
+
+    sets = [_rows(data, some), *(_rows(data, some[part]) for part in parts)]
+    piece = compiled(core, ("rows left out", layout), make)
+    found: Tried = []
+    for x in points:
+        among, *alone = map(np.asarray, piece(x, *sets))
+        found += [(among[part], terms, part) for part, terms in zip(parts, alone, strict=True)]
+    return found
+
+
+def _replaced(
+    core: Any, layout: Layout, points: list[np.ndarray], data: Tree, parts: list[np.ndarray]
+) -> Tried:
+    """The terms of each half of the rows, among all of them and with the other half in another
+    order.
+    """
+
+    def make(loglik: Loglik) -> Callable[..., Any]:
+        return lambda x, rows: terms_of(loglik, layout.unravel(x), rows)
+
+    piece = compiled(core, ("rows replaced", layout), make)
+    found = []
+    for x in points:
+        among = np.asarray(piece(x, data))
+        for part, other in (parts, parts[::-1]):
+            order = np.arange(len(among))
+            order[other] = np.roll(other, 1)
+            found.append((among[part], np.asarray(piece(x, _rows(data, order)))[part], part))
+    return found
+
+
+def _rows(data: Tree, places: np.ndarray) -> Tree:
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[places], data)

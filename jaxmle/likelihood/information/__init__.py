@@ -1,0 +1,1 @@
+"""Scores, Hessians, information and covariances of a likelihood at given parameters."""

@@ -1,0 +1,151 @@
+"""What a likelihood tree says of itself: its parts, its weights, which entries move, how many
+observations it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
+from jaxmle.likelihood.contract import data_length, rows_of, terms_of
+from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.compile import remembered, tracing
+
+
+def parts_of(loglik: Loglik) -> tuple[Any, ...]:
+    """The likelihoods directly inside a combinator; none inside a function or a regression."""
+    return (
+        loglik.members
+        if isinstance(loglik, Pool)
+        else (loglik.loglik,)
+        if isinstance(loglik, Weight | Penalize | Fix | Tie | WithResponse)
+        else ()
+    )
+
+
+def has(loglik: Loglik, kind: type) -> bool:
+    """Whether a combinator of this kind stands anywhere in the likelihood."""
+    return isinstance(loglik, kind) or any(has(part, kind) for part in parts_of(loglik))
+
+
+def has_law(loglik: Loglik) -> bool:
+    """Whether every part of the likelihood knows the law of its response, and so has an
+    expected information.
+    """
+    if isinstance(loglik, WithResponse) or getattr(loglik, "response", None) is not None:
+        return True
+    return bool(parts_of(loglik)) and all(has_law(part) for part in parts_of(loglik))
+
+
+def weighting_of(loglik: Loglik) -> str:
+    """``"none"``, ``"frequency"`` or ``"sampling"``."""
+    kinds = {weighting_of(part) for part in parts_of(loglik)} | (
+        {loglik.weights.kind} if isinstance(loglik, Weight) else {"none"}
+    )
+    return "sampling" if "sampling" in kinds else "frequency" if "frequency" in kinds else "none"
+
+
+def weights_of(loglik: Loglik) -> list[Any]:
+    """The values of all weights inside the likelihood, outermost first."""
+    own = [loglik.weights.values] if isinstance(loglik, Weight) else []
+    return own + [values for part in parts_of(loglik) for values in weights_of(part)]
+
+
+def jeffreys_of(loglik: Loglik) -> Any:
+    """Jeffreys's prior where the likelihood carries one: a prior that is made of the likelihood
+    itself; else None.
+    """
+    if isinstance(loglik, Penalize) and hasattr(loglik.prior, "of_likelihood"):
+        return loglik.prior
+    found = [jeffreys_of(part) for part in parts_of(loglik)]
+    if sum(prior is not None for prior in found) and len(found) > 1:
+        raise ValueError(
+            "jeffreys inside a pool penalises one member only, with its own information: write "
+            "jeffreys(pool(…))"
+        )
+    return next((prior for prior in found if prior is not None), None)
+
+
+def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
+    """For each printed entry the entry it follows under all ``fix`` and ``tie`` above the data,
+    −1 where it is fixed.
+    """
+    roots = np.arange(layout.p)
+    while not isinstance(loglik, Pool) and parts_of(loglik):
+        if isinstance(loglik, Fix | Tie):
+            inner = loglik.roots(layout)
+            twice = np.flatnonzero((inner < 0) & (roots < 0))
+            if twice.size:
+                raise ValueError(
+                    f"{layout.names[twice[0]]!r} is fixed twice, once inside the other: fix it once"
+                )
+            roots = np.where(inner >= 0, roots[inner], -1)
+        loglik = parts_of(loglik)[0]
+    led = roots[roots >= 0]
+    if np.any(roots[led] != led):
+        held = layout.names[led[roots[led] != led][0]]
+        raise ValueError(
+            f"an entry is tied to {held!r}, which a fix inside the tie holds; fix outside the "
+            "tie instead: fix(tie(loglik, …), …)"
+        )
+    return roots
+
+
+def substituted(loglik: Loglik, layout: Layout, x: Array) -> Array:
+    """x (p,) with the values of fixed and tied entries put in."""
+    while not isinstance(loglik, Pool) and parts_of(loglik):
+        if isinstance(loglik, Fix | Tie):
+            x = loglik.substitute(layout, x)
+        loglik = parts_of(loglik)[0]
+    return x
+
+
+def count(loglik: Loglik, data: Tree, terms: Callable[[], float]) -> Array:
+    """n: the sum of frequency weights over the rows of positive weight, or their number."""
+    if isinstance(loglik, Pool):
+        return jnp.sum(
+            jnp.asarray([count(m, d, lambda: 1) for m, d in zip(loglik.members, data, strict=True)])
+        )
+    times: Array | float = 1.0
+    while parts_of(loglik):
+        if isinstance(loglik, Weight):
+            w = jnp.asarray(loglik.weights.values)
+            times = times * (w if loglik.weights.kind == "frequency" else (w > 0))
+        loglik = parts_of(loglik)[0]
+        if isinstance(loglik, Pool):
+            return jnp.sum(
+                times
+                * jnp.concatenate(
+                    [
+                        jnp.broadcast_to(count(m, d, lambda: 1) / _rows(m, d), (_rows(m, d),))
+                        for m, d in zip(loglik.members, data, strict=True)
+                    ]
+                )
+            )
+    return jnp.asarray(data_length(data) or terms()) if isinstance(times, float) else jnp.sum(times)
+
+
+def _rows(loglik: Loglik, data: Tree) -> int:
+    return rows_of(loglik, data) or 1
+
+
+def term_shape(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[int, ...]:
+    """The shape of the terms at ``base`` (p,), asked of the likelihood once for each shape of
+    its data: () where it is one number for dependent data.
+    """
+
+    def find(loglik: Loglik) -> tuple[int, ...]:
+        return jax.eval_shape(
+            lambda base, data: terms_of(loglik, layout.unravel(base), data), base, data
+        ).shape
+
+    if tracing():
+        return find(loglik)
+    shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in jax.tree.leaves(data))
+    return remembered(loglik, ("term shape", layout, jax.tree.structure(data), shapes), find)

@@ -1,0 +1,411 @@
+"""``em``: mixtures by the EM algorithm from many starts, ended by Newton steps on the
+likelihood itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle._types import Tree
+from jaxmle.fitting.fit import fit
+from jaxmle.likelihood.checks import check_coding, check_start, host_data, host_params
+from jaxmle.likelihood.combinators import Weights, penalize
+from jaxmle.likelihood.contract import data_length
+from jaxmle.mixtures.gaussian_mixture import GaussianMixture, Path
+from jaxmle.mixtures.mixture_of import MixtureOf
+from jaxmle.parameters.arguments import check_count, check_number, shown
+from jaxmle.parameters.tree import layout_of
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import precision, tracing
+from jaxmle.solvers.status import Status
+
+Model = GaussianMixture | MixtureOf
+
+ROWS_A_NEWTON_BLOCK = (
+    16_384  # rows of a block of the Newton finish, where there are four times as many
+)
+TRIES = 3  # ends of EM that Newton may try, the highest first, until one converges
+# log-likelihood: ends nearer than this to the highest count as the same, since EM stops short of
+# each
+SAME = 0.1
+
+
+MOST_STARTS = 100_000
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class EM:
+    """The result of ``em``: the fitted mixture, and where EM ended from each start.
+
+    Attributes:
+        fit: the record of the mixture's log-likelihood after the Newton finish: status, standard
+            errors, witness. UNBOUNDED where every start collapsed.
+        path: ℓ at each step of the start that ``fit`` came from (with a variance floor, ℓ plus the
+            penalty); it does not fall.
+        logliks: where EM ended from each start, (s,); NaN where a component collapsed.
+        collapsed: for each start the component whose variance went to zero, −1 for none, (s,).
+        rows: for each start the rows that the collapsing component stood on.
+
+    >>> import numpy as np
+    >>> from jaxmle.mixtures.em import em
+    >>> from jaxmle.mixtures.gaussian_mixture import gaussian_mixture
+    >>> y = np.concatenate([np.linspace(-1, 1, 20), np.linspace(4, 8, 30)])
+    >>> found = em(gaussian_mixture(2), data=y, starts=2)
+    >>> found.reached, found.collapsed.tolist(), bool(np.all(np.diff(found.path) > -1e-9))
+    (2, [-1, -1], True)
+    """
+
+    fit: Fit
+    path: np.ndarray = field(repr=False)
+    logliks: np.ndarray
+    collapsed: np.ndarray
+    rows: tuple[np.ndarray, ...] = field(repr=False)
+
+    @property
+    def params(self) -> Tree:
+        """The estimates; components in the order that the model states."""
+        return self.fit.params
+
+    @property
+    def reached(self) -> int:
+        """How many starts ended within 0.1 log-likelihood of the highest."""
+        alive = self.logliks[np.isfinite(self.logliks)]
+        return int(np.sum(alive > alive.max() - SAME)) if alive.size else 0
+
+    def explain(self) -> str:
+        """The verdict in a sentence, and what became of the starts."""
+        said = [self.fit.explain()]
+        lost = np.flatnonzero(self.collapsed >= 0)
+        for s in lost[:1]:
+            told = ", ".join(map(str, self.rows[s][:6])) + (", …" if len(self.rows[s]) > 6 else "")
+            said.append(
+                f"From start {s}, component {self.collapsed[s]} collapsed on "
+                f"row{'s' * (len(self.rows[s]) != 1)} {told}, where the likelihood is unbounded."
+            )
+        if lost.size:
+            said.append(
+                f"{lost.size} of {len(self.logliks)} starts ended so"
+                + (
+                    ". "
+                    if lost.size == len(self.logliks)
+                    else "; the estimates are a local maximum. "
+                )
+                + "A penalty on small variances keeps components from it (variance_floor= of a "
+                "Gaussian mixture)."
+            )
+        if self.reached:
+            said.append(
+                f"{self.reached} of {len(self.logliks)} starts reached this log-likelihood."
+            )
+        return " ".join(said)
+
+    def __repr__(self) -> str:
+        return f"{self.fit!r}\n{self.explain()}"
+
+
+def em(
+    model: Model,
+    start: Tree = None,
+    data: Tree = None,
+    *,
+    starts: int = 10,
+    key: int = 0,
+    weights: Weights | None = None,
+    variance_floor: float = 0.0,
+    tolerance: float = 1e-3,
+    max_steps: int = 500,
+    newton_steps: int = 200,
+    vcov: Any = "auto",
+) -> EM:
+    """Fit a mixture by EM, from one start or many, and finish with Newton steps.
+
+    The E-step computes the responsibilities r_ij = w_j f_j(y_i)/Σ_l w_l f_l(y_i), the M-step
+    maximises Σ r_ij log w_j f_j(y_i), in closed form or by weighted fits. ℓ never falls, apart from
+    rounding. EM stops where the geometric fall of its gains says that less than ``tolerance`` is
+    left; ``jaxmle.fit`` then climbs the rest of the likelihood from there, so that status and
+    standard errors (of the observed information) are those of any other fit.
+
+    Components are put in order, so that labels are the same from any start: Gaussian ones by the
+    first coordinate of their mean, then the second, and so on; others by their weight, the largest
+    first. The likelihood of a Gaussian mixture with free variances is unbounded where a component
+    stands on too few rows: a start that ends there is left out and reported, and the estimate is
+    the highest of the local maxima.
+
+    Args:
+        model: ``gaussian_mixture(…)`` or ``mixture_of(…)``.
+        start: parameters to start from, a list of such, or None to draw ``starts`` of them: by
+            k-means++ for observations in one array, from random subsets of the rows else.
+        data: the observations; a tree of arrays that share the leading axis n.
+        starts: how many starts to draw.
+        key: a whole number, the seed of the draws.
+        weights: ``frequency(w)`` or ``sampling(w)``, w (n,).
+        variance_floor: strength a of the penalty −a Σ_j {log det Σ_j + tr(S Σ_j⁻¹)}, S the
+            covariance of all rows. The fit is then a MAP fit and its ``mode`` says so. Gaussian
+            mixtures only.
+        tolerance: log-likelihood that EM may leave to Newton; 0 to run ``max_steps``.
+        max_steps: of EM.
+        newton_steps: evaluations allowed to the finish; 0 to judge the end of EM as it is.
+        vcov: as in ``fit``.
+
+    Returns:
+        An ``EM``.
+
+    Raises:
+        ValueError, TypeError: for what is visible in shapes and types, NaN in the data, a start
+            outside its bounds.
+
+    Source: Dempster, Laird & Rubin (1977), JRSS B 39, 1–38; McLachlan & Peel (2000), Finite Mixture
+    Models, chapters 2 and 3.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> from jaxmle.mixtures.em import em
+    >>> from jaxmle.mixtures.gaussian_mixture import gaussian_mixture
+    >>> y = np.concatenate([np.linspace(-1, 1, 20), np.linspace(4, 8, 30)])
+    >>> found = em(gaussian_mixture(2), data=y, starts=2)
+    >>> (
+    ...     bool(found.fit.converged),
+    ...     found.params["loc"].round(3).ravel().tolist(),
+    ...     found.params["weights"].round(3).tolist(),
+    ... )
+    (True, [0.0, 6.0], [0.4, 0.6])
+    """
+    _check(model, starts, key, weights, variance_floor, tolerance, max_steps, newton_steps)
+    data = host_data(data, np.float64)
+    check_coding(model.loglik, data)
+    n = data_length(data)
+    w = None if weights is None else _checked_weights(weights, n)
+    with precision(np.float64), np.errstate(all="ignore"):
+        begun = (
+            model.starts(data, starts, np.random.default_rng(key))
+            if start is None
+            else start
+            if isinstance(start, list) and start
+            else [start]
+        )
+        begun = [_checked_start(model, one, data) for one in begun]
+        path = model.climb(begun, data, w, float(variance_floor), float(tolerance), max_steps)
+    loglik = model.loglik
+    if variance_floor:
+        floor = model.floor(data, variance_floor, w)  # type: ignore[union-attr]
+        loglik = penalize(model.loglik, floor)
+    blocks = ROWS_A_NEWTON_BLOCK if n is not None and n > 4 * ROWS_A_NEWTON_BLOCK else None
+    options = {
+        "constraints": model.constraints,
+        "weights": weights,
+        "vcov": vcov,
+        "block_rows": blocks,
+    }
+    return _finished(
+        model,
+        path,
+        data,
+        lambda params, steps: fit(loglik, params, data, max_steps=steps, **options),
+        newton_steps,
+    )
+
+
+def _check(
+    model: Any,
+    starts: Any,
+    key: Any,
+    weights: Any,
+    variance_floor: Any,
+    tolerance: Any,
+    max_steps: Any,
+    newton_steps: Any,
+) -> None:
+    if tracing():
+        raise TypeError(
+            "em schedules its work from the host and cannot run inside jit or vmap; there, "
+            "jaxmle.fit maximises the likelihood of the mixture"
+        )
+    if not isinstance(model, Model):
+        raise TypeError(
+            f"em takes a model of gaussian_mixture(…) or mixture_of(…); got {type(model).__name__}"
+        )
+    check_count("starts", starts, 1, MOST_STARTS)
+    check_count("key", key)
+    check_count("max_steps", max_steps, 1)
+    check_count("newton_steps", newton_steps)
+    check_number("variance_floor", variance_floor, low=0.0, closed=True)
+    check_number("tolerance", tolerance, low=0.0, closed=True)
+    if variance_floor and not isinstance(model, GaussianMixture):
+        raise ValueError(
+            "variance_floor is a penalty on covariance matrices, for gaussian_mixture; penalize "
+            "the components' parameters in a fit of model.loglik instead"
+        )
+    if weights is not None and not isinstance(weights, Weights):
+        raise TypeError(
+            "weights must say what they mean: jaxmle.frequency(w) or jaxmle.sampling(w); got "
+            f"{type(weights).__name__}"
+        )
+
+
+def _checked_weights(weights: Weights, n: int | None) -> np.ndarray:
+    w = np.asarray(weights.values, float)
+    if w.shape != (n,) or not np.all(np.isfinite(w)) or np.any(w < 0) or not np.any(w > 0):
+        raise ValueError(
+            f"weights must be finite and not negative, one for each of {n} rows; got shape "
+            f"{w.shape}"
+        )
+    return w
+
+
+def _checked_start(model: Model, start: Tree, data: Tree) -> Tree:
+    params = host_params(start, np.float64, "start")
+    if not isinstance(params, dict) or "weights" not in params:
+        raise ValueError(
+            f"start is a dictionary of parameters with the entry 'weights'; got {shown(start)}"
+        )
+    layout = layout_of(params, model.constraints)
+    check_start(layout, params)
+    if len(params["weights"]) != model.components:
+        raise ValueError(
+            f"the start has {len(params['weights'])} weights and the model {model.components} "
+            "components"
+        )
+    try:
+        shape = jax.eval_shape(model.log_joint, params, data).shape
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise ValueError(f"the start does not fit the model and the data: {error}") from None
+    if len(shape) != 2 or shape[1] != model.components:
+        raise ValueError(
+            f"the start does not fit the model: {model.components} components, but log densities "
+            f"of shape {shape}"
+        )
+    return params
+
+
+def _finished(model: Model, path: Path, data: Tree, climb: Any, newton_steps: int) -> EM:
+    """The highest end that Newton confirms; where every start collapsed, the record that says
+    so.
+    """
+    s = np.arange(len(path.params))
+    ends = np.where(path.steps > 0, path.logliks[s, np.maximum(path.steps - 1, 0)], np.nan)
+    ends = np.where(path.collapsed >= 0, np.nan, ends)
+    rows = tuple(
+        _rows(model, params, data, int(j))
+        for params, j in zip(path.params, path.collapsed, strict=True)
+    )
+    alive = [int(i) for i in np.argsort(-ends, kind="stable") if np.isfinite(ends[i])]
+    if not alive:
+        lost = int(np.argmax(path.collapsed >= 0))
+        found = climb(path.params[lost], 0)
+        found = (
+            found
+            if path.collapsed[lost] < 0
+            else _unbounded(
+                found, model.vanishing(found.names, int(path.collapsed[lost])), rows[lost]
+            )
+        )
+        return EM(found, path.logliks[lost][: path.steps[lost]], ends, path.collapsed, rows)
+    tried: list[tuple[int, Fit]] = []
+    for one in alive[:TRIES]:
+        tried.append((one, _in_order(model, climb, path.params[one], newton_steps)))
+        if tried[-1][1].converged or not newton_steps:
+            break
+    which, found = next((pair for pair in tried if pair[1].converged), tried[0])
+    return EM(found, path.logliks[which][: path.steps[which]], ends, path.collapsed, rows)
+
+
+def _in_order(model: Model, climb: Any, params: Tree, newton_steps: int) -> Fit:
+    """The fit from an end of EM, with components in order; once more from there where the
+    finish changed the order.
+    """
+    found = climb(model.ordered(params), newton_steps)
+    if not found.converged:
+        return found
+    again = model.ordered(found.params)
+    same = all(
+        np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(found.params), strict=True)
+    )
+    return found if same else climb(again, newton_steps)
+
+
+def _rows(model: Model, params: Tree, data: Tree, component: int) -> np.ndarray:
+    """The rows that belong to a collapsing component by more than a half."""
+    if component < 0:
+        return np.array([], int)
+    with precision(np.float64), np.errstate(all="ignore"):
+        joint = np.asarray(model.log_joint(params, data))
+    r = np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
+    return np.flatnonzero(r[:, component] > 0.5)
+
+
+def _unbounded(found: Fit, vanishing: list[int], rows: np.ndarray) -> Fit:
+    """The record of a likelihood without a maximum: no estimate, and the variances that go to
+    zero for a direction.
+    """
+
+    def nothing(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), tree)
+
+    direction = np.zeros(len(found.names))
+    direction[[i for i in vanishing if found.bounds[i][0] == 0]] = -1.0
+    none = found.witness
+    # NumPy's scalars, which are arrays without axes.
+    nan: Any = np.float64(np.nan)
+    infinite: Any = np.float64(np.inf)
+    row: Any = np.int32(rows[0] if rows.size else -1)
+    status: Any = np.int32(Status.UNBOUNDED)
+    witness = replace(
+        none,
+        direction=direction,
+        row=row,
+        vcov=np.full_like(none.vcov, np.nan),
+        gain=infinite,
+        distance=nan,
+    )
+    return replace(
+        found,
+        params=nothing(found.params),
+        stderr=nothing(found.stderr),
+        vcov=np.full_like(found.vcov, np.nan),
+        hessian=np.full_like(found.hessian, np.nan),
+        score=np.full_like(found.score, np.nan),
+        decrement=nan,
+        loglik=infinite,
+        status=status,
+        witness=witness,
+    )
+
+
+def em_steps(
+    model: Model, start: Tree, data: Tree, steps: int, *, weights: Weights | None = None
+) -> tuple[Tree, np.ndarray]:
+    """Exactly so many EM steps from one start, without judgement: the parameters after them, and ℓ
+    before each, (steps,).
+
+    A path that ends early, with fewer entries, met a collapsing component.
+
+    Returns:
+        The parameters after the last step, in the tree of ``start``, and ℓ before each step,
+        (steps,).
+
+    Raises:
+        ValueError, TypeError: as ``em`` does.
+
+    >>> import numpy as np
+    >>> from jaxmle.mixtures.gaussian_mixture import gaussian_mixture
+    >>> two = gaussian_mixture(2, "spherical")
+    >>> start = {
+    ...     "weights": np.array([0.5, 0.5]),
+    ...     "loc": np.array([[0.0], [3.0]]),
+    ...     "variance": np.array([1.0, 1.0]),
+    ... }
+    >>> params, path = em_steps(two, start, np.array([0.0, 1.0, 3.0, 4.0, 5.0]), 20)
+    >>> len(path), bool(np.all(np.diff(path) > -1e-12))
+    (20, True)
+    """
+    _check(model, 1, 0, weights, 0.0, 0.0, steps, 0)
+    data = host_data(data, np.float64)
+    check_coding(model.loglik, data)
+    w = None if weights is None else _checked_weights(weights, data_length(data))
+    with precision(np.float64), np.errstate(all="ignore"):
+        path = model.climb([_checked_start(model, start, data)], data, w, 0.0, 0.0, steps)
+    return path.params[0], path.logliks[0][: path.steps[0]]

@@ -1,0 +1,1 @@
+"""What the ready models share: start values, codings, laws of responses, options."""

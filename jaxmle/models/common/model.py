@@ -1,0 +1,263 @@
+"""A ready model: a log-likelihood that also knows where to start, how its parameters are
+bounded, and what it predicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Array, Tree
+from jaxmle.families.family import Family
+from jaxmle.likelihood.checks import check_coding, host_data, host_params, traced_data
+from jaxmle.likelihood.contract import as_tree, leaf_of
+from jaxmle.likelihood.regression import Regression
+from jaxmle.models.common.censoring import Censoring
+from jaxmle.models.common.coding import Rule, coded
+from jaxmle.models.common.response_laws import Law
+from jaxmle.parameters.arguments import check_choice, shown
+from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
+
+ENOUGH = 20_000  # their standard errors are a hundredth and less
+RESIDUAL_KINDS = ("response", "pearson", "deviance", "quantile")
+
+# Models whose log density is concave in its predictors: canonical links, and links with a
+# log-concave distribution (Pratt 1981, JASA 76, 103).
+CONCAVE_MODELS = frozenset(
+    {"logistic", "probit", "cloglog", "binomial", "poisson", "multinomial", "ordinal"}
+)
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A log-likelihood ``(params, data) -> (n,)`` with a start, constraints, and the law of its
+    response.
+
+    ``fit(model, data=data)`` and ``fit_batch(model, None, datasets)`` need no start values. Every
+    method is a function of ``params`` and ``data``: under a trace it is pure, so that
+    ``delta(lambda params: model.predict(params, data), fit)`` gives its standard errors; on the
+    host it runs in float64 and returns NumPy arrays.
+
+    Attributes:
+        name: what the model is called in messages.
+        likelihood: the declared regression, or a function where no declaration fits; what the
+            engine differentiates.
+        begin: ``begin(data)``, start values from cleaned arrays.
+        constraints: bounds of the parameters, a tree prefix of them.
+        natural: ``natural(params, data)``, the parameters of the law of each row, a tuple of arrays
+            (n, …).
+        law: mean, variance, distribution function, quantile and sampler of that law.
+        outcome: the leaf of the data that holds the response.
+        coding: the values that the response and other leaves may have.
+        censoring: what is known of responses that are not observed exactly; None where all are.
+    """
+
+    name: str
+    likelihood: Any
+    begin: Callable[[Tree], Tree]
+    constraints: Any
+    natural: Callable[[Tree, Tree], tuple[Array, ...]]
+    law: Law
+    outcome: str = "y"
+    coding: tuple[Rule, ...] = ()
+    censoring: Censoring | None = None
+
+    def __post_init__(self) -> None:
+        likelihood = coded(self.likelihood, self.name, self.coding)
+        if self.name in CONCAVE_MODELS and isinstance(likelihood, Regression):
+            likelihood = replace(likelihood, concave=True)
+        object.__setattr__(self, "likelihood", likelihood)
+
+    def __call__(self, params: Tree, data: Tree) -> Array:
+        """The log-likelihood terms (n,), or one scalar for dependent data; on the host in
+        float64 and as a NumPy array.
+        """
+        if tracing():
+            return self.likelihood(params, data)
+        with precision(np.float64):
+            params = host_params(params, np.float64)
+            real = host_data(data, np.float64, nan=True)
+            self.check(real)
+            terms = compiled(as_tree(self.likelihood), "terms", lambda loglik: loglik)
+            return to_numpy(terms(params, real))
+
+    def check(self, data: Tree) -> None:
+        """Raise a ValueError where the response, or another leaf, is not coded as the model reads
+        it: what came, what is wanted, the line that recodes.
+
+        ``fit`` and everything else that takes data on the host asks this first.
+        """
+        check_coding(self, data)
+
+    def __repr__(self) -> str:
+        return f"models.{self.name}"
+
+    def start(self, data: Tree) -> Tree:
+        """Start values from the data: a least-squares step or moments, finite for any data that
+        are.
+
+        Args:
+            data: one data set; or data sets stacked on a leading axis, for starts with that axis. A
+                design may be shared by all.
+        """
+        self._check_form(data)
+        if tracing():
+            return self.begin(jax.tree.map(jnp.asarray, data))
+        with np.errstate(all="ignore"):
+            rows = jax.tree.map(np.asarray, host_data(data, np.float64, nan=True))
+            self.check(rows)
+            return self.begin(
+                _thinned(rows, self._response(rows))
+                if isinstance(self.likelihood, Regression)
+                else rows
+            )
+
+    def _check_form(self, data: Tree) -> None:
+        """Data are one array, or a dictionary of them."""
+        if not isinstance(data, dict) and not hasattr(data, "ndim"):
+            raise TypeError(
+                f"{self!r} reads a dictionary of arrays, such as {{'x': design, "
+                f"{self.outcome!r}: response}}; got {shown(data)}"
+            )
+
+    def starts(self, data: Tree) -> Tree:
+        """``start`` of data sets stacked on a leading axis: start values with that axis."""
+        if not isinstance(getattr(self.likelihood, "func", None), Family):
+            return self.start(data)
+        members = range(jax.tree.leaves(data)[0].shape[0])  # a family knows one column
+        return jax.tree.map(
+            lambda *leaves: np.stack(leaves),
+            *(self.start(jax.tree.map(lambda leaf, i=i: leaf[i], data)) for i in members),
+        )
+
+    def predict(self, params: Tree, data: Tree) -> Array:
+        """The mean of each response given the parameters, (n,); class probabilities (n, K) for
+        a categorical response.
+        """
+        return self._evaluate("mean", params, data)
+
+    def variance(self, params: Tree, data: Tree) -> Array:
+        """The variance of each response given the parameters, (n,)."""
+        return self._evaluate("variance", params, data)
+
+    def quantile(self, params: Tree, data: Tree, level: Any) -> Array:
+        """The ``level`` quantile of each response given the parameters, (n,): a prediction interval
+        is two of them.
+
+        For a discrete response it is the smallest value whose distribution function is at least
+        ``level``.
+        """
+        return self._evaluate("quantile", params, data, level)
+
+    def cdf(self, params: Tree, data: Tree) -> Array:
+        """The distribution function of each row's law at its response, (n,)."""
+        return self._evaluate("cdf", params, data, self._response(data))
+
+    def sample(self, key: Array, params: Tree, data: Tree) -> Tree:
+        """``data`` with a fresh response drawn from the model; the sampler that ``simulation`` and
+        a parametric bootstrap take.
+
+        Args:
+            key: a jax random key.
+        """
+        fresh = self._evaluate("sample", params, data, key)
+        if not isinstance(data, dict):
+            return fresh
+        return {**data, **(fresh if isinstance(fresh, dict) else {self.outcome: fresh})}
+
+    def residuals(
+        self, params: Tree, data: Tree, kind: str = "response", *, key: Array | None = None
+    ) -> Array:
+        """Residuals (n,).
+
+        Args:
+            kind: ``"response"`` y − mean; ``"pearson"`` that over the standard deviation;
+                ``"deviance"`` signed √(2(ℓ_saturated − ℓ)) for exponential families; ``"quantile"``
+                Φ⁻¹(F(y)), standard normal under the model.
+            key: for quantile residuals of a discrete response, drawn uniformly over its step of F
+                (Dunn & Smyth 1996, JCGS 5, p. 236); and of a censored one, a limit's atom or an
+                interval, drawn over what is known of it. F is that given entry, if late.
+
+        Raises:
+            ValueError: key is needed and not given; a residual other than the quantile one of rows
+                that are censored or entered late.
+
+        >>> import numpy as np
+        >>> from jaxmle.models import poisson
+        >>> data = {"x": np.ones((2, 1)), "y": np.array([1.0, 3.0])}
+        >>> poisson().residuals({"beta": np.log([2.0])}, data, "pearson").round(4).tolist()
+        [-0.7071, 0.7071]
+        """
+        check_choice("kind", kind, RESIDUAL_KINDS)
+        y = self._response(data)
+        if self.censoring is not None:
+            self.censoring.refuse(kind, data, key)
+            if kind == "quantile":
+                name = ("censored residual", self.censoring.ends)
+                return self._either_road(name, self._censored_residual, params, data, key)
+        if kind == "response":
+            return self._evaluate("response_residual", params, data, y)
+        if kind == "quantile" and self.law.discrete and key is None:
+            raise ValueError(
+                "quantile residuals of a discrete response are drawn at random within its step: "
+                "give key=jax.random.key(0)"
+            )
+        extra = () if kind != "quantile" else (key,)
+        return self._evaluate(f"{kind}_residual", params, data, y, *extra)
+
+    def _response(self, data: Tree) -> Array:
+        return leaf_of(data, self.outcome) if isinstance(data, dict) else data
+
+    def _evaluate(self, what: str, params: Tree, data: Tree, *args: Any) -> Any:
+        """One function of the law at the natural parameters: pure under a trace, compiled and
+        in float64 on the host.
+        """
+        of = self.law.function(what, self.name)
+        natural = self.natural
+
+        def run(params: Tree, data: Tree, *args: Any) -> Any:
+            return of(*args, *natural(params, data))
+
+        return self._either_road((what, natural, of), run, params, data, *args)
+
+    def _censored_residual(self, params: Tree, data: Tree, key: Array | None) -> Array:
+        return self.censoring.residual(key, params, data)  # type: ignore[union-attr]
+
+    def _either_road(
+        self, name: Any, run: Callable[..., Array], params: Tree, data: Tree, *args: Any
+    ) -> Any:
+        """``run(params, data, *args)``: in place under a trace, compiled and in float64 on the
+        host.
+        """
+        if tracing():
+            return run(params, traced_data(data), *args)
+        with precision(np.float64):
+            params = host_params(params, np.float64)
+            real = host_data(data, np.float64, nan=True)
+            args = tuple(
+                a if a is None or _is_key(a) else np.asarray(a, dtype=np.float64) for a in args
+            )
+            return to_numpy(
+                compiled(as_tree(self.likelihood), name, lambda _: run)(params, real, *args)
+            )
+
+
+def _thinned(rows: Tree, response: Array) -> Tree:
+    """At most some 20 000 rows of a long data set, evenly spaced: a start is near enough from
+    these.
+    """
+    step = response.shape[0] // ENOUGH if response.ndim == 1 else 0
+    return jax.tree.map(lambda leaf: leaf[::step], rows) if step > 1 else rows
+
+
+def _is_key(value: Any) -> bool:
+    """Whether a value is a jax random key, new style or raw."""
+    return isinstance(value, jax.Array) and (
+        jnp.issubdtype(value.dtype, jax.dtypes.prng_key) or value.dtype == jnp.uint32
+    )

@@ -1,0 +1,16 @@
+"""Pictures of fits, in matplotlib: every function takes ``ax=None`` and returns the ``Axes`` it
+drew on.
+"""
+
+from jaxmle.plots.climbs import Climb, path_of, trace
+from jaxmle.plots.estimates import batch_map, forest
+from jaxmle.plots.likelihoods import likelihood_curve, likelihood_surface
+from jaxmle.plots.mixtures import mixture
+from jaxmle.plots.regions import contour, profile
+from jaxmle.plots.simulations import coverage
+from jaxmle.plots.uniformity import pit, qq
+
+__all__ = [
+    "Climb", "batch_map", "contour", "coverage", "forest", "likelihood_curve",
+    "likelihood_surface", "mixture", "path_of", "pit", "profile", "qq", "trace",
+]  # fmt: skip

@@ -1,0 +1,99 @@
+"""What all pictures share: the axes, three greys with their lines and marks, and the checks of
+what is drawn.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxmle.parameters.tree import Layout
+from jaxmle.record.fit import Fit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+INK = "#1a1a1a"
+GREY = "#6a6a6a"
+PALE = "#c4c4c4"
+SHADES = (INK, GREY, "#9a9a9a")
+DASHES = ("-", "--", "-.", ":")
+MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
+INSTALL_PLOT = 'a plot needs matplotlib: pip install "jaxmle[plot]"'
+
+
+def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.0)) -> Axes:
+    """The axes given, or those of a new figure of that size in inches."""
+    if ax is None:
+        try:
+            pyplot = import_module("matplotlib.pyplot")
+        except ImportError as error:
+            raise ImportError(INSTALL_PLOT) from error
+        _, ax = pyplot.subplots(figsize=size, layout="constrained")
+        ax.spines[["top", "right"]].set_visible(False)
+    if not hasattr(ax, "plot") or not hasattr(ax, "set_xlabel"):
+        raise TypeError(
+            f"ax must be one matplotlib Axes, or None for a new figure; got {type(ax).__name__}"
+        )
+    return ax
+
+
+def remark(ax: Axes, lines: list[str]) -> None:
+    """What the reader must know beside the picture, above it in small type."""
+    if lines:
+        ax.set_title("\n".join(lines), loc="left", fontsize="small", color=GREY)
+
+
+def one_fit(fit: Any) -> Fit:
+    """The fit of one data set, or an error."""
+    if not isinstance(fit, Fit):
+        raise TypeError(f"this picture needs a Fit; got {type(fit).__name__}")
+    if fit.batch_shape:
+        raise ValueError(
+            f"this picture is of one fit, and this is a batch of shape {fit.batch_shape}: give "
+            "fit[i]"
+        )
+    return fit
+
+
+def entry(layout: Layout, name: str) -> int:
+    """The place of the one printed entry called ``name``."""
+    found = layout.find(name)
+    if len(found) != 1:
+        raise ValueError(
+            f"{name!r} means {len(found)} entries; name one of "
+            f"{', '.join(layout.names[j] for j in found[:20])}"
+        )
+    return found[0]
+
+
+def numbers(values: Any, name: str, ndim: tuple[int, ...] = (1,)) -> np.ndarray:
+    """Real numbers as a float64 array of an allowed number of axes, not empty."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; drop what is masked")
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be read as an array: {error}") from None
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must be real numbers; got dtype {array.dtype}")
+    if array.ndim not in ndim:
+        raise ValueError(
+            f"{name} must have {' or '.join(map(str, ndim))} axes; got shape {array.shape}"
+        )
+    if not array.size:
+        raise ValueError(f"{name} is empty")
+    return array.astype(np.float64)
+
+
+def counted(number: int, one: str, many: str) -> list[str]:
+    """A remark on so many things, none where there are none."""
+    return [f"{number:,} {one if number == 1 else many}"] if number else []
+
+
+def percent(level: float) -> str:
+    """A level as a text, such as 95%."""
+    return f"{100 * level:.6g}%"

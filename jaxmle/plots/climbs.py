@@ -1,0 +1,216 @@
+"""The path of the optimiser, and how fast it came near the maximum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from jaxmle._types import Loglik, Tree
+from jaxmle.fitting.fit import MAX_STEPS
+from jaxmle.fitting.passes import compiled_pass, pose
+from jaxmle.likelihood.checks import check_fixed, check_start, check_values, host_data, host_params
+from jaxmle.likelihood.combinators import weight
+from jaxmle.likelihood.contract import as_tree
+from jaxmle.likelihood.structure import substituted
+from jaxmle.parameters.arguments import shown
+from jaxmle.parameters.tree import layout_of
+from jaxmle.plots.canvas import DASHES, GREY, INK, MARKS, SHADES, axes, numbers
+from jaxmle.runtime.compile import precision, tracing
+from jaxmle.solvers.methods import LBFGS, Optax
+from jaxmle.solvers.trust_region import DONE, Point, begin, step
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Climb:
+    """Where the optimiser stood after each evaluation of the likelihood.
+
+    ``x`` (m, p) parameters in the order of ``names``; ``loglik`` (m,), ℓ there, with its penalty
+    where there is one. A row repeats where a step was refused.
+    """
+
+    x: np.ndarray
+    loglik: np.ndarray
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.loglik)
+
+    def __repr__(self) -> str:
+        return (
+            f"Climb({len(self)} evaluations, log-likelihood {self.loglik[0]:.8g} to "
+            f"{self.loglik[-1]:.8g})"
+        )
+
+
+def path_of(
+    loglik: Loglik,
+    params0: Tree,
+    data: Tree = None,
+    *,
+    constraints: Tree = None,
+    solver: Any = None,
+    weights: Any = None,
+    max_steps: int = MAX_STEPS,
+) -> Climb:
+    """The steps that ``fit`` takes from this start, by the same compiled evaluation.
+
+    Args:
+        loglik, params0, data, constraints, solver, weights, max_steps: as for ``fit``. L-BFGS and
+            optax run inside one program, which shows no steps.
+
+    Returns:
+        A ``Climb``, its first row the start.
+
+    Raises:
+        ValueError, TypeError: as ``fit``; for a solver that shows no steps.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle import plots
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> climb = plots.path_of(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> climb.x[0].tolist(), climb.x[-1].round(6).tolist()
+    ([1.0], [0.333333])
+    """
+    if tracing():
+        raise TypeError(
+            "path_of runs step by step on the host and cannot run inside jit, vmap or grad"
+        )
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
+        raise ValueError(f"max_steps must be a whole number, zero or more; got {max_steps!r}")
+    constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
+    tree = as_tree(loglik if weights is None else weight(loglik, weights))
+    params = host_params(params0, np.float64)
+    data = host_data(data, np.float64)
+    layout = layout_of(params, constraints)
+    check_start(layout, params)
+    check_fixed(tree, layout)
+    check_values(tree, data)
+    with precision(np.float64), np.errstate(all="ignore"):
+        problem = pose(tree, layout, solver, "auto", None, max_steps, None)
+        if isinstance(problem.solver, LBFGS | Optax):
+            raise ValueError(
+                f"{type(problem.solver).__name__} runs inside one program and shows no steps; "
+                "solver=jaxmle.solvers.Newton() does"
+            )
+        base = np.asarray(substituted(tree, layout, layout.ravel(params)))
+        z, values = _walked(problem, base, data, max_steps)
+        leads = np.where(np.array(problem.roots) >= 0, problem.roots, np.arange(layout.p))
+        x = np.stack([np.asarray(problem.chart.to_user(row, base))[leads] for row in z])
+    return Climb(x, values, layout.names)
+
+
+def _walked(
+    problem: Any, base: np.ndarray, data: Tree, max_steps: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Free points (m, k) and ℓ (m,) after each evaluation."""
+    # that of ``fit``: compiled already where it ran
+    program = compiled_pass(problem, "evaluate")
+    on_device = jax.tree.map(jax.device_put, data)
+
+    def evaluate(z: np.ndarray) -> Point:
+        return jax.tree.map(np.array, program(base, on_device, (), z))
+
+    state = begin(evaluate, problem.chart.to_free(base))
+    seen = [state.point]
+    while state.phase != DONE and state.steps <= max_steps:
+        state = step(evaluate, state)
+        seen.append(state.point)
+    return np.stack([point.z for point in seen]), np.array([float(point.value) for point in seen])
+
+
+def trace(
+    climb: Any, top: float | None = None, *, label: str | None = None, ax: Axes | None = None
+) -> Axes:
+    """How far each step still is below the maximum, ℓ̂ − ℓ, on a logarithmic scale.
+
+    Args:
+        climb: what ``path_of`` returns, or the log-likelihoods (m,) of any optimiser, one for each
+            step.
+        top: ℓ̂; by default the largest of the values.
+        label: a name for the legend, where several are drawn on one axes.
+        ax: where to draw; None for a new figure.
+
+    Returns:
+        The ``Axes``. Steps nearer than the rounding ε·max(1, |ℓ̂|) are drawn at it, hollow; steps
+        that are not finite are left out.
+
+    Raises:
+        ValueError, TypeError: for values of another shape, none of them finite, or above ``top`` by
+            more than 1e-6·max(1, |ℓ̂|).
+
+    >>> from jaxmle import plots
+    >>> ax = plots.trace([-110.0, -101.0, -100.01, -100.0])
+    >>> ax.get_lines()[0].get_ydata().round(2).tolist()
+    [10.0, 1.0, 0.01, 0.0]
+    """
+    if label is not None and not isinstance(label, str):
+        raise TypeError(f"label is a name for the legend, a string; got {shown(label)}")
+    values = numbers(
+        climb.loglik if isinstance(climb, Climb) else climb, "the log-likelihoods of a trace"
+    )
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ValueError("none of the log-likelihoods of this trace is finite")
+    best = float(values[finite].max()) if top is None else float(numbers(top, "top", (0,)))
+    unit = max(1.0, abs(best))
+    if not np.isfinite(best) or values[finite].max() > best + 1e-6 * unit:
+        raise ValueError(
+            f"top must be the largest log-likelihood: it is {best:.10g}, and the trace reaches "
+            f"{values[finite].max():.10g}"
+        )
+    floor = EPS * unit
+    left = np.where(finite, np.maximum(best - np.where(finite, values, best), floor), np.nan)
+    steps = np.arange(len(values))
+    ax = axes(ax)
+    number = sum(line.get_gid() == "trace" for line in ax.get_lines())
+    shade = SHADES[number % len(SHADES)]
+    mark = MARKS[number % len(MARKS)]
+    ax.plot(
+        steps,
+        left,
+        color=shade,
+        linestyle=DASHES[number % len(DASHES)],
+        marker=mark,
+        markersize=5,
+        linewidth=1.4,
+        label=label,
+        gid="trace",
+    )
+    reached = left <= floor
+    if reached.any():
+        ax.plot(
+            steps[reached],
+            left[reached],
+            linestyle="none",
+            marker=mark,
+            markersize=5,
+            color=INK,
+            markerfacecolor="white",
+            zorder=3,
+        )
+        ax.axhline(floor, color=GREY, linewidth=0.7, linestyle=":")
+        if not number:
+            ax.annotate(
+                "rounding of ℓ",
+                (0.0, floor),
+                xycoords=("axes fraction", "data"),
+                xytext=(3, 3),
+                textcoords="offset points",
+                fontsize="small",
+                color=GREY,
+            )
+    ax.set(yscale="log", xlabel="step", ylabel=r"$\hat{\ell} - \ell$")
+    locator: Any = ax.xaxis.get_major_locator()  # a MaxNLocator
+    locator.set_params(integer=True)
+    if label is not None:
+        ax.legend(frameon=False)
+    return ax

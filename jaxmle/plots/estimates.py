@@ -1,0 +1,413 @@
+"""Estimates with their intervals: of one fit or several side by side, and of the members of a
+batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from jaxmle.inference.profiles.profile import Profile
+from jaxmle.parameters.arguments import check_level, check_number
+from jaxmle.plots.canvas import GREY, INK, MARKS, PALE, SHADES, axes, entry, percent
+from jaxmle.record.fit import Fit
+from jaxmle.solvers.status import Status
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SIDE_BY_SIDE_SHARE = 0.8  # of the distance between two rows, that the fits side by side take
+BARS = 400  # members beyond which standard errors would be a mass
+MARGIN_OF_RANGE = 0.15  # of the range of the regular members, above and below them
+REGULAR = (Status.CONVERGED, Status.IMPRECISE)
+
+
+class Row(NamedTuple):
+    """What a fit says of one parameter."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+def forest(
+    fits: Any,
+    names: Sequence[str] | None = None,
+    level: float = 0.95,
+    *,
+    reference: float | None = 0.0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Estimates and intervals, a row for each parameter, several fits side by side.
+
+    Args:
+        fits: a ``Fit`` (Wald intervals) or a ``Profile``, of one data set; or several: a dictionary
+            by label, or a list. A parameter that a fit does not have is left out there.
+        names: the parameters to draw, from top to bottom; None for all.
+        level: coverage of the Wald intervals; a profile has the level that it was made for.
+        reference: a vertical line at this value where it is in the picture; None for none.
+        ax: where to draw; None for a new figure.
+
+    Returns:
+        The ``Axes``. An end that is infinite, or an estimate that is, is an arrow to the edge of
+        the picture. An estimate without an interval is hollow, one end that is not known is left
+        out, and a parameter without an estimate says so in its row.
+
+    Raises:
+        ValueError, TypeError: for a batch, an unknown name, no fits.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle import plots
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> normal = lambda params, data: (
+    ...     -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
+    ... )
+    >>> result = jm.fit(normal, {"mu": 2.5, "sigma": 2.0}, y, constraints={"sigma": jm.positive})
+    >>> [label.get_text() for label in plots.forest(result).get_yticklabels()]
+    ['mu', 'sigma']
+    """
+    check_level(level)
+    if reference is not None:
+        reference = check_number("reference", reference)
+    items = _labelled(fits)
+    names = _names(items, names)
+    found = {
+        label: {name: row for name in names if (row := _row(item, name, level)) is not None}
+        for label, item in items.items()
+    }
+    ax = axes(ax, (6.0, 1.2 + 0.3 * len(names) * max(1.0, 0.6 * len(items))))
+    edges = _edges([row for rows in found.values() for row in rows.values()], reference)
+    offsets = (
+        (np.arange(len(items)) - (len(items) - 1) / 2) * SIDE_BY_SIDE_SHARE / max(len(items), 2)
+    )
+    for number, (label, rows) in enumerate(found.items()):
+        style = {"color": SHADES[number % len(SHADES)], "marker": MARKS[number % len(MARKS)]}
+        _series(ax, rows, names, float(offsets[number]), edges, style, label)
+    if reference is not None and edges[0] < reference < edges[1]:
+        ax.axvline(reference, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+    ax.set_yticks(np.arange(len(names)), list(names))
+    ax.set(xlim=edges, ylim=(len(names) - 0.4, -0.6), xlabel=_axis(items, level))
+    if len(items) > 1:
+        ax.legend(
+            frameon=False,
+            loc="lower left",
+            bbox_to_anchor=(0.0, 1.0),
+            ncols=min(len(items), 4),
+            borderaxespad=0.2,
+        )
+    return ax
+
+
+def _labelled(fits: Any) -> dict[str, Fit | Profile]:
+    """The fits by label, checked."""
+    if isinstance(fits, Fit | Profile):
+        fits = {"": fits}
+    elif isinstance(fits, list | tuple):
+        fits = {f"fit {number}": item for number, item in enumerate(fits, 1)}
+    if not isinstance(fits, Mapping) or not fits:
+        raise TypeError(
+            "forest draws a Fit or a Profile, or a dictionary or list of them that is not "
+            f"empty; got {type(fits).__name__}"
+        )
+    for label, item in fits.items():
+        if not isinstance(item, Fit | Profile):
+            raise TypeError(f"forest draws Fits and Profiles; {label!r} is a {type(item).__name__}")
+        if item.batch_shape:
+            raise ValueError(
+                "forest draws fits of one data set "
+                f"each{f', and {label!r}' * bool(label) or ', and this'} is a batch of shape "
+                f"{item.batch_shape}: give some members, or draw batch_map"
+            )
+    return {str(label): item for label, item in fits.items()}
+
+
+def _names(items: dict[str, Fit | Profile], names: Any) -> tuple[str, ...]:
+    known = tuple(dict.fromkeys(name for item in items.values() for name in item.names))
+    if names is None:
+        return known
+    if isinstance(names, str) or not isinstance(names, Sequence) or not names:
+        raise TypeError(f"names is a list of parameters; got {names!r}")
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"no parameter is called {name!r}; the parameters are {', '.join(known[:20])}"
+            )
+    return tuple(names)
+
+
+def _row(item: Fit | Profile, name: str, level: float) -> Row | None:
+    if name not in item.names:
+        return None
+    j = item.names.index(name)
+    ends = item.interval(level) if isinstance(item, Fit) else item.interval()
+    estimate = item.x[j] if isinstance(item, Fit) else item.estimate[j]
+    return Row(float(estimate), float(ends[j, 0]), float(ends[j, 1]))
+
+
+def _axis(items: dict[str, Fit | Profile], level: float) -> str:
+    kinds = [
+        f"{percent(level)} Wald"
+        if isinstance(item, Fit)
+        else f"{percent(item.level)} profile likelihood"
+        for item in items.values()
+    ]
+    return f"estimate and {' or '.join(dict.fromkeys(kinds))} interval"
+
+
+def _edges(rows: list[Row], reference: float | None) -> tuple[float, float]:
+    """Where the picture ends: around what is finite."""
+    values = np.array([value for row in rows for value in row])
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return (-1.0, 1.0)
+    low = values.min()
+    high = values.max()
+    spread = high - low if high > low else max(1.0, abs(low))
+    if (
+        reference is not None and low - 0.5 * spread < reference < high + 0.5 * spread
+    ):  # near enough to be worth the room
+        low = min(low, reference)
+        high = max(high, reference)
+    return float(low - 0.06 * spread), float(high + 0.06 * spread)
+
+
+def _series(
+    ax: Axes,
+    rows: dict[str, Row],
+    names: tuple[str, ...],
+    offset: float,
+    edges: tuple[float, float],
+    style: dict[str, Any],
+    label: str,
+) -> None:
+    """One fit: its intervals, its estimates, its arrows."""
+    colour = style["color"]
+    hollow: list[tuple[float, float]] = []
+    full: list[tuple[float, float]] = []
+    for place, name in enumerate(names):
+        if name not in rows:
+            continue
+        row = rows[name]
+        y = place + offset
+        for end in (row.low, row.high):
+            if not np.isnan(row.estimate) and not np.isnan(end) and end != row.estimate:
+                _reach(ax, row.estimate, end, y, edges, colour)
+        if np.isnan(row.estimate):
+            ax.annotate(
+                "no estimate",
+                (0.5, y),
+                xycoords=("axes fraction", "data"),
+                ha="center",
+                va="center",
+                fontsize="small",
+                color=colour,
+            )
+        elif np.isinf(row.estimate):
+            _tip(ax, row.estimate, y, edges, colour)
+        else:
+            (hollow if np.isnan(row.low) and np.isnan(row.high) else full).append((row.estimate, y))
+    points = np.array(full).reshape(-1, 2)
+    ax.plot(*points.T, linestyle="none", markersize=5.5, label=label, gid="estimate", **style)
+    if hollow:
+        ax.plot(
+            *np.array(hollow).T,
+            linestyle="none",
+            markersize=5.5,
+            markerfacecolor="white",
+            gid="no interval",
+            **style,
+        )
+
+
+def _reach(
+    ax: Axes, estimate: float, end: float, y: float, edges: tuple[float, float], colour: str
+) -> None:
+    """One side of an interval, to its end or to the edge of the picture."""
+    first, last = (float(np.clip(value, *edges)) for value in (estimate, end))
+    ax.plot([first, last], [y, y], color=colour, linewidth=1.4, gid="interval")
+    if np.isinf(end):
+        _tip(ax, end, y, edges, colour)
+
+
+def _tip(ax: Axes, end: float, y: float, edges: tuple[float, float], colour: str) -> None:
+    """An arrow head at the edge of the picture."""
+    side = edges[1] if end > 0 else edges[0]
+    ax.plot(
+        [side],
+        [y],
+        linestyle="none",
+        marker=">" if end > 0 else "<",
+        color=colour,
+        markersize=7,
+        clip_on=False,
+        gid="infinite",
+    )
+
+
+# ---------------------------------------------------------------- a batch
+
+
+def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | None = None) -> Axes:
+    """The estimates of one parameter over the members of a batch, with standard errors, marked by
+    status.
+
+    Args:
+        fits: a batch with one leading axis.
+        name: one parameter.
+        truth: a horizontal line, such as the value that data were simulated at.
+        ax: where to draw; None for a new figure.
+
+    Returns:
+        The ``Axes``: the member across, its estimate up; standard errors where there are 400
+            members or fewer. The height is that of
+        the members that converged; estimates beyond it, infinite ones included, are at the edge,
+        and those that are NaN at the bottom as ticks. The legend counts each status.
+
+    Raises:
+        ValueError, TypeError: for one fit, more than one leading axis, an unknown name.
+
+    >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle import plots
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> each = [
+    ...     jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    ...     for y in np.array([[1.0, 3.0], [2.0, 4.0]])
+    ... ]
+    >>> fits = jax.tree.map(
+    ...     lambda *leaves: np.stack(leaves), *each
+    ... )  # what jm.fit_batch returns, at less work for two
+    >>> plots.batch_map(fits, "rate").get_legend().get_texts()[0].get_text()
+    'CONVERGED 2'
+    """
+    if truth is not None:
+        truth = check_number("truth", truth)
+    if not isinstance(fits, Fit):
+        raise TypeError(f"batch_map draws a batch of fits; got {type(fits).__name__}")
+    if len(fits.batch_shape) != 1 or not len(fits):
+        raise ValueError(
+            "batch_map draws a batch with one leading axis over members; this has the shape "
+            f"{fits.batch_shape}"
+        )
+    j = entry(fits.layout, name)
+    x, se, status = (np.asarray(leaf) for leaf in (fits.x[:, j], fits.se[:, j], fits.status))
+    low, high = _height(x, np.where(len(x) <= BARS, se, np.nan), status, truth)
+    ax = axes(ax, (7.0, 4.0))
+    kinds = sorted(np.unique(status).tolist(), reverse=True)
+    for number, code in enumerate(kinds):
+        _members(
+            ax,
+            np.flatnonzero(status == code),
+            x,
+            se,
+            (low, high),
+            number,
+            f"{Status(code).name} {int((status == code).sum()):,}",
+        )
+    if truth is not None:
+        ax.axhline(truth, color=INK, linewidth=1.0, linestyle="--", zorder=20)
+    beyond = int(((x < low) | (x > high)).sum())
+    lines = [f"{beyond:,} beyond the edge, drawn at it"] * bool(beyond) + [
+        f"{int(np.isnan(x).sum()):,} without an estimate, ticks below"
+    ] * bool(np.isnan(x).any())
+    ax.set(
+        xlabel="member" + f"   ({'; '.join(lines)})" * bool(lines),
+        ylabel=name + " ± SE" * (len(x) <= BARS),
+        ylim=(low, high),
+        xlim=(-0.02 * len(x) - 0.5, 1.02 * len(x) - 0.5),
+    )
+    locator: Any = ax.xaxis.get_major_locator()  # a MaxNLocator
+    locator.set_params(integer=True)
+    ax.legend(
+        frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, borderaxespad=0.6
+    )
+    return ax
+
+
+def _height(
+    x: np.ndarray, se: np.ndarray, status: np.ndarray, truth: float | None
+) -> tuple[float, float]:
+    """Lowest and highest of the regular members, of all that are finite where none is regular,
+    with room around.
+    """
+    regular = np.isin(status, [int(code) for code in REGULAR])
+    seen = (regular if (regular & np.isfinite(x)).any() else np.ones(len(x), bool)) & np.isfinite(x)
+    if not seen.any():
+        return (-1.0, 1.0) if truth is None else (truth - 1.0, truth + 1.0)
+    half = np.where(np.isfinite(se[seen]), se[seen], 0.0)
+    ends = [
+        float(np.min(x[seen] - half)),
+        float(np.max(x[seen] + half)),
+        *([] if truth is None else [truth]),
+    ]
+    room = MARGIN_OF_RANGE * (max(ends) - min(ends)) or 0.1 * max(1.0, abs(ends[0]))
+    return min(ends) - room, max(ends) + room
+
+
+def _members(
+    ax: Axes,
+    who: np.ndarray,
+    x: np.ndarray,
+    se: np.ndarray,
+    edges: tuple[float, float],
+    number: int,
+    label: str,
+) -> None:
+    """The members of one status."""
+    low, high = edges
+    few = len(x) <= BARS
+    inside = who[(x[who] >= low) & (x[who] <= high)]
+    colour = INK if few or number else SHADES[-1]
+    mark = MARKS[number % len(MARKS)]
+    if few:
+        bars = inside[np.isfinite(se[inside])]
+        ax.vlines(
+            bars,
+            x[bars] - se[bars],
+            x[bars] + se[bars],
+            color=PALE if number == 0 else colour,
+            linewidth=1.0,
+            zorder=1,
+        )
+    # Failures are hollow and larger: they must be seen among thousands that converged.
+    face, size = (colour, 3.5 if few else 1.5) if number == 0 else ("white", 6.5)
+    ax.plot(
+        inside,
+        x[inside],
+        linestyle="none",
+        marker=mark,
+        color=colour,
+        markerfacecolor=face,
+        markersize=size,
+        label=label,
+        gid="member",
+        zorder=2 + number,
+        rasterized=not few,
+    )
+    far = who[(x[who] < low) | (x[who] > high)]
+    if far.size:
+        ax.plot(
+            far,
+            np.clip(x[far], low, high),
+            linestyle="none",
+            marker=mark,
+            color=colour,
+            markerfacecolor=face,
+            markersize=6.5,
+            clip_on=False,
+            gid="beyond",
+            zorder=10,
+        )
+    none = who[np.isnan(x[who])]
+    if none.size:
+        ax.plot(
+            none,
+            np.full(none.size, low),
+            linestyle="none",
+            marker="|",
+            color=colour,
+            markersize=12,
+            gid="no estimate",
+            zorder=3,
+        )

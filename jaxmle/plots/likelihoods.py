@@ -1,0 +1,421 @@
+"""The likelihood itself along one parameter and over two, the others held at the estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Loglik, Tree
+from jaxmle.fitting.identity import identity
+from jaxmle.inference.again import check_same, check_weighting
+from jaxmle.likelihood.checks import check_values, host_data
+from jaxmle.likelihood.combinators import weight
+from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
+from jaxmle.likelihood.structure import roots_of
+from jaxmle.parameters.arguments import check_count, check_number
+from jaxmle.parameters.tree import Chart
+from jaxmle.plots.canvas import GREY, INK, PALE, axes, entry, numbers, one_fit, percent
+from jaxmle.plots.climbs import Climb
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import compiled, precision
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MARGIN = 0.02  # of the distance from the estimate to a bound: how near to the bound a picture goes
+SIDE = 61  # points along each side of a surface
+REGIONS = (0.5, 0.8, 0.95, 0.99, 0.999)  # levels of the joint regions on a surface
+DEEPER = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4)  # falls in ℓ beyond those, without labels
+FARTHEST = 3.0  # times its own width that a picture grows on each side to hold a path
+AT_ONCE = 2**20  # terms in the memory at a time
+
+
+@dataclass(frozen=True)
+class Slices:
+    """A log-likelihood at hand at any values of the entries of its fit."""
+
+    fit: Fit
+    tree: Any
+    data: Tree
+
+    @cached_property
+    def x(self) -> np.ndarray:
+        return np.asarray(self.fit.x, dtype=np.float64)
+
+    def place(self, name: str) -> int:
+        """The entry that moves when ``name`` moves."""
+        layout = self.fit.layout
+        j = entry(layout, name)
+        roots = roots_of(self.tree, layout)
+        if roots[j] < 0:
+            raise ValueError(f"{name!r} is held by fix: the likelihood has no curve along it")
+        if not Chart(layout, tuple(bool(r != i) for i, r in enumerate(roots))).single[roots[j]]:
+            raise ValueError(
+                f"{name!r} is one of several entries that move together: it cannot move with the "
+                "others held. Draw its profile"
+            )
+        return int(roots[j])
+
+    def values(self, rows: np.ndarray) -> np.ndarray:
+        """ℓ (m,) at the entries ``rows`` (m, p)."""
+        layout = self.fit.layout
+        n = rows_of(self.tree, self.data) or 1
+        at_once = int(np.clip(AT_ONCE // n, 1, 64))
+
+        def make(loglik: Loglik) -> Callable[..., Any]:
+            def one(x: Any, data: Any) -> Any:
+                return jnp.sum(terms_of(loglik, layout.unravel(x), data))
+
+            return lambda rows, data: jax.lax.map(lambda x: one(x, data), rows, batch_size=at_once)
+
+        with precision(np.float64):
+            data = jax.tree.map(jnp.asarray, self.data)
+            return np.asarray(compiled(self.tree, ("slices", layout, at_once), make)(rows, data))
+
+    def fall(self, rows: np.ndarray, last: bool) -> np.ndarray:
+        """ℓ less its value at the estimate, (m,), NaN where it is not finite. ``last``: the last
+        row is the estimate.
+
+        An estimate at infinity, or on a bound where ℓ cannot be evaluated, has the value that the
+        fit recorded.
+        """
+        values = self.values(rows)
+        top = float(values[-1]) if last and np.isfinite(values[-1]) else float(self.fit.loglik)
+        if not np.isfinite(values[:-1]).any():
+            raise ValueError(
+                f"the {self.what} is finite nowhere in this picture. {self.fit.explain()}"
+            )
+        return np.where(np.isfinite(values), values, np.nan) - top
+
+    def grid(self, places: list[int], points: np.ndarray) -> np.ndarray:
+        """Rows (m, p) with the entries ``places`` at ``points`` (m, q) and the others at the
+        estimate.
+        """
+        rows = np.repeat(self.x[None], len(points), axis=0)
+        rows[:, places] = points
+        held = [
+            name
+            for j, name in enumerate(self.fit.names)
+            if j not in places and not np.isfinite(self.x[j])
+        ]
+        if held:
+            raise ValueError(
+                f"{held[0]} has the estimate {self.x[self.fit.names.index(held[0])]}: the "
+                f"likelihood cannot be drawn with it held there. {self.fit.explain()}"
+            )
+        return rows
+
+    def window(self, j: int, width: float, span: Any) -> tuple[float, float]:
+        """Where a picture goes along entry j: the span asked for, or so many standard errors on
+        each side, within the bounds.
+        """
+        (low, high) = self.fit.bounds[j]
+        name = self.fit.names[j]
+        if span is not None:
+            first, last = _two(span, f"the span of {name}")
+            if not low < first < last < high:
+                raise ValueError(
+                    f"the span of {name} must increase strictly inside its bounds {low:g} and "
+                    f"{high:g}; got {first:g} and {last:g}"
+                )
+            return first, last
+        centre = self.x[j]
+        reach = width * float(self.fit.se[j])
+        if not (np.isfinite(centre) and np.isfinite(reach) and reach > 0):
+            raise ValueError(
+                f"{name} has no standard error to set the width of the picture: give span=(low, "
+                f"high). {self.fit.explain()}"
+            )
+        return max(centre - reach, _short_of(low, centre, MARGIN)), min(
+            centre + reach, _short_of(high, centre, MARGIN)
+        )
+
+    @property
+    def what(self) -> str:
+        return "log-likelihood" if self.fit.mode == "ML" else "penalised log-likelihood"
+
+
+def likelihood_curve(
+    loglik: Loglik,
+    fit: Fit,
+    data: Tree,
+    name: str,
+    width: float = 4.0,
+    *,
+    span: tuple[float, float] | None = None,
+    points: int = 200,
+    weights: Any = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """The log-likelihood along one parameter, the others held at the estimate, with its
+    second-order expansion there.
+
+    Args:
+        loglik, data, weights: those of the fit.
+        fit: a ``Fit`` of one data set.
+        name: one parameter, such as ``"sigma"`` or ``"beta[1]"``.
+        width: standard errors on each side of the estimate, as far as the bounds allow.
+        span: ends of the picture in place of ``width``; needed where the parameter has no standard
+            error.
+        points: values at which the likelihood is evaluated.
+        ax: where to draw; None for a new figure.
+
+    Returns:
+        The ``Axes``. The height is ℓ less ℓ at the estimate. Values that are not finite are left
+        out.
+
+    Raises:
+        ValueError, TypeError: for a batch, a parameter that is held by ``fix`` or moves with
+            others, no standard error and no span.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle import plots
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> plots.likelihood_curve(exponential, result, y, "rate").get_xlabel()
+    'rate'
+    """
+    posed = _slices(loglik, fit, data, weights, width, points)
+    j = posed.place(name)
+    first, last = posed.window(j, width, span)
+    centre = posed.x[j]
+    value = np.append(np.linspace(first, last, points), centre if np.isfinite(centre) else last)
+    height = posed.fall(posed.grid([j], value[:, None]), bool(np.isfinite(centre)))
+    order = np.argsort(value, kind="stable")
+    order = order[(value[order] >= first) & (value[order] <= last)]
+    ax = axes(ax)
+    ax.plot(value[order], height[order], color=INK, linewidth=1.8, label=posed.what)
+    if np.isfinite(centre):
+        _expansion(ax, posed, j, value[order], height[order])
+        if first <= centre <= last:
+            ax.plot([centre], [0.0], "o", color=INK, markersize=6, label="estimate", zorder=3)
+    ax.set(xlabel=name, ylabel=f"{posed.what}\nless its value at the estimate", xlim=(first, last))
+    ax.legend(frameon=False)
+    return ax
+
+
+def _expansion(ax: Axes, posed: Slices, j: int, value: np.ndarray, height: np.ndarray) -> None:
+    """s d + h d²/2 around the estimate: on a bound the score s is not zero."""
+    slope = float(posed.fit.score[j])
+    bend = float(posed.fit.hessian[j, j])
+    step = value - posed.x[j]
+    if not np.isfinite([slope, bend]).all():
+        return
+    quadratic = slope * step + 0.5 * bend * step**2
+    ax.plot(
+        value, quadratic, color=GREY, linestyle="--", linewidth=1.2, label="second-order expansion"
+    )
+    finite = height[np.isfinite(height)]
+    if (
+        finite.size and quadratic.min() < 0
+    ):  # a likelihood that falls much faster than its expansion would flatten the rest
+        low = max(min(finite.min(), quadratic.min()), 3 * quadratic.min())
+        ax.set_ylim(low, max(finite.max(), 0.0) - 0.08 * low)
+
+
+def likelihood_surface(
+    loglik: Loglik,
+    fit: Fit,
+    data: Tree,
+    pair: tuple[str, str],
+    path: Any = None,
+    width: float = 4.0,
+    *,
+    span: Any = None,
+    points: int = SIDE,
+    weights: Any = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """The log-likelihood over two parameters, the others held at the estimate, in contours, with
+    the path of an optimiser.
+
+    Labelled contours are where 2(ℓ̂ − ℓ) is the quantile of χ²₂ at that level; fainter ones below
+    have no label.
+
+    Args:
+        loglik, fit, data, width, points, weights, ax: as for ``likelihood_curve``; ``points`` along
+            each side.
+        pair: names of two parameters.
+        path: steps of an optimiser: what ``path_of`` returns, or an array (m, 2) of the pair, or
+            (m, p) of all parameters. The picture grows to hold it, on each side by at most three
+            times its own width: a path from farther away enters over the edge.
+        span: ((low, high), (low, high)) in place of ``width``.
+
+    Returns:
+        The ``Axes``.
+
+    Raises:
+        ValueError, TypeError: as ``likelihood_curve``; for a path of another shape.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle import plots
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> normal = lambda params, data: (
+    ...     -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
+    ... )
+    >>> start, bounds = {"mu": 2.5, "sigma": 2.0}, {"sigma": jm.positive}
+    >>> result = jm.fit(normal, start, y, constraints=bounds)
+    >>> ax = plots.likelihood_surface(
+    ...     normal, result, y, ("mu", "sigma"), plots.path_of(normal, start, y, constraints=bounds)
+    ... )
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('mu', 'sigma')
+    """
+    posed = _slices(loglik, fit, data, weights, width, points)
+    if (
+        not isinstance(pair, tuple | list)
+        or len(pair) != 2
+        or not all(isinstance(name, str) for name in pair)
+    ):
+        raise TypeError(f"pair holds the names of two parameters; got {pair!r}")
+    places = [posed.place(name) for name in pair]
+    if places[0] == places[1]:
+        raise ValueError(f"{pair[0]!r} and {pair[1]!r} are one parameter")
+    spans = (None, None) if span is None else span
+    if not isinstance(spans, tuple | list) or len(spans) != 2:
+        raise ValueError(f"span holds two pairs, ((low, high), (low, high)); got {span!r}")
+    steps = None if path is None else _steps(path, fit, [entry(fit.layout, name) for name in pair])
+    windows = [posed.window(j, width, own) for j, own in zip(places, spans, strict=True)]
+    if steps is not None and span is None:
+        windows = [
+            _wider(window, steps[:, side], fit.bounds[j])
+            for side, (window, j) in enumerate(zip(windows, places, strict=True))
+        ]
+    sides = [np.linspace(*window, points) for window in windows]
+    across, up = np.meshgrid(*sides)
+    centre = posed.x[places]
+    inside = np.where(np.isfinite(centre), centre, [side[0] for side in sides])
+    rows = posed.grid(places, np.vstack([np.column_stack([across.ravel(), up.ravel()]), inside]))
+    fall = posed.fall(rows, bool(np.isfinite(centre).all()))
+    ax = axes(ax, (6.0, 5.0))
+    _heights(ax, across, up, fall[:-1].reshape(across.shape))
+    if steps is not None:
+        ax.plot(*steps.T, color=INK, linewidth=1.0, marker="o", markersize=3.5, label="path")
+        ax.plot(
+            *steps[0],
+            "s",
+            color=INK,
+            markersize=7,
+            markerfacecolor="white",
+            label="start"
+            if all(low <= at <= high for at, (low, high) in zip(steps[0], windows, strict=True))
+            else "start (outside)",
+        )
+    if np.isfinite(centre).all():
+        ax.plot(
+            *centre,
+            "X",
+            color=INK,
+            markeredgecolor="white",
+            markersize=10,
+            label="estimate",
+            zorder=4,
+        )
+    ax.set(xlabel=pair[0], ylabel=pair[1], xlim=windows[0], ylim=windows[1])
+    ax.legend(
+        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, borderaxespad=0.2
+    )
+    return ax
+
+
+def _heights(ax: Axes, across: np.ndarray, up: np.ndarray, fall: np.ndarray) -> None:
+    """Contours of ℓ − ℓ̂."""
+    fall = np.ma.masked_invalid(fall)
+    levels = [
+        float(np.log1p(-level)) for level in reversed(REGIONS)
+    ]  # χ²₂ is exponential with mean 2
+    shades = ["#f2f2f2", "#e6e6e6", "#d9d9d9", "#cccccc", "#bdbdbd"]
+    seen = [level for level in levels if fall.min() < level < fall.max()]
+    deeper = [-depth for depth in reversed(DEEPER) if fall.min() < -depth < fall.max()]
+    if deeper:
+        ax.contour(across, up, fall, levels=deeper, colors=PALE, linewidths=0.7, linestyles="solid")
+    if seen:
+        ax.contourf(
+            across,
+            up,
+            fall,
+            levels=[*seen, max(0.0, float(fall.max())) + 1e-9],
+            colors=shades[-len(seen) :],
+        )
+        lines = ax.contour(
+            across, up, fall, levels=seen, colors=GREY, linewidths=0.8, linestyles="solid"
+        )
+        told = {
+            level: percent(region) for level, region in zip(levels, reversed(REGIONS), strict=True)
+        }
+        ax.clabel(lines, fmt={level: told[level] for level in seen}, fontsize=8, colors=INK)
+
+
+MAX_DRAWN_POINTS = 100_000
+
+
+def _slices(loglik: Loglik, fit: Any, data: Tree, weights: Any, width: Any, points: Any) -> Slices:
+    """The likelihood of a fit, checked."""
+    one_fit(fit)
+    check_number("width", width, low=0.0)
+    check_count("points", points, 3, MAX_DRAWN_POINTS)
+    check_weighting("the picture", loglik, fit, weights)
+    tree = as_tree(loglik if weights is None else weight(loglik, weights))
+    seen = host_data(data, fit.dtype)
+    check_values(tree, seen)
+    check_same(fit, identity(tree, seen, fit.dtype)[None])
+    return Slices(fit, tree, host_data(data, np.float64))
+
+
+def _short_of(bound: float, inside: float, share: float) -> float:
+    """The place that share of the way from a bound to a value inside it; an infinite bound
+    itself.
+    """
+    return bound + share * (inside - bound) if np.isfinite(bound) else bound
+
+
+def _two(span: Any, what: str) -> tuple[float, float]:
+    values = numbers(span, what)
+    if values.shape != (2,) or not np.isfinite(values).all():
+        raise ValueError(f"{what} must be two finite numbers; got {span!r}")
+    return float(values[0]), float(values[1])
+
+
+def _steps(path: Any, fit: Fit, places: list[int]) -> np.ndarray:
+    """The path (m, 2) in the pair."""
+    if isinstance(path, Climb):
+        if path.names != fit.names:
+            raise ValueError(
+                f"the path is of the parameters {', '.join(path.names[:20])}, the fit of "
+                f"{', '.join(fit.names[:20])}"
+            )
+        return path.x[:, places]
+    steps = numbers(path, "path", (2,))
+    if steps.shape[1] not in (2, len(fit.names)):
+        raise ValueError(
+            f"path must have the shape (m, 2) of the pair or (m, {len(fit.names)}) of all "
+            f"parameters; got {steps.shape}"
+        )
+    return (
+        steps[:, places] if steps.shape[1] == len(fit.names) else steps
+    )  # of two parameters in all, the order of names
+
+
+def _wider(
+    window: tuple[float, float], steps: np.ndarray, bounds: tuple[float, float]
+) -> tuple[float, float]:
+    """The window with the path in it, or as much of the path as ``FARTHEST`` allows, and a
+    little room, within the bounds.
+    """
+    reach = FARTHEST * (window[1] - window[0])
+    steps = np.clip(steps[np.isfinite(steps)], window[0] - reach, window[1] + reach)
+    if not steps.size:
+        return window
+    first = min(window[0], steps.min())
+    last = max(window[1], steps.max())
+    room = 0.04 * (last - first)
+    low = first - room if steps.min() < window[0] else first
+    high = last + room if steps.max() > window[1] else last
+    return max(low, _short_of(bounds[0], first, 0.5)), min(high, _short_of(bounds[1], last, 0.5))

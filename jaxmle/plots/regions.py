@@ -1,0 +1,237 @@
+"""Profile likelihood of one parameter, and the joint region of two, beside what Wald's
+approximation says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy
+
+from jaxmle.inference.profiles.contour import Contour
+from jaxmle.inference.profiles.profile import END_MEANING, Profile
+from jaxmle.inference.profiles.walk import End
+from jaxmle.parameters.arguments import shown
+from jaxmle.plots.canvas import GREY, INK, axes, entry, one_fit, percent, remark
+from jaxmle.record.fit import Fit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+AROUND = 181  # points of an ellipse
+BETWEEN = 20  # drawn between two computed points of a profile
+
+
+def profile(
+    profile: Profile, name: str | None = None, fit: Fit | None = None, *, ax: Axes | None = None
+) -> Axes:
+    """The profile deviance 2(ℓ̂ − ℓ_p) of one quantity, with the cut-off of its interval and Wald's
+    parabola.
+
+    Args:
+        profile: of one fit, with the points of its curve.
+        name: one of its quantities; may be left out where there is one only.
+        fit: the fit, for Wald's parabola ((ψ − ψ̂)/SE)² of a parameter; None leaves it out.
+        ax: where to draw; None for a new figure.
+
+    Returns:
+        The ``Axes``. The marks are the points that were computed; between them the signed root of
+        the deviance is interpolated monotonically, which for a normal likelihood is a straight
+        line. An end that is not FOUND is told above the picture.
+
+    Raises:
+        ValueError, TypeError: for a batch, an unknown name, a profile without points.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.profiles.profile import profile
+    >>> from jaxmle import plots
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> plots.profile(profile(exponential, result, y), "rate", result).get_xlabel()
+    'rate'
+    """
+    j = _which(profile, name)
+    value = np.asarray(profile.curve[j])
+    root = np.asarray(profile.root[j])
+    seen = np.isfinite(value) & np.isfinite(root)
+    if seen.sum() < 2:
+        raise ValueError(
+            f"the profile of {profile.names[j]} has no points to draw: profile(…, points=5) "
+            "keeps some where the fit has a maximum"
+        )
+    value = value[seen]
+    root = root[seen]
+    cut = float(scipy.special.ndtri(0.5 + profile.level / 2)) ** 2
+    ax = axes(ax)
+    ax.plot(*_smooth(value, root), color=INK, linewidth=1.8, label="profile")
+    ax.plot(value, root**2, "o", color=INK, markersize=4)
+    if fit is not None:
+        _parabola(ax, fit, profile.names[j], value, float(np.max(root**2)))
+    ax.axhline(
+        cut,
+        color=GREY,
+        linewidth=1.0,
+        linestyle=":",
+        label=f"{percent(profile.level)} cut-off, {cut:.3g}",
+    )
+    ends = (
+        ("lower", float(profile.lower[j]), profile.lower_status[j]),
+        ("upper", float(profile.upper[j]), profile.upper_status[j]),
+    )
+    for _, end, status in ends:
+        if int(status) == End.FOUND:
+            ax.plot([end, end], [0.0, cut], color=GREY, linewidth=1.0)
+            ax.annotate(
+                f"{end:.4g}",
+                (end, 0.0),
+                xytext=(0, -3),
+                textcoords="offset points",
+                ha="center",
+                va="top",
+                fontsize="small",
+                color=GREY,
+            )
+    remark(
+        ax,
+        [
+            f"{side} end {END_MEANING[End(int(status))]}"
+            for side, _, status in ends
+            if int(status) != End.FOUND
+        ],
+    )
+    ax.set(xlabel=profile.names[j], ylabel=r"$2(\hat{\ell} - \ell)$")
+    ax.set_ylim(-0.07 * max(cut, float(np.max(root**2))), 1.08 * max(cut, float(np.max(root**2))))
+    ax.legend(frameon=False, loc="upper center")
+    return ax
+
+
+def _which(record: Any, name: str | None) -> int:
+    if not isinstance(record, Profile):
+        raise TypeError(f"this picture needs a Profile; got {type(record).__name__}")
+    if record.batch_shape:
+        raise ValueError(
+            f"this picture is of one profile, and this is a batch of shape {record.batch_shape}: "
+            "give profile[i]"
+        )
+    if name is None and len(record.names) == 1:
+        return 0
+    if not isinstance(name, str) or name not in record.names:
+        raise ValueError(
+            f"no quantity of this profile is called {shown(name)}; there are "
+            f"{', '.join(record.names[:20])}"
+        )
+    return record.names.index(name)
+
+
+def _smooth(value: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The curve through the computed points: the value as a monotone function of the signed
+    root.
+    """
+    from scipy.interpolate import PchipInterpolator
+
+    order = np.argsort(root)
+    apart = order[np.concatenate([[True], np.diff(root[order]) > 0])]
+    if len(apart) < 2:
+        return value, root**2
+    fine = np.interp(
+        np.arange((len(apart) - 1) * BETWEEN + 1) / BETWEEN, np.arange(len(apart)), root[apart]
+    )
+    return PchipInterpolator(root[apart], value[apart])(fine), fine**2
+
+
+def _parabola(ax: Axes, fit: Fit, name: str, value: np.ndarray, height: float) -> None:
+    """Wald's ((ψ − ψ̂)/SE)², as far as the picture goes."""
+    one_fit(fit)
+    if name not in fit.names:
+        return  # a function of the parameters: its standard error is not the fit's to tell
+    j = fit.names.index(name)
+    centre = float(fit.x[j])
+    se = float(fit.se[j])
+    if not np.isfinite([centre, se]).all() or se <= 0:
+        return
+    reach = np.sqrt(height) * se
+    at = np.linspace(max(value.min(), centre - reach), min(value.max(), centre + reach), AROUND)
+    ax.plot(at, ((at - centre) / se) ** 2, color=GREY, linewidth=1.2, linestyle="--", label="Wald")
+
+
+def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None) -> Axes:
+    """The edge of the joint region of two parameters, with Wald's ellipse.
+
+    Args:
+        contour: of one fit.
+        fit: the fit, for Wald's ellipse (θ − θ̂)'V⁻¹(θ − θ̂) = χ²₂(level); None leaves it out.
+        ax: where to draw; None for a new figure.
+
+    Returns:
+        The ``Axes``. Points of the edge that were not found, or lie at infinity, leave a gap, and
+        their number is told above.
+
+    Raises:
+        ValueError, TypeError: for a batch, a contour of which no point was found, or a fit of other
+            parameters.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.profiles.contour import contour
+    >>> from jaxmle import plots
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> normal = lambda params, data: (
+    ...     -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
+    ... )
+    >>> result = jm.fit(normal, {"mu": 2.5, "sigma": 2.0}, y, constraints={"sigma": jm.positive})
+    >>> plots.contour(contour(normal, result, y, ("mu", "sigma"), points=32), result).get_ylabel()
+    'sigma'
+    """
+    if not isinstance(contour, Contour):
+        raise TypeError(f"this picture needs a Contour; got {type(contour).__name__}")
+    if np.ndim(contour.curve) != 2:
+        raise ValueError(
+            "this picture is of one contour, and this is that of a batch: make it of one fit, "
+            "fit[i]"
+        )
+    edge = np.where(np.isfinite(contour.closed).all(axis=1)[:, None], contour.closed, np.nan)
+    lost = int(np.isnan(edge[:-1, 0]).sum())
+    if lost == len(edge) - 1:
+        raise ValueError(
+            f"no point of this contour is finite: {END_MEANING[End(int(contour.status[0]))]}"
+        )
+    ax = axes(ax, (6.0, 5.0))
+    told = percent(contour.level)
+    ax.plot(*edge.T, color=INK, linewidth=1.8, label=f"likelihood, {told}")
+    if fit is not None:
+        ellipse = _ellipse(one_fit(fit), contour)
+        if ellipse is not None:
+            ax.plot(*ellipse.T, color=GREY, linewidth=1.2, linestyle="--", label=f"Wald, {told}")
+    ax.plot(*contour.estimate, "X", color=INK, markersize=8, linestyle="none", label="estimate")
+    ax.set(xlabel=contour.names[0], ylabel=contour.names[1])
+    why = (
+        f"of {len(edge) - 1} points of the edge {'is' if lost == 1 else 'are'} not drawn: at "
+        "infinity, or not found"
+    )
+    ax.legend(
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=3,
+        frameon=False,
+        borderaxespad=0.2,
+        title=f"{lost:,} {why}" if lost else None,
+        title_fontsize="small",
+        alignment="left",
+    )
+    return ax
+
+
+def _ellipse(fit: Fit, contour: Contour) -> np.ndarray | None:
+    """Wald's ellipse (181, 2), or None where the two have no covariance."""
+    places = [entry(fit.layout, name) for name in contour.names]
+    vcov = np.asarray(fit.vcov)[np.ix_(places, places)]
+    centre = np.asarray(fit.x)[places]
+    if not np.isfinite(vcov).all() or np.linalg.det(vcov) <= 0:
+        return None
+    angle = np.linspace(0.0, 2 * np.pi, AROUND)
+    radius = np.sqrt(-2 * np.log1p(-contour.level))  # χ²₂ is exponential with mean 2
+    return (
+        centre
+        + radius * np.column_stack([np.cos(angle), np.sin(angle)]) @ np.linalg.cholesky(vcov).T
+    )

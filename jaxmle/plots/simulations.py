@@ -1,0 +1,110 @@
+"""Coverage of intervals in simulated data whose truth is known."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy
+
+from jaxmle.inference.resampling.calibration import Calibration
+from jaxmle.plots.canvas import GREY, MARKS, SHADES, axes, percent, remark
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COVERAGE_LEVEL = 0.95  # level of the Monte-Carlo interval of a coverage
+
+
+def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
+    """The share of intervals that hold the truth, for each parameter and kind of interval, with its
+    Monte-Carlo interval.
+
+    Args:
+        calibration: what ``calibrate`` returns.
+        ax: where to draw; None for a new figure.
+
+    Returns:
+        The ``Axes``: parameters from top to bottom, coverage across; the dotted line is the level
+            asked for. Shares are over the regular
+        replicates that have an interval; the bars are Wilson's 95% intervals of the share (Wilson
+        1927, JASA 22, 209), which have a length also where every interval holds the truth. How many
+        replicates are regular is told above.
+
+    Raises:
+        TypeError: for anything but a ``Calibration``.
+
+    >>> import numpy as np
+    >>> from jaxmle.inference.resampling.calibration import Calibration
+    >>> from jaxmle import plots
+    >>> ends = np.array([[[-1.0, 1.0]], [[0.5, 1.0]], [[-2.0, 0.1]], [[-0.3, 0.4]]])
+    >>> known = Calibration(
+    ...     np.zeros(1),
+    ...     ends.mean(-1),
+    ...     np.ones((4, 1)),
+    ...     np.full(4, 10),
+    ...     {"wald": ends},
+    ...     {},
+    ...     np.eye(1),
+    ...     np.ones(1),
+    ...     1,
+    ...     0.95,
+    ...     "observed",
+    ...     ("mu",),
+    ... )
+    >>> plots.coverage(known).get_lines()[0].get_xdata().tolist()
+    [75.0]
+    """
+    if not isinstance(calibration, Calibration):
+        raise TypeError(f"this picture needs a Calibration; got {type(calibration).__name__}")
+    names = calibration.names
+    kinds = list(calibration.intervals)
+    ax = axes(ax, (6.0, 1.3 + 0.3 * len(names) * max(1.0, 0.6 * len(kinds))))
+    offsets = (np.arange(len(kinds)) - (len(kinds) - 1) / 2) * 0.8 / max(len(kinds), 2)
+    regular = int(calibration.regular.sum())
+    for number, kind in enumerate(kinds):
+        share = calibration.coverage(kind)
+        count = np.rint(regular * (1 - calibration.without_interval(kind, "regular")))
+        low, high = _wilson(share, count)
+        colour = SHADES[number % len(SHADES)]
+        y = np.arange(len(names)) + offsets[number]
+        ax.plot(
+            100 * share,
+            y,
+            linestyle="none",
+            marker=MARKS[number % len(MARKS)],
+            markersize=5.5,
+            color=colour,
+            label=kind,
+            gid="coverage",
+        )
+        ax.hlines(y, 100 * low, 100 * high, color=colour, linewidth=1.4)
+        for place in np.flatnonzero(np.isnan(share)).tolist():
+            ax.annotate(
+                "no interval",
+                (0.5, y[place]),
+                xycoords=("axes fraction", "data"),
+                ha="center",
+                va="center",
+                fontsize="small",
+                color=colour,
+            )
+    ax.axvline(100 * calibration.level, color=GREY, linewidth=1.0, linestyle=":")
+    ax.set_yticks(np.arange(len(names)), list(names))
+    ax.set(
+        ylim=(len(names) - 0.4, -0.6),
+        xlabel=f"coverage of {percent(calibration.level)} intervals, in %",
+    )
+    remark(ax, [f"{regular:,} of {len(calibration):,} replicates are regular"])
+    if len(kinds) > 1:
+        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def _wilson(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The values π with |share − π| ≤ z √(π(1 − π)/count)."""
+    z = float(scipy.special.ndtri(0.5 + COVERAGE_LEVEL / 2))
+    count = np.where(count > 0, count, np.nan)
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return middle - half, middle + half

@@ -1,0 +1,1 @@
+"""The record of a fit: its fields, the sentence of its verdict, its file."""

@@ -1,0 +1,166 @@
+"""The sentence of a verdict, formed from the witness and the parameter names when somebody asks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jaxmle.likelihood.derivatives import DIFFERENCES, FORWARD_OVER_REVERSE
+from jaxmle.record.contents import Record
+from jaxmle.solvers.status import COMPARED, CONCAVE_FLAG, MEAN, MEAN_OF_ROWS, STATUS_MEANING, Status
+from jaxmle.tables.notes import covariance_note, printed
+
+NOISE = (
+    "what looks like a maximum is within the rounding noise of the log-likelihood in this "
+    "precision ({dtype}): no digit of it can be trusted. A parameter may be on its way to "
+    "infinity or to its bound, as a negative binomial's size is with underdispersed counts; "
+    "differences of large numbers lose their digits there, which the functions of jaxmle.special "
+    "avoid."
+)
+
+
+SEEN_LOCALLY = (
+    " This was seen along the climb and is not proved for all parameters: where a likelihood is "
+    "not concave, another start (multistart) may lead to a higher maximum."
+)
+
+SOURCE = {
+    1: (
+        " It is these data that do not tell them apart, such as collinear columns or a factor "
+        "beside an intercept: with columns in another order they would be identified."
+    ),
+    2: (
+        " It is the model that cannot: with other data of this kind, and at other parameters, "
+        "the same number of combinations is free."
+    ),
+}
+
+
+def explain(fit: Record) -> str:
+    """One sentence for the status of one fit, with the parameters concerned and what to do
+    about it.
+    """
+    status = fit.verdict
+    w = fit.witness
+    words = {
+        "along": f"along {_direction(fit)}" if np.any(w.direction) else "",
+        "bound": _bounds(fit),
+        "free": _free(fit),
+        "place": f"row {int(w.row)} of the data" if int(w.row) >= 0 else "the start values",
+        "distance": f"{float(w.distance):.2g}"
+        if np.isfinite(w.distance)
+        else "an unknown number of",
+        "digits": f"{max(float(w.digits), 0):.0f}",
+        "dtype": str(fit.dtype),
+    }
+    sentence = (
+        NOISE if status == Status.IMPRECISE and not float(w.digits) > 0 else STATUS_MEANING[status]
+    ).format(**words)
+    if status == Status.NONFINITE and not float(fit.n):
+        sentence = "there is no row: none was given, or each has a missing value."
+    if status == Status.UNBOUNDED and int(w.row) >= 0:
+        sentence += f" The term that grows is that of row {int(w.row)} of the data."
+    if status == Status.UNIDENTIFIED:
+        sentence += SOURCE.get(int(w.certificate), "")
+    if status == Status.SEPARATED:
+        sentence = _infinite(fit) + sentence + (SEEN_LOCALLY if not int(w.certificate) else "")
+    if not sentence.startswith(tuple(map(printed, fit.names))):
+        sentence = sentence[0].upper() + sentence[1:]
+    if status == Status.CONVERGED:
+        sentence = _maximum(int(w.certificate)) + covariance_note(fit)
+    sentence += _second_derivatives(fit)
+    return sentence.replace("  ", " ").replace(" ;", ";").replace(" .", ".")
+
+
+def _second_derivatives(fit: Record) -> str:
+    """How second derivatives were taken, a sentence; "" where it was by the usual modes."""
+    if fit.hessian_by == FORWARD_OVER_REVERSE:
+        return ""
+    told = f" Second derivatives are by {fit.hessian_by}: a part of the likelihood has no other."
+    if fit.hessian_by != DIFFERENCES:
+        return told
+    share = np.asarray(fit.witness.stderr_error, float) / np.asarray(fit.se, float)
+    if not np.any(np.isfinite(share)):
+        return told + " Their measured error leaves no digit of the standard errors."
+    return (
+        told + f" Their measured error leaves {np.nanmax(share):.1g} of a standard error open. "
+        "Tighter tolerances inside the likelihood make that less."
+    )
+
+
+def _maximum(certificate: int) -> str:
+    """Which maximum was found: the only one, the highest of several starts, or one that was
+    compared with no other.
+    """
+    if certificate & CONCAVE_FLAG:
+        found = "The maximum was found."
+    elif certificate & COMPARED:
+        found = "The highest of the maxima that several starts lead to was found."
+    else:
+        found = (
+            "A maximum was found. The likelihood is not known to be concave: multistart tells "
+            "whether another is higher."
+        )
+    return found + (f" But {MEAN_OF_ROWS}" if certificate & MEAN else "")
+
+
+def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit: int = 4) -> str:
+    """A direction as a readable sum: ``a - b``, ``0.5*a + b``; its largest coefficient is one,
+    those small in units of ``scale`` are left out.
+    """
+    names = tuple(map(printed, names))
+    d = np.asarray(direction, dtype=float)
+    size = np.abs(d) * scale
+    d = d / d[np.argmax(np.abs(d))]
+    chosen = [j for j in np.argsort(-size, kind="stable") if size[j] > 1e-6 * np.max(size)]
+    text = ""
+    for j in sorted(chosen[:limit]):
+        term = names[j] if abs(abs(d[j]) - 1) < 5e-4 else f"{abs(d[j]):.3g}*{names[j]}"
+        text += (" - " if d[j] < 0 else " + ") + term if text else ("-" if d[j] < 0 else "") + term
+    return text + (" + …" if len(chosen) > limit else "")
+
+
+def _bounds(fit: Record) -> str:
+    told = []
+    names = [*map(printed, fit.names)]
+    for name, before, code, (low, high) in zip(
+        names, ("", *names), np.asarray(fit.witness.bound), fit.bounds, strict=False
+    ):
+        if code:
+            told.append(f"{name} = " + (before if code == 2 else f"{low if code < 0 else high:g}"))
+    return ", ".join(told)
+
+
+def _free(fit: Record) -> str:
+    """The parameters that a flat direction moves."""
+    moved = [printed(name) for name, se in zip(fit.names, fit.se, strict=True) if np.isnan(se)]
+    told = ", ".join(moved[:6]) + (", …" if len(moved) > 6 else "")
+    return (
+        f"{told} (the combination {_direction(fit)} is free)"
+        if np.any(fit.witness.direction)
+        else told
+    )
+
+
+def _direction(fit: Record) -> str:
+    """The witness's direction in words. What counts as small is judged in standard units,
+    √|H_jj|, not in those of the parameters.
+    """
+    curvature = np.sqrt(np.abs(np.diagonal(np.asarray(fit.hessian))))
+    scale = np.where(np.isfinite(curvature) & (curvature > 0), curvature, 1.0)
+    if (
+        fit.verdict == Status.SEPARATED
+    ):  # far out the curvature of what recedes is gone: what is large either way counts
+        d = np.abs(np.asarray(fit.witness.direction, dtype=float))
+        scale = np.maximum(scale / max(np.max(scale * d), 1e-300), 1.0 / max(np.max(d), 1e-300))
+    return combination(fit.names, fit.witness.direction, scale)
+
+
+def _infinite(fit: Record) -> str:
+    told = [
+        f"{printed(name)} → {'+' if s > 0 else '−'}∞"
+        for name, s in zip(fit.names, np.asarray(fit.witness.sign), strict=True)
+        if s
+    ]
+    return ", ".join(told[:6]) + "; " if told else ""

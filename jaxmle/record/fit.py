@@ -1,0 +1,515 @@
+"""The record of a fit: what was found, how sure it is, and the verdict. It holds no data and no
+function.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import scipy
+
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Tree
+from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
+from jaxmle.parameters.arguments import check_choice, check_level, shown
+from jaxmle.parameters.tree import Layout
+from jaxmle.record import serialization
+from jaxmle.record.check import check as check_record
+from jaxmle.record.explain import explain as explain_record
+from jaxmle.solvers.status import Status, named
+from jaxmle.tables.notes import printed
+
+# A covariance computed in float32 is symmetric, and positive, to some 1e-6 of its diagonal.
+ASYMMETRY = 1e-5
+INDEFINITE = 1e-5
+
+_WITNESS = [
+    "row",
+    "term",
+    "direction",
+    "sign",
+    "projector",
+    "vcov",
+    "bound",
+    "curvature",
+    "digits",
+    "gain",
+    "distance",
+    "stderr_error",
+    "certificate",
+    "point",
+]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=_WITNESS, meta_fields=[])
+@dataclass(frozen=True, eq=False)
+class Witness:
+    """The evidence for a verdict, in arrays of fixed shape so that it vmaps; −1, 0 or NaN where
+    there is nothing to show.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> logit = lambda params, y: y * params["a"] - jnp.logaddexp(0.0, params["a"])
+    >>> result = jm.fit(logit, {"a": 0.0}, np.ones(3))  # successes only: a is infinite
+    >>> result.verdict.name, result.witness.sign.tolist()
+    ('SEPARATED', [1])
+    """
+
+    # ()      row of the data that gave a value that is not finite, whose term grows without bound,
+    # or of leverage one (the first of such a cluster); −1
+    row: Array
+    term: Array  # ()     its term; −1
+    direction: Array  # (p,)  along which the likelihood recedes, is flat, or curves upwards
+    sign: Array  # (p,)   +1 or −1 for an estimate of ±inf, else 0
+    projector: (
+        Array  # (p, p)  on the directions without an estimate, in units of the printed entries
+    )
+    # (p, p)  generalised covariance: c'Vc is right for every c orthogonal to the projector
+    vcov: Array
+    # (p,)  −1 on the lower bound, +1 on the upper, 2 equal to the ordered entry before it, 0 inside
+    bound: Array
+    curvature: Array  # ()  smallest eigenvalue of the information scaled to unit diagonal
+    digits: Array  # ()   decimal digits that standard errors and estimates can be trusted to
+    gain: Array  # ()     the last gain in ℓ
+    distance: Array  # ()  √(2δ), estimated distance to the maximum in standard errors
+    # (p,)  error of each standard error, 0 where it is rounding: the Monte-Carlo standard error of
+    # a simulated information, the measured error of differences
+    stderr_error: Array
+    # ()  SEPARATED: 0 seen by following the climb, 1 by the scores of all terms, 2 exact
+    # arithmetic; UNIDENTIFIED: 0 not asked, 1 by the data, 2 by the model; CONVERGED: a sum of
+    # solvers.status.CONCAVE_FLAG, MEAN and COMPARED
+    certificate: Array
+    # (p,)  the finite point at which the verdict was taken: of a separated fit the one where the
+    # likelihood is at its limit; __post_init__ fills it in where it is not given
+    point: Array = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.point is None and hasattr(self.direction, "dtype"):
+            unknown = namespace(self.direction).full_like(self.direction, np.nan)
+            object.__setattr__(self, "point", unknown)
+
+
+_FIT_LEAVES = [
+    "params",
+    "stderr",
+    "vcov",
+    "hessian",
+    "loglik",
+    "score",
+    "decrement",
+    "n",
+    "status",
+    "witness",
+    "steps",
+    "data_id",
+    "response_id",
+]
+_STATIC = ["names", "bounds", "df", "vcov_kind", "mode", "weighting", "layout", "hessian_by"]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=_FIT_LEAVES, meta_fields=_STATIC)
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A maximum-likelihood fit, or a batch of them (every leaf then has leading axes).
+
+    Leaves: ``params`` and ``stderr`` have the tree of the start values; ``vcov`` and ``hessian``
+    (p, p) and ``score`` (p,) are flat, in the order of ``names``; ``loglik`` ℓ; ``decrement`` δ =
+    s'J⁻¹s/2; ``n`` observations; ``status`` an integer ``Status``; ``witness``; ``steps``;
+    ``data_id`` a fingerprint of the data and their weights; ``response_id`` one of the response and
+    the weights alone, zero where the response is not known. Static: ``names``, ``bounds`` (lower,
+    upper) per printed entry, ``df`` free parameters, ``vcov_kind``, ``mode`` (ML or MAP),
+    ``weighting`` (none, frequency, sampling), ``hessian_by``: how second derivatives were taken,
+    "forward over reverse" or, where a part of the likelihood lacks a mode, "reverse over reverse",
+    "forward over forward" or "differences of the score".
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> [round(float(of["rate"]), 6) for of in (result.params, result.stderr)]  # 1/ȳ, rate/√n
+    [0.333333, 0.166667]
+    >>> result.verdict.name, round(float(result.loglik), 6)  # 4 log(1/3) − 4
+    ('CONVERGED', -8.394449)
+    """
+
+    params: Tree
+    stderr: Tree
+    vcov: Array
+    hessian: Array
+    loglik: Array
+    score: Array
+    decrement: Array
+    n: Array
+    status: Array
+    witness: Witness
+    steps: Array
+    data_id: Array
+    names: tuple[str, ...]
+    bounds: tuple[tuple[float, float], ...]
+    df: int
+    vcov_kind: str
+    mode: str
+    weighting: str
+    layout: Layout
+    hessian_by: str = FORWARD_OVER_REVERSE
+    # __post_init__ puts zeros where it is not given
+    response_id: Array = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "status", named(self.status))
+        if self.response_id is None and hasattr(self.data_id, "dtype"):
+            zeros = namespace(self.data_id).zeros_like(self.data_id)
+            object.__setattr__(self, "response_id", zeros)
+
+    # ------------------------------------------------------------ flat views
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The leading axes: () for one fit, (b,) for a batch."""
+        return np.shape(self.loglik)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The precision in which the fit ran."""
+        return np.dtype(self.vcov.dtype)
+
+    def _flat(self, tree: Tree) -> Array:
+        lead = len(self.batch_shape)
+        pieces = []
+        for leaf, value in zip(self.layout.leaves, jax.tree.leaves(tree), strict=True):
+            index = tuple(np.array(leaf.entries, dtype=int).T) if leaf.shape else (None,)
+            pieces.append(value[(slice(None),) * lead + index])
+        return namespace(self.loglik).concatenate(pieces, axis=-1)
+
+    def _tree(self, flat: Array) -> Tree:
+        """Flat quantities (..., p, *rest) as a tree: rest stays behind each leaf's shape."""
+        lead = flat.shape[: len(self.batch_shape)]
+        rest = flat.shape[len(self.batch_shape) + 1 :]
+        columns = flat.reshape(-1, len(self.names), *rest)
+        xp = namespace(flat)
+        flatter = xp.moveaxis(columns, 1, -1).reshape(-1, len(self.names))
+        unravel = self.layout.unravel_entries
+        trees = [unravel(row) for row in flatter] if xp is np else None
+        stacked = (
+            jax.vmap(unravel)(flatter)
+            if trees is None
+            else jax.tree.map(lambda *v: np.stack(v), *trees)
+        )
+
+        def shape(leaf: Array) -> Array:
+            full = leaf.reshape((*lead, *rest, *leaf.shape[1:]))
+            for axis in range(len(rest)):
+                full = xp.moveaxis(full, len(lead), -1)
+                del axis
+            return full
+
+        return jax.tree.map(shape, stacked)
+
+    @property
+    def x(self) -> Array:
+        """Estimates, (p,), in the order of ``names``."""
+        return self._flat(self.params)
+
+    @property
+    def se(self) -> Array:
+        """Standard errors, (p,)."""
+        return self._flat(self.stderr)
+
+    # ------------------------------------------------------------ reading
+
+    @property
+    def verdict(self) -> Status:
+        """The status of one fit, by name."""
+        if self.batch_shape:
+            raise ValueError(
+                "a batch has one status for each member: read fit.status, or fit[i].verdict"
+            )
+        return Status(int(self.status))
+
+    @property
+    def converged(self) -> Array:
+        """Whether the status is CONVERGED; a boolean, or an array of them."""
+        return self.status == int(Status.CONVERGED)
+
+    def interval(self, level: float = 0.95, scale: str = "free") -> Array:
+        """Wald interval of each printed entry, (p, 2).
+
+        ``scale="free"`` takes the interval on the scale that the entry's bounds suggest (log,
+        logit, Fisher's z; the identity where it is unbounded) and maps it back, so that it respects
+        the bounds; ``"user"`` is the symmetric estimate ± z·SE.
+        """
+        check_choice("scale", scale, ("free", "user"))
+        level = check_level(level)
+        z = float(scipy.special.ndtri(0.5 + level / 2))
+        with np.errstate(
+            all="ignore"
+        ):  # an estimate on its bound, an infinite one: the ends say so
+            return wald_interval(self.x, self.se, self.bounds, z, scale)
+
+    def conf_int(self, level: float = 0.95, scale: str = "free") -> Tree:
+        """Wald intervals as a tree like ``params``, each leaf with a last axis (lower, upper).
+        See ``interval``.
+        """
+        return self._tree(self.interval(level, scale))
+
+    @property
+    def zvalues(self) -> Array:
+        """Estimate over standard error, (p,); NaN where 0 is not interior to the bounds, so
+        that no test of 0 exists.
+        """
+        inside = np.array([low < 0 < high for low, high in self.bounds])
+        xp = namespace(self.loglik)
+        return xp.where(
+            inside & xp.isfinite(self.x), self.x / xp.where(self.se > 0, self.se, xp.nan), xp.nan
+        )
+
+    @property
+    def pvalues(self) -> Array:
+        """Two-sided normal p-values of ``zvalues``, (p,)."""
+        from jax.scipy.special import ndtr
+
+        z = self.zvalues
+        return (
+            2 * scipy.special.ndtr(-np.abs(z)) if isinstance(z, np.ndarray) else 2 * ndtr(-abs(z))
+        )
+
+    @property
+    def corr(self) -> Array:
+        """Correlation matrix of the estimates, (p, p)."""
+        se = self.se
+        return self.vcov / (se[..., :, None] * se[..., None, :])
+
+    def _criterion(self, penalty: float | Array) -> Array:
+        """−2ℓ + penalty; NaN for MAP fits, whose ℓ is not maximal, and under sampling weights,
+        whose ℓ is no likelihood.
+        """
+        value = -2 * self.loglik + penalty
+        return value if self.mode == "ML" and self.weighting != "sampling" else value * np.nan
+
+    @property
+    def aic(self) -> Array:
+        """Akaike's criterion −2ℓ + 2k."""
+        return self._criterion(2 * self.df)
+
+    @property
+    def aicc(self) -> Array:
+        """AIC with the small-sample term 2k(k + 1)/(n − k − 1); NaN where n ≤ k + 1."""
+        xp = namespace(self.loglik)
+        left = self.n - self.df - 1
+        return self._criterion(
+            2 * self.df
+            + xp.where(left > 0, 2 * self.df * (self.df + 1) / xp.where(left > 0, left, 1), xp.nan)
+        )
+
+    @property
+    def bic(self) -> Array:
+        """Schwarz's criterion −2ℓ + k log n."""
+        return self._criterion(self.df * namespace(self.loglik).log(self.n))
+
+    def __getitem__(self, index: Any) -> Fit:
+        """One member of a batch, or a part of it."""
+        if not self.batch_shape:
+            raise TypeError("this is one fit, not a batch: it has no members to index")
+        try:
+            np.empty(self.batch_shape, bool)[index]
+        except (IndexError, TypeError, ValueError):
+            if isinstance(index, jax.core.Tracer):
+                pass
+            else:
+                raise IndexError(
+                    f"a batch of {self.batch_shape} fits has no member {shown(index)}: index it "
+                    "as an array"
+                ) from None
+        return jax.tree.map(lambda leaf: leaf[index], self)
+
+    def __len__(self) -> int:
+        if not self.batch_shape:
+            raise TypeError("this is one fit, not a batch")
+        return self.batch_shape[0]
+
+    def with_vcov(self, vcov: Array, kind: str = "given") -> Fit:
+        """The same fit with another covariance (p, p) and the standard errors of its diagonal.
+        Entries without an estimate keep NaN.
+        """
+        xp = namespace(self.loglik)
+        if not isinstance(kind, str):
+            raise TypeError(f"kind names the covariance in tables, a string; got {shown(kind)}")
+        if not isinstance(vcov, jax.core.Tracer):
+            vcov = check_covariance(vcov, self.vcov.shape, self.se)
+        vcov = xp.asarray(vcov, dtype=self.vcov.dtype)
+        if vcov.shape != self.vcov.shape:
+            raise ValueError(
+                f"the covariance must have shape {self.vcov.shape}, in the order of names; got "
+                f"{vcov.shape}"
+            )
+        dead = ~xp.isfinite(self.se)
+        given = vcov
+        vcov = xp.where(dead[..., :, None] | dead[..., None, :], xp.nan, vcov)
+        variance = xp.diagonal(vcov, axis1=-2, axis2=-1)
+        se = xp.sqrt(xp.where(variance > 0, variance, xp.nan))
+        return replace(
+            self,
+            vcov=vcov,
+            stderr=self._tree(se),
+            vcov_kind=kind,
+            witness=replace(self.witness, vcov=given),
+        )
+
+    # ------------------------------------------------------------ judging and keeping
+
+    def check(self) -> Fit:
+        """The fit itself where every member has converged; else a ``FitError`` that says which
+        have not, and why.
+        """
+        return check_record(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the record to one npz file, the whole file or nothing; ``.npz`` is added where
+        the name has no suffix.
+        """
+        serialization.save(self, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str], like: Tree = None) -> Fit:
+        """The record that ``save`` wrote, to the last bit. A tree with classes in it needs
+        ``like``, parameters of that structure.
+        """
+        return serialization.load(path, like, Fit, Witness)
+
+    # ------------------------------------------------------------ saying
+
+    def explain(self) -> str:
+        """The verdict in a sentence, with the parameters concerned and what to do."""
+        return explain_record(self)
+
+    def summary(self, level: float = 0.95) -> str:
+        """The table of one fit, or the digest of a batch."""
+        from jaxmle.tables import digest, table
+
+        level = check_level(level)
+        return digest.digest(self, level) if self.batch_shape else table.summary(self, level)
+
+    def __repr__(self) -> str:
+        if not isinstance(self.status, np.ndarray | np.generic | jax.Array) or isinstance(
+            self.status, jax.core.Tracer
+        ):
+            return (
+                f"Fit({', '.join(map(printed, self.names[:6]))}; {type(self.status).__name__} "
+                "leaves)"
+            )
+        return self.summary()
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def to_html(self, level: float = 0.95) -> str:
+        """The table in HTML."""
+        from jaxmle.tables import markup
+
+        return markup.html(self, check_level(level))
+
+    def to_latex(self, level: float = 0.95) -> str:
+        """The table in LaTeX (booktabs)."""
+        from jaxmle.tables import markup
+
+        return markup.latex(self, check_level(level))
+
+    def to_markdown(self, level: float = 0.95) -> str:
+        """The table in Markdown."""
+        from jaxmle.tables import markup
+
+        return markup.markdown(self, check_level(level))
+
+    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
+        """The table as a tidy data frame: term, estimate, std_error, statistic, p_value,
+        conf_low, conf_high.
+        """
+        from jaxmle.tables import frame
+
+        return frame.frame(self, check_level(level), backend)
+
+
+def check_covariance(vcov: Any, shape: tuple[int, ...], se: Array) -> Array:
+    """A covariance (…, p, p): real, symmetric, without a negative variance in any direction.
+    Entries without an estimate, or without a variance at all, are NaN in whole rows and columns.
+
+    Args:
+        shape: the shape wanted.
+        se: standard errors of the fit, (…, p); NaN where there is no estimate.
+    """
+    array = np.asarray(vcov)
+    if isinstance(vcov, np.ma.MaskedArray) or array.dtype.kind not in "fiu":
+        raise TypeError(f"the covariance must be a matrix of real numbers; got {shown(vcov)}")
+    if array.shape != shape:
+        raise ValueError(
+            f"the covariance must have shape {shape}, in the order of names; got {array.shape}"
+        )
+    alive = np.isfinite(np.asarray(se)).reshape(-1, shape[-1])
+    for member, (matrix, live) in enumerate(
+        zip(array.reshape(-1, *shape[-2:]).astype(float), alive, strict=True)
+    ):
+        wrong = _not_a_covariance(matrix[np.ix_(live, live)])
+        if wrong:
+            where = f" of member {member}" if len(shape) > 2 else ""
+            raise ValueError(f"the covariance{where} {wrong}")
+    return vcov
+
+
+def _not_a_covariance(matrix: np.ndarray) -> str:
+    """What keeps a matrix from being a covariance; "" where nothing does."""
+    known = ~np.isnan(np.diagonal(matrix))
+    part = matrix[np.ix_(known, known)]
+    if not np.all(np.isfinite(part)) or not np.all(np.isnan(matrix[~known])):
+        return "is not finite: an entry without a variance is NaN in its whole row and column"
+    if not part.size:
+        return ""
+    scale = np.sqrt(np.maximum(np.diagonal(part), 0.0))
+    if np.any(np.diagonal(part) < 0):
+        return f"has the negative variance {np.min(np.diagonal(part)):g}"
+    unit = part / np.where(scale > 0, scale, 1.0)[:, None] / np.where(scale > 0, scale, 1.0)
+    if np.any(np.abs(unit - unit.T) > ASYMMETRY):
+        return "is not symmetric"
+    lowest = float(np.min(np.linalg.eigvalsh(0.5 * (unit + unit.T))))
+    if lowest < -INDEFINITE:
+        return (
+            "is indefinite: a combination of the parameters would have a negative variance (its "
+            f"correlation matrix has the eigenvalue {lowest:.3g})"
+        )
+    return ""
+
+
+def wald_interval(
+    x: Array, se: Array, bounds: tuple[tuple[float, float], ...], z: float, scale: str
+) -> Array:
+    """Estimate and standard error to an interval (..., p, 2): identity, log or logit of each
+    entry, by its bounds.
+    """
+    xp = namespace(x)
+    ends = []
+    for j, (low, high) in enumerate(bounds):
+        estimate = x[..., j]
+        half = z * se[..., j]
+        if scale == "user" or (np.isinf(low) and np.isinf(high)):
+            pair = (estimate - half, estimate + half)
+        elif np.isinf(high):
+            ratio = xp.exp(half / (estimate - low))
+            pair = (low + (estimate - low) / ratio, low + (estimate - low) * ratio)
+        elif np.isinf(low):
+            ratio = xp.exp(half / (high - estimate))
+            pair = (high - (high - estimate) * ratio, high - (high - estimate) / ratio)
+        else:
+            width = high - low
+            odds = (estimate - low) / (high - estimate)
+            ratio = xp.exp(half * width / ((estimate - low) * (high - estimate)))
+            pair = (low + width / (1 + ratio / odds), high - width / (1 + ratio * odds))
+        ends.append(xp.stack(pair, axis=-1))
+    return xp.stack(ends, axis=-2)
+
+
+__all__ = ["Fit", "Witness", "wald_interval"]

@@ -1,0 +1,501 @@
+"""A record on disk, one npz file without code in it, and the error of a fit that did not
+converge.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from jaxmle._types import Tree
+from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
+from jaxmle.parameters.arguments import check_path
+from jaxmle.parameters.constraints import CONSTRAINT_KINDS, Constraint, Interval
+from jaxmle.parameters.tree import Layout, Leaf, path_name
+from jaxmle.record.check import outside_of_traces
+from jaxmle.record.contents import Record
+from jaxmle.record.soundness import check_sound
+from jaxmle.runtime.fingerprint import digest_of_arrays
+from jaxmle.runtime.npz import NOT_OURS, ZIP_MAGIC, Member, members, packed, write_atomically
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+RECORD_FORMAT = 1
+DIGEST = "digest"  # files without one are older, and so is their way to fingerprint data
+DESCRIPTION = "jaxmle"  # the member that holds the JSON text, as bytes
+WORDS = ("vcov_kind", "mode", "weighting", "hessian_by")
+TREES = ("params", "stderr")
+# The leaves without a tree: their axes behind those of the batch, and the kind of number: real,
+# integer, unsigned.
+LEAVES = {
+    "vcov": ("pp", "f"), "hessian": ("pp", "f"), "loglik": ("", "f"), "score": ("p", "f"),
+    "decrement": ("", "f"), "n": ("", "f"), "status": ("", "i"), "steps": ("", "i"),
+    "data_id": ("2", "u"), "response_id": ("2", "u"), "witness.row": ("", "i"),
+    "witness.term": ("", "i"), "witness.direction": ("p", "f"), "witness.sign": ("p", "i"),
+    "witness.projector": ("pp", "f"), "witness.vcov": ("pp", "f"), "witness.bound": ("p", "i"),
+    "witness.curvature": ("", "f"), "witness.digits": ("", "f"), "witness.gain": ("", "f"),
+    "witness.distance": ("", "f"), "witness.stderr_error": ("p", "f"),
+    "witness.certificate": ("", "i"), "witness.point": ("p", "f"),
+}  # fmt: skip
+KIND = {"f": "floating numbers", "i": "integers", "u": "unsigned integers"}
+
+
+def save(fit: Record, path: str | os.PathLike[str]) -> None:
+    """Write a record, of one fit or of a batch, to one npz file: the whole file or nothing.
+
+    Args:
+        path: the file; ``.npz`` is added where the name has no suffix.
+
+    Raises:
+        TypeError: under a trace.
+        ValueError: the record is not whole, or its precision has no NumPy type.
+    """
+    outside_of_traces(fit, "save")
+    path = _file(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot save {path}: there is no folder {path.parent}")
+    arrays = _arrays(fit)
+    try:
+        told = _description(fit)
+        _agree(arrays, fit.layout, told)
+        static = {name: getattr(fit, name) for name in ("names", "bounds", "df", *WORDS)}
+        check_sound(_assemble(type(fit), type(fit.witness), arrays, static, fit.layout))
+        told[DIGEST] = _digest(told, arrays)
+    except ValueError as error:
+        raise ValueError(f"cannot save {path}: {error}") from error
+    text = json.dumps(told, allow_nan=False).encode()
+    content = packed({DESCRIPTION: np.frombuffer(text, np.uint8)} | arrays)
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot save {path}: {error.strerror or error}. Nothing was changed"
+        ) from error
+
+
+def load(
+    path: str | os.PathLike[str], like: Tree, record: Callable[..., AnyRecord], witness: type[Any]
+) -> AnyRecord:
+    """The record that ``save`` wrote: the same leaves to the last bit, as NumPy arrays, and the
+    same static fields.
+
+    Args:
+        path: the file; ``.npz`` is added where the name has no suffix and there is no file of that
+            name.
+        like: parameters of the same structure and shapes, such as the start values. Needed where
+            the tree has classes in it (a NamedTuple, a dataclass, an OrderedDict): a file holds no
+            code, so those come from ``like``, with their static fields.
+        record, witness: the classes that are made: ``Fit`` and ``Witness``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not one of ``save``'s, is damaged, holds what no fit can be, or
+            comes from a later version; ``like`` is missing or does not fit.
+
+    A file is read in no more memory than a few times its own size. Records written before version
+    0.2 come without the fingerprint of their data, which was computed in another way: procedures
+    that take the data again cannot tell whether they are those of the fit.
+
+    >>> import jaxmle as jm, numpy as np, tempfile
+    >>> fit = jm.fit(
+    ...     lambda params, y: -0.5 * (y - params["m"]) ** 2, {"m": 0.0}, np.array([1.0, 2.0, 6.0])
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fit.save(f"{folder}/mean.npz")
+    ...     again = jm.Fit.load(f"{folder}/mean.npz")
+    >>> float(again.params["m"]), again.names
+    (3.0, ('m',))
+    """
+    path = _file(path, existing=True)
+    content = _content(path)
+    try:
+        held, told = _unpack(content)
+        static, leaves, plain = _parse(told)
+        _check_sizes(leaves, len(content))
+        layout = _labelled(
+            Layout(_treedef(told["tree"], plain, leaves, like), leaves), static["names"]
+        )
+        _agree(held, layout, static)
+        arrays = {name: member.array() for name, member in held.items()}
+        if DIGEST not in told:
+            arrays["data_id"] = np.zeros_like(arrays["data_id"])
+        fit = _assemble(record, witness, arrays, static, layout)
+        check_sound(fit)
+        if DIGEST in told and told.pop(DIGEST) != _digest(told, arrays):
+            raise ValueError("it is damaged: its content is not what was written")
+        return fit
+    except ValueError as error:
+        raise ValueError(f"cannot load {path}: {error}") from error
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file; errors of the system name it."""
+    if not path.exists():
+        raise FileNotFoundError(f"cannot load {path}: there is no such file")
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise ValueError(f"cannot load {path}: it is {kind}, and not a file that Fit.save wrote")
+    with open(path, "rb") as stream:
+        begin = stream.read(len(ZIP_MAGIC))
+        if begin != ZIP_MAGIC:
+            return begin
+        stream.seek(0)
+        return stream.read()
+
+
+def _check_sizes(leaves: tuple[Leaf, ...], bytes_of_file: int) -> None:
+    """A description may not promise more than there is: names are made of it before any array
+    is.
+    """
+    numbers = sum(math.prod(leaf.shape) for leaf in leaves)
+    if numbers > bytes_of_file:
+        raise ValueError(
+            f"its description speaks of {numbers} parameters, more than the file has bytes"
+        )
+
+
+def _digest(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
+    """Of the description and of all arrays with their names."""
+    names = sorted(arrays)
+    text = json.dumps([told, names], sort_keys=True).encode()
+    return digest_of_arrays([np.frombuffer(text, np.uint8), *(arrays[name] for name in names)])
+
+
+def _file(path: str | os.PathLike[str], existing: bool = False) -> Path:
+    path = check_path("path", path, "a file, such as 'fit.npz'")
+    return (
+        path if path.suffix or (existing and path.is_file()) else path.with_name(f"{path.name}.npz")
+    )
+
+
+# ---------------------------------------------------------------- the leaves
+
+
+def _arrays(fit: Record) -> dict[str, np.ndarray]:
+    """Every leaf of a record by its name in the file."""
+    arrays = {
+        f"{tree}.{i}": np.asarray(leaf)
+        for tree in TREES
+        for i, leaf in enumerate(jax.tree.leaves(getattr(fit, tree)))
+    }
+    return arrays | {name: np.asarray(attrgetter(name)(fit)) for name in LEAVES}
+
+
+def _agree(
+    arrays: Mapping[str, np.ndarray | Member], layout: Layout, static: Mapping[str, Any]
+) -> None:
+    """Names, bounds, layout and arrays say the same sizes. Of arrays only shapes and types are
+    read.
+    """
+    p = len(static["names"])
+    bounds = len(static["bounds"])
+    df = static["df"]
+    sizes = {"p": p, "2": 2}
+    lead = arrays["loglik"].shape if "loglik" in arrays else ()
+    expected = {
+        name: (lead + tuple(sizes[axis] for axis in axes), kind)
+        for name, (axes, kind) in LEAVES.items()
+    }
+    expected |= {
+        f"{tree}.{i}": (lead + leaf.shape, "f")
+        for tree in TREES
+        for i, leaf in enumerate(layout.leaves)
+    }
+    odd = sorted(set(arrays) ^ set(expected))
+    if odd:
+        raise ValueError(
+            f"its arrays are not those of a fit: {', '.join(odd[:6])} "
+            f"{'is' if len(odd) == 1 else 'are'} missing or too many"
+        )
+    for name, (shape, kind) in expected.items():
+        array = arrays[name]
+        if array.shape != shape or array.dtype.kind != kind:
+            raise ValueError(
+                f"{name} is {array.dtype} of shape {array.shape}; {p} names and "
+                f"{math.prod(lead)} members need {KIND[kind]} of shape {shape}"
+            )
+    if not layout.p == p == bounds or not 0 <= df <= p:
+        raise ValueError(
+            f"it has {p} names, {bounds} pairs of bounds, {layout.p} entries in its parameters "
+            f"and {df} degrees of freedom: they do not agree"
+        )
+    _check_names(static["names"], layout)
+
+
+def _check_names(names: Sequence[str], layout: Layout) -> None:
+    """Each entry has a name of its own, and none has the place of another for a name."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"two of its parameters have the name {twice[0]!r}")
+    if tuple(names) != layout.places and set(names) == set(layout.places):
+        raise ValueError("the names of its parameters are in another order than its parameters")
+
+
+def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
+    """The arrays of a file, not made yet, and its description, in a format that this version
+    reads.
+    """
+    try:
+        held = members(content)
+    except ValueError as error:
+        if str(error) == NOT_OURS:
+            raise ValueError("it is not a file that Fit.save wrote") from None
+        raise
+    _complete(held)
+    text = held.pop(DESCRIPTION, None)
+    if text is None or text.dtype != np.uint8 or len(text.shape) != 1:
+        raise ValueError("it is not a file that Fit.save wrote")
+    try:
+        told = json.loads(text.array().tobytes())
+        version = told["format"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError("its description is damaged") from error
+    if type(version) is not int or version < 1:
+        raise ValueError("its description is damaged")
+    if version > RECORD_FORMAT:
+        raise ValueError(
+            f"a later jaxmle wrote it, in format {version}; this one reads format {RECORD_FORMAT}. "
+            "Update jaxmle to read it"
+        )
+    return held, told
+
+
+def _complete(held: dict[str, Member]) -> None:
+    """Give a record from before they were kept the leaves for what is not known."""
+    if "data_id" in held and "response_id" not in held:
+        held["response_id"] = replace(held["data_id"], content=memoryview(b""))
+    if "score" in held and "witness.point" not in held:
+        score = held["score"]
+        unknown = np.full(score.shape, np.nan, score.dtype)
+        held["witness.point"] = Member(score.shape, score.dtype, "C", memoryview(unknown.tobytes()))
+
+
+def _labelled(layout: Layout, names: tuple[str, ...]) -> Layout:
+    """The layout with the names of the record, where these are not the places."""
+    if names == layout.places or len(names) != layout.p:
+        return layout  # a wrong number of names is said by _agree
+    return Layout(
+        layout.treedef,
+        tuple(
+            replace(leaf, labels=names[span])
+            for leaf, span in zip(layout.leaves, layout.spans, strict=True)
+        ),
+    )
+
+
+def _assemble(
+    record: Callable[..., AnyRecord],
+    witness: type[Any],
+    arrays: dict[str, np.ndarray],
+    static: dict[str, Any],
+    layout: Layout,
+) -> AnyRecord:
+    """The record made of the arrays of a file."""
+    trees = {
+        tree: jax.tree.unflatten(
+            layout.treedef, [arrays[f"{tree}.{i}"] for i in range(len(layout.leaves))]
+        )
+        for tree in TREES
+    }
+    fields: dict[str, Any] = {name: arrays[name][()] for name in LEAVES}
+    of_witness = {
+        name.removeprefix("witness."): fields.pop(name)
+        for name in LEAVES
+        if name.startswith("witness.")
+    }
+    return record(**trees, **fields, witness=witness(**of_witness), **static, layout=layout)
+
+
+# ---------------------------------------------------------------- the description
+
+
+def _description(fit: Record) -> dict[str, Any]:
+    """What is static in a record, in the words of JSON."""
+    if any(jax.tree.structure(getattr(fit, tree)) != fit.layout.treedef for tree in TREES):
+        raise ValueError(
+            "params and stderr must wear the tree that was fitted; a record with another tree "
+            "cannot be saved"
+        )
+    leaves = [
+        {"path": leaf.path, "shape": list(leaf.shape), "constraint": _constraint(leaf.constraint)}
+        for leaf in fit.layout.leaves
+    ]
+    bounds = [[_end(low), _end(high)] for low, high in fit.bounds]
+    words = {name: getattr(fit, name) for name in WORDS}
+    return {
+        "format": RECORD_FORMAT,
+        "names": list(fit.names),
+        "bounds": bounds,
+        "df": int(fit.df),
+        **words,
+        "tree": _tree(fit.layout.treedef),
+        "leaves": leaves,
+    }
+
+
+def _parse(told: dict[str, Any]) -> tuple[dict[str, Any], tuple[Leaf, ...], Any]:
+    """Static fields, leaves of the layout, and the structure of the tree; None for the last
+    where it holds classes.
+    """
+    try:
+        names, df, words = (
+            told["names"],
+            told["df"],
+            {
+                name: told.get(name, FORWARD_OVER_REVERSE) if name == "hessian_by" else told[name]
+                for name in WORDS  # files of version 0.1.0 have no hessian_by
+            },
+        )
+        bounds = tuple((_real(low), _real(high)) for low, high in told["bounds"])
+        leaves = tuple(
+            Leaf(leaf["path"], _shape(leaf["shape"]), _constraint_of(leaf["constraint"]))
+            for leaf in told["leaves"]
+        )
+        texts = [*names, *words.values(), *(leaf.path for leaf in leaves)]
+        sound = (
+            type(names) is list
+            and all(type(text) is str for text in texts)
+            and type(df) is int
+            and all(low < high for low, high in bounds)
+        )
+        skeleton = _skeleton(told["tree"])
+        treedef = None if skeleton is CLASSES else jax.tree.structure(skeleton)
+        # A dictionary's keys come sorted from jax; in another order, values would change places.
+        sound = sound and (
+            treedef is None
+            or (treedef.num_leaves == len(leaves) and _tree(treedef) == told["tree"])
+        )
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise ValueError("its description is damaged") from error
+    if not sound:
+        raise ValueError("its description is damaged")
+    return {"names": tuple(names), "bounds": bounds, "df": df, **words}, leaves, treedef
+
+
+def _end(value: float) -> float | str:
+    """An end of an interval: JSON has no infinity."""
+    return float(value) if math.isfinite(value) else str(float(value))
+
+
+def _real(told: Any) -> float:
+    if type(told) in (int, float) or told in ("inf", "-inf"):
+        return float(told)
+    raise ValueError(f"not the end of an interval: {told!r}")
+
+
+def _shape(told: Any) -> tuple[int, ...]:
+    if type(told) is list and all(type(size) is int and size >= 0 for size in told):
+        return tuple(told)
+    raise ValueError(f"not a shape: {told!r}")
+
+
+def _constraint(constraint: Constraint) -> dict[str, Any]:
+    kind = {"kind": type(constraint).__name__}
+    return (
+        kind | {"lower": _end(constraint.lower), "upper": _end(constraint.upper)}
+        if isinstance(constraint, Interval)
+        else kind
+    )
+
+
+def _constraint_of(told: dict[str, Any]) -> Constraint:
+    kind = {kind.__name__: kind for kind in CONSTRAINT_KINDS}[told["kind"]]
+    return Interval(_real(told["lower"]), _real(told["upper"])) if kind is Interval else kind()
+
+
+# ---------------------------------------------------------------- the tree
+
+
+LEAF = "*"
+CLASSES = object()  # stands for a tree that cannot be rebuilt without its classes
+
+
+def _tree(treedef: Any) -> Any:
+    """The structure of a tree in the words of JSON: dictionaries, lists and tuples as such, any
+    other node by its name.
+    """
+    node = treedef.node_data()
+    if node is None:
+        return LEAF
+    kind, data = node
+    if kind is type(None):
+        return None
+    told: dict[str, Any] = {
+        "kind": kind.__name__,
+        "children": [_tree(child) for child in treedef.children()],
+    }
+    if kind is dict and all(type(key) in (str, int) for key in data):
+        return told | {"keys": list(data)}
+    return told if kind in (list, tuple) else told | {"kind": "class", "name": kind.__name__}
+
+
+def _skeleton(told: Any) -> Any:
+    """A tree of that structure with zeros for leaves, or CLASSES."""
+    if told is None or told == LEAF:
+        return None if told is None else 0
+    children = [_skeleton(child) for child in told["children"]]
+    if told["kind"] == "class" or any(child is CLASSES for child in children):
+        return CLASSES
+    makers: dict[str, Any] = {
+        "list": list,
+        "tuple": tuple,
+        "dict": lambda values: dict(zip(told["keys"], values, strict=True)),
+    }
+    return makers[told["kind"]](children)
+
+
+def _treedef(told: Any, plain: Any, leaves: tuple[Leaf, ...], like: Tree) -> Any:
+    """The structure of the parameters: that of ``like``, where given and right, else the one
+    that the file tells.
+    """
+    if like is None and plain is not None:
+        return plain
+    saved = _words(told, [(leaf.path, leaf.shape) for leaf in leaves])
+    if like is None:
+        raise ValueError(
+            f"its parameters are {saved}. A file holds no classes: pass like= with parameters of "
+            "that structure, such as the start values"
+        )
+    with_path, treedef = jax.tree_util.tree_flatten_with_path(like)
+    found = [(path_name(path), tuple(np.shape(leaf))) for path, leaf in with_path]
+    if _tree(treedef) != told or found != [(leaf.path, leaf.shape) for leaf in leaves]:
+        raise ValueError(
+            f"like= must be parameters of the structure that was saved, {saved}; got "
+            f"{_words(_tree(treedef), found)}"
+        )
+    return treedef
+
+
+def _words(told: Any, leaves: list[tuple[str, tuple[int, ...]]]) -> str:
+    """A tree for a message: its nodes, and its leaves with their shapes."""
+    listed = ", ".join(f"{path or 'theta'} {shape}" for path, shape in leaves[:8])
+    return f"{_drawn(told)[:300]} with leaves {listed}{', …' if len(leaves) > 8 else ''}"
+
+
+def _drawn(told: Any) -> str:
+    if told is None or told == LEAF:
+        return str(told)
+    parts = [_drawn(child) for child in told["children"]]
+    if told["kind"] == "dict":
+        return (
+            "{"
+            + ", ".join(f"{key!r}: {part}" for key, part in zip(told["keys"], parts, strict=True))
+            + "}"
+        )
+    inside = ", ".join(parts)
+    if told["kind"] == "list":
+        return f"[{inside}]"
+    return (
+        f"({inside}{',' if len(parts) == 1 else ''})"
+        if told["kind"] == "tuple"
+        else f"{told['name']}({inside})"
+    )

@@ -1,0 +1,82 @@
+"""Whether a record can be one of a fit: its status is known, and a fit that converged has
+estimates, a log-likelihood and a covariance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle.record.contents import Record
+from jaxmle.solvers.status import Status
+
+
+def check_sound(fit: Record) -> None:
+    """Raise ``ValueError``, with a clause that says why, where a record with NumPy leaves is
+    none of a fit.
+    """
+    if not np.isin(fit.status, [int(status) for status in Status]).all():
+        raise ValueError("it has a status that this version of jaxmle does not know")
+    p = len(fit.names)
+    count = math.prod(fit.batch_shape)
+    converged = np.reshape(fit.converged, count)
+    vcov = np.asarray(fit.vcov, float).reshape(count, p, p)
+    finite = np.isfinite(np.reshape(fit.loglik, count))
+    _refuse(fit, converged & ~finite, "the log-likelihood is not finite")
+    for leaf in jax.tree.leaves(fit.params):
+        finite = np.isfinite(leaf).reshape(count, math.prod(np.shape(leaf)[len(fit.batch_shape) :]))
+        _refuse(fit, converged & ~finite.all(axis=1), "an estimate is not finite")
+    # Rounding errors of an inverse grow with the condition of the information: a third of the
+    # digits is far beyond them.
+    rounding = float(np.finfo(fit.vcov.dtype).eps) ** (1 / 3)
+    _check_covariance(fit, converged, vcov, rounding)
+
+
+def _check_covariance(
+    fit: Record, converged: np.ndarray, vcov: np.ndarray, rounding: float
+) -> None:
+    """Where a converged fit has standard errors, its covariance is finite, symmetric and
+    positive semi-definite.
+    """
+    variance = np.diagonal(vcov, axis1=1, axis2=2)
+    with np.errstate(invalid="ignore"):
+        _refuse(fit, converged & (variance < 0).any(axis=1), "a variance is negative")
+    known = ~np.isnan(variance)
+    pairs = known[:, :, None] & known[:, None, :]
+    absent = converged & (pairs & ~np.isfinite(vcov)).any(axis=(1, 2))
+    _refuse(fit, absent, "the covariance is not finite where there are standard errors")
+    block = np.where(pairs & converged[:, None, None], vcov, 0.0)
+    scale = np.sqrt(np.diagonal(block, axis1=1, axis2=2))
+    scale = np.where(scale > 0, scale, 1.0)
+    correlation = block / scale[:, :, None] / scale[:, None, :]
+    gap = np.abs(correlation - np.swapaxes(correlation, 1, 2))
+    _refuse(fit, np.any(gap > rounding, axis=(1, 2)), "the covariance is not symmetric")
+    if not fit.vcov_kind.startswith("CR"):  # one clustered two ways is a difference of covariances
+        indefinite = _indefinite(correlation, rounding)
+        _refuse(fit, indefinite, "the covariance is not positive semi-definite")
+
+
+def _indefinite(correlation: np.ndarray, rounding: float) -> np.ndarray:
+    """Which matrices (b, p, p) have an eigenvalue below zero by more than rounding."""
+    try:
+        np.linalg.cholesky(correlation + rounding * np.eye(correlation.shape[-1]))
+    except np.linalg.LinAlgError:
+        return np.linalg.eigvalsh(correlation).min(axis=1, initial=0.0) < -rounding
+    return np.zeros(len(correlation), bool)
+
+
+def _refuse(fit: Record, wrong: Any, what: str) -> None:
+    """Raise for the first member that is wrong."""
+    if not np.any(wrong):
+        return
+    member = np.unravel_index(int(np.argmax(wrong)), fit.batch_shape) if fit.batch_shape else ()
+    where = f" of member {_place(member)}" if member else ""
+    raise ValueError(f"its status{where} is CONVERGED, and {what}")
+
+
+def _place(index: Iterable[Any]) -> str:
+    return "[" + ", ".join(str(int(i)) for i in index) + "]"

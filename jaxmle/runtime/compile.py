@@ -1,0 +1,271 @@
+"""The host road: float64 without touching anyone's configuration, compiled pieces kept on the
+user's function, inputs checked.
+
+``tracing()`` tells the two roads apart. Under a trace nothing here runs: the dtype is the trace's
+own.
+
+On the host a likelihood is traced through a *portable copy* of the user's function (``portable``):
+jax knows NumPy arrays by their identity in one precision at a time, and bodies of loops and
+functions under ``jit`` by theirs, whatever they read. The copies, and what was compiled of them,
+live on the function: they die with it.
+
+What is guaranteed: each procedure on the host (a fit, a batch, a profile) looks once at all that
+the function depends on (``watch``), and uses what was compiled before only if it finds the same
+codes, values and bytes. A rebound name, an attribute, an element or an array changed in place makes
+new copies and a new trace. What cannot be watched is traced and compiled again by each procedure.
+Not seen are changes made while a procedure runs, inside of the libraries named in ``bytecode``, and
+by the function itself while it is traced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import types
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Tree
+from jaxmle.closures.copies import portable
+from jaxmle.closures.kinds import MEMO
+from jaxmle.closures.watch import Look, look
+from jaxmle.runtime import jax_state
+from jaxmle.runtime.jax_state import tracing as tracing
+from jaxmle.runtime.opaque import functions_of, map_functions
+
+CALLBACK_IN_SINGLE_PRECISION = (
+    "a pure_callback of the likelihood ran on a thread of jax's own, where float64 is off, and "
+    "came back in float32. Switch it on for all threads, jax.config.update('jax_enable_x64', "
+    "True) at the head of the program, or fit with dtype='float32'"
+)
+
+
+# ---------------------------------------------------------------- what is kept on a function
+
+
+@dataclass
+class Memo:
+    """What is kept on a user's function. It holds no reference back, so it dies with its owner."""
+
+    seen: Look
+    copies: dict[Any, Any] = field(default_factory=dict)  # one for each precision
+    pieces: dict[Any, Any] = field(default_factory=dict)
+
+    def holds(self, function: Any) -> bool:
+        """Whether the function depends on what it depended on when the copy was made."""
+        return look(function, self.seen.names, again=True).facts == self.seen.facts
+
+    def copy(self, function: Any) -> Any:
+        """The portable copy for the precision that is switched on."""
+        real = jax.dtypes.canonicalize_dtype(np.float64)
+        if real not in self.copies:
+            self.copies[real] = portable(function, look(function, self.seen.names))
+        return self.copies[real]
+
+    def learn(self, function: Any) -> None:
+        """Take what the function depends on now for known."""
+        now = look(function, self.seen.names, again=True)
+        self.seen = self.seen._replace(facts=now.facts, kept=now.kept)
+
+
+class _Procedure(threading.local):
+    """The memos looked up in the procedure under way: a fit looks at what its likelihood closes
+    over once.
+    """
+
+    depth = 0
+    calling: Sequence[tuple[Any, Memo]] = ()
+    memos: dict[tuple[int, str], tuple[Any, Memo]] | None = None
+
+
+_PROCEDURE = _Procedure()
+
+
+@contextlib.contextmanager
+def precision(dtype: Any) -> Iterator[None]:
+    """The context of a host procedure: float64 on, or off for float32. Within the outermost one
+    closures are looked at once.
+    """
+    _PROCEDURE.depth += 1
+    try:
+        with jax_state.precision(dtype):
+            yield
+    finally:
+        _PROCEDURE.depth -= 1
+        if not _PROCEDURE.depth:
+            _PROCEDURE.memos = None
+
+
+def _memo(function: Callable[..., Any]) -> Memo:
+    """What is kept on the function; on the object where it is a bound method."""
+    owner: Any = function
+    name = MEMO
+    if isinstance(function, types.MethodType):
+        owner = function.__self__
+        name = f"{MEMO}_{function.__name__}"
+    if _PROCEDURE.memos is None:
+        _PROCEDURE.memos = {}
+    known = _PROCEDURE.memos.get((id(owner), name)) if _PROCEDURE.depth else None
+    if known is not None:
+        return known[1]
+    memo = getattr(owner, "__dict__", {}).get(name)
+    if memo is None or not memo.holds(function):
+        seen = look(function)
+        memo = Memo(seen._replace(alive=[], holders=frozenset(), kinds=frozenset()))
+        _keep(owner, name, memo)
+    if _PROCEDURE.depth:
+        _PROCEDURE.memos[id(owner), name] = (owner, memo)
+    return memo
+
+
+def _keep(owner: Any, name: str, memo: Memo) -> None:
+    if memo.seen.hidden:  # what cannot be watched is traced again by each procedure
+        return
+    try:
+        if dataclasses.is_dataclass(owner):
+            object.__setattr__(owner, name, memo)
+        else:
+            setattr(owner, name, memo)
+    except (AttributeError, TypeError):
+        pass  # a slotted callable keeps nothing: it is compiled by each procedure
+
+
+# ---------------------------------------------------------------- compiled pieces
+
+
+def compiled(
+    loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]
+) -> Callable[..., Any]:
+    """The jitted ``make(loglik)``, kept on the user's function; ``loglik``'s arrays are arguments
+    of it, not constants.
+
+    Args:
+        loglik: a likelihood tree.
+        key: hashable; what distinguishes this piece from others made of the same likelihood.
+        make: from a likelihood to the function to compile. Called under the trace only.
+    """
+    functions = functions_of(loglik)
+    memos = [_memo(function) for function in functions]
+    piece, leaves = _piece(loglik, key, make, functions, memos)
+    arrays = [jnp.asarray(viewed(leaf)) for leaf in leaves]
+    return lambda *args: _called(functions, memos, piece, arrays, *args)
+
+
+def kept(loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]) -> Callable[..., Any]:
+    """The same for the road under a trace: a jitted ``make(loglik)`` of the user's own function, in
+    the trace's dtype.
+
+    So ``vmap(fit)`` outside any ``jit`` compiles once, not at every call. A function that closes
+    over a tracer belongs to one trace only, and one that cannot be watched to one call only: these
+    run in place.
+    """
+    functions = functions_of(loglik)
+    memos = [_memo(function) for function in functions]
+    if any(memo.seen.traced or memo.seen.hidden for memo in memos) or not _hashable(key):
+        return make(loglik)
+    piece, leaves = _piece(loglik, key, make, functions, memos)
+    return lambda *args: _called(functions, memos, piece, leaves, *args)
+
+
+def _piece(
+    loglik: Any,
+    key: Any,
+    make: Callable[[Any], Callable[..., Any]],
+    functions: list[Any],
+    memos: list[Memo],
+) -> tuple[Callable[..., Any], list[Any]]:
+    """The jitted ``make`` of the portable copy, from the first function's memo, and the
+    likelihood's leaves.
+    """
+    leaves, treedef = jax.tree.flatten(_copied(loglik, functions, memos))
+    pieces = memos[0].pieces if memos else {}
+    if (key, treedef) not in pieces:
+
+        def likelihood_piece(leaves: list[Any], *args: Any) -> Any:
+            with _learning():
+                return make(jax.tree.unflatten(treedef, leaves))(*args)
+
+        pieces[key, treedef] = jax.jit(likelihood_piece)
+    return pieces[key, treedef], leaves
+
+
+def _copied(loglik: Any, functions: list[Any], memos: list[Memo]) -> Any:
+    copies = iter([memo.copy(function) for function, memo in zip(functions, memos, strict=True)])
+    return map_functions(loglik, lambda _: next(copies))
+
+
+def remembered(loglik: Any, key: Any, find: Callable[[Any], Any]) -> Any:
+    """The static fact ``find(loglik)``, asked once of the portable copy and kept beside the
+    compiled pieces.
+    """
+    functions = functions_of(loglik)
+    memos = [_memo(function) for function in functions]
+    portable = _copied(loglik, functions, memos)
+    facts = memos[0].pieces if memos else {}
+    whole = ("fact", key, jax.tree.structure(portable))
+    if whole not in facts:
+        with _calling(functions, memos), _learning():
+            facts[whole] = find(portable)
+    return facts[whole]
+
+
+@contextlib.contextmanager
+def _calling(functions: list[Any], memos: list[Memo]) -> Iterator[None]:
+    """Says whose pieces are called, to a trace that may come of it."""
+    before = _PROCEDURE.calling
+    _PROCEDURE.calling = [
+        (function, memo)
+        for function, memo in zip(functions, memos, strict=True)
+        if memo.seen.changes and not memo.seen.hidden
+    ]
+    try:
+        yield
+    finally:
+        _PROCEDURE.calling = before
+
+
+@contextlib.contextmanager
+def _learning() -> Iterator[None]:
+    """Around a trace of functions that may change what they close over: what they change
+    themselves counts as known.
+    """
+    unchanged = [(function, memo) for function, memo in _PROCEDURE.calling if memo.holds(function)]
+    yield
+    for function, memo in unchanged:
+        memo.learn(function)
+
+
+def _called(functions: list[Any], memos: list[Memo], piece: Any, *args: Any) -> Any:
+    with _calling(functions, memos):
+        try:
+            return piece(*args)
+        except Exception as error:
+            if "Expected: float64, Actual: float32" in str(error):
+                raise TypeError(CALLBACK_IN_SINGLE_PRECISION) from error
+            raise
+
+
+def _hashable(key: Any) -> bool:
+    try:
+        hash(key)
+    except TypeError:
+        return False
+    return True
+
+
+def viewed(leaf: Any) -> Any:
+    """A NumPy array as a view of its own: jax knows arrays by identity, and a trace that failed
+    may have known this one in single precision.
+    """
+    return leaf.view() if isinstance(leaf, np.ndarray) else leaf
+
+
+def to_numpy(tree: Tree) -> Tree:
+    """The tree with NumPy arrays for leaves; scalars become NumPy scalars."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[()], tree)

@@ -1,0 +1,95 @@
+"""A user's function as a part of a tree, and the mark of the trees that are likelihoods."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle._types import Array, Loglik, Tree
+
+
+class LikelihoodTree:
+    """What the likelihoods of jaxmle, their weights, priors and laws derive from: frozen
+    dataclasses whose fields are arrays, functions and such trees again.
+    """
+
+
+@dataclass(frozen=True, eq=False)
+class ById:
+    """A value that equals only itself: a user's callable may compare or hash in any way, or not
+    at all.
+    """
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ById) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclass(frozen=True, eq=False)
+class Opaque(LikelihoodTree):
+    """A user's function as a leafless tree, so that combinators over it are trees of arrays."""
+
+    function: Loglik
+
+    def tree_flatten(self) -> tuple[tuple[()], ById]:
+        return (), ById(self.function)
+
+    @classmethod
+    def tree_unflatten(cls, held: ById, leaves: Any) -> Opaque:
+        return cls(held.value)
+
+    def __call__(self, params: Tree, data: Tree) -> Array:
+        return self.function(params, data)
+
+
+def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:
+    """A likelihood tree with ``change`` applied to every user function in it."""
+    if isinstance(node, Opaque):  # a Partial in it is the user's, and its arrays are no leaves
+        return Opaque(change(node.function))
+    if isinstance(node, jax.tree_util.Partial):
+        return jax.tree_util.Partial(change(node.func), *node.args, **node.keywords)
+    if (
+        dataclasses.is_dataclass(node)
+        and not isinstance(node, type)
+        and isinstance(node, LikelihoodTree)
+    ):
+        return dataclasses.replace(
+            node,
+            **{
+                f.name: map_functions(getattr(node, f.name), change)
+                for f in dataclasses.fields(node)
+            },
+        )
+    if type(node) in (tuple, list):
+        return type(node)(map_functions(inner, change) for inner in node)
+    return (
+        change(node)
+        if callable(node)
+        and not isinstance(node, type)
+        and not isinstance(node, np.ndarray | jax.Array)
+        else node
+    )
+
+
+def functions_of(loglik: Any) -> list[Callable[..., Any]]:
+    """Every user function in a likelihood tree, in the order in which ``map_functions`` meets
+    them.
+    """
+    found: list[Callable[..., Any]] = []
+
+    def note(function: Callable[..., Any]) -> Callable[..., Any]:
+        found.append(function)
+        return function
+
+    map_functions(loglik, note)
+    return found

@@ -1,0 +1,108 @@
+"""A climb by scores alone, from a start and an information that are nearly right: BFGS with unit
+steps, on the host.
+
+A pass for the score costs a half (k = 20) to a tenth (k = 200) of one for the Hessian. With the
+information of m of n rows for its first metric the error falls by √(k/m) at the first pass and
+faster at each further one (Broyden, Fletcher, Goldfarb & Shanno 1970; Nocedal & Wright 2006,
+Numerical Optimization, §6.1). What comes out is a start for Newton's steps and no more: nothing is
+concluded from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmle._types import Array
+from jaxmle.solvers.trust_region import DECREMENT_TO_POLISH
+
+CONTRACTS = (
+    0.5  # what a pass must leave of the distance; 0.03 is usual at m = 1600 k, 0.25 at m = 64 k
+)
+TURNS = 2.0  # factor by which the information along a step may differ from that expected
+PASSES = 20
+
+
+class Slope(NamedTuple):
+    """One evaluation without a Hessian, in the free coordinates z (k,)."""
+
+    z: Array
+    value: Array
+    absolute: Array
+    score: Array
+    aux: Any = None
+
+
+class Arrival(NamedTuple):
+    """Where a climb by scores ended."""
+
+    z: Array  # (k,) the start again where it did not arrive
+    arrived: bool  # within reach of Newton's last steps, as far as scores tell
+    passes: int
+
+
+def secant_climb(
+    slopes: Callable[[Array], Slope], z: Array, information: Array, close: Array
+) -> Arrival:
+    """Climb from z (k,) to ``close`` standard errors from the maximum, with an information (k, k)
+    that is nearly right.
+
+    The first pass that is not as good a metric would have it (a value that falls, a curvature twice
+    or half that expected, a distance that does not halve) ends the climb: it has arrived if it was
+    near by then, else it has failed.
+    """
+    at = slopes(z)
+    inverse = _inverse(information)
+    step = inverse @ at.score
+    distance = np.sqrt(at.score @ step)
+    for passes in range(2, PASSES + 1):
+        trial = slopes(at.z + step)
+        if not _is_sound(at, trial, step):
+            return _ended(z, at.z, distance, passes)
+        inverse = _bfgs(inverse, step, at.score - trial.score)
+        at = trial
+        step = inverse @ trial.score
+        last = distance
+        distance = np.sqrt(at.score @ step)
+        ahead = (
+            distance * distance / last
+        )  # what this step leaves, if it does as well as the one before
+        if not distance <= CONTRACTS * last or ahead <= close:
+            break
+    return _ended(z, at.z + step, min(distance, ahead), passes)
+
+
+def _ended(start: Array, z: Array, distance: Array, passes: int) -> Arrival:
+    arrived = bool(0.5 * distance**2 <= DECREMENT_TO_POLISH)
+    return Arrival(z if arrived else start, arrived, passes)
+
+
+def _inverse(information: Array) -> Array:
+    scale = np.sqrt(np.diagonal(information))
+    return np.linalg.inv(information / np.outer(scale, scale)) / np.outer(scale, scale)
+
+
+def _is_sound(at: Slope, trial: Slope, step: Array) -> bool:
+    """Whether ℓ is finite and does not fall, and the information along d = Bs is about what the
+    metric says: d'y ≈ d'B⁻¹d = d's.
+    """
+    told = (at.score - trial.score) @ step / (at.score @ step)
+    noise = 4 * np.finfo(at.z.dtype).eps * max(at.absolute, trial.absolute)
+    return bool(
+        np.isfinite(trial.value) and trial.value >= at.value - noise and 1 / TURNS <= told <= TURNS
+    )
+
+
+def _bfgs(inverse: Array, step: Array, change: Array) -> Array:
+    """B₊ = (I − ρdy')B(I − ρyd') + ρdd', ρ = 1/y'd: the inverse information that explains the
+    last change of the score.
+    """
+    rho = 1.0 / (change @ step)
+    image = inverse @ change
+    return (
+        inverse
+        - rho * (np.outer(step, image) + np.outer(image, step))
+        + rho * (1.0 + rho * (change @ image)) * np.outer(step, step)
+    )

@@ -1,0 +1,1 @@
+"""Many starts: their spread, their maxima, and symmetric copies of one maximum."""

@@ -1,0 +1,310 @@
+"""``multistart``: one data set climbed from many starts, as one batch; the distinct maxima that
+they find, counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from jaxmle._types import Loglik, Tree
+from jaxmle.batch.batch import fit_batch
+from jaxmle.batch.inputs import check_params_axis
+from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
+from jaxmle.likelihood.checks import check_values, host_data
+from jaxmle.likelihood.combinators import Weight, weight
+from jaxmle.likelihood.contract import as_tree, rows_of
+from jaxmle.likelihood.structure import has
+from jaxmle.parameters.arguments import check_count
+from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.keys import typed_key
+from jaxmle.solvers.status import COMPARED, Status
+from jaxmle.starts.maxima import SAME_LOGLIK, Maximum, census, is_level, least_bad
+from jaxmle.starts.starts import start_values
+from jaxmle.starts.symmetry import blocks_of, checked_groups
+
+MAXIMA_SHOWN = 20  # maxima in the table
+
+
+def multistart(
+    loglik: Loglik,
+    starts: Any = None,
+    data: Tree = None,
+    *,
+    number: int = 50,
+    key: Any = 0,
+    constraints: Tree = None,
+    solver: Any = None,
+    vcov: str | None = "auto",
+    clusters: Any = None,
+    weights: Any = None,
+    dtype: Any = None,
+    max_steps: int = MAX_STEPS,
+    symmetric: Any = (),
+    params_axis: int | str | None = "auto",
+    progress: bool | None = None,
+) -> Multistart:
+    """Maximise one log-likelihood on one data set from many starts, and count the maxima that they
+    find.
+
+    Args:
+        loglik, data, constraints, solver, vcov, clusters, weights, dtype, max_steps: as in ``fit``.
+        starts: start values with a leading axis (s, …) on every leaf; or ``sampler(key)``, which
+            returns one start for a jax key and is called ``number`` times; or one start, which is
+            the first of ``number``: the others are drawn about it, normally with standard deviation
+            2 on the free scale, which keeps them inside the constraints; or None for a model with a
+            method ``start(data)``, in place of one start.
+        number: how many starts to draw. The first ten of fifty are those of ``number=10``.
+        key: a whole number or a jax key.
+        symmetric: groups of parameters whose labels may be exchanged. ``[("mu", "sigma",
+            "weight")]`` names leaves whose leading axis runs over components, which are permuted
+            jointly; ``[(("mu_1", "sigma_1"), ("mu_2", "sigma_2"))]`` names the blocks one by one.
+            Maxima that differ by labels only are then one.
+        params_axis: 0 says that ``starts`` has a leading axis over starts, None that it is one
+            start; ``"auto"`` finds out where only one reading fits the likelihood.
+        progress: as in ``fit_batch``.
+
+    Returns:
+        A ``Multistart``. A start at which the likelihood is not finite fails alone, with the status
+        NONFINITE.
+
+    Raises:
+        ValueError, TypeError: for what is visible in shapes and types, a start outside its bounds,
+            an unknown name.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> cauchy = lambda params, y: -jnp.log1p((y - params["centre"]) ** 2)
+    >>> found = jm.multistart(
+    ...     cauchy,
+    ...     {"centre": np.array([-9.0, -6.0, 0.5, 8.0, 9.0])},
+    ...     np.array([-6.0, 0.0, 1.0, 8.0]),
+    ... )
+    >>> [(round(float(m.fit.params["centre"]), 3), round(m.gap, 3), m.share) for m in found.maxima]
+    [(0.479, 0.0, 0.6), (-5.5, 4.383, 0.2), (7.59, 4.984, 0.2)]
+    """
+    if tracing():
+        raise TypeError(
+            "multistart schedules its work from the host and cannot run inside jit or vmap; "
+            "there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts"
+        )
+    max_steps, _ = check_options(vcov, clusters, max_steps, None, progress)
+    number = check_count("number", number, 1)
+    check_params_axis(params_axis)
+    constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
+    real = host_dtype(dtype)
+    if has(as_tree(loglik), Weight):
+        raise ValueError(
+            "weights inside the likelihood cannot be shared by a batch: give them to "
+            "multistart(weights=…)"
+        )
+    tree = as_tree(loglik) if weights is None else weight(loglik, weights)
+    data = _checked_data(tree, data, clusters, real)
+    groups = checked_groups(symmetric)
+    with precision(np.float64), np.errstate(all="ignore"):
+        layout, params = start_values(
+            loglik,
+            tree,
+            starts,
+            data,
+            constraints,
+            number,
+            typed_key(key),
+            groups,
+            params_axis,
+            real,
+        )
+    blocks = blocks_of(layout, groups)
+    fits = fit_batch(
+        loglik,
+        params,
+        data,
+        constraints=constraints,
+        solver=solver,
+        vcov=vcov,
+        clusters=clusters,
+        weights=weights,
+        dtype=real,
+        max_steps=max_steps,
+        in_axes=None,
+        params_axis=0,
+        progress=progress,
+    )
+    maxima = _compared(census(fits, blocks)) if len(fits) > 1 else census(fits, blocks)
+    return Multistart(maxima[0].fit if maxima else fits[least_bad(fits)], fits, params, maxima)
+
+
+def _compared(maxima: tuple[Maximum, ...]) -> tuple[Maximum, ...]:
+    """The maxima, the highest marked as the one that was compared with the others."""
+    if not maxima:
+        return maxima
+    best = maxima[0].fit
+    code = np.asarray(best.witness.certificate | COMPARED, np.int32)[()]
+    marked = replace(best, witness=replace(best.witness, certificate=code))
+    return replace(maxima[0], fit=marked), *maxima[1:]
+
+
+def _checked_data(loglik: Loglik, data: Tree, clusters: Any, dtype: np.dtype) -> Tree:
+    """The data as one data set: ``fit_batch`` would read a list as many, and rows of NaN as a
+    matter of one member.
+    """
+    data = host_data(tuple(data) if isinstance(data, list) else data, dtype)
+    rows_of(loglik, data)
+    check_values(loglik, data)
+    if clusters is not None and np.ndim(clusters) != 1:
+        raise ValueError(
+            f"clusters must hold one label for each row, shape (n,); got shape {np.shape(clusters)}"
+        )
+    return data
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Multistart:
+    """The maxima that fits from many starts reached.
+
+    ``best``: the CONVERGED fit nearest to the highest maximum, of those that end there. Where none
+    converged it is an UNBOUNDED one if there is any, else the one whose status comes last in the
+    order of ``Status``; ``best.status`` says it. ``fits``: all fits, a leading axis over starts.
+    ``starts``: the start values, a leading axis on every leaf. ``maxima``: the distinct maxima of
+    the converged fits, the highest first. Two ends are the same maximum where every entry differs
+    by less than 0.001 standard errors and ℓ by less than 1e-6·max(1, |ℓ|).
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> cauchy = lambda params, y: -jnp.log1p((y - params["centre"]) ** 2)
+    >>> starts = {"centre": np.array([-3.5, -3.0, -2.5, 2.5, 3.0])}
+    >>> found = jm.multistart(cauchy, starts, np.array([-3.0, -3.0, 3.0, 3.0]))
+    >>> sorted(round(float(m.fit.params["centre"]), 4) for m in found.maxima)  # ±√8
+    [-2.8284, 2.8284]
+    >>> found.counts[jm.Status.CONVERGED], found.unbounded
+    (5, 0)
+    """
+
+    best: Fit
+    fits: Fit
+    starts: Tree
+    maxima: tuple[Maximum, ...]
+
+    @property
+    def counts(self) -> dict[Status, int]:
+        """How many starts ended in each status that occurs."""
+        codes, times = np.unique(self.fits.status, return_counts=True)
+        return {
+            Status(code): times for code, times in zip(codes.tolist(), times.tolist(), strict=True)
+        }
+
+    @property
+    def unbounded(self) -> int:
+        """How many starts climbed without end. With any, the likelihood has no maximum, and
+        ``best`` is at most a local one.
+        """
+        return self.counts.get(Status.UNBOUNDED, 0)
+
+    def __repr__(self) -> str:
+        from jaxmle.tables.layout import Page, text
+
+        total = len(self.fits)
+        converged = self.counts.get(Status.CONVERGED, 0)
+        found = (
+            f"{_many(len(self.maxima), 'maximum', 'maxima')} from {_many(total, 'start')}, "
+            f"{converged} CONVERGED"
+        )
+        shared = (
+            ("n", f"{float(self.best.n):g}"),
+            ("df", str(self.best.df)),
+            ("vcov", self.best.vcov_kind),
+        )
+        return text(Page(found, bool(self.maxima), shared, _grids(self), _notes(self)))
+
+
+def _many(times: int, one: str, more: str | None = None) -> str:
+    return f"{times} {one if times == 1 else more or one + 's'}"
+
+
+def _grids(found: Multistart) -> tuple[Any, ...]:
+    """The maxima, or the best end where there is none; then the starts that failed, by status."""
+    from jaxmle.tables.layout import Grid
+    from jaxmle.tables.numerals import likelihood, significant
+    from jaxmle.tables.table import shortened
+
+    total = len(found.fits)
+
+    def row(place: int, maximum: Maximum) -> tuple[str, ...]:
+        lower = (
+            ", as high as 1"
+            if place and is_level(maximum)
+            else ", a local maximum"
+            if place or found.unbounded
+            else ""
+        )
+        cells = (
+            likelihood(maximum.loglik),
+            significant(maximum.gap, 3),
+            f"{100 * maximum.share:.1f}",
+            str(len(maximum.members)),
+        )
+        return (str(place + 1), *cells, f"CONVERGED{lower}")
+
+    rows = [row(place, maximum) for place, maximum in enumerate(found.maxima)]
+    if not rows:
+        verdict = found.best.verdict
+        rows = [
+            (
+                "best",
+                likelihood(float(found.best.loglik)),
+                "n/a",
+                f"{100 * found.counts[verdict] / total:.1f}",
+                str(found.counts[verdict]),
+                verdict.name,
+            )
+        ]
+    header = ("", "log-likelihood", "gap", "share %", "starts", "status")
+    failed = tuple(
+        (status.name, str(times), f"{100 * times / total:.1f}")
+        for status, times in found.counts.items()
+        if status != Status.CONVERGED
+    )
+    grids = (Grid(header, shortened(rows, MAXIMA_SHOWN - 1, 1), words=(0, 5)),)
+    return (
+        (*grids, Grid(("status", "starts", "%"), failed, "Starts that failed")) if failed else grids
+    )
+
+
+def _notes(found: Multistart) -> tuple[str, ...]:
+    """What a reader of the table could misread."""
+    from jaxmle.tables.numerals import likelihood
+
+    fits = found.fits
+    maxima = found.maxima
+    lone = sum(len(maximum.members) == 1 for maximum in maxima)
+    twins = sum(is_level(maximum) for maximum in maxima)
+    level = maxima[0].loglik + SAME_LOGLIK * max(1.0, abs(maxima[0].loglik)) if maxima else np.inf
+    higher = np.flatnonzero(np.isfinite(fits.loglik) & (fits.loglik > level))
+    top = int(higher[np.argmax(fits.loglik[higher])]) if higher.size else -1
+    end = "the best is only a local maximum." if maxima else "there is no maximum."
+    said = (
+        (
+            found.unbounded > 0,
+            f"The likelihood is unbounded: {_many(found.unbounded, 'start')} climbed without "
+            f"end, so {end}",
+        ),
+        (
+            top >= 0,
+            f"{_many(len(higher), 'start')} that did not converge reached more, up to "
+            f"{likelihood(float(fits.loglik[top]))} ({Status(int(fits.status[top])).name}): "
+            f"fits[{top}].explain().",
+        ),
+        (
+            twins > 1,
+            f"{twins} maxima are equally high: where labels may be exchanged, symmetric= makes "
+            "them one.",
+        ),
+        (
+            lone > 0 and len(fits) > 1,
+            _many(lone, "maximum was found by one start", "maxima were found by one start each")
+            + ": more starts may find others.",
+        ),
+        (not maxima, f"No start converged. The best ends so: {found.best.explain()}"),
+    )
+    return tuple(sentence for holds, sentence in said if holds)

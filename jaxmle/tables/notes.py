@@ -1,0 +1,50 @@
+"""What a table and the sentence of a verdict share: a name as it is shown, and why a covariance
+does not exist.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def printed(text: str) -> str:
+    r"""A name as it is shown: characters that do not print, such as line ends and marks that turn
+    the direction of writing, are escaped.
+
+    >>> printed("price (€)"), printed("a\nb\u202e")
+    ('price (€)', 'a\\nb\\u202e')
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )
+
+
+def covariance_note(fit: Any) -> str:
+    """Why a robust covariance does not exist, a sentence; "" where it does."""
+    row = int(fit.witness.row)
+    kind = printed(fit.vcov_kind)
+    clustered = kind.startswith("CR")
+    if fit.vcov_kind == "none":
+        return ""
+    if row >= 0:
+        return (
+            f" {'The cluster of row' if clustered else 'Row'} {row} has leverage one, so {kind} "
+            "does not exist."
+        )
+    if not np.any(np.isnan(np.diagonal(fit.witness.vcov))):
+        return ""
+    return (
+        f" But {kind} has no meaning here: the scores of a fit with as many parameters as rows "
+        "are zero up to rounding, or there are too few clusters or rows for its correction"
+        + (
+            ", or a variance clustered two ways, which is a sum over both less one over their "
+            "crossings, came out negative."
+            if clustered
+            else "."
+        )
+    )
