@@ -21,15 +21,16 @@ from jaxmle.fitting.identity import with_response_ids
 from jaxmle.fitting.inputs import Inputs, gathered
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.run import MIN_ROWS_FOR_FLOAT32_START, Run
-from jaxmle.fitting.signals import with_signals
+from jaxmle.fitting.signals import with_rules, with_signals
 from jaxmle.likelihood.anatomy import term_shape
 from jaxmle.likelihood.contract import need_terms
 from jaxmle.likelihood.covariance import Kind
 from jaxmle.likelihood.hac import check_bandwidth
 from jaxmle.likelihood.host import precision, tracing
 from jaxmle.likelihood.predictors import declared
-from jaxmle.likelihood.row_independence import check_blocks, check_rows_apart
+from jaxmle.likelihood.row_independence import check_blocks, check_rows_apart, points_beside
 from jaxmle.likelihood.rowwise import is_rowwise
+from jaxmle.likelihood.rules import check_rules
 from jaxmle.parameters.arguments import check_count
 
 
@@ -182,10 +183,13 @@ def fit_members(
 
             inputs = replace(inputs, loglik=seen(inputs.loglik), bare=seen(inputs.bare))
             problem = replace(problem, loglik=inputs.loglik)
+        points = points_beside(one.loglik, inputs.layout, one.base)
+        rules = check_rules(one.loglik, inputs.layout, points, one.data)
         with kept:
             run = Run(problem, inputs, block, devices, progress, kept)
             fits = run.fits()
             fits = run.with_cones(fits) if has_terms else fits
+        fits = with_rules(fits, problem.loglik, rules)
         if not check_rows:
             return fits  # refits answer to the fit that they repeat
         fits = with_response_ids(fits, loglik, inputs.source, real)

@@ -33,7 +33,7 @@ from jaxmle.fitting.placing import placed
 from jaxmle.fitting.record import Fit
 from jaxmle.fitting.separation import settled, wants_cone
 from jaxmle.fitting.shards import in_shard, refuse_shards
-from jaxmle.fitting.signals import with_signals
+from jaxmle.fitting.signals import with_rules, with_signals
 from jaxmle.fitting.subsample import head_start
 from jaxmle.likelihood.anatomy import count, has, substituted, term_shape
 from jaxmle.likelihood.checks import (
@@ -58,6 +58,7 @@ from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.recession import is_exact, ways
 from jaxmle.likelihood.row_independence import check_blocks, check_weighted
 from jaxmle.likelihood.rowwise import is_rowwise
+from jaxmle.likelihood.rules import check_rules
 from jaxmle.parameters.arguments import check_count, check_flag, shown
 from jaxmle.parameters.roads import without_alarms
 from jaxmle.parameters.tree import layout_of
@@ -312,6 +313,14 @@ def _host(
         verdict, reached, extra = _host_search(
             problem, engine, base, data, on_device, elsewhere, progress
         )
+        # where a climb with a wrong Hessian ends, nothing may be finite
+        points = [verdict.point.aux.x, base][: 2 - (verdict.status == Status.CONVERGED)]
+        rules = check_rules(problem.loglik, layout, points, on_device)
+        if rules.hessian:  # the climb used a wrong one
+            engine = _host_engine(problem, base, on_device, codes)
+            verdict, reached, extra = _host_search(
+                problem, engine, base, data, on_device, elsewhere, progress
+            )
         n = np.asarray(count(loglik, data, lambda: term_count(problem, base, on_device)), dtype)[()]
         found = complete(
             problem,
@@ -326,6 +335,7 @@ def _host(
         )
         if found.verdict == Status.UNIDENTIFIED and rows is not None:
             found = traced_to(found, lambda z, data: elsewhere(data)(z), verdict.point.z, data)
+        found = with_rules(found, problem.loglik, rules)
         return (
             _separated(problem, base, on_device, rows, found)
             if found.verdict == Status.SEPARATED

@@ -26,6 +26,7 @@ from jaxmle.likelihood.evaluate import Sums, sums
 from jaxmle.likelihood.hac import check_bandwidth, hac
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.likelihood.row_independence import check_blocks
+from jaxmle.likelihood.rules import check_rules
 from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.arguments import check_choice, check_count
 from jaxmle.parameters.tree import Layout, layout_of
@@ -38,9 +39,11 @@ def _two_roads(
     key: Any,
     quantity: Callable[..., Any],
     codes: Callable[[Tree], Any] = lambda data: (),
+    *,
+    second: bool = False,
 ) -> Quantity:
     """``quantity(loglik, params, data, codes)`` as a function of (params, data), on whichever
-    road it is called.
+    road it is called; ``second`` where it takes second derivatives.
     """
     loglik = as_tree(loglik)
 
@@ -52,6 +55,9 @@ def _two_roads(
         data = host_data(data, np.float64)
         check_coding(loglik, data)
         with precision(np.float64):
+            if second:
+                layout = layout_of(params)
+                check_rules(loglik, layout, [layout.ravel(params)], data)
             piece = compiled(loglik, key, lambda ll: lambda *args: quantity(ll, *args))
             return to_numpy(piece(params, jax.tree.map(jnp.asarray, data), codes(data)))
 
@@ -154,7 +160,10 @@ def hessian(loglik: Loglik) -> Quantity:
     [[-16.0]]
     """
     return _two_roads(
-        loglik, "hessian", lambda ll, params, data, _: sums(ll, *_flat(params), data).hessian
+        loglik,
+        "hessian",
+        lambda ll, params, data, _: sums(ll, *_flat(params), data).hessian,
+        second=True,
     )
 
 
@@ -198,6 +207,7 @@ def evaluate(
         loglik,
         ("evaluate", block_rows),
         whole,
+        second=True,
     )(params, data)
 
 
@@ -228,6 +238,7 @@ def information(loglik: Loglik, kind: str = "observed") -> Quantity:
         loglik,
         ("information", kind),
         lambda ll, params, data, _: _information(ll, *_flat(params), data, kind),
+        second=kind == "observed",
     )
 
 
@@ -337,7 +348,7 @@ def vcov(
         check_bandwidth(kind, rows_of(as_tree(loglik), data))
         return () if clusters is None else cluster_codes(clusters, rows_of(as_tree(loglik), data))
 
-    return _two_roads(loglik, ("vcov", kind, bread), covariance, labels)
+    return _two_roads(loglik, ("vcov", kind, bread), covariance, labels, second=base == "observed")
 
 
 def cox_snell(loglik: Loglik) -> Quantity:

@@ -5,6 +5,7 @@ of it at trace time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
+from jaxmle.likelihood.derivatives import without_second_derivative
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,19 @@ class Opaque:
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         return self.function(params, data)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["loglik"], meta_fields=[])
+@dataclass(frozen=True)
+class OnceDifferentiable:
+    """A function or a regression whose second derivatives by jax contradict its score (``rules``):
+    it has first ones only, and whoever needs a Hessian takes differences of the score.
+    """
+
+    loglik: Any
+
+    def __call__(self, params: Tree, data: Tree) -> Array:
+        return without_second_derivative(lambda params: self.loglik(params, data))(params)
 
 
 def as_tree(loglik: Loglik) -> Any:

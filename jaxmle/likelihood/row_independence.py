@@ -66,7 +66,7 @@ def check_rows_apart(
     Raises:
         ValueError: naming the first row whose term changes and what ends the proof.
     """
-    points = _points(loglik, layout, base)
+    points = points_beside(loglik, layout, base)
     _check(what, loglik, layout, points, data, remedy, codes)
 
 
@@ -74,7 +74,7 @@ def check_weighted(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> N
     """Refuse weights on terms that are shown to look at other rows."""
     if not has(loglik, Weight):
         return
-    points = _points(loglik, layout, base)
+    points = points_beside(loglik, layout, base)
 
     def walk(node: Any, data: Tree) -> None:
         if isinstance(node, Weight):
@@ -96,7 +96,7 @@ def check_blocks(loglik: Loglik, layout: Layout, base: Array, data: Tree, block_
     elif (data_length(data) or 0) > block_rows:
         if not term_shape(core, layout, base, data):
             need_terms(jnp.zeros(()), "block_rows")
-        points = _points(loglik, layout, base)
+        points = points_beside(loglik, layout, base)
         _check("block_rows", core, layout, points, data, "Leave block_rows out", None)
 
 
@@ -124,7 +124,7 @@ def _check(
         )
 
 
-def _points(loglik: Loglik, layout: Layout, base: Array) -> list[np.ndarray]:
+def points_beside(loglik: Loglik, layout: Layout, base: Array) -> list[np.ndarray]:
     """The parameters (p,), and those beside them in all entries that may move: at a start of
     zero a term may not show what it looks at.
     """
