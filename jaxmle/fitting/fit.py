@@ -55,6 +55,7 @@ from jaxmle.likelihood.histogram import counted, counts_of, distinct
 from jaxmle.likelihood.host import compiled, kept, precision, tracing
 from jaxmle.likelihood.indices import check_indices
 from jaxmle.likelihood.predictors import declared
+from jaxmle.likelihood.ready import check_calls
 from jaxmle.likelihood.recession import is_exact, ways
 from jaxmle.likelihood.row_independence import check_blocks, check_weighted
 from jaxmle.likelihood.rowwise import is_rowwise
@@ -293,6 +294,7 @@ def _host(
         problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
         base = np.asarray(substituted(loglik, layout, layout.ravel(params)))
         check_weighted(loglik, layout, base, data)
+        check_calls(loglik, layout, base, data)
         check_indices(loglik, layout, base, data)
         on_device = jax.tree.map(placed, data)
         _check_terms(problem, base, on_device)

@@ -38,6 +38,7 @@ from jaxmle.likelihood.combinators import Penalize, Pool, Weight, weight
 from jaxmle.likelihood.contract import Opaque, as_tree, data_length
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.likelihood.indices import check_indices
+from jaxmle.likelihood.ready import check_calls
 from jaxmle.likelihood.row_independence import check_rows_apart
 from jaxmle.parameters.arguments import (
     check_choice,
@@ -207,6 +208,7 @@ def fit_stochastic(
         raise ValueError("data has no arrays: there are no rows to draw batches of")
     check_values(tree, rows)
     with precision(real), np.errstate(all="ignore"), Checkpoint(checkpoint) as kept:
+        check_calls(tree, layout, layout.ravel(params), rows)
         check_indices(tree, layout, layout.ravel(params), rows)
         run = _Run.of(
             tree, layout, rows, n, typed_key(key), held_out, real, optimizer, schedule, batch_size

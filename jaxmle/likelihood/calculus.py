@@ -25,6 +25,7 @@ from jaxmle.likelihood.derivatives import gradient
 from jaxmle.likelihood.evaluate import Sums, sums
 from jaxmle.likelihood.hac import check_bandwidth, hac
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
+from jaxmle.likelihood.ready import check_calls
 from jaxmle.likelihood.row_independence import check_blocks
 from jaxmle.likelihood.rules import check_rules
 from jaxmle.likelihood.terms import expected_information, term_rows
@@ -57,7 +58,9 @@ def _two_roads(
         with precision(np.float64):
             if second:
                 layout = layout_of(params)
-                check_rules(loglik, layout, [layout.ravel(params)], data)
+                x = layout.ravel(params)
+                check_calls(loglik, layout, x, data)
+                check_rules(loglik, layout, [x], data)
             piece = compiled(loglik, key, lambda ll: lambda *args: quantity(ll, *args))
             return to_numpy(piece(params, jax.tree.map(jnp.asarray, data), codes(data)))
 

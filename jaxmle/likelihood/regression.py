@@ -20,6 +20,7 @@ from jaxmle.likelihood.contract import data_length, leaf_of
 from jaxmle.likelihood.once import once
 from jaxmle.likelihood.response import Enumeration, Exact, Law, Simulation
 from jaxmle.parameters.arguments import check_flag, check_function, shown
+from jaxmle.parameters.calls import marked
 from jaxmle.parameters.tree import Layout
 
 
@@ -130,6 +131,7 @@ class Regression:
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         data_length(data)
+        data = marked(getattr(self.density, "check_data", None), data)
         shapes, values = self._values(params, data)
         return self._terms(self._parted(shapes, values), data)
 
