@@ -57,7 +57,7 @@ from jaxmle.likelihood.indices import check_indices
 from jaxmle.likelihood.predictors import declared
 from jaxmle.likelihood.ready import check_calls
 from jaxmle.likelihood.recession import is_exact, ways
-from jaxmle.likelihood.row_independence import check_blocks, check_weighted
+from jaxmle.likelihood.row_independence import check_blocks, check_traced, check_weighted
 from jaxmle.likelihood.rowwise import is_rowwise
 from jaxmle.likelihood.rules import check_rules
 from jaxmle.parameters.arguments import check_count, check_flag, shown
@@ -462,6 +462,7 @@ def _traced(
     codes = () if clusters is None else cluster_codes(clusters, rows)
     problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
     base = jnp.asarray(substituted(loglik, layout, layout.ravel(params)))
+    check_traced(loglik, layout, base, data, block_rows)
     bare = problem.bare
     key = ("fit", problem.chart, problem.solver, problem.kind, max_steps, block_rows, str(dtype))
     program = kept(

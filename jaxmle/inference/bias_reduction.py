@@ -29,6 +29,7 @@ from jaxmle.likelihood.combinators import Penalize, weight
 from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.host import compiled, kept, precision, to_numpy, tracing
+from jaxmle.likelihood.row_independence import check_weighted
 from jaxmle.likelihood.terms import NO_LAW, expected_information
 from jaxmle.parameters.arguments import check_count
 from jaxmle.parameters.tree import Chart, Layout, layout_of
@@ -150,6 +151,7 @@ def _host(
     with precision(real), np.errstate(all="ignore"):
         rows_of(loglik, data)
         x = np.asarray(substituted(loglik, layout, layout.ravel(params)))
+        check_weighted(loglik, layout, x, data)
         piece = compiled(
             loglik,
             ("mean_br", chart, max_steps),

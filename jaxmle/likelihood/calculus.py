@@ -26,7 +26,7 @@ from jaxmle.likelihood.evaluate import Sums, sums
 from jaxmle.likelihood.hac import check_bandwidth, hac
 from jaxmle.likelihood.host import compiled, precision, to_numpy, tracing
 from jaxmle.likelihood.ready import check_calls
-from jaxmle.likelihood.row_independence import check_blocks
+from jaxmle.likelihood.row_independence import check_blocks, check_traced
 from jaxmle.likelihood.rules import check_rules
 from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.arguments import check_choice, check_count
@@ -195,7 +195,8 @@ def evaluate(
     (-8.772589, [-4.0], [[-16.0]])
     """
     block_rows = None if block_rows is None else check_count("block_rows", block_rows, 1)
-    if block_rows is not None and not tracing():
+    tracing_of_caller = tracing()
+    if block_rows is not None and not tracing_of_caller:
         known = host_params(params, np.float64)
         rows = host_data(data, np.float64)
         with precision(np.float64):
@@ -203,6 +204,8 @@ def evaluate(
             check_blocks(as_tree(loglik), layout, layout.ravel(known), rows, block_rows)
 
     def whole(ll: Any, params: Tree, data: Tree, _: Any) -> Sums:
+        if tracing_of_caller:
+            check_traced(ll, *_flat(params), data, block_rows)
         at = sums(ll, *_flat(params), data, block_rows=block_rows)
         return Sums(at.value, at.absolute, at.score, at.hessian)
 
