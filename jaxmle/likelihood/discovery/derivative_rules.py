@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +30,7 @@ from jaxmle.runtime.compile import compiled, contradict, remembered, tracing
 
 TRUSTED = (
     os.path.dirname(os.path.abspath(jax.__file__)) + os.sep,
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep,
+    str(Path(__file__).resolve().parents[2]) + os.sep,
 )  # folders whose rules are right
 # A curvature this share off moves a standard error by half of it: less does not matter. Differences
 # are good to 1e-11, and their own error is added.

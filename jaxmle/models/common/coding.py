@@ -158,6 +158,13 @@ def coded(likelihood: Any, model: str, rules: tuple[Rule, ...]) -> Any:
     return dataclasses.replace(likelihood, density=function) if regression else function
 
 
+def uncoded(likelihood: Any) -> Any:
+    """The likelihood that ``coded`` was given: a family, a function."""
+    if getattr(likelihood, "func", None) is _marking:
+        return likelihood.args[0]
+    return likelihood
+
+
 def _marking(
     likelihood: Callable[..., Array], check: Callable[..., None], params: Tree, data: Tree
 ) -> Array:
