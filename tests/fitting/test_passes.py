@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose
 from jaxmle.fitting.frozen_hessian import LONGEST_STEP_IN_STDERR, STDERR_TOLERANCE, kept, short
 from jaxmle.fitting.head_start import _turn
 from jaxmle.fitting.objective import User
-from jaxmle.likelihood.regression import Column, gram
+from jaxmle.likelihood.designs import Column, gram
 from jaxmle.runtime.device import ALIGNED, MIN_BYTES_FOR_HUGE_PAGES, placed
 from jaxmle.solvers.bfgs import Slope, secant_climb
 from jaxmle.solvers.trust_region import POLISHING, Point, begin, step
