@@ -14,7 +14,7 @@ import numpy as np
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, rows_of, terms_of
-from jaxmle.parameters.tree import Layout
+from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.runtime.compile import remembered, tracing
 
 
@@ -95,6 +95,12 @@ def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
             "tie instead: fix(tie(loglik, …), …)"
         )
     return roots
+
+
+def chart_of(loglik: Loglik, layout: Layout) -> Chart:
+    """The free scale of the entries that ``fix`` and ``tie`` leave to the solver."""
+    roots = roots_of(loglik, layout)
+    return Chart(layout, tuple(bool(root != j) for j, root in enumerate(roots)))
 
 
 def substituted(loglik: Loglik, layout: Layout, x: Array) -> Array:
