@@ -19,14 +19,14 @@ class _Reader(NamedTuple):
     """The tokens of a formula and the place that is read next, the one entry of ``at``."""
 
     tokens: list[str]
-    at: list[int]
+    position: list[int]
 
     def peek(self) -> str:
-        return self.tokens[self.at[0]] if self.at[0] < len(self.tokens) else ""
+        return self.tokens[self.position[0]] if self.position[0] < len(self.tokens) else ""
 
     def next(self) -> str:
         token = self.peek()
-        self.at[0] += 1
+        self.position[0] += 1
         return token
 
 
