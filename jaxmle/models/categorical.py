@@ -199,8 +199,8 @@ def conditional_logit(*, cases: int = 1, real: str | None = None) -> Model:
 
 
 def _matched_coding(cases: int, real: str | None) -> tuple[coding.Rule, ...]:
-    own = () if real is None else (coding.binary(real, fractions=False),)
-    return (*own, coding.binary(fractions=False), coding.at_most(cases, "y", real))
+    real_rule = () if real is None else (coding.binary(real, fractions=False),)
+    return (*real_rule, coding.binary(fractions=False), coding.at_most(cases, "y", real))
 
 
 def _conditional_natural(params: Tree, data: Tree, real: str | None) -> tuple[Array]:
@@ -259,13 +259,13 @@ def _ordinal_density(link: str, eta: Tree, row: Tree) -> Array:
     y = row["y"]
     cuts = eta["cut"]
     top = cuts.shape[0]
-    at = jnp.arange(top)
-    high = jnp.sum(jnp.where(at == y, cuts, 0.0)) - eta["eta"]
-    low = jnp.sum(jnp.where(at == y - 1, cuts, 0.0)) - eta["eta"]
+    categories = jnp.arange(top)
+    high = jnp.sum(jnp.where(categories == y, cuts, 0.0)) - eta["eta"]
+    low = jnp.sum(jnp.where(categories == y - 1, cuts, 0.0)) - eta["eta"]
     inner = (y > 0) & (y < top)
     gap = F.log_gap(jnp.where(inner, low, 0.0), jnp.where(inner, high, 1.0))
     ends = jnp.where(y == 0, F.log_below(high), jnp.where(y == top, F.log_above(low), jnp.nan))
-    return jnp.where(jnp.any(at == y) & inner, gap, ends)
+    return jnp.where(jnp.any(categories == y) & inner, gap, ends)
 
 
 @made_once

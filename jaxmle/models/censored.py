@@ -104,8 +104,8 @@ def _at_limits(low: float, high: float, offset: str | None) -> Censoring:
         mu = eta_of(params, data, offset)
         sigma = params["sigma"]
         y = data["y"]
-        at = log_ndtr((mu - jnp.clip(y, low, high)) / sigma)
-        return jnp.where(y <= low, 0.0, at), jnp.where(y >= high, -jnp.inf, at)
+        log_cdf = log_ndtr((mu - jnp.clip(y, low, high)) / sigma)
+        return jnp.where(y <= low, 0.0, log_cdf), jnp.where(y >= high, -jnp.inf, log_cdf)
 
     return Censoring(ends, lambda data: (data["y"] <= low) | (data["y"] >= high))
 

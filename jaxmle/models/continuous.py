@@ -123,7 +123,7 @@ def _begin_heteroskedastic(data: Tree, offset: str | None, scale: str) -> Tree:
 
 # ---------------------------------------------------------------- gamma
 
-ZEROS = "zeros are a model of their own, models.logistic() of y > 0"
+REMEDY_FOR_ZEROS = "zeros are a model of their own, models.logistic() of y > 0"
 
 
 def gamma_logpdf(eta: Tree, row: Tree) -> Array:
@@ -160,7 +160,7 @@ def gamma(*, offset: str | None = None) -> Model:
         {"shape": positive},
         lambda params, data: constant(jnp.exp(eta_of(params, data, offset)), params["shape"]),
         response_laws.gamma,
-        coding=(coding.positive("y", zeros=ZEROS), *coding.optional(offset)),
+        coding=(coding.positive("y", zeros=REMEDY_FOR_ZEROS), *coding.optional(offset)),
     )
 
 
@@ -219,7 +219,7 @@ def inverse_gaussian(*, offset: str | None = None) -> Model:
         {"shape": positive},
         lambda params, data: constant(jnp.exp(eta_of(params, data, offset)), params["shape"]),
         response_laws.inverse_gaussian,
-        coding=(coding.positive("y", zeros=ZEROS), *coding.optional(offset)),
+        coding=(coding.positive("y", zeros=REMEDY_FOR_ZEROS), *coding.optional(offset)),
     )
 
 

@@ -232,11 +232,11 @@ def _hurdle_negative_binomial(eta: Tree, row: Tree) -> Array:
     return jnp.where(crossed, positive + eta["cross"], 0.0) - softplus(eta["cross"])
 
 
-COUNTS = ("poisson", "negative_binomial")
+COUNT_MODELS = ("poisson", "negative_binomial")
 
 
 def _check_count(count: str) -> None:
-    check_choice("count", count, COUNTS)
+    check_choice("count", count, COUNT_MODELS)
 
 
 @made_once
@@ -350,11 +350,11 @@ def _begin_two_parts(data: Tree, part: str, offset: str | None, plain: bool, hur
     expected = xp.exp(-mu)  # zeros that the counts explain
     target = some if hurdle else (1 - some) * clip(1 - expected, 0.1, 0.9)
     gamma, _ = regress(data, part, 4 * (target - 0.5))
-    found = {"beta": beta, "gamma": gamma}
+    starts = {"beta": beta, "gamma": gamma}
     # Each from trials with α between 0.15 and 0.6: the climb must not leap over a small α onto the
     # plain towards 0 (``dispersion``).
     return (
-        found
+        starts
         if plain
-        else {**found, "alpha": xp.full_like(xp.max(y, axis=-1), 0.05 if hurdle else 0.5)}
+        else {**starts, "alpha": xp.full_like(xp.max(y, axis=-1), 0.05 if hurdle else 0.5)}
     )

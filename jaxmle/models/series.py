@@ -111,16 +111,16 @@ def ar1() -> Model:
 
 # RiskMetrics' daily decay over the first 75 values, the start of the variance that the arch package
 # takes too
-DECAY = 0.94
-SPAN = 75
+DECAY_OF_BACKCAST = 0.94
+ROWS_OF_BACKCAST = 75
 
 
 def backcast(y: Array) -> Array:
     """The variance before the first value: decaying weights over the first 75 squared
     deviations from the mean of the series.
     """
-    first = (y - jnp.mean(y))[:SPAN] ** 2
-    weight = DECAY ** jnp.arange(first.shape[0], dtype=y.dtype)
+    first = (y - jnp.mean(y))[:ROWS_OF_BACKCAST] ** 2
+    weight = DECAY_OF_BACKCAST ** jnp.arange(first.shape[0], dtype=y.dtype)
     return jnp.sum(weight * first) / jnp.sum(weight)
 
 

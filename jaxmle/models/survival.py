@@ -172,17 +172,17 @@ def aft(
 def _aft_coding(
     entry: str | None, upper: str | None, offset: str | None, left_censored: bool
 ) -> tuple[coding.Rule, ...]:
-    found = (
+    rules = (
         coding.positive("time", zeros="an event at the origin has no log time"),
         *coding.censoring("event", interval=upper is not None, left_alone=left_censored),
         *coding.optional(offset, entry=entry),
     )
     if entry is not None:
-        found = (*found, coding.Order(entry, "time", LATE_ENTRY, strict=True))
+        rules = (*rules, coding.Order(entry, "time", LATE_ENTRY, strict=True))
     if upper is not None:
         ends = "an interval has its lower end in time and its upper end, a larger one, in upper"
-        found = (*found, coding.Order("time", upper, ends, strict=True, when=_between))
-    return found
+        rules = (*rules, coding.Order("time", upper, ends, strict=True, when=_between))
+    return rules
 
 
 def _aft_censoring(law: str, entry: str | None, upper: str | None, offset: str | None) -> Censoring:
@@ -197,17 +197,19 @@ def _aft_censoring(law: str, entry: str | None, upper: str | None, offset: str |
         def log_survival(time: Array) -> Array:
             return F.log_survival((jnp.log(time) - eta) / scale)
 
-        at = log_survival(data["time"])
-        begin = jnp.zeros_like(at)
+        log_survival_at_time = log_survival(data["time"])
+        begin = jnp.zeros_like(log_survival_at_time)
         if entry is not None:
             late = data[entry] > 0
             begin = jnp.where(late, log_survival(jnp.where(late, data[entry], 1.0)), 0.0)
-        last = at
+        last = log_survival_at_time
         if upper is not None:
             between = event == INTERVAL
-            last = jnp.where(between, log_survival(jnp.where(between, data[upper], 1.0)), at)
+            last = jnp.where(
+                between, log_survival(jnp.where(between, data[upper], 1.0)), log_survival_at_time
+            )
         last = jnp.where(event == RIGHT, -jnp.inf, last)
-        return jnp.where(event == LEFT, begin, at) - begin, last - begin
+        return jnp.where(event == LEFT, begin, log_survival_at_time) - begin, last - begin
 
     def inexact(data: Tree) -> Array:
         return data["event"] != EVENT
@@ -319,11 +321,11 @@ def cox_loglik(
         )
     # Efron: the j-th of d tied events finds the share j/d of their own risk gone.
     died = jax.ops.segment_sum(event, tie, n)[tie]
-    own = jax.ops.segment_sum(event * risk, tie, n)[tie]
+    tied_risk = jax.ops.segment_sum(event * risk, tie, n)[tie]
     mean_weight = jax.ops.segment_sum(total_event, tie, n)[tie] / jnp.maximum(died, 1.0)
     first = jax.ops.segment_min(place, tie, n)[tie]
     share = (place - first) / jnp.maximum(died, 1.0)  # events come first within their tie
-    left = jnp.where(event > 0, at_risk - share * own, 1.0)
+    left = jnp.where(event > 0, at_risk - share * tied_risk, 1.0)
     return jnp.sum(jnp.where(event > 0, total_event * eta - mean_weight * jnp.log(left), 0.0))
 
 

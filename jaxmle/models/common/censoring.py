@@ -64,5 +64,5 @@ class Censoring(NamedTuple):
 
 def _number(rows: Callable[[Tree], Array], data: Tree) -> int:
     """How many; none where a trace hides them."""
-    found = rows(data)
-    return 0 if isinstance(found, jax.core.Tracer) else int(np.sum(np.asarray(found)))
+    censored = rows(data)
+    return 0 if isinstance(censored, jax.core.Tracer) else int(np.sum(np.asarray(censored)))

@@ -51,8 +51,8 @@ class Range:
         """Where the values are coded so; False at NaN."""
         over = values > self.low if self.low_open else values >= self.low
         under = values < self.high if self.high_open else values <= self.high
-        found = over & under
-        return found & (np.rint(values) == values) if self.whole else found
+        within = over & under
+        return within & (np.rint(values) == values) if self.whole else within
 
     def violation(self, data: Tree, where: Place) -> str | None:
         """What is wrong with the leaf, or None."""
@@ -64,9 +64,9 @@ class Range:
         bad = ~self.inside(values) & (values == values)
         if not bad.any():
             return None
-        told = _first(self.leaf, values, bad, where)
+        offender = _first(self.leaf, values, bad, where)
         return (
-            f"{told}; {{model}} takes {self.wanted}. "
+            f"{offender}; {{model}} takes {self.wanted}. "
             f"{self.remedy(self.leaf, values[np.isfinite(values)])}"
         )
 
@@ -110,8 +110,8 @@ class Order:
             return None
         left = np.broadcast_to(left, bad.shape)
         right = np.broadcast_to(right, bad.shape)
-        told = _first(self.left, left, bad, where)
-        return f"{told}, where {self.right} is {right[_place(bad)]:g}; {self.wanted}"
+        offender = _first(self.left, left, bad, where)
+        return f"{offender}, where {self.right} is {right[_place(bad)]:g}; {self.wanted}"
 
 
 @dataclass(frozen=True)
@@ -205,8 +205,10 @@ def _recode_binary(leaf: str, values: np.ndarray) -> str:
         )
     if len(kinds) > MAX_FEW and kinds[0] >= 0 and kinds[-1] <= 100:
         return f"Percentages are {leaf} = {leaf} / 100."
-    one = f"Write {leaf} = ({leaf} == {kinds[-1]:g}).astype(float)" if len(kinds) else "Recode it"
-    return one + (
+    remedy = (
+        f"Write {leaf} = ({leaf} == {kinds[-1]:g}).astype(float)" if len(kinds) else "Recode it"
+    )
+    return remedy + (
         " if that value is the event."
         if len(kinds) <= 2
         else f", whichever of its {len(kinds)} values is the event."
@@ -363,10 +365,10 @@ def optional(
     offset: str | None = None, exposure: str | None = None, entry: str | None = None
 ) -> tuple[Rule, ...]:
     """The rules of the leaves that a model reads if they are named."""
-    found: list[Rule] = [] if offset is None else [finite(offset)]
+    rules: list[Rule] = [] if offset is None else [finite(offset)]
     if exposure is not None:
-        found.append(positive(exposure, zeros="where nothing was exposed nothing is counted"))
-    return (*found, *(() if entry is None else (at_least_zero(entry),)))
+        rules.append(positive(exposure, zeros="where nothing was exposed nothing is counted"))
+    return (*rules, *(() if entry is None else (at_least_zero(entry),)))
 
 
 # ---------------------------------------------------------------- events
@@ -405,9 +407,9 @@ def _ones_and_twos(leaf: str, data: Tree, where: Place) -> str | None:
     values = _known(data, leaf)
     if values is None or not values.size or values.max() != LEFT or values.min() != EVENT:
         return None
-    told = _first(leaf, values, values == LEFT, where)
+    offender = _first(leaf, values, values == LEFT, where)
     return (
-        f"{told} and 1 in the others; {{model}} takes 1 for an event and 2 for a left-censored "
+        f"{offender} and 1 in the others; {{model}} takes 1 for an event and 2 for a left-censored "
         f"time. If 2 is the event, write {leaf} = ({leaf} == 2).astype(int); if times are left "
         "censored indeed, and none right censored, say aft(…, left_censored=True)."
     )

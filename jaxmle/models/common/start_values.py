@@ -59,8 +59,8 @@ def least_squares(x: Array, z: Array, w: Array | None = None) -> Array:
     unit = gram / (scale[..., :, None] * scale[..., None, :]) + ridge.reshape(
         (1,) * (gram.ndim - 2) + ridge.shape
     )
-    found = xp.linalg.solve(unit, (right / scale)[..., None])[..., 0] / scale
-    return xp.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+    solution = xp.linalg.solve(unit, (right / scale)[..., None])[..., 0] / scale
+    return xp.nan_to_num(solution, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def fitted(x: Array, beta: Array) -> Array:
