@@ -18,7 +18,8 @@ from jaxmle.likelihood.structure import substituted
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import layout_of
 from jaxmle.plots.canvas import DASHES, GREY, INK, MARKS, SHADES, axes, numbers
-from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.trust_region import DONE, Point, begin, step
 
@@ -80,10 +81,7 @@ def path_of(
     >>> climb.x[0].tolist(), climb.x[-1].round(6).tolist()
     ([1.0], [0.333333])
     """
-    if tracing():
-        raise TypeError(
-            "path_of runs step by step on the host and cannot run inside jit, vmap or grad"
-        )
+    host_only("path_of")
     if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
         raise ValueError(f"max_steps must be a whole number, zero or more; got {max_steps!r}")
     constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
@@ -157,6 +155,35 @@ def trace(
     values = numbers(
         climb.loglik if isinstance(climb, Climb) else climb, "the log-likelihoods of a trace"
     )
+    left, floor = _below_the_maximum(values, top)
+    ax = axes(ax)
+    number = sum(line.get_gid() == "trace" for line in ax.get_lines())
+    mark = MARKS[number % len(MARKS)]
+    ax.plot(
+        np.arange(len(values)),
+        left,
+        color=SHADES[number % len(SHADES)],
+        linestyle=DASHES[number % len(DASHES)],
+        marker=mark,
+        markersize=5,
+        linewidth=1.4,
+        label=label,
+        gid="trace",
+    )
+    if (left <= floor).any():
+        _draw_floor(ax, left, floor, mark)
+        if not number:
+            _name_floor(ax, floor)
+    ax.set(yscale="log", xlabel="step", ylabel=r"$\hat{\ell} - \ell$")
+    locator: Any = ax.xaxis.get_major_locator()  # a MaxNLocator
+    locator.set_params(integer=True)
+    if label is not None:
+        ax.legend(frameon=False)
+    return ax
+
+
+def _below_the_maximum(values: np.ndarray, top: float | None) -> tuple[np.ndarray, float]:
+    """ℓ̂ − ℓ of each step, (m,), no less than the rounding of ℓ̂; and that rounding."""
     finite = np.isfinite(values)
     if not finite.any():
         raise ValueError("none of the log-likelihoods of this trace is finite")
@@ -168,49 +195,33 @@ def trace(
             f"{values[finite].max():.10g}"
         )
     floor = EPS * unit
-    left = np.where(finite, np.maximum(best - np.where(finite, values, best), floor), np.nan)
-    steps = np.arange(len(values))
-    ax = axes(ax)
-    number = sum(line.get_gid() == "trace" for line in ax.get_lines())
-    shade = SHADES[number % len(SHADES)]
-    mark = MARKS[number % len(MARKS)]
+    left = np.maximum(best - np.where(finite, values, best), floor)
+    return np.where(finite, left, np.nan), floor
+
+
+def _draw_floor(ax: Axes, left: np.ndarray, floor: float, mark: str) -> None:
+    """Hollow marks where a step is nearer than rounding shows, and the line of rounding."""
+    steps = np.flatnonzero(left <= floor)
     ax.plot(
         steps,
-        left,
-        color=shade,
-        linestyle=DASHES[number % len(DASHES)],
+        left[steps],
+        linestyle="none",
         marker=mark,
         markersize=5,
-        linewidth=1.4,
-        label=label,
-        gid="trace",
+        color=INK,
+        markerfacecolor="white",
+        zorder=3,
     )
-    reached = left <= floor
-    if reached.any():
-        ax.plot(
-            steps[reached],
-            left[reached],
-            linestyle="none",
-            marker=mark,
-            markersize=5,
-            color=INK,
-            markerfacecolor="white",
-            zorder=3,
-        )
-        ax.axhline(floor, color=GREY, linewidth=0.7, linestyle=":")
-        if not number:
-            ax.annotate(
-                "rounding of ℓ",
-                (0.0, floor),
-                xycoords=("axes fraction", "data"),
-                xytext=(3, 3),
-                textcoords="offset points",
-                fontsize="small",
-                color=GREY,
-            )
-    ax.set(yscale="log", xlabel="step", ylabel=r"$\hat{\ell} - \ell$")
-    locator: Any = ax.xaxis.get_major_locator()  # a MaxNLocator
-    locator.set_params(integer=True)
-    if label is not None:
-        ax.legend(frameon=False)
-    return ax
+    ax.axhline(floor, color=GREY, linewidth=0.7, linestyle=":")
+
+
+def _name_floor(ax: Axes, floor: float) -> None:
+    ax.annotate(
+        "rounding of ℓ",
+        (0.0, floor),
+        xycoords=("axes fraction", "data"),
+        xytext=(3, 3),
+        textcoords="offset points",
+        fontsize="small",
+        color=GREY,
+    )

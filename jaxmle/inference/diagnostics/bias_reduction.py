@@ -26,7 +26,15 @@ from jaxmle.likelihood.combinators import Penalize, weight
 from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.information.bias import adjustment, inverse_root
-from jaxmle.likelihood.structure import count, has, has_law, roots_of, substituted, weighting_of
+from jaxmle.likelihood.structure import (
+    chart_of,
+    count,
+    has,
+    has_law,
+    roots_of,
+    substituted,
+    weighting_of,
+)
 from jaxmle.likelihood.terms import NO_LAW, expected_information
 from jaxmle.parameters.arguments import check_count
 from jaxmle.parameters.tree import Chart, Layout, layout_of
@@ -37,8 +45,8 @@ from jaxmle.solvers.status import Status
 SHARE_OF_WAY_TO_BOUND = 0.9  # share of the way to a bound that one step may take
 DECREMENT_OF_ADJUSTED_SCORE = 1e-20  # decrement at which the iteration stops: 1e-10 standard errors
 # decrements of 1e-6 and 1e-3 standard errors, as in ``fit``
-GOOD = 5e-13
-FAIR = 5e-7
+DECREMENT_TO_CONVERGE = 5e-13
+DECREMENT_TO_ACCEPT = 5e-7
 
 
 def mean_br(
@@ -105,8 +113,8 @@ def mean_br(
     _check(tree)
     if tracing():
         return _traced(tree, params0, data, constraints, dtype, max_steps)
-    found = _host(tree, params0, data, constraints, dtype, max_steps)
-    return with_response_id(found, loglik, tree, data)
+    result = _host(tree, params0, data, constraints, dtype, max_steps)
+    return with_response_id(result, loglik, tree, data)
 
 
 def _check(loglik: Loglik) -> None:
@@ -125,7 +133,7 @@ def _check(loglik: Loglik) -> None:
 
 
 def _chart(loglik: Loglik, layout: Layout) -> Chart:
-    chart = Chart(layout, tuple(bool(root != j) for j, root in enumerate(roots_of(loglik, layout))))
+    chart = chart_of(loglik, layout)
     if not chart.k:
         raise ValueError("every parameter is fixed: there is nothing to estimate")
     if chart.k != len(chart.moving):
@@ -186,7 +194,7 @@ def _traced(
 # ---------------------------------------------------------------- the iteration
 
 
-class _At(NamedTuple):
+class _AdjustedScore(NamedTuple):
     """The adjusted score equation at one point."""
 
     x: Array  # (p,)
@@ -196,13 +204,15 @@ class _At(NamedTuple):
 
 
 class _State(NamedTuple):
-    at: _At
+    point: _AdjustedScore
     share: Array  # of the full step that is tried next
     steps: Array
     done: Array
 
 
-def _at(loglik: Loglik, layout: Layout, roots: np.ndarray, x: Array, data: Tree) -> _At:
+def _adjusted_score(
+    loglik: Loglik, layout: Layout, roots: np.ndarray, x: Array, data: Tree
+) -> _AdjustedScore:
     information = expected_information(loglik, layout, x, data).information
     root = inverse_root(information, roots)
 
@@ -210,7 +220,7 @@ def _at(loglik: Loglik, layout: Layout, roots: np.ndarray, x: Array, data: Tree)
         return jnp.sum(need_terms(terms_of(loglik, layout.unravel(x), data), "mean_br"))
 
     scaled = root.T @ (jax.grad(terms)(x) + adjustment(loglik, layout, x, data, root))
-    return _At(x, root @ scaled, 0.5 * jnp.sum(scaled**2), information)
+    return _AdjustedScore(x, root @ scaled, 0.5 * jnp.sum(scaled**2), information)
 
 
 def _room(layout: Layout, x: Array, step: Array) -> Array:
@@ -230,21 +240,23 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
     eps = jnp.finfo(x.dtype).eps
 
     def step(state: _State) -> _State:
-        move = state.share * _room(layout, state.at.x, state.at.step) * state.at.step
-        trial = _at(loglik, layout, roots, state.at.x + move, data)
-        better = trial.decrement < state.at.decrement  # False where the trial is not finite
-        at = jax.tree.map(lambda new, old: jnp.where(better, new, old), trial, state.at)
+        move = state.share * _room(layout, state.point.x, state.point.step) * state.point.step
+        trial = _adjusted_score(loglik, layout, roots, state.point.x + move, data)
+        better = trial.decrement < state.point.decrement  # False where the trial is not finite
+        point = jax.tree.map(lambda new, old: jnp.where(better, new, old), trial, state.point)
         share = jnp.where(better, 1.0, state.share / 2)
         # At the floor of rounding the full step no longer improves; elsewhere twenty halvings that
         # do not help are the end.
-        stuck = (share < 1e-6) | (~better & ((at.decrement <= GOOD) | (state.steps == 0)))
+        stuck = (share < 1e-6) | (
+            ~better & ((point.decrement <= DECREMENT_TO_CONVERGE) | (state.steps == 0))
+        )
         return _State(
-            at, share, state.steps + 1, stuck | (at.decrement <= DECREMENT_OF_ADJUSTED_SCORE)
+            point, share, state.steps + 1, stuck | (point.decrement <= DECREMENT_OF_ADJUSTED_SCORE)
         )
 
     # The start is the first trial, a step of length zero from nowhere: so the equation is compiled
     # once.
-    nowhere = _At(
+    nowhere = _AdjustedScore(
         x,
         jnp.zeros_like(x),
         jnp.asarray(jnp.inf, x.dtype),
@@ -253,14 +265,20 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
     begin = _State(nowhere, jnp.ones((), x.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
     end = jax.lax.while_loop(lambda state: ~state.done & (state.steps <= max_steps), step, begin)
     end = end._replace(steps=end.steps - 1)
-    fair = FAIR if eps > 1e-10 else GOOD
+    fair = DECREMENT_TO_ACCEPT if eps > 1e-10 else DECREMENT_TO_CONVERGE
     status = jnp.where(
-        end.at.decrement <= fair,
+        end.point.decrement <= fair,
         int(Status.CONVERGED),
-        jnp.where(end.at.decrement <= FAIR, int(Status.IMPRECISE), int(Status.MAX_STEPS)),
+        jnp.where(
+            end.point.decrement <= DECREMENT_TO_ACCEPT, int(Status.IMPRECISE), int(Status.MAX_STEPS)
+        ),
     )
-    status = jnp.where((end.share < 1e-6) & (end.at.decrement > FAIR), int(Status.STALLED), status)
-    status = jnp.where(jnp.isfinite(end.at.decrement), status, int(Status.NONFINITE))
+    status = jnp.where(
+        (end.share < 1e-6) & (end.point.decrement > DECREMENT_TO_ACCEPT),
+        int(Status.STALLED),
+        status,
+    )
+    status = jnp.where(jnp.isfinite(end.point.decrement), status, int(Status.NONFINITE))
     return _record(loglik, chart, roots, end, status, data)
 
 
@@ -271,9 +289,9 @@ def _record(
     is told.
     """
     layout = chart.layout
-    x = end.at.x
-    at = sums(loglik, layout, x, data)
-    root = inverse_root(end.at.information, roots)
+    x = end.point.x
+    unadjusted = sums(loglik, layout, x, data)
+    root = inverse_root(end.point.information, roots)
     known = (status == Status.CONVERGED) | (status == Status.IMPRECISE)
     failed = status == Status.NONFINITE
     follow = np.maximum(roots, 0)
@@ -286,13 +304,13 @@ def _record(
         params=layout.unravel(estimate),
         stderr=layout.unravel_entries(jnp.sqrt(jnp.diagonal(vcov))),
         vcov=vcov,
-        hessian=at.hessian * hollow,
-        loglik=at.value * hollow,
-        score=at.score * hollow,
-        decrement=end.at.decrement,
+        hessian=unadjusted.hessian * hollow,
+        loglik=unadjusted.value * hollow,
+        score=unadjusted.score * hollow,
+        decrement=end.point.decrement,
         n=jnp.asarray(n, x.dtype),
         status=status.astype(jnp.int32),
-        witness=_witness(chart, end.at.information, full, end.at.decrement),
+        witness=_witness(chart, end.point.information, full, end.point.decrement),
         steps=end.steps,
         data_id=jnp.zeros(2, jnp.uint32),
         response_id=jnp.zeros(2, jnp.uint32),

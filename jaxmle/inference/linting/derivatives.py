@@ -41,7 +41,7 @@ class _Errors(NamedTuple):
 
     score: float
     hessian: float
-    told: tuple[dict[str, Any], dict[str, Any]]
+    evidence: tuple[dict[str, Any], dict[str, Any]]
 
 
 def _compared(probe: Probe, z: np.ndarray, point: Point, j: int) -> _Errors:
@@ -83,11 +83,11 @@ def check_derivatives(probe: Probe) -> Finding:
     lies within one step is not at both.
     """
     if probe.trouble:
-        said = (
+        sentence = (
             f"it cannot be differentiated twice ({probe.trouble}): use jax functions, and "
             "jax.custom_jvp for rules of your own"
         )
-        return Finding("derivatives", False, said, {"error": probe.trouble})
+        return Finding("derivatives", False, sentence, {"error": probe.trouble})
     points = [z for z in probe.generic if is_finite(probe.whole(z, probe.data))][:2]
     if not points:
         return Finding("derivatives", None, "not checked: the score or the Hessian is not finite")
@@ -106,15 +106,15 @@ def check_derivatives(probe: Probe) -> Finding:
         )
     each = [error for row in errors for error in row]
     worst = (
-        [error.told[0] for error in reversed(each) if error.score > 1]
-        + [error.told[1] for error in each if error.hessian > 1]
+        [error.evidence[0] for error in reversed(each) if error.score > 1]
+        + [error.evidence[1] for error in each if error.hessian > 1]
     )[0]
-    said = (
+    sentence = (
         f"the {worst['quantity']} in {worst['parameter']} is {worst['given']:.6g}, finite "
         f"differences give {worst['differences']:.6g} (free scale): look for stop_gradient, a "
         "custom rule, a cast to integers, or a special function without that derivative"
     )
-    return Finding("derivatives", False, said, worst)
+    return Finding("derivatives", False, sentence, worst)
 
 
 def check_parameters(probe: Probe) -> Finding:
@@ -136,17 +136,17 @@ def check_parameters(probe: Probe) -> Finding:
     jumps = [
         probe.names(j) for j, does in zip(dead, moves, strict=True) if does and not moved(j, 1e-6)
     ]
-    told = {"unused": unused, "jumps": jumps}
+    evidence = {"unused": unused, "jumps": jumps}
     if unused:
-        said = (
+        sentence = (
             f"{', '.join(unused)} changes nothing on these data: leave it out, hold it with fix, "
             "or look for the place where it was to be used"
         )
-        return Finding("parameters", False, said, told)
+        return Finding("parameters", False, sentence, evidence)
     if jumps:
-        said = (
+        sentence = (
             f"the value moves with {', '.join(jumps)} in jumps, and its score is zero: a cast to "
             "integers, round or floor inside; it has no maximum to find"
         )
-        return Finding("parameters", False, said, told)
-    return Finding("parameters", True, "every parameter has a say", told)
+        return Finding("parameters", False, sentence, evidence)
+    return Finding("parameters", True, "every parameter has a say", evidence)

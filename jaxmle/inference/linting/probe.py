@@ -119,9 +119,9 @@ def _members(loglik: Any, data: Tree) -> list[tuple[Any, Tree]]:
     """
     if isinstance(loglik, Pool):
         return [
-            found
+            member_inputs
             for member, part in zip(loglik.members, data, strict=True)
-            for found in _members(member, part)
+            for member_inputs in _members(member, part)
         ]
     if isinstance(loglik, Fix | Tie):
         return [
@@ -220,11 +220,19 @@ def with_points(probe: Probe) -> Probe:
         for _ in range(2)
     ]
     near = tuple(z + sign * move for move in moves for sign in (1.0, -1.0))
-    found = [at for at in near if all(np.all(np.isfinite(terms)) for terms in probe.rows(at))]
+    points = [
+        candidate
+        for candidate in near
+        if all(np.all(np.isfinite(terms)) for terms in probe.rows(candidate))
+    ]
     if not trouble:
-        found = [at for at in found if is_finite(probe.whole(at, probe.data))]
-    probe = replace(probe, trouble=trouble, n=n, unit=unit, near=near, generic=tuple(found or [z]))
-    return replace(probe, noise=min(_roughness(probe, at) for at in probe.generic[:3]))
+        points = [
+            candidate for candidate in points if is_finite(probe.whole(candidate, probe.data))
+        ]
+    probe = replace(probe, trouble=trouble, n=n, unit=unit, near=near, generic=tuple(points or [z]))
+    return replace(
+        probe, noise=min(_roughness(probe, candidate) for candidate in probe.generic[:3])
+    )
 
 
 def _first_line(error: Exception) -> str:

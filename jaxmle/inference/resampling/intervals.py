@@ -5,8 +5,6 @@ Replicates (R, q) may hold ±inf, which keeps its place in the order, and NaN, w
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import scipy
 
@@ -148,14 +146,3 @@ def spread(replicates: np.ndarray) -> np.ndarray:
     return np.where(
         np.any(np.isnan(replicates), axis=0) | same, np.nan, np.where(infinite, np.inf, sd)
     )
-
-
-def check_level(level: Any) -> float:
-    """A level between 0 and 1."""
-    if (
-        isinstance(level, bool)
-        or not isinstance(level, int | float | np.floating)
-        or not 0 < level < 1
-    ):
-        raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level!r}")
-    return float(level)

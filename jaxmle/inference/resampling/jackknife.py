@@ -14,7 +14,7 @@ import numpy as np
 from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.fit import MAX_STEPS
 from jaxmle.inference.again import check_fit, tangent
-from jaxmle.inference.refit import REGULAR, Refit, chunks, failures, known, refit_of
+from jaxmle.inference.refit import REGULAR_STATUSES, Refit, chunks, failures, known, refit_of
 from jaxmle.inference.resampling.intervals import skewness_of
 from jaxmle.inference.target import target_of
 from jaxmle.likelihood.combinators import Weights
@@ -393,7 +393,7 @@ def infinitesimal_jackknife(
             target.outcome,
         )
 
-    if fit.verdict not in REGULAR:
+    if fit.verdict not in REGULAR_STATUSES:
         return record(np.full((len(units.times), len(target.names)), np.nan))
     rows = target.through(
         np.asarray(scores(loglik)(fit.params, refit.data)) @ inverse_information(loglik, fit), fit
