@@ -59,8 +59,8 @@ class Again(NamedTuple):
         return self.loglik if self.weights is None else weight(self.loglik, self.weights)
 
     def evaluate(self, key: Any, quantity: Callable[..., Any], extra: Tree = ()) -> Any:
-        """``quantity(loglik, x, data, codes, *extra)`` at the estimate: NumPy on the host, with
-        leading axes for a batch.
+        """Evaluate ``quantity(loglik, x, data, codes, *extra)`` at the estimate: NumPy on the host,
+        with leading axes for a batch.
 
         Args:
             key: hashable; what distinguishes this quantity from others of the same likelihood.
@@ -90,7 +90,7 @@ class Again(NamedTuple):
 
 
 def _of_members(of_one: Callable[..., Any], shared: tuple[bool, ...]) -> Callable[..., Any]:
-    """A quantity of one fit as that of each member of a batch."""
+    """The function that evaluates a quantity of one fit for each member of a batch."""
 
     def of_many(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Any:
         apart = [leaf for leaf, same in zip(leaves, shared, strict=True) if not same]
@@ -117,7 +117,7 @@ def _of_members(of_one: Callable[..., Any], shared: tuple[bool, ...]) -> Callabl
 
 
 def check_fit(what: str, fit: Any, alone: bool = False) -> None:
-    """The argument is a record of ``fit``; of one data set where ``alone``."""
+    """Refuse what is not a record of ``fit``, and a batch where ``alone``."""
     if not isinstance(fit, Fit):
         raise TypeError(f"{what} takes the record that fit returned; got {shown(fit)}")
     if alone and fit.batch_shape:
@@ -132,14 +132,16 @@ def check_fit(what: str, fit: Any, alone: bool = False) -> None:
 
 
 def check_axes(fit: Fit, in_axes: Any) -> None:
-    """One fit has no axis over members."""
+    """Refuse ``in_axes`` for one fit, which has no axis over members."""
     plain = in_axes is None or (isinstance(in_axes, int) and in_axes is not False)
     if not fit.batch_shape and not (plain and in_axes in (0, None)):
         raise ValueError("in_axes belongs to a batch; this is one fit: leave it out")
 
 
 def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Any) -> None:
-    """The weights given again, or inside the likelihood, are of the kind that the record says."""
+    """Refuse weights, given again or inside the likelihood, that are not of the kind that the
+    record says.
+    """
     if weights is not None and not isinstance(weights, Weights):
         weight(loglik, weights)  # says what is wrong
     kinds = {weighting_of(as_tree(loglik)), "none" if weights is None else weights.kind}
@@ -157,7 +159,7 @@ def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Any) -> None:
 
 
 def _check_same(fit: Fit, given: Array) -> None:
-    """Data or weights that are not those of the fit are refused; a fit made under a trace has no
+    """Refuse data or weights that are not those of the fit; a fit made under a trace has no
     fingerprint to compare.
 
     Args:

@@ -95,8 +95,8 @@ class Refit:
         )
 
     def check_rows(self, what: str, clusters: Any, remedy: str) -> None:
-        """Rows, or whole clusters, may be weighted and left out only where no term looks at
-        others.
+        """Refuse a likelihood whose terms depend on other rows, or on other clusters: such rows
+        cannot be weighted or left out.
         """
         tree = as_tree(self.loglik)
         with precision(self.dtype):
@@ -198,7 +198,7 @@ def chunks(total: int, bytes_each: float) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def known(fits: Fit) -> np.ndarray:
-    """Estimates (b, p) of refits: ±inf where the estimate is infinite; NaN where there is no
+    """The estimates (b, p) of refits: ±inf where an estimate is infinite; NaN where there is no
     maximum or the data do not determine the entry.
     """
     status = np.asarray(fits.status)
@@ -212,6 +212,6 @@ def known(fits: Fit) -> np.ndarray:
 
 
 def failures(status: np.ndarray) -> dict[str, int]:
-    """How many refits have each status other than CONVERGED, the worst first."""
+    """The number of refits with each status other than CONVERGED, the worst first."""
     codes, counts = np.unique(status[status != Status.CONVERGED], return_counts=True)
     return {Status(int(code)).name: int(n) for code, n in zip(codes, counts, strict=True)}

@@ -265,6 +265,11 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
     begin = _State(nowhere, jnp.ones((), x.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
     end = jax.lax.while_loop(lambda state: ~state.done & (state.steps <= max_steps), step, begin)
     end = end._replace(steps=end.steps - 1)
+    return _record(loglik, chart, roots, end, _status(end, eps), data)
+
+
+def _status(end: _State, eps: float) -> Array:
+    """The verdict on the last state of the iteration."""
     fair = DECREMENT_TO_ACCEPT if eps > 1e-10 else DECREMENT_TO_CONVERGE
     status = jnp.where(
         end.point.decrement <= fair,
@@ -278,15 +283,14 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
         int(Status.STALLED),
         status,
     )
-    status = jnp.where(jnp.isfinite(end.point.decrement), status, int(Status.NONFINITE))
-    return _record(loglik, chart, roots, end, status, data)
+    return jnp.where(jnp.isfinite(end.point.decrement), status, int(Status.NONFINITE))
 
 
 def _record(
     loglik: Loglik, chart: Chart, roots: np.ndarray, end: _State, status: Array, data: Tree
 ) -> Fit:
-    """The ``Fit`` of a root: as of a maximum, but for the mode and the equation whose decrement
-    is told.
+    """The ``Fit`` of a root: like that of a maximum, except for the mode and for the decrement,
+    which is that of the adjusted score.
     """
     layout = chart.layout
     x = end.point.x
@@ -325,9 +329,7 @@ def _record(
 
 
 def _witness(chart: Chart, information: Array, vcov: Array, decrement: Array) -> Witness:
-    """What the record of a root can show: how far it is from the root, and the curvature of the
-    information there.
-    """
+    """The witness of a root: its distance from the root, and the curvature of the information."""
     block = information[np.ix_(chart.moving, chart.moving)]
     scale = jnp.sqrt(jnp.abs(jnp.diagonal(block)))
     p = chart.layout.p

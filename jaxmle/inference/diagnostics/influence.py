@@ -145,8 +145,8 @@ def influence(
 
 
 def _check_rows(given: Again, codes: tuple[Array, ...]) -> None:
-    """A row, or a cluster, can be left out only where no term looks at it from outside. Of a
-    batch the first member is looked at.
+    """Refuse a likelihood in which a term depends on rows outside its own row or cluster: such a
+    unit cannot be left out. Of a batch the first member is checked.
     """
     batched = bool(given.fit.batch_shape)
     flags = iter(given.shared)

@@ -137,7 +137,7 @@ def hauck_donner(
     slope, z = given.evaluate(
         ("hauck donner",),
         lambda ll, x, rows, codes, value: _slopes(ll, layout, x, rows, value),
-        (_like(fit, value),),
+        (_null_value(fit, value),),
     )
     xp = namespace(fit.loglik)
     inside = (
@@ -150,7 +150,7 @@ def hauck_donner(
     return HauckDonner(slope, slope < 0, z, fit.names)
 
 
-def _like(fit: Fit, value: float) -> Array:
+def _null_value(fit: Fit, value: float) -> Array:
     """The value under H0, with the leading axes of the fit."""
     return (jnp if tracing() else np).full(fit.batch_shape, value, dtype=fit.dtype)
 
@@ -174,8 +174,8 @@ def _slopes(
     zero = jnp.zeros(len(places), x.dtype)
     root = inverse_root(information(zero))
     v = root @ root.T
-    bent = jax.jacfwd(information)(zero)  # (k, k, k): the last axis is the coordinate moved
-    change = -jnp.einsum("ja,abj,bj->j", v, bent, v)
+    derivative = jax.jacfwd(information)(zero)  # (k, k, k): the last axis is the coordinate moved
+    change = -jnp.einsum("ja,abj,bj->j", v, derivative, v)
     variance = jnp.diagonal(v)
     away = x[places] - value
     nothing = jnp.full(layout.p, jnp.nan, x.dtype)

@@ -236,6 +236,6 @@ def _drawn(
         raise ValueError(
             "sample returned the data unchanged: it draws a fresh response from its key"
         )
-    return jax.tree.map(lambda new, still: new[0] if still else new, drawn, same), jax.tree.map(
-        lambda still: None if still else 0, same
-    )
+    return jax.tree.map(
+        lambda new, unchanged: new[0] if unchanged else new, drawn, same
+    ), jax.tree.map(lambda unchanged: None if unchanged else 0, same)

@@ -75,7 +75,7 @@ def lr_test(restricted: Fit, full: Fit, *, on_bound: str | None = None) -> Test:
         if hasattr(statistic, "shape")
         else xp.zeros((), dtype=xp.int32)
     )
-    for reason, holds in reversed(_doubts(restricted, full, statistic < -noise, j, df)):
+    for reason, holds in reversed(_reasons(restricted, full, statistic < -noise, j, df)):
         code = xp.where(holds, int(reason), code)
     law = "chi2" if j is None else "chi-bar-square"
     hypothesis = (
@@ -115,8 +115,8 @@ def _bounded(full: Fit, name: str) -> int:
 
 
 def _noise(restricted: Fit, full: Fit) -> Array:
-    """What 2Δℓ may be off: the decrements of both climbs, and the rounding of two sums of n
-    terms.
+    """A bound on the numerical error of 2Δℓ: what both fits have not climbed yet, and the rounding
+    of two sums of n terms.
     """
     xp = namespace(full.loglik)
     shortfall = xp.where(xp.isfinite(full.decrement), full.decrement, 0.0) + xp.where(
@@ -127,10 +127,10 @@ def _noise(restricted: Fit, full: Fit) -> Array:
     )
 
 
-def _doubts(
+def _reasons(
     restricted: Fit, full: Fit, higher: Array, j: int | None, df: int
 ) -> list[tuple[Reason, Any]]:
-    """Why the statistic may have no known law, the gravest first."""
+    """The reasons why the statistic may have no known law, the gravest first."""
     xp = namespace(full.loglik)
     robust = any(fit.vcov_kind.startswith(("HC", "CR")) for fit in (restricted, full))
     on_bound = full.witness.bound != 0
@@ -179,7 +179,9 @@ def same_data(fits: Sequence[Fit]) -> None:
 
 
 def _same_rows(first: Fit, fit: Fit, place: int) -> None:
-    """One data set, or one response with one set of weights, whatever the designs."""
+    """Refuse fits that are not of one data set, nor of one response with one set of weights,
+    whatever the designs.
+    """
     known, same = _compared(first.data_id, fit.data_id)
     has_response, same_response = _compared(first.response_id, fit.response_id)
     other = known & ~same & ~(has_response & same_response)
@@ -199,7 +201,7 @@ def _same_rows(first: Fit, fit: Fit, place: int) -> None:
 
 
 def _differ(first: Array, second: Array) -> Array:
-    """Whether numbers differ; those that are not known do not."""
+    """Whether numbers differ; two that are NaN, and so not known, do not."""
     first = np.asarray(first)
     second = np.asarray(second)
     return (first != second) & ~(np.isnan(first) & np.isnan(second))

@@ -109,7 +109,9 @@ def _numbers(name: str, value: Any) -> np.ndarray:
 
 
 def _of_names(fit: Fit, where: list[int], target: np.ndarray) -> Gap:
-    """Entries against their values; whole simplexes in log ratios to their last entry."""
+    """The hypothesis that entries have given values; whole simplexes in log ratios to their last
+    entry.
+    """
     xp = namespace(fit.loglik)
     x = finite_point(fit)
     goal = dict(zip(where, target.tolist(), strict=True))
@@ -159,7 +161,7 @@ def _check_sums(fit: Fit, simplexes: list[list[int]], goal: dict[int, float]) ->
 
 
 def _hypothesis(names: tuple[str, ...], where: list[int], target: np.ndarray) -> str:
-    """H0 in words, of the first six entries."""
+    """The null hypothesis in words, of its first six entries."""
     shown_names = [names[j] for j in where[:6]]
     if len(set(target.tolist())) == 1:
         more = " = …" if len(where) > 6 else ""
@@ -213,7 +215,7 @@ def _of_matrix(fit: Fit, matrix: Any, value: Any) -> Gap:
 
 
 def _refuse_repeats(r: np.ndarray) -> None:
-    """The first row that is a combination of those above it, by name."""
+    """Refuse a matrix with a row that is a combination of those above it."""
     scaled = r / np.maximum(np.linalg.norm(r, axis=1, keepdims=True), np.finfo(float).tiny)
     for i in range(len(r)):
         if np.linalg.matrix_rank(scaled[: i + 1], tol=1e-10) <= i:

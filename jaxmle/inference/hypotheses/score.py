@@ -123,7 +123,7 @@ def score_test(
             f"the likelihood has {k} free parameters and the fit {restricted.df}: give the full "
             "likelihood and the restricted fit"
         )
-    place = (restricted.x,) if params is None else _placed(restricted, params, layout)
+    place = (restricted.x,) if params is None else _full_point(restricted, params, layout)
     extra = (*place, *((restricted.witness.vcov,) if robust else ()))
     statistic = given.evaluate(
         ("score test", kind, layout, q),
@@ -179,9 +179,11 @@ def _kind(vcov: str, loglik: Loglik, clusters: Any, weighting: str) -> str:
     return "CR1" if vcov == "cluster" else vcov
 
 
-def _placed(restricted: Fit, params: Callable[[Tree], Tree], layout: Layout) -> tuple[Array, ...]:
-    """The restricted estimate in the full parameters, (..., p), and their derivative in its
-    own, (..., p, m).
+def _full_point(
+    restricted: Fit, params: Callable[[Tree], Tree], layout: Layout
+) -> tuple[Array, ...]:
+    """The restricted estimate in the full parameters, (..., p), and their derivative with respect
+    to the restricted ones, (..., p, m).
     """
 
     def full_point(x: Array) -> tuple[Array, Array]:
@@ -212,7 +214,8 @@ def _statistic(
     x: Array,
     *robust: Array,
 ) -> Array:
-    """S at the restricted estimate ``x`` (p,); NaN where a matrix is not positive definite.
+    """The score statistic at the restricted estimate ``x`` (p,); NaN where a matrix is not positive
+    definite.
 
     Args:
         robust: for the robust form, the covariance of the restricted fit, after the derivative of x

@@ -105,7 +105,9 @@ def wald_test(
 
 
 def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
-    """r'(G V G')⁻¹r and its reason, where G leaves alone what has no estimate."""
+    """The statistic r'(G V G')⁻¹r, and the reason why there is none, where G involves an entry
+    without an estimate.
+    """
     xp = namespace(fit.loglik)
     g = gap.jacobian
     used = xp.any(g != 0, axis=-2)
@@ -147,7 +149,9 @@ def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
 
 
 def _form(r: Array, covariance: Array, fine: Array) -> tuple[Array, Array]:
-    """r'C⁻¹r, (...), and whether C is regular, where it is fine to ask."""
+    """The quadratic form r'C⁻¹r, (...), and whether C is regular; ``fine`` is False where that
+    cannot be computed.
+    """
     xp = namespace(covariance)
     variance = xp.diagonal(covariance, axis1=-2, axis2=-1)
     scale = xp.sqrt(xp.where(fine[..., None], variance, 1.0))

@@ -35,8 +35,8 @@ def _slopes(probe: Probe, z: np.ndarray, j: int, h: float) -> tuple[Any, Any, An
 
 
 class _Errors(NamedTuple):
-    """Of one coordinate at one point: how many times its tolerance each error is, and what may
-    be told of either.
+    """The errors of one coordinate at one point, as multiples of their tolerances, with the
+    evidence for each.
     """
 
     score: float
@@ -79,8 +79,8 @@ def _compared(probe: Probe, z: np.ndarray, point: Point, j: int) -> _Errors:
 
 
 def check_derivatives(probe: Probe) -> Finding:
-    """Score and Hessian against central differences, in row units, at two points: a kink that
-    lies within one step is not at both.
+    """Compare score and Hessian with central differences, in row units, at two points: a kink
+    within one step of one is not within one of the other.
     """
     if probe.trouble:
         sentence = (
@@ -118,7 +118,7 @@ def check_derivatives(probe: Probe) -> Finding:
 
 
 def check_parameters(probe: Probe) -> Finding:
-    """No coordinate has a score of exactly zero everywhere."""
+    """Check that no coordinate has a score of exactly zero everywhere."""
     if probe.trouble:
         return Finding("parameters", None, "not checked: it cannot be differentiated")
     points = [probe.bare(z, probe.data) for z in (probe.z, *probe.generic)]

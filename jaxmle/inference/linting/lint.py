@@ -1,5 +1,5 @@
-"""``lint``: the usual mistakes in a log-likelihood, looked for one by one and told in a sentence
-each, with the remedy.
+"""``lint``: look for the usual mistakes in a log-likelihood one by one, and say each in a sentence,
+with the remedy.
 
 Everything is seen from outside: the likelihood is evaluated near the start, on rows that are
 permuted, replaced or doubled, on other values of its response, and on data from its own simulator.
@@ -21,7 +21,7 @@ from jaxmle._types import Loglik, Tree
 from jaxmle.inference.linting.derivatives import check_derivatives, check_parameters
 from jaxmle.inference.linting.normalisation import check_normalised
 from jaxmle.inference.linting.probe import (
-    Member,
+    MemberInputs,
     Probe,
     law_of,
     prepare,
@@ -178,12 +178,12 @@ def _findings(probe: Probe) -> list[Finding]:
 
 
 def _filled(findings: list[Finding], reason: str) -> list[Finding]:
-    """One finding for every check, in order."""
+    """One finding for every check, in order; ``reason`` for those that were not made."""
     known = {finding.check: finding for finding in findings}
     return [known.get(check, Finding(check, None, reason)) for check in CHECKS]
 
 
-def _over_members(probe: Probe, check: Callable[[Probe, Member], Finding]) -> Finding:
+def _over_members(probe: Probe, check: Callable[[Probe, MemberInputs], Finding]) -> Finding:
     """The finding of the member in which most is wrong."""
     findings = [check(probe, member) for member in probe.members]
     worst = min(

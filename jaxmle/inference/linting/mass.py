@@ -75,18 +75,16 @@ def _log_integral(
 
     k = len(observed)
     grid = np.linspace(-MASS_REACH, MASS_REACH, 161)
-    grid = grid[
-        (change(grid) > support.lower) & (change(grid) < support.upper)
-    ]  # where rounding has not reached an end
+    # where rounding has not reached an end
+    grid = grid[(change(grid) > support.lower) & (change(grid) < support.upper)]
     coarse = np.stack([integrand(np.full(k, w)) for w in grid])
     if np.any(coarse == np.inf) or not np.all(np.isfinite(coarse).any(axis=0)):
         return np.full(k, np.nan), False
     mode = _mode(integrand, grid[np.argmax(coarse, axis=0)], grid[1] - grid[0])
     peak = integrand(mode)
     width = _width(integrand, mode, peak)
-    if np.any(
-        np.maximum(coarse[0], coarse[-1]) > peak + np.log(width) - 16
-    ):  # what lies beyond the grid may count
+    # What lies beyond the grid may count.
+    if np.any(np.maximum(coarse[0], coarse[-1]) > peak + np.log(width) - 16):
         return np.full(k, np.nan), False
 
     def scaled(v: Any) -> Any:

@@ -11,7 +11,7 @@ import scipy
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.inference.linting.mass import Density, change_of_variable, log_mass
-from jaxmle.inference.linting.probe import SUPPORTS, Member, Probe
+from jaxmle.inference.linting.probe import SUPPORTS, MemberInputs, Probe
 from jaxmle.inference.linting.report import Finding
 from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.parameters.constraints import Interval
@@ -28,7 +28,7 @@ Base = Callable[[np.ndarray], Any]  # values of the response to the log of a fac
 
 
 def _density(
-    probe: Probe, member: Member, leaf: int, scalar: bool, alone: bool
+    probe: Probe, member: MemberInputs, leaf: int, scalar: bool, alone: bool
 ) -> tuple[Callable[[np.ndarray], Density], np.ndarray]:
     """For parameters z, the log density of a few rows at other values of their response; and those
     responses.
@@ -57,7 +57,7 @@ def _density(
     return lambda z: lambda values: density(z, values), held.astype(float)[rows]
 
 
-def _head(probe: Probe, member: Member) -> Tree:
+def _head(probe: Probe, member: MemberInputs) -> Tree:
     """The first rows of the data, where they can be evaluated alone."""
     if (data_length(member.data) or 0) <= ROWS_LOOKED_AT:
         return member.data
@@ -70,11 +70,9 @@ def _head(probe: Probe, member: Member) -> Tree:
 
 
 def _one_by_one(
-    probe: Probe, member: Member, data: Tree, leaf: int, scalar: bool, rows: np.ndarray
+    probe: Probe, member: MemberInputs, data: Tree, leaf: int, scalar: bool, rows: np.ndarray
 ) -> Callable[..., np.ndarray]:
-    """The same by a program of its own, in which each row looked at is changed in a copy of the
-    data.
-    """
+    """The log density of a few rows by a program that changes each row in a copy of the data."""
     layout = probe.chart.layout
 
     def make(loglik: Loglik) -> Callable[..., Array]:
@@ -98,7 +96,7 @@ def _one_by_one(
 
 
 def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Finding) -> Finding:
-    """Σ or ∫ of exp(term) over the response is one, at two points."""
+    """Check that the sum or integral of exp(term) over the response is one, at two points."""
     if probe.leaf is None:
         why = (
             "name the response and its support"
@@ -133,18 +131,18 @@ def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Findin
             "not checked: terms do not change with the response that was named; is another array "
             "closed over?",
         )
-    return _judged(probe, density_at, observed, wide, scores)
+    return _mass_verdict(probe, density_at, observed, wide, scores)
 
 
-def _judged(
+def _mass_verdict(
     probe: Probe,
     density_at: Callable[[np.ndarray], Density],
     observed: np.ndarray,
     wide: np.ndarray,
     scores: Finding,
 ) -> Finding:
-    """The masses at two points; where they are not one, those of the density turned round, and
-    with a factor of the response put back.
+    """The finding from the masses at two points; where they are not one, from the mass of the
+    inverted density, of the term itself, and with a factor of the response put back.
     """
 
     def masses(sign: float, base: Base) -> list[tuple[np.ndarray, bool]]:
@@ -234,7 +232,7 @@ def _logged(density: Density) -> Density:
 
 
 def _mass_finding(logs: np.ndarray, evidence: dict[str, Any], scores: Finding) -> Finding:
-    """What masses (points, rows) that are not all one mean."""
+    """The finding where the masses (points, rows) are not all one."""
     first, second = np.exp(logs)[:, int(np.argmax(np.abs(logs[0])))]
     whole = np.all(np.abs(np.expm1(logs)) < MASS_TOLERANCE, axis=0)
     if np.any(whole):

@@ -1,4 +1,6 @@
-"""What ``lint`` says: a finding per check, and all of them as a table of marks and sentences."""
+"""The report of ``lint``: one finding for each check, and all of them as a table of marks and
+sentences.
+"""
 
 from __future__ import annotations
 

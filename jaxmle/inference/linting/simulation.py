@@ -62,7 +62,7 @@ def simulate(probe: Probe, fold: int = 0) -> Draws:
 
 
 def check_scores(probe: Probe, draws: Draws | None) -> Finding:
-    """Hotelling's test of E[score] = 0. With V = Σ s s'/R about zero, T = R m'V⁻¹m has T/R ~
+    """Test E[score] = 0 by Hotelling's test. With V = Σ s s'/R about zero, T = R m'V⁻¹m has T/R ~
     Beta(k/2, (R − k)/2) under normal scores.
     """
     if draws is None:
@@ -84,9 +84,9 @@ def check_scores(probe: Probe, draws: Draws | None) -> Finding:
     if not k:
         return Finding("scores", None, "not decidable: every score is zero")
     values, vectors = np.linalg.eigh(s.T @ s / r)
-    held = values > 1e-10 * values[-1]
-    share = min(1.0, float(np.sum((vectors[:, held].T @ mean) ** 2 / values[held])))
-    p = float(scipy.special.betainc((r - held.sum()) / 2, held.sum() / 2, 1.0 - share))
+    regular = values > 1e-10 * values[-1]
+    share = min(1.0, float(np.sum((vectors[:, regular].T @ mean) ** 2 / values[regular])))
+    p = float(scipy.special.betainc((r - regular.sum()) / 2, regular.sum() / 2, 1.0 - share))
     error = np.sqrt(np.maximum(1 - mean**2, 1e-30) / r)
     j = int(np.flatnonzero(size > 0)[np.argmax(np.abs(mean / error))])
     evidence = {
@@ -107,7 +107,7 @@ def check_scores(probe: Probe, draws: Draws | None) -> Finding:
 
 
 def check_support(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
-    """A row that is possible at one point is possible at its neighbours."""
+    """Check that a row that is possible at one point is possible at its neighbours."""
     start = probe.rows(probe.z)
     for z in probe.near:
         for k, terms in enumerate(probe.rows(z)):
@@ -141,8 +141,8 @@ def _moving(probe: Probe, what: str, z: np.ndarray) -> Finding:
 
 
 def check_sign(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
-    """ℓ rather than −ℓ: by its mass, by the mean Hessian at simulated truth, or by where it has
-    an inner maximum.
+    """Check that the function is ℓ and not −ℓ: by its mass, by the mean Hessian at the simulated
+    truth, or by whether it has an interior maximum or minimum.
     """
     wrong = "its sign is turned: this is a negative log-likelihood; return +ℓ, jaxmle maximises"
     if mass.evidence.get("turned"):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Tree
-from jaxmle.inference.linting.probe import Member, Probe
+from jaxmle.inference.linting.probe import MemberInputs, Probe
 from jaxmle.inference.linting.report import Finding
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.discovery.row_axes import proof_of
@@ -21,7 +21,7 @@ TERM_NOISE = 1e-9  # relative noise of a term: float64 leaves 1e-16 to 1e-12, fl
 
 
 def check_shape(probe: Probe) -> Finding:
-    """One term per observation, or one scalar."""
+    """Check that there is one term per observation, or one scalar."""
     try:
         shapes = [terms.shape for terms in probe.rows(probe.z)]
     except (TypeError, ValueError) as error:
@@ -51,8 +51,8 @@ def check_shape(probe: Probe) -> Finding:
 
 
 def check_finite(probe: Probe) -> Finding:
-    """Terms, score and Hessian are numbers, at the start and near it. Terms of −inf near the
-    start are the business of ``support``.
+    """Check that terms, score and Hessian are numbers, at the start and near it. Terms of −inf near
+    the start are the business of ``support``.
     """
     for number, z in enumerate((probe.z, *probe.near)):
         place = "a point near the start" if number else "the start"
@@ -109,9 +109,9 @@ def _twice(data: Tree) -> Tree:
     return jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), data)
 
 
-def check_sum(probe: Probe, member: Member) -> Finding:
-    """Every row twice: a sum doubles, a mean stays, a sum over (n, n) quadruples; and the terms
-    of the first copy stay.
+def check_sum(probe: Probe, member: MemberInputs) -> Finding:
+    """Check by giving every row twice: a sum doubles, a mean stays, a sum over (n, n) quadruples;
+    and the terms of the first copy stay.
     """
     n = data_length(member.data)
     x = probe.x(probe.generic[0])
@@ -187,8 +187,10 @@ def _sum_of_scalar(fits: Callable[[float], bool], evidence: dict[str, Any]) -> F
     return Finding("sum", None, sentence, evidence)
 
 
-def check_rows(probe: Probe, member: Member) -> Finding:
-    """Term i looks at row i alone; or at some other rows, as in a series; or at all of them."""
+def check_rows(probe: Probe, member: MemberInputs) -> Finding:
+    """Find out whether term i depends on row i alone, on some other rows, as in a series, or on all
+    of them.
+    """
     n = data_length(member.data)
     x = probe.x(probe.generic[0])
     terms = member.terms(x, member.data)
@@ -212,7 +214,7 @@ def check_rows(probe: Probe, member: Member) -> Finding:
 
 
 def _rows_finding(felt: list[tuple[int, np.ndarray]], n: int, permutes: bool) -> Finding:
-    """What the terms that changed with each replaced row show."""
+    """The finding from which terms changed with each replaced row."""
     row, changed = max(felt, key=lambda felt_rows: int(felt_rows[1].sum()))
     evidence = {"row": row, "felt_by": int(changed.sum()), "permutes": permutes}
     # A series feels a replaced row in later terms only, however far.
@@ -242,8 +244,8 @@ def _rows_finding(felt: list[tuple[int, np.ndarray]], n: int, permutes: bool) ->
 
 
 def _replaced(data: Tree, n: int) -> list[int]:
-    """Rows to replace: some all over the data, and those with an extreme value, which a maximum
-    or a minimum would feel.
+    """Rows to replace: some all over the data, and those with an extreme value, on which a maximum
+    or a minimum depends.
     """
     extreme = [
         int(pick(leaf))
@@ -255,7 +257,7 @@ def _replaced(data: Tree, n: int) -> list[int]:
 
 
 def _noticed(
-    member: Member, x: np.ndarray, terms: np.ndarray, j: int, same: Callable[..., np.ndarray]
+    member: MemberInputs, x: np.ndarray, terms: np.ndarray, j: int, same: Callable[..., np.ndarray]
 ) -> np.ndarray:
     """The other rows (n,) whose terms change when row j is replaced by one from half the data
     away.
@@ -269,7 +271,7 @@ def _noticed(
 
 
 def check_precision(probe: Probe) -> Finding:
-    """Terms are smooth down to the grain of float64."""
+    """Check that terms are smooth down to the resolution of float64."""
     evidence = {"noise": probe.noise}
     kinds = {terms.dtype.name for terms in probe.rows(probe.z)}
     if kinds != {"float64"} or probe.noise > TERM_NOISE:

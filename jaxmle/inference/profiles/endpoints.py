@@ -53,7 +53,7 @@ def maxima(
     z = free[members].copy()
     values = tuple(np.array(leaf) for leaf in evaluate(first, z))
     unit = np.full_like(z, np.nan)
-    stood = z.copy()
+    before = z.copy()
     at_limit = np.flatnonzero(posed.at_limit[members])
     if at_limit.size:
         # A coordinate without an estimate of its own has no standard error: its unit is that of the
@@ -61,11 +61,11 @@ def maxima(
         natural = 1 / np.sqrt(np.abs(np.diagonal(values[3][at_limit], axis1=1, axis2=2)))
         natural = np.where(posed.problem.chart.bent, np.minimum(natural, 1.0), natural)
         unit[at_limit] = np.where(_without_estimate(posed, members[at_limit]), natural, np.nan)
-        z[at_limit], seen = ascend(evaluate, first[at_limit], z[at_limit])
-        for leaf, new in zip(values, seen, strict=True):
+        z[at_limit], ascended = ascend(evaluate, first[at_limit], z[at_limit])
+        for leaf, new in zip(values, ascended, strict=True):
             leaf[at_limit] = new
-    z, values = _polished(posed, members, first, z, values, evaluate)
-    return z, values, unit, np.abs(z - stood), place.reshape(-1)
+    z, values = _newton_polished(posed, members, first, z, values, evaluate)
+    return z, values, unit, np.abs(z - before), place.reshape(-1)
 
 
 def _without_estimate(posed: ProfileProblem, members: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ def _without_estimate(posed: ProfileProblem, members: np.ndarray) -> np.ndarray:
     return (lost[:, :, None] & chart.incidence).any(1)
 
 
-def _polished(
+def _newton_polished(
     posed: ProfileProblem,
     members: np.ndarray,
     first: np.ndarray,
@@ -137,19 +137,21 @@ def endpoints_of(
     free = posed.free()
     for group in posed.groups(searches.member):
         part = part_of(searches, group.positions)
-        z, values, unit, climbed, place = maxima(posed, part.member, group.evaluate, free)
+        z, values, unit, distance, place = maxima(posed, part.member, group.evaluate, free)
         start = z[place]
-        seen = profile_point(posed, targets, part, tuple(leaf[place] for leaf in values), start)
-        goal = _goal(posed, targets, part, seen, unit[place], climbed[place], cut)
+        evaluated = profile_point(
+            posed, targets, part, tuple(leaf[place] for leaf in values), start
+        )
+        goal = _goal(posed, targets, part, evaluated, unit[place], distance[place], cut)
         evaluate = _evaluator(posed, targets, part, group.evaluate)
-        ends = solve(evaluate, start, seen, goal)
+        ends = solve(evaluate, start, evaluated, goal)
         index = group.positions
         out.outcome[index], out.z[index], out.psi[index] = ends.outcome, ends.z, ends.psi
         out.error[index] = np.where(
             ends.outcome == End.FOUND, 2 * (goal.top - ends.value) - cut, np.nan
         )
         if points:
-            curve[index], root[index] = _curve(evaluate, start, seen, goal, ends, points)
+            curve[index], root[index] = _curve(evaluate, start, evaluated, goal, ends, points)
     return out, curve, root
 
 
@@ -157,26 +159,28 @@ def _goal(
     posed: ProfileProblem,
     targets: Targets,
     part: Searches,
-    seen: ProfilePoint,
+    evaluated: ProfilePoint,
     unit: np.ndarray,
-    climbed: np.ndarray,
+    distance: np.ndarray,
     cut: float,
 ) -> Goal:
     """The end that each search looks for."""
     m = len(part.member)
     at_limit = posed.at_limit[part.member]
-    top = np.where(at_limit, posed.top[part.member], seen.value)
+    top = np.where(at_limit, posed.top[part.member], evaluated.value)
     coordinate = targets.coordinate[part.target]
     own_unit, own_distance = (
         np.where(coordinate >= 0, leaf[np.arange(m), np.maximum(coordinate, 0)], np.nan)
-        for leaf in (unit, climbed)
+        for leaf in (unit, distance)
     )
     # From far out on a plateau the profile is flat on the way back too, at least to where the climb
     # began: that says nothing.
     plateau = np.where(np.isnan(own_unit), 0.9 * np.sqrt(cut), 20 + 2 * own_distance / own_unit)
     # At infinity ℓ̂ is a supremum: what the climb has left of it is no other maximum, and the
     # nuisance still gains it e-fold by e-fold.
-    slack = np.maximum(BETTER_MAXIMUM_GAIN, np.where(at_limit, 10 * np.abs(top - seen.value), 0.0))
+    slack = np.maximum(
+        BETTER_MAXIMUM_GAIN, np.where(at_limit, 10 * np.abs(top - evaluated.value), 0.0)
+    )
     return Goal(
         part.side,
         top,
@@ -196,34 +200,34 @@ def _evaluator(posed: ProfileProblem, targets: Targets, part: Searches, evaluate
 
 
 def _curve(
-    evaluate: Any, start: np.ndarray, seen: ProfilePoint, goal: Goal, ends: Ends, points: int
+    evaluate: Any, start: np.ndarray, evaluated: ProfilePoint, goal: Goal, ends: Ends, points: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Constrained maxima at evenly spaced ψ from the estimate to somewhat beyond the end, each
     from the one before.
     """
-    g = geometry(seen)
+    g = geometry(evaluated)
     spread = np.sqrt(goal.cut / np.where(g.curvature > 0, g.curvature, np.nan))
-    span = np.where(ends.outcome == End.FOUND, ends.psi - seen.psi, goal.side * spread)
+    span = np.where(ends.outcome == End.FOUND, ends.psi - evaluated.psi, goal.side * spread)
     curve = np.full((len(start), points), np.nan)
     root = np.full((len(start), points), np.nan)
     z = start
-    point = seen
-    live = np.flatnonzero(np.isfinite(span) & (span != 0))
+    point = evaluated
+    active = np.flatnonzero(np.isfinite(span) & (span != 0))
     for i in range(points):
-        if not live.size:
+        if not active.size:
             break
-        wanted = seen.psi[live] + span[live] * CURVE_REACH * (i + 1) / points
-        goals = jax.tree.map(lambda leaf, live=live: leaf[live], goal)._replace(
-            psi_target=wanted, unit=np.abs(span[live])
+        psi = evaluated.psi[active] + span[active] * CURVE_REACH * (i + 1) / points
+        goals = jax.tree.map(lambda leaf, active=active: leaf[active], goal)._replace(
+            psi_target=psi, unit=np.abs(span[active])
         )
         solved = solve(
-            _shifted(evaluate, live),
-            z[live],
-            jax.tree.map(lambda leaf, live=live: leaf[live], point),
+            _shifted(evaluate, active),
+            z[active],
+            jax.tree.map(lambda leaf, active=active: leaf[active], point),
             goals,
         )
         good = solved.outcome == End.FOUND
-        arrived = live[good]
+        arrived = active[good]
         curve[arrived, i] = solved.psi[good]
         root[arrived, i] = goal.side[arrived] * np.sqrt(
             np.maximum(2 * (goal.top[arrived] - solved.value[good]), 0.0)
@@ -231,17 +235,17 @@ def _curve(
         z = z.copy()
         z[arrived] = solved.z[good]
         if arrived.size and i + 1 < points:
-            again = evaluate(arrived, z[arrived])
-            point = _with(point, arrived, again)
-        live = arrived
+            fresh = evaluate(arrived, z[arrived])
+            point = _replaced(point, arrived, fresh)
+        active = arrived
     return curve, root
 
 
-def _shifted(evaluate: Evaluate, live: np.ndarray) -> Evaluate:
-    return lambda index, z: evaluate(live[index], z)
+def _shifted(evaluate: Evaluate, active: np.ndarray) -> Evaluate:
+    return lambda index, z: evaluate(active[index], z)
 
 
-def _with(seen: ProfilePoint, index: np.ndarray, new: ProfilePoint) -> ProfilePoint:
+def _replaced(evaluated: ProfilePoint, index: np.ndarray, new: ProfilePoint) -> ProfilePoint:
     """The evaluations of all searches, replaced for some of them."""
 
     def replaced(leaf: np.ndarray, part: np.ndarray) -> np.ndarray:
@@ -249,7 +253,7 @@ def _with(seen: ProfilePoint, index: np.ndarray, new: ProfilePoint) -> ProfilePo
         leaf[index] = part
         return leaf
 
-    return jax.tree.map(replaced, seen, new)
+    return jax.tree.map(replaced, evaluated, new)
 
 
 # ---------------------------------------------------------------- the climb
@@ -268,11 +272,11 @@ def ascend(
     e-fold by e-fold.
     """
     z = z.copy()
-    seen = tuple(np.array(leaf) for leaf in evaluate(index, z))
+    evaluated = tuple(np.array(leaf) for leaf in evaluate(index, z))
     radius = np.full(len(z), 2.0)
-    open_ = np.arange(len(z))
+    active = np.arange(len(z))
     for _ in range(steps):
-        value, _, score, hessian = (leaf[open_] for leaf in seen)
+        value, _, score, hessian = (leaf[active] for leaf in evaluated)
         j = -0.5 * (hessian + np.swapaxes(hessian, 1, 2))
         good = np.isfinite(j).all((1, 2)) & np.isfinite(score).all(1) & np.isfinite(value)
         d = scale_of(np.where(good[:, None, None], j, 1.0), np.where(good[:, None], score, 0.0))
@@ -286,24 +290,24 @@ def ascend(
         step = (
             np.einsum("mij,mj->mi", q, step)
             / d
-            * np.minimum(1.0, radius[open_] / np.maximum(length, 1e-300))[:, None]
+            * np.minimum(1.0, radius[active] / np.maximum(length, 1e-300))[:, None]
         )
-        going = good & (decrement > 1e-9)
-        open_ = open_[going]
-        step = step[going]
-        value = value[going]
-        length = length[going]
-        if not open_.size:
+        still_rising = good & (decrement > 1e-9)
+        active = active[still_rising]
+        step = step[still_rising]
+        value = value[still_rising]
+        length = length[still_rising]
+        if not active.size:
             break
-        new = tuple(np.asarray(leaf) for leaf in evaluate(index[open_], z[open_] + step))
+        new = tuple(np.asarray(leaf) for leaf in evaluate(index[active], z[active] + step))
         better = np.isfinite(new[0]) & np.isfinite(new[3]).all((1, 2)) & (new[0] >= value - new[1])
-        radius[open_] = np.where(
+        radius[active] = np.where(
             better,
-            np.maximum(radius[open_], 2 * np.minimum(length, radius[open_])),
-            0.25 * np.minimum(length, radius[open_]),
+            np.maximum(radius[active], 2 * np.minimum(length, radius[active])),
+            0.25 * np.minimum(length, radius[active]),
         )
-        accepted = open_[better]
+        accepted = active[better]
         z[accepted] += step[better]
-        for whole, part in zip(seen, new, strict=True):
+        for whole, part in zip(evaluated, new, strict=True):
             whole[accepted] = part[better]
-    return z, seen
+    return z, evaluated

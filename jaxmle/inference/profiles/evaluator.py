@@ -116,8 +116,8 @@ class ProfileProblem:
                     )
 
     def _one_by_one(self) -> Evaluate:
-        """The compiled evaluation of ``fit`` itself, point after point: nothing is compiled
-        anew.
+        """The compiled evaluation of ``fit`` itself, point after point, so that nothing is compiled
+        again.
         """
         base = self.base
         on_device = jax.tree.map(jax.device_put, self.data)
@@ -154,7 +154,7 @@ class ProfileProblem:
 
 
 def _inside(low: float, high: float) -> float:
-    """A value within bounds."""
+    """A value strictly within bounds."""
     if np.isinf(low) and np.isinf(high):
         return 0.0
     return low + 1.0 if np.isinf(high) else high - 1.0 if np.isinf(low) else 0.5 * (low + high)
@@ -178,11 +178,11 @@ class _Blocks:
     loaded: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, index: np.ndarray, z: np.ndarray) -> Values:
-        held = self.loaded.get("index")
+        loaded = self.loaded.get("index")
         if (
-            held is None
-            or index.size < SHARE_TO_RELOAD * held.size
-            or not np.isin(index, held).all()
+            loaded is None
+            or index.size < SHARE_TO_RELOAD * loaded.size
+            or not np.isin(index, loaded).all()
         ):
             self._load(index)
         slots = self.loaded["slot"][index]
@@ -208,9 +208,9 @@ class _Blocks:
         slot[index] = np.arange(index.size)
         shape = (-(-index.size // schedule.lanes), schedule.lanes)
         shared = self.flat.form.shared
-        who = np.pad(self.place[index], (0, shape[0] * shape[1] - index.size), mode="edge")
+        members = np.pad(self.place[index], (0, shape[0] * shape[1] - index.size), mode="edge")
         apart = [
-            np.asarray(leaf)[who].reshape(*shape, *np.shape(leaf)[1:])
+            np.asarray(leaf)[members].reshape(*shape, *np.shape(leaf)[1:])
             for leaf, same in zip(self.flat.leaves, shared, strict=True)
             if not same
         ]

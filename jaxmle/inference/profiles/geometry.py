@@ -20,7 +20,7 @@ class ProfilePoint(NamedTuple):
     hessian: np.ndarray  # (m, k, k)
     psi: np.ndarray  # (m,)
     gradient: np.ndarray  # (m, k)  ∂ψ/∂z
-    bend: np.ndarray | None  # (m, k, k)  ∂²ψ/∂z∂z'; None where ψ is linear in z
+    psi_hessian: np.ndarray | None  # (m, k, k)  ∂²ψ/∂z∂z'; None where ψ is linear in z
 
 
 class Geometry(NamedTuple):
@@ -83,8 +83,8 @@ def _is_finite(point: ProfilePoint) -> np.ndarray:
         & np.isfinite(_information(point)).all((1, 2))
         & np.isfinite(point.gradient).all(1)
     )
-    if point.bend is not None:
-        finite &= np.isfinite(point.bend).all((1, 2))
+    if point.psi_hessian is not None:
+        finite &= np.isfinite(point.psi_hessian).all((1, 2))
     return finite & (point.gradient != 0).any(1)
 
 
@@ -105,11 +105,11 @@ def _lagrangian(
     j = where_finite(_information(point), np.eye(point.score.shape[1]))
     score = where_finite(point.score, 0.0)
     gradient = where_finite(point.gradient, 1.0)
-    if point.bend is None:
+    if point.psi_hessian is None:
         return j, score, gradient
     d = scale_of(j, score)
     mu = np.sum(score * gradient / d**2, axis=1) / np.sum((gradient / d) ** 2, axis=1)
-    return j + mu[:, None, None] * where_finite(point.bend, 0.0), score, gradient
+    return j + mu[:, None, None] * where_finite(point.psi_hessian, 0.0), score, gradient
 
 
 def _reflected_matrix(b: np.ndarray, v: np.ndarray) -> np.ndarray:

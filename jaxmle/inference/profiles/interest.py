@@ -147,7 +147,7 @@ def _check_functions(layout: Layout, base: Array, users: list[Callable[..., Any]
 
 @functools.lru_cache(maxsize=64)
 def _entries(chart: Chart, curved: tuple[Curved, ...]) -> Callable[..., Any]:
-    """The program of printed entries alone: nothing of the user's is in it."""
+    """The compiled derivatives of printed entries alone, without a function of the user."""
     return jax.jit(_derivatives(chart, curved, ()))
 
 
@@ -177,7 +177,7 @@ def _derivatives(chart: Chart, curved: tuple[Curved, ...], forms: Any) -> Callab
 
 
 class Searches(NamedTuple):
-    """Which end of which quantity of which member."""
+    """The searches for endpoints: member, quantity and side of each, (m,)."""
 
     member: np.ndarray
     target: np.ndarray
@@ -201,9 +201,9 @@ def profile_point(
     gradient[rows, moving] = 1.0
     if targets.functions is None or not (coordinate < 0).any():
         return ProfilePoint(value, noise, score, hessian, psi, gradient, None)
-    bend = np.zeros_like(hessian)
+    psi_hessian = np.zeros_like(hessian)
     curved = np.flatnonzero(coordinate < 0)
     chosen = np.eye(len(targets.names))[searches.target[curved]]
     psi = psi.copy()
-    psi[curved], gradient[curved], bend[curved] = targets.functions(z[curved], chosen)
-    return ProfilePoint(value, noise, score, hessian, psi, gradient, bend)
+    psi[curved], gradient[curved], psi_hessian[curved] = targets.functions(z[curved], chosen)
+    return ProfilePoint(value, noise, score, hessian, psi, gradient, psi_hessian)

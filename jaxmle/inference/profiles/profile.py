@@ -205,7 +205,7 @@ def _table(profile: Profile) -> str:
 
 
 def _digest(profile: Profile) -> str:
-    """What became of the ends of a batch."""
+    """How the ends of a batch were reached: counts by status."""
     members = int(np.prod(profile.batch_shape, dtype=int))
     rows = [
         f"Profile likelihood intervals of {members:,} members, level {profile.level:g}, mode "
@@ -436,7 +436,9 @@ def _both_sides(
     root: np.ndarray,
     points: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The curves of both sides with the estimate between them, (b, m, 2·points + 1), increasing."""
+    """The curves of both sides with the estimate between them, in increasing order, (b, m, 2·points
+    + 1).
+    """
     b = posed.members
     m = len(targets.names)
     if not points:

@@ -79,7 +79,7 @@ class Goal(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """Where each search is."""
+    """The state of each search."""
 
     z: np.ndarray
     value: np.ndarray
@@ -98,7 +98,7 @@ class Walk(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """Where each search arrived."""
+    """The result of each search."""
 
     outcome: np.ndarray  # (m,)  End
     z: np.ndarray  # (m, k)
@@ -115,30 +115,35 @@ Evaluate = Callable[[np.ndarray, np.ndarray], ProfilePoint]  # index (j,) of sea
 # ---------------------------------------------------------------- the walk
 
 
-def solve(evaluate: Evaluate, z: np.ndarray, seen: ProfilePoint, goal: Goal) -> Ends:
-    """Walk each search from z (m, k), where ``seen`` was evaluated, to its goal."""
-    goal, walk = _initial_walk(z, seen, goal)
+def solve(evaluate: Evaluate, z: np.ndarray, point: ProfilePoint, goal: Goal) -> Ends:
+    """Walk each search from z (m, k), where ``point`` was evaluated, to its goal."""
+    goal, walk = _initial_walk(z, point, goal)
     origin = walk.psi.copy()
     steps = 0
     walk = _judge(walk, goal, origin)
-    open_ = np.flatnonzero(walk.outcome == RUNNING)
-    while open_.size and steps < MAX_WALK_STEPS:
+    active = np.flatnonzero(walk.outcome == RUNNING)
+    while active.size and steps < MAX_WALK_STEPS:
         steps += 1
-        open_walk = _take(walk, open_)
-        wanted = Goal(*(leaf[open_] for leaf in goal))
-        move, du = _propose(open_walk, wanted, origin[open_], steps)
+        active_walk = _take(walk, active)
+        active_goal = Goal(*(leaf[active] for leaf in goal))
+        move, du = _propose(active_walk, active_goal, origin[active], steps)
         moved = _advance(
-            open_walk, wanted, origin[open_], evaluate(open_, open_walk.z + move), move, du
+            active_walk,
+            active_goal,
+            origin[active],
+            evaluate(active, active_walk.z + move),
+            move,
+            du,
         )
-        _put(walk, open_, moved)
-        open_ = open_[moved.outcome == RUNNING]
+        _put(walk, active, moved)
+        active = active[moved.outcome == RUNNING]
     outcome = np.where(walk.outcome == RUNNING, int(End.STALLED), walk.outcome)
     g = walk.geometry
     return Ends(outcome, walk.z, walk.psi, walk.value, g.decrement, g.slope, steps)
 
 
-def _initial_walk(z: np.ndarray, seen: ProfilePoint, goal: Goal) -> tuple[Goal, Walk]:
-    g = geometry(seen)
+def _initial_walk(z: np.ndarray, point: ProfilePoint, goal: Goal) -> tuple[Goal, Walk]:
+    g = geometry(point)
     unit = np.where(
         np.isnan(goal.unit), 1 / np.sqrt(np.where(g.curvature > 0, g.curvature, np.nan)), goal.unit
     )
@@ -153,9 +158,9 @@ def _initial_walk(z: np.ndarray, seen: ProfilePoint, goal: Goal) -> tuple[Goal, 
     outcome = np.where(g.finite, RUNNING, int(End.STALLED))
     return goal, Walk(
         z.copy(),
-        seen.value.copy(),
-        seen.noise.copy(),
-        seen.psi.copy(),
+        point.value.copy(),
+        point.noise.copy(),
+        point.psi.copy(),
         g,
         full(-np.inf),
         full(np.inf),
@@ -183,7 +188,7 @@ def _put(walk: Walk, index: np.ndarray, part: Walk) -> None:
 
 
 def _root(walk: Walk, goal: Goal) -> np.ndarray:
-    """r at the maximum that the nuisance step promises."""
+    """The signed root r at the maximum that the nuisance step predicts."""
     decrement = np.where(
         np.isfinite(walk.geometry.decrement), np.minimum(walk.geometry.decrement, NEAR_CURVE), 0.0
     )
@@ -208,7 +213,7 @@ def _propose(
 
 
 def _outwards(walk: Walk, goal: Goal, origin: np.ndarray, steps: int) -> np.ndarray:
-    """How far ψ is to go outwards.
+    """The step of ψ outwards.
 
     With r² = 2(ℓ̂ − ℓ_p): r' = −ℓ_p'/r and r'' = (−ℓ_p'' − r'²)/r. Halley's step for r = ρ is e/r'
     over 1 + e r''/(2r'²), e = ρ − r.
@@ -237,8 +242,8 @@ def _outwards(walk: Walk, goal: Goal, origin: np.ndarray, steps: int) -> np.ndar
 
 
 def _misses(walk: Walk, trial: ProfilePoint, new: Geometry) -> np.ndarray:
-    """How far the change of ℓ_p is from what slope and curvature at both ends say (Hermite's
-    rule): what lies between is not smooth.
+    """How far the change of ℓ_p is from what slope and curvature at both ends predict (Hermite's
+    rule): a measure of what is not smooth between them.
     """
     old = walk.geometry
     d = trial.psi - walk.psi

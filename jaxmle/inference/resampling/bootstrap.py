@@ -172,7 +172,7 @@ def bootstrap(
 def _check_scheme(
     kind: str, clusters: Any, block_length: Any, sample: Any, acceleration: Any
 ) -> None:
-    """The options of a kind of resampling go with that kind."""
+    """Refuse options that do not go with the kind of resampling."""
     if acceleration is not None:
         check_choice("acceleration", acceleration, ("auto", "jackknife", "influence"))
     if sample is not None and kind != "parametric":
@@ -207,8 +207,8 @@ def _jackknife_acceleration(
 
 
 def _acceleration_method(acceleration: str | None, units: Units, total: int) -> str:
-    """Delete-one fits where they are no more than the replicates: they are members of the same
-    batch.
+    """Which acceleration ``"auto"`` takes: delete-one fits where they are no more than the
+    replicates, with which they share a batch.
     """
     return (
         str(acceleration)
@@ -246,9 +246,8 @@ Refits = tuple[
 
 
 def _influence(loglik: Loglik, fit: Fit, refit: Refit) -> np.ndarray | None:
-    """Rows u_i = J⁻¹s_i (n, p): a replicate starts at θ̂ + Σ w_i u_i, one Newton step for all at
-    the price of a product. None where that may leave the bounds, or the start is another than the
-    estimate.
+    """The rows u_i = J⁻¹s_i (n, p) by which a replicate starts at θ̂ + Σ w_i u_i, one Newton step
+    for all of them. None where that may leave the bounds, or where the start is not the estimate.
     """
     free = all(leaf.constraint.is_identity for leaf in fit.layout.leaves)
     roots = roots_of(as_tree(loglik), fit.layout)
@@ -271,7 +270,9 @@ def _resampled(
     vcov: str | None,
     deleted: Units | None,
 ) -> Refits:
-    """Members by weights: replicates up to ``total``, then the sample without each unit."""
+    """The refits of resampled weights: replicates up to ``total``, then the sample without each
+    unit.
+    """
     estimate = refit.layout.ravel(refit.start)
 
     def refits(index: np.ndarray) -> Fit:
@@ -297,7 +298,7 @@ def _resampled(
 def _simulated(
     loglik: Loglik, refit: Refit, fit: Fit, key: Array, sample: Any, vcov: str | None
 ) -> Refits:
-    """Members by data sets simulated from the fit."""
+    """The refits of data sets simulated from the fit."""
     if refit.weights is not None:
         raise ValueError(
             "a parametric bootstrap simulates one response for each row, so weights have no "

@@ -68,9 +68,7 @@ class Bootstrap:
 
     @property
     def undefined(self) -> np.ndarray:
-        """How many replicates of each entry have no estimate, (q,): they are counted out of
-        intervals.
-        """
+        """How many replicates of each entry have no estimate, (q,); intervals leave them out."""
         return np.sum(np.isnan(self.replicates), axis=0)
 
     # ------------------------------------------------------------ reading
@@ -175,7 +173,7 @@ class Bootstrap:
         )
 
     def table(self, level: float = 0.95, kind: str = "percentile") -> str:
-        """The replicates in numbers: a line an entry, and which failed."""
+        """The replicates in numbers: one line for each entry, and how many failed."""
         interval = self.interval(level, kind)
         extra = [
             name

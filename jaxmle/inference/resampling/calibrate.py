@@ -1,5 +1,5 @@
-"""``calibrate``: does the procedure keep what it promises, on data simulated from the fitted
-model itself?
+"""``calibrate``: whether intervals and tests keep their levels on data simulated from the fitted
+model itself.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _checked_intervals(intervals: Any) -> dict[str, Interval]:
 
 
 def _kind(vcov: str | None, fit: Fit, clusters: Any) -> str:
-    """The covariance of the refits."""
+    """The kind of covariance of the refits."""
     kind_of_fit = fit.vcov_kind.split(" ")[0]
     if vcov is not None:
         check_choice("vcov", vcov, VCOV_KINDS)
@@ -245,7 +245,7 @@ def _ends(name: str, pair: Any, fits: Fit) -> np.ndarray:
 def _gathered(study: _Study, key: Array, total: int, bar: Progress) -> Calibration:
     parts: list[Any] = []
     information = np.zeros((study.refit.layout.p,) * 2)
-    seen = 0
+    usable = 0
     for index, count in chunks(total, study.simulate.bytes_each):
         fits, ends, statistics, local = study(key, index)
         parts.append(
@@ -256,11 +256,11 @@ def _gathered(study: _Study, key: Array, total: int, bar: Progress) -> Calibrati
         )
         sound = local[:count][np.all(np.isfinite(local[:count]), axis=(1, 2))]
         information = information + sound.sum(axis=0)
-        seen = seen + len(sound)
+        usable = usable + len(sound)
         bar.add(count)
     bar.close()
     x, se, status, ends, statistics = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-    information /= max(seen, 1)
+    information /= max(usable, 1)
     fit = study.fit
     return Calibration(
         np.asarray(fit.x),

@@ -34,7 +34,7 @@ class Simulator:
 
     @property
     def in_axes(self) -> Tree:
-        """As ``fit_batch`` takes it."""
+        """The axes of the leaves, as ``fit_batch`` takes them."""
         return jax.tree.unflatten(
             jax.tree.structure(self.data), [0 if fresh else None for fresh in self.fresh]
         )
@@ -69,7 +69,7 @@ class Simulator:
 
 
 def _alike(new: np.ndarray, old: Any) -> np.ndarray:
-    """Counts drawn as integers are numbers where the data hold numbers."""
+    """Simulated values in the dtype of the data where those are floats and the draws counts."""
     return (
         new.astype(old.dtype)
         if np.dtype(old.dtype).kind == "f" and new.dtype.kind in "iub"
@@ -80,8 +80,8 @@ def _alike(new: np.ndarray, old: Any) -> np.ndarray:
 def simulator_of(
     what: str, loglik: Loglik, sample: Sample | None, params: Tree, data: Tree
 ) -> Simulator:
-    """The simulator, checked by abstract evaluation. A leaf that ``sample`` hands back
-    untouched is shared by all data sets.
+    """The simulator, checked by abstract evaluation. A leaf that ``sample`` hands back untouched is
+    shared by all data sets.
     """
     sample = getattr(loglik, "sample", None) if sample is None else sample
     if sample is None:
@@ -126,7 +126,7 @@ def simulator_of(
 
 
 def _check_shapes(shapes: Tree, data: Tree) -> None:
-    """Simulated leaves have the shapes of the data."""
+    """Refuse simulated leaves that have not the shapes of the data."""
     for (path, new), old in zip(
         jax.tree_util.tree_leaves_with_path(shapes), jax.tree.leaves(data), strict=True
     ):

@@ -92,7 +92,7 @@ def plan_of(
 
 
 def check_scheme(kind: str, clusters: Any, block_length: Any) -> None:
-    """Clusters and block lengths go with their own kinds only."""
+    """Refuse clusters and block lengths with a kind of resampling that does not use them."""
     if (kind == "cluster") != (clusters is not None):
         raise ValueError(
             "kind='cluster' needs clusters=, one label for each row"
@@ -177,8 +177,8 @@ def _places(key: Array, units: int, draws: int) -> Array:
 
 
 def _each(draw_one: Callable[[Array], Array], key: Array, index: Array, width: int) -> Array:
-    """``one`` for each replicate, so many at a time that ``width`` numbers of each stay in a
-    core's cache; all at once on an accelerator.
+    """Draw for each replicate, so many at a time that ``width`` numbers of each stay in a core's
+    cache; all at once on an accelerator.
     """
 
     def draw(i: Any) -> Any:

@@ -50,7 +50,7 @@ class Information:
 
 
 def log_ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """log p − log q; 0 where p is zero."""
+    """The difference log p − log q; 0 where p is zero."""
     return np.where(np.isneginf(first), 0.0, first - np.where(np.isneginf(first), 0.0, second))
 
 
@@ -61,7 +61,9 @@ def average(
     draws: int,
     key: int,
 ) -> Information:
-    """E_p value(Y), by the way that the law allows."""
+    """The expectation E_p value(Y): by Monte Carlo for a vector, by a sum over counts, by
+    quadrature otherwise.
+    """
     if is_vector(p):
         return _monte_carlo(p, value, draws, key)
     for law in laws:
@@ -84,14 +86,14 @@ def _monte_carlo(
 
 
 def _weighted(log_weight: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """e^w·v, 0 where the weight is."""
+    """The product e^w·v; 0 where the weight is."""
     weight = np.exp(log_weight)
     return np.where(weight > 0, weight * np.where(weight > 0, value, 0.0), 0.0)
 
 
 def _sum(p: Distribution, value: Callable[[Array], np.ndarray]) -> Information:
-    """Σ p(y) v(y) over the whole numbers of the support, in blocks that double until the
-    probability left, and what it adds, are nothing.
+    """The sum Σ p(y) v(y) over the whole numbers of the support, in blocks that double until
+    neither the probability left nor its share of the sum matters.
     """
     low, high = p.support()
     first = low
@@ -185,8 +187,8 @@ def _middle(law: Distribution) -> float:
 
 
 def _quantile(law: Distribution, q: float) -> float:
-    """A quantile; NaN where the law has none, or not as one number, as a mixture with a vector
-    of weights.
+    """A quantile of a law; NaN where there is none, or not one number, as of a mixture with a
+    vector of weights.
     """
     quantile = (
         np.full(2, math.nan)

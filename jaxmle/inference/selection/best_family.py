@@ -169,8 +169,8 @@ def _candidate(family: Family, y: np.ndarray, key: Array, replicates: int) -> Ca
 def _bootstrap(
     family: Family, result: Fit, n: int, distance: float, key: Array, replicates: int
 ) -> tuple[float, int]:
-    """The share of samples from the fit that lie as far from their own fit, the data counted
-    in; and how many could be fitted.
+    """The share of samples from the fit whose distance from their own fit is as large, the data
+    counted in; and how many could be fitted.
     """
     with precision(np.float64):
         draw = compiled(

@@ -66,7 +66,7 @@ def _laplace_divergence(p: Params, q: Params) -> Any:
 
 
 def _vector_divergence(p: Params, q: Params) -> Any:
-    """½{tr(Σq⁻¹Σp) + δ'Σq⁻¹δ − d + log(det Σq/det Σp)}."""
+    """The divergence of two normal vectors, ½{tr(Σq⁻¹Σp) + δ'Σq⁻¹δ − d + log(det Σq/det Σp)}."""
     root = np.linalg.cholesky(q["covariance"])
     root_of_p = np.linalg.cholesky(p["covariance"])
     turned = scipy.linalg.solve_triangular(

@@ -23,7 +23,7 @@ VALUES_AT_ONCE = 512  # at which a density is evaluated in one call
 
 @dataclass(frozen=True, eq=False)
 class Distribution:
-    """One law: a family at one value of its parameters."""
+    """A family at one value of its parameters."""
 
     family: Family
     values: Params
@@ -33,7 +33,7 @@ class Distribution:
         return self.family.name
 
     def log_prob(self, y: Array) -> np.ndarray:
-        """log p(y): numbers in chunks of one length, so that each operation is compiled once."""
+        """The log density at y, in chunks of one length so that it is compiled once."""
         if np.ndim(y) != 1:
             return np.asarray(self.family.log_prob(self.values, jnp.asarray(y)))
         program = program_of(self.family, "log_prob")
@@ -99,7 +99,9 @@ def outside_support(p: Distribution, q: Distribution) -> bool:
 
 
 def _mass(p: Distribution, tail: str, end: float) -> bool:
-    """Whether a tail has probability; a discrete law has none between its whole numbers."""
+    """Whether the tail beyond an end has probability; a discrete law has none between its whole
+    numbers.
+    """
     if getattr(p.family.law, tail) is None:
         return True
     end = np.ceil(end) - 1 if tail == "log_cdf" and p.family.discrete else end
