@@ -1,5 +1,5 @@
-"""Formulas read without trust: terms by formulaic's grammar, and in them only the functions and
-operators listed here.
+"""Formulas from anyone, read without ``eval``: terms by formulaic's grammar, and in them only the
+functions and operators listed here.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _parsed(formulaic: Any, right: str) -> list[Any]:
 
 
 def terms_of(right: str) -> Terms:
-    """The terms of a right-hand side, each of its Python expressions looked through."""
+    """Read the terms of a right-hand side, and check each of its Python expressions."""
     check_expansion(right)
     formulaic = needed("formulaic")
     listed = _parsed(formulaic, right)
@@ -219,9 +219,8 @@ def columns_in(
         return again(node.operand)
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
         columns = again(node.left) + again(node.right)
-        if (
-            isinstance(node.op, ast.Pow) and not columns
-        ):  # 9**9**9 would be worked out digit by digit
+        # 9**9**9 would be worked out digit by digit.
+        if isinstance(node.op, ast.Pow) and not columns:
             raise ValueError(
                 f"{ast.unparse(node)!r} is a power of plain numbers: write the number itself"
             )

@@ -79,12 +79,12 @@ class Frame:
 
     @property
     def n(self) -> int:
-        """The rows that are kept."""
+        """The number of rows kept."""
         return len(self.rows)
 
     @property
     def dropped(self) -> int:
-        """The rows that were left out for a missing value."""
+        """The number of rows left out for a missing value."""
         return self.total - self.n
 
     @property
@@ -98,7 +98,7 @@ class Frame:
 
     @property
     def account(self) -> str:
-        """What was dropped, in a sentence; '' where nothing was."""
+        """What was dropped, as a sentence; '' where nothing was."""
         if not self.dropped:
             return ""
         by_column = ", ".join(
@@ -228,7 +228,7 @@ class Frame:
             )
 
     def _in_table(self, fitted: Fit) -> Fit:
-        """The fit with the rows of its witness counted in the table."""
+        """The fit with the rows that its witness names counted in the whole table."""
 
         def whole(row: Array) -> Array:
             positions = np.asarray(row)

@@ -186,7 +186,7 @@ class GroupFits:
         return self.fits[place]
 
     def reasons(self) -> dict[Any, str]:
-        """Why each group that did not converge did not: from its key to the sentence of
+        """Why each group did not converge that did not: from its key to the sentence of
         ``explain()``.
         """
         return {self._key(i): self._reason(i) for i in self._failed()}
@@ -262,8 +262,8 @@ class GroupFits:
         return ", ".join(f"{name}={column[place].item()!r}" for name, column in self.keys.items())
 
     def _find(self, key: Any) -> tuple[int, bool]:
-        """The place of a key, or where it would stand; groups are in lexicographic order, so
-        that each key narrows the range.
+        """The place of a key and whether it is there. Groups are in lexicographic order, so each
+        key narrows the range.
         """
         values = key if len(self.keys) > 1 else (key,)
         if not isinstance(values, tuple) or len(values) != len(self.keys):
@@ -286,7 +286,7 @@ class GroupFits:
         return low, True
 
     def _near(self, key: Any, place: int) -> list[Any]:
-        """Keys that are spelt alike; else those beside its place."""
+        """Keys spelt like the one asked for; without any, the keys beside its place."""
         words = any(column.dtype.kind == "U" for column in self.keys.values())
         known = (
             {str(self._key(i)): i for i in range(min(len(self), MAX_KEYS_COMPARED))}
@@ -327,7 +327,7 @@ def _in_table(fits: Fit, member: np.ndarray, n: np.ndarray) -> Fit:
 
 
 def _of_all_rows(fits: Fit, rows: np.ndarray) -> Fit:
-    """The fits with rows counted before any was dropped."""
+    """The fits with the rows that witnesses name counted before any was dropped."""
     in_table = {
         name: np.where(positions < 0, positions, rows[np.maximum(positions, 0)]).astype(
             positions.dtype

@@ -39,7 +39,7 @@ def finite_column(column: Column, name: str, rows: np.ndarray) -> np.ndarray:
 
 
 def whole_codes(codes: np.ndarray) -> np.ndarray:
-    """Codes as integers, where none is missing."""
+    """Codes as integers, unless one is missing."""
     return codes if np.any(np.isnan(codes)) else codes.astype(np.int64)
 
 
@@ -63,7 +63,7 @@ def blank_column(rows: int) -> Column:
 
 
 def reads_leaf(model: Any, params: Tree, data: dict[str, np.ndarray], leaf: str) -> bool:
-    """Whether the model looks at a leaf: without it, it cannot be traced."""
+    """Whether the model reads a leaf, that is cannot be traced without it."""
     rest = {name: value for name, value in data.items() if name != leaf}
     try:
         with precision(np.float64):

@@ -65,7 +65,7 @@ def complete_rows(columns: Mapping[str, Column], total: int) -> tuple[dict[str, 
 
 
 def settle(missing: str, counts: dict[str, int], total: int, complete: int) -> None:
-    """Say, or refuse, what missing values do to the rows of a table.
+    """Warn of rows with missing values, drop them silently, or refuse them, as the policy says.
 
     Args:
         missing: ``"warn"``, ``"drop"`` (say nothing) or ``"refuse"``.

@@ -29,7 +29,7 @@ class Column:
 
     @property
     def is_factor(self) -> bool:
-        """Whether its values are categories: words, or of a categorical type."""
+        """Whether the values are categories: words, or of a categorical type."""
         return self.order is not None or self.values.dtype.kind == "O"
 
     def take(self, rows: np.ndarray) -> Column:
@@ -51,7 +51,7 @@ class Column:
 
 
 def needed(module: str) -> Any:
-    """An optional package, imported when it is wanted."""
+    """Import an optional package when it is wanted."""
     try:
         return import_module(module)
     except ImportError as error:

@@ -18,11 +18,16 @@ from jaxmle.likelihood.regression import linear, regression
 from jaxmle.models.common import coding, response_laws
 from jaxmle.models.common.censoring import Censoring
 from jaxmle.models.common.coding import EVENT, INTERVAL, LEFT, RIGHT
-from jaxmle.models.common.log_differences import log_ndtr, logistic_gap, normal_gap, weibull_gap
+from jaxmle.models.common.log_differences import (
+    log_expit_diff,
+    log_ndtr,
+    log_ndtr_diff,
+    log_weibull_diff,
+)
 from jaxmle.models.common.model import Model
 from jaxmle.models.common.options import made_once
 from jaxmle.models.common.predictors import constant, eta_of
-from jaxmle.models.common.response_laws import HALF_LOG_2PI, Law, uniform
+from jaxmle.models.common.response_laws import HALF_LOG_2PI, PredictiveLaw, uniform
 from jaxmle.models.common.start_values import clip, column, regress, spread
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import positive
@@ -57,7 +62,7 @@ ERROR_LAWS = {
         lambda z: z - held_exp(z),
         lambda z: -held_exp(z),
         log_cloglog,
-        weibull_gap,
+        log_weibull_diff,
         lambda p: jnp.log(-jnp.log1p(-p)),
         lambda s: gammaln(1 + s),
         -0.5772156649015329,
@@ -67,7 +72,7 @@ ERROR_LAWS = {
         lambda z: -0.5 * z * z - HALF_LOG_2PI,
         lambda z: log_ndtr(-z),
         log_ndtr,
-        normal_gap,
+        log_ndtr_diff,
         ndtri,
         lambda s: 0.5 * s * s,
         0.0,
@@ -77,7 +82,7 @@ ERROR_LAWS = {
         lambda z: log_sigmoid(z) + log_sigmoid(-z),
         lambda z: log_sigmoid(-z),
         log_sigmoid,
-        logistic_gap,
+        log_expit_diff,
         lambda p: jnp.log(p) - jnp.log1p(-p),
         _log_sine_moment,
         0.0,
@@ -157,7 +162,7 @@ def aft(
     return Model(
         f"aft({law})",
         regression(functools.partial(_density, core, entry, upper), eta),
-        functools.partial(_begin, law=core, free=free, upper=upper, offset=offset),
+        functools.partial(_start_values, law=core, free=free, upper=upper, offset=offset),
         {"scale": positive} if free else None,
         lambda params, data: constant(
             eta_of(params, data, offset), params["scale"] if free else 1.0
@@ -231,7 +236,7 @@ def _between(data: Tree) -> Array | None:
     return None if isinstance(event, jax.core.Tracer) else np.asarray(event) == INTERVAL
 
 
-def _begin(data: Tree, law: str, free: bool, upper: str | None, offset: str | None) -> Tree:
+def _start_values(data: Tree, law: str, free: bool, upper: str | None, offset: str | None) -> Tree:
     """Log times regressed on x, a censored one moved by half an SD, then centre and scale of
     the error taken out.
     """
@@ -251,8 +256,8 @@ def _begin(data: Tree, law: str, free: bool, upper: str | None, offset: str | No
     return {"beta": beta, "scale": scale} if free else {"beta": beta}
 
 
-def _times(F: Error) -> Law:
-    """The law of the time: location eta and scale of its log."""
+def _times(F: Error) -> PredictiveLaw:
+    """The law of the time, with location eta and scale of its log."""
 
     def mean(eta: Array, scale: Array) -> Array:
         return jnp.exp(eta + F.moment(scale))
@@ -270,7 +275,7 @@ def _times(F: Error) -> Law:
             "event": jnp.ones_like(eta),
         }
 
-    return Law(
+    return PredictiveLaw(
         mean=mean,
         variance=variance,
         cdf=lambda y, eta, scale: jnp.exp(F.log_cdf((jnp.log(y) - eta) / scale)),
@@ -288,7 +293,7 @@ TIMES = {name: _times(error) for name, error in ERROR_LAWS.items()}
 def cox_loglik(
     params: Tree, data: Tree, ties: str, strata: str | None, entry: str | None, weights: str | None
 ) -> Array:
-    """The partial log-likelihood, one scalar."""
+    """The partial log-likelihood of proportional hazards, one scalar."""
     eta = jnp.asarray(data["x"]) @ jnp.asarray(params["beta"])
     time = jnp.asarray(data["time"])
     event = jnp.asarray(data["event"]).astype(eta.dtype)
@@ -309,9 +314,9 @@ def cox_loglik(
     # The largest predictor of the stratum is taken out, so that no sum overflows.
     eta = eta - jax.lax.stop_gradient(jax.ops.segment_max(eta, stratum, n))[stratum]
     risk = w * jnp.exp(eta)
-    at_risk = _from_here_on(risk, fresh_group)[jax.ops.segment_min(place, tie, n)[tie]]
+    at_risk = _sums_to_the_end(risk, fresh_group)[jax.ops.segment_min(place, tie, n)[tie]]
     if entry is not None:
-        at_risk = at_risk - _not_yet(risk, data, entry, order, time, group)
+        at_risk = at_risk - _risk_not_entered(risk, data, entry, order, time, group)
     total_event = w * event
     if ties == "breslow":
         return jnp.sum(
@@ -329,7 +334,7 @@ def cox_loglik(
     return jnp.sum(jnp.where(event > 0, total_event * eta - mean_weight * jnp.log(left), 0.0))
 
 
-def _from_here_on(risk: jax.Array, fresh: jax.Array) -> jax.Array:
+def _sums_to_the_end(risk: jax.Array, fresh: jax.Array) -> jax.Array:
     """Sums from each row to the end of its stratum, added up from the end: differences of
     cumulated sums would lose the small ones.
     """
@@ -342,12 +347,14 @@ def _from_here_on(risk: jax.Array, fresh: jax.Array) -> jax.Array:
     return jax.lax.scan(add, jnp.zeros((), risk.dtype), (risk, last), reverse=True)[1]
 
 
-def _not_yet(risk: Array, data: Tree, entry: str, order: Array, time: Array, group: Array) -> Array:
-    """For each time, the risk of those in the stratum who enter at that time or later."""
+def _risk_not_entered(
+    risk: Array, data: Tree, entry: str, order: Array, time: Array, group: Array
+) -> Array:
+    """The risk, for each time, of those in the stratum who enter at that time or later."""
     enters = jnp.asarray(data[entry])[order]
     by_entry = jnp.lexsort((enters, group))
     fresh = jnp.concatenate([jnp.ones(1, bool), group[by_entry][1:] != group[by_entry][:-1]])
-    later = jnp.append(_from_here_on(risk[by_entry], fresh), 0.0)
+    later = jnp.append(_sums_to_the_end(risk[by_entry], fresh), 0.0)
     # The first of the stratum's sorted entries that is not before the time, by merging both lists.
     n = time.shape[0]
     both = jnp.lexsort(
@@ -403,10 +410,10 @@ def cox(
     return Model(
         "cox",
         functools.partial(cox_loglik, ties=ties, strata=strata, entry=entry, weights=weights),
-        _begin_cox,
+        _start_cox,
         None,
         lambda params, data: (jnp.exp(eta_of(params, data)),),
-        response_laws.Law(mean=lambda relative: relative),
+        response_laws.PredictiveLaw(mean=lambda relative: relative),
         "time",
         coding=_cox_coding(strata, entry, weights),
     )
@@ -424,7 +431,7 @@ def _cox_coding(
     )
 
 
-def _begin_cox(data: Tree) -> Tree:
+def _start_cox(data: Tree) -> Tree:
     x = column(data, "x")
     y = column(data, "time")
     xp = namespace(x)

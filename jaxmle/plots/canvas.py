@@ -42,7 +42,7 @@ def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.0)) -> Axes:
 
 
 def remark(ax: Axes, lines: list[str]) -> None:
-    """What the reader must know beside the picture, above it in small type."""
+    """Write in small type above the picture what the reader must know beside it."""
     if lines:
         ax.set_title("\n".join(lines), loc="left", fontsize="small", color=GREY)
 
@@ -90,10 +90,10 @@ def numbers(values: Any, name: str, ndim: tuple[int, ...] = (1,)) -> np.ndarray:
 
 
 def counted(number: int, singular: str, plural: str) -> list[str]:
-    """A remark on so many things, none where there are none."""
+    """A remark on a number of things; none where there are none."""
     return [f"{number:,} {singular if number == 1 else plural}"] if number else []
 
 
 def percent(level: float) -> str:
-    """A level as a text, such as 95%."""
+    """A level as text, such as 95%."""
     return f"{100 * level:.6g}%"

@@ -1,4 +1,4 @@
-"""The path of the optimiser, and how fast it came near the maximum."""
+"""The path of the optimiser, and how fast it approached the maximum."""
 
 from __future__ import annotations
 
@@ -100,13 +100,13 @@ def path_of(
                 "solver=jaxmle.solvers.Newton() does"
             )
         base = np.asarray(substituted(tree, layout, layout.ravel(params)))
-        z, values = _walked(problem, base, data, max_steps)
+        z, values = _steps_of(problem, base, data, max_steps)
         leads = np.where(np.array(problem.roots) >= 0, problem.roots, np.arange(layout.p))
         x = np.stack([np.asarray(problem.chart.to_user(row, base))[leads] for row in z])
     return Climb(x, values, layout.names)
 
 
-def _walked(
+def _steps_of(
     problem: Any, base: np.ndarray, data: Tree, max_steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Free points (m, k) and ℓ (m,) after each evaluation."""
@@ -118,11 +118,13 @@ def _walked(
         return jax.tree.map(np.array, program(base, on_device, (), z))
 
     state = begin(evaluate, problem.chart.to_free(base))
-    seen = [state.point]
+    points = [state.point]
     while state.phase != DONE and state.steps <= max_steps:
         state = step(evaluate, state)
-        seen.append(state.point)
-    return np.stack([point.z for point in seen]), np.array([float(point.value) for point in seen])
+        points.append(state.point)
+    return np.stack([point.z for point in points]), np.array(
+        [float(point.value) for point in points]
+    )
 
 
 def trace(
@@ -216,6 +218,7 @@ def _draw_floor(ax: Axes, left: np.ndarray, floor: float, mark: str) -> None:
 
 
 def _name_floor(ax: Axes, floor: float) -> None:
+    """Label the line of rounding."""
     ax.annotate(
         "rounding of ℓ",
         (0.0, floor),

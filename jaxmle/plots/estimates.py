@@ -25,7 +25,7 @@ REGULAR_STATUSES = (Status.CONVERGED, Status.IMPRECISE)
 
 
 class Row(NamedTuple):
-    """What a fit says of one parameter."""
+    """The estimate of one parameter with its interval."""
 
     estimate: float
     low: float
@@ -157,7 +157,7 @@ def _axis(items: dict[str, Fit | Profile], level: float) -> str:
 
 
 def _edges(rows: list[Row], reference: float | None) -> tuple[float, float]:
-    """Where the picture ends: around what is finite."""
+    """The edges of the picture, around what is finite."""
     values = np.array([value for row in rows for value in row])
     values = values[np.isfinite(values)]
     if not values.size:
@@ -182,7 +182,7 @@ def _series(
     style: dict[str, Any],
     label: str,
 ) -> None:
-    """One fit: its intervals, its estimates, its arrows."""
+    """Draw one fit: its intervals, its estimates, its arrows."""
     colour = style["color"]
     hollow: list[tuple[float, float]] = []
     full: list[tuple[float, float]] = []
@@ -224,7 +224,7 @@ def _series(
 def _reach(
     ax: Axes, estimate: float, end: float, y: float, edges: tuple[float, float], colour: str
 ) -> None:
-    """One side of an interval, to its end or to the edge of the picture."""
+    """Draw one side of an interval, to its end or to the edge of the picture."""
     first, last = (float(np.clip(value, *edges)) for value in (estimate, end))
     ax.plot([first, last], [y, y], color=colour, linewidth=1.4, gid="interval")
     if np.isinf(end):
@@ -232,7 +232,7 @@ def _reach(
 
 
 def _tip(ax: Axes, end: float, y: float, edges: tuple[float, float], colour: str) -> None:
-    """An arrow head at the edge of the picture."""
+    """Draw an arrow head at the edge of the picture."""
     side = edges[1] if end > 0 else edges[0]
     ax.plot(
         [side],
@@ -328,8 +328,8 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
 def _height(
     x: np.ndarray, se: np.ndarray, status: np.ndarray, truth: float | None
 ) -> tuple[float, float]:
-    """Lowest and highest of the regular members, of all that are finite where none is regular,
-    with room around.
+    """The edges of the picture: around the regular members, or around all that are finite where
+    none is regular.
     """
     regular = np.isin(status, [int(code) for code in REGULAR_STATUSES])
     seen = (regular if (regular & np.isfinite(x)).any() else np.ones(len(x), bool)) & np.isfinite(x)
@@ -347,17 +347,17 @@ def _height(
 
 def _members(
     ax: Axes,
-    who: np.ndarray,
+    members: np.ndarray,
     x: np.ndarray,
     se: np.ndarray,
     edges: tuple[float, float],
     number: int,
     label: str,
 ) -> None:
-    """The members of one status."""
+    """Draw the members of one status."""
     low, high = edges
     few = len(x) <= MAX_MEMBERS_WITH_BARS
-    inside = who[(x[who] >= low) & (x[who] <= high)]
+    inside = members[(x[members] >= low) & (x[members] <= high)]
     colour = INK if few or number else SHADES[-1]
     mark = MARKS[number % len(MARKS)]
     if few:
@@ -385,15 +385,19 @@ def _members(
         zorder=2 + number,
         rasterized=not few,
     )
-    _members_outside(ax, who, x, edges, {"color": colour, "marker": mark, "markerfacecolor": face})
+    _members_outside(
+        ax, members, x, edges, {"color": colour, "marker": mark, "markerfacecolor": face}
+    )
 
 
 def _members_outside(
-    ax: Axes, who: np.ndarray, x: np.ndarray, edges: tuple[float, float], style: dict[str, Any]
+    ax: Axes, members: np.ndarray, x: np.ndarray, edges: tuple[float, float], style: dict[str, Any]
 ) -> None:
-    """Members beyond an edge, drawn at it, and those without an estimate, at the lower edge."""
+    """Draw the members beyond an edge at that edge, and those without an estimate at the lower
+    edge.
+    """
     low, high = edges
-    far = who[(x[who] < low) | (x[who] > high)]
+    far = members[(x[members] < low) | (x[members] > high)]
     if far.size:
         ax.plot(
             far,
@@ -405,7 +409,7 @@ def _members_outside(
             zorder=10,
             **style,
         )
-    none = who[np.isnan(x[who])]
+    none = members[np.isnan(x[members])]
     if none.size:
         ax.plot(
             none,

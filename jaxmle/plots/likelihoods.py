@@ -45,7 +45,7 @@ TERMS_IN_MEMORY = 2**20  # terms in the memory at a time
 
 @dataclass(frozen=True)
 class Slices:
-    """A log-likelihood at hand at any values of the entries of its fit."""
+    """A log-likelihood that can be evaluated at any values of the entries of its fit."""
 
     fit: Fit
     tree: Any
@@ -211,7 +211,7 @@ def likelihood_curve(
 
 
 def _expansion(ax: Axes, posed: Slices, j: int, value: np.ndarray, height: np.ndarray) -> None:
-    """s d + h d²/2 around the estimate: on a bound the score s is not zero."""
+    """Draw s d + h d²/2 around the estimate; on a bound the score s is not zero."""
     slope = float(posed.fit.score[j])
     bend = float(posed.fit.hessian[j, j])
     step = value - posed.x[j]
@@ -331,7 +331,7 @@ def _places(posed: Slices, pair: Any) -> list[int]:
 
 
 def _draw_path(ax: Axes, steps: np.ndarray, windows: list[tuple[float, float]]) -> None:
-    """The steps of an optimiser, with its start."""
+    """Draw the steps of an optimiser, with its start."""
     inside = all(low <= value <= high for value, (low, high) in zip(steps[0], windows, strict=True))
     ax.plot(*steps.T, color=INK, linewidth=1.0, marker="o", markersize=3.5, label="path")
     ax.plot(
@@ -345,7 +345,7 @@ def _draw_path(ax: Axes, steps: np.ndarray, windows: list[tuple[float, float]]) 
 
 
 def _heights(ax: Axes, across: np.ndarray, up: np.ndarray, fall: np.ndarray) -> None:
-    """Contours of ℓ − ℓ̂."""
+    """Draw contours of ℓ − ℓ̂."""
     fall = np.ma.masked_invalid(fall)
     levels = [
         float(np.log1p(-level)) for level in reversed(REGIONS)
@@ -378,7 +378,7 @@ MAX_DRAWN_POINTS = 100_000
 
 
 def _slices(loglik: Loglik, fit: Any, data: Tree, weights: Any, width: Any, points: Any) -> Slices:
-    """The likelihood of a fit, checked."""
+    """The likelihood of a fit, with its data checked."""
     one_fit(fit)
     check_number("width", width, low=0.0)
     check_count("points", points, 3, MAX_DRAWN_POINTS)
@@ -387,8 +387,8 @@ def _slices(loglik: Loglik, fit: Any, data: Tree, weights: Any, width: Any, poin
 
 
 def _short_of(bound: float, inside: float, share: float) -> float:
-    """The place that share of the way from a bound to a value inside it; an infinite bound
-    itself.
+    """The value a share of the distance from a bound towards a value inside it; the bound itself
+    where it is infinite.
     """
     return bound + share * (inside - bound) if np.isfinite(bound) else bound
 
@@ -401,7 +401,7 @@ def _two(span: Any, what: str) -> tuple[float, float]:
 
 
 def _steps(path: Any, fit: Fit, places: list[int]) -> np.ndarray:
-    """The path (m, 2) in the pair."""
+    """The path (m, 2) of the two parameters drawn."""
     if isinstance(path, Climb):
         if path.names != fit.names:
             raise ValueError(
@@ -423,8 +423,8 @@ def _steps(path: Any, fit: Fit, places: list[int]) -> np.ndarray:
 def _wider(
     window: tuple[float, float], steps: np.ndarray, bounds: tuple[float, float]
 ) -> tuple[float, float]:
-    """The window with the path in it, or as much of the path as ``FARTHEST`` allows, and a
-    little room, within the bounds.
+    """The window widened to hold the path, within the bounds and at most by
+    ``MAX_GROWTH_FOR_PATH``, with a little room.
     """
     reach = MAX_GROWTH_FOR_PATH * (window[1] - window[0])
     steps = np.clip(steps[np.isfinite(steps)], window[0] - reach, window[1] + reach)

@@ -214,7 +214,7 @@ def _component_label(number: int, weight: np.ndarray) -> str:
 
 
 def _legend(ax: Axes, items: int) -> None:
-    """Above the picture, where no data are."""
+    """Draw the legend above the picture, where no data are."""
     ax.legend(
         frameon=False,
         loc="lower left",

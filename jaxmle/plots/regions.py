@@ -1,6 +1,4 @@
-"""Profile likelihood of one parameter, and the joint region of two, beside what Wald's
-approximation says.
-"""
+"""Profile likelihood of one parameter, and the joint region of two, beside Wald's approximation."""
 
 from __future__ import annotations
 
@@ -55,14 +53,14 @@ def profile(
     j = _which(profile, name)
     value = np.asarray(profile.curve[j])
     root = np.asarray(profile.root[j])
-    seen = np.isfinite(value) & np.isfinite(root)
-    if seen.sum() < 2:
+    computed = np.isfinite(value) & np.isfinite(root)
+    if computed.sum() < 2:
         raise ValueError(
             f"the profile of {profile.names[j]} has no points to draw: profile(…, points=5) "
             "keeps some where the fit has a maximum"
         )
-    value = value[seen]
-    root = root[seen]
+    value = value[computed]
+    root = root[computed]
     cut = float(scipy.special.ndtri(0.5 + profile.level / 2)) ** 2
     ax = axes(ax)
     ax.plot(*_smooth(value, root), color=INK, linewidth=1.8, label="profile")
@@ -99,7 +97,7 @@ def profile(
 
 
 def _mark_end(ax: Axes, end: float, cut: float) -> None:
-    """A line from the end of an interval to the cut-off, with its value below."""
+    """Draw a line from the end of an interval to the cut-off, with its value below."""
     ax.plot([end, end], [0.0, cut], color=GREY, linewidth=1.0)
     ax.annotate(
         f"{end:.4g}",
@@ -150,7 +148,7 @@ def _smooth(value: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _parabola(ax: Axes, fit: Fit, name: str, value: np.ndarray, height: float) -> None:
-    """Wald's ((ψ − ψ̂)/SE)², as far as the picture goes."""
+    """Draw Wald's ((ψ − ψ̂)/SE)², as far as the picture goes."""
     one_fit(fit)
     if name not in fit.names:
         return  # a function of the parameters: its standard error is not the fit's to tell
@@ -183,7 +181,7 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
 
     Returns:
         The ``Axes``. Points of the edge that were not found, or lie at infinity, leave a gap, and
-        their number is told above.
+        their number stands above.
 
     Raises:
         ValueError, TypeError: for a batch, a contour of which no point was found, or a fit of other

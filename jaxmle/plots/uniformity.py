@@ -119,7 +119,7 @@ def band(ranks: np.ndarray, n: int, level: float, draws: int, seed: int) -> np.n
 
 
 def _ranks(n: int) -> np.ndarray:
-    """All ranks of a small sample; of a large one some, closer together in the tails."""
+    """The ranks to draw: all of a small sample, fewer of a large one, closer in the tails."""
     if n <= MAX_POINTS_OF_BAND:
         return np.arange(1, n + 1)
     half = np.unique(np.rint(np.geomspace(1, n / 2, MAX_RANKS_DRAWN)).astype(int))

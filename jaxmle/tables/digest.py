@@ -177,7 +177,7 @@ def member(fit: Any, position: int) -> str:
 
 
 def notes(fit: Any, converged: np.ndarray) -> tuple[str, ...]:
-    """Where to look next: the explanation of the worst member, or the member farthest from its
+    """Where to look next: the explanation of the worst member, or of the member farthest from its
     optimum.
     """
     if not converged.size:

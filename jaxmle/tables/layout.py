@@ -47,7 +47,7 @@ class Page:
 
 
 def text(page: Page) -> str:
-    """The page as plain text of at most `WIDTH` columns, the status line first.
+    """The page as plain text of at most `PAGE_COLUMNS` columns, the status line first.
 
     >>> grid = Grid(("", "estimate", "z"), (("mu", "10.25", "4.10"), ("log_sigma", "-0.5", "n/a")))
     >>> print(text(Page("CONVERGED", True, (("n", "12"), ("df", "2")), (grid,))))
@@ -112,7 +112,7 @@ def _flush_right(cells: Sequence[str]) -> list[str]:
 
 
 def wrap(sentence: str) -> list[str]:
-    """A sentence on lines of at most `WIDTH` columns, the following lines indented."""
+    """A sentence on lines of at most `PAGE_COLUMNS` columns, the following lines indented."""
     return textwrap.wrap(sentence, PAGE_COLUMNS, subsequent_indent="  ")
 
 

@@ -38,7 +38,7 @@ def magnitude(value: float) -> int:
 
 
 def exponent(value: float, digits: int = DIGITS_OF_STDERR) -> str:
-    """The exponent form with `digits` significant digits.
+    """The number in exponent form with `digits` significant digits.
 
     >>> exponent(1.23456e-9)
     '1.235e-09'
@@ -47,7 +47,8 @@ def exponent(value: float, digits: int = DIGITS_OF_STDERR) -> str:
 
 
 def fixed(value: float, places: int) -> str:
-    """The fixed form with `places` decimals, the exponent form from `LARGE` on; never `-0.000`.
+    """The number with `places` decimals, or in exponent form from `MIN_FOR_EXPONENT_FORM` on; never
+    `-0.000`.
 
     >>> fixed(-1.23456, 3), fixed(-1e-9, 3), fixed(1e12, 3)
     ('-1.235', '0.000', '1.000e+12')
@@ -97,7 +98,7 @@ def likelihood(value: float) -> str:
 
 
 def count(value: float) -> str:
-    """A count, without decimals where it is whole.
+    """A count as text, without decimals where it is whole.
 
     >>> count(150.0), count(12.5)
     ('150', '12.5')

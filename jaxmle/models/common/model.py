@@ -19,7 +19,7 @@ from jaxmle.likelihood.contract import as_tree, leaf_of
 from jaxmle.likelihood.regression import Regression
 from jaxmle.models.common.censoring import Censoring
 from jaxmle.models.common.coding import Rule, coded
-from jaxmle.models.common.response_laws import Law
+from jaxmle.models.common.response_laws import PredictiveLaw
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
 
@@ -63,7 +63,7 @@ class Model:
     begin: Callable[[Tree], Tree]
     constraints: Any
     natural: Callable[[Tree, Tree], tuple[Array, ...]]
-    law: Law
+    law: PredictiveLaw
     outcome: str = "y"
     coding: tuple[Rule, ...] = ()
     censoring: Censoring | None = None
