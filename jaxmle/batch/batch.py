@@ -30,7 +30,8 @@ from jaxmle.likelihood.structure import term_shape
 from jaxmle.parameters.arguments import check_count
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint
-from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 
 
 def fit_batch(
@@ -148,11 +149,10 @@ def fit_members(
     """``fit_batch``; ``check_rows`` False where the caller has seen to it that weights may
     stand on the terms.
     """
-    if tracing():
-        raise TypeError(
-            "fit_batch schedules its work from the host and cannot run inside jit or vmap; "
-            "there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch"
-        )
+    host_only(
+        "fit_batch",
+        "; there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch",
+    )
     max_steps, block_rows = check_options(vcov, clusters, max_steps, block_rows, progress)
     block = None if block is None else check_count("block", block, 1)
     real = host_dtype(dtype)

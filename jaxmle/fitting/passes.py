@@ -27,7 +27,7 @@ from jaxmle.likelihood.information.covariance import (
     sandwich,
 )
 from jaxmle.likelihood.information.hac import hac
-from jaxmle.likelihood.structure import has, has_law, jeffreys_of, roots_of, weighting_of
+from jaxmle.likelihood.structure import chart_of, has, has_law, jeffreys_of, roots_of, weighting_of
 from jaxmle.likelihood.terms import NO_LAW, Expected, expected_information, not_finite
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.record.fit import Fit
@@ -99,7 +99,7 @@ def pose(
 ) -> Problem:
     """Everything static about a fit, checked."""
     roots = roots_of(loglik, layout)
-    chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots)))
+    chart = chart_of(loglik, layout)
     if not chart.k:
         raise ValueError("every parameter is fixed: there is nothing to estimate")
     weighting = weighting_of(loglik)

@@ -20,7 +20,8 @@ from jaxmle.mixtures.mixture_of import MixtureOf
 from jaxmle.parameters.arguments import check_count, check_number, shown
 from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.status import Status
 
 Model = GaussianMixture | MixtureOf
@@ -218,11 +219,7 @@ def _check(
     max_steps: Any,
     newton_steps: Any,
 ) -> None:
-    if tracing():
-        raise TypeError(
-            "em schedules its work from the host and cannot run inside jit or vmap; there, "
-            "jaxmle.fit maximises the likelihood of the mixture"
-        )
+    host_only("em", "; there, jaxmle.fit maximises the likelihood of the mixture")
     if not isinstance(model, Model):
         raise TypeError(
             f"em takes a model of gaussian_mixture(…) or mixture_of(…); got {type(model).__name__}"

@@ -19,7 +19,8 @@ from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.structure import has
 from jaxmle.parameters.arguments import check_count
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.keys import typed_key
 from jaxmle.solvers.status import COMPARED, Status
 from jaxmle.starts.maxima import SAME_LOGLIK, Maximum, census, is_level, least_bad
@@ -85,11 +86,10 @@ def multistart(
     >>> [(round(float(m.fit.params["centre"]), 3), round(m.gap, 3), m.share) for m in found.maxima]
     [(0.479, 0.0, 0.6), (-5.5, 4.383, 0.2), (7.59, 4.984, 0.2)]
     """
-    if tracing():
-        raise TypeError(
-            "multistart schedules its work from the host and cannot run inside jit or vmap; "
-            "there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts"
-        )
+    host_only(
+        "multistart",
+        "; there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts",
+    )
     max_steps, _ = check_options(vcov, clusters, max_steps, None, progress)
     number = check_count("number", number, 1)
     check_params_axis(params_axis)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.checks import check_fixed, check_start, host_params
 from jaxmle.likelihood.contract import terms_of
-from jaxmle.likelihood.structure import roots_of, substituted
+from jaxmle.likelihood.structure import chart_of, roots_of, substituted
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.runtime.compile import remembered, to_numpy
@@ -193,7 +193,7 @@ def _stacked(drawn: list[Tree]) -> Tree:
 def drawn_about(loglik: Loglik, layout: Layout, params: Tree, number: int, key: Array) -> Tree:
     """``params`` itself, then normal draws about it on the free scale; (number, …)."""
     roots = np.asarray(roots_of(loglik, layout))
-    chart = Chart(layout, tuple(bool(root != j) for j, root in enumerate(roots)))
+    chart = chart_of(loglik, layout)
     base = np.asarray(substituted(loglik, layout, layout.ravel(params)))
     follow = np.where(roots >= 0, roots, np.arange(layout.p))
     steps = np.asarray(

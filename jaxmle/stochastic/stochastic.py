@@ -31,18 +31,19 @@ from jaxmle.likelihood.combinators import Penalize, Pool, Weight, weight
 from jaxmle.likelihood.contract import as_tree, data_length
 from jaxmle.likelihood.discovery.row_independence import check_rows_apart
 from jaxmle.likelihood.indices import check_indices
-from jaxmle.likelihood.structure import has, parts_of, roots_of, substituted
+from jaxmle.likelihood.structure import chart_of, has, parts_of, substituted
 from jaxmle.parameters.arguments import (
     check_choice,
     check_count,
     check_function,
     shown,
 )
-from jaxmle.parameters.tree import Chart, Layout, layout_of
+from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint, digest
-from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
+from jaxmle.runtime.compile import compiled, precision, to_numpy
 from jaxmle.runtime.fingerprint import digest_of_arrays
+from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.keys import typed_key
 from jaxmle.runtime.opaque import Opaque
 from jaxmle.runtime.progress import LOGGED, QUIET, clock
@@ -177,11 +178,7 @@ def fit_stochastic(
     ... )
     ((4, 2), True, 2.0)
     """
-    if tracing():
-        raise TypeError(
-            "fit_stochastic schedules its work from the host and cannot run inside jit or vmap; "
-            "there, use jaxmle.fit or optax itself"
-        )
+    host_only("fit_stochastic", "; there, use jaxmle.fit or optax itself")
     _check_options(optimizer, batch_size, epochs, schedule, held_out, patience, polish)
     check_options(vcov, None, 0, None, progress)
     if params0 is None and not hasattr(loglik, "start"):
@@ -340,7 +337,7 @@ class _Run:
         schedule: Any,
         batch_size: int,
     ) -> _Run:
-        chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots_of(loglik, layout))))
+        chart = chart_of(loglik, layout)
         if not chart.k:
             raise ValueError("every parameter is fixed: there is nothing to estimate")
         w = row_weights(loglik, n)
