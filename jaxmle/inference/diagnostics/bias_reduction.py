@@ -265,7 +265,7 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
     begin = _State(nowhere, jnp.ones((), x.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
     end = jax.lax.while_loop(lambda state: ~state.done & (state.steps <= max_steps), step, begin)
     end = end._replace(steps=end.steps - 1)
-    return _record(loglik, chart, roots, end, _status(end, eps), data)
+    return _record(loglik, chart, roots, end, _status(end, float(eps)), data)
 
 
 def _status(end: _State, eps: float) -> Array:
