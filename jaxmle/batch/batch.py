@@ -24,6 +24,7 @@ from jaxmle.likelihood.contract import need_terms
 from jaxmle.likelihood.discovery.linear_predictors import declared
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
 from jaxmle.likelihood.discovery.row_independence import check_blocks, check_rows_apart
+from jaxmle.likelihood.discovery.self_check import road_of, verified
 from jaxmle.likelihood.information.covariance import Kind
 from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.structure import term_shape
@@ -171,20 +172,23 @@ def fit_members(
             )
         if block_rows is not None:
             check_blocks(inputs.bare, inputs.layout, one.base, one.data, block_rows)
-        if (
-            np.sum(inputs.source.sizes) >= MIN_ROWS_FOR_FLOAT32_START
+        search = (
+            bool(np.sum(inputs.source.sizes) >= MIN_ROWS_FOR_FLOAT32_START)
             and block_rows is None
             and is_rowwise(inputs.bare, inputs.layout, one.base, one.data)
-        ):
+        )
 
-            def seen(loglik: Loglik) -> Any:
-                return declared(loglik, inputs.layout, one.base, one.data)
+        def form_of(loglik: Loglik) -> Any:
+            form = declared(loglik, inputs.layout, one.base, one.data) if search else loglik
+            return verified(loglik, form, inputs.layout, one.base, one.data)
 
-            inputs = replace(inputs, loglik=seen(inputs.loglik), bare=seen(inputs.bare))
-            problem = replace(problem, loglik=inputs.loglik)
+        road = road_of(inputs.bare, form_of(inputs.bare))
+        inputs = replace(inputs, loglik=form_of(inputs.loglik), bare=form_of(inputs.bare))
+        problem = replace(problem, loglik=inputs.loglik)
         with kept:
             run = Run(problem, inputs, block, devices, progress, kept)
             fits = run.fits()
+            fits = replace(fits, road=", ".join([road, *run.starts]))
             fits = run.with_cones(fits) if has_terms else fits
         if not check_rows:
             return fits  # refits answer to the fit that they repeat

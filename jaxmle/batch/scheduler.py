@@ -30,6 +30,7 @@ from jaxmle.batch.resume import ShapeAndDtype, check_piece, identity, stored_sch
 from jaxmle.batch.solver import AFRESH, half_done, is_open, machine
 from jaxmle.fitting.passes import Problem
 from jaxmle.fitting.separation import settled, wants_cone
+from jaxmle.likelihood.discovery.self_check import FLOAT32_START
 from jaxmle.likelihood.recession import is_exact
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint
@@ -331,9 +332,15 @@ class Run:
             if "rounds" not in told:
                 easy = begun.steps[: len(piece.index)][begun.elsewhere[: len(piece.index)]]
                 self.checkpoint.remember(
-                    rounds=_cap(easy) if 2 * len(easy) > len(piece.index) else 0
+                    rounds=_cap(easy) if 2 * len(easy) > len(piece.index) else 0,
+                    float32=bool(len(easy)),
                 )
             return arrays
+
+    @property
+    def starts(self) -> list[str]:
+        """The word for steps in single precision, where the run took any."""
+        return [FLOAT32_START] if self.checkpoint.schedule.get("float32") else []
 
     def _sprints(self) -> bool:
         """Whether steps in single precision may come first."""

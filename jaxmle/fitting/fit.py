@@ -48,6 +48,7 @@ from jaxmle.likelihood.contract import as_tree, leaf_of, need_terms, rows_of
 from jaxmle.likelihood.discovery.linear_predictors import declared
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
 from jaxmle.likelihood.discovery.row_independence import check_blocks, check_weighted
+from jaxmle.likelihood.discovery.self_check import HEAD_START, road_of, verified
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
 from jaxmle.likelihood.histogram import counted, counts_of, distinct
 from jaxmle.likelihood.indices import check_indices
@@ -297,19 +298,20 @@ def _host(
         _check_terms(problem, base, on_device)
         if block_rows is not None:
             check_blocks(loglik, layout, base, data, block_rows)
-        if (rows or 0) >= MIN_ROWS_FOR_OPAQUE_BLOCKS and is_rowwise(loglik, layout, base, data):
-            seen = declared(loglik, layout, base, data)
-            problem = replace(
-                problem,
-                loglik=seen,
-                block_rows=CACHED_OPAQUE if seen is loglik and block_rows is None else block_rows,
-            )
+        many = (rows or 0) >= MIN_ROWS_FOR_OPAQUE_BLOCKS
+        keeps_rows_apart = many and is_rowwise(loglik, layout, base, data)
+        form = declared(loglik, layout, base, data) if keeps_rows_apart else loglik
+        form = verified(loglik, form, layout, base, data)
+        in_blocks = keeps_rows_apart and form is loglik and block_rows is None
+        problem = replace(
+            problem, loglik=form, block_rows=CACHED_OPAQUE if in_blocks else block_rows
+        )
         engine = _host_engine(problem, base, on_device, codes)
 
         def elsewhere(data: Any) -> Any:
             return _host_engine(problem, base, data, codes).evaluate
 
-        verdict, reached, extra = _host_search(
+        verdict, reached, extra, head = _host_search(
             problem, engine, base, data, on_device, elsewhere, progress
         )
         n = np.asarray(count(loglik, data, lambda: term_count(problem, base, on_device)), dtype)[()]
@@ -324,6 +326,7 @@ def _host(
             identity(loglik, data, dtype),
             extra,
         )
+        found = replace(found, road=", ".join([road_of(loglik, form), *head]))
         if found.verdict == Status.UNIDENTIFIED and rows is not None:
             found = traced_to(found, lambda z, data: elsewhere(data)(z), verdict.point.z, data)
         return (
@@ -341,9 +344,9 @@ def _host_search(
     on_device: Tree,
     elsewhere: Callable[[Tree], Callable[[Array], Point]],
     progress: bool | None,
-) -> tuple[Verdict, Reach, Array]:
-    """The search, and the passes made before it. Many rows have a head start; the start that
-    was asked for has the last word.
+) -> tuple[Verdict, Reach, Array, list[str]]:
+    """The search, the passes made before it, and the word for a head start where it was taken.
+    Many rows have one; the start that was asked for has the last word.
     """
     z = problem.chart.to_free(base)
     climb = functools.partial(_watched, progress)
@@ -363,11 +366,11 @@ def _host_search(
                 functools.partial(climb, keep), engine.evaluate, problem, base, near.z
             )
             if verdict.status == Status.CONVERGED:
-                return verdict, reached, np.asarray(near.passes)
+                return verdict, reached, np.asarray(near.passes), [HEAD_START]
     extra = np.asarray(0)
     if isinstance(problem.solver, LBFGS | Optax):
         z, extra = _host_approach(problem, base, on_device, z)
-    return *search(functools.partial(climb, None), engine.evaluate, problem, base, z), extra
+    return *search(functools.partial(climb, None), engine.evaluate, problem, base, z), extra, []
 
 
 def _separated(problem: Problem, base: Array, data: Tree, rows: int | None, found: Fit) -> Fit:
@@ -456,7 +459,7 @@ def _traced(
         loglik, key, lambda ll: lambda *args: traced_fit(replace(bare, loglik=ll), *args)
     )
     with without_alarms():
-        return in_shard(program, base, data, codes)
+        return replace(in_shard(program, base, data, codes), road=road_of(loglik, loglik))
 
 
 def _traced_dtype(dtype: Any) -> Any:

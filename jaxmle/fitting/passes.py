@@ -19,6 +19,7 @@ from jaxmle.fitting.verdict import Limit, Verdict, explore, judge, root_of, surv
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.histogram import uncounted
+from jaxmle.likelihood.information.bias import Jeffreys
 from jaxmle.likelihood.information.covariance import (
     LEVERAGED,
     Covariance,
@@ -104,9 +105,10 @@ def pose(
         raise ValueError("every parameter is fixed: there is nothing to estimate")
     weighting = weighting_of(loglik)
     solver = choose(solver, chart.k)
-    if jeffreys_of(loglik) is not None:
+    prior = jeffreys_of(loglik)
+    if prior is not None:
         return _pose_jeffreys(
-            loglik, chart, solver, vcov, clusters, weighting, max_steps, block_rows, roots
+            prior, loglik, chart, solver, vcov, clusters, weighting, max_steps, block_rows, roots
         )
     if (vcov == "expected" or solver.curvature == "expected") and not has_law(loglik):
         raise ValueError(NO_LAW)
@@ -140,6 +142,7 @@ def pose(
 
 
 def _pose_jeffreys(
+    prior: Jeffreys,
     loglik: Any,
     chart: Chart,
     solver: Solver,
@@ -153,8 +156,6 @@ def _pose_jeffreys(
     """A fit under Jeffreys's prior: the covariance is the inverse of the unpenalised
     information that the prior is made of.
     """
-    prior = jeffreys_of(loglik)
-    assert prior is not None
     if prior.information == "expected" and not has_law(loglik):
         raise ValueError(
             f"jeffreys: {NO_LAW}; or, where the observed information takes its place, "

@@ -32,7 +32,8 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 RECORD_FORMAT = 1
 DIGEST = "digest"  # files without one are older, and so is their way to fingerprint data
 DESCRIPTION = "jaxmle"  # the member that holds the JSON text, as bytes
-WORDS = ("vcov_kind", "mode", "weighting", "hessian_by")
+WORDS = ("vcov_kind", "mode", "weighting", "hessian_by", "road")
+LATER_WORDS = {"hessian_by": FORWARD_OVER_REVERSE, "road": ""}  # older files do not have them
 TREES = ("params", "stderr")
 # The leaves without a tree: their axes behind those of the batch, and the kind of number: real,
 # integer, unsigned.
@@ -351,8 +352,8 @@ def _parse(told: dict[str, Any]) -> tuple[dict[str, Any], tuple[Leaf, ...], Any]
             told["names"],
             told["df"],
             {
-                name: told.get(name, FORWARD_OVER_REVERSE) if name == "hessian_by" else told[name]
-                for name in WORDS  # files of version 0.1.0 have no hessian_by
+                name: told.get(name, LATER_WORDS[name]) if name in LATER_WORDS else told[name]
+                for name in WORDS
             },
         )
         bounds = tuple((_real(low), _real(high)) for low, high in told["bounds"])

@@ -5,11 +5,11 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.scipy.special import logsumexp
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle.fitting import head_start
+from tests.likelihoods import multinomial_intercepts
 
 FIT = sys.modules["jaxmle.fitting.fit"]  # the name in the package is the function
 N = 2**14
@@ -73,11 +73,6 @@ def gaussian(eta, row):
     return -0.5 * ((row["y"] - eta["mu"]) / eta["sigma"]) ** 2 - jnp.log(eta["sigma"])
 
 
-def classes(eta, row):
-    full = jnp.concatenate([jnp.zeros(1, eta["mu"].dtype), eta["mu"]])
-    return jnp.take(full, row["y"].astype(int)) - logsumexp(full)
-
-
 def others():
     rng = np.random.default_rng(2)
     x = np.column_stack([np.ones(N), rng.normal(size=N)])
@@ -92,7 +87,7 @@ def others():
     )
     yield (
         "classes",
-        jm.regression(classes, eta={"mu": linear}),
+        jm.regression(multinomial_intercepts, eta={"mu": linear}),
         {"beta": np.zeros((2, 2))},
         rng.integers(0, 3, N).astype(float),
         {},

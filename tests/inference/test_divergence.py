@@ -117,6 +117,7 @@ def test_a_heavy_tail_against_a_normal_has_its_exact_divergence(df):
     assert_allclose(found.value, expected, rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_tail_too_heavy_or_a_support_too_narrow_is_infinite():
     assert kl_divergence(PAIRS[cauchy][0], STANDARD).value == np.inf
     assert (
@@ -178,6 +179,22 @@ def test_the_cross_entropy_of_data_is_the_mean_negative_log_likelihood():
     )
     assert_allclose(own.value, 0.5 * np.mean(y**2), rtol=1e-14)
     assert cross_entropy(np.array([1.0, -1.0]), (exponential, {"rate": 1.0})).value == np.inf
+
+
+@pytest.mark.parametrize(
+    "p",
+    [None, {}, {"y": None}, [1.0, None], [[1.0], [1.0, 2.0]], "abc", normal, (normal,), object()],
+)
+def test_what_is_neither_a_law_nor_data_of_numbers_is_refused_by_name(p):
+    with pytest.raises(TypeError, match="p is a family and its parameters, or data of numbers"):
+        cross_entropy(p, STANDARD)
+
+
+def test_a_list_of_numbers_is_data():
+    assert (
+        cross_entropy([1.0, 2.0], STANDARD).value
+        == cross_entropy(np.array([1.0, 2.0]), STANDARD).value
+    )
 
 
 def test_the_misspecified_mle_goes_to_the_nearest_member():

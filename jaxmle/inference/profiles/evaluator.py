@@ -106,7 +106,7 @@ class ProfileProblem:
         for length, owners in buckets(source.sizes, source.padded):
             index = np.flatnonzero(np.isin(member, owners))
             if index.size:
-                schedule = self._schedule(length, index.size)
+                schedule = self._schedule(source.row_bytes() * sum(length), length, index.size)
                 for begin in range(0, index.size, schedule.members):
                     part = index[begin : begin + schedule.members]
                     unique, place = np.unique(member[part], return_inverse=True)
@@ -135,11 +135,10 @@ class ProfileProblem:
 
         return evaluate
 
-    def _schedule(self, length: tuple[int, ...], searches: int) -> Schedule:
-        assert self.inputs is not None
+    def _schedule(self, data: float, length: tuple[int, ...], searches: int) -> Schedule:
+        """The cut of searches over members of so many bytes and rows."""
         k = self.problem.chart.k
         p = self.problem.layout.p
-        data = self.inputs.source.row_bytes() * sum(length)
         return cut(
             searches,
             searches,

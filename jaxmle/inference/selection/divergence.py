@@ -18,6 +18,7 @@ from jaxmle.inference.selection.closed_forms import DIVERGENCES, ENTROPIES, clos
 from jaxmle.inference.selection.laws import (
     Params,
     check_comparable,
+    check_host,
     distribution_of,
     is_pair,
     outside_support,
@@ -165,16 +166,29 @@ def kl_divergence(
         )
 
 
+def _numbers(data: Tree) -> Tree:
+    """Data as arrays of numbers, a list of them as one array."""
+    wanted = "p is a family and its parameters, or data of numbers, such as an array (n,)"
+    try:
+        data = np.asarray(data) if isinstance(data, list) else jax.tree.map(np.asarray, data)
+    except ValueError:
+        raise TypeError(f"{wanted}; got lists of unequal lengths") from None
+    leaves = jax.tree.leaves(data, is_leaf=lambda leaf: leaf is None)
+    for leaf in leaves or [None]:
+        if leaf is None or leaf.dtype.kind not in "fiub":
+            kind = "nothing" if leaf is None else f"dtype {leaf.dtype}"
+            raise TypeError(f"{wanted}; got {kind}")
+    return data
+
+
 def _of_sample(data: Tree, q: Any, draws: int, key: int) -> Information:
     del draws, key
+    check_host()
     if not is_pair(q):
         raise TypeError(
             f"q is a family, or a log-likelihood, and its parameters; got {type(q).__name__}"
         )
-    if jax.tree.leaves(data) and any(
-        np.asarray(leaf).dtype.kind in "USO" for leaf in jax.tree.leaves(data)
-    ):
-        raise TypeError("p is a family and its parameters, or data of numbers")
+    data = _numbers(data)
     with precision(np.float64), np.errstate(all="ignore"):
         terms = np.asarray(
             terms_of(
