@@ -19,11 +19,16 @@ from jaxmle.batch.programs import Members
 from jaxmle.batch.scheduler import MIN_ROWS_FOR_FLOAT32_START, Run
 from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
 from jaxmle.fitting.passes import Problem, pose
-from jaxmle.fitting.signals import with_signals
+from jaxmle.fitting.signals import with_rules, with_signals
 from jaxmle.likelihood.contract import need_terms
+from jaxmle.likelihood.discovery.derivative_rules import check_rules
 from jaxmle.likelihood.discovery.linear_predictors import declared
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
-from jaxmle.likelihood.discovery.row_independence import check_blocks, check_rows_apart
+from jaxmle.likelihood.discovery.row_independence import (
+    check_blocks,
+    check_rows_apart,
+    points_beside,
+)
 from jaxmle.likelihood.discovery.self_check import road_of, verified
 from jaxmle.likelihood.information.covariance import Kind
 from jaxmle.likelihood.information.hac import check_bandwidth
@@ -185,11 +190,14 @@ def fit_members(
         road = road_of(inputs.bare, form_of(inputs.bare))
         inputs = replace(inputs, loglik=form_of(inputs.loglik), bare=form_of(inputs.bare))
         problem = replace(problem, loglik=inputs.loglik)
+        points = points_beside(one.loglik, inputs.layout, one.base)
+        rules = check_rules(one.loglik, inputs.layout, points, one.data)
         with kept:
             run = Run(problem, inputs, block, devices, progress, kept)
             fits = run.fits()
             fits = replace(fits, road=", ".join([road, *run.starts]))
             fits = run.with_cones(fits) if has_terms else fits
+        fits = with_rules(fits, problem.loglik, rules)
         if not check_rows:
             return fits  # refits answer to the fit that they repeat
         fits = with_response_ids(fits, loglik, inputs.source, real)

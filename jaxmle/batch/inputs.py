@@ -14,11 +14,19 @@ import numpy as np
 from jaxmle._types import Loglik, Tree
 from jaxmle.batch.members import Ragged, Stacked, Table, concatenated
 from jaxmle.batch.padding import obstacle_to_padding
-from jaxmle.likelihood.checks import check_coding, check_fixed, check_start, host_data, host_params
+from jaxmle.likelihood.checks import (
+    check_coding,
+    check_fixed,
+    check_start,
+    host_data,
+    host_params,
+    in_row,
+)
 from jaxmle.likelihood.combinators import Pool, Weight, Weights, weight
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of, terms_of
+from jaxmle.likelihood.discovery.indices import Members, check_indices
+from jaxmle.likelihood.discovery.ready_calls import calls_in, check_calls, check_stacked_calls
 from jaxmle.likelihood.histogram import counts_of, distinct
-from jaxmle.likelihood.indices import Members, check_indices
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.likelihood.structure import parts_of, substituted
 from jaxmle.parameters.arguments import shown
@@ -123,6 +131,8 @@ def gathered(
             tree, layout, base[0] if batched else base, one, source.sizes
         )
         source = replace(source, padded=not unpadded)
+        with precision(dtype):
+            _check_ragged_calls(tree, layout, base[0] if batched else base, source)
     return Inputs(whole, tree, kind, layout, base, source, _distinct(tree, source), dtype, unpadded)
 
 
@@ -151,7 +161,28 @@ def _check_indices(
         len(np.unique(source.sizes, axis=0)) == 1,
     )
     first = _one(source, int(np.argmax(source.sizes.sum(axis=1))))
+    if not ragged:
+        shared = jax.tree.unflatten(jax.tree.structure(first), flags)
+        check_stacked_calls(loglik, layout, base, first, source.rows[0], shared)
     check_indices(loglik, layout, base, first, members)
+
+
+def _check_ragged_calls(loglik: Loglik, layout: Layout, base: np.ndarray, source: Ragged) -> None:
+    """Ready models that the likelihood calls read the coding of each member: of all their rows
+    together where rows are kept apart.
+    """
+    if source.padded and len(set(source.part)) == 1:
+        check_calls(loglik, layout, base, source.rows[0], functools.partial(source.place, 0))
+        return
+    if calls_in(loglik, layout, base, _one(source, 0)) is None:
+        return
+    for member in range(len(source.sizes)):
+        place = functools.partial(_in_member, member)
+        check_calls(loglik, layout, base, _one(source, member), place)
+
+
+def _in_member(member: int, index: tuple[int, ...]) -> str:
+    return f"{in_row(index)} of member {member}"
 
 
 def _check_own_weights(loglik: Loglik) -> None:

@@ -30,7 +30,7 @@ from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.passes import Engine, Problem, compiled_pass, complete, pose, search
 from jaxmle.fitting.separation import settled, wants_cone
 from jaxmle.fitting.shards import in_shard, refuse_shards
-from jaxmle.fitting.signals import with_signals
+from jaxmle.fitting.signals import with_rules, with_signals
 from jaxmle.fitting.user_scale import Reach
 from jaxmle.fitting.verdict import Verdict
 from jaxmle.likelihood.checks import (
@@ -45,13 +45,15 @@ from jaxmle.likelihood.checks import (
 )
 from jaxmle.likelihood.combinators import Penalize, weight
 from jaxmle.likelihood.contract import as_tree, leaf_of, need_terms, rows_of
+from jaxmle.likelihood.discovery.derivative_rules import check_rules
+from jaxmle.likelihood.discovery.indices import check_indices
 from jaxmle.likelihood.discovery.linear_predictors import declared
+from jaxmle.likelihood.discovery.ready_calls import check_calls
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
-from jaxmle.likelihood.discovery.row_independence import check_blocks, check_weighted
+from jaxmle.likelihood.discovery.row_independence import check_blocks, check_traced, check_weighted
 from jaxmle.likelihood.discovery.self_check import HEAD_START, road_of, verified
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
 from jaxmle.likelihood.histogram import counted, counts_of, distinct
-from jaxmle.likelihood.indices import check_indices
 from jaxmle.likelihood.information.covariance import Kind, check_kind, cluster_codes
 from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.recession import is_exact, ways
@@ -293,6 +295,7 @@ def _host(
         problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
         base = np.asarray(substituted(loglik, layout, layout.ravel(params)))
         check_weighted(loglik, layout, base, data)
+        check_calls(loglik, layout, base, data)
         check_indices(loglik, layout, base, data)
         on_device = jax.tree.map(placed, data)
         _check_terms(problem, base, on_device)
@@ -314,6 +317,14 @@ def _host(
         verdict, reached, extra, head = _host_search(
             problem, engine, base, data, on_device, elsewhere, progress
         )
+        # where a climb with a wrong Hessian ends, nothing may be finite
+        points = [verdict.point.aux.x, base][: 2 - (verdict.status == Status.CONVERGED)]
+        rules = check_rules(problem.loglik, layout, points, on_device)
+        if rules.hessian:  # the climb used a wrong one
+            engine = _host_engine(problem, base, on_device, codes)
+            verdict, reached, extra, head = _host_search(
+                problem, engine, base, data, on_device, elsewhere, progress
+            )
         n = np.asarray(count(loglik, data, lambda: term_count(problem, base, on_device)), dtype)[()]
         found = complete(
             problem,
@@ -329,6 +340,7 @@ def _host(
         found = replace(found, road=", ".join([road_of(loglik, form), *head]))
         if found.verdict == Status.UNIDENTIFIED and rows is not None:
             found = traced_to(found, lambda z, data: elsewhere(data)(z), verdict.point.z, data)
+        found = with_rules(found, problem.loglik, rules)
         return (
             _separated(problem, base, on_device, rows, found)
             if found.verdict == Status.SEPARATED
@@ -453,6 +465,7 @@ def _traced(
     codes = () if clusters is None else cluster_codes(clusters, rows)
     problem = pose(loglik, layout, solver, vcov, clusters, max_steps, block_rows)
     base = jnp.asarray(substituted(loglik, layout, layout.ravel(params)))
+    check_traced(loglik, layout, base, data, block_rows)
     bare = problem.bare
     key = ("fit", problem.chart, problem.solver, problem.kind, max_steps, block_rows, str(dtype))
     program = kept(

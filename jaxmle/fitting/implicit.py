@@ -18,18 +18,21 @@ from jaxmle.fitting.user_scale import Reach
 from jaxmle.fitting.verdict import Verdict
 from jaxmle.likelihood.derivatives import (
     DIFFERENCES,
+    FORWARD_OVER_REVERSE,
     REVERSE_OVER_REVERSE,
     Differentiation,
     first_that_exists,
     gradient,
-    no_mode,
     without_derivative,
 )
+from jaxmle.likelihood.discovery.derivative_rules import compared, error_of_hessian, written_rules
 from jaxmle.likelihood.structure import count, term_shape
 from jaxmle.record.fit import Fit
+from jaxmle.runtime.modes import no_mode
 from jaxmle.solvers.first_order import approach
 from jaxmle.solvers.methods import LBFGS, Optax
-from jaxmle.solvers.trust_region import maximise
+from jaxmle.solvers.status import Status
+from jaxmle.solvers.trust_region import Point, maximise
 
 
 def traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Fit:
@@ -57,6 +60,7 @@ def _traced_climb(
     loglik = problem.loglik
     engine = engine_of(problem, loglik, base, data, codes)
     z, verdict, reached, extra = road(problem, engine.evaluate, base, problem.chart.to_free(base))
+    verdict, point = _doubted(problem, verdict, engine.evaluate(z), base, data)
     n = jnp.asarray(count(loglik, data, lambda: term_count(problem, base, data)), base.dtype)
     return complete(
         problem,
@@ -64,11 +68,40 @@ def _traced_climb(
         base,
         verdict,
         reached,
-        engine.evaluate(z),
+        point,
         n,
         jnp.zeros(2, jnp.uint32),
         extra,
     )
+
+
+def _doubted(
+    problem: Problem, verdict: Verdict, point: Point, base: Array, data: Tree
+) -> tuple[Verdict, Point]:
+    """The point with the error of a Hessian that a user's rule of differentiation gets wrong.
+
+    A trace cannot take another road by what it finds. So the standard errors say how far off they
+    are, which makes CONVERGED IMPRECISE, and what a climb with a wrong Hessian tells of the shape
+    of the likelihood is not believed: it is STALLED.
+    """
+    how = point.aux.hessian_by
+    if how is not None and how.error is not None:
+        return verdict, point
+    loglik, rows, *places = jax.lax.stop_gradient((problem.loglik, data, base, point.aux.x))
+    if not written_rules(loglik, problem.layout, base, rows):
+        return verdict, point
+
+    def off_at(x: Array) -> Array:
+        off = compared(loglik, problem.layout, x, rows).hessian
+        return jnp.where(jnp.all(jnp.isfinite(off)), off, 0.0)
+
+    off = jax.lax.map(off_at, jnp.stack(places))
+    error = error_of_hessian(off[1], jax.lax.stop_gradient(point.aux.hessian))
+    method = FORWARD_OVER_REVERSE if how is None else how.method
+    believed = (verdict.status == Status.CONVERGED) | ~jnp.any(off > 0)
+    return verdict._replace(
+        status=jnp.where(believed, verdict.status, int(Status.STALLED))
+    ), point._replace(aux=point.aux._replace(hessian_by=Differentiation(method, error)))
 
 
 def _search(

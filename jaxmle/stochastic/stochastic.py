@@ -29,15 +29,11 @@ from jaxmle.likelihood.checks import (
 )
 from jaxmle.likelihood.combinators import Penalize, Pool, Weight, weight
 from jaxmle.likelihood.contract import as_tree, data_length
+from jaxmle.likelihood.discovery.indices import check_indices
+from jaxmle.likelihood.discovery.ready_calls import check_calls
 from jaxmle.likelihood.discovery.row_independence import check_rows_apart
-from jaxmle.likelihood.indices import check_indices
 from jaxmle.likelihood.structure import chart_of, has, parts_of, substituted
-from jaxmle.parameters.arguments import (
-    check_choice,
-    check_count,
-    check_function,
-    shown,
-)
+from jaxmle.parameters.arguments import check_choice, check_count, check_function, shown
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint, digest
@@ -205,6 +201,7 @@ def fit_stochastic(
         raise ValueError("data has no arrays: there are no rows to draw batches of")
     check_values(tree, rows)
     with precision(real), np.errstate(all="ignore"), Checkpoint(checkpoint) as kept:
+        check_calls(tree, layout, layout.ravel(params), rows)
         check_indices(tree, layout, layout.ravel(params), rows)
         run = _Run.of(
             tree, layout, rows, n, typed_key(key), held_out, real, optimizer, schedule, batch_size

@@ -24,6 +24,7 @@ from jaxmle.likelihood.checks import (
 )
 from jaxmle.likelihood.combinators import Penalize, weight
 from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
+from jaxmle.likelihood.discovery.row_independence import check_weighted
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.information.bias import adjustment, inverse_root
 from jaxmle.likelihood.structure import (
@@ -158,6 +159,7 @@ def _host(
     with precision(real), np.errstate(all="ignore"):
         rows_of(loglik, data)
         x = np.asarray(substituted(loglik, layout, layout.ravel(params)))
+        check_weighted(loglik, layout, x, data)
         piece = compiled(
             loglik,
             ("mean_br", chart, max_steps),
