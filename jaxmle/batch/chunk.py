@@ -27,7 +27,7 @@ from jaxmle.likelihood.combinators import Weights, weight
 from jaxmle.likelihood.histogram import counted, flagged
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled
-from jaxmle.runtime.device import halved, placed
+from jaxmle.runtime.device import to_device, to_float32
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import Point, State
@@ -164,7 +164,7 @@ class Programs:
         turned = form.designs(single(own, 2), common)
         leaves = [np.swapaxes(leaf, -1, -2) if i in turned else leaf for i, leaf in enumerate(own)]
         if self.mesh is None:
-            return [placed(leaf, blocks) for leaf in leaves]
+            return [to_device(leaf, blocks) for leaf in leaves]
         leaves = [
             np.pad(leaf, [(0, blocks - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)) for leaf in leaves
         ]
@@ -281,7 +281,7 @@ class Chunk:
         """Steps in single precision; None where the likelihood cannot be written in it: a
         constant of its own may insist on double.
         """
-        rough = replace(self, own=[halved(leaf) for leaf in self.own])
+        rough = replace(self, own=[to_float32(leaf) for leaf in self.own])
         try:
             return rough.ask(
                 "sprinted", self.wanted, z, np.full(len(self.wanted), rounds, np.int32)
@@ -366,7 +366,7 @@ class Chunk:
 
         return replace(
             self,
-            own=[placed(taken(leaf), blocks) for leaf in self.own],
+            own=[to_device(taken(leaf), blocks) for leaf in self.own],
             base=self.base[seats],
             data_id=self.data_id[seats],
             wanted=wanted,

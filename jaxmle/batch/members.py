@@ -15,13 +15,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Data, Tree
 from jaxmle.runtime.fingerprint import fingerprints
 
 WASTE = 2.0  # padded rows over real ones that buckets may cost
 SPARE = 2**18  # padded rows that take less time than compiling for another length
 BUCKETS = 8
 MIN_ROWS_FOR_OWN_LENGTH = 4096  # rows
+NO_MEMBER_AXIS = (
+    "nothing runs over members: in_axes is None for every leaf, and neither weights nor params0 "
+    "have a leading axis"
+)
 
 
 class Chunk(NamedTuple):
@@ -199,6 +203,21 @@ class Ragged:
             for leaf, k in zip(jax.tree.leaves(self.rows), self.part, strict=True)
             if k == part
         )
+
+
+def largest_of(source: Stacked | Ragged) -> int:
+    """The member of most rows."""
+    return int(np.argmax(source.sizes.sum(axis=1)))
+
+
+def data_of(source: Stacked | Ragged, member: int) -> Data:
+    """The data of one member, as one data set."""
+    length = tuple(int(n) for n in source.sizes[member])
+    rows = source.stack(np.array([member]), length)[0]
+    flags = source.shared[: source.data_leaves]
+    pairs = zip(jax.tree.leaves(rows), flags, strict=True)
+    leaves = [leaf if is_shared else leaf[0] for leaf, is_shared in pairs]
+    return jax.tree.unflatten(jax.tree.structure(rows), leaves)
 
 
 def concatenated(

@@ -1,4 +1,4 @@
-"""Passes over the data of many members: what one member's ``Engine`` does, for blocks of members,
+"""Passes over the data of many members: what one member's ``Passes`` does, for blocks of members,
 one block after the other.
 
 A block is small enough to stay in a core's cache. A block in which nobody wants the pass is left
@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle._types import Array, Tree
-from jaxmle.fitting.objective import slim
-from jaxmle.fitting.passes import Engine, Problem, beyond, engine_of
+from jaxmle.fitting.objective import drop_user_scale
+from jaxmle.fitting.passes import Passes, Problem, objective_of, robust_covariance
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.recession import Ways, ways
@@ -158,14 +158,14 @@ def _of_each(one: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def _engine(problem: Problem, member: Members) -> tuple[Problem, Engine]:
-    own = replace(problem, loglik=member.loglik)
-    return own, engine_of(own, member.loglik, member.base, member.data, member.codes)
+def _passes(problem: Problem, member: Members) -> Passes:
+    problem = replace(problem, loglik=member.loglik)
+    return Passes.traced(problem, member.base, member.data, member.codes)
 
 
 def point_at(problem: Problem, member: Members, z: Array) -> Any:
     """Value, score and Hessian at z (k,)."""
-    return slim(problem.chart, _engine(problem, member)[1].evaluate(z))
+    return drop_user_scale(problem.chart, _passes(problem, member).evaluate(z))
 
 
 evaluate = _of_each(point_at)
@@ -213,20 +213,19 @@ def _halved(tree: Tree) -> Tree:
 @_of_each
 def further(problem: Problem, member: Members, point: Any, verdict: Any) -> Any:
     """The sandwich or the expected information at the end."""
-    own, engine = _engine(problem, member)
-    return beyond(own.kind, engine, point, verdict)
+    return robust_covariance(_passes(problem, member), point, verdict)
 
 
 @_of_each
 def first_bad(problem: Problem, member: Members, z: Array) -> Array:
     """The first term that is not finite."""
-    return _engine(problem, member)[1].first_bad(problem.chart.to_user(z, member.base))
+    return _passes(problem, member).first_bad(problem.chart.to_user(z, member.base))
 
 
 @_of_each
 def first_rough(problem: Problem, member: Members, z: Array) -> Array:
     """The first row of which a term or a derivative is not finite."""
-    return _engine(problem, member)[1].first_rough(problem.chart.to_user(z, member.base))
+    return _passes(problem, member).first_rough(problem.chart.to_user(z, member.base))
 
 
 @_of_each
@@ -252,5 +251,6 @@ def counted(problem: Problem, member: Members) -> Array:
 @_of_each
 def approached(problem: Problem, member: Members, z: Array) -> Any:
     """The neighbourhood of the maximum by a first-order method, and its steps."""
-    objective: Any = _engine(problem, member)[1].evaluate
+    problem = replace(problem, loglik=member.loglik)
+    objective = objective_of(problem, member.base, member.data)
     return approach(problem.solver, objective.value, objective, objective.curvatures, z)

@@ -52,7 +52,7 @@ MAX_BYTES_OF_ONE_LAST_ROUND = (
 )  # padded bytes up to which open members of all lengths are gathered into one last round
 
 
-class Run:
+class Scheduler:
     """The work of one batch: pieces, where their results go, what is still open."""
 
     def __init__(
@@ -211,7 +211,7 @@ class Run:
     # ------------------------------------------------------------ the rounds
 
     def fits(self) -> Fit:
-        """Run everything."""
+        """Scheduler everything."""
         try:
             self._round(self.pieces, self._run_first)
             if self._has_middle():
@@ -237,7 +237,7 @@ class Run:
         return len(self.pieces) > 1
 
     def _round(self, pieces: list[Piece], run: Callable[[Piece], list[np.ndarray]]) -> None:
-        """Run pieces one after the other; those that a checkpoint holds are read.
+        """Scheduler pieces one after the other; those that a checkpoint holds are read.
 
         Not by threads: two of them in XLA's CPU client at once were seen to wait for each other for
         ever. Devices run side by side.

@@ -47,9 +47,9 @@ SCORE_ROUNDING_IN_STDERR = (
 )
 
 
-def short(turn: Array) -> Array:
+def longest_safe_step(turn: Array) -> Array:
     """The length of a step, in standard errors, that moves no standard error by more than
-    ``EXACT``.
+    ``STDERR_TOLERANCE``.
 
     Args:
         turn: relative change of the information over one standard error, as the sample shows it.
@@ -59,13 +59,13 @@ def short(turn: Array) -> Array:
     )
 
 
-def kept(slopes: Callable[[Array], Slope], longest: Array, state: State) -> Point | None:
+def reuse_hessian(slopes: Callable[[Array], Slope], longest: Array, state: State) -> Point | None:
     """The point at the end of the pending step with the Hessian of the present one; None where that
     has to be evaluated.
 
     Args:
         slopes: the pass for value and score.
-        longest: a ``short`` step.
+        longest: the ``longest_safe_step``.
         state: of a climb by Newton's steps.
     """
     newton = state.newton
@@ -73,25 +73,22 @@ def kept(slopes: Callable[[Array], Slope], longest: Array, state: State) -> Poin
         newton.definite and newton.convex and np.sqrt(2 * newton.decrement) <= longest
     ):
         return None
-    here = state.point
-    at = slopes(state.point.z + state.move)
+    before = state.point
+    slope = slopes(before.z + state.move)
+    user = before.aux
     point = Point(
-        at.z,
-        at.value,
-        at.absolute,
-        at.score,
-        here.hessian,
+        slope.z,
+        slope.value,
+        slope.absolute,
+        slope.score,
+        before.hessian,
         None,
-        at.aux._replace(hessian=here.aux.hessian, hessian_by=here.aux.hessian_by),
+        slope.aux._replace(hessian=user.hessian, hessian_by=user.hessian_by),
     )
-    finite = np.isfinite(at.value) and np.all(np.isfinite(at.score))
-    return (
-        point
-        if finite
-        and _left(point, state)
-        <= max(0.5 * CHANGES * np.sqrt(2 * newton.decrement), SCORE_ROUNDING_IN_STDERR)
-        else None
-    )
+    if not np.isfinite(slope.value) or not np.all(np.isfinite(slope.score)):
+        return None
+    allowed = 0.5 * CHANGES * np.sqrt(2 * newton.decrement)
+    return point if _left(point, state) <= max(allowed, SCORE_ROUNDING_IN_STDERR) else None
 
 
 def _left(point: Point, state: State) -> Any:

@@ -1,19 +1,30 @@
-"""A fit under a trace: the maximum as the root of the score, whose derivatives come from the
-implicit function theorem.
+"""The road of ``fit`` under a trace: the maximum as the root of the score, whose derivatives come
+from the implicit function theorem.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Data, Loglik
 from jaxmle.fitting.objective import Objective
-from jaxmle.fitting.passes import Problem, complete, engine_of, search
+from jaxmle.fitting.options import Options, Posed
+from jaxmle.fitting.passes import (
+    Codes,
+    Passes,
+    Problem,
+    complete,
+    objective_of,
+    problem_of,
+    search,
+)
+from jaxmle.fitting.shards import in_shard
 from jaxmle.fitting.user_scale import Reach
 from jaxmle.fitting.verdict import Verdict
 from jaxmle.likelihood.derivatives import (
@@ -25,50 +36,65 @@ from jaxmle.likelihood.derivatives import (
     no_mode,
     without_derivative,
 )
+from jaxmle.likelihood.information.covariance import cluster_codes
+from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.structure import count, term_shape
 from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import cached_under_trace
+from jaxmle.runtime.jax_state import without_alarms
 from jaxmle.solvers.first_order import approach
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.trust_region import maximise
 
 
-def traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Fit:
-    """The fit with derivatives by the implicit function theorem, or, where the Hessian is by
-    differences, without.
+def fit_under_trace(posed: Posed, options: Options) -> Fit:
+    """The fit of a problem under a trace: pose, then search in one program."""
+    check_bandwidth(options.vcov, posed.rows)
+    clusters = options.clusters
+    codes = () if clusters is None else cluster_codes(clusters, posed.rows)
+    problem = problem_of(posed.loglik, posed.chart, options)
+    bare = problem.bare
+
+    def make(loglik: Loglik) -> Callable[..., Fit]:
+        return partial(traced_fit, replace(bare, loglik=loglik))
+
+    limits = (options.max_steps, options.block_rows, str(posed.dtype))
+    key = ("fit", problem.chart, problem.solver, problem.kind, *limits)
+    program = cached_under_trace(posed.loglik, key, make)
+    with without_alarms():
+        return in_shard(program, posed.base, posed.data, codes)
+
+
+def traced_fit(problem: Problem, base: Array, data: Data, codes: Codes) -> Fit:
+    """The fit with derivatives by the implicit function theorem; without any where the Hessian is
+    by differences.
     """
 
-    def implicit() -> Fit:
+    def differentiable() -> Fit:
         return _traced_climb(problem, _root, base, data, codes)
 
-    def plain() -> Fit:
-        loglik, still, rows = without_derivative((problem.loglik, base, data))
-        return _traced_climb(replace(problem, loglik=loglik), _search, still, rows, codes)
+    def constant() -> Fit:
+        loglik, fixed_base, rows = without_derivative((problem.loglik, base, data))
+        return _traced_climb(replace(problem, loglik=loglik), _search, fixed_base, rows, codes)
 
-    return first_that_exists((implicit, plain), problem.loglik, problem.layout.unravel(base), data)
+    params = problem.layout.unravel(base)
+    return first_that_exists((differentiable, constant), problem.loglik, params, data)
 
 
 def _traced_climb(
     problem: Problem,
-    road: Callable[..., tuple[Array, Verdict, Reach, Array]],
+    solve: Callable[..., tuple[Array, Verdict, Reach, Array]],
     base: Array,
-    data: Tree,
-    codes: tuple[Array, ...],
+    data: Data,
+    codes: Codes,
 ) -> Fit:
-    loglik = problem.loglik
-    engine = engine_of(problem, loglik, base, data, codes)
-    z, verdict, reached, extra = road(problem, engine.evaluate, base, problem.chart.to_free(base))
-    n = jnp.asarray(count(loglik, data, lambda: term_count(problem, base, data)), base.dtype)
-    return complete(
-        problem,
-        engine,
-        base,
-        verdict,
-        reached,
-        engine.evaluate(z),
-        n,
-        jnp.zeros(2, jnp.uint32),
-        extra,
-    )
+    objective = objective_of(problem, base, data)
+    z, verdict, reached, steps = solve(problem, objective, base, problem.chart.to_free(base))
+    terms = partial(term_count, problem, base, data)
+    n = jnp.asarray(count(problem.loglik, data, terms), base.dtype)
+    passes = Passes.traced(problem, base, data, codes)
+    no_id = jnp.zeros(2, jnp.uint32)
+    return complete(passes, verdict, reached, objective(z), n, no_id, steps)
 
 
 def _search(
@@ -90,19 +116,20 @@ def _root(
     """
 
     def solve(score: Any, z: Array) -> tuple[Array, Any]:
-        root, verdict, reached, extra = _search(problem, objective, base, z)
-        by.append(verdict.point.aux.hessian_by)
-        found = jax.tree.map(jnp.asarray, (verdict, reached, extra))
-        types.append(jax.tree.map(lambda leaf: leaf.dtype, found))
-        return root, jax.tree.map(lambda leaf: leaf.astype(z.dtype), found)
+        root, verdict, reached, steps = _search(problem, objective, base, z)
+        methods.append(verdict.point.aux.hessian_by)
+        arrays = jax.tree.map(jnp.asarray, (verdict, reached, steps))
+        types.append(jax.tree.map(lambda leaf: leaf.dtype, arrays))
+        return root, jax.tree.map(lambda leaf: leaf.astype(z.dtype), arrays)
 
     def solve_linear(information: Any, y: Array) -> Array:
-        return _solve_symmetric(information, y, by[0].method if by and by[0] else None)
+        return _solve_symmetric(
+            information, y, methods[0].method if methods and methods[0] else None
+        )
 
     types: list[Any] = []
-    by: list[
-        Differentiation | None
-    ] = []  # how the Hessian was found in ``solve``, which comes first
+    # how the Hessian was differentiated in ``solve``, which comes first
+    methods: list[Differentiation | None] = []
     root, aux = jax.lax.custom_root(gradient(objective.value), z, solve, solve_linear, has_aux=True)
     # Integers and booleans travel as floats: they have no tangent to carry.
     verdict, reached, extra = jax.tree.map(
@@ -131,15 +158,13 @@ def _solve_symmetric(information: Any, y: Array, method: str | None) -> Array:
 def approached(problem: Problem, objective: Objective, z: Array) -> tuple[Array, Array]:
     """A point (k,) near the maximum by the problem's first-order method, and its steps ()."""
 
-    def road() -> tuple[Array, Array]:
+    def approach_from() -> tuple[Array, Array]:
         return approach(problem.solver, objective.value, objective, objective.curvatures, z)
 
-    return first_that_exists((road,), objective.value, z)
+    return first_that_exists((approach_from,), objective.value, z)
 
 
-def term_count(problem: Problem, base: Array, data: Tree) -> float:
-    """How many terms a likelihood without data returns; NaN where it is one number, of who
-    knows how many.
-    """
+def term_count(problem: Problem, base: Array, data: Data) -> float:
+    """How many terms a likelihood without data returns; NaN where it returns their sum."""
     shape = term_shape(problem.loglik, problem.layout, base, data)
     return shape[0] if shape else jnp.nan

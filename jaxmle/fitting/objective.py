@@ -21,7 +21,7 @@ from jaxmle.solvers.bfgs import Slope
 from jaxmle.solvers.trust_region import Point
 
 
-class User(NamedTuple):
+class UserScale(NamedTuple):
     """The same point on the user's scale."""
 
     x: Array  # (p,)
@@ -31,8 +31,8 @@ class User(NamedTuple):
     hessian_by: Differentiation | None = None  # None: forward over reverse
 
 
-def slim(chart: Chart, point: Point) -> Point:
-    """The point without what ``restored`` can tell from its chart: the states of many members
+def drop_user_scale(chart: Chart, point: Point) -> Point:
+    """The point without what ``with_user_scale`` can tell from its chart: the states of many members
     are read and written at every step.
     """
     if not chart.is_entrywise:
@@ -43,16 +43,16 @@ def slim(chart: Chart, point: Point) -> Point:
     return point._replace(aux=how if chart.is_identity else (score, hessian, how))
 
 
-def restored(chart: Chart, base: Array, point: Point) -> Point:
-    """A ``slim`` point with all of its ``User``."""
+def with_user_scale(chart: Chart, base: Array, point: Point) -> Point:
+    """A ``drop_user_scale`` point with all of its ``UserScale``."""
     if not chart.is_entrywise:
         return point
     if chart.is_identity:
         eye = jnp.eye(chart.k, dtype=point.z.dtype)
-        return point._replace(aux=User(point.z, eye, point.score, point.hessian, point.aux))
+        return point._replace(aux=UserScale(point.z, eye, point.score, point.hessian, point.aux))
     x, slope = _sloped(chart, base, point.z)
     score, hessian, how = point.aux
-    return point._replace(aux=User(x, jnp.diag(slope), score, hessian, how))
+    return point._replace(aux=UserScale(x, jnp.diag(slope), score, hessian, how))
 
 
 def _sloped(chart: Chart, base: Array, z: Array) -> tuple[Array, Array]:
@@ -100,7 +100,7 @@ class Objective:
         jacobian = jax.jacfwd(self.to_user)(z)
         at = slopes(self.loglik, self.layout, x, self.data, self.block_rows)
         return Slope(
-            z, at.value, at.absolute, at.score @ jacobian, User(x, jacobian, at.score, None)
+            z, at.value, at.absolute, at.score @ jacobian, UserScale(x, jacobian, at.score, None)
         )
 
     def _point(
@@ -114,7 +114,7 @@ class Objective:
             score,
             hessian,
             curvature,
-            User(x, jacobian, at.score, at.hessian, at.hessian_by),
+            UserScale(x, jacobian, at.score, at.hessian, at.hessian_by),
         )
 
     def _entrywise(self, z: Array) -> Point:

@@ -22,7 +22,7 @@ from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, With
 from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.likelihood.priors import NormalPrior, Ridge
 from jaxmle.likelihood.regression import Linear, Regression
-from jaxmle.likelihood.structure import parts_of, term_shape
+from jaxmle.likelihood.structure import core_of, term_shape
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision, remembered
@@ -49,7 +49,7 @@ def with_signals(found: Fit, asked: Any, tree: Any, data: Tree) -> Fit:
         is_mean_of_rows = _is_mean(tree, found.layout, data)
     if is_mean_of_rows:
         warnings.warn(
-            MEAN_OF_ROWS[0].upper() + MEAN_OF_ROWS[1:], MeanLikelihoodWarning, stacklevel=3
+            MEAN_OF_ROWS[0].upper() + MEAN_OF_ROWS[1:], MeanLikelihoodWarning, stacklevel=4
         )
     code = CONCAVE_FLAG * has_one_maximum(asked) + MEAN * is_mean_of_rows
     if not code:
@@ -99,9 +99,7 @@ def _is_mean(tree: Any, layout: Layout, data: Tree) -> bool:
     """Whether the likelihood returns one number in which all that depends on the data is
     divided by the number of rows.
     """
-    core = tree
-    while parts_of(core) and not isinstance(core, Pool):
-        core = parts_of(core)[0]
+    core = core_of(tree)
     if not isinstance(core, Opaque):
         return False
     point = np.zeros(layout.p)

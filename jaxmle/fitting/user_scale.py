@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
-from jaxmle.fitting.objective import User
+from jaxmle.fitting.objective import UserScale
 from jaxmle.fitting.verdict import Limit, Survey, Verdict
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.tree import Chart
@@ -84,7 +84,7 @@ def conclude(
     roots: np.ndarray,
     verdict: Verdict,
     reached: Reach,
-    user: User,
+    user: UserScale,
     base: Array,
     vcov: Array,
 ) -> dict[str, Any]:
@@ -198,7 +198,7 @@ def _projector(null: Array) -> Array:
 def record(
     chart: Chart,
     verdict: Verdict,
-    user: User,
+    user: UserScale,
     ending: dict[str, Any],
     *,
     n: Array,

@@ -13,7 +13,8 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.batch.inputs import codes_within, leaf_axes
+from jaxmle.batch.stacked import leaf_axes
+from jaxmle.batch.table import codes_within
 from jaxmle.fitting.identity import identity
 from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import Weights, weight

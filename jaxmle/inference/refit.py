@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -11,8 +11,8 @@ import numpy as np
 
 from jaxmle._types import Loglik, Tree
 from jaxmle.batch.batch import fit_members
-from jaxmle.fitting.fit import MAX_STEPS, check_options
 from jaxmle.fitting.identity import identity
+from jaxmle.fitting.options import Options, constraints_of
 from jaxmle.inference.again import check_fit, check_same, check_weighting
 from jaxmle.likelihood.checks import check_weights, host_data
 from jaxmle.likelihood.combinators import Weight, Weights, weight
@@ -56,13 +56,9 @@ class Refit:
 
     loglik: Loglik
     data: Tree
-    weights: Weights | None
     layout: Layout
     start: Tree
-    constraints: Tree
-    dtype: np.dtype
-    solver: Any = None
-    max_steps: int = MAX_STEPS
+    options: Options
 
     def __call__(
         self,
@@ -78,20 +74,9 @@ class Refit:
             self.loglik,
             self.start if starts is None else starts,
             data,
-            self.constraints,
-            self.solver,
-            vcov,
-            clusters,
-            weights,
-            self.dtype,
-            self.max_steps,
-            None,
-            in_axes,
-            None if starts is None else 0,
-            None,
-            None,
-            False,
-            None,
+            replace(self.options, weights=weights, vcov=vcov, clusters=clusters, progress=False),
+            in_axes=in_axes,
+            params_axis=None if starts is None else 0,
             check_rows=False,
         )
 
@@ -100,8 +85,8 @@ class Refit:
         others.
         """
         tree = as_tree(self.loglik)
-        with precision(self.dtype):
-            start = jax.tree.map(lambda leaf: np.asarray(leaf, self.dtype), self.start)
+        with precision(self.options.host_dtype):
+            start = jax.tree.map(lambda leaf: np.asarray(leaf, self.options.host_dtype), self.start)
             base = self.layout.ravel(start)
             n = rows_of(tree, self.data)
             codes = None if clusters is None or n is None else cluster_codes(clusters, n)[0]
@@ -121,11 +106,7 @@ def refit_of(
     fit: Fit,
     data: Tree,
     params0: Tree,
-    constraints: Tree,
-    weights: Any,
-    solver: Any,
-    max_steps: int,
-    progress: bool | None = None,
+    options: Options,
 ) -> Refit:
     """The fit, checked against the likelihood, the data and the weights that are given again."""
     if tracing():
@@ -133,7 +114,6 @@ def refit_of(
             f"{what} schedules its work from the host and cannot run inside jit or vmap"
         )
     check_fit(what, fit, alone=True)
-    max_steps, _ = check_options(None, None, max_steps, None, progress)
     if fit.verdict not in KNOWN:
         raise ValueError(
             f"the fit is {fit.verdict.name}: there is no maximum to study. {fit.explain()}"
@@ -143,13 +123,14 @@ def refit_of(
             f"weights inside the likelihood cannot be resampled: give them to fit and to {what} "
             "as weights="
         )
-    check_weighting(what, loglik, fit, weights)
+    check_weighting(what, loglik, fit, options.weights)
     data = host_data(data, fit.dtype)
+    weights = options.weights
     whole = as_tree(loglik) if weights is None else weight(loglik, weights)
     check_weights(whole, data)
     check_same(fit, identity(whole, data, fit.dtype)[None])
     own = jax.tree.unflatten(fit.layout.treedef, [leaf.constraint for leaf in fit.layout.leaves])
-    given_too = getattr(loglik, "constraints", None) if constraints is None else constraints
+    given_too = constraints_of(loglik, options.constraints)
     if given_too is not None and layout_of(fit.params, given_too) != fit.layout:
         raise ValueError(
             "constraints differ from those of the fit: leave them out, or give the same"
@@ -157,13 +138,9 @@ def refit_of(
     return Refit(
         loglik,
         data,
-        weights,
         fit.layout,
         _start(what, loglik, fit, data, params0),
-        own,
-        fit.dtype,
-        solver,
-        max_steps,
+        replace(options, constraints=own, dtype=fit.dtype),
     )
 
 

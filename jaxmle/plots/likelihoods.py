@@ -17,9 +17,8 @@ from jaxmle.inference.again import check_same, check_weighting
 from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import weight
 from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
-from jaxmle.likelihood.structure import roots_of
+from jaxmle.likelihood.structure import chart_of, roots_of
 from jaxmle.parameters.arguments import check_count, check_number
-from jaxmle.parameters.tree import Chart
 from jaxmle.plots.canvas import GREY, INK, PALE, axes, entry, numbers, one_fit, percent
 from jaxmle.plots.climbs import Climb
 from jaxmle.record.fit import Fit
@@ -55,7 +54,7 @@ class Slices:
         roots = roots_of(self.tree, layout)
         if roots[j] < 0:
             raise ValueError(f"{name!r} is held by fix: the likelihood has no curve along it")
-        if not Chart(layout, tuple(bool(r != i) for i, r in enumerate(roots))).single[roots[j]]:
+        if not chart_of(self.tree, layout).single[roots[j]]:
             raise ValueError(
                 f"{name!r} is one of several entries that move together: it cannot move with the "
                 "others held. Draw its profile"

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from jaxmle._types import Loglik, Tree
-from jaxmle.batch.batch import fit_batch
-from jaxmle.batch.inputs import check_params_axis
-from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
+from jaxmle.batch.batch import fit_members
+from jaxmle.batch.start_values import check_params_axis
+from jaxmle.fitting.options import MAX_STEPS, Options, constraints_of
 from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import Weight, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
@@ -90,18 +90,25 @@ def multistart(
             "multistart schedules its work from the host and cannot run inside jit or vmap; "
             "there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts"
         )
-    max_steps, _ = check_options(vcov, clusters, max_steps, None, progress)
+    options = Options(
+        constraints=constraints_of(loglik, constraints),
+        solver=solver,
+        vcov=vcov,
+        clusters=clusters,
+        weights=weights,
+        dtype=dtype,
+        max_steps=max_steps,
+        progress=progress,
+    )
     number = check_count("number", number, 1)
     check_params_axis(params_axis)
-    constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
-    real = host_dtype(dtype)
     if has(as_tree(loglik), Weight):
         raise ValueError(
             "weights inside the likelihood cannot be shared by a batch: give them to "
             "multistart(weights=…)"
         )
     tree = as_tree(loglik) if weights is None else weight(loglik, weights)
-    data = _checked_data(tree, data, clusters, real)
+    data = _checked_data(tree, data, options)
     groups = checked_groups(symmetric)
     with precision(np.float64), np.errstate(all="ignore"):
         layout, params = start_values(
@@ -109,29 +116,14 @@ def multistart(
             tree,
             starts,
             data,
-            constraints,
+            options,
             number,
             typed_key(key),
             groups,
             params_axis,
-            real,
         )
     blocks = blocks_of(layout, groups)
-    fits = fit_batch(
-        loglik,
-        params,
-        data,
-        constraints=constraints,
-        solver=solver,
-        vcov=vcov,
-        clusters=clusters,
-        weights=weights,
-        dtype=real,
-        max_steps=max_steps,
-        in_axes=None,
-        params_axis=0,
-        progress=progress,
-    )
+    fits = fit_members(loglik, params, data, options, in_axes=None, params_axis=0)
     maxima = _compared(census(fits, blocks)) if len(fits) > 1 else census(fits, blocks)
     return Multistart(maxima[0].fit if maxima else fits[least_bad(fits)], fits, params, maxima)
 
@@ -146,11 +138,12 @@ def _compared(maxima: tuple[Maximum, ...]) -> tuple[Maximum, ...]:
     return replace(maxima[0], fit=marked), *maxima[1:]
 
 
-def _checked_data(loglik: Loglik, data: Tree, clusters: Any, dtype: np.dtype) -> Tree:
+def _checked_data(loglik: Loglik, data: Tree, options: Options) -> Tree:
     """The data as one data set: ``fit_batch`` would read a list as many, and rows of NaN as a
     matter of one member.
     """
-    data = host_data(tuple(data) if isinstance(data, list) else data, dtype)
+    clusters = options.clusters
+    data = host_data(tuple(data) if isinstance(data, list) else data, options.host_dtype)
     rows_of(loglik, data)
     check_values(loglik, data)
     if clusters is not None and np.ndim(clusters) != 1:

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
+from jaxmle.fitting.options import Options, check_has_start
 from jaxmle.likelihood.checks import check_fixed, check_start, host_params
 from jaxmle.likelihood.contract import terms_of
-from jaxmle.likelihood.structure import roots_of, substituted
+from jaxmle.likelihood.structure import chart_of, roots_of, substituted
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.runtime.compile import remembered, to_numpy
@@ -35,35 +36,32 @@ def start_values(
     tree: Any,
     starts: Any,
     data: Tree,
-    constraints: Tree,
+    options: Options,
     number: int,
     key: Array,
     groups: tuple[Any, ...],
     axis: Any,
-    dtype: np.dtype,
 ) -> tuple[Layout, Tree]:
     """The layout of one start, and all of them (s, …)."""
     if starts is None:
-        if not hasattr(loglik, "start"):
-            raise ValueError(
-                "starts is missing: give start values or a sampler(key) of them; only a model "
-                "with a method start(data) may go without"
-            )
-        starts = loglik.start(data)
+        check_has_start(loglik, "starts", "start values or a sampler(key) of them")
+        starts = loglik.start(data)  # type: ignore[attr-defined]  # a model, as seen above
         axis = None
+    constraints = options.constraints
+    dtype = options.host_dtype
     if _is_sampler(starts):
         params = host_params(_sampled(starts, key, number), dtype, "starts")
         many = True
     else:
         params = host_params(starts, dtype, "starts")
         many = _are_many(tree, params, data, constraints, groups, axis)
-    one = _first(params) if many else params
-    layout = layout_of(one, constraints)
+    start = _first(params) if many else params
+    layout = layout_of(start, constraints)
     if many:
         return layout, params
-    check_start(layout, one)
+    check_start(layout, start)
     check_fixed(tree, layout)
-    return layout, drawn_about(tree, layout, one, number, key)
+    return layout, drawn_about(tree, layout, start, number, key)
 
 
 def _first(params: Tree) -> Tree:
@@ -192,8 +190,8 @@ def _stacked(drawn: list[Tree]) -> Tree:
 
 def drawn_about(loglik: Loglik, layout: Layout, params: Tree, number: int, key: Array) -> Tree:
     """``params`` itself, then normal draws about it on the free scale; (number, …)."""
-    roots = np.asarray(roots_of(loglik, layout))
-    chart = Chart(layout, tuple(bool(root != j) for j, root in enumerate(roots)))
+    roots = roots_of(loglik, layout)
+    chart = chart_of(loglik, layout)
     base = np.asarray(substituted(loglik, layout, layout.ravel(params)))
     follow = np.where(roots >= 0, roots, np.arange(layout.p))
     steps = np.asarray(

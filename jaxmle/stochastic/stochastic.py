@@ -4,10 +4,9 @@ and an exact polish where it is wanted.
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,27 +17,24 @@ import optax
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.closures.program_digest import ADDRESS, model_digest
-from jaxmle.fitting.fit import check_options, fit, host_dtype
+from jaxmle.fitting.fit import fit_with
+from jaxmle.fitting.options import Options, Posed, constraints_of, read
 from jaxmle.likelihood.checks import (
     check_coding,
-    check_fixed,
-    check_start,
-    check_values,
     host_data,
     host_params,
 )
-from jaxmle.likelihood.combinators import Penalize, Pool, Weight, weight
+from jaxmle.likelihood.combinators import Penalize, Pool, Weight
 from jaxmle.likelihood.contract import as_tree, data_length
 from jaxmle.likelihood.discovery.row_independence import check_rows_apart
 from jaxmle.likelihood.indices import check_indices
-from jaxmle.likelihood.structure import has, parts_of, roots_of, substituted
+from jaxmle.likelihood.structure import has, parts_of, substituted
 from jaxmle.parameters.arguments import (
     check_choice,
     check_count,
     check_function,
     shown,
 )
-from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint, digest
 from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
@@ -183,46 +179,24 @@ def fit_stochastic(
             "there, use jaxmle.fit or optax itself"
         )
     _check_options(optimizer, batch_size, epochs, schedule, held_out, patience, polish)
-    check_options(vcov, None, 0, None, progress)
-    if params0 is None and not hasattr(loglik, "start"):
-        raise ValueError(
-            "params0 is missing: give start values; only a model with a method start(data) may "
-            "go without"
-        )
-    if params0 is None:
-        rows = host_data(data, np.float64, nan=True)
-        check_coding(loglik, rows)
-        params0 = loglik.start(rows)  # type: ignore[attr-defined]  # a model, as seen above
-    real = host_dtype(dtype)
-    constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
-    tree = as_tree(loglik) if weights is None else weight(loglik, weights)
-    _check_kind(tree)
-    params = host_params(params0, real)
-    layout = layout_of(params, constraints)
-    check_start(layout, params)
-    check_fixed(tree, layout)
-    over = _checked_over(polish_over, polish, loglik, params)
-    rows = host_data(data, real)
-    n = data_length(rows)
-    if n is None:
+    options = Options(
+        constraints=constraints, vcov=vcov, weights=weights, dtype=dtype, progress=progress
+    )
+    posed = read(loglik, params0, data, options)
+    _check_kind(posed.loglik)
+    names = _checked_over(polish_over, polish, loglik, posed.params)
+    if posed.rows is None:
         raise ValueError("data has no arrays: there are no rows to draw batches of")
-    check_values(tree, rows)
-    with precision(real), np.errstate(all="ignore"), Checkpoint(checkpoint) as kept:
-        check_indices(tree, layout, layout.ravel(params), rows)
-        run = _Run.of(
-            tree, layout, rows, n, typed_key(key), held_out, real, optimizer, schedule, batch_size
-        )
-        found = run.climb(params, int(epochs), patience, kept, progress)
-    if polish is None or found.stopped == "nonfinite":
-        return found
-    options = {
-        "constraints": constraints,
-        "weights": weights,
-        "solver": POLISHERS[polish],
-        "vcov": vcov,
-        "progress": progress,
-    }
-    return dataclasses.replace(found, fit=_polished(loglik, found.params, data, over, options))
+    with precision(posed.dtype), np.errstate(all="ignore"), Checkpoint(checkpoint) as store:
+        layout = posed.layout
+        check_indices(posed.loglik, layout, layout.ravel(posed.params), posed.data)
+        walk = _Run.of(posed, typed_key(key), held_out, optimizer, schedule, batch_size)
+        result = walk.climb(posed.params, int(epochs), patience, store, progress)
+    if polish is None or result.stopped == "nonfinite":
+        return result
+    options = replace(options, solver=POLISHERS[polish], dtype=None)
+    polished = _polished(loglik, result.params, data, names, options)
+    return replace(result, fit=polished)
 
 
 # ---------------------------------------------------------------- what can be said before anything
@@ -329,20 +303,18 @@ class _Run:
     @classmethod
     def of(
         cls,
-        loglik: Loglik,
-        layout: Layout,
-        data: Tree,
-        n: int,
+        posed: Posed,
         key: Array,
         held_out: Any,
-        dtype: np.dtype,
         optimizer: Any,
         schedule: Any,
         batch_size: int,
     ) -> _Run:
-        chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots_of(loglik, layout))))
-        if not chart.k:
-            raise ValueError("every parameter is fixed: there is nothing to estimate")
+        loglik = posed.loglik
+        data = posed.data
+        n = posed.rows or 0
+        chart = posed.chart
+        dtype = posed.dtype
         w = row_weights(loglik, n)
         other = None
         train = np.arange(n)
@@ -408,7 +380,7 @@ class _Run:
         walk = compiled(
             self.loglik, ("stochastic epoch", shape), lambda ll: partial(shape.epoch, ll)
         )
-        still = dataclasses.replace(shape, optimizer=None, schedule=None)
+        still = replace(shape, optimizer=None, schedule=None)
         sums = compiled(self.loglik, ("stochastic sums", still), lambda ll: partial(still.sums, ll))
         mass = np.asarray(self.masses[0], self.dtype)
 
@@ -609,7 +581,7 @@ def _prior_over(prior: Any, held: dict[str, Any], params: dict[str, Any]) -> Arr
 def _narrowed(loglik: Any, held: dict[str, Any]) -> Any:
     """The likelihood, and its priors, as functions of the parameters that are not held."""
     if isinstance(loglik, Weight):
-        return dataclasses.replace(loglik, loglik=_narrowed(loglik.loglik, held))
+        return replace(loglik, loglik=_narrowed(loglik.loglik, held))
     if isinstance(loglik, Penalize):
         return Penalize(
             _narrowed(loglik.loglik, held), jax.tree_util.Partial(_prior_over, loglik.prior, held)
@@ -618,17 +590,16 @@ def _narrowed(loglik: Any, held: dict[str, Any]) -> Any:
 
 
 def _polished(
-    loglik: Loglik, params: Tree, data: Tree, over: tuple[str, ...] | None, options: dict[str, Any]
+    loglik: Loglik, params: Tree, data: Tree, names: tuple[str, ...] | None, options: Options
 ) -> Fit:
     """``fit`` from the end of the mini-batches, of all parameters or of those named."""
-    if over is None:
-        return fit(loglik, params, data, **options)
+    if names is None:
+        return fit_with(loglik, params, data, options)
     exact = host_params(params, np.float64)
-    held = {name: exact[name] for name in params if name not in over}
-    moved = {name: exact[name] for name in over}
-    constraints = options["constraints"]
+    held = {name: exact[name] for name in params if name not in names}
+    moving = {name: exact[name] for name in names}
+    constraints = constraints_of(loglik, options.constraints)
     if isinstance(constraints, dict):
-        constraints = {name: value for name, value in constraints.items() if name in over}
-    return fit(
-        _narrowed(as_tree(loglik), held), moved, data, **(options | {"constraints": constraints})
-    )
+        constraints = {name: value for name, value in constraints.items() if name in names}
+    options = replace(options, constraints=constraints)
+    return fit_with(_narrowed(as_tree(loglik), held), moving, data, options)

@@ -18,7 +18,7 @@ from jaxmle.inference.again import Visit, inverse_root, visit
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.discovery.row_independence import check_rows_apart
 from jaxmle.likelihood.information.covariance import cluster_information, cluster_sums
-from jaxmle.likelihood.structure import jeffreys_of, roots_of
+from jaxmle.likelihood.structure import chart_of, jeffreys_of, roots_of
 from jaxmle.likelihood.terms import row_information, term_rows
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.record.fit import Fit
@@ -172,7 +172,7 @@ def _delete(
     information is the identity.
     """
     roots = roots_of(loglik, layout)
-    chart = Chart(layout, tuple(bool(root != j) for j, root in enumerate(roots)))
+    chart = chart_of(loglik, layout)
     z = chart.to_free(x)
     at = Objective(loglik, chart, x, data)(z)
     root = inverse_root(-at.hessian)

@@ -16,7 +16,7 @@ from jaxmle.inference.again import check_fit, check_weighting, visit
 from jaxmle.inference.profiles.profile import Profile
 from jaxmle.likelihood.combinators import weight
 from jaxmle.likelihood.contract import as_tree, terms_of
-from jaxmle.likelihood.structure import roots_of
+from jaxmle.likelihood.structure import chart_of, roots_of
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.parameters.tree import Chart
 from jaxmle.record.fit import Fit
@@ -88,7 +88,7 @@ def profile_end(
     entry = int(roots[layout.names.index(name)])
     if entry < 0:
         raise ValueError(f"{name!r} is held by fix: it has no interval")
-    chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots)))
+    chart = chart_of(tree, layout)
     here = found.at_ends[found.names.index(name), int(side == "upper")]
     return _end(
         tree,

@@ -15,17 +15,18 @@ import numpy as np
 from jaxmle._types import Loglik, Tree
 from jaxmle.batch.chunk import Chunk, Flat, Programs, flat_members
 from jaxmle.batch.identities import identities
-from jaxmle.batch.inputs import Inputs, gathered
+from jaxmle.batch.inputs import Inputs, read_batch
 from jaxmle.batch.members import buckets
 from jaxmle.batch.plan import DATA, Schedule, cut, free_bytes
 from jaxmle.batch.solver import machine
 from jaxmle.fitting.identity import identity
-from jaxmle.fitting.passes import Problem, compiled_pass, pose
+from jaxmle.fitting.options import Options
+from jaxmle.fitting.passes import Problem, compile_pass, problem_of
 from jaxmle.inference.again import check_axes, check_fit, check_same, check_weighting
 from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import weight
 from jaxmle.likelihood.contract import as_tree
-from jaxmle.likelihood.structure import substituted, term_shape
+from jaxmle.likelihood.structure import chart_of, substituted, term_shape
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
 
@@ -122,7 +123,7 @@ class Study:
         """
         base = self.base
         on_device = jax.tree.map(jax.device_put, self.data)
-        program = compiled_pass(self.problem, "evaluate")
+        program = compile_pass(self.problem, "evaluate")
 
         def evaluate(lanes: np.ndarray, z: np.ndarray) -> Values:
             points = [program(base, on_device, (), row) for row in z]
@@ -269,7 +270,7 @@ def _single(loglik: Loglik, fit: Fit, data: Tree, weights: Any) -> Study:
     check_values(tree, seen)
     check_same(fit, identity(tree, seen, fit.dtype)[None])
     data = host_data(data, np.float64)
-    problem = pose(tree, fit.layout, None, "auto", None, 0, None)
+    problem = problem_of(tree, chart_of(tree, fit.layout), Options(max_steps=0))
     base = _base(fit, tree)
     term_shape(tree, fit.layout, base, data)  # the data are of the likelihood's shape
     none = np.zeros(0)
@@ -280,24 +281,16 @@ def _batch(
     loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any, status: np.ndarray
 ) -> Study:
     base = _base(fit, as_tree(loglik))
-    inputs = gathered(
-        loglik,
-        fit.layout.unravel(base),
-        data,
-        None,
-        weights,
-        None,
-        in_axes,
-        None,
-        np.dtype(np.float64),
-    )
+    options = Options(weights=weights)
+    inputs = read_batch(loglik, fit.layout.unravel(base), data, options, in_axes, None)
     if inputs.source.members != len(status):
         raise ValueError(f"the fit has {len(status)} members and the data {inputs.source.members}")
     check_same(fit, identities(inputs.source, fit.dtype))
     # The layout of the fit has its constraints; the one above may have none, and was needed for the
     # data only.
     inputs = replace(inputs, layout=fit.layout, base=base)
-    problem = pose(inputs.loglik, fit.layout, None, "auto", None, 0, None)
+    chart = chart_of(inputs.loglik, fit.layout)
+    problem = problem_of(inputs.loglik, chart, Options(max_steps=0))
     none = np.zeros(0)
     return Study(problem, fit, base, none, none, none, inputs=inputs)
 
