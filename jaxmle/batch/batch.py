@@ -7,7 +7,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxmle._types import Data, Loglik, Params, Tree
@@ -172,15 +171,8 @@ def fit_members(
 
 def _largest(inputs: Inputs) -> Members:
     """The member of most rows."""
-    largest = inputs.largest
-    member = flat_members(
-        inputs, np.array([largest]), tuple(int(n) for n in inputs.source.sizes[largest])
-    )
-    leaves = [
-        leaf if same else leaf[0]
-        for leaf, same in zip(member.leaves, member.form.shared, strict=True)
-    ]
-    return jax.tree.unflatten(member.form.treedef, leaves)
+    length = tuple(int(n) for n in inputs.source.sizes[inputs.largest])
+    return flat_members(inputs, np.array([inputs.largest]), length).first
 
 
 def _check_largest(problem: Problem, inputs: Inputs, largest: Members, check_rows: bool) -> None:

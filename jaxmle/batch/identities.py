@@ -18,13 +18,13 @@ BYTES_TAKEN = 2**26  # bytes of the data of members that are looked at together
 def identities(source: Stacked | Ragged, dtype: np.dtype) -> np.ndarray:
     """The fingerprints (b, 2) of the members of a batch, in the precision of its fit."""
     rows = jax.tree.map(lambda leaf: _real(np.asarray(leaf), dtype), source.rows)
-    found = np.zeros((source.members, 2), np.uint32)
+    ids = np.zeros((source.members, 2), np.uint32)
     source = replace(source, rows=rows)
     for length, owners in buckets(source.sizes, source.padded):
         size = max(1, int(BYTES_TAKEN // max(source.row_bytes() * sum(length), 1.0)))
         for part in np.split(owners, range(size, len(owners), size)):
-            found[part] = source.take(part, length).data_id
-    return found
+            ids[part] = source.take(part, length).data_id
+    return ids
 
 
 def _real(leaf: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -37,8 +37,8 @@ def with_response_ids(fits: Fit, asked: Any, source: Stacked | Ragged, dtype: np
     response = response_of(asked, data)
     if response is None:
         return fits
-    kept = {id(leaf) for leaf in response.values()}
-    flags = [id(leaf) in kept for leaf in jax.tree.leaves(data)]
+    responses = {id(leaf) for leaf in response.values()}
+    flags = [id(leaf) in responses for leaf in jax.tree.leaves(data)]
     flags += [True] * len(jax.tree.leaves(weights))
     rows = (list(response.values()), weights, ())
 

@@ -18,9 +18,9 @@ import numpy as np
 from jaxmle._types import Array, Data, Tree
 from jaxmle.runtime.fingerprint import fingerprints
 
-WASTE = 2.0  # padded rows over real ones that buckets may cost
+MAX_PADDING_RATIO = 2.0  # padded rows over real ones that buckets may cost
 SPARE = 2**18  # padded rows that take less time than compiling for another length
-BUCKETS = 8
+MAX_BUCKETS = 8
 MIN_ROWS_FOR_OWN_LENGTH = 4096  # rows
 NO_MEMBER_AXIS = (
     "nothing runs over members: in_axes is None for every leaf, and neither weights nor params0 "
@@ -60,8 +60,8 @@ class Stacked:
         """Rows of each member, (b, parts)."""
         length = max(
             (
-                np.shape(leaf)[0 if one else 1]
-                for leaf, one in zip(jax.tree.leaves(self.rows), self.shared, strict=True)
+                np.shape(leaf)[0 if is_shared else 1]
+                for leaf, is_shared in zip(jax.tree.leaves(self.rows), self.shared, strict=True)
             ),
             default=1,
         )
@@ -77,8 +77,8 @@ class Stacked:
         """Bytes of one row of one member."""
         return sum(
             leaf.nbytes / leaf.shape[0] / max(leaf.shape[1], 1)
-            for leaf, one in zip(jax.tree.leaves(self.rows), self.shared, strict=True)
-            if not one
+            for leaf, is_shared in zip(jax.tree.leaves(self.rows), self.shared, strict=True)
+            if not is_shared
         )
 
     def stack(self, index: np.ndarray, length: tuple[int, ...]) -> Tree:
@@ -92,18 +92,21 @@ class Stacked:
         leaves, treedef = jax.tree.flatten(self.rows)
         return jax.tree.unflatten(
             treedef,
-            [leaf if one else leaf[cut] for leaf, one in zip(leaves, self.shared, strict=True)],
+            [
+                leaf if is_shared else leaf[cut]
+                for leaf, is_shared in zip(leaves, self.shared, strict=True)
+            ],
         )
 
     def take(self, index: np.ndarray, length: tuple[int, ...]) -> Chunk:
         """The members ``index``, ready to run."""
         rows = self.stack(index, length)
         taken = jax.tree.leaves(rows)
-        told = [
-            np.broadcast_to(leaf, (len(index), *leaf.shape)) if one else leaf
-            for leaf, one in zip(taken, self.shared, strict=True)
+        identified = [
+            np.broadcast_to(leaf, (len(index), *leaf.shape)) if is_shared else leaf
+            for leaf, is_shared in zip(taken, self.shared, strict=True)
         ][: _identified(self.rows)]
-        ids = fingerprints(told, None) if told else np.zeros((len(index), 2), np.uint32)
+        ids = fingerprints(identified, None) if identified else np.zeros((len(index), 2), np.uint32)
         return Chunk(rows, None, ids)
 
 
@@ -156,9 +159,9 @@ class Ragged:
     def member(self, part: int, row: int) -> int:
         """The member that a row of a part's table belongs to."""
         order = self.order[part]
-        at = row if order is None else int(np.flatnonzero(order == row)[0])
+        place = row if order is None else int(np.flatnonzero(order == row)[0])
         ends = self.starts[:, part] + self.sizes[:, part]
-        return int(np.searchsorted(ends, at, side="right"))
+        return int(np.searchsorted(ends, place, side="right"))
 
     def row_bytes(self) -> float:
         """Bytes of one row of one member, with its weight."""
@@ -189,11 +192,11 @@ class Ragged:
             jax.tree.leaves(rows)[: _identified(self.rows)],
             [self.sizes[index, k] for k in self.part[: _identified(self.rows)]],
         )
-        kept = [
+        is_real = [
             (np.arange(wanted) < self.sizes[index, k][:, None]).astype(np.float64)
             for k, wanted in enumerate(length)
         ]
-        weights = np.concatenate(kept, axis=1)
+        weights = np.concatenate(is_real, axis=1)
         # unpadded, a member without rows still needs one of weight 0
         return Chunk(rows, weights if self.padded or not weights.all() else None, ids)
 
@@ -247,12 +250,12 @@ def concatenated(
     names = [
         jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(datasets[0])
     ]
-    own = (
+    part_of_data = (
         [k for k, piece in enumerate(datasets[0]) for _ in jax.tree.leaves(piece)]
         if parts > 1
         else [0] * len(names)
     )
-    part = (*own, *([0] * len(extra)))
+    part = (*part_of_data, *([0] * len(extra)))
     sizes = np.full((len(datasets), parts), -1)
     whole = []
     for name, k, column in zip(
@@ -336,7 +339,7 @@ def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.n
     if size.max() * len(size) <= SPARE:
         candidates = candidates[-1:]
     count = np.array([np.sum(np.minimum(powers, candidates[-1]) == c) for c in candidates])
-    ends = _fewest(candidates, count, WASTE * size.sum())
+    ends = _fewest(candidates, count, MAX_PADDING_RATIO * size.sum())
     of = np.searchsorted(candidates[ends], np.minimum(powers, candidates[-1]))
     return [
         ((_trimmed(int(candidates[end]), size[of == i]),), np.flatnonzero(of == i))
@@ -360,15 +363,15 @@ def _fewest(lengths: np.ndarray, count: np.ndarray, budget: float) -> list[int]:
     """
     m = len(lengths)
     total = np.concatenate([[0], np.cumsum(count)])
-    cost = np.full((BUCKETS + 1, m + 1), np.inf)
-    back = np.zeros((BUCKETS + 1, m + 1), dtype=int)
+    cost = np.full((MAX_BUCKETS + 1, m + 1), np.inf)
+    back = np.zeros((MAX_BUCKETS + 1, m + 1), dtype=int)
     cost[0, 0] = 0.0
-    for used in range(1, BUCKETS + 1):
+    for used in range(1, MAX_BUCKETS + 1):
         for end in range(1, m + 1):
             options = cost[used - 1, :end] + lengths[end - 1] * (total[end] - total[:end])
             back[used, end] = int(np.argmin(options))
             cost[used, end] = options[back[used, end]]
-    within = [used for used in range(1, BUCKETS + 1) if cost[used, m] <= budget]
+    within = [used for used in range(1, MAX_BUCKETS + 1) if cost[used, m] <= budget]
     used = within[0] if within else int(np.argmin(cost[1:, m])) + 1
     ends = []
     end = m

@@ -1,4 +1,4 @@
-"""How a batch is cut up: lanes in a block, blocks in a chunk, and the memory that takes."""
+"""How a batch is cut up: members in a block, blocks in a chunk, and the memory that takes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 CACHED_BLOCK_BYTES = 2**20  # bytes of live arrays in a block that stay in a core's cache
-DATA = 2**26  # bytes of the data of a chunk on a CPU
-STATES = 2**25  # bytes of its states and records
+CHUNK_DATA_BYTES = 2**26  # bytes of the data of a chunk on a CPU
+CHUNK_STATE_BYTES = 2**25  # bytes of its states and records
 SIZES = (
     16,
     128,
@@ -30,26 +30,26 @@ MEMBERS_A_CHUNK_ON_ACCELERATOR = 2**16  # members of a chunk, all in one block, 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The cut of one bucket: chunks of ``blocks`` × ``lanes`` members."""
+    """The cut of one bucket: chunks of ``blocks`` × ``block_size`` members."""
 
-    lanes: int
+    block_size: int
     blocks: int
     chunks: int
     # what the state machine has room for: at least ``members``, and the same for most buckets
-    seats: int
+    slots: int
 
     @property
     def members(self) -> int:
         """Members in a chunk."""
-        return self.lanes * self.blocks
+        return self.block_size * self.blocks
 
 
 def free_bytes() -> float:
     """Memory that can be had without swapping; infinite where the system does not say."""
     try:
         with open("/proc/meminfo", encoding="ascii") as stream:
-            told = {line.split(":")[0]: line.split()[1] for line in stream}
-        return 1024.0 * float(told["MemAvailable"])
+            lines = {line.split(":")[0]: line.split()[1] for line in stream}
+        return 1024.0 * float(lines["MemAvailable"])
     except (OSError, KeyError, ValueError):
         return float("inf")
 
@@ -74,7 +74,7 @@ def cut(
     block: int | None,
     wide: bool,
 ) -> Schedule:
-    """The schedule of a bucket. Seats come in few numbers, so that the programs of the state
+    """The schedule of a bucket. Slots come in few numbers, so that the programs of the state
     machine are compiled once for all buckets.
 
     Args:
@@ -84,7 +84,7 @@ def cut(
         live_bytes: what one evaluation of one member touches.
         record_bytes: of one member's state and record.
         free: bytes that may be used.
-        block: lanes asked for by the user.
+        block: the block size that the user asks for.
         wide: an accelerator.
     """
     sizes = [
@@ -92,20 +92,24 @@ def cut(
         for size in ((MEMBERS_A_CHUNK_ON_ACCELERATOR,) if wide and members > SIZES[-1] else SIZES)
     ]
     data_budget, state_budget = (
-        min(room * (32 if wide else 1), free / 4) for room in (DATA, STATES)
+        min(room * (32 if wide else 1), free / 4) for room in (CHUNK_DATA_BYTES, CHUNK_STATE_BYTES)
     )
     enough = next((size for size in sizes if size >= total), sizes[-1])
-    seats = max(
+    slots = max(
         [size for size in sizes if size <= enough and size * 3 * record_bytes <= state_budget],
         default=sizes[0],
     )
     narrow = 2 ** np.floor(np.log2(np.clip(CACHED_BLOCK_BYTES / max(live_bytes, 1.0), *LANES)))
-    lanes = seats // devices if wide else int(min(block or narrow, seats // devices))
+    block_size = slots // devices if wide else int(min(block or narrow, slots // devices))
     if devices > 1:
-        blocks = seats // devices // lanes * devices
-        return Schedule(lanes, blocks, -(-members // (blocks * lanes)), blocks * lanes)
-    room = max(1, min(seats // lanes, int(data_budget / max(lanes * 2 * data_bytes, 1.0))))
+        blocks = slots // devices // block_size * devices
+        return Schedule(
+            block_size, blocks, -(-members // (blocks * block_size)), blocks * block_size
+        )
+    room = max(
+        1, min(slots // block_size, int(data_budget / max(block_size * 2 * data_bytes, 1.0)))
+    )
     blocks = min(
-        room, 1 << max(0, (-(-members // lanes) - 1).bit_length())
+        room, 1 << max(0, (-(-members // block_size) - 1).bit_length())
     )  # a power of two, so that batches of like size share programs
-    return Schedule(lanes, blocks, -(-members // (lanes * blocks)), seats)
+    return Schedule(block_size, blocks, -(-members // (block_size * blocks)), slots)

@@ -182,8 +182,8 @@ def fit_stochastic(
     options = Options(
         constraints=constraints, vcov=vcov, weights=weights, dtype=dtype, progress=progress
     )
+    _check_kind(as_tree(loglik))
     posed = read(loglik, params0, data, options)
-    _check_kind(posed.loglik)
     names = _checked_over(polish_over, polish, loglik, posed.params)
     if posed.rows is None:
         raise ValueError("data has no arrays: there are no rows to draw batches of")

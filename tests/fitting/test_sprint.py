@@ -53,15 +53,15 @@ def huge(params, data):
 @pytest.fixture
 def sprints(monkeypatch):
     """Small batches sprint too; what each chunk's sprint found is kept."""
-    found, plain = [], chunk.Chunk._sprint
+    found, plain = [], chunk.Chunk._float32_start
 
     def watched(self, z, rounds):
-        found.append((plain(self, z, rounds), self.wanted))
+        found.append((plain(self, z, rounds), self.active))
         return found[-1][0]
 
     monkeypatch.setattr(run, "MIN_ROWS_FOR_FLOAT32_START", 0)
     monkeypatch.setattr(run, "MIN_ROWS_A_MEMBER_FOR_FLOAT32", 0)
-    monkeypatch.setattr(chunk.Chunk, "_sprint", watched)
+    monkeypatch.setattr(chunk.Chunk, "_float32_start", watched)
     return found
 
 

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 from jaxmle.likelihood.regression import NARROW, Column, gradient, gram
 from jaxmle.runtime.cse import once
-from jaxmle.runtime.device import to_float32, to_device
+from jaxmle.runtime.device import to_device, to_float32
 
 
 def operations(function, *args):

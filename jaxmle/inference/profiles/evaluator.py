@@ -17,7 +17,7 @@ from jaxmle.batch.chunk import Chunk, Flat, Programs, flat_members
 from jaxmle.batch.identities import identities
 from jaxmle.batch.inputs import Inputs, read_batch
 from jaxmle.batch.members import buckets
-from jaxmle.batch.plan import DATA, Schedule, cut, free_bytes
+from jaxmle.batch.plan import CHUNK_DATA_BYTES, Schedule, cut, free_bytes
 from jaxmle.batch.solver import machine
 from jaxmle.fitting.identity import identity
 from jaxmle.fitting.options import Options
@@ -149,7 +149,7 @@ class Study:
             data + 8 * sum(length) * (p + 6),
             8.0 * (3 * k * k + 3 * p * p + p * k + 20),
             1,
-            min(free_bytes(), 2 * DATA),
+            min(free_bytes(), 2 * CHUNK_DATA_BYTES),
             None,
             jax.devices()[0].platform != "cpu",
         )
@@ -184,9 +184,9 @@ class _Blocks:
         if held is None or lanes.size < SPARSE * held.size or not np.isin(lanes, held).all():
             self._load(lanes)
         seats = self.loaded["seat"][lanes]
-        wanted = np.zeros(self.schedule.seats, bool)
+        wanted = np.zeros(self.schedule.slots, bool)
         wanted[seats] = True
-        points = np.broadcast_to(z[0], (self.schedule.seats, z.shape[1])).copy()
+        points = np.broadcast_to(z[0], (self.schedule.slots, z.shape[1])).copy()
         points[seats] = z
         found = self.loaded["chunk"].evaluate(points, wanted)
 
@@ -204,7 +204,7 @@ class _Blocks:
         schedule = self.schedule
         seat = np.zeros(len(self.place), int)
         seat[lanes] = np.arange(lanes.size)
-        shape = (-(-lanes.size // schedule.lanes), schedule.lanes)
+        shape = (-(-lanes.size // schedule.block_size), schedule.block_size)
         shared = self.flat.form.shared
         who = np.pad(self.place[lanes], (0, shape[0] * shape[1] - lanes.size), mode="edge")
         own = [
@@ -215,8 +215,8 @@ class _Blocks:
         common = [
             jnp.asarray(leaf) for leaf, same in zip(self.flat.leaves, shared, strict=True) if same
         ]
-        wanted = np.zeros(schedule.seats, bool)
-        laid = self.programs.laid(self.flat.form, own, common, schedule.blocks)
+        wanted = np.zeros(schedule.slots, bool)
+        laid = self.programs.laid_out(self.flat.form, own, common, schedule.blocks)
         empty = np.zeros((0, 2), np.uint32)
         self.loaded.update(
             lanes=lanes,
