@@ -3,8 +3,8 @@ checkpoint keeps.
 
 Members are cut into chunks (``plan``), padded where they are ragged (``members``). A chunk of the
 first round ends when most of its members are done; those that it leaves open are gathered from all
-chunks for a second round and a last one, in chunks of the same shapes. So the likelihood is compiled
-once for each length of data, of which there are at most eight.
+chunks for a second round and a last one, in chunks of the same shapes. So the likelihood is
+compiled once for each length of data, of which there are at most eight.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from jaxmle.batch.programs import point_at
 from jaxmle.batch.resume import ShapeAndDtype, check_piece, identity, stored_schedules
 from jaxmle.batch.solver import AFRESH, half_done, is_open, machine
 from jaxmle.fitting.passes import Problem
-from jaxmle.fitting.separation import settled, wants_cone
+from jaxmle.fitting.separation import wants_cone, with_recession_cone
 from jaxmle.likelihood.recession import is_exact
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint
@@ -182,7 +182,7 @@ class Scheduler:
                     gradients = to_numpy(chunk.run("recession", chunk.active))
                 for slot, member in enumerate(part):
                     own_gradients = jax.tree.map(lambda leaf, slot=slot: leaf[slot], gradients)
-                    fit = settled(fits[member], roots, own_gradients, exact)
+                    fit = with_recession_cone(fits[member], roots, own_gradients, exact)
                     for whole, leaf in zip(leaves, jax.tree.leaves(fit), strict=True):
                         whole[member] = leaf
         return jax.tree.unflatten(jax.tree.structure(fits), leaves)

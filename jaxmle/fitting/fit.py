@@ -1,9 +1,10 @@
 """``fit``: a log-likelihood, a start and data in; a record with estimates, their covariance and a
 verdict out.
 
-``fit`` reads its arguments and hands them to one of two roads. On the host, here, the loop is Python
-over one compiled evaluation in float64. Under a trace (``implicit``) it is one ``while_loop`` in the
-dtype of the trace. The steps, the excursions and the verdict are the same functions.
+``fit`` reads its arguments and hands them to one of two roads. On the host, here, the loop is
+Python over one compiled evaluation in float64. Under a trace (``implicit``) it is one
+``while_loop`` in the dtype of the trace. The steps, the excursions and the verdict are the same
+functions.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from jaxmle.fitting.implicit import approached, fit_under_trace, term_count
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.options import MAX_STEPS, Options, Posed, read
 from jaxmle.fitting.passes import Passes, Problem, check_terms, complete, problem_of, search
-from jaxmle.fitting.separation import settled, wants_cone
+from jaxmle.fitting.separation import wants_cone, with_recession_cone
 from jaxmle.fitting.signals import with_signals
 from jaxmle.fitting.user_scale import Reach
 from jaxmle.fitting.verdict import Verdict
@@ -152,7 +153,7 @@ def fit_on_host(posed: Posed, options: Options) -> Fit:
         if fitted.verdict == Status.UNIDENTIFIED and posed.rows is not None:
             return traced_to(fitted, passes, verdict.point.z)
         if fitted.verdict == Status.SEPARATED:
-            return _with_recession_cone(fitted, passes, posed.rows)
+            return _with_cone(fitted, passes, posed.rows)
         return fitted
 
 
@@ -185,7 +186,7 @@ def _number_of_observations(passes: Passes, posed: Posed) -> Array:
     return np.asarray(count(posed.loglik, posed.data, terms), posed.dtype)[()]
 
 
-def _with_recession_cone(fitted: Fit, passes: Passes, rows: int | None) -> Fit:
+def _with_cone(fitted: Fit, passes: Passes, rows: int | None) -> Fit:
     """The record of a separated fit with the cone of its recession, where there are terms to
     compute it from.
     """
@@ -202,7 +203,7 @@ def _with_recession_cone(fitted: Fit, passes: Passes, rows: int | None) -> Fit:
         return lambda base, data: ways(loglik, layout, base, data)
 
     gradients = compiled(problem.loglik, ("ways", layout), make)(base, data)
-    return settled(fitted, problem.roots, gradients, is_exact(problem.loglik))
+    return with_recession_cone(fitted, problem.roots, gradients, is_exact(problem.loglik))
 
 
 # ---------------------------------------------------------------- the search

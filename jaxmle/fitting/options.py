@@ -23,13 +23,23 @@ from jaxmle.likelihood.checks import (
     host_params,
     traced_data,
 )
-from jaxmle.likelihood.combinators import weight
+from jaxmle.likelihood.combinators import Penalize, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
-from jaxmle.likelihood.information.covariance import Kind, check_kind
-from jaxmle.likelihood.structure import chart_of, substituted
+from jaxmle.likelihood.information.covariance import LEVERAGED, Kind, check_kind, check_order
+from jaxmle.likelihood.information.hac import hac
+from jaxmle.likelihood.structure import (
+    chart_of,
+    has,
+    has_law,
+    jeffreys_of,
+    substituted,
+    weighting_of,
+)
+from jaxmle.likelihood.terms import NO_LAW
 from jaxmle.parameters.arguments import check_count, check_flag, shown
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.runtime.compile import tracing
+from jaxmle.solvers.methods import Solver
 
 # evaluations of the likelihood that a fit may take: the longest climb among NIST's regressions
 # takes 2 500 (MGH10, from its first start)
@@ -207,3 +217,71 @@ def _refuse_non_float(params: Params) -> None:
                 f"params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}; "
                 "parameters must be floating-point arrays"
             )
+
+
+# ---------------------------------------------------------------- the covariance asked for
+
+
+def covariance_of(
+    loglik: Any, chart: Chart, solver: Solver, options: Options
+) -> tuple[Kind | None, str, str | None]:
+    """The kind of covariance that ``options`` ask of this likelihood, the mode of estimation, and
+    the label of the covariance in tables.
+
+    Raises:
+        ValueError: where the likelihood does not have it.
+    """
+    if jeffreys_of(loglik) is not None:
+        return _covariance_under_jeffreys(loglik, options, chart)
+    weighting = weighting_of(loglik)
+    kind = options.vcov
+    if (kind == "expected" or solver.curvature == "expected") and not has_law(loglik):
+        raise ValueError(NO_LAW)
+    if kind == "auto":
+        plain = "HC0" if weighting == "sampling" else "observed"
+        kind = plain if options.clusters is None else "CR1"
+    if kind == "cluster":
+        kind = "CR1"
+    elif kind == "hac":
+        kind = hac()
+    check_order(kind, weighting)
+    label = None if kind is None else str(kind)
+    if kind in LEVERAGED and not has_law(loglik):
+        label = f"{kind} (observed leverage)"
+    return kind, "MAP" if has(loglik, Penalize) else "ML", label
+
+
+def _covariance_under_jeffreys(
+    loglik: Any, options: Options, chart: Chart
+) -> tuple[Kind | None, str, str | None]:
+    """Kind, mode and label under Jeffreys's prior, where the covariance is the inverse of the
+    unpenalised information that the prior is made of.
+    """
+    information = jeffreys_of(loglik).information
+    if information == "expected" and not has_law(loglik):
+        raise ValueError(
+            f"jeffreys: {NO_LAW}; or, where the observed information takes its place, "
+            "jeffreys(loglik, information='observed')"
+        )
+    if options.vcov not in ("auto", information, None) or options.clusters is not None:
+        got = repr(options.vcov) if options.clusters is None else "clusters"
+        raise ValueError(
+            "after jeffreys the covariance is the inverse of the unpenalised information, "
+            f"vcov='auto'; got {got}. Another "
+            "kind at the estimate: fit.with_vcov(jaxmle.vcov(loglik, kind)(fit.params, data))"
+        )
+    if weighting_of(loglik) == "sampling":
+        raise ValueError(
+            "jeffreys needs the information of a likelihood, and a sum under sampling weights is "
+            "none; frequency weights are"
+        )
+    if chart.k != len(chart.moving):
+        raise ValueError(
+            "jeffreys needs as many free parameters as entries: no simplex, correlation or "
+            "covariance among them"
+        )
+    variant = "" if information == "expected" else ", observed information"
+    mode = f"MPL (Jeffreys{variant})"
+    if options.vcov is None:
+        return None, mode, None
+    return "expected", mode, f"{information} (unpenalised)"

@@ -18,29 +18,22 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Data, Loglik
 from jaxmle.fitting.objective import Objective, UserScale
-from jaxmle.fitting.options import Options
+from jaxmle.fitting.options import Options, covariance_of
 from jaxmle.fitting.user_scale import Reach, conclude, reach, record
 from jaxmle.fitting.verdict import Limit, Verdict, explore, judge, root_of, survey
-from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.contract import leaf_of, need_terms, terms_of
 from jaxmle.likelihood.histogram import counted, counts_of, distinct, uncounted
 from jaxmle.likelihood.information.covariance import (
-    LEVERAGED,
     Covariance,
     Kind,
-    check_order,
     sandwich,
 )
-from jaxmle.likelihood.information.hac import hac
 from jaxmle.likelihood.structure import (
-    has,
-    has_law,
-    jeffreys_of,
     roots_of,
     term_shape,
     weighting_of,
 )
-from jaxmle.likelihood.terms import NO_LAW, Expected, expected_information, not_finite
+from jaxmle.likelihood.terms import Expected, expected_information, not_finite
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled
@@ -115,10 +108,7 @@ def problem_of(loglik: Any, chart: Chart, options: Options) -> Problem:
     """
     solver = choose(options.solver, chart.k)
     weighting = weighting_of(loglik)
-    if jeffreys_of(loglik) is None:
-        kind, mode, label = _covariance(loglik, options, solver, weighting)
-    else:
-        kind, mode, label = _covariance_under_jeffreys(loglik, options, chart, weighting)
+    kind, mode, label = covariance_of(loglik, chart, solver, options)
     return Problem(
         loglik,
         chart,
@@ -131,63 +121,6 @@ def problem_of(loglik: Any, chart: Chart, options: Options) -> Problem:
         tuple(roots_of(loglik, chart.layout).tolist()),
         label,
     )
-
-
-def _covariance(
-    loglik: Any, options: Options, solver: Solver, weighting: str
-) -> tuple[Kind | None, str, str | None]:
-    """The kind of covariance, the mode of estimation and the label of the covariance."""
-    kind = options.vcov
-    if (kind == "expected" or solver.curvature == "expected") and not has_law(loglik):
-        raise ValueError(NO_LAW)
-    if kind == "auto":
-        plain = "HC0" if weighting == "sampling" else "observed"
-        kind = plain if options.clusters is None else "CR1"
-    if kind == "cluster":
-        kind = "CR1"
-    elif kind == "hac":
-        kind = hac()
-    check_order(kind, weighting)
-    label = None if kind is None else str(kind)
-    if kind in LEVERAGED and not has_law(loglik):
-        label = f"{kind} (observed leverage)"
-    return kind, "MAP" if has(loglik, Penalize) else "ML", label
-
-
-def _covariance_under_jeffreys(
-    loglik: Any, options: Options, chart: Chart, weighting: str
-) -> tuple[Kind | None, str, str | None]:
-    """Kind, mode and label under Jeffreys's prior, where the covariance is the inverse of the
-    unpenalised information that the prior is made of.
-    """
-    information = jeffreys_of(loglik).information
-    if information == "expected" and not has_law(loglik):
-        raise ValueError(
-            f"jeffreys: {NO_LAW}; or, where the observed information takes its place, "
-            "jeffreys(loglik, information='observed')"
-        )
-    if options.vcov not in ("auto", information, None) or options.clusters is not None:
-        got = repr(options.vcov) if options.clusters is None else "clusters"
-        raise ValueError(
-            "after jeffreys the covariance is the inverse of the unpenalised information, "
-            f"vcov='auto'; got {got}. Another "
-            "kind at the estimate: fit.with_vcov(jaxmle.vcov(loglik, kind)(fit.params, data))"
-        )
-    if weighting == "sampling":
-        raise ValueError(
-            "jeffreys needs the information of a likelihood, and a sum under sampling weights is "
-            "none; frequency weights are"
-        )
-    if chart.k != len(chart.moving):
-        raise ValueError(
-            "jeffreys needs as many free parameters as entries: no simplex, correlation or "
-            "covariance among them"
-        )
-    variant = "" if information == "expected" else ", observed information"
-    mode = f"MPL (Jeffreys{variant})"
-    if options.vcov is None:
-        return None, mode, None
-    return "expected", mode, f"{information} (unpenalised)"
 
 
 def check_terms(problem: Problem, base: Array, data: Data) -> None:
@@ -477,8 +410,8 @@ def complete(
 def _with_error(
     problem: Problem, verdict: Verdict, parts: CovarianceParts
 ) -> tuple[Verdict, CovarianceParts]:
-    """Verdict and covariance with the measured error of a Hessian by differences: in the standard errors, the
-    digits and the status.
+    """Verdict and covariance with the measured error of a Hessian by differences: in the standard
+    errors, the digits and the status.
 
     To first order dJ⁻¹ = −J⁻¹(dJ)J⁻¹, and the bread stands twice in a sandwich.
     """
@@ -525,7 +458,7 @@ def finish(
     """The record; no likelihood is needed any more."""
     verdict, parts = _with_error(problem, verdict._replace(point=point), parts)
     ending = conclude(
-        problem.chart, np.array(problem.roots), verdict, reached, point.aux, base, parts.vcov
+        problem.chart, np.array(problem.roots), verdict, reached, point.aux, parts.vcov
     )
     return record(
         problem.chart,

@@ -47,8 +47,8 @@ def generators(
     usual = np.where(
         np.isfinite(size[:1]), size[:1], 0.0
     )  # at the first point, which is not far out
-    kept = np.isfinite(size) & (size > GRADIENT_ROUNDING * usual)
-    return rows[kept], kept
+    is_usable = np.isfinite(size) & (size > GRADIENT_ROUNDING * usual)
+    return rows[is_usable], is_usable
 
 
 def distinct(rows: np.ndarray) -> np.ndarray:
@@ -97,11 +97,11 @@ def _project(g: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _farthest(g: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The same question as a linear program: the largest v'd for gd ≥ 0 and |d_j| ≤ 1."""
+    """``_project`` as a linear program: the largest v'd for gd ≥ 0 and |d_j| ≤ 1."""
     from scipy.optimize import linprog
 
-    found = linprog(-v, A_ub=-g, b_ub=np.zeros(len(g)), bounds=(-1, 1), method="highs")
-    return found.x if found.status == 0 and v @ found.x > ZERO else np.zeros_like(v)
+    program = linprog(-v, A_ub=-g, b_ub=np.zeros(len(g)), bounds=(-1, 1), method="highs")
+    return program.x if program.status == 0 and v @ program.x > ZERO else np.zeros_like(v)
 
 
 def _interior(g: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -182,8 +182,8 @@ def _whole(row: list[float]) -> list[int]:
 def _rises(rows: list[list[int]], d: list[Fraction]) -> bool:
     """Whether row'd ≥ 0 on all rows and > 0 on some, exactly."""
     common = math.lcm(*(part.denominator for part in d))
-    way = [int(part * common) for part in d]
-    products = [sum(a * b for a, b in zip(row, way, strict=True)) for row in rows]
+    whole = [int(part * common) for part in d]
+    products = [sum(a * b for a, b in zip(row, whole, strict=True)) for row in rows]
     return all(value >= 0 for value in products) and any(value > 0 for value in products)
 
 

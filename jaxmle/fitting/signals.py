@@ -36,7 +36,7 @@ class MeanLikelihoodWarning(UserWarning):
     """A log-likelihood of one number divides the sum over its rows by their number."""
 
 
-def with_signals(found: Fit, asked: Any, tree: Any, data: Tree) -> Fit:
+def with_signals(fit: Fit, asked: Any, tree: Any, data: Tree) -> Fit:
     """The fit, of one data set or of a batch, with what its likelihood tells of its maximum; warns
     of a mean.
 
@@ -45,18 +45,18 @@ def with_signals(found: Fit, asked: Any, tree: Any, data: Tree) -> Fit:
         tree: the same as a tree.
         data: of one data set.
     """
-    with precision(found.dtype):
-        is_mean_of_rows = _is_mean(tree, found.layout, data)
+    with precision(fit.dtype):
+        is_mean_of_rows = _is_mean(tree, fit.layout, data)
     if is_mean_of_rows:
         warnings.warn(
             MEAN_OF_ROWS[0].upper() + MEAN_OF_ROWS[1:], MeanLikelihoodWarning, stacklevel=4
         )
     code = CONCAVE_FLAG * has_one_maximum(asked) + MEAN * is_mean_of_rows
     if not code:
-        return found
-    old = found.witness.certificate
-    added = np.where(found.converged, old | code, old).astype(np.int32)[()]
-    return replace(found, witness=replace(found.witness, certificate=added))
+        return fit
+    old = fit.witness.certificate
+    added = np.where(fit.converged, old | code, old).astype(np.int32)[()]
+    return replace(fit, witness=replace(fit.witness, certificate=added))
 
 
 # ---------------------------------------------------------------- one maximum
@@ -247,20 +247,20 @@ def _scaled(scope: _Scope, equation: Any) -> tuple[Any, int] | None:
     on_data = [not hasattr(atom, "val") and atom in scope.of_data for atom in (left, right)]
     if all(on_data) or (equation.primitive.name == "div" and on_data[1]):
         return None
-    kept, other = (left, 1) if on_data[0] else (right, 0)
+    factor, other = (left, 1) if on_data[0] else (right, 0)
     sign = 1 if equation.primitive.name == "div" else -1
     twin = scope.twin.get(scope.place[id(equation)])
     ratio = _ratio(equation.invars[other], None if twin is None else twin.invars[other])
     if ratio is not None:
-        return kept, sign * ratio
-    return kept, sign * _length_of_sum(scope, kept, equation.invars[other], equation)
+        return factor, sign * ratio
+    return factor, sign * _length_of_sum(scope, factor, equation.invars[other], equation)
 
 
-def _ratio(one: Any, other: Any) -> int | None:
+def _ratio(number: Any, other: Any) -> int | None:
     """1 where a number doubles with the rows, −1 where it halves, 0 where it stays; None where
     that is not known.
     """
-    numbers = [_number(one), _number(other)]
+    numbers = [_number(number), _number(other)]
     if other is None:
         return None
     if None in numbers or not numbers[0] or not numbers[1]:
@@ -274,10 +274,10 @@ def _number(atom: Any) -> float | None:
     return float(value) if value is not None and np.shape(value) == () else None
 
 
-def _length_of_sum(scope: _Scope, kept: Any, number: Any, equation: Any) -> int:
+def _length_of_sum(scope: _Scope, factor: Any, number: Any, equation: Any) -> int:
     """1 where a sum over closed-over data is divided by the number of its terms."""
     value = _number(number)
-    made = scope.maker.get(kept)
+    made = scope.maker.get(factor)
     if equation.primitive.name != "div" or value is None or value < FEWEST_ROWS or made is None:
         return 0
     if made.primitive.name != "reduce_sum":

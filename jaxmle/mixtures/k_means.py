@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 
 MOST_ROWS = 10_000  # of a random subset, from which starts are drawn: a start need not be precise
-LLOYD = 5
+LLOYD_STEPS = 5
 
 
 def assignments(
@@ -36,9 +36,9 @@ def _seeds(z: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     nearest = np.sum((z - z[chosen[0]]) ** 2, axis=1)
     for _ in range(k - 1):
         total = nearest.sum()
-        one = int(rng.choice(len(z), p=nearest / total)) if total > 0 else int(rng.integers(len(z)))
-        chosen.append(one)
-        nearest = np.minimum(nearest, np.sum((z - z[one]) ** 2, axis=1))
+        row = int(rng.choice(len(z), p=nearest / total)) if total > 0 else int(rng.integers(len(z)))
+        chosen.append(row)
+        nearest = np.minimum(nearest, np.sum((z - z[row]) ** 2, axis=1))
     return z[chosen]
 
 
@@ -46,7 +46,7 @@ def _lloyd(z: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Labels (n,) after a few steps; a centre that lost its rows is given the row farthest from
     its own.
     """
-    for _ in range(LLOYD):
+    for _ in range(LLOYD_STEPS):
         distances = _distances(z, centres)
         labels = _filled(distances)
         centres = np.stack([z[labels == j].mean(axis=0) for j in range(len(centres))])
@@ -58,6 +58,6 @@ def _filled(distances: np.ndarray) -> np.ndarray:
     for j in range(distances.shape[1]):
         if not np.any(labels == j):
             counts = np.bincount(labels, minlength=distances.shape[1])
-            own = np.where(counts[labels] > 1, distances[np.arange(len(labels)), labels], -1.0)
-            labels[np.argmax(own)] = j
+            to_centre = distances[np.arange(len(labels)), labels]
+            labels[np.argmax(np.where(counts[labels] > 1, to_centre, -1.0))] = j
     return labels

@@ -77,14 +77,16 @@ def _second_derivatives(fit: Record) -> str:
     """How second derivatives were taken, a sentence; "" where it was by the usual modes."""
     if fit.hessian_by == FORWARD_OVER_REVERSE:
         return ""
-    told = f" Second derivatives are by {fit.hessian_by}: a part of the likelihood has no other."
+    sentence = (
+        f" Second derivatives are by {fit.hessian_by}: a part of the likelihood has no other."
+    )
     if fit.hessian_by != DIFFERENCES:
-        return told
+        return sentence
     share = np.asarray(fit.witness.stderr_error, float) / np.asarray(fit.se, float)
     if not np.any(np.isfinite(share)):
-        return told + " Their measured error leaves no digit of the standard errors."
+        return sentence + " Their measured error leaves no digit of the standard errors."
     return (
-        told + f" Their measured error leaves {np.nanmax(share):.1g} of a standard error open. "
+        sentence + f" Their measured error leaves {np.nanmax(share):.1g} of a standard error open. "
         "Tighter tolerances inside the likelihood make that less."
     )
 
@@ -94,15 +96,15 @@ def _maximum(certificate: int) -> str:
     compared with no other.
     """
     if certificate & CONCAVE_FLAG:
-        found = "The maximum was found."
+        sentence = "The maximum was found."
     elif certificate & COMPARED:
-        found = "The highest of the maxima that several starts lead to was found."
+        sentence = "The highest of the maxima that several starts lead to was found."
     else:
-        found = (
+        sentence = (
             "A maximum was found. The likelihood is not known to be concave: multistart tells "
             "whether another is higher."
         )
-    return found + (f" But {MEAN_OF_ROWS}" if certificate & MEAN else "")
+    return sentence + (f" But {MEAN_OF_ROWS}" if certificate & MEAN else "")
 
 
 def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit: int = 4) -> str:
@@ -122,24 +124,26 @@ def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit:
 
 
 def _bounds(fit: Record) -> str:
-    told = []
+    equations = []
     names = [*map(printed, fit.names)]
     for name, before, code, (low, high) in zip(
         names, ("", *names), np.asarray(fit.witness.bound), fit.bounds, strict=False
     ):
         if code:
-            told.append(f"{name} = " + (before if code == 2 else f"{low if code < 0 else high:g}"))
-    return ", ".join(told)
+            equations.append(
+                f"{name} = " + (before if code == 2 else f"{low if code < 0 else high:g}")
+            )
+    return ", ".join(equations)
 
 
 def _free(fit: Record) -> str:
     """The parameters that a flat direction moves."""
     moved = [printed(name) for name, se in zip(fit.names, fit.se, strict=True) if np.isnan(se)]
-    told = ", ".join(moved[:6]) + (", …" if len(moved) > 6 else "")
+    listed = ", ".join(moved[:6]) + (", …" if len(moved) > 6 else "")
     return (
-        f"{told} (the combination {_direction(fit)} is free)"
+        f"{listed} (the combination {_direction(fit)} is free)"
         if np.any(fit.witness.direction)
-        else told
+        else listed
     )
 
 
@@ -158,9 +162,9 @@ def _direction(fit: Record) -> str:
 
 
 def _infinite(fit: Record) -> str:
-    told = [
+    limits = [
         f"{printed(name)} → {'+' if s > 0 else '−'}∞"
         for name, s in zip(fit.names, np.asarray(fit.witness.sign), strict=True)
         if s
     ]
-    return ", ".join(told[:6]) + "; " if told else ""
+    return ", ".join(limits[:6]) + "; " if limits else ""

@@ -61,16 +61,16 @@ def census(fits: Fit, blocks: list[np.ndarray]) -> tuple[Maximum, ...]:
     top = loglik[leads[0]] if leads else np.nan
     # Which end of one maximum is the highest, rounding decides; which is nearest to it, the
     # decrement says.
-    nearest = [own[int(np.argmin(fits.decrement[own]))] for own in members]
+    nearest = [ends[int(np.argmin(fits.decrement[ends]))] for ends in members]
     return tuple(
         Maximum(
             fits[i],
             float(loglik[lead]),
             float(top - loglik[lead]),
-            len(own) / len(fits),
-            np.sort(np.array(own)),
+            len(ends) / len(fits),
+            np.sort(np.array(ends)),
         )
-        for i, lead, own in zip(nearest, leads, members, strict=True)
+        for i, lead, ends in zip(nearest, leads, members, strict=True)
     )
 
 

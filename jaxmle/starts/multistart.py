@@ -77,12 +77,12 @@ def multistart(
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> cauchy = lambda params, y: -jnp.log1p((y - params["centre"]) ** 2)
-    >>> found = jm.multistart(
+    >>> result = jm.multistart(
     ...     cauchy,
     ...     {"centre": np.array([-9.0, -6.0, 0.5, 8.0, 9.0])},
     ...     np.array([-6.0, 0.0, 1.0, 8.0]),
     ... )
-    >>> [(round(float(m.fit.params["centre"]), 3), round(m.gap, 3), m.share) for m in found.maxima]
+    >>> [(round(float(m.fit.params["centre"]), 3), round(m.gap, 3), m.share) for m in result.maxima]
     [(0.479, 0.0, 0.6), (-5.5, 4.383, 0.2), (7.59, 4.984, 0.2)]
     """
     if tracing():
@@ -167,10 +167,10 @@ class Multistart:
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> cauchy = lambda params, y: -jnp.log1p((y - params["centre"]) ** 2)
     >>> starts = {"centre": np.array([-3.5, -3.0, -2.5, 2.5, 3.0])}
-    >>> found = jm.multistart(cauchy, starts, np.array([-3.0, -3.0, 3.0, 3.0]))
-    >>> sorted(round(float(m.fit.params["centre"]), 4) for m in found.maxima)  # ±√8
+    >>> result = jm.multistart(cauchy, starts, np.array([-3.0, -3.0, 3.0, 3.0]))
+    >>> sorted(round(float(m.fit.params["centre"]), 4) for m in result.maxima)  # ±√8
     [-2.8284, 2.8284]
-    >>> found.counts[jm.Status.CONVERGED], found.unbounded
+    >>> result.counts[jm.Status.CONVERGED], result.unbounded
     (5, 0)
     """
 
@@ -199,7 +199,7 @@ class Multistart:
 
         total = len(self.fits)
         converged = self.counts.get(Status.CONVERGED, 0)
-        found = (
+        headline = (
             f"{_many(len(self.maxima), 'maximum', 'maxima')} from {_many(total, 'start')}, "
             f"{converged} CONVERGED"
         )
@@ -208,27 +208,27 @@ class Multistart:
             ("df", str(self.best.df)),
             ("vcov", self.best.vcov_kind),
         )
-        return text(Page(found, bool(self.maxima), shared, _grids(self), _notes(self)))
+        return text(Page(headline, bool(self.maxima), shared, _grids(self), _notes(self)))
 
 
-def _many(times: int, one: str, more: str | None = None) -> str:
-    return f"{times} {one if times == 1 else more or one + 's'}"
+def _many(times: int, singular: str, plural: str | None = None) -> str:
+    return f"{times} {singular if times == 1 else plural or singular + 's'}"
 
 
-def _grids(found: Multistart) -> tuple[Any, ...]:
+def _grids(result: Multistart) -> tuple[Any, ...]:
     """The maxima, or the best end where there is none; then the starts that failed, by status."""
     from jaxmle.tables.layout import Grid
     from jaxmle.tables.numerals import likelihood, significant
     from jaxmle.tables.table import shortened
 
-    total = len(found.fits)
+    total = len(result.fits)
 
     def row(place: int, maximum: Maximum) -> tuple[str, ...]:
         lower = (
             ", as high as 1"
             if place and is_level(maximum)
             else ", a local maximum"
-            if place or found.unbounded
+            if place or result.unbounded
             else ""
         )
         cells = (
@@ -239,23 +239,23 @@ def _grids(found: Multistart) -> tuple[Any, ...]:
         )
         return (str(place + 1), *cells, f"CONVERGED{lower}")
 
-    rows = [row(place, maximum) for place, maximum in enumerate(found.maxima)]
+    rows = [row(place, maximum) for place, maximum in enumerate(result.maxima)]
     if not rows:
-        verdict = found.best.verdict
+        verdict = result.best.verdict
         rows = [
             (
                 "best",
-                likelihood(float(found.best.loglik)),
+                likelihood(float(result.best.loglik)),
                 "n/a",
-                f"{100 * found.counts[verdict] / total:.1f}",
-                str(found.counts[verdict]),
+                f"{100 * result.counts[verdict] / total:.1f}",
+                str(result.counts[verdict]),
                 verdict.name,
             )
         ]
     header = ("", "log-likelihood", "gap", "share %", "starts", "status")
     failed = tuple(
         (status.name, str(times), f"{100 * times / total:.1f}")
-        for status, times in found.counts.items()
+        for status, times in result.counts.items()
         if status != Status.CONVERGED
     )
     grids = (Grid(header, shortened(rows, MAXIMA_SHOWN - 1, 1), words=(0, 5)),)
@@ -264,22 +264,22 @@ def _grids(found: Multistart) -> tuple[Any, ...]:
     )
 
 
-def _notes(found: Multistart) -> tuple[str, ...]:
+def _notes(result: Multistart) -> tuple[str, ...]:
     """What a reader of the table could misread."""
     from jaxmle.tables.numerals import likelihood
 
-    fits = found.fits
-    maxima = found.maxima
+    fits = result.fits
+    maxima = result.maxima
     lone = sum(len(maximum.members) == 1 for maximum in maxima)
     twins = sum(is_level(maximum) for maximum in maxima)
     level = maxima[0].loglik + SAME_LOGLIK * max(1.0, abs(maxima[0].loglik)) if maxima else np.inf
     higher = np.flatnonzero(np.isfinite(fits.loglik) & (fits.loglik > level))
     top = int(higher[np.argmax(fits.loglik[higher])]) if higher.size else -1
     end = "the best is only a local maximum." if maxima else "there is no maximum."
-    said = (
+    sentences = (
         (
-            found.unbounded > 0,
-            f"The likelihood is unbounded: {_many(found.unbounded, 'start')} climbed without "
+            result.unbounded > 0,
+            f"The likelihood is unbounded: {_many(result.unbounded, 'start')} climbed without "
             f"end, so {end}",
         ),
         (
@@ -298,6 +298,6 @@ def _notes(found: Multistart) -> tuple[str, ...]:
             _many(lone, "maximum was found by one start", "maxima were found by one start each")
             + ": more starts may find others.",
         ),
-        (not maxima, f"No start converged. The best ends so: {found.best.explain()}"),
+        (not maxima, f"No start converged. The best ends so: {result.best.explain()}"),
     )
-    return tuple(sentence for holds, sentence in said if holds)
+    return tuple(sentence for holds, sentence in sentences if holds)

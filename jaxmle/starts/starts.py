@@ -159,8 +159,8 @@ def _sampled(sampler: Any, key: Array, number: int) -> Tree:
     sampler = _portable(Opaque(sampler)).function
     traced: list[bool] = []
 
-    def watched(one: Array) -> Tree:
-        start = sampler(one)
+    def watched(key: Array) -> Tree:
+        start = sampler(key)
         traced.extend(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(start))
         return start
 
@@ -195,7 +195,7 @@ def drawn_about(loglik: Loglik, layout: Layout, params: Tree, number: int, key: 
     base = np.asarray(substituted(loglik, layout, layout.ravel(params)))
     follow = np.where(roots >= 0, roots, np.arange(layout.p))
     steps = np.asarray(
-        jax.vmap(lambda one: jax.random.normal(one, (chart.k,), jnp.float64))(_keys(key, number))
+        jax.vmap(lambda key: jax.random.normal(key, (chart.k,), jnp.float64))(_keys(key, number))
     )
     centre = chart.to_free(base)
     others = [

@@ -59,8 +59,8 @@ def log_prior(loglik: Any, layout: Layout, x: Array) -> Array:
     if not parts_of(loglik):
         return jnp.zeros((), x.dtype)
     inside = loglik.substitute(layout, x) if isinstance(loglik, Fix | Tie) else x
-    own = loglik.prior(layout.unravel(x)) if isinstance(loglik, Penalize) else 0.0
-    return own + log_prior(loglik.loglik, layout, inside)
+    prior = loglik.prior(layout.unravel(x)) if isinstance(loglik, Penalize) else 0.0
+    return prior + log_prior(loglik.loglik, layout, inside)
 
 
 def terms_at(loglik: Loglik, params: Tree, data: Tree, rows: Array, weighted: bool = True) -> Array:
