@@ -53,10 +53,10 @@ def fit_batch(
     """Maximise one log-likelihood on many data sets.
 
     From half a million rows the first steps are taken in single precision, where the likelihood
-    allows it, along the road of ``fit``; the last steps and the verdict are in double, and a member
-    that does not end CONVERGED so climbs again from its start. Estimates agree with those of
-    ``fit`` to 1e-8 standard errors; of several maxima, a member in a thousand may reach another
-    one. ``steps`` counts both kinds.
+    allows it; the last steps and the verdict are in double precision. A member that does not end
+    CONVERGED is refitted from its own start, in double precision alone. Estimates agree with those
+    of ``fit`` to 1e-8 standard errors; where there are several maxima, a member in a thousand may
+    reach another one. ``steps`` counts both kinds of steps.
 
     Args:
         loglik, constraints, solver, vcov, dtype, max_steps, block_rows: as in ``fit``.

@@ -276,7 +276,12 @@ class Chunk:
         return solver.begun(z, like.point, self.programs.mesh)
 
     def conclude(self, state: State, limit: Any, steps: Array) -> Fit:
-        """The records; ``limit`` is None in the first round, which makes no excursions."""
+        """The records of all slots.
+
+        Args:
+            limit: the ends of the excursions; None in the first round, which makes none.
+            steps: made before the climbs, (slots,).
+        """
         programs = self.programs
         neutral = programs.problem.neutral
         mesh = programs.mesh
@@ -292,7 +297,7 @@ class Chunk:
         return programs.named(fit if limit is None else self._with_rows(fit, state))
 
     def _with_rows(self, fit: Fit, state: State) -> Fit:
-        """The records with the row that made a fit fail."""
+        """The records, each failed one with the row that made it fail."""
         for status, name in ((Status.NONFINITE, "first_rough"), (Status.UNBOUNDED, "first_bad")):
             failed = np.asarray(fit.status) == int(status)
             if not np.any(failed & self.active):

@@ -31,10 +31,12 @@ def _real(leaf: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return leaf.astype(dtype, copy=False) if leaf.dtype.kind == "f" else leaf
 
 
-def with_response_ids(fits: Fit, asked: Any, source: Stacked | Ragged, dtype: np.dtype) -> Fit:
+def with_response_ids(
+    fits: Fit, user_loglik: Any, source: Stacked | Ragged, dtype: np.dtype
+) -> Fit:
     """The fits of a batch, each with the fingerprint of its response."""
     data, weights, _ = source.rows
-    response = response_of(asked, data)
+    response = response_of(user_loglik, data)
     if response is None:
         return fits
     responses = {id(leaf) for leaf in response.values()}

@@ -1,5 +1,5 @@
-"""From what a user gives ``fit_batch`` to members that can be cut into chunks; everything that
-shapes and types can tell is checked here.
+"""From what a user gives ``fit_batch`` to members that can be cut into chunks; whatever is wrong
+by shapes and types is refused here.
 """
 
 from __future__ import annotations

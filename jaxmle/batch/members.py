@@ -170,11 +170,11 @@ class Ragged:
     def stack(self, index: np.ndarray, length: tuple[int, ...]) -> Tree:
         """The rows of the members ``index``, each part padded to its ``length``."""
         places = []
-        for k, wanted in enumerate(length):
+        for k, rows_of_part in enumerate(length):
             size = self.sizes[index, k][:, None]
             first = self.starts[index, k][:, None]
             place = np.minimum(
-                first + np.minimum(np.arange(wanted), np.maximum(size - 1, 0)),
+                first + np.minimum(np.arange(rows_of_part), np.maximum(size - 1, 0)),
                 max(self._total(k) - 1, 0),
             )
             order = self.order[k]
@@ -193,8 +193,8 @@ class Ragged:
             [self.sizes[index, k] for k in self.part[: _identified(self.rows)]],
         )
         is_real = [
-            (np.arange(wanted) < self.sizes[index, k][:, None]).astype(np.float64)
-            for k, wanted in enumerate(length)
+            (np.arange(rows_of_part) < self.sizes[index, k][:, None]).astype(np.float64)
+            for k, rows_of_part in enumerate(length)
         ]
         weights = np.concatenate(is_real, axis=1)
         # unpadded, a member without rows still needs one of weight 0
@@ -319,12 +319,12 @@ def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.n
     if len(np.unique(sizes, axis=0)) == 1:
         return [(tuple(int(n) for n in sizes[0]), np.arange(len(sizes)))]
     if not padded or sizes.shape[1] > 1:
-        wanted = (
+        lengths = (
             np.maximum(sizes, 1)
             if not padded
             else 2 ** np.ceil(np.log2(np.maximum(sizes, 1))).astype(int)
         )
-        kinds, which = np.unique(wanted, axis=0, return_inverse=True)
+        kinds, which = np.unique(lengths, axis=0, return_inverse=True)
         return [
             (tuple(int(n) for n in kind), np.flatnonzero(which.reshape(-1) == i))
             for i, kind in enumerate(kinds)

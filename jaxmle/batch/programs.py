@@ -93,7 +93,7 @@ def over_blocks(
     Args:
         per_member: leaves (blocks, block_size, ...), designs by columns.
         common: the leaves that all members share.
-        active: (blocks, block_size) whether a member wants the pass.
+        active: (blocks, block_size) whether a member takes part.
         args: a tuple of further trees with the same two leading axes.
     """
     # a design is one whichever way its axes are laid out

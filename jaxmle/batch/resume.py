@@ -108,15 +108,15 @@ def check_piece(
     slots = arrays[before]
     if len(slots) and not (slots[0] >= 0 and slots[-1] < count and np.all(np.diff(slots) > 0)):
         raise ValueError("its open members are not among its members")
-    wanted = [((count, *shape), dtype) for shape, dtype in records]
+    expected = [((count, *shape), dtype) for shape, dtype in records]
     if len(slots) or len(arrays) > before + 1:
-        wanted += [((len(slots), *shape), dtype) for shape, dtype in states]
+        expected += [((len(slots), *shape), dtype) for shape, dtype in states]
     got = [(array.shape, array.dtype) for array in (*arrays[1:before], *arrays[before + 1 :])]
-    if got != wanted:
-        odd = next((pair for pair in zip(got, wanted, strict=False) if pair[0] != pair[1]), None)
+    if got != expected:
+        odd = next((pair for pair in zip(got, expected, strict=False) if pair[0] != pair[1]), None)
         detail = ""
         if odd is not None:
-            detail = f": {_described(odd[0])} where {_described(odd[1])} is wanted"
+            detail = f": {_described(odd[0])} where {_described(odd[1])} is expected"
         raise ValueError(f"its arrays have other shapes or types than this run writes{detail}")
 
 

@@ -1,5 +1,5 @@
-"""The Hessian kept: over a step too short to change it, a pass for value and score takes the place
-of a whole one.
+"""The Hessian reused: over a step too short to change it, a pass for value and score takes the
+place of a whole one.
 
 From θ with information J the last Newton step d has the length |d| = √(d'Jd) in standard errors.
 With T the third derivative of ℓ,

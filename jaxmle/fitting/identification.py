@@ -1,5 +1,5 @@
 """Whether an unidentified fit is so by its model or by its data: does the information stay singular
-elsewhere, with the data in another order?
+at other parameters and with the data in another order?
 
 At the maximum of one sample a + b and a collinear design look alike. With the rows of every column
 shuffled apart, and at other parameters, columns are collinear no more, while parameters that enter

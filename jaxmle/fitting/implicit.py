@@ -143,7 +143,7 @@ def _solve_symmetric(information: Any, y: Array, method: str | None) -> Array:
     rows.
 
     Newer versions of jax raise for a mode that does not exist when they compile, not when they
-    trace: the Hessian of the climb tells.
+    trace: the Hessian of the climb says which exist.
     """
     if method == DIFFERENCES:
         raise no_mode("a Hessian by differences")

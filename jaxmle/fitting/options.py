@@ -79,12 +79,12 @@ class Options:
 
     @property
     def host_dtype(self) -> np.dtype:
-        """The precision of a fit on the host: float64 unless float32 is asked for."""
+        """The precision of a fit on the host: float64 unless another is given."""
         return np.dtype(np.float64) if self.dtype is None else self.dtype
 
     @property
     def traced_dtype(self) -> Any:
-        """The precision of a fit under a trace: that of the trace unless another is asked for."""
+        """The precision of a fit under a trace: that of the trace unless another is given."""
         default = jnp.zeros(()).dtype
         if self.dtype == np.float64 and default != np.float64:
             raise ValueError(
@@ -219,7 +219,7 @@ def _refuse_non_float(params: Params) -> None:
             )
 
 
-# ---------------------------------------------------------------- the covariance asked for
+# ---------------------------------------------------------------- the covariance
 
 
 def covariance_of(

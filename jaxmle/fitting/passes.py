@@ -76,13 +76,13 @@ class Problem:
 
     @property
     def bare(self) -> Problem:
-        """Without the likelihood: hashable, and it keeps nobody's function alive."""
+        """The problem without its likelihood: hashable, and no function is kept alive by it."""
         return replace(self, loglik=None)
 
     @property
     def neutral(self) -> Problem:
-        """Without the likelihood and without what only names or widens the covariance: fits
-        that differ in no more share their programs.
+        """The problem without its likelihood and without what only names or widens the
+        covariance: fits that differ in nothing else share their programs.
         """
         return replace(
             self,
@@ -231,7 +231,7 @@ class Passes:
         with_counts = counted(loglik, device_data, _counts(loglik, data), base.dtype)
         summed = replace(problem, loglik=with_counts)
 
-        @cache  # looked up once a fit, and only if wanted
+        @cache  # looked up once a fit, and only if it runs
         def program_of(name: str) -> Callable[..., Any]:
             program = compile_pass(summed, name)
             return lambda *args: jax.tree.map(np.array, program(*args))
@@ -239,7 +239,7 @@ class Passes:
         return cls(problem, base, data, device_data, codes, program_of)
 
     def on(self, data: Data) -> Passes:
-        """The same passes over other rows, on the host."""
+        """These passes over other rows, on the host."""
         return Passes.on_host(self.problem, self.base, data, self.codes)
 
     def _run(self, name: str, *args: Array) -> Any:
@@ -303,7 +303,9 @@ def _first(bad: Array) -> Array:
 def search(
     climb: Climb, evaluate: Callable[[Array], Point], problem: Problem, base: Array, z: Array
 ) -> tuple[Verdict, Reach]:
-    """Climb, explore, judge."""
+    """The verdict of a climb from z (k,) and of the excursion at its end, and where a recession
+    leads.
+    """
     state = climb(evaluate, z, problem.max_steps)
     return verdict_of(problem, base, state, explore(evaluate, state, problem.chart.bent))
 
@@ -455,7 +457,7 @@ def finish(
     data_id: Array,
     extra_steps: Array,
 ) -> Fit:
-    """The record; no likelihood is needed any more."""
+    """The record of a verdict and its covariance; the likelihood is not evaluated any more."""
     verdict, parts = _with_error(problem, verdict._replace(point=point), parts)
     ending = conclude(
         problem.chart, np.array(problem.roots), verdict, reached, point.aux, parts.vcov

@@ -32,7 +32,7 @@ MAX_GRADIENT_BYTES = 2**28  # bytes of gradients that are looked at
 
 
 def wants_cone(fit: Fit, roots: tuple[int, ...], rows: int | None) -> Array:
-    """Whether the cone of recession would tell more of these fits, (b,) or (): separated ones
+    """Whether the cone of recession would add to these fits, (b,) or (): separated ones
     whose infinite parameters are straight ones.
     """
     shape = np.shape(fit.status)

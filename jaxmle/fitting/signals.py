@@ -36,13 +36,13 @@ class MeanLikelihoodWarning(UserWarning):
     """A log-likelihood of one number divides the sum over its rows by their number."""
 
 
-def with_signals(fit: Fit, asked: Any, tree: Any, data: Tree) -> Fit:
-    """The fit, of one data set or of a batch, with what its likelihood tells of its maximum; warns
-    of a mean.
+def with_signals(fit: Fit, user_loglik: Any, tree: Any, data: Tree) -> Fit:
+    """A fit, of one data set or of a batch, marked with what is known of its maximum: that it is the
+    only one, or that the likelihood is a mean. Warns of a mean.
 
     Args:
-        asked: the likelihood as the user gave it, which a ready model is.
-        tree: the same as a tree.
+        user_loglik: the likelihood as the user gave it; a ready model says more than its tree.
+        tree: the likelihood as a tree.
         data: of one data set.
     """
     with precision(fit.dtype):
@@ -51,7 +51,7 @@ def with_signals(fit: Fit, asked: Any, tree: Any, data: Tree) -> Fit:
         warnings.warn(
             MEAN_OF_ROWS[0].upper() + MEAN_OF_ROWS[1:], MeanLikelihoodWarning, stacklevel=4
         )
-    code = CONCAVE_FLAG * has_one_maximum(asked) + MEAN * is_mean_of_rows
+    code = CONCAVE_FLAG * has_one_maximum(user_loglik) + MEAN * is_mean_of_rows
     if not code:
         return fit
     old = fit.witness.certificate
@@ -62,33 +62,35 @@ def with_signals(fit: Fit, asked: Any, tree: Any, data: Tree) -> Fit:
 # ---------------------------------------------------------------- one maximum
 
 
-def has_one_maximum(asked: Any) -> bool:
+def has_one_maximum(user_loglik: Any) -> bool:
     """Whether the likelihood is known to have one maximum at most: a regression that says it is
     concave, weighted, restricted, pooled with its like or with a concave prior; Cox's partial
     likelihood; a normal regression, concave in β/σ and 1/σ (Burridge 1981, JRSS B 43, 41).
     """
-    if isinstance(asked, Penalize):
-        return isinstance(asked.prior, Ridge | NormalPrior) and _is_concave(asked.loglik)
-    if isinstance(asked, Pool):
-        return all(_is_concave(member) for member in asked.members)
-    return _is_concave(asked) or (
-        getattr(asked, "name", "") == "normal"
-        and hasattr(asked, "likelihood")
-        and "sigma" in (asked.constraints or {})
+    if isinstance(user_loglik, Penalize):
+        return isinstance(user_loglik.prior, Ridge | NormalPrior) and _is_concave(
+            user_loglik.loglik
+        )
+    if isinstance(user_loglik, Pool):
+        return all(_is_concave(member) for member in user_loglik.members)
+    return _is_concave(user_loglik) or (
+        getattr(user_loglik, "name", "") == "normal"
+        and hasattr(user_loglik, "likelihood")
+        and "sigma" in (user_loglik.constraints or {})
     )
 
 
-def _is_concave(asked: Any) -> bool:
+def _is_concave(user_loglik: Any) -> bool:
     """Concave in its parameters as they are: sums of such likelihoods, and restrictions of
     them, are too.
     """
-    if isinstance(asked, Weight | Fix | Tie | WithResponse):
-        return _is_concave(asked.loglik)
-    if isinstance(asked, Regression):
-        linear = all(isinstance(form, Linear | str) for form in asked.forms)
-        return asked.concave and linear
-    if hasattr(asked, "likelihood") and hasattr(asked, "name"):
-        return asked.name == "cox" or _is_concave(asked.likelihood)
+    if isinstance(user_loglik, Weight | Fix | Tie | WithResponse):
+        return _is_concave(user_loglik.loglik)
+    if isinstance(user_loglik, Regression):
+        linear = all(isinstance(form, Linear | str) for form in user_loglik.forms)
+        return user_loglik.concave and linear
+    if hasattr(user_loglik, "likelihood") and hasattr(user_loglik, "name"):
+        return user_loglik.name == "cox" or _is_concave(user_loglik.likelihood)
     return False
 
 

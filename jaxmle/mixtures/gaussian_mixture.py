@@ -224,7 +224,7 @@ class GaussianMixture:
         return log_joint(params, data)
 
     def ordered(self, params: Tree) -> Tree:
-        """The same mixture with components in the order of the first coordinate of ``loc``,
+        """The mixture with its components in the order of the first coordinate of ``loc``,
         then of the second, and so on.
         """
         order = np.lexsort(np.asarray(params["loc"]).T[::-1])

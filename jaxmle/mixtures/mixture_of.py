@@ -259,7 +259,7 @@ class MixtureOf:
         return Path(params, logliks, steps, collapsed)
 
     def ordered(self, params: Tree) -> Tree:
-        """The same mixture with components in the order of their weights, the largest first."""
+        """The mixture with its components in the order of their weights, the largest first."""
         order = np.argsort(-np.asarray(params["weights"]), kind="stable")
         return {
             "weights": params["weights"][order],

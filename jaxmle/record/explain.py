@@ -1,4 +1,4 @@
-"""The sentence of a verdict, formed from the witness and the parameter names when somebody asks."""
+"""The sentence of a verdict, formed from the witness and the parameter names on demand."""
 
 from __future__ import annotations
 

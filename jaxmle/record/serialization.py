@@ -102,7 +102,7 @@ def load(
 
     A file is read in no more memory than a few times its own size. Records written before version
     0.2 come without the fingerprint of their data, which was computed in another way: procedures
-    that take the data again cannot tell whether they are those of the fit.
+    that take the data again cannot check that they are those of the fit.
 
     >>> import jaxmle as jm, numpy as np, tempfile
     >>> fit = jm.fit(
@@ -269,7 +269,7 @@ def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
 
 
 def _complete(stored: dict[str, Member]) -> None:
-    """Give a record from before they were kept the leaves for what is not known."""
+    """Add the leaves that older versions did not write, with values that say "not known"."""
     if "data_id" in stored and "response_id" not in stored:
         stored["response_id"] = replace(stored["data_id"], content=memoryview(b""))
     if "score" in stored and "witness.point" not in stored:

@@ -1,4 +1,4 @@
-"""Where ``multistart`` begins: starts that were given, asked of a sampler, or drawn about one."""
+"""Where ``multistart`` begins: starts that were given, drawn by a sampler, or drawn about one start."""
 
 from __future__ import annotations
 

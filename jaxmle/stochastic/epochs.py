@@ -284,10 +284,10 @@ def _split(w: np.ndarray, share: float, key: Array) -> tuple[np.ndarray, np.ndar
 def _checked_held(held_out: Tree, data: Tree, dtype: np.dtype) -> Tree:
     """Other rows, of the same tree and the same row shapes as the data."""
     other = host_data(held_out, dtype)
-    wanted = str(jax.tree.structure(data))
+    expected = str(jax.tree.structure(data))
     got = str(jax.tree.structure(other))
-    if wanted != got:
-        raise ValueError(f"held_out must be a tree like data, {wanted}; got {got}")
+    if expected != got:
+        raise ValueError(f"held_out must be a tree like data, {expected}; got {got}")
     data_length(other)
     for (path, leaf), like in zip(
         jax.tree_util.tree_leaves_with_path(other), jax.tree.leaves(data), strict=True
@@ -334,8 +334,8 @@ def _check_stored(like: _Carry, stored: list[np.ndarray]) -> None:
     """Arrays of a checkpoint are a path and a place of this run."""
     if not stored or stored[0].ndim != 2 or stored[0].shape[1] != 2 or not len(stored[0]):
         raise ValueError("it has no path of values")
-    wanted = [(leaf.shape, leaf.dtype) for leaf in _arrays(like)]
-    if [(leaf.shape, leaf.dtype) for leaf in stored[1:]] != wanted or stored[0].dtype != float:
+    expected = [(leaf.shape, leaf.dtype) for leaf in _arrays(like)]
+    if [(leaf.shape, leaf.dtype) for leaf in stored[1:]] != expected or stored[0].dtype != float:
         raise ValueError("its arrays have other shapes or types than this run writes")
 
 

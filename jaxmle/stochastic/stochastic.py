@@ -52,7 +52,7 @@ def fit_stochastic(
     checkpoint: Any = None,
     progress: bool | None = None,
 ) -> StochasticFit:
-    """Maximise a log-likelihood by mini-batches, and polish the end exactly where that is wanted.
+    """Maximise a log-likelihood by mini-batches, and polish the end exactly if that is chosen.
 
     A step descends the gradient of −{(n/m) Σ_batch w_i ℓ_i + log prior}/Σw, the mean negative
     log-likelihood, so that learning rates mean what they mean elsewhere. Each epoch walks through a
@@ -73,7 +73,7 @@ def fit_stochastic(
         key: a whole number or a jax key; it decides the permutations and the rows held out.
         schedule: ``schedule(step)`` multiplies the optimizer's updates; step counts batches from 0.
         constraints, weights, vcov, dtype: as in ``fit``; ``vcov`` is that of the polish. ``dtype``
-            is float64 unless float32 is asked for; the polish is in float64.
+            is float64 unless float32 is given; the polish is in float64.
         held_out: a share of the rows, between 0 and 1, drawn without replacement; or a tree like
             ``data`` of other rows, which count equally.
         patience: epochs without a lower held-out value after which to stop.
