@@ -15,7 +15,7 @@ from jaxmle.batch.identities import with_response_ids
 from jaxmle.batch.inputs import Inputs, read_batch
 from jaxmle.batch.programs import Members
 from jaxmle.batch.scheduler import MIN_ROWS_FOR_FLOAT32_START, Scheduler
-from jaxmle.fitting.options import MAX_STEPS, Options
+from jaxmle.fitting.options import MAX_STEPS, Options, check_on_host
 from jaxmle.fitting.passes import Problem, check_terms, problem_of
 from jaxmle.fitting.signals import with_signals
 from jaxmle.likelihood.discovery.linear_predictors import declared
@@ -27,7 +27,7 @@ from jaxmle.likelihood.structure import chart_of, term_shape
 from jaxmle.parameters.arguments import check_count
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint
-from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.compile import precision
 
 
 def fit_batch(
@@ -142,11 +142,8 @@ def fit_members(
         check_rows: False for refits, which answer to the fit that they repeat: the caller has seen
             to it that weights may stand on the terms.
     """
-    if tracing():
-        raise TypeError(
-            "fit_batch schedules its work from the host and cannot run inside jit or vmap; "
-            "there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch"
-        )
+    instead = "; there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch"
+    check_on_host("fit_batch", instead)
     block = None if block is None else check_count("block", block, 1)
     store = Checkpoint(checkpoint)
     with precision(options.host_dtype), np.errstate(all="ignore"):

@@ -37,8 +37,8 @@ class MeanLikelihoodWarning(UserWarning):
 
 
 def with_signals(fit: Fit, user_loglik: Any, tree: Any, data: Tree) -> Fit:
-    """A fit, of one data set or of a batch, marked with what is known of its maximum: that it is the
-    only one, or that the likelihood is a mean. Warns of a mean.
+    """A fit, of one data set or of a batch, marked with what is known of its maximum: that it is
+    the only one, or that the likelihood is a mean. Warns of a mean.
 
     Args:
         user_loglik: the likelihood as the user gave it; a ready model says more than its tree.

@@ -307,6 +307,7 @@ def record(
     boundless = verdict.status == Status.UNBOUNDED
     loglik = xp.where(failed, xp.nan, xp.where(boundless, xp.inf, verdict.point.value))
     hollow = xp.where(failed | boundless, xp.nan, 1.0)
+    differentiation = user.hessian_by
     return Fit(
         params=layout.unravel(real(ending.x)),
         stderr=layout.unravel_entries(real(ending.se)),
@@ -324,9 +325,9 @@ def record(
         names=layout.names,
         bounds=layout.bounds,
         df=chart.k,
-        vcov_kind="none" if kind is None else kind,
+        vcov_kind=kind or "none",
         mode=mode,
         weighting=weighting,
         layout=layout,
-        hessian_by=FORWARD_OVER_REVERSE if user.hessian_by is None else user.hessian_by.method,
+        hessian_by=FORWARD_OVER_REVERSE if differentiation is None else differentiation.method,
     )

@@ -231,17 +231,14 @@ class GaussianMixture:
         return self.permuted(params, order)
 
     def permuted(self, params: Tree, order: np.ndarray) -> Tree:
-        tied = self.covariance == "tied"
-        spread = {
-            name: params[name]
-            if tied
-            else tuple(params[name][j] for j in order)
-            if isinstance(params[name], tuple)
-            else params[name][order]
-            for name in ("covariance", "variance")
-            if name in params
-        }
-        return {"weights": params["weights"][order], "loc": params["loc"][order], **spread}
+        """The mixture with its components in another order."""
+        name = "covariance" if "covariance" in params else "variance"
+        spread = params[name]
+        if isinstance(spread, tuple):
+            spread = tuple(spread[j] for j in order)
+        elif self.covariance != "tied":
+            spread = spread[order]
+        return {"weights": params["weights"][order], "loc": params["loc"][order], name: spread}
 
     def vanishing(self, names: tuple[str, ...], component: int) -> list[int]:
         """The printed entries that go to zero as a component collapses."""

@@ -43,14 +43,16 @@ def explain(fit: Record) -> str:
     """
     status = fit.verdict
     w = fit.witness
+    has_row = int(w.row) >= 0
+    has_distance = np.isfinite(w.distance)
+    place = f"row {int(w.row)} of the data" if has_row else "the start values"
+    distance = f"{float(w.distance):.2g}" if has_distance else "an unknown number of"
     words = {
         "along": f"along {_direction(fit)}" if np.any(w.direction) else "",
         "bound": _bounds(fit),
         "free": _free(fit),
-        "place": f"row {int(w.row)} of the data" if int(w.row) >= 0 else "the start values",
-        "distance": f"{float(w.distance):.2g}"
-        if np.isfinite(w.distance)
-        else "an unknown number of",
+        "place": place,
+        "distance": distance,
         "digits": f"{max(float(w.digits), 0):.0f}",
         "dtype": str(fit.dtype),
     }
@@ -119,7 +121,11 @@ def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit:
     text = ""
     for j in sorted(chosen[:limit]):
         term = names[j] if abs(abs(d[j]) - 1) < 5e-4 else f"{abs(d[j]):.3g}*{names[j]}"
-        text += (" - " if d[j] < 0 else " + ") + term if text else ("-" if d[j] < 0 else "") + term
+        sign = "-" if d[j] < 0 else "+"
+        if text:
+            text += f" {sign} {term}"
+        else:
+            text = term if sign == "+" else f"-{term}"
     return text + (" + …" if len(chosen) > limit else "")
 
 
@@ -130,9 +136,8 @@ def _bounds(fit: Record) -> str:
         names, ("", *names), np.asarray(fit.witness.bound), fit.bounds, strict=False
     ):
         if code:
-            equations.append(
-                f"{name} = " + (before if code == 2 else f"{low if code < 0 else high:g}")
-            )
+            end = f"{low if code < 0 else high:g}"
+            equations.append(f"{name} = {before if code == 2 else end}")
     return ", ".join(equations)
 
 

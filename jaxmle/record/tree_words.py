@@ -94,8 +94,6 @@ def _drawn(words: Any) -> str:
     inside = ", ".join(parts)
     if words["kind"] == "list":
         return f"[{inside}]"
-    return (
-        f"({inside}{',' if len(parts) == 1 else ''})"
-        if words["kind"] == "tuple"
-        else f"{words['name']}({inside})"
-    )
+    if words["kind"] == "tuple":
+        return f"({inside}{',' if len(parts) == 1 else ''})"
+    return f"{words['name']}({inside})"

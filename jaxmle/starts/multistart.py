@@ -12,14 +12,14 @@ import numpy as np
 from jaxmle._types import Loglik, Tree
 from jaxmle.batch.batch import fit_members
 from jaxmle.batch.start_values import check_params_axis
-from jaxmle.fitting.options import MAX_STEPS, Options, constraints_of
+from jaxmle.fitting.options import MAX_STEPS, Options, check_on_host, constraints_of
 from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import Weight, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.structure import has
 from jaxmle.parameters.arguments import check_count
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.compile import precision
 from jaxmle.runtime.keys import typed_key
 from jaxmle.solvers.status import COMPARED, Status
 from jaxmle.starts.maxima import SAME_LOGLIK, Maximum, census, is_level, least_bad
@@ -85,11 +85,10 @@ def multistart(
     >>> [(round(float(m.fit.params["centre"]), 3), round(m.gap, 3), m.share) for m in result.maxima]
     [(0.479, 0.0, 0.6), (-5.5, 4.383, 0.2), (7.59, 4.984, 0.2)]
     """
-    if tracing():
-        raise TypeError(
-            "multistart schedules its work from the host and cannot run inside jit or vmap; "
-            "there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts"
-        )
+    check_on_host(
+        "multistart",
+        "; there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts",
+    )
     options = Options(
         constraints=constraints_of(loglik, constraints),
         solver=solver,
@@ -224,13 +223,9 @@ def _grids(result: Multistart) -> tuple[Any, ...]:
     total = len(result.fits)
 
     def row(place: int, maximum: Maximum) -> tuple[str, ...]:
-        lower = (
-            ", as high as 1"
-            if place and is_level(maximum)
-            else ", a local maximum"
-            if place or result.unbounded
-            else ""
-        )
+        lower = ", a local maximum" if place or result.unbounded else ""
+        if place and is_level(maximum):
+            lower = ", as high as 1"
         cells = (
             likelihood(maximum.loglik),
             significant(maximum.gap, 3),

@@ -1,4 +1,4 @@
-"""Where ``multistart`` begins: starts that were given, drawn by a sampler, or drawn about one start."""
+"""Where ``multistart`` begins: starts that were given, drawn by a sampler, or drawn about one."""
 
 from __future__ import annotations
 

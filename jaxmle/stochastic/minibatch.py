@@ -193,11 +193,11 @@ class Batches:
 
             return jax.lax.scan(add, jnp.zeros((), base.dtype), batches(rows, self.batch_size))[0]
 
-        held_total = (
-            jnp.zeros((), base.dtype)
-            if self.held == "none"
-            else total(other if self.held == "tree" else data, held, self.held == "share")
-        )
+        held_total: Array = jnp.zeros((), base.dtype)
+        if self.held == "tree":
+            held_total = total(other, held, False)
+        elif self.held == "share":
+            held_total = total(data, held, True)
         return jnp.stack(
             [
                 total(data, train, True),

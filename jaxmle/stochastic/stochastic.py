@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from jaxmle._types import Loglik, Tree
-from jaxmle.fitting.options import Options, read
+from jaxmle.fitting.options import Options, check_on_host, read
 from jaxmle.likelihood.combinators import Penalize, Pool
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.indices import check_indices
@@ -22,7 +22,7 @@ from jaxmle.parameters.arguments import (
     check_function,
 )
 from jaxmle.runtime.checkpoint import Checkpoint
-from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.compile import precision
 from jaxmle.runtime.keys import typed_key
 from jaxmle.solvers.methods import LBFGS, Newton
 from jaxmle.stochastic.epochs import Run, StochasticFit
@@ -116,11 +116,7 @@ def fit_stochastic(
     ... )
     ((4, 2), True, 2.0)
     """
-    if tracing():
-        raise TypeError(
-            "fit_stochastic schedules its work from the host and cannot run inside jit or vmap; "
-            "there, use jaxmle.fit or optax itself"
-        )
+    check_on_host("fit_stochastic", "; there, use jaxmle.fit or optax itself")
     _check_options(optimizer, batch_size, epochs, schedule, held_out, patience, polish)
     options = Options(
         constraints=constraints, vcov=vcov, weights=weights, dtype=dtype, progress=progress
