@@ -12,7 +12,7 @@ from jaxmle.batch.members import Ragged, Stacked, buckets
 from jaxmle.fitting.identity import response_of
 from jaxmle.record.fit import Fit
 
-BYTES_TAKEN = 2**26  # bytes of the data of members that are looked at together
+BYTES_FINGERPRINTED_TOGETHER = 2**26  # bytes of the data of members that are looked at together
 
 
 def identities(source: Stacked | Ragged, dtype: np.dtype) -> np.ndarray:
@@ -21,7 +21,9 @@ def identities(source: Stacked | Ragged, dtype: np.dtype) -> np.ndarray:
     ids = np.zeros((source.members, 2), np.uint32)
     source = replace(source, rows=rows)
     for length, owners in buckets(source.sizes, source.padded):
-        size = max(1, int(BYTES_TAKEN // max(source.row_bytes() * sum(length), 1.0)))
+        size = max(
+            1, int(BYTES_FINGERPRINTED_TOGETHER // max(source.row_bytes() * sum(length), 1.0))
+        )
         for part in np.split(owners, range(size, len(owners), size)):
             ids[part] = source.take(part, length).data_id
     return ids

@@ -19,7 +19,9 @@ from jaxmle._types import Array, Data, Tree
 from jaxmle.runtime.fingerprint import fingerprints
 
 MAX_PADDING_RATIO = 2.0  # padded rows over real ones that buckets may cost
-SPARE = 2**18  # padded rows that take less time than compiling for another length
+MAX_PADDED_ROWS_FOR_ONE_LENGTH = (
+    2**18
+)  # padded rows that take less time than compiling for another length
 MAX_BUCKETS = 8
 MIN_ROWS_FOR_OWN_LENGTH = 4096  # rows
 NO_MEMBER_AXIS = (
@@ -336,7 +338,7 @@ def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.n
         candidates[-1] = (
             size.max()
         )  # a long member is not padded; short ones share their length with other batches
-    if size.max() * len(size) <= SPARE:
+    if size.max() * len(size) <= MAX_PADDED_ROWS_FOR_ONE_LENGTH:
         candidates = candidates[-1:]
     count = np.array([np.sum(np.minimum(powers, candidates[-1]) == c) for c in candidates])
     ends = _fewest(candidates, count, MAX_PADDING_RATIO * size.sum())
@@ -354,7 +356,7 @@ def _trimmed(length: int, size: np.ndarray) -> int:
     """
     eighths = -(-8 * int(size.max()) // length)
     shorter = max(int(size.max()), -(-length * eighths // 8))
-    return shorter if (length - shorter) * len(size) > SPARE else length
+    return shorter if (length - shorter) * len(size) > MAX_PADDED_ROWS_FOR_ONE_LENGTH else length
 
 
 def _fewest(lengths: np.ndarray, count: np.ndarray, budget: float) -> list[int]:

@@ -10,21 +10,12 @@ import numpy as np
 CACHED_BLOCK_BYTES = 2**20  # bytes of live arrays in a block that stay in a core's cache
 CHUNK_DATA_BYTES = 2**26  # bytes of the data of a chunk on a CPU
 CHUNK_STATE_BYTES = 2**25  # bytes of its states and records
-SIZES = (
-    16,
-    128,
-    1024,
-    2048,
-    8192,
-    # members of a chunk; 2048 where 1024 would do too: a tenth less for W2 and W3, of calls and of
-    # waiting for them
-)
-LANES = (
-    8,
-    32,
-    # members of a block on a CPU: wider ones were 5 to 20 % slower at 25 to 81 rows, and leave
-    # fewer to skip
-)
+# members of a chunk; 2048 where 1024 would do too: a tenth less for W2 and W3, of calls and of
+# waiting for them
+CHUNK_SIZES = (16, 128, 1024, 2048, 8192)
+# members of a block on a CPU, at least and at most: wider ones were 5 to 20 % slower at 25 to 81
+# rows, and leave fewer to skip
+BLOCK_SIZE_RANGE = (8, 32)
 MEMBERS_A_CHUNK_ON_ACCELERATOR = 2**16  # members of a chunk, all in one block, on an accelerator
 
 
@@ -89,7 +80,9 @@ def cut(
     """
     sizes = [
         size * devices
-        for size in ((MEMBERS_A_CHUNK_ON_ACCELERATOR,) if wide and members > SIZES[-1] else SIZES)
+        for size in (
+            (MEMBERS_A_CHUNK_ON_ACCELERATOR,) if wide and members > CHUNK_SIZES[-1] else CHUNK_SIZES
+        )
     ]
     data_budget, state_budget = (
         min(room * (32 if wide else 1), free / 4) for room in (CHUNK_DATA_BYTES, CHUNK_STATE_BYTES)
@@ -99,7 +92,9 @@ def cut(
         [size for size in sizes if size <= enough and size * 3 * record_bytes <= state_budget],
         default=sizes[0],
     )
-    narrow = 2 ** np.floor(np.log2(np.clip(CACHED_BLOCK_BYTES / max(live_bytes, 1.0), *LANES)))
+    narrow = 2 ** np.floor(
+        np.log2(np.clip(CACHED_BLOCK_BYTES / max(live_bytes, 1.0), *BLOCK_SIZE_RANGE))
+    )
     block_size = slots // devices if wide else int(min(block or narrow, slots // devices))
     if devices > 1:
         blocks = slots // devices // block_size * devices

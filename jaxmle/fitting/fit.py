@@ -19,7 +19,11 @@ from typing import Any
 import numpy as np
 
 from jaxmle._types import Array, Data, Loglik, Params, Tree
-from jaxmle.fitting.frozen_hessian import AIM, longest_safe_step, reuse_hessian
+from jaxmle.fitting.frozen_hessian import (
+    SHARE_OF_SAFE_STEP_TO_REACH,
+    longest_safe_step,
+    reuse_hessian,
+)
 from jaxmle.fitting.head_start import Head, head_start
 from jaxmle.fitting.identification import traced_to
 from jaxmle.fitting.identity import identity, with_response_id
@@ -238,7 +242,9 @@ def _search_from_head(
     arrival = Arrival(head.z, False, 0)
     if head.z.dtype == np.float64:
         slopes = _with_progress(passes.slopes, progress)
-        arrival = secant_climb(slopes, head.z, head.information, AIM * longest)
+        arrival = secant_climb(
+            slopes, head.z, head.information, SHARE_OF_SAFE_STEP_TO_REACH * longest
+        )
     if not arrival.arrived and not isinstance(problem.solver, Newton):
         return None
     reuse = partial(reuse_hessian, passes.slopes, longest) if arrival.arrived else None

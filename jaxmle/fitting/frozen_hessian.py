@@ -36,15 +36,16 @@ from jaxmle.solvers.trust_region import POLISHING, Point, State, noise_of, null_
 STDERR_TOLERANCE = 2.5e-7
 # τ over what the sample shows. Of 1e6 × 20 and 1e5 × 200 logistic, the sample shows twice what all
 # rows do along other steps
-OTHER = 8.0
+SAFETY_FACTOR_OF_SAMPLE = 8.0
 LONGEST_STEP_IN_STDERR = 3e-5  # standard errors, where the sample shows no change at all
 # of the length of a short step, to which a climb by scores should come near: what it says is left
 # is right to a factor of two
-AIM = 0.5
-CHANGES = 1e-6  # relative change of Jd that may be seen: twice what is allowed for
-SCORE_ROUNDING_IN_STDERR = (
-    1e-12  # standard errors that rounding may leave of the score: 3e-14 is usual
+SHARE_OF_SAFE_STEP_TO_REACH = 0.5
+MAX_CHANGE_OF_INFORMATION = (
+    1e-6  # relative change of Jd that may be seen: twice what is allowed for
 )
+# standard errors that rounding may leave of the score: 3e-14 is usual
+SCORE_ROUNDING_IN_STDERR = 1e-12
 
 
 def longest_safe_step(turn: Array) -> Array:
@@ -55,7 +56,8 @@ def longest_safe_step(turn: Array) -> Array:
         turn: relative change of the information over one standard error, as the sample shows it.
     """
     return np.minimum(
-        LONGEST_STEP_IN_STDERR, 2 * STDERR_TOLERANCE / (OTHER * turn + np.finfo(float).tiny)
+        LONGEST_STEP_IN_STDERR,
+        2 * STDERR_TOLERANCE / (SAFETY_FACTOR_OF_SAMPLE * turn + np.finfo(float).tiny),
     )
 
 
@@ -87,7 +89,7 @@ def reuse_hessian(slopes: Callable[[Array], Slope], longest: Array, state: State
     )
     if not np.isfinite(slope.value) or not np.all(np.isfinite(slope.score)):
         return None
-    allowed = 0.5 * CHANGES * np.sqrt(2 * newton.decrement)
+    allowed = 0.5 * MAX_CHANGE_OF_INFORMATION * np.sqrt(2 * newton.decrement)
     return point if _left(point, state) <= max(allowed, SCORE_ROUNDING_IN_STDERR) else None
 
 

@@ -23,12 +23,15 @@ from jaxmle.solvers.linalg import cholesky, eigh, solve_lower
 from jaxmle.solvers.methods import LBFGS, Newton
 from jaxmle.solvers.trust_region import RECEDES, Point, State, begin, is_running, step
 
-MIN_ROWS_FOR_HEAD_START = 2**19  # rows from which the passes saved are worth two programs more
-HEAVY = 2e9  # n k² from which they are at fewer rows: a Hessian then takes 0.05 s
-MIN_SAMPLE_ROWS = 2**15  # rows of the sample, and at least
-ROWS_EACH = 256  # for each parameter
-SHARE = 8  # the sample is no more than this part of all rows
-LEAST = 32  # rows for each parameter below which the sample's information is too rough a metric
+# rows from which the passes that are saved are worth two programs more
+MIN_ROWS_FOR_HEAD_START = 2**19
+# n k² from which they are at fewer rows: a Hessian then takes 0.05 s
+MIN_WORK_FOR_HEAD_START = 2e9
+MIN_SAMPLE_ROWS = 2**15
+SAMPLE_ROWS_A_PARAMETER = 256
+MIN_ROWS_A_SAMPLE_ROW = 8  # the sample is at most this part of all rows
+# below this the sample's information is too rough a metric
+MIN_SAMPLE_ROWS_A_PARAMETER = 32
 MAX_SAMPLE_STEPS = 30
 
 
@@ -59,8 +62,10 @@ def head_start(passes: Passes, z: Array) -> Head | None:
         return None
     n = data_length(data) or 0
     k = problem.chart.k
-    few = min(max(MIN_SAMPLE_ROWS, ROWS_EACH * k), n // SHARE)
-    if (n < MIN_ROWS_FOR_HEAD_START and n * k**2 < HEAVY) or few < LEAST * k:
+    few = min(max(MIN_SAMPLE_ROWS, SAMPLE_ROWS_A_PARAMETER * k), n // MIN_ROWS_A_SAMPLE_ROW)
+    if (
+        n < MIN_ROWS_FOR_HEAD_START and n * k**2 < MIN_WORK_FOR_HEAD_START
+    ) or few < MIN_SAMPLE_ROWS_A_PARAMETER * k:
         return None
     stride = n // few
     sample = jax.tree.map(lambda leaf: np.asarray(leaf)[: stride * few : stride], data)

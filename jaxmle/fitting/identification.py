@@ -23,7 +23,7 @@ from jaxmle.solvers.trust_region import Point, is_finite, null_cut
 SOURCE_UNKNOWN = 0
 BY_DATA = 1
 BY_MODEL = 2
-POINTS = 3  # one would do, but for points where a derivative happens to vanish
+POINTS_TRIED = 3  # one would do, but for points where a derivative happens to vanish
 
 
 def traced_to(fit: Fit, passes: Passes, z: Array) -> Fit:
@@ -38,7 +38,7 @@ def traced_to(fit: Fit, passes: Passes, z: Array) -> Fit:
     unit = 1.0 / metric_of(end.hessian, end.score)
     expected = _nullity(end)
     nullities = []
-    for _ in range(POINTS):
+    for _ in range(POINTS_TRIED):
         point = (z + unit * rng.uniform(-1, 1, z.shape)).astype(z.dtype)
         nullities.append(_nullity(passes.on(shuffled(passes.data, rng)).evaluate(point)))
     finite = [nullity for nullity in nullities if nullity is not None]

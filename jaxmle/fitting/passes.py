@@ -45,12 +45,14 @@ from jaxmle.solvers.trust_region import Point, State
 
 # median deviations (at least of one unit of ℓ) by which the term of a collapsed component stands
 # above the others
-FAR_ABOVE = 8.0
+DEVIATIONS_OF_COLLAPSED_TERM = 8.0
 # of a standard error that differences leave open: IMPRECISE beyond it, as for the distance to the
 # maximum
 SHARE_OF_STDERR_IN_DOUBT = 1e-3
 SHARE_OF_STDERR_LOST = 0.1  # beyond this it is not given
-NO_MEAT = 1e-18  # robust variance over the variance of the model, below which it is rounding
+MIN_VARIANCE_RATIO = (
+    1e-18  # robust variance over the variance of the model, below which it is rounding
+)
 Climb = Callable[[Callable[[Array], Point], Array, int], State]
 Codes = tuple[Array, ...]  # integer codes of the clusters of each row
 
@@ -287,7 +289,9 @@ def _first_bad_term(loglik: Loglik, layout: Layout, x: Array, data: Data) -> Arr
     top = jnp.max(terms)
     middle = jnp.median(terms)
     spread = jnp.median(jnp.abs(terms - middle))
-    alone = (terms > middle + FAR_ABOVE * jnp.maximum(spread, 1.0)) & (terms >= top)
+    alone = (terms > middle + DEVIATIONS_OF_COLLAPSED_TERM * jnp.maximum(spread, 1.0)) & (
+        terms >= top
+    )
     return jnp.where(
         (terms.shape[0] > 2) & jnp.any(bad | alone),
         jnp.where(jnp.any(bad), jnp.argmax(bad), jnp.argmax(alone)),
@@ -356,7 +360,9 @@ def _meaningful(vcov: Array, lift: Array) -> Array:
     """
     xp = namespace(lift)
     ratio = xp.diagonal(vcov) / xp.maximum(xp.sum(lift**2, axis=1), xp.finfo(lift.dtype).tiny)
-    none = ~((ratio > NO_MEAT) & (ratio < 1 / NO_MEAT)) & (xp.sum(lift**2, axis=1) > 0)
+    none = ~((ratio > MIN_VARIANCE_RATIO) & (ratio < 1 / MIN_VARIANCE_RATIO)) & (
+        xp.sum(lift**2, axis=1) > 0
+    )
     return xp.where(none[:, None] | none[None, :], xp.nan, vcov)
 
 

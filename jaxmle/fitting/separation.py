@@ -26,8 +26,8 @@ from jaxmle.solvers.status import Status
 
 # witness.certificate
 LOCAL_CERTIFICATE = 0
-CONED = 1
-CERTIFIED = 2
+BY_CONE = 1
+BY_EXACT_ARITHMETIC = 2
 MAX_GRADIENT_BYTES = 2**28  # bytes of gradients that are looked at
 
 
@@ -73,7 +73,7 @@ def with_recession_cone(
     if not np.any(cone.touched):
         return fit
     follow = np.where(roots >= 0, roots, np.arange(p))
-    return infinite(fit, cone, columns, follow, CERTIFIED if sure else CONED)
+    return infinite(fit, cone, columns, follow, BY_EXACT_ARITHMETIC if sure else BY_CONE)
 
 
 def infinite(fit: Fit, cone: Cone, columns: Array, follow: Array, certificate: int) -> Fit:

@@ -29,7 +29,7 @@ from jaxmle.runtime.compile import precision, remembered
 from jaxmle.runtime.opaque import Opaque
 from jaxmle.solvers.status import CONCAVE_FLAG, MEAN, MEAN_OF_ROWS
 
-FEWEST_ROWS = 8  # of a closed-over array: /2 and /4 are what formulas divide by
+MIN_TERMS_OF_A_MEAN = 8  # of a closed-over array: /2 and /4 are what formulas divide by
 
 
 class MeanLikelihoodWarning(UserWarning):
@@ -280,7 +280,12 @@ def _length_of_sum(scope: _Scope, factor: Any, number: Any, equation: Any) -> in
     """1 where a sum over closed-over data is divided by the number of its terms."""
     value = _number(number)
     made = scope.maker.get(factor)
-    if equation.primitive.name != "div" or value is None or value < FEWEST_ROWS or made is None:
+    if (
+        equation.primitive.name != "div"
+        or value is None
+        or value < MIN_TERMS_OF_A_MEAN
+        or made is None
+    ):
         return 0
     if made.primitive.name != "reduce_sum":
         return 0

@@ -20,7 +20,9 @@ from jaxmle.solvers.linalg import eigh, rarely
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import State
 
-TOUCHED = 1e-6  # share of a coordinate in the null space from which it counts as concerned
+MIN_SHARE_IN_NULL_SPACE = (
+    1e-6  # share of a coordinate in the null space from which it counts as concerned
+)
 
 
 class Reach(NamedTuple):
@@ -36,7 +38,7 @@ class Reach(NamedTuple):
 def reach(chart: Chart, base: Array, state: State, limit: Limit, spectrum: Survey) -> Reach:
     """Which entries a recession carries to a finite declared bound, and which to infinity."""
     xp = namespace(state.point.z)
-    touched = xp.diagonal(spectrum.null) > TOUCHED
+    touched = xp.diagonal(spectrum.null) > MIN_SHARE_IN_NULL_SPACE
     push = (limit.scale * state.tail.move) ** 2
     receding = limit.recedes & touched & (push >= 1e-3 * xp.sum(push))
     incidence = chart.incidence
@@ -176,8 +178,12 @@ def _estimability(
     # An entry of a leaf that is constrained as a whole recedes only if the recession moves it on
     # the user's scale.
     push = xp.abs(along)
-    infinite = reached.leaves & separated & (chart.single | (push > TOUCHED * xp.max(push)))
-    touched = (xp.diagonal(verdict.null) > TOUCHED)[None, :]
+    infinite = (
+        reached.leaves
+        & separated
+        & (chart.single | (push > MIN_SHARE_IN_NULL_SPACE * xp.max(push)))
+    )
+    touched = (xp.diagonal(verdict.null) > MIN_SHARE_IN_NULL_SPACE)[None, :]
     concerned = xp.any(chart.incidence & touched, axis=1) & ~estimable
     undetermined = concerned & ~infinite & ~at_bound & separated
     is_one_direction = xp.trace(verdict.null) < 1.5

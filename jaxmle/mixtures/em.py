@@ -27,16 +27,15 @@ from jaxmle.solvers.status import Status
 
 Model = GaussianMixture | MixtureOf
 
-ROWS_A_NEWTON_BLOCK = (
-    16_384  # rows of a block of the Newton finish, where there are four times as many
-)
-TRIES = 3  # ends of EM that Newton may try, the highest first, until one converges
+# rows of a block of the Newton finish, where there are four times as many
+ROWS_A_NEWTON_BLOCK = 16_384
+MAX_ENDS_TRIED = 3  # ends of EM that Newton may try, the highest first, until one converges
 # log-likelihood: ends nearer than this to the highest count as the same, since EM stops short of
 # each
-SAME = 0.1
+MAX_GAP_OF_EQUAL_ENDS = 0.1
 
 
-MOST_STARTS = 100_000
+MAX_STARTS = 100_000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -76,7 +75,7 @@ class EM:
     def reached(self) -> int:
         """How many starts ended within 0.1 log-likelihood of the highest."""
         alive = self.logliks[np.isfinite(self.logliks)]
-        return int(np.sum(alive > alive.max() - SAME)) if alive.size else 0
+        return int(np.sum(alive > alive.max() - MAX_GAP_OF_EQUAL_ENDS)) if alive.size else 0
 
     def explain(self) -> str:
         """The verdict in a sentence, and what became of the starts."""
@@ -213,7 +212,7 @@ def _check(
         raise TypeError(
             f"em takes a model of gaussian_mixture(…) or mixture_of(…); got {type(model).__name__}"
         )
-    check_count("starts", starts, 1, MOST_STARTS)
+    check_count("starts", starts, 1, MAX_STARTS)
     check_count("key", key)
     check_count("max_steps", max_steps, 1)
     check_count("newton_steps", newton_steps)
@@ -287,7 +286,7 @@ def _finished(model: Model, path: Path, data: Tree, climb: Any, newton_steps: in
             fitted = _unbounded(fitted, vanishing, rows[lost])
         return EM(fitted, path.logliks[lost][: path.steps[lost]], ends, path.collapsed, rows)
     fits: list[tuple[int, Fit]] = []
-    for place in alive[:TRIES]:
+    for place in alive[:MAX_ENDS_TRIED]:
         fits.append((place, _in_order(model, climb, path.params[place], newton_steps)))
         if fits[-1][1].converged or not newton_steps:
             break

@@ -21,7 +21,7 @@ from jaxmle.mixtures.gaussian_density import LOG_2PI, VarianceFloor, stacked_mat
 
 # of the pooled conditional variance; centred products keep four digits of a variance at this ratio,
 # and none at 1e-16
-COLLAPSED = 1e-12
+MIN_VARIANCE_SHARE = 1e-12
 
 
 class Path(NamedTuple):
@@ -161,7 +161,7 @@ def _step(
     new = _maximised(statistics, kind, d, floor.strength, floor.pooled)
     width = _pivots(floor.pooled)
     ratio = jnp.min(_pivots(_matrices(new, kind)) / width[None, :], axis=1)
-    lost = ~(ratio > COLLAPSED)
+    lost = ~(ratio > MIN_VARIANCE_SHARE)
     component = jnp.where(jnp.any(lost), jnp.argmax(lost), -1)
     return loglik + prior, rounding, new, component
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import numpy as np
 
-MOST_ROWS = 10_000  # of a random subset, from which starts are drawn: a start need not be precise
+MAX_ROWS_FOR_STARTS = (
+    10_000  # of a random subset, from which starts are drawn: a start need not be precise
+)
 LLOYD_STEPS = 5
 
 
@@ -20,7 +22,11 @@ def assignments(
     the squared distance to the nearest so far, in units of each column's standard deviation.
     Source: Arthur & Vassilvitskii (2007), SODA, 1027–1035.
     """
-    rows = y if len(y) <= MOST_ROWS else y[rng.choice(len(y), MOST_ROWS, replace=False)]
+    rows = (
+        y
+        if len(y) <= MAX_ROWS_FOR_STARTS
+        else y[rng.choice(len(y), MAX_ROWS_FOR_STARTS, replace=False)]
+    )
     spread = rows.std(axis=0)
     z = (rows - rows.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     return [(_lloyd(z, _seeds(z, k, rng)), rows) for _ in range(number)]

@@ -29,9 +29,8 @@ from jaxmle.solvers.status import Status
 
 # steps of one weighted fit; a fit that needs more goes on in the next M-step
 MAX_STEPS_OF_AN_M_STEP = 100
-WEIGHT_OF_OTHER_ROWS = (
-    0.05  # weight in a start of the rows of the other components: none has too few
-)
+# weight in a start of the rows of the other components: none has too few
+WEIGHT_OF_OTHER_ROWS = 0.05
 USABLE_COMPONENT_STATUSES = (Status.CONVERGED, Status.IMPRECISE, Status.MAX_STEPS, Status.STALLED)
 
 

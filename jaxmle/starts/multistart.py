@@ -22,7 +22,7 @@ from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.keys import typed_key
 from jaxmle.solvers.status import COMPARED, Status
-from jaxmle.starts.maxima import SAME_LOGLIK, Maximum, census, is_level, least_bad
+from jaxmle.starts.maxima import MAX_GAP_OF_EQUAL_MAXIMA, Maximum, census, is_level, least_bad
 from jaxmle.starts.starts import start_values
 from jaxmle.starts.symmetry import blocks_of, checked_groups
 
@@ -267,7 +267,11 @@ def _notes(result: Multistart) -> tuple[str, ...]:
     maxima = result.maxima
     lone = sum(len(maximum.members) == 1 for maximum in maxima)
     twins = sum(is_level(maximum) for maximum in maxima)
-    level = maxima[0].loglik + SAME_LOGLIK * max(1.0, abs(maxima[0].loglik)) if maxima else np.inf
+    level = (
+        maxima[0].loglik + MAX_GAP_OF_EQUAL_MAXIMA * max(1.0, abs(maxima[0].loglik))
+        if maxima
+        else np.inf
+    )
     higher = np.flatnonzero(np.isfinite(fits.loglik) & (fits.loglik > level))
     top = int(higher[np.argmax(fits.loglik[higher])]) if higher.size else -1
     end = "the best is only a local maximum." if maxima else "there is no maximum."

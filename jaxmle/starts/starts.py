@@ -19,16 +19,11 @@ from jaxmle.runtime.compile import remembered, to_numpy
 from jaxmle.runtime.opaque import Opaque
 from jaxmle.starts.symmetry import blocks_of
 
-SPREAD = 2.0  # standard deviation of drawn starts on the free scale
+STDDEV_OF_DRAWN_STARTS = 2.0  # standard deviation of drawn starts on the free scale
 # of a drawn step that rounding carries onto a bound; the last is below the precision of the start
-HALVINGS = 60
-START_ERRORS = (
-    ValueError,
-    TypeError,
-    IndexError,
-    AttributeError,
-    KeyError,
-)  # what a likelihood says to parameters of another shape
+MAX_HALVINGS_OF_A_DRAW = 60
+# what a likelihood raises for parameters of another shape
+START_ERRORS = (ValueError, TypeError, IndexError, AttributeError, KeyError)
 
 
 def start_values(
@@ -199,7 +194,7 @@ def drawn_about(loglik: Loglik, layout: Layout, params: Tree, number: int, key: 
     )
     centre = chart.to_free(base)
     others = [
-        _inside(layout, chart, follow, base, centre, SPREAD * step)
+        _inside(layout, chart, follow, base, centre, STDDEV_OF_DRAWN_STARTS * step)
         for step in steps[1:].astype(base.dtype)
     ]
     return jax.tree.map(lambda *leaves: np.stack(leaves), layout.unravel(base), *others)
@@ -214,7 +209,7 @@ def _inside(
     step: np.ndarray,
 ) -> Tree:
     """The parameters one step away; half as far each time that rounding puts them on a bound."""
-    for _ in range(HALVINGS):
+    for _ in range(MAX_HALVINGS_OF_A_DRAW):
         params = layout.unravel(chart.to_user(centre + step, base)[follow])
         if all(
             leaf.constraint.violation(value) is None

@@ -21,7 +21,11 @@ START = {"beta": np.zeros(2)}
 @pytest.fixture
 def many(monkeypatch):
     """What counts as many rows, made small."""
-    for name, value in (("MIN_ROWS_FOR_HEAD_START", N), ("MIN_SAMPLE_ROWS", 512), ("ROWS_EACH", 1)):
+    for name, value in (
+        ("MIN_ROWS_FOR_HEAD_START", N),
+        ("MIN_SAMPLE_ROWS", 512),
+        ("SAMPLE_ROWS_A_PARAMETER", 1),
+    ):
         monkeypatch.setattr(head_start, name, value)
 
 
