@@ -12,10 +12,10 @@ import optax
 
 from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.options import Options, check_on_host, read
-from jaxmle.likelihood.combinators import Penalize, Pool
+from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.indices import check_indices
-from jaxmle.likelihood.structure import has, parts_of
+from jaxmle.likelihood.structure import has, jeffreys_of
 from jaxmle.parameters.arguments import (
     check_choice,
     check_count,
@@ -177,7 +177,5 @@ def _check_kind(loglik: Loglik) -> None:
         raise ValueError(
             "a pool has several data sets, and a batch is rows of one: fit it with jaxmle.fit"
         )
-    while parts_of(loglik):
-        if isinstance(loglik, Penalize) and hasattr(loglik.prior, "of_likelihood"):
-            raise ValueError("jeffreys's prior needs every row at once: fit it with jaxmle.fit")
-        loglik = parts_of(loglik)[0]
+    if jeffreys_of(loglik) is not None:
+        raise ValueError("jeffreys's prior needs every row at once: fit it with jaxmle.fit")
