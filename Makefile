@@ -10,17 +10,21 @@ RUN := $(VENV)/bin/python
 TESTS ?=
 WORKERS ?= auto
 ONLY ?=
+# A file of pip constraints for the environment, such as tests/lowest.txt.
+CONSTRAINTS ?=
 
 # Compiled programs are kept between runs; a shape mismatch never broadcasts in silence.
 export JAX_COMPILATION_CACHE_DIR ?= $(CACHE)/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 export MPLCONFIGDIR ?= $(CACHE)/matplotlib
 
-.PHONY: help demo test test-all lint bench notebooks clean
+.PHONY: help demo test test-all test-lowest test-newest lint bench notebooks clean
 help:
 	@echo "make demo    fit two real data sets and 10 000 simulated ones; writes demo/output/first_fits.png"
 	@echo "make test    the tests and the examples in the docstrings (TESTS='tests/solvers -k newton' chooses)"
 	@echo "make test-all  the same facts over more families, kinds and forms besides: twice as long"
+	@echo "make test-lowest  the tests with the oldest jax, NumPy and Python that are allowed, in an environment of its own"
+	@echo "make test-newest  the tests with the newest ones, in an environment of its own"
 	@echo "make lint    ruff and mypy"
 	@echo "make notebooks  run notebooks/*.py and write their outputs and figures beside them (ONLY='05 06' chooses)"
 	@echo "make bench   the workloads of benchmarks/, with their peers"
@@ -34,6 +38,13 @@ test: $(VENV)/.ready-test
 
 test-all: $(VENV)/.ready-test
 	JAX_NUMPY_RANK_PROMOTION=raise $(RUN) -m pytest -n $(WORKERS) --dist worksteal -m "" $(TESTS)
+
+# JAX_ENABLE_X64=1 before either: the tests as a user meets jaxmle who has switched float64 on.
+test-lowest:
+	$(MAKE) test VENV=.cache/venv-lowest PYTHON=$(or $(PYTHON),python3.11) CONSTRAINTS=tests/lowest.txt JAX_COMPILATION_CACHE_DIR=$(CACHE)/jax-lowest
+
+test-newest:
+	$(MAKE) test VENV=.cache/venv-newest PYTHON=$(or $(PYTHON),python3.13) JAX_COMPILATION_CACHE_DIR=$(CACHE)/jax-newest
 
 lint: $(VENV)/.ready-test
 	$(RUN) -m ruff check .
@@ -49,12 +60,13 @@ notebooks: $(VENV)/.ready-notebook
 clean:
 	rm -rf "$(VENV)" .cache .hypothesis demo/output
 
-# .ready-EXTRA stands for: the package is installed there, in place, with that extra.
-$(VENV)/.ready-%: pyproject.toml | $(VENV)/bin/python
+# .ready-EXTRA stands for: the package is installed there, in place, with that extra, within the constraints.
+CONSTRAINED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+$(VENV)/.ready-%: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	@echo "installing jaxmle[$*] into $(VENV)"
 	@if command -v uv >/dev/null 2>&1; \
-	then uv pip install --quiet --python $(RUN) -e ".[$*]"; \
-	else $(RUN) -m pip install --quiet -e ".[$*]"; fi
+	then uv pip install --quiet --python $(RUN) $(CONSTRAINED) -e ".[$*]"; \
+	else $(RUN) -m pip install --quiet $(CONSTRAINED) -e ".[$*]"; fi
 	@touch $@
 
 # The newest Python that is 3.11 or later and starts; a shim of a version manager may be found and still not run.

@@ -36,16 +36,3 @@ def _is_full():
         return True
     resident = int(sizes.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return maps.read_bytes().count(b"\n") > MAX_MEMORY_MAPS or resident > MAX_RESIDENT_BYTES
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Marks what tests/thorough.txt lists, by the beginning of its name."""
-    listed = tuple(
-        line
-        for line in (Path(__file__).parent / "thorough.txt").read_text(encoding="utf-8").split("\n")
-        if line and not line.startswith("#")
-    )
-    for item in items:
-        if item.nodeid.startswith(listed):
-            item.add_marker(pytest.mark.thorough)

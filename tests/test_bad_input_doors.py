@@ -5,7 +5,6 @@ import re
 from types import SimpleNamespace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -23,6 +22,7 @@ from jaxmle.inference.profiles.simultaneous import simultaneous
 from jaxmle.inference.resampling.bootstrap import bootstrap
 from jaxmle.inference.resampling.calibrate import calibrate
 from jaxmle.inference.resampling.jackknife import jackknife
+from tests.likelihoods import normal_regression_kernel
 
 N = 6
 X = np.column_stack([np.ones(N), np.arange(N) / 4])
@@ -32,11 +32,6 @@ START = {"beta": np.zeros(2), "sigma": 1.0}
 POSITIVE = {"sigma": jm.positive}
 
 
-def normal(params, data):
-    z = (data["y"] - data["x"] @ params["beta"]) / params["sigma"]
-    return -0.5 * z**2 - jnp.log(params["sigma"])
-
-
 def data(**changed):
     return DATA | changed
 
@@ -44,7 +39,7 @@ def data(**changed):
 @functools.cache
 def made():
     """Sound records of one model, made once: what the wrong calls below are wrong about."""
-    loglik = normal
+    loglik = normal_regression_kernel
     fit = jm.fit(loglik, START, DATA, constraints=POSITIVE)
     small = jm.fit(jm.fix(loglik, {"beta[1]": 0.0}), START, DATA, constraints=POSITIVE)
     weighted = jm.fit(loglik, START, DATA, constraints=POSITIVE, weights=FOUR)

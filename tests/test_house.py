@@ -2,6 +2,8 @@
 
 import ast
 import inspect
+import re
+import tomllib
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
@@ -12,6 +14,7 @@ import jaxmle as jm
 
 PACKAGE = Path(__file__).parents[1] / "jaxmle"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 BY_FILE = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 
 # Figures of packages that are pleasant to read (optimistix, tinygp, formulaic): 33 to 37 characters a line of code, no line over 100,
@@ -114,3 +117,43 @@ def test_every_public_function_and_record_has_an_example_that_runs(name, value):
     assert ">>> " in (inspect.getdoc(value) or ""), (
         name
     )  # the suite runs the doctests of every module
+
+
+def asserts(node):
+    """Whether a statement holds an assertion, by the keyword or by a function named so."""
+    return any(
+        isinstance(inner, ast.Assert)
+        or (isinstance(inner, ast.Call) and "assert" in ast.unparse(inner.func))
+        for inner in ast.walk(node)
+    )
+
+
+def test_no_assertion_of_a_test_stands_under_the_condition_that_a_fit_converged():
+    """Such a test is green when nothing converges."""
+    vacuous = [
+        f"{path.name}:{branch.lineno}"
+        for path in TESTS
+        for function in ast.walk(tree(path))
+        if isinstance(function, ast.FunctionDef) and function.name.startswith("test")
+        for branch in ast.walk(function)
+        if isinstance(branch, ast.If)
+        and ".converged" in ast.unparse(branch.test)
+        and any(map(asserts, branch.body))
+    ]
+    assert not vacuous
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_are_promised():
+    """A pin of tests/lowest.txt is the bound of pyproject.toml, with its last patch: >=2.0 is tested as 2.0.2."""
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))[
+        "project"
+    ]
+    extras = project["optional-dependencies"]
+    lines = (Path(__file__).parent / "lowest.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    of_users = [*project["dependencies"], *extras["frame"], *extras["plot"]]
+    promised = dict(re.findall(r"^([\w-]+)>=([\d.]+)", "\n".join(of_users + extras["test"]), re.M))
+    assert {name.split(">=")[0] for name in of_users} <= set(pins)
+    for name, version in pins.items():
+        lowest = promised.get(name, promised["jax"])  # jaxlib comes with jax
+        assert f"{version}.".startswith(f"{lowest}."), (name, version, lowest)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Dataset:
     """
 
     name: str
-    data: dict[str, np.ndarray]
+    data: dict[str, NDArray[np.float64]]
     columns: Mapping[str, str]
     description: str
     source: str
@@ -86,7 +87,7 @@ def _provenance() -> dict[str, dict]:
     return tomllib.loads(_text("provenance.toml"))
 
 
-def _columns(name: str) -> dict[str, np.ndarray]:
+def _columns(name: str) -> dict[str, NDArray[np.float64]]:
     header, *rows = _text(f"{name}.csv").splitlines()
     table = np.array([row.split(",") for row in rows], dtype=np.float64)
     return {column: table[:, j].copy() for j, column in enumerate(header.split(","))}

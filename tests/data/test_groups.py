@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle import Status
+from tests.likelihoods import logit, normal_regression_kernel
 
 SIZES = {
     "a": 20,
@@ -17,16 +18,6 @@ SIZES = {
 LABEL = np.repeat(list(SIZES), list(SIZES.values()))
 N = len(LABEL)
 POSITIVE = {"sigma": jm.positive}
-
-
-def logit(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.logaddexp(0.0, eta)
-
-
-def normal(params, data):
-    z = (data["y"] - data["x"] @ params["beta"]) / params["sigma"]
-    return -0.5 * z**2 - jnp.log(params["sigma"])
 
 
 def exponential(params, data):
@@ -39,7 +30,7 @@ def never(params, data):
 
 MODELS = {
     "logit": (logit, {"beta": np.zeros(3)}, None),
-    "normal": (normal, {"beta": np.zeros(3), "sigma": 1.0}, POSITIVE),
+    "normal": (normal_regression_kernel, {"beta": np.zeros(3), "sigma": 1.0}, POSITIVE),
 }
 
 
@@ -77,6 +68,7 @@ def assert_same(grouped, alone):
     assert_array_equal(grouped.data_id, alone.data_id)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("model", MODELS)
 def test_a_group_is_the_fit_of_its_rows(shuffled, model):
     loglik, start, constraints = MODELS[model]
@@ -91,6 +83,7 @@ def test_a_group_is_the_fit_of_its_rows(shuffled, model):
     assert result.reasons() == {}
 
 
+@pytest.mark.thorough
 def test_weights_and_clusters_go_by_row(shuffled):
     data, label = table(shuffled, "logit")
     rng = np.random.default_rng(3)
@@ -135,6 +128,7 @@ PARTITION = np.array([1, 0, 1, 1, 0, 0, 1, 0])
 HALVES = {0: Y[PARTITION == 0].mean(), 1: Y[PARTITION == 1].mean()}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("by", "names"),
     [
@@ -262,6 +256,7 @@ def test_a_model_may_know_where_to_start():
     assert_array_equal(result.fits.steps <= 2, True)
 
 
+@pytest.mark.thorough
 def test_options_are_those_of_a_batch(tmp_path):
     result = rates(
         PARTITION,
@@ -363,7 +358,11 @@ def test_a_group_without_spread_has_no_standard_deviation(y):
     }
     label = np.repeat(["sound", "small"], [28, len(y)])
     result = jm.fit_groups(
-        normal, {"beta": np.zeros(3), "sigma": 1.0}, data, by=label, constraints=POSITIVE
+        normal_regression_kernel,
+        {"beta": np.zeros(3), "sigma": 1.0},
+        data,
+        by=label,
+        constraints=POSITIVE,
     )
     assert result["small"].verdict == Status.UNBOUNDED
     assert np.isnan(result["small"].x).all()

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import families as jf
+from tests.marks import thorough_but_for
 
 with warnings.catch_warnings():
     # TensorFlow Probability, which distrax imports, asks jax for names that it is about to drop; where they are gone there is no distrax.
@@ -70,9 +71,11 @@ def test_a_distribution_with_parameter_properties():
     assert_allclose(
         [fit.params["rate"], fit.stderr["rate"]], [1 / 3, 1 / 3 / np.sqrt(3)], rtol=1e-8
     )
-    assert_allclose(family.log_sf({"rate": 2.0}, 1.0), -2.0, rtol=1e-6)
-    assert_allclose(family.quantile({"rate": 2.0}, 0.5), np.log(2) / 2, rtol=1e-6)
-    assert_allclose(family.mean({"rate": 2.0}), 0.5)
+    with jax.enable_x64(True):
+        # log(1 − F) at F = 0.86 loses one of 16 digits; the quantile is one logarithm.
+        assert_allclose(family.log_sf({"rate": 2.0}, 1.0), -2.0, rtol=1e-15)
+        assert_allclose(family.quantile({"rate": 2.0}, 0.5), np.log(2) / 2, rtol=1e-15)
+        assert family.mean({"rate": 2.0}) == 0.5
     assert family.sample({"rate": 2.0}, jax.random.key(0), (3, 2)).shape == (3, 2)
 
 
@@ -146,7 +149,12 @@ def every_kind(family):
     return y, {"lower": lower, "upper": upper}
 
 
-@pytest.mark.parametrize("case", SAME)
+@pytest.mark.parametrize(
+    "case",
+    thorough_but_for(
+        SAME, "numpyro exponential", "numpyro Weibull", "numpyro lognormal", "distrax normal"
+    ),
+)
 def test_censored_and_truncated_foreign_families_fit_as_our_own_do(case):
     """NONFINITE throughout: their log_cdf at an infinite end sat in the branch that ``where`` leaves out."""
     kind, constraints, own, names = SAME[case]

@@ -9,6 +9,8 @@ from scipy import stats
 
 from jaxmle import families as jf
 
+pytestmark = pytest.mark.thorough
+
 PEER = stats.weibull_min(1.5, scale=2.0)
 WEIBULL = {"shape": 1.5, "scale": 2.0}
 COUNTS = np.arange(120)

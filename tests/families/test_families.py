@@ -182,6 +182,7 @@ def drawn(index):
         return np.asarray(row.family.sample(row.first, jax.random.key(index), (N,)))
 
 
+@pytest.mark.thorough
 @ROW
 def test_samples_have_scipys_distribution(row):
     """Kolmogorov–Smirnov, or χ² of the cells that hold five or more, at n = 1e5; a right sampler fails one key in 10⁶."""

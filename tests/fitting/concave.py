@@ -7,6 +7,7 @@ from jax.scipy.special import log_ndtr, logsumexp
 
 import jaxmle as jm
 from jaxmle.special import log_sigmoid, softplus
+from tests.likelihoods import multinomial_intercepts
 
 N = 60
 CASES = ("complete", "quasi", "collinear", "scaled")
@@ -23,11 +24,6 @@ def probit(eta, row):
 
 def poisson(eta, row):
     return row["y"] * eta["mu"] - jnp.exp(eta["mu"])
-
-
-def multinomial(eta, row):
-    whole = jnp.concatenate([jnp.zeros(1, eta["mu"].dtype), eta["mu"]])
-    return jnp.take(whole, row["y"].astype(int)) - logsumexp(whole)
 
 
 def ordinal(eta, row):
@@ -69,7 +65,7 @@ DENSITIES = {
     "logit": logit,
     "probit": probit,
     "poisson": poisson,
-    "multinomial": multinomial,
+    "multinomial": multinomial_intercepts,
     "ordinal": ordinal,
 }
 OPAQUE = {name: opaque(density) for name, density in DENSITIES.items()} | {"cox": cox}

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -20,6 +19,7 @@ import jaxmle as jm
 from jaxmle.batch import plan
 from jaxmle.runtime import checkpoint, npz
 from jaxmle.stochastic.stochastic import fit_stochastic
+from tests.likelihoods import logit
 
 RNG = np.random.default_rng(17)
 X = np.stack([np.ones((40, 20)), RNG.normal(size=(40, 20))], axis=2)
@@ -27,11 +27,6 @@ Y = (RNG.random((40, 20)) < 0.5).astype(float)
 Y[::9] = X[::9, :, 1] > 0  # separated: these members are still open when a chunk ends
 ADAM = optax.adam(0.05)
 PAUSE = 0.2  # seconds before each of the five or more pieces of a run that is killed by the clock
-
-
-def logit(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.logaddexp(0.0, eta)
 
 
 def batch(folder, loglik=logit, devices=None):

@@ -5,32 +5,10 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import log_ndtr
 
 N = 60
 TRUE = np.array([0.3, 1.0, -0.5])
-
-
-def logit(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.logaddexp(0.0, eta)
-
-
-def probit(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * log_ndtr(eta) + (1 - data["y"]) * log_ndtr(-eta)
-
-
-def poisson(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.exp(eta) - jax.scipy.special.gammaln(data["y"] + 1)
-
-
-def normal(params, data):
-    z = (data["y"] - data["x"] @ params["beta"]) / params["sigma"]
-    return -0.5 * z**2 - jnp.log(params["sigma"]) - 0.5 * jnp.log(2 * jnp.pi)
 
 
 BETA = {"beta": np.zeros(3)}

@@ -7,8 +7,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle import Status
+from tests.likelihoods import logit
 
-from .models import BETA, logistic_data, logit
+from .models import BETA, logistic_data
 
 B = 300
 
@@ -67,6 +68,7 @@ def test_jit_equals_the_host(samples, loop):
     assert passed.names == loop[0].names
 
 
+@pytest.mark.thorough
 def test_with_float64_off_a_batch_is_float32_and_says_so(samples, loop):
     few = {name: leaf[:40] for name, leaf in samples.items()}
     fits = jax.jit(jax.vmap(run))(few)
@@ -136,6 +138,7 @@ def test_a_batch_prints_one_screen(samples, compiled):
     assert max(map(len, text.splitlines())) <= 100
 
 
+@pytest.mark.thorough
 def test_starts_weights_and_clusters_may_be_batched_too():
     data = logistic_data(7)
     starts = np.stack([np.zeros(3), np.full(3, 0.1), np.array([1.0, -1.0, 0.5])])

@@ -220,6 +220,7 @@ def test_a_container_that_changes_is_seen():
     assert_allclose(jm.fit(loglik, START).x, MOVED, atol=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_change_is_seen_under_vmap_too():
     """The compiled batch kept for a function belongs to what it closed over."""
     y = Y.copy()
@@ -322,6 +323,7 @@ def test_one_trace_per_shape_over_an_object():
             )
 
 
+@pytest.mark.thorough
 def test_a_rule_that_the_user_gave_is_the_one_differentiated():
     """``custom_jvp`` carries a ``__wrapped__`` as ``jit`` does, but below it the rule would be lost."""
     used = []
@@ -356,6 +358,7 @@ def over_a_helper_of_data(params, data):
     return -0.5 * (data["y"] - data["x"] @ params["beta"]) ** 2
 
 
+@pytest.mark.thorough
 def test_vmap_of_fit_outside_jit_traces_once():
     loglik, runs = counting()
     data = {"x": np.stack([X] * 3), "y": np.stack([Y, Y + 1, Y + 2])}
@@ -408,6 +411,7 @@ print(floor(12) - before)
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_forty_fits_of_fresh_closures_over_8_megabytes_leave_no_memory_behind():
     """In an interpreter of its own, whose memory no other test has stretched."""

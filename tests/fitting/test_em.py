@@ -64,6 +64,7 @@ def from_labels(model, y, labels):
 # ---------------------------------------------------------------- equal starts, equal optima
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "kind"),
     [*(("iris", kind) for kind in COVARIANCE_FORMS), ("wine", "full"), ("wine", "tied")],
@@ -293,6 +294,7 @@ def test_one_collapsing_start_leaves_the_local_maximum_of_the_others():
 NORMALS = mixture_of(normal, 2)
 
 
+@pytest.mark.thorough
 def test_a_mixture_of_normals_by_weighted_fits_equals_the_closed_form():
     y = two_groups()
     closed, weighted = (
@@ -340,6 +342,7 @@ LINE = jm.regression(
 )
 
 
+@pytest.mark.thorough
 def test_a_mixture_of_regressions_finds_both_lines():
     rng = np.random.default_rng(4)
     n = 200
@@ -444,6 +447,7 @@ def test_models_say_what_they_take():
         jax.jit(lambda y: em(gaussian_mixture(2), data=y).fit.loglik)(two_groups())
 
 
+@pytest.mark.thorough
 def test_constant_data_are_a_collapse_not_an_error():
     found = em(gaussian_mixture(2, "spherical"), data=np.full(120, 3.0), starts=3)
     assert found.fit.verdict == Status.UNBOUNDED

@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
+from tests.likelihoods import logit
 
 RNG = np.random.default_rng(12)
 Y = RNG.exponential(2.0, size=24)
@@ -23,11 +24,6 @@ RATE, ERROR = 1 / Y.mean(), 1 / (Y.mean() * np.sqrt(len(Y)))
 def exponential(params, data):
     """Without its constraint: a trial step to a negative rate is NaN."""
     return jnp.log(params["rate"]) - params["rate"] * data
-
-
-def logit(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.logaddexp(0.0, eta)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from jaxmle import Status
 from jaxmle.batch import chunk, plan
 from jaxmle.batch.members import MAX_PADDED_ROWS_FOR_ONE_LENGTH, Table, buckets
 from jaxmle.batch.solver import Counts, half_done
+from tests.likelihoods import normal_regression_kernel
 
 B, N = 30, 60
 START = {"beta": np.zeros(2)}
@@ -35,11 +36,6 @@ declared = jm.regression(
     lambda eta, row: row["y"] * eta["mu"] - jax.nn.softplus(eta["mu"]),
     eta={"mu": jm.linear("x", "beta")},
 )
-
-
-def gauss(params, data):
-    r = (data["y"] - data["x"] @ params["beta"]) / params["sigma"]
-    return -0.5 * r**2 - jnp.log(params["sigma"])
 
 
 def sample(rows, rng=RNG):
@@ -94,7 +90,7 @@ def test_a_batch_is_its_members(form):
 def test_a_constraint_and_two_leaves():
     sets = [{"x": d["x"], "y": d["y"] + 0.3 * d["x"][:, 1]} for d in SETS[:8]]
     start = {"beta": np.zeros(2), "sigma": 1.0}
-    fits = jm.fit_batch(gauss, start, sets, constraints={"sigma": jm.positive})
+    fits = jm.fit_batch(normal_regression_kernel, start, sets, constraints={"sigma": jm.positive})
     for i, data in enumerate(sets):
         beta, rss, *_ = np.linalg.lstsq(data["x"], data["y"], rcond=None)
         assert_allclose(fits.params["beta"][i], beta, atol=1e-10)
@@ -125,6 +121,7 @@ def test_groups_anywhere_in_a_table():
     assert_array_equal(fits.n, sizes)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["HC0", "HC1", "HC3", "opg", "expected", None])
 def test_covariances_of_ragged_members(kind):
     known = jm.with_response(logit, jm.enumeration("y", [0.0, 1.0]))
@@ -134,6 +131,7 @@ def test_covariances_of_ragged_members(kind):
     assert_allclose(fits.vcov[3], single.vcov, rtol=1e-8)
 
 
+@pytest.mark.thorough
 def test_weights_and_clusters_of_ragged_members():
     rng = np.random.default_rng(3)
     times = [rng.integers(0, 4, size=len(d["y"])) for d in RAGGED]
@@ -154,6 +152,7 @@ def test_weights_and_clusters_of_ragged_members():
     )
 
 
+@pytest.mark.thorough
 def test_a_pool_is_padded_part_by_part():
     pooled = jm.pool(logit, logit)
     pairs = [(RAGGED[i], RAGGED[i + 1]) for i in range(4)]
@@ -167,6 +166,7 @@ def test_a_prior_counts_once_whatever_the_padding():
     assert_same(jm.fit_batch(penalized, START, RAGGED)[2], jm.fit(penalized, START, RAGGED[2]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "held",
     [jm.fix(logit, {"beta[1]": 0.3}), jm.tie(logit, ("beta[0]", "beta[1]"))],
@@ -229,6 +229,7 @@ def test_one_start_for_each_member():
     )
 
 
+@pytest.mark.thorough
 def test_starts_of_every_kind_of_constraint_are_cut_into_members():
     """A matrix has fewer printed entries than cells; a start outside its bounds is named by its member."""
     rng = np.random.default_rng(9)
@@ -315,6 +316,7 @@ def test_hard_members_are_finished_in_a_last_round():
 # ---------------------------------------------------------------- solvers, precision, schedule
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "solver",
     [jm.solvers.Scoring(), jm.solvers.BHHH(), jm.solvers.LBFGS()],

@@ -53,7 +53,7 @@ def differences(function, phi, h=H):
     )
 
 
-@pytest.mark.parametrize("vcov", ["observed", "HC0"])
+@pytest.mark.parametrize("vcov", ["observed", pytest.param("HC0", marks=pytest.mark.thorough)])
 def test_forward_derivatives_of_estimate_error_and_interval_equal_finite_differences(vcov):
     with jax.enable_x64(True):
         exact = np.asarray(jax.jit(jax.jacfwd(lambda phi: quantities(phi, vcov)))(PHI))
@@ -62,12 +62,14 @@ def test_forward_derivatives_of_estimate_error_and_interval_equal_finite_differe
     )
 
 
+@pytest.mark.thorough
 def test_reverse_derivatives_equal_forward_ones():
     with jax.enable_x64(True):
         reverse = np.asarray(jax.jit(jax.jacrev(quantities))(PHI))
     assert_allclose(reverse, differences(quantities, PHI), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.thorough
 def test_vmap_of_grad_and_second_derivatives_equal_finite_differences():
     points = np.stack([PHI, -PHI, np.zeros(2)])
     weights = np.cos(np.arange(12.0))
@@ -81,6 +83,7 @@ def test_vmap_of_grad_and_second_derivatives_equal_finite_differences():
         assert_allclose(gradient, differences(scalar, point), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.thorough
 def test_second_derivatives_are_right():
     """A second derivative that is silently zero would pass for a flat function."""
 
@@ -101,6 +104,7 @@ def test_second_derivatives_are_right():
     assert_allclose(second, numeric, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_data_and_weights_carry_derivatives_too():
     """The mean moves by 1/n with each observation, and its standard error by (y − mean)/(n² σ̂) √… : both by finite differences."""
     y = Y[:10]
@@ -138,6 +142,7 @@ def test_the_start_carries_no_derivative():
     assert_allclose(slope, 0.0, atol=1e-9)
 
 
+@pytest.mark.thorough
 def test_the_profile_likelihood_has_the_envelope_derivative():
     """dℓ̂/dφ = ∂ℓ/∂φ at the estimate."""
     with jax.enable_x64(True):

@@ -9,6 +9,7 @@ from scipy.optimize import minimize_scalar
 
 import jaxmle as jm
 from jaxmle import Status
+from tests.likelihoods import cauchy, normal_beside_background, normal_kernel
 
 N = 60
 RNG = np.random.default_rng(41)
@@ -16,24 +17,10 @@ SPREAD = np.array([-20.0, -8.0, 0.0, 1.5, 5.0, 17.0])
 Y = np.concatenate([RNG.normal(-1.5, 1.0, 20), RNG.normal(2.0, 1.0, 40)])
 
 
-def cauchy(params, y):
-    return -jnp.log1p((y - params["centre"]) ** 2)
-
-
-def gauss(params, y):
-    return -0.5 * ((y - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
-
-
 def mixture(params, y):
     """Two normal components of standard deviation one."""
     r = y[:, None] - params["mu"][None, :]
     return jax.scipy.special.logsumexp(jnp.log(params["weight"])[None, :] - 0.5 * r**2, axis=1)
-
-
-def beside_background(params, y):
-    """One normal component beside N(0, 9): its likelihood is infinite at each observation as sigma goes to zero."""
-    r = (y - params["mu"]) / params["sigma"]
-    return jnp.logaddexp(-0.5 * r**2 - jnp.log(params["sigma"]), -0.5 * (y / 3) ** 2 - jnp.log(3.0))
 
 
 GAUSS = {"mu": 0.0, "sigma": 1.0}
@@ -96,7 +83,7 @@ def test_every_start_that_converges_belongs_to_one_maximum():
 
 
 def test_a_normal_sample_has_one_maximum():
-    found = jm.multistart(gauss, GAUSS, Y, number=12, constraints=POSITIVE)
+    found = jm.multistart(normal_kernel, GAUSS, Y, number=12, constraints=POSITIVE)
     (only,) = found.maxima
     assert only.share == 1.0
     assert only.gap == 0.0
@@ -119,6 +106,7 @@ def em(mu, weight, rounds=3000):
     return np.log(density.sum(axis=1)).sum(), np.sort(mu)
 
 
+@pytest.mark.thorough
 def test_without_symmetry_both_labellings_are_maxima():
     found = jm.multistart(mixture, two_components, Y, number=16, constraints=SIMPLEX)
     first, second = found.maxima
@@ -144,7 +132,8 @@ def test_symmetry_merges_maxima_that_differ_by_labels(group):
     value, mu = em(np.array([-1.0, 1.0]), np.array([0.5, 0.5]))
     assert_allclose(only.loglik, value, rtol=1e-12)
     assert_allclose(np.sort(only.fit.params["mu"]), mu, rtol=1e-6)
-    assert_array_equal(only.fit.x, apart.best.x)  # as found, not relabelled
+    # As found, not relabelled; which of two mirror images is the nearer one, rounding decides.
+    assert any(np.array_equal(only.fit.x, maximum.fit.x) for maximum in apart.maxima)
 
 
 def test_exchanging_means_alone_is_no_symmetry():
@@ -174,7 +163,7 @@ UNBOUNDED = {
 
 
 def test_an_unbounded_likelihood_is_counted_and_said():
-    found = jm.multistart(beside_background, UNBOUNDED, Y, constraints=POSITIVE)
+    found = jm.multistart(normal_beside_background, UNBOUNDED, Y, constraints=POSITIVE)
     grows = np.asarray(found.fits.status) == Status.UNBOUNDED
     assert found.fits.witness.row[grows].tolist() == [0, 1, 2]  # a batch names the rows too
     assert found.unbounded == found.counts[Status.UNBOUNDED] == 3
@@ -188,7 +177,7 @@ def test_an_unbounded_likelihood_is_counted_and_said():
 
 def test_where_no_start_converges_the_unbounded_one_is_the_best():
     starts = jax.tree.map(lambda leaf: leaf[4:], UNBOUNDED)
-    found = jm.multistart(beside_background, starts, Y, constraints=POSITIVE)
+    found = jm.multistart(normal_beside_background, starts, Y, constraints=POSITIVE)
     assert found.best.verdict == Status.UNBOUNDED
     assert found.maxima == ()
     assert found.unbounded == 3
@@ -197,7 +186,7 @@ def test_where_no_start_converges_the_unbounded_one_is_the_best():
 
 def test_starts_where_the_likelihood_is_not_finite_fail_alone():
     starts = {"mu": np.zeros(5), "sigma": np.array([1.0, -1.0, 2.0, -3.0, 0.5])}
-    found = jm.multistart(gauss, starts, Y)
+    found = jm.multistart(normal_kernel, starts, Y)
     assert found.counts == {Status.NONFINITE: 2, Status.CONVERGED: 3}
     assert_array_equal(found.maxima[0].members, [0, 2, 4])
     assert found.maxima[0].share == 3 / 5
@@ -206,7 +195,7 @@ def test_starts_where_the_likelihood_is_not_finite_fail_alone():
 
 def test_where_none_converges_the_status_decides_then_the_likelihood():
     starts = {"mu": np.array([40.0, 20.0, 0.0]), "sigma": np.array([1.0, 2.0, -1.0])}
-    found = jm.multistart(gauss, starts, Y, max_steps=1)
+    found = jm.multistart(normal_kernel, starts, Y, max_steps=1)
     assert_array_equal(found.fits.status, [Status.MAX_STEPS, Status.MAX_STEPS, Status.NONFINITE])
     assert found.best.verdict == Status.MAX_STEPS
     assert found.best.loglik == found.fits.loglik[1] > found.fits.loglik[0]
@@ -246,7 +235,7 @@ def test_drawn_starts_spread_two_about_the_one_given_on_the_free_scale():
     start = {"mu": np.array(3.0), "sigma": np.array(0.2)}
     with jax.enable_x64(True):
         drawn = drawn_about(
-            as_tree(gauss), layout_of(start, POSITIVE), start, 4000, jax.random.key(1)
+            as_tree(normal_kernel), layout_of(start, POSITIVE), start, 4000, jax.random.key(1)
         )
     z = np.stack([drawn["mu"][1:] - 3.0, np.log(drawn["sigma"][1:] / 0.2)])
     assert_allclose(
@@ -255,6 +244,7 @@ def test_drawn_starts_spread_two_about_the_one_given_on_the_free_scale():
     assert_allclose(np.cov(z), 4.0 * np.eye(2), atol=4 * 4 * np.sqrt(2 / 4000))
 
 
+@pytest.mark.thorough
 def test_a_start_drawn_onto_a_bound_by_rounding_is_drawn_nearer():
     """One ulp below its bound, half of all draws would round to the bound itself."""
     start = {"share": 1.0 - 2.0**-53}
@@ -266,13 +256,14 @@ def test_a_start_drawn_onto_a_bound_by_rounding_is_drawn_nearer():
     assert ((found.starts["share"] > 0) & (found.starts["share"] < 1)).all()
 
 
+@pytest.mark.thorough
 def test_fixed_and_tied_parameters_stay_so_in_drawn_starts():
-    held = jm.fix(gauss, {"sigma": 1.5})
+    held = jm.fix(normal_kernel, {"sigma": 1.5})
     found = jm.multistart(held, GAUSS, Y, number=12, constraints=POSITIVE)
     assert_array_equal(found.starts["sigma"], 1.5)
     assert_allclose(found.best.params["mu"], Y.mean(), rtol=1e-10)
     tied = jm.multistart(
-        jm.tie(gauss, ("mu", "sigma")),
+        jm.tie(normal_kernel, ("mu", "sigma")),
         {"mu": 1.0, "sigma": 1.0},
         np.abs(Y),
         number=12,
@@ -375,12 +366,21 @@ def test_a_model_knows_its_start():
     assert_allclose(found.best.params["rate"], 1 / np.abs(Y).mean(), rtol=1e-10)
 
 
+@pytest.mark.thorough
 def test_weights_and_clusters_are_those_of_a_fit():
     w, school = np.arange(N) % 3, np.arange(N) % 7
     found = jm.multistart(
-        gauss, GAUSS, Y, number=12, constraints=POSITIVE, weights=jm.frequency(w), clusters=school
+        normal_kernel,
+        GAUSS,
+        Y,
+        number=12,
+        constraints=POSITIVE,
+        weights=jm.frequency(w),
+        clusters=school,
     )
-    alone = jm.fit(gauss, GAUSS, Y, constraints=POSITIVE, weights=jm.frequency(w), clusters=school)
+    alone = jm.fit(
+        normal_kernel, GAUSS, Y, constraints=POSITIVE, weights=jm.frequency(w), clusters=school
+    )
     assert_allclose(found.best.x, alone.x, rtol=1e-9)
     assert_allclose(found.best.vcov, alone.vcov, rtol=1e-8)
     assert found.best.n == alone.n
@@ -388,13 +388,14 @@ def test_weights_and_clusters_are_those_of_a_fit():
 
 def test_a_list_is_one_data_set():
     def paired(params, data):
-        return gauss(params, data[0]) + 0.0 * data[1]
+        return normal_kernel(params, data[0]) + 0.0 * data[1]
 
     found = jm.multistart(paired, GAUSS, [Y, Y], number=4, constraints=POSITIVE)
     assert len(found.fits) == 4
     assert found.best.n == N
 
 
+@pytest.mark.thorough
 def test_float32_finds_the_same_maxima():
     starts = {"centre": np.linspace(-24.0, 24.0, 16)}
     found, double = (
@@ -408,6 +409,7 @@ def test_float32_finds_the_same_maxima():
 # ---------------------------------------------------------------- the table
 
 
+@pytest.mark.thorough
 def test_the_table_is_at_most_a_hundred_columns_and_one_screen():
     y = np.linspace(-300.0, 300.0, 30)
     found = jm.multistart(cauchy, {"centre": y.copy()}, y, params_axis=0)
@@ -471,7 +473,10 @@ def wrong_sampler(key):
         ({"symmetric": [("mu", ("sigma",))]}, "not both"),
         ({"data": np.where(np.arange(N) == 3, np.nan, Y)}, "NaN in row 3"),
         ({"weights": jm.frequency(np.ones((4, N)))}, "weights must have shape"),
-        ({"loglik": jm.weight(gauss, jm.frequency(np.ones(N)))}, r"multistart\(weights=…\)"),
+        (
+            {"loglik": jm.weight(normal_kernel, jm.frequency(np.ones(N)))},
+            r"multistart\(weights=…\)",
+        ),
         ({"clusters": np.zeros((2, N))}, "clusters must hold"),
         ({"vcov": "HC9"}, "HC9"),
         ({"max_steps": -1}, "max_steps"),
@@ -480,7 +485,7 @@ def wrong_sampler(key):
 )
 def test_bad_input_is_said(change, told):
     arguments = {
-        "loglik": gauss,
+        "loglik": normal_kernel,
         "starts": GAUSS,
         "data": Y,
         "constraints": POSITIVE,
@@ -506,7 +511,7 @@ def test_a_group_needs_leaves_of_as_many_components(group, told):
 
     def loglik(params, y):
         return (
-            gauss({"mu": params["mu"][0], "sigma": params["scale"][0]}, y)
+            normal_kernel({"mu": params["mu"][0], "sigma": params["scale"][0]}, y)
             + 0.0 * params["cov"][0, 0]
         )
 

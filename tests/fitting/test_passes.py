@@ -127,9 +127,14 @@ def test_a_score_that_is_not_finite_is_not_kept():
 
 
 def test_the_turn_of_a_count_is_one_over_the_root_of_its_events():
+    """J = e^z, so that (J₁ − J₀) / J₁ over a step d is 1 − e⁻ᵈ, and the step is d √J₁ standard errors long."""
     before = begin(whole(counts), np.array([np.log(EVENTS) - 1e-3]))
     after = step(whole(counts), before)
-    assert_allclose(_turn(before, after), 1 / np.sqrt(EVENTS), rtol=1e-2)
+    d = after.point.z[0] - before.point.z[0]
+    exact = -np.expm1(-d) / (d * np.exp(after.point.z[0] / 2))
+    assert_allclose(_turn(before, after), exact, rtol=1e-12)  # J₁ − J₀ keeps 13 of 16 digits
+    # d is 1e-3, to first order: 1 − e⁻ᵈ = d (1 − d/2)
+    assert_allclose(exact, 1 / np.sqrt(EVENTS), rtol=0.51e-3)
     assert _turn(after, after) == np.inf
     assert longest_safe_step(np.inf) == 0.0
 

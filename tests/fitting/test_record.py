@@ -8,20 +8,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle import Status
+from tests.likelihoods import logit, normal_regression
 
-from .models import (
-    BETA,
-    BETA_SIGMA,
-    Curve,
-    Line,
-    N,
-    linear_data,
-    logistic_data,
-    logit,
-    normal,
-    stack,
-    under_trace,
-)
+from .models import BETA, BETA_SIGMA, Curve, Line, N, linear_data, logistic_data, stack, under_trace
 
 Z95 = 1.959963984540054
 DATA = linear_data(70)
@@ -29,7 +18,7 @@ DATA = linear_data(70)
 
 @pytest.fixture(scope="module")
 def fit():
-    return jm.fit(normal, BETA_SIGMA, DATA, constraints={"sigma": jm.positive})
+    return jm.fit(normal_regression, BETA_SIGMA, DATA, constraints={"sigma": jm.positive})
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +144,7 @@ def test_criteria_are_those_of_the_textbook(fit):
 @pytest.mark.parametrize(("n", "exists"), [(5, False), (6, True)])
 def test_the_corrected_criterion_needs_more_than_k_plus_one_observations(n, exists):
     data = {name: leaf[:n] for name, leaf in DATA.items()}
-    small = jm.fit(normal, BETA_SIGMA, data, constraints={"sigma": jm.positive})
+    small = jm.fit(normal_regression, BETA_SIGMA, data, constraints={"sigma": jm.positive})
     assert np.isfinite(small.aic)
     assert np.isfinite(small.aicc) == exists
 
@@ -213,7 +202,9 @@ def test_no_covariance_asked_no_standard_error():
 
 def test_parameters_may_be_a_named_tuple(fit):
     def loglik(params, data):
-        return normal({"beta": jnp.stack([params.level, *params.slope]), "sigma": 1.0}, data)
+        return normal_regression(
+            {"beta": jnp.stack([params.level, *params.slope]), "sigma": 1.0}, data
+        )
 
     found = jm.fit(loglik, Line(np.zeros(2), 0.0), DATA)
     assert found.names == ("slope[0]", "slope[1]", "level")
@@ -225,7 +216,9 @@ def test_parameters_may_be_a_named_tuple(fit):
 
 def test_parameters_may_be_a_registered_dataclass_and_nested(fit):
     def loglik(params, data):
-        return normal({"beta": params["line"].beta, "sigma": params["line"].scale[0]}, data)
+        return normal_regression(
+            {"beta": params["line"].beta, "sigma": params["line"].scale[0]}, data
+        )
 
     found = jm.fit(
         loglik,
@@ -265,7 +258,9 @@ def test_a_matrix_of_parameters_is_named_by_row_and_column():
 
 def test_data_may_be_closed_over(fit):
     found = jm.fit(
-        lambda params, data: normal(params, DATA), BETA_SIGMA, constraints={"sigma": jm.positive}
+        lambda params, data: normal_regression(params, DATA),
+        BETA_SIGMA,
+        constraints={"sigma": jm.positive},
     )
     assert found.n == N
     assert_allclose(found.x, fit.x, rtol=1e-9)
@@ -274,7 +269,7 @@ def test_data_may_be_closed_over(fit):
 
 def test_a_scalar_likelihood_gives_the_same_fit_from_the_same_information(fit):
     found = jm.fit(
-        lambda params, data: jnp.sum(normal(params, data)),
+        lambda params, data: jnp.sum(normal_regression(params, data)),
         BETA_SIGMA,
         DATA,
         constraints={"sigma": jm.positive},
@@ -286,13 +281,16 @@ def test_a_scalar_likelihood_gives_the_same_fit_from_the_same_information(fit):
 
 def test_the_data_are_known_by_their_fingerprint(fit):
     again = jm.fit(
-        normal,
+        normal_regression,
         BETA_SIGMA,
         {name: leaf.copy() for name, leaf in DATA.items()},
         constraints={"sigma": jm.positive},
     )
     moved = jm.fit(
-        normal, BETA_SIGMA, DATA | {"y": DATA["y"][::-1].copy()}, constraints={"sigma": jm.positive}
+        normal_regression,
+        BETA_SIGMA,
+        DATA | {"y": DATA["y"][::-1].copy()},
+        constraints={"sigma": jm.positive},
     )
     assert_array_equal(again.data_id, fit.data_id)
     assert (moved.data_id != fit.data_id).any()
@@ -302,7 +300,7 @@ def test_the_data_are_known_by_their_fingerprint(fit):
 def test_blocks_of_rows_give_the_same_fit(fit):
     for rows in (7, 60, 100):
         blocked = jm.fit(
-            normal, BETA_SIGMA, DATA, constraints={"sigma": jm.positive}, block_rows=rows
+            normal_regression, BETA_SIGMA, DATA, constraints={"sigma": jm.positive}, block_rows=rows
         )
         assert_allclose(blocked.x, fit.x, rtol=0, atol=1e-8 * fit.se.min())
         assert_allclose(blocked.se, fit.se, rtol=1e-10)
@@ -316,6 +314,7 @@ def shares(params, data):
     return data["count"] @ jnp.log(params["p"]) - 0.5 * (jnp.log(params["s"]) - data["level"]) ** 2
 
 
+@pytest.mark.thorough
 def test_constraints_hold_in_every_member_of_a_batch():
     counts = np.random.default_rng(74).multinomial(1, [0.2, 0.3, 0.5], size=(4, N)).astype(float)
     level = np.random.default_rng(75).normal(size=(4, N))
@@ -341,7 +340,9 @@ def test_constraints_hold_in_every_member_of_a_batch():
 
 
 def test_a_stack_of_fits_is_a_batch(fit):
-    other = jm.fit(normal, BETA_SIGMA, linear_data(76), constraints={"sigma": jm.positive})
+    other = jm.fit(
+        normal_regression, BETA_SIGMA, linear_data(76), constraints={"sigma": jm.positive}
+    )
     batch = stack(fit, other)
     assert len(batch) == 2
     assert batch.names == fit.names
@@ -355,7 +356,10 @@ def test_a_stack_of_fits_is_a_batch(fit):
 
 def test_a_fixed_entry_stays_counts_in_nothing_and_has_no_error(least_squares):
     found = jm.fit(
-        jm.fix(normal, {"beta[2]": 0.0}), BETA_SIGMA, DATA, constraints={"sigma": jm.positive}
+        jm.fix(normal_regression, {"beta[2]": 0.0}),
+        BETA_SIGMA,
+        DATA,
+        constraints={"sigma": jm.positive},
     )
     x, y = DATA["x"][:, :2], DATA["y"]
     beta = np.linalg.lstsq(x, y, rcond=None)[0]
@@ -372,7 +376,10 @@ def test_a_fixed_entry_stays_counts_in_nothing_and_has_no_error(least_squares):
 
 def test_tied_entries_are_equal_and_share_their_error():
     found = jm.fit(
-        jm.tie(normal, ("beta[1]", "beta[2]")), BETA_SIGMA, DATA, constraints={"sigma": jm.positive}
+        jm.tie(normal_regression, ("beta[1]", "beta[2]")),
+        BETA_SIGMA,
+        DATA,
+        constraints={"sigma": jm.positive},
     )
     x = np.column_stack([DATA["x"][:, 0], DATA["x"][:, 1] + DATA["x"][:, 2]])
     beta = np.linalg.lstsq(x, DATA["y"], rcond=None)[0]

@@ -51,6 +51,7 @@ def test_every_cell_has_its_label(form, name, case):
             assert (f"{term} → " in fit.explain()) == np.isinf(value)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("form", "name"), FORMS)
 def test_a_column_in_other_units_changes_no_z_value(form, name):
     scaled = sample(name, "scaled")
@@ -64,6 +65,7 @@ def test_a_column_in_other_units_changes_no_z_value(form, name):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", OPAQUE)
 def test_finite_coefficients_and_errors_are_those_far_along_the_direction(name):
     """The full information, inverted as it stands thirty units out: what is finite there is what the limit reports."""
@@ -113,7 +115,7 @@ def verdict_by_linear_programs(x, y):
     )
 
 
-@pytest.mark.parametrize("form", ["declared", "opaque"])
+@pytest.mark.parametrize("form", ["declared", pytest.param("opaque", marks=pytest.mark.thorough)])
 def test_five_hundred_integer_designs_have_the_verdict_and_signs_of_linear_programs(form):
     x, y = integer_designs()
     fits = jm.fit_batch(likelihood(form, "logit"), start("logit"), {"x": x, "y": y}, progress=False)
@@ -194,6 +196,7 @@ def test_the_exact_null_space_is_orthogonal_to_its_rows():
     )
 
 
+@pytest.mark.thorough
 def test_random_cones_have_the_signs_of_linear_programs():
     rng = np.random.default_rng(3)
     for _ in range(100):

@@ -154,6 +154,7 @@ def test_where_single_precision_will_not_do(monkeypatch, sprints, loglik, start,
     assert_array_equal(here.se, plain.se)
 
 
+@pytest.mark.thorough
 def test_the_first_chunk_decides_and_a_checkpoint_keeps_it(monkeypatch, sprints, tmp_path):
     """The rounds of later chunks are set by the first; a resumed run repeats them to the bit."""
     monkeypatch.setattr(plan, "CHUNK_SIZES", (16,))

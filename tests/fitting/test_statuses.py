@@ -11,21 +11,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle import Status
+from tests.likelihoods import logit, normal_regression, poisson, probit
 
-from .models import (
-    BETA,
-    BETA_SIGMA,
-    N,
-    design,
-    linear_data,
-    logistic_data,
-    logit,
-    normal,
-    poisson,
-    probit,
-    stack,
-    under_trace,
-)
+from .models import BETA, BETA_SIGMA, N, design, linear_data, logistic_data, stack, under_trace
 
 WITH_LAW = jm.with_response(logit, jm.enumeration("y", [0.0, 1.0]))
 KINDS = ["expected", "observed", "opg", "HC0", "HC1", "HC2", "HC3", "CR0", "CR1"]
@@ -116,6 +104,7 @@ def test_a_batch_gives_each_member_the_verdict_it_has_alone(name, scheduled):
     assert_array_equal(member.x[~np.isfinite(member.x)], alone.x[~np.isfinite(alone.x)])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", LOGISTIC)
 def test_a_traced_batch_gives_the_same_verdict_and_never_more_signs(name, batch):
     """The signs over a cone of several dimensions are worked out on the host; inside a trace they stay open."""
@@ -243,7 +232,7 @@ NORMAL = {
 
 
 def fit_normal(data):
-    return jm.fit(normal, BETA_SIGMA, data, constraints={"sigma": jm.positive})
+    return jm.fit(normal_regression, BETA_SIGMA, data, constraints={"sigma": jm.positive})
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +269,10 @@ def test_the_scale_of_a_collinear_regression_keeps_its_standard_error():
     fit = fit_normal(NORMAL["collinear"][0])
     reduced = linear_data(21) | {"x": collinear()["x"][:, :2]}
     oracle = jm.fit(
-        normal, {"beta": np.zeros(2), "sigma": 1.0}, reduced, constraints={"sigma": jm.positive}
+        normal_regression,
+        {"beta": np.zeros(2), "sigma": 1.0},
+        reduced,
+        constraints={"sigma": jm.positive},
     )
     assert np.isnan(fit.stderr["beta"]).all()
     assert_allclose(fit.stderr["sigma"], oracle.stderr["sigma"], rtol=1e-8)
@@ -358,6 +350,7 @@ def test_a_surface_gets_its_verdict(name):
         assert np.isnan(fit.x).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ZOO)
 def test_a_surface_gets_the_same_verdict_in_a_batch(name, zoo_batch):
     data, status, *_ = ZOO[name]
@@ -390,6 +383,7 @@ def test_without_steps_a_start_is_judged_where_it_is(name):
     assert np.isfinite(fit.x).all()
 
 
+@pytest.mark.thorough
 def test_without_steps_the_same_under_jit():
     starts = stack(*(start for _, start, *_ in STOPPED.values()))
     samples = stack(*(data for data, *_ in STOPPED.values()))
@@ -422,6 +416,7 @@ def exponential(params, data):
     return jax.scipy.special.xlogy(data["event"], params["rate"]) - params["rate"] * data["time"]
 
 
+@pytest.mark.thorough
 def test_a_rate_without_an_event_is_on_its_bound_alone_and_in_a_batch():
     time = np.linspace(0.5, 3.0, N)
     sound = {"time": time, "event": (np.arange(N) % 3 == 0).astype(float)}
@@ -492,7 +487,7 @@ def underdispersed(samples=8, rows=50):
 BOTH_POSITIVE = {"size": jm.positive, "mu": jm.positive}
 
 
-@pytest.mark.parametrize("size", [2.0, 50.0, 1e4])
+@pytest.mark.parametrize("size", [pytest.param(2.0, marks=pytest.mark.thorough), 50.0, 1e4])
 def test_underdispersed_counts_never_give_a_size_that_looks_found(size):
     y = underdispersed()
     start = {"size": size, "mu": 1.0}
@@ -554,6 +549,7 @@ def test_a_mean_below_its_bound_is_on_it_however_near():
     assert_allclose(fits.se[:, 1], sigma / np.sqrt(20), rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_beside_a_bound_the_sign_of_the_mean_decides():
     """Normal samples with a mean that must be positive: BOUNDARY where it is negative, and then σ keeps its standard error and its functions theirs."""
     samples = np.random.default_rng(0).normal(size=(400, 10))
@@ -586,12 +582,12 @@ def test_beside_a_bound_the_sign_of_the_mean_decides():
 def test_no_unit_of_measurement_is_strange(unit):
     data = linear_data(77)
     fit = jm.fit(
-        normal,
+        normal_regression,
         {"beta": np.zeros(3), "sigma": unit},
         {"x": data["x"], "y": unit * data["y"]},
         constraints={"sigma": jm.positive},
     )
-    plain = jm.fit(normal, BETA_SIGMA, data, constraints={"sigma": jm.positive})
+    plain = jm.fit(normal_regression, BETA_SIGMA, data, constraints={"sigma": jm.positive})
     assert fit.verdict == Status.CONVERGED, fit.explain()
     assert_allclose(fit.se / unit, plain.se, rtol=1e-7)
 

@@ -11,7 +11,8 @@ import jaxmle as jm
 from jaxmle.parameters.tree import Chart, layout_of
 from jaxmle.stochastic.minibatch import Batches
 from jaxmle.stochastic.stochastic import fit_stochastic
-from tests.fitting.models import BETA, BETA_SIGMA, N, linear_data, logistic_data, logit, normal
+from tests.fitting.models import BETA, BETA_SIGMA, N, linear_data, logistic_data
+from tests.likelihoods import logit, normal_regression, poisson_kernel
 
 DATA = logistic_data(11)
 WEIGHTS = np.random.default_rng(5).integers(1, 4, N)
@@ -100,7 +101,8 @@ def test_constraints_weights_and_fixed_entries_are_those_of_fit():
     data = linear_data(4)
     constraints = {"sigma": jm.positive}
     inside = jm.penalize(
-        jm.weight(jm.fix(normal, {"beta[0]": 0.25}), jm.frequency(WEIGHTS)), jm.ridge(0.5, "beta")
+        jm.weight(jm.fix(normal_regression, {"beta[0]": 0.25}), jm.frequency(WEIGHTS)),
+        jm.ridge(0.5, "beta"),
     )
     found = climb(inside, BETA_SIGMA, data, constraints=constraints, polish="newton", epochs=40)
     full = jm.fit(inside, BETA_SIGMA, data, constraints=constraints)
@@ -200,13 +202,8 @@ def head_only(params, data):
 
 
 def test_steps_that_leave_the_finite_numbers_are_said():
-    found = climb(growth, optimizer=optax.sgd(1e3), polish="newton")
+    found = climb(poisson_kernel, optimizer=optax.sgd(1e3), polish="newton")
     assert found.stopped == "nonfinite" and np.isnan(found.loglik) and found.fit is None
-
-
-def growth(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.exp(eta)
 
 
 def series(params, data):

@@ -18,15 +18,18 @@ from numpy.testing import assert_array_equal
 import jaxmle as jm
 from jaxmle import Fit, FitError, Status, Witness
 from jaxmle.parameters.tree import layout_of
+from tests.likelihoods import logit, normal_regression
 
-from .models import BETA, BETA_SIGMA, Curve, Line, linear_data, logistic_data, logit, normal, stack
+from .models import BETA, BETA_SIGMA, Curve, Line, linear_data, logistic_data, stack
 
 # ---------------------------------------------------------------- records
 
 
 @pytest.fixture(scope="module")
 def fit():
-    return jm.fit(normal, BETA_SIGMA, linear_data(80), constraints={"sigma": jm.positive})
+    return jm.fit(
+        normal_regression, BETA_SIGMA, linear_data(80), constraints={"sigma": jm.positive}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +140,7 @@ def test_a_batch_comes_back(logistic, tmp_path):
         assert_same(again, batch)
 
 
+@pytest.mark.thorough
 def test_a_vmapped_fit_of_jax_arrays_comes_back_in_float64(tmp_path):
     with jax.enable_x64(True):
         fits = jax.vmap(lambda data: jm.fit(logit, BETA, data))(logistic_data(83, 3))
@@ -240,7 +244,7 @@ def test_a_tree_with_classes_needs_like(fit, tmp_path):
 def test_a_real_fit_of_a_named_tuple_comes_back(fit, tmp_path):
     start = Line(np.zeros(3), 1.0)
     found = jm.fit(
-        lambda p, d: normal({"beta": p.slope, "sigma": p.level}, d),
+        lambda p, d: normal_regression({"beta": p.slope, "sigma": p.level}, d),
         start,
         linear_data(80),
         constraints=Line(None, jm.positive),
@@ -591,11 +595,12 @@ def test_what_a_converged_fit_may_lack_comes_back(tmp_path):
     data = linear_data(80)
     codes = np.arange(60) % np.array([[4], [6]])
     two = dataclasses.replace(
-        jm.fit(normal, BETA_SIGMA, data, constraints={"sigma": jm.positive}), vcov_kind="CR1"
+        jm.fit(normal_regression, BETA_SIGMA, data, constraints={"sigma": jm.positive}),
+        vcov_kind="CR1",
     )
     indefinite = np.eye(4) + 1.2 * (np.eye(4, k=1) + np.eye(4, k=-1))
     records = [
-        jm.fit(normal, BETA_SIGMA, data, constraints={"sigma": jm.positive}, vcov=None),
+        jm.fit(normal_regression, BETA_SIGMA, data, constraints={"sigma": jm.positive}, vcov=None),
         jm.fit(jm.tie(logit, ("beta[0]", "beta[1]")), BETA, logistic_data(81)),
         jm.fit(jm.fix(logit, {"beta[1]": 0.0}), BETA, logistic_data(81)),
         jm.fit(logit, BETA, logistic_data(81), vcov="CR1", clusters=codes[0] > 1),
@@ -615,7 +620,9 @@ def test_a_file_of_an_older_version_comes_without_the_fingerprint_of_its_data(fi
     assert_array_equal(again.data_id, np.zeros(2, np.uint32))
     assert_same(dataclasses.replace(again, data_id=fit.data_id), fit)
     data = linear_data(80)
-    assert jm.tic(normal, again, data).value == jm.tic(normal, fit, data).value
+    assert (
+        jm.tic(normal_regression, again, data).value == jm.tic(normal_regression, fit, data).value
+    )
 
 
 def test_a_path_that_is_no_file_is_said(fit, tmp_path):

@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.scipy.special import logsumexp
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle.fitting import head_start
 from jaxmle.fitting.passes import Passes
+from tests.likelihoods import multinomial_intercepts
 
 N = 2**14
 DECLARED = jm.regression(
@@ -74,11 +74,6 @@ def gaussian(eta, row):
     return -0.5 * ((row["y"] - eta["mu"]) / eta["sigma"]) ** 2 - jnp.log(eta["sigma"])
 
 
-def classes(eta, row):
-    full = jnp.concatenate([jnp.zeros(1, eta["mu"].dtype), eta["mu"]])
-    return jnp.take(full, row["y"].astype(int)) - logsumexp(full)
-
-
 def others():
     rng = np.random.default_rng(2)
     x = np.column_stack([np.ones(N), rng.normal(size=N)])
@@ -93,7 +88,7 @@ def others():
     )
     yield (
         "classes",
-        jm.regression(classes, eta={"mu": linear}),
+        jm.regression(multinomial_intercepts, eta={"mu": linear}),
         {"beta": np.zeros((2, 2))},
         rng.integers(0, 3, N).astype(float),
         {},

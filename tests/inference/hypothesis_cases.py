@@ -4,10 +4,7 @@ import json
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import gammaln
-from jax.scipy.stats import norm
 
 R = json.loads((Path(__file__).parent / "data" / "hypotheses.json").read_text())
 _path = Path(__file__).parents[1] / "reference" / "data" / "s10_logit_birthwt.csv"
@@ -26,20 +23,6 @@ COUNTS = {
         [np.ones(189), *(COLUMNS[name] for name in ("age", "lwt", "smoke", "ui"))]
     ),
 }
-
-
-def logit(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.logaddexp(0.0, eta)
-
-
-def poisson(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.exp(eta) - gammaln(data["y"] + 1)
-
-
-def normal(params, data):
-    return norm.logpdf(data, params["mu"], params["sigma"])
 
 
 def stacked(fits):

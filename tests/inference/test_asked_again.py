@@ -1,7 +1,6 @@
 """What was fitted is what is asked again: the same data, the same weights of the same kind, the same axes."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -14,6 +13,7 @@ from jaxmle.inference.profiles.contour import contour
 from jaxmle.inference.profiles.profile import profile
 from jaxmle.inference.resampling.bootstrap import bootstrap
 from jaxmle.inference.resampling.jackknife import jackknife
+from tests.likelihoods import logit
 
 RNG = np.random.default_rng(17)
 N, B = 12, 3
@@ -22,11 +22,6 @@ Y = (RNG.uniform(size=(B, N)) < 0.5).astype(float)
 W = np.full(N, 4.0)
 DATA = {"y": Y[0], "x": X}
 START = {"beta": np.zeros(2)}
-
-
-def logit(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.logaddexp(0.0, eta)
 
 
 def halves(fit, data, **options):

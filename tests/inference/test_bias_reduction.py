@@ -12,6 +12,7 @@ from jaxmle.inference.diagnostics.bias_reduction import mean_br
 from jaxmle.inference.profiles.profile import profile
 from jaxmle.likelihood.information.bias import jeffreys
 from jaxmle.solvers.status import Status
+from tests.marks import thorough_but_for
 
 RNG = np.random.default_rng(4)
 X = np.column_stack([np.ones(20), RNG.normal(size=20), RNG.normal(size=20)])
@@ -35,6 +36,7 @@ def firth_score(beta, y, x=X):
     return (y - mu + h * (0.5 - mu)) @ x
 
 
+@pytest.mark.thorough
 def test_a_batch_by_vmap_solves_each_members_equation():
     with jax.enable_x64(True):
         fits = jax.vmap(lambda y: mean_br(LOGIT, START, {"x": X, "y": y}))(jnp.asarray(Y))
@@ -60,6 +62,7 @@ def test_the_record_can_be_read_and_kept(tmp_path):
     assert "CONVERGED" in fit.summary() and np.all(np.isfinite(fit.interval()))
 
 
+@pytest.mark.thorough
 def test_weights_repeat_rows_and_what_is_held_stays():
     w = np.arange(20) % 3 + 0.0
     again = np.repeat(np.arange(20), w.astype(int))
@@ -139,7 +142,7 @@ READY = {
 }
 
 
-@pytest.mark.parametrize("name", READY)
+@pytest.mark.parametrize("name", thorough_but_for(READY, "logistic", "poisson", "multinomial"))
 def test_ready_models_bring_the_moments_that_the_bias_needs(name):
     """The closed moments equal the sum over all values of the response."""
     model, y, values = READY[name]
@@ -155,6 +158,7 @@ def test_ready_models_bring_the_moments_that_the_bias_needs(name):
     )
 
 
+@pytest.mark.thorough
 def test_a_binomial_row_is_as_many_bernoulli_rows():
     trials = np.full(20, 3.0)
     y = np.minimum(COUNTS, 3.0)

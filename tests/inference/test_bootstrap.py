@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from jax.scipy.stats import norm
 from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
@@ -18,6 +17,7 @@ from jaxmle.inference.resampling import intervals as ends
 from jaxmle.inference.resampling.bootstrap import Bootstrap, bootstrap
 from jaxmle.inference.resampling.jackknife import infinitesimal_jackknife
 from jaxmle.inference.resampling.weights import plan_of
+from tests.likelihoods import normal, poisson_kernel
 
 R = 999
 N = 40
@@ -28,10 +28,6 @@ ROOM = 4.5 / np.sqrt(
     2 * R
 )  # 4.5 Monte-Carlo standard errors of a standard deviation of normal replicates, relative
 DATA = Path(__file__).parent / "data"
-
-
-def normal(params, data):
-    return norm.logpdf(data, params["mu"], params["sigma"])
 
 
 def variation(params):
@@ -299,11 +295,6 @@ def test_too_few_replicates_for_a_level_are_refused(fit):
 # ---------------------------------------------------------------- failures
 
 
-def poisson(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.exp(eta)
-
-
 def test_infinite_and_undefined_replicates_are_no_finite_standard_error():
     """A dummy of two rows with counts 0 and 2: without the second row its coefficient is −inf; without both nothing is known of it."""
     data = {
@@ -311,9 +302,13 @@ def test_infinite_and_undefined_replicates_are_no_finite_standard_error():
         "y": np.arange(N) % 3 * 1.0,
     }
     data["y"][:2] = 0.0, 2.0
-    result = jm.fit(poisson, {"beta": np.zeros(2)}, data)
-    found = bootstrap(poisson, result, data, key=0, replicates=R, acceleration=None, progress=False)
-    w = plan_of("pairs", poisson, data, None, None, None)(jax.random.key(0), np.arange(R)).values
+    result = jm.fit(poisson_kernel, {"beta": np.zeros(2)}, data)
+    found = bootstrap(
+        poisson_kernel, result, data, key=0, replicates=R, acceleration=None, progress=False
+    )
+    w = plan_of("pairs", poisson_kernel, data, None, None, None)(
+        jax.random.key(0), np.arange(R)
+    ).values
     unknown, infinite = (w[:, 0] == 0) & (w[:, 1] == 0), (w[:, 0] > 0) & (w[:, 1] == 0)
     assert_array_equal(np.isnan(found.replicates[:, 1]), unknown)
     assert_array_equal(np.isneginf(found.replicates[:, 1]), infinite)

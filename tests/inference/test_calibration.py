@@ -167,6 +167,7 @@ def recount(key, params, data):
     return {**data, "y": jax.random.poisson(poisson, rate)}
 
 
+@pytest.mark.thorough
 def test_the_wald_interval_of_a_small_sample_dispersion_is_poor():
     """n = 20, mean 3, α = 0.5. Reference: 100 000 samples, ML by bisection of the score in NumPy (data/nb_coverage.py):
     coverage 89.24 % on the scale of α and 98.11 % on that of log α where α̂ > 0; α̂ = 0 in 2.245 %."""

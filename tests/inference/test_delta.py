@@ -9,14 +9,11 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import Status
+from tests.likelihoods import normal
 
 RNG = np.random.default_rng(21)
 Y = RNG.normal(5.0, 2.0, size=50)
 N, MEAN, SD = len(Y), Y.mean(), Y.std()
-
-
-def normal(params, data):
-    return norm.logpdf(data, params["mu"], params["sigma"])
 
 
 START, SIGMA = {"mu": 4.0, "sigma": 1.0}, {"sigma": jm.positive}
@@ -190,6 +187,7 @@ def test_delta_of_a_batch_has_a_leading_axis(fits):
     assert found.vcov.shape == (3, 1, 1) and found.conf_int().shape == (3, 2)
 
 
+@pytest.mark.thorough
 def test_delta_under_a_trace(fits):
     def g(p):
         return {"cv": p["sigma"] / p["mu"]}
@@ -212,6 +210,7 @@ def test_delta_under_a_trace(fits):
     assert_allclose(one.stderr["cv"], np.sqrt(c[0] ** 2 * (0.5 + c[0] ** 2) / N), rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_delta_of_a_float32_fit_is_float32():
     fit = jm.fit(normal, START, Y, constraints=SIGMA, dtype="float32")
     found = jm.delta(lambda p: p["sigma"] ** 2, fit)

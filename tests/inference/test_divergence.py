@@ -117,6 +117,7 @@ def test_a_heavy_tail_against_a_normal_has_its_exact_divergence(df):
     assert_allclose(found.value, expected, rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_tail_too_heavy_or_a_support_too_narrow_is_infinite():
     assert kl_divergence(PAIRS[cauchy][0], STANDARD).value == np.inf
     assert (

@@ -9,8 +9,9 @@ from numpy.testing import assert_allclose
 import jaxmle as jm
 from jaxmle.inference.hypotheses.hauck_donner import hauck_donner
 from jaxmle.inference.hypotheses.wald import wald_test
+from tests.likelihoods import logit
 
-from .hypothesis_cases import DATA, START, logit, stacked
+from .hypothesis_cases import DATA, START, stacked
 
 TIPPING = 2.399357280515468  # of a logit: (θ/2) tanh(θ/2) = 1 (Yee 2022, section 3.1)
 

@@ -16,8 +16,9 @@ from jaxmle import Status
 from jaxmle.inference.hypotheses.likelihood_ratio import lr_test
 from jaxmle.inference.hypotheses.record import Reason, Test
 from jaxmle.inference.hypotheses.wald import joint_tests, wald_test
+from tests.likelihoods import logit, normal
 
-from .hypothesis_cases import DATA, SMOKE_HT, START, R, X, logit, normal, stacked
+from .hypothesis_cases import DATA, SMOKE_HT, START, R, X, stacked
 
 RTOL = 1e-8  # of the statistics of other software, whose own fits stop there
 

@@ -10,6 +10,7 @@ import jaxmle as jm
 from jaxmle.inference.diagnostics.disagreement import disagreement
 from jaxmle.inference.diagnostics.influence import influence
 from jaxmle.likelihood.information.bias import jeffreys
+from tests.likelihoods import logit
 
 BIRTH = jm.datasets.load("birthwt").data
 BIRTHWT = {
@@ -23,11 +24,6 @@ SURVIVAL = {
     "death": LUNG["death"],
 }
 START = {"beta": np.zeros(3)}
-
-
-def logit(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.logaddexp(0.0, eta)
 
 
 def weibull(params, data):

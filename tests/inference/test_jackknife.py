@@ -3,22 +3,18 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.scipy.stats import norm
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import Status
 from jaxmle.inference.resampling.jackknife import Jackknife, infinitesimal_jackknife, jackknife
+from tests.likelihoods import normal
 
 N = 300
 RNG = np.random.default_rng(8)
 Y = RNG.gamma(2.0, 2.0, N)
 LABELS = np.repeat(np.arange(150), 2)
 START, POSITIVE = {"mu": 4.0, "sigma": 2.0}, {"sigma": jm.positive}
-
-
-def normal(params, data):
-    return norm.logpdf(data, params["mu"], params["sigma"])
 
 
 def moments(params):
@@ -56,6 +52,7 @@ def test_clusters_are_deleted_whole(fit):
     assert "150 clusters" in str(found)
 
 
+@pytest.mark.thorough
 def test_frequency_weights_equal_repeated_rows():
     w = np.resize([2, 1, 3, 2, 2], 150)  # 300 rows in all
     w[:2] = 0, 3

@@ -382,6 +382,7 @@ SOUND = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SOUND)
 def test_a_sound_likelihood_is_not_accused(name):
     report = SOUND[name].lint()

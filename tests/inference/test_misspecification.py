@@ -9,8 +9,7 @@ from numpy.testing import assert_allclose
 import jaxmle as jm
 from jaxmle.inference.hypotheses.information_matrix import information_matrix_test
 from jaxmle.inference.hypotheses.record import Reason
-
-from .hypothesis_cases import normal
+from tests.likelihoods import normal
 
 RNG = np.random.default_rng(17)
 GOOD, BAD = (

@@ -14,6 +14,7 @@ import jaxmle as jm
 from jaxmle.inference.profiles.end_gradient import profile_end
 from jaxmle.inference.profiles.profile import profile
 from jaxmle.inference.profiles.walk import End
+from tests.likelihoods import logit, multinomial, normal_kernel
 
 CUT = 3.841458820694124  # chi-square, one degree of freedom, 0.95
 FOUND, UNBOUNDED, AT_BOUND, BETTER, NO_FIT, STALLED, HELD = End
@@ -21,15 +22,6 @@ SIGMA = {"sigma": jm.positive}
 Y = np.random.default_rng(1).normal(3, 2, size=40)
 MEAN, SD, N = Y.mean(), Y.std(), len(Y)
 RNG = np.random.default_rng(5)
-
-
-def normal(params, data):
-    return -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
-
-
-def logit(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.logaddexp(0.0, eta)
 
 
 def sigma_deviance(s):
@@ -46,27 +38,27 @@ MU_HALF = SD * np.sqrt(np.expm1(CUT / N))  # n log(1 + (μ − ȳ)²/s²) = χ²
 
 @pytest.fixture(scope="module")
 def fitted():
-    return jm.fit(normal, {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA)
+    return jm.fit(normal_kernel, {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA)
 
 
 # ---------------------------------------------------------------- numbers
 
 
 def test_ends_of_a_normal_sample_are_the_closed_form(fitted):
-    found = profile(normal, fitted, Y).conf_int()
+    found = profile(normal_kernel, fitted, Y).conf_int()
     assert_allclose(found["mu"], [MEAN - MU_HALF, MEAN + MU_HALF], rtol=1e-9)
     assert_allclose(found["sigma"], SIGMA_ENDS, rtol=1e-9)
 
 
 def test_the_other_parameters_at_an_end_are_at_their_maximum(fitted):
-    found = profile(normal, fitted, Y, points=0)
+    found = profile(normal_kernel, fitted, Y, points=0)
     assert_allclose(found.at_ends[0, :, 0], [found.lower[0], found.upper[0]])
     assert_allclose(found.at_ends[0, :, 1], np.sqrt(SD**2 + MU_HALF**2), rtol=1e-7)
     assert_allclose(found.at_ends[1, :, 0], MEAN, rtol=1e-7)
 
 
 def test_the_curve_holds_signed_roots_of_the_profile(fitted):
-    found = profile(normal, fitted, Y, "sigma", points=3)
+    found = profile(normal_kernel, fitted, Y, "sigma", points=3)
     assert found.curve.shape == found.root.shape == (1, 7)
     assert np.all(np.diff(found.curve[0]) > 0) and np.all(np.diff(found.root[0]) > 0)
     assert_allclose(
@@ -80,7 +72,7 @@ def test_the_curve_holds_signed_roots_of_the_profile(fitted):
 def test_intervals_follow_a_change_of_scale(fitted):
     """Ends of σ² are the squares of those of σ; a coefficient of variation is that of its own reparametrisation."""
     found = profile(
-        normal,
+        normal_kernel,
         fitted,
         Y,
         {"variance": lambda p: p["sigma"] ** 2, "cv": lambda p: p["mu"] / p["sigma"]},
@@ -91,17 +83,13 @@ def test_intervals_follow_a_change_of_scale(fitted):
     assert_allclose(found.estimate, [SD**2, MEAN / SD], rtol=1e-9)
 
     def other(p, y):
-        return normal({"mu": p["cv"] * p["sigma"], "sigma": p["sigma"]}, y)
+        return normal_kernel({"mu": p["cv"] * p["sigma"], "sigma": p["sigma"]}, y)
 
     again = jm.fit(other, {"cv": 1.0, "sigma": 1.0}, Y, constraints=SIGMA)
     assert_allclose(
         found.conf_int()["cv"], profile(other, again, Y, "cv").conf_int()["cv"], rtol=1e-8
     )
     assert np.all(np.diff(found.root) > 0)
-
-
-def multinomial(params, data):
-    return data @ jnp.log(params["p"])
 
 
 def test_probabilities_of_a_simplex_have_binomial_intervals():
@@ -122,7 +110,7 @@ def test_probabilities_of_a_simplex_have_binomial_intervals():
 
 
 def test_level_sets_the_cut(fitted):
-    wide = profile(normal, fitted, Y, "mu", level=0.99)
+    wide = profile(normal_kernel, fitted, Y, "mu", level=0.99)
     assert_allclose(
         wide.interval()[0],
         MEAN + SD * np.sqrt(np.expm1(6.634896601021214 / N)) * np.array([-1, 1]),
@@ -139,19 +127,19 @@ def test_level_sets_the_cut(fitted):
 def test_frequency_weights_are_repeated_rows(fitted):
     w = np.arange(N) % 3
     weighted = jm.fit(
-        normal, {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA, weights=jm.frequency(w)
+        normal_kernel, {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA, weights=jm.frequency(w)
     )
     rows = np.repeat(Y, w)
     half = rows.std() * np.sqrt(np.expm1(CUT / len(rows)))
     for found in (
-        profile(normal, weighted, Y, weights=jm.frequency(w)),
-        profile(jm.weight(normal, jm.frequency(w)), weighted, Y),
+        profile(normal_kernel, weighted, Y, weights=jm.frequency(w)),
+        profile(jm.weight(normal_kernel, jm.frequency(w)), weighted, Y),
     ):
         assert_allclose(found.conf_int()["mu"], rows.mean() + half * np.array([-1, 1]), rtol=1e-8)
 
 
 def test_what_is_held_has_no_interval_and_what_is_tied_that_of_its_leader():
-    held = jm.fix(normal, {"sigma": 2.0})
+    held = jm.fix(normal_kernel, {"sigma": 2.0})
     fit = jm.fit(held, {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA)
     found = profile(held, fit, Y)
     assert found.lower_status.tolist() == found.upper_status.tolist() == [FOUND, HELD]
@@ -159,14 +147,16 @@ def test_what_is_held_has_no_interval_and_what_is_tied_that_of_its_leader():
         found.interval()[0], MEAN + np.sqrt(CUT) * 2 / np.sqrt(N) * np.array([-1, 1]), rtol=1e-9
     )
     assert np.isnan(found.interval()[1]).all() and "held by fix" in str(found)
-    tied = jm.tie(lambda p, y: normal({"mu": p["a"] + p["b"], "sigma": p["sigma"]}, y), ("a", "b"))
+    tied = jm.tie(
+        lambda p, y: normal_kernel({"mu": p["a"] + p["b"], "sigma": p["sigma"]}, y), ("a", "b")
+    )
     fit = jm.fit(tied, {"a": 0.0, "b": 0.0, "sigma": 1.0}, Y, constraints=SIGMA)
     found = profile(tied, fit, Y, ["a", "b"], points=0)
     assert_allclose(found.interval(), [[(MEAN - MU_HALF) / 2, (MEAN + MU_HALF) / 2]] * 2, rtol=1e-9)
 
 
 def test_a_penalised_profile_is_labelled():
-    penalised = jm.penalize(normal, jm.normal_prior(0.0, 1.0, "mu"))
+    penalised = jm.penalize(normal_kernel, jm.normal_prior(0.0, 1.0, "mu"))
     fit = jm.fit(jm.fix(penalised, {"sigma": 2.0}), {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA)
     found = profile(jm.fix(penalised, {"sigma": 2.0}), fit, Y, "mu")
     precision = N / 4 + 1
@@ -179,8 +169,8 @@ def test_a_penalised_profile_is_labelled():
 
 
 def test_a_float32_fit_has_a_float64_profile():
-    fit = jm.fit(normal, {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA, dtype="float32")
-    assert_allclose(profile(normal, fit, Y, "sigma").interval()[0], SIGMA_ENDS, rtol=1e-9)
+    fit = jm.fit(normal_kernel, {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA, dtype="float32")
+    assert_allclose(profile(normal_kernel, fit, Y, "sigma").interval()[0], SIGMA_ENDS, rtol=1e-9)
 
 
 # ---------------------------------------------------------------- ends that are not found
@@ -322,8 +312,8 @@ def test_a_better_maximum_on_the_way_is_said():
 
 
 def test_a_fit_without_a_maximum_has_no_interval():
-    fit = jm.fit(normal, {"mu": 0.0, "sigma": 1.0}, np.array([2.0]), constraints=SIGMA)
-    found = profile(normal, fit, np.array([2.0]))
+    fit = jm.fit(normal_kernel, {"mu": 0.0, "sigma": 1.0}, np.array([2.0]), constraints=SIGMA)
+    found = profile(normal_kernel, fit, np.array([2.0]))
     assert np.isnan(found.interval()).all()
     assert_array_equal(found.lower_status, NO_FIT)
 
@@ -382,7 +372,7 @@ def test_a_ragged_batch_with_weights_is_its_members():
 
 def test_a_profile_is_a_tidy_frame(fitted):
     pytest.importorskip("narwhals")
-    frame = profile(normal, fitted, Y, points=0).to_frame(backend="pandas")
+    frame = profile(normal_kernel, fitted, Y, points=0).to_frame(backend="pandas")
     assert list(frame.columns) == [
         "term",
         "estimate",
@@ -392,7 +382,7 @@ def test_a_profile_is_a_tidy_frame(fitted):
         "high_status",
     ]
     assert frame["low_status"].tolist() == ["FOUND", "FOUND"]
-    assert_allclose(frame["conf_low"], profile(normal, fitted, Y, points=0).lower)
+    assert_allclose(frame["conf_low"], profile(normal_kernel, fitted, Y, points=0).lower)
 
 
 # ---------------------------------------------------------------- mistakes
@@ -400,14 +390,14 @@ def test_a_profile_is_a_tidy_frame(fitted):
 
 def test_other_data_or_another_likelihood_is_refused(fitted):
     with pytest.raises(ValueError, match="not those of the fit"):
-        profile(normal, fitted, Y + 5)
+        profile(normal_kernel, fitted, Y + 5)
     unknown = replace(fitted, data_id=np.zeros_like(fitted.data_id))  # as under a trace
     with pytest.raises(ValueError, match="not a maximum"):
-        profile(normal, unknown, Y + 5)
+        profile(normal_kernel, unknown, Y + 5)
     with pytest.raises(ValueError, match="free parameters"):
-        profile(jm.fix(normal, {"sigma": 2.0}), fitted, Y)
+        profile(jm.fix(normal_kernel, {"sigma": 2.0}), fitted, Y)
     with pytest.raises(ValueError, match="MAP"):
-        profile(jm.penalize(normal, jm.ridge(1.0)), fitted, Y)
+        profile(jm.penalize(normal_kernel, jm.ridge(1.0)), fitted, Y)
     with pytest.raises(ValueError, match="members"):
         profile(
             logit,
@@ -428,38 +418,43 @@ def test_other_data_or_another_likelihood_is_refused(fitted):
 )
 def test_a_wish_that_cannot_be_met_is_refused(fitted, which, error, told):
     with pytest.raises(error, match=told):
-        profile(normal, fitted, Y, which)
+        profile(normal_kernel, fitted, Y, which)
 
 
 def test_bad_options_are_refused(fitted):
     for level in (0, 1.5, True, "0.95"):
         with pytest.raises(ValueError, match="level"):
-            profile(normal, fitted, Y, level=level)
+            profile(normal_kernel, fitted, Y, level=level)
     with pytest.raises(ValueError, match="points"):
-        profile(normal, fitted, Y, points=-1)
+        profile(normal_kernel, fitted, Y, points=-1)
     with pytest.raises(TypeError, match="fit"):
-        profile(normal, {"mu": 1.0}, Y)
+        profile(normal_kernel, {"mu": 1.0}, Y)
     sampled = jm.fit(
-        normal, {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA, weights=jm.sampling(np.ones(N))
+        normal_kernel,
+        {"mu": 0.0, "sigma": 1.0},
+        Y,
+        constraints=SIGMA,
+        weights=jm.sampling(np.ones(N)),
     )
     with pytest.raises(ValueError, match="chi-square"):
-        profile(normal, sampled, Y, weights=jm.sampling(np.ones(N)))
+        profile(normal_kernel, sampled, Y, weights=jm.sampling(np.ones(N)))
     with pytest.raises(TypeError, match="host"):
-        jax.jit(lambda y: profile(normal, fitted, y).lower)(Y)
+        jax.jit(lambda y: profile(normal_kernel, fitted, y).lower)(Y)
 
 
 # ---------------------------------------------------------------- derivatives
 
 
+@pytest.mark.thorough
 def test_derivatives_of_an_end_are_those_of_the_closed_form(fitted):
-    found = profile(normal, fitted, Y, points=0)
+    found = profile(normal_kernel, fitted, Y, points=0)
     with jax.enable_x64(True):
 
         def closed(y):
             return jnp.mean(y) + jnp.std(y) * np.sqrt(np.expm1(CUT / N))
 
         def end(y):
-            return profile_end(normal, fitted, found, y, "mu")
+            return profile_end(normal_kernel, fitted, found, y, "mu")
 
         assert_allclose(end(jnp.asarray(Y)), found.upper[0], rtol=1e-12)
         assert_allclose(
@@ -471,7 +466,7 @@ def test_derivatives_of_an_end_are_those_of_the_closed_form(fitted):
             return jax.jvp(jax.grad(f), (jnp.asarray(Y),), (along,))[1]
 
         assert_allclose(jax.jit(lambda: second(end))(), second(closed), rtol=1e-5, atol=1e-9)
-        spread = jax.grad(lambda y: profile_end(normal, fitted, found, y, "sigma", "lower"))(
+        spread = jax.grad(lambda y: profile_end(normal_kernel, fitted, found, y, "sigma", "lower"))(
             jnp.asarray(Y)
         )
         assert_allclose(
@@ -479,11 +474,12 @@ def test_derivatives_of_an_end_are_those_of_the_closed_form(fitted):
         )  # the ends are multiples of s
 
 
+@pytest.mark.thorough
 def test_derivatives_of_an_end_in_weights_are_those_of_the_closed_form():
     w = np.ones(N)
 
     def weighted(w):
-        return jm.weight(normal, jm.frequency(w))
+        return jm.weight(normal_kernel, jm.frequency(w))
 
     fit = jm.fit(weighted(w), {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA)
     found = profile(weighted(w), fit, Y, points=0)
@@ -501,8 +497,8 @@ def test_derivatives_of_an_end_in_weights_are_those_of_the_closed_form():
 
 
 def test_an_end_that_has_no_derivative_is_refused(fitted):
-    found = profile(normal, fitted, Y, points=0)
+    found = profile(normal_kernel, fitted, Y, points=0)
     with pytest.raises(ValueError, match="no parameter"):
-        profile_end(normal, fitted, found, Y, "tau")
+        profile_end(normal_kernel, fitted, found, Y, "tau")
     with pytest.raises(ValueError, match="side"):
-        profile_end(normal, fitted, found, Y, "mu", "left")
+        profile_end(normal_kernel, fitted, found, Y, "mu", "left")

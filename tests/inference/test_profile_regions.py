@@ -1,7 +1,6 @@
 """Joint regions: contours of the profile of two parameters, and simultaneous intervals."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -10,6 +9,7 @@ import jaxmle as jm
 from jaxmle.inference.profiles.contour import contour
 from jaxmle.inference.profiles.simultaneous import simultaneous
 from jaxmle.inference.profiles.walk import End
+from tests.likelihoods import normal_kernel
 
 CUT = -2 * np.log(0.05)  # chi-square, two degrees of freedom, 0.95
 Y = np.random.default_rng(1).normal(3, 2, size=40)
@@ -17,12 +17,8 @@ X = np.column_stack([np.ones(40), np.random.default_rng(2).normal(size=40)])
 SIGMA = {"sigma": jm.positive}
 
 
-def normal(params, data):
-    return -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
-
-
 def line(params, data):
-    return normal({"mu": data["x"] @ params["beta"], "sigma": params["sigma"]}, data["y"])
+    return normal_kernel({"mu": data["x"] @ params["beta"], "sigma": params["sigma"]}, data["y"])
 
 
 LINE = {"beta": np.zeros(2), "sigma": 2.0}
@@ -36,8 +32,8 @@ def fitted():
 
 def test_a_contour_of_two_parameters_lies_on_the_cut():
     """With no other parameter the profile is the likelihood itself: n[2 log(σ/s) + (s² + (μ − ȳ)²)/σ² − 1]."""
-    fit = jm.fit(normal, {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA)
-    found = contour(normal, fit, Y, ("mu", "sigma"), points=12)
+    fit = jm.fit(normal_kernel, {"mu": 0.0, "sigma": 1.0}, Y, constraints=SIGMA)
+    found = contour(normal_kernel, fit, Y, ("mu", "sigma"), points=12)
     mu, sigma = found.curve.T
     deviance = 40 * (2 * np.log(sigma / Y.std()) + (Y.var() + (mu - Y.mean()) ** 2) / sigma**2 - 1)
     assert_allclose(deviance, CUT, atol=1e-7)
@@ -55,6 +51,7 @@ def test_a_contour_profiles_the_other_parameters_out(fitted):
     assert_allclose(40 * np.log(rss(found.curve.T) / rss(found.estimate[:, None])), CUT, atol=1e-7)
 
 
+@pytest.mark.thorough
 def test_contours_of_a_batch_are_those_of_its_members(fitted):
     stack = {"x": np.stack([X, X]), "y": np.stack([Y, Y**2 / 4])}
     fits = jm.fit_batch(line, LINE, stack, constraints=SIGMA, progress=False)
@@ -154,8 +151,8 @@ def test_bad_options_of_regions_are_refused(fitted):
         jax.jit(lambda y: contour(line, fitted, {"x": X, "y": y}, ("beta[0]", "sigma")).curve)(Y)
     assert_array_equal(
         contour(
-            normal,
-            jm.fit(normal, {"mu": 0.0, "sigma": 1.0}, Y[:1], constraints=SIGMA),
+            normal_kernel,
+            jm.fit(normal_kernel, {"mu": 0.0, "sigma": 1.0}, Y[:1], constraints=SIGMA),
             Y[:1],
             ("mu", "sigma"),
             points=3,

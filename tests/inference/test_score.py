@@ -11,8 +11,9 @@ import jaxmle as jm
 from jaxmle.inference.hypotheses.record import Reason
 from jaxmle.inference.hypotheses.score import score_test
 from jaxmle.inference.hypotheses.wald import wald_test
+from tests.likelihoods import logit, normal, poisson
 
-from .hypothesis_cases import COUNTS, DATA, SMOKE_HT, START, R, X, logit, normal, poisson, stacked
+from .hypothesis_cases import COUNTS, DATA, SMOKE_HT, START, R, X, stacked
 
 RTOL = 1e-8
 declared = jm.regression(
@@ -93,6 +94,7 @@ def test_a_tie_is_a_restriction_too():
         assert_allclose(found.statistic, expected.statistic, rtol=1e-7)
 
 
+@pytest.mark.thorough
 def test_frequency_weights_are_repeated_rows():
     w = 1 + np.arange(189) % 2
     rows = np.repeat(np.arange(189), w)
@@ -158,6 +160,7 @@ def test_a_smaller_likelihood_is_placed_in_the_full_one(batch):
     assert_allclose(found.statistic[1], one.statistic, rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_batch_is_tested_in_one_pass_with_shared_designs_weights_and_clusters():
     rng = np.random.default_rng(8)
     x = np.column_stack([np.ones(50), rng.normal(size=(50, 2))])

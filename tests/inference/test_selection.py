@@ -15,8 +15,9 @@ from jaxmle.inference.hypotheses.likelihood_ratio import lr_test
 from jaxmle.inference.hypotheses.record import Reason
 from jaxmle.inference.hypotheses.vuong import vuong_test
 from jaxmle.inference.selection.compare import compare, tic
+from tests.likelihoods import logit, normal
 
-from .hypothesis_cases import COLUMNS, DATA, SMOKE_HT, START, R, logit, normal, stacked
+from .hypothesis_cases import COLUMNS, DATA, SMOKE_HT, START, R, stacked
 
 YEARS = COLUMNS["age"] - 14
 Y = np.random.default_rng(11).normal(1.0, 2.0, size=(6, 50))

@@ -9,8 +9,9 @@ from jaxmle.inference.hypotheses.likelihood_ratio import lr_test
 from jaxmle.inference.hypotheses.score import score_test
 from jaxmle.inference.hypotheses.wald import wald_test
 from jaxmle.inference.selection.compare import tic
+from tests.likelihoods import normal
 
-from .hypothesis_cases import normal
+pytestmark = pytest.mark.thorough
 
 SETS, ROWS = 2000, 200
 BIAS = 0.004  # χ² laws with 200 rows: the Wald test of a normal mean has size 5.3 %; with 1 000 rows and 10 000 samples all are within 0.8 %

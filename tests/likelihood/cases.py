@@ -12,6 +12,7 @@ from jax.scipy.stats import norm
 from scipy import special, stats
 
 import jaxmle as jm
+from tests.likelihoods import logit, poisson, probit
 
 N = 60
 RNG = np.random.default_rng(2024)
@@ -28,21 +29,6 @@ BETA_SIGMA = {**BETA, "sigma": np.array(1.2)}
 
 
 # ---------------------------------------------------------------- opaque forms
-
-
-def logit(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.logaddexp(0.0, eta)
-
-
-def probit(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * log_ndtr(eta) + (1 - data["y"]) * log_ndtr(-eta)
-
-
-def poisson(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.exp(eta) - gammaln(data["y"] + 1)
 
 
 def normal(params, data):

@@ -10,20 +10,9 @@ from scipy import special
 import jaxmle as jm
 from jaxmle.likelihood.information.bias import jeffreys
 from jaxmle.likelihood.information.calculus import cox_snell
+from tests.likelihoods import logit, probit
 
-from .cases import (
-    BETA,
-    BETA_SIGMA,
-    LINEAR,
-    LOGIT,
-    NORMAL,
-    N,
-    X,
-    declared_logit,
-    logit,
-    normal,
-    probit,
-)
+from .cases import BETA, BETA_SIGMA, LINEAR, LOGIT, NORMAL, N, X, declared_logit, normal
 
 START = {"beta": np.zeros(3)}
 OPAQUE = jm.with_response(logit, jm.enumeration("y", [0.0, 1.0]))
@@ -53,6 +42,7 @@ def differences(f, beta, step=1e-5):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("loglik", [OPAQUE, CLOSED], ids=["enumerated", "closed"])
 def test_the_penalty_is_half_the_log_determinant_with_its_derivatives(loglik):
     at = jm.evaluate(jeffreys(loglik), BETA, LOGIT)

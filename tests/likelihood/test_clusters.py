@@ -5,6 +5,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
+from tests.likelihoods import logit, probit
+from tests.tolerances import ROUNDING_OF_A_SOLVE
 
 from .cases import (
     LOGIT,
@@ -15,10 +17,8 @@ from .cases import (
     declared_normal,
     declared_probit,
     least_squares,
-    logit,
     logit_rows,
     newton,
-    probit,
     probit_rows,
 )
 
@@ -57,7 +57,7 @@ def test_probit_has_the_sum_over_clusters(kind):
     assert_allclose(
         jm.vcov(declared_probit, kind, clusters=FIRM)(AT, PROBIT),
         by_hand(probit_rows(AT, PROBIT), FIRM, kind),
-        rtol=1e-9,
+        rtol=ROUNDING_OF_A_SOLVE,
     )
 
 
@@ -67,7 +67,9 @@ def test_cr3_of_least_squares_is_the_cluster_jackknife_about_the_estimate():
         moved = np.linalg.lstsq(X[FIRM != g], NORMAL["y"][FIRM != g], rcond=None)[0] - OLS["beta"]
         total += np.outer(moved, moved)
     assert_allclose(
-        jm.vcov(declared_normal, "CR3", clusters=FIRM)(OLS, NORMAL)[:3, :3], total, rtol=1e-9
+        jm.vcov(declared_normal, "CR3", clusters=FIRM)(OLS, NORMAL)[:3, :3],
+        total,
+        rtol=ROUNDING_OF_A_SOLVE,
     )
 
 
@@ -86,7 +88,9 @@ def test_two_way_clusters_add_and_take_the_crossing_off(kind):
     expected = by_hand(rows, FIRM, kind) + by_hand(rows, YEAR, kind) - by_hand(rows, crossing, kind)
     assert np.all(np.diag(expected) > 0)
     assert_allclose(
-        jm.vcov(declared_probit, kind, clusters=(FIRM, YEAR))(AT, PROBIT), expected, rtol=1e-9
+        jm.vcov(declared_probit, kind, clusters=(FIRM, YEAR))(AT, PROBIT),
+        expected,
+        rtol=ROUNDING_OF_A_SOLVE,
     )
 
 
@@ -99,8 +103,10 @@ def test_frequency_weights_are_repeated_rows_and_weight_zero_is_no_row():
     repeated = jm.vcov(declared_probit, "CR2", clusters=FIRM[again])(
         AT, {key: value[again] for key, value in PROBIT.items()}
     )
-    assert_allclose(weighted, repeated, rtol=1e-9)
-    assert_allclose(weighted, by_hand(probit_rows(AT, PROBIT), FIRM, "CR2", w), rtol=1e-9)
+    assert_allclose(weighted, repeated, rtol=ROUNDING_OF_A_SOLVE)
+    assert_allclose(
+        weighted, by_hand(probit_rows(AT, PROBIT), FIRM, "CR2", w), rtol=ROUNDING_OF_A_SOLVE
+    )
 
 
 def test_the_fit_gives_the_same_and_says_where_the_leverage_is_observed():
@@ -160,5 +166,5 @@ def test_the_labels_are_needed_and_used():
     assert_allclose(
         jm.vcov(logit, "CR3", clusters=FIRM)(at, LOGIT),
         by_hand(logit_rows(at, LOGIT), FIRM, "CR3"),
-        rtol=1e-9,
+        rtol=ROUNDING_OF_A_SOLVE,
     )

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle.parameters import layout_of
+from tests.likelihoods import logit, poisson
 
 from .cases import (
     BETA,
@@ -22,12 +23,10 @@ from .cases import (
     declared_normal,
     declared_poisson,
     least_squares,
-    logit,
     logit_rows,
     newton,
     normal,
     normal_rows,
-    poisson,
     poisson_rows,
 )
 
@@ -419,6 +418,7 @@ def test_a_penalised_likelihood_under_weights_can_be_called():
     )
 
 
+@pytest.mark.thorough
 def test_a_traced_fit_of_a_pool_is_the_host_fit():
     with jax.enable_x64(True):
         x, se = jax.jit(

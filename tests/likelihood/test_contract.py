@@ -7,8 +7,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
+from tests.likelihoods import logit
+from tests.tolerances import ROUNDING_OF_A_SUM
 
-from .cases import BETA, BETA_SIGMA, LOGIT, NORMAL, N, X, declared_normal, logit, normal
+from .cases import BETA, BETA_SIGMA, LOGIT, NORMAL, N, X, declared_normal, normal
 
 COLUMN = {"x": X, "y": NORMAL["y"][:, None]}
 
@@ -166,7 +168,9 @@ def test_a_scalar_likelihood_has_value_score_and_hessian():
     assert fit.converged
     assert_allclose(slope, 0, atol=1e-7)
     assert_allclose(fit.se[0], curvature**-0.5, rtol=1e-8)
-    assert_allclose(jm.information(autoregression)(fit.params, SERIES), [[curvature]], rtol=1e-12)
+    assert_allclose(
+        jm.information(autoregression)(fit.params, SERIES), [[curvature]], rtol=ROUNDING_OF_A_SUM
+    )
 
 
 NEEDS_TERMS = {

@@ -8,6 +8,7 @@ from jax.scipy.stats import norm
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
+from tests.likelihoods import logit, poisson, probit
 
 from .cases import (
     BETA,
@@ -24,12 +25,9 @@ from .cases import (
     declared_normal,
     declared_probit,
     hc,
-    logit,
     newton,
     normal,
-    poisson,
     poisson_rows,
-    probit,
     probit_rows,
 )
 
@@ -90,6 +88,7 @@ def test_expected_information_does_not_look_at_the_response():
         )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("loglik", "name"),
     [(simulated_normal, "normal"), (simulated_probit, "probit"), (simulated_regression, "normal")],

@@ -7,9 +7,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
-from jaxmle.likelihood.information import hac
+from jaxmle.likelihood.information.hac import hac
+from tests.likelihoods import logit
 
-from .cases import LOGIT, N, logit, logit_rows, newton
+from .cases import LOGIT, N, logit_rows, newton
 
 AT = newton(logit_rows, LOGIT)
 ROWS = logit_rows(AT, LOGIT)
@@ -120,6 +121,7 @@ def test_a_row_of_weight_zero_is_no_row():
         )
 
 
+@pytest.mark.thorough
 def test_the_fit_the_batch_and_the_trace_agree():
     fit = jm.fit(logit, START, LOGIT, vcov=hac(lags=3))
     assert fit.vcov_kind == "HAC (bartlett, bandwidth 4)"

@@ -71,7 +71,7 @@ def test_the_histogram_is_used_where_counts_repeat(data):
     assert not is_counted(SPLIT, {**data, "y": np.arange(float(N))})
 
 
-@pytest.mark.parametrize("vcov", ["observed", "HC1"])
+@pytest.mark.parametrize("vcov", ["observed", pytest.param("HC1", marks=pytest.mark.thorough)])
 def test_a_fit_with_histogram_is_the_fit_over_rows(data, vcov):
     assert_same_fits(
         jm.fit(SPLIT, START, data, constraints=BOUNDS, vcov=vcov),

@@ -11,8 +11,9 @@ from scipy.special import softmax
 
 import jaxmle as jm
 from jaxmle.parameters import layout_of
+from tests.likelihoods import logit
 
-from .cases import LOGIT, NORMAL, OFFSET, POISSON, N, X, logit
+from .cases import LOGIT, NORMAL, OFFSET, POISSON, N, X
 
 CHOICE = np.random.default_rng(3).integers(0, 3, size=N)
 DOSE = np.random.default_rng(4).uniform(0.5, 6.0, size=N)

@@ -9,6 +9,8 @@ from numpy.testing import assert_allclose
 from scipy import special, stats
 
 import jaxmle as jm
+from tests.likelihoods import logit, probit
+from tests.tolerances import ROUNDING_OF_A_SOLVE
 
 from .cases import (
     BETA,
@@ -26,13 +28,11 @@ from .cases import (
     declared_probit,
     hc,
     least_squares,
-    logit,
     logit_rows,
     newton,
     normal,
     normal_rows,
     poisson_rows,
-    probit,
     probit_rows,
 )
 
@@ -127,7 +127,7 @@ SUMS = [
 def test_sandwiches_are_the_sums_over_rows(name, kind, base):
     rows = CASES[name].rows(MAXIMUM[name], DATA[name])
     v = jm.vcov(DECLARED[name], kind, bread=base)(MAXIMUM[name], DATA[name])
-    assert_allclose(v, hc(rows, kind, base), rtol=1e-9, atol=1e-12)
+    assert_allclose(v, hc(rows, kind, base), rtol=ROUNDING_OF_A_SOLVE, atol=1e-12)
 
 
 def test_the_expected_bread_of_probit_is_another_number():
@@ -161,7 +161,7 @@ def test_poisson_hc_equals_statsmodels():
     assert_allclose(
         jm.vcov(declared_poisson, "HC3")(MAXIMUM["poisson"], POISSON),
         hc(poisson_rows(MAXIMUM["poisson"], POISSON), "HC3"),
-        rtol=1e-9,
+        rtol=ROUNDING_OF_A_SOLVE,
     )
 
 
@@ -205,7 +205,9 @@ def test_without_a_law_the_leverage_is_observed_and_the_record_says_so():
     assert_allclose(fit.vcov, hc(logit_rows(MAXIMUM["logit"], LOGIT), "HC3"), rtol=1e-7)
     rows = probit_rows(MAXIMUM["probit"], PROBIT)
     stand_in = jm.vcov(probit, "HC3")(MAXIMUM["probit"], PROBIT)
-    assert_allclose(stand_in, hc(rows._replace(expected=rows.observed), "HC3"), rtol=1e-9)
+    assert_allclose(
+        stand_in, hc(rows._replace(expected=rows.observed), "HC3"), rtol=ROUNDING_OF_A_SOLVE
+    )
     assert np.max(np.abs(np.diag(stand_in) / np.diag(hc(rows, "HC3")) - 1)) > 1e-3
 
 
@@ -252,7 +254,7 @@ def test_two_way_clusters_add_and_take_the_crossing_off(kind):
     expected = BREAD @ total @ BREAD
     assert np.all(np.diag(expected) > 0)
     for clusters in (np.column_stack([FIRM, YEAR]), (FIRM, YEAR)):
-        assert_allclose(clustered(kind, clusters), expected, rtol=1e-9)
+        assert_allclose(clustered(kind, clusters), expected, rtol=ROUNDING_OF_A_SOLVE)
 
 
 def test_a_negative_two_way_variance_is_nan():
@@ -352,4 +354,6 @@ def test_the_probit_likelihood_of_both_forms_has_one_sandwich():
     opaque = jm.vcov(jm.with_response(probit, jm.enumeration("y", [0.0, 1.0])), "HC2")(
         MAXIMUM["probit"], PROBIT
     )
-    assert_allclose(opaque, hc(probit_rows(MAXIMUM["probit"], PROBIT), "HC2"), rtol=1e-9)
+    assert_allclose(
+        opaque, hc(probit_rows(MAXIMUM["probit"], PROBIT), "HC2"), rtol=ROUNDING_OF_A_SOLVE
+    )

@@ -5,6 +5,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
+from tests.likelihoods import logit
+from tests.tolerances import ROUNDING_OF_A_SUM
 
 from .cases import (
     CASES,
@@ -16,7 +18,6 @@ from .cases import (
     declared_normal,
     hc,
     least_squares,
-    logit,
     logit_rows,
     newton,
     normal,
@@ -54,9 +55,11 @@ def test_frequency_weights_equal_repeated_rows(loglik):
     assert_allclose(fit.x, [*best["beta"], best["sigma"]], rtol=1e-8)
     assert_allclose(fit.vcov, np.linalg.inv(by_hand.observed.sum(axis=0)), rtol=1e-7, atol=1e-9)
     assert_allclose(
-        [fit.loglik, fit.aic, fit.bic], [ell, -2 * ell + 8, -2 * ell + 4 * np.log(n)], rtol=1e-12
+        [fit.loglik, fit.aic, fit.bic],
+        [ell, -2 * ell + 8, -2 * ell + 4 * np.log(n)],
+        rtol=ROUNDING_OF_A_SUM,
     )
-    assert_allclose(fit.aicc, -2 * ell + 8 + 2 * 4 * 5 / (n - 5), rtol=1e-12)
+    assert_allclose(fit.aicc, -2 * ell + 8 + 2 * 4 * 5 / (n - 5), rtol=ROUNDING_OF_A_SUM)
 
 
 @pytest.mark.parametrize("kind", ["observed", "opg", "HC0", "HC1", "HC2", "HC3"])
@@ -165,14 +168,16 @@ def test_weighted_scores_sum_to_the_weighted_score():
     assert_allclose(
         jm.scores(weighted)(case.params, case.data),
         w[:, None] * case.by_hand().scores,
-        rtol=1e-12,
+        rtol=ROUNDING_OF_A_SUM,
         atol=1e-13,
     )
     assert_allclose(jm.nll(weighted)(case.params, case.data), -w @ case.by_hand().terms, rtol=1e-13)
     expected = jm.information(jm.weight(declared_normal, jm.sampling(w)), "expected")(
         case.params, case.data
     )
-    assert_allclose(expected, np.tensordot(w, case.by_hand().expected, 1), rtol=1e-12, atol=1e-12)
+    assert_allclose(
+        expected, np.tensordot(w, case.by_hand().expected, 1), rtol=ROUNDING_OF_A_SUM, atol=1e-12
+    )
 
 
 BAD = {

@@ -8,6 +8,8 @@ from scipy.optimize import linprog
 import jaxmle as jm
 from jaxmle import Status, models
 
+pytestmark = pytest.mark.thorough
+
 B, N = 128, 60
 RNG = np.random.default_rng(11)
 X = np.stack([np.ones((B, N)), RNG.normal(size=(B, N))], axis=-1)

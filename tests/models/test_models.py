@@ -125,6 +125,7 @@ def tails(model):
     return run
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", TABLE)
 def test_samples_have_the_predicted_moments_and_quantiles(name):
     model, params, law = TABLE[name]
@@ -347,6 +348,7 @@ def test_starts_of_stacked_members_are_those_of_each(name):
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["negative_binomial", "student_t", "weibull"])
 def test_a_start_runs_under_a_trace(name):
     with jax.enable_x64(True):

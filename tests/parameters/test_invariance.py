@@ -9,14 +9,11 @@ from numpy.testing import assert_allclose
 from scipy.special import expit
 
 import jaxmle as jm
+from tests.likelihoods import multinomial, normal
 
 RNG = np.random.default_rng(11)
 Y = RNG.normal(2.0, 3.0, size=40)
 N, MEAN, SD = len(Y), Y.mean(), Y.std()  # SD with divisor n is the MLE
-
-
-def normal(params, data):
-    return norm.logpdf(data, params["mu"], params["sigma"])
 
 
 def normal_in_log_sigma(params, data):
@@ -133,10 +130,6 @@ def test_a_correlation_matrix_gives_pearsons_r_and_its_standard_error():
 
 
 COUNTS = np.array([12.0, 30.0, 18.0])
-
-
-def multinomial(params, data):
-    return data @ jnp.log(params["p"])
 
 
 def test_simplex_probabilities_are_frequencies_with_the_multinomial_covariance():

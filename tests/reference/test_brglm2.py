@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 import jaxmle as jm
 from jaxmle.inference.diagnostics.bias_reduction import mean_br
 from jaxmle.likelihood.information.bias import jeffreys
+from tests.tolerances import ESTIMATE_IN_SE, STDERR
 
 from .oracle import FOLDER, design, table
 from .test_vcovhc import BINARY as WEIGHTS
@@ -27,8 +28,8 @@ SPLIT = {"x": np.column_stack([np.ones(8), SEPARATED["x"]]), "y": np.array(SEPAR
 def assert_agrees(fit, theirs, places=slice(None)):
     """Estimates to 1e-6 of a standard error, standard errors to 1e-6 of themselves."""
     assert fit.converged
-    assert_allclose((fit.x[places] - theirs["coef"]) / fit.se[places], 0.0, atol=1e-6)
-    assert_allclose(fit.se[places], theirs["se"], rtol=1e-6)
+    assert_allclose((fit.x[places] - theirs["coef"]) / fit.se[places], 0.0, atol=ESTIMATE_IN_SE)
+    assert_allclose(fit.se[places], theirs["se"], rtol=STDERR)
 
 
 def binary(link, response):

@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import models
+from tests.tolerances import ESTIMATE_IN_SE, LOGLIK, STDERR
 
 from .oracle import design, expected, stack_groups, table
 from .regressions import BIOCHEMISTS, BIRTHWEIGHT, HOUSING, INSURANCE, LAKES, QUINE
@@ -278,10 +279,12 @@ def test_a_ready_model_has_the_numbers_of_the_file(case):
     se = np.asarray([file["se_observed"][label] for label in labels])
     assert sorted(labels) == sorted(file["estimates"])
     assert_allclose(
-        (estimate - np.asarray([file["estimates"][label] for label in labels])) / se, 0.0, atol=1e-6
+        (estimate - np.asarray([file["estimates"][label] for label in labels])) / se,
+        0.0,
+        atol=ESTIMATE_IN_SE,
     )
-    assert_allclose(stderr, se, rtol=1e-6)
-    assert_allclose(fit.loglik, file["loglik"], rtol=0, atol=1e-9 * max(1.0, abs(file["loglik"])))
+    assert_allclose(stderr, se, rtol=STDERR)
+    assert_allclose(fit.loglik, file["loglik"], rtol=0, atol=LOGLIK * max(1.0, abs(file["loglik"])))
 
 
 EXPECTED = [case for case in CASES if expected(case.name)["se_expected"] and "nb2" not in case.name]

@@ -14,13 +14,11 @@ import numpy as np
 import pytest
 
 import jaxmle as jm
+from tests.tolerances import ESTIMATE_IN_SE, LOGLIK, STDERR
 
 DIGITS = 60
 STEP = mpmath.mpf(10) ** -20
 DRAWS = 11  # of each likelihood and form: 20 × 2 × 11 = 440 problems
-ESTIMATE = 1e-6  # of a standard error: the contract
-STANDARD_ERROR = 1e-6  # relative: the contract
-LOGLIK = 1e-9  # relative to 1 + |ℓ|: the contract
 SOUND = 0.9  # share of the problems that must be CONVERGED; the others are separated, on a bound or too small
 
 IN_JAX = SimpleNamespace(
@@ -251,9 +249,9 @@ def faults_of(fit, loglik):
     errors = [mpmath.sqrt(covariance[j, j]) for j in range(len(point))]
     found = []
     for j, error in enumerate(errors):
-        if mpmath.im(error) != 0 or abs(step[j]) > ESTIMATE * error:
+        if mpmath.im(error) != 0 or abs(step[j]) > ESTIMATE_IN_SE * error:
             found.append(f"entry {j} is {mpmath.nstr(step[j] / error, 3)} SE from the maximum")
-        elif abs(fit.se[j] / error - 1) > STANDARD_ERROR:
+        elif abs(fit.se[j] / error - 1) > STDERR:
             found.append(f"SE {j} is {fit.se[j]}, not {mpmath.nstr(error, 12)}")
     if abs(fit.loglik - value) > LOGLIK * (1 + abs(value)):
         found.append(f"log-likelihood {fit.loglik}, not {mpmath.nstr(value, 15)}")

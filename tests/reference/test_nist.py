@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
+from tests.tolerances import CERTIFIED_SUM, STDERR
 
 from . import nist_models as nist
 from .nonlinear import declared
@@ -28,12 +29,12 @@ def test_certified_values_are_consistent_with_the_data(name):
     assert all(len(column) == n for column in data.values())
     with jax.enable_x64(True):
         residuals = data["y"] - np.asarray(nist.MEANS[name](np.asarray(problem["certified"]), data))
-    assert_allclose(np.sqrt(problem["rss"] / (n - p)), problem["residual_sd"], rtol=1e-9)
+    assert_allclose(np.sqrt(problem["rss"] / (n - p)), problem["residual_sd"], rtol=CERTIFIED_SUM)
     if name == "Lanczos1":
         # Its residuals, 1e-13, are below what eleven printed digits of the parameters reproduce.
         assert np.abs(residuals).max() < 1e-10
     else:
-        assert_allclose(residuals @ residuals, problem["rss"], rtol=1e-9)
+        assert_allclose(residuals @ residuals, problem["rss"], rtol=CERTIFIED_SUM)
 
 
 @BOTH_STARTS
@@ -60,9 +61,6 @@ def test_two_exponentials_merged_into_one_are_not_called_converged(name, which):
         nist.columns(name),
         constraints={"sigma": jm.positive},
     )
-    if fit.converged:
-        assert_certified(name, fit)
-        return
     assert fit.verdict in (jm.Status.SINGULAR, jm.Status.UNIDENTIFIED), fit.explain()
     b, se = fit.params["b"], fit.stderr["b"]
     pairs = [
@@ -106,4 +104,4 @@ def assert_certified(name, fit):
     ).all()
     expected = jm.vcov(declared(name), kind="expected")(fit.params, data)
     se = np.sqrt(np.diagonal(np.asarray(expected))[:p] * n / (n - p))
-    assert_allclose(se, sd, rtol=1e-6)
+    assert_allclose(se, sd, rtol=STDERR)

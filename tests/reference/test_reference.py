@@ -13,6 +13,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 import jaxmle as jm
 from jaxmle.inference.profiles.profile import profile
 from jaxmle.inference.profiles.walk import End
+from tests.tolerances import (
+    CORRELATION,
+    ESTIMATE_IN_SE,
+    INTERVAL_END_IN_SE,
+    LOGLIK,
+    ROBUST_COVARIANCE,
+    STDERR,
+)
 
 from .cases import CASES
 from .oracle import FOLDER, Case, flat, table
@@ -56,7 +64,7 @@ def test_estimates_are_those_of_the_file(case):
     assert fit.verdict == jm.Status.CONVERGED, fit.explain()
     assert fit.converged
     distance = (fit.x - flat(case, case.file["estimates"])) / flat(case, case.file["se_observed"])
-    assert_allclose(distance, 0.0, atol=1e-6)
+    assert_allclose(distance, 0.0, atol=ESTIMATE_IN_SE)
 
 
 @by_name(CASES)
@@ -78,18 +86,25 @@ def test_loglik_and_criteria_are_those_of_the_file(case):
 def test_observed_standard_errors_are_those_of_the_file(case):
     fit, se = fitted(case), flat(case, case.file["se_observed"])
     assert fit.vcov_kind == "observed"
-    assert_allclose(fit.se, se, rtol=1e-6)
+    assert_allclose(fit.se, se, rtol=STDERR)
     if "vcov_observed" in case.file:
         order = [case.file["parameters"].index(label) for label in case.labels]
         expected = np.asarray(case.file["vcov_observed"])[np.ix_(order, order)]
-        assert_allclose(fit.vcov / np.outer(se, se), expected / np.outer(se, se), rtol=0, atol=2e-6)
+        assert_allclose(
+            fit.vcov / np.outer(se, se), expected / np.outer(se, se), rtol=0, atol=CORRELATION
+        )
 
 
 @by_name(CASES)
 def test_wald_intervals_of_the_user_scale_are_those_of_the_file(case):
     fit, se = fitted(case), flat(case, case.file["se_observed"])
     ends = np.asarray([case.file["ci_wald_95"][label] for label in case.labels])
-    assert_allclose(fit.interval(0.95, "user") / se[:, None], ends / se[:, None], rtol=0, atol=4e-6)
+    assert_allclose(
+        fit.interval(0.95, "user") / se[:, None],
+        ends / se[:, None],
+        rtol=0,
+        atol=INTERVAL_END_IN_SE,
+    )
 
 
 BY_OTHER_SOLVERS = [
@@ -100,17 +115,19 @@ BY_OTHER_SOLVERS = [
 ]
 
 
+@pytest.mark.thorough
 @by_name([case for case in CASES if case.name in BY_OTHER_SOLVERS])
 @pytest.mark.parametrize("solver", [jm.solvers.BHHH(), jm.solvers.LBFGS()], ids=["BHHH", "LBFGS"])
-def test_other_solvers_reach_the_same_maximum_or_say_that_they_ran_out_of_steps(case, solver):
+def test_other_solvers_reach_the_same_maximum(case, solver):
+    """BHHH takes 1 600 steps to the Poisson regression of insurance claims: its scores are overdispersed."""
     fit = jm.fit(case.loglik, case.start, case.data, constraints=case.constraints, solver=solver)
-    assert fit.verdict in (jm.Status.CONVERGED, jm.Status.MAX_STEPS), fit.explain()
-    if fit.converged:
-        se = flat(case, case.file["se_observed"])
-        assert_allclose((fit.x - flat(case, case.file["estimates"])) / se, 0.0, atol=1e-6)
-        assert_allclose(fit.se, se, rtol=1e-6)
+    assert fit.verdict == jm.Status.CONVERGED, fit.explain()
+    se = flat(case, case.file["se_observed"])
+    assert_allclose((fit.x - flat(case, case.file["estimates"])) / se, 0.0, atol=ESTIMATE_IN_SE)
+    assert_allclose(fit.se, se, rtol=STDERR)
 
 
+@pytest.mark.thorough
 @by_name(BY_TERMS)
 @pytest.mark.parametrize("kind", ["HC0", "HC1", "opg"])
 def test_robust_standard_errors_are_those_of_the_file(case, kind):
@@ -118,7 +135,7 @@ def test_robust_standard_errors_are_those_of_the_file(case, kind):
     k, rows, units = case.file["n_params"], case.file["n_obs"], case.units
     # HC1 = HC0 n / (n - k): the file's n counts rows, ours the independent units that gave the scores.
     factor = (units / (units - k)) / (rows / (rows - k)) if kind == "HC1" else 1.0
-    assert_allclose(robust(case, kind), expected * np.sqrt(factor), rtol=1e-7)
+    assert_allclose(robust(case, kind), expected * np.sqrt(factor), rtol=ROBUST_COVARIANCE)
 
 
 @by_name(BY_CLUSTERS)
@@ -126,14 +143,17 @@ def test_cluster_standard_errors_are_those_of_the_file(case):
     file, groups = case.file["robust"], len(np.unique(case.clusters))
     assert groups == file["cluster_G"]
     cr0, cr1 = (robust(case, kind, clusters=case.clusters) for kind in ("CR0", "CR1"))
-    assert_allclose(cr0, flat(case, file["cluster_CR0"]), rtol=1e-7)
-    assert_allclose(cr1, flat(case, file["cluster_G_over_Gm1"]), rtol=1e-7)
+    assert_allclose(cr0, flat(case, file["cluster_CR0"]), rtol=ROBUST_COVARIANCE)
+    assert_allclose(cr1, flat(case, file["cluster_G_over_Gm1"]), rtol=ROBUST_COVARIANCE)
     n, k = case.file["n_obs"], case.file["n_params"]
     assert_allclose(
-        cr1 * np.sqrt((n - 1) / (n - k)), flat(case, file["cluster_stata_style"]), rtol=1e-7
+        cr1 * np.sqrt((n - 1) / (n - k)),
+        flat(case, file["cluster_stata_style"]),
+        rtol=ROBUST_COVARIANCE,
     )
 
 
+@pytest.mark.thorough
 @by_name(WITH_EXPECTED)
 def test_expected_standard_errors_are_those_of_the_file(case):
     fit = jm.fit(
@@ -142,9 +162,9 @@ def test_expected_standard_errors_are_those_of_the_file(case):
     assert fit.verdict == jm.Status.CONVERGED, fit.explain()
     keep = [label not in case.not_expected for label in case.labels]
     expected = np.asarray([case.file["se_expected"].get(label, np.nan) for label in case.labels])
-    assert_allclose(fit.se[keep], expected[keep], rtol=1e-6)
+    assert_allclose(fit.se[keep], expected[keep], rtol=STDERR)
     assert_allclose(
-        fit.loglik, case.file["loglik"], rtol=0, atol=1e-9 * max(1.0, abs(case.file["loglik"]))
+        fit.loglik, case.file["loglik"], rtol=0, atol=LOGLIK * max(1.0, abs(case.file["loglik"]))
     )
 
 
@@ -159,7 +179,7 @@ def test_a_linear_model_has_the_robust_standard_errors_of_lm(kind):
     case = next(case for case in CASES if case.name == "s09_linear_mtcars")
     expected = list(case.file["sandwich_lm"][kind].values())
     vcov = jm.vcov(case.declared, kind=kind)(fitted(case).params, case.data)
-    assert_allclose(stderr(vcov)[:4], expected, rtol=1e-7)
+    assert_allclose(stderr(vcov)[:4], expected, rtol=ROBUST_COVARIANCE)
 
 
 def test_every_file_has_a_case():

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
-from jaxmle.likelihood.information import hac
+from jaxmle.likelihood.information.hac import hac
 
 from .oracle import FOLDER, design, table
 
@@ -68,6 +68,7 @@ def test_kernels_at_a_given_bandwidth_are_those_of_kernhac(kernel):
     assert_agrees(hac(kernel, bandwidth=R["fixed"]["bandwidth"]), R["fixed"][kernel])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kernel", ["bartlett", "parzen", "quadratic-spectral"])
 def test_the_automatic_bandwidth_is_bwneweywest(kernel):
     """R adds the scores up without that of the intercept, and for Bartlett's kernel takes the whole part as its lags."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +14,23 @@ from tests.report.records import FREE, POSITIVE, admissions, batch, genuine, rec
 
 
 def test_a_fit_prints_as_its_table():
+    """By the numbers of the record, as far as the printed digits go: half a unit of the fourth significant figure."""
     fit = genuine(admissions())
-    assert str(fit) == repr(fit) == fit.summary()
-    assert [line.split()[0] for line in str(fit).split("\n\n")[1].splitlines()[1:]] == list(
-        fit.names
-    )
-    assert fit._repr_html_() == fit.to_html()
+    columns = np.column_stack([fit.x, fit.se, fit.zvalues])
+    for text in (str(fit), repr(fit), fit.summary()):
+        rows = [line.split() for line in text.split("\n\n")[1].splitlines()[1:]]
+        assert [row[0] for row in rows] == list(fit.names)
+        printed = np.array([[float(cell) for cell in row[1:4]] for row in rows])
+        np.testing.assert_allclose(printed[:, :2], columns[:, :2], rtol=5e-4)
+        np.testing.assert_allclose(printed[:, 2], columns[:, 2], rtol=0, atol=0.005001)
+
+
+def test_a_notebook_shows_the_cells_of_the_printed_table():
+    fit = genuine(admissions())
+    printed = [line.split() for line in str(fit).split("\n\n")[1].splitlines()[1:]]
+    rows = re.findall("<tr>(.*?)</tr>", fit._repr_html_())[1:]
+    cells = [re.findall(">([^<>]+)</t[hd]>", row) for row in rows]
+    assert [[html.unescape(cell).strip() for cell in row] for row in cells] == printed
 
 
 def test_a_batch_prints_as_its_digest_and_its_members_as_tables():

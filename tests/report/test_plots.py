@@ -26,16 +26,13 @@ from jaxmle.parameters import positive, simplex
 from jaxmle.plots.uniformity import band
 from jaxmle.solvers import LBFGS
 from jaxmle.solvers.status import Status
+from tests.likelihoods import normal_kernel
 from tests.report.records import admissions, batch, genuine, record
 
 Y = np.array([1.0, 3.0, 2.0, 6.0, 4.0, 2.5, 3.5, 0.5])
 START = {"mu": 1.0, "sigma": 0.8}
 BOUNDS = {"sigma": positive}
 CUT1, CUT2 = scipy.stats.chi2.ppf(0.95, [1, 2])
-
-
-def normal(params, data):
-    return -0.5 * ((data - params["mu"]) / params["sigma"]) ** 2 - jnp.log(params["sigma"])
 
 
 def total(mu, sigma, y=Y):
@@ -51,17 +48,17 @@ def _figures_are_closed():
 
 @pytest.fixture(scope="module")
 def fitted():
-    return fit(normal, START, Y, constraints=BOUNDS)
+    return fit(normal_kernel, START, Y, constraints=BOUNDS)
 
 
 @pytest.fixture(scope="module")
 def profiled(fitted):
-    return profile(normal, fitted, Y)
+    return profile(normal_kernel, fitted, Y)
 
 
 @pytest.fixture(scope="module")
 def edge(fitted):
-    return contour(normal, fitted, Y, ("mu", "sigma"), points=16)
+    return contour(normal_kernel, fitted, Y, ("mu", "sigma"), points=16)
 
 
 def lines(ax, gid):
@@ -80,7 +77,7 @@ def legend(ax):
 
 
 def test_the_curve_is_the_likelihood_and_its_top_is_the_estimate(fitted):
-    ax = plots.likelihood_curve(normal, fitted, Y, "sigma")
+    ax = plots.likelihood_curve(normal_kernel, fitted, Y, "sigma")
     value, height = line(ax, "log-likelihood").get_data()
     mu, sigma = float(fitted.params["mu"]), float(fitted.params["sigma"])
     assert_allclose(height, [total(mu, s) - total(mu, sigma) for s in value], atol=1e-12)
@@ -91,7 +88,7 @@ def test_the_curve_is_the_likelihood_and_its_top_is_the_estimate(fitted):
 
 
 def test_the_expansion_has_the_curvature_of_the_normal_likelihood(fitted):
-    ax = plots.likelihood_curve(normal, fitted, Y, "mu")
+    ax = plots.likelihood_curve(normal_kernel, fitted, Y, "mu")
     value, height = line(ax, "second-order expansion").get_data()
     assert_allclose(height, -0.5 * len(Y) / Y.var() * (value - Y.mean()) ** 2, atol=1e-9)
     # ℓ is quadratic in the mean: the curve is its expansion.
@@ -99,7 +96,7 @@ def test_the_expansion_has_the_curvature_of_the_normal_likelihood(fitted):
 
 
 def test_a_penalised_curve_has_its_top_at_the_penalised_estimate():
-    loglik = penalize(normal, ridge(0.5, "mu"))
+    loglik = penalize(normal_kernel, ridge(0.5, "mu"))
     found = fit(loglik, START, Y, constraints=BOUNDS)
     ax = plots.likelihood_curve(loglik, found, Y, "mu", points=50)
     value, height = line(ax, "penalised log-likelihood").get_data()
@@ -109,8 +106,8 @@ def test_a_penalised_curve_has_its_top_at_the_penalised_estimate():
 
 def test_frequency_weights_draw_the_curve_of_repeated_rows(fitted):
     times = np.array([1, 2, 1, 1, 3, 1, 1, 1])
-    found = fit(normal, START, Y, constraints=BOUNDS, weights=frequency(times))
-    ax = plots.likelihood_curve(normal, found, Y, "mu", weights=frequency(times), points=20)
+    found = fit(normal_kernel, START, Y, constraints=BOUNDS, weights=frequency(times))
+    ax = plots.likelihood_curve(normal_kernel, found, Y, "mu", weights=frequency(times), points=20)
     value, height = line(ax, "log-likelihood").get_data()
     rows, sigma = np.repeat(Y, times), float(found.params["sigma"])
     assert_allclose(
@@ -119,7 +116,7 @@ def test_frequency_weights_draw_the_curve_of_repeated_rows(fitted):
 
 
 def test_a_tied_parameter_takes_its_followers_along():
-    loglik = tie(normal, ("mu", "sigma"))
+    loglik = tie(normal_kernel, ("mu", "sigma"))
     found = fit(
         loglik, {"mu": 2.0, "sigma": 2.0}, Y, constraints={"mu": positive, "sigma": positive}
     )
@@ -132,7 +129,7 @@ def test_a_tied_parameter_takes_its_followers_along():
 
 def test_a_span_is_taken_as_it_is(fitted):
     ax = plots.likelihood_curve(
-        normal,
+        normal_kernel,
         replace(fitted, stderr={"mu": np.float64(np.nan), "sigma": np.float64(np.nan)}),
         Y,
         "mu",
@@ -144,7 +141,7 @@ def test_a_span_is_taken_as_it_is(fitted):
 
 
 def test_the_contours_of_the_surface_lie_at_their_heights(fitted):
-    ax = plots.likelihood_surface(normal, fitted, Y, ("mu", "sigma"))
+    ax = plots.likelihood_surface(normal_kernel, fitted, Y, ("mu", "sigma"))
     drawn = [
         contours
         for contours in ax.collections
@@ -166,9 +163,9 @@ def test_the_contours_of_the_surface_lie_at_their_heights(fitted):
 
 
 def test_the_surface_grows_to_hold_the_path_and_takes_it_in_either_form(fitted):
-    climb = plots.path_of(normal, {"mu": 12.0, "sigma": 0.8}, Y, constraints=BOUNDS)
+    climb = plots.path_of(normal_kernel, {"mu": 12.0, "sigma": 0.8}, Y, constraints=BOUNDS)
     for path in (climb, climb.x, climb.x[:, ::-1].copy()[:, ::-1]):
-        ax = plots.likelihood_surface(normal, fitted, Y, ("sigma", "mu"), path)
+        ax = plots.likelihood_surface(normal_kernel, fitted, Y, ("sigma", "mu"), path)
         assert_allclose(line(ax, "path").get_xydata(), climb.x[:, ::-1])
         assert_allclose(line(ax, "start").get_xydata(), [[0.8, 12.0]])
         assert ax.get_ylim()[1] > 12 and ax.get_xlim()[0] > 0
@@ -176,7 +173,7 @@ def test_the_surface_grows_to_hold_the_path_and_takes_it_in_either_form(fitted):
 
 def test_a_path_from_afar_does_not_take_the_whole_picture(fitted):
     ax = plots.likelihood_surface(
-        normal, fitted, Y, ("mu", "sigma"), np.array([[1e4, 2.0], [3.0, 2.0]])
+        normal_kernel, fitted, Y, ("mu", "sigma"), np.array([[1e4, 2.0], [3.0, 2.0]])
     )
     assert ax.get_xlim()[1] < 40 and "start (outside)" in legend(ax)
 
@@ -194,7 +191,7 @@ def test_a_path_from_afar_does_not_take_the_whole_picture(fitted):
 )
 def test_a_curve_that_cannot_be_drawn_says_why(fitted, name, options, match):
     with pytest.raises(ValueError, match=match):
-        plots.likelihood_curve(normal, fitted, Y, name, **options)
+        plots.likelihood_curve(normal_kernel, fitted, Y, name, **options)
 
 
 def test_a_parameter_without_a_standard_error_asks_for_a_span(fitted):
@@ -203,7 +200,7 @@ def test_a_parameter_without_a_standard_error_asks_for_a_span(fitted):
         match=r"mu has no standard error to set the width of the picture: give span=\(low, high\)",
     ):
         plots.likelihood_curve(
-            normal,
+            normal_kernel,
             replace(fitted, stderr={"mu": np.float64(np.nan), "sigma": np.float64(1.0)}),
             Y,
             "mu",
@@ -213,7 +210,7 @@ def test_a_parameter_without_a_standard_error_asks_for_a_span(fitted):
         match="sigma has the estimate inf: the likelihood cannot be drawn with it held there",
     ):
         plots.likelihood_curve(
-            normal,
+            normal_kernel,
             replace(fitted, params={"mu": np.float64(1.0), "sigma": np.float64(np.inf)}),
             Y,
             "mu",
@@ -222,7 +219,7 @@ def test_a_parameter_without_a_standard_error_asks_for_a_span(fitted):
 
 def test_what_cannot_move_alone_has_no_curve(fitted):
     with pytest.raises(ValueError, match="'mu' is held by fix"):
-        plots.likelihood_curve(fix(normal, {"mu": 2.0}), fitted, Y, "mu")
+        plots.likelihood_curve(fix(normal_kernel, {"mu": 2.0}), fitted, Y, "mu")
 
     def shares(params, data):
         return jnp.log(params["p"][data])
@@ -267,16 +264,20 @@ def test_a_curve_that_is_finite_nowhere_is_refused_and_one_at_infinity_has_the_s
 
 def test_surface_mistakes(fitted):
     with pytest.raises(ValueError, match="are one parameter"):
-        plots.likelihood_surface(normal, fitted, Y, ("mu", "mu"))
+        plots.likelihood_surface(normal_kernel, fitted, Y, ("mu", "mu"))
     with pytest.raises(TypeError, match="pair holds the names of two parameters"):
-        plots.likelihood_surface(normal, fitted, Y, "mu")
+        plots.likelihood_surface(normal_kernel, fitted, Y, "mu")
     with pytest.raises(
         ValueError, match=r"shape \(m, 2\) of the pair or \(m, 2\) of all parameters; got \(4, 3\)"
     ):
-        plots.likelihood_surface(normal, fitted, Y, ("mu", "sigma"), np.ones((4, 3)))
+        plots.likelihood_surface(normal_kernel, fitted, Y, ("mu", "sigma"), np.ones((4, 3)))
     with pytest.raises(ValueError, match="the path is of the parameters a, the fit of mu, sigma"):
         plots.likelihood_surface(
-            normal, fitted, Y, ("mu", "sigma"), plots.Climb(np.ones((2, 1)), np.ones(2), ("a",))
+            normal_kernel,
+            fitted,
+            Y,
+            ("mu", "sigma"),
+            plots.Climb(np.ones((2, 1)), np.ones(2), ("a",)),
         )
 
 
@@ -284,17 +285,17 @@ def test_surface_mistakes(fitted):
 
 
 def test_the_path_ends_where_fit_does(fitted):
-    climb = plots.path_of(normal, START, Y, constraints=BOUNDS)
+    climb = plots.path_of(normal_kernel, START, Y, constraints=BOUNDS)
     assert climb.names == fitted.names and climb.x[0].tolist() == [1.0, 0.8]
     assert climb.x[-1].tolist() == fitted.x.tolist() and climb.loglik[-1] == fitted.loglik
     assert np.all(np.diff(climb.loglik) >= -1e-12), "a step that lowers the likelihood is refused"
     assert_allclose(climb.loglik, [total(*row) for row in climb.x], rtol=1e-12)
-    assert len(plots.path_of(normal, START, Y, constraints=BOUNDS, max_steps=0)) <= 2
+    assert len(plots.path_of(normal_kernel, START, Y, constraints=BOUNDS, max_steps=0)) <= 2
 
 
 def test_a_solver_without_steps_is_refused():
     with pytest.raises(ValueError, match="LBFGS runs inside one program and shows no steps"):
-        plots.path_of(normal, START, Y, constraints=BOUNDS, solver=LBFGS())
+        plots.path_of(normal_kernel, START, Y, constraints=BOUNDS, solver=LBFGS())
 
 
 def test_the_trace_is_the_distance_to_the_top_with_rounding_as_its_floor():
@@ -662,7 +663,7 @@ def test_every_picture_is_drawn_on_the_axes_that_are_given(fitted, profiled, edg
     many = genuine(batch(4, 1))
     y, three = Y, ([0.5, 0.5], [1.0, 3.0], [1.0, 1.0])
     drawings = [
-        lambda ax: plots.likelihood_curve(normal, fitted, y, "mu", ax=ax), lambda ax: plots.likelihood_surface(normal, fitted, y, ("mu", "sigma"), ax=ax),
+        lambda ax: plots.likelihood_curve(normal_kernel, fitted, y, "mu", ax=ax), lambda ax: plots.likelihood_surface(normal_kernel, fitted, y, ("mu", "sigma"), ax=ax),
         lambda ax: plots.profile(profiled, "mu", ax=ax), lambda ax: plots.contour(edge, fitted, ax=ax), lambda ax: plots.forest(fitted, ax=ax),
         lambda ax: plots.qq(y, ax=ax), lambda ax: plots.pit(y / 10, ax=ax), lambda ax: plots.trace([1.0, 2.0], ax=ax),
         lambda ax: plots.coverage(calibrated(), ax=ax), lambda ax: plots.batch_map(many, "beta[0]", ax=ax), lambda ax: plots.mixture(y, *three, ax=ax),
@@ -681,9 +682,9 @@ def test_every_picture_is_drawn_on_the_axes_that_are_given(fitted, profiled, edg
 
 def test_one_fit_is_needed_where_one_is_drawn():
     with pytest.raises(ValueError, match=r"a batch of shape \(4,\): give fit\[i\]"):
-        plots.likelihood_curve(normal, genuine(batch(4, 1)), Y, "beta[0]")
+        plots.likelihood_curve(normal_kernel, genuine(batch(4, 1)), Y, "beta[0]")
     with pytest.raises(TypeError, match="needs a Fit; got dict"):
-        plots.likelihood_curve(normal, {}, Y, "mu")
+        plots.likelihood_curve(normal_kernel, {}, Y, "mu")
 
 
 def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):

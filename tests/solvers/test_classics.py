@@ -163,6 +163,7 @@ def point_of(residuals, xp):
     return evaluate
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("residuals", [rosenbrock, beale], ids=["rosenbrock", "beale"])
 def test_the_loop_takes_the_same_road_on_the_host_and_in_a_trace(residuals):
     start = np.array([-1.2, 1.0]) if residuals is rosenbrock else np.array([1.0, 1.0])

@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose
 import jaxmle as jm
 from jaxmle import Status
 from jaxmle.solvers import BHHH, LBFGS, Newton, Optax, Scoring
+from tests.likelihoods import logit
 
 N = 80
 X = np.column_stack([np.ones(N), np.random.default_rng(60).normal(size=(N, 2))])
@@ -18,11 +19,6 @@ Y = (
 ).astype(float)
 DATA = {"x": X, "y": Y}
 START = {"beta": np.zeros(3)}
-
-
-def logit(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.logaddexp(0.0, eta)
 
 
 MODEL = jm.with_response(logit, jm.enumeration("y", [0.0, 1.0]))
@@ -64,6 +60,7 @@ def test_every_solver_reaches_the_maximum(name):
     assert fit.steps > 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["scoring", "newton_clipped", "lbfgs"])
 def test_a_solver_does_the_same_under_jit(name):
     with jax.enable_x64(True):

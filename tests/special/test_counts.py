@@ -3,6 +3,7 @@
 import jax
 import mpmath as mp
 import numpy as np
+import pytest
 from numpy.testing import assert_allclose
 
 from jaxmle import special
@@ -80,6 +81,7 @@ def test_negative_binomial_from_the_poisson_to_the_log_series():
     assert_allclose(found[whole, 3:], oracle[whole, 3:], rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.thorough
 def test_poisson_limit_and_its_slopes_in_alpha():
     """From log(1 + αj) summed over j < k, −k log(1 + αμ) and −log(1 + αμ)/α: power series in α."""
     k, mu = np.array([0, 1, 2, 7, 40, 10_000]), np.array([0.5, 3.0, 2.0, 9.5, 31.0, 10_100.0])

@@ -76,7 +76,7 @@ def beta_jets(row):
     return [small, complement(small, 3)] if lower else [complement(small, 3), small]
 
 
-@pytest.fixture(scope="module", params=["gamma", "beta"])
+@pytest.fixture(scope="module", params=["gamma", pytest.param("beta", marks=pytest.mark.thorough)])
 def case(request):
     """Name, coordinates, and the exact derivatives of the log distribution function and of the log survival function."""
     rows = np.genfromtxt(

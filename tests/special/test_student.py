@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
+import pytest
 import scipy.special
 from numpy.testing import assert_allclose
 
@@ -61,6 +62,7 @@ def test_log_density():
     assert_close(derivatives(special.student_t_logpdf, (z, nu)), exact, (z, nu))
 
 
+@pytest.mark.thorough
 def test_normal_limit_and_its_slopes_in_the_inverse_of_df():
     z = np.linspace(-5, 5, 11)
 
@@ -86,6 +88,7 @@ def test_normal_limit_and_its_slopes_in_the_inverse_of_df():
     )  # and w³/24 of log Γ((ν + 1)/2) − log Γ(ν/2) − ½ log(ν/2)
 
 
+@pytest.mark.thorough
 def test_log_distribution_function_at_2000_points_of_either_sign():
     rows = np.genfromtxt(DATA / "t_tail.csv", delimiter=",", skip_header=1, dtype=str)
     assert len(rows) == N

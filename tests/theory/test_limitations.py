@@ -12,7 +12,6 @@ import itertools
 import math
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
@@ -21,16 +20,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle import Status
+from tests.likelihoods import cauchy, logit, normal_beside_background, poisson_kernel
 
 from .study import assert_far, assert_near, mean, share
 
 # Every batch but one has two parameters and 1025 to 8192 members: the programs that know no likelihood are then compiled once for all of them.
 Z95 = scipy.special.ndtri(0.975)
-
-
-def logistic(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.logaddexp(0.0, eta)
 
 
 # ---------------------------------------------------------------- 1 non-existence
@@ -45,7 +40,7 @@ def test_1_the_labellings_without_an_estimate_are_counted_by_cover():
     x = np.column_stack([np.ones(n), np.sort(np.random.default_rng(201).normal(size=n))])
     y = np.array(list(itertools.product([0.0, 1.0], repeat=n)))
     fits = jm.fit_batch(
-        logistic,
+        logit,
         {"beta": np.zeros(p)},
         {"x": x, "y": y},
         in_axes={"x": None, "y": 0},
@@ -66,10 +61,6 @@ def test_1_the_labellings_without_an_estimate_are_counted_by_cover():
 
 
 # ---------------------------------------------------------------- 2 non-uniqueness
-
-
-def cauchy(params, y):
-    return -jnp.log1p((y - params["centre"]) ** 2)
 
 
 def cauchy_maxima(y):
@@ -184,10 +175,10 @@ def test_3_a_prior_gives_separated_data_an_estimate():
         "x": np.column_stack([np.ones(11), np.arange(11.0) - 5]),
         "y": (np.arange(11) > 5).astype(float),
     }
-    assert jm.fit(logistic, {"beta": np.zeros(2)}, data).verdict == Status.SEPARATED
+    assert jm.fit(logit, {"beta": np.zeros(2)}, data).verdict == Status.SEPARATED
     slopes = []
     for strength in (0.5, 1.0):
-        fit = jm.fit(jm.penalize(logistic, jm.ridge(strength)), {"beta": np.zeros(2)}, data)
+        fit = jm.fit(jm.penalize(logit, jm.ridge(strength)), {"beta": np.zeros(2)}, data)
         assert fit.converged and fit.mode == "MAP"
         residual = data["y"] - scipy.special.expit(data["x"] @ fit.x)
         assert_allclose(data["x"].T @ residual, strength * fit.x, atol=1e-8)
@@ -196,11 +187,6 @@ def test_3_a_prior_gives_separated_data_an_estimate():
 
 
 # ---------------------------------------------------------------- 4 a wrong model
-
-
-def counts(params, data):
-    eta = data["x"] @ params["beta"]
-    return data["y"] * eta - jnp.exp(eta)
 
 
 ROWS, MEAN, SIZE = 200, 4.0, 2.0
@@ -220,7 +206,7 @@ def test_4_overdispersed_counts_are_covered_too_seldom_unless_by_the_sandwich():
     held = {}
     for kind in ("observed", "HC0"):
         fits = jm.fit_batch(
-            counts,
+            poisson_kernel,
             {"beta": np.array([1.0, 0.0])},
             data,
             in_axes={"x": None, "y": 0},
@@ -270,7 +256,7 @@ def test_5_the_gradient_of_squared_error_vanishes_where_it_is_most_wrong(hits):
         params = {"beta": -t * SLOPES}
         p = scipy.special.expit(hits["x"] @ params["beta"])
         with jax.enable_x64(True):
-            proper, other = (np.asarray(jm.scores(f)(params, hits)) for f in (logistic, squared))
+            proper, other = (np.asarray(jm.scores(f)(params, hits)) for f in (logit, squared))
         assert_allclose(other, (2 * p * (1 - p))[:, None] * proper, rtol=1e-9, atol=1e-14)
         norms[t] = [np.linalg.norm(rows.sum(axis=0)) for rows in (proper, other)]
     assert norms[64.0][0] > norms[1.0][0] > 5
@@ -292,7 +278,7 @@ def test_5_from_far_starts_squared_error_often_ends_elsewhere():
     )
     data = {"x": np.repeat(x, 19, axis=0), "y": np.repeat(y, 19, axis=0)}
     arrived = {}
-    for loglik in (logistic, squared):
+    for loglik in (logit, squared):
         fits = jm.fit_batch(
             loglik, {"beta": starts.reshape(-1, 2)}, data, params_axis=0, progress=False
         )
@@ -301,7 +287,7 @@ def test_5_from_far_starts_squared_error_often_ends_elsewhere():
         best = np.max(np.where(sound, height, -np.inf), axis=1, keepdims=True)
         there = (sound & (height > best - 1e-6))[sound[:, 0]]
         arrived[loglik] = share(there[:, 1:10].ravel()), share(there[:, 10:].ravel())
-    assert [p for p, _ in arrived[logistic]] == [1.0, 1.0]
+    assert [p for p, _ in arrived[logit]] == [1.0, 1.0]
     (near_by, _), (far_off, error) = arrived[squared]
     assert near_by < 1.0 and far_off < near_by
     assert_far(far_off, 1.0, error, 8)
@@ -310,21 +296,13 @@ def test_5_from_far_starts_squared_error_often_ends_elsewhere():
 def test_5_lint_says_that_squared_error_is_no_log_likelihood(hits):
     report = jm.lint(squared, {"beta": np.array([0.1, 0.2])}, hits, response="y", support="binary")
     assert report["normalised"].passed is False
-    assert jm.lint(
-        logistic, {"beta": np.array([0.1, 0.2])}, hits, response="y", support="binary"
-    ).ok
+    assert jm.lint(logit, {"beta": np.array([0.1, 0.2])}, hits, response="y", support="binary").ok
 
 
 # ---------------------------------------------------------------- 6 an unbounded likelihood
 
 
 POINTS, WIDTHS = 40, 30
-
-
-def beside_background(params, y):
-    """Half a normal component beside half of N(0, 9)."""
-    r = (y - params["mu"]) / params["sigma"]
-    return jnp.logaddexp(-0.5 * r**2 - jnp.log(params["sigma"]), -0.5 * (y / 3) ** 2 - jnp.log(3.0))
 
 
 def test_6_a_narrow_component_on_one_observation_has_no_maximum():
@@ -334,7 +312,7 @@ def test_6_a_narrow_component_on_one_observation_has_no_maximum():
     widths = np.geomspace(1e-4, 3.0, WIDTHS)
     starts = {"mu": np.repeat(y, WIDTHS), "sigma": np.tile(widths, POINTS)}
     found = jm.multistart(
-        beside_background,
+        normal_beside_background,
         starts,
         y,
         constraints={"sigma": jm.positive},
@@ -351,7 +329,10 @@ def test_6_a_narrow_component_on_one_observation_has_no_maximum():
     assert np.all(found.fits.loglik[found.fits.status == Status.UNBOUNDED] == np.inf)
     for row in (0, 7):
         alone = jm.fit(
-            beside_background, {"mu": y[row], "sigma": 1e-4}, y, constraints={"sigma": jm.positive}
+            normal_beside_background,
+            {"mu": y[row], "sigma": 1e-4},
+            y,
+            constraints={"sigma": jm.positive},
         )
         assert (
             alone.verdict == Status.UNBOUNDED

@@ -17,6 +17,7 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import Status
+from tests.likelihoods import normal
 
 from .study import (
     assert_far,
@@ -37,10 +38,6 @@ SIZES = {10: 5000, 50: 1000, 400: 1000, 3200: 1000}  # rows of a data set: how m
 GROWING = (50, 400, 3200)
 LOG_N = np.log(GROWING)
 Z95 = scipy.special.ndtri(0.975)
-
-
-def normal(params, y):
-    return norm.logpdf(y, params["mu"], params["sigma"])
 
 
 def by_size(draw, sizes=SIZES):
@@ -112,6 +109,7 @@ def counts():
     return fits.x, fits.se, places
 
 
+@pytest.mark.thorough
 def test_1_the_error_of_a_regression_falls_as_its_information_says(counts):
     """RMSE √n → √diag I⁻¹, which is not in closed form for any n; the slope again −½."""
     x, _, places = counts

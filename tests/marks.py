@@ -1,0 +1,16 @@
+"""Marks for some of the cases of a parametrised test."""
+
+import pytest
+
+
+def thorough_where(cases, is_thorough):
+    """The cases as parameters; those for which ``is_thorough`` is true are left to ``make test-all``."""
+    return [
+        pytest.param(case, marks=pytest.mark.thorough if is_thorough(case) else ())
+        for case in cases
+    ]
+
+
+def thorough_but_for(cases, *usual):
+    """The cases as parameters, of which ``make test`` runs the usual ones alone."""
+    return thorough_where(cases, lambda case: case not in usual)
