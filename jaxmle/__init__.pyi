@@ -210,6 +210,9 @@ from .likelihood.combinators import (
 from .likelihood.combinators import (
     with_response as with_response,
 )
+from .likelihood.discovery.self_check import (
+    opaque as opaque,
+)
 from .likelihood.information.bias import (
     jeffreys as jeffreys,
 )

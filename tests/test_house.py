@@ -100,6 +100,23 @@ def test_no_constant_has_two_meanings():
     assert not {name: values for name, values in meanings.items() if len(values) > 1}
 
 
+@BY_FILE
+def test_no_guard_vanishes_under_python_o(path):
+    """``python -O`` takes assertions out."""
+    assert not [node.lineno for node in ast.walk(tree(path)) if isinstance(node, ast.Assert)]
+
+
+@BY_FILE
+def test_a_broad_except_says_beside_it_why(path):
+    lines = source(path).splitlines()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ExceptHandler):
+            names = "" if node.type is None else ast.unparse(node.type)
+            if names in ("", "Exception", "BaseException"):
+                span = lines[node.lineno - 1 : node.body[0].lineno]
+                assert any("#" in line for line in span), f"{path.name}:{node.lineno}"
+
+
 def public_objects():
     """Functions and records that ``jaxmle`` hands out, with the shelves' functions."""
     for name in jm.__all__:

@@ -15,12 +15,13 @@ from jaxmle.batch.identities import with_response_ids
 from jaxmle.batch.inputs import Inputs, read_batch
 from jaxmle.batch.programs import Members
 from jaxmle.batch.scheduler import MIN_ROWS_FOR_FLOAT32_START, Scheduler
-from jaxmle.fitting.options import MAX_STEPS, Options, check_on_host
+from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.fitting.passes import Problem, check_terms, problem_of
 from jaxmle.fitting.signals import with_signals
 from jaxmle.likelihood.discovery.linear_predictors import declared
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
 from jaxmle.likelihood.discovery.row_independence import check_blocks, check_rows_apart
+from jaxmle.likelihood.discovery.self_check import road_of, verified
 from jaxmle.likelihood.information.covariance import Kind
 from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.structure import chart_of, term_shape
@@ -28,6 +29,7 @@ from jaxmle.parameters.arguments import check_count
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint
 from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 
 
 def fit_batch(
@@ -143,7 +145,7 @@ def fit_members(
             to it that weights may stand on the terms.
     """
     instead = "; there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch"
-    check_on_host("fit_batch", instead)
+    host_only("fit_batch", instead)
     block = None if block is None else check_count("block", block, 1)
     store = Checkpoint(checkpoint)
     with precision(options.host_dtype), np.errstate(all="ignore"):
@@ -153,11 +155,12 @@ def fit_members(
         problem = problem_of(inputs.loglik, chart, options)
         largest = _largest(inputs)
         _check_largest(problem, inputs, largest, check_rows)
-        inputs = _with_structure(inputs, largest, options.block_rows)
+        inputs, road = _with_structure(inputs, largest, options.block_rows)
         problem = replace(problem, loglik=inputs.loglik)
         with store:
             scheduler = Scheduler(problem, inputs, block, devices, options.progress, store)
             fits = scheduler.fits()
+            fits = replace(fits, road=", ".join([road, *scheduler.starts]))
             if term_shape(largest.loglik, inputs.layout, largest.base, largest.data):
                 fits = scheduler.with_cones(fits)
         if not check_rows:
@@ -186,19 +189,20 @@ def _check_largest(problem: Problem, inputs: Inputs, largest: Members, check_row
         check_blocks(inputs.bare, layout, base, data, problem.block_rows)
 
 
-def _with_structure(inputs: Inputs, largest: Members, block_rows: int | None) -> Inputs:
+def _with_structure(inputs: Inputs, largest: Members, block_rows: int | None) -> tuple[Inputs, str]:
     """The inputs with what is seen in the program of a likelihood of many rows: that it is a
-    regression.
+    regression; and the word for how the terms are summed.
     """
-    if np.sum(inputs.source.sizes) < MIN_ROWS_FOR_FLOAT32_START or block_rows is not None:
-        return inputs
     layout = inputs.layout
     base = largest.base
     data = largest.data
-    if not is_rowwise(inputs.bare, layout, base, data):
-        return inputs
-    return replace(
-        inputs,
-        loglik=declared(inputs.loglik, layout, base, data),
-        bare=declared(inputs.bare, layout, base, data),
-    )
+    is_long = bool(np.sum(inputs.source.sizes) >= MIN_ROWS_FOR_FLOAT32_START)
+    search = is_long and block_rows is None and is_rowwise(inputs.bare, layout, base, data)
+
+    def form_of(loglik: Loglik) -> Any:
+        form = declared(loglik, layout, base, data) if search else loglik
+        return verified(loglik, form, layout, base, data)
+
+    bare = form_of(inputs.bare)
+    road = road_of(inputs.bare, bare)
+    return replace(inputs, loglik=form_of(inputs.loglik), bare=bare), road

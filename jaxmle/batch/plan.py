@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,22 +36,26 @@ class Schedule:
 
 
 def free_bytes() -> float:
-    """Memory that can be had without swapping; infinite where the system does not say."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as stream:
-            lines = {line.split(":")[0]: line.split()[1] for line in stream}
-        return 1024.0 * float(lines["MemAvailable"])
-    except (OSError, KeyError, ValueError):
-        return float("inf")
+    """Memory that can be had without swapping, on Linux, macOS and Windows alike; infinite where it
+    is not known.
+    """
+    psutil = _psutil()
+    return float("inf") if psutil is None else float(psutil.virtual_memory().available)
 
 
 def resident_bytes() -> float:
-    """Memory that this process holds; NaN where the system does not say."""
+    """Memory that this process holds; 0 where it is not known."""
+    psutil = _psutil()
+    return 0.0 if psutil is None else float(psutil.Process().memory_info().rss)
+
+
+def _psutil() -> Any:
+    """The package, imported by the first batch; None where it could not be built."""
     try:
-        with open("/proc/self/statm", encoding="ascii") as stream:
-            return float(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return float("nan")
+        import psutil
+    except ImportError:  # it is compiled, and a browser or a rare system has no wheel of it
+        return None
+    return psutil
 
 
 def cut(

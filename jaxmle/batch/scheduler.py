@@ -30,6 +30,7 @@ from jaxmle.batch.resume import ShapeAndDtype, check_piece, identity, stored_sch
 from jaxmle.batch.solver import AFRESH, half_done, is_open, machine
 from jaxmle.fitting.passes import Problem
 from jaxmle.fitting.separation import wants_cone, with_recession_cone
+from jaxmle.likelihood.discovery.self_check import FLOAT32_START
 from jaxmle.likelihood.recession import is_exact
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint
@@ -293,8 +294,14 @@ class Scheduler:
             if "rounds" not in schedule:
                 count = len(piece.index)
                 easy = warm.steps[:count][warm.warm_started[:count]]
-                self.checkpoint.remember(rounds=_cap(easy) if 2 * len(easy) > count else 0)
+                rounds = _cap(easy) if 2 * len(easy) > count else 0
+                self.checkpoint.remember(rounds=rounds, float32=bool(len(easy)))
             return arrays
+
+    @property
+    def starts(self) -> list[str]:
+        """The word for steps in single precision, where the run took any."""
+        return [FLOAT32_START] if self.checkpoint.schedule.get("float32") else []
 
     def _starts_in_float32(self) -> bool:
         """Whether steps in single precision may come first."""

@@ -49,7 +49,7 @@ def _shallow(value: Any) -> Any:
     """
     try:
         return shallow.copy(value)
-    except Exception:
+    except Exception:  # __copy__ and __reduce__ of the user's class may raise anything
         return value
 
 

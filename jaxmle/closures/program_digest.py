@@ -64,7 +64,7 @@ def with_derivatives(function: Callable[..., Any]) -> Callable[..., Any]:
         for part in (score, curved):
             try:
                 parts.append(part(x, *rest))
-            except Exception:
+            except Exception:  # a rule of the user's may raise anything
                 pass  # no such derivative: then no fit applies its rules
         return parts
 

@@ -88,8 +88,7 @@ def look(function: Any, names: frozenset[str] = frozenset(), *, again: bool = Fa
         walk = _Walk(names, again)
         try:
             walk.visit(function)
-        # raised by code of an object that was asked for what it holds, or too deep a structure
-        except Exception as error:
+        except Exception as error:  # of an object asked for what it holds, or too deep a structure
             walk.hidden = f"what raises {type(error).__name__} when it is looked at"
         if again or walk.found <= names:
             return Look(

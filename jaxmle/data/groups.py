@@ -20,13 +20,14 @@ from jaxmle.batch.members import Table
 from jaxmle.data.frame import Frame, from_formula
 from jaxmle.data.lost import ALL_MISSING, with_lost
 from jaxmle.data.rows import MISSING_POLICIES
-from jaxmle.fitting.options import MAX_STEPS, Options, check_on_host
+from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.record.fit import Fit
+from jaxmle.runtime.jax_state import host_only
 
 FAILED_GROUPS_SHOWN = 5  # failed groups in the digest
 DIGEST_COLUMNS = 100  # columns of the digest
@@ -96,7 +97,7 @@ def fit_groups(
     >>> [(key, round(float(fit.params["rate"]), 6)) for key, fit in result]
     [('a', 0.25), ('b', 0.5)]
     """
-    check_on_host("fit_groups", ": the number of groups is not known there")
+    host_only("fit_groups", ": the number of groups is not known there")
     if formula is not None and not isinstance(formula, str):
         raise TypeError(f"a formula is a string such as 'y ~ x + C(g)'; got {shown(formula)}")
     check_choice("missing", missing, MISSING_POLICIES)

@@ -38,6 +38,7 @@ from jaxmle.fitting.verdict import Verdict
 from jaxmle.likelihood.discovery.linear_predictors import declared
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
 from jaxmle.likelihood.discovery.row_independence import check_blocks, check_weighted
+from jaxmle.likelihood.discovery.self_check import HEAD_START, road_of, verified
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
 from jaxmle.likelihood.indices import check_indices
 from jaxmle.likelihood.information.covariance import Kind, cluster_codes
@@ -150,10 +151,12 @@ def fit_on_host(posed: Posed, options: Options) -> Fit:
         _check_rows(problem, base, posed.data)
         problem = _with_structure(problem, base, posed)
         passes = Passes.on_host(problem, base, posed.data, codes)
-        verdict, reached, steps_before = _search(passes, options.progress)
+        verdict, reached, steps_before, head = _search(passes, options.progress)
         data_id = identity(posed.loglik, posed.data, posed.dtype)
         n = _number_of_observations(passes, posed)
         fitted = complete(passes, verdict, reached, verdict.point, n, data_id, steps_before)
+        road = road_of(posed.loglik, problem.loglik)
+        fitted = replace(fitted, road=", ".join([road, *head]))
         if fitted.verdict == Status.UNIDENTIFIED and posed.rows is not None:
             return traced_to(fitted, passes, verdict.point.z)
         if fitted.verdict == Status.SEPARATED:
@@ -175,14 +178,15 @@ def _with_structure(problem: Problem, base: Array, posed: Posed) -> Problem:
     regression, or at least may be summed in blocks.
     """
     loglik = problem.loglik
-    if (posed.rows or 0) < MIN_ROWS_FOR_OPAQUE_BLOCKS:
-        return problem
-    if not is_rowwise(loglik, problem.layout, base, posed.data):
-        return problem
-    regression = declared(loglik, problem.layout, base, posed.data)
-    if regression is loglik and problem.block_rows is None:
+    layout = problem.layout
+    data = posed.data
+    is_long = (posed.rows or 0) >= MIN_ROWS_FOR_OPAQUE_BLOCKS
+    is_apart = is_long and is_rowwise(loglik, layout, base, data)
+    form = declared(loglik, layout, base, data) if is_apart else loglik
+    form = verified(loglik, form, layout, base, data)
+    if is_apart and form is loglik and problem.block_rows is None:
         return replace(problem, block_rows=CACHED_OPAQUE)
-    return replace(problem, loglik=regression)
+    return replace(problem, loglik=form)
 
 
 def _number_of_observations(passes: Passes, posed: Posed) -> Array:
@@ -213,8 +217,9 @@ def _with_cone(fitted: Fit, passes: Passes, rows: int | None) -> Fit:
 # ---------------------------------------------------------------- the search
 
 
-def _search(passes: Passes, progress: bool | None) -> tuple[Verdict, Reach, Array]:
-    """The verdict, where a recession leads, and the steps made before the climb.
+def _search(passes: Passes, progress: bool | None) -> tuple[Verdict, Reach, Array, list[str]]:
+    """The verdict, where a recession leads, the steps made before the climb, and the word for a
+    head start where there was one.
 
     Many rows get a head start. If the climb from it does not converge, the search is repeated from
     the user's start.
@@ -225,12 +230,12 @@ def _search(passes: Passes, progress: bool | None) -> tuple[Verdict, Reach, Arra
     if head is not None:
         result = _search_from_head(passes, head, progress)
         if result is not None and result[0].status == Status.CONVERGED:
-            return result
+            return *result, [HEAD_START]
     steps = np.asarray(0)
     if isinstance(problem.solver, LBFGS | Optax):
         z, steps = _approach(passes, z)
     climb = partial(_climb, progress, None)
-    return *search(climb, passes.evaluate, problem, passes.base, z), steps
+    return *search(climb, passes.evaluate, problem, passes.base, z), steps, []
 
 
 def _search_from_head(

@@ -36,6 +36,7 @@ from jaxmle.likelihood.derivatives import (
     no_mode,
     without_derivative,
 )
+from jaxmle.likelihood.discovery.self_check import road_of
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.structure import count, term_shape
@@ -62,7 +63,8 @@ def fit_under_trace(posed: Posed, options: Options) -> Fit:
     key = ("fit", problem.chart, problem.solver, problem.kind, *limits)
     program = cached_under_trace(posed.loglik, key, make)
     with without_alarms():
-        return in_shard(program, posed.base, posed.data, codes)
+        fitted = in_shard(program, posed.base, posed.data, codes)
+    return replace(fitted, road=road_of(posed.loglik, posed.loglik))
 
 
 def traced_fit(problem: Problem, base: Array, data: Data, codes: Codes) -> Fit:

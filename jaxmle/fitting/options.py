@@ -158,19 +158,6 @@ def constraints_of(loglik: Loglik, constraints: Tree) -> Tree:
     return getattr(loglik, "constraints", None) if constraints is None else constraints
 
 
-def check_on_host(name: str, instead: str = "") -> None:
-    """Refuse a procedure under a trace.
-
-    Args:
-        name: the procedure.
-        instead: what does the same there; a clause that ends the sentence.
-    """
-    if tracing():
-        raise TypeError(
-            f"{name} schedules its work from the host and cannot run inside jit or vmap{instead}"
-        )
-
-
 def check_has_start(loglik: Loglik, name: str = "params0", what: str = "start values") -> None:
     """Refuse a likelihood that needs start values and was given none.
 

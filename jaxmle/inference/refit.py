@@ -12,7 +12,7 @@ import numpy as np
 from jaxmle._types import Loglik, Tree
 from jaxmle.batch.batch import fit_members
 from jaxmle.fitting.identity import identity
-from jaxmle.fitting.options import Options, check_on_host, constraints_of
+from jaxmle.fitting.options import Options, constraints_of
 from jaxmle.inference.again import check_fit, check_same, check_weighting
 from jaxmle.likelihood.checks import check_weights, host_data
 from jaxmle.likelihood.combinators import Weight, Weights, weight
@@ -23,6 +23,7 @@ from jaxmle.likelihood.structure import has
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.status import Status
 
 MEMBERS_A_CHUNK = (
@@ -109,7 +110,7 @@ def refit_of(
     options: Options,
 ) -> Refit:
     """The fit, checked against the likelihood, the data and the weights that are given again."""
-    check_on_host(what)
+    host_only(what)
     check_fit(what, fit, alone=True)
     if fit.verdict not in KNOWN:
         raise ValueError(

@@ -31,7 +31,7 @@ def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
         name = what + jax.tree_util.keystr(path)
         try:
             value = np.asarray(leaf)
-        except Exception as error:
+        except Exception as error:  # __array__ of the user's object may raise anything
             raise TypeError(f"{name} cannot be read as an array: {error}") from None
         if not np.issubdtype(value.dtype, np.floating) and value.dtype != jnp.bfloat16:
             hint = (

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmle._types import Tree
 from jaxmle.fitting.fit import fit_with
-from jaxmle.fitting.options import Options, check_on_host
+from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import check_coding, check_start, host_data, host_params
 from jaxmle.likelihood.combinators import Weights, penalize
 from jaxmle.likelihood.contract import data_length
@@ -23,6 +23,7 @@ from jaxmle.parameters.arguments import check_count, check_number, shown
 from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.status import Status
 
 Model = GaussianMixture | MixtureOf
@@ -207,7 +208,7 @@ def _check(
     max_steps: Any,
     newton_steps: Any,
 ) -> None:
-    check_on_host("em", "; there, jaxmle.fit maximises the likelihood of the mixture")
+    host_only("em", "; there, jaxmle.fit maximises the likelihood of the mixture")
     if not isinstance(model, Model):
         raise TypeError(
             f"em takes a model of gaussian_mixture(…) or mixture_of(…); got {type(model).__name__}"

@@ -72,6 +72,8 @@ def explain(fit: Record) -> str:
     if status == Status.CONVERGED:
         sentence = _maximum(int(w.certificate)) + covariance_note(fit)
     sentence += _second_derivatives(fit)
+    if status == Status.CONVERGED:  # of a failure the sentence is what a table has room for
+        sentence += _road(fit)
     return sentence.replace("  ", " ").replace(" ;", ";").replace(" .", ".")
 
 
@@ -91,6 +93,29 @@ def _second_derivatives(fit: Record) -> str:
         sentence + f" Their measured error leaves {np.nanmax(share):.1g} of a standard error open. "
         "Tighter tolerances inside the likelihood make that less."
     )
+
+
+ROADS = {
+    "declared": "in its declared form",
+    "found": "as a regression found in its program (jaxmle.opaque turns that off)",
+    "opaque": "as an opaque function",
+}
+STARTS = {
+    "head start": " It had a head start: the maximum of a sample of the rows.",
+    "float32 start": (
+        " It had a float32 start: the first steps of most members were in single precision."
+    ),
+}
+
+
+def _road(fit: Record) -> str:
+    """How the terms were summed and where the climb began, in sentences; "" where that is not
+    known.
+    """
+    words = fit.road.split(", ") if fit.road else []
+    roads = [ROADS[word] for word in words if word in ROADS]
+    starts = "".join(STARTS[word] for word in words if word in STARTS)
+    return (f" The likelihood was summed {' and '.join(roads)}." if roads else "") + starts
 
 
 def _maximum(certificate: int) -> str:

@@ -105,7 +105,17 @@ _FIT_LEAVES = [
     "data_id",
     "response_id",
 ]
-_STATIC = ["names", "bounds", "df", "vcov_kind", "mode", "weighting", "layout", "hessian_by"]
+_STATIC = [
+    "names",
+    "bounds",
+    "df",
+    "vcov_kind",
+    "mode",
+    "weighting",
+    "layout",
+    "hessian_by",
+    "road",
+]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=_FIT_LEAVES, meta_fields=_STATIC)
@@ -121,7 +131,11 @@ class Fit:
     upper) per printed entry, ``df`` free parameters, ``vcov_kind``, ``mode`` (ML or MAP),
     ``weighting`` (none, frequency, sampling), ``hessian_by``: how second derivatives were taken,
     "forward over reverse" or, where a part of the likelihood lacks a mode, "reverse over reverse",
-    "forward over forward" or "differences of the score".
+    "forward over forward" or "differences of the score"; ``road``: how the terms were summed,
+    "declared" (a regression, a ready model), "found" (a regression that was found in the program of
+    a function) or "opaque" (a function, differentiated as a whole), of a pool those of its parts;
+    then "head start" where the climb began at the maximum of a sample of the rows, "float32 start"
+    where members of a batch took their first steps in single precision; "" where it is not known.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
@@ -153,6 +167,7 @@ class Fit:
     weighting: str
     layout: Layout
     hessian_by: str = FORWARD_OVER_REVERSE
+    road: str = ""
     # __post_init__ puts zeros where it is not given
     response_id: Array = None  # type: ignore[assignment]
 

@@ -31,7 +31,8 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 RECORD_FORMAT = 1
 DIGEST = "digest"  # files without one are older, and so is their way to fingerprint data
 DESCRIPTION = "jaxmle"  # the member that holds the JSON text, as bytes
-WORDS = ("vcov_kind", "mode", "weighting", "hessian_by")
+WORDS = ("vcov_kind", "mode", "weighting", "hessian_by", "road")
+LATER_WORDS = {"hessian_by": FORWARD_OVER_REVERSE, "road": ""}  # older files do not have them
 TREES = ("params", "stderr")
 # The leaves without a tree: their axes behind those of the batch, and the kind of number: real,
 # integer, unsigned.
@@ -348,9 +349,7 @@ def _parse(description: dict[str, Any]) -> tuple[dict[str, Any], tuple[Leaf, ...
     where it holds classes.
     """
     try:
-        description = {
-            "hessian_by": FORWARD_OVER_REVERSE
-        } | description  # version 0.1.0 did not write it
+        description = LATER_WORDS | description
         names = description["names"]
         df = description["df"]
         words = {name: description[name] for name in WORDS}

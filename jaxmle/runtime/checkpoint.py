@@ -58,6 +58,13 @@ class Checkpoint:
             self.lock.release()
             self.lock = None
 
+    @property
+    def _place(self) -> Path:
+        """The folder, of a checkpoint that has one."""
+        if self.folder is None:
+            raise ValueError("this checkpoint has no folder to read from or write to")
+        return self.folder
+
     # ------------------------------------------------------------ the folder and its manifest
 
     def open(self, identity: dict[str, Any]) -> None:
@@ -90,16 +97,15 @@ class Checkpoint:
 
     def _refuse_other_files(self) -> None:
         """A folder that is not a checkpoint is left as it is."""
-        assert self.folder is not None
         try:
-            if not self.folder.exists():
+            if not self._place.exists():
                 return
-            if not self.folder.is_dir():
+            if not self._place.is_dir():
                 raise ValueError(
                     f"checkpoint={str(self.folder)!r} is a file; a checkpoint is a folder of its "
                     "own"
                 )
-            names = os.listdir(self.folder)
+            names = os.listdir(self._place)
         except OSError as error:
             raise self._cannot_write("be opened", error) from error
         other = sorted(name for name in names if name != LOCK and not is_temporary(name))
@@ -110,8 +116,7 @@ class Checkpoint:
             )
 
     def _take_lock(self) -> None:
-        assert self.folder is not None
-        lock = FolderLock(self.folder)
+        lock = FolderLock(self._place)
         try:
             lock.acquire()
         except ValueError as holder:
@@ -125,18 +130,16 @@ class Checkpoint:
         """Remove what killed runs had not finished writing; whoever holds the lock is the only
         one who writes.
         """
-        assert self.folder is not None
-        for name in filter(is_temporary, os.listdir(self.folder)):
+        for name in filter(is_temporary, os.listdir(self._place)):
             try:
-                (self.folder / name).unlink()
+                (self._place / name).unlink()
             except OSError:
                 pass  # of a read-only folder: it does no harm
 
     def _manifest(self) -> dict[str, Any]:
         """The manifest of a folder, with the fields that this version wants."""
-        assert self.folder is not None
         try:
-            read = json.loads((self.folder / MANIFEST).read_bytes())
+            read = json.loads((self._place / MANIFEST).read_bytes())
             version = read["format"]
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise self._damaged_manifest() from error
@@ -183,9 +186,8 @@ class Checkpoint:
         self._write(MANIFEST, json.dumps(content, indent=1).encode())
 
     def _write(self, name: str, content: bytes) -> None:
-        assert self.folder is not None
         try:
-            write_atomically(self.folder / name, content)
+            write_atomically(self._place / name, content)
         except OSError as error:
             raise self._cannot_write(f"keep {name}", error) from error
 
@@ -237,8 +239,7 @@ class Checkpoint:
         return arrays
 
     def _read(self, piece: str) -> list[np.ndarray]:
-        assert self.folder is not None
-        held = members((self.folder / f"{piece}.npz").read_bytes())
+        held = members((self._place / f"{piece}.npz").read_bytes())
         about = _about(held.pop(ABOUT, None))
         if about["piece"] != piece:
             raise ValueError(f"it is the piece {about['piece']!r} under another name")

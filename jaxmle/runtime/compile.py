@@ -247,7 +247,11 @@ def _called(functions: list[Any], memos: list[Memo], piece: Any, *args: Any) -> 
     with _calling(functions, memos):
         try:
             return piece(*args)
-        except Exception as error:
+        except (
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:  # a JaxRuntimeError is a RuntimeError
             if "Expected: float64, Actual: float32" in str(error):
                 raise TypeError(CALLBACK_IN_SINGLE_PRECISION) from error
             raise

@@ -24,7 +24,11 @@ DAMAGED = "the file is damaged, or was cut short"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
+
+    The one place that does so. Of packages for it ``atomicwrites`` is not maintained any more (its
+    author withdrew it in 2022), and none that is syncs the folder too.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with open(temporary, "wb") as stream:

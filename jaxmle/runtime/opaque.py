@@ -37,16 +37,22 @@ class ById:
 @jax.tree_util.register_pytree_node_class
 @dataclass(frozen=True, eq=False)
 class Opaque(LikelihoodTree):
-    """A user's function as a leafless tree, so that combinators over it are trees of arrays."""
+    """A user's function as a leafless tree, so that combinators over it are trees of arrays.
+
+    ``discover`` is False where nothing may be read off its program: see
+    ``jaxmle.opaque``.
+    """
 
     function: Loglik
+    discover: bool = True
 
-    def tree_flatten(self) -> tuple[tuple[()], ById]:
-        return (), ById(self.function)
+    def tree_flatten(self) -> tuple[tuple[()], tuple[ById, bool]]:
+        return (), (ById(self.function), self.discover)
 
     @classmethod
-    def tree_unflatten(cls, held: ById, leaves: Any) -> Opaque:
-        return cls(held.value)
+    def tree_unflatten(cls, held: tuple[ById, bool], leaves: Any) -> Opaque:
+        function, discover = held
+        return cls(function.value, discover)
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         return self.function(params, data)
@@ -55,7 +61,7 @@ class Opaque(LikelihoodTree):
 def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:
     """A likelihood tree with ``change`` applied to every user function in it."""
     if isinstance(node, Opaque):  # a Partial in it is the user's, and its arrays are no leaves
-        return Opaque(change(node.function))
+        return Opaque(change(node.function), node.discover)
     if isinstance(node, jax.tree_util.Partial):
         return jax.tree_util.Partial(change(node.func), *node.args, **node.keywords)
     if (

@@ -1,16 +1,19 @@
-"""Progress of a long run: a line that rewrites itself on a terminal, lines in a log, nothing
-for the first two seconds.
+"""Progress of a long run by tqdm: a bar on a terminal, a widget in a notebook, a line now and then
+in a log, nothing for the first two seconds.
+
+A single fit has no total to make a bar of: ``fit`` and ``fit_stochastic`` print lines of their own.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+import warnings
+from typing import Any, TextIO
 
 QUIET = 2.0  # seconds
 LOGGED = 15.0  # seconds between two lines of a log
-BAR_COLUMNS = 24
+SHOWN = 0.1  # seconds between two states of a bar
 
 
 class Progress:
@@ -18,68 +21,88 @@ class Progress:
 
     Args:
         total: fits in all.
-        shown: None for silence in the first two seconds, True for lines at once, False for none.
-        about: what is to be done, said once above the first line.
+        shown: None for silence in the first two seconds, True for a bar at once, False for none.
+        about: what is to be done, said once above the bar.
+        procedure: the name of the public function that runs.
         stream: where to; standard error if None.
     """
 
     def __init__(
-        self, total: int, shown: bool | None, about: str = "", stream: TextIO | None = None
+        self,
+        total: int,
+        shown: bool | None,
+        about: str = "",
+        procedure: str = "fit_batch",
+        stream: TextIO | None = None,
     ) -> None:
         self.total = total
         self.done = 0
-        self.about = about
-        self.stream = sys.stderr if stream is None else stream
         self.shown = shown
-        self.terminal = bool(getattr(self.stream, "isatty", lambda: False)())
+        self.name = f"jaxmle.{procedure}"
+        self.about = f"{self.name}: {about}" if about else ""
+        self.stream = sys.stderr if stream is None else stream
         self.begun = time.monotonic()
-        self.told = self.begun
-        self.lines = 0
-        self.warm: tuple[float, int] | None = None
+        self.bar: Any = None
 
     def add(self, fits: int) -> None:
         """So many more fits have ended."""
         self.done += fits
-        now = time.monotonic()
-        if self.warm is None:
-            self.warm = (
-                now,
-                self.done,
-            )  # the first chunk has compiled: the pace is that of the others
-        if self.shown is False or (self.shown is None and now - self.begun < QUIET):
-            return
-        if now - self.told >= (0.1 if self.terminal else LOGGED) or self.lines == 0:
-            self._tell(now)
+        waits = self.shown is None and time.monotonic() - self.begun < QUIET
+        if self.bar is not None:
+            self.bar.update(fits)
+        elif self.shown is not False and not waits:
+            self.bar = self._opened()
 
-    def _tell(self, now: float) -> None:
-        if self.lines == 0 and self.about:
-            self.stream.write(f"jaxmle.fit_batch: {self.about}\n")
-        self.told, self.lines = now, self.lines + 1
-        line = f"jaxmle.fit_batch: {self.line(now)}"
-        self.stream.write(f"\r{line}\x1b[K" if self.terminal else f"{line}\n")
-        self.stream.flush()
-
-    def line(self, now: float) -> str:
-        """Fits done, and the rate and the time remaining as soon as there is a pace to tell
-        them by.
-        """
-        full = int(BAR_COLUMNS * self.done / max(self.total, 1))
-        text = f"[{'#' * full}{'.' * (BAR_COLUMNS - full)}] {self.done:,} of {self.total:,} fits"
-        begun, before = self.warm or (now, self.done)
-        if self.done == self.total:
-            return f"{text} in {clock(now - self.begun)}"
-        if self.done <= before or now <= begun:
-            return text
-        rate = (self.done - before) / (now - begun)
-        return f"{text}, {rate:,.0f} a second, {clock((self.total - self.done) / rate)} left"
+    def _opened(self) -> Any:
+        """The bar from now on: its pace is that of the fits to come, which no longer compile."""
+        kind = _bar_class()
+        in_notebook = any("notebook" in base.__module__ for base in kind.__mro__)
+        out: Any = _Lines(self.stream)
+        if self.about:
+            self.stream.write(f"{self.about}\n")
+        return kind(
+            total=self.total,
+            initial=self.done,
+            desc=self.name,
+            unit=" fits",
+            mininterval=SHOWN if out.isatty() or in_notebook else LOGGED,
+            dynamic_ncols=out.isatty(),
+            file=self.stream if out.isatty() or in_notebook else out,
+        )
 
     def close(self) -> None:
-        """The last line, where there was one."""
-        if self.lines:
-            self._tell(time.monotonic())
-            if self.terminal:
-                self.stream.write("\n")
-                self.stream.flush()
+        """The last state of the bar, where there was one."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _bar_class() -> Any:
+    """The bar for where this runs; a notebook without ipywidgets gets a bar of text."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that widgets would look better is no news of a fit
+        from tqdm.auto import tqdm
+    return tqdm
+
+
+class _Lines:
+    """A log, in which each state of a bar is a line of its own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.encoding = getattr(stream, "encoding", None)
+        self.last = ""
+
+    def isatty(self) -> bool:
+        return bool(getattr(self.stream, "isatty", lambda: False)())
+
+    def write(self, text: str) -> None:
+        state = text.strip("\r\n ")
+        if state and state != self.last:
+            self.stream.write(f"{state}\n")
+            self.last = state
+
+    def flush(self) -> None:
+        self.stream.flush()
 
 
 def clock(seconds: float) -> str:
@@ -88,10 +111,6 @@ def clock(seconds: float) -> str:
         return "unknown time"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes:02d} min"
-        if hours
-        else f"{minutes} min {rest:02d} s"
-        if minutes
-        else f"{rest} s"
-    )
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -12,7 +12,7 @@ import numpy as np
 from jaxmle._types import Loglik, Tree
 from jaxmle.batch.batch import fit_members
 from jaxmle.batch.start_values import check_params_axis
-from jaxmle.fitting.options import MAX_STEPS, Options, check_on_host, constraints_of
+from jaxmle.fitting.options import MAX_STEPS, Options, constraints_of
 from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import Weight, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
@@ -20,6 +20,7 @@ from jaxmle.likelihood.structure import has
 from jaxmle.parameters.arguments import check_count
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.keys import typed_key
 from jaxmle.solvers.status import COMPARED, Status
 from jaxmle.starts.maxima import MAX_GAP_OF_EQUAL_MAXIMA, Maximum, census, is_level, least_bad
@@ -85,7 +86,7 @@ def multistart(
     >>> [(round(float(m.fit.params["centre"]), 3), round(m.gap, 3), m.share) for m in result.maxima]
     [(0.479, 0.0, 0.6), (-5.5, 4.383, 0.2), (7.59, 4.984, 0.2)]
     """
-    check_on_host(
+    host_only(
         "multistart",
         "; there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts",
     )

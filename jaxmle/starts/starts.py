@@ -163,9 +163,8 @@ def _sampled(sampler: Any, key: Array, number: int) -> Tree:
         drawn = jax.vmap(watched)(keys)
         if traced and all(traced):
             return to_numpy(drawn)
-    except Exception:
-        # a sampler that cannot be traced; if it cannot be called either, the next line says why
-        pass
+    except Exception:  # a sampler that cannot be traced may raise anything
+        pass  # if it cannot be called either, the next line says why
     return _stacked([jax.tree.map(np.asarray, sampler(keys[i])) for i in range(number)])
 
 

@@ -63,7 +63,7 @@ def _narrowed(loglik: Any, held: dict[str, Any]) -> Any:
         return Penalize(
             _narrowed(loglik.loglik, held), jax.tree_util.Partial(_prior_over, loglik.prior, held)
         )
-    return Opaque(partial(_over, loglik.function, held))
+    return Opaque(partial(_over, loglik.function, held), loglik.discover)
 
 
 def polished(

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from jaxmle._types import Loglik, Tree
-from jaxmle.fitting.options import Options, check_on_host, read
+from jaxmle.fitting.options import Options, read
 from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.indices import check_indices
@@ -23,6 +23,7 @@ from jaxmle.parameters.arguments import (
 )
 from jaxmle.runtime.checkpoint import Checkpoint
 from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.keys import typed_key
 from jaxmle.solvers.methods import LBFGS, Newton
 from jaxmle.stochastic.epochs import Run, StochasticFit
@@ -116,7 +117,7 @@ def fit_stochastic(
     ... )
     ((4, 2), True, 2.0)
     """
-    check_on_host("fit_stochastic", "; there, use jaxmle.fit or optax itself")
+    host_only("fit_stochastic", "; there, use jaxmle.fit or optax itself")
     _check_options(optimizer, batch_size, epochs, schedule, held_out, patience, polish)
     options = Options(
         constraints=constraints, vcov=vcov, weights=weights, dtype=dtype, progress=progress

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -390,6 +391,24 @@ def test_a_batch_beyond_the_memory_is_refused(monkeypatch):
     monkeypatch.setattr(run, "free_bytes", lambda: 1e6)
     with pytest.raises(MemoryError, match="several calls"):
         jm.fit_batch(logit, START, STACK)
+
+
+def test_memory_was_not_known_outside_of_linux(monkeypatch):
+    """It was read from /proc, which macOS and Windows do not have; psutil knows it there too."""
+    from jaxmle.batch import plan as schedule
+
+    def memory():
+        return SimpleNamespace(available=3e9)
+
+    def process():
+        return SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=2e8))
+
+    known = SimpleNamespace(virtual_memory=memory, Process=process)
+    monkeypatch.setitem(sys.modules, "psutil", known)
+    assert (schedule.free_bytes(), schedule.resident_bytes()) == (3e9, 2e8)
+    monkeypatch.setitem(sys.modules, "psutil", None)  # where there is no wheel of it
+    assert (schedule.free_bytes(), schedule.resident_bytes()) == (np.inf, 0.0)
+    assert np.all(jm.fit_batch(logit, START, STACK, progress=False).converged)
 
 
 def test_inside_a_trace_it_says_what_to_do():

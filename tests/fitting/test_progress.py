@@ -1,11 +1,13 @@
-"""The line of progress: silent for two seconds, one line rewritten on a terminal, few lines in a log, a pace that leaves compilation out."""
+"""Progress of a run: nothing for two seconds, then a bar by tqdm on a terminal and in a notebook, and few lines in a log."""
 
 import io
+import re
 import sys
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tqdm.std
 
 import jaxmle as jm
 from jaxmle.runtime import progress
@@ -27,12 +29,13 @@ def time(monkeypatch):
 
     fake = Clock()
     monkeypatch.setattr(progress, "time", fake)
+    monkeypatch.setattr(tqdm.std, "time", fake.monotonic)
     return fake
 
 
 def test_a_short_run_says_nothing(time):
     stream = io.StringIO()
-    shown = Progress(10, None, "about", stream)
+    shown = Progress(10, None, "about", stream=stream)
     time.now += 1.9
     shown.add(10)
     shown.close()
@@ -41,7 +44,7 @@ def test_a_short_run_says_nothing(time):
 
 def test_a_log_gets_few_lines(time):
     stream = io.StringIO()
-    shown = Progress(1000, None, "1,000 members", stream)
+    shown = Progress(1000, None, "1,000 members", stream=stream)
     for _ in range(100):
         time.now += 1.0
         shown.add(10)
@@ -49,32 +52,74 @@ def test_a_log_gets_few_lines(time):
     lines = stream.getvalue().splitlines()
     assert lines[0] == "jaxmle.fit_batch: 1,000 members"
     assert 5 < len(lines) < 12
-    assert lines[-1].endswith("1,000 of 1,000 fits in 1 min 40 s")
+    assert "1000/1000" in lines[-1] and "\r" not in stream.getvalue()
+
+
+def test_a_bar_of_bootstrap_was_called_fit_batch(time):
+    stream = io.StringIO()
+    shown = Progress(10, True, "10 refits", "bootstrap", stream)
+    shown.add(10)
+    shown.close()
+    assert all(line.startswith("jaxmle.bootstrap: ") for line in stream.getvalue().splitlines())
 
 
 def test_the_pace_leaves_the_first_chunk_out(time):
-    shown = Progress(1000, True, "", io.StringIO())
+    stream = io.StringIO()
+    shown = Progress(1000, True, stream=stream)
     time.now += 50.0  # it compiled
     shown.add(100)
-    time.now += 1.0
+    time.now += 20.0
     shown.add(300)
-    assert shown.line(time.now).endswith("400 of 1,000 fits, 300 a second, 2 s left")
+    assert " 400/1000 " in stream.getvalue() and "15.00 fits/s" in stream.getvalue()
 
 
 def test_a_terminal_keeps_to_one_line(time):
     stream = Terminal()
-    shown = Progress(30, None, "", stream)
+    shown = Progress(30, None, stream=stream)
     for _ in range(3):
         time.now += 3.0
         shown.add(10)
     shown.close()
     assert stream.getvalue().count("\n") == 1
-    assert stream.getvalue().count("\r") == 4
+    assert re.search("100%.* 30/30 ", stream.getvalue().splitlines()[-1])
+
+
+def test_a_notebook_showed_no_bar(time, monkeypatch):
+    """Lines to standard error are a red block there; tqdm has a bar for notebooks, which takes no stream of text."""
+    made = []
+
+    class Bar:
+        def __init__(self, **options):
+            made.append(options)
+
+        def update(self, fits):
+            made.append(fits)
+
+        def close(self):
+            made.append("closed")
+
+    monkeypatch.setattr(Bar, "__module__", "tqdm.notebook")
+    monkeypatch.setattr(progress, "_bar_class", lambda: Bar)
+    shown = Progress(30, True)
+    for _ in range(2):
+        shown.add(10)
+    shown.close()
+    assert made[0]["total"] == 30 and made[0]["initial"] == 10 and made[0]["mininterval"] < 1
+    assert made[0]["file"] is sys.stderr
+    assert made[1:] == [10, "closed"]
+
+
+def test_a_notebook_without_widgets_is_no_warning(monkeypatch):
+    import tqdm.auto
+
+    monkeypatch.delitem(sys.modules, "tqdm.auto")
+    monkeypatch.setitem(sys.modules, "tqdm", tqdm)
+    assert issubclass(progress._bar_class(), tqdm.std.tqdm)
 
 
 def test_false_is_silence(time):
     stream = io.StringIO()
-    shown = Progress(10, False, "about", stream)
+    shown = Progress(10, False, "about", stream=stream)
     time.now += 1000.0
     shown.add(10)
     shown.close()

@@ -108,7 +108,7 @@ class Study:
         for length, owners in buckets(source.sizes, source.padded):
             lanes = np.flatnonzero(np.isin(member, owners))
             if lanes.size:
-                schedule = self._schedule(length, lanes.size)
+                schedule = self._schedule(source.row_bytes() * sum(length), length, lanes.size)
                 for at in range(0, lanes.size, schedule.members):
                     part = lanes[at : at + schedule.members]
                     unique, place = np.unique(member[part], return_inverse=True)
@@ -137,11 +137,10 @@ class Study:
 
         return evaluate
 
-    def _schedule(self, length: tuple[int, ...], lanes: int) -> Schedule:
-        assert self.inputs is not None
+    def _schedule(self, data: float, length: tuple[int, ...], lanes: int) -> Schedule:
+        """The cut of lanes over members of so many bytes and rows."""
         k = self.problem.chart.k
         p = self.problem.layout.p
-        data = self.inputs.source.row_bytes() * sum(length)
         return cut(
             lanes,
             lanes,

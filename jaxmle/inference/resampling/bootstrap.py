@@ -515,7 +515,7 @@ def _gathered(
     values = np.empty((total, len(target.names)))
     status = np.empty(total, int)
     se = np.full_like(values, np.nan) if errors else None
-    bar = Progress(total, progress, about)
+    bar = Progress(total, progress, about, "bootstrap")
     for index, count in chunks(total, bytes_each):
         fits = refits(index)
         place = index[:count]

@@ -128,7 +128,7 @@ def calibrate(
         study,
         key,
         total,
-        Progress(total, progress, f"calibration on {total:,} simulated data sets"),
+        Progress(total, progress, f"{total:,} simulated data sets", "calibrate"),
     )
 
 

@@ -263,7 +263,10 @@ def jackknife(
     deleted = np.empty((total, len(target.names)))
     status = np.empty(total, int)
     bar = Progress(
-        total, progress, f"jackknife of {total:,} {'clusters' if units.clustered else 'rows'}"
+        total,
+        progress,
+        f"{total:,} {'clusters' if units.clustered else 'rows'}, each left out once",
+        "jackknife",
     )
     for index, count in chunks(total, 8.0 * len(units.weight)):
         fits = refit(refit.data, None, Weights(units.without(index), units.weighting), None)

@@ -48,6 +48,10 @@ SHAPED = (
 )  # what of an operation no number of rows changes
 
 
+class UnlikePrograms(RuntimeError):
+    """A function has another program for some rows than for all."""
+
+
 class Product(NamedTuple):
     """A design times its coefficients."""
 
@@ -70,7 +74,8 @@ def declared(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Any:
         loglik: one that ``is_rowwise``.
     """
     if isinstance(loglik, Opaque):
-        return _regression(loglik, layout, base, data) or loglik
+        found = _regression(loglik, layout, base, data) if loglik.discover else None
+        return loglik if found is None else found
     if isinstance(loglik, Weight | Fix | Tie) or (
         isinstance(loglik, Penalize) and jeffreys_of(loglik) is None
     ):
@@ -156,9 +161,13 @@ class Density(OfRows, LikelihoodTree):
         ]
         program = _program(self.function.value, jax.tree.unflatten(self.treedef, params), rows)
         here = _products(program, len(params))
-        assert {product for _, product in here} >= set(products), (
-            "the program of these rows is not that of the others"
-        )
+        if not {product for _, product in here} >= set(products):
+            raise UnlikePrograms(
+                "the program of the log-likelihood for some of its rows lacks a product of a "
+                "design and coefficients that its program for all rows has, and so cannot be "
+                "summed as a regression. Write it without a choice by the number of rows, or give "
+                "jaxmle.opaque(loglik); and please report this to jaxmle"
+            )
         known = {var: products[product] for var, product in here if product in products}
         rest = [
             equation for equation in program.jaxpr.eqns if known.keys().isdisjoint(equation.outvars)

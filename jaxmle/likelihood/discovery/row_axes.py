@@ -73,6 +73,8 @@ def proof_of(
         return next((proof for proof in proofs if not proof.holds), Proof(True))
     if isinstance(core, Regression):
         return Proof(True)  # its terms and its predictors are functions of one row by declaration
+    if isinstance(core, Opaque) and not core.discover:
+        return Proof(False, "it is marked opaque, so its program is not looked into")
     rows = data_length(data)
     if rows is None:
         return Proof(False, "the data are closed over")

@@ -24,38 +24,33 @@ ENTRY_BY_ENTRY = """
     stop_gradient sub tan tanh xor zeta
 """
 ELEMENTWISE = frozenset(ENTRY_BY_ENTRY.split())
-OF_ELEMENTWISE = frozenset(
-    [
-        "accuracy",
-        "exponent_bits",
-        "mantissa_bits",
-        "new_dtype",
-        "out_dtype",
-        "rounding_method",
-        "sharding",
-        "unroll",
-        "weak_type",
-        "y",
-    ]
+WITH_ACCURACY = "cbrt cos erfc exp exp2 expm1 log log1p logistic rsqrt sin sqrt tan tanh"
+# Their parameters; those that are not listed have none.
+OF_ELEMENTWISE = {
+    "bitcast_convert_type": "new_dtype",
+    "convert_element_type": "new_dtype sharding weak_type",
+    "integer_pow": "y",
+    "mul": "out_dtype",
+    "reduce_precision": "exponent_bits mantissa_bits",
+    "round": "rounding_method",
+} | dict.fromkeys(WITH_ACCURACY.split(), "accuracy")
+# Operations that run one program: the parameter that holds it, and the others.
+OF_JIT = (
+    "compiler_options_kvs ctx_mesh donated_invars in_layouts in_shardings inline keep_unused name "
+    "out_layouts out_shardings"
 )
-PROGRAM_PARAMETERS = (
-    "jaxpr",
-    "call_jaxpr",
-    "fun_jaxpr",
-)  # parameters that hold the program of a call
-CALLED = frozenset(
-    [
-        "jit",
-        "pjit",
-        "closed_call",
-        "core_call",
-        "custom_jvp_call",
-        "custom_vjp_call",
-        "custom_vjp_call_jaxpr",
-        "remat2",
-        "checkpoint",
-    ]
-)
+OF_CHECKPOINT = "differentiated policy prevent_cse"
+CALLS = {
+    "jit": ("jaxpr", OF_JIT),
+    "closed_call": ("call_jaxpr", ""),
+    "custom_jvp_call": ("call_jaxpr", "jvp_jaxpr_fun num_consts symbolic_zeros"),
+    "custom_vjp_call": (
+        "call_jaxpr",
+        "bwd fwd_jaxpr_thunk num_consts out_trees symbolic_zeros",
+    ),
+    "remat2": ("jaxpr", OF_CHECKPOINT),
+    "checkpoint": ("jaxpr", OF_CHECKPOINT),
+}
 CURRENT = -1  # in place of an axis: a value of the row that a loop over rows has in hand
 MAX_LOOP_PASSES = 8  # through the body of a loop until what it carries stays as it is
 
@@ -119,12 +114,10 @@ def _rule(equation: Any, ins: list[Axis], rows: int) -> list[Axis]:
         if set(ins) - {None, CURRENT}:
             raise NotRowwise
         return [CURRENT] * len(outvars)
-    if name in CALLED:
-        return follow(next(params[key] for key in PROGRAM_PARAMETERS if key in params), ins, rows)
+    rule, reviewed = ROW_RULES.get(name, UNKNOWN_RULE)
+    if name in CALLS and reviewed.issuperset(params):
+        return follow(params[CALLS[name][0]], ins, rows)
     found: Axis | list[Axis] = None
-    rule, reviewed = (
-        (_elementwise, OF_ELEMENTWISE) if name in ELEMENTWISE else ROW_RULES.get(name, UNKNOWN_RULE)
-    )
     if reviewed.issuperset(params):
         shapes = [atom.aval.shape for atom in equation.invars]
         found = rule(Operation(params, ins, shapes, outvars[0].aval.shape, rows))
@@ -463,8 +456,11 @@ REVIEWED: tuple[tuple[str, Rule, str], ...] = (
     ("cond", _cond, "branches branches_platforms"),
     ("while", _while, "body_jaxpr body_nconsts cond_jaxpr cond_nconsts"), ("scan", _scan, SCANNED),
 )  # fmt: skip
+REVIEWED_PARAMETERS = {
+    **{name: (_elementwise, OF_ELEMENTWISE.get(name, "")) for name in ELEMENTWISE},
+    **{name: (_unknown, f"{held} {others}") for name, (held, others) in CALLS.items()},
+    **{name: (rule, params) for names, rule, params in REVIEWED for name in names.split()},
+}
 ROW_RULES: dict[str, tuple[Rule, frozenset[str]]] = {
-    name: (rule, frozenset(params.split()))
-    for names, rule, params in REVIEWED
-    for name in names.split()
+    name: (rule, frozenset(params.split())) for name, (rule, params) in REVIEWED_PARAMETERS.items()
 }

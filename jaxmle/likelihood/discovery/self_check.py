@@ -1,0 +1,346 @@
+"""What is read off the program of a likelihood, on a leash: it is compared with the general road
+before its first use, and can be switched off.
+
+Two forms are not what the user wrote: a regression found in the program of a function
+(``linear_predictors``), with its repeated operations done once (``runtime.cse``), and counts that
+occur in place of rows (``histogram``). Each is an identity. That the program which is run is that
+identity is not taken on trust: of a regression value, score and a Hessian product over a few rows
+are computed by it and by automatic differentiation of the summed terms, of counts a sum both ways,
+and a form is left out where they differ by more than rounding. Operations done once in a declared
+regression are not compared: one is left out only where an earlier one has the same operands and
+parameters, and to trace the program a second time would take a tenth of a first fit and more.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.likelihood.combinators import Penalize, Pool, WithResponse
+from jaxmle.likelihood.contract import as_tree, data_length, leaf_of
+from jaxmle.likelihood.discovery.linear_predictors import ROWS_OF_SECOND_TRACE, UnlikePrograms
+from jaxmle.likelihood.discovery.rounding import evaluated, random_rounding
+from jaxmle.likelihood.evaluate import sums
+from jaxmle.likelihood.histogram import distinct, histogram
+from jaxmle.likelihood.regression import Regression
+from jaxmle.likelihood.response import Exact
+from jaxmle.likelihood.structure import jeffreys_of, parts_of
+from jaxmle.parameters.tree import Chart, Layout
+from jaxmle.runtime.compile import remembered
+from jaxmle.runtime.opaque import Opaque
+
+ROUNDING_RUNS = 3  # evaluations with random rounding, of each road
+# differences over the largest that random rounding makes: three runs show less than 3 % of their
+# standard deviation once in 10⁴ entries, and two orders of summation differ by a few of them
+SAFETY_OF_ROUNDING = 100.0
+STEP_FROM_START = 0.1  # on the free scale: a start of zeros hides what is multiplied by it
+
+DECLARED = "declared"
+FOUND = "found"
+OPAQUE = "opaque"
+HEAD_START = "head start"
+FLOAT32_START = "float32 start"
+
+
+class DiscoveryWarning(UserWarning):
+    """A form found in the program of a likelihood does not agree with the likelihood."""
+
+
+class _Undecided(Exception):
+    """The two roads cannot be compared at this point."""
+
+
+# ---------------------------------------------------------------- switched off
+
+
+def opaque(loglik: Loglik) -> Any:
+    """A likelihood as it is written: nothing is read off its program, for speed or for anything.
+
+    A fit of it differentiates the sum of its terms, over all rows at once. No regression is looked
+    for in it, no histogram of its counts is taken, and what it declares (``regression``, a ready
+    model) is not used. Its rows are not proved to be kept apart, so members of unequal length are
+    not padded, and weights are accepted by trying. ``Fit.road`` says ``"opaque"``. To compare such
+    a fit with the usual one is a check of jaxmle by itself.
+
+    Args:
+        loglik: a function, a regression, a ready model, or any combinator of these; of a ready
+            model the start and the constraints are not handed on.
+
+    Returns:
+        A log-likelihood of (params, data) with the same values, for ``fit`` and every combinator.
+
+    Raises:
+        TypeError: for what is no function of (params, data).
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> logit = lambda p, d: d["y"] * (d["x"] @ p["b"]) - jnp.logaddexp(0.0, d["x"] @ p["b"])
+    >>> rng = np.random.default_rng(0)
+    >>> data = {"x": rng.normal(size=(20_000, 2)), "y": rng.integers(0, 2, 20_000).astype(float)}
+    >>> usual = jm.fit(logit, {"b": jnp.zeros(2)}, data)
+    >>> plain = jm.fit(jm.opaque(logit), {"b": jnp.zeros(2)}, data)
+    >>> usual.road, plain.road
+    ('found', 'opaque')
+    >>> bool(np.allclose(usual.params["b"], plain.params["b"], rtol=0, atol=1e-9 * plain.se[0]))
+    True
+    """
+    return _sealed(as_tree(loglik))
+
+
+def _sealed(node: Any) -> Any:
+    if isinstance(node, Opaque):
+        return Opaque(node.function, discover=False)
+    if isinstance(node, Regression):
+        whole = Opaque(_terms_alone(node), discover=False)
+        has_law = node.response is not None and not isinstance(node.response, Exact)
+        return WithResponse(whole, node.response) if has_law else whole
+    if isinstance(node, Pool):
+        return replace(node, members=tuple(map(_sealed, node.members)))
+    return replace(node, loglik=_sealed(node.loglik)) if parts_of(node) else node
+
+
+def _terms_alone(regression: Regression) -> Callable[[Tree, Tree], Array]:
+    """A regression as a function, which no longer says what it is made of."""
+
+    def terms(params: Tree, data: Tree) -> Array:
+        return regression(params, data)
+
+    check = getattr(regression.density, "check_data", None)
+    if check is not None:
+        terms.check_data = check  # type: ignore[attr-defined]
+    return terms
+
+
+# ---------------------------------------------------------------- the road that was taken
+
+
+def road_of(loglik: Any, used: Any) -> str:
+    """How the terms of a likelihood are summed: ``"declared"``, ``"found"`` or ``"opaque"``; of a
+    pool those of its parts.
+
+    Args:
+        loglik: as the user gave it, a tree.
+        used: the same with what was found in it.
+    """
+    return ", ".join(dict.fromkeys(_roads(loglik, used)))
+
+
+def _roads(loglik: Any, used: Any) -> list[str]:
+    parts = parts_of(loglik)
+    if parts:
+        pairs = zip(parts, parts_of(used), strict=True)
+        return [road for part, other in pairs for road in _roads(part, other)]
+    if not isinstance(used, Regression):
+        return [OPAQUE]
+    return [DECLARED if isinstance(loglik, Regression) else FOUND]
+
+
+# ---------------------------------------------------------------- found, and compared
+
+
+def verified(loglik: Any, form: Any, layout: Layout, base: Any, data: Tree) -> Any:
+    """The form of a likelihood that was found in it, with the likelihood itself again in each place
+    where the two do not agree.
+
+    Args:
+        loglik: a tree. Of a regression that it declares, the terms of counts are compared.
+        form: the same tree with regressions in the place of functions.
+        base: the parameters (p,).
+        data: on the host.
+    """
+    if isinstance(loglik, Pool):
+        parts = zip(loglik.members, form.members, data, strict=True)
+        members = tuple(verified(one, other, layout, base, rows) for one, other, rows in parts)
+        same = all(a is b for a, b in zip(members, form.members, strict=True))
+        return form if same else replace(form, members=members)
+    if isinstance(loglik, Penalize) and jeffreys_of(loglik) is not None:
+        return form  # the prior needs what the regression declares
+    if parts_of(loglik):
+        inner = verified(loglik.loglik, form.loglik, layout, base, data)
+        return form if inner is form.loglik else replace(form, loglik=inner)
+    if form is not loglik:
+        return form if _agrees(loglik, form, layout, base, data) else loglik
+    if isinstance(loglik, Regression) and loglik.counts:
+        return form if _agrees(loglik, form, layout, base, data) else _sealed(loglik)
+    return form
+
+
+def _agrees(loglik: Any, form: Regression, layout: Layout, base: Any, data: Tree) -> bool:
+    """Whether a form has the value, the score and the Hessian of the likelihood that it was found
+    in, up to rounding; asked once for each function and structure of parameters and data.
+
+    It warns where they differ. Where they cannot be compared, at the start or beside it, a
+    regression that was found is not used, and counts are.
+    """
+    base = np.asarray(base)
+    kinds = tuple((np.shape(leaf)[1:], str(leaf.dtype)) for leaf in jax.tree.leaves(data))
+    key = ("self-check", layout, str(base.dtype), jax.tree.structure(data), kinds)
+    compare = _gap_of_counts if form is loglik else _gap_of_regression
+    try:
+        gap = remembered(
+            (loglik, form), key, lambda pair: compare(pair[0], pair[1], layout, base, data)
+        )
+    except _Undecided:
+        return form is loglik
+    if gap:
+        what = (
+            "the sum over the counts that occur"
+            if form is loglik
+            else "the regression that was found in the program of the likelihood"
+        )
+        warnings.warn(
+            f"{what} does not agree with automatic differentiation of the summed terms: {gap}. It "
+            "is not used, and the fit is right without it. Please report this to jaxmle, with the "
+            "likelihood; jaxmle.opaque(loglik) turns such forms off",
+            DiscoveryWarning,
+            stacklevel=5,
+        )
+    return not gap
+
+
+def _gap_of_regression(
+    loglik: Any, form: Regression, layout: Layout, base: np.ndarray, data: Tree
+) -> str:
+    """Where a regression differs from the function that it was found in; "" where nowhere."""
+    rows = _few_rows(data)
+    weights = _unlike(data_length(rows) or 0, base.dtype)  # no row stands in for another
+    try:
+        return _gap((loglik, rows, weights), (form, rows, weights), layout, base)
+    except UnlikePrograms:
+        return "its program for a few rows is another than for all"
+
+
+def _gap_of_counts(
+    loglik: Regression, form: Regression, layout: Layout, base: np.ndarray, data: Tree
+) -> str:
+    """Where a sum over the counts that occur differs from that over the rows; "" where nowhere.
+
+    Value, score and Hessian of a term of counts are sums of functions of the count. Numbers drawn
+    for the counts stand for all of these.
+    """
+    rows = _few_rows(data)
+    for name, _ in form.counts:
+        y = np.ravel(leaf_of(rows, name))
+        number = int(distinct(y, np.array([y.size]))[0])
+        if not number:  # no counts, and no histogram either
+            continue
+        weights = _unlike(y.size, np.float64)
+        occurring = histogram(y, weights, number)
+        counts = np.unique(y)
+        values = _unlike(number, np.float64)
+        by_rows = weights @ values[np.searchsorted(counts, y)]
+        places = np.clip(np.searchsorted(counts, occurring.values), 0, number - 1)
+        by_counts = occurring.weights @ values[places]
+        rounding = SAFETY_OF_ROUNDING * np.finfo(float).eps * by_rows
+        if not np.array_equal(counts[places], occurring.values):
+            return f"counts of {name!r} occur in no row"
+        if not abs(by_rows - by_counts) <= rounding:
+            return f"a sum over {name!r} differs by {by_rows - by_counts:.3g} of {by_rows:.6g}"
+    return ""
+
+
+Road = tuple[Any, Tree, Array]  # a likelihood, its rows, and weights on them
+
+
+def _gap(general: Road, other: Road, layout: Layout, base: np.ndarray) -> str:
+    """What two roads to one likelihood differ in by more than rounding, in words; "" for nothing.
+
+    Raises:
+        _Undecided: neither the start nor a point beside it has finite derivatives by the general
+            road.
+    """
+    along = _unlike(layout.p, base.dtype)
+    programs = [
+        _program(loglik, layout, base, rows, weights, along)
+        for loglik, rows, weights in (general, other)
+    ]
+    for x in (_beside(layout, base), base):
+        exact, noise = _with_rounding(programs[0], [x, *jax.tree.leaves(general[1:]), along])
+        if not _is_finite(exact, noise):
+            continue
+        values, more = _with_rounding(programs[1], [x, *jax.tree.leaves(other[1:]), along])
+        if not _is_finite(values) or _is_finite(more):
+            return _difference(exact, values, [a + b for a, b in zip(noise, more, strict=True)])
+    raise _Undecided
+
+
+def _is_finite(*parts: list[Any]) -> bool:
+    return all(np.all(np.isfinite(value)) for part in parts for value in part)
+
+
+def _unlike(number: int, dtype: Any) -> np.ndarray:
+    """Numbers (number,) near one, no two alike."""
+    return np.random.default_rng(0).uniform(0.5, 1.5, number).astype(dtype)
+
+
+def _difference(general: list[Any], other: list[Any], noise: list[Any]) -> str:
+    names = ("the log-likelihood", "the score", "the Hessian")
+    for name, a, b, rounding in zip(names, general, other, noise, strict=False):
+        least = np.finfo(a.dtype).eps * np.max(np.abs(a), initial=0.0)
+        allowed = SAFETY_OF_ROUNDING * (rounding + least)
+        wrong = ~(np.abs(a - b) <= allowed)
+        if np.any(wrong):
+            at = np.argmax(np.where(np.isnan(b), np.inf, np.abs(a - b)))
+            return f"{name} differs by {np.ravel(a - b)[at]:.3g} of {np.ravel(a)[at]:.6g}"
+    return ""
+
+
+def _with_rounding(program: Any, arguments: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Value, score and Hessian product, and the largest that each entry moves by when every
+    operation is rounded at random.
+    """
+    *exact, error = evaluated(program, arguments)
+    runs = [
+        evaluated(program, arguments, random_rounding(seed))[:-1] for seed in range(ROUNDING_RUNS)
+    ]
+    noise = [
+        np.max([np.abs(run[place] - value) for run in runs], axis=0)
+        for place, value in enumerate(exact)
+    ]
+    noise[-1] = noise[-1] + error
+    return exact, noise
+
+
+def _program(
+    loglik: Any, layout: Layout, base: Array, rows: Tree, weights: Array, along: Array
+) -> Any:
+    """The program of value (), score (p,), Hv (p,) and the error of the latter (p,), which is not
+    zero where second derivatives are by differences.
+    """
+
+    def passed(x: Array, rows: Tree, weights: Array, along: Array) -> tuple[Array, ...]:
+        at = sums(loglik, layout, x, rows, weights)
+        error = None if at.hessian_by is None else at.hessian_by.error
+        error_along = jnp.zeros_like(x) if error is None else error @ along
+        return at.value, at.score, at.hessian @ along, error_along
+
+    return jax.make_jaxpr(passed)(base, rows, weights, along)
+
+
+def _few_rows(data: Tree) -> Tree:
+    """Evenly spaced rows of those without NaN."""
+    n = data_length(data) or 0
+    usable = np.ones(n, bool)
+    for leaf in jax.tree.leaves(data):
+        if np.asarray(leaf).dtype.kind == "f":
+            usable &= np.isfinite(np.asarray(leaf)).reshape(n, -1).all(axis=1)
+    places = np.flatnonzero(usable)
+    if not len(places):
+        raise _Undecided
+    chosen = places[np.linspace(0, len(places) - 1, min(ROWS_OF_SECOND_TRACE, n)).astype(int)]
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[chosen], data)
+
+
+def _beside(layout: Layout, base: np.ndarray) -> np.ndarray:
+    """A point near the start, within all bounds."""
+    chart = Chart(layout, (False,) * layout.p)
+    z = np.asarray(chart.to_free(base))
+    signs = np.where(np.arange(len(z)) % 2, -1.0, 1.0)
+    moved = np.asarray(chart.to_user(z + STEP_FROM_START * signs.astype(z.dtype), base))
+    return np.where(np.isfinite(base), moved, base).astype(base.dtype)
