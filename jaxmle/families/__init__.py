@@ -28,7 +28,11 @@ from jaxmle.families.location_scale import (
     skew_normal,
     student_t,
 )
-from jaxmle.families.multivariate import multivariate_normal, multivariate_t
+from jaxmle.families.multivariate import (
+    dirichlet_multinomial,
+    multivariate_normal,
+    multivariate_t,
+)
 from jaxmle.families.positive import (
     exponential,
     gamma,
@@ -40,9 +44,9 @@ from jaxmle.families.positive import (
 
 __all__ = [
     "Family", "Law", "bernoulli", "beta", "beta_binomial", "binomial", "categorical", "cauchy",
-    "censored", "exponential", "from_distribution", "gamma", "generalised_pareto", "geometric",
-    "gev", "gumbel", "hurdle", "inverse_gamma", "inverse_gaussian", "laplace", "logistic",
-    "lognormal", "mixture", "multivariate_normal", "multivariate_t", "negative_binomial",
-    "negative_binomial_1", "normal", "pareto", "poisson", "rounded", "skew_normal", "student_t",
-    "truncated", "von_mises", "weibull", "zero_inflated",
+    "censored", "dirichlet_multinomial", "exponential", "from_distribution", "gamma",
+    "generalised_pareto", "geometric", "gev", "gumbel", "hurdle", "inverse_gamma",
+    "inverse_gaussian", "laplace", "logistic", "lognormal", "mixture", "multivariate_normal",
+    "multivariate_t", "negative_binomial", "negative_binomial_1", "normal", "pareto", "poisson",
+    "rounded", "skew_normal", "student_t", "truncated", "von_mises", "weibull", "zero_inflated",
 ]  # fmt: skip

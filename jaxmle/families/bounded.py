@@ -78,7 +78,7 @@ beta = Family(
         log_prob=_log_prob,
         log_cdf=_log_cdf,
         log_sf=_log_sf,
-        quantile=partial(solve, _inside, _log_cdf, _log_sf, "unit"),
+        quantile=partial(solve, _inside, _log_cdf, _log_sf, "unit", ends=(0.0, 1.0)),
         sample=_sample,
         mean=lambda p: p["shape1"] / (p["shape1"] + p["shape2"]),
         variance=_variance,

@@ -178,7 +178,7 @@ def truncated(family: Family, low: float = -math.inf, high: float = math.inf) ->
 
     def quantile(p: Params, q: Array) -> Array:
         if not family.discrete:
-            return solve(log_prob, log_cdf, log_sf, "line", p, q)
+            return solve(log_prob, log_cdf, log_sf, "line", p, q, (p["low"], p["high"]))
         first = jnp.exp(law.log_cdf(p, p["low"]))
         found = law.quantile(
             p, jnp.clip(first + q * jnp.exp(mass(p)), 0.0, 1.0 - jnp.finfo(q.dtype).epsneg)

@@ -17,8 +17,6 @@ from jaxmle.families.family import Family, Law
 from jaxmle.families.inverse import smallest_count
 from jaxmle.families.moments import moments, values
 from jaxmle.parameters.constraints import interval, positive, simplex
-from jaxmle.special.counts import negative_binomial_clumping
-from jaxmle.special.gamma import SHIFT
 from jaxmle.special.incomplete_gamma import gamma_tail
 
 Params = dict[str, Any]
@@ -267,27 +265,9 @@ gamlss.dist ``dNBII(mu, sigma=δ)``, Stata's ``delta``.
 
 
 def _beta_binomial_log_prob(p: Params, y: Array) -> Array:
-    """log C(n, y) + log B(y + a, n − y + b) − log B(a, b); of large shapes as a binomial and
-    what the shares of the trials cling together.
-    """
-    a = p["shape1"]
-    b = p["shape2"]
-    n = p["trials"]
-    large = (a >= SHIFT) & (b >= SHIFT)
-    few_a = jnp.where(large, 1.0, a)
-    few_b = jnp.where(large, 1.0, b)
-    plain = special.betaln(y + few_a, n - y + few_b) - special.betaln(few_a, few_b)
-    a = jnp.where(large, a, float(SHIFT))
-    b = jnp.where(large, b, float(SHIFT))
-    # log Γ(a + k)/Γ(a) = k log a + Σ log(1 + j/a), j < k
-    together = _clinging(y, 1 / a) + _clinging(n - y, 1 / b) - _clinging(n, 1 / (a + b))
-    binomial = -y * jnp.log1p(b / a) - (n - y) * jnp.log1p(a / b)
-    return _log_choose(n, y) + jnp.where(large, binomial + together, plain)
-
-
-def _clinging(k: Array, alpha: Array) -> Array:
-    """Σ log(1 + αj) over j < k."""
-    return negative_binomial_clumping(k, alpha) + special.log_factorial(k)
+    """log C(n, y) + log B(y + a, n − y + b) − log B(a, b), of two categories."""
+    y, failures, a, b = jnp.broadcast_arrays(y, p["trials"] - y, p["shape1"], p["shape2"])
+    return special.dirichlet_multinomial_logpmf(jnp.stack([y, failures]), jnp.stack([a, b]))
 
 
 def _beta_binomial_variance(p: Params) -> Array:

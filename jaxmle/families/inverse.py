@@ -34,36 +34,52 @@ SCALES = {
 }
 
 
-def solve(log_prob: Tail, log_cdf: Tail, log_sf: Tail, scale: str, p: Params, q: Array) -> Array:
+def solve(
+    log_prob: Tail,
+    log_cdf: Tail,
+    log_sf: Tail,
+    scale: str,
+    p: Params,
+    q: Array,
+    ends: tuple[Any, Any] = (-jnp.inf, jnp.inf),
+) -> Array:
     """The value y with distribution function q in (0, 1), elementwise.
 
     Solves log F(y) = log q in the lower half and log S(y) = log(1 − q) in the upper, on the scale s
     where y = exp s, sinh s or a logistic function of s. There log F is close to concave, so that
     Newton's steps come from one side; a step that leaves the bracket is replaced by bisection.
-    Derivatives are those of the implicit function theorem, dy = (dq − ∂F)/f, not of the loop.
+    Derivatives are those of the implicit function theorem, dy = (dq − ∂F)/f, not of the loop. A
+    value that rounds to an end of the support is the last number inside ``ends``; there the tail
+    that is not lost in the rounding gives the derivatives.
     """
+    low, high = (jax.lax.stop_gradient(jnp.asarray(end, q.dtype)) for end in ends)
+    low = jnp.nextafter(low, jnp.inf)
+    high = jnp.nextafter(high, -jnp.inf)
 
-    def residual(p: Params, q: Array, y: Array) -> tuple[Array, Array]:
+    def residual(p: Params, q: Array, y: Array, lower: Array) -> tuple[Array, Array]:
         """What is left, increasing in y, and the log of its slope in y."""
         cdf = log_cdf(p, y)
         sf = log_sf(p, y)
         density = log_prob(p, y)
-        lower = q <= 0.5
         return jnp.where(lower, cdf - jnp.log(q), jnp.log1p(-q) - sf), density - jnp.where(
             lower, cdf, sf
         )
 
     @jax.custom_jvp
-    def root(p: Params, q: Array) -> Array:
-        return _climb(lambda y: residual(p, q, y), SCALES[scale], _shape(p, q))
+    def root(p: Params, q: Array, low: Array, high: Array) -> Array:
+        found = _climb(lambda y: residual(p, q, y, q <= 0.5), SCALES[scale], _shape(p, q))
+        return jnp.clip(found, low, high)
 
     @root.defjvp
-    def _(primals: tuple[Params, Array], tangents: tuple[Params, Array]) -> tuple[Array, Array]:
+    def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+        (p, q, *_) = primals
         y = root(*primals)
-        _, moved = jax.jvp(lambda p, q: residual(p, q, y)[0], primals, tangents)
-        return y, -moved * jnp.exp(-residual(*primals, y)[1])
+        left, _ = residual(p, q, y, q <= 0.5)
+        lower = (q <= 0.5) == (jnp.abs(left) < 1)
+        _, moved = jax.jvp(lambda p, q: residual(p, q, y, lower)[0], (p, q), tangents[:2])
+        return y, -moved * jnp.exp(-residual(p, q, y, lower)[1])
 
-    return root(p, q)
+    return root(p, q, low, high)
 
 
 def _shape(p: Params, q: Array) -> tuple[int, ...]:

@@ -1,4 +1,6 @@
-"""Families of vectors: multivariate normal and t. Values are (n, d), one row a vector."""
+"""Families of vectors: multivariate normal and t, Dirichlet-multinomial. Values are (n, d), one row
+a vector.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ import numpy as np
 
 import jaxmle.special as special
 from jaxmle._types import Array
+from jaxmle.families.counts import not_whole
 from jaxmle.families.family import Family, Law
 from jaxmle.families.moments import moments, values
 from jaxmle.parameters.constraints import covariance, free, positive
@@ -186,4 +189,55 @@ multivariate_t = Family(
 shape=scale, df)``, R mvtnorm ``dmvt(delta, sigma, df)``.
 
 The scale matrix is the covariance times (df − 2)/df.
+"""
+
+
+# ---------------------------------------------------------------- Dirichlet-multinomial
+
+
+def _dirichlet_multinomial_log_prob(p: Params, y: Array) -> Array:
+    concentration = p["concentration"]
+    if y.ndim == 0 or y.shape[-1] != concentration.shape[-1]:
+        raise ValueError(
+            f"values must have shape (n, {concentration.shape[-1]}), the counts of the categories "
+            f"in each row; got {y.shape}"
+        )
+    outside = not_whole(y, jnp.asarray(jnp.inf))
+    counts = jnp.where(outside, 0.0, y)
+    found = special.dirichlet_multinomial_logpmf(
+        jnp.moveaxis(counts, -1, 0), jnp.moveaxis(jnp.broadcast_to(concentration, y.shape), -1, 0)
+    )
+    return jnp.where(jnp.any(outside, axis=-1), -jnp.inf, found)
+
+
+def _dirichlet_multinomial_guess(y: Array, known: Params) -> Params:
+    """The pooled shares, and the correlation ρ = 1/(A + 1) of two trials of a row from the mean
+    squared residual, whose expectation is n(K − 1)(1 + (n − 1)ρ).
+    """
+    y, xp = values(y)
+    trials = xp.sum(y, axis=-1, keepdims=True)
+    categories = y.shape[-1]
+    shares = (xp.sum(y, axis=0) + 0.5) / (xp.sum(trials) + 0.5 * categories)
+    squares = xp.sum((y - trials * shares) ** 2 / shares) / max(categories - 1, 1)
+    pairs = xp.sum(trials * (trials - 1.0))
+    excess = (squares - xp.sum(trials)) / xp.maximum(pairs, 1e-12)
+    return {"concentration": shares * (1 / xp.clip(excess, 0.01, 0.8) - 1)}
+
+
+dirichlet_multinomial = Family(
+    "Dirichlet-multinomial",
+    {"concentration": positive},
+    Law(
+        log_prob=_dirichlet_multinomial_log_prob,
+        support=lambda p: (0.0, jnp.inf),
+        guess=_dirichlet_multinomial_guess,
+    ),
+    discrete=True,
+)
+"""Counts (n, k) in k categories given their sum in each row, a multinomial whose probabilities are
+Dirichlet(``concentration``), (k,): scipy ``dirichlet_multinomial(concentration, n)``, R VGAM
+``dirmul``.
+
+Counts that are not overdispersed have their maximum at an infinite concentration, the multinomial.
+Without a given sum it has no mean and no sampler.
 """

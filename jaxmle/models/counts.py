@@ -7,7 +7,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
@@ -17,7 +20,14 @@ from jaxmle.models.common import coding, response_laws
 from jaxmle.models.common.model import Model
 from jaxmle.models.common.options import made_once
 from jaxmle.models.common.predictors import constant, eta_of
-from jaxmle.models.common.start_values import clip, column, regress
+from jaxmle.models.common.start_values import (
+    clip,
+    column,
+    design,
+    fitted,
+    least_squares,
+    regress,
+)
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import lower
 from jaxmle.special.counts import negative_binomial_clumping, negative_binomial_kernel
@@ -164,11 +174,17 @@ def _begin_poisson(data: Tree, offset: str | None, exposure: str | None) -> Tree
 
 
 def _begin_negative_binomial(data: Tree, offset: str | None, exposure: str | None) -> Tree:
-    """The Poisson fit after four steps, and the α that one step of scoring from 0 gives there."""
+    """The Poisson fit after four steps, and the α that one step of scoring from 0 gives there; or
+    the best of several α where that leaves it open on which side of the bend the maximum is.
+    """
     y, beta, mu = _poisson_step(data, offset, exposure)
     for _ in range(3):
         beta, mu = _next_poisson_step(data, y, mu, offset, exposure)
-    return {"beta": beta, "alpha": dispersion(y, mu)}
+    matrix, single = design(data, "x", y)
+    coefficients = beta[..., None] if single else beta
+    shift = _shift(data, y, offset, exposure)
+    coefficients, alpha = _with_dispersion(y, matrix, shift, coefficients, mu)
+    return {"beta": coefficients[..., 0] if single else coefficients, "alpha": alpha}
 
 
 def _next_poisson_step(
@@ -194,6 +210,79 @@ def dispersion(y: Array, mu: Array) -> Array:
     return clip(
         xp.maximum(xp.sum((y - mu) ** 2 - mu, axis=-1) / xp.maximum(square, 1e-3), least), 1e-6, 5.0
     )
+
+
+# Within so many standard errors of 0 the score in α does not tell a maximum at 0 from one inside.
+_DOUBTFUL_DISPERSION = 4.0
+_ODDS_TRIED = (0.5, 2.0, 8.0)  # α times the mean: variances of 1.5, 3 and 9 means
+_STEPS_AT_A_DISPERSION = 3
+
+
+def _with_dispersion(
+    y: Array, x: Array, shift: Array, beta: Array, mu: Array
+) -> tuple[Array, Array]:
+    """Coefficients and α to start from, given the Poisson fit.
+
+    In a small sample with many columns the means follow the counts, so that ℓ falls in α at 0 and
+    has its maximum inside all the same: there the α that scoring gives is compared with others by
+    the value of ℓ, each with its own coefficients. On the host that is done for the members of a
+    batch that need it; a trace does it for all.
+    """
+    xp = namespace(y)
+    alpha = dispersion(y, mu)
+    error = xp.sqrt(2 * xp.maximum(xp.sum(mu**2, axis=-1), 1e-3))
+    doubt = xp.abs(xp.sum((y - mu) ** 2 - mu, axis=-1)) < _DOUBTFUL_DISPERSION * error
+    if xp is not np:
+        better, inside = _best_dispersion(y, x, shift, beta, alpha)
+        return xp.where(doubt[..., None], better, beta), xp.where(doubt, inside, alpha)
+    if doubt.any():
+        shared = x.ndim == 2
+        shift = np.broadcast_to(shift, y.shape)
+        beta, alpha = np.array(beta), np.array(alpha)
+        beta[doubt], alpha[doubt] = _best_dispersion(
+            y[doubt], x if shared else x[doubt], shift[doubt], beta[doubt], alpha[doubt]
+        )
+    return beta, alpha
+
+
+def _best_dispersion(
+    y: Array, x: Array, shift: Array, beta: Array, alpha: Array
+) -> tuple[Array, Array]:
+    """The best of α and of those tried, and its coefficients after a few steps of scoring there."""
+    xp = namespace(y)
+    mean = xp.maximum(xp.mean(y, axis=-1), 1e-3)
+    tried = xp.stack([alpha, *(clip(odds / mean, 1e-6, 1e3) for odds in _ODDS_TRIED)])
+    refine = functools.partial(_at_dispersion, y, x, shift, beta)
+    betas, values = (
+        map(np.stack, zip(*map(refine, tried), strict=True))
+        if xp is np
+        else jax.vmap(refine)(tried)
+    )
+    best = xp.argmax(xp.where(xp.isfinite(values), values, -xp.inf), axis=0)[None]
+    beta = xp.take_along_axis(betas, best[..., None], axis=0)[0]
+    return beta, xp.take_along_axis(tried, best, axis=0)[0]
+
+
+def _at_dispersion(
+    y: Array, x: Array, shift: Array, beta: Array, alpha: Array
+) -> tuple[Array, Array]:
+    """Coefficients after a few steps of scoring at a given α, and ℓ there but for Σ log y!."""
+    xp = namespace(y)
+    alpha = alpha[..., None]
+    for _ in range(_STEPS_AT_A_DISPERSION):
+        mu = xp.maximum(xp.exp(xp.minimum(fitted(x, beta) + shift, _ceiling(y))), 1e-3)
+        beta = least_squares(x, xp.log(mu) + (y - mu) / mu - shift, mu / (1 + alpha * mu))
+    eta = xp.minimum(fitted(x, beta) + shift, _ceiling(y))
+    return beta, xp.sum(_negative_binomial_terms(y, eta, alpha), axis=-1)
+
+
+def _negative_binomial_terms(y: Array, eta: Array, alpha: Array) -> Array:
+    """ℓ but for log y!, plainly: 1e-9 of it at the least α tried, 1e-6."""
+    gamma_function = scipy.special.gammaln if namespace(y) is np else gammaln
+    size = 1 / alpha
+    odds = alpha * namespace(y).exp(eta)
+    clumping = gamma_function(y + size) - gamma_function(size) + y * namespace(y).log(alpha)
+    return clumping + y * eta - (y + size) * namespace(y).log1p(odds)
 
 
 # ---------------------------------------------------------------- two kinds of zeros

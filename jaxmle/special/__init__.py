@@ -2,7 +2,12 @@
 
 from jaxmle.special.bessel import bessel_ratio, log_i0, log_i1
 from jaxmle.special.beta import betaln
-from jaxmle.special.counts import log_factorial, negative_binomial_logpmf, poisson_logpmf
+from jaxmle.special.counts import (
+    dirichlet_multinomial_logpmf,
+    log_factorial,
+    negative_binomial_logpmf,
+    poisson_logpmf,
+)
 from jaxmle.special.exponential import held_exp, log1mexp, log_cloglog
 from jaxmle.special.gamma import digamma, gammaln, trigamma
 from jaxmle.special.incomplete_beta import log_betainc, log_betaincc
@@ -20,6 +25,7 @@ __all__ = [
     "bessel_ratio",
     "betaln",
     "digamma",
+    "dirichlet_multinomial_logpmf",
     "gammaln",
     "held_exp",
     "log1mexp",

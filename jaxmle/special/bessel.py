@@ -92,7 +92,7 @@ def log_i0(x: ArrayLike) -> jax.Array:
     return jnp.where(
         near,
         jnp.log1p(quarter * horner(quarter, _SERIES_0[1:])),
-        large + 0.5 * jnp.log(w) - HALF_LOG_2PI + _tail(w, _LARGE_0),
+        _leading(large) + _tail(w, _LARGE_0),
     )
 
 
@@ -109,9 +109,9 @@ def log_i1(x: ArrayLike) -> jax.Array:
     x = real(x)
     near, quarter, w, large = _split(x)
     small = jnp.log(0.5 * jnp.where(near, x, 1.0)) + jnp.log(horner(quarter, _SERIES_1))
-    return jnp.where(
-        near, small, large + 0.5 * jnp.log(w) - HALF_LOG_2PI + _tail(w, _LARGE_1)
-    ) + jnp.where(x < 0, jnp.nan, 0.0)
+    return jnp.where(near, small, _leading(large) + _tail(w, _LARGE_1)) + jnp.where(
+        x < 0, jnp.nan, 0.0
+    )
 
 
 def bessel_ratio(kappa: ArrayLike) -> jax.Array:
@@ -145,6 +145,11 @@ def _split(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     near = jnp.abs(x) <= _BESSEL_SERIES_EDGE
     large = jnp.abs(jnp.where(near, _BESSEL_SERIES_EDGE, x))
     return near, 0.25 * jnp.where(near, x, 0.0) ** 2, 1 / large, large
+
+
+def _leading(x: jax.Array) -> jax.Array:
+    """x − ½ log 2πx for x ≥ 9, ∞ at ∞."""
+    return jnp.where(jnp.isinf(x), x, x - 0.5 * jnp.log(x) - HALF_LOG_2PI)
 
 
 def _tail(w: jax.Array, coefficients: tuple[float, ...]) -> jax.Array:

@@ -1,13 +1,17 @@
-"""Log probabilities of counts, Poisson and negative binomial, in the form whose terms stay
-small when the counts are large.
+"""Log probabilities of counts, Poisson, negative binomial and Dirichlet-multinomial, in the form
+whose terms stay small when the counts are large.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
+from jaxmle.special.beta import digamma_difference
 from jaxmle.special.exponential import held_exp
 from jaxmle.special.gamma import SHIFT, digamma, gammaln, real
 from jaxmle.special.stirling import (
@@ -295,3 +299,85 @@ def _log_ratio(delta: jax.Array, ratio: jax.Array) -> jax.Array:
     return jnp.where(
         near, jnp.log1p(jnp.where(near, delta, 0.0)), jnp.log(jnp.where(near, 1.0, ratio))
     )
+
+
+def dirichlet_multinomial_logpmf(counts: ArrayLike, concentration: ArrayLike) -> jax.Array:
+    """log of the Dirichlet-multinomial probability of counts (k, …) in k categories, which stand
+    on the **first** axis; the others broadcast.
+
+    log n!/Πkⱼ! + Σ log Γ(aⱼ + kⱼ)/Γ(aⱼ) − log Γ(A + n)/Γ(A), n = Σkⱼ, A = Σaⱼ. With the pooled
+    shares Pⱼ = (aⱼ + kⱼ)/(A + n) its leading part is −Σ aⱼ log(πⱼ/Pⱼ) − Σ kⱼ log((kⱼ/n)/Pⱼ), πⱼ =
+    aⱼ/A: sums of one sign once each term is written as the excess of δ over log(1 + δ), δ = Pⱼ/πⱼ −
+    1, which may be done since Σ aⱼδⱼ = 0. The rest are Stirling's errors. So nothing cancels as A
+    grows, where the limit is the multinomial. Two categories are the beta-binomial.
+
+    Args:
+        counts: ≥ 0, (k, …).
+        concentration: > 0, (k, …).
+
+    Returns:
+        Value to 1e-14 relative to |f|, or to 3e-14 absolutely where that is more; derivatives in
+        the concentrations to 1e-13 of Σ aⱼ|ψ(aⱼ + kⱼ) − ψ(aⱼ)|. The derivative in the counts is
+        that of the smooth continuation.
+
+    Source: the form is that of Loader 2000, "Fast and accurate computation of binomial
+    probabilities", for two deviances.
+
+    Example:
+        >>> import math
+        >>> print(round(math.exp(dirichlet_multinomial_logpmf([1, 2], [1.0, 1.0])), 4))
+        0.25
+    """
+    return _dirichlet_multinomial(*jnp.broadcast_arrays(*promote(counts, concentration)))
+
+
+def _with_total(v: jax.Array) -> jax.Array:
+    """The entries of the first axis, and behind them their sum."""
+    return jnp.concatenate([v, jnp.sum(v, axis=0, keepdims=True)])
+
+
+def _less_total(v: jax.Array) -> jax.Array:
+    """The sum over the categories less the entry of the total, which stands last."""
+    return jnp.sum(v[:-1], axis=0) - v[-1]
+
+
+@jax.custom_jvp
+def _dirichlet_multinomial(k: jax.Array, a: jax.Array) -> jax.Array:
+    n = jnp.sum(k, axis=0, keepdims=True)
+    total = jnp.sum(a, axis=0, keepdims=True)
+    pooled = (a + k) / (total + n)
+    shift = k * (total / (total + n)) - a * (n / (total + n))
+    some = k > 0
+    up = jnp.where(some, k, 1.0)
+    of_shares = a * excess(shift / a, pooled * (total / a))
+    of_counts = jnp.where(some, k * excess(-shift / up, pooled * (n / up)), -shift)
+    return _less_total(_stirling_part(_with_total(k), _with_total(a))) - jnp.sum(
+        of_shares + of_counts, axis=0
+    )
+
+
+def _stirling_part(k: jax.Array, a: jax.Array) -> jax.Array:
+    """log Γ(a + k)/(Γ(a) k!) less (a + k) log(a + k) − a log a − k log k; 0 at k = 0."""
+    some = k > 0
+    up = jnp.where(some, k, 1.0)
+    both, alone, count = stirling_error(1 / jnp.stack([a + up, a, up]))
+    part = both - alone - count - 0.5 * jnp.log1p(up / a) - 0.5 * jnp.log(up) - HALF_LOG_2PI
+    return jnp.where(some, part, 0.0)
+
+
+def _dirichlet_multinomial_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[Any, Any]
+) -> tuple[jax.Array, jax.Array]:
+    (k, a) = primals
+    (dk, da) = tangents
+    value = _dirichlet_multinomial(k, a)
+    moved = jnp.zeros_like(value)
+    if not isinstance(da, SymbolicZero):
+        moved += _less_total(digamma_difference(_with_total(a), _with_total(k)) * _with_total(da))
+    if not isinstance(dk, SymbolicZero):
+        both = _with_total(k)
+        moved += _less_total((digamma(both + _with_total(a)) - digamma(both + 1)) * _with_total(dk))
+    return value, moved
+
+
+_dirichlet_multinomial.defjvp(_dirichlet_multinomial_jvp, symbolic_zeros=True)

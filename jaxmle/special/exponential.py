@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxmle._types import Array
 from jaxmle.special.gamma import real
 from jaxmle.special.stirling import horner
 
@@ -65,13 +64,18 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
     return slope, slope * (1 - slope) * tangents[0]
 
 
-def held_exp(x: Array) -> jax.Array:
-    """eˣ, held at e⁶⁰⁰ (e⁷⁵ in single precision) where it and its derivatives would overflow: there
-    it has the slope 0.
+def held_exp(x: ArrayLike) -> jax.Array:
+    """eˣ, elementwise, held at e⁶⁰⁰ (e⁷⁵ in single precision) where it and its derivatives would
+    overflow: there it has the slope 0.
 
     A hazard of that size makes a log-likelihood of −1e260: what is impossible stays finite, and so
     do its derivatives.
+
+    Example:
+        >>> print(round(float(held_exp(0.5)), 4))
+        1.6487
     """
+    x = real(x)
     return jnp.exp(jnp.minimum(x, HELD * jnp.log(jnp.finfo(x.dtype).max)))
 
 

@@ -34,17 +34,21 @@ def _pairs(x: jax.Array) -> list[jax.Array]:
 
 
 def _reciprocals(x: jax.Array, power: int) -> jax.Array:
-    """Σ (x + i)^−power, i = 0, …, 9, for power 1, 2 or 3: of a pair with sum s and product q it
-    is s/q, (s² − 2q)/q² or (s³ − 3qs)/q³.
+    """Σ (x + i)^−power, i = 0, …, 9, for power 1 to 4: of a pair with sum s and product q it is
+    s/q, (s² − 2q)/q², (s³ − 3qs)/q³ or ((s² − 2q)² − 2q²)/q⁴.
     """
     s = 2 * x + (SHIFT - 1)
     total = jnp.zeros_like(x)
     for q in _pairs(x):
         over = 1.0 / q
-        total = (
-            total
-            + (s * over, (s * s - 2 * q) * over * over, (s * s - 3 * q) * s * over**3)[power - 1]
+        squares = s * s - 2 * q
+        of_pair = (
+            s * over,
+            squares * over**2,
+            (squares - q) * s * over**3,
+            (squares * squares - 2 * q * q) * over**4,
         )
+        total = total + of_pair[power - 1]
     return total
 
 
@@ -85,6 +89,8 @@ def trigamma(x: ArrayLike) -> jax.Array:
 def _gammaln(x: jax.Array) -> jax.Array:
     up, small = _moved(x)
     product = math.prod(_pairs(x))
+    many = jnp.isinf(x)  # where (x − ½) log x − x is a difference of infinities
+    up = jnp.where(many, float(SHIFT), up)
     stirling = (
         (up - 0.5) * jnp.log(up)
         - up
@@ -92,7 +98,7 @@ def _gammaln(x: jax.Array) -> jax.Array:
         + _series(up, [b / (2 * k * (2 * k - 1)) for k, b in enumerate(BERNOULLI_NUMBERS, 1)]) / up
     )
     value = stirling - jnp.log(jnp.where(small, product, 1.0))
-    return jnp.where(x > 0, value, jnp.where(x == 0, jnp.inf, jnp.nan))
+    return jnp.where((x > 0) & ~many, value, jnp.where((x == 0) | (x == jnp.inf), jnp.inf, jnp.nan))
 
 
 @jax.custom_jvp
@@ -128,6 +134,15 @@ def _tetragamma(x: jax.Array) -> jax.Array:
     return jnp.where(x > 0, value + jnp.where(small, below, 0.0), jnp.nan)
 
 
+def _pentagamma(x: jax.Array) -> jax.Array:
+    """ψ'''(x)."""
+    up, small = _moved(x)
+    below = 6 * _reciprocals(jnp.where(small, x, 1.0), 4)
+    tail = _series(up, [(2 * k + 1) * (2 * k + 2) * b for k, b in enumerate(BERNOULLI_NUMBERS, 1)])
+    value = 2.0 / up**3 + 3.0 / up**4 + tail / up**5
+    return jnp.where(x > 0, value + jnp.where(small, below, 0.0), jnp.nan)
+
+
 @_gammaln.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     return _gammaln(*primals), _digamma(*primals) * tangents[0]
@@ -145,4 +160,4 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
 
 @_tetragamma.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    return _tetragamma(*primals), jax.scipy.special.polygamma(3, *primals) * tangents[0]
+    return _tetragamma(*primals), _pentagamma(*primals) * tangents[0]

@@ -152,8 +152,11 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
 
 @_slope.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
-    slope = _slope(*primals)
-    return slope, -slope * _remainder(*primals) * tangents[0]
+    (x,) = primals
+    slope = _slope(x)
+    # m(m + x) at ±∞ is 0 · ∞; its limits are 1 and 0
+    falling = jnp.where(jnp.isinf(x), jnp.where(x < 0, 1.0, 0.0), slope * _remainder(x))
+    return slope, -falling * tangents[0]
 
 
 @_remainder.defjvp
@@ -178,4 +181,17 @@ def _ndtri(p: jax.Array) -> jax.Array:
 @_ndtri.defjvp
 def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     x = _ndtri(*primals)
-    return x, tangents[0] / _density(x)
+    return x, _quantile_slope(x) * tangents[0]
+
+
+@jax.custom_jvp
+def _quantile_slope(x: jax.Array) -> jax.Array:
+    """1/φ(x); its own slope x/φ(x) is infinite where φ is 0, and not 0/0."""
+    return 1 / _density(x)
+
+
+@_quantile_slope.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (x,) = primals
+    slope = _quantile_slope(x)
+    return slope, jnp.where(x == 0, 0.0, x * slope) * tangents[0]

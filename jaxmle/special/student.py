@@ -33,7 +33,7 @@ def student_t_logpdf(z: ArrayLike, df: ArrayLike) -> jax.Array:
     is smooth: df = inf is the normal density.
 
     Args:
-        z: standardised residual.
+        z: standardised residual, up to 1e149 in size, or infinite.
         df: degrees of freedom ν > 0, inf included; NaN below.
 
     Returns:
@@ -82,9 +82,7 @@ def student_t_logcdf(z: ArrayLike, df: ArrayLike) -> jax.Array:
 
     Returns:
         Value to 1e-13, first derivatives to 1e-11, second to 1e-9, relative to max(|f|, |z ∂f/∂z| +
-        |ν ∂f/∂ν|). The derivative in ν, itself of order 1/ν², has the relative error 1e-16·ν: it
-        falls short of 1e-11 beyond ν = 10⁵, where ν ∂f/∂ν is below 1e-5; the second in ν has 1e-8
-        of itself at ν = 10⁶.
+        |ν ∂f/∂ν|), up to the normal.
 
     Example:
         >>> print(round(float(student_t_logcdf(-2.0, 5.0)), 4))
@@ -108,12 +106,16 @@ def student_t_logsf(z: ArrayLike, df: ArrayLike) -> jax.Array:
 def _log_lower(z: jax.Array, df: jax.Array) -> jax.Array:
     """The log distribution function; at ±∞ its limit, without derivatives."""
     far = jnp.isinf(z)
-    value = _logcdf(jnp.where(far, 0.0, z), df).value
+    value = _logcdf(jnp.where(far, 0.0, z), df)
     return jnp.where(far, jnp.where(z < 0, -jnp.inf, 0.0), value)
 
 
 def _logpdf(z: jax.Array, w: jax.Array) -> jax.Array:
-    return _constant(w) - HALF_LOG_2PI - 0.5 * (1 + w) * scaled_log(z, w)
+    """The log density; at ±∞ its limit, without derivatives."""
+    far = jnp.isinf(z)
+    held = jnp.where(far, 0.0, z)
+    value = _constant(w) - HALF_LOG_2PI - 0.5 * (1 + w) * scaled_log(held, w)
+    return jnp.where(far & (w >= 0), -jnp.inf, value)
 
 
 def _constant(w: jax.Array) -> jax.Array:
@@ -121,7 +123,8 @@ def _constant(w: jax.Array) -> jax.Array:
     near = 2 * w <= 1 / SHIFT
     small = jnp.where(near, 2 * w, 0.0)
     a = 0.5 / jnp.where(near, 1.0, w)
-    direct = gammaln(a + 0.5) - gammaln(a) - 0.5 * jnp.log(a)
+    upper, lower = gammaln(jnp.stack([a + 0.5, a]))
+    direct = upper - lower - 0.5 * jnp.log(a)
     value = jnp.where(near, small * horner(small * small, _HALF_STEP), direct)
     return jnp.where(w >= 0, value, jnp.nan)
 
@@ -190,11 +193,6 @@ class _Jet(NamedTuple):
     dfdf: jax.Array
 
 
-def _normaliser(nu: jax.Array) -> jax.Array:
-    """log of √ν times the density at 0."""
-    return _constant(1 / nu) - HALF_LOG_2PI + 0.5 * jnp.log(nu)
-
-
 def _twice(
     function: Callable[[jax.Array], jax.Array], nu: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -208,38 +206,69 @@ def _twice(
     return value, first, second
 
 
-def _upper(z: jax.Array, nu: jax.Array) -> _Jet:
+def _upper(z: jax.Array, nu: jax.Array, constant: tuple[jax.Array, jax.Array, jax.Array]) -> _Jet:
     """log of the upper tail S at z ≥ 0, f/S, and the derivatives of log S in ν.
 
     With z = √ν sinh s the density of s is a power of cosh s, whose log is concave:
     S = C √ν cosh(s)^−ν · m₀,  mⱼ = ∫₀^∞ e^−νq qʲ dv,  q = log(cosh(s + v)/cosh s) = log(cosh v + T
-    sinh v),  T = tanh s. Derivatives at a fixed s are moments under the integral; s moves with ν by
-    −T/2ν.
+    sinh v),  T = tanh s. Up to ν = 8 the derivatives at a fixed s are moments under the integral,
+    and s moves with ν by −T/2ν. From there on that would be a difference of terms of order 1/ν² for
+    a derivative of order 1/ν³: there they are moments, over the same nodes, of the slopes of the
+    log density in w = 1/ν at a fixed place, all of order 1.
     """
     total = jnp.hypot(jnp.sqrt(nu), z)
     t = z / total
     log_cosh = jnp.where(
         t > 0.9, jnp.log(total) - 0.5 * jnp.log(nu), 0.5 * jnp.log1p(jnp.minimum(z * z / nu, 10.0))
     )
-    m0, m1, m2 = _moments(nu, t, log_cosh, jnp.log(total + z) - 0.5 * jnp.log(nu))
-    constant, first, second = _twice(_normaliser, nu)
+    w = 1 / nu
+    c, c1, c2 = constant
+    here, _ = _slopes_in_w(z, w)
+    m0, m1, m2 = _moments(nu, t, log_cosh, jnp.log(total + z) - 0.5 * jnp.log(nu), z, total, here)
     end = 1 / m0
     m1 = m1 / m0
     m2 = m2 / m0
+    in_w = c1 + here + m1
+    in_ww = c2 + m2 - m1 * m1
+    # of log √ν times the density at 0
+    first, second = _in_df(w, c1, c2)
+    first += 0.5 * w
+    second -= 0.5 * w * w
     slope = first - log_cosh - m1 + 0.5 * t * end / nu
-    bend = (
+    bend = second + (
         m2
         - m1 * m1
         + end * t / nu * (m1 - 0.25 * (end - nu * t) * t / nu - 0.25 * (3 - t * t) / nu)
     )
-    return _Jet(constant - nu * log_cosh + jnp.log(m0), end / total, slope, second + bend)
+    flat = nu < _SMALL_DF
+    slope_df, bend_df = _in_df(w, in_w, in_ww)
+    value = c - HALF_LOG_2PI + 0.5 * jnp.log(nu) - nu * log_cosh + jnp.log(m0)
+    return _Jet(
+        value,
+        end / total,
+        jnp.where(flat, slope, slope_df),
+        jnp.where(flat, bend, bend_df),
+    )
+
+
+def _slopes_in_w(x: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Two derivatives in w of the log density at x, but for those of its constant."""
+    log, first, second = _twice(lambda w: scaled_log(x, w), w)
+    return -0.5 * (log + (1 + w) * first), -0.5 * (2 * first + (1 + w) * second)
 
 
 def _moments(
-    nu: jax.Array, t: jax.Array, log_cosh: jax.Array, start: jax.Array
+    nu: jax.Array,
+    t: jax.Array,
+    log_cosh: jax.Array,
+    start: jax.Array,
+    z: jax.Array,
+    total: jax.Array,
+    here: jax.Array,
 ) -> tuple[jax.Array, ...]:
-    """m₀, m₁, m₂: by quadrature, up to s + v = 3 where ν < 8, whose tail e^−νv is too long
-    beside the bend at 0; what follows by its series.
+    """m₀, m₁, m₂ by quadrature: where ν < 8 up to s + v = 3, since the tail e^−νv is too long
+    beside the bend at 0, and what follows by its series. From ν = 8 on m₁ is of the slope in w less
+    its value ``here`` at z, m₂ of that squared and of the second derivative in w.
     """
     flat = nu < _SMALL_DF
     depth = LOG_DEPTH / nu
@@ -260,7 +289,10 @@ def _moments(
     def terms(v: jax.Array) -> tuple[jax.Array, ...]:
         q = q_of(v)
         density = jnp.exp(-nu * q)
-        return density, density * q, density * q * q
+        x = jnp.where(flat, 1.0, z * jnp.cosh(v) + total * jnp.sinh(v))
+        slope, bend = _slopes_in_w(x, 1 / nu)
+        slope = jnp.where(flat, q, slope - here)
+        return density, density * slope, density * (slope**2 + jnp.where(flat, 0.0, bend))
 
     length = end(phi, jnp.where(near, root, jnp.where(flat, 1.0, depth + LOG_2)))
     length = jnp.where(flat, jnp.maximum(_FAR - start, 0.0), length)
@@ -283,18 +315,33 @@ def _moments(
     )
 
 
-def _middle(z: jax.Array, nu: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """P(0 < Z < z) and two derivatives in ν for z²(ν + 1)/ν ≤ 0.1, by its Taylor series: near 0
-    they are of the order of z, of which a difference of tails keeps nothing.
+def _middle(
+    z: jax.Array, w: jax.Array, constant: tuple[jax.Array, jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """P(0 < Z < z) and two derivatives in w = 1/ν for z²(ν + 1)/ν ≤ 0.1, by its Taylor series:
+    near 0 they are of the order of z, of which a difference of tails keeps nothing.
     """
+    total = jnp.full_like(z, 1 / (2 * _TAYLOR_TERMS + 1))
+    first = jnp.zeros_like(z)
+    second = jnp.zeros_like(z)
+    for k in reversed(range(_TAYLOR_TERMS)):
+        slope = -(0.5 + k) * z * z / (k + 1)
+        factor = -0.5 * z * z / (k + 1) + w * slope
+        second = 2 * slope * first + factor * second
+        first = slope * total + factor * first
+        total = 1 / (2 * k + 1) + factor * total
+    c, c1, c2 = constant
+    scale = z * jnp.exp(c - HALF_LOG_2PI)
+    return (
+        scale * total,
+        scale * (first + c1 * total),
+        scale * (second + 2 * c1 * first + (c2 + c1 * c1) * total),
+    )
 
-    def mass(nu: jax.Array) -> jax.Array:
-        total: jax.Array = jnp.ones_like(z) / (2 * _TAYLOR_TERMS + 1)
-        for k in reversed(range(_TAYLOR_TERMS)):
-            total = 1 / (2 * k + 1) - (0.5 + (0.5 + k) / nu) * z * z / (k + 1) * total
-        return z * total * jnp.exp(_constant(1 / nu) - HALF_LOG_2PI)
 
-    return _twice(mass, nu)
+def _in_df(w: jax.Array, first: jax.Array, second: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The derivatives in ν from those in w = 1/ν."""
+    return -w * w * first, w * w * (w * w * second + 2 * w * first)
 
 
 @jax.jit  # traced once for the five places of a Hessian that ask for it
@@ -302,9 +349,12 @@ def _jet(z: jax.Array, df: jax.Array) -> _Jet:
     huge = 1e100 if z.dtype == jnp.float64 else 1e15  # beyond, the normal to every digit
     size = jnp.abs(z)
     nu = jnp.minimum(df, huge)
-    tail = _upper(size, nu)
-    near = size * jnp.sqrt(1 + 1 / nu) < _MIDDLE
-    mass, first, second = _middle(jnp.where(near, size, 0.0), nu)
+    w = 1 / nu
+    constant = _twice(_constant, w)
+    tail = _upper(size, nu, constant)
+    near = size * jnp.sqrt(1 + w) < _MIDDLE
+    mass, *in_w = _middle(jnp.where(near, size, 0.0), w, constant)
+    first, second = _in_df(w, *in_w)
     share = 1 / (0.5 - mass)
     slope = -first * share
     tail = _Jet(
@@ -338,24 +388,57 @@ def _slopes(z: jax.Array, df: jax.Array) -> tuple[jax.Array, jax.Array]:
     return -(1 + 1 / df) * shrunk(z, 1 / df)[1], -in_w / df / df
 
 
+# Value, gradient and second derivative in ν are read off one jet, which is carried along without
+# derivatives of its own: it is evaluated once, and a derivative of the next order is traced only
+# where it is asked for.
+
+
+def _logcdf(z: jax.Array, df: jax.Array) -> jax.Array:
+    jet = _jet(jax.lax.stop_gradient(z), jax.lax.stop_gradient(df))
+    return _value(z, df, jet)
+
+
 @jax.custom_jvp
-def _logcdf(z: jax.Array, df: jax.Array) -> _Jet:
-    return _jet(z, df)
+def _value(z: jax.Array, df: jax.Array, jet: _Jet) -> jax.Array:
+    return jet.value
 
 
-@_logcdf.defjvp
+@jax.custom_jvp
+def _gradient(z: jax.Array, df: jax.Array, jet: _Jet) -> tuple[jax.Array, jax.Array]:
+    return jet.hazard, jet.df
+
+
+@jax.custom_jvp
+def _bend(z: jax.Array, df: jax.Array, jet: _Jet) -> jax.Array:
+    return jet.dfdf
+
+
+Primals = tuple[jax.Array, jax.Array, _Jet]
+
+
+@_value.defjvp
+def _(primals: Primals, tangents: Primals) -> tuple[jax.Array, jax.Array]:
+    (dz, ddf, _) = tangents
+    hazard, slope = _gradient(*primals)
+    return _value(*primals), hazard * dz + slope * ddf
+
+
+@_gradient.defjvp
 def _(
-    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
-) -> tuple[_Jet, _Jet]:
-    (z, df) = primals
-    (dz, ddf) = tangents
-    f = _logcdf(z, df)
+    primals: Primals, tangents: Primals
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    (z, df, _) = primals
+    (dz, ddf, _) = tangents
+    hazard, slope = _gradient(*primals)
     density_z, density_df = _slopes(z, df)
-    mixed = f.hazard * (density_df - f.df)
-    third = jax.jvp(lambda z, df: _jet(z, df).dfdf, primals, tangents)[1]
-    return f, _Jet(
-        f.hazard * dz + f.df * ddf,
-        f.hazard * (density_z - f.hazard) * dz + mixed * ddf,
-        mixed * dz + f.dfdf * ddf,
-        third,
+    mixed = hazard * (density_df - slope)
+    return (hazard, slope), (
+        hazard * (density_z - hazard) * dz + mixed * ddf,
+        mixed * dz + _bend(*primals) * ddf,
     )
+
+
+@_bend.defjvp
+def _(primals: Primals, tangents: Primals) -> tuple[jax.Array, jax.Array]:
+    third = jax.jvp(lambda z, df: _jet(z, df).dfdf, primals[:2], tangents[:2])[1]
+    return _bend(*primals), third

@@ -230,6 +230,14 @@ def test_vectors_are_scipys():
     )
     found = evaluated(jf.multivariate_t, {"df": 4.5, "loc": loc, "scale": matrix}, y)
     assert_allclose(found, stats.multivariate_t(loc, matrix, df=4.5).logpdf(y), rtol=1e-12)
+    counts, a = np.array([[0.0, 3.0, 9.0], [12.0, 0.0, 0.0]]), np.array([0.5, 2.0, 7.0])
+    found = evaluated(jf.dirichlet_multinomial, {"concentration": a}, counts)
+    assert_allclose(
+        found, stats.dirichlet_multinomial(a, 12).logpmf(counts.astype(int)), rtol=1e-12
+    )
+    odd = np.array([[0.5, 3.0, 9.0], [-1.0, 0.0, 2.0], [np.nan, 1.0, 1.0]])
+    found = evaluated(jf.dirichlet_multinomial, {"concentration": a}, odd)
+    assert_allclose(found, [-np.inf, -np.inf, np.nan])
 
 
 @pytest.mark.parametrize(

@@ -325,3 +325,10 @@ def test_quantiles_differentiate_by_the_implicit_function_theorem():
     assert_allclose(
         slope, [np.exp(-jf.von_mises.log_prob(params | {"loc": 0.5}, y)), 1.0], rtol=1e-10
     )
+
+
+def test_the_slope_of_a_laplace_density_at_its_corner_is_the_mean_of_its_two_sides():
+    def score(loc):
+        return jax.grad(lambda m: jf.laplace.log_prob({"loc": m, "scale": 2.0}, 1.0))(loc)
+
+    assert_allclose([score(1.0 - 1e-9), score(1.0), score(1.0 + 1e-9)], [0.5, 0.0, -0.5])

@@ -275,3 +275,53 @@ def test_a_member_of_a_batch_in_another_coding_is_named():
     y[2, 1] = -3.0
     with pytest.raises(ValueError, match="row 1 of member 2"):
         jm.fit_batch(jf.poisson, None, y, progress=False)
+
+
+# ---------------------------------------------------------------- counts without overdispersion
+
+
+def counts_of(kind, seed):
+    """Thirty rows, too even for the family where the seed is odd, and clustered where it is even."""
+    rng = np.random.default_rng(seed)
+    trials = int(rng.integers(2, 40))
+    clustering = np.exp(rng.uniform(-1, 6))
+    if kind == "beta-binomial":
+        p = rng.uniform(0.1, 0.9)
+        noise = rng.normal(0, 0.3 * np.sqrt(trials * p * (1 - p)), 30)
+        even = np.clip(np.round(trials * p + noise), 0, trials)
+        clustered = rng.binomial(trials, rng.beta(p * clustering, (1 - p) * clustering, 30))
+        y = even if seed % 2 else clustered.astype(float)
+        return {"y": y, "trials": np.full(30, float(trials))}
+    if kind == "Dirichlet-multinomial":
+        shares = rng.dirichlet([2.0, 3.0, 4.0])
+        even = np.floor(trials * shares + rng.uniform(0, 1, (30, 3)))
+        probs = rng.dirichlet(shares * clustering, 30)
+        return even if seed % 2 else rng.multinomial(trials, probs).astype(float)
+    mean = np.exp(rng.uniform(-1, 4))
+    even = rng.binomial(max(int(mean * 3), 1), 0.33, 30)
+    clustered = rng.poisson(mean * rng.gamma(clustering, 1 / clustering, 30))
+    return (even if seed % 2 else clustered).astype(float)
+
+
+def by_size(p, y):
+    return jm.special.negative_binomial_logpmf(y, p["mean"], 1 / p["size"])
+
+
+CLUSTERED = {
+    "beta-binomial": (jf.beta_binomial, None, {}),
+    "Dirichlet-multinomial": (jf.dirichlet_multinomial, None, {}),
+    "negative binomial in alpha": (jf.negative_binomial, None, {}),
+    "NB1": (jf.negative_binomial_1, None, {}),
+    "negative binomial in size": (by_size, {"mean": 1.0, "size": 1.0}, {"constraints": {"mean": jm.positive, "size": jm.positive}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CLUSTERED)
+def test_counts_without_overdispersion_end_at_the_limit_and_never_at_an_infinite_likelihood(kind):
+    """A beta-binomial was UNBOUNDED with ℓ = +inf in 3 of 40 samples: log-gamma functions cancelled."""
+    loglik, start, options = CLUSTERED[kind]
+    for seed in range(40):
+        fit = jm.fit(loglik, start, counts_of(kind, seed), **options)
+        assert fit.verdict.name != "UNBOUNDED", seed
+        assert np.isfinite(fit.loglik), seed
+        assert fit.loglik <= 0, seed

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 
 import jaxmle as jm
@@ -49,6 +50,15 @@ GRIDS = {
     "hurdle geometric": (jf.hurdle(jf.geometric), {"prob": [1e-12, 0.02, 0.98], "zero": [1e-12, 0.3]}, WHOLE),
     "truncated Weibull": (jf.truncated(jf.weibull), {"scale": [1e-7, 1.0, 1e7], "shape": [0.3, 1.0, 30.0], "low": [0.5, -np.inf], "high": [np.inf, 1e8]}, HALF),
     "truncated normal": (jf.truncated(jf.normal), {"loc": LOCS[:3], "scale": [1e-7, 1.0, 1e7], "low": [0.5, -np.inf], "high": [np.inf, 1e8]}, LINE),
+    "slow NB1": (jf.negative_binomial_1, {"dispersion": SHAPES, "mean": [1e-8, 0.3, 1e4, 1e9]}, WHOLE),
+    "zero-inflated Poisson": (jf.zero_inflated(jf.poisson), {"rate": [1e-30, 1e-7, 1.0, 1e7], "zero": [1e-140, 1e-12, 0.3, 1 - 1e-12]}, WHOLE),
+    "hurdle Poisson": (jf.hurdle(jf.poisson), {"rate": [1e-30, 1e-7, 1.0, 1e7], "zero": [1e-140, 1e-12, 0.3, 1 - 1e-12]}, WHOLE),
+    "zero-truncated Poisson": (jf.truncated(jf.poisson, 0), {"rate": [1e-30, 1e-7, 1.0, 700.0, 1e7]}, WHOLE),
+    "rounded exponential": (jf.rounded(jf.exponential), {"rate": SCALES, "width": [1e-30, 1.0, 1e30]}, HALF),
+    "rounded normal": (jf.rounded(jf.normal), {"loc": LOCS[:3], "scale": [1e-30, 1e-7, 1.0, 1e7, 1e30], "width": [1e-7, 1.0]}, LINE),
+    "rounded logistic": (jf.rounded(jf.logistic), {"loc": LOCS[:3], "scale": [1e-30, 1e-7, 1.0, 1e7, 1e30], "width": [1e-7, 1.0]}, LINE),
+    "numpyro normal": (jf.from_distribution(dist.Normal), {"loc": [0.0, 1e7], "scale": SCALES[1:]}, LINE[np.abs(LINE) < 1e50]),
+    "numpyro exponential": (jf.from_distribution(dist.Exponential), {"rate": SCALES}, HALF),
 }  # fmt: skip
 FUNCTIONS = ("log_prob", "log_cdf", "log_sf")
 
@@ -98,6 +108,127 @@ def test_no_function_is_nan_to_second_order_over_the_whole_range(case):
     where = np.argwhere(bad)[:3]
     told = [(had(family)[f], [float(c[n]) for c in columns], entry) for f, n, entry in where]
     assert not bad.any(), f"{bad.any(axis=2).sum()} of {bad.shape[1]} points: {told}"
+
+
+MIXTURES = {
+    "normals": (jf.mixture(jf.normal, jf.normal), [("loc", [0.0, -3.0, 1e7]), ("scale", SCALES[1:-1])], LINE),
+    "Poissons": (jf.mixture(jf.poisson, jf.poisson), [("rate", SCALES)], WHOLE),
+    "normal and Cauchy": (jf.mixture(jf.normal, jf.cauchy), [("loc", [0.0, 1e7]), ("scale", SCALES[1:-1])], LINE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MIXTURES)
+def test_no_mixture_is_nan_to_second_order_over_the_whole_range(case):
+    """Weights down to 1e-140, the first component anywhere, the second at a usual place."""
+    family, settings, y = MIXTURES[case]
+    names = [name for name, _ in settings]
+    usual = {"loc": 1.0, "scale": 2.0, "rate": 3.0}
+
+    def log_prob(*row):
+        *values, share, y = row
+        first = dict(zip(names, values, strict=True))
+        second = {name: usual[name] for name in names}
+        weights = jnp.stack([share, 1 - share])
+        return family.log_prob({"weights": weights, "components": (first, second)}, y)
+
+    grid = np.meshgrid(*(values for _, values in settings), [1e-140, 1e-12, 0.5, 1 - 1e-12], y)
+    columns = [np.ravel(axis) for axis in grid]
+    free = tuple(range(len(names) + 1))
+    with jax.enable_x64(True):
+        value = np.asarray(jax.jit(jax.vmap(log_prob))(*columns))
+        slopes = jax.jit(jax.vmap(jax.grad(log_prob, free)))(*columns)
+        curved = jax.jit(jax.vmap(jax.hessian(log_prob, free)))(*columns)
+    for found in (value, *jax.tree.leaves(slopes), *jax.tree.leaves(curved)):
+        bad = np.isnan(found)
+        assert not bad.any(), (
+            bad.sum(),
+            [[float(c[n]) for c in columns] for n in np.flatnonzero(bad)[:3]],
+        )
+
+
+def test_no_dirichlet_multinomial_is_nan_to_second_order_over_the_whole_range():
+    counts = np.array(
+        [[0, 0, 0], [1, 0, 0], [5, 3, 0], [1e6, 2, 1e3], [1e9, 1e9, 1e9], [np.inf, 0, 1]]
+    )
+    shapes = np.stack(np.meshgrid(*[[1e-140, 1e-8, 0.3, 30.0, 1e6, 1e140]] * 3), axis=-1).reshape(
+        -1, 3
+    )
+    family = jf.dirichlet_multinomial
+
+    def log_prob(a, y):
+        return family.log_prob({"concentration": a}, y)
+
+    rows = [np.repeat(shapes, len(counts), axis=0), np.tile(counts, (len(shapes), 1))]
+    with jax.enable_x64(True):
+        for function in (log_prob, jax.grad(log_prob), jax.hessian(log_prob)):
+            assert not np.isnan(jax.jit(jax.vmap(function))(*rows)).any()
+
+
+# ---------------------------------------------------------------- quantiles
+
+LEVELS = np.array([1e-140, 1e-100, 1e-12, 0.02, 0.5, 0.7, 1 - 1e-12, 1 - 1e-16])
+QUANTILES = {
+    "normal": (jf.normal, PLACED), "laplace": (jf.laplace, PLACED), "logistic": (jf.logistic, PLACED),
+    "cauchy": (jf.cauchy, {"loc": LOCS, "scale": SCALES[:6]}), "gumbel": (jf.gumbel, PLACED), "exponential": (jf.exponential, {"rate": SCALES}),
+    "weibull": (jf.weibull, {"scale": SCALES, "shape": [0.3, 1.0, 2.5, 30.0, 1e3, 1e6]}),
+    "lognormal": (jf.lognormal, {"meanlog": [0.0, 300.0, -1e6], "sdlog": SHAPES[:6]}),
+    "pareto": (jf.pareto, {"scale": [1e-30, 1.0, 1e30], "shape": SHAPES[2:]}),
+    "gev": (jf.gev, {"loc": [0.0, 1e7], "scale": [1e-30, 1.0, 1e30], "shape": TAILS[:7]}),
+    "generalised Pareto": (jf.generalised_pareto, {"loc": [0.0, 1e3], "scale": [1e-30, 1.0, 1e30], "shape": TAILS[:7]}),
+    "slow Student t": (jf.student_t, {"df": [1.0, 2.5, 30.0, 1e3, 1e6], "loc": [0.0, 1e7], "scale": [1e-30, 1.0, 1e30]}),
+    "slow gamma": (jf.gamma, {"rate": SCALES, "shape": SHAPES[2:]}),
+    "slow inverse gamma": (jf.inverse_gamma, {"scale": SCALES, "shape": SHAPES[2:]}),
+    "slow beta": (jf.beta, {"shape1": SHAPES[2:7], "shape2": SHAPES[2:7]}),
+    "slow inverse Gaussian": (jf.inverse_gaussian, {"mean": [1e-4, 1.0, 1e4], "shape": [1e-4, 1.0, 1e4]}),
+    "slow skew-normal": (jf.skew_normal, {"loc": [0.0, 1e7], "scale": [1e-30, 1.0, 1e30], "shape": [0.0, 0.5, -2.0, 30.0]}),
+    "slow von Mises": (jf.von_mises, {"kappa": SHAPES[:7], "loc": [0.0]}),
+    "truncated normal": (jf.truncated(jf.normal), {"loc": [0.0, 3.0], "scale": [0.3, 1.0, 7.0], "low": [-1.0, 0.5], "high": [np.inf, 4.0]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", QUANTILES)
+def test_quantiles_and_their_slopes_are_those_of_the_implicit_function_theorem(case):
+    """At levels of 1e-140 to 1 − 1e-16: no NaN; and dq/dθ = −F_θ/f where the value has the digits to show it."""
+    family, settings = QUANTILES[case]
+    names = list(settings)
+    free = [name for name in names if name in family.constraints]
+    grid = np.meshgrid(*settings.values(), LEVELS, indexing="ij")
+    columns = [np.ravel(axis) for axis in grid]
+
+    def quantile(free_values, row):
+        p = dict(zip(names, row[:-1], strict=True)) | dict(zip(free, free_values, strict=True))
+        return family.quantile(p, row[-1])
+
+    def all_at(*row):
+        p = dict(zip(names, row[:-1], strict=True))
+        values = [p[name] for name in free]
+        at = quantile(values, row)
+        in_level = jax.grad(lambda q: quantile(values, (*row[:-1], q)))(row[-1])
+        slopes = jnp.stack([in_level, *jax.grad(quantile)(values, row)])
+        tails = [getattr(family, what)(p, at) for what in FUNCTIONS]
+        moved = [
+            jax.grad(lambda v, name=name: family.log_cdf(p | {name: v}, at))(p[name])
+            for name in free
+        ]
+        return at, slopes, jnp.stack(tails), jnp.stack(moved)
+
+    with jax.enable_x64(True):
+        value, slopes, tails, moved = map(np.asarray, jax.jit(jax.vmap(all_at))(*columns))
+    bad = np.isnan(value) | np.isnan(slopes).any(axis=1)
+    where = [[float(c[n]) for c in columns] for n in np.flatnonzero(bad)[:4]]
+    assert not bad.any(), (bad.sum(), len(bad), where)
+    density, cdf, sf = tails.T
+    q = columns[-1]
+    with np.errstate(all="ignore"):
+        # An ulp of the value moves F by f times it, and log F by that over F.
+        grain = np.exp(density + np.log(np.spacing(np.abs(value))) - np.where(q <= 0.5, cdf, sf))
+        implied = -moved * np.exp(cdf - density)[:, None]
+    plain = np.isfinite(value) & (grain < 1e-11) & (q > 1e-15) & (q < 1 - 1e-9)
+    assert plain.sum() > len(q) / 8
+    plain &= slopes[:, 0] > 0  # of a law 1e100 wide its log does not overflow, it does
+    np.testing.assert_allclose(np.log(slopes[plain, 0]), -density[plain], rtol=1e-7, atol=1e-7)
+    size = np.abs(implied[plain]).max(axis=1, keepdims=True)
+    assert np.all(np.abs(slopes[plain, 1:] - implied[plain]) <= 1e-6 * np.maximum(size, 1e-290))
 
 
 def test_censored_rows_are_sound_to_second_order_whatever_the_unit():

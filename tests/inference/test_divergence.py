@@ -181,6 +181,22 @@ def test_the_cross_entropy_of_data_is_the_mean_negative_log_likelihood():
     assert cross_entropy(np.array([1.0, -1.0]), (exponential, {"rate": 1.0})).value == np.inf
 
 
+@pytest.mark.parametrize(
+    "p",
+    [None, {}, {"y": None}, [1.0, None], [[1.0], [1.0, 2.0]], "abc", normal, (normal,), object()],
+)
+def test_what_is_neither_a_law_nor_data_of_numbers_is_refused_by_name(p):
+    with pytest.raises(TypeError, match="p is a family and its parameters, or data of numbers"):
+        cross_entropy(p, STANDARD)
+
+
+def test_a_list_of_numbers_is_data():
+    assert (
+        cross_entropy([1.0, 2.0], STANDARD).value
+        == cross_entropy(np.array([1.0, 2.0]), STANDARD).value
+    )
+
+
 def test_the_misspecified_mle_goes_to_the_nearest_member():
     """A lognormal fitted to gamma data: the nearest has meanlog ψ(a) − log r and sdlog² = ψ′(a)."""
     truth = PAIRS[gamma][0]

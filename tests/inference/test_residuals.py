@@ -154,3 +154,14 @@ def test_residuals_against_the_mean_refuse_censored_rows(kind):
     exact = {**data, "event": np.ones(4)}
     found = models.aft("exponential").residuals({"beta": np.zeros(1)}, exact, kind)
     assert_allclose(found, 0.0, atol=1e-13)
+
+
+@pytest.mark.parametrize("sf", [[0.8, 0.3], np.ones((3, 1)), np.ones((2, 3)), []])
+def test_an_upper_tail_of_another_shape_is_refused_and_was_broadcast(sf):
+    with pytest.raises(ValueError, match="arrays of one shape; got cdf"):
+        quantile_residuals([0.2, 0.7, 0.9], sf=sf)
+
+
+def test_an_upper_tail_that_is_none_of_this_distribution_function_gives_nan():
+    found = quantile_residuals([0.2, 0.7, 0.5, 0.9], sf=[0.8, 0.7, np.nan, -0.1])
+    assert_allclose(found, [stats.norm.ppf(0.2), np.nan, np.nan, np.nan])

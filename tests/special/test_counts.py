@@ -1,9 +1,12 @@
 """Poisson and negative-binomial log probabilities against mpmath, and the limit from one to the other."""
 
 import jax
+import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 import pytest
+import scipy.special
+import scipy.stats
 from numpy.testing import assert_allclose
 
 from jaxmle import special
@@ -136,3 +139,90 @@ def test_single_precision():
         double = jax.jit(special.negative_binomial_logpmf)(k, mu.astype(float), alpha.astype(float))
     assert single.dtype == np.float32
     assert_allclose(single, double, rtol=3e-5)
+
+
+# ---------------------------------------------------------------- Dirichlet-multinomial
+
+
+def beta_binomial(y, m, a, b):
+    return special.dirichlet_multinomial_logpmf(jnp.stack([y, m]), jnp.stack([a, b]))
+
+
+def beta_binomial_exactly(y, m, a, b):
+    """Value and gradient in (a, b), and the sum of the sizes of what the gradient consists of."""
+    n, total, gamma, psi = y + m, a + b, mp.loggamma, mp.psi
+    choose = gamma(n + 1) - gamma(y + 1) - gamma(m + 1)
+    cells = gamma(a + y) - gamma(a) + gamma(b + m) - gamma(b)
+    together = psi(0, total + n) - psi(0, total)
+    of_a, of_b = psi(0, a + y) - psi(0, a), psi(0, b + m) - psi(0, b)
+    second = psi(1, total + n) - psi(1, total)
+    return (
+        choose + cells - gamma(total + n) + gamma(total),
+        of_a - together,
+        of_b - together,
+        psi(1, a + y) - psi(1, a) - second,
+        -second,
+        psi(1, b + m) - psi(1, b) - second,
+        together,
+        -second,
+    )
+
+
+def test_beta_binomial_from_a_coin_that_clings_to_one_that_does_not():
+    """Shapes of 1e-8 to 1e12, up to a million trials: nothing cancels, in no corner of them."""
+    rng = np.random.default_rng(1)
+    n = np.floor(10 ** rng.uniform(0, 6, N))
+    y = np.floor(rng.uniform(0, 1, N) ** 3 * (n + 1))
+    y[::7], y[1::11] = 0, n[1::11]
+    a = 10 ** rng.uniform(-8, 12, N)
+    b = np.where(
+        rng.uniform(size=N) < 0.5, a * 10 ** rng.uniform(-1, 1, N), 10 ** rng.uniform(-8, 12, N)
+    )
+    oracle = exact(beta_binomial_exactly, y, n - y, a, b)
+    found = derivatives(beta_binomial, (y, n - y, a, b), (2, 3))
+    off = np.abs(found - oracle[:, :6])
+    # gammaln, behind Stirling's errors below 10, is right to 1e-14 absolutely.
+    assert np.max(off[:, 0] / np.maximum(np.abs(oracle[:, 0]), 1)) < 3e-14
+    parts, curved = oracle[:, 6:7], oracle[:, 7:8]
+    assert np.max(off[:, 1:3] / (np.abs(oracle[:, 1:3]) + 2 * parts)) < 2e-15
+    assert np.max(off[:, 3:] / (np.abs(oracle[:, 3:6]) + 2 * curved)) < 4e-15
+
+
+def test_beta_binomial_of_huge_shapes_is_the_binomial_to_fourteen_digits():
+    """Log-gamma functions of 1e15 differ by whole units: a fit called it UNBOUNDED."""
+    rng = np.random.default_rng(2)
+    n = np.floor(10 ** rng.uniform(0, 4, N))
+    y = rng.binomial(n.astype(int), rng.uniform(0.02, 0.98, N)).astype(float)
+    a, odds = 10 ** rng.uniform(16, 150, N), rng.uniform(0.1, 10, N)
+    b = a * odds
+
+    def limit(y, m, a, b):
+        choose = mp.loggamma(y + m + 1) - mp.loggamma(y + 1) - mp.loggamma(m + 1)
+        # and the next term of its expansion, n²/A, which is 1e-8 at A = 1e16
+        together = (
+            y * (y - 1) / (2 * a) + m * (m - 1) / (2 * b) - (y + m) * (y + m - 1) / (2 * (a + b))
+        )
+        return [choose + y * mp.log(a / (a + b)) + m * mp.log(b / (a + b)) + together]
+
+    oracle = exact(limit, y, n - y, a, b)[:, 0]
+    with jax.enable_x64(True):
+        found = np.asarray(jax.jit(jax.vmap(beta_binomial))(y, n - y, a, b))
+    assert_allclose(found, oracle, rtol=1e-14)
+
+
+def test_dirichlet_multinomial_is_scipys_and_its_slope_in_the_counts_that_of_gamma_functions():
+    rng = np.random.default_rng(3)
+    a = rng.gamma(1, 3, 4)
+    k = rng.multinomial(30, [0.1, 0.2, 0.3, 0.4], 50).astype(float).T
+    wide = np.broadcast_to(a[:, None], k.shape)
+    with jax.enable_x64(True):
+        value = np.asarray(jax.jit(special.dirichlet_multinomial_logpmf)(k, wide))
+        slope = jax.jit(jax.grad(lambda k: jnp.sum(special.dirichlet_multinomial_logpmf(k, wide))))(
+            k
+        )
+    assert_allclose(
+        value, scipy.stats.dirichlet_multinomial(a, 30).logpmf(k.T.astype(int)), rtol=1e-12
+    )
+    psi, n = scipy.special.psi, k.sum(axis=0)
+    ends = psi(n + 1) - psi(n + a.sum())
+    assert_allclose(slope, psi(k + wide) - psi(k + 1) + ends, rtol=1e-11, atol=1e-12)

@@ -4,6 +4,7 @@ density, or its distribution function.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -115,7 +116,8 @@ def quantile_residuals(cdf: Any, below: Any = None, *, sf: Any = None, key: Any 
             tail it keeps the digits that F(y) = 1 loses.
 
     Returns:
-        Residuals (n,); ±inf where the model gave the response no probability.
+        Residuals (n,); ±inf where the model gave the response no probability; NaN where ``cdf`` or
+        ``sf`` is no probability, or the two do not add up to 1.
 
     Raises:
         TypeError: for anything but numbers.
@@ -130,13 +132,18 @@ def quantile_residuals(cdf: Any, below: Any = None, *, sf: Any = None, key: Any 
         raise ValueError(
             "sf belongs to a continuous response, below to a discrete one: give one of them"
         )
-    u = pit(cdf, below, key=key)
-    xp = np if isinstance(u, np.ndarray | np.generic) else jnp
-    normal = scipy.special.ndtri if xp is np else jax.scipy.special.ndtri
     if sf is None:
-        return normal(u)
-    _, (upper,) = _arrays(sf=sf)
-    return xp.where(u > 0.5, -normal(upper), normal(u))
+        u = pit(cdf, below, key=key)
+        return _normal_quantile(np if isinstance(u, np.ndarray | np.generic) else jnp, u)
+    xp, (lower, upper) = _arrays(cdf=cdf, sf=sf)
+    sound = (xp.minimum(lower, upper) >= 0) & (xp.maximum(lower, upper) <= 1)
+    whole = xp.abs(lower + upper - 1) <= math.sqrt(xp.finfo(lower.dtype).eps)
+    tail = _normal_quantile(xp, xp.where(sound & whole, xp.minimum(lower, upper), xp.nan))
+    return xp.where(lower > 0.5, -tail, tail)
+
+
+def _normal_quantile(xp: Any, u: Array) -> Array:
+    return scipy.special.ndtri(u) if xp is np else jax.scipy.special.ndtri(u)
 
 
 def _arrays(**named: Any) -> tuple[Any, list[Array]]:

@@ -233,12 +233,16 @@ def _is_pair(p: Any) -> bool:
     return isinstance(p, tuple) and len(p) == 2 and callable(p[0])
 
 
-def _law(p: Any, what: str) -> _One:
+def _check_host() -> None:
     if tracing():
         raise TypeError(
             "information is found on the host and cannot run inside jit or vmap; there, average "
             "family.log_prob over family.sample"
         )
+
+
+def _law(p: Any, what: str) -> _One:
+    _check_host()
     if not _is_pair(p) or not isinstance(p[0], Family):
         raise TypeError(
             f"{what} is a family and its parameters, such as (jaxmle.families.normal, {{'loc': "
@@ -286,16 +290,29 @@ def _mass(p: _One, tail: str, end: float) -> bool:
     return bool(np.asarray(getattr(p.family, tail)(p.values, jnp.asarray(end))) > -np.inf)
 
 
+def _numbers(data: Tree) -> Tree:
+    """Data as arrays of numbers, a list of them as one array."""
+    wanted = "p is a family and its parameters, or data of numbers, such as an array (n,)"
+    try:
+        data = np.asarray(data) if isinstance(data, list) else jax.tree.map(np.asarray, data)
+    except ValueError:
+        raise TypeError(f"{wanted}; got lists of unequal lengths") from None
+    leaves = jax.tree.leaves(data, is_leaf=lambda leaf: leaf is None)
+    for leaf in leaves or [None]:
+        if leaf is None or leaf.dtype.kind not in "fiub":
+            kind = "nothing" if leaf is None else f"dtype {leaf.dtype}"
+            raise TypeError(f"{wanted}; got {kind}")
+    return data
+
+
 def _of_sample(data: Tree, q: Any, draws: int, key: int) -> Information:
     del draws, key
+    _check_host()
     if not _is_pair(q):
         raise TypeError(
             f"q is a family, or a log-likelihood, and its parameters; got {type(q).__name__}"
         )
-    if jax.tree.leaves(data) and any(
-        np.asarray(leaf).dtype.kind in "USO" for leaf in jax.tree.leaves(data)
-    ):
-        raise TypeError("p is a family and its parameters, or data of numbers")
+    data = _numbers(data)
     with precision(np.float64), np.errstate(all="ignore"):
         terms = np.asarray(
             terms_of(
