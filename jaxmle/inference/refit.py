@@ -11,11 +11,9 @@ import numpy as np
 
 from jaxmle._types import Loglik, Tree
 from jaxmle.batch.batch import fit_members
-from jaxmle.fitting.identity import identity
 from jaxmle.fitting.options import Options, constraints_of
-from jaxmle.inference.again import check_fit, check_same, check_weighting
-from jaxmle.likelihood.checks import check_weights, host_data
-from jaxmle.likelihood.combinators import Weight, Weights, weight
+from jaxmle.inference.again import again, check_fit
+from jaxmle.likelihood.combinators import Weight, Weights
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.discovery.row_independence import check_rows_apart
 from jaxmle.likelihood.information.covariance import cluster_codes
@@ -32,12 +30,12 @@ MEMBERS_A_CHUNK = (
     # refits in one call of the batch engine: its narrowest block, and seats that all calls share so
     # that they compile once
 )
-BYTES = (
+BYTES_OF_A_CALL = (
     2**24
     # of weights or simulated data in one call; 10 000 × 1000 weights took as long with 2**23 to
     # 2**25, a quarter more with 2**26
 )
-KNOWN = (
+STATUSES_WITH_ESTIMATE = (
     Status.BOUNDARY,
     Status.SEPARATED,
     Status.UNIDENTIFIED,
@@ -45,7 +43,7 @@ KNOWN = (
     Status.IMPRECISE,
     Status.CONVERGED,
 )  # statuses with an estimate
-REGULAR = (Status.CONVERGED, Status.IMPRECISE)
+REGULAR_STATUSES = (Status.CONVERGED, Status.IMPRECISE)
 
 
 @dataclass(frozen=True)
@@ -82,8 +80,8 @@ class Refit:
         )
 
     def check_rows(self, what: str, clusters: Any, remedy: str) -> None:
-        """Rows, or whole clusters, may be weighted and left out only where no term looks at
-        others.
+        """Refuse a likelihood whose terms depend on other rows, or on other clusters: such rows
+        cannot be weighted or left out.
         """
         tree = as_tree(self.loglik)
         with precision(self.options.host_dtype):
@@ -112,7 +110,7 @@ def refit_of(
     """The fit, checked against the likelihood, the data and the weights that are given again."""
     host_only(what)
     check_fit(what, fit, alone=True)
-    if fit.verdict not in KNOWN:
+    if fit.verdict not in STATUSES_WITH_ESTIMATE:
         raise ValueError(
             f"the fit is {fit.verdict.name}: there is no maximum to study. {fit.explain()}"
         )
@@ -121,13 +119,10 @@ def refit_of(
             f"weights inside the likelihood cannot be resampled: give them to fit and to {what} "
             "as weights="
         )
-    check_weighting(what, loglik, fit, options.weights)
-    data = host_data(data, fit.dtype)
-    weights = options.weights
-    whole = as_tree(loglik) if weights is None else weight(loglik, weights)
-    check_weights(whole, data)
-    check_same(fit, identity(whole, data, fit.dtype)[None])
-    own = jax.tree.unflatten(fit.layout.treedef, [leaf.constraint for leaf in fit.layout.leaves])
+    data = again(loglik, fit, data, weights=options.weights, what=what).data
+    constraints_of_fit = jax.tree.unflatten(
+        fit.layout.treedef, [leaf.constraint for leaf in fit.layout.leaves]
+    )
     given_too = constraints_of(loglik, options.constraints)
     if given_too is not None and layout_of(fit.params, given_too) != fit.layout:
         raise ValueError(
@@ -138,7 +133,7 @@ def refit_of(
         data,
         fit.layout,
         _start(what, loglik, fit, data, params0),
-        replace(options, constraints=own, dtype=fit.dtype),
+        replace(options, constraints=constraints_of_fit, dtype=fit.dtype),
     )
 
 
@@ -171,15 +166,15 @@ def chunks(total: int, bytes_each: float) -> Iterator[tuple[np.ndarray, int]]:
 
     The last call is filled up with the numbers that would come next.
     """
-    most = int(np.clip(BYTES / max(bytes_each, 1.0), *MEMBERS_A_CHUNK))
+    most = int(np.clip(BYTES_OF_A_CALL / max(bytes_each, 1.0), *MEMBERS_A_CHUNK))
     calls = -(-total // most)
     size = -(-total // calls)
-    for at in range(0, total, size):
-        yield np.arange(at, at + size), min(size, total - at)
+    for begin in range(0, total, size):
+        yield np.arange(begin, begin + size), min(size, total - begin)
 
 
 def known(fits: Fit) -> np.ndarray:
-    """Estimates (b, p) of refits: ±inf where the estimate is infinite; NaN where there is no
+    """The estimates (b, p) of refits: ±inf where an estimate is infinite; NaN where there is no
     maximum or the data do not determine the entry.
     """
     status = np.asarray(fits.status)
@@ -189,10 +184,10 @@ def known(fits: Fit) -> np.ndarray:
     free &= np.isin(status, (Status.UNIDENTIFIED, Status.SINGULAR, Status.BOUNDARY))[:, None] & (
         np.asarray(fits.witness.bound) == 0
     )
-    return np.where(free | ~np.isin(status, KNOWN)[:, None], np.nan, fits.x)
+    return np.where(free | ~np.isin(status, STATUSES_WITH_ESTIMATE)[:, None], np.nan, fits.x)
 
 
 def failures(status: np.ndarray) -> dict[str, int]:
-    """How many refits have each status other than CONVERGED, the worst first."""
+    """The number of refits with each status other than CONVERGED, the worst first."""
     codes, counts = np.unique(status[status != Status.CONVERGED], return_counts=True)
     return {Status(int(code)).name: int(n) for code, n in zip(codes, counts, strict=True)}

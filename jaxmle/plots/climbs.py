@@ -1,4 +1,4 @@
-"""The path of the optimiser, and how fast it came near the maximum."""
+"""The path of the optimiser, and how fast it approached the maximum."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from jaxmle.fitting.options import MAX_STEPS, Options, read
 from jaxmle.fitting.passes import Passes, problem_of
 from jaxmle.parameters.arguments import shown
 from jaxmle.plots.canvas import DASHES, GREY, INK, MARKS, SHADES, axes, numbers
-from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.trust_region import DONE, begin, step
 
@@ -74,10 +75,7 @@ def path_of(
     >>> climb.x[0].tolist(), climb.x[-1].round(6).tolist()
     ([1.0], [0.333333])
     """
-    if tracing():
-        raise TypeError(
-            "path_of runs step by step on the host and cannot run inside jit, vmap or grad"
-        )
+    host_only("path_of")
     options = Options(constraints=constraints, solver=solver, weights=weights, max_steps=max_steps)
     posed = read(loglik, params0, data, options)
     with precision(posed.dtype), np.errstate(all="ignore"):
@@ -88,13 +86,13 @@ def path_of(
                 "solver=jaxmle.solvers.Newton() does"
             )
         base = posed.base
-        z, values = _walked(Passes.on_host(problem, base, posed.data, ()))
+        z, values = _steps_of(Passes.on_host(problem, base, posed.data, ()))
         leads = np.where(np.array(problem.roots) >= 0, problem.roots, np.arange(len(base)))
         x = np.stack([np.asarray(problem.chart.to_user(row, base))[leads] for row in z])
     return Climb(x, values, posed.layout.names)
 
 
-def _walked(passes: Passes) -> tuple[np.ndarray, np.ndarray]:
+def _steps_of(passes: Passes) -> tuple[np.ndarray, np.ndarray]:
     """Free points (m, k) and ℓ (m,) after each evaluation, by the programs that ``fit`` uses."""
     problem = passes.problem
     state = begin(passes.evaluate, problem.chart.to_free(passes.base))
@@ -136,6 +134,35 @@ def trace(
     values = numbers(
         climb.loglik if isinstance(climb, Climb) else climb, "the log-likelihoods of a trace"
     )
+    left, floor = _below_the_maximum(values, top)
+    ax = axes(ax)
+    number = sum(line.get_gid() == "trace" for line in ax.get_lines())
+    mark = MARKS[number % len(MARKS)]
+    ax.plot(
+        np.arange(len(values)),
+        left,
+        color=SHADES[number % len(SHADES)],
+        linestyle=DASHES[number % len(DASHES)],
+        marker=mark,
+        markersize=5,
+        linewidth=1.4,
+        label=label,
+        gid="trace",
+    )
+    if (left <= floor).any():
+        _draw_floor(ax, left, floor, mark)
+        if not number:
+            _name_floor(ax, floor)
+    ax.set(yscale="log", xlabel="step", ylabel=r"$\hat{\ell} - \ell$")
+    locator: Any = ax.xaxis.get_major_locator()  # a MaxNLocator
+    locator.set_params(integer=True)
+    if label is not None:
+        ax.legend(frameon=False)
+    return ax
+
+
+def _below_the_maximum(values: np.ndarray, top: float | None) -> tuple[np.ndarray, float]:
+    """ℓ̂ − ℓ of each step, (m,), no less than the rounding of ℓ̂; and that rounding."""
     finite = np.isfinite(values)
     if not finite.any():
         raise ValueError("none of the log-likelihoods of this trace is finite")
@@ -147,49 +174,34 @@ def trace(
             f"{values[finite].max():.10g}"
         )
     floor = EPS * unit
-    left = np.where(finite, np.maximum(best - np.where(finite, values, best), floor), np.nan)
-    steps = np.arange(len(values))
-    ax = axes(ax)
-    number = sum(line.get_gid() == "trace" for line in ax.get_lines())
-    shade = SHADES[number % len(SHADES)]
-    mark = MARKS[number % len(MARKS)]
+    left = np.maximum(best - np.where(finite, values, best), floor)
+    return np.where(finite, left, np.nan), floor
+
+
+def _draw_floor(ax: Axes, left: np.ndarray, floor: float, mark: str) -> None:
+    """Hollow marks where a step is nearer than rounding shows, and the line of rounding."""
+    steps = np.flatnonzero(left <= floor)
     ax.plot(
         steps,
-        left,
-        color=shade,
-        linestyle=DASHES[number % len(DASHES)],
+        left[steps],
+        linestyle="none",
         marker=mark,
         markersize=5,
-        linewidth=1.4,
-        label=label,
-        gid="trace",
+        color=INK,
+        markerfacecolor="white",
+        zorder=3,
     )
-    reached = left <= floor
-    if reached.any():
-        ax.plot(
-            steps[reached],
-            left[reached],
-            linestyle="none",
-            marker=mark,
-            markersize=5,
-            color=INK,
-            markerfacecolor="white",
-            zorder=3,
-        )
-        ax.axhline(floor, color=GREY, linewidth=0.7, linestyle=":")
-        if not number:
-            ax.annotate(
-                "rounding of ℓ",
-                (0.0, floor),
-                xycoords=("axes fraction", "data"),
-                xytext=(3, 3),
-                textcoords="offset points",
-                fontsize="small",
-                color=GREY,
-            )
-    ax.set(yscale="log", xlabel="step", ylabel=r"$\hat{\ell} - \ell$")
-    locator: Any = ax.xaxis.get_major_locator()  # a MaxNLocator
-    locator.set_params(integer=True)
-    if label is not None:
-        ax.legend(frameon=False)
-    return ax
+    ax.axhline(floor, color=GREY, linewidth=0.7, linestyle=":")
+
+
+def _name_floor(ax: Axes, floor: float) -> None:
+    """Label the line of rounding."""
+    ax.annotate(
+        "rounding of ℓ",
+        (0.0, floor),
+        xycoords=("axes fraction", "data"),
+        xytext=(3, 3),
+        textcoords="offset points",
+        fontsize="small",
+        color=GREY,
+    )

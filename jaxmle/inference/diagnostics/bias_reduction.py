@@ -28,8 +28,8 @@ from jaxmle.solvers.status import Status
 SHARE_OF_WAY_TO_BOUND = 0.9  # share of the way to a bound that one step may take
 DECREMENT_OF_ADJUSTED_SCORE = 1e-20  # decrement at which the iteration stops: 1e-10 standard errors
 # decrements of 1e-6 and 1e-3 standard errors, as in ``fit``
-GOOD = 5e-13
-FAIR = 5e-7
+DECREMENT_TO_CONVERGE = 5e-13
+DECREMENT_TO_ACCEPT = 5e-7
 
 
 def mean_br(
@@ -137,7 +137,7 @@ def _traced(posed: Posed, max_steps: int) -> Fit:
 # ---------------------------------------------------------------- the iteration
 
 
-class _At(NamedTuple):
+class _AdjustedScore(NamedTuple):
     """The adjusted score equation at one point."""
 
     x: Array  # (p,)
@@ -147,13 +147,15 @@ class _At(NamedTuple):
 
 
 class _State(NamedTuple):
-    at: _At
+    point: _AdjustedScore
     share: Array  # of the full step that is tried next
     steps: Array
     done: Array
 
 
-def _at(loglik: Loglik, layout: Layout, roots: np.ndarray, x: Array, data: Tree) -> _At:
+def _adjusted_score(
+    loglik: Loglik, layout: Layout, roots: np.ndarray, x: Array, data: Tree
+) -> _AdjustedScore:
     information = expected_information(loglik, layout, x, data).information
     root = inverse_root(information, roots)
 
@@ -161,7 +163,7 @@ def _at(loglik: Loglik, layout: Layout, roots: np.ndarray, x: Array, data: Tree)
         return jnp.sum(need_terms(terms_of(loglik, layout.unravel(x), data), "mean_br"))
 
     scaled = root.T @ (jax.grad(terms)(x) + adjustment(loglik, layout, x, data, root))
-    return _At(x, root @ scaled, 0.5 * jnp.sum(scaled**2), information)
+    return _AdjustedScore(x, root @ scaled, 0.5 * jnp.sum(scaled**2), information)
 
 
 def _room(layout: Layout, x: Array, step: Array) -> Array:
@@ -181,21 +183,23 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
     eps = jnp.finfo(x.dtype).eps
 
     def step(state: _State) -> _State:
-        move = state.share * _room(layout, state.at.x, state.at.step) * state.at.step
-        trial = _at(loglik, layout, roots, state.at.x + move, data)
-        better = trial.decrement < state.at.decrement  # False where the trial is not finite
-        at = jax.tree.map(lambda new, old: jnp.where(better, new, old), trial, state.at)
+        move = state.share * _room(layout, state.point.x, state.point.step) * state.point.step
+        trial = _adjusted_score(loglik, layout, roots, state.point.x + move, data)
+        better = trial.decrement < state.point.decrement  # False where the trial is not finite
+        point = jax.tree.map(lambda new, old: jnp.where(better, new, old), trial, state.point)
         share = jnp.where(better, 1.0, state.share / 2)
         # At the floor of rounding the full step no longer improves; elsewhere twenty halvings that
         # do not help are the end.
-        stuck = (share < 1e-6) | (~better & ((at.decrement <= GOOD) | (state.steps == 0)))
+        stuck = (share < 1e-6) | (
+            ~better & ((point.decrement <= DECREMENT_TO_CONVERGE) | (state.steps == 0))
+        )
         return _State(
-            at, share, state.steps + 1, stuck | (at.decrement <= DECREMENT_OF_ADJUSTED_SCORE)
+            point, share, state.steps + 1, stuck | (point.decrement <= DECREMENT_OF_ADJUSTED_SCORE)
         )
 
     # The start is the first trial, a step of length zero from nowhere: so the equation is compiled
     # once.
-    nowhere = _At(
+    nowhere = _AdjustedScore(
         x,
         jnp.zeros_like(x),
         jnp.asarray(jnp.inf, x.dtype),
@@ -204,27 +208,37 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
     begin = _State(nowhere, jnp.ones((), x.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
     end = jax.lax.while_loop(lambda state: ~state.done & (state.steps <= max_steps), step, begin)
     end = end._replace(steps=end.steps - 1)
-    fair = FAIR if eps > 1e-10 else GOOD
+    return _record(loglik, chart, roots, end, _status(end, float(eps)), data)
+
+
+def _status(end: _State, eps: float) -> Array:
+    """The verdict on the last state of the iteration."""
+    fair = DECREMENT_TO_ACCEPT if eps > 1e-10 else DECREMENT_TO_CONVERGE
     status = jnp.where(
-        end.at.decrement <= fair,
+        end.point.decrement <= fair,
         int(Status.CONVERGED),
-        jnp.where(end.at.decrement <= FAIR, int(Status.IMPRECISE), int(Status.MAX_STEPS)),
+        jnp.where(
+            end.point.decrement <= DECREMENT_TO_ACCEPT, int(Status.IMPRECISE), int(Status.MAX_STEPS)
+        ),
     )
-    status = jnp.where((end.share < 1e-6) & (end.at.decrement > FAIR), int(Status.STALLED), status)
-    status = jnp.where(jnp.isfinite(end.at.decrement), status, int(Status.NONFINITE))
-    return _record(loglik, chart, roots, end, status, data)
+    status = jnp.where(
+        (end.share < 1e-6) & (end.point.decrement > DECREMENT_TO_ACCEPT),
+        int(Status.STALLED),
+        status,
+    )
+    return jnp.where(jnp.isfinite(end.point.decrement), status, int(Status.NONFINITE))
 
 
 def _record(
     loglik: Loglik, chart: Chart, roots: np.ndarray, end: _State, status: Array, data: Tree
 ) -> Fit:
-    """The ``Fit`` of a root: as of a maximum, but for the mode and the equation whose decrement
-    is told.
+    """The ``Fit`` of a root: like that of a maximum, except for the mode and for the decrement,
+    which is that of the adjusted score.
     """
     layout = chart.layout
-    x = end.at.x
-    at = sums(loglik, layout, x, data)
-    root = inverse_root(end.at.information, roots)
+    x = end.point.x
+    unadjusted = sums(loglik, layout, x, data)
+    root = inverse_root(end.point.information, roots)
     known = (status == Status.CONVERGED) | (status == Status.IMPRECISE)
     failed = status == Status.NONFINITE
     follow = np.maximum(roots, 0)
@@ -237,13 +251,13 @@ def _record(
         params=layout.unravel(estimate),
         stderr=layout.unravel_entries(jnp.sqrt(jnp.diagonal(vcov))),
         vcov=vcov,
-        hessian=at.hessian * hollow,
-        loglik=at.value * hollow,
-        score=at.score * hollow,
-        decrement=end.at.decrement,
+        hessian=unadjusted.hessian * hollow,
+        loglik=unadjusted.value * hollow,
+        score=unadjusted.score * hollow,
+        decrement=end.point.decrement,
         n=jnp.asarray(n, x.dtype),
         status=status.astype(jnp.int32),
-        witness=_witness(chart, end.at.information, full, end.at.decrement),
+        witness=_witness(chart, end.point.information, full, end.point.decrement),
         steps=end.steps,
         data_id=jnp.zeros(2, jnp.uint32),
         response_id=jnp.zeros(2, jnp.uint32),
@@ -258,9 +272,7 @@ def _record(
 
 
 def _witness(chart: Chart, information: Array, vcov: Array, decrement: Array) -> Witness:
-    """What the record of a root can show: how far it is from the root, and the curvature of the
-    information there.
-    """
+    """The witness of a root: its distance from the root, and the curvature of the information."""
     block = information[np.ix_(chart.moving, chart.moving)]
     scale = jnp.sqrt(jnp.abs(jnp.diagonal(block)))
     p = chart.layout.p

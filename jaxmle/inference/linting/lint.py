@@ -1,5 +1,5 @@
-"""``lint``: the usual mistakes in a log-likelihood, looked for one by one and told in a sentence
-each, with the remedy.
+"""``lint``: look for the usual mistakes in a log-likelihood one by one, and say each in a sentence,
+with the remedy.
 
 Everything is seen from outside: the likelihood is evaluated near the start, on rows that are
 permuted, replaced or doubled, on other values of its response, and on data from its own simulator.
@@ -22,7 +22,7 @@ from jaxmle.fitting.options import Options, read
 from jaxmle.inference.linting.derivatives import check_derivatives, check_parameters
 from jaxmle.inference.linting.normalisation import check_normalised
 from jaxmle.inference.linting.probe import (
-    Member,
+    MemberInputs,
     Probe,
     law_of,
     prepare,
@@ -44,7 +44,7 @@ from jaxmle.runtime.keys import typed_key
 
 # level of the test of mean scores on fresh data; after its first level, one sound likelihood in a
 # million fails both
-CONFIRM = 1e-2
+LEVEL_TO_CONFIRM_SCORE_TEST = 1e-2
 
 
 def lint(
@@ -127,19 +127,22 @@ def lint(
 
 
 def _findings(probe: Probe) -> list[Finding]:
-    found = [check_shape(probe)]
-    if found[0].passed is False:
-        return _filled(found, "not checked: the shape comes first")
+    findings = [check_shape(probe)]
+    if findings[0].passed is False:
+        return _filled(findings, "not checked: the shape comes first")
     probe = with_points(probe)
-    found.append(check_finite(probe))
-    if found[1].evidence.get("at") == "the start":
-        return _filled(found, "not checked: the log-likelihood must first be finite at the start")
+    findings.append(check_finite(probe))
+    if findings[1].evidence.get("at") == "the start":
+        return _filled(
+            findings, "not checked: the log-likelihood must first be finite at the start"
+        )
     total = _over_members(probe, check_sum)
     draws = simulate(probe) if probe.sample is not None and not probe.trouble else None
     scores = check_scores(probe, draws)
     if (
         scores.passed is False
-        and check_scores(probe, simulate(probe, 1)).evidence.get("p", 0.0) > CONFIRM
+        and check_scores(probe, simulate(probe, 1)).evidence.get("p", 0.0)
+        > LEVEL_TO_CONFIRM_SCORE_TEST
     ):
         scores = replace(
             scores,
@@ -148,7 +151,7 @@ def _findings(probe: Probe) -> list[Finding]:
         )
     rows = _over_members(probe, check_rows)
     mass = check_normalised(probe, total, rows, scores)
-    found += [
+    findings += [
         *(total, rows, check_derivatives(probe), scores, mass),
         *(
             check_support(probe, draws, mass),
@@ -157,33 +160,33 @@ def _findings(probe: Probe) -> list[Finding]:
             check_precision(probe),
         ),
     ]
-    return _filled(found, "not checked")
+    return _filled(findings, "not checked")
 
 
-def _filled(found: list[Finding], reason: str) -> list[Finding]:
-    """One finding for every check, in order."""
-    known = {finding.check: finding for finding in found}
+def _filled(findings: list[Finding], reason: str) -> list[Finding]:
+    """One finding for every check, in order; ``reason`` for those that were not made."""
+    known = {finding.check: finding for finding in findings}
     return [known.get(check, Finding(check, None, reason)) for check in CHECKS]
 
 
-def _over_members(probe: Probe, check: Callable[[Probe, Member], Finding]) -> Finding:
+def _over_members(probe: Probe, check: Callable[[Probe, MemberInputs], Finding]) -> Finding:
     """The finding of the member in which most is wrong."""
-    found = [check(probe, member) for member in probe.members]
+    findings = [check(probe, member) for member in probe.members]
     worst = min(
-        range(len(found)),
+        range(len(findings)),
         key=lambda k: (
-            found[k].passed is not False,
-            found[k].passed is not None,
-            not found[k].note,
+            findings[k].passed is not False,
+            findings[k].passed is not None,
+            not findings[k].note,
         ),
     )
-    told = found[worst]
+    finding = findings[worst]
     return (
-        told
-        if len(found) == 1
+        finding
+        if len(findings) == 1
         else replace(
-            told,
-            sentence=f"member {worst}: {told.sentence}",
-            evidence=told.evidence | {"member": worst},
+            finding,
+            sentence=f"member {worst}: {finding.sentence}",
+            evidence=finding.evidence | {"member": worst},
         )
     )

@@ -14,7 +14,7 @@ import numpy as np
 from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.inference.again import check_fit, tangent
-from jaxmle.inference.refit import REGULAR, Refit, chunks, failures, known, refit_of
+from jaxmle.inference.refit import REGULAR_STATUSES, Refit, chunks, failures, known, refit_of
 from jaxmle.inference.resampling.intervals import skewness_of
 from jaxmle.inference.target import target_of
 from jaxmle.likelihood.combinators import Weights
@@ -63,7 +63,7 @@ class Jackknife:
 
     @property
     def units(self) -> float:
-        """N, how many units there are."""
+        """The number N of units."""
         return float(self.times.sum())
 
     @property
@@ -97,7 +97,7 @@ class Jackknife:
             variance = (
                 self.times @ (self.deleted - self._mean()) ** 2 * (self.units - 1) / self.units
             )
-        return _honest(np.sqrt(variance), self.deleted)
+        return _stderr_of(np.sqrt(variance), self.deleted)
 
     @property
     def bias(self) -> Tree:
@@ -111,7 +111,7 @@ class Jackknife:
 
     @property
     def acceleration(self) -> np.ndarray:
-        """a of a BCa interval, (q,): Σu³/6(Σu²)^1.5."""
+        """The acceleration a of a BCa interval, (q,): Σu³/6(Σu²)^1.5."""
         return skewness_of(self.influence, self.times)
 
     def __repr__(self) -> str:
@@ -157,7 +157,7 @@ class InfinitesimalJackknife:
     @property
     def se(self) -> np.ndarray:
         """Standard errors, (q,)."""
-        return _honest(np.sqrt(np.diagonal(self.vcov)), self.influence)
+        return _stderr_of(np.sqrt(np.diagonal(self.vcov)), self.influence)
 
     @property
     def stderr(self) -> Tree:
@@ -166,7 +166,7 @@ class InfinitesimalJackknife:
 
     @property
     def acceleration(self) -> np.ndarray:
-        """a of a BCa interval, (q,): Σu³/6(Σu²)^1.5."""
+        """The acceleration a of a BCa interval, (q,): Σu³/6(Σu²)^1.5."""
         return skewness_of(self.influence, self.times)
 
     def __repr__(self) -> str:
@@ -182,7 +182,7 @@ def _units(clustered: bool) -> str:
 
 
 def _table(names: tuple[str, ...], columns: dict[str, np.ndarray]) -> str:
-    """One row a name, one column of numbers a heading."""
+    """A table with a row for each name and a column for each heading."""
     rows = [
         [name, *(number(float(value)) for value in values)]
         for name, *values in zip(names, *columns.values(), strict=True)
@@ -190,9 +190,9 @@ def _table(names: tuple[str, ...], columns: dict[str, np.ndarray]) -> str:
     return listing(["", *columns], rows)
 
 
-def _honest(se: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """inf where a value is infinite; NaN where one is undefined, or where none differs: such an
-    entry is held fixed.
+def _stderr_of(se: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Standard errors that are inf where a value is infinite, and NaN where one is undefined or
+    where none differs, as of an entry that is held fixed.
     """
     infinite = np.any(np.isinf(values), axis=0)
     same = np.all(values == values[:1], axis=0)
@@ -303,9 +303,9 @@ class Units(NamedTuple):
 
         Numbers beyond the last unit stand for it again.
         """
-        gone = self.code[None, :] == np.minimum(index, len(self.times) - 1)[:, None]
+        deleted_rows = self.code[None, :] == np.minimum(index, len(self.times) - 1)[:, None]
         return np.where(
-            gone,
+            deleted_rows,
             0.0 if self.clustered or self.weighting == "sampling" else self.weight - 1,
             self.weight,
         )
@@ -396,7 +396,7 @@ def infinitesimal_jackknife(
             target.outcome,
         )
 
-    if fit.verdict not in REGULAR:
+    if fit.verdict not in REGULAR_STATUSES:
         return record(np.full((len(units.times), len(target.names)), np.nan))
     rows = target.through(
         np.asarray(scores(loglik)(fit.params, refit.data)) @ inverse_information(loglik, fit), fit
