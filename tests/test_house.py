@@ -100,23 +100,6 @@ def test_no_constant_has_two_meanings():
     assert not {name: values for name, values in meanings.items() if len(values) > 1}
 
 
-@BY_FILE
-def test_no_guard_vanishes_under_python_o(path):
-    """``python -O`` takes assertions out."""
-    assert not [node.lineno for node in ast.walk(tree(path)) if isinstance(node, ast.Assert)]
-
-
-@BY_FILE
-def test_a_broad_except_says_beside_it_why(path):
-    lines = source(path).splitlines()
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.ExceptHandler):
-            names = "" if node.type is None else ast.unparse(node.type)
-            if names in ("", "Exception", "BaseException"):
-                span = lines[node.lineno - 1 : node.body[0].lineno]
-                assert any("#" in line for line in span), f"{path.name}:{node.lineno}"
-
-
 # Rooms whose identifiers are words of the field already; a room is added when it has been read.
 ROOMS_READ = (
     *("data", "inference", "mixtures", "models", "plots"),
@@ -182,6 +165,23 @@ def test_most_bodies_have_at_most_40_lines():
     ]
     long = [node.name for node in functions if body_lines(node) > 40]
     assert len(long) <= 0.01 * len(functions), long
+
+
+@BY_FILE
+def test_no_guard_vanishes_under_python_o(path):
+    """``python -O`` takes assertions out."""
+    assert not [node.lineno for node in ast.walk(tree(path)) if isinstance(node, ast.Assert)]
+
+
+@BY_FILE
+def test_a_broad_except_says_beside_it_why(path):
+    lines = source(path).splitlines()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ExceptHandler):
+            names = "" if node.type is None else ast.unparse(node.type)
+            if names in ("", "Exception", "BaseException"):
+                span = lines[node.lineno - 1 : node.body[0].lineno]
+                assert any("#" in line for line in span), f"{path.name}:{node.lineno}"
 
 
 def public_objects():

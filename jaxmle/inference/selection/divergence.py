@@ -168,16 +168,16 @@ def kl_divergence(
 
 def _numbers(data: Tree) -> Tree:
     """Data as arrays of numbers, a list of them as one array."""
-    expected = "p is a family and its parameters, or data of numbers, such as an array (n,)"
+    wanted = "p is a family and its parameters, or data of numbers, such as an array (n,)"
     try:
         data = np.asarray(data) if isinstance(data, list) else jax.tree.map(np.asarray, data)
     except ValueError:
-        raise TypeError(f"{expected}; got lists of unequal lengths") from None
+        raise TypeError(f"{wanted}; got lists of unequal lengths") from None
     leaves = jax.tree.leaves(data, is_leaf=lambda leaf: leaf is None)
     for leaf in leaves or [None]:
         if leaf is None or leaf.dtype.kind not in "fiub":
             kind = "nothing" if leaf is None else f"dtype {leaf.dtype}"
-            raise TypeError(f"{expected}; got {kind}")
+            raise TypeError(f"{wanted}; got {kind}")
     return data
 
 

@@ -57,8 +57,13 @@ def is_pair(p: Any) -> bool:
     return isinstance(p, tuple) and len(p) == 2 and callable(p[0])
 
 
-def distribution_of(p: Any, what: str) -> Distribution:
+def check_host() -> None:
+    """Refuse a trace, and say what to do under one."""
     host_only("information", "; there, average family.log_prob over family.sample")
+
+
+def distribution_of(p: Any, what: str) -> Distribution:
+    check_host()
     if not is_pair(p) or not isinstance(p[0], Family):
         raise TypeError(
             f"{what} is a family and its parameters, such as (jaxmle.families.normal, {{'loc': "
