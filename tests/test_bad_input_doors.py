@@ -131,6 +131,8 @@ DOORS = {
     "weights_masked": (T, ["mask"], lambda: jm.frequency(MASKED)),
     "weights_none": (T, ["weights", "None"], lambda: jm.sampling(None)),
     "weights_of_weights": (T, ["weights", "Weights"], lambda: jm.sampling(FOUR)),
+    "weights_of_a_word": (T, ["weights", "'ab'"], lambda: jm.frequency("ab")),
+    "weights_of_words": (T, ["weights", "dtype"], lambda: jm.sampling(["a", "b"])),
     "weights_dict": (T, ["weights", "dict"], lambda: jm.frequency({"w": 1})),
     "weights_infinite": (V, ["weights", "finite", "row 1"], lambda: fitted(weights=jm.sampling([1, np.inf, 1, 1, 1, 1]))),
     "weights_complex": (T, ["weights", "numbers"], lambda: fitted(weights=jm.sampling(np.ones(N) + 0j))),

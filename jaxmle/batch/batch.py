@@ -17,10 +17,15 @@ from jaxmle.batch.programs import Members
 from jaxmle.batch.scheduler import MIN_ROWS_FOR_FLOAT32_START, Scheduler
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.fitting.passes import Problem, check_terms, problem_of
-from jaxmle.fitting.signals import with_signals
+from jaxmle.fitting.signals import with_rules, with_signals
+from jaxmle.likelihood.discovery.derivative_rules import check_rules
 from jaxmle.likelihood.discovery.linear_predictors import declared
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
-from jaxmle.likelihood.discovery.row_independence import check_blocks, check_rows_apart
+from jaxmle.likelihood.discovery.row_independence import (
+    check_blocks,
+    check_rows_apart,
+    points_beside,
+)
 from jaxmle.likelihood.discovery.self_check import road_of, verified
 from jaxmle.likelihood.information.covariance import Kind
 from jaxmle.likelihood.information.hac import check_bandwidth
@@ -157,12 +162,15 @@ def fit_members(
         _check_largest(problem, inputs, largest, check_rows)
         inputs, road = _with_structure(inputs, largest, options.block_rows)
         problem = replace(problem, loglik=inputs.loglik)
+        points = points_beside(largest.loglik, inputs.layout, largest.base)
+        rules = check_rules(largest.loglik, inputs.layout, points, largest.data)
         with store:
             scheduler = Scheduler(problem, inputs, block, devices, options.progress, store)
             fits = scheduler.fits()
             fits = replace(fits, road=", ".join([road, *scheduler.starts]))
             if term_shape(largest.loglik, inputs.layout, largest.base, largest.data):
                 fits = scheduler.with_cones(fits)
+        fits = with_rules(fits, problem.loglik, rules)
         if not check_rows:
             return fits
         fits = with_response_ids(fits, loglik, inputs.source, inputs.dtype)

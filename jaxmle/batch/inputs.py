@@ -23,11 +23,12 @@ from jaxmle.batch.start_values import (
 )
 from jaxmle.batch.table import grouped, ragged
 from jaxmle.fitting.options import Options, constraints_of
-from jaxmle.likelihood.checks import check_coding, check_fixed, check_start, host_params
+from jaxmle.likelihood.checks import check_coding, check_fixed, check_start, host_params, in_row
 from jaxmle.likelihood.combinators import Weight, Weights, weight
 from jaxmle.likelihood.contract import as_tree, leaf_of
+from jaxmle.likelihood.discovery.indices import Members, check_indices
+from jaxmle.likelihood.discovery.ready_calls import calls_in, check_calls, check_stacked_calls
 from jaxmle.likelihood.histogram import counts_of, distinct
-from jaxmle.likelihood.indices import Members, check_indices
 from jaxmle.likelihood.structure import parts_of, substituted
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.runtime.compile import precision
@@ -113,6 +114,8 @@ def read_batch(
         data = data_of(source, largest_of(source))
         unpadded = obstacle_to_padding(tree, layout, start, data, source.sizes)
         source = replace(source, padded=not unpadded)
+        with precision(dtype):
+            _check_ragged_calls(tree, layout, start, source)
     kind = None if weights is None else weights.kind
     weighted = tree if kind is None else weight(tree, Weights(np.zeros(0, dtype), kind))
     counts = _distinct(tree, source)
@@ -158,7 +161,28 @@ def _check_indices(
     same_length = len(np.unique(source.sizes, axis=0)) == 1
     members = Members(leaves, row_axes, place, data_at, same_length)
     first = data_of(source, largest_of(source))
+    if isinstance(source, Stacked):
+        shared = jax.tree.unflatten(jax.tree.structure(first), flags)
+        check_stacked_calls(loglik, layout, base, first, source.rows[0], shared)
     check_indices(loglik, layout, base, first, members)
+
+
+def _check_ragged_calls(loglik: Loglik, layout: Layout, base: np.ndarray, source: Ragged) -> None:
+    """Ready models that the likelihood calls read the coding of each member: of all their rows
+    together where rows are kept apart.
+    """
+    if source.padded and len(set(source.part)) == 1:
+        check_calls(loglik, layout, base, source.rows[0], partial(source.place, 0))
+        return
+    if calls_in(loglik, layout, base, data_of(source, 0)) is None:
+        return
+    for member in range(len(source.sizes)):
+        place = partial(_in_member, member)
+        check_calls(loglik, layout, base, data_of(source, member), place)
+
+
+def _in_member(member: int, index: tuple[int, ...]) -> str:
+    return f"{in_row(index)} of member {member}"
 
 
 def _refuse_inner_weights(loglik: Loglik) -> None:

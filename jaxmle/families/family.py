@@ -21,6 +21,7 @@ from jaxmle._types import Array, Tree
 from jaxmle.families.coding import Ends, check_values, in_row
 from jaxmle.families.moments import finite_start
 from jaxmle.parameters.constraints import Constraint
+from jaxmle.runtime.calls import marked
 from jaxmle.runtime.jax_state import as_numpy, exact, precision, tracing
 
 Params = dict[str, Any]
@@ -120,7 +121,7 @@ class Family:
         """
         if not tracing():
             self.check_data(data)
-        y, known = self.parts(data)
+        y, known = self.parts(marked(self.check_data, data))
         return self.log_prob({**params, **known}, y)
 
     def start(self, data: Tree) -> Params:

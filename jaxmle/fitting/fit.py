@@ -32,15 +32,17 @@ from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.options import MAX_STEPS, Options, Posed, read
 from jaxmle.fitting.passes import Passes, Problem, check_terms, complete, problem_of, search
 from jaxmle.fitting.separation import wants_cone, with_recession_cone
-from jaxmle.fitting.signals import with_signals
+from jaxmle.fitting.signals import with_rules, with_signals
 from jaxmle.fitting.user_scale import Reach
 from jaxmle.fitting.verdict import Verdict
+from jaxmle.likelihood.discovery.derivative_rules import check_rules
+from jaxmle.likelihood.discovery.indices import check_indices
 from jaxmle.likelihood.discovery.linear_predictors import declared
+from jaxmle.likelihood.discovery.ready_calls import check_calls
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
 from jaxmle.likelihood.discovery.row_independence import check_blocks, check_weighted
 from jaxmle.likelihood.discovery.self_check import HEAD_START, road_of, verified
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
-from jaxmle.likelihood.indices import check_indices
 from jaxmle.likelihood.information.covariance import Kind, cluster_codes
 from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.recession import is_exact, ways
@@ -152,13 +154,20 @@ def fit_on_host(posed: Posed, options: Options) -> Fit:
         problem = _with_structure(problem, base, posed)
         passes = Passes.on_host(problem, base, posed.data, codes)
         verdict, reached, steps_before, head = _search(passes, options.progress)
+        # where a climb with a wrong Hessian ends, nothing may be finite
+        points = [verdict.point.aux.x, base][: 2 - (verdict.status == Status.CONVERGED)]
+        rules = check_rules(problem.loglik, problem.layout, points, passes.device_data)
+        if rules.hessian:  # the climb used a wrong one
+            passes = passes.on(posed.data)
+            verdict, reached, steps_before, head = _search(passes, options.progress)
         data_id = identity(posed.loglik, posed.data, posed.dtype)
         n = _number_of_observations(passes, posed)
         fitted = complete(passes, verdict, reached, verdict.point, n, data_id, steps_before)
         road = road_of(posed.loglik, problem.loglik)
         fitted = replace(fitted, road=", ".join([road, *head]))
         if fitted.verdict == Status.UNIDENTIFIED and posed.rows is not None:
-            return traced_to(fitted, passes, verdict.point.z)
+            fitted = traced_to(fitted, passes, verdict.point.z)
+        fitted = with_rules(fitted, problem.loglik, rules)
         if fitted.verdict == Status.SEPARATED:
             return _with_cone(fitted, passes, posed.rows)
         return fitted
@@ -167,6 +176,7 @@ def fit_on_host(posed: Posed, options: Options) -> Fit:
 def _check_rows(problem: Problem, base: Array, data: Data) -> None:
     """What the values of the data, or the program of the likelihood, show to be wrong."""
     check_weighted(problem.loglik, problem.layout, base, data)
+    check_calls(problem.loglik, problem.layout, base, data)
     check_indices(problem.loglik, problem.layout, base, data)
     check_terms(problem, base, data)
     if problem.block_rows is not None:

@@ -29,13 +29,15 @@ from jaxmle.fitting.user_scale import Reach
 from jaxmle.fitting.verdict import Verdict
 from jaxmle.likelihood.derivatives import (
     DIFFERENCES,
+    FORWARD_OVER_REVERSE,
     REVERSE_OVER_REVERSE,
     Differentiation,
     first_that_exists,
     gradient,
-    no_mode,
     without_derivative,
 )
+from jaxmle.likelihood.discovery.derivative_rules import compared, error_of_hessian, written_rules
+from jaxmle.likelihood.discovery.row_independence import check_traced
 from jaxmle.likelihood.discovery.self_check import road_of
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.likelihood.information.hac import check_bandwidth
@@ -43,9 +45,11 @@ from jaxmle.likelihood.structure import count, term_shape
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import cached_under_trace
 from jaxmle.runtime.jax_state import without_alarms
+from jaxmle.runtime.modes import no_mode
 from jaxmle.solvers.first_order import approach
 from jaxmle.solvers.methods import LBFGS, Optax
-from jaxmle.solvers.trust_region import maximise
+from jaxmle.solvers.status import Status
+from jaxmle.solvers.trust_region import Point, maximise
 
 
 def fit_under_trace(posed: Posed, options: Options) -> Fit:
@@ -54,6 +58,8 @@ def fit_under_trace(posed: Posed, options: Options) -> Fit:
     clusters = options.clusters
     codes = () if clusters is None else cluster_codes(clusters, posed.rows)
     problem = problem_of(posed.loglik, posed.chart, options)
+    base = posed.base
+    check_traced(posed.loglik, posed.layout, base, posed.data, options.block_rows)
     bare = problem.bare
 
     def make(loglik: Loglik) -> Callable[..., Fit]:
@@ -63,7 +69,7 @@ def fit_under_trace(posed: Posed, options: Options) -> Fit:
     key = ("fit", problem.chart, problem.solver, problem.kind, *limits)
     program = cached_under_trace(posed.loglik, key, make)
     with without_alarms():
-        fitted = in_shard(program, posed.base, posed.data, codes)
+        fitted = in_shard(program, base, posed.data, codes)
     return replace(fitted, road=road_of(posed.loglik, posed.loglik))
 
 
@@ -92,11 +98,41 @@ def _traced_climb(
 ) -> Fit:
     objective = objective_of(problem, base, data)
     z, verdict, reached, steps = solve(problem, objective, base, problem.chart.to_free(base))
+    verdict, point = _doubted(problem, verdict, objective(z), base, data)
     terms = partial(term_count, problem, base, data)
     n = jnp.asarray(count(problem.loglik, data, terms), base.dtype)
     passes = Passes.traced(problem, base, data, codes)
     no_id = jnp.zeros(2, jnp.uint32)
-    return complete(passes, verdict, reached, objective(z), n, no_id, steps)
+    return complete(passes, verdict, reached, point, n, no_id, steps)
+
+
+def _doubted(
+    problem: Problem, verdict: Verdict, point: Point, base: Array, data: Data
+) -> tuple[Verdict, Point]:
+    """The point with the error of a Hessian that a user's rule of differentiation gets wrong.
+
+    A trace cannot take another road by what it finds. So the standard errors say how far off they
+    are, which makes CONVERGED IMPRECISE, and what a climb with a wrong Hessian tells of the shape
+    of the likelihood is not believed: it is STALLED.
+    """
+    differentiation = point.aux.hessian_by
+    if differentiation is not None and differentiation.error is not None:
+        return verdict, point
+    loglik, rows, *places = jax.lax.stop_gradient((problem.loglik, data, base, point.aux.x))
+    if not written_rules(loglik, problem.layout, base, rows):
+        return verdict, point
+
+    def off_at(x: Array) -> Array:
+        off = compared(loglik, problem.layout, x, rows).hessian
+        return jnp.where(jnp.all(jnp.isfinite(off)), off, 0.0)
+
+    off = jax.lax.map(off_at, jnp.stack(places))
+    error = error_of_hessian(off[1], jax.lax.stop_gradient(point.aux.hessian))
+    method = FORWARD_OVER_REVERSE if differentiation is None else differentiation.method
+    believed = (verdict.status == Status.CONVERGED) | ~jnp.any(off > 0)
+    return verdict._replace(
+        status=jnp.where(believed, verdict.status, int(Status.STALLED))
+    ), point._replace(aux=point.aux._replace(hessian_by=Differentiation(method, error)))
 
 
 def _search(

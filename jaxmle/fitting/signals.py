@@ -20,16 +20,28 @@ import numpy as np
 from jaxmle._types import Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, terms_of
+from jaxmle.likelihood.discovery.derivative_rules import Verdict
 from jaxmle.likelihood.priors import NormalPrior, Ridge
 from jaxmle.likelihood.regression import Linear, Regression
 from jaxmle.likelihood.structure import core_of, term_shape
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import precision, remembered
+from jaxmle.runtime.compile import is_contradicted, precision, remembered
 from jaxmle.runtime.opaque import Opaque
-from jaxmle.solvers.status import CONCAVE_FLAG, MEAN, MEAN_OF_ROWS
+from jaxmle.solvers.status import (
+    CONCAVE_FLAG,
+    HESSIAN_CONTRADICTED,
+    MEAN,
+    MEAN_OF_ROWS,
+    SCORE_CONTRADICTED,
+    SCORE_IS_NO_DERIVATIVE,
+)
 
 MIN_TERMS_OF_A_MEAN = 8  # of a closed-over array: /2 and /4 are what formulas divide by
+
+
+class DerivativeRuleWarning(UserWarning):
+    """A rule of differentiation in the likelihood is not the derivative of its values."""
 
 
 class MeanLikelihoodWarning(UserWarning):
@@ -52,8 +64,22 @@ def with_signals(fit: Fit, user_loglik: Any, tree: Any, data: Tree) -> Fit:
             MEAN_OF_ROWS[0].upper() + MEAN_OF_ROWS[1:], MeanLikelihoodWarning, stacklevel=4
         )
     code = CONCAVE_FLAG * has_one_maximum(user_loglik) + MEAN * is_mean_of_rows
-    if not code:
-        return fit
+    return _marked(fit, code) if code else fit
+
+
+def with_rules(fit: Fit, loglik: Any, rules: Verdict) -> Fit:
+    """A fit marked with what is known of the rules of differentiation in its likelihood; warns of
+    one that is no derivative.
+    """
+    code = HESSIAN_CONTRADICTED * is_contradicted(loglik) + SCORE_CONTRADICTED * rules.score
+    if rules.score:
+        sentence = f"{', '.join(rules.names)}: {SCORE_IS_NO_DERIVATIVE}"
+        warnings.warn(sentence, DerivativeRuleWarning, stacklevel=5)
+    return _marked(fit, code) if code else fit
+
+
+def _marked(fit: Fit, code: int) -> Fit:
+    """The fit with more of what the certificate of a converged one says."""
     old = fit.witness.certificate
     added = np.where(fit.converged, old | code, old).astype(np.int32)[()]
     return replace(fit, witness=replace(fit.witness, certificate=added))

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from jaxmle._types import Loglik, Tree
 from jaxmle.likelihood.contract import terms_of
@@ -95,6 +96,8 @@ def called(equation: Any) -> Any:
         return None
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         inner = equation.params.get(name)
+        if hasattr(inner, "eqns") and not hasattr(inner, "consts") and not inner.constvars:
+            inner = ClosedJaxpr(inner, ())  # of ``checkpoint``, and in jax 0.12 of a custom rule
         if hasattr(inner, "consts") and len(inner.jaxpr.invars) == len(equation.invars):
             return inner
     return None

@@ -86,11 +86,16 @@ def _weight_values(w: Any) -> Any:
             "weights are a masked array, whose mask would be lost; drop the masked rows "
             "everywhere, or give them the weight 0"
         )
-    if w is None or isinstance(w, Weights | dict | set):
+    is_array = hasattr(w, "__array__") or isinstance(w, list | tuple | int | float | jax.Array)
+    if not is_array or isinstance(w, Weights):
         raise TypeError(f"weights are numbers, one for each row; got {shown(w)}")
     is_list = isinstance(w, list | tuple) and not any(np.ndim(value) for value in w)
     is_column = hasattr(w, "__array__") and not isinstance(w, np.ndarray | np.generic | jax.Array)
-    return np.asarray(w) if is_list or is_column else w
+    values = np.asarray(w) if is_list or is_column else w
+    kind = getattr(getattr(values, "dtype", None), "kind", "f")
+    if kind not in "fiubV":  # V: the small floats of machine learning
+        raise TypeError(f"weights must be numbers, one for each row; got dtype {values.dtype}")
+    return values
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik", "weights"], meta_fields=[])

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array
+from jaxmle.runtime.modes import no_mode
 
 Function = Callable[..., Any]
 
@@ -76,11 +77,6 @@ class SecondOrder(NamedTuple):
     gradient: Array  # (p,)
     hessian: Array  # (p, p)
     hessian_by: Differentiation | None  # None: forward over reverse
-
-
-def no_mode(what: str) -> NotImplementedError:
-    """The error by which ``first_that_exists`` goes on to the next road."""
-    return NotImplementedError(f"differentiation rule for {what} not implemented")
 
 
 def lacks_mode(error: BaseException) -> bool:

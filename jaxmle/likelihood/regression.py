@@ -20,6 +20,7 @@ from jaxmle.likelihood.contract import data_length, leaf_of
 from jaxmle.likelihood.response import Enumeration, Exact, Law, Simulation
 from jaxmle.parameters.arguments import check_flag, check_function, shown
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.calls import marked
 from jaxmle.runtime.cse import once
 from jaxmle.runtime.opaque import LikelihoodTree
 
@@ -131,6 +132,7 @@ class Regression(LikelihoodTree):
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         data_length(data)
+        data = marked(getattr(self.density, "check_data", None), data)
         shapes, values = self._values(params, data)
         return self._terms(self._parted(shapes, values), data)
 

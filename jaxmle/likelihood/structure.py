@@ -167,5 +167,10 @@ def term_shape(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[i
 
     if tracing():
         return find(loglik)
+    return remembered(loglik, ("term shape", layout, *shapes_of(data)), find)
+
+
+def shapes_of(data: Tree) -> tuple[Any, ...]:
+    """What a program knows of its data: their tree, shapes and types, hashable."""
     shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in jax.tree.leaves(data))
-    return remembered(loglik, ("term shape", layout, jax.tree.structure(data), shapes), find)
+    return jax.tree.structure(data), shapes

@@ -8,7 +8,17 @@ import numpy as np
 
 from jaxmle.likelihood.derivatives import DIFFERENCES, FORWARD_OVER_REVERSE
 from jaxmle.record.contents import Record
-from jaxmle.solvers.status import COMPARED, CONCAVE_FLAG, MEAN, MEAN_OF_ROWS, STATUS_MEANING, Status
+from jaxmle.solvers.status import (
+    COMPARED,
+    CONCAVE_FLAG,
+    HESSIAN_CONTRADICTED,
+    MEAN,
+    MEAN_OF_ROWS,
+    SCORE_CONTRADICTED,
+    SCORE_IS_NO_DERIVATIVE,
+    STATUS_MEANING,
+    Status,
+)
 from jaxmle.tables.notes import covariance_note, printed
 
 NOISE = (
@@ -81,9 +91,14 @@ def _second_derivatives(fit: Record) -> str:
     """How second derivatives were taken, a sentence; "" where it was by the usual modes."""
     if fit.hessian_by == FORWARD_OVER_REVERSE:
         return ""
-    sentence = (
-        f" Second derivatives are by {fit.hessian_by}: a part of the likelihood has no other."
+    contradicted = fit.converged and int(fit.witness.certificate) & HESSIAN_CONTRADICTED
+    why = (
+        "those that jax makes of a rule in the likelihood (custom_vjp or custom_jvp) are not the "
+        "derivatives of its score"
+        if contradicted
+        else "a part of the likelihood has no other"
     )
+    sentence = f" Second derivatives are by {fit.hessian_by}: {why}."
     if fit.hessian_by != DIFFERENCES:
         return sentence
     share = np.asarray(fit.witness.stderr_error, float) / np.asarray(fit.se, float)
@@ -131,6 +146,8 @@ def _maximum(certificate: int) -> str:
             "A maximum was found. The likelihood is not known to be concave: multistart tells "
             "whether another is higher."
         )
+    if certificate & SCORE_CONTRADICTED:
+        sentence += f" But {SCORE_IS_NO_DERIVATIVE}"
     return sentence + (f" But {MEAN_OF_ROWS}" if certificate & MEAN else "")
 
 

@@ -37,7 +37,7 @@ from jaxmle.closures.kinds import MEMO
 from jaxmle.closures.watch import Look, look
 from jaxmle.runtime import jax_state
 from jaxmle.runtime.jax_state import tracing as tracing
-from jaxmle.runtime.opaque import functions_of, map_functions
+from jaxmle.runtime.opaque import OnceDifferentiable, Opaque, functions_of, map_functions
 
 CALLBACK_IN_SINGLE_PRECISION = (
     "a pure_callback of the likelihood ran on a thread of jax's own, where float64 is off, and "
@@ -56,6 +56,7 @@ class Memo:
     seen: Look
     copies: dict[Any, Any] = field(default_factory=dict)  # one for each precision
     pieces: dict[Any, Any] = field(default_factory=dict)
+    contradicted: bool = False  # its second derivatives by jax are not those of its score
 
     def holds(self, function: Any) -> bool:
         """Whether the function depends on what it depended on when the copy was made."""
@@ -136,6 +137,30 @@ def _keep(owner: Any, name: str, memo: Memo) -> None:
         pass  # a slotted callable keeps nothing: it is compiled by each procedure
 
 
+def _once_differentiable(node: Any) -> Any:
+    """A likelihood tree whose functions and regressions have first derivatives only."""
+    if isinstance(node, Opaque) or hasattr(node, "density"):
+        return OnceDifferentiable(node)
+    if hasattr(node, "members"):
+        return dataclasses.replace(node, members=tuple(map(_once_differentiable, node.members)))
+    if hasattr(node, "loglik"):
+        return dataclasses.replace(node, loglik=_once_differentiable(node.loglik))
+    return node
+
+
+def contradict(loglik: Any) -> None:
+    """Say that second derivatives by jax are not those of the score: all that is compiled of this
+    likelihood from now on takes differences.
+    """
+    for function in functions_of(loglik):
+        _memo(function).contradicted = True
+
+
+def is_contradicted(loglik: Any) -> bool:
+    """Whether ``contradict`` was called of a function in the likelihood as it is now."""
+    return any(_memo(function).contradicted for function in functions_of(loglik))
+
+
 # ---------------------------------------------------------------- compiled pieces
 
 
@@ -185,7 +210,10 @@ def _piece(
     """The jitted ``make`` of the portable copy, from the first function's memo, and the
     likelihood's leaves.
     """
-    leaves, treedef = jax.tree.flatten(_copied(loglik, functions, memos))
+    copied = _copied(loglik, functions, memos)
+    if any(memo.contradicted for memo in memos):
+        copied = _once_differentiable(copied)
+    leaves, treedef = jax.tree.flatten(copied)
     pieces = memos[0].pieces if memos else {}
     if (key, treedef) not in pieces:
 

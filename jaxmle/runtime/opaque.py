@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
+from jaxmle.runtime.modes import without_second_derivative
 
 
 class LikelihoodTree:
@@ -56,6 +58,19 @@ class Opaque(LikelihoodTree):
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         return self.function(params, data)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["loglik"], meta_fields=[])
+@dataclass(frozen=True)
+class OnceDifferentiable(LikelihoodTree):
+    """A function or a regression whose second derivatives by jax contradict its score (``rules``):
+    it has first ones only, and whoever needs a Hessian takes differences of the score.
+    """
+
+    loglik: Any
+
+    def __call__(self, params: Tree, data: Tree) -> Array:
+        return without_second_derivative(lambda params: self.loglik(params, data))(params)
 
 
 def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:

@@ -91,10 +91,19 @@ def named(status: Any) -> Any:
 
 
 # What the certificate of a CONVERGED fit adds up: the likelihood has one maximum at most; it is a
-# mean over rows; the best of several starts.
+# mean over rows; the best of several starts. Of any fit: jax's second derivatives of a rule in the
+# likelihood contradict the score; the score contradicts the likelihood.
 CONCAVE_FLAG = 1
 MEAN = 2
 COMPARED = 4
+HESSIAN_CONTRADICTED = 8
+SCORE_CONTRADICTED = 16
+
+SCORE_IS_NO_DERIVATIVE = (
+    "a custom_vjp or custom_jvp rule in the likelihood is not the derivative of its values: ℓ "
+    "beside the estimate is not what the score foresees, and estimates and standard errors rest "
+    "on the score. Compare the rule with jax.test_util.check_grads."
+)
 
 MEAN_OF_ROWS = (
     "the log-likelihood is a mean over the rows and not their sum: standard errors are √n times "

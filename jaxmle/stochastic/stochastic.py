@@ -14,7 +14,8 @@ from jaxmle._types import Loglik, Tree
 from jaxmle.fitting.options import Options, read
 from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import as_tree
-from jaxmle.likelihood.indices import check_indices
+from jaxmle.likelihood.discovery.indices import check_indices
+from jaxmle.likelihood.discovery.ready_calls import check_calls
 from jaxmle.likelihood.structure import has, jeffreys_of
 from jaxmle.parameters.arguments import (
     check_choice,
@@ -128,8 +129,9 @@ def fit_stochastic(
     if posed.rows is None:
         raise ValueError("data has no arrays: there are no rows to draw batches of")
     with precision(posed.dtype), np.errstate(all="ignore"), Checkpoint(checkpoint) as store:
-        layout = posed.layout
-        check_indices(posed.loglik, layout, layout.ravel(posed.params), posed.data)
+        x = posed.layout.ravel(posed.params)
+        check_calls(posed.loglik, posed.layout, x, posed.data)
+        check_indices(posed.loglik, posed.layout, x, posed.data)
         run = Run.of(posed, typed_key(key), held_out, optimizer, schedule, batch_size)
         result = run.maximise(posed.params, int(epochs), patience, store, progress)
     if polish is None or result.stopped == "nonfinite":

@@ -228,3 +228,213 @@ def test_a_saved_record_and_a_resumed_batch_keep_how_they_were_differentiated(tm
     )
     assert again.hessian_by == first.hessian_by == "reverse over reverse"
     assert_allclose(again.params["a"], first.params["a"], rtol=0)
+
+
+# ---------------------------------------------------------------- rules that are right once only
+
+
+def held_root(a):
+    """log a, with a rule that takes the root for a number: right once, and its derivative is wrong."""
+
+    @jax.custom_vjp
+    def root(a):
+        return solved(a)
+
+    def forward(a):
+        z = jax.lax.stop_gradient(solved(a))
+        return z, z
+
+    root.defvjp(forward, lambda z, g: (g * jnp.exp(-z),))
+    return root(a)
+
+
+def held_tangent(a):
+    """The same with a forward rule."""
+
+    @jax.custom_jvp
+    def root(a):
+        return solved(a)
+
+    @root.defjvp
+    def rule(primals, tangents):
+        z = jax.lax.stop_gradient(solved(*primals))
+        return z, jnp.exp(-z) * tangents[0]
+
+    return root(a)
+
+
+CHAIN = np.diag(np.full(6, 2.0)) - np.diag(np.ones(5), 1) - np.diag(np.ones(5), -1)
+FORCE = np.linspace(0.5, 2.0, 6)
+
+
+def stiffness(theta):
+    return CHAIN * jnp.exp(theta[0]) + jnp.eye(6) * jnp.exp(theta[1])
+
+
+@jax.custom_vjp
+def displaced(theta):
+    """z of A(θ)z = f, whose rule uses the solution it was given."""
+    return jnp.linalg.solve(stiffness(theta), FORCE)
+
+
+def displaced_forward(theta):
+    z = jax.lax.stop_gradient(displaced(theta))
+    return z, (theta, z)
+
+
+def displaced_backward(held, g):
+    theta, z = held
+    adjoint = jnp.linalg.solve(stiffness(theta), g)
+    return (-jax.vjp(lambda theta: stiffness(theta) @ z, theta)[1](adjoint)[0],)
+
+
+displaced.defvjp(displaced_forward, displaced_backward)
+STEPS = 40
+
+
+def euler(k, y0):
+    """y' = −ky in explicit steps of 1/40: y0(1 − k/40)ⁱ."""
+
+    def step(y, _):
+        return y - k * y / STEPS, y
+
+    return jax.lax.scan(step, y0, None, length=STEPS)[1]
+
+
+@jax.custom_vjp
+def decayed(k, y0):
+    """The path, with a hand-made adjoint over a path that was stored as numbers."""
+    return euler(k, y0)
+
+
+def decayed_forward(k, y0):
+    path = jax.lax.stop_gradient(euler(k, y0))
+    return path, (k, path)
+
+
+def decayed_backward(held, g):
+    k, path = held
+
+    def back(carry, at):
+        adjoint, slope = carry
+        y, g = at
+        return (adjoint * (1 - k / STEPS) + g, slope - adjoint * y / STEPS), None
+
+    zero = (jnp.zeros_like(k), jnp.zeros_like(k))
+    (adjoint, slope), _ = jax.lax.scan(back, zero, (path, g), reverse=True)
+    return slope, adjoint
+
+
+decayed.defvjp(decayed_forward, decayed_backward)
+NOISE = np.random.default_rng(170).normal(size=STEPS)
+DISPLACEMENT = np.linalg.solve(CHAIN * np.exp(0.3) + np.eye(6) * np.exp(-0.5), FORCE)
+SEEN_DISPLACEMENT = DISPLACEMENT + 0.05 * NOISE[:6]
+SEEN_PATH = 2.0 * (1 - 1.5 / STEPS) ** np.arange(STEPS) + 0.05 * NOISE
+
+
+def with_root(root):
+    return lambda p, y: root(jnp.exp(p["a"])) - jnp.exp(p["a"]) * y
+
+
+def with_displacement(displacement):
+    return lambda p, y: -0.5 * ((y - displacement(p["theta"])) / 0.05) ** 2
+
+
+def with_path(path):
+    return lambda p, y: -0.5 * ((y - path(p["k"], p["y0"])) / 0.05) ** 2
+
+
+ONCE_ONLY = {  # the likelihood, the same as a formula, start and data
+    "a fixed point": (with_root(held_root), plain, {"a": 0.0}, Y),
+    "a fixed point by a forward rule": (with_root(held_tangent), plain, {"a": 0.0}, Y),
+    "an implicit linear solution": (
+        with_displacement(displaced),
+        with_displacement(lambda theta: jnp.linalg.solve(stiffness(theta), FORCE)),
+        {"theta": np.zeros(2)},
+        SEEN_DISPLACEMENT,
+    ),
+    "an adjoint over a stored path": (
+        with_path(decayed),
+        with_path(lambda k, y0: y0 * (1 - k / STEPS) ** jnp.arange(STEPS)),
+        {"k": 1.0, "y0": 1.0},
+        SEEN_PATH,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ONCE_ONLY)
+def test_a_rule_that_holds_its_solution_still_gave_converged_with_wrong_standard_errors(case):
+    """The score is right and jax's derivative of it is not: differences of the score are taken."""
+    loglik, formula, start, data = ONCE_ONLY[case]
+    fit = jm.fit(loglik, start, data)
+    truth = jm.fit(formula, start, data)
+    assert fit.converged and fit.hessian_by == "differences of the score"
+    assert "are not the derivatives of its score" in fit.explain()
+    assert_allclose(fit.x, truth.x, atol=1e-8 * truth.se.min())  # two climbs end within √(2δ)
+    assert np.all(np.abs(fit.se - truth.se) <= 1e-9 * truth.se + fit.witness.stderr_error)
+    assert truth.hessian_by == "forward over reverse" and "derivatives" not in truth.explain()
+
+
+@pytest.mark.parametrize("case", ONCE_ONLY)
+def test_what_is_asked_of_such_a_rule_first_is_right_too(case):
+    loglik, formula, start, data = ONCE_ONLY[case]
+    fresh = lambda p, d: loglik(p, d)  # noqa: E731  nothing is known of it yet
+    assert_allclose(jm.hessian(fresh)(start, data), jm.hessian(formula)(start, data), rtol=1e-8)
+    batch = np.stack([data, data[::-1]]) if case.startswith("a fixed") else np.stack([data, data])
+    fits, truth = (
+        jm.fit_batch(f, start, batch, progress=False) for f in (lambda p, d: loglik(p, d), formula)
+    )
+    assert fits.hessian_by == "differences of the score"
+    assert_allclose(fits.se, truth.se, rtol=1e-7)  # ends √(2δ) apart, and the error of differences
+
+
+def test_under_jit_a_rule_that_is_right_once_only_is_never_converged():
+    loglik = with_root(held_root)
+    with jax.enable_x64(True):
+        fit = jax.jit(lambda y: jm.fit(lambda p, d: loglik(p, d), {"a": 0.0}, y))(Y)
+    assert int(fit.status) != jm.Status.CONVERGED
+
+    @jax.custom_vjp
+    def nearly(a):
+        return jnp.log(a)
+
+    def rule(held, g):
+        return (g / (0.9 * held[0] + 0.1 * held[1]),)
+
+    nearly.defvjp(lambda a: (jnp.log(a), (a, jax.lax.stop_gradient(a))), rule)
+    with jax.enable_x64(True):
+        fit = jax.jit(lambda y: jm.fit(with_root(nearly), {"a": 0.0}, y))(Y)
+    assert int(fit.status) == jm.Status.IMPRECISE
+    # the curvature is a tenth off, and the error stated covers it
+    gap = abs(float(fit.stderr["a"]) - PLAIN_ERROR)
+    assert 0.04 * PLAIN_ERROR < gap < float(fit.witness.stderr_error[0])
+
+
+def test_a_rule_that_is_not_the_derivative_of_its_values_gave_converged_without_a_word():
+    """A rule twice too large leaves the estimate and divides its standard error by √2."""
+
+    @jax.custom_vjp
+    def doubled(x):
+        return x
+
+    doubled.defvjp(lambda x: (x, None), lambda _, g: (2 * g,))
+
+    def loglik(p, y):
+        return doubled(p["a"]) - jnp.exp(doubled(p["a"])) * y
+
+    with pytest.warns(UserWarning, match=r"^doubled: a custom_vjp .* is not the derivative"):
+        fit = jm.fit(loglik, {"a": 0.0}, Y)
+    assert "is not the derivative of its values" in fit.explain()
+
+
+def test_functions_of_jax_and_of_this_package_are_not_compared():
+    from jaxmle.likelihood.discovery.derivative_rules import written_rules
+    from jaxmle.parameters import layout_of
+
+    def theirs(p, y):
+        return jax.nn.softplus(p["a"]) + jnp.logaddexp(p["a"], y) + jm.special.log_ndtr(p["a"])
+
+    layout = layout_of({"a": 0.0})
+    with jax.enable_x64(True):
+        assert written_rules(theirs, layout, np.zeros(1), Y) == ()
+        assert written_rules(with_root(implicit), layout, np.zeros(1), Y) == ("implicit",)

@@ -392,3 +392,32 @@ def test_ragged_ready_models_equal_single_fits(name):
     for member, data in zip(fits, sets, strict=True):
         alone = jm.fit(model, data=data)
         assert_allclose((member.x - alone.x) / alone.se, 0.0, atol=1e-9)
+
+
+def test_under_jit_weights_and_blocks_of_terms_that_mix_rows_gave_a_number():
+    """The host refuses both; under jit and vmap they ran, and the estimate was that of no likelihood."""
+
+    def mixing(p, y):
+        return -0.5 * (y - y.mean() - p["a"]) ** 2
+
+    y = np.random.default_rng(0).normal(size=30)
+    w = np.arange(30.0)
+
+    def weighted(w, f=mixing):
+        return jm.fit(f, {"a": 0.0}, y, weights=jm.frequency(w)).params["a"]
+
+    def blocks(y):
+        return jm.fit(mixing, {"a": 0.0}, y, block_rows=7).params["a"]
+
+    def summed(y):
+        return jm.evaluate(mixing, {"a": 0.0}, y, block_rows=7).value
+
+    with jax.enable_x64(True):
+        for run, given in ((jax.jit(weighted), w), (jax.vmap(weighted), np.stack([w, w]))):
+            with pytest.raises(ValueError, match="weighted likelihood needs terms that depend on"):
+                run(given)
+        for run in (blocks, summed):
+            with pytest.raises(ValueError, match="block_rows needs terms that depend on their own"):
+                jax.jit(run)(y)
+        apart = jax.jit(lambda w: weighted(w, lambda p, y: -0.5 * (y - p["a"]) ** 2))(w)
+    np.testing.assert_allclose(apart, np.average(y, weights=w), rtol=1e-12)

@@ -293,3 +293,89 @@ def test_a_limit_is_a_number_and_infinity_is_written_so():
         models.tobit(lower=None)
     with pytest.raises(ValueError, match=r"upper is 1e\+300; no limit is upper=inf"):
         models.truncated(upper=1e300)
+
+
+# ---------------------------------------------------------------- inside of a user's function
+
+LOGISTIC = models.logistic()
+RAISED = jax.jit(lambda p, d: LOGISTIC(p, d))
+WITHIN = {
+    "a lambda": lambda p, d: LOGISTIC(p, d),
+    "weights inside": lambda p, d: jm.weight(LOGISTIC, jm.frequency(np.ones(N, int)))(p, d),
+    "vmap": lambda p, d: jax.vmap(
+        lambda row: LOGISTIC(p, jax.tree.map(lambda leaf: leaf[None], row))[0]
+    )(d),
+    "a loop over rows": lambda p, d: jax.lax.map(
+        lambda row: LOGISTIC(p, jax.tree.map(lambda leaf: leaf[None], row))[0], d
+    ),
+    "jit inside": lambda p, d: jax.jit(lambda p, d: LOGISTIC(p, d))(p, d),
+    "jit outside": RAISED,
+    "checkpoint": lambda p, d: jax.checkpoint(LOGISTIC)(p, d),
+    "other names": lambda p, d: LOGISTIC(p, {"x": d["x"], "y": 1.0 * d["y"]}),
+    "a mixture": lambda p, d: jnp.logaddexp(LOGISTIC(p, d), LOGISTIC({"beta": p["beta"] + 1}, d)),
+    "a sum": lambda p, d: jnp.sum(LOGISTIC(p, d)),
+    "a penalty": jm.penalize(lambda p, d: LOGISTIC(p, d), jm.ridge(0.1)),
+    "its likelihood": lambda p, d: LOGISTIC.likelihood(p, d),
+}
+AT = {"beta": np.zeros(2)}
+NOISY = (RNG.uniform(size=N) < 1 / (1 + np.exp(-X[:, 1]))).astype(float)
+TRUTH = jm.fit(LOGISTIC, data={"x": X, "y": NOISY})
+
+
+@pytest.mark.parametrize("form", WITHIN)
+def test_classes_one_and_two_in_a_model_that_a_function_calls_gave_a_number(form):
+    """The symptom: CONVERGED or UNBOUNDED, where the model alone refuses."""
+    for other in (NOISY + 1, 2 * NOISY - 1):
+        with pytest.raises(ValueError, match=r"data\['y'\] is (2|-1) in row .* Write y = \(y"):
+            jm.fit(WITHIN[form], AT, {"x": X, "y": other})
+    assert jm.fit(WITHIN[form], AT, {"x": X, "y": NOISY}).converged
+
+
+def test_what_a_function_recodes_itself_is_right():
+    for loglik in (
+        lambda p, d: LOGISTIC(p, {**d, "y": d["y"] - 1}),
+        lambda p, d: LOGISTIC(p, {**d, "y": d["y"] == 2}),
+    ):
+        fit = jm.fit(loglik, AT, {"x": X, "y": NOISY + 1})
+        assert_allclose(fit.x, TRUTH.x, atol=1e-8)
+    with pytest.raises(ValueError, match="is 2 in row 0 .40 such"):
+        jm.fit(lambda p, d: LOGISTIC(p, {**d, "y": 2 * d["y"]}), AT, {"x": X, "y": NOISY + 1})
+
+
+def test_rows_that_a_function_masks_may_hold_anything():
+    y = np.where(np.arange(N) % 5 == 0, 7.0, NOISY)
+    rest = np.arange(N) % 5 != 0
+    truth = jm.fit(LOGISTIC, data={"x": X[rest], "y": NOISY[rest]})
+    masked = jm.fit(lambda p, d: jnp.where(d["y"] < 2, LOGISTIC(p, d), 0.0), AT, {"x": X, "y": y})
+    assert_allclose(masked.x, truth.x, atol=1e-8)
+    with pytest.raises(ValueError, match="is 7 in row 0 "):
+        jm.fit(lambda p, d: jnp.where(d["x"][:, 1] < 9, LOGISTIC(p, d), 0.0), AT, {"x": X, "y": y})
+
+
+@pytest.mark.parametrize("kind", ["stacked", "shared", "ragged", "ragged and mixing rows"])
+def test_a_member_in_another_coding_is_named(kind):
+    def loglik(p, d):
+        if kind == "ragged and mixing rows":
+            d = {**d, "y": d["y"] - jnp.min(d["y"])}
+        return LOGISTIC(p, d)
+
+    y = [NOISY, NOISY, 2 * NOISY + 1]
+    if kind.startswith("ragged"):
+        data, axes = [{"x": X[:-k], "y": one[:-k]} for k, one in enumerate(y, 1)], 0
+    elif kind == "shared":
+        data, axes = {"x": X, "y": np.stack(y)}, {"x": None, "y": 0}
+    else:
+        data, axes = {"x": np.stack([X] * 3), "y": np.stack(y)}, 0
+    with pytest.raises(ValueError, match=r"is \d in row \d+ of member 2 "):
+        jm.fit_batch(loglik, AT, data, in_axes=axes, progress=False)
+
+
+def test_events_one_and_two_in_a_family_and_a_model_that_a_function_calls():
+    event = np.where(ONE == 1, 2, 1)
+    censored = families.censored(families.exponential)
+    with pytest.raises(ValueError, match=r"'event'\] is 2 in row 1"):
+        jm.fit(lambda p, d: censored(p, d), {"rate": 1.0}, {"time": TIME, "event": event})
+    cox = models.cox()
+    with pytest.raises(ValueError, match=r"'event'\] is 2 in row 1"):
+        data = {"x": X[:, 1:], "time": TIME, "event": event}
+        jm.fit(lambda p, d: cox(p, d), {"beta": np.zeros(1)}, data)

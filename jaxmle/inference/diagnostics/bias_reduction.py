@@ -16,6 +16,7 @@ from jaxmle.fitting.identity import identity, with_response_id
 from jaxmle.fitting.options import Options, Posed, read
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.contract import need_terms, terms_of
+from jaxmle.likelihood.discovery.row_independence import check_weighted
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.information.bias import adjustment, inverse_root
 from jaxmle.likelihood.structure import count, has, has_law, roots_of, weighting_of
@@ -116,12 +117,14 @@ def _check(posed: Posed) -> None:
 def _host(posed: Posed, max_steps: int) -> Fit:
     chart = posed.chart
     with precision(posed.dtype), np.errstate(all="ignore"):
+        base = posed.base
+        check_weighted(posed.loglik, posed.layout, base, posed.data)
         piece = compiled(
             posed.loglik,
             ("mean_br", chart, max_steps),
             lambda ll: lambda x, data: _solve(ll, chart, x, data, max_steps),
         )
-        fit = to_numpy(piece(posed.base, jax.tree.map(jnp.asarray, posed.data)))
+        fit = to_numpy(piece(base, jax.tree.map(jnp.asarray, posed.data)))
         return replace(fit, data_id=identity(posed.loglik, posed.data, posed.dtype))
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -35,7 +36,7 @@ LEAST_LENGTH = (
 SHAPES = frozenset(
     ["shape", "new_sizes", "limit_indices", "slice_sizes", "length"]
 )  # what may hold n
-OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+OURS = str(Path(__file__).resolve().parents[2])
 
 
 class Proof(NamedTuple):

@@ -397,7 +397,7 @@ def _scan(op: Operation) -> list[Axis]:
     """A loop over another axis than that of the rows; or over the rows, where nothing is
     carried from one to the next.
     """
-    consts, carried = _counts(op.params)
+    consts, carried = scan_counts(op.params)
     fixed = op.ins[:consts]
     carry = op.ins[consts : consts + carried]
     slices = op.ins[consts + carried :]
@@ -414,7 +414,7 @@ def _scan(op: Operation) -> list[Axis]:
     return [*carry, *(_moved(axis, lambda at: at + 1) for axis in found[carried:])]
 
 
-def _counts(params: dict[str, Any]) -> tuple[int, int]:
+def scan_counts(params: dict[str, Any]) -> tuple[int, int]:
     """How many constants and how many carried values a scan has."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]

@@ -73,7 +73,7 @@ def check_rows_apart(
     Raises:
         ValueError: naming the first row whose term changes and what ends the proof.
     """
-    points = _points(loglik, layout, base)
+    points = points_beside(loglik, layout, base)
     _check(what, loglik, layout, points, data, remedy, codes)
 
 
@@ -81,7 +81,7 @@ def check_weighted(loglik: Loglik, layout: Layout, base: Array, data: Tree) -> N
     """Refuse weights on terms that are shown to look at other rows."""
     if not has(loglik, Weight):
         return
-    points = _points(loglik, layout, base)
+    points = points_beside(loglik, layout, base)
 
     def walk(node: Any, data: Tree) -> None:
         if isinstance(node, Weight):
@@ -103,8 +103,44 @@ def check_blocks(loglik: Loglik, layout: Layout, base: Array, data: Tree, block_
     elif (data_length(data) or 0) > block_rows:
         if not term_shape(core, layout, base, data):
             need_terms(jnp.zeros(()), "block_rows")
-        points = _points(loglik, layout, base)
+        points = points_beside(loglik, layout, base)
         _check("block_rows", core, layout, points, data, "Leave block_rows out", None)
+
+
+def check_traced(
+    loglik: Loglik, layout: Layout, base: Array, data: Tree, block_rows: int | None
+) -> None:
+    """Refuse, under a trace, weights and blocks of rows over terms that are not proved to depend
+    on their own row: there are no values to try them with.
+    """
+
+    def walk(node: Any, data: Tree) -> None:
+        rows = None if isinstance(node, Pool) else data_length(data)
+        if isinstance(node, Weight):
+            _need_proof("a weighted likelihood", node, layout, base, data)
+            return
+        if not parts_of(node) and rows is not None and rows > (block_rows or rows):
+            _need_proof("block_rows", node, layout, base, data)
+        pooled = isinstance(node, Pool)
+        for part, own in zip(parts_of(node), data if pooled else (data,), strict=pooled):
+            walk(part, own)
+
+    walk(loglik, data)
+
+
+def _need_proof(what: str, loglik: Loglik, layout: Layout, base: Array, data: Tree) -> None:
+    core = core_of(loglik)
+    if not isinstance(core, Pool) and (
+        data_length(data) is None or not term_shape(core, layout, base, data)
+    ):
+        return  # refused where terms are asked for
+    proof = proof_of(core, layout, base, data)
+    if not proof.holds:
+        raise ValueError(
+            f"{what} needs terms that depend on their own row only, and under jit or vmap, where "
+            f"there are no values to try, that must show in the program: it does not "
+            f"({proof.obstacle}). {REMEDY}; or fit outside of jit, where the terms are tried."
+        )
 
 
 def _check(
@@ -131,7 +167,7 @@ def _check(
         )
 
 
-def _points(loglik: Loglik, layout: Layout, base: Array) -> list[np.ndarray]:
+def points_beside(loglik: Loglik, layout: Layout, base: Array) -> list[np.ndarray]:
     """The parameters (p,), and those beside them in all entries that may move: at a start of
     zero a term may not show what it looks at.
     """

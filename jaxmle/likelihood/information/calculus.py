@@ -19,7 +19,9 @@ from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.checks import check_coding, host_data, host_params, traced_data
 from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.derivatives import gradient
-from jaxmle.likelihood.discovery.row_independence import check_blocks
+from jaxmle.likelihood.discovery.derivative_rules import check_rules
+from jaxmle.likelihood.discovery.ready_calls import check_calls
+from jaxmle.likelihood.discovery.row_independence import check_blocks, check_traced
 from jaxmle.likelihood.evaluate import Sums, sums
 from jaxmle.likelihood.information.bias import adjustment, inverse_root
 from jaxmle.likelihood.information.covariance import (
@@ -44,9 +46,11 @@ def _two_roads(
     key: Any,
     quantity: Callable[..., Any],
     codes: Callable[[Tree], Any] = lambda data: (),
+    *,
+    second: bool = False,
 ) -> Quantity:
     """``quantity(loglik, params, data, codes)`` as a function of (params, data), on whichever
-    road it is called.
+    road it is called; ``second`` where it takes second derivatives.
     """
     loglik = as_tree(loglik)
 
@@ -58,6 +62,11 @@ def _two_roads(
         data = host_data(data, np.float64)
         check_coding(loglik, data)
         with precision(np.float64):
+            if second:
+                layout = layout_of(params)
+                x = layout.ravel(params)
+                check_calls(loglik, layout, x, data)
+                check_rules(loglik, layout, [x], data)
             piece = compiled(loglik, key, lambda ll: lambda *args: quantity(ll, *args))
             return to_numpy(piece(params, jax.tree.map(jnp.asarray, data), codes(data)))
 
@@ -160,7 +169,10 @@ def hessian(loglik: Loglik) -> Quantity:
     [[-16.0]]
     """
     return _two_roads(
-        loglik, "hessian", lambda ll, params, data, _: sums(ll, *_flat(params), data).hessian
+        loglik,
+        "hessian",
+        lambda ll, params, data, _: sums(ll, *_flat(params), data).hessian,
+        second=True,
     )
 
 
@@ -189,7 +201,8 @@ def evaluate(
     (-8.772589, [-4.0], [[-16.0]])
     """
     block_rows = None if block_rows is None else check_count("block_rows", block_rows, 1)
-    if block_rows is not None and not tracing():
+    tracing_of_caller = tracing()
+    if block_rows is not None and not tracing_of_caller:
         known = host_params(params, np.float64)
         rows = host_data(data, np.float64)
         with precision(np.float64):
@@ -197,6 +210,8 @@ def evaluate(
             check_blocks(as_tree(loglik), layout, layout.ravel(known), rows, block_rows)
 
     def whole(ll: Any, params: Tree, data: Tree, _: Any) -> Sums:
+        if tracing_of_caller:
+            check_traced(ll, *_flat(params), data, block_rows)
         at = sums(ll, *_flat(params), data, block_rows=block_rows)
         return Sums(at.value, at.absolute, at.score, at.hessian)
 
@@ -204,6 +219,7 @@ def evaluate(
         loglik,
         ("evaluate", block_rows),
         whole,
+        second=True,
     )(params, data)
 
 
@@ -234,6 +250,7 @@ def information(loglik: Loglik, kind: str = "observed") -> Quantity:
         loglik,
         ("information", kind),
         lambda ll, params, data, _: _information(ll, *_flat(params), data, kind),
+        second=kind == "observed",
     )
 
 
@@ -343,7 +360,7 @@ def vcov(
         check_bandwidth(kind, rows_of(as_tree(loglik), data))
         return () if clusters is None else cluster_codes(clusters, rows_of(as_tree(loglik), data))
 
-    return _two_roads(loglik, ("vcov", kind, bread), covariance, labels)
+    return _two_roads(loglik, ("vcov", kind, bread), covariance, labels, second=base == "observed")
 
 
 def cox_snell(loglik: Loglik) -> Quantity:

@@ -21,6 +21,7 @@ import numpy as np
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.checks import Place, in_row
 from jaxmle.likelihood.contract import leaf_of
+from jaxmle.runtime.calls import marked
 
 Remedy = Callable[[str, np.ndarray], str]
 
@@ -150,9 +151,25 @@ def coded(likelihood: Any, model: str, rules: tuple[Rule, ...]) -> Any:
     if not rules:
         return likelihood
     regression = hasattr(likelihood, "density")
-    function = functools.partial(likelihood.density if regression else likelihood)
-    function.check_data = Coding(model, rules).check  # type: ignore[attr-defined]
+    check = Coding(model, rules).check
+    inner = likelihood.density if regression else functools.partial(_marking, likelihood, check)
+    function: Any = functools.partial(inner)
+    function.check_data = check
     return dataclasses.replace(likelihood, density=function) if regression else function
+
+
+def uncoded(likelihood: Any) -> Any:
+    """The likelihood that ``coded`` was given: a family, a function."""
+    if getattr(likelihood, "func", None) is _marking:
+        return likelihood.args[0]
+    return likelihood
+
+
+def _marking(
+    likelihood: Callable[..., Array], check: Callable[..., None], params: Tree, data: Tree
+) -> Array:
+    """The likelihood of data that are marked for ``likelihood.ready``."""
+    return likelihood(params, marked(check, data))
 
 
 def _all_whole(values: np.ndarray) -> bool:

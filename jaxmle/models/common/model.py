@@ -18,7 +18,7 @@ from jaxmle.likelihood.checks import check_coding, host_data, host_params, trace
 from jaxmle.likelihood.contract import as_tree, leaf_of
 from jaxmle.likelihood.regression import Regression
 from jaxmle.models.common.censoring import Censoring
-from jaxmle.models.common.coding import Rule, coded
+from jaxmle.models.common.coding import Rule, coded, uncoded
 from jaxmle.models.common.response_laws import PredictiveLaw
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
@@ -128,7 +128,7 @@ class Model:
 
     def starts(self, data: Tree) -> Tree:
         """``start`` of data sets stacked on a leading axis: start values with that axis."""
-        if not isinstance(getattr(self.likelihood, "func", None), Family):
+        if not isinstance(uncoded(self.likelihood), Family):
             return self.start(data)
         members = range(jax.tree.leaves(data)[0].shape[0])  # a family knows one column
         return jax.tree.map(

@@ -19,12 +19,10 @@ import numpy as np
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.checks import in_row
 from jaxmle.likelihood.codes import Index, Pick, indices_of
+from jaxmle.likelihood.discovery.ready_calls import has_user_function
 from jaxmle.likelihood.masked import matters
-from jaxmle.likelihood.regression import Regression
-from jaxmle.likelihood.structure import parts_of
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.compile import remembered
-from jaxmle.runtime.opaque import Opaque
 
 PROBE_PERIOD = 7919  # a prime, so that rows looked at follow no period of the codes
 LOOKED_AT = 16  # rows by which a column of floats is taken for codes or not
@@ -54,7 +52,7 @@ def check_indices(
             depends on the data is left alone.
     """
     leaves, treedef = jax.tree.flatten(data)
-    if not any(map(_may_hold_codes, leaves)) or not _users(loglik):
+    if not any(map(_may_hold_codes, leaves)) or not has_user_function(loglik):
         return
     if members is None:
         alone = _row_of_one
@@ -112,17 +110,6 @@ def _may_hold_codes(leaf: Array) -> bool:
     rows = np.arange(min(LOOKED_AT, len(leaf))) * PROBE_PERIOD % len(leaf)
     some = np.asarray(leaf)[rows]
     return bool(((np.rint(some) == some).all(axis=0) & (some != some[0]).any(axis=0)).any())
-
-
-def _users(loglik: Loglik) -> bool:
-    """Whether a function that a user wrote stands in the likelihood: a ready model knows its
-    codes.
-    """
-    parts = parts_of(loglik)
-    if parts:
-        return any(map(_users, parts))
-    holder = loglik.function if isinstance(loglik, Opaque) else getattr(loglik, "density", None)
-    return isinstance(loglik, Opaque | Regression) and not hasattr(holder, "check_data")
 
 
 def _picked(picks: tuple[Pick, ...], axes: int, lead: int) -> tuple[slice, ...]:

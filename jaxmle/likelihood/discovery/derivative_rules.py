@@ -1,0 +1,175 @@
+"""Rules of differentiation that a user wrote (``custom_vjp``, ``custom_jvp``), compared with what
+they are the derivatives of.
+
+jax takes a second derivative of such a function by differentiating its rule. Where the rule hides
+what it depends on (the root that a solver returned, a residual under ``stop_gradient``), the score
+is right and the Hessian is not, and nothing in either shows it. One product of the Hessian with a
+direction against a difference of the score does; the likelihood at a few points beside shows in
+the same way whether the score is its derivative. Only a program with rules that are neither jax's
+nor this package's is asked.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.likelihood.contract import terms_of
+from jaxmle.likelihood.derivatives import central_differences
+from jaxmle.likelihood.evaluate import sums
+from jaxmle.likelihood.structure import shapes_of
+from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.compile import compiled, contradict, remembered, tracing
+
+TRUSTED = (
+    os.path.dirname(os.path.abspath(jax.__file__)) + os.sep,
+    str(Path(__file__).resolve().parents[2]) + os.sep,
+)  # folders whose rules are right
+# A curvature this share off moves a standard error by half of it: less does not matter. Differences
+# are good to 1e-11, and their own error is added.
+SHARE_OF_CURVATURE = 1e-6
+ERRORS_ALLOWED = 4.0  # of the differences, which may be a few times larger than they measure
+STEP_OF_THE_VALUES = 0.1  # in standard errors along the direction: ℓ falls by 0.005
+# of the fall that the score foresees; Simpson's rule is good to 1e-6 there, and an adjoint solved
+# to a loose tolerance is no wrong rule
+SHARE_OF_FALL = 0.01
+ROUNDINGS = 64.0  # of Σ|terms|, sixteen times what is the noise of ℓ elsewhere
+
+
+class Comparison(NamedTuple):
+    """What the derivatives of a likelihood are off from differences, beyond their error."""
+
+    hessian: Array  # (p,)  along one direction, in units of each coordinate's curvature
+    score: Array  # ()  the share of the fall of ℓ that the score does not foresee
+
+
+class Verdict(NamedTuple):
+    """Whether jax's second derivatives contradict the score, and the score the likelihood."""
+
+    hessian: bool
+    score: bool
+    names: tuple[str, ...]  # of the functions that bring a rule
+
+
+def written_rules(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[str, ...]:
+    """The names of the functions in a likelihood's program that bring a rule of a user's."""
+
+    def find(loglik: Loglik) -> tuple[str, ...]:
+        try:
+            program = jax.make_jaxpr(lambda x, data: terms_of(loglik, layout.unravel(x), data))(
+                base, data
+            )
+        except Exception:  # where it is evaluated it says it again
+            return ()
+        return tuple(sorted(set(_rules(program.jaxpr))))
+
+    if tracing():
+        return find(loglik)
+    return remembered(loglik, ("written rules", layout, *shapes_of(data)), find)
+
+
+def _rules(jaxpr: Any) -> Iterator[str]:
+    for equation in jaxpr.eqns:
+        params = equation.params
+        if equation.primitive.name.startswith(("custom_vjp_call", "custom_jvp_call")):
+            program = params.get("call_jaxpr") or params.get("fun_jaxpr")
+            told = getattr(getattr(program, "jaxpr", program), "debug_info", None)
+            place = getattr(told, "func_filename", None) or ""
+            if place.startswith(TRUSTED):
+                continue  # what it calls has rules of its own only inside of it
+            yield getattr(told, "func_name", None) or "a function"
+        for inner in jax.tree.leaves(list(params.values())):
+            inner = getattr(inner, "jaxpr", inner)  # closed, or not
+            if hasattr(inner, "eqns"):
+                yield from _rules(inner)
+
+
+def compared(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Comparison:
+    """The comparison at x (p,); nothing is off where the Hessian is by differences already."""
+    at = sums(loglik, layout, x, data)
+    bend = jnp.abs(jnp.diagonal(at.hessian))
+    unit = jnp.where(bend > 0, jax.lax.rsqrt(bend), jnp.maximum(jnp.abs(x), 1.0))
+    direction = unit * _spread(layout.p).astype(x.dtype)
+
+    def pass_at(t: Array) -> Any:
+        return sums(loglik, layout, x + t * direction, data)
+
+    def slope(t: Array) -> tuple[Array, tuple[()]]:
+        return pass_at(t[0]).score, ()
+
+    def along(score: Array) -> Array:
+        return jnp.vdot(score, direction)[None]
+
+    _, (column,), (error,) = central_differences(slope, jnp.zeros(1, x.dtype), along)
+    gap = unit * jnp.abs(at.hessian @ direction - column)
+    off = jnp.maximum(gap - ERRORS_ALLOWED * unit * error - SHARE_OF_CURVATURE, 0.0)
+    if at.hessian_by is not None and at.hessian_by.error is not None:
+        off = jnp.zeros_like(off)
+    step = STEP_OF_THE_VALUES * jax.lax.rsqrt(jnp.abs(jnp.vdot(column, direction)))
+    return Comparison(off, _unforeseen(pass_at, direction, step))
+
+
+def _unforeseen(pass_at: Any, direction: Array, step: Array) -> Array:
+    """The share of the change of ℓ on both sides of a point that Simpson's rule over the score
+    does not foresee, beyond rounding.
+    """
+    places = step * jnp.array([-1.0, -0.5, 0.0, 0.5, 1.0], direction.dtype)
+
+    def measured(t: Array) -> tuple[Array, Array, Array]:
+        at = pass_at(t)
+        return at.value, jnp.vdot(at.score, direction), at.absolute
+
+    value, slope, absolute = jax.lax.map(measured, places)
+    before, after = (slope[i] + 4 * slope[i + 1] + slope[i + 2] for i in (0, 2))
+    foreseen = step / 6 * jnp.stack([before, after])
+    change = jnp.stack([value[2] - value[0], value[4] - value[2]])
+    noise = ROUNDINGS * jnp.finfo(value.dtype).eps * jnp.max(absolute)
+    size = jnp.maximum(jnp.abs(change), jnp.abs(foreseen))
+    off = jnp.maximum(jnp.abs(change - foreseen) - noise, 0.0)
+    return jnp.max(off / jnp.maximum(size, jnp.finfo(value.dtype).tiny))
+
+
+def _spread(p: int) -> Array:
+    """A direction (p,) with no entry near zero and no two alike, so that no structure of a
+    likelihood cancels along it.
+    """
+    draw = np.random.default_rng(17)
+    return jnp.asarray(draw.uniform(0.5, 1.5, p) * draw.choice([-1.0, 1.0], p))
+
+
+def check_rules(loglik: Loglik, layout: Layout, points: Any, data: Tree) -> Verdict:
+    """Compare the derivatives of a likelihood on the host at ``points``, each (p,); where the
+    Hessian is contradicted all that is compiled from then on takes differences of the score.
+    """
+    names = written_rules(loglik, layout, points[0], data)
+    if not names:
+        return Verdict(False, False, ())
+
+    def make(loglik: Loglik) -> Any:
+        return lambda x, data: compared(loglik, layout, x, data)
+
+    piece = compiled(loglik, ("rules compared", layout), make)
+    found = [piece(np.asarray(x), data) for x in points]
+    finite = [np.isfinite(at.hessian).all() and np.isfinite(at.score) for at in found]
+    known = [at for at, good in zip(found, finite, strict=True) if good]
+    verdict = Verdict(
+        any(bool(np.any(at.hessian > 0)) for at in known),
+        any(bool(at.score > SHARE_OF_FALL) for at in known),
+        names,
+    )
+    if verdict.hessian:
+        contradict(loglik)
+    return verdict
+
+
+def error_of_hessian(off: Array, hessian: Array) -> Array:
+    """A bound (p, p) on the error of a Hessian that is ``off`` along one direction (p,)."""
+    scale = jnp.sqrt(jnp.abs(jnp.diagonal(hessian)))
+    return scale[:, None] * scale[None, :] * jnp.maximum(off[:, None], off[None, :])

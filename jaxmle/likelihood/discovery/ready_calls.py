@@ -1,0 +1,254 @@
+"""The coding of data where a user's function calls a ready model or family:
+``lambda params, data: model(params, data)``.
+
+A ready likelihood that is fitted itself is shown its data by ``checks.check_coding``. Inside of a
+function it meets tracers only, perhaps recoded ones. So the program is traced once with what each
+call is given marked (``parameters.calls``), and run on the data as far as the marks: the values
+there are checked as the model checks its own. Rows that the function masks are no error. A call
+inside of ``cond`` or ``while_loop`` is not seen.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Array, Loglik, Tree
+from jaxmle.likelihood.checks import Place, in_row
+from jaxmle.likelihood.codes import called
+from jaxmle.likelihood.contract import terms_of
+from jaxmle.likelihood.discovery.row_axis_rules import scan_counts
+from jaxmle.likelihood.regression import Regression
+from jaxmle.likelihood.structure import parts_of, shapes_of
+from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.calls import call_of, number_of, numbers_in
+from jaxmle.runtime.compile import remembered, viewed
+from jaxmle.runtime.opaque import Opaque
+
+READY = ("jaxmle.models", "jaxmle.families")
+MAX_VALUES_AT_ONCE = 2**22  # numbers of members that are run together, 32 MB
+OTHER_VALUE = 0.37  # by which a value is moved to see whether it counts; whole numbers by one
+
+Met = dict[tuple[int, ...], list[Array]]
+# for each call that was reached, by its number and its place in the program, the leaves of its data
+
+
+class Calls(NamedTuple):
+    """A program in which ready likelihoods are called."""
+
+    met: Callable[..., Met]  # (x, data): what each call is given
+    terms: Callable[..., Array]  # (x, data, call): the terms where the data of one call are moved
+
+
+def has_user_function(loglik: Loglik) -> bool:
+    """Whether a function that a user wrote stands in the likelihood: a ready model knows its
+    codes.
+    """
+    parts = parts_of(loglik)
+    if parts:
+        return any(map(has_user_function, parts))
+    holder = loglik.function if isinstance(loglik, Opaque) else getattr(loglik, "density", None)
+    return isinstance(loglik, Opaque | Regression) and not hasattr(holder, "check_data")
+
+
+def check_calls(
+    loglik: Loglik, layout: Layout, base: Any, data: Tree, place: Place = in_row
+) -> None:
+    """Raise a ValueError where a ready likelihood that a user's function calls is given data in
+    another coding than it reads.
+
+    Args:
+        base: the start (p,).
+        data: one data set on the host.
+        place: from the index of a value to words.
+    """
+    found = calls_in(loglik, layout, base, data)
+    if found is None:
+        return
+    x = np.asarray(base)
+    _check(found, x, jax.tree.map(viewed, data), place)
+
+
+def check_stacked_calls(
+    loglik: Loglik, layout: Layout, base: Any, one: Tree, stacked: Tree, shared: Tree
+) -> None:
+    """The same of members along the leading axis of the leaves of ``stacked`` that are not
+    ``shared``; ``one`` is the data of a member.
+    """
+    found = calls_in(loglik, layout, base, one)
+    if found is None:
+        return
+    x = np.asarray(base)
+    axes = jax.tree.map(lambda same: None if same else 0, shared)
+    leaves = jax.tree.leaves(one)
+    together = max(1, MAX_VALUES_AT_ONCE // max(sum(leaf.size for leaf in leaves), 1))
+    members = next(
+        len(leaf)
+        for leaf, same in zip(jax.tree.leaves(stacked), jax.tree.leaves(shared), strict=True)
+        if not same
+    )
+    met = jax.jit(jax.vmap(found.met, in_axes=(None, axes)))
+
+    def cut(places: Any) -> Tree:
+        return jax.tree.map(
+            lambda leaf, same: viewed(leaf) if same else np.asarray(leaf)[places], stacked, shared
+        )
+
+    for first in range(0, members, together):
+        try:
+            _show(met(x, cut(slice(first, first + together))), in_row)
+        except ValueError:
+            for member in range(first, min(first + together, members)):
+                _check(found, x, cut(member), _of_member(member))
+
+
+def _of_member(member: int) -> Place:
+    return lambda index: f"{in_row(index)} of member {member}"
+
+
+def _show(met: Met, place: Place) -> None:
+    for (number, *_), leaves in met.items():
+        call = call_of(number)
+        call.check(jax.tree.unflatten(call.treedef, [np.asarray(leaf) for leaf in leaves]), place)
+
+
+def _check(found: Calls, x: np.ndarray, data: Tree, place: Place) -> None:
+    """Show the data to each call; those that it refuses once more without the rows whose terms
+    do not change with them.
+    """
+    for which, leaves in found.met(x, data).items():
+        try:
+            _show({which: leaves}, place)
+        except ValueError:
+            counting = _counting(found, which, x, data)
+            if counting is None:
+                raise
+            if counting.any():
+                some = [np.asarray(leaf)[counting] for leaf in leaves]
+                _show({which: some}, _shifted(place, np.flatnonzero(counting)))
+
+
+def _shifted(place: Place, kept: np.ndarray) -> Place:
+    """The place of a value among the rows that were kept."""
+    return lambda index: place((int(kept[index[0]]), *index[1:]) if index else index)
+
+
+def calls_in(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Calls | None:
+    """The calls of ready likelihoods in the functions that a user wrote; None where there are
+    none.
+    """
+    if not any(name in sys.modules for name in READY) or not has_user_function(loglik):
+        return None
+
+    def find(loglik: Loglik) -> Calls | None:
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), data)
+        try:
+            program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
+                base, shapes
+            )
+        except Exception:  # what is wrong with the function itself is told where it is summed
+            return None
+        return _calls(program) if any(True for _ in numbers_in(program.jaxpr)) else None
+
+    return remembered(loglik, ("ready calls", layout, *shapes_of(data)), find)
+
+
+def _calls(program: Any) -> Calls:
+    def run(x: Array, data: Tree, moved: tuple[int, ...] | None) -> tuple[list[Array], Met]:
+        return _run(program, [x, *jax.tree.leaves(data)], (), moved)
+
+    def met(x: Array, data: Tree) -> Met:
+        return run(x, data, None)[1]
+
+    def terms(x: Array, data: Tree, moved: tuple[int, ...] | None) -> Array:
+        return run(x, data, moved)[0][0]
+
+    return Calls(jax.jit(met), jax.jit(terms, static_argnums=2))
+
+
+# ---------------------------------------------------------------- the program up to the marks
+
+
+def _run(
+    program: Any, arguments: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
+) -> tuple[list[Array], Met]:
+    """The results of a program that stands at ``path`` in others, and what it gives to marked
+    calls; the data of the call ``moved`` are moved.
+    """
+    jaxpr = getattr(program, "jaxpr", program)
+    table = dict(zip(jaxpr.invars, arguments, strict=True))
+    table |= dict(zip(jaxpr.constvars, getattr(program, "consts", ()), strict=True))
+    met: Met = {}
+
+    def read(atom: Any) -> Any:
+        return atom.val if hasattr(atom, "val") else table[atom]
+
+    for place, equation in enumerate(jaxpr.eqns):
+        ins = [read(atom) for atom in equation.invars]
+        outs, inner = _bound(equation, ins, (*path, place), moved)
+        met |= inner
+        table.update(zip(equation.outvars, outs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars], met
+
+
+def _bound(
+    equation: Any, ins: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
+) -> tuple[list[Array], Met]:
+    number = number_of(equation)
+    if number is not None:
+        which = (number, *path)
+        return [_moved(leaf) for leaf in ins] if which == moved else ins, {which: ins}
+    if equation.primitive.name == "scan":
+        return _scanned(equation.params, ins, path, moved)
+    inner = called(equation)
+    if inner is not None:
+        return _run(inner, ins, path, moved)
+    outs = equation.primitive.bind(*ins, **equation.params)
+    return (outs if equation.primitive.multiple_results else [outs]), {}
+
+
+def _scanned(
+    params: Any, ins: list[Array], path: tuple[int, ...], moved: tuple[int, ...] | None
+) -> tuple[list[Array], Met]:
+    """A loop over rows, with what each turn gives to marked calls stacked."""
+    first, carried = scan_counts(params)
+    constants = ins[:first]
+    begin = ins[first : first + carried]
+
+    def turn(carry: list[Array], row: list[Array]) -> tuple[list[Array], Any]:
+        outs, met = _run(params["jaxpr"], [*constants, *carry, *row], path, moved)
+        return outs[:carried], (outs[carried:], met)
+
+    rows = ins[first + carried :]
+    end, (stacked, met) = jax.lax.scan(
+        turn, begin, rows, length=params["length"], reverse=params["reverse"]
+    )
+    return [*end, *stacked], met
+
+
+def _moved(leaf: Array) -> Array:
+    leaf = jnp.asarray(leaf)
+    if leaf.dtype == bool:
+        return ~leaf
+    if jnp.issubdtype(leaf.dtype, jnp.integer):
+        return leaf + 1
+    return leaf + OTHER_VALUE * (1 + jnp.abs(leaf))
+
+
+def _counting(found: Calls, which: tuple[int, ...], x: np.ndarray, data: Tree) -> np.ndarray | None:
+    """The rows whose terms change with the data of a call, (n,); None where there are no terms
+    to tell, or none for each row of the call.
+    """
+    beside = x + 1e-3 * (1 + np.abs(x)) * np.cos(np.arange(x.size)).astype(x.dtype)
+    counting: Any = False
+    for at in (x, beside):  # at the start alone a factor may be 0
+        still, other = (np.asarray(found.terms(at, data, moved)) for moved in (None, which))
+        counting = counting | (still != other) | ~np.isfinite(still)
+    rows = found.met(x, data)[which]
+    alike = np.ndim(counting) == 1 and all(np.shape(leaf)[:1] == counting.shape for leaf in rows)
+    return np.asarray(counting) if alike else None

@@ -1,0 +1,70 @@
+"""Calls of ready likelihoods inside a user's function: what they are given is marked in the program
+that is traced, for whoever wants to look at the values.
+
+A mark is the identity under ``jit`` with a name. It is always set, since jax remembers the programs
+of inner functions whoever traces them, and costs nothing once compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxmle._types import Tree
+from jaxmle.runtime.jax_state import tracing
+
+MARK = "jaxmle_called_with_"
+
+
+class Call(NamedTuple):
+    """A ready likelihood that was called: how it checks its data, and their tree."""
+
+    check: Callable[..., None]  # check(data, place)
+    treedef: Any
+
+
+_NUMBERS: dict[Call, int] = {}  # of the marks in programs that jax may remember
+_CALLS: list[Call] = []
+
+
+def marked(check: Callable[..., None] | None, data: Tree) -> Tree:
+    """``data``, marked in the program under way as what a ready likelihood is given."""
+    if check is None or not tracing():
+        return data
+    leaves, treedef = jax.tree.flatten(data)
+    call = Call(check, treedef)
+    if call not in _NUMBERS:
+        _NUMBERS[call] = len(_CALLS)
+        _CALLS.append(call)
+
+    def called_with(*leaves: Any) -> tuple[Any, ...]:
+        return leaves
+
+    called_with.__name__ = called_with.__qualname__ = f"{MARK}{_NUMBERS[call]}"
+    return jax.tree.unflatten(treedef, jax.jit(called_with)(*leaves))
+
+
+def number_of(equation: Any) -> int | None:
+    """The number of the mark that an operation of a program is; None for any other operation."""
+    name = str(equation.params.get("name", ""))
+    return int(name[len(MARK) :]) if name.startswith(MARK) else None
+
+
+def call_of(number: int) -> Call:
+    """The call with this number."""
+    return _CALLS[number]
+
+
+def numbers_in(jaxpr: Any) -> Iterator[int]:
+    """The marks in a program and in those that it calls."""
+    for equation in jaxpr.eqns:
+        number = number_of(equation)
+        if number is not None:
+            yield number
+            continue
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            inner = getattr(inner, "jaxpr", inner)  # closed, or not
+            if hasattr(inner, "eqns"):
+                yield from numbers_in(inner)

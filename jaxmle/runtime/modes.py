@@ -1,0 +1,41 @@
+"""Modes of differentiation that a function does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def no_mode(what: str) -> NotImplementedError:
+    """The error by which ``first_that_exists`` goes on to the next road."""
+    return NotImplementedError(f"differentiation rule for {what} not implemented")
+
+
+@jax.custom_jvp
+def _still(tree: Any) -> Any:
+    """The tree itself, where no derivative may be taken: the next road is gone."""
+    return tree
+
+
+@_still.defjvp
+def _no_second_derivative(primals: Any, tangents: Any) -> Any:
+    raise no_mode("a rule that is right once only")
+
+
+def without_second_derivative(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A function of one tree with its derivative, in reverse mode, and no further one."""
+
+    @jax.custom_vjp
+    def once(tree: Any) -> Any:
+        return function(tree)
+
+    def forward(tree: Any) -> tuple[Any, Any]:
+        return jax.vjp(function, _still(tree))
+
+    def backward(pull_back: Any, slope: Any) -> Any:
+        return pull_back(slope)
+
+    once.defvjp(forward, backward)
+    return once
