@@ -28,7 +28,8 @@ from jaxmle.data.plan import Plan, plan_of
 from jaxmle.data.response import leaves_of
 from jaxmle.data.rows import MISSING_POLICIES, arrays_of, complete_rows, given_of, settle
 from jaxmle.data.table import NAMES_LISTED, Column, columns_of
-from jaxmle.fitting.fit import MAX_STEPS, fit
+from jaxmle.fitting.fit import fit
+from jaxmle.fitting.options import MAX_STEPS
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
 from jaxmle.record.fit import Fit

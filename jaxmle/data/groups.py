@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.batch.batch import fit_batch
+from jaxmle.batch.batch import fit_members
 from jaxmle.batch.members import Table
 from jaxmle.data.frame import Frame, from_formula
 from jaxmle.data.keys import coded_key, columns_of_keys, groups_of, keys_and_data, refuse_mask
 from jaxmle.data.lost import ALL_MISSING, with_lost
 from jaxmle.data.rows import MISSING_POLICIES
-from jaxmle.fitting.fit import MAX_STEPS, host_dtype
+from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import data_length
@@ -107,7 +107,18 @@ def fit_groups(
         weights = frame.weights
         clusters = frame.clusters
     labels, data = keys_and_data(by, data)
-    data = host_data(data, host_dtype(dtype), nan=True)
+    options = Options(
+        constraints=constraints,
+        solver=solver,
+        vcov=vcov,
+        clusters=clusters,
+        weights=weights,
+        dtype=dtype,
+        max_steps=max_steps,
+        block_rows=block_rows,
+        progress=progress,
+    )
+    data = host_data(data, options.host_dtype, nan=True)
     rows = data_length(data)
     if rows is None:
         raise ValueError("data holds no array: there are no rows to group")
@@ -116,22 +127,15 @@ def fit_groups(
         {name: coded_key(name, values, rows) for name, values in labels.items()}
     )
     n = np.bincount(member)
-    fits = fit_batch(
+    options = replace(options, clusters=_clusters(clusters, rows))
+    fits = fit_members(
         loglik,
         params0,
         Table(data, member, len(n)),
-        constraints=constraints,
-        solver=solver,
-        vcov=vcov,
-        clusters=_clusters(clusters, rows),
-        weights=weights,
-        dtype=dtype,
-        max_steps=max_steps,
-        block_rows=block_rows,
+        options,
         params_axis=None,
         block=block,
         devices=devices,
-        progress=progress,
         checkpoint=checkpoint,
     )
     fits = _in_table(fits, member, n)

@@ -15,8 +15,11 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.batch.identities import identities
-from jaxmle.batch.inputs import Inputs, codes_within, gathered, leaf_axes
+from jaxmle.batch.inputs import Inputs, read_batch
+from jaxmle.batch.stacked import leaf_axes
+from jaxmle.batch.table import codes_within
 from jaxmle.fitting.identity import identity
+from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import Weights, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
@@ -240,22 +243,13 @@ def batch_again(
     Args:
         base: (p,) parameters of one member, for the shapes.
     """
-    inputs = gathered(
-        loglik,
-        fit.layout.unravel(base),
-        data,
-        None,
-        weights,
-        None,
-        in_axes,
-        None,
-        np.dtype(np.float64),
-    )
+    options = Options(weights=weights)
+    inputs = read_batch(loglik, fit.layout.unravel(base), data, options, in_axes, None)
     members = fit.batch_shape[0]
     if inputs.source.members != members:
         raise ValueError(f"the fit has {members} members and the data {inputs.source.members}")
     _check_same(fit, identities(inputs.source, fit.dtype))
-    # ``gathered`` knows no constraints; the layout of the fit does.
+    # ``read_batch`` was given no constraints; the layout of the fit does.
     return replace(inputs, layout=fit.layout, base=base)
 
 

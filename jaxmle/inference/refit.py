@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmle._types import Loglik, Tree
 from jaxmle.batch.batch import fit_members
-from jaxmle.fitting.fit import MAX_STEPS, check_options
+from jaxmle.fitting.options import Options, constraints_of
 from jaxmle.inference.again import again, check_fit
 from jaxmle.likelihood.combinators import Weight, Weights
 from jaxmle.likelihood.contract import as_tree, rows_of
@@ -55,13 +55,9 @@ class Refit:
 
     loglik: Loglik
     data: Tree
-    weights: Weights | None
     layout: Layout
     start: Tree
-    constraints: Tree
-    dtype: np.dtype
-    solver: Any = None
-    max_steps: int = MAX_STEPS
+    options: Options
 
     def __call__(
         self,
@@ -75,22 +71,11 @@ class Refit:
         """The refits of one chunk; from ``starts`` of their own, if given."""
         return fit_members(
             self.loglik,
-            params0=self.start if starts is None else starts,
-            datasets=data,
-            constraints=self.constraints,
-            solver=self.solver,
-            vcov=vcov,
-            clusters=clusters,
-            weights=weights,
-            dtype=self.dtype,
-            max_steps=self.max_steps,
-            block_rows=None,
+            self.start if starts is None else starts,
+            data,
+            replace(self.options, weights=weights, vcov=vcov, clusters=clusters, progress=False),
             in_axes=in_axes,
             params_axis=None if starts is None else 0,
-            block=None,
-            devices=None,
-            progress=False,
-            checkpoint=None,
             check_rows=False,
         )
 
@@ -99,8 +84,8 @@ class Refit:
         cannot be weighted or left out.
         """
         tree = as_tree(self.loglik)
-        with precision(self.dtype):
-            start = jax.tree.map(lambda leaf: np.asarray(leaf, self.dtype), self.start)
+        with precision(self.options.host_dtype):
+            start = jax.tree.map(lambda leaf: np.asarray(leaf, self.options.host_dtype), self.start)
             base = self.layout.ravel(start)
             n = rows_of(tree, self.data)
             codes = None if clusters is None or n is None else cluster_codes(clusters, n)[0]
@@ -120,16 +105,11 @@ def refit_of(
     fit: Fit,
     data: Tree,
     params0: Tree,
-    constraints: Tree,
-    weights: Any,
-    solver: Any,
-    max_steps: int,
-    progress: bool | None = None,
+    options: Options,
 ) -> Refit:
     """The fit, checked against the likelihood, the data and the weights that are given again."""
     host_only(what)
     check_fit(what, fit, alone=True)
-    max_steps, _ = check_options(None, None, max_steps, None, progress)
     if fit.verdict not in STATUSES_WITH_ESTIMATE:
         raise ValueError(
             f"the fit is {fit.verdict.name}: there is no maximum to study. {fit.explain()}"
@@ -139,11 +119,11 @@ def refit_of(
             f"weights inside the likelihood cannot be resampled: give them to fit and to {what} "
             "as weights="
         )
-    data = again(loglik, fit, data, weights=weights, what=what).data
+    data = again(loglik, fit, data, weights=options.weights, what=what).data
     constraints_of_fit = jax.tree.unflatten(
         fit.layout.treedef, [leaf.constraint for leaf in fit.layout.leaves]
     )
-    given_too = getattr(loglik, "constraints", None) if constraints is None else constraints
+    given_too = constraints_of(loglik, options.constraints)
     if given_too is not None and layout_of(fit.params, given_too) != fit.layout:
         raise ValueError(
             "constraints differ from those of the fit: leave them out, or give the same"
@@ -151,13 +131,9 @@ def refit_of(
     return Refit(
         loglik,
         data,
-        weights,
         fit.layout,
         _start(what, loglik, fit, data, params0),
-        constraints_of_fit,
-        fit.dtype,
-        solver,
-        max_steps,
+        replace(options, constraints=constraints_of_fit, dtype=fit.dtype),
     )
 
 

@@ -98,9 +98,23 @@ def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
 
 
 def chart_of(loglik: Loglik, layout: Layout) -> Chart:
-    """The free scale of the entries that ``fix`` and ``tie`` leave to the solver."""
-    roots = roots_of(loglik, layout)
-    return Chart(layout, tuple(bool(root != j) for j, root in enumerate(roots)))
+    """The chart of the entries that ``fix`` and ``tie`` leave to the solver.
+
+    Raises:
+        ValueError: where they leave none.
+    """
+    held = roots_of(loglik, layout) != np.arange(layout.p)
+    chart = Chart(layout, tuple(held.tolist()))
+    if not chart.k:
+        raise ValueError("every parameter is fixed: there is nothing to estimate")
+    return chart
+
+
+def core_of(loglik: Loglik) -> Any:
+    """The likelihood inside all combinators that hold one; a pool as it is."""
+    while parts_of(loglik) and not isinstance(loglik, Pool):
+        loglik = parts_of(loglik)[0]
+    return loglik
 
 
 def substituted(loglik: Loglik, layout: Layout, x: Array) -> Array:

@@ -5,23 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from jaxmle._types import Loglik, Tree
-from jaxmle.fitting.fit import MAX_STEPS
-from jaxmle.fitting.passes import compiled_pass, pose
-from jaxmle.likelihood.checks import check_fixed, check_start, check_values, host_data, host_params
-from jaxmle.likelihood.combinators import weight
-from jaxmle.likelihood.contract import as_tree
-from jaxmle.likelihood.structure import substituted
+from jaxmle.fitting.options import MAX_STEPS, Options, read
+from jaxmle.fitting.passes import Passes, problem_of
 from jaxmle.parameters.arguments import shown
-from jaxmle.parameters.tree import layout_of
 from jaxmle.plots.canvas import DASHES, GREY, INK, MARKS, SHADES, axes, numbers
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.methods import LBFGS, Optax
-from jaxmle.solvers.trust_region import DONE, Point, begin, step
+from jaxmle.solvers.trust_region import DONE, begin, step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,49 +76,32 @@ def path_of(
     ([1.0], [0.333333])
     """
     host_only("path_of")
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
-        raise ValueError(f"max_steps must be a whole number, zero or more; got {max_steps!r}")
-    constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
-    tree = as_tree(loglik if weights is None else weight(loglik, weights))
-    params = host_params(params0, np.float64)
-    data = host_data(data, np.float64)
-    layout = layout_of(params, constraints)
-    check_start(layout, params)
-    check_fixed(tree, layout)
-    check_values(tree, data)
-    with precision(np.float64), np.errstate(all="ignore"):
-        problem = pose(tree, layout, solver, "auto", None, max_steps, None)
+    options = Options(constraints=constraints, solver=solver, weights=weights, max_steps=max_steps)
+    posed = read(loglik, params0, data, options)
+    with precision(posed.dtype), np.errstate(all="ignore"):
+        problem = problem_of(posed.loglik, posed.chart, options)
         if isinstance(problem.solver, LBFGS | Optax):
             raise ValueError(
                 f"{type(problem.solver).__name__} runs inside one program and shows no steps; "
                 "solver=jaxmle.solvers.Newton() does"
             )
-        base = np.asarray(substituted(tree, layout, layout.ravel(params)))
-        z, values = _steps_of(problem, base, data, max_steps)
-        leads = np.where(np.array(problem.roots) >= 0, problem.roots, np.arange(layout.p))
+        base = posed.base
+        z, values = _steps_of(Passes.on_host(problem, base, posed.data, ()))
+        leads = np.where(np.array(problem.roots) >= 0, problem.roots, np.arange(len(base)))
         x = np.stack([np.asarray(problem.chart.to_user(row, base))[leads] for row in z])
-    return Climb(x, values, layout.names)
+    return Climb(x, values, posed.layout.names)
 
 
-def _steps_of(
-    problem: Any, base: np.ndarray, data: Tree, max_steps: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Free points (m, k) and ℓ (m,) after each evaluation."""
-    # that of ``fit``: compiled already where it ran
-    program = compiled_pass(problem, "evaluate")
-    on_device = jax.tree.map(jax.device_put, data)
-
-    def evaluate(z: np.ndarray) -> Point:
-        return jax.tree.map(np.array, program(base, on_device, (), z))
-
-    state = begin(evaluate, problem.chart.to_free(base))
+def _steps_of(passes: Passes) -> tuple[np.ndarray, np.ndarray]:
+    """Free points (m, k) and ℓ (m,) after each evaluation, by the programs that ``fit`` uses."""
+    problem = passes.problem
+    state = begin(passes.evaluate, problem.chart.to_free(passes.base))
     points = [state.point]
-    while state.phase != DONE and state.steps <= max_steps:
-        state = step(evaluate, state)
+    while state.phase != DONE and state.steps <= problem.max_steps:
+        state = step(passes.evaluate, state)
         points.append(state.point)
-    return np.stack([point.z for point in points]), np.array(
-        [float(point.value) for point in points]
-    )
+    z = np.stack([point.z for point in points])
+    return z, np.array([float(point.value) for point in points])
 
 
 def trace(

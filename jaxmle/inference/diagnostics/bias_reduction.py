@@ -12,35 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.fitting.fit import host_dtype
 from jaxmle.fitting.identity import identity, with_response_id
-from jaxmle.likelihood.checks import (
-    check_fixed,
-    check_start,
-    check_values,
-    check_weight_shapes,
-    host_data,
-    host_params,
-)
-from jaxmle.likelihood.combinators import Penalize, weight
-from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
+from jaxmle.fitting.options import Options, Posed, read
+from jaxmle.likelihood.combinators import Penalize
+from jaxmle.likelihood.contract import need_terms, terms_of
 from jaxmle.likelihood.discovery.row_independence import check_weighted
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.information.bias import adjustment, inverse_root
-from jaxmle.likelihood.structure import (
-    chart_of,
-    count,
-    has,
-    has_law,
-    roots_of,
-    substituted,
-    weighting_of,
-)
+from jaxmle.likelihood.structure import count, has, has_law, roots_of, weighting_of
 from jaxmle.likelihood.terms import NO_LAW, expected_information
-from jaxmle.parameters.arguments import check_count
-from jaxmle.parameters.tree import Chart, Layout, layout_of
+from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.record.fit import Fit, Witness
-from jaxmle.runtime.compile import compiled, kept, precision, to_numpy, tracing
+from jaxmle.runtime.compile import cached_under_trace, compiled, precision, to_numpy, tracing
 from jaxmle.solvers.status import Status
 
 SHARE_OF_WAY_TO_BOUND = 0.9  # share of the way to a bound that one step may take
@@ -101,24 +84,16 @@ def mean_br(
     >>> round(float(result.params["b"]), 4), result.mode
     (1.3828, 'BR (mean)')
     """
-    if params0 is None:
-        if not hasattr(loglik, "start"):
-            raise ValueError(
-                "params0 is missing: give start values; only a model with a method start(data) "
-                "may go without"
-            )
-        params0 = loglik.start(data)
-    constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
-    tree = as_tree(loglik if weights is None else weight(loglik, weights))
-    max_steps = check_count("max_steps", max_steps)
-    _check(tree)
+    options = Options(constraints=constraints, weights=weights, dtype=dtype, max_steps=max_steps)
+    posed = read(loglik, params0, data, options)
+    _check(posed)
     if tracing():
-        return _traced(tree, params0, data, constraints, dtype, max_steps)
-    result = _host(tree, params0, data, constraints, dtype, max_steps)
-    return with_response_id(result, loglik, tree, data)
+        return _traced(posed, options.max_steps)
+    return with_response_id(_host(posed, options.max_steps), loglik, posed.loglik, posed.data)
 
 
-def _check(loglik: Loglik) -> None:
+def _check(posed: Posed) -> None:
+    loglik = posed.loglik
     if has(loglik, Penalize):
         raise ValueError(
             "mean_br adjusts the score of a likelihood; a penalised one has a prior's bias on "
@@ -132,65 +107,34 @@ def _check(loglik: Loglik) -> None:
             "none; frequency weights are"
         )
 
-
-def _chart(loglik: Loglik, layout: Layout) -> Chart:
-    chart = chart_of(loglik, layout)
-    if not chart.k:
-        raise ValueError("every parameter is fixed: there is nothing to estimate")
-    if chart.k != len(chart.moving):
+    if posed.chart.k != len(posed.chart.moving):
         raise ValueError(
             "mean_br needs as many free parameters as entries: no simplex, correlation or "
             "covariance among them"
         )
-    return chart
 
 
-def _host(
-    loglik: Loglik, params0: Tree, data: Tree, constraints: Tree, dtype: Any, max_steps: int
-) -> Fit:
-    real = host_dtype(dtype)
-    params = host_params(params0, real)
-    layout = layout_of(params, constraints)
-    check_start(layout, params)
-    check_fixed(loglik, layout)
-    data = host_data(data, real)
-    check_values(loglik, data)
-    chart = _chart(loglik, layout)
-    with precision(real), np.errstate(all="ignore"):
-        rows_of(loglik, data)
-        x = np.asarray(substituted(loglik, layout, layout.ravel(params)))
-        check_weighted(loglik, layout, x, data)
+def _host(posed: Posed, max_steps: int) -> Fit:
+    chart = posed.chart
+    with precision(posed.dtype), np.errstate(all="ignore"):
+        base = posed.base
+        check_weighted(posed.loglik, posed.layout, base, posed.data)
         piece = compiled(
-            loglik,
+            posed.loglik,
             ("mean_br", chart, max_steps),
             lambda ll: lambda x, data: _solve(ll, chart, x, data, max_steps),
         )
-        fit = to_numpy(piece(x, jax.tree.map(jnp.asarray, data)))
-        return replace(fit, data_id=identity(loglik, data, real))
+        fit = to_numpy(piece(base, jax.tree.map(jnp.asarray, posed.data)))
+        return replace(fit, data_id=identity(posed.loglik, posed.data, posed.dtype))
 
 
-def _traced(
-    loglik: Loglik, params0: Tree, data: Tree, constraints: Tree, dtype: Any, max_steps: int
-) -> Fit:
-    real = jnp.zeros(()).dtype if dtype is None else host_dtype(dtype)
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(real), params0)
-    data = jax.tree.map(
-        lambda leaf: (
-            jnp.asarray(leaf).astype(real)
-            if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-            else jnp.asarray(leaf)
-        ),
-        data,
-    )
-    layout = layout_of(params, constraints)
-    check_weight_shapes(loglik, data)
-    chart = _chart(loglik, layout)
-    x = jnp.asarray(substituted(loglik, layout, layout.ravel(params)))
-    return kept(
-        loglik,
-        ("mean_br", chart, max_steps, str(real)),
+def _traced(posed: Posed, max_steps: int) -> Fit:
+    chart = posed.chart
+    return cached_under_trace(
+        posed.loglik,
+        ("mean_br", chart, max_steps, str(posed.dtype)),
         lambda ll: lambda x, data: _solve(ll, chart, x, data, max_steps),
-    )(x, data)
+    )(posed.base, posed.data)
 
 
 # ---------------------------------------------------------------- the iteration

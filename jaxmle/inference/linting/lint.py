@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Loglik, Tree
+from jaxmle.fitting.options import Options, read
 from jaxmle.inference.linting.derivatives import check_derivatives, check_parameters
 from jaxmle.inference.linting.normalisation import check_normalised
 from jaxmle.inference.linting.probe import (
@@ -37,11 +38,7 @@ from jaxmle.inference.linting.terms import (
     check_shape,
     check_sum,
 )
-from jaxmle.likelihood.checks import check_fixed, check_start, check_values, host_data, host_params
-from jaxmle.likelihood.contract import as_tree
-from jaxmle.likelihood.structure import chart_of
 from jaxmle.parameters.arguments import check_function, shown
-from jaxmle.parameters.tree import layout_of
 from jaxmle.runtime.compile import precision, tracing
 from jaxmle.runtime.keys import typed_key
 
@@ -107,30 +104,19 @@ def lint(
     if response is not None and not isinstance(response, str):
         raise TypeError(f"response is the name of a leaf of data; got {shown(response)}")
     key = typed_key(key)
-    constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
-    tree = as_tree(loglik)
-    start = host_params(params0, np.float64, "params0")
-    layout = layout_of(start, constraints)
-    check_start(layout, start)
-    check_fixed(tree, layout)
-    data = host_data(data, np.float64)
-    check_values(tree, data)
-    chart = chart_of(tree, layout)
-    if not chart.moving.size:
-        raise ValueError(
-            "every parameter is fixed: there is nothing to estimate and nothing to check"
-        )
+    posed = read(loglik, params0, data, Options(constraints=constraints))
+    tree = posed.loglik
     law_sample, law_response, law_support = law_of(tree)
     response, support = (
         (response, support) if support is not None else (response or law_response, law_support)
     )
-    leaf = response_leaf(response, support, tree, data)
+    leaf = response_leaf(response, support, tree, posed.data)
     with precision(np.float64), np.errstate(all="ignore"):
-        data = jax.tree.map(jnp.asarray, data)
+        data = jax.tree.map(jnp.asarray, posed.data)
         probe = prepare(
             tree,
-            chart,
-            np.asarray(layout.ravel(start)),
+            posed.chart,
+            np.asarray(posed.layout.ravel(posed.params)),
             data,
             sample or law_sample or getattr(loglik, "sample", None),
             leaf,

@@ -16,13 +16,14 @@ from jaxmle._types import Loglik, Tree
 from jaxmle.batch.chunk import Chunk, Flat, Programs, flat_members
 from jaxmle.batch.inputs import Inputs
 from jaxmle.batch.members import buckets
-from jaxmle.batch.plan import DATA, Schedule, cut, free_bytes
+from jaxmle.batch.plan import CHUNK_DATA_BYTES, Schedule, cut, free_bytes
 from jaxmle.batch.solver import machine
-from jaxmle.fitting.passes import Problem, compiled_pass, pose
+from jaxmle.fitting.options import Options
+from jaxmle.fitting.passes import Problem, compile_pass, problem_of
 from jaxmle.inference.again import again, batch_again, check_axes, check_fit, check_weighting
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.contract import as_tree
-from jaxmle.likelihood.structure import substituted, term_shape
+from jaxmle.likelihood.structure import chart_of, substituted, term_shape
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
 
@@ -121,7 +122,7 @@ class ProfileProblem:
         """
         base = self.base
         on_device = jax.tree.map(jax.device_put, self.data)
-        program = compiled_pass(self.problem, "evaluate")
+        program = compile_pass(self.problem, "evaluate")
 
         def evaluate(index: np.ndarray, z: np.ndarray) -> Values:
             points = [program(base, on_device, (), row) for row in z]
@@ -146,7 +147,7 @@ class ProfileProblem:
             data + 8 * sum(length) * (p + 6),
             8.0 * (3 * k * k + 3 * p * p + p * k + 20),
             1,
-            min(free_bytes(), 2 * DATA),
+            min(free_bytes(), 2 * CHUNK_DATA_BYTES),
             None,
             jax.devices()[0].platform != "cpu",
         )
@@ -185,9 +186,9 @@ class _Blocks:
         ):
             self._load(index)
         slots = self.loaded["slot"][index]
-        active = np.zeros(self.schedule.seats, bool)
+        active = np.zeros(self.schedule.slots, bool)
         active[slots] = True
-        points = np.broadcast_to(z[0], (self.schedule.seats, z.shape[1])).copy()
+        points = np.broadcast_to(z[0], (self.schedule.slots, z.shape[1])).copy()
         points[slots] = z
         evaluated = self.loaded["chunk"].evaluate(points, active)
 
@@ -205,7 +206,7 @@ class _Blocks:
         schedule = self.schedule
         slot = np.zeros(len(self.place), int)
         slot[index] = np.arange(index.size)
-        shape = (-(-index.size // schedule.lanes), schedule.lanes)
+        shape = (-(-index.size // schedule.block_size), schedule.block_size)
         shared = self.flat.form.shared
         members = np.pad(self.place[index], (0, shape[0] * shape[1] - index.size), mode="edge")
         apart = [
@@ -216,8 +217,8 @@ class _Blocks:
         common = [
             jnp.asarray(leaf) for leaf, same in zip(self.flat.leaves, shared, strict=True) if same
         ]
-        active = np.zeros(schedule.seats, bool)
-        laid = self.programs.laid(self.flat.form, apart, common, schedule.blocks)
+        active = np.zeros(schedule.slots, bool)
+        laid = self.programs.laid_out(self.flat.form, apart, common, schedule.blocks)
         empty = np.zeros((0, 2), np.uint32)
         self.loaded.update(
             index=index,
@@ -270,7 +271,7 @@ def profile_problem_of(
 def _single(loglik: Loglik, fit: Fit, data: Tree, weights: Any) -> ProfileProblem:
     tree = again(loglik, fit, data, weights=weights, what="a profile").weighted
     data = host_data(data, np.float64)
-    problem = pose(tree, fit.layout, None, "auto", None, 0, None)
+    problem = problem_of(tree, chart_of(tree, fit.layout), Options(max_steps=0))
     base = _base(fit, tree)
     term_shape(tree, fit.layout, base, data)  # the data are of the likelihood's shape
     none = np.zeros(0)
@@ -280,7 +281,8 @@ def _single(loglik: Loglik, fit: Fit, data: Tree, weights: Any) -> ProfileProble
 def _batch(loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> ProfileProblem:
     base = _base(fit, as_tree(loglik))
     inputs = batch_again(loglik, fit, data, base, weights, in_axes)
-    problem = pose(inputs.loglik, fit.layout, None, "auto", None, 0, None)
+    chart = chart_of(inputs.loglik, fit.layout)
+    problem = problem_of(inputs.loglik, chart, Options(max_steps=0))
     none = np.zeros(0)
     return ProfileProblem(problem, fit, base, none, none, none, inputs=inputs)
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.fitting.fit import MAX_STEPS
+from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.inference.refit import Refit, chunks, known, refit_of
 from jaxmle.inference.resampling.bootstrap_record import Bootstrap
 from jaxmle.inference.resampling.jackknife import (
@@ -121,15 +121,20 @@ def bootstrap(
     check_choice("kind", kind, RESAMPLING_KINDS)
     total = check_count("replicates", replicates, 2)
     key = typed_key(key)
-    refit = refit_of(
-        "bootstrap", loglik, fit, data, params0, constraints, weights, solver, max_steps, progress
+    options = Options(
+        constraints=constraints,
+        solver=solver,
+        weights=weights,
+        max_steps=max_steps,
+        progress=progress,
     )
+    refit = refit_of("bootstrap", loglik, fit, data, params0, options)
     target = target_of(fit, statistic)
     _check_vcov(vcov, fit, kind)
     _check_scheme(kind, clusters, block_length, sample, acceleration)
     plan = None
     if kind != "parametric":
-        plan = plan_of(kind, loglik, refit.data, refit.weights, clusters, block_length)
+        plan = plan_of(kind, loglik, refit.data, refit.options.weights, clusters, block_length)
     if kind in ("pairs", "bayesian", "cluster"):
         refit.check_rows(f"kind={kind!r}", clusters, OTHER_KINDS)
     units = None
@@ -192,8 +197,8 @@ def _influence_acceleration(
         refit.data,
         clusters=clusters,
         statistic=statistic,
-        weights=refit.weights,
-        constraints=refit.constraints,
+        weights=refit.options.weights,
+        constraints=refit.options.constraints,
     ).acceleration
 
 
@@ -299,7 +304,7 @@ def _simulated(
     loglik: Loglik, refit: Refit, fit: Fit, key: Array, sample: Any, vcov: str | None
 ) -> Refits:
     """The refits of data sets simulated from the fit."""
-    if refit.weights is not None:
+    if refit.options.weights is not None:
         raise ValueError(
             "a parametric bootstrap simulates one response for each row, so weights have no "
             "meaning for it: repeat the rows"

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.fitting.fit import MAX_STEPS
+from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.inference.again import check_fit, tangent
 from jaxmle.inference.refit import Refit, chunks, known, refit_of
 from jaxmle.inference.resampling.calibration import Calibration
@@ -112,9 +112,10 @@ def calibrate(
         )
     if truth is not None:
         fit = _moved_to(fit, truth)
-    refit = refit_of(
-        "calibrate", loglik, fit, data, params0, constraints, None, solver, max_steps, progress
+    options = Options(
+        constraints=constraints, solver=solver, max_steps=max_steps, progress=progress
     )
+    refit = refit_of("calibrate", loglik, fit, data, params0, options)
     if not np.all(np.isfinite(fit.x)) or np.any(fit.witness.bound != 0):
         raise ValueError(
             f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound is no "

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmle._types import Loglik, Tree
-from jaxmle.fitting.fit import MAX_STEPS
+from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.inference.again import check_fit, tangent
 from jaxmle.inference.refit import REGULAR_STATUSES, Refit, chunks, failures, known, refit_of
 from jaxmle.inference.resampling.intervals import skewness_of
@@ -248,9 +248,14 @@ def jackknife(
     >>> bool(np.isclose(mean.stderr, y.std(ddof=1) / 2)), bool(abs(mean.bias) < 1e-9)
     (True, True)
     """
-    refit = refit_of(
-        "jackknife", loglik, fit, data, params0, constraints, weights, solver, max_steps, progress
+    options = Options(
+        constraints=constraints,
+        solver=solver,
+        weights=weights,
+        max_steps=max_steps,
+        progress=progress,
     )
+    refit = refit_of("jackknife", loglik, fit, data, params0, options)
     refit.check_rows("the jackknife", clusters, RESAMPLE_DEPENDENT_ROWS)
     target = target_of(fit, statistic)
     units = units_of(loglik, refit, clusters)
@@ -311,8 +316,12 @@ def units_of(loglik: Loglik, refit: Refit, clusters: Any) -> Units:
     n = rows_of(as_tree(loglik), refit.data)
     if n is None:
         raise ValueError("the jackknife deletes rows, but there are no data")
-    kind = "none" if refit.weights is None else refit.weights.kind
-    w = np.ones(n) if refit.weights is None else np.asarray(refit.weights.values, dtype=float)
+    kind = "none" if refit.options.weights is None else refit.options.weights.kind
+    w = (
+        np.ones(n)
+        if refit.options.weights is None
+        else np.asarray(refit.options.weights.values, dtype=float)
+    )
     code = np.full(n, -1)
     if clusters is None:
         code[w > 0] = np.arange(np.sum(w > 0))
@@ -371,17 +380,8 @@ def infinitesimal_jackknife(
     True
     """
     check_fit("infinitesimal_jackknife", fit, alone=True)
-    refit = refit_of(
-        "infinitesimal_jackknife",
-        loglik,
-        fit,
-        data,
-        fit.params,
-        constraints,
-        weights,
-        None,
-        MAX_STEPS,
-    )
+    options = Options(constraints=constraints, weights=weights)
+    refit = refit_of("infinitesimal_jackknife", loglik, fit, data, fit.params, options)
     refit.check_rows("the infinitesimal jackknife", clusters, RESAMPLE_DEPENDENT_ROWS)
     target = target_of(fit, statistic)
     units = units_of(loglik, refit, clusters)
