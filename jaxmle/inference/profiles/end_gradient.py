@@ -12,15 +12,13 @@ import numpy as np
 import scipy
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.inference.again import check_fit, check_weighting, visit
+from jaxmle.inference.again import again, check_fit
 from jaxmle.inference.profiles.profile import Profile
-from jaxmle.likelihood.combinators import weight
-from jaxmle.likelihood.contract import as_tree, terms_of
-from jaxmle.likelihood.structure import roots_of
+from jaxmle.likelihood.contract import terms_of
+from jaxmle.likelihood.structure import chart_of, roots_of
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.parameters.tree import Chart
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import tracing
 
 
 def profile_end(
@@ -69,7 +67,6 @@ def profile_end(
     True
     """
     check_fit("profile_end", fit, alone=True)
-    check_weighting("profile_end", loglik, fit, weights)
     if not hasattr(found, "at_ends"):
         raise TypeError(f"found is what profile returned; got {shown(found)}")
     if found.batch_shape:
@@ -80,31 +77,30 @@ def profile_end(
             f"{shown(name)} is no parameter of this profile; it has "
             f"{', '.join(n for n in found.names if n in fit.names)}"
         )
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((data, weights))):
-        data = visit(loglik, fit, data, weights=weights, check_data=not tracing()).aligned[0]
-    tree = as_tree(loglik if weights is None else weight(loglik, weights))
+    given = again(loglik, fit, data, weights=weights, what="profile_end")
+    tree = given.weighted
     layout = fit.layout
     roots = roots_of(tree, layout)
     entry = int(roots[layout.names.index(name)])
     if entry < 0:
         raise ValueError(f"{name!r} is held by fix: it has no interval")
-    chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots)))
-    here = found.at_ends[found.names.index(name), int(side == "upper")]
+    chart = chart_of(tree, layout)
+    end = found.at_ends[found.names.index(name), int(side == "upper")]
     return _end(
         tree,
         chart,
         np.asarray(fit.x),
-        here,
+        end,
         entry,
-        data,
+        given.data,
         float(scipy.special.ndtri(0.5 + found.level / 2)) ** 2,
     )
 
 
 def _end(
-    tree: Any, chart: Chart, top: Array, here: Array, entry: int, data: Tree, cut: float
+    tree: Any, chart: Chart, top: Array, found_end: Array, entry: int, data: Tree, cut: float
 ) -> jax.Array:
-    if not np.all(np.isfinite(np.concatenate([top, here]))):
+    if not np.all(np.isfinite(np.concatenate([top, found_end]))):
         return jnp.asarray(jnp.nan)
     base = jnp.asarray(top)
 
@@ -116,10 +112,12 @@ def _end(
 
     k = chart.k
     best = jnp.asarray(chart.to_free(top))
-    end = jnp.asarray(chart.to_free(here))
+    end = jnp.asarray(chart.to_free(found_end))
     slope = jax.lax.stop_gradient(jax.grad(loglik)(end))
-    way = jax.grad(psi)(end)
-    start = jnp.concatenate([best, end, jnp.atleast_1d(slope @ way / (way @ way))])
+    psi_gradient = jax.grad(psi)(end)
+    start = jnp.concatenate(
+        [best, end, jnp.atleast_1d(slope @ psi_gradient / (psi_gradient @ psi_gradient))]
+    )
 
     def conditions(u: Array) -> Array:
         best = u[:k]
