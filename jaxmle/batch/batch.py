@@ -19,7 +19,7 @@ from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.fitting.passes import Problem, check_terms, problem_of
 from jaxmle.fitting.signals import with_rules, with_signals
 from jaxmle.likelihood.discovery.derivative_rules import check_rules
-from jaxmle.likelihood.discovery.linear_predictors import declared
+from jaxmle.likelihood.discovery.linear_predictors import as_regression
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
 from jaxmle.likelihood.discovery.row_independence import (
     check_blocks,
@@ -208,7 +208,7 @@ def _with_structure(inputs: Inputs, largest: Members, block_rows: int | None) ->
     search = is_long and block_rows is None and is_rowwise(inputs.bare, layout, base, data)
 
     def form_of(loglik: Loglik) -> Any:
-        form = declared(loglik, layout, base, data) if search else loglik
+        form = as_regression(loglik, layout, base, data) if search else loglik
         return verified(loglik, form, layout, base, data)
 
     bare = form_of(inputs.bare)

@@ -313,7 +313,7 @@ class Chunk:
         programs = self.programs
         state = self._ended(state)
         limit = solver.explore(
-            self.evaluate, state, self.active, programs.problem.chart.bent, programs.mesh
+            self.evaluate, state, self.active, programs.problem.chart.nonlinear, programs.mesh
         )
         return self.conclude(state, limit, steps)
 

@@ -37,7 +37,7 @@ from jaxmle.fitting.user_scale import Reach
 from jaxmle.fitting.verdict import Verdict
 from jaxmle.likelihood.discovery.derivative_rules import check_rules
 from jaxmle.likelihood.discovery.indices import check_indices
-from jaxmle.likelihood.discovery.linear_predictors import declared
+from jaxmle.likelihood.discovery.linear_predictors import as_regression
 from jaxmle.likelihood.discovery.ready_calls import check_calls
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
 from jaxmle.likelihood.discovery.row_independence import check_blocks, check_weighted
@@ -192,7 +192,7 @@ def _with_structure(problem: Problem, base: Array, posed: Posed) -> Problem:
     data = posed.data
     is_long = (posed.rows or 0) >= MIN_ROWS_FOR_OPAQUE_BLOCKS
     is_apart = is_long and is_rowwise(loglik, layout, base, data)
-    form = declared(loglik, layout, base, data) if is_apart else loglik
+    form = as_regression(loglik, layout, base, data) if is_apart else loglik
     form = verified(loglik, form, layout, base, data)
     if is_apart and form is loglik and problem.block_rows is None:
         return replace(problem, block_rows=CACHED_OPAQUE)

@@ -311,7 +311,7 @@ def search(
     leads.
     """
     state = climb(evaluate, z, problem.max_steps)
-    return verdict_of(problem, base, state, explore(evaluate, state, problem.chart.bent))
+    return verdict_of(problem, base, state, explore(evaluate, state, problem.chart.nonlinear))
 
 
 def verdict_of(problem: Problem, base: Array, state: State, limit: Limit) -> tuple[Verdict, Reach]:

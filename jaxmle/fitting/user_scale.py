@@ -54,7 +54,7 @@ def reach(chart: Chart, base: Array, state: State, limit: Limit, spectrum: Surve
     # Every entrywise transform increases: a coordinate that recedes downwards goes to the lower
     # bound, however far it was followed.
     down, up = (
-        chart.single & xp.any(incidence & (receding & side)[None, :], axis=1)
+        chart.own_coordinate & xp.any(incidence & (receding & side)[None, :], axis=1)
         for side in (state.tail.move < 0, state.tail.move > 0)
     )
     at_low = concerned & finite_low & (near(np.where(finite_low, low, 0.0)) | down)
@@ -127,7 +127,7 @@ def conclude(
     null = _times(steps, verdict.null)
     along = user.jacobian @ verdict.direction
     by_coordinate = chart.incidence.astype(user.x.dtype) @ verdict.direction
-    direction = xp.where(chart.single, by_coordinate, along)
+    direction = xp.where(chart.own_coordinate, by_coordinate, along)
     fate = _estimability(chart, verdict, reached, steps, null, along, direction)
     no_variance = _without_variance(verdict, fate, steps, vcov)
     masked = xp.where(no_variance[:, None] | no_variance[None, :], xp.nan, vcov)
@@ -181,7 +181,7 @@ def _estimability(
     infinite = (
         reached.leaves
         & separated
-        & (chart.single | (push > MIN_SHARE_IN_NULL_SPACE * xp.max(push)))
+        & (chart.own_coordinate | (push > MIN_SHARE_IN_NULL_SPACE * xp.max(push)))
     )
     touched = (xp.diagonal(verdict.null) > MIN_SHARE_IN_NULL_SPACE)[None, :]
     concerned = xp.any(chart.incidence & touched, axis=1) & ~estimable

@@ -171,20 +171,19 @@ class Layout:
 
 @dataclass(frozen=True)
 class Chart:
-    """The map from the free scale z (k,) to x (p,): each moving leaf through its constraint, the
-    rest held at ``x``.
+    """The map from the free scale z (k,), on which the solver moves, to x (p,): each leaf through
+    its constraint.
 
-    ``still`` marks the printed entries that ``fix`` or ``tie`` have taken out of the solver's
-    hands.
+    ``held`` marks the printed entries that ``fix`` or ``tie`` keep from the solver.
     """
 
     layout: Layout
-    still: tuple[bool, ...]
+    held: tuple[bool, ...]
 
     def __post_init__(self) -> None:
         for leaf, span in zip(self.layout.leaves, self.layout.spans, strict=True):
-            held = self.still[span]
-            if any(held) and not all(held) and not leaf.constraint.elementwise:
+            held_entries = self.held[span]
+            if any(held_entries) and not all(held_entries) and not leaf.constraint.elementwise:
                 raise ValueError(
                     f"{leaf.path or 'theta'} is constrained as a whole "
                     f"({type(leaf.constraint).__name__.lower()}): fix or tie all its entries, or "
@@ -203,9 +202,9 @@ class Chart:
         )
 
     @cached_property
-    def bent(self) -> tuple[bool, ...]:
-        """Which free coordinates stand on a scale of their own (a log, a logit, a Cholesky
-        factor), (k,).
+    def nonlinear(self) -> tuple[bool, ...]:
+        """Which free coordinates are nonlinear functions of x (a log, a logit, a Cholesky factor),
+        (k,).
         """
         return tuple(
             not leaf.constraint.is_identity
@@ -216,15 +215,15 @@ class Chart:
     @cached_property
     def moving(self) -> np.ndarray:
         """Positions in x that move, (number moving,)."""
-        return np.flatnonzero(~np.array(self.still, dtype=bool))
+        return np.flatnonzero(~np.array(self.held, dtype=bool))
 
     @cached_property
     def k(self) -> int:
         """The number of free parameters."""
         return sum(
-            int(np.sum(~np.array(self.still[span], dtype=bool)))
+            int(np.sum(~np.array(self.held[span], dtype=bool)))
             if leaf.constraint.elementwise
-            else (0 if all(self.still[span]) else leaf.free_size)
+            else (0 if all(self.held[span]) else leaf.free_size)
             for leaf, span in zip(self.layout.leaves, self.layout.spans, strict=True)
         )
 
@@ -234,7 +233,7 @@ class Chart:
         """
         pieces = []
         for leaf, span in zip(self.layout.leaves, self.layout.spans, strict=True):
-            offsets = np.flatnonzero(~np.array(self.still[span], dtype=bool))
+            offsets = np.flatnonzero(~np.array(self.held[span], dtype=bool))
             if offsets.size:
                 shape = (int(offsets.size),) if leaf.constraint.elementwise else leaf.shape
                 pieces.append((leaf, span, offsets, shape, leaf.constraint.free_size(shape)))
@@ -255,8 +254,8 @@ class Chart:
 
     @cached_property
     def gaps(self) -> np.ndarray:
-        """For each free coordinate the printed entry whose gap to the one before it it is,
-        (k,); −1 where it is none.
+        """The index of the entry whose distance to the entry before it a free coordinate stands
+        for, (k,); −1 where it stands for none.
         """
         which = np.full(self.k, -1)
         start = 0
@@ -268,13 +267,13 @@ class Chart:
         return which
 
     @cached_property
-    def single(self) -> np.ndarray:
-        """Which printed entries are the image of one free coordinate alone, (p,)."""
-        alone = np.zeros(self.layout.p, dtype=bool)
+    def own_coordinate(self) -> np.ndarray:
+        """Which printed entries depend on one free coordinate of their own, (p,)."""
+        entries = np.zeros(self.layout.p, dtype=bool)
         for leaf, span, offsets, _, _ in self._pieces():
             if leaf.constraint.elementwise:
-                alone[span.start + offsets] = True
-        return alone
+                entries[span.start + offsets] = True
+        return entries
 
     def to_user(self, z: Array, x: Array) -> Array:
         """x (p,) at the free point z (k,); entries that do not move keep their values in ``x``."""
@@ -413,7 +412,7 @@ def _other_form(constraints: Tree, has: str) -> str:
 
 
 def _check_distinct(leaves: tuple[Leaf, ...]) -> None:
-    """Two parameters with one printed name could not be told apart by fix, tie, profile or a
+    """Two parameters with one printed name could not be distinguished by fix, tie, profile or a
     reader. Names are alike only where they are so before the first bracket, and are made only then:
     a tree may have a hundred thousand.
     """

@@ -62,7 +62,7 @@ class Slices:
         roots = roots_of(self.tree, layout)
         if roots[j] < 0:
             raise ValueError(f"{name!r} is held by fix: the likelihood has no curve along it")
-        if not chart_of(self.tree, layout).single[roots[j]]:
+        if not chart_of(self.tree, layout).own_coordinate[roots[j]]:
             raise ValueError(
                 f"{name!r} is one of several entries that move together: it cannot move with the "
                 "others held. Draw its profile"

@@ -17,7 +17,7 @@ from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.discovery import linear_predictors as predictors
 from jaxmle.likelihood.discovery import rounding
 from jaxmle.likelihood.discovery import self_check as discovery
-from jaxmle.likelihood.discovery.linear_predictors import declared
+from jaxmle.likelihood.discovery.linear_predictors import as_regression
 from jaxmle.likelihood.discovery.rounding import evaluated, random_rounding
 from jaxmle.likelihood.discovery.row_axis_rules import CALLS, ROW_RULES
 from jaxmle.likelihood.discovery.self_check import DiscoveryWarning
@@ -56,12 +56,12 @@ def spoiled(monkeypatch, room, density):
     """Makes what is found a regression of another density."""
 
     def find(loglik, layout, base, data):
-        form = declared(loglik, layout, base, data)
+        form = as_regression(loglik, layout, base, data)
         assert isinstance(form, Regression)
         beta = jm.linear("x", "beta")
         return jm.regression(density, {"x @ beta": beta})
 
-    monkeypatch.setattr(room, "declared", find)
+    monkeypatch.setattr(room, "as_regression", find)
 
 
 @jax.custom_jvp
@@ -151,7 +151,7 @@ def test_rounding_is_not_taken_for_a_difference(name):
         layout = layout_of(START, None)
         core = as_tree(lambda p, d: function(p, d))
         base = np.asarray(layout.ravel(START))
-        form = declared(core, layout, base, data)
+        form = as_regression(core, layout, base, data)
         assert isinstance(form, Regression)
         assert discovery.verified(core, form, layout, base, data) is form
 

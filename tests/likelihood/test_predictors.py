@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle.likelihood.contract import as_tree
-from jaxmle.likelihood.discovery.linear_predictors import declared
+from jaxmle.likelihood.discovery.linear_predictors import as_regression
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.regression import Linear, Regression
@@ -139,7 +139,7 @@ def seen(function, params=PARAMS, data=DATA):
     base = np.asarray(layout.ravel(params))
     tree = as_tree(function)
     return (
-        declared(tree, layout, base, data) if is_rowwise(tree, layout, base, data) else tree,
+        as_regression(tree, layout, base, data) if is_rowwise(tree, layout, base, data) else tree,
         layout,
         base,
     )
@@ -231,10 +231,12 @@ def assert_same(one, other):
 def both(monkeypatch, room, fit):
     """The fit by the road that was found and by the general one."""
     found = []
-    monkeypatch.setattr(room, "declared", lambda *args: found.append(declared(*args)) or found[-1])
+    monkeypatch.setattr(
+        room, "as_regression", lambda *args: found.append(as_regression(*args)) or found[-1]
+    )
     one = fit()
     assert isinstance(found[0], Regression) or isinstance(found[0].loglik, Regression)
-    monkeypatch.setattr(room, "declared", lambda loglik, *_: loglik)
+    monkeypatch.setattr(room, "as_regression", lambda loglik, *_: loglik)
     return one, fit()
 
 

@@ -135,7 +135,7 @@ def _pair(posed: ProfileProblem, pair: Any) -> tuple[tuple[int, int], tuple[int,
                 f"{', '.join(posed.problem.layout.names[j] for j in matches)}"
             )
         root = posed.problem.roots[matches[0]]
-        if root < 0 or not chart.single[root]:
+        if root < 0 or not chart.own_coordinate[root]:
             why = "is held by fix" if root < 0 else "is one of several entries that move together"
             raise ValueError(
                 f"{name!r} {why}: a contour needs parameters with a free coordinate each"

@@ -59,7 +59,7 @@ def maxima(
         # A coordinate without an estimate of its own has no standard error: its unit is that of the
         # stand-in, at most an e-fold of a logarithm.
         natural = 1 / np.sqrt(np.abs(np.diagonal(values[3][at_limit], axis1=1, axis2=2)))
-        natural = np.where(posed.problem.chart.bent, np.minimum(natural, 1.0), natural)
+        natural = np.where(posed.problem.chart.nonlinear, np.minimum(natural, 1.0), natural)
         unit[at_limit] = np.where(_without_estimate(posed, members[at_limit]), natural, np.nan)
         z[at_limit], ascended = ascend(evaluate, first[at_limit], z[at_limit])
         for leaf, new in zip(values, ascended, strict=True):
@@ -75,7 +75,7 @@ def _without_estimate(posed: ProfileProblem, members: np.ndarray) -> np.ndarray:
     x = posed.x[members]
     bounds = np.array(posed.fit.bounds)
     chart = posed.problem.chart
-    lost = (~np.isfinite(x) | (x <= bounds[:, 0]) | (x >= bounds[:, 1])) & chart.single
+    lost = (~np.isfinite(x) | (x <= bounds[:, 0]) | (x >= bounds[:, 1])) & chart.own_coordinate
     return (lost[:, :, None] & chart.incidence).any(1)
 
 

@@ -97,7 +97,7 @@ def _coordinate(chart: Chart, entry: int) -> int:
     """
     if entry < 0:
         return -2
-    return int(np.flatnonzero(chart.incidence[entry])[0]) if chart.single[entry] else -1
+    return int(np.flatnonzero(chart.incidence[entry])[0]) if chart.own_coordinate[entry] else -1
 
 
 Curved = (

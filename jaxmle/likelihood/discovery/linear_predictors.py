@@ -49,7 +49,7 @@ SHAPED = (
 
 
 class UnlikePrograms(RuntimeError):
-    """A function has another program for some rows than for all."""
+    """The program of a function for some of the rows differs from its program for all rows."""
 
 
 class Product(NamedTuple):
@@ -60,15 +60,15 @@ class Product(NamedTuple):
 
 
 class TracedPredictors(NamedTuple):
-    """What a function's program says of its parameters."""
+    """Products of designs and coefficients in a program, and parameters that are constants."""
 
     products: tuple[Product, ...]
     constants: tuple[int, ...]  # leaves of the parameters that enter as they are
 
 
-def declared(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Any:
-    """The likelihood with a ``Regression`` in the place of the user's function, where its program
-    is seen to be one; else as it is.
+def as_regression(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Any:
+    """The likelihood with the user's function replaced by an equivalent ``Regression``, where its
+    program is the density of linear predictors; otherwise unchanged.
 
     Args:
         loglik: one that ``is_rowwise``.
@@ -79,7 +79,7 @@ def declared(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Any:
     if isinstance(loglik, Weight | Fix | Tie) or (
         isinstance(loglik, Penalize) and jeffreys_of(loglik) is None
     ):
-        inner = declared(loglik.loglik, layout, base, data)
+        inner = as_regression(loglik.loglik, layout, base, data)
         return loglik if inner is loglik.loglik else dataclasses.replace(loglik, loglik=inner)
     return loglik
 
@@ -232,7 +232,7 @@ def _traced_predictors(
     try:
         whole = _program(function, params, data)
         part = _program(function, params, fewer)
-    except Exception:  # what is wrong with the function itself is told where it is summed
+    except Exception:  # an error of the function itself is raised where it is summed
         return None
     predictors = _parted(whole, len(layout.leaves))
     return (
