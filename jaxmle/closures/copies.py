@@ -181,7 +181,7 @@ class _Copies:
             pass  # an empty slot, or one that only C writes
 
     def of_class(self, kind: type, fresh: Any) -> dict[str, Any]:
-        """What of a class of the user's has to be copied, by its names, as the attributes of an
+        """The members of a user's class that have to be copied, by name, as attributes for an
         instance.
         """
         copied: dict[str, Any] = {}

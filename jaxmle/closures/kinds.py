@@ -100,7 +100,7 @@ TABLES = {"pandas": ("Series", "DataFrame", "Index"), "polars": ("Series", "Data
 
 
 def unwrapped(function: Any) -> Any:
-    """The function below any ``jit``, told by its ``lower``; a ``custom_jvp`` has a
+    """The function below any ``jit``, recognised by its ``lower``; a ``custom_jvp`` has a
     ``__wrapped__`` too, and a rule that must stay.
     """
     while is_jitted(function):

@@ -64,7 +64,7 @@ from jaxmle.closures.kinds import (
 
 
 class Look(NamedTuple):
-    """What was seen of a function."""
+    """What one walk over a function has found."""
 
     facts: list[Any]
     by_identity: list[Any]  # what the facts know by its identity
@@ -106,7 +106,7 @@ def look(function: Any, names: frozenset[str] = frozenset(), *, again: bool = Fa
 
 
 def _holders(edges: list[tuple[int, int]], holders: set[int]) -> frozenset[int]:
-    """All from which a holder can be reached."""
+    """The identities of all objects from which a holder can be reached."""
     parents = collections.defaultdict(list)
     for parent, child in edges:
         parents[child].append(parent)
@@ -175,7 +175,7 @@ class _Walk:
         self.by_identity.append(value)
 
     def hide(self, value: Any) -> None:
-        """What cannot be watched."""
+        """Note what cannot be watched."""
         self.hidden = self.hidden or f"a {type(value).__module__}.{type(value).__qualname__}"
 
     # ------------------------------------------------------------ functions

@@ -1,4 +1,4 @@
-"""What can be wrong with the arguments, told before anything is compiled: one error naming the
+"""Checks of the arguments before anything is compiled: one error naming the
 leaf, the row and the remedy.
 """
 
@@ -200,8 +200,8 @@ def in_row(index: tuple[int, ...]) -> str:
 def check_coding(
     loglik: Loglik, data: Tree, where: Callable[[int, tuple[int, ...]], str] | None = None
 ) -> None:
-    """Every likelihood that knows the coding of its data, in whatever combinators it stands, is
-    shown them: see ``models.coding``.
+    """Check the data with every likelihood that knows their coding, inside any combinators: see
+    ``models.common.coding``.
 
     A likelihood knows it that has a method ``check_data(data, place)``. Values that a trace hides
     are left alone.

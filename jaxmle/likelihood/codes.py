@@ -71,7 +71,7 @@ def indices_of(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[I
         program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
             base, shapes
         )
-    except Exception:  # what is wrong with the function itself is told where it is summed
+    except Exception:  # an error of the function itself is raised where it is summed
         return ()
     return tuple(dict.fromkeys(_results(program.jaxpr, [NO_CODE, *codes_of(data)])[1]))
 

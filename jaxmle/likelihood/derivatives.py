@@ -87,7 +87,7 @@ def lacks_mode(error: BaseException) -> bool:
 
 
 def first_that_exists(roads: Sequence[Callable[[], Any]], function: Function, *args: Any) -> Any:
-    """The result of the first road that jax can go.
+    """The result of the first function that jax can differentiate.
 
     Raises:
         TypeError: where it can go none, naming the parts of ``function(*args)`` with rules of their
@@ -256,7 +256,7 @@ def _reverse(function: Function) -> Function:
 
 
 def _forward(function: Function) -> Function:
-    """The same by forward mode."""
+    """x ↦ (gradient, (value, companion, gradient)) by forward mode."""
 
     def slope(x: Array) -> tuple[Array, tuple[Array, Array, Array]]:
         def doubled(x: Array) -> tuple[Array, tuple[Array, Array]]:

@@ -52,8 +52,8 @@ def _in_order(columns: tuple[Column, ...]) -> tuple[list[int], np.ndarray]:
 
 
 def _put(rows: Array, where: np.ndarray, p: int) -> Array:
-    """Rows (q, ...) added up where they belong, (p, ...). Most often they stand there already;
-    else one gather, where each has a place of its own.
+    """Add rows (q, ...) to the entries ``where`` of an array (p, ...). Mostly they are in order
+    already; a gather does where no entry occurs twice.
     """
     if np.array_equal(where, np.arange(p)):
         return rows
@@ -63,8 +63,8 @@ def _put(rows: Array, where: np.ndarray, p: int) -> Array:
 
 
 def _products(left: Array, w: Array, right: Array) -> Array:
-    """The same where the designs are shared by a batch: under ``vmap`` over w alone, one (b, n)
-    × (n, q²) product for all members.
+    """X'WX where a batch shares its designs: under ``vmap`` over w alone this is one product
+    (b, n) × (n, q²) for all members.
     """
     pairs = left[:, :, None] * right[:, None, :]
     return (w @ pairs.reshape(w.shape[0], -1)).reshape(pairs.shape[1:])

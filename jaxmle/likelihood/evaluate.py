@@ -53,7 +53,7 @@ class Sums(NamedTuple):
 
 
 class Accumulated(NamedTuple):
-    """The same, with how the Hessian was found."""
+    """``Sums`` together with the mode of differentiation that gave the Hessian."""
 
     value: Array  # ()     ℓ
     absolute: Array  # ()  Σ|terms|, the scale of the rounding noise of ℓ
@@ -78,7 +78,7 @@ def sums(
     weights: Array | None = None,
     block_rows: int | None = None,
 ) -> Accumulated:
-    """The pass at x (p,), with terms multiplied by ``weights`` (n,)."""
+    """Value, score and Hessian at x (p,), summed over terms multiplied by ``weights`` (n,)."""
     match loglik:
         case Weight():
             inner_weights = jnp.asarray(loglik.weights.values).astype(x.dtype)
@@ -135,7 +135,7 @@ def sums(
 
 
 def _within(how: Differentiation | None, e: np.ndarray) -> Differentiation | None:
-    """The same of E'HE."""
+    """The mode of differentiation and the error of E'HE, from those of H."""
     return how if how is None or how.error is None else replace(how, error=e.T @ how.error @ e)
 
 

@@ -2,7 +2,7 @@
 that occur, not over the rows.
 
 A regression names such terms (``regression(…, counts=…)``). On the host, where the data are known,
-it is told how often each count occurs; the pass that sums the likelihood then leaves those terms
+it is given how often each count occurs; the pass that sums the likelihood then leaves those terms
 out of the rows and takes them once for each count. Whatever looks at single rows, or at other data
 or weights, takes the regression without histograms and finds the terms in its rows.
 """
@@ -22,7 +22,7 @@ from jaxmle.likelihood.regression import Histogram, Regression
 
 HISTOGRAM_LENGTH_FACTORS = (4, 6)  # lengths of histograms are 2ᵏ times these: few shapes to compile
 WORTH = 2  # rows for each entry of a histogram from which it is less work
-# counts below so many times the rows of a member are told apart by a table of all: no more memory
+# counts below so many times the rows of a member are counted by a table of all: no more memory
 # than the data
 DENSE = 2
 
@@ -106,8 +106,8 @@ def _rounded(m: int) -> int:
 
 
 def flagged(flags: Any, loglik: Loglik) -> Any:
-    """Flags of what all members of a batch share, a tree like a likelihood without histograms:
-    with flags for those of ``loglik``.
+    """Extend a tree of is-shared flags, made for a likelihood without histograms, with flags for
+    the histograms of ``loglik``.
     """
     if isinstance(loglik, Regression):
 
@@ -172,8 +172,9 @@ def histogram(y: Array, weights: Array | None, m: int) -> Histogram:
         often = np.bincount(inverse, w)
     member, count = np.divmod(places, span)
     start = np.searchsorted(member, np.arange(b))
-    seat = np.arange(len(places)) - start[member]
+    slot = np.arange(len(places)) - start[member]
     values = np.repeat(count[start][:, None], m, axis=1).astype(float)
     mass = np.zeros((b, m))
-    values[member, seat], mass[member, seat] = count, often
+    values[member, slot] = count
+    mass[member, slot] = often
     return Histogram(values.reshape(*lead, m), mass.reshape(*lead, m))

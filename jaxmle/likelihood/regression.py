@@ -189,7 +189,7 @@ class Regression(LikelihoodTree):
         }
 
     def apart(self) -> tuple[Regression, list[tuple[Regression, Histogram]]]:
-        """The regression without what the histograms tell, and a regression for each of them."""
+        """The regression without the terms in histograms, and a regression for each histogram."""
         if self.histograms is None:
             return self, []
         of_counts = [

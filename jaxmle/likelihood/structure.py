@@ -1,5 +1,5 @@
-"""What a likelihood tree says of itself: its parts, its weights, which entries move, how many
-observations it has.
+"""The structure of a likelihood tree: its parts, its weights, which entries move, how many
+observations it has, which leaves are designs.
 """
 
 from __future__ import annotations

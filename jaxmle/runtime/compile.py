@@ -149,7 +149,7 @@ def _once_differentiable(node: Any) -> Any:
 
 
 def contradict(loglik: Any) -> None:
-    """Say that second derivatives by jax are not those of the score: all that is compiled of this
+    """Record that second derivatives by jax are not those of the score: what is compiled of this
     likelihood from now on takes differences.
     """
     for function in functions_of(loglik):

@@ -49,9 +49,7 @@ def _merged(jaxpr: Any) -> Any:
 
 
 def _key(equation: Any) -> Hashable | None:
-    """What two equations have in common if they hold the same; None for one that is not
-    compared.
-    """
+    """A key, equal for equations with equal results; None for one that is not compared."""
     atoms = tuple(
         (str(atom.aval), np.asarray(atom.val).tobytes()) if hasattr(atom, "val") else atom
         for atom in equation.invars

@@ -15,7 +15,7 @@ def no_mode(what: str) -> NotImplementedError:
 
 @jax.custom_jvp
 def _still(tree: Any) -> Any:
-    """The tree itself, where no derivative may be taken: the next road is gone."""
+    """The tree itself, of which no derivative may be taken."""
     return tree
 
 

@@ -208,7 +208,7 @@ def known(value: Any) -> Array:
 
 
 class NewtonStep(NamedTuple):
-    """The full Newton step at a point and what it tells."""
+    """The full Newton step at a point, its decrement, and whether J is definite."""
 
     step: Array  # (p,)      J⁻¹ s, within the range of J where J is singular
     decrement: Array  # ()   s'J⁻¹s/2
@@ -249,7 +249,7 @@ def newton_step(
 def _by_factor(
     r: Array, g: Array, scale: Array, cut: Any, slack: Array, step: Array, decrement: Array
 ) -> NewtonStep:
-    """The step that the factor gave."""
+    """The Newton step by the Cholesky factor."""
     yes = namespace(r).ones((), dtype=bool)
     return NewtonStep(step, decrement, yes, yes)
 
@@ -257,7 +257,7 @@ def _by_factor(
 def _by_eigenvectors(
     r: Array, g: Array, scale: Array, cut: Any, slack: Array, *_: Array
 ) -> NewtonStep:
-    """The same where a pivot is lost."""
+    """The Newton step by eigenvectors, where a pivot of the factor is lost."""
     xp = namespace(r)
     cut = known(cut)
     values, q = eigh(r)

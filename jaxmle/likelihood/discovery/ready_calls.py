@@ -77,8 +77,12 @@ def check_calls(
 def check_stacked_calls(
     loglik: Loglik, layout: Layout, base: Any, member_data: Tree, stacked: Tree, shared: Tree
 ) -> None:
-    """The same of members along the leading axis of the leaves of ``stacked`` that are not
-    ``shared``; ``one`` is the data of a member.
+    """``check_calls`` for the members of a batch.
+
+    Args:
+        member_data: the data of any member.
+        stacked: the data of all members, along the leading axis of each leaf.
+        shared: which leaves all members share; these have no such axis.
     """
     calls = calls_in(loglik, layout, base, member_data)
     if calls is None:
@@ -134,7 +138,7 @@ def _check(calls: Calls, x: np.ndarray, data: Tree, place: Place) -> None:
 
 
 def _shifted(place: Place, rows: np.ndarray) -> Place:
-    """The place of a value among the rows that were kept."""
+    """The place, among all rows, of a value in a selection of the rows."""
     return lambda index: place((int(rows[index[0]]), *index[1:]) if index else index)
 
 
@@ -151,7 +155,7 @@ def calls_in(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Calls | N
             program = jax.make_jaxpr(lambda x, rows: terms_of(loglik, layout.unravel(x), rows))(
                 base, shapes
             )
-        except Exception:  # what is wrong with the function itself is told where it is summed
+        except Exception:  # an error of the function itself is raised where it is summed
             return None
         return _calls(program) if any(True for _ in numbers_in(program.jaxpr)) else None
 

@@ -63,8 +63,8 @@ def proof_of(
         loglik: a likelihood tree; of a pool each part is looked at.
         base: the parameters (p,), of which only shape and dtype matter.
         data: a data set, of which only shapes and dtypes matter.
-        lengths: how many rows there may be, all told; of a pool a tuple of them for each part.
-            None: as many as in ``data``.
+        lengths: all numbers of rows that may occur; for a pool, a tuple of them for each part.
+            None: the number in ``data``.
     """
     core = core_of(loglik)
     if isinstance(core, Pool):
@@ -148,7 +148,7 @@ def _operation_in_words(path: Sequence[Any]) -> str:
 
 
 def _alike(first: Any, second: Any, n: int, m: int) -> bool:
-    """Whether two programs differ in nothing but the n rows of one and the m of the other."""
+    """Whether two programs are the same but for their numbers of rows, n and m."""
     a = opened(first)
     b = opened(second)
     constants = [getattr(program, "consts", None) or () for program in (first, second)]

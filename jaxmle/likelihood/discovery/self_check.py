@@ -54,7 +54,7 @@ class DiscoveryWarning(UserWarning):
 
 
 class _Undecided(Exception):
-    """The two roads cannot be compared at this point."""
+    """The two forms cannot be compared at this point."""
 
 
 # ---------------------------------------------------------------- switched off
@@ -145,8 +145,8 @@ def _roads(loglik: Any, used: Any) -> list[str]:
 
 
 def verified(loglik: Any, form: Any, layout: Layout, base: Any, data: Tree) -> Any:
-    """The form of a likelihood that was found in it, with the likelihood itself again in each place
-    where the two do not agree.
+    """The discovered form of a likelihood; wherever it does not agree with the likelihood itself,
+    the latter is restored.
 
     Args:
         loglik: a tree. Of a regression that it declares, the terms of counts are compared.
