@@ -78,8 +78,11 @@ def check_stacked_calls(
     loglik: Loglik, layout: Layout, base: Any, one: Tree, stacked: Tree, shared: Tree
 ) -> None:
     """The same of members along the leading axis of the leaves of ``stacked`` that are not
-    ``shared``; ``one`` is the data of a member.
+    ``shared``; ``one`` is the data of a member, of all of them where every leaf is shared.
     """
+    if all(jax.tree.leaves(shared)):
+        check_calls(loglik, layout, base, one)
+        return
     found = calls_in(loglik, layout, base, one)
     if found is None:
         return
