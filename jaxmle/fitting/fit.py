@@ -29,7 +29,7 @@ from jaxmle.fitting.implicit import approached, term_count, traced_fit
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.passes import Engine, Problem, compiled_pass, complete, pose, search
 from jaxmle.fitting.separation import settled, wants_cone
-from jaxmle.fitting.shards import in_shard, refuse_shards
+from jaxmle.fitting.shards import refuse_shards
 from jaxmle.fitting.signals import with_rules, with_signals
 from jaxmle.fitting.user_scale import Reach
 from jaxmle.fitting.verdict import Verdict
@@ -452,7 +452,7 @@ def _traced(
     max_steps: int,
     block_rows: Any,
 ) -> Fit:
-    refuse_shards(params0, data)
+    refuse_shards()
     dtype = _traced_dtype(dtype)
     _refuse_non_float(params0)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), params0)
@@ -472,7 +472,7 @@ def _traced(
         loglik, key, lambda ll: lambda *args: traced_fit(replace(bare, loglik=ll), *args)
     )
     with without_alarms():
-        return replace(in_shard(program, base, data, codes), road=road_of(loglik, loglik))
+        return replace(program(base, data, codes), road=road_of(loglik, loglik))
 
 
 def _traced_dtype(dtype: Any) -> Any:
