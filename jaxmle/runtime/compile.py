@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Tree
-from jaxmle.closures.copies import portable
+from jaxmle.closures.copies import portable, viewed
 from jaxmle.closures.kinds import MEMO
 from jaxmle.closures.watch import Look, look
 from jaxmle.runtime import jax_state
@@ -289,13 +289,6 @@ def _hashable(key: Any) -> bool:
     except TypeError:
         return False
     return True
-
-
-def viewed(leaf: Any) -> Any:
-    """A NumPy array as a view of its own: jax knows arrays by identity, and a trace that failed
-    may have known this one in single precision.
-    """
-    return leaf.view() if isinstance(leaf, np.ndarray) else leaf
 
 
 def to_numpy(tree: Tree) -> Tree:
