@@ -6,6 +6,11 @@ what the rule calls. A ``while_loop`` whose length depends on its data has a for
 a function lacks shows while it is traced, as an error that jax raises by name. So the usual order
 of modes is tried first and costs nothing more, and others follow where it fails. The result says
 which one ran.
+
+Differences of the score come last, and nothing need come after them. They evaluate the score and
+ask for no other mode, and the score of each row exists in the same mode as their sum, forward or
+reverse: where there are scores of which to take outer products, there is a score to take
+differences of.
 """
 
 from __future__ import annotations
