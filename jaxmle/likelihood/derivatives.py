@@ -174,6 +174,42 @@ def gradient(function: Function) -> Function:
     return slope
 
 
+def value_and_gradient(function: Function) -> Function:
+    """The value and the gradient of a scalar function of one tree, by reverse mode or else by
+    forward mode.
+    """
+
+    def at(x: Any) -> tuple[Array, Any]:
+        def forward() -> tuple[Array, Any]:
+            def doubled(x: Any) -> tuple[Array, Array]:
+                value = function(x)
+                return value, value
+
+            slope, value = jax.jacfwd(doubled, has_aux=True)(x)
+            return value, slope
+
+        return first_that_exists((lambda: jax.value_and_grad(function)(x), forward), function, x)
+
+    return at
+
+
+def bend_along(function: Callable[[Array], Array], x: Array, directions: Array) -> Array:
+    """Σ_k ∂²function/∂x∂x (d_k, d_k) for directions (k, p), of a function from x (p,) to an array:
+    forward over forward mode, else from the Jacobian of the Jacobian.
+    """
+
+    def along(d: Array) -> Array:
+        return jax.jvp(lambda x: jax.jvp(function, (x,), (d,))[1], (x,), (d,))[1]
+
+    def whole() -> Array:
+        second = row_hessians(lambda x: jnp.reshape(jacobian(function, x), (-1, x.shape[0])), x)
+        found = jnp.einsum("npq,kp,kq->n", second, directions, directions)
+        return jnp.reshape(found, jax.eval_shape(function, x).shape)
+
+    forward = lambda: jnp.sum(jax.vmap(along)(directions), axis=0)  # noqa: E731
+    return first_that_exists((forward, whole), function, x)
+
+
 def jacobian(function: Callable[[Array], Array], x: Array) -> Array:
     """∂function/∂x, (…, p), of a function from x (p,) to an array.
 

@@ -94,9 +94,9 @@ def _rules(jaxpr: Any, moving: set[Any]) -> Iterator[str]:
         elif name == "stop_gradient" and (caller := _caller_of_stop(equation)) is not None:
             yield caller
         for inner in jax.tree.leaves(list(equation.params.values())):
-            inner = getattr(inner, "jaxpr", inner)  # closed, or not
-            if hasattr(inner, "eqns"):
-                yield from _rules(inner, set(inner.invars))
+            program: Any = getattr(inner, "jaxpr", inner)  # closed, or not
+            if hasattr(program, "eqns"):
+                yield from _rules(program, set(program.invars))
 
 
 def _user_rule(equation: Any) -> str | None:
