@@ -241,6 +241,24 @@ def _by_transposition(function: Callable[[Array], Array], x: Array) -> Array:
     )
 
 
+def matrix_of(linear: Callable[[Array], Array], x: Array) -> Array:
+    """The matrix (q, p) of a linear map from x (p,) to (q,), by rows, else by columns: newer
+    versions of jax say that a forward mode does not exist when they compile, and not before.
+    """
+    shape = jax.eval_shape(linear, x)
+
+    def by_rows() -> Array:
+        try:
+            transposed = jax.linear_transpose(linear, x)
+            return jax.vmap(lambda e: transposed(e)[0])(jnp.eye(shape.size, dtype=shape.dtype))
+        except AssertionError:  # so jax says that a loop in it is not linear
+            raise no_mode("a transposed loop") from None
+
+    return first_that_exists(
+        (by_rows, lambda: jax.jacfwd(linear)(jnp.zeros_like(x))), lambda x: linear(x), x
+    )
+
+
 def _by_entries(function: Callable[[Array], Array], x: Array) -> Array:
     """A reverse pass for each entry, one after the other: a callback need not be able to take
     many at once.

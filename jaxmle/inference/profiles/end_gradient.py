@@ -16,6 +16,12 @@ from jaxmle.inference.again import check_fit, check_weighting, visit
 from jaxmle.inference.profiles.profile import Profile
 from jaxmle.likelihood.combinators import weight
 from jaxmle.likelihood.contract import as_tree, terms_of
+from jaxmle.likelihood.derivatives import (
+    DIFFERENCES,
+    FORWARD_OVER_FORWARD,
+    first_that_exists,
+    matrix_of,
+)
 from jaxmle.likelihood.structure import roots_of
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.parameters.tree import Chart
@@ -53,6 +59,7 @@ def profile_end(
 
     Raises:
         ValueError: for a batch, a function instead of a parameter, or an unknown name.
+        TypeError: where the Hessian of the fit is by differences of the score.
 
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.profiles.profile import profile
@@ -82,6 +89,13 @@ def profile_end(
         )
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((data, weights))):
         data = visit(loglik, fit, data, weights=weights, check_data=not tracing()).aligned[0]
+    if fit.hessian_by == DIFFERENCES:
+        raise TypeError(
+            "the Hessian of this fit is by differences of the score: a part of its likelihood has "
+            "a rule of differentiation that jax cannot differentiate once more, and the end of a "
+            "profile no derivative. Give that part a rule made of functions that have rules; or "
+            "take differences of whole profiles"
+        )
     tree = as_tree(loglik if weights is None else weight(loglik, weights))
     layout = fit.layout
     roots = roots_of(tree, layout)
@@ -98,11 +112,19 @@ def profile_end(
         entry,
         data,
         float(scipy.special.ndtri(0.5 + found.level / 2)) ** 2,
+        fit.hessian_by,
     )
 
 
 def _end(
-    tree: Any, chart: Chart, top: Array, here: Array, entry: int, data: Tree, cut: float
+    tree: Any,
+    chart: Chart,
+    top: Array,
+    here: Array,
+    entry: int,
+    data: Tree,
+    cut: float,
+    method: str,
 ) -> jax.Array:
     if not np.all(np.isfinite(np.concatenate([top, here]))):
         return jnp.asarray(jnp.nan)
@@ -117,7 +139,8 @@ def _end(
     k = chart.k
     best = jnp.asarray(chart.to_free(top))
     end = jnp.asarray(chart.to_free(here))
-    slope = jax.lax.stop_gradient(jax.grad(loglik)(end))
+    score = jax.jacfwd(loglik) if method == FORWARD_OVER_FORWARD else jax.grad(loglik)
+    slope = jax.lax.stop_gradient(score(end))
     way = jax.grad(psi)(end)
     start = jnp.concatenate([best, end, jnp.atleast_1d(slope @ way / (way @ way))])
 
@@ -128,14 +151,17 @@ def _end(
         fall = loglik(best) - loglik(end) - 0.5 * cut
         return jnp.concatenate(
             [
-                jax.grad(loglik)(best),
-                jax.grad(loglik)(end) - multiplier * jax.grad(psi)(end),
+                score(best),
+                score(end) - multiplier * jax.grad(psi)(end),
                 jnp.atleast_1d(fall),
             ]
         )
 
     def solve_linear(g: Any, y: Array) -> Array:
-        return jnp.linalg.solve(jax.jacfwd(g)(jnp.zeros_like(y)), y)
+        return jnp.linalg.solve(matrix_of(g, y), y)
 
-    root = jax.lax.custom_root(conditions, start, lambda f, u: u, solve_linear)
+    def solved() -> Array:
+        return jax.lax.custom_root(conditions, start, lambda f, u: u, solve_linear)
+
+    root = first_that_exists((solved,), loglik, end)
     return psi(root[k : 2 * k])

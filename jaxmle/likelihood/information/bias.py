@@ -264,7 +264,7 @@ def _by_moments(
         """The derivative of the information of each row in its own predictor c, (a, b, n)."""
 
         def moved(step: Array) -> Array:
-            return information(values.at[c].add(step))
+            return information(jnp.asarray(values).at[c].add(step))
 
         step = jnp.zeros(values.shape[1], values.dtype)
 
