@@ -21,10 +21,12 @@ from jaxmle.likelihood.checks import (
     check_weight_shapes,
     host_data,
     host_params,
+    traced_data,
 )
 from jaxmle.likelihood.combinators import Penalize, weight
 from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
-from jaxmle.likelihood.discovery.row_independence import check_weighted
+from jaxmle.likelihood.derivatives import gradient
+from jaxmle.likelihood.discovery.row_independence import check_traced, check_weighted
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.information.bias import adjustment, inverse_root
 from jaxmle.likelihood.structure import count, has, has_law, roots_of, substituted, weighting_of
@@ -166,18 +168,12 @@ def _traced(
 ) -> Fit:
     real = jnp.zeros(()).dtype if dtype is None else host_dtype(dtype)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(real), params0)
-    data = jax.tree.map(
-        lambda leaf: (
-            jnp.asarray(leaf).astype(real)
-            if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-            else jnp.asarray(leaf)
-        ),
-        data,
-    )
+    data = traced_data(data, real)
     layout = layout_of(params, constraints)
     check_weight_shapes(loglik, data)
     chart = _chart(loglik, layout)
     x = jnp.asarray(substituted(loglik, layout, layout.ravel(params)))
+    check_traced(loglik, layout, x, data, None)
     return kept(
         loglik,
         ("mean_br", chart, max_steps, str(real)),
@@ -211,7 +207,7 @@ def _at(loglik: Loglik, layout: Layout, roots: np.ndarray, x: Array, data: Tree)
     def terms(x: Any) -> Any:
         return jnp.sum(need_terms(terms_of(loglik, layout.unravel(x), data), "mean_br"))
 
-    scaled = root.T @ (jax.grad(terms)(x) + adjustment(loglik, layout, x, data, root))
+    scaled = root.T @ (gradient(terms)(x) + adjustment(loglik, layout, x, data, root))
     return _At(x, root @ scaled, 0.5 * jnp.sum(scaled**2), information)
 
 

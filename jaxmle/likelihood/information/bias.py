@@ -273,7 +273,8 @@ def _by_moments(
             return jax.jacrev(total)(step)
 
         by_forward = lambda: jax.jvp(moved, (step,), (jnp.ones_like(step),))[1]  # noqa: E731
-        return first_that_exists((by_forward, by_sums), moved, step)
+        # Newer versions of jax say of a forward mode that it is missing when they compile only.
+        return first_that_exists((by_sums, by_forward), moved, step)
 
     slopes = jnp.stack([slope(c) for c in range(m)], axis=2)
     cross = loglik.cross_moments(params, values, data)
