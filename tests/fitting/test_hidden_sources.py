@@ -10,6 +10,7 @@ import sys
 import time
 import types
 import uuid
+import warnings
 
 import jax
 import numpy as np
@@ -17,8 +18,14 @@ import pytest
 
 import jaxmle as jm
 from jaxmle.closures.watch import look
+from jaxmle.runtime import compile as compiling
 
 from .test_changed_closures import D, assert_centre, shifted
+
+# A busy machine may take a second to compile what is hidden here.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*cannot be watched for changes:jaxmle.runtime.compile.UnwatchedClosureWarning"
+)
 
 
 def endless(kind):
@@ -153,6 +160,23 @@ def test_a_file_read_in_whatever_way_changes_the_likelihood(reader, tmp_path):
     assert_centre(loglik, 3.0)
     write(path, 2.0)
     assert_centre(loglik, 5.0)
+
+
+def test_what_takes_long_to_compile_at_each_call_is_warned_of_once_by_its_name(monkeypatch):
+    """The symptom: each fit compiled again for seconds, and nothing said why."""
+    monkeypatch.setattr(compiling, "SECONDS_WORTH_A_WARNING", 0.0)
+    generator = np.random.default_rng(1)
+    noisy, plain = shifted(lambda: 0.0 * generator.random()), shifted(lambda: 0.0)
+    with pytest.warns(compiling.UnwatchedClosureWarning) as caught:
+        jm.nll(noisy)({"m": 0.0}, D)
+    (message,) = (str(warning.message) for warning in caught)
+    assert "numpy.random._generator.Generator, which cannot be watched" in message
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for loglik in (noisy, plain):
+            jm.nll(loglik)({"m": 0.0}, D)
+        monkeypatch.setattr(compiling, "SECONDS_WORTH_A_WARNING", 60.0)
+        jm.nll(shifted(lambda: generator.random()))({"m": 0.0}, D)
 
 
 def test_a_path_that_nobody_reads_hides_nothing(tmp_path):
