@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmle as jm
-from jaxmle.batch.scheduler import Run
+from jaxmle.batch.scheduler import Scheduler
 
 N = 50
 
@@ -41,13 +41,13 @@ def main(members: int) -> None:
     mean = y.mean(axis=1)
     start = {"shape": mean**2 / y.var(axis=1), "rate": mean / y.var(axis=1)}
     predicted: list[float] = []
-    plan = Run.predicted_bytes
+    plan = Scheduler.predicted_bytes
 
-    def noted(self: Run) -> float:
+    def noted(self: Scheduler) -> float:
         predicted.append(plan(self) / 2**30)
         return plan(self)
 
-    Run.predicted_bytes = noted  # type: ignore[method-assign]
+    Scheduler.predicted_bytes = noted  # type: ignore[method-assign]
     held, begun = peak(), time.perf_counter()
     fits = jm.fit_batch(
         gamma, start, y, constraints={"shape": jm.positive, "rate": jm.positive}, progress=True

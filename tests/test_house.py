@@ -100,6 +100,73 @@ def test_no_constant_has_two_meanings():
     assert not {name: values for name, values in meanings.items() if len(values) > 1}
 
 
+# Rooms whose identifiers are words of the field already; a room is added when it has been read.
+ROOMS_READ = (
+    *("data", "inference", "mixtures", "models", "plots"),
+    *("record", "starts", "stochastic", "tables"),
+)
+READ = [path for path in SOURCES if path.relative_to(PACKAGE).parts[0] in ROOMS_READ]
+BY_FILE_READ = pytest.mark.parametrize(
+    "path", READ, ids=lambda path: str(path.relative_to(PACKAGE))
+)
+NOT_WORDS = frozenset(
+    ["told", "said", "found", "own", "at", "one", "way", "here", "kept", "elsewhere", "afresh"]
+)  # they name no quantity
+PUBLIC_EXCEPTIONS = {
+    ("profile.py", "found"),  # Profile.found: both ends are known
+    ("end_gradient.py", "found"),  # a positional argument of profile_end
+}
+MAX_LINES_OF_A_BODY = 60
+MAX_LINES_OF_A_FILE = 500
+
+
+def names_bound(path):
+    """Every name that a file binds: variables, arguments, fields, functions and classes."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name, node.lineno
+
+
+def body_lines(node):
+    """The lines of a function from its first statement on, its docstring left out."""
+    body = node.body[1:] if ast.get_docstring(node) else node.body
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+@BY_FILE_READ
+def test_identifiers_are_words_of_the_field(path):
+    bound = [
+        (name, line)
+        for name, line in names_bound(path)
+        if name.strip("_") in NOT_WORDS and (path.name, name) not in PUBLIC_EXCEPTIONS
+    ]
+    assert not bound
+
+
+@BY_FILE_READ
+def test_no_body_has_more_than_60_lines(path):
+    functions = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)]
+    sizes = {node.name: body_lines(node) for node in functions}
+    assert not {name: n for name, n in sizes.items() if n > MAX_LINES_OF_A_BODY}
+
+
+@BY_FILE_READ
+def test_no_file_has_more_than_500_lines(path):
+    assert len(source(path).splitlines()) <= MAX_LINES_OF_A_FILE
+
+
+def test_most_bodies_have_at_most_40_lines():
+    functions = [
+        node for path in READ for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)
+    ]
+    long = [node.name for node in functions if body_lines(node) > 40]
+    assert len(long) <= 0.01 * len(functions), long
+
+
 @BY_FILE
 def test_no_guard_vanishes_under_python_o(path):
     """``python -O`` takes assertions out."""

@@ -7,20 +7,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Data, Loglik, Params, Tree
 from jaxmle.batch.chunk import flat_members
 from jaxmle.batch.identities import with_response_ids
-from jaxmle.batch.inputs import Inputs, gathered
+from jaxmle.batch.inputs import Inputs, read_batch
 from jaxmle.batch.programs import Members
-from jaxmle.batch.scheduler import MIN_ROWS_FOR_FLOAT32_START, Run
-from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
-from jaxmle.fitting.passes import Problem, pose
+from jaxmle.batch.scheduler import MIN_ROWS_FOR_FLOAT32_START, Scheduler
+from jaxmle.fitting.options import MAX_STEPS, Options
+from jaxmle.fitting.passes import Problem, check_terms, problem_of
 from jaxmle.fitting.signals import with_rules, with_signals
-from jaxmle.likelihood.contract import need_terms
 from jaxmle.likelihood.discovery.derivative_rules import check_rules
 from jaxmle.likelihood.discovery.linear_predictors import declared
 from jaxmle.likelihood.discovery.row_axes import is_rowwise
@@ -32,11 +29,12 @@ from jaxmle.likelihood.discovery.row_independence import (
 from jaxmle.likelihood.discovery.self_check import road_of, verified
 from jaxmle.likelihood.information.covariance import Kind
 from jaxmle.likelihood.information.hac import check_bandwidth
-from jaxmle.likelihood.structure import term_shape
+from jaxmle.likelihood.structure import chart_of, term_shape
 from jaxmle.parameters.arguments import check_count
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint
-from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 
 
 def fit_batch(
@@ -62,10 +60,10 @@ def fit_batch(
     """Maximise one log-likelihood on many data sets.
 
     From half a million rows the first steps are taken in single precision, where the likelihood
-    allows it, along the road of ``fit``; the last steps and the verdict are in double, and a member
-    that does not end CONVERGED so climbs again from its start. Estimates agree with those of
-    ``fit`` to 1e-8 standard errors; of several maxima, a member in a thousand may reach another
-    one. ``steps`` counts both kinds.
+    allows it; the last steps and the verdict are in double precision. A member that does not end
+    CONVERGED is refitted from its own start, in double precision alone. Estimates agree with those
+    of ``fit`` to 1e-8 standard errors; where there are several maxima, a member in a thousand may
+    reach another one. ``steps`` counts both kinds of steps.
 
     Args:
         loglik, constraints, solver, vcov, dtype, max_steps, block_rows: as in ``fit``.
@@ -108,121 +106,111 @@ def fit_batch(
     >>> fits.params["rate"].round(6).tolist(), fits.n.tolist()
     ([0.5, 0.25], [2.0, 3.0])
     """
+    options = Options(
+        constraints=constraints,
+        solver=solver,
+        vcov=vcov,
+        clusters=clusters,
+        weights=weights,
+        dtype=dtype,
+        max_steps=max_steps,
+        block_rows=block_rows,
+        progress=progress,
+    )
     return fit_members(
         loglik,
         params0,
         datasets,
-        constraints,
-        solver,
-        vcov,
-        clusters,
-        weights,
-        dtype,
-        max_steps,
-        block_rows,
-        in_axes,
-        params_axis,
-        block,
-        devices,
-        progress,
-        checkpoint,
-        check_rows=True,
+        options,
+        in_axes=in_axes,
+        params_axis=params_axis,
+        block=block,
+        devices=devices,
+        checkpoint=checkpoint,
     )
 
 
 def fit_members(
     loglik: Loglik,
-    params0: Tree,
-    datasets: Tree,
-    constraints: Tree,
-    solver: Any,
-    vcov: Any,
-    clusters: Any,
-    weights: Any,
-    dtype: Any,
-    max_steps: int,
-    block_rows: int | None,
-    in_axes: Any,
-    params_axis: int | str | None,
-    block: int | None,
-    devices: Any,
-    progress: bool | None,
-    checkpoint: Any,
+    params0: Params,
+    datasets: Data,
+    options: Options,
     *,
-    check_rows: bool,
+    in_axes: Any = 0,
+    params_axis: int | str | None = "auto",
+    block: int | None = None,
+    devices: Any = None,
+    checkpoint: Any = None,
+    check_rows: bool = True,
 ) -> Fit:
-    """``fit_batch``; ``check_rows`` False where the caller has seen to it that weights may
-    stand on the terms.
+    """``fit_batch`` with its options as one record.
+
+    Args:
+        check_rows: False for refits, which answer to the fit that they repeat: the caller has seen
+            to it that weights may stand on the terms.
     """
-    if tracing():
-        raise TypeError(
-            "fit_batch schedules its work from the host and cannot run inside jit or vmap; "
-            "there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch"
-        )
-    max_steps, block_rows = check_options(vcov, clusters, max_steps, block_rows, progress)
+    instead = "; there, jax.vmap(lambda data: jaxmle.fit(loglik, params0, data)) is the batch"
+    host_only("fit_batch", instead)
     block = None if block is None else check_count("block", block, 1)
-    real = host_dtype(dtype)
-    kept = Checkpoint(checkpoint)
-    with precision(real), np.errstate(all="ignore"):
-        inputs = gathered(
-            loglik, params0, datasets, constraints, weights, clusters, in_axes, params_axis, real
-        )
-        check_bandwidth(vcov, inputs.longest)
-        problem = pose(inputs.loglik, inputs.layout, solver, vcov, clusters, max_steps, block_rows)
-        one = _largest(inputs)
-        has_terms = _check_first(problem, one)
-        if check_rows and weights is not None:
-            check_rows_apart(
-                "a weighted likelihood", inputs.bare, inputs.layout, one.base, one.data
-            )
-        if block_rows is not None:
-            check_blocks(inputs.bare, inputs.layout, one.base, one.data, block_rows)
-        search = (
-            bool(np.sum(inputs.source.sizes) >= MIN_ROWS_FOR_FLOAT32_START)
-            and block_rows is None
-            and is_rowwise(inputs.bare, inputs.layout, one.base, one.data)
-        )
-
-        def form_of(loglik: Loglik) -> Any:
-            form = declared(loglik, inputs.layout, one.base, one.data) if search else loglik
-            return verified(loglik, form, inputs.layout, one.base, one.data)
-
-        road = road_of(inputs.bare, form_of(inputs.bare))
-        inputs = replace(inputs, loglik=form_of(inputs.loglik), bare=form_of(inputs.bare))
+    store = Checkpoint(checkpoint)
+    with precision(options.host_dtype), np.errstate(all="ignore"):
+        inputs = read_batch(loglik, params0, datasets, options, in_axes, params_axis)
+        check_bandwidth(options.vcov, inputs.longest)
+        chart = chart_of(inputs.loglik, inputs.layout)
+        problem = problem_of(inputs.loglik, chart, options)
+        largest = _largest(inputs)
+        _check_largest(problem, inputs, largest, check_rows)
+        inputs, road = _with_structure(inputs, largest, options.block_rows)
         problem = replace(problem, loglik=inputs.loglik)
-        points = points_beside(one.loglik, inputs.layout, one.base)
-        rules = check_rules(one.loglik, inputs.layout, points, one.data)
-        with kept:
-            run = Run(problem, inputs, block, devices, progress, kept)
-            fits = run.fits()
-            fits = replace(fits, road=", ".join([road, *run.starts]))
-            fits = run.with_cones(fits) if has_terms else fits
+        points = points_beside(largest.loglik, inputs.layout, largest.base)
+        rules = check_rules(largest.loglik, inputs.layout, points, largest.data)
+        with store:
+            scheduler = Scheduler(problem, inputs, block, devices, options.progress, store)
+            fits = scheduler.fits()
+            fits = replace(fits, road=", ".join([road, *scheduler.starts]))
+            if term_shape(largest.loglik, inputs.layout, largest.base, largest.data):
+                fits = scheduler.with_cones(fits)
         fits = with_rules(fits, problem.loglik, rules)
         if not check_rows:
-            return fits  # refits answer to the fit that they repeat
-        fits = with_response_ids(fits, loglik, inputs.source, real)
-        return with_signals(fits, loglik, inputs.bare, one.data)
+            return fits
+        fits = with_response_ids(fits, loglik, inputs.source, inputs.dtype)
+        return with_signals(fits, loglik, inputs.bare, largest.data)
 
 
 def _largest(inputs: Inputs) -> Members:
     """The member of most rows."""
-    largest = inputs.largest
-    member = flat_members(
-        inputs, np.array([largest]), tuple(int(n) for n in inputs.source.sizes[largest])
-    )
-    leaves = [
-        leaf if same else leaf[0]
-        for leaf, same in zip(member.leaves, member.form.shared, strict=True)
-    ]
-    return jax.tree.unflatten(member.form.treedef, leaves)
+    length = tuple(int(n) for n in inputs.source.sizes[inputs.largest])
+    return flat_members(inputs, np.array([inputs.largest]), length).first
 
 
-def _check_first(problem: Problem, one: Members) -> bool:
-    """What shapes say is wrong of one member is wrong of all: said before anything is compiled.
-    Whether the likelihood has terms.
+def _check_largest(problem: Problem, inputs: Inputs, largest: Members, check_rows: bool) -> None:
+    """What is wrong of the member of most rows is wrong of all: refused before anything is
+    compiled.
     """
-    shape = term_shape(one.loglik, problem.layout, one.base, one.data)
-    wanted = problem.kind not in ("observed", "expected", None) and problem.mode == "ML"
-    if wanted and not shape:
-        need_terms(jnp.zeros(()), f"vcov={problem.kind!r}")
-    return bool(shape)
+    layout = inputs.layout
+    base = largest.base
+    data = largest.data
+    check_terms(replace(problem, loglik=largest.loglik), base, data)
+    if check_rows and inputs.weight_kind is not None:
+        check_rows_apart("a weighted likelihood", inputs.bare, layout, base, data)
+    if problem.block_rows is not None:
+        check_blocks(inputs.bare, layout, base, data, problem.block_rows)
+
+
+def _with_structure(inputs: Inputs, largest: Members, block_rows: int | None) -> tuple[Inputs, str]:
+    """The inputs with what is seen in the program of a likelihood of many rows: that it is a
+    regression; and the word for how the terms are summed.
+    """
+    layout = inputs.layout
+    base = largest.base
+    data = largest.data
+    is_long = bool(np.sum(inputs.source.sizes) >= MIN_ROWS_FOR_FLOAT32_START)
+    search = is_long and block_rows is None and is_rowwise(inputs.bare, layout, base, data)
+
+    def form_of(loglik: Loglik) -> Any:
+        form = declared(loglik, layout, base, data) if search else loglik
+        return verified(loglik, form, layout, base, data)
+
+    bare = form_of(inputs.bare)
+    road = road_of(inputs.bare, bare)
+    return replace(inputs, loglik=form_of(inputs.loglik), bare=bare), road

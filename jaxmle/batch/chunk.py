@@ -1,7 +1,7 @@
-"""A piece of a batch on the device: its data, laid out once, and what its members can be asked.
+"""A piece of a batch on the device: its data, laid out once, and the passes over its members.
 
-It climbs in lockstep: a program of the user's likelihood evaluates the members that still climb
-(``block``), one that knows no likelihood moves them on (``lockstep``).
+Its members climb in step: a program of the user's likelihood evaluates those that still climb
+(``programs``), one that knows no likelihood moves them on (``solver``).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from jaxmle.likelihood.combinators import Weights, weight
 from jaxmle.likelihood.histogram import counted, flagged
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled
-from jaxmle.runtime.device import halved, placed
+from jaxmle.runtime.device import to_device, to_float32
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import Point, State
 
-SLOTS_FOR_STRAGGLERS = 128  # seats for the last few members of a round: their climbs are long
+SLOTS_FOR_STRAGGLERS = 128  # slots for the last few members of a round: their climbs are long
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,27 @@ class Piece:
     @property
     def blocks(self) -> int:
         """The blocks that hold its members; the others of its schedule are empty."""
-        return -(-len(self.index) // self.schedule.lanes)
+        return -(-len(self.index) // self.schedule.block_size)
 
-    def seated(self, seats: int) -> np.ndarray:
-        """The member in each of so many seats; the seats left over hold the last member again."""
-        return np.pad(self.index, (0, seats - len(self.index)), mode="edge")
+    def member_in_slots(self, slots: int) -> np.ndarray:
+        """The member in each of so many slots; slots left over hold the last member again."""
+        return np.pad(self.index, (0, slots - len(self.index)), mode="edge")
 
 
 @dataclass(frozen=True)
 class Flat:
-    """Flat ``Members``."""
+    """The leaves of ``Members``, and how they make them up."""
 
     leaves: list[Array]
     form: Form
     data_id: np.ndarray
+
+    @property
+    def first(self) -> Members:
+        """The first member alone."""
+        pairs = zip(self.leaves, self.form.shared, strict=True)
+        leaves = [leaf if is_shared else leaf[0] for leaf, is_shared in pairs]
+        return jax.tree.unflatten(self.form.treedef, leaves)
 
 
 def flat_members(inputs: Inputs, index: np.ndarray, length: tuple[int, ...]) -> Flat:
@@ -73,26 +80,17 @@ def flat_members(inputs: Inputs, index: np.ndarray, length: tuple[int, ...]) -> 
     same = jax.tree.map(lambda _: True, inputs.loglik)
     if inputs.weight_kind is not None:
         loglik = weight(inputs.bare, Weights(w, inputs.weight_kind))
-        same = weight(
-            jax.tree.map(lambda _: True, inputs.bare), Weights(flags[1], inputs.weight_kind)
-        )
+        same = jax.tree.map(lambda _: True, inputs.bare)
+        same = weight(same, Weights(flags[1], inputs.weight_kind))
     if chunk.padding is not None:
         loglik = weight(loglik, Weights(chunk.padding.astype(inputs.dtype), "frequency"))
         same = weight(same, Weights(False, "frequency"))
     loglik = counted(loglik, data, inputs.most_counts(length), inputs.dtype)
     base = inputs.base[index] if inputs.base.ndim == 2 else inputs.base
     leaves, treedef = jax.tree.flatten(Members(loglik, base, data, codes))
-    shared = tuple(
-        jax.tree.leaves(
-            Members(
-                flagged(same, loglik),
-                inputs.base.ndim == 1,  # type: ignore[arg-type]
-                flags[0],
-                flags[2],
-            )
-        )
-    )
-    return Flat(leaves, Form(treedef, shared), chunk.data_id)
+    same_base: Any = inputs.base.ndim == 1
+    shared = Members(flagged(same, loglik), same_base, flags[0], flags[2])
+    return Flat(leaves, Form(treedef, tuple(jax.tree.leaves(shared))), chunk.data_id)
 
 
 @dataclass(frozen=True)
@@ -101,9 +99,8 @@ class Programs:
 
     problem: Problem
     devices: tuple[Any, ...]
-    at_hand: dict[Any, Callable[..., Any]] = field(
-        default_factory=dict, compare=False
-    )  # looked up once a run
+    # looked up once a run
+    loaded: dict[Any, Callable[..., Any]] = field(default_factory=dict, compare=False)
 
     @property
     def mesh(self) -> Any:
@@ -115,24 +112,21 @@ class Programs:
 
     def get(self, name: str, form: Form) -> Callable[..., Any]:
         """A pass over the data of a chunk, compiled."""
-        if (name, form) not in self.at_hand:
-            self.at_hand[name, form] = self._compiled(name, form)
-        return self.at_hand[name, form]
+        if (name, form) not in self.loaded:
+            self.loaded[name, form] = self._compiled(name, form)
+        return self.loaded[name, form]
 
     def _compiled(self, name: str, form: Form) -> Callable[..., Any]:
-        """The same, kept on the user's function, which it must not keep alive."""
-        bare = self.problem.bare if name == "further" else self.problem.neutral
+        """The program of a pass, kept on the user's function, which it must not keep alive."""
+        needs_kind = name == "covariance_parts"
+        bare = self.problem.bare if needs_kind else self.problem.neutral
         mesh = self.mesh
         skeleton = jax.tree.unflatten(form.treedef, list(range(form.treedef.num_leaves)))
-        loglik = skeleton.loglik
         others = skeleton._replace(loglik=None)
 
         def make(portable: Any) -> Callable[..., Any]:
-            own_form = Form(jax.tree.structure(others._replace(loglik=portable)), form.shared)
-
-            def run(own: list[Array], common: list[Array], wanted: Array, args: Any) -> Any:
-                return getattr(passes, name)(bare, own_form, own, common, wanted, args)
-
+            member_form = Form(jax.tree.structure(others._replace(loglik=portable)), form.shared)
+            run = partial(getattr(passes, name), bare, member_form)
             if mesh is None:
                 return run
             axis = jax.sharding.PartitionSpec("member")
@@ -141,9 +135,9 @@ class Programs:
                 run, mesh=mesh, in_specs=(axis, whole, axis, axis), out_specs=axis, check_vma=False
             )
 
-        where = tuple(device.id for device in self.devices)
-        key = ("batch", name, bare, form.shared, jax.tree.structure(others), where)
-        return compiled(loglik, key, make)
+        ids = tuple(device.id for device in self.devices)
+        key = ("batch", name, bare, form.shared, jax.tree.structure(others), ids)
+        return compiled(skeleton.loglik, key, make)
 
     def named(self, fit: Fit) -> Fit:
         """The record with what the programs did not need to know."""
@@ -155,221 +149,211 @@ class Programs:
             weighting=problem.weighting,
         )
 
-    def laid(
-        self, form: Form, own: list[np.ndarray], common: list[jax.Array], blocks: int
+    def laid_out(
+        self, form: Form, per_member: list[np.ndarray], common: list[jax.Array], blocks: int
     ) -> list[jax.Array]:
-        """The leaves (blocks, lanes, ...) on the devices, designs by columns; blocks beyond
-        their own are zeros, which nobody asks for.
+        """The leaves (blocks, block_size, ...) on the devices, designs by columns; further blocks
+        are zeros, and never active.
         """
-        turned = form.designs(single(own, 2), common)
-        leaves = [np.swapaxes(leaf, -1, -2) if i in turned else leaf for i, leaf in enumerate(own)]
+        by_columns = form.designs(single(per_member, 2), common)
+        leaves = [
+            np.swapaxes(leaf, -1, -2) if i in by_columns else leaf
+            for i, leaf in enumerate(per_member)
+        ]
         if self.mesh is None:
-            return [placed(leaf, blocks) for leaf in leaves]
+            return [to_device(leaf, blocks) for leaf in leaves]
         leaves = [
             np.pad(leaf, [(0, blocks - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)) for leaf in leaves
         ]
-        return jax.device_put(
-            leaves, jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec("member"))
-        )
+        spec = jax.sharding.PartitionSpec("member")
+        return jax.device_put(leaves, jax.sharding.NamedSharding(self.mesh, spec))
 
     def load(self, inputs: Inputs, piece: Piece) -> Chunk:
         """The data of a piece, on the device and laid out."""
-        shape = (piece.blocks, piece.schedule.lanes)
-        seats = piece.schedule.seats
-        flat = flat_members(inputs, piece.seated(piece.blocks * piece.schedule.lanes), piece.length)
-        own = [
-            np.asarray(leaf).reshape(*shape, *np.shape(leaf)[1:])
-            for leaf, same in zip(flat.leaves, flat.form.shared, strict=True)
-            if not same
-        ]
-        common = [
-            jnp.asarray(leaf)
-            for leaf, same in zip(flat.leaves, flat.form.shared, strict=True)
-            if same
-        ]
-        wanted = np.arange(seats) < len(piece.index)
-        everyone = piece.seated(seats)
-        base = np.broadcast_to(
-            inputs.base[everyone] if inputs.base.ndim == 2 else inputs.base,
-            (seats, self.problem.layout.p),
-        )
+        shape = (piece.blocks, piece.schedule.block_size)
+        slots = piece.schedule.slots
+        flat = flat_members(inputs, piece.member_in_slots(shape[0] * shape[1]), piece.length)
+        per_member = []
+        common = []
+        for leaf, is_shared in zip(flat.leaves, flat.form.shared, strict=True):
+            if is_shared:
+                common.append(jnp.asarray(leaf))
+            else:
+                per_member.append(np.asarray(leaf).reshape(*shape, *np.shape(leaf)[1:]))
+        member = piece.member_in_slots(slots)
+        base = inputs.base[member] if inputs.base.ndim == 2 else inputs.base
+        padding = ((0, max(slots - len(flat.data_id), 0)), (0, 0))
         return Chunk(
             self,
             flat.form,
-            self.laid(flat.form, own, common, piece.schedule.blocks),
+            self.laid_out(flat.form, per_member, common, piece.schedule.blocks),
             common,
-            base,
-            np.pad(flat.data_id, ((0, max(seats - len(flat.data_id), 0)), (0, 0)))[:seats],
-            wanted,
+            np.broadcast_to(base, (slots, self.problem.layout.p)),
+            np.pad(flat.data_id, padding)[:slots],
+            np.arange(slots) < len(piece.index),
         )
 
 
-class Begun(NamedTuple):
+class WarmStart(NamedTuple):
     """What came before the climbs of a chunk."""
 
     steps: Array  # (b,)
-    elsewhere: (
-        np.ndarray
-    )  # (b,) whether a climb began at a point in single precision, not at the start asked for
+    # (b,) whether a climb started at a point in single precision, not at the user's start
+    warm_started: np.ndarray
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece on the device: what its members can be asked."""
+    """A piece on the device, and the passes over its members."""
 
     programs: Programs
     form: Form
-    own: list[jax.Array]
-    common: list[jax.Array]
-    base: np.ndarray  # (seats, p)
+    per_member: list[jax.Array]  # leaves (blocks, block_size, ...)
+    common: list[jax.Array]  # leaves that all members share
+    base: np.ndarray  # (slots, p)
     data_id: np.ndarray
-    wanted: np.ndarray  # (seats,) whether a member of its own sits there
+    active: np.ndarray  # (slots,) whether a slot holds a member of its own
 
-    def ask(self, name: str, wanted: np.ndarray, *args: Any) -> Any:
-        """One pass over the data, for the seats that want it."""
+    def run(self, name: str, active: np.ndarray, *args: Any) -> Any:
+        """One pass over the data, for the active slots."""
         program = self.programs.get(name, self.form)
-        seats = len(wanted)
-        members = self.own[0].shape[0] * self.own[0].shape[1]
-        if seats >= members:
-            return program(self.own, self.common, wanted, args)
+        slots = len(active)
+        members = self.per_member[0].shape[0] * self.per_member[0].shape[1]
+        if slots >= members:
+            return program(self.per_member, self.common, active, args)
 
         def wider(leaf: Any) -> Any:
-            return np.pad(np.asarray(leaf), [(0, members - seats)] + [(0, 0)] * (np.ndim(leaf) - 1))
+            return np.pad(np.asarray(leaf), [(0, members - slots)] + [(0, 0)] * (np.ndim(leaf) - 1))
 
-        return _first(
-            program(self.own, self.common, wider(wanted), jax.tree.map(wider, args)), seats
-        )
+        args = jax.tree.map(wider, args)
+        return _first(program(self.per_member, self.common, wider(active), args), slots)
 
-    def evaluate(self, z: Array, wanted: np.ndarray) -> Point:
-        return self.ask("evaluate", wanted, z)
+    def evaluate(self, z: Array, active: np.ndarray) -> Point:
+        """Value, score and Hessian of the active slots at z (slots, k)."""
+        return self.run("evaluate", active, z)
 
-    def climb(self, rounds: int, enough: Enough) -> tuple[State, Begun]:
+    def climb(self, rounds: int, enough: Enough) -> tuple[State, WarmStart]:
         """The states when it is ``enough``, and what came before them: at most ``rounds`` steps
         in single precision, or a first-order method.
         """
-        seats = len(self.wanted)
-        z = machine(_to_free, (self.programs.problem.chart,), self.programs.mesh)(self.base)
-        begun = Begun(np.zeros(seats, np.int32), np.zeros(seats, bool))
-        if isinstance(self.programs.problem.solver, LBFGS | Optax):
-            z, steps = self.ask("approached", self.wanted, z)
-            begun = begun._replace(steps=steps)
-        elif rounds and (found := self._sprint(z, rounds)) is not None:
-            near, steps, sound = found
-            z = jnp.where(sound[:, None], near.astype(z.dtype), z)
-            begun = Begun(steps, np.asarray(sound))
-        return solver.climb(
-            self.evaluate,
-            z,
-            self.wanted,
-            self.programs.problem.max_steps,
-            enough,
-            self.programs.mesh,
-        ), begun
+        slots = len(self.active)
+        programs = self.programs
+        z = machine(_to_free, (programs.problem.chart,), programs.mesh)(self.base)
+        warm = WarmStart(np.zeros(slots, np.int32), np.zeros(slots, bool))
+        if isinstance(programs.problem.solver, LBFGS | Optax):
+            z, steps = self.run("approached", self.active, z)
+            warm = warm._replace(steps=steps)
+        elif rounds:
+            result = self._float32_start(z, rounds)
+            if result is not None:
+                near, steps, sound = result
+                z = jnp.where(sound[:, None], near.astype(z.dtype), z)
+                warm = WarmStart(steps, np.asarray(sound))
+        max_steps = programs.problem.max_steps
+        state = solver.climb(self.evaluate, z, self.active, max_steps, enough, programs.mesh)
+        return state, warm
 
     def climb_on(self, state: State, enough: Enough) -> State:
         """The states when it is ``enough``, from states on the way."""
-        return solver.climb_on(
-            self.evaluate,
-            state,
-            self.wanted,
-            self.programs.problem.max_steps,
-            enough,
-            self.programs.mesh,
-        )
+        programs = self.programs
+        max_steps = programs.problem.max_steps
+        return solver.climb_on(self.evaluate, state, self.active, max_steps, enough, programs.mesh)
 
-    def _sprint(self, z: Array, rounds: int) -> Any:
+    def _float32_start(self, z: Array, rounds: int) -> Any:
         """Steps in single precision; None where the likelihood cannot be written in it: a
         constant of its own may insist on double.
         """
-        rough = replace(self, own=[halved(leaf) for leaf in self.own])
+        single_precision = replace(self, per_member=[to_float32(leaf) for leaf in self.per_member])
+        limit = np.full(len(self.active), rounds, np.int32)
         try:
-            return rough.ask(
-                "sprinted", self.wanted, z, np.full(len(self.wanted), rounds, np.int32)
-            )
+            return single_precision.run("float32_start", self.active, z, limit)
         except (TypeError, ValueError):
             return None
 
-    def afresh(self, like: State) -> State:
-        """The states before the first step from the start that was asked for."""
+    def initial_state(self, like: State) -> State:
+        """The states before the first step from the user's start."""
         z = machine(_to_free, (self.programs.problem.chart,), self.programs.mesh)(self.base)
         return solver.begun(z, like.point, self.programs.mesh)
 
     def conclude(self, state: State, limit: Any, steps: Array) -> Fit:
-        """The records; ``limit`` None in the first round, where nobody takes an excursion."""
+        """The records of all slots.
+
+        Args:
+            limit: the ends of the excursions; None in the first round, which makes none.
+            steps: made before the climbs, (slots,).
+        """
         programs = self.programs
-        wanted = self.wanted
         neutral = programs.problem.neutral
         mesh = programs.mesh
-        n = self.ask("counted", self.wanted)
+        n = self.run("counted", self.active)
         if needs_pass(programs.problem.kind):
-            found = solver.judged(neutral, self.base, state, limit, mesh)
-            found = found._replace(
-                extra=self.ask("further", wanted, found.verdict.point, found.verdict)
-            )
-            fit = solver.finished(neutral, self.base, found, n, self.data_id, steps, mesh)
+            judged = solver.judged(neutral, self.base, state, limit, mesh)
+            verdict = judged.verdict
+            parts = self.run("covariance_parts", self.active, verdict.point, verdict)
+            judged = judged._replace(extra=parts)
+            fit = solver.finished(neutral, self.base, judged, n, self.data_id, steps, mesh)
         else:
             fit = solver.concluded(neutral, self.base, state, limit, n, self.data_id, steps, mesh)
-        for status, asked in ((Status.NONFINITE, "first_rough"), (Status.UNBOUNDED, "first_bad")):
+        return programs.named(fit if limit is None else self._with_rows(fit, state))
+
+    def _with_rows(self, fit: Fit, state: State) -> Fit:
+        """The records, each failed one with the row that made it fail."""
+        for status, name in ((Status.NONFINITE, "first_rough"), (Status.UNBOUNDED, "first_bad")):
             failed = np.asarray(fit.status) == int(status)
-            if limit is not None and np.any(failed & wanted):
-                row = np.where(
-                    failed,
-                    np.asarray(self.ask(asked, failed & wanted, state.point.z)),
-                    np.asarray(fit.witness.row),
-                )
-                fit = replace(
-                    fit, witness=replace(fit.witness, row=row.astype(fit.witness.row.dtype))
-                )
-        return programs.named(fit)
+            if not np.any(failed & self.active):
+                continue
+            rows = np.asarray(self.run(name, failed & self.active, state.point.z))
+            witness = fit.witness
+            row = np.where(failed, rows, np.asarray(witness.row)).astype(witness.row.dtype)
+            fit = replace(fit, witness=replace(witness, row=row))
+        return fit
 
     def last(self, state: State, steps: Array) -> Fit:
         """Climb on to the end, explore, judge."""
         programs = self.programs
         state = self._ended(state)
         limit = solver.explore(
-            self.evaluate, state, self.wanted, programs.problem.chart.bent, programs.mesh
+            self.evaluate, state, self.active, programs.problem.chart.bent, programs.mesh
         )
         return self.conclude(state, limit, steps)
 
     def _ended(self, state: State) -> State:
         """The states at the end of the climbs; the last of many climb in a chunk of their own."""
-        if self.programs.mesh is not None or len(self.wanted) < 8 * SLOTS_FOR_STRAGGLERS:
+        if self.programs.mesh is not None or len(self.active) < 8 * SLOTS_FOR_STRAGGLERS:
             return self.climb_on(state, to_the_end)
         state = self.climb_on(state, few_left)
-        (seats,) = np.nonzero(
-            solver.running_of(state, self.wanted, self.programs.problem.max_steps)
+        (slots,) = np.nonzero(
+            solver.running_of(state, self.active, self.programs.problem.max_steps)
         )
-        if not len(seats):
+        if not len(slots):
             return state
-        few = np.resize(seats, SLOTS_FOR_STRAGGLERS)
-        late = self._taken(few, np.arange(SLOTS_FOR_STRAGGLERS) < len(seats)).climb_on(
+        few = np.resize(slots, SLOTS_FOR_STRAGGLERS)
+        late = self._taken(few, np.arange(SLOTS_FOR_STRAGGLERS) < len(slots)).climb_on(
             jax.tree.map(lambda leaf: np.asarray(leaf)[few], state), to_the_end
         )
         state = jax.tree.map(np.array, state)
         for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(late), strict=True):
-            whole[seats] = np.asarray(part)[: len(seats)]
+            whole[slots] = np.asarray(part)[: len(slots)]
         return state
 
-    def _taken(self, seats: np.ndarray, wanted: np.ndarray) -> Chunk:
-        """The members in these seats as a chunk of its own, with room for as many blocks as
+    def _taken(self, slots: np.ndarray, active: np.ndarray) -> Chunk:
+        """The members in these slots as a chunk of its own, with room for as many blocks as
         this one.
         """
-        blocks, lanes = self.own[0].shape[:2]
-        whole = np.resize(seats, -(-len(seats) // lanes) * lanes)
+        blocks, block_size = self.per_member[0].shape[:2]
+        whole = np.resize(slots, -(-len(slots) // block_size) * block_size)
 
         def taken(leaf: Any) -> Any:
-            return (
-                np.asarray(leaf)
-                .reshape(-1, *leaf.shape[2:])[whole]
-                .reshape(-1, lanes, *leaf.shape[2:])
-            )
+            shape = leaf.shape[2:]
+            members = np.asarray(leaf).reshape(-1, *shape)[whole]
+            return members.reshape(-1, block_size, *shape)
 
         return replace(
             self,
-            own=[placed(taken(leaf), blocks) for leaf in self.own],
-            base=self.base[seats],
-            data_id=self.data_id[seats],
-            wanted=wanted,
+            per_member=[to_device(taken(leaf), blocks) for leaf in self.per_member],
+            base=self.base[slots],
+            data_id=self.data_id[slots],
+            active=active,
         )
 
 
@@ -381,8 +365,8 @@ def few_left(counts: Counts) -> bool:
 
 
 @partial(jax.jit, static_argnums=1)
-def _first(tree: Any, seats: int) -> Any:
-    return jax.tree.map(lambda leaf: leaf[:seats], tree)
+def _first(tree: Any, slots: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[:slots], tree)
 
 
 def _to_free(chart: Any, base: Array) -> Array:

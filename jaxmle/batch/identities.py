@@ -12,33 +12,37 @@ from jaxmle.batch.members import Ragged, Stacked, buckets
 from jaxmle.fitting.identity import response_of
 from jaxmle.record.fit import Fit
 
-BYTES_TAKEN = 2**26  # bytes of the data of members that are looked at together
+BYTES_FINGERPRINTED_TOGETHER = 2**26  # bytes of the data of members that are looked at together
 
 
 def identities(source: Stacked | Ragged, dtype: np.dtype) -> np.ndarray:
     """The fingerprints (b, 2) of the members of a batch, in the precision of its fit."""
     rows = jax.tree.map(lambda leaf: _real(np.asarray(leaf), dtype), source.rows)
-    found = np.zeros((source.members, 2), np.uint32)
+    ids = np.zeros((source.members, 2), np.uint32)
     source = replace(source, rows=rows)
     for length, owners in buckets(source.sizes, source.padded):
-        size = max(1, int(BYTES_TAKEN // max(source.row_bytes() * sum(length), 1.0)))
+        size = max(
+            1, int(BYTES_FINGERPRINTED_TOGETHER // max(source.row_bytes() * sum(length), 1.0))
+        )
         for part in np.split(owners, range(size, len(owners), size)):
-            found[part] = source.take(part, length).data_id
-    return found
+            ids[part] = source.take(part, length).data_id
+    return ids
 
 
 def _real(leaf: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return leaf.astype(dtype, copy=False) if leaf.dtype.kind == "f" else leaf
 
 
-def with_response_ids(fits: Fit, asked: Any, source: Stacked | Ragged, dtype: np.dtype) -> Fit:
+def with_response_ids(
+    fits: Fit, user_loglik: Any, source: Stacked | Ragged, dtype: np.dtype
+) -> Fit:
     """The fits of a batch, each with the fingerprint of its response."""
     data, weights, _ = source.rows
-    response = response_of(asked, data)
+    response = response_of(user_loglik, data)
     if response is None:
         return fits
-    kept = {id(leaf) for leaf in response.values()}
-    flags = [id(leaf) in kept for leaf in jax.tree.leaves(data)]
+    responses = {id(leaf) for leaf in response.values()}
+    flags = [id(leaf) in responses for leaf in jax.tree.leaves(data)]
     flags += [True] * len(jax.tree.leaves(weights))
     rows = (list(response.values()), weights, ())
 

@@ -15,13 +15,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Data, Tree
 from jaxmle.runtime.fingerprint import fingerprints
 
-WASTE = 2.0  # padded rows over real ones that buckets may cost
-SPARE = 2**18  # padded rows that take less time than compiling for another length
-BUCKETS = 8
+MAX_PADDING_RATIO = 2.0  # padded rows over real ones that buckets may cost
+MAX_PADDED_ROWS_FOR_ONE_LENGTH = (
+    2**18
+)  # padded rows that take less time than compiling for another length
+MAX_BUCKETS = 8
 MIN_ROWS_FOR_OWN_LENGTH = 4096  # rows
+NO_MEMBER_AXIS = (
+    "nothing runs over members: in_axes is None for every leaf, and neither weights nor params0 "
+    "have a leading axis"
+)
 
 
 class Chunk(NamedTuple):
@@ -56,8 +62,8 @@ class Stacked:
         """Rows of each member, (b, parts)."""
         length = max(
             (
-                np.shape(leaf)[0 if one else 1]
-                for leaf, one in zip(jax.tree.leaves(self.rows), self.shared, strict=True)
+                np.shape(leaf)[0 if is_shared else 1]
+                for leaf, is_shared in zip(jax.tree.leaves(self.rows), self.shared, strict=True)
             ),
             default=1,
         )
@@ -73,8 +79,8 @@ class Stacked:
         """Bytes of one row of one member."""
         return sum(
             leaf.nbytes / leaf.shape[0] / max(leaf.shape[1], 1)
-            for leaf, one in zip(jax.tree.leaves(self.rows), self.shared, strict=True)
-            if not one
+            for leaf, is_shared in zip(jax.tree.leaves(self.rows), self.shared, strict=True)
+            if not is_shared
         )
 
     def stack(self, index: np.ndarray, length: tuple[int, ...]) -> Tree:
@@ -88,18 +94,21 @@ class Stacked:
         leaves, treedef = jax.tree.flatten(self.rows)
         return jax.tree.unflatten(
             treedef,
-            [leaf if one else leaf[cut] for leaf, one in zip(leaves, self.shared, strict=True)],
+            [
+                leaf if is_shared else leaf[cut]
+                for leaf, is_shared in zip(leaves, self.shared, strict=True)
+            ],
         )
 
     def take(self, index: np.ndarray, length: tuple[int, ...]) -> Chunk:
         """The members ``index``, ready to run."""
         rows = self.stack(index, length)
         taken = jax.tree.leaves(rows)
-        told = [
-            np.broadcast_to(leaf, (len(index), *leaf.shape)) if one else leaf
-            for leaf, one in zip(taken, self.shared, strict=True)
+        identified = [
+            np.broadcast_to(leaf, (len(index), *leaf.shape)) if is_shared else leaf
+            for leaf, is_shared in zip(taken, self.shared, strict=True)
         ][: _identified(self.rows)]
-        ids = fingerprints(told, None) if told else np.zeros((len(index), 2), np.uint32)
+        ids = fingerprints(identified, None) if identified else np.zeros((len(index), 2), np.uint32)
         return Chunk(rows, None, ids)
 
 
@@ -152,9 +161,9 @@ class Ragged:
     def member(self, part: int, row: int) -> int:
         """The member that a row of a part's table belongs to."""
         order = self.order[part]
-        at = row if order is None else int(np.flatnonzero(order == row)[0])
+        place = row if order is None else int(np.flatnonzero(order == row)[0])
         ends = self.starts[:, part] + self.sizes[:, part]
-        return int(np.searchsorted(ends, at, side="right"))
+        return int(np.searchsorted(ends, place, side="right"))
 
     def row_bytes(self) -> float:
         """Bytes of one row of one member, with its weight."""
@@ -163,11 +172,11 @@ class Ragged:
     def stack(self, index: np.ndarray, length: tuple[int, ...]) -> Tree:
         """The rows of the members ``index``, each part padded to its ``length``."""
         places = []
-        for k, wanted in enumerate(length):
+        for k, rows_of_part in enumerate(length):
             size = self.sizes[index, k][:, None]
             first = self.starts[index, k][:, None]
             place = np.minimum(
-                first + np.minimum(np.arange(wanted), np.maximum(size - 1, 0)),
+                first + np.minimum(np.arange(rows_of_part), np.maximum(size - 1, 0)),
                 max(self._total(k) - 1, 0),
             )
             order = self.order[k]
@@ -185,11 +194,11 @@ class Ragged:
             jax.tree.leaves(rows)[: _identified(self.rows)],
             [self.sizes[index, k] for k in self.part[: _identified(self.rows)]],
         )
-        kept = [
-            (np.arange(wanted) < self.sizes[index, k][:, None]).astype(np.float64)
-            for k, wanted in enumerate(length)
+        is_real = [
+            (np.arange(rows_of_part) < self.sizes[index, k][:, None]).astype(np.float64)
+            for k, rows_of_part in enumerate(length)
         ]
-        weights = np.concatenate(kept, axis=1)
+        weights = np.concatenate(is_real, axis=1)
         # unpadded, a member without rows still needs one of weight 0
         return Chunk(rows, weights if self.padded or not weights.all() else None, ids)
 
@@ -199,6 +208,21 @@ class Ragged:
             for leaf, k in zip(jax.tree.leaves(self.rows), self.part, strict=True)
             if k == part
         )
+
+
+def largest_of(source: Stacked | Ragged) -> int:
+    """The member of most rows."""
+    return int(np.argmax(source.sizes.sum(axis=1)))
+
+
+def data_of(source: Stacked | Ragged, member: int) -> Data:
+    """The data of one member, as one data set."""
+    length = tuple(int(n) for n in source.sizes[member])
+    rows = source.stack(np.array([member]), length)[0]
+    flags = source.shared[: source.data_leaves]
+    pairs = zip(jax.tree.leaves(rows), flags, strict=True)
+    leaves = [leaf if is_shared else leaf[0] for leaf, is_shared in pairs]
+    return jax.tree.unflatten(jax.tree.structure(rows), leaves)
 
 
 def concatenated(
@@ -228,12 +252,12 @@ def concatenated(
     names = [
         jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(datasets[0])
     ]
-    own = (
+    part_of_data = (
         [k for k, piece in enumerate(datasets[0]) for _ in jax.tree.leaves(piece)]
         if parts > 1
         else [0] * len(names)
     )
-    part = (*own, *([0] * len(extra)))
+    part = (*part_of_data, *([0] * len(extra)))
     sizes = np.full((len(datasets), parts), -1)
     whole = []
     for name, k, column in zip(
@@ -297,12 +321,12 @@ def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.n
     if len(np.unique(sizes, axis=0)) == 1:
         return [(tuple(int(n) for n in sizes[0]), np.arange(len(sizes)))]
     if not padded or sizes.shape[1] > 1:
-        wanted = (
+        lengths = (
             np.maximum(sizes, 1)
             if not padded
             else 2 ** np.ceil(np.log2(np.maximum(sizes, 1))).astype(int)
         )
-        kinds, which = np.unique(wanted, axis=0, return_inverse=True)
+        kinds, which = np.unique(lengths, axis=0, return_inverse=True)
         return [
             (tuple(int(n) for n in kind), np.flatnonzero(which.reshape(-1) == i))
             for i, kind in enumerate(kinds)
@@ -314,10 +338,10 @@ def buckets(sizes: np.ndarray, padded: bool) -> list[tuple[tuple[int, ...], np.n
         candidates[-1] = (
             size.max()
         )  # a long member is not padded; short ones share their length with other batches
-    if size.max() * len(size) <= SPARE:
+    if size.max() * len(size) <= MAX_PADDED_ROWS_FOR_ONE_LENGTH:
         candidates = candidates[-1:]
     count = np.array([np.sum(np.minimum(powers, candidates[-1]) == c) for c in candidates])
-    ends = _fewest(candidates, count, WASTE * size.sum())
+    ends = _fewest(candidates, count, MAX_PADDING_RATIO * size.sum())
     of = np.searchsorted(candidates[ends], np.minimum(powers, candidates[-1]))
     return [
         ((_trimmed(int(candidates[end]), size[of == i]),), np.flatnonzero(of == i))
@@ -332,7 +356,7 @@ def _trimmed(length: int, size: np.ndarray) -> int:
     """
     eighths = -(-8 * int(size.max()) // length)
     shorter = max(int(size.max()), -(-length * eighths // 8))
-    return shorter if (length - shorter) * len(size) > SPARE else length
+    return shorter if (length - shorter) * len(size) > MAX_PADDED_ROWS_FOR_ONE_LENGTH else length
 
 
 def _fewest(lengths: np.ndarray, count: np.ndarray, budget: float) -> list[int]:
@@ -341,15 +365,15 @@ def _fewest(lengths: np.ndarray, count: np.ndarray, budget: float) -> list[int]:
     """
     m = len(lengths)
     total = np.concatenate([[0], np.cumsum(count)])
-    cost = np.full((BUCKETS + 1, m + 1), np.inf)
-    back = np.zeros((BUCKETS + 1, m + 1), dtype=int)
+    cost = np.full((MAX_BUCKETS + 1, m + 1), np.inf)
+    back = np.zeros((MAX_BUCKETS + 1, m + 1), dtype=int)
     cost[0, 0] = 0.0
-    for used in range(1, BUCKETS + 1):
+    for used in range(1, MAX_BUCKETS + 1):
         for end in range(1, m + 1):
             options = cost[used - 1, :end] + lengths[end - 1] * (total[end] - total[:end])
             back[used, end] = int(np.argmin(options))
             cost[used, end] = options[back[used, end]]
-    within = [used for used in range(1, BUCKETS + 1) if cost[used, m] <= budget]
+    within = [used for used in range(1, MAX_BUCKETS + 1) if cost[used, m] <= budget]
     used = within[0] if within else int(np.argmin(cost[1:, m])) + 1
     ends = []
     end = m

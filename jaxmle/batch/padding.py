@@ -15,7 +15,7 @@ MAX_TRACED_LENGTHS = 4  # a trace takes some 10 ms
 
 
 def obstacle_to_padding(
-    loglik: Loglik, layout: Layout, base: np.ndarray, one: Tree, sizes: np.ndarray
+    loglik: Loglik, layout: Layout, base: np.ndarray, data: Tree, sizes: np.ndarray
 ) -> str:
     """Why members must run at their own lengths; "" where they may be padded, or are of one length.
 
@@ -23,7 +23,7 @@ def obstacle_to_padding(
     other rows would see it.
 
     Args:
-        one: the data of the member of most rows.
+        data: those of the member of most rows.
         sizes: rows of each member, (b, parts).
 
     Raises:
@@ -31,14 +31,14 @@ def obstacle_to_padding(
             compilation each.
     """
     lengths = np.unique(sizes[sizes.min(axis=1) > 0], axis=0)
-    has_terms = has(loglik, Penalize) or bool(term_shape(loglik, layout, base, one))
+    has_terms = has(loglik, Penalize) or bool(term_shape(loglik, layout, base, data))
     if not has_terms:
         _refuse_empty(sizes)
         return "the likelihood is one number"
     if len(np.unique(sizes, axis=0)) == 1:
         return ""
     reach = [_reach(part) for part in sizes.T]
-    proof = proof_of(loglik, layout, base, one, reach if sizes.shape[1] > 1 else reach[0])
+    proof = proof_of(loglik, layout, base, data, reach if sizes.shape[1] > 1 else reach[0])
     if not proof.holds and len(lengths) > MAX_LENGTHS_WITHOUT_PADDING:
         raise ValueError(
             "the terms of this likelihood are not seen to depend on their own rows alone "

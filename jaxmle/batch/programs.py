@@ -1,8 +1,8 @@
-"""Passes over the data of many members: what one member's ``Engine`` does, for blocks of members,
+"""Passes over the data of many members: what one member's ``Passes`` do, for blocks of members,
 one block after the other.
 
-A block is small enough to stay in a core's cache. A block in which nobody wants the pass is left
-out: members that are done cost nothing. These are the only programs of a batch that contain the
+A block is small enough to stay in a core's cache. A block without active members is left out:
+members that are done cost nothing. These are the only programs of a batch that contain the
 user's likelihood, one small program for each pass.
 """
 
@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle._types import Array, Tree
-from jaxmle.fitting.objective import slim
-from jaxmle.fitting.passes import Engine, Problem, beyond, engine_of
+from jaxmle.fitting.objective import drop_user_scale
+from jaxmle.fitting.passes import Passes, Problem, objective_of, robust_covariance
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.recession import Ways, ways
@@ -43,162 +43,161 @@ class Form(NamedTuple):
     treedef: Any
     shared: tuple[bool, ...]  # for each leaf whether all members share it
 
-    def member(self, own: Sequence[Array], common: Sequence[Array]) -> Members:
-        ours = iter(common)
-        theirs = iter(own)
-        return jax.tree.unflatten(
-            self.treedef, [next(ours) if one else next(theirs) for one in self.shared]
-        )
+    def member(self, per_member: Sequence[Array], common: Sequence[Array]) -> Members:
+        """One member from its own leaves and those that all members share."""
+        shared = iter(common)
+        varying = iter(per_member)
+        leaves = [next(shared) if is_shared else next(varying) for is_shared in self.shared]
+        return jax.tree.unflatten(self.treedef, leaves)
 
-    def designs(self, own: Sequence[Array], common: Sequence[Array]) -> list[int]:
+    def designs(self, per_member: Sequence[Array], common: Sequence[Array]) -> list[int]:
         """Which of one member's own leaves are designs, to be laid out by columns."""
-        alone = self.member(own, common)
-        flags = iter(jax.tree.leaves(linear_designs(alone.loglik, alone.data)))
-        start = len(jax.tree.leaves((alone.loglik, alone.base)))
-        stop = start + len(jax.tree.leaves(alone.data))
-        marked = [next(flags) if start <= i < stop else False for i in range(len(self.shared))]
-        return [
-            place
-            for place, i in enumerate(i for i, one in enumerate(self.shared) if not one)
-            if marked[i]
-        ]
+        member = self.member(per_member, common)
+        flags = iter(jax.tree.leaves(linear_designs(member.loglik, member.data)))
+        start = len(jax.tree.leaves((member.loglik, member.base)))
+        stop = start + len(jax.tree.leaves(member.data))
+        is_design = [next(flags) if start <= i < stop else False for i in range(len(self.shared))]
+        places = [i for i, is_shared in enumerate(self.shared) if not is_shared]
+        return [place for place, i in enumerate(places) if is_design[i]]
 
-    def whole(self, own: Sequence[Array], common: Sequence[Array], turned: list[int]) -> Members:
-        """One member from leaves laid out by columns where they are designs; a regression is
-        told which designs all members share.
+    def whole(
+        self, per_member: Sequence[Array], common: Sequence[Array], by_columns: list[int]
+    ) -> Members:
+        """One member from leaves that are laid out by columns where they are designs; a regression
+        is marked with the designs that all members share.
         """
-        found = self.member([leaf.T if i in turned else leaf for i, leaf in enumerate(own)], common)
-        start = len(jax.tree.leaves((found.loglik, found.base)))
-        same = jax.tree.unflatten(
-            jax.tree.structure(found.data),
-            self.shared[start : start + len(jax.tree.leaves(found.data))],
-        )
-        return found._replace(loglik=sharing(found.loglik, found.data, same))
+        leaves = [leaf.T if i in by_columns else leaf for i, leaf in enumerate(per_member)]
+        member = self.member(leaves, common)
+        start = len(jax.tree.leaves((member.loglik, member.base)))
+        stop = start + len(jax.tree.leaves(member.data))
+        same = jax.tree.unflatten(jax.tree.structure(member.data), self.shared[start:stop])
+        return member._replace(loglik=sharing(member.loglik, member.data, same))
 
 
-def single(own: Sequence[Array], axes: int) -> list[Any]:
+def single(per_member: Sequence[Array], axes: int) -> list[Any]:
     """The shapes of one member's leaves."""
-    return [jax.ShapeDtypeStruct(leaf.shape[axes:], leaf.dtype) for leaf in own]
+    return [jax.ShapeDtypeStruct(leaf.shape[axes:], leaf.dtype) for leaf in per_member]
 
 
 def over_blocks(
-    one: Callable[..., Any],
+    run: Callable[..., Any],
     form: Form,
-    own: Sequence[Array],
+    per_member: Sequence[Array],
     common: Sequence[Array],
-    wanted: Array,
+    active: Array,
     args: Any,
 ) -> Any:
-    """``one(member, *args)`` for members (blocks, lanes), where ``wanted``; zeros in blocks where
-    nobody wants it.
+    """``run(member, *args)`` for the active members of (blocks, block_size); zeros in blocks
+    without any.
 
     Args:
-        own: leaves (blocks, lanes, ...), designs by columns.
+        per_member: leaves (blocks, block_size, ...), designs by columns.
+        common: the leaves that all members share.
+        active: (blocks, block_size) whether a member takes part.
         args: a tuple of further trees with the same two leading axes.
     """
-    turned = form.designs(single(own, 2), common)  # a design is one whichever way it is turned
-    call = jax.vmap(lambda own, args: one(form.whole(own, common, turned), *args))
+    # a design is one whichever way its axes are laid out
+    by_columns = form.designs(single(per_member, 2), common)
+    run_block = jax.vmap(lambda leaves, args: run(form.whole(leaves, common, by_columns), *args))
 
-    def at(tree: Any, i: Any) -> Any:
+    def block_of(tree: Any, i: Any) -> Any:
         return jax.tree.map(
             lambda leaf: jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False), tree
         )
 
-    shapes = jax.eval_shape(lambda: call(at(own, 0), at(args, 0)))
+    def computed(i: Any) -> Any:
+        # cut out in here: a block that is left out is not copied
+        return run_block(block_of(per_member, i), block_of(args, i))
+
+    shapes = jax.eval_shape(lambda: computed(0))
+
+    def left_out(i: Array) -> Any:
+        return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
     def block(i: Array) -> Any:
-        # cut out in here: a block that is left out is not copied
-        def taken(i: Array) -> Any:
-            return call(at(own, i), at(args, i))
+        return jax.lax.cond(jnp.any(active[i]), computed, left_out, i)
 
-        return jax.lax.cond(
-            jnp.any(wanted[i]),
-            taken,
-            lambda i: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes),
-            i,
-        )
-
-    return jax.lax.map(block, jnp.arange(wanted.shape[0]))
+    return jax.lax.map(block, jnp.arange(active.shape[0]))
 
 
-def over_seats(
-    one: Callable[..., Any],
+def over_slots(
+    run: Callable[..., Any],
     form: Form,
-    own: Sequence[Array],
+    per_member: Sequence[Array],
     common: Sequence[Array],
-    wanted: Array,
+    active: Array,
     args: Any,
 ) -> Any:
-    """The same for seats in one row, (b, ...), of which the last may be without data: those get
-    zeros.
+    """``over_blocks`` for slots in one row, (b, ...), of which the last may be without data: those
+    get zeros.
     """
-    blocks, lanes = own[0].shape[:2]
-    empty = wanted.shape[0] - blocks * lanes
+    blocks, block_size = per_member[0].shape[:2]
+    with_data = blocks * block_size
+    empty = active.shape[0] - with_data
 
     def fold(leaf: Any) -> Any:
-        return leaf[: blocks * lanes].reshape(blocks, lanes, *leaf.shape[1:])
+        return leaf[:with_data].reshape(blocks, block_size, *leaf.shape[1:])
 
     def unfold(leaf: Any) -> Any:
         return jnp.pad(leaf.reshape(-1, *leaf.shape[2:]), [(0, empty)] + [(0, 0)] * (leaf.ndim - 2))
 
-    return jax.tree.map(
-        unfold, over_blocks(one, form, own, common, fold(wanted), jax.tree.map(fold, args))
-    )
+    folded = jax.tree.map(fold, args)
+    return jax.tree.map(unfold, over_blocks(run, form, per_member, common, fold(active), folded))
 
 
 # ---------------------------------------------------------------- the passes
 
 
-def _of_each(one: Callable[..., Any]) -> Callable[..., Any]:
-    """A pass over all seats, (problem, form, own, common, wanted, args), from what it does for
-    one member, (problem, member, *args).
+def _for_each_member(run: Callable[..., Any]) -> Callable[..., Any]:
+    """A pass over all slots, (problem, form, per_member, common, active, args), from what it does
+    for one member, (problem, member, *args).
     """
-    return lambda problem, form, own, common, wanted, args: over_seats(
-        partial(one, problem), form, own, common, wanted, args
+    return lambda problem, form, per_member, common, active, args: over_slots(
+        partial(run, problem), form, per_member, common, active, args
     )
 
 
-def _engine(problem: Problem, member: Members) -> tuple[Problem, Engine]:
-    own = replace(problem, loglik=member.loglik)
-    return own, engine_of(own, member.loglik, member.base, member.data, member.codes)
+def _passes(problem: Problem, member: Members) -> Passes:
+    problem = replace(problem, loglik=member.loglik)
+    return Passes.traced(problem, member.base, member.data, member.codes)
 
 
 def point_at(problem: Problem, member: Members, z: Array) -> Any:
     """Value, score and Hessian at z (k,)."""
-    return slim(problem.chart, _engine(problem, member)[1].evaluate(z))
+    return drop_user_scale(problem.chart, _passes(problem, member).evaluate(z))
 
 
-evaluate = _of_each(point_at)
+evaluate = _for_each_member(point_at)
 
 
-def sprinted(
+def float32_start(
     problem: Problem,
     form: Form,
-    own: Sequence[Array],
+    per_member: Sequence[Array],
     common: Sequence[Array],
-    wanted: Array,
+    active: Array,
     args: tuple[Array, Array],
 ) -> tuple[Array, Array, Array]:
-    """First steps in single precision: from starts z (b, k) and the evaluations that each may have
-    (b,) to what ``sprint`` finds.
+    """First steps in single precision, by ``sprint``.
 
     Args:
-        own: leaves in single precision.
+        per_member: leaves in single precision.
+        args: starts z (b, k), and the evaluations that each member may have (b,).
     """
-    common = _halved(common)
+    common = _in_float32(common)
 
-    def rough(member: Members, z: Array) -> Any:
-        return _halved(point_at(problem, member, z)._replace(z=z, aux=None, curvature=None))
+    def evaluate_member(member: Members, z: Array) -> Any:
+        point = point_at(problem, member, z)._replace(z=z, aux=None, curvature=None)
+        return _in_float32(point)
 
-    return sprint(
-        lambda z, asking: over_seats(rough, form, own, common, asking, (z,)),
-        args[0],
-        wanted,
-        args[1],
-    )
+    def evaluate(z: Array, active: Array) -> Any:
+        return over_slots(evaluate_member, form, per_member, common, active, (z,))
+
+    z, steps = args
+    return sprint(evaluate, z, active, steps)
 
 
-def _halved(tree: Tree) -> Tree:
+def _in_float32(tree: Tree) -> Tree:
     """The floating-point leaves in single precision."""
     return jax.tree.map(
         lambda leaf: (
@@ -210,32 +209,31 @@ def _halved(tree: Tree) -> Tree:
     )
 
 
-@_of_each
-def further(problem: Problem, member: Members, point: Any, verdict: Any) -> Any:
-    """The sandwich or the expected information at the end."""
-    own, engine = _engine(problem, member)
-    return beyond(own.kind, engine, point, verdict)
+@_for_each_member
+def covariance_parts(problem: Problem, member: Members, point: Any, verdict: Any) -> Any:
+    """The covariance at the end that takes another pass over the data."""
+    return robust_covariance(_passes(problem, member), point, verdict)
 
 
-@_of_each
+@_for_each_member
 def first_bad(problem: Problem, member: Members, z: Array) -> Array:
     """The first term that is not finite."""
-    return _engine(problem, member)[1].first_bad(problem.chart.to_user(z, member.base))
+    return _passes(problem, member).first_bad(problem.chart.to_user(z, member.base))
 
 
-@_of_each
+@_for_each_member
 def first_rough(problem: Problem, member: Members, z: Array) -> Array:
     """The first row of which a term or a derivative is not finite."""
-    return _engine(problem, member)[1].first_rough(problem.chart.to_user(z, member.base))
+    return _passes(problem, member).first_rough(problem.chart.to_user(z, member.base))
 
 
-@_of_each
+@_for_each_member
 def recession(problem: Problem, member: Members) -> Ways:
     """The gradients of the terms at many points."""
     return ways(uncounted(member.loglik), problem.layout, member.base, member.data)
 
 
-@_of_each
+@_for_each_member
 def counted(problem: Problem, member: Members) -> Array:
     """n; NaN where a likelihood without data returns one number."""
 
@@ -249,8 +247,9 @@ def counted(problem: Problem, member: Members) -> Array:
     return jnp.asarray(count(member.loglik, member.data, terms), member.base.dtype)
 
 
-@_of_each
+@_for_each_member
 def approached(problem: Problem, member: Members, z: Array) -> Any:
     """The neighbourhood of the maximum by a first-order method, and its steps."""
-    objective: Any = _engine(problem, member)[1].evaluate
+    problem = replace(problem, loglik=member.loglik)
+    objective = objective_of(problem, member.base, member.data)
     return approach(problem.solver, objective.value, objective, objective.curvatures, z)

@@ -57,12 +57,8 @@ def _model_digest(inputs: Inputs) -> str:
     first may be empty.
     """
     length = tuple(int(n) for n in inputs.source.sizes[inputs.largest])
-    one = flat_members(inputs, np.array([inputs.largest]), length)
-    leaves = [
-        np.asarray(leaf) if same else np.asarray(leaf[0])
-        for leaf, same in zip(one.leaves, one.form.shared, strict=True)
-    ]
-    member = jax.tree.unflatten(one.form.treedef, leaves)
+    flat = flat_members(inputs, np.array([inputs.largest]), length)
+    member = jax.tree.map(np.asarray, flat.first)
 
     def make(loglik: Loglik) -> Any:
         return with_derivatives(lambda x, data: terms_of(loglik, inputs.layout.unravel(x), data))
@@ -79,19 +75,19 @@ def stored_schedules(checkpoint: Checkpoint, count: int, devices: int) -> list[S
     if stored is None:
         return None
     try:
-        found = [Schedule(**bucket) for bucket in stored]
+        schedules = [Schedule(**bucket) for bucket in stored]
     except TypeError:
-        found = []
-    sizes = [size for bucket in found for size in vars(bucket).values()]
-    if len(found) != count or not all(type(size) is int and size > 0 for size in sizes):
+        schedules = []
+    sizes = [size for schedule in schedules for size in vars(schedule).values()]
+    if len(schedules) != count or not all(type(size) is int and size > 0 for size in sizes):
         raise checkpoint.unusable_schedule()
-    if any(bucket.blocks % devices for bucket in found):
+    if any(schedule.blocks % devices for schedule in schedules):
         raise ValueError(
             f"the checkpoint {checkpoint.folder} was begun on another number of devices, and "
             f"{devices} cannot share its blocks of members. Give devices= of that number, such "
             "as jax.devices()[:1], or another folder."
         )
-    return found
+    return schedules
 
 
 def check_piece(
@@ -100,7 +96,7 @@ def check_piece(
     states: list[ShapeAndDtype],
     arrays: list[np.ndarray],
 ) -> None:
-    """Arrays of a checkpoint are those of this piece: its members, then records, open seats and
+    """Arrays of a checkpoint are those of this piece: its members, then records, open slots and
     states of the right shapes and types.
     """
     count = len(index)
@@ -109,17 +105,19 @@ def check_piece(
         raise ValueError("it is about other members")
     if len(arrays) <= before or arrays[before].ndim != 1 or arrays[before].dtype.kind != "i":
         raise ValueError("it has another number of arrays than this run writes")
-    seats = arrays[before]
-    if len(seats) and not (seats[0] >= 0 and seats[-1] < count and np.all(np.diff(seats) > 0)):
+    slots = arrays[before]
+    if len(slots) and not (slots[0] >= 0 and slots[-1] < count and np.all(np.diff(slots) > 0)):
         raise ValueError("its open members are not among its members")
-    wanted = [((count, *shape), dtype) for shape, dtype in records]
-    if len(seats) or len(arrays) > before + 1:
-        wanted += [((len(seats), *shape), dtype) for shape, dtype in states]
+    expected = [((count, *shape), dtype) for shape, dtype in records]
+    if len(slots) or len(arrays) > before + 1:
+        expected += [((len(slots), *shape), dtype) for shape, dtype in states]
     got = [(array.shape, array.dtype) for array in (*arrays[1:before], *arrays[before + 1 :])]
-    if got != wanted:
-        odd = next((pair for pair in zip(got, wanted, strict=False) if pair[0] != pair[1]), None)
-        told = "" if odd is None else f": {_described(odd[0])} where {_described(odd[1])} is wanted"
-        raise ValueError(f"its arrays have other shapes or types than this run writes{told}")
+    if got != expected:
+        odd = next((pair for pair in zip(got, expected, strict=False) if pair[0] != pair[1]), None)
+        detail = ""
+        if odd is not None:
+            detail = f": {_described(odd[0])} where {_described(odd[1])} is expected"
+        raise ValueError(f"its arrays have other shapes or types than this run writes{detail}")
 
 
 def _described(array: ShapeAndDtype) -> str:

@@ -1,9 +1,9 @@
 """The work of one batch, from the host: pieces, where their results go, what is still open, what a
 checkpoint keeps.
 
-Members are cut into chunks (``schedule``), padded where they are ragged (``members``). A chunk of
-the first round ends when most of its members are done; those that it leaves open are gathered from
-all chunks for a second round and a last one, in chunks of the same shapes. So the likelihood is
+Members are cut into chunks (``plan``), padded where they are ragged (``members``). A chunk of the
+first round ends when most of its members are done; those that it leaves open are gathered from all
+chunks for a second round and a last one, in chunks of the same shapes. So the likelihood is
 compiled once for each length of data, of which there are at most eight.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxmle._types import Array
 from jaxmle.batch import solver
-from jaxmle.batch.chunk import SLOTS_FOR_STRAGGLERS, Begun, Chunk, Piece, Programs, flat_members
+from jaxmle.batch.chunk import SLOTS_FOR_STRAGGLERS, Chunk, Piece, Programs, WarmStart, flat_members
 from jaxmle.batch.inputs import Inputs
 from jaxmle.batch.members import Ragged, buckets
 from jaxmle.batch.plan import Schedule, cut, free_bytes, resident_bytes
@@ -29,7 +29,7 @@ from jaxmle.batch.programs import point_at
 from jaxmle.batch.resume import ShapeAndDtype, check_piece, identity, stored_schedules
 from jaxmle.batch.solver import AFRESH, half_done, is_open, machine
 from jaxmle.fitting.passes import Problem
-from jaxmle.fitting.separation import settled, wants_cone
+from jaxmle.fitting.separation import wants_cone, with_recession_cone
 from jaxmle.likelihood.discovery.self_check import FLOAT32_START
 from jaxmle.likelihood.recession import is_exact
 from jaxmle.record.fit import Fit
@@ -40,20 +40,17 @@ from jaxmle.solvers.methods import Newton
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import is_running, start
 
-CONES = 16  # separated members whose gradients are on the device at once
-SPRINT = 16  # evaluations in single precision beyond which a climb is not an easy one
-MIN_ROWS_FOR_FLOAT32_START = (
-    2**19
-)  # rows of all members from which steps in single precision are worth another program
-MIN_ROWS_A_MEMBER_FOR_FLOAT32 = (
-    50  # rows of a member from which a pass over them takes longer than the step that follows it
-)
-MAX_BYTES_OF_ONE_LAST_ROUND = (
-    2**23
-)  # padded bytes up to which open members of all lengths are gathered into one last round
+CONES_AT_A_TIME = 16  # separated members whose gradients are on the device together
+MAX_FLOAT32_STEPS = 16  # evaluations in single precision beyond which a climb is not an easy one
+# rows of all members from which steps in single precision are worth another program
+MIN_ROWS_FOR_FLOAT32_START = 2**19
+# rows of a member from which a pass over them takes longer than the step that follows it
+MIN_ROWS_A_MEMBER_FOR_FLOAT32 = 50
+# padded bytes up to which open members of all lengths are gathered into one last round
+MAX_BYTES_OF_ONE_LAST_ROUND = 2**23
 
 
-class Run:
+class Scheduler:
     """The work of one batch: pieces, where their results go, what is still open."""
 
     def __init__(
@@ -88,27 +85,14 @@ class Run:
 
     def _first_pieces(self) -> list[Piece]:
         self.buckets = buckets(self.inputs.source.sizes, self.inputs.source.padded)
-        stored = stored_schedules(self.checkpoint, len(self.buckets), len(self.devices))
+        schedules = stored_schedules(self.checkpoint, len(self.buckets), len(self.devices))
+        if schedules is None:
+            schedules = [self._cut(length, len(members)) for length, members in self.buckets]
+            self.checkpoint.remember(buckets=[vars(schedule) for schedule in schedules])
         pieces: list[Piece] = []
-        told = []
-        for place, (length, members) in enumerate(self.buckets):
-            schedule = stored[place] if stored else self._cut(length, len(members))
-            told.append(
-                {
-                    "lanes": schedule.lanes,
-                    "blocks": schedule.blocks,
-                    "chunks": schedule.chunks,
-                    "seats": schedule.seats,
-                }
-            )
-            for at in range(0, len(members), schedule.members):
-                pieces.append(
-                    Piece(
-                        len(pieces), "first", length, members[at : at + schedule.members], schedule
-                    )
-                )
-        if not stored:
-            self.checkpoint.remember(buckets=told)
+        for (length, members), schedule in zip(self.buckets, schedules, strict=True):
+            for part in _parts(members, schedule.members):
+                pieces.append(Piece(len(pieces), "first", length, part, schedule))
         return pieces
 
     def _cut(self, length: tuple[int, ...], members: int) -> Schedule:
@@ -142,18 +126,16 @@ class Run:
         p = self.problem.layout.p
         size = self.inputs.dtype.itemsize
         record = size * (4.0 * p * p + 8 * p + 12)
-        copies = (
-            2.5 if self._sprints() else 2.0
-        )  # the data as they are gathered and as they are laid out, and in single precision
-        chunk = max(
-            (
-                copies * piece.schedule.members * self.inputs.source.row_bytes() * sum(piece.length)
-                + 2 * piece.schedule.seats * self.record_bytes(k, p, size)
-                for piece in self.pieces
-            ),
-            default=0.0,
-        )
-        return resident_bytes() + 2.5e8 + self.inputs.source.members * record + chunk
+        # the data as they are gathered and as they are laid out, and in single precision
+        copies = 2.5 if self._starts_in_float32() else 2.0
+        row_bytes = self.inputs.source.row_bytes()
+        chunks = [
+            copies * piece.schedule.members * row_bytes * sum(piece.length)
+            + 2 * piece.schedule.slots * self.record_bytes(k, p, size)
+            for piece in self.pieces
+        ]
+        records = self.inputs.source.members * record
+        return resident_bytes() + 2.5e8 + records + max(chunks, default=0.0)
 
     def _check_memory(self) -> None:
         """A batch whose record alone is more than the memory that is free is refused before it
@@ -170,8 +152,8 @@ class Run:
     def _about(self) -> str:
         shapes = {piece.length: piece.schedule for piece in self.pieces}
         sizes = ", ".join(
-            f"{'+'.join(map(str, n))} rows in blocks of {s.lanes}"
-            for n, s in list(shapes.items())[:4]
+            f"{'+'.join(map(str, length))} rows in blocks of {schedule.block_size}"
+            for length, schedule in list(shapes.items())[:4]
         ) + (", …" if len(shapes) > 4 else "")
         where = f"{len(self.devices)} devices" if len(self.devices) > 1 else "one device"
         if self.inputs.unpadded and len(shapes) > 1:
@@ -187,47 +169,44 @@ class Run:
         """Separated members with the cone of their recession, a few at a time; the others as
         they are.
         """
+        roots = self.problem.roots
         leaves = list(jax.tree.leaves(fits))
         exact = is_exact(self.inputs.bare)
+        size = CONES_AT_A_TIME * len(self.devices)
+        schedule = Schedule(CONES_AT_A_TIME, len(self.devices), 1, size)
         for length, members in self.buckets:
-            index = members[wants_cone(fits, self.problem.roots, sum(length))[members]]
-            few = CONES * len(self.devices)
-            for part in np.split(index, range(few, len(index), few)) if len(index) else []:
-                schedule = Schedule(CONES, len(self.devices), 1, CONES * len(self.devices))
+            index = members[wants_cone(fits, roots, sum(length))[members]]
+            for part in _parts(index, size):
                 with self._context():
-                    chunk = self.programs.load(
-                        self.inputs, Piece(0, "cone", length, part, schedule)
-                    )
-                    found = to_numpy(chunk.ask("recession", chunk.wanted))
-                for seat, member in enumerate(part):
-                    at = jax.tree.map(lambda leaf, seat=seat: leaf[seat], found)
-                    for whole, leaf in zip(
-                        leaves,
-                        jax.tree.leaves(settled(fits[member], self.problem.roots, at, exact)),
-                        strict=True,
-                    ):
+                    piece = Piece(0, "cone", length, part, schedule)
+                    chunk = self.programs.load(self.inputs, piece)
+                    gradients = to_numpy(chunk.run("recession", chunk.active))
+                for slot, member in enumerate(part):
+                    own_gradients = jax.tree.map(lambda leaf, slot=slot: leaf[slot], gradients)
+                    fit = with_recession_cone(fits[member], roots, own_gradients, exact)
+                    for whole, leaf in zip(leaves, jax.tree.leaves(fit), strict=True):
                         whole[member] = leaf
         return jax.tree.unflatten(jax.tree.structure(fits), leaves)
 
     # ------------------------------------------------------------ the rounds
 
     def fits(self) -> Fit:
-        """Run everything."""
+        """Scheduler everything."""
         try:
             self._round(self.pieces, self._run_first)
             if self._has_middle():
                 self._round(self._gather("middle"), self._run_middle)
             self._round(self._gather("last"), self._run_last)
         except KeyboardInterrupt:
-            kept = (
-                f" Finished members are kept in {self.checkpoint.folder}: the same call goes on "
-                "from there."
-                if self.checkpoint.folder
-                else " Give checkpoint=folder to keep finished members."
-            )
+            remedy = "Give checkpoint=folder to keep finished members."
+            if self.checkpoint.folder:
+                remedy = (
+                    f"Finished members are kept in {self.checkpoint.folder}: the same call goes on "
+                    "from there."
+                )
             raise KeyboardInterrupt(
                 f"fit_batch was stopped after {self.progress.done:,} of {self.progress.total:,} "
-                f"fits.{kept}"
+                f"fits. {remedy}"
             ) from None
         finally:
             self.progress.close()
@@ -238,7 +217,7 @@ class Run:
         return len(self.pieces) > 1
 
     def _round(self, pieces: list[Piece], run: Callable[[Piece], list[np.ndarray]]) -> None:
-        """Run pieces one after the other; those that a checkpoint holds are read.
+        """Scheduler pieces one after the other; those that a checkpoint holds are read.
 
         Not by threads: two of them in XLA's CPU client at once were seen to wait for each other for
         ever. Devices run side by side.
@@ -271,37 +250,21 @@ class Run:
 
         piece = self.pieces[0]
         with self._context():
-            flat = flat_members(self.inputs, piece.index[:1], piece.length)
-            leaves = [
-                leaf if same else leaf[0]
-                for leaf, same in zip(flat.leaves, flat.form.shared, strict=True)
-            ]
-            member = jax.tree.unflatten(flat.form.treedef, leaves)
+            member = flat_members(self.inputs, piece.index[:1], piece.length).first
             point = jax.eval_shape(lambda z: point_at(self.problem, member, z), like(k))
         state = jax.eval_shape(start, like(k), point)
-        neutral = self.problem.neutral
-
-        def record(base: Array, state: Any, n: Array, data_id: Array) -> Any:
-            return solver._concluded(
-                neutral,
-                base,
-                state,
-                solver.unexplored(state),
-                n,
-                data_id,
-                jnp.zeros((), jnp.int32),
-            )
-
-        self._shapes(
-            self.programs.named(
-                jax.eval_shape(
-                    record, like(p), state, like(), jax.ShapeDtypeStruct((2,), np.uint32)
-                )
-            ),
-            (state, Begun(np.zeros((), np.int32), np.zeros((), bool))),
-            0,
+        fit = jax.eval_shape(
+            self._neutral_record, like(p), state, like(), jax.ShapeDtypeStruct((2,), np.uint32)
         )
+        warm = WarmStart(np.zeros((), np.int32), np.zeros((), bool))
+        self._shapes(self.programs.named(fit), (state, warm), 0)
         return True
+
+    def _neutral_record(self, base: Array, state: Any, n: Array, data_id: Array) -> Any:
+        neutral = self.problem.neutral
+        unexplored = solver.unexplored(state)
+        no_steps = jnp.zeros((), jnp.int32)
+        return solver._concluded(neutral, base, state, unexplored, n, data_id, no_steps)
 
     def _shapes(self, fit: Any, state: Any, lead: int) -> None:
         """Room for the record of all members; the first ``lead`` axes of each leaf run over
@@ -318,23 +281,21 @@ class Run:
         ]
 
     def _run_first(self, piece: Piece) -> list[np.ndarray]:
-        """The arrays of a first round: fits, then the seats that stay open and their states."""
+        """The arrays of a first round: fits, then the slots that stay open and their states."""
         with self._context():
             chunk = self.programs.load(self.inputs, piece)
-            told = self.checkpoint.schedule
-            rounds = SPRINT if self._sprints() else 0
-            if (
-                piece.number
-            ):  # the first chunk decides for the others, and must not change when it is run again
-                rounds = told.get("rounds", rounds)
-            state, begun = chunk.climb(rounds, half_done)
-            arrays = self._ended(piece, chunk, state, begun, True)
-            if "rounds" not in told:
-                easy = begun.steps[: len(piece.index)][begun.elsewhere[: len(piece.index)]]
-                self.checkpoint.remember(
-                    rounds=_cap(easy) if 2 * len(easy) > len(piece.index) else 0,
-                    float32=bool(len(easy)),
-                )
+            schedule = self.checkpoint.schedule
+            rounds = MAX_FLOAT32_STEPS if self._starts_in_float32() else 0
+            if piece.number:
+                # the first chunk decides for the others, and a rerun must decide alike
+                rounds = schedule.get("rounds", rounds)
+            state, warm = chunk.climb(rounds, half_done)
+            arrays = self._ended(piece, chunk, state, warm, True)
+            if "rounds" not in schedule:
+                count = len(piece.index)
+                easy = warm.steps[:count][warm.warm_started[:count]]
+                rounds = _cap(easy) if 2 * len(easy) > count else 0
+                self.checkpoint.remember(rounds=rounds, float32=bool(len(easy)))
             return arrays
 
     @property
@@ -342,7 +303,7 @@ class Run:
         """The word for steps in single precision, where the run took any."""
         return [FLOAT32_START] if self.checkpoint.schedule.get("float32") else []
 
-    def _sprints(self) -> bool:
+    def _starts_in_float32(self) -> bool:
         """Whether steps in single precision may come first."""
         rows = np.sum(self.inputs.source.sizes)
         many = rows >= max(
@@ -352,54 +313,53 @@ class Run:
             many
             and isinstance(self.problem.solver, Newton)
             and self.inputs.dtype == np.float64
-            and self.problem.max_steps > 4 * SPRINT
+            and self.problem.max_steps > 4 * MAX_FLOAT32_STEPS
         )
 
     def _run_middle(self, piece: Piece) -> list[np.ndarray]:
-        """The same for members that the first round left open: most need a step or two, and
-        those that need many come together afterwards.
+        """The arrays of a middle round, of members that the first one left open: most need a step
+        or two, and those that need many come together afterwards.
         """
         with self._context():
             chunk = self.programs.load(self.inputs, piece)
-            state, begun = self._states(piece)
-            return self._ended(piece, chunk, chunk.climb_on(state, half_done), begun, False)
+            state, warm = self._states(piece)
+            return self._ended(piece, chunk, chunk.climb_on(state, half_done), warm, False)
 
     def _run_last(self, piece: Piece) -> list[np.ndarray]:
         """The arrays of a last round: fits; nothing stays open."""
         with self._context():
-            state, begun = self._states(piece)
-            fit = to_numpy(self.programs.load(self.inputs, piece).last(state, begun.steps))
+            state, warm = self._states(piece)
+            fit = to_numpy(self.programs.load(self.inputs, piece).last(state, warm.steps))
             return [*(leaf[: len(piece.index)] for leaf in jax.tree.leaves(fit)), np.zeros(0, int)]
 
     def _ended(
-        self, piece: Piece, chunk: Chunk, state: Any, begun: Begun, first: bool
+        self, piece: Piece, chunk: Chunk, state: Any, warm: WarmStart, first: bool
     ) -> list[np.ndarray]:
         """The arrays of a round that leaves members open."""
         count = len(piece.index)
-        most = np.full(len(chunk.wanted), self.problem.max_steps, np.int32)
-        left = np.asarray(
-            machine(is_open, (self.problem.chart.bent,), self.programs.mesh)(state, most)
-        )
-        fit = to_numpy(chunk.conclude(state, None, begun.steps))
+        most = np.full(len(chunk.active), self.problem.max_steps, np.int32)
+        has_open = machine(is_open, (self.problem.chart.bent,), self.programs.mesh)
+        left = np.asarray(has_open(state, most))
+        fit = to_numpy(chunk.conclude(state, None, warm.steps))
         if self.treedef is None:
-            self._shapes(fit, (state, begun), 1)
-        again = np.asarray(begun.elsewhere) & (left | (fit.status != Status.CONVERGED))
+            self._shapes(fit, (state, warm), 1)
+        again = np.asarray(warm.warm_started) & (left | (fit.status != Status.CONVERGED))
         if first and self._has_middle():
             again &= ~np.asarray(machine(is_running, (), self.programs.mesh)(state, most))
-        if np.any(again):  # the start that was asked for has the last word
-            state = _chosen(again, chunk.afresh(state), state)
-            begun = begun._replace(elsewhere=begun.elsewhere & ~again)
-        seats = np.flatnonzero((left | again)[:count])
+        if np.any(again):  # these are repeated from the user's start
+            state = _chosen(again, chunk.initial_state(state), state)
+            warm = warm._replace(warm_started=warm.warm_started & ~again)
+        slots = np.flatnonzero((left | again)[:count])
         return [
             *(leaf[:count] for leaf in jax.tree.leaves(fit)),
-            seats,
-            *(np.asarray(leaf)[seats] for leaf in jax.tree.leaves((state, begun))),
+            slots,
+            *(np.asarray(leaf)[slots] for leaf in jax.tree.leaves((state, warm))),
         ]
 
     def _states(self, piece: Piece) -> Any:
-        """The states of gathered members, in their seats."""
+        """The states of gathered members, in their slots."""
         index, states = self._gathered
-        place = np.searchsorted(index, piece.seated(piece.schedule.seats))
+        place = np.searchsorted(index, piece.member_in_slots(piece.schedule.slots))
         return jax.tree.unflatten(self.state_tree, [leaf[place] for leaf in states])
 
     @contextmanager
@@ -414,12 +374,12 @@ class Run:
 
     def _accept(self, piece: Piece, arrays: list[np.ndarray], opened: dict[int, Any]) -> None:
         """Put finished members in their places; note which stay open."""
-        fits, (seats, *states) = arrays[: len(self.leaves)], arrays[len(self.leaves) :]
+        fits, (slots, *states) = arrays[: len(self.leaves)], arrays[len(self.leaves) :]
         for whole, part in zip(self.leaves, fits, strict=True):
             whole[piece.index] = part
-        if len(seats):
-            opened[piece.number] = (piece.index[seats], states)
-        self.progress.add(len(piece.index) - len(seats))
+        if len(slots):
+            opened[piece.number] = (piece.index[slots], states)
+        self.progress.add(len(piece.index) - len(slots))
 
     def _gather(self, name: str) -> list[Piece]:
         """The members that the round before left open, in chunks of the shapes of the first
@@ -433,46 +393,37 @@ class Run:
             for leaves in zip(*(states for _, states in self.open), strict=True)
         ]
         order = np.argsort(index, kind="stable")
-        self._gathered = index[order], [leaf[order] for leaf in states]
         index = index[order]
-        home = np.empty(self.inputs.source.members, dtype=int)
-        for place, (_, members) in enumerate(self.buckets):
-            home[members] = place
-        home = home[index]
-        if (
-            isinstance(self.inputs.source, Ragged)
-            and self.inputs.source.padded
-            and self.inputs.source.sizes.shape[1] == 1
-        ):
-            longest = self.buckets[home.max()][0]
-            if (
-                len(index) * sum(longest) * self.inputs.source.row_bytes()
-                <= MAX_BYTES_OF_ONE_LAST_ROUND
-            ):
-                home[:] = (
-                    home.max()
-                )  # a few members at the greatest length among them, which is compiled already
+        self._gathered = index, [leaf[order] for leaf in states]
+        bucket = self._bucket_of(index)
         pieces: list[Piece] = []
-        for place in np.unique(home):
+        for place in np.unique(bucket):
             length = self.buckets[place][0]
-            members = index[home == place]
             schedule = next(piece.schedule for piece in self.pieces if piece.length == length)
-            for at in range(0, len(members), schedule.members):
-                part = members[at : at + schedule.members]
-                few = (
-                    self.programs.mesh is None
-                    and len(part) <= SLOTS_FOR_STRAGGLERS < schedule.seats
-                )
-                pieces.append(
-                    Piece(
-                        len(pieces),
-                        name,
-                        length,
-                        part,
-                        replace(schedule, seats=SLOTS_FOR_STRAGGLERS) if few else schedule,
-                    )
-                )
+            for part in _parts(index[bucket == place], schedule.members):
+                fewer = replace(schedule, slots=min(SLOTS_FOR_STRAGGLERS, schedule.slots))
+                few = self.programs.mesh is None and len(part) <= SLOTS_FOR_STRAGGLERS
+                pieces.append(Piece(len(pieces), name, length, part, fewer if few else schedule))
         return pieces
+
+    def _bucket_of(self, index: np.ndarray) -> np.ndarray:
+        """The bucket in which each of these open members goes on, (number open,)."""
+        source = self.inputs.source
+        bucket_of_all = np.empty(source.members, dtype=int)
+        for place, (_, members) in enumerate(self.buckets):
+            bucket_of_all[members] = place
+        bucket = bucket_of_all[index]
+        if isinstance(source, Ragged) and source.padded and source.sizes.shape[1] == 1:
+            longest = self.buckets[bucket.max()][0]
+            if len(index) * sum(longest) * source.row_bytes() <= MAX_BYTES_OF_ONE_LAST_ROUND:
+                # a few members at the greatest length among them, which is compiled already
+                bucket[:] = bucket.max()
+        return bucket
+
+
+def _parts(members: np.ndarray, size: int) -> list[np.ndarray]:
+    """The members in parts of ``size``, the last one shorter."""
+    return [members[i : i + size] for i in range(0, len(members), size)]
 
 
 def _chosen(these: np.ndarray, new: Any, old: Any) -> Any:
@@ -492,25 +443,19 @@ def _cap(steps: Array) -> int:
 
 
 def _devices(devices: Any) -> list[Any]:
-    found = list(
-        jax.devices()
-        if devices is None
-        else devices
-        if isinstance(devices, list | tuple)
-        else [devices]
-    )
-    if not found or not all(hasattr(device, "platform") for device in found):
+    if devices is None:
+        return list(jax.devices())
+    listed = list(devices) if isinstance(devices, list | tuple) else [devices]
+    if not listed or not all(hasattr(device, "platform") for device in listed):
         raise TypeError(f"devices must be jax devices, such as jax.devices()[:2]; got {devices!r}")
-    return found
+    return listed
 
 
 def _device_bytes(devices: list[Any]) -> float:
-    stats = [device.memory_stats() or {} for device in devices]
-    return min(
-        (
-            float(s["bytes_limit"]) - float(s.get("bytes_in_use", 0))
-            for s in stats
-            if "bytes_limit" in s
-        ),
-        default=2**32,
-    ) * len(devices)
+    """Free memory of all devices; 4 GiB each where they do not say."""
+    free = []
+    for device in devices:
+        stats = device.memory_stats() or {}
+        if "bytes_limit" in stats:
+            free.append(float(stats["bytes_limit"]) - float(stats.get("bytes_in_use", 0)))
+    return min(free, default=2.0**32) * len(devices)

@@ -17,8 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array
-from jaxmle.fitting.objective import restored
-from jaxmle.fitting.passes import Extra, Problem, finish, plain, verdict_of
+from jaxmle.fitting.objective import with_user_scale
+from jaxmle.fitting.passes import (
+    CovarianceParts,
+    Problem,
+    finish,
+    observed_covariance,
+    verdict_of,
+)
 from jaxmle.fitting.verdict import (
     ESCAPE,
     Limit,
@@ -256,16 +262,19 @@ class Judged(NamedTuple):
 
     verdict: Any
     reached: Any
-    extra: Extra
+    extra: CovarianceParts
 
 
 def _judged(problem: Problem, base: Array, state: State, limit: Limit) -> Judged:
     verdict, reached = verdict_of(
-        problem, base, state, limit._replace(point=restored(problem.chart, base, limit.point))
+        problem,
+        base,
+        state,
+        limit._replace(point=with_user_scale(problem.chart, base, limit.point)),
     )
     hessian = verdict.point.hessian
     root = root_in_batch(-0.5 * (hessian + hessian.T), verdict.scale, verdict.null)
-    return Judged(verdict, reached, plain(problem, verdict.point, verdict, root))
+    return Judged(verdict, reached, observed_covariance(problem, verdict.point, verdict, root))
 
 
 def judged(
@@ -284,7 +293,7 @@ def _finished(
     base: Array,
     verdict: Any,
     reached: Any,
-    extra: Extra,
+    extra: CovarianceParts,
     n: Array,
     data_id: Array,
     steps: Array,

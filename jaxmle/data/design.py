@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxmle.data.formula import ROWWISE, Terms
-from jaxmle.data.table import LISTED, Column, needed
+from jaxmle.data.table import NAMES_LISTED, Column, needed
 from jaxmle.models.common.columns import collinear_columns
 
 INTERCEPT = "Intercept"
@@ -44,11 +44,11 @@ class Design:
         for name in self.columns:
             missing |= columns[name].missing
         matrix = np.full((rows, len(self.names)), np.nan)
-        kept = np.flatnonzero(~missing)
-        if kept.size:
-            complete = {name: columns[name].take(kept) for name in self.columns}
-            coded = _formulaic(self.spec, _table(complete, self.levels, kept.size))
-            matrix[kept] = np.asarray(coded, dtype=np.float64)[:, self.place]
+        complete_rows = np.flatnonzero(~missing)
+        if complete_rows.size:
+            complete = {name: columns[name].take(complete_rows) for name in self.columns}
+            coded = _formulaic(self.spec, _table(complete, self.levels, complete_rows.size))
+            matrix[complete_rows] = np.asarray(coded, dtype=np.float64)[:, self.place]
         return matrix
 
 
@@ -87,13 +87,13 @@ def designed(
     names = tuple(labels[j] for j in place)
     _check_matrix(matrix, names, rows)
     position = {int(j): i for i, j in enumerate(place)}
-    found = {
+    columns_of = {
         _short(str(term), terms.short): tuple(position[j] for j in indices if j in position)
         for term, indices in spec.term_indices.items()
     }
     return Design(
         names,
-        {term: where for term, where in found.items() if where and term != "1"},
+        {term: where for term, where in columns_of.items() if where and term != "1"},
         levels,
         terms.columns,
         spec,
@@ -120,14 +120,16 @@ def refuse_unseen(levels: Mapping[str, tuple[Any, ...]], columns: Mapping[str, C
                     if not gone and v not in seen
                 }
                 others = (
-                    f" (unseen in all: {', '.join(sorted(map(repr, unseen))[:LISTED])})"
+                    f" (unseen in all: {', '.join(sorted(map(repr, unseen))[:NAMES_LISTED])})"
                     if len(unseen) > 1
                     else ""
                 )
-                told = ", ".join(map(repr, known[:LISTED])) + (", …" if len(known) > LISTED else "")
+                listed = ", ".join(map(repr, known[:NAMES_LISTED])) + (
+                    ", …" if len(known) > NAMES_LISTED else ""
+                )
                 raise ValueError(
                     f"{name} is {value!r} in row {row} of the new data{others}; the fit knows "
-                    f"{told}"
+                    f"{listed}"
                 )
 
 
@@ -191,17 +193,19 @@ def _check_matrix(matrix: np.ndarray, names: tuple[str, ...], rows: np.ndarray) 
             f"{names[column]} is {matrix[row, column]} in row {rows[row]} ({len(odd)} in all): a "
             "design must be finite"
         )
-    found = collinear_columns(matrix, names)
-    if found:
-        told = "; ".join(
+    dependent = collinear_columns(matrix, names)
+    if dependent:
+        listed = "; ".join(
             f"{name} is a combination of {', '.join(parts)}"
             if parts
             else f"{name} is zero in every row"
-            for name, parts in list(found.items())[:LISTED]
+            for name, parts in list(dependent.items())[:NAMES_LISTED]
         )
-        more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
+        more = (
+            f"; and {len(dependent) - NAMES_LISTED} more" if len(dependent) > NAMES_LISTED else ""
+        )
         raise ValueError(
-            f"the design has {len(names)} columns and rank {len(names) - len(found)}: "
-            f"{told}{more}. No data of this design tell their coefficients apart: take columns "
+            f"the design has {len(names)} columns and rank {len(names) - len(dependent)}: "
+            f"{listed}{more}. No data of this design tell their coefficients apart: take columns "
             "out of the formula"
         )

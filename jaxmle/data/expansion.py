@@ -1,5 +1,5 @@
-"""How many terms a formula stands for, found without writing them out: ``(a + b + c)**26`` and
-``a*b*…*z`` are refused before they grow.
+"""Count the terms that a formula stands for without writing them out, so that ``(a + b + c)**26``
+and ``a*b*…*z`` are refused before they grow.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ TOKEN = re.compile(
 
 
 class _Reader(NamedTuple):
-    """The tokens of a formula and the place that is read next, the one entry of ``at``."""
+    """The tokens of a formula, and ``position``, which holds the index of the next one."""
 
     tokens: list[str]
-    at: list[int]
+    position: list[int]
 
     def peek(self) -> str:
-        return self.tokens[self.at[0]] if self.at[0] < len(self.tokens) else ""
+        return self.tokens[self.position[0]] if self.position[0] < len(self.tokens) else ""
 
     def next(self) -> str:
         token = self.peek()
-        self.at[0] += 1
+        self.position[0] += 1
         return token
 
 
@@ -48,7 +48,7 @@ def check_expansion(right: str) -> None:
 
 
 def _sum(reader: _Reader) -> float:
-    """a + b − c; also what stands on either side of | and ~."""
+    """Count the terms of a + b − c, and of what stands on either side of | and ~."""
     total = 0.0
     if reader.peek() in ("+", "-"):
         reader.next()
@@ -60,7 +60,7 @@ def _sum(reader: _Reader) -> float:
 
 
 def _crossed(reader: _Reader) -> float:
-    """a*b = a + b + a:b, a/b = a + a:b."""
+    """Count the terms of a*b = a + b + a:b and of a/b = a + a:b."""
     total = _joined(reader)
     while reader.peek() in ("*", "/", "%in%"):
         sign = reader.next()
@@ -70,7 +70,7 @@ def _crossed(reader: _Reader) -> float:
 
 
 def _joined(reader: _Reader) -> float:
-    """a:b."""
+    """Count the terms of a:b."""
     total = _power(reader)
     while reader.peek() == ":":
         reader.next()
@@ -79,7 +79,7 @@ def _joined(reader: _Reader) -> float:
 
 
 def _power(reader: _Reader) -> float:
-    """(a + b)**k is written out as k factors."""
+    """Count the terms of (a + b)**k, written out as k factors."""
     base = _atom(reader)
     while reader.peek() in ("**", "^"):
         reader.next()
@@ -96,7 +96,9 @@ def _raised(base: float, exponent: int) -> float:
 
 
 def _atom(reader: _Reader) -> float:
-    """A column, a call with all that is in it, or what stands in parentheses."""
+    """Count the terms of a column, of a call with all that is in it, or of what stands in
+    parentheses.
+    """
     token = reader.next()
     if token == "(":
         inside = _sum(reader)
@@ -110,7 +112,7 @@ def _atom(reader: _Reader) -> float:
 
 
 def _skip_call(reader: _Reader) -> None:
-    """The arguments of a function."""
+    """Skip the arguments of a function."""
     depth = 0
     while reader.peek():
         token = reader.next()

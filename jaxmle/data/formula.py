@@ -1,5 +1,5 @@
-"""Formulas read without trust: terms by formulaic's grammar, and in them only the functions and
-operators listed here.
+"""Formulas from anyone, read without ``eval``: terms by formulaic's grammar, and in them only the
+functions and operators listed here.
 """
 
 from __future__ import annotations
@@ -63,24 +63,31 @@ def halves(text: str) -> tuple[str, str]:
     return left.strip(), right.strip()
 
 
-def terms_of(right: str) -> Terms:
-    """The terms of a right-hand side, each of its Python expressions looked through."""
-    check_expansion(right)
-    formulaic = needed("formulaic")
+def _parsed(formulaic: Any, right: str) -> list[Any]:
+    """The terms as formulaic reads them."""
     try:
         parsed = formulaic.Formula(right)
         listed = list(parsed) if isinstance(parsed, formulaic.SimpleFormula) else None
     except Exception as error:  # formulaic's parser raises errors of many classes
-        told = re.sub(r"\x1b\[[0-9;]*m|⧛\[[0-9;]*m|⧛|⧚", "", str(error)).splitlines()
+        message = re.sub(r"\x1b\[[0-9;]*m|⧛\[[0-9;]*m|⧛|⧚", "", str(error)).splitlines()
         raise ValueError(
-            f"cannot read the formula '~ {right}': {told[0] if told else type(error).__name__}"
+            f"cannot read the formula '~ {right}': "
+            f"{message[0] if message else type(error).__name__}"
         ) from error
     if listed is None:
         raise ValueError(
             f"cannot read the formula '~ {right}': it has several parts; a second part has a "
             "formula of its own, also={'z': '~ w'}"
         )
-    kept = []
+    return listed
+
+
+def terms_of(right: str) -> Terms:
+    """Read the terms of a right-hand side, and check each of its Python expressions."""
+    check_expansion(right)
+    formulaic = needed("formulaic")
+    listed = _parsed(formulaic, right)
+    terms = []
     offsets = []
     columns: list[str] = []
     factors: list[str] = []
@@ -92,7 +99,7 @@ def terms_of(right: str) -> Terms:
             offsets.append(offset)
             columns += columns_in(parse(offset))
             continue
-        kept.append(term)
+        terms.append(term)
         for factor in term.factors:
             if factor.eval_method.value == "lookup":
                 columns.append(factor.expr)
@@ -104,10 +111,10 @@ def terms_of(right: str) -> Terms:
                 if coded:
                     short[factor.expr] = f"C({coded[0]})"
     columns, factors, numeric = (
-        list(dict.fromkeys(found)) for found in (columns, factors, numeric)
+        list(dict.fromkeys(repeated)) for repeated in (columns, factors, numeric)
     )
     return Terms(
-        formulaic.Formula(kept),
+        formulaic.Formula(terms),
         tuple(offsets),
         tuple(columns),
         tuple(factors),
@@ -123,12 +130,12 @@ def _offset(term: Any) -> str | None:
         for factor in term.factors
         if factor.eval_method.value == "python"
     ]
-    found = [text for text in inside if text is not None]
-    if not found:
+    arguments = [text for text in inside if text is not None]
+    if not arguments:
         return None
     if len(term.factors) > 1:
         raise ValueError(f"an offset has no coefficient and stands in no interaction; got {term}")
-    return found[0]
+    return arguments[0]
 
 
 def _called(expr: str, name: str) -> str | None:
@@ -211,12 +218,13 @@ def columns_in(
     if isinstance(node, ast.UnaryOp) and type(node.op) in OPERATORS:
         return again(node.operand)
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
-        found = again(node.left) + again(node.right)
-        if isinstance(node.op, ast.Pow) and not found:  # 9**9**9 would be worked out digit by digit
+        columns = again(node.left) + again(node.right)
+        # 9**9**9 would be worked out digit by digit.
+        if isinstance(node.op, ast.Pow) and not columns:
             raise ValueError(
                 f"{ast.unparse(node)!r} is a power of plain numbers: write the number itself"
             )
-        return found
+        return columns
     if (
         compare
         and isinstance(node, ast.Compare)

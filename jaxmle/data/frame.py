@@ -6,34 +6,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 
 from jaxmle._types import Array, Tree
 from jaxmle.data.design import INTERCEPT, Design, designed, refuse_unseen
-from jaxmle.data.formula import Terms, columns_in, halves, parse, real, terms_of
+from jaxmle.data.formula import columns_in, parse
+from jaxmle.data.leaves import (
+    blank_column,
+    codes_of,
+    finite_column,
+    listed,
+    offset_of,
+    reads_leaf,
+    whole_codes,
+)
 from jaxmle.data.lost import lost_groups, plain
 from jaxmle.data.naming import designs_of, renamed
-from jaxmle.data.response import Response, leaves_of, response_of
+from jaxmle.data.plan import Plan, plan_of
+from jaxmle.data.response import leaves_of
 from jaxmle.data.rows import MISSING_POLICIES, arrays_of, complete_rows, given_of, settle
-from jaxmle.data.table import LISTED, Column, columns_of
-from jaxmle.fitting.fit import MAX_STEPS, fit
+from jaxmle.data.table import NAMES_LISTED, Column, columns_of
+from jaxmle.fitting.fit import fit
+from jaxmle.fitting.options import MAX_STEPS
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import precision
 
-FORMULA_LEAVES = (
-    "x",
-    "y",
-    "time",
-    "event",
-    "entry",
-    "trials",
-    "offset",
-)  # leaves that a formula itself makes
 WITHOUT_CONSTANT = {"cox": "its baseline hazard", "ordinal": "its thresholds"}
 
 
@@ -80,12 +80,12 @@ class Frame:
 
     @property
     def n(self) -> int:
-        """The rows that are kept."""
+        """The number of rows kept."""
         return len(self.rows)
 
     @property
     def dropped(self) -> int:
-        """The rows that were left out for a missing value."""
+        """The number of rows left out for a missing value."""
         return self.total - self.n
 
     @property
@@ -99,38 +99,38 @@ class Frame:
 
     @property
     def account(self) -> str:
-        """What was dropped, in a sentence; '' where nothing was."""
+        """What was dropped, as a sentence; '' where nothing was."""
         if not self.dropped:
             return ""
         by_column = ", ".join(
-            f"{name} {count}" for name, count in list(self.missing.items())[:LISTED]
+            f"{name} {count}" for name, count in list(self.missing.items())[:NAMES_LISTED]
         )
         return (
             f"{self.dropped:,} of {self.total:,} rows dropped for missing values "
-            f"({by_column}{', …' if len(self.missing) > LISTED else ''})"
+            f"({by_column}{', …' if len(self.missing) > NAMES_LISTED else ''})"
         )
 
     def __repr__(self) -> str:
         shapes = [
-            f"  {name:<8} {leaf.shape}  {self._told(name)}".rstrip()
+            f"  {name:<8} {leaf.shape}  {self._leaf_label(name)}".rstrip()
             for name, leaf in self.data.items()
         ]
         extra = [f"  weights  {self.weights.kind}"] if self.weights is not None else []
         extra += (
-            [f"  clusters {' × '.join(str(len(set(c.tolist()))) for c in _listed(self.clusters))}"]
+            [f"  clusters {' × '.join(str(len(set(c.tolist()))) for c in listed(self.clusters))}"]
             if self.clusters is not None
             else []
         )
         rows = f"{self.n:,} rows" if not self.dropped else self.account
         return "\n".join([f"{self.formula}: {rows}", *shapes, *extra])
 
-    def _told(self, leaf: str) -> str:
+    def _leaf_label(self, leaf: str) -> str:
         if leaf in self.designs:
             names = self.designs[leaf].names
-            return ", ".join(names[:LISTED]) + (", …" if len(names) > LISTED else "")
+            return ", ".join(names[:NAMES_LISTED]) + (", …" if len(names) > NAMES_LISTED else "")
         if leaf == "y" and self.levels is not None:
             return ", ".join(
-                f"{code} = {level}" for code, level in list(enumerate(self.levels))[:LISTED]
+                f"{code} = {level}" for code, level in list(enumerate(self.levels))[:NAMES_LISTED]
             )
         return " + ".join(self.offsets) if leaf == "offset" else ""
 
@@ -208,7 +208,7 @@ class Frame:
             if (
                 leaf != "x"
                 and leaf != getattr(model, "outcome", "")
-                and not _reads(model, params0, self.data, leaf)
+                and not reads_leaf(model, params0, self.data, leaf)
             ):
                 hint = (
                     f": use {leaf}={leaf!r} where it is made"
@@ -229,11 +229,13 @@ class Frame:
             )
 
     def _in_table(self, fitted: Fit) -> Fit:
-        """The fit with the rows of its witness counted in the table."""
+        """The fit with the rows that its witness names counted in the whole table."""
 
         def whole(row: Array) -> Array:
-            at = np.asarray(row)
-            return np.where(at < 0, at, self.rows[np.clip(at, 0, self.n - 1)]).astype(at.dtype)[()]
+            positions = np.asarray(row)
+            return np.where(
+                positions < 0, positions, self.rows[np.clip(positions, 0, self.n - 1)]
+            ).astype(positions.dtype)[()]
 
         return replace(
             fitted,
@@ -263,17 +265,17 @@ class Frame:
         refuse_unseen(self.codes, columns)
         leaves = {
             leaf: design.apply(
-                {name: columns[name] for name in design.columns} or {"": _blank(rows)}
+                {name: columns[name] for name in design.columns} or {"": blank_column(rows)}
             )
             for leaf, design in self.designs.items()
         }
         if self.offsets:
-            leaves["offset"] = _offset(self.offsets, columns, np.arange(rows))
+            leaves["offset"] = offset_of(self.offsets, columns, np.arange(rows))
         if "trials" in self.data:
             leaves["trials"] = np.ones(rows)
         for leaf, name in self.also.items():
             leaves[leaf] = (
-                _whole_codes(_codes(columns[name], self.codes[name]))
+                whole_codes(codes_of(columns[name], self.codes[name]))
                 if name in self.codes
                 else np.where(columns[name].missing, np.nan, columns[name].values)
             )
@@ -371,7 +373,7 @@ def from_formula(
     if not isinstance(by, list | tuple) or not all(isinstance(name, str) for name in by):
         raise TypeError(f"by is the name of a column, or a list of them; got {shown(by)}")
     check_flag("intercept", intercept)
-    plan = _plan(
+    plan = plan_of(
         formula,
         also or {},
         given_of(weights, clusters),
@@ -388,66 +390,6 @@ def from_formula(
     return replace(frame, total=total, missing=counts, lost=lost)
 
 
-class Plan(NamedTuple):
-    """What a call of ``from_formula`` asks for: designs and plain columns by leaf, the
-    response, weights and clusters by role, labels to keep.
-    """
-
-    formula: str
-    terms: dict[str, Terms]
-    response: Response | None
-    plain: dict[str, str]
-    given: dict[str, Any]
-    kind: str | None  # of the weights
-    keys: list[str]
-    intercept: bool
-
-    @property
-    def wanted(self) -> list[str]:
-        """Every column that is used."""
-        names = [name for part in self.terms.values() for name in part.columns] + (
-            self.response.columns if self.response else []
-        )
-        return (
-            names
-            + list(self.plain.values())
-            + self.keys
-            + [values for values in self.given.values() if isinstance(values, str)]
-        )
-
-    def role(self, name: str) -> str:
-        """The column of a role: the one that is named, or the array that stands under the role
-        itself.
-        """
-        return self.given[name] if isinstance(self.given[name], str) else name
-
-
-def _plan(
-    formula: str,
-    also: Mapping[str, str],
-    given: dict[str, Any],
-    kind: str | None,
-    keys: list[str],
-    intercept: bool,
-) -> Plan:
-    left, right = halves(formula)
-    _check_leaves(also)
-    terms = {"x": terms_of(right)} | {
-        leaf: _second(leaf, text) for leaf, text in also.items() if "~" in text
-    }
-    plain = {leaf: text for leaf, text in also.items() if "~" not in text}
-    return Plan(
-        formula.strip(),
-        terms,
-        response_of(left) if left else None,
-        plain,
-        given,
-        kind,
-        keys,
-        intercept,
-    )
-
-
 def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame:
     """The record of complete rows; ``rows`` says where they stand in the table."""
     leaves, levels = leaves_of(plan.response, columns, rows) if plan.response else ({}, None)
@@ -458,14 +400,14 @@ def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame
     data = {leaf: matrix for leaf, (_, matrix) in built.items()} | leaves
     offsets = plan.terms["x"].offsets
     if offsets:
-        data["offset"] = _offset(offsets, columns, rows)
+        data["offset"] = offset_of(offsets, columns, rows)
     codes = {
         name: columns[name].levels() for name in plan.plain.values() if columns[name].is_factor
     }
     data |= {
-        leaf: _codes(columns[name], codes[name]).astype(np.int64)
+        leaf: codes_of(columns[name], codes[name]).astype(np.int64)
         if name in codes
-        else _finite(columns[name], name, rows)
+        else finite_column(columns[name], name, rows)
         for leaf, name in plan.plain.items()
     }
     groups = tuple(
@@ -488,89 +430,3 @@ def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame
         also=plan.plain,
         codes=codes,
     )
-
-
-def _second(leaf: str, text: str) -> Terms:
-    left, right = halves(text)
-    terms = terms_of(right)
-    if left or terms.offsets:
-        raise ValueError(
-            f"also[{leaf!r}] is a design, '~ w', without response and offset; got {text!r}"
-        )
-    return terms
-
-
-def _check_leaves(also: Mapping[str, str]) -> None:
-    for leaf, text in also.items():
-        if not isinstance(leaf, str) or not isinstance(text, str):
-            raise TypeError(
-                "also goes from the name of a leaf to a formula '~ w' or the name of a column; "
-                f"got {leaf!r}: {text!r}"
-            )
-        if leaf in FORMULA_LEAVES:
-            raise ValueError(
-                f"also names the leaf {leaf!r}, which the formula itself makes; call it "
-                "something else"
-            )
-
-
-# ---------------------------------------------------------------- leaves
-
-
-def _offset(
-    offsets: tuple[str, ...], columns: Mapping[str, Column], rows: np.ndarray
-) -> np.ndarray:
-    """The sum of the offsets, (n,); NaN where a column is missing."""
-    gone = np.zeros(len(rows), dtype=bool)
-    for text in offsets:
-        for name in columns_in(parse(text)):
-            gone |= columns[name].missing
-    there = np.flatnonzero(~gone)
-    kept = {name: column.take(there) for name, column in columns.items()}
-    total = np.full(len(rows), np.nan)
-    total[there] = sum(real(text, kept, rows[there], "an offset") for text in offsets)
-    return total
-
-
-def _finite(column: Column, name: str, rows: np.ndarray) -> np.ndarray:
-    """A column of finite numbers, (n,)."""
-    values = column.values.astype(np.float64)
-    odd = np.flatnonzero(~np.isfinite(values))
-    if odd.size:
-        raise ValueError(f"{name} is {values[odd[0]]} in row {rows[odd[0]]}: it must be finite")
-    return values
-
-
-def _whole_codes(codes: np.ndarray) -> np.ndarray:
-    """Codes as integers, where none is missing."""
-    return codes if np.any(np.isnan(codes)) else codes.astype(np.int64)
-
-
-def _codes(column: Column, levels: tuple[Any, ...]) -> np.ndarray:
-    """Words as whole numbers from 0, in the order of their levels; NaN where missing."""
-    place: dict[Any, float] = {level: float(code) for code, level in enumerate(levels)}
-    return np.array(
-        [
-            np.nan if gone else place[value]
-            for value, gone in zip(column.values.tolist(), column.missing, strict=True)
-        ]
-    )
-
-
-def _listed(clusters: Any) -> tuple[np.ndarray, ...]:
-    return clusters if isinstance(clusters, tuple) else (clusters,)
-
-
-def _blank(rows: int) -> Column:
-    return Column(np.zeros(rows), np.zeros(rows, dtype=bool))
-
-
-def _reads(model: Any, params: Tree, data: dict[str, np.ndarray], leaf: str) -> bool:
-    """Whether the model looks at a leaf: without it, it cannot be traced."""
-    rest = {name: value for name, value in data.items() if name != leaf}
-    try:
-        with precision(np.float64):
-            jax.eval_shape(model, params, rest)
-    except Exception:  # whatever a user's function raises where a leaf is not there
-        return True
-    return False

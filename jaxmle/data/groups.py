@@ -11,28 +11,27 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.batch.batch import fit_batch
+from jaxmle.batch.batch import fit_members
 from jaxmle.batch.members import Table
 from jaxmle.data.frame import Frame, from_formula
+from jaxmle.data.keys import coded_key, columns_of_keys, groups_of, keys_and_data, refuse_mask
 from jaxmle.data.lost import ALL_MISSING, with_lost
 from jaxmle.data.rows import MISSING_POLICIES
-from jaxmle.fitting.fit import MAX_STEPS, host_dtype
+from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import tracing
+from jaxmle.runtime.jax_state import host_only
 
 FAILED_GROUPS_SHOWN = 5  # failed groups in the digest
 DIGEST_COLUMNS = 100  # columns of the digest
-READ = 10_000  # keys that are read for one that is spelt alike
-MAX_EXACT_INTEGER = 2.0**53  # below, a float64 tells whole numbers apart
+MAX_KEYS_COMPARED = 10_000  # keys that are read for one that is spelt alike
 
 
 def fit_groups(
@@ -97,44 +96,46 @@ def fit_groups(
     >>> [(key, round(float(fit.params["rate"]), 6)) for key, fit in result]
     [('a', 0.25), ('b', 0.5)]
     """
-    if tracing():
-        raise TypeError(
-            "fit_groups schedules its work from the host and cannot run inside jit or vmap: the "
-            "number of groups is not known there"
-        )
+    host_only("fit_groups", ": the number of groups is not known there")
     if formula is not None and not isinstance(formula, str):
         raise TypeError(f"a formula is a string such as 'y ~ x + C(g)'; got {shown(formula)}")
     check_choice("missing", missing, MISSING_POLICIES)
     frame = _frame_of(loglik, params0, data, by, formula, also, missing, weights, clusters)
     if frame is not None:
-        by = {name: frame.labels[name] for name in _columns_of_keys(by)}
+        by = {name: frame.labels[name] for name in columns_of_keys(by)}
         data = frame.data
         weights = frame.weights
         clusters = frame.clusters
-    labels, data = _keys_and_data(by, data)
-    data = host_data(data, host_dtype(dtype), nan=True)
-    rows = data_length(data)
-    if rows is None:
-        raise ValueError("data holds no array: there are no rows to group")
-    _check_weights(weights)
-    keys, member = _groups({name: _coded(name, values, rows) for name, values in labels.items()})
-    n = np.bincount(member)
-    fits = fit_batch(
-        loglik,
-        params0,
-        Table(data, member, len(n)),
+    labels, data = keys_and_data(by, data)
+    options = Options(
         constraints=constraints,
         solver=solver,
         vcov=vcov,
-        clusters=_clusters(clusters, rows),
+        clusters=clusters,
         weights=weights,
         dtype=dtype,
         max_steps=max_steps,
         block_rows=block_rows,
+        progress=progress,
+    )
+    data = host_data(data, options.host_dtype, nan=True)
+    rows = data_length(data)
+    if rows is None:
+        raise ValueError("data holds no array: there are no rows to group")
+    _check_weights(weights)
+    keys, member = groups_of(
+        {name: coded_key(name, values, rows) for name, values in labels.items()}
+    )
+    n = np.bincount(member)
+    options = replace(options, clusters=_clusters(clusters, rows))
+    fits = fit_members(
+        loglik,
+        params0,
+        Table(data, member, len(n)),
+        options,
         params_axis=None,
         block=block,
         devices=devices,
-        progress=progress,
         checkpoint=checkpoint,
     )
     fits = _in_table(fits, member, n)
@@ -180,8 +181,8 @@ class GroupFits:
 
     def __getitem__(self, key: Any) -> Fit:
         """The fit of one group."""
-        place, found = self._find(key)
-        if not found:
+        place, is_member = self._find(key)
+        if not is_member:
             form = f"; a key is a tuple ({', '.join(self.keys)})" if len(self.keys) > 1 else ""
             raise KeyError(
                 f"no group {key!r}{form}; near it: {', '.join(map(repr, self._near(key, place)))}"
@@ -189,7 +190,7 @@ class GroupFits:
         return self.fits[place]
 
     def reasons(self) -> dict[Any, str]:
-        """Why each group that did not converge did not: from its key to the sentence of
+        """Why each group did not converge that did not: from its key to the sentence of
         ``explain()``.
         """
         return {self._key(i): self._reason(i) for i in self._failed()}
@@ -241,15 +242,16 @@ class GroupFits:
         failed = self._failed()
         if not len(failed):
             return f"{headline}\n{self.fits!r}"
-        told = [
-            _first_line(f"{self._told(i)}: {self._reason(i)}") for i in failed[:FAILED_GROUPS_SHOWN]
+        lines = [
+            _first_line(f"{self._lost_line(i)}: {self._reason(i)}")
+            for i in failed[:FAILED_GROUPS_SHOWN]
         ]
         more = (
             [f"and {len(failed) - FAILED_GROUPS_SHOWN:,} more: see reasons()"]
             if len(failed) > FAILED_GROUPS_SHOWN
             else []
         )
-        return "\n".join([headline, repr(self.fits), "", *told, *more])
+        return "\n".join([headline, repr(self.fits), "", *lines, *more])
 
     # ------------------------------------------------------------ keys and places
 
@@ -260,12 +262,12 @@ class GroupFits:
         values = tuple(column[place].item() for column in self.keys.values())
         return values if len(self.keys) > 1 else values[0]
 
-    def _told(self, place: int) -> str:
+    def _lost_line(self, place: int) -> str:
         return ", ".join(f"{name}={column[place].item()!r}" for name, column in self.keys.items())
 
     def _find(self, key: Any) -> tuple[int, bool]:
-        """The place of a key, or where it would stand; groups are in lexicographic order, so
-        that each key narrows the range.
+        """The place of a key and whether it is there. Groups are in lexicographic order, so each
+        key narrows the range.
         """
         values = key if len(self.keys) > 1 else (key,)
         if not isinstance(values, tuple) or len(values) != len(self.keys):
@@ -288,9 +290,13 @@ class GroupFits:
         return low, True
 
     def _near(self, key: Any, place: int) -> list[Any]:
-        """Keys that are spelt alike; else those beside its place."""
+        """Keys spelt like the one asked for; without any, the keys beside its place."""
         words = any(column.dtype.kind == "U" for column in self.keys.values())
-        known = {str(self._key(i)): i for i in range(min(len(self), READ))} if words else {}
+        known = (
+            {str(self._key(i)): i for i in range(min(len(self), MAX_KEYS_COMPARED))}
+            if words
+            else {}
+        )
         alike = [self._key(known[text]) for text in difflib.get_close_matches(str(key), known)]
         return alike or [
             self._key(i)
@@ -315,8 +321,8 @@ def _in_table(fits: Fit, member: np.ndarray, n: np.ndarray) -> Fit:
     starts = np.cumsum(n) - n
 
     def whole(row: Array) -> np.ndarray:
-        own = np.clip(row, 0, n - 1)  # rows beyond are padding, copies of the last
-        return np.where(row < 0, row, order[starts + own]).astype(row.dtype)
+        clipped = np.clip(row, 0, n - 1)  # rows beyond are padding, copies of the last
+        return np.where(row < 0, row, order[starts + clipped]).astype(row.dtype)
 
     return replace(
         fits,
@@ -325,12 +331,14 @@ def _in_table(fits: Fit, member: np.ndarray, n: np.ndarray) -> Fit:
 
 
 def _of_all_rows(fits: Fit, rows: np.ndarray) -> Fit:
-    """The fits with rows counted before any was dropped."""
-    told = {
-        name: np.where(at < 0, at, rows[np.maximum(at, 0)]).astype(at.dtype)
-        for name, at in (("row", fits.witness.row), ("term", fits.witness.term))
+    """The fits with the rows that witnesses name counted before any was dropped."""
+    in_table = {
+        name: np.where(positions < 0, positions, rows[np.maximum(positions, 0)]).astype(
+            positions.dtype
+        )
+        for name, positions in (("row", fits.witness.row), ("term", fits.witness.term))
     }
-    return replace(fits, witness=replace(fits.witness, **told))
+    return replace(fits, witness=replace(fits.witness, **in_table))
 
 
 # ---------------------------------------------------------------- what the user gives
@@ -361,7 +369,7 @@ def _frame_of(
                 "a Frame has its formula, weights and clusters already: leave them out"
             )
         frame = data
-        for name in _columns_of_keys(by):
+        for name in columns_of_keys(by):
             if name not in frame.labels:
                 raise ValueError(
                     f"the Frame has kept no labels {name!r}: from_formula(…, by={name!r})"
@@ -373,7 +381,7 @@ def _frame_of(
             weights=weights,
             clusters=clusters,
             also=also,
-            by=_columns_of_keys(by),
+            by=columns_of_keys(by),
             missing=missing,
         )
     frame.check(
@@ -383,44 +391,10 @@ def _frame_of(
     return frame
 
 
-def _columns_of_keys(by: Any) -> list[str]:
-    """The columns that a formula's groups go by."""
-    names = [by] if isinstance(by, str) else list(by) if isinstance(by, list | tuple) else []
-    if not names or not all(isinstance(name, str) for name in names):
-        raise TypeError(
-            f"with a formula, by is the name of a column or a list of names; got {by!r}"
-        )
-    return names
-
-
-def _keys_and_data(by: Any, data: Tree) -> tuple[dict[str, Any], Tree]:
-    """The labels of each key, and the data without them."""
-    if isinstance(by, dict):
-        if not by:
-            raise ValueError("by is an empty dict: it names no key to group by")
-        for name in by:
-            if not isinstance(name, str):
-                raise TypeError(f"by names a key {name!r}; the names of keys are strings")
-        return by, data
-    if not isinstance(by, str):
-        return {"group": by}, data
-    if not isinstance(data, dict):
-        raise TypeError(
-            f"by={by!r} names a leaf of data, which must then be a dict; got "
-            f"{type(data).__name__}. Otherwise by is an array with one code for each row."
-        )
-    if by not in data:
-        raise ValueError(f"by={by!r} is not a leaf of data; it has {sorted(map(str, data))}")
-    rest = {name: leaf for name, leaf in data.items() if name != by}
-    if not jax.tree.leaves(rest):
-        raise ValueError(f"data holds nothing but {by!r}, which is not handed to the likelihood")
-    return {by: data[by]}, rest
-
-
 def _check_weights(weights: Any) -> None:
     if not isinstance(weights, Weights):
         return  # fit_batch says what is wrong
-    _refuse_mask("weights", weights.values)
+    refuse_mask("weights", weights.values)
     if np.asarray(weights.values).dtype.kind not in "fiub":
         raise TypeError(f"weights must be numbers; got dtype {np.asarray(weights.values).dtype}")
 
@@ -429,7 +403,7 @@ def _clusters(clusters: Any, rows: int) -> np.ndarray | None:
     """Integer codes of the clusters, one for each row."""
     if clusters is None:
         return None
-    _refuse_mask("clusters", clusters)
+    refuse_mask("clusters", clusters)
     code, *crossed = cluster_codes(clusters, rows)
     if crossed:
         raise ValueError(
@@ -437,140 +411,3 @@ def _clusters(clusters: Any, rows: int) -> np.ndarray | None:
             "clusters"
         )
     return np.asarray(code)
-
-
-def _refuse_mask(name: str, values: Any) -> None:
-    if isinstance(values, np.ma.MaskedArray):
-        raise TypeError(
-            f"{name} is a masked array, whose mask would be lost; drop the masked rows "
-            "everywhere, or fill them"
-        )
-
-
-def _coded(name: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct labels of one key in order, and the place of each row's label among them,
-    (rows,).
-    """
-    what = "by" if name == "group" else f"by[{name!r}]"
-    _refuse_mask(what, values)
-    # A list is read entry by entry: as an array of strings it would turn None and NaN into words.
-    array = (
-        np.array(values, dtype=object) if isinstance(values, list | tuple) else np.asarray(values)
-    )
-    if array.ndim != 1:
-        hint = (
-            " Several keys are a dict, such as by={'state': state, 'year': year}."
-            if array.ndim == 2
-            else ""
-        )
-        raise ValueError(
-            f"{what} must hold one code for each of the {rows} rows, shape ({rows},); got shape "
-            f"{array.shape}.{hint}"
-        )
-    if len(array) != rows:
-        raise ValueError(
-            f"{what} must hold one code for each of the {rows} rows of data; got {len(array)}"
-        )
-    if array.dtype.kind in "OT":
-        array = _plain(what, array.astype(object))
-    if array.dtype.kind == "O":
-        words = sorted(set(array))
-        place = {word: code for code, word in enumerate(words)}
-        return np.array(words, dtype=str), np.fromiter(
-            (place[word] for word in array), np.int64, rows
-        )
-    if array.dtype.kind == "f":
-        array = _whole(what, array)
-    if array.dtype.kind not in "iubU":
-        raise TypeError(
-            f"{what} has dtype {array.dtype}; codes of groups are whole numbers, booleans or "
-            "strings (dates and bytes: .astype(str))"
-        )
-    kinds, codes = np.unique(array, return_inverse=True)
-    return kinds, codes.reshape(-1)
-
-
-def _whole(what: str, array: np.ndarray) -> np.ndarray:
-    """Floating-point codes as integers."""
-    _refuse_missing(what, np.isnan(array), array)
-    odd = (array != np.floor(array)) | (np.abs(array) >= MAX_EXACT_INTEGER)
-    if odd.any():
-        raise ValueError(
-            f"{what} is {array[_first(odd)]} in row {_first(odd)}; floating-point codes must be "
-            "whole numbers below 2**53"
-        )
-    return array.astype(np.int64)
-
-
-KEY_KINDS = {
-    "strings": str,
-    "booleans": bool | np.bool_,
-    "numbers": int | float | np.integer | np.floating,
-}
-
-
-def _plain(what: str, array: np.ndarray) -> np.ndarray:
-    """An array of Python objects as numbers or booleans; strings stay objects. What is missing,
-    mixed or something else is refused by row.
-    """
-    family_of = {
-        kind: next(
-            (family for family, members in KEY_KINDS.items() if issubclass(kind, members)), ""
-        )
-        for kind in set(map(type, array))
-    }
-    families = [family_of[type(value)] for value in array]
-    if set(families) != {"strings"}:
-        _refuse_missing(what, np.array([_is_missing(value) for value in array]), array)
-    odd = next(
-        (row for row, family in enumerate(families) if family != families[0] or not family), -1
-    )
-    if odd >= 0 and not families[odd]:
-        raise TypeError(
-            f"{what} holds {array[odd]!r} in row {odd}, a {type(array[odd]).__name__}; codes of "
-            "groups are whole numbers, booleans or strings"
-        )
-    if odd >= 0:
-        raise TypeError(
-            f"{what} mixes {families[0]} and {families[odd]}, which do not sort: row 0 holds "
-            f"{array[0]!r}, row {odd} holds {array[odd]!r}"
-        )
-    if families[0] == "strings":
-        return array
-    real = any(issubclass(kind, float | np.floating) for kind in family_of)
-    try:
-        return array.astype(bool if families[0] == "booleans" else np.float64 if real else np.int64)
-    except OverflowError:
-        raise ValueError(f"{what} holds a whole number beyond 64 bits; use .astype(str)") from None
-
-
-def _refuse_missing(what: str, missing: np.ndarray, array: np.ndarray) -> None:
-    if missing.any():
-        row = _first(missing)
-        told = "None" if array[row] is None else "NaN"
-        raise ValueError(
-            f"{what} is {told} in row {row} ({int(missing.sum())} in all): every row needs a "
-            "group. Drop these rows or give them a code."
-        )
-
-
-def _is_missing(value: Any) -> bool:
-    return type(value).__name__ in ("NoneType", "NAType", "NaTType") or (
-        isinstance(value, float | np.floating) and bool(np.isnan(value))
-    )
-
-
-def _first(flags: np.ndarray) -> int:
-    return int(np.flatnonzero(flags)[0])
-
-
-def _groups(
-    coded: dict[str, tuple[np.ndarray, np.ndarray]],
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The keys of the groups that occur, in lexicographic order, and the group of each row."""
-    member = np.zeros(len(next(iter(coded.values()))[1]), dtype=np.int64)
-    for kinds, codes in coded.values():
-        # Codes stay below n after each step, so that the product stays below n².
-        member = np.unique(member * len(kinds) + codes, return_inverse=True)[1].reshape(-1)
-    first = np.unique(member, return_index=True)[1]
-    return {name: kinds[codes[first]] for name, (kinds, codes) in coded.items()}, member

@@ -45,8 +45,8 @@ def lost_groups(
 def with_lost(
     keys: dict[str, np.ndarray], fits: Fit, n: np.ndarray, lost: dict[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], Fit, np.ndarray]:
-    """Keys, fits and rows of all groups, those of the lost among them in the order of the keys:
-    NONFINITE, of no rows.
+    """Keys, fits and rows of all groups, with the lost groups, NONFINITE and of no rows, in their
+    places.
     """
     count = len(next(iter(lost.values()), ()))
     if not count:

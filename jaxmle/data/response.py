@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmle.data.formula import columns_in, parse, real
-from jaxmle.data.table import LISTED, Column
+from jaxmle.data.table import NAMES_LISTED, Column
 
 FORMS = {
     ("Surv", 2): ("time", "event"),
@@ -96,12 +96,14 @@ def leaves_of(
                 "y": np.array([place[value] for value in column.values.tolist()], dtype=np.float64)
             }, levels
         return {"y": _finite(column.values.astype(np.float64), name, rows)}, None
-    found = {role: real(text, columns, rows, "a response") for role, text in response.parts.items()}
-    if "successes" in found:
-        return _trials(found["successes"], found["failures"], response.text, rows), None
-    if "time" in found:
-        _check_times(found, response, rows)
-    return found, None
+    leaves = {
+        role: real(text, columns, rows, "a response") for role, text in response.parts.items()
+    }
+    if "successes" in leaves:
+        return _trials(leaves["successes"], leaves["failures"], response.text, rows), None
+    if "time" in leaves:
+        _check_times(leaves, response, rows)
+    return leaves, None
 
 
 def _kept_levels(name: str, column: Column) -> tuple[Any, ...]:
@@ -112,9 +114,9 @@ def _kept_levels(name: str, column: Column) -> tuple[Any, ...]:
     if not column.ranked or column.order is None or len(occurring) == len(column.order):
         return occurring
     empty = [repr(level) for level in column.order if level not in occurring]
-    told = ", ".join(empty[:LISTED]) + (", …" if len(empty) > LISTED else "")
+    listed = ", ".join(empty[:NAMES_LISTED]) + (", …" if len(empty) > NAMES_LISTED else "")
     warnings.warn(
-        f"no row has {name} = {told}, and an ordered category keeps its levels: a cut beside an "
+        f"no row has {name} = {listed}, and an ordered category keeps its levels: a cut beside an "
         "empty one has no finite or inner estimate (SEPARATED, BOUNDARY). To leave it out: "
         f"{name}.cat.remove_unused_categories()",
         stacklevel=4,
@@ -144,17 +146,19 @@ def _trials(
     return {"y": successes, "trials": successes + failures}
 
 
-def _check_times(found: Mapping[str, np.ndarray], response: Response, rows: np.ndarray) -> None:
-    odd = np.flatnonzero((found["event"] != 0) & (found["event"] != 1))
+def _check_times(leaves: Mapping[str, np.ndarray], response: Response, rows: np.ndarray) -> None:
+    odd = np.flatnonzero((leaves["event"] != 0) & (leaves["event"] != 1))
     if odd.size:
         text = response.parts["event"]
         raise ValueError(
-            f"{text} is {found['event'][odd[0]]:g} in row {rows[odd[0]]}; an event is 1, or 0 "
+            f"{text} is {leaves['event'][odd[0]]:g} in row {rows[odd[0]]}; an event is 1, or 0 "
             f"where censored. A code is compared: {text} == 2"
         )
-    late = np.flatnonzero(found["time"] <= found["entry"]) if "entry" in found else np.zeros(0, int)
+    late = (
+        np.flatnonzero(leaves["time"] <= leaves["entry"]) if "entry" in leaves else np.zeros(0, int)
+    )
     if late.size:
         raise ValueError(
             f"in {response.text} the entry must lie before the time; row {rows[late[0]]} has "
-            f"{found['entry'][late[0]]:g} and {found['time'][late[0]]:g}"
+            f"{leaves['entry'][late[0]]:g} and {leaves['time'][late[0]]:g}"
         )

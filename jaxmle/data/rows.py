@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmle.data.table import LISTED, Column, columns_of
+from jaxmle.data.table import NAMES_LISTED, Column, columns_of
 from jaxmle.likelihood.combinators import Weights
 
 MISSING_POLICIES = ("warn", "drop", "refuse")
@@ -20,7 +20,7 @@ def given_of(weights: Any, clusters: Any) -> dict[str, Any]:
         raise TypeError(
             f"weights say what they mean: frequency('w') or sampling('w'); got {weights!r}"
         )
-    found = {} if weights is None else {"weights": weights.values}
+    given = {} if weights is None else {"weights": weights.values}
     pair = isinstance(clusters, tuple) or (
         isinstance(clusters, list) and all(isinstance(c, str) for c in clusters)
     )
@@ -31,7 +31,7 @@ def given_of(weights: Any, clusters: Any) -> dict[str, Any]:
             f"{len(listed)}"
         )
     roles = ("clusters", "second clusters")
-    return found | ({} if clusters is None else dict(zip(roles, listed, strict=False)))
+    return given | ({} if clusters is None else dict(zip(roles, listed, strict=False)))
 
 
 def arrays_of(given: Mapping[str, Any], total: int) -> dict[str, Column]:
@@ -64,8 +64,8 @@ def complete_rows(columns: Mapping[str, Column], total: int) -> tuple[dict[str, 
     return counts, np.flatnonzero(~gone)
 
 
-def settle(missing: str, counts: dict[str, int], total: int, kept: int) -> None:
-    """Say, or refuse, what missing values do to the rows of a table.
+def settle(missing: str, counts: dict[str, int], total: int, complete: int) -> None:
+    """Warn of rows with missing values, drop them silently, or refuse them, as the policy says.
 
     Args:
         missing: ``"warn"``, ``"drop"`` (say nothing) or ``"refuse"``.
@@ -75,20 +75,20 @@ def settle(missing: str, counts: dict[str, int], total: int, kept: int) -> None:
     Raises:
         ValueError: no row is left, or some are missing and ``missing`` is ``"refuse"``.
     """
-    told = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:LISTED])
-    if not kept:
+    listed = ", ".join(f"{name} {count}" for name, count in list(counts.items())[:NAMES_LISTED])
+    if not complete:
         raise ValueError(
             f"no row is left of {total}"
-            + (f": missing values are in {told}" if counts else ": the table is empty")
+            + (f": missing values are in {listed}" if counts else ": the table is empty")
         )
     if counts and missing == "refuse":
         raise ValueError(
-            f"{total - kept:,} of {total:,} rows have missing values ({told}): fill them, or let "
-            "missing='drop' leave these rows out"
+            f"{total - complete:,} of {total:,} rows have missing values ({listed}): fill them, or "
+            "let missing='drop' leave these rows out"
         )
     if counts and missing == "warn":
         warnings.warn(
-            f"{total - kept:,} of {total:,} rows dropped for missing values ({told}); "
+            f"{total - complete:,} of {total:,} rows dropped for missing values ({listed}); "
             "missing='drop' says that this is meant",
             stacklevel=4,
         )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 INSTALL_FRAME = 'pip install "jaxmle[frame]"'
-LISTED = 12  # names in a message
+NAMES_LISTED = 12  # names in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class Column:
 
     @property
     def is_factor(self) -> bool:
-        """Whether its values are categories: words, or of a categorical type."""
+        """Whether the values are categories: words, or of a categorical type."""
         return self.order is not None or self.values.dtype.kind == "O"
 
     def take(self, rows: np.ndarray) -> Column:
@@ -41,8 +41,8 @@ class Column:
         """
         present = self.values[~self.missing]
         if self.order is not None:
-            found = set(present.tolist())
-            return tuple(level for level in self.order if level in found)
+            present_levels = set(present.tolist())
+            return tuple(level for level in self.order if level in present_levels)
         if present.dtype.kind == "O":
             return tuple(sorted(set(present.tolist())))
         distinct = np.unique(present)
@@ -51,7 +51,7 @@ class Column:
 
 
 def needed(module: str) -> Any:
-    """An optional package, imported when it is wanted."""
+    """Import an optional package when it is wanted."""
     try:
         return import_module(module)
     except ImportError as error:
@@ -103,13 +103,14 @@ def _known(names: list[str], known: list[Any]) -> None:
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, [str(k) for k in known], n=1)
-            told = (
+            listed = (
                 f"did you mean {near[0]!r}?"
                 if near
                 else "the columns are "
-                f"{', '.join(map(str, known[:LISTED]))}{', …' if len(known) > LISTED else ''}"
+                f"{', '.join(map(str, known[:NAMES_LISTED]))}"
+                f"{', …' if len(known) > NAMES_LISTED else ''}"
             )
-            raise ValueError(f"there is no column {name!r}; {told}")
+            raise ValueError(f"there is no column {name!r}; {listed}")
         if known.count(name) > 1:
             raise ValueError(f"the frame has {known.count(name)} columns called {name!r}")
 
@@ -163,8 +164,8 @@ def _of_values(name: str, values: Any, order: tuple[Any, ...] | None = None) -> 
         return Column(array, missing)
     if all(issubclass(kind, bool | int | float | np.number | np.bool_) for kind in kinds):
         return _numbers(np.where(missing, np.nan, array).astype(np.float64), missing)
-    told = ", ".join(sorted(kind.__name__ for kind in kinds))
-    raise TypeError(f"{name} holds values of type {told}; a column is all numbers or all words")
+    listed = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise TypeError(f"{name} holds values of type {listed}; a column is all numbers or all words")
 
 
 def _numbers(values: np.ndarray, null: np.ndarray) -> Column:

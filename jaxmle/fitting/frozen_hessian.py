@@ -1,5 +1,5 @@
-"""The Hessian kept: over a step too short to change it, a pass for value and score takes the place
-of a whole one.
+"""The Hessian reused: over a step too short to change it, a pass for value and score takes the
+place of a whole one.
 
 From θ with information J the last Newton step d has the length |d| = √(d'Jd) in standard errors.
 With T the third derivative of ℓ,
@@ -36,36 +36,38 @@ from jaxmle.solvers.trust_region import POLISHING, Point, State, noise_of, null_
 STDERR_TOLERANCE = 2.5e-7
 # τ over what the sample shows. Of 1e6 × 20 and 1e5 × 200 logistic, the sample shows twice what all
 # rows do along other steps
-OTHER = 8.0
+SAFETY_FACTOR_OF_SAMPLE = 8.0
 LONGEST_STEP_IN_STDERR = 3e-5  # standard errors, where the sample shows no change at all
 # of the length of a short step, to which a climb by scores should come near: what it says is left
 # is right to a factor of two
-AIM = 0.5
-CHANGES = 1e-6  # relative change of Jd that may be seen: twice what is allowed for
-SCORE_ROUNDING_IN_STDERR = (
-    1e-12  # standard errors that rounding may leave of the score: 3e-14 is usual
+SHARE_OF_SAFE_STEP_TO_REACH = 0.5
+MAX_CHANGE_OF_INFORMATION = (
+    1e-6  # relative change of Jd that may be seen: twice what is allowed for
 )
+# standard errors that rounding may leave of the score: 3e-14 is usual
+SCORE_ROUNDING_IN_STDERR = 1e-12
 
 
-def short(turn: Array) -> Array:
+def longest_safe_step(turn: Array) -> Array:
     """The length of a step, in standard errors, that moves no standard error by more than
-    ``EXACT``.
+    ``STDERR_TOLERANCE``.
 
     Args:
         turn: relative change of the information over one standard error, as the sample shows it.
     """
     return np.minimum(
-        LONGEST_STEP_IN_STDERR, 2 * STDERR_TOLERANCE / (OTHER * turn + np.finfo(float).tiny)
+        LONGEST_STEP_IN_STDERR,
+        2 * STDERR_TOLERANCE / (SAFETY_FACTOR_OF_SAMPLE * turn + np.finfo(float).tiny),
     )
 
 
-def kept(slopes: Callable[[Array], Slope], longest: Array, state: State) -> Point | None:
+def reuse_hessian(slopes: Callable[[Array], Slope], longest: Array, state: State) -> Point | None:
     """The point at the end of the pending step with the Hessian of the present one; None where that
     has to be evaluated.
 
     Args:
         slopes: the pass for value and score.
-        longest: a ``short`` step.
+        longest: the ``longest_safe_step``.
         state: of a climb by Newton's steps.
     """
     newton = state.newton
@@ -73,25 +75,22 @@ def kept(slopes: Callable[[Array], Slope], longest: Array, state: State) -> Poin
         newton.definite and newton.convex and np.sqrt(2 * newton.decrement) <= longest
     ):
         return None
-    here = state.point
-    at = slopes(state.point.z + state.move)
+    before = state.point
+    slope = slopes(before.z + state.move)
+    user = before.aux
     point = Point(
-        at.z,
-        at.value,
-        at.absolute,
-        at.score,
-        here.hessian,
+        slope.z,
+        slope.value,
+        slope.absolute,
+        slope.score,
+        before.hessian,
         None,
-        at.aux._replace(hessian=here.aux.hessian, hessian_by=here.aux.hessian_by),
+        slope.aux._replace(hessian=user.hessian, hessian_by=user.hessian_by),
     )
-    finite = np.isfinite(at.value) and np.all(np.isfinite(at.score))
-    return (
-        point
-        if finite
-        and _left(point, state)
-        <= max(0.5 * CHANGES * np.sqrt(2 * newton.decrement), SCORE_ROUNDING_IN_STDERR)
-        else None
-    )
+    if not np.isfinite(slope.value) or not np.all(np.isfinite(slope.score)):
+        return None
+    allowed = 0.5 * MAX_CHANGE_OF_INFORMATION * np.sqrt(2 * newton.decrement)
+    return point if _left(point, state) <= max(allowed, SCORE_ROUNDING_IN_STDERR) else None
 
 
 def _left(point: Point, state: State) -> Any:

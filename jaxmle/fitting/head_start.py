@@ -13,23 +13,25 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Tree
-from jaxmle.fitting.passes import Problem
+from jaxmle._types import Array
+from jaxmle.fitting.passes import Passes
 from jaxmle.likelihood.combinators import WithResponse
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.regression import Regression
-from jaxmle.runtime.device import placed
 from jaxmle.solvers.first_order import QUADRATIC
 from jaxmle.solvers.linalg import cholesky, eigh, solve_lower
 from jaxmle.solvers.methods import LBFGS, Newton
 from jaxmle.solvers.trust_region import RECEDES, Point, State, begin, is_running, step
 
-MIN_ROWS_FOR_HEAD_START = 2**19  # rows from which the passes saved are worth two programs more
-HEAVY = 2e9  # n k² from which they are at fewer rows: a Hessian then takes 0.05 s
-MIN_SAMPLE_ROWS = 2**15  # rows of the sample, and at least
-ROWS_EACH = 256  # for each parameter
-SHARE = 8  # the sample is no more than this part of all rows
-LEAST = 32  # rows for each parameter below which the sample's information is too rough a metric
+# rows from which the passes that are saved are worth two programs more
+MIN_ROWS_FOR_HEAD_START = 2**19
+# n k² from which they are at fewer rows: a Hessian then takes 0.05 s
+MIN_WORK_FOR_HEAD_START = 2e9
+MIN_SAMPLE_ROWS = 2**15
+SAMPLE_ROWS_A_PARAMETER = 256
+MIN_ROWS_A_SAMPLE_ROW = 8  # the sample is at most this part of all rows
+# below this the sample's information is too rough a metric
+MIN_SAMPLE_ROWS_A_PARAMETER = 32
 MAX_SAMPLE_STEPS = 30
 
 
@@ -43,18 +45,14 @@ class Head(NamedTuple):
     turn: Array
 
 
-def head_start(
-    problem: Problem, data: Tree, z: Array, evaluate_on: Callable[[Tree], Callable[[Array], Point]]
-) -> Head | None:
+def head_start(passes: Passes, z: Array) -> Head | None:
     """The maximum over evenly spaced rows, by a climb from z (k,); None where all rows are few or
     that climb does not arrive.
 
-    Args:
-        problem: only a declared regression has a head start: its rows are independent by
-            declaration.
-        data: on the host.
-        evaluate_on: the passes over other data.
+    Only a declared regression has a head start: its rows are independent by declaration.
     """
+    problem = passes.problem
+    data = passes.data
     core = problem.loglik.loglik if isinstance(problem.loglik, WithResponse) else problem.loglik
     if (
         not isinstance(core, Regression)
@@ -64,12 +62,14 @@ def head_start(
         return None
     n = data_length(data) or 0
     k = problem.chart.k
-    few = min(max(MIN_SAMPLE_ROWS, ROWS_EACH * k), n // SHARE)
-    if (n < MIN_ROWS_FOR_HEAD_START and n * k**2 < HEAVY) or few < LEAST * k:
+    few = min(max(MIN_SAMPLE_ROWS, SAMPLE_ROWS_A_PARAMETER * k), n // MIN_ROWS_A_SAMPLE_ROW)
+    if (
+        n < MIN_ROWS_FOR_HEAD_START and n * k**2 < MIN_WORK_FOR_HEAD_START
+    ) or few < MIN_SAMPLE_ROWS_A_PARAMETER * k:
         return None
     stride = n // few
-    sample = jax.tree.map(lambda leaf: placed(np.asarray(leaf)[: stride * few : stride]), data)
-    before, state = _climb(evaluate_on(sample), z)
+    sample = jax.tree.map(lambda leaf: np.asarray(leaf)[: stride * few : stride], data)
+    before, state = _climb(passes.on(sample).evaluate, z)
     if not _is_near(state):
         return None
     return Head(
@@ -99,12 +99,12 @@ def _turn(before: State, state: State) -> Any:
     infinite where there is no way.
     """
     now = _information(state)
-    way = state.point.z - before.point.z
+    path = state.point.z - before.point.z
     scale = np.sqrt(np.diagonal(now))
     root = cholesky(now / np.outer(scale, scale))
     half = solve_lower(root, (now - _information(before)) / np.outer(scale, scale))
     change = solve_lower(root, half.T)
-    length = np.sqrt(way @ now @ way)
+    length = np.sqrt(path @ now @ path)
     known = length > 0 and np.all(np.isfinite(change))
     return (
         np.max(np.abs(eigh(0.5 * (change + change.T))[0])) / length if known else np.float64(np.inf)

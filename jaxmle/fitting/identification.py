@@ -1,5 +1,5 @@
 """Whether an unidentified fit is so by its model or by its data: does the information stay singular
-elsewhere, with the data in another order?
+at other parameters and with the data in another order?
 
 At the maximum of one sample a + b and a collinear design look alike. With the rows of every column
 shuffled apart, and at other parameters, columns are collinear no more, while parameters that enter
@@ -8,13 +8,13 @@ only through their sum still do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import jax
 import numpy as np
 
 from jaxmle._types import Array, Tree
+from jaxmle.fitting.passes import Passes
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.linalg import eigh, metric_of
 from jaxmle.solvers.trust_region import Point, is_finite, null_cut
@@ -23,38 +23,30 @@ from jaxmle.solvers.trust_region import Point, is_finite, null_cut
 SOURCE_UNKNOWN = 0
 BY_DATA = 1
 BY_MODEL = 2
-POINTS = 3  # one would do, but for points where a derivative happens to vanish
+POINTS_TRIED = 3  # one would do, but for points where a derivative happens to vanish
 
 
-def traced_to(fit: Fit, evaluate: Callable[[Array, Tree], Point], z: Array, data: Tree) -> Fit:
+def traced_to(fit: Fit, passes: Passes, z: Array) -> Fit:
     """An unidentified fit that knows whether other data of its kind would identify it.
 
     Args:
-        evaluate: value, score and Hessian at free coordinates and data.
+        passes: over the data of the fit.
         z: the end of the climb (k,).
     """
     rng = np.random.default_rng(0)
-    here = evaluate(z, data)
-    unit = 1.0 / metric_of(here.hessian, here.score)
-    expected = _nullity(here)
-    found = [
-        _nullity(
-            evaluate((z + unit * rng.uniform(-1, 1, z.shape)).astype(z.dtype), shuffled(data, rng))
-        )
-        for _ in range(POINTS)
-    ]
-    told = [n for n in found if n is not None]
-    code = (
-        SOURCE_UNKNOWN
-        if not told or not expected
-        else BY_MODEL
-        if min(told) >= expected
-        else BY_DATA
-    )
-    return replace(
-        fit,
-        witness=replace(fit.witness, certificate=np.asarray(code, fit.witness.certificate.dtype)),
-    )
+    end = passes.evaluate(z)
+    unit = 1.0 / metric_of(end.hessian, end.score)
+    expected = _nullity(end)
+    nullities = []
+    for _ in range(POINTS_TRIED):
+        point = (z + unit * rng.uniform(-1, 1, z.shape)).astype(z.dtype)
+        nullities.append(_nullity(passes.on(shuffled(passes.data, rng)).evaluate(point)))
+    finite = [nullity for nullity in nullities if nullity is not None]
+    code = SOURCE_UNKNOWN
+    if finite and expected:
+        code = BY_MODEL if min(finite) >= expected else BY_DATA
+    certificate = np.asarray(code, fit.witness.certificate.dtype)
+    return replace(fit, witness=replace(fit.witness, certificate=certificate))
 
 
 def shuffled(data: Tree, rng: np.random.Generator) -> Tree:

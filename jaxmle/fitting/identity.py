@@ -2,7 +2,7 @@
 its weights.
 
 Two fits of one response, with the same rows and weights, can be compared whatever their designs
-are; a fit is asked again only with all that it was made from.
+are; a procedure that takes the data again checks that they are those of the fit.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def response_of(loglik: Loglik, data: Tree) -> dict[str, Any] | None:
     return {name: data[name] for name in sorted(data) if name not in designs} or None
 
 
-def with_response_id(fit: Fit, asked: Any, tree: Any, data: Tree) -> Fit:
+def with_response_id(fit: Fit, user_loglik: Any, tree: Any, data: Tree) -> Fit:
     """The fit, of one data set, with the fingerprint of its response.
 
     Args:
-        asked: the likelihood as the user gave it, which a ready model is.
-        tree: the same as a tree, with its weights.
+        user_loglik: the likelihood as the user gave it; a ready model knows its response.
+        tree: the likelihood as a tree, with its weights.
     """
-    response = response_of(asked, data)
+    response = response_of(user_loglik, data)
     if response is None:
         return fit
     return replace(

@@ -1,19 +1,29 @@
-"""A fit under a trace: the maximum as the root of the score, whose derivatives come from the
-implicit function theorem.
+"""The road of ``fit`` under a trace: the maximum as the root of the score, whose derivatives come
+from the implicit function theorem.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxmle._types import Array, Tree
+from jaxmle._types import Array, Data, Loglik
 from jaxmle.fitting.objective import Objective
-from jaxmle.fitting.passes import Problem, complete, engine_of, search
+from jaxmle.fitting.options import Options, Posed
+from jaxmle.fitting.passes import (
+    Codes,
+    Passes,
+    Problem,
+    complete,
+    objective_of,
+    problem_of,
+    search,
+)
 from jaxmle.fitting.user_scale import Reach
 from jaxmle.fitting.verdict import Verdict
 from jaxmle.likelihood.derivatives import (
@@ -26,8 +36,14 @@ from jaxmle.likelihood.derivatives import (
     without_derivative,
 )
 from jaxmle.likelihood.discovery.derivative_rules import compared, error_of_hessian, written_rules
+from jaxmle.likelihood.discovery.row_independence import check_traced
+from jaxmle.likelihood.discovery.self_check import road_of
+from jaxmle.likelihood.information.covariance import cluster_codes
+from jaxmle.likelihood.information.hac import check_bandwidth
 from jaxmle.likelihood.structure import count, term_shape
 from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import cached_under_trace
+from jaxmle.runtime.jax_state import without_alarms
 from jaxmle.runtime.modes import no_mode
 from jaxmle.solvers.first_order import approach
 from jaxmle.solvers.methods import LBFGS, Optax
@@ -35,48 +51,62 @@ from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import Point, maximise
 
 
-def traced_fit(problem: Problem, base: Array, data: Tree, codes: tuple[Array, ...]) -> Fit:
-    """The fit with derivatives by the implicit function theorem, or, where the Hessian is by
-    differences, without.
+def fit_under_trace(posed: Posed, options: Options) -> Fit:
+    """The fit of a problem under a trace: pose, then search in one program."""
+    check_bandwidth(options.vcov, posed.rows)
+    clusters = options.clusters
+    codes = () if clusters is None else cluster_codes(clusters, posed.rows)
+    problem = problem_of(posed.loglik, posed.chart, options)
+    base = posed.base
+    check_traced(posed.loglik, posed.layout, base, posed.data, options.block_rows)
+    bare = problem.bare
+
+    def make(loglik: Loglik) -> Callable[..., Fit]:
+        return partial(traced_fit, replace(bare, loglik=loglik))
+
+    limits = (options.max_steps, options.block_rows, str(posed.dtype))
+    key = ("fit", problem.chart, problem.solver, problem.kind, *limits)
+    program = cached_under_trace(posed.loglik, key, make)
+    with without_alarms():
+        fitted = program(base, posed.data, codes)
+    return replace(fitted, road=road_of(posed.loglik, posed.loglik))
+
+
+def traced_fit(problem: Problem, base: Array, data: Data, codes: Codes) -> Fit:
+    """The fit with derivatives by the implicit function theorem; without any where the Hessian is
+    by differences.
     """
 
-    def implicit() -> Fit:
+    def differentiable() -> Fit:
         return _traced_climb(problem, _root, base, data, codes)
 
-    def plain() -> Fit:
-        loglik, still, rows = without_derivative((problem.loglik, base, data))
-        return _traced_climb(replace(problem, loglik=loglik), _search, still, rows, codes)
+    def constant() -> Fit:
+        loglik, fixed_base, rows = without_derivative((problem.loglik, base, data))
+        return _traced_climb(replace(problem, loglik=loglik), _search, fixed_base, rows, codes)
 
-    return first_that_exists((implicit, plain), problem.loglik, problem.layout.unravel(base), data)
+    params = problem.layout.unravel(base)
+    return first_that_exists((differentiable, constant), problem.loglik, params, data)
 
 
 def _traced_climb(
     problem: Problem,
-    road: Callable[..., tuple[Array, Verdict, Reach, Array]],
+    solve: Callable[..., tuple[Array, Verdict, Reach, Array]],
     base: Array,
-    data: Tree,
-    codes: tuple[Array, ...],
+    data: Data,
+    codes: Codes,
 ) -> Fit:
-    loglik = problem.loglik
-    engine = engine_of(problem, loglik, base, data, codes)
-    z, verdict, reached, extra = road(problem, engine.evaluate, base, problem.chart.to_free(base))
-    verdict, point = _doubted(problem, verdict, engine.evaluate(z), base, data)
-    n = jnp.asarray(count(loglik, data, lambda: term_count(problem, base, data)), base.dtype)
-    return complete(
-        problem,
-        engine,
-        base,
-        verdict,
-        reached,
-        point,
-        n,
-        jnp.zeros(2, jnp.uint32),
-        extra,
-    )
+    objective = objective_of(problem, base, data)
+    z, verdict, reached, steps = solve(problem, objective, base, problem.chart.to_free(base))
+    verdict, point = _doubted(problem, verdict, objective(z), base, data)
+    terms = partial(term_count, problem, base, data)
+    n = jnp.asarray(count(problem.loglik, data, terms), base.dtype)
+    passes = Passes.traced(problem, base, data, codes)
+    no_id = jnp.zeros(2, jnp.uint32)
+    return complete(passes, verdict, reached, point, n, no_id, steps)
 
 
 def _doubted(
-    problem: Problem, verdict: Verdict, point: Point, base: Array, data: Tree
+    problem: Problem, verdict: Verdict, point: Point, base: Array, data: Data
 ) -> tuple[Verdict, Point]:
     """The point with the error of a Hessian that a user's rule of differentiation gets wrong.
 
@@ -84,8 +114,8 @@ def _doubted(
     are, which makes CONVERGED IMPRECISE, and what a climb with a wrong Hessian tells of the shape
     of the likelihood is not believed: it is STALLED.
     """
-    how = point.aux.hessian_by
-    if how is not None and how.error is not None:
+    differentiation = point.aux.hessian_by
+    if differentiation is not None and differentiation.error is not None:
         return verdict, point
     loglik, rows, *places = jax.lax.stop_gradient((problem.loglik, data, base, point.aux.x))
     if not written_rules(loglik, problem.layout, base, rows):
@@ -97,7 +127,7 @@ def _doubted(
 
     off = jax.lax.map(off_at, jnp.stack(places))
     error = error_of_hessian(off[1], jax.lax.stop_gradient(point.aux.hessian))
-    method = FORWARD_OVER_REVERSE if how is None else how.method
+    method = FORWARD_OVER_REVERSE if differentiation is None else differentiation.method
     believed = (verdict.status == Status.CONVERGED) | ~jnp.any(off > 0)
     return verdict._replace(
         status=jnp.where(believed, verdict.status, int(Status.STALLED))
@@ -123,19 +153,20 @@ def _root(
     """
 
     def solve(score: Any, z: Array) -> tuple[Array, Any]:
-        root, verdict, reached, extra = _search(problem, objective, base, z)
-        by.append(verdict.point.aux.hessian_by)
-        found = jax.tree.map(jnp.asarray, (verdict, reached, extra))
-        types.append(jax.tree.map(lambda leaf: leaf.dtype, found))
-        return root, jax.tree.map(lambda leaf: leaf.astype(z.dtype), found)
+        root, verdict, reached, steps = _search(problem, objective, base, z)
+        methods.append(verdict.point.aux.hessian_by)
+        arrays = jax.tree.map(jnp.asarray, (verdict, reached, steps))
+        types.append(jax.tree.map(lambda leaf: leaf.dtype, arrays))
+        return root, jax.tree.map(lambda leaf: leaf.astype(z.dtype), arrays)
 
     def solve_linear(information: Any, y: Array) -> Array:
-        return _solve_symmetric(information, y, by[0].method if by and by[0] else None)
+        return _solve_symmetric(
+            information, y, methods[0].method if methods and methods[0] else None
+        )
 
     types: list[Any] = []
-    by: list[
-        Differentiation | None
-    ] = []  # how the Hessian was found in ``solve``, which comes first
+    # how the Hessian was differentiated in ``solve``, which comes first
+    methods: list[Differentiation | None] = []
     root, aux = jax.lax.custom_root(gradient(objective.value), z, solve, solve_linear, has_aux=True)
     # Integers and booleans travel as floats: they have no tangent to carry.
     verdict, reached, extra = jax.tree.map(
@@ -149,7 +180,7 @@ def _solve_symmetric(information: Any, y: Array, method: str | None) -> Array:
     rows.
 
     Newer versions of jax raise for a mode that does not exist when they compile, not when they
-    trace: the Hessian of the climb tells.
+    trace: the Hessian of the climb says which exist.
     """
     if method == DIFFERENCES:
         raise no_mode("a Hessian by differences")
@@ -164,15 +195,13 @@ def _solve_symmetric(information: Any, y: Array, method: str | None) -> Array:
 def approached(problem: Problem, objective: Objective, z: Array) -> tuple[Array, Array]:
     """A point (k,) near the maximum by the problem's first-order method, and its steps ()."""
 
-    def road() -> tuple[Array, Array]:
+    def approach_from() -> tuple[Array, Array]:
         return approach(problem.solver, objective.value, objective, objective.curvatures, z)
 
-    return first_that_exists((road,), objective.value, z)
+    return first_that_exists((approach_from,), objective.value, z)
 
 
-def term_count(problem: Problem, base: Array, data: Tree) -> float:
-    """How many terms a likelihood without data returns; NaN where it is one number, of who
-    knows how many.
-    """
+def term_count(problem: Problem, base: Array, data: Data) -> float:
+    """How many terms a likelihood without data returns; NaN where it returns their sum."""
     shape = term_shape(problem.loglik, problem.layout, base, data)
     return shape[0] if shape else jnp.nan

@@ -21,8 +21,8 @@ from jaxmle.solvers.bfgs import Slope
 from jaxmle.solvers.trust_region import Point
 
 
-class User(NamedTuple):
-    """The same point on the user's scale."""
+class UserScale(NamedTuple):
+    """A point on the scale of the printed entries."""
 
     x: Array  # (p,)
     jacobian: Array  # (p, k)  ∂x/∂z
@@ -31,28 +31,31 @@ class User(NamedTuple):
     hessian_by: Differentiation | None = None  # None: forward over reverse
 
 
-def slim(chart: Chart, point: Point) -> Point:
-    """The point without what ``restored`` can tell from its chart: the states of many members
-    are read and written at every step.
+def drop_user_scale(chart: Chart, point: Point) -> Point:
+    """The point without what ``with_user_scale`` can compute from its chart.
+
+    The states of many members are read and written at every step, and should be small.
     """
     if not chart.is_entrywise:
         return point
     score = point.aux.score
     hessian = point.aux.hessian
-    how = point.aux.hessian_by
-    return point._replace(aux=how if chart.is_identity else (score, hessian, how))
+    differentiation = point.aux.hessian_by
+    return point._replace(
+        aux=differentiation if chart.is_identity else (score, hessian, differentiation)
+    )
 
 
-def restored(chart: Chart, base: Array, point: Point) -> Point:
-    """A ``slim`` point with all of its ``User``."""
+def with_user_scale(chart: Chart, base: Array, point: Point) -> Point:
+    """A ``drop_user_scale`` point with all of its ``UserScale``."""
     if not chart.is_entrywise:
         return point
     if chart.is_identity:
         eye = jnp.eye(chart.k, dtype=point.z.dtype)
-        return point._replace(aux=User(point.z, eye, point.score, point.hessian, point.aux))
+        return point._replace(aux=UserScale(point.z, eye, point.score, point.hessian, point.aux))
     x, slope = _sloped(chart, base, point.z)
-    score, hessian, how = point.aux
-    return point._replace(aux=User(x, jnp.diag(slope), score, hessian, how))
+    score, hessian, differentiation = point.aux
+    return point._replace(aux=UserScale(x, jnp.diag(slope), score, hessian, differentiation))
 
 
 def _sloped(chart: Chart, base: Array, z: Array) -> tuple[Array, Array]:
@@ -89,51 +92,59 @@ class Objective:
         if self.chart.is_entrywise and not self.chart.is_identity:
             return self._entrywise(z)
         x = self.to_user(z)
-        at = sums(self.loglik, self.layout, x, self.data, block_rows=self.block_rows)
+        total = sums(self.loglik, self.layout, x, self.data, block_rows=self.block_rows)
         jacobian = jax.jacfwd(self.to_user)(z)
-        score, hessian = self._pull_back(z, at, jacobian)
-        return self._point(z, at, score, hessian, x, jacobian)
+        score, hessian = self._pull_back(z, total, jacobian)
+        return self._point(z, total, score, hessian, x, jacobian)
 
     def slopes(self, z: Array) -> Slope:
         """Value and score of a declared regression at z (k,), without the Hessian."""
         x = self.to_user(z)
         jacobian = jax.jacfwd(self.to_user)(z)
-        at = slopes(self.loglik, self.layout, x, self.data, self.block_rows)
+        total = slopes(self.loglik, self.layout, x, self.data, self.block_rows)
         return Slope(
-            z, at.value, at.absolute, at.score @ jacobian, User(x, jacobian, at.score, None)
+            z,
+            total.value,
+            total.absolute,
+            total.score @ jacobian,
+            UserScale(x, jacobian, total.score, None),
         )
 
     def _point(
-        self, z: Array, at: Accumulated, score: Array, hessian: Array, x: Array, jacobian: Array
+        self, z: Array, total: Accumulated, score: Array, hessian: Array, x: Array, jacobian: Array
     ) -> Point:
         curvature = None if self.curvature == "observed" else self._curvature(x, jacobian)
         return Point(
             z,
-            at.value,
-            at.absolute,
+            total.value,
+            total.absolute,
             score,
             hessian,
             curvature,
-            User(x, jacobian, at.score, at.hessian, at.hessian_by),
+            UserScale(x, jacobian, total.score, total.hessian, total.hessian_by),
         )
 
     def _entrywise(self, z: Array) -> Point:
-        """The same where each entry has its own transform: T is diagonal, and so is the bend."""
+        """The point where each entry has its own transform: T is diagonal, and so is its second
+        derivative.
+        """
         (x, slope), (_, second) = jax.jvp(
             lambda z: _sloped(self.chart, self.base, z), (z,), (jnp.ones_like(z),)
         )
-        at = sums(self.loglik, self.layout, x, self.data, block_rows=self.block_rows)
-        hessian = _bent(slope[:, None] * at.hessian * slope[None, :], jnp.diag(at.score * second))
-        return self._point(z, at, at.score * slope, hessian, x, jnp.diag(slope))
+        total = sums(self.loglik, self.layout, x, self.data, block_rows=self.block_rows)
+        hessian = _bent(
+            slope[:, None] * total.hessian * slope[None, :], jnp.diag(total.score * second)
+        )
+        return self._point(z, total, total.score * slope, hessian, x, jnp.diag(slope))
 
-    def _pull_back(self, z: Array, at: Accumulated, jacobian: Array) -> tuple[Array, Array]:
+    def _pull_back(self, z: Array, total: Accumulated, jacobian: Array) -> tuple[Array, Array]:
         """∂ℓ/∂z = T's and ∂²ℓ/∂z∂z' = T'HT + Σ_j s_j ∂²x_j/∂z∂z'."""
         if self.chart.is_identity and self.chart.k == self.layout.p:
-            return at.score, at.hessian
-        hessian = jacobian.T @ at.hessian @ jacobian
+            return total.score, total.hessian
+        hessian = jacobian.T @ total.hessian @ jacobian
         if not self.chart.is_identity:
-            hessian = _bent(hessian, jax.hessian(lambda z: at.score @ self.to_user(z))(z))
-        return at.score @ jacobian, hessian
+            hessian = _bent(hessian, jax.hessian(lambda z: total.score @ self.to_user(z))(z))
+        return total.score @ jacobian, hessian
 
     def _curvature(self, x: Array, jacobian: Array) -> Array:
         return jacobian.T @ self.information(x, self.curvature) @ jacobian
@@ -150,7 +161,8 @@ class Objective:
         """Every curvature of −ℓ that the likelihood can give, for second-order optax
         transformations.
         """
-        point, user = (at := self(z)), at.aux
+        point = self(z)
+        user = point.aux
         out = {"hessian": -point.hessian}
         for kind in ("expected", "opg"):
             try:

@@ -1,38 +1,43 @@
-"""The work of a fit, the same on both roads: climb, explore, judge, conclude, with the passes
-over the data given as functions.
+"""The work of a fit: its static problem, the passes over its data, and what is done with them.
+
+The host and a trace differ in how the passes run, and in nothing else: climb, excursion, verdict
+and record are the same functions of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
-from jaxmle._types import Array, Loglik, Tree
-from jaxmle.fitting.objective import Objective, User
+from jaxmle._types import Array, Data, Loglik
+from jaxmle.fitting.objective import Objective, UserScale
+from jaxmle.fitting.options import Options, covariance_of
 from jaxmle.fitting.user_scale import Reach, conclude, reach, record
 from jaxmle.fitting.verdict import Limit, Verdict, explore, judge, root_of, survey
-from jaxmle.likelihood.combinators import Penalize
-from jaxmle.likelihood.contract import terms_of
-from jaxmle.likelihood.histogram import uncounted
-from jaxmle.likelihood.information.bias import Jeffreys
+from jaxmle.likelihood.contract import leaf_of, need_terms, terms_of
+from jaxmle.likelihood.histogram import counted, counts_of, distinct, uncounted
 from jaxmle.likelihood.information.covariance import (
-    LEVERAGED,
     Covariance,
     Kind,
-    check_order,
     sandwich,
 )
-from jaxmle.likelihood.information.hac import hac
-from jaxmle.likelihood.structure import has, has_law, jeffreys_of, roots_of, weighting_of
-from jaxmle.likelihood.terms import NO_LAW, Expected, expected_information, not_finite
+from jaxmle.likelihood.structure import (
+    roots_of,
+    term_shape,
+    weighting_of,
+)
+from jaxmle.likelihood.terms import Expected, expected_information, not_finite
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled
+from jaxmle.runtime.device import to_device
 from jaxmle.solvers.bfgs import Slope
 from jaxmle.solvers.methods import Solver, choose
 from jaxmle.solvers.status import Status
@@ -40,13 +45,16 @@ from jaxmle.solvers.trust_region import Point, State
 
 # median deviations (at least of one unit of ℓ) by which the term of a collapsed component stands
 # above the others
-FAR_ABOVE = 8.0
+DEVIATIONS_OF_COLLAPSED_TERM = 8.0
 # of a standard error that differences leave open: IMPRECISE beyond it, as for the distance to the
 # maximum
 SHARE_OF_STDERR_IN_DOUBT = 1e-3
 SHARE_OF_STDERR_LOST = 0.1  # beyond this it is not given
-NO_MEAT = 1e-18  # robust variance over the variance of the model, below which it is rounding
+MIN_VARIANCE_RATIO = (
+    1e-18  # robust variance over the variance of the model, below which it is rounding
+)
 Climb = Callable[[Callable[[Array], Point], Array, int], State]
+Codes = tuple[Array, ...]  # integer codes of the clusters of each row
 
 
 @dataclass(frozen=True)
@@ -70,13 +78,13 @@ class Problem:
 
     @property
     def bare(self) -> Problem:
-        """Without the likelihood: hashable, and it keeps nobody's function alive."""
+        """The problem without its likelihood: hashable, and no function is kept alive by it."""
         return replace(self, loglik=None)
 
     @property
     def neutral(self) -> Problem:
-        """Without the likelihood and without what only names or widens the covariance: fits
-        that differ in no more share their programs.
+        """The problem without its likelihood and without what only names or widens the
+        covariance: fits that differ in nothing else share their programs.
         """
         return replace(
             self,
@@ -89,44 +97,20 @@ class Problem:
         )
 
 
-def pose(
-    loglik: Any,
-    layout: Layout,
-    solver: Any,
-    vcov: Kind | None,
-    clusters: Any,
-    max_steps: int,
-    block_rows: int | None,
-) -> Problem:
-    """Everything static about a fit, checked."""
-    roots = roots_of(loglik, layout)
-    chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots)))
-    if not chart.k:
-        raise ValueError("every parameter is fixed: there is nothing to estimate")
+def problem_of(loglik: Any, chart: Chart, options: Options) -> Problem:
+    """Everything static about a fit of ``loglik``, checked.
+
+    Args:
+        loglik: a likelihood tree.
+        chart: that of the likelihood, as ``chart_of`` makes it.
+        options: the solver, the covariance and the limits are read.
+
+    Raises:
+        ValueError: for a covariance or a solver that this likelihood does not have.
+    """
+    solver = choose(options.solver, chart.k)
     weighting = weighting_of(loglik)
-    solver = choose(solver, chart.k)
-    prior = jeffreys_of(loglik)
-    if prior is not None:
-        return _pose_jeffreys(
-            prior, loglik, chart, solver, vcov, clusters, weighting, max_steps, block_rows, roots
-        )
-    if (vcov == "expected" or solver.curvature == "expected") and not has_law(loglik):
-        raise ValueError(NO_LAW)
-    kind = vcov
-    if vcov == "auto":
-        kind = (
-            "cluster" if clusters is not None else "HC0" if weighting == "sampling" else "observed"
-        )
-    mode = "MAP" if has(loglik, Penalize) else "ML"
-    kind = "CR1" if kind == "cluster" else hac() if kind == "hac" else kind
-    check_order(kind, weighting)
-    label = (
-        f"{kind} (observed leverage)"
-        if kind in LEVERAGED and not has_law(loglik)
-        else None
-        if kind is None
-        else str(kind)
-    )
+    kind, mode, label = covariance_of(loglik, chart, solver, options)
     return Problem(
         loglik,
         chart,
@@ -134,126 +118,169 @@ def pose(
         kind,
         mode,
         weighting,
-        max_steps,
-        block_rows,
-        tuple(int(r) for r in roots),
+        options.max_steps,
+        options.block_rows,
+        tuple(roots_of(loglik, chart.layout).tolist()),
         label,
     )
 
 
-def _pose_jeffreys(
-    prior: Jeffreys,
-    loglik: Any,
-    chart: Chart,
-    solver: Solver,
-    vcov: Kind | None,
-    clusters: Any,
-    weighting: str,
-    max_steps: int,
-    block_rows: int | None,
-    roots: np.ndarray,
-) -> Problem:
-    """A fit under Jeffreys's prior: the covariance is the inverse of the unpenalised
-    information that the prior is made of.
+def check_terms(problem: Problem, base: Array, data: Data) -> None:
+    """Refuse a covariance that needs terms where the likelihood has none, before anything is
+    compiled.
     """
-    if prior.information == "expected" and not has_law(loglik):
-        raise ValueError(
-            f"jeffreys: {NO_LAW}; or, where the observed information takes its place, "
-            "jeffreys(loglik, information='observed')"
-        )
-    if vcov not in ("auto", prior.information, None) or clusters is not None:
-        raise ValueError(
-            "after jeffreys the covariance is the inverse of the unpenalised information, "
-            f"vcov='auto'; got {'clusters' if clusters is not None else repr(vcov)}. Another "
-            "kind at the estimate: fit.with_vcov(jaxmle.vcov(loglik, kind)(fit.params, data))"
-        )
-    if weighting == "sampling":
-        raise ValueError(
-            "jeffreys needs the information of a likelihood, and a sum under sampling weights is "
-            "none; frequency weights are"
-        )
-    if chart.k != len(chart.moving):
-        raise ValueError(
-            "jeffreys needs as many free parameters as entries: no simplex, correlation or "
-            "covariance among them"
-        )
-    kind, label = (
-        (None, None) if vcov is None else ("expected", f"{prior.information} (unpenalised)")
-    )
-    mode = (
-        "MPL (Jeffreys)"
-        if prior.information == "expected"
-        else "MPL (Jeffreys, observed information)"
-    )
-    return Problem(
-        loglik,
-        chart,
-        solver,
-        kind,
-        mode,
-        weighting,
-        max_steps,
-        block_rows,
-        tuple(int(r) for r in roots),
-        label,
-    )
+    is_sandwich = needs_pass(problem.kind) and problem.kind != "expected"
+    if problem.mode != "ML" or not is_sandwich:
+        return
+    if not term_shape(problem.loglik, problem.layout, base, data):
+        need_terms(jnp.zeros(()), f"vcov={problem.kind!r}")
 
 
-class Engine(NamedTuple):
-    """The likelihood's passes over the data: compiled and returning NumPy on the host, plain
-    functions under a trace.
-    """
-
-    evaluate: Callable[[Array], Point]
-    slopes: Callable[[Array], Slope]  # of a declared regression alone
-    expected: Callable[[Array], Expected]
-    robust: Callable[[Array, Array, Array], Covariance]
-    first_bad: Callable[[Array], Array]  # by the terms alone
-    first_rough: Callable[[Array], Array]  # by terms and derivatives, row by row
+# ---------------------------------------------------------------- the passes over the data
 
 
-def engine_of(
-    problem: Problem, loglik: Loglik, base: Array, data: Tree, codes: tuple[Array, ...]
-) -> Engine:
-    """The passes as plain functions of ``loglik``; its histograms are for the sums over the
-    rows.
-    """
-    layout = problem.layout
-    objective = Objective(
-        loglik, problem.chart, base, data, problem.solver.curvature, problem.block_rows
-    )
-    loglik = uncounted(loglik)
-    return Engine(
-        evaluate=objective,
-        slopes=objective.slopes,
-        expected=lambda x: expected_information(loglik, layout, x, data),
-        robust=lambda x, jacobian, root: sandwich(
-            loglik, layout, x, data, root, jacobian, problem.kind or "observed", codes
-        ),
-        first_bad=lambda x: _first_bad_term(loglik, layout, x, data),
-        first_rough=lambda x: _first(not_finite(loglik, layout, x, data)),
-    )
+def objective_of(problem: Problem, base: Array, data: Data) -> Objective:
+    """The log-likelihood as a function of the free coordinates."""
+    curvature = problem.solver.curvature
+    return Objective(problem.loglik, problem.chart, base, data, curvature, problem.block_rows)
 
 
-def compiled_pass(problem: Problem, name: str) -> Callable[..., Any]:
-    """One pass of the engine as a program of (base, data, codes, *arguments), compiled once on
-    the user's function for all who ask for it.
+def _evaluate(problem: Problem, base: Array, data: Data, codes: Codes, z: Array) -> Point:
+    return objective_of(problem, base, data)(z)
+
+
+def _slopes(problem: Problem, base: Array, data: Data, codes: Codes, z: Array) -> Slope:
+    return objective_of(problem, base, data).slopes(z)
+
+
+def _expected(problem: Problem, base: Array, data: Data, codes: Codes, x: Array) -> Expected:
+    return expected_information(uncounted(problem.loglik), problem.layout, x, data)
+
+
+def _robust(
+    problem: Problem,
+    base: Array,
+    data: Data,
+    codes: Codes,
+    x: Array,
+    jacobian: Array,
+    root: Array,
+) -> Covariance:
+    loglik = uncounted(problem.loglik)
+    kind = problem.kind or "observed"
+    return sandwich(loglik, problem.layout, x, data, root, jacobian, kind, codes)
+
+
+def _first_bad(problem: Problem, base: Array, data: Data, codes: Codes, x: Array) -> Array:
+    return _first_bad_term(uncounted(problem.loglik), problem.layout, x, data)
+
+
+def _first_rough(problem: Problem, base: Array, data: Data, codes: Codes, x: Array) -> Array:
+    return _first(not_finite(uncounted(problem.loglik), problem.layout, x, data))
+
+
+# Histograms of a likelihood serve the sums over all rows alone: the other passes go row by row.
+PASSES: dict[str, Callable[..., Any]] = {
+    "evaluate": _evaluate,
+    "slopes": _slopes,
+    "expected": _expected,
+    "robust": _robust,
+    "first_bad": _first_bad,
+    "first_rough": _first_rough,
+}
+
+
+def compile_pass(problem: Problem, name: str) -> Callable[..., Any]:
+    """One of the ``PASSES`` as a program of (base, data, codes, *arguments), compiled once on the
+    user's function for all who ask for it.
     """
     bare = problem.bare  # a compiled piece must not keep the user's function alive
+    run = PASSES[name]
 
     def make(loglik: Loglik) -> Callable[..., Any]:
-        return lambda base, data, codes, *args: getattr(
-            engine_of(bare, loglik, base, data, codes), name
-        )(*args)
+        return partial(run, replace(bare, loglik=loglik))
 
-    return compiled(
-        problem.loglik,
-        (name, problem.chart, problem.solver.curvature, problem.block_rows, problem.kind),
-        make,
-    )
+    curvature = problem.solver.curvature
+    key = (name, problem.chart, curvature, problem.block_rows, problem.kind)
+    return compiled(problem.loglik, key, make)
 
 
-def _first_bad_term(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
+@dataclass(frozen=True, eq=False)
+class Passes:
+    """The passes of a likelihood over one data set.
+
+    On the host they are compiled programs that return NumPy arrays; under a trace they are plain
+    functions.
+    """
+
+    problem: Problem
+    base: Array  # (p,) values of the entries that do not move
+    data: Data  # as they were read
+    device_data: Data  # the same on the device
+    codes: Codes
+    program_of: Callable[[str], Callable[..., Any]]
+
+    @classmethod
+    def traced(cls, problem: Problem, base: Array, data: Data, codes: Codes) -> Passes:
+        """The passes as plain functions."""
+        return cls(problem, base, data, data, codes, lambda name: partial(PASSES[name], problem))
+
+    @classmethod
+    def on_host(cls, problem: Problem, base: Array, data: Data, codes: Codes) -> Passes:
+        """The passes as compiled programs, with the data placed on the device once."""
+        loglik = problem.loglik
+        device_data = jax.tree.map(to_device, data)
+        with_counts = counted(loglik, device_data, _counts(loglik, data), base.dtype)
+        summed = replace(problem, loglik=with_counts)
+
+        @cache  # looked up once a fit, and only if it runs
+        def program_of(name: str) -> Callable[..., Any]:
+            program = compile_pass(summed, name)
+            return lambda *args: jax.tree.map(np.array, program(*args))
+
+        return cls(problem, base, data, device_data, codes, program_of)
+
+    def on(self, data: Data) -> Passes:
+        """These passes over other rows, on the host."""
+        return Passes.on_host(self.problem, self.base, data, self.codes)
+
+    def _run(self, name: str, *args: Array) -> Any:
+        return self.program_of(name)(self.base, self.device_data, self.codes, *args)
+
+    def evaluate(self, z: Array) -> Point:
+        """Value, score and Hessian at free coordinates z (k,)."""
+        return self._run("evaluate", z)
+
+    def slopes(self, z: Array) -> Slope:
+        """Value and score of a declared regression at z (k,), without the Hessian."""
+        return self._run("slopes", z)
+
+    def expected(self, x: Array) -> Expected:
+        """The expected information at x (p,)."""
+        return self._run("expected", x)
+
+    def robust(self, x: Array, jacobian: Array, root: Array) -> Covariance:
+        """The sandwich covariance at x (p,), from the Jacobian (p, k) and the root (k, k) of the
+        inverse information.
+        """
+        return self._run("robust", x, jacobian, root)
+
+    def first_bad(self, x: Array) -> Array:
+        """The first row whose term at x (p,) is not finite or stands far above the others; −1."""
+        return self._run("first_bad", x)
+
+    def first_rough(self, x: Array) -> Array:
+        """The first row of which a term or a derivative at x (p,) is not finite; −1."""
+        return self._run("first_rough", x)
+
+
+def _counts(loglik: Loglik, data: Data) -> tuple[int, ...]:
+    """For each leaf of counts, how many different ones occur."""
+    leaves = [np.ravel(leaf_of(data, name)) for name in counts_of(loglik)]
+    return tuple(int(distinct(leaf, np.array([leaf.size]))[0]) for leaf in leaves)
+
+
+def _first_bad_term(loglik: Loglik, layout: Layout, x: Array, data: Data) -> Array:
     """The first term that is not finite, or the one that stands far above all others; −1 where
     there is none or there are no terms.
     """
@@ -262,7 +289,9 @@ def _first_bad_term(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Arr
     top = jnp.max(terms)
     middle = jnp.median(terms)
     spread = jnp.median(jnp.abs(terms - middle))
-    alone = (terms > middle + FAR_ABOVE * jnp.maximum(spread, 1.0)) & (terms >= top)
+    alone = (terms > middle + DEVIATIONS_OF_COLLAPSED_TERM * jnp.maximum(spread, 1.0)) & (
+        terms >= top
+    )
     return jnp.where(
         (terms.shape[0] > 2) & jnp.any(bad | alone),
         jnp.where(jnp.any(bad), jnp.argmax(bad), jnp.argmax(alone)),
@@ -278,7 +307,9 @@ def _first(bad: Array) -> Array:
 def search(
     climb: Climb, evaluate: Callable[[Array], Point], problem: Problem, base: Array, z: Array
 ) -> tuple[Verdict, Reach]:
-    """Climb, explore, judge."""
+    """The verdict of a climb from z (k,) and of the excursion at its end, and where a recession
+    leads.
+    """
     state = climb(evaluate, z, problem.max_steps)
     return verdict_of(problem, base, state, explore(evaluate, state, problem.chart.bent))
 
@@ -290,8 +321,8 @@ def verdict_of(problem: Problem, base: Array, state: State, limit: Limit) -> tup
     return judge(state, limit, spectrum, reached.only_bounds), reached
 
 
-class Extra(NamedTuple):
-    """What of a covariance takes another pass over the data."""
+class CovarianceParts(NamedTuple):
+    """A covariance with what is known of its making."""
 
     vcov: Array  # (p, p)
     row: Array  # the row whose leverage is one, or −1
@@ -303,7 +334,9 @@ def bread(point: Point, verdict: Verdict) -> Array:
     return root_of(-0.5 * (point.hessian + point.hessian.T), verdict.scale, verdict.null)
 
 
-def plain(problem: Problem, point: Point, verdict: Verdict, root: Array) -> Extra:
+def observed_covariance(
+    problem: Problem, point: Point, verdict: Verdict, root: Array
+) -> CovarianceParts:
     """The covariance that needs no further pass: the inverse observed information from its root
     (k, k), or none.
     """
@@ -316,7 +349,9 @@ def plain(problem: Problem, point: Point, verdict: Verdict, root: Array) -> Extr
         else user.jacobian @ root
     )
     vcov = lift @ lift.T
-    return Extra(vcov * xp.nan if kind is None else vcov, xp.asarray(-1), xp.zeros_like(user.x))
+    return CovarianceParts(
+        vcov * xp.nan if kind is None else vcov, xp.asarray(-1), xp.zeros_like(user.x)
+    )
 
 
 def _meaningful(vcov: Array, lift: Array) -> Array:
@@ -325,25 +360,28 @@ def _meaningful(vcov: Array, lift: Array) -> Array:
     """
     xp = namespace(lift)
     ratio = xp.diagonal(vcov) / xp.maximum(xp.sum(lift**2, axis=1), xp.finfo(lift.dtype).tiny)
-    none = ~((ratio > NO_MEAT) & (ratio < 1 / NO_MEAT)) & (xp.sum(lift**2, axis=1) > 0)
+    none = ~((ratio > MIN_VARIANCE_RATIO) & (ratio < 1 / MIN_VARIANCE_RATIO)) & (
+        xp.sum(lift**2, axis=1) > 0
+    )
     return xp.where(none[:, None] | none[None, :], xp.nan, vcov)
 
 
-def beyond(kind: Kind | None, engine: Engine, point: Point, verdict: Verdict) -> Extra:
-    """The expected information, or a sandwich."""
-    user: User = point.aux
-    if kind != "expected":
-        root = bread(point, verdict)
-        vcov, row = engine.robust(user.x, user.jacobian, root)
-        return Extra(
-            _meaningful(vcov, user.jacobian @ root), row, namespace(point.z).zeros_like(user.x)
-        )
-    found = engine.expected(user.x)
-    root = root_of(user.jacobian.T @ found.information @ user.jacobian, verdict.scale, verdict.null)
-    lift = user.jacobian @ root
-    return Extra(
-        lift @ lift.T, namespace(point.z).asarray(-1), found.stderr_error(root, user.jacobian)
-    )
+def robust_covariance(passes: Passes, point: Point, verdict: Verdict) -> CovarianceParts:
+    """The covariance that takes another pass over the data: from the expected information, or a
+    sandwich.
+    """
+    user: UserScale = point.aux
+    xp = namespace(point.z)
+    if passes.problem.kind == "expected":
+        expected = passes.expected(user.x)
+        information = user.jacobian.T @ expected.information @ user.jacobian
+        root = root_of(information, verdict.scale, verdict.null)
+        lift = user.jacobian @ root
+        error = expected.stderr_error(root, user.jacobian)
+        return CovarianceParts(lift @ lift.T, xp.asarray(-1), error)
+    root = bread(point, verdict)
+    vcov, row = passes.robust(user.x, user.jacobian, root)
+    return CovarianceParts(_meaningful(vcov, user.jacobian @ root), row, xp.zeros_like(user.x))
 
 
 def needs_pass(kind: Kind | None) -> bool:
@@ -352,9 +390,7 @@ def needs_pass(kind: Kind | None) -> bool:
 
 
 def complete(
-    problem: Problem,
-    engine: Engine,
-    base: Array,
+    passes: Passes,
     verdict: Verdict,
     reached: Reach,
     point: Point,
@@ -363,35 +399,40 @@ def complete(
     extra_steps: Array,
 ) -> Fit:
     """Covariance and record at the end of a search."""
-    extra = (
-        beyond(problem.kind, engine, point, verdict)
-        if needs_pass(problem.kind)
-        else plain(problem, point, verdict, bread(point, verdict))
-    )
+    problem = passes.problem
+    if needs_pass(problem.kind):
+        parts = robust_covariance(passes, point, verdict)
+    else:
+        parts = observed_covariance(problem, point, verdict, bread(point, verdict))
     failed = (verdict.status == Status.NONFINITE) | (verdict.status == Status.UNBOUNDED)
     if not isinstance(point.z, np.ndarray):
-        row = jnp.where(failed, engine.first_bad(point.aux.x), extra.row)
-        extra = extra._replace(row=row)
+        row = jnp.where(failed, passes.first_bad(point.aux.x), parts.row)
+        parts = parts._replace(row=row)
     elif failed:
-        asked = engine.first_rough if verdict.status == Status.NONFINITE else engine.first_bad
-        extra = extra._replace(row=asked(point.aux.x))
-    return finish(problem, base, verdict, reached, point, extra, n, data_id, extra_steps)
+        nonfinite = verdict.status == Status.NONFINITE
+        search_row = passes.first_rough if nonfinite else passes.first_bad
+        parts = parts._replace(row=search_row(point.aux.x))
+    return finish(problem, passes.base, verdict, reached, point, parts, n, data_id, extra_steps)
 
 
-def _with_error(problem: Problem, verdict: Verdict, extra: Extra) -> tuple[Verdict, Extra]:
-    """The same with the measured error of a Hessian by differences: in the standard errors, the
-    digits and the status.
+def _with_error(
+    problem: Problem, verdict: Verdict, parts: CovarianceParts
+) -> tuple[Verdict, CovarianceParts]:
+    """Verdict and covariance with the measured error of a Hessian by differences: in the standard
+    errors, the digits and the status.
 
     To first order dJ⁻¹ = −J⁻¹(dJ)J⁻¹, and the bread stands twice in a sandwich.
     """
-    how = verdict.point.aux.hessian_by
-    if how is None or how.error is None or problem.kind is None:
-        return verdict, extra
+    differences = verdict.point.aux.hessian_by
+    if differences is None or differences.error is None or problem.kind is None:
+        return verdict, parts
     xp = namespace(verdict.point.z)
     point = verdict.point
-    inverse = plain(replace(problem, kind="observed"), point, verdict, bread(point, verdict)).vcov
-    variance = xp.diagonal(extra.vcov)
-    moved = xp.diagonal(xp.abs(inverse) @ how.error @ xp.abs(extra.vcov))
+    inverse = observed_covariance(
+        replace(problem, kind="observed"), point, verdict, bread(point, verdict)
+    ).vcov
+    variance = xp.diagonal(parts.vcov)
+    moved = xp.diagonal(xp.abs(inverse) @ differences.error @ xp.abs(parts.vcov))
     breads = 0.5 if problem.kind in ("observed", "expected") else 1.0
     share = xp.where(variance > 0, breads * moved / xp.where(variance > 0, variance, 1.0), 0.0)
     worst = xp.max(xp.where(xp.isfinite(share), share, 0.0))
@@ -404,9 +445,9 @@ def _with_error(problem: Problem, verdict: Verdict, extra: Extra) -> tuple[Verdi
             status=xp.where(doubtful, int(Status.IMPRECISE), verdict.status),
             digits=xp.where(doubtful, xp.minimum(digits, verdict.digits), verdict.digits),
         ),
-        extra._replace(
-            vcov=xp.where(gone, xp.nan, extra.vcov),
-            error=extra.error + share * xp.sqrt(xp.where(variance > 0, variance, 0.0)),
+        parts._replace(
+            vcov=xp.where(gone, xp.nan, parts.vcov),
+            error=parts.error + share * xp.sqrt(xp.where(variance > 0, variance, 0.0)),
         ),
     )
 
@@ -417,15 +458,15 @@ def finish(
     verdict: Verdict,
     reached: Reach,
     point: Point,
-    extra: Extra,
+    parts: CovarianceParts,
     n: Array,
     data_id: Array,
     extra_steps: Array,
 ) -> Fit:
-    """The record; no likelihood is needed any more."""
-    verdict, extra = _with_error(problem, verdict._replace(point=point), extra)
+    """The record of a verdict and its covariance; the likelihood is not evaluated any more."""
+    verdict, parts = _with_error(problem, verdict._replace(point=point), parts)
     ending = conclude(
-        problem.chart, np.array(problem.roots), verdict, reached, point.aux, base, extra.vcov
+        problem.chart, np.array(problem.roots), verdict, reached, point.aux, parts.vcov
     )
     return record(
         problem.chart,
@@ -433,8 +474,8 @@ def finish(
         point.aux,
         ending,
         n=n,
-        row=extra.row,
-        error=extra.error,
+        row=parts.row,
+        error=parts.error,
         extra_steps=extra_steps,
         data_id=data_id,
         kind=problem.label,

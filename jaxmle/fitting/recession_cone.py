@@ -14,13 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-ZERO = (
-    1e-7  # length of a projection that is rounding; those of small integer designs are above 1e-3
-)
-GRADIENT_ROUNDING = (
-    1e-10  # of a term's usual gradient: what is left of y − p far out is not a direction
-)
-SNAP = 1e-9  # rounding of gradients that are simple fractions of each other
+# length of a projection that is rounding; those of small integer designs are above 1e-3
+MIN_PROJECTION_LENGTH = 1e-7
+# of a term's usual gradient: what is left of y − p far out is not a direction
+GRADIENT_ROUNDING = 1e-10
+ROUNDING_OF_DIRECTIONS = 1e-9  # rounding of gradients that are simple fractions of each other
 
 
 class Cone(NamedTuple):
@@ -47,15 +45,18 @@ def generators(
     usual = np.where(
         np.isfinite(size[:1]), size[:1], 0.0
     )  # at the first point, which is not far out
-    kept = np.isfinite(size) & (size > GRADIENT_ROUNDING * usual)
-    return rows[kept], kept
+    is_usable = np.isfinite(size) & (size > GRADIENT_ROUNDING * usual)
+    return rows[is_usable], is_usable
 
 
 def distinct(rows: np.ndarray) -> np.ndarray:
     """Rows that differ by more than rounding and length."""
     size = np.max(np.abs(rows), axis=1, initial=0.0)
     _, first = np.unique(
-        np.round(rows[size > 0] / size[size > 0, None] / SNAP) * SNAP, axis=0, return_index=True
+        np.round(rows[size > 0] / size[size > 0, None] / ROUNDING_OF_DIRECTIONS)
+        * ROUNDING_OF_DIRECTIONS,
+        axis=0,
+        return_index=True,
     )
     return rows[size > 0][np.sort(first)]
 
@@ -73,7 +74,10 @@ def cone_of(rows: np.ndarray) -> Cone:
     g = rows / scale
     g = g / np.maximum(np.linalg.norm(g, axis=1), np.finfo(float).tiny)[:, None]
     ends = [(_project(g, e), _project(g, -e)) for e in np.eye(k)]
-    up, down = (np.array([np.linalg.norm(pair[side]) > ZERO for pair in ends]) for side in (0, 1))
+    up, down = (
+        np.array([np.linalg.norm(pair[side]) > MIN_PROJECTION_LENGTH for pair in ends])
+        for side in (0, 1)
+    )
     direction, strict = _interior(g, np.sum([d for pair in ends for d in pair], axis=0))
     return Cone(
         direction / scale, np.where(up & ~down, 1, np.where(down & ~up, -1, 0)), up | down, strict
@@ -90,18 +94,22 @@ def _project(g: np.ndarray, v: np.ndarray) -> np.ndarray:
         d = v + g.T @ nnls(g.T, -v, maxiter=50 * sum(g.shape))[0]
     except RuntimeError:
         return _farthest(g, v)
-    if np.linalg.norm(d) <= ZERO:
+    if np.linalg.norm(d) <= MIN_PROJECTION_LENGTH:
         return np.zeros_like(v)  # v = −g'λ: proved by d itself
     # scipy's solver was seen to stop early on degenerate faces (multinomial samples, 4 of 60).
-    return d if np.min(g @ d) >= -ZERO * np.linalg.norm(d) else _farthest(g, v)
+    return d if np.min(g @ d) >= -MIN_PROJECTION_LENGTH * np.linalg.norm(d) else _farthest(g, v)
 
 
 def _farthest(g: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """The same question as a linear program: the largest v'd for gd ≥ 0 and |d_j| ≤ 1."""
+    """``_project`` as a linear program: the largest v'd for gd ≥ 0 and |d_j| ≤ 1."""
     from scipy.optimize import linprog
 
-    found = linprog(-v, A_ub=-g, b_ub=np.zeros(len(g)), bounds=(-1, 1), method="highs")
-    return found.x if found.status == 0 and v @ found.x > ZERO else np.zeros_like(v)
+    program = linprog(-v, A_ub=-g, b_ub=np.zeros(len(g)), bounds=(-1, 1), method="highs")
+    return (
+        program.x
+        if program.status == 0 and v @ program.x > MIN_PROJECTION_LENGTH
+        else np.zeros_like(v)
+    )
 
 
 def _interior(g: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -110,18 +118,18 @@ def _interior(g: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     d = _unit(d)
     for _ in range(g.shape[1] + 1):
-        strict = g @ d > ZERO
+        strict = g @ d > MIN_PROJECTION_LENGTH
         more = _project(g, np.mean(g[~strict], axis=0)) if not strict.all() else np.zeros_like(d)
         if not np.any(more):
             break
         d = _unit(d + _unit(more))
-    return d, g @ d > ZERO
+    return d, g @ d > MIN_PROJECTION_LENGTH
 
 
 def _unit(d: np.ndarray) -> np.ndarray:
     """d of length one; zeros where it is rounding, such as the sum of both ways along a line."""
     length = np.linalg.norm(d)
-    return d / length if length > ZERO else np.zeros_like(d)
+    return d / length if length > MIN_PROJECTION_LENGTH else np.zeros_like(d)
 
 
 # ---------------------------------------------------------------- exact arithmetic
@@ -140,7 +148,7 @@ def certified(rows: np.ndarray, d: np.ndarray) -> bool:
     length = np.linalg.norm(rows / scale, axis=1) * max(
         np.linalg.norm(d * scale), np.finfo(float).tiny
     )
-    positive = rows @ d > ZERO * length
+    positive = rows @ d > MIN_PROJECTION_LENGTH * length
     if not np.any(positive):
         return False
     level = [
@@ -182,8 +190,8 @@ def _whole(row: list[float]) -> list[int]:
 def _rises(rows: list[list[int]], d: list[Fraction]) -> bool:
     """Whether row'd ≥ 0 on all rows and > 0 on some, exactly."""
     common = math.lcm(*(part.denominator for part in d))
-    way = [int(part * common) for part in d]
-    products = [sum(a * b for a, b in zip(row, way, strict=True)) for row in rows]
+    whole = [int(part * common) for part in d]
+    products = [sum(a * b for a, b in zip(row, whole, strict=True)) for row in rows]
     return all(value >= 0 for value in products) and any(value > 0 for value in products)
 
 

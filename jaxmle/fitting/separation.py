@@ -26,17 +26,17 @@ from jaxmle.solvers.status import Status
 
 # witness.certificate
 LOCAL_CERTIFICATE = 0
-CONED = 1
-CERTIFIED = 2
-LARGEST = 2**28  # bytes of gradients that are looked at
+BY_CONE = 1
+BY_EXACT_ARITHMETIC = 2
+MAX_GRADIENT_BYTES = 2**28  # bytes of gradients that are looked at
 
 
 def wants_cone(fit: Fit, roots: tuple[int, ...], rows: int | None) -> Array:
-    """Whether the cone of recession would tell more of these fits, (b,) or (): separated ones
+    """Whether the cone of recession would add to these fits, (b,) or (): separated ones
     whose infinite parameters are straight ones.
     """
     shape = np.shape(fit.status)
-    if rows is None or fit.mode != "ML" or 64 * rows * len(fit.names) * 8 > LARGEST:
+    if rows is None or fit.mode != "ML" or 64 * rows * len(fit.names) * 8 > MAX_GRADIENT_BYTES:
         return np.zeros(shape, bool)
     bent = ~straight(fit.layout) & (np.asarray(roots) == np.arange(len(fit.names)))
     at_bound = np.asarray(fit.witness.bound) != 0
@@ -45,41 +45,35 @@ def wants_cone(fit: Fit, roots: tuple[int, ...], rows: int | None) -> Array:
     )
 
 
-def settled(fit: Fit, roots: tuple[int, ...] | np.ndarray, found: Ways, exact: bool) -> Fit:
+def with_recession_cone(
+    fit: Fit, roots: tuple[int, ...] | np.ndarray, ways: Ways, exact: bool
+) -> Fit:
     """One separated fit with what the cone of its recession says.
 
     Args:
         roots: for each printed entry the one it follows; −1 where fixed.
-        found: gradients of the terms at many points.
+        ways: gradients of the terms at many points.
         exact: they are all that the likelihood has.
     """
     roots = np.asarray(roots)
     p = len(fit.names)
     columns = straight(fit.layout) & (roots == np.arange(p))
-    alive = np.asarray(found.alive)
-    rows, kept = generators(np.asarray(found.gradients, float), alive, columns)
+    alive = np.asarray(ways.alive)
+    rows, is_usable = generators(np.asarray(ways.gradients, float), alive, columns)
     ordered = gaps(fit.layout)[:, columns]
-    if not len(rows) or not bool(found.concave):
+    if not len(rows) or not bool(ways.concave):
         return fit
     cone = cone_of(distinct(np.concatenate([rows, ordered])))
-    pure = np.asarray(found.pure)[:, alive] & kept
+    pure = np.asarray(ways.pure)[:, alive] & is_usable
     known = exact and np.all(np.any(pure, axis=0))  # of each term a gradient that is exact
-    sure = known and certified(
-        distinct(np.concatenate([rows[pure[kept]], ordered])), cone.direction
-    )
+    exact_rows = np.concatenate([rows[pure[is_usable]], ordered])
+    sure = known and certified(distinct(exact_rows), cone.direction)
     if known and not sure:
         return imprecise(fit)
-    return (
-        fit
-        if not np.any(cone.touched)
-        else infinite(
-            fit,
-            cone,
-            columns,
-            np.where(roots >= 0, roots, np.arange(p)),
-            CERTIFIED if sure else CONED,
-        )
-    )
+    if not np.any(cone.touched):
+        return fit
+    follow = np.where(roots >= 0, roots, np.arange(p))
+    return infinite(fit, cone, columns, follow, BY_EXACT_ARITHMETIC if sure else BY_CONE)
 
 
 def infinite(fit: Fit, cone: Cone, columns: Array, follow: Array, certificate: int) -> Fit:
@@ -137,12 +131,13 @@ def imprecise(fit: Fit) -> Fit:
 
 def gaps(layout: Layout) -> Array:
     """Rows (m, p) that say that ordered entries stay ordered: d_{j+1} − d_j ≥ 0."""
-    found = []
+    pairs = []
     for leaf, span in zip(layout.leaves, layout.spans, strict=True):
         if isinstance(leaf.constraint, Ordered):
             place = np.arange(span.start, span.stop).reshape(leaf.shape)
-            found += list(zip(place[..., :-1].ravel(), place[..., 1:].ravel(), strict=True))
-    rows = np.zeros((len(found), layout.p))
-    for i, (low, high) in enumerate(found):
-        rows[i, low], rows[i, high] = -1.0, 1.0
+            pairs += list(zip(place[..., :-1].ravel(), place[..., 1:].ravel(), strict=True))
+    rows = np.zeros((len(pairs), layout.p))
+    for i, (low, high) in enumerate(pairs):
+        rows[i, low] = -1.0
+        rows[i, high] = 1.0
     return rows

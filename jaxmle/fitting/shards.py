@@ -1,5 +1,5 @@
-"""A fit in the body of a ``shard_map`` sees one shard of each array, and cannot tell rows of
-one data set from members of a batch.
+"""A fit in the body of a ``shard_map`` sees one shard of each array, and cannot distinguish
+rows of one data set from members of a batch.
 """
 
 from __future__ import annotations

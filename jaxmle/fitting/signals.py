@@ -24,7 +24,7 @@ from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.likelihood.discovery.derivative_rules import Verdict
 from jaxmle.likelihood.priors import NormalPrior, Ridge
 from jaxmle.likelihood.regression import Linear, Regression
-from jaxmle.likelihood.structure import parts_of, term_shape
+from jaxmle.likelihood.structure import core_of, term_shape
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import is_contradicted, precision, remembered
@@ -38,7 +38,7 @@ from jaxmle.solvers.status import (
     SCORE_IS_NO_DERIVATIVE,
 )
 
-FEWEST_ROWS = 8  # of a closed-over array: /2 and /4 are what formulas divide by
+MIN_TERMS_OF_A_MEAN = 8  # of a closed-over array: /2 and /4 are what formulas divide by
 
 
 class DerivativeRuleWarning(UserWarning):
@@ -49,73 +49,75 @@ class MeanLikelihoodWarning(UserWarning):
     """A log-likelihood of one number divides the sum over its rows by their number."""
 
 
-def with_signals(found: Fit, asked: Any, tree: Any, data: Tree) -> Fit:
-    """The fit, of one data set or of a batch, with what its likelihood tells of its maximum; warns
-    of a mean.
+def with_signals(fit: Fit, user_loglik: Any, tree: Any, data: Tree) -> Fit:
+    """A fit, of one data set or of a batch, marked with what is known of its maximum: that it is
+    the only one, or that the likelihood is a mean. Warns of a mean.
 
     Args:
-        asked: the likelihood as the user gave it, which a ready model is.
-        tree: the same as a tree.
+        user_loglik: the likelihood as the user gave it; a ready model says more than its tree.
+        tree: the likelihood as a tree.
         data: of one data set.
     """
-    with precision(found.dtype):
-        is_mean_of_rows = _is_mean(tree, found.layout, jax.tree.map(viewed, data))
+    with precision(fit.dtype):
+        is_mean_of_rows = _is_mean(tree, fit.layout, jax.tree.map(viewed, data))
     if is_mean_of_rows:
         warnings.warn(
-            MEAN_OF_ROWS[0].upper() + MEAN_OF_ROWS[1:], MeanLikelihoodWarning, stacklevel=3
+            MEAN_OF_ROWS[0].upper() + MEAN_OF_ROWS[1:], MeanLikelihoodWarning, stacklevel=4
         )
-    code = CONCAVE_FLAG * has_one_maximum(asked) + MEAN * is_mean_of_rows
-    return found if not code else _marked(found, code)
+    code = CONCAVE_FLAG * has_one_maximum(user_loglik) + MEAN * is_mean_of_rows
+    return _marked(fit, code) if code else fit
 
 
-def with_rules(found: Fit, loglik: Any, rules: Verdict) -> Fit:
-    """The fit with what is known of the rules of differentiation in its likelihood; warns of one
-    that is no derivative.
+def with_rules(fit: Fit, loglik: Any, rules: Verdict) -> Fit:
+    """A fit marked with what is known of the rules of differentiation in its likelihood; warns of
+    one that is no derivative.
     """
     code = HESSIAN_CONTRADICTED * is_contradicted(loglik) + SCORE_CONTRADICTED * rules.score
     if rules.score:
-        told = f"{', '.join(rules.names)}: {SCORE_IS_NO_DERIVATIVE}"
-        warnings.warn(told, DerivativeRuleWarning, stacklevel=4)
-    return found if not code else _marked(found, code)
+        sentence = f"{', '.join(rules.names)}: {SCORE_IS_NO_DERIVATIVE}"
+        warnings.warn(sentence, DerivativeRuleWarning, stacklevel=5)
+    return _marked(fit, code) if code else fit
 
 
-def _marked(found: Fit, code: int) -> Fit:
+def _marked(fit: Fit, code: int) -> Fit:
     """The fit with more of what the certificate of a converged one says."""
-    old = found.witness.certificate
-    added = np.where(found.converged, old | code, old).astype(np.int32)[()]
-    return replace(found, witness=replace(found.witness, certificate=added))
+    old = fit.witness.certificate
+    added = np.where(fit.converged, old | code, old).astype(np.int32)[()]
+    return replace(fit, witness=replace(fit.witness, certificate=added))
 
 
 # ---------------------------------------------------------------- one maximum
 
 
-def has_one_maximum(asked: Any) -> bool:
+def has_one_maximum(user_loglik: Any) -> bool:
     """Whether the likelihood is known to have one maximum at most: a regression that says it is
     concave, weighted, restricted, pooled with its like or with a concave prior; Cox's partial
     likelihood; a normal regression, concave in β/σ and 1/σ (Burridge 1981, JRSS B 43, 41).
     """
-    if isinstance(asked, Penalize):
-        return isinstance(asked.prior, Ridge | NormalPrior) and _is_concave(asked.loglik)
-    if isinstance(asked, Pool):
-        return all(_is_concave(member) for member in asked.members)
-    return _is_concave(asked) or (
-        getattr(asked, "name", "") == "normal"
-        and hasattr(asked, "likelihood")
-        and "sigma" in (asked.constraints or {})
+    if isinstance(user_loglik, Penalize):
+        return isinstance(user_loglik.prior, Ridge | NormalPrior) and _is_concave(
+            user_loglik.loglik
+        )
+    if isinstance(user_loglik, Pool):
+        return all(_is_concave(member) for member in user_loglik.members)
+    return _is_concave(user_loglik) or (
+        getattr(user_loglik, "name", "") == "normal"
+        and hasattr(user_loglik, "likelihood")
+        and "sigma" in (user_loglik.constraints or {})
     )
 
 
-def _is_concave(asked: Any) -> bool:
+def _is_concave(user_loglik: Any) -> bool:
     """Concave in its parameters as they are: sums of such likelihoods, and restrictions of
     them, are too.
     """
-    if isinstance(asked, Weight | Fix | Tie | WithResponse):
-        return _is_concave(asked.loglik)
-    if isinstance(asked, Regression):
-        linear = all(isinstance(form, Linear | str) for form in asked.forms)
-        return asked.concave and linear
-    if hasattr(asked, "likelihood") and hasattr(asked, "name"):
-        return asked.name == "cox" or _is_concave(asked.likelihood)
+    if isinstance(user_loglik, Weight | Fix | Tie | WithResponse):
+        return _is_concave(user_loglik.loglik)
+    if isinstance(user_loglik, Regression):
+        linear = all(isinstance(form, Linear | str) for form in user_loglik.forms)
+        return user_loglik.concave and linear
+    if hasattr(user_loglik, "likelihood") and hasattr(user_loglik, "name"):
+        return user_loglik.name == "cox" or _is_concave(user_loglik.likelihood)
     return False
 
 
@@ -126,9 +128,7 @@ def _is_mean(tree: Any, layout: Layout, data: Tree) -> bool:
     """Whether the likelihood returns one number in which all that depends on the data is
     divided by the number of rows.
     """
-    core = tree
-    while parts_of(core) and not isinstance(core, Pool):
-        core = parts_of(core)[0]
+    core = core_of(tree)
     if not isinstance(core, Opaque):
         return False
     point = np.zeros(layout.p)
@@ -276,20 +276,20 @@ def _scaled(scope: _Scope, equation: Any) -> tuple[Any, int] | None:
     on_data = [not hasattr(atom, "val") and atom in scope.of_data for atom in (left, right)]
     if all(on_data) or (equation.primitive.name == "div" and on_data[1]):
         return None
-    kept, other = (left, 1) if on_data[0] else (right, 0)
+    factor, other = (left, 1) if on_data[0] else (right, 0)
     sign = 1 if equation.primitive.name == "div" else -1
     twin = scope.twin.get(scope.place[id(equation)])
     ratio = _ratio(equation.invars[other], None if twin is None else twin.invars[other])
     if ratio is not None:
-        return kept, sign * ratio
-    return kept, sign * _length_of_sum(scope, kept, equation.invars[other], equation)
+        return factor, sign * ratio
+    return factor, sign * _length_of_sum(scope, factor, equation.invars[other], equation)
 
 
-def _ratio(one: Any, other: Any) -> int | None:
+def _ratio(number: Any, other: Any) -> int | None:
     """1 where a number doubles with the rows, −1 where it halves, 0 where it stays; None where
     that is not known.
     """
-    numbers = [_number(one), _number(other)]
+    numbers = [_number(number), _number(other)]
     if other is None:
         return None
     if None in numbers or not numbers[0] or not numbers[1]:
@@ -303,11 +303,16 @@ def _number(atom: Any) -> float | None:
     return float(value) if value is not None and np.shape(value) == () else None
 
 
-def _length_of_sum(scope: _Scope, kept: Any, number: Any, equation: Any) -> int:
+def _length_of_sum(scope: _Scope, factor: Any, number: Any, equation: Any) -> int:
     """1 where a sum over closed-over data is divided by the number of its terms."""
     value = _number(number)
-    made = scope.maker.get(kept)
-    if equation.primitive.name != "div" or value is None or value < FEWEST_ROWS or made is None:
+    made = scope.maker.get(factor)
+    if (
+        equation.primitive.name != "div"
+        or value is None
+        or value < MIN_TERMS_OF_A_MEAN
+        or made is None
+    ):
         return 0
     if made.primitive.name != "reduce_sum":
         return 0

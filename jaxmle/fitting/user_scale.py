@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
-from jaxmle.fitting.objective import User
+from jaxmle.fitting.objective import UserScale
 from jaxmle.fitting.verdict import Limit, Survey, Verdict
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.tree import Chart
@@ -20,7 +20,9 @@ from jaxmle.solvers.linalg import eigh, rarely
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import State
 
-TOUCHED = 1e-6  # share of a coordinate in the null space from which it counts as concerned
+MIN_SHARE_IN_NULL_SPACE = (
+    1e-6  # share of a coordinate in the null space from which it counts as concerned
+)
 
 
 class Reach(NamedTuple):
@@ -36,7 +38,7 @@ class Reach(NamedTuple):
 def reach(chart: Chart, base: Array, state: State, limit: Limit, spectrum: Survey) -> Reach:
     """Which entries a recession carries to a finite declared bound, and which to infinity."""
     xp = namespace(state.point.z)
-    touched = xp.diagonal(spectrum.null) > TOUCHED
+    touched = xp.diagonal(spectrum.null) > MIN_SHARE_IN_NULL_SPACE
     push = (limit.scale * state.tail.move) ** 2
     receding = limit.recedes & touched & (push >= 1e-3 * xp.sum(push))
     incidence = chart.incidence
@@ -79,15 +81,39 @@ def _closing(chart: Chart, x: Array, receding: Array) -> tuple[Array, Array]:
     )
 
 
+class Conclusion(NamedTuple):
+    """Estimates, standard errors and the evidence for them, per printed entry."""
+
+    x: Array  # (p,)
+    se: Array  # (p,)
+    vcov: Array  # (p, p), NaN where there is none
+    estimable_vcov: Array  # (p, p), right for every c orthogonal to the null directions
+    sign: Array  # (p,) of an estimate of ±inf, else 0
+    bound: Array  # (p,) as in ``Reach``
+    direction: Array  # (p,)
+    projector: Array  # (p, p) on the directions without an estimate
+    point: Array  # (p,) the finite point at which the verdict was taken
+
+
+class _Estimability(NamedTuple):
+    """Which entries have an estimate, (p,) each."""
+
+    on_bounds: Array  # () whether the verdict is about bounds
+    at_bound: Array  # it lies on a declared bound
+    infinite: Array  # it recedes to infinity
+    estimable: Array  # no null direction moves it
+    undetermined: Array  # a null direction moves it, but it is neither infinite nor on a bound
+    sign: Array  # of what is infinite; 0 elsewhere, and where the sign is open
+
+
 def conclude(
     chart: Chart,
     roots: np.ndarray,
     verdict: Verdict,
     reached: Reach,
-    user: User,
-    base: Array,
+    user: UserScale,
     vcov: Array,
-) -> dict[str, Any]:
+) -> Conclusion:
     """Estimates, standard errors and the witness on the user's scale, with what does not exist as
     NaN or infinity.
 
@@ -96,81 +122,114 @@ def conclude(
         vcov: T V T' (p, p), right for every c orthogonal to the null directions.
     """
     xp = namespace(user.x)
-    status = verdict.status
-    eps = xp.finfo(user.x.dtype).eps
     # One step of scaled length one along each null direction, seen on the user's scale.
     steps = user.jacobian / verdict.scale[None, :]
     null = _times(steps, verdict.null)
+    along = user.jacobian @ verdict.direction
+    by_coordinate = chart.incidence.astype(user.x.dtype) @ verdict.direction
+    direction = xp.where(chart.single, by_coordinate, along)
+    fate = _estimability(chart, verdict, reached, steps, null, along, direction)
+    no_variance = _without_variance(verdict, fate, steps, vcov)
+    masked = xp.where(no_variance[:, None] | no_variance[None, :], xp.nan, vcov)
+    # the square root sees a safe value where the result is NaN, for the sake of its derivative
+    variance = xp.where(no_variance, 1.0, xp.diagonal(vcov))
+    se = xp.sqrt(xp.where(no_variance, xp.nan, variance))
+    follow = np.where(roots >= 0, roots, np.arange(len(roots)))
+    return Conclusion(
+        x=_estimates(chart, verdict, reached, fate, user.x)[follow],
+        se=se[follow],
+        vcov=masked[follow][:, follow],
+        estimable_vcov=vcov[follow][:, follow],
+        sign=fate.sign[follow],
+        bound=xp.where(fate.on_bounds, reached.bound, 0)[follow],
+        direction=direction[follow],
+        projector=_lost_directions(fate, null),
+        point=user.x[follow],
+    )
+
+
+def _estimability(
+    chart: Chart,
+    verdict: Verdict,
+    reached: Reach,
+    steps: Array,
+    null: Array,
+    along: Array,
+    direction: Array,
+) -> _Estimability:
+    """Which entries have an estimate.
+
+    Args:
+        steps: (p, k) of scaled length one, on the user's scale.
+        null: (p, k) the same along the null directions.
+        along: (p,) the recession on the user's scale.
+        direction: (p,) the same, by the free coordinate where an entry has one of its own.
+    """
+    xp = namespace(steps)
+    status = verdict.status
 
     def length(rows: Any) -> Any:
         return xp.sqrt(xp.sum(rows**2, axis=1))
 
     estimable = length(null) <= 1e-5 * length(steps)
-    kept = (status == Status.BOUNDARY) | (status == Status.SEPARATED)
-    at_bound = (xp.abs(reached.bound) == 1) & kept
+    separated = status == Status.SEPARATED
+    on_bounds = (status == Status.BOUNDARY) | separated
+    at_bound = (xp.abs(reached.bound) == 1) & on_bounds
     # An entry of a leaf that is constrained as a whole recedes only if the recession moves it on
     # the user's scale.
-    push = xp.abs(user.jacobian @ verdict.direction)
-    gone = (
+    push = xp.abs(along)
+    infinite = (
         reached.leaves
-        & (status == Status.SEPARATED)
-        & (chart.single | (push > TOUCHED * xp.max(push)))
+        & separated
+        & (chart.single | (push > MIN_SHARE_IN_NULL_SPACE * xp.max(push)))
     )
-    concerned = (
-        xp.any(chart.incidence & (xp.diagonal(verdict.null) > TOUCHED)[None, :], axis=1)
-        & ~estimable
-    )
-    one_way = xp.trace(verdict.null) < 1.5
-    ahead = xp.sign(
-        xp.where(
-            chart.single,
-            chart.incidence.astype(user.x.dtype) @ verdict.direction,
-            user.jacobian @ verdict.direction,
-        )
-    )
-    sign = xp.where(gone & one_way, ahead, 0.0)
+    touched = (xp.diagonal(verdict.null) > MIN_SHARE_IN_NULL_SPACE)[None, :]
+    concerned = xp.any(chart.incidence & touched, axis=1) & ~estimable
+    undetermined = concerned & ~infinite & ~at_bound & separated
+    is_one_direction = xp.trace(verdict.null) < 1.5
+    sign = xp.where(infinite & is_one_direction, xp.sign(direction), 0.0)
+    return _Estimability(on_bounds, at_bound, infinite, estimable, undetermined, sign)
 
+
+def _estimates(
+    chart: Chart, verdict: Verdict, reached: Reach, fate: _Estimability, x: Array
+) -> Array:
+    """The estimates (p,): at infinity, on a bound, NaN where there is none."""
+    xp = namespace(x)
+    status = verdict.status
+    sign = fate.sign
     ends = np.array(chart.layout.bounds)
-    x = xp.where(gone, xp.where(sign == 0, xp.nan, sign * xp.inf), user.x)
-    x = xp.where(at_bound, xp.where(reached.bound < 0, ends[:, 0], ends[:, 1]), x)
-    free_too = concerned & ~gone & ~at_bound & (status == Status.SEPARATED)
-    x = xp.where(free_too, xp.nan, x)
-    x = xp.where((status == Status.NONFINITE) | (status == Status.UNBOUNDED), xp.nan, x)
+    x = xp.where(fate.infinite, xp.where(sign == 0, xp.nan, sign * xp.inf), x)
+    x = xp.where(fate.at_bound, xp.where(reached.bound < 0, ends[:, 0], ends[:, 1]), x)
+    x = xp.where(fate.undetermined, xp.nan, x)
+    return xp.where((status == Status.NONFINITE) | (status == Status.UNBOUNDED), xp.nan, x)
 
-    inflation = xp.diagonal(vcov) / xp.maximum(
-        xp.sum(steps**2, axis=1), xp.finfo(user.x.dtype).tiny
-    )
-    blurred = ((eps * inflation > 0.1) | (verdict.digits <= 0)) & (status == Status.IMPRECISE)
-    dead = verdict.lost | gone | at_bound | ~estimable | blurred | (xp.diagonal(vcov) <= 0)
-    masked = xp.where(dead[:, None] | dead[None, :], xp.nan, vcov)
-    se = xp.sqrt(xp.where(dead, xp.nan, xp.where(dead, 1.0, xp.diagonal(vcov))))
-    direction = xp.where(
-        chart.single,
-        chart.incidence.astype(user.x.dtype) @ verdict.direction,
-        user.jacobian @ verdict.direction,
-    )
-    # What lies on a bound has no estimate of its own either; what is estimable is orthogonal to the
-    # null directions but for rounding.
-    lost = xp.where((at_bound | estimable)[:, None], 0.0, null)
-    lost = xp.concatenate(
-        [lost, xp.where(at_bound[:, None], xp.eye(len(at_bound), dtype=null.dtype), 0.0)], axis=1
-    )
-    still = (
-        lost if xp is np else jax.lax.stop_gradient(lost)
-    )  # a projector is a verdict: it has no derivative
-    projector = rarely(xp.any(still != 0), _projector, lambda null: null @ null.T, still)
-    follow = np.where(roots >= 0, roots, np.arange(len(roots)))
-    return {
-        "x": x[follow],
-        "se": se[follow],
-        "vcov": masked[follow][:, follow],
-        "estimable_vcov": vcov[follow][:, follow],
-        "sign": sign[follow],
-        "bound": xp.where(kept, reached.bound, 0)[follow],
-        "direction": direction[follow],
-        "projector": projector,
-        "point": user.x[follow],
-    }
+
+def _without_variance(verdict: Verdict, fate: _Estimability, steps: Array, vcov: Array) -> Array:
+    """Which entries have no standard error, (p,)."""
+    xp = namespace(steps)
+    limits = xp.finfo(steps.dtype)
+    inflation = xp.diagonal(vcov) / xp.maximum(xp.sum(steps**2, axis=1), limits.tiny)
+    is_rounding = (limits.eps * inflation > 0.1) | (verdict.digits <= 0)
+    blurred = is_rounding & (verdict.status == Status.IMPRECISE)
+    no_estimate = fate.infinite | fate.at_bound | ~fate.estimable
+    return verdict.lost | no_estimate | blurred | (xp.diagonal(vcov) <= 0)
+
+
+def _lost_directions(fate: _Estimability, null: Array) -> Array:
+    """The projector (p, p) on the directions without an estimate.
+
+    What lies on a bound has no estimate of its own either; what is estimable is orthogonal to the
+    null directions but for rounding.
+    """
+    xp = namespace(null)
+    at_bound = fate.at_bound
+    lost = xp.where((at_bound | fate.estimable)[:, None], 0.0, null)
+    bounds = xp.where(at_bound[:, None], xp.eye(len(at_bound), dtype=null.dtype), 0.0)
+    lost = xp.concatenate([lost, bounds], axis=1)
+    # a projector is a verdict: it has no derivative
+    constant = lost if xp is np else jax.lax.stop_gradient(lost)
+    return rarely(xp.any(constant != 0), _projector, lambda null: null @ null.T, constant)
 
 
 def _times(steps: Array, null: Array) -> Array:
@@ -191,15 +250,44 @@ def _projector(null: Array) -> Array:
     """The orthogonal projector on the column space of ``null`` (p, k)."""
     xp = namespace(null)
     values, q = eigh(null @ null.T)
-    kept = xp.where(values > 1e-10 * xp.max(values), 1.0, 0.0)
-    return (q * kept[None, :]) @ q.T
+    is_spanned = xp.where(values > 1e-10 * xp.max(values), 1.0, 0.0)
+    return (q * is_spanned[None, :]) @ q.T
+
+
+def _witness(verdict: Verdict, ending: Conclusion, row: Array, error: Array) -> Witness:
+    """The evidence for a verdict, in the arrays of a record."""
+    xp = namespace(ending.point)
+    dtype = ending.point.dtype
+
+    def whole(value: Any) -> Any:
+        return xp.asarray(value).astype(xp.int32)[()]
+
+    def real(value: Any) -> Any:
+        return xp.asarray(value).astype(dtype)[()]
+
+    return Witness(
+        row=whole(row),
+        term=whole(row),
+        direction=real(ending.direction),
+        sign=whole(ending.sign),
+        projector=real(ending.projector),
+        vcov=real(ending.estimable_vcov),
+        bound=whole(ending.bound),
+        curvature=real(verdict.curvature),
+        digits=real(verdict.digits),
+        gain=real(verdict.gain),
+        distance=real(verdict.distance),
+        stderr_error=real(error),
+        certificate=whole(0),
+        point=real(ending.point),
+    )
 
 
 def record(
     chart: Chart,
     verdict: Verdict,
-    user: User,
-    ending: dict[str, Any],
+    user: UserScale,
+    ending: Conclusion,
     *,
     n: Array,
     row: Array,
@@ -224,43 +312,28 @@ def record(
     failed = verdict.status == Status.NONFINITE
     boundless = verdict.status == Status.UNBOUNDED
     loglik = xp.where(failed, xp.nan, xp.where(boundless, xp.inf, verdict.point.value))
-    witness = Witness(
-        row=whole(row),
-        term=whole(row),
-        direction=real(ending["direction"]),
-        sign=whole(ending["sign"]),
-        projector=real(ending["projector"]),
-        vcov=real(ending["estimable_vcov"]),
-        bound=whole(ending["bound"]),
-        curvature=real(verdict.curvature),
-        digits=real(verdict.digits),
-        gain=real(verdict.gain),
-        distance=real(verdict.distance),
-        stderr_error=real(error),
-        certificate=whole(0),
-        point=real(ending["point"]),
-    )
     hollow = xp.where(failed | boundless, xp.nan, 1.0)
+    differentiation = user.hessian_by
     return Fit(
-        params=layout.unravel(real(ending["x"])),
-        stderr=layout.unravel_entries(real(ending["se"])),
-        vcov=real(ending["vcov"]),
+        params=layout.unravel(real(ending.x)),
+        stderr=layout.unravel_entries(real(ending.se)),
+        vcov=real(ending.vcov),
         hessian=real(user.hessian * hollow),
         loglik=real(loglik),
         score=real(user.score * hollow),
         decrement=real(0.5 * verdict.distance**2),
         n=real(n),
         status=whole(verdict.status),
-        witness=witness,
+        witness=_witness(verdict, ending, row, error),
         steps=whole(verdict.steps + extra_steps),
         data_id=data_id,
         response_id=xp.zeros_like(data_id),
         names=layout.names,
         bounds=layout.bounds,
         df=chart.k,
-        vcov_kind="none" if kind is None else kind,
+        vcov_kind=kind or "none",
         mode=mode,
         weighting=weighting,
         layout=layout,
-        hessian_by=FORWARD_OVER_REVERSE if user.hessian_by is None else user.hessian_by.method,
+        hessian_by=FORWARD_OVER_REVERSE if differentiation is None else differentiation.method,
     )

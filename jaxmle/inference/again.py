@@ -1,10 +1,11 @@
-"""The likelihood visited again: the data are given once more, checked against the record, and a
+"""The one door back to the data of a fit: they are given again, checked against the record, and a
 quantity is evaluated for one fit or a batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -13,8 +14,12 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.batch.inputs import codes_within, leaf_axes
+from jaxmle.batch.identities import identities
+from jaxmle.batch.inputs import Inputs, read_batch
+from jaxmle.batch.stacked import leaf_axes
+from jaxmle.batch.table import codes_within
 from jaxmle.fitting.identity import identity
+from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import Weights, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
@@ -30,62 +35,49 @@ from jaxmle.runtime.fingerprint import fingerprints
 ROWS_SIDE_BY_SIDE = 2**17  # rows of members that are evaluated side by side
 
 
-class Visit(NamedTuple):
-    """A likelihood and the data it was fitted to. The leaves of ``aligned`` are data, weights
-    or None, and cluster codes.
+class Again(NamedTuple):
+    """A fit with its likelihood and the data that it was made from. The leaves of ``aligned`` are
+    data, weights or None, and cluster codes.
     """
 
-    loglik: Loglik
+    loglik: Loglik  # without the weights
     fit: Fit
     aligned: tuple[Tree, Any, tuple[Array, ...]]
     shared: tuple[bool, ...]  # for each leaf of ``aligned``, whether all members share it
-    weight_kind: str | None
+    weights: Weights | None  # as they were given
+
+    @property
+    def weight_kind(self) -> str | None:
+        """The kind of the weights; None without."""
+        return None if self.weights is None else self.weights.kind
+
+    @property
+    def data(self) -> Tree:
+        """The data, on the host in the precision of the fit."""
+        return self.aligned[0]
+
+    @property
+    def weighted(self) -> Loglik:
+        """The likelihood of one fit, with the weights that were given."""
+        return self.loglik if self.weights is None else weight(self.loglik, self.weights)
 
     def evaluate(self, key: Any, quantity: Callable[..., Any], extra: Tree = ()) -> Any:
-        """``quantity(loglik, x, data, codes, *extra)`` at the estimate: NumPy on the host, with
-        leading axes for a batch.
+        """Evaluate ``quantity(loglik, x, data, codes, *extra)`` at the estimate: NumPy on the host,
+        with leading axes for a batch.
 
         Args:
             key: hashable; what distinguishes this quantity from others of the same likelihood.
             extra: arrays of the record, with its leading axes.
         """
         kind = self.weight_kind
-        flags = self.shared
         treedef = jax.tree.structure(self.aligned)
 
-        def one(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Any:
+        def of_one(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Any:
             data, w, codes = jax.tree.unflatten(treedef, leaves)
-            return quantity(
-                loglik if kind is None else weight(loglik, Weights(w, kind)), x, data, codes, *extra
-            )
+            whole = loglik if kind is None else weight(loglik, Weights(w, kind))
+            return quantity(whole, x, data, codes, *extra)
 
-        def many(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Any:
-            own = [leaf for leaf, same in zip(leaves, flags, strict=True) if not same]
-
-            def member(args: tuple[Array, list[Array], Tree]) -> Any:
-                x, mine, extra = args
-                rest = iter(mine)
-                return one(
-                    loglik,
-                    x,
-                    [
-                        leaf if same else next(rest)
-                        for leaf, same in zip(leaves, flags, strict=True)
-                    ],
-                    extra,
-                )
-
-            rows = max(
-                (leaf.shape[0 if same else 1] for leaf, same in zip(leaves, flags, strict=True)),
-                default=1,
-            )
-            return jax.lax.map(
-                member,
-                (x, own, extra),
-                batch_size=max(1, min(x.shape[0], ROWS_SIDE_BY_SIDE // max(rows, 1))),
-            )
-
-        run = many if self.fit.batch_shape else one
+        run = _of_members(of_one, self.shared) if self.fit.batch_shape else of_one
         leaves = jax.tree.leaves(self.aligned)
         x = self.fit.x
         if tracing():
@@ -93,22 +85,42 @@ class Visit(NamedTuple):
         with precision(self.fit.dtype), np.errstate(all="ignore"):
             piece = compiled(
                 self.loglik,
-                (key, self.fit.layout, treedef, flags, kind, bool(self.fit.batch_shape)),
+                (key, self.fit.layout, treedef, self.shared, kind, bool(self.fit.batch_shape)),
                 lambda ll: lambda *args: run(ll, *args),
             )
-            return to_numpy(
-                piece(
-                    jnp.asarray(x), list(map(jnp.asarray, leaves)), jax.tree.map(jnp.asarray, extra)
-                )
-            )
+            on_device = list(map(jnp.asarray, leaves))
+            return to_numpy(piece(jnp.asarray(x), on_device, jax.tree.map(jnp.asarray, extra)))
 
 
-# ---------------------------------------------------------------- what was fitted is what is asked
-# again
+def _of_members(of_one: Callable[..., Any], shared: tuple[bool, ...]) -> Callable[..., Any]:
+    """The function that evaluates a quantity of one fit for each member of a batch."""
+
+    def of_many(loglik: Loglik, x: Array, leaves: list[Array], extra: Tree) -> Any:
+        apart = [leaf for leaf, same in zip(leaves, shared, strict=True) if not same]
+
+        def of_member(args: tuple[Array, list[Array], Tree]) -> Any:
+            x, mine, extra = args
+            rest = iter(mine)
+            together = [
+                leaf if same else next(rest) for leaf, same in zip(leaves, shared, strict=True)
+            ]
+            return of_one(loglik, x, together, extra)
+
+        rows = max(
+            (leaf.shape[0 if same else 1] for leaf, same in zip(leaves, shared, strict=True)),
+            default=1,
+        )
+        block = max(1, min(x.shape[0], ROWS_SIDE_BY_SIDE // max(rows, 1)))
+        return jax.lax.map(of_member, (x, apart, extra), batch_size=block)
+
+    return of_many
+
+
+# ---------------------------------------------------------------- the record and what is given
 
 
 def check_fit(what: str, fit: Any, alone: bool = False) -> None:
-    """The argument is a record of ``fit``; of one data set where ``alone``."""
+    """Refuse what is not a record of ``fit``, and a batch where ``alone``."""
     if not isinstance(fit, Fit):
         raise TypeError(f"{what} takes the record that fit returned; got {shown(fit)}")
     if alone and fit.batch_shape:
@@ -123,14 +135,16 @@ def check_fit(what: str, fit: Any, alone: bool = False) -> None:
 
 
 def check_axes(fit: Fit, in_axes: Any) -> None:
-    """One fit has no axis over members."""
+    """Refuse ``in_axes`` for one fit, which has no axis over members."""
     plain = in_axes is None or (isinstance(in_axes, int) and in_axes is not False)
     if not fit.batch_shape and not (plain and in_axes in (0, None)):
         raise ValueError("in_axes belongs to a batch; this is one fit: leave it out")
 
 
 def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Any) -> None:
-    """The weights given again, or inside the likelihood, are of the kind that the record says."""
+    """Refuse weights, given again or inside the likelihood, that are not of the kind that the
+    record says.
+    """
     if weights is not None and not isinstance(weights, Weights):
         weight(loglik, weights)  # says what is wrong
     kinds = {weighting_of(as_tree(loglik)), "none" if weights is None else weights.kind}
@@ -147,15 +161,15 @@ def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Any) -> None:
     )
 
 
-def check_same(fit: Fit, found: Array) -> None:
-    """Data or weights that are not those of the fit are refused; a fit made under a trace knows no
-    fingerprint.
+def _check_same(fit: Fit, given: Array) -> None:
+    """Refuse data or weights that are not those of the fit; a fit made under a trace has no
+    fingerprint to compare.
 
     Args:
-        found: fingerprints (b, 2) of what is given now.
+        given: fingerprints (b, 2) of the data and weights that are given now.
     """
     known = np.asarray(fit.data_id).reshape(-1, 2)
-    other = np.any(known != 0, axis=1) & np.any(found != known, axis=1)
+    other = np.any(known != 0, axis=1) & np.any(given != known, axis=1)
     if not np.any(other):
         return
     where = f" of member {int(np.flatnonzero(other)[0])}" if fit.batch_shape else ""
@@ -167,7 +181,10 @@ def check_same(fit: Fit, found: Array) -> None:
     )
 
 
-def visit(
+# ---------------------------------------------------------------- the door
+
+
+def again(
     loglik: Loglik,
     fit: Fit,
     data: Tree,
@@ -176,19 +193,23 @@ def visit(
     clusters: Any = None,
     in_axes: Any = 0,
     check_data: bool = True,
+    alone: bool = False,
     what: str = "this",
-) -> Visit:
-    """The data of a fit given again.
+) -> Again:
+    """Take the data of a fit again, and check that they are the same.
 
     Args:
         data: as given to ``fit``; for a batch as given to ``fit_batch``, stacked, with ``in_axes``
             as there.
         weights, clusters: as given to the fit.
+        check_data: whether fingerprints are compared; under a trace they never are.
+        alone: whether only one fit will do, no batch.
+        what: the caller's name, for messages.
 
     Raises:
         ValueError: where the data, or the weights, are not those of the fit.
     """
-    check_fit(what, fit)
+    check_fit(what, fit, alone)
     check_weighting(what, loglik, fit, weights)
     tree = as_tree(loglik)
     check_axes(fit, in_axes)
@@ -204,32 +225,45 @@ def visit(
         data, axes = _members_first(in_axes, data, fit.batch_shape[0])
     if tracing():
         codes = () if clusters is None else cluster_codes(clusters, rows_of(tree, data))
-        return _visit(tree, fit, data, weights, codes, axes)
-    whole = tree if weights is None else weight(tree, weights)
+        return _aligned(tree, fit, data, weights, codes, axes)
     if not fit.batch_shape:
-        check_values(whole, data)
-    seen = _visit(tree, fit, data, weights, _codes(clusters, fit, tree, data), axes)
+        check_values(tree if weights is None else weight(tree, weights), data)
+    given = _aligned(tree, fit, data, weights, _codes(clusters, fit, tree, data), axes)
     if check_data:
-        check_same(fit, _identities(seen))
-    return seen
+        _check_same(fit, _identities(given))
+    return given
 
 
-def _visit(
+def batch_again(
+    loglik: Loglik, fit: Fit, data: Tree, base: np.ndarray, weights: Any, in_axes: Any
+) -> Inputs:
+    """Take the data sets of a batch again, of equal length or not, in float64 and ready for the
+    batch engine.
+
+    Args:
+        base: (p,) parameters of one member, for the shapes.
+    """
+    options = Options(weights=weights)
+    inputs = read_batch(loglik, fit.layout.unravel(base), data, options, in_axes, None)
+    members = fit.batch_shape[0]
+    if inputs.source.members != members:
+        raise ValueError(f"the fit has {members} members and the data {inputs.source.members}")
+    _check_same(fit, identities(inputs.source, fit.dtype))
+    # ``read_batch`` was given no constraints; the layout of the fit does.
+    return replace(inputs, layout=fit.layout, base=base)
+
+
+def _aligned(
     tree: Any, fit: Fit, data: Tree, weights: Any, codes: tuple[Array, ...], axes: list[bool]
-) -> Visit:
+) -> Again:
     values = None if weights is None else weights.values
     if values is not None and not tracing():
         values = np.asarray(values, fit.dtype)
-    alone = [np.ndim(leaf) == 1 for leaf in ([] if values is None else [values]) + list(codes)]
-    return Visit(
-        tree,
-        fit,
-        (data, values, codes),
-        (*axes, *alone)
-        if fit.batch_shape
-        else (True,) * len(jax.tree.leaves((data, values, codes))),
-        None if weights is None else weights.kind,
-    )
+    aligned = (data, values, codes)
+    if not fit.batch_shape:
+        return Again(tree, fit, aligned, (True,) * len(jax.tree.leaves(aligned)), weights)
+    beside_data = [np.ndim(leaf) == 1 for leaf in ([] if values is None else [values]) + [*codes]]
+    return Again(tree, fit, aligned, (*axes, *beside_data), weights)
 
 
 def _members_first(in_axes: Any, data: Tree, members: int) -> tuple[Tree, list[bool]]:
@@ -254,19 +288,16 @@ def _members_first(in_axes: Any, data: Tree, members: int) -> tuple[Tree, list[b
     return jax.tree.unflatten(treedef, moved), [axis is None for axis in axes]
 
 
-def _identities(seen: Visit) -> np.ndarray:
+def _identities(given: Again) -> np.ndarray:
     """The fingerprints (b, 2) of data and weights as they are given now."""
-    fit = seen.fit
-    (data, values, _) = seen.aligned
+    fit = given.fit
     if not fit.batch_shape:
-        tree = seen.loglik
-        whole = tree if values is None else weight(tree, Weights(values, str(seen.weight_kind)))
-        return identity(whole, data, fit.dtype)[None]
+        return identity(given.weighted, given.data, fit.dtype)[None]
     members = fit.batch_shape[0]
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves((data, values))]
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(given.aligned[:2])]
     wide = [
         np.broadcast_to(leaf, (members, *leaf.shape)) if same else leaf
-        for leaf, same in zip(leaves, seen.shared, strict=False)
+        for leaf, same in zip(leaves, given.shared, strict=False)
     ]
     return fingerprints(wide, None) if wide else np.zeros((members, 2), np.uint32)
 
@@ -306,13 +337,13 @@ def tangent(loglik: Loglik, layout: Layout) -> Tangent:
     roots = roots_of(loglik, layout)
     free = roots == np.arange(layout.p)
     lift = np.eye(layout.p)
-    kept = free.copy()
+    independent = free.copy()
     for leaf, span in zip(layout.leaves, layout.spans, strict=True):
         if isinstance(leaf.constraint, Simplex) and np.all(free[span]):
             for row in np.arange(span.start, span.stop).reshape(-1, leaf.shape[-1]):
-                kept[row[-1]] = False
+                independent[row[-1]] = False
                 lift[row[-1], row[:-1]] = -1.0
-    places = np.flatnonzero(kept)
+    places = np.flatnonzero(independent)
     return Tangent(lift[:, places], places)
 
 

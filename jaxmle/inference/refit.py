@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -11,18 +11,17 @@ import numpy as np
 
 from jaxmle._types import Loglik, Tree
 from jaxmle.batch.batch import fit_members
-from jaxmle.fitting.fit import MAX_STEPS, check_options
-from jaxmle.fitting.identity import identity
-from jaxmle.inference.again import check_fit, check_same, check_weighting
-from jaxmle.likelihood.checks import check_weights, host_data
-from jaxmle.likelihood.combinators import Weight, Weights, weight
+from jaxmle.fitting.options import Options, constraints_of
+from jaxmle.inference.again import again, check_fit
+from jaxmle.likelihood.combinators import Weight, Weights
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.discovery.row_independence import check_rows_apart
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.likelihood.structure import has
 from jaxmle.parameters.tree import Layout, layout_of
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.status import Status
 
 MEMBERS_A_CHUNK = (
@@ -31,12 +30,12 @@ MEMBERS_A_CHUNK = (
     # refits in one call of the batch engine: its narrowest block, and seats that all calls share so
     # that they compile once
 )
-BYTES = (
+BYTES_OF_A_CALL = (
     2**24
     # of weights or simulated data in one call; 10 000 × 1000 weights took as long with 2**23 to
     # 2**25, a quarter more with 2**26
 )
-KNOWN = (
+STATUSES_WITH_ESTIMATE = (
     Status.BOUNDARY,
     Status.SEPARATED,
     Status.UNIDENTIFIED,
@@ -44,7 +43,7 @@ KNOWN = (
     Status.IMPRECISE,
     Status.CONVERGED,
 )  # statuses with an estimate
-REGULAR = (Status.CONVERGED, Status.IMPRECISE)
+REGULAR_STATUSES = (Status.CONVERGED, Status.IMPRECISE)
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,9 @@ class Refit:
 
     loglik: Loglik
     data: Tree
-    weights: Weights | None
     layout: Layout
     start: Tree
-    constraints: Tree
-    dtype: np.dtype
-    solver: Any = None
-    max_steps: int = MAX_STEPS
+    options: Options
 
     def __call__(
         self,
@@ -78,30 +73,19 @@ class Refit:
             self.loglik,
             self.start if starts is None else starts,
             data,
-            self.constraints,
-            self.solver,
-            vcov,
-            clusters,
-            weights,
-            self.dtype,
-            self.max_steps,
-            None,
-            in_axes,
-            None if starts is None else 0,
-            None,
-            None,
-            False,
-            None,
+            replace(self.options, weights=weights, vcov=vcov, clusters=clusters, progress=False),
+            in_axes=in_axes,
+            params_axis=None if starts is None else 0,
             check_rows=False,
         )
 
     def check_rows(self, what: str, clusters: Any, remedy: str) -> None:
-        """Rows, or whole clusters, may be weighted and left out only where no term looks at
-        others.
+        """Refuse a likelihood whose terms depend on other rows, or on other clusters: such rows
+        cannot be weighted or left out.
         """
         tree = as_tree(self.loglik)
-        with precision(self.dtype):
-            start = jax.tree.map(lambda leaf: np.asarray(leaf, self.dtype), self.start)
+        with precision(self.options.host_dtype):
+            start = jax.tree.map(lambda leaf: np.asarray(leaf, self.options.host_dtype), self.start)
             base = self.layout.ravel(start)
             n = rows_of(tree, self.data)
             codes = None if clusters is None or n is None else cluster_codes(clusters, n)[0]
@@ -121,20 +105,12 @@ def refit_of(
     fit: Fit,
     data: Tree,
     params0: Tree,
-    constraints: Tree,
-    weights: Any,
-    solver: Any,
-    max_steps: int,
-    progress: bool | None = None,
+    options: Options,
 ) -> Refit:
     """The fit, checked against the likelihood, the data and the weights that are given again."""
-    if tracing():
-        raise TypeError(
-            f"{what} schedules its work from the host and cannot run inside jit or vmap"
-        )
+    host_only(what)
     check_fit(what, fit, alone=True)
-    max_steps, _ = check_options(None, None, max_steps, None, progress)
-    if fit.verdict not in KNOWN:
+    if fit.verdict not in STATUSES_WITH_ESTIMATE:
         raise ValueError(
             f"the fit is {fit.verdict.name}: there is no maximum to study. {fit.explain()}"
         )
@@ -143,13 +119,11 @@ def refit_of(
             f"weights inside the likelihood cannot be resampled: give them to fit and to {what} "
             "as weights="
         )
-    check_weighting(what, loglik, fit, weights)
-    data = host_data(data, fit.dtype)
-    whole = as_tree(loglik) if weights is None else weight(loglik, weights)
-    check_weights(whole, data)
-    check_same(fit, identity(whole, data, fit.dtype)[None])
-    own = jax.tree.unflatten(fit.layout.treedef, [leaf.constraint for leaf in fit.layout.leaves])
-    given_too = getattr(loglik, "constraints", None) if constraints is None else constraints
+    data = again(loglik, fit, data, weights=options.weights, what=what).data
+    constraints_of_fit = jax.tree.unflatten(
+        fit.layout.treedef, [leaf.constraint for leaf in fit.layout.leaves]
+    )
+    given_too = constraints_of(loglik, options.constraints)
     if given_too is not None and layout_of(fit.params, given_too) != fit.layout:
         raise ValueError(
             "constraints differ from those of the fit: leave them out, or give the same"
@@ -157,13 +131,9 @@ def refit_of(
     return Refit(
         loglik,
         data,
-        weights,
         fit.layout,
         _start(what, loglik, fit, data, params0),
-        own,
-        fit.dtype,
-        solver,
-        max_steps,
+        replace(options, constraints=constraints_of_fit, dtype=fit.dtype),
     )
 
 
@@ -196,15 +166,15 @@ def chunks(total: int, bytes_each: float) -> Iterator[tuple[np.ndarray, int]]:
 
     The last call is filled up with the numbers that would come next.
     """
-    most = int(np.clip(BYTES / max(bytes_each, 1.0), *MEMBERS_A_CHUNK))
+    most = int(np.clip(BYTES_OF_A_CALL / max(bytes_each, 1.0), *MEMBERS_A_CHUNK))
     calls = -(-total // most)
     size = -(-total // calls)
-    for at in range(0, total, size):
-        yield np.arange(at, at + size), min(size, total - at)
+    for begin in range(0, total, size):
+        yield np.arange(begin, begin + size), min(size, total - begin)
 
 
 def known(fits: Fit) -> np.ndarray:
-    """Estimates (b, p) of refits: ±inf where the estimate is infinite; NaN where there is no
+    """The estimates (b, p) of refits: ±inf where an estimate is infinite; NaN where there is no
     maximum or the data do not determine the entry.
     """
     status = np.asarray(fits.status)
@@ -214,10 +184,10 @@ def known(fits: Fit) -> np.ndarray:
     free &= np.isin(status, (Status.UNIDENTIFIED, Status.SINGULAR, Status.BOUNDARY))[:, None] & (
         np.asarray(fits.witness.bound) == 0
     )
-    return np.where(free | ~np.isin(status, KNOWN)[:, None], np.nan, fits.x)
+    return np.where(free | ~np.isin(status, STATUSES_WITH_ESTIMATE)[:, None], np.nan, fits.x)
 
 
 def failures(status: np.ndarray) -> dict[str, int]:
-    """How many refits have each status other than CONVERGED, the worst first."""
+    """The number of refits with each status other than CONVERGED, the worst first."""
     codes, counts = np.unique(status[status != Status.CONVERGED], return_counts=True)
     return {Status(int(code)).name: int(n) for code, n in zip(codes, counts, strict=True)}

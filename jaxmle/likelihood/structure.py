@@ -14,7 +14,7 @@ import numpy as np
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, rows_of, terms_of
-from jaxmle.parameters.tree import Layout
+from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.runtime.compile import remembered, tracing
 
 
@@ -95,6 +95,26 @@ def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
             "tie instead: fix(tie(loglik, …), …)"
         )
     return roots
+
+
+def chart_of(loglik: Loglik, layout: Layout) -> Chart:
+    """The chart of the entries that ``fix`` and ``tie`` leave to the solver.
+
+    Raises:
+        ValueError: where they leave none.
+    """
+    held = roots_of(loglik, layout) != np.arange(layout.p)
+    chart = Chart(layout, tuple(held.tolist()))
+    if not chart.k:
+        raise ValueError("every parameter is fixed: there is nothing to estimate")
+    return chart
+
+
+def core_of(loglik: Loglik) -> Any:
+    """The likelihood inside all combinators that hold one; a pool as it is."""
+    while parts_of(loglik) and not isinstance(loglik, Pool):
+        loglik = parts_of(loglik)[0]
+    return loglik
 
 
 def substituted(loglik: Loglik, layout: Layout, x: Array) -> Array:

@@ -11,30 +11,32 @@ import jax
 import numpy as np
 
 from jaxmle._types import Tree
-from jaxmle.fitting.fit import fit
+from jaxmle.fitting.fit import fit_with
+from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import check_coding, check_start, host_data, host_params
 from jaxmle.likelihood.combinators import Weights, penalize
 from jaxmle.likelihood.contract import data_length
-from jaxmle.mixtures.gaussian_mixture import GaussianMixture, Path
+from jaxmle.mixtures.gaussian_em import Path
+from jaxmle.mixtures.gaussian_mixture import GaussianMixture
 from jaxmle.mixtures.mixture_of import MixtureOf
 from jaxmle.parameters.arguments import check_count, check_number, shown
 from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.status import Status
 
 Model = GaussianMixture | MixtureOf
 
-ROWS_A_NEWTON_BLOCK = (
-    16_384  # rows of a block of the Newton finish, where there are four times as many
-)
-TRIES = 3  # ends of EM that Newton may try, the highest first, until one converges
+# rows of a block of the Newton finish, where there are four times as many
+ROWS_A_NEWTON_BLOCK = 16_384
+MAX_ENDS_TRIED = 3  # ends of EM that Newton may try, the highest first, until one converges
 # log-likelihood: ends nearer than this to the highest count as the same, since EM stops short of
 # each
-SAME = 0.1
+MAX_GAP_OF_EQUAL_ENDS = 0.1
 
 
-MOST_STARTS = 100_000
+MAX_STARTS = 100_000
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -74,34 +76,30 @@ class EM:
     def reached(self) -> int:
         """How many starts ended within 0.1 log-likelihood of the highest."""
         alive = self.logliks[np.isfinite(self.logliks)]
-        return int(np.sum(alive > alive.max() - SAME)) if alive.size else 0
+        return int(np.sum(alive > alive.max() - MAX_GAP_OF_EQUAL_ENDS)) if alive.size else 0
 
     def explain(self) -> str:
         """The verdict in a sentence, and what became of the starts."""
-        said = [self.fit.explain()]
+        sentences = [self.fit.explain()]
+        starts = len(self.logliks)
         lost = np.flatnonzero(self.collapsed >= 0)
         for s in lost[:1]:
-            told = ", ".join(map(str, self.rows[s][:6])) + (", …" if len(self.rows[s]) > 6 else "")
-            said.append(
+            rows = self.rows[s]
+            listed = ", ".join(map(str, rows[:6])) + (", …" if len(rows) > 6 else "")
+            sentences.append(
                 f"From start {s}, component {self.collapsed[s]} collapsed on "
-                f"row{'s' * (len(self.rows[s]) != 1)} {told}, where the likelihood is unbounded."
+                f"row{'s' * (len(rows) != 1)} {listed}, where the likelihood is unbounded."
             )
         if lost.size:
-            said.append(
-                f"{lost.size} of {len(self.logliks)} starts ended so"
-                + (
-                    ". "
-                    if lost.size == len(self.logliks)
-                    else "; the estimates are a local maximum. "
-                )
-                + "A penalty on small variances keeps components from it (variance_floor= of a "
+            end = "." if lost.size == starts else "; the estimates are a local maximum."
+            sentences.append(
+                f"{lost.size} of {starts} starts ended so{end} "
+                "A penalty on small variances keeps components from it (variance_floor= of a "
                 "Gaussian mixture)."
             )
         if self.reached:
-            said.append(
-                f"{self.reached} of {len(self.logliks)} starts reached this log-likelihood."
-            )
-        return " ".join(said)
+            sentences.append(f"{self.reached} of {starts} starts reached this log-likelihood.")
+        return " ".join(sentences)
 
     def __repr__(self) -> str:
         return f"{self.fit!r}\n{self.explain()}"
@@ -179,31 +177,23 @@ def em(
     n = data_length(data)
     w = None if weights is None else _checked_weights(weights, n)
     with precision(np.float64), np.errstate(all="ignore"):
-        begun = (
-            model.starts(data, starts, np.random.default_rng(key))
-            if start is None
-            else start
-            if isinstance(start, list) and start
-            else [start]
-        )
-        begun = [_checked_start(model, one, data) for one in begun]
-        path = model.climb(begun, data, w, float(variance_floor), float(tolerance), max_steps)
+        if start is None:
+            first = model.starts(data, starts, np.random.default_rng(key))
+        else:
+            first = start if isinstance(start, list) and start else [start]
+        first = [_checked_start(model, params, data) for params in first]
+        path = model.climb(first, data, w, float(variance_floor), float(tolerance), max_steps)
     loglik = model.loglik
     if variance_floor:
         floor = model.floor(data, variance_floor, w)  # type: ignore[union-attr]
         loglik = penalize(model.loglik, floor)
     blocks = ROWS_A_NEWTON_BLOCK if n is not None and n > 4 * ROWS_A_NEWTON_BLOCK else None
-    options = {
-        "constraints": model.constraints,
-        "weights": weights,
-        "vcov": vcov,
-        "block_rows": blocks,
-    }
+    options = Options(constraints=model.constraints, weights=weights, vcov=vcov, block_rows=blocks)
     return _finished(
         model,
         path,
         data,
-        lambda params, steps: fit(loglik, params, data, max_steps=steps, **options),
+        lambda params, steps: fit_with(loglik, params, data, replace(options, max_steps=steps)),
         newton_steps,
     )
 
@@ -218,16 +208,12 @@ def _check(
     max_steps: Any,
     newton_steps: Any,
 ) -> None:
-    if tracing():
-        raise TypeError(
-            "em schedules its work from the host and cannot run inside jit or vmap; there, "
-            "jaxmle.fit maximises the likelihood of the mixture"
-        )
+    host_only("em", "; there, jaxmle.fit maximises the likelihood of the mixture")
     if not isinstance(model, Model):
         raise TypeError(
             f"em takes a model of gaussian_mixture(…) or mixture_of(…); got {type(model).__name__}"
         )
-    check_count("starts", starts, 1, MOST_STARTS)
+    check_count("starts", starts, 1, MAX_STARTS)
     check_count("key", key)
     check_count("max_steps", max_steps, 1)
     check_count("newton_steps", newton_steps)
@@ -294,37 +280,34 @@ def _finished(model: Model, path: Path, data: Tree, climb: Any, newton_steps: in
     alive = [int(i) for i in np.argsort(-ends, kind="stable") if np.isfinite(ends[i])]
     if not alive:
         lost = int(np.argmax(path.collapsed >= 0))
-        found = climb(path.params[lost], 0)
-        found = (
-            found
-            if path.collapsed[lost] < 0
-            else _unbounded(
-                found, model.vanishing(found.names, int(path.collapsed[lost])), rows[lost]
-            )
-        )
-        return EM(found, path.logliks[lost][: path.steps[lost]], ends, path.collapsed, rows)
-    tried: list[tuple[int, Fit]] = []
-    for one in alive[:TRIES]:
-        tried.append((one, _in_order(model, climb, path.params[one], newton_steps)))
-        if tried[-1][1].converged or not newton_steps:
+        fitted = climb(path.params[lost], 0)
+        component = int(path.collapsed[lost])
+        if component >= 0:
+            vanishing = model.vanishing(fitted.names, component)
+            fitted = _unbounded(fitted, vanishing, rows[lost])
+        return EM(fitted, path.logliks[lost][: path.steps[lost]], ends, path.collapsed, rows)
+    fits: list[tuple[int, Fit]] = []
+    for place in alive[:MAX_ENDS_TRIED]:
+        fits.append((place, _in_order(model, climb, path.params[place], newton_steps)))
+        if fits[-1][1].converged or not newton_steps:
             break
-    which, found = next((pair for pair in tried if pair[1].converged), tried[0])
-    return EM(found, path.logliks[which][: path.steps[which]], ends, path.collapsed, rows)
+    which, fitted = next((pair for pair in fits if pair[1].converged), fits[0])
+    return EM(fitted, path.logliks[which][: path.steps[which]], ends, path.collapsed, rows)
 
 
 def _in_order(model: Model, climb: Any, params: Tree, newton_steps: int) -> Fit:
     """The fit from an end of EM, with components in order; once more from there where the
     finish changed the order.
     """
-    found = climb(model.ordered(params), newton_steps)
-    if not found.converged:
-        return found
-    again = model.ordered(found.params)
+    fitted = climb(model.ordered(params), newton_steps)
+    if not fitted.converged:
+        return fitted
+    again = model.ordered(fitted.params)
     same = all(
         np.array_equal(a, b)
-        for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(found.params), strict=True)
+        for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(fitted.params), strict=True)
     )
-    return found if same else climb(again, newton_steps)
+    return fitted if same else climb(again, newton_steps)
 
 
 def _rows(model: Model, params: Tree, data: Tree, component: int) -> np.ndarray:
@@ -337,7 +320,7 @@ def _rows(model: Model, params: Tree, data: Tree, component: int) -> np.ndarray:
     return np.flatnonzero(r[:, component] > 0.5)
 
 
-def _unbounded(found: Fit, vanishing: list[int], rows: np.ndarray) -> Fit:
+def _unbounded(fitted: Fit, vanishing: list[int], rows: np.ndarray) -> Fit:
     """The record of a likelihood without a maximum: no estimate, and the variances that go to
     zero for a direction.
     """
@@ -345,9 +328,9 @@ def _unbounded(found: Fit, vanishing: list[int], rows: np.ndarray) -> Fit:
     def nothing(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: np.full_like(leaf, np.nan), tree)
 
-    direction = np.zeros(len(found.names))
-    direction[[i for i in vanishing if found.bounds[i][0] == 0]] = -1.0
-    none = found.witness
+    direction = np.zeros(len(fitted.names))
+    direction[[i for i in vanishing if fitted.bounds[i][0] == 0]] = -1.0
+    none = fitted.witness
     # NumPy's scalars, which are arrays without axes.
     nan: Any = np.float64(np.nan)
     infinite: Any = np.float64(np.inf)
@@ -362,12 +345,12 @@ def _unbounded(found: Fit, vanishing: list[int], rows: np.ndarray) -> Fit:
         distance=nan,
     )
     return replace(
-        found,
-        params=nothing(found.params),
-        stderr=nothing(found.stderr),
-        vcov=np.full_like(found.vcov, np.nan),
-        hessian=np.full_like(found.hessian, np.nan),
-        score=np.full_like(found.score, np.nan),
+        fitted,
+        params=nothing(fitted.params),
+        stderr=nothing(fitted.stderr),
+        vcov=np.full_like(fitted.vcov, np.nan),
+        hessian=np.full_like(fitted.hessian, np.nan),
+        score=np.full_like(fitted.score, np.nan),
         decrement=nan,
         loglik=infinite,
         status=status,

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 
-MOST_ROWS = 10_000  # of a random subset, from which starts are drawn: a start need not be precise
-LLOYD = 5
+MAX_ROWS_FOR_STARTS = (
+    10_000  # of a random subset, from which starts are drawn: a start need not be precise
+)
+LLOYD_STEPS = 5
 
 
 def assignments(
@@ -20,7 +22,11 @@ def assignments(
     the squared distance to the nearest so far, in units of each column's standard deviation.
     Source: Arthur & Vassilvitskii (2007), SODA, 1027–1035.
     """
-    rows = y if len(y) <= MOST_ROWS else y[rng.choice(len(y), MOST_ROWS, replace=False)]
+    rows = (
+        y
+        if len(y) <= MAX_ROWS_FOR_STARTS
+        else y[rng.choice(len(y), MAX_ROWS_FOR_STARTS, replace=False)]
+    )
     spread = rows.std(axis=0)
     z = (rows - rows.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     return [(_lloyd(z, _seeds(z, k, rng)), rows) for _ in range(number)]
@@ -36,9 +42,9 @@ def _seeds(z: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     nearest = np.sum((z - z[chosen[0]]) ** 2, axis=1)
     for _ in range(k - 1):
         total = nearest.sum()
-        one = int(rng.choice(len(z), p=nearest / total)) if total > 0 else int(rng.integers(len(z)))
-        chosen.append(one)
-        nearest = np.minimum(nearest, np.sum((z - z[one]) ** 2, axis=1))
+        row = int(rng.choice(len(z), p=nearest / total)) if total > 0 else int(rng.integers(len(z)))
+        chosen.append(row)
+        nearest = np.minimum(nearest, np.sum((z - z[row]) ** 2, axis=1))
     return z[chosen]
 
 
@@ -46,7 +52,7 @@ def _lloyd(z: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Labels (n,) after a few steps; a centre that lost its rows is given the row farthest from
     its own.
     """
-    for _ in range(LLOYD):
+    for _ in range(LLOYD_STEPS):
         distances = _distances(z, centres)
         labels = _filled(distances)
         centres = np.stack([z[labels == j].mean(axis=0) for j in range(len(centres))])
@@ -58,6 +64,6 @@ def _filled(distances: np.ndarray) -> np.ndarray:
     for j in range(distances.shape[1]):
         if not np.any(labels == j):
             counts = np.bincount(labels, minlength=distances.shape[1])
-            own = np.where(counts[labels] > 1, distances[np.arange(len(labels)), labels], -1.0)
-            labels[np.argmax(own)] = j
+            to_centre = distances[np.arange(len(labels)), labels]
+            labels[np.argmax(np.where(counts[labels] > 1, to_centre, -1.0))] = j
     return labels

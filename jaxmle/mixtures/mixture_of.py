@@ -14,10 +14,11 @@ import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.batch.batch import fit_batch
+from jaxmle.fitting.options import constraints_of
 from jaxmle.likelihood.checks import check_coding, host_params
 from jaxmle.likelihood.combinators import sampling
 from jaxmle.likelihood.contract import as_tree, data_length
-from jaxmle.mixtures.gaussian_mixture import Path
+from jaxmle.mixtures.gaussian_em import Path
 from jaxmle.mixtures.k_means import assignments
 from jaxmle.parameters.arguments import check_count, check_function
 from jaxmle.parameters.constraints import simplex
@@ -26,10 +27,10 @@ from jaxmle.runtime.compile import compiled
 from jaxmle.runtime.opaque import Opaque
 from jaxmle.solvers.status import Status
 
-MAX_STEPS_OF_AN_M_STEP = (
-    100  # steps of one weighted fit; a fit that needs more goes on in the next M-step
-)
-OTHERS = 0.05  # weight in a start of the rows of the other components: none has too few
+# steps of one weighted fit; a fit that needs more goes on in the next M-step
+MAX_STEPS_OF_AN_M_STEP = 100
+# weight in a start of the rows of the other components: none has too few
+WEIGHT_OF_OTHER_ROWS = 0.05
 USABLE_COMPONENT_STATUSES = (Status.CONVERGED, Status.IMPRECISE, Status.MAX_STEPS, Status.STALLED)
 
 
@@ -72,14 +73,14 @@ def mixture_of(
     if start is not None:
         layout_of(host_params(start, np.float64, "start"), constraints)
     # One plain function each: compiled pieces are kept on it.
-    one = (
-        component
-        if not isinstance(as_tree(component), Opaque)
-        else lambda params, data: component(params, data)
-    )
+    density = component
+    if isinstance(as_tree(component), Opaque):
+
+        def density(params: Tree, data: Tree) -> Array:
+            return component(params, data)
 
     def loglik(params: Tree, data: Tree) -> Array:
-        return jax.scipy.special.logsumexp(_log_joint(one, params, data), axis=1)
+        return jax.scipy.special.logsumexp(_log_joint(density, params, data), axis=1)
 
     tree = as_tree(component)
 
@@ -87,9 +88,9 @@ def mixture_of(
         check_coding(tree, data, lambda _, index: place(index))
 
     loglik.check_data = check_data  # type: ignore[attr-defined]
-    own = getattr(component, "constraints", None) if constraints is None else constraints
-    begin = (lambda data: start) if start is not None else getattr(component, "start", None)
-    return MixtureOf(one, components, own, begin, loglik)
+    propose = (lambda data: start) if start is not None else getattr(component, "start", None)
+    constraint = constraints_of(component, constraints)
+    return MixtureOf(density, components, constraint, propose, loglik)
 
 
 def _log_joint(component: Any, params: Tree, data: Tree) -> Array:
@@ -106,7 +107,7 @@ class MixtureOf:
     component: Any
     components: int
     constraint: Tree
-    begin: Any
+    propose: Any  # start values of one component, from data; None where there are none
     loglik: Loglik
 
     def __call__(self, params: Tree, data: Tree) -> Array:
@@ -126,7 +127,7 @@ class MixtureOf:
         """Weighted fits to rows grouped by k-means++, where the data are one array of numbers;
         to random groups else.
         """
-        if self.begin is None:
+        if self.propose is None:
             raise ValueError(
                 "start is missing: give em(model, start), or mixture_of(component, k, start=…) "
                 "the parameters of one component to draw starts about"
@@ -136,10 +137,10 @@ class MixtureOf:
         if n < k:
             raise ValueError(f"{k} components need at least as many rows; got {n}")
         labels = self._groups(data, n, number, rng)
-        r = np.where(labels[:, None, :] == np.arange(k)[None, :, None], 1.0, OTHERS)
-        one = jax.tree.map(np.asarray, self.begin(data))
+        r = np.where(labels[:, None, :] == np.arange(k)[None, :, None], 1.0, WEIGHT_OF_OTHER_ROWS)
+        start = jax.tree.map(np.asarray, self.propose(data))
         params = jax.tree.map(
-            lambda leaf: np.broadcast_to(leaf, (number * k, *np.shape(leaf))).astype(float), one
+            lambda leaf: np.broadcast_to(leaf, (number * k, *np.shape(leaf))).astype(float), start
         )
         fits = self._fits(params, data, r.reshape(number * k, n))
         fine = _finite(fits.params) & np.isin(fits.status, USABLE_COMPONENT_STATUSES)
@@ -208,10 +209,10 @@ class MixtureOf:
         k = self.components
         w = np.ones(n) if weights is None else weights
         e_step = _e_step(self)
-        weight = np.stack([one["weights"] for one in starts])
+        weight = np.stack([start["weights"] for start in starts])
         parts = jax.tree.map(
             lambda *leaves: np.stack(leaves),
-            *[part for one in starts for part in one["components"]],
+            *[part for start in starts for part in start["components"]],
         )
         logliks = np.full((s, max_steps), np.nan)
         steps = np.zeros(s, int)
@@ -245,14 +246,11 @@ class MixtureOf:
             lost = unbounded.reshape(s, k)
             collapsed = np.where(lost.any(axis=1), lost.argmax(axis=1), collapsed)
             go &= fine.reshape(s, k).all(axis=1)
-            kept = np.repeat(go, k)
-            new = jax.tree.map(
-                lambda old, found, member=member: _placed(old, found, member), parts, fits.params
-            )
+            moves = np.repeat(go, k) & member
             parts = jax.tree.map(
-                lambda a, b, kept=kept: np.where(kept.reshape(-1, *[1] * (a.ndim - 1)), a, b),
-                new,
+                lambda old, new, member=member, moves=moves: _replaced(old, new, member, moves),
                 parts,
+                fits.params,
             )
             mass = (r * w[None, None, :]).sum(axis=2)
             weight = np.where(go[:, None], mass / mass.sum(axis=1, keepdims=True), weight)
@@ -260,7 +258,7 @@ class MixtureOf:
         return Path(params, logliks, steps, collapsed)
 
     def ordered(self, params: Tree) -> Tree:
-        """The same mixture with components in the order of their weights, the largest first."""
+        """The mixture with its components in the order of their weights, the largest first."""
         order = np.argsort(-np.asarray(params["weights"]), kind="stable")
         return {
             "weights": params["weights"][order],
@@ -280,9 +278,12 @@ def _finite(params: Tree) -> np.ndarray:
     )
 
 
-def _placed(old: np.ndarray, found: np.ndarray, member: np.ndarray) -> np.ndarray:
+def _replaced(
+    old: np.ndarray, fitted: np.ndarray, member: np.ndarray, moves: np.ndarray
+) -> np.ndarray:
+    """The values of all components, with those of the fits of ``member`` where it moves."""
     new = np.array(old)
-    new[member] = found
+    new[moves] = fitted[moves[member]]
     return new
 
 

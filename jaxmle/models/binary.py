@@ -50,7 +50,7 @@ LINKS = {
 
 
 def logit_logpmf(eta: Tree, row: Tree) -> Array:
-    """y η − log(1 + e^η)."""
+    """The log probability y η − log(1 + e^η) under a logit link."""
     return row["y"] * eta["eta"] - softplus(eta["eta"])
 
 
@@ -59,25 +59,25 @@ def _logit_information(eta: Tree, row: Tree) -> Array:
 
 
 def probit_logpmf(eta: Tree, row: Tree) -> Array:
-    """y log Φ(η) + (1 − y) log Φ(−η)."""
+    """The log probability y log Φ(η) + (1 − y) log Φ(−η) under a probit link."""
     return row["y"] * log_ndtr(eta["eta"]) + (1 - row["y"]) * log_ndtr(-eta["eta"])
 
 
 def cloglog_logpmf(eta: Tree, row: Tree) -> Array:
-    """y log(1 − exp(−e^η)) − (1 − y)e^η."""
+    """The log probability y log(1 − exp(−e^η)) − (1 − y)e^η under a complementary log-log link."""
     return row["y"] * log_cloglog(eta["eta"]) - (1 - row["y"]) * held_exp(eta["eta"])
 
 
 def _bernoulli_information(link: str, eta: Tree, row: Tree) -> Array:
-    """(dp/dη)²/(p q) = e^{2 log p' − log p − log q}."""
+    """The expected information of one trial, (dp/dη)²/(p q) = e^{2 log p' − log p − log q}."""
     value = eta["eta"]
     slope = jax.grad(LINKS[link].log_p)(value)  # p'/p
     return slope**2 * jnp.exp(LINKS[link].log_p(value) - LINKS[link].log_q(value))
 
 
 def _bernoulli_cross(link: str, eta: Tree, row: Tree) -> Array:
-    """E(∂²ℓ/∂η² · ∂ℓ/∂η), by the sum over both responses: p a''a' + q b''b' with a = log p, b =
-    log q; zero for a logit.
+    """The cross moment E(∂²ℓ/∂η² · ∂ℓ/∂η), by the sum over both responses: p a''a' + q b''b' with a
+    = log p, b = log q; zero for a logit.
     """
     value = eta["eta"]
     if link == "logit":
@@ -105,7 +105,7 @@ def _bernoulli(link: str, name: str, offset: str | None) -> Model:
             {"eta": linear("x", "beta", offset)},
             response=exact(information, functools.partial(_bernoulli_cross, link)),
         ),
-        functools.partial(_begin, link=link, trials=None, offset=offset),
+        functools.partial(_start_values, link=link, trials=None, offset=offset),
         None,
         lambda params, data: (LINKS[link].p(eta_of(params, data, offset)),),
         response_laws.bernoulli,
@@ -185,16 +185,15 @@ def binomial(*, trials: str = "trials", link: str = "logit", offset: str | None 
         return row[trials] * _bernoulli_information(link, eta, row)
 
     def cross(eta: Tree, row: Tree) -> Array:
-        return row[trials] * _bernoulli_cross(
-            link, eta, row
-        )  # trials are independent, and each has a mean score of zero
+        # Trials are independent, and each has a mean score of zero.
+        return row[trials] * _bernoulli_cross(link, eta, row)
 
     return Model(
         "binomial",
         regression(
             density, {"eta": linear("x", "beta", offset)}, response=exact(information, cross)
         ),
-        functools.partial(_begin, link=link, trials=trials, offset=offset),
+        functools.partial(_start_values, link=link, trials=trials, offset=offset),
         None,
         lambda params, data: (
             jnp.asarray(data[trials]) + 0.0 * (eta := eta_of(params, data, offset)),
@@ -215,7 +214,7 @@ def binomial(*, trials: str = "trials", link: str = "logit", offset: str | None 
     )
 
 
-def _begin(data: Tree, link: str, trials: str | None, offset: str | None) -> Tree:
+def _start_values(data: Tree, link: str, trials: str | None, offset: str | None) -> Tree:
     """One step of iteratively reweighted least squares on the logit scale from μ = (y + ½)/(n +
     1), then to the scale of the link.
     """

@@ -19,7 +19,12 @@ from jaxmle.likelihood.contract import leaf_of
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.likelihood.response import enumeration, exact
 from jaxmle.models.common import coding, response_laws
-from jaxmle.models.common.log_differences import log_ndtr, logistic_gap, normal_gap, weibull_gap
+from jaxmle.models.common.log_differences import (
+    log_expit_diff,
+    log_ndtr,
+    log_ndtr_diff,
+    log_weibull_diff,
+)
 from jaxmle.models.common.model import Model
 from jaxmle.models.common.options import made_once
 from jaxmle.models.common.predictors import eta_of
@@ -89,7 +94,7 @@ def multinomial(classes: int) -> Model:
             {"eta": linear("x", "beta")},
             response=exact(_multinomial_information, _multinomial_cross),
         ),
-        functools.partial(_begin_multinomial, classes=classes),
+        functools.partial(_start_multinomial, classes=classes),
         None,
         _multinomial_natural,
         response_laws.categorical,
@@ -102,7 +107,7 @@ def _multinomial_natural(params: Tree, data: Tree) -> tuple[Array]:
     return (jax.nn.softmax(jnp.concatenate([jnp.zeros_like(eta[:, :1]), eta], axis=1), axis=1),)
 
 
-def _begin_multinomial(data: Tree, classes: int) -> Tree:
+def _start_multinomial(data: Tree, classes: int) -> Tree:
     """For each class the linear step of its logit against the base."""
     y = column(data, "y")
     xp = namespace(y)
@@ -188,10 +193,10 @@ def conditional_logit(*, cases: int = 1, real: str | None = None) -> Model:
     return Model(
         "conditional_logit",
         functools.partial(conditional_terms, cases=cases, real=real),
-        _begin_conditional,
+        _start_conditional,
         None,
         functools.partial(_conditional_natural, real=real),
-        response_laws.Law(
+        response_laws.PredictiveLaw(
             mean=lambda probabilities: probabilities, sample=_sample_case, discrete=True
         ),
         coding=_matched_coding(cases, real),
@@ -199,8 +204,8 @@ def conditional_logit(*, cases: int = 1, real: str | None = None) -> Model:
 
 
 def _matched_coding(cases: int, real: str | None) -> tuple[coding.Rule, ...]:
-    own = () if real is None else (coding.binary(real, fractions=False),)
-    return (*own, coding.binary(fractions=False), coding.at_most(cases, "y", real))
+    real_rule = () if real is None else (coding.binary(real, fractions=False),)
+    return (*real_rule, coding.binary(fractions=False), coding.at_most(cases, "y", real))
 
 
 def _conditional_natural(params: Tree, data: Tree, real: str | None) -> tuple[Array]:
@@ -220,7 +225,7 @@ def _sample_case(key: Array, probabilities: Array) -> Array:
     )
 
 
-def _begin_conditional(data: Tree) -> Tree:
+def _start_conditional(data: Tree) -> Tree:
     x = column(data, "x")
     return {"beta": namespace(x).zeros_like(x[..., 0, 0, :])}
 
@@ -241,12 +246,12 @@ class Cumulative(NamedTuple):
 
 
 CUMULATIVE = {
-    "logit": Cumulative(log_sigmoid, lambda z: log_sigmoid(-z), logistic_gap, sigmoid, 1.0),
-    "probit": Cumulative(log_ndtr, lambda z: log_ndtr(-z), normal_gap, ndtr, 0.6),
+    "logit": Cumulative(log_sigmoid, lambda z: log_sigmoid(-z), log_expit_diff, sigmoid, 1.0),
+    "probit": Cumulative(log_ndtr, lambda z: log_ndtr(-z), log_ndtr_diff, ndtr, 0.6),
     "cloglog": Cumulative(
         log_cloglog,
         lambda z: -held_exp(z),
-        weibull_gap,
+        log_weibull_diff,
         lambda z: -jnp.expm1(-held_exp(z)),
         0.8,
     ),
@@ -259,13 +264,13 @@ def _ordinal_density(link: str, eta: Tree, row: Tree) -> Array:
     y = row["y"]
     cuts = eta["cut"]
     top = cuts.shape[0]
-    at = jnp.arange(top)
-    high = jnp.sum(jnp.where(at == y, cuts, 0.0)) - eta["eta"]
-    low = jnp.sum(jnp.where(at == y - 1, cuts, 0.0)) - eta["eta"]
+    categories = jnp.arange(top)
+    high = jnp.sum(jnp.where(categories == y, cuts, 0.0)) - eta["eta"]
+    low = jnp.sum(jnp.where(categories == y - 1, cuts, 0.0)) - eta["eta"]
     inner = (y > 0) & (y < top)
     gap = F.log_gap(jnp.where(inner, low, 0.0), jnp.where(inner, high, 1.0))
     ends = jnp.where(y == 0, F.log_below(high), jnp.where(y == top, F.log_above(low), jnp.nan))
-    return jnp.where(jnp.any(at == y) & inner, gap, ends)
+    return jnp.where(jnp.any(categories == y) & inner, gap, ends)
 
 
 @made_once
@@ -299,7 +304,7 @@ def ordinal(classes: int, *, link: str = "logit") -> Model:
             {"eta": linear("x", "beta"), "cut": "cut"},
             response=enumeration("y", np.arange(classes)),
         ),
-        functools.partial(_begin_ordinal, classes=classes, link=link),
+        functools.partial(_start_ordinal, classes=classes, link=link),
         {"cut": ordered},
         functools.partial(_ordinal_natural, link=link),
         response_laws.categorical,
@@ -317,7 +322,7 @@ def _ordinal_natural(params: Tree, data: Tree, link: str) -> tuple[Array]:
     return (jnp.diff(ends, axis=1),)
 
 
-def _begin_ordinal(data: Tree, classes: int, link: str) -> Tree:
+def _start_ordinal(data: Tree, classes: int, link: str) -> Tree:
     """β = 0 and the cuts at the logits of the cumulative shares, each class given half an
     observation.
     """

@@ -17,11 +17,11 @@ from jaxmle._types import Array, Tree
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.models.common import coding
 from jaxmle.models.common.censoring import Censoring
-from jaxmle.models.common.log_differences import log_ndtr, normal_gap
+from jaxmle.models.common.log_differences import log_ndtr, log_ndtr_diff
 from jaxmle.models.common.model import Model
 from jaxmle.models.common.options import made_once
 from jaxmle.models.common.predictors import constant, eta_of
-from jaxmle.models.common.response_laws import HALF_LOG_2PI, Law, uniform
+from jaxmle.models.common.response_laws import HALF_LOG_2PI, PredictiveLaw, uniform
 from jaxmle.models.common.start_values import column, regress, spread
 from jaxmle.parameters.constraints import positive
 from jaxmle.special.normal import ndtri
@@ -86,7 +86,7 @@ def tobit(*, lower: float = 0.0, upper: float = math.inf, offset: str | None = N
     return Model(
         "tobit",
         regression(functools.partial(_tobit_density, low, high), eta),
-        functools.partial(_begin, offset=offset),
+        functools.partial(_start_values, offset=offset),
         {"sigma": positive},
         lambda params, data: constant(eta_of(params, data, offset), params["sigma"]),
         _censored_law(low, high),
@@ -104,8 +104,8 @@ def _at_limits(low: float, high: float, offset: str | None) -> Censoring:
         mu = eta_of(params, data, offset)
         sigma = params["sigma"]
         y = data["y"]
-        at = log_ndtr((mu - jnp.clip(y, low, high)) / sigma)
-        return jnp.where(y <= low, 0.0, at), jnp.where(y >= high, -jnp.inf, at)
+        log_cdf = log_ndtr((mu - jnp.clip(y, low, high)) / sigma)
+        return jnp.where(y <= low, 0.0, log_cdf), jnp.where(y >= high, -jnp.inf, log_cdf)
 
     return Censoring(ends, lambda data: (data["y"] <= low) | (data["y"] >= high))
 
@@ -124,13 +124,13 @@ def _truncated_density(low: float, high: float, eta: Tree, row: Tree) -> Array:
 
 
 def _log_inside(low: float, high: float, mu: Array, sigma: Array) -> Array:
-    """log P(low < N(μ, σ²) < high)."""
+    """The log of the probability that N(μ, σ²) lies between low and high."""
     if math.isinf(high):
         return log_ndtr((mu - low) / sigma)
     return (
         log_ndtr((high - mu) / sigma)
         if math.isinf(low)
-        else normal_gap((low - mu) / sigma, (high - mu) / sigma)
+        else log_ndtr_diff((low - mu) / sigma, (high - mu) / sigma)
     )
 
 
@@ -151,7 +151,7 @@ def truncated(*, lower: float = 0.0, upper: float = math.inf, offset: str | None
     return Model(
         "truncated",
         regression(functools.partial(_truncated_density, low, high), eta),
-        functools.partial(_begin, offset=offset),
+        functools.partial(_start_values, offset=offset),
         {"sigma": positive},
         lambda params, data: constant(eta_of(params, data, offset), params["sigma"]),
         _truncated_law(low, high),
@@ -159,7 +159,7 @@ def truncated(*, lower: float = 0.0, upper: float = math.inf, offset: str | None
     )
 
 
-def _begin(data: Tree, offset: str | None) -> Tree:
+def _start_values(data: Tree, offset: str | None) -> Tree:
     y = column(data, "y")
     target = y if offset is None else y - column(data, offset)
     beta, mean = regress(data, "x", target)
@@ -193,7 +193,7 @@ def _inner_moments(low: float, high: float, mu: Array, sigma: Array) -> tuple[Ar
     return inside, mean, square
 
 
-def _truncated_law(low: float, high: float) -> Law:
+def _truncated_law(low: float, high: float) -> PredictiveLaw:
     def bounds(mu: Array, sigma: Array) -> tuple[Array, Array]:
         return ndtr(_standard(low, mu, sigma)[0]), ndtr(_standard(high, mu, sigma)[0])
 
@@ -213,7 +213,7 @@ def _truncated_law(low: float, high: float) -> Law:
         d = 1 - a if math.isinf(low) else ndtr((mu - low) / sigma)
         return jnp.where(a > 0.5, mu - sigma * ndtri(d - level * (d - c)), low_side)
 
-    return Law(
+    return PredictiveLaw(
         mean=lambda mu, sigma: _inner_moments(low, high, mu, sigma)[1],
         variance=variance,
         cdf=cdf,
@@ -222,7 +222,7 @@ def _truncated_law(low: float, high: float) -> Law:
     )
 
 
-def _censored_law(low: float, high: float) -> Law:
+def _censored_law(low: float, high: float) -> PredictiveLaw:
     def power(k: int, mu: Array, sigma: Array) -> Array:
         """E yᵏ, k = 1 or 2: what lies inside, and the mass on each limit."""
         inside, *moments = _inner_moments(low, high, mu, sigma)
@@ -236,7 +236,7 @@ def _censored_law(low: float, high: float) -> Law:
     def quantile(level: Array, mu: Array, sigma: Array) -> Array:
         return jnp.clip(mu + sigma * ndtri(level), low, high)
 
-    return Law(
+    return PredictiveLaw(
         mean=lambda mu, sigma: power(1, mu, sigma),
         variance=lambda mu, sigma: power(2, mu, sigma) - power(1, mu, sigma) ** 2,
         cdf=cdf,

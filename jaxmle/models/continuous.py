@@ -28,7 +28,7 @@ from jaxmle.special.logistic import sigmoid
 
 
 def normal_logpdf(eta: Tree, row: Tree) -> Array:
-    """log N(y; mu, sigma²)."""
+    """The log density of N(mu, sigma²) at y."""
     return (
         -0.5 * ((row["y"] - eta["mu"]) / eta["sigma"]) ** 2 - jnp.log(eta["sigma"]) - HALF_LOG_2PI
     )
@@ -39,7 +39,7 @@ def _normal_information(eta: Tree, row: Tree) -> Array:
 
 
 def normal_log_scale_logpdf(eta: Tree, row: Tree) -> Array:
-    """log N(y; mu, exp(2 log_sigma))."""
+    """The log density of N(mu, exp(2 log_sigma)) at y."""
     return (
         -0.5 * ((row["y"] - eta["mu"]) * jnp.exp(-eta["log_sigma"])) ** 2
         - eta["log_sigma"]
@@ -79,7 +79,7 @@ def normal(*, scale: str | None = None, offset: str | None = None) -> Model:
             regression(
                 normal_logpdf, {"mu": mean, "sigma": "sigma"}, response=exact(_normal_information)
             ),
-            functools.partial(_begin_normal, offset=offset),
+            functools.partial(_start_normal, offset=offset),
             {"sigma": positive},
             lambda params, data: constant(eta_of(params, data, offset), params["sigma"]),
             response_laws.normal,
@@ -92,7 +92,7 @@ def normal(*, scale: str | None = None, offset: str | None = None) -> Model:
             {"mu": mean, "log_sigma": linear(scale, "gamma")},
             response=exact(_log_scale_information),
         ),
-        functools.partial(_begin_heteroskedastic, offset=offset, scale=scale),
+        functools.partial(_start_heteroskedastic, offset=offset, scale=scale),
         None,
         lambda params, data: (
             eta_of(params, data, offset),
@@ -103,14 +103,14 @@ def normal(*, scale: str | None = None, offset: str | None = None) -> Model:
     )
 
 
-def _begin_normal(data: Tree, offset: str | None) -> Tree:
+def _start_normal(data: Tree, offset: str | None) -> Tree:
     y = column(data, "y")
     target = y if offset is None else y - column(data, offset)
     beta, mean = regress(data, "x", target)
     return {"beta": beta, "sigma": spread(target - mean, target)}
 
 
-def _begin_heteroskedastic(data: Tree, offset: str | None, scale: str) -> Tree:
+def _start_heteroskedastic(data: Tree, offset: str | None, scale: str) -> Tree:
     """log|e| regressed on z: E log|N(0, 1)| = −0.635 = −(γ + log 2)/2."""
     y = column(data, "y")
     xp = namespace(y)
@@ -123,11 +123,11 @@ def _begin_heteroskedastic(data: Tree, offset: str | None, scale: str) -> Tree:
 
 # ---------------------------------------------------------------- gamma
 
-ZEROS = "zeros are a model of their own, models.logistic() of y > 0"
+REMEDY_FOR_ZEROS = "zeros are a model of their own, models.logistic() of y > 0"
 
 
 def gamma_logpdf(eta: Tree, row: Tree) -> Array:
-    """log density of a gamma response with mean exp(log_mu) and variance mean²/shape."""
+    """The log density of a gamma response with mean exp(log_mu) and variance mean²/shape."""
     shape = eta["shape"]
     y = row["y"]
     log_ratio = jnp.log(y) - eta["log_mu"]  # k(log k + log r − r) − log Γ(k) − log y
@@ -156,15 +156,15 @@ def gamma(*, offset: str | None = None) -> Model:
             {"log_mu": linear("x", "beta", offset), "shape": "shape"},
             response=exact(_gamma_information),
         ),
-        functools.partial(_begin_positive, offset=offset, power=2),
+        functools.partial(_start_positive, offset=offset, power=2),
         {"shape": positive},
         lambda params, data: constant(jnp.exp(eta_of(params, data, offset)), params["shape"]),
         response_laws.gamma,
-        coding=(coding.positive("y", zeros=ZEROS), *coding.optional(offset)),
+        coding=(coding.positive("y", zeros=REMEDY_FOR_ZEROS), *coding.optional(offset)),
     )
 
 
-def _begin_positive(data: Tree, offset: str | None, power: int) -> Tree:
+def _start_positive(data: Tree, offset: str | None, power: int) -> Tree:
     """log y on x, its mean moved so that E(y/μ) = 1; the shape from E (y − μ)² = μᵖ/shape."""
     y = column(data, "y")
     xp = namespace(y)
@@ -187,7 +187,7 @@ def _begin_positive(data: Tree, offset: str | None, power: int) -> Tree:
 
 
 def inverse_gaussian_logpdf(eta: Tree, row: Tree) -> Array:
-    """log density of an inverse Gaussian response with mean exp(log_mu) and variance
+    """The log density of an inverse Gaussian response with mean exp(log_mu) and variance
     mean³/shape.
     """
     shape = eta["shape"]
@@ -215,11 +215,11 @@ def inverse_gaussian(*, offset: str | None = None) -> Model:
             {"log_mu": linear("x", "beta", offset), "shape": "shape"},
             response=exact(_inverse_gaussian_information),
         ),
-        functools.partial(_begin_positive, offset=offset, power=3),
+        functools.partial(_start_positive, offset=offset, power=3),
         {"shape": positive},
         lambda params, data: constant(jnp.exp(eta_of(params, data, offset)), params["shape"]),
         response_laws.inverse_gaussian,
-        coding=(coding.positive("y", zeros=ZEROS), *coding.optional(offset)),
+        coding=(coding.positive("y", zeros=REMEDY_FOR_ZEROS), *coding.optional(offset)),
     )
 
 
@@ -227,7 +227,7 @@ def inverse_gaussian(*, offset: str | None = None) -> Model:
 
 
 def beta_logpdf(eta: Tree, row: Tree) -> Array:
-    """log density of a beta response with mean sigmoid(eta) and variance mean(1 − mean)/(1 +
+    """The log density of a beta response with mean sigmoid(eta) and variance mean(1 − mean)/(1 +
     phi).
     """
     mean = sigmoid(eta["eta"])
@@ -244,7 +244,9 @@ def beta_logpdf(eta: Tree, row: Tree) -> Array:
 
 
 def _beta_information(eta: Tree, row: Tree) -> Array:
-    """Ferrari & Cribari-Neto (2004), Journal of Applied Statistics 31, appendix A."""
+    """The expected information of a beta response: Ferrari & Cribari-Neto (2004), Journal of
+    Applied Statistics 31, appendix A.
+    """
     mean = sigmoid(eta["eta"])
     phi = eta["phi"]
     a = trigamma(mean * phi)
@@ -273,7 +275,7 @@ def beta(*, offset: str | None = None) -> Model:
             {"eta": linear("x", "beta", offset), "phi": "phi"},
             response=exact(_beta_information),
         ),
-        functools.partial(_begin_beta, offset=offset),
+        functools.partial(_start_beta, offset=offset),
         {"phi": positive},
         lambda params, data: constant(sigmoid(eta_of(params, data, offset)), params["phi"]),
         response_laws.beta,
@@ -281,7 +283,7 @@ def beta(*, offset: str | None = None) -> Model:
     )
 
 
-def _begin_beta(data: Tree, offset: str | None) -> Tree:
+def _start_beta(data: Tree, offset: str | None) -> Tree:
     y = clip(column(data, "y"), 1e-6, 1 - 1e-6)
     xp = namespace(y)
     logit = xp.log(y) - xp.log1p(-y)

@@ -19,7 +19,7 @@ from jaxmle.models.common import coding, response_laws
 from jaxmle.models.common.model import Model
 from jaxmle.models.common.options import made_once
 from jaxmle.models.common.predictors import constant, eta_of
-from jaxmle.models.common.response_laws import Law, uniform
+from jaxmle.models.common.response_laws import PredictiveLaw, uniform
 from jaxmle.models.common.start_values import column, design, fitted, least_squares, regress, spread
 from jaxmle.parameters.constraints import positive
 from jaxmle.special.gamma import trigamma
@@ -34,8 +34,8 @@ def _student_density(df: float | None, eta: Tree, row: Tree) -> Array:
 
 
 def _student_information(df: float | None, eta: Tree, row: Tree) -> Array:
-    """Lange, Little & Taylor (1989), Journal of the American Statistical Association 84,
-    appendix B.
+    """The expected information of Student's t: Lange, Little & Taylor (1989), Journal of the
+    American Statistical Association 84, appendix B.
     """
     s = eta["scale"]
     v = eta["df"] if df is None else df + 0.0 * eta["scale"]
@@ -88,7 +88,7 @@ def student_t(*, df: float | None = None, offset: str | None = None) -> Model:
             eta,
             response=exact(functools.partial(_student_information, df)),
         ),
-        functools.partial(_begin_student, df=df, offset=offset),
+        functools.partial(_start_student, df=df, offset=offset),
         {"scale": positive} | ({"df": positive} if df is None else {}),
         lambda params, data: constant(
             eta_of(params, data, offset), params["scale"], params["df"] if df is None else df
@@ -117,7 +117,7 @@ def _reweighted(data: Tree, offset: str | None, freedom: float) -> tuple[Array, 
     return beta[..., 0] if single else beta, residual, size
 
 
-def _begin_student(data: Tree, df: float | None, offset: str | None) -> Tree:
+def _start_student(data: Tree, df: float | None, offset: str | None) -> Tree:
     beta, _, size = _reweighted(data, offset, 3.0 if df is None else float(df))
     return {"beta": beta, "scale": 0.9 * size} | ({"df": 5.0 + 0.0 * size} if df is None else {})
 
@@ -126,8 +126,8 @@ def _begin_student(data: Tree, df: float | None, offset: str | None) -> Tree:
 
 
 def _check_density(level: float, bandwidth: float, log_mass: float, eta: Tree, row: Tree) -> Array:
-    """−ρ(r/b) − log b − log mass, with the check function smoothed: ρ(z) = (τ − ½)z + ½√(z² +
-    c²).
+    """The log density −ρ(r/b) − log b − log mass of a smoothed check function ρ(z) = (τ − ½)z +
+    ½√(z² + c²).
     """
     z = (row["y"] - eta["mu"]) / eta["scale"]
     return (
@@ -136,7 +136,7 @@ def _check_density(level: float, bandwidth: float, log_mass: float, eta: Tree, r
 
 
 def _log_mass(level: float, bandwidth: float) -> float:
-    """log ∫ e^{−ρ}, the mass of a hyperbolic density: c K₁(c√(τ(1 − τ)))/√(τ(1 − τ))
+    """The log of ∫ e^{−ρ}, the mass of a hyperbolic density: c K₁(c√(τ(1 − τ)))/√(τ(1 − τ))
     (Barndorff-Nielsen 1977); 1/(τ(1 − τ)) as c → 0.
     """
     gamma = math.sqrt(level * (1 - level))
@@ -199,7 +199,7 @@ def _check_model(name: str, level: float, bandwidth: float, offset: str | None) 
     return Model(
         name,
         regression(density, {"mu": linear("x", "beta", offset), "scale": "scale"}),
-        functools.partial(_begin_check, level=float(level), offset=offset),
+        functools.partial(_start_check, level=float(level), offset=offset),
         {"scale": positive},
         lambda params, data: constant(eta_of(params, data, offset), params["scale"]),
         asymmetric_laplace(float(level)),
@@ -207,7 +207,7 @@ def _check_model(name: str, level: float, bandwidth: float, offset: str | None) 
     )
 
 
-def _begin_check(data: Tree, level: float, offset: str | None) -> Tree:
+def _start_check(data: Tree, level: float, offset: str | None) -> Tree:
     """The median's line, and its mean check loss; for another quantile moved by that of the
     residuals, as far as the design can.
     """
@@ -224,8 +224,8 @@ def _begin_check(data: Tree, level: float, offset: str | None) -> Tree:
     return {"beta": beta, "scale": xp.maximum(loss, 1e-3 * spread(residual, column(data, "y")))}
 
 
-def asymmetric_laplace(level: float) -> Law:
-    """The law without rounding: its ``level`` quantile is mu."""
+def asymmetric_laplace(level: float) -> PredictiveLaw:
+    """The asymmetric Laplace law without rounding, whose ``level`` quantile is mu."""
 
     def cdf(y: Array, mu: Array, scale: Array) -> Array:
         z = (y - mu) / scale
@@ -238,7 +238,7 @@ def asymmetric_laplace(level: float) -> Law:
             p < level, left, -jnp.log((1 - jnp.maximum(p, level)) / (1 - level)) / level
         )
 
-    return Law(
+    return PredictiveLaw(
         mean=lambda mu, scale: mu + scale * (1 - 2 * level) / (level * (1 - level)),
         variance=lambda mu, scale: (
             scale**2 * (1 - 2 * level + 2 * level**2) / (level * (1 - level)) ** 2

@@ -15,7 +15,7 @@ from jaxmle._types import Array, Tree
 from jaxmle.models.common.model import Model
 from jaxmle.models.common.options import made_once
 from jaxmle.models.common.predictors import eta_of
-from jaxmle.models.common.response_laws import HALF_LOG_2PI, Law
+from jaxmle.models.common.response_laws import HALF_LOG_2PI, PredictiveLaw
 from jaxmle.models.common.start_values import clip, column, regress, spread
 from jaxmle.parameters.constraints import interval, positive
 from jaxmle.special.normal import ndtri
@@ -90,7 +90,7 @@ def ar1() -> Model:
     >>> round(float(jm.fit(models.ar1(), data=data).params["phi"]), 3)
     0.441
     """
-    law = Law(
+    law = PredictiveLaw(
         mean=lambda mean, sd, *_: mean,
         variance=lambda mean, sd, *_: sd**2,
         cdf=lambda y, mean, sd, *_: ndtr((y - mean) / sd),
@@ -111,16 +111,16 @@ def ar1() -> Model:
 
 # RiskMetrics' daily decay over the first 75 values, the start of the variance that the arch package
 # takes too
-DECAY = 0.94
-SPAN = 75
+DECAY_OF_BACKCAST = 0.94
+ROWS_OF_BACKCAST = 75
 
 
 def backcast(y: Array) -> Array:
     """The variance before the first value: decaying weights over the first 75 squared
     deviations from the mean of the series.
     """
-    first = (y - jnp.mean(y))[:SPAN] ** 2
-    weight = DECAY ** jnp.arange(first.shape[0], dtype=y.dtype)
+    first = (y - jnp.mean(y))[:ROWS_OF_BACKCAST] ** 2
+    weight = DECAY_OF_BACKCAST ** jnp.arange(first.shape[0], dtype=y.dtype)
     return jnp.sum(weight * first) / jnp.sum(weight)
 
 
@@ -139,7 +139,7 @@ def _garch_variances(params: Tree, data: Tree) -> tuple[Array, Array]:
 
 
 def garch_loglik(params: Tree, data: Tree) -> Array:
-    """The Gaussian log-likelihood, one scalar."""
+    """The Gaussian log-likelihood of a GARCH(1, 1) series, one scalar."""
     variance, _ = _garch_variances(params, data)
     return jnp.sum(
         -0.5 * (data["y"] - params["mu"]) ** 2 / variance - 0.5 * jnp.log(variance) - HALF_LOG_2PI
@@ -186,7 +186,7 @@ def garch() -> Model:
     Returns:
         A ``Model`` of ``{"y": (n,)}``, rows in the order of time.
     """
-    law = Law(
+    law = PredictiveLaw(
         mean=lambda mu, sd, *_: mu,
         variance=lambda mu, sd, *_: sd**2,
         cdf=lambda y, mu, sd, *_: ndtr((y - mu) / sd),

@@ -18,11 +18,16 @@ from jaxmle.likelihood.regression import linear, regression
 from jaxmle.models.common import coding, response_laws
 from jaxmle.models.common.censoring import Censoring
 from jaxmle.models.common.coding import EVENT, INTERVAL, LEFT, RIGHT
-from jaxmle.models.common.log_differences import log_ndtr, logistic_gap, normal_gap, weibull_gap
+from jaxmle.models.common.log_differences import (
+    log_expit_diff,
+    log_ndtr,
+    log_ndtr_diff,
+    log_weibull_diff,
+)
 from jaxmle.models.common.model import Model
 from jaxmle.models.common.options import made_once
 from jaxmle.models.common.predictors import constant, eta_of
-from jaxmle.models.common.response_laws import HALF_LOG_2PI, Law, uniform
+from jaxmle.models.common.response_laws import HALF_LOG_2PI, PredictiveLaw, uniform
 from jaxmle.models.common.start_values import clip, column, regress, spread
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.parameters.constraints import positive
@@ -57,7 +62,7 @@ ERROR_LAWS = {
         lambda z: z - held_exp(z),
         lambda z: -held_exp(z),
         log_cloglog,
-        weibull_gap,
+        log_weibull_diff,
         lambda p: jnp.log(-jnp.log1p(-p)),
         lambda s: gammaln(1 + s),
         -0.5772156649015329,
@@ -67,7 +72,7 @@ ERROR_LAWS = {
         lambda z: -0.5 * z * z - HALF_LOG_2PI,
         lambda z: log_ndtr(-z),
         log_ndtr,
-        normal_gap,
+        log_ndtr_diff,
         ndtri,
         lambda s: 0.5 * s * s,
         0.0,
@@ -77,7 +82,7 @@ ERROR_LAWS = {
         lambda z: log_sigmoid(z) + log_sigmoid(-z),
         lambda z: log_sigmoid(-z),
         log_sigmoid,
-        logistic_gap,
+        log_expit_diff,
         lambda p: jnp.log(p) - jnp.log1p(-p),
         _log_sine_moment,
         0.0,
@@ -157,7 +162,7 @@ def aft(
     return Model(
         f"aft({law})",
         regression(functools.partial(_density, core, entry, upper), eta),
-        functools.partial(_begin, law=core, free=free, upper=upper, offset=offset),
+        functools.partial(_start_values, law=core, free=free, upper=upper, offset=offset),
         {"scale": positive} if free else None,
         lambda params, data: constant(
             eta_of(params, data, offset), params["scale"] if free else 1.0
@@ -172,17 +177,17 @@ def aft(
 def _aft_coding(
     entry: str | None, upper: str | None, offset: str | None, left_censored: bool
 ) -> tuple[coding.Rule, ...]:
-    found = (
+    rules = (
         coding.positive("time", zeros="an event at the origin has no log time"),
         *coding.censoring("event", interval=upper is not None, left_alone=left_censored),
         *coding.optional(offset, entry=entry),
     )
     if entry is not None:
-        found = (*found, coding.Order(entry, "time", LATE_ENTRY, strict=True))
+        rules = (*rules, coding.Order(entry, "time", LATE_ENTRY, strict=True))
     if upper is not None:
         ends = "an interval has its lower end in time and its upper end, a larger one, in upper"
-        found = (*found, coding.Order("time", upper, ends, strict=True, when=_between))
-    return found
+        rules = (*rules, coding.Order("time", upper, ends, strict=True, when=_between))
+    return rules
 
 
 def _aft_censoring(law: str, entry: str | None, upper: str | None, offset: str | None) -> Censoring:
@@ -197,17 +202,19 @@ def _aft_censoring(law: str, entry: str | None, upper: str | None, offset: str |
         def log_survival(time: Array) -> Array:
             return F.log_survival((jnp.log(time) - eta) / scale)
 
-        at = log_survival(data["time"])
-        begin = jnp.zeros_like(at)
+        log_survival_at_time = log_survival(data["time"])
+        begin = jnp.zeros_like(log_survival_at_time)
         if entry is not None:
             late = data[entry] > 0
             begin = jnp.where(late, log_survival(jnp.where(late, data[entry], 1.0)), 0.0)
-        last = at
+        last = log_survival_at_time
         if upper is not None:
             between = event == INTERVAL
-            last = jnp.where(between, log_survival(jnp.where(between, data[upper], 1.0)), at)
+            last = jnp.where(
+                between, log_survival(jnp.where(between, data[upper], 1.0)), log_survival_at_time
+            )
         last = jnp.where(event == RIGHT, -jnp.inf, last)
-        return jnp.where(event == LEFT, begin, at) - begin, last - begin
+        return jnp.where(event == LEFT, begin, log_survival_at_time) - begin, last - begin
 
     def inexact(data: Tree) -> Array:
         return data["event"] != EVENT
@@ -229,7 +236,7 @@ def _between(data: Tree) -> Array | None:
     return None if isinstance(event, jax.core.Tracer) else np.asarray(event) == INTERVAL
 
 
-def _begin(data: Tree, law: str, free: bool, upper: str | None, offset: str | None) -> Tree:
+def _start_values(data: Tree, law: str, free: bool, upper: str | None, offset: str | None) -> Tree:
     """Log times regressed on x, a censored one moved by half an SD, then centre and scale of
     the error taken out.
     """
@@ -249,8 +256,8 @@ def _begin(data: Tree, law: str, free: bool, upper: str | None, offset: str | No
     return {"beta": beta, "scale": scale} if free else {"beta": beta}
 
 
-def _times(F: Error) -> Law:
-    """The law of the time: location eta and scale of its log."""
+def _times(F: Error) -> PredictiveLaw:
+    """The law of the time, with location eta and scale of its log."""
 
     def mean(eta: Array, scale: Array) -> Array:
         return jnp.exp(eta + F.moment(scale))
@@ -268,7 +275,7 @@ def _times(F: Error) -> Law:
             "event": jnp.ones_like(eta),
         }
 
-    return Law(
+    return PredictiveLaw(
         mean=mean,
         variance=variance,
         cdf=lambda y, eta, scale: jnp.exp(F.log_cdf((jnp.log(y) - eta) / scale)),
@@ -286,7 +293,7 @@ TIMES = {name: _times(error) for name, error in ERROR_LAWS.items()}
 def cox_loglik(
     params: Tree, data: Tree, ties: str, strata: str | None, entry: str | None, weights: str | None
 ) -> Array:
-    """The partial log-likelihood, one scalar."""
+    """The partial log-likelihood of proportional hazards, one scalar."""
     eta = jnp.asarray(data["x"]) @ jnp.asarray(params["beta"])
     time = jnp.asarray(data["time"])
     event = jnp.asarray(data["event"]).astype(eta.dtype)
@@ -307,9 +314,9 @@ def cox_loglik(
     # The largest predictor of the stratum is taken out, so that no sum overflows.
     eta = eta - jax.lax.stop_gradient(jax.ops.segment_max(eta, stratum, n))[stratum]
     risk = w * jnp.exp(eta)
-    at_risk = _from_here_on(risk, fresh_group)[jax.ops.segment_min(place, tie, n)[tie]]
+    at_risk = _sums_to_the_end(risk, fresh_group)[jax.ops.segment_min(place, tie, n)[tie]]
     if entry is not None:
-        at_risk = at_risk - _not_yet(risk, data, entry, order, time, group)
+        at_risk = at_risk - _risk_not_entered(risk, data, entry, order, time, group)
     total_event = w * event
     if ties == "breslow":
         return jnp.sum(
@@ -319,15 +326,15 @@ def cox_loglik(
         )
     # Efron: the j-th of d tied events finds the share j/d of their own risk gone.
     died = jax.ops.segment_sum(event, tie, n)[tie]
-    own = jax.ops.segment_sum(event * risk, tie, n)[tie]
+    tied_risk = jax.ops.segment_sum(event * risk, tie, n)[tie]
     mean_weight = jax.ops.segment_sum(total_event, tie, n)[tie] / jnp.maximum(died, 1.0)
     first = jax.ops.segment_min(place, tie, n)[tie]
     share = (place - first) / jnp.maximum(died, 1.0)  # events come first within their tie
-    left = jnp.where(event > 0, at_risk - share * own, 1.0)
+    left = jnp.where(event > 0, at_risk - share * tied_risk, 1.0)
     return jnp.sum(jnp.where(event > 0, total_event * eta - mean_weight * jnp.log(left), 0.0))
 
 
-def _from_here_on(risk: jax.Array, fresh: jax.Array) -> jax.Array:
+def _sums_to_the_end(risk: jax.Array, fresh: jax.Array) -> jax.Array:
     """Sums from each row to the end of its stratum, added up from the end: differences of
     cumulated sums would lose the small ones.
     """
@@ -340,12 +347,14 @@ def _from_here_on(risk: jax.Array, fresh: jax.Array) -> jax.Array:
     return jax.lax.scan(add, jnp.zeros((), risk.dtype), (risk, last), reverse=True)[1]
 
 
-def _not_yet(risk: Array, data: Tree, entry: str, order: Array, time: Array, group: Array) -> Array:
-    """For each time, the risk of those in the stratum who enter at that time or later."""
+def _risk_not_entered(
+    risk: Array, data: Tree, entry: str, order: Array, time: Array, group: Array
+) -> Array:
+    """The risk, for each time, of those in the stratum who enter at that time or later."""
     enters = jnp.asarray(data[entry])[order]
     by_entry = jnp.lexsort((enters, group))
     fresh = jnp.concatenate([jnp.ones(1, bool), group[by_entry][1:] != group[by_entry][:-1]])
-    later = jnp.append(_from_here_on(risk[by_entry], fresh), 0.0)
+    later = jnp.append(_sums_to_the_end(risk[by_entry], fresh), 0.0)
     # The first of the stratum's sorted entries that is not before the time, by merging both lists.
     n = time.shape[0]
     both = jnp.lexsort(
@@ -401,10 +410,10 @@ def cox(
     return Model(
         "cox",
         functools.partial(cox_loglik, ties=ties, strata=strata, entry=entry, weights=weights),
-        _begin_cox,
+        _start_cox,
         None,
         lambda params, data: (jnp.exp(eta_of(params, data)),),
-        response_laws.Law(mean=lambda relative: relative),
+        response_laws.PredictiveLaw(mean=lambda relative: relative),
         "time",
         coding=_cox_coding(strata, entry, weights),
     )
@@ -422,7 +431,7 @@ def _cox_coding(
     )
 
 
-def _begin_cox(data: Tree) -> Tree:
+def _start_cox(data: Tree) -> Tree:
     x = column(data, "x")
     y = column(data, "time")
     xp = namespace(x)

@@ -42,7 +42,7 @@ def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.0)) -> Axes:
 
 
 def remark(ax: Axes, lines: list[str]) -> None:
-    """What the reader must know beside the picture, above it in small type."""
+    """Write in small type above the picture what the reader must know beside it."""
     if lines:
         ax.set_title("\n".join(lines), loc="left", fontsize="small", color=GREY)
 
@@ -61,13 +61,13 @@ def one_fit(fit: Any) -> Fit:
 
 def entry(layout: Layout, name: str) -> int:
     """The place of the one printed entry called ``name``."""
-    found = layout.find(name)
-    if len(found) != 1:
+    entries = layout.find(name)
+    if len(entries) != 1:
         raise ValueError(
-            f"{name!r} means {len(found)} entries; name one of "
-            f"{', '.join(layout.names[j] for j in found[:20])}"
+            f"{name!r} means {len(entries)} entries; name one of "
+            f"{', '.join(layout.names[j] for j in entries[:20])}"
         )
-    return found[0]
+    return entries[0]
 
 
 def numbers(values: Any, name: str, ndim: tuple[int, ...] = (1,)) -> np.ndarray:
@@ -89,11 +89,11 @@ def numbers(values: Any, name: str, ndim: tuple[int, ...] = (1,)) -> np.ndarray:
     return array.astype(np.float64)
 
 
-def counted(number: int, one: str, many: str) -> list[str]:
-    """A remark on so many things, none where there are none."""
-    return [f"{number:,} {one if number == 1 else many}"] if number else []
+def counted(number: int, singular: str, plural: str) -> list[str]:
+    """A remark on a number of things; none where there are none."""
+    return [f"{number:,} {singular if number == 1 else plural}"] if number else []
 
 
 def percent(level: float) -> str:
-    """A level as a text, such as 95%."""
+    """A level as text, such as 95%."""
     return f"{100 * level:.6g}%"

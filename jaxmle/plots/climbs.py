@@ -1,26 +1,21 @@
-"""The path of the optimiser, and how fast it came near the maximum."""
+"""The path of the optimiser, and how fast it approached the maximum."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from jaxmle._types import Loglik, Tree
-from jaxmle.fitting.fit import MAX_STEPS
-from jaxmle.fitting.passes import compiled_pass, pose
-from jaxmle.likelihood.checks import check_fixed, check_start, check_values, host_data, host_params
-from jaxmle.likelihood.combinators import weight
-from jaxmle.likelihood.contract import as_tree
-from jaxmle.likelihood.structure import substituted
+from jaxmle.fitting.options import MAX_STEPS, Options, read
+from jaxmle.fitting.passes import Passes, problem_of
 from jaxmle.parameters.arguments import shown
-from jaxmle.parameters.tree import layout_of
 from jaxmle.plots.canvas import DASHES, GREY, INK, MARKS, SHADES, axes, numbers
-from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.methods import LBFGS, Optax
-from jaxmle.solvers.trust_region import DONE, Point, begin, step
+from jaxmle.solvers.trust_region import DONE, begin, step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,51 +75,33 @@ def path_of(
     >>> climb.x[0].tolist(), climb.x[-1].round(6).tolist()
     ([1.0], [0.333333])
     """
-    if tracing():
-        raise TypeError(
-            "path_of runs step by step on the host and cannot run inside jit, vmap or grad"
-        )
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0:
-        raise ValueError(f"max_steps must be a whole number, zero or more; got {max_steps!r}")
-    constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
-    tree = as_tree(loglik if weights is None else weight(loglik, weights))
-    params = host_params(params0, np.float64)
-    data = host_data(data, np.float64)
-    layout = layout_of(params, constraints)
-    check_start(layout, params)
-    check_fixed(tree, layout)
-    check_values(tree, data)
-    with precision(np.float64), np.errstate(all="ignore"):
-        problem = pose(tree, layout, solver, "auto", None, max_steps, None)
+    host_only("path_of")
+    options = Options(constraints=constraints, solver=solver, weights=weights, max_steps=max_steps)
+    posed = read(loglik, params0, data, options)
+    with precision(posed.dtype), np.errstate(all="ignore"):
+        problem = problem_of(posed.loglik, posed.chart, options)
         if isinstance(problem.solver, LBFGS | Optax):
             raise ValueError(
                 f"{type(problem.solver).__name__} runs inside one program and shows no steps; "
                 "solver=jaxmle.solvers.Newton() does"
             )
-        base = np.asarray(substituted(tree, layout, layout.ravel(params)))
-        z, values = _walked(problem, base, data, max_steps)
-        leads = np.where(np.array(problem.roots) >= 0, problem.roots, np.arange(layout.p))
+        base = posed.base
+        z, values = _steps_of(Passes.on_host(problem, base, posed.data, ()))
+        leads = np.where(np.array(problem.roots) >= 0, problem.roots, np.arange(len(base)))
         x = np.stack([np.asarray(problem.chart.to_user(row, base))[leads] for row in z])
-    return Climb(x, values, layout.names)
+    return Climb(x, values, posed.layout.names)
 
 
-def _walked(
-    problem: Any, base: np.ndarray, data: Tree, max_steps: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Free points (m, k) and ℓ (m,) after each evaluation."""
-    # that of ``fit``: compiled already where it ran
-    program = compiled_pass(problem, "evaluate")
-    on_device = jax.tree.map(jax.device_put, data)
-
-    def evaluate(z: np.ndarray) -> Point:
-        return jax.tree.map(np.array, program(base, on_device, (), z))
-
-    state = begin(evaluate, problem.chart.to_free(base))
-    seen = [state.point]
-    while state.phase != DONE and state.steps <= max_steps:
-        state = step(evaluate, state)
-        seen.append(state.point)
-    return np.stack([point.z for point in seen]), np.array([float(point.value) for point in seen])
+def _steps_of(passes: Passes) -> tuple[np.ndarray, np.ndarray]:
+    """Free points (m, k) and ℓ (m,) after each evaluation, by the programs that ``fit`` uses."""
+    problem = passes.problem
+    state = begin(passes.evaluate, problem.chart.to_free(passes.base))
+    points = [state.point]
+    while state.phase != DONE and state.steps <= problem.max_steps:
+        state = step(passes.evaluate, state)
+        points.append(state.point)
+    z = np.stack([point.z for point in points])
+    return z, np.array([float(point.value) for point in points])
 
 
 def trace(
@@ -157,6 +134,35 @@ def trace(
     values = numbers(
         climb.loglik if isinstance(climb, Climb) else climb, "the log-likelihoods of a trace"
     )
+    left, floor = _below_the_maximum(values, top)
+    ax = axes(ax)
+    number = sum(line.get_gid() == "trace" for line in ax.get_lines())
+    mark = MARKS[number % len(MARKS)]
+    ax.plot(
+        np.arange(len(values)),
+        left,
+        color=SHADES[number % len(SHADES)],
+        linestyle=DASHES[number % len(DASHES)],
+        marker=mark,
+        markersize=5,
+        linewidth=1.4,
+        label=label,
+        gid="trace",
+    )
+    if (left <= floor).any():
+        _draw_floor(ax, left, floor, mark)
+        if not number:
+            _name_floor(ax, floor)
+    ax.set(yscale="log", xlabel="step", ylabel=r"$\hat{\ell} - \ell$")
+    locator: Any = ax.xaxis.get_major_locator()  # a MaxNLocator
+    locator.set_params(integer=True)
+    if label is not None:
+        ax.legend(frameon=False)
+    return ax
+
+
+def _below_the_maximum(values: np.ndarray, top: float | None) -> tuple[np.ndarray, float]:
+    """ℓ̂ − ℓ of each step, (m,), no less than the rounding of ℓ̂; and that rounding."""
     finite = np.isfinite(values)
     if not finite.any():
         raise ValueError("none of the log-likelihoods of this trace is finite")
@@ -168,49 +174,34 @@ def trace(
             f"{values[finite].max():.10g}"
         )
     floor = EPS * unit
-    left = np.where(finite, np.maximum(best - np.where(finite, values, best), floor), np.nan)
-    steps = np.arange(len(values))
-    ax = axes(ax)
-    number = sum(line.get_gid() == "trace" for line in ax.get_lines())
-    shade = SHADES[number % len(SHADES)]
-    mark = MARKS[number % len(MARKS)]
+    left = np.maximum(best - np.where(finite, values, best), floor)
+    return np.where(finite, left, np.nan), floor
+
+
+def _draw_floor(ax: Axes, left: np.ndarray, floor: float, mark: str) -> None:
+    """Hollow marks where a step is nearer than rounding shows, and the line of rounding."""
+    steps = np.flatnonzero(left <= floor)
     ax.plot(
         steps,
-        left,
-        color=shade,
-        linestyle=DASHES[number % len(DASHES)],
+        left[steps],
+        linestyle="none",
         marker=mark,
         markersize=5,
-        linewidth=1.4,
-        label=label,
-        gid="trace",
+        color=INK,
+        markerfacecolor="white",
+        zorder=3,
     )
-    reached = left <= floor
-    if reached.any():
-        ax.plot(
-            steps[reached],
-            left[reached],
-            linestyle="none",
-            marker=mark,
-            markersize=5,
-            color=INK,
-            markerfacecolor="white",
-            zorder=3,
-        )
-        ax.axhline(floor, color=GREY, linewidth=0.7, linestyle=":")
-        if not number:
-            ax.annotate(
-                "rounding of ℓ",
-                (0.0, floor),
-                xycoords=("axes fraction", "data"),
-                xytext=(3, 3),
-                textcoords="offset points",
-                fontsize="small",
-                color=GREY,
-            )
-    ax.set(yscale="log", xlabel="step", ylabel=r"$\hat{\ell} - \ell$")
-    locator: Any = ax.xaxis.get_major_locator()  # a MaxNLocator
-    locator.set_params(integer=True)
-    if label is not None:
-        ax.legend(frameon=False)
-    return ax
+    ax.axhline(floor, color=GREY, linewidth=0.7, linestyle=":")
+
+
+def _name_floor(ax: Axes, floor: float) -> None:
+    """Label the line of rounding."""
+    ax.annotate(
+        "rounding of ℓ",
+        (0.0, floor),
+        xycoords=("axes fraction", "data"),
+        xytext=(3, 3),
+        textcoords="offset points",
+        fontsize="small",
+        color=GREY,
+    )

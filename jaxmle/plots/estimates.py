@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SIDE_BY_SIDE_SHARE = 0.8  # of the distance between two rows, that the fits side by side take
-BARS = 400  # members beyond which standard errors would be a mass
+MAX_MEMBERS_WITH_BARS = 400  # members beyond which standard errors would be a mass
 MARGIN_OF_RANGE = 0.15  # of the range of the regular members, above and below them
-REGULAR = (Status.CONVERGED, Status.IMPRECISE)
+REGULAR_STATUSES = (Status.CONVERGED, Status.IMPRECISE)
 
 
 class Row(NamedTuple):
-    """What a fit says of one parameter."""
+    """The estimate of one parameter with its interval."""
 
     estimate: float
     low: float
@@ -73,16 +73,16 @@ def forest(
         reference = check_number("reference", reference)
     items = _labelled(fits)
     names = _names(items, names)
-    found = {
+    rows_by_label = {
         label: {name: row for name in names if (row := _row(item, name, level)) is not None}
         for label, item in items.items()
     }
     ax = axes(ax, (6.0, 1.2 + 0.3 * len(names) * max(1.0, 0.6 * len(items))))
-    edges = _edges([row for rows in found.values() for row in rows.values()], reference)
+    edges = _edges([row for rows in rows_by_label.values() for row in rows.values()], reference)
     offsets = (
         (np.arange(len(items)) - (len(items) - 1) / 2) * SIDE_BY_SIDE_SHARE / max(len(items), 2)
     )
-    for number, (label, rows) in enumerate(found.items()):
+    for number, (label, rows) in enumerate(rows_by_label.items()):
         style = {"color": SHADES[number % len(SHADES)], "marker": MARKS[number % len(MARKS)]}
         _series(ax, rows, names, float(offsets[number]), edges, style, label)
     if reference is not None and edges[0] < reference < edges[1]:
@@ -157,7 +157,7 @@ def _axis(items: dict[str, Fit | Profile], level: float) -> str:
 
 
 def _edges(rows: list[Row], reference: float | None) -> tuple[float, float]:
-    """Where the picture ends: around what is finite."""
+    """The edges of the picture, around what is finite."""
     values = np.array([value for row in rows for value in row])
     values = values[np.isfinite(values)]
     if not values.size:
@@ -182,7 +182,7 @@ def _series(
     style: dict[str, Any],
     label: str,
 ) -> None:
-    """One fit: its intervals, its estimates, its arrows."""
+    """Draw one fit: its intervals, its estimates, its arrows."""
     colour = style["color"]
     hollow: list[tuple[float, float]] = []
     full: list[tuple[float, float]] = []
@@ -224,7 +224,7 @@ def _series(
 def _reach(
     ax: Axes, estimate: float, end: float, y: float, edges: tuple[float, float], colour: str
 ) -> None:
-    """One side of an interval, to its end or to the edge of the picture."""
+    """Draw one side of an interval, to its end or to the edge of the picture."""
     first, last = (float(np.clip(value, *edges)) for value in (estimate, end))
     ax.plot([first, last], [y, y], color=colour, linewidth=1.4, gid="interval")
     if np.isinf(end):
@@ -232,7 +232,7 @@ def _reach(
 
 
 def _tip(ax: Axes, end: float, y: float, edges: tuple[float, float], colour: str) -> None:
-    """An arrow head at the edge of the picture."""
+    """Draw an arrow head at the edge of the picture."""
     side = edges[1] if end > 0 else edges[0]
     ax.plot(
         [side],
@@ -292,7 +292,7 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
         )
     j = entry(fits.layout, name)
     x, se, status = (np.asarray(leaf) for leaf in (fits.x[:, j], fits.se[:, j], fits.status))
-    low, high = _height(x, np.where(len(x) <= BARS, se, np.nan), status, truth)
+    low, high = _height(x, np.where(len(x) <= MAX_MEMBERS_WITH_BARS, se, np.nan), status, truth)
     ax = axes(ax, (7.0, 4.0))
     kinds = sorted(np.unique(status).tolist(), reverse=True)
     for number, code in enumerate(kinds):
@@ -307,13 +307,13 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
         )
     if truth is not None:
         ax.axhline(truth, color=INK, linewidth=1.0, linestyle="--", zorder=20)
-    beyond = int(((x < low) | (x > high)).sum())
-    lines = [f"{beyond:,} beyond the edge, drawn at it"] * bool(beyond) + [
+    outside = int(((x < low) | (x > high)).sum())
+    lines = [f"{outside:,} beyond the edge, drawn at it"] * bool(outside) + [
         f"{int(np.isnan(x).sum()):,} without an estimate, ticks below"
     ] * bool(np.isnan(x).any())
     ax.set(
         xlabel="member" + f"   ({'; '.join(lines)})" * bool(lines),
-        ylabel=name + " ± SE" * (len(x) <= BARS),
+        ylabel=name + " ± SE" * (len(x) <= MAX_MEMBERS_WITH_BARS),
         ylim=(low, high),
         xlim=(-0.02 * len(x) - 0.5, 1.02 * len(x) - 0.5),
     )
@@ -328,10 +328,10 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
 def _height(
     x: np.ndarray, se: np.ndarray, status: np.ndarray, truth: float | None
 ) -> tuple[float, float]:
-    """Lowest and highest of the regular members, of all that are finite where none is regular,
-    with room around.
+    """The edges of the picture: around the regular members, or around all that are finite where
+    none is regular.
     """
-    regular = np.isin(status, [int(code) for code in REGULAR])
+    regular = np.isin(status, [int(code) for code in REGULAR_STATUSES])
     seen = (regular if (regular & np.isfinite(x)).any() else np.ones(len(x), bool)) & np.isfinite(x)
     if not seen.any():
         return (-1.0, 1.0) if truth is None else (truth - 1.0, truth + 1.0)
@@ -347,17 +347,17 @@ def _height(
 
 def _members(
     ax: Axes,
-    who: np.ndarray,
+    members: np.ndarray,
     x: np.ndarray,
     se: np.ndarray,
     edges: tuple[float, float],
     number: int,
     label: str,
 ) -> None:
-    """The members of one status."""
+    """Draw the members of one status."""
     low, high = edges
-    few = len(x) <= BARS
-    inside = who[(x[who] >= low) & (x[who] <= high)]
+    few = len(x) <= MAX_MEMBERS_WITH_BARS
+    inside = members[(x[members] >= low) & (x[members] <= high)]
     colour = INK if few or number else SHADES[-1]
     mark = MARKS[number % len(MARKS)]
     if few:
@@ -385,28 +385,38 @@ def _members(
         zorder=2 + number,
         rasterized=not few,
     )
-    far = who[(x[who] < low) | (x[who] > high)]
+    _members_outside(
+        ax, members, x, edges, {"color": colour, "marker": mark, "markerfacecolor": face}
+    )
+
+
+def _members_outside(
+    ax: Axes, members: np.ndarray, x: np.ndarray, edges: tuple[float, float], style: dict[str, Any]
+) -> None:
+    """Draw the members beyond an edge at that edge, and those without an estimate at the lower
+    edge.
+    """
+    low, high = edges
+    far = members[(x[members] < low) | (x[members] > high)]
     if far.size:
         ax.plot(
             far,
             np.clip(x[far], low, high),
             linestyle="none",
-            marker=mark,
-            color=colour,
-            markerfacecolor=face,
             markersize=6.5,
             clip_on=False,
             gid="beyond",
             zorder=10,
+            **style,
         )
-    none = who[np.isnan(x[who])]
+    none = members[np.isnan(x[members])]
     if none.size:
         ax.plot(
             none,
             np.full(none.size, low),
             linestyle="none",
             marker="|",
-            color=colour,
+            color=style["color"],
             markersize=12,
             gid="no estimate",
             zorder=3,

@@ -12,14 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Loglik, Tree
-from jaxmle.fitting.identity import identity
-from jaxmle.inference.again import check_same, check_weighting
-from jaxmle.likelihood.checks import check_values, host_data
-from jaxmle.likelihood.combinators import weight
-from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
-from jaxmle.likelihood.structure import roots_of
+from jaxmle.inference.again import again
+from jaxmle.likelihood.checks import host_data
+from jaxmle.likelihood.contract import rows_of, terms_of
+from jaxmle.likelihood.structure import chart_of, roots_of
 from jaxmle.parameters.arguments import check_count, check_number
-from jaxmle.parameters.tree import Chart
 from jaxmle.plots.canvas import GREY, INK, PALE, axes, entry, numbers, one_fit, percent
 from jaxmle.plots.climbs import Climb
 from jaxmle.record.fit import Fit
@@ -28,17 +25,27 @@ from jaxmle.runtime.compile import compiled, precision
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MARGIN = 0.02  # of the distance from the estimate to a bound: how near to the bound a picture goes
-SIDE = 61  # points along each side of a surface
+MARGIN_TO_BOUND = (
+    0.02  # of the distance from the estimate to a bound: how near to the bound a picture goes
+)
+POINTS_OF_A_SIDE = 61  # points along each side of a surface
 REGIONS = (0.5, 0.8, 0.95, 0.99, 0.999)  # levels of the joint regions on a surface
-DEEPER = (10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4)  # falls in ℓ beyond those, without labels
-FARTHEST = 3.0  # times its own width that a picture grows on each side to hold a path
-AT_ONCE = 2**20  # terms in the memory at a time
+FALLS_BEYOND_REGIONS = (
+    10.0,
+    30.0,
+    100.0,
+    300.0,
+    1e3,
+    3e3,
+    1e4,
+)  # falls in ℓ beyond those, without labels
+MAX_GROWTH_FOR_PATH = 3.0  # times its own width that a picture grows on each side to hold a path
+TERMS_IN_MEMORY = 2**20  # terms in the memory at a time
 
 
 @dataclass(frozen=True)
 class Slices:
-    """A log-likelihood at hand at any values of the entries of its fit."""
+    """A log-likelihood that can be evaluated at any values of the entries of its fit."""
 
     fit: Fit
     tree: Any
@@ -55,7 +62,7 @@ class Slices:
         roots = roots_of(self.tree, layout)
         if roots[j] < 0:
             raise ValueError(f"{name!r} is held by fix: the likelihood has no curve along it")
-        if not Chart(layout, tuple(bool(r != i) for i, r in enumerate(roots))).single[roots[j]]:
+        if not chart_of(self.tree, layout).single[roots[j]]:
             raise ValueError(
                 f"{name!r} is one of several entries that move together: it cannot move with the "
                 "others held. Draw its profile"
@@ -66,13 +73,15 @@ class Slices:
         """ℓ (m,) at the entries ``rows`` (m, p)."""
         layout = self.fit.layout
         n = rows_of(self.tree, self.data) or 1
-        at_once = int(np.clip(AT_ONCE // n, 1, 64))
+        at_once = int(np.clip(TERMS_IN_MEMORY // n, 1, 64))
 
         def make(loglik: Loglik) -> Callable[..., Any]:
-            def one(x: Any, data: Any) -> Any:
+            def evaluate(x: Any, data: Any) -> Any:
                 return jnp.sum(terms_of(loglik, layout.unravel(x), data))
 
-            return lambda rows, data: jax.lax.map(lambda x: one(x, data), rows, batch_size=at_once)
+            return lambda rows, data: jax.lax.map(
+                lambda x: evaluate(x, data), rows, batch_size=at_once
+            )
 
         with precision(np.float64):
             data = jax.tree.map(jnp.asarray, self.data)
@@ -132,8 +141,8 @@ class Slices:
                 f"{name} has no standard error to set the width of the picture: give span=(low, "
                 f"high). {self.fit.explain()}"
             )
-        return max(centre - reach, _short_of(low, centre, MARGIN)), min(
-            centre + reach, _short_of(high, centre, MARGIN)
+        return max(centre - reach, _short_of(low, centre, MARGIN_TO_BOUND)), min(
+            centre + reach, _short_of(high, centre, MARGIN_TO_BOUND)
         )
 
     @property
@@ -202,7 +211,7 @@ def likelihood_curve(
 
 
 def _expansion(ax: Axes, posed: Slices, j: int, value: np.ndarray, height: np.ndarray) -> None:
-    """s d + h d²/2 around the estimate: on a bound the score s is not zero."""
+    """Draw s d + h d²/2 around the estimate; on a bound the score s is not zero."""
     slope = float(posed.fit.score[j])
     bend = float(posed.fit.hessian[j, j])
     step = value - posed.x[j]
@@ -229,7 +238,7 @@ def likelihood_surface(
     width: float = 4.0,
     *,
     span: Any = None,
-    points: int = SIDE,
+    points: int = POINTS_OF_A_SIDE,
     weights: Any = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -269,20 +278,12 @@ def likelihood_surface(
     ('mu', 'sigma')
     """
     posed = _slices(loglik, fit, data, weights, width, points)
-    if (
-        not isinstance(pair, tuple | list)
-        or len(pair) != 2
-        or not all(isinstance(name, str) for name in pair)
-    ):
-        raise TypeError(f"pair holds the names of two parameters; got {pair!r}")
-    places = [posed.place(name) for name in pair]
-    if places[0] == places[1]:
-        raise ValueError(f"{pair[0]!r} and {pair[1]!r} are one parameter")
+    places = _places(posed, pair)
     spans = (None, None) if span is None else span
     if not isinstance(spans, tuple | list) or len(spans) != 2:
         raise ValueError(f"span holds two pairs, ((low, high), (low, high)); got {span!r}")
     steps = None if path is None else _steps(path, fit, [entry(fit.layout, name) for name in pair])
-    windows = [posed.window(j, width, own) for j, own in zip(places, spans, strict=True)]
+    windows = [posed.window(j, width, asked) for j, asked in zip(places, spans, strict=True)]
     if steps is not None and span is None:
         windows = [
             _wider(window, steps[:, side], fit.bounds[j])
@@ -297,17 +298,7 @@ def likelihood_surface(
     ax = axes(ax, (6.0, 5.0))
     _heights(ax, across, up, fall[:-1].reshape(across.shape))
     if steps is not None:
-        ax.plot(*steps.T, color=INK, linewidth=1.0, marker="o", markersize=3.5, label="path")
-        ax.plot(
-            *steps[0],
-            "s",
-            color=INK,
-            markersize=7,
-            markerfacecolor="white",
-            label="start"
-            if all(low <= at <= high for at, (low, high) in zip(steps[0], windows, strict=True))
-            else "start (outside)",
-        )
+        _draw_path(ax, steps, windows)
     if np.isfinite(centre).all():
         ax.plot(
             *centre,
@@ -325,15 +316,45 @@ def likelihood_surface(
     return ax
 
 
+def _places(posed: Slices, pair: Any) -> list[int]:
+    """The entries that move with the two parameters of a surface."""
+    if (
+        not isinstance(pair, tuple | list)
+        or len(pair) != 2
+        or not all(isinstance(name, str) for name in pair)
+    ):
+        raise TypeError(f"pair holds the names of two parameters; got {pair!r}")
+    places = [posed.place(name) for name in pair]
+    if places[0] == places[1]:
+        raise ValueError(f"{pair[0]!r} and {pair[1]!r} are one parameter")
+    return places
+
+
+def _draw_path(ax: Axes, steps: np.ndarray, windows: list[tuple[float, float]]) -> None:
+    """Draw the steps of an optimiser, with its start."""
+    inside = all(low <= value <= high for value, (low, high) in zip(steps[0], windows, strict=True))
+    ax.plot(*steps.T, color=INK, linewidth=1.0, marker="o", markersize=3.5, label="path")
+    ax.plot(
+        *steps[0],
+        "s",
+        color=INK,
+        markersize=7,
+        markerfacecolor="white",
+        label="start" if inside else "start (outside)",
+    )
+
+
 def _heights(ax: Axes, across: np.ndarray, up: np.ndarray, fall: np.ndarray) -> None:
-    """Contours of ℓ − ℓ̂."""
+    """Draw contours of ℓ − ℓ̂."""
     fall = np.ma.masked_invalid(fall)
     levels = [
         float(np.log1p(-level)) for level in reversed(REGIONS)
     ]  # χ²₂ is exponential with mean 2
     shades = ["#f2f2f2", "#e6e6e6", "#d9d9d9", "#cccccc", "#bdbdbd"]
     seen = [level for level in levels if fall.min() < level < fall.max()]
-    deeper = [-depth for depth in reversed(DEEPER) if fall.min() < -depth < fall.max()]
+    deeper = [
+        -depth for depth in reversed(FALLS_BEYOND_REGIONS) if fall.min() < -depth < fall.max()
+    ]
     if deeper:
         ax.contour(across, up, fall, levels=deeper, colors=PALE, linewidths=0.7, linestyles="solid")
     if seen:
@@ -347,31 +368,27 @@ def _heights(ax: Axes, across: np.ndarray, up: np.ndarray, fall: np.ndarray) -> 
         lines = ax.contour(
             across, up, fall, levels=seen, colors=GREY, linewidths=0.8, linestyles="solid"
         )
-        told = {
+        labels = {
             level: percent(region) for level, region in zip(levels, reversed(REGIONS), strict=True)
         }
-        ax.clabel(lines, fmt={level: told[level] for level in seen}, fontsize=8, colors=INK)
+        ax.clabel(lines, fmt={level: labels[level] for level in seen}, fontsize=8, colors=INK)
 
 
 MAX_DRAWN_POINTS = 100_000
 
 
 def _slices(loglik: Loglik, fit: Any, data: Tree, weights: Any, width: Any, points: Any) -> Slices:
-    """The likelihood of a fit, checked."""
+    """The likelihood of a fit, with its data checked."""
     one_fit(fit)
     check_number("width", width, low=0.0)
     check_count("points", points, 3, MAX_DRAWN_POINTS)
-    check_weighting("the picture", loglik, fit, weights)
-    tree = as_tree(loglik if weights is None else weight(loglik, weights))
-    seen = host_data(data, fit.dtype)
-    check_values(tree, seen)
-    check_same(fit, identity(tree, seen, fit.dtype)[None])
+    tree = again(loglik, fit, data, weights=weights, what="the picture").weighted
     return Slices(fit, tree, host_data(data, np.float64))
 
 
 def _short_of(bound: float, inside: float, share: float) -> float:
-    """The place that share of the way from a bound to a value inside it; an infinite bound
-    itself.
+    """The value a share of the distance from a bound towards a value inside it; the bound itself
+    where it is infinite.
     """
     return bound + share * (inside - bound) if np.isfinite(bound) else bound
 
@@ -384,7 +401,7 @@ def _two(span: Any, what: str) -> tuple[float, float]:
 
 
 def _steps(path: Any, fit: Fit, places: list[int]) -> np.ndarray:
-    """The path (m, 2) in the pair."""
+    """The path (m, 2) of the two parameters drawn."""
     if isinstance(path, Climb):
         if path.names != fit.names:
             raise ValueError(
@@ -406,10 +423,10 @@ def _steps(path: Any, fit: Fit, places: list[int]) -> np.ndarray:
 def _wider(
     window: tuple[float, float], steps: np.ndarray, bounds: tuple[float, float]
 ) -> tuple[float, float]:
-    """The window with the path in it, or as much of the path as ``FARTHEST`` allows, and a
-    little room, within the bounds.
+    """The window widened to hold the path, within the bounds and at most by
+    ``MAX_GROWTH_FOR_PATH``, with a little room.
     """
-    reach = FARTHEST * (window[1] - window[0])
+    reach = MAX_GROWTH_FOR_PATH * (window[1] - window[0])
     steps = np.clip(steps[np.isfinite(steps)], window[0] - reach, window[1] + reach)
     if not steps.size:
         return window

@@ -15,8 +15,8 @@ from jaxmle.plots.canvas import DASHES, INK, MARKS, PALE, SHADES, axes, numbers,
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-AROUND = 181  # points of an ellipse
-FINE = 400  # points of a density
+POINTS_OF_ELLIPSE = 181  # points of an ellipse
+POINTS_OF_DENSITY = 400  # points of a density
 COMPONENT_REACH_IN_SD = (
     4.0  # standard deviations of a component that a picture holds, where no data are
 )
@@ -127,7 +127,7 @@ def _densities(
     grid = np.linspace(
         min(y.min(), np.min(mean - COMPONENT_REACH_IN_SD * sd)),
         max(y.max(), np.max(mean + COMPONENT_REACH_IN_SD * sd)),
-        FINE,
+        POINTS_OF_DENSITY,
     )
     grid = np.union1d(grid, mean)  # a narrow component must not fall between two points
     each = (
@@ -145,7 +145,7 @@ def _densities(
             color=INK,
             linestyle=DASHES[1 + number % 3],
             linewidth=1.5,
-            label=_told(number, weight),
+            label=_component_label(number, weight),
         )
     ax.set(xlabel=name, ylabel="density")
     _legend(ax, len(weight) + 1)
@@ -163,7 +163,7 @@ def _ellipses(
 ) -> Axes:
     owner = np.argmax(_log_densities(y, weight, mean, variance), axis=1)
     # χ²₂ is exponential with mean 2
-    angle = np.linspace(0.0, 2 * np.pi, AROUND)
+    angle = np.linspace(0.0, 2 * np.pi, POINTS_OF_ELLIPSE)
     radius = np.sqrt(-2 * np.log1p(-level))
     circle = radius * np.column_stack([np.cos(angle), np.sin(angle)])
     for number in range(len(weight)):
@@ -178,7 +178,7 @@ def _ellipses(
             markerfacecolor=face,
             markersize=3.5,
             alpha=0.7,
-            label=_told(number, weight),
+            label=_component_label(number, weight),
             gid="points",
         )
         edge = mean[number] + circle @ np.linalg.cholesky(variance[number]).T
@@ -209,12 +209,12 @@ def _log_densities(
     return np.log(weight) - 0.5 * (distance + np.log(np.linalg.det(variance)))
 
 
-def _told(number: int, weight: np.ndarray) -> str:
+def _component_label(number: int, weight: np.ndarray) -> str:
     return f"component {number}, weight {weight[number]:.3g}"
 
 
 def _legend(ax: Axes, items: int) -> None:
-    """Above the picture, where no data are."""
+    """Draw the legend above the picture, where no data are."""
     ax.legend(
         frameon=False,
         loc="lower left",

@@ -1,6 +1,4 @@
-"""Profile likelihood of one parameter, and the joint region of two, beside what Wald's
-approximation says.
-"""
+"""Profile likelihood of one parameter, and the joint region of two, beside Wald's approximation."""
 
 from __future__ import annotations
 
@@ -19,8 +17,8 @@ from jaxmle.record.fit import Fit
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-AROUND = 181  # points of an ellipse
-BETWEEN = 20  # drawn between two computed points of a profile
+POINTS_OF_ELLIPSE = 181  # points of an ellipse
+POINTS_BETWEEN_COMPUTED = 20  # drawn between two computed points of a profile
 
 
 def profile(
@@ -38,7 +36,7 @@ def profile(
     Returns:
         The ``Axes``. The marks are the points that were computed; between them the signed root of
         the deviance is interpolated monotonically, which for a normal likelihood is a straight
-        line. An end that is not FOUND is told above the picture.
+        line. An end that is not FOUND is named above the picture.
 
     Raises:
         ValueError, TypeError: for a batch, an unknown name, a profile without points.
@@ -55,14 +53,14 @@ def profile(
     j = _which(profile, name)
     value = np.asarray(profile.curve[j])
     root = np.asarray(profile.root[j])
-    seen = np.isfinite(value) & np.isfinite(root)
-    if seen.sum() < 2:
+    computed = np.isfinite(value) & np.isfinite(root)
+    if computed.sum() < 2:
         raise ValueError(
             f"the profile of {profile.names[j]} has no points to draw: profile(…, points=5) "
             "keeps some where the fit has a maximum"
         )
-    value = value[seen]
-    root = root[seen]
+    value = value[computed]
+    root = root[computed]
     cut = float(scipy.special.ndtri(0.5 + profile.level / 2)) ** 2
     ax = axes(ax)
     ax.plot(*_smooth(value, root), color=INK, linewidth=1.8, label="profile")
@@ -82,17 +80,7 @@ def profile(
     )
     for _, end, status in ends:
         if int(status) == End.FOUND:
-            ax.plot([end, end], [0.0, cut], color=GREY, linewidth=1.0)
-            ax.annotate(
-                f"{end:.4g}",
-                (end, 0.0),
-                xytext=(0, -3),
-                textcoords="offset points",
-                ha="center",
-                va="top",
-                fontsize="small",
-                color=GREY,
-            )
+            _mark_end(ax, end, cut)
     remark(
         ax,
         [
@@ -102,9 +90,25 @@ def profile(
         ],
     )
     ax.set(xlabel=profile.names[j], ylabel=r"$2(\hat{\ell} - \ell)$")
-    ax.set_ylim(-0.07 * max(cut, float(np.max(root**2))), 1.08 * max(cut, float(np.max(root**2))))
+    highest = max(cut, float(np.max(root**2)))
+    ax.set_ylim(-0.07 * highest, 1.08 * highest)
     ax.legend(frameon=False, loc="upper center")
     return ax
+
+
+def _mark_end(ax: Axes, end: float, cut: float) -> None:
+    """Draw a line from the end of an interval to the cut-off, with its value below."""
+    ax.plot([end, end], [0.0, cut], color=GREY, linewidth=1.0)
+    ax.annotate(
+        f"{end:.4g}",
+        (end, 0.0),
+        xytext=(0, -3),
+        textcoords="offset points",
+        ha="center",
+        va="top",
+        fontsize="small",
+        color=GREY,
+    )
 
 
 def _which(record: Any, name: str | None) -> int:
@@ -136,13 +140,15 @@ def _smooth(value: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray
     if len(apart) < 2:
         return value, root**2
     fine = np.interp(
-        np.arange((len(apart) - 1) * BETWEEN + 1) / BETWEEN, np.arange(len(apart)), root[apart]
+        np.arange((len(apart) - 1) * POINTS_BETWEEN_COMPUTED + 1) / POINTS_BETWEEN_COMPUTED,
+        np.arange(len(apart)),
+        root[apart],
     )
     return PchipInterpolator(root[apart], value[apart])(fine), fine**2
 
 
 def _parabola(ax: Axes, fit: Fit, name: str, value: np.ndarray, height: float) -> None:
-    """Wald's ((ψ − ψ̂)/SE)², as far as the picture goes."""
+    """Draw Wald's ((ψ − ψ̂)/SE)², as far as the picture goes."""
     one_fit(fit)
     if name not in fit.names:
         return  # a function of the parameters: its standard error is not the fit's to tell
@@ -152,8 +158,17 @@ def _parabola(ax: Axes, fit: Fit, name: str, value: np.ndarray, height: float) -
     if not np.isfinite([centre, se]).all() or se <= 0:
         return
     reach = np.sqrt(height) * se
-    at = np.linspace(max(value.min(), centre - reach), min(value.max(), centre + reach), AROUND)
-    ax.plot(at, ((at - centre) / se) ** 2, color=GREY, linewidth=1.2, linestyle="--", label="Wald")
+    abscissae = np.linspace(
+        max(value.min(), centre - reach), min(value.max(), centre + reach), POINTS_OF_ELLIPSE
+    )
+    ax.plot(
+        abscissae,
+        ((abscissae - centre) / se) ** 2,
+        color=GREY,
+        linewidth=1.2,
+        linestyle="--",
+        label="Wald",
+    )
 
 
 def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None) -> Axes:
@@ -166,7 +181,7 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
 
     Returns:
         The ``Axes``. Points of the edge that were not found, or lie at infinity, leave a gap, and
-        their number is told above.
+        their number stands above.
 
     Raises:
         ValueError, TypeError: for a batch, a contour of which no point was found, or a fit of other
@@ -197,12 +212,14 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
             f"no point of this contour is finite: {END_MEANING[End(int(contour.status[0]))]}"
         )
     ax = axes(ax, (6.0, 5.0))
-    told = percent(contour.level)
-    ax.plot(*edge.T, color=INK, linewidth=1.8, label=f"likelihood, {told}")
+    coverage = percent(contour.level)
+    ax.plot(*edge.T, color=INK, linewidth=1.8, label=f"likelihood, {coverage}")
     if fit is not None:
         ellipse = _ellipse(one_fit(fit), contour)
         if ellipse is not None:
-            ax.plot(*ellipse.T, color=GREY, linewidth=1.2, linestyle="--", label=f"Wald, {told}")
+            ax.plot(
+                *ellipse.T, color=GREY, linewidth=1.2, linestyle="--", label=f"Wald, {coverage}"
+            )
     ax.plot(*contour.estimate, "X", color=INK, markersize=8, linestyle="none", label="estimate")
     ax.set(xlabel=contour.names[0], ylabel=contour.names[1])
     why = (
@@ -229,7 +246,7 @@ def _ellipse(fit: Fit, contour: Contour) -> np.ndarray | None:
     centre = np.asarray(fit.x)[places]
     if not np.isfinite(vcov).all() or np.linalg.det(vcov) <= 0:
         return None
-    angle = np.linspace(0.0, 2 * np.pi, AROUND)
+    angle = np.linspace(0.0, 2 * np.pi, POINTS_OF_ELLIPSE)
     radius = np.sqrt(-2 * np.log1p(-contour.level))  # χ²₂ is exponential with mean 2
     return (
         centre

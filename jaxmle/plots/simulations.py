@@ -29,7 +29,7 @@ def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
             asked for. Shares are over the regular
         replicates that have an interval; the bars are Wilson's 95% intervals of the share (Wilson
         1927, JASA 22, 209), which have a length also where every interval holds the truth. How many
-        replicates are regular is told above.
+        replicates are regular stands above.
 
     Raises:
         TypeError: for anything but a ``Calibration``.
@@ -80,15 +80,7 @@ def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
         )
         ax.hlines(y, 100 * low, 100 * high, color=colour, linewidth=1.4)
         for place in np.flatnonzero(np.isnan(share)).tolist():
-            ax.annotate(
-                "no interval",
-                (0.5, y[place]),
-                xycoords=("axes fraction", "data"),
-                ha="center",
-                va="center",
-                fontsize="small",
-                color=colour,
-            )
+            _say_no_interval(ax, y[place], colour)
     ax.axvline(100 * calibration.level, color=GREY, linewidth=1.0, linestyle=":")
     ax.set_yticks(np.arange(len(names)), list(names))
     ax.set(
@@ -101,8 +93,21 @@ def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def _say_no_interval(ax: Axes, y: float, colour: str) -> None:
+    """Write that an entry has no interval of this kind."""
+    ax.annotate(
+        "no interval",
+        (0.5, y),
+        xycoords=("axes fraction", "data"),
+        ha="center",
+        va="center",
+        fontsize="small",
+        color=colour,
+    )
+
+
 def _wilson(share: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The values π with |share − π| ≤ z √(π(1 − π)/count)."""
+    """The Wilson interval: the values π with |share − π| ≤ z √(π(1 − π)/count)."""
     z = float(scipy.special.ndtri(0.5 + COVERAGE_LEVEL / 2))
     count = np.where(count > 0, count, np.nan)
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)

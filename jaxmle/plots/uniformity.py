@@ -15,8 +15,8 @@ from jaxmle.plots.canvas import GREY, INK, PALE, axes, counted, numbers, percent
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WHOLE = 400  # residuals up to which the band is worked out at every one of them
-RANKS = 200  # beyond that, ranks from each end, closer together in the tails
+MAX_POINTS_OF_BAND = 400  # residuals up to which the band is worked out at every one of them
+MAX_RANKS_DRAWN = 200  # beyond that, ranks from each end, closer together in the tails
 
 MOST_DRAWS = 10_000_000
 MOST_BINS = 10_000
@@ -119,10 +119,10 @@ def band(ranks: np.ndarray, n: int, level: float, draws: int, seed: int) -> np.n
 
 
 def _ranks(n: int) -> np.ndarray:
-    """All ranks of a small sample; of a large one some, closer together in the tails."""
-    if n <= WHOLE:
+    """The ranks to draw: all of a small sample, fewer of a large one, closer in the tails."""
+    if n <= MAX_POINTS_OF_BAND:
         return np.arange(1, n + 1)
-    half = np.unique(np.rint(np.geomspace(1, n / 2, RANKS)).astype(int))
+    half = np.unique(np.rint(np.geomspace(1, n / 2, MAX_RANKS_DRAWN)).astype(int))
     return np.union1d(half, n + 1 - half)
 
 

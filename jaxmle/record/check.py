@@ -71,10 +71,10 @@ def _failures(fit: Record, status: np.ndarray, members: tuple[np.ndarray, ...]) 
     lines = [f"{len(indices)} of {_fits(status.size)} did not converge."]
     for code in np.unique(codes):
         these = [indices[i] for i in np.flatnonzero(codes == code)]
-        told = ["[" + ",".join(map(str, index)) + "]" for index in these[:MEMBERS_NAMED]]
+        listed = ["[" + ",".join(map(str, index)) + "]" for index in these[:MEMBERS_NAMED]]
         more = f" and {len(these) - MEMBERS_NAMED} more" if len(these) > MEMBERS_NAMED else ""
-        lines.append(f"{Status(code).name}, {_fits(len(these))}: {', '.join(told)}{more}.")
-        lines.append(f"    {told[0]} {fit[tuple(these[0])].explain()}")
+        lines.append(f"{Status(code).name}, {_fits(len(these))}: {', '.join(listed)}{more}.")
+        lines.append(f"    {listed[0]} {fit[tuple(these[0])].explain()}")
     return "\n".join(lines)
 
 

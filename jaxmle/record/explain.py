@@ -1,4 +1,4 @@
-"""The sentence of a verdict, formed from the witness and the parameter names when somebody asks."""
+"""The sentence of a verdict, formed from the witness and the parameter names on demand."""
 
 from __future__ import annotations
 
@@ -53,14 +53,16 @@ def explain(fit: Record) -> str:
     """
     status = fit.verdict
     w = fit.witness
+    has_row = int(w.row) >= 0
+    has_distance = np.isfinite(w.distance)
+    place = f"row {int(w.row)} of the data" if has_row else "the start values"
+    distance = f"{float(w.distance):.2g}" if has_distance else "an unknown number of"
     words = {
         "along": f"along {_direction(fit)}" if np.any(w.direction) else "",
         "bound": _bounds(fit),
         "free": _free(fit),
-        "place": f"row {int(w.row)} of the data" if int(w.row) >= 0 else "the start values",
-        "distance": f"{float(w.distance):.2g}"
-        if np.isfinite(w.distance)
-        else "an unknown number of",
+        "place": place,
+        "distance": distance,
         "digits": f"{max(float(w.digits), 0):.0f}",
         "dtype": str(fit.dtype),
     }
@@ -96,14 +98,14 @@ def _second_derivatives(fit: Record) -> str:
         if contradicted
         else "a part of the likelihood has no other"
     )
-    told = f" Second derivatives are by {fit.hessian_by}: {why}."
+    sentence = f" Second derivatives are by {fit.hessian_by}: {why}."
     if fit.hessian_by != DIFFERENCES:
-        return told
+        return sentence
     share = np.asarray(fit.witness.stderr_error, float) / np.asarray(fit.se, float)
     if not np.any(np.isfinite(share)):
-        return told + " Their measured error leaves no digit of the standard errors."
+        return sentence + " Their measured error leaves no digit of the standard errors."
     return (
-        told + f" Their measured error leaves {np.nanmax(share):.1g} of a standard error open. "
+        sentence + f" Their measured error leaves {np.nanmax(share):.1g} of a standard error open. "
         "Tighter tolerances inside the likelihood make that less."
     )
 
@@ -136,17 +138,17 @@ def _maximum(certificate: int) -> str:
     compared with no other.
     """
     if certificate & CONCAVE_FLAG:
-        found = "The maximum was found."
+        sentence = "The maximum was found."
     elif certificate & COMPARED:
-        found = "The highest of the maxima that several starts lead to was found."
+        sentence = "The highest of the maxima that several starts lead to was found."
     else:
-        found = (
+        sentence = (
             "A maximum was found. The likelihood is not known to be concave: multistart tells "
             "whether another is higher."
         )
     if certificate & SCORE_CONTRADICTED:
-        found += f" But {SCORE_IS_NO_DERIVATIVE}"
-    return found + (f" But {MEAN_OF_ROWS}" if certificate & MEAN else "")
+        sentence += f" But {SCORE_IS_NO_DERIVATIVE}"
+    return sentence + (f" But {MEAN_OF_ROWS}" if certificate & MEAN else "")
 
 
 def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit: int = 4) -> str:
@@ -161,29 +163,34 @@ def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit:
     text = ""
     for j in sorted(chosen[:limit]):
         term = names[j] if abs(abs(d[j]) - 1) < 5e-4 else f"{abs(d[j]):.3g}*{names[j]}"
-        text += (" - " if d[j] < 0 else " + ") + term if text else ("-" if d[j] < 0 else "") + term
+        sign = "-" if d[j] < 0 else "+"
+        if text:
+            text += f" {sign} {term}"
+        else:
+            text = term if sign == "+" else f"-{term}"
     return text + (" + …" if len(chosen) > limit else "")
 
 
 def _bounds(fit: Record) -> str:
-    told = []
+    equations = []
     names = [*map(printed, fit.names)]
     for name, before, code, (low, high) in zip(
         names, ("", *names), np.asarray(fit.witness.bound), fit.bounds, strict=False
     ):
         if code:
-            told.append(f"{name} = " + (before if code == 2 else f"{low if code < 0 else high:g}"))
-    return ", ".join(told)
+            end = f"{low if code < 0 else high:g}"
+            equations.append(f"{name} = {before if code == 2 else end}")
+    return ", ".join(equations)
 
 
 def _free(fit: Record) -> str:
     """The parameters that a flat direction moves."""
     moved = [printed(name) for name, se in zip(fit.names, fit.se, strict=True) if np.isnan(se)]
-    told = ", ".join(moved[:6]) + (", …" if len(moved) > 6 else "")
+    listed = ", ".join(moved[:6]) + (", …" if len(moved) > 6 else "")
     return (
-        f"{told} (the combination {_direction(fit)} is free)"
+        f"{listed} (the combination {_direction(fit)} is free)"
         if np.any(fit.witness.direction)
-        else told
+        else listed
     )
 
 
@@ -202,9 +209,9 @@ def _direction(fit: Record) -> str:
 
 
 def _infinite(fit: Record) -> str:
-    told = [
+    limits = [
         f"{printed(name)} → {'+' if s > 0 else '−'}∞"
         for name, s in zip(fit.names, np.asarray(fit.witness.sign), strict=True)
         if s
     ]
-    return ", ".join(told[:6]) + "; " if told else ""
+    return ", ".join(limits[:6]) + "; " if limits else ""

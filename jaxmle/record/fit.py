@@ -21,12 +21,9 @@ from jaxmle.parameters.tree import Layout
 from jaxmle.record import serialization
 from jaxmle.record.check import check as check_record
 from jaxmle.record.explain import explain as explain_record
+from jaxmle.record.soundness import check_covariance
 from jaxmle.solvers.status import Status, named
 from jaxmle.tables.notes import printed
-
-# A covariance computed in float32 is symmetric, and positive, to some 1e-6 of its diagonal.
-ASYMMETRY = 1e-5
-INDEFINITE = 1e-5
 
 _WITNESS = [
     "row",
@@ -448,55 +445,6 @@ class Fit:
         from jaxmle.tables import frame
 
         return frame.frame(self, check_level(level), backend)
-
-
-def check_covariance(vcov: Any, shape: tuple[int, ...], se: Array) -> Array:
-    """A covariance (…, p, p): real, symmetric, without a negative variance in any direction.
-    Entries without an estimate, or without a variance at all, are NaN in whole rows and columns.
-
-    Args:
-        shape: the shape wanted.
-        se: standard errors of the fit, (…, p); NaN where there is no estimate.
-    """
-    array = np.asarray(vcov)
-    if isinstance(vcov, np.ma.MaskedArray) or array.dtype.kind not in "fiu":
-        raise TypeError(f"the covariance must be a matrix of real numbers; got {shown(vcov)}")
-    if array.shape != shape:
-        raise ValueError(
-            f"the covariance must have shape {shape}, in the order of names; got {array.shape}"
-        )
-    alive = np.isfinite(np.asarray(se)).reshape(-1, shape[-1])
-    for member, (matrix, live) in enumerate(
-        zip(array.reshape(-1, *shape[-2:]).astype(float), alive, strict=True)
-    ):
-        wrong = _not_a_covariance(matrix[np.ix_(live, live)])
-        if wrong:
-            where = f" of member {member}" if len(shape) > 2 else ""
-            raise ValueError(f"the covariance{where} {wrong}")
-    return vcov
-
-
-def _not_a_covariance(matrix: np.ndarray) -> str:
-    """What keeps a matrix from being a covariance; "" where nothing does."""
-    known = ~np.isnan(np.diagonal(matrix))
-    part = matrix[np.ix_(known, known)]
-    if not np.all(np.isfinite(part)) or not np.all(np.isnan(matrix[~known])):
-        return "is not finite: an entry without a variance is NaN in its whole row and column"
-    if not part.size:
-        return ""
-    scale = np.sqrt(np.maximum(np.diagonal(part), 0.0))
-    if np.any(np.diagonal(part) < 0):
-        return f"has the negative variance {np.min(np.diagonal(part)):g}"
-    unit = part / np.where(scale > 0, scale, 1.0)[:, None] / np.where(scale > 0, scale, 1.0)
-    if np.any(np.abs(unit - unit.T) > ASYMMETRY):
-        return "is not symmetric"
-    lowest = float(np.min(np.linalg.eigvalsh(0.5 * (unit + unit.T))))
-    if lowest < -INDEFINITE:
-        return (
-            "is indefinite: a combination of the parameters would have a negative variance (its "
-            f"correlation matrix has the eigenvalue {lowest:.3g})"
-        )
-    return ""
 
 
 def wald_interval(

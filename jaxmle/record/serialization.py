@@ -1,6 +1,4 @@
-"""A record on disk, one npz file without code in it, and the error of a fit that did not
-converge.
-"""
+"""A record on disk: one npz file without code in it."""
 
 from __future__ import annotations
 
@@ -21,10 +19,11 @@ from jaxmle._types import Tree
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.arguments import check_path
 from jaxmle.parameters.constraints import CONSTRAINT_KINDS, Constraint, Interval
-from jaxmle.parameters.tree import Layout, Leaf, path_name
+from jaxmle.parameters.tree import Layout, Leaf
 from jaxmle.record.check import outside_of_traces
 from jaxmle.record.contents import Record
 from jaxmle.record.soundness import check_sound
+from jaxmle.record.tree_words import CLASSES, skeleton, structure_of, tree_words
 from jaxmle.runtime.fingerprint import digest_of_arrays
 from jaxmle.runtime.npz import NOT_OURS, ZIP_MAGIC, Member, members, packed, write_atomically
 
@@ -66,14 +65,14 @@ def save(fit: Record, path: str | os.PathLike[str]) -> None:
         raise FileNotFoundError(f"cannot save {path}: there is no folder {path.parent}")
     arrays = _arrays(fit)
     try:
-        told = _description(fit)
-        _agree(arrays, fit.layout, told)
+        description = _description(fit)
+        _agree(arrays, fit.layout, description)
         static = {name: getattr(fit, name) for name in ("names", "bounds", "df", *WORDS)}
         check_sound(_assemble(type(fit), type(fit.witness), arrays, static, fit.layout))
-        told[DIGEST] = _digest(told, arrays)
+        description[DIGEST] = _digest(description, arrays)
     except ValueError as error:
         raise ValueError(f"cannot save {path}: {error}") from error
-    text = json.dumps(told, allow_nan=False).encode()
+    text = json.dumps(description, allow_nan=False).encode()
     content = packed({DESCRIPTION: np.frombuffer(text, np.uint8)} | arrays)
     try:
         write_atomically(path, content)
@@ -104,7 +103,7 @@ def load(
 
     A file is read in no more memory than a few times its own size. Records written before version
     0.2 come without the fingerprint of their data, which was computed in another way: procedures
-    that take the data again cannot tell whether they are those of the fit.
+    that take the data again cannot check that they are those of the fit.
 
     >>> import jaxmle as jm, numpy as np, tempfile
     >>> fit = jm.fit(
@@ -119,19 +118,19 @@ def load(
     path = _file(path, existing=True)
     content = _content(path)
     try:
-        held, told = _unpack(content)
-        static, leaves, plain = _parse(told)
+        stored, description = _unpack(content)
+        static, leaves, plain = _parse(description)
         _check_sizes(leaves, len(content))
         layout = _labelled(
-            Layout(_treedef(told["tree"], plain, leaves, like), leaves), static["names"]
+            Layout(structure_of(description["tree"], plain, leaves, like), leaves), static["names"]
         )
-        _agree(held, layout, static)
-        arrays = {name: member.array() for name, member in held.items()}
-        if DIGEST not in told:
+        _agree(stored, layout, static)
+        arrays = {name: member.array() for name, member in stored.items()}
+        if DIGEST not in description:
             arrays["data_id"] = np.zeros_like(arrays["data_id"])
         fit = _assemble(record, witness, arrays, static, layout)
         check_sound(fit)
-        if DIGEST in told and told.pop(DIGEST) != _digest(told, arrays):
+        if DIGEST in description and description.pop(DIGEST) != _digest(description, arrays):
             raise ValueError("it is damaged: its content is not what was written")
         return fit
     except ValueError as error:
@@ -164,10 +163,10 @@ def _check_sizes(leaves: tuple[Leaf, ...], bytes_of_file: int) -> None:
         )
 
 
-def _digest(told: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
+def _digest(description: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
     """Of the description and of all arrays with their names."""
     names = sorted(arrays)
-    text = json.dumps([told, names], sort_keys=True).encode()
+    text = json.dumps([description, names], sort_keys=True).encode()
     return digest_of_arrays([np.frombuffer(text, np.uint8), *(arrays[name] for name in names)])
 
 
@@ -246,18 +245,18 @@ def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
     reads.
     """
     try:
-        held = members(content)
+        stored = members(content)
     except ValueError as error:
         if str(error) == NOT_OURS:
             raise ValueError("it is not a file that Fit.save wrote") from None
         raise
-    _complete(held)
-    text = held.pop(DESCRIPTION, None)
+    _complete(stored)
+    text = stored.pop(DESCRIPTION, None)
     if text is None or text.dtype != np.uint8 or len(text.shape) != 1:
         raise ValueError("it is not a file that Fit.save wrote")
     try:
-        told = json.loads(text.array().tobytes())
-        version = told["format"]
+        description = json.loads(text.array().tobytes())
+        version = description["format"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError("its description is damaged") from error
     if type(version) is not int or version < 1:
@@ -267,17 +266,19 @@ def _unpack(content: bytes) -> tuple[dict[str, Member], dict[str, Any]]:
             f"a later jaxmle wrote it, in format {version}; this one reads format {RECORD_FORMAT}. "
             "Update jaxmle to read it"
         )
-    return held, told
+    return stored, description
 
 
-def _complete(held: dict[str, Member]) -> None:
-    """Give a record from before they were kept the leaves for what is not known."""
-    if "data_id" in held and "response_id" not in held:
-        held["response_id"] = replace(held["data_id"], content=memoryview(b""))
-    if "score" in held and "witness.point" not in held:
-        score = held["score"]
+def _complete(stored: dict[str, Member]) -> None:
+    """Add the leaves that older versions did not write, with values that say "not known"."""
+    if "data_id" in stored and "response_id" not in stored:
+        stored["response_id"] = replace(stored["data_id"], content=memoryview(b""))
+    if "score" in stored and "witness.point" not in stored:
+        score = stored["score"]
         unknown = np.full(score.shape, np.nan, score.dtype)
-        held["witness.point"] = Member(score.shape, score.dtype, "C", memoryview(unknown.tobytes()))
+        stored["witness.point"] = Member(
+            score.shape, score.dtype, "C", memoryview(unknown.tobytes())
+        )
 
 
 def _labelled(layout: Layout, names: tuple[str, ...]) -> Layout:
@@ -338,28 +339,24 @@ def _description(fit: Record) -> dict[str, Any]:
         "bounds": bounds,
         "df": int(fit.df),
         **words,
-        "tree": _tree(fit.layout.treedef),
+        "tree": tree_words(fit.layout.treedef),
         "leaves": leaves,
     }
 
 
-def _parse(told: dict[str, Any]) -> tuple[dict[str, Any], tuple[Leaf, ...], Any]:
+def _parse(description: dict[str, Any]) -> tuple[dict[str, Any], tuple[Leaf, ...], Any]:
     """Static fields, leaves of the layout, and the structure of the tree; None for the last
     where it holds classes.
     """
     try:
-        names, df, words = (
-            told["names"],
-            told["df"],
-            {
-                name: told.get(name, LATER_WORDS[name]) if name in LATER_WORDS else told[name]
-                for name in WORDS
-            },
-        )
-        bounds = tuple((_real(low), _real(high)) for low, high in told["bounds"])
+        description = LATER_WORDS | description
+        names = description["names"]
+        df = description["df"]
+        words = {name: description[name] for name in WORDS}
+        bounds = tuple((_real(low), _real(high)) for low, high in description["bounds"])
         leaves = tuple(
             Leaf(leaf["path"], _shape(leaf["shape"]), _constraint_of(leaf["constraint"]))
-            for leaf in told["leaves"]
+            for leaf in description["leaves"]
         )
         texts = [*names, *words.values(), *(leaf.path for leaf in leaves)]
         sound = (
@@ -368,12 +365,12 @@ def _parse(told: dict[str, Any]) -> tuple[dict[str, Any], tuple[Leaf, ...], Any]
             and type(df) is int
             and all(low < high for low, high in bounds)
         )
-        skeleton = _skeleton(told["tree"])
-        treedef = None if skeleton is CLASSES else jax.tree.structure(skeleton)
+        zeros = skeleton(description["tree"])
+        treedef = None if zeros is CLASSES else jax.tree.structure(zeros)
         # A dictionary's keys come sorted from jax; in another order, values would change places.
         sound = sound and (
             treedef is None
-            or (treedef.num_leaves == len(leaves) and _tree(treedef) == told["tree"])
+            or (treedef.num_leaves == len(leaves) and tree_words(treedef) == description["tree"])
         )
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise ValueError("its description is damaged") from error
@@ -387,16 +384,16 @@ def _end(value: float) -> float | str:
     return float(value) if math.isfinite(value) else str(float(value))
 
 
-def _real(told: Any) -> float:
-    if type(told) in (int, float) or told in ("inf", "-inf"):
-        return float(told)
-    raise ValueError(f"not the end of an interval: {told!r}")
+def _real(value: Any) -> float:
+    if type(value) in (int, float) or value in ("inf", "-inf"):
+        return float(value)
+    raise ValueError(f"not the end of an interval: {value!r}")
 
 
-def _shape(told: Any) -> tuple[int, ...]:
-    if type(told) is list and all(type(size) is int and size >= 0 for size in told):
-        return tuple(told)
-    raise ValueError(f"not a shape: {told!r}")
+def _shape(sizes: Any) -> tuple[int, ...]:
+    if type(sizes) is list and all(type(size) is int and size >= 0 for size in sizes):
+        return tuple(sizes)
+    raise ValueError(f"not a shape: {sizes!r}")
 
 
 def _constraint(constraint: Constraint) -> dict[str, Any]:
@@ -408,95 +405,8 @@ def _constraint(constraint: Constraint) -> dict[str, Any]:
     )
 
 
-def _constraint_of(told: dict[str, Any]) -> Constraint:
-    kind = {kind.__name__: kind for kind in CONSTRAINT_KINDS}[told["kind"]]
-    return Interval(_real(told["lower"]), _real(told["upper"])) if kind is Interval else kind()
-
-
-# ---------------------------------------------------------------- the tree
-
-
-LEAF = "*"
-CLASSES = object()  # stands for a tree that cannot be rebuilt without its classes
-
-
-def _tree(treedef: Any) -> Any:
-    """The structure of a tree in the words of JSON: dictionaries, lists and tuples as such, any
-    other node by its name.
-    """
-    node = treedef.node_data()
-    if node is None:
-        return LEAF
-    kind, data = node
-    if kind is type(None):
-        return None
-    told: dict[str, Any] = {
-        "kind": kind.__name__,
-        "children": [_tree(child) for child in treedef.children()],
-    }
-    if kind is dict and all(type(key) in (str, int) for key in data):
-        return told | {"keys": list(data)}
-    return told if kind in (list, tuple) else told | {"kind": "class", "name": kind.__name__}
-
-
-def _skeleton(told: Any) -> Any:
-    """A tree of that structure with zeros for leaves, or CLASSES."""
-    if told is None or told == LEAF:
-        return None if told is None else 0
-    children = [_skeleton(child) for child in told["children"]]
-    if told["kind"] == "class" or any(child is CLASSES for child in children):
-        return CLASSES
-    makers: dict[str, Any] = {
-        "list": list,
-        "tuple": tuple,
-        "dict": lambda values: dict(zip(told["keys"], values, strict=True)),
-    }
-    return makers[told["kind"]](children)
-
-
-def _treedef(told: Any, plain: Any, leaves: tuple[Leaf, ...], like: Tree) -> Any:
-    """The structure of the parameters: that of ``like``, where given and right, else the one
-    that the file tells.
-    """
-    if like is None and plain is not None:
-        return plain
-    saved = _words(told, [(leaf.path, leaf.shape) for leaf in leaves])
-    if like is None:
-        raise ValueError(
-            f"its parameters are {saved}. A file holds no classes: pass like= with parameters of "
-            "that structure, such as the start values"
-        )
-    with_path, treedef = jax.tree_util.tree_flatten_with_path(like)
-    found = [(path_name(path), tuple(np.shape(leaf))) for path, leaf in with_path]
-    if _tree(treedef) != told or found != [(leaf.path, leaf.shape) for leaf in leaves]:
-        raise ValueError(
-            f"like= must be parameters of the structure that was saved, {saved}; got "
-            f"{_words(_tree(treedef), found)}"
-        )
-    return treedef
-
-
-def _words(told: Any, leaves: list[tuple[str, tuple[int, ...]]]) -> str:
-    """A tree for a message: its nodes, and its leaves with their shapes."""
-    listed = ", ".join(f"{path or 'theta'} {shape}" for path, shape in leaves[:8])
-    return f"{_drawn(told)[:300]} with leaves {listed}{', …' if len(leaves) > 8 else ''}"
-
-
-def _drawn(told: Any) -> str:
-    if told is None or told == LEAF:
-        return str(told)
-    parts = [_drawn(child) for child in told["children"]]
-    if told["kind"] == "dict":
-        return (
-            "{"
-            + ", ".join(f"{key!r}: {part}" for key, part in zip(told["keys"], parts, strict=True))
-            + "}"
-        )
-    inside = ", ".join(parts)
-    if told["kind"] == "list":
-        return f"[{inside}]"
-    return (
-        f"({inside}{',' if len(parts) == 1 else ''})"
-        if told["kind"] == "tuple"
-        else f"{told['name']}({inside})"
-    )
+def _constraint_of(words: dict[str, Any]) -> Constraint:
+    kind = {kind.__name__: kind for kind in CONSTRAINT_KINDS}[words["kind"]]
+    if kind is Interval:
+        return Interval(_real(words["lower"]), _real(words["upper"]))
+    return kind()

@@ -11,8 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._types import Array
+from jaxmle.parameters.arguments import shown
 from jaxmle.record.contents import Record
 from jaxmle.solvers.status import Status
+
+# A covariance computed in float32 is symmetric, and positive, to some 1e-6 of its diagonal.
+MAX_ASYMMETRY = 1e-5
+MAX_NEGATIVE_EIGENVALUE = 1e-5
 
 
 def check_sound(fit: Record) -> None:
@@ -80,3 +86,51 @@ def _refuse(fit: Record, wrong: Any, what: str) -> None:
 
 def _place(index: Iterable[Any]) -> str:
     return "[" + ", ".join(str(int(i)) for i in index) + "]"
+
+
+def check_covariance(vcov: Any, shape: tuple[int, ...], se: Array) -> Array:
+    """A covariance (…, p, p): real, symmetric, without a negative variance in any direction.
+    Entries without an estimate, or without a variance at all, are NaN in whole rows and columns.
+
+    Args:
+        shape: the expected shape.
+        se: standard errors of the fit, (…, p); NaN where there is no estimate.
+    """
+    array = np.asarray(vcov)
+    if isinstance(vcov, np.ma.MaskedArray) or array.dtype.kind not in "fiu":
+        raise TypeError(f"the covariance must be a matrix of real numbers; got {shown(vcov)}")
+    if array.shape != shape:
+        raise ValueError(
+            f"the covariance must have shape {shape}, in the order of names; got {array.shape}"
+        )
+    alive = np.isfinite(np.asarray(se)).reshape(-1, shape[-1])
+    matrices = array.reshape(-1, *shape[-2:]).astype(float)
+    for member, (matrix, live) in enumerate(zip(matrices, alive, strict=True)):
+        wrong = _not_a_covariance(matrix[np.ix_(live, live)])
+        if wrong:
+            where = f" of member {member}" if len(shape) > 2 else ""
+            raise ValueError(f"the covariance{where} {wrong}")
+    return vcov
+
+
+def _not_a_covariance(matrix: np.ndarray) -> str:
+    """What keeps a matrix from being a covariance; "" where nothing does."""
+    known = ~np.isnan(np.diagonal(matrix))
+    part = matrix[np.ix_(known, known)]
+    if not np.all(np.isfinite(part)) or not np.all(np.isnan(matrix[~known])):
+        return "is not finite: an entry without a variance is NaN in its whole row and column"
+    if not part.size:
+        return ""
+    scale = np.sqrt(np.maximum(np.diagonal(part), 0.0))
+    if np.any(np.diagonal(part) < 0):
+        return f"has the negative variance {np.min(np.diagonal(part)):g}"
+    unit = part / np.where(scale > 0, scale, 1.0)[:, None] / np.where(scale > 0, scale, 1.0)
+    if np.any(np.abs(unit - unit.T) > MAX_ASYMMETRY):
+        return "is not symmetric"
+    lowest = float(np.min(np.linalg.eigvalsh(0.5 * (unit + unit.T))))
+    if lowest < -MAX_NEGATIVE_EIGENVALUE:
+        return (
+            "is indefinite: a combination of the parameters would have a negative variance (its "
+            f"correlation matrix has the eigenvalue {lowest:.3g})"
+        )
+    return ""

@@ -195,9 +195,11 @@ def compiled(
     return lambda *args: _called(functions, memos, piece, arrays, *args)
 
 
-def kept(loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]) -> Callable[..., Any]:
-    """The same for the road under a trace: a jitted ``make(loglik)`` of the user's own function, in
-    the trace's dtype.
+def cached_under_trace(
+    loglik: Any, key: Any, make: Callable[[Any], Callable[..., Any]]
+) -> Callable[..., Any]:
+    """``compiled`` for the road under a trace: a jitted ``make(loglik)`` of the user's own
+    function, in the trace's dtype.
 
     So ``vmap(fit)`` outside any ``jit`` compiles once, not at every call. A function that closes
     over a tracer belongs to one trace only, and one that cannot be watched to one call only: these

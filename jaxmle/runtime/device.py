@@ -17,7 +17,7 @@ ALIGNED = 64  # bytes
 MIN_BYTES_FOR_HUGE_PAGES = 2**22  # bytes from which NumPy asks for huge pages
 
 
-def halved(leaf: jax.Array) -> jax.Array:
+def to_float32(leaf: jax.Array) -> jax.Array:
     """Floating-point numbers in single precision. On a CPU by NumPy, which reads them in place:
     XLA takes three times as long.
     """
@@ -25,10 +25,10 @@ def halved(leaf: jax.Array) -> jax.Array:
         return leaf
     if len(leaf.devices()) > 1 or jax.default_backend() != "cpu":
         return leaf.astype(jnp.float32)
-    return placed(np.asarray(leaf), dtype=np.float32)
+    return to_device(np.asarray(leaf), dtype=np.float32)
 
 
-def placed(leaf: Any, lead: int | None = None, dtype: Any = None) -> jax.Array:
+def to_device(leaf: Any, lead: int | None = None, dtype: Any = None) -> jax.Array:
     """The array on the default device, in its own precision or another; where ``lead`` is given
     with so many leading entries, zeros after its own.
     """

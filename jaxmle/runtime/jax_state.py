@@ -26,6 +26,20 @@ def tracing() -> bool:
     return not trace_state_clean()
 
 
+def host_only(what: str, remedy: str = "") -> None:
+    """Refuse to run inside somebody's ``jit``, ``vmap`` or ``grad``: for procedures that look at
+    values and decide what to compute next.
+
+    Raises:
+        TypeError: under a trace; ``remedy`` ends its message.
+    """
+    if tracing():
+        raise TypeError(
+            f"{what} schedules its work from the host and cannot run inside jit, vmap or grad"
+            f"{remedy}"
+        )
+
+
 @contextlib.contextmanager
 def precision(dtype: Any) -> Iterator[None]:
     """The context of a host procedure: float64 on, or off for float32, and none of the user's

@@ -13,8 +13,8 @@ from jaxmle.starts.symmetry import relabelled
 
 # standard errors; climbs end 1.4e-9 of them from their maximum, and no data tell maxima this near
 # apart
-SAME_SE = 1e-3
-SAME_LOGLIK = 1e-6  # of max(1, |ℓ|)
+MAX_DISTANCE_OF_EQUAL_MAXIMA = 1e-3
+MAX_GAP_OF_EQUAL_MAXIMA = 1e-6  # of max(1, |ℓ|)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Maximum:
 
 def is_level(maximum: Maximum) -> bool:
     """Whether a maximum is as high as the best."""
-    return maximum.gap < SAME_LOGLIK * max(1.0, abs(maximum.loglik))
+    return maximum.gap < MAX_GAP_OF_EQUAL_MAXIMA * max(1.0, abs(maximum.loglik))
 
 
 def census(fits: Fit, blocks: list[np.ndarray]) -> tuple[Maximum, ...]:
@@ -48,7 +48,8 @@ def census(fits: Fit, blocks: list[np.ndarray]) -> tuple[Maximum, ...]:
     members: list[list[int]] = []
     for i in converged[np.argsort(-loglik[converged], kind="stable")].tolist():
         level = np.flatnonzero(
-            loglik[leads] - loglik[i] < SAME_LOGLIK * np.maximum(1.0, np.abs(loglik[leads]))
+            loglik[leads] - loglik[i]
+            < MAX_GAP_OF_EQUAL_MAXIMA * np.maximum(1.0, np.abs(loglik[leads]))
         )
         same = next(
             (m for m in level.tolist() if _same(x[i], x[leads[m]], scale[leads[m]], blocks)), None
@@ -61,16 +62,16 @@ def census(fits: Fit, blocks: list[np.ndarray]) -> tuple[Maximum, ...]:
     top = loglik[leads[0]] if leads else np.nan
     # Which end of one maximum is the highest, rounding decides; which is nearest to it, the
     # decrement says.
-    nearest = [own[int(np.argmin(fits.decrement[own]))] for own in members]
+    nearest = [ends[int(np.argmin(fits.decrement[ends]))] for ends in members]
     return tuple(
         Maximum(
             fits[i],
             float(loglik[lead]),
             float(top - loglik[lead]),
-            len(own) / len(fits),
-            np.sort(np.array(own)),
+            len(ends) / len(fits),
+            np.sort(np.array(ends)),
         )
-        for i, lead, own in zip(nearest, leads, members, strict=True)
+        for i, lead, ends in zip(nearest, leads, members, strict=True)
     )
 
 
@@ -92,7 +93,7 @@ def _same(x: Array, lead: Array, scale: np.ndarray, blocks: list[np.ndarray]) ->
     """Whether two ends are one maximum, with labels exchanged where they may be."""
     for block in blocks:
         x = relabelled(x, lead, scale, block)
-    return bool(np.all(np.abs(x - lead) < SAME_SE * scale))
+    return bool(np.all(np.abs(x - lead) < MAX_DISTANCE_OF_EQUAL_MAXIMA * scale))
 
 
 def least_bad(fits: Fit) -> int:

@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 
 from jaxmle._types import Loglik, Tree
-from jaxmle.batch.batch import fit_batch
-from jaxmle.batch.inputs import check_params_axis
-from jaxmle.fitting.fit import MAX_STEPS, check_options, host_dtype
+from jaxmle.batch.batch import fit_members
+from jaxmle.batch.start_values import check_params_axis
+from jaxmle.fitting.options import MAX_STEPS, Options, constraints_of
 from jaxmle.likelihood.checks import check_values, host_data
 from jaxmle.likelihood.combinators import Weight, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.structure import has
 from jaxmle.parameters.arguments import check_count
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.keys import typed_key
 from jaxmle.solvers.status import COMPARED, Status
-from jaxmle.starts.maxima import SAME_LOGLIK, Maximum, census, is_level, least_bad
+from jaxmle.starts.maxima import MAX_GAP_OF_EQUAL_MAXIMA, Maximum, census, is_level, least_bad
 from jaxmle.starts.starts import start_values
 from jaxmle.starts.symmetry import blocks_of, checked_groups
 
@@ -77,31 +78,37 @@ def multistart(
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> cauchy = lambda params, y: -jnp.log1p((y - params["centre"]) ** 2)
-    >>> found = jm.multistart(
+    >>> result = jm.multistart(
     ...     cauchy,
     ...     {"centre": np.array([-9.0, -6.0, 0.5, 8.0, 9.0])},
     ...     np.array([-6.0, 0.0, 1.0, 8.0]),
     ... )
-    >>> [(round(float(m.fit.params["centre"]), 3), round(m.gap, 3), m.share) for m in found.maxima]
+    >>> [(round(float(m.fit.params["centre"]), 3), round(m.gap, 3), m.share) for m in result.maxima]
     [(0.479, 0.0, 0.6), (-5.5, 4.383, 0.2), (7.59, 4.984, 0.2)]
     """
-    if tracing():
-        raise TypeError(
-            "multistart schedules its work from the host and cannot run inside jit or vmap; "
-            "there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts"
-        )
-    max_steps, _ = check_options(vcov, clusters, max_steps, None, progress)
+    host_only(
+        "multistart",
+        "; there, jax.vmap(lambda start: jaxmle.fit(loglik, start, data)) fits from many starts",
+    )
+    options = Options(
+        constraints=constraints_of(loglik, constraints),
+        solver=solver,
+        vcov=vcov,
+        clusters=clusters,
+        weights=weights,
+        dtype=dtype,
+        max_steps=max_steps,
+        progress=progress,
+    )
     number = check_count("number", number, 1)
     check_params_axis(params_axis)
-    constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
-    real = host_dtype(dtype)
     if has(as_tree(loglik), Weight):
         raise ValueError(
             "weights inside the likelihood cannot be shared by a batch: give them to "
             "multistart(weights=…)"
         )
     tree = as_tree(loglik) if weights is None else weight(loglik, weights)
-    data = _checked_data(tree, data, clusters, real)
+    data = _checked_data(tree, data, options)
     groups = checked_groups(symmetric)
     with precision(np.float64), np.errstate(all="ignore"):
         layout, params = start_values(
@@ -109,29 +116,14 @@ def multistart(
             tree,
             starts,
             data,
-            constraints,
+            options,
             number,
             typed_key(key),
             groups,
             params_axis,
-            real,
         )
     blocks = blocks_of(layout, groups)
-    fits = fit_batch(
-        loglik,
-        params,
-        data,
-        constraints=constraints,
-        solver=solver,
-        vcov=vcov,
-        clusters=clusters,
-        weights=weights,
-        dtype=real,
-        max_steps=max_steps,
-        in_axes=None,
-        params_axis=0,
-        progress=progress,
-    )
+    fits = fit_members(loglik, params, data, options, in_axes=None, params_axis=0)
     maxima = _compared(census(fits, blocks)) if len(fits) > 1 else census(fits, blocks)
     return Multistart(maxima[0].fit if maxima else fits[least_bad(fits)], fits, params, maxima)
 
@@ -146,11 +138,12 @@ def _compared(maxima: tuple[Maximum, ...]) -> tuple[Maximum, ...]:
     return replace(maxima[0], fit=marked), *maxima[1:]
 
 
-def _checked_data(loglik: Loglik, data: Tree, clusters: Any, dtype: np.dtype) -> Tree:
+def _checked_data(loglik: Loglik, data: Tree, options: Options) -> Tree:
     """The data as one data set: ``fit_batch`` would read a list as many, and rows of NaN as a
     matter of one member.
     """
-    data = host_data(tuple(data) if isinstance(data, list) else data, dtype)
+    clusters = options.clusters
+    data = host_data(tuple(data) if isinstance(data, list) else data, options.host_dtype)
     rows_of(loglik, data)
     check_values(loglik, data)
     if clusters is not None and np.ndim(clusters) != 1:
@@ -174,10 +167,10 @@ class Multistart:
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> cauchy = lambda params, y: -jnp.log1p((y - params["centre"]) ** 2)
     >>> starts = {"centre": np.array([-3.5, -3.0, -2.5, 2.5, 3.0])}
-    >>> found = jm.multistart(cauchy, starts, np.array([-3.0, -3.0, 3.0, 3.0]))
-    >>> sorted(round(float(m.fit.params["centre"]), 4) for m in found.maxima)  # ±√8
+    >>> result = jm.multistart(cauchy, starts, np.array([-3.0, -3.0, 3.0, 3.0]))
+    >>> sorted(round(float(m.fit.params["centre"]), 4) for m in result.maxima)  # ±√8
     [-2.8284, 2.8284]
-    >>> found.counts[jm.Status.CONVERGED], found.unbounded
+    >>> result.counts[jm.Status.CONVERGED], result.unbounded
     (5, 0)
     """
 
@@ -206,7 +199,7 @@ class Multistart:
 
         total = len(self.fits)
         converged = self.counts.get(Status.CONVERGED, 0)
-        found = (
+        headline = (
             f"{_many(len(self.maxima), 'maximum', 'maxima')} from {_many(total, 'start')}, "
             f"{converged} CONVERGED"
         )
@@ -215,29 +208,25 @@ class Multistart:
             ("df", str(self.best.df)),
             ("vcov", self.best.vcov_kind),
         )
-        return text(Page(found, bool(self.maxima), shared, _grids(self), _notes(self)))
+        return text(Page(headline, bool(self.maxima), shared, _grids(self), _notes(self)))
 
 
-def _many(times: int, one: str, more: str | None = None) -> str:
-    return f"{times} {one if times == 1 else more or one + 's'}"
+def _many(times: int, singular: str, plural: str | None = None) -> str:
+    return f"{times} {singular if times == 1 else plural or singular + 's'}"
 
 
-def _grids(found: Multistart) -> tuple[Any, ...]:
+def _grids(result: Multistart) -> tuple[Any, ...]:
     """The maxima, or the best end where there is none; then the starts that failed, by status."""
     from jaxmle.tables.layout import Grid
     from jaxmle.tables.numerals import likelihood, significant
     from jaxmle.tables.table import shortened
 
-    total = len(found.fits)
+    total = len(result.fits)
 
     def row(place: int, maximum: Maximum) -> tuple[str, ...]:
-        lower = (
-            ", as high as 1"
-            if place and is_level(maximum)
-            else ", a local maximum"
-            if place or found.unbounded
-            else ""
-        )
+        lower = ", a local maximum" if place or result.unbounded else ""
+        if place and is_level(maximum):
+            lower = ", as high as 1"
         cells = (
             likelihood(maximum.loglik),
             significant(maximum.gap, 3),
@@ -246,23 +235,23 @@ def _grids(found: Multistart) -> tuple[Any, ...]:
         )
         return (str(place + 1), *cells, f"CONVERGED{lower}")
 
-    rows = [row(place, maximum) for place, maximum in enumerate(found.maxima)]
+    rows = [row(place, maximum) for place, maximum in enumerate(result.maxima)]
     if not rows:
-        verdict = found.best.verdict
+        verdict = result.best.verdict
         rows = [
             (
                 "best",
-                likelihood(float(found.best.loglik)),
+                likelihood(float(result.best.loglik)),
                 "n/a",
-                f"{100 * found.counts[verdict] / total:.1f}",
-                str(found.counts[verdict]),
+                f"{100 * result.counts[verdict] / total:.1f}",
+                str(result.counts[verdict]),
                 verdict.name,
             )
         ]
     header = ("", "log-likelihood", "gap", "share %", "starts", "status")
     failed = tuple(
         (status.name, str(times), f"{100 * times / total:.1f}")
-        for status, times in found.counts.items()
+        for status, times in result.counts.items()
         if status != Status.CONVERGED
     )
     grids = (Grid(header, shortened(rows, MAXIMA_SHOWN - 1, 1), words=(0, 5)),)
@@ -271,22 +260,26 @@ def _grids(found: Multistart) -> tuple[Any, ...]:
     )
 
 
-def _notes(found: Multistart) -> tuple[str, ...]:
+def _notes(result: Multistart) -> tuple[str, ...]:
     """What a reader of the table could misread."""
     from jaxmle.tables.numerals import likelihood
 
-    fits = found.fits
-    maxima = found.maxima
+    fits = result.fits
+    maxima = result.maxima
     lone = sum(len(maximum.members) == 1 for maximum in maxima)
     twins = sum(is_level(maximum) for maximum in maxima)
-    level = maxima[0].loglik + SAME_LOGLIK * max(1.0, abs(maxima[0].loglik)) if maxima else np.inf
+    level = (
+        maxima[0].loglik + MAX_GAP_OF_EQUAL_MAXIMA * max(1.0, abs(maxima[0].loglik))
+        if maxima
+        else np.inf
+    )
     higher = np.flatnonzero(np.isfinite(fits.loglik) & (fits.loglik > level))
     top = int(higher[np.argmax(fits.loglik[higher])]) if higher.size else -1
     end = "the best is only a local maximum." if maxima else "there is no maximum."
-    said = (
+    sentences = (
         (
-            found.unbounded > 0,
-            f"The likelihood is unbounded: {_many(found.unbounded, 'start')} climbed without "
+            result.unbounded > 0,
+            f"The likelihood is unbounded: {_many(result.unbounded, 'start')} climbed without "
             f"end, so {end}",
         ),
         (
@@ -305,6 +298,6 @@ def _notes(found: Multistart) -> tuple[str, ...]:
             _many(lone, "maximum was found by one start", "maxima were found by one start each")
             + ": more starts may find others.",
         ),
-        (not maxima, f"No start converged. The best ends so: {found.best.explain()}"),
+        (not maxima, f"No start converged. The best ends so: {result.best.explain()}"),
     )
-    return tuple(sentence for holds, sentence in said if holds)
+    return tuple(sentence for holds, sentence in sentences if holds)

@@ -1,4 +1,4 @@
-"""Where ``multistart`` begins: starts that were given, asked of a sampler, or drawn about one."""
+"""Where ``multistart`` begins: starts that were given, drawn by a sampler, or drawn about one."""
 
 from __future__ import annotations
 
@@ -9,25 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
+from jaxmle.fitting.options import Options, check_has_start
 from jaxmle.likelihood.checks import check_fixed, check_start, host_params
 from jaxmle.likelihood.contract import terms_of
-from jaxmle.likelihood.structure import roots_of, substituted
+from jaxmle.likelihood.structure import chart_of, roots_of, substituted
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.runtime.compile import remembered, to_numpy
 from jaxmle.runtime.opaque import Opaque
 from jaxmle.starts.symmetry import blocks_of
 
-SPREAD = 2.0  # standard deviation of drawn starts on the free scale
+STDDEV_OF_DRAWN_STARTS = 2.0  # standard deviation of drawn starts on the free scale
 # of a drawn step that rounding carries onto a bound; the last is below the precision of the start
-HALVINGS = 60
-START_ERRORS = (
-    ValueError,
-    TypeError,
-    IndexError,
-    AttributeError,
-    KeyError,
-)  # what a likelihood says to parameters of another shape
+MAX_HALVINGS_OF_A_DRAW = 60
+# what a likelihood raises for parameters of another shape
+START_ERRORS = (ValueError, TypeError, IndexError, AttributeError, KeyError)
 
 
 def start_values(
@@ -35,35 +31,32 @@ def start_values(
     tree: Any,
     starts: Any,
     data: Tree,
-    constraints: Tree,
+    options: Options,
     number: int,
     key: Array,
     groups: tuple[Any, ...],
     axis: Any,
-    dtype: np.dtype,
 ) -> tuple[Layout, Tree]:
     """The layout of one start, and all of them (s, …)."""
     if starts is None:
-        if not hasattr(loglik, "start"):
-            raise ValueError(
-                "starts is missing: give start values or a sampler(key) of them; only a model "
-                "with a method start(data) may go without"
-            )
-        starts = loglik.start(data)
+        check_has_start(loglik, "starts", "start values or a sampler(key) of them")
+        starts = loglik.start(data)  # type: ignore[attr-defined]  # a model, as seen above
         axis = None
+    constraints = options.constraints
+    dtype = options.host_dtype
     if _is_sampler(starts):
         params = host_params(_sampled(starts, key, number), dtype, "starts")
         many = True
     else:
         params = host_params(starts, dtype, "starts")
         many = _are_many(tree, params, data, constraints, groups, axis)
-    one = _first(params) if many else params
-    layout = layout_of(one, constraints)
+    start = _first(params) if many else params
+    layout = layout_of(start, constraints)
     if many:
         return layout, params
-    check_start(layout, one)
+    check_start(layout, start)
     check_fixed(tree, layout)
-    return layout, drawn_about(tree, layout, one, number, key)
+    return layout, drawn_about(tree, layout, start, number, key)
 
 
 def _first(params: Tree) -> Tree:
@@ -161,8 +154,8 @@ def _sampled(sampler: Any, key: Array, number: int) -> Tree:
     sampler = _portable(Opaque(sampler)).function
     traced: list[bool] = []
 
-    def watched(one: Array) -> Tree:
-        start = sampler(one)
+    def watched(key: Array) -> Tree:
+        start = sampler(key)
         traced.extend(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(start))
         return start
 
@@ -191,16 +184,16 @@ def _stacked(drawn: list[Tree]) -> Tree:
 
 def drawn_about(loglik: Loglik, layout: Layout, params: Tree, number: int, key: Array) -> Tree:
     """``params`` itself, then normal draws about it on the free scale; (number, …)."""
-    roots = np.asarray(roots_of(loglik, layout))
-    chart = Chart(layout, tuple(bool(root != j) for j, root in enumerate(roots)))
+    roots = roots_of(loglik, layout)
+    chart = chart_of(loglik, layout)
     base = np.asarray(substituted(loglik, layout, layout.ravel(params)))
     follow = np.where(roots >= 0, roots, np.arange(layout.p))
     steps = np.asarray(
-        jax.vmap(lambda one: jax.random.normal(one, (chart.k,), jnp.float64))(_keys(key, number))
+        jax.vmap(lambda key: jax.random.normal(key, (chart.k,), jnp.float64))(_keys(key, number))
     )
     centre = chart.to_free(base)
     others = [
-        _inside(layout, chart, follow, base, centre, SPREAD * step)
+        _inside(layout, chart, follow, base, centre, STDDEV_OF_DRAWN_STARTS * step)
         for step in steps[1:].astype(base.dtype)
     ]
     return jax.tree.map(lambda *leaves: np.stack(leaves), layout.unravel(base), *others)
@@ -215,7 +208,7 @@ def _inside(
     step: np.ndarray,
 ) -> Tree:
     """The parameters one step away; half as far each time that rounding puts them on a bound."""
-    for _ in range(HALVINGS):
+    for _ in range(MAX_HALVINGS_OF_A_DRAW):
         params = layout.unravel(chart.to_user(centre + step, base)[follow])
         if all(
             leaf.constraint.violation(value) is None

@@ -48,15 +48,15 @@ def checked_groups(symmetric: Any) -> tuple[Any, ...]:
 
 def blocks_of(layout: Layout, groups: tuple[Any, ...]) -> list[np.ndarray]:
     """For each group the positions in x of its components, (components, entries of each)."""
-    found = [
+    blocks = [
         _leaf_blocks(layout, group) if isinstance(group[0], str) else _named_blocks(layout, group)
         for group in groups
     ]
-    places = np.concatenate([block.ravel() for block in found]) if found else np.zeros(0, int)
+    places = np.concatenate([block.ravel() for block in blocks]) if blocks else np.zeros(0, int)
     kinds, times = np.unique(places, return_counts=True)
     if np.any(times > 1):
         raise ValueError(f"symmetric names {layout.names[kinds[np.argmax(times)]]!r} twice")
-    return found
+    return blocks
 
 
 def _leaf_blocks(layout: Layout, group: tuple[str, ...]) -> np.ndarray:
@@ -99,17 +99,17 @@ def _leaf_blocks(layout: Layout, group: tuple[str, ...]) -> np.ndarray:
 def _named_blocks(layout: Layout, group: tuple[tuple[str, ...], ...]) -> np.ndarray:
     """Blocks given by the names of their entries or leaves."""
     try:
-        found = [[layout.find(name) for name in block] for block in group]
+        places = [[layout.find(name) for name in block] for block in group]
     except ValueError as error:
         raise ValueError(f"symmetric: {error}") from None
-    for block, names in zip(found, group, strict=True):
-        for own, first, name, lead in zip(block, found[0], names, group[0], strict=True):
-            if len(own) != len(first):
+    for block, names in zip(places, group, strict=True):
+        for entries, first, name, lead in zip(block, places[0], names, group[0], strict=True):
+            if len(entries) != len(first):
                 raise ValueError(
                     f"symmetric exchanges {lead!r}, which has {len(first)} entries, with "
-                    f"{name!r}, which has {len(own)}"
+                    f"{name!r}, which has {len(entries)}"
                 )
-    return np.array([np.concatenate(block) for block in found])
+    return np.array([np.concatenate(block) for block in places])
 
 
 def relabelled(x: Array, lead: Array, scale: np.ndarray, block: np.ndarray) -> Array:
@@ -121,8 +121,8 @@ def relabelled(x: Array, lead: Array, scale: np.ndarray, block: np.ndarray) -> A
     order = []
     for component in block:
         far = [
-            float(np.max(np.abs(x[block[own]] - lead[component]) / scale[component]))
-            for own in left
+            float(np.max(np.abs(x[block[place]] - lead[component]) / scale[component]))
+            for place in left
         ]
         order.append(left.pop(int(np.argmin(far))))
     x = x.copy()

@@ -60,8 +60,8 @@ def log_prior(loglik: Any, layout: Layout, x: Array) -> Array:
     if not parts_of(loglik):
         return jnp.zeros((), x.dtype)
     inside = loglik.substitute(layout, x) if isinstance(loglik, Fix | Tie) else x
-    own = loglik.prior(layout.unravel(x)) if isinstance(loglik, Penalize) else 0.0
-    return own + log_prior(loglik.loglik, layout, inside)
+    prior = loglik.prior(layout.unravel(x)) if isinstance(loglik, Penalize) else 0.0
+    return prior + log_prior(loglik.loglik, layout, inside)
 
 
 def terms_at(loglik: Loglik, params: Tree, data: Tree, rows: Array, weighted: bool = True) -> Array:
@@ -194,11 +194,11 @@ class Batches:
 
             return jax.lax.scan(add, jnp.zeros((), base.dtype), batches(rows, self.batch_size))[0]
 
-        held_total = (
-            jnp.zeros((), base.dtype)
-            if self.held == "none"
-            else total(other if self.held == "tree" else data, held, self.held == "share")
-        )
+        held_total: Array = jnp.zeros((), base.dtype)
+        if self.held == "tree":
+            held_total = total(other, held, False)
+        elif self.held == "share":
+            held_total = total(data, held, True)
         return jnp.stack(
             [
                 total(data, train, True),

@@ -15,8 +15,8 @@ from jaxmle.tables.notes import printed
 from jaxmle.tables.numerals import Style
 from jaxmle.tables.table import common_facts, shortened
 
-LINES = 40  # one screen
-WORST = 5  # members shown
+LINES_SHOWN = 40  # one screen
+WORST_MEMBERS_SHOWN = 5  # members shown
 
 
 def digest(fit: Any, level: float = 0.95) -> str:
@@ -43,7 +43,7 @@ def page(fit: Any, level: float = 0.95, style: Style = numerals.scaled) -> Page:
     outer = (counts(status), *worst(fit, status))
     # Six lines for status, facts and notes; four for blank, title and header of each grid of
     # parameters and its dots.
-    room = (LINES - 6 - sum(len(grid.rows) + 3 for grid in outer)) // 2 - 4
+    room = (LINES_SHOWN - 6 - sum(len(grid.rows) + 3 for grid in outer)) // 2 - 4
     inner = parameters(fit, converged, level, style, max(room, 2)) if converged.any() else ()
     headline = f"{int(converged.sum())} of {status.size} fits {Status.CONVERGED.name}"
     return Page(
@@ -156,7 +156,7 @@ def worst_members(status: np.ndarray, distance: np.ndarray) -> np.ndarray:
     order = failed[np.lexsort((-_known_or_inf(distance[failed]), status[failed]))]
     _, starts = np.unique(status[order], return_index=True)
     others = np.setdiff1d(np.arange(order.size), starts)
-    chosen = np.concatenate([starts, others])[:WORST]
+    chosen = np.concatenate([starts, others])[:WORST_MEMBERS_SHOWN]
     return order[np.sort(chosen)]
 
 
@@ -177,7 +177,7 @@ def member(fit: Any, position: int) -> str:
 
 
 def notes(fit: Any, converged: np.ndarray) -> tuple[str, ...]:
-    """Where to look next: the explanation of the worst member, or the member farthest from its
+    """Where to look next: the explanation of the worst member, or of the member farthest from its
     optimum.
     """
     if not converged.size:

@@ -48,16 +48,16 @@ def installed(backend: str | None) -> str:
     """
     if backend is not None:
         check_choice("backend", backend, BACKENDS)
-    found = next(
+    backend_found = next(
         (name for name in BACKENDS if backend in (None, name) and find_spec(name) is not None), None
     )
-    if found is None:
+    if backend_found is None:
         wanted = backend or f"one of {', '.join(BACKENDS)}"
         raise ImportError(
             f"a data frame needs {wanted}, which is not installed: {INSTALL_FRAME}"
             + f" or pip install {backend}" * bool(backend)
         )
-    return found
+    return backend_found
 
 
 def columns(fit: Any, level: float) -> dict[str, Any]:

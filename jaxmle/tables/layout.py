@@ -12,7 +12,7 @@ from jaxmle.tables.notes import printed
 from jaxmle.tables.numerals import aligned
 
 PAGE_COLUMNS = 100
-GAP = "  "
+COLUMN_GAP = "  "
 NAME_ROOM = 20  # columns a name may ask for before the numbers give way
 LEAST_ROOM = 10  # columns a name always has
 ELLIPSIS = "..."
@@ -47,7 +47,7 @@ class Page:
 
 
 def text(page: Page) -> str:
-    """The page as plain text of at most `WIDTH` columns, the status line first.
+    """The page as plain text of at most `PAGE_COLUMNS` columns, the status line first.
 
     >>> grid = Grid(("", "estimate", "z"), (("mu", "10.25", "4.10"), ("log_sigma", "-0.5", "n/a")))
     >>> print(text(Page("CONVERGED", True, (("n", "12"), ("df", "2")), (grid,))))
@@ -80,7 +80,7 @@ def grid_lines(grid: Grid) -> list[str]:
     """
     names = elided([row[0] for row in grid.rows], max(_name_room(grid), LEAST_ROOM))
     columns = [_padded([grid.header[0], *names]), *_other_columns(grid)]
-    lines = [GAP.join(cells).rstrip() for cells in zip(*columns, strict=True)]
+    lines = [COLUMN_GAP.join(cells).rstrip() for cells in zip(*columns, strict=True)]
     return [*wrap(grid.title), *lines] if grid.title else lines
 
 
@@ -94,7 +94,7 @@ def _other_columns(grid: Grid) -> list[list[str]]:
 
 
 def _name_room(grid: Grid) -> int:
-    return PAGE_COLUMNS - sum(len(column[0]) + len(GAP) for column in _other_columns(grid))
+    return PAGE_COLUMNS - sum(len(column[0]) + len(COLUMN_GAP) for column in _other_columns(grid))
 
 
 def _longest_name(grid: Grid) -> int:
@@ -112,7 +112,7 @@ def _flush_right(cells: Sequence[str]) -> list[str]:
 
 
 def wrap(sentence: str) -> list[str]:
-    """A sentence on lines of at most `WIDTH` columns, the following lines indented."""
+    """A sentence on lines of at most `PAGE_COLUMNS` columns, the following lines indented."""
     return textwrap.wrap(sentence, PAGE_COLUMNS, subsequent_indent="  ")
 
 

@@ -202,5 +202,5 @@ def _latex_cell(cell: str, kind: str) -> str:
 def _latex_number(digits: str) -> str:
     """Digits with a true minus, `<`, infinity and power of ten."""
     digits = digits.replace("inf", r"$\infty$").replace("<", "$<$")
-    power = _POWER.sub(lambda found: rf"$\times10^{{{int(found[1])}}}$", digits)
+    power = _POWER.sub(lambda match: rf"$\times10^{{{int(match[1])}}}$", digits)
     return re.sub("^-", "$-$", power)

@@ -1,6 +1,4 @@
-"""What a table and the sentence of a verdict share: a name as it is shown, and why a covariance
-does not exist.
-"""
+"""Shared by tables and explanations: a name as it is shown, and why a covariance is missing."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 MISSING_TEXT = "n/a"
-DIGITS = 4  # significant digits of a standard error, as R's summary tables give
+DIGITS_OF_STDERR = 4  # significant digits of a standard error, as R's summary tables give
 # outside these, the exponent form
 MAX_FOR_EXPONENT_FORM = 1e-4
 MIN_FOR_EXPONENT_FORM = 1e7
@@ -29,16 +29,16 @@ def word(value: float) -> str | None:
 
 
 def magnitude(value: float) -> int:
-    """The decimal exponent of a finite value once rounded to `DIGITS` digits; 0 for zero.
+    """The decimal exponent of a finite value once rounded to `DIGITS_OF_STDERR` digits; 0 for zero.
 
     >>> magnitude(0.0123), magnitude(9.99999), magnitude(0.0)
     (-2, 1, 0)
     """
-    return int(f"{value:.{DIGITS - 1}e}".split("e")[1])
+    return int(f"{value:.{DIGITS_OF_STDERR - 1}e}".split("e")[1])
 
 
-def exponent(value: float, digits: int = DIGITS) -> str:
-    """The exponent form with `digits` significant digits.
+def exponent(value: float, digits: int = DIGITS_OF_STDERR) -> str:
+    """The number in exponent form with `digits` significant digits.
 
     >>> exponent(1.23456e-9)
     '1.235e-09'
@@ -47,7 +47,8 @@ def exponent(value: float, digits: int = DIGITS) -> str:
 
 
 def fixed(value: float, places: int) -> str:
-    """The fixed form with `places` decimals, the exponent form from `LARGE` on; never `-0.000`.
+    """The number with `places` decimals, or in exponent form from `MIN_FOR_EXPONENT_FORM` on; never
+    `-0.000`.
 
     >>> fixed(-1.23456, 3), fixed(-1e-9, 3), fixed(1e12, 3)
     ('-1.235', '0.000', '1.000e+12')
@@ -57,7 +58,7 @@ def fixed(value: float, places: int) -> str:
     return f"{value:z.{places}f}"
 
 
-def significant(value: float, digits: int = DIGITS) -> str:
+def significant(value: float, digits: int = DIGITS_OF_STDERR) -> str:
     """A value to `digits` significant digits, in whichever form is readable.
 
     >>> significant(0.0123456), significant(1234567.0), significant(1.5e-7)
@@ -97,7 +98,7 @@ def likelihood(value: float) -> str:
 
 
 def count(value: float) -> str:
-    """A count, without decimals where it is whole.
+    """A count as text, without decimals where it is whole.
 
     >>> count(150.0), count(12.5)
     ('150', '12.5')
@@ -114,7 +115,9 @@ def percent(level: float) -> str:
     return f"{100 * level:.10g}%"
 
 
-def scaled(values: Sequence[float], scale: float, digits: int = DIGITS) -> tuple[str, ...]:
+def scaled(
+    values: Sequence[float], scale: float, digits: int = DIGITS_OF_STDERR
+) -> tuple[str, ...]:
     """Cells sharing the decimals that show `scale`, usually the standard error, to `digits`
     significant digits.
 
@@ -142,8 +145,8 @@ def _cell(value: float, scale: float, places: int, digits: int) -> str:
     if not math.isfinite(value) or not (tiny or abs(value) >= MIN_FOR_EXPONENT_FORM):
         return fixed(value, places)
     known = math.isfinite(scale) and scale > 0.0
-    beyond = magnitude(value) - magnitude(scale) if known else 1
-    return exponent(value, max(digits, min(digits + beyond, 2 * digits)))
+    extra_digits = magnitude(value) - magnitude(scale) if known else 1
+    return exponent(value, max(digits, min(digits + extra_digits, 2 * digits)))
 
 
 def exponents(values: Sequence[float], scale: float) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from jaxmle.tables.notes import covariance_note, printed
 from jaxmle.tables.numerals import Style
 
 # rows shown of a fit with more than FIRST + LAST parameters
-FIRST = 80
-LAST = 20
+FIRST_ROWS_SHOWN = 80
+LAST_ROWS_SHOWN = 20
 
 
 def summary(fit: Any, level: float = 0.95) -> str:
@@ -38,7 +38,7 @@ def summary(fit: Any, level: float = 0.95) -> str:
 def page(fit: Any, level: float = 0.95, style: Style = numerals.scaled) -> Page:
     """The summary of one fit as a page, for any output format."""
     grid = coefficients(fit, level, style)
-    hidden = len(fit.names) - FIRST - LAST
+    hidden = len(fit.names) - FIRST_ROWS_SHOWN - LAST_ROWS_SHOWN
     more = (f"{hidden} more parameters: fit.to_frame() holds them all.",) if hidden > 0 else ()
     return Page(status_line(fit), bool(fit.converged), facts(fit), (grid,), more + notes(fit))
 
@@ -94,7 +94,7 @@ def coefficients(fit: Any, level: float, style: Style) -> Grid:
         _row(printed(name), numbers, style)
         for name, numbers in zip(fit.names, values.tolist(), strict=True)
     ]
-    return Grid(header, shortened(rows, FIRST, LAST))
+    return Grid(header, shortened(rows, FIRST_ROWS_SHOWN, LAST_ROWS_SHOWN))
 
 
 def _row(name: str, numbers: Sequence[float], style: Style) -> tuple[str, ...]:
@@ -125,7 +125,7 @@ def notes(fit: Any) -> tuple[str, ...]:
     noise = np.max(
         np.asarray(fit.witness.stderr_error, dtype=float)[known] / se[known], initial=0.0
     )
-    said = (
+    remarks = (
         (
             bounded,
             "Bounded parameters: intervals respect the bound; z and p only where 0 is inside the "
@@ -165,4 +165,4 @@ def notes(fit: Any) -> tuple[str, ...]:
             "at its maximum.",
         ),
     )
-    return tuple(sentence for holds, sentence in said if holds)
+    return tuple(sentence for holds, sentence in remarks if holds)

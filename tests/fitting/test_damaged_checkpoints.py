@@ -271,7 +271,7 @@ def test_a_schedule_of_another_cut_is_damage(copied):
     """With a digest that is right, as only another program would write it."""
     folder = copied[0] / "batch"
     told = json.loads((folder / MANIFEST).read_text())
-    for buckets in ([], [{}], 3, [{"lanes": 0}], told["schedule"]["buckets"] * 2):
+    for buckets in ([], [{}], 3, [{"block_size": 0}], told["schedule"]["buckets"] * 2):
         told["schedule"]["buckets"] = buckets
         told["digest"] = checkpoint._manifest_digest(told["identity"], told["schedule"])
         (folder / MANIFEST).write_text(json.dumps(told))

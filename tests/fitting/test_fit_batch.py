@@ -19,7 +19,7 @@ from scipy.special import expit
 import jaxmle as jm
 from jaxmle import Status
 from jaxmle.batch import chunk, plan
-from jaxmle.batch.members import SPARE, Table, buckets
+from jaxmle.batch.members import MAX_PADDED_ROWS_FOR_ONE_LENGTH, Table, buckets
 from jaxmle.batch.solver import Counts, half_done
 from tests.likelihoods import normal_regression_kernel
 
@@ -76,7 +76,7 @@ def test_lengths_lose_the_eighths_that_nobody_reaches():
     assert (one, other) == ((128,), (224,))
     assert sizes[short].max() <= 128
     assert 128 < sizes[long].min() <= sizes[long].max() <= 224
-    assert SPARE < len(long) * (256 - 224)
+    assert MAX_PADDED_ROWS_FOR_ONE_LENGTH < len(long) * (256 - 224)
     assert [length for length, _ in buckets(sizes[:3000], True)] == [(128,), (256,)]
 
 
@@ -519,7 +519,7 @@ x = np.concatenate([np.ones((200, 40, 1)), rng.normal(size=(200, 40, 1))], axis=
 y = (rng.random((200, 40)) < 0.5).astype(float)
 y[::17] = (x[::17, :, 1] > 0)
 from jaxmle.batch import plan
-plan.SIZES = (16,)
+plan.CHUNK_SIZES = (16,)
 def logit(params, data):
     eta = data["x"] @ params["beta"]
     return data["y"] * eta - jax.nn.softplus(eta)
@@ -551,7 +551,7 @@ def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch):
     def run():
         return jm.fit_batch(model, {"b": 0.0}, {"x": x, "y": y}, progress=False)
 
-    monkeypatch.setattr(plan, "SIZES", (128,))
+    monkeypatch.setattr(plan, "CHUNK_SIZES", (128,))
     whole, taken = run(), []
     monkeypatch.setattr(chunk, "SLOTS_FOR_STRAGGLERS", 16)
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Passes over many rows: placed once, by scores where scores are enough, without a Hessian where it has not changed."""
+"""Passes over many rows: to_device once, by scores where scores are enough, without a Hessian where it has not changed."""
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from jaxmle.fitting.frozen_hessian import LONGEST_STEP_IN_STDERR, STDERR_TOLERANCE, kept, short
+from jaxmle.fitting.frozen_hessian import (
+    LONGEST_STEP_IN_STDERR,
+    STDERR_TOLERANCE,
+    longest_safe_step,
+    reuse_hessian,
+)
 from jaxmle.fitting.head_start import _turn
-from jaxmle.fitting.objective import User
+from jaxmle.fitting.objective import UserScale
 from jaxmle.likelihood.regression import Column, gram
-from jaxmle.runtime.device import ALIGNED, MIN_BYTES_FOR_HUGE_PAGES, placed
+from jaxmle.runtime.device import ALIGNED, MIN_BYTES_FOR_HUGE_PAGES, to_device
 from jaxmle.solvers.bfgs import Slope, secant_climb
 from jaxmle.solvers.trust_region import POLISHING, Point, begin, step
 
@@ -44,7 +49,7 @@ def whole(model):
             score,
             hessian,
             None,
-            User(z, np.eye(1), score, hessian),
+            UserScale(z, np.eye(1), score, hessian),
         )
 
     return evaluate
@@ -54,7 +59,11 @@ def scores(model):
     def slopes(z):
         value, score, _ = model(z)
         return Slope(
-            z, np.float64(value), np.abs(np.float64(value)), score, User(z, np.eye(1), score, None)
+            z,
+            np.float64(value),
+            np.abs(np.float64(value)),
+            score,
+            UserScale(z, np.eye(1), score, None),
         )
 
     return slopes
@@ -74,9 +83,9 @@ def near(model, z):
 
 
 def test_a_short_step_keeps_the_hessian_and_every_standard_error():
-    longest = short(1 / np.sqrt(EVENTS))
+    longest = longest_safe_step(1 / np.sqrt(EVENTS))
     state = near(counts, np.log(EVENTS) - longest / np.sqrt(EVENTS))
-    point = kept(scores(counts), 1.01 * longest, state)
+    point = reuse_hessian(scores(counts), 1.01 * longest, state)
     value, score, hessian = counts(point.z)
     assert point.hessian is state.point.hessian
     assert point.aux.hessian is state.point.aux.hessian
@@ -86,7 +95,7 @@ def test_a_short_step_keeps_the_hessian_and_every_standard_error():
 
 
 def test_a_longer_step_is_not_tried():
-    assert kept(never, 1e-6, near(counts, np.log(EVENTS) - 2e-6 / np.sqrt(EVENTS))) is None
+    assert reuse_hessian(never, 1e-6, near(counts, np.log(EVENTS) - 2e-6 / np.sqrt(EVENTS))) is None
 
 
 def test_a_hessian_that_changes_is_not_kept():
@@ -96,19 +105,19 @@ def test_a_hessian_that_changes_is_not_kept():
         point=state.point._replace(score=state.point.score * 1.5), move=np.array([4.5e-9])
     )
     assert np.sqrt(2 * state.newton.decrement) < LONGEST_STEP_IN_STDERR
-    assert kept(scores(bent), LONGEST_STEP_IN_STDERR, state) is None
+    assert reuse_hessian(scores(bent), LONGEST_STEP_IN_STDERR, state) is None
 
 
 def test_a_recession_however_short_its_steps_is_seen():
     state = near(tail, 30.0)
     assert np.sqrt(2 * state.newton.decrement) < 1e-6
-    assert kept(scores(tail), LONGEST_STEP_IN_STDERR, state) is None
+    assert reuse_hessian(scores(tail), LONGEST_STEP_IN_STDERR, state) is None
 
 
 def test_a_score_that_is_not_finite_is_not_kept():
     state = near(counts, np.log(EVENTS) - 1e-8)
     assert (
-        kept(
+        reuse_hessian(
             lambda z: scores(counts)(z)._replace(score=np.array([np.nan])),
             LONGEST_STEP_IN_STDERR,
             state,
@@ -127,7 +136,7 @@ def test_the_turn_of_a_count_is_one_over_the_root_of_its_events():
     # d is 1e-3, to first order: 1 − e⁻ᵈ = d (1 − d/2)
     assert_allclose(exact, 1 / np.sqrt(EVENTS), rtol=0.51e-3)
     assert _turn(after, after) == np.inf
-    assert short(np.inf) == 0.0
+    assert longest_safe_step(np.inf) == 0.0
 
 
 # ---------------------------------------------------------------- a climb by scores
@@ -205,11 +214,11 @@ def test_large_arrays_are_placed_where_the_device_reads_them():
             np.arange(MIN_BYTES_FOR_HUGE_PAGES // 4),
             x[:3],
         ):
-            there = placed(leaf)
+            there = to_device(leaf)
             assert isinstance(there, jax.Array)
             assert there.dtype == leaf.dtype
             assert np.array_equal(np.asarray(there), leaf)
-        whole = placed(x)
+        whole = to_device(x)
         assert whole.unsafe_buffer_pointer() % ALIGNED == 0
         copy = x.copy()
         x[:] = 0.0
@@ -220,7 +229,7 @@ def test_large_arrays_are_placed_where_the_device_reads_them():
 def test_room_after_the_entries_of_an_array_is_zero(rows):
     x = np.random.default_rng(1).normal(size=(3, rows))
     with jax.enable_x64(True):
-        there = np.asarray(placed(x, 7))
+        there = np.asarray(to_device(x, 7))
     assert there.shape == (7, rows)
     assert np.array_equal(there[:3], x)
     assert not there[3:].any()

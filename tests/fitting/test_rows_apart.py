@@ -11,7 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import jaxmle as jm
 from jaxmle import models
 from jaxmle.batch import padding
-from jaxmle.batch.inputs import gathered
+from jaxmle.batch.inputs import read_batch
+from jaxmle.fitting.options import Options
 from jaxmle.inference.diagnostics.influence import influence
 from jaxmle.inference.resampling.bootstrap import bootstrap
 from jaxmle.inference.resampling.jackknife import infinitesimal_jackknife, jackknife
@@ -153,7 +154,7 @@ APART = {
 
 def runs_unpadded(loglik, sets=SETS, start=START):
     with jax.enable_x64(True):
-        found = gathered(loglik, start, sets, None, None, None, 0, "auto", np.dtype(float))
+        found = read_batch(loglik, start, sets, Options(), 0, "auto")
     assert found.source.padded == (not found.unpadded)
     return bool(found.unpadded)
 

@@ -53,15 +53,15 @@ def huge(params, data):
 @pytest.fixture
 def sprints(monkeypatch):
     """Small batches sprint too; what each chunk's sprint found is kept."""
-    found, plain = [], chunk.Chunk._sprint
+    found, plain = [], chunk.Chunk._float32_start
 
     def watched(self, z, rounds):
-        found.append((plain(self, z, rounds), self.wanted))
+        found.append((plain(self, z, rounds), self.active))
         return found[-1][0]
 
     monkeypatch.setattr(run, "MIN_ROWS_FOR_FLOAT32_START", 0)
     monkeypatch.setattr(run, "MIN_ROWS_A_MEMBER_FOR_FLOAT32", 0)
-    monkeypatch.setattr(chunk.Chunk, "_sprint", watched)
+    monkeypatch.setattr(chunk.Chunk, "_float32_start", watched)
     return found
 
 
@@ -157,7 +157,7 @@ def test_where_single_precision_will_not_do(monkeypatch, sprints, loglik, start,
 @pytest.mark.thorough
 def test_the_first_chunk_decides_and_a_checkpoint_keeps_it(monkeypatch, sprints, tmp_path):
     """The rounds of later chunks are set by the first; a resumed run repeats them to the bit."""
-    monkeypatch.setattr(plan, "SIZES", (16,))
+    monkeypatch.setattr(plan, "CHUNK_SIZES", (16,))
     data = {"x": X, "y": Y}
     whole = jm.fit_batch(logistic, START, data, checkpoint=tmp_path / "run")
     assert len(sprints) == 3
@@ -172,7 +172,7 @@ def test_a_run_killed_between_the_decision_and_the_first_piece_ran_it_again_with
     monkeypatch, sprints, tmp_path
 ):
     """The decision was made from the first chunk, and then changed that chunk itself."""
-    monkeypatch.setattr(plan, "SIZES", (16,))
+    monkeypatch.setattr(plan, "CHUNK_SIZES", (16,))
     data, asked, plain = {"x": X, "y": Y}, [], chunk.Chunk.climb
 
     def watched(self, rounds, enough):

@@ -1,7 +1,5 @@
 """A climb over very many rows starts at the maximum over a few, and scores lead on from there; what it finds does not depend on that."""
 
-import sys
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,9 +7,9 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle.fitting import head_start
+from jaxmle.fitting.passes import Passes
 from tests.likelihoods import multinomial_intercepts
 
-FIT = sys.modules["jaxmle.fitting.fit"]  # the name in the package is the function
 N = 2**14
 DECLARED = jm.regression(
     lambda eta, row: row["y"] * eta["mu"] - jm.special.softplus(eta["mu"]),
@@ -23,7 +21,11 @@ START = {"beta": np.zeros(2)}
 @pytest.fixture
 def many(monkeypatch):
     """What counts as many rows, made small."""
-    for name, value in (("MIN_ROWS_FOR_HEAD_START", N), ("MIN_SAMPLE_ROWS", 512), ("ROWS_EACH", 1)):
+    for name, value in (
+        ("MIN_ROWS_FOR_HEAD_START", N),
+        ("MIN_SAMPLE_ROWS", 512),
+        ("SAMPLE_ROWS_A_PARAMETER", 1),
+    ):
         monkeypatch.setattr(head_start, name, value)
 
 
@@ -46,15 +48,14 @@ def by_newton(data):
 def whole(monkeypatch):
     """A list that grows by one with every Hessian over all rows."""
     passes = []
-    real = FIT._host_engine
+    evaluate = Passes.evaluate
 
-    def counted(problem, base, data, codes):
-        engine = real(problem, base, data, codes)
-        if data["y"].shape[0] < N:
-            return engine
-        return engine._replace(evaluate=lambda z: passes.append(z) or engine.evaluate(z))
+    def counted(self, z):
+        if len(self.data["y"]) == N:
+            passes.append(z)
+        return evaluate(self, z)
 
-    monkeypatch.setattr(FIT, "_host_engine", counted)
+    monkeypatch.setattr(Passes, "evaluate", counted)
     return passes
 
 

@@ -82,7 +82,7 @@ def test_a_replicate_depends_on_the_key_and_its_number_alone(fit, pairs):
 
 
 def test_calls_have_one_length_and_hold_every_replicate_once(monkeypatch):
-    monkeypatch.setattr(refit, "BYTES", 1000.0)
+    monkeypatch.setattr(refit, "BYTES_OF_A_CALL", 1000.0)
     for total in (1, 7, 8, 99, 100, 101):
         calls = list(refit.chunks(total, 10.0))
         assert len({len(index) for index, _ in calls}) == 1 and len(calls[0][0]) <= 100

@@ -91,8 +91,8 @@ def test_closed_forms_agree_with_the_numerical_road_and_cross_entropy_is_entropy
         abs(closed["kl"].value - closed["back"].value) > 1e-3 or family is cauchy
     )  # not symmetric, but for two Cauchy laws it is
     assert closed["kl"].method == "closed form"
-    monkeypatch.delitem(divergence._DIVERGENCE, family)
-    monkeypatch.setattr(divergence, "_ENTROPY", {})
+    monkeypatch.delitem(divergence.DIVERGENCES, family)
+    monkeypatch.setattr(divergence, "ENTROPIES", {})
     for what, numerical in (
         ("kl", kl_divergence(p, q)),
         ("cross", cross_entropy(p, q)),

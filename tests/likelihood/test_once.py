@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 from jaxmle.likelihood.regression import NARROW, Column, gradient, gram
 from jaxmle.runtime.cse import once
-from jaxmle.runtime.device import halved, placed
+from jaxmle.runtime.device import to_device, to_float32
 
 
 def operations(function, *args):
@@ -95,13 +95,13 @@ def test_sums_stand_where_their_parameters_do(case):
 
 
 @pytest.mark.parametrize("size", [10, 2**20])
-def test_leaves_are_halved_in_place_of_their_own(size):
+def test_leaves_are_to_float32_in_place_of_their_own(size):
     with jax.enable_x64(True):
         leaf = np.linspace(0, 1, size).reshape(2, -1)
-        whole = placed(leaf, 3)
-        half = halved(whole)
+        whole = to_device(leaf, 3)
+        half = to_float32(whole)
         assert half.dtype == np.float32 and half.shape == (3, size // 2)
         assert_array_equal(half[:2], leaf.astype(np.float32))
         assert_array_equal(half[2], 0.0)
         assert_array_equal(whole[:2], leaf)
-        assert halved(jnp.arange(3)).dtype == np.int64
+        assert to_float32(jnp.arange(3)).dtype == np.int64

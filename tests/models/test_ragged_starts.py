@@ -7,7 +7,8 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import families, models
-from jaxmle.batch.inputs import gathered
+from jaxmle.batch.inputs import read_batch
+from jaxmle.fitting.options import Options
 
 RNG = np.random.default_rng(5)
 SIZES = (12, 9, 12, 7, 12)
@@ -46,7 +47,7 @@ CASES = {
 def test_each_member_starts_where_it_would_start_alone(name):
     model, data = CASES[name]
     with jax.enable_x64(True):
-        found = gathered(model, None, data, None, None, None, 0, "auto", np.dtype(float))
+        found = read_batch(model, None, data, Options(), 0, "auto")
     for base, alone in zip(found.base, data, strict=True):
         assert_allclose(
             base,

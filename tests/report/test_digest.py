@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmle.solvers.status import Status
-from jaxmle.tables.digest import LINES, digest, spread, worst_members
+from jaxmle.tables.digest import LINES_SHOWN, digest, spread, worst_members
 from jaxmle.tables.layout import PAGE_COLUMNS
 from tests.report.records import batch, record
 
@@ -33,7 +33,7 @@ def test_ten_thousand_members_fit_on_one_screen(p, failures):
             10_000 if p <= 40 else 50, p, {k % 50 if p > 40 else k: s for k, s in failures.items()}
         )
     ).splitlines()
-    assert len(lines) <= LINES
+    assert len(lines) <= LINES_SHOWN
     assert max(map(len, lines)) <= PAGE_COLUMNS
 
 

@@ -12,36 +12,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.fitting.fit import host_dtype
 from jaxmle.fitting.identity import identity, with_response_id
-from jaxmle.likelihood.checks import (
-    check_fixed,
-    check_start,
-    check_values,
-    check_weight_shapes,
-    host_data,
-    host_params,
-    traced_data,
-)
-from jaxmle.likelihood.combinators import Penalize, weight
-from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
+from jaxmle.fitting.options import Options, Posed, read
+from jaxmle.likelihood.combinators import Penalize
+from jaxmle.likelihood.contract import need_terms, terms_of
 from jaxmle.likelihood.derivatives import gradient
 from jaxmle.likelihood.discovery.row_independence import check_traced, check_weighted
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.information.bias import adjustment, inverse_root
-from jaxmle.likelihood.structure import count, has, has_law, roots_of, substituted, weighting_of
+from jaxmle.likelihood.structure import count, has, has_law, roots_of, weighting_of
 from jaxmle.likelihood.terms import NO_LAW, expected_information
-from jaxmle.parameters.arguments import check_count
-from jaxmle.parameters.tree import Chart, Layout, layout_of
+from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.record.fit import Fit, Witness
-from jaxmle.runtime.compile import compiled, kept, precision, to_numpy, tracing
+from jaxmle.runtime.compile import cached_under_trace, compiled, precision, to_numpy, tracing
 from jaxmle.solvers.status import Status
 
 SHARE_OF_WAY_TO_BOUND = 0.9  # share of the way to a bound that one step may take
 DECREMENT_OF_ADJUSTED_SCORE = 1e-20  # decrement at which the iteration stops: 1e-10 standard errors
 # decrements of 1e-6 and 1e-3 standard errors, as in ``fit``
-GOOD = 5e-13
-FAIR = 5e-7
+DECREMENT_TO_CONVERGE = 5e-13
+DECREMENT_TO_ACCEPT = 5e-7
 
 
 def mean_br(
@@ -95,24 +85,16 @@ def mean_br(
     >>> round(float(result.params["b"]), 4), result.mode
     (1.3828, 'BR (mean)')
     """
-    if params0 is None:
-        if not hasattr(loglik, "start"):
-            raise ValueError(
-                "params0 is missing: give start values; only a model with a method start(data) "
-                "may go without"
-            )
-        params0 = loglik.start(data)
-    constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
-    tree = as_tree(loglik if weights is None else weight(loglik, weights))
-    max_steps = check_count("max_steps", max_steps)
-    _check(tree)
+    options = Options(constraints=constraints, weights=weights, dtype=dtype, max_steps=max_steps)
+    posed = read(loglik, params0, data, options)
+    _check(posed)
     if tracing():
-        return _traced(tree, params0, data, constraints, dtype, max_steps)
-    found = _host(tree, params0, data, constraints, dtype, max_steps)
-    return with_response_id(found, loglik, tree, data)
+        return _traced(posed, options.max_steps)
+    return with_response_id(_host(posed, options.max_steps), loglik, posed.loglik, posed.data)
 
 
-def _check(loglik: Loglik) -> None:
+def _check(posed: Posed) -> None:
+    loglik = posed.loglik
     if has(loglik, Penalize):
         raise ValueError(
             "mean_br adjusts the score of a likelihood; a penalised one has a prior's bias on "
@@ -126,65 +108,42 @@ def _check(loglik: Loglik) -> None:
             "none; frequency weights are"
         )
 
-
-def _chart(loglik: Loglik, layout: Layout) -> Chart:
-    chart = Chart(layout, tuple(bool(root != j) for j, root in enumerate(roots_of(loglik, layout))))
-    if not chart.k:
-        raise ValueError("every parameter is fixed: there is nothing to estimate")
-    if chart.k != len(chart.moving):
+    if posed.chart.k != len(posed.chart.moving):
         raise ValueError(
             "mean_br needs as many free parameters as entries: no simplex, correlation or "
             "covariance among them"
         )
-    return chart
 
 
-def _host(
-    loglik: Loglik, params0: Tree, data: Tree, constraints: Tree, dtype: Any, max_steps: int
-) -> Fit:
-    real = host_dtype(dtype)
-    params = host_params(params0, real)
-    layout = layout_of(params, constraints)
-    check_start(layout, params)
-    check_fixed(loglik, layout)
-    data = host_data(data, real)
-    check_values(loglik, data)
-    chart = _chart(loglik, layout)
-    with precision(real), np.errstate(all="ignore"):
-        rows_of(loglik, data)
-        x = np.asarray(substituted(loglik, layout, layout.ravel(params)))
-        check_weighted(loglik, layout, x, data)
+def _host(posed: Posed, max_steps: int) -> Fit:
+    chart = posed.chart
+    with precision(posed.dtype), np.errstate(all="ignore"):
+        base = posed.base
+        check_weighted(posed.loglik, posed.layout, base, posed.data)
         piece = compiled(
-            loglik,
+            posed.loglik,
             ("mean_br", chart, max_steps),
             lambda ll: lambda x, data: _solve(ll, chart, x, data, max_steps),
         )
-        fit = to_numpy(piece(x, jax.tree.map(jnp.asarray, data)))
-        return replace(fit, data_id=identity(loglik, data, real))
+        fit = to_numpy(piece(base, jax.tree.map(jnp.asarray, posed.data)))
+        return replace(fit, data_id=identity(posed.loglik, posed.data, posed.dtype))
 
 
-def _traced(
-    loglik: Loglik, params0: Tree, data: Tree, constraints: Tree, dtype: Any, max_steps: int
-) -> Fit:
-    real = jnp.zeros(()).dtype if dtype is None else host_dtype(dtype)
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(real), params0)
-    data = traced_data(data, real)
-    layout = layout_of(params, constraints)
-    check_weight_shapes(loglik, data)
-    chart = _chart(loglik, layout)
-    x = jnp.asarray(substituted(loglik, layout, layout.ravel(params)))
-    check_traced(loglik, layout, x, data, None)
-    return kept(
-        loglik,
-        ("mean_br", chart, max_steps, str(real)),
+def _traced(posed: Posed, max_steps: int) -> Fit:
+    chart = posed.chart
+    base = posed.base
+    check_traced(posed.loglik, posed.layout, base, posed.data, None)
+    return cached_under_trace(
+        posed.loglik,
+        ("mean_br", chart, max_steps, str(posed.dtype)),
         lambda ll: lambda x, data: _solve(ll, chart, x, data, max_steps),
-    )(x, data)
+    )(base, posed.data)
 
 
 # ---------------------------------------------------------------- the iteration
 
 
-class _At(NamedTuple):
+class _AdjustedScore(NamedTuple):
     """The adjusted score equation at one point."""
 
     x: Array  # (p,)
@@ -194,13 +153,15 @@ class _At(NamedTuple):
 
 
 class _State(NamedTuple):
-    at: _At
+    point: _AdjustedScore
     share: Array  # of the full step that is tried next
     steps: Array
     done: Array
 
 
-def _at(loglik: Loglik, layout: Layout, roots: np.ndarray, x: Array, data: Tree) -> _At:
+def _adjusted_score(
+    loglik: Loglik, layout: Layout, roots: np.ndarray, x: Array, data: Tree
+) -> _AdjustedScore:
     information = expected_information(loglik, layout, x, data).information
     root = inverse_root(information, roots)
 
@@ -208,7 +169,7 @@ def _at(loglik: Loglik, layout: Layout, roots: np.ndarray, x: Array, data: Tree)
         return jnp.sum(need_terms(terms_of(loglik, layout.unravel(x), data), "mean_br"))
 
     scaled = root.T @ (gradient(terms)(x) + adjustment(loglik, layout, x, data, root))
-    return _At(x, root @ scaled, 0.5 * jnp.sum(scaled**2), information)
+    return _AdjustedScore(x, root @ scaled, 0.5 * jnp.sum(scaled**2), information)
 
 
 def _room(layout: Layout, x: Array, step: Array) -> Array:
@@ -228,21 +189,23 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
     eps = jnp.finfo(x.dtype).eps
 
     def step(state: _State) -> _State:
-        move = state.share * _room(layout, state.at.x, state.at.step) * state.at.step
-        trial = _at(loglik, layout, roots, state.at.x + move, data)
-        better = trial.decrement < state.at.decrement  # False where the trial is not finite
-        at = jax.tree.map(lambda new, old: jnp.where(better, new, old), trial, state.at)
+        move = state.share * _room(layout, state.point.x, state.point.step) * state.point.step
+        trial = _adjusted_score(loglik, layout, roots, state.point.x + move, data)
+        better = trial.decrement < state.point.decrement  # False where the trial is not finite
+        point = jax.tree.map(lambda new, old: jnp.where(better, new, old), trial, state.point)
         share = jnp.where(better, 1.0, state.share / 2)
         # At the floor of rounding the full step no longer improves; elsewhere twenty halvings that
         # do not help are the end.
-        stuck = (share < 1e-6) | (~better & ((at.decrement <= GOOD) | (state.steps == 0)))
+        stuck = (share < 1e-6) | (
+            ~better & ((point.decrement <= DECREMENT_TO_CONVERGE) | (state.steps == 0))
+        )
         return _State(
-            at, share, state.steps + 1, stuck | (at.decrement <= DECREMENT_OF_ADJUSTED_SCORE)
+            point, share, state.steps + 1, stuck | (point.decrement <= DECREMENT_OF_ADJUSTED_SCORE)
         )
 
     # The start is the first trial, a step of length zero from nowhere: so the equation is compiled
     # once.
-    nowhere = _At(
+    nowhere = _AdjustedScore(
         x,
         jnp.zeros_like(x),
         jnp.asarray(jnp.inf, x.dtype),
@@ -251,27 +214,37 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
     begin = _State(nowhere, jnp.ones((), x.dtype), jnp.zeros((), jnp.int32), jnp.zeros((), bool))
     end = jax.lax.while_loop(lambda state: ~state.done & (state.steps <= max_steps), step, begin)
     end = end._replace(steps=end.steps - 1)
-    fair = FAIR if eps > 1e-10 else GOOD
+    return _record(loglik, chart, roots, end, _status(end, float(eps)), data)
+
+
+def _status(end: _State, eps: float) -> Array:
+    """The verdict on the last state of the iteration."""
+    fair = DECREMENT_TO_ACCEPT if eps > 1e-10 else DECREMENT_TO_CONVERGE
     status = jnp.where(
-        end.at.decrement <= fair,
+        end.point.decrement <= fair,
         int(Status.CONVERGED),
-        jnp.where(end.at.decrement <= FAIR, int(Status.IMPRECISE), int(Status.MAX_STEPS)),
+        jnp.where(
+            end.point.decrement <= DECREMENT_TO_ACCEPT, int(Status.IMPRECISE), int(Status.MAX_STEPS)
+        ),
     )
-    status = jnp.where((end.share < 1e-6) & (end.at.decrement > FAIR), int(Status.STALLED), status)
-    status = jnp.where(jnp.isfinite(end.at.decrement), status, int(Status.NONFINITE))
-    return _record(loglik, chart, roots, end, status, data)
+    status = jnp.where(
+        (end.share < 1e-6) & (end.point.decrement > DECREMENT_TO_ACCEPT),
+        int(Status.STALLED),
+        status,
+    )
+    return jnp.where(jnp.isfinite(end.point.decrement), status, int(Status.NONFINITE))
 
 
 def _record(
     loglik: Loglik, chart: Chart, roots: np.ndarray, end: _State, status: Array, data: Tree
 ) -> Fit:
-    """The ``Fit`` of a root: as of a maximum, but for the mode and the equation whose decrement
-    is told.
+    """The ``Fit`` of a root: like that of a maximum, except for the mode and for the decrement,
+    which is that of the adjusted score.
     """
     layout = chart.layout
-    x = end.at.x
-    at = sums(loglik, layout, x, data)
-    root = inverse_root(end.at.information, roots)
+    x = end.point.x
+    unadjusted = sums(loglik, layout, x, data)
+    root = inverse_root(end.point.information, roots)
     known = (status == Status.CONVERGED) | (status == Status.IMPRECISE)
     failed = status == Status.NONFINITE
     follow = np.maximum(roots, 0)
@@ -284,13 +257,13 @@ def _record(
         params=layout.unravel(estimate),
         stderr=layout.unravel_entries(jnp.sqrt(jnp.diagonal(vcov))),
         vcov=vcov,
-        hessian=at.hessian * hollow,
-        loglik=at.value * hollow,
-        score=at.score * hollow,
-        decrement=end.at.decrement,
+        hessian=unadjusted.hessian * hollow,
+        loglik=unadjusted.value * hollow,
+        score=unadjusted.score * hollow,
+        decrement=end.point.decrement,
         n=jnp.asarray(n, x.dtype),
         status=status.astype(jnp.int32),
-        witness=_witness(chart, end.at.information, full, end.at.decrement),
+        witness=_witness(chart, end.point.information, full, end.point.decrement),
         steps=end.steps,
         data_id=jnp.zeros(2, jnp.uint32),
         response_id=jnp.zeros(2, jnp.uint32),
@@ -305,9 +278,7 @@ def _record(
 
 
 def _witness(chart: Chart, information: Array, vcov: Array, decrement: Array) -> Witness:
-    """What the record of a root can show: how far it is from the root, and the curvature of the
-    information there.
-    """
+    """The witness of a root: its distance from the root, and the curvature of the information."""
     block = information[np.ix_(chart.moving, chart.moving)]
     scale = jnp.sqrt(jnp.abs(jnp.diagonal(block)))
     p = chart.layout.p

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.inference.again import inverse_root, tangent, visit
+from jaxmle.inference.again import again, inverse_root, tangent
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.structure import roots_of
 from jaxmle.likelihood.terms import term_rows
@@ -104,9 +104,9 @@ def disagreement(
     >>> found.ratios.round(4).tolist()  # for an exponential, var(y)/mean(y)²
     [0.3889]
     """
-    seen = visit(loglik, fit, data, weights=weights, in_axes=in_axes)
+    given = again(loglik, fit, data, weights=weights, in_axes=in_axes, what="disagreement")
     layout = fit.layout
-    observed, opg, sandwich, ratios = seen.evaluate(
+    observed, opg, sandwich, ratios = given.evaluate(
         "disagreement", lambda ll, x, rows, codes: _three(ll, layout, x, rows)
     )
     return Disagreement(observed, opg, sandwich, ratios, fit.names)

@@ -14,11 +14,11 @@ import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.objective import Objective
-from jaxmle.inference.again import Visit, inverse_root, visit
+from jaxmle.inference.again import Again, again, inverse_root
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.discovery.row_independence import check_rows_apart
 from jaxmle.likelihood.information.covariance import cluster_information, cluster_sums
-from jaxmle.likelihood.structure import jeffreys_of, roots_of
+from jaxmle.likelihood.structure import chart_of, jeffreys_of, roots_of
 from jaxmle.likelihood.terms import row_information, term_rows
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.record.fit import Fit
@@ -119,20 +119,22 @@ def influence(
             "under jeffreys the penalty too depends on each row, and one step leaves that out: "
             "refit without the row, or ask the likelihood without its penalty"
         )
-    seen = visit(loglik, fit, data, weights=weights, clusters=clusters, in_axes=in_axes)
+    given = again(
+        loglik, fit, data, weights=weights, clusters=clusters, in_axes=in_axes, what="influence"
+    )
     layout = fit.layout
     clustered = clusters is not None
-    codes = seen.aligned[2]
+    codes = given.aligned[2]
     if len(codes) > 1:
         raise ValueError("influence leaves out one kind of unit: give one label for each row")
 
     if not tracing():
-        _check_rows(seen, codes)
+        _check_rows(given, codes)
 
     def quantity(ll: Any, x: Any, rows: Any, codes: Any, se: Any) -> Any:
         return _delete(ll, layout, x, rows, codes, se)
 
-    parts = seen.evaluate(("influence", clustered), quantity, (fit.se,))
+    parts = given.evaluate(("influence", clustered), quantity, (fit.se,))
     if clustered and isinstance(codes[0], np.ndarray):
         parts = tuple(
             part[(slice(None),) * len(fit.batch_shape) + (slice(0, int(codes[0].max()) + 1),)]
@@ -142,22 +144,20 @@ def influence(
     return Influence(estimates, dfbetas, cook, leverage, fit.names, clustered)
 
 
-def _check_rows(seen: Visit, codes: tuple[Array, ...]) -> None:
-    """A row, or a cluster, can be left out only where no term looks at it from outside. Of a
-    batch the first member is looked at.
+def _check_rows(given: Again, codes: tuple[Array, ...]) -> None:
+    """Refuse a likelihood in which a term depends on rows outside its own row or cluster: such a
+    unit cannot be left out. Of a batch the first member is checked.
     """
-    batched = bool(seen.fit.batch_shape)
-    flags = iter(seen.shared)
-    data = jax.tree.map(
-        lambda leaf: leaf if next(flags) or not batched else leaf[0], seen.aligned[0]
-    )
-    x = seen.fit.x[0] if batched else seen.fit.x
+    batched = bool(given.fit.batch_shape)
+    flags = iter(given.shared)
+    data = jax.tree.map(lambda leaf: leaf if next(flags) or not batched else leaf[0], given.data)
+    x = given.fit.x[0] if batched else given.fit.x
     unit = None if not codes else codes[0] if np.ndim(codes[0]) == 1 else codes[0][0]
-    with precision(seen.fit.dtype):
+    with precision(given.fit.dtype):
         check_rows_apart(
             "influence",
-            seen.loglik,
-            seen.fit.layout,
+            given.loglik,
+            given.fit.layout,
             x,
             data,
             remedy=CLUSTER_DEPENDENT_ROWS,
@@ -172,10 +172,10 @@ def _delete(
     information is the identity.
     """
     roots = roots_of(loglik, layout)
-    chart = Chart(layout, tuple(bool(root != j) for j, root in enumerate(roots)))
+    chart = chart_of(loglik, layout)
     z = chart.to_free(x)
-    at = Objective(loglik, chart, x, data)(z)
-    root = inverse_root(-at.hessian)
+    point = Objective(loglik, chart, x, data)(z)
+    root = inverse_root(-point.hessian)
     rows = term_rows(loglik, layout, x, data)
     information = _free_information(
         chart,
@@ -183,9 +183,9 @@ def _delete(
         z,
         rows.scores,
         row_information(loglik, layout, x, data, "observed"),
-        at.aux.jacobian,
+        point.aux.jacobian,
     )
-    rows = rows._replace(scores=rows.scores @ at.aux.jacobian @ root)
+    rows = rows._replace(scores=rows.scores @ point.aux.jacobian @ root)
     information = jnp.einsum("ja,nij,ib->nab", root, information, root)
     if codes:
         scores, _ = cluster_sums(rows, codes[0])

@@ -155,20 +155,20 @@ def _arrays(**named: Any) -> tuple[Any, list[Array]]:
         if tracing() or any(isinstance(value, jax.core.Tracer) for value in named.values())
         else np
     )
-    found = [xp.asarray(value) for value in named.values()]
-    for name, value in zip(named, found, strict=True):
+    arrays = [xp.asarray(value) for value in named.values()]
+    for name, value in zip(named, arrays, strict=True):
         if value.dtype.kind not in "fiub":
             raise TypeError(f"{name} must be numbers; got dtype {value.dtype}")
-    shape = max((value.shape for value in found), key=len)
+    shape = max((value.shape for value in arrays), key=len)
     if any(
-        value.shape not in ((), shape) for value in found
+        value.shape not in ((), shape) for value in arrays
     ):  # (n, 1) against (n,) would broadcast to (n, n)
         raise ValueError(
             "residuals need arrays of one shape; got "
-            + ", ".join(f"{name} {value.shape}" for name, value in zip(named, found, strict=True))
+            + ", ".join(f"{name} {value.shape}" for name, value in zip(named, arrays, strict=True))
         )
-    real = xp.result_type(*found, float if xp is np else jnp.zeros(()).dtype)
-    return xp, [xp.broadcast_to(value.astype(real), shape) for value in found]
+    real = xp.result_type(*arrays, float if xp is np else jnp.zeros(()).dtype)
+    return xp, [xp.broadcast_to(value.astype(real), shape) for value in arrays]
 
 
 def _uniform(key: Any, shape: tuple[int, ...], dtype: Any, xp: Any) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.inference.again import inverse_root, tangent, visit
+from jaxmle.inference.again import again, inverse_root, tangent
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.structure import has_law
 from jaxmle.likelihood.terms import expected_information
@@ -59,7 +59,7 @@ class HauckDonner:
         from jaxmle.tables.layout import Grid, Page, text
         from jaxmle.tables.numerals import significant, z_value
 
-        found = [name for name, flag in zip(self.names, self.flag.tolist(), strict=True) if flag]
+        flagged = [name for name, flag in zip(self.names, self.flag.tolist(), strict=True) if flag]
         rows = tuple(
             zip(
                 self.names,
@@ -72,14 +72,16 @@ class HauckDonner:
         notes = (
             (
                 "Where z falls its p-value is too large; take a likelihood-ratio test of "
-                f"{', '.join(found)} instead.",
+                f"{', '.join(flagged)} instead.",
             )
-            if found
+            if flagged
             else ()
         )
-        head = f"Hauck-Donner effect in {', '.join(found)}" if found else "no Hauck-Donner effect"
+        head = (
+            f"Hauck-Donner effect in {', '.join(flagged)}" if flagged else "no Hauck-Donner effect"
+        )
         return text(
-            Page(head, not found, (), (Grid(("", "z", "slope", ""), rows, words=(0, 3)),), notes)
+            Page(head, not flagged, (), (Grid(("", "z", "slope", ""), rows, words=(0, 3)),), notes)
         )
 
     __str__ = __repr__
@@ -130,12 +132,12 @@ def hauck_donner(
     Where z falls its p-value is too large; take a likelihood-ratio test of a instead.
     """
     value = check_number("value", value)
-    seen = visit(loglik, fit, data, weights=weights, in_axes=in_axes)
+    given = again(loglik, fit, data, weights=weights, in_axes=in_axes, what="hauck_donner")
     layout = fit.layout
-    slope, z = seen.evaluate(
+    slope, z = given.evaluate(
         ("hauck donner",),
         lambda ll, x, rows, codes, value: _slopes(ll, layout, x, rows, value),
-        (_like(fit, value),),
+        (_null_value(fit, value),),
     )
     xp = namespace(fit.loglik)
     inside = (
@@ -148,7 +150,7 @@ def hauck_donner(
     return HauckDonner(slope, slope < 0, z, fit.names)
 
 
-def _like(fit: Fit, value: float) -> Array:
+def _null_value(fit: Fit, value: float) -> Array:
     """The value under H0, with the leading axes of the fit."""
     return (jnp if tracing() else np).full(fit.batch_shape, value, dtype=fit.dtype)
 
@@ -161,19 +163,19 @@ def _slopes(
     basis = jnp.asarray(lift, x.dtype)
 
     def information(move: Array) -> Array:
-        at = x + basis @ move
-        found = (
-            expected_information(loglik, layout, at, data).information
+        point = x + basis @ move
+        matrix = (
+            expected_information(loglik, layout, point, data).information
             if has_law(loglik)
-            else -sums(loglik, layout, at, data).hessian
+            else -sums(loglik, layout, point, data).hessian
         )
-        return basis.T @ found @ basis
+        return basis.T @ matrix @ basis
 
     zero = jnp.zeros(len(places), x.dtype)
     root = inverse_root(information(zero))
     v = root @ root.T
-    bent = jax.jacfwd(information)(zero)  # (k, k, k): the last axis is the coordinate moved
-    change = -jnp.einsum("ja,abj,bj->j", v, bent, v)
+    derivative = jax.jacfwd(information)(zero)  # (k, k, k): the last axis is the coordinate moved
+    change = -jnp.einsum("ja,abj,bj->j", v, derivative, v)
     variance = jnp.diagonal(v)
     away = x[places] - value
     nothing = jnp.full(layout.p, jnp.nan, x.dtype)

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.batch.batch import fit_batch
-from jaxmle.inference.again import Visit, check_fit, tangent, visit
+from jaxmle.inference.again import Again, again, check_fit, tangent
 from jaxmle.inference.hypotheses.record import Reason, Test
 from jaxmle.likelihood.combinators import Penalize, Pool
 from jaxmle.likelihood.contract import as_tree
@@ -22,10 +22,11 @@ from jaxmle.likelihood.terms import row_information, term_rows
 from jaxmle.parameters.arguments import check_count, check_function
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import compiled, precision, tracing
+from jaxmle.runtime.compile import compiled, precision
+from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.keys import typed_key
 
-FEWEST = 19  # replicates with which a p-value can be as small as 0.05
+MIN_REPLICATES = 19  # replicates with which a p-value can be as small as 0.05
 
 
 def information_matrix_test(
@@ -73,40 +74,22 @@ def information_matrix_test(
     True
     """
     _check(loglik, fit, sample, replicates)
-    seen = visit(loglik, fit, data)
-    observed, rank = _statistics(seen)
+    given = again(loglik, fit, data, what="information_matrix_test")
+    observed, rank = _statistics(given)
     code = int(Reason.NONE)
     usable = 0
-    beyond = 0
+    exceedances = 0
     if not fit.converged:
         code = int(Reason.NOT_CONVERGED)
     else:
-        drawn, axes = _drawn(seen, sample, key, replicates)
-        constraints = jax.tree.unflatten(
-            fit.layout.treedef, [leaf.constraint for leaf in fit.layout.leaves]
-        )
-        again = fit_batch(
-            loglik,
-            fit.params,
-            drawn,
-            constraints=constraints,
-            vcov=None,
-            dtype=fit.dtype,
-            in_axes=axes,
-            params_axis=None,
-            progress=False,
-        )
-        known = np.asarray(again.converged)
+        simulated = _simulated(loglik, given, sample, key, replicates)
+        usable = len(simulated)
         # Ties count as beyond, rounding included: a statistic can be the same in many data sets of
         # a discrete response.
-        simulated = _statistics(visit(loglik, again, drawn, in_axes=axes, check_data=False))[0][
-            known
-        ]
-        usable = int(known.sum())
-        beyond = int(np.sum(simulated >= observed * (1 - 1e-9)))
+        exceedances = int(np.sum(simulated >= observed * (1 - 1e-9)))
         if 2 * usable < replicates:
             code = int(Reason.REPLICATES)
-    p = (1 + beyond) / (1 + usable) if not code else np.nan
+    p = (1 + exceedances) / (1 + usable) if not code else np.nan
     lost = code == int(Reason.NOT_CONVERGED)
     numbers: tuple[Any, Any, Any, Any, Any] = (  # NumPy's scalars, which are arrays without axes
         np.float64(np.nan if lost else observed),
@@ -123,11 +106,35 @@ def information_matrix_test(
     )
 
 
+def _simulated(
+    loglik: Loglik,
+    given: Again,
+    sample: Callable[[jax.Array, Tree, Tree], Tree],
+    key: Any,
+    replicates: int,
+) -> np.ndarray:
+    """The statistics of simulated data sets that could be fitted."""
+    fit = given.fit
+    drawn, axes = _drawn(given, sample, key, replicates)
+    refits = fit_batch(
+        loglik,
+        fit.params,
+        drawn,
+        constraints=jax.tree.unflatten(
+            fit.layout.treedef, [leaf.constraint for leaf in fit.layout.leaves]
+        ),
+        vcov=None,
+        dtype=fit.dtype,
+        in_axes=axes,
+        params_axis=None,
+        progress=False,
+    )
+    statistics, _ = _statistics(again(loglik, refits, drawn, in_axes=axes, check_data=False))
+    return np.asarray(statistics)[np.asarray(refits.converged)]
+
+
 def _check(loglik: Loglik, fit: Fit, sample: Any, replicates: Any) -> None:
-    if tracing():
-        raise TypeError(
-            "information_matrix_test fits a batch from the host and cannot run inside jit or vmap"
-        )
+    host_only("information_matrix_test")
     check_fit("the information-matrix test", fit, alone=True)
     tree = as_tree(loglik)
     if weighting_of(tree) != "none" or fit.weighting != "none":
@@ -145,13 +152,13 @@ def _check(loglik: Loglik, fit: Fit, sample: Any, replicates: Any) -> None:
             "the information-matrix test takes one likelihood, not a pool: test its members"
         )
     check_function("sample", sample, "lambda key, params, data: {**data, 'y': …}")
-    check_count("replicates", replicates, FEWEST)  # with which p can reach 0.05
+    check_count("replicates", replicates, MIN_REPLICATES)  # with which p can reach 0.05
 
 
-def _statistics(seen: Visit) -> tuple[Array, Array]:
+def _statistics(given: Again) -> tuple[Array, Array]:
     """n R² and the rank of the regression of ones on (d_i, s_i), for each fit."""
-    layout = seen.fit.layout
-    return seen.evaluate(
+    layout = given.fit.layout
+    return given.evaluate(
         "information matrix", lambda ll, x, data, codes: _ones_on_indicators(ll, layout, x, data)
     )
 
@@ -181,20 +188,20 @@ def _ones_on_indicators(
     alive = size > 1e-10 * parts
     z = jnp.where(alive[None, :], z / jnp.where(alive, size, 1.0)[None, :], 0.0)
     values, axes = jnp.linalg.eigh(z.T @ z)
-    kept = values > z.shape[1] * jnp.finfo(z.dtype).eps ** (2 / 3)
+    nonzero = values > z.shape[1] * jnp.finfo(z.dtype).eps ** (2 / 3)
     return jnp.sum(
-        jnp.where(kept, (jnp.sum(z, axis=0) @ axes) ** 2 / jnp.where(kept, values, 1.0), 0.0)
-    ), jnp.sum(kept)
+        jnp.where(nonzero, (jnp.sum(z, axis=0) @ axes) ** 2 / jnp.where(nonzero, values, 1.0), 0.0)
+    ), jnp.sum(nonzero)
 
 
 def _drawn(
-    seen: Visit, sample: Callable[[jax.Array, Tree, Tree], Tree], key: Any, replicates: int
+    given: Again, sample: Callable[[jax.Array, Tree, Tree], Tree], key: Any, replicates: int
 ) -> tuple[Tree, Tree]:
     """Simulated data sets (replicates, n, …), and the axes of their leaves: None for what the
     sampler leaves as it is.
     """
-    data = seen.aligned[0]
-    layout = seen.fit.layout
+    data = given.data
+    layout = given.fit.layout
     sampler: Any = sample
 
     def make(held: Any) -> Callable[..., Any]:
@@ -202,13 +209,13 @@ def _drawn(
             lambda key: held.function(key, layout.unravel(x), data)
         )(keys)
 
-    with precision(seen.fit.dtype):
+    with precision(given.fit.dtype):
         keys = jax.random.split(typed_key(key), replicates)
         rows = jax.tree.map(jnp.asarray, data)
         drawn = jax.tree.map(
             np.asarray,
             compiled(as_tree(sampler), ("sample", layout), make)(
-                keys, jnp.asarray(seen.fit.x), rows
+                keys, jnp.asarray(given.fit.x), rows
             ),
         )
     form: Any = jax.tree.structure(drawn)
@@ -229,6 +236,6 @@ def _drawn(
         raise ValueError(
             "sample returned the data unchanged: it draws a fresh response from its key"
         )
-    return jax.tree.map(lambda new, still: new[0] if still else new, drawn, same), jax.tree.map(
-        lambda still: None if still else 0, same
-    )
+    return jax.tree.map(
+        lambda new, unchanged: new[0] if unchanged else new, drawn, same
+    ), jax.tree.map(lambda unchanged: None if unchanged else 0, same)

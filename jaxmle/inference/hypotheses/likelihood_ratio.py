@@ -17,7 +17,7 @@ from jaxmle.runtime.compile import tracing
 from jaxmle.solvers.status import Status
 
 # Ends whose ℓ is the supremum and whose df counts the directions that the likelihood knows.
-SUPREMUM = (Status.CONVERGED, Status.IMPRECISE, Status.BOUNDARY, Status.SEPARATED)
+STATUSES_WITH_SUPREMUM = (Status.CONVERGED, Status.IMPRECISE, Status.BOUNDARY, Status.SEPARATED)
 
 
 def lr_test(restricted: Fit, full: Fit, *, on_bound: str | None = None) -> Test:
@@ -75,10 +75,12 @@ def lr_test(restricted: Fit, full: Fit, *, on_bound: str | None = None) -> Test:
         if hasattr(statistic, "shape")
         else xp.zeros((), dtype=xp.int32)
     )
-    for reason, holds in reversed(_doubts(restricted, full, statistic < -noise, j, df)):
+    for reason, holds in reversed(_reasons(restricted, full, statistic < -noise, j, df)):
         code = xp.where(holds, int(reason), code)
     law = "chi2" if j is None else "chi-bar-square"
-    told = f"{df} restriction{'s' if df > 1 else ''}" if j is None else f"{on_bound} on its bound"
+    hypothesis = (
+        f"{df} restriction{'s' if df > 1 else ''}" if j is None else f"{on_bound} on its bound"
+    )
     settled = (
         xp.where(xp.abs(statistic) <= noise, 0.0, statistic)
         if j is not None
@@ -89,7 +91,7 @@ def lr_test(restricted: Fit, full: Fit, *, on_bound: str | None = None) -> Test:
         df,
         code.astype(xp.int32),
         "Likelihood-ratio",
-        told,
+        hypothesis,
         law,
         broken=(code == int(Reason.NOT_CONVERGED))
         | (code == int(Reason.PENALISED))
@@ -101,38 +103,40 @@ def _bounded(full: Fit, name: str) -> int:
     """The position of the one entry that H0 puts on a bound."""
     if not isinstance(name, str):
         raise TypeError(f"on_bound is the name of a parameter; got {shown(name)}")
-    found = full.layout.find(name)
-    if len(found) != 1:
-        raise ValueError(f"on_bound names one parameter; {name!r} has {len(found)} entries")
-    if not any(np.isfinite(full.bounds[found[0]])):
+    entries = full.layout.find(name)
+    if len(entries) != 1:
+        raise ValueError(f"on_bound names one parameter; {name!r} has {len(entries)} entries")
+    if not any(np.isfinite(full.bounds[entries[0]])):
         raise ValueError(
             f"on_bound={name!r}, but the full fit was given no bound for it: a constraint such "
             "as jaxmle.positive says where it ends"
         )
-    return found[0]
+    return entries[0]
 
 
 def _noise(restricted: Fit, full: Fit) -> Array:
-    """What 2Δℓ may be off: the decrements of both climbs, and the rounding of two sums of n
-    terms.
+    """A bound on the numerical error of 2Δℓ: what both fits have not climbed yet, and the rounding
+    of two sums of n terms.
     """
     xp = namespace(full.loglik)
-    climb = xp.where(xp.isfinite(full.decrement), full.decrement, 0.0) + xp.where(
+    shortfall = xp.where(xp.isfinite(full.decrement), full.decrement, 0.0) + xp.where(
         xp.isfinite(restricted.decrement), restricted.decrement, 0.0
     )
-    return 2 * xp.minimum(climb, 1e-6) + 64 * xp.finfo(full.dtype).eps * (
+    return 2 * xp.minimum(shortfall, 1e-6) + 64 * xp.finfo(full.dtype).eps * (
         xp.abs(full.loglik) + xp.abs(restricted.loglik) + xp.where(xp.isnan(full.n), 0.0, full.n)
     )
 
 
-def _doubts(
+def _reasons(
     restricted: Fit, full: Fit, higher: Array, j: int | None, df: int
 ) -> list[tuple[Reason, Any]]:
-    """Why the statistic may have no known law, the gravest first."""
+    """The reasons why the statistic may have no known law, the gravest first."""
     xp = namespace(full.loglik)
     robust = any(fit.vcov_kind.startswith(("HC", "CR")) for fit in (restricted, full))
-    at = full.witness.bound != 0
-    elsewhere = xp.any(at if j is None else at & (np.arange(len(full.names)) != j), axis=-1)
+    on_bound = full.witness.bound != 0
+    other_bound = xp.any(
+        on_bound if j is None else on_bound & (np.arange(len(full.names)) != j), axis=-1
+    )
     stopped = xp.stack([~found_supremum(fit) for fit in (restricted, full)])
     return [
         (Reason.PENALISED, restricted.mode != "ML" or full.mode != "ML"),
@@ -140,7 +144,7 @@ def _doubts(
         (Reason.NOT_CONVERGED, xp.any(stopped, axis=0)),
         (Reason.HIGHER, higher),
         (Reason.DAVIES, j is not None and df > 1),
-        (Reason.BOUNDARY, elsewhere | (restricted.status == int(Status.BOUNDARY))),
+        (Reason.BOUNDARY, other_bound | (restricted.status == int(Status.BOUNDARY))),
         (Reason.ROBUST, robust),
     ]
 
@@ -148,7 +152,9 @@ def _doubts(
 def found_supremum(fit: Fit) -> Array:
     """Whether the log-likelihood of a fit is the supremum of its model."""
     xp = namespace(fit.loglik)
-    return xp.any(xp.stack([fit.status == int(status) for status in SUPREMUM]), axis=0)
+    return xp.any(
+        xp.stack([fit.status == int(status) for status in STATUSES_WITH_SUPREMUM]), axis=0
+    )
 
 
 def same_data(fits: Sequence[Fit]) -> None:
@@ -173,7 +179,9 @@ def same_data(fits: Sequence[Fit]) -> None:
 
 
 def _same_rows(first: Fit, fit: Fit, place: int) -> None:
-    """One data set, or one response with one set of weights, whatever the designs."""
+    """Refuse fits that are not of one data set, nor of one response with one set of weights,
+    whatever the designs.
+    """
     known, same = _compared(first.data_id, fit.data_id)
     has_response, same_response = _compared(first.response_id, fit.response_id)
     other = known & ~same & ~(has_response & same_response)
@@ -192,18 +200,18 @@ def _same_rows(first: Fit, fit: Fit, place: int) -> None:
             )
 
 
-def _differ(one: Array, other: Array) -> Array:
-    """Whether numbers differ; those that are not known do not."""
-    one = np.asarray(one)
-    other = np.asarray(other)
-    return (one != other) & ~(np.isnan(one) & np.isnan(other))
+def _differ(first: Array, second: Array) -> Array:
+    """Whether numbers differ; two that are NaN, and so not known, do not."""
+    first = np.asarray(first)
+    second = np.asarray(second)
+    return (first != second) & ~(np.isnan(first) & np.isnan(second))
 
 
-def _compared(one: Array, other: Array) -> tuple[Array, Array]:
+def _compared(first: Array, second: Array) -> tuple[Array, Array]:
     """Whether both fingerprints are known (they are zero under a trace), and whether they
     agree; one for each member.
     """
-    one = np.asarray(one)
-    other = np.asarray(other)
-    known = np.any(one != 0, axis=-1) & np.any(other != 0, axis=-1)
-    return known, np.all(one == other, axis=-1)
+    first = np.asarray(first)
+    second = np.asarray(second)
+    known = np.any(first != 0, axis=-1) & np.any(second != 0, axis=-1)
+    return known, np.all(first == second, axis=-1)

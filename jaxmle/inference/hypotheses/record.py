@@ -157,10 +157,10 @@ def _text(test: Test) -> str:
         f"{p if p.startswith('<') else '= ' + p}"
     )
     drawn = (f"p from {int(test.replicates)} simulated data sets",) if int(test.replicates) else ()
-    said = (f"no p-value: {test.reason}",) if int(test.code) else ()
+    reason = (f"no p-value: {test.reason}",) if int(test.code) else ()
     return "\n".join(
         line
-        for part in (f"{test.kind} test of {test.hypothesis}", value, *drawn, *said)
+        for part in (f"{test.kind} test of {test.hypothesis}", value, *drawn, *reason)
         for line in wrap(part)
     )
 

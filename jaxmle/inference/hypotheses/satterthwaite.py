@@ -14,7 +14,7 @@ import numpy as np
 import scipy
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.inference.again import check_fit, inverse_root, tangent, visit
+from jaxmle.inference.again import again, check_fit, inverse_root, tangent
 from jaxmle.likelihood.contract import as_tree
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.information.covariance import cluster_information, cluster_sums, unlevered
@@ -141,14 +141,14 @@ def satterthwaite(
             f"contrasts are finite numbers (q, {p}), in the order of names; got shape "
             f"{np.shape(contrasts)}"
         )
-    seen = visit(loglik, fit, data, weights=weights, clusters=clusters)
-    if len(seen.aligned[2]) > 1:
+    given = again(loglik, fit, data, weights=weights, clusters=clusters, what="satterthwaite")
+    if len(given.aligned[2]) > 1:
         raise ValueError(
             "two-way clusters have no Satterthwaite degrees of freedom: give one label for each row"
         )
     source = "expected" if has_law(as_tree(loglik)) else "observed"
     layout = fit.layout
-    variance, df = seen.evaluate(
+    variance, df = given.evaluate(
         ("satterthwaite", source),
         lambda ll, x, rows, codes, m: _moments(ll, layout, x, rows, codes, m, source),
         (matrix.astype(fit.dtype),),
@@ -194,15 +194,15 @@ def _moments(
         x.dtype,
     )
 
-    def one(c: Array) -> tuple[Array, Array]:
+    def of_contrast(c: Array) -> tuple[Array, Array]:
         along, _ = unlevered(jnp.broadcast_to(c @ root, scores.shape), information, "CR2", counted)
         b = jnp.einsum("gab,gb->ga", information, along)
-        own = jnp.sum(along * b, axis=1)
+        separate = jnp.sum(along * b, axis=1)
         both = 2 * jnp.eye(root.shape[1], dtype=x.dtype) - jnp.sum(information, axis=0)
         shared = jnp.einsum("ga,ab,gb->g", b, both, b)
         inner = b.T @ b @ both
-        mean = jnp.sum(own - shared)
-        square = jnp.sum(own**2 - 2 * own * shared) + jnp.sum(inner * inner.T)
+        mean = jnp.sum(separate - shared)
+        square = jnp.sum(separate**2 - 2 * separate * shared) + jnp.sum(inner * inner.T)
         return jnp.sum(jnp.sum(along * scores, axis=1) ** 2), mean**2 / square
 
-    return jax.vmap(one)(moved)
+    return jax.vmap(of_contrast)(moved)

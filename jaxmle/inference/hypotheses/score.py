@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.inference.again import inverse_root, tangent, visit
+from jaxmle.inference.again import again, inverse_root, tangent
 from jaxmle.inference.hypotheses.record import Reason, Test, outcome
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.evaluate import sums
@@ -94,34 +94,51 @@ def score_test(
             "vcov=None leaves a score test without a scale; give 'auto', 'expected', 'observed', "
             "'opg' or a robust kind"
         )
-    seen = visit(loglik, restricted, data, weights=weights, clusters=clusters, in_axes=in_axes)
+    given = again(
+        loglik,
+        restricted,
+        data,
+        weights=weights,
+        clusters=clusters,
+        in_axes=in_axes,
+        what="score_test",
+    )
     layout = restricted.layout if params is None else _full_layout(restricted, params, constraints)
-    weighting = seen.weight_kind or weighting_of(seen.loglik)
-    if has(seen.loglik, Penalize):
+    weighting = given.weight_kind or weighting_of(given.loglik)
+    if has(given.loglik, Penalize):
         raise ValueError(
             "a penalised likelihood has no score test: give the likelihood without its prior"
         )
-    kind = _kind(vcov, seen.loglik, clusters, weighting)
+    kind = _kind(vcov, given.loglik, clusters, weighting)
     robust = kind.startswith(("HC", "CR"))
     if robust and restricted.vcov_kind == "none":
         raise ValueError(
             "a robust score test reads the free directions from the covariance of the restricted "
             "fit, which has none (vcov=None): fit again with one"
         )
-    k = len(tangent(seen.loglik, layout).places)
+    k = len(tangent(given.loglik, layout).places)
     q = k - restricted.df
     if q < 1:
         raise ValueError(
             f"the likelihood has {k} free parameters and the fit {restricted.df}: give the full "
             "likelihood and the restricted fit"
         )
-    place = (restricted.x,) if params is None else _placed(restricted, params, layout)
+    place = (restricted.x,) if params is None else _full_point(restricted, params, layout)
     extra = (*place, *((restricted.witness.vcov,) if robust else ()))
-    statistic = seen.evaluate(
+    statistic = given.evaluate(
         ("score test", kind, layout, q),
         lambda ll, x, rows, codes, *args: _statistic(ll, layout, kind, q, rows, codes, *args),
         extra,
     )
+    code = _reason(statistic, restricted, robust)
+    hypothesis = f"{q} restriction{'s' if q > 1 else ''}" + (
+        f" ({kind})" if kind not in ("expected", "observed") else ""
+    )
+    return outcome(statistic, q, code, "Score", hypothesis, broken=code != 0)
+
+
+def _reason(statistic: Array, restricted: Fit, robust: bool) -> Array:
+    """The code of the reason why a test has no p-value, (...); 0 where it has one."""
     xp = namespace(statistic)
     odd = xp.where(
         xp.isnan(statistic), int(Reason.INDEFINITE if not robust else Reason.SINGULAR), 0
@@ -132,17 +149,14 @@ def score_test(
         int(Reason.PENALISED),
         xp.where(stopped, int(Reason.NOT_CONVERGED), odd),
     )
-    told = f"{q} restriction{'s' if q > 1 else ''}" + (
-        f" ({kind})" if kind not in ("expected", "observed") else ""
-    )
-    return outcome(statistic, q, code.astype(xp.int32), "Score", told, broken=code != 0)
+    return code.astype(xp.int32)
 
 
 def _full_layout(restricted: Fit, params: Callable[[Tree], Tree], constraints: Tree) -> Layout:
     """The layout of the full parameters, from shapes alone."""
-    one = restricted.layout.unravel(np.zeros(len(restricted.names), restricted.dtype))
+    example = restricted.layout.unravel(np.zeros(len(restricted.names), restricted.dtype))
     try:
-        full = jax.eval_shape(lambda tree: jax.tree.map(jnp.asarray, params(tree)), one)
+        full = jax.eval_shape(lambda tree: jax.tree.map(jnp.asarray, params(tree)), example)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             "params must take the parameters of the restricted fit to those of the full "
@@ -165,12 +179,14 @@ def _kind(vcov: str, loglik: Loglik, clusters: Any, weighting: str) -> str:
     return "CR1" if vcov == "cluster" else vcov
 
 
-def _placed(restricted: Fit, params: Callable[[Tree], Tree], layout: Layout) -> tuple[Array, ...]:
-    """The restricted estimate in the full parameters, (..., p), and their derivative in its
-    own, (..., p, m).
+def _full_point(
+    restricted: Fit, params: Callable[[Tree], Tree], layout: Layout
+) -> tuple[Array, ...]:
+    """The restricted estimate in the full parameters, (..., p), and their derivative with respect
+    to the restricted ones, (..., p, m).
     """
 
-    def at(x: Array) -> tuple[Array, Array]:
+    def full_point(x: Array) -> tuple[Array, Array]:
         def full(x: Any) -> Any:
             return layout.ravel(
                 jax.tree.map(
@@ -181,11 +197,11 @@ def _placed(restricted: Fit, params: Callable[[Tree], Tree], layout: Layout) -> 
         return full(x), jax.jacfwd(full)(x)
 
     for _ in restricted.batch_shape:
-        at = jax.vmap(at)
+        full_point = jax.vmap(full_point)
     if tracing():
-        return at(restricted.x)
+        return full_point(restricted.x)
     with precision(restricted.dtype):
-        return to_numpy(at(jnp.asarray(restricted.x)))
+        return to_numpy(full_point(jnp.asarray(restricted.x)))
 
 
 def _statistic(
@@ -198,7 +214,8 @@ def _statistic(
     x: Array,
     *robust: Array,
 ) -> Array:
-    """S at the restricted estimate ``x`` (p,); NaN where a matrix is not positive definite.
+    """The score statistic at the restricted estimate ``x`` (p,); NaN where a matrix is not positive
+    definite.
 
     Args:
         robust: for the robust form, the covariance of the restricted fit, after the derivative of x
@@ -206,15 +223,15 @@ def _statistic(
     """
     basis, places = tangent(loglik, layout)
     lift = jnp.asarray(basis, x.dtype)
-    at = sums(loglik, layout, x, data)
-    score = at.score @ lift
+    point = sums(loglik, layout, x, data)
+    score = point.score @ lift
     if kind == "expected":
         information = expected_information(loglik, layout, x, data).information
     elif kind == "opg":
         rows = term_rows(loglik, layout, x, data)
         information = rows.scores.T @ (rows.meat[:, None] * rows.scores)
     else:
-        information = -at.hessian
+        information = -point.hessian
     root = inverse_root(lift.T @ information @ lift)
     if not kind.startswith(("HC", "CR")):
         return jnp.sum((score @ root) ** 2)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
-from jaxmle.inference.again import Visit, visit
+from jaxmle.inference.again import Again, again
 from jaxmle.inference.hypotheses.likelihood_ratio import found_supremum, same_data
 from jaxmle.inference.hypotheses.record import Reason, Test, outcome
 from jaxmle.likelihood.combinators import Penalize
@@ -70,7 +70,7 @@ def vuong_test(
     check_choice("correction", correction, ("none", "aic", "bic"))
     same_data([fit1, fit2])
     first, second = (
-        _terms(visit(loglik, fit, data, in_axes=in_axes))
+        _terms(again(loglik, fit, data, in_axes=in_axes, what="vuong_test"))
         for loglik, fit in ((loglik1, fit1), (loglik2, fit2))
     )
     xp = namespace(first)
@@ -109,17 +109,17 @@ def vuong_test(
     )
 
 
-def _terms(seen: Visit) -> Array:
+def _terms(given: Again) -> Array:
     """The terms at the estimate, (..., n)."""
-    if weighting_of(seen.loglik) != "none" or seen.fit.weighting != "none":
+    if weighting_of(given.loglik) != "none" or given.fit.weighting != "none":
         raise ValueError(
             "Vuong's test is not defined here for weighted fits: repeat the rows that frequency "
             "weights stand for"
         )
-    if has(seen.loglik, Penalize):
+    if has(given.loglik, Penalize):
         raise ValueError("Vuong's test compares likelihoods: give them without their priors")
-    layout = seen.fit.layout
-    return seen.evaluate(
+    layout = given.fit.layout
+    return given.evaluate(
         "terms",
         lambda ll, x, data, codes: need_terms(
             jnp.asarray(terms_of(ll, layout.unravel(x), data)), "Vuong's test"

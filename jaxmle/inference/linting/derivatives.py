@@ -35,13 +35,13 @@ def _slopes(probe: Probe, z: np.ndarray, j: int, h: float) -> tuple[Any, Any, An
 
 
 class _Errors(NamedTuple):
-    """Of one coordinate at one point: how many times its tolerance each error is, and what may
-    be told of either.
+    """The errors of one coordinate at one point, as multiples of their tolerances, with the
+    evidence for each.
     """
 
     score: float
     hessian: float
-    told: tuple[dict[str, Any], dict[str, Any]]
+    evidence: tuple[dict[str, Any], dict[str, Any]]
 
 
 def _compared(probe: Probe, z: np.ndarray, point: Point, j: int) -> _Errors:
@@ -79,15 +79,15 @@ def _compared(probe: Probe, z: np.ndarray, point: Point, j: int) -> _Errors:
 
 
 def check_derivatives(probe: Probe) -> Finding:
-    """Score and Hessian against central differences, in row units, at two points: a kink that
-    lies within one step is not at both.
+    """Compare score and Hessian with central differences, in row units, at two points: a kink
+    within one step of one is not within one of the other.
     """
     if probe.trouble:
-        said = (
+        sentence = (
             f"it cannot be differentiated twice ({probe.trouble}): use jax functions, and "
             "jax.custom_jvp for rules of your own"
         )
-        return Finding("derivatives", False, said, {"error": probe.trouble})
+        return Finding("derivatives", False, sentence, {"error": probe.trouble})
     points = [z for z in probe.generic if is_finite(probe.whole(z, probe.data))][:2]
     if not points:
         return Finding("derivatives", None, "not checked: the score or the Hessian is not finite")
@@ -106,19 +106,19 @@ def check_derivatives(probe: Probe) -> Finding:
         )
     each = [error for row in errors for error in row]
     worst = (
-        [error.told[0] for error in reversed(each) if error.score > 1]
-        + [error.told[1] for error in each if error.hessian > 1]
+        [error.evidence[0] for error in reversed(each) if error.score > 1]
+        + [error.evidence[1] for error in each if error.hessian > 1]
     )[0]
-    said = (
+    sentence = (
         f"the {worst['quantity']} in {worst['parameter']} is {worst['given']:.6g}, finite "
         f"differences give {worst['differences']:.6g} (free scale): look for stop_gradient, a "
         "custom rule, a cast to integers, or a special function without that derivative"
     )
-    return Finding("derivatives", False, said, worst)
+    return Finding("derivatives", False, sentence, worst)
 
 
 def check_parameters(probe: Probe) -> Finding:
-    """No coordinate has a score of exactly zero everywhere."""
+    """Check that no coordinate has a score of exactly zero everywhere."""
     if probe.trouble:
         return Finding("parameters", None, "not checked: it cannot be differentiated")
     points = [probe.bare(z, probe.data) for z in (probe.z, *probe.generic)]
@@ -136,17 +136,17 @@ def check_parameters(probe: Probe) -> Finding:
     jumps = [
         probe.names(j) for j, does in zip(dead, moves, strict=True) if does and not moved(j, 1e-6)
     ]
-    told = {"unused": unused, "jumps": jumps}
+    evidence = {"unused": unused, "jumps": jumps}
     if unused:
-        said = (
+        sentence = (
             f"{', '.join(unused)} changes nothing on these data: leave it out, hold it with fix, "
             "or look for the place where it was to be used"
         )
-        return Finding("parameters", False, said, told)
+        return Finding("parameters", False, sentence, evidence)
     if jumps:
-        said = (
+        sentence = (
             f"the value moves with {', '.join(jumps)} in jumps, and its score is zero: a cast to "
             "integers, round or floor inside; it has no maximum to find"
         )
-        return Finding("parameters", False, said, told)
-    return Finding("parameters", True, "every parameter has a say", told)
+        return Finding("parameters", False, sentence, evidence)
+    return Finding("parameters", True, "every parameter has a say", evidence)

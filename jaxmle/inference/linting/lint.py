@@ -1,5 +1,5 @@
-"""``lint``: the usual mistakes in a log-likelihood, looked for one by one and told in a sentence
-each, with the remedy.
+"""``lint``: look for the usual mistakes in a log-likelihood one by one, and say each in a sentence,
+with the remedy.
 
 Everything is seen from outside: the likelihood is evaluated near the start, on rows that are
 permuted, replaced or doubled, on other values of its response, and on data from its own simulator.
@@ -18,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Loglik, Tree
+from jaxmle.fitting.options import Options, read
 from jaxmle.inference.linting.derivatives import check_derivatives, check_parameters
 from jaxmle.inference.linting.normalisation import check_normalised
 from jaxmle.inference.linting.probe import (
-    Member,
+    MemberInputs,
     Probe,
     law_of,
     prepare,
@@ -37,17 +38,13 @@ from jaxmle.inference.linting.terms import (
     check_shape,
     check_sum,
 )
-from jaxmle.likelihood.checks import check_fixed, check_start, check_values, host_data, host_params
-from jaxmle.likelihood.contract import as_tree
-from jaxmle.likelihood.structure import roots_of
 from jaxmle.parameters.arguments import check_function, shown
-from jaxmle.parameters.tree import Chart, layout_of
 from jaxmle.runtime.compile import precision, tracing
 from jaxmle.runtime.keys import typed_key
 
 # level of the test of mean scores on fresh data; after its first level, one sound likelihood in a
 # million fails both
-CONFIRM = 1e-2
+LEVEL_TO_CONFIRM_SCORE_TEST = 1e-2
 
 
 def lint(
@@ -107,31 +104,19 @@ def lint(
     if response is not None and not isinstance(response, str):
         raise TypeError(f"response is the name of a leaf of data; got {shown(response)}")
     key = typed_key(key)
-    constraints = getattr(loglik, "constraints", None) if constraints is None else constraints
-    tree = as_tree(loglik)
-    start = host_params(params0, np.float64, "params0")
-    layout = layout_of(start, constraints)
-    check_start(layout, start)
-    check_fixed(tree, layout)
-    data = host_data(data, np.float64)
-    check_values(tree, data)
-    moving = roots_of(tree, layout) == np.arange(layout.p)
-    if not np.any(moving):
-        raise ValueError(
-            "every parameter is fixed: there is nothing to estimate and nothing to check"
-        )
+    posed = read(loglik, params0, data, Options(constraints=constraints))
+    tree = posed.loglik
     law_sample, law_response, law_support = law_of(tree)
     response, support = (
         (response, support) if support is not None else (response or law_response, law_support)
     )
-    leaf = response_leaf(response, support, tree, data)
+    leaf = response_leaf(response, support, tree, posed.data)
     with precision(np.float64), np.errstate(all="ignore"):
-        chart = Chart(layout, tuple(bool(still) for still in ~moving))
-        data = jax.tree.map(jnp.asarray, data)
+        data = jax.tree.map(jnp.asarray, posed.data)
         probe = prepare(
             tree,
-            chart,
-            np.asarray(layout.ravel(start)),
+            posed.chart,
+            np.asarray(posed.layout.ravel(posed.params)),
             data,
             sample or law_sample or getattr(loglik, "sample", None),
             leaf,
@@ -142,19 +127,22 @@ def lint(
 
 
 def _findings(probe: Probe) -> list[Finding]:
-    found = [check_shape(probe)]
-    if found[0].passed is False:
-        return _filled(found, "not checked: the shape comes first")
+    findings = [check_shape(probe)]
+    if findings[0].passed is False:
+        return _filled(findings, "not checked: the shape comes first")
     probe = with_points(probe)
-    found.append(check_finite(probe))
-    if found[1].evidence.get("at") == "the start":
-        return _filled(found, "not checked: the log-likelihood must first be finite at the start")
+    findings.append(check_finite(probe))
+    if findings[1].evidence.get("at") == "the start":
+        return _filled(
+            findings, "not checked: the log-likelihood must first be finite at the start"
+        )
     total = _over_members(probe, check_sum)
     draws = simulate(probe) if probe.sample is not None and not probe.trouble else None
     scores = check_scores(probe, draws)
     if (
         scores.passed is False
-        and check_scores(probe, simulate(probe, 1)).evidence.get("p", 0.0) > CONFIRM
+        and check_scores(probe, simulate(probe, 1)).evidence.get("p", 0.0)
+        > LEVEL_TO_CONFIRM_SCORE_TEST
     ):
         scores = replace(
             scores,
@@ -163,7 +151,7 @@ def _findings(probe: Probe) -> list[Finding]:
         )
     rows = _over_members(probe, check_rows)
     mass = check_normalised(probe, total, rows, scores)
-    found += [
+    findings += [
         *(total, rows, check_derivatives(probe), scores, mass),
         *(
             check_support(probe, draws, mass),
@@ -172,33 +160,33 @@ def _findings(probe: Probe) -> list[Finding]:
             check_precision(probe),
         ),
     ]
-    return _filled(found, "not checked")
+    return _filled(findings, "not checked")
 
 
-def _filled(found: list[Finding], reason: str) -> list[Finding]:
-    """One finding for every check, in order."""
-    known = {finding.check: finding for finding in found}
+def _filled(findings: list[Finding], reason: str) -> list[Finding]:
+    """One finding for every check, in order; ``reason`` for those that were not made."""
+    known = {finding.check: finding for finding in findings}
     return [known.get(check, Finding(check, None, reason)) for check in CHECKS]
 
 
-def _over_members(probe: Probe, check: Callable[[Probe, Member], Finding]) -> Finding:
+def _over_members(probe: Probe, check: Callable[[Probe, MemberInputs], Finding]) -> Finding:
     """The finding of the member in which most is wrong."""
-    found = [check(probe, member) for member in probe.members]
+    findings = [check(probe, member) for member in probe.members]
     worst = min(
-        range(len(found)),
+        range(len(findings)),
         key=lambda k: (
-            found[k].passed is not False,
-            found[k].passed is not None,
-            not found[k].note,
+            findings[k].passed is not False,
+            findings[k].passed is not None,
+            not findings[k].note,
         ),
     )
-    told = found[worst]
+    finding = findings[worst]
     return (
-        told
-        if len(found) == 1
+        finding
+        if len(findings) == 1
         else replace(
-            told,
-            sentence=f"member {worst}: {told.sentence}",
-            evidence=told.evidence | {"member": worst},
+            finding,
+            sentence=f"member {worst}: {finding.sentence}",
+            evidence=finding.evidence | {"member": worst},
         )
     )

@@ -22,7 +22,7 @@ def log_mass(density: Density, support: Any, observed: np.ndarray) -> tuple[np.n
     """
 
     def inside(v: Any) -> Any:
-        return np.where(np.isnan(told := density(v)), -np.inf, told)
+        return np.where(np.isnan(log_density := density(v)), -np.inf, log_density)
 
     if isinstance(support, str):
         return _log_series(inside, observed)
@@ -75,29 +75,16 @@ def _log_integral(
 
     k = len(observed)
     grid = np.linspace(-MASS_REACH, MASS_REACH, 161)
-    grid = grid[
-        (change(grid) > support.lower) & (change(grid) < support.upper)
-    ]  # where rounding has not reached an end
+    # where rounding has not reached an end
+    grid = grid[(change(grid) > support.lower) & (change(grid) < support.upper)]
     coarse = np.stack([integrand(np.full(k, w)) for w in grid])
     if np.any(coarse == np.inf) or not np.all(np.isfinite(coarse).any(axis=0)):
         return np.full(k, np.nan), False
-    mode = grid[np.argmax(coarse, axis=0)]
-    half = np.full(k, grid[1] - grid[0])
-    for _ in range(
-        8
-    ):  # a grid of nine about the best point, each a quarter as wide as the one before
-        tried = mode + np.linspace(-1, 1, 9)[:, None] * half
-        best = np.argmax([integrand(w) for w in tried], axis=0)
-        mode = tried[best, np.arange(k)]
-        half = half / 4
+    mode = _mode(integrand, grid[np.argmax(coarse, axis=0)], grid[1] - grid[0])
     peak = integrand(mode)
-    width = np.full(k, 1e-6)
-    for _ in range(24):
-        wide = np.maximum(integrand(mode + width), integrand(mode - width)) < peak - 0.5
-        width = np.where(wide, width, np.minimum(2 * width, 8.0))
-    if np.any(
-        np.maximum(coarse[0], coarse[-1]) > peak + np.log(width) - 16
-    ):  # what lies beyond the grid may count
+    width = _width(integrand, mode, peak)
+    # What lies beyond the grid may count.
+    if np.any(np.maximum(coarse[0], coarse[-1]) > peak + np.log(width) - 16):
         return np.full(k, np.nan), False
 
     def scaled(v: Any) -> Any:
@@ -114,6 +101,32 @@ def _log_integral(
         points=(-16.0, -4.0, -1.0, 0.0, 1.0, 4.0, 16.0),
     )
     return peak + np.log(value * width), bool(np.all(error < 1e-6 * value))
+
+
+def _mode(
+    integrand: Callable[[np.ndarray], np.ndarray], mode: np.ndarray, spacing: float
+) -> np.ndarray:
+    """The mode of each integrand, from the best point of a grid: grids of nine about the best
+    point, each a quarter as wide as the one before.
+    """
+    half = np.full(len(mode), spacing)
+    for _ in range(8):
+        tried = mode + np.linspace(-1, 1, 9)[:, None] * half
+        best = np.argmax([integrand(w) for w in tried], axis=0)
+        mode = tried[best, np.arange(len(mode))]
+        half = half / 4
+    return mode
+
+
+def _width(
+    integrand: Callable[[np.ndarray], np.ndarray], mode: np.ndarray, peak: np.ndarray
+) -> np.ndarray:
+    """How far from its mode each integrand has fallen by e^½, to within a factor of two."""
+    width = np.full(len(mode), 1e-6)
+    for _ in range(24):
+        wide = np.maximum(integrand(mode + width), integrand(mode - width)) < peak - 0.5
+        width = np.where(wide, width, np.minimum(2 * width, 8.0))
+    return width
 
 
 def change_of_variable(

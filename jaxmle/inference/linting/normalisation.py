@@ -11,22 +11,24 @@ import scipy
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.inference.linting.mass import Density, change_of_variable, log_mass
-from jaxmle.inference.linting.probe import SUPPORTS, Member, Probe
+from jaxmle.inference.linting.probe import SUPPORTS, MemberInputs, Probe
 from jaxmle.inference.linting.report import Finding
 from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.parameters.constraints import Interval
 from jaxmle.runtime.compile import compiled
 
-MASS = 1e-5  # what a mass may differ from one: ten times the error asked of the quadrature
+MASS_TOLERANCE = (
+    1e-5  # what a mass may differ from one: ten times the error asked of the quadrature
+)
 # rows whose density is integrated, among the first so many
-LOOK = 5
-HEAD = 512
+ROWS_INTEGRATED = 5
+ROWS_LOOKED_AT = 512
 
 Base = Callable[[np.ndarray], Any]  # values of the response to the log of a factor of it alone
 
 
 def _density(
-    probe: Probe, member: Member, leaf: int, scalar: bool, alone: bool
+    probe: Probe, member: MemberInputs, leaf: int, scalar: bool, alone: bool
 ) -> tuple[Callable[[np.ndarray], Density], np.ndarray]:
     """For parameters z, the log density of a few rows at other values of their response; and those
     responses.
@@ -38,7 +40,7 @@ def _density(
     if isinstance(probe.support, Interval):
         leaves[leaf] = leaves[leaf].astype(float)
     held = np.asarray(leaves[leaf])
-    rows = np.unique(np.linspace(0, len(held) - 1, min(LOOK, len(held))).astype(int))
+    rows = np.unique(np.linspace(0, len(held) - 1, min(ROWS_INTEGRATED, len(held))).astype(int))
 
     def together(z: np.ndarray, values: np.ndarray) -> np.ndarray:
         new = held.copy()
@@ -55,11 +57,11 @@ def _density(
     return lambda z: lambda values: density(z, values), held.astype(float)[rows]
 
 
-def _head(probe: Probe, member: Member) -> Tree:
+def _head(probe: Probe, member: MemberInputs) -> Tree:
     """The first rows of the data, where they can be evaluated alone."""
-    if (data_length(member.data) or 0) <= HEAD:
+    if (data_length(member.data) or 0) <= ROWS_LOOKED_AT:
         return member.data
-    head = jax.tree.map(lambda array: array[:HEAD], member.data)
+    head = jax.tree.map(lambda array: array[:ROWS_LOOKED_AT], member.data)
     try:
         member.terms(probe.base, head)
     except (TypeError, ValueError):
@@ -68,15 +70,13 @@ def _head(probe: Probe, member: Member) -> Tree:
 
 
 def _one_by_one(
-    probe: Probe, member: Member, data: Tree, leaf: int, scalar: bool, rows: np.ndarray
+    probe: Probe, member: MemberInputs, data: Tree, leaf: int, scalar: bool, rows: np.ndarray
 ) -> Callable[..., np.ndarray]:
-    """The same by a program of its own, in which each row looked at is changed in a copy of the
-    data.
-    """
+    """The log density of a few rows by a program that changes each row in a copy of the data."""
     layout = probe.chart.layout
 
     def make(loglik: Loglik) -> Callable[..., Array]:
-        def one(x: Array, data: Tree, row: Any, value: Array) -> Array:
+        def log_density(x: Array, data: Tree, row: Any, value: Array) -> Array:
             leaves, treedef = jax.tree.flatten(data)
             if scalar:
                 leaves = [jax.lax.dynamic_slice_in_dim(array, row, 1) for array in leaves]
@@ -85,7 +85,7 @@ def _one_by_one(
             terms = terms_of(loglik, layout.unravel(x), jax.tree.unflatten(treedef, leaves))
             return terms if scalar else terms[row]
 
-        return lambda x, data, rows, values: jax.vmap(one, in_axes=(None, None, 0, 0))(
+        return lambda x, data, rows, values: jax.vmap(log_density, in_axes=(None, None, 0, 0))(
             x, data, rows, values
         )
 
@@ -96,7 +96,7 @@ def _one_by_one(
 
 
 def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Finding) -> Finding:
-    """Σ or ∫ of exp(term) over the response is one, at two points."""
+    """Check that the sum or integral of exp(term) over the response is one, at two points."""
     if probe.leaf is None:
         why = (
             "name the response and its support"
@@ -112,7 +112,9 @@ def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Findin
             None,
             "not checked: the density of one row cannot be read from a scalar that is no sum",
         )
-    at, observed = _density(probe, member, probe.leaf, scalar, bool(rows.passed) and not rows.note)
+    density_at, observed = _density(
+        probe, member, probe.leaf, scalar, bool(rows.passed) and not rows.note
+    )
     shape = observed.shape[1:]
     if shape != (() if isinstance(probe.support, str | Interval) else np.shape(probe.support)[1:]):
         return Finding(
@@ -121,7 +123,7 @@ def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Findin
             f"not checked: one response has shape {shape}, which is not the shape of a value of "
             "its support",
         )
-    wide = _across(probe, at, observed)
+    wide = _across(probe, density_at, observed)
     if wide.size and np.all(wide[0] == wide[0, 0]):
         return Finding(
             "normalised",
@@ -129,18 +131,18 @@ def check_normalised(probe: Probe, total: Finding, rows: Finding, scores: Findin
             "not checked: terms do not change with the response that was named; is another array "
             "closed over?",
         )
-    return _judged(probe, at, observed, wide, scores)
+    return _mass_verdict(probe, density_at, observed, wide, scores)
 
 
-def _judged(
+def _mass_verdict(
     probe: Probe,
-    at: Callable[[np.ndarray], Density],
+    density_at: Callable[[np.ndarray], Density],
     observed: np.ndarray,
     wide: np.ndarray,
     scores: Finding,
 ) -> Finding:
-    """The masses at two points; where they are not one, those of the density turned round, and
-    with a factor of the response put back.
+    """The finding from the masses at two points; where they are not one, from the mass of the
+    inverted density, of the term itself, and with a factor of the response put back.
     """
 
     def masses(sign: float, base: Base) -> list[tuple[np.ndarray, bool]]:
@@ -148,60 +150,56 @@ def _judged(
         alone.
         """
         return [
-            log_mass(_tilted(at(z), sign, base), probe.support, observed)
+            log_mass(_tilted(density_at(z), sign, base), probe.support, observed)
             for z in (probe.z, probe.generic[0])
         ]
 
-    found = masses(1.0, lambda v: 0.0)
-    logs = np.stack([log for log, _ in found])
-    told = {
+    integrals = masses(1.0, lambda v: 0.0)
+    logs = np.stack([log for log, _ in integrals])
+    evidence = {
         "mass": np.exp(logs),
         "moves": bool(np.any(np.isneginf(wide[1:]) & (wide[0] > -50))),
     }  # possible at the start, and not near it
-    if _are_one(found):
-        return Finding("normalised", True, "exp(term) has mass one over the response", told)
+    if _are_one(integrals):
+        return Finding("normalised", True, "exp(term) has mass one over the response", evidence)
     if _are_one(masses(-1.0, lambda v: 0.0)):
-        return Finding(
-            "normalised",
-            None,
-            "exp(-term) has mass one, exp(term) has not: see sign",
-            told | {"turned": True},
-        )
-    plain = [log_mass(_logged(at(z)), probe.support, observed) for z in (probe.z, probe.generic[0])]
+        sentence = "exp(-term) has mass one, exp(term) has not: see sign"
+        return Finding("normalised", None, sentence, evidence | {"turned": True})
+    plain = [
+        log_mass(_logged(density_at(z)), probe.support, observed)
+        for z in (probe.z, probe.generic[0])
+    ]
     if _are_one(plain):
-        return Finding(
-            "normalised",
-            False,
+        sentence = (
             "term itself has mass one over the response: it is the density and not its "
-            "logarithm; return jnp.log of it, or a log density",
-            told | {"density": True},
+            "logarithm; return jnp.log of it, or a log density"
         )
-    for said, base in _left_out(probe.support):
+        return Finding("normalised", False, sentence, evidence | {"density": True})
+    for omitted, base in _left_out(probe.support):
         if _are_one(masses(1.0, base)):
-            return Finding(
-                "normalised",
-                True,
-                f"{said} is left out: estimates and standard errors are right, AIC across models "
-                "is not",
-                told,
-                note=True,
+            sentence = (
+                f"{omitted} is left out: estimates and standard errors are right, AIC across "
+                "models is not"
             )
-    if not all(settled for _, settled in found):
-        return Finding(
-            "normalised",
-            None,
+            return Finding("normalised", True, sentence, evidence, note=True)
+    if not all(settled for _, settled in integrals):
+        sentence = (
             "not decidable: the mass over this support has not settled (heavy tail, pole, or "
-            "values beyond the support)",
-            told,
+            "values beyond the support)"
         )
-    return _mass_finding(logs, told, scores)
+        return Finding("normalised", None, sentence, evidence)
+    return _mass_finding(logs, evidence, scores)
 
 
 def _are_one(masses: list[tuple[np.ndarray, bool]]) -> bool:
-    return all(settled and bool(np.all(np.abs(np.expm1(log)) < MASS)) for log, settled in masses)
+    return all(
+        settled and bool(np.all(np.abs(np.expm1(log)) < MASS_TOLERANCE)) for log, settled in masses
+    )
 
 
-def _across(probe: Probe, at: Callable[[np.ndarray], Density], observed: np.ndarray) -> np.ndarray:
+def _across(
+    probe: Probe, density_at: Callable[[np.ndarray], Density], observed: np.ndarray
+) -> np.ndarray:
     """Terms at the start and at two points near it (3, values, rows), for values all over an
     interval; nothing for other supports.
     """
@@ -212,7 +210,7 @@ def _across(probe: Probe, at: Callable[[np.ndarray], Density], observed: np.ndar
     )  # closer than the least move of a scale, 0.7 · 0.3
     return np.array(
         [
-            [at(z)(np.full(len(observed), value)) for value in values]
+            [density_at(z)(np.full(len(observed), value)) for value in values]
             for z in (probe.z, *probe.near[:2])
         ]
     )
@@ -233,38 +231,38 @@ def _logged(density: Density) -> Density:
     return log
 
 
-def _mass_finding(logs: np.ndarray, told: dict[str, Any], scores: Finding) -> Finding:
-    """What masses (points, rows) that are not all one mean."""
+def _mass_finding(logs: np.ndarray, evidence: dict[str, Any], scores: Finding) -> Finding:
+    """The finding where the masses (points, rows) are not all one."""
     first, second = np.exp(logs)[:, int(np.argmax(np.abs(logs[0])))]
-    whole = np.all(np.abs(np.expm1(logs)) < MASS, axis=0)
+    whole = np.all(np.abs(np.expm1(logs)) < MASS_TOLERANCE, axis=0)
     if np.any(whole):
-        said = (
+        sentence = (
             "exp(term) has mass one in some rows and not in others: look at the others, unless "
             "they are censored or weighted"
         )
-        return Finding("normalised", None, said, told)
-    if np.all(np.abs(logs[0] - logs[1]) < MASS):
-        said = (
+        return Finding("normalised", None, sentence, evidence)
+    if np.all(np.abs(logs[0] - logs[1]) < MASS_TOLERANCE):
+        sentence = (
             f"exp(term) has mass {first:.6g} whatever the parameters: a constant is missing; "
             "estimates and standard errors are right, AIC across models is not"
         )
-        return Finding("normalised", True, said, told, note=True)
-    said = (
+        return Finding("normalised", True, sentence, evidence, note=True)
+    sentence = (
         f"the mass of exp(term) depends on the parameters ({first:.6g} at the start, "
         f"{second:.6g} near it)"
     )
     if scores.passed:
-        said += (
+        sentence += (
             ", yet scores average to zero: a factor of the data alone is left out; estimates are "
             "right, AIC across models is not"
         )
-        return Finding("normalised", True, said, told, note=True)
-    said += (
+        return Finding("normalised", True, sentence, evidence, note=True)
+    sentence += (
         ": a part of the density that holds a parameter is missing, such as -log(sigma), and "
         "estimates and standard errors are not those of maximum likelihood; unless all that is "
         "missing is of the data alone"
     )
-    return Finding("normalised", False, said, told)
+    return Finding("normalised", False, sentence, evidence)
 
 
 def _left_out(support: Any) -> list[tuple[str, Base]]:

@@ -24,7 +24,7 @@ from jaxmle.runtime.compile import compiled, to_numpy
 from jaxmle.solvers.trust_region import Point
 
 
-class Member(NamedTuple):
+class MemberInputs(NamedTuple):
     """One likelihood below weights, priors and pools, with its own data."""
 
     loglik: Loglik
@@ -41,7 +41,7 @@ class Probe:
     data: Tree
     whole: Callable[[np.ndarray, Tree], Point]  # with its prior
     bare: Callable[[np.ndarray, Tree], Point]  # without it
-    members: tuple[Member, ...]
+    members: tuple[MemberInputs, ...]
     sample: Any
     leaf: int | None  # which leaf of data is the response
     support: Any
@@ -71,7 +71,7 @@ class Probe:
 
 
 def law_of(loglik: Any) -> tuple[Any, str | None, Any]:
-    """Simulator, response and support, where the likelihood carries the law of its response."""
+    """Simulator, response and support of a likelihood that carries the law of its response."""
     while not isinstance(loglik, Pool | WithResponse) and parts_of(loglik):
         loglik = parts_of(loglik)[0]
     law = getattr(loglik, "law", getattr(loglik, "response", None))
@@ -114,14 +114,14 @@ def response_leaf(response: str | None, support: Any, tree: Any, data: Tree) -> 
 
 
 def _members(loglik: Any, data: Tree) -> list[tuple[Any, Tree]]:
-    """Each likelihood with its data: fix and tie stay above it; weights, priors and pools are
+    """Each likelihood with its data: fix and tie stay on top of it; weights, priors and pools are
     taken off.
     """
     if isinstance(loglik, Pool):
         return [
-            found
+            member_inputs
             for member, part in zip(loglik.members, data, strict=True)
-            for found in _members(member, part)
+            for member_inputs in _members(member, part)
         ]
     if isinstance(loglik, Fix | Tie):
         return [
@@ -171,7 +171,9 @@ def prepare(
 
     whole = second_order(tree)
     bare = second_order(_without_prior(tree)) if has(tree, Penalize) else whole
-    members = tuple(Member(member, part, terms(member)) for member, part in _members(tree, data))
+    members = tuple(
+        MemberInputs(member, part, terms(member)) for member, part in _members(tree, data)
+    )
     key = jax.random.key(int(key)) if isinstance(key, int | np.integer) else key
     raw = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     rng = np.random.default_rng(np.asarray(raw).ravel().tolist())
@@ -220,11 +222,19 @@ def with_points(probe: Probe) -> Probe:
         for _ in range(2)
     ]
     near = tuple(z + sign * move for move in moves for sign in (1.0, -1.0))
-    found = [at for at in near if all(np.all(np.isfinite(terms)) for terms in probe.rows(at))]
+    points = [
+        candidate
+        for candidate in near
+        if all(np.all(np.isfinite(terms)) for terms in probe.rows(candidate))
+    ]
     if not trouble:
-        found = [at for at in found if is_finite(probe.whole(at, probe.data))]
-    probe = replace(probe, trouble=trouble, n=n, unit=unit, near=near, generic=tuple(found or [z]))
-    return replace(probe, noise=min(_roughness(probe, at) for at in probe.generic[:3]))
+        points = [
+            candidate for candidate in points if is_finite(probe.whole(candidate, probe.data))
+        ]
+    probe = replace(probe, trouble=trouble, n=n, unit=unit, near=near, generic=tuple(points or [z]))
+    return replace(
+        probe, noise=min(_roughness(probe, candidate) for candidate in probe.generic[:3])
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -241,8 +251,9 @@ def is_finite(point: Point) -> bool:
 
 
 def _row_unit(z: np.ndarray, x: np.ndarray, point: Point, n: int) -> np.ndarray:
-    """0.3/√(|∂²ℓ/∂z²|/n) or 0.3/|mean score|, the smaller; no printed entry other than zero moves
-    by more than 30 %, so that a scale without a constraint stays positive.
+    """The step (k,) that matters to one row: 0.3/√(|∂²ℓ/∂z²|/n) or 0.3/|mean score|, the smaller.
+    No printed entry other than zero moves by more than 30 %, so that a scale without a constraint
+    stays positive.
     """
     bend = np.maximum(np.abs(np.diagonal(point.hessian)), point.score**2 / n)
     bent = np.isfinite(bend) & (bend > 0)

@@ -1,4 +1,6 @@
-"""What ``lint`` says: a finding per check, and all of them as a table of marks and sentences."""
+"""The report of ``lint``: one finding for each check, and all of them as a table of marks and
+sentences.
+"""
 
 from __future__ import annotations
 
@@ -81,8 +83,8 @@ class LintReport:
 
 def _lines(finding: Finding) -> list[str]:
     """One finding as text, its sentence wrapped beside the name of the check."""
-    told = textwrap.wrap(finding.sentence, REPORT_COLUMNS - 15)
+    wrapped = textwrap.wrap(finding.sentence, REPORT_COLUMNS - 15)
     return [
-        f"{finding.mark} {finding.check:<12} {told[0]}",
-        *(" " * 15 + line for line in told[1:]),
+        f"{finding.mark} {finding.check:<12} {wrapped[0]}",
+        *(" " * 15 + line for line in wrapped[1:]),
     ]

@@ -14,7 +14,7 @@ from jaxmle.inference.linting.probe import Probe
 from jaxmle.inference.linting.report import Finding
 from jaxmle.solvers.trust_region import SETTLED, Point, maximise
 
-LEVEL = 1e-4  # of the test of mean scores
+LEVEL_OF_SCORE_TEST = 1e-4  # of the test of mean scores
 
 
 class Draws(NamedTuple):
@@ -25,7 +25,7 @@ class Draws(NamedTuple):
     z: np.ndarray
     scores: np.ndarray
     hessian: np.ndarray
-    kept: list[Tree]
+    data_sets: list[Tree]
 
 
 def simulate(probe: Probe, fold: int = 0) -> Draws:
@@ -42,7 +42,7 @@ def simulate(probe: Probe, fold: int = 0) -> Draws:
     params = jax.tree.map(jnp.asarray, probe.chart.layout.unravel(probe.x(z)))
     shapes = jax.tree.map(jnp.shape, probe.data)
     points: list[Point] = []
-    kept: list[Tree] = []
+    data_sets: list[Tree] = []
     for key in jax.random.split(jax.random.fold_in(probe.key, fold), max(64, 4 * z.size + 16)):
         drawn = probe.sample(key, params, probe.data)
         if jax.tree.map(jnp.shape, drawn) != shapes:
@@ -52,34 +52,31 @@ def simulate(probe: Probe, fold: int = 0) -> Draws:
             )
         drawn = jax.tree.map(lambda new, old: jnp.asarray(new).astype(old.dtype), drawn, probe.data)
         points.append(probe.bare(z, drawn))
-        kept = [*kept, drawn][:8]
+        data_sets = [*data_sets, drawn][:8]
     return Draws(
         z,
         np.stack([point.score for point in points]),
         np.mean([point.hessian for point in points], axis=0),
-        kept,
+        data_sets,
     )
 
 
 def check_scores(probe: Probe, draws: Draws | None) -> Finding:
-    """Hotelling's test of E[score] = 0. With V = Σ s s'/R about zero, T = R m'V⁻¹m has T/R ~
+    """Test E[score] = 0 by Hotelling's test. With V = Σ s s'/R about zero, T = R m'V⁻¹m has T/R ~
     Beta(k/2, (R − k)/2) under normal scores.
     """
     if draws is None:
-        return Finding(
-            "scores",
-            None,
-            "not checked: give its simulator, sample(key, params, data) -> data"
-            if not probe.trouble
-            else "not checked: it cannot be differentiated",
-        )
+        sentence = "not checked: give its simulator, sample(key, params, data) -> data"
+        if probe.trouble:
+            sentence = "not checked: it cannot be differentiated"
+        return Finding("scores", None, sentence)
     s = draws.scores
     if not np.all(np.isfinite(s)):
-        said = (
+        sentence = (
             "data simulated at some parameters have no finite score at the same parameters: "
             "density and simulator disagree"
         )
-        return Finding("scores", False, said)
+        return Finding("scores", False, sentence)
     size = np.sqrt(np.mean(s**2, axis=0))
     s = s[:, size > 0] / size[size > 0]
     mean = s.mean(axis=0)
@@ -87,31 +84,30 @@ def check_scores(probe: Probe, draws: Draws | None) -> Finding:
     if not k:
         return Finding("scores", None, "not decidable: every score is zero")
     values, vectors = np.linalg.eigh(s.T @ s / r)
-    held = values > 1e-10 * values[-1]
-    share = min(1.0, float(np.sum((vectors[:, held].T @ mean) ** 2 / values[held])))
-    p = float(scipy.special.betainc((r - held.sum()) / 2, held.sum() / 2, 1.0 - share))
+    regular = values > 1e-10 * values[-1]
+    share = min(1.0, float(np.sum((vectors[:, regular].T @ mean) ** 2 / values[regular])))
+    p = float(scipy.special.betainc((r - regular.sum()) / 2, regular.sum() / 2, 1.0 - share))
     error = np.sqrt(np.maximum(1 - mean**2, 1e-30) / r)
     j = int(np.flatnonzero(size > 0)[np.argmax(np.abs(mean / error))])
-    told = {
+    evidence = {
         "p": p,
         "draws": r,
         "parameter": probe.names(j),
         "z": float(np.max(np.abs(mean / error))),
     }
-    if p >= LEVEL:
-        return Finding(
-            "scores", True, f"scores average to zero on {r} simulated data sets (p = {p:.2g})", told
-        )
-    said = (
-        f"the score in {told['parameter']} does not average to zero on its own simulated data "
-        f"({told['z']:.1f} Monte-Carlo errors): density and simulator differ, or a part of the "
+    if p >= LEVEL_OF_SCORE_TEST:
+        sentence = f"scores average to zero on {r} simulated data sets (p = {p:.2g})"
+        return Finding("scores", True, sentence, evidence)
+    sentence = (
+        f"the score in {evidence['parameter']} does not average to zero on its own simulated data "
+        f"({evidence['z']:.1f} Monte-Carlo errors): density and simulator differ, or a part of the "
         "density that depends on a parameter is missing or wrong"
     )
-    return Finding("scores", False, said, told)
+    return Finding("scores", False, sentence, evidence)
 
 
 def check_support(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
-    """A row that is possible at one point is possible at its neighbours."""
+    """Check that a row that is possible at one point is possible at its neighbours."""
     start = probe.rows(probe.z)
     for z in probe.near:
         for k, terms in enumerate(probe.rows(z)):
@@ -127,7 +123,7 @@ def check_support(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
             if any(
                 np.isneginf(probe.bare(z, drawn).value)
                 and np.isfinite(probe.bare(draws.z, drawn).value)
-                for drawn in draws.kept
+                for drawn in draws.data_sets
             ):
                 return _moving(probe, "data simulated near the start", z)
     if mass.evidence.get("moves"):
@@ -136,17 +132,17 @@ def check_support(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
 
 
 def _moving(probe: Probe, what: str, z: np.ndarray) -> Finding:
-    said = (
+    sentence = (
         f"{what} can have density zero close to parameters at which it has not: the support "
         "moves with the parameters, where the usual standard errors do not hold; or a density "
         "underflows before its log is taken (use log densities and logsumexp)"
     )
-    return Finding("support", False, said, {"params": probe.x(z)})
+    return Finding("support", False, sentence, {"params": probe.x(z)})
 
 
 def check_sign(probe: Probe, draws: Draws | None, mass: Finding) -> Finding:
-    """ℓ rather than −ℓ: by its mass, by the mean Hessian at simulated truth, or by where it has
-    an inner maximum.
+    """Check that the function is ℓ and not −ℓ: by its mass, by the mean Hessian at the simulated
+    truth, or by whether it has an interior maximum or minimum.
     """
     wrong = "its sign is turned: this is a negative log-likelihood; return +ℓ, jaxmle maximises"
     if mass.evidence.get("turned"):
@@ -193,8 +189,10 @@ def _curvatures(hessian: Array) -> tuple[float, float]:
 
 def _has_inner_maximum(probe: Probe, sign: float) -> bool:
     def evaluate(z: np.ndarray) -> Point:
-        at = probe.bare(z, probe.data)
-        return Point(z, sign * at.value, at.absolute, sign * at.score, sign * at.hessian)
+        point = probe.bare(z, probe.data)
+        return Point(
+            z, sign * point.value, point.absolute, sign * point.score, sign * point.hessian
+        )
 
     state = maximise(evaluate, probe.z, 100)
     return (

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Tree
-from jaxmle.inference.linting.probe import Member, Probe
+from jaxmle.inference.linting.probe import MemberInputs, Probe
 from jaxmle.inference.linting.report import Finding
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.discovery.row_axes import proof_of
@@ -21,11 +21,11 @@ TERM_NOISE = 1e-9  # relative noise of a term: float64 leaves 1e-16 to 1e-12, fl
 
 
 def check_shape(probe: Probe) -> Finding:
-    """One term per observation, or one scalar."""
+    """Check that there is one term per observation, or one scalar."""
     try:
         shapes = [terms.shape for terms in probe.rows(probe.z)]
     except (TypeError, ValueError) as error:
-        told = (
+        message = (
             " ".join(str(error).split())
             .split(" The error occurred")[0]
             .split(" For more information")[0][:400]
@@ -36,23 +36,26 @@ def check_shape(probe: Probe) -> Finding:
             else ""
         )
         return Finding(
-            "shape", False, f"it cannot be evaluated: {told}{hint}", {"error": type(error).__name__}
+            "shape",
+            False,
+            f"it cannot be evaluated: {message}{hint}",
+            {"error": type(error).__name__},
         )
     if () in shapes:
-        said = (
+        sentence = (
             "it returns one scalar: right for dependent rows, but then rows have no scores and "
             "cannot be weighted, clustered or resampled"
         )
-        return Finding("shape", True, said, {"shapes": shapes}, note=True)
+        return Finding("shape", True, sentence, {"shapes": shapes}, note=True)
     return Finding("shape", True, "one term per observation", {"shapes": shapes})
 
 
 def check_finite(probe: Probe) -> Finding:
-    """Terms, score and Hessian are numbers, at the start and near it. Terms of −inf near the
-    start are the business of ``support``.
+    """Check that terms, score and Hessian are numbers, at the start and near it. Terms of −inf near
+    the start are the business of ``support``.
     """
     for number, z in enumerate((probe.z, *probe.near)):
-        at = "a point near the start" if number else "the start"
+        place = "a point near the start" if number else "the start"
         for k, terms in enumerate(probe.rows(z)):
             bad = ~np.isfinite(terms) if not number else np.isnan(terms) | (terms == np.inf)
             if np.any(bad):
@@ -67,17 +70,20 @@ def check_finite(probe: Probe) -> Finding:
                 return Finding(
                     "finite",
                     False,
-                    f"{what} is {value} at {at}: {remedy}",
-                    {"at": at, "row": row, "params": probe.x(z)},
+                    f"{what} is {value} at {place}: {remedy}",
+                    {"at": place, "row": row, "params": probe.x(z)},
                 )
         if not probe.trouble and all(np.all(np.isfinite(terms)) for terms in probe.rows(z)):
             for what, name in _not_finite(probe, z):
-                said = (
-                    f"the value is finite but the {what} in {name} is not, at {at}: where() "
+                sentence = (
+                    f"the value is finite but the {what} in {name} is not, at {place}: where() "
                     "differentiates both branches, so make the branch not taken safe too"
                 )
                 return Finding(
-                    "finite", False, said, {"near": at, "parameter": name, "params": probe.x(z)}
+                    "finite",
+                    False,
+                    sentence,
+                    {"near": place, "parameter": name, "params": probe.x(z)},
                 )
     return Finding(
         "finite",
@@ -103,9 +109,9 @@ def _twice(data: Tree) -> Tree:
     return jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), data)
 
 
-def check_sum(probe: Probe, member: Member) -> Finding:
-    """Every row twice: a sum doubles, a mean stays, a sum over (n, n) quadruples; and the terms
-    of the first copy stay.
+def check_sum(probe: Probe, member: MemberInputs) -> Finding:
+    """Check by giving every row twice: a sum doubles, a mean stays, a sum over (n, n) quadruples;
+    and the terms of the first copy stay.
     """
     n = data_length(member.data)
     x = probe.x(probe.generic[0])
@@ -127,37 +133,37 @@ def check_sum(probe: Probe, member: Member) -> Finding:
     def fits(factor: Any) -> Any:
         return bool(np.all(np.abs(doubled - factor * once) <= close * (1 + np.abs(once))))
 
-    told = {"ratio": float(np.sum(doubled) / np.sum(once))}
-    return _sum_of_terms(fits, told) if once.ndim else _sum_of_scalar(fits, told)
+    evidence = {"ratio": float(np.sum(doubled) / np.sum(once))}
+    return _sum_of_terms(fits, evidence) if once.ndim else _sum_of_scalar(fits, evidence)
 
 
-def _sum_of_terms(fits: Callable[[float], bool], told: dict[str, Any]) -> Finding:
+def _sum_of_terms(fits: Callable[[float], bool], evidence: dict[str, Any]) -> Finding:
     if fits(0.5) and not fits(1.0):
         return Finding(
             "sum",
             False,
             "its terms are divided by the number of rows: return the terms themselves, or every "
             "standard error is √n too large",
-            told,
+            evidence,
         )
-    said = (
+    sentence = (
         "terms do not depend on how many rows there are"
         if fits(1.0)
         else "not decidable: terms depend on other rows"
     )
-    return Finding("sum", fits(1.0) or None, said, told)
+    return Finding("sum", fits(1.0) or None, sentence, evidence)
 
 
-def _sum_of_scalar(fits: Callable[[float], bool], told: dict[str, Any]) -> Finding:
+def _sum_of_scalar(fits: Callable[[float], bool], evidence: dict[str, Any]) -> Finding:
     if fits(2.0) and fits(1.0):
-        return Finding("sum", None, "not decidable: the log-likelihood is zero", told)
+        return Finding("sum", None, "not decidable: the log-likelihood is zero", evidence)
     if fits(2.0):
         return Finding(
             "sum",
             True,
             "the scalar is a sum over rows: it doubles when every row is given twice. Return its "
             "terms instead",
-            told,
+            evidence,
             note=True,
         )
     if fits(1.0):
@@ -166,80 +172,80 @@ def _sum_of_scalar(fits: Callable[[float], bool], told: dict[str, Any]) -> Findi
             False,
             "the scalar is a mean over rows: return the sum, or better the terms; standard "
             "errors and AIC of a mean are wrong",
-            told,
+            evidence,
         )
     if fits(4.0):
-        said = (
+        sentence = (
             "the scalar is a sum over n × n pairs of rows: a column of shape (n, 1) against a "
             "vector (n,) broadcasts; flatten the column"
         )
-        return Finding("sum", False, said, told)
-    said = (
-        f"not decidable: giving every row twice multiplies the scalar by {told['ratio']:.4g}, as "
-        "for dependent rows, a prior inside or a closed-over n"
+        return Finding("sum", False, sentence, evidence)
+    sentence = (
+        f"not decidable: giving every row twice multiplies the scalar by {evidence['ratio']:.4g}, "
+        "as for dependent rows, a prior inside or a closed-over n"
     )
-    return Finding("sum", None, said, told)
+    return Finding("sum", None, sentence, evidence)
 
 
-def check_rows(probe: Probe, member: Member) -> Finding:
-    """Term i looks at row i alone; or at some other rows, as in a series; or at all of them."""
+def check_rows(probe: Probe, member: MemberInputs) -> Finding:
+    """Find out whether term i depends on row i alone, on some other rows, as in a series, or on all
+    of them.
+    """
     n = data_length(member.data)
     x = probe.x(probe.generic[0])
     terms = member.terms(x, member.data)
-    if terms.ndim == 0 or n is None or n < 4:
-        return Finding(
-            "rows",
-            None,
-            "not checked: a scalar has no terms"
-            if terms.ndim == 0
-            else "not checked: it needs data of four rows or more",
-        )
+    if terms.ndim == 0:
+        return Finding("rows", None, "not checked: a scalar has no terms")
+    if n is None or n < 4:
+        return Finding("rows", None, "not checked: it needs data of four rows or more")
     if proof_of(member.loglik, probe.chart.layout, probe.base, member.data).holds:
-        told = {"row": 0, "felt_by": 0, "permutes": True}
-        return Finding("rows", True, "each term depends on its own row only", told)
+        evidence = {"row": 0, "felt_by": 0, "permutes": True}
+        return Finding("rows", True, "each term depends on its own row only", evidence)
     close = max(1e-9, 100 * probe.noise)
 
     def same(a: Any, b: Any) -> Any:
         return (a == b) | (np.abs(a - b) <= close * (1 + np.abs(b)))
 
     order = probe.rng.permutation(n)
-    moves_along = bool(
-        np.all(
-            same(member.terms(x, jax.tree.map(lambda leaf: leaf[order], member.data)), terms[order])
-        )
-    )
+    shuffled = member.terms(x, jax.tree.map(lambda leaf: leaf[order], member.data))
+    permutes = bool(np.all(same(shuffled, terms[order])))
     felt = [(j, _noticed(member, x, terms, j, same)) for j in _replaced(member.data, n)]
-    most = max(felt, key=lambda found: int(found[1].sum()))
-    told = {"row": most[0], "felt_by": int(most[1].sum()), "permutes": moves_along}
+    return _rows_finding(felt, n, permutes)
+
+
+def _rows_finding(felt: list[tuple[int, np.ndarray]], n: int, permutes: bool) -> Finding:
+    """The finding from which terms changed with each replaced row."""
+    row, changed = max(felt, key=lambda felt_rows: int(felt_rows[1].sum()))
+    evidence = {"row": row, "felt_by": int(changed.sum()), "permutes": permutes}
     # A series feels a replaced row in later terms only, however far.
     if any(
         changed.sum() >= 0.9 * (n - 1) and changed[:j].any() and changed[j:].any()
         for j, changed in felt
     ):
-        said = (
-            f"every term changes when row {most[0]} does: a mean, maximum or other statistic of "
+        sentence = (
+            f"every term changes when row {row} does: a mean, maximum or other statistic of "
             "the whole sample is inside. Compute it beforehand and pass it as data; only a "
             "partial likelihood means this"
         )
-        return Finding("rows", False, said, told)
-    if told["felt_by"]:
-        said = (
+        return Finding("rows", False, sentence, evidence)
+    if evidence["felt_by"]:
+        sentence = (
             "terms look at other rows, as in a series: rows cannot be resampled, weighted or "
             "permuted singly; use a block bootstrap or HAC errors"
         )
-        return Finding("rows", True, said, told, note=True)
-    if not moves_along:
-        said = (
+        return Finding("rows", True, sentence, evidence, note=True)
+    if not permutes:
+        sentence = (
             "terms depend on the position of their row: an array of one entry per row is closed "
             "over. Pass it in data, or rows cannot be resampled"
         )
-        return Finding("rows", True, said, told, note=True)
-    return Finding("rows", True, "each term depends on its own row only", told)
+        return Finding("rows", True, sentence, evidence, note=True)
+    return Finding("rows", True, "each term depends on its own row only", evidence)
 
 
 def _replaced(data: Tree, n: int) -> list[int]:
-    """Rows to replace: some all over the data, and those with an extreme value, which a maximum
-    or a minimum would feel.
+    """Rows to replace: some all over the data, and those with an extreme value, on which a maximum
+    or a minimum depends.
     """
     extreme = [
         int(pick(leaf))
@@ -251,7 +257,7 @@ def _replaced(data: Tree, n: int) -> list[int]:
 
 
 def _noticed(
-    member: Member, x: np.ndarray, terms: np.ndarray, j: int, same: Callable[..., np.ndarray]
+    member: MemberInputs, x: np.ndarray, terms: np.ndarray, j: int, same: Callable[..., np.ndarray]
 ) -> np.ndarray:
     """The other rows (n,) whose terms change when row j is replaced by one from half the data
     away.
@@ -265,14 +271,14 @@ def _noticed(
 
 
 def check_precision(probe: Probe) -> Finding:
-    """Terms are smooth down to the grain of float64."""
-    told = {"noise": probe.noise}
+    """Check that terms are smooth down to the resolution of float64."""
+    evidence = {"noise": probe.noise}
     kinds = {terms.dtype.name for terms in probe.rows(probe.z)}
     if kinds != {"float64"} or probe.noise > TERM_NOISE:
-        said = (
+        sentence = (
             f"terms are rough at a relative level of {probe.noise:.0e}, where float64 leaves "
             "1e-16 to 1e-12: a cast to float32 inside, an iteration that stops early, or a "
             "difference of large numbers; standard errors lose digits"
         )
-        return Finding("precision", False, said, told | {"dtypes": sorted(kinds)})
-    return Finding("precision", True, "terms are smooth down to float64", told)
+        return Finding("precision", False, sentence, evidence | {"dtypes": sorted(kinds)})
+    return Finding("precision", True, "terms are smooth down to float64", evidence)

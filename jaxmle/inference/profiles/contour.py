@@ -11,13 +11,22 @@ import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.inference.profiles.endpoints import maxima
-from jaxmle.inference.profiles.evaluator import Study, study
+from jaxmle.inference.profiles.evaluator import ProfileProblem, profile_problem_of
+from jaxmle.inference.profiles.geometry import ProfilePoint
 from jaxmle.inference.profiles.profile import MAX_PROFILE_POINTS
-from jaxmle.inference.profiles.walk import BETTER, WALK_TOLERANCE, End, Evaluate, Goal, Seen, solve
+from jaxmle.inference.profiles.walk import (
+    BETTER_MAXIMUM_GAIN,
+    WALK_TOLERANCE,
+    End,
+    Evaluate,
+    Goal,
+    solve,
+)
 from jaxmle.parameters.arguments import check_count, check_level
 from jaxmle.parameters.constraints import Interval
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 
 
 @partial(
@@ -99,19 +108,16 @@ def contour(
     >>> contour(normal, result, y, ("mu", "sigma"), points=4).curve.round(3).tolist()
     [[5.29, 1.871], [3.0, 6.236], [0.71, 1.871], [3.0, 0.954]]
     """
-    if tracing():
-        raise TypeError(
-            "contour schedules its work from the host and cannot run inside jit, vmap or grad"
-        )
+    host_only("contour")
     level = check_level(level)
     points = check_count("points", points, 3, MAX_PROFILE_POINTS)
     with precision(np.float64), np.errstate(all="ignore"):
-        posed = study(loglik, fit, data, weights, in_axes)
+        posed = profile_problem_of(loglik, fit, data, weights, in_axes)
         places = _pair(posed, pair)
         return _contour(posed, (str(pair[0]), str(pair[1])), places, level, points)
 
 
-def _pair(posed: Study, pair: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+def _pair(posed: ProfileProblem, pair: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     """Printed entries and free coordinates of the two parameters."""
     if (
         not isinstance(pair, tuple | list)
@@ -122,13 +128,13 @@ def _pair(posed: Study, pair: Any) -> tuple[tuple[int, int], tuple[int, int]]:
     chart = posed.problem.chart
     entries = []
     for name in pair:
-        found = posed.problem.layout.find(name)
-        if len(found) != 1:
+        matches = posed.problem.layout.find(name)
+        if len(matches) != 1:
             raise ValueError(
-                f"{name!r} means {len(found)} entries; name one of "
-                f"{', '.join(posed.problem.layout.names[j] for j in found)}"
+                f"{name!r} means {len(matches)} entries; name one of "
+                f"{', '.join(posed.problem.layout.names[j] for j in matches)}"
             )
-        root = posed.problem.roots[found[0]]
+        root = posed.problem.roots[matches[0]]
         if root < 0 or not chart.single[root]:
             why = "is held by fix" if root < 0 else "is one of several entries that move together"
             raise ValueError(
@@ -142,59 +148,24 @@ def _pair(posed: Study, pair: Any) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _contour(
-    posed: Study, names: tuple[str, str], places: Any, level: float, points: int
+    posed: ProfileProblem, names: tuple[str, str], places: Any, level: float, points: int
 ) -> Contour:
     cut = -2 * float(np.log1p(-level))  # χ²₂ is exponential with mean 2
-    entries, (i, j) = places
+    entries, _ = places
     b = posed.members
     curve = np.full((b, points, 2), np.nan)
     error = np.full((b, points), np.nan)
     status = np.full((b, points), int(End.NO_FIT))
-    good = np.flatnonzero(
-        posed.usable & ~posed.endless
-    )  # a maximum on a bound or at infinity has no rays around it
+    # A maximum on a bound or at infinity has no rays around it.
+    good = np.flatnonzero(posed.usable & ~posed.at_limit)
     member, ray = (leaf.reshape(-1) for leaf in np.meshgrid(good, np.arange(points), indexing="ij"))
     free = posed.free()
     for group in posed.groups(member) if member.size else ():
-        own = member[group.lanes]
-        z, values, _, _, place = maxima(posed, own, group.evaluate, free)
-        basis = _rays(values[3][place], i, j, 2 * np.pi * ray[group.lanes] / points)
-        at = z[place]
-        m = len(own)
-
-        def every(value: Any, m: Any = m) -> Any:
-            return np.full(m, value)
-
-        goal = Goal(
-            every(1.0),
-            values[0][place],
-            every(cut),
-            every(np.nan),
-            every(np.nan),
-            every(0.9 * np.sqrt(cut)),
-            every(WALK_TOLERANCE),
-            every(BETTER),
+        place = (member[group.positions], ray[group.positions])
+        angle = 2 * np.pi * place[1] / points
+        curve[place], status[place], error[place] = _edge(
+            posed, places, group.evaluate, free, place[0], angle, cut
         )
-        seen = _along(basis, np.zeros((m, basis.shape[2])), tuple(leaf[place] for leaf in values))
-        ends = solve(
-            _in_basis(group.evaluate, at, basis), np.zeros((m, basis.shape[2])), seen, goal
-        )
-        reach = np.where(
-            ends.outcome == End.FOUND,
-            ends.psi,
-            np.where(ends.outcome == End.UNBOUNDED, np.inf, np.nan),
-        )
-        where = (own, ray[group.lanes])
-        status[where] = ends.outcome
-        error[where] = np.where(
-            ends.outcome == End.FOUND, 2 * (values[0][place] - ends.value) - cut, np.nan
-        )
-        for side, (entry, coordinate) in enumerate(zip(entries, (i, j), strict=True)):
-            way = basis[:, coordinate, -1]
-            moved = at[:, coordinate] + np.where(np.abs(way) > 1e-12, reach, 0.0) * way
-            curve[(*where, np.full(m, side))] = _shown(
-                posed, entry, np.where(np.isnan(reach), np.nan, moved)
-            )
     lead = (lambda a: a) if posed.inputs is not None else (lambda a: a[0])
     return Contour(
         lead(curve),
@@ -207,12 +178,60 @@ def _contour(
     )
 
 
-def _shown(posed: Study, entry: int, psi: np.ndarray) -> Array:
+def _edge(
+    posed: ProfileProblem,
+    places: Any,
+    evaluate: Any,
+    free: np.ndarray,
+    members: np.ndarray,
+    angle: np.ndarray,
+    cut: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The edge (m, 2) of the region along one ray of each search, with its status and error."""
+    entries, (i, j) = places
+    z, values, _, _, row = maxima(posed, members, evaluate, free)
+    values = tuple(leaf[row] for leaf in values)
+    maximum = z[row]
+    basis = _rays(values[3], i, j, angle)
+    origin = np.zeros((len(members), basis.shape[2]))
+    start = _along(basis, origin, values)
+    ends = solve(_in_basis(evaluate, maximum, basis), origin, start, _goal(values[0], cut))
+    at_edge = ends.outcome == End.FOUND
+    distance = np.where(at_edge, ends.psi, np.where(ends.outcome == End.UNBOUNDED, np.inf, np.nan))
+    error = np.where(at_edge, 2 * (values[0] - ends.value) - cut, np.nan)
+    edge = np.full((len(members), 2), np.nan)
+    for side, (entry, coordinate) in enumerate(zip(entries, (i, j), strict=True)):
+        direction = basis[:, coordinate, -1]
+        moved = maximum[:, coordinate]
+        moved = moved + np.where(np.abs(direction) > 1e-12, distance, 0.0) * direction
+        edge[:, side] = _shown(posed, entry, np.where(np.isnan(distance), np.nan, moved))
+    return edge, ends.outcome, error
+
+
+def _goal(top: np.ndarray, cut: float) -> Goal:
+    """The fall of 2ℓ by ``cut``, outwards along each ray."""
+
+    def every(value: float) -> np.ndarray:
+        return np.full(len(top), value)
+
+    return Goal(
+        side=every(1.0),
+        top=top,
+        cut=every(cut),
+        psi_target=every(np.nan),
+        unit=every(np.nan),
+        plateau=every(0.9 * np.sqrt(cut)),
+        close=every(WALK_TOLERANCE),
+        slack=every(BETTER_MAXIMUM_GAIN),
+    )
+
+
+def _shown(posed: ProfileProblem, entry: int, psi: np.ndarray) -> Array:
     return Interval(*posed.problem.layout.bounds[entry]).to_user(psi, ())
 
 
 def _rays(hessian: np.ndarray, i: int, j: int, angle: np.ndarray) -> np.ndarray:
-    """For each lane the free coordinates as (nuisance, ray), (m, k, k − 1): the ray in the
+    """For each search the free coordinates as (nuisance, ray), (m, k, k − 1): the ray in the
     plane of i and j, evenly around the Wald ellipse.
     """
     m, k = hessian.shape[:2]
@@ -226,14 +245,14 @@ def _rays(hessian: np.ndarray, i: int, j: int, angle: np.ndarray) -> np.ndarray:
     return basis
 
 
-def _along(basis: np.ndarray, w: np.ndarray, values: tuple[np.ndarray, ...]) -> Seen:
-    """What was seen of the likelihood, in the coordinates w of each lane's basis; ψ is the last
-    of them, the place on the ray.
+def _along(basis: np.ndarray, w: np.ndarray, values: tuple[np.ndarray, ...]) -> ProfilePoint:
+    """The likelihood in the coordinates w of each search's basis; ψ is the last of them, the place
+    on the ray.
     """
     value, noise, score, hessian = values
     gradient = np.zeros_like(w)
     gradient[:, -1] = 1.0
-    return Seen(
+    return ProfilePoint(
         value,
         noise,
         np.einsum("mkw,mk->mw", basis, score),
@@ -244,7 +263,7 @@ def _along(basis: np.ndarray, w: np.ndarray, values: tuple[np.ndarray, ...]) -> 
     )
 
 
-def _in_basis(evaluate: Any, at: np.ndarray, basis: np.ndarray) -> Evaluate:
-    return lambda lanes, w: _along(
-        basis[lanes], w, evaluate(lanes, at[lanes] + np.einsum("mkw,mw->mk", basis[lanes], w))
+def _in_basis(evaluate: Any, maximum: np.ndarray, basis: np.ndarray) -> Evaluate:
+    return lambda index, w: _along(
+        basis[index], w, evaluate(index, maximum[index] + np.einsum("mkw,mw->mk", basis[index], w))
     )

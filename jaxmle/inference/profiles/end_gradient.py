@@ -12,21 +12,19 @@ import numpy as np
 import scipy
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.inference.again import check_fit, check_weighting, visit
+from jaxmle.inference.again import again, check_fit
 from jaxmle.inference.profiles.profile import Profile
-from jaxmle.likelihood.combinators import weight
-from jaxmle.likelihood.contract import as_tree, terms_of
+from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.derivatives import (
     DIFFERENCES,
     FORWARD_OVER_FORWARD,
     first_that_exists,
     matrix_of,
 )
-from jaxmle.likelihood.structure import roots_of
+from jaxmle.likelihood.structure import chart_of, roots_of
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.parameters.tree import Chart
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import tracing
 
 
 def profile_end(
@@ -76,7 +74,6 @@ def profile_end(
     True
     """
     check_fit("profile_end", fit, alone=True)
-    check_weighting("profile_end", loglik, fit, weights)
     if not hasattr(found, "at_ends"):
         raise TypeError(f"found is what profile returned; got {shown(found)}")
     if found.batch_shape:
@@ -87,8 +84,6 @@ def profile_end(
             f"{shown(name)} is no parameter of this profile; it has "
             f"{', '.join(n for n in found.names if n in fit.names)}"
         )
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((data, weights))):
-        data = visit(loglik, fit, data, weights=weights, check_data=not tracing()).aligned[0]
     if fit.hessian_by == DIFFERENCES:
         raise TypeError(
             "the Hessian of this fit is by differences of the score: a part of its likelihood has "
@@ -96,21 +91,22 @@ def profile_end(
             "profile no derivative. Give that part a rule made of functions that have rules; or "
             "take differences of whole profiles"
         )
-    tree = as_tree(loglik if weights is None else weight(loglik, weights))
+    given = again(loglik, fit, data, weights=weights, what="profile_end")
+    tree = given.weighted
     layout = fit.layout
     roots = roots_of(tree, layout)
     entry = int(roots[layout.names.index(name)])
     if entry < 0:
         raise ValueError(f"{name!r} is held by fix: it has no interval")
-    chart = Chart(layout, tuple(bool(r != j) for j, r in enumerate(roots)))
-    here = found.at_ends[found.names.index(name), int(side == "upper")]
+    chart = chart_of(tree, layout)
+    end = found.at_ends[found.names.index(name), int(side == "upper")]
     return _end(
         tree,
         chart,
         np.asarray(fit.x),
-        here,
+        end,
         entry,
-        data,
+        given.data,
         float(scipy.special.ndtri(0.5 + found.level / 2)) ** 2,
         fit.hessian_by,
     )
@@ -120,13 +116,13 @@ def _end(
     tree: Any,
     chart: Chart,
     top: Array,
-    here: Array,
+    found_end: Array,
     entry: int,
     data: Tree,
     cut: float,
     method: str,
 ) -> jax.Array:
-    if not np.all(np.isfinite(np.concatenate([top, here]))):
+    if not np.all(np.isfinite(np.concatenate([top, found_end]))):
         return jnp.asarray(jnp.nan)
     base = jnp.asarray(top)
 
@@ -138,24 +134,19 @@ def _end(
 
     k = chart.k
     best = jnp.asarray(chart.to_free(top))
-    end = jnp.asarray(chart.to_free(here))
+    end = jnp.asarray(chart.to_free(found_end))
     score = jax.jacfwd(loglik) if method == FORWARD_OVER_FORWARD else jax.grad(loglik)
     slope = jax.lax.stop_gradient(score(end))
-    way = jax.grad(psi)(end)
-    start = jnp.concatenate([best, end, jnp.atleast_1d(slope @ way / (way @ way))])
+    psi_gradient = jax.grad(psi)(end)
+    multiplier = slope @ psi_gradient / (psi_gradient @ psi_gradient)
+    start = jnp.concatenate([best, end, jnp.atleast_1d(multiplier)])
 
     def conditions(u: Array) -> Array:
         best = u[:k]
         end = u[k : 2 * k]
-        multiplier = u[2 * k]
         fall = loglik(best) - loglik(end) - 0.5 * cut
-        return jnp.concatenate(
-            [
-                score(best),
-                score(end) - multiplier * jax.grad(psi)(end),
-                jnp.atleast_1d(fall),
-            ]
-        )
+        along = score(end) - u[2 * k] * jax.grad(psi)(end)
+        return jnp.concatenate([score(best), along, jnp.atleast_1d(fall)])
 
     def solve_linear(g: Any, y: Array) -> Array:
         return jnp.linalg.solve(matrix_of(g, y), y)

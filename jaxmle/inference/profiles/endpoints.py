@@ -1,4 +1,4 @@
-"""All lanes of a profile to their ends: the maxima that they start from, the walks, the curve
+"""The endpoints of a profile: the maxima from which the searches start, the walks, and the curve
 between.
 """
 
@@ -10,29 +10,27 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmle.inference.profiles.evaluator import Study
-from jaxmle.inference.profiles.interest import Lane, Targets, see
+from jaxmle.inference.profiles.evaluator import ProfileProblem
+from jaxmle.inference.profiles.geometry import ProfilePoint, geometry, scale_of
+from jaxmle.inference.profiles.interest import Searches, Targets, profile_point
 from jaxmle.inference.profiles.walk import (
-    BETTER,
+    BETTER_MAXIMUM_GAIN,
     WALK_TOLERANCE,
     End,
     Ends,
     Evaluate,
     Goal,
-    Seen,
-    geometry,
-    scale_of,
     solve,
 )
 
 # decrement at the estimate that shows it is not the maximum of this likelihood (0.14 SE; a float32
 # fit is within 1e-6)
-FOREIGN = 1e-2
-BEYOND = 1.2  # how far the curve goes, in distances from the estimate to the end
+DECREMENT_OF_OTHER_DATA = 1e-2
+CURVE_REACH = 1.2  # how far the curve goes, in distances from the estimate to the end
 
 
-class Found(NamedTuple):
-    """The ends of all lanes."""
+class Endpoints(NamedTuple):
+    """Where all searches ended."""
 
     outcome: np.ndarray
     z: np.ndarray
@@ -40,37 +38,37 @@ class Found(NamedTuple):
     error: np.ndarray
 
 
-def part_of(lane: Lane, index: np.ndarray) -> Lane:
-    """Some of the lanes."""
-    return Lane(*(leaf[index] for leaf in lane))
+def part_of(searches: Searches, index: np.ndarray) -> Searches:
+    """Some of the searches."""
+    return Searches(*(leaf[index] for leaf in searches))
 
 
 def maxima(
-    posed: Study, member: np.ndarray, evaluate: Any, free: np.ndarray
+    posed: ProfileProblem, member: np.ndarray, evaluate: Any, free: np.ndarray
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...], np.ndarray, np.ndarray, np.ndarray]:
-    """The maxima of the members among the lanes, and what is seen there; units and distance
-    climbed, where the maximum is endless; each lane's place.
+    """The maxima of the members that are searched, and the likelihood there; where a maximum is at
+    infinity or on a bound, units and distance climbed; for each search the row of its member.
     """
     members, first, place = np.unique(member, return_index=True, return_inverse=True)
     z = free[members].copy()
     values = tuple(np.array(leaf) for leaf in evaluate(first, z))
     unit = np.full_like(z, np.nan)
-    stood = z.copy()
-    endless = np.flatnonzero(posed.endless[members])
-    if endless.size:
+    before = z.copy()
+    at_limit = np.flatnonzero(posed.at_limit[members])
+    if at_limit.size:
         # A coordinate without an estimate of its own has no standard error: its unit is that of the
         # stand-in, at most an e-fold of a logarithm.
-        natural = 1 / np.sqrt(np.abs(np.diagonal(values[3][endless], axis1=1, axis2=2)))
+        natural = 1 / np.sqrt(np.abs(np.diagonal(values[3][at_limit], axis1=1, axis2=2)))
         natural = np.where(posed.problem.chart.bent, np.minimum(natural, 1.0), natural)
-        unit[endless] = np.where(_adrift(posed, members[endless]), natural, np.nan)
-        z[endless], seen = ascend(evaluate, first[endless], z[endless])
-        for leaf, new in zip(values, seen, strict=True):
-            leaf[endless] = new
-    z, values = _polished(posed, members, first, z, values, evaluate)
-    return z, values, unit, np.abs(z - stood), place.reshape(-1)
+        unit[at_limit] = np.where(_without_estimate(posed, members[at_limit]), natural, np.nan)
+        z[at_limit], ascended = ascend(evaluate, first[at_limit], z[at_limit])
+        for leaf, new in zip(values, ascended, strict=True):
+            leaf[at_limit] = new
+    z, values = _newton_polished(posed, members, first, z, values, evaluate)
+    return z, values, unit, np.abs(z - before), place.reshape(-1)
 
 
-def _adrift(posed: Study, members: np.ndarray) -> np.ndarray:
+def _without_estimate(posed: ProfileProblem, members: np.ndarray) -> np.ndarray:
     """Which free coordinates belong to entries on a bound, at infinity or without an estimate,
     (j, k).
     """
@@ -81,20 +79,22 @@ def _adrift(posed: Study, members: np.ndarray) -> np.ndarray:
     return (lost[:, :, None] & chart.incidence).any(1)
 
 
-def _polished(
-    posed: Study,
+def _newton_polished(
+    posed: ProfileProblem,
     members: np.ndarray,
     first: np.ndarray,
     z: np.ndarray,
     values: tuple[np.ndarray, ...],
     evaluate: Any,
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Newton's steps to the last digit, where a fit in float32 left them to do; an estimate
-    that is not near the maximum is refused.
+    """Take Newton steps to the last digit, which a fit in float32 left to do; refuse an estimate
+    that is not near the maximum.
     """
     for round_ in range(4):
         j = -0.5 * (values[3] + np.swapaxes(values[3], 1, 2))
-        plain = ~posed.endless[members] & np.isfinite(j).all((1, 2)) & np.isfinite(values[2]).all(1)
+        plain = (
+            ~posed.at_limit[members] & np.isfinite(j).all((1, 2)) & np.isfinite(values[2]).all(1)
+        )
         d = np.sqrt(np.maximum(np.abs(np.diagonal(j, axis1=1, axis2=2)), 1e-300))
         scaled = np.where(
             plain[:, None, None], j / (d[:, :, None] * d[:, None, :]), np.eye(z.shape[1])
@@ -104,8 +104,8 @@ def _polished(
             np.where(plain[:, None], values[2] / d, 0.0)[..., None],
         )[..., 0]
         decrement = 0.5 * np.abs(np.sum(step * values[2] / d, axis=1))
-        if round_ == 0 and (plain & (decrement > FOREIGN)).any():
-            worst = members[np.flatnonzero(plain & (decrement > FOREIGN))[0]]
+        if round_ == 0 and (plain & (decrement > DECREMENT_OF_OTHER_DATA)).any():
+            worst = members[np.flatnonzero(plain & (decrement > DECREMENT_OF_OTHER_DATA))[0]]
             where = f" of member {worst}" if posed.inputs is not None else ""
             raise ValueError(
                 f"the estimate{where} is not a maximum of this log-likelihood on these data: "
@@ -121,133 +121,139 @@ def _polished(
     return z, values
 
 
-def walked(
-    posed: Study, targets: Targets, lane: Lane, cut: float, points: int
-) -> tuple[Found, np.ndarray, np.ndarray]:
-    """Every lane to its end; and the curve, ψ and signed root (lanes, points) at maxima between
-    the estimate and beyond the end.
+def endpoints_of(
+    posed: ProfileProblem, targets: Targets, searches: Searches, cut: float, points: int
+) -> tuple[Endpoints, np.ndarray, np.ndarray]:
+    """Follow every search to its end; and the curve, ψ and signed root (searches, points) at
+    constrained maxima from the estimate to somewhat beyond the end.
     """
-    m = len(lane.member)
+    m = len(searches.member)
     k = posed.problem.chart.k
-    out = Found(
+    out = Endpoints(
         np.full(m, int(End.NO_FIT)), np.full((m, k), np.nan), np.full(m, np.nan), np.full(m, np.nan)
     )
     curve = np.full((m, points), np.nan)
     root = np.full((m, points), np.nan)
     free = posed.free()
-    for group in posed.groups(lane.member):
-        part = part_of(lane, group.lanes)
-        z, values, unit, climbed, place = maxima(posed, part.member, group.evaluate, free)
+    for group in posed.groups(searches.member):
+        part = part_of(searches, group.positions)
+        z, values, unit, distance, place = maxima(posed, part.member, group.evaluate, free)
         start = z[place]
-        seen = see(posed, targets, part, tuple(leaf[place] for leaf in values), start)
-        goal = _goal(posed, targets, part, seen, unit[place], climbed[place], cut)
+        evaluated = profile_point(
+            posed, targets, part, tuple(leaf[place] for leaf in values), start
+        )
+        goal = _goal(posed, targets, part, evaluated, unit[place], distance[place], cut)
         evaluate = _evaluator(posed, targets, part, group.evaluate)
-        ends = solve(evaluate, start, seen, goal)
-        at = group.lanes
-        out.outcome[at], out.z[at], out.psi[at] = ends.outcome, ends.z, ends.psi
-        out.error[at] = np.where(
+        ends = solve(evaluate, start, evaluated, goal)
+        index = group.positions
+        out.outcome[index], out.z[index], out.psi[index] = ends.outcome, ends.z, ends.psi
+        out.error[index] = np.where(
             ends.outcome == End.FOUND, 2 * (goal.top - ends.value) - cut, np.nan
         )
         if points:
-            curve[at], root[at] = _curve(evaluate, start, seen, goal, ends, points)
+            curve[index], root[index] = _curve(evaluate, start, evaluated, goal, ends, points)
     return out, curve, root
 
 
 def _goal(
-    posed: Study,
+    posed: ProfileProblem,
     targets: Targets,
-    part: Lane,
-    seen: Seen,
+    part: Searches,
+    evaluated: ProfilePoint,
     unit: np.ndarray,
-    climbed: np.ndarray,
+    distance: np.ndarray,
     cut: float,
 ) -> Goal:
-    """The end that each lane looks for."""
+    """The end that each search looks for."""
     m = len(part.member)
-    endless = posed.endless[part.member]
-    top = np.where(endless, posed.top[part.member], seen.value)
+    at_limit = posed.at_limit[part.member]
+    top = np.where(at_limit, posed.top[part.member], evaluated.value)
     coordinate = targets.coordinate[part.target]
-    own, way = (
+    own_unit, own_distance = (
         np.where(coordinate >= 0, leaf[np.arange(m), np.maximum(coordinate, 0)], np.nan)
-        for leaf in (unit, climbed)
+        for leaf in (unit, distance)
     )
-    # From far out on a plateau the way in is flat, and says nothing, at least until it is back
-    # where the climb began.
-    plateau = np.where(np.isnan(own), 0.9 * np.sqrt(cut), 20 + 2 * way / own)
-    # What the climb has left of the supremum is no other maximum, and the nuisance still gains it
-    # e-fold by e-fold.
-    slack = np.maximum(BETTER, np.where(endless, 10 * np.abs(top - seen.value), 0.0))
+    # From far out on a plateau the profile is flat on the way back too, at least to where the climb
+    # began: that says nothing.
+    plateau = np.where(np.isnan(own_unit), 0.9 * np.sqrt(cut), 20 + 2 * own_distance / own_unit)
+    # At infinity ℓ̂ is a supremum: what the climb has left of it is no other maximum, and the
+    # nuisance still gains it e-fold by e-fold.
+    slack = np.maximum(
+        BETTER_MAXIMUM_GAIN, np.where(at_limit, 10 * np.abs(top - evaluated.value), 0.0)
+    )
     return Goal(
         part.side,
         top,
         np.full(m, cut),
         np.full(m, np.nan),
-        own,
+        own_unit,
         plateau,
-        np.where(endless, 1e-8, WALK_TOLERANCE),
+        np.where(at_limit, 1e-8, WALK_TOLERANCE),
         slack,
     )
 
 
-def _evaluator(posed: Study, targets: Targets, part: Lane, evaluate: Any) -> Evaluate:
-    return lambda lanes, z: see(posed, targets, part_of(part, lanes), evaluate(lanes, z), z)
+def _evaluator(posed: ProfileProblem, targets: Targets, part: Searches, evaluate: Any) -> Evaluate:
+    return lambda index, z: profile_point(
+        posed, targets, part_of(part, index), evaluate(index, z), z
+    )
 
 
 def _curve(
-    evaluate: Any, start: np.ndarray, seen: Seen, goal: Goal, ends: Ends, points: int
+    evaluate: Any, start: np.ndarray, evaluated: ProfilePoint, goal: Goal, ends: Ends, points: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Constrained maxima at evenly spaced ψ from the estimate to somewhat beyond the end, each
     from the one before.
     """
-    g = geometry(seen)
+    g = geometry(evaluated)
     spread = np.sqrt(goal.cut / np.where(g.curvature > 0, g.curvature, np.nan))
-    span = np.where(ends.outcome == End.FOUND, ends.psi - seen.psi, goal.side * spread)
+    span = np.where(ends.outcome == End.FOUND, ends.psi - evaluated.psi, goal.side * spread)
     curve = np.full((len(start), points), np.nan)
     root = np.full((len(start), points), np.nan)
     z = start
-    at = seen
-    live = np.flatnonzero(np.isfinite(span) & (span != 0))
+    point = evaluated
+    active = np.flatnonzero(np.isfinite(span) & (span != 0))
     for i in range(points):
-        if not live.size:
+        if not active.size:
             break
-        wanted = seen.psi[live] + span[live] * BEYOND * (i + 1) / points
-        goals = jax.tree.map(lambda leaf, live=live: leaf[live], goal)._replace(
-            at=wanted, unit=np.abs(span[live])
+        psi = evaluated.psi[active] + span[active] * CURVE_REACH * (i + 1) / points
+        goals = jax.tree.map(lambda leaf, active=active: leaf[active], goal)._replace(
+            psi_target=psi, unit=np.abs(span[active])
         )
-        found = solve(
-            _shifted(evaluate, live),
-            z[live],
-            jax.tree.map(lambda leaf, live=live: leaf[live], at),
+        solved = solve(
+            _shifted(evaluate, active),
+            z[active],
+            jax.tree.map(lambda leaf, active=active: leaf[active], point),
             goals,
         )
-        good = found.outcome == End.FOUND
-        arrived = live[good]
-        curve[arrived, i] = found.psi[good]
+        good = solved.outcome == End.FOUND
+        arrived = active[good]
+        curve[arrived, i] = solved.psi[good]
         root[arrived, i] = goal.side[arrived] * np.sqrt(
-            np.maximum(2 * (goal.top[arrived] - found.value[good]), 0.0)
+            np.maximum(2 * (goal.top[arrived] - solved.value[good]), 0.0)
         )
         z = z.copy()
-        z[arrived] = found.z[good]
+        z[arrived] = solved.z[good]
         if arrived.size and i + 1 < points:
-            again = evaluate(arrived, z[arrived])
-            at = _with(at, arrived, again)
-        live = arrived
+            fresh = evaluate(arrived, z[arrived])
+            point = _replaced(point, arrived, fresh)
+        active = arrived
     return curve, root
 
 
-def _shifted(evaluate: Evaluate, live: np.ndarray) -> Evaluate:
-    return lambda lanes, z: evaluate(live[lanes], z)
+def _shifted(evaluate: Evaluate, active: np.ndarray) -> Evaluate:
+    return lambda index, z: evaluate(active[index], z)
 
 
-def _with(seen: Seen, index: np.ndarray, new: Seen) -> Seen:
-    """What was seen, with what was seen anew of some lanes."""
+def _replaced(evaluated: ProfilePoint, index: np.ndarray, new: ProfilePoint) -> ProfilePoint:
+    """The evaluations of all searches, replaced for some of them."""
 
     def replaced(leaf: np.ndarray, part: np.ndarray) -> np.ndarray:
         leaf = leaf.copy()
         leaf[index] = part
         return leaf
 
-    return jax.tree.map(replaced, seen, new)
+    return jax.tree.map(replaced, evaluated, new)
 
 
 # ---------------------------------------------------------------- the climb
@@ -255,22 +261,22 @@ def _with(seen: Seen, index: np.ndarray, new: Seen) -> Seen:
 
 def ascend(
     evaluate: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]],
-    lanes: np.ndarray,
+    index: np.ndarray,
     z: np.ndarray,
     steps: int = 60,
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """Climb from z (m, k) until the decrement is below 1e-9, or so many steps: the point, and what
-    was seen there.
+    """Climb from z (m, k) until the decrement is below 1e-9, or for so many steps: the point, and
+    the likelihood there.
 
-    For maxima at infinity, where each step of the climb goes as far as the one before and ℓ nears
-    its supremum e-fold by e-fold.
+    For maxima at infinity, where each step goes as far as the one before and ℓ nears its supremum
+    e-fold by e-fold.
     """
     z = z.copy()
-    seen = tuple(np.array(leaf) for leaf in evaluate(lanes, z))
+    evaluated = tuple(np.array(leaf) for leaf in evaluate(index, z))
     radius = np.full(len(z), 2.0)
-    open_ = np.arange(len(z))
+    active = np.arange(len(z))
     for _ in range(steps):
-        value, _, score, hessian = (leaf[open_] for leaf in seen)
+        value, _, score, hessian = (leaf[active] for leaf in evaluated)
         j = -0.5 * (hessian + np.swapaxes(hessian, 1, 2))
         good = np.isfinite(j).all((1, 2)) & np.isfinite(score).all(1) & np.isfinite(value)
         d = scale_of(np.where(good[:, None, None], j, 1.0), np.where(good[:, None], score, 0.0))
@@ -284,24 +290,24 @@ def ascend(
         step = (
             np.einsum("mij,mj->mi", q, step)
             / d
-            * np.minimum(1.0, radius[open_] / np.maximum(length, 1e-300))[:, None]
+            * np.minimum(1.0, radius[active] / np.maximum(length, 1e-300))[:, None]
         )
-        going = good & (decrement > 1e-9)
-        open_ = open_[going]
-        step = step[going]
-        value = value[going]
-        length = length[going]
-        if not open_.size:
+        still_rising = good & (decrement > 1e-9)
+        active = active[still_rising]
+        step = step[still_rising]
+        value = value[still_rising]
+        length = length[still_rising]
+        if not active.size:
             break
-        new = tuple(np.asarray(leaf) for leaf in evaluate(lanes[open_], z[open_] + step))
+        new = tuple(np.asarray(leaf) for leaf in evaluate(index[active], z[active] + step))
         better = np.isfinite(new[0]) & np.isfinite(new[3]).all((1, 2)) & (new[0] >= value - new[1])
-        radius[open_] = np.where(
+        radius[active] = np.where(
             better,
-            np.maximum(radius[open_], 2 * np.minimum(length, radius[open_])),
-            0.25 * np.minimum(length, radius[open_]),
+            np.maximum(radius[active], 2 * np.minimum(length, radius[active])),
+            0.25 * np.minimum(length, radius[active]),
         )
-        kept = open_[better]
-        z[kept] += step[better]
-        for whole, part in zip(seen, new, strict=True):
-            whole[kept] = part[better]
-    return z, seen
+        accepted = active[better]
+        z[accepted] += step[better]
+        for whole, part in zip(evaluated, new, strict=True):
+            whole[accepted] = part[better]
+    return z, evaluated

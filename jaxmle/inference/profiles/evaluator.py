@@ -1,4 +1,4 @@
-"""The likelihood of a fit, evaluated again at many points: one data set point after point, a
+"""The likelihood of a fit, evaluated at many points: for one data set point after point, for a
 batch in the blocks of ``fit_batch``.
 """
 
@@ -14,42 +14,40 @@ import numpy as np
 
 from jaxmle._types import Loglik, Tree
 from jaxmle.batch.chunk import Chunk, Flat, Programs, flat_members
-from jaxmle.batch.identities import identities
-from jaxmle.batch.inputs import Inputs, gathered
+from jaxmle.batch.inputs import Inputs
 from jaxmle.batch.members import buckets
-from jaxmle.batch.plan import DATA, Schedule, cut, free_bytes
+from jaxmle.batch.plan import CHUNK_DATA_BYTES, Schedule, cut, free_bytes
 from jaxmle.batch.solver import machine
-from jaxmle.fitting.identity import identity
-from jaxmle.fitting.passes import Problem, compiled_pass, pose
-from jaxmle.inference.again import check_axes, check_fit, check_same, check_weighting
-from jaxmle.likelihood.checks import check_values, host_data
-from jaxmle.likelihood.combinators import weight
+from jaxmle.fitting.options import Options
+from jaxmle.fitting.passes import Problem, compile_pass, problem_of
+from jaxmle.inference.again import again, batch_again, check_axes, check_fit, check_weighting
+from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.contract import as_tree
-from jaxmle.likelihood.structure import substituted, term_shape
+from jaxmle.likelihood.structure import chart_of, substituted, term_shape
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.status import Status
 
 Values = tuple[
     np.ndarray, np.ndarray, np.ndarray, np.ndarray
 ]  # value (m,), noise (m,), score (m, k), hessian (m, k, k)
-Evaluate = Callable[[np.ndarray, np.ndarray], Values]  # lanes (m,), z (m, k)
+Evaluate = Callable[[np.ndarray, np.ndarray], Values]  # index (m,) of searches, z (m, k)
 
 EPS = float(np.finfo(np.float64).eps)
-SPARSE = 0.5  # share of the loaded lanes still open, below which the rest is loaded anew
+SHARE_TO_RELOAD = 0.5  # share of the loaded searches still open, below which they are reloaded
 PROFILED_STATUSES = (Status.CONVERGED, Status.IMPRECISE, Status.BOUNDARY, Status.SEPARATED)
 STATUSES_AT_A_LIMIT = (Status.BOUNDARY, Status.SEPARATED)
 
 
 class Group(NamedTuple):
-    """Lanes that run together."""
+    """Searches that run together."""
 
-    lanes: np.ndarray  # positions among all lanes
-    evaluate: Evaluate  # of positions in ``lanes``
+    positions: np.ndarray  # among all searches
+    evaluate: Evaluate  # of indices into ``positions``
 
 
 @dataclass(frozen=True)
-class Study:
-    """A fit with its likelihood and data at hand again."""
+class ProfileProblem:
+    """A fit with the likelihood and the data that it was made from."""
 
     problem: Problem
     fit: Fit
@@ -69,7 +67,7 @@ class Study:
         return np.isin(self.status, [int(s) for s in PROFILED_STATUSES])
 
     @property
-    def endless(self) -> np.ndarray:
+    def at_limit(self) -> np.ndarray:
         """Members whose maximum lies on a bound or at infinity."""
         return np.isin(self.status, [int(s) for s in STATUSES_AT_A_LIMIT])
 
@@ -81,22 +79,24 @@ class Study:
         for j, (low, high) in enumerate(self.fit.bounds):
             inside = _inside(low, high)
             margin = 1e-4 * (1 + abs(inside))
-            at = np.where(
+            moved_inside = np.where(
                 x[:, j] <= low, low + margin, np.where(x[:, j] >= high, high - margin, x[:, j])
             )
-            x[:, j] = np.where(np.isfinite(x[:, j]) & np.isfinite(at), at, inside)
+            x[:, j] = np.where(
+                np.isfinite(x[:, j]) & np.isfinite(moved_inside), moved_inside, inside
+            )
         chart = self.problem.chart
         if len(x) == 1:
             return np.asarray(chart.to_free(x[0]))[None]
         bad = ~self.usable | (
-            self.endless & any(not leaf.constraint.elementwise for leaf in self.fit.layout.leaves)
+            self.at_limit & any(not leaf.constraint.elementwise for leaf in self.fit.layout.leaves)
         )
         if bad.any():
             x[bad] = x[~bad][0] if (~bad).any() else x[bad]
         return np.asarray(machine(_to_free, (chart,))(x))
 
     def groups(self, member: np.ndarray) -> Iterator[Group]:
-        """Lanes (m,) that belong to ``member``, cut into groups that fit the memory."""
+        """Searches (m,), one for each entry of ``member``, cut into groups that fit the memory."""
         if not member.size:
             return
         if self.inputs is None:
@@ -105,11 +105,11 @@ class Study:
         programs = Programs(self.problem, (jax.devices()[0],))
         source = self.inputs.source
         for length, owners in buckets(source.sizes, source.padded):
-            lanes = np.flatnonzero(np.isin(member, owners))
-            if lanes.size:
-                schedule = self._schedule(source.row_bytes() * sum(length), length, lanes.size)
-                for at in range(0, lanes.size, schedule.members):
-                    part = lanes[at : at + schedule.members]
+            index = np.flatnonzero(np.isin(member, owners))
+            if index.size:
+                schedule = self._schedule(source.row_bytes() * sum(length), length, index.size)
+                for begin in range(0, index.size, schedule.members):
+                    part = index[begin : begin + schedule.members]
                     unique, place = np.unique(member[part], return_inverse=True)
                     flat = flat_members(self.inputs, unique, length)
                     yield Group(
@@ -117,14 +117,14 @@ class Study:
                     )
 
     def _one_by_one(self) -> Evaluate:
-        """The compiled evaluation of ``fit`` itself, point after point: nothing is compiled
-        anew.
+        """The compiled evaluation of ``fit`` itself, point after point, so that nothing is compiled
+        again.
         """
         base = self.base
         on_device = jax.tree.map(jax.device_put, self.data)
-        program = compiled_pass(self.problem, "evaluate")
+        program = compile_pass(self.problem, "evaluate")
 
-        def evaluate(lanes: np.ndarray, z: np.ndarray) -> Values:
+        def evaluate(index: np.ndarray, z: np.ndarray) -> Values:
             points = [program(base, on_device, (), row) for row in z]
             return tuple(
                 np.stack([np.asarray(leaf) for leaf in leaves])
@@ -136,25 +136,25 @@ class Study:
 
         return evaluate
 
-    def _schedule(self, data: float, length: tuple[int, ...], lanes: int) -> Schedule:
-        """The cut of lanes over members of so many bytes and rows."""
+    def _schedule(self, data: float, length: tuple[int, ...], searches: int) -> Schedule:
+        """The cut of searches over members of so many bytes and rows."""
         k = self.problem.chart.k
         p = self.problem.layout.p
         return cut(
-            lanes,
-            lanes,
+            searches,
+            searches,
             data,
             data + 8 * sum(length) * (p + 6),
             8.0 * (3 * k * k + 3 * p * p + p * k + 20),
             1,
-            min(free_bytes(), 2 * DATA),
+            min(free_bytes(), 2 * CHUNK_DATA_BYTES),
             None,
             jax.devices()[0].platform != "cpu",
         )
 
 
 def _inside(low: float, high: float) -> float:
-    """A value within bounds."""
+    """A value strictly within bounds."""
     if np.isinf(low) and np.isinf(high):
         return 0.0
     return low + 1.0 if np.isinf(high) else high - 1.0 if np.isinf(low) else 0.5 * (low + high)
@@ -166,61 +166,65 @@ def _to_free(chart: Any, x: np.ndarray) -> Any:
 
 @dataclass
 class _Blocks:
-    """Lanes on the device. Lanes that are still open are moved together, so that blocks in
-    which nobody is wanted cost nothing.
+    """Searches on the device. Those still open are moved together, so that a block without one
+    costs nothing.
     """
 
     programs: Programs
     flat: Flat
-    place: np.ndarray  # (m,) which of the loaded members each lane belongs to
+    place: np.ndarray  # (m,) which of the loaded members each search belongs to
     schedule: Schedule
     problem: Problem
     loaded: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self, lanes: np.ndarray, z: np.ndarray) -> Values:
-        held = self.loaded.get("lanes")
-        if held is None or lanes.size < SPARSE * held.size or not np.isin(lanes, held).all():
-            self._load(lanes)
-        seats = self.loaded["seat"][lanes]
-        wanted = np.zeros(self.schedule.seats, bool)
-        wanted[seats] = True
-        points = np.broadcast_to(z[0], (self.schedule.seats, z.shape[1])).copy()
-        points[seats] = z
-        found = self.loaded["chunk"].evaluate(points, wanted)
+    def __call__(self, index: np.ndarray, z: np.ndarray) -> Values:
+        loaded = self.loaded.get("index")
+        if (
+            loaded is None
+            or index.size < SHARE_TO_RELOAD * loaded.size
+            or not np.isin(index, loaded).all()
+        ):
+            self._load(index)
+        slots = self.loaded["slot"][index]
+        active = np.zeros(self.schedule.slots, bool)
+        active[slots] = True
+        points = np.broadcast_to(z[0], (self.schedule.slots, z.shape[1])).copy()
+        points[slots] = z
+        evaluated = self.loaded["chunk"].evaluate(points, active)
 
         def read(leaf: Any) -> Any:
-            return np.asarray(leaf)[seats]
+            return np.asarray(leaf)[slots]
 
         return (
-            read(found.value),
-            4 * EPS * read(found.absolute),
-            read(found.score),
-            read(found.hessian),
+            read(evaluated.value),
+            4 * EPS * read(evaluated.absolute),
+            read(evaluated.score),
+            read(evaluated.hessian),
         )
 
-    def _load(self, lanes: np.ndarray) -> None:
+    def _load(self, index: np.ndarray) -> None:
         schedule = self.schedule
-        seat = np.zeros(len(self.place), int)
-        seat[lanes] = np.arange(lanes.size)
-        shape = (-(-lanes.size // schedule.lanes), schedule.lanes)
+        slot = np.zeros(len(self.place), int)
+        slot[index] = np.arange(index.size)
+        shape = (-(-index.size // schedule.block_size), schedule.block_size)
         shared = self.flat.form.shared
-        who = np.pad(self.place[lanes], (0, shape[0] * shape[1] - lanes.size), mode="edge")
-        own = [
-            np.asarray(leaf)[who].reshape(*shape, *np.shape(leaf)[1:])
+        members = np.pad(self.place[index], (0, shape[0] * shape[1] - index.size), mode="edge")
+        apart = [
+            np.asarray(leaf)[members].reshape(*shape, *np.shape(leaf)[1:])
             for leaf, same in zip(self.flat.leaves, shared, strict=True)
             if not same
         ]
         common = [
             jnp.asarray(leaf) for leaf, same in zip(self.flat.leaves, shared, strict=True) if same
         ]
-        wanted = np.zeros(schedule.seats, bool)
-        laid = self.programs.laid(self.flat.form, own, common, schedule.blocks)
+        active = np.zeros(schedule.slots, bool)
+        laid = self.programs.laid_out(self.flat.form, apart, common, schedule.blocks)
         empty = np.zeros((0, 2), np.uint32)
         self.loaded.update(
-            lanes=lanes,
-            seat=seat,
+            index=index,
+            slot=slot,
             chunk=Chunk(
-                self.programs, self.flat.form, laid, common, np.zeros((0, 0)), empty, wanted
+                self.programs, self.flat.form, laid, common, np.zeros((0, 0)), empty, active
             ),
         )
 
@@ -228,9 +232,11 @@ class _Blocks:
 # ---------------------------------------------------------------- posing
 
 
-def study(loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> Study:
-    """The fit with its likelihood at hand; what shapes and types can tell is checked here. To
-    be called where float64 is on.
+def profile_problem_of(
+    loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any
+) -> ProfileProblem:
+    """The fit with its likelihood and data, checked as far as shapes and types allow. Call it where
+    float64 is on.
     """
     check_fit("a profile", fit)
     check_weighting("a profile", loglik, fit, weights)
@@ -238,67 +244,47 @@ def study(loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> S
     x = np.asarray(fit.x, dtype=np.float64).reshape(-1, len(fit.names))
     status = np.asarray(fit.status).reshape(-1)
     top = np.asarray(fit.loglik, dtype=np.float64).reshape(-1)
-    found = (
-        _batch(loglik, fit, data, weights, in_axes, status)
+    posed = (
+        _batch(loglik, fit, data, weights, in_axes)
         if fit.batch_shape
         else _single(loglik, fit, data, weights)
     )
-    if found.problem.weighting == "sampling":
+    if posed.problem.weighting == "sampling":
         raise ValueError(
             "under sampling weights twice the difference in log-likelihood is not chi-square: "
             "there is no profile interval. Use conf_int, which is robust."
         )
-    if found.problem.mode != fit.mode:
+    if posed.problem.mode != fit.mode:
         raise ValueError(
-            f"the fit is {fit.mode} and this log-likelihood {found.problem.mode}: give the "
+            f"the fit is {fit.mode} and this log-likelihood {posed.problem.mode}: give the "
             "log-likelihood that was fitted, with its penalty"
         )
-    if found.problem.chart.k != fit.df:
+    if posed.problem.chart.k != fit.df:
         raise ValueError(
             f"the fit has {fit.df} free parameters and this log-likelihood "
-            f"{found.problem.chart.k}: give the log-likelihood that was fitted, with its fix and "
+            f"{posed.problem.chart.k}: give the log-likelihood that was fitted, with its fix and "
             "tie"
         )
-    return replace(found, x=x, status=status, top=top)
+    return replace(posed, x=x, status=status, top=top)
 
 
-def _single(loglik: Loglik, fit: Fit, data: Tree, weights: Any) -> Study:
-    tree = as_tree(loglik if weights is None else weight(loglik, weights))
-    seen = host_data(data, fit.dtype)
-    check_values(tree, seen)
-    check_same(fit, identity(tree, seen, fit.dtype)[None])
+def _single(loglik: Loglik, fit: Fit, data: Tree, weights: Any) -> ProfileProblem:
+    tree = again(loglik, fit, data, weights=weights, what="a profile").weighted
     data = host_data(data, np.float64)
-    problem = pose(tree, fit.layout, None, "auto", None, 0, None)
+    problem = problem_of(tree, chart_of(tree, fit.layout), Options(max_steps=0))
     base = _base(fit, tree)
     term_shape(tree, fit.layout, base, data)  # the data are of the likelihood's shape
     none = np.zeros(0)
-    return Study(problem, fit, base, none, none, none, data=data)
+    return ProfileProblem(problem, fit, base, none, none, none, data=data)
 
 
-def _batch(
-    loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any, status: np.ndarray
-) -> Study:
+def _batch(loglik: Loglik, fit: Fit, data: Tree, weights: Any, in_axes: Any) -> ProfileProblem:
     base = _base(fit, as_tree(loglik))
-    inputs = gathered(
-        loglik,
-        fit.layout.unravel(base),
-        data,
-        None,
-        weights,
-        None,
-        in_axes,
-        None,
-        np.dtype(np.float64),
-    )
-    if inputs.source.members != len(status):
-        raise ValueError(f"the fit has {len(status)} members and the data {inputs.source.members}")
-    check_same(fit, identities(inputs.source, fit.dtype))
-    # The layout of the fit has its constraints; the one above may have none, and was needed for the
-    # data only.
-    inputs = replace(inputs, layout=fit.layout, base=base)
-    problem = pose(inputs.loglik, fit.layout, None, "auto", None, 0, None)
+    inputs = batch_again(loglik, fit, data, base, weights, in_axes)
+    chart = chart_of(inputs.loglik, fit.layout)
+    problem = problem_of(inputs.loglik, chart, Options(max_steps=0))
     none = np.zeros(0)
-    return Study(problem, fit, base, none, none, none, inputs=inputs)
+    return ProfileProblem(problem, fit, base, none, none, none, inputs=inputs)
 
 
 def _base(fit: Fit, tree: Any) -> np.ndarray:

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array
-from jaxmle.inference.profiles.evaluator import Study
-from jaxmle.inference.profiles.walk import Seen
+from jaxmle.inference.profiles.evaluator import ProfileProblem
+from jaxmle.inference.profiles.geometry import ProfilePoint
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.constraints import Interval
 from jaxmle.parameters.tree import Chart, Layout
@@ -33,13 +33,13 @@ class Targets(NamedTuple):
     )  # (m,) the free coordinate, −1 for a function, −2 for an entry that is held
     entry: np.ndarray  # (m,) the printed entry, −1 for a function of the user's
     scales: tuple[Interval, ...]  # the map from ψ to the quantity printed
-    # (z (j, k), chosen (j, m)) → value, gradient, second derivative of each lane's ψ; None where
+    # (z (j, k), chosen (j, m)) → value, gradient, second derivative of each search's ψ; None where
     # there is none
     functions: Any
     whole: bool
 
 
-def targets_of(posed: Study, which: Any) -> Targets:
+def targets_of(posed: ProfileProblem, which: Any) -> Targets:
     """The quantities that ``which`` asks for."""
     layout = posed.problem.layout
     chart = posed.problem.chart
@@ -106,9 +106,9 @@ Curved = (
 
 
 def _functions(
-    posed: Study, curved: tuple[Curved, ...], users: list[Callable[..., Any]]
+    posed: ProfileProblem, curved: tuple[Curved, ...], users: list[Callable[..., Any]]
 ) -> Callable[[Array, Array], tuple[Array, ...]]:
-    """Value, gradient and second derivative of the curved ψ, lane by lane."""
+    """Value, gradient and second derivative of the curved ψ, for each search."""
     chart = posed.problem.chart
     base = posed.base
     _check_functions(chart.layout, base, users)
@@ -136,18 +136,18 @@ def _check_functions(layout: Layout, base: Array, users: list[Callable[..., Any]
     """A function to profile returns one real number."""
     params = layout.unravel(jnp.asarray(base))
     for g in users:
-        found = jax.eval_shape(g, params)
-        if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
-            told = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", found)
+        result = jax.eval_shape(g, params)
+        if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
+            returned = jax.tree.map(lambda leaf: f"{leaf.dtype}{list(leaf.shape)}", result)
             raise ValueError(
                 f"a function to profile returns one real number; {getattr(g, '__name__', 'g')} "
-                f"returns {told}"
+                f"returns {returned}"
             )
 
 
 @functools.lru_cache(maxsize=64)
 def _entries(chart: Chart, curved: tuple[Curved, ...]) -> Callable[..., Any]:
-    """The program of printed entries alone: nothing of the user's is in it."""
+    """The compiled derivatives of printed entries alone, without a function of the user."""
     return jax.jit(_derivatives(chart, curved, ()))
 
 
@@ -176,30 +176,34 @@ def _derivatives(chart: Chart, curved: tuple[Curved, ...], forms: Any) -> Callab
     return jax.vmap(all_three, in_axes=(0, None, 0))
 
 
-class Lane(NamedTuple):
-    """Which end of which quantity of which member."""
+class Searches(NamedTuple):
+    """The searches for endpoints: member, quantity and side of each, (m,)."""
 
     member: np.ndarray
     target: np.ndarray
     side: np.ndarray
 
 
-def see(
-    posed: Study, targets: Targets, lane: Lane, values: tuple[np.ndarray, ...], z: np.ndarray
-) -> Seen:
-    """What was seen of the likelihood, with the lane's ψ."""
+def profile_point(
+    posed: ProfileProblem,
+    targets: Targets,
+    searches: Searches,
+    values: tuple[np.ndarray, ...],
+    z: np.ndarray,
+) -> ProfilePoint:
+    """The likelihood at a point of each search, with the ψ of that search."""
     value, noise, score, hessian = values
-    coordinate = targets.coordinate[lane.target]
+    coordinate = targets.coordinate[searches.target]
     rows = np.arange(len(z))
-    at = np.maximum(coordinate, 0)
-    psi = z[rows, at]
+    moving = np.maximum(coordinate, 0)
+    psi = z[rows, moving]
     gradient = np.zeros_like(z)
-    gradient[rows, at] = 1.0
+    gradient[rows, moving] = 1.0
     if targets.functions is None or not (coordinate < 0).any():
-        return Seen(value, noise, score, hessian, psi, gradient, None)
-    bend = np.zeros_like(hessian)
+        return ProfilePoint(value, noise, score, hessian, psi, gradient, None)
+    psi_hessian = np.zeros_like(hessian)
     curved = np.flatnonzero(coordinate < 0)
-    chosen = np.eye(len(targets.names))[lane.target[curved]]
+    chosen = np.eye(len(targets.names))[searches.target[curved]]
     psi = psi.copy()
-    psi[curved], gradient[curved], bend[curved] = targets.functions(z[curved], chosen)
-    return Seen(value, noise, score, hessian, psi, gradient, bend)
+    psi[curved], gradient[curved], psi_hessian[curved] = targets.functions(z[curved], chosen)
+    return ProfilePoint(value, noise, score, hessian, psi, gradient, psi_hessian)

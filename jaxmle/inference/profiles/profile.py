@@ -14,14 +14,15 @@ import scipy
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.batch.solver import machine
-from jaxmle.inference.profiles.endpoints import Found, walked
-from jaxmle.inference.profiles.evaluator import Study, study
-from jaxmle.inference.profiles.interest import Lane, Targets, targets_of
+from jaxmle.inference.profiles.endpoints import Endpoints, endpoints_of
+from jaxmle.inference.profiles.evaluator import ProfileProblem, profile_problem_of
+from jaxmle.inference.profiles.interest import Searches, Targets, targets_of
 from jaxmle.inference.profiles.walk import End
 from jaxmle.parameters.arguments import check_count, check_level
 from jaxmle.parameters.tree import Chart
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.compile import precision
+from jaxmle.runtime.jax_state import host_only
 
 _PROFILE_LEAVES = [
     "estimate",
@@ -139,7 +140,7 @@ class Profile:
         m = len(self.names)
         head = {"member": np.repeat(np.arange(members), m)} if self.batch_shape else {}
 
-        def told(codes: Any) -> Any:
+        def names_of(codes: Any) -> Any:
             return [End(code).name for code in np.reshape(codes, -1).tolist()]
 
         columns = head | {
@@ -147,8 +148,8 @@ class Profile:
             "estimate": np.reshape(self.estimate, -1),
             "conf_low": np.reshape(self.lower, -1),
             "conf_high": np.reshape(self.upper, -1),
-            "low_status": told(self.lower_status),
-            "high_status": told(self.upper_status),
+            "low_status": names_of(self.lower_status),
+            "high_status": names_of(self.upper_status),
         }
         return narwhals.from_dict(columns, backend=chosen).to_native()
 
@@ -179,7 +180,7 @@ def _table(profile: Profile) -> str:
     for j, name in enumerate(profile.names):
         low = End(int(profile.lower_status[j]))
         high = End(int(profile.upper_status[j]))
-        told = [
+        remarks = [
             f"{side} {END_MEANING[end]}"
             for side, end in (("lower", low), ("upper", high))
             if end is not End.FOUND
@@ -190,7 +191,7 @@ def _table(profile: Profile) -> str:
                 _number(profile.estimate[j]),
                 _number(profile.lower[j]),
                 _number(profile.upper[j]),
-                "; ".join(told),
+                "; ".join(remarks),
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
@@ -204,7 +205,7 @@ def _table(profile: Profile) -> str:
 
 
 def _digest(profile: Profile) -> str:
-    """What became of the ends of a batch."""
+    """How the ends of a batch were reached: counts by status."""
     members = int(np.prod(profile.batch_shape, dtype=int))
     rows = [
         f"Profile likelihood intervals of {members:,} members, level {profile.level:g}, mode "
@@ -217,11 +218,11 @@ def _digest(profile: Profile) -> str:
                 np.reshape(profile.upper_status[..., j], -1),
             ]
         )
-        told = ", ".join(
+        counts = ", ".join(
             f"{count:,} {End(int(code)).name}"
             for code, count in zip(*np.unique(codes, return_counts=True), strict=True)
         )
-        rows.append(f"{name}: ends {told}")
+        rows.append(f"{name}: ends {counts}")
     return "\n".join(rows)
 
 
@@ -294,41 +295,38 @@ def profile(
     >>> profile(exponential, result, y).conf_int()["rate"].round(5).tolist()
     [0.10348, 0.77436]
     """
-    if tracing():
-        raise TypeError(
-            "profile schedules its work from the host and cannot run inside jit, vmap or grad"
-        )
+    host_only("profile")
     level = check_level(level)
     if points is not None:
         points = check_count("points", points, most=MAX_PROFILE_POINTS)
     with precision(np.float64), np.errstate(all="ignore"):
-        posed = study(loglik, fit, data, weights, in_axes)
+        posed = profile_problem_of(loglik, fit, data, weights, in_axes)
         targets = targets_of(posed, which)
         q = (0 if fit.batch_shape else 5) if points is None else points
         return _profile(posed, targets, level, q)
 
 
-def _profile(posed: Study, targets: Targets, level: float, points: int) -> Profile:
+def _profile(posed: ProfileProblem, targets: Targets, level: float, points: int) -> Profile:
     cut = float(scipy.special.ndtri(0.5 + level / 2)) ** 2
     b = posed.members
     m = len(targets.names)
     p = posed.problem.layout.p
     ends = np.full((b, m, 2), np.nan)
     status = np.full((b, m, 2), int(End.NO_FIT))
-    ends, status = _settled(posed, targets, ends, status)
-    lane = Lane(*np.nonzero(status == RUN))
-    lane = Lane(lane.member, lane.target, np.where(lane.side == 1, 1.0, -1.0))
-    found, curve, root = walked(posed, targets, lane, cut, points)
-    side = (lane.side > 0).astype(int)
+    ends, status = _ends_without_search(posed, targets, ends, status)
+    searches = Searches(*np.nonzero(status == UNSEARCHED))
+    searches = Searches(searches.member, searches.target, np.where(searches.side == 1, 1.0, -1.0))
+    endpoints, curve, root = endpoints_of(posed, targets, searches, cut, points)
+    side = (searches.side > 0).astype(int)
     error = np.full((b, m, 2), np.nan)
     at_ends = np.full((b, m, 2, p), np.nan)
-    place = (lane.member, lane.target, side)
-    ends[place], status[place] = _printed(targets, lane, found)
-    error[place] = found.error
-    good = found.outcome == End.FOUND
+    place = (searches.member, searches.target, side)
+    ends[place], status[place] = _on_printed_scale(targets, searches, endpoints)
+    error[place] = endpoints.error
+    good = endpoints.outcome == End.FOUND
     if good.any():
-        at_ends[tuple(leaf[good] for leaf in place)] = _to_user(posed, found.z[good])
-    values, roots = _both_sides(posed, targets, lane, side, curve, root, points)
+        at_ends[tuple(leaf[good] for leaf in place)] = _to_user(posed, endpoints.z[good])
+    values, roots = _both_sides(posed, targets, searches, side, curve, root, points)
     estimate = _estimates(posed, targets)
     lead = (lambda a: a) if posed.inputs is not None else (lambda a: a[0])
     return Profile(
@@ -350,16 +348,16 @@ def _profile(posed: Study, targets: Targets, level: float, points: int) -> Profi
     )
 
 
-RUN = -1
+UNSEARCHED = -1
 
 
-def _settled(
-    posed: Study, targets: Targets, ends: np.ndarray, status: np.ndarray
+def _ends_without_search(
+    posed: ProfileProblem, targets: Targets, ends: np.ndarray, status: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ends that need no walk: no fit, an entry that is held, an estimate that lies on its bound
     or at infinity.
     """
-    status[posed.usable] = RUN
+    status[posed.usable] = UNSEARCHED
     for t, entry in enumerate(targets.entry):
         if targets.coordinate[t] == -2:
             status[:, t] = int(End.HELD)
@@ -373,24 +371,26 @@ def _settled(
     return ends, status
 
 
-def _printed(targets: Targets, lane: Lane, found: Found) -> tuple[np.ndarray, np.ndarray]:
+def _on_printed_scale(
+    targets: Targets, searches: Searches, endpoints: Endpoints
+) -> tuple[np.ndarray, np.ndarray]:
     """ψ at the ends as the quantity that is printed, and the status."""
-    value = np.full(len(lane.member), np.nan)
-    status = found.outcome.copy()
+    value = np.full(len(searches.member), np.nan)
+    status = endpoints.outcome.copy()
     for t, scale in enumerate(targets.scales):
-        mine = lane.target == t
+        mine = searches.target == t
         psi = np.where(
-            found.outcome == End.UNBOUNDED,
-            lane.side * np.inf,
-            np.where(found.outcome == End.FOUND, found.psi, np.nan),
+            endpoints.outcome == End.UNBOUNDED,
+            searches.side * np.inf,
+            np.where(endpoints.outcome == End.FOUND, endpoints.psi, np.nan),
         )[mine]
         value[mine] = np.where(np.isnan(psi), np.nan, scale.to_user(psi, ()))
-        finite = np.isfinite(np.where(lane.side > 0, scale.upper, scale.lower))
-        status[mine & finite & (found.outcome == End.UNBOUNDED)] = int(End.AT_BOUND)
+        finite = np.isfinite(np.where(searches.side > 0, scale.upper, scale.lower))
+        status[mine & finite & (endpoints.outcome == End.UNBOUNDED)] = int(End.AT_BOUND)
     return value, status
 
 
-def _to_user(posed: Study, z: np.ndarray) -> np.ndarray:
+def _to_user(posed: ProfileProblem, z: np.ndarray) -> np.ndarray:
     """All printed entries (j, p) at free points (j, k)."""
     chart = posed.problem.chart
     roots = np.array(posed.problem.roots)
@@ -408,7 +408,7 @@ def _user(chart: Chart, z: np.ndarray, base: np.ndarray) -> Array:
     return chart.to_user(z, base)
 
 
-def _estimates(posed: Study, targets: Targets) -> np.ndarray:
+def _estimates(posed: ProfileProblem, targets: Targets) -> np.ndarray:
     """The estimate of each quantity, (b, m)."""
     out = np.full((posed.members, len(targets.names)), np.nan)
     for t, entry in enumerate(targets.entry):
@@ -417,7 +417,7 @@ def _estimates(posed: Study, targets: Targets) -> np.ndarray:
         elif targets.coordinate[t] == -2:
             out[:, t] = posed.x[:, posed.fit.names.index(targets.names[t])]
     users = np.flatnonzero((targets.entry < 0) & (targets.coordinate == -1))
-    good = np.flatnonzero(posed.usable & ~posed.endless)
+    good = np.flatnonzero(posed.usable & ~posed.at_limit)
     if users.size and good.size:
         z = posed.free()[good]
         for t in users.tolist():
@@ -428,15 +428,17 @@ def _estimates(posed: Study, targets: Targets) -> np.ndarray:
 
 
 def _both_sides(
-    posed: Study,
+    posed: ProfileProblem,
     targets: Targets,
-    lane: Lane,
+    searches: Searches,
     side: np.ndarray,
     curve: np.ndarray,
     root: np.ndarray,
     points: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The curves of both sides with the estimate between them, (b, m, 2·points + 1), increasing."""
+    """The curves of both sides with the estimate between them, in increasing order, (b, m, 2·points
+    + 1).
+    """
     b = posed.members
     m = len(targets.names)
     if not points:
@@ -449,11 +451,14 @@ def _both_sides(
     )
     shown = (
         np.stack(
-            [targets.scales[t].to_user(row, ()) for t, row in zip(lane.target, curve, strict=True)]
+            [
+                targets.scales[t].to_user(row, ())
+                for t, row in zip(searches.target, curve, strict=True)
+            ]
         )
         if len(curve)
         else curve
     )
-    where = (lane.member[:, None], lane.target[:, None], order)
+    where = (searches.member[:, None], searches.target[:, None], order)
     values[where], roots[where] = shown, root
     return values, roots

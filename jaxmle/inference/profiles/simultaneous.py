@@ -14,7 +14,7 @@ from jaxmle._types import Array, Tree
 from jaxmle.inference.again import check_fit
 from jaxmle.parameters.arguments import check_choice, check_count, check_level, check_seed
 from jaxmle.record.fit import Fit, wald_interval
-from jaxmle.runtime.compile import tracing
+from jaxmle.runtime.jax_state import host_only
 
 SIMULTANEOUS_METHODS = ("bonferroni", "sup-t")
 SUP_T_DRAWS = (
@@ -137,10 +137,7 @@ def simultaneous(
     ... ).tolist()  # 2.2414 standard errors: each at 97.5 %
     [0.9034, 5.0966]
     """
-    if tracing():
-        raise TypeError(
-            "simultaneous looks at values: call it on the host, outside jit, vmap and grad"
-        )
+    host_only("simultaneous")
     check_fit("simultaneous", fit)
     level = check_level(level)
     check_choice("method", method, SIMULTANEOUS_METHODS)
@@ -150,11 +147,13 @@ def simultaneous(
     se = np.asarray(fit.se, float)
     lead = se.shape[:-1]
     vcov = np.asarray(fit.vcov, float).reshape(-1, *fit.vcov.shape[-2:])
-    found = [
+    criticals = [
         _critical(v, s, level, method, key, draws)
         for v, s in zip(vcov, se.reshape(-1, se.shape[-1]), strict=True)
     ]
-    critical, error, count = (np.array(column).reshape(lead) for column in zip(*found, strict=True))
+    critical, error, count = (
+        np.array(column).reshape(lead) for column in zip(*criticals, strict=True)
+    )
     with np.errstate(all="ignore"):
         # One interval formed with z = 1 on errors that many times as wide is the interval of that
         # many standard errors.

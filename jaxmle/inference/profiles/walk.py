@@ -1,12 +1,12 @@
-"""The walk along a profile: many lanes at once, each from a maximum to the end of its interval, or
-to a constrained maximum.
+"""The walk along a profile: many searches at once, each from a maximum to the end of its interval,
+or to a constrained maximum.
 
-Lane by lane a scalar ψ(z) of the free coordinates is followed along the curve of maxima of ℓ given
-ψ. At each point the *nuisance step* leads back to that curve, the *tangent* along it, and slope and
-curvature of the profile ℓ_p(ψ) come from the same factor of the information (Venzon & Moolgavkar
-1988, Applied Statistics 37, 87). The end is the root of r(ψ) = √(2(ℓ̂ − ℓ_p(ψ))), the signed root,
-which is much closer to linear than ℓ_p to quadratic: Halley's step on r, held inside a bracket.
-Only the evaluation is compiled; this is NumPy over lanes.
+In each search a scalar ψ(z) of the free coordinates is followed along the curve of maxima of ℓ
+given ψ. At each point the *nuisance step* leads back to that curve, the *tangent* along it, and
+slope and curvature of the profile ℓ_p(ψ) come from the same factor of the information (Venzon &
+Moolgavkar 1988, Applied Statistics 37, 87). The end is the root of r(ψ) = √(2(ℓ̂ − ℓ_p(ψ))), the
+signed root, which is much closer to linear than ℓ_p to quadratic: Halley's step on r, held inside a
+bracket. Only the evaluation is compiled; this is NumPy over searches.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-NEAR_CURVE = 0.3  # distance to the curve in ℓ (0.8 SE) up to which a step along it is kept
-ON = 1e-3  # distance at which a point says on which side of the cut it lies
-WALK_TOLERANCE = (
-    1e-10  # distance in ℓ at which the walk ends: 5e-11 of a standard error in a 95 % end
-)
+from jaxmle.inference.profiles.geometry import Geometry, ProfilePoint, geometry
+
+# Distances to the curve are in ℓ.
+NEAR_CURVE = 0.3  # (0.8 SE) up to which a step along it is accepted
+ON_CURVE = 1e-3  # up to which a point says on which side of the cut it lies
+WALK_TOLERANCE = 1e-10  # at which the walk ends: 5e-11 of a standard error in a 95 % end
 CUT_TOLERANCE = 2e-9  # difference from the cut at which it ends; 1e-8 is asked
 # share of what ℓ still has to fall that four times the distance walked would yield at this slope: a
-# plateau, and none
-PLATEAU_SHARE = 1e-3
-STEEP = 0.2
-STAYS = 0.02
-SMOOTH = 0.15  # share of the cut that a step may leave unexplained
+# plateau; none; and what ℓ may change along a plateau
+SHARE_OF_PLATEAU = 1e-3
+SHARE_OF_SLOPE = 0.2
+SHARE_THAT_STAYS = 0.02
+SHARE_UNEXPLAINED = 0.15  # share of the cut that a step may leave unexplained
 MAX_WALK_STEPS = 120
-REFUSED = 40  # refusals in a row at which a lane gives up
-MAX_REFUSALS_OF_WALK = 6  # refusals in a row before a point off the curve is taken and climbed from
-BETTER = 1e-6  # gain in ℓ over the fit that makes another maximum (1.4e-3 SE)
+MAX_REFUSALS = 40  # refusals in a row at which a search gives up
+MAX_REFUSALS_OF_WALK = 6  # refusals in a row before a point off the curve is accepted
+BETTER_MAXIMUM_GAIN = 1e-6  # gain in ℓ over the fit that makes another maximum (1.4e-3 SE)
 
 
 class End(IntEnum):
@@ -64,46 +65,21 @@ class End(IntEnum):
 RUNNING = -1
 
 
-class Seen(NamedTuple):
-    """The likelihood and ψ at one point of each lane."""
-
-    value: np.ndarray  # (m,)
-    noise: np.ndarray  # (m,)  ν = 4ε Σ|terms|
-    score: np.ndarray  # (m, k)
-    hessian: np.ndarray  # (m, k, k)
-    psi: np.ndarray  # (m,)
-    gradient: np.ndarray  # (m, k)  ∂ψ/∂z
-    bend: np.ndarray | None  # (m, k, k)  ∂²ψ/∂z∂z'; None where ψ is linear in z
-
-
 class Goal(NamedTuple):
-    """What each lane looks for."""
+    """The end that each search looks for."""
 
     side: np.ndarray  # (m,)  +1 the upper end, −1 the lower
     top: np.ndarray  # (m,)  ℓ̂
     cut: np.ndarray  # (m,)  fall of 2ℓ at the end
-    at: np.ndarray  # (m,)  a value of ψ to stop at instead; NaN
+    psi_target: np.ndarray  # (m,)  a value of ψ to stop at instead; NaN
     unit: np.ndarray  # (m,)  standard error of ψ; NaN where the information at the start gives it
     plateau: np.ndarray  # (m,)  units of ψ before which ℓ may be flat and mean nothing
     close: np.ndarray  # (m,)  ℓ that the nuisance may still have to gain at the end
     slack: np.ndarray  # (m,)  gain in ℓ over the fit that makes another maximum
 
 
-class Geometry(NamedTuple):
-    """The profile near a point, to second order."""
-
-    step: np.ndarray  # (m, k)  Newton's step to the maximum given ψ
-    tangent: np.ndarray  # (m, k)  ∂z/∂ψ along the curve
-    slope: np.ndarray  # (m,)  ∂ℓ_p/∂ψ
-    curvature: np.ndarray  # (m,)  −∂²ℓ_p/∂ψ²
-    off: np.ndarray  # (m,)  ℓ to be gained by the step
-    sound: np.ndarray  # (m,)  everything is finite and the information given ψ positive definite
-    scale: np.ndarray  # (m, k)
-    finite: np.ndarray  # (m,)
-
-
 class Walk(NamedTuple):
-    """Where each lane is."""
+    """The state of each search."""
 
     z: np.ndarray
     value: np.ndarray
@@ -122,180 +98,59 @@ class Walk(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """Where each lane arrived."""
+    """The result of each search."""
 
     outcome: np.ndarray  # (m,)  End
     z: np.ndarray  # (m, k)
     psi: np.ndarray
     value: np.ndarray
-    off: np.ndarray
+    decrement: np.ndarray  # ℓ that the nuisance still has to gain
     slope: np.ndarray
     steps: int
 
 
-Evaluate = Callable[[np.ndarray, np.ndarray], Seen]  # lanes (j,), z (j, k)
-
-
-# ---------------------------------------------------------------- geometry
-
-
-def geometry(seen: Seen) -> Geometry:
-    """Nuisance step, tangent, slope and curvature, with the curvature of the Lagrangian ℓ − μ(ψ −
-    ψ₀).
-
-    In coordinates scaled by D and reflected so that ∂ψ/∂z is along the last one, one elimination of
-    J gives all four: the pivots before the last belong to the nuisance, the last is the information
-    of the profile.
-    """
-    k = seen.score.shape[1]
-    j = -0.5 * (seen.hessian + np.swapaxes(seen.hessian, 1, 2))
-    finite = (
-        np.isfinite(seen.value)
-        & np.isfinite(seen.psi)
-        & np.isfinite(seen.score).all(1)
-        & np.isfinite(j).all((1, 2))
-        & np.isfinite(seen.gradient).all(1)
-    )
-    if seen.bend is not None:
-        finite &= np.isfinite(seen.bend).all((1, 2))
-    finite &= (seen.gradient != 0).any(1)
-    whole = finite.all()
-    j = j if whole else np.where(finite[:, None, None], j, np.eye(k))
-    score = seen.score if whole else np.where(finite[:, None], seen.score, 0.0)
-    a = seen.gradient if whole else np.where(finite[:, None], seen.gradient, 1.0)
-    if seen.bend is not None:
-        d = scale_of(j, score)
-        mu = np.sum(score * a / d**2, axis=1) / np.sum((a / d) ** 2, axis=1)
-        j = j + mu[:, None, None] * (
-            seen.bend if whole else np.where(finite[:, None, None], seen.bend, 0.0)
-        )
-    d = scale_of(j, score)
-    g = score / d
-    w = a / d
-    length = np.sqrt(np.sum(w**2, axis=1))
-    # Householder: Q = I − 2vv' sends w to α e_k, with the sign that does not cancel.
-    alpha = -np.where(w[:, -1] >= 0, 1.0, -1.0) * length
-    v = w.copy()
-    v[:, -1] -= alpha
-    v /= np.sqrt(np.sum(v**2, axis=1))[:, None]
-    b = j / (d[:, :, None] * d[:, None, :])
-    bv = np.einsum("mij,mj->mi", b, v)
-    vbv = np.sum(v * bv, axis=1)
-    cross = v[:, :, None] * bv[:, None, :]
-    b = (
-        b
-        - 2 * (cross + np.swapaxes(cross, 1, 2))
-        + 4 * vbv[:, None, None] * (v[:, :, None] * v[:, None, :])
-    )
-    g = g - 2 * v * np.sum(v * g, axis=1)[:, None]
-    step, tangent, slope, curvature, off, sound = _eliminated(b, g)
-    if not sound.all():
-        step, off = _mended(b, g, step, off, sound)
-
-    def turn(x: Any) -> Any:
-        return (x - 2 * v * np.sum(v * x, axis=1)[:, None]) / d
-
-    return Geometry(
-        turn(step),
-        turn(tangent) / alpha[:, None],
-        slope / alpha,
-        curvature / alpha**2,
-        off,
-        sound & finite,
-        d,
-        finite,
-    )
-
-
-def scale_of(j: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Units of each coordinate, (m, k)."""
-    d = np.sqrt(np.abs(np.diagonal(j, axis1=1, axis2=2)))
-    d = np.where(d > 1e-150, d, np.abs(score))
-    return np.where(d > 1e-150, d, 1.0)
-
-
-def _eliminated(
-    b: np.ndarray, g: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The first k − 1 unknowns eliminated from Bx = g, all lanes in step."""
-    b = b.copy()
-    g = g.copy()
-    m, k = g.shape
-    sound = np.ones(m, bool)
-    off = np.zeros(m)
-    pivots = []
-    for i in range(k - 1):
-        pivot = b[:, i, i]
-        sound &= pivot > 20 * k * np.finfo(float).eps
-        pivot = np.where(sound, pivot, 1.0)
-        factor = b[:, i + 1 :, i] / pivot[:, None]
-        b[:, i + 1 :, i + 1 :] -= factor[:, :, None] * b[:, i, None, i + 1 :]
-        g[:, i + 1 :] -= factor * g[:, i, None]
-        off += 0.5 * g[:, i] ** 2 / pivot
-        pivots.append(pivot)
-    step = np.zeros((m, k))
-    tangent = np.zeros((m, k))
-    tangent[:, -1] = 1.0
-    for i in reversed(range(k - 1)):
-        row = b[:, i, i + 1 :]
-        step[:, i] = (g[:, i] - np.sum(row * step[:, i + 1 :], axis=1)) / pivots[i]
-        tangent[:, i] = -np.sum(row * tangent[:, i + 1 :], axis=1) / pivots[i]
-    return step, tangent, g[:, -1], b[:, -1, -1], off, sound
-
-
-def _mended(
-    b: np.ndarray, g: np.ndarray, step: np.ndarray, off: np.ndarray, sound: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """An ascent direction where the nuisance information is not positive definite: eigenvalues
-    in size, the small ones lifted.
-    """
-    bad = np.flatnonzero(~sound)
-    values, q = np.linalg.eigh(b[bad, :-1, :-1])
-    lifted = np.maximum(
-        np.abs(values), 1e-3 * np.max(np.abs(values), axis=1, initial=0.0)[:, None] + 1e-12
-    )
-    along = np.einsum("mij,mi->mj", q, g[bad, :-1])
-    # Where the score sees nothing of a negative curvature, a push along it does.
-    along = np.where((values < 0) & (np.abs(along) < 1e-8), 1e-4, along)
-    step = step.copy()
-    off = off.copy()
-    step[bad, :-1], step[bad, -1] = np.einsum("mij,mj->mi", q, along / lifted), 0.0
-    off[bad] = np.inf
-    return step, off
+Evaluate = Callable[[np.ndarray, np.ndarray], ProfilePoint]  # index (j,) of searches, z (j, k)
 
 
 # ---------------------------------------------------------------- the walk
 
 
-def solve(evaluate: Evaluate, z: np.ndarray, seen: Seen, goal: Goal) -> Ends:
-    """Walk each lane from z (m, k), where ``seen`` was seen, to its goal."""
-    goal, walk = _begin(z, seen, goal)
+def solve(evaluate: Evaluate, z: np.ndarray, point: ProfilePoint, goal: Goal) -> Ends:
+    """Walk each search from z (m, k), where ``point`` was evaluated, to its goal."""
+    goal, walk = _initial_walk(z, point, goal)
     origin = walk.psi.copy()
     steps = 0
     walk = _judge(walk, goal, origin)
-    open_ = np.flatnonzero(walk.outcome == RUNNING)
-    while open_.size and steps < MAX_WALK_STEPS:
+    active = np.flatnonzero(walk.outcome == RUNNING)
+    while active.size and steps < MAX_WALK_STEPS:
         steps += 1
-        here = _take(walk, open_)
-        wanted = Goal(*(leaf[open_] for leaf in goal))
-        move, du = _propose(here, wanted, origin[open_], steps)
-        moved = _advance(here, wanted, origin[open_], evaluate(open_, here.z + move), move, du)
-        _put(walk, open_, moved)
-        open_ = open_[moved.outcome == RUNNING]
+        active_walk = _take(walk, active)
+        active_goal = Goal(*(leaf[active] for leaf in goal))
+        move, du = _propose(active_walk, active_goal, origin[active], steps)
+        moved = _advance(
+            active_walk,
+            active_goal,
+            origin[active],
+            evaluate(active, active_walk.z + move),
+            move,
+            du,
+        )
+        _put(walk, active, moved)
+        active = active[moved.outcome == RUNNING]
     outcome = np.where(walk.outcome == RUNNING, int(End.STALLED), walk.outcome)
     g = walk.geometry
-    return Ends(outcome, walk.z, walk.psi, walk.value, g.off, g.slope, steps)
+    return Ends(outcome, walk.z, walk.psi, walk.value, g.decrement, g.slope, steps)
 
 
-def _begin(z: np.ndarray, seen: Seen, goal: Goal) -> tuple[Goal, Walk]:
-    g = geometry(seen)
+def _initial_walk(z: np.ndarray, point: ProfilePoint, goal: Goal) -> tuple[Goal, Walk]:
+    g = geometry(point)
     unit = np.where(
         np.isnan(goal.unit), 1 / np.sqrt(np.where(g.curvature > 0, g.curvature, np.nan)), goal.unit
     )
     unit = np.where(np.isfinite(unit) & (unit > 0), unit, 1.0)
     goal = goal._replace(unit=unit)
     m = len(z)
-    cap = np.where(np.isnan(goal.at), 1.5 * np.sqrt(goal.cut) * unit, np.inf)
+    cap = np.where(np.isnan(goal.psi_target), 1.5 * np.sqrt(goal.cut) * unit, np.inf)
 
     def full(value: Any, kind: Any = float) -> Any:
         return np.full(m, value, kind)
@@ -303,9 +158,9 @@ def _begin(z: np.ndarray, seen: Seen, goal: Goal) -> tuple[Goal, Walk]:
     outcome = np.where(g.finite, RUNNING, int(End.STALLED))
     return goal, Walk(
         z.copy(),
-        seen.value.copy(),
-        seen.noise.copy(),
-        seen.psi.copy(),
+        point.value.copy(),
+        point.noise.copy(),
+        point.psi.copy(),
         g,
         full(-np.inf),
         full(np.inf),
@@ -333,19 +188,21 @@ def _put(walk: Walk, index: np.ndarray, part: Walk) -> None:
 
 
 def _root(walk: Walk, goal: Goal) -> np.ndarray:
-    """r at the maximum that the nuisance step promises."""
-    off = np.where(np.isfinite(walk.geometry.off), np.minimum(walk.geometry.off, NEAR_CURVE), 0.0)
-    return np.sqrt(np.maximum(2 * (goal.top - walk.value - off), 0.0))
+    """The signed root r at the maximum that the nuisance step predicts."""
+    decrement = np.where(
+        np.isfinite(walk.geometry.decrement), np.minimum(walk.geometry.decrement, NEAR_CURVE), 0.0
+    )
+    return np.sqrt(np.maximum(2 * (goal.top - walk.value - decrement), 0.0))
 
 
 def _propose(
     walk: Walk, goal: Goal, origin: np.ndarray, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The next move (m, k) of each lane, and how far it takes ψ outwards: NaN where it leads
+    """The next move (m, k) of each search, and how far it takes ψ outwards: NaN where it leads
     back to the curve and ψ is to stay.
     """
     g = walk.geometry
-    along = g.sound & (g.off <= NEAR_CURVE)
+    along = g.sound & (g.decrement <= NEAR_CURVE)
     du = np.where(along, _outwards(walk, goal, origin, steps), 0.0)
     length = np.sqrt(np.sum((g.scale * g.step) ** 2, axis=1))
     share = np.where(along, 1.0, np.minimum(1.0, walk.radius / np.maximum(length, 1e-300)))
@@ -356,7 +213,7 @@ def _propose(
 
 
 def _outwards(walk: Walk, goal: Goal, origin: np.ndarray, steps: int) -> np.ndarray:
-    """How far ψ is to go outwards.
+    """The step of ψ outwards.
 
     With r² = 2(ℓ̂ − ℓ_p): r' = −ℓ_p'/r and r'' = (−ℓ_p'' − r'²)/r. Halley's step for r = ρ is e/r'
     over 1 + e r''/(2r'²), e = ρ − r.
@@ -373,8 +230,8 @@ def _outwards(walk: Walk, goal: Goal, origin: np.ndarray, steps: int) -> np.ndar
     safe = np.where(falls, rise, 1.0)
     du = e / safe / np.clip(1 + e * second / (2 * safe**2), 0.5, 2.0)
     du = np.where(falls, du, np.where(e > 0, walk.cap, -walk.cap))
-    fixed = ~np.isnan(goal.at)
-    du = np.where(fixed, goal.side * (goal.at - walk.psi), du)
+    fixed = ~np.isnan(goal.psi_target)
+    du = np.where(fixed, goal.side * (goal.psi_target - walk.psi), du)
     u = goal.side * (walk.psi - origin)
     cap = np.where((walk.flat > 0) & ~fixed, np.minimum(walk.cap, 0.5 * np.abs(u)), walk.cap)
     du = np.clip(du, -cap, cap)
@@ -384,27 +241,33 @@ def _outwards(walk: Walk, goal: Goal, origin: np.ndarray, steps: int) -> np.ndar
     return np.where(between & (outside | (steps > 20 and steps % 2 == 0)), middle - u, du)
 
 
-def _misses(walk: Walk, trial: Seen, new: Geometry) -> np.ndarray:
-    """How far the change of ℓ_p is from what slope and curvature at both ends say (Hermite's
-    rule): what lies between is not smooth.
+def _misses(walk: Walk, trial: ProfilePoint, new: Geometry) -> np.ndarray:
+    """How far the change of ℓ_p is from what slope and curvature at both ends predict (Hermite's
+    rule): a measure of what is not smooth between them.
     """
     old = walk.geometry
     d = trial.psi - walk.psi
-    told = 0.5 * (old.slope + new.slope) * d + (new.curvature - old.curvature) * d**2 / 12
-    return np.abs(trial.value + new.off - walk.value - old.off - told)
+    predicted = 0.5 * (old.slope + new.slope) * d + (new.curvature - old.curvature) * d**2 / 12
+    return np.abs(trial.value + new.decrement - walk.value - old.decrement - predicted)
 
 
-def _advance(
-    walk: Walk, goal: Goal, origin: np.ndarray, trial: Seen, move: np.ndarray, du: np.ndarray
-) -> Walk:
-    """Keep the trial or refuse it."""
+class _Trial(NamedTuple):
+    """How the step that each search tried is judged, (m,)."""
+
+    along: np.ndarray  # the step led along the curve, not back to it
+    distance: np.ndarray  # how far ψ moved outwards
+    accepted: np.ndarray
+    forced: np.ndarray  # accepted off the curve, after too many refusals
+    better: np.ndarray  # ℓ is above that of the fit, and smoothly so
+
+
+def _tried(walk: Walk, goal: Goal, trial: ProfilePoint, new: Geometry, du: np.ndarray) -> _Trial:
+    """Whether each trial is accepted."""
     old = walk.geometry
-    new = geometry(trial)
     along = ~np.isnan(du)
-    went = goal.side * (np.where(new.finite, trial.psi, walk.psi) - walk.psi)
-    straight = (
-        np.abs(went - du) <= 0.75 * np.abs(du) + 0.05 * goal.unit
-    )  # not past a pole of ψ, nor around a bend of it
+    distance = goal.side * (np.where(new.finite, trial.psi, walk.psi) - walk.psi)
+    # not past a pole of ψ, nor around a bend of it
+    straight = np.abs(distance - du) <= 0.75 * np.abs(du) + 0.05 * goal.unit
     # Whether a step jumps over something, such as another maximum; and whether ℓ above ℓ̂ is what
     # slopes say, not what rounding leaves of terms that cancel (log Γ(y + r) − log Γ(r) at large
     # r).
@@ -412,108 +275,94 @@ def _advance(
     gain = trial.value - goal.top
     better = new.finite & (gain > np.maximum(goal.slack, 8 * trial.noise))
     rough = better & np.where(
-        along, ~(misses <= 0.5 * gain), trial.value - walk.value > 2 * old.off
+        along, ~(misses <= 0.5 * gain), trial.value - walk.value > 2 * old.decrement
     )
-    weary = (
-        along
-        & (walk.refused >= MAX_REFUSALS_OF_WALK)
-        & new.finite
-        & straight
-        & ~rough
-        & (walk.flat == 0)
-    )
-    kept = (
-        along
-        & new.sound
-        & (new.off <= NEAR_CURVE)
-        & straight
-        & ~rough
-        & (misses <= np.where(walk.flat > 0, 0.5 * STAYS, SMOOTH) * goal.cut)
-        | weary
-    )
+    passable = along & straight & ~rough
+    forced = passable & (walk.refused >= MAX_REFUSALS_OF_WALK) & new.finite & (walk.flat == 0)
+    unexplained = np.where(walk.flat > 0, 0.5 * SHARE_THAT_STAYS, SHARE_UNEXPLAINED) * goal.cut
+    smooth = new.sound & (new.decrement <= NEAR_CURVE) & (misses <= unexplained)
     # Off the curve ψ stays, to first order: ℓ − μ(ψ − ψ₀) must rise.
-    gain = np.where(
+    rise = np.where(
         new.finite, trial.value - walk.value - old.slope * (trial.psi - walk.psi), -np.inf
     )
-    kept |= ~along & new.finite & ~rough & (gain >= -np.maximum(walk.noise, trial.noise))
-    length = np.sqrt(np.sum((old.scale * move) ** 2, axis=1))
+    rises = new.finite & (rise >= -np.maximum(walk.noise, trial.noise))
+    accepted = passable & smooth | forced | ~along & ~rough & rises
+    return _Trial(along, distance, accepted, forced, better & ~rough)
+
+
+def _limits(
+    walk: Walk, tried: _Trial, move: np.ndarray, du: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How far the next step may go along the curve, and back to it: more after a step that was
+    accepted, less after one that was refused.
+    """
+    length = np.sqrt(np.sum((walk.geometry.scale * move) ** 2, axis=1))
     cap = np.where(
-        kept & ~weary,
-        np.maximum(walk.cap, 2 * np.abs(went)),
+        tried.accepted & ~tried.forced,
+        np.maximum(walk.cap, 2 * np.abs(tried.distance)),
         0.25 * np.minimum(walk.cap, np.abs(du)),
     )
     radius = np.where(
-        kept, np.maximum(walk.radius, 2 * length), 0.25 * np.minimum(walk.radius, length)
+        tried.accepted,
+        np.maximum(walk.radius, 2 * length),
+        0.25 * np.minimum(walk.radius, length),
+    )
+    return (
+        np.where(tried.along, cap, walk.cap),
+        np.where(tried.forced, 1.0, np.where(tried.along, walk.radius, radius)),
     )
 
-    def pick(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.where(kept.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
-    moved = Walk(
+def _advance(
+    walk: Walk,
+    goal: Goal,
+    origin: np.ndarray,
+    trial: ProfilePoint,
+    move: np.ndarray,
+    du: np.ndarray,
+) -> Walk:
+    """Accept the trial or refuse it, and set the limits of the next."""
+    new = geometry(trial)
+    tried = _tried(walk, goal, trial, new, du)
+    accepted = tried.accepted
+
+    def pick(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.where(accepted.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    cap, radius = _limits(walk, tried, move, du)
+    moved = walk._replace(
         z=pick(walk.z + move, walk.z),
         value=pick(trial.value, walk.value),
         noise=pick(trial.noise, walk.noise),
         psi=pick(trial.psi, walk.psi),
-        geometry=Geometry(*map(pick, new, old)),
-        lo=walk.lo,
-        hi=walk.hi,
-        cap=np.where(along, cap, walk.cap),
-        radius=np.where(weary, 1.0, np.where(along, walk.radius, radius)),
-        flat=walk.flat,
-        flat_at=walk.flat_at,
-        flat_dev=walk.flat_dev,
-        refused=np.where(kept, 0, walk.refused + 1),
-        outcome=walk.outcome,
+        geometry=Geometry(*map(pick, new, walk.geometry)),
+        cap=cap,
+        radius=radius,
+        refused=np.where(accepted, 0, walk.refused + 1),
     )
     moved = _judge(moved, goal, origin)
+    running = moved.outcome == RUNNING
     # Out on a plateau the digits end before the plateau does.
-    blind = (
-        along
-        & ~kept
-        & (~new.finite | (walk.refused >= 3))
-        & (walk.flat >= 1)
-        & (moved.outcome == RUNNING)
-    )
-    stuck = (moved.outcome == RUNNING) & (moved.refused > REFUSED) & ~blind
-    outcome = np.where(blind, int(End.UNBOUNDED), np.where(stuck, int(End.STALLED), moved.outcome))
-    return moved._replace(outcome=np.where(better & ~rough, int(End.BETTER_MAXIMUM), outcome))
+    worn_out = ~new.finite | (walk.refused >= 3)
+    flat = running & tried.along & ~accepted & worn_out & (walk.flat >= 1)
+    stuck = running & (moved.refused > MAX_REFUSALS) & ~flat
+    outcome = np.where(flat, int(End.UNBOUNDED), np.where(stuck, int(End.STALLED), moved.outcome))
+    return moved._replace(outcome=np.where(tried.better, int(End.BETTER_MAXIMUM), outcome))
 
 
 def _judge(walk: Walk, goal: Goal, origin: np.ndarray) -> Walk:
-    """Whether a lane has arrived; what its place says of the bracket, and of a plateau."""
+    """Whether a search has arrived; what its place says of the bracket, and of a plateau."""
     g = walk.geometry
-    fixed = ~np.isnan(goal.at)
     u = goal.side * (walk.psi - origin)
+    sure = g.sound & (g.decrement <= ON_CURVE)
     r = _root(walk, goal)
-    rho = np.sqrt(goal.cut)
-    sure = g.sound & (g.off <= ON)
-    inside = sure & (r < rho)
-    beyond = sure & (r >= rho)
-    lo = np.where(inside, np.maximum(walk.lo, u), walk.lo)
-    hi = np.where(beyond, np.minimum(walk.hi, u), walk.hi)
-    crossed = lo >= hi  # a profile with more than one crossing: the latest point decides
-    lo = np.where(crossed & beyond, -np.inf, lo)
-    hi = np.where(crossed & inside, np.inf, hi)
-    # A plateau: four times the distance walked would, at this slope, yield next to nothing of what
-    # is missing; half as far again, ℓ has indeed stayed, whatever rounding has left of its slope by
-    # then.
-    missing = np.maximum(goal.cut - r**2, 1e-300)
-    yields = 8 * np.abs(g.slope) * np.maximum(np.abs(u), goal.unit) / missing
-    stays = (walk.flat > 0) & (np.abs(r**2 - walk.flat_dev) <= STAYS * missing)
-    level = inside & ((yields <= PLATEAU_SHARE) | stays) & (u >= goal.plateau * goal.unit) & ~fixed
-    count = level & (u >= 1.4 * walk.flat_at)
-    flat = np.where(
-        count, walk.flat + 1, np.where(beyond | (sure & (yields > STEEP) & ~stays), 0, walk.flat)
+    inside = sure & (r < np.sqrt(goal.cut))
+    outside = sure & (r >= np.sqrt(goal.cut))
+    lo, hi = _bracket(walk, u, inside, outside)
+    flat, flat_at, flat_dev = _plateau(walk, goal, u, inside, outside)
+    outcome = np.where(
+        _has_arrived(walk, goal), int(End.FOUND), np.where(flat >= 2, int(End.UNBOUNDED), RUNNING)
     )
-    flat_at = np.where(count, u, np.where(flat == 0, 0.0, walk.flat_at))
-    flat_dev = np.where(count & (walk.flat == 0), r**2, walk.flat_dev)
-    close = g.sound & (g.off <= np.maximum(goal.close, walk.noise))
-    at_cut = np.abs(2 * (goal.top - walk.value) - goal.cut) <= np.maximum(
-        CUT_TOLERANCE, 4 * walk.noise
-    )
-    at_value = np.abs(walk.psi - np.where(fixed, goal.at, 0.0)) <= 1e-10 * goal.unit
-    found = close & np.where(fixed, at_value, at_cut)
-    outcome = np.where(found, int(End.FOUND), np.where(flat >= 2, int(End.UNBOUNDED), RUNNING))
     return walk._replace(
         lo=lo,
         hi=hi,
@@ -522,3 +371,51 @@ def _judge(walk: Walk, goal: Goal, origin: np.ndarray) -> Walk:
         flat_dev=flat_dev,
         outcome=np.where(walk.outcome == RUNNING, outcome, walk.outcome),
     )
+
+
+def _bracket(
+    walk: Walk, u: np.ndarray, inside: np.ndarray, outside: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The outermost place inside the interval and the innermost outside of it. Where a profile
+    crosses the cut more than once, the latest point decides.
+    """
+    lo = np.where(inside, np.maximum(walk.lo, u), walk.lo)
+    hi = np.where(outside, np.minimum(walk.hi, u), walk.hi)
+    crossed = lo >= hi
+    return np.where(crossed & outside, -np.inf, lo), np.where(crossed & inside, np.inf, hi)
+
+
+def _plateau(
+    walk: Walk, goal: Goal, u: np.ndarray, inside: np.ndarray, outside: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How many flat places in a row a search has met; where the last was, and the deviance at the
+    first.
+
+    A place is flat where four times the distance walked would, at this slope, yield next to nothing
+    of what ℓ still has to fall; half as far again, ℓ must indeed have stayed, whatever rounding has
+    left of its slope by then.
+    """
+    deviance = _root(walk, goal) ** 2
+    missing = np.maximum(goal.cut - deviance, 1e-300)
+    yields = 8 * np.abs(walk.geometry.slope) * np.maximum(np.abs(u), goal.unit) / missing
+    stays = (walk.flat > 0) & (np.abs(deviance - walk.flat_dev) <= SHARE_THAT_STAYS * missing)
+    level = inside & ((yields <= SHARE_OF_PLATEAU) | stays) & (u >= goal.plateau * goal.unit)
+    count = level & np.isnan(goal.psi_target) & (u >= 1.4 * walk.flat_at)
+    ended = outside | ((inside | outside) & (yields > SHARE_OF_SLOPE) & ~stays)
+    flat = np.where(count, walk.flat + 1, np.where(ended, 0, walk.flat))
+    return (
+        flat,
+        np.where(count, u, np.where(flat == 0, 0.0, walk.flat_at)),
+        np.where(count & (walk.flat == 0), deviance, walk.flat_dev),
+    )
+
+
+def _has_arrived(walk: Walk, goal: Goal) -> np.ndarray:
+    """Whether a search is at its goal: on the curve, and at the cut or at the ψ asked for."""
+    g = walk.geometry
+    fixed = ~np.isnan(goal.psi_target)
+    close = g.sound & (g.decrement <= np.maximum(goal.close, walk.noise))
+    miss = np.abs(2 * (goal.top - walk.value) - goal.cut)
+    at_cut = miss <= np.maximum(CUT_TOLERANCE, 4 * walk.noise)
+    distance = np.abs(walk.psi - np.where(fixed, goal.psi_target, 0.0))
+    return close & np.where(fixed, distance <= 1e-10 * goal.unit, at_cut)

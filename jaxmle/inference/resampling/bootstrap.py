@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.fitting.fit import MAX_STEPS
-from jaxmle.inference.refit import Refit, chunks, failures, known, refit_of
-from jaxmle.inference.resampling import intervals as ends
+from jaxmle.fitting.options import MAX_STEPS, Options
+from jaxmle.inference.refit import Refit, chunks, known, refit_of
+from jaxmle.inference.resampling.bootstrap_record import Bootstrap
 from jaxmle.inference.resampling.jackknife import (
     Jackknife,
     Units,
@@ -29,202 +28,16 @@ from jaxmle.likelihood.information.calculus import scores
 from jaxmle.likelihood.information.covariance import CLUSTER_KINDS, VCOV_KINDS
 from jaxmle.likelihood.structure import roots_of
 from jaxmle.parameters.arguments import check_choice, check_count
-from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.keys import typed_key
 from jaxmle.runtime.progress import Progress
 from jaxmle.solvers.status import Status
-from jaxmle.tables.plain import listing, number
 
 RESAMPLING_KINDS = ("pairs", "bayesian", "cluster", "block", "parametric")
 OTHER_KINDS = (
     "Resample blocks of neighbouring rows (kind='block') or whole clusters (kind='cluster'), or "
     "simulate (kind='parametric')"
 )
-INTERVALS = ("percentile", "basic", "bca", "studentized")
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Bootstrap:
-    """Bootstrap replicates of an estimate, with their bias, standard errors and intervals.
-
-    ``flat_estimate`` (q,) and ``replicates`` (R, q) in the order of ``names``: ±inf where a
-    replicate's estimate is infinite, NaN where it has none; ``status`` (R,) of each refit; ``kind``
-    of resampling; ``acceleration`` (q,) for BCa, and the ``accelerated`` way to it; ``estimate_se``
-    (q,) and ``replicate_se`` (R, q), standard errors by the same formula, NaN where none were asked
-    for.
-
-    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
-    >>> from jaxmle.inference.resampling.bootstrap import bootstrap
-    >>> y = np.array([1.0, 3.0, 2.0, 6.0, 0.5, 4.0])
-    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
-    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
-    >>> mean = lambda params: 1 / params["rate"]
-    >>> found = bootstrap(exponential, result, y, key=0, replicates=999, statistic=mean)
-    >>> ordered = np.sort(found.replicates[:, 0])
-    >>> bool(np.allclose(found.conf_int(0.95), ordered[[24, 974]]))  # the 25th and 975th of 999
-    True
-    """
-
-    flat_estimate: np.ndarray
-    replicates: np.ndarray = field(repr=False)
-    status: np.ndarray = field(repr=False)
-    kind: str
-    acceleration: np.ndarray
-    accelerated: str | None
-    estimate_se: np.ndarray
-    replicate_se: np.ndarray | None = field(repr=False)
-    names: tuple[str, ...]
-    outcome: Layout = field(repr=False)
-
-    def __len__(self) -> int:
-        return len(self.replicates)
-
-    @property
-    def failed(self) -> dict[str, int]:
-        """How many replicates have each status other than CONVERGED. Estimates on a bound and
-        infinite ones still count as replicates.
-        """
-        return failures(self.status)
-
-    @property
-    def infinite(self) -> np.ndarray:
-        """How many replicates of each entry are infinite, (q,)."""
-        return np.sum(np.isinf(self.replicates), axis=0)
-
-    @property
-    def undefined(self) -> np.ndarray:
-        """How many replicates of each entry have no estimate, (q,): they are counted out of
-        intervals.
-        """
-        return np.sum(np.isnan(self.replicates), axis=0)
-
-    # ------------------------------------------------------------ reading
-
-    @property
-    def estimate(self) -> Tree:
-        """The estimate from the data as they are."""
-        return self.outcome.unravel_entries(self.flat_estimate)
-
-    @property
-    def se(self) -> np.ndarray:
-        """Standard deviation of the replicates, (q,): inf where one is infinite, NaN where one
-        is undefined or where none differs.
-        """
-        return ends.spread(self.replicates)
-
-    @property
-    def stderr(self) -> Tree:
-        """``se`` in the tree of the estimate."""
-        return self.outcome.unravel_entries(self.se)
-
-    @property
-    def flat_bias(self) -> np.ndarray:
-        """Mean of the replicates less the estimate, (q,)."""
-        with np.errstate(invalid="ignore"):  # inf − inf
-            return np.mean(self.replicates, axis=0) - self.flat_estimate
-
-    @property
-    def bias(self) -> Tree:
-        """``flat_bias`` in the tree of the estimate. For dependent blocks and simulated data it
-        estimates the bias; see Davison & Hinkley (1997), 2.2.
-        """
-        return self.outcome.unravel_entries(self.flat_bias)
-
-    @property
-    def vcov(self) -> np.ndarray:
-        """Covariance of the replicates, (q, q); NaN beside an entry without a finite standard
-        error.
-        """
-        dead = ~np.isfinite(self.se)
-        with np.errstate(invalid="ignore"):
-            covariance = np.atleast_2d(np.cov(self.replicates, rowvar=False))
-        return np.where(dead[:, None] | dead[None, :], np.nan, covariance)
-
-    def interval(self, level: float = 0.95, kind: str = "percentile") -> np.ndarray:
-        """Intervals of each entry, (q, 2). See ``conf_int``."""
-        level = ends.check_level(level)
-        check_choice("kind", kind, INTERVALS)
-        if (len(self) + 1) * (1 - level) / 2 < 1 - 1e-9:
-            raise ValueError(
-                f"{len(self)} replicates hold no {100 * level:g}% interval: it takes "
-                f"{int(np.ceil(2 / (1 - level) - 1e-9)) - 1} or more"
-            )
-        if kind == "percentile":
-            return ends.percentile(self.replicates, level)
-        if kind == "basic":
-            return ends.basic(self.flat_estimate, self.replicates, level)
-        if kind == "bca":
-            if self.accelerated is None:
-                raise ValueError(
-                    "a BCa interval needs an acceleration from delete-one estimates: "
-                    f"{self._no_acceleration()}"
-                )
-            return ends.bca(self.flat_estimate, self.replicates, self.acceleration, level)
-        if self.replicate_se is None:
-            raise ValueError(
-                "a studentized interval needs a standard error of each replicate: bootstrap(…, "
-                "vcov='observed'), or the kind of the fit"
-            )
-        return ends.studentized(
-            self.flat_estimate, self.estimate_se, self.replicates, self.replicate_se, level
-        )
-
-    def _no_acceleration(self) -> str:
-        return (
-            "bootstrap(…, acceleration='jackknife')"
-            if self.kind in ("pairs", "cluster")
-            else f"there are none for {self.kind!r} replicates; take 'percentile', 'basic' or "
-            "'studentized'"
-        )
-
-    def conf_int(self, level: float = 0.95, kind: str = "percentile") -> Tree:
-        """Intervals as a tree like the estimate, each leaf with a last axis (lower, upper).
-
-        Args:
-            level: between 0 and 1; at least 2/(1 − level) − 1 replicates are needed.
-            kind: ``"percentile"`` θ*_(α/2) … θ*_(1−α/2); ``"basic"`` 2θ̂ less these; ``"bca"`` the
-                percentiles corrected for bias and acceleration; ``"studentized"`` θ̂ − se·t*, on
-                the scale of the entry itself (give ``statistic`` a logarithm for another).
-
-        Quantiles are the order statistics at (R + 1)α as in R's ``boot.ci``; those of BCa are
-        linear, as in scipy. Infinite replicates keep their place in the order, undefined ones are
-        counted out.
-        """
-        low, high = np.moveaxis(self.interval(level, kind), -1, 0)
-
-        def join(a: Any, b: Any) -> Any:
-            return np.stack([a, b], axis=-1)
-
-        return jax.tree.map(
-            join, self.outcome.unravel_entries(low), self.outcome.unravel_entries(high)
-        )
-
-    def table(self, level: float = 0.95, kind: str = "percentile") -> str:
-        """The replicates in numbers: a line an entry, and which failed."""
-        interval = self.interval(level, kind)
-        extra = [
-            name
-            for name, count in (("infinite", self.infinite), ("undefined", self.undefined))
-            if count.any()
-        ]
-        rows = []
-        for j, name in enumerate(self.names):
-            cells = [self.flat_estimate[j], self.flat_bias[j], self.se[j], *interval[j]]
-            rows.append(
-                [
-                    name,
-                    *(number(float(v)) for v in cells),
-                    *(f"{int(getattr(self, which)[j])}" for which in extra),
-                ]
-            )
-        head = ["", "estimate", "bias", "std. error", f"{100 * level:g}% {kind}", "", *extra]
-        failed = "".join(f"; {count:,} {status}" for status, count in self.failed.items())
-        return f"Bootstrap, {len(self):,} {self.kind} replicates{failed}\n\n{listing(head, rows)}"
-
-    def __repr__(self) -> str:
-        level = 0.95 if len(self) >= 39 else 1 - 2 / (len(self) + 1)
-        return self.table(level)
 
 
 def bootstrap(
@@ -308,80 +121,52 @@ def bootstrap(
     check_choice("kind", kind, RESAMPLING_KINDS)
     total = check_count("replicates", replicates, 2)
     key = typed_key(key)
-    refit = refit_of(
-        "bootstrap", loglik, fit, data, params0, constraints, weights, solver, max_steps, progress
+    options = Options(
+        constraints=constraints,
+        solver=solver,
+        weights=weights,
+        max_steps=max_steps,
+        progress=progress,
     )
+    refit = refit_of("bootstrap", loglik, fit, data, params0, options)
     target = target_of(fit, statistic)
     _check_vcov(vcov, fit, kind)
-    if acceleration is not None:
-        check_choice("acceleration", acceleration, ("auto", "jackknife", "influence"))
-    if sample is not None and kind != "parametric":
-        raise ValueError(
-            f"sample is given but kind={kind!r} does not use it; write kind='parametric'"
-        )
-    check_scheme(kind, clusters, block_length)
-    plan = (
-        None
-        if kind == "parametric"
-        else plan_of(kind, loglik, refit.data, refit.weights, clusters, block_length)
-    )
+    _check_scheme(kind, clusters, block_length, sample, acceleration)
+    plan = None
+    if kind != "parametric":
+        plan = plan_of(kind, loglik, refit.data, refit.options.weights, clusters, block_length)
     if kind in ("pairs", "bayesian", "cluster"):
         refit.check_rows(f"kind={kind!r}", clusters, OTHER_KINDS)
-    units = (
-        units_of(loglik, refit, clusters)
-        if kind in ("pairs", "cluster") and acceleration is not None
-        else None
-    )
-    way = None if units is None else _way(acceleration, units, total)
-    deleted = units if way == "jackknife" else None
+    units = None
+    if kind in ("pairs", "cluster") and acceleration is not None:
+        units = units_of(loglik, refit, clusters)
+    method = None if units is None else _acceleration_method(acceleration, units, total)
+    deleted = units if method == "jackknife" else None
     refits, bytes_each = (
         _simulated(loglik, refit, fit, key, sample, vcov)
         if plan is None
         else _resampled(plan, refit, _influence(loglik, fit, refit), key, total, vcov, deleted)
     )
+    members = total + (0 if deleted is None else len(deleted.times))
     values, errors, status = _gathered(
-        refits,
-        bytes_each,
-        target,
-        total + (0 if deleted is None else len(deleted.times)),
-        vcov is not None,
-        f"{kind} bootstrap",
-        progress,
+        refits, bytes_each, target, members, vcov is not None, f"{kind} bootstrap", progress
     )
     estimate = target.values(fit.x[None])[0]
     a = np.full(len(target.names), np.nan)
-    if way == "influence":
-        a = infinitesimal_jackknife(
-            loglik,
-            fit,
-            refit.data,
-            clusters=clusters,
-            statistic=statistic,
-            weights=refit.weights,
-            constraints=refit.constraints,
-        ).acceleration
+    if method == "influence":
+        a = _influence_acceleration(loglik, fit, refit, clusters, statistic)
     if deleted is not None:
-        a = Jackknife(
-            estimate,
-            values[total:],
-            deleted.times,
-            status[total:],
-            deleted.clustered,
-            target.names,
-            target.outcome,
-        ).acceleration
-    own_se = (
-        target.stderr(jax.tree.map(lambda leaf: np.asarray(leaf)[None], fit))[0]
-        if vcov
-        else np.full(len(target.names), np.nan)
-    )
+        a = _jackknife_acceleration(estimate, values[total:], status[total:], deleted, target)
+    own_se = np.full(len(target.names), np.nan)
+    if vcov:
+        own_se = target.stderr(jax.tree.map(lambda leaf: np.asarray(leaf)[None], fit))[0]
     return Bootstrap(
         estimate,
         values[:total],
         status[:total],
         kind,
         a,
-        way,
+        method,
         own_se,
         None if errors is None else errors[:total],
         target.names,
@@ -389,9 +174,46 @@ def bootstrap(
     )
 
 
-def _way(acceleration: str | None, units: Units, total: int) -> str:
-    """Delete-one fits where they are no more than the replicates: they are members of the same
-    batch.
+def _check_scheme(
+    kind: str, clusters: Any, block_length: Any, sample: Any, acceleration: Any
+) -> None:
+    """Refuse options that do not go with the kind of resampling."""
+    if acceleration is not None:
+        check_choice("acceleration", acceleration, ("auto", "jackknife", "influence"))
+    if sample is not None and kind != "parametric":
+        raise ValueError(
+            f"sample is given but kind={kind!r} does not use it; write kind='parametric'"
+        )
+    check_scheme(kind, clusters, block_length)
+
+
+def _influence_acceleration(
+    loglik: Loglik, fit: Fit, refit: Refit, clusters: Any, statistic: Any
+) -> np.ndarray:
+    """The acceleration (q,) of a BCa interval by one pass of scores."""
+    return infinitesimal_jackknife(
+        loglik,
+        fit,
+        refit.data,
+        clusters=clusters,
+        statistic=statistic,
+        weights=refit.options.weights,
+        constraints=refit.options.constraints,
+    ).acceleration
+
+
+def _jackknife_acceleration(
+    estimate: np.ndarray, values: np.ndarray, status: np.ndarray, units: Units, target: Target
+) -> np.ndarray:
+    """The acceleration (q,) of a BCa interval by delete-one fits."""
+    return Jackknife(
+        estimate, values, units.times, status, units.clustered, target.names, target.outcome
+    ).acceleration
+
+
+def _acceleration_method(acceleration: str | None, units: Units, total: int) -> str:
+    """Which acceleration ``"auto"`` takes: delete-one fits where they are no more than the
+    replicates, with which they share a batch.
     """
     return (
         str(acceleration)
@@ -429,9 +251,8 @@ Refits = tuple[
 
 
 def _influence(loglik: Loglik, fit: Fit, refit: Refit) -> np.ndarray | None:
-    """Rows u_i = J⁻¹s_i (n, p): a replicate starts at θ̂ + Σ w_i u_i, one Newton step for all at
-    the price of a product. None where that may leave the bounds, or the start is another than the
-    estimate.
+    """The rows u_i = J⁻¹s_i (n, p) by which a replicate starts at θ̂ + Σ w_i u_i, one Newton step
+    for all of them. None where that may leave the bounds, or where the start is not the estimate.
     """
     free = all(leaf.constraint.is_identity for leaf in fit.layout.leaves)
     roots = roots_of(as_tree(loglik), fit.layout)
@@ -454,8 +275,10 @@ def _resampled(
     vcov: str | None,
     deleted: Units | None,
 ) -> Refits:
-    """Members by weights: replicates up to ``total``, then the sample without each unit."""
-    at = refit.layout.ravel(refit.start)
+    """The refits of resampled weights: replicates up to ``total``, then the sample without each
+    unit.
+    """
+    estimate = refit.layout.ravel(refit.start)
 
     def refits(index: np.ndarray) -> Fit:
         weights = plan(key, index)
@@ -470,7 +293,7 @@ def _resampled(
         starts = (
             None
             if influence is None
-            else refit.from_flat(np.asarray(at) + np.asarray(weights.values) @ influence)
+            else refit.from_flat(np.asarray(estimate) + np.asarray(weights.values) @ influence)
         )
         return refit(refit.data, None, weights, vcov, starts=starts)
 
@@ -480,8 +303,8 @@ def _resampled(
 def _simulated(
     loglik: Loglik, refit: Refit, fit: Fit, key: Array, sample: Any, vcov: str | None
 ) -> Refits:
-    """Members by data sets simulated from the fit."""
-    if refit.weights is not None:
+    """The refits of data sets simulated from the fit."""
+    if refit.options.weights is not None:
         raise ValueError(
             "a parametric bootstrap simulates one response for each row, so weights have no "
             "meaning for it: repeat the rows"

@@ -1,5 +1,5 @@
-"""``calibrate``: does the procedure keep what it promises, on data simulated from the fitted
-model itself?
+"""``calibrate``: whether intervals and tests keep their levels on data simulated from the fitted
+model itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.fitting.fit import MAX_STEPS
+from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.inference.again import check_fit, tangent
 from jaxmle.inference.refit import Refit, chunks, known, refit_of
 from jaxmle.inference.resampling.calibration import Calibration
@@ -111,10 +111,11 @@ def calibrate(
             "repeat the rows and fit without weights"
         )
     if truth is not None:
-        fit = _at(fit, truth)
-    refit = refit_of(
-        "calibrate", loglik, fit, data, params0, constraints, None, solver, max_steps, progress
+        fit = _moved_to(fit, truth)
+    options = Options(
+        constraints=constraints, solver=solver, max_steps=max_steps, progress=progress
     )
+    refit = refit_of("calibrate", loglik, fit, data, params0, options)
     if not np.all(np.isfinite(fit.x)) or np.any(fit.witness.bound != 0):
         raise ValueError(
             f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound is no "
@@ -131,7 +132,7 @@ def calibrate(
     )
 
 
-def _at(fit: Fit, truth: Tree) -> Fit:
+def _moved_to(fit: Fit, truth: Tree) -> Fit:
     """The fit as if its estimate were the truth, which must lie inside the bounds."""
     truth = host_params(truth, fit.dtype, "truth")
     if (
@@ -173,11 +174,11 @@ def _checked_intervals(intervals: Any) -> dict[str, Interval]:
 
 
 def _kind(vcov: str | None, fit: Fit, clusters: Any) -> str:
-    """The covariance of the refits."""
-    own = fit.vcov_kind.split(" ")[0]
+    """The kind of covariance of the refits."""
+    kind_of_fit = fit.vcov_kind.split(" ")[0]
     if vcov is not None:
         check_choice("vcov", vcov, VCOV_KINDS)
-    kind = vcov if vcov is not None else own if own in VCOV_KINDS else "observed"
+    kind = vcov if vcov is not None else kind_of_fit if kind_of_fit in VCOV_KINDS else "observed"
     if kind in CLUSTER_KINDS and clusters is None:
         raise ValueError(
             f"the covariance {kind!r} needs clusters=, one label for each row; vcov='observed' "
@@ -222,14 +223,14 @@ class _Study:
         moves = tangent(as_tree(self.refit.loglik), self.fit.layout)
         free = moves.places
         t = moves.lift
-        found: dict[str, Callable[[], Any]] = {
+        tests: dict[str, Callable[[], Any]] = {
             "wald": lambda: quadratic(
                 (fits.x - self.fit.x)[:, free], fits.vcov[:, free][:, :, free]
             ),
             "lr": lambda: 2 * (fits.loglik - value),
             "score": lambda: quadratic(score @ t, t.T @ information @ t),
         }
-        return {test: found[test]() for test in self.tests}
+        return {test: tests[test]() for test in self.tests}
 
 
 def _ends(name: str, pair: Any, fits: Fit) -> np.ndarray:
@@ -245,7 +246,7 @@ def _ends(name: str, pair: Any, fits: Fit) -> np.ndarray:
 def _gathered(study: _Study, key: Array, total: int, bar: Progress) -> Calibration:
     parts: list[Any] = []
     information = np.zeros((study.refit.layout.p,) * 2)
-    seen = 0
+    usable = 0
     for index, count in chunks(total, study.simulate.bytes_each):
         fits, ends, statistics, local = study(key, index)
         parts.append(
@@ -256,11 +257,11 @@ def _gathered(study: _Study, key: Array, total: int, bar: Progress) -> Calibrati
         )
         sound = local[:count][np.all(np.isfinite(local[:count]), axis=(1, 2))]
         information = information + sound.sum(axis=0)
-        seen = seen + len(sound)
+        usable = usable + len(sound)
         bar.add(count)
     bar.close()
     x, se, status, ends, statistics = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-    information /= max(seen, 1)
+    information /= max(usable, 1)
     fit = study.fit
     return Calibration(
         np.asarray(fit.x),
@@ -291,11 +292,11 @@ def at_truth(
     structure = jax.tree.structure(data)
 
     def make(portable: Any) -> Callable[..., Any]:
-        def all_of(x: Array, own: list[Array], common: list[Array]) -> Any:
-            def one(own: list[Array]) -> tuple[Array, Array, Array]:
-                ours = iter(own)
-                theirs = iter(common)
-                found = sums(
+        def all_of(x: Array, fresh_leaves: list[Array], shared_leaves: list[Array]) -> Any:
+            def of_data_set(drawn: list[Array]) -> tuple[Array, Array, Array]:
+                ours = iter(drawn)
+                theirs = iter(shared_leaves)
+                sums_at_truth = sums(
                     portable,
                     layout,
                     x,
@@ -303,18 +304,18 @@ def at_truth(
                         structure, [next(ours) if new else next(theirs) for new in fresh]
                     ),
                 )
-                return found.value, found.score, -found.hessian
+                return sums_at_truth.value, sums_at_truth.score, -sums_at_truth.hessian
 
-            return jax.lax.map(one, own, batch_size=16)
+            return jax.lax.map(of_data_set, fresh_leaves, batch_size=16)
 
         return all_of
 
     leaves = jax.tree.leaves(data)
-    own = [leaf for leaf, new in zip(leaves, fresh, strict=True) if new]
-    common = [leaf for leaf, new in zip(leaves, fresh, strict=True) if not new]
+    fresh_leaves = [leaf for leaf, new in zip(leaves, fresh, strict=True) if new]
+    shared_leaves = [leaf for leaf, new in zip(leaves, fresh, strict=True) if not new]
     with precision(fit.dtype), np.errstate(all="ignore"):
         program = compiled(as_tree(loglik), ("truth", layout, structure, fresh), make)
-        parts = program(fit.x, own, common)
+        parts = program(fit.x, fresh_leaves, shared_leaves)
         return tuple(np.asarray(part) for part in parts)  # type: ignore[return-value]
 
 

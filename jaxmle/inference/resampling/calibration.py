@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import scipy
 
-from jaxmle.inference.refit import REGULAR, failures
+from jaxmle.inference.refit import REGULAR_STATUSES, failures
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.solvers.status import Status
 from jaxmle.tables.plain import listing, number
@@ -63,7 +63,7 @@ class Calibration:
     @property
     def regular(self) -> np.ndarray:
         """Which replicates have an interior maximum, (R,)."""
-        return np.isin(self.status, REGULAR)
+        return np.isin(self.status, REGULAR_STATUSES)
 
     @property
     def boundary(self) -> np.ndarray:
@@ -127,7 +127,7 @@ class Calibration:
         """m/s and its error by the delta method: its influence function is (v − m)/s − m((x −
         x̄)² − s²)/2s³.
         """
-        found = np.full((2, len(self.names)), np.nan)
+        ratios = np.full((2, len(self.names)), np.nan)
         for j in range(len(self.names)):
             both = (
                 self.regular & np.isfinite(self.stderrs[:, j]) & np.isfinite(self.estimates[:, j])
@@ -138,8 +138,8 @@ class Calibration:
                 influence = (v - v.mean()) / s - v.mean() * ((x - x.mean()) ** 2 - s**2) / (
                     2 * s**3
                 )
-                found[:, j] = v.mean() / s, influence.std(ddof=1) / np.sqrt(len(x))
-        return found[0], found[1]
+                ratios[:, j] = v.mean() / s, influence.std(ddof=1) / np.sqrt(len(x))
+        return ratios[0], ratios[1]
 
     @property
     def efficiency(self) -> np.ndarray:
@@ -250,7 +250,7 @@ class Calibration:
         )
 
     def _apart(self) -> list[str]:
-        told = []
+        lines = []
         kind = next(iter(self.intervals))
         for code in np.unique(self.status[~self.regular]).tolist():
             which = Status(code)
@@ -267,11 +267,11 @@ class Calibration:
                 ]
                 for j, name in enumerate(self.names)
             ]
-            told.append(
+            lines.append(
                 f"{which.name}: {int(members.sum()):,} replicates, {100 * members.mean():.3g}%\n"
                 + listing(["", "median", f"coverage ({kind})", "no interval"], rows)
             )
-        return told
+        return lines
 
 
 def _over(reduce: Callable[..., Any], values: np.ndarray, least: int = 1) -> np.ndarray:

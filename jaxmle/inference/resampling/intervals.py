@@ -5,8 +5,6 @@ Replicates (R, q) may hold ±inf, which keeps its place in the order, and NaN, w
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import scipy
 
@@ -36,7 +34,7 @@ def order_statistic(values: np.ndarray, probability: float) -> float:
 
 
 def _between(a: float, b: float, share: float) -> float:
-    """a + share·(b − a); where an end is infinite, so is what lies strictly between."""
+    """The value a + share·(b − a); where an end is infinite, so is what lies strictly between."""
     if a == b or share == 0.0:
         return float(a)
     return (
@@ -59,20 +57,20 @@ def linear_quantile(values: np.ndarray, probability: float) -> float:
 
 
 def percentile(replicates: np.ndarray, level: float) -> np.ndarray:
-    """θ*_(α/2), θ*_(1−α/2); (q, 2)."""
+    """Percentile intervals θ*_(α/2), θ*_(1−α/2), (q, 2)."""
     return np.array(
         [[order_statistic(column, tail) for tail in _tails(level)] for column in replicates.T]
     )
 
 
 def basic(estimate: np.ndarray, replicates: np.ndarray, level: float) -> np.ndarray:
-    """2θ̂ − θ*_(1−α/2), 2θ̂ − θ*_(α/2); (q, 2)."""
+    """Basic intervals 2θ̂ − θ*_(1−α/2), 2θ̂ − θ*_(α/2), (q, 2)."""
     with np.errstate(invalid="ignore"):  # inf − inf
         return 2 * estimate[:, None] - percentile(replicates, level)[:, ::-1]
 
 
 def bias_correction(estimate: np.ndarray, replicates: np.ndarray) -> np.ndarray:
-    """z₀ = Φ⁻¹(#{θ* < θ̂}/R + #{θ* = θ̂}/2R), (q,)."""
+    """The bias correction z₀ = Φ⁻¹(#{θ* < θ̂}/R + #{θ* = θ̂}/2R), (q,)."""
     known = np.maximum(np.sum(~np.isnan(replicates), axis=0), 1)
     below = np.sum(replicates < estimate, axis=0) + np.sum(replicates <= estimate, axis=0)
     return scipy.special.ndtri(np.where(np.isnan(estimate), np.nan, below / (2 * known)))
@@ -81,7 +79,7 @@ def bias_correction(estimate: np.ndarray, replicates: np.ndarray) -> np.ndarray:
 def bca(
     estimate: np.ndarray, replicates: np.ndarray, acceleration: np.ndarray, level: float
 ) -> np.ndarray:
-    """Bias-corrected and accelerated ends, (q, 2): quantiles at Φ(z₀ + (z₀ + z_α)/(1 − a(z₀ +
+    """Bias-corrected and accelerated intervals, (q, 2): quantiles at Φ(z₀ + (z₀ + z_α)/(1 − a(z₀ +
     z_α))).
 
     Efron (1987), JASA 82, 171. NaN where all replicates lie on one side of the estimate.
@@ -105,7 +103,7 @@ def studentized(
     stderrs: np.ndarray,
     level: float,
 ) -> np.ndarray:
-    """θ̂ − se·t*_(1−α/2), θ̂ − se·t*_(α/2), t* = (θ* − θ̂)/se*; (q, 2).
+    """Studentized intervals θ̂ − se·t*_(1−α/2), θ̂ − se·t*_(α/2), with t* = (θ* − θ̂)/se*, (q, 2).
 
     NaN for an entry of which a replicate is infinite: it has no t*, and leaving it out would make
     the interval too short.
@@ -135,7 +133,7 @@ def skewness_of(influence: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 
 def spread(replicates: np.ndarray) -> np.ndarray:
-    """The standard deviation of replicates, (q,): never a finite number for an infinite
+    """The standard deviation of replicates, (q,), which is never finite for an infinite
     coefficient.
 
     inf where one is infinite; NaN where one is undefined or where all are equal, as those of an
@@ -148,14 +146,3 @@ def spread(replicates: np.ndarray) -> np.ndarray:
     return np.where(
         np.any(np.isnan(replicates), axis=0) | same, np.nan, np.where(infinite, np.inf, sd)
     )
-
-
-def check_level(level: Any) -> float:
-    """A level between 0 and 1."""
-    if (
-        isinstance(level, bool)
-        or not isinstance(level, int | float | np.floating)
-        or not 0 < level < 1
-    ):
-        raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level!r}")
-    return float(level)

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmle._types import Loglik, Tree
-from jaxmle.fitting.fit import MAX_STEPS
+from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.inference.again import check_fit, tangent
-from jaxmle.inference.refit import REGULAR, Refit, chunks, failures, known, refit_of
+from jaxmle.inference.refit import REGULAR_STATUSES, Refit, chunks, failures, known, refit_of
 from jaxmle.inference.resampling.intervals import skewness_of
 from jaxmle.inference.target import target_of
 from jaxmle.likelihood.combinators import Weights
@@ -63,7 +63,7 @@ class Jackknife:
 
     @property
     def units(self) -> float:
-        """N, how many units there are."""
+        """The number N of units."""
         return float(self.times.sum())
 
     @property
@@ -97,7 +97,7 @@ class Jackknife:
             variance = (
                 self.times @ (self.deleted - self._mean()) ** 2 * (self.units - 1) / self.units
             )
-        return _honest(np.sqrt(variance), self.deleted)
+        return _stderr_of(np.sqrt(variance), self.deleted)
 
     @property
     def bias(self) -> Tree:
@@ -111,7 +111,7 @@ class Jackknife:
 
     @property
     def acceleration(self) -> np.ndarray:
-        """a of a BCa interval, (q,): Σu³/6(Σu²)^1.5."""
+        """The acceleration a of a BCa interval, (q,): Σu³/6(Σu²)^1.5."""
         return skewness_of(self.influence, self.times)
 
     def __repr__(self) -> str:
@@ -157,7 +157,7 @@ class InfinitesimalJackknife:
     @property
     def se(self) -> np.ndarray:
         """Standard errors, (q,)."""
-        return _honest(np.sqrt(np.diagonal(self.vcov)), self.influence)
+        return _stderr_of(np.sqrt(np.diagonal(self.vcov)), self.influence)
 
     @property
     def stderr(self) -> Tree:
@@ -166,7 +166,7 @@ class InfinitesimalJackknife:
 
     @property
     def acceleration(self) -> np.ndarray:
-        """a of a BCa interval, (q,): Σu³/6(Σu²)^1.5."""
+        """The acceleration a of a BCa interval, (q,): Σu³/6(Σu²)^1.5."""
         return skewness_of(self.influence, self.times)
 
     def __repr__(self) -> str:
@@ -182,7 +182,7 @@ def _units(clustered: bool) -> str:
 
 
 def _table(names: tuple[str, ...], columns: dict[str, np.ndarray]) -> str:
-    """One row a name, one column of numbers a heading."""
+    """A table with a row for each name and a column for each heading."""
     rows = [
         [name, *(number(float(value)) for value in values)]
         for name, *values in zip(names, *columns.values(), strict=True)
@@ -190,9 +190,9 @@ def _table(names: tuple[str, ...], columns: dict[str, np.ndarray]) -> str:
     return listing(["", *columns], rows)
 
 
-def _honest(se: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """inf where a value is infinite; NaN where one is undefined, or where none differs: such an
-    entry is held fixed.
+def _stderr_of(se: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Standard errors that are inf where a value is infinite, and NaN where one is undefined or
+    where none differs, as of an entry that is held fixed.
     """
     infinite = np.any(np.isinf(values), axis=0)
     same = np.all(values == values[:1], axis=0)
@@ -248,9 +248,14 @@ def jackknife(
     >>> bool(np.isclose(mean.stderr, y.std(ddof=1) / 2)), bool(abs(mean.bias) < 1e-9)
     (True, True)
     """
-    refit = refit_of(
-        "jackknife", loglik, fit, data, params0, constraints, weights, solver, max_steps, progress
+    options = Options(
+        constraints=constraints,
+        solver=solver,
+        weights=weights,
+        max_steps=max_steps,
+        progress=progress,
     )
+    refit = refit_of("jackknife", loglik, fit, data, params0, options)
     refit.check_rows("the jackknife", clusters, RESAMPLE_DEPENDENT_ROWS)
     target = target_of(fit, statistic)
     units = units_of(loglik, refit, clusters)
@@ -298,9 +303,9 @@ class Units(NamedTuple):
 
         Numbers beyond the last unit stand for it again.
         """
-        gone = self.code[None, :] == np.minimum(index, len(self.times) - 1)[:, None]
+        deleted_rows = self.code[None, :] == np.minimum(index, len(self.times) - 1)[:, None]
         return np.where(
-            gone,
+            deleted_rows,
             0.0 if self.clustered or self.weighting == "sampling" else self.weight - 1,
             self.weight,
         )
@@ -311,8 +316,12 @@ def units_of(loglik: Loglik, refit: Refit, clusters: Any) -> Units:
     n = rows_of(as_tree(loglik), refit.data)
     if n is None:
         raise ValueError("the jackknife deletes rows, but there are no data")
-    kind = "none" if refit.weights is None else refit.weights.kind
-    w = np.ones(n) if refit.weights is None else np.asarray(refit.weights.values, dtype=float)
+    kind = "none" if refit.options.weights is None else refit.options.weights.kind
+    w = (
+        np.ones(n)
+        if refit.options.weights is None
+        else np.asarray(refit.options.weights.values, dtype=float)
+    )
     code = np.full(n, -1)
     if clusters is None:
         code[w > 0] = np.arange(np.sum(w > 0))
@@ -371,17 +380,8 @@ def infinitesimal_jackknife(
     True
     """
     check_fit("infinitesimal_jackknife", fit, alone=True)
-    refit = refit_of(
-        "infinitesimal_jackknife",
-        loglik,
-        fit,
-        data,
-        fit.params,
-        constraints,
-        weights,
-        None,
-        MAX_STEPS,
-    )
+    options = Options(constraints=constraints, weights=weights)
+    refit = refit_of("infinitesimal_jackknife", loglik, fit, data, fit.params, options)
     refit.check_rows("the infinitesimal jackknife", clusters, RESAMPLE_DEPENDENT_ROWS)
     target = target_of(fit, statistic)
     units = units_of(loglik, refit, clusters)
@@ -396,7 +396,7 @@ def infinitesimal_jackknife(
             target.outcome,
         )
 
-    if fit.verdict not in REGULAR:
+    if fit.verdict not in REGULAR_STATUSES:
         return record(np.full((len(units.times), len(target.names)), np.nan))
     rows = target.through(
         np.asarray(scores(loglik)(fit.params, refit.data)) @ inverse_information(loglik, fit), fit

@@ -34,7 +34,7 @@ class Simulator:
 
     @property
     def in_axes(self) -> Tree:
-        """As ``fit_batch`` takes it."""
+        """The axes of the leaves, as ``fit_batch`` takes them."""
         return jax.tree.unflatten(
             jax.tree.structure(self.data), [0 if fresh else None for fresh in self.fresh]
         )
@@ -44,13 +44,13 @@ class Simulator:
         fresh = self.fresh
 
         def make(portable: Any) -> Callable[..., Any]:
-            def one(params: Tree, data: Tree, key: Array, i: Array) -> list[Array]:
+            def draw(params: Tree, data: Tree, key: Array, i: Array) -> list[Array]:
                 leaves = jax.tree.leaves(
                     portable.function(jax.random.fold_in(key, i), params, data)
                 )
                 return [leaf for leaf, new in zip(leaves, fresh, strict=True) if new]
 
-            return jax.vmap(one, in_axes=(None, None, None, 0))
+            return jax.vmap(draw, in_axes=(None, None, None, 0))
 
         program = compiled(Opaque(self.sample), ("sample", fresh), make)
         with precision(np.float64):
@@ -69,7 +69,7 @@ class Simulator:
 
 
 def _alike(new: np.ndarray, old: Any) -> np.ndarray:
-    """Counts drawn as integers are numbers where the data hold numbers."""
+    """Simulated values in the dtype of the data where those are floats and the draws counts."""
     return (
         new.astype(old.dtype)
         if np.dtype(old.dtype).kind == "f" and new.dtype.kind in "iub"
@@ -80,8 +80,8 @@ def _alike(new: np.ndarray, old: Any) -> np.ndarray:
 def simulator_of(
     what: str, loglik: Loglik, sample: Sample | None, params: Tree, data: Tree
 ) -> Simulator:
-    """The simulator, checked by abstract evaluation. A leaf that ``sample`` hands back
-    untouched is shared by all data sets.
+    """The simulator, checked by abstract evaluation. A leaf that ``sample`` hands back untouched is
+    shared by all data sets.
     """
     sample = getattr(loglik, "sample", None) if sample is None else sample
     if sample is None:
@@ -112,14 +112,7 @@ def simulator_of(
             jax.tree.map(jnp.asarray, data),
             jax.random.key(0),
         )
-    for (path, new), old in zip(
-        jax.tree_util.tree_leaves_with_path(shapes), jax.tree.leaves(data), strict=True
-    ):
-        if new.shape != np.shape(old):
-            raise ValueError(
-                f"sample returns data{jax.tree_util.keystr(path)} of shape {new.shape}; the data "
-                f"have {np.shape(old)}"
-            )
+    _check_shapes(shapes, data)
     if not any(flags):
         raise ValueError(
             "sample returns the data as they are: it must draw a fresh response from the key"
@@ -130,3 +123,15 @@ def simulator_of(
         if fresh
     )
     return Simulator(sample, params, data, tuple(flags), size)
+
+
+def _check_shapes(shapes: Tree, data: Tree) -> None:
+    """Refuse simulated leaves that have not the shapes of the data."""
+    for (path, new), old in zip(
+        jax.tree_util.tree_leaves_with_path(shapes), jax.tree.leaves(data), strict=True
+    ):
+        if new.shape != np.shape(old):
+            raise ValueError(
+                f"sample returns data{jax.tree_util.keystr(path)} of shape {new.shape}; the data "
+                f"have {np.shape(old)}"
+            )

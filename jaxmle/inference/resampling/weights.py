@@ -92,7 +92,7 @@ def plan_of(
 
 
 def check_scheme(kind: str, clusters: Any, block_length: Any) -> None:
-    """Clusters and block lengths go with their own kinds only."""
+    """Refuse clusters and block lengths with a kind of resampling that does not use them."""
     if (kind == "cluster") != (clusters is not None):
         raise ValueError(
             "kind='cluster' needs clusters=, one label for each row"
@@ -176,13 +176,13 @@ def _places(key: Array, units: int, draws: int) -> Array:
     return (jax.random.uniform(key, (draws,), jnp.float64) * units).astype(jnp.int32)
 
 
-def _each(one: Callable[[Array], Array], key: Array, index: Array, width: int) -> Array:
-    """``one`` for each replicate, so many at a time that ``width`` numbers of each stay in a
-    core's cache; all at once on an accelerator.
+def _each(draw_one: Callable[[Array], Array], key: Array, index: Array, width: int) -> Array:
+    """Draw for each replicate, so many at a time that ``width`` numbers of each stay in a core's
+    cache; all at once on an accelerator.
     """
 
     def draw(i: Any) -> Any:
-        return one(jax.random.fold_in(key, i))
+        return draw_one(jax.random.fold_in(key, i))
 
     if jax.default_backend() != "cpu":
         return jax.vmap(draw)(index)
@@ -193,7 +193,7 @@ def _each(one: Callable[[Array], Array], key: Array, index: Array, width: int) -
 def _counts(key: Array, index: Array, units: tuple[int, ...]) -> Array:
     """How often each row is drawn; the parts of a pool are samples of their own."""
 
-    def one(key: Array) -> Array:
+    def of_key(key: Array) -> Array:
         keys = (
             [key]
             if len(units) == 1
@@ -203,7 +203,7 @@ def _counts(key: Array, index: Array, units: tuple[int, ...]) -> Array:
             [jnp.zeros(n).at[_places(k, n, n)].add(1.0) for k, n in zip(keys, units, strict=True)]
         )
 
-    return _each(one, key, index, sum(units))
+    return _each(of_key, key, index, sum(units))
 
 
 @partial(jax.jit, static_argnames="total")
@@ -212,14 +212,14 @@ def _copies(key: Array, index: Array, ends: Array, total: int) -> Array:
     weights.
     """
 
-    def one(key: Any) -> Any:
+    def of_key(key: Any) -> Any:
         return (
             jnp.zeros(ends.shape[0])
             .at[jnp.searchsorted(ends, _places(key, total, total), side="right")]
             .add(1.0)
         )
 
-    return _each(one, key, index, total)
+    return _each(of_key, key, index, total)
 
 
 @partial(jax.jit, static_argnames="units")
@@ -244,14 +244,14 @@ def _exponentials(
     """
     cuts = np.cumsum(parts)[:-1]
 
-    def one(key: Array) -> Array:
+    def of_key(key: Array) -> Array:
         raw = jax.random.exponential(key, (sum(parts),), jnp.float64)
         scaled = jnp.concatenate(
             [piece * (piece.shape[0] / jnp.sum(piece)) for piece in jnp.split(raw, cuts)]
         )
         return times * (scaled if row is None else jnp.zeros(times.shape[0]).at[row].add(scaled))
 
-    return _each(one, key, index, sum(parts))
+    return _each(of_key, key, index, sum(parts))
 
 
 @partial(jax.jit, static_argnames=("n", "length"))
@@ -263,9 +263,9 @@ def _blocks(key: Array, index: Array, n: int, length: int) -> Array:
     lengths = np.full(number, length)
     lengths[-1] = n - length * (number - 1)
 
-    def one(key: Array) -> Array:
+    def of_key(key: Array) -> Array:
         first = _places(key, n - length + 1, number)
         edges = jnp.zeros(n + 1).at[first].add(1.0).at[first + lengths].add(-1.0)
         return jnp.cumsum(edges)[:-1]
 
-    return _each(one, key, index, n)
+    return _each(of_key, key, index, n)

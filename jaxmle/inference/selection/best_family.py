@@ -19,7 +19,8 @@ from jaxmle.likelihood.contract import as_tree
 from jaxmle.models.univariate import distribution
 from jaxmle.parameters.arguments import check_choice, check_count
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
+from jaxmle.runtime.compile import compiled, precision, to_numpy
+from jaxmle.runtime.jax_state import host_only
 
 FAMILY_CRITERIA = ("aicc", "tic")
 
@@ -116,20 +117,18 @@ def best_family(
     """
     _check(y, families, criterion, replicates)
     column = np.asarray(y, dtype=np.float64)
-    found = [
-        _candidate(family, column, one, replicates)
-        for family, one in zip(families, jax.random.split(key, len(families)), strict=True)
+    candidates = [
+        _candidate(family, column, family_key, replicates)
+        for family, family_key in zip(families, jax.random.split(key, len(families)), strict=True)
     ]
-    order = sorted(found, key=lambda c: (not np.isfinite(value := getattr(c, criterion)), value))
+    order = sorted(
+        candidates, key=lambda c: (not np.isfinite(value := getattr(c, criterion)), value)
+    )
     return FamilyRanking(tuple(order), criterion)
 
 
 def _check(y: Any, families: Sequence[Family], criterion: str, replicates: int) -> None:
-    if tracing():
-        raise TypeError(
-            "best_family fits one family after the other from the host and cannot run inside jit "
-            "or vmap"
-        )
+    host_only("best_family")
     if np.ndim(y) != 1:
         raise ValueError(f"best_family takes one column (n,); got shape {np.shape(y)}")
     if (
@@ -159,17 +158,19 @@ def _candidate(family: Family, y: np.ndarray, key: Array, replicates: int) -> Ca
             y[None],
         )[0]
     )
-    pvalue, kept = (
+    pvalue, replicates_used = (
         _bootstrap(family, result, len(y), distance, key, replicates) if replicates else (np.nan, 0)
     )
-    return Candidate(family, result, float(result.aicc), takeuchi, distance, pvalue, kept)
+    return Candidate(
+        family, result, float(result.aicc), takeuchi, distance, pvalue, replicates_used
+    )
 
 
 def _bootstrap(
     family: Family, result: Fit, n: int, distance: float, key: Array, replicates: int
 ) -> tuple[float, int]:
-    """The share of samples from the fit that lie as far from their own fit, the data counted
-    in; and how many could be fitted.
+    """The share of samples from the fit whose distance from their own fit is as large, the data
+    counted in; and how many could be fitted.
     """
     with precision(np.float64):
         draw = compiled(
@@ -187,7 +188,7 @@ def _distances(family: Family, params: dict[str, Any], y: np.ndarray) -> np.ndar
     """W² of each sample (b, n) from the family at its parameters (b,)."""
     law = distribution(family).law
 
-    def one(params: dict[str, Any], y: Array) -> Array:
+    def distance(params: dict[str, Any], y: Array) -> Array:
         natural = [jnp.broadcast_to(params[name], y.shape) for name in family.names]
         u = law.cdf(y, *natural)  # type: ignore[misc]
         u = 0.5 * (u + law.cdf(y - 1, *natural)) if family.discrete else u  # type: ignore[misc]
@@ -196,7 +197,7 @@ def _distances(family: Family, params: dict[str, Any], y: np.ndarray) -> np.ndar
 
     with precision(np.float64):
         return to_numpy(
-            compiled(as_tree(family), ("best_family distance", y.shape), lambda _: jax.vmap(one))(
-                params, y
-            )
+            compiled(
+                as_tree(family), ("best_family distance", y.shape), lambda _: jax.vmap(distance)
+            )(params, y)
         )

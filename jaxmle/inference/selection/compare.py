@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.inference.again import inverse_root, tangent, visit
+from jaxmle.inference.again import again, inverse_root, tangent
 from jaxmle.inference.hypotheses.likelihood_ratio import found_supremum, lr_test, same_data
 from jaxmle.inference.hypotheses.record import Test
 from jaxmle.likelihood.evaluate import sums
@@ -84,9 +84,9 @@ def tic(
     ... )  # for an exponential, var(y)/mean(y)²
     (0.3889, 17.5667)
     """
-    seen = visit(loglik, fit, data, weights=weights, in_axes=in_axes)
+    given = again(loglik, fit, data, weights=weights, in_axes=in_axes, what="tic")
     layout = fit.layout
-    penalty = seen.evaluate("tic", lambda ll, x, rows, codes: _trace(ll, layout, x, rows))
+    penalty = given.evaluate("tic", lambda ll, x, rows, codes: _trace(ll, layout, x, rows))
     regular = (
         (fit.status == int(Status.CONVERGED)) & (fit.mode == "ML") & (fit.weighting != "sampling")
     )
@@ -151,8 +151,8 @@ class Comparison:
         """The name of the model with the smallest criterion; for a batch an array of names."""
         lost = np.all(np.isnan(self.delta), axis=-1)
         place = np.argmin(np.where(np.isnan(self.delta), np.inf, self.delta), axis=-1)
-        found = np.where(lost, "", np.array(self.names)[place])
-        return str(found) if not found.ndim else found
+        best = np.where(lost, "", np.array(self.names)[place])
+        return str(best) if not best.ndim else best
 
     def __repr__(self) -> str:
         if isinstance(self.loglik, jax.core.Tracer):
@@ -215,25 +215,18 @@ def compare(
     check_choice("by", by, MODEL_CRITERIA)
     check_flag("nested", nested)
     same_data(fits)
-    listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
-    told = tuple(names) if names is not None and listed else ()
-    if names is None:
-        told = tuple(f"model {i}" for i in range(len(fits)))
-    if len(told) != len(fits) or len(set(told)) != len(told):
-        raise ValueError(
-            f"names must be {len(fits)} different strings, one for each fit; got {shown(names)}"
-        )
+    labels = _labels(names, len(fits))
     xp = namespace(fits[0].loglik)
 
     def stack(values: Any) -> Any:
         return xp.stack([xp.asarray(value) for value in values], axis=-1)
 
     sound = stack([found_supremum(fit) for fit in fits])
-    kept = {
+    criteria = {
         name: xp.where(sound, stack([getattr(fit, name) for fit in fits]), xp.nan)
         for name in MODEL_CRITERIA
     }
-    delta, weight = _weights(kept[by])
+    delta, weight = _weights(criteria[by])
     lr = (
         tuple(lr_test(small, full) for small, full in zip(fits[:-1], fits[1:], strict=True))
         if nested
@@ -248,14 +241,26 @@ def compare(
         df,
         n,
         loglik,
-        **kept,
+        **criteria,
         delta=delta,
         weight=weight,
         lr=lr,
-        names=told,
+        names=labels,
         by=by,
         notes=_notes(fits),
     )
+
+
+def _labels(names: Any, number: int) -> tuple[str, ...]:
+    """A name for each model."""
+    if names is None:
+        return tuple(f"model {i}" for i in range(number))
+    listed = isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)
+    if not listed or len(names) != number or len(set(names)) != number:
+        raise ValueError(
+            f"names must be {number} different strings, one for each fit; got {shown(names)}"
+        )
+    return tuple(names)
 
 
 def _weights(criterion: Array) -> tuple[Array, Array]:
@@ -271,7 +276,7 @@ def _weights(criterion: Array) -> tuple[Array, Array]:
 
 
 def _notes(fits: Sequence[Fit]) -> tuple[str, ...]:
-    said = (
+    remarks = (
         (
             any(fit.mode != "ML" for fit in fits),
             "A penalised fit does not maximise the log-likelihood and has no criteria.",
@@ -281,71 +286,80 @@ def _notes(fits: Sequence[Fit]) -> tuple[str, ...]:
             "Under sampling weights the weighted sum is no log-likelihood: there are no criteria.",
         ),
     )
-    return tuple(sentence for holds, sentence in said if holds)
+    return tuple(sentence for holds, sentence in remarks if holds)
 
 
-def _table(found: Comparison) -> str:
+def _table(comparison: Comparison) -> str:
+    """The comparison of one data set: a row for each model."""
     from jaxmle.tables.layout import Grid, Page, text
-    from jaxmle.tables.numerals import count, fixed, likelihood, p_value
+    from jaxmle.tables.numerals import count
 
-    rows = []
-    for i, name in enumerate(found.names):
-        numbers = (found.loglik[i], found.aic[i], found.aicc[i], found.bic[i], found.delta[i])
-        tested = (
-            (likelihood(float(found.lr[i - 1].statistic)), p_value(float(found.lr[i - 1].pvalue)))
-            if found.lr and i
-            else ("", "")
-        )
-        cells = (
-            *(likelihood(float(v)) for v in numbers),
-            fixed(float(found.weight[i]), 3),
-            *(tested if found.lr else ()),
-        )
-        rows.append((name, Status(int(found.status[i])).name, str(int(found.df[i])), *cells))
-    header = (
-        "",
-        "status",
-        "df",
-        "log-likelihood",
-        "AIC",
-        "AICc",
-        "BIC",
-        "delta",
-        "weight",
-        *(("LR", "p") if found.lr else ()),
-    )
-    title = {"aic": "AIC", "aicc": "AICc", "bic": "BIC"}[found.by]
-    head = f"{found.best} has the smallest {title}" if found.best else f"no model has an {title}"
+    columns = ("status", "df", "log-likelihood", "AIC", "AICc", "BIC", "delta", "weight")
+    header = ("", *columns, *(("LR", "p") if comparison.lr else ()))
+    rows = tuple(_row(comparison, i) for i in range(len(comparison.names)))
+    title = {"aic": "AIC", "aicc": "AICc", "bic": "BIC"}[comparison.by]
+    head = f"no model has an {title}"
+    if comparison.best:
+        head = f"{comparison.best} has the smallest {title}"
     untested = tuple(
-        f"{found.names[i + 1]} against {found.names[i]}: no p-value: {test.reason}"
-        for i, test in enumerate(found.lr)
+        f"{comparison.names[i + 1]} against {comparison.names[i]}: no p-value: {test.reason}"
+        for i, test in enumerate(comparison.lr)
         if int(test.code)
     )
     unsound = tuple(
         f"{name} ended {Status(int(s)).name}: its maximum, or its number of parameters, is not "
         "known, so that it has no criteria."
-        for name, s, v in zip(found.names, found.status, found.aic, strict=True)
-        if np.isnan(v) and not found.notes
+        for name, s, v in zip(comparison.names, comparison.status, comparison.aic, strict=True)
+        if np.isnan(v) and not comparison.notes
     )
     return text(
         Page(
             head,
             True,
-            (("n", count(float(found.n[0]))),),
-            (Grid(header, tuple(rows), words=(0, 1)),),
-            (*found.notes, *unsound, *untested),
+            (("n", count(float(comparison.n[0]))),),
+            (Grid(header, rows, words=(0, 1)),),
+            (*comparison.notes, *unsound, *untested),
         )
     )
 
 
-def _batch_table(found: Comparison) -> str:
+def _row(comparison: Comparison, i: int) -> tuple[str, ...]:
+    """The cells of model i."""
+    from jaxmle.tables.numerals import fixed, likelihood, p_value
+
+    numbers = (
+        comparison.loglik[i],
+        comparison.aic[i],
+        comparison.aicc[i],
+        comparison.bic[i],
+        comparison.delta[i],
+    )
+    cells = (
+        comparison.names[i],
+        Status(int(comparison.status[i])).name,
+        str(int(comparison.df[i])),
+        *(likelihood(float(number)) for number in numbers),
+        fixed(float(comparison.weight[i]), 3),
+    )
+    if not comparison.lr:
+        return cells
+    if i == 0:
+        return (*cells, "", "")
+    test = comparison.lr[i - 1]
+    return (*cells, likelihood(float(test.statistic)), p_value(float(test.pvalue)))
+
+
+def _batch_table(comparison: Comparison) -> str:
     """How often each model is the best."""
     from jaxmle.tables.layout import Grid, Page, text
     from jaxmle.tables.numerals import fixed
 
-    best = np.asarray(found.best).reshape(-1)
+    best = np.asarray(comparison.best).reshape(-1)
     weight = np.nanmean(
-        np.where(np.isnan(found.weight), 0.0, found.weight).reshape(-1, len(found.names)), axis=0
+        np.where(np.isnan(comparison.weight), 0.0, comparison.weight).reshape(
+            -1, len(comparison.names)
+        ),
+        axis=0,
     )
     rows = tuple(
         (
@@ -354,15 +368,15 @@ def _batch_table(found: Comparison) -> str:
             fixed(100 * float(np.mean(best == name)), 2),
             fixed(float(w), 3),
         )
-        for name, w in zip(found.names, weight, strict=True)
+        for name, w in zip(comparison.names, weight, strict=True)
     )
     return text(
         Page(
             f"{best.size} comparisons of {len(rows)} models by "
-            f"{found.by.upper().replace('AICC', 'AICc')}",
+            f"{comparison.by.upper().replace('AICC', 'AICc')}",
             True,
             (),
             (Grid(("", "best in", "%", "mean weight"), rows),),
-            found.notes,
+            comparison.notes,
         )
     )

@@ -25,7 +25,7 @@ from jaxmle.likelihood.combinators import Pool
 from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.likelihood.discovery.row_axis_rules import NotRowwise, follow, opened
 from jaxmle.likelihood.regression import Regression
-from jaxmle.likelihood.structure import parts_of
+from jaxmle.likelihood.structure import core_of
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.compile import remembered
 from jaxmle.runtime.opaque import Opaque
@@ -52,13 +52,6 @@ def is_rowwise(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
     """
     core = core_of(loglik)
     return isinstance(core, Opaque) and proof_of(core, layout, base, data).holds
-
-
-def core_of(loglik: Loglik) -> Any:
-    """The likelihood below weights, priors, and what is fixed or tied; a pool stays whole."""
-    while parts_of(loglik) and not isinstance(loglik, Pool):
-        loglik = parts_of(loglik)[0]
-    return loglik
 
 
 def proof_of(

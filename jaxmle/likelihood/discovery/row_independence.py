@@ -19,8 +19,15 @@ import numpy as np
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Pool, Weight
 from jaxmle.likelihood.contract import data_length, need_terms, terms_of
-from jaxmle.likelihood.discovery.row_axes import core_of, proof_of
-from jaxmle.likelihood.structure import has, parts_of, roots_of, substituted, term_shape
+from jaxmle.likelihood.discovery.row_axes import proof_of
+from jaxmle.likelihood.structure import (
+    core_of,
+    has,
+    parts_of,
+    roots_of,
+    substituted,
+    term_shape,
+)
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.compile import compiled, remembered
 

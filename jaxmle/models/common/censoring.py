@@ -63,6 +63,6 @@ class Censoring(NamedTuple):
 
 
 def _number(rows: Callable[[Tree], Array], data: Tree) -> int:
-    """How many; none where a trace hides them."""
-    found = rows(data)
-    return 0 if isinstance(found, jax.core.Tracer) else int(np.sum(np.asarray(found)))
+    """The number of responses known only up to an interval; 0 under a trace, which hides them."""
+    censored = rows(data)
+    return 0 if isinstance(censored, jax.core.Tracer) else int(np.sum(np.asarray(censored)))

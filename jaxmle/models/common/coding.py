@@ -49,11 +49,11 @@ class Range:
     high_open: bool = False
 
     def inside(self, values: Array) -> Array:
-        """Where the values are coded so; False at NaN."""
+        """Whether each value keeps the rule; False at NaN."""
         over = values > self.low if self.low_open else values >= self.low
         under = values < self.high if self.high_open else values <= self.high
-        found = over & under
-        return found & (np.rint(values) == values) if self.whole else found
+        within = over & under
+        return within & (np.rint(values) == values) if self.whole else within
 
     def violation(self, data: Tree, where: Place) -> str | None:
         """What is wrong with the leaf, or None."""
@@ -65,9 +65,9 @@ class Range:
         bad = ~self.inside(values) & (values == values)
         if not bad.any():
             return None
-        told = _first(self.leaf, values, bad, where)
+        offender = _first(self.leaf, values, bad, where)
         return (
-            f"{told}; {{model}} takes {self.wanted}. "
+            f"{offender}; {{model}} takes {self.wanted}. "
             f"{self.remedy(self.leaf, values[np.isfinite(values)])}"
         )
 
@@ -111,8 +111,8 @@ class Order:
             return None
         left = np.broadcast_to(left, bad.shape)
         right = np.broadcast_to(right, bad.shape)
-        told = _first(self.left, left, bad, where)
-        return f"{told}, where {self.right} is {right[_place(bad)]:g}; {self.wanted}"
+        offender = _first(self.left, left, bad, where)
+        return f"{offender}, where {self.right} is {right[_place(bad)]:g}; {self.wanted}"
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def _first(leaf: str, values: np.ndarray, bad: np.ndarray, where: Place) -> str:
 
 
 def binary(leaf: str = "y", *, fractions: bool = True) -> Range:
-    """0 and 1, and what lies between where the model takes fractions."""
+    """The rule of 0 and 1, and of what lies between where the model takes fractions."""
     wanted = "0 and 1, or fractions between them" if fractions else "0 and 1"
     return Range(leaf, 0, 1, wanted, _recode_binary, whole=not fractions)
 
@@ -222,8 +222,10 @@ def _recode_binary(leaf: str, values: np.ndarray) -> str:
         )
     if len(kinds) > MAX_FEW and kinds[0] >= 0 and kinds[-1] <= 100:
         return f"Percentages are {leaf} = {leaf} / 100."
-    one = f"Write {leaf} = ({leaf} == {kinds[-1]:g}).astype(float)" if len(kinds) else "Recode it"
-    return one + (
+    remedy = (
+        f"Write {leaf} = ({leaf} == {kinds[-1]:g}).astype(float)" if len(kinds) else "Recode it"
+    )
+    return remedy + (
         " if that value is the event."
         if len(kinds) <= 2
         else f", whichever of its {len(kinds)} values is the event."
@@ -231,7 +233,9 @@ def _recode_binary(leaf: str, values: np.ndarray) -> str:
 
 
 def counts(leaf: str = "y", *, whole: bool = True) -> Range:
-    """Whole numbers from 0 on; any from 0 on where the model takes a pseudo-likelihood of them."""
+    """The rule of whole numbers from 0 on; of any numbers from 0 on where the model takes a
+    pseudo-likelihood of them.
+    """
     wanted = "whole numbers, 0 or more" if whole else "finite numbers, 0 or more"
 
     def remedy(leaf: str, values: np.ndarray) -> str:
@@ -249,7 +253,7 @@ def counts(leaf: str = "y", *, whole: bool = True) -> Range:
 
 
 def positive(leaf: str, *, zeros: str = "") -> Range:
-    """Finite numbers above 0; ``zeros`` says what to do with a zero."""
+    """The rule of finite numbers above 0; ``zeros`` says what to do with a zero."""
 
     def remedy(leaf: str, values: np.ndarray) -> str:
         drop = f"Drop or mend the rows where not 0 < {leaf} < inf"
@@ -259,7 +263,7 @@ def positive(leaf: str, *, zeros: str = "") -> Range:
 
 
 def at_least_zero(leaf: str) -> Range:
-    """Finite numbers from 0 on."""
+    """The rule of finite numbers from 0 on."""
     return Range(
         leaf, 0, math.inf, "finite numbers, 0 or more",
         lambda leaf, values: f"Drop or mend the rows where not 0 <= {leaf} < inf.", high_open=True,
@@ -267,7 +271,7 @@ def at_least_zero(leaf: str) -> Range:
 
 
 def finite(leaf: str) -> Range:
-    """Finite numbers."""
+    """The rule of finite numbers."""
     return Range(
         leaf,
         -math.inf,
@@ -280,7 +284,7 @@ def finite(leaf: str) -> Range:
 
 
 def proportion(leaf: str = "y") -> Range:
-    """Between 0 and 1, without the ends."""
+    """The rule of numbers between 0 and 1, without the ends."""
 
     def remedy(leaf: str, values: np.ndarray) -> str:
         if values.size and values.max() > 1 and values.min() >= 0 and values.max() <= 100:
@@ -304,7 +308,7 @@ def proportion(leaf: str = "y") -> Range:
 
 
 def classes(number: int, leaf: str = "y", option: str = "classes") -> Range:
-    """The codes 0 … K − 1. A class without rows is a matter of the fit."""
+    """The rule of the codes 0 … K − 1. A class without rows is a matter of the fit."""
 
     def remedy(leaf: str, values: np.ndarray) -> str:
         whole = bool(np.all(values == np.floor(values)))
@@ -327,7 +331,7 @@ def classes(number: int, leaf: str = "y", option: str = "classes") -> Range:
 
 
 def at_most(cases: int, leaf: str, real: str | None) -> Jointly:
-    """No stratum (row) has more cases than the model was told of."""
+    """The rule that no stratum (row) has more cases than the model was made for."""
 
     def wrong(data: Tree, where: Place) -> str | None:
         values = _known(data, leaf)
@@ -348,7 +352,7 @@ def at_most(cases: int, leaf: str, real: str | None) -> Jointly:
 
 
 def groups(leaf: str) -> Range:
-    """Codes of groups, whole numbers from 0 on."""
+    """The rule of codes of groups, whole numbers from 0 on."""
     return Range(
         leaf,
         0,
@@ -363,7 +367,7 @@ def groups(leaf: str) -> Range:
 
 
 def within(low: float, high: float, leaf: str = "y") -> Range:
-    """Numbers between limits beyond which nothing is recorded."""
+    """The rule of numbers between limits beyond which nothing is recorded."""
     return Range(
         leaf,
         low,
@@ -379,11 +383,11 @@ def within(low: float, high: float, leaf: str = "y") -> Range:
 def optional(
     offset: str | None = None, exposure: str | None = None, entry: str | None = None
 ) -> tuple[Rule, ...]:
-    """The rules of the leaves that a model reads if they are named."""
-    found: list[Rule] = [] if offset is None else [finite(offset)]
+    """The rules of the leaves that a model reads only if they are named."""
+    rules: list[Rule] = [] if offset is None else [finite(offset)]
     if exposure is not None:
-        found.append(positive(exposure, zeros="where nothing was exposed nothing is counted"))
-    return (*found, *(() if entry is None else (at_least_zero(entry),)))
+        rules.append(positive(exposure, zeros="where nothing was exposed nothing is counted"))
+    return (*rules, *(() if entry is None else (at_least_zero(entry),)))
 
 
 # ---------------------------------------------------------------- events
@@ -395,7 +399,7 @@ INTERVAL = 3
 
 
 def events(leaf: str = "event") -> Range:
-    """1 for an event, 0 for a censored time."""
+    """The rule of 1 for an event and 0 for a censored time."""
     return Range(leaf, 0, 1, "1 for an event and 0 for a censored time", _recode_event, whole=True)
 
 
@@ -406,7 +410,9 @@ def _recode_event(leaf: str, values: np.ndarray) -> str:
 
 
 def censoring(leaf: str, *, interval: bool, left_alone: bool) -> tuple[Rule, ...]:
-    """The codes of ``aft``: 1 event, 0 right censored, 2 left censored, 3 between two times."""
+    """The rule of the codes of ``aft``: 1 event, 0 right censored, 2 left censored, 3 between two
+    times.
+    """
     last = INTERVAL if interval else LEFT
     words = "1 for an event, 0 for right censored, 2 for left censored" + (
         ", 3 for between two times" if interval else " (3 needs upper=)"
@@ -422,9 +428,9 @@ def _ones_and_twos(leaf: str, data: Tree, where: Place) -> str | None:
     values = _known(data, leaf)
     if values is None or not values.size or values.max() != LEFT or values.min() != EVENT:
         return None
-    told = _first(leaf, values, values == LEFT, where)
+    offender = _first(leaf, values, values == LEFT, where)
     return (
-        f"{told} and 1 in the others; {{model}} takes 1 for an event and 2 for a left-censored "
+        f"{offender} and 1 in the others; {{model}} takes 1 for an event and 2 for a left-censored "
         f"time. If 2 is the event, write {leaf} = ({leaf} == 2).astype(int); if times are left "
         "censored indeed, and none right censored, say aft(…, left_censored=True)."
     )

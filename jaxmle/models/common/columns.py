@@ -44,23 +44,23 @@ def collinear_columns(x: Any, names: Sequence[str] | None = None) -> dict[str, t
     length = np.sqrt(np.sum(matrix**2, axis=0))
     unit = matrix / np.where(length > 0, length, 1.0)
     noise = max(matrix.shape) * np.finfo(np.float64).eps * 10
-    kept: list[int] = []
-    found: dict[str, tuple[str, ...]] = {}
+    independent: list[int] = []
+    dependent: dict[str, tuple[str, ...]] = {}
     basis = np.zeros((matrix.shape[0], 0))
     for j in range(matrix.shape[1]):
         left = unit[:, j] - basis @ (basis.T @ unit[:, j])
         left = left - basis @ (basis.T @ left)  # twice is enough (Giraud, Langou & Rozloznik 2005)
         size = float(np.linalg.norm(left))
         if size > noise:
-            kept.append(j)
+            independent.append(j)
             basis = np.column_stack([basis, left / size])
             continue
         share = (
-            scipy.linalg.lstsq(unit[:, kept], unit[:, j])[0]
-            if kept and length[j] > 0
+            scipy.linalg.lstsq(unit[:, independent], unit[:, j])[0]
+            if independent and length[j] > 0
             else np.zeros(0)
         )
-        found[labels[j]] = tuple(
-            labels[i] for i, c in zip(kept, share, strict=False) if abs(c) > 1e-8
+        dependent[labels[j]] = tuple(
+            labels[i] for i, c in zip(independent, share, strict=False) if abs(c) > 1e-8
         )
-    return found
+    return dependent

@@ -9,12 +9,12 @@ from jaxmle.special.exponential import held_exp, log1mexp, log_cloglog
 from jaxmle.special.logistic import log_sigmoid
 from jaxmle.special.normal import log_ndtr
 
-__all__ = ["log_ndtr", "logistic_gap", "normal_gap", "weibull_gap"]
+__all__ = ["log_expit_diff", "log_ndtr", "log_ndtr_diff", "log_weibull_diff"]
 
 
-def normal_gap(low: Array, high: Array) -> Array:
-    """log(Φ(high) − Φ(low)), low < high: taken in the lower tail, to which an interval above 0
-    is mirrored.
+def log_ndtr_diff(low: Array, high: Array) -> Array:
+    """The log of Φ(high) − Φ(low), low < high, taken in the lower tail, to which an interval above
+    0 is mirrored.
     """
     mirror = low + high > 0
     a = jnp.where(mirror, -high, low)
@@ -23,15 +23,15 @@ def normal_gap(low: Array, high: Array) -> Array:
     return upper + log1mexp(log_ndtr(a) - upper)
 
 
-def logistic_gap(low: Array, high: Array) -> Array:
-    """log(σ(high) − σ(low)) = log σ(high) + log σ(−low) + log(1 − e^{low − high}), an identity
-    without cancellation.
+def log_expit_diff(low: Array, high: Array) -> Array:
+    """The log of σ(high) − σ(low) = log σ(high) + log σ(−low) + log(1 − e^{low − high}), an
+    identity without cancellation.
     """
     return log_sigmoid(high) + log_sigmoid(-low) + log1mexp(low - high)
 
 
-def weibull_gap(low: Array, high: Array) -> Array:
-    """log(F(high) − F(low)) of F(z) = 1 − exp(−e^z): −e^low + log(1 − exp(−(e^high − e^low))),
-    the last from log(e^high − e^low).
+def log_weibull_diff(low: Array, high: Array) -> Array:
+    """The log of F(high) − F(low) of F(z) = 1 − exp(−e^z): −e^low + log(1 − exp(−(e^high −
+    e^low))), the last from log(e^high − e^low).
     """
     return -held_exp(low) + log_cloglog(high + log1mexp(low - high))

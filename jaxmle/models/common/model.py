@@ -19,11 +19,11 @@ from jaxmle.likelihood.contract import as_tree, leaf_of
 from jaxmle.likelihood.regression import Regression
 from jaxmle.models.common.censoring import Censoring
 from jaxmle.models.common.coding import Rule, coded, uncoded
-from jaxmle.models.common.response_laws import Law
+from jaxmle.models.common.response_laws import PredictiveLaw
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
 
-ENOUGH = 20_000  # their standard errors are a hundredth and less
+ROWS_FOR_START = 20_000  # their standard errors are a hundredth and less
 RESIDUAL_KINDS = ("response", "pearson", "deviance", "quantile")
 
 # Models whose log density is concave in its predictors: canonical links, and links with a
@@ -63,7 +63,7 @@ class Model:
     begin: Callable[[Tree], Tree]
     constraints: Any
     natural: Callable[[Tree, Tree], tuple[Array, ...]]
-    law: Law
+    law: PredictiveLaw
     outcome: str = "y"
     coding: tuple[Rule, ...] = ()
     censoring: Censoring | None = None
@@ -252,7 +252,7 @@ def _thinned(rows: Tree, response: Array) -> Tree:
     """At most some 20 000 rows of a long data set, evenly spaced: a start is near enough from
     these.
     """
-    step = response.shape[0] // ENOUGH if response.ndim == 1 else 0
+    step = response.shape[0] // ROWS_FOR_START if response.ndim == 1 else 0
     return jax.tree.map(lambda leaf: leaf[::step], rows) if step > 1 else rows
 
 

@@ -27,7 +27,7 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
-class Law:
+class PredictiveLaw:
     """What is known of a response given its natural parameters; None where it is not."""
 
     mean: Function | None = None
@@ -54,27 +54,27 @@ class _Bound:
     """
 
     make: Function
-    law: Law
+    law: PredictiveLaw
 
     def __call__(self, *args: Any) -> Any:
         return self.make(self.law, *args)
 
 
-def _response(law: Law, y: Array, *natural: Array) -> Array:
+def _response(law: PredictiveLaw, y: Array, *natural: Array) -> Array:
     return y - law.mean(*natural)  # type: ignore[misc]
 
 
-def _pearson(law: Law, y: Array, *natural: Array) -> Array:
+def _pearson(law: PredictiveLaw, y: Array, *natural: Array) -> Array:
     return (y - law.mean(*natural)) / jnp.sqrt(law.variance(*natural))  # type: ignore[misc]
 
 
-def _deviance(law: Law, y: Array, *natural: Array) -> Array:
+def _deviance(law: PredictiveLaw, y: Array, *natural: Array) -> Array:
     mean = law.mean(*natural)  # type: ignore[misc]
     deviance = law.deviance(y, *natural)  # type: ignore[misc]
     return jnp.sign(y - mean) * jnp.sqrt(jnp.maximum(deviance, 0.0))
 
 
-def _quantile_residual(law: Law, y: Array, key: Array | None, *natural: Array) -> Array:
+def _quantile_residual(law: PredictiveLaw, y: Array, key: Array | None, *natural: Array) -> Array:
     high = law.cdf(y, *natural)  # type: ignore[misc]
     if not law.discrete:
         return ndtri(high)
@@ -100,7 +100,9 @@ def uniform(key: Any, like: Array) -> Array:
     )
 
 
-def of_family(family: Family, parameters: Function, deviance: Function | None = None) -> Law:
+def of_family(
+    family: Family, parameters: Function, deviance: Function | None = None
+) -> PredictiveLaw:
     """The law of a family whose parameters are ``parameters(*natural)``, a dictionary."""
 
     def spread(*natural: Array) -> dict[str, Array]:
@@ -111,7 +113,7 @@ def of_family(family: Family, parameters: Function, deviance: Function | None = 
             jnp.result_type(natural[0])
         )
 
-    return Law(
+    return PredictiveLaw(
         mean=lambda *natural: family.mean(spread(*natural)),
         variance=lambda *natural: family.variance(spread(*natural)),
         cdf=lambda y, *natural: jnp.exp(family.log_cdf(spread(*natural), y)),
@@ -187,7 +189,7 @@ hurdle_negative_binomial = of_family(
     compound.hurdle(counts.negative_binomial), _zero(_dispersed, True)
 )
 
-categorical = Law(
+categorical = PredictiveLaw(
     mean=lambda probabilities: probabilities,
     cdf=lambda y, probabilities: jnp.exp(counts.categorical.log_cdf({"probs": probabilities}, y)),
     quantile=lambda level, probabilities: jnp.sum(

@@ -59,12 +59,12 @@ def least_squares(x: Array, z: Array, w: Array | None = None) -> Array:
     unit = gram / (scale[..., :, None] * scale[..., None, :]) + ridge.reshape(
         (1,) * (gram.ndim - 2) + ridge.shape
     )
-    found = xp.linalg.solve(unit, (right / scale)[..., None])[..., 0] / scale
-    return xp.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+    solution = xp.linalg.solve(unit, (right / scale)[..., None])[..., 0] / scale
+    return xp.nan_to_num(solution, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def fitted(x: Array, beta: Array) -> Array:
-    """x β, (…, n)."""
+    """The predictor x β, (…, n)."""
     return (x @ beta[..., None])[..., 0]
 
 
@@ -91,6 +91,6 @@ def spread(residual: Array, y: Array) -> Array:
 
 
 def clip(value: Array, low: float, high: float) -> Array:
-    """value between low and high; low where it is NaN."""
+    """The value between low and high; low where it is NaN."""
     xp = namespace(value)
     return xp.clip(xp.nan_to_num(value, nan=low, posinf=high, neginf=low), low, high)

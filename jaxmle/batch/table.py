@@ -1,0 +1,175 @@
+"""Members of a batch that are given as a list of data sets, or as groups of rows of one table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle._types import Data
+from jaxmle.batch.members import Ragged, Table, concatenated
+from jaxmle.fitting.options import Options
+from jaxmle.likelihood.checks import host_data
+from jaxmle.likelihood.combinators import Pool
+from jaxmle.likelihood.contract import data_length
+from jaxmle.likelihood.information.covariance import cluster_codes
+
+
+def ragged(loglik: Any, datasets: list[Data], options: Options) -> Ragged:
+    """A list with one data set a member, end to end in one table, checked."""
+    if not datasets:
+        raise ValueError("datasets is an empty list: there is nothing to fit")
+    if all(isinstance(data, int | float | complex | str) for data in datasets):
+        raise TypeError(
+            "datasets is a list of numbers; a list holds one data set a member, such as "
+            "[array_1, array_2]"
+        )
+    parts = len(loglik.members) if isinstance(loglik, Pool) else 1
+    columns = [_listed(values, datasets, name) for name, values in _row_aligned(options).items()]
+    rows, part, starts, sizes = concatenated(datasets, parts, columns)
+    return _checked_table(rows, part, starts, sizes, (None,) * parts, options)
+
+
+def _listed(values: Any, datasets: list[Data], name: str) -> list[np.ndarray]:
+    is_list = isinstance(values, list | tuple)
+    if not is_list or len(values) != len(datasets):
+        got = f"{len(values)} entries" if is_list else type(values).__name__
+        raise ValueError(
+            f"with a list of {len(datasets)} data sets, {name} is a list with one array a "
+            f"member; got {got}"
+        )
+    return [np.asarray(array) for array in values]
+
+
+def _row_aligned(options: Options) -> dict[str, Any]:
+    """The values that go with each row beside the data, by the name of their argument."""
+    aligned = {}
+    if options.weights is not None:
+        aligned["weights"] = options.weights.values
+    if options.clusters is not None:
+        aligned["clusters"] = options.clusters
+    return aligned
+
+
+def grouped(loglik: Any, groups: Table, options: Options) -> Ragged:
+    """Members whose rows stand anywhere in one table, checked; weights and clusters are in the
+    order of its rows.
+    """
+    if isinstance(loglik, Pool):
+        raise ValueError(
+            "the rows of a pool cannot be cut into groups: give fit_batch a list with one tuple "
+            "of data sets a group"
+        )
+    _refuse_masks(groups.data)
+    data = jax.tree.map(np.asarray, groups.data)
+    if data_length(data) not in (None, len(groups.member)):
+        raise ValueError(
+            f"the data have {data_length(data)} rows and {len(groups.member)} group labels"
+        )
+    aligned = {name: np.asarray(values) for name, values in _row_aligned(options).items()}
+    for name, values in aligned.items():
+        if values.shape != groups.member.shape:
+            raise ValueError(
+                f"{name} must have shape {groups.member.shape}, one for each row; got "
+                f"{values.shape}"
+            )
+    rows = (data, *aligned.values())
+    part = (0,) * len(jax.tree.leaves(rows))
+    sizes = np.bincount(groups.member, minlength=groups.members)[:, None]
+    starts = np.cumsum(sizes, axis=0) - sizes
+    order = np.argsort(groups.member, kind="stable")
+    return _checked_table(rows, part, starts, sizes, (order,), options)
+
+
+def _refuse_masks(data: Data) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
+        if isinstance(leaf, np.ma.MaskedArray):
+            raise TypeError(
+                f"datasets{jax.tree_util.keystr(path)} is a masked array, whose mask would be "
+                "lost; drop the masked rows from every leaf first"
+            )
+
+
+def _checked_table(
+    rows: tuple[Any, ...],
+    part: tuple[int, ...],
+    starts: np.ndarray,
+    sizes: np.ndarray,
+    order: tuple[np.ndarray | None, ...],
+    options: Options,
+) -> Ragged:
+    """Members that stand in one table, checked.
+
+    Args:
+        rows: (data, weights if any, labels if any).
+        part: the part of a pool that each leaf belongs to.
+        starts, sizes: the first row of each member and how many it has, (b, parts).
+        order: for each part the row of the table at each place; None where it is in order.
+    """
+    dtype = options.host_dtype
+    data = host_data(rows[0], dtype, nan=True)
+    if not sizes.sum():
+        raise ValueError("no member has any rows")
+    member = np.repeat(np.arange(len(sizes)), sizes[:, 0])
+    weights: Any = ()
+    if options.weights is not None:
+        weights = np.asarray(rows[1]).astype(dtype)
+        owner = member if order[0] is None else None
+        check_member_weights(weights, options.weights.kind, None, owner)
+    codes: tuple[np.ndarray, ...] = ()
+    if options.clusters is not None:
+        codes = (_table_codes(np.asarray(rows[-1]), member, order[0]),)
+    leaves = len(jax.tree.leaves(data))
+    parts = (*part[:leaves], *([0] * len(jax.tree.leaves((weights, codes)))))
+    return Ragged((data, weights, codes), parts, starts, sizes, order, leaves)
+
+
+def _table_codes(labels: np.ndarray, member: np.ndarray, order: np.ndarray | None) -> np.ndarray:
+    """The cluster codes (n,) of the rows of a table, counted anew in each member."""
+    cluster_codes(labels, len(labels))  # names a row that has none, in the order given
+    if order is None:
+        return codes_within(labels, member)
+    codes = np.empty(len(labels), dtype=np.int32)
+    codes[order] = codes_within(labels[order], member)
+    return codes
+
+
+def codes_within(labels: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """Integer codes 0, 1, … of labels, counted anew in each member; members in order."""
+    code = cluster_codes(labels, len(labels))[0]
+    number = int(code.max(initial=0)) + 1
+    kinds, which = np.unique(member.astype(np.int64) * number + code, return_inverse=True)
+    owner = kinds // number
+    first = np.searchsorted(owner, np.arange(int(member.max(initial=0)) + 1))
+    return (which.reshape(-1) - first[member]).astype(np.int32)
+
+
+def check_member_weights(
+    w: np.ndarray, kind: str, n: int | None, member: np.ndarray | None = None
+) -> None:
+    """Weights are finite, not negative, and whole where they are frequencies.
+
+    Args:
+        w: (n,), or (b, n) with those of each member.
+        n: how many rows a member has; None where that is known to agree.
+        member: of each row of a table in order, to be named in the message.
+    """
+    if n is not None and w.shape[-1] != n:
+        raise ValueError(f"weights must have shape ({n},) or (members, {n}); got {w.shape}")
+    bad = np.argwhere(~(np.isfinite(w) & (w >= 0)) | ((w != np.floor(w)) & (kind == "frequency")))
+    if not len(bad):
+        return
+    place = tuple(int(i) for i in bad[0])
+    rule = "must be finite and not negative"
+    if np.isfinite(w[place]) and w[place] >= 0:
+        rule = (
+            "count repeated rows and must be whole numbers (survey weights are jaxmle.sampling(w))"
+        )
+    if w.ndim == 2:
+        where = f"member {place[0]}, row {place[1]}"
+    elif member is None:
+        where = f"row {place[0]}"
+    else:
+        where = f"row {place[0]} of all rows, in member {member[place[0]]},"
+    raise ValueError(f"{kind} weights {rule}; {where} has {w[place]}")

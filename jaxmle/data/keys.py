@@ -1,0 +1,185 @@
+"""The keys of groups: from what the user gives as ``by`` to distinct labels and the group of each
+row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle._types import Tree
+
+MAX_EXACT_INTEGER = 2.0**53  # below, a float64 tells whole numbers apart
+
+
+def columns_of_keys(by: Any) -> list[str]:
+    """The columns that a formula's groups go by."""
+    names = [by] if isinstance(by, str) else list(by) if isinstance(by, list | tuple) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"with a formula, by is the name of a column or a list of names; got {by!r}"
+        )
+    return names
+
+
+def keys_and_data(by: Any, data: Tree) -> tuple[dict[str, Any], Tree]:
+    """The labels of each key, and the data without them."""
+    if isinstance(by, dict):
+        if not by:
+            raise ValueError("by is an empty dict: it names no key to group by")
+        for name in by:
+            if not isinstance(name, str):
+                raise TypeError(f"by names a key {name!r}; the names of keys are strings")
+        return by, data
+    if not isinstance(by, str):
+        return {"group": by}, data
+    if not isinstance(data, dict):
+        raise TypeError(
+            f"by={by!r} names a leaf of data, which must then be a dict; got "
+            f"{type(data).__name__}. Otherwise by is an array with one code for each row."
+        )
+    if by not in data:
+        raise ValueError(f"by={by!r} is not a leaf of data; it has {sorted(map(str, data))}")
+    rest = {name: leaf for name, leaf in data.items() if name != by}
+    if not jax.tree.leaves(rest):
+        raise ValueError(f"data holds nothing but {by!r}, which is not handed to the likelihood")
+    return {by: data[by]}, rest
+
+
+def refuse_mask(name: str, values: Any) -> None:
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be lost; drop the masked rows "
+            "everywhere, or fill them"
+        )
+
+
+def coded_key(name: str, values: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct labels of one key in order, and the place of each row's label among them,
+    (rows,).
+    """
+    what = "by" if name == "group" else f"by[{name!r}]"
+    refuse_mask(what, values)
+    # A list is read entry by entry: as an array of strings it would turn None and NaN into words.
+    array = (
+        np.array(values, dtype=object) if isinstance(values, list | tuple) else np.asarray(values)
+    )
+    if array.ndim != 1:
+        hint = (
+            " Several keys are a dict, such as by={'state': state, 'year': year}."
+            if array.ndim == 2
+            else ""
+        )
+        raise ValueError(
+            f"{what} must hold one code for each of the {rows} rows, shape ({rows},); got shape "
+            f"{array.shape}.{hint}"
+        )
+    if len(array) != rows:
+        raise ValueError(
+            f"{what} must hold one code for each of the {rows} rows of data; got {len(array)}"
+        )
+    if array.dtype.kind in "OT":
+        array = _plain(what, array.astype(object))
+    if array.dtype.kind == "O":
+        words = sorted(set(array))
+        place = {word: code for code, word in enumerate(words)}
+        return np.array(words, dtype=str), np.fromiter(
+            (place[word] for word in array), np.int64, rows
+        )
+    if array.dtype.kind == "f":
+        array = _whole(what, array)
+    if array.dtype.kind not in "iubU":
+        raise TypeError(
+            f"{what} has dtype {array.dtype}; codes of groups are whole numbers, booleans or "
+            "strings (dates and bytes: .astype(str))"
+        )
+    kinds, codes = np.unique(array, return_inverse=True)
+    return kinds, codes.reshape(-1)
+
+
+def _whole(what: str, array: np.ndarray) -> np.ndarray:
+    """Floating-point codes as integers."""
+    _refuse_missing(what, np.isnan(array), array)
+    odd = (array != np.floor(array)) | (np.abs(array) >= MAX_EXACT_INTEGER)
+    if odd.any():
+        raise ValueError(
+            f"{what} is {array[_first(odd)]} in row {_first(odd)}; floating-point codes must be "
+            "whole numbers below 2**53"
+        )
+    return array.astype(np.int64)
+
+
+KEY_KINDS = {
+    "strings": str,
+    "booleans": bool | np.bool_,
+    "numbers": int | float | np.integer | np.floating,
+}
+
+
+def _plain(what: str, array: np.ndarray) -> np.ndarray:
+    """An array of Python objects as numbers or booleans; strings stay objects. What is missing,
+    mixed or something else is refused by row.
+    """
+    family_of = {
+        kind: next(
+            (family for family, members in KEY_KINDS.items() if issubclass(kind, members)), ""
+        )
+        for kind in set(map(type, array))
+    }
+    families = [family_of[type(value)] for value in array]
+    if set(families) != {"strings"}:
+        _refuse_missing(what, np.array([_is_missing(value) for value in array]), array)
+    odd = next(
+        (row for row, family in enumerate(families) if family != families[0] or not family), -1
+    )
+    if odd >= 0 and not families[odd]:
+        raise TypeError(
+            f"{what} holds {array[odd]!r} in row {odd}, a {type(array[odd]).__name__}; codes of "
+            "groups are whole numbers, booleans or strings"
+        )
+    if odd >= 0:
+        raise TypeError(
+            f"{what} mixes {families[0]} and {families[odd]}, which do not sort: row 0 holds "
+            f"{array[0]!r}, row {odd} holds {array[odd]!r}"
+        )
+    if families[0] == "strings":
+        return array
+    real = any(issubclass(kind, float | np.floating) for kind in family_of)
+    try:
+        return array.astype(bool if families[0] == "booleans" else np.float64 if real else np.int64)
+    except OverflowError:
+        raise ValueError(f"{what} holds a whole number beyond 64 bits; use .astype(str)") from None
+
+
+def _refuse_missing(what: str, missing: np.ndarray, array: np.ndarray) -> None:
+    if missing.any():
+        row = _first(missing)
+        value = "None" if array[row] is None else "NaN"
+        raise ValueError(
+            f"{what} is {value} in row {row} ({missing.sum()} in all): every row needs a "
+            "group. Drop these rows or give them a code."
+        )
+
+
+def _is_missing(value: Any) -> bool:
+    return type(value).__name__ in ("NoneType", "NAType", "NaTType") or (
+        isinstance(value, float | np.floating) and bool(np.isnan(value))
+    )
+
+
+def _first(flags: np.ndarray) -> int:
+    return int(np.flatnonzero(flags)[0])
+
+
+def groups_of(
+    coded: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The keys of the groups that occur, in lexicographic order, and the group of each row."""
+    member = np.zeros(len(next(iter(coded.values()))[1]), dtype=np.int64)
+    for kinds, codes in coded.values():
+        # Codes stay below n after each step, so that the product stays below n².
+        member = np.unique(member * len(kinds) + codes, return_inverse=True)[1].reshape(-1)
+    first = np.unique(member, return_index=True)[1]
+    return {name: kinds[codes[first]] for name, (kinds, codes) in coded.items()}, member

@@ -1,0 +1,103 @@
+"""What a call of ``from_formula`` asks for, read before the table is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jaxmle.data.formula import Terms, halves, terms_of
+from jaxmle.data.response import Response, response_of
+
+FORMULA_LEAVES = (
+    "x",
+    "y",
+    "time",
+    "event",
+    "entry",
+    "trials",
+    "offset",
+)  # leaves that a formula itself makes
+
+
+class Plan(NamedTuple):
+    """What a call of ``from_formula`` asks for: designs and plain columns by leaf, the
+    response, weights and clusters by role, labels to keep.
+    """
+
+    formula: str
+    terms: dict[str, Terms]
+    response: Response | None
+    plain: dict[str, str]
+    given: dict[str, Any]
+    kind: str | None  # of the weights
+    keys: list[str]
+    intercept: bool
+
+    @property
+    def wanted(self) -> list[str]:
+        """Every column that is used."""
+        names = [name for part in self.terms.values() for name in part.columns] + (
+            self.response.columns if self.response else []
+        )
+        return (
+            names
+            + list(self.plain.values())
+            + self.keys
+            + [values for values in self.given.values() if isinstance(values, str)]
+        )
+
+    def role(self, name: str) -> str:
+        """The column of a role: the one that is named, or the array that stands under the role
+        itself.
+        """
+        return self.given[name] if isinstance(self.given[name], str) else name
+
+
+def plan_of(
+    formula: str,
+    also: Mapping[str, str],
+    given: dict[str, Any],
+    kind: str | None,
+    keys: list[str],
+    intercept: bool,
+) -> Plan:
+    left, right = halves(formula)
+    _check_leaves(also)
+    terms = {"x": terms_of(right)} | {
+        leaf: _second(leaf, text) for leaf, text in also.items() if "~" in text
+    }
+    plain = {leaf: text for leaf, text in also.items() if "~" not in text}
+    return Plan(
+        formula.strip(),
+        terms,
+        response_of(left) if left else None,
+        plain,
+        given,
+        kind,
+        keys,
+        intercept,
+    )
+
+
+def _second(leaf: str, text: str) -> Terms:
+    left, right = halves(text)
+    terms = terms_of(right)
+    if left or terms.offsets:
+        raise ValueError(
+            f"also[{leaf!r}] is a design, '~ w', without response and offset; got {text!r}"
+        )
+    return terms
+
+
+def _check_leaves(also: Mapping[str, str]) -> None:
+    for leaf, text in also.items():
+        if not isinstance(leaf, str) or not isinstance(text, str):
+            raise TypeError(
+                "also goes from the name of a leaf to a formula '~ w' or the name of a column; "
+                f"got {leaf!r}: {text!r}"
+            )
+        if leaf in FORMULA_LEAVES:
+            raise ValueError(
+                f"also names the leaf {leaf!r}, which the formula itself makes; call it "
+                "something else"
+            )

@@ -1,0 +1,199 @@
+"""The record of a bootstrap: replicates, with their bias, standard errors and intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle._types import Tree
+from jaxmle.inference.refit import failures
+from jaxmle.inference.resampling import intervals as ends
+from jaxmle.parameters.arguments import check_choice, check_level
+from jaxmle.parameters.tree import Layout
+from jaxmle.tables.plain import listing, number
+
+INTERVALS = ("percentile", "basic", "bca", "studentized")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Bootstrap:
+    """Bootstrap replicates of an estimate, with their bias, standard errors and intervals.
+
+    ``flat_estimate`` (q,) and ``replicates`` (R, q) in the order of ``names``: ±inf where a
+    replicate's estimate is infinite, NaN where it has none; ``status`` (R,) of each refit; ``kind``
+    of resampling; ``acceleration`` (q,) for BCa, and the ``accelerated`` way to it; ``estimate_se``
+    (q,) and ``replicate_se`` (R, q), standard errors by the same formula, NaN where none were asked
+    for.
+
+    >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
+    >>> from jaxmle.inference.resampling.bootstrap import bootstrap
+    >>> y = np.array([1.0, 3.0, 2.0, 6.0, 0.5, 4.0])
+    >>> exponential = lambda params, data: jnp.log(params["rate"]) - params["rate"] * data
+    >>> result = jm.fit(exponential, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    >>> mean = lambda params: 1 / params["rate"]
+    >>> found = bootstrap(exponential, result, y, key=0, replicates=999, statistic=mean)
+    >>> ordered = np.sort(found.replicates[:, 0])
+    >>> bool(np.allclose(found.conf_int(0.95), ordered[[24, 974]]))  # the 25th and 975th of 999
+    True
+    """
+
+    flat_estimate: np.ndarray
+    replicates: np.ndarray = field(repr=False)
+    status: np.ndarray = field(repr=False)
+    kind: str
+    acceleration: np.ndarray
+    accelerated: str | None
+    estimate_se: np.ndarray
+    replicate_se: np.ndarray | None = field(repr=False)
+    names: tuple[str, ...]
+    outcome: Layout = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.replicates)
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """How many replicates have each status other than CONVERGED. Estimates on a bound and
+        infinite ones still count as replicates.
+        """
+        return failures(self.status)
+
+    @property
+    def infinite(self) -> np.ndarray:
+        """How many replicates of each entry are infinite, (q,)."""
+        return np.sum(np.isinf(self.replicates), axis=0)
+
+    @property
+    def undefined(self) -> np.ndarray:
+        """How many replicates of each entry have no estimate, (q,); intervals leave them out."""
+        return np.sum(np.isnan(self.replicates), axis=0)
+
+    # ------------------------------------------------------------ reading
+
+    @property
+    def estimate(self) -> Tree:
+        """The estimate from the data as they are."""
+        return self.outcome.unravel_entries(self.flat_estimate)
+
+    @property
+    def se(self) -> np.ndarray:
+        """Standard deviation of the replicates, (q,): inf where one is infinite, NaN where one
+        is undefined or where none differs.
+        """
+        return ends.spread(self.replicates)
+
+    @property
+    def stderr(self) -> Tree:
+        """``se`` in the tree of the estimate."""
+        return self.outcome.unravel_entries(self.se)
+
+    @property
+    def flat_bias(self) -> np.ndarray:
+        """Mean of the replicates less the estimate, (q,)."""
+        with np.errstate(invalid="ignore"):  # inf − inf
+            return np.mean(self.replicates, axis=0) - self.flat_estimate
+
+    @property
+    def bias(self) -> Tree:
+        """``flat_bias`` in the tree of the estimate. For dependent blocks and simulated data it
+        estimates the bias; see Davison & Hinkley (1997), 2.2.
+        """
+        return self.outcome.unravel_entries(self.flat_bias)
+
+    @property
+    def vcov(self) -> np.ndarray:
+        """Covariance of the replicates, (q, q); NaN beside an entry without a finite standard
+        error.
+        """
+        dead = ~np.isfinite(self.se)
+        with np.errstate(invalid="ignore"):
+            covariance = np.atleast_2d(np.cov(self.replicates, rowvar=False))
+        return np.where(dead[:, None] | dead[None, :], np.nan, covariance)
+
+    def interval(self, level: float = 0.95, kind: str = "percentile") -> np.ndarray:
+        """Intervals of each entry, (q, 2). See ``conf_int``."""
+        level = check_level(level)
+        check_choice("kind", kind, INTERVALS)
+        if (len(self) + 1) * (1 - level) / 2 < 1 - 1e-9:
+            raise ValueError(
+                f"{len(self)} replicates hold no {100 * level:g}% interval: it takes "
+                f"{int(np.ceil(2 / (1 - level) - 1e-9)) - 1} or more"
+            )
+        if kind == "percentile":
+            return ends.percentile(self.replicates, level)
+        if kind == "basic":
+            return ends.basic(self.flat_estimate, self.replicates, level)
+        if kind == "bca":
+            if self.accelerated is None:
+                raise ValueError(
+                    "a BCa interval needs an acceleration from delete-one estimates: "
+                    f"{self._no_acceleration()}"
+                )
+            return ends.bca(self.flat_estimate, self.replicates, self.acceleration, level)
+        if self.replicate_se is None:
+            raise ValueError(
+                "a studentized interval needs a standard error of each replicate: bootstrap(…, "
+                "vcov='observed'), or the kind of the fit"
+            )
+        return ends.studentized(
+            self.flat_estimate, self.estimate_se, self.replicates, self.replicate_se, level
+        )
+
+    def _no_acceleration(self) -> str:
+        return (
+            "bootstrap(…, acceleration='jackknife')"
+            if self.kind in ("pairs", "cluster")
+            else f"there are none for {self.kind!r} replicates; take 'percentile', 'basic' or "
+            "'studentized'"
+        )
+
+    def conf_int(self, level: float = 0.95, kind: str = "percentile") -> Tree:
+        """Intervals as a tree like the estimate, each leaf with a last axis (lower, upper).
+
+        Args:
+            level: between 0 and 1; at least 2/(1 − level) − 1 replicates are needed.
+            kind: ``"percentile"`` θ*_(α/2) … θ*_(1−α/2); ``"basic"`` 2θ̂ less these; ``"bca"`` the
+                percentiles corrected for bias and acceleration; ``"studentized"`` θ̂ − se·t*, on
+                the scale of the entry itself (give ``statistic`` a logarithm for another).
+
+        Quantiles are the order statistics at (R + 1)α as in R's ``boot.ci``; those of BCa are
+        linear, as in scipy. Infinite replicates keep their place in the order, undefined ones are
+        counted out.
+        """
+        low, high = np.moveaxis(self.interval(level, kind), -1, 0)
+
+        def join(a: Any, b: Any) -> Any:
+            return np.stack([a, b], axis=-1)
+
+        return jax.tree.map(
+            join, self.outcome.unravel_entries(low), self.outcome.unravel_entries(high)
+        )
+
+    def table(self, level: float = 0.95, kind: str = "percentile") -> str:
+        """The replicates in numbers: one line for each entry, and how many failed."""
+        interval = self.interval(level, kind)
+        extra = [
+            name
+            for name, count in (("infinite", self.infinite), ("undefined", self.undefined))
+            if count.any()
+        ]
+        rows = []
+        for j, name in enumerate(self.names):
+            cells = [self.flat_estimate[j], self.flat_bias[j], self.se[j], *interval[j]]
+            rows.append(
+                [
+                    name,
+                    *(number(float(v)) for v in cells),
+                    *(f"{int(getattr(self, which)[j])}" for which in extra),
+                ]
+            )
+        head = ["", "estimate", "bias", "std. error", f"{100 * level:g}% {kind}", "", *extra]
+        failed = "".join(f"; {count:,} {status}" for status, count in self.failed.items())
+        return f"Bootstrap, {len(self):,} {self.kind} replicates{failed}\n\n{listing(head, rows)}"
+
+    def __repr__(self) -> str:
+        level = 0.95 if len(self) >= 39 else 1 - 2 / (len(self) + 1)
+        return self.table(level)
