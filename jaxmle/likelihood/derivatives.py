@@ -241,22 +241,18 @@ def _by_transposition(function: Callable[[Array], Array], x: Array) -> Array:
     )
 
 
-def matrix_of(linear: Callable[[Array], Array], x: Array) -> Array:
-    """The matrix (q, p) of a linear map from x (p,) to (q,), by rows, else by columns: newer
-    versions of jax say that a forward mode does not exist when they compile, and not before.
+def matrix_of(linear: Callable[[Array], Array], x: Array, method: str | None) -> Array:
+    """The matrix (q, p) of a linear map from x (p,) to (q,), part of a derivative of the score, by
+    columns or, where the Hessian is of reverse mode only, by rows.
+
+    Newer versions of jax raise for a mode that does not exist when they compile, not when they
+    trace: how the Hessian was found tells.
     """
+    if method != REVERSE_OVER_REVERSE:
+        return jax.jacfwd(linear)(jnp.zeros_like(x))
     shape = jax.eval_shape(linear, x)
-
-    def by_rows() -> Array:
-        try:
-            transposed = jax.linear_transpose(linear, x)
-            return jax.vmap(lambda e: transposed(e)[0])(jnp.eye(shape.size, dtype=shape.dtype))
-        except AssertionError:  # so jax says that a loop in it is not linear
-            raise no_mode("a transposed loop") from None
-
-    return first_that_exists(
-        (by_rows, lambda: jax.jacfwd(linear)(jnp.zeros_like(x))), lambda x: linear(x), x
-    )
+    transposed = jax.linear_transpose(linear, x)
+    return jax.vmap(lambda e: transposed(e)[0])(jnp.eye(shape.size, dtype=shape.dtype))
 
 
 def _by_entries(function: Callable[[Array], Array], x: Array) -> Array:

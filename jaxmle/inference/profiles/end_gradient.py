@@ -149,7 +149,7 @@ def _end(
         return jnp.concatenate([score(best), along, jnp.atleast_1d(fall)])
 
     def solve_linear(g: Any, y: Array) -> Array:
-        return jnp.linalg.solve(matrix_of(g, y), y)
+        return jnp.linalg.solve(matrix_of(g, y, method), y)
 
     def solved() -> Array:
         return jax.lax.custom_root(conditions, start, lambda f, u: u, solve_linear)
