@@ -268,9 +268,6 @@ CASES = {
         ValueError, "weights", r"\(6,\)", r"\(3,\)", weights=jm.frequency(np.ones(3))
     ),
     "weights_all_zero": wrong(ValueError, "weight", "zero", weights=jm.frequency(np.zeros(N))),
-    "weights_strings": wrong(
-        TypeError, "weights", "numbers", weights=jm.sampling(np.array(list("abcabc")))
-    ),
     # ------------------------------------------------------------ options
     "dtype_unknown": wrong((ValueError, TypeError), "dtype|int32", "float64", dtype="int32"),
     "dtype_misspelt": wrong((ValueError, TypeError), "float46", "float64", dtype="float46"),
