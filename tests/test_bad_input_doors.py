@@ -266,6 +266,7 @@ DOORS = {
     "calibrate_sample_class": (T, ["sample", "function"], lambda: asked(calibrate, int, key=0)),
     "calibrate_of_no_fit": (T, ["calibrate", "record"], lambda: asked(calibrate, sampler, key=0, fit=3)),
     "profile_end_without_the_weights": (V, ["'frequency'"], lambda: jm.profile_end(made().loglik, made().weighted, made().profile, DATA, "sigma")),
+    "weights_strings": (T, ["weights", "numbers", "<U1"], lambda: jm.sampling(np.array(list("abcabc")))),
     "profile_end_of_no_profile": (T, ["found", "profile"], lambda: jm.profile_end(made().loglik, made().fit, 3, DATA, "sigma")),
     "profile_end_side": (V, ["side", "'lower'"], lambda: jm.profile_end(made().loglik, made().fit, made().profile, DATA, "sigma", "left")),
     # ------------------------------------------------------------ tests and functions of records

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
+from jaxmle.closures.copies import viewed
 from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.response import Exact, Law
 from jaxmle.parameters.arguments import shown
@@ -97,7 +98,7 @@ def _weight_values(w: Any) -> Any:
     kind = getattr(getattr(values, "dtype", None), "kind", "f")
     if kind not in "fiubV":  # V: the small floats of machine learning
         raise TypeError(f"weights must be numbers, one for each row; got dtype {values.dtype}")
-    return values
+    return viewed(values)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik", "weights"], meta_fields=[])
@@ -217,7 +218,7 @@ class Fix(LikelihoodTree):
         """x (p,) with the fixed entries put in."""
         for name, value in zip(self.names, self.values, strict=True):
             where = np.array(layout.find(name))
-            new = jnp.ravel(jnp.asarray(value, dtype=x.dtype))
+            new = jnp.ravel(jnp.asarray(value, dtype=jax.dtypes.canonicalize_dtype(x.dtype)))
             if new.size not in (1, len(where)):
                 raise ValueError(
                     f"fix gives {name!r} {new.size} values; it has {len(where)} entries"

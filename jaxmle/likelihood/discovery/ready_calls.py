@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
+from jaxmle.closures.copies import viewed
 from jaxmle.likelihood.checks import Place, in_row
 from jaxmle.likelihood.codes import called
 from jaxmle.likelihood.contract import terms_of
@@ -27,7 +28,7 @@ from jaxmle.likelihood.regression import Regression
 from jaxmle.likelihood.structure import parts_of, shapes_of
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.calls import call_of, number_of, numbers_in
-from jaxmle.runtime.compile import remembered, viewed
+from jaxmle.runtime.compile import remembered
 from jaxmle.runtime.opaque import Opaque
 
 READY = ("jaxmle.models", "jaxmle.families")
