@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import jaxmle as jm
+from tests.test_layers import FLOORS
 
 PACKAGE = Path(__file__).parents[1] / "jaxmle"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -241,3 +242,35 @@ def test_the_lowest_versions_that_are_tested_are_those_that_are_promised():
     for name, version in pins.items():
         lowest = promised.get(name, promised["jax"])  # jaxlib comes with jax
         assert f"{version}.".startswith(f"{lowest}."), (name, version, lowest)
+
+
+ARCHITECTURE = PACKAGE.parent / "docs" / "architecture.md"
+
+
+def floors_of_rooms():
+    """The table of rooms in docs/architecture.md, floor by floor from the ground up."""
+    floors = defaultdict(set)
+    floor = None
+    for line in source(ARCHITECTURE).splitlines():
+        row = re.fullmatch(r"\| (\d*) ?\| ((?:`[\w/]+/`(?:, )?)+) \|.*", line)
+        if row:
+            floor = int(row[1]) if row[1] else floor
+            floors[floor] |= {name.replace("/", ".") for name in re.findall(r"`([\w/]+)/`", row[2])}
+    return [floors[number] for number in range(len(floors))]
+
+
+def test_the_table_of_rooms_in_the_architecture_is_the_one_that_the_tests_hold():
+    assert floors_of_rooms() == FLOORS
+
+
+def test_every_file_and_room_that_the_architecture_names_exists():
+    """With its room, or by its bare name where no other file has it."""
+    root = PACKAGE.parent
+    named = re.findall(r"(?<![^`\s])(?:(?:\w+/)+(?:\w+\.py)?|\w+\.py)", source(ARCHITECTURE))
+    assert len(named) > 100
+    for name in named:
+        if "/" in name:
+            assert (PACKAGE / name).exists() or (root / name).exists(), name
+        else:
+            files = [path for path in SOURCES if path.name == name]
+            assert len(files) == 1 or name == "__init__.py", name

@@ -22,8 +22,7 @@ from jaxmle.fitting.passes import Passes, Problem, objective_of, robust_covarian
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.recession import Ways, ways
-from jaxmle.likelihood.regression import linear_designs, sharing
-from jaxmle.likelihood.structure import count
+from jaxmle.likelihood.structure import count, linear_designs, sharing
 from jaxmle.solvers.first_order import approach
 from jaxmle.solvers.float32_start import sprint
 

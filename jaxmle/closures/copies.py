@@ -212,19 +212,19 @@ class _Copies:
         """What of a class of the user's has to be copied, by its names, as the attributes of an
         instance.
         """
-        found: dict[str, Any] = {}
+        copied: dict[str, Any] = {}
         for base in reversed(kind.__mro__):
             for name, member in vars(base).items():
                 inner = member.__func__ if isinstance(member, BOUND) else member
                 if name.startswith("__") or id(inner) not in self.holders:
                     continue
                 if isinstance(member, CONTAINER_TYPES | np.ndarray | staticmethod):
-                    found[name] = self.of(inner)
+                    copied[name] = self.of(inner)
                 elif isinstance(member, types.FunctionType) or is_jitted(member):
-                    found[name] = types.MethodType(self.of(member), fresh)
+                    copied[name] = types.MethodType(self.of(member), fresh)
                 elif isinstance(member, classmethod):
-                    found[name] = types.MethodType(self.of(inner), kind)
-        return found
+                    copied[name] = types.MethodType(self.of(inner), kind)
+        return copied
 
     def a_class(self, value: type) -> type:
         """A class that only holds names together, as a subclass with copies of what it holds."""

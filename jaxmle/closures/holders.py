@@ -174,10 +174,10 @@ def column_values(walk: Any, values: np.ndarray) -> None:
     """The values of a column."""
     walk.facts.append(values.shape)
     if values.dtype.hasobject:
-        for one in values.ravel().tolist():
-            if type(one).__module__.startswith("pandas"):  # NA, or a time made for the occasion
-                walk.facts.append(repr(one))
+        for value in values.ravel().tolist():
+            if type(value).__module__.startswith("pandas"):  # NA, or a time made for the occasion
+                walk.facts.append(repr(value))
             else:
-                walk.visit(one)
+                walk.visit(value)
     else:
         walk.facts += (values.dtype.str, digest(values))

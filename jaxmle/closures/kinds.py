@@ -125,9 +125,11 @@ def has_state(function: types.FunctionType, chains: Iterable[tuple[str, ...]]) -
     """Whether a function reads anything but its arguments and libraries. jax knows the body of
     a loop by its identity, whatever it reads.
     """
-    own = function.__closure__ or function.__defaults__ or function.__kwdefaults__
+    captured = function.__closure__ or function.__defaults__ or function.__kwdefaults__
     scope = function.__globals__
-    return bool(own) or any(chain[0] in scope and not is_fixed(scope[chain[0]]) for chain in chains)
+    return bool(captured) or any(
+        chain[0] in scope and not is_fixed(scope[chain[0]]) for chain in chains
+    )
 
 
 def is_fixed(value: Any) -> bool:

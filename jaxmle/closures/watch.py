@@ -68,7 +68,7 @@ class Look(NamedTuple):
     """What was seen of a function."""
 
     facts: list[Any]
-    kept: list[Any]  # what the facts know by its identity
+    by_identity: list[Any]  # what the facts know by its identity
     names: frozenset[str]
     hidden: str  # what cannot be watched; empty where all can
     traced: bool  # whether a tracer was met
@@ -91,10 +91,10 @@ def look(function: Any, names: frozenset[str] = frozenset(), *, again: bool = Fa
             walk.visit(function)
         except Exception as error:  # of an object asked for what it holds, or too deep a structure
             walk.hidden = f"what raises {type(error).__name__} when it is looked at"
-        if again or walk.found <= names:
+        if again or walk.loaded <= names:
             return Look(
                 walk.facts,
-                walk.kept,
+                walk.by_identity,
                 names,
                 walk.hidden,
                 walk.traced,
@@ -103,7 +103,7 @@ def look(function: Any, names: frozenset[str] = frozenset(), *, again: bool = Fa
                 frozenset(walk.kinds),
                 walk.alive,
             )
-        names |= walk.found
+        names |= walk.loaded
 
 
 def _holders(edges: list[tuple[int, int]], holders: set[int]) -> frozenset[int]:
@@ -111,14 +111,14 @@ def _holders(edges: list[tuple[int, int]], holders: set[int]) -> frozenset[int]:
     parents = collections.defaultdict(list)
     for parent, child in edges:
         parents[child].append(parent)
-    found = set(holders)
+    reached = set(holders)
     open_ = list(holders)
     while open_:
         for parent in parents[open_.pop()]:
-            if parent not in found:
-                found.add(parent)
+            if parent not in reached:
+                reached.add(parent)
                 open_.append(parent)
-    return frozenset(found)
+    return frozenset(reached)
 
 
 class _Walk:
@@ -129,12 +129,12 @@ class _Walk:
         self.again = again
         self.all = EVERYTHING in names
         self.facts: list[Any] = []
-        self.kept: list[Any] = []
+        self.by_identity: list[Any] = []
         self.alive: list[Any] = []
         self.seen: dict[int, int] = {}
         self.made: set[tuple[type, bool]] = set()
         self.whole: dict[type, bool] = {}
-        self.found: set[str] = set()
+        self.loaded: set[str] = set()
         self.edges: list[tuple[int, int]] = []
         self.holders: set[int] = set()
         self.kinds: set[int] = set()
@@ -173,7 +173,7 @@ class _Walk:
     def identity(self, value: Any) -> None:
         """What cannot change, or does not matter, is known by its identity."""
         self.facts.append(id(value))
-        self.kept.append(value)
+        self.by_identity.append(value)
 
     def hide(self, value: Any) -> None:
         """What cannot be watched."""
@@ -195,7 +195,7 @@ class _Walk:
         self.own_attributes(value)
         reads = reads_of(value.__code__)
         if not self.again:
-            self.found |= reads.names
+            self.loaded |= reads.names
             self.changes = self.changes or reads.changes
             if has_state(value, reads.chains):
                 self.holders.add(id(value))
@@ -303,7 +303,7 @@ class _Walk:
         self.holders.add(id(value))
         for inner in gc.get_referents(value):
             if isinstance(inner, dict) and inner is not vars(value):
-                self.sequence(one for one in inner.values() if type(one).__name__ != LINK)
+                self.sequence(entry for entry in inner.values() if type(entry).__name__ != LINK)
             elif not isinstance(inner, type):
                 self.visit(inner)
 
@@ -480,10 +480,10 @@ TABLE_HANDLERS: dict[str, Callable[[_Walk, Any], None]] = {
 
 def _handler(kind: type) -> Callable[[_Walk, Any], None]:
     """How values of a type are written down."""
-    found = _find_handler(kind)
+    handler = _find_handler(kind)
     if of_library(kind):  # a class of the user's must be able to die
-        HANDLERS[kind] = found
-    return found
+        HANDLERS[kind] = handler
+    return handler
 
 
 def _find_handler(kind: type) -> Callable[[_Walk, Any], None]:

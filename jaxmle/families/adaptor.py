@@ -79,9 +79,9 @@ def _declared(distribution: Any) -> dict[str, Any]:
     if properties is None:
         return {}
     return {
-        name: found.default_constraining_bijector_fn
-        for name, found in properties().items()
-        if found.is_preferred
+        name: declaration.default_constraining_bijector_fn
+        for name, declaration in properties().items()
+        if declaration.is_preferred
     }
 
 
@@ -104,25 +104,25 @@ def _asked(
         for name, argument in arguments.items()
         if name in declared and (argument.default is not None or name in constraints)
     ]
-    found = dict(constraints)
+    all_constraints = dict(constraints)
     for name in wanted:
-        if name not in found and name not in known:
-            found[name] = _constraint(name, declared[name])
-    if not found:
+        if name not in all_constraints and name not in known:
+            all_constraints[name] = _constraint(name, declared[name])
+    if not all_constraints:
         raise ValueError(
             f"{getattr(distribution, '__name__', distribution)} declares no constraints: give "
             "one for each parameter, such as constraints={'loc': jaxmle.free, 'scale': "
             "jaxmle.positive}"
         )
-    return found
+    return all_constraints
 
 
 def _value(made: Any, *names: str) -> Any:
     """The first attribute of these names, called where it is a method without arguments."""
     for name in names:
         if hasattr(made, name):
-            found = getattr(made, name)
-            return found() if callable(found) else found
+            value = getattr(made, name)
+            return value() if callable(value) else value
     raise ValueError(f"{type(made).__name__} has no {' or '.join(names)}")
 
 
@@ -181,13 +181,13 @@ def _twin(made: Any) -> tuple[Family, Params] | None:
     if kind.__module__.split(".")[0] not in DISTRIBUTION_LIBRARIES or kind.__name__ not in TWINS:
         return None
     family, attributes = TWINS[kind.__name__]
-    found = {}
+    parameters = {}
     for name, choices in attributes.items():
         known = [getattr(made, choice) for choice in choices if hasattr(made, choice)]
         if not known or known[0] is None:
             return None
-        found[name] = jnp.asarray(known[0], jnp.result_type(float))
-    return family, found
+        parameters[name] = jnp.asarray(known[0], jnp.result_type(float))
+    return family, parameters
 
 
 # ---------------------------------------------------------------- values outside, and tails
@@ -217,10 +217,12 @@ def _inside(made: Any, low: Array, high: Array) -> Array:
         lambda: _value(made, "mean"),
     ):
         try:
-            found = jnp.asarray(ask(), spare.dtype)
+            candidate = jnp.asarray(ask(), spare.dtype)
         except Exception:  # a method that is there in name only: there is another
             continue
-        spare = jnp.where(jnp.isfinite(found) & (found > low) & (found < high), found, spare)
+        spare = jnp.where(
+            jnp.isfinite(candidate) & (candidate > low) & (candidate < high), candidate, spare
+        )
     return jax.lax.stop_gradient(spare)
 
 
@@ -290,11 +292,11 @@ def _log_cdf(made: Any, y: Array) -> Array:
     twin = _twin(made)
     if twin is not None:
         return twin[0].law.log_cdf(twin[1], y)
-    own = _called(made, "log_cdf")
+    library_log_cdf = _called(made, "log_cdf")
 
     def inside(y: Array) -> Array:
-        if own is not None:
-            return own(y)
+        if library_log_cdf is not None:
+            return library_log_cdf(y)
         cdf = _cdf(made)(y)
         return jnp.where(cdf > 0, jnp.log(jnp.where(cdf > 0, cdf, 0.5)), -jnp.inf)
 
@@ -305,11 +307,11 @@ def _log_sf(made: Any, y: Array) -> Array:
     twin = _twin(made)
     if twin is not None:
         return twin[0].law.log_sf(twin[1], y)
-    own = _called(made, "log_survival_function")
+    library_log_sf = _called(made, "log_survival_function")
 
     def inside(y: Array) -> Array:
-        if own is not None:
-            return own(y)
+        if library_log_sf is not None:
+            return library_log_sf(y)
         cdf = _cdf(made)(y)
         return jnp.where(cdf < 1, jnp.log1p(-jnp.where(cdf < 1, cdf, 0.5)), -jnp.inf)
 
@@ -406,8 +408,8 @@ def from_distribution(
             f"log_prob, not one made already; got {type(distribution).__name__}"
         )
     known = dict(known or {})
-    found = _asked(distribution, constraints or {}, known)
-    make = _maker(distribution, (*found, *known))
+    all_constraints = _asked(distribution, constraints or {}, known)
+    make = _maker(distribution, (*all_constraints, *known))
     law = Law(
         log_prob=lambda p, y: _log_prob(make(p), y),
         log_cdf=lambda p, y: _log_cdf(make(p), y),
@@ -417,7 +419,7 @@ def from_distribution(
         mean=lambda p: _value(make(p), "mean"),
         variance=lambda p: _value(make(p), "variance", "covariance"),
         support=lambda p: _bounds(make(p)),
-        guess=lambda y, constants: _guess(found, y) if start is None else start(y),
+        guess=lambda y, constants: _guess(all_constraints, y) if start is None else start(y),
     )
     name = getattr(distribution, "__name__", "distribution")
-    return Family(name, found, law, known=known, discrete=discrete)
+    return Family(name, all_constraints, law, known=known, discrete=discrete)

@@ -44,9 +44,10 @@ def _log_sf(p: Params, y: Array) -> Array:
 
 def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
     """X/(X + Y), X and Y gamma, from their logs: shapes near 0 underflow neither."""
-    one, two = jax.random.split(key)
+    first_key, second_key = jax.random.split(key)
     return jax.nn.sigmoid(
-        jax.random.loggamma(one, p["shape1"], shape) - jax.random.loggamma(two, p["shape2"], shape)
+        jax.random.loggamma(first_key, p["shape1"], shape)
+        - jax.random.loggamma(second_key, p["shape2"], shape)
     )
 
 

@@ -111,13 +111,13 @@ def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
 
     def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
         key, cosine, done = state
-        key, one, two = jax.random.split(key, 3)
-        z = jnp.cos(math.pi * jax.random.uniform(one, shape))
+        key, angle_key, accept_key = jax.random.split(key, 3)
+        z = jnp.cos(math.pi * jax.random.uniform(angle_key, shape))
         f = (1 + r * z) / (r + z)
         c = kappa * (r - f)
-        u = jax.random.uniform(two, shape)
-        kept = (c * (2 - c) > u) | (jnp.log(c) - jnp.log(u) + 1 >= c)
-        return key, jnp.where(done, cosine, f), done | kept | jnp.isnan(c)
+        u = jax.random.uniform(accept_key, shape)
+        accepted = (c * (2 - c) > u) | (jnp.log(c) - jnp.log(u) + 1 >= c)
+        return key, jnp.where(done, cosine, f), done | accepted | jnp.isnan(c)
 
     sign_key, key = jax.random.split(key)
     _, cosine, _ = jax.lax.while_loop(

@@ -54,9 +54,9 @@ def check_values(family: Any, data: Tree, place: Place, support: bool = True) ->
         bad |= (np.rint(values) != values) & ~np.isnan(values)
     if bad.any():
         kind = "whole numbers" if family.discrete else "numbers"
-        told = _first(name, values, bad, place)
+        fault = _first(name, values, bad, place)
         raise ValueError(
-            f"{told}; {family.name} takes {kind}{_between(low, high)}. "
+            f"{fault}; {family.name} takes {kind}{_between(low, high)}. "
             f"{_remedy(values, low, high, family.discrete)}"
         )
 
@@ -93,24 +93,25 @@ def _check_interval(family: str, y: dict[str, np.ndarray], place: Place) -> None
         event = y["event"]
         bad = (event != 0) & (event != 1) & ~(event != event)
         if bad.any():
-            told = _first("data['event']", event, bad, place)
+            fault = _first("data['event']", event, bad, place)
             kinds = np.unique(event[event == event])
             which = f"{kinds[-1]:g}" if len(kinds) <= 2 else "code_of_the_event"
             raise ValueError(
-                f"{told}; {family} takes 1 for an event and 0 for a censored time. Write event = "
+                f"{fault}; {family} takes 1 for an event and 0 for a censored time. Write event = "
                 f"(event == {which}).astype(int)."
             )
         return
     for name, none in (("lower", "-numpy.inf"), ("upper", "numpy.inf")):
         huge = np.isfinite(y[name]) & (np.abs(y[name]) >= MAX_END)
         if huge.any():
-            told = _first(f"data[{name!r}]", y[name], huge, place)
-            raise ValueError(f"{told}; an end of which nothing is known is {none}.")
+            fault = _first(f"data[{name!r}]", y[name], huge, place)
+            raise ValueError(f"{fault}; an end of which nothing is known is {none}.")
     late = y["lower"] > y["upper"]
     if late.any():
-        told = _first("data['lower']", y["lower"], late, place)
+        fault = _first("data['lower']", y["lower"], late, place)
         raise ValueError(
-            f"{told}, above the upper end of that row: {family} takes intervals with lower ≤ upper."
+            f"{fault}, above the upper end of that row: {family} takes intervals with "
+            "lower ≤ upper."
         )
 
 
@@ -138,10 +139,10 @@ def _found_ends(family: Any, known: dict[str, Any]) -> Ends:
         for share in (0.3, 0.7):
             p = {name: _inside(kind, share) for name, kind in family.constraints.items()}
             try:
-                found = family.law.support(family.read({**constants, **p}))
+                support = family.law.support(family.read({**constants, **p}))
             except Exception:  # another library's distribution may want more of its parameters
                 return nowhere
-            ends.append([np.asarray(end)[()] for end in found])
+            ends.append([np.asarray(end)[()] for end in support])
     (low, high), (other_low, other_high) = ends
     return (
         np.where(low == other_low, low, -math.inf)[()],

@@ -58,8 +58,8 @@ def log_between(law: Law, p: Params, low: Array, high: Array) -> Array:
             some, more + special.log1mexp(-gap), jnp.where(more == less, -jnp.inf, more - less)
         ),
     )
-    one = jnp.where(top, above_low, jnp.where(bottom, below_high, between))
-    return jnp.where(top & bottom, 0.0, one)
+    value = jnp.where(top, above_low, jnp.where(bottom, below_high, between))
+    return jnp.where(top & bottom, 0.0, value)
 
 
 def _with_tails(family: Family, what: str) -> None:
@@ -123,11 +123,11 @@ def censored(family: Family) -> Family:
             known,
         )
 
-    own = dataclasses.replace(law, log_prob=log_prob, guess=guess, information=None)
+    censored_law = dataclasses.replace(law, log_prob=log_prob, guess=guess, information=None)
     return dataclasses.replace(
         family,
         name=f"censored {family.name}",
-        law=own,
+        law=censored_law,
         fields=(("lower", "upper"), ("time", "event")),
     )
 
@@ -180,17 +180,17 @@ def truncated(family: Family, low: float = -math.inf, high: float = math.inf) ->
         if not family.discrete:
             return solve(log_prob, log_cdf, log_sf, "line", p, q, (p["low"], p["high"]))
         first = jnp.exp(law.log_cdf(p, p["low"]))
-        found = law.quantile(
+        value = law.quantile(
             p, jnp.clip(first + q * jnp.exp(mass(p)), 0.0, 1.0 - jnp.finfo(q.dtype).epsneg)
         )
-        return jnp.clip(found, jnp.maximum(jnp.floor(p["low"]) + 1, 0.0), p["high"])
+        return jnp.clip(value, jnp.maximum(jnp.floor(p["low"]) + 1, 0.0), p["high"])
 
     def support(p: Params) -> tuple[Array, Array]:
         least, most = law.support(p)
         first = jnp.floor(p["low"]) + 1 if family.discrete else p["low"]
         return jnp.maximum(least, first), jnp.minimum(most, p["high"])
 
-    own = Law(
+    truncated_law = Law(
         log_prob=log_prob,
         log_cdf=log_cdf,
         log_sf=log_sf,
@@ -202,7 +202,7 @@ def truncated(family: Family, low: float = -math.inf, high: float = math.inf) ->
     return dataclasses.replace(
         family,
         name=f"truncated {family.name}",
-        law=own,
+        law=truncated_law,
         known={**family.known, "low": float(low), "high": float(high)},
     )
 
@@ -248,7 +248,7 @@ def rounded(family: Family, width: float = 1.0) -> Family:
     def support(p: Params) -> tuple[Array, Array]:
         return tuple(jnp.round(end / p["width"]) * p["width"] for end in law.support(p))
 
-    own = Law(
+    rounded_law = Law(
         log_prob=log_prob,
         log_cdf=lambda p, y: law.log_cdf(p, cell(p, y)),
         log_sf=lambda p, y: law.log_sf(p, cell(p, y)),
@@ -260,7 +260,7 @@ def rounded(family: Family, width: float = 1.0) -> Family:
     return dataclasses.replace(
         family,
         name=f"rounded {family.name}",
-        law=own,
+        law=rounded_law,
         known={**family.known, "width": float(width)},
     )
 
@@ -307,81 +307,6 @@ def mixture(*families: Family) -> Family:
             f"{', '.join(family.name for family in families)}"
         )
     known = {name: value for family in families for name, value in family.known.items()}
-
-    def each(what: str, p: Params, *args: Any) -> list[Array]:
-        own = [
-            {name: p[name] for name in family.known} | part
-            for family, part in zip(families, p["components"], strict=True)
-        ]
-        return [
-            getattr(family, what)(part, *args) for family, part in zip(families, own, strict=True)
-        ]
-
-    def pooled(what: str) -> Any:
-        return lambda p, y: _log_mean(p["weights"], each(what, p, y))
-
-    def mean(p: Params) -> Array:
-        return sum(p["weights"][..., j] * m for j, m in enumerate(each("mean", p)))
-
-    def variance(p: Params) -> Array:
-        squares = [v + m**2 for v, m in zip(each("variance", p), each("mean", p), strict=True)]
-        return sum(p["weights"][..., j] * square for j, square in enumerate(squares)) - mean(p) ** 2
-
-    def support(p: Params) -> tuple[Array, Array]:
-        lows, highs = zip(*each("support", p), strict=True)
-        return jnp.min(jnp.stack(jnp.broadcast_arrays(*lows)), axis=0), jnp.max(
-            jnp.stack(jnp.broadcast_arrays(*highs)), axis=0
-        )
-
-    def quantile(p: Params, q: Array) -> Array:
-        if families[0].discrete:
-            return smallest_count(
-                pooled("log_cdf"), pooled("log_sf"), mean(p), variance(p), *support(p), p, q
-            )
-        return solve(pooled("log_prob"), pooled("log_cdf"), pooled("log_sf"), "line", p, q)
-
-    def sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
-        which, *keys = jax.random.split(key, len(families) + 1)
-        own = [
-            {name: p[name] for name in family.known} | part
-            for family, part in zip(families, p["components"], strict=True)
-        ]
-        drawn = [
-            family.sample(part, one, shape)
-            for family, part, one in zip(families, own, keys, strict=True)
-        ]
-        return jnp.select(
-            [
-                jax.random.categorical(which, jnp.log(p["weights"]), shape=shape) == j
-                for j in range(len(drawn))
-            ],
-            drawn,
-        )
-
-    def guess(y: Array, constants: Params) -> Params:
-        """Each component from its share of the sorted values."""
-        y, xp = values(y)
-        ordered = xp.sort(y)
-        size = max(len(y) // len(families), 1)
-        parts = [ordered[j * size : (j + 1) * size] for j in range(len(families))]
-        start = [
-            family.law.guess(part, {name: constants[name] for name in family.known})
-            for family, part in zip(families, parts, strict=True)
-        ]
-        return {"weights": xp.full(len(families), 1.0 / len(families)), "components": tuple(start)}
-
-    tails = all(family.law.log_cdf and family.law.log_sf for family in families)
-    law = Law(
-        log_prob=pooled("log_prob"),
-        log_cdf=pooled("log_cdf") if tails else None,
-        log_sf=pooled("log_sf") if tails else None,
-        quantile=quantile if tails else None,
-        sample=sample if all(family.law.sample for family in families) else None,
-        mean=mean,
-        variance=variance,
-        support=support,
-        guess=guess,
-    )
     constraints = {
         "weights": simplex,
         "components": tuple(family.constraints for family in families),
@@ -389,7 +314,103 @@ def mixture(*families: Family) -> Family:
     return Family(
         f"mixture of {', '.join(family.name for family in families)}",
         constraints,
-        law,
+        _mixture_law(families),
         known=known,
         discrete=families[0].discrete,
     )
+
+
+def _mixture_law(families: tuple[Family, ...]) -> Law:
+    """The functions of a mixture; those are missing that a component lacks."""
+    log_prob = partial(_mixture_log, families, "log_prob")
+    log_cdf = partial(_mixture_log, families, "log_cdf")
+    log_sf = partial(_mixture_log, families, "log_sf")
+    mean = partial(_mixture_mean, families)
+    variance = partial(_mixture_variance, families)
+    support = partial(_mixture_support, families)
+
+    def quantile(p: Params, q: Array) -> Array:
+        if families[0].discrete:
+            return smallest_count(log_cdf, log_sf, mean(p), variance(p), *support(p), p, q)
+        return solve(log_prob, log_cdf, log_sf, "line", p, q)
+
+    tails = all(family.law.log_cdf and family.law.log_sf for family in families)
+    draws = all(family.law.sample for family in families)
+    return Law(
+        log_prob=log_prob,
+        log_cdf=log_cdf if tails else None,
+        log_sf=log_sf if tails else None,
+        quantile=quantile if tails else None,
+        sample=partial(_mixture_sample, families) if draws else None,
+        mean=mean,
+        variance=variance,
+        support=support,
+        guess=partial(_mixture_guess, families),
+    )
+
+
+def _component_params(families: tuple[Family, ...], p: Params) -> list[Params]:
+    """The parameters of each component, with the known constants of its family."""
+    return [
+        {name: p[name] for name in family.known} | component
+        for family, component in zip(families, p["components"], strict=True)
+    ]
+
+
+def _of_components(families: tuple[Family, ...], function: str, p: Params, *args: Any) -> list[Any]:
+    """A function of each component, by its name."""
+    components = zip(families, _component_params(families, p), strict=True)
+    return [getattr(family, function)(params, *args) for family, params in components]
+
+
+def _mixture_log(families: tuple[Family, ...], function: str, p: Params, y: Array) -> Array:
+    """log_prob, log_cdf or log_sf of the mixture: a weighted mean of those of its components."""
+    return _log_mean(p["weights"], _of_components(families, function, p, y))
+
+
+def _mixture_mean(families: tuple[Family, ...], p: Params) -> Array:
+    means = _of_components(families, "mean", p)
+    return sum(p["weights"][..., j] * mean for j, mean in enumerate(means))
+
+
+def _mixture_variance(families: tuple[Family, ...], p: Params) -> Array:
+    means = _of_components(families, "mean", p)
+    variances = _of_components(families, "variance", p)
+    squares = [v + m**2 for v, m in zip(variances, means, strict=True)]
+    second_moment = sum(p["weights"][..., j] * square for j, square in enumerate(squares))
+    return second_moment - _mixture_mean(families, p) ** 2
+
+
+def _mixture_support(families: tuple[Family, ...], p: Params) -> tuple[Array, Array]:
+    lows, highs = zip(*_of_components(families, "support", p), strict=True)
+    low = jnp.min(jnp.stack(jnp.broadcast_arrays(*lows)), axis=0)
+    high = jnp.max(jnp.stack(jnp.broadcast_arrays(*highs)), axis=0)
+    return low, high
+
+
+def _mixture_sample(
+    families: tuple[Family, ...], p: Params, key: Array, shape: tuple[int, ...]
+) -> Array:
+    """A draw of every component, and of these the one whose number is drawn."""
+    component_key, *keys = jax.random.split(key, len(families) + 1)
+    draws = [
+        family.sample(params, draw_key, shape)
+        for family, params, draw_key in zip(
+            families, _component_params(families, p), keys, strict=True
+        )
+    ]
+    component = jax.random.categorical(component_key, jnp.log(p["weights"]), shape=shape)
+    return jnp.select([component == j for j in range(len(draws))], draws)
+
+
+def _mixture_guess(families: tuple[Family, ...], y: Array, constants: Params) -> Params:
+    """Start values: each component from its share of the sorted values."""
+    y, xp = values(y)
+    ordered = xp.sort(y)
+    size = max(len(y) // len(families), 1)
+    parts = [ordered[j * size : (j + 1) * size] for j in range(len(families))]
+    start = [
+        family.law.guess(part, {name: constants[name] for name in family.known})
+        for family, part in zip(families, parts, strict=True)
+    ]
+    return {"weights": xp.full(len(families), 1.0 / len(families)), "components": tuple(start)}

@@ -90,7 +90,7 @@ def zero_inflated(family: Family) -> Family:
     """
     _count_family(family, "zero_inflated")
     law = family.law
-    own = Law(
+    inflated_law = Law(
         log_prob=partial(_inflated_log_prob, law),
         log_cdf=law.log_cdf and partial(_inflated_log_cdf, law),
         log_sf=law.log_sf
@@ -102,7 +102,7 @@ def zero_inflated(family: Family) -> Family:
         support=law.support,
         guess=partial(_guess, family, 0.7),
     )
-    return _with_zeros(family, "zero-inflated", own)
+    return _with_zeros(family, "zero-inflated", inflated_law)
 
 
 def _inflated_log_prob(law: Law, p: Params, y: Array) -> Array:
@@ -118,8 +118,10 @@ def _inflated_log_cdf(law: Law, p: Params, y: Array) -> Array:
 
 
 def _inflated_sample(law: Law, p: Params, key: Array, shape: tuple[int, ...]) -> Array:
-    one, two = jax.random.split(key)
-    return jnp.where(jax.random.uniform(one, shape) < p["zero"], 0, law.sample(p, two, shape))
+    zero_key, count_key = jax.random.split(key)
+    return jnp.where(
+        jax.random.uniform(zero_key, shape) < p["zero"], 0, law.sample(p, count_key, shape)
+    )
 
 
 # ---------------------------------------------------------------- hurdle
@@ -141,7 +143,7 @@ def hurdle(family: Family) -> Family:
     """
     _count_family(family, "hurdle")
     law = family.law
-    own = Law(
+    hurdle_law = Law(
         log_prob=lambda p, y: jnp.where(
             y == 0, jnp.log(p["zero"]), _over_hurdle(law, p, y, law.log_prob(p, y))
         ),
@@ -155,7 +157,7 @@ def hurdle(family: Family) -> Family:
         support=law.support,
         guess=partial(_guess, family, 1.0),
     )
-    return _with_zeros(family, "hurdle", own)
+    return _with_zeros(family, "hurdle", hurdle_law)
 
 
 def _log_positive(law: Law, p: Params, like: Array) -> Array:
@@ -194,9 +196,11 @@ def _positive_quantile(law: Law, p: Params, share: Array) -> Array:
 
 
 def _hurdle_sample(law: Law, p: Params, key: Array, shape: tuple[int, ...]) -> Array:
-    one, two = jax.random.split(key)
-    drawn = _positive_quantile(law, p, jnp.broadcast_to(uniform(two, shape), shape)).astype(int)
-    return jnp.where(jax.random.uniform(one, shape) < p["zero"], 0, drawn)
+    zero_key, count_key = jax.random.split(key)
+    drawn = _positive_quantile(law, p, jnp.broadcast_to(uniform(count_key, shape), shape)).astype(
+        int
+    )
+    return jnp.where(jax.random.uniform(zero_key, shape) < p["zero"], 0, drawn)
 
 
 def _positive_moment(law: Law, p: Params, moment: Array) -> Array:

@@ -219,9 +219,11 @@ def _negative_binomial(
 
     def sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
         # A Poisson whose rate is gamma of this mean and of shape 1/alpha.
-        one, two = jax.random.split(key)
+        gamma_key, count_key = jax.random.split(key)
         size, odds = chance(p)
-        return jax.random.poisson(two, jnp.exp(jax.random.loggamma(one, size, shape)) * odds, shape)
+        return jax.random.poisson(
+            count_key, jnp.exp(jax.random.loggamma(gamma_key, size, shape)) * odds, shape
+        )
 
     return counting(
         name,
@@ -290,9 +292,9 @@ def _beta_binomial_guess(y: Array, known: Params) -> Params:
 
 
 def _beta_binomial_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
-    one, two = jax.random.split(key)
+    beta_key, count_key = jax.random.split(key)
     return jax.random.binomial(
-        two, p["trials"], jax.random.beta(one, p["shape1"], p["shape2"], shape), shape
+        count_key, p["trials"], jax.random.beta(beta_key, p["shape1"], p["shape2"], shape), shape
     )
 
 

@@ -264,12 +264,12 @@ def _gpd_information(p: Params) -> dict[tuple[str, str], Array]:
     # Smith 1984, Threshold methods for sample extremes, in Statistical Extremes and Applications;
     # for ξ > −1/2.
     shape = jnp.where(p["shape"] > -0.5, p["shape"], jnp.nan)
-    one = 1 + shape
-    two = 1 + 2 * shape
+    once = 1 + shape
+    twice = 1 + 2 * shape
     return {
-        ("scale", "scale"): 1 / (p["scale"] ** 2 * two),
-        ("scale", "shape"): 1 / (p["scale"] * one * two),
-        ("shape", "shape"): 2 / (one * two),
+        ("scale", "scale"): 1 / (p["scale"] ** 2 * twice),
+        ("scale", "shape"): 1 / (p["scale"] * once * twice),
+        ("shape", "shape"): 2 / (once * twice),
     }
 
 

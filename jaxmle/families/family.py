@@ -176,8 +176,8 @@ class Family:
         q = real(_values(q))
         low, high = self.law.support(p)
         inside = (q > 0) & (q < 1)
-        found = self._have("quantile")(p, jnp.where(inside, q, 0.5))
-        return jnp.where(inside, found, jnp.where(q == 0, low, jnp.where(q == 1, high, jnp.nan)))
+        value = self._have("quantile")(p, jnp.where(inside, q, 0.5))
+        return jnp.where(inside, value, jnp.where(q == 0, low, jnp.where(q == 1, high, jnp.nan)))
 
     @_either_road
     def sample(self, params: Params, key: Array, shape: tuple[int, ...] = ()) -> Array:
@@ -208,11 +208,12 @@ class Family:
         """
         if self.law.information is None:
             return None
-        found = self.law.information(self.read(params))
-        if not isinstance(found, dict):
-            return found
+        information = self.law.information(self.read(params))
+        if not isinstance(information, dict):
+            return information
         entries: list[list[Any]] = [
-            [found.get((a, b), found.get((b, a), 0.0)) for b in self.names] for a in self.names
+            [information.get((a, b), information.get((b, a), 0.0)) for b in self.names]
+            for a in self.names
         ]
         flat = jnp.broadcast_arrays(*(real(entry) for row in entries for entry in row))
         k = len(self.names)

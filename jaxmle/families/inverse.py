@@ -67,8 +67,8 @@ def solve(
 
     @jax.custom_jvp
     def root(p: Params, q: Array, low: Array, high: Array) -> Array:
-        found = _climb(lambda y: residual(p, q, y, q <= 0.5), SCALES[scale], _shape(p, q))
-        return jnp.clip(found, low, high)
+        y = _climb(lambda y: residual(p, q, y, q <= 0.5), SCALES[scale], _shape(p, q))
+        return jnp.clip(y, low, high)
 
     @root.defjvp
     def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:

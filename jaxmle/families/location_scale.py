@@ -85,7 +85,7 @@ def location_scale(
     sf = standard.log_sf or (lambda p, z: standard.log_cdf(p, -z))
     inverse = standard.quantile or partial(solve, standard.log_prob, standard.log_cdf, sf, "line")
 
-    def at(
+    def standardised(
         function: Callable[[Params, Array], Array], below: float, above: float
     ) -> Callable[[Params, Array], Array]:
         return lambda p, y: _standardised(
@@ -93,7 +93,7 @@ def location_scale(
         )
 
     def log_prob(p: Params, y: Array) -> Array:
-        return at(standard.log_prob, -jnp.inf, -jnp.inf)(p, y) - jnp.log(p["scale"])
+        return standardised(standard.log_prob, -jnp.inf, -jnp.inf)(p, y) - jnp.log(p["scale"])
 
     def quantile(p: Params, q: Array) -> Array:
         return p["loc"] + p["scale"] * inverse({key: p[key] for key in shapes}, q)
@@ -105,17 +105,17 @@ def location_scale(
     def information(p: Params) -> dict[tuple[str, str], Array]:
         loc, cross, scale = standard.information(p)
         squared = p["scale"] ** 2
-        own = {
+        entries = {
             ("loc", "loc"): loc / squared,
             ("loc", "scale"): cross / squared,
             ("scale", "scale"): scale / squared,
         }
-        return own | standard.beyond(p)
+        return entries | standard.beyond(p)
 
     law = Law(
         log_prob=log_prob,
-        log_cdf=at(standard.log_cdf, -jnp.inf, 0.0),
-        log_sf=at(sf, 0.0, -jnp.inf),
+        log_cdf=standardised(standard.log_cdf, -jnp.inf, 0.0),
+        log_sf=standardised(sf, 0.0, -jnp.inf),
         quantile=quantile,
         sample=sample,
         mean=lambda p: p["loc"] + p["scale"] * standard.mean(p),
@@ -180,10 +180,10 @@ def _student_information(p: Params) -> tuple[Array, float, Array]:
 
 def _student_beyond(p: Params) -> dict[tuple[str, str], Array]:
     df = p["df"]
-    own = 0.25 * (special.trigamma(df / 2) - special.trigamma((df + 1) / 2)) - (df + 5) / (
+    df_entry = 0.25 * (special.trigamma(df / 2) - special.trigamma((df + 1) / 2)) - (df + 5) / (
         2 * df * (df + 1) * (df + 3)
     )
-    return {("df", "df"): own, ("df", "scale"): -2 / (p["scale"] * (df + 1) * (df + 3))}
+    return {("df", "df"): df_entry, ("df", "scale"): -2 / (p["scale"] * (df + 1) * (df + 3))}
 
 
 def _student_variance(p: Params) -> Array:
@@ -364,8 +364,8 @@ def _skew_delta(p: Params) -> Array:
 
 def _skew_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
     # δ|U| + √(1 − δ²) V, U and V standard normal: Azzalini 1986, Statistica 46, section 2.
-    one, two = jax.random.normal(key, (2, *shape))
-    return _skew_delta(p) * jnp.abs(one) + two / jnp.sqrt(1 + p["shape"] ** 2)
+    half, symmetric = jax.random.normal(key, (2, *shape))
+    return _skew_delta(p) * jnp.abs(half) + symmetric / jnp.sqrt(1 + p["shape"] ** 2)
 
 
 def _skew_guess(y: Array, known: Params) -> Params:

@@ -64,22 +64,22 @@ def quantiles(y: Array, *probabilities: float) -> tuple[Array, ...]:
     )
 
 
-def finite_start(found: Tree, constraints: Tree) -> Tree:
+def finite_start(start: Tree, constraints: Tree) -> Tree:
     """Start values, of which those that overflowed or left their interval are put inside it."""
-    if isinstance(found, dict):
+    if isinstance(start, dict):
         return {
             name: finite_start(
                 value, constraints.get(name) if isinstance(constraints, dict) else constraints
             )
-            for name, value in found.items()
+            for name, value in start.items()
         }
-    if isinstance(found, tuple):
+    if isinstance(start, tuple):
         return tuple(
             finite_start(value, constraints[i] if isinstance(constraints, tuple) else constraints)
-            for i, value in enumerate(found)
+            for i, value in enumerate(start)
         )
     if not isinstance(constraints, CONSTRAINT_KINDS) or not isinstance(constraints, Interval):
-        return found
+        return start
     low = constraints.lower
     high = constraints.upper
     spare = (
@@ -91,6 +91,6 @@ def finite_start(found: Tree, constraints: Tree) -> Tree:
         if np.isinf(low)
         else 0.5 * (low + high)
     )
-    xp = namespace(found if hasattr(found, "dtype") else np.asarray(found))
-    found = xp.asarray(found)
-    return xp.where(xp.isfinite(found) & (found > low) & (found < high), found, spare)
+    xp = namespace(start if hasattr(start, "dtype") else np.asarray(start))
+    start = xp.asarray(start)
+    return xp.where(xp.isfinite(start) & (start > low) & (start < high), start, spare)

@@ -131,11 +131,11 @@ def _t_log_prob(p: Params, y: Array) -> Array:
 
 
 def _t_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
-    one, two = jax.random.split(key)
-    mixing = jnp.exp(jax.random.loggamma(two, 0.5 * p["df"], shape)) / (0.5 * p["df"])
+    normal_key, gamma_key = jax.random.split(key)
+    mixing = jnp.exp(jax.random.loggamma(gamma_key, 0.5 * p["df"], shape)) / (0.5 * p["df"])
     return (
         jnp.broadcast_to(p["loc"], (*shape, p["loc"].shape[-1]))
-        + _correlate(p, "scale", one, shape) / jnp.sqrt(mixing)[..., None]
+        + _correlate(p, "scale", normal_key, shape) / jnp.sqrt(mixing)[..., None]
     )
 
 
@@ -164,12 +164,12 @@ def _t_information(p: Params) -> Array:
     scale = (df + d) / (2 * more) * jnp.einsum("eij,fji->ef", turned, turned) - jnp.outer(
         traces, traces
     ) / (2 * more)
-    own = 0.25 * (special.trigamma(df / 2) - special.trigamma((df + d) / 2)) - d * (df + d + 4) / (
-        2 * df * (df + d) * more
-    )
+    df_entry = 0.25 * (special.trigamma(df / 2) - special.trigamma((df + d) / 2)) - d * (
+        df + d + 4
+    ) / (2 * df * (df + d) * more)
     cross = jnp.concatenate([jnp.zeros(d), -traces / ((df + d) * more)])[None, :]
     rest = jax.scipy.linalg.block_diag((df + d) / more * precision, scale)
-    return jnp.block([[own[None, None], cross], [cross.T, rest]])
+    return jnp.block([[df_entry[None, None], cross], [cross.T, rest]])
 
 
 multivariate_t = Family(
@@ -204,10 +204,10 @@ def _dirichlet_multinomial_log_prob(p: Params, y: Array) -> Array:
         )
     outside = not_whole(y, jnp.asarray(jnp.inf))
     counts = jnp.where(outside, 0.0, y)
-    found = special.dirichlet_multinomial_logpmf(
+    log_prob = special.dirichlet_multinomial_logpmf(
         jnp.moveaxis(counts, -1, 0), jnp.moveaxis(jnp.broadcast_to(concentration, y.shape), -1, 0)
     )
-    return jnp.where(jnp.any(outside, axis=-1), -jnp.inf, found)
+    return jnp.where(jnp.any(outside, axis=-1), -jnp.inf, log_prob)
 
 
 def _dirichlet_multinomial_guess(y: Array, known: Params) -> Params:

@@ -329,11 +329,11 @@ def _within_reach(function: Pointwise, below: float, above: float) -> Pointwise:
 def _inverse_gaussian_sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
     # Michael, Schucany & Haas 1976, The American Statistician 30. The smaller root as mean/(1 + w +
     # √(w² + 2w)): no cancellation.
-    one, two = jax.random.split(key)
-    w = p["mean"] * jax.random.normal(one, shape) ** 2 / (2 * p["shape"])
+    normal_key, uniform_key = jax.random.split(key)
+    w = p["mean"] * jax.random.normal(normal_key, shape) ** 2 / (2 * p["shape"])
     smaller = 1 / (1 + w + jnp.sqrt(w * (w + 2)))
     return p["mean"] * jnp.where(
-        jax.random.uniform(two, shape) * (1 + smaller) <= 1, smaller, 1 / smaller
+        jax.random.uniform(uniform_key, shape) * (1 + smaller) <= 1, smaller, 1 / smaller
     )
 
 

@@ -116,22 +116,26 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
 
 def _no_numbers(name: str, value: Any, kind: str) -> str:
     """What a leaf of words or objects holds, and the line that makes numbers of it."""
-    found = value.ravel().tolist()
+    values = value.ravel().tolist()
     if kind != "O":
-        told = f"{name} holds strings: {found[0]!r} in row 0" if found else f"{name} holds strings"
+        message = (
+            f"{name} holds strings: {values[0]!r} in row 0" if values else f"{name} holds strings"
+        )
     else:
-        odd = next((i for i, one in enumerate(found) if not isinstance(one, int | float)), 0)
-        told = f"{name} holds Python objects: {found[odd]!r} in row {odd // max(value[:1].size, 1)}"
-        if found[odd] is None or type(found[odd]).__name__ in ("NAType", "NaTType"):
+        odd = next((i for i, entry in enumerate(values) if not isinstance(entry, int | float)), 0)
+        message = (
+            f"{name} holds Python objects: {values[odd]!r} in row {odd // max(value[:1].size, 1)}"
+        )
+        if values[odd] is None or type(values[odd]).__name__ in ("NAType", "NaTType"):
             return (
-                f"{told}. Drop the rows with a missing value from every leaf; an end of an "
+                f"{message}. Drop the rows with a missing value from every leaf; an end of an "
                 "interval of which nothing is known is -numpy.inf or numpy.inf"
             )
-        if not isinstance(found[odd], str):
-            return f"{told}. Make numbers of them: .astype(float)"
-    word = next((one for one in found if isinstance(one, str)), "…")
+        if not isinstance(values[odd], str):
+            return f"{message}. Make numbers of them: .astype(float)"
+    word = next((entry for entry in values if isinstance(entry, str)), "…")
     return (
-        f"{told}. Encode categories as integer codes or dummy columns, ({name} == "
+        f"{message}. Encode categories as integer codes or dummy columns, ({name} == "
         f"{word!r}).astype(float) of two, numpy.unique({name}, return_inverse=True)[1] of more; "
         "dates as numbers"
     )
@@ -209,8 +213,8 @@ def check_coding(
 
     def shown(node: Any, rows: Tree, part: int) -> None:
         if isinstance(node, Pool):
-            for k, (member, own) in enumerate(zip(node.members, rows, strict=True)):
-                shown(member, own, k)
+            for k, (member, member_rows) in enumerate(zip(node.members, rows, strict=True)):
+                shown(member, member_rows, k)
             return
         for inner in parts_of(node):
             shown(inner, rows, part)

@@ -106,18 +106,18 @@ def called(equation: Any) -> Any:
 def _results(jaxpr: Any, arguments: list[Var]) -> tuple[list[Var], list[Index]]:
     """What is known of the results of a program, and the indices in it."""
     table: dict[Any, Var] = dict(zip(jaxpr.invars, arguments, strict=True))
-    found: list[Index] = []
+    indices: list[Index] = []
 
     def read(atom: Any) -> Var:
         return literal(atom) if hasattr(atom, "val") else table.get(atom, NO_CODE)
 
     for equation in jaxpr.eqns:
         ins = [read(atom) for atom in equation.invars]
-        found += indexed(equation, ins)
+        indices += indexed(equation, ins)
         outs, inner = applied(equation, ins)
-        found += inner
+        indices += inner
         table.update(zip(equation.outvars, outs, strict=True))
-    return [read(atom) for atom in jaxpr.outvars], found
+    return [read(atom) for atom in jaxpr.outvars], indices
 
 
 def applied(equation: Any, ins: list[Var]) -> tuple[list[Var], list[Index]]:
@@ -126,7 +126,7 @@ def applied(equation: Any, ins: list[Var]) -> tuple[list[Var], list[Index]]:
     """
     name = equation.primitive.name
     params = equation.params
-    of_data = any(one.of_data for one in ins)
+    of_data = any(var.of_data for var in ins)
     unknown = [Var(None, of_data) for _ in equation.outvars]
     if name == "scan":
         body = _program(params["jaxpr"])
@@ -138,13 +138,13 @@ def applied(equation: Any, ins: list[Var]) -> tuple[list[Var], list[Index]]:
         body = _program(params["body_jaxpr"])
         first = params["cond_nconsts"]
         constants = ins[first : first + params["body_nconsts"]]
-        carried = [Var(None, one.of_data) for one in ins[first + params["body_nconsts"] :]]
+        carried = [Var(None, var.of_data) for var in ins[first + params["body_nconsts"] :]]
         return unknown, _looped(_results(body, [*constants, *carried])[1])
     inner = called(equation)
     if inner is not None:
         return _results(inner.jaxpr, ins)
     rule = CODE_RULES.get(name)
-    known = None if rule is None else rule(equation, [one.known for one in ins])
+    known = None if rule is None else rule(equation, [var.known for var in ins])
     return [Var(known, of_data)] if len(unknown) == 1 else unknown, []
 
 
@@ -161,12 +161,12 @@ def _of_one_turn(equation: Any, body: Any, ins: list[Var]) -> list[Var]:
     depends on the data, since it may change.
     """
     given = []
-    for atom, inner, one in zip(equation.invars, body.invars, ins, strict=True):
-        row = isinstance(one.known, Code) and atom.aval.shape != inner.aval.shape
+    for atom, inner, var in zip(equation.invars, body.invars, ins, strict=True):
+        row = isinstance(var.known, Code) and atom.aval.shape != inner.aval.shape
         known = None
         if row:
-            known = one.known._replace(axes=one.known.axes[1:])  # type: ignore[union-attr]
-        given.append(Var(known, one.of_data))
+            known = var.known._replace(axes=var.known.axes[1:])  # type: ignore[union-attr]
+        given.append(Var(known, var.of_data))
     return given
 
 
@@ -178,8 +178,8 @@ def indexed(equation: Any, ins: list[Var]) -> Iterator[Index]:
     params = equation.params
     if name == "dynamic_slice":
         shape = equation.invars[0].aval.shape
-        for axis, one in enumerate(ins[1:]):
-            yield from _index(one.known, shape[axis] - params["slice_sizes"][axis] + 1, ins[0])
+        for axis, var in enumerate(ins[1:]):
+            yield from _index(var.known, shape[axis] - params["slice_sizes"][axis] + 1, ins[0])
         return
     if name == "gather":
         places = params["dimension_numbers"].start_index_map
@@ -305,7 +305,7 @@ def _side_by_side(equation: Any, ins: list[Known]) -> Known:
     axis = params.get("dimension", params.get("axis"))
     if axis != len(shape) - 1 or shape[-1] != len(ins):
         return None
-    return tuple(one if isinstance(one, Code) else None for one in ins)
+    return tuple(component if isinstance(component, Code) else None for component in ins)
 
 
 CODE_RULES: dict[str, Callable[[Any, list[Known]], Known]] = {

@@ -68,8 +68,12 @@ def data_length(data: Tree) -> int | None:
             )
         lengths.setdefault(jnp.shape(leaf)[0], name)
     if len(lengths) > 1:
-        told = " and ".join(f"{name} has {n} rows" for n, name in list(lengths.items())[:2])
-        raise ValueError(f"every leaf of data must share the leading observation axis: {told}")
+        lengths_in_words = " and ".join(
+            f"{name} has {n} rows" for n, name in list(lengths.items())[:2]
+        )
+        raise ValueError(
+            f"every leaf of data must share the leading observation axis: {lengths_in_words}"
+        )
     if 0 in lengths:
         raise ValueError(
             f"{lengths[0]} has no rows: a likelihood of no observations has no maximum"

@@ -113,9 +113,9 @@ def first_that_exists(roads: Sequence[Callable[[], Any]], function: Function, *a
 def _refusal(error: BaseException, function: Function, *args: Any) -> str:
     names = sorted(set(_custom_rules(function, *args)))
     parts = ", ".join(names) if names else "a part of it"
-    said = str(error).splitlines()[0].rstrip(".")
+    reason = str(error).splitlines()[0].rstrip(".")
     return (
-        f"{REFUSAL} as is needed here: {parts} has no rule for it ({said}). Give a function that "
+        f"{REFUSAL} as is needed here: {parts} has no rule for it ({reason}). Give a function that "
         "calls out of jax (pure_callback) a reverse rule with jax.custom_vjp; let a rule that "
         "is itself to be differentiated call functions that have rules; or write the loop with "
         "lax.scan, or its result by the implicit function theorem (jax.lax.custom_root)."
@@ -315,8 +315,8 @@ def _forward(function: Function) -> Function:
 
     def slope(x: Array) -> tuple[Array, tuple[Array, Array, Array]]:
         def doubled(x: Array) -> tuple[Array, tuple[Array, Array]]:
-            found = function(x)
-            return found[0], found
+            values = function(x)
+            return values[0], values
 
         score, (value, absolute) = jax.jacfwd(doubled, has_aux=True)(x)
         return score, (value, absolute, score)
@@ -368,19 +368,19 @@ def central_differences(
         columns, error = _extrapolated(ends, x, share * unit)
         bend = jnp.abs(jnp.diagonal(jax.vmap(score_of)(columns)))
         most = jnp.where(finite, most, SHRINK_OUTSIDE_THE_DOMAIN * unit)
-        told = jax.lax.rsqrt(jnp.maximum(bend, jnp.finfo(x.dtype).tiny))
-        told = jnp.minimum(jnp.where(finite & jnp.isfinite(told), told, most), most)
-        return told, most, centre, columns, error
+        unit = jax.lax.rsqrt(jnp.maximum(bend, jnp.finfo(x.dtype).tiny))
+        unit = jnp.minimum(jnp.where(finite & jnp.isfinite(unit), unit, most), most)
+        return unit, most, centre, columns, error
 
     # The first step is the cube root of the roundoff of a coordinate's own size, that of a
     # difference whose scale is not known.
     begun = (eps ** (1 / 3) / (4 * share) * size, jnp.maximum(size, 1.0) / eps**0.5)
     shapes = jax.eval_shape(lambda begun: measure(begun)[2:], begun)
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    _, _, *found = jax.lax.fori_loop(
+    _, _, *results = jax.lax.fori_loop(
         0, ROUNDS_FOR_THE_STEP, lambda _, carry: measure(carry), (*begun, *blank)
     )
-    return tuple(found)
+    return tuple(results)
 
 
 def _extrapolated(ends: Array, x: Array, step: Array) -> tuple[Array, Array]:
@@ -404,9 +404,9 @@ def _moved(
     """
     p = x.shape[0]
     points = [x[None, :], *(x[None, :] + jnp.diag(times * step) for times in DIFFERENCE_STEPS)]
-    found = jax.lax.map(function, jnp.concatenate(points))
-    ends = found[0][1:]
-    return jax.tree.map(lambda leaf: leaf[0], found), ends.reshape(
+    values = jax.lax.map(function, jnp.concatenate(points))
+    ends = values[0][1:]
+    return jax.tree.map(lambda leaf: leaf[0], values), ends.reshape(
         len(DIFFERENCE_STEPS), p, *ends.shape[1:]
     )
 
@@ -421,8 +421,8 @@ def row_hessians(scores_at: Callable[[Array], Array], x: Array) -> Array:
             return scores_at(x), ()
 
         _, columns, _ = central_differences(with_nothing, x, lambda rows: jnp.sum(rows, axis=0))
-        found = jnp.moveaxis(columns, 0, -1)
-        return 0.5 * (found + jnp.swapaxes(found, -1, -2))
+        hessians = jnp.moveaxis(columns, 0, -1)
+        return 0.5 * (hessians + jnp.swapaxes(hessians, -1, -2))
 
     return first_that_exists(
         (lambda: jacobian(scores_at, x), by_differences), lambda x: jnp.sum(scores_at(x)), x
@@ -433,9 +433,57 @@ def joined(*parts: Differentiation | None) -> Differentiation | None:
     """How a sum of Hessians was found: by the last of ``METHODS`` among its parts, with the sum
     of their errors.
     """
-    told = [part for part in parts if part is not None]
-    if not told:
+    known = [part for part in parts if part is not None]
+    if not known:
         return None
-    errors = [part.error for part in told if part.error is not None]
-    method = max((part.method for part in told), key=DIFFERENTIATION_MODES.index)
+    errors = [part.error for part in known if part.error is not None]
+    method = max((part.method for part in known), key=DIFFERENTIATION_MODES.index)
     return Differentiation(method, sum(errors[1:], errors[0]) if errors else None)
+
+
+def derivatives_by_rows(
+    terms: Callable[[tuple[Array, ...]], Array],
+    etas: tuple[Array, ...],
+    axes: tuple[int | None, ...],
+) -> tuple[Array, list[Array], list[list[Array]]]:
+    """Terms (n,), their gradient, m of (n,), and Hessian, m by m of (n,), in the predictors
+    ``etas``.
+
+    Where rows are independent, a step of all rows along one predictor gives the derivative of each
+    row: Jacobian-vector products, forward over forward (Griewank & Walther 2008, Evaluating
+    Derivatives, §3.1).
+
+    Args:
+        terms: from the predictors to (n,).
+        etas: (n,) or (n, K), and () or (K,) where they are constant.
+        axes: 0, or None where a predictor is constant.
+    """
+    directions: list[tuple[int, Array]] = []
+    for a, (eta, axis) in enumerate(zip(etas, axes, strict=True)):
+        steps = (
+            [jnp.ones_like(eta)]
+            if eta.ndim == (axis is not None)
+            else [jnp.zeros_like(eta).at[..., k].set(1.0) for k in range(eta.shape[-1])]
+        )
+        directions += [(a, step) for step in steps]
+
+    def along(
+        function: Callable[[tuple[Array, ...]], Array], a: int, step: Array
+    ) -> Callable[[tuple[Array, ...]], Array]:
+        return lambda etas: jax.jvp(
+            lambda eta: function((*etas[:a], eta, *etas[a + 1 :])), (etas[a],), (step,)
+        )[1]
+
+    slopes = [along(terms, *direction) for direction in directions]
+    lower = [
+        [along(slope, *direction)(etas) for direction in directions[: a + 1]]
+        for a, slope in enumerate(slopes)
+    ]
+    return (
+        terms(etas),
+        [slope(etas) for slope in slopes],
+        [
+            [lower[max(a, b)][min(a, b)] for b in range(len(directions))]
+            for a in range(len(directions))
+        ],
+    )

@@ -29,13 +29,9 @@ from jaxmle.likelihood.derivatives import (
     second_order,
 )
 from jaxmle.likelihood.derivatives import gradient as gradient_of
+from jaxmle.likelihood.designs import MIN_COLUMNS_FOR_TRIANGULAR_PRODUCT, gradient, gram
 from jaxmle.likelihood.histogram import uncounted
-from jaxmle.likelihood.regression import (
-    MIN_COLUMNS_FOR_TRIANGULAR_PRODUCT,
-    Regression,
-    gradient,
-    gram,
-)
+from jaxmle.likelihood.regression import Regression
 from jaxmle.parameters.tree import Layout
 
 CACHED_ROWS = 4096  # rows in a block: 1e6 × 20 takes 0.47 s so, 1.21 s whole
@@ -66,12 +62,12 @@ class Accumulated(NamedTuple):
     hessian_by: Differentiation | None = None  # None: forward over reverse
 
 
-def added(one: Any, other: Any) -> Any:
+def added(first: Any, second: Any) -> Any:
     """The sum of two passes, with or without a Hessian."""
-    if not isinstance(one, Accumulated):
-        return jax.tree.map(jnp.add, one, other)
-    total = jax.tree.map(jnp.add, one._replace(hessian_by=None), other._replace(hessian_by=None))
-    return total._replace(hessian_by=joined(one.hessian_by, other.hessian_by))
+    if not isinstance(first, Accumulated):
+        return jax.tree.map(jnp.add, first, second)
+    total = jax.tree.map(jnp.add, first._replace(hessian_by=None), second._replace(hessian_by=None))
+    return total._replace(hessian_by=joined(first.hessian_by, second.hessian_by))
 
 
 def sums(
@@ -85,13 +81,13 @@ def sums(
     """The pass at x (p,), with terms multiplied by ``weights`` (n,)."""
     match loglik:
         case Weight():
-            own = jnp.asarray(loglik.weights.values).astype(x.dtype)
+            inner_weights = jnp.asarray(loglik.weights.values).astype(x.dtype)
             return sums(
                 loglik.loglik,
                 layout,
                 x,
                 data,
-                own if weights is None else own * weights,
+                inner_weights if weights is None else inner_weights * weights,
                 block_rows,
             )
         case WithResponse():
@@ -204,8 +200,8 @@ def embedding(roots: np.ndarray, dtype: Any) -> np.ndarray:
     entry it follows.
     """
     e = np.zeros((len(roots), len(roots)), dtype=dtype)
-    kept = roots >= 0
-    e[np.flatnonzero(kept), roots[kept]] = 1.0
+    free = roots >= 0
+    e[np.flatnonzero(free), roots[free]] = 1.0
     return e
 
 

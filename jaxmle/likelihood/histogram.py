@@ -67,7 +67,7 @@ def _occurring(keys: Array, number: int) -> Array:
     return seen
 
 
-def counted(loglik: Loglik, data: Tree, found: tuple[int, ...], dtype: Any) -> Any:
+def counted(loglik: Loglik, data: Tree, distinct_counts: tuple[int, ...], dtype: Any) -> Any:
     """The likelihood with histograms, where they are less work than the rows.
 
     Args:
@@ -79,10 +79,10 @@ def counted(loglik: Loglik, data: Tree, found: tuple[int, ...], dtype: Any) -> A
 
     def fill(regression: Regression, weights: Array | None) -> Regression:
         leaves = [np.asarray(leaf_of(data, name)) for name, _ in regression.counts]
-        sizes = [_rounded(m) for m in found]
+        sizes = [_rounded(m) for m in distinct_counts]
         if (
             not leaves
-            or not all(found)
+            or not all(distinct_counts)
             or not all(WORTH * m <= leaf.shape[-1] for leaf, m in zip(leaves, sizes, strict=True))
         ):
             return regression
@@ -90,7 +90,8 @@ def counted(loglik: Loglik, data: Tree, found: tuple[int, ...], dtype: Any) -> A
         return replace(
             regression,
             histograms=tuple(
-                Histogram(one.values.astype(dtype), one.weights.astype(dtype)) for one in made
+                Histogram(counts.values.astype(dtype), counts.weights.astype(dtype))
+                for counts in made
             ),
         )
 
@@ -110,8 +111,8 @@ def flagged(flags: Any, loglik: Loglik) -> Any:
     """
     if isinstance(loglik, Regression):
 
-        def shared(one: Any) -> Any:
-            return Histogram(one.values.ndim == 1, one.weights.ndim == 1)
+        def shared(counts: Any) -> Any:
+            return Histogram(counts.values.ndim == 1, counts.weights.ndim == 1)
 
         return replace(
             flags,
@@ -138,8 +139,8 @@ def _at_regression(
     if isinstance(loglik, Regression):
         return change(loglik, weights)
     if isinstance(loglik, Weight):
-        own = loglik.weights.values
-        weights = own if weights is None else own * weights
+        inner_weights = loglik.weights.values
+        weights = inner_weights if weights is None else inner_weights * weights
     return (
         replace(loglik, loglik=_at_regression(loglik.loglik, change, weights))
         if hasattr(loglik, "loglik")
@@ -167,8 +168,8 @@ def histogram(y: Array, weights: Array | None, m: int) -> Histogram:
         places = np.flatnonzero(_occurring(keys, span * b))
         often = np.bincount(keys, w, span * b)[places]
     else:
-        places, at = np.unique(keys, return_inverse=True)
-        often = np.bincount(at, w)
+        places, inverse = np.unique(keys, return_inverse=True)
+        often = np.bincount(inverse, w)
     member, count = np.divmod(places, span)
     start = np.searchsorted(member, np.arange(b))
     seat = np.arange(len(places)) - start[member]

@@ -37,8 +37,8 @@ def matters(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
     x = np.asarray(base)
     moved = x + 1e-3 * (1 + np.abs(x)) * np.cos(np.arange(x.size)).astype(x.dtype)
     piece = compiled(loglik, ("code counts", layout), make)
-    for at in (x, moved):  # at the start alone a factor may be 0
-        first, second = (np.asarray(found) for found in piece(at, data))
+    for point in (x, moved):  # at the start alone a factor may be 0
+        first, second = (np.asarray(terms) for terms in piece(point, data))
         if np.all(np.isfinite(first)) and not np.array_equal(first, second):
             return True
     return False
@@ -90,9 +90,9 @@ def _bound(equation: Any, ins: list[Seen], change: int) -> list[Seen]:
     """One operation, with its codes followed and its indices out of range changed."""
     primitive = equation.primitive
     params = equation.params
-    values = [one.value for one in ins]
-    vars_, _ = applied(equation, [one.var for one in ins])
-    takes = list(indexed(equation, [one.var for one in ins]))
+    values = [entry.value for entry in ins]
+    vars_, _ = applied(equation, [entry.var for entry in ins])
+    takes = list(indexed(equation, [entry.var for entry in ins]))
     if takes and primitive.name != "dynamic_slice":
         return [Seen(vars_[0], (value := _changed(equation, ins, values, change)), value)]
     outs = primitive.bind(*values, **params)
@@ -100,8 +100,10 @@ def _bound(equation: Any, ins: list[Seen], change: int) -> list[Seen]:
     codes = outs
     if vars_ and vars_[0].known is not None:
         counted = primitive.name == "select_n"
-        codes = [ins[1].code] if counted else [primitive.bind(*[one.code for one in ins], **params)]
-    return [Seen(*one) for one in zip(vars_, outs, codes, strict=True)]
+        codes = (
+            [ins[1].code] if counted else [primitive.bind(*[entry.code for entry in ins], **params)]
+        )
+    return [Seen(*entry) for entry in zip(vars_, outs, codes, strict=True)]
 
 
 def _changed(equation: Any, ins: list[Seen], values: list[Array], change: int) -> Array:

@@ -18,8 +18,9 @@ import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
+from jaxmle.likelihood.designs import row_gradients
 from jaxmle.likelihood.evaluate import embedding
-from jaxmle.likelihood.regression import Regression, row_gradients
+from jaxmle.likelihood.regression import Regression
 from jaxmle.likelihood.terms import row_scores
 from jaxmle.parameters.constraints import Ordered
 from jaxmle.parameters.tree import Layout
@@ -117,7 +118,7 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
     offsets = _grid(m, [group for group in _ordered(layout, columns) if len(group) > 1])
     grid = np.where(moves, offsets, 0.0)
 
-    def at(offset: Array) -> tuple[Array, Array, Array]:
+    def gradients_at(offset: Array) -> tuple[Array, Array, Array]:
         eta = jnp.where(moves[:, None], offset[:, None], values)
         _, entries, columns_of = loglik.derivatives(params, eta, data)
         slope = jnp.stack(entries)
@@ -132,7 +133,7 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
             ~jnp.any(bad & jnp.all(jnp.isfinite(slope), axis=0)),
         )
 
-    gradients, pure, concave = jax.lax.map(at, jnp.asarray(grid, values.dtype))
+    gradients, pure, concave = jax.lax.map(gradients_at, jnp.asarray(grid, values.dtype))
     return Ways(gradients, pure, jnp.ones(gradients.shape[1], bool), jnp.all(concave))
 
 
@@ -193,11 +194,12 @@ def _opaque(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
     random = np.random.default_rng(0).standard_normal((RANDOM_POINTS, layout.p))
     random = random * np.resize(OPAQUE_REACH, RANDOM_POINTS)[:, None]
 
-    def at(step: Array) -> Array:
+    def scores_at(step: Array) -> Array:
         return row_scores(loglik, layout, _sorted(layout, jnp.add(x, step * unit)), data)
 
     gradients = jax.lax.map(
-        at, jnp.concatenate([jnp.zeros((1, layout.p), x.dtype), jnp.asarray(random, x.dtype)])
+        scores_at,
+        jnp.concatenate([jnp.zeros((1, layout.p), x.dtype), jnp.asarray(random, x.dtype)]),
     )
     return Ways(
         gradients,

@@ -17,6 +17,8 @@ import numpy as np
 
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.contract import data_length, leaf_of
+from jaxmle.likelihood.derivatives import derivatives_by_rows
+from jaxmle.likelihood.designs import Column
 from jaxmle.likelihood.response import Enumeration, Exact, Law, Simulation
 from jaxmle.parameters.arguments import check_flag, check_function, shown
 from jaxmle.parameters.tree import Layout
@@ -65,16 +67,6 @@ def linear(x: str, param: str, offset: str | None = None) -> Linear:
 
 
 Predictor = Linear | str | Callable[[Tree, Tree], Array]
-
-
-class Column(NamedTuple):
-    """One scalar predictor: its Jacobian is ``design`` (n, q) in the entries ``where`` (q,);
-    None stands for a column of ones.
-    """
-
-    design: Array | None
-    where: np.ndarray
-    shared: bool = False  # the same for every member of a batch
 
 
 class Predictors(NamedTuple):
@@ -142,7 +134,7 @@ class Regression(LikelihoodTree):
             return self.density(dict(zip(self.names, etas, strict=True)), data)
         return jax.vmap(self._row, in_axes=(self._axes, 0))(etas, data)
 
-    def _one(self, form: Predictor, params: Tree, data: Tree) -> Array:
+    def _predictor(self, form: Predictor, params: Tree, data: Tree) -> Array:
         """The values of one predictor, (n,) or (n, K)."""
         if isinstance(form, Linear):
             x = leaf_of(data, form.x)
@@ -165,7 +157,7 @@ class Regression(LikelihoodTree):
 
     def _values(self, params: Tree, data: Tree) -> tuple[tuple[tuple[int, ...], ...], Array]:
         """The shape of each predictor in one row, and all scalar predictors stacked, (m, n)."""
-        etas = [self._one(form, params, data) for form in self.forms]
+        etas = [self._predictor(form, params, data) for form in self.forms]
         shapes = tuple(eta.shape[1:] for eta in etas)
         if any(len(shape) > 1 for shape in shapes):
             raise ValueError(
@@ -242,7 +234,7 @@ class Regression(LikelihoodTree):
             else:
                 curved = True
                 jacobian = jax.jacfwd(
-                    lambda x, form=form: self._one(form, layout.unravel(x), data)
+                    lambda x, form=form: self._predictor(form, layout.unravel(x), data)
                 )(x)
                 columns += [
                     Column(j, np.arange(layout.p))
@@ -291,7 +283,7 @@ class Regression(LikelihoodTree):
         etas = self._parted(self._values(params, data)[0], values)
         if isinstance(self.density, OfRows):
             return once(
-                lambda etas, data: _along_each(
+                lambda etas, data: derivatives_by_rows(
                     lambda etas: self._terms(etas, data), etas, self._axes
                 )
             )(etas, data)
@@ -328,14 +320,14 @@ class Regression(LikelihoodTree):
             def row(stacked: Any, data: Any) -> Any:
                 return self._row(tuple(_named_eta(self.names, shapes, stacked).values()), data)
 
-            def at(value: Array) -> tuple[Array, Array]:
+            def curvature_of_value(value: Array) -> tuple[Array, Array]:
                 imagined = law.with_response(data, value)
                 probability = jnp.exp(jax.vmap(row, in_axes=(1, 0))(values, imagined))
                 return -probability[None, None, :] * jax.vmap(
                     jax.hessian(row), in_axes=(1, 0), out_axes=2
                 )(values, imagined), probability
 
-            return law.whole(*law.expectation(at))
+            return law.whole(*law.expectation(curvature_of_value))
         raise ValueError(
             "expected information needs the law of the response: regression(…, "
             "response=exact(fn)), enumeration(leaf, values) or simulation(sampler, key=…)"
@@ -367,48 +359,6 @@ def _along(function: Callable[[Array], Any], eta: Array) -> Any:
         jax.jacfwd(function)(eta)
         if eta.ndim
         else jax.jvp(function, (eta,), (jnp.ones_like(eta),))[1]
-    )
-
-
-def _along_each(
-    terms: Callable[[tuple[Array, ...]], Array],
-    etas: tuple[Array, ...],
-    axes: tuple[int | None, ...],
-) -> tuple[Array, list[Array], list[list[Array]]]:
-    """Terms (n,), their gradient, m of (n,), and Hessian, m by m of (n,), in the predictors
-    ``etas``.
-
-    Where rows are kept apart a step of all of them along one predictor tells the derivative of
-    each: Jacobian-vector products, forward over forward (Griewank & Walther 2008, Evaluating
-    Derivatives, §3.1).
-
-    Args:
-        terms: from the predictors to (n,).
-        etas: (n,) or (n, K), and () or (K,) where they are constant.
-        axes: 0, or None where a predictor is constant.
-    """
-    ways: list[tuple[int, Array]] = []
-    for a, (eta, axis) in enumerate(zip(etas, axes, strict=True)):
-        one = (
-            [jnp.ones_like(eta)]
-            if eta.ndim == (axis is not None)
-            else [jnp.zeros_like(eta).at[..., k].set(1.0) for k in range(eta.shape[-1])]
-        )
-        ways += [(a, step) for step in one]
-
-    def along(
-        function: Callable[[tuple[Array, ...]], Array], a: int, step: Array
-    ) -> Callable[[tuple[Array, ...]], Array]:
-        return lambda etas: jax.jvp(
-            lambda eta: function((*etas[:a], eta, *etas[a + 1 :])), (etas[a],), (step,)
-        )[1]
-
-    slopes = [along(terms, *way) for way in ways]
-    lower = [[along(slope, *way)(etas) for way in ways[: a + 1]] for a, slope in enumerate(slopes)]
-    return (
-        terms(etas),
-        [slope(etas) for slope in slopes],
-        [[lower[max(a, b)][min(a, b)] for b in range(len(ways))] for a in range(len(ways))],
     )
 
 
@@ -524,184 +474,3 @@ def regression(
         tuple((counts or {}).items()),
         concave=bool(check_flag("concave", concave)),
     )
-
-
-# ---------------------------------------------------------------- layout
-
-
-def linear_designs(loglik: Any, data: Tree) -> Tree:
-    """Which leaves of the data are designs (n, q) of a regression's linear predictors: booleans, a
-    tree like ``data``.
-
-    Held as (q, n), with the transpose taken where the likelihood is evaluated, X'WX costs up to
-    half: XLA folds the transpose into the product.
-    """
-    if isinstance(loglik, Regression):
-        wanted = {id(leaf_of(data, form.x)) for form in loglik.forms if isinstance(form, Linear)}
-        return jax.tree.map(lambda leaf: id(leaf) in wanted and len(leaf.shape) == 2, data)
-    if hasattr(loglik, "members"):
-        return type(data)(
-            linear_designs(member, part) for member, part in zip(loglik.members, data, strict=True)
-        )
-    return (
-        linear_designs(loglik.loglik, data)
-        if hasattr(loglik, "loglik")
-        else jax.tree.map(lambda leaf: False, data)
-    )
-
-
-def sharing(loglik: Any, data: Tree, same: Tree) -> Any:
-    """The likelihood told which designs all members of a batch share: ``same`` is a tree of
-    booleans like ``data``.
-    """
-    if isinstance(loglik, Regression):
-        names = {
-            form.x
-            for form in loglik.forms
-            if isinstance(form, Linear)
-            and jnp.ndim(leaf_of(data, form.x)) == 2
-            and leaf_of(same, form.x)
-        }
-        return dataclasses.replace(loglik, shared=tuple(sorted(names)))
-    if hasattr(loglik, "members"):
-        return dataclasses.replace(
-            loglik,
-            members=tuple(
-                sharing(m, d, s) for m, d, s in zip(loglik.members, data, same, strict=True)
-            ),
-        )
-    return (
-        dataclasses.replace(loglik, loglik=sharing(loglik.loglik, data, same))
-        if hasattr(loglik, "loglik")
-        else loglik
-    )
-
-
-# ---------------------------------------------------------------- sums over rows
-
-
-# columns up to which as many products with a vector take less than one with a matrix: in a batch
-# 0.5 of its time at 2 columns, 0.85 at 5, the same at 8
-NARROW = 6
-# columns from which a product in three quarters is faster than a whole one: by 28 % at 64, 38 % at
-# 200; slower at 20
-MIN_COLUMNS_FOR_TRIANGULAR_PRODUCT = 64
-
-
-def gram(columns: tuple[Column, ...], weight: Any, p: int) -> Array:
-    """Σ_ab X_a' diag(weight_ab) X_b, (p, p), for weights (m, m, n), or m by m of (n,)."""
-    order, where = _in_order(columns)
-    lower = {
-        (a, b): _block(columns[a], weight[a][b], columns[b])
-        for a in range(len(columns))
-        for b in range(a + 1)
-    }
-
-    def block(a: Any, b: Any) -> Any:
-        return lower[a, b] if b <= a else lower[b, a].T
-
-    whole = jnp.concatenate([jnp.concatenate([block(a, b) for b in order], axis=1) for a in order])
-    return _put(_put(whole, where, p).T, where, p).T
-
-
-def _in_order(columns: tuple[Column, ...]) -> tuple[list[int], np.ndarray]:
-    """The columns by their first entries, and the entries of all of them in that order."""
-    order = sorted(range(len(columns)), key=lambda a: columns[a].where[:1].tolist())
-    return order, np.concatenate([columns[a].where for a in order])
-
-
-def _put(rows: Array, where: np.ndarray, p: int) -> Array:
-    """Rows (q, ...) added up where they belong, (p, ...). Most often they stand there already;
-    else one gather, where each has a place of its own.
-    """
-    if np.array_equal(where, np.arange(p)):
-        return rows
-    if np.array_equal(np.sort(where), np.arange(p)):
-        return rows[np.argsort(where)]
-    return jnp.zeros((p, *rows.shape[1:]), rows.dtype).at[where].add(rows)
-
-
-def _products(left: Array, w: Array, right: Array) -> Array:
-    """The same where the designs are shared by a batch: under ``vmap`` over w alone, one (b, n)
-    × (n, q²) product for all members.
-    """
-    pairs = left[:, :, None] * right[:, None, :]
-    return (w @ pairs.reshape(w.shape[0], -1)).reshape(pairs.shape[1:])
-
-
-def _block(one: Column, w: Array, other: Column) -> Array:
-    left = one.design
-    right = other.design
-    if right is None:
-        return _total(w).reshape(1, 1) if left is None else (left.T @ w)[:, None]
-    if left is None:
-        return (w @ right)[None, :]
-    if one.shared and other.shared:
-        return _products(left, w, right)
-    if 0 < right.shape[1] <= NARROW:
-        return jnp.stack([left.T @ (w * x) for x in right.T], axis=1)
-    weighted = (
-        left.T * w[None, :]
-    )  # the sum runs along contiguous memory, on both sides where the design is laid out by columns
-    return (
-        _symmetric(weighted, right)
-        if left is right and right.shape[1] >= MIN_COLUMNS_FOR_TRIANGULAR_PRODUCT
-        else weighted @ right
-    )
-
-
-def _total(w: Array) -> Array:
-    """Σ w over the rows, w (n,), as a product with a column of ones.
-
-    Many plain sums are slower: on a CPU, XLA runs the arithmetic before a sum inside of it, once
-    for each, an operation at a time. A pass over 1 024 peaks of 225 pixels takes 5.6 ms so, 4.0
-    with products (jax 0.10.2).
-    """
-    return jnp.dot(w, jnp.ones_like(w), precision="highest")
-
-
-def _symmetric(weighted: Array, x: Array) -> Array:
-    """X'WX (q, q) from X'W (q, n) and X (n, q), without its upper right quarter, which mirrors
-    the lower left.
-    """
-    h = x.shape[1] // 2
-    upper = weighted[:h] @ x[:, :h]
-    lower = weighted[h:] @ x[:, h:]
-    across = weighted[h:] @ x[:, :h]
-    return jnp.concatenate(
-        [jnp.concatenate([upper, across.T], axis=1), jnp.concatenate([across, lower], axis=1)]
-    )
-
-
-def gradient(columns: tuple[Column, ...], slope: Any, p: int) -> Array:
-    """Σ_a X_a' slope_a, (p,), for slopes (m, n), or m of (n,)."""
-    order, where = _in_order(columns)
-    parts = [
-        _total(slope[a])[None] if columns[a].design is None else slope[a] @ columns[a].design
-        for a in order
-    ]
-    return _put(jnp.concatenate(parts), where, p)
-
-
-def row_gradients(columns: tuple[Column, ...], slope: Any, p: int) -> Array:
-    """The score of each row, (n, p)."""
-    rows = jnp.zeros((slope[0].shape[0], p), slope[0].dtype)
-    for column, r in zip(columns, slope, strict=True):
-        rows = rows.at[:, column.where].add(
-            r[:, None] if column.design is None else r[:, None] * column.design
-        )
-    return rows
-
-
-def row_grams(columns: tuple[Column, ...], weight: Array, p: int) -> Array:
-    """The information of each row, (n, p, p), for weights (m, m, n)."""
-    n = weight.shape[-1]
-    jacobian = jnp.stack(
-        [
-            jnp.zeros((n, p), weight.dtype)
-            .at[:, c.where]
-            .set(1.0 if c.design is None else c.design)
-            for c in columns
-        ]
-    )
-    return jnp.einsum("ani,abn,bnj->nij", jacobian, weight, jacobian)

@@ -4,6 +4,7 @@ observations it has.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import data_length, rows_of, terms_of
+from jaxmle.likelihood.contract import data_length, leaf_of, rows_of, terms_of
+from jaxmle.likelihood.regression import Linear, Regression
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.runtime.compile import remembered, tracing
 
@@ -53,8 +55,8 @@ def weighting_of(loglik: Loglik) -> str:
 
 def weights_of(loglik: Loglik) -> list[Any]:
     """The values of all weights inside the likelihood, outermost first."""
-    own = [loglik.weights.values] if isinstance(loglik, Weight) else []
-    return own + [values for part in parts_of(loglik) for values in weights_of(part)]
+    outer = [loglik.weights.values] if isinstance(loglik, Weight) else []
+    return outer + [values for part in parts_of(loglik) for values in weights_of(part)]
 
 
 def jeffreys_of(loglik: Loglik) -> Any:
@@ -63,13 +65,13 @@ def jeffreys_of(loglik: Loglik) -> Any:
     """
     if isinstance(loglik, Penalize) and hasattr(loglik.prior, "of_likelihood"):
         return loglik.prior
-    found = [jeffreys_of(part) for part in parts_of(loglik)]
-    if sum(prior is not None for prior in found) and len(found) > 1:
+    priors = [jeffreys_of(part) for part in parts_of(loglik)]
+    if sum(prior is not None for prior in priors) and len(priors) > 1:
         raise ValueError(
             "jeffreys inside a pool penalises one member only, with its own information: write "
             "jeffreys(pool(…))"
         )
-    return next((prior for prior in found if prior is not None), None)
+    return next((prior for prior in priors if prior is not None), None)
 
 
 def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
@@ -174,3 +176,51 @@ def shapes_of(data: Tree) -> tuple[Any, ...]:
     """What a program knows of its data: their tree, shapes and types, hashable."""
     shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in jax.tree.leaves(data))
     return jax.tree.structure(data), shapes
+
+
+def linear_designs(loglik: Any, data: Tree) -> Tree:
+    """Which leaves of the data are designs (n, q) of a regression's linear predictors: booleans, a
+    tree like ``data``.
+
+    Held as (q, n), with the transpose taken where the likelihood is evaluated, X'WX costs up to
+    half: XLA folds the transpose into the product.
+    """
+    if isinstance(loglik, Regression):
+        wanted = {id(leaf_of(data, form.x)) for form in loglik.forms if isinstance(form, Linear)}
+        return jax.tree.map(lambda leaf: id(leaf) in wanted and len(leaf.shape) == 2, data)
+    if hasattr(loglik, "members"):
+        return type(data)(
+            linear_designs(member, part) for member, part in zip(loglik.members, data, strict=True)
+        )
+    return (
+        linear_designs(loglik.loglik, data)
+        if hasattr(loglik, "loglik")
+        else jax.tree.map(lambda leaf: False, data)
+    )
+
+
+def sharing(loglik: Any, data: Tree, same: Tree) -> Any:
+    """The likelihood with the names of the designs that all members of a batch share: ``same`` is a
+    tree of booleans like ``data``.
+    """
+    if isinstance(loglik, Regression):
+        names = {
+            form.x
+            for form in loglik.forms
+            if isinstance(form, Linear)
+            and jnp.ndim(leaf_of(data, form.x)) == 2
+            and leaf_of(same, form.x)
+        }
+        return dataclasses.replace(loglik, shared=tuple(sorted(names)))
+    if hasattr(loglik, "members"):
+        return dataclasses.replace(
+            loglik,
+            members=tuple(
+                sharing(m, d, s) for m, d, s in zip(loglik.members, data, same, strict=True)
+            ),
+        )
+    return (
+        dataclasses.replace(loglik, loglik=sharing(loglik.loglik, data, same))
+        if hasattr(loglik, "loglik")
+        else loglik
+    )

@@ -13,8 +13,9 @@ from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, need_terms, terms_of
 from jaxmle.likelihood.derivatives import first_that_exists, jacobian, row_hessians
+from jaxmle.likelihood.designs import gram, row_gradients, row_grams
 from jaxmle.likelihood.evaluate import embedding, split_rows, sums
-from jaxmle.likelihood.regression import Regression, gram, row_gradients, row_grams
+from jaxmle.likelihood.regression import Regression
 from jaxmle.likelihood.response import Enumeration, Simulation
 from jaxmle.parameters.tree import Layout
 
@@ -46,8 +47,8 @@ def term_rows(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Rows:
             inner = term_rows(loglik.loglik, layout, loglik.substitute(layout, x), data)
             return inner._replace(scores=inner.scores @ embedding(loglik.roots(layout), x.dtype))
     scores = row_scores(loglik, layout, x, data)
-    one = jnp.ones(scores.shape[0], x.dtype)
-    return Rows(scores, one, one)
+    ones = jnp.ones(scores.shape[0], x.dtype)
+    return Rows(scores, ones, ones)
 
 
 def row_scores(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
@@ -95,9 +96,9 @@ def not_finite(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:
         return ~jnp.isfinite(terms)[None]
 
     def alone(row: Tree) -> tuple[Array, Array]:
-        one = sums(loglik, layout, x, jax.tree.map(lambda leaf: leaf[None], row))
-        finite = jnp.isfinite(one.score).all() & jnp.isfinite(one.hessian).all()
-        return one.value, finite & jnp.isfinite(one.value)
+        alone_pass = sums(loglik, layout, x, jax.tree.map(lambda leaf: leaf[None], row))
+        finite = jnp.isfinite(alone_pass.score).all() & jnp.isfinite(alone_pass.hessian).all()
+        return alone_pass.value, finite & jnp.isfinite(alone_pass.value)
 
     try:
         value, finite = jax.lax.map(alone, jax.tree.map(jnp.asarray, data), batch_size=ROWS_AT_ONCE)
@@ -178,14 +179,14 @@ def _expected_rows(
     params = layout.unravel(x)
     if isinstance(law, Enumeration):
 
-        def at(value: Array) -> tuple[Array, Array]:
+        def information_of_value(value: Array) -> tuple[Array, Array]:
             imagined = law.with_response(data, value)
             probability = jnp.exp(need_terms(terms_of(loglik, params, imagined), "enumeration"))
             return -probability[:, None, None] * _term_hessians(
                 loglik, layout, x, imagined
             ), probability
 
-        total, mass = law.expectation(at)
+        total, mass = law.expectation(information_of_value)
         return law.whole(total, jnp.broadcast_to(mass[:, None, None], total.shape))
 
     def draw(key: Any) -> Any:
@@ -288,7 +289,7 @@ def _enumerated(
 ) -> Array:
     """−Σ_v Σ_i P(y_i = v) ∂²ℓ_i(v): one weighted pass for each value of the support."""
 
-    def at(value: Array) -> tuple[Array, Array]:
+    def information_of_value(value: Array) -> tuple[Array, Array]:
         imagined = law.with_response(data, value)
         probability = jnp.exp(
             need_terms(terms_of(loglik, layout.unravel(x), imagined), "enumeration")
@@ -297,7 +298,7 @@ def _enumerated(
             loglik, layout, x, imagined, probability if weights is None else weights * probability
         ).hessian, probability
 
-    total, mass = law.expectation(at)
+    total, mass = law.expectation(information_of_value)
     return jnp.where(jnp.all(jnp.isfinite(law.whole(mass, mass))), total, jnp.nan)
 
 

@@ -85,7 +85,7 @@ class Memo:
     def learn(self, function: Any) -> None:
         """Take what the function depends on now for known."""
         now = look(function, self.seen.names, again=True)
-        self.seen = self.seen._replace(facts=now.facts, kept=now.kept)
+        self.seen = self.seen._replace(facts=now.facts, by_identity=now.by_identity)
 
 
 class _Procedure(threading.local):

@@ -31,7 +31,7 @@ def _merged(jaxpr: Any) -> Any:
     """The program without operations that come a second time."""
     same: dict[Any, Any] = {}  # from a variable to the earlier one that holds the same
     done: dict[Hashable, list[Any]] = {}
-    kept = []
+    distinct = []
 
     def first(atom: Any) -> Any:
         return atom if hasattr(atom, "val") else same.get(atom, atom)
@@ -42,10 +42,10 @@ def _merged(jaxpr: Any) -> Any:
         if key in done:
             same.update(zip(equation.outvars, done[key], strict=True))
             continue
-        kept.append(equation)
+        distinct.append(equation)
         if key is not None:
             done[key] = equation.outvars
-    return jaxpr.replace(eqns=kept, outvars=[first(atom) for atom in jaxpr.outvars])
+    return jaxpr.replace(eqns=distinct, outvars=[first(atom) for atom in jaxpr.outvars])
 
 
 def _key(equation: Any) -> Hashable | None:

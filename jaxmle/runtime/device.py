@@ -50,6 +50,6 @@ def to_device(leaf: Any, lead: int | None = None, dtype: Any = None) -> jax.Arra
         np.zeros(size + ALIGNED, np.uint8) if longer else np.empty(size + ALIGNED, np.uint8)
     )  # zeros take no memory before they are read
     first = -room.ctypes.data % ALIGNED
-    own = room[first : first + size].view(dtype).reshape(shape)
-    np.copyto(own[: leaf.shape[0]], leaf, casting="same_kind")
-    return jax.device_put(own)
+    aligned = room[first : first + size].view(dtype).reshape(shape)
+    np.copyto(aligned[: leaf.shape[0]], leaf, casting="same_kind")
+    return jax.device_put(aligned)

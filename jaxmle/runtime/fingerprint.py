@@ -75,12 +75,12 @@ def _hashes(leaf: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
     members = len(leaf)
     if rows is None and members > 1 and leaf.strides[0] == 0:  # shared by all: hashed once
         return np.broadcast_to(_hashes(leaf[:1], None), members)
-    own: Iterable[Any] = _bytes(leaf)
+    buffers: Iterable[Any] = _bytes(leaf)
     if rows is not None:
         row_bytes = math.prod(leaf.shape[2:]) * leaf.dtype.itemsize
         ends = (rows * row_bytes).tolist()
-        own = (member[:end] for member, end in zip(own, ends, strict=True))
-    return np.fromiter(map(xxhash.xxh3_64_intdigest, own), np.uint64, members)
+        buffers = (member[:end] for member, end in zip(buffers, ends, strict=True))
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, buffers), np.uint64, members)
 
 
 def _bytes(leaf: np.ndarray) -> np.ndarray:

@@ -65,7 +65,7 @@ def without_alarms() -> Iterator[None]:
             stack.enter_context(jax.debug_infs(False))
         if config.jax_numpy_dtype_promotion != "standard":
             stack.enter_context(jax.numpy_dtype_promotion("standard"))
-        if any(getattr(config, f"jax_transfer_guard_{way}", None) for way in TRANSFERS):
+        if any(getattr(config, f"jax_transfer_guard_{transfer}", None) for transfer in TRANSFERS):
             stack.enter_context(jax.transfer_guard("allow"))
         yield
 

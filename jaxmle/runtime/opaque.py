@@ -106,11 +106,11 @@ def functions_of(loglik: Any) -> list[Callable[..., Any]]:
     """Every user function in a likelihood tree, in the order in which ``map_functions`` meets
     them.
     """
-    found: list[Callable[..., Any]] = []
+    functions: list[Callable[..., Any]] = []
 
     def note(function: Callable[..., Any]) -> Callable[..., Any]:
-        found.append(function)
+        functions.append(function)
         return function
 
     map_functions(loglik, note)
-    return found
+    return functions

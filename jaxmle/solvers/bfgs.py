@@ -53,25 +53,25 @@ def secant_climb(
     or half that expected, a distance that does not halve) ends the climb: it has arrived if it was
     near by then, else it has failed.
     """
-    at = slopes(z)
+    current = slopes(z)
     inverse = _inverse(information)
-    step = inverse @ at.score
-    distance = np.sqrt(at.score @ step)
+    step = inverse @ current.score
+    distance = np.sqrt(current.score @ step)
     for passes in range(2, PASSES + 1):
-        trial = slopes(at.z + step)
-        if not _is_sound(at, trial, step):
-            return _ended(z, at.z, distance, passes)
-        inverse = _bfgs(inverse, step, at.score - trial.score)
-        at = trial
+        trial = slopes(current.z + step)
+        if not _is_sound(current, trial, step):
+            return _ended(z, current.z, distance, passes)
+        inverse = _bfgs(inverse, step, current.score - trial.score)
+        current = trial
         step = inverse @ trial.score
         last = distance
-        distance = np.sqrt(at.score @ step)
+        distance = np.sqrt(current.score @ step)
         ahead = (
             distance * distance / last
         )  # what this step leaves, if it does as well as the one before
         if not distance <= CONTRACTS * last or ahead <= close:
             break
-    return _ended(z, at.z + step, min(distance, ahead), passes)
+    return _ended(z, current.z + step, min(distance, ahead), passes)
 
 
 def _ended(start: Array, z: Array, distance: Array, passes: int) -> Arrival:
@@ -84,14 +84,16 @@ def _inverse(information: Array) -> Array:
     return np.linalg.inv(information / np.outer(scale, scale)) / np.outer(scale, scale)
 
 
-def _is_sound(at: Slope, trial: Slope, step: Array) -> bool:
+def _is_sound(current: Slope, trial: Slope, step: Array) -> bool:
     """Whether ℓ is finite and does not fall, and the information along d = Bs is about what the
     metric says: d'y ≈ d'B⁻¹d = d's.
     """
-    told = (at.score - trial.score) @ step / (at.score @ step)
-    noise = 4 * np.finfo(at.z.dtype).eps * max(at.absolute, trial.absolute)
+    ratio = (current.score - trial.score) @ step / (current.score @ step)
+    noise = 4 * np.finfo(current.z.dtype).eps * max(current.absolute, trial.absolute)
     return bool(
-        np.isfinite(trial.value) and trial.value >= at.value - noise and 1 / TURNS <= told <= TURNS
+        np.isfinite(trial.value)
+        and trial.value >= current.value - noise
+        and 1 / TURNS <= ratio <= TURNS
     )
 
 

@@ -262,16 +262,16 @@ def _by_eigenvectors(
     cut = known(cut)
     values, q = eigh(r)
     along = q.T @ g
-    kept = values > cut
-    safe = xp.where(kept, values, 1.0)
-    u = xp.where(kept, along / safe, 0.0)
+    positive = values > cut
+    safe = xp.where(positive, values, 1.0)
+    u = xp.where(positive, along / safe, 0.0)
     null = xp.abs(values) <= cut
     convex = xp.all(values >= -cut) & xp.all(xp.where(null, xp.abs(along), 0.0) <= slack)
     # A score along a direction without curvature has no Newton step: the maximum may be anywhere
     # that way.
-    endless = xp.any(~kept & (xp.abs(along) > slack))
-    decrement = xp.where(endless, xp.inf, 0.5 * xp.sum(u * xp.where(kept, along, 0.0)))
-    return NewtonStep((q @ u) / scale, decrement, convex, xp.all(kept))
+    endless = xp.any(~positive & (xp.abs(along) > slack))
+    decrement = xp.where(endless, xp.inf, 0.5 * xp.sum(u * xp.where(positive, along, 0.0)))
+    return NewtonStep((q @ u) / scale, decrement, convex, xp.all(positive))
 
 
 def _repeat(times: int, body: Callable[[int, Any], Any], value: Any) -> Any:
@@ -306,8 +306,8 @@ def bounded(r: Array, g: Array, radius: Array) -> tuple[Array, Array]:
     high = size / radius + spread
     steepest = g * (radius / jnp.maximum(size, tiny))
 
-    def probe(_: int, at: tuple[Array, ...]) -> tuple[Array, ...]:
-        shift, low, high, best, sound = at
+    def probe(_: int, search: tuple[Array, ...]) -> tuple[Array, ...]:
+        shift, low, high, best, sound = search
         factor = factored(r + shift * eye, unrolled=True)
         definite = least_pivot(factor) > 0
         u = solve_upper(factor, solve_lower(factor, g, unrolled=True), unrolled=True)

@@ -48,7 +48,7 @@ def _betaln(a: jax.Array, b: jax.Array) -> jax.Array:
     total = small + big
     tail = stirling_series(1 / big) - stirling_series(1 / total)
     # log Γ(l) − log Γ(s + l) by Stirling, at l ≥ 10
-    one = (
+    one_large = (
         gammaln(small)
         - (big - 0.5) * jnp.log1p(small / big)
         - small * jnp.log(total)
@@ -56,7 +56,7 @@ def _betaln(a: jax.Array, b: jax.Array) -> jax.Array:
         + tail
     )
     up = jnp.where(small < SHIFT, float(SHIFT), small)
-    both = (
+    both_large = (
         HALF_LOG_2PI
         - 0.5 * jnp.log(big)
         - (up - 0.5) * jnp.log1p(big / up)
@@ -64,8 +64,8 @@ def _betaln(a: jax.Array, b: jax.Array) -> jax.Array:
         + stirling_series(1 / up)
         + tail
     )
-    none = gammaln(a) + gammaln(b) - gammaln(a + b)
-    value = jnp.where(small >= SHIFT, both, jnp.where(large >= SHIFT, one, none))
+    none_large = gammaln(a) + gammaln(b) - gammaln(a + b)
+    value = jnp.where(small >= SHIFT, both_large, jnp.where(large >= SHIFT, one_large, none_large))
     return jnp.where(small > 0, value, jnp.where(small == 0, jnp.inf, jnp.nan))
 
 
@@ -79,8 +79,8 @@ def digamma_difference(a: jax.Array, b: jax.Array) -> jax.Array:
     value = jnp.log1p(b * u) + gap * (0.5 + (u + v) * _divided(u * u, v * v, _DIGAMMA))
     below = jnp.zeros_like(value)
     for i in range(SHIFT):
-        at = jnp.where(small, a + i, 1.0)
-        below = below + b / (at * (at + b))
+        shifted = jnp.where(small, a + i, 1.0)
+        below = below + b / (shifted * (shifted + b))
     return value + jnp.where(small, below, 0.0)
 
 
@@ -97,8 +97,8 @@ def trigamma_difference(a: jax.Array, b: jax.Array) -> jax.Array:
     )
     below = jnp.zeros_like(value)
     for i in range(SHIFT):
-        at = jnp.where(small, a + i, 1.0)
-        below = below + b / (at * (at + b)) * (1 / at + 1 / (at + b))
+        shifted = jnp.where(small, a + i, 1.0)
+        below = below + b / (shifted * (shifted + b)) * (1 / shifted + 1 / (shifted + b))
     return value + jnp.where(small, below, 0.0)
 
 

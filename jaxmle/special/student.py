@@ -197,12 +197,12 @@ def _twice(
     function: Callable[[jax.Array], jax.Array], nu: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """A function with its first and second derivative."""
-    one = jnp.ones_like(nu)
+    tangent = jnp.ones_like(nu)
 
     def slope(nu: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.jvp(function, (nu,), (one,))
+        return jax.jvp(function, (nu,), (tangent,))
 
-    (value, first), (_, second) = jax.jvp(slope, (nu,), (one,))
+    (value, first), (_, second) = jax.jvp(slope, (nu,), (tangent,))
     return value, first, second
 
 
@@ -223,12 +223,14 @@ def _upper(z: jax.Array, nu: jax.Array, constant: tuple[jax.Array, jax.Array, ja
     )
     w = 1 / nu
     c, c1, c2 = constant
-    here, _ = _slopes_in_w(z, w)
-    m0, m1, m2 = _moments(nu, t, log_cosh, jnp.log(total + z) - 0.5 * jnp.log(nu), z, total, here)
+    slope_at_z, _ = _slopes_in_w(z, w)
+    m0, m1, m2 = _moments(
+        nu, t, log_cosh, jnp.log(total + z) - 0.5 * jnp.log(nu), z, total, slope_at_z
+    )
     end = 1 / m0
     m1 = m1 / m0
     m2 = m2 / m0
-    in_w = c1 + here + m1
+    in_w = c1 + slope_at_z + m1
     in_ww = c2 + m2 - m1 * m1
     # of log √ν times the density at 0
     first, second = _in_df(w, c1, c2)
@@ -264,7 +266,7 @@ def _moments(
     start: jax.Array,
     z: jax.Array,
     total: jax.Array,
-    here: jax.Array,
+    slope_at_z: jax.Array,
 ) -> tuple[jax.Array, ...]:
     """m₀, m₁, m₂ by quadrature: where ν < 8 up to s + v = 3, since the tail e^−νv is too long
     beside the bend at 0, and what follows by its series. From ν = 8 on m₁ is of the slope in w less
@@ -291,12 +293,12 @@ def _moments(
         density = jnp.exp(-nu * q)
         x = jnp.where(flat, 1.0, z * jnp.cosh(v) + total * jnp.sinh(v))
         slope, bend = _slopes_in_w(x, 1 / nu)
-        slope = jnp.where(flat, q, slope - here)
+        slope = jnp.where(flat, q, slope - slope_at_z)
         return density, density * slope, density * (slope**2 + jnp.where(flat, 0.0, bend))
 
     length = end(phi, jnp.where(near, root, jnp.where(flat, 1.0, depth + LOG_2)))
     length = jnp.where(flat, jnp.maximum(_FAR - start, 0.0), length)
-    found = moments(terms, length)
+    integrals = moments(terms, length)
     s = jnp.maximum(start, _FAR)
 
     def rest(nu: jax.Array) -> jax.Array:
@@ -311,7 +313,7 @@ def _moments(
     tail = _twice(rest, jnp.where(flat, nu, 1.0))
     return tuple(
         m + jnp.where(flat, sign * r, 0.0)
-        for m, sign, r in zip(found, (1, -1, 1), tail, strict=True)
+        for m, sign, r in zip(integrals, (1, -1, 1), tail, strict=True)
     )
 
 
@@ -383,8 +385,8 @@ def _complement(f: jax.Array, slope: jax.Array, curvature: jax.Array) -> tuple[j
 @jax.jit
 def _slopes(z: jax.Array, df: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The derivatives of the log density in z and ν."""
-    one = jnp.ones_like(z)
-    in_w = jax.jvp(lambda w: _logpdf(z, w), (1 / df,), (one,))[1]
+    tangent = jnp.ones_like(z)
+    in_w = jax.jvp(lambda w: _logpdf(z, w), (1 / df,), (tangent,))[1]
     return -(1 + 1 / df) * shrunk(z, 1 / df)[1], -in_w / df / df
 
 

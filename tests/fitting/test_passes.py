@@ -14,7 +14,7 @@ from jaxmle.fitting.frozen_hessian import (
 )
 from jaxmle.fitting.head_start import _turn
 from jaxmle.fitting.objective import UserScale
-from jaxmle.likelihood.regression import Column, gram
+from jaxmle.likelihood.designs import Column, gram
 from jaxmle.runtime.device import ALIGNED, MIN_BYTES_FOR_HUGE_PAGES, to_device
 from jaxmle.solvers.bfgs import Slope, secant_climb
 from jaxmle.solvers.trust_region import POLISHING, Point, begin, step

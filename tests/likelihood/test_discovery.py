@@ -424,11 +424,11 @@ def test_a_program_that_changes_with_the_rows_raised_nothing_under_python_o():
     """The guard was an assertion, which ``python -O`` takes out."""
     code = """
 import jax, jax.numpy as jnp, numpy as np
-from jaxmle.likelihood.discovery.linear_predictors import Density, Found, Product, UnlikePrograms
+from jaxmle.likelihood.discovery.linear_predictors import Density, Product, TracedPredictors, UnlikePrograms
 from jaxmle.runtime.opaque import ById
 assert False, "not under -O"
 treedef = jax.tree.structure({"b": 0})
-found = Found((Product(0, 0),), ())
+found = TracedPredictors((Product(0, 0),), ())
 density = Density(ById(lambda p, d: d["y"] * jnp.sum(p["b"])), treedef, ((2,),), found, ("e",))
 try:
     density({"e": jnp.zeros(3)}, {"x": jnp.ones((3, 2)), "y": jnp.ones(3)})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from jaxmle.likelihood.regression import NARROW, Column, gradient, gram
+from jaxmle.likelihood.designs import NARROW, Column, gradient, gram
 from jaxmle.runtime.cse import once
 from jaxmle.runtime.device import to_device, to_float32
 

@@ -128,8 +128,8 @@ def _caller_of_stop(equation: Any) -> str | None:
 
 def compared(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Comparison:
     """The comparison at x (p,); nothing is off where the Hessian is by differences already."""
-    at = sums(loglik, layout, x, data)
-    bend = jnp.abs(jnp.diagonal(at.hessian))
+    point = sums(loglik, layout, x, data)
+    bend = jnp.abs(jnp.diagonal(point.hessian))
     unit = jnp.where(bend > 0, jax.lax.rsqrt(bend), jnp.maximum(jnp.abs(x), 1.0))
     direction = unit * _spread(layout.p).astype(x.dtype)
 
@@ -143,9 +143,9 @@ def compared(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Comparison
         return jnp.vdot(score, direction)[None]
 
     _, (column,), (error,) = central_differences(slope, jnp.zeros(1, x.dtype), along)
-    gap = unit * jnp.abs(at.hessian @ direction - column)
+    gap = unit * jnp.abs(point.hessian @ direction - column)
     off = jnp.maximum(gap - ERRORS_ALLOWED * unit * error - SHARE_OF_CURVATURE, 0.0)
-    if at.hessian_by is not None and at.hessian_by.error is not None:
+    if point.hessian_by is not None and point.hessian_by.error is not None:
         off = jnp.zeros_like(off)
     step = STEP_OF_THE_VALUES * jax.lax.rsqrt(jnp.abs(jnp.vdot(column, direction)))
     return Comparison(off, _unforeseen(pass_at, direction, step))
@@ -158,8 +158,8 @@ def _unforeseen(pass_at: Any, direction: Array, step: Array) -> Array:
     places = step * jnp.array([-1.0, -0.5, 0.0, 0.5, 1.0], direction.dtype)
 
     def measured(t: Array) -> tuple[Array, Array, Array]:
-        at = pass_at(t)
-        return at.value, jnp.vdot(at.score, direction), at.absolute
+        point = pass_at(t)
+        return point.value, jnp.vdot(point.score, direction), point.absolute
 
     value, slope, absolute = jax.lax.map(measured, places)
     before, after = (slope[i] + 4 * slope[i + 1] + slope[i + 2] for i in (0, 2))
@@ -191,12 +191,15 @@ def check_rules(loglik: Loglik, layout: Layout, points: Any, data: Tree) -> Verd
         return lambda x, data: compared(loglik, layout, x, data)
 
     piece = compiled(loglik, ("rules compared", layout), make)
-    found = [piece(np.asarray(x), data) for x in points]
-    finite = [np.isfinite(at.hessian).all() and np.isfinite(at.score) for at in found]
-    known = [at for at, good in zip(found, finite, strict=True) if good]
+    comparisons = [piece(np.asarray(x), data) for x in points]
+    finite = [
+        np.isfinite(comparison.hessian).all() and np.isfinite(comparison.score)
+        for comparison in comparisons
+    ]
+    known = [comparison for comparison, good in zip(comparisons, finite, strict=True) if good]
     verdict = Verdict(
-        any(bool(np.any(at.hessian > 0)) for at in known),
-        any(bool(at.score > SHARE_OF_FALL) for at in known),
+        any(bool(np.any(comparison.hessian > 0)) for comparison in known),
+        any(bool(comparison.score > SHARE_OF_FALL) for comparison in known),
         names,
     )
     if verdict.hessian:

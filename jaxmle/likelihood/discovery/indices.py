@@ -36,7 +36,7 @@ class Members(NamedTuple):
     leaves: list[Array]
     lead: list[int]
     place: Callable[[int, tuple[int, ...]], str]  # of a leaf and an index in it, in words
-    one: Callable[[int, tuple[int, ...]], Tree]  # the data of the member that it belongs to
+    data_of: Callable[[int, tuple[int, ...]], Tree]  # the data of the member that it belongs to
     equal: bool  # whether all have as many rows
 
 
@@ -72,11 +72,11 @@ def check_indices(
         if bad is None:
             continue
         place = tuple(int(i) for i in np.argwhere(bad)[0])
-        if index.looped or matters(loglik, layout, base, members.one(index.leaf, place)):
+        if index.looped or matters(loglik, layout, base, members.data_of(index.leaf, place)):
             path = jax.tree_util.tree_leaves_with_path(data)[index.leaf][0]
             name = "data" + jax.tree_util.keystr(path)
-            told = members.place(index.leaf, place)
-            raise ValueError(_sentence(name, values[place], told, int(bad.sum()), index))
+            place_in_words = members.place(index.leaf, place)
+            raise ValueError(_sentence(name, values[place], place_in_words, int(bad.sum()), index))
 
 
 def _row_of_one(leaf: int, index: tuple[int, ...]) -> str:

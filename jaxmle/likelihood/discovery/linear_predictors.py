@@ -59,7 +59,7 @@ class Product(NamedTuple):
     param: int  # the leaf of the parameters
 
 
-class Found(NamedTuple):
+class TracedPredictors(NamedTuple):
     """What a function's program says of its parameters."""
 
     products: tuple[Product, ...]
@@ -74,8 +74,8 @@ def declared(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Any:
         loglik: one that ``is_rowwise``.
     """
     if isinstance(loglik, Opaque):
-        found = _regression(loglik, layout, base, data) if loglik.discover else None
-        return loglik if found is None else found
+        regression = _regression(loglik, layout, base, data) if loglik.discover else None
+        return loglik if regression is None else regression
     if isinstance(loglik, Weight | Fix | Tie) or (
         isinstance(loglik, Penalize) and jeffreys_of(loglik) is None
     ):
@@ -95,30 +95,30 @@ def _regression(loglik: Opaque, layout: Layout, base: Any, data: Tree) -> Regres
         jax.tree.structure(data),
         tuple((leaf.shape, str(leaf.dtype)) for leaf in shapes),
     )
-    found: Found | None = remembered(
+    program: TracedPredictors | None = remembered(
         loglik,
         key,
-        lambda function: _found(
+        lambda function: _traced_predictors(
             function, layout, base, jax.tree.unflatten(jax.tree.structure(data), shapes)
         ),
     )
     if (
-        found is None
-        or any(names[product.design] is None for product in found.products)
+        program is None
+        or any(names[product.design] is None for product in program.products)
         or not all(leaf.path for leaf in layout.leaves)
     ):
         return None
     paths = [leaf.path for leaf in layout.leaves]
     forms: dict[str, Predictor] = {
         f"{names[design]} @ {paths[param]}": Linear(str(names[design]), paths[param])
-        for design, param in found.products
+        for design, param in program.products
     }
-    forms |= {paths[param]: paths[param] for param in found.constants}
+    forms |= {paths[param]: paths[param] for param in program.constants}
     density = Density(
         ById(unwrapped(loglik.function)),
         layout.treedef,
         tuple(leaf.shape for leaf in layout.leaves),
-        found,
+        program,
         tuple(forms),
     )
     return Regression(density, tuple(forms), tuple(forms.values()))
@@ -148,27 +148,27 @@ class Density(OfRows, LikelihoodTree):
     function: ById
     treedef: Any  # of the parameters
     shapes: tuple[tuple[int, ...], ...]  # of their leaves
-    found: Found
+    traced: TracedPredictors
     names: tuple[str, ...]  # of the predictors: products, then constants
 
     def __call__(self, eta: Mapping[str, Array], rows: Tree) -> Array:
         values = [jnp.asarray(eta[name]) for name in self.names]
-        products = dict(zip(self.found.products, values, strict=False))
-        constants = dict(zip(self.found.constants, values[len(products) :], strict=True))
+        products = dict(zip(self.traced.products, values, strict=False))
+        constants = dict(zip(self.traced.constants, values[len(products) :], strict=True))
         params = [
             constants.get(i, jnp.zeros(shape, values[0].dtype))
             for i, shape in enumerate(self.shapes)
         ]
         program = _program(self.function.value, jax.tree.unflatten(self.treedef, params), rows)
-        here = _products(program, len(params))
-        if not {product for _, product in here} >= set(products):
+        products_here = _products(program, len(params))
+        if not {product for _, product in products_here} >= set(products):
             raise UnlikePrograms(
                 "the program of the log-likelihood for some of its rows lacks a product of a "
                 "design and coefficients that its program for all rows has, and so cannot be "
                 "summed as a regression. Write it without a choice by the number of rows, or give "
                 "jaxmle.opaque(loglik); and please report this to jaxmle"
             )
-        known = {var: products[product] for var, product in here if product in products}
+        known = {var: products[product] for var, product in products_here if product in products}
         rest = [
             equation for equation in program.jaxpr.eqns if known.keys().isdisjoint(equation.outvars)
         ]
@@ -191,7 +191,7 @@ def _program(function: Any, params: Tree, rows: Tree) -> Any:
 def _products(program: Any, leaves: int) -> list[tuple[Any, Product]]:
     """The products of designs and coefficients in a program, each with the variable that it is."""
     places = {var: place for place, var in enumerate(program.jaxpr.invars)}
-    found = []
+    products = []
     for equation in program.jaxpr.eqns:
         if equation.primitive.name != "dot_general" or any(
             hasattr(atom, "val") for atom in equation.invars
@@ -205,21 +205,23 @@ def _products(program: Any, leaves: int) -> list[tuple[Any, Product]]:
             and numbers == FORWARD
             and len(equation.invars[0].aval.shape) == 2
         ):
-            found.append((equation.outvars[0], Product(left - leaves, right)))
+            products.append((equation.outvars[0], Product(left - leaves, right)))
         elif (
             0 <= left < leaves <= right
             and numbers == BACKWARD
             and flat
             and len(equation.invars[1].aval.shape) == 2
         ):
-            found.append((equation.outvars[0], Product(right - leaves, left)))
-    return found
+            products.append((equation.outvars[0], Product(right - leaves, left)))
+    return products
 
 
 # ---------------------------------------------------------------- all rows
 
 
-def _found(function: Any, layout: Layout, base: Any, data: Tree) -> Found | None:
+def _traced_predictors(
+    function: Any, layout: Layout, base: Any, data: Tree
+) -> TracedPredictors | None:
     """The products and constants of a function; None where it is no regression of few
     predictors.
     """
@@ -232,11 +234,15 @@ def _found(function: Any, layout: Layout, base: Any, data: Tree) -> Found | None
         part = _program(function, params, fewer)
     except Exception:  # what is wrong with the function itself is told where it is summed
         return None
-    found = _parted(whole, len(layout.leaves))
-    return found if _same(whole, part, data_length(data)) and _is_worth_it(found, layout) else None
+    predictors = _parted(whole, len(layout.leaves))
+    return (
+        predictors
+        if _same(whole, part, data_length(data)) and _is_worth_it(predictors, layout)
+        else None
+    )
 
 
-def _parted(program: Any, leaves: int) -> Found:
+def _parted(program: Any, leaves: int) -> TracedPredictors:
     """Which leaves of the parameters enter through products alone, and which as they are."""
     products = _products(program, leaves)
     others = [
@@ -246,31 +252,31 @@ def _parted(program: Any, leaves: int) -> Found:
     ]
     used = {atom for equation in others for atom in equation.invars if not hasattr(atom, "val")}
     constants = tuple(i for i, var in enumerate(program.jaxpr.invars[:leaves]) if var in used)
-    return Found(
+    return TracedPredictors(
         tuple(dict.fromkeys(product for _, product in products if product.param not in constants)),
         constants,
     )
 
 
-def _is_worth_it(found: Found, layout: Layout) -> bool:
+def _is_worth_it(predictors: TracedPredictors, layout: Layout) -> bool:
     """Whether the declared form holds all that enters, and there is something to gain: a
     product of at least two columns, or few parameters.
     """
     leaves = layout.leaves
     plain = all(
         len(leaves[i].entries) == int(np.prod(leaves[i].shape))
-        for i in (*found.constants, *(product.param for product in found.products))
+        for i in (*predictors.constants, *(product.param for product in predictors.products))
     )
-    scalars = [int(np.prod(leaves[product.param].shape[1:])) for product in found.products] + [
-        int(np.prod(leaves[i].shape)) for i in found.constants
+    scalars = [int(np.prod(leaves[product.param].shape[1:])) for product in predictors.products] + [
+        int(np.prod(leaves[i].shape)) for i in predictors.constants
     ]
-    wide = any(leaves[product.param].shape[0] > 1 for product in found.products)
-    small = not found.products and 0 < len(found.constants) <= MAX_SCALARS_WITHOUT_PRODUCT
+    wide = any(leaves[product.param].shape[0] > 1 for product in predictors.products)
+    small = not predictors.products and 0 < len(predictors.constants) <= MAX_SCALARS_WITHOUT_PRODUCT
     return (
         plain
         and (wide or small)
         and sum(scalars) <= MOST
-        and all(len(leaves[i].shape) <= wide for i in found.constants)
+        and all(len(leaves[i].shape) <= wide for i in predictors.constants)
     )
 
 
@@ -295,10 +301,12 @@ def _same_operation(a: Any, b: Any, n: int | None) -> bool:
         if hasattr(a.params.get(name), "consts")
     ]
     numbers = [
-        [np.asarray(atom.val).tobytes() for atom in one.invars if hasattr(atom, "val")]
-        for one in (a, b)
+        [np.asarray(atom.val).tobytes() for atom in equation.invars if hasattr(atom, "val")]
+        for equation in (a, b)
     ]
-    shapes = [[atom.aval.shape for atom in (*one.invars, *one.outvars)] for one in (a, b)]
+    shapes = [
+        [atom.aval.shape for atom in (*equation.invars, *equation.outvars)] for equation in (a, b)
+    ]
     if (
         a.primitive is not b.primitive
         or numbers[0] != numbers[1]

@@ -68,35 +68,35 @@ def check_calls(
         data: one data set on the host.
         place: from the index of a value to words.
     """
-    found = calls_in(loglik, layout, base, data)
-    if found is None:
+    calls = calls_in(loglik, layout, base, data)
+    if calls is None:
         return
     x = np.asarray(base)
-    _check(found, x, jax.tree.map(viewed, data), place)
+    _check(calls, x, jax.tree.map(viewed, data), place)
 
 
 def check_stacked_calls(
-    loglik: Loglik, layout: Layout, base: Any, one: Tree, stacked: Tree, shared: Tree
+    loglik: Loglik, layout: Layout, base: Any, member_data: Tree, stacked: Tree, shared: Tree
 ) -> None:
     """The same of members along the leading axis of the leaves of ``stacked`` that are not
     ``shared``; ``one`` is the data of a member, of all of them where every leaf is shared.
     """
     if all(jax.tree.leaves(shared)):
-        check_calls(loglik, layout, base, one)
+        check_calls(loglik, layout, base, member_data)
         return
-    found = calls_in(loglik, layout, base, one)
-    if found is None:
+    calls = calls_in(loglik, layout, base, member_data)
+    if calls is None:
         return
     x = np.asarray(base)
     axes = jax.tree.map(lambda same: None if same else 0, shared)
-    leaves = jax.tree.leaves(one)
+    leaves = jax.tree.leaves(member_data)
     together = max(1, MAX_VALUES_AT_ONCE // max(sum(leaf.size for leaf in leaves), 1))
     members = next(
         len(leaf)
         for leaf, same in zip(jax.tree.leaves(stacked), jax.tree.leaves(shared), strict=True)
         if not same
     )
-    met = jax.jit(jax.vmap(found.met, in_axes=(None, axes)))
+    met = jax.jit(jax.vmap(calls.met, in_axes=(None, axes)))
 
     def cut(places: Any) -> Tree:
         return jax.tree.map(
@@ -108,7 +108,7 @@ def check_stacked_calls(
             _show(met(x, cut(slice(first, first + together))), in_row)
         except ValueError:
             for member in range(first, min(first + together, members)):
-                _check(found, x, cut(member), _of_member(member))
+                _check(calls, x, cut(member), _of_member(member))
 
 
 def _of_member(member: int) -> Place:
@@ -121,15 +121,15 @@ def _show(met: Met, place: Place) -> None:
         call.check(jax.tree.unflatten(call.treedef, [np.asarray(leaf) for leaf in leaves]), place)
 
 
-def _check(found: Calls, x: np.ndarray, data: Tree, place: Place) -> None:
+def _check(calls: Calls, x: np.ndarray, data: Tree, place: Place) -> None:
     """Show the data to each call; those that it refuses once more without the rows whose terms
     do not change with them.
     """
-    for which, leaves in found.met(x, data).items():
+    for which, leaves in calls.met(x, data).items():
         try:
             _show({which: leaves}, place)
         except ValueError:
-            counting = _counting(found, which, x, data)
+            counting = _counting(calls, which, x, data)
             if counting is None:
                 raise
             if counting.any():
@@ -137,9 +137,9 @@ def _check(found: Calls, x: np.ndarray, data: Tree, place: Place) -> None:
                 _show({which: some}, _shifted(place, np.flatnonzero(counting)))
 
 
-def _shifted(place: Place, kept: np.ndarray) -> Place:
+def _shifted(place: Place, rows: np.ndarray) -> Place:
     """The place of a value among the rows that were kept."""
-    return lambda index: place((int(kept[index[0]]), *index[1:]) if index else index)
+    return lambda index: place((int(rows[index[0]]), *index[1:]) if index else index)
 
 
 def calls_in(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> Calls | None:
@@ -244,15 +244,15 @@ def _moved(leaf: Array) -> Array:
     return leaf + OTHER_VALUE * (1 + jnp.abs(leaf))
 
 
-def _counting(found: Calls, which: tuple[int, ...], x: np.ndarray, data: Tree) -> np.ndarray | None:
+def _counting(calls: Calls, which: tuple[int, ...], x: np.ndarray, data: Tree) -> np.ndarray | None:
     """The rows whose terms change with the data of a call, (n,); None where there are no terms
     to tell, or none for each row of the call.
     """
     beside = x + 1e-3 * (1 + np.abs(x)) * np.cos(np.arange(x.size)).astype(x.dtype)
     counting: Any = False
-    for at in (x, beside):  # at the start alone a factor may be 0
-        still, other = (np.asarray(found.terms(at, data, moved)) for moved in (None, which))
+    for point in (x, beside):  # at the start alone a factor may be 0
+        still, other = (np.asarray(calls.terms(point, data, moved)) for moved in (None, which))
         counting = counting | (still != other) | ~np.isfinite(still)
-    rows = found.met(x, data)[which]
+    rows = calls.met(x, data)[which]
     alike = np.ndim(counting) == 1 and all(np.shape(leaf)[:1] == counting.shape for leaf in rows)
     return np.asarray(counting) if alike else None

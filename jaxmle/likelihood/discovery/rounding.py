@@ -247,7 +247,7 @@ def _window(
             lengths[axis] = size
         return values.reshape(lengths)
 
-    kept = [axis for axis in range(len(shape)) if axis not in (*gone, *batched)]
+    window_axes = [axis for axis in range(len(shape)) if axis not in (*gone, *batched)]
     places: list[Any] = []
     inside = np.ones([1] * rank, bool)
     for axis, length in enumerate(shape):
@@ -260,8 +260,8 @@ def _window(
         if axis in batched:
             along = free[batches[list(batched).index(axis)]]
             place = place + spread(np.arange(length), [along])
-        if axis in kept:
-            place = place + spread(np.arange(sizes[axis]), [of_window[kept.index(axis)]])
+        if axis in window_axes:
+            place = place + spread(np.arange(sizes[axis]), [of_window[window_axes.index(axis)]])
         places.append(np.broadcast_to(place, whole))
     return places, np.broadcast_to(inside, whole)
 
@@ -292,9 +292,9 @@ def _scatter(params: Any, shape: Any, value: Any, indices: Any, updates: Any, *,
     gone = numbers.inserted_window_dims
     batched = numbers.operand_batching_dims
     of_window = numbers.update_window_dims
-    kept = [axis for axis in range(value.ndim) if axis not in (*gone, *batched)]
+    window_axes = [axis for axis in range(value.ndim) if axis not in (*gone, *batched)]
     sizes = [1] * value.ndim
-    for axis, place in zip(of_window, kept, strict=True):
+    for axis, place in zip(of_window, window_axes, strict=True):
         sizes[place] = updates.shape[axis]
     dims = (
         of_window,

@@ -68,8 +68,10 @@ def proof_of(
     """
     core = core_of(loglik)
     if isinstance(core, Pool):
-        own = lengths if lengths and not isinstance(lengths[0], int) else [lengths] * len(data)
-        parts = zip(core.members, data, own, strict=True)
+        lengths_of_parts = (
+            lengths if lengths and not isinstance(lengths[0], int) else [lengths] * len(data)
+        )
+        parts = zip(core.members, data, lengths_of_parts, strict=True)
         proofs = [proof_of(member, layout, base, part, n) for member, part, n in parts]
         return next((proof for proof in proofs if not proof.holds), Proof(True))
     if isinstance(core, Regression):
@@ -107,10 +109,10 @@ def _proved(function: Any, layout: Layout, base: Any, data: Tree, lengths: list[
     try:
         (axis,) = follow(apart, [None, *[0] * leaves], chosen)
     except NotRowwise as end:
-        return Proof(False, _told(end.path))
+        return Proof(False, _operation_in_words(end.path))
     if axis != 0:
         return Proof(False, "its value is not one term for each row")
-    if not all(_alike(one, apart, n, chosen) for one, n in zip(real, lengths, strict=True)):
+    if not all(_alike(traced, apart, n, chosen) for traced, n in zip(real, lengths, strict=True)):
         return Proof(False, "the number of rows enters its arithmetic")
     return Proof(True)
 
@@ -127,7 +129,7 @@ def _unlike(layout: Layout, data: Tree, lengths: list[int]) -> int:
     return chosen
 
 
-def _told(path: Sequence[Any]) -> str:
+def _operation_in_words(path: Sequence[Any]) -> str:
     """The operation by its name in jax, and the user's line that asks for it."""
     frames = (
         frame
@@ -145,11 +147,11 @@ def _told(path: Sequence[Any]) -> str:
 # ---------------------------------------------------------------- one program for every length
 
 
-def _alike(one: Any, other: Any, n: int, m: int) -> bool:
+def _alike(first: Any, second: Any, n: int, m: int) -> bool:
     """Whether two programs differ in nothing but the n rows of one and the m of the other."""
-    a = opened(one)
-    b = opened(other)
-    constants = [getattr(program, "consts", None) or () for program in (one, other)]
+    a = opened(first)
+    b = opened(second)
+    constants = [getattr(program, "consts", None) or () for program in (first, second)]
     return (
         len(a.eqns) == len(b.eqns)
         and _equal(constants[0], constants[1])

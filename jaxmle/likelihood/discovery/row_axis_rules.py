@@ -117,13 +117,13 @@ def _rule(equation: Any, ins: list[Axis], rows: int) -> list[Axis]:
     rule, reviewed = ROW_RULES.get(name, UNKNOWN_RULE)
     if name in CALLS and reviewed.issuperset(params):
         return follow(params[CALLS[name][0]], ins, rows)
-    found: Axis | list[Axis] = None
+    axes: Axis | list[Axis] = None
     if reviewed.issuperset(params):
         shapes = [atom.aval.shape for atom in equation.invars]
-        found = rule(Operation(params, ins, shapes, outvars[0].aval.shape, rows))
+        axes = rule(Operation(params, ins, shapes, outvars[0].aval.shape, rows))
     elif any(axis is not None for axis in ins):
         raise NotRowwise
-    outs = found if isinstance(found, list) else [found] * len(outvars)
+    outs = axes if isinstance(axes, list) else [axes] * len(outvars)
     for axis, var in zip(outs, outvars, strict=True):
         # an array made for the number of rows, such as their places or a random number for each
         if axis != CURRENT and [axis] * (axis is not None) != _long(var.aval.shape, rows):
@@ -167,11 +167,16 @@ def _kept_but(axis: Axis, changed: set[int]) -> Axis:
     """The array after something was done along the axes ``changed``, none of which may be that
     of the rows.
     """
-    return _moved(axis, lambda at: None if at in changed else at)
+    return _moved(axis, lambda position: None if position in changed else position)
 
 
 def _without(axis: Axis, gone: set[int]) -> Axis:
-    return _moved(axis, lambda at: None if at in gone else at - sum(other < at for other in gone))
+    return _moved(
+        axis,
+        lambda position: (
+            None if position in gone else position - sum(other < position for other in gone)
+        ),
+    )
 
 
 def _broadcast(op: Operation) -> Axis:
@@ -191,9 +196,9 @@ def _reshape(op: Operation) -> Axis:
     if op.params["dimensions"] is not None:
         raise NotRowwise
 
-    def where(at: int) -> int | None:
+    def where(position: int) -> int | None:
         """The axis of the same length that as many entries come before."""
-        before = int(np.prod(op.shapes[0][:at]))
+        before = int(np.prod(op.shapes[0][:position]))
         same = (axis for axis in _long(op.out, op.rows) if int(np.prod(op.out[:axis])) == before)
         return next(same, None)
 
@@ -205,7 +210,7 @@ def _squeeze(op: Operation) -> Axis:
 
 
 def _transpose(op: Operation) -> Axis:
-    return _moved(op.ins[0], lambda at: op.params["permutation"].index(at))
+    return _moved(op.ins[0], lambda position: op.params["permutation"].index(position))
 
 
 def _reduce(op: Operation) -> Axis:
@@ -227,7 +232,7 @@ def _concatenate(op: Operation) -> Axis:
 
 
 def _stack(op: Operation) -> Axis:
-    return _moved(_elementwise(op), lambda at: at + (at >= op.params["axis"]))
+    return _moved(_elementwise(op), lambda position: position + (position >= op.params["axis"]))
 
 
 def _unstack(op: Operation) -> Axis:
@@ -239,11 +244,11 @@ def _slice(op: Operation) -> Axis:
     changed = (
         a != b or step != 1 for a, b, step in zip(op.shapes[0], op.out, strides, strict=True)
     )
-    return _kept_but(op.ins[0], {at for at, cut in enumerate(changed) if cut})
+    return _kept_but(op.ins[0], {position for position, cut in enumerate(changed) if cut})
 
 
 def _pad(op: Operation) -> Axis:
-    grown = {at for at, config in enumerate(op.params["padding_config"]) if any(config)}
+    grown = {position for position, config in enumerate(op.params["padding_config"]) if any(config)}
     return _kept_but(op.ins[0], grown)
 
 
@@ -252,7 +257,9 @@ def _reverse(op: Operation) -> Axis:
 
 
 def _tile(op: Operation) -> Axis:
-    return _kept_but(op.ins[0], {at for at, times in enumerate(op.params["reps"]) if times != 1})
+    return _kept_but(
+        op.ins[0], {position for position, times in enumerate(op.params["reps"]) if times != 1}
+    )
 
 
 def _unchanged(op: Operation) -> list[Axis]:
@@ -273,13 +280,13 @@ def _gather(op: Operation) -> Axis:
         if source is not None and (source, index) not in pairs:
             raise NotRowwise
         free = [axis for axis in range(len(op.out)) if axis not in numbers.offset_dims]
-        return _moved(index, lambda at: free[at] if at < len(free) else None)
+        return _moved(index, lambda position: free[position] if position < len(free) else None)
     gone = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
     whole = op.params["slice_sizes"][source] == op.rows
     if index is not None or not whole or source in (*gone, *numbers.start_index_map):
         raise NotRowwise
-    kept = [axis for axis in range(len(op.shapes[0])) if axis not in gone]
-    return numbers.offset_dims[kept.index(source)]
+    remaining = [axis for axis in range(len(op.shapes[0])) if axis not in gone]
+    return numbers.offset_dims[remaining.index(source)]
 
 
 def _scatter(op: Operation) -> Axis:
@@ -300,7 +307,7 @@ def _scatter(op: Operation) -> Axis:
 def _dynamic_slice(op: Operation) -> Axis:
     if any(index is not None for index in op.ins[1:]):
         raise NotRowwise
-    cut = {at for at, size in enumerate(op.shapes[0]) if op.out[at] != size}
+    cut = {position for position, size in enumerate(op.shapes[0]) if op.out[position] != size}
     return _kept_but(op.ins[0], cut)
 
 
@@ -318,19 +325,20 @@ def _dot(op: Operation) -> Axis:
     (left_sum, right_sum), (left_batch, right_batch) = op.params["dimension_numbers"]
     left, right = op.ins
 
-    def kept(side: int, summed: Any, batch: Any) -> list[int]:
+    def remaining(side: int, summed: Any, batch: Any) -> list[int]:
         return [axis for axis in range(len(op.shapes[side])) if axis not in (*summed, *batch)]
 
-    own = kept(0, left_sum, left_batch)
-    of_right = [*right_batch, *[None] * len(own), *kept(1, right_sum, right_batch)]
+    of_left = remaining(0, left_sum, left_batch)
+    of_right = [*right_batch, *[None] * len(of_left), *remaining(1, right_sum, right_batch)]
     if left is not None and right is not None:
         if (left, right) not in zip(left_batch, right_batch, strict=True):
             raise NotRowwise
     elif left in tuple(left_batch) or right in tuple(right_batch):
         raise NotRowwise
-    places = [*left_batch, *own] if left is not None else of_right
+    places = [*left_batch, *of_left] if left is not None else of_right
     return _moved(
-        right if left is None else left, lambda at: places.index(at) if at in places else None
+        right if left is None else left,
+        lambda position: places.index(position) if position in places else None,
     )
 
 
@@ -409,9 +417,9 @@ def _scan(op: Operation) -> list[Axis]:
         if None in outs:
             raise NotRowwise
         return [0] * len(outs)
-    found = follow(body, [*fixed, *carry, *(_without(axis, {0}) for axis in slices)], op.rows)
-    _check_carried(carry, found[:carried])
-    return [*carry, *(_moved(axis, lambda at: at + 1) for axis in found[carried:])]
+    axes = follow(body, [*fixed, *carry, *(_without(axis, {0}) for axis in slices)], op.rows)
+    _check_carried(carry, axes[:carried])
+    return [*carry, *(_moved(axis, lambda position: position + 1) for axis in axes[carried:])]
 
 
 def scan_counts(params: dict[str, Any]) -> tuple[int, int]:

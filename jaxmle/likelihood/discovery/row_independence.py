@@ -122,8 +122,8 @@ def check_traced(
         if not parts_of(node) and rows is not None and rows > (block_rows or rows):
             _need_proof("block_rows", node, layout, base, data)
         pooled = isinstance(node, Pool)
-        for part, own in zip(parts_of(node), data if pooled else (data,), strict=pooled):
-            walk(part, own)
+        for part, rows_of_part in zip(parts_of(node), data if pooled else (data,), strict=pooled):
+            walk(part, rows_of_part)
 
     walk(loglik, data)
 
@@ -250,11 +250,11 @@ def _left_out(
 
     sets = [_rows(data, some), *(_rows(data, some[part]) for part in parts)]
     piece = compiled(core, ("rows left out", layout), make)
-    found: Tried = []
+    tried: Tried = []
     for x in points:
         among, *alone = map(np.asarray, piece(x, *sets))
-        found += [(among[part], terms, part) for part, terms in zip(parts, alone, strict=True)]
-    return found
+        tried += [(among[part], terms, part) for part, terms in zip(parts, alone, strict=True)]
+    return tried
 
 
 def _replaced(
@@ -268,14 +268,14 @@ def _replaced(
         return lambda x, rows: terms_of(loglik, layout.unravel(x), rows)
 
     piece = compiled(core, ("rows replaced", layout), make)
-    found = []
+    tried = []
     for x in points:
         among = np.asarray(piece(x, data))
         for part, other in (parts, parts[::-1]):
             order = np.arange(len(among))
             order[other] = np.roll(other, 1)
-            found.append((among[part], np.asarray(piece(x, _rows(data, order)))[part], part))
-    return found
+            tried.append((among[part], np.asarray(piece(x, _rows(data, order)))[part], part))
+    return tried
 
 
 def _rows(data: Tree, places: np.ndarray) -> Tree:

@@ -156,7 +156,9 @@ def verified(loglik: Any, form: Any, layout: Layout, base: Any, data: Tree) -> A
     """
     if isinstance(loglik, Pool):
         parts = zip(loglik.members, form.members, data, strict=True)
-        members = tuple(verified(one, other, layout, base, rows) for one, other, rows in parts)
+        members = tuple(
+            verified(member, form_member, layout, base, rows) for member, form_member, rows in parts
+        )
         same = all(a is b for a, b in zip(members, form.members, strict=True))
         return form if same else replace(form, members=members)
     if isinstance(loglik, Penalize) and jeffreys_of(loglik) is not None:
@@ -286,8 +288,8 @@ def _difference(general: list[Any], other: list[Any], noise: list[Any]) -> str:
         allowed = SAFETY_OF_ROUNDING * (rounding + least)
         wrong = ~(np.abs(a - b) <= allowed)
         if np.any(wrong):
-            at = np.argmax(np.where(np.isnan(b), np.inf, np.abs(a - b)))
-            return f"{name} differs by {np.ravel(a - b)[at]:.3g} of {np.ravel(a)[at]:.6g}"
+            worst = np.argmax(np.where(np.isnan(b), np.inf, np.abs(a - b)))
+            return f"{name} differs by {np.ravel(a - b)[worst]:.3g} of {np.ravel(a)[worst]:.6g}"
     return ""
 
 
@@ -315,10 +317,10 @@ def _program(
     """
 
     def passed(x: Array, rows: Tree, weights: Array, along: Array) -> tuple[Array, ...]:
-        at = sums(loglik, layout, x, rows, weights)
-        error = None if at.hessian_by is None else at.hessian_by.error
+        point = sums(loglik, layout, x, rows, weights)
+        error = None if point.hessian_by is None else point.hessian_by.error
         error_along = jnp.zeros_like(x) if error is None else error @ along
-        return at.value, at.score, at.hessian @ along, error_along
+        return point.value, point.score, point.hessian @ along, error_along
 
     return jax.make_jaxpr(passed)(base, rows, weights, along)
 

@@ -20,8 +20,9 @@ from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import as_tree, data_length, need_terms, terms_of
 from jaxmle.likelihood.derivatives import bend_along, first_that_exists
+from jaxmle.likelihood.designs import gradient
 from jaxmle.likelihood.evaluate import embedding, split_rows, sums
-from jaxmle.likelihood.regression import Regression, gradient
+from jaxmle.likelihood.regression import Regression
 from jaxmle.likelihood.response import Enumeration, Exact, Simulation
 from jaxmle.likelihood.structure import roots_of
 from jaxmle.likelihood.terms import NO_LAW, expected_information, row_scores
@@ -199,7 +200,7 @@ def _by_law(
 
     if isinstance(law, Enumeration):
 
-        def at(value: Array) -> tuple[Array, Array]:
+        def adjustment_of_value(value: Array) -> tuple[Array, Array]:
             imagined = law.with_response(data, value)
             probability = jnp.exp(
                 need_terms(terms_of(loglik, layout.unravel(x), imagined), "enumeration")
@@ -209,7 +210,7 @@ def _by_law(
                 jnp.where(probability[:, None] > 0, probability[:, None] * rows, 0.0)
             ), probability
 
-        total, mass = law.expectation(at)
+        total, mass = law.expectation(adjustment_of_value)
         return jnp.where(jnp.all(jnp.isfinite(law.whole(mass, mass))), total, jnp.nan)
     if isinstance(law, Simulation):
         params = layout.unravel(x)

@@ -54,7 +54,7 @@ def _two_roads(
     """
     loglik = as_tree(loglik)
 
-    def at(params: Tree, data: Tree = None) -> Any:
+    def quantity_at(params: Tree, data: Tree = None) -> Any:
         if tracing():
             check_coding(loglik, data)
             return quantity(loglik, params, traced_data(data), codes(data))
@@ -70,7 +70,7 @@ def _two_roads(
             piece = compiled(loglik, key, lambda ll: lambda *args: quantity(ll, *args))
             return to_numpy(piece(params, jax.tree.map(jnp.asarray, data), codes(data)))
 
-    return at
+    return quantity_at
 
 
 def _flat(params: Tree) -> tuple[Layout, Array]:
@@ -212,8 +212,8 @@ def evaluate(
     def whole(ll: Any, params: Tree, data: Tree, _: Any) -> Sums:
         if tracing_of_caller:
             check_traced(ll, *_flat(params), data, block_rows)
-        at = sums(ll, *_flat(params), data, block_rows=block_rows)
-        return Sums(at.value, at.absolute, at.score, at.hessian)
+        total = sums(ll, *_flat(params), data, block_rows=block_rows)
+        return Sums(total.value, total.absolute, total.score, total.hessian)
 
     return _two_roads(
         loglik,
@@ -393,7 +393,7 @@ def cox_snell(loglik: Loglik) -> Quantity:
         layout, x = _flat(params)
         roots = roots_of(ll, layout)
         root = inverse_root(expected_information(ll, layout, x, data).information, roots)
-        found = -root @ (root.T @ adjustment(ll, layout, x, data, root))
-        return layout.unravel(jnp.where(roots >= 0, found[np.maximum(roots, 0)], 0.0))
+        bias_x = -root @ (root.T @ adjustment(ll, layout, x, data, root))
+        return layout.unravel(jnp.where(roots >= 0, bias_x[np.maximum(roots, 0)], 0.0))
 
     return _two_roads(loglik, "cox_snell", bias)

@@ -117,11 +117,11 @@ def _inverse_on(root: Array, opg: Array) -> Array:
     span = jnp.linalg.eigvalsh(unit.T @ unit)
     rank = jnp.sum(span > 100 * eps * jnp.max(span))
     values, q = jnp.linalg.eigh(opg)
-    kept = values > jnp.maximum(
+    positive = values > jnp.maximum(
         eps * jnp.max(values), eps**2
     )  # s̃ is in units of the model's information
-    inverse = (q * jnp.where(kept, 1.0 / jnp.where(kept, values, 1.0), 0.0)[None, :]) @ q.T
-    return jnp.where(jnp.sum(kept) == rank, inverse, jnp.nan)
+    inverse = (q * jnp.where(positive, 1.0 / jnp.where(positive, values, 1.0), 0.0)[None, :]) @ q.T
+    return jnp.where(jnp.sum(positive) == rank, inverse, jnp.nan)
 
 
 def _count(rows: Rows) -> Array:
