@@ -268,8 +268,8 @@ CASES = {
         ValueError, "weights", r"\(6,\)", r"\(3,\)", weights=jm.frequency(np.ones(3))
     ),
     "weights_all_zero": wrong(ValueError, "weight", "zero", weights=jm.frequency(np.zeros(N))),
-    "weights_strings": wrong(
-        TypeError, "weights", "numbers", weights=jm.sampling(np.array(list("abcabc")))
+    "weights_name_a_column": wrong(
+        TypeError, "weights are numbers", "'w'", "from_formula", weights=jm.sampling("w")
     ),
     # ------------------------------------------------------------ options
     "dtype_unknown": wrong((ValueError, TypeError), "dtype|int32", "float64", dtype="int32"),

@@ -24,7 +24,7 @@ from jaxmle.batch.start_values import (
 from jaxmle.batch.table import grouped, ragged
 from jaxmle.fitting.options import Options, constraints_of
 from jaxmle.likelihood.checks import check_coding, check_fixed, check_start, host_params, in_row
-from jaxmle.likelihood.combinators import Weight, Weights, weight
+from jaxmle.likelihood.combinators import Weight, Weights, check_weights_given, weight
 from jaxmle.likelihood.contract import as_tree, leaf_of
 from jaxmle.likelihood.discovery.indices import Members, check_indices
 from jaxmle.likelihood.discovery.ready_calls import calls_in, check_calls, check_stacked_calls
@@ -85,8 +85,8 @@ def read_batch(
     """
     weights = options.weights
     dtype = options.host_dtype
-    if weights is not None and not isinstance(weights, Weights):
-        weight(loglik, weights)  # refuses them
+    if weights is not None:
+        check_weights_given(weights)
     check_params_axis(params_axis)
     tree = as_tree(loglik)
     _refuse_inner_weights(tree)

@@ -61,18 +61,64 @@ IMPURE_MODULES = frozenset(
         "inspect",
         "gc",
         "contextvars",
+        "uuid",
+        "locale",
+        "codecs",
+        "mmap",
+        "shelve",
+        "dbm",
+        "sqlite3",
+        "gzip",
+        "bz2",
+        "lzma",
+        "zipfile",
+        "tarfile",
+        "glob",
+        "shutil",
+        "linecache",
+        "fileinput",
+        "urllib",
+        "http",
+        "multiprocessing",
+        "signal",
+        "resource",
     ]
 )
 IMPURE_ATTRIBUTES = {
     "numpy": frozenset(
-        ["load", "loadtxt", "genfromtxt", "fromfile", "fromregex", "memmap", "random"]
+        [
+            "load",
+            "loadtxt",
+            "genfromtxt",
+            "fromfile",
+            "fromregex",
+            "memmap",
+            "open_memmap",
+            "random",
+            "geterr",
+        ]
     ),
+    "jax": frozenset({"load", "fromfile"}),
     "scipy": frozenset({"io"}),
+    "decimal": frozenset({"getcontext", "localcontext"}),
     "sys": frozenset(["modules", "argv", "stdin", "path"]),
     "datetime": frozenset(["now", "today", "utcnow"]),
-    "pandas": frozenset(["read_csv", "read_parquet", "read_table", "read_excel", "read_json"]),
     "builtins": frozenset(["open", "globals", "eval", "exec", "__import__", "input"]),
 }
+# Libraries of tables read files by functions and classes whose names begin so.
+TABLE_LIBRARIES = frozenset({"pandas", "polars", "pyarrow"})
+READING_PREFIXES = (
+    "read_",
+    "scan_",
+    "open_",
+    "load_",
+    "memory_map",
+    "OSFile",
+    "Excel",
+    "HDF",
+    "Parquet",
+    "dataset",
+)
 ASKING = frozenset(
     ["vars", "dir", "attrgetter", "methodcaller", "__dict__", "__getattribute__", "__getstate__"]
 )
@@ -103,6 +149,7 @@ class Reads(NamedTuple):
     chains: tuple[tuple[str, ...], ...]  # a global, and the attributes read of it at once
     imports: tuple[tuple[str, ...], ...]  # a module, and the attribute imported from it
     names: frozenset[str]  # of attributes, and strings that may be names
+    attributes: tuple[str, ...]  # the names without the strings, sorted
     changes: bool  # whether it may change what outlives the call
 
 
@@ -124,6 +171,7 @@ def _reads(code: types.CodeType) -> Reads:
     chains = dict.fromkeys(_chains(steps))
     imports = dict.fromkeys(_imports(steps))
     names = set(code.co_names)
+    attributes = set(code.co_names)
     changes = any(_changes(step, code) for step in steps)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -131,12 +179,19 @@ def _reads(code: types.CodeType) -> Reads:
             chains |= dict.fromkeys(inner.chains)
             imports |= dict.fromkeys(inner.imports)
             names |= inner.names
+            attributes.update(inner.attributes)
             changes = changes or inner.changes
         else:
             names.update(_strings(constant))
     if names & ASKING or _asks_by_name(steps):
         names.add(EVERYTHING)
-    return Reads(tuple(chains), tuple(imports), frozenset(names), changes or bool(names & CHANGING))
+    return Reads(
+        tuple(chains),
+        tuple(imports),
+        frozenset(names),
+        tuple(sorted(attributes)),
+        changes or bool(names & CHANGING),
+    )
 
 
 def _chains(steps: list[dis.Instruction]) -> Iterator[tuple[str, ...]]:
@@ -227,6 +282,8 @@ def is_impure(module: str, attributes: tuple[str, ...]) -> bool:
     if top in IMPURE_MODULES or module.startswith("numpy.random"):
         return True
     if IMPURE_ATTRIBUTES.get(top, frozenset()) & set(attributes):
+        return True
+    if top in TABLE_LIBRARIES and any(name.startswith(READING_PREFIXES) for name in attributes):
         return True
     inner = vars(sys.modules.get(module, types)).get(attributes[0]) if attributes else None
     return isinstance(inner, types.ModuleType) and is_impure(inner.__name__, attributes[1:])

@@ -23,12 +23,28 @@ import numpy as np
 
 from jaxmle.closures.bytecode import EVERYTHING, of_library, reads_of
 from jaxmle.closures.kinds import CACHED_FUNCTION, MAKING, MEMO, is_jitted, is_table, unwrapped
-from jaxmle.closures.watch import Look
+from jaxmle.closures.watch import Look, look
 
 CONTAINER_TYPES = dict | tuple | list | collections.deque
 BOUND = staticmethod | classmethod
+COPIED_RESULTS = types.FunctionType | types.MethodType | functools.partial
 UNCOPIED = (enum.Enum, types.BuiltinFunctionType)  # what is equal only to itself
 SCOPE = ("__builtins__", "__name__", "__package__", "__spec__", "__file__")
+# Floats wider than jax has any, by NumPy's character for them.
+WIDE_FLOATS = {"g": np.dtype(np.float64), "G": np.dtype(np.complex128)}
+
+
+def viewed(leaf: Any) -> Any:
+    """A NumPy array as a view of its own: jax knows arrays by identity, and a trace that failed
+    may have known this one in single precision. What has a byte order or a width that jax does
+    not have is copied into one that it has.
+    """
+    if not isinstance(leaf, np.ndarray):
+        return leaf
+    dtype = leaf.dtype
+    if dtype.isnative and dtype.char not in WIDE_FLOATS:
+        return leaf.view()
+    return leaf.astype(WIDE_FLOATS.get(dtype.char, dtype.newbyteorder("=")))
 
 
 def portable(function: Any, seen: Look) -> Any:
@@ -54,16 +70,26 @@ def _shallow(value: Any) -> Any:
 
 
 def _viewing(cached: Any) -> Callable[..., Any]:
-    """A function under ``lru_cache``, which returns the same arrays again and again, with views
-    of them.
+    """A function under ``lru_cache``, which returns the same arrays, functions and objects again
+    and again, with views and portable copies of them.
     """
+    copies: dict[int, tuple[Any, Any]] = {}  # by the identity of a result, which is kept alive
+
+    def fresh(leaf: Any) -> Any:
+        if isinstance(leaf, np.ndarray):
+            return viewed(leaf)
+        is_function = isinstance(leaf, COPIED_RESULTS) or is_jitted(leaf)
+        is_named = isinstance(leaf, type | types.ModuleType) or of_library(type(leaf))
+        if is_named and not is_function:
+            return leaf
+        if id(leaf) not in copies:
+            seen = look(leaf)
+            copies[id(leaf)] = (leaf, portable(leaf, seen) if seen.holders else leaf)
+        return copies[id(leaf)][1]
 
     @functools.wraps(cached)
     def views(*args: Any, **words: Any) -> Any:
-        return jax.tree.map(
-            lambda leaf: leaf.view() if isinstance(leaf, np.ndarray) else leaf,
-            cached(*args, **words),
-        )
+        return jax.tree.map(fresh, cached(*args, **words))
 
     return views
 
@@ -126,7 +152,9 @@ class _Copies:
 
     def array(self, value: np.ndarray) -> np.ndarray:
         if value.dtype != object:
-            return value.view()
+            fresh = viewed(value)
+            getattr(fresh, "__dict__", {}).update(getattr(value, "__dict__", {}))  # of a subclass
+            return fresh
         fresh = value.copy()
         for place, inner in np.ndenumerate(value):
             fresh[place] = self.of(inner)

@@ -13,6 +13,10 @@ import jax
 import numpy as np
 import xxhash
 
+READING = frozenset(
+    ["open", "read_text", "read_bytes", "exists", "is_file", "is_dir", "stat", "iterdir", "glob"]
+)  # methods of a path
+
 
 def digest(value: np.ndarray) -> int:
     """128 bits of XXH3 over the bytes of an array without objects, in the order of its indices."""
@@ -128,6 +132,7 @@ def pandas_table(walk: Any, value: Any) -> None:
         pandas_column(walk, value)
     if hasattr(value, "index"):
         pandas_table(walk, value.index)
+        walk.visit(value.attrs)
 
 
 def pandas_column(walk: Any, column: Any) -> None:
@@ -144,6 +149,25 @@ def polars_table(walk: Any, value: Any) -> None:
         walk.facts += (column.name, str(column.dtype))
         numeric = column.dtype.is_numeric() and not column.null_count()
         column_values(walk, column.to_numpy() if numeric else np.array(column.to_list(), object))
+
+
+def arrow_data(walk: Any, value: Any) -> None:
+    """An array, batch or table of pyarrow by its type and buffers, which it may share with a NumPy
+    array that can change.
+    """
+    walk.facts.append(str(getattr(value, "type", None) or value.schema))
+    columns = value.columns if hasattr(value, "columns") else [value]
+    for column in columns:
+        for chunk in getattr(column, "chunks", [column]):
+            walk.facts += (chunk.offset, len(chunk))
+            walk.facts += [part and xxhash.xxh3_128_intdigest(part) for part in chunk.buffers()]
+
+
+def path(walk: Any, value: Any) -> None:
+    """A path by its name. What code that was reached may read there cannot be watched."""
+    walk.facts.append(str(value))
+    if not walk.again and (walk.all or walk.names & READING):
+        walk.hide(value)
 
 
 def column_values(walk: Any, values: np.ndarray) -> None:

@@ -96,7 +96,11 @@ UNCALLED = frozenset(
 )
 MAKING = frozenset({"__init__", "__new__", "__post_init__"})  # matter where the class is called
 FLATTENING = frozenset({"tree_flatten", "tree_unflatten", "tree_flatten_with_keys"})
-TABLES = {"pandas": ("Series", "DataFrame", "Index"), "polars": ("Series", "DataFrame")}
+TABLES = {
+    "pandas": ("Series", "DataFrame", "Index"),
+    "polars": ("Series", "DataFrame"),
+    "pyarrow": ("Array", "ChunkedArray", "RecordBatch", "Table"),
+}
 
 
 def unwrapped(function: Any) -> Any:

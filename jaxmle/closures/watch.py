@@ -29,6 +29,7 @@ import dataclasses
 import enum
 import functools
 import gc
+import pathlib
 import sys
 import types
 import weakref
@@ -183,7 +184,7 @@ class _Walk:
     def function(self, value: types.FunctionType) -> None:
         self.facts.append(value.__code__)
         for cell in value.__closure__ or ():
-            self.cell(cell)
+            self.cell(cell, value.__code__)
         if of_library(value):
             module = value.__globals__.get("__name__", "")
             if not self.again and is_impure(module, (value.__name__,)):
@@ -201,19 +202,28 @@ class _Walk:
         for chain in reads.chains:
             self.chain(value.__globals__, chain)
         for names in reads.imports:
-            self.imported(value.__globals__, names)
+            self.imported(value.__globals__, names, reads.attributes)
 
     def own_attributes(self, value: Any) -> None:
         """What was set on a function, but for what is kept there of it."""
         self.items({k: v for k, v in vars(value).items() if not k.startswith(MEMO)})
 
-    def cell(self, cell: Any) -> None:
+    def cell(self, cell: Any, code: types.CodeType | None = None) -> None:
+        """What a cell holds; of a library's module what ``code`` may read of it."""
         try:
             inner = cell.cell_contents
         except ValueError:  # a name not bound yet
             self.facts.append(ABSENT)
-        else:
-            self.visit(inner)
+            return
+        self.visit(inner)
+        if code is not None and isinstance(inner, types.ModuleType):
+            self.library(inner, reads_of(code).attributes)
+
+    def library(self, module: types.ModuleType, names: Iterable[str]) -> None:
+        """Attributes of a module that is not looked into may lead outside of the program."""
+        for name in () if self.again or not of_library(module) else names:
+            if is_impure(module.__name__, (name,)):
+                self.hidden = self.hidden or f"what {module.__name__}.{name} reads"
 
     def chain(self, scope: dict[str, Any], chain: tuple[str, ...]) -> None:
         """The value of a global, or of an attribute of a module that is one."""
@@ -241,11 +251,16 @@ class _Walk:
         self.visit(value)
         self.parent = parent
 
-    def imported(self, scope: dict[str, Any], names: tuple[str, ...]) -> None:
+    def imported(
+        self, scope: dict[str, Any], names: tuple[str, ...], attributes: Iterable[str]
+    ) -> None:
         """What a function imports when it is called, if it has been imported before."""
         package = scope.get("__package__") or ""
         for name in (names[0], f"{package}.{names[0]}" if names[0] else package):
             self.chain({name: sys.modules.get(name, ABSENT)}, (name, *names[1:]))
+        module = sys.modules.get(names[0])
+        if module is not None and len(names) == 1:
+            self.library(module, attributes)
 
     def builtin(self, value: Any) -> None:
         owner = value.__self__
@@ -450,9 +465,17 @@ BY_KIND: tuple[tuple[Any, Callable[[_Walk, Any], None]], ...] = (
     (bytearray | memoryview | array.array, holders.buffer),
     (int | float | complex | str | bytes, holders.number),
     (weakref.ref, holders.reference),
+    (pathlib.PurePath, holders.path),
     (IMMUTABLE, _Walk.identity),
     (np.ufunc, _Walk.ufunc),
 )
+
+
+TABLE_HANDLERS: dict[str, Callable[[_Walk, Any], None]] = {
+    "pandas": holders.pandas_table,
+    "polars": holders.polars_table,
+    "pyarrow": holders.arrow_data,
+}
 
 
 def _handler(kind: type) -> Callable[[_Walk, Any], None]:
@@ -472,5 +495,5 @@ def _find_handler(kind: type) -> Callable[[_Walk, Any], None]:
         if issubclass(kind, kinds):
             return handler
     if library := is_table(kind):
-        return holders.pandas_table if library == "pandas" else holders.polars_table
+        return TABLE_HANDLERS[library]
     return _Walk.identity if top in ("jaxlib", "typing", "pyarrow") else _Walk.instance

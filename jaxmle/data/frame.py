@@ -420,9 +420,7 @@ def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame
         rows=rows,
         total=len(rows),
         missing={},
-        weights=Weights(columns[plan.role("weights")].values.astype(np.float64), plan.kind)
-        if plan.kind
-        else None,
+        weights=_weights_of(plan, columns),
         clusters=None if not groups else groups if len(groups) > 1 else groups[0],
         labels={name: plain(columns[name].values) for name in plan.keys},
         designs={leaf: design for leaf, (design, _) in built.items()},
@@ -430,3 +428,15 @@ def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame
         also=plan.plain,
         codes=codes,
     )
+
+
+def _weights_of(plan: Plan, columns: Mapping[str, Column]) -> Weights | None:
+    """The weights of the kept rows, from their column."""
+    if not plan.kind:
+        return None
+    name = plan.role("weights")
+    if columns[name].is_factor:
+        raise TypeError(
+            f"weights are numbers, one for each row; the column {name!r} holds words or categories"
+        )
+    return Weights(columns[name].values.astype(np.float64), plan.kind)

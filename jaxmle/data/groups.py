@@ -22,7 +22,7 @@ from jaxmle.data.lost import ALL_MISSING, with_lost
 from jaxmle.data.rows import MISSING_POLICIES
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.likelihood.checks import host_data
-from jaxmle.likelihood.combinators import Weights
+from jaxmle.likelihood.combinators import check_weights_given
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.parameters.arguments import check_choice, shown
@@ -122,7 +122,8 @@ def fit_groups(
     rows = data_length(data)
     if rows is None:
         raise ValueError("data holds no array: there are no rows to group")
-    _check_weights(weights)
+    if weights is not None:
+        check_weights_given(weights)
     keys, member = groups_of(
         {name: coded_key(name, values, rows) for name, values in labels.items()}
     )
@@ -389,14 +390,6 @@ def _frame_of(
         loglik.start(frame.data) if params0 is None and hasattr(loglik, "start") else params0,
     )
     return frame
-
-
-def _check_weights(weights: Any) -> None:
-    if not isinstance(weights, Weights):
-        return  # fit_batch says what is wrong
-    refuse_mask("weights", weights.values)
-    if np.asarray(weights.values).dtype.kind not in "fiub":
-        raise TypeError(f"weights must be numbers; got dtype {np.asarray(weights.values).dtype}")
 
 
 def _clusters(clusters: Any, rows: int) -> np.ndarray | None:

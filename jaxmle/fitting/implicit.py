@@ -24,16 +24,15 @@ from jaxmle.fitting.passes import (
     problem_of,
     search,
 )
-from jaxmle.fitting.shards import in_shard
 from jaxmle.fitting.user_scale import Reach
 from jaxmle.fitting.verdict import Verdict
 from jaxmle.likelihood.derivatives import (
     DIFFERENCES,
     FORWARD_OVER_REVERSE,
-    REVERSE_OVER_REVERSE,
     Differentiation,
     first_that_exists,
     gradient,
+    matrix_of,
     without_derivative,
 )
 from jaxmle.likelihood.discovery.derivative_rules import compared, error_of_hessian, written_rules
@@ -69,7 +68,7 @@ def fit_under_trace(posed: Posed, options: Options) -> Fit:
     key = ("fit", problem.chart, problem.solver, problem.kind, *limits)
     program = cached_under_trace(posed.loglik, key, make)
     with without_alarms():
-        fitted = in_shard(program, base, posed.data, codes)
+        fitted = program(base, posed.data, codes)
     return replace(fitted, road=road_of(posed.loglik, posed.loglik))
 
 
@@ -185,12 +184,7 @@ def _solve_symmetric(information: Any, y: Array, method: str | None) -> Array:
     """
     if method == DIFFERENCES:
         raise no_mode("a Hessian by differences")
-    if method == REVERSE_OVER_REVERSE:
-        transposed = jax.linear_transpose(information, y)
-        matrix = jax.vmap(lambda e: transposed(e)[0])(jnp.eye(y.shape[0], dtype=y.dtype))
-    else:
-        matrix = jax.jacfwd(information)(jnp.zeros_like(y))
-    return jnp.linalg.solve(matrix, y)
+    return jnp.linalg.solve(matrix_of(information, y, method), y)
 
 
 def approached(problem: Problem, objective: Objective, z: Array) -> tuple[Array, Array]:

@@ -199,7 +199,7 @@ def _read_values(
 
 def _read_shapes(loglik: Any, params0: Params, data: Data, constraints: Tree, dtype: Any) -> Posed:
     """What was given under a trace, checked by shape and type."""
-    refuse_shards(params0, data)
+    refuse_shards()
     _refuse_non_float(params0)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), params0)
     check_coding(loglik, data)

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import Loglik, Tree
+from jaxmle.closures.copies import viewed
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import data_length, terms_of
 from jaxmle.likelihood.discovery.derivative_rules import Verdict
@@ -58,7 +59,7 @@ def with_signals(fit: Fit, user_loglik: Any, tree: Any, data: Tree) -> Fit:
         data: of one data set.
     """
     with precision(fit.dtype):
-        is_mean_of_rows = _is_mean(tree, fit.layout, data)
+        is_mean_of_rows = _is_mean(tree, fit.layout, jax.tree.map(viewed, data))
     if is_mean_of_rows:
         warnings.warn(
             MEAN_OF_ROWS[0].upper() + MEAN_OF_ROWS[1:], MeanLikelihoodWarning, stacklevel=4

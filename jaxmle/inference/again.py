@@ -21,7 +21,7 @@ from jaxmle.batch.table import codes_within
 from jaxmle.fitting.identity import identity
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import check_values, host_data
-from jaxmle.likelihood.combinators import Weights, weight
+from jaxmle.likelihood.combinators import Weights, check_weights_given, weight
 from jaxmle.likelihood.contract import as_tree, rows_of
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.likelihood.structure import roots_of, weighting_of
@@ -145,8 +145,8 @@ def check_weighting(what: str, loglik: Loglik, fit: Fit, weights: Any) -> None:
     """Refuse weights, given again or inside the likelihood, that are not of the kind that the
     record says.
     """
-    if weights is not None and not isinstance(weights, Weights):
-        weight(loglik, weights)  # says what is wrong
+    if weights is not None:
+        check_weights_given(weights)
     kinds = {weighting_of(as_tree(loglik)), "none" if weights is None else weights.kind}
     given = "sampling" if "sampling" in kinds else max(kinds - {"none"}, default="none")
     if given == fit.weighting:

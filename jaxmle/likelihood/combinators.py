@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
+from jaxmle.closures.copies import viewed
 from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
 from jaxmle.likelihood.response import Exact, Law
 from jaxmle.parameters.arguments import shown
@@ -37,7 +38,7 @@ def frequency(w: Any) -> Weights:
     They count so in the estimates, the standard errors, n and BIC.
 
     Args:
-        w: weights (n,), not negative.
+        w: weights (n,), not negative; for a frame, also the name of its column.
 
     Returns:
         ``Weights``, for ``weight`` and the ``weights=`` of a fit.
@@ -59,7 +60,7 @@ def sampling(w: Any) -> Weights:
     """Sampling (probability) weights: n is the number of rows, and the covariance is the sandwich.
 
     Args:
-        w: weights (n,), not negative.
+        w: weights (n,), not negative; for a frame, also the name of its column.
 
     Returns:
         ``Weights``, for ``weight`` and the ``weights=`` of a fit.
@@ -78,9 +79,11 @@ def sampling(w: Any) -> Weights:
 
 
 def _weight_values(w: Any) -> Any:
-    """Weights as they are given, those of a frame's column as an array; masks, which would be
-    lost, are refused.
+    """Weights as they are given, a column's as an array; the name of a column stays, for
+    ``from_formula`` to read. Masks, which would be lost, are refused.
     """
+    if isinstance(w, str):
+        return w
     if isinstance(w, np.ma.MaskedArray):
         raise TypeError(
             "weights are a masked array, whose mask would be lost; drop the masked rows "
@@ -95,7 +98,7 @@ def _weight_values(w: Any) -> Any:
     kind = getattr(getattr(values, "dtype", None), "kind", "f")
     if kind not in "fiubV":  # V: the small floats of machine learning
         raise TypeError(f"weights must be numbers, one for each row; got dtype {values.dtype}")
-    return values
+    return viewed(values)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik", "weights"], meta_fields=[])
@@ -215,7 +218,7 @@ class Fix(LikelihoodTree):
         """x (p,) with the fixed entries put in."""
         for name, value in zip(self.names, self.values, strict=True):
             where = np.array(layout.find(name))
-            new = jnp.ravel(jnp.asarray(value, dtype=x.dtype))
+            new = jnp.ravel(jnp.asarray(value, dtype=jax.dtypes.canonicalize_dtype(x.dtype)))
             if new.size not in (1, len(where)):
                 raise ValueError(
                     f"fix gives {name!r} {new.size} values; it has {len(where)} entries"
@@ -300,12 +303,23 @@ def weight(loglik: Loglik, weights: Weights) -> Any:
     >>> round(float(jm.nll(thrice)({"rate": 1.0}, np.array([1.0, 4.0]))), 6)  # Σ w y at rate 1
     13.0
     """
+    check_weights_given(weights)
+    return _weigh(as_tree(loglik), weights)
+
+
+def check_weights_given(weights: Any) -> None:
+    """Refuse weights that do not say what they mean, or that name a column of a table."""
     if not isinstance(weights, Weights):
         raise TypeError(
             "weights must say what they mean: jaxmle.frequency(w) for repeated rows, "
             f"jaxmle.sampling(w) for survey weights; got {type(weights).__name__}"
         )
-    return _weigh(as_tree(loglik), weights)
+    if isinstance(weights.values, str):
+        raise TypeError(
+            f"weights are numbers, one for each row; got the word {weights.values!r}. The name of "
+            "a column is read only with a formula and its table (from_formula, fit_groups): give "
+            f"the values of the column, jaxmle.{weights.kind}(w)"
+        )
 
 
 def _weigh(loglik: Any, weights: Weights) -> Any:

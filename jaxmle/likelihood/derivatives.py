@@ -6,6 +6,11 @@ what the rule calls. A ``while_loop`` whose length depends on its data has a for
 a function lacks shows while it is traced, as an error that jax raises by name. So the usual order
 of modes is tried first and costs nothing more, and others follow where it fails. The result says
 which one ran.
+
+Differences of the score come last, and nothing need come after them. They evaluate the score and
+ask for no other mode, and the score of each row exists in the same mode as their sum, forward or
+reverse: where there are scores of which to take outer products, there is a score to take
+differences of.
 """
 
 from __future__ import annotations
@@ -169,6 +174,42 @@ def gradient(function: Function) -> Function:
     return slope
 
 
+def value_and_gradient(function: Function) -> Function:
+    """The value and the gradient of a scalar function of one tree, by reverse mode or else by
+    forward mode.
+    """
+
+    def at(x: Any) -> tuple[Array, Any]:
+        def forward() -> tuple[Array, Any]:
+            def doubled(x: Any) -> tuple[Array, Array]:
+                value = function(x)
+                return value, value
+
+            slope, value = jax.jacfwd(doubled, has_aux=True)(x)
+            return value, slope
+
+        return first_that_exists((lambda: jax.value_and_grad(function)(x), forward), function, x)
+
+    return at
+
+
+def bend_along(function: Callable[[Array], Array], x: Array, directions: Array) -> Array:
+    """Σ_k ∂²function/∂x∂x (d_k, d_k) for directions (k, p), of a function from x (p,) to an array:
+    forward over forward mode, else from the Jacobian of the Jacobian.
+    """
+
+    def along(d: Array) -> Array:
+        return jax.jvp(lambda x: jax.jvp(function, (x,), (d,))[1], (x,), (d,))[1]
+
+    def whole() -> Array:
+        second = row_hessians(lambda x: jnp.reshape(jacobian(function, x), (-1, x.shape[0])), x)
+        found = jnp.einsum("npq,kp,kq->n", second, directions, directions)
+        return jnp.reshape(found, jax.eval_shape(function, x).shape)
+
+    forward = lambda: jnp.sum(jax.vmap(along)(directions), axis=0)  # noqa: E731
+    return first_that_exists((forward, whole), function, x)
+
+
 def jacobian(function: Callable[[Array], Array], x: Array) -> Array:
     """∂function/∂x, (…, p), of a function from x (p,) to an array.
 
@@ -198,6 +239,20 @@ def _by_transposition(function: Callable[[Array], Array], x: Array) -> Array:
     return jnp.moveaxis(
         jax.vmap(lambda v: push_forward(v)[0])(jnp.eye(x.shape[0], dtype=x.dtype)), 0, -1
     )
+
+
+def matrix_of(linear: Callable[[Array], Array], x: Array, method: str | None) -> Array:
+    """The matrix (q, p) of a linear map from x (p,) to (q,), part of a derivative of the score, by
+    columns or, where the Hessian is of reverse mode only, by rows.
+
+    Newer versions of jax raise for a mode that does not exist when they compile, not when they
+    trace: how the Hessian was found tells.
+    """
+    if method != REVERSE_OVER_REVERSE:
+        return jax.jacfwd(linear)(jnp.zeros_like(x))
+    shape = jax.eval_shape(linear, x)
+    transposed = jax.linear_transpose(linear, x)
+    return jax.vmap(lambda e: transposed(e)[0])(jnp.eye(shape.size, dtype=shape.dtype))
 
 
 def _by_entries(function: Callable[[Array], Array], x: Array) -> Array:

@@ -14,7 +14,7 @@ from jaxmle._types import Tree
 from jaxmle.fitting.fit import fit_with
 from jaxmle.fitting.options import Options
 from jaxmle.likelihood.checks import check_coding, check_start, host_data, host_params
-from jaxmle.likelihood.combinators import Weights, penalize
+from jaxmle.likelihood.combinators import Weights, check_weights_given, penalize
 from jaxmle.likelihood.contract import data_length
 from jaxmle.mixtures.gaussian_em import Path
 from jaxmle.mixtures.gaussian_mixture import GaussianMixture
@@ -224,11 +224,8 @@ def _check(
             "variance_floor is a penalty on covariance matrices, for gaussian_mixture; penalize "
             "the components' parameters in a fit of model.loglik instead"
         )
-    if weights is not None and not isinstance(weights, Weights):
-        raise TypeError(
-            "weights must say what they mean: jaxmle.frequency(w) or jaxmle.sampling(w); got "
-            f"{type(weights).__name__}"
-        )
+    if weights is not None:
+        check_weights_given(weights)
 
 
 def _checked_weights(weights: Weights, n: int | None) -> np.ndarray:

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
@@ -107,13 +108,15 @@ class Layout:
     def ravel(self, params: Tree) -> Array:
         """The printed entries of ``params``, (p,)."""
         pieces = []
-        for leaf, value in zip(self.leaves, self.treedef.flatten_up_to(params), strict=True):
+        for leaf, given in zip(self.leaves, self.treedef.flatten_up_to(params), strict=True):
+            value = given if hasattr(given, "reshape") else np.asarray(given)
             if leaf.size == math.prod(leaf.shape):
                 pieces.append(value.reshape(-1))
             else:
                 index = tuple(np.array(leaf.entries, dtype=int).reshape(-1, len(leaf.shape)).T)
                 pieces.append(value[index])
-        return namespace(pieces[0]).concatenate(pieces)
+        spaces = [namespace(piece) for piece in pieces]
+        return (spaces[0] if len(set(spaces)) == 1 else jnp).concatenate(pieces)
 
     def ravel_members(self, params: Tree) -> Array:
         """The printed entries (b, p) of a tree whose leaves have a leading axis over members."""

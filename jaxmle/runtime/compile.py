@@ -12,7 +12,8 @@ live on the function: they die with it.
 What is guaranteed: each procedure on the host (a fit, a batch, a profile) looks once at all that
 the function depends on (``watch``), and uses what was compiled before only if it finds the same
 codes, values and bytes. A rebound name, an attribute, an element or an array changed in place makes
-new copies and a new trace. What cannot be watched is traced and compiled again by each procedure.
+new copies and a new trace. What cannot be watched is traced and compiled again by each procedure,
+with a warning where that takes long.
 Not seen are changes made while a procedure runs, inside of the libraries named in ``bytecode``, and
 by the function itself while it is traced.
 """
@@ -22,7 +23,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
+import time
 import types
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,18 +35,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Tree
-from jaxmle.closures.copies import portable
+from jaxmle.closures.copies import portable, viewed
 from jaxmle.closures.kinds import MEMO
 from jaxmle.closures.watch import Look, look
 from jaxmle.runtime import jax_state
 from jaxmle.runtime.jax_state import tracing as tracing
 from jaxmle.runtime.opaque import OnceDifferentiable, Opaque, functions_of, map_functions
 
+SECONDS_WORTH_A_WARNING = 1.0  # of compiling what cannot be watched
+WARNED = f"{MEMO}_warned"  # the attribute of a function of which that was said
 CALLBACK_IN_SINGLE_PRECISION = (
     "a pure_callback of the likelihood ran on a thread of jax's own, where float64 is off, and "
     "came back in float32. Switch it on for all threads, jax.config.update('jax_enable_x64', "
     "True) at the head of the program, or fit with dtype='float32'"
 )
+
+
+class UnwatchedClosureWarning(UserWarning):
+    """What a likelihood closes over cannot be watched for changes, and compiling it again by each
+    call takes long.
+    """
 
 
 # ---------------------------------------------------------------- what is kept on a function
@@ -57,6 +68,8 @@ class Memo:
     copies: dict[Any, Any] = field(default_factory=dict)  # one for each precision
     pieces: dict[Any, Any] = field(default_factory=dict)
     contradicted: bool = False  # its second derivatives by jax are not those of its score
+    timed: set[int] = field(default_factory=set)  # identities of pieces whose first call was timed
+    seconds: float = 0.0  # that first calls took, where it cannot be watched
 
     def holds(self, function: Any) -> bool:
         """Whether the function depends on what it depended on when the copy was made."""
@@ -272,7 +285,7 @@ def _learning() -> Iterator[None]:
 
 
 def _called(functions: list[Any], memos: list[Memo], piece: Any, *args: Any) -> Any:
-    with _calling(functions, memos):
+    with _calling(functions, memos), _timed(functions, memos, piece):
         try:
             return piece(*args)
         except (
@@ -285,19 +298,48 @@ def _called(functions: list[Any], memos: list[Memo], piece: Any, *args: Any) -> 
             raise
 
 
+@contextlib.contextmanager
+def _timed(functions: list[Any], memos: list[Memo], piece: Any) -> Iterator[None]:
+    """Around a call of a piece: the first one compiles it, and where that is done again by each
+    procedure and takes long a warning says so, once for each function.
+    """
+    hidden = [
+        (function, memo)
+        for function, memo in zip(functions, memos, strict=True)
+        if memo.seen.hidden and id(piece) not in memo.timed
+    ]
+    began = time.perf_counter()
+    yield
+    for function, memo in hidden:
+        memo.timed.add(id(piece))
+        memo.seconds += time.perf_counter() - began
+        if memo.seconds > SECONDS_WORTH_A_WARNING and _first_warning(function):
+            warnings.warn(
+                f"{getattr(function, '__name__', type(function).__name__)} depends on "
+                f"{memo.seen.hidden}, which cannot be watched for changes: each call traces and "
+                f"compiles it again, here for {memo.seconds:.1f} s. Read or draw it once, outside, "
+                "and let the likelihood close over the array or take it as data.",
+                UnwatchedClosureWarning,
+                stacklevel=2,
+            )
+
+
+def _first_warning(function: Any) -> bool:
+    """Whether a function was not warned of yet; from now on it was."""
+    owner = function.__self__ if isinstance(function, types.MethodType) else function
+    if WARNED in getattr(owner, "__dict__", {}):
+        return False
+    with contextlib.suppress(AttributeError, TypeError):  # of a slotted callable: warned each time
+        object.__setattr__(owner, WARNED, True)
+    return True
+
+
 def _hashable(key: Any) -> bool:
     try:
         hash(key)
     except TypeError:
         return False
     return True
-
-
-def viewed(leaf: Any) -> Any:
-    """A NumPy array as a view of its own: jax knows arrays by identity, and a trace that failed
-    may have known this one in single precision.
-    """
-    return leaf.view() if isinstance(leaf, np.ndarray) else leaf
 
 
 def to_numpy(tree: Tree) -> Tree:

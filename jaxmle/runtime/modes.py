@@ -25,8 +25,29 @@ def _no_second_derivative(primals: Any, tangents: Any) -> Any:
 
 
 def without_second_derivative(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A function of one tree with its derivative, in reverse mode, and no further one."""
+    """A function of one tree with its derivative, in reverse mode or else in forward mode, and no
+    further one.
+    """
 
+    def once(tree: Any) -> Any:
+        return (_reverse_once if _has_reverse(function, tree) else _forward_once)(function)(tree)
+
+    return once
+
+
+def _has_reverse(function: Callable[[Any], Any], tree: Any) -> bool:
+    def pulled_back(tree: Any) -> Any:
+        out, pull_back = jax.vjp(function, tree)
+        return pull_back(out)
+
+    try:
+        jax.eval_shape(pulled_back, tree)
+    except (TypeError, ValueError, NotImplementedError):
+        return False  # what is no question of the mode is raised again in the other
+    return True
+
+
+def _reverse_once(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     @jax.custom_vjp
     def once(tree: Any) -> Any:
         return function(tree)
@@ -38,4 +59,16 @@ def without_second_derivative(function: Callable[[Any], Any]) -> Callable[[Any],
         return pull_back(slope)
 
     once.defvjp(forward, backward)
+    return once
+
+
+def _forward_once(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @jax.custom_jvp
+    def once(tree: Any) -> Any:
+        return function(tree)
+
+    @once.defjvp
+    def forward(primals: Any, tangents: Any) -> Any:
+        return jax.jvp(function, (_still(primals[0]),), tangents)
+
     return once

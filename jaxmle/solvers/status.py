@@ -100,9 +100,9 @@ HESSIAN_CONTRADICTED = 8
 SCORE_CONTRADICTED = 16
 
 SCORE_IS_NO_DERIVATIVE = (
-    "a custom_vjp or custom_jvp rule in the likelihood is not the derivative of its values: ℓ "
-    "beside the estimate is not what the score foresees, and estimates and standard errors rest "
-    "on the score. Compare the rule with jax.test_util.check_grads."
+    "a custom_vjp or custom_jvp rule, or a stop_gradient, in the likelihood gives a score that is "
+    "not the derivative of its values: ℓ beside the estimate is not what the score foresees, and "
+    "estimates and standard errors rest on the score. Compare it with jax.test_util.check_grads."
 )
 
 MEAN_OF_ROWS = (

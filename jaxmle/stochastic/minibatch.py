@@ -16,6 +16,7 @@ import optax
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import need_terms, terms_of
+from jaxmle.likelihood.derivatives import value_and_gradient
 from jaxmle.likelihood.structure import parts_of
 from jaxmle.parameters.tree import Chart, Layout
 
@@ -153,7 +154,7 @@ class Batches:
             def loss(point: Any, **_: Any) -> Any:
                 return self.loss(loglik, point, base, data, *batch, n, mass)
 
-            value, grad = jax.value_and_grad(loss)(point)
+            value, grad = value_and_gradient(loss)(point)
             updates, after = transformation.update(
                 grad, state, point, value=value, grad=grad, value_fn=loss
             )

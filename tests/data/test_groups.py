@@ -479,7 +479,7 @@ LATE = np.array(["a"] * 7 + [np.nan], dtype=object)
         (ValueError, "weights must have shape (8,)", {"weights": jm.frequency(np.ones(7))}),
         (ValueError, "row 1 has -1", {"weights": jm.sampling(np.array([1.0, -1.0] * 4))}),
         (ValueError, "row 0 has 0.5", {"weights": jm.frequency(np.array([0.5, 1.0] * 4))}),
-        (TypeError, "weights must be numbers", {"weights": jm.frequency(np.array(["1"] * 8))}),
+        (TypeError, "weights are numbers", {"weights": jm.frequency("site")}),
         (TypeError, "weights", {"weights": np.ones(8)}),
         (ValueError, "each of the 8 rows", {"clusters": np.ones(7)}),
         (ValueError, "NaN in row 1", {"clusters": np.array([1.0, np.nan] * 4)}),

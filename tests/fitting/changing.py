@@ -2,10 +2,14 @@
 
 import array
 import collections
+import contextvars
+import ctypes
 import dataclasses
 import enum
 import functools
 import operator
+import queue
+import threading
 import types
 import typing
 import weakref
@@ -59,6 +63,10 @@ class Computed:
 
 class OwnDict(dict):
     pass
+
+
+class OwnArray(np.ndarray):
+    """Without ``__array_finalize__``: a view has none of its attributes."""
 
 
 def of_attribute(holder):
@@ -262,6 +270,55 @@ def a_vmapped_helper():
     return (lambda: inner(jnp.zeros(3))), of_item(box)[1]
 
 
+def a_property_of_a_class():
+    class Meta(type):
+        @property
+        def c(cls):
+            return cls.inside
+
+    settings = Meta("Settings", (), {})
+    return (lambda: settings.c), (lambda value: setattr(settings, "inside", value))
+
+
+def an_attribute_of_an_enum_member():
+    class Setting(enum.Enum):
+        C = 1
+
+    return of_attribute(Setting.C)
+
+
+def a_member_of_numbers():
+    class Setting(enum.IntFlag):
+        C = 1
+
+    return of_attribute(Setting.C)
+
+
+def a_helper_of_a_cache():
+    """A factory under ``lru_cache`` returns one jitted function, of which jax keeps the program."""
+    box = {}
+
+    @functools.lru_cache
+    def factory():
+        return jax.jit(lambda x: x + jnp.asarray(box["c"]))
+
+    return (lambda: factory()(jnp.zeros(()))), of_item(box)[1]
+
+
+def a_thread_local():
+    return of_attribute(threading.local())
+
+
+def a_context_variable():
+    variable = contextvars.ContextVar("c")
+    return variable.get, variable.set
+
+
+def a_data_frame_of_attributes():
+    frame = pd.DataFrame({"y": np.zeros(3)})
+    return (lambda: frame.attrs["c"]), (lambda value: operator.setitem(frame.attrs, "c", value))
+
+
 HOLDERS = {
     "a plain object": lambda: of_attribute(Plain()),
     "a SimpleNamespace": lambda: of_attribute(types.SimpleNamespace()),
@@ -304,6 +361,14 @@ HOLDERS = {
     "a jitted helper": a_jitted_helper,
     "a jitted method": a_jitted_method,
     "a vmapped helper": a_vmapped_helper,
+    "a property of a class": a_property_of_a_class,
+    "an attribute of an enum member": an_attribute_of_an_enum_member,
+    "an attribute of a flag": a_member_of_numbers,
+    "a jitted helper of a cached factory": a_helper_of_a_cache,
+    "a thread's own": a_thread_local,
+    "a context variable": a_context_variable,
+    "the attrs of a frame": a_data_frame_of_attributes,
+    "an attribute of an array": lambda: of_attribute(np.zeros(3).view(OwnArray)),
 }
 
 
@@ -314,9 +379,18 @@ def changed_by(holder, read, change):
     return lambda: (functools.partial(read, holder), functools.partial(change, holder))
 
 
+def queue_of(value):
+    holder = queue.Queue()
+    holder.put(value)
+    return holder
+
+
 def fill(holder, value=2.0):
     holder[...] = value
 
+
+OWNER = Plain()
+OWNER.c = 0.0
 
 BUFFERS = {
     "every other entry of an array": changed_by(np.zeros(6), lambda a: a[::2], fill),
@@ -330,6 +404,26 @@ BUFFERS = {
         lambda a: np.ascontiguousarray(a["c"]),
         lambda a: fill(a["c"]),
     ),
+    "bytes in dictionaries in a list": changed_by(
+        [{"c": np.zeros(3, np.int8)}], lambda a: a[0]["c"] + 0.0, lambda a: fill(a[0]["c"])
+    ),
+    "truth values": changed_by(np.zeros(3, bool), lambda a: 2.0 * a, lambda a: fill(a, True)),
+    "half precision": changed_by(np.zeros(3, np.float16), lambda a: a.astype(float), fill),
+    "a byte order of another machine": changed_by(np.zeros(3, ">f4"), jnp.asarray, fill),
+    "more than double precision": changed_by(np.zeros(3, np.longdouble), jnp.asarray, fill),
+    "records of objects": changed_by(
+        np.array([([0.0],)] * 3, [("c", "O")]),
+        lambda a: np.array([inner[0] for inner in a["c"]]),
+        lambda a: [operator.setitem(inner, 0, 2.0) for inner in a["c"]],
+    ),
+    "a record": changed_by(
+        np.zeros(1, [("c", "f8"), ("k", "i4")]), lambda a: a[0]["c"], lambda a: fill(a["c"])
+    ),
+    "variable strings": changed_by(
+        np.array(["0"] * 3, np.dtypes.StringDType()),
+        lambda a: a.astype(float),
+        lambda a: fill(a, "2"),
+    ),
     "a masked array": changed_by(np.ma.zeros(3), lambda a: a.filled(0.0), fill),
     "a mask": changed_by(
         np.ma.zeros(3), lambda a: a.filled(2.0), lambda a: setattr(a, "mask", True)
@@ -342,6 +436,17 @@ BUFFERS = {
     ),
     "a memoryview": changed_by(
         memoryview(bytearray(3)), lambda a: float(a[0]), lambda a: operator.setitem(a, 0, 2)
+    ),
+    "numbers of C": changed_by(
+        (ctypes.c_double * 1)(), lambda a: a[0], lambda a: operator.setitem(a, 0, 2.0)
+    ),
+    "a queue": changed_by(
+        queue_of(0.0), lambda a: a.queue[0], lambda a: operator.setitem(a.queue, 0, 2.0)
+    ),
+    "a weak value": changed_by(
+        weakref.WeakValueDictionary(c=OWNER),
+        lambda a: a["c"].c,
+        lambda a: setattr(a["c"], "c", 2.0),
     ),
     "a set": changed_by({0.0}, max, lambda a: a.add(2.0)),
     "a counter": changed_by(collections.Counter(c=0), lambda a: a["c"], lambda a: a.update(c=2)),
@@ -364,6 +469,21 @@ BUFFERS = {
         pl.DataFrame({"c": np.zeros(3)}),
         lambda f: f["c"].to_numpy(),
         lambda f: f.replace_column(0, pl.Series("c", np.full(3, 2.0))),
+    ),
+    "a nullable column": changed_by(
+        pd.Series([0.0, 0.0, 0.0], dtype="Float64"),
+        lambda s: np.where(s.isna(), 6.0, 0.0),
+        lambda s: operator.setitem(s, 0, pd.NA),
+    ),
+    "a cell of a frame": changed_by(
+        pd.DataFrame({"c": np.zeros(3), "k": ["a", "b", "c"]}),
+        lambda f: np.where(f["k"] == "z", 6.0, 0.0),
+        lambda f: operator.setitem(f.loc, (0, "k"), "z"),
+    ),
+    "a cell of a polars frame": changed_by(
+        pl.DataFrame({"c": np.zeros(3)}),
+        lambda f: f["c"].to_numpy(),
+        lambda f: operator.setitem(f, (0, "c"), 6.0),
     ),
     "the sign of zero": changed_by(
         [0.0], lambda a: 1.0 - np.copysign(1.0, a[0]), lambda a: operator.setitem(a, 0, -0.0)

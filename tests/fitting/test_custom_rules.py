@@ -10,6 +10,9 @@ import pytest
 from numpy.testing import assert_allclose
 
 import jaxmle as jm
+from jaxmle.likelihood.evaluate import sums
+from jaxmle.parameters import layout_of
+from jaxmle.runtime.opaque import OnceDifferentiable
 
 Y = np.random.default_rng(17).exponential(2.0, size=30)
 MEAN = Y.mean()
@@ -42,6 +45,19 @@ def from_outside(x):
 
 
 from_outside.defvjp(lambda x: (called_out(x), x), lambda x, g: (g * called_out(x),))
+
+
+@jax.custom_jvp
+def from_outside_forward(x):
+    """The same with a forward rule, whose loop has no reverse mode."""
+    return called_out(x)
+
+
+@from_outside_forward.defjvp
+def forward_rule(primals, tangents):
+    slope = called_out(*primals) * tangents[0]
+    step = lambda carry: (carry[0], carry[1] + 1)  # noqa: E731
+    return called_out(*primals), jax.lax.while_loop(lambda c: c[1] < 1, step, (slope, 0))[0]
 
 
 def solved(a):
@@ -82,6 +98,10 @@ def outside(params, data):
     return params["a"] - from_outside(params["a"]) * data
 
 
+def outside_forward(params, data):
+    return params["a"] - from_outside_forward(params["a"]) * data
+
+
 def implicit_layer(params, data):
     return implicit(jnp.exp(params["a"])) - jnp.exp(params["a"]) * data
 
@@ -96,6 +116,7 @@ METHOD = {
     implicit_layer: "reverse over reverse",
     looping: "forward over forward",
     outside: "differences of the score",
+    outside_forward: "differences of the score",
 }
 CUSTOM = [loglik for loglik in METHOD if loglik is not plain]
 
@@ -115,11 +136,25 @@ def test_a_fit_with_custom_rules_equals_the_closed_form_and_says_how_it_was_diff
     assert fit.witness.stderr_error[0] < 1e-9 * PLAIN_ERROR
     said = "Second derivatives are by " + METHOD[loglik]
     assert (said in fit.explain()) == (loglik is not plain)
-    assert ("Their measured error" in fit.explain()) == (loglik is outside)
+    measured = METHOD[loglik] == "differences of the score"
+    assert ("Their measured error" in fit.explain()) == measured
+
+
+@pytest.fixture
+def float64_on_every_thread():
+    """Two calls out of jax in one program may run at once, one of them on a thread of jax's own, where float64 is
+    off unless it is on for the process: jaxmle's error says so, and it comes and goes (jax 0.8).
+    """
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", before)
 
 
 @pytest.mark.parametrize("loglik", CUSTOM, ids=name_of)
-def test_what_else_takes_derivatives_takes_them_too(loglik):
+def test_what_else_takes_derivatives_takes_them_too(loglik, request):
+    if loglik is outside:
+        request.getfixturevalue("float64_on_every_thread")
     at = ({"a": -0.4}, Y)
     assert_allclose(jm.score(loglik)(*at)["a"], jm.score(plain)(*at)["a"], rtol=1e-12)
     assert_allclose(jm.scores(loglik)(*at), jm.scores(plain)(*at), rtol=1e-12)
@@ -166,8 +201,22 @@ def test_a_call_out_of_jax_without_a_rule_is_refused_by_name():
     def bare(params, data):
         return params["a"] - called_out(params["a"]) * data
 
-    with pytest.raises(TypeError, match=r"a pure_callback has no rule .* jax.custom_vjp"):
-        jm.fit(bare, {"a": 0.0}, Y)
+    for ask in (jm.fit, lambda *at: jm.score(bare)(*at[1:]), lambda *at: jm.scores(bare)(*at[1:])):
+        with pytest.raises(TypeError, match=r"a pure_callback has no rule .* jax.custom_vjp"):
+            ask(bare, {"a": 0.0}, Y)
+
+
+@pytest.mark.parametrize("loglik", METHOD, ids=name_of)
+def test_wherever_rows_have_scores_there_are_differences_of_their_sum(loglik):
+    """So that there is no road after differences: outer products of scores need a score too."""
+    at = ({"a": -0.4}, Y)
+    assert_allclose(jm.scores(loglik)(*at), jm.scores(plain)(*at), rtol=1e-12)
+    with jax.enable_x64(True):
+        found = jax.jit(lambda x: sums(OnceDifferentiable(loglik), layout_of(at[0]), x, Y))(
+            np.array([-0.4])
+        )
+    assert found.hessian_by.method == "differences of the score"
+    assert_allclose(found.hessian, jm.hessian(plain)(*at), rtol=1e-10)
 
 
 def test_a_rough_score_makes_the_standard_errors_imprecise():
@@ -195,9 +244,6 @@ def test_the_error_of_differences_is_not_smaller_than_the_error_made():
             return -0.5 * z**2 - params["s"]
 
         return loglik
-
-    from jaxmle.likelihood.evaluate import sums
-    from jaxmle.parameters import layout_of
 
     def hessian_of(loglik, layout, x):
         return jax.jit(lambda x: sums(loglik, layout, x, Y))(x)
@@ -429,7 +475,6 @@ def test_a_rule_that_is_not_the_derivative_of_its_values_gave_converged_without_
 
 def test_functions_of_jax_and_of_this_package_are_not_compared():
     from jaxmle.likelihood.discovery.derivative_rules import written_rules
-    from jaxmle.parameters import layout_of
 
     def theirs(p, y):
         return jax.nn.softplus(p["a"]) + jnp.logaddexp(p["a"], y) + jm.special.log_ndtr(p["a"])

@@ -93,45 +93,46 @@ def rate_and_status_of(y):
     return fit.params["rate"], fit.status
 
 
-def over_shards(function, check=False, out=None):
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("rows",))
-    shards = PartitionSpec("rows")
-    return jax.jit(
-        jax.shard_map(
-            function,
-            mesh=mesh,
-            in_specs=shards,
-            out_specs=shards if out is None else out,
-            check_vma=check,
-        )
+def over_shards(function, spec, check=False):
+    return jax.shard_map(
+        function,
+        mesh=jax.sharding.Mesh(np.array(jax.devices()[:1]), ("rows",)),
+        in_specs=spec,
+        out_specs=PartitionSpec(),
+        check_vma=check,
     )
 
 
-@pytest.mark.parametrize("check", [True, False])
-def test_a_fit_to_one_shard_of_the_rows_is_refused(check):
-    """The symptom: CONVERGED, one standard error off, since one shard of the rows was fitted."""
-    with (
-        jax.enable_x64(True),
-        pytest.raises(ValueError, match="rows of one shard of the axis 'row"),
-    ):
-        over_shards(rate_and_status_of, check, PartitionSpec())(Y)
+ROWS, MEMBERS = PartitionSpec("rows"), PartitionSpec(None, "rows")
+SHARDED = {
+    "rows": (over_shards(rate_and_status_of, ROWS), Y),
+    "rows, checked": (over_shards(rate_and_status_of, ROWS, check=True), Y),
+    "rows, a jitted fit": (over_shards(jax.jit(rate_of), ROWS), Y),
+    "rows, vmap outside": (jax.vmap(over_shards(rate_of, ROWS)), MANY),
+    "rows, vmap inside": (over_shards(jax.vmap(rate_of), MEMBERS), MANY),
+    "members, vmap inside": (over_shards(jax.vmap(rate_of), ROWS), MANY),
+}
 
 
-def test_a_jitted_fit_to_one_shard_of_the_rows_is_refused():
-    with jax.enable_x64(True), pytest.raises(ValueError, match="rows of one shard"):
-        over_shards(jax.jit(rate_of), False, PartitionSpec())(Y)
+@pytest.mark.parametrize("jitted", [True, False])
+@pytest.mark.parametrize("kind", SHARDED)
+def test_a_fit_in_a_shard_map_is_refused_wherever_vmap_stands(kind, jitted):
+    """The symptom: CONVERGED, one standard error off, since one shard of the rows was fitted; with
+    vmap inside or around the shard_map too, where rows and members cannot be told apart.
+    """
+    function, data = SHARDED[kind]
+    with jax.enable_x64(True), pytest.raises(ValueError, match="one shard of the axis 'rows'"):
+        (jax.jit(function) if jitted else function)(data)
 
 
-def test_members_over_shards_are_fits_of_their_own():
+@pytest.mark.parametrize("spec", [ROWS, MEMBERS], ids=["members", "rows"])
+def test_the_remedy_named_there_fits_sharded_members_and_rows_alike(spec):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("rows",))
     with jax.enable_x64(True):
-        rates, statuses = over_shards(jax.vmap(rate_and_status_of))(MANY)
+        sharded = jax.device_put(MANY, jax.sharding.NamedSharding(mesh, spec))
+        rates, statuses = jax.jit(jax.vmap(rate_and_status_of))(sharded)
     assert np.all(np.asarray(statuses) == jm.Status.CONVERGED)
     assert_allclose(rates, 1 / MANY.mean(axis=1), rtol=1e-9)
-
-
-def test_members_over_checked_shards_name_the_remedy():
-    with jax.enable_x64(True), pytest.raises(ValueError, match="check_vma=False"):
-        over_shards(jax.vmap(rate_and_status_of), check=True)(MANY)
 
 
 TRANSFORMED = {

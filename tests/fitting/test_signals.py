@@ -140,7 +140,8 @@ def test_the_maximum_is_said_where_there_is_one_at_most(name):
     loglik, start = KNOWN[name]
     fit = jm.fit(loglik, start, DESIGN)
     assert int(fit.witness.certificate) & CONCAVE_FLAG
-    assert fit.explain() == "The maximum was found."
+    # explain() also says how the likelihood was summed
+    assert fit.explain() == "The maximum was found. The likelihood was summed in its declared form."
 
 
 def cauchy(p, d):

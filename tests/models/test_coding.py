@@ -249,6 +249,24 @@ def test_every_door_asks(ask):
         ask()
 
 
+def test_a_batch_of_starts_that_shares_its_data_asks_the_model_inside_a_function():
+    """It ended in StopIteration: no leaf of the data told the number of members."""
+    starts = {"beta": np.zeros((2, 2))}
+    options = {"params_axis": 0, "in_axes": None, "progress": False}
+
+    def inside(params, data):
+        return LOGIT(params, data)
+
+    fits = jm.fit_batch(inside, starts, RIGHT, **options)
+    alone = jm.fit(inside, BETA, RIGHT)
+    assert_allclose(fits.params["beta"], [alone.params["beta"]] * 2, rtol=1e-8)  # both converged
+    wrong = r"'y'\] is 2 in row \d+.*; logistic takes 0 and 1"
+    for ask in (jm.fit_batch, jm.multistart):
+        given = options if ask is jm.fit_batch else {"progress": False}
+        with pytest.raises(ValueError, match=wrong):
+            ask(inside, starts, WRONG, **given)
+
+
 def test_the_member_and_its_row_are_named():
     y = np.stack([ONE, ONE, ONE])
     y[2, 5] = 4

@@ -16,7 +16,8 @@ from jaxmle.fitting.identity import identity, with_response_id
 from jaxmle.fitting.options import Options, Posed, read
 from jaxmle.likelihood.combinators import Penalize
 from jaxmle.likelihood.contract import need_terms, terms_of
-from jaxmle.likelihood.discovery.row_independence import check_weighted
+from jaxmle.likelihood.derivatives import gradient
+from jaxmle.likelihood.discovery.row_independence import check_traced, check_weighted
 from jaxmle.likelihood.evaluate import sums
 from jaxmle.likelihood.information.bias import adjustment, inverse_root
 from jaxmle.likelihood.structure import count, has, has_law, roots_of, weighting_of
@@ -130,11 +131,13 @@ def _host(posed: Posed, max_steps: int) -> Fit:
 
 def _traced(posed: Posed, max_steps: int) -> Fit:
     chart = posed.chart
+    base = posed.base
+    check_traced(posed.loglik, posed.layout, base, posed.data, None)
     return cached_under_trace(
         posed.loglik,
         ("mean_br", chart, max_steps, str(posed.dtype)),
         lambda ll: lambda x, data: _solve(ll, chart, x, data, max_steps),
-    )(posed.base, posed.data)
+    )(base, posed.data)
 
 
 # ---------------------------------------------------------------- the iteration
@@ -165,7 +168,7 @@ def _adjusted_score(
     def terms(x: Any) -> Any:
         return jnp.sum(need_terms(terms_of(loglik, layout.unravel(x), data), "mean_br"))
 
-    scaled = root.T @ (jax.grad(terms)(x) + adjustment(loglik, layout, x, data, root))
+    scaled = root.T @ (gradient(terms)(x) + adjustment(loglik, layout, x, data, root))
     return _AdjustedScore(x, root @ scaled, 0.5 * jnp.sum(scaled**2), information)
 
 

@@ -15,6 +15,12 @@ from jaxmle._types import Array, Loglik, Tree
 from jaxmle.inference.again import again, check_fit
 from jaxmle.inference.profiles.profile import Profile
 from jaxmle.likelihood.contract import terms_of
+from jaxmle.likelihood.derivatives import (
+    DIFFERENCES,
+    FORWARD_OVER_FORWARD,
+    first_that_exists,
+    matrix_of,
+)
 from jaxmle.likelihood.structure import chart_of, roots_of
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.parameters.tree import Chart
@@ -51,6 +57,7 @@ def profile_end(
 
     Raises:
         ValueError: for a batch, a function instead of a parameter, or an unknown name.
+        TypeError: where the Hessian of the fit is by differences of the score.
 
     >>> import jax, numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.profiles.profile import profile
@@ -77,6 +84,13 @@ def profile_end(
             f"{shown(name)} is no parameter of this profile; it has "
             f"{', '.join(n for n in found.names if n in fit.names)}"
         )
+    if fit.hessian_by == DIFFERENCES:
+        raise TypeError(
+            "the Hessian of this fit is by differences of the score: a part of its likelihood has "
+            "a rule of differentiation that jax cannot differentiate once more, and the end of a "
+            "profile no derivative. Give that part a rule made of functions that have rules; or "
+            "take differences of whole profiles"
+        )
     given = again(loglik, fit, data, weights=weights, what="profile_end")
     tree = given.weighted
     layout = fit.layout
@@ -94,11 +108,19 @@ def profile_end(
         entry,
         given.data,
         float(scipy.special.ndtri(0.5 + found.level / 2)) ** 2,
+        fit.hessian_by,
     )
 
 
 def _end(
-    tree: Any, chart: Chart, top: Array, found_end: Array, entry: int, data: Tree, cut: float
+    tree: Any,
+    chart: Chart,
+    top: Array,
+    found_end: Array,
+    entry: int,
+    data: Tree,
+    cut: float,
+    method: str,
 ) -> jax.Array:
     if not np.all(np.isfinite(np.concatenate([top, found_end]))):
         return jnp.asarray(jnp.nan)
@@ -113,27 +135,24 @@ def _end(
     k = chart.k
     best = jnp.asarray(chart.to_free(top))
     end = jnp.asarray(chart.to_free(found_end))
-    slope = jax.lax.stop_gradient(jax.grad(loglik)(end))
+    score = jax.jacfwd(loglik) if method == FORWARD_OVER_FORWARD else jax.grad(loglik)
+    slope = jax.lax.stop_gradient(score(end))
     psi_gradient = jax.grad(psi)(end)
-    start = jnp.concatenate(
-        [best, end, jnp.atleast_1d(slope @ psi_gradient / (psi_gradient @ psi_gradient))]
-    )
+    multiplier = slope @ psi_gradient / (psi_gradient @ psi_gradient)
+    start = jnp.concatenate([best, end, jnp.atleast_1d(multiplier)])
 
     def conditions(u: Array) -> Array:
         best = u[:k]
         end = u[k : 2 * k]
-        multiplier = u[2 * k]
         fall = loglik(best) - loglik(end) - 0.5 * cut
-        return jnp.concatenate(
-            [
-                jax.grad(loglik)(best),
-                jax.grad(loglik)(end) - multiplier * jax.grad(psi)(end),
-                jnp.atleast_1d(fall),
-            ]
-        )
+        along = score(end) - u[2 * k] * jax.grad(psi)(end)
+        return jnp.concatenate([score(best), along, jnp.atleast_1d(fall)])
 
     def solve_linear(g: Any, y: Array) -> Array:
-        return jnp.linalg.solve(jax.jacfwd(g)(jnp.zeros_like(y)), y)
+        return jnp.linalg.solve(matrix_of(g, y, method), y)
 
-    root = jax.lax.custom_root(conditions, start, lambda f, u: u, solve_linear)
+    def solved() -> Array:
+        return jax.lax.custom_root(conditions, start, lambda f, u: u, solve_linear)
+
+    root = first_that_exists((solved,), loglik, end)
     return psi(root[k : 2 * k])

@@ -1,5 +1,5 @@
-"""Rules of differentiation that a user wrote (``custom_vjp``, ``custom_jvp``), compared with what
-they are the derivatives of.
+"""Rules of differentiation that a user wrote (``custom_vjp``, ``custom_jvp``, a call of
+``stop_gradient``), compared with what they are the derivatives of.
 
 jax takes a second derivative of such a function by differentiating its rule. Where the rule hides
 what it depends on (the root that a solver returned, a residual under ``stop_gradient``), the score
@@ -11,6 +11,7 @@ nor this package's is asked.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,27 +69,61 @@ def written_rules(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tupl
             )
         except Exception:  # where it is evaluated it says it again
             return ()
-        return tuple(sorted(set(_rules(program.jaxpr))))
+        return tuple(sorted(set(_rules(program.jaxpr, {program.jaxpr.invars[0]}))))
 
     if tracing():
         return find(loglik)
     return remembered(loglik, ("written rules", layout, *shapes_of(data)), find)
 
 
-def _rules(jaxpr: Any) -> Iterator[str]:
+def _rules(jaxpr: Any, moving: set[Any]) -> Iterator[str]:
+    """The names of the user's rules through which what depends on ``moving`` passes; all inputs
+    of a program inside of another move where one does.
+    """
+    moving = set(moving)
     for equation in jaxpr.eqns:
-        params = equation.params
-        if equation.primitive.name.startswith(("custom_vjp_call", "custom_jvp_call")):
-            program = params.get("call_jaxpr") or params.get("fun_jaxpr")
-            debug_info = getattr(getattr(program, "jaxpr", program), "debug_info", None)
-            place = getattr(debug_info, "func_filename", None) or ""
-            if place.startswith(TRUSTED):
+        if not any(not hasattr(atom, "val") and atom in moving for atom in equation.invars):
+            continue
+        moving.update(equation.outvars)
+        name = equation.primitive.name
+        if name.startswith(("custom_vjp_call", "custom_jvp_call")):
+            rule = _user_rule(equation)
+            if rule is None:
                 continue  # what it calls has rules of its own only inside of it
-            yield getattr(debug_info, "func_name", None) or "a function"
-        for inner in jax.tree.leaves(list(params.values())):
-            inner = getattr(inner, "jaxpr", inner)  # closed, or not
-            if hasattr(inner, "eqns"):
-                yield from _rules(inner)
+            yield rule
+        elif name == "stop_gradient" and (caller := _caller_of_stop(equation)) is not None:
+            yield caller
+        for inner in jax.tree.leaves(list(equation.params.values())):
+            program: Any = getattr(inner, "jaxpr", inner)  # closed, or not
+            if hasattr(program, "eqns"):
+                yield from _rules(program, set(program.invars))
+
+
+def _user_rule(equation: Any) -> str | None:
+    """The name of the function that brings the rule; None where it is one of jax or of this
+    package.
+    """
+    program = equation.params.get("call_jaxpr") or equation.params.get("fun_jaxpr")
+    source = getattr(getattr(program, "jaxpr", program), "debug_info", None)
+    place = getattr(source, "func_filename", None) or ""
+    if place.startswith(TRUSTED):
+        return None
+    return getattr(source, "func_name", None) or "a function"
+
+
+def _caller_of_stop(equation: Any) -> str | None:
+    """The function that called ``stop_gradient``; None where it is one of jax or of this package,
+    such as ``softmax``, in which what is stopped cancels.
+
+    Transformations call it again from rules of jax's own: the caller is above the last of these.
+    """
+    frames = getattr(equation.source_info.traceback, "frames", ())
+    for frame, caller in itertools.pairwise(frames):
+        is_stop = frame.function_name == "stop_gradient" and frame.file_name.startswith(TRUSTED)
+        if is_stop and not caller.function_name.startswith("_stop_gradient"):
+            trusted = caller.file_name.startswith(TRUSTED)
+            return None if trusted else f"stop_gradient in {caller.function_name}"
+    return "stop_gradient"
 
 
 def compared(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Comparison:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
+from jaxmle.closures.copies import viewed
 from jaxmle.likelihood.checks import Place, in_row
 from jaxmle.likelihood.codes import called
 from jaxmle.likelihood.contract import terms_of
@@ -27,7 +28,7 @@ from jaxmle.likelihood.regression import Regression
 from jaxmle.likelihood.structure import parts_of, shapes_of
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.calls import call_of, number_of, numbers_in
-from jaxmle.runtime.compile import remembered, viewed
+from jaxmle.runtime.compile import remembered
 from jaxmle.runtime.opaque import Opaque
 
 READY = ("jaxmle.models", "jaxmle.families")
@@ -80,10 +81,13 @@ def check_stacked_calls(
     """``check_calls`` for the members of a batch.
 
     Args:
-        member_data: the data of any member.
+        member_data: the data of any member; of all of them where every leaf is shared.
         stacked: the data of all members, along the leading axis of each leaf.
         shared: which leaves all members share; these have no such axis.
     """
+    if all(jax.tree.leaves(shared)):
+        check_calls(loglik, layout, base, member_data)
+        return
     calls = calls_in(loglik, layout, base, member_data)
     if calls is None:
         return

@@ -19,6 +19,7 @@ import numpy as np
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import as_tree, data_length, need_terms, terms_of
+from jaxmle.likelihood.derivatives import bend_along, first_that_exists
 from jaxmle.likelihood.designs import gradient
 from jaxmle.likelihood.evaluate import embedding, split_rows, sums
 from jaxmle.likelihood.regression import Regression
@@ -179,10 +180,7 @@ def _row_adjustments(loglik: Loglik, layout: Layout, x: Array, data: Tree, root:
     def terms(x: Any) -> Any:
         return need_terms(terms_of(loglik, layout.unravel(x), data), "the bias")
 
-    def along(d: Any) -> Any:
-        return jax.jvp(lambda x: jax.jvp(terms, (x,), (d,))[1], (x,), (d,))[1]
-
-    trace = jnp.sum(jax.vmap(along)(root.T), axis=0)
+    trace = bend_along(terms, x, root.T)
     return (jnp.sum((scores @ root) ** 2, axis=1) + trace)[:, None] * scores
 
 
@@ -263,13 +261,23 @@ def _by_moments(
     def information(values: Any) -> Any:
         return loglik.expected_curvature(params, values, data)
 
-    slopes = jnp.stack(
-        [
-            jax.jvp(information, (values,), (jnp.zeros_like(values).at[c].set(1.0),))[1]
-            for c in range(m)
-        ],
-        axis=2,
-    )
+    def slope(c: int) -> Array:
+        """The derivative of the information of each row in its own predictor c, (a, b, n)."""
+
+        def moved(step: Array) -> Array:
+            return information(jnp.asarray(values).at[c].add(step))
+
+        step = jnp.zeros(values.shape[1], values.dtype)
+
+        def by_sums() -> Array:
+            total = lambda step: jnp.sum(moved(step), axis=-1)  # noqa: E731
+            return jax.jacrev(total)(step)
+
+        by_forward = lambda: jax.jvp(moved, (step,), (jnp.ones_like(step),))[1]  # noqa: E731
+        # Newer versions of jax say of a forward mode that it is missing when they compile only.
+        return first_that_exists((by_sums, by_forward), moved, step)
+
+    slopes = jnp.stack([slope(c) for c in range(m)], axis=2)
     cross = loglik.cross_moments(params, values, data)
     adjusted = 0.5 * jnp.einsum(
         "abn,abcn->cn", spread, slopes - 2 * jnp.swapaxes(cross, 1, 2) + cross
@@ -279,10 +287,5 @@ def _by_moments(
         def eta(x: Any) -> Any:
             return loglik.predictors(layout, x, data).values
 
-        def bend(d: Any) -> Any:
-            return jax.jvp(lambda x: jax.jvp(eta, (x,), (d,))[1], (x,), (d,))[1]
-
-        adjusted += 0.5 * jnp.einsum(
-            "an,acn->cn", jnp.sum(jax.vmap(bend)(root.T), axis=0), information(values)
-        )
+        adjusted += 0.5 * jnp.einsum("an,acn->cn", bend_along(eta, x, root.T), information(values))
     return gradient(columns, adjusted if weights is None else weights[None, :] * adjusted, layout.p)
