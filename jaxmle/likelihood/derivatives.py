@@ -179,7 +179,7 @@ def value_and_gradient(function: Function) -> Function:
     forward mode.
     """
 
-    def at(x: Any) -> tuple[Array, Any]:
+    def value_and_slope(x: Any) -> tuple[Array, Any]:
         def forward() -> tuple[Array, Any]:
             def doubled(x: Any) -> tuple[Array, Array]:
                 value = function(x)
@@ -190,7 +190,7 @@ def value_and_gradient(function: Function) -> Function:
 
         return first_that_exists((lambda: jax.value_and_grad(function)(x), forward), function, x)
 
-    return at
+    return value_and_slope
 
 
 def bend_along(function: Callable[[Array], Array], x: Array, directions: Array) -> Array:
@@ -203,8 +203,8 @@ def bend_along(function: Callable[[Array], Array], x: Array, directions: Array) 
 
     def whole() -> Array:
         second = row_hessians(lambda x: jnp.reshape(jacobian(function, x), (-1, x.shape[0])), x)
-        found = jnp.einsum("npq,kp,kq->n", second, directions, directions)
-        return jnp.reshape(found, jax.eval_shape(function, x).shape)
+        bends = jnp.einsum("npq,kp,kq->n", second, directions, directions)
+        return jnp.reshape(bends, jax.eval_shape(function, x).shape)
 
     forward = lambda: jnp.sum(jax.vmap(along)(directions), axis=0)  # noqa: E731
     return first_that_exists((forward, whole), function, x)
