@@ -336,6 +336,7 @@ def zoo_batch():
     )
 
 
+@pytest.mark.filterwarnings("ignore:stop_gradient in")  # of the rough one, on purpose
 @pytest.mark.parametrize("name", ZOO)
 def test_a_surface_gets_its_verdict(name):
     data, status, words, finite = ZOO[name]
