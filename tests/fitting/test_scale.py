@@ -131,6 +131,8 @@ def badly_scaled():
 # Columns that are alike to a thousandth or a thousand standard deviations from zero: condition numbers of 1e6 and more, of which the
 # square is beyond single precision.
 BEYOND_FLOAT32 = {"normal_far", "normal_alike", "logit_far", "logit_alike"}
+# A response of 1e4 ± 1 has three digits left: how a release of jax sums decides whether the last step still shows (0.10) or not (0.12).
+AT_THE_EDGE_OF_FLOAT32 = {"normal_large_mean"}
 
 
 @pytest.mark.parametrize(
@@ -149,6 +151,9 @@ def test_float32_is_right_to_a_thousandth_of_a_standard_error_or_not_converged(n
     )
     assert fit.dtype == np.float32
     assert exact.converged, exact.explain()
+    if name in AT_THE_EDGE_OF_FLOAT32 and not fit.converged:
+        assert fit.verdict in (Status.STALLED, Status.IMPRECISE), fit.explain()
+        return
     assert fit.converged == (name not in BEYOND_FLOAT32), fit.explain()
     if name in BEYOND_FLOAT32:
         assert fit.verdict == Status.IMPRECISE or np.isnan(fit.se).any(), fit.explain()
