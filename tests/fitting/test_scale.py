@@ -151,12 +151,12 @@ def test_float32_is_right_to_a_thousandth_of_a_standard_error_or_not_converged(n
     )
     assert fit.dtype == np.float32
     assert exact.converged, exact.explain()
-    if name in AT_THE_EDGE_OF_FLOAT32 and not fit.converged:
-        assert fit.verdict in (Status.STALLED, Status.IMPRECISE), fit.explain()
-        return
-    assert fit.converged == (name not in BEYOND_FLOAT32), fit.explain()
+    stalls = name in AT_THE_EDGE_OF_FLOAT32 and fit.verdict == Status.STALLED
+    assert stalls or fit.converged == (name not in BEYOND_FLOAT32), fit.explain()
     if name in BEYOND_FLOAT32:
         assert fit.verdict == Status.IMPRECISE or np.isnan(fit.se).any(), fit.explain()
     else:
-        assert np.max(np.abs(fit.x - exact.x) / exact.se) < 1e-3
-        assert_allclose(fit.se, exact.se, rtol=2e-3)
+        # where it stalls it says how far from the maximum, 0.016 SE on jax 0.12
+        allowed = 0.05 if stalls else 1e-3
+        assert np.max(np.abs(fit.x - exact.x) / exact.se) < allowed
+        assert stalls or np.allclose(fit.se, exact.se, rtol=2e-3)
