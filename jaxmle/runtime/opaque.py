@@ -22,7 +22,7 @@ class LikelihoodTree:
 
 
 @dataclass(frozen=True, eq=False)
-class ById:
+class ById(LikelihoodTree):
     """A value that equals only itself: a user's callable may compare or hash in any way, or not
     at all.
     """

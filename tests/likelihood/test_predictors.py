@@ -291,3 +291,41 @@ def test_a_checkpoint_knows_the_function_by_what_it_computes(monkeypatch, tmp_pa
     assert np.array_equal(first.x, again.x)
     with pytest.raises(ValueError, match="belongs to another run"):
         run(3.0)
+
+
+@pytest.mark.parametrize("softplus", [jax.nn.softplus, jm.special.softplus], ids=["jax", "special"])
+def test_a_found_regression_is_not_compiled_again_at_each_call(softplus, caplog):
+    """The function inside of its density was not seen: every fit of 16 384 rows or more took five times as long."""
+    rng = np.random.default_rng(5)
+    data = {"x": rng.normal(size=(2**14, 2)), "y": rng.integers(0, 2, 2**14).astype(float)}
+
+    def logit(params, data):
+        eta = data["x"] @ params["beta"]
+        return data["y"] * eta - softplus(eta)
+
+    first = jm.fit(logit, {"beta": np.zeros(2)}, data)
+    assert first.road == "found"
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        again = jm.fit(logit, {"beta": np.zeros(2)}, data)
+    assert not [r for r in caplog.records if "likelihood_piece" in r.getMessage()]
+    assert np.array_equal(first.x, again.x)
+
+
+def test_a_changed_closure_changes_a_found_regression():
+    """What the function inside of the density depends on is watched as that of any other."""
+    rng = np.random.default_rng(6)
+    data = {"x": rng.normal(size=(2**14, 2))}
+
+    def logit(params, data):
+        eta = data["x"] @ params["beta"]
+        return shift[0] * eta - jax.nn.softplus(eta) + 0.0 * data["x"][:, 0]
+
+    shift = [0.25]
+    before = jm.fit(logit, {"beta": np.zeros(2)}, data)
+    shift[0] = 0.75
+    after = jm.fit(logit, {"beta": np.zeros(2)}, data)
+    assert before.road == after.road == "found"
+    x = data["x"]
+    for fit, target in ((before, 0.25), (after, 0.75)):  # the score is zero at each maximum
+        p = 1 / (1 + np.exp(-x @ fit.params["beta"]))
+        assert np.max(np.abs(x.T @ (target - p))) < 1e-6 * np.sqrt(len(x))
