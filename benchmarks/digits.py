@@ -20,7 +20,6 @@ import numpy as np
 import optax
 
 import jaxmle as jm
-from jaxmle.stochastic.stochastic import fit_stochastic
 
 HIDDEN, CLASSES, BINS = 64, 10, 10
 WANTED = 0.965
@@ -71,7 +70,7 @@ def expected_error(
 def last_layer(images: np.ndarray, digit: np.ndarray, params: dict) -> None:
     """Standard errors of the last layer at the end of a climb, under a ridge: without one ten classes are not identified, and separated."""
     begun = time.perf_counter()
-    found = fit_stochastic(
+    found = jm.fit_stochastic(
         jm.penalize(categorical, jm.ridge(1.0)), params, {"images": images, "digit": digit}, optimizer=optax.sgd(0.0), batch_size=64, epochs=0,
         dtype="float32", polish="lbfgs", polish_over=("w2", "b2"),
     ).fit  # fmt: skip
@@ -96,7 +95,7 @@ def main() -> None:
             images, digit, test_size=0.2, random_state=seed, stratify=digit
         )
         begun = time.perf_counter()
-        found = fit_stochastic(
+        found = jm.fit_stochastic(
             categorical, start(np.random.default_rng(seed), x.shape[1]), {"images": x, "digit": y}, optimizer=optimizer, batch_size=64, epochs=100,
             key=seed, held_out=0.1, patience=15, dtype="float32",
         )  # fmt: skip

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmle as jm
-from jaxmle.inference.profiles.profile import profile
 
 N = 200
 
@@ -72,7 +71,7 @@ def main(members: int) -> None:
 
         board.time(
             "profiles, both ends",
-            lambda: profile(loglik, fits, data),
+            lambda: jm.profile(loglik, fits, data),
             compiles=True,
             repeats=7,
             note=told,

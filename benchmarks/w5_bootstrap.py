@@ -15,8 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxmle as jm
-from jaxmle.inference.resampling.bootstrap import bootstrap
-from jaxmle.inference.resampling.weights import plan_of
 
 N, P = 1000, 5
 LOOPED = 100
@@ -63,6 +61,10 @@ def looped(data: dict[str, np.ndarray], replicates: int) -> np.ndarray:
 
 
 def main(replicates: int) -> None:
+    from jaxmle.inference.resampling.weights import (
+        plan_of,  # the drawing alone, which has no public name
+    )
+
     print(yardstick.versions("jax", "numpy", "statsmodels"))
     data, start = simulate(), {"beta": np.zeros(P)}
     m = min(LOOPED, replicates)
@@ -94,7 +96,7 @@ def main(replicates: int) -> None:
         for what, options in kinds.items():
 
             def run(loglik=loglik, fit=fit, options=options):
-                return bootstrap(
+                return jm.bootstrap(
                     loglik, fit, data, key=1, replicates=replicates, progress=False, **options
                 )
 

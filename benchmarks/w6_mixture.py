@@ -13,8 +13,7 @@ import warnings
 
 import numpy as np
 
-from jaxmle.mixtures.em import em_steps
-from jaxmle.mixtures.gaussian_mixture import gaussian_mixture
+import jaxmle as jm
 
 K, D, STEPS = 5, 2, 30
 MUST, AMBITION = 0.10, 0.04
@@ -56,12 +55,12 @@ def main() -> None:
     n = int(float(sys.argv[1])) if len(sys.argv) > 1 else 1_000_000
     rng = np.random.default_rng(6)
     y = sample(n, rng)
-    model = gaussian_mixture(K)
+    model = jm.gaussian_mixture(K)
     start = model.starts(y, 1, rng)[0]
-    first, _ = timed(lambda: em_steps(model, start, y, STEPS), 1)
-    ours, (params, _) = timed(lambda: em_steps(model, start, y, STEPS), 3)
+    first, _ = timed(lambda: jm.em_steps(model, start, y, STEPS), 1)
+    ours, (params, _) = timed(lambda: jm.em_steps(model, start, y, STEPS), 3)
     peer, (other, loglik) = timed(lambda: theirs(y, start), 1)
-    final = em_steps(model, params, y, 1)[1][0]
+    final = jm.em_steps(model, params, y, 1)[1][0]
     gap = max(
         float(np.max(np.abs(np.asarray(params[name]) - np.asarray(other[name])))) for name in other
     )

@@ -18,7 +18,6 @@ import numpy as np
 
 import jaxmle as jm
 from jaxmle import models
-from jaxmle.batch.members import buckets
 
 LOOPED = 60
 
@@ -118,6 +117,8 @@ def compiled_shapes(run: Any) -> tuple[Any, int]:
 
 
 def ragged(number: int) -> None:
+    from jaxmle.batch.members import buckets  # lengths as fit_batch groups them
+
     sets = groups(number)
     sizes = np.array([[len(d["y"])] for d in sets])
     found = buckets(sizes, True)
