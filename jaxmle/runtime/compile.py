@@ -285,7 +285,9 @@ def _learning() -> Iterator[None]:
 
 
 def _called(functions: list[Any], memos: list[Memo], piece: Any, *args: Any) -> Any:
-    with _calling(functions, memos), _timed(functions, memos, piece):
+    hidden = any(memo.seen.hidden for memo in memos)
+    timed = _timed(functions, memos, piece) if hidden else contextlib.nullcontext()
+    with _calling(functions, memos), timed:
         try:
             return piece(*args)
         except (

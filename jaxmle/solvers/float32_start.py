@@ -38,7 +38,7 @@ DECREMENT_OF_UNSEEN_STEP = (
 )
 
 
-class Dash(NamedTuple):
+class Float32State(NamedTuple):
     """One member on its way."""
 
     z: Array  # (k,) the best point so far
@@ -78,7 +78,7 @@ def sprint(
     """
     start = jax.vmap(_start)(z.astype(jnp.float32), wanted)
 
-    def go_on(now: Dash) -> Dash:
+    def go_on(now: Float32State) -> Float32State:
         judged, shorter = jax.vmap(_judge)(now, evaluate(now.z + now.move, now.running), rounds)
         return jax.lax.cond(
             jnp.any(shorter), lambda: jax.vmap(_bound)(judged, shorter), lambda: judged
@@ -90,13 +90,13 @@ def sprint(
     return end.z.astype(z.dtype) + move, end.steps, ~end.failed & (end.kept >= RECEDES)
 
 
-def _start(z: Array, wanted: Array) -> Dash:
+def _start(z: Array, wanted: Array) -> Float32State:
     zero = jnp.float32(0.0)
     one = jnp.float32(1.0)
     count = jnp.int32(0)
     no = jnp.zeros((), bool)
     flat = jnp.zeros_like(z)
-    return Dash(
+    return Float32State(
         z,
         flat,
         -jnp.inf * one,
@@ -117,7 +117,7 @@ def _start(z: Array, wanted: Array) -> Dash:
     )
 
 
-def _judge(now: Dash, trial: Point, rounds: Array) -> tuple[Dash, Array]:
+def _judge(now: Float32State, trial: Point, rounds: Array) -> tuple[Float32State, Array]:
     """Keep the trial or refuse it and propose the full Newton step; whether a shorter one is
     wanted, (). The rules are those of ``loop._judge``, but for long runs of refusals and for all
     that serves a verdict.
@@ -169,7 +169,7 @@ def _judge(now: Dash, trial: Point, rounds: Array) -> tuple[Dash, Array]:
     steps = now.steps + 1
     running = ~failed & ~near & (steps < rounds)
     full = near | (convex & (length <= radius))
-    after = Dash(
+    after = Float32State(
         z,
         u / scale,
         keep(trial.value, now.value),
@@ -192,7 +192,7 @@ def _judge(now: Dash, trial: Point, rounds: Array) -> tuple[Dash, Array]:
     return after, now.running & running & ~full
 
 
-def _bound(now: Dash, shorter: Array) -> Dash:
+def _bound(now: Float32State, shorter: Array) -> Float32State:
     """The step within the radius in place of the pending one, where a shorter one is wanted."""
     r = now.information / (now.scale[:, None] * now.scale[None, :])
     g = now.score / now.scale

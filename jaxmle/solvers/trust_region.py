@@ -265,13 +265,13 @@ def _judge(state: State, trial: Point) -> State:
     xp = namespace(trial.z)
     polishing = state.phase == POLISHING
     finite = is_finite(trial)
-    own = metric_of(trial.hessian, trial.score)
-    scale = xp.maximum(own, 0.5 * state.scale)
+    metric = metric_of(trial.hessian, trial.score)
+    scale = xp.maximum(metric, 0.5 * state.scale)
     scale = xp.where(finite, scale, state.scale)
     trial = _select(finite, trial, state.point)
     newton = _newton(trial, scale)
-    here = noise_of(state.point)
-    noise = xp.maximum(here, noise_of(trial))
+    noise_before = noise_of(state.point)
+    noise = xp.maximum(noise_before, noise_of(trial))
     gain = trial.value - state.point.value
     better = newton.convex & (newton.decrement < state.newton.decrement)
     first = state.steps == 0
@@ -296,7 +296,7 @@ def _judge(state: State, trial: Point) -> State:
     flat = ~first & xp.where(
         accept,
         (gain <= noise) & ~(newton.decrement < 0.5 * state.newton.decrement),
-        state.predicted <= here,
+        state.predicted <= noise_before,
     )
     last_norm = xp.sqrt(xp.sum((scale * state.last) ** 2))
     # Only Newton's own steps tell growth from a long way: scoring and BHHH go far at constant
@@ -344,7 +344,7 @@ def _judge(state: State, trial: Point) -> State:
     young = (next_state.streak < TAIL) & (newton.decrement > DECREMENT_FLOOR**2)
     fading = (signature.information < RECEDES) & state.full & (young | (newton.decrement > FADED))
     slow = slow & ~fading
-    outcome = xp.where(accept & is_blind(own, trial.z, state.scale) & ~first, EXHAUSTED, RUNNING)
+    outcome = xp.where(accept & is_blind(metric, trial.z, state.scale) & ~first, EXHAUSTED, RUNNING)
     outcome = xp.where(next_state.runaway >= GROWING_STEPS_OF_RUNAWAY, RUNAWAY, outcome)
     outcome = xp.where(
         (next_state.idle >= MAX_ROUNDS_WITHOUT_GAIN) | (next_state.refused >= LIMIT), STUCK, outcome
@@ -354,8 +354,8 @@ def _judge(state: State, trial: Point) -> State:
     )
     outcome = xp.where(first & ~finite, NOT_FINITE, outcome)
     moved = next_state._replace(point=trial, newton=newton, scale=scale)
-    kept = _select(accept, moved, next_state)
-    return kept._replace(
+    after = _select(accept, moved, next_state)
+    return after._replace(
         outcome=_int(xp, outcome), phase=_int(xp, xp.where(outcome == RUNNING, state.phase, DONE))
     )
 
@@ -369,8 +369,10 @@ def _follow(
     Where the direction has just sunk below the eigenvalues that count, the decrement no longer
     tells what is left to gain.
     """
-    told = newton.definite | ~state.newton.definite
-    recedes = fresh & _recedes(signature, newton) & told & (state.newton.decrement >= SHARP)
+    is_informative = newton.definite | ~state.newton.definite
+    recedes = (
+        fresh & _recedes(signature, newton) & is_informative & (state.newton.decrement >= SHARP)
+    )
     length = state.streak + 1
     return _select(
         recedes & ((length >= TAIL) | (length >= state.tail.length)),
@@ -400,11 +402,11 @@ def _mismatch(state: State, trial: Point) -> Array:
     (d'H₀d − d'H₁d)/12 (Hermite's rule).
     """
     d = state.move
-    told = (
+    by_derivatives = (
         0.5 * (state.point.score + trial.score) @ d
         + (d @ state.point.hessian @ d - d @ trial.hessian @ d) / 12
     )
-    return namespace(trial.z).abs(trial.value - state.point.value - told)
+    return namespace(trial.z).abs(trial.value - state.point.value - by_derivatives)
 
 
 def _lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> Array:
@@ -412,14 +414,14 @@ def _lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> 
     along it e⁻ᵐ times what they were. Rounding noise does not.
     """
     xp = namespace(trial.z)
-    told = trial.score @ state.move
-    before = state.point.score @ state.move
+    slope_after = trial.score @ state.move
+    slope_before = state.point.score @ state.move
     grown = xp.exp(state.leap)
 
     def near(ratio: Any) -> Any:
         return (ratio * LEAP_SLOPE_TOLERANCE >= 1.0) & (ratio <= LEAP_SLOPE_TOLERANCE)
 
-    slope = told / xp.where(before > 0, before, xp.inf)
+    slope = slope_after / xp.where(slope_before > 0, slope_before, xp.inf)
     return (
         newton.definite
         & near(slope * grown)
