@@ -49,6 +49,7 @@ def keys_and_data(by: Any, data: Tree) -> tuple[dict[str, Any], Tree]:
 
 
 def refuse_mask(name: str, values: Any) -> None:
+    """Raise ``TypeError`` for a masked array of labels or weights, whose mask NumPy would drop."""
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(
             f"{name} is a masked array, whose mask would be lost; drop the masked rows "

@@ -55,10 +55,12 @@ def codes_of(column: Column, levels: tuple[Any, ...]) -> np.ndarray:
 
 
 def listed(clusters: Any) -> tuple[np.ndarray, ...]:
+    """The clusters as a tuple of label arrays (n,), one for each way of clustering."""
     return clusters if isinstance(clusters, tuple) else (clusters,)
 
 
 def blank_column(rows: int) -> Column:
+    """A column of zeros (rows,) with nothing missing, for a response that is not given."""
     return Column(np.zeros(rows), np.zeros(rows, dtype=bool))
 
 

@@ -61,6 +61,16 @@ def plan_of(
     keys: list[str],
     intercept: bool,
 ) -> Plan:
+    """What is read from a table for a formula: the terms of each design, plain columns, the
+    response and the columns of each role.
+
+    Args:
+        also: for each further leaf a column or, with a tilde, a second formula.
+        given: columns or arrays by role (weights, clusters, offset, …), None where absent.
+        kind: how the response is read, or None for a number.
+        keys: columns that name the groups.
+        intercept: whether the designs have a constant unless the formula says otherwise.
+    """
     left, right = halves(formula)
     _check_leaves(also)
     terms = {"x": terms_of(right)} | {

@@ -35,6 +35,13 @@ class Gap(NamedTuple):
 
 
 def gap_of(fit: Fit, restriction: Restriction, value: Any) -> Gap:
+    """How far the estimates are from a hypothesis, (q,), with the derivative of that gap, (q, p).
+
+    Args:
+        restriction: names, names with their values, a matrix (q, p), or a function of the
+            parameters.
+        value: what the restriction is under the hypothesis, a number or (q,); not with a mapping.
+    """
     if isinstance(restriction, str):
         restriction = [restriction]
     if isinstance(restriction, Mapping):

@@ -54,6 +54,7 @@ def program_of(family: Family, what: str) -> Callable[..., Array]:
 
 
 def is_pair(p: Any) -> bool:
+    """Whether ``p`` is a law and its parameters, two of them in a tuple."""
     return isinstance(p, tuple) and len(p) == 2 and callable(p[0])
 
 
@@ -63,6 +64,12 @@ def check_host() -> None:
 
 
 def distribution_of(p: Any, what: str) -> Distribution:
+    """The distribution that a family and its parameters make, the parameters in float64.
+
+    Raises:
+        TypeError: ``p`` is no such pair; ``what`` is its name in the message.
+        ValueError: a parameter is not finite.
+    """
     check_host()
     if not is_pair(p) or not isinstance(p[0], Family):
         raise TypeError(
@@ -82,6 +89,7 @@ def distribution_of(p: Any, what: str) -> Distribution:
 
 
 def check_comparable(p: Distribution, q: Distribution) -> None:
+    """Raise ``ValueError`` where one distribution is discrete and the other has a density."""
     if p.family.discrete != q.family.discrete:
         raise ValueError(
             f"{p.name} and {q.name} cannot be compared: one is discrete and the other has a density"
@@ -89,6 +97,7 @@ def check_comparable(p: Distribution, q: Distribution) -> None:
 
 
 def is_vector(law: Distribution) -> bool:
+    """Whether its values are vectors."""
     return law.name.startswith("multivariate")
 
 
