@@ -156,7 +156,7 @@ def test_float32_is_right_to_a_thousandth_of_a_standard_error_or_not_converged(n
     if name in BEYOND_FLOAT32:
         assert fit.verdict == Status.IMPRECISE or np.isnan(fit.se).any(), fit.explain()
     else:
-        # where it stalls it says how far from the maximum, 0.016 SE on jax 0.12
-        allowed = 0.05 if stalls else 1e-3
+        # where it stalls it says how far it is from the maximum, 0.016 SE on jax 0.12, and is no farther than four times that
+        allowed = 4 * float(fit.witness.distance) if stalls else 1e-3
         assert np.max(np.abs(fit.x - exact.x) / exact.se) < allowed
         assert stalls or np.allclose(fit.se, exact.se, rtol=2e-3)

@@ -45,12 +45,12 @@ def long():
     return found
 
 
-@not_earned_yet
+@not_earned_yet()
 def test_sixty_problems_are_judged_without_a_false_verdict(short):
     assert not short.false(), str(short)
 
 
-@not_earned_yet
+@not_earned_yet()
 def test_sixty_problems_get_the_right_name(short):
     assert short.share("right") >= LEAST_SHARE_OF_RIGHT_NAMES, str(short)
 

@@ -35,7 +35,7 @@ def test_there_are_thirty_likelihoods_of_eight_kinds_in_six_forms():
     assert (len(LIKELIHOODS), len(kinds), len(FORMS)) == (30, 8, 6)
 
 
-@not_earned_yet
+@not_earned_yet("cubic", "quotient_of_itself")
 @pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_a_likelihood_of_each_kind_is_right_declared_and_inside(name):
     faults = survey(name, forms=("declared", "inside"), roads=("alone",), starts=1)

@@ -33,7 +33,7 @@ PRODUCTS = {
 }
 
 
-@not_earned_yet
+@not_earned_yet("mean", "quotient", "scalar")
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_11_a_product_of_parameters_is_the_fault_of_the_model(name):
     loglik, start = PRODUCTS[name]
@@ -75,7 +75,7 @@ def test_12_a_dispersion_on_its_bound_has_no_higher_maximum_inside(seed, size, p
     assert fit.loglik >= -inside.fun - 1e-4
 
 
-@not_earned_yet
+@not_earned_yet("negative_binomial")
 @pytest.mark.parametrize("model", ["negative_binomial", "poisson"])
 def test_12_counts_that_are_all_zero_have_an_intercept_of_minus_infinity(model):
     fit = jm.fit(getattr(models, model)(), data={"x": intercept(20), "y": np.zeros(20, int)})
@@ -97,7 +97,7 @@ def laplace_sample(seed):
     return np.random.default_rng(seed).laplace(2.0, 1.5, 31)
 
 
-@not_earned_yet
+@not_earned_yet()
 @pytest.mark.parametrize("seed", LAPLACE_SEEDS)
 def test_13_a_laplace_sample_converges_at_its_median(seed):
     """Odd n: loc is the median with SE scale/√n, scale the mean distance with SE scale/√n."""
@@ -108,7 +108,7 @@ def test_13_a_laplace_sample_converges_at_its_median(seed):
     expect(fit, "CONVERGED", x=[median, scale], se=np.full(2, scale / np.sqrt(31)))
 
 
-@not_earned_yet
+@not_earned_yet()
 @pytest.mark.parametrize("seed", [0, 1])
 def test_13_a_laplace_law_of_ones_own_converges_at_its_median(seed):
     """The scale is solved with the median held; its logarithm has SE 1/√n."""
@@ -119,7 +119,7 @@ def test_13_a_laplace_law_of_ones_own_converges_at_its_median(seed):
     assert_allclose(fit.se[1], 31**-0.5, rtol=1e-4)
 
 
-@not_earned_yet
+@not_earned_yet()
 def test_13_least_absolute_deviations_converge_at_the_linear_program():
     """A line through two of the points, by SciPy's linear program."""
     rng = np.random.default_rng(3)
@@ -149,7 +149,7 @@ STARTS = {
 }
 
 
-@not_earned_yet
+@not_earned_yet("0.0001-equal_rates", "0.0001-second", "1e-05-equal_rates", "1e-05-second")
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("deviation", [1e-4, 1e-5])
 def test_14_three_exponentials_are_not_stopped_where_two_merge(start, deviation):
@@ -168,7 +168,9 @@ def test_14_three_exponentials_are_not_stopped_where_two_merge(start, deviation)
 # ---------------------------------------------------------------- 15: a column far from zero
 
 
-@not_earned_yet
+@not_earned_yet(
+    "0-10000000.0", "1-10000000.0", "2-10000000.0", "3-10000000.0", "4-10000000.0", "5-10000000.0"
+)
 @pytest.mark.parametrize("shift", [1e6, 1e7])
 @pytest.mark.parametrize("seed", range(6))
 def test_15_a_logistic_regression_on_a_column_far_from_zero_is_bounded(seed, shift):
@@ -205,7 +207,7 @@ def choice(b, d):
     return chosen - jax.scipy.special.logsumexp(utility, axis=1)
 
 
-@not_earned_yet
+@not_earned_yet()
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_16_a_covariate_that_is_the_same_for_all_alternatives_leaves_the_other_its_estimate(seed):
     rng = np.random.default_rng(seed)
@@ -225,7 +227,7 @@ def test_16_a_covariate_that_is_the_same_for_all_alternatives_leaves_the_other_i
     expect(fit, "UNIDENTIFIED", x=[right.x, NONE], se=[spread**-0.5, NONE], loglik=-right.fun)
 
 
-@not_earned_yet
+@not_earned_yet()
 @pytest.mark.parametrize("common", [-1.0, 0.3, 2.0])
 def test_16_a_shift_of_all_logits_is_unidentified_and_their_difference_is_not(common):
     def loglik(t, y):
@@ -238,7 +240,7 @@ def test_16_a_shift_of_all_logits_is_unidentified_and_their_difference_is_not(co
     expect(fit, "UNIDENTIFIED", x=[np.log(13 / 7), NONE], se=[np.sqrt(1 / 13 + 1 / 7), NONE])
 
 
-@not_earned_yet
+@not_earned_yet()
 @pytest.mark.parametrize("seed", range(6))
 def test_16_a_factor_that_cancels_but_for_rounding_is_unidentified(seed):
     y = np.random.default_rng(seed).normal(size=40)
@@ -263,7 +265,7 @@ def test_17_the_beta_binomial_family_of_binomial_counts_is_never_unbounded():
     assert names <= {"CONVERGED", "SEPARATED"}
 
 
-@not_earned_yet
+@not_earned_yet()
 def test_17_a_dirichlet_multinomial_of_multinomial_counts_is_never_unbounded():
     def terms(t, d):
         a = jnp.exp(t)
@@ -278,7 +280,7 @@ def test_17_a_dirichlet_multinomial_of_multinomial_counts_is_never_unbounded():
     assert set(names) <= {"CONVERGED", "SEPARATED", "IMPRECISE"}, names
 
 
-@not_earned_yet
+@not_earned_yet()
 def test_17_counts_less_dispersed_than_poisson_always_have_the_same_status():
     """Gamma-mixed Poisson counts by (log shape, log rate): both go to infinity, the ratio is the mean."""
 
@@ -313,7 +315,14 @@ def without_zeros(design, counts):
     return {"x": COUNTS_X[:, :columns], "z": COUNTS_X[:, :inflation], "y": COUNTS[counts]}
 
 
-@not_earned_yet
+@not_earned_yet(
+    "intercept-many",
+    "intercept-threes_and_fours",
+    "slope-many",
+    "slope-threes_and_fours",
+    "two_of_each-many",
+    "two_of_each-threes_and_fours",
+)
 @pytest.mark.parametrize("counts", COUNTS)
 @pytest.mark.parametrize("design", DESIGNS)
 def test_18_a_zero_inflated_model_without_zeros_is_the_poisson_regression(design, counts):
@@ -332,7 +341,14 @@ def test_18_a_zero_inflated_model_without_zeros_is_the_poisson_regression(design
     assert not np.isfinite(fit.params["gamma"]).any()
 
 
-@not_earned_yet
+@not_earned_yet(
+    "intercept-many",
+    "intercept-threes_and_fours",
+    "slope-many",
+    "slope-threes_and_fours",
+    "two_of_each-many",
+    "two_of_each-threes_and_fours",
+)
 @pytest.mark.parametrize("counts", COUNTS)
 @pytest.mark.parametrize("design", DESIGNS)
 def test_18_a_hurdle_model_without_zeros_is_the_truncated_poisson_regression(design, counts):
@@ -354,7 +370,7 @@ def test_18_a_hurdle_model_without_zeros_is_the_truncated_poisson_regression(des
 # ---------------------------------------------------------------- 19: degenerate maxima on a bound
 
 
-@not_earned_yet
+@not_earned_yet()
 @pytest.mark.parametrize("background", [1, 4, 30])
 @pytest.mark.parametrize("start", [0.5, 5.0])
 def test_19_a_signal_of_zero_over_a_known_background_is_on_its_bound(background, start):
@@ -369,7 +385,7 @@ def test_19_a_signal_of_zero_over_a_known_background_is_on_its_bound(background,
     expect(fit, "BOUNDARY", x=[background, 0.0], se=[np.sqrt(background / 3), NONE])
 
 
-@not_earned_yet
+@not_earned_yet()
 def test_19_a_zero_inflated_negative_binomial_of_zeros_only_is_at_infinity():
     fit = jm.fit(
         models.zero_inflated("negative_binomial", zero="z"),
@@ -379,7 +395,7 @@ def test_19_a_zero_inflated_negative_binomial_of_zeros_only_is_at_infinity():
     assert np.isnan(fit.se).all()
 
 
-@not_earned_yet
+@not_earned_yet("lognormal")
 @pytest.mark.parametrize("law", ["weibull", "lognormal"])
 def test_19_a_survival_model_without_failures_has_no_standard_error(law):
     time = np.random.default_rng(1).uniform(1, 5, 20)
@@ -411,7 +427,7 @@ def test_19_an_arch_coefficient_of_zero_is_on_its_bound():
 # ---------------------------------------------------------------- 20: very large numbers
 
 
-@not_earned_yet
+@not_earned_yet("declared-1e+16", "inside-1e+16")
 @pytest.mark.parametrize("unit", [1e8, 1e12, 1e16])
 @pytest.mark.parametrize("form", ["declared", "inside"])
 def test_20_a_normal_sample_in_very_small_units_converges_from_zero_and_one(unit, form):
@@ -431,7 +447,7 @@ def test_20_a_normal_sample_in_very_small_units_converges_from_zero_and_one(unit
     expect(fit, "CONVERGED", x=right, se=se)
 
 
-@not_earned_yet
+@not_earned_yet("1000000000000.0")
 @pytest.mark.parametrize("shift", [1e8, 1e10, 1e12])
 def test_20_a_normal_sample_far_from_zero_is_bounded_from_zero_and_one(shift):
     """Estimates by the residuals from the first value, which are exact; at 1e12 the data themselves keep four digits."""
@@ -461,7 +477,7 @@ def test_21_a_direction_of_the_sentence_names_no_dust():
         assert dust not in fit.explain()
 
 
-@not_earned_yet
+@not_earned_yet("True")
 @pytest.mark.parametrize("scalar", [False, True])
 def test_21_parameters_that_recede_together_get_their_signs(scalar):
     """One cell without counts, one whose trials all succeed, one regular."""
@@ -480,7 +496,7 @@ def test_21_parameters_that_recede_together_get_their_signs(scalar):
     assert "along;" not in sentence
 
 
-@not_earned_yet
+@not_earned_yet()
 @pytest.mark.parametrize("row", [0, 3])
 def test_21_a_branch_whose_derivative_is_nan_is_nonfinite_and_names_its_row(row):
     """x = 0 in one row: log(0)·0 is kept out of the value by where, not out of the derivative."""
