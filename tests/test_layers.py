@@ -18,6 +18,7 @@ FLOORS = [
     {"families", "likelihood"},
     {"likelihood.discovery", "models.common", "tables"},
     {"likelihood.information", "models", "record"},
+    {"verdict"},
     {"fitting"},
     {"batch", "inference.linting", "stochastic"},
     {"data", "inference", "mixtures", "starts"},

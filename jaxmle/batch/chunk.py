@@ -22,7 +22,7 @@ from jaxmle.batch.inputs import Inputs
 from jaxmle.batch.plan import Schedule
 from jaxmle.batch.programs import Form, Members, single
 from jaxmle.batch.solver import Counts, Enough, machine, to_the_end
-from jaxmle.fitting.passes import Problem, needs_pass
+from jaxmle.fitting.passes import MAX_RISES, Problem, needs_pass
 from jaxmle.likelihood.combinators import Weights, weight
 from jaxmle.likelihood.histogram import counted, flagged
 from jaxmle.record.fit import Fit
@@ -31,6 +31,7 @@ from jaxmle.runtime.device import to_device, to_float32
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import Point, State
+from jaxmle.verdict.shape import Shape, remember_rise
 
 SLOTS_FOR_STRAGGLERS = 128  # slots for the last few members of a round: their climbs are long
 
@@ -309,13 +310,29 @@ class Chunk:
         return fit
 
     def last(self, state: State, steps: Array) -> Fit:
-        """Climb on to the end, explore, judge."""
-        programs = self.programs
+        """Climb on to the end, explore, judge; where ℓ is seen to rise a finite way off, climb on
+        from there.
+        """
         state = self._ended(state)
-        limit = solver.explore(
-            self.evaluate, state, self.active, programs.problem.chart.nonlinear, programs.mesh
-        )
+        limit = self._explored(state, self.active)
+        for _ in range(MAX_RISES):
+            rises = (np.asarray(limit.shape) == int(Shape.RISES)) & self.active
+            if not np.any(rises):
+                break
+            start = solver.begun(limit.point.z, state.point, self.programs.mesh)
+            climbed = replace(self, active=rises)._ended(start)
+            climbed = machine(remember_rise, (), self.programs.mesh)(climbed, state)
+            explored = self._explored(climbed, rises)
+            before = np.where(rises, np.asarray(state.steps) + np.asarray(limit.steps), 0)
+            explored = explored._replace(steps=np.asarray(explored.steps) + before)
+            state, limit = _where(rises, (climbed, explored), (state, limit))
         return self.conclude(state, limit, steps)
+
+    def _explored(self, state: State, active: np.ndarray) -> Any:
+        programs = self.programs
+        return solver.explore(
+            self.evaluate, state, active, programs.problem.chart.nonlinear, programs.mesh
+        )
 
     def _ended(self, state: State) -> State:
         """The states at the end of the climbs; the last of many climb in a chunk of their own."""
@@ -362,6 +379,17 @@ def few_left(counts: Counts) -> bool:
     own.
     """
     return counts.now <= SLOTS_FOR_STRAGGLERS and 2 * counts.now > counts.before
+
+
+def _where(chosen: np.ndarray, new: Any, old: Any) -> Any:
+    """``new`` for the members chosen (b,), ``old`` for the others."""
+
+    def one_leaf(a: Any, b: Any) -> np.ndarray:
+        a = np.asarray(a)
+        b = np.asarray(b)
+        return np.where(chosen.reshape(-1, *[1] * (b.ndim - 1)), a, b).astype(b.dtype)
+
+    return jax.tree.map(one_leaf, new, old)
 
 
 @partial(jax.jit, static_argnums=1)

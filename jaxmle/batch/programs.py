@@ -21,7 +21,6 @@ from jaxmle.fitting.objective import drop_user_scale
 from jaxmle.fitting.passes import Passes, Problem, objective_of, robust_covariance
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.histogram import uncounted
-from jaxmle.likelihood.recession import Ways, ways
 from jaxmle.likelihood.structure import count, linear_designs, sharing
 from jaxmle.solvers.first_order import approach
 from jaxmle.solvers.float32_start import sprint
@@ -224,12 +223,6 @@ def first_bad(problem: Problem, member: Members, z: Array) -> Array:
 def first_rough(problem: Problem, member: Members, z: Array) -> Array:
     """The first row of which a term or a derivative is not finite."""
     return _passes(problem, member).first_rough(problem.chart.to_user(z, member.base))
-
-
-@_for_each_member
-def recession(problem: Problem, member: Members) -> Ways:
-    """The gradients of the terms at many points."""
-    return ways(uncounted(member.loglik), problem.layout, member.base, member.data)
 
 
 @_for_each_member

@@ -29,9 +29,8 @@ from jaxmle.batch.programs import point_at
 from jaxmle.batch.resume import ShapeAndDtype, check_piece, identity, stored_schedules
 from jaxmle.batch.solver import AFRESH, half_done, is_open, machine
 from jaxmle.fitting.passes import Problem
-from jaxmle.fitting.separation import wants_cone, with_recession_cone
+from jaxmle.fitting.recession import with_cone
 from jaxmle.likelihood.discovery.self_check import FLOAT32_START
-from jaxmle.likelihood.recession import is_exact
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.checkpoint import Checkpoint
 from jaxmle.runtime.compile import precision, to_numpy
@@ -39,8 +38,8 @@ from jaxmle.runtime.progress import Progress
 from jaxmle.solvers.methods import Newton
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import is_running, start
+from jaxmle.verdict.separation import wants_cone
 
-CONES_AT_A_TIME = 16  # separated members whose gradients are on the device together
 MAX_FLOAT32_STEPS = 16  # evaluations in single precision beyond which a climb is not an easy one
 # rows of all members from which steps in single precision are worth another program
 MIN_ROWS_FOR_FLOAT32_START = 2**19
@@ -166,26 +165,17 @@ class Scheduler:
     # ------------------------------------------------------------ what separated members can say
 
     def with_cones(self, fits: Fit) -> Fit:
-        """Separated members with the cone of their recession, a few at a time; the others as
-        they are.
-        """
+        """Separated members with the cone of their recession; the others as they are."""
         roots = self.problem.roots
         leaves = list(jax.tree.leaves(fits))
-        exact = is_exact(self.inputs.bare)
-        size = CONES_AT_A_TIME * len(self.devices)
-        schedule = Schedule(CONES_AT_A_TIME, len(self.devices), 1, size)
         for length, members in self.buckets:
-            index = members[wants_cone(fits, roots, sum(length))[members]]
-            for part in _parts(index, size):
+            rows = sum(length)
+            for member in members[wants_cone(fits, roots, rows)[members]]:
                 with self._context():
-                    piece = Piece(0, "cone", length, part, schedule)
-                    chunk = self.programs.load(self.inputs, piece)
-                    gradients = to_numpy(chunk.run("recession", chunk.active))
-                for slot, member in enumerate(part):
-                    own_gradients = jax.tree.map(lambda leaf, slot=slot: leaf[slot], gradients)
-                    fit = with_recession_cone(fits[member], roots, own_gradients, exact)
-                    for whole, leaf in zip(leaves, jax.tree.leaves(fit), strict=True):
-                        whole[member] = leaf
+                    own = flat_members(self.inputs, np.array([member]), length).first
+                    fit = with_cone(fits[member], own.loglik, roots, own.base, own.data, rows)
+                for whole, leaf in zip(leaves, jax.tree.leaves(fit), strict=True):
+                    whole[member] = leaf
         return jax.tree.unflatten(jax.tree.structure(fits), leaves)
 
     # ------------------------------------------------------------ the rounds

@@ -25,18 +25,6 @@ from jaxmle.fitting.passes import (
     observed_covariance,
     verdict_of,
 )
-from jaxmle.fitting.verdict import (
-    ESCAPE,
-    Limit,
-    arrived,
-    follow,
-    needs_excursion,
-    probe,
-    root_in_batch,
-    to_flat,
-    to_limit,
-    unexplored,
-)
 from jaxmle.solvers.trust_region import (
     DONE,
     EXHAUSTED,
@@ -48,6 +36,18 @@ from jaxmle.solvers.trust_region import (
     is_running,
     start,
 )
+from jaxmle.verdict.judge import root_in_batch
+from jaxmle.verdict.limit import (
+    ESCAPE,
+    Limit,
+    arrived,
+    follow,
+    needs_excursion,
+    to_limit,
+    to_shape,
+    unexplored,
+)
+from jaxmle.verdict.shape import begin_walk, look
 
 # steps of a chunk that it costs to gather its members once more: their data, their verdicts
 AFRESH = 3.0
@@ -216,13 +216,12 @@ def explore(
     far = _walk(
         evaluate, machine(_follow, (), mesh), state, machine(_to_limit, (), mesh)(state, wanted)
     )
-    near = _walk(
-        evaluate,
-        machine(_probe, (bent,), mesh),
-        state,
-        machine(_to_flat, (bent,), mesh)(state, far, wanted),
-    )
-    return machine(arrived, (bent,), mesh)(state, far, near)
+    why, walk = machine(_to_shape, (bent,), mesh)(state, far, wanted)
+
+    def step(state: State, walk: Any, point: Point) -> Any:
+        return machine(_look, (), mesh)(why, state, walk, point)
+
+    return machine(arrived, (), mesh)(state, far, why, _walk(evaluate, step, state, walk))
 
 
 def _walk(evaluate: Evaluate, body: Callable[..., Any], state: State, e: Any) -> Any:
@@ -236,9 +235,10 @@ def _to_limit(state: State, wanted: Array) -> Any:
     return e._replace(active=e.active & wanted)
 
 
-def _to_flat(bent: tuple[bool, ...], state: State, far: Any, wanted: Array) -> Any:
-    e = to_flat(bent, state, far)
-    return e._replace(active=e.active & wanted)
+def _to_shape(bent: tuple[bool, ...], state: State, far: Any, wanted: Array) -> Any:
+    why = to_shape(bent, state, far)
+    why = why._replace(asked=why.asked & wanted)
+    return why, begin_walk(state, why, why.asked)
 
 
 def _taken(body: Callable[..., Any], state: State, e: Any, point: Point) -> Any:
@@ -250,8 +250,11 @@ def _follow(state: State, e: Any, point: Point) -> Any:
     return _taken(follow, state, e, point)
 
 
-def _probe(bent: tuple[bool, ...], state: State, e: Any, point: Point) -> Any:
-    return _taken(functools.partial(probe, bent), state, e, point)
+def _look(why: Any, state: State, walk: Any, point: Point) -> Any:
+    moved = look(why, state, walk, _calm(point, walk.active))
+    return jax.tree.map(
+        lambda new, old: jnp.where(walk.active, new, old).astype(old.dtype), moved, walk
+    )
 
 
 # ---------------------------------------------------------------- the end

@@ -31,10 +31,9 @@ from jaxmle.fitting.implicit import approached, fit_under_trace, term_count
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.options import MAX_STEPS, Options, Posed, read
 from jaxmle.fitting.passes import Passes, Problem, check_terms, complete, problem_of, search
-from jaxmle.fitting.separation import wants_cone, with_recession_cone
+from jaxmle.fitting.recession import with_cone
 from jaxmle.fitting.signals import with_rules, with_signals
 from jaxmle.fitting.user_scale import Reach
-from jaxmle.fitting.verdict import Verdict
 from jaxmle.likelihood.discovery.derivative_rules import check_rules
 from jaxmle.likelihood.discovery.indices import check_indices
 from jaxmle.likelihood.discovery.linear_predictors import as_regression
@@ -45,14 +44,14 @@ from jaxmle.likelihood.discovery.self_check import HEAD_START, road_of, verified
 from jaxmle.likelihood.evaluate import CACHED_OPAQUE
 from jaxmle.likelihood.information.covariance import Kind, cluster_codes
 from jaxmle.likelihood.information.hac import check_bandwidth
-from jaxmle.likelihood.recession import is_exact, ways
-from jaxmle.likelihood.structure import count, term_shape
+from jaxmle.likelihood.structure import count
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled, precision, tracing
 from jaxmle.solvers.bfgs import Arrival, Slope, secant_climb
 from jaxmle.solvers.methods import LBFGS, Newton, Optax
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import DONE, Point, State, advance, begin, step
+from jaxmle.verdict.judge import Verdict
 
 # rows from which an opaque likelihood is summed in blocks, where its rows are proved independent
 MIN_ROWS_FOR_OPAQUE_BLOCKS = 16 * CACHED_OPAQUE
@@ -168,9 +167,8 @@ def fit_on_host(posed: Posed, options: Options) -> Fit:
         if fitted.verdict == Status.UNIDENTIFIED and posed.rows is not None:
             fitted = traced_to(fitted, passes, verdict.point.z)
         fitted = with_rules(fitted, problem.loglik, rules)
-        if fitted.verdict == Status.SEPARATED:
-            return _with_cone(fitted, passes, posed.rows)
-        return fitted
+        base, data = passes.base, passes.device_data
+        return with_cone(fitted, problem.loglik, problem.roots, base, data, posed.rows)
 
 
 def _check_rows(problem: Problem, base: Array, data: Data) -> None:
@@ -202,26 +200,6 @@ def _with_structure(problem: Problem, base: Array, posed: Posed) -> Problem:
 def _number_of_observations(passes: Passes, posed: Posed) -> Array:
     terms = partial(term_count, passes.problem, passes.base, passes.device_data)
     return np.asarray(count(posed.loglik, posed.data, terms), posed.dtype)[()]
-
-
-def _with_cone(fitted: Fit, passes: Passes, rows: int | None) -> Fit:
-    """The record of a separated fit with the cone of its recession, where there are terms to
-    compute it from.
-    """
-    problem = passes.problem
-    layout = problem.layout
-    base = passes.base
-    data = passes.device_data
-    if not wants_cone(fitted, problem.roots, rows):
-        return fitted
-    if not term_shape(problem.loglik, layout, base, data):
-        return fitted
-
-    def make(loglik: Loglik) -> Callable[..., Any]:
-        return lambda base, data: ways(loglik, layout, base, data)
-
-    gradients = compiled(problem.loglik, ("ways", layout), make)(base, data)
-    return with_recession_cone(fitted, problem.roots, gradients, is_exact(problem.loglik))
 
 
 # ---------------------------------------------------------------- the search

@@ -1,9 +1,12 @@
-"""Whether an unidentified fit is so by its model or by its data: does the information stay singular
-at other parameters and with the data in another order?
+"""Whether an unidentified fit is so by its model or by its data: would other data of the same kind
+identify it?
 
-At the maximum of one sample a + b and a collinear design look alike. With the rows of every column
-shuffled apart, and at other parameters, columns are collinear no more, while parameters that enter
-only through their sum still do.
+At the maximum of one sample a·b and a collinear design look alike: the information is singular. A
+direction that the model does not see is orthogonal to the score of every data set, at all
+parameters; along one that these data do not see, the score of other data moves. So the scores of
+data sets drawn anew, each column apart from the others, are collected at one point: what they span
+is what some data identify there. (The information would not do: away from the maximum that of a·b
+is not singular.)
 """
 
 from __future__ import annotations
@@ -24,6 +27,9 @@ SOURCE_UNKNOWN = 0
 BY_DATA = 1
 BY_MODEL = 2
 POINTS_TRIED = 3  # one would do, but for points where a derivative happens to vanish
+DRAWS_BEYOND_PARAMETERS = 4  # data sets more than free parameters
+# singular values of scores of length one below √ε times this are rounding
+ROUNDING_OF_SCORES = 10.0
 
 
 def traced_to(fit: Fit, passes: Passes, z: Array) -> Fit:
@@ -36,27 +42,48 @@ def traced_to(fit: Fit, passes: Passes, z: Array) -> Fit:
     rng = np.random.default_rng(0)
     end = passes.evaluate(z)
     unit = 1.0 / metric_of(end.hessian, end.score)
-    expected = _nullity(end)
-    nullities = []
-    for _ in range(POINTS_TRIED):
-        point = (z + unit * rng.uniform(-1, 1, z.shape)).astype(z.dtype)
-        nullities.append(_nullity(passes.on(shuffled(passes.data, rng)).evaluate(point)))
-    finite = [nullity for nullity in nullities if nullity is not None]
+    expected = _nullity(end) or 0
     code = SOURCE_UNKNOWN
-    if finite and expected:
-        code = BY_MODEL if min(finite) >= expected else BY_DATA
+    for _ in range(POINTS_TRIED if expected else 0):
+        point = (z + unit * rng.uniform(-1, 1, z.shape)).astype(z.dtype)
+        rank = _rank_of_scores(passes, point, unit, rng)
+        if rank is None:
+            continue
+        code = BY_MODEL
+        if len(z) - rank < expected:
+            code = BY_DATA
+            break
     certificate = np.asarray(code, fit.witness.certificate.dtype)
     return replace(fit, witness=replace(fit.witness, certificate=certificate))
 
 
-def shuffled(data: Tree, rng: np.random.Generator) -> Tree:
-    """The data with every column in an order of its own: each keeps its values, and goes with
-    others no more.
+def _rank_of_scores(passes: Passes, z: Array, unit: Array, rng: np.random.Generator) -> int | None:
+    """How many directions the scores of data drawn anew, in units (k,), span at z (k,); None where
+    too few are finite.
+    """
+    scores = []
+    for _ in range(len(z) + DRAWS_BEYOND_PARAMETERS):
+        point = passes.on(drawn_anew(passes.data, rng)).evaluate(z)
+        if is_finite(point):
+            scores.append(point.score * unit)
+    if len(scores) <= len(z):
+        return None
+    rows = np.array(scores, float)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    values = np.linalg.svd(rows / np.where(length > 0, length, 1.0), compute_uv=False)
+    cut = ROUNDING_OF_SCORES * np.sqrt(np.finfo(z.dtype).eps)
+    return int(np.sum(values > cut))
+
+
+def drawn_anew(data: Tree, rng: np.random.Generator) -> Tree:
+    """Data of the same kind: the values of every column drawn with replacement, each column apart
+    from the others.
     """
 
     def apart(leaf: Array) -> Array:
         columns = np.array(leaf).reshape(len(leaf), -1)
-        return rng.permuted(columns, axis=0).reshape(np.shape(leaf))
+        rows = rng.integers(len(leaf), size=columns.shape)
+        return np.take_along_axis(columns, rows, axis=0).reshape(np.shape(leaf))
 
     return jax.tree.map(apart, data)
 

@@ -25,7 +25,6 @@ from jaxmle.fitting.passes import (
     search,
 )
 from jaxmle.fitting.user_scale import Reach
-from jaxmle.fitting.verdict import Verdict
 from jaxmle.likelihood.derivatives import (
     DIFFERENCES,
     FORWARD_OVER_REVERSE,
@@ -49,6 +48,7 @@ from jaxmle.solvers.first_order import approach
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import Point, maximise
+from jaxmle.verdict.judge import Verdict
 
 
 def fit_under_trace(posed: Posed, options: Options) -> Fit:

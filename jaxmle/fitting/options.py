@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Data, Loglik, Params, Tree
-from jaxmle.fitting.shards import refuse_shards
 from jaxmle.likelihood.checks import (
     check_coding,
     check_fixed,
@@ -39,6 +38,7 @@ from jaxmle.likelihood.terms import NO_LAW
 from jaxmle.parameters.arguments import check_count, check_flag, shown
 from jaxmle.parameters.tree import Chart, Layout, layout_of
 from jaxmle.runtime.compile import tracing
+from jaxmle.runtime.shards import refuse_shards
 from jaxmle.solvers.methods import Solver
 
 # evaluations of the likelihood that a fit may take: the longest climb among NIST's regressions

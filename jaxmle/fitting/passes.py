@@ -20,7 +20,6 @@ from jaxmle._types import Array, Data, Loglik
 from jaxmle.fitting.objective import Objective, UserScale
 from jaxmle.fitting.options import Options, covariance_of
 from jaxmle.fitting.user_scale import Reach, conclude, reach, record
-from jaxmle.fitting.verdict import Limit, Verdict, explore, judge, root_of, survey
 from jaxmle.likelihood.contract import leaf_of, need_terms, terms_of
 from jaxmle.likelihood.histogram import counted, counts_of, distinct, uncounted
 from jaxmle.likelihood.information.covariance import (
@@ -42,6 +41,9 @@ from jaxmle.solvers.bfgs import Slope
 from jaxmle.solvers.methods import Solver, choose
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import Point, State
+from jaxmle.verdict.judge import Verdict, judge, root_of, survey
+from jaxmle.verdict.limit import Limit, explore, settled_rise
+from jaxmle.verdict.shape import Shape, remember_rise
 
 # median deviations (at least of one unit of ℓ) by which the term of a collapsed component stands
 # above the others
@@ -50,6 +52,7 @@ DEVIATIONS_OF_COLLAPSED_TERM = 8.0
 # maximum
 SHARE_OF_STDERR_IN_DOUBT = 1e-3
 SHARE_OF_STDERR_LOST = 0.1  # beyond this it is not given
+MAX_RISES = 6  # climbs anew from where ℓ was seen to rise
 MIN_VARIANCE_RATIO = (
     1e-18  # robust variance over the variance of the model, below which it is rounding
 )
@@ -307,15 +310,54 @@ def _first(bad: Array) -> Array:
 def search(
     climb: Climb, evaluate: Callable[[Array], Point], problem: Problem, base: Array, z: Array
 ) -> tuple[Verdict, Reach]:
-    """The verdict of a climb from z (k,) and of the excursion at its end, and where a recession
-    leads.
-    """
-    state = climb(evaluate, z, problem.max_steps)
-    return verdict_of(problem, base, state, explore(evaluate, state, problem.chart.nonlinear))
+    """Climb, explore, judge; where ℓ is seen to rise a finite way off, climb on from there."""
+    chart = problem.chart
+
+    def climbed(z: Array, before: State | None = None) -> tuple[State, Limit]:
+        state = climb(evaluate, z, problem.max_steps)
+        if before is not None:
+            state = remember_rise(state, before)
+        return state, explore(evaluate, state, chart.nonlinear)
+
+    if isinstance(z, np.ndarray):
+        state, limit = climbed(z)
+        for _ in range(MAX_RISES):
+            if limit.shape != Shape.RISES:
+                break
+            before = state.steps + limit.steps
+            state, limit = climbed(limit.point.z, state)
+            limit = limit._replace(steps=limit.steps + before)
+        return verdict_of(problem, base, state, limit)
+
+    def again(now: Any) -> Any:
+        rounds, before, seen = now
+        value = jnp.where(rounds > 0, before.point.value, jnp.inf)
+        came_from = before._replace(point=before.point._replace(value=value))
+        state, limit = climbed(seen.point.z, came_from)
+        limit = limit._replace(
+            steps=limit.steps + jnp.where(rounds > 0, before.steps + seen.steps, 0)
+        )
+        new = jax.tree.map(
+            lambda a, b: jnp.asarray(a).astype(b.dtype), (state, limit), (before, seen)
+        )
+        return rounds + 1, *new
+
+    shapes = jax.eval_shape(climbed, z)
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    start = blank[1]._replace(
+        point=blank[1].point._replace(z=z), shape=jnp.full_like(blank[1].shape, Shape.RISES)
+    )
+    _, state, limit = jax.lax.while_loop(
+        lambda now: (now[2].shape == Shape.RISES) & (now[0] <= MAX_RISES),
+        again,
+        (jnp.zeros((), jnp.int32), blank[0], start),
+    )
+    return verdict_of(problem, base, state, limit)
 
 
 def verdict_of(problem: Problem, base: Array, state: State, limit: Limit) -> tuple[Verdict, Reach]:
     """The verdict at the end of a climb and its excursion."""
+    limit = settled_rise(state, limit)
     spectrum = survey(state, limit)
     reached = reach(problem.chart, base, state, limit, spectrum)
     return judge(state, limit, spectrum, reached.only_bounds), reached

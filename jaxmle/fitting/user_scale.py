@@ -12,13 +12,15 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.fitting.objective import UserScale
-from jaxmle.fitting.verdict import Limit, Survey, Verdict
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.tree import Chart
 from jaxmle.record.fit import Fit, Witness
 from jaxmle.solvers.linalg import eigh, rarely
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import State
+from jaxmle.verdict.judge import Survey, Verdict
+from jaxmle.verdict.limit import Limit
+from jaxmle.verdict.shape import Shape
 
 MIN_SHARE_IN_NULL_SPACE = (
     1e-6  # share of a coordinate in the null space from which it counts as concerned
@@ -39,8 +41,9 @@ def reach(chart: Chart, base: Array, state: State, limit: Limit, spectrum: Surve
     """Which entries a recession carries to a finite declared bound, and which to infinity."""
     xp = namespace(state.point.z)
     touched = xp.diagonal(spectrum.null) > MIN_SHARE_IN_NULL_SPACE
-    push = (limit.scale * state.tail.move) ** 2
-    receding = limit.recedes & touched & (push >= 1e-3 * xp.sum(push))
+    push = (limit.scale * limit.move) ** 2
+    pushed = (push >= 1e-3 * xp.sum(push)) | (limit.shape == Shape.TAIL)
+    receding = limit.recedes & touched & (limit.move != 0) & pushed
     incidence = chart.incidence
     concerned = xp.any(incidence & (limit.recedes & touched)[None, :], axis=1)
     x = chart.to_user(limit.point.z, base)
@@ -55,12 +58,12 @@ def reach(chart: Chart, base: Array, state: State, limit: Limit, spectrum: Surve
     # bound, however far it was followed.
     down, up = (
         chart.own_coordinate & xp.any(incidence & (receding & side)[None, :], axis=1)
-        for side in (state.tail.move < 0, state.tail.move > 0)
+        for side in (limit.move < 0, limit.move > 0)
     )
     at_low = concerned & finite_low & (near(np.where(finite_low, low, 0.0)) | down)
     at_high = concerned & finite_high & (near(np.where(finite_high, high, 0.0)) | up) & ~at_low
     at_bound = at_low | at_high
-    closing, meets = _closing(chart, x, receding & (state.tail.move < 0))
+    closing, meets = _closing(chart, x, receding & (limit.move < 0))
     held = xp.any(incidence & at_bound[:, None], axis=0) | closing
     leaves = xp.any(incidence & (receding & ~held)[None, :], axis=1) & ~at_bound
     bound = at_high.astype(xp.int32) - at_low.astype(xp.int32) + 2 * meets.astype(xp.int32)
@@ -103,7 +106,7 @@ class _Estimability(NamedTuple):
     infinite: Array  # it recedes to infinity
     estimable: Array  # no null direction moves it
     undetermined: Array  # a null direction moves it, but it is neither infinite nor on a bound
-    sign: Array  # of what is infinite; 0 elsewhere, and where the sign is open
+    sign: Array  # of what is infinite; 0 elsewhere
 
 
 def conclude(
@@ -130,6 +133,7 @@ def conclude(
     direction = xp.where(chart.own_coordinate, by_coordinate, along)
     fate = _estimability(chart, verdict, reached, steps, null, along, direction)
     no_variance = _without_variance(verdict, fate, steps, vcov)
+    no_variance = no_variance | xp.any(chart.incidence & (verdict.hidden > 0)[None, :], axis=1)
     masked = xp.where(no_variance[:, None] | no_variance[None, :], xp.nan, vcov)
     # the square root sees a safe value where the result is NaN, for the sake of its derivative
     variance = xp.where(no_variance, 1.0, xp.diagonal(vcov))
@@ -186,8 +190,8 @@ def _estimability(
     touched = (xp.diagonal(verdict.null) > MIN_SHARE_IN_NULL_SPACE)[None, :]
     concerned = xp.any(chart.incidence & touched, axis=1) & ~estimable
     undetermined = concerned & ~infinite & ~at_bound & separated
-    is_one_direction = xp.trace(verdict.null) < 1.5
-    sign = xp.where(infinite & is_one_direction, xp.sign(direction), 0.0)
+    # each is unbounded along the tail that was followed, with its sign there
+    sign = xp.where(infinite, xp.sign(direction), 0.0)
     return _Estimability(on_bounds, at_bound, infinite, estimable, undetermined, sign)
 
 

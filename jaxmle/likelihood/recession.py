@@ -2,7 +2,7 @@
 it loses something.
 
 A concave term ℓ_i does not fall along d, however far, if and only if s_i(θ)'d ≥ 0 at every θ: its
-score never points away from d. So the scores of all terms at many points bound the cone of
+score never points away from d. So the scores of concave terms at many points bound the cone of
 recession from outside, and where terms are functions of few linear predictors they give it exactly:
 far out, the gradient in the predictors takes the few values that matter (y − p is 1, 0 or −1),
 whatever the parameters.
@@ -21,7 +21,7 @@ from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, With
 from jaxmle.likelihood.designs import row_gradients
 from jaxmle.likelihood.evaluate import embedding
 from jaxmle.likelihood.regression import Regression
-from jaxmle.likelihood.terms import row_scores
+from jaxmle.likelihood.terms import row_scores, term_rows
 from jaxmle.parameters.constraints import Ordered
 from jaxmle.parameters.tree import Layout
 
@@ -29,6 +29,9 @@ FAR_PREDICTOR = (
     40.0  # in units of a predictor: e⁻⁴⁰ is nothing beside one, and e⁴⁰ still a number in float32
 )
 RANDOM_POINTS = 24  # random points beside the axes: enough for five cut points around a mean
+# at which the curvature of a declared density is looked at, in units of a predictor
+CURVATURE_REACH = (0.5, 3.0, 10.0, FAR_PREDICTOR)
+CURVATURE_POINTS = 32
 OPAQUE_REACH = (
     1.0,
     10.0,
@@ -46,7 +49,9 @@ class Ways(NamedTuple):
     gradients: Array
     pure: Array  # (q, n)  gradients that are exact: whole numbers times the design
     alive: Array  # (n,)  terms of positive weight
-    concave: Array  # ()  no term curves upwards where it was asked
+    # ()  no term of a declared density curves upwards where it was asked; of a function that is
+    # not known here
+    concave: Array
 
 
 def straight(layout: Layout) -> np.ndarray:
@@ -113,12 +118,11 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
     values, columns, _ = loglik.predictors(layout, x, data)
     params = layout.unravel(x)
     free = straight(layout)
-    m = len(columns)
     moves = np.array([free[column.where].all() for column in columns])
-    offsets = _grid(m, [group for group in _ordered(layout, columns) if len(group) > 1])
-    grid = np.where(moves, offsets, 0.0)
+    groups = [group for group in _ordered(layout, columns) if len(group) > 1]
 
-    def gradients_at(offset: Array) -> tuple[Array, Array, Array]:
+    def derivatives_at(offset: Array) -> tuple[jax.Array, jax.Array]:
+        """The slopes (m, n), and whether no finite term curves upwards."""
         eta = jnp.where(moves[:, None], offset[:, None], values)
         _, entries, columns_of = loglik.derivatives(params, eta, data)
         slope = jnp.stack(entries)
@@ -126,15 +130,19 @@ def _declared(loglik: Regression, layout: Layout, x: Array, data: Tree) -> Ways:
         curve = jnp.where(moves[:, None, None] & moves[None, :, None], curvature, 0.0)
         top = jnp.linalg.eigvalsh(jnp.moveaxis(jnp.where(jnp.isfinite(curve), curve, 0.0), 2, 0))
         bad = top[:, -1] > CONCAVITY_TOLERANCE * jnp.maximum(jnp.max(jnp.abs(top), axis=1), 1.0)
-        slope, pure = _limits(slope, moves)
-        return (
-            row_gradients(columns, slope, layout.p),
-            pure,
-            ~jnp.any(bad & jnp.all(jnp.isfinite(slope), axis=0)),
-        )
+        return slope, ~jnp.any(bad & jnp.all(jnp.isfinite(slope), axis=0))
 
-    gradients, pure, concave = jax.lax.map(gradients_at, jnp.asarray(grid, values.dtype))
-    return Ways(gradients, pure, jnp.ones(gradients.shape[1], bool), jnp.all(concave))
+    def gradients_at(offset: Array) -> tuple[Array, Array, Array]:
+        slope, concave = derivatives_at(offset)
+        slope, pure = _limits(slope, moves)
+        return row_gradients(columns, slope, layout.p), pure, concave
+
+    far = jnp.asarray(np.where(moves, _grid(len(columns), groups), 0.0), values.dtype)
+    near = jnp.asarray(np.where(moves, _near(len(columns), groups), 0.0), values.dtype)
+    gradients, pure, concave_far = jax.lax.map(gradients_at, far)
+    concave_near = jax.lax.map(lambda offset: derivatives_at(offset)[1], near)
+    concave = jnp.all(concave_far) & jnp.all(concave_near)
+    return Ways(gradients, pure, jnp.ones(gradients.shape[1], bool), concave)
 
 
 def _limits(slope: jax.Array, moves: Array) -> tuple[jax.Array, jax.Array]:
@@ -156,7 +164,19 @@ def _grid(m: int, ordered: list[list[int]]) -> np.ndarray:
     random = FAR_PREDICTOR * np.random.default_rng(0).standard_normal(
         (RANDOM_POINTS if m > 1 else 0, m)
     )
-    points = np.concatenate([axes, random])
+    return _in_order(np.concatenate([axes, random]), ordered)
+
+
+def _near(m: int, ordered: list[list[int]]) -> np.ndarray:
+    """Points (q, m) of the predictors at all distances, at which curvature may be seen that is
+    gone far out.
+    """
+    random = np.random.default_rng(1).standard_normal((CURVATURE_POINTS, m))
+    return _in_order(random * np.resize(CURVATURE_REACH, CURVATURE_POINTS)[:, None], ordered)
+
+
+def _in_order(points: np.ndarray, ordered: list[list[int]]) -> np.ndarray:
+    """Points (q, m) with ordered predictors in order."""
     for group in ordered:
         points[:, group] = np.sort(points[:, group], axis=1) + 1e-3 * np.arange(len(group))
     return points
@@ -205,8 +225,13 @@ def _opaque(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Ways:
         gradients,
         jnp.zeros(gradients.shape[:2], bool),
         jnp.ones(first.shape[0], bool),
-        jnp.ones((), bool),
+        jnp.zeros((), bool),
     )
+
+
+def scores_at(loglik: Any, layout: Layout, points: Array, data: Tree) -> Array:
+    """The score of each term at each of several points (q, p), (q, n, p)."""
+    return jax.lax.map(lambda x: term_rows(loglik, layout, _sorted(layout, x), data).scores, points)
 
 
 def _sorted(layout: Layout, x: jax.Array) -> jax.Array:

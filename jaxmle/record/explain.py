@@ -21,6 +21,8 @@ from jaxmle.solvers.status import (
 )
 from jaxmle.tables.notes import covariance_note, printed
 
+# a parameter that has a standard error then is orthogonal to the direction of the witness
+WITHOUT_ESTIMATE = (Status.UNIDENTIFIED, Status.SEPARATED)
 NOISE = (
     "what looks like a maximum is within the rounding noise of the log-likelihood in this "
     "precision ({dtype}): no digit of it can be trusted. A parameter may be on its way to "
@@ -46,6 +48,11 @@ SOURCE = {
     ),
 }
 
+BRANCH_RULE = (
+    " Where it is a branch that jnp.where leaves out, replace the argument before, not the value "
+    "after: jnp.log(jnp.where(x > 0, x, 1.0))."
+)
+
 
 def explain(fit: Record) -> str:
     """One sentence for the status of one fit, with the parameters concerned and what to do
@@ -57,8 +64,9 @@ def explain(fit: Record) -> str:
     has_distance = np.isfinite(w.distance)
     place = f"row {int(w.row)} of the data" if has_row else "the start values"
     distance = f"{float(w.distance):.2g}" if has_distance else "an unknown number of"
+    direction = _direction(fit)
     words = {
-        "along": f"along {_direction(fit)}" if np.any(w.direction) else "",
+        "along": f"along {direction}" if direction else "in a direction that is not known",
         "bound": _bounds(fit),
         "free": _free(fit),
         "place": place,
@@ -69,8 +77,9 @@ def explain(fit: Record) -> str:
     sentence = (
         NOISE if status == Status.IMPRECISE and not float(w.digits) > 0 else STATUS_MEANING[status]
     ).format(**words)
-    if status == Status.NONFINITE and not float(fit.n):
-        sentence = "there is no row: none was given, or each has a missing value."
+    if status == Status.NONFINITE:
+        empty = "there is no row: none was given, or each has a missing value."
+        sentence = sentence + BRANCH_RULE if float(fit.n) else empty
     if status == Status.UNBOUNDED and int(w.row) >= 0:
         sentence += f" The term that grows is that of row {int(w.row)} of the data."
     if status == Status.UNIDENTIFIED:
@@ -153,13 +162,13 @@ def _maximum(certificate: int) -> str:
 
 def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit: int = 4) -> str:
     """A direction as a readable sum: ``a - b``, ``0.5*a + b``; its largest coefficient is one,
-    those small in units of ``scale`` are left out.
+    those small in units of ``scale`` are left out, and the others are measured by these.
     """
     names = tuple(map(printed, names))
     d = np.asarray(direction, dtype=float)
     size = np.abs(d) * scale
-    d = d / d[np.argmax(np.abs(d))]
     chosen = [j for j in np.argsort(-size, kind="stable") if size[j] > 1e-6 * np.max(size)]
+    d = d / d[max(chosen, key=lambda j: abs(d[j]))]
     text = ""
     for j in sorted(chosen[:limit]):
         term = names[j] if abs(abs(d[j]) - 1) < 5e-4 else f"{abs(d[j]):.3g}*{names[j]}"
@@ -187,25 +196,28 @@ def _free(fit: Record) -> str:
     """The parameters that a flat direction moves."""
     moved = [printed(name) for name, se in zip(fit.names, fit.se, strict=True) if np.isnan(se)]
     listed = ", ".join(moved[:6]) + (", …" if len(moved) > 6 else "")
-    return (
-        f"{listed} (the combination {_direction(fit)} is free)"
-        if np.any(fit.witness.direction)
-        else listed
-    )
+    direction = _direction(fit)
+    return f"{listed} (the combination {direction} is free)" if direction else listed
 
 
 def _direction(fit: Record) -> str:
-    """The witness's direction in words. What counts as small is judged in standard units,
-    √|H_jj|, not in those of the parameters.
+    """The witness's direction in words; "" where there is none. What counts as small is judged in
+    standard units, √|H_jj|, not in those of the parameters; and what has a standard error is
+    no part of a direction without an estimate.
     """
+    along = np.asarray(fit.witness.direction, dtype=float)
+    if fit.verdict in WITHOUT_ESTIMATE and np.any(along[np.isnan(fit.se)]):
+        along = np.where(np.isnan(fit.se), along, 0.0)
+    if not np.any(along) or not np.all(np.isfinite(along)):
+        return ""
     curvature = np.sqrt(np.abs(np.diagonal(np.asarray(fit.hessian))))
     scale = np.where(np.isfinite(curvature) & (curvature > 0), curvature, 1.0)
     if (
         fit.verdict == Status.SEPARATED
     ):  # far out the curvature of what recedes is gone: what is large either way counts
-        d = np.abs(np.asarray(fit.witness.direction, dtype=float))
+        d = np.abs(along)
         scale = np.maximum(scale / max(np.max(scale * d), 1e-300), 1.0 / max(np.max(d), 1e-300))
-    return combination(fit.names, fit.witness.direction, scale)
+    return combination(fit.names, along, scale)
 
 
 def _infinite(fit: Record) -> str:

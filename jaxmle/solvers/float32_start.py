@@ -24,7 +24,9 @@ from jaxmle.solvers.linalg import (
 )
 from jaxmle.solvers.trust_region import (
     DECREMENT_TO_POLISH,
+    MAX_FIRST_RADIUS,
     MAX_ROUNDS_WITHOUT_GAIN,
+    MIN_SHARE_OF_PREDICTED_GAIN,
     RECEDES,
     Point,
     is_blind,
@@ -127,7 +129,9 @@ def _judge(now: Float32State, trial: Point, rounds: Array) -> tuple[Float32State
     finite = is_finite(trial)
     noise = jnp.maximum(now.noise, noise_of(trial))
     gain = trial.value - now.value
-    accept = finite & (first | (gain >= -noise))
+    accept = finite & (
+        first | (gain >= MIN_SHARE_OF_PREDICTED_GAIN * jnp.maximum(now.predicted, 0.0) - noise)
+    )
 
     def keep(new: Any, old: Any) -> Any:
         return jnp.where(accept, new, old)
@@ -150,7 +154,8 @@ def _judge(now: Float32State, trial: Point, rounds: Array) -> tuple[Float32State
         accept & now.full, now.move @ j @ now.move / jnp.maximum(2 * now.predicted, tiny), now.kept
     )
     norm = jnp.sqrt(jnp.sum((scale * now.move) ** 2))
-    opening = jnp.maximum(length, jnp.maximum(jnp.sqrt(jnp.sum(g**2)), 1.0))
+    slope = jnp.clip(jnp.sqrt(jnp.sum(g**2)), 1.0, MAX_FIRST_RADIUS)
+    opening = jnp.maximum(length, slope)
     grown = trusted(now.radius, norm, gain, now.predicted, noise)
     radius = jnp.where(
         first, opening, jnp.where(accept, grown, jnp.where(finite, 0.25, 0.1) * norm)

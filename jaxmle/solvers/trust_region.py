@@ -29,16 +29,25 @@ DECREMENT_FLOOR = 1e-18  # decrement (1.4e-9 SE) below which nothing is gained
 MAX_ROUNDS_WITHOUT_GAIN = 3  # rounds without a gain above noise before the climb is called stuck
 # information ratio of a step: ≥ .999999 on 5 821 overlapping designs, ≤ .376 on all separated ones
 RECEDES = 0.6
+MIN_SHARE_OF_PREDICTED_GAIN = 0.1  # of a step that is kept; one on to a plateau gains a hundredth
+FORESEEN = 0.01  # relative error of a predicted gain that lets the radius grow faster
+MAX_FIRST_RADIUS = 16.0  # in units of the metric, where no Newton step says more
 LIMIT = 40  # rejections in a row
 # steps in a row, each at least 1.4 times as long as the one before (24 000 times in all), with
 # undiminished gain
 GROWING_STEPS_OF_RUNAWAY = 30
+# rounding noise of ℓ above which nothing can be said of a collapse: the climb is still far off
+MAX_NOISE_OF_COLLAPSE = 1.0
 MIN_SCALED_LENGTH_OF_OWN_STEP = (
     0.1  # scaled length from which a step is the likelihood's own, not that of a small radius
 )
 MIN_PREDICTED_GAIN = (
     1e-5  # predicted gain below which a gain that score and Hessian do not account for is noise
 )
+# decrement of a tail from which on rounding is looked for, and the share of the predicted gain by
+# which a gain then differs from that of scores and Hessians: .0017 on a tail e⁻ᵗ, .006 on 1/t
+PLAIN = 1e-4
+DECEPTION = 0.0125
 SHARP = 1e-10  # decrement below which rounding blurs the direction of a recession
 FADED = 1e-14  # decrement down to which a fading climb is followed
 TAIL = 4  # receding steps in a row that make a recession
@@ -169,9 +178,20 @@ def trusted(radius: Array, norm: Array, gain: Array, predicted: Array, noise: Ar
     """
     xp = namespace(radius)
     ratio = (gain + noise) / (xp.maximum(predicted, 0.0) + noise + xp.finfo(radius.dtype).tiny)
+    growth = xp.where(xp.abs(ratio - 1.0) <= FORESEEN, 8.0, 2.0)
     return xp.where(
-        ratio > 0.75, xp.maximum(radius, 2 * norm), xp.where(ratio < 0.25, 0.25 * norm, radius)
+        ratio > 0.75, xp.maximum(radius, growth * norm), xp.where(ratio < 0.25, 0.25 * norm, radius)
     )
+
+
+def first_radius(newton: NewtonStep, score: Array, scale: Array) -> Array:
+    """The trust radius at the start: the length of the Newton step where ℓ is concave, else that of
+    the scaled score, though a few units at most: what a far-off score promises is on a plateau.
+    """
+    xp = namespace(score)
+    length = xp.where(newton.convex, xp.sqrt(xp.sum((scale * newton.step) ** 2)), 0.0)
+    slope = xp.clip(xp.sqrt(xp.sum((score / scale) ** 2)), 1.0, MAX_FIRST_RADIUS)
+    return xp.maximum(length, slope)
 
 
 def is_blind(metric: Array, z: Array, before: Array) -> Array:
@@ -275,10 +295,11 @@ def _judge(state: State, trial: Point) -> State:
     gain = trial.value - state.point.value
     better = newton.convex & (newton.decrement < state.newton.decrement)
     first = state.steps == 0
-    rises = gain >= -noise
+    rises = gain >= MIN_SHARE_OF_PREDICTED_GAIN * xp.maximum(state.predicted, 0.0) - noise
     leapt = state.leap > 0
     shows = _signature(state, trial, newton, scale)
-    accept = finite & xp.where(
+    deceived = _is_deceived(state, trial, noise) & finite & ~first & ~leapt
+    accept = (finite & ~deceived) & xp.where(
         leapt,
         rises & _lands(state, trial, newton, shows),
         xp.where(polishing, better, first | rises),
@@ -286,8 +307,7 @@ def _judge(state: State, trial: Point) -> State:
 
     signature = _select(accept & state.full, shows, state.signature)
     norm = xp.sqrt(xp.sum((scale * state.move) ** 2))
-    opening = xp.where(newton.convex, xp.sqrt(xp.sum((scale * newton.step) ** 2)), 0.0)
-    opening = xp.maximum(opening, xp.maximum(xp.sqrt(xp.sum((trial.score / scale) ** 2)), 1.0))
+    opening = first_radius(newton, trial.score, scale)
     grown = trusted(state.radius, norm, gain, state.predicted, noise)
     # Far out a metric of 1e-13 makes steps of 1e26; refusal after refusal shrinks them faster.
     cut = xp.where(finite, 0.25, 0.1) ** (1 + state.refused // 4).astype(state.radius.dtype)
@@ -323,7 +343,7 @@ def _judge(state: State, trial: Point) -> State:
         idle=_int(xp, xp.where(flat, state.idle + 1, xp.where(accept, 0, state.idle))),
         refused=_int(xp, xp.where(accept, 0, state.refused + 1)),
         runaway=next_run,
-        rough=state.rough | (small & rough),
+        rough=state.rough | (small & rough) | deceived,
         longest=xp.maximum(state.longest, next_run),
         radius=xp.where(
             first, opening, xp.where(leapt, state.radius, xp.where(accept, grown, shrunk))
@@ -344,14 +364,18 @@ def _judge(state: State, trial: Point) -> State:
     young = (next_state.streak < TAIL) & (newton.decrement > DECREMENT_FLOOR**2)
     fading = (signature.information < RECEDES) & state.full & (young | (newton.decrement > FADED))
     slow = slow & ~fading
-    outcome = xp.where(accept & is_blind(metric, trial.z, state.scale) & ~first, EXHAUSTED, RUNNING)
-    outcome = xp.where(next_state.runaway >= GROWING_STEPS_OF_RUNAWAY, RUNAWAY, outcome)
+    blind = is_blind(metric, trial.z, state.scale) & (noise <= MAX_NOISE_OF_COLLAPSE)
+    outcome = xp.where(accept & blind & ~first, EXHAUSTED, RUNNING)
+    # From far off ℓ rises for long too: by less than it is below zero.
+    beyond = (next_state.rise + trial.value > 0) & (next_state.runaway >= GROWING_STEPS_OF_RUNAWAY)
+    outcome = xp.where(beyond, RUNAWAY, outcome)
     outcome = xp.where(
         (next_state.idle >= MAX_ROUNDS_WITHOUT_GAIN) | (next_state.refused >= LIMIT), STUCK, outcome
     )
     outcome = xp.where(
         polishing, xp.where((~accept & ~leapt) | (accept & slow), SETTLED, RUNNING), outcome
     )
+    outcome = xp.where(deceived, SETTLED, outcome)
     outcome = xp.where(first & ~finite, NOT_FINITE, outcome)
     moved = next_state._replace(point=trial, newton=newton, scale=scale)
     after = _select(accept, moved, next_state)
@@ -394,6 +418,17 @@ def _is_rough(
     )
     return (_mismatch(state, trial) > 0.3 * state.predicted + 100 * noise) | (
         lucky & (state.newton.decrement > SHARP)
+    )
+
+
+def _is_deceived(state: State, trial: Point, noise: Array) -> Array:
+    """Whether a climb that has proved a tail comes to where value, score and Hessian contradict
+    each other: what it would go on by is rounding.
+    """
+    proved = (state.tail.length >= TAIL) & (state.tail.decrement <= PLAIN)
+    follows = state.full & (state.streak >= TAIL) & (state.predicted <= PLAIN)
+    return (
+        proved & follows & (_mismatch(state, trial) > DECEPTION * state.predicted + 10 * noise)
     )
 
 

@@ -9,7 +9,7 @@ from scipy.optimize import linprog
 
 import jaxmle as jm
 from jaxmle import Status
-from jaxmle.fitting.recession_cone import certified, cone_of, null_space
+from jaxmle.verdict.recession_cone import certified, cone_of, null_space
 
 from .concave import DECLARED, FORMS, OPAQUE, N, constraints, likelihood, sample, start
 

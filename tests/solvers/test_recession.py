@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from jaxmle.fitting.verdict import explore
 from jaxmle.solvers import trust_region
 from jaxmle.solvers.trust_region import DONE, SETTLED, Point, maximise
+from jaxmle.verdict.limit import explore
 
 EPS = np.finfo(float).eps
 

@@ -278,7 +278,6 @@ def test_5_the_size_of_underdispersed_counts_is_plus_infinity_whatever_comes_fir
     expect(fit, "SEPARATED", loglik=stats.poisson.logpmf(EVEN, EVEN.mean()).sum(), **right)
 
 
-@not_earned_yet()
 def test_5_a_cure_model_without_cures_keeps_the_shape_of_its_weibull():
     """Every time is an event: the cured share is 0 and the rest is a Weibull sample."""
     y = np.random.default_rng(4).weibull(1.5, 40) * 3
@@ -311,7 +310,6 @@ def test_5_inflation_that_is_absent_leaves_the_binomial_its_estimate():
     expect(fit, "SEPARATED", x=[-np.inf, special.logit(p)], se=[NONE, se])
 
 
-@not_earned_yet()
 def test_5_a_variance_between_groups_of_zero_leaves_the_variance_within():
     """Log variances, a group a row: log variance between → −∞, log variance within = log of the whole variance, SE √(2/n)."""
     table = np.array([[1.0, 2, 3], [3, 2, 1], [2, 1, 3], [2, 3, 1], [1, 3, 2.1]])

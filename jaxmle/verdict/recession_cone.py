@@ -32,6 +32,9 @@ class Cone(NamedTuple):
     )  # (k,) +1 or −1 where d_j keeps that sign all over the cone, 0 where it takes both or is zero
     touched: np.ndarray  # (k,) d_j is not zero all over the cone
     strict: np.ndarray  # (m,) rows positive somewhere on the cone
+    # (q, k) directions of the cone on which the signs rest: the one inside, and the farthest each
+    # way along each coordinate
+    rays: np.ndarray
 
 
 def generators(
@@ -70,6 +73,8 @@ def power_scale(rows: np.ndarray) -> np.ndarray:
 def cone_of(rows: np.ndarray) -> Cone:
     """The cone of rows (m, k)."""
     k = rows.shape[1]
+    # the length of a row says nothing, and one of e¹⁰⁰ would set the scale of its columns
+    rows = rows / np.maximum(np.max(np.abs(rows), axis=1), np.finfo(float).tiny)[:, None]
     scale = power_scale(rows)
     g = rows / scale
     g = g / np.maximum(np.linalg.norm(g, axis=1), np.finfo(float).tiny)[:, None]
@@ -79,8 +84,13 @@ def cone_of(rows: np.ndarray) -> Cone:
         for side in (0, 1)
     )
     direction, strict = _interior(g, np.sum([d for pair in ends for d in pair], axis=0))
+    far = [d for pair in ends for d in pair if np.linalg.norm(d) > MIN_PROJECTION_LENGTH]
     return Cone(
-        direction / scale, np.where(up & ~down, 1, np.where(down & ~up, -1, 0)), up | down, strict
+        direction / scale,
+        np.where(up & ~down, 1, np.where(down & ~up, -1, 0)),
+        up | down,
+        strict,
+        np.array([direction, *far]) / scale,
     )
 
 

@@ -1,0 +1,341 @@
+"""What follows a climb: a recession carried to its limit, or a look at the shape of ℓ.
+
+Where the last steps show recession (ℓ still rises, by less and less, as information along the step
+dies), the point is carried far along that step and the rest solved again: that is the limit
+likelihood. Where the end leaves doubt otherwise, the profile likelihood of its least certain
+coordinate shows what it is (``shape``). Signatures of a recession, per Newton step (information
+ratio, decrement ratio, step ratio): tail e⁻ᵗ .37/.37/1, tail 1/t .30/.67/1.5, logarithmic growth
+.25/1/2, quartic .44/.20/.67, inflection ½/⅛/½; regular 1/→0/→0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._namespace import namespace
+from jaxmle._types import Array
+from jaxmle.solvers.linalg import (
+    NewtonStep,
+    eigh,
+    newton_step,
+    rarely,
+)
+from jaxmle.solvers.trust_region import (
+    PLAIN,
+    SETTLED,
+    STUCK,
+    TAIL,
+    Point,
+    State,
+    is_finite,
+    noise_of,
+    null_cut,
+)
+from jaxmle.verdict.shape import Doubt, Found, Shape, begin_walk, climbed_on, doubt, found, look
+
+ESCAPE = (
+    6  # doubling steps of undiminished gain that make a climb which then ends nowhere an escape
+)
+STEPS_ALONG_RECESSION = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
+DECREMENT_USABLE = 5e-7  # 1e-3 standard errors
+SAME_WAY = 0.9  # cosine between the ways of two climbs
+MAX_STEPS_OF_THE_REST = 8  # Newton steps that solve the rest again
+
+
+class Limit(NamedTuple):
+    """The end of a climb after its walks."""
+
+    point: Point
+    scale: Array  # D (k,)
+    recedes: Array
+    move: Array  # (k,) the way it recedes
+    shape: Array  # the code of what the profile does
+    weakness: Array  # eigenvalues of R up to this belong to a profile that stays level
+    decrement: Array  # of what does not recede
+    short: Array  # the likelihood could not be followed far enough for its information to die
+    steps: Array
+    hidden: Array  # (k,) coordinates whose standard error does not describe ℓ
+    sharp: Array  # the next digits of a coordinate decide ℓ
+    blurred: Array  # and rounding is most of it
+
+
+def information_of(point: Point) -> Array:
+    """The observed information at a point, (k, k)."""
+    return -0.5 * (point.hessian + point.hessian.T)
+
+
+# ---------------------------------------------------------------- excursions
+
+
+class Excursion(NamedTuple):
+    """A walk to the limit of a recession: the present trial and what was kept."""
+
+    trial: Array
+    kept: Point
+    tries: Array  # how often the way was halved
+    inner: Array  # Newton steps of the rest
+    arrived: Array  # the likelihood could be followed
+    active: Array
+
+
+def _is_settled(state: State) -> Array:
+    return (state.outcome == SETTLED) | (state.outcome == STUCK)
+
+
+def _is_suspect(state: State) -> tuple[Array, Array, Array]:
+    """Whether the climb may have ended on a recession; the noise of ℓ, and the value that a
+    tail cannot pass.
+    """
+    xp = namespace(state.point.z)
+    tail = state.tail
+    # What a tail has yet to gain is a few times its decrement; an end above that is a maximum in
+    # its own right, unless ℓ was seen to be rough: then it was climbed by rounding.
+    noise = 10 * noise_of(state.point)
+    ceiling = tail.value + 20 * tail.decrement + noise
+    below = (state.point.value <= ceiling) | state.rough
+    return (
+        _is_settled(state)
+        & (tail.length >= TAIL)
+        & (tail.decrement <= xp.maximum(xp.where(state.rough, PLAIN, 1e-5), noise))
+        & below,
+        noise,
+        ceiling,
+    )
+
+
+def needs_excursion(logarithms: tuple[bool, ...], state: State) -> Array:
+    """Whether ``explore`` would evaluate the likelihood at all."""
+    return _is_suspect(state)[0] | _is_doubtful(logarithms, state)[0]
+
+
+def unexplored(state: State) -> Limit:
+    """What ``explore`` returns where no walk is needed; of one member or of many."""
+    no = np.zeros(state.steps.shape, dtype=bool)
+    flat = np.zeros(state.last.shape, state.last.dtype)
+    none = np.zeros(state.steps.shape, np.int32)
+    return Limit(
+        state.point,
+        state.scale,
+        no,
+        flat,
+        none,
+        np.zeros(state.steps.shape, flat.dtype),
+        state.newton.decrement,
+        no,
+        none,
+        flat,
+        no,
+        no,
+    )
+
+
+def explore(
+    evaluate: Callable[[Array], Point], state: State, logarithms: tuple[bool, ...] = ()
+) -> Limit:
+    """Carry a recession to its limit, or look at the shape of ℓ where its maximum is in doubt.
+    Costs nothing where not needed.
+
+    Args:
+        logarithms: for each free coordinate whether it is a logarithm or the like; none if empty.
+    """
+    with np.errstate(all="ignore"):  # of the host: what is not finite far out is looked at
+        return _explore(evaluate, state, logarithms)
+
+
+def _explore(
+    evaluate: Callable[[Array], Point], state: State, logarithms: tuple[bool, ...]
+) -> Limit:
+    far = _walk(evaluate, follow, state, to_limit(state))
+    why = to_shape(logarithms, state, far)
+
+    def step(state: State, walk: Any, point: Point) -> Any:
+        return look(why, state, walk, point)
+
+    walk = _walk(evaluate, step, state, begin_walk(state, why, why.asked))
+    return arrived(state, far, why, walk)
+
+
+def _walk(
+    evaluate: Callable[[Array], Point],
+    body: Callable[[State, Any, Point], Any],
+    state: State,
+    start: Any,
+) -> Any:
+    if isinstance(start.trial, np.ndarray):
+        while start.active:
+            start = body(state, start, evaluate(start.trial))
+        return start
+
+    def cast(e: Any) -> Any:
+        return jax.tree.map(
+            lambda new, old: jnp.asarray(new).astype(old.dtype),
+            body(state, e, evaluate(e.trial)),
+            e,
+        )
+
+    return jax.lax.while_loop(lambda e: e.active, cast, jax.tree.map(jnp.asarray, start))
+
+
+def to_limit(state: State) -> Excursion:
+    """The outset of the walk to a limit likelihood: thirty steps further along the tail, then
+    the rest solved again.
+    """
+    xp = namespace(state.point.z)
+    zero = xp.zeros((), dtype=xp.int32)
+    trial = state.tail.z + STEPS_ALONG_RECESSION * state.tail.move
+    return Excursion(
+        trial, state.point, zero, zero, xp.zeros((), dtype=bool), _is_suspect(state)[0]
+    )
+
+
+def follow(state: State, e: Excursion, point: Point) -> Excursion:
+    """One evaluation on the way to the limit.
+
+    ℓ must neither fall on the way nor rise by more than a tail can. A likelihood that loses its
+    digits far out (differences of log-gamma functions do) is followed half as far each time, at
+    last not at all.
+    """
+    xp = namespace(state.point.z)
+    _, noise, ceiling = _is_suspect(state)
+    tail = state.tail
+    sound = is_finite(point) & (point.value >= tail.value - noise) & (point.value <= ceiling)
+    newton = _rest(state, point)
+    first = e.inner == 0
+    tries = xp.where(first & ~sound, e.tries + 1, e.tries)
+    kept = jax.tree.map(lambda a, b: xp.where(sound, a, b), point, e.kept)
+    moved = first & ~sound
+    arrived = ~moved & (~sound | (newton.decrement <= 1e-20) | (e.inner >= MAX_STEPS_OF_THE_REST))
+    reach = xp.where(tries < 5, STEPS_ALONG_RECESSION * 0.5 ** tries.astype(tail.z.dtype), 0.0)
+    trial = xp.where(moved, tail.z + reach * tail.move, point.z + newton.step)
+    inner = xp.where(moved, 0, e.inner + 1)
+    return Excursion(
+        trial,
+        kept,
+        tries.astype(xp.int32),
+        inner.astype(xp.int32),
+        e.arrived | sound,
+        ~arrived & (tries <= 5),
+    )
+
+
+def _rest(state: State, point: Point) -> NewtonStep:
+    """The Newton step of what does not recede."""
+    xp = namespace(point.z)
+    one = xp.ones_like(point.value)
+    return newton_step(
+        information_of(point),
+        point.score,
+        state.scale,
+        xp.sqrt(xp.finfo(point.z.dtype).eps) * one,
+        xp.inf * one,
+    )
+
+
+def _recedes(state: State, far: Excursion) -> Array:
+    suspect, noise, _ = _is_suspect(state)
+    # An end above the limit is a maximum in its own right: an estimate a hundredth of its standard
+    # error inside a bound.
+    inner = (state.point.value > far.kept.value + noise) & state.newton.definite & ~state.rough
+    # Short of seven steps every maximum far out still looks like a tail; only noise excuses a
+    # likelihood from going there.
+    return suspect & far.arrived & ~inner & ((far.tries <= 2) | state.rough)
+
+
+def _is_singular(state: State) -> Array:
+    return _is_settled(state) & ~(state.newton.definite & state.newton.convex)
+
+
+def _null_direction(state: State) -> Array:
+    """One generic unit vector of the null space, in scaled coordinates: the sum of its
+    eigenvectors.
+    """
+    xp = namespace(state.point.z)
+    values, q = eigh(information_of(state.point) / (state.scale[:, None] * state.scale[None, :]))
+    null = (xp.abs(values) <= null_cut(state.point)) | (values == values[0])
+    u = q @ xp.where(null, 1.0, 0.0)
+    return u / xp.maximum(xp.sqrt(xp.sum(u**2)), 1e-30)
+
+
+def _is_doubtful(logarithms: tuple[bool, ...], state: State) -> tuple[Array, Doubt]:
+    """Whether the shape of ℓ is asked for, and along which coordinate."""
+    xp = namespace(state.point.z)
+    singular = _is_singular(state)
+    null = rarely(singular, _null_direction, lambda s: xp.zeros_like(s.point.z), state)
+    why = doubt(logarithms, state, singular, null)
+    faded = (state.tail.length >= TAIL) & (state.tail.decrement <= 1e-4)
+    asked = _is_settled(state) & (why.asked | state.rough | faded | climbed_on(state))
+    return asked, why._replace(asked=asked)
+
+
+def to_shape(logarithms: tuple[bool, ...], state: State, far: Excursion) -> Doubt:
+    """Why the shape of ℓ is asked for; not where a recession was carried to its limit."""
+    asked, why = _is_doubtful(logarithms, state)
+    return why._replace(asked=asked & ~_recedes(state, far))
+
+
+def arrived(state: State, far: Excursion, why: Doubt, walk: Any) -> Limit:
+    """The end of a climb after both walks."""
+    xp = namespace(state.point.z)
+    carried = _recedes(state, far)
+    seen: Found = found(why, state, walk)
+    tail = seen.shape == Shape.TAIL
+    recedes = carried | tail
+    point = jax.tree.map(lambda a, b: xp.where(carried, a, b), far.kept, seen.point)
+    decrement = xp.where(recedes, _rest(state, point).decrement, state.newton.decrement)
+    level = seen.shape == Shape.LEVEL
+    unit = why.unit * xp.sum(why.coordinate * state.scale)
+    weakness = xp.where(level & (why.curvature > 0), 2.0 / xp.maximum(unit, 1.0) ** 2, 0.0)
+    return Limit(
+        point,
+        state.scale,
+        recedes,
+        xp.where(carried, state.tail.move, seen.move),
+        seen.shape,
+        weakness,
+        decrement,
+        carried & (far.tries > 0),
+        xp.zeros_like(walk.steps),
+        _hidden(why, seen.shape),
+        seen.sharp,
+        seen.blurred,
+    )
+
+
+def _hidden(why: Doubt, shape: Array) -> Array:
+    """The coordinates (k,) whose standard error would not describe ℓ."""
+    xp = namespace(why.coordinate)
+    narrow = xp.where(
+        shape == Shape.PEAK, xp.maximum(why.coordinate, 1.0 * why.correlated), 0.0 * why.coordinate
+    )
+    rounded = (shape == Shape.UNKNOWN) & ~(why.curvature > 0)
+    return xp.where(rounded, 1.0, narrow)
+
+
+def settled_rise(state: State, limit: Limit) -> Limit:
+    """The end of the last climb that was allowed: where ℓ still rises, less and less on the way
+    that the climb before it came by, that way is a tail; where the next digits decide ℓ, it rises for
+    ever.
+    """
+    xp = namespace(state.point.z)
+    ahead = limit.scale * (limit.point.z - state.point.z)
+    came = limit.scale * state.tail.move
+    lengths = xp.sqrt(xp.sum(ahead**2) * xp.sum(came**2))
+    straight = xp.sum(ahead * came) >= SAME_WAY * lengths
+    gain = limit.point.value - state.point.value
+    less = gain <= state.point.value - state.tail.value
+    rises = (limit.shape == Shape.RISES) & climbed_on(state)
+    fades = rises & straight & less & (gain > DECREMENT_USABLE) & (lengths > 0)
+    fades = fades & ~limit.sharp & ~limit.blurred
+    shape = xp.where(rises & limit.sharp, int(Shape.ENDLESS), limit.shape)
+    shape = xp.where(rises & ((gain <= DECREMENT_USABLE) | limit.blurred), int(Shape.UNKNOWN), shape)
+    return limit._replace(
+        recedes=limit.recedes | fades,
+        move=xp.where(fades, limit.point.z - state.tail.z, limit.move),
+        shape=xp.where(fades, int(Shape.TAIL), shape),
+        decrement=xp.where(fades, _rest(state, limit.point).decrement, limit.decrement),
+    )

@@ -1,0 +1,232 @@
+"""What a separated fit can say for certain: which coefficients are infinite, which way, and a
+direction checked in exact arithmetic.
+
+A climb shows that a likelihood recedes, and ``conclude`` what is finite all the same. Where every
+parameter that recedes is unconstrained or ordered and the likelihood has terms that are concave in
+those parameters, the cone of recession is known from their gradients (``likelihood.recession``):
+exactly for a declared regression with linear predictors, from outside for any other likelihood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle._types import Array
+from jaxmle.likelihood.recession import Ways, straight
+from jaxmle.parameters.constraints import Ordered
+from jaxmle.parameters.tree import Layout
+from jaxmle.record.fit import Fit
+from jaxmle.solvers.status import Status
+from jaxmle.verdict.recession_cone import (
+    GRADIENT_ROUNDING,
+    MIN_PROJECTION_LENGTH,
+    Cone,
+    certified,
+    cone_of,
+    distinct,
+    generators,
+)
+
+# witness.certificate
+LOCAL_CERTIFICATE = 0
+BY_CONE = 1
+BY_EXACT_ARITHMETIC = 2
+MAX_GRADIENT_BYTES = 2**28  # bytes of gradients that are looked at
+MAX_CUTS = 12  # rounds of looking for terms that fall far out
+# at which they are looked for, in units in which the gradient of some term is one
+CUTTING_DISTANCES = (1.0, 10.0, 100.0, 1000.0)
+
+
+def wants_cone(fit: Fit, roots: tuple[int, ...], rows: int | None) -> Array:
+    """Whether the cone of recession would add to these fits, (b,) or (): separated ones
+    whose infinite parameters are straight ones.
+    """
+    shape = np.shape(fit.status)
+    if rows is None or fit.mode != "ML" or 64 * rows * len(fit.names) * 8 > MAX_GRADIENT_BYTES:
+        return np.zeros(shape, bool)
+    bent = ~straight(fit.layout) & (np.asarray(roots) == np.arange(len(fit.names)))
+    at_bound = np.asarray(fit.witness.bound) != 0
+    return (np.asarray(fit.status) == int(Status.SEPARATED)) & ~np.any(
+        (bent & ~np.isfinite(fit.x)) | at_bound, axis=-1
+    )
+
+
+def with_recession_cone(
+    fit: Fit,
+    roots: tuple[int, ...] | np.ndarray,
+    ways: Ways,
+    exact: bool,
+    further: Callable[[np.ndarray], np.ndarray],
+) -> Fit:
+    """One separated fit of concave terms with what the cone of its recession says; as it is where
+    the cone does not hold the way that the climb went.
+
+    Args:
+        roots: for each printed entry the one it follows; −1 where fixed.
+        ways: gradients of the terms at many points.
+        exact: they are all that the likelihood has.
+        further: the gradients (q, n, p) of the terms at other points (q, p).
+    """
+    roots = np.asarray(roots)
+    p = len(fit.names)
+    columns = straight(fit.layout) & (roots == np.arange(p))
+    alive = np.asarray(ways.alive)
+    rows, is_usable = generators(np.asarray(ways.gradients, float), alive, columns)
+    ordered = gaps(fit.layout)[:, columns]
+    if not len(rows):
+        return fit
+    cone = cone_of(distinct(np.concatenate([rows, ordered])))
+    if not exact:
+        usual = np.max(np.abs(np.asarray(ways.gradients[0], float)), axis=-1)[alive]
+        cone = _cut(fit, cone, rows, ordered, columns, lambda x: further(x)[:, alive], usual)
+    follow = np.where(roots >= 0, roots, np.arange(p))
+    signs = np.asarray(fit.witness.sign)[columns]
+    opposite = (signs != 0) & (~cone.touched | (cone.signs == -signs))
+    certificate = BY_CONE
+    if exact:
+        pure = np.asarray(ways.pure)[:, alive] & is_usable
+        exact_rows = np.concatenate([rows[pure[is_usable]], ordered])
+        known = _is_known(rows, is_usable, pure, cone.direction)
+        sure = known and certified(distinct(exact_rows), cone.direction)
+        if known and not sure:
+            return imprecise(fit)
+        certificate = BY_EXACT_ARITHMETIC if sure else BY_CONE
+    if np.any(opposite) or not np.any(cone.touched):
+        return fit
+    return infinite(fit, cone, columns, follow, certificate)
+
+
+def _is_known(rows: np.ndarray, usable: np.ndarray, pure: np.ndarray, d: np.ndarray) -> bool:
+    """Whether the gradients that are exact decide about d (k,): each term has one, and each term
+    that gains along d has one that does.
+
+    Args:
+        rows: (m, k) the usable gradients.
+        usable: (q, n) the points and terms that they come from.
+        pure: (q, n) which of them are exact.
+    """
+    gain = np.zeros(usable.shape, bool)
+    length = np.linalg.norm(rows, axis=1) * np.linalg.norm(d)
+    gain[usable] = rows @ d > MIN_PROJECTION_LENGTH * length
+    gains = np.any(gain, axis=0)
+    return bool(np.all(np.any(pure, axis=0) & (~gains | np.any(gain & pure, axis=0))))
+
+
+def _cut(
+    fit: Fit,
+    cone: Cone,
+    rows: np.ndarray,
+    ordered: Array,
+    columns: Array,
+    further: Callable[[np.ndarray], np.ndarray],
+    usual: np.ndarray,
+) -> Cone:
+    """The cone without the directions along which some term falls far out.
+
+    A concave term that still rises a long way along d has not fallen before. So the terms are
+    looked at far out along the directions on which the signs rest, from the limit on; the gradient
+    of one that falls there is another bound on the cone.
+
+    Args:
+        usual: (n,) the size of each term's gradient where it is not far out.
+    """
+    unit = 1.0 / np.maximum(np.max(np.abs(rows), axis=0), np.finfo(float).tiny ** 0.5)
+    start = np.where(np.isfinite(fit.witness.point), fit.witness.point, 0.0)
+    for _ in range(MAX_CUTS):
+        if not np.any(cone.touched):
+            break
+        rays = cone.rays[np.any(cone.rays != 0, axis=1)]
+        rays = rays / np.max(np.abs(rays / unit), axis=1)[:, None]
+        falling = []
+        for distance in CUTTING_DISTANCES:
+            points = np.tile(start, (len(rays), 1))
+            points[:, columns] += distance * rays
+            gradients = further(points)[..., columns]  # (q, n, k)
+            size = np.linalg.norm(gradients, axis=-1)
+            slope = np.einsum("qnk,qk->qn", gradients, rays)
+            bound = MIN_PROJECTION_LENGTH * size * np.linalg.norm(rays, axis=1)[:, None]
+            seen = np.isfinite(size) & (size > GRADIENT_ROUNDING * usual) & (slope < -bound)
+            falling.append(gradients[seen])
+        more = np.concatenate(falling)
+        if not len(more):
+            return cone
+        rows = np.concatenate([rows, more])
+        cone = cone_of(distinct(np.concatenate([rows, ordered])))
+    return cone._replace(touched=np.zeros_like(cone.touched))
+
+
+def infinite(fit: Fit, cone: Cone, columns: Array, follow: Array, certificate: int) -> Fit:
+    """The estimates that the cone says are infinite, with their signs; NaN where it leaves the
+    sign open.
+    """
+    p = len(fit.names)
+
+    def whole(part: Any) -> Any:
+        return np.bincount(np.flatnonzero(columns), weights=part, minlength=p)[follow]
+
+    signs = whole(cone.signs)
+    touched = whole(cone.touched) > 0
+    direction = whole(cone.direction)
+    x = np.where(touched, np.where(signs == 0, np.nan, signs * np.inf), fit.x)
+    # what only the path left open is orthogonal to the cone
+    settled = ~touched & np.isnan(fit.x)
+    x = np.where(settled, fit.witness.point, x)
+    variance = np.diagonal(fit.witness.vcov)
+    se = np.where(settled & (variance > 0), np.sqrt(np.abs(variance)), fit.se)
+    gone = touched | ~np.isfinite(se)
+    witness = replace(
+        fit.witness,
+        sign=signs.astype(fit.witness.sign.dtype),
+        direction=(direction / np.max(np.abs(direction))).astype(fit.dtype),
+        certificate=np.asarray(certificate, fit.witness.certificate.dtype),
+    )
+    return replace(
+        fit,
+        params=fit._tree(x.astype(fit.dtype)),
+        stderr=fit._tree(np.where(gone, np.nan, se).astype(fit.dtype)),
+        vcov=np.where(gone[:, None] | gone[None, :], np.nan, fit.witness.vcov).astype(fit.dtype),
+        witness=witness,
+    )
+
+
+def imprecise(fit: Fit) -> Fit:
+    """No direction of recession survives exact arithmetic: a maximum exists, too far out for
+    this precision.
+    """
+
+    def nothing(leaf: Any) -> Any:
+        return np.full_like(leaf, np.nan)
+
+    witness = replace(
+        fit.witness,
+        digits=np.zeros_like(fit.witness.digits),
+        sign=np.zeros_like(fit.witness.sign),
+        vcov=nothing(fit.witness.vcov),
+    )
+    return replace(
+        fit,
+        status=np.asarray(int(Status.IMPRECISE), fit.status.dtype),
+        params=jax.tree.map(nothing, fit.params),
+        stderr=jax.tree.map(nothing, fit.stderr),
+        vcov=nothing(fit.vcov),
+        witness=witness,
+    )
+
+
+def gaps(layout: Layout) -> Array:
+    """Rows (m, p) that say that ordered entries stay ordered: d_{j+1} − d_j ≥ 0."""
+    pairs = []
+    for leaf, span in zip(layout.leaves, layout.spans, strict=True):
+        if isinstance(leaf.constraint, Ordered):
+            place = np.arange(span.start, span.stop).reshape(leaf.shape)
+            pairs += list(zip(place[..., :-1].ravel(), place[..., 1:].ravel(), strict=True))
+    rows = np.zeros((len(pairs), layout.p))
+    for i, (low, high) in enumerate(pairs):
+        rows[i, low] = -1.0
+        rows[i, high] = 1.0
+    return rows
