@@ -89,7 +89,7 @@ def explain(fit: Record) -> str:
     if not sentence.startswith(tuple(map(printed, fit.names))):
         sentence = sentence[0].upper() + sentence[1:]
     if status == Status.CONVERGED:
-        sentence = _maximum(int(w.certificate)) + covariance_note(fit)
+        sentence = _maximum(int(w.certificate)) + covariance_note(fit) + _withheld(fit)
     sentence += _second_derivatives(fit)
     if status == Status.CONVERGED:  # of a failure the sentence is what a table has room for
         sentence += _road(fit)
@@ -160,6 +160,20 @@ def _maximum(certificate: int) -> str:
     return sentence + (f" But {MEAN_OF_ROWS}" if certificate & MEAN else "")
 
 
+def _withheld(fit: Record) -> str:
+    """Why a maximum has no standard error although its information is definite; "" if it has."""
+    variance = np.diagonal(np.asarray(fit.witness.vcov))
+    listed = _listed(fit, np.isnan(fit.se) & np.isfinite(variance) & (variance > 0))
+    if not listed:
+        return ""
+    return (
+        f" No standard error is given for {listed}: half of one away from the estimate the "
+        "log-likelihood, with the other parameters solved again, does not fall as the curvature "
+        "at the maximum says, so that it describes no interval. A profile interval (jaxmle.profile) "
+        "does."
+    )
+
+
 def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit: int = 4) -> str:
     """A direction as a readable sum: ``a - b``, ``0.5*a + b``; its largest coefficient is one,
     those small in units of ``scale`` are left out, and the others are measured by these.
@@ -194,10 +208,15 @@ def _bounds(fit: Record) -> str:
 
 def _free(fit: Record) -> str:
     """The parameters that a flat direction moves."""
-    moved = [printed(name) for name, se in zip(fit.names, fit.se, strict=True) if np.isnan(se)]
-    listed = ", ".join(moved[:6]) + (", …" if len(moved) > 6 else "")
+    listed = _listed(fit, np.isnan(fit.se))
     direction = _direction(fit)
     return f"{listed} (the combination {direction} is free)" if direction else listed
+
+
+def _listed(fit: Record, chosen: np.ndarray) -> str:
+    """The names of the chosen parameters, six at most."""
+    names = [printed(name) for name, is_one in zip(fit.names, chosen, strict=True) if is_one]
+    return ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
 
 
 def _direction(fit: Record) -> str:

@@ -45,6 +45,8 @@ STEPS_ALONG_RECESSION = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-1
 DECREMENT_USABLE = 5e-7  # 1e-3 standard errors
 SAME_WAY = 0.9  # cosine between the ways of two climbs
 MAX_STEPS_OF_THE_REST = 8  # Newton steps that solve the rest again
+# Where a recession is looked back along, in its last steps: a hill that the climb leapt over.
+BACK = tuple(2.0 * 1.25**i for i in range(20))
 
 
 class Limit(NamedTuple):
@@ -80,6 +82,8 @@ class Excursion(NamedTuple):
     tries: Array  # how often the way was halved
     inner: Array  # Newton steps of the rest
     arrived: Array  # the likelihood could be followed
+    looks: Array  # evaluations on the way back
+    higher: Point  # the highest point there
     active: Array
 
 
@@ -188,12 +192,44 @@ def to_limit(state: State) -> Excursion:
     xp = namespace(state.point.z)
     zero = xp.zeros((), dtype=xp.int32)
     trial = state.tail.z + STEPS_ALONG_RECESSION * state.tail.move
+    no = xp.zeros((), dtype=bool)
     return Excursion(
-        trial, state.point, zero, zero, xp.zeros((), dtype=bool), _is_suspect(state)[0]
+        trial, state.point, zero, zero, no, zero, state.point, _is_suspect(state)[0]
     )
 
 
 def follow(state: State, e: Excursion, point: Point) -> Excursion:
+    """One evaluation on the way to the limit, or on the way back from it."""
+    xp = namespace(state.point.z)
+    onward = _go_on(state, e, point)
+    back = _look_back(state, e, point)
+    # What rounding made of the way cannot be told from a hill.
+    returns = ~onward.active & onward.arrived & ~state.rough
+    onward = onward._replace(
+        active=onward.active | returns,
+        looks=xp.where(returns, 1, 0).astype(xp.int32),
+        trial=xp.where(returns, state.tail.z - BACK[0] * state.tail.move, onward.trial),
+    )
+    return jax.tree.map(lambda a, b: xp.where(e.looks > 0, a, b), back, onward)
+
+
+def _look_back(state: State, e: Excursion, point: Point) -> Excursion:
+    """One evaluation on the way back: a long step may have led over a hill to where ℓ rises to
+    a limit that is lower.
+    """
+    xp = namespace(state.point.z)
+    higher = is_finite(point) & (point.value > e.higher.value)
+    best = jax.tree.map(lambda a, b: xp.where(higher, a, b), point, e.higher)
+    place = xp.minimum(e.looks, len(BACK) - 1)
+    distance = xp.asarray(np.array(BACK, dtype=state.point.z.dtype))[place]
+    trial = state.tail.z - distance * state.tail.move
+    active = e.looks < len(BACK)
+    return e._replace(
+        trial=trial, looks=(e.looks + 1).astype(xp.int32), higher=best, active=active
+    )
+
+
+def _go_on(state: State, e: Excursion, point: Point) -> Excursion:
     """One evaluation on the way to the limit.
 
     ℓ must neither fall on the way nor rise by more than a tail can. A likelihood that loses its
@@ -219,6 +255,8 @@ def follow(state: State, e: Excursion, point: Point) -> Excursion:
         tries.astype(xp.int32),
         inner.astype(xp.int32),
         e.arrived | sound,
+        e.looks,
+        e.higher,
         ~arrived & (tries <= 5),
     )
 
@@ -281,8 +319,14 @@ def to_shape(logarithms: tuple[bool, ...], state: State, far: Excursion) -> Doub
 def arrived(state: State, far: Excursion, why: Doubt, walk: Any) -> Limit:
     """The end of a climb after both walks."""
     xp = namespace(state.point.z)
-    carried = _recedes(state, far)
+    recession = _recedes(state, far)
+    passed = recession & (far.higher.value > far.kept.value + DECREMENT_USABLE)
+    carried = recession & ~passed
     seen: Found = found(why, state, walk)
+    seen = seen._replace(
+        shape=xp.where(passed, int(Shape.RISES), seen.shape),
+        point=jax.tree.map(lambda a, b: xp.where(passed, a, b), far.higher, seen.point),
+    )
     tail = seen.shape == Shape.TAIL
     recedes = carried | tail
     point = jax.tree.map(lambda a, b: xp.where(carried, a, b), far.kept, seen.point)

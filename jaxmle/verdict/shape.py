@@ -493,6 +493,8 @@ def found(why: Doubt, state: State, walk: Walk) -> Found:
     fourth_order = xp.where(reach >= 1e-3, 0.01 * reach**4, 0.0)
     would_show = xp.where(why.curvature > 0, 0.1 * why.curvature * reach**2, fourth_order)
     near = would_show >= near_bar
+    # Ten times as far as that, past where a quartic would have shown.
+    far_level = (would_show >= 10 * near_bar) & (why.curvature > 0)
 
     top = xp.max(xp.where(known & (changes > bar), changes, -xp.inf))
     top = xp.maximum(top, walk.highest.value - state.point.value)
@@ -530,10 +532,10 @@ def found(why: Doubt, state: State, walk: Walk) -> Found:
         (~walk_asked(walk), Shape.NOT_ASKED),
         (sound, Shape.PARABOLA),
         (rises & ends_high & endless, Shape.ENDLESS),
-        (rises & ends_high & ~xp.any(is_open & steady), Shape.TAIL),
         (collapses, Shape.ENDLESS),
+        (rises & ends_high & ~xp.any(is_open & steady), Shape.TAIL),
         (rises, Shape.RISES),
-        (xp.all(near) & clean & ~amplified, Shape.LEVEL),
+        (((xp.all(near) & clean) | xp.all(far_level)) & ~amplified, Shape.LEVEL),
         (tail, Shape.TAIL),
         ((one_way | xp.all(stays) | xp.all(near)) & ~amplified, Shape.LEVEL),
         (parabolic & cut_off, Shape.PARABOLA),
