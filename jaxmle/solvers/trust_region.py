@@ -126,6 +126,26 @@ def noise_of(point: Point) -> Array:
     return 4 * namespace(point.value).finfo(point.value.dtype).eps * point.absolute
 
 
+def without_dust(point: Point) -> Point:
+    """The point with score and Hessian zero in each coordinate in which they are what rounding
+    leaves of zero: so small that a step as long as the coordinate, or one, changes ℓ by less than
+    its own rounding error.
+    """
+    xp = namespace(point.z)
+    noise = noise_of(point)
+    length = xp.maximum(1.0, xp.abs(point.z))
+    curvature = xp.abs(point.hessian)
+    own = xp.diagonal(curvature)
+    # |H_ij| against the geometric mean of the noise and of the other's own curvature
+    coupled = curvature * length[None, :] > xp.sqrt(noise * (own + noise / length**2))[:, None]
+    coupled = xp.any(coupled & ~xp.eye(len(length), dtype=bool), axis=0)
+    dust = (xp.abs(point.score) * length <= noise) & (own * length**2 <= noise) & ~coupled
+    keep = xp.where(dust, 0.0, 1.0).astype(point.z.dtype)
+    return point._replace(
+        score=point.score * keep, hessian=point.hessian * keep[:, None] * keep[None, :]
+    )
+
+
 def null_cut(point: Point) -> Array:
     """f = 50kε·max(1, noise of the Hessian): eigenvalues of R within ±f count as zero.
 
@@ -285,6 +305,7 @@ def _judge(state: State, trial: Point) -> State:
     xp = namespace(trial.z)
     polishing = state.phase == POLISHING
     finite = is_finite(trial)
+    trial = without_dust(trial)
     metric = metric_of(trial.hessian, trial.score)
     scale = xp.maximum(metric, 0.5 * state.scale)
     scale = xp.where(finite, scale, state.scale)

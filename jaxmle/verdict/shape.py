@@ -25,7 +25,7 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.linalg import eigh, factored, metric_of, solve_lower
-from jaxmle.solvers.trust_region import TAIL, Point, State, Tail, is_finite, noise_of
+from jaxmle.solvers.trust_region import TAIL, Point, State, Tail, is_finite, noise_of, without_dust
 
 HALF = 0.5  # of a standard error: where the parabola is tested
 # Offsets of the walk, in standard errors: from where any ridge still is its tangent, and any
@@ -36,6 +36,7 @@ FAR = OFFSETS.index(2.5 * 5.0**7)  # 195 312: what rounding makes of two colline
 FALL_RATIO = 3.0  # factor by which the fall may differ from that of the parabola
 MAX_VIF = 1e3  # variance inflation factor from which a maximum has to show its shape
 WIDE = 3.0  # standard error, in units of the coordinate or of one, from which it has to
+LONG = 1e3  # coordinates beyond may have run there: a standard error of three times that is wide
 FAR_OUT = 16.0  # a logarithm of 1e7 or 1e-7
 MAX_STEP_OF_A_LOGARITHM = 0.25  # to which an offset of ½ is cut: x is not linear in log x further
 CLEAN_DECREMENT_RATIO = 0.05  # of the last full Newton step: converging faster than linearly
@@ -131,7 +132,7 @@ def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Arr
     size = xp.abs(state.point.z)
     curved = xp.asarray(np.array(logarithms or (False,) * k))
     suspicion = xp.maximum(
-        vif / MAX_VIF, stderr / (WIDE * xp.where(curved, 1.0, xp.maximum(1.0, size)))
+        vif / MAX_VIF, stderr / (WIDE * xp.where(curved, 1.0, xp.clip(size, 1.0, LONG)))
     )
     suspicion = xp.maximum(suspicion, xp.where(curved, size / FAR_OUT, 0.0))
     suspicion = xp.where(singular, xp.abs(null), suspicion)
@@ -255,6 +256,7 @@ def _shaken(z: Array, why: Doubt, turn: Any) -> Array:
 def look(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
     """What follows from one evaluation."""
     xp = namespace(point.z)
+    point = without_dust(point)
     stage = walk.stage
     shaking = (stage == NOISE) | (stage == CHECK)
     walk = walk._replace(steps=(walk.steps + 1).astype(xp.int32))
@@ -396,6 +398,9 @@ def bar_at(why: Doubt, state: State, walk: Walk, offset: Any) -> Array:
     """The same at an offset: coordinates of 1e8 that cancel leave errors of 1e-8."""
     xp = namespace(walk.noise)
     scale = xp.maximum(state.scale, metric_of(state.point.hessian, state.point.score))
+    # along a flat coordinate there is no other unit than its own
+    own = 1.0 / xp.maximum(1.0, xp.abs(state.point.z))
+    scale = xp.where(why.curvature > 0, scale, xp.maximum(scale, own))
     length = xp.abs(offset) * why.unit * xp.sum(why.coordinate * scale)
     return bar_of(state, walk) + ROUNDINGS_OF_A_DISTANCE * xp.finfo(walk.noise.dtype).eps * length
 
