@@ -31,7 +31,7 @@ from jaxmle.solvers.trust_region import (
     null_cut,
 )
 from jaxmle.verdict.limit import DECREMENT_USABLE, ESCAPE, Limit, information_of
-from jaxmle.verdict.shape import Shape, is_clean
+from jaxmle.verdict.shape import AMPLIFIED, Shape, is_clean
 
 
 
@@ -126,13 +126,15 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     shape = limit.shape
     decrement = limit.decrement
     distance = xp.sqrt(2 * decrement)
-    quiet = decrement <= xp.maximum(DECREMENT_USABLE, noise_of(point))
+    quiet = decrement <= xp.maximum(xp.maximum(DECREMENT_USABLE, noise_of(point)), limit.noise)
     settled = (state.outcome == SETTLED) | ((state.outcome == STUCK) & quiet)
     level = shape == Shape.LEVEL
     peaks = shape == Shape.PARABOLA
     regular = settled & ~troubled & ((shows.information >= RECEDES) | peaks)
     rises = shape == Shape.RISES
     unknown = shape == Shape.UNKNOWN
+    # ℓ was measured to be far rougher than a sum of its terms is
+    rough = unknown & (limit.noise > AMPLIFIED * noise_of(point))
     escaped = (state.longest >= ESCAPE) & (rises | ~settled)
     growth = (shows.decrement >= 0.9) & (shows.step >= 0.9) & (shows.information < RECEDES)
     blown = (state.outcome == EXHAUSTED) & (state.rise > -0.5 * xp.log(eps)) & double
@@ -159,7 +161,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
             settled & ((troubled & (lowest <= cut) & ~unknown) | fading | vanishing),
             Status.SINGULAR,
         ),
-        ((state.outcome == STUCK) & ~quiet, Status.STALLED),
+        ((state.outcome == STUCK) & ~quiet & ~rough, Status.STALLED),
         (state.phase != DONE, Status.MAX_STEPS),
         (
             ~conditioned

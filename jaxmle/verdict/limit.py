@@ -27,6 +27,7 @@ from jaxmle.solvers.linalg import (
 )
 from jaxmle.solvers.trust_region import (
     PLAIN,
+    RECEDES,
     SETTLED,
     STUCK,
     TAIL,
@@ -64,6 +65,7 @@ class Limit(NamedTuple):
     hidden: Array  # (k,) coordinates whose standard error does not describe ℓ
     sharp: Array  # the next digits of a coordinate decide ℓ
     blurred: Array  # and rounding is most of it
+    noise: Array  # of ℓ, as far as it was measured
 
 
 def information_of(point: Point) -> Array:
@@ -135,6 +137,7 @@ def unexplored(state: State) -> Limit:
         flat,
         no,
         no,
+        np.zeros(state.steps.shape, flat.dtype),
     )
 
 
@@ -275,13 +278,19 @@ def _rest(state: State, point: Point) -> NewtonStep:
 
 
 def _recedes(state: State, far: Excursion) -> Array:
-    suspect, noise, _ = _is_suspect(state)
-    # An end above the limit is a maximum in its own right: an estimate a hundredth of its standard
-    # error inside a bound.
-    inner = (state.point.value > far.kept.value + noise) & state.newton.definite & ~state.rough
+    suspect = _is_suspect(state)[0]
+    # An end above the limit where information does not die any more is a maximum in its own right:
+    # an estimate a hundredth of its standard error inside a bound.
+    inner = _is_ahead(state, far) & state.newton.definite & ~state.rough
+    inner = inner & (state.signature.information >= RECEDES)
     # Short of seven steps every maximum far out still looks like a tail; only noise excuses a
     # likelihood from going there.
     return suspect & far.arrived & ~inner & ((far.tries <= 2) | state.rough)
+
+
+def _is_ahead(state: State, far: Excursion) -> Array:
+    """Whether the climb itself went higher than the limit that its tail was carried to."""
+    return state.point.value > far.kept.value + 10 * noise_of(state.point)
 
 
 def _is_singular(state: State) -> Array:
@@ -327,9 +336,18 @@ def arrived(state: State, far: Excursion, why: Doubt, walk: Any) -> Limit:
         shape=xp.where(passed, int(Shape.RISES), seen.shape),
         point=jax.tree.map(lambda a, b: xp.where(passed, a, b), far.higher, seen.point),
     )
+    fades = seen.onward & ~passed & _is_fading(state, seen.point)
+    fades = fades & (seen.shape == Shape.RISES)
+    seen = seen._replace(
+        shape=xp.where(fades, int(Shape.TAIL), seen.shape),
+        move=xp.where(fades, seen.point.z - state.tail.z, seen.move),
+    )
     tail = seen.shape == Shape.TAIL
     recedes = carried | tail
-    point = jax.tree.map(lambda a, b: xp.where(carried, a, b), far.kept, seen.point)
+    far_point = jax.tree.map(
+        lambda a, b: xp.where(_is_ahead(state, far), a, b), state.point, far.kept
+    )
+    point = jax.tree.map(lambda a, b: xp.where(carried, a, b), far_point, seen.point)
     decrement = xp.where(recedes, _rest(state, point).decrement, state.newton.decrement)
     level = seen.shape == Shape.LEVEL
     unit = why.unit * xp.sum(why.coordinate * state.scale)
@@ -347,7 +365,27 @@ def arrived(state: State, far: Excursion, why: Doubt, walk: Any) -> Limit:
         _hidden(why, seen.shape),
         seen.sharp,
         seen.blurred,
+        seen.noise,
     )
+
+
+def _is_fading(state: State, ahead: Point) -> Array:
+    """Whether a climb that set out where ℓ was seen to rise ends where it rises again the same way,
+    by less, and by too little for a climb to follow.
+    """
+    xp = namespace(state.point.z)
+    gain = ahead.value - state.point.value
+    less = gain <= xp.minimum(state.point.value - state.tail.value, PLAIN)
+    return climbed_on(state) & less & _is_straight(state, ahead)
+
+
+def _is_straight(state: State, ahead: Point) -> Array:
+    """Whether it goes the way that the climb came by."""
+    xp = namespace(state.point.z)
+    onward = state.scale * (ahead.z - state.point.z)
+    came = state.scale * state.tail.move
+    lengths = xp.sqrt(xp.sum(onward**2) * xp.sum(came**2))
+    return (lengths > 0) & (xp.sum(onward * came) >= SAME_WAY * lengths)
 
 
 def _hidden(why: Doubt, shape: Array) -> Array:
@@ -366,14 +404,10 @@ def settled_rise(state: State, limit: Limit) -> Limit:
     ever.
     """
     xp = namespace(state.point.z)
-    ahead = limit.scale * (limit.point.z - state.point.z)
-    came = limit.scale * state.tail.move
-    lengths = xp.sqrt(xp.sum(ahead**2) * xp.sum(came**2))
-    straight = xp.sum(ahead * came) >= SAME_WAY * lengths
     gain = limit.point.value - state.point.value
     less = gain <= state.point.value - state.tail.value
     rises = (limit.shape == Shape.RISES) & climbed_on(state)
-    fades = rises & straight & less & (gain > DECREMENT_USABLE) & (lengths > 0)
+    fades = rises & _is_straight(state, limit.point) & less & (gain > DECREMENT_USABLE)
     fades = fades & ~limit.sharp & ~limit.blurred
     shape = xp.where(rises & limit.sharp, int(Shape.ENDLESS), limit.shape)
     shape = xp.where(rises & ((gain <= DECREMENT_USABLE) | limit.blurred), int(Shape.UNKNOWN), shape)

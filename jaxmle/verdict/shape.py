@@ -30,7 +30,7 @@ from jaxmle.solvers.trust_region import TAIL, Point, State, Tail, is_finite, noi
 HALF = 0.5  # of a standard error: where the parabola is tested
 # Offsets of the walk, in standard errors: from where any ridge still is its tangent, and any
 # standard error that rounding made still short, to where any tail has ended.
-OFFSETS = (1e-10, *(10.0**i for i in range(-8, 0)), 0.5, *(2.5 * 5.0**i for i in range(20)))
+OFFSETS = (1e-10, *(10.0**i for i in range(-8, -1)), 0.1, 0.5, *(2.5 * 5.0**i for i in range(20)))
 BEYOND = OFFSETS.index(12.5)  # a side that stays level so far is asked once more, far out
 FAR = OFFSETS.index(2.5 * 5.0**7)  # 195 312: what rounding makes of two collinear columns shows
 FALL_RATIO = 3.0  # factor by which the fall may differ from that of the parabola
@@ -105,6 +105,7 @@ class Walk(NamedTuple):
     noise_there: Array  # the same at the highest point
     falling: Array  # (2,) points a little below the end of the climb
     highest: Point
+    near: Point  # the end of the climb with the rest solved again
     level: Point  # the outermost point within noise of the end of the climb
     outermost: Point  # the outermost point that is not below it
     reach: Array  # the offset there
@@ -191,6 +192,7 @@ def begin_walk(state: State, why: Doubt, active: Array) -> Walk:
         noise_of(state.point),
         nothing,
         xp.zeros((2,), dtype=xp.int32),
+        state.point,
         state.point,
         state.point,
         state.point,
@@ -349,6 +351,7 @@ def _arrive(
             solved & (change > bar) & (point.value > walk.highest.value), point, walk.highest
         ),
         falling=(walk.falling + (between & side)).astype(xp.int32),
+        near=_choose_point(not_below & (walk.side == 0) & (walk.place == 0), point, walk.near),
         level=_choose_point(not_below & (change <= bar), point, walk.level),
         outermost=_choose_point(not_below, point, walk.outermost),
         reach=xp.where(not_below, xp.abs(walk.offset), walk.reach),
@@ -471,6 +474,8 @@ class Found(NamedTuple):
     move: Array  # (k,) the way a tail goes
     sharp: Array  # the next digits of a coordinate decide ℓ
     blurred: Array  # and rounding is most of it
+    onward: Array  # ℓ rises as far as it could be followed, a tenth of a standard error or more
+    noise: Array  # of ℓ
 
 
 def found(why: Doubt, state: State, walk: Walk) -> Found:
@@ -531,7 +536,10 @@ def found(why: Doubt, state: State, walk: Walk) -> Found:
     parabolic = xp.all(xp.any(seen, axis=1) & xp.all(~seen | fits, axis=1) & (last < len(OFFSETS)))
     cut_off = xp.any(last < OFFSETS.index(HALF))  # a side that ends where ℓ or a derivative does
     clean = is_clean(state)
-    one_way = xp.any(is_open & ~falls)
+    # Ten times as far as the coordinate is large, on the way that the climb came by.
+    size = 1.0 + xp.abs(xp.sum(why.coordinate * state.point.z))
+    followed = stays & came & (back < 0) & (walk.level_reach * why.unit >= 10 * size)
+    one_way = xp.any((is_open | followed) & ~falls)
     tail = one_way & (came | xp.any(gradual) | (xp.any(falls) & ~clean))
     cases = (
         (~walk_asked(walk), Shape.NOT_ASKED),
@@ -551,14 +559,19 @@ def found(why: Doubt, state: State, walk: Walk) -> Found:
     for holds, name in reversed(cases):
         shape = xp.where(holds, int(name), shape)
     goes = _choose_point(rises, walk.outermost, walk.level)
-    point = _choose_point(
-        shape == Shape.TAIL, goes, _choose_point(shape == Shape.RISES, walk.highest, state.point)
-    )
+    point = _choose_point(shape == Shape.LEVEL, walk.near, state.point)
+    point = _choose_point(shape == Shape.RISES, walk.highest, point)
+    point = _choose_point(shape == Shape.TAIL, goes, point)
     far = goes.z - walk.before
     # What converges along the tail moves less and less; what recedes as much as it is large.
     far = xp.where(xp.abs(far) > 1e-3 * (1 + xp.abs(goes.z)), far, 0.0)
     move = xp.where(shape == Shape.TAIL, far, 0.0)
-    return Found(shape, point, move, sharp, is_collapse(state) & amplified)
+    onward = xp.any(
+        stays & (last >= OFFSETS.index(0.1)) & (_back(changes, last, 0) >= 0.5 * top)
+    )
+    return Found(
+        shape, point, move, sharp, is_collapse(state) & amplified, rises & onward, walk.noise
+    )
 
 
 def _is_quadratic(changes: Array, bar: Array) -> Array:
@@ -576,7 +589,7 @@ def _is_quadratic(changes: Array, bar: Array) -> Array:
 def came_along_tail(state: State, bar: Array) -> Array:
     """Whether the climb came along a tail: it saw that ℓ falls on the way back."""
     gained = state.point.value - state.tail.value
-    return (state.tail.length >= TAIL) & (gained > bar) & ~is_clean(state)
+    return (state.tail.length >= TAIL) & (gained > bar) & (~is_clean(state) | climbed_on(state))
 
 
 def is_collapse(state: State) -> Array:
