@@ -48,6 +48,8 @@ from jaxmle.verdict.shape import Shape, remember_rise
 # median deviations (at least of one unit of ℓ) by which the term of a collapsed component stands
 # above the others
 DEVIATIONS_OF_COLLAPSED_TERM = 8.0
+# derivative of a term over the median of all, from which it is the one that collapses
+MIN_CHANGE_OF_COLLAPSED_TERM = 1e6
 # of a standard error that differences leave open: IMPRECISE beyond it, as for the distance to the
 # maximum
 SHARE_OF_STDERR_IN_DOUBT = 1e-3
@@ -284,10 +286,14 @@ def _counts(loglik: Loglik, data: Data) -> tuple[int, ...]:
 
 
 def _first_bad_term(loglik: Loglik, layout: Layout, x: Array, data: Data) -> Array:
-    """The first term that is not finite, or the one that stands far above all others; −1 where
-    there is none or there are no terms.
+    """The first term that is not finite, or the one that stands far above all others, by its value
+    or by how fast it changes; −1 where there is none or there are no terms.
     """
-    terms = jnp.atleast_1d(terms_of(loglik, layout.unravel(x), data))
+
+    def terms_at(x: Array) -> Array:
+        return jnp.atleast_1d(terms_of(loglik, layout.unravel(x), data))
+
+    terms = terms_at(x)
     bad = ~jnp.isfinite(terms)
     top = jnp.max(terms)
     middle = jnp.median(terms)
@@ -295,9 +301,16 @@ def _first_bad_term(loglik: Loglik, layout: Layout, x: Array, data: Data) -> Arr
     alone = (terms > middle + DEVIATIONS_OF_COLLAPSED_TERM * jnp.maximum(spread, 1.0)) & (
         terms >= top
     )
+    # At the edge of a support a term diverges as slowly as a logarithm, its derivative as 1/x does.
+    change = jnp.abs(jax.jvp(terms_at, (x,), (1.0 + jnp.abs(x),))[1])
+    change = jnp.where(jnp.isfinite(change), change, jnp.inf)
+    sharpest = change >= jnp.max(change)
+    others = jnp.maximum(jnp.median(change), 1.0)
+    sharpest = sharpest & (jnp.max(change) > MIN_CHANGE_OF_COLLAPSED_TERM * others)
+    chosen = jnp.where(jnp.any(alone), alone, sharpest)
     return jnp.where(
-        (terms.shape[0] > 2) & jnp.any(bad | alone),
-        jnp.where(jnp.any(bad), jnp.argmax(bad), jnp.argmax(alone)),
+        (terms.shape[0] > 2) & jnp.any(bad | chosen),
+        jnp.where(jnp.any(bad), jnp.argmax(bad), jnp.argmax(chosen)),
         -1,
     )
 
