@@ -48,6 +48,7 @@ MIN_PREDICTED_GAIN = (
 # which a gain then differs from that of scores and Hessians: .0017 on a tail e⁻ᵗ, .006 on 1/t
 PLAIN = 1e-4
 DECEPTION = 0.0125
+MAX_DUST = 1e-8  # rounding of ℓ beyond which it is far off, not flat
 SHARP = 1e-10  # decrement below which rounding blurs the direction of a recession
 FADED = 1e-14  # decrement down to which a fading climb is followed
 TAIL = 4  # receding steps in a row that make a recession
@@ -132,7 +133,7 @@ def without_dust(point: Point) -> Point:
     its own rounding error.
     """
     xp = namespace(point.z)
-    noise = noise_of(point)
+    noise = xp.minimum(noise_of(point), MAX_DUST)
     length = xp.maximum(1.0, xp.abs(point.z))
     curvature = xp.abs(point.hessian)
     own = xp.diagonal(curvature)

@@ -33,6 +33,7 @@ from jaxmle.solvers.trust_region import (
     TAIL,
     Point,
     State,
+    Tail,
     is_finite,
     noise_of,
     null_cut,
@@ -43,6 +44,7 @@ ESCAPE = (
     6  # doubling steps of undiminished gain that make a climb which then ends nowhere an escape
 )
 STEPS_ALONG_RECESSION = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
+RECEDING_SHARE = 1e-3  # of a coordinate, or of one, by which a step moves what recedes
 DECREMENT_USABLE = 5e-7  # 1e-3 standard errors
 SAME_WAY = 0.9  # cosine between the ways of two climbs
 MAX_STEPS_OF_THE_REST = 8  # Newton steps that solve the rest again
@@ -194,11 +196,18 @@ def to_limit(state: State) -> Excursion:
     """
     xp = namespace(state.point.z)
     zero = xp.zeros((), dtype=xp.int32)
-    trial = state.tail.z + STEPS_ALONG_RECESSION * state.tail.move
+    trial = state.tail.z + STEPS_ALONG_RECESSION * _receding(state.tail)
     no = xp.zeros((), dtype=bool)
     return Excursion(
         trial, state.point, zero, zero, no, zero, state.point, _is_suspect(state)[0]
     )
+
+
+def _receding(tail: Tail) -> Array:
+    """The latest step along a tail without what converges: that moves less and less."""
+    xp = namespace(tail.z)
+    moves = xp.abs(tail.move) > RECEDING_SHARE * (1.0 + xp.abs(tail.z))
+    return xp.where(moves | ~xp.any(moves), tail.move, 0.0)
 
 
 def follow(state: State, e: Excursion, point: Point) -> Excursion:
@@ -211,7 +220,7 @@ def follow(state: State, e: Excursion, point: Point) -> Excursion:
     onward = onward._replace(
         active=onward.active | returns,
         looks=xp.where(returns, 1, 0).astype(xp.int32),
-        trial=xp.where(returns, state.tail.z - BACK[0] * state.tail.move, onward.trial),
+        trial=xp.where(returns, state.tail.z - BACK[0] * _receding(state.tail), onward.trial),
     )
     return jax.tree.map(lambda a, b: xp.where(e.looks > 0, a, b), back, onward)
 
@@ -225,7 +234,7 @@ def _look_back(state: State, e: Excursion, point: Point) -> Excursion:
     best = jax.tree.map(lambda a, b: xp.where(higher, a, b), point, e.higher)
     place = xp.minimum(e.looks, len(BACK) - 1)
     distance = xp.asarray(np.array(BACK, dtype=state.point.z.dtype))[place]
-    trial = state.tail.z - distance * state.tail.move
+    trial = state.tail.z - distance * _receding(state.tail)
     active = e.looks < len(BACK)
     return e._replace(
         trial=trial, looks=(e.looks + 1).astype(xp.int32), higher=best, active=active
@@ -250,7 +259,7 @@ def _go_on(state: State, e: Excursion, point: Point) -> Excursion:
     moved = first & ~sound
     arrived = ~moved & (~sound | (newton.decrement <= 1e-20) | (e.inner >= MAX_STEPS_OF_THE_REST))
     reach = xp.where(tries < 5, STEPS_ALONG_RECESSION * 0.5 ** tries.astype(tail.z.dtype), 0.0)
-    trial = xp.where(moved, tail.z + reach * tail.move, point.z + newton.step)
+    trial = xp.where(moved, tail.z + reach * _receding(tail), point.z + newton.step)
     inner = xp.where(moved, 0, e.inner + 1)
     return Excursion(
         trial,
