@@ -79,7 +79,9 @@ def survey(state: State, limit: Limit) -> Survey:
     troubled = limit.recedes | level | ~state.newton.definite | ~state.newton.convex
     j = information_of(point)
     move = limit.move
-    j = rarely(limit.short, _deflated, lambda j, *_: j, j, scale, move)
+    # One coordinate that recedes alone, as to a bound, is taken out exactly.
+    alone = limit.recedes & (xp.sum(xp.where(move != 0, 1, 0)) == 1)
+    j = rarely(limit.short | alone, _deflated, lambda j, *_: j, j, scale, move)
     found = rarely(troubled, _spectrum, _factor, j, scale, cut)
     # Thirty steps of a tail e⁻²ᵗ are but fifteen of the e⁻ᵗ that it turns into near a bound: its
     # information has not died.

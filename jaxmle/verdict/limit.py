@@ -365,7 +365,7 @@ def arrived(state: State, far: Excursion, why: Doubt, walk: Any) -> Limit:
         point,
         state.scale,
         recedes,
-        xp.where(carried, state.tail.move, seen.move),
+        xp.where(carried, _receding(state.tail), seen.move),
         seen.shape,
         weakness,
         decrement,

@@ -541,9 +541,6 @@ def found(why: Doubt, state: State, walk: Walk) -> Found:
     followed = stays & came & (back < 0) & (walk.level_reach * why.unit >= 10 * size)
     one_way = xp.any((is_open | followed) & ~falls)
     tail = one_way & (came | xp.any(gradual) | (xp.any(falls) & ~clean))
-    # What rounding made flat near the end of a tail falls on the way back, not far from there.
-    beside = falls & gradual & (walk.level_reach * why.unit < 0.5 * size)
-    faded = one_way & xp.any(beside) & ~(why.curvature > 0)
     cases = (
         (~walk_asked(walk), Shape.NOT_ASKED),
         (sound, Shape.PARABOLA),
@@ -551,7 +548,6 @@ def found(why: Doubt, state: State, walk: Walk) -> Found:
         (collapses, Shape.ENDLESS),
         (rises & ends_high & ~xp.any(is_open & steady), Shape.TAIL),
         (rises, Shape.RISES),
-        (faded & ~amplified, Shape.TAIL),
         (((xp.all(near) & clean) | xp.all(far_level)) & ~amplified, Shape.LEVEL),
         (tail, Shape.TAIL),
         ((one_way | xp.all(stays) | xp.all(near)) & ~amplified, Shape.LEVEL),
