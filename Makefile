@@ -34,7 +34,7 @@ demo: $(VENV)/.ready-plot
 	$(RUN) demo/first_fits.py
 
 test: $(VENV)/.ready-test
-	JAX_NUMPY_RANK_PROMOTION=raise XLA_FLAGS="$${XLA_FLAGS:---xla_backend_optimization_level=0}" $(RUN) -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+	JAX_NUMPY_RANK_PROMOTION=raise XLA_FLAGS="$${XLA_FLAGS:---xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false}" $(RUN) -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 test-all: $(VENV)/.ready-test
 	JAX_NUMPY_RANK_PROMOTION=raise $(RUN) -m pytest -n $(WORKERS) --dist worksteal -m "" $(TESTS)

@@ -14,14 +14,13 @@ from jaxmle.families.family import Family, Law, edge, masked
 from jaxmle.families.inverse import solve
 from jaxmle.families.moments import moments
 from jaxmle.parameters.constraints import positive
+from jaxmle.special.beta import beta_logpdf
 
 Params = dict[str, Any]
 
 
 def _inside(p: Params, y: Array) -> Array:
-    a = p["shape1"]
-    b = p["shape2"]
-    return (a - 1) * jnp.log(y) + (b - 1) * jnp.log1p(-y) - special.betaln(a, b)
+    return beta_logpdf(y, p["shape1"], p["shape2"])
 
 
 def _log_prob(p: Params, y: Array) -> Array:

@@ -189,7 +189,9 @@ def _estimability(
     )
     touched = (xp.diagonal(verdict.null) > MIN_SHARE_IN_NULL_SPACE)[None, :]
     concerned = xp.any(chart.incidence & touched, axis=1) & ~estimable
-    undetermined = concerned & ~infinite & ~at_bound & separated
+    # Beside a bound too, what is free has no estimate, where it is an entry of its own.
+    free_at_bound = (status == Status.BOUNDARY) & chart.own_coordinate & (reached.bound == 0)
+    undetermined = concerned & ~infinite & ~at_bound & (separated | free_at_bound)
     # each is unbounded along the tail that was followed, with its sign there
     sign = xp.where(infinite, xp.sign(direction), 0.0)
     return _Estimability(on_bounds, at_bound, infinite, estimable, undetermined, sign)

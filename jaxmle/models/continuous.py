@@ -21,8 +21,10 @@ from jaxmle.models.common.predictors import constant, eta_of
 from jaxmle.models.common.response_laws import HALF_LOG_2PI
 from jaxmle.models.common.start_values import clip, column, regress, spread
 from jaxmle.parameters.constraints import positive
-from jaxmle.special.gamma import gammaln, trigamma
-from jaxmle.special.logistic import sigmoid
+from jaxmle.special.exponential import exp_excess
+from jaxmle.special.gamma import trigamma
+from jaxmle.special.logistic import bernoulli_divergence, log_sigmoid, sigmoid
+from jaxmle.special.stirling import stirling_error
 
 # ---------------------------------------------------------------- normal
 
@@ -130,8 +132,10 @@ def gamma_logpdf(eta: Tree, row: Tree) -> Array:
     """The log density of a gamma response with mean exp(log_mu) and variance mean²/shape."""
     shape = eta["shape"]
     y = row["y"]
-    log_ratio = jnp.log(y) - eta["log_mu"]  # k(log k + log r − r) − log Γ(k) − log y
-    return shape * (jnp.log(shape) + log_ratio - jnp.exp(log_ratio)) - gammaln(shape) - jnp.log(y)
+    log_ratio = jnp.log(y) - eta["log_mu"]
+    # k(log k + log r − r) − log Γ(k) − log y, log Γ by Stirling: nothing large is left at a large k.
+    constant = 0.5 * jnp.log(shape) - HALF_LOG_2PI - stirling_error(1 / shape)
+    return constant - shape * exp_excess(log_ratio) - jnp.log(y)
 
 
 def _gamma_information(eta: Tree, row: Tree) -> Array:
@@ -230,17 +234,16 @@ def beta_logpdf(eta: Tree, row: Tree) -> Array:
     """The log density of a beta response with mean sigmoid(eta) and variance mean(1 − mean)/(1 +
     phi).
     """
-    mean = sigmoid(eta["eta"])
-    rest = sigmoid(-eta["eta"])
+    logit = eta["eta"]
     phi = eta["phi"]
     y = row["y"]
-    return (
-        gammaln(phi)
-        - gammaln(mean * phi)
-        - gammaln(rest * phi)
-        + (mean * phi - 1) * jnp.log(y)
-        + (rest * phi - 1) * jnp.log1p(-y)
-    )
+    a = sigmoid(logit) * phi
+    b = sigmoid(-logit) * phi
+    # The gamma functions by Stirling, whose large parts make −φ times the divergence of y from the
+    # mean.
+    constant = 0.5 * (jnp.log(phi) + log_sigmoid(logit) + log_sigmoid(-logit)) - HALF_LOG_2PI
+    errors = stirling_error(1 / phi) - stirling_error(1 / a) - stirling_error(1 / b)
+    return constant + errors - phi * bernoulli_divergence(logit, y) - jnp.log(y) - jnp.log1p(-y)
 
 
 def _beta_information(eta: Tree, row: Tree) -> Array:

@@ -318,8 +318,8 @@ def _hurdle_negative_binomial(eta: Tree, row: Tree) -> Array:
     crossed = row["y"] > 0
     log_mu = eta["log_mu"]
     alpha = eta["alpha"]
-    empty = jnp.log1p(alpha * jnp.exp(log_mu)) / alpha  # −log P(0)
-    positive = negative_binomial_kernel(row["y"], log_mu, alpha) - log1mexp(-empty)
+    log_empty = negative_binomial_kernel(jnp.zeros_like(log_mu), log_mu, alpha)  # log P(0)
+    positive = negative_binomial_kernel(row["y"], log_mu, alpha) - log1mexp(log_empty)
     return jnp.where(crossed, positive + eta["cross"], 0.0) - softplus(eta["cross"])
 
 

@@ -251,9 +251,22 @@ def _start_values(data: Tree, law: str, free: bool, upper: str | None, offset: s
     size = spread(y - centre, xp.ones_like(y))[..., None]
     y = y + 0.5 * size * ((event == RIGHT).astype(y.dtype) - (event == LEFT).astype(y.dtype))
     _, first = regress(data, "x", y)
-    scale = clip(spread(y - first, xp.ones_like(y)) / ERROR_LAWS[law].sd, 1e-2, 1e2)
+    size = spread(y - first, xp.ones_like(y))
+    if upper is not None:
+        size = xp.maximum(size, _interval_size(data, time, event, upper))
+    scale = clip(size / ERROR_LAWS[law].sd, 1e-2, 1e2)
     beta, _ = regress(data, "x", y - ERROR_LAWS[law].centre * (scale[..., None] if free else 1.0))
     return {"beta": beta, "scale": scale} if free else {"beta": beta}
+
+
+def _interval_size(data: Tree, time: Array, event: Array, upper: str) -> Array:
+    """The SD of a log time that is uniform on its interval, from the mean square of all rows: an
+    error much smaller would leave ℓ level at its supremum where all intervals hold the mean.
+    """
+    xp = namespace(time)
+    end = xp.where(event == INTERVAL, xp.maximum(column(data, upper), time), time)
+    width = xp.log(end) - xp.log(time)
+    return xp.sqrt(xp.mean(width**2, axis=-1) / 12)
 
 
 def _times(F: Error) -> PredictiveLaw:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxmle.special.gamma import BERNOULLI_NUMBERS, SHIFT, gammaln, trigamma
-from jaxmle.special.stirling import HALF_LOG_2PI, horner, promote, stirling_series
+from jaxmle.special.stirling import HALF_LOG_2PI, excess, horner, promote, stirling_series
 
 _DIGAMMA = [
     0.0,
@@ -70,6 +70,29 @@ def _betaln(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 @jax.custom_jvp
+def beta_logpdf(y: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """log of y^(a−1) (1 − y)^(b−1)/B(a, b), elementwise, for y in (0, 1) and a, b > 0; floating
+    arguments of one shape or scalars.
+
+    Where both shapes are 10 or more, Stirling's formula leaves −(a + b) times the divergence of y
+    from the mean a/(a + b), which is of second order in their distance.
+    """
+    plain = (a - 1) * jnp.log(y) + (b - 1) * jnp.log1p(-y) - betaln(a, b)
+    large = (a >= SHIFT) & (b >= SHIFT)
+    up_a = jnp.where(large, a, float(SHIFT))
+    up_b = jnp.where(large, b, float(SHIFT))
+    total = up_a + up_b
+    shift = y * up_b - (1 - y) * up_a
+    divergence = up_a * excess(shift / up_a, y * (total / up_a)) + up_b * excess(
+        -shift / up_b, (1 - y) * (total / up_b)
+    )
+    errors = stirling_series(1 / total) - stirling_series(1 / up_a) - stirling_series(1 / up_b)
+    constant = 0.5 * (jnp.log(up_a) - jnp.log1p(up_a / up_b)) - HALF_LOG_2PI
+    stable = constant + errors - divergence - jnp.log(y) - jnp.log1p(-y)
+    return jnp.where(large, stable, plain)
+
+
+@jax.custom_jvp
 def digamma_difference(a: jax.Array, b: jax.Array) -> jax.Array:
     """ψ(a + b) − ψ(a) for a, b > 0, a sum of positive terms."""
     up, small = _moved(a)
@@ -124,6 +147,19 @@ def _(
     (a, b) = primals
     (da, db) = tangents
     return _betaln(a, b), -digamma_difference(a, b) * da - digamma_difference(b, a) * db
+
+
+@beta_logpdf.defjvp
+def _(
+    primals: tuple[jax.Array, jax.Array, jax.Array],
+    tangents: tuple[jax.Array, jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array]:
+    (y, a, b) = primals
+    (dy, da, db) = tangents
+    in_a = jnp.log(y) + digamma_difference(a, b)
+    in_b = jnp.log1p(-y) + digamma_difference(b, a)
+    in_y = (a - 1) / y - (b - 1) / (1 - y)
+    return beta_logpdf(y, a, b), in_y * dy + in_a * da + in_b * db
 
 
 @digamma_difference.defjvp

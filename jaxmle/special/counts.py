@@ -127,11 +127,12 @@ def negative_binomial_clumping(k: ArrayLike, alpha: ArrayLike) -> jax.Array:
     )
     size = 1 / jnp.where(near, 1.0, alpha)
     far = gammaln(k + size) - gammaln(size) - k * jnp.log(size)
-    return jnp.where(
+    value = jnp.where(
         near,
         shares + k * jnp.log(1 + few * k) - k * few * k * excess_quotient(few * k, 1 + few * k),
         far,
     ) - gammaln(k + 1)
+    return jnp.where(k == 0, 0.0, value)
 
 
 @jax.custom_jvp
@@ -171,12 +172,56 @@ def _kernel_jvp(
 ) -> tuple[jax.Array, jax.Array]:
     (k, log_mu, alpha) = primals
     (dk, dlog_mu, dalpha) = tangents
+    odds = alpha * jnp.exp(log_mu)
+    return _kernel(k, log_mu, alpha), (log_mu - jnp.log(1 + odds)) * dk + _kernel_in_mean(
+        k, log_mu, alpha
+    ) * dlog_mu + _kernel_in_alpha(k, log_mu, alpha) * dalpha
+
+
+@jax.custom_jvp
+def _kernel_in_mean(k: jax.Array, log_mu: jax.Array, alpha: jax.Array) -> jax.Array:
+    mu = jnp.exp(log_mu)
+    return (k - mu) / (1 + alpha * mu)
+
+
+@_kernel_in_mean.defjvp
+def _kernel_in_mean_jvp(
+    primals: tuple[jax.Array, jax.Array, jax.Array],
+    tangents: tuple[jax.Array, jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array]:
+    """Each slope as one quotient: of a count of 0 at large odds, their sums would cancel."""
+    (k, log_mu, alpha) = primals
+    (dk, dlog_mu, dalpha) = tangents
+    mu = jnp.exp(log_mu)
+    odds = 1 + alpha * mu
+    share = mu / (odds * odds)
+    in_mean = -share * (1 + alpha * k)
+    slope = in_mean * dlog_mu - share * (k - mu) * dalpha + dk / odds
+    return _kernel_in_mean(k, log_mu, alpha), slope
+
+
+@jax.custom_jvp
+def _kernel_in_alpha(k: jax.Array, log_mu: jax.Array, alpha: jax.Array) -> jax.Array:
     mu = jnp.exp(log_mu)
     odds = alpha * mu
-    in_alpha = mu * (mu * _deficit(odds) - k / (1 + odds))
-    return _kernel(k, log_mu, alpha), (log_mu - jnp.log(1 + odds)) * dk + (k - mu) / (
-        1 + odds
-    ) * dlog_mu + in_alpha * dalpha
+    return mu * (mu * _deficit(odds) - k / (1 + odds))
+
+
+@_kernel_in_alpha.defjvp
+def _kernel_in_alpha_jvp(
+    primals: tuple[jax.Array, jax.Array, jax.Array],
+    tangents: tuple[jax.Array, jax.Array, jax.Array],
+) -> tuple[jax.Array, jax.Array]:
+    """The mixed derivative is that of the slope in the mean, whose terms do not cancel."""
+    (k, log_mu, alpha) = primals
+    (dk, dlog_mu, dalpha) = tangents
+    mu = jnp.exp(log_mu)
+    odds = alpha * mu
+    mixed = -(k - mu) * mu / (1 + odds) ** 2
+    _, in_alpha = jax.jvp(_deficit, (odds,), (mu,))
+    curvature = mu * (mu * in_alpha + k * mu / (1 + odds) ** 2)
+    value = _kernel_in_alpha(k, log_mu, alpha)
+    return value, mixed * dlog_mu + curvature * dalpha - mu / (1 + odds) * dk
 
 
 @jax.custom_jvp

@@ -4,6 +4,8 @@ overflow.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -19,6 +21,9 @@ _FADING = (
     -0.5, -1 / 12, 0.0, 1 / 720, 0.0, -1 / 30240, 0.0, 1 / 1209600, 0.0, -1 / 47900160, 0.0,
     691 / 1307674368000, 0.0, -1 / 74724249600,
 )  # fmt: skip
+
+_EXCESS_EDGE = 0.5  # up to which fourteen terms of (eˣ − 1 − x)/x² leave 1e-18
+_EXCESS_SERIES = tuple(1.0 / math.factorial(k + 2) for k in range(14))
 
 _SWITCH = -1.2  # not −log 2: XLA's log1p has errors of 3e-14 for arguments in (−0.5, −0.41)
 
@@ -77,6 +82,31 @@ def held_exp(x: ArrayLike) -> jax.Array:
     """
     x = real(x)
     return jnp.exp(jnp.minimum(x, HELD * jnp.log(jnp.finfo(x.dtype).max)))
+
+
+@jax.custom_jvp
+def exp_excess(x: jax.Array) -> jax.Array:
+    """eˣ − 1 − x, elementwise, for floating x: x²/2 + … about 0, where its parts cancel."""
+    near = jnp.abs(x) <= _EXCESS_EDGE
+    small = jnp.where(near, x, 0.0)
+    series = small * small * horner(small, _EXCESS_SERIES)
+    return jnp.where(near, series, jnp.expm1(x) - x)
+
+
+@exp_excess.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    return exp_excess(*primals), _expm1(*primals) * tangents[0]
+
+
+@jax.custom_jvp
+def _expm1(x: jax.Array) -> jax.Array:
+    return jnp.expm1(x)
+
+
+@_expm1.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """eˣ, where that of JAX adds one to eˣ − 1 again, and loses what is small."""
+    return jnp.expm1(*primals), jnp.exp(*primals) * tangents[0]
 
 
 def log_cloglog(x: ArrayLike) -> jax.Array:

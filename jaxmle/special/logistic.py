@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle._types import Array
+from jaxmle.special.stirling import excess
 
 _LOG1P_SERIES = tuple(
     1.0 / (2 * k + 1) for k in range(17)
@@ -67,3 +68,28 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
 def log_sigmoid(x: float | Array) -> jax.Array:
     """log of 1/(1 + e⁻ˣ)."""
     return -softplus(-x)
+
+
+@jax.custom_jvp
+def bernoulli_divergence(logit: jax.Array, y: jax.Array) -> jax.Array:
+    """m log(m/y) + (1 − m) log((1 − m)/(1 − y)) of a mean m = sigmoid(``logit``) and y in (0, 1).
+
+    It is of second order in m − y: a sum of two terms ≥ 0, each the excess of δ over log(1 + δ).
+    """
+    mean = sigmoid(logit)
+    rest = sigmoid(-logit)
+    distance = y - mean
+    return mean * excess(distance / mean, y / mean) + rest * excess(
+        -distance / rest, (1 - y) / rest
+    )
+
+
+@bernoulli_divergence.defjvp
+def _(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    (logit, y) = primals
+    (dlogit, dy) = tangents
+    in_logit = _bell(logit) * (logit - jnp.log(y) + jnp.log1p(-y))
+    in_y = (y - sigmoid(logit)) / (y * (1 - y))
+    return bernoulli_divergence(logit, y), in_logit * dlogit + in_y * dy
