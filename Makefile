@@ -33,6 +33,7 @@ help:
 demo: $(VENV)/.ready-plot
 	$(RUN) demo/first_fits.py
 
+# XLA's own threads now and then wait for one another for ever on few cores; the workers of pytest fill the cores anyway.
 test: $(VENV)/.ready-test
 	JAX_NUMPY_RANK_PROMOTION=raise XLA_FLAGS="$${XLA_FLAGS:---xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false}" $(RUN) -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
