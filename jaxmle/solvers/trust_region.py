@@ -449,9 +449,7 @@ def _is_deceived(state: State, trial: Point, noise: Array) -> Array:
     """
     proved = (state.tail.length >= TAIL) & (state.tail.decrement <= PLAIN)
     follows = state.full & (state.streak >= TAIL) & (state.predicted <= PLAIN)
-    return (
-        proved & follows & (_mismatch(state, trial) > DECEPTION * state.predicted + 10 * noise)
-    )
+    return proved & follows & (_mismatch(state, trial) > DECEPTION * state.predicted + 10 * noise)
 
 
 def _mismatch(state: State, trial: Point) -> Array:

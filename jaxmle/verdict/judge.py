@@ -34,7 +34,6 @@ from jaxmle.verdict.limit import DECREMENT_USABLE, ESCAPE, Limit, information_of
 from jaxmle.verdict.shape import AMPLIFIED, Shape, is_clean
 
 
-
 class Verdict(NamedTuple):
     """Status and witness in the free coordinates."""
 
@@ -166,10 +165,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
         ((state.outcome == STUCK) & ~quiet & ~rough, Status.STALLED),
         (state.phase != DONE, Status.MAX_STEPS),
         (
-            ~conditioned
-            | (decrement > DECREMENT_USABLE)
-            | (state.outcome == EXHAUSTED)
-            | unknown,
+            ~conditioned | (decrement > DECREMENT_USABLE) | (state.outcome == EXHAUSTED) | unknown,
             Status.IMPRECISE,
         ),
     )

@@ -198,9 +198,7 @@ def to_limit(state: State) -> Excursion:
     zero = xp.zeros((), dtype=xp.int32)
     trial = state.tail.z + STEPS_ALONG_RECESSION * _receding(state.tail)
     no = xp.zeros((), dtype=bool)
-    return Excursion(
-        trial, state.point, zero, zero, no, zero, state.point, _is_suspect(state)[0]
-    )
+    return Excursion(trial, state.point, zero, zero, no, zero, state.point, _is_suspect(state)[0])
 
 
 def _receding(tail: Tail) -> Array:
@@ -236,9 +234,7 @@ def _look_back(state: State, e: Excursion, point: Point) -> Excursion:
     distance = xp.asarray(np.array(BACK, dtype=state.point.z.dtype))[place]
     trial = state.tail.z - distance * _receding(state.tail)
     active = e.looks < len(BACK)
-    return e._replace(
-        trial=trial, looks=(e.looks + 1).astype(xp.int32), higher=best, active=active
-    )
+    return e._replace(trial=trial, looks=(e.looks + 1).astype(xp.int32), higher=best, active=active)
 
 
 def _go_on(state: State, e: Excursion, point: Point) -> Excursion:
@@ -419,7 +415,9 @@ def settled_rise(state: State, limit: Limit) -> Limit:
     fades = rises & _is_straight(state, limit.point) & less & (gain > DECREMENT_USABLE)
     fades = fades & ~limit.sharp & ~limit.blurred
     shape = xp.where(rises & limit.sharp, int(Shape.ENDLESS), limit.shape)
-    shape = xp.where(rises & ((gain <= DECREMENT_USABLE) | limit.blurred), int(Shape.UNKNOWN), shape)
+    shape = xp.where(
+        rises & ((gain <= DECREMENT_USABLE) | limit.blurred), int(Shape.UNKNOWN), shape
+    )
     return limit._replace(
         recedes=limit.recedes | fades,
         move=xp.where(fades, limit.point.z - state.tail.z, limit.move),

@@ -566,9 +566,7 @@ def found(why: Doubt, state: State, walk: Walk) -> Found:
     # What converges along the tail moves less and less; what recedes as much as it is large.
     far = xp.where(xp.abs(far) > 1e-3 * (1 + xp.abs(goes.z)), far, 0.0)
     move = xp.where(shape == Shape.TAIL, far, 0.0)
-    onward = xp.any(
-        stays & (last >= OFFSETS.index(0.1)) & (_back(changes, last, 0) >= 0.5 * top)
-    )
+    onward = xp.any(stays & (last >= OFFSETS.index(0.1)) & (_back(changes, last, 0) >= 0.5 * top))
     return Found(
         shape, point, move, sharp, is_collapse(state) & amplified, rises & onward, walk.noise
     )
