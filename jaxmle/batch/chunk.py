@@ -31,7 +31,8 @@ from jaxmle.runtime.device import to_device, to_float32
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import Point, State
-from jaxmle.verdict.shape import Shape, remember_rise
+from jaxmle.verdict.doubt import remember_rise
+from jaxmle.verdict.shape import Shape
 
 SLOTS_FOR_STRAGGLERS = 128  # slots for the last few members of a round: their climbs are long
 

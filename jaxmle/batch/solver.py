@@ -47,7 +47,7 @@ from jaxmle.verdict.limit import (
     to_shape,
     unexplored,
 )
-from jaxmle.verdict.shape import begin_walk, look
+from jaxmle.verdict.profile_walk import begin_walk, look
 
 # steps of a chunk that it costs to gather its members once more: their data, their verdicts
 AFRESH = 3.0

@@ -41,9 +41,10 @@ from jaxmle.solvers.bfgs import Slope
 from jaxmle.solvers.methods import Solver, choose
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import Point, State
+from jaxmle.verdict.doubt import remember_rise
 from jaxmle.verdict.judge import Verdict, judge, root_of, survey
 from jaxmle.verdict.limit import Limit, explore, settled_rise
-from jaxmle.verdict.shape import Shape, remember_rise
+from jaxmle.verdict.shape import Shape
 
 # median deviations (at least of one unit of ℓ) by which the term of a collapsed component stands
 # above the others

@@ -133,7 +133,7 @@ def gamma_logpdf(eta: Tree, row: Tree) -> Array:
     shape = eta["shape"]
     y = row["y"]
     log_ratio = jnp.log(y) - eta["log_mu"]
-    # k(log k + log r − r) − log Γ(k) − log y, log Γ by Stirling: nothing large is left at a large k.
+    # k(log k + log r − r) − log Γ(k) − log y, log Γ by Stirling: a large k leaves nothing large.
     constant = 0.5 * jnp.log(shape) - HALF_LOG_2PI - stirling_error(1 / shape)
     return constant - shape * exp_excess(log_ratio) - jnp.log(y)
 

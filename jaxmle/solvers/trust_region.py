@@ -46,7 +46,7 @@ MIN_PREDICTED_GAIN = (
 )
 # decrement of a tail from which on rounding is looked for, and the share of the predicted gain by
 # which a gain then differs from that of scores and Hessians: .0017 on a tail e⁻ᵗ, .006 on 1/t
-PLAIN = 1e-4
+DECREMENT_OF_A_PLAIN_TAIL = 1e-4
 DECEPTION = 0.0125
 MAX_DUST = 1e-8  # rounding of ℓ beyond which it is far off, not flat
 SHARP = 1e-10  # decrement below which rounding blurs the direction of a recession
@@ -447,8 +447,8 @@ def _is_deceived(state: State, trial: Point, noise: Array) -> Array:
     """Whether a climb that has proved a tail comes to where value, score and Hessian contradict
     each other: what it would go on by is rounding.
     """
-    proved = (state.tail.length >= TAIL) & (state.tail.decrement <= PLAIN)
-    follows = state.full & (state.streak >= TAIL) & (state.predicted <= PLAIN)
+    proved = (state.tail.length >= TAIL) & (state.tail.decrement <= DECREMENT_OF_A_PLAIN_TAIL)
+    follows = state.full & (state.streak >= TAIL) & (state.predicted <= DECREMENT_OF_A_PLAIN_TAIL)
     return proved & follows & (_mismatch(state, trial) > DECEPTION * state.predicted + 10 * noise)
 
 

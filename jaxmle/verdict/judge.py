@@ -30,8 +30,9 @@ from jaxmle.solvers.trust_region import (
     noise_of,
     null_cut,
 )
+from jaxmle.verdict.doubt import is_clean
 from jaxmle.verdict.limit import DECREMENT_USABLE, ESCAPE, Limit, information_of
-from jaxmle.verdict.shape import AMPLIFIED, Shape, is_clean
+from jaxmle.verdict.shape import AMPLIFIED, Shape
 
 
 class Verdict(NamedTuple):
@@ -131,7 +132,6 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     settled = (state.outcome == SETTLED) | ((state.outcome == STUCK) & quiet)
     level = shape == Shape.LEVEL
     peaks = shape == Shape.PARABOLA
-    regular = settled & ~troubled & ((shows.information >= RECEDES) | peaks)
     rises = shape == Shape.RISES
     unknown = shape == Shape.UNKNOWN
     # ℓ was measured to be far rougher than a sum of its terms is

@@ -26,7 +26,7 @@ from jaxmle.solvers.linalg import (
     rarely,
 )
 from jaxmle.solvers.trust_region import (
-    PLAIN,
+    DECREMENT_OF_A_PLAIN_TAIL,
     RECEDES,
     SETTLED,
     STUCK,
@@ -38,7 +38,9 @@ from jaxmle.solvers.trust_region import (
     noise_of,
     null_cut,
 )
-from jaxmle.verdict.shape import Doubt, Found, Shape, begin_walk, climbed_on, doubt, found, look
+from jaxmle.verdict.doubt import Doubt, climbed_on, doubt
+from jaxmle.verdict.profile_walk import begin_walk, look
+from jaxmle.verdict.shape import Found, Shape, found
 
 ESCAPE = (
     6  # doubling steps of undiminished gain that make a climb which then ends nowhere an escape
@@ -109,7 +111,10 @@ def _is_suspect(state: State) -> tuple[Array, Array, Array]:
     return (
         _is_settled(state)
         & (tail.length >= TAIL)
-        & (tail.decrement <= xp.maximum(xp.where(state.rough, PLAIN, 1e-5), noise))
+        & (
+            tail.decrement
+            <= xp.maximum(xp.where(state.rough, DECREMENT_OF_A_PLAIN_TAIL, 1e-5), noise)
+        )
         & below,
         noise,
         ceiling,
@@ -380,7 +385,7 @@ def _is_fading(state: State, ahead: Point) -> Array:
     """
     xp = namespace(state.point.z)
     gain = ahead.value - state.point.value
-    less = gain <= xp.minimum(state.point.value - state.tail.value, PLAIN)
+    less = gain <= xp.minimum(state.point.value - state.tail.value, DECREMENT_OF_A_PLAIN_TAIL)
     return climbed_on(state) & less & _is_straight(state, ahead)
 
 
@@ -405,8 +410,8 @@ def _hidden(why: Doubt, shape: Array) -> Array:
 
 def settled_rise(state: State, limit: Limit) -> Limit:
     """The end of the last climb that was allowed: where ℓ still rises, less and less on the way
-    that the climb before it came by, that way is a tail; where the next digits decide ℓ, it rises for
-    ever.
+    that the climb before it came by, that way is a tail; where the next digits decide ℓ, it rises
+    for ever.
     """
     xp = namespace(state.point.z)
     gain = limit.point.value - state.point.value
