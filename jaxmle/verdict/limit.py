@@ -49,6 +49,7 @@ STEPS_ALONG_RECESSION = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-1
 RECEDING_SHARE = 1e-3  # of a coordinate, or of one, by which a step moves what recedes
 DECREMENT_USABLE = 5e-7  # 1e-3 standard errors
 SAME_WAY = 0.9  # cosine between the ways of two climbs
+GAIN_BESIDE_NOISE = 1e3  # times the noise of ℓ: a last gain up to this says little
 MAX_STEPS_OF_THE_REST = 8  # Newton steps that solve the rest again
 # Where a recession is looked back along, in its last steps: a hill that the climb leapt over.
 BACK = tuple(2.0 * 1.25**i for i in range(20))
@@ -417,12 +418,11 @@ def settled_rise(state: State, limit: Limit) -> Limit:
     gain = limit.point.value - state.point.value
     less = gain <= state.point.value - state.tail.value
     rises = (limit.shape == Shape.RISES) & climbed_on(state)
-    fades = rises & _is_straight(state, limit.point) & less & (gain > DECREMENT_USABLE)
+    little = gain <= xp.maximum(DECREMENT_USABLE, GAIN_BESIDE_NOISE * limit.noise)
+    fades = rises & _is_straight(state, limit.point) & less & ~little
     fades = fades & ~limit.sharp & ~limit.blurred
     shape = xp.where(rises & limit.sharp, int(Shape.ENDLESS), limit.shape)
-    shape = xp.where(
-        rises & ((gain <= DECREMENT_USABLE) | limit.blurred), int(Shape.UNKNOWN), shape
-    )
+    shape = xp.where(rises & (little | limit.blurred), int(Shape.UNKNOWN), shape)
     return limit._replace(
         recedes=limit.recedes | fades,
         move=xp.where(fades, limit.point.z - state.tail.z, limit.move),
