@@ -499,7 +499,7 @@ def _streak(state: State, signature: Signature, newton: NewtonStep) -> Array:
 def _recedes(signature: Signature, newton: NewtonStep) -> Array:
     return (
         (signature.information < RECEDES)
-        & (signature.step >= 0.8)  # a quartic .67; a tail has one, less what others still move
+        & (signature.step >= 0.84)  # a sextic .8; a tail 1, less by what others still move
         & (signature.decrement < 0.9)
         & newton.convex
     )

@@ -207,6 +207,7 @@ def _level(why: Doubt, state: State, walk: Walk, sides: _Sides, amplified: Array
     one_way = xp.any((sides.is_open | followed) & ~sides.falls)
     tail = one_way & (sides.came | xp.any(sides.gradual) | (xp.any(sides.falls) & ~clean))
     return (
+        (one_way & sides.came & ~curved, Shape.TAIL),
         (((near & clean) | far) & ~amplified, Shape.LEVEL),
         (tail, Shape.TAIL),
         ((one_way | xp.all(sides.stays) | near) & ~amplified, Shape.LEVEL),
