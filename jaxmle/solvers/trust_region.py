@@ -499,7 +499,7 @@ def _streak(state: State, signature: Signature, newton: NewtonStep) -> Array:
 def _recedes(signature: Signature, newton: NewtonStep) -> Array:
     return (
         (signature.information < RECEDES)
-        & (signature.step >= 0.84)  # a sextic .8; a tail 1, less by what others still move
+        & (signature.step >= 0.9)
         & (signature.decrement < 0.9)
         & newton.convex
     )
@@ -510,14 +510,20 @@ def _signature(state: State, trial: Point, newton: NewtonStep, scale: Array) -> 
     d = state.move
     tiny = xp.finfo(trial.z.dtype).tiny
     before = -(d @ state.point.hessian @ d)
-    length = xp.sqrt(xp.sum((scale * d) ** 2))
-    last = xp.sqrt(xp.sum((scale * state.last) ** 2))
+    # In units of the metric, or of the coordinate where that makes the steps shrink less: what
+    # recedes has a metric that dies, and is hidden by what converges beside it.
+    size = 1.0 + xp.abs(trial.z)
+
+    def ratio(unit: Array) -> Array:
+        length = xp.sum((unit * d) ** 2)
+        return xp.sqrt(length / xp.maximum(xp.sum((unit * state.last) ** 2), tiny))
+
     return Signature(
         information=xp.where(
             before > tiny, -(d @ trial.hessian @ d) / xp.where(before > tiny, before, 1.0), 1.0
         ),
         decrement=newton.decrement / xp.maximum(state.newton.decrement, tiny),
-        step=length / xp.maximum(last, tiny),
+        step=xp.maximum(ratio(scale), ratio(1.0 / size)),
     )
 
 

@@ -143,7 +143,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     # 1.7 ε tr R⁻¹ were seen.
     conditioned = 2 * eps * vif <= 1e-3
     fading = (shows.information < RECEDES) & (shows.step > 0.5) & ~peaks
-    vanishing = (shape == Shape.PEAK) & ~is_clean(state)
+    vanishing = (shape == Shape.VANISHING) | ((shape == Shape.PEAK) & ~is_clean(state))
     cases = (
         ((state.outcome == NOT_FINITE), Status.NONFINITE),
         (limit.recedes & bound_only, Status.BOUNDARY),

@@ -44,8 +44,9 @@ class Shape(IntEnum):
     TAIL = 3  # it stays level, or rises to a limit, one way without end
     LEVEL = 4  # both ways
     ENDLESS = 5  # it rises for ever
-    PEAK = 6  # it falls both ways, not as its parabola says
-    UNKNOWN = 7  # the rest could not be solved again, or noise hides it
+    PEAK = 6  # it falls both ways, as its parabola says near by, not at ±½
+    VANISHING = 7  # it falls both ways, nowhere as its parabola says
+    UNKNOWN = 8  # the rest could not be solved again, or noise hides it
 
 
 class Found(NamedTuple):
@@ -231,7 +232,8 @@ def _falling(why: Doubt, walk: Walk, sides: _Sides, amplified: Array) -> Cases:
     return (
         (parabolic & cut_off, Shape.PARABOLA),
         (hidden, Shape.UNKNOWN),
-        (falls & ~amplified, Shape.PEAK),
+        (falls & ~amplified & xp.all(xp.any(shows & fits, axis=1)), Shape.PEAK),
+        (falls & ~amplified, Shape.VANISHING),
     )
 
 
