@@ -49,7 +49,8 @@ from jaxmle.verdict.shape import Shape
 # median deviations (at least of one unit of ℓ) by which the term of a collapsed component stands
 # above the others
 DEVIATIONS_OF_COLLAPSED_TERM = 8.0
-# derivative of a term over the median of all, from which it is the one that collapses
+SMALL_STEP = 1e-9  # relative to a parameter, or to one
+# change of a term by that step over the median of all, from which it is the one that collapses
 MIN_CHANGE_OF_COLLAPSED_TERM = 1e6
 # of a standard error that differences leave open: IMPRECISE beyond it, as for the distance to the
 # maximum
@@ -302,11 +303,12 @@ def _first_bad_term(loglik: Loglik, layout: Layout, x: Array, data: Data) -> Arr
     alone = (terms > middle + DEVIATIONS_OF_COLLAPSED_TERM * jnp.maximum(spread, 1.0)) & (
         terms >= top
     )
-    # At the edge of a support a term diverges as slowly as a logarithm, its derivative as 1/x does.
-    change = jnp.abs(jax.jvp(terms_at, (x,), (1.0 + jnp.abs(x),))[1])
-    change = jnp.where(jnp.isfinite(change), change, jnp.inf)
+    # At the edge of a support a term diverges as slowly as a logarithm; beside it, it is not finite.
+    step = SMALL_STEP * (1.0 + jnp.abs(x))
+    change = jnp.abs(jnp.stack([terms_at(x + step), terms_at(x - step)]) - terms)
+    change = jnp.max(jnp.where(jnp.isfinite(change), change, jnp.inf), axis=0)
     sharpest = change >= jnp.max(change)
-    others = jnp.maximum(jnp.median(change), 1.0)
+    others = jnp.maximum(jnp.median(change), SMALL_STEP)
     sharpest = sharpest & (jnp.max(change) > MIN_CHANGE_OF_COLLAPSED_TERM * others)
     chosen = jnp.where(jnp.any(alone), alone, sharpest)
     return jnp.where(
