@@ -22,9 +22,12 @@ from jaxmle.batch.inputs import Inputs
 from jaxmle.batch.plan import Schedule
 from jaxmle.batch.programs import Form, Members, single
 from jaxmle.batch.solver import Counts, Enough, machine, to_the_end
+from jaxmle.families.family import Family
+from jaxmle.fitting.kink_covariance import by_family, family_of
 from jaxmle.fitting.passes import MAX_RISES, Problem, needs_pass
 from jaxmle.likelihood.combinators import Weights, weight
 from jaxmle.likelihood.histogram import counted, flagged
+from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled
 from jaxmle.runtime.device import to_device, to_float32
@@ -287,7 +290,12 @@ class Chunk:
         neutral = programs.problem.neutral
         mesh = programs.mesh
         n = self.run("counted", self.active)
-        if needs_pass(programs.problem.kind):
+        family = family_of(programs.problem.loglik, programs.problem.kind)
+        if family is not None and limit is not None and np.any(np.asarray(limit.kink)):
+            judged = solver.judged(neutral, self.base, state, limit, mesh)
+            judged = machine(by_family_information, (family, neutral.layout), mesh)(judged, n)
+            fit = solver.finished(neutral, self.base, judged, n, self.data_id, steps, mesh)
+        elif needs_pass(programs.problem.kind):
             judged = solver.judged(neutral, self.base, state, limit, mesh)
             verdict = judged.verdict
             parts = self.run("covariance_parts", self.active, verdict.point, verdict)
@@ -372,6 +380,15 @@ class Chunk:
             data_id=self.data_id[slots],
             active=active,
         )
+
+
+def by_family_information(
+    family: Family, layout: Layout, judged: solver.Judged, n: Array
+) -> solver.Judged:
+    """Verdicts with the covariance at a kink that the family of the likelihood gives."""
+    verdict = judged.verdict
+    verdict, vcov = by_family(family, layout, verdict, verdict.point, n, judged.extra.vcov)
+    return judged._replace(verdict=verdict, extra=judged.extra._replace(vcov=vcov))
 
 
 def few_left(counts: Counts) -> bool:

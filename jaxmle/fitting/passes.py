@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Data, Loglik
+from jaxmle.fitting.kink_covariance import by_family, family_of
 from jaxmle.fitting.objective import Objective, UserScale
 from jaxmle.fitting.options import Options, covariance_of
 from jaxmle.fitting.user_scale import Reach, conclude, reach, record
@@ -42,7 +43,8 @@ from jaxmle.solvers.methods import Solver, choose
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import Point, State
 from jaxmle.verdict.judge import Verdict, judge, root_of, survey
-from jaxmle.verdict.limit import Limit, explore, settled_rise
+from jaxmle.verdict.kinks import seek_kink, without
+from jaxmle.verdict.limit import Limit, at_kink, explore, settled_rise
 from jaxmle.verdict.shape import Shape, remember_rise
 
 # median deviations (at least of one unit of ℓ) by which the term of a collapsed component stands
@@ -330,7 +332,9 @@ def search(
         state = climb(evaluate, z, problem.max_steps)
         if before is not None:
             state = remember_rise(state, before)
-        return state, explore(evaluate, state, chart.nonlinear)
+        kink = seek_kink(evaluate, state)
+        limit = explore(evaluate, without(kink, state), chart.nonlinear)
+        return state, at_kink(limit, kink)
 
     if isinstance(z, np.ndarray):
         state, limit = climbed(z)
@@ -459,6 +463,10 @@ def complete(
         parts = robust_covariance(passes, point, verdict)
     else:
         parts = observed_covariance(problem, point, verdict, bread(point, verdict))
+    family = family_of(problem.loglik, problem.kind)
+    if family is not None and not (isinstance(point.z, np.ndarray) and not verdict.kink):
+        verdict, vcov = by_family(family, problem.layout, verdict, point, n, parts.vcov)
+        parts = parts._replace(vcov=vcov)
     failed = (verdict.status == Status.NONFINITE) | (verdict.status == Status.UNBOUNDED)
     if not isinstance(point.z, np.ndarray):
         row = jnp.where(failed, passes.first_bad(point.aux.x), parts.row)

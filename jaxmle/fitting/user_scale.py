@@ -282,7 +282,7 @@ def _witness(verdict: Verdict, ending: Conclusion, row: Array, error: Array) -> 
         gain=real(verdict.gain),
         distance=real(verdict.distance),
         stderr_error=real(error),
-        certificate=whole(0),
+        certificate=whole(verdict.kink),
         point=real(ending.point),
     )
 

@@ -52,6 +52,7 @@ class Verdict(NamedTuple):
     distance: Array  # √(2δ), standard errors
     steps: Array
     hidden: Array  # (k,) coordinates whose standard error does not describe ℓ
+    kink: Array  # the certificate of a maximum at a kink, 0 where there is none
 
 
 class Survey(NamedTuple):
@@ -72,15 +73,27 @@ def survey(state: State, limit: Limit) -> Survey:
     """
     xp = namespace(state.point.z)
     point = limit.point
-    scale = xp.where(limit.recedes, limit.scale, metric_of(point.hessian, point.score))
+    kinked = limit.kink > 0
+    metric = metric_of(point.hessian, point.score)
+    scale = xp.where(limit.recedes | kinked, limit.scale, metric)
     cut = xp.where(limit.recedes, xp.sqrt(xp.finfo(point.z.dtype).eps), null_cut(point))
     cut = xp.maximum(cut, limit.weakness)
     level = limit.shape == Shape.LEVEL
-    troubled = limit.recedes | level | ~state.newton.definite | ~state.newton.convex
+    troubled = limit.recedes | level | kinked | ~state.newton.definite | ~state.newton.convex
     j = information_of(point)
     move = limit.move
     j = rarely(limit.short, _deflated, lambda j, *_: j, j, scale, move)
     found = rarely(troubled, _spectrum, _factor, j, scale, cut)
+    found = rarely(
+        kinked,
+        _beside,
+        lambda j, scale, cut, held, *found: found,
+        j,
+        scale,
+        cut,
+        limit.held,
+        *found,
+    )
     # Thirty steps of a tail e⁻²ᵗ are but fifteen of the e⁻ᵗ that it turns into near a bound: its
     # information has not died.
     alive = limit.recedes & (found[1] > cut)
@@ -171,9 +184,10 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
             Status.IMPRECISE,
         ),
     )
+    kinked = limit.kink > 0
     status = xp.asarray(int(Status.CONVERGED), dtype=xp.int32)
     for holds, name in reversed(cases):
-        status = xp.where(holds, int(name), status)
+        status = xp.where(holds & ~kinked, int(name), status)
 
     lost = (
         (status == Status.NONFINITE)
@@ -187,6 +201,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
         | (status == Status.SEPARATED)
         | (status == Status.UNIDENTIFIED)
         | (status == Status.SINGULAR)
+        | kinked
     )
     null = xp.where(keeps_null, null, 0.0)
     singular_signature = (status == Status.SINGULAR) & ~troubled
@@ -195,7 +210,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     direction = xp.where(
         moves,
         xp.where(limit.recedes, limit.move, state.last),
-        xp.where(lowest <= cut, weakest / scale, 0.0),
+        xp.where((lowest <= cut) & ~kinked, weakest / scale, 0.0),
     )
     direction = direction / xp.maximum(xp.max(xp.abs(direction)), xp.finfo(point.z.dtype).tiny)
     digits = -xp.log10(xp.maximum(eps * vif, eps))
@@ -216,6 +231,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
         distance,
         xp.maximum(state.steps - 1, 0) + limit.steps,
         limit.hidden,
+        limit.kink,
     )
 
 
@@ -250,6 +266,17 @@ def _spectrum(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, 
     dead = xp.where(kept, 0.0, 1.0)
     vif = xp.sum(xp.where(kept, 1.0 / xp.where(kept, values, 1.0), 0.0))
     return (q * dead[None, :]) @ q.T, values[0], q[:, 0], vif
+
+
+def _beside(
+    j: Array, scale: Array, cut: Array, held: Array, *_: Array
+) -> tuple[Array, Array, Array, Array]:
+    """The same beside the directions held at a kink: those are the null space."""
+    xp = namespace(j)
+    keep = xp.eye(j.shape[0], dtype=j.dtype) - held
+    rest = keep @ (j / (scale[:, None] * scale[None, :])) @ keep + held
+    _, lowest, weakest, vif = _spectrum(rest, xp.ones_like(scale), cut)
+    return held, lowest, weakest, vif
 
 
 def root_of(j: Array, scale: Array, null: Array) -> Array:

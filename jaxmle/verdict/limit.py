@@ -37,6 +37,7 @@ from jaxmle.solvers.trust_region import (
     noise_of,
     null_cut,
 )
+from jaxmle.verdict.kinks import Kink
 from jaxmle.verdict.shape import Doubt, Found, Shape, begin_walk, climbed_on, doubt, found, look
 
 ESCAPE = (
@@ -66,6 +67,8 @@ class Limit(NamedTuple):
     sharp: Array  # the next digits of a coordinate decide ℓ
     blurred: Array  # and rounding is most of it
     noise: Array  # of ℓ, as far as it was measured
+    kink: Array  # the certificate of a maximum at a kink, 0 where there is none
+    held: Array  # (k, k) projector on the directions held there, in coordinates scaled by D
 
 
 def information_of(point: Point) -> Array:
@@ -138,6 +141,24 @@ def unexplored(state: State) -> Limit:
         no,
         no,
         np.zeros(state.steps.shape, flat.dtype),
+        none,
+        np.zeros((*state.last.shape, state.last.shape[-1]), flat.dtype),
+    )
+
+
+def at_kink(limit: Limit, kink: Kink) -> Limit:
+    """The end of a climb at a kink, where there is one."""
+    xp = namespace(kink.point.z)
+    there = limit._replace(
+        point=kink.point,
+        scale=kink.scale,
+        shape=xp.zeros_like(limit.shape),
+        decrement=xp.zeros_like(limit.decrement),
+        kink=kink.code,
+        held=kink.held,
+    )
+    return jax.tree.map(lambda a, b: xp.where(kink.code > 0, a, b), there, limit)._replace(
+        steps=limit.steps + kink.steps
     )
 
 
@@ -366,6 +387,8 @@ def arrived(state: State, far: Excursion, why: Doubt, walk: Any) -> Limit:
         seen.sharp,
         seen.blurred,
         seen.noise,
+        xp.zeros_like(seen.shape),
+        xp.zeros_like(state.point.hessian),
     )
 
 
