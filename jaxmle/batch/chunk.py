@@ -26,6 +26,7 @@ from jaxmle.families.family import Family
 from jaxmle.fitting.kink_covariance import by_family, family_of
 from jaxmle.fitting.passes import MAX_RISES, Problem, needs_pass
 from jaxmle.likelihood.combinators import Weights, weight
+from jaxmle.likelihood.discovery.kinked_operations import may_have_kinks
 from jaxmle.likelihood.histogram import counted, flagged
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
@@ -104,7 +105,7 @@ class Programs:
     problem: Problem
     devices: tuple[Any, ...]
     # looked up once a run
-    loaded: dict[Any, Callable[..., Any]] = field(default_factory=dict, compare=False)
+    loaded: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     @property
     def mesh(self) -> Any:
@@ -232,6 +233,17 @@ class Chunk:
         args = jax.tree.map(wider, args)
         return _first(program(self.per_member, self.common, wider(active), args), slots)
 
+    @property
+    def may_have_kinks(self) -> bool:
+        """Whether the program of the likelihood shows that ℓ may have kinks."""
+        key = ("may have kinks", self.form)
+        loaded = self.programs.loaded
+        if key not in loaded:
+            member = self.form.member(single(self.per_member, 2), self.common)
+            layout = self.programs.problem.layout
+            loaded[key] = may_have_kinks(member.loglik, layout, member.base, member.data)
+        return loaded[key]
+
     def evaluate(self, z: Array, active: np.ndarray) -> Point:
         """Value, score and Hessian of the active slots at z (slots, k)."""
         return self.run("evaluate", active, z)
@@ -291,7 +303,7 @@ class Chunk:
         mesh = programs.mesh
         n = self.run("counted", self.active)
         family = family_of(programs.problem.loglik, programs.problem.kind)
-        if family is not None and limit is not None and np.any(np.asarray(limit.kink)):
+        if family is not None and limit is not None and limit.kink is not None:
             judged = solver.judged(neutral, self.base, state, limit, mesh)
             judged = machine(by_family_information, (family, neutral.layout), mesh)(judged, n)
             fit = solver.finished(neutral, self.base, judged, n, self.data_id, steps, mesh)
@@ -339,7 +351,12 @@ class Chunk:
     def _explored(self, state: State, active: np.ndarray) -> Any:
         programs = self.programs
         return solver.explore(
-            self.evaluate, state, active, programs.problem.chart.nonlinear, programs.mesh
+            self.evaluate,
+            state,
+            active,
+            programs.problem.chart.nonlinear,
+            self.may_have_kinks,
+            programs.mesh,
         )
 
     def _ended(self, state: State) -> State:

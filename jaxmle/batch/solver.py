@@ -198,7 +198,9 @@ def _go_on(
 # ---------------------------------------------------------------- excursions
 
 
-def is_open(bent: tuple[bool, ...], state: State, max_steps: int) -> Array:
+def is_open(
+    bent: tuple[bool, ...], may_have_kinks: bool, state: State, max_steps: int
+) -> Array:
     """Whether a member needs more than the first round: steps, an excursion, or a search for
     the row that is to blame.
     """
@@ -208,17 +210,24 @@ def is_open(bent: tuple[bool, ...], state: State, max_steps: int) -> Array:
         | (state.outcome == EXHAUSTED)
         | (state.longest >= ESCAPE)
     )
-    doubtful = needs_excursion(bent, state) | may_be_kinked(state)
+    doubtful = needs_excursion(bent, state)
+    if may_have_kinks:
+        doubtful = doubtful | may_be_kinked(state)
     return is_running(state, max_steps) | doubtful | failed
 
 
 def explore(
-    evaluate: Evaluate, state: State, wanted: np.ndarray, bent: tuple[bool, ...], mesh: Any = None
+    evaluate: Evaluate,
+    state: State,
+    wanted: np.ndarray,
+    bent: tuple[bool, ...],
+    may_have_kinks: bool,
+    mesh: Any = None,
 ) -> Limit:
     """The excursions of all members; those that need none cost no evaluation."""
-    search = machine(_to_kink, (), mesh)(state, wanted)
-    if not np.any(np.asarray(search.active)):
+    if not may_have_kinks:
         return _explored(evaluate, state, wanted, bent, mesh)
+    search = machine(_to_kink, (), mesh)(state, wanted)
     search = _walk(evaluate, machine(_proceed, (), mesh), state, search)
     kink = machine(kink_of, (), mesh)(state, search)
     others = machine(without, (), mesh)(kink, state)

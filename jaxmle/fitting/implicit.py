@@ -35,6 +35,7 @@ from jaxmle.likelihood.derivatives import (
     without_derivative,
 )
 from jaxmle.likelihood.discovery.derivative_rules import compared, error_of_hessian, written_rules
+from jaxmle.likelihood.discovery.kinked_operations import may_have_kinks
 from jaxmle.likelihood.discovery.row_independence import check_traced
 from jaxmle.likelihood.discovery.self_check import road_of
 from jaxmle.likelihood.information.covariance import cluster_codes
@@ -97,12 +98,25 @@ def _traced_climb(
 ) -> Fit:
     objective = objective_of(problem, base, data)
     z, verdict, reached, steps = solve(problem, objective, base, problem.chart.to_free(base))
-    verdict, point = _doubted(problem, verdict, objective(z), base, data)
+    point = _beside_kink(verdict, objective(z))
+    verdict, point = _doubted(problem, verdict, point, base, data)
     terms = partial(term_count, problem, base, data)
     n = jnp.asarray(count(problem.loglik, data, terms), base.dtype)
     passes = Passes.traced(problem, base, data, codes)
     no_id = jnp.zeros(2, jnp.uint32)
     return complete(passes, verdict, reached, point, n, no_id, steps)
+
+
+def _beside_kink(verdict: Verdict, point: Point) -> Point:
+    """The point; at a kink, where it has no derivatives of its own, with those of the neighbouring
+    cells.
+    """
+    if verdict.kink is None:
+        return point
+    there = verdict.point._replace(
+        z=point.z, value=point.value, aux=verdict.point.aux._replace(x=point.aux.x)
+    )
+    return jax.tree.map(lambda a, b: jnp.where(verdict.kink > 0, a, b), there, point)
 
 
 def _doubted(
@@ -141,7 +155,8 @@ def _search(
     extra: Array = jnp.zeros((), jnp.int32)
     if isinstance(problem.solver, LBFGS | Optax):
         z, extra = approached(problem, objective, z)
-    verdict, reached = search(maximise, objective, problem, base, z)
+    may_be = partial(may_have_kinks, objective.loglik, objective.layout, base, objective.data)
+    verdict, reached = search(maximise, objective, problem, base, z, may_be)
     return verdict.point.z, verdict, reached, extra
 
 

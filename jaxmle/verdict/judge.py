@@ -30,7 +30,13 @@ from jaxmle.solvers.trust_region import (
     noise_of,
     null_cut,
 )
-from jaxmle.verdict.limit import DECREMENT_USABLE, ESCAPE, Limit, information_of
+from jaxmle.verdict.limit import (
+    DECREMENT_USABLE,
+    ESCAPE,
+    Limit,
+    information_of,
+    is_at_kink,
+)
 from jaxmle.verdict.shape import AMPLIFIED, Shape, is_clean
 
 
@@ -52,7 +58,7 @@ class Verdict(NamedTuple):
     distance: Array  # √(2δ), standard errors
     steps: Array
     hidden: Array  # (k,) coordinates whose standard error does not describe ℓ
-    kink: Array  # the certificate of a maximum at a kink, 0 where there is none
+    kink: Array | None  # the certificate of a maximum at a kink, 0 where there is none
 
 
 class Survey(NamedTuple):
@@ -73,7 +79,7 @@ def survey(state: State, limit: Limit) -> Survey:
     """
     xp = namespace(state.point.z)
     point = limit.point
-    kinked = limit.kink > 0
+    kinked = is_at_kink(limit)
     metric = metric_of(point.hessian, point.score)
     scale = xp.where(limit.recedes | kinked, limit.scale, metric)
     cut = xp.where(limit.recedes, xp.sqrt(xp.finfo(point.z.dtype).eps), null_cut(point))
@@ -84,16 +90,9 @@ def survey(state: State, limit: Limit) -> Survey:
     move = limit.move
     j = rarely(limit.short, _deflated, lambda j, *_: j, j, scale, move)
     found = rarely(troubled, _spectrum, _factor, j, scale, cut)
-    found = rarely(
-        kinked,
-        _beside,
-        lambda j, scale, cut, held, *found: found,
-        j,
-        scale,
-        cut,
-        limit.held,
-        *found,
-    )
+    if limit.held is not None:
+        beside = (j, scale, cut, limit.held, *found)
+        found = rarely(kinked, _beside, lambda *arguments: arguments[4:], *beside)
     # Thirty steps of a tail e⁻²ᵗ are but fifteen of the e⁻ᵗ that it turns into near a bound: its
     # information has not died.
     alive = limit.recedes & (found[1] > cut)
@@ -184,7 +183,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
             Status.IMPRECISE,
         ),
     )
-    kinked = limit.kink > 0
+    kinked = is_at_kink(limit)
     status = xp.asarray(int(Status.CONVERGED), dtype=xp.int32)
     for holds, name in reversed(cases):
         status = xp.where(holds & ~kinked, int(name), status)

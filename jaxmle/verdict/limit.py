@@ -67,8 +67,10 @@ class Limit(NamedTuple):
     sharp: Array  # the next digits of a coordinate decide ℓ
     blurred: Array  # and rounding is most of it
     noise: Array  # of ℓ, as far as it was measured
-    kink: Array  # the certificate of a maximum at a kink, 0 where there is none
-    held: Array  # (k, k) projector on the directions held there, in coordinates scaled by D
+    # the certificate of a maximum at a kink, 0 where there is none; and the projector (k, k) on the
+    # directions held there, in coordinates scaled by D. None where no kink was sought
+    kink: Array | None = None
+    held: Array | None = None
 
 
 def information_of(point: Point) -> Array:
@@ -141,9 +143,12 @@ def unexplored(state: State) -> Limit:
         no,
         no,
         np.zeros(state.steps.shape, flat.dtype),
-        none,
-        np.zeros((*state.last.shape, state.last.shape[-1]), flat.dtype),
     )
+
+
+def is_at_kink(limit: Limit) -> Array:
+    """Whether a climb ended at a kink."""
+    return np.zeros((), bool) if limit.kink is None else limit.kink > 0
 
 
 def at_kink(limit: Limit, kink: Kink) -> Limit:
@@ -154,12 +159,9 @@ def at_kink(limit: Limit, kink: Kink) -> Limit:
         scale=kink.scale,
         shape=xp.zeros_like(limit.shape),
         decrement=xp.zeros_like(limit.decrement),
-        kink=kink.code,
-        held=kink.held,
     )
-    return jax.tree.map(lambda a, b: xp.where(kink.code > 0, a, b), there, limit)._replace(
-        steps=limit.steps + kink.steps
-    )
+    chosen = jax.tree.map(lambda a, b: xp.where(kink.code > 0, a, b), there, limit)
+    return chosen._replace(steps=limit.steps + kink.steps, kink=kink.code, held=kink.held)
 
 
 def explore(
@@ -387,8 +389,6 @@ def arrived(state: State, far: Excursion, why: Doubt, walk: Any) -> Limit:
         seen.sharp,
         seen.blurred,
         seen.noise,
-        xp.zeros_like(seen.shape),
-        xp.zeros_like(state.point.hessian),
     )
 
 
