@@ -37,7 +37,8 @@ from jaxmle.solvers.trust_region import (
     start,
 )
 from jaxmle.verdict.judge import root_in_batch
-from jaxmle.verdict.kinks import begin_search, kink_of, may_be_kinked, proceed, without
+from jaxmle.verdict.kink_search import begin_search, proceed
+from jaxmle.verdict.kinks import kink_of, may_be_kinked, without
 from jaxmle.verdict.limit import (
     ESCAPE,
     Limit,
@@ -198,9 +199,7 @@ def _go_on(
 # ---------------------------------------------------------------- excursions
 
 
-def is_open(
-    bent: tuple[bool, ...], may_have_kinks: bool, state: State, max_steps: int
-) -> Array:
+def is_open(bent: tuple[bool, ...], may_have_kinks: bool, state: State, max_steps: int) -> Array:
     """Whether a member needs more than the first round: steps, an excursion, or a search for
     the row that is to blame.
     """

@@ -50,6 +50,7 @@ from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import Point, maximise
 from jaxmle.verdict.judge import Verdict
+from jaxmle.verdict.limit import is_at_kink
 
 
 def fit_under_trace(posed: Posed, options: Options) -> Fit:
@@ -116,7 +117,7 @@ def _beside_kink(verdict: Verdict, point: Point) -> Point:
     there = verdict.point._replace(
         z=point.z, value=point.value, aux=verdict.point.aux._replace(x=point.aux.x)
     )
-    return jax.tree.map(lambda a, b: jnp.where(verdict.kink > 0, a, b), there, point)
+    return jax.tree.map(lambda a, b: jnp.where(is_at_kink(verdict), a, b), there, point)
 
 
 def _doubted(

@@ -14,6 +14,7 @@ from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.opaque import Opaque
 from jaxmle.solvers.trust_region import Point
 from jaxmle.verdict.judge import Verdict
+from jaxmle.verdict.limit import is_at_kink
 
 
 def family_of(loglik: Any, kind: Kind | None) -> Family | None:
@@ -21,8 +22,9 @@ def family_of(loglik: Any, kind: Kind | None) -> Family | None:
     asked for is of the model.
     """
     family = loglik.function if isinstance(loglik, Opaque) else None
-    gives = isinstance(family, Family) and family.law.information is not None
-    return family if gives and kind == "observed" else None
+    if kind != "observed" or not isinstance(family, Family) or family.law.information is None:
+        return None
+    return family
 
 
 def by_family(
@@ -34,7 +36,7 @@ def by_family(
     each = xp.asarray(family.information(layout.unravel(user.x)))
     information = user.jacobian.T @ (n * each) @ user.jacobian
     expected = user.jacobian @ xp.linalg.inv(information) @ user.jacobian.T
-    kinked = verdict.kink > 0
+    kinked = is_at_kink(verdict)
     return (
         verdict._replace(null=xp.where(kinked, 0.0, verdict.null)),
         xp.where(kinked, expected, vcov),

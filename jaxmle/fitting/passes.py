@@ -44,7 +44,8 @@ from jaxmle.solvers.methods import Solver, choose
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import Point, State
 from jaxmle.verdict.judge import Verdict, judge, root_of, survey
-from jaxmle.verdict.kinks import may_be_kinked, seek_kink, without
+from jaxmle.verdict.kink_search import seek_kink
+from jaxmle.verdict.kinks import may_be_kinked, without
 from jaxmle.verdict.limit import Limit, at_kink, explore, settled_rise
 from jaxmle.verdict.shape import Shape, remember_rise
 

@@ -188,6 +188,8 @@ def _kink(fit: Record) -> str:
 
 def _withheld(fit: Record) -> str:
     """Why a maximum has no standard error although its information is definite; "" if it has."""
+    if int(fit.witness.certificate) & AT_A_KINK:
+        return ""  # said there
     variance = np.diagonal(np.asarray(fit.witness.vcov))
     listed = _listed(fit, np.isnan(fit.se) & np.isfinite(variance) & (variance > 0))
     if not listed:

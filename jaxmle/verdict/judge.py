@@ -40,7 +40,6 @@ from jaxmle.verdict.limit import (
 from jaxmle.verdict.shape import AMPLIFIED, Shape, is_clean
 
 
-
 class Verdict(NamedTuple):
     """Status and witness in the free coordinates."""
 
@@ -91,8 +90,8 @@ def survey(state: State, limit: Limit) -> Survey:
     j = rarely(limit.short, _deflated, lambda j, *_: j, j, scale, move)
     found = rarely(troubled, _spectrum, _factor, j, scale, cut)
     if limit.held is not None:
-        beside = (j, scale, cut, limit.held, *found)
-        found = rarely(kinked, _beside, lambda *arguments: arguments[4:], *beside)
+        held = (j, scale, cut, limit.held, *found)
+        found = rarely(kinked, _beside, lambda *arguments: arguments[4:], *held)
     # Thirty steps of a tail e⁻²ᵗ are but fifteen of the e⁻ᵗ that it turns into near a bound: its
     # information has not died.
     alive = limit.recedes & (found[1] > cut)
@@ -142,7 +141,6 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     settled = (state.outcome == SETTLED) | ((state.outcome == STUCK) & quiet)
     level = shape == Shape.LEVEL
     peaks = shape == Shape.PARABOLA
-    regular = settled & ~troubled & ((shows.information >= RECEDES) | peaks)
     rises = shape == Shape.RISES
     unknown = shape == Shape.UNKNOWN
     # ℓ was measured to be far rougher than a sum of its terms is
@@ -176,10 +174,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
         ((state.outcome == STUCK) & ~quiet & ~rough, Status.STALLED),
         (state.phase != DONE, Status.MAX_STEPS),
         (
-            ~conditioned
-            | (decrement > DECREMENT_USABLE)
-            | (state.outcome == EXHAUSTED)
-            | unknown,
+            ~conditioned | (decrement > DECREMENT_USABLE) | (state.outcome == EXHAUSTED) | unknown,
             Status.IMPRECISE,
         ),
     )
@@ -268,14 +263,14 @@ def _spectrum(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, 
 
 
 def _beside(
-    j: Array, scale: Array, cut: Array, held: Array, *_: Array
+    j: Array, scale: Array, cut: Array, held: Array, *found: Array
 ) -> tuple[Array, Array, Array, Array]:
     """The same beside the directions held at a kink: those are the null space."""
     xp = namespace(j)
     keep = xp.eye(j.shape[0], dtype=j.dtype) - held
     rest = keep @ (j / (scale[:, None] * scale[None, :])) @ keep + held
-    _, lowest, weakest, vif = _spectrum(rest, xp.ones_like(scale), cut)
-    return held, lowest, weakest, vif
+    _, *others = _spectrum(rest, xp.ones_like(scale), cut)
+    return held, *others
 
 
 def root_of(j: Array, scale: Array, null: Array) -> Array:

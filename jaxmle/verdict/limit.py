@@ -146,9 +146,9 @@ def unexplored(state: State) -> Limit:
     )
 
 
-def is_at_kink(limit: Limit) -> Array:
-    """Whether a climb ended at a kink."""
-    return np.zeros((), bool) if limit.kink is None else limit.kink > 0
+def is_at_kink(end: Any) -> Array:
+    """Whether a climb ended at a kink, from its ``Limit`` or its ``Verdict``."""
+    return np.zeros((), bool) if end.kink is None else end.kink > 0
 
 
 def at_kink(limit: Limit, kink: Kink) -> Limit:
@@ -219,9 +219,7 @@ def to_limit(state: State) -> Excursion:
     zero = xp.zeros((), dtype=xp.int32)
     trial = state.tail.z + STEPS_ALONG_RECESSION * state.tail.move
     no = xp.zeros((), dtype=bool)
-    return Excursion(
-        trial, state.point, zero, zero, no, zero, state.point, _is_suspect(state)[0]
-    )
+    return Excursion(trial, state.point, zero, zero, no, zero, state.point, _is_suspect(state)[0])
 
 
 def follow(state: State, e: Excursion, point: Point) -> Excursion:
@@ -250,9 +248,7 @@ def _look_back(state: State, e: Excursion, point: Point) -> Excursion:
     distance = xp.asarray(np.array(BACK, dtype=state.point.z.dtype))[place]
     trial = state.tail.z - distance * state.tail.move
     active = e.looks < len(BACK)
-    return e._replace(
-        trial=trial, looks=(e.looks + 1).astype(xp.int32), higher=best, active=active
-    )
+    return e._replace(trial=trial, looks=(e.looks + 1).astype(xp.int32), higher=best, active=active)
 
 
 def _go_on(state: State, e: Excursion, point: Point) -> Excursion:
@@ -433,7 +429,9 @@ def settled_rise(state: State, limit: Limit) -> Limit:
     fades = rises & _is_straight(state, limit.point) & less & (gain > DECREMENT_USABLE)
     fades = fades & ~limit.sharp & ~limit.blurred
     shape = xp.where(rises & limit.sharp, int(Shape.ENDLESS), limit.shape)
-    shape = xp.where(rises & ((gain <= DECREMENT_USABLE) | limit.blurred), int(Shape.UNKNOWN), shape)
+    shape = xp.where(
+        rises & ((gain <= DECREMENT_USABLE) | limit.blurred), int(Shape.UNKNOWN), shape
+    )
     return limit._replace(
         recedes=limit.recedes | fades,
         move=xp.where(fades, limit.point.z - state.tail.z, limit.move),

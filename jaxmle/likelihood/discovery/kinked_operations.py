@@ -73,9 +73,7 @@ def may_have_kinks(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> boo
     return remembered(loglik, ("may have kinks", layout, *shapes_of(data)), find)
 
 
-def _results(
-    jaxpr: Any, arguments: Sequence[Known], counted: frozenset[str] | None
-) -> list[Known]:
+def _results(jaxpr: Any, arguments: Sequence[Known], counted: frozenset[str] | None) -> list[Known]:
     """What is known of the results of a program.
 
     Args:
@@ -96,9 +94,7 @@ def _literal(atom: Any) -> Known:
     return Known(is_infinite=not np.all(np.isfinite(np.asarray(atom.val, float))))
 
 
-def _applied(
-    equation: Any, ins: list[Known], counted: frozenset[str] | None
-) -> list[Known]:
+def _applied(equation: Any, ins: list[Known], counted: frozenset[str] | None) -> list[Known]:
     """What is known of the results of one operation."""
     name = equation.primitive.name
     count = len(equation.outvars)
