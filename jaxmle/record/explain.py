@@ -197,8 +197,8 @@ def _withheld(fit: Record) -> str:
     return (
         f" No standard error is given for {listed}: half of one away from the estimate the "
         "log-likelihood, with the other parameters solved again, does not fall as the curvature "
-        "at the maximum says, so that it describes no interval. A profile interval (jaxmle.profile) "
-        "does."
+        "at the maximum says, so that it describes no interval. A profile interval "
+        "(jaxmle.profile) does."
     )
 
 

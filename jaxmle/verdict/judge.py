@@ -263,14 +263,14 @@ def _spectrum(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, 
 
 
 def _beside(
-    j: Array, scale: Array, cut: Array, held: Array, *found: Array
+    j: Array, scale: Array, cut: Array, held: Array, *_: Array
 ) -> tuple[Array, Array, Array, Array]:
     """The same beside the directions held at a kink: those are the null space."""
     xp = namespace(j)
     keep = xp.eye(j.shape[0], dtype=j.dtype) - held
     rest = keep @ (j / (scale[:, None] * scale[None, :])) @ keep + held
-    _, *others = _spectrum(rest, xp.ones_like(scale), cut)
-    return held, *others
+    found = _spectrum(rest, xp.ones_like(scale), cut)
+    return held, found[1], found[2], found[3]
 
 
 def root_of(j: Array, scale: Array, null: Array) -> Array:

@@ -97,11 +97,42 @@ def test_a_batch_and_a_trace_find_the_same_kinks():
         assert_allclose(traced.x, right, rtol=0, atol=1e-9)
 
 
-def test_a_batch_of_the_laplace_family_has_its_standard_errors():
+def test_a_batch_and_a_trace_of_the_laplace_family_have_its_standard_errors():
     rows = np.stack([sample(seed, 31) for seed in range(3)])
     scale = np.array([moments(y)[1] for y in rows])
+    right = np.stack([scale, scale], axis=1) / np.sqrt(31)
     batch = jm.fit_batch(families.laplace, None, rows, progress=False)
-    assert_allclose(batch.se, np.stack([scale, scale], axis=1) / np.sqrt(31), rtol=1e-9)
+    assert_allclose(batch.se, right, rtol=1e-9)
+    start = {"loc": 1.0, "scale": 1.0}
+
+    def fitted(y):
+        return jm.fit(families.laplace, start, y, constraints={"scale": jm.positive})
+
+    with jax.enable_x64(True):
+        traced = jax.jit(jax.vmap(fitted))(rows)
+        assert np.all(np.asarray(traced.status) == int(jm.Status.CONVERGED))
+        assert_allclose(traced.se, right, rtol=1e-9)
+
+
+def test_no_kink_is_sought_where_the_program_has_none(monkeypatch):
+    """Neither under a trace nor in a batch the search is even traced; alone neither."""
+
+    def refuse(*_):
+        raise AssertionError("a kink is sought")
+
+    monkeypatch.setattr("jaxmle.fitting.passes.seek_kink", refuse)
+    monkeypatch.setattr("jaxmle.batch.solver.begin_search", refuse)
+    x = np.linspace(-1.0, 1.0, 12)
+    separated = (x > 0) * 1.0
+
+    def logit(t, y):
+        return y * t[0] * x - jnp.logaddexp(0.0, t[0] * x)
+
+    assert jm.fit(logit, np.zeros(1), separated).verdict.name == "SEPARATED"
+    jm.fit_batch(logit, np.zeros(1), np.stack([separated, 1.0 - separated]), progress=False)
+    jax.jit(lambda y: jm.fit(logit, jnp.zeros(1), y).status)(separated)
+    with pytest.raises(AssertionError, match="a kink is sought"):
+        jax.jit(lambda y: jm.fit(laplace, jnp.zeros(2), y).status)(x)
 
 
 @pytest.mark.parametrize("level", [0.5, 0.3])
@@ -210,6 +241,29 @@ def test_a_lasso_that_holds_a_coefficient_at_zero():
 
     fit = jm.fit(loglik, np.full(3, 0.2), (design, y))
     expect(fit, "CONVERGED", x=right, se=np.where(right == 0, np.nan, 1.0), atol=1e-9)
+
+
+def least_maximum(design, y):
+    """The least largest residual of a line, by SciPy's linear program."""
+    n, k = design.shape
+    sides = np.vstack([np.hstack([s * design, -np.ones((n, 1))]) for s in (1, -1)])
+    cost = np.append(np.zeros(k), 1.0)
+    bounds = [(None, None)] * (k + 1)
+    return optimize.linprog(cost, A_ub=sides, b_ub=np.append(y, -y), bounds=bounds).fun
+
+
+@pytest.mark.parametrize("seed", [0, 1, 6])
+def test_what_is_called_the_least_largest_residual_is_it(seed):
+    """Where several maxima meet, jumps do not add up: at seeds 1 and 6 shares between 0 and 1 of each
+    do not prove a maximum.
+    """
+    rng = np.random.default_rng(seed)
+    design = np.column_stack([np.ones(20), rng.normal(size=(20, 2))])
+    y = design @ rng.normal(size=3) + rng.uniform(-1, 1, size=20)
+    fit = jm.fit(lambda t, d: -jnp.max(jnp.abs(d[1] - d[0] @ t)), np.zeros(3), (design, y))
+    right = abs(fit.loglik + least_maximum(design, y)) < 1e-9
+    assert (fit.verdict.name == "CONVERGED") == right
+    assert right == (seed == 0)
 
 
 def jumps_down(t, y):
