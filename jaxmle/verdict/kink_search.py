@@ -57,7 +57,7 @@ MAX_LINES_PER_COORDINATE = 20
 MAX_TRIALS_OF_A_LINE = 150
 MAX_EXPANSIONS = 16
 EXPANSION = 8.0
-SHARE_OF_SLOPE = 0.3  # of the slope at the outset: a trial with less of it is kept
+SHARE_OF_FIRST_SLOPE = 0.3  # of the slope at the outset: a trial with less of it is kept
 SHARE_OF_BEND = 0.5  # of a change of slope: with less of it by curvature there are kinks between
 MIN_BRACKET_OF_SMOOTH_END = 0.01  # of the way: in a narrower one there is a kink to be held
 DECREMENT_AT_END = 1e-18
@@ -338,7 +338,7 @@ def _searched(state: State, search: Search, point: Point) -> Search:
         & ~line.level
         & smooth
         & (upper.t - lower.t >= MIN_BRACKET_OF_SMOOTH_END * line.t)
-        & (xp.abs(slope) <= SHARE_OF_SLOPE * line.slope)
+        & (xp.abs(slope) <= SHARE_OF_FIRST_SLOPE * line.slope)
         & (value >= search.value - noise)
     )
     line = line._replace(lower=lower, upper=upper, trials=line.trials + 1)
