@@ -153,7 +153,9 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     conditioned = 2 * eps * vif <= 1e-3
     fading = (shows.information < RECEDES) & (shows.step > 0.5) & ~peaks
     vanishing = (shape == Shape.PEAK) & ~is_clean(state)
+    kinked = is_at_kink(limit)
     cases = (
+        (kinked, Status.CONVERGED),
         ((state.outcome == NOT_FINITE), Status.NONFINITE),
         (limit.recedes & bound_only, Status.BOUNDARY),
         (limit.recedes, Status.SEPARATED),
@@ -178,10 +180,9 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
             Status.IMPRECISE,
         ),
     )
-    kinked = is_at_kink(limit)
     status = xp.asarray(int(Status.CONVERGED), dtype=xp.int32)
     for holds, name in reversed(cases):
-        status = xp.where(holds & ~kinked, int(name), status)
+        status = xp.where(holds, int(name), status)
 
     lost = (
         (status == Status.NONFINITE)

@@ -419,8 +419,8 @@ def _hidden(why: Doubt, shape: Array) -> Array:
 
 def settled_rise(state: State, limit: Limit) -> Limit:
     """The end of the last climb that was allowed: where ℓ still rises, less and less on the way
-    that the climb before it came by, that way is a tail; where the next digits decide ℓ, it rises for
-    ever.
+    that the climb before it came by, that way is a tail; where the next digits decide ℓ, it rises
+    for ever.
     """
     xp = namespace(state.point.z)
     gain = limit.point.value - state.point.value
