@@ -99,6 +99,8 @@ def _traced_climb(
 ) -> Fit:
     objective = objective_of(problem, base, data)
     z, verdict, reached, steps = solve(problem, objective, base, problem.chart.to_free(base))
+    if verdict.kink is not None:
+        z = _without_slope(z, is_at_kink(verdict))
     point = _beside_kink(verdict, objective(z))
     verdict, point = _doubted(problem, verdict, point, base, data)
     terms = partial(term_count, problem, base, data)
@@ -106,6 +108,18 @@ def _traced_climb(
     passes = Passes.traced(problem, base, data, codes)
     no_id = jnp.zeros(2, jnp.uint32)
     return complete(passes, verdict, reached, point, n, no_id, steps)
+
+
+@jax.custom_jvp
+def _without_slope(z: Array, at_kink: Array) -> Array:
+    """z (k,), whose derivatives are NaN at a kink: there it is no root of the score."""
+    return z
+
+
+@_without_slope.defjvp
+def _slope(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    z, at_kink = primals
+    return z, tangents[0] * jnp.where(at_kink, jnp.nan, 1.0).astype(z.dtype)
 
 
 def _beside_kink(verdict: Verdict, point: Point) -> Point:

@@ -114,6 +114,13 @@ def test_a_batch_and_a_trace_of_the_laplace_family_have_its_standard_errors():
         assert_allclose(traced.se, right, rtol=1e-9)
 
 
+def test_the_derivative_of_a_fit_at_a_kink_is_not_claimed():
+    """The implicit function theorem asks for a root of a smooth score."""
+    with jax.enable_x64(True):
+        slope = jax.jacrev(lambda y: jm.fit(laplace, jnp.zeros(2), y).params)(sample(0, 7))
+    assert np.all(np.isnan(slope))
+
+
 def test_no_kink_is_sought_where_the_program_has_none(monkeypatch):
     """Neither under a trace nor in a batch the search is even traced; alone neither."""
 
