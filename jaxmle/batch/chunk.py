@@ -22,9 +22,13 @@ from jaxmle.batch.inputs import Inputs
 from jaxmle.batch.plan import Schedule
 from jaxmle.batch.programs import Form, Members, single
 from jaxmle.batch.solver import Counts, Enough, machine, to_the_end
+from jaxmle.families.family import Family
+from jaxmle.fitting.kink_covariance import by_family, family_of
 from jaxmle.fitting.passes import MAX_RISES, Problem, needs_pass
 from jaxmle.likelihood.combinators import Weights, weight
+from jaxmle.likelihood.discovery.kinked_operations import may_have_kinks
 from jaxmle.likelihood.histogram import counted, flagged
+from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled
 from jaxmle.runtime.device import to_device, to_float32
@@ -102,7 +106,7 @@ class Programs:
     problem: Problem
     devices: tuple[Any, ...]
     # looked up once a run
-    loaded: dict[Any, Callable[..., Any]] = field(default_factory=dict, compare=False)
+    loaded: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     @property
     def mesh(self) -> Any:
@@ -230,6 +234,17 @@ class Chunk:
         args = jax.tree.map(wider, args)
         return _first(program(self.per_member, self.common, wider(active), args), slots)
 
+    @property
+    def may_have_kinks(self) -> bool:
+        """Whether the program of the likelihood shows that ℓ may have kinks."""
+        key = ("may have kinks", self.form)
+        loaded = self.programs.loaded
+        if key not in loaded:
+            member = self.form.member(single(self.per_member, 2), self.common)
+            layout = self.programs.problem.layout
+            loaded[key] = may_have_kinks(member.loglik, layout, member.base, member.data)
+        return loaded[key]
+
     def evaluate(self, z: Array, active: np.ndarray) -> Point:
         """Value, score and Hessian of the active slots at z (slots, k)."""
         return self.run("evaluate", active, z)
@@ -288,7 +303,12 @@ class Chunk:
         neutral = programs.problem.neutral
         mesh = programs.mesh
         n = self.run("counted", self.active)
-        if needs_pass(programs.problem.kind):
+        family = family_of(programs.problem.loglik, programs.problem.kind)
+        if family is not None and limit is not None and limit.kink is not None:
+            judged = solver.judged(neutral, self.base, state, limit, mesh)
+            judged = machine(by_family_information, (family, neutral.layout), mesh)(judged, n)
+            fit = solver.finished(neutral, self.base, judged, n, self.data_id, steps, mesh)
+        elif needs_pass(programs.problem.kind):
             judged = solver.judged(neutral, self.base, state, limit, mesh)
             verdict = judged.verdict
             parts = self.run("covariance_parts", self.active, verdict.point, verdict)
@@ -332,7 +352,12 @@ class Chunk:
     def _explored(self, state: State, active: np.ndarray) -> Any:
         programs = self.programs
         return solver.explore(
-            self.evaluate, state, active, programs.problem.chart.nonlinear, programs.mesh
+            self.evaluate,
+            state,
+            active,
+            programs.problem.chart.nonlinear,
+            self.may_have_kinks,
+            programs.mesh,
         )
 
     def _ended(self, state: State) -> State:
@@ -373,6 +398,15 @@ class Chunk:
             data_id=self.data_id[slots],
             active=active,
         )
+
+
+def by_family_information(
+    family: Family, layout: Layout, judged: solver.Judged, n: Array
+) -> solver.Judged:
+    """Verdicts with the covariance at a kink that the family of the likelihood gives."""
+    verdict = judged.verdict
+    verdict, vcov = by_family(family, layout, verdict, verdict.point, n, judged.extra.vcov)
+    return judged._replace(verdict=verdict, extra=judged.extra._replace(vcov=vcov))
 
 
 def few_left(counts: Counts) -> bool:

@@ -328,7 +328,9 @@ class Scheduler:
         """The arrays of a round that leaves members open."""
         count = len(piece.index)
         most = np.full(len(chunk.active), self.problem.max_steps, np.int32)
-        has_open = machine(is_open, (self.problem.chart.nonlinear,), self.programs.mesh)
+        has_open = machine(
+            is_open, (self.problem.chart.nonlinear, chunk.may_have_kinks), self.programs.mesh
+        )
         left = np.asarray(has_open(state, most))
         fit = to_numpy(chunk.conclude(state, None, warm.steps))
         if self.treedef is None:

@@ -37,10 +37,13 @@ from jaxmle.solvers.trust_region import (
     start,
 )
 from jaxmle.verdict.judge import root_in_batch
+from jaxmle.verdict.kink_search import begin_search, proceed
+from jaxmle.verdict.kinks import kink_of, may_be_kinked, without
 from jaxmle.verdict.limit import (
     ESCAPE,
     Limit,
     arrived,
+    at_kink,
     follow,
     needs_excursion,
     to_limit,
@@ -196,7 +199,7 @@ def _go_on(
 # ---------------------------------------------------------------- excursions
 
 
-def is_open(bent: tuple[bool, ...], state: State, max_steps: int) -> Array:
+def is_open(bent: tuple[bool, ...], may_have_kinks: bool, state: State, max_steps: int) -> Array:
     """Whether a member needs more than the first round: steps, an excursion, or a search for
     the row that is to blame.
     """
@@ -206,13 +209,34 @@ def is_open(bent: tuple[bool, ...], state: State, max_steps: int) -> Array:
         | (state.outcome == EXHAUSTED)
         | (state.longest >= ESCAPE)
     )
-    return is_running(state, max_steps) | needs_excursion(bent, state) | failed
+    doubtful = needs_excursion(bent, state)
+    if may_have_kinks:
+        doubtful = doubtful | may_be_kinked(state)
+    return is_running(state, max_steps) | doubtful | failed
 
 
 def explore(
-    evaluate: Evaluate, state: State, wanted: np.ndarray, bent: tuple[bool, ...], mesh: Any = None
+    evaluate: Evaluate,
+    state: State,
+    wanted: np.ndarray,
+    bent: tuple[bool, ...],
+    may_have_kinks: bool,
+    mesh: Any = None,
 ) -> Limit:
     """The excursions of all members; those that need none cost no evaluation."""
+    if not may_have_kinks:
+        return _explored(evaluate, state, wanted, bent, mesh)
+    search = machine(_to_kink, (), mesh)(state, wanted)
+    search = _walk(evaluate, machine(_proceed, (), mesh), state, search)
+    kink = machine(kink_of, (), mesh)(state, search)
+    others = machine(without, (), mesh)(kink, state)
+    limit = _explored(evaluate, others, wanted, bent, mesh)
+    return machine(at_kink, (), mesh)(limit, kink)
+
+
+def _explored(
+    evaluate: Evaluate, state: State, wanted: np.ndarray, bent: tuple[bool, ...], mesh: Any
+) -> Limit:
     far = _walk(
         evaluate, machine(_follow, (), mesh), state, machine(_to_limit, (), mesh)(state, wanted)
     )
@@ -228,6 +252,14 @@ def _walk(evaluate: Evaluate, body: Callable[..., Any], state: State, e: Any) ->
     while np.any(active := np.asarray(e.active)):
         e = body(state, e, evaluate(e.trial, active))
     return e
+
+
+def _to_kink(state: State, wanted: Array) -> Any:
+    return begin_search(state, may_be_kinked(state) & wanted)
+
+
+def _proceed(state: State, search: Any, point: Point) -> Any:
+    return _taken(proceed, state, search, point)
 
 
 def _to_limit(state: State, wanted: Array) -> Any:

@@ -252,10 +252,10 @@ laplace = location_scale(
 )
 """The Laplace (double exponential) distribution, loc and scale: scipy ``laplace(loc, scale)``.
 
-Its log density has a corner at loc and no curvature elsewhere: the start is the maximum, but a fit
-cannot verify it by derivatives. At y = loc the derivative in loc is 0, the mean of those on either
-side, −1/scale and 1/scale; of log_cdf and log_sf it is f/F, and the second derivative that from
-above.
+Its log density has a corner at loc and no curvature elsewhere: a fit ends at a kink, the median,
+with standard errors from the expected information, scale/√n. At y = loc the derivative in loc is 0,
+the mean of those on either side, −1/scale and 1/scale; of log_cdf and log_sf it is f/F, and the
+second derivative that from above.
 """
 
 

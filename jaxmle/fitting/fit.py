@@ -223,7 +223,10 @@ def _search(passes: Passes, progress: bool | None) -> tuple[Verdict, Reach, Arra
     if isinstance(problem.solver, LBFGS | Optax):
         z, steps = _approach(passes, z)
     climb = partial(_climb, progress, None)
-    return *search(climb, passes.evaluate, problem, passes.base, z), steps, []
+    verdict, reached = search(
+        climb, passes.evaluate, problem, passes.base, z, passes.may_have_kinks
+    )
+    return verdict, reached, steps, []
 
 
 def _search_from_head(
@@ -242,7 +245,9 @@ def _search_from_head(
         return None
     reuse = partial(reuse_hessian, passes.slopes, longest) if arrival.arrived else None
     climb = partial(_climb, progress, reuse)
-    verdict, reached = search(climb, passes.evaluate, problem, passes.base, arrival.z)
+    verdict, reached = search(
+        climb, passes.evaluate, problem, passes.base, arrival.z, passes.may_have_kinks
+    )
     return verdict, reached, np.asarray(arrival.passes)
 
 

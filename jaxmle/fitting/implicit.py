@@ -35,6 +35,7 @@ from jaxmle.likelihood.derivatives import (
     without_derivative,
 )
 from jaxmle.likelihood.discovery.derivative_rules import compared, error_of_hessian, written_rules
+from jaxmle.likelihood.discovery.kinked_operations import may_have_kinks
 from jaxmle.likelihood.discovery.row_independence import check_traced
 from jaxmle.likelihood.discovery.self_check import road_of
 from jaxmle.likelihood.information.covariance import cluster_codes
@@ -49,6 +50,7 @@ from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import Point, maximise
 from jaxmle.verdict.judge import Verdict
+from jaxmle.verdict.limit import is_at_kink
 
 
 def fit_under_trace(posed: Posed, options: Options) -> Fit:
@@ -97,12 +99,39 @@ def _traced_climb(
 ) -> Fit:
     objective = objective_of(problem, base, data)
     z, verdict, reached, steps = solve(problem, objective, base, problem.chart.to_free(base))
-    verdict, point = _doubted(problem, verdict, objective(z), base, data)
+    if verdict.kink is not None:
+        z = _without_slope(z, is_at_kink(verdict))
+    point = _beside_kink(verdict, objective(z))
+    verdict, point = _doubted(problem, verdict, point, base, data)
     terms = partial(term_count, problem, base, data)
     n = jnp.asarray(count(problem.loglik, data, terms), base.dtype)
     passes = Passes.traced(problem, base, data, codes)
     no_id = jnp.zeros(2, jnp.uint32)
     return complete(passes, verdict, reached, point, n, no_id, steps)
+
+
+@jax.custom_jvp
+def _without_slope(z: Array, at_kink: Array) -> Array:
+    """z (k,), whose derivatives are NaN at a kink: there it is no root of the score."""
+    return z
+
+
+@_without_slope.defjvp
+def _slope(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    z, at_kink = primals
+    return z, tangents[0] * jnp.where(at_kink, jnp.nan, 1.0).astype(z.dtype)
+
+
+def _beside_kink(verdict: Verdict, point: Point) -> Point:
+    """The point; at a kink, where it has no derivatives of its own, with those of the neighbouring
+    cells.
+    """
+    if verdict.kink is None:
+        return point
+    there = verdict.point._replace(
+        z=point.z, value=point.value, aux=verdict.point.aux._replace(x=point.aux.x)
+    )
+    return jax.tree.map(lambda a, b: jnp.where(is_at_kink(verdict), a, b), there, point)
 
 
 def _doubted(
@@ -141,7 +170,8 @@ def _search(
     extra: Array = jnp.zeros((), jnp.int32)
     if isinstance(problem.solver, LBFGS | Optax):
         z, extra = approached(problem, objective, z)
-    verdict, reached = search(maximise, objective, problem, base, z)
+    may_be = partial(may_have_kinks, objective.loglik, objective.layout, base, objective.data)
+    verdict, reached = search(maximise, objective, problem, base, z, may_be)
     return verdict.point.z, verdict, reached, extra
 
 

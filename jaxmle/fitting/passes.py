@@ -17,10 +17,12 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Data, Loglik
+from jaxmle.fitting.kink_covariance import by_family, family_of
 from jaxmle.fitting.objective import Objective, UserScale
 from jaxmle.fitting.options import Options, covariance_of
 from jaxmle.fitting.user_scale import Reach, conclude, reach, record
 from jaxmle.likelihood.contract import leaf_of, need_terms, terms_of
+from jaxmle.likelihood.discovery.kinked_operations import may_have_kinks
 from jaxmle.likelihood.histogram import counted, counts_of, distinct, uncounted
 from jaxmle.likelihood.information.covariance import (
     Covariance,
@@ -43,7 +45,9 @@ from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import Point, State
 from jaxmle.verdict.doubt import remember_rise
 from jaxmle.verdict.judge import Verdict, judge, root_of, survey
-from jaxmle.verdict.limit import Limit, explore, settled_rise
+from jaxmle.verdict.kink_search import seek_kink
+from jaxmle.verdict.kinks import may_be_kinked, without
+from jaxmle.verdict.limit import Limit, at_kink, explore, settled_rise
 from jaxmle.verdict.shape import Shape
 
 # median deviations (at least of one unit of ℓ) by which the term of a collapsed component stands
@@ -272,6 +276,11 @@ class Passes:
         """
         return self._run("robust", x, jacobian, root)
 
+    def may_have_kinks(self) -> bool:
+        """Whether the program of the likelihood shows that ℓ may have kinks."""
+        problem = self.problem
+        return may_have_kinks(problem.loglik, problem.layout, self.base, self.data)
+
     def first_bad(self, x: Array) -> Array:
         """The first row whose term at x (p,) is not finite or stands far above the others; −1."""
         return self._run("first_bad", x)
@@ -324,16 +333,29 @@ def _first(bad: Array) -> Array:
 
 
 def search(
-    climb: Climb, evaluate: Callable[[Array], Point], problem: Problem, base: Array, z: Array
+    climb: Climb,
+    evaluate: Callable[[Array], Point],
+    problem: Problem,
+    base: Array,
+    z: Array,
+    may_have_kinks: Callable[[], bool],
 ) -> tuple[Verdict, Reach]:
-    """Climb, explore, judge; where ℓ is seen to rise a finite way off, climb on from there."""
+    """Climb, explore, judge; where ℓ is seen to rise a finite way off, climb on from there.
+
+    Args:
+        may_have_kinks: asked on the host only where a climb ended as one does at a kink.
+    """
     chart = problem.chart
 
     def climbed(z: Array, before: State | None = None) -> tuple[State, Limit]:
         state = climb(evaluate, z, problem.max_steps)
         if before is not None:
             state = remember_rise(state, before)
-        return state, explore(evaluate, state, chart.nonlinear)
+        if (isinstance(z, np.ndarray) and not may_be_kinked(state)) or not may_have_kinks():
+            return state, explore(evaluate, state, chart.nonlinear)
+        kink = seek_kink(evaluate, state)
+        limit = explore(evaluate, without(kink, state), chart.nonlinear)
+        return state, at_kink(limit, kink)
 
     if isinstance(z, np.ndarray):
         state, limit = climbed(z)
@@ -462,6 +484,10 @@ def complete(
         parts = robust_covariance(passes, point, verdict)
     else:
         parts = observed_covariance(problem, point, verdict, bread(point, verdict))
+    family = family_of(problem.loglik, problem.kind)
+    if family is not None and verdict.kink is not None:
+        verdict, vcov = by_family(family, problem.layout, verdict, point, n, parts.vcov)
+        parts = parts._replace(vcov=vcov)
     failed = (verdict.status == Status.NONFINITE) | (verdict.status == Status.UNBOUNDED)
     if not isinstance(point.z, np.ndarray):
         row = jnp.where(failed, passes.first_bad(point.aux.x), parts.row)

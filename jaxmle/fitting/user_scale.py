@@ -284,7 +284,7 @@ def _witness(verdict: Verdict, ending: Conclusion, row: Array, error: Array) -> 
         gain=real(verdict.gain),
         distance=real(verdict.distance),
         stderr_error=real(error),
-        certificate=whole(0),
+        certificate=whole(0 if verdict.kink is None else verdict.kink),
         point=real(ending.point),
     )
 

@@ -9,9 +9,11 @@ import numpy as np
 from jaxmle.likelihood.derivatives import DIFFERENCES, FORWARD_OVER_REVERSE
 from jaxmle.record.contents import Record
 from jaxmle.solvers.status import (
+    AT_A_KINK,
     COMPARED,
     CONCAVE_FLAG,
     HESSIAN_CONTRADICTED,
+    LEVEL_BETWEEN_KINKS,
     MEAN,
     MEAN_OF_ROWS,
     SCORE_CONTRADICTED,
@@ -89,7 +91,7 @@ def explain(fit: Record) -> str:
     if not sentence.startswith(tuple(map(printed, fit.names))):
         sentence = sentence[0].upper() + sentence[1:]
     if status == Status.CONVERGED:
-        sentence = _maximum(int(w.certificate)) + covariance_note(fit) + _withheld(fit)
+        sentence = _maximum(int(w.certificate)) + _kink(fit) + covariance_note(fit) + _withheld(fit)
     sentence += _second_derivatives(fit)
     if status == Status.CONVERGED:  # of a failure the sentence is what a table has room for
         sentence += _road(fit)
@@ -160,8 +162,34 @@ def _maximum(certificate: int) -> str:
     return sentence + (f" But {MEAN_OF_ROWS}" if certificate & MEAN else "")
 
 
+def _kink(fit: Record) -> str:
+    """Where the maximum is at a kink, and what that means for standard errors; "" elsewhere."""
+    certificate = int(fit.witness.certificate)
+    if not certificate & AT_A_KINK:
+        return ""
+    lost = _listed(fit, np.isnan(fit.se))
+    sentence = " It is at a kink, where the score jumps through zero, as at a median:"
+    if not lost:
+        sentence += " its standard errors are from the expected information of the family."
+    elif fit.vcov_kind == "none":
+        sentence += " the Hessian tells no standard error there."
+    else:
+        sentence += (
+            f" the Hessian tells no standard error of {lost}, and those of the others hold it "
+            "there. A bootstrap gives them."
+        )
+    if certificate & LEVEL_BETWEEN_KINKS:
+        sentence += (
+            " The likelihood is level between two kinks, as between the two middle values of an "
+            "even number: the estimate is the middle."
+        )
+    return sentence
+
+
 def _withheld(fit: Record) -> str:
     """Why a maximum has no standard error although its information is definite; "" if it has."""
+    if int(fit.witness.certificate) & AT_A_KINK:
+        return ""  # said there
     variance = np.diagonal(np.asarray(fit.witness.vcov))
     listed = _listed(fit, np.isnan(fit.se) & np.isfinite(variance) & (variance > 0))
     if not listed:

@@ -98,6 +98,10 @@ MEAN = 2
 COMPARED = 4
 HESSIAN_CONTRADICTED = 8
 SCORE_CONTRADICTED = 16
+# Of a CONVERGED fit: the score jumps through zero at the estimate; it is the middle of a segment of
+# maxima between two such points.
+AT_A_KINK = 32
+LEVEL_BETWEEN_KINKS = 64
 
 SCORE_IS_NO_DERIVATIVE = (
     "a custom_vjp or custom_jvp rule, or a stop_gradient, in the likelihood gives a score that is "

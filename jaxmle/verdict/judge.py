@@ -31,7 +31,13 @@ from jaxmle.solvers.trust_region import (
     null_cut,
 )
 from jaxmle.verdict.doubt import is_clean
-from jaxmle.verdict.limit import DECREMENT_USABLE, ESCAPE, Limit, information_of
+from jaxmle.verdict.limit import (
+    DECREMENT_USABLE,
+    ESCAPE,
+    Limit,
+    information_of,
+    is_at_kink,
+)
 from jaxmle.verdict.shape import AMPLIFIED, Shape
 
 
@@ -52,6 +58,7 @@ class Verdict(NamedTuple):
     distance: Array  # √(2δ), standard errors
     steps: Array
     hidden: Array  # (k,) coordinates whose standard error does not describe ℓ
+    kink: Array | None  # the certificate of a maximum at a kink, 0 where there is none
 
 
 class Survey(NamedTuple):
@@ -72,17 +79,22 @@ def survey(state: State, limit: Limit) -> Survey:
     """
     xp = namespace(state.point.z)
     point = limit.point
-    scale = xp.where(limit.recedes, limit.scale, metric_of(point.hessian, point.score))
+    kinked = is_at_kink(limit)
+    metric = metric_of(point.hessian, point.score)
+    scale = xp.where(limit.recedes | kinked, limit.scale, metric)
     cut = xp.where(limit.recedes, xp.sqrt(xp.finfo(point.z.dtype).eps), null_cut(point))
     cut = xp.maximum(cut, limit.weakness)
     level = limit.shape == Shape.LEVEL
-    troubled = limit.recedes | level | ~state.newton.definite | ~state.newton.convex
+    troubled = limit.recedes | level | kinked | ~state.newton.definite | ~state.newton.convex
     j = information_of(point)
     move = limit.move
     # One coordinate that recedes alone, as to a bound, is taken out exactly.
     alone = limit.recedes & (xp.sum(xp.where(move != 0, 1, 0)) == 1)
     j = rarely(limit.short | alone, _deflated, lambda j, *_: j, j, scale, move)
     found = rarely(troubled, _spectrum, _factor, j, scale, cut)
+    if limit.held is not None:
+        held = (j, scale, cut, limit.held, *found)
+        found = rarely(kinked, _beside, lambda *arguments: arguments[4:], *held)
     # Thirty steps of a tail e⁻²ᵗ are but fifteen of the e⁻ᵗ that it turns into near a bound: its
     # information has not died.
     alive = limit.recedes & (found[1] > cut)
@@ -144,7 +156,9 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     conditioned = 2 * eps * vif <= 1e-3
     fading = (shows.information < RECEDES) & (shows.step > 0.5) & ~peaks
     vanishing = (shape == Shape.VANISHING) | ((shape == Shape.PEAK) & ~is_clean(state))
+    kinked = is_at_kink(limit)
     cases = (
+        (kinked, Status.CONVERGED),
         ((state.outcome == NOT_FINITE), Status.NONFINITE),
         (limit.recedes & bound_only, Status.BOUNDARY),
         (limit.recedes, Status.SEPARATED),
@@ -185,6 +199,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
         | (status == Status.SEPARATED)
         | (status == Status.UNIDENTIFIED)
         | (status == Status.SINGULAR)
+        | kinked
     )
     null = xp.where(keeps_null, null, 0.0)
     singular_signature = (status == Status.SINGULAR) & ~troubled
@@ -193,7 +208,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     direction = xp.where(
         moves,
         xp.where(limit.recedes, limit.move, state.last),
-        xp.where(lowest <= cut, weakest / scale, 0.0),
+        xp.where((lowest <= cut) & ~kinked, weakest / scale, 0.0),
     )
     direction = direction / xp.maximum(xp.max(xp.abs(direction)), xp.finfo(point.z.dtype).tiny)
     digits = -xp.log10(xp.maximum(eps * vif, eps))
@@ -214,6 +229,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
         distance,
         xp.maximum(state.steps - 1, 0) + limit.steps,
         limit.hidden,
+        limit.kink,
     )
 
 
@@ -248,6 +264,17 @@ def _spectrum(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, 
     dead = xp.where(kept, 0.0, 1.0)
     vif = xp.sum(xp.where(kept, 1.0 / xp.where(kept, values, 1.0), 0.0))
     return (q * dead[None, :]) @ q.T, values[0], q[:, 0], vif
+
+
+def _beside(
+    j: Array, scale: Array, cut: Array, held: Array, *_: Array
+) -> tuple[Array, Array, Array, Array]:
+    """The same beside the directions held at a kink: those are the null space."""
+    xp = namespace(j)
+    keep = xp.eye(j.shape[0], dtype=j.dtype) - held
+    rest = keep @ (j / (scale[:, None] * scale[None, :])) @ keep + held
+    found = _spectrum(rest, xp.ones_like(scale), cut)
+    return held, found[1], found[2], found[3]
 
 
 def root_of(j: Array, scale: Array, null: Array) -> Array:

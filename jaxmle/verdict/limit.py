@@ -39,6 +39,7 @@ from jaxmle.solvers.trust_region import (
     null_cut,
 )
 from jaxmle.verdict.doubt import Doubt, climbed_on, doubt
+from jaxmle.verdict.kinks import Kink
 from jaxmle.verdict.profile_walk import begin_walk, look
 from jaxmle.verdict.shape import Found, Shape, found
 
@@ -71,6 +72,10 @@ class Limit(NamedTuple):
     sharp: Array  # the next digits of a coordinate decide ℓ
     blurred: Array  # and rounding is most of it
     noise: Array  # of ℓ, as far as it was measured
+    # the certificate of a maximum at a kink, 0 where there is none; and the projector (k, k) on the
+    # directions held there, in coordinates scaled by D. None where no kink was sought
+    kink: Array | None = None
+    held: Array | None = None
 
 
 def information_of(point: Point) -> Array:
@@ -147,6 +152,24 @@ def unexplored(state: State) -> Limit:
         no,
         np.zeros(state.steps.shape, flat.dtype),
     )
+
+
+def is_at_kink(end: Any) -> Array:
+    """Whether a climb ended at a kink, from its ``Limit`` or its ``Verdict``."""
+    return np.zeros((), bool) if end.kink is None else end.kink > 0
+
+
+def at_kink(limit: Limit, kink: Kink) -> Limit:
+    """The end of a climb at a kink, where there is one."""
+    xp = namespace(kink.point.z)
+    there = limit._replace(
+        point=kink.point,
+        scale=kink.scale,
+        shape=xp.zeros_like(limit.shape),
+        decrement=xp.zeros_like(limit.decrement),
+    )
+    chosen = jax.tree.map(lambda a, b: xp.where(kink.code > 0, a, b), there, limit)
+    return chosen._replace(steps=limit.steps + kink.steps, kink=kink.code, held=kink.held)
 
 
 def explore(

@@ -95,7 +95,6 @@ def laplace_sample(seed):
     return np.random.default_rng(seed).laplace(2.0, 1.5, 31)
 
 
-@not_earned_yet()
 @pytest.mark.parametrize("seed", LAPLACE_SEEDS)
 def test_13_a_laplace_sample_converges_at_its_median(seed):
     """Odd n: loc is the median with SE scale/√n, scale the mean distance with SE scale/√n."""
@@ -106,7 +105,6 @@ def test_13_a_laplace_sample_converges_at_its_median(seed):
     expect(fit, "CONVERGED", x=[median, scale], se=np.full(2, scale / np.sqrt(31)))
 
 
-@not_earned_yet()
 @pytest.mark.parametrize("seed", [0, 1])
 def test_13_a_laplace_law_of_ones_own_converges_at_its_median(seed):
     """The scale is solved with the median held; its logarithm has SE 1/√n."""
@@ -117,7 +115,6 @@ def test_13_a_laplace_law_of_ones_own_converges_at_its_median(seed):
     assert_allclose(fit.se[1], 31**-0.5, rtol=1e-4)
 
 
-@not_earned_yet()
 def test_13_least_absolute_deviations_converge_at_the_linear_program():
     """A line through two of the points, by SciPy's linear program."""
     rng = np.random.default_rng(3)

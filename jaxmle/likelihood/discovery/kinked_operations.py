@@ -1,0 +1,189 @@
+"""Whether a likelihood can have kinks, read off its program: points where its score jumps.
+
+The values of a program that depend on the parameters are followed from operation to operation.
+What bends at a point (|x|, the larger of two, a choice by the sign of a parameter) makes all that
+depends on it kinked, except where it has no derivative, as the maximum that ``logsumexp``
+subtracts, and except for a choice between a value and ±∞ or NaN: that is a support. Functions with
+a rule of differentiation that jax or this package brings are smooth. So are the special functions
+of jax and all that this package does itself, in which choices guard against overflow; its one
+kinked density is written by ``sign``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Loglik, Tree
+from jaxmle.likelihood.contract import terms_of
+from jaxmle.likelihood.discovery.derivative_rules import TRUSTED
+from jaxmle.likelihood.structure import shapes_of
+from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.compile import remembered, tracing
+
+OF_JAX, OF_THIS_PACKAGE = TRUSTED
+BENDING = frozenset(
+    [
+        *("abs", "clamp", "cummax", "cummin", "max", "min"),
+        *("reduce_max", "reduce_min", "sign", "sort", "top_k"),
+    ]
+)
+CHOOSING = frozenset(["cond", "select_n"])  # by their first operand
+BENDING_IN_THIS_PACKAGE = frozenset(["sign"])
+SPECIAL_FUNCTIONS_OF_JAX = tuple(
+    f"{OF_JAX}_src{os.sep}{room}{os.sep}special.py" for room in ("lax", "ops", "scipy")
+)
+BENDING_RULES = frozenset(["relu"])  # functions of jax that bring a rule and are kinked
+
+
+class Known(NamedTuple):
+    """What is known of a value."""
+
+    moves: bool = False  # it depends on the parameters
+    is_kinked: bool = False  # not smoothly
+    is_infinite: bool = False  # a constant ±∞ or NaN
+
+
+FIXED = Known()
+
+
+def may_have_kinks(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
+    """Whether the program of a likelihood has operations by which ℓ may have kinks in the
+    parameters. Arrays may be given by shape and dtype alone.
+    """
+
+    def find(loglik: Loglik) -> bool:
+        def terms(x: Any, loglik: Any, data: Any) -> Any:
+            return terms_of(loglik, layout.unravel(x), data)
+
+        try:
+            program = jax.make_jaxpr(terms)(base, loglik, data)
+        except Exception:  # where it is evaluated it says it again
+            return False
+        arguments = [Known(moves=True)] + [FIXED] * (len(program.jaxpr.invars) - 1)
+        return any(known.is_kinked for known in _results(program.jaxpr, arguments, None))
+
+    if tracing():
+        return find(loglik)
+    return remembered(loglik, ("may have kinks", layout, *shapes_of(data)), find)
+
+
+def _results(jaxpr: Any, arguments: Sequence[Known], counted: frozenset[str] | None) -> list[Known]:
+    """What is known of the results of a program.
+
+    Args:
+        counted: the operations in it that bend; None where that depends on who called each.
+    """
+    table = dict(zip(jaxpr.invars, arguments, strict=True))
+
+    def read(atom: Any) -> Known:
+        return _literal(atom) if hasattr(atom, "val") else table.get(atom, FIXED)
+
+    for equation in jaxpr.eqns:
+        known = _applied(equation, [read(atom) for atom in equation.invars], counted)
+        table.update(zip(equation.outvars, known, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _literal(atom: Any) -> Known:
+    return Known(is_infinite=not np.all(np.isfinite(np.asarray(atom.val, float))))
+
+
+def _applied(equation: Any, ins: list[Known], counted: frozenset[str] | None) -> list[Known]:
+    """What is known of the results of one operation."""
+    name = equation.primitive.name
+    count = len(equation.outvars)
+    if name == "stop_gradient" or not any(known.moves for known in ins):
+        return [Known(is_infinite=any(known.is_infinite for known in ins))] * count
+    is_kinked = any(known.is_kinked for known in ins)
+    if name in BENDING or name in CHOOSING:
+        bending = _counted(equation) if counted is None else counted
+        is_kinked |= _bends(name, ins) and name in bending
+    programs = [] if _has_smooth_rule(equation) else list(_programs(equation))
+    if len(programs) == 1 and len(programs[0].invars) == len(ins):
+        return _called(programs[0], equation, ins, counted)
+    # A loop or a branch may hand on any of its arguments.
+    for inner in programs:
+        arguments = [Known(moves=True, is_kinked=is_kinked)] * len(inner.invars)
+        results = _results(inner, arguments, _counted_in(inner, equation, counted))
+        is_kinked |= any(known.is_kinked for known in results)
+    real = [jnp.issubdtype(var.aval.dtype, jnp.inexact) for var in equation.outvars]
+    return [Known(moves=True, is_kinked=is_kinked and is_real) for is_real in real]
+
+
+def _called(
+    program: Any, equation: Any, ins: list[Known], counted: frozenset[str] | None
+) -> list[Known]:
+    """What is known of the results of a program called on the arguments of an operation; in a loop
+    over rows, of the results of all its passes.
+    """
+    counted = _counted_in(program, equation, counted)
+    outs = _results(program, ins, counted)
+    held, carried = (equation.params.get(name, 0) for name in ("num_consts", "num_carry"))
+    for _ in range(carried and 2):  # what moves, then what bends
+        carry = [
+            Known(*map(any, zip(before, after, strict=True)))
+            for before, after in zip(ins[held : held + carried], outs[:carried], strict=True)
+        ]
+        ins = [*ins[:held], *carry, *ins[held + carried :]]
+        outs = _results(program, ins, counted)
+    return outs
+
+
+def _bends(name: str, ins: list[Known]) -> bool:
+    """Whether such an operation bends: a choice does by what moves, between two finite values."""
+    if name in CHOOSING:
+        return ins[0].moves and not any(known.is_infinite for known in ins[1:])
+    return True
+
+
+def _has_smooth_rule(equation: Any) -> bool:
+    """Whether the operation is a function with a rule that jax or this package brings."""
+    if not equation.primitive.name.startswith(("custom_jvp_call", "custom_vjp_call")):
+        return False
+    source = _source(next(_programs(equation), None))
+    place = getattr(source, "func_filename", None) or ""
+    return place.startswith(TRUSTED) and getattr(source, "func_name", None) not in BENDING_RULES
+
+
+def _programs(equation: Any) -> Iterator[Any]:
+    """The programs that an operation runs."""
+    for parameter in equation.params.values():
+        for inner in parameter if isinstance(parameter, tuple | list) else (parameter,):
+            program = getattr(inner, "jaxpr", inner)  # closed, or not
+            if hasattr(program, "eqns"):
+                yield program
+
+
+def _source(program: Any) -> Any:
+    return getattr(program, "debug_info", None)
+
+
+def _counted_in(
+    program: Any, equation: Any, counted: frozenset[str] | None
+) -> frozenset[str] | None:
+    """The operations of an inner program that bend; None where that depends on who called each.
+
+    A function of jax's was perhaps traced for another caller: it belongs to who calls it here.
+    """
+    place = getattr(_source(program), "func_filename", None) or ""
+    if counted is None and place.startswith(OF_JAX):
+        return _counted(equation)
+    return counted
+
+
+def _counted(equation: Any) -> frozenset[str]:
+    """The operations of jax that bend where they are called from the code that called this one."""
+    for frame in getattr(equation.source_info.traceback, "frames", ()):
+        if frame.file_name.startswith(SPECIAL_FUNCTIONS_OF_JAX):
+            return frozenset()
+        if frame.file_name.startswith(OF_THIS_PACKAGE):
+            return BENDING_IN_THIS_PACKAGE
+        if not frame.file_name.startswith(OF_JAX):
+            break
+    return BENDING | CHOOSING

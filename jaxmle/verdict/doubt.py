@@ -1,0 +1,128 @@
+"""Whether the end of a climb is in doubt, and along which coordinate ℓ is then looked at.
+
+The cheap signs: a coordinate whose variance the others inflate, a standard error as wide as the
+coordinate itself, a logarithm far out, a last Newton step that did not converge faster than
+linearly, an information that is not definite, rounding met on the way.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmle._namespace import namespace
+from jaxmle._types import Array
+from jaxmle.solvers.linalg import factored, metric_of, solve_lower
+from jaxmle.solvers.trust_region import TAIL, State, Tail
+
+HALF = 0.5  # of a standard error: where the parabola is tested
+MAX_VIF = 1e3  # variance inflation factor from which a maximum has to show its shape
+WIDE = 3.0  # standard error, in units of the coordinate or of one, from which it has to
+LONG = 1e3  # coordinates beyond may have run there: a standard error of three times that is wide
+FAR_OUT = 16.0  # a logarithm of 1e7 or 1e-7
+MAX_STEP_OF_A_LOGARITHM = 0.25  # to which an offset of ½ is cut: x is not linear in log x further
+CLEAN_DECREMENT_RATIO = 0.05  # of the last full Newton step: converging faster than linearly
+CLEAN_INFORMATION_CHANGE = 0.1  # by the last full Newton step
+SHARPEST = 1e8  # standard errors from a coordinate to zero
+
+
+class Doubt(NamedTuple):
+    """Why and along which coordinate the shape is asked for."""
+
+    asked: Array  # ()
+    coordinate: Array  # (k,) one at the coordinate, zero elsewhere
+    unit: Array  # () its standard error, cut where the coordinate is a logarithm
+    curvature: Array  # () of the profile per unit², (unit/SE)²; zero where there is none
+    is_logarithm: Array  # ()
+    correlated: Array  # () other standard errors depend on this one
+    is_noisy: Array  # () the climb met rounding noise, or went where there may be some
+
+
+def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Array) -> Doubt:
+    """The coordinate that most needs to show its shape, if any.
+
+    Args:
+        logarithms: for each free coordinate whether it is the logarithm of a parameter, or alike.
+        singular: the information has null directions at the end of the climb.
+        null: one of them (k,), in coordinates scaled by D.
+    """
+    xp = namespace(state.point.z)
+    k = state.point.z.shape[0]
+    scale = metric_of(state.point.hessian, state.point.score)
+    information = -0.5 * (state.point.hessian + state.point.hessian.T)
+    r = information / (scale[:, None] * scale[None, :])
+    half = solve_lower(factored(r, unrolled=True), xp.eye(k, dtype=r.dtype), unrolled=True)
+    vif = xp.sum(half**2, axis=0)
+    sound = xp.all(xp.isfinite(vif))
+    vif = xp.where(sound, vif, 1.0)
+    stderr = xp.sqrt(vif) / scale
+    size = xp.abs(state.point.z)
+    curved = xp.asarray(np.array(logarithms or (False,) * k))
+    suspicion = xp.maximum(
+        vif / MAX_VIF, stderr / (WIDE * xp.where(curved, 1.0, xp.clip(size, 1.0, LONG)))
+    )
+    suspicion = xp.maximum(suspicion, xp.where(curved, size / FAR_OUT, 0.0))
+    suspicion = xp.where(singular, xp.abs(null), suspicion)
+    last = xp.abs(scale * state.last)
+    moved = last / xp.maximum(xp.max(last), xp.finfo(r.dtype).tiny)
+    strange = xp.max(suspicion) >= 1.0
+    # Where nothing but the way of the last steps is strange, the coordinate is the one they moved.
+    suspicion = xp.where(singular | strange, suspicion, moved)
+    chosen = xp.arange(k) == xp.argmax(suspicion)
+    coordinate = xp.where(chosen, 1.0, 0.0).astype(r.dtype)
+    se = xp.sum(coordinate * xp.where(singular, 1.0 / xp.maximum(state.scale, scale), stderr))
+    is_logarithm = xp.any(chosen & curved)
+    unit = xp.where(is_logarithm, xp.minimum(se, MAX_STEP_OF_A_LOGARITHM / HALF), se)
+    curvature = xp.where(singular, 0.0, (unit / se) ** 2)
+    asked = singular | (sound & (strange | ~is_clean(state)))
+    correlated = xp.sum(coordinate * vif) >= MAX_VIF
+    far_out = xp.any(curved & (size >= FAR_OUT))
+    is_noisy = state.rough | (state.tail.length >= TAIL) | far_out
+    return Doubt(asked, coordinate, unit, curvature, is_logarithm, correlated, is_noisy)
+
+
+def is_clean(state: State) -> Array:
+    """Whether the last full Newton step converged faster than linearly, or nothing is left to
+    converge.
+    """
+    shows = state.signature
+    steady = namespace(shows.information).abs(shows.information - 1.0) <= CLEAN_INFORMATION_CHANGE
+    return steady & ((shows.decrement <= CLEAN_DECREMENT_RATIO) | (state.newton.decrement <= 1e-24))
+
+
+def came_along_tail(state: State, bar: Array) -> Array:
+    """Whether the climb came along a tail: it saw that ℓ falls on the way back."""
+    gained = state.point.value - state.tail.value
+    singular = ~(state.newton.definite & state.newton.convex)
+    unclear = ~is_clean(state) | climbed_on(state) | singular
+    return (state.tail.length >= TAIL) & (gained > bar) & unclear
+
+
+def is_collapse(state: State) -> Array:
+    """Whether ℓ is so sharp that the next digits of a coordinate decide it, as at a variance that
+    goes to zero.
+    """
+    xp = namespace(state.point.z)
+    metric = metric_of(state.point.hessian, state.point.score)
+    return xp.max(metric * xp.abs(state.point.z)) >= SHARPEST
+
+
+def remember_rise(state: State, before: State) -> State:
+    """A climb from where ℓ was seen to rise, with the way it came, unless it saw a tail itself."""
+    xp = namespace(state.point.z)
+    way = Tail(
+        before.point.z,
+        state.point.z - before.point.z,
+        before.point.value,
+        xp.inf * xp.ones_like(before.point.value),
+        xp.full_like(state.tail.length, TAIL),
+    )
+    keeps = state.tail.length >= TAIL
+    return state._replace(tail=jax.tree.map(lambda a, b: xp.where(keeps, a, b), state.tail, way))
+
+
+def climbed_on(state: State) -> Array:
+    """Whether the climb set out where an earlier one was seen to end too low."""
+    return (state.tail.length >= TAIL) & namespace(state.last).isinf(state.tail.decrement)

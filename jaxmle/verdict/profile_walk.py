@@ -1,0 +1,373 @@
+"""The walk along the profile likelihood of the least certain coordinate z_j, by single evaluations.
+
+z_j is held at an offset, in units of its own standard error, and the rest solved again by Newton
+steps. First at ±½, where ℓ has to fall as its parabola says, within a factor of three; where it
+does not, the noise of ℓ is measured at points a few ulps away, and the profile is followed from 1e-10
+standard errors outwards, both ways. At last the noise of the highest point is measured.
+
+Of 150 logits with n = 25 the ratio of fall to parabola was .79 to 1.34; of 100 Weibull samples with
+n = 7, .88 to 1.14; of a truncated normal whose mean runs away, −2e-4 and .01.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmle._namespace import namespace
+from jaxmle._types import Array
+from jaxmle.solvers.linalg import eigh, metric_of
+from jaxmle.solvers.trust_region import Point, State, is_finite, noise_of, without_dust
+from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail
+
+# Offsets of the walk, in standard errors: from where any ridge still is its tangent, and any
+# standard error that rounding made still short, to where any tail has ended.
+OFFSETS = (1e-10, *(10.0**i for i in range(-8, -1)), 0.1, 0.5, *(2.5 * 5.0**i for i in range(20)))
+FAR = OFFSETS.index(2.5 * 5.0**7)  # 195 312: what rounding makes of two collinear columns shows
+FALL_RATIO = 3.0  # factor by which the fall may differ from that of the parabola
+MAX_CORRECTIONS = 6  # Newton steps that solve the rest again at one offset
+MAX_RETREATS = 3  # offsets tried a quarter of the way where the rest cannot be solved
+UPWARD_CURVATURE = 1e-6  # eigenvalue of the scaled Hessian of the rest from which ℓ curves upwards
+PUSH = 0.1  # in units of the metric
+CLEAR_FALL = 1.0  # in units of ℓ: a side that fell so far is not followed any further
+ROUNDINGS_OF_A_DISTANCE = 64.0
+NOISE_PROBES = 5  # points a few ulps away whose value tells the noise
+TESTS, NOISE, WALK, CHECK, OVER = range(5)
+
+
+class Walk(NamedTuple):
+    """The profile so far, and the point that is asked for next."""
+
+    trial: Array  # (k,)
+    active: Array  # ()
+    outset: Array  # (k,) dz/dz_j at the end of the climb
+    stage: Array  # TESTS, NOISE, WALK, CHECK, OVER
+    side: Array  # 0 upwards, 1 downwards
+    place: Array  # the place in OFFSETS that is aimed at
+    offset: Array  # signed, in units, of the trial
+    corrections: Array
+    retreats: Array
+    steps: Array
+    anchor: Array  # (k,) the last point of this side at which the rest was solved
+    tangent: Array  # (k,) dz/dz_j there
+    anchor_offset: Array
+    tests: Array  # (2,) change of ℓ at ±½, NaN where the rest was not solved
+    changes: Array  # (2, offsets) the same along the walk
+    level_reach: Array  # (2,) the offset up to which ℓ is level
+    noise: Array  # how much ℓ differs between points that should have one value
+    noise_there: Array  # the same at the highest point
+    falling: Array  # (2,) points a little below the end of the climb
+    highest: Point
+    near: Point  # the end of the climb with the rest solved again
+    level: Point  # the outermost point within noise of the end of the climb
+    outermost: Point  # the outermost point that is not below it
+    reach: Array  # the offset there
+    before: Array  # (k,) the solved point before the outermost one
+
+
+def begin_walk(state: State, why: Doubt, active: Array) -> Walk:
+    """The walk before its first point."""
+    xp = namespace(state.point.z)
+    dtype = state.point.z.dtype
+    zero = xp.zeros((), dtype=xp.int32)
+    nothing = xp.zeros((), dtype)
+    tangent = _solve_rest(why, state.point).tangent
+    walks = (why.curvature == 0.0) | why.is_noisy
+    first = _aim(why, state.point.z, tangent, nothing, HALF * xp.ones((), dtype))
+    return Walk(
+        xp.where(walks, _shaken(state.point.z, why, 0), first),
+        active,
+        tangent,
+        xp.where(walks, NOISE, TESTS).astype(xp.int32),
+        zero,
+        zero,
+        HALF * xp.ones((), dtype),
+        zero,
+        zero,
+        zero,
+        state.point.z,
+        tangent,
+        nothing,
+        xp.full((2,), xp.nan, dtype),
+        xp.full((2, len(OFFSETS)), xp.nan, dtype),
+        xp.zeros((2,), dtype),
+        noise_of(state.point),
+        nothing,
+        xp.zeros((2,), dtype=xp.int32),
+        state.point,
+        state.point,
+        state.point,
+        state.point,
+        nothing,
+        state.point.z,
+    )
+
+
+class Rest(NamedTuple):
+    """All other coordinates while z_j is held."""
+
+    step: Array  # (k,) towards their maximum
+    decrement: Array  # what they have yet to gain
+    tangent: Array  # (k,) dz/dz_j while they stay at it
+    is_concave: Array  # ℓ is so in them
+
+
+def _solve_rest(why: Doubt, point: Point) -> Rest:
+    """The Newton step of the rest, by eigenvectors: uphill also where ℓ is not concave, and nowhere
+    where it is flat.
+    """
+    xp = namespace(point.z)
+    free = 1.0 - why.coordinate
+    scale = metric_of(point.hessian, point.score)
+    outer = scale[:, None] * scale[None, :]
+    hessian = 0.5 * (point.hessian + point.hessian.T) / outer
+    values, q = eigh(-hessian * free[:, None] * free[None, :] + xp.diag(why.coordinate))
+    cut = k_times_eps(point.z) * 50.0
+    flat = xp.abs(values) <= cut
+    weights = xp.where(flat, 0.0, 1.0 / xp.where(flat, 1.0, xp.abs(values)))
+    inverse = (q * weights[None, :]) @ q.T
+    slope = free * point.score / scale
+    # Where it curves upwards and has no slope, as where two exponentials are equal, it is pushed.
+    convex = values < -UPWARD_CURVATURE
+    along = (q.T @ slope) * weights
+    pushed = convex & (xp.abs(along) < PUSH)
+    along = xp.where(pushed, xp.where(along < 0, -PUSH, PUSH), along)
+    step = q @ along
+    left = 0.5 * xp.sum(xp.abs(values) * along**2)
+    unit = xp.sum(why.coordinate * scale)
+    along = inverse @ ((hessian @ why.coordinate) * free) * unit
+    tangent = along * free / scale + why.coordinate
+    return Rest(step * free / scale, left, tangent, ~xp.any(convex))
+
+
+def k_times_eps(z: Array) -> Any:
+    """The rounding error of an eigenvalue of a matrix scaled to one."""
+    return z.shape[0] * namespace(z).finfo(z.dtype).eps
+
+
+def _aim(why: Doubt, anchor: Array, tangent: Array, start: Array, end: Array) -> Array:
+    return anchor + (end - start) * why.unit * tangent
+
+
+def _shaken(z: Array, why: Doubt, turn: Any) -> Array:
+    """A point a few ulps away in every coordinate; two turns go different ways."""
+    xp = namespace(z)
+    sign = xp.where((xp.arange(z.shape[0]) + turn) % 2 == 0, 1.0, -1.0)
+    size = xp.maximum(xp.abs(z), xp.finfo(z.dtype).tiny ** 0.5)
+    return z + sign * (1 + 2 * turn) * xp.finfo(z.dtype).eps * size
+
+
+def look(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
+    """What follows from one evaluation."""
+    xp = namespace(point.z)
+    point = without_dust(point)
+    stage = walk.stage
+    shaking = (stage == NOISE) | (stage == CHECK)
+    walk = walk._replace(steps=(walk.steps + 1).astype(xp.int32))
+    shaken = _listen(why, state, walk, point)
+    moved = _explore(why, state, walk, point)
+    return _choose(shaking, shaken, moved)
+
+
+def _choose(condition: Array, new: Walk, old: Walk) -> Walk:
+    xp = namespace(old.trial)
+    return jax.tree.map(lambda a, b: xp.where(condition, a, b).astype(b.dtype), new, old)
+
+
+def _listen(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
+    """ℓ at a point that should have the value of its neighbour: the difference is noise."""
+    xp = namespace(point.z)
+    checks = walk.stage == CHECK
+    near = choose_point(checks, walk.highest, state.point)
+    slope = 0.5 * (near.score + point.score)
+    heard = xp.abs(point.value - near.value - slope @ (point.z - near.z))
+    heard = xp.where(xp.isfinite(heard), heard, 0.0)
+    turn = walk.corrections + 1
+    again = turn < NOISE_PROBES
+    walk = walk._replace(
+        noise=xp.maximum(walk.noise, xp.where(checks, 0.0, heard)),
+        noise_there=xp.maximum(walk.noise_there, xp.where(checks, heard, 0.0)),
+    )
+    begun = _next_side(why, state, walk._replace(stage=xp.asarray(WALK), side=xp.asarray(-1)))
+    over = walk._replace(stage=xp.asarray(OVER), active=xp.zeros_like(walk.active))
+    ended = _choose(checks, over, begun)
+    return _choose(
+        again,
+        walk._replace(trial=_shaken(near.z, why, turn), corrections=turn),
+        ended._replace(corrections=xp.where(again, turn, 0)),
+    )
+
+
+def choose_point(condition: Array, new: Point, old: Point) -> Point:
+    xp = namespace(old.z)
+    return jax.tree.map(lambda a, b: xp.where(condition, a, b), new, old)
+
+
+def _explore(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
+    """A point of the profile: solve the rest, or go on from it."""
+    xp = namespace(point.z)
+    rest = _solve_rest(why, point)
+    finite = is_finite(point)
+    tested = xp.where(walk.stage == TESTS, 0.5 * why.curvature * walk.offset**2, 0.0)
+    enough = xp.maximum(xp.maximum(noise_of(point), walk.noise), 0.01 * tested)
+    solved = finite & (rest.decrement <= enough)
+    corrects = finite & ~solved & (walk.corrections < MAX_CORRECTIONS)
+    above = finite & ~rest.is_concave & (point.value > walk.highest.value)
+    above = above & (point.value - state.point.value > bar_at(why, state, walk, walk.offset))
+    walk = walk._replace(highest=choose_point(above, point, walk.highest))
+    walk_on = _arrive(why, state, walk, point, rest.tangent, solved)
+    return _choose(
+        corrects,
+        walk._replace(trial=point.z + rest.step, corrections=walk.corrections + 1),
+        walk_on,
+    )
+
+
+def _arrive(
+    why: Doubt, state: State, walk: Walk, point: Point, tangent: Array, solved: Array
+) -> Walk:
+    """Note the profile at a solved point, or that there is none, and aim at the next."""
+    xp = namespace(point.z)
+    tests = walk.stage == TESTS
+    change = xp.where(solved, point.value - state.point.value, xp.nan)
+    side = xp.arange(2) == walk.side
+    target = xp.asarray(np.array(OFFSETS, dtype=point.z.dtype))[
+        xp.minimum(walk.place, len(OFFSETS) - 1)
+    ]
+    reached = solved & (xp.abs(walk.offset) >= 0.999 * target)
+    place = xp.arange(len(OFFSETS)) == walk.place
+    bar = bar_at(why, state, walk, walk.offset)
+    level = solved & ~tests & (xp.abs(change) <= bar)
+    forward = xp.sum(why.coordinate * state.tail.move) * walk.offset > 0
+    goes_on = ~came_along_tail(state, bar) | forward
+    farther = goes_on & (xp.abs(walk.offset) >= walk.reach)
+    not_below = solved & ~tests & (change >= -bar) & farther
+    between = solved & ~tests & (change < -bar) & (change > -CLEAR_FALL)
+    walk = walk._replace(
+        tests=xp.where(tests & side, change, walk.tests),
+        changes=xp.where(~tests & reached & side[:, None] & place[None, :], change, walk.changes),
+        level_reach=xp.where(
+            level & side, xp.maximum(walk.level_reach, xp.abs(walk.offset)), walk.level_reach
+        ),
+        highest=choose_point(
+            solved & (change > bar) & (point.value > walk.highest.value), point, walk.highest
+        ),
+        falling=(walk.falling + (between & side)).astype(xp.int32),
+        near=choose_point(not_below & (walk.side == 0) & (walk.place == 0), point, walk.near),
+        level=choose_point(not_below & (change <= bar), point, walk.level),
+        outermost=choose_point(not_below, point, walk.outermost),
+        reach=xp.where(not_below, xp.abs(walk.offset), walk.reach),
+        before=xp.where(not_below, walk.anchor, walk.before),
+    )
+    after_tests = _after_tests(why, state, walk)
+    fallen = solved & (change < -CLEAR_FALL)
+    retreat = (~solved | fallen) & (walk.retreats < MAX_RETREATS) & ~tests
+    keeps = solved & ~retreat
+    shorter = walk.anchor_offset + 0.25 ** (walk.retreats + 1) * (
+        xp.where(walk.side == 0, 1.0, -1.0) * target - walk.anchor_offset
+    )
+    anchor = xp.where(keeps, point.z, walk.anchor)
+    direction = xp.where(keeps, tangent, walk.tangent)
+    start = xp.where(keeps, walk.offset, walk.anchor_offset)
+    following = walk.place + reached
+    last = (following >= len(OFFSETS)) | (level & reached & (walk.place == FAR))
+    ends = ~retreat & (last | fallen | ~solved)
+    aim = xp.where(
+        keeps,
+        xp.where(walk.side == 0, 1.0, -1.0)
+        * xp.asarray(np.array(OFFSETS, dtype=point.z.dtype))[
+            xp.minimum(following, len(OFFSETS) - 1)
+        ],
+        shorter,
+    )
+    onward = walk._replace(
+        anchor=anchor,
+        tangent=direction,
+        anchor_offset=start,
+        offset=aim,
+        place=xp.where(retreat, walk.place, following),
+        corrections=xp.zeros_like(walk.corrections),
+        retreats=xp.where(keeps, xp.where(reached, 0, walk.retreats), walk.retreats + 1),
+        trial=_aim(why, anchor, direction, start, aim),
+    )
+    walked = _choose(ends, _next_side(why, state, walk), onward)
+    return _choose(tests, after_tests, walked)
+
+
+def bar_of(state: State, walk: Walk) -> Array:
+    """A change of ℓ that noise, or what the climb has left to gain, explains."""
+    return 10 * walk.noise + 4 * namespace(walk.noise).minimum(state.newton.decrement, 1e-6)
+
+
+def bar_at(why: Doubt, state: State, walk: Walk, offset: Any) -> Array:
+    """The same at an offset: coordinates of 1e8 that cancel leave errors of 1e-8."""
+    xp = namespace(walk.noise)
+    scale = xp.maximum(state.scale, metric_of(state.point.hessian, state.point.score))
+    # along a flat coordinate there is no other unit than its own
+    own = 1.0 / xp.maximum(1.0, xp.abs(state.point.z))
+    scale = xp.where(why.curvature > 0, scale, xp.maximum(scale, own))
+    length = xp.abs(offset) * why.unit * xp.sum(why.coordinate * scale)
+    return bar_of(state, walk) + ROUNDINGS_OF_A_DISTANCE * xp.finfo(walk.noise.dtype).eps * length
+
+
+def passes(why: Doubt, tests: Array) -> Array:
+    """Which sides (2,) fall at ±½ as the parabola says."""
+    parabola = 0.5 * why.curvature * HALF**2
+    return (tests <= -parabola / FALL_RATIO) & (tests >= -parabola * FALL_RATIO)
+
+
+def _after_tests(why: Doubt, state: State, walk: Walk) -> Walk:
+    """From the test of one side to that of the other, then to the noise, or to the end."""
+    xp = namespace(walk.trial)
+    first = walk.side == 0
+    zero = xp.zeros_like(walk.offset)
+    other = walk._replace(
+        side=xp.ones_like(walk.side),
+        offset=-HALF * xp.ones_like(walk.offset),
+        corrections=xp.zeros_like(walk.corrections),
+        trial=_aim(why, state.point.z, walk.outset, zero, -HALF * xp.ones_like(zero)),
+    )
+    done = xp.all(passes(why, walk.tests))
+    listen = walk._replace(
+        stage=xp.where(done, OVER, NOISE),
+        active=walk.active & ~done,
+        corrections=xp.zeros_like(walk.corrections),
+        trial=_shaken(state.point.z, why, 0),
+    )
+    return _choose(first, other, listen)
+
+
+def _next_side(why: Doubt, state: State, walk: Walk) -> Walk:
+    """The walk at the outset of its next side; past the second the highest point is checked, if it
+    is higher than the end of the climb.
+    """
+    xp = namespace(walk.trial)
+    side = walk.side + 1
+    zero = xp.zeros_like(walk.offset)
+    aim = xp.where(side == 0, OFFSETS[0], -OFFSETS[0]) * xp.ones_like(zero)
+    onward = walk._replace(
+        side=side,
+        place=xp.zeros_like(walk.place),
+        offset=aim,
+        corrections=xp.zeros_like(walk.corrections),
+        retreats=xp.zeros_like(walk.retreats),
+        anchor=state.point.z,
+        tangent=walk.outset,
+        anchor_offset=zero,
+        trial=_aim(why, state.point.z, walk.outset, zero, aim),
+    )
+    higher = walk.highest.value > state.point.value + bar_of(state, walk)
+    check = walk._replace(
+        stage=xp.where(higher, CHECK, OVER),
+        active=walk.active & higher,
+        corrections=xp.zeros_like(walk.corrections),
+        trial=_shaken(walk.highest.z, why, 0),
+    )
+    return _choose(side < 2, onward, check)
+
+
+def walk_asked(walk: Walk) -> Array:
+    """Whether a walk was made."""
+    return walk.steps > 0
