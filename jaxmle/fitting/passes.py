@@ -186,6 +186,10 @@ def _first_bad(problem: Problem, base: Array, data: Data, codes: Codes, x: Array
     return _first_bad_term(uncounted(problem.loglik), problem.layout, x, data)
 
 
+def _sharpest(problem: Problem, base: Array, data: Data, codes: Codes, x: Array) -> Array:
+    return _sharpest_term(uncounted(problem.loglik), problem.layout, x, data)
+
+
 def _first_rough(problem: Problem, base: Array, data: Data, codes: Codes, x: Array) -> Array:
     return _first(not_finite(uncounted(problem.loglik), problem.layout, x, data))
 
@@ -197,6 +201,7 @@ PASSES: dict[str, Callable[..., Any]] = {
     "expected": _expected,
     "robust": _robust,
     "first_bad": _first_bad,
+    "sharpest": _sharpest,
     "first_rough": _first_rough,
 }
 
@@ -285,6 +290,10 @@ class Passes:
         """The first row whose term at x (p,) is not finite or stands far above the others; −1."""
         return self._run("first_bad", x)
 
+    def sharpest(self, x: Array) -> Array:
+        """The row whose term changes far more than the others a little way from x (p,); −1."""
+        return self._run("sharpest", x)
+
     def first_rough(self, x: Array) -> Array:
         """The first row of which a term or a derivative at x (p,) is not finite; −1."""
         return self._run("first_rough", x)
@@ -297,14 +306,10 @@ def _counts(loglik: Loglik, data: Data) -> tuple[int, ...]:
 
 
 def _first_bad_term(loglik: Loglik, layout: Layout, x: Array, data: Data) -> Array:
-    """The first term that is not finite, or the one that stands far above all others, by its value
-    or by how fast it changes; −1 where there is none or there are no terms.
+    """The first term that is not finite, or the one that stands far above all others; −1 where
+    there is none or there are no terms.
     """
-
-    def terms_at(x: Array) -> Array:
-        return jnp.atleast_1d(terms_of(loglik, layout.unravel(x), data))
-
-    terms = terms_at(x)
+    terms = jnp.atleast_1d(terms_of(loglik, layout.unravel(x), data))
     bad = ~jnp.isfinite(terms)
     top = jnp.max(terms)
     middle = jnp.median(terms)
@@ -312,19 +317,28 @@ def _first_bad_term(loglik: Loglik, layout: Layout, x: Array, data: Data) -> Arr
     alone = (terms > middle + DEVIATIONS_OF_COLLAPSED_TERM * jnp.maximum(spread, 1.0)) & (
         terms >= top
     )
-    # At the edge of a support a term diverges as slowly as a logarithm; beside it, it is not finite.
-    step = SMALL_STEP * (1.0 + jnp.abs(x))
-    change = jnp.abs(jnp.stack([terms_at(x + step), terms_at(x - step)]) - terms)
-    change = jnp.max(jnp.where(jnp.isfinite(change), change, jnp.inf), axis=0)
-    sharpest = change >= jnp.max(change)
-    others = jnp.maximum(jnp.median(change), SMALL_STEP)
-    sharpest = sharpest & (jnp.max(change) > MIN_CHANGE_OF_COLLAPSED_TERM * others)
-    chosen = jnp.where(jnp.any(alone), alone, sharpest)
     return jnp.where(
-        (terms.shape[0] > 2) & jnp.any(bad | chosen),
-        jnp.where(jnp.any(bad), jnp.argmax(bad), jnp.argmax(chosen)),
+        (terms.shape[0] > 2) & jnp.any(bad | alone),
+        jnp.where(jnp.any(bad), jnp.argmax(bad), jnp.argmax(alone)),
         -1,
     )
+
+
+def _sharpest_term(loglik: Loglik, layout: Layout, x: Array, data: Data) -> Array:
+    """The term that changes far more than all others a little way off; −1 where there is none. At
+    the edge of a support a term diverges as slowly as a logarithm; beyond, it is not finite.
+    """
+
+    def terms_at(x: Array) -> Array:
+        return jnp.atleast_1d(terms_of(loglik, layout.unravel(x), data))
+
+    step = SMALL_STEP * (1.0 + jnp.abs(x))
+    terms = terms_at(x)
+    change = jnp.maximum(jnp.abs(terms_at(x + step) - terms), jnp.abs(terms_at(x - step) - terms))
+    change = jnp.where(jnp.isfinite(change), change, jnp.inf)
+    others = jnp.maximum(jnp.median(change), SMALL_STEP)
+    stands_out = (terms.shape[0] > 2) & (jnp.max(change) > MIN_CHANGE_OF_COLLAPSED_TERM * others)
+    return jnp.where(stands_out, jnp.argmax(change), -1)
 
 
 def _first(bad: Array) -> Array:
@@ -495,7 +509,10 @@ def complete(
     elif failed:
         nonfinite = verdict.status == Status.NONFINITE
         search_row = passes.first_rough if nonfinite else passes.first_bad
-        parts = parts._replace(row=search_row(point.aux.x))
+        row = search_row(point.aux.x)
+        if row < 0 and not nonfinite:
+            row = passes.sharpest(point.aux.x)
+        parts = parts._replace(row=row)
     return finish(problem, passes.base, verdict, reached, point, parts, n, data_id, extra_steps)
 
 

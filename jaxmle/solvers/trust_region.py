@@ -29,7 +29,7 @@ DECREMENT_FLOOR = 1e-18  # decrement (1.4e-9 SE) below which nothing is gained
 MAX_ROUNDS_WITHOUT_GAIN = 3  # rounds without a gain above noise before the climb is called stuck
 # information ratio of a step: ≥ .999999 on 5 821 overlapping designs, ≤ .376 on all separated ones
 RECEDES = 0.6
-MIN_SHARE_OF_PREDICTED_GAIN = 0.1  # of a step that is kept; one on to a plateau gains a hundredth
+MIN_SHARE_OF_PREDICTED_GAIN = 0.03  # of a step that is kept; one on to a plateau gains a hundredth
 FORESEEN = 0.01  # relative error of a predicted gain that lets the radius grow faster
 MAX_FIRST_RADIUS = 16.0  # in units of the metric, where no Newton step says more
 LIMIT = 40  # rejections in a row
@@ -48,6 +48,7 @@ MIN_PREDICTED_GAIN = (
 # which a gain then differs from that of scores and Hessians: .0017 on a tail e⁻ᵗ, .006 on 1/t
 DECREMENT_OF_A_PLAIN_TAIL = 1e-4
 DECEPTION = 0.0125
+GAIN_BEYOND_DUST = 1e4  # times the rounding error of ℓ, which no step along rounding promises
 MAX_DUST = 1e-8  # rounding of ℓ beyond which it is far off, not flat
 SHARP = 1e-10  # decrement below which rounding blurs the direction of a recession
 FADED = 1e-14  # decrement down to which a fading climb is followed
@@ -140,7 +141,10 @@ def without_dust(point: Point) -> Point:
     # |H_ij| against the geometric mean of the noise and of the other's own curvature
     coupled = curvature * length[None, :] > xp.sqrt(noise * (own + noise / length**2))[:, None]
     coupled = xp.any(coupled & ~xp.eye(len(length), dtype=bool), axis=0)
-    dust = (xp.abs(point.score) * length <= noise) & (own * length**2 <= noise) & ~coupled
+    little = (xp.abs(point.score) * length <= noise) & (own * length**2 <= noise)
+    # A coordinate of 1e24 that begins at zero changes ℓ as little, but a Newton step gains much.
+    gains = (own > 0) & (point.score**2 > GAIN_BEYOND_DUST * noise * own)
+    dust = little & ~coupled & ~gains
     keep = xp.where(dust, 0.0, 1.0).astype(point.z.dtype)
     return point._replace(
         score=point.score * keep, hessian=point.hessian * keep[:, None] * keep[None, :]
@@ -360,7 +364,9 @@ def _judge(state: State, trial: Point) -> State:
         & (state.predicted >= SHARP)
     )
     rough = _is_rough(state, trial, newton, signature, noise)
-    next_run = _int(xp, xp.where(accept, xp.where(steady, state.runaway + 1, 0), state.runaway))
+    doublings = xp.where(norm >= 4 * last_norm, 3, 1)
+    longer_run = xp.where(steady, state.runaway + doublings, 0)
+    next_run = _int(xp, xp.where(accept, longer_run, state.runaway))
     next_state = state._replace(
         idle=_int(xp, xp.where(flat, state.idle + 1, xp.where(accept, 0, state.idle))),
         refused=_int(xp, xp.where(accept, 0, state.refused + 1)),

@@ -2,8 +2,8 @@
 
 z_j is held at an offset, in units of its own standard error, and the rest solved again by Newton
 steps. First at ±½, where ℓ has to fall as its parabola says, within a factor of three; where it
-does not, the noise of ℓ is measured at points a few ulps away, and the profile is followed from 1e-10
-standard errors outwards, both ways. At last the noise of the highest point is measured.
+does not, the noise of ℓ is measured at points a few ulps away, and the profile is followed from
+1e-10 standard errors outwards, both ways. At last the noise of the highest point is measured.
 
 Of 150 logits with n = 25 the ratio of fall to parabola was .79 to 1.34; of 100 Weibull samples with
 n = 7, .88 to 1.14; of a truncated normal whose mean runs away, −2e-4 and .01.

