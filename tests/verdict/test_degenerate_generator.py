@@ -11,7 +11,6 @@ from numpy.testing import assert_allclose
 from scipy import optimize
 
 from jaxmle import Status
-from tests.marks import not_earned_yet
 
 from .degenerate import TEMPLATES, census, draw
 from .degenerate_cores import ROWS
@@ -45,12 +44,10 @@ def long():
     return found
 
 
-@not_earned_yet()
 def test_sixty_problems_are_judged_without_a_false_verdict(short):
     assert not short.false(), str(short)
 
 
-@not_earned_yet()
 def test_sixty_problems_get_the_right_name(short):
     assert short.share("right") >= LEAST_SHARE_OF_RIGHT_NAMES, str(short)
 

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from tests.marks import not_earned_yet
-
 from .many_hands import FORMS, survey, table, written
 from .many_limits import LIKELIHOODS
 
@@ -35,7 +33,6 @@ def test_there_are_thirty_likelihoods_of_eight_kinds_in_six_forms():
     assert (len(LIKELIHOODS), len(kinds), len(FORMS)) == (30, 8, 6)
 
 
-@not_earned_yet("cubic", "quotient_of_itself")
 @pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_a_likelihood_of_each_kind_is_right_declared_and_inside(name):
     faults = survey(name, forms=("declared", "inside"), roads=("alone",), starts=1)

@@ -12,7 +12,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import optimize, special, stats
 
 import jaxmle as jm
-from tests.marks import not_earned_yet
 
 from .answers import expect, highest, members, negative_binomial
 
@@ -33,7 +32,6 @@ def amplitude_and_origin(t, d):
     return norm.logpdf(d[1], t[0] * jnp.exp(-t[1] * (d[0] - t[2])), 0.05)
 
 
-@not_earned_yet()
 def test_1_a_product_of_slopes_is_unidentified_from_sixteen_starts_in_a_batch():
     starts = np.random.default_rng(0).uniform(-3, 3, (16, 2))
     fits = members(product_of_slopes, starts, (RIDGE_X, 1.4 * RIDGE_X))
@@ -41,7 +39,6 @@ def test_1_a_product_of_slopes_is_unidentified_from_sixteen_starts_in_a_batch():
     assert all(np.isnan(fit.se).all() for fit in fits)
 
 
-@not_earned_yet()
 def test_1_amplitude_and_origin_of_a_decay_are_unidentified_and_its_rate_keeps_its_error():
     def mean(x, a, k):
         return a * np.exp(-k * x)
@@ -57,7 +54,6 @@ def test_1_amplitude_and_origin_of_a_decay_are_unidentified_and_its_rate_keeps_i
         assert_allclose(fit.se[1], right, rtol=0.1)
 
 
-@not_earned_yet("start0", "start2")
 @pytest.mark.parametrize("start", [[0.3, 0.6], [0.9, 0.9], [0.5, 0.5]])
 def test_1_occupancy_times_detection_of_one_visit_is_unidentified(start):
     """P(seen) = ψ·p."""
@@ -111,7 +107,6 @@ def skew_normal_oracle():
     return highest(minus, [[0.5, 0.5, 3.0], [1.0, 0.7, 3.0], [2.0, 0.2, 0.0]])
 
 
-@not_earned_yet("0.0", "0.05", "1.0")
 @pytest.mark.parametrize("alpha", [0.0, 0.05, -1.0, 1.0, -4.0])
 def test_2_a_skew_normal_is_not_converged_at_the_inflection_alpha_zero(alpha):
     """Azzalini (1985): at alpha = 0 the score vanishes for every sample, mean and standard deviation in the place of loc and scale."""
@@ -133,7 +128,6 @@ def test_2_a_skew_normal_whose_alpha_is_infinite_says_so_or_that_it_stopped_on_t
     assert np.isnan(fit.se[2])
 
 
-@not_earned_yet("-0.5", "0.0")
 @pytest.mark.parametrize("start", [-0.5, 0.0, 0.3])
 def test_2_a_cubic_inflection_in_a_scalar_is_left_behind(start):
     """ℓ = 50(t³/3 − t⁴/4): stationary at 0, maximal at 1 with variance 1/50."""
@@ -152,7 +146,6 @@ def frontier(t, d):
     return jnp.log(2.0) - t[2] / 2 + norm.logpdf(residual) + log_ndtr(-t[3] * residual)
 
 
-@not_earned_yet()
 def test_2_a_frontier_model_is_not_converged_at_lambda_zero():
     rng = np.random.default_rng(7)
     x = rng.normal(size=80)
@@ -177,7 +170,6 @@ def truncated(m, s, y):
     return norm.logpdf(y, m, s) - norm.logcdf(m / s)
 
 
-@not_earned_yet()
 @pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_3_a_truncated_normal_with_sd_beyond_its_mean_is_not_converged(seed, unit):
@@ -214,7 +206,6 @@ def test_3_saturation_of_a_straight_line_goes_to_infinity(start):
     assert_allclose(fit.loglik, top, atol=1e-3)
 
 
-@not_earned_yet()
 def test_3_a_frontier_of_the_wrong_skewness_has_no_inefficiency():
     """Waldman (1982): residuals skewed to the right have their maximum at σᵤ = 0, which is least squares."""
     rng = np.random.default_rng(8)
@@ -256,14 +247,6 @@ FLAT = {
 }
 
 
-@not_earned_yet(
-    "gamma_functions-False",
-    "gamma_functions-True",
-    "quotient-False",
-    "quotient-True",
-    "squares-False",
-    "squares-True",
-)
 @pytest.mark.parametrize("scalar", [False, True])
 @pytest.mark.parametrize("name", FLAT)
 def test_4_a_constant_computed_with_rounding_is_unidentified(name, scalar):
