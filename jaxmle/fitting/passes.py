@@ -509,10 +509,10 @@ def complete(
     elif failed:
         nonfinite = verdict.status == Status.NONFINITE
         search_row = passes.first_rough if nonfinite else passes.first_bad
-        row = search_row(point.aux.x)
-        if row < 0 and not nonfinite:
-            row = passes.sharpest(point.aux.x)
-        parts = parts._replace(row=row)
+        blamed: Array = search_row(point.aux.x)
+        if blamed < 0 and not nonfinite:
+            blamed = passes.sharpest(point.aux.x)
+        parts = parts._replace(row=blamed)
     return finish(problem, passes.base, verdict, reached, point, parts, n, data_id, extra_steps)
 
 
