@@ -195,23 +195,16 @@ def is_finite(point: Point) -> Array:
     )
 
 
-def trusted(
-    radius: Array,
-    norm: Array,
-    gain: Array,
-    predicted: Array,
-    noise: Array,
-    definite: Array | bool = False,
-) -> Array:
+def trusted(radius: Array, norm: Array, gain: Array, predicted: Array, noise: Array) -> Array:
     """The trust radius after a step of length ``norm`` that was kept: twice the step at least where
     it gained more than three quarters of what was predicted, a quarter of it where less than a
-    quarter (after Nocedal & Wright 2006, Numerical Optimization, algorithm 4.1); eight times the step
-    where ℓ is a parabola to within a hundredth, and ``definite``. All are (); a gain that differs
-    from the predicted one by noise counts as foreseen.
+    quarter (after Nocedal & Wright 2006, Numerical Optimization, algorithm 4.1); eight times the
+    step where the gain is foreseen to within a hundredth. All are (); a gain that differs from the
+    predicted one by noise counts as foreseen.
     """
     xp = namespace(radius)
     ratio = (gain + noise) / (xp.maximum(predicted, 0.0) + noise + xp.finfo(radius.dtype).tiny)
-    growth = xp.where((xp.abs(ratio - 1.0) <= FORESEEN) & definite, 8.0, 2.0)
+    growth = xp.where(xp.abs(ratio - 1.0) <= FORESEEN, 8.0, 2.0)
     return xp.where(
         ratio > 0.75, xp.maximum(radius, growth * norm), xp.where(ratio < 0.25, 0.25 * norm, radius)
     )
@@ -342,8 +335,7 @@ def _judge(state: State, trial: Point) -> State:
     signature = _select(accept & state.full, shows, state.signature)
     norm = xp.sqrt(xp.sum((scale * state.move) ** 2))
     opening = first_radius(newton, trial.score, scale)
-    definite = state.newton.definite & newton.definite
-    grown = trusted(state.radius, norm, gain, state.predicted, noise, definite)
+    grown = trusted(state.radius, norm, gain, state.predicted, noise)
     # Far out a metric of 1e-13 makes steps of 1e26; refusal after refusal shrinks them faster.
     cut = xp.where(finite, 0.25, 0.1) ** (1 + state.refused // 4).astype(state.radius.dtype)
     shrunk = cut * xp.sqrt(xp.sum((state.scale * state.move) ** 2))

@@ -173,7 +173,9 @@ def test_records_compare_and_hash_by_identity():
 
 def test_a_status_prints_its_name_and_stays_a_number():
     fit = jm.fit(terms, START, Y, constraints=POSITIVE)
-    fits = jm.fit_batch(terms, START, np.stack([Y, 0 * Y]), constraints=POSITIVE, progress=False)
+    fits = jm.fit_batch(
+        terms, START, np.stack([Y, 0 * Y + Y[0]]), constraints=POSITIVE, progress=False
+    )
     assert str(fit.status) == f"{fit.status}" == "CONVERGED"
     assert repr(fit.status) == "<Status.CONVERGED: 10>"
     assert fit.status == jm.Status.CONVERGED == 10
