@@ -33,9 +33,9 @@ help:
 demo: $(VENV)/.ready-plot
 	$(RUN) demo/first_fits.py
 
-# XLA's own threads now and then wait for one another for ever on few cores; the workers of pytest fill the cores anyway.
+# XLA's own threads now and then wait for one another for ever on few cores: no pool inside a program, one program at a time.
 test: $(VENV)/.ready-test
-	JAX_NUMPY_RANK_PROMOTION=raise XLA_FLAGS="$${XLA_FLAGS:---xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false}" $(RUN) -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+	JAX_NUMPY_RANK_PROMOTION=raise JAX_CPU_ENABLE_ASYNC_DISPATCH=false XLA_FLAGS="$${XLA_FLAGS:---xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false}" $(RUN) -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 test-all: $(VENV)/.ready-test
 	JAX_NUMPY_RANK_PROMOTION=raise $(RUN) -m pytest -n $(WORKERS) --dist worksteal -m "" $(TESTS)
