@@ -70,7 +70,8 @@ class _Sides(NamedTuple):
     last: Array  # the last place that was; −1 where there is none
     stays: Array  # never falls
     is_open: Array  # so as far as there is no end to it
-    falls: Array
+    fell: Array  # was seen to fall
+    falls: Array  # did, or must have on the way that the climb came by
     gradual: Array  # as down a tail; where a ridge ends, ℓ falls at once
     backwards: Array  # against the way that the climb came by
     came: Array  # () it came along a tail
@@ -89,7 +90,7 @@ def _sides(why: Doubt, state: State, walk: Walk) -> _Sides:
     came = came_along_tail(state, bar)
     forward = xp.sign(xp.sum(why.coordinate * state.tail.move))
     backwards = forward * xp.asarray(np.array([-1.0, 1.0])) > 0
-    falls = xp.any(known & (changes < -bars), axis=1) | (came & backwards)
+    fell = xp.any(known & (changes < -bars), axis=1)
     gradual = walk.falling >= 2
     gains = [_back(changes, last, i) - _back(changes, last, i + 1) for i in range(3)]
     grows = (gains[0] > bar) & (gains[1] > bar) & (gains[2] > bar)
@@ -103,7 +104,8 @@ def _sides(why: Doubt, state: State, walk: Walk) -> _Sides:
         last=last,
         stays=stays,
         is_open=stays & (last >= BEYOND),
-        falls=falls,
+        fell=fell,
+        falls=fell | (came & backwards),
         gradual=gradual,
         backwards=backwards,
         came=came,
@@ -205,10 +207,11 @@ def _level(why: Doubt, state: State, walk: Walk, sides: _Sides, amplified: Array
     # Ten times as far as the coordinate is large, on the way that the climb came by.
     followed = sides.stays & sides.came & ~sides.backwards
     followed = followed & (reach * why.unit >= 10 * _size(why, state))
-    one_way = xp.any((sides.is_open | followed) & ~sides.falls)
+    # Growth that does not shrink is no way to a limit, though noise may hide where it leads.
+    one_way = xp.any((sides.is_open | followed) & ~sides.falls & ~sides.steady)
     tail = one_way & (sides.came | xp.any(sides.gradual) | (xp.any(sides.falls) & ~clean))
     return (
-        (one_way & sides.came & ~curved, Shape.TAIL),
+        (one_way & sides.came & xp.any(sides.fell) & ~curved, Shape.TAIL),
         (((near & clean) | far) & ~amplified, Shape.LEVEL),
         (tail, Shape.TAIL),
         ((one_way | xp.all(sides.stays) | near) & ~amplified, Shape.LEVEL),
