@@ -27,7 +27,7 @@ from jaxmle.batch.members import Ragged, buckets
 from jaxmle.batch.plan import Schedule, cut, free_bytes, resident_bytes
 from jaxmle.batch.programs import point_at
 from jaxmle.batch.resume import ShapeAndDtype, check_piece, identity, stored_schedules
-from jaxmle.batch.solver import AFRESH, half_done, is_open, machine
+from jaxmle.batch.solver import STEPS_TO_GATHER, half_done, is_open, machine
 from jaxmle.fitting.passes import Problem
 from jaxmle.fitting.recession import with_cone
 from jaxmle.likelihood.discovery.self_check import FLOAT32_START
@@ -430,7 +430,10 @@ def _cap(steps: Array) -> int:
     members: beyond it the others go on in double precision.
     """
     longest = int(np.max(steps, initial=1))
-    cost = [cap + np.mean(steps > cap) * (AFRESH + longest - cap) for cap in range(1, longest + 1)]
+    cost = [
+        cap + np.mean(steps > cap) * (STEPS_TO_GATHER + longest - cap)
+        for cap in range(1, longest + 1)
+    ]
     return 1 + int(np.argmin(cost))
 
 

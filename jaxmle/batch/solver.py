@@ -53,7 +53,7 @@ from jaxmle.verdict.limit import (
 from jaxmle.verdict.profile_walk import begin_walk, look
 
 # steps of a chunk that it costs to gather its members once more: their data, their verdicts
-AFRESH = 3.0
+STEPS_TO_GATHER = 3.0
 Evaluate = Callable[[Array, np.ndarray], Point]  # z (b, k), wanted (b,) → points (b, ...)
 Enough = Callable[["Counts"], bool]  # whether a round ends here
 
@@ -80,13 +80,13 @@ def machine(
     )
 
 
-def _calm(point: Point, running: Array) -> Point:
+def _idle(point: Point, running: Array) -> Point:
     """A point that asks for nothing where a member does not run: its lanes must not wake the
     rare branches.
     """
 
-    def keep(new: Any, calm: Any) -> Any:
-        return jnp.where(running, new, calm)
+    def keep(new: Any, idle: Any) -> Any:
+        return jnp.where(running, new, idle)
 
     return point._replace(
         value=keep(point.value, 0.0),
@@ -99,10 +99,10 @@ def _calm(point: Point, running: Array) -> Point:
 
 
 def _step(state: State, trial: Point, running: Array, cap: Array) -> Climb:
-    calm = state._replace(phase=jnp.where(running, state.phase, DONE))
+    idle = state._replace(phase=jnp.where(running, state.phase, DONE))
     if state.point.curvature is not None:
-        calm = calm._replace(point=_calm(state.point, running))
-    moved = advance(calm, _calm(trial, running))
+        idle = idle._replace(point=_idle(state.point, running))
+    moved = advance(idle, _idle(trial, running))
     state = jax.tree.map(
         lambda new, old: jnp.where(running, new, old).astype(old.dtype), moved, state
     )
@@ -136,11 +136,12 @@ def half_done(counts: Counts) -> bool:
     chunks.
 
     A chunk goes on at full cost until its last member is done. One more step costs as much as a
-    step of each; to leave the others behind costs a step of each of them, and ``AFRESH`` steps more
-    of those that this step would end. Half must be done: later steps may end more than this one.
+    step of each; to leave the others behind costs a step of each of them, and ``STEPS_TO_GATHER``
+    steps more of those that this step would end. Half must be done: later steps may end more than
+    this one.
     """
     ending = (counts.before - counts.now) / max(counts.before, 1)
-    return 2 * counts.now <= counts.all and counts.now * (1 + AFRESH * ending) < counts.all
+    return 2 * counts.now <= counts.all and counts.now * (1 + STEPS_TO_GATHER * ending) < counts.all
 
 
 def climb(
@@ -274,7 +275,7 @@ def _to_shape(bent: tuple[bool, ...], state: State, far: Any, wanted: Array) -> 
 
 
 def _taken(body: Callable[..., Any], state: State, e: Any, point: Point) -> Any:
-    moved = body(state, e, _calm(point, e.active))
+    moved = body(state, e, _idle(point, e.active))
     return jax.tree.map(lambda new, old: jnp.where(e.active, new, old).astype(old.dtype), moved, e)
 
 
@@ -283,7 +284,7 @@ def _follow(state: State, e: Any, point: Point) -> Any:
 
 
 def _look(why: Any, state: State, walk: Any, point: Point) -> Any:
-    moved = look(why, state, walk, _calm(point, walk.active))
+    moved = look(why, state, walk, _idle(point, walk.active))
     return jax.tree.map(
         lambda new, old: jnp.where(walk.active, new, old).astype(old.dtype), moved, walk
     )

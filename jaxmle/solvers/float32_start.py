@@ -54,7 +54,7 @@ class Float32State(NamedTuple):
     predicted: Array  # what the pending step should gain
     full: Array  # it is a full Newton step
     decrement: Array
-    kept: Array  # d'J(θ+d)d / d'J(θ)d of the last full Newton step d
+    information_ratio: Array  # d'J(θ+d)d / d'J(θ)d of the last full Newton step d
     steps: Array  # evaluations
     idle: Array  # in a row without a gain above noise
     near: Array  # a full Newton step ends it
@@ -89,7 +89,7 @@ def sprint(
     end = jax.lax.while_loop(lambda now: jnp.any(now.running), go_on, start)
     close = end.near | (end.full & (end.decrement <= DECREMENT_OF_UNSEEN_STEP))
     move = jnp.where(close[:, None], end.move, 0.0).astype(z.dtype)
-    return end.z.astype(z.dtype) + move, end.steps, ~end.failed & (end.kept >= RECEDES)
+    return end.z.astype(z.dtype) + move, end.steps, ~end.failed & (end.information_ratio >= RECEDES)
 
 
 def _start(z: Array, wanted: Array) -> Float32State:
@@ -150,8 +150,10 @@ def _judge(now: Float32State, trial: Point, rounds: Array) -> tuple[Float32State
     length = jnp.sqrt(jnp.sum(u**2))
 
     # Of a full Newton step d the gain foreseen is d'Jd/2.
-    kept = jnp.where(
-        accept & now.full, now.move @ j @ now.move / jnp.maximum(2 * now.predicted, tiny), now.kept
+    information_ratio = jnp.where(
+        accept & now.full,
+        now.move @ j @ now.move / jnp.maximum(2 * now.predicted, tiny),
+        now.information_ratio,
     )
     norm = jnp.sqrt(jnp.sum((scale * now.move) ** 2))
     slope = jnp.clip(jnp.sqrt(jnp.sum(g**2)), 1.0, MAX_FIRST_RADIUS)
@@ -186,7 +188,7 @@ def _judge(now: Float32State, trial: Point, rounds: Array) -> tuple[Float32State
         decrement,
         full,
         decrement,
-        kept,
+        information_ratio,
         steps,
         idle,
         near,

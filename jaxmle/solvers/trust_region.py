@@ -301,9 +301,12 @@ def _int(xp: Any, value: int | Array) -> Array:
     return xp.asarray(value).astype(xp.int32)
 
 
-def _select(condition: Array, new: Any, old: Any) -> Any:
+def select(condition: Array, new: Any, old: Any) -> Any:
+    """The leaves of ``new`` where the condition () holds, else those of ``old``, in the types of
+    the latter.
+    """
     xp = namespace(jax.tree.leaves(old)[0])
-    return jax.tree.map(lambda a, b: xp.where(condition, a, b), new, old)
+    return jax.tree.map(lambda a, b: xp.where(condition, a, b).astype(b.dtype), new, old)
 
 
 def _judge(state: State, trial: Point) -> State:
@@ -315,7 +318,7 @@ def _judge(state: State, trial: Point) -> State:
     metric = metric_of(trial.hessian, trial.score)
     scale = xp.maximum(metric, 0.5 * state.scale)
     scale = xp.where(finite, scale, state.scale)
-    trial = _select(finite, trial, state.point)
+    trial = select(finite, trial, state.point)
     newton = _newton(trial, scale)
     noise_before = noise_of(state.point)
     noise = xp.maximum(noise_before, noise_of(trial))
@@ -332,7 +335,7 @@ def _judge(state: State, trial: Point) -> State:
         xp.where(polishing, better, first | rises),
     )
 
-    signature = _select(accept & state.full, shows, state.signature)
+    signature = select(accept & state.full, shows, state.signature)
     norm = xp.sqrt(xp.sum((scale * state.move) ** 2))
     opening = first_radius(newton, trial.score, scale)
     grown = trusted(state.radius, norm, gain, state.predicted, noise)
@@ -405,7 +408,7 @@ def _judge(state: State, trial: Point) -> State:
     outcome = xp.where(deceived, SETTLED, outcome)
     outcome = xp.where(first & ~finite, NOT_FINITE, outcome)
     moved = next_state._replace(point=trial, newton=newton, scale=scale)
-    after = _select(accept, moved, next_state)
+    after = select(accept, moved, next_state)
     return after._replace(
         outcome=_int(xp, outcome), phase=_int(xp, xp.where(outcome == RUNNING, state.phase, DONE))
     )
@@ -425,7 +428,7 @@ def _follow(
         fresh & _recedes(signature, newton) & is_informative & (state.newton.decrement >= SHARP)
     )
     length = state.streak + 1
-    return _select(
+    return select(
         recedes & ((length >= TAIL) | (length >= state.tail.length)),
         Tail(trial.z, state.move, trial.value, newton.decrement, length),
         state.tail,

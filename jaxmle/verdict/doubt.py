@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.linalg import factored, metric_of, solve_lower
-from jaxmle.solvers.trust_region import TAIL, State, Tail
+from jaxmle.solvers.trust_region import TAIL, State, Tail, select
 
 HALF = 0.5  # of a standard error: where the parabola is tested
 MAX_VIF = 1e3  # variance inflation factor from which a maximum has to show its shape
@@ -120,7 +119,7 @@ def remember_rise(state: State, before: State) -> State:
         xp.full_like(state.tail.length, TAIL),
     )
     keeps = state.tail.length >= TAIL
-    return state._replace(tail=jax.tree.map(lambda a, b: xp.where(keeps, a, b), state.tail, way))
+    return state._replace(tail=select(keeps, state.tail, way))
 
 
 def climbed_on(state: State) -> Array:

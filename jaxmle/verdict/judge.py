@@ -121,25 +121,17 @@ def _deflated(j: Array, scale: Array, move: Array) -> Array:
     return scale[:, None] * (keep @ (j / (scale[:, None] * scale[None, :])) @ keep) * scale[None, :]
 
 
-def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Verdict:
-    """Status by the first rule that applies.
-
-    Args:
-        state: the end of the climb.
-        limit: its excursion.
-        spectrum: the information there.
-        bound_only: every coordinate that recedes does so to a finite declared bound.
-    """
+def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Array:
+    """The first status whose condition holds."""
     xp = namespace(state.point.z)
     point = limit.point
-    scale, cut, troubled, null, lowest, weakest, vif = spectrum
+    cut, troubled, lowest = spectrum.cut, spectrum.troubled, spectrum.lowest
     eps = xp.finfo(point.z.dtype).eps
     double = xp.finfo(point.z.dtype).bits >= 64
 
     shows = state.signature
     shape = limit.shape
     decrement = limit.decrement
-    distance = xp.sqrt(2 * decrement)
     quiet = decrement <= xp.maximum(xp.maximum(DECREMENT_USABLE, noise_of(point)), limit.noise)
     settled = (state.outcome == SETTLED) | ((state.outcome == STUCK) & quiet)
     level = shape == Shape.LEVEL
@@ -153,12 +145,11 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     blown = (state.outcome == EXHAUSTED) & (state.rise > -0.5 * xp.log(eps)) & double
     # cond(R) is λ_max tr R⁻¹ or less, and two columns that nearly agree have λ_max = 2; errors of
     # 1.7 ε tr R⁻¹ were seen.
-    conditioned = 2 * eps * vif <= 1e-3
+    conditioned = 2 * eps * spectrum.vif <= 1e-3
     fading = (shows.information < RECEDES) & (shows.step > 0.5) & ~peaks
     vanishing = (shape == Shape.VANISHING) | ((shape == Shape.PEAK) & ~is_clean(state))
-    kinked = is_at_kink(limit)
     cases = (
-        (kinked, Status.CONVERGED),
+        (is_at_kink(limit), Status.CONVERGED),
         ((state.outcome == NOT_FINITE), Status.NONFINITE),
         (limit.recedes & bound_only, Status.BOUNDARY),
         (limit.recedes, Status.SEPARATED),
@@ -186,6 +177,25 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     status = xp.asarray(int(Status.CONVERGED), dtype=xp.int32)
     for holds, name in reversed(cases):
         status = xp.where(holds, int(name), status)
+    return status
+
+
+def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Verdict:
+    """The status and its witness.
+
+    Args:
+        state: the end of the climb.
+        limit: its excursion.
+        spectrum: the information there.
+        bound_only: every coordinate that recedes does so to a finite declared bound.
+    """
+    xp = namespace(state.point.z)
+    point = limit.point
+    scale, cut, troubled, null, lowest, weakest, vif = spectrum
+    eps = xp.finfo(point.z.dtype).eps
+    kinked = is_at_kink(limit)
+    distance = xp.sqrt(2 * limit.decrement)
+    status = _status_of(state, limit, spectrum, bound_only)
 
     lost = (
         (status == Status.NONFINITE)
@@ -214,22 +224,22 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     digits = -xp.log10(xp.maximum(eps * vif, eps))
     digits = xp.minimum(digits, -xp.log10(xp.maximum(distance, eps)))
     digits = xp.where(
-        (shape == Shape.UNKNOWN) & (status == Status.IMPRECISE), 0.0, digits
+        (limit.shape == Shape.UNKNOWN) & (status == Status.IMPRECISE), 0.0, digits
     )  # derivatives of rounding noise tell nothing
     return Verdict(
-        status,
-        point,
-        lost,
-        null,
-        scale,
-        direction,
-        lowest,
-        digits,
-        state.gain,
-        distance,
-        xp.maximum(state.steps - 1, 0) + limit.steps,
-        limit.hidden,
-        limit.kink,
+        status=status,
+        point=point,
+        lost=lost,
+        null=null,
+        scale=scale,
+        direction=direction,
+        curvature=lowest,
+        digits=digits,
+        gain=state.gain,
+        distance=distance,
+        steps=xp.maximum(state.steps - 1, 0) + limit.steps,
+        hidden=limit.hidden,
+        kink=limit.kink,
     )
 
 

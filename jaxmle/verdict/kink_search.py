@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
-from jaxmle.solvers.trust_region import Point, State, is_finite, noise_of
+from jaxmle.solvers.trust_region import Point, State, is_finite, noise_of, select
 from jaxmle.verdict.kinks import (
     CHECKING,
     DECREMENT_TO_LEAVE,
@@ -37,7 +37,6 @@ from jaxmle.verdict.kinks import (
     Search,
     cell,
     checked,
-    choose,
     crossings_of,
     ended,
     ground_of,
@@ -144,7 +143,7 @@ def _either(condition: Array, new: Callable[[], Search], old: Callable[[], Searc
     """One of two searches; on the host the other is not computed."""
     if isinstance(condition, bool | np.bool_ | np.ndarray):
         return new() if condition else old()
-    return choose(condition, new(), old())
+    return select(condition, new(), old())
 
 
 def _probe(z: Array, turn: Any) -> Array:
@@ -277,13 +276,13 @@ def _decide(search: Search) -> Search:
     def onward() -> Search:
         gives_up = search.fine | too_long
         line = _to_line(search, move / search.scale, slope, on_level, leaving, slack)
-        return choose(gives_up, ended(search), line)
+        return select(gives_up, ended(search), line)
 
     def stops() -> Search:
         nearer = _to_survey(search._replace(fine=xp.ones_like(search.fine)))
-        looks = choose(search.fine, _to_check(search), nearer)
+        looks = select(search.fine, _to_check(search), nearer)
         is_vertex = ~none & ground.definite & (~search.fine | seen.same)
-        return choose(is_vertex, looks, ended(search))
+        return select(is_vertex, looks, ended(search))
 
     return _either(~on_level | onto_edge | wanders, onward, stops)
 
@@ -329,8 +328,8 @@ def _searched(state: State, search: Search, point: Point) -> Search:
     rises = finite & (slope >= -line.slack) & (value >= line.lower.value - noise)
     rises = rises & (line.level | (slope > 0))
     trial = End(line.t, value, slope, xp.where(finite, point.score, 0.0), finite)
-    lower = choose(rises, trial, line.lower)
-    upper = choose(rises, line.upper, trial)
+    lower = select(rises, trial, line.lower)
+    upper = select(rises, line.upper, trial)
     bend = -(line.direction @ point.hessian @ line.direction) * line.t
     smooth = bend >= SHARE_OF_BEND * (line.slope - slope)
     enough = (
@@ -353,7 +352,7 @@ def _searched(state: State, search: Search, point: Point) -> Search:
         bracketed = xp.isfinite(upper.t)
         t = xp.where(bracketed, _between(search, rises, narrow), EXPANSION * line.t)
         trial = search.z + (t * line.direction).astype(point.z.dtype)
-        return choose(lost, ended(search), search._replace(line=line._replace(t=t), trial=trial))
+        return select(lost, ended(search), search._replace(line=line._replace(t=t), trial=trial))
 
     def unfinished() -> Search:
         return _either(closed, lambda: _turned(search), onward)
@@ -430,7 +429,7 @@ def _turned(search: Search) -> Search:
     sound = kinked | (high.known & ~line.level)
 
     def surveys() -> Search:
-        return _to_survey(choose(kinked, middle, smooth))
+        return _to_survey(select(kinked, middle, smooth))
 
     def goes_on() -> Search:
         return _either(

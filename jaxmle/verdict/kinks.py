@@ -18,7 +18,16 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.linalg import eigh
 from jaxmle.solvers.status import AT_A_KINK, LEVEL_BETWEEN_KINKS
-from jaxmle.solvers.trust_region import DONE, RUNNING, SETTLED, STUCK, Point, State, is_finite
+from jaxmle.solvers.trust_region import (
+    DONE,
+    RUNNING,
+    SETTLED,
+    STUCK,
+    Point,
+    State,
+    is_finite,
+    select,
+)
 
 MAX_COORDINATES = 32  # the cells about a vertex take k³ numbers
 MAX_SCALED_STEP = 1e3
@@ -171,6 +180,14 @@ class Ground(NamedTuple):
 
 
 def ground_of(normals: Array, held: Array, hessian: Array, slope: Array) -> Ground:
+    """The Newton step along the surfaces that are held.
+
+    Args:
+        normals: unit normals of the surfaces (k + 1, k), scaled coordinates.
+        held: which of them are held (k + 1,).
+        hessian: scaled (k, k).
+        slope: the scaled score (k,).
+    """
     xp = namespace(slope)
     k = slope.shape[0]
     _, along_normals = _dual(normals, held)
@@ -219,6 +236,7 @@ class Jumps(NamedTuple):
 
 
 def jumps_of(search: Search) -> Jumps:
+    """The jumps of the score across the surfaces, from the scores of the cells beside them."""
     xp = namespace(search.z)
     k = search.z.shape[0]
     score, hessian = _at_vertex(search)
@@ -260,12 +278,8 @@ def next_place(search: Search, place: Array) -> Array:
     return xp.min(xp.where(open_slots, slots, k + 1)).astype(xp.int32)
 
 
-def choose(condition: Array, new: Any, old: Any) -> Any:
-    xp = namespace(jax.tree.leaves(old)[0])
-    return jax.tree.map(lambda a, b: xp.where(condition, a, b).astype(b.dtype), new, old)
-
-
 def ended(search: Search, found: Any = False) -> Search:
+    """The search at its end, and whether it found a maximum at a kink."""
     xp = namespace(search.trial)
     over = xp.asarray(OVER).astype(xp.int32)
     return search._replace(
@@ -340,12 +354,12 @@ def checked(state: State, search: Search, point: Point) -> Search:
     later = xp.where((place >= 2) & (place % 2 == 0), place + 1, 2 * slot)
     following = xp.where(place == 0, 1, later)
     search = search._replace(
-        centre=choose(place == 0, point, search.centre), found=found, place=following
+        centre=select(place == 0, point, search.centre), found=found, place=following
     )
     aim, reach, _ = _checks(search, following)
     onward = search._replace(trial=search.z + (reach * aim / search.scale).astype(point.z.dtype))
     over = ~found | (following >= 2 * (k + 1))
-    return choose(over, ended(search, found), onward)
+    return select(over, ended(search, found), onward)
 
 
 def kink_of(state: State, search: Search) -> Kink:
@@ -366,7 +380,7 @@ def kink_of(state: State, search: Search) -> Kink:
         point = point._replace(
             aux=point.aux._replace(x=search.centre.aux.x, jacobian=search.centre.aux.jacobian)
         )
-    point = choose(search.found, point, state.point)
+    point = select(search.found, point, state.point)
     _, projector = _dual(search.normals, search.jumps > 0)
     code = AT_A_KINK + xp.where(search.is_level, LEVEL_BETWEEN_KINKS, 0)
     return Kink(

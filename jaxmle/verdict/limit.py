@@ -37,6 +37,7 @@ from jaxmle.solvers.trust_region import (
     is_finite,
     noise_of,
     null_cut,
+    select,
 )
 from jaxmle.verdict.doubt import Doubt, climbed_on, doubt
 from jaxmle.verdict.kinks import Kink
@@ -87,10 +88,10 @@ def information_of(point: Point) -> Array:
 
 
 class Excursion(NamedTuple):
-    """A walk to the limit of a recession: the present trial and what was kept."""
+    """A walk to the limit of a recession: the present trial and how far it came."""
 
     trial: Array
-    kept: Point
+    followed: Point  # the farthest point at which ℓ was as a tail would have it
     tries: Array  # how often the way was halved
     inner: Array  # Newton steps of the rest
     arrived: Array  # the likelihood could be followed
@@ -137,20 +138,21 @@ def unexplored(state: State) -> Limit:
     no = np.zeros(state.steps.shape, dtype=bool)
     flat = np.zeros(state.last.shape, state.last.dtype)
     none = np.zeros(state.steps.shape, np.int32)
+    zero = np.zeros(state.steps.shape, flat.dtype)
     return Limit(
-        state.point,
-        state.scale,
-        no,
-        flat,
-        none,
-        np.zeros(state.steps.shape, flat.dtype),
-        state.newton.decrement,
-        no,
-        none,
-        flat,
-        no,
-        no,
-        np.zeros(state.steps.shape, flat.dtype),
+        point=state.point,
+        scale=state.scale,
+        recedes=no,
+        move=flat,
+        shape=none,
+        weakness=zero,
+        decrement=state.newton.decrement,
+        short=no,
+        steps=none,
+        hidden=flat,
+        sharp=no,
+        blurred=no,
+        noise=zero,
     )
 
 
@@ -168,7 +170,7 @@ def at_kink(limit: Limit, kink: Kink) -> Limit:
         shape=xp.zeros_like(limit.shape),
         decrement=xp.zeros_like(limit.decrement),
     )
-    chosen = jax.tree.map(lambda a, b: xp.where(kink.code > 0, a, b), there, limit)
+    chosen = select(kink.code > 0, there, limit)
     return chosen._replace(steps=limit.steps + kink.steps, kink=kink.code, held=kink.held)
 
 
@@ -249,7 +251,7 @@ def follow(state: State, e: Excursion, point: Point) -> Excursion:
         looks=xp.where(returns, 1, 0).astype(xp.int32),
         trial=xp.where(returns, state.tail.z - BACK[0] * _receding(state.tail), onward.trial),
     )
-    return jax.tree.map(lambda a, b: xp.where(e.looks > 0, a, b), back, onward)
+    return select(e.looks > 0, back, onward)
 
 
 def _look_back(state: State, e: Excursion, point: Point) -> Excursion:
@@ -258,7 +260,7 @@ def _look_back(state: State, e: Excursion, point: Point) -> Excursion:
     """
     xp = namespace(state.point.z)
     higher = is_finite(point) & (point.value > e.higher.value)
-    best = jax.tree.map(lambda a, b: xp.where(higher, a, b), point, e.higher)
+    best = select(higher, point, e.higher)
     place = xp.minimum(e.looks, len(BACK) - 1)
     distance = xp.asarray(np.array(BACK, dtype=state.point.z.dtype))[place]
     trial = state.tail.z - distance * _receding(state.tail)
@@ -280,7 +282,7 @@ def _go_on(state: State, e: Excursion, point: Point) -> Excursion:
     newton = _rest(state, point)
     first = e.inner == 0
     tries = xp.where(first & ~sound, e.tries + 1, e.tries)
-    kept = jax.tree.map(lambda a, b: xp.where(sound, a, b), point, e.kept)
+    followed = select(sound, point, e.followed)
     moved = first & ~sound
     arrived = ~moved & (~sound | (newton.decrement <= 1e-20) | (e.inner >= MAX_STEPS_OF_THE_REST))
     reach = xp.where(tries < 5, STEPS_ALONG_RECESSION * 0.5 ** tries.astype(tail.z.dtype), 0.0)
@@ -288,7 +290,7 @@ def _go_on(state: State, e: Excursion, point: Point) -> Excursion:
     inner = xp.where(moved, 0, e.inner + 1)
     return Excursion(
         trial,
-        kept,
+        followed,
         tries.astype(xp.int32),
         inner.astype(xp.int32),
         e.arrived | sound,
@@ -324,7 +326,7 @@ def _recedes(state: State, far: Excursion) -> Array:
 
 def _is_ahead(state: State, far: Excursion) -> Array:
     """Whether the climb itself went higher than the limit that its tail was carried to."""
-    return state.point.value > far.kept.value + 10 * noise_of(state.point)
+    return state.point.value > far.followed.value + 10 * noise_of(state.point)
 
 
 def _is_singular(state: State) -> Array:
@@ -363,12 +365,12 @@ def arrived(state: State, far: Excursion, why: Doubt, walk: Any) -> Limit:
     """The end of a climb after both walks."""
     xp = namespace(state.point.z)
     recession = _recedes(state, far)
-    passed = recession & (far.higher.value > far.kept.value + DECREMENT_USABLE)
+    passed = recession & (far.higher.value > far.followed.value + DECREMENT_USABLE)
     carried = recession & ~passed
     seen: Found = found(why, state, walk)
     seen = seen._replace(
         shape=xp.where(passed, int(Shape.RISES), seen.shape),
-        point=jax.tree.map(lambda a, b: xp.where(passed, a, b), far.higher, seen.point),
+        point=select(passed, far.higher, seen.point),
     )
     fades = seen.onward & ~passed & _is_fading(state, seen.point)
     fades = fades & (seen.shape == Shape.RISES)
@@ -378,28 +380,26 @@ def arrived(state: State, far: Excursion, why: Doubt, walk: Any) -> Limit:
     )
     tail = seen.shape == Shape.TAIL
     recedes = carried | tail
-    far_point = jax.tree.map(
-        lambda a, b: xp.where(_is_ahead(state, far), a, b), state.point, far.kept
-    )
-    point = jax.tree.map(lambda a, b: xp.where(carried, a, b), far_point, seen.point)
+    limit = select(_is_ahead(state, far), state.point, far.followed)
+    point = select(carried, limit, seen.point)
     decrement = xp.where(recedes, _rest(state, point).decrement, state.newton.decrement)
     level = seen.shape == Shape.LEVEL
     unit = why.unit * xp.sum(why.coordinate * state.scale)
     weakness = xp.where(level & (why.curvature > 0), 2.0 / xp.maximum(unit, 1.0) ** 2, 0.0)
     return Limit(
-        point,
-        state.scale,
-        recedes,
-        xp.where(carried, _receding(state.tail), seen.move),
-        seen.shape,
-        weakness,
-        decrement,
-        carried & (far.tries > 0),
-        xp.zeros_like(walk.steps),
-        _hidden(why, seen.shape),
-        seen.sharp,
-        seen.blurred,
-        seen.noise,
+        point=point,
+        scale=state.scale,
+        recedes=recedes,
+        move=xp.where(carried, _receding(state.tail), seen.move),
+        shape=seen.shape,
+        weakness=weakness,
+        decrement=decrement,
+        short=carried & (far.tries > 0),
+        steps=xp.zeros_like(walk.steps),
+        hidden=_hidden(why, seen.shape),
+        sharp=seen.sharp,
+        blurred=seen.blurred,
+        noise=seen.noise,
     )
 
 

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.linalg import eigh, metric_of
-from jaxmle.solvers.trust_region import Point, State, is_finite, noise_of, without_dust
+from jaxmle.solvers.trust_region import Point, State, is_finite, noise_of, select, without_dust
 from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail
 
 # Offsets of the walk, in standard errors: from where any ridge still is its tangent, and any
@@ -168,19 +167,14 @@ def look(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
     walk = walk._replace(steps=(walk.steps + 1).astype(xp.int32))
     shaken = _listen(why, state, walk, point)
     moved = _explore(why, state, walk, point)
-    return _choose(shaking, shaken, moved)
-
-
-def _choose(condition: Array, new: Walk, old: Walk) -> Walk:
-    xp = namespace(old.trial)
-    return jax.tree.map(lambda a, b: xp.where(condition, a, b).astype(b.dtype), new, old)
+    return select(shaking, shaken, moved)
 
 
 def _listen(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
     """ℓ at a point that should have the value of its neighbour: the difference is noise."""
     xp = namespace(point.z)
     checks = walk.stage == CHECK
-    near = choose_point(checks, walk.highest, state.point)
+    near = select(checks, walk.highest, state.point)
     slope = 0.5 * (near.score + point.score)
     heard = xp.abs(point.value - near.value - slope @ (point.z - near.z))
     heard = xp.where(xp.isfinite(heard), heard, 0.0)
@@ -192,17 +186,12 @@ def _listen(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
     )
     begun = _next_side(why, state, walk._replace(stage=xp.asarray(WALK), side=xp.asarray(-1)))
     over = walk._replace(stage=xp.asarray(OVER), active=xp.zeros_like(walk.active))
-    ended = _choose(checks, over, begun)
-    return _choose(
+    ended = select(checks, over, begun)
+    return select(
         again,
         walk._replace(trial=_shaken(near.z, why, turn), corrections=turn),
         ended._replace(corrections=xp.where(again, turn, 0)),
     )
-
-
-def choose_point(condition: Array, new: Point, old: Point) -> Point:
-    xp = namespace(old.z)
-    return jax.tree.map(lambda a, b: xp.where(condition, a, b), new, old)
 
 
 def _explore(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
@@ -216,9 +205,9 @@ def _explore(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
     corrects = finite & ~solved & (walk.corrections < MAX_CORRECTIONS)
     above = finite & ~rest.is_concave & (point.value > walk.highest.value)
     above = above & (point.value - state.point.value > bar_at(why, state, walk, walk.offset))
-    walk = walk._replace(highest=choose_point(above, point, walk.highest))
+    walk = walk._replace(highest=select(above, point, walk.highest))
     walk_on = _arrive(why, state, walk, point, rest.tangent, solved)
-    return _choose(
+    return select(
         corrects,
         walk._replace(trial=point.z + rest.step, corrections=walk.corrections + 1),
         walk_on,
@@ -251,13 +240,13 @@ def _arrive(
         level_reach=xp.where(
             level & side, xp.maximum(walk.level_reach, xp.abs(walk.offset)), walk.level_reach
         ),
-        highest=choose_point(
+        highest=select(
             solved & (change > bar) & (point.value > walk.highest.value), point, walk.highest
         ),
         falling=(walk.falling + (between & side)).astype(xp.int32),
-        near=choose_point(not_below & (walk.side == 0) & (walk.place == 0), point, walk.near),
-        level=choose_point(not_below & (change <= bar), point, walk.level),
-        outermost=choose_point(not_below, point, walk.outermost),
+        near=select(not_below & (walk.side == 0) & (walk.place == 0), point, walk.near),
+        level=select(not_below & (change <= bar), point, walk.level),
+        outermost=select(not_below, point, walk.outermost),
         reach=xp.where(not_below, xp.abs(walk.offset), walk.reach),
         before=xp.where(not_below, walk.anchor, walk.before),
     )
@@ -292,8 +281,8 @@ def _arrive(
         retreats=xp.where(keeps, xp.where(reached, 0, walk.retreats), walk.retreats + 1),
         trial=_aim(why, anchor, direction, start, aim),
     )
-    walked = _choose(ends, _next_side(why, state, walk), onward)
-    return _choose(tests, after_tests, walked)
+    walked = select(ends, _next_side(why, state, walk), onward)
+    return select(tests, after_tests, walked)
 
 
 def bar_of(state: State, walk: Walk) -> Array:
@@ -336,7 +325,7 @@ def _after_tests(why: Doubt, state: State, walk: Walk) -> Walk:
         corrections=xp.zeros_like(walk.corrections),
         trial=_shaken(state.point.z, why, 0),
     )
-    return _choose(first, other, listen)
+    return select(first, other, listen)
 
 
 def _next_side(why: Doubt, state: State, walk: Walk) -> Walk:
@@ -365,7 +354,7 @@ def _next_side(why: Doubt, state: State, walk: Walk) -> Walk:
         corrections=xp.zeros_like(walk.corrections),
         trial=_shaken(walk.highest.z, why, 0),
     )
-    return _choose(side < 2, onward, check)
+    return select(side < 2, onward, check)
 
 
 def walk_asked(walk: Walk) -> Array:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
-from jaxmle.solvers.trust_region import Point, State, noise_of
+from jaxmle.solvers.trust_region import Point, State, noise_of, select
 from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail, is_clean, is_collapse
 from jaxmle.verdict.profile_walk import (
     CLEAR_FALL,
@@ -23,7 +23,6 @@ from jaxmle.verdict.profile_walk import (
     Walk,
     bar_at,
     bar_of,
-    choose_point,
     passes,
     walk_asked,
 )
@@ -134,10 +133,10 @@ def found(why: Doubt, state: State, walk: Walk) -> Found:
     shape = xp.asarray(int(Shape.UNKNOWN), dtype=xp.int32)
     for holds, name in reversed(cases):
         shape = xp.where(holds, int(name), shape)
-    end = choose_point(rises, walk.outermost, walk.level)
-    point = choose_point(shape == Shape.LEVEL, walk.near, state.point)
-    point = choose_point(shape == Shape.RISES, walk.highest, point)
-    point = choose_point(shape == Shape.TAIL, end, point)
+    end = select(rises, walk.outermost, walk.level)
+    point = select(shape == Shape.LEVEL, walk.near, state.point)
+    point = select(shape == Shape.RISES, walk.highest, point)
+    point = select(shape == Shape.TAIL, end, point)
     way = end.z - walk.before
     # What converges along the tail moves less and less; what recedes as much as it is large.
     way = xp.where(xp.abs(way) > 1e-3 * (1 + xp.abs(end.z)), way, 0.0)
