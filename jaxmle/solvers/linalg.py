@@ -1,5 +1,5 @@
-"""Linear algebra of p × p symmetric matrices: written once, run by NumPy on the host and by JAX
-under a trace.
+"""Linear algebra of p × p symmetric matrices: written once, run by NumPy on the host, for one fit
+or with an axis of members last (``leading_axes``), and by JAX under a trace.
 
 ``R`` is always a matrix scaled to unit diagonal, D⁻¹JD⁻¹. Small Cholesky factors are unrolled: with
 a batch axis last that is many times faster than one LAPACK call for each matrix. Eigenvectors are
@@ -17,6 +17,16 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
+from jaxmle.solvers.leading_axes import (
+    column,
+    diagonal,
+    dot,
+    norm,
+    outer,
+    product,
+    times,
+    transposed,
+)
 
 UNROLLED = 8  # compile time grows as p³; beyond this LAPACK is as fast
 
@@ -68,7 +78,7 @@ def rarely(
     member, always.
     """
     if isinstance(needed, bool | np.bool_ | np.ndarray):
-        return rare(*args) if needed else usual(*args)
+        return _rarely_on_host(np.asarray(needed), rare, usual, args)
 
     @jax.custom_batching.custom_vmap
     def choose(needed: Array, *args: Any) -> Any:
@@ -87,6 +97,25 @@ def rarely(
     return choose(needed, *args)
 
 
+def _rarely_on_host(
+    needed: np.ndarray, rare: Callable[..., Any], usual: Callable[..., Any], args: tuple[Any, ...]
+) -> Any:
+    """``rarely`` in NumPy, ``needed`` () or (b,)."""
+    if np.all(needed):
+        return rare(*args)
+    out = usual(*args)
+    if not np.any(needed):
+        return out
+    (lanes,) = np.nonzero(needed)
+
+    def mended(whole: np.ndarray, part: np.ndarray) -> np.ndarray:
+        mended = np.array(np.broadcast_to(whole, (*np.shape(part)[:-1], len(needed))))
+        mended[..., lanes] = part
+        return mended
+
+    return jax.tree.map(mended, out, rare(*jax.tree.map(lambda leaf: leaf[..., lanes], args)))
+
+
 Rows = list[
     list[Array]
     # a small factor written out: its entries, never gathered into a matrix, which would cost more
@@ -95,10 +124,12 @@ Rows = list[
 
 
 def factored(r: Array, unrolled: bool = False) -> Array | Rows:
-    """Lower Cholesky factor of R (p, p): a matrix, or its rows where it is small and
-    ``unrolled``; not finite where R is not positive definite.
+    """Lower Cholesky factor of R (p, p, ...): a matrix, or its rows where it is small and
+    ``unrolled`` under a trace; not finite where R is not positive definite.
     """
     if isinstance(r, np.ndarray):
+        if r.ndim > 2:
+            return _factored_by_columns(r)
         try:
             return np.linalg.cholesky(r)
         except np.linalg.LinAlgError:
@@ -122,6 +153,17 @@ def factored(r: Array, unrolled: bool = False) -> Array | Rows:
     return rows
 
 
+def _factored_by_columns(r: np.ndarray) -> np.ndarray:
+    """Lower Cholesky factors of many matrices (p, p, b), a column of all at a time."""
+    factor = np.zeros_like(r)
+    for j in range(len(r)):
+        rest = r[j:, j]
+        if j:
+            rest = rest - times(factor[j:, :j], factor[j, :j])
+        factor[j:, j] = rest / np.sqrt(rest[0])
+    return factor
+
+
 def cholesky(r: Array, unrolled: bool = False) -> Array:
     """Lower Cholesky factor (p, p); NaN where R is not positive definite. ``unrolled`` writes a
     small one out.
@@ -135,20 +177,20 @@ def cholesky(r: Array, unrolled: bool = False) -> Array:
 
 
 def least_pivot(factor: Array | Rows) -> Array:
-    """The least pivot () of a factor; 0 where the matrix is not positive definite, for a pivot
+    """The least pivot (...) of a factor; 0 where the matrix is not positive definite, for a pivot
     that is lost makes all after it NaN.
     """
     xp = jnp if isinstance(factor, list) else namespace(factor)
     pivots = (
-        jnp.stack([row[-1] for row in factor]) if isinstance(factor, list) else xp.diagonal(factor)
+        jnp.stack([row[-1] for row in factor]) if isinstance(factor, list) else diagonal(factor)
     )
-    return xp.min(xp.where(xp.isfinite(pivots) & (pivots > 0), pivots, 0.0))
+    return xp.min(xp.where(xp.isfinite(pivots) & (pivots > 0), pivots, 0.0), axis=0)
 
 
 def solve_lower(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array:
-    """L⁻¹ b for b of shape (p,) or (p, q)."""
+    """L⁻¹ b for b of shape (p, ...) or (p, q, ...)."""
     if isinstance(factor, np.ndarray):
-        return np.linalg.solve(factor, b)
+        return np.linalg.solve(factor, b) if factor.ndim == 2 else _solved_by_rows(factor, b)
     p = len(factor)
     if not isinstance(factor, list) and (not unrolled or p > UNROLLED):
         return jax.scipy.linalg.solve_triangular(factor, b, lower=True)
@@ -161,10 +203,22 @@ def solve_lower(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array
     return jnp.stack(out)
 
 
+def _solved_by_rows(factor: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """L⁻¹ b for many factors (p, p, n), b (p, n) or (p, q, n)."""
+    out = np.empty_like(b)
+    is_matrix = b.ndim == factor.ndim
+    for i in range(len(factor)):
+        row = factor[i, :i, None] if is_matrix else factor[i, :i]
+        out[i] = (b[i] - np.sum(row * out[:i], axis=0)) / factor[i, i]
+    return out
+
+
 def solve_upper(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array:
-    """L⁻ᵀ b for b of shape (p,) or (p, q)."""
+    """L⁻ᵀ b for b of shape (p, ...) or (p, q, ...)."""
     if isinstance(factor, np.ndarray):
-        return np.linalg.solve(factor.T, b)
+        if factor.ndim == 2:
+            return np.linalg.solve(factor.T, b)
+        return _solved_by_rows(transposed(factor)[::-1, ::-1], b[::-1])[::-1]
     p = len(factor)
     if not isinstance(factor, list) and (not unrolled or p > UNROLLED):
         return jax.scipy.linalg.solve_triangular(factor, b, lower=True, trans=1)
@@ -177,23 +231,31 @@ def solve_upper(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array
 
 
 def eigh(r: Array) -> tuple[Array, Array]:
-    """Eigenvalues (p,) ascending and eigenvectors (p, p) in columns; a matrix that is not
+    """Eigenvalues (p, ...) ascending and eigenvectors (p, p, ...) in columns; a matrix that is not
     finite counts as zero.
     """
     xp = namespace(r)
-    r = xp.where(xp.all(xp.isfinite(r)), r, xp.zeros_like(r))
-    values, vectors = xp.linalg.eigh(r)
-    return values, vectors
+    r = xp.where(xp.all(xp.isfinite(r), axis=(0, 1)), r, xp.zeros_like(r))
+    if r.ndim == 2:
+        values, vectors = xp.linalg.eigh(r)
+        return values, vectors
+    values, vectors = xp.linalg.eigh(xp.moveaxis(r, -1, 0))
+    return xp.moveaxis(values, 0, -1), xp.moveaxis(vectors, 0, -1)
+
+
+def from_eigen(q: Array, values: Array) -> Array:
+    """The matrix (p, p, ...) of eigenvectors (p, p, ...) in columns and eigenvalues (p, ...)."""
+    return product(q * values[None], transposed(q))
 
 
 def metric_of(j: Array, s: Array) -> Array:
-    """The scale D (p,) of each coordinate, in units of 1/θ: √|J_jj|; |s_j| where there is no
+    """The scale D (p, ...) of each coordinate, in units of 1/θ: √|J_jj|; |s_j| where there is no
     curvature.
 
     Where there is neither, its coupling |J_ij|/D_i to the others; 1 where nothing is known of it.
     """
     xp = namespace(j)
-    d = xp.sqrt(xp.abs(xp.diagonal(j)))
+    d = xp.sqrt(xp.abs(diagonal(j)))
     tiny = xp.finfo(j.dtype).tiny ** 0.5
     slope = xp.abs(s)
     known = xp.where(d > tiny, d, slope)
@@ -210,12 +272,11 @@ def known(value: Any) -> Array:
 class NewtonStep(NamedTuple):
     """The full Newton step at a point, its decrement, and whether J is definite."""
 
-    step: Array  # (p,)      J⁻¹ s, within the range of J where J is singular
-    decrement: Array  # ()   s'J⁻¹s/2
-    convex: (
-        Array  # ()      J is positive (semi)definite and s lies in its range, to within rounding
-    )
-    definite: Array  # ()    J is positive definite by a clear margin
+    step: Array  # (p, ...)     J⁻¹ s, within the range of J where J is singular
+    decrement: Array  # (...)   s'J⁻¹s/2
+    # (...) J is positive (semi)definite and s lies in its range, to within rounding
+    convex: Array
+    definite: Array  # (...)    J is positive definite by a clear margin
 
 
 def newton_step(
@@ -224,9 +285,9 @@ def newton_step(
     """J⁻¹s with J = D R D: by Cholesky, or by eigenvectors where a pivot is lost.
 
     Args:
-        j: curvature (p, p), the observed information or a stand-in.
-        s: score (p,).
-        scale: D (p,).
+        j: curvature (p, p, ...), the observed information or a stand-in.
+        s: score (p, ...).
+        scale: D (p, ...).
         cut: eigenvalues of R within ±cut count as zero; a number, or a ``jax.tree_util.Partial``
             that gives it where it is needed.
         slack: the scaled score along a null direction may be this large and still count as zero.
@@ -234,7 +295,7 @@ def newton_step(
             compilation.
     """
     xp = namespace(j)
-    r = j / (scale[:, None] * scale[None, :])
+    r = j / outer(scale, scale)
     g = s / scale
     factor = factored(r, unrolled)
     # A pivot² at rounding says that a column lies in the span of those before it: let the
@@ -242,7 +303,7 @@ def newton_step(
     pivot = least_pivot(factor)
     sound = pivot**2 > 100 * len(s) * xp.finfo(j.dtype).eps
     half = solve_lower(factor, g, unrolled)
-    usual = solve_upper(factor, half, unrolled) / scale, 0.5 * xp.sum(half**2)
+    usual = solve_upper(factor, half, unrolled) / scale, 0.5 * xp.sum(half**2, axis=0)
     return rarely(~sound, _by_eigenvectors, _by_factor, r, g, scale, cut, slack, *usual)
 
 
@@ -250,7 +311,7 @@ def _by_factor(
     r: Array, g: Array, scale: Array, cut: Any, slack: Array, step: Array, decrement: Array
 ) -> NewtonStep:
     """The Newton step by the Cholesky factor."""
-    yes = namespace(r).ones((), dtype=bool)
+    yes = namespace(r).ones(decrement.shape, dtype=bool)
     return NewtonStep(step, decrement, yes, yes)
 
 
@@ -261,17 +322,18 @@ def _by_eigenvectors(
     xp = namespace(r)
     cut = known(cut)
     values, q = eigh(r)
-    along = q.T @ g
+    along = times(transposed(q), g)
     positive = values > cut
     safe = xp.where(positive, values, 1.0)
     u = xp.where(positive, along / safe, 0.0)
     null = xp.abs(values) <= cut
-    convex = xp.all(values >= -cut) & xp.all(xp.where(null, xp.abs(along), 0.0) <= slack)
+    quiet = xp.where(null, xp.abs(along), 0.0) <= slack
+    convex = xp.all(values >= -cut, axis=0) & xp.all(quiet, axis=0)
     # A score along a direction without curvature has no Newton step: the maximum may be anywhere
     # that way.
-    endless = xp.any(~positive & (xp.abs(along) > slack))
-    decrement = xp.where(endless, xp.inf, 0.5 * xp.sum(u * xp.where(positive, along, 0.0)))
-    return NewtonStep((q @ u) / scale, decrement, convex, xp.all(positive))
+    endless = xp.any(~positive & (xp.abs(along) > slack), axis=0)
+    decrement = xp.where(endless, xp.inf, 0.5 * dot(u, xp.where(positive, along, 0.0)))
+    return NewtonStep(times(q, u) / scale, decrement, convex, xp.all(positive, axis=0))
 
 
 def _repeat(times: int, body: Callable[[int, Any], Any], value: Any) -> Any:
@@ -353,7 +415,19 @@ def within(
     batch by factors, and by eigenvectors for those left over.
     """
     if isinstance(needed, bool | np.bool_ | np.ndarray):
-        return trust_step(j, s, scale, cut, slack, radius, side) if needed else usual
+        return rarely(
+            needed,
+            lambda *a: trust_step(*a[:7]),
+            lambda *a: a[7:],
+            j,
+            s,
+            scale,
+            cut,
+            slack,
+            radius,
+            side,
+            *usual,
+        )
 
     def by_factors(
         j: Array, s: Array, scale: Array, radius: Array, *_: Array
@@ -401,41 +475,37 @@ def trust_step(
     """
     xp = namespace(j)
     cut = known(cut)
-    values, q = eigh(j / (scale[:, None] * scale[None, :]))
-    g = q.T @ (s / scale)
+    values, q = eigh(j / outer(scale, scale))
+    g = times(transposed(q), s / scale)
     quiet = (xp.abs(values) <= cut) & (xp.abs(g) <= slack)
     g = xp.where(quiet, 0.0, g)
     curvature = xp.where(quiet, 1.0, values)
-    floor = xp.maximum(-xp.min(curvature), 0.0)
+    lowest = xp.min(curvature, axis=0)
+    floor = xp.maximum(-lowest, 0.0)
 
     def u_at(extra: Any) -> Any:
         return g / xp.maximum(curvature + floor + extra, xp.finfo(j.dtype).tiny)
 
     # ‖u‖ falls as the multiplier grows; at floor + ‖g‖/radius it is inside. Halve in the logarithm.
-    high = xp.sqrt(xp.sum(g**2)) / radius + xp.finfo(j.dtype).tiny
+    high = norm(g) / radius + xp.finfo(j.dtype).tiny
     low = high * xp.finfo(j.dtype).eps ** 2
 
     def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         middle = xp.sqrt(ends[0] * ends[1])
-        inside = xp.sum(u_at(middle) ** 2) <= radius**2
+        inside = xp.sum(u_at(middle) ** 2, axis=0) <= radius**2
         return xp.where(inside, ends[0], middle), xp.where(inside, middle, ends[1])
 
     low, high = _repeat(24, halve, (low, high))
-    free = (
-        (floor == 0.0)
-        & (xp.min(curvature) > 0)
-        & (xp.sum(u_at(xp.zeros_like(high)) ** 2) <= radius**2)
-    )
-    u = xp.where(free, u_at(xp.zeros_like(high)), u_at(high))
+    at_once = u_at(xp.zeros_like(high))
+    free = (floor == 0.0) & (lowest > 0) & (xp.sum(at_once**2, axis=0) <= radius**2)
+    u = xp.where(free, at_once, u_at(high))
     # The hard case: curvature is negative and the score has nothing along it, so the step is
     # completed to the radius that way.
-    weakest = curvature == xp.min(curvature)
-    weakest = weakest & (xp.cumsum(weakest) == 1)
-    missing = xp.sqrt(xp.maximum(radius**2 - xp.sum(u**2), 0.0))
-    sign = xp.where(
-        xp.sum(xp.where(weakest, g, 0.0)) == 0.0, side, xp.sign(xp.sum(xp.where(weakest, g, 0.0)))
-    )
+    weakest = column(np.arange(len(g)), g) == xp.argmin(curvature, axis=0)
+    missing = xp.sqrt(xp.maximum(radius**2 - xp.sum(u**2, axis=0), 0.0))
+    seen = xp.sum(xp.where(weakest, g, 0.0), axis=0)
+    sign = xp.where(seen == 0.0, side, xp.sign(seen))
     short = (floor > cut) & (missing > 0.1 * radius)
     u = xp.where(weakest & short, u + sign * missing, u)
-    gain = xp.sum(g * u) - 0.5 * xp.sum(xp.where(quiet, 0.0, values) * u**2)
-    return (q @ u) / scale, gain
+    gain = dot(g, u) - 0.5 * xp.sum(xp.where(quiet, 0.0, values) * u**2, axis=0)
+    return times(q, u) / scale, gain

@@ -1,0 +1,81 @@
+"""Vectors and matrices on the leading axes of arrays; the axes that follow are members.
+
+A vector is (k, ...), a matrix (k, k, ...), a number (...). One fit has no further axis, a batch in
+NumPy has one, (k, b): conditions, numbers and vectors of members then broadcast by themselves, and
+one text serves both. Under a trace a batch is ``jax.vmap`` of the text for one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxmle._namespace import namespace
+from jaxmle._types import Array
+
+
+def dot(a: Array, b: Array) -> Array:
+    """a'b (...) of vectors (k, ...)."""
+    return a @ b if a.ndim == b.ndim == 1 else namespace(a).sum(a * b, axis=0)
+
+
+def norm(a: Array) -> Array:
+    """The Euclidean length (...) of a vector (k, ...)."""
+    xp = namespace(a)
+    return xp.sqrt(xp.sum(a**2, axis=0))
+
+
+def times(m: Array, v: Array) -> Array:
+    """The vector Mv (p, ...) of a matrix (p, k, ...) and a vector (k, ...)."""
+    if m.ndim == 2 and v.ndim == 1:
+        return m @ v
+    return namespace(m).einsum("ij...,j...->i...", m, v)
+
+
+def product(m: Array, n: Array) -> Array:
+    """The matrix MN (p, q, ...) of matrices (p, k, ...) and (k, q, ...)."""
+    if m.ndim == n.ndim == 2:
+        return m @ n
+    return namespace(m).einsum("ij...,jk...->ik...", m, n)
+
+
+def quadratic(m: Array, v: Array) -> Array:
+    """v'Mv (...) of a matrix (k, k, ...) and a vector (k, ...)."""
+    return v @ m @ v if m.ndim == 2 and v.ndim == 1 else dot(v, times(m, v))
+
+
+def transposed(m: Array) -> Array:
+    """M' (k, p, ...) of a matrix (p, k, ...)."""
+    return namespace(m).swapaxes(m, 0, 1)
+
+
+def symmetric(m: Array) -> Array:
+    """½(M + M') of a matrix (k, k, ...)."""
+    return 0.5 * (m + transposed(m))
+
+
+def diagonal(m: Array) -> Array:
+    """The diagonal (k, ...) of a matrix (k, k, ...)."""
+    if m.ndim == 2:
+        return namespace(m).diagonal(m)
+    return m[np.arange(m.shape[0]), np.arange(m.shape[0])]
+
+
+def outer(a: Array, b: Array) -> Array:
+    """The matrix ab' (k, p, ...) of vectors (k, ...) and (p, ...)."""
+    return a[:, None] * b[None, :]
+
+
+def identity(m: Array) -> Array:
+    """The identity beside a matrix (k, k, ...): (k, k, 1, ...)."""
+    k = m.shape[0]
+    return namespace(m).eye(k, dtype=m.dtype).reshape(k, k, *[1] * (m.ndim - 2))
+
+
+def column(values: np.ndarray, like: Array) -> Array:
+    """Constants (k,), the same for all members, beside a vector (k, ...): (k, 1, ...)."""
+    return namespace(like).asarray(values.reshape(len(values), *[1] * (like.ndim - 1)))
+
+
+def members_of(v: Array) -> tuple[int, ...]:
+    """The shape of the members of a vector (k, ...): () for one fit, (b,) for a batch."""
+    return v.shape[1:]
