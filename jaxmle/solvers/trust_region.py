@@ -2,7 +2,8 @@
 to state.
 
 The same step runs under a trace inside one ``while_loop`` and on the host in a Python loop over
-NumPy arrays, where only ``evaluate`` is compiled. It is judged by the Newton decrement δ =
+NumPy arrays, of one fit or with an axis of members last (``leading_axes``), where only ``evaluate``
+is compiled. It is judged by the Newton decrement δ =
 s'J⁻¹s/2, in units of log-likelihood: √(2δ) is the distance to the maximum in standard errors.
 """
 
@@ -17,6 +18,17 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
+from jaxmle.solvers.leading_axes import (
+    column,
+    diagonal,
+    dot,
+    members_of,
+    norm,
+    outer,
+    quadratic,
+    symmetric,
+    transposed,
+)
 from jaxmle.solvers.linalg import NewtonStep, metric_of, newton_step, within
 
 CLIMBING = 0
@@ -62,7 +74,7 @@ LEAP_DECREMENT_TOLERANCE = 100.0  # this one
 
 
 class Point(NamedTuple):
-    """One evaluation in the free coordinates z (k,)."""
+    """One evaluation in the free coordinates z (k, ...)."""
 
     z: Array
     value: Array
@@ -137,18 +149,17 @@ def without_dust(point: Point) -> Point:
     noise = xp.minimum(noise_of(point), MAX_DUST)
     length = xp.maximum(1.0, xp.abs(point.z))
     curvature = xp.abs(point.hessian)
-    own = xp.diagonal(curvature)
+    own = diagonal(curvature)
     # |H_ij| against the geometric mean of the noise and of the other's own curvature
     coupled = curvature * length[None, :] > xp.sqrt(noise * (own + noise / length**2))[:, None]
-    coupled = xp.any(coupled & ~xp.eye(len(length), dtype=bool), axis=0)
+    place = column(np.arange(len(length)), length)
+    coupled = xp.any(coupled & (place[:, None] != place[None, :]), axis=0)
     little = (xp.abs(point.score) * length <= noise) & (own * length**2 <= noise)
     # A coordinate of 1e24 that begins at zero changes ℓ as little, but a Newton step gains much.
     gains = (own > 0) & (point.score**2 > GAIN_BEYOND_DUST * noise * own)
     dust = little & ~coupled & ~gains
     keep = xp.where(dust, 0.0, 1.0).astype(point.z.dtype)
-    return point._replace(
-        score=point.score * keep, hessian=point.hessian * keep[:, None] * keep[None, :]
-    )
+    return point._replace(score=point.score * keep, hessian=point.hessian * outer(keep, keep))
 
 
 def null_cut(point: Point) -> Array:
@@ -166,7 +177,8 @@ def _null_cut(hessian: Array, score: Array) -> Array:
     eps = xp.finfo(score.dtype).eps
     k = score.shape[0]
     scale = metric_of(hessian, score)
-    skew = xp.max(xp.abs(hessian - hessian.T) / (scale[:, None] * scale[None, :]))
+    skew = xp.abs(hessian - transposed(hessian)) / outer(scale, scale)
+    skew = xp.max(skew, axis=(0, 1))
     return k * eps * xp.maximum(50.0, skew / eps)
 
 
@@ -181,7 +193,7 @@ def _slack(point: Point) -> Array:
 
 
 def _newton(point: Point, scale: Array) -> NewtonStep:
-    j = -0.5 * (point.hessian + point.hessian.T)
+    j = -symmetric(point.hessian)
     return newton_step(j, point.score, scale, _cut(point), _slack(point), unrolled=True)
 
 
@@ -190,23 +202,25 @@ def is_finite(point: Point) -> Array:
     xp = namespace(point.z)
     return (
         xp.isfinite(point.value)
-        & xp.all(xp.isfinite(point.score))
-        & xp.all(xp.isfinite(point.hessian))
+        & xp.all(xp.isfinite(point.score), axis=0)
+        & xp.all(xp.isfinite(point.hessian), axis=(0, 1))
     )
 
 
-def trusted(radius: Array, norm: Array, gain: Array, predicted: Array, noise: Array) -> Array:
-    """The trust radius after a step of length ``norm`` that was kept: twice the step at least where
+def trusted(radius: Array, length: Array, gain: Array, predicted: Array, noise: Array) -> Array:
+    """The trust radius after a step of ``length`` that was kept: twice the step at least where
     it gained more than three quarters of what was predicted, a quarter of it where less than a
     quarter (after Nocedal & Wright 2006, Numerical Optimization, algorithm 4.1); eight times the
-    step where the gain is foreseen to within a hundredth. All are (); a gain that differs from the
-    predicted one by noise counts as foreseen.
+    step where the gain is foreseen to within a hundredth. A gain that differs from the predicted
+    one by noise counts as foreseen.
     """
     xp = namespace(radius)
     ratio = (gain + noise) / (xp.maximum(predicted, 0.0) + noise + xp.finfo(radius.dtype).tiny)
     growth = xp.where(xp.abs(ratio - 1.0) <= FORESEEN, 8.0, 2.0)
     return xp.where(
-        ratio > 0.75, xp.maximum(radius, growth * norm), xp.where(ratio < 0.25, 0.25 * norm, radius)
+        ratio > 0.75,
+        xp.maximum(radius, growth * length),
+        xp.where(ratio < 0.25, 0.25 * length, radius),
     )
 
 
@@ -215,8 +229,8 @@ def first_radius(newton: NewtonStep, score: Array, scale: Array) -> Array:
     the scaled score, though a few units at most: what a far-off score promises is on a plateau.
     """
     xp = namespace(score)
-    length = xp.where(newton.convex, xp.sqrt(xp.sum((scale * newton.step) ** 2)), 0.0)
-    slope = xp.clip(xp.sqrt(xp.sum((score / scale) ** 2)), 1.0, MAX_FIRST_RADIUS)
+    length = xp.where(newton.convex, norm(scale * newton.step), 0.0)
+    slope = xp.clip(norm(score / scale), 1.0, MAX_FIRST_RADIUS)
     return xp.maximum(length, slope)
 
 
@@ -226,7 +240,8 @@ def is_blind(metric: Array, z: Array, before: Array) -> Array:
     of e⁷⁰.
     """
     xp = namespace(z)
-    return xp.any((16 * xp.finfo(z.dtype).eps * metric * xp.abs(z) > 1.0) & (metric >= before))
+    blind = 16 * xp.finfo(z.dtype).eps * metric * xp.abs(z) > 1.0
+    return xp.any(blind & (metric >= before), axis=0)
 
 
 def start(z: Array, like: Point) -> State:
@@ -234,49 +249,44 @@ def start(z: Array, like: Point) -> State:
     infinity, any finite point is a gain.
     """
     xp = namespace(z)
-    zero = xp.zeros((), z.dtype)
-    one = xp.ones((), z.dtype)
-    count = xp.zeros((), dtype=xp.int32)
-    yes = xp.ones((), dtype=bool)
+    members = members_of(z)
+    zero = xp.zeros(members, z.dtype)
+    one = xp.ones(members, z.dtype)
+    count = xp.zeros(members, dtype=xp.int32)
+    yes = xp.ones(members, dtype=bool)
     flat = xp.zeros_like(z)
-    square = xp.zeros((z.shape[0], z.shape[0]), z.dtype)
+    square = xp.zeros((z.shape[0], *z.shape), z.dtype)
     blank = jax.tree.map(
         lambda leaf: (
             xp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
         ),
         like.aux,
     )
-    point = Point(
-        z, -xp.inf * one, zero, flat, square, None if like.curvature is None else square, blank
-    )
-    newton = NewtonStep(flat, xp.inf * one, ~yes, ~yes)
-    signature = Signature(one, one, one)
-    # No metric before the first point: a scale of zero lets that point's own take over.
-    tail = Tail(flat, flat, zero, zero, count)
+    curvature = None if like.curvature is None else square
     return State(
-        point,
-        newton,
-        flat,
-        zero,
-        flat,
-        zero,
-        ~yes,
-        zero,
-        yes,
-        flat,
-        zero,
-        signature,
-        tail,
-        zero,
-        count,
-        count,
-        count,
-        count,
-        count,
-        count,
-        count,
-        count,
-        ~yes,
+        point=Point(z, -xp.inf * one, zero, flat, square, curvature, blank),
+        newton=NewtonStep(flat, xp.inf * one, ~yes, ~yes),
+        scale=flat,  # No metric before the first point: zero lets that point's own take over.
+        radius=zero,
+        move=flat,
+        predicted=zero,
+        full=~yes,
+        leap=zero,
+        leaps=yes,
+        last=flat,
+        gain=zero,
+        signature=Signature(one, one, one),
+        tail=Tail(flat, flat, zero, zero, count),
+        rise=zero,
+        phase=count,
+        outcome=count,
+        steps=count,
+        idle=count,
+        refused=count,
+        runaway=count,
+        longest=count,
+        streak=count,
+        rough=~yes,
     )
 
 
@@ -302,7 +312,7 @@ def _int(xp: Any, value: int | Array) -> Array:
 
 
 def select(condition: Array, new: Any, old: Any) -> Any:
-    """The leaves of ``new`` where the condition () holds, else those of ``old``, in the types of
+    """The leaves of ``new`` where the condition (...) holds, else those of ``old``, in the types of
     the latter.
     """
     xp = namespace(jax.tree.leaves(old)[0])
@@ -336,22 +346,21 @@ def _judge(state: State, trial: Point) -> State:
     )
 
     signature = select(accept & state.full, shows, state.signature)
-    norm = xp.sqrt(xp.sum((scale * state.move) ** 2))
+    length = norm(scale * state.move)
     opening = first_radius(newton, trial.score, scale)
-    grown = trusted(state.radius, norm, gain, state.predicted, noise)
+    grown = trusted(state.radius, length, gain, state.predicted, noise)
     # Far out a metric of 1e-13 makes steps of 1e26; refusal after refusal shrinks them faster.
     cut = xp.where(finite, 0.25, 0.1) ** (1 + state.refused // 4).astype(state.radius.dtype)
-    shrunk = cut * xp.sqrt(xp.sum((state.scale * state.move) ** 2))
+    shrunk = cut * norm(state.scale * state.move)
 
     flat = ~first & xp.where(
         accept,
         (gain <= noise) & ~(newton.decrement < 0.5 * state.newton.decrement),
         state.predicted <= noise_before,
     )
-    last_norm = xp.sqrt(xp.sum((scale * state.last) ** 2))
     # Only Newton's own steps tell growth from a long way: scoring and BHHH go far at constant
     # length. A radius that grows back from nothing doubles too.
-    longer = (norm >= 1.4 * last_norm) & (norm >= MIN_SCALED_LENGTH_OF_OWN_STEP)
+    longer = (length >= 1.4 * norm(scale * state.last)) & (length >= MIN_SCALED_LENGTH_OF_OWN_STEP)
     steady = (
         (gain >= 0.9 * state.gain)
         & longer
@@ -466,8 +475,8 @@ def _mismatch(state: State, trial: Point) -> Array:
     """
     d = state.move
     by_derivatives = (
-        0.5 * (state.point.score + trial.score) @ d
-        + (d @ state.point.hessian @ d - d @ trial.hessian @ d) / 12
+        0.5 * dot(state.point.score + trial.score, d)
+        + (quadratic(state.point.hessian, d) - quadratic(trial.hessian, d)) / 12
     )
     return namespace(trial.z).abs(trial.value - state.point.value - by_derivatives)
 
@@ -477,8 +486,8 @@ def _lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> 
     along it e⁻ᵐ times what they were. Rounding noise does not.
     """
     xp = namespace(trial.z)
-    slope_after = trial.score @ state.move
-    slope_before = state.point.score @ state.move
+    slope_after = dot(trial.score, state.move)
+    slope_before = dot(state.point.score, state.move)
     grown = xp.exp(state.leap)
 
     def near(ratio: Any) -> Any:
@@ -517,18 +526,18 @@ def _signature(state: State, trial: Point, newton: NewtonStep, scale: Array) -> 
     xp = namespace(trial.z)
     d = state.move
     tiny = xp.finfo(trial.z.dtype).tiny
-    before = -(d @ state.point.hessian @ d)
+    before = -quadratic(state.point.hessian, d)
     # In units of the metric, or of the coordinate where that makes the steps shrink less: what
     # recedes has a metric that dies, and is hidden by what converges beside it.
     size = 1.0 + xp.abs(trial.z)
 
     def ratio(unit: Array) -> Array:
-        length = xp.sum((unit * d) ** 2)
-        return xp.sqrt(length / xp.maximum(xp.sum((unit * state.last) ** 2), tiny))
+        length = xp.sum((unit * d) ** 2, axis=0)
+        return xp.sqrt(length / xp.maximum(xp.sum((unit * state.last) ** 2, axis=0), tiny))
 
     return Signature(
         information=xp.where(
-            before > tiny, -(d @ trial.hessian @ d) / xp.where(before > tiny, before, 1.0), 1.0
+            before > tiny, -quadratic(trial.hessian, d) / xp.where(before > tiny, before, 1.0), 1.0
         ),
         decrement=newton.decrement / xp.maximum(state.newton.decrement, tiny),
         step=xp.maximum(ratio(scale), ratio(1.0 / size)),
@@ -554,7 +563,7 @@ def _propose(state: State) -> State:
     region; along a recession several at once.
     """
     xp = namespace(state.point.z)
-    observed = -0.5 * (state.point.hessian + state.point.hessian.T)
+    observed = -symmetric(state.point.hessian)
     polishing = state.phase == POLISHING
     j = (
         observed
@@ -568,8 +577,7 @@ def _propose(state: State) -> State:
         if state.point.curvature is None
         else newton_step(j, state.point.score, state.scale, cut, slack)
     )
-    norm = xp.sqrt(xp.sum((state.scale * plain.step) ** 2))
-    whole = polishing | (plain.convex & (norm <= state.radius))
+    whole = polishing | (plain.convex & (norm(state.scale * plain.step) <= state.radius))
     side = xp.where(state.refused % 2 == 0, 1.0, -1.0).astype(state.radius.dtype)
     running = state.phase != DONE
     move, predicted = within(
@@ -593,7 +601,8 @@ def _propose(state: State) -> State:
 
 
 def _leap(state: State, whole: Array) -> tuple[Array, Array]:
-    """How many Newton steps along a recession to take at once, () or 0, and where they lead, (k,).
+    """How many Newton steps along a recession to take at once (...), or 0, and where they lead
+    (k, ...).
 
     Along a tail e⁻ᵗ each step is d = v + c: v is the same in all of them, and c, the way of what
     does not recede, is of second order, less by the square of the information ratio each time. So
