@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.batch import programs as passes
 from jaxmle.batch import solver
 from jaxmle.batch.inputs import Inputs
+from jaxmle.batch.machine import Machine, machine_for, members_first, members_last
 from jaxmle.batch.plan import Schedule
 from jaxmle.batch.programs import Form, Members, single
-from jaxmle.batch.solver import Counts, Enough, machine, to_the_end
+from jaxmle.batch.solver import Counts, Enough, to_the_end
 from jaxmle.families.family import Family
 from jaxmle.fitting.kink_covariance import by_family, family_of
 from jaxmle.fitting.passes import MAX_RISES, Problem, needs_pass
@@ -34,7 +36,7 @@ from jaxmle.runtime.compile import compiled
 from jaxmle.runtime.device import to_device, to_float32
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.status import Status
-from jaxmle.solvers.trust_region import Point, State
+from jaxmle.solvers.trust_region import Point, State, start
 from jaxmle.verdict.doubt import remember_rise
 from jaxmle.verdict.shape import Shape
 
@@ -108,13 +110,14 @@ class Programs:
     # looked up once a run
     loaded: dict[Any, Any] = field(default_factory=dict, compare=False)
 
+    @cached_property
+    def machine(self) -> Machine:
+        """How what knows no likelihood runs."""
+        return machine_for(self.devices)
+
     @property
     def mesh(self) -> Any:
-        return (
-            jax.sharding.Mesh(np.array(self.devices), ("member",))
-            if len(self.devices) > 1
-            else None
-        )
+        return self.machine.mesh
 
     def get(self, name: str, form: Form) -> Callable[..., Any]:
         """A pass over the data of a chunk, compiled."""
@@ -133,13 +136,12 @@ class Programs:
         def make(portable: Any) -> Callable[..., Any]:
             member_form = Form(jax.tree.structure(others._replace(loglik=portable)), form.shared)
             run = partial(getattr(passes, name), bare, member_form)
-            if mesh is None:
-                return run
-            axis = jax.sharding.PartitionSpec("member")
-            whole = jax.sharding.PartitionSpec()
-            return jax.shard_map(
-                run, mesh=mesh, in_specs=(axis, whole, axis, axis), out_specs=axis, check_vma=False
-            )
+            if mesh is not None:
+                axis = jax.sharding.PartitionSpec("member")
+                whole = jax.sharding.PartitionSpec()
+                specs = (axis, whole, axis, axis)
+                run = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=axis, check_vma=False)
+            return partial(_run_members_last, run)
 
         ids = tuple(device.id for device in self.devices)
         key = ("batch", name, bare, form.shared, jax.tree.structure(others), ids)
@@ -194,8 +196,8 @@ class Programs:
             flat.form,
             self.laid_out(flat.form, per_member, common, piece.schedule.blocks),
             common,
-            np.broadcast_to(base, (slots, self.problem.layout.p)),
-            np.pad(flat.data_id, padding)[:slots],
+            members_last(np.broadcast_to(base, (slots, self.problem.layout.p))),
+            members_last(np.pad(flat.data_id, padding)[:slots]),
             np.arange(slots) < len(piece.index),
         )
 
@@ -210,14 +212,16 @@ class WarmStart(NamedTuple):
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece on the device, and the passes over its members."""
+    """A piece on the device, and the passes over its members, whose axis is last in all that these
+    take and give.
+    """
 
     programs: Programs
     form: Form
     per_member: list[jax.Array]  # leaves (blocks, block_size, ...)
     common: list[jax.Array]  # leaves that all members share
-    base: np.ndarray  # (slots, p)
-    data_id: np.ndarray
+    base: np.ndarray  # (p, slots)
+    data_id: np.ndarray  # (2, slots)
     active: np.ndarray  # (slots,) whether a slot holds a member of its own
 
     def run(self, name: str, active: np.ndarray, *args: Any) -> Any:
@@ -225,14 +229,16 @@ class Chunk:
         program = self.programs.get(name, self.form)
         slots = len(active)
         members = self.per_member[0].shape[0] * self.per_member[0].shape[1]
-        if slots >= members:
-            return program(self.per_member, self.common, active, args)
 
         def wider(leaf: Any) -> Any:
-            return np.pad(np.asarray(leaf), [(0, members - slots)] + [(0, 0)] * (np.ndim(leaf) - 1))
+            return np.pad(np.asarray(leaf), [(0, 0)] * (np.ndim(leaf) - 1) + [(0, members - slots)])
 
-        args = jax.tree.map(wider, args)
-        return _first(program(self.per_member, self.common, wider(active), args), slots)
+        if slots < members:
+            active, args = jax.tree.map(wider, (active, args))
+        found = program(self.per_member, self.common, active, args)
+        if self.programs.machine.in_numpy:
+            return jax.tree.map(lambda leaf: np.asarray(leaf)[..., :slots], found)
+        return _first(found, slots) if slots < members else found
 
     @property
     def may_have_kinks(self) -> bool:
@@ -246,7 +252,7 @@ class Chunk:
         return loaded[key]
 
     def evaluate(self, z: Array, active: np.ndarray) -> Point:
-        """Value, score and Hessian of the active slots at z (slots, k)."""
+        """Value, score and Hessian of the active slots at z (k, slots)."""
         return self.run("evaluate", active, z)
 
     def climb(self, rounds: int, enough: Enough) -> tuple[State, WarmStart]:
@@ -255,7 +261,7 @@ class Chunk:
         """
         slots = len(self.active)
         programs = self.programs
-        z = machine(_to_free, (programs.problem.chart,), programs.mesh)(self.base)
+        z = self._z_at_start()
         warm = WarmStart(np.zeros(slots, np.int32), np.zeros(slots, bool))
         if isinstance(programs.problem.solver, LBFGS | Optax):
             z, steps = self.run("approached", self.active, z)
@@ -264,17 +270,25 @@ class Chunk:
             result = self._float32_start(z, rounds)
             if result is not None:
                 near, steps, sound = result
-                z = jnp.where(sound[:, None], near.astype(z.dtype), z)
+                z = namespace(near).where(sound, near.astype(z.dtype), z)
                 warm = WarmStart(steps, np.asarray(sound))
         max_steps = programs.problem.max_steps
-        state = solver.climb(self.evaluate, z, self.active, max_steps, enough, programs.mesh)
+        state = solver.climb(self.evaluate, z, self.active, max_steps, enough, programs.machine)
         return state, warm
+
+    def _z_at_start(self) -> Array:
+        """The free point of the user's start, (k, slots)."""
+        chart = self.programs.problem.chart
+        if chart.is_identity and chart.k == chart.layout.p:
+            return self.base
+        return self.programs.machine.run_compiled(_to_free, (chart,), self.base)
 
     def climb_on(self, state: State, enough: Enough) -> State:
         """The states when it is ``enough``, from states on the way."""
         programs = self.programs
         max_steps = programs.problem.max_steps
-        return solver.climb_on(self.evaluate, state, self.active, max_steps, enough, programs.mesh)
+        machine = programs.machine
+        return solver.climb_on(self.evaluate, state, self.active, max_steps, enough, machine)
 
     def _float32_start(self, z: Array, rounds: int) -> Any:
         """Steps in single precision; None where the likelihood cannot be written in it: a
@@ -289,8 +303,7 @@ class Chunk:
 
     def initial_state(self, like: State) -> State:
         """The states before the first step from the user's start."""
-        z = machine(_to_free, (self.programs.problem.chart,), self.programs.mesh)(self.base)
-        return solver.begun(z, like.point, self.programs.mesh)
+        return self.programs.machine.run(start, (), self._z_at_start(), like.point)
 
     def conclude(self, state: State, limit: Any, steps: Array) -> Fit:
         """The records of all slots.
@@ -301,22 +314,20 @@ class Chunk:
         """
         programs = self.programs
         neutral = programs.problem.neutral
-        mesh = programs.mesh
+        machine = programs.machine
         n = self.run("counted", self.active)
+        judged = solver.judged(neutral, self.base, state, limit, machine)
         family = family_of(programs.problem.loglik, programs.problem.kind)
         if family is not None and limit is not None and limit.kink is not None:
-            judged = solver.judged(neutral, self.base, state, limit, mesh)
-            judged = machine(by_family_information, (family, neutral.layout), mesh)(judged, n)
-            fit = solver.finished(neutral, self.base, judged, n, self.data_id, steps, mesh)
+            static = (family, neutral.layout)
+            judged = machine.run_compiled(by_family_information, static, judged, n)
         elif needs_pass(programs.problem.kind):
-            judged = solver.judged(neutral, self.base, state, limit, mesh)
             verdict = judged.verdict
             parts = self.run("covariance_parts", self.active, verdict.point, verdict)
             judged = judged._replace(extra=parts)
-            fit = solver.finished(neutral, self.base, judged, n, self.data_id, steps, mesh)
-        else:
-            fit = solver.concluded(neutral, self.base, state, limit, n, self.data_id, steps, mesh)
-        return programs.named(fit if limit is None else self._with_rows(fit, state))
+        fit = solver.finished(neutral, self.base, judged, n, self.data_id, steps, machine)
+        fit = members_first(programs.named(fit))
+        return fit if limit is None else self._with_rows(fit, state)
 
     def _with_rows(self, fit: Fit, state: State) -> Fit:
         """The records, each failed one with the row that made it fail."""
@@ -340,9 +351,10 @@ class Chunk:
             rises = (np.asarray(limit.shape) == int(Shape.RISES)) & self.active
             if not np.any(rises):
                 break
-            start = solver.begun(limit.point.z, state.point, self.programs.mesh)
-            climbed = replace(self, active=rises)._ended(start)
-            climbed = machine(remember_rise, (), self.programs.mesh)(climbed, state)
+            machine = self.programs.machine
+            outset = machine.run(start, (), limit.point.z, state.point)
+            climbed = replace(self, active=rises)._ended(outset)
+            climbed = machine.run(remember_rise, (), climbed, state)
             explored = self._explored(climbed, rises)
             before = np.where(rises, np.asarray(state.steps) + np.asarray(limit.steps), 0)
             explored = explored._replace(steps=np.asarray(explored.steps) + before)
@@ -357,26 +369,27 @@ class Chunk:
             active,
             programs.problem.chart.nonlinear,
             self.may_have_kinks,
-            programs.mesh,
+            programs.machine,
         )
 
     def _ended(self, state: State) -> State:
         """The states at the end of the climbs; the last of many climb in a chunk of their own."""
-        if self.programs.mesh is not None or len(self.active) < 8 * SLOTS_FOR_STRAGGLERS:
+        programs = self.programs
+        if programs.mesh is not None or len(self.active) < 8 * SLOTS_FOR_STRAGGLERS:
             return self.climb_on(state, to_the_end)
         state = self.climb_on(state, few_left)
-        (slots,) = np.nonzero(
-            solver.running_of(state, self.active, self.programs.problem.max_steps)
-        )
+        max_steps = programs.problem.max_steps
+        running = solver.running_of(state, self.active, max_steps, programs.machine)
+        (slots,) = np.nonzero(running)
         if not len(slots):
             return state
         few = np.resize(slots, SLOTS_FOR_STRAGGLERS)
         late = self._taken(few, np.arange(SLOTS_FOR_STRAGGLERS) < len(slots)).climb_on(
-            jax.tree.map(lambda leaf: np.asarray(leaf)[few], state), to_the_end
+            jax.tree.map(lambda leaf: np.asarray(leaf)[..., few], state), to_the_end
         )
         state = jax.tree.map(np.array, state)
         for whole, part in zip(jax.tree.leaves(state), jax.tree.leaves(late), strict=True):
-            whole[slots] = np.asarray(part)[: len(slots)]
+            whole[..., slots] = np.asarray(part)[..., : len(slots)]
         return state
 
     def _taken(self, slots: np.ndarray, active: np.ndarray) -> Chunk:
@@ -394,8 +407,8 @@ class Chunk:
         return replace(
             self,
             per_member=[to_device(taken(leaf), blocks) for leaf in self.per_member],
-            base=self.base[slots],
-            data_id=self.data_id[slots],
+            base=self.base[:, slots],
+            data_id=self.data_id[:, slots],
             active=active,
         )
 
@@ -420,16 +433,21 @@ def _where(chosen: np.ndarray, new: Any, old: Any) -> Any:
     """``new`` for the members chosen (b,), ``old`` for the others."""
 
     def one_leaf(a: Any, b: Any) -> np.ndarray:
-        a = np.asarray(a)
-        b = np.asarray(b)
-        return np.where(chosen.reshape(-1, *[1] * (b.ndim - 1)), a, b).astype(b.dtype)
+        return np.where(chosen, np.asarray(a), np.asarray(b)).astype(b.dtype)
 
     return jax.tree.map(one_leaf, new, old)
 
 
+def _run_members_last(
+    run: Callable[..., Any], per_member: Any, common: Any, active: Array, args: Any
+) -> Any:
+    """A pass whose arguments and results have members first, for arguments that have them last."""
+    return members_last(run(per_member, common, active, members_first(args)))
+
+
 @partial(jax.jit, static_argnums=1)
 def _first(tree: Any, slots: int) -> Any:
-    return jax.tree.map(lambda leaf: leaf[:slots], tree)
+    return jax.tree.map(lambda leaf: leaf[..., :slots], tree)
 
 
 def _to_free(chart: Any, base: Array) -> Array:

@@ -23,11 +23,12 @@ from jaxmle._types import Array
 from jaxmle.batch import solver
 from jaxmle.batch.chunk import SLOTS_FOR_STRAGGLERS, Chunk, Piece, Programs, WarmStart, flat_members
 from jaxmle.batch.inputs import Inputs
+from jaxmle.batch.machine import members_first, members_last
 from jaxmle.batch.members import Ragged, buckets
 from jaxmle.batch.plan import Schedule, cut, free_bytes, resident_bytes
 from jaxmle.batch.programs import point_at
 from jaxmle.batch.resume import ShapeAndDtype, check_piece, identity, stored_schedules
-from jaxmle.batch.solver import STEPS_TO_GATHER, half_done, is_open, machine
+from jaxmle.batch.solver import STEPS_TO_GATHER, half_done, is_open
 from jaxmle.fitting.passes import Problem
 from jaxmle.fitting.recession import with_cone
 from jaxmle.likelihood.discovery.self_check import FLOAT32_START
@@ -251,10 +252,8 @@ class Scheduler:
         return True
 
     def _neutral_record(self, base: Array, state: Any, n: Array, data_id: Array) -> Any:
-        neutral = self.problem.neutral
-        unexplored = solver.unexplored(state)
         no_steps = jnp.zeros((), jnp.int32)
-        return solver._concluded(neutral, base, state, unexplored, n, data_id, no_steps)
+        return solver.record_shapes(self.problem.neutral, base, state, n, data_id, no_steps)
 
     def _shapes(self, fit: Any, state: Any, lead: int) -> None:
         """Room for the record of all members; the first ``lead`` axes of each leaf run over
@@ -328,16 +327,15 @@ class Scheduler:
         """The arrays of a round that leaves members open."""
         count = len(piece.index)
         most = np.full(len(chunk.active), self.problem.max_steps, np.int32)
-        has_open = machine(
-            is_open, (self.problem.chart.nonlinear, chunk.may_have_kinks), self.programs.mesh
-        )
-        left = np.asarray(has_open(state, most))
+        machine = self.programs.machine
+        static = (self.problem.chart.nonlinear, chunk.may_have_kinks)
+        left = np.asarray(machine.run(is_open, static, state, most))
         fit = to_numpy(chunk.conclude(state, None, warm.steps))
         if self.treedef is None:
-            self._shapes(fit, (state, warm), 1)
+            self._shapes(fit, members_first((state, warm)), 1)
         again = np.asarray(warm.warm_started) & (left | (fit.status != Status.CONVERGED))
         if first and self._has_middle():
-            again &= ~np.asarray(machine(is_running, (), self.programs.mesh)(state, most))
+            again &= ~np.asarray(machine.run(is_running, (), state, most))
         if np.any(again):  # these are repeated from the user's start
             state = _chosen(again, chunk.initial_state(state), state)
             warm = warm._replace(warm_started=warm.warm_started & ~again)
@@ -345,14 +343,15 @@ class Scheduler:
         return [
             *(leaf[:count] for leaf in jax.tree.leaves(fit)),
             slots,
-            *(np.asarray(leaf)[slots] for leaf in jax.tree.leaves((state, warm))),
+            *(np.asarray(leaf)[slots] for leaf in jax.tree.leaves(members_first((state, warm)))),
         ]
 
     def _states(self, piece: Piece) -> Any:
         """The states of gathered members, in their slots."""
         index, states = self._gathered
         place = np.searchsorted(index, piece.member_in_slots(piece.schedule.slots))
-        return jax.tree.unflatten(self.state_tree, [leaf[place] for leaf in states])
+        leaves = members_last([leaf[place] for leaf in states])
+        return jax.tree.unflatten(self.state_tree, leaves)
 
     @contextmanager
     def _context(self) -> Iterator[None]:
@@ -420,9 +419,7 @@ def _parts(members: np.ndarray, size: int) -> list[np.ndarray]:
 
 def _chosen(these: np.ndarray, new: Any, old: Any) -> Any:
     """``new`` for these members (b,), ``old`` for the others."""
-    return jax.tree.map(
-        lambda a, b: np.where(these.reshape(-1, *[1] * (np.ndim(b) - 1)), a, b), new, old
-    )
+    return jax.tree.map(lambda a, b: np.where(these, a, b), new, old)
 
 
 def _cap(steps: Array) -> int:

@@ -1,15 +1,14 @@
-"""The state machine of a climb for many members at once. Nothing of a likelihood is in these
-programs: they are compiled once for a number of members and of parameters, whatever is fitted, and
-kept by the process.
+"""The state machine of a climb for many members at once, whose axis is last in all arrays. Nothing
+of a likelihood is in these functions (``machine``).
 
-Between two of their steps the caller evaluates the likelihood at the trial points (``block``), from
-a loop on the host.
+Between two of their steps the caller evaluates the likelihood at the trial points, from a loop on
+the host.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array
+from jaxmle.batch.machine import Machine
 from jaxmle.fitting.objective import with_user_scale
 from jaxmle.fitting.passes import (
     CovarianceParts,
@@ -25,6 +25,7 @@ from jaxmle.fitting.passes import (
     observed_covariance,
     verdict_of,
 )
+from jaxmle.solvers.leading_axes import symmetric, where_active
 from jaxmle.solvers.trust_region import (
     DONE,
     EXHAUSTED,
@@ -54,7 +55,7 @@ from jaxmle.verdict.profile_walk import begin_walk, look
 
 # steps of a chunk that it costs to gather its members once more: their data, their verdicts
 STEPS_TO_GATHER = 3.0
-Evaluate = Callable[[Array, np.ndarray], Point]  # z (b, k), wanted (b,) → points (b, ...)
+Evaluate = Callable[[Array, np.ndarray], Point]  # z (k, b), wanted (b,) → points
 Enough = Callable[["Counts"], bool]  # whether a round ends here
 
 
@@ -62,22 +63,8 @@ class Climb(NamedTuple):
     """A climb under way, one for each member."""
 
     state: State
-    trial: Array  # (b, k)
+    trial: Array  # (k, b)
     running: Array  # (b,)
-
-
-@functools.lru_cache(maxsize=256)
-def machine(
-    function: Callable[..., Any], static: tuple[Any, ...], mesh: Any = None
-) -> Callable[..., Any]:
-    """``function(*static, …)`` of one member, compiled for all members."""
-    batched = jax.vmap(functools.partial(function, *static))
-    if mesh is None:
-        return jax.jit(batched)
-    axis = jax.sharding.PartitionSpec("member")
-    return jax.jit(
-        jax.shard_map(batched, mesh=mesh, in_specs=axis, out_specs=axis, check_vma=False)
-    )
 
 
 def _idle(point: Point, running: Array) -> Point:
@@ -98,24 +85,26 @@ def _idle(point: Point, running: Array) -> Point:
     )
 
 
+def _moved(body: Callable[..., Any], now: Any, active: Array, trial: Point, *args: Any) -> Any:
+    """``body(now, trial, *args)`` for active members, ``now`` for the others."""
+    if isinstance(active, np.ndarray):
+        return where_active(active, body, now, trial, *args)
+    moved = body(now, _idle(trial, active), *args)
+    return jax.tree.map(lambda new, old: jnp.where(active, new, old).astype(old.dtype), moved, now)
+
+
 def _step(state: State, trial: Point, running: Array, cap: Array) -> Climb:
-    idle = state._replace(phase=jnp.where(running, state.phase, DONE))
-    if state.point.curvature is not None:
-        idle = idle._replace(point=_idle(state.point, running))
-    moved = advance(idle, _idle(trial, running))
-    state = jax.tree.map(
-        lambda new, old: jnp.where(running, new, old).astype(old.dtype), moved, state
-    )
+    state = _moved(_advance_active, state, running, trial, running)
     return Climb(state, state.point.z + state.move, running & is_running(state, cap))
 
 
-def _begin(z: Array, point: Point) -> State:
-    return start(z, point)
-
-
-def begun(z: Array, like: Point, mesh: Any = None) -> State:
-    """The states before the first step at z (b, k)."""
-    return machine(_begin, (), mesh)(z, like)
+def _advance_active(state: State, trial: Point, running: Array) -> State:
+    if isinstance(running, np.ndarray):
+        return advance(state, trial)
+    idle = state._replace(phase=jnp.where(running, state.phase, DONE))
+    if state.point.curvature is not None:
+        idle = idle._replace(point=_idle(state.point, running))
+    return advance(idle, trial)
 
 
 class Counts(NamedTuple):
@@ -145,35 +134,34 @@ def half_done(counts: Counts) -> bool:
 
 
 def climb(
-    evaluate: Evaluate, z: Array, wanted: np.ndarray, cap: int, enough: Enough, mesh: Any = None
+    evaluate: Evaluate, z: Array, wanted: np.ndarray, cap: int, enough: Enough, machine: Machine
 ) -> State:
-    """Climb from z (b, k) until each wanted member has ended or spent ``cap`` steps, or it is
+    """Climb from z (k, b) until each wanted member has ended or spent ``cap`` steps, or it is
     ``enough``.
     """
     first = evaluate(z, wanted)
-    state = begun(z, first, mesh)
-    return _go_on(
-        evaluate,
-        machine(_step, (), mesh)(state, first, wanted, _each(cap, wanted)),
-        int(np.sum(wanted)),
-        cap,
-        enough,
-        mesh,
-    )
+    state = machine.run(start, (), z, first)
+    now = machine.run(_step, (), state, first, wanted, _each(cap, wanted))
+    return _go_on(evaluate, now, int(np.sum(wanted)), cap, enough, machine)
 
 
 def climb_on(
-    evaluate: Evaluate, state: State, wanted: np.ndarray, cap: int, enough: Enough, mesh: Any = None
+    evaluate: Evaluate,
+    state: State,
+    wanted: np.ndarray,
+    cap: int,
+    enough: Enough,
+    machine: Machine,
 ) -> State:
     """Climb on from states."""
-    running = running_of(state, wanted, cap, mesh)
-    trial = machine(_trial, (), mesh)(state)
-    return _go_on(evaluate, Climb(state, trial, running), int(np.sum(running)), cap, enough, mesh)
+    running = running_of(state, wanted, cap, machine)
+    now = Climb(state, machine.run(_trial, (), state), running)
+    return _go_on(evaluate, now, int(np.sum(running)), cap, enough, machine)
 
 
-def running_of(state: State, wanted: np.ndarray, cap: int, mesh: Any = None) -> np.ndarray:
+def running_of(state: State, wanted: np.ndarray, cap: int, machine: Machine) -> np.ndarray:
     """Who climbs, (b,)."""
-    return np.asarray(machine(is_running, (), mesh)(state, _each(cap, wanted))) & wanted
+    return np.asarray(machine.run(is_running, (), state, _each(cap, wanted))) & wanted
 
 
 def _trial(state: State) -> Array:
@@ -185,7 +173,7 @@ def _each(value: int, like: Array) -> np.ndarray:
 
 
 def _go_on(
-    evaluate: Evaluate, now: Climb, outset: int, cap: int, enough: Enough, mesh: Any
+    evaluate: Evaluate, now: Climb, outset: int, cap: int, enough: Enough, machine: Machine
 ) -> State:
     limits = _each(cap, now.running)
     counts = Counts(outset, outset, outset)
@@ -193,7 +181,8 @@ def _go_on(
         counts = Counts(outset, counts.now, int(np.sum(running)))
         if enough(counts):
             break
-        now = machine(_step, (), mesh)(now.state, evaluate(now.trial, running), running, limits)
+        trial = evaluate(now.trial, running)
+        now = machine.run(_step, (), now.state, trial, running, limits)
     return now.state
 
 
@@ -222,36 +211,36 @@ def explore(
     wanted: np.ndarray,
     bent: tuple[bool, ...],
     may_have_kinks: bool,
-    mesh: Any = None,
+    machine: Machine,
 ) -> Limit:
     """The excursions of all members; those that need none cost no evaluation."""
     if not may_have_kinks:
-        return _explored(evaluate, state, wanted, bent, mesh)
-    search = machine(_to_kink, (), mesh)(state, wanted)
-    search = _walk(evaluate, machine(_proceed, (), mesh), state, search)
-    kink = machine(kink_of, (), mesh)(state, search)
-    others = machine(without, (), mesh)(kink, state)
-    limit = _explored(evaluate, others, wanted, bent, mesh)
-    return machine(at_kink, (), mesh)(limit, kink)
+        return _explored(evaluate, state, wanted, bent, machine)
+    search = machine.run_compiled(_to_kink, (), state, wanted)
+    search = _walk(evaluate, partial(machine.run_compiled, _proceed, (), state), search)
+    kink = machine.run_compiled(kink_of, (), state, search)
+    others = machine.run_compiled(without, (), kink, state)
+    limit = _explored(evaluate, others, wanted, bent, machine)
+    return machine.run_compiled(at_kink, (), limit, kink)
 
 
 def _explored(
-    evaluate: Evaluate, state: State, wanted: np.ndarray, bent: tuple[bool, ...], mesh: Any
+    evaluate: Evaluate,
+    state: State,
+    wanted: np.ndarray,
+    bent: tuple[bool, ...],
+    machine: Machine,
 ) -> Limit:
-    far = _walk(
-        evaluate, machine(_follow, (), mesh), state, machine(_to_limit, (), mesh)(state, wanted)
-    )
-    why, walk = machine(_to_shape, (bent,), mesh)(state, far, wanted)
-
-    def step(state: State, walk: Any, point: Point) -> Any:
-        return machine(_look, (), mesh)(why, state, walk, point)
-
-    return machine(arrived, (), mesh)(state, far, why, _walk(evaluate, step, state, walk))
+    far = machine.run(_to_limit, (), state, wanted)
+    far = _walk(evaluate, partial(machine.run, _follow, (), state), far)
+    why, walk = machine.run(_to_shape, (bent,), state, far, wanted)
+    walk = _walk(evaluate, partial(machine.run, _look, (), why, state), walk)
+    return machine.run(arrived, (), state, far, why, walk)
 
 
-def _walk(evaluate: Evaluate, body: Callable[..., Any], state: State, e: Any) -> Any:
+def _walk(evaluate: Evaluate, body: Callable[[Any, Point], Any], e: Any) -> Any:
     while np.any(active := np.asarray(e.active)):
-        e = body(state, e, evaluate(e.trial, active))
+        e = body(e, evaluate(e.trial, active))
     return e
 
 
@@ -260,7 +249,7 @@ def _to_kink(state: State, wanted: Array) -> Any:
 
 
 def _proceed(state: State, search: Any, point: Point) -> Any:
-    return _taken(proceed, state, search, point)
+    return _moved(lambda e, point: proceed(state, e, point), search, search.active, point)
 
 
 def _to_limit(state: State, wanted: Array) -> Any:
@@ -274,20 +263,15 @@ def _to_shape(bent: tuple[bool, ...], state: State, far: Any, wanted: Array) -> 
     return why, begin_walk(state, why, why.asked)
 
 
-def _taken(body: Callable[..., Any], state: State, e: Any, point: Point) -> Any:
-    moved = body(state, e, _idle(point, e.active))
-    return jax.tree.map(lambda new, old: jnp.where(e.active, new, old).astype(old.dtype), moved, e)
-
-
 def _follow(state: State, e: Any, point: Point) -> Any:
-    return _taken(follow, state, e, point)
+    return _moved(lambda e, point, state: follow(state, e, point), e, e.active, point, state)
 
 
 def _look(why: Any, state: State, walk: Any, point: Point) -> Any:
-    moved = look(why, state, walk, _idle(point, walk.active))
-    return jax.tree.map(
-        lambda new, old: jnp.where(walk.active, new, old).astype(old.dtype), moved, walk
-    )
+    def looked(walk: Any, point: Point, why: Any, state: State) -> Any:
+        return look(why, state, walk, point)
+
+    return _moved(looked, walk, walk.active, point, why, state)
 
 
 # ---------------------------------------------------------------- the end
@@ -302,26 +286,20 @@ class Judged(NamedTuple):
 
 
 def _judged(problem: Problem, base: Array, state: State, limit: Limit) -> Judged:
-    verdict, reached = verdict_of(
-        problem,
-        base,
-        state,
-        limit._replace(point=with_user_scale(problem.chart, base, limit.point)),
-    )
-    hessian = verdict.point.hessian
-    root = root_in_batch(-0.5 * (hessian + hessian.T), verdict.scale, verdict.null)
+    point = with_user_scale(problem.chart, base, limit.point)
+    verdict, reached = verdict_of(problem, state, limit._replace(point=point))
+    root = root_in_batch(-symmetric(verdict.point.hessian), verdict.scale, verdict.null)
     return Judged(verdict, reached, observed_covariance(problem, verdict.point, verdict, root))
 
 
 def judged(
-    problem: Problem, base: Array, state: State, limit: Limit | None, mesh: Any = None
+    problem: Problem, base: Array, state: State, limit: Limit | None, machine: Machine
 ) -> Judged:
     """The verdicts; ``limit`` None where no member took an excursion. The problem holds no
     likelihood.
     """
-    return machine(_judged, (problem,), mesh)(
-        base, state, unexplored(state) if limit is None else limit
-    )
+    limit = unexplored(state) if limit is None else limit
+    return machine.run(_judged, (problem,), base, state, limit)
 
 
 def _finished(
@@ -344,38 +322,17 @@ def finished(
     n: Array,
     data_id: Array,
     steps: Array,
-    mesh: Any = None,
+    machine: Machine,
 ) -> Any:
     """The records."""
-    return machine(_finished, (problem,), mesh)(
-        base, found.verdict, found.reached, found.extra, n, data_id, steps
+    return machine.run(
+        _finished, (problem,), base, found.verdict, found.reached, found.extra, n, data_id, steps
     )
 
 
-def _concluded(
-    problem: Problem,
-    base: Array,
-    state: State,
-    limit: Limit,
-    n: Array,
-    data_id: Array,
-    steps: Array,
+def record_shapes(
+    problem: Problem, base: Array, state: State, n: Array, data_id: Array, steps: Array
 ) -> Any:
-    found = _judged(problem, base, state, limit)
+    """The record of one member, for its shapes."""
+    found = _judged(problem, base, state, unexplored(state))
     return _finished(problem, base, found.verdict, found.reached, found.extra, n, data_id, steps)
-
-
-def concluded(
-    problem: Problem,
-    base: Array,
-    state: State,
-    limit: Limit | None,
-    n: Array,
-    data_id: Array,
-    steps: Array,
-    mesh: Any = None,
-) -> Any:
-    """Verdicts and records at once, where the covariance needs no further pass."""
-    return machine(_concluded, (problem,), mesh)(
-        base, state, unexplored(state) if limit is None else limit, n, data_id, steps
-    )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.derivatives import Differentiation
@@ -18,6 +19,7 @@ from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.solvers.bfgs import Slope
+from jaxmle.solvers.leading_axes import identity
 from jaxmle.solvers.trust_region import Point
 
 
@@ -50,12 +52,13 @@ def with_user_scale(chart: Chart, base: Array, point: Point) -> Point:
     """A ``drop_user_scale`` point with all of its ``UserScale``."""
     if not chart.is_entrywise:
         return point
+    eye = identity(point.hessian)
     if chart.is_identity:
-        eye = jnp.eye(chart.k, dtype=point.z.dtype)
+        eye = eye + namespace(eye).zeros_like(point.hessian)
         return point._replace(aux=UserScale(point.z, eye, point.score, point.hessian, point.aux))
-    x, slope = _sloped(chart, base, point.z)
-    score, hessian, differentiation = point.aux
-    return point._replace(aux=UserScale(x, jnp.diag(slope), score, hessian, differentiation))
+    jacobian = chart.slopes(point.z)[:, None] * eye
+    x = chart.to_user(point.z, base)
+    return point._replace(aux=UserScale(x, jacobian, *point.aux))
 
 
 def _sloped(chart: Chart, base: Array, z: Array) -> tuple[Array, Array]:

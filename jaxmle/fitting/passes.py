@@ -40,6 +40,7 @@ from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled
 from jaxmle.runtime.device import to_device
 from jaxmle.solvers.bfgs import Slope
+from jaxmle.solvers.leading_axes import diagonal, members_of, product, symmetric, transposed
 from jaxmle.solvers.methods import Solver, choose
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import Point, State
@@ -379,7 +380,7 @@ def search(
             before = state.steps + limit.steps
             state, limit = climbed(limit.point.z, state)
             limit = limit._replace(steps=limit.steps + before)
-        return verdict_of(problem, base, state, limit)
+        return verdict_of(problem, state, limit)
 
     def again(now: Any) -> Any:
         rounds, before, seen = now
@@ -404,48 +405,46 @@ def search(
         again,
         (jnp.zeros((), jnp.int32), blank[0], start),
     )
-    return verdict_of(problem, base, state, limit)
+    return verdict_of(problem, state, limit)
 
 
-def verdict_of(problem: Problem, base: Array, state: State, limit: Limit) -> tuple[Verdict, Reach]:
+def verdict_of(problem: Problem, state: State, limit: Limit) -> tuple[Verdict, Reach]:
     """The verdict at the end of a climb and its excursion."""
     limit = settled_rise(state, limit)
     spectrum = survey(state, limit)
-    reached = reach(problem.chart, base, state, limit, spectrum)
+    reached = reach(problem.chart, limit.point.aux.x, state, limit, spectrum)
     return judge(state, limit, spectrum, reached.only_bounds), reached
 
 
 class CovarianceParts(NamedTuple):
     """A covariance with what is known of its making."""
 
-    vcov: Array  # (p, p)
+    vcov: Array  # (p, p, ...)
     row: Array  # the row whose leverage is one, or −1
-    error: Array  # (p,) Monte-Carlo error of the standard errors
+    error: Array  # (p, ...) Monte-Carlo error of the standard errors
 
 
 def bread(point: Point, verdict: Verdict) -> Array:
-    """U (k, k) with UU' the inverse observed information on what is estimable."""
-    return root_of(-0.5 * (point.hessian + point.hessian.T), verdict.scale, verdict.null)
+    """U (k, k, ...) with UU' the inverse observed information on what is estimable."""
+    return root_of(-symmetric(point.hessian), verdict.scale, verdict.null)
 
 
 def observed_covariance(
     problem: Problem, point: Point, verdict: Verdict, root: Array
 ) -> CovarianceParts:
     """The covariance that needs no further pass: the inverse observed information from its root
-    (k, k), or none.
+    (k, k, ...), or none.
     """
     xp = namespace(point.z)
     user = point.aux
     kind = problem.kind
-    lift = (
-        xp.diagonal(user.jacobian)[:, None] * root
-        if problem.chart.is_entrywise
-        else user.jacobian @ root
-    )
-    vcov = lift @ lift.T
-    return CovarianceParts(
-        vcov * xp.nan if kind is None else vcov, xp.asarray(-1), xp.zeros_like(user.x)
-    )
+    if problem.chart.is_entrywise:
+        lift = diagonal(user.jacobian)[:, None] * root
+    else:
+        lift = product(user.jacobian, root)
+    vcov = product(lift, transposed(lift))
+    no_row = xp.full(members_of(user.x), -1)
+    return CovarianceParts(vcov * xp.nan if kind is None else vcov, no_row, xp.zeros_like(user.x))
 
 
 def _meaningful(vcov: Array, lift: Array) -> Array:
@@ -532,11 +531,12 @@ def _with_error(
     inverse = observed_covariance(
         replace(problem, kind="observed"), point, verdict, bread(point, verdict)
     ).vcov
-    variance = xp.diagonal(parts.vcov)
-    moved = xp.diagonal(xp.abs(inverse) @ differences.error @ xp.abs(parts.vcov))
+    variance = diagonal(parts.vcov)
+    moved = product(product(xp.abs(inverse), differences.error), xp.abs(parts.vcov))
+    moved = diagonal(moved)
     breads = 0.5 if problem.kind in ("observed", "expected") else 1.0
     share = xp.where(variance > 0, breads * moved / xp.where(variance > 0, variance, 1.0), 0.0)
-    worst = xp.max(xp.where(xp.isfinite(share), share, 0.0))
+    worst = xp.max(xp.where(xp.isfinite(share), share, 0.0), axis=0)
     doubtful = (verdict.status == Status.CONVERGED) & (worst > SHARE_OF_STDERR_IN_DOUBT)
     lost = (share > SHARE_OF_STDERR_LOST) | xp.isnan(share)
     gone = lost[:, None] | lost[None, :]

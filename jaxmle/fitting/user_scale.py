@@ -15,7 +15,15 @@ from jaxmle.fitting.objective import UserScale
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.tree import Chart
 from jaxmle.record.fit import Fit, Witness
-from jaxmle.solvers.linalg import eigh, rarely
+from jaxmle.solvers.leading_axes import (
+    column,
+    diagonal,
+    identity,
+    product,
+    times,
+    transposed,
+)
+from jaxmle.solvers.linalg import eigh, from_eigen, rarely
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import State
 from jaxmle.verdict.judge import Survey, Verdict
@@ -30,24 +38,33 @@ MIN_SHARE_IN_NULL_SPACE = (
 class Reach(NamedTuple):
     """Where a recession leads, per printed entry."""
 
-    # (p,) −1 at its lower declared bound, +1 at its upper, 2 equal to the entry before it though
+    # (p, ...) −1 at its lower declared bound, +1 at its upper, 2 equal to the entry before it though
     # ordered, 0 elsewhere
     bound: Array
-    leaves: Array  # (p,) it recedes with no finite bound in the way
-    only_bounds: Array  # ()
+    leaves: Array  # (p, ...) it recedes with no finite bound in the way
+    only_bounds: Array  # (...)
 
 
-def reach(chart: Chart, base: Array, state: State, limit: Limit, spectrum: Survey) -> Reach:
-    """Which entries a recession carries to a finite declared bound, and which to infinity."""
+def reach(chart: Chart, x: Array, state: State, limit: Limit, spectrum: Survey) -> Reach:
+    """Which entries a recession carries to a finite declared bound, and which to infinity.
+
+    Args:
+        x: the printed entries at the limit, (p, ...).
+    """
     xp = namespace(state.point.z)
-    touched = xp.diagonal(spectrum.null) > MIN_SHARE_IN_NULL_SPACE
+    touched = diagonal(spectrum.null) > MIN_SHARE_IN_NULL_SPACE
     push = (limit.scale * limit.move) ** 2
-    pushed = (push >= 1e-3 * xp.sum(push)) | (limit.shape == Shape.TAIL)
+    pushed = (push >= 1e-3 * xp.sum(push, axis=0)) | (limit.shape == Shape.TAIL)
     receding = limit.recedes & touched & (limit.move != 0) & pushed
-    incidence = chart.incidence
-    concerned = xp.any(incidence & (limit.recedes & touched)[None, :], axis=1)
-    x = chart.to_user(limit.point.z, base)
-    low, high = (np.array([bound[side] for bound in chart.layout.bounds]) for side in (0, 1))
+
+    def moves(coordinates: Array) -> Array:
+        """The entries (p, ...) that coordinates (k, ...) can move."""
+        return xp.any(_incidence(chart, coordinates) & coordinates[None], axis=1)
+
+    concerned = moves(limit.recedes & touched)
+    low, high = (
+        column(np.array([bound[side] for bound in chart.layout.bounds]), x) for side in (0, 1)
+    )
     finite_low = np.isfinite(low)
     finite_high = np.isfinite(high)
 
@@ -56,52 +73,58 @@ def reach(chart: Chart, base: Array, state: State, limit: Limit, spectrum: Surve
 
     # Every entrywise transform increases: a coordinate that recedes downwards goes to the lower
     # bound, however far it was followed.
-    down, up = (
-        chart.own_coordinate & xp.any(incidence & (receding & side)[None, :], axis=1)
-        for side in (limit.move < 0, limit.move > 0)
-    )
+    own = column(chart.own_coordinate, x)
+    down, up = (own & moves(receding & side) for side in (limit.move < 0, limit.move > 0))
     at_low = concerned & finite_low & (near(np.where(finite_low, low, 0.0)) | down)
     at_high = concerned & finite_high & (near(np.where(finite_high, high, 0.0)) | up) & ~at_low
     at_bound = at_low | at_high
     closing, meets = _closing(chart, x, receding & (limit.move < 0))
-    held = xp.any(incidence & at_bound[:, None], axis=0) | closing
-    leaves = xp.any(incidence & (receding & ~held)[None, :], axis=1) & ~at_bound
+    held = xp.any(_incidence(chart, receding) & at_bound[:, None], axis=0) | closing
+    leaves = moves(receding & ~held) & ~at_bound
     bound = at_high.astype(xp.int32) - at_low.astype(xp.int32) + 2 * meets.astype(xp.int32)
-    return Reach(bound, leaves, xp.any(held) & xp.all(~receding | held))
+    only_bounds = xp.any(held, axis=0) & xp.all(~receding | held, axis=0)
+    return Reach(bound, leaves, only_bounds)
+
+
+def _incidence(chart: Chart, like: Array) -> np.ndarray:
+    """Which entries each coordinate can move, beside vectors (k, ...): (p, k, 1)."""
+    incidence: np.ndarray = chart.incidence.reshape(*chart.incidence.shape, *[1] * (like.ndim - 1))
+    return incidence
 
 
 def _closing(chart: Chart, x: Array, receding: Array) -> tuple[Array, Array]:
-    """Gaps between ordered entries that close: which free coordinates (k,), and which entries
-    meet the one before them (p,).
+    """Gaps between ordered entries that close: which free coordinates (k, ...), and which entries
+    meet the one before them (p, ...).
     """
     xp = namespace(x)
     entry = chart.gaps
     upper = np.maximum(entry, 0)
     gap = xp.abs(x[upper] - x[np.maximum(upper - 1, 0)])
-    closing = receding & (entry >= 0) & (gap <= 1e-6 * (1 + xp.abs(x[upper])))
-    return closing, xp.any(
-        (np.arange(chart.layout.p)[:, None] == entry[None, :]) & closing[None, :], axis=1
-    )
+    narrow = gap <= 1e-6 * (1 + xp.abs(x[upper]))
+    closing = receding & (column(entry, receding) >= 0) & narrow
+    meets = np.arange(chart.layout.p)[:, None] == entry[None, :]
+    meets = meets.reshape(*meets.shape, *[1] * (x.ndim - 1))
+    return closing, xp.any(meets & closing[None, :], axis=1)
 
 
 class Conclusion(NamedTuple):
     """Estimates, standard errors and the evidence for them, per printed entry."""
 
-    x: Array  # (p,)
-    se: Array  # (p,)
-    vcov: Array  # (p, p), NaN where there is none
-    estimable_vcov: Array  # (p, p), right for every c orthogonal to the null directions
-    sign: Array  # (p,) of an estimate of ±inf, else 0
-    bound: Array  # (p,) as in ``Reach``
-    direction: Array  # (p,)
-    projector: Array  # (p, p) on the directions without an estimate
-    point: Array  # (p,) the finite point at which the verdict was taken
+    x: Array  # (p, ...)
+    se: Array  # (p, ...)
+    vcov: Array  # (p, p, ...), NaN where there is none
+    estimable_vcov: Array  # (p, p, ...), right for every c orthogonal to the null directions
+    sign: Array  # (p, ...) of an estimate of ±inf, else 0
+    bound: Array  # (p, ...) as in ``Reach``
+    direction: Array  # (p, ...)
+    projector: Array  # (p, p, ...) on the directions without an estimate
+    point: Array  # (p, ...) the finite point at which the verdict was taken
 
 
 class _Estimability(NamedTuple):
-    """Which entries have an estimate, (p,) each."""
+    """Which entries have an estimate, (p, ...) each."""
 
-    on_bounds: Array  # () whether the verdict is about bounds
+    on_bounds: Array  # (...) whether the verdict is about bounds
     at_bound: Array  # it lies on a declared bound
     infinite: Array  # it recedes to infinity
     estimable: Array  # no null direction moves it
@@ -122,21 +145,23 @@ def conclude(
 
     Args:
         roots: for each printed entry the one it follows; −1 where fixed.
-        vcov: T V T' (p, p), right for every c orthogonal to the null directions.
+        vcov: T V T' (p, p, ...), right for every c orthogonal to the null directions.
     """
     xp = namespace(user.x)
     # One step of scaled length one along each null direction, seen on the user's scale.
     steps = user.jacobian / verdict.scale[None, :]
     null = _times(steps, verdict.null)
-    along = user.jacobian @ verdict.direction
-    by_coordinate = chart.incidence.astype(user.x.dtype) @ verdict.direction
-    direction = xp.where(chart.own_coordinate, by_coordinate, along)
+    along = times(user.jacobian, verdict.direction)
+    incidence = _incidence(chart, user.x).astype(user.x.dtype)
+    own = column(chart.own_coordinate, user.x)
+    direction = xp.where(own, times(incidence, verdict.direction), along)
     fate = _estimability(chart, verdict, reached, steps, null, along, direction)
     no_variance = _without_variance(verdict, fate, steps, vcov)
-    no_variance = no_variance | xp.any(chart.incidence & (verdict.hidden > 0)[None, :], axis=1)
+    hidden = _incidence(chart, user.x) & (verdict.hidden > 0)[None]
+    no_variance = no_variance | xp.any(hidden, axis=1)
     masked = xp.where(no_variance[:, None] | no_variance[None, :], xp.nan, vcov)
     # the square root sees a safe value where the result is NaN, for the sake of its derivative
-    variance = xp.where(no_variance, 1.0, xp.diagonal(vcov))
+    variance = xp.where(no_variance, 1.0, diagonal(vcov))
     se = xp.sqrt(xp.where(no_variance, xp.nan, variance))
     follow = np.where(roots >= 0, roots, np.arange(len(roots)))
     return Conclusion(
@@ -164,10 +189,10 @@ def _estimability(
     """Which entries have an estimate.
 
     Args:
-        steps: (p, k) of scaled length one, on the user's scale.
-        null: (p, k) the same along the null directions.
-        along: (p,) the recession on the user's scale.
-        direction: (p,) the same, by the free coordinate where an entry has one of its own.
+        steps: (p, k, ...) of scaled length one, on the user's scale.
+        null: (p, k, ...) the same along the null directions.
+        along: (p, ...) the recession on the user's scale.
+        direction: (p, ...) the same, by the free coordinate where an entry has one of its own.
     """
     xp = namespace(steps)
     status = verdict.status
@@ -182,15 +207,13 @@ def _estimability(
     # An entry of a leaf that is constrained as a whole recedes only if the recession moves it on
     # the user's scale.
     push = xp.abs(along)
-    infinite = (
-        reached.leaves
-        & separated
-        & (chart.own_coordinate | (push > MIN_SHARE_IN_NULL_SPACE * xp.max(push)))
-    )
-    touched = (xp.diagonal(verdict.null) > MIN_SHARE_IN_NULL_SPACE)[None, :]
-    concerned = xp.any(chart.incidence & touched, axis=1) & ~estimable
+    own = column(chart.own_coordinate, along)
+    moved = push > MIN_SHARE_IN_NULL_SPACE * xp.max(push, axis=0)
+    infinite = reached.leaves & separated & (own | moved)
+    touched = (diagonal(verdict.null) > MIN_SHARE_IN_NULL_SPACE)[None]
+    concerned = xp.any(_incidence(chart, along) & touched, axis=1) & ~estimable
     # Beside a bound too, what is free has no estimate, where it is an entry of its own.
-    free_at_bound = (status == Status.BOUNDARY) & chart.own_coordinate & (reached.bound == 0)
+    free_at_bound = (status == Status.BOUNDARY) & own & (reached.bound == 0)
     undetermined = concerned & ~infinite & ~at_bound & (separated | free_at_bound)
     # each is unbounded along the tail that was followed, with its sign there
     sign = xp.where(infinite, xp.sign(direction), 0.0)
@@ -200,30 +223,31 @@ def _estimability(
 def _estimates(
     chart: Chart, verdict: Verdict, reached: Reach, fate: _Estimability, x: Array
 ) -> Array:
-    """The estimates (p,): at infinity, on a bound, NaN where there is none."""
+    """The estimates (p, ...): at infinity, on a bound, NaN where there is none."""
     xp = namespace(x)
     status = verdict.status
     sign = fate.sign
-    ends = np.array(chart.layout.bounds)
+    low, high = (column(end, x) for end in np.array(chart.layout.bounds).T)
     x = xp.where(fate.infinite, xp.where(sign == 0, xp.nan, sign * xp.inf), x)
-    x = xp.where(fate.at_bound, xp.where(reached.bound < 0, ends[:, 0], ends[:, 1]), x)
+    x = xp.where(fate.at_bound, xp.where(reached.bound < 0, low, high), x)
     x = xp.where(fate.undetermined, xp.nan, x)
     return xp.where((status == Status.NONFINITE) | (status == Status.UNBOUNDED), xp.nan, x)
 
 
 def _without_variance(verdict: Verdict, fate: _Estimability, steps: Array, vcov: Array) -> Array:
-    """Which entries have no standard error, (p,)."""
+    """Which entries have no standard error, (p, ...)."""
     xp = namespace(steps)
     limits = xp.finfo(steps.dtype)
-    inflation = xp.diagonal(vcov) / xp.maximum(xp.sum(steps**2, axis=1), limits.tiny)
+    variance = diagonal(vcov)
+    inflation = variance / xp.maximum(xp.sum(steps**2, axis=1), limits.tiny)
     is_rounding = (limits.eps * inflation > 0.1) | (verdict.digits <= 0)
     blurred = is_rounding & (verdict.status == Status.IMPRECISE)
     no_estimate = fate.infinite | fate.at_bound | ~fate.estimable
-    return verdict.lost | no_estimate | blurred | (xp.diagonal(vcov) <= 0)
+    return verdict.lost | no_estimate | blurred | (variance <= 0)
 
 
 def _lost_directions(fate: _Estimability, null: Array) -> Array:
-    """The projector (p, p) on the directions without an estimate.
+    """The projector (p, p, ...) on the directions without an estimate.
 
     What lies on a bound has no estimate of its own either; what is estimable is orthogonal to the
     null directions but for rounding.
@@ -231,11 +255,13 @@ def _lost_directions(fate: _Estimability, null: Array) -> Array:
     xp = namespace(null)
     at_bound = fate.at_bound
     lost = xp.where((at_bound | fate.estimable)[:, None], 0.0, null)
-    bounds = xp.where(at_bound[:, None], xp.eye(len(at_bound), dtype=null.dtype), 0.0)
+    square = at_bound[:, None] & at_bound[None, :]
+    bounds = xp.where(square, identity(square), 0.0).astype(null.dtype)
     lost = xp.concatenate([lost, bounds], axis=1)
     # a projector is a verdict: it has no derivative
     constant = lost if xp is np else jax.lax.stop_gradient(lost)
-    return rarely(xp.any(constant != 0), _projector, lambda null: null @ null.T, constant)
+    needed = xp.any(constant != 0, axis=(0, 1))
+    return rarely(needed, _projector, lambda null: product(null, transposed(null)), constant)
 
 
 def _times(steps: Array, null: Array) -> Array:
@@ -244,20 +270,20 @@ def _times(steps: Array, null: Array) -> Array:
         steps, null = jax.lax.stop_gradient((steps, null))
     xp = namespace(null)
     return rarely(
-        xp.any(null != 0),
-        lambda a, b: a @ b,
-        lambda a, b: xp.zeros((a.shape[0], b.shape[1]), a.dtype),
+        xp.any(null != 0, axis=(0, 1)),
+        product,
+        lambda a, b: xp.zeros((a.shape[0], *b.shape[1:]), a.dtype),
         steps,
         null,
     )
 
 
 def _projector(null: Array) -> Array:
-    """The orthogonal projector on the column space of ``null`` (p, k)."""
+    """The orthogonal projector on the column space of ``null`` (p, k, ...)."""
     xp = namespace(null)
-    values, q = eigh(null @ null.T)
-    is_spanned = xp.where(values > 1e-10 * xp.max(values), 1.0, 0.0)
-    return (q * is_spanned[None, :]) @ q.T
+    values, q = eigh(product(null, transposed(null)))
+    is_spanned = xp.where(values > 1e-10 * xp.max(values, axis=0), 1.0, 0.0)
+    return from_eigen(q, is_spanned.astype(null.dtype))
 
 
 def _witness(verdict: Verdict, ending: Conclusion, row: Array, error: Array) -> Witness:
@@ -284,7 +310,7 @@ def _witness(verdict: Verdict, ending: Conclusion, row: Array, error: Array) -> 
         gain=real(verdict.gain),
         distance=real(verdict.distance),
         stderr_error=real(error),
-        certificate=whole(0 if verdict.kink is None else verdict.kink),
+        certificate=whole(xp.zeros_like(row) if verdict.kink is None else verdict.kink),
         point=real(ending.point),
     )
 

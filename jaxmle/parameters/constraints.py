@@ -73,6 +73,18 @@ class Interval:
         tail = 1.0 / (1.0 + xp.exp(xp.abs(z)))
         return xp.where(z < 0, lower + width * tail, upper - width * tail)
 
+    def slope(self, z: Array) -> Array:
+        """The derivative of ``to_user`` at z, entry by entry."""
+        xp = namespace(z)
+        if self.is_identity:
+            return xp.ones_like(z)
+        if math.isinf(self.upper):
+            return xp.exp(z)
+        if math.isinf(self.lower):
+            return xp.exp(-z)
+        tail = 1.0 / (1.0 + xp.exp(xp.abs(z)))
+        return (self.upper - self.lower) * tail * (1.0 - tail)
+
     def to_free(self, v: Array, shape: Shape) -> Array:
         xp = namespace(v)
         lower = self.lower
@@ -86,7 +98,7 @@ class Interval:
         return xp.log(v - lower) - xp.log(upper - v)
 
     def build(self, v: Array, shape: Shape) -> Array:
-        return v.reshape(shape)
+        return v.reshape(*shape, *v.shape[1:])
 
     def violation(self, leaf: np.ndarray) -> str | None:
         inside = (leaf > self.lower) & (leaf < self.upper)
@@ -123,7 +135,7 @@ class Simplex:
         return (log[..., :-1] - log[..., -1:]).reshape(-1)
 
     def build(self, v: Array, shape: Shape) -> Array:
-        return v.reshape(shape)
+        return v.reshape(*shape, *v.shape[1:])
 
     def violation(self, leaf: np.ndarray) -> str | None:
         ok = (
@@ -173,7 +185,7 @@ class Ordered:
         return xp.concatenate([v[..., :1], gap + xp.log(-xp.expm1(-gap))], axis=-1).reshape(-1)
 
     def build(self, v: Array, shape: Shape) -> Array:
-        return v.reshape(shape)
+        return v.reshape(*shape, *v.shape[1:])
 
     def violation(self, leaf: np.ndarray) -> str | None:
         ok = leaf.ndim >= 1 and np.all(np.diff(leaf, axis=-1) > 0)
@@ -211,7 +223,7 @@ def _symmetric(v: Array, k: int, rows: list[Entry], diagonal: float) -> Array:
     """
     xp = namespace(v)
     where = {entry: number for number, entry in enumerate(rows)}
-    padded = xp.concatenate([v, xp.full_like(v, diagonal, shape=(1,))])
+    padded = xp.concatenate([v, xp.full_like(v, diagonal, shape=(1, *v.shape[1:]))])
     index = [[where.get((max(i, j), min(i, j)), len(rows)) for j in range(k)] for i in range(k)]
     return padded[np.array(index)]
 

@@ -127,7 +127,9 @@ class Layout:
         return namespace(pieces[0]).concatenate(pieces, axis=1)
 
     def unravel(self, x: Array) -> Tree:
-        """The parameter tree whose printed entries are ``x`` (p,)."""
+        """The parameter tree whose printed entries are ``x`` (p,), or (p, b) for members, which are
+        last in its leaves too.
+        """
         values = [
             leaf.constraint.build(x[span], leaf.shape)
             for leaf, span in zip(self.leaves, self.spans, strict=True)
@@ -149,6 +151,7 @@ class Layout:
                         for i in range(leaf.shape[0])
                     ]
                 )
+                mask = mask.reshape(*mask.shape, *[1] * (value.ndim - 2))
                 value = namespace(value).where(mask, value, structural)
             values.append(value)
         return jax.tree.unflatten(self.treedef, values)
@@ -279,7 +282,9 @@ class Chart:
         return entries
 
     def to_user(self, z: Array, x: Array) -> Array:
-        """x (p,) at the free point z (k,); entries that do not move keep their values in ``x``."""
+        """x (p, ...) at the free point z (k, ...); entries that do not move keep their values in
+        ``x``. Members may follow where ``is_entrywise``.
+        """
         if self.is_identity and len(self.moving) == self.layout.p:
             return z
         xp = namespace(z)
@@ -299,6 +304,15 @@ class Chart:
         order = np.full(self.layout.p, -1)
         order[where] = np.arange(len(where))
         return xp.where(order >= 0, moved[np.maximum(order, 0)], x)
+
+    def slopes(self, z: Array) -> Array:
+        """∂x_j/∂z_j (p, ...) at z (k, ...), where ``is_entrywise``."""
+        start = 0
+        slopes = []
+        for leaf, *_, size in self._pieces():
+            slopes.append(leaf.constraint.slope(z[start : start + size]))
+            start += size
+        return namespace(z).concatenate(slopes)
 
     def to_free(self, x: Array) -> Array:
         """The free point z (k,) whose image is x (p,)."""

@@ -7,6 +7,10 @@ one text serves both. Under a trace a batch is ``jax.vmap`` of the text for one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import numpy as np
 
 from jaxmle._namespace import namespace
@@ -79,3 +83,28 @@ def column(values: np.ndarray, like: Array) -> Array:
 def members_of(v: Array) -> tuple[int, ...]:
     """The shape of the members of a vector (k, ...): () for one fit, (b,) for a batch."""
     return v.shape[1:]
+
+
+def where_active(active: np.ndarray, body: Callable[..., Any], now: Any, *args: Any) -> Any:
+    """``body(now, *args)`` for the active members (b,), ``now`` for the others, in NumPy: only what
+    is active is computed. The leaves of all trees have the members last.
+    """
+    if np.all(active):
+        return _in_types_of(now, body(now, *args))
+    (lanes,) = np.nonzero(active)
+    # NumPy adds up a single lane in another order than many.
+    lanes = np.resize(lanes, max(2, len(lanes)))
+
+    def replaced(whole: np.ndarray, part: np.ndarray) -> np.ndarray:
+        whole = whole.copy()
+        whole[..., lanes] = part
+        return whole
+
+    after = body(*jax.tree.map(lambda leaf: leaf[..., lanes], (now, *args)))
+    return jax.tree.map(replaced, now, after)
+
+
+def _in_types_of(old: Any, new: Any) -> Any:
+    return jax.tree.map(
+        lambda a, b: np.broadcast_to(a, b.shape).astype(b.dtype, copy=False), new, old
+    )

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
+from jaxmle.solvers.leading_axes import (
+    identity,
+    norm,
+    outer,
+    product,
+    transposed,
+)
 from jaxmle.solvers.linalg import (
     cholesky,
     eigh,
     factored,
+    from_eigen,
     metric_of,
     rarely,
     solve_lower,
@@ -47,29 +53,27 @@ class Verdict(NamedTuple):
     status: Array
     point: Point
     lost: Array  # no covariance means anything here
-    null: (
-        Array  # (k, k) projector on the directions without an estimate, in coordinates scaled by D
-    )
-    scale: Array  # D (k,)
-    direction: Array  # (k,) in free coordinates
+    null: Array  # (k, k, ...) projector on the directions without an estimate, coordinates scaled by D
+    scale: Array  # D (k, ...)
+    direction: Array  # (k, ...) in free coordinates
     curvature: Array
     digits: Array
     gain: Array
     distance: Array  # √(2δ), standard errors
     steps: Array
-    hidden: Array  # (k,) coordinates whose standard error does not describe ℓ
+    hidden: Array  # (k, ...) coordinates whose standard error does not describe ℓ
     kink: Array | None  # the certificate of a maximum at a kink, 0 where there is none
 
 
 class Survey(NamedTuple):
     """The information at the end, taken apart in coordinates scaled by D."""
 
-    scale: Array  # D (k,)
+    scale: Array  # D (k, ...)
     cut: Array  # eigenvalues of R within ± this are null
     troubled: Array  # the Cholesky factor does not tell all
-    null: Array  # (k, k) projector on the null directions, scaled coordinates
+    null: Array  # (k, k, ...) projector on the null directions, scaled coordinates
     lowest: Array  # smallest eigenvalue of R
-    weakest: Array  # its eigenvector (k,)
+    weakest: Array  # its eigenvector (k, ...)
     vif: Array  # tr R⁻¹
 
 
@@ -89,7 +93,7 @@ def survey(state: State, limit: Limit) -> Survey:
     j = information_of(point)
     move = limit.move
     # One coordinate that recedes alone, as to a bound, is taken out exactly.
-    alone = limit.recedes & (xp.sum(xp.where(move != 0, 1, 0)) == 1)
+    alone = limit.recedes & (xp.sum(xp.where(move != 0, 1, 0), axis=0) == 1)
     j = rarely(limit.short | alone, _deflated, lambda j, *_: j, j, scale, move)
     found = rarely(troubled, _spectrum, _factor, j, scale, cut)
     if limit.held is not None:
@@ -116,9 +120,10 @@ def _deflated(j: Array, scale: Array, move: Array) -> Array:
     """
     xp = namespace(j)
     along = scale * move
-    along = xp.where(along**2 >= 1e-3 * xp.max(along**2), along, 0.0)
-    keep = xp.eye(along.shape[0], dtype=along.dtype) - xp.outer(*_unit(along))
-    return scale[:, None] * (keep @ (j / (scale[:, None] * scale[None, :])) @ keep) * scale[None, :]
+    along = _unit(xp.where(along**2 >= 1e-3 * xp.max(along**2, axis=0), along, 0.0))
+    keep = identity(j) - outer(along, along)
+    sizes = outer(scale, scale)
+    return sizes * product(product(keep, j / sizes), keep)
 
 
 def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Array:
@@ -174,7 +179,7 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
             Status.IMPRECISE,
         ),
     )
-    status = xp.asarray(int(Status.CONVERGED), dtype=xp.int32)
+    status = xp.full_like(state.steps, int(Status.CONVERGED))
     for holds, name in reversed(cases):
         status = xp.where(holds, int(name), status)
     return status
@@ -213,14 +218,16 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     )
     null = xp.where(keeps_null, null, 0.0)
     singular_signature = (status == Status.SINGULAR) & ~troubled
-    null = xp.where(singular_signature, xp.outer(*_unit(scale * state.last)), null)
+    last = _unit(scale * state.last)
+    null = xp.where(singular_signature, outer(last, last), null)
     moves = limit.recedes | (status == Status.UNBOUNDED) | singular_signature
     direction = xp.where(
         moves,
         xp.where(limit.recedes, limit.move, state.last),
         xp.where((lowest <= cut) & ~kinked, weakest / scale, 0.0),
     )
-    direction = direction / xp.maximum(xp.max(xp.abs(direction)), xp.finfo(point.z.dtype).tiny)
+    largest = xp.max(xp.abs(direction), axis=0)
+    direction = direction / xp.maximum(largest, xp.finfo(point.z.dtype).tiny)
     digits = -xp.log10(xp.maximum(eps * vif, eps))
     digits = xp.minimum(digits, -xp.log10(xp.maximum(distance, eps)))
     digits = xp.where(
@@ -243,10 +250,8 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
     )
 
 
-def _unit(v: Array) -> tuple[Array, Array]:
-    xp = namespace(v)
-    u = v / xp.maximum(xp.sqrt(xp.sum(v**2)), xp.finfo(v.dtype).tiny)
-    return u, u
+def _unit(v: Array) -> Array:
+    return v / namespace(v).maximum(norm(v), namespace(v).finfo(v.dtype).tiny)
 
 
 def _factor(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, Array]:
@@ -256,54 +261,53 @@ def _factor(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, Ar
     tr R⁻¹ bounds the condition: 1/λ_min ≤ tr R⁻¹ ≤ k/λ_min.
     """
     xp = namespace(j)
-    k = j.shape[0]
-    inverse = solve_lower(
-        factored(j / (scale[:, None] * scale[None, :]), unrolled=True),
-        xp.eye(k, dtype=j.dtype),
-        unrolled=True,
-    )
-    vif = xp.sum(inverse**2)
+    vif = xp.sum(_inverse_factor(j, scale) ** 2, axis=(0, 1))
     return xp.zeros_like(j), 1.0 / vif, xp.zeros_like(scale), vif
+
+
+def _inverse_factor(j: Array, scale: Array) -> Array:
+    """L⁻¹ (k, k, ...) where R = LL'."""
+    eye = identity(j) + namespace(j).zeros_like(j)
+    return solve_lower(factored(j / outer(scale, scale), unrolled=True), eye, unrolled=True)
 
 
 def _spectrum(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, Array]:
     """The same by eigenvectors."""
     xp = namespace(j)
-    values, q = eigh(j / (scale[:, None] * scale[None, :]))
+    values, q = eigh(j / outer(scale, scale))
     kept = values > cut
-    dead = xp.where(kept, 0.0, 1.0)
-    vif = xp.sum(xp.where(kept, 1.0 / xp.where(kept, values, 1.0), 0.0))
-    return (q * dead[None, :]) @ q.T, values[0], q[:, 0], vif
+    vif = xp.sum(xp.where(kept, 1.0 / xp.where(kept, values, 1.0), 0.0), axis=0)
+    dead = xp.where(kept, 0.0, 1.0).astype(j.dtype)
+    return from_eigen(q, dead), values[0], q[:, 0], vif
 
 
 def _beside(
     j: Array, scale: Array, cut: Array, held: Array, *_: Array
 ) -> tuple[Array, Array, Array, Array]:
     """The same beside the directions held at a kink: those are the null space."""
-    xp = namespace(j)
-    keep = xp.eye(j.shape[0], dtype=j.dtype) - held
-    rest = keep @ (j / (scale[:, None] * scale[None, :])) @ keep + held
-    found = _spectrum(rest, xp.ones_like(scale), cut)
+    keep = identity(j) - held
+    rest = product(product(keep, j / outer(scale, scale)), keep) + held
+    found = _spectrum(rest, namespace(j).ones_like(scale), cut)
     return held, found[1], found[2], found[3]
 
 
 def root_of(j: Array, scale: Array, null: Array) -> Array:
-    """U (k, k) with UU' = B(B'JB)⁻¹B', B any complement of the null space.
+    """U (k, k, ...) with UU' = B(B'JB)⁻¹B', B any complement of the null space.
 
     With R = D⁻¹JD⁻¹ and N the projector on the null space, (I − N)R(I − N) + N falls apart into the
     estimable block and an identity, so one Cholesky factor serves; where N is zero this is J⁻¹.
     """
-    xp = namespace(j)
-    keep = xp.eye(j.shape[0], dtype=j.dtype) - null
-    r = keep @ (j / (scale[:, None] * scale[None, :])) @ keep + null
-    return (keep @ solve_lower(cholesky(r), xp.eye(j.shape[0], dtype=j.dtype)).T) / scale[:, None]
+    keep = identity(j) - null
+    r = product(product(keep, j / outer(scale, scale)), keep) + null
+    eye = identity(j) + namespace(j).zeros_like(j)
+    return product(keep, transposed(solve_lower(cholesky(r), eye))) / scale[:, None]
 
 
 def root_in_batch(j: Array, scale: Array, null: Array) -> Array:
     """The same where few members of a batch have null directions, and nobody differentiates."""
-    return rarely(jnp.any(null != 0), root_of, _definite_root, j, scale, null)
+    needed = namespace(j).any(null != 0, axis=(0, 1))
+    return rarely(needed, root_of, _definite_root, j, scale, null)
 
 
 def _definite_root(j: Array, scale: Array, null: Array) -> Array:
-    factor = factored(j / (scale[:, None] * scale[None, :]), unrolled=True)
-    return solve_lower(factor, jnp.eye(j.shape[0], dtype=j.dtype), unrolled=True).T / scale[:, None]
+    return transposed(_inverse_factor(j, scale)) / scale[:, None]

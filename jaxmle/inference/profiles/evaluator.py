@@ -15,9 +15,9 @@ import numpy as np
 from jaxmle._types import Loglik, Tree
 from jaxmle.batch.chunk import Chunk, Flat, Programs, flat_members
 from jaxmle.batch.inputs import Inputs
+from jaxmle.batch.machine import for_members
 from jaxmle.batch.members import buckets
 from jaxmle.batch.plan import CHUNK_DATA_BYTES, Schedule, cut, free_bytes
-from jaxmle.batch.solver import machine
 from jaxmle.fitting.options import Options
 from jaxmle.fitting.passes import Problem, compile_pass, problem_of
 from jaxmle.inference.again import again, batch_again, check_axes, check_fit, check_weighting
@@ -93,7 +93,7 @@ class ProfileProblem:
         )
         if bad.any():
             x[bad] = x[~bad][0] if (~bad).any() else x[bad]
-        return np.asarray(machine(_to_free, (chart,))(x))
+        return np.asarray(for_members(_to_free, (chart,))(x))
 
     def groups(self, member: np.ndarray) -> Iterator[Group]:
         """Searches (m,), one for each entry of ``member``, cut into groups that fit the memory."""

@@ -13,7 +13,7 @@ import numpy as np
 import scipy
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.batch.solver import machine
+from jaxmle.batch.machine import for_members
 from jaxmle.inference.profiles.endpoints import Endpoints, endpoints_of
 from jaxmle.inference.profiles.evaluator import ProfileProblem, profile_problem_of
 from jaxmle.inference.profiles.interest import Searches, Targets, targets_of
@@ -398,7 +398,7 @@ def _to_user(posed: ProfileProblem, z: np.ndarray) -> np.ndarray:
         np.stack([chart.to_user(row, posed.base) for row in z])
         if len(z) <= 64
         else np.asarray(
-            machine(_user, (chart,))(z, np.broadcast_to(posed.base, (len(z), len(posed.base))))
+            for_members(_user, (chart,))(z, np.broadcast_to(posed.base, (len(z), len(posed.base))))
         )
     )
     return x[:, np.where(roots >= 0, roots, np.arange(len(roots)))]

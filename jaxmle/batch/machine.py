@@ -1,0 +1,79 @@
+"""How the part of a batch runs that knows no likelihood: its steps, excursions and verdicts.
+
+In NumPy, all members at once with their axis last, there is nothing to compile; compiled, for an
+accelerator, the same functions are ``jax.vmap`` of what they are for one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmle._types import Tree
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Runs functions of one member's arrays for all members, whose axis is last."""
+
+    in_numpy: bool
+    mesh: Any = None  # of several devices, for what is compiled
+
+    def run(self, function: Function, static: tuple[Any, ...], *args: Any) -> Any:
+        """``function(*static, *args)`` of all members."""
+        if self.in_numpy:
+            return function(*static, *args)
+        return _members_last(function, static, self.mesh)(*args)
+
+    def run_compiled(self, function: Function, static: tuple[Any, ...], *args: Any) -> Any:
+        """The same for a function that is written for one member alone."""
+        if not self.in_numpy:
+            return self.run(function, static, *args)
+        return jax.tree.map(np.asarray, _members_last(function, static, None)(*args))
+
+
+def machine_for(devices: tuple[Any, ...]) -> Machine:
+    """NumPy on a CPU; compiled where arrays would have to leave an accelerator at every step."""
+    mesh = jax.sharding.Mesh(np.array(devices), ("member",)) if len(devices) > 1 else None
+    return Machine(all(device.platform == "cpu" for device in devices), mesh)
+
+
+@functools.lru_cache(maxsize=256)
+def for_members(function: Function, static: tuple[Any, ...]) -> Function:
+    """``function(*static, …)`` compiled for members, whose axis is first in all arrays."""
+    return jax.jit(jax.vmap(functools.partial(function, *static)))
+
+
+@functools.lru_cache(maxsize=256)
+def _members_last(function: Function, static: tuple[Any, ...], mesh: Any) -> Function:
+    batched = jax.vmap(functools.partial(function, *static))
+    if mesh is not None:
+        axis = jax.sharding.PartitionSpec("member")
+        batched = jax.shard_map(batched, mesh=mesh, in_specs=axis, out_specs=axis, check_vma=False)
+    return jax.jit(lambda *args: members_last(batched(*members_first(args))))
+
+
+def members_first(tree: Tree) -> Tree:
+    """The tree with the last axis of its leaves moved to the front."""
+    return _moved(tree, -1, 0)
+
+
+def members_last(tree: Tree) -> Tree:
+    """The tree with the first axis of its leaves moved to the end."""
+    return _moved(tree, 0, -1)
+
+
+def _moved(tree: Tree, source: int, to: int) -> Tree:
+    def moved(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array):
+            return jax.numpy.moveaxis(leaf, source, to)
+        return np.ascontiguousarray(np.moveaxis(np.asarray(leaf), source, to))
+
+    return jax.tree.map(moved, tree)
