@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
+from jaxmle.solvers.leading_axes import column, identity, outer, transposed
 from jaxmle.solvers.linalg import factored, metric_of, solve_lower
 from jaxmle.solvers.trust_region import TAIL, State, Tail, select
 
@@ -30,13 +31,13 @@ SHARPEST = 1e8  # standard errors from a coordinate to zero
 class Doubt(NamedTuple):
     """Why and along which coordinate the shape is asked for."""
 
-    asked: Array  # ()
-    coordinate: Array  # (k,) one at the coordinate, zero elsewhere
-    unit: Array  # () its standard error, cut where the coordinate is a logarithm
-    curvature: Array  # () of the profile per unit², (unit/SE)²; zero where there is none
-    is_logarithm: Array  # ()
-    correlated: Array  # () other standard errors depend on this one
-    is_noisy: Array  # () the climb met rounding noise, or went where there may be some
+    asked: Array  # (...)
+    coordinate: Array  # (k, ...) one at the coordinate, zero elsewhere
+    unit: Array  # (...) its standard error, cut where the coordinate is a logarithm
+    curvature: Array  # (...) of the profile per unit², (unit/SE)²; zero where there is none
+    is_logarithm: Array  # (...)
+    correlated: Array  # (...) other standard errors depend on this one
+    is_noisy: Array  # (...) the climb met rounding noise, or went where there may be some
 
 
 def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Array) -> Doubt:
@@ -45,41 +46,48 @@ def doubt(logarithms: tuple[bool, ...], state: State, singular: Array, null: Arr
     Args:
         logarithms: for each free coordinate whether it is the logarithm of a parameter, or alike.
         singular: the information has null directions at the end of the climb.
-        null: one of them (k,), in coordinates scaled by D.
+        null: one of them (k, ...), in coordinates scaled by D.
     """
     xp = namespace(state.point.z)
     k = state.point.z.shape[0]
     scale = metric_of(state.point.hessian, state.point.score)
-    information = -0.5 * (state.point.hessian + state.point.hessian.T)
-    r = information / (scale[:, None] * scale[None, :])
-    half = solve_lower(factored(r, unrolled=True), xp.eye(k, dtype=r.dtype), unrolled=True)
-    vif = xp.sum(half**2, axis=0)
-    sound = xp.all(xp.isfinite(vif))
+    vif = _inflation(state, scale)
+    sound = xp.all(xp.isfinite(vif), axis=0)
     vif = xp.where(sound, vif, 1.0)
     stderr = xp.sqrt(vif) / scale
     size = xp.abs(state.point.z)
-    curved = xp.asarray(np.array(logarithms or (False,) * k))
+    curved = column(np.array(logarithms or (False,) * k), size)
     suspicion = xp.maximum(
         vif / MAX_VIF, stderr / (WIDE * xp.where(curved, 1.0, xp.clip(size, 1.0, LONG)))
     )
     suspicion = xp.maximum(suspicion, xp.where(curved, size / FAR_OUT, 0.0))
     suspicion = xp.where(singular, xp.abs(null), suspicion)
     last = xp.abs(scale * state.last)
-    moved = last / xp.maximum(xp.max(last), xp.finfo(r.dtype).tiny)
-    strange = xp.max(suspicion) >= 1.0
+    moved = last / xp.maximum(xp.max(last, axis=0), xp.finfo(last.dtype).tiny)
+    strange = xp.max(suspicion, axis=0) >= 1.0
     # Where nothing but the way of the last steps is strange, the coordinate is the one they moved.
     suspicion = xp.where(singular | strange, suspicion, moved)
-    chosen = xp.arange(k) == xp.argmax(suspicion)
-    coordinate = xp.where(chosen, 1.0, 0.0).astype(r.dtype)
-    se = xp.sum(coordinate * xp.where(singular, 1.0 / xp.maximum(state.scale, scale), stderr))
-    is_logarithm = xp.any(chosen & curved)
+    chosen = column(np.arange(k), size) == xp.argmax(suspicion, axis=0)
+    coordinate = xp.where(chosen, 1.0, 0.0).astype(size.dtype)
+    widths = xp.where(singular, 1.0 / xp.maximum(state.scale, scale), stderr)
+    se = xp.sum(coordinate * widths, axis=0)
+    is_logarithm = xp.any(chosen & curved, axis=0)
     unit = xp.where(is_logarithm, xp.minimum(se, MAX_STEP_OF_A_LOGARITHM / HALF), se)
     curvature = xp.where(singular, 0.0, (unit / se) ** 2)
     asked = singular | (sound & (strange | ~is_clean(state)))
-    correlated = xp.sum(coordinate * vif) >= MAX_VIF
-    far_out = xp.any(curved & (size >= FAR_OUT))
+    correlated = xp.sum(coordinate * vif, axis=0) >= MAX_VIF
+    far_out = xp.any(curved & (size >= FAR_OUT), axis=0)
     is_noisy = state.rough | (state.tail.length >= TAIL) | far_out
     return Doubt(asked, coordinate, unit, curvature, is_logarithm, correlated, is_noisy)
+
+
+def _inflation(state: State, scale: Array) -> Array:
+    """The variance inflation factors (k, ...): the diagonal of R⁻¹."""
+    hessian = state.point.hessian
+    r = -0.5 * (hessian + transposed(hessian)) / outer(scale, scale)
+    unit_matrix = identity(r) + namespace(r).zeros_like(r)
+    half = solve_lower(factored(r, unrolled=True), unit_matrix, unrolled=True)
+    return namespace(r).sum(half**2, axis=0)
 
 
 def is_clean(state: State) -> Array:
@@ -105,7 +113,7 @@ def is_collapse(state: State) -> Array:
     """
     xp = namespace(state.point.z)
     metric = metric_of(state.point.hessian, state.point.score)
-    return xp.max(metric * xp.abs(state.point.z)) >= SHARPEST
+    return xp.max(metric * xp.abs(state.point.z), axis=0) >= SHARPEST
 
 
 def remember_rise(state: State, before: State) -> State:

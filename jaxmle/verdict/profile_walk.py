@@ -17,7 +17,16 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
-from jaxmle.solvers.linalg import eigh, metric_of
+from jaxmle.solvers.leading_axes import (
+    column,
+    dot,
+    members_of,
+    outer,
+    symmetric,
+    times,
+    transposed,
+)
+from jaxmle.solvers.linalg import eigh, from_eigen, metric_of
 from jaxmle.solvers.trust_region import Point, State, is_finite, noise_of, select, without_dust
 from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail
 
@@ -39,9 +48,9 @@ TESTS, NOISE, WALK, CHECK, OVER = range(5)
 class Walk(NamedTuple):
     """The profile so far, and the point that is asked for next."""
 
-    trial: Array  # (k,)
-    active: Array  # ()
-    outset: Array  # (k,) dz/dz_j at the end of the climb
+    trial: Array  # (k, ...)
+    active: Array  # (...)
+    outset: Array  # (k, ...) dz/dz_j at the end of the climb
     stage: Array  # TESTS, NOISE, WALK, CHECK, OVER
     side: Array  # 0 upwards, 1 downwards
     place: Array  # the place in OFFSETS that is aimed at
@@ -49,32 +58,34 @@ class Walk(NamedTuple):
     corrections: Array
     retreats: Array
     steps: Array
-    anchor: Array  # (k,) the last point of this side at which the rest was solved
-    tangent: Array  # (k,) dz/dz_j there
+    anchor: Array  # (k, ...) the last point of this side at which the rest was solved
+    tangent: Array  # (k, ...) dz/dz_j there
     anchor_offset: Array
-    tests: Array  # (2,) change of ℓ at ±½, NaN where the rest was not solved
-    changes: Array  # (2, offsets) the same along the walk
-    level_reach: Array  # (2,) the offset up to which ℓ is level
+    tests: Array  # (2, ...) change of ℓ at ±½, NaN where the rest was not solved
+    changes: Array  # (2, offsets, ...) the same along the walk
+    level_reach: Array  # (2, ...) the offset up to which ℓ is level
     noise: Array  # how much ℓ differs between points that should have one value
     noise_there: Array  # the same at the highest point
-    falling: Array  # (2,) points a little below the end of the climb
+    falling: Array  # (2, ...) points a little below the end of the climb
     highest: Point
     near: Point  # the end of the climb with the rest solved again
     level: Point  # the outermost point within noise of the end of the climb
     outermost: Point  # the outermost point that is not below it
     reach: Array  # the offset there
-    before: Array  # (k,) the solved point before the outermost one
+    before: Array  # (k, ...) the solved point before the outermost one
 
 
 def begin_walk(state: State, why: Doubt, active: Array) -> Walk:
     """The walk before its first point."""
     xp = namespace(state.point.z)
     dtype = state.point.z.dtype
-    zero = xp.zeros((), dtype=xp.int32)
-    nothing = xp.zeros((), dtype)
+    members = members_of(state.point.z)
+    zero = xp.zeros(members, dtype=xp.int32)
+    nothing = xp.zeros(members, dtype)
+    half = HALF * xp.ones(members, dtype)
     tangent = _solve_rest(why, state.point).tangent
     walks = (why.curvature == 0.0) | why.is_noisy
-    first = _aim(why, state.point.z, tangent, nothing, HALF * xp.ones((), dtype))
+    first = _aim(why, state.point.z, tangent, nothing, half)
     return Walk(
         xp.where(walks, _shaken(state.point.z, why, 0), first),
         active,
@@ -82,19 +93,19 @@ def begin_walk(state: State, why: Doubt, active: Array) -> Walk:
         xp.where(walks, NOISE, TESTS).astype(xp.int32),
         zero,
         zero,
-        HALF * xp.ones((), dtype),
+        half,
         zero,
         zero,
         zero,
         state.point.z,
         tangent,
         nothing,
-        xp.full((2,), xp.nan, dtype),
-        xp.full((2, len(OFFSETS)), xp.nan, dtype),
-        xp.zeros((2,), dtype),
+        xp.full((2, *members), xp.nan, dtype),
+        xp.full((2, len(OFFSETS), *members), xp.nan, dtype),
+        xp.zeros((2, *members), dtype),
         noise_of(state.point),
         nothing,
-        xp.zeros((2,), dtype=xp.int32),
+        xp.zeros((2, *members), dtype=xp.int32),
         state.point,
         state.point,
         state.point,
@@ -107,9 +118,9 @@ def begin_walk(state: State, why: Doubt, active: Array) -> Walk:
 class Rest(NamedTuple):
     """All other coordinates while z_j is held."""
 
-    step: Array  # (k,) towards their maximum
+    step: Array  # (k, ...) towards their maximum
     decrement: Array  # what they have yet to gain
-    tangent: Array  # (k,) dz/dz_j while they stay at it
+    tangent: Array  # (k, ...) dz/dz_j while they stay at it
     is_concave: Array  # ℓ is so in them
 
 
@@ -120,25 +131,25 @@ def _solve_rest(why: Doubt, point: Point) -> Rest:
     xp = namespace(point.z)
     free = 1.0 - why.coordinate
     scale = metric_of(point.hessian, point.score)
-    outer = scale[:, None] * scale[None, :]
-    hessian = 0.5 * (point.hessian + point.hessian.T) / outer
-    values, q = eigh(-hessian * free[:, None] * free[None, :] + xp.diag(why.coordinate))
+    hessian = symmetric(point.hessian) / outer(scale, scale)
+    held = outer(why.coordinate, why.coordinate)
+    values, q = eigh(-hessian * free[:, None] * free[None, :] + held)
     cut = k_times_eps(point.z) * 50.0
     flat = xp.abs(values) <= cut
     weights = xp.where(flat, 0.0, 1.0 / xp.where(flat, 1.0, xp.abs(values)))
-    inverse = (q * weights[None, :]) @ q.T
+    inverse = from_eigen(q, weights)
     slope = free * point.score / scale
     # Where it curves upwards and has no slope, as where two exponentials are equal, it is pushed.
     convex = values < -UPWARD_CURVATURE
-    along = (q.T @ slope) * weights
+    along = times(transposed(q), slope) * weights
     pushed = convex & (xp.abs(along) < PUSH)
     along = xp.where(pushed, xp.where(along < 0, -PUSH, PUSH), along)
-    step = q @ along
-    left = 0.5 * xp.sum(xp.abs(values) * along**2)
-    unit = xp.sum(why.coordinate * scale)
-    along = inverse @ ((hessian @ why.coordinate) * free) * unit
+    step = times(q, along)
+    left = 0.5 * xp.sum(xp.abs(values) * along**2, axis=0)
+    unit = xp.sum(why.coordinate * scale, axis=0)
+    along = times(inverse, times(hessian, why.coordinate) * free) * unit
     tangent = along * free / scale + why.coordinate
-    return Rest(step * free / scale, left, tangent, ~xp.any(convex))
+    return Rest(step * free / scale, left, tangent, ~xp.any(convex, axis=0))
 
 
 def k_times_eps(z: Array) -> Any:
@@ -153,7 +164,7 @@ def _aim(why: Doubt, anchor: Array, tangent: Array, start: Array, end: Array) ->
 def _shaken(z: Array, why: Doubt, turn: Any) -> Array:
     """A point a few ulps away in every coordinate; two turns go different ways."""
     xp = namespace(z)
-    sign = xp.where((xp.arange(z.shape[0]) + turn) % 2 == 0, 1.0, -1.0)
+    sign = xp.where((column(np.arange(z.shape[0]), z) + turn) % 2 == 0, 1.0, -1.0)
     size = xp.maximum(xp.abs(z), xp.finfo(z.dtype).tiny ** 0.5)
     return z + sign * (1 + 2 * turn) * xp.finfo(z.dtype).eps * size
 
@@ -176,7 +187,7 @@ def _listen(why: Doubt, state: State, walk: Walk, point: Point) -> Walk:
     checks = walk.stage == CHECK
     near = select(checks, walk.highest, state.point)
     slope = 0.5 * (near.score + point.score)
-    heard = xp.abs(point.value - near.value - slope @ (point.z - near.z))
+    heard = xp.abs(point.value - near.value - dot(slope, point.z - near.z))
     heard = xp.where(xp.isfinite(heard), heard, 0.0)
     turn = walk.corrections + 1
     again = turn < NOISE_PROBES
@@ -221,68 +232,94 @@ def _arrive(
     xp = namespace(point.z)
     tests = walk.stage == TESTS
     change = xp.where(solved, point.value - state.point.value, xp.nan)
-    side = xp.arange(2) == walk.side
-    target = xp.asarray(np.array(OFFSETS, dtype=point.z.dtype))[
-        xp.minimum(walk.place, len(OFFSETS) - 1)
-    ]
-    reached = solved & (xp.abs(walk.offset) >= 0.999 * target)
-    place = xp.arange(len(OFFSETS)) == walk.place
+    reached = solved & (xp.abs(walk.offset) >= 0.999 * _offset_at(walk, walk.place))
     bar = bar_at(why, state, walk, walk.offset)
     level = solved & ~tests & (xp.abs(change) <= bar)
-    forward = xp.sum(why.coordinate * state.tail.move) * walk.offset > 0
-    goes_on = ~came_along_tail(state, bar) | forward
-    farther = goes_on & (xp.abs(walk.offset) >= walk.reach)
-    not_below = solved & ~tests & (change >= -bar) & farther
-    between = solved & ~tests & (change < -bar) & (change > -CLEAR_FALL)
-    walk = walk._replace(
-        tests=xp.where(tests & side, change, walk.tests),
-        changes=xp.where(~tests & reached & side[:, None] & place[None, :], change, walk.changes),
-        level_reach=xp.where(
-            level & side, xp.maximum(walk.level_reach, xp.abs(walk.offset)), walk.level_reach
-        ),
-        highest=select(
-            solved & (change > bar) & (point.value > walk.highest.value), point, walk.highest
-        ),
-        falling=(walk.falling + (between & side)).astype(xp.int32),
-        near=select(not_below & (walk.side == 0) & (walk.place == 0), point, walk.near),
-        level=select(not_below & (change <= bar), point, walk.level),
-        outermost=select(not_below, point, walk.outermost),
-        reach=xp.where(not_below, xp.abs(walk.offset), walk.reach),
-        before=xp.where(not_below, walk.anchor, walk.before),
-    )
+    walk = _noted(why, state, walk, point, Change(change, bar, solved, reached, level))
     after_tests = _after_tests(why, state, walk)
     fallen = solved & (change < -CLEAR_FALL)
-    retreat = (~solved | fallen) & (walk.retreats < MAX_RETREATS) & ~tests
-    keeps = solved & ~retreat
-    shorter = walk.anchor_offset + 0.25 ** (walk.retreats + 1) * (
-        xp.where(walk.side == 0, 1.0, -1.0) * target - walk.anchor_offset
-    )
-    anchor = xp.where(keeps, point.z, walk.anchor)
-    direction = xp.where(keeps, tangent, walk.tangent)
-    start = xp.where(keeps, walk.offset, walk.anchor_offset)
+    retreats = (~solved | fallen) & (walk.retreats < MAX_RETREATS) & ~tests
     following = walk.place + reached
     last = (following >= len(OFFSETS)) | (level & reached & (walk.place == FAR))
-    ends = ~retreat & (last | fallen | ~solved)
-    aim = xp.where(
-        keeps,
-        xp.where(walk.side == 0, 1.0, -1.0)
-        * xp.asarray(np.array(OFFSETS, dtype=point.z.dtype))[
-            xp.minimum(following, len(OFFSETS) - 1)
-        ],
-        shorter,
+    ends = ~retreats & (last | fallen | ~solved)
+    onward = _onward(why, walk, point.z, tangent, solved & ~retreats, retreats, reached)
+    walked = select(ends, _next_side(why, state, walk), onward)
+    return select(tests, after_tests, walked)
+
+
+class Change(NamedTuple):
+    """How ℓ changes from the end of the climb to one point of the profile."""
+
+    value: Array  # NaN where the rest was not solved
+    bar: Array  # what noise explains
+    solved: Array
+    reached: Array  # it is solved at the place that was aimed at
+    level: Array  # along the walk noise explains it
+
+
+def _noted(why: Doubt, state: State, walk: Walk, point: Point, change: Change) -> Walk:
+    """The walk with what a point of the profile shows."""
+    xp = namespace(point.z)
+    tests = walk.stage == TESTS
+    value, bar, solved, reached, level = change
+    distance = xp.abs(walk.offset)
+    side = column(np.arange(2), walk.tests) == walk.side
+    place = column(np.arange(len(OFFSETS)), walk.tests) == walk.place
+    cell = side[:, None] & place[None, :]
+    forward = xp.sum(why.coordinate * state.tail.move, axis=0) * walk.offset > 0
+    goes_on = ~came_along_tail(state, bar) | forward
+    farther = goes_on & (distance >= walk.reach)
+    not_below = solved & ~tests & (value >= -bar) & farther
+    between = solved & ~tests & (value < -bar) & (value > -CLEAR_FALL)
+    higher = solved & (value > bar) & (point.value > walk.highest.value)
+    near = not_below & (walk.side == 0) & (walk.place == 0)
+    reach = xp.maximum(walk.level_reach, distance)
+    return walk._replace(
+        tests=xp.where(tests & side, value, walk.tests),
+        changes=xp.where(~tests & reached & cell, value, walk.changes),
+        level_reach=xp.where(level & side, reach, walk.level_reach),
+        highest=select(higher, point, walk.highest),
+        falling=(walk.falling + (between & side)).astype(xp.int32),
+        near=select(near, point, walk.near),
+        level=select(not_below & (value <= bar), point, walk.level),
+        outermost=select(not_below, point, walk.outermost),
+        reach=xp.where(not_below, distance, walk.reach),
+        before=xp.where(not_below, walk.anchor, walk.before),
     )
-    onward = walk._replace(
+
+
+def _onward(
+    why: Doubt, walk: Walk, z: Array, tangent: Array, keeps: Array, retreats: Array, reached: Array
+) -> Walk:
+    """The walk on its way to the next offset from a point that it ``keeps``, or back to one
+    nearer.
+    """
+    xp = namespace(z)
+    sign = xp.where(walk.side == 0, 1.0, -1.0)
+    following = walk.place + reached
+    target = sign * _offset_at(walk, walk.place)
+    shorter = 0.25 ** (walk.retreats + 1) * (target - walk.anchor_offset)
+    anchor = xp.where(keeps, z, walk.anchor)
+    direction = xp.where(keeps, tangent, walk.tangent)
+    start = xp.where(keeps, walk.offset, walk.anchor_offset)
+    aim = xp.where(keeps, sign * _offset_at(walk, following), walk.anchor_offset + shorter)
+    return walk._replace(
         anchor=anchor,
         tangent=direction,
         anchor_offset=start,
         offset=aim,
-        place=xp.where(retreat, walk.place, following),
+        place=xp.where(retreats, walk.place, following),
         corrections=xp.zeros_like(walk.corrections),
         retreats=xp.where(keeps, xp.where(reached, 0, walk.retreats), walk.retreats + 1),
         trial=_aim(why, anchor, direction, start, aim),
     )
-    walked = select(ends, _next_side(why, state, walk), onward)
-    return select(tests, after_tests, walked)
+
+
+def _offset_at(walk: Walk, place: Array) -> Array:
+    """The offset (...) at a place; past the last, that one."""
+    xp = namespace(walk.trial)
+    offsets = xp.asarray(np.array(OFFSETS, dtype=walk.trial.dtype))
+    return offsets[xp.minimum(place, len(OFFSETS) - 1)]
 
 
 def bar_of(state: State, walk: Walk) -> Array:
@@ -297,12 +334,12 @@ def bar_at(why: Doubt, state: State, walk: Walk, offset: Any) -> Array:
     # along a flat coordinate there is no other unit than its own
     own = 1.0 / xp.maximum(1.0, xp.abs(state.point.z))
     scale = xp.where(why.curvature > 0, scale, xp.maximum(scale, own))
-    length = xp.abs(offset) * why.unit * xp.sum(why.coordinate * scale)
+    length = xp.abs(offset) * why.unit * xp.sum(why.coordinate * scale, axis=0)
     return bar_of(state, walk) + ROUNDINGS_OF_A_DISTANCE * xp.finfo(walk.noise.dtype).eps * length
 
 
 def passes(why: Doubt, tests: Array) -> Array:
-    """Which sides (2,) fall at ±½ as the parabola says."""
+    """Which sides (2, ...) fall at ±½ as the parabola says."""
     parabola = 0.5 * why.curvature * HALF**2
     return (tests <= -parabola / FALL_RATIO) & (tests >= -parabola * FALL_RATIO)
 
@@ -318,7 +355,7 @@ def _after_tests(why: Doubt, state: State, walk: Walk) -> Walk:
         corrections=xp.zeros_like(walk.corrections),
         trial=_aim(why, state.point.z, walk.outset, zero, -HALF * xp.ones_like(zero)),
     )
-    done = xp.all(passes(why, walk.tests))
+    done = xp.all(passes(why, walk.tests), axis=0)
     listen = walk._replace(
         stage=xp.where(done, OVER, NOISE),
         active=walk.active & ~done,

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
+from jaxmle.solvers.leading_axes import column
 from jaxmle.solvers.trust_region import Point, State, noise_of, select
 from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail, is_clean, is_collapse
 from jaxmle.verdict.profile_walk import (
@@ -53,7 +54,7 @@ class Found(NamedTuple):
 
     shape: Array
     point: Point
-    move: Array  # (k,) the way a tail goes
+    move: Array  # (k, ...) the way a tail goes
     sharp: Array  # the next digits of a coordinate decide ℓ
     blurred: Array  # and rounding is most of it
     onward: Array  # ℓ rises as far as it could be followed, a tenth of a standard error or more
@@ -61,11 +62,11 @@ class Found(NamedTuple):
 
 
 class _Sides(NamedTuple):
-    """The two sides of the profile, upwards and downwards; (2,) each unless it says otherwise."""
+    """The two sides of the profile, upwards and downwards; (2, ...) each unless it says otherwise."""
 
-    bar: Array  # () a change of ℓ that noise explains
-    bars: Array  # (2, offsets) the same at each offset
-    known: Array  # (2, offsets) whether the profile was solved there
+    bar: Array  # (...) a change of ℓ that noise explains
+    bars: Array  # (2, offsets, ...) the same at each offset
+    known: Array  # (2, offsets, ...) whether the profile was solved there
     last: Array  # the last place that was; −1 where there is none
     stays: Array  # never falls
     is_open: Array  # so as far as there is no end to it
@@ -73,7 +74,7 @@ class _Sides(NamedTuple):
     falls: Array  # did, or must have on the way that the climb came by
     gradual: Array  # as down a tail; where a ridge ends, ℓ falls at once
     backwards: Array  # against the way that the climb came by
-    came: Array  # () it came along a tail
+    came: Array  # (...) it came along a tail
     steady: Array  # ℓ grows at the end, and not by less and less
     fades: Array  # it does, by less and less, until nothing could be solved any more
 
@@ -84,11 +85,11 @@ def _sides(why: Doubt, state: State, walk: Walk) -> _Sides:
     changes = walk.changes
     known = xp.isfinite(changes)
     bars = bar_at(why, state, walk, _offsets(changes))
-    last = xp.max(xp.where(known, xp.arange(len(OFFSETS))[None, :], -1), axis=1)
+    last = xp.max(xp.where(known, _places(changes), -1), axis=1)
     stays = xp.all(~known | (changes >= -bars), axis=1) & (last >= 0)
     came = came_along_tail(state, bar)
-    forward = xp.sign(xp.sum(why.coordinate * state.tail.move))
-    backwards = forward * xp.asarray(np.array([-1.0, 1.0])) > 0
+    forward = xp.sign(xp.sum(why.coordinate * state.tail.move, axis=0))
+    backwards = forward * column(np.array([-1.0, 1.0]), last) > 0
     fell = xp.any(known & (changes < -bars), axis=1)
     gradual = walk.falling >= 2
     gains = [_back(changes, last, i) - _back(changes, last, i + 1) for i in range(3)]
@@ -118,7 +119,7 @@ def found(why: Doubt, state: State, walk: Walk) -> Found:
     xp = namespace(walk.trial)
     sides = _sides(why, state, walk)
     changes = walk.changes
-    top = xp.max(xp.where(sides.known & (changes > sides.bars), changes, -xp.inf))
+    top = xp.max(xp.where(sides.known & (changes > sides.bars), changes, -xp.inf), axis=(0, 1))
     top = xp.maximum(top, walk.highest.value - state.point.value)
     rises = (top > sides.bar) & (top > 10 * walk.noise_there)
     # Where rounding is far above that of a sum, level ground may be what it hides.
@@ -141,7 +142,8 @@ def found(why: Doubt, state: State, walk: Walk) -> Found:
     # What converges along the tail moves less and less; what recedes as much as it is large.
     way = xp.where(xp.abs(way) > 1e-3 * (1 + xp.abs(end.z)), way, 0.0)
     far_enough = sides.stays & (sides.last >= OFFSETS.index(0.1))
-    onward = rises & xp.any(far_enough & (_back(changes, sides.last, 0) >= 0.5 * top))
+    high = far_enough & (_back(changes, sides.last, 0) >= 0.5 * top)
+    onward = rises & xp.any(high, axis=0)
     sharp = is_collapse(state)
     return Found(
         shape=shape,
@@ -162,8 +164,8 @@ def _is_sound(why: Doubt, walk: Walk, sides: _Sides) -> Array:
     xp = namespace(walk.trial)
     at_half = walk.changes[:, OFFSETS.index(HALF)]
     clear = 0.5 * why.curvature * HALF**2 >= 10 * sides.bar
-    noisy = clear & xp.all(passes(why, at_half))
-    return xp.where(why.is_noisy, noisy, xp.all(passes(why, walk.tests)))
+    noisy = clear & xp.all(passes(why, at_half), axis=0)
+    return xp.where(why.is_noisy, noisy, xp.all(passes(why, walk.tests), axis=0))
 
 
 def _rising(
@@ -178,15 +180,15 @@ def _rising(
     """Where ℓ rises: for ever, to a limit, or to a point to climb on from."""
     xp = namespace(walk.trial)
     at_end = _back(walk.changes, sides.last, 0)
-    ends_high = xp.any((sides.is_open | sides.fades) & (at_end >= top - sides.bar))
-    grows = sides.is_open & sides.steady
+    ends_high = xp.any((sides.is_open | sides.fades) & (at_end >= top - sides.bar), axis=0)
+    grows = xp.any(sides.is_open & sides.steady, axis=0)
     # Growth that goes on beyond the scale of the point itself.
-    endless = xp.any(grows) & (walk.reach * why.unit >= 100 * _size(why, state))
+    endless = grows & (walk.reach * why.unit >= 100 * _size(why, state))
     collapses = (top > CLEAR_FALL + sides.bar) & is_collapse(state) & ~amplified
     return (
         (rises & ends_high & endless, Shape.ENDLESS),
         (collapses, Shape.ENDLESS),
-        (rises & ends_high & ~xp.any(grows), Shape.TAIL),
+        (rises & ends_high & ~grows, Shape.TAIL),
         (rises, Shape.RISES),
     )
 
@@ -199,21 +201,23 @@ def _level(why: Doubt, state: State, walk: Walk, sides: _Sides, amplified: Array
     fourth_order = xp.where(reach >= 1e-3, 0.01 * reach**4, 0.0)
     curved = why.curvature > 0
     would_show = xp.where(curved, 0.1 * why.curvature * reach**2, fourth_order)
-    near = xp.all(would_show >= sides.bar)
+    near = xp.all(would_show >= sides.bar, axis=0)
     # Past where a quartic would have shown too.
-    far = xp.all((would_show >= 10 * sides.bar) & curved)
+    far = xp.all((would_show >= 10 * sides.bar) & curved, axis=0)
     clean = is_clean(state)
     # Ten times as far as the coordinate is large, on the way that the climb came by.
     followed = sides.stays & sides.came & ~sides.backwards
     followed = followed & (reach * why.unit >= 10 * _size(why, state))
     # Growth that does not shrink is no way to a limit, though noise may hide where it leads.
-    one_way = xp.any((sides.is_open | followed) & ~sides.falls & ~sides.steady)
-    tail = one_way & (sides.came | xp.any(sides.gradual) | (xp.any(sides.falls) & ~clean))
+    one_way = (sides.is_open | followed) & ~sides.falls & ~sides.steady
+    one_way = xp.any(one_way, axis=0)
+    gradual = xp.any(sides.gradual, axis=0)
+    tail = one_way & (sides.came | gradual | (xp.any(sides.falls, axis=0) & ~clean))
     return (
-        (one_way & sides.came & xp.any(sides.fell) & ~curved, Shape.TAIL),
+        (one_way & sides.came & xp.any(sides.fell, axis=0) & ~curved, Shape.TAIL),
         (((near & clean) | far) & ~amplified, Shape.LEVEL),
         (tail, Shape.TAIL),
-        ((one_way | xp.all(sides.stays) | near) & ~amplified, Shape.LEVEL),
+        ((one_way | xp.all(sides.stays, axis=0) | near) & ~amplified, Shape.LEVEL),
     )
 
 
@@ -225,28 +229,34 @@ def _falling(why: Doubt, walk: Walk, sides: _Sides, amplified: Array) -> Cases:
     parabola = 0.5 * why.curvature * offsets**2
     shows = sides.known & (parabola >= 20 * sides.bars) & (offsets <= HALF)
     fits = (changes <= -parabola / FALL_RATIO) & (changes >= -parabola * FALL_RATIO)
-    parabolic = xp.all(xp.any(shows, axis=1) & xp.all(~shows | fits, axis=1))
-    cut_off = xp.any(
-        sides.last < OFFSETS.index(HALF)
-    )  # a side that ends where ℓ or a derivative does
-    falls = xp.all(sides.falls)
+    parabolic = xp.all(xp.any(shows, axis=1) & xp.all(~shows | fits, axis=1), axis=0)
+    # a side that ends where ℓ or a derivative does
+    cut_off = xp.any(sides.last < OFFSETS.index(HALF), axis=0)
+    falls = xp.all(sides.falls, axis=0)
+    seen = xp.all(xp.any(shows & fits, axis=1), axis=0)
     hidden = falls & ~(why.curvature > 0) & _is_quadratic(changes, sides.bars)
     return (
         (parabolic & cut_off, Shape.PARABOLA),
         (hidden, Shape.UNKNOWN),
-        (falls & ~amplified & xp.all(xp.any(shows & fits, axis=1)), Shape.PEAK),
+        (falls & ~amplified & seen, Shape.PEAK),
         (falls & ~amplified, Shape.VANISHING),
     )
 
 
 def _offsets(changes: Array) -> Array:
-    return namespace(changes).asarray(np.array(OFFSETS, dtype=changes.dtype))[None, :]
+    """The offsets (1, offsets, ...) beside what there is at each, (2, offsets, ...)."""
+    return column(np.array(OFFSETS, dtype=changes.dtype), changes[0])[None]
+
+
+def _places(changes: Array) -> Array:
+    """Their places (1, offsets, ...)."""
+    return column(np.arange(len(OFFSETS)), changes[0])[None]
 
 
 def _size(why: Doubt, state: State) -> Array:
     """How large the coordinate is, one more."""
     xp = namespace(state.point.z)
-    return 1.0 + xp.abs(xp.sum(why.coordinate * state.point.z))
+    return 1.0 + xp.abs(xp.sum(why.coordinate * state.point.z, axis=0))
 
 
 def _is_quadratic(changes: Array, bar: Array) -> Array:
@@ -258,17 +268,13 @@ def _is_quadratic(changes: Array, bar: Array) -> Array:
     near, far = changes[:, first:-1], changes[:, first + 1 :]
     shows = (near < -20 * bar[:, first:-1]) & xp.isfinite(far)
     holds = (far <= 5 * near) & (far >= MAX_QUADRATIC_RATIO * near)
-    return xp.all(xp.any(shows, axis=1) & xp.all(~shows | holds, axis=1))
+    return xp.all(xp.any(shows, axis=1) & xp.all(~shows | holds, axis=1), axis=0)
 
 
 def _back(changes: Array, last: Array, steps: int) -> Array:
-    """The entries (2,) so many places before the last known ones; −∞ before the first."""
+    """The entries (2, ...) so many places before the last known ones; −∞ before the first."""
     xp = namespace(changes)
     place = last - steps
-    entry = xp.sum(
-        xp.where(
-            xp.arange(changes.shape[1])[None, :] == place[:, None], xp.nan_to_num(changes), 0.0
-        ),
-        axis=1,
-    )
+    there = _places(changes) == place[:, None]
+    entry = xp.sum(xp.where(there, xp.nan_to_num(changes), 0.0), axis=1)
     return xp.where(place >= 0, entry, -xp.inf)
