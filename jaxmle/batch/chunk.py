@@ -176,10 +176,14 @@ class Programs:
         spec = jax.sharding.PartitionSpec("member")
         return jax.device_put(leaves, jax.sharding.NamedSharding(self.mesh, spec))
 
+    def slots(self, piece: Piece) -> int:
+        """How many members the arrays of a piece have room for."""
+        return len(piece.index) if self.machine.in_numpy else piece.schedule.slots
+
     def load(self, inputs: Inputs, piece: Piece) -> Chunk:
         """The data of a piece, on the device and laid out."""
         shape = (piece.blocks, piece.schedule.block_size)
-        slots = piece.schedule.slots
+        slots = self.slots(piece)
         flat = flat_members(inputs, piece.member_in_slots(shape[0] * shape[1]), piece.length)
         per_member = []
         common = []

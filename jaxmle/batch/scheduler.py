@@ -349,7 +349,8 @@ class Scheduler:
     def _states(self, piece: Piece) -> Any:
         """The states of gathered members, in their slots."""
         index, states = self._gathered
-        place = np.searchsorted(index, piece.member_in_slots(piece.schedule.slots))
+        slots = self.programs.slots(piece)
+        place = np.searchsorted(index, piece.member_in_slots(slots))
         leaves = members_last([leaf[place] for leaf in states])
         return jax.tree.unflatten(self.state_tree, leaves)
 

@@ -98,7 +98,7 @@ class Interval:
         return xp.log(v - lower) - xp.log(upper - v)
 
     def build(self, v: Array, shape: Shape) -> Array:
-        return v.reshape(*shape, *v.shape[1:])
+        return v.reshape((*shape, *v.shape[1:]))
 
     def violation(self, leaf: np.ndarray) -> str | None:
         inside = (leaf > self.lower) & (leaf < self.upper)
@@ -135,7 +135,7 @@ class Simplex:
         return (log[..., :-1] - log[..., -1:]).reshape(-1)
 
     def build(self, v: Array, shape: Shape) -> Array:
-        return v.reshape(*shape, *v.shape[1:])
+        return v.reshape((*shape, *v.shape[1:]))
 
     def violation(self, leaf: np.ndarray) -> str | None:
         ok = (
@@ -185,7 +185,7 @@ class Ordered:
         return xp.concatenate([v[..., :1], gap + xp.log(-xp.expm1(-gap))], axis=-1).reshape(-1)
 
     def build(self, v: Array, shape: Shape) -> Array:
-        return v.reshape(*shape, *v.shape[1:])
+        return v.reshape((*shape, *v.shape[1:]))
 
     def violation(self, leaf: np.ndarray) -> str | None:
         ok = leaf.ndim >= 1 and np.all(np.diff(leaf, axis=-1) > 0)

@@ -22,6 +22,7 @@ from jaxmle.parameters.constraints import (
     Bounds,
     Constraint,
     Entry,
+    Interval,
     Ordered,
     Shape,
     free,
@@ -310,6 +311,8 @@ class Chart:
         start = 0
         slopes = []
         for leaf, *_, size in self._pieces():
+            if not isinstance(leaf.constraint, Interval):
+                raise TypeError(f"{leaf.path} is constrained as a whole, not entry by entry")
             slopes.append(leaf.constraint.slope(z[start : start + size]))
             start += size
         return namespace(z).concatenate(slopes)

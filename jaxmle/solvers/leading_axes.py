@@ -75,9 +75,9 @@ def identity(m: Array) -> Array:
     return namespace(m).eye(k, dtype=m.dtype).reshape(k, k, *[1] * (m.ndim - 2))
 
 
-def column(values: np.ndarray, like: Array) -> Array:
+def column(values: np.ndarray, like: Array) -> np.ndarray:
     """Constants (k,), the same for all members, beside a vector (k, ...): (k, 1, ...)."""
-    return namespace(like).asarray(values.reshape(len(values), *[1] * (like.ndim - 1)))
+    return values.reshape(len(values), *[1] * (like.ndim - 1))
 
 
 def members_of(v: Array) -> tuple[int, ...]:

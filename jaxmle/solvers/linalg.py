@@ -203,7 +203,7 @@ def solve_lower(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array
     return jnp.stack(out)
 
 
-def _solved_by_rows(factor: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _solved_by_rows(factor: Array, b: Array) -> Array:
     """L⁻¹ b for many factors (p, p, n), b (p, n) or (p, q, n)."""
     out = np.empty_like(b)
     is_matrix = b.ndim == factor.ndim
