@@ -19,12 +19,8 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
-from jaxmle.solvers.linalg import (
-    NewtonStep,
-    eigh,
-    newton_step,
-    rarely,
-)
+from jaxmle.solvers.leading_axes import members_of, norm, outer, times, transposed
+from jaxmle.solvers.linalg import NewtonStep, eigh, newton_step, rarely
 from jaxmle.solvers.trust_region import (
     DECREMENT_OF_A_PLAIN_TAIL,
     RECEDES,
@@ -41,7 +37,7 @@ from jaxmle.solvers.trust_region import (
 )
 from jaxmle.verdict.doubt import Doubt, climbed_on, doubt
 from jaxmle.verdict.kinks import Kink
-from jaxmle.verdict.profile_walk import begin_walk, look
+from jaxmle.verdict.profile_walk import begin_walk, look, members, with_members
 from jaxmle.verdict.shape import Found, Shape, found
 
 ESCAPE = (
@@ -61,15 +57,15 @@ class Limit(NamedTuple):
     """The end of a climb after its walks."""
 
     point: Point
-    scale: Array  # D (k,)
+    scale: Array  # D (k, ...)
     recedes: Array
-    move: Array  # (k,) the way it recedes
+    move: Array  # (k, ...) the way it recedes
     shape: Array  # the code of what the profile does
     weakness: Array  # eigenvalues of R up to this belong to a profile that stays level
     decrement: Array  # of what does not recede
     short: Array  # the likelihood could not be followed far enough for its information to die
     steps: Array
-    hidden: Array  # (k,) coordinates whose standard error does not describe ℓ
+    hidden: Array  # (k, ...) coordinates whose standard error does not describe ℓ
     sharp: Array  # the next digits of a coordinate decide ℓ
     blurred: Array  # and rounding is most of it
     noise: Array  # of ℓ, as far as it was measured
@@ -80,8 +76,8 @@ class Limit(NamedTuple):
 
 
 def information_of(point: Point) -> Array:
-    """The observed information at a point, (k, k)."""
-    return -0.5 * (point.hessian + point.hessian.T)
+    """The observed information at a point, (k, k, ...)."""
+    return -0.5 * (point.hessian + transposed(point.hessian))
 
 
 # ---------------------------------------------------------------- excursions
@@ -175,46 +171,84 @@ def at_kink(limit: Limit, kink: Kink) -> Limit:
 
 
 def explore(
-    evaluate: Callable[[Array], Point], state: State, logarithms: tuple[bool, ...] = ()
+    evaluate: Callable[..., Point],
+    state: State,
+    logarithms: tuple[bool, ...] = (),
+    wanted: np.ndarray | None = None,
 ) -> Limit:
     """Carry a recession to its limit, or look at the shape of ℓ where its maximum is in doubt.
     Costs nothing where not needed.
 
     Args:
+        evaluate: the points at z (k,); of a batch in NumPy at z (k, b), and what it says of the
+            members that its second argument (b,) leaves out is not looked at.
         logarithms: for each free coordinate whether it is a logarithm or the like; none if empty.
+        wanted: (b,) the members of a batch whose ends are looked at; None for all.
     """
     with np.errstate(all="ignore"):  # of the host: what is not finite far out is looked at
+        if members_of(state.point.z):
+            return _explore_some(evaluate, state, logarithms, wanted)
         return _explore(evaluate, state, logarithms)
 
 
-def _explore(
-    evaluate: Callable[[Array], Point], state: State, logarithms: tuple[bool, ...]
-) -> Limit:
-    far = _walk(evaluate, follow, state, to_limit(state))
+def _explore(evaluate: Callable[..., Point], state: State, logarithms: tuple[bool, ...]) -> Limit:
+    far = _walk(evaluate, follow, (state,), to_limit(state))
     why = to_shape(logarithms, state, far)
-
-    def step(state: State, walk: Any, point: Point) -> Any:
-        return look(why, state, walk, point)
-
-    walk = _walk(evaluate, step, state, begin_walk(state, why, why.asked))
+    walk = _walk(evaluate, look, (why, state), begin_walk(state, why, why.asked))
     return arrived(state, far, why, walk)
 
 
-def _walk(
-    evaluate: Callable[[Array], Point],
-    body: Callable[[State, Any, Point], Any],
+def _explore_some(
+    evaluate: Callable[..., Point],
     state: State,
+    logarithms: tuple[bool, ...],
+    wanted: np.ndarray | None,
+) -> Limit:
+    """``explore`` of a batch: a batch of those that need it."""
+    asked = needs_excursion(logarithms, state)
+    (lanes,) = np.nonzero(asked if wanted is None else asked & wanted)
+    if not len(lanes):
+        return unexplored(state)
+
+    def evaluate_some(z: np.ndarray, active: np.ndarray) -> Point:
+        trial = with_members(state.point.z, lanes, z)
+        needed = with_members(np.zeros_like(asked), lanes, active)
+        return members(evaluate(trial, needed), lanes)
+
+    limit = _explore(evaluate_some, members(state, lanes), logarithms)
+    return with_members(unexplored(state), lanes, limit)
+
+
+def of_active(body: Callable[..., Any], given: tuple[Any, ...], e: Any, point: Point) -> Any:
+    """``body(*given, e, point)``, the next of an excursion or a walk, where ``e`` is active, and
+    ``e`` as it is where it is not; in a batch in NumPy only the active members are computed.
+    """
+    if not (isinstance(e.trial, np.ndarray) and members_of(e.trial)):
+        return select(e.active, body(*given, e, point), e)
+    (lanes,) = np.nonzero(e.active)
+    return with_members(e, lanes, body(*members((*given, e, point), lanes))) if len(lanes) else e
+
+
+def _walk(
+    evaluate: Callable[..., Point],
+    body: Callable[..., Any],
+    given: tuple[Any, ...],
     start: Any,
 ) -> Any:
+    """An excursion or a walk to its end, by ``body(*given, start, point)``."""
     if isinstance(start.trial, np.ndarray):
-        while start.active:
-            start = body(state, start, evaluate(start.trial))
+        is_batch = bool(members_of(start.trial))
+        while np.any(start.active):
+            if is_batch:
+                start = of_active(body, given, start, evaluate(start.trial, start.active))
+            else:
+                start = body(*given, start, evaluate(start.trial))
         return start
 
     def cast(e: Any) -> Any:
         return jax.tree.map(
             lambda new, old: jnp.asarray(new).astype(old.dtype),
-            body(state, e, evaluate(e.trial)),
+            body(*given, e, evaluate(e.trial)),
             e,
         )
 
@@ -226,9 +260,10 @@ def to_limit(state: State) -> Excursion:
     the rest solved again.
     """
     xp = namespace(state.point.z)
-    zero = xp.zeros((), dtype=xp.int32)
+    shape = members_of(state.point.z)
+    zero = xp.zeros(shape, dtype=xp.int32)
     trial = state.tail.z + STEPS_ALONG_RECESSION * _receding(state.tail)
-    no = xp.zeros((), dtype=bool)
+    no = xp.zeros(shape, dtype=bool)
     return Excursion(trial, state.point, zero, zero, no, zero, state.point, _is_suspect(state)[0])
 
 
@@ -236,7 +271,7 @@ def _receding(tail: Tail) -> Array:
     """The latest step along a tail without what converges: that moves less and less."""
     xp = namespace(tail.z)
     moves = xp.abs(tail.move) > RECEDING_SHARE * (1.0 + xp.abs(tail.z))
-    return xp.where(moves | ~xp.any(moves), tail.move, 0.0)
+    return xp.where(moves | ~xp.any(moves, axis=0), tail.move, 0.0)
 
 
 def follow(state: State, e: Excursion, point: Point) -> Excursion:
@@ -338,10 +373,10 @@ def _null_direction(state: State) -> Array:
     eigenvectors.
     """
     xp = namespace(state.point.z)
-    values, q = eigh(information_of(state.point) / (state.scale[:, None] * state.scale[None, :]))
+    values, q = eigh(information_of(state.point) / outer(state.scale, state.scale))
     null = (xp.abs(values) <= null_cut(state.point)) | (values == values[0])
-    u = q @ xp.where(null, 1.0, 0.0)
-    return u / xp.maximum(xp.sqrt(xp.sum(u**2)), 1e-30)
+    u = times(q, xp.where(null, 1.0, 0.0))
+    return u / xp.maximum(norm(u), 1e-30)
 
 
 def _is_doubtful(logarithms: tuple[bool, ...], state: State) -> tuple[Array, Doubt]:
@@ -384,7 +419,7 @@ def arrived(state: State, far: Excursion, why: Doubt, walk: Any) -> Limit:
     point = select(carried, limit, seen.point)
     decrement = xp.where(recedes, _rest(state, point).decrement, state.newton.decrement)
     level = seen.shape == Shape.LEVEL
-    unit = why.unit * xp.sum(why.coordinate * state.scale)
+    unit = why.unit * xp.sum(why.coordinate * state.scale, axis=0)
     weakness = xp.where(level & (why.curvature > 0), 2.0 / xp.maximum(unit, 1.0) ** 2, 0.0)
     return Limit(
         point=point,
@@ -418,12 +453,12 @@ def _is_straight(state: State, ahead: Point) -> Array:
     xp = namespace(state.point.z)
     onward = state.scale * (ahead.z - state.point.z)
     came = state.scale * state.tail.move
-    lengths = xp.sqrt(xp.sum(onward**2) * xp.sum(came**2))
-    return (lengths > 0) & (xp.sum(onward * came) >= SAME_WAY * lengths)
+    lengths = xp.sqrt(xp.sum(onward**2, axis=0) * xp.sum(came**2, axis=0))
+    return (lengths > 0) & (xp.sum(onward * came, axis=0) >= SAME_WAY * lengths)
 
 
 def _hidden(why: Doubt, shape: Array) -> Array:
-    """The coordinates (k,) whose standard error would not describe ℓ."""
+    """The coordinates (k, ...) whose standard error would not describe ℓ."""
     xp = namespace(why.coordinate)
     narrow = xp.where(
         shape == Shape.PEAK, xp.maximum(why.coordinate, 1.0 * why.correlated), 0.0 * why.coordinate

@@ -62,7 +62,7 @@ class Found(NamedTuple):
 
 
 class _Sides(NamedTuple):
-    """The two sides of the profile, upwards and downwards; (2, ...) each unless it says otherwise."""
+    """The two sides of the profile, upwards and downwards, (2, ...) unless it says otherwise."""
 
     bar: Array  # (...) a change of ℓ that noise explains
     bars: Array  # (2, offsets, ...) the same at each offset
