@@ -316,7 +316,17 @@ def select(condition: Array, new: Any, old: Any) -> Any:
     the latter.
     """
     xp = namespace(jax.tree.leaves(old)[0])
+    if xp is np and np.all(condition):
+        return jax.tree.map(_in_type_of, old, new)
+    if xp is np and not np.any(condition):
+        return old
     return jax.tree.map(lambda a, b: xp.where(condition, a, b).astype(b.dtype), new, old)
+
+
+def _in_type_of(old: Any, new: Any) -> Any:
+    if getattr(new, "dtype", None) == old.dtype and new.shape == old.shape:
+        return new
+    return np.broadcast_to(np.asarray(new, old.dtype), old.shape)[()]
 
 
 def _judge(state: State, trial: Point) -> State:
