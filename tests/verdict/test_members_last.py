@@ -255,17 +255,27 @@ def test_outsets_and_readings_are_those_of_one_member(lane):
 
 
 def test_a_climb_that_goes_on_remembers_the_way_of_each_member():
-    limit = limits_alone()
-    state = ends()
-    z = limit.point.z
-    later = start(z, limit.point)._replace(point=limit.point)
-    together = remember_rise(later, state)
-    ahead = explore(functools.partial(points_of, range(MEMBERS)), together, LOGARITHMS)
+    before, limit = ends(), limits_alone()
+    shorter = before.tail._replace(length=np.zeros_like(before.tail.length))
+    together = remember_rise(before._replace(point=limit.point, tail=shorter), before)
+    # where ℓ is seen to rise on, by half as much: straight on, or aside
+    came = limit.point.z - before.point.z
+    rises = np.any(came != 0, axis=0)
+    aside = np.where(np.arange(MEMBERS) % ALIKE == 0, came[[1, 2, 0]], came)
+    point = limit.point._replace(
+        z=limit.point.z + aside,
+        value=limit.point.value + 0.5 * (limit.point.value - before.point.value),
+    )
+    ahead = limit._replace(point=point, shape=np.where(rises, int(Shape.RISES), limit.shape))
     settled = settled_rise(together, ahead)
     for i in range(MEMBERS):
-        alone = remember_rise(member(later, i), member(state, i))
+        alone = remember_rise(
+            member(before._replace(point=limit.point, tail=shorter), i), member(before, i)
+        )
         assert_alike(member(together, i), alone)
         assert_alike(member(settled, i), settled_rise(alone, member(ahead, i)))
+    fades = settled.shape == Shape.TAIL
+    assert np.any(fades & rises) and np.any(~fades & rises)
 
 
 def test_only_members_that_are_wanted_are_explored():
