@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -35,6 +34,7 @@ from jaxmle.solvers.trust_region import (
     State,
     advance,
     is_running,
+    select,
     start,
 )
 from jaxmle.verdict.judge import root_in_batch
@@ -51,6 +51,7 @@ from jaxmle.verdict.limit import (
     to_shape,
     unexplored,
 )
+from jaxmle.verdict.limit import explore as explore_members
 from jaxmle.verdict.profile_walk import begin_walk, look
 
 # steps of a chunk that it costs to gather its members once more: their data, their verdicts
@@ -85,26 +86,24 @@ def _idle(point: Point, running: Array) -> Point:
     )
 
 
-def _moved(body: Callable[..., Any], now: Any, active: Array, trial: Point, *args: Any) -> Any:
-    """``body(now, trial, *args)`` for active members, ``now`` for the others."""
+def _where_active(
+    active: Array, body: Callable[..., Any], given: tuple[Any, ...], now: Any, trial: Point
+) -> Any:
+    """``body(*given, now, trial)`` where a member is active, ``now`` elsewhere."""
     if isinstance(active, np.ndarray):
-        return where_active(active, body, now, trial, *args)
-    moved = body(now, _idle(trial, active), *args)
-    return jax.tree.map(lambda new, old: jnp.where(active, new, old).astype(old.dtype), moved, now)
+        return where_active(active, body, given, now, trial)
+    return select(active, body(*given, now, _idle(trial, active)), now)
 
 
 def _step(state: State, trial: Point, running: Array, cap: Array) -> Climb:
-    state = _moved(_advance_active, state, running, trial, running)
+    before = state
+    if not isinstance(running, np.ndarray):
+        before = state._replace(phase=jnp.where(running, state.phase, DONE))
+        if state.point.curvature is not None:
+            before = before._replace(point=_idle(state.point, running))
+    moved = _where_active(running, advance, (), before, trial)
+    state = moved if before is state else select(running, moved, state)
     return Climb(state, state.point.z + state.move, running & is_running(state, cap))
-
-
-def _advance_active(state: State, trial: Point, running: Array) -> State:
-    if isinstance(running, np.ndarray):
-        return advance(state, trial)
-    idle = state._replace(phase=jnp.where(running, state.phase, DONE))
-    if state.point.curvature is not None:
-        idle = idle._replace(point=_idle(state.point, running))
-    return advance(idle, trial)
 
 
 class Counts(NamedTuple):
@@ -231,6 +230,8 @@ def _explored(
     bent: tuple[bool, ...],
     machine: Machine,
 ) -> Limit:
+    if machine.in_numpy:
+        return explore_members(evaluate, state, bent, wanted)
     far = machine.run(_to_limit, (), state, wanted)
     far = _walk(evaluate, partial(machine.run, _follow, (), state), far)
     why, walk = machine.run(_to_shape, (bent,), state, far, wanted)
@@ -249,7 +250,7 @@ def _to_kink(state: State, wanted: Array) -> Any:
 
 
 def _proceed(state: State, search: Any, point: Point) -> Any:
-    return _moved(lambda e, point: proceed(state, e, point), search, search.active, point)
+    return _where_active(search.active, proceed, (state,), search, point)
 
 
 def _to_limit(state: State, wanted: Array) -> Any:
@@ -264,14 +265,11 @@ def _to_shape(bent: tuple[bool, ...], state: State, far: Any, wanted: Array) -> 
 
 
 def _follow(state: State, e: Any, point: Point) -> Any:
-    return _moved(lambda e, point, state: follow(state, e, point), e, e.active, point, state)
+    return _where_active(e.active, follow, (state,), e, point)
 
 
 def _look(why: Any, state: State, walk: Any, point: Point) -> Any:
-    def looked(walk: Any, point: Point, why: Any, state: State) -> Any:
-        return look(why, state, walk, point)
-
-    return _moved(looked, walk, walk.active, point, why, state)
+    return _where_active(walk.active, look, (why, state), walk, point)
 
 
 # ---------------------------------------------------------------- the end

@@ -85,23 +85,42 @@ def members_of(v: Array) -> tuple[int, ...]:
     return v.shape[1:]
 
 
-def where_active(active: np.ndarray, body: Callable[..., Any], now: Any, *args: Any) -> Any:
-    """``body(now, *args)`` for the active members (b,), ``now`` for the others, in NumPy: only what
-    is active is computed. The leaves of all trees have the members last.
+def lanes_of(active: np.ndarray) -> np.ndarray:
+    """The places of the active members (b,); of one alone twice, for NumPy adds up a single lane in
+    another order than many.
     """
-    if np.all(active):
-        return _in_types_of(now, body(now, *args))
     (lanes,) = np.nonzero(active)
-    # NumPy adds up a single lane in another order than many.
-    lanes = np.resize(lanes, max(2, len(lanes)))
+    return np.resize(lanes, 2) if len(lanes) == 1 else lanes
 
-    def replaced(whole: np.ndarray, part: np.ndarray) -> np.ndarray:
-        whole = whole.copy()
-        whole[..., lanes] = part
+
+def members(tree: Any, lanes: np.ndarray) -> Any:
+    """The members of a batch in NumPy in these lanes."""
+    return jax.tree.map(lambda leaf: leaf[..., lanes], tree)
+
+
+def with_members(tree: Any, lanes: np.ndarray, part: Any) -> Any:
+    """The tree with ``part`` in these lanes, in the types of the tree."""
+
+    def written(whole: np.ndarray, new: np.ndarray) -> np.ndarray:
+        whole = np.array(whole)
+        whole[..., lanes] = new
         return whole
 
-    after = body(*jax.tree.map(lambda leaf: leaf[..., lanes], (now, *args)))
-    return jax.tree.map(replaced, now, after)
+    return jax.tree.map(written, tree, part)
+
+
+def where_active(
+    active: np.ndarray, body: Callable[..., Any], given: tuple[Any, ...], now: Any, trial: Any
+) -> Any:
+    """``body(*given, now, trial)`` for the active members (b,) of a batch in NumPy, ``now`` for the
+    others: only what is active is computed.
+    """
+    if np.all(active):
+        return _in_types_of(now, body(*given, now, trial))
+    lanes = lanes_of(active)
+    if not len(lanes):
+        return now
+    return with_members(now, lanes, body(*members((*given, now, trial), lanes)))
 
 
 def _in_types_of(old: Any, new: Any) -> Any:

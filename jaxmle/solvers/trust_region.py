@@ -316,17 +316,19 @@ def select(condition: Array, new: Any, old: Any) -> Any:
     the latter.
     """
     xp = namespace(jax.tree.leaves(old)[0])
-    if xp is np and np.all(condition):
-        return jax.tree.map(_in_type_of, old, new)
+    if xp is np and np.all(condition):  # without a copy
+        return jax.tree.map(_chosen, new, old, old)
     if xp is np and not np.any(condition):
-        return old
+        return jax.tree.map(_chosen, old, new, old)
     return jax.tree.map(lambda a, b: xp.where(condition, a, b).astype(b.dtype), new, old)
 
 
-def _in_type_of(old: Any, new: Any) -> Any:
-    if getattr(new, "dtype", None) == old.dtype and new.shape == old.shape:
-        return new
-    return np.broadcast_to(np.asarray(new, old.dtype), old.shape)[()]
+def _chosen(leaf: Any, other: Any, like: Any) -> Any:
+    """The leaf in the type of ``like``, and in the shape that it has beside the other."""
+    shape = np.broadcast_shapes(np.shape(leaf), np.shape(other))
+    if getattr(leaf, "dtype", None) == like.dtype and leaf.shape == shape:
+        return leaf
+    return np.broadcast_to(np.asarray(leaf, like.dtype), shape)[()]
 
 
 def _judge(state: State, trial: Point) -> State:

@@ -19,7 +19,17 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
-from jaxmle.solvers.leading_axes import members_of, norm, outer, times, transposed
+from jaxmle.solvers.leading_axes import (
+    lanes_of,
+    members,
+    members_of,
+    norm,
+    outer,
+    times,
+    transposed,
+    where_active,
+    with_members,
+)
 from jaxmle.solvers.linalg import NewtonStep, eigh, newton_step, rarely
 from jaxmle.solvers.trust_region import (
     DECREMENT_OF_A_PLAIN_TAIL,
@@ -37,7 +47,7 @@ from jaxmle.solvers.trust_region import (
 )
 from jaxmle.verdict.doubt import Doubt, climbed_on, doubt
 from jaxmle.verdict.kinks import Kink
-from jaxmle.verdict.profile_walk import begin_walk, look, members, with_members
+from jaxmle.verdict.profile_walk import begin_walk, look
 from jaxmle.verdict.shape import Found, Shape, found
 
 ESCAPE = (
@@ -206,7 +216,7 @@ def _explore_some(
 ) -> Limit:
     """``explore`` of a batch: a batch of those that need it."""
     asked = needs_excursion(logarithms, state)
-    (lanes,) = np.nonzero(asked if wanted is None else asked & wanted)
+    lanes = lanes_of(asked if wanted is None else asked & wanted)
     if not len(lanes):
         return unexplored(state)
 
@@ -217,16 +227,6 @@ def _explore_some(
 
     limit = _explore(evaluate_some, members(state, lanes), logarithms)
     return with_members(unexplored(state), lanes, limit)
-
-
-def of_active(body: Callable[..., Any], given: tuple[Any, ...], e: Any, point: Point) -> Any:
-    """``body(*given, e, point)``, the next of an excursion or a walk, where ``e`` is active, and
-    ``e`` as it is where it is not; in a batch in NumPy only the active members are computed.
-    """
-    if not (isinstance(e.trial, np.ndarray) and members_of(e.trial)):
-        return select(e.active, body(*given, e, point), e)
-    (lanes,) = np.nonzero(e.active)
-    return with_members(e, lanes, body(*members((*given, e, point), lanes))) if len(lanes) else e
 
 
 def _walk(
@@ -240,7 +240,8 @@ def _walk(
         is_batch = bool(members_of(start.trial))
         while np.any(start.active):
             if is_batch:
-                start = of_active(body, given, start, evaluate(start.trial, start.active))
+                trial = evaluate(start.trial, start.active)
+                start = where_active(start.active, body, given, start, trial)
             else:
                 start = body(*given, start, evaluate(start.trial))
         return start

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxmle._namespace import namespace
@@ -393,22 +392,6 @@ def _next_side(why: Doubt, state: State, walk: Walk) -> Walk:
         trial=_shaken(walk.highest.z, why, 0),
     )
     return select(side < 2, onward, check)
-
-
-def members(tree: Any, lanes: np.ndarray) -> Any:
-    """The members of a batch in NumPy in these lanes."""
-    return jax.tree.map(lambda leaf: leaf[..., lanes], tree)
-
-
-def with_members(tree: Any, lanes: np.ndarray, part: Any) -> Any:
-    """The tree with ``part`` in these lanes, in the types of the tree."""
-
-    def written(whole: np.ndarray, new: np.ndarray) -> np.ndarray:
-        whole = np.array(whole)
-        whole[..., lanes] = new
-        return whole
-
-    return jax.tree.map(written, tree, part)
 
 
 def walk_asked(walk: Walk) -> Array:

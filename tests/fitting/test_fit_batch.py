@@ -539,9 +539,9 @@ def test_a_round_is_left_when_half_are_done_and_few_would_end():
 
 
 def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch):
-    """Forty of a hundred members are separated; the last of them go on in sixteen seats, and end as they would have."""
+    """Forty of 140 members are separated; the last of them go on in sixteen seats, and end as they would have."""
     rng = np.random.default_rng(8)
-    x, y = rng.normal(size=(100, 20)), (rng.random((100, 20)) < 0.5).astype(float)
+    x, y = rng.normal(size=(140, 20)), (rng.random((140, 20)) < 0.5).astype(float)
     y[:40] = x[:40] > 0
     x[:40] *= np.logspace(-1, 3, 40)[:, None]
 
@@ -551,7 +551,7 @@ def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch):
     def run():
         return jm.fit_batch(model, {"b": 0.0}, {"x": x, "y": y}, progress=False)
 
-    monkeypatch.setattr(plan, "CHUNK_SIZES", (128,))
+    monkeypatch.setattr(plan, "CHUNK_SIZES", (256,))
     whole, taken = run(), []
     monkeypatch.setattr(chunk, "SLOTS_FOR_STRAGGLERS", 16)
     monkeypatch.setattr(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmle.solvers.leading_axes import where_active
 from jaxmle.solvers.trust_region import Point, advance, begin, is_running, select, start
 from jaxmle.verdict.doubt import is_collapse, remember_rise
 from jaxmle.verdict.limit import (
@@ -18,7 +19,6 @@ from jaxmle.verdict.limit import (
     explore,
     follow,
     needs_excursion,
-    of_active,
     settled_rise,
     to_limit,
     to_shape,
@@ -211,7 +211,7 @@ def test_each_evaluation_leads_on_as_it_does_alone(which):
     for _ in range(25):
         active.append(e.active)
         point = points_of(range(MEMBERS), e.trial, e.active)
-        moved = of_active(body, given, e, point)
+        moved = where_active(e.active, body, given, e, point)
         for i in range(MEMBERS):
             after = member(e, i)
             if e.active[i]:
