@@ -539,11 +539,11 @@ def test_a_round_is_left_when_half_are_done_and_few_would_end():
 
 
 def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch):
-    """Forty of 140 members are separated; the last of them go on in sixteen seats, and end as they would have."""
+    """Sixty-four of 140 members are separated; the last of them go on in eight seats, and end as they would have."""
     rng = np.random.default_rng(8)
     x, y = rng.normal(size=(140, 20)), (rng.random((140, 20)) < 0.5).astype(float)
-    y[:40] = x[:40] > 0
-    x[:40] *= np.logspace(-1, 3, 40)[:, None]
+    y[:64] = x[:64] > 0
+    x[:64] *= np.logspace(-1, 3, 64)[:, None]
 
     def model(p, d):
         return d["y"] * p["b"] * d["x"] - jnp.logaddexp(0.0, p["b"] * d["x"])
@@ -553,15 +553,15 @@ def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch):
 
     monkeypatch.setattr(plan, "CHUNK_SIZES", (256,))
     whole, taken = run(), []
-    monkeypatch.setattr(chunk, "SLOTS_FOR_STRAGGLERS", 16)
+    monkeypatch.setattr(chunk, "SLOTS_FOR_STRAGGLERS", 8)
     monkeypatch.setattr(
         chunk.Chunk,
         "_taken",
         lambda self, *args, own=chunk.Chunk._taken: taken.append(args) or own(self, *args),
     )
     late = run()
-    assert len(taken) == 1 and 0 < np.sum(taken[0][1]) <= 16
-    assert np.sum(whole.status == Status.SEPARATED) == 40
+    assert len(taken) == 1 and 0 < np.sum(taken[0][1]) <= 8
+    assert np.sum(whole.status == Status.SEPARATED) == 64
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(late), strict=True):
         assert_allclose(np.asarray(a, float), np.asarray(b, float), rtol=1e-9, atol=1e-12)
 
