@@ -554,6 +554,7 @@ def test_the_last_few_climb_in_a_chunk_of_their_own(monkeypatch):
     monkeypatch.setattr(plan, "CHUNK_SIZES", (256,))
     whole, taken = run(), []
     monkeypatch.setattr(chunk, "SLOTS_FOR_STRAGGLERS", 8)
+    monkeypatch.setattr(chunk, "few_left", lambda counts: counts.now <= 8)
     monkeypatch.setattr(
         chunk.Chunk,
         "_taken",
