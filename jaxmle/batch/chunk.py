@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.batch import programs as passes
 from jaxmle.batch import solver
@@ -140,8 +139,12 @@ class Programs:
                 axis = jax.sharding.PartitionSpec("member")
                 whole = jax.sharding.PartitionSpec()
                 specs = (axis, whole, axis, axis)
-                run = jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=axis, check_vma=False)
-            return partial(_run_members_last, run)
+                inner = partial(_members_first_out, run)
+                outer = jax.shard_map(
+                    inner, mesh=mesh, in_specs=specs, out_specs=axis, check_vma=False
+                )
+                run = partial(_members_last_out, outer)
+            return partial(_members_last_in, run)
 
         ids = tuple(device.id for device in self.devices)
         key = ("batch", name, bare, form.shared, jax.tree.structure(others), ids)
@@ -271,11 +274,10 @@ class Chunk:
             z, steps = self.run("approached", self.active, z)
             warm = warm._replace(steps=steps)
         elif rounds:
-            result = self._float32_start(z, rounds)
-            if result is not None:
-                near, steps, sound = result
-                z = namespace(near).where(sound, near.astype(z.dtype), z)
-                warm = WarmStart(steps, np.asarray(sound))
+            approach = self._float32_start(z, rounds)
+            if approach is not None:
+                z = approach.z
+                warm = WarmStart(approach.steps, np.asarray(approach.is_sound))
         max_steps = programs.problem.max_steps
         state = solver.climb(self.evaluate, z, self.active, max_steps, enough, programs.machine)
         return state, warm
@@ -294,14 +296,18 @@ class Chunk:
         machine = programs.machine
         return solver.climb_on(self.evaluate, state, self.active, max_steps, enough, machine)
 
-    def _float32_start(self, z: Array, rounds: int) -> Any:
+    def _float32_start(self, z: Array, rounds: int) -> solver.Approach | None:
         """Steps in single precision; None where the likelihood cannot be written in it: a
         constant of its own may insist on double.
         """
         single_precision = replace(self, per_member=[to_float32(leaf) for leaf in self.per_member])
-        limit = np.full(len(self.active), rounds, np.int32)
+
+        def evaluate(z: Array, active: np.ndarray) -> Point:
+            return single_precision.run("evaluate_in_float32", active, z)
+
+        machine = self.programs.machine
         try:
-            return single_precision.run("float32_start", self.active, z, limit)
+            return solver.approach_in_float32(evaluate, z, self.active, rounds, machine)
         except (TypeError, ValueError):
             return None
 
@@ -442,11 +448,19 @@ def _where(chosen: np.ndarray, new: Any, old: Any) -> Any:
     return jax.tree.map(one_leaf, new, old)
 
 
-def _run_members_last(
+def _members_last_in(
     run: Callable[..., Any], per_member: Any, common: Any, active: Array, args: Any
 ) -> Any:
-    """A pass whose arguments and results have members first, for arguments that have them last."""
-    return members_last(run(per_member, common, active, members_first(args)))
+    """A pass for arguments that have members last."""
+    return run(per_member, common, active, members_first(args))
+
+
+def _members_first_out(run: Callable[..., Any], *args: Any) -> Any:
+    return members_first(run(*args))
+
+
+def _members_last_out(run: Callable[..., Any], *args: Any) -> Any:
+    return members_last(run(*args))
 
 
 @partial(jax.jit, static_argnums=1)

@@ -23,7 +23,6 @@ from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.structure import count, linear_designs, sharing
 from jaxmle.solvers.first_order import approach
-from jaxmle.solvers.float32_start import sprint
 
 
 class Members(NamedTuple):
@@ -85,8 +84,8 @@ def over_blocks(
     active: Array,
     args: Any,
 ) -> Any:
-    """``run(member, *args)`` for the active members of (blocks, block_size); zeros in blocks
-    without any.
+    """``run(member, *args)`` for the active members of (blocks, block_size), as (..., blocks ×
+    block_size); zeros in blocks without any.
 
     Args:
         per_member: leaves (blocks, block_size, ...), designs by columns.
@@ -96,7 +95,11 @@ def over_blocks(
     """
     # a design is one whichever way its axes are laid out
     by_columns = form.designs(single(per_member, 2), common)
-    run_block = jax.vmap(lambda leaves, args: run(form.whole(leaves, common, by_columns), *args))
+
+    def run_member(leaves: Any, args: Any) -> Any:
+        return run(form.whole(leaves, common, by_columns), *args)
+
+    run_block = jax.vmap(run_member, out_axes=-1)
 
     def block_of(tree: Any, i: Any) -> Any:
         return jax.tree.map(
@@ -115,7 +118,10 @@ def over_blocks(
     def block(i: Array) -> Any:
         return jax.lax.cond(jnp.any(active[i]), computed, left_out, i)
 
-    return jax.lax.map(block, jnp.arange(active.shape[0]))
+    def joined(leaf: Array) -> Array:
+        return jnp.moveaxis(leaf, 0, -2).reshape((*leaf.shape[1:-1], active.size))
+
+    return jax.tree.map(joined, jax.lax.map(block, jnp.arange(active.shape[0])))
 
 
 def over_slots(
@@ -126,8 +132,8 @@ def over_slots(
     active: Array,
     args: Any,
 ) -> Any:
-    """``over_blocks`` for slots in one row, (b, ...), of which the last may be without data: those
-    get zeros.
+    """``over_blocks`` for slots in one row, active (b,) and args (b, ...), of which the last may be
+    without data: those get zeros. The slots are last in what it returns.
     """
     blocks, block_size = per_member[0].shape[:2]
     with_data = blocks * block_size
@@ -136,11 +142,11 @@ def over_slots(
     def fold(leaf: Any) -> Any:
         return leaf[:with_data].reshape(blocks, block_size, *leaf.shape[1:])
 
-    def unfold(leaf: Any) -> Any:
-        return jnp.pad(leaf.reshape(-1, *leaf.shape[2:]), [(0, empty)] + [(0, 0)] * (leaf.ndim - 2))
+    def longer(leaf: Any) -> Any:
+        return jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, empty)]) if empty else leaf
 
     folded = jax.tree.map(fold, args)
-    return jax.tree.map(unfold, over_blocks(run, form, per_member, common, fold(active), folded))
+    return jax.tree.map(longer, over_blocks(run, form, per_member, common, fold(active), folded))
 
 
 # ---------------------------------------------------------------- the passes
@@ -168,31 +174,24 @@ def point_at(problem: Problem, member: Members, z: Array) -> Any:
 evaluate = _for_each_member(point_at)
 
 
-def float32_start(
+def evaluate_in_float32(
     problem: Problem,
     form: Form,
     per_member: Sequence[Array],
     common: Sequence[Array],
     active: Array,
-    args: tuple[Array, Array],
-) -> tuple[Array, Array, Array]:
-    """First steps in single precision, by ``sprint``.
-
-    Args:
-        per_member: leaves in single precision.
-        args: starts z (b, k), and the evaluations that each member may have (b,).
+    args: tuple[Array],
+) -> Any:
+    """``evaluate`` for leaves and z (b, k) in single precision, with all that all members share in
+    it too.
     """
-    common = _in_float32(common)
 
-    def evaluate_member(member: Members, z: Array) -> Any:
+    def evaluate_member(problem: Problem, member: Members, z: Array) -> Any:
         point = point_at(problem, member, z)._replace(z=z, aux=None, curvature=None)
         return _in_float32(point)
 
-    def evaluate(z: Array, active: Array) -> Any:
-        return over_slots(evaluate_member, form, per_member, common, active, (z,))
-
-    z, steps = args
-    return sprint(evaluate, z, active, steps)
+    run = _for_each_member(evaluate_member)
+    return run(problem, form, per_member, _in_float32(common), active, args)
 
 
 def _in_float32(tree: Tree) -> Tree:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.batch.machine import Machine
 from jaxmle.fitting.objective import with_user_scale
@@ -26,9 +27,12 @@ from jaxmle.fitting.passes import (
 )
 from jaxmle.solvers.leading_axes import symmetric, where_active
 from jaxmle.solvers.trust_region import (
+    CLIMBING,
     DONE,
     EXHAUSTED,
     NOT_FINITE,
+    POLISHING,
+    RECEDES,
     RUNAWAY,
     Point,
     State,
@@ -56,6 +60,9 @@ from jaxmle.verdict.profile_walk import begin_walk, look
 
 # steps of a chunk that it costs to gather its members once more: their data, their verdicts
 STEPS_TO_GATHER = 3.0
+# decrement (0.45 SE) from which the Newton step that ends an approach in single precision is taken
+# unseen
+DECREMENT_OF_UNSEEN_STEP = 0.1
 Evaluate = Callable[[Array, np.ndarray], Point]  # z (k, b), wanted (b,) → points
 Enough = Callable[["Counts"], bool]  # whether a round ends here
 
@@ -156,6 +163,48 @@ def climb_on(
     running = running_of(state, wanted, cap, machine)
     now = Climb(state, machine.run(_trial, (), state), running)
     return _go_on(evaluate, now, int(np.sum(running)), cap, enough, machine)
+
+
+class Approach(NamedTuple):
+    """Where first steps in single precision lead."""
+
+    z: Array  # (k, b) in double precision
+    steps: Array  # (b,) evaluations
+    is_sound: Array  # (b,) a climb in double precision may begin there
+
+
+def approach_in_float32(
+    evaluate: Evaluate, z: Array, wanted: np.ndarray, rounds: int, machine: Machine
+) -> Approach:
+    """Climb from z (k, b) in single precision until each wanted member is where full Newton steps
+    take over, or has had so many evaluations.
+
+    Within half a standard error of a maximum it is the end of the pending Newton step that a climb
+    in double precision begins at; on the way there it is the point itself, unless it recedes: that
+    is told from the start asked for.
+    """
+    z32 = namespace(z).asarray(z, dtype=np.float32)
+    first = evaluate(z32, wanted)
+    state = machine.run(start, (), z32, first)
+    caps = _each(rounds - 1, wanted)
+    now = machine.run(_step, (), state, first, wanted, caps)
+    while np.any(running := np.asarray(machine.run(_climbs, (), now))):
+        trial = evaluate(now.trial, running)
+        now = machine.run(_step, (), now.state, trial, running, caps)
+    return machine.run(_approached, (), now.state, z)
+
+
+def _climbs(now: Climb) -> Array:
+    return now.running & (now.state.phase == CLIMBING)
+
+
+def _approached(state: State, z: Array) -> Approach:
+    xp = namespace(z)
+    near = state.phase == POLISHING
+    close = near | (state.full & (state.newton.decrement <= DECREMENT_OF_UNSEEN_STEP))
+    end = state.point.z.astype(z.dtype) + xp.where(close, state.move, 0.0).astype(z.dtype)
+    is_sound = (state.phase != DONE) & (state.signature.information >= RECEDES)
+    return Approach(xp.where(is_sound, end, z), state.steps, is_sound)
 
 
 def running_of(state: State, wanted: np.ndarray, cap: int, machine: Machine) -> np.ndarray:

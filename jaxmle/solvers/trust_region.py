@@ -148,13 +148,15 @@ def without_dust(point: Point) -> Point:
     xp = namespace(point.z)
     noise = xp.minimum(noise_of(point), MAX_DUST)
     length = xp.maximum(1.0, xp.abs(point.z))
+    own = xp.abs(diagonal(point.hessian))
+    little = (xp.abs(point.score) * length <= noise) & (own * length**2 <= noise)
+    if xp is np and not np.any(little):
+        return point
     curvature = xp.abs(point.hessian)
-    own = diagonal(curvature)
     # |H_ij| against the geometric mean of the noise and of the other's own curvature
     coupled = curvature * length[None, :] > xp.sqrt(noise * (own + noise / length**2))[:, None]
     place = column(np.arange(len(length)), length)
     coupled = xp.any(coupled & (place[:, None] != place[None, :]), axis=0)
-    little = (xp.abs(point.score) * length <= noise) & (own * length**2 <= noise)
     # A coordinate of 1e24 that begins at zero changes ℓ as little, but a Newton step gains much.
     gains = (own > 0) & (point.score**2 > GAIN_BEYOND_DUST * noise * own)
     dust = little & ~coupled & ~gains
