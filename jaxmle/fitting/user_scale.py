@@ -38,8 +38,8 @@ MIN_SHARE_IN_NULL_SPACE = (
 class Reach(NamedTuple):
     """Where a recession leads, per printed entry."""
 
-    # (p, ...) −1 at its lower declared bound, +1 at its upper, 2 equal to the entry before it though
-    # ordered, 0 elsewhere
+    # (p, ...) −1 at its lower declared bound, +1 at its upper, 2 equal to the entry before it
+    # though ordered, 0 elsewhere
     bound: Array
     leaves: Array  # (p, ...) it recedes with no finite bound in the way
     only_bounds: Array  # (...)
