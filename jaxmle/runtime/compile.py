@@ -208,7 +208,7 @@ def cached_under_trace(
     functions = functions_of(loglik)
     memos = [_memo(function) for function in functions]
     if any(memo.seen.traced or memo.seen.hidden for memo in memos) or not _hashable(key):
-        return make(loglik)
+        return make(map_functions(loglik, portable_copy))
     piece, leaves = _piece(loglik, key, make, functions, memos)
     return lambda *args: _called(functions, memos, piece, leaves, *args)
 
@@ -236,6 +236,15 @@ def _piece(
 
         pieces[key, treedef] = jax.jit(likelihood_piece)
     return pieces[key, treedef], leaves
+
+
+def portable_copy(function: Any) -> Any:
+    """The copy of a user's function that computes in the precision of the procedure. Under a trace
+    it is the function itself, unless that closes over arrays narrower than the trace's numbers.
+    """
+    if not tracing():
+        return remembered(Opaque(function), "portable", lambda copy: copy).function
+    return portable(function, look(function)) if _memo(function).seen.narrow else function
 
 
 def _copied(loglik: Any, functions: list[Any], memos: list[Memo]) -> Any:
