@@ -21,8 +21,20 @@ from .data.groups import (
 from .data.groups import (
     fit_groups as fit_groups,
 )
+from .data.response import (
+    EmptyLevelWarning as EmptyLevelWarning,
+)
+from .data.rows import (
+    MissingRowsWarning as MissingRowsWarning,
+)
 from .fitting.fit import (
     fit as fit,
+)
+from .fitting.signals import (
+    DerivativeRuleWarning as DerivativeRuleWarning,
+)
+from .fitting.signals import (
+    MeanLikelihoodWarning as MeanLikelihoodWarning,
 )
 from .inference.delta import (
     Delta as Delta,
@@ -211,6 +223,9 @@ from .likelihood.combinators import (
     with_response as with_response,
 )
 from .likelihood.discovery.self_check import (
+    DiscoveryWarning as DiscoveryWarning,
+)
+from .likelihood.discovery.self_check import (
     opaque as opaque,
 )
 from .likelihood.information.bias import (
@@ -323,6 +338,9 @@ from .record.fit import (
 )
 from .record.fit import (
     Witness as Witness,
+)
+from .runtime.compile import (
+    UnwatchedClosureWarning as UnwatchedClosureWarning,
 )
 from .solvers.status import (
     Status as Status,

@@ -1,10 +1,13 @@
 """What ``import jaxmle`` costs and leaves behind, seen from a fresh interpreter."""
 
+import ast
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import jaxmle as jm
 
 ROOT = Path(__file__).parents[1]
 
@@ -71,6 +74,32 @@ def test_a_fit_leaves_the_configuration_alone():
         "print(json.dumps([k for k in after if after[k] != before.get(k)] + [str(fit.vcov.dtype), str(jax.numpy.zeros(1).dtype)]))"
     )  # fmt: skip
     assert changed == ["float64", "float32"]
+
+
+def test_every_warning_of_the_library_can_be_filtered_by_a_public_name():
+    """The symptom: to silence a warning one had to import a private module."""
+    classes = {
+        node.name
+        for path in (ROOT / "jaxmle").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Warning")
+    }
+    assert len(classes) >= 6
+    assert classes <= set(jm.__all__)
+    for name in classes:
+        assert issubclass(getattr(jm, name), UserWarning), name
+
+
+def test_no_warning_of_the_library_is_without_a_class():
+    unnamed = [
+        f"{path.name}:{node.lineno}"
+        for path in (ROOT / "jaxmle").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "warnings.warn"
+        and not any("Warning" in ast.unparse(argument) for argument in node.args[1:])
+    ]
+    assert not unnamed
 
 
 def test_import_adds_less_than_half_of_what_jax_and_optax_take():

@@ -1,5 +1,6 @@
 """Portable copies of functions: every NumPy array that a function closes over becomes a fresh view,
-and what ``jit`` wraps is laid open.
+arrays of any kind that are narrower than the numbers of the fit are widened (``widths``), and what
+``jit`` wraps is laid open.
 
 jax remembers the converted form of a NumPy array by the identity of the array object, as long as
 some trace of it lives. An array that was traced with float64 off, even by a trace that failed,
@@ -24,7 +25,9 @@ import numpy as np
 from jaxmle.closures.bytecode import EVERYTHING, of_library, reads_of
 from jaxmle.closures.kinds import CACHED_FUNCTION, MAKING, MEMO, is_jitted, is_table, unwrapped
 from jaxmle.closures.watch import Look, look
+from jaxmle.closures.widths import READING_BITS, widened, widened_table
 
+ARRAYS = np.ndarray | np.generic | jax.Array
 CONTAINER_TYPES = dict | tuple | list | collections.deque
 BOUND = staticmethod | classmethod
 COPIED_RESULTS = types.FunctionType | types.MethodType | functools.partial
@@ -76,8 +79,8 @@ def _viewing(cached: Any) -> Callable[..., Any]:
     copies: dict[int, tuple[Any, Any]] = {}  # by the identity of a result, which is kept alive
 
     def fresh(leaf: Any) -> Any:
-        if isinstance(leaf, np.ndarray):
-            return viewed(leaf)
+        if isinstance(leaf, ARRAYS):
+            return widened(viewed(leaf))
         is_function = isinstance(leaf, COPIED_RESULTS) or is_jitted(leaf)
         is_named = isinstance(leaf, type | types.ModuleType) or of_library(type(leaf))
         if is_named and not is_function:
@@ -101,6 +104,7 @@ class _Copies:
         self.seen = seen
         self.holders = holders
         self.done: dict[int, Any] = {}
+        self.widens = not seen.names & READING_BITS
 
     def of_root(self, function: Any) -> Any:
         """The copy of the likelihood itself; of an object it is the method that is called, so
@@ -125,6 +129,8 @@ class _Copies:
     def fresh(self, value: Any) -> Any:
         if isinstance(value, np.ndarray):
             return self.array(value)
+        if isinstance(value, np.generic | jax.Array):
+            return widened(value) if self.widens else value
         if is_jitted(value):
             return (
                 self.of(unwrapped(value))
@@ -144,7 +150,9 @@ class _Copies:
             return self.a_class(value)
         if isinstance(value, CACHED_FUNCTION):
             return _viewing(value)
-        if is_table(type(value)):
+        if library := is_table(type(value)):
+            if self.widens:
+                return widened_table(value, library)
             return value.copy() if hasattr(value, "index") else value
         if isinstance(value, UNCOPIED):
             return value
@@ -152,7 +160,7 @@ class _Copies:
 
     def array(self, value: np.ndarray) -> np.ndarray:
         if value.dtype != object:
-            fresh = viewed(value)
+            fresh = widened(viewed(value)) if self.widens else viewed(value)
             getattr(fresh, "__dict__", {}).update(getattr(value, "__dict__", {}))  # of a subclass
             return fresh
         fresh = value.copy()

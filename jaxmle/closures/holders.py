@@ -13,6 +13,8 @@ import jax
 import numpy as np
 import xxhash
 
+from jaxmle.closures.widths import is_narrow, is_narrow_now
+
 READING = frozenset(
     ["open", "read_text", "read_bytes", "exists", "is_file", "is_dir", "stat", "iterdir", "glob"]
 )  # methods of a path
@@ -82,6 +84,7 @@ def numpy_array(walk: Any, value: np.ndarray) -> None:
     kind = type(value)
     dtype = value.dtype
     walk.holders.add(id(value))
+    walk.narrow = walk.narrow or is_narrow_now(value)
     walk.facts += (dtype.num, dtype.str, value.shape)
     if dtype.hasobject:
         inner = value.ravel().tolist()
@@ -105,12 +108,17 @@ def array_subclass(walk: Any, value: np.ndarray) -> None:
 
 def numpy_scalar(walk: Any, value: np.generic) -> None:
     """A number by its type and bytes."""
+    if is_narrow(value):
+        walk.holders.add(id(value))
     walk.facts.append(value.dtype.str)
     walk.facts.append(value.tobytes())
 
 
 def jax_array(walk: Any, value: Any) -> None:
     """An array that cannot change, or a tracer."""
+    if is_narrow(value):
+        walk.holders.add(id(value))
+        walk.narrow = walk.narrow or is_narrow_now(value)
     walk.traced = walk.traced or isinstance(value, jax.core.Tracer)
     walk.identity(value)
 
@@ -145,6 +153,7 @@ def pandas_column(walk: Any, column: Any) -> None:
 
 def polars_table(walk: Any, value: Any) -> None:
     """A frame or series by the names, types and values of its columns."""
+    walk.holders.add(id(value))
     for column in value.get_columns() if hasattr(value, "get_columns") else [value]:
         walk.facts += (column.name, str(column.dtype))
         numeric = column.dtype.is_numeric() and not column.null_count()
@@ -155,6 +164,7 @@ def arrow_data(walk: Any, value: Any) -> None:
     """An array, batch or table of pyarrow by its type and buffers, which it may share with a NumPy
     array that can change.
     """
+    walk.holders.add(id(value))
     walk.facts.append(str(getattr(value, "type", None) or value.schema))
     columns = value.columns if hasattr(value, "columns") else [value]
     for column in columns:

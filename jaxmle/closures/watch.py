@@ -73,7 +73,8 @@ class Look(NamedTuple):
     hidden: str  # what cannot be watched; empty where all can
     traced: bool  # whether a tracer was met
     changes: bool  # whether code was met that may change what it depends on
-    holders: frozenset[int]  # identities of what holds NumPy arrays or functions under ``jit``
+    holders: frozenset[int]  # identities of what holds arrays to copy or functions under ``jit``
+    narrow: bool  # whether an array was met that is narrower than the numbers of a fit now
     kinds: frozenset[int]  # identities of the classes of objects
     alive: list[Any]  # all that was met: identities are good as long as this is kept
 
@@ -92,17 +93,7 @@ def look(function: Any, names: frozenset[str] = frozenset(), *, again: bool = Fa
         except Exception as error:  # of an object asked for what it holds, or too deep a structure
             walk.hidden = f"what raises {type(error).__name__} when it is looked at"
         if again or walk.loaded <= names:
-            return Look(
-                walk.facts,
-                walk.by_identity,
-                names,
-                walk.hidden,
-                walk.traced,
-                walk.changes,
-                frozenset() if again else _holders(walk.edges, walk.holders),
-                frozenset(walk.kinds),
-                walk.alive,
-            )
+            return walk.found(names)
         names |= walk.loaded
 
 
@@ -142,6 +133,7 @@ class _Walk:
         self.hidden = ""
         self.traced = False
         self.changes = False
+        self.narrow = False
 
     def visit(self, value: Any) -> None:
         """Write down a value, and all that it depends on."""
@@ -178,6 +170,12 @@ class _Walk:
     def hide(self, value: Any) -> None:
         """Note what cannot be watched."""
         self.hidden = self.hidden or f"a {type(value).__module__}.{type(value).__qualname__}"
+
+    def found(self, names: frozenset[str]) -> Look:
+        """What the walk has found, which looked at attributes of these names."""
+        holding = frozenset() if self.again else _holders(self.edges, self.holders)
+        seen = (self.hidden, self.traced, self.changes, holding, self.narrow)
+        return Look(self.facts, self.by_identity, names, *seen, frozenset(self.kinds), self.alive)
 
     # ------------------------------------------------------------ functions
 

@@ -21,6 +21,19 @@ FORMS = {
 }
 
 
+class EmptyLevelWarning(UserWarning):
+    """No row has a level of an ordered category that is the response.
+
+    >>> import warnings, pandas as pd, jaxmle as jm
+    >>> grades = pd.Categorical(["low", "high", "low"], ["low", "middle", "high"], ordered=True)
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", jm.EmptyLevelWarning)
+    ...     frame = jm.from_formula("y ~ x", pd.DataFrame({"y": grades, "x": [0.0, 1.0, 2.0]}))
+    >>> frame.levels
+    ('low', 'middle', 'high')
+    """
+
+
 class Response(NamedTuple):
     """What a left-hand side says: ``parts`` from a role to its expression; a lone role ``y``,
     or ``category`` for ``C(y)``.
@@ -119,6 +132,7 @@ def _kept_levels(name: str, column: Column) -> tuple[Any, ...]:
         f"no row has {name} = {listed}, and an ordered category keeps its levels: a cut beside an "
         "empty one has no finite or inner estimate (SEPARATED, BOUNDARY). To leave it out: "
         f"{name}.cat.remove_unused_categories()",
+        EmptyLevelWarning,
         stacklevel=4,
     )
     return column.order

@@ -14,6 +14,19 @@ from jaxmle.likelihood.combinators import Weights
 MISSING_POLICIES = ("warn", "drop", "refuse")
 
 
+class MissingRowsWarning(UserWarning):
+    """Rows of a table were left out, since they have no value in a column that is used.
+
+    >>> import warnings, numpy as np, jaxmle as jm
+    >>> table = {"y": np.array([1.0, 2.0, 4.0, 3.0]), "x": np.array([0.0, 1.0, np.nan, 2.0])}
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", jm.MissingRowsWarning)
+    ...     frame = jm.from_formula("y ~ x", table)
+    >>> frame.dropped
+    1
+    """
+
+
 def given_of(weights: Any, clusters: Any) -> dict[str, Any]:
     """Weights and clusters by role: the name of a column, or an array."""
     if weights is not None and not isinstance(weights, Weights):
@@ -90,5 +103,6 @@ def settle(missing: str, counts: dict[str, int], total: int, complete: int) -> N
         warnings.warn(
             f"{total - complete:,} of {total:,} rows dropped for missing values ({listed}); "
             "missing='drop' says that this is meant",
+            MissingRowsWarning,
             stacklevel=4,
         )

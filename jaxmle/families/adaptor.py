@@ -166,6 +166,7 @@ TWINS: dict[str, tuple[Family, dict[str, tuple[str, ...]]]] = {
     "Poisson": (counts.poisson, {"rate": ("rate",)}),
     "BinomialProbs": (counts.binomial, {"prob": ("probs",), "trials": ("total_count",)}),
     "GeometricProbs": (counts.geometric, {"prob": ("probs",)}),
+    "Bernoulli": (counts.bernoulli, {"prob": ("probs",)}),
     "BernoulliProbs": (counts.bernoulli, {"prob": ("probs",)}),
 }  # fmt: skip
 
@@ -174,7 +175,8 @@ def _twin(made: Any) -> tuple[Family, Params] | None:
     """The family that this object is under another name, with its parameters; None where there is
     none.
 
-    Its tails are used: theirs are 1 − F above, and of a gamma, a beta or Student's t have no second
+    It is computed in place of the library's: densities there have NaN for derivatives far out and
+    at ends, tails are 1 − F above, and of a gamma, a beta or Student's t they have no second
     derivative in the shapes.
     """
     kind = type(made)
@@ -243,11 +245,21 @@ def _masked(
     over = (y > high) if closed else (y >= high)
     under = under | jnp.isneginf(y)
     over = over | jnp.isposinf(y)
-    value = function(jnp.where(under | over, _inside(made, low, high), y))
+    spare = _inside(made, low, high)
+    inside = jnp.where(under | over, spare, y)
+    # Where a library's function comes to such a constant itself, outside a support that the object
+    # does not tell or where a tail has run out, its derivatives may be NaN, and one such row makes
+    # those of a mixture or of a truncated law NaN.
+    value = jax.lax.stop_gradient(function(inside))
+    at_end = (value == below) | (value == above)
+    value = jnp.where(at_end, value, function(jnp.where(at_end, spare, inside)))
     return jnp.where(under, below, jnp.where(over, above, value))
 
 
 def _log_prob(made: Any, y: Array) -> Array:
+    twin = _twin(made)
+    if twin is not None:
+        return twin[0].law.log_prob(twin[1], y)
     if getattr(getattr(made, "support", None), "event_dim", 0) != 0 or _is_vector(made):
         return made.log_prob(y)
     if "Categorical" in type(made).__name__:  # a code is an index
@@ -381,10 +393,11 @@ def from_distribution(
             and a scale, and 1, 1/2 or 0 else.
         discrete: whether values are whole numbers.
 
-    Outside a support that the object tells, log_prob is −inf; else it is what the library returns.
-    Tails of a distribution that is one of ours under another name (Normal, Gamma, StudentT,
-    Poisson, …) are ours; else they are made of its ``log_cdf``, ``cdf`` or
-    ``log_survival_function``, and a log_sf made from ``cdf`` loses its digits in the upper tail.
+    A distribution of these libraries that is one of ours under another name (Normal, Gamma,
+    StudentT, Poisson, …) is computed as ours, with its tails. Of others log_prob is −inf outside a
+    support that the object tells, and else what the library returns; tails are made of
+    ``log_cdf``, ``cdf`` or ``log_survival_function``, and a log_sf made from ``cdf`` loses its
+    digits in the upper tail.
     ``censored`` and ``truncated`` take what has tails.
 
     Raises:

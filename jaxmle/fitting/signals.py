@@ -42,11 +42,32 @@ MIN_TERMS_OF_A_MEAN = 8  # of a closed-over array: /2 and /4 are what formulas d
 
 
 class DerivativeRuleWarning(UserWarning):
-    """A rule of differentiation in the likelihood is not the derivative of its values."""
+    """A rule of differentiation in the likelihood is not the derivative of its values.
+
+    >>> import warnings, numpy as np, jax, jaxmle as jm
+    >>> @jax.custom_jvp
+    ... def square(x):
+    ...     return x * x
+    >>> square.defjvps(lambda tangent, out, x: 3.0 * x * tangent)  # 2x would be right
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     fit = jm.fit(lambda p, d: -square(d - p["a"]), {"a": 0.0}, np.arange(5.0))
+    >>> caught[0].category is jm.DerivativeRuleWarning
+    True
+    """
 
 
 class MeanLikelihoodWarning(UserWarning):
-    """A log-likelihood of one number divides the sum over its rows by their number."""
+    """A log-likelihood of one number divides the sum over its rows by their number, so that
+    standard errors are √n times too large.
+
+    >>> import warnings, numpy as np, jaxmle as jm
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     fit = jm.fit(lambda p, d: -((d - p["a"]) ** 2).mean(), {"a": 0.0}, np.arange(9.0))
+    >>> caught[0].category is jm.MeanLikelihoodWarning
+    True
+    """
 
 
 def with_signals(fit: Fit, user_loglik: Any, tree: Any, data: Tree) -> Fit:

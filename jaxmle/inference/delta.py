@@ -18,7 +18,7 @@ from jaxmle._types import Array, Tree
 from jaxmle.inference.again import check_fit
 from jaxmle.parameters.arguments import check_function, check_level
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import precision, to_numpy, tracing
+from jaxmle.runtime.compile import portable_copy, precision, to_numpy, tracing
 from jaxmle.solvers.status import Status
 
 
@@ -99,6 +99,8 @@ def delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
 
 
 def _delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
+    g = portable_copy(g)
+
     def flat_g(x: Any) -> Any:
         return ravel_pytree(g(fit.layout.unravel(x)))[0]
 

@@ -237,3 +237,35 @@ def test_mixtures_zero_inflation_and_codes_of_foreign_families():
         np.log([0.2, 0.5, 0.3]),
         rtol=1e-6,
     )
+
+
+def test_a_law_that_does_not_tell_its_support_keeps_slopes_where_its_density_is_one():
+    """Uniform of distrax on (0, 1): the log-density 0 has the slopes −1/(b − a) and 1/(b − a); outside it is −∞, with none."""
+    if distrax is None:
+        pytest.skip("distrax does not import with this jax")
+    family = jf.from_distribution(distrax.Uniform, {"low": jm.free, "high": jm.free})
+    for y, slopes in ((0.4, [1.0, -1.0]), (1.5, [0.0, 0.0])):
+        value, slope, _ = second_order(family, {"low": 0.0, "high": 1.0}, y)
+        assert value == (0.0 if slopes[0] else -np.inf)
+        assert_allclose([slope["low"], slope["high"]], slopes, atol=1e-15)
+
+
+def test_a_row_that_one_component_of_another_library_cannot_have_is_the_other_ones():
+    """NaN throughout: the slope of log 0 in the branch of the component that leaves the row out."""
+    if distrax is None:
+        pytest.skip("distrax does not import with this jax")
+    unit = jf.from_distribution(lambda width: distrax.Uniform(0.0, width), {"width": jm.positive})
+    y = np.array([0.2, 0.9, 0.4, 3.0])
+
+    def loglik(p, d):
+        share = jax.nn.sigmoid(p["a"])
+        inside = jnp.log(share) + unit.log_prob({"width": 1.0}, d)
+        return jnp.logaddexp(inside, jnp.log1p(-share) + jf.exponential.log_prob({"rate": 0.1}, d))
+
+    value = jm.nll(loglik)({"a": 0.3}, y)
+    share = 1 / (1 + np.exp(-0.3))
+    rest = 0.1 * np.exp(-0.1 * y)
+    inside = np.where(y < 1, 1.0, 0.0)
+    assert_allclose(value, -np.sum(np.log(share * inside + (1 - share) * rest)), rtol=1e-13)
+    slope = np.sum(share * (1 - share) * (inside - rest) / (share * inside + (1 - share) * rest))
+    assert_allclose(jm.score(loglik)({"a": 0.3}, y)["a"], slope, rtol=1e-12)

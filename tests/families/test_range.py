@@ -1,6 +1,7 @@
 """Every family over the whole range of floats: no NaN in value, gradient or Hessian, and right at points far out, by mpmath."""
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,14 @@ import pytest
 import jaxmle as jm
 from jaxmle import families as jf
 from tests.marks import thorough_where
+
+with warnings.catch_warnings():
+    # TensorFlow Probability, which distrax imports, asks jax for names that it is about to drop; where they are gone there is no distrax.
+    warnings.simplefilter("ignore")
+    try:
+        import distrax
+    except (ImportError, AttributeError):
+        distrax = None
 
 SIZES = np.array(
     [1e-300, 1e-150, 1e-30, 1e-8, 1e-3, 0.5, 1.0, 3.0, 50.0, 1e4, 1e8, 1e30, 1e150, 1e300]
@@ -107,6 +116,51 @@ def test_no_function_is_nan_to_second_order_over_the_whole_range(case):
     bad = np.isnan(found)
     where = np.argwhere(bad)[:3]
     told = [(had(family)[f], [float(c[n]) for c in columns], entry) for f, n, entry in where]
+    assert not bad.any(), f"{bad.any(axis=2).sum()} of {bad.shape[1]} points: {told}"
+
+
+def of_distrax():
+    """Distributions of distrax: the family, its grid, the values, and the functions that the class has."""
+    place, shape = {"loc": jm.free, "scale": jm.positive}, {"concentration": jm.positive}
+    grid = {"loc": [0.0, 1e7], "scale": SCALES[1:]}
+
+    def two(loc, scale):
+        weights = distrax.Categorical(probs=jnp.array([0.3, 0.7]))
+        return distrax.MixtureSameFamily(
+            weights, distrax.Normal(jnp.stack([loc, loc + 1]), jnp.stack([scale, scale]))
+        )
+
+    return {
+        "normal": (distrax.Normal, place, grid, LINE, FUNCTIONS),
+        "laplace": (distrax.Laplace, place, grid, LINE, FUNCTIONS),
+        "logistic": (distrax.Logistic, place, grid, LINE, FUNCTIONS),
+        "gumbel": (distrax.Gumbel, place, grid, LINE, FUNCTIONS),
+        "log-sd normal": (distrax.LogStddevNormal, {"loc": jm.free, "log_scale": jm.free}, {"loc": [0.0, 1e7], "log_scale": [-60.0, -3.0, 0.0, 10.0, 60.0]}, LINE, FUNCTIONS),
+        "uniform": (distrax.Uniform, {"low": jm.free, "high": jm.free}, {"low": [-1.0, 0.0], "high": [1.0, 1e7]}, LINE[np.abs(LINE) > 1e-100], FUNCTIONS),
+        "bernoulli": (distrax.Bernoulli, {"probs": jm.interval(0, 1)}, {"probs": SHARES}, WHOLE, FUNCTIONS),
+        "quantized normal": (lambda loc, scale: distrax.Quantized(distrax.Normal(loc, scale)), place, {"loc": [0.0, 1e4], "scale": [0.1, 1.0, 1e4]}, WHOLE, FUNCTIONS),
+        "mixture": (two, place, grid, LINE, FUNCTIONS[:1]),
+        "slow gamma": (distrax.Gamma, shape | {"rate": jm.positive}, {"concentration": SHAPES, "rate": SCALES}, HALF, FUNCTIONS),
+        "slow beta": (distrax.Beta, {"alpha": jm.positive, "beta": jm.positive}, {"alpha": SHAPES, "beta": SHAPES}, UNIT, FUNCTIONS),
+        "slow von Mises": (distrax.VonMises, {"loc": jm.free} | shape, {"loc": [0.0], "concentration": SHAPES[1:6]}, TURN, FUNCTIONS),
+    }  # fmt: skip
+
+
+DISTRAX = {} if distrax is None else of_distrax()
+
+
+@pytest.mark.parametrize("case", thorough_where(DISTRAX, lambda case: case.startswith("slow")))
+def test_no_distribution_of_distrax_is_nan_to_second_order_over_the_whole_range(case):
+    """Densities and tails, which are both branches of a censored row: NaN where a library's own value was −∞ or 0."""
+    kind, constraints, settings, y, functions = DISTRAX[case]
+    family = jf.from_distribution(kind, constraints)
+    grid = np.meshgrid(*settings.values(), y, indexing="ij")
+    columns = [np.ravel(axis) for axis in grid]
+    with np.errstate(all="ignore"):
+        found = to_second_order(family, list(settings), functions, columns)
+    bad = np.isnan(found)
+    where = np.argwhere(bad)[:3]
+    told = [(functions[f], [float(c[n]) for c in columns], entry) for f, n, entry in where]
     assert not bad.any(), f"{bad.any(axis=2).sum()} of {bad.shape[1]} points: {told}"
 
 

@@ -136,7 +136,7 @@ def a_proxy():
 
 # A busy machine may take a second to compile what is hidden here.
 HIDDEN_ON_PURPOSE = pytest.mark.filterwarnings(
-    "ignore:.*cannot be watched for changes:jaxmle.runtime.compile.UnwatchedClosureWarning"
+    "ignore:.*cannot be watched for changes:jaxmle.UnwatchedClosureWarning"
 )
 
 

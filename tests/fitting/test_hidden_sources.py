@@ -24,7 +24,7 @@ from .test_changed_closures import D, assert_centre, shifted
 
 # A busy machine may take a second to compile what is hidden here.
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*cannot be watched for changes:jaxmle.runtime.compile.UnwatchedClosureWarning"
+    "ignore:.*cannot be watched for changes:jaxmle.UnwatchedClosureWarning"
 )
 
 
@@ -167,7 +167,7 @@ def test_what_takes_long_to_compile_at_each_call_is_warned_of_once_by_its_name(m
     monkeypatch.setattr(compiling, "SECONDS_WORTH_A_WARNING", 0.0)
     generator = np.random.default_rng(1)
     noisy, plain = shifted(lambda: 0.0 * generator.random()), shifted(lambda: 0.0)
-    with pytest.warns(compiling.UnwatchedClosureWarning) as caught:
+    with pytest.warns(jm.UnwatchedClosureWarning) as caught:
         jm.nll(noisy)({"m": 0.0}, D)
     (message,) = (str(warning.message) for warning in caught)
     assert "numpy.random._generator.Generator, which cannot be watched" in message

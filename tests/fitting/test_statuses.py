@@ -11,7 +11,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import jaxmle as jm
 from jaxmle import Status
-from jaxmle.fitting.signals import DerivativeRuleWarning
 from tests.likelihoods import logit, normal_regression, poisson, probit
 
 from .models import BETA, BETA_SIGMA, N, design, linear_data, logistic_data, stack, under_trace
@@ -335,7 +334,7 @@ def fit_alone(name):
     data = ZOO[name][0]
     if name != "rough":
         return jm.fit(zoo, AB, data)
-    with pytest.warns(DerivativeRuleWarning, match="^stop_gradient in zoo"):
+    with pytest.warns(jm.DerivativeRuleWarning, match="^stop_gradient in zoo"):
         return jm.fit(zoo, AB, data)
 
 

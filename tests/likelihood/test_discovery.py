@@ -20,7 +20,6 @@ from jaxmle.likelihood.discovery import self_check as discovery
 from jaxmle.likelihood.discovery.linear_predictors import as_regression
 from jaxmle.likelihood.discovery.rounding import evaluated, random_rounding
 from jaxmle.likelihood.discovery.row_axis_rules import CALLS, ROW_RULES
-from jaxmle.likelihood.discovery.self_check import DiscoveryWarning
 from jaxmle.likelihood.regression import Regression
 from jaxmle.parameters.tree import layout_of
 from jaxmle.runtime.opaque import Opaque
@@ -95,17 +94,17 @@ def test_a_form_that_is_wrong_in_anything_gave_a_fit_of_something_else(
     """Nothing compared a found form with the function; 1e-8 of the Hessian is seen as well as a factor."""
     spoiled(monkeypatch, FIT, WRONG[name])
     loglik = fresh()
-    with pytest.warns(DiscoveryWarning, match="Please report this"):
+    with pytest.warns(jm.DiscoveryWarning, match="Please report this"):
         fit = jm.fit(loglik, START, DATA)
     assert fit.road == "opaque"
     assert_allclose(fit.params["beta"], LEAST_SQUARES, atol=ROUNDING)
-    with pytest.warns(DiscoveryWarning, match="differs by"):  # said again, measured once
+    with pytest.warns(jm.DiscoveryWarning, match="differs by"):  # said again, measured once
         assert jm.fit(loglik, START, DATA).road == "opaque"
 
 
 def test_a_wrong_form_in_a_batch_is_left_out_too(few_rows_are_many, monkeypatch):
     spoiled(monkeypatch, BATCH, WRONG["a factor"])
-    with pytest.warns(DiscoveryWarning, match="the log-likelihood differs by"):
+    with pytest.warns(jm.DiscoveryWarning, match="the log-likelihood differs by"):
         fits = jm.fit_batch(fresh(), START, [DATA, DATA])
     assert fits.road.split(", ")[0] == "opaque"
     assert_allclose(fits.params["beta"], [LEAST_SQUARES] * 2, atol=ROUNDING)
@@ -179,7 +178,9 @@ def test_sums_over_counts_are_compared_with_sums_over_rows(monkeypatch):
     poisson = jm.regression(
         lambda e, r: -jnp.exp(e["rate"]), eta, counts={"y": lambda e, y: y * e["rate"]}
     )
-    with pytest.warns(DiscoveryWarning, match="the sum over the counts that occur does not agree"):
+    with pytest.warns(
+        jm.DiscoveryWarning, match="the sum over the counts that occur does not agree"
+    ):
         fit = jm.fit(poisson, {"rate": 0.0}, {"y": counts})
     assert fit.road == "opaque"
     assert_allclose(fit.params["rate"], np.log(counts.mean()), atol=ROUNDING)
@@ -444,7 +445,7 @@ def test_a_form_whose_program_differs_for_a_few_rows_is_left_out(few_rows_are_ma
         raise predictors.UnlikePrograms("another program")
 
     monkeypatch.setattr(discovery, "_gap", unlike)
-    with pytest.warns(DiscoveryWarning, match="its program for a few rows is another"):
+    with pytest.warns(jm.DiscoveryWarning, match="its program for a few rows is another"):
         assert jm.fit(fresh(), START, DATA).road == "opaque"
 
 

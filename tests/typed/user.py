@@ -1,5 +1,6 @@
 """What a user writes, for a type checker: each assertion is what an editor knows behind the dot. test_checker.py runs it too."""
 
+import warnings
 from typing import assert_type
 
 import jax
@@ -35,6 +36,18 @@ def many_fits() -> jm.Fit:
     assert_type(fits[0], jm.Fit)
     assert_type(len(fits), int)
     return fits
+
+
+def filtered() -> None:
+    for kind in (
+        jm.DerivativeRuleWarning,
+        jm.DiscoveryWarning,
+        jm.EmptyLevelWarning,
+        jm.MeanLikelihoodWarning,
+        jm.MissingRowsWarning,
+        jm.UnwatchedClosureWarning,
+    ):
+        warnings.simplefilter("ignore", kind)
 
 
 def inference(fit: jm.Fit) -> None:

@@ -19,7 +19,7 @@ from jaxmle.parameters.constraints import Simplex
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.explain import combination
 from jaxmle.record.fit import Fit
-from jaxmle.runtime.compile import precision, tracing
+from jaxmle.runtime.compile import portable_copy, precision, tracing
 
 Restriction = str | Sequence[Any] | Mapping[str, Any] | np.ndarray | Callable[[Tree], Tree]
 
@@ -236,8 +236,10 @@ def _of_function(fit: Fit, g: Callable[[Tree], Tree], value: Any) -> Gap:
     check_function("restriction", g, "lambda params: params['a'] - params['b']")
 
     def value_and_jacobian(x: Array) -> tuple[Array, Array]:
+        r = portable_copy(g)
+
         def flat(x: Any) -> Any:
-            return ravel_pytree(real_value("restriction", g(fit.layout.unravel(x))))[0]
+            return ravel_pytree(real_value("restriction", r(fit.layout.unravel(x))))[0]
 
         return flat(x), jax.jacfwd(flat)(x)
 

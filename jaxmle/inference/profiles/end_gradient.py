@@ -25,6 +25,8 @@ from jaxmle.likelihood.structure import chart_of, roots_of
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.parameters.tree import Chart
 from jaxmle.record.fit import Fit
+from jaxmle.runtime.compile import portable_copy
+from jaxmle.runtime.opaque import map_functions
 
 
 def profile_end(
@@ -92,7 +94,7 @@ def profile_end(
             "take differences of whole profiles"
         )
     given = again(loglik, fit, data, weights=weights, what="profile_end")
-    tree = given.weighted
+    tree = map_functions(given.weighted, portable_copy)
     layout = fit.layout
     roots = roots_of(tree, layout)
     entry = int(roots[layout.names.index(name)])
