@@ -53,7 +53,8 @@ class Verdict(NamedTuple):
     status: Array
     point: Point
     lost: Array  # no covariance means anything here
-    null: Array  # (k, k, ...) projector on the directions without an estimate, coordinates scaled by D
+    # (k, k, ...) projector on the directions without an estimate, in coordinates scaled by D
+    null: Array
     scale: Array  # D (k, ...)
     direction: Array  # (k, ...) in free coordinates
     curvature: Array
