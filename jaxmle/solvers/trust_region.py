@@ -317,6 +317,8 @@ def select(condition: Array, new: Any, old: Any) -> Any:
     """The leaves of ``new`` where the condition (...) holds, else those of ``old``, in the types of
     the latter.
     """
+    if isinstance(condition, bool | np.bool_):
+        return new if condition else old
     xp = namespace(jax.tree.leaves(old)[0])
     if xp is np and np.all(condition):  # without a copy
         return jax.tree.map(_chosen, new, old, old)

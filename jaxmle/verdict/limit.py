@@ -198,6 +198,8 @@ def explore(
     with np.errstate(all="ignore"):  # of the host: what is not finite far out is looked at
         if members_of(state.point.z):
             return _explore_some(evaluate, state, logarithms, wanted)
+        if isinstance(state.point.z, np.ndarray) and not needs_excursion(logarithms, state):
+            return unexplored(state)
         return _explore(evaluate, state, logarithms)
 
 
