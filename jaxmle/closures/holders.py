@@ -85,6 +85,7 @@ def numpy_array(walk: Any, value: np.ndarray) -> None:
     dtype = value.dtype
     walk.holders.add(id(value))
     walk.narrow = walk.narrow or is_narrow_now(value)
+    walk.integers = walk.integers or (value.ndim > 0 and dtype.kind in "iu")
     walk.facts += (dtype.num, dtype.str, value.shape)
     if dtype.hasobject:
         inner = value.ravel().tolist()
@@ -116,6 +117,8 @@ def numpy_scalar(walk: Any, value: np.generic) -> None:
 
 def jax_array(walk: Any, value: Any) -> None:
     """An array that cannot change, or a tracer."""
+    is_whole = getattr(value.dtype, "kind", "") in ("i", "u")  # an extended type, of keys, has none
+    walk.integers = walk.integers or (value.ndim > 0 and is_whole)
     if is_narrow(value):
         walk.holders.add(id(value))
         walk.narrow = walk.narrow or is_narrow_now(value)
@@ -190,4 +193,5 @@ def column_values(walk: Any, values: np.ndarray) -> None:
             else:
                 walk.visit(value)
     else:
+        walk.integers = walk.integers or values.dtype.kind in "iu"
         walk.facts += (values.dtype.str, digest(values))

@@ -75,6 +75,7 @@ class Look(NamedTuple):
     changes: bool  # whether code was met that may change what it depends on
     holders: frozenset[int]  # identities of what holds arrays to copy or functions under ``jit``
     narrow: bool  # whether an array was met that is narrower than the numbers of a fit now
+    integers: bool  # whether an array of whole numbers was met
     kinds: frozenset[int]  # identities of the classes of objects
     alive: list[Any]  # all that was met: identities are good as long as this is kept
 
@@ -134,6 +135,7 @@ class _Walk:
         self.traced = False
         self.changes = False
         self.narrow = False
+        self.integers = False
 
     def visit(self, value: Any) -> None:
         """Write down a value, and all that it depends on."""
@@ -174,7 +176,7 @@ class _Walk:
     def found(self, names: frozenset[str]) -> Look:
         """What the walk has found, which looked at attributes of these names."""
         holding = frozenset() if self.again else _holders(self.edges, self.holders)
-        seen = (self.hidden, self.traced, self.changes, holding, self.narrow)
+        seen = (self.hidden, self.traced, self.changes, holding, self.narrow, self.integers)
         return Look(self.facts, self.by_identity, names, *seen, frozenset(self.kinds), self.alive)
 
     # ------------------------------------------------------------ functions

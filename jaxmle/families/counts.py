@@ -247,7 +247,9 @@ def _nb2_guess(y: Array, known: Params) -> Params:
 def _nb1_guess(y: Array, known: Params) -> Params:
     mean, variance, xp = moments(y)
     mean = xp.where(mean > 0, mean, 0.5 / max(len(y), 1))
-    return {"mean": mean, "dispersion": xp.clip(variance / mean - 1, 0.05, 20.0)}
+    varies = xp.max(y) > xp.min(y)
+    most = xp.where(varies, 20.0 * xp.maximum(mean, 1.0), 20.0)  # in units of counts, as δ is
+    return {"mean": mean, "dispersion": xp.clip(variance / mean - 1, 0.05, most)}
 
 
 negative_binomial = _negative_binomial("negative binomial", lambda p: p["dispersion"], _nb2_guess)

@@ -222,6 +222,9 @@ LINEAR = frozenset(
     {"neg", "convert_element_type", "reshape", "squeeze", "copy", "copy_p", "reduce_sum",
      "broadcast_in_dim", "expand_dims", "transpose", "stop_gradient"}
 )  # fmt: skip
+SHAPING = frozenset(
+    {"convert_element_type", "reshape", "squeeze", "copy", "copy_p", "broadcast_in_dim"}
+)  # fmt: skip
 SUMS = frozenset({"add", "sub", "add_any"})
 CALL_PRIMITIVES = (
     "jit",
@@ -295,7 +298,9 @@ def _scaled(scope: _Scope, equation: Any) -> tuple[Any, int] | None:
     """
     left, right = equation.invars
     on_data = [not hasattr(atom, "val") and atom in scope.of_data for atom in (left, right)]
-    if all(on_data) or (equation.primitive.name == "div" and on_data[1]):
+    if all(on_data):
+        return _by_count(scope, equation)
+    if equation.primitive.name == "div" and on_data[1]:
         return None
     factor, other = (left, 1) if on_data[0] else (right, 0)
     sign = 1 if equation.primitive.name == "div" else -1
@@ -304,6 +309,42 @@ def _scaled(scope: _Scope, equation: Any) -> tuple[Any, int] | None:
     if ratio is not None:
         return factor, sign * ratio
     return factor, sign * _length_of_sum(scope, factor, equation.invars[other], equation)
+
+
+def _by_count(scope: _Scope, equation: Any) -> tuple[Any, int] | None:
+    """``_scaled`` where the other factor is the number of rows that a condition on them leaves, as
+    in ``nanmean``.
+    """
+    left, right = equation.invars
+    if _is_count(scope, right):
+        return left, 1 if equation.primitive.name == "div" else -1
+    if equation.primitive.name == "mul" and _is_count(scope, left):
+        return right, -1
+    return None
+
+
+def _is_count(scope: _Scope, atom: Any) -> bool:
+    """Whether a number is the sum of truth values."""
+    summed = False
+    while not hasattr(atom, "val"):
+        if summed and atom.aval.dtype == bool:
+            return True
+        equation = scope.maker.get(atom)
+        if equation is None:
+            outside = scope.outer(atom)
+            if outside is None:
+                return False
+            scope, atom = outside
+            continue
+        name = equation.primitive.name
+        if name in CALL_PRIMITIVES and (inner := _inside(scope, equation)) is not None:
+            scope, atom = inner[0], inner[1][equation.outvars.index(atom)]
+            continue
+        if name not in SHAPING and name != "reduce_sum":
+            return False
+        summed = summed or name == "reduce_sum"
+        atom = equation.invars[0]
+    return False
 
 
 def _ratio(number: Any, other: Any) -> int | None:

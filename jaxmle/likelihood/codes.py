@@ -1,8 +1,10 @@
-"""Which leaves of the data index something, read off the program that jax traces of a likelihood.
+"""Which leaves of the data, and which arrays that a likelihood closes over, index something: read
+off the program that jax traces of it.
 
-Leaves are followed through what keeps their values: conversions, shapes, columns picked, a whole
+Both are followed through what keeps their values: conversions, shapes, columns picked, a whole
 number added, and the step by which jax counts a negative index from the end. Where such an array is
-an index of a gather or a scatter, the leaf is an index.
+an index of a gather or a scatter, the leaf is an index. Closed-over arrays are numbered on from the
+leaves.
 """
 
 from __future__ import annotations
@@ -62,9 +64,11 @@ NO_CODE = Var(None, False)
 # ---------------------------------------------------------------- the program
 
 
-def indices_of(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[Index, ...]:
-    """The places where the program of a log-likelihood indexes an axis by a leaf of the data;
-    none where it cannot be traced.
+def indices_of(
+    loglik: Loglik, layout: Layout, base: Any, data: Tree
+) -> tuple[tuple[Index, ...], dict[int, np.ndarray]]:
+    """The places where the program of a log-likelihood indexes an axis by a leaf of the data or by
+    an array that it closes over, and these arrays by their numbers; none where it cannot be traced.
     """
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), data)
     try:
@@ -72,16 +76,29 @@ def indices_of(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> tuple[I
             base, shapes
         )
     except Exception:  # an error of the function itself is raised where it is summed
-        return ()
-    return tuple(dict.fromkeys(_results(program.jaxpr, [NO_CODE, *codes_of(data)])[1]))
+        return (), {}
+    first = len(jax.tree.leaves(data))
+    constants = dict(enumerate(program.consts, first))
+    table = dict(zip(program.jaxpr.constvars, codes_captured(program, first), strict=True))
+    found = _results(program.jaxpr, [NO_CODE, *codes_of(data)], table)[1]
+    indices = tuple(dict.fromkeys(found))
+    numbers = {index.leaf for index in indices if index.leaf >= first}
+    return indices, {number: np.asarray(constants[number]) for number in numbers}
 
 
 def codes_of(data: Tree) -> list[Var]:
     """The leaves of the data as codes of themselves."""
-    return [
-        Var(Code(i, (), 0, tuple(range(np.ndim(leaf)))) if leaf.dtype.kind in "iuf" else None, True)
-        for i, leaf in enumerate(jax.tree.leaves(data))
-    ]
+    return [Var(_code(i, leaf), True) for i, leaf in enumerate(jax.tree.leaves(data))]
+
+
+def codes_captured(program: Any, first: int) -> list[Var]:
+    """The arrays that a program has captured as codes, numbered from ``first``."""
+    return [Var(_code(i, value), False) for i, value in enumerate(program.consts, first)]
+
+
+def _code(number: int, leaf: Any) -> Code | None:
+    kind = getattr(leaf.dtype, "kind", "")  # an extended type, of keys, has none
+    return Code(number, (), 0, tuple(range(np.ndim(leaf)))) if kind in ("i", "u", "f") else None
 
 
 def literal(atom: Any) -> Var:
@@ -103,9 +120,11 @@ def called(equation: Any) -> Any:
     return None
 
 
-def _results(jaxpr: Any, arguments: list[Var]) -> tuple[list[Var], list[Index]]:
+def _results(
+    jaxpr: Any, arguments: list[Var], constants: dict[Any, Var] | None = None
+) -> tuple[list[Var], list[Index]]:
     """What is known of the results of a program, and the indices in it."""
-    table: dict[Any, Var] = dict(zip(jaxpr.invars, arguments, strict=True))
+    table = (constants or {}) | dict(zip(jaxpr.invars, arguments, strict=True))
     indices: list[Index] = []
 
     def read(atom: Any) -> Var:

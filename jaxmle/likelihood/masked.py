@@ -12,7 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
-from jaxmle.likelihood.codes import NO_CODE, Var, applied, called, codes_of, indexed, literal
+from jaxmle.likelihood.codes import (
+    NO_CODE,
+    Var,
+    applied,
+    called,
+    codes_captured,
+    codes_of,
+    indexed,
+    literal,
+)
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.compile import compiled
@@ -49,7 +58,13 @@ def changed_terms(program: Any, inputs: list[Array], known: list[Var], change: i
     is lost at 1 and goes to the first entry at 2.
     """
     state = [Seen(var, value, value) for var, value in zip(known, inputs, strict=True)]
-    (out,) = _run(program.jaxpr, program.consts, state, change)
+    captured = [
+        Seen(*entry)
+        for entry in zip(
+            codes_captured(program, len(known) - 1), program.consts, program.consts, strict=True
+        )
+    ]
+    (out,) = _run(program.jaxpr, captured, state, change)
     return out.value
 
 
@@ -63,12 +78,9 @@ class Seen(NamedTuple):
     code: Array
 
 
-def _run(jaxpr: Any, constants: Any, arguments: list[Seen], change: int) -> list[Seen]:
+def _run(jaxpr: Any, constants: list[Seen], arguments: list[Seen], change: int) -> list[Seen]:
     table = dict(zip(jaxpr.invars, arguments, strict=True))
-    table |= {
-        var: Seen(NO_CODE, value, value)
-        for var, value in zip(jaxpr.constvars, constants, strict=True)
-    }
+    table |= dict(zip(jaxpr.constvars, constants, strict=True))
 
     def read(atom: Any) -> Seen:
         if not hasattr(atom, "val"):
@@ -79,7 +91,8 @@ def _run(jaxpr: Any, constants: Any, arguments: list[Seen], change: int) -> list
         ins = [read(atom) for atom in equation.invars]
         inner = called(equation)
         if inner is not None:
-            outs = _run(inner.jaxpr, inner.consts, ins, change)
+            captured = [Seen(NO_CODE, value, value) for value in inner.consts]
+            outs = _run(inner.jaxpr, captured, ins, change)
         else:
             outs = _bound(equation, ins, change)
         table.update(zip(equation.outvars, outs, strict=True))

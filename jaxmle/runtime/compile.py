@@ -169,6 +169,11 @@ def _once_differentiable(node: Any) -> Any:
     return node
 
 
+def closes_over_integers(loglik: Any) -> bool:
+    """Whether a function in the likelihood closes over an array of whole numbers."""
+    return any(_memo(function).seen.integers for function in functions_of(loglik))
+
+
 def contradict(loglik: Any) -> None:
     """Record that second derivatives by jax are not those of the score: what is compiled of this
     likelihood from now on takes differences.

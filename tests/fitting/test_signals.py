@@ -69,12 +69,17 @@ MEANS = {
     "inner_product": (lambda p, d: -0.5 * jnp.vdot(d - p["m"], d - p["m"]) / d.shape[0] / p["s"] ** 2 - jnp.log(p["s"]), Y),
     "guarded_by_where": (lambda p, d: jnp.where(p["s"] > 0, jnp.mean(terms(p, d)), -jnp.inf), Y),
     "gaussian_process_over_n": (lambda p, d: gaussian_process(p, d) / d["y"].shape[0], PAIR),
+    "nanmean": (lambda p, d: jnp.nanmean(terms(p, d)), Y),
+    "mean_of_those_in_range": (lambda p, d: jnp.mean(terms(p, d), where=d < 1e9), Y),
+    "over_a_count": (lambda p, d: jnp.where(d < 1e9, terms(p, d), 0.0).sum() / jnp.sum(d < 1e9), Y),
     "closed_over": (lambda p, d: jnp.mean(terms(p, Y)), None),
 }  # fmt: skip
 SUMS = {
     "sum": (lambda p, d: jnp.sum(terms(p, d)), Y),
     "n_means": (lambda p, d: d.shape[0] * jnp.mean(terms(p, d)), Y),
     "half_n_means": (lambda p, d: -d.shape[0] / 2 * jnp.mean((d - p["m"]) ** 2) / p["s"] ** 2 - d.shape[0] * jnp.log(p["s"]), Y),
+    "count_times_nanmean": (lambda p, d: jnp.sum(~jnp.isnan(d)) * jnp.nanmean(terms(p, d)), Y),
+    "profiled_spread": (lambda p, d: -0.5 * d.shape[0] * jnp.log(jnp.nanmean((d - p["m"]) ** 2)) - (p["s"] - 1) ** 2, Y),
     "half_of_two_rows": (lambda p, d: -jnp.sum((d - p["m"]) ** 2 + (p["s"] - 1) ** 2) / 2, Y[:2]),
     "centred": (lambda p, d: jnp.sum(terms(p, d - d.mean())), Y),
     "prior_over_n": (lambda p, d: jnp.sum(terms(p, d)) - p["m"] ** 2 / d.shape[0], Y),

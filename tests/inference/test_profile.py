@@ -496,6 +496,48 @@ def test_derivatives_of_an_end_in_weights_are_those_of_the_closed_form():
     assert_allclose(slope, -by_w / by_sigma, rtol=1e-6, atol=1e-12)
 
 
+def looped_log(x):
+    """log x by Newton's steps in a ``while_loop``, which has no reverse mode."""
+    step = lambda s: (s[0] + 1, s[1] - 1 + x * jnp.exp(-s[1]))  # noqa: E731
+    return jax.lax.while_loop(lambda s: s[0] < 30, step, (0, jnp.zeros_like(x)))[1]
+
+
+def test_the_end_of_a_profile_has_derivatives_where_parameters_go_through_a_while_loop():
+    """Of an exponential law the end is proportional to 1/Σy: −end/Σy, and 2 end/(Σy)² twice."""
+    y = np.array([1.0, 3.0, 2.0, 6.0])
+
+    def loglik(p, d):
+        return looped_log(p["rate"]) - p["rate"] * d
+
+    fitted = jm.fit(loglik, {"rate": 1.0}, y, constraints={"rate": jm.positive})
+    found = jm.profile(loglik, fitted, y)
+    end = found.upper[0]
+    with jax.enable_x64(True):
+        of_data = lambda y: profile_end(loglik, fitted, found, y, "rate")  # noqa: E731
+        # The end was found to 1e-8 of a standard error, and Newton's steps are differentiated too.
+        for derivative in (jax.grad, jax.jacfwd, lambda f: jax.jit(jax.grad(f))):
+            assert_allclose(derivative(of_data)(y), np.full(4, -end / 12), rtol=1e-6)
+        assert_allclose(jax.hessian(of_data)(y), np.full((4, 4), 2 * end / 144), rtol=1e-6)
+
+
+def test_the_end_of_a_profile_has_forward_derivatives_where_data_go_through_a_while_loop():
+    """The mean of log y: 1/(n yᵢ) each. Reverse mode raises jax's own error, which names the loop."""
+    y = np.array([1.0, 3.0, 2.0, 6.0])
+
+    def loglik(p, d):
+        return -0.5 * (looped_log(d) - p["m"]) ** 2
+
+    fitted = jm.fit(loglik, {"m": 0.0}, y)
+    found = jm.profile(loglik, fitted, y)
+    with jax.enable_x64(True):
+        of_data = lambda y: profile_end(loglik, fitted, found, y, "m")  # noqa: E731
+        assert_allclose(jax.jacfwd(of_data)(y), 1 / (4 * y), rtol=1e-8)
+        with pytest.raises(
+            ValueError, match="Reverse-mode differentiation does not work for lax.while_loop"
+        ):
+            jax.grad(of_data)(y)
+
+
 def test_an_end_that_has_no_derivative_is_refused(fitted):
     found = profile(normal_kernel, fitted, Y, points=0)
     with pytest.raises(ValueError, match="no parameter"):

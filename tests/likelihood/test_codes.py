@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
@@ -108,3 +109,69 @@ def test_batches_and_groups_name_the_member():
     table = {"y": Y, "g": MISSING, "site": np.arange(N) % 2}
     with pytest.raises(ValueError, match=r"is -1 in row 4 of the table \(member 0\)"):
         jm.fit_groups(loglik, MEANS, table, by="site")
+
+
+# ---------------------------------------------------------------- codes that are closed over
+
+
+BY_ROW = np.array([1.1, 2.3, 4.2, 9.4, 3.3, 5.7])
+
+
+def grouped(codes, take=lambda means, codes: means[codes]):
+    return lambda p, d: -0.5 * (d["y"] - take(p["m"], codes)) ** 2
+
+
+TAKES = {
+    "brackets": lambda means, codes: means[codes],
+    "take": jnp.take,
+    "under jit": jax.jit(lambda means, codes: means[codes]),
+    "under checkpoint": jax.checkpoint(lambda means, codes: means[codes]),
+}
+
+
+@pytest.mark.parametrize("make", [np.array, jnp.array, pd.Series], ids=["numpy", "jax", "pandas"])
+@pytest.mark.parametrize(
+    ("code", "why"), [(2, "one beyond the end is read as the last"), (-1, "counts from the end")]
+)
+def test_a_closed_over_code_out_of_range_joined_the_last_group_and_converged(code, why, make):
+    codes = make([0, 1, code, 0, 1, 0])
+    loglik = grouped(codes, lambda means, codes: means[jnp.asarray(codes)])
+    with pytest.raises(ValueError, match=f"closes over holds {code} in entry 2, .*{why}"):
+        jm.fit(loglik, {"m": np.zeros(2)}, {"y": BY_ROW})
+
+
+@pytest.mark.parametrize("take", TAKES)
+def test_a_closed_over_code_beyond_the_end_is_refused_however_it_is_taken(take):
+    loglik = grouped(np.array([0, 1, 2, 0, 1, 0], np.int8), TAKES[take])
+    start, data = {"m": np.zeros(2)}, {"y": BY_ROW}
+    with pytest.raises(ValueError, match="closes over holds 2 in entry 2"):
+        jm.fit(loglik, start, data)
+    with pytest.raises(ValueError, match="closes over holds 2 in entry 2"):
+        jm.fit_batch(
+            loglik, start, {"y": np.stack([BY_ROW, BY_ROW])}, params_axis=None, progress=False
+        )
+
+
+def test_closed_over_codes_in_range_masked_or_from_the_end_on_purpose_are_fitted():
+    """Means of the rows of each group; the last of two entries is −1 too, where codes have no entry for each row."""
+    data, start = {"y": BY_ROW}, {"m": np.zeros(2)}
+    codes = np.array([0, 1, 1, 0, 1, 0])
+    means = [BY_ROW[codes == 0].mean(), BY_ROW[codes == 1].mean()]
+    assert_allclose(jm.fit(grouped(codes), start, data).params["m"], means, rtol=1e-12)
+
+    missing = np.array([0, 1, -1, 0, 1, 0])
+
+    def masked(p, d):
+        known = missing >= 0
+        return jnp.where(known, -0.5 * (d["y"] - p["m"][jnp.where(known, missing, 0)]) ** 2, 0.0)
+
+    means = [BY_ROW[missing == 0].mean(), BY_ROW[missing == 1].mean()]
+    assert_allclose(jm.fit(masked, start, data).params["m"], means, rtol=1e-12)
+
+    ends = np.array([0, -1])
+    both = jm.fit(
+        lambda p, d: -0.5 * jnp.sum((d["y"][:, None] - p["m"][ends][None, :]) ** 2, axis=1),
+        start,
+        data,
+    )
+    assert_allclose(both.params["m"], np.full(2, BY_ROW.mean()), rtol=1e-12)

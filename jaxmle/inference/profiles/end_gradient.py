@@ -45,7 +45,8 @@ def profile_end(
     Maximum θ̂, end θ and multiplier λ jointly are the root of s(θ̂) = 0, s(θ) = λ ∂ψ/∂θ, ℓ(θ̂) −
     ℓ(θ) = χ²/2, so that the derivatives come from the implicit function theorem. The value is the
     one that was found: call this at the data and weights of the fit, inside ``jax.grad``,
-    ``jax.jacfwd`` or ``jax.hessian``, with float64 on.
+    ``jax.jacfwd`` or ``jax.hessian``, with float64 on. Where data go through a ``while_loop``,
+    which has no reverse mode, only ``jax.jacfwd`` will do; parameters may go through one.
 
     Args:
         loglik, fit, data: those of ``profile``, one fit; arrays in them may be traced.

@@ -1,11 +1,12 @@
-"""Codes that index: which leaves of the data a user's function takes for indices, read off its
-program, and whether they lie in range.
+"""Codes that index: which leaves of the data, and which arrays that it closes over, a user's
+function takes for indices, read off its program, and whether they lie in range.
 
 jax takes a negative index from the end and a large one for the last entry, and loses the derivative
 of the latter: rows of a missing group (−1 in pandas) join the last one, and the fit converges. The
 program that jax traces is followed from the leaves of the data to every operation that reads or
 adds by index; what the leaf holds is then compared with the length of the axis. An index that the
-function puts in range itself (``where``, ``clip``) or never lets count is no error.
+function puts in range itself (``where``, ``clip``) or never lets count is no error. A closed-over
+array may count from the end on purpose, but not where it has an entry for each row.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import numpy as np
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.checks import in_row
 from jaxmle.likelihood.codes import Index, Pick, indices_of
+from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.discovery.ready_calls import has_user_function
 from jaxmle.likelihood.masked import matters
 from jaxmle.parameters.tree import Layout
-from jaxmle.runtime.compile import remembered
+from jaxmle.runtime.compile import closes_over_integers, remembered
 
 PROBE_PERIOD = 7919  # a prime, so that rows looked at follow no period of the codes
 LOOKED_AT = 16  # rows by which a column of floats is taken for codes or not
@@ -52,18 +54,23 @@ def check_indices(
             depends on the data is left alone.
     """
     leaves, treedef = jax.tree.flatten(data)
-    if not any(map(_may_hold_codes, leaves)) or not has_user_function(loglik):
+    if not has_user_function(loglik):
+        return
+    if not any(map(_may_hold_codes, leaves)) and not closes_over_integers(loglik):
         return
     if members is None:
         alone = _row_of_one
         members = Members(leaves, [0] * len(leaves), alone, lambda leaf, place: data, True)
     shapes = tuple((np.shape(leaf), str(leaf.dtype)) for leaf in leaves)
-    indices: tuple[Index, ...] = remembered(
+    indices, constants = remembered(
         loglik,
         ("indices", layout, treedef, shapes),
         lambda portable: indices_of(portable, layout, base, data),
     )
     for index in indices:
+        if index.leaf in constants:
+            _check_constant(constants[index.leaf], index, loglik, layout, base, data, members.equal)
+            continue
         rows = np.shape(leaves[index.leaf])[0]
         if not members.equal and (index.of_data or index.size == rows):
             continue
@@ -79,6 +86,32 @@ def check_indices(
             raise ValueError(_sentence(name, values[place], place_in_words, int(bad.sum()), index))
 
 
+def _check_constant(
+    values: np.ndarray,
+    index: Index,
+    loglik: Loglik,
+    layout: Layout,
+    base: Any,
+    data: Tree,
+    equal: bool,
+) -> None:
+    """Raise a ValueError where an array that the function closes over is out of range."""
+    rows = data_length(data)
+    if index.of_data and not equal:
+        return
+    by_row = values.ndim > 0 and len(values) == rows and len(values) > index.size
+    bad = _outside(values, index, 0)
+    if bad is not None and not by_row:
+        bad &= (values + index.shift >= index.size) | (values + index.shift < -index.size)
+    if bad is None or not bad.any():
+        return
+    if index.looped or matters(loglik, layout, base, data):
+        place = tuple(int(i) for i in np.argwhere(bad)[0])
+        where = f"entry {place[0] if len(place) == 1 else place}"
+        name = "an array that the likelihood closes over"
+        raise ValueError(_sentence(name, values[place], where, int(bad.sum()), index))
+
+
 def _row_of_one(leaf: int, index: tuple[int, ...]) -> str:
     return in_row(index)
 
@@ -86,8 +119,10 @@ def _row_of_one(leaf: int, index: tuple[int, ...]) -> str:
 def _sentence(name: str, value: Any, place: str, number: int, index: Index) -> str:
     others = f" ({number} such values)" if number > 1 else ""
     shift = f"with {index.shift:+d} it " if index.shift else ""
+    of_data = name.startswith("data")
+    verb = "is" if of_data else "holds"
     first = (
-        f"{name} is {value:g} in {place}{others}, and {shift}indexes an axis of {index.size} "
+        f"{name} {verb} {value:g} in {place}{others}, and {shift}indexes an axis of {index.size} "
         f"entries, 0 … {index.size - 1}"
     )
     if value + index.shift < 0:
@@ -98,7 +133,8 @@ def _sentence(name: str, value: Any, place: str, number: int, index: Index) -> s
         )
     return (
         f"{first}: one beyond the end is read as the last and has no score. Codes are 0, 1, …: "
-        f"numpy.unique({name}, return_inverse=True)[1]; or give the parameter as many entries as "
+        f"numpy.unique({name if of_data else 'codes'}, return_inverse=True)[1]; "
+        "or give the parameter as many entries as "
         "there are codes"
     )
 
