@@ -88,7 +88,9 @@ def reach(chart: Chart, x: Array, state: State, limit: Limit, spectrum: Survey) 
 
 def _incidence(chart: Chart, like: Array) -> np.ndarray:
     """Which entries each coordinate can move, beside vectors (k, ...): (p, k, 1)."""
-    incidence: np.ndarray = chart.incidence.reshape((*chart.incidence.shape, *[1] * (like.ndim - 1)))
+    incidence: np.ndarray = chart.incidence.reshape(
+        (*chart.incidence.shape, *[1] * (like.ndim - 1))
+    )
     return incidence
 
 
