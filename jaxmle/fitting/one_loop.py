@@ -27,7 +27,7 @@ from jaxmle.verdict.limit import Excursion, Limit, arrived, at_kink, follow, to_
 from jaxmle.verdict.profile_walk import Walk, begin_walk, look
 from jaxmle.verdict.shape import Shape
 
-CLIMB, FOLLOW, LOOK, LAST, OVER = range(5)
+CLIMB, FOLLOW, LOOK, LAST = range(4)
 Evaluate = Callable[[Array], Point]
 
 
@@ -43,9 +43,11 @@ class Start(NamedTuple):
 class Search(NamedTuple):
     """A search so far. All members of a ``vmap`` are in the same stage."""
 
-    stage: Array  # () CLIMB, FOLLOW, LOOK, LAST, OVER
+    goes_on: Array  # () some member's search does
+    stage: Array  # () CLIMB, FOLLOW, LOOK, LAST
     is_open: Array  # () this member's search goes on
     begun: Start
+    sets_out: Array  # () a climb begins, at the point of ``limit``
     state: State
     kink: Kink | None
     far: Excursion
@@ -81,15 +83,16 @@ def search_in_one_loop(
     logarithms = problem.chart.nonlinear
     shapes = jax.eval_shape(lambda z: _blank(bare, evaluate, logarithms, z, may_have_kinks), z)
     blank: Search = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    state = start(z, jax.eval_shape(bare, z))
-    begun = blank._replace(is_open=jnp.ones((), bool), state=_like(state, blank.state))
+    yes = jnp.ones((), bool)
+    limit = blank.limit._replace(point=blank.limit.point._replace(z=z))
+    begun = blank._replace(goes_on=yes, is_open=yes, sets_out=yes, limit=limit)
 
     def body(search: Search) -> Search:
         point = evaluate(_trial(search))
         after = _on(problem, search, point, point if may_have_kinks else point._replace(aux=None))
         return _next_stage(bare, problem, after)
 
-    end = jax.lax.while_loop(lambda search: search.stage < OVER, body, begun)
+    end = jax.lax.while_loop(lambda search: search.goes_on, body, begun)
     limit = end.limit
     if limit.point.aux is None:
         limit = limit._replace(point=limit.point._replace(aux=end.point.aux))
@@ -115,7 +118,9 @@ def _blank(
     if kink is not None:
         limit = at_kink(limit, kink)
     begun = Start(count, z, state.point.value, count)
-    return Search(count, why.asked, begun, state, kink, far, why, walk, limit, evaluate(z))
+    no = why.asked
+    excursions = (kink, far, why, walk, limit)
+    return Search(no, count, no, begun, no, state, *excursions, evaluate(z))
 
 
 def _like(new: Any, old: Any) -> Any:
@@ -130,21 +135,28 @@ def _explored(search: Search) -> State:
 
 def _trial(search: Search) -> Array:
     """The point (k,) that the present stage asks for."""
-    places = (
-        search.state.point.z + search.state.move,
-        search.far.trial,
-        search.walk.trial,
-        search.limit.point.z,
+    onward = search.state.point.z + search.state.move
+    climbs = jnp.where(search.sets_out, search.limit.point.z, onward)
+    return jax.lax.select_n(
+        search.stage, climbs, search.far.trial, search.walk.trial, search.limit.point.z
     )
-    return jax.lax.select_n(jnp.minimum(search.stage, LAST), *places)
+
+
+def _runs(problem: Problem, search: Search) -> Array:
+    """Whether this member's climb goes on."""
+    runs = search.sets_out | is_running(search.state, problem.max_steps)
+    return search.is_open & runs
 
 
 def _on(problem: Problem, search: Search, full: Point, point: Point) -> Search:
     """What follows from one evaluation in the present stage."""
 
     def climb(search: Search) -> Search:
-        runs = search.is_open & is_running(search.state, problem.max_steps)
-        return search._replace(state=select(runs, advance(search.state, point), search.state))
+        outset = select(search.sets_out, start(point.z, point), search.state)
+        return search._replace(
+            sets_out=jnp.zeros_like(search.sets_out),
+            state=select(_runs(problem, search), advance(outset, point), search.state),
+        )
 
     def to_the_limit(search: Search) -> Search:
         new = follow(_explored(search), search.far, point)
@@ -156,7 +168,7 @@ def _on(problem: Problem, search: Search, full: Point, point: Point) -> Search:
 
     def last(search: Search) -> Search:
         return search._replace(
-            point=_like(full, search.point), stage=jnp.full_like(search.stage, OVER)
+            point=_like(full, search.point), goes_on=jnp.zeros_like(search.goes_on)
         )
 
     return jax.lax.switch(search.stage, (climb, to_the_limit, along_the_profile, last), search)
@@ -187,7 +199,7 @@ def _next_stage(bare: Evaluate, problem: Problem, search: Search) -> Search:
             stage=jnp.full_like(search.stage, LOOK),
         )
 
-    runs = any_member(search.is_open & is_running(search.state, problem.max_steps))
+    runs = any_member(_runs(problem, search))
     search = jax.lax.cond((search.stage == CLIMB) & ~runs, to_follow, lambda s: s, search)
     follows = any_member(search.far.active)
     search = jax.lax.cond((search.stage == FOLLOW) & ~follows, to_look, lambda s: s, search)
@@ -219,6 +231,6 @@ def _conclude(search: Search) -> Search:
         stage=jnp.where(any_member(rises), CLIMB, LAST).astype(search.stage.dtype),
         is_open=rises,
         begun=select(rises, again, begun),
-        state=select(rises, start(limit.point.z, state.point), state),
+        sets_out=rises,
         limit=limit,
     )
