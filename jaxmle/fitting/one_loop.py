@@ -10,6 +10,7 @@ plain number and a branch on it a branch.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,14 +19,24 @@ import jax.numpy as jnp
 from jaxmle._types import Array
 from jaxmle.fitting.passes import MAX_RISES, Problem, verdict_of
 from jaxmle.fitting.user_scale import Reach
-from jaxmle.solvers.trust_region import Point, State, advance, is_running, select, start
+from jaxmle.solvers.trust_region import (
+    Point,
+    State,
+    Tail,
+    accepted,
+    is_running,
+    proposed,
+    read,
+    select,
+    start,
+)
 from jaxmle.verdict.doubt import Doubt, remember_rise
 from jaxmle.verdict.judge import Verdict
 from jaxmle.verdict.kink_search import seek_kink
 from jaxmle.verdict.kinks import Kink, without
 from jaxmle.verdict.limit import Excursion, Limit, arrived, at_kink, follow, to_limit, to_shape
 from jaxmle.verdict.profile_walk import Walk, begin_walk, look
-from jaxmle.verdict.shape import Shape
+from jaxmle.verdict.shape import Found, Shape, found
 
 CLIMB, FOLLOW, LOOK, LAST = range(4)
 Evaluate = Callable[[Array], Point]
@@ -47,7 +58,6 @@ class Search(NamedTuple):
     stage: Array  # () CLIMB, FOLLOW, LOOK, LAST
     is_open: Array  # () this member's search goes on
     begun: Start
-    sets_out: Array  # () a climb begins, at the point of ``limit``
     state: State
     kink: Kink | None
     far: Excursion
@@ -84,8 +94,8 @@ def search_in_one_loop(
     shapes = jax.eval_shape(lambda z: _blank(bare, evaluate, logarithms, z, may_have_kinks), z)
     blank: Search = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     yes = jnp.ones((), bool)
-    limit = blank.limit._replace(point=blank.limit.point._replace(z=z))
-    begun = blank._replace(goes_on=yes, is_open=yes, sets_out=yes, limit=limit)
+    outset = _like(start(z, jax.eval_shape(bare, z)), blank.state)
+    begun = blank._replace(goes_on=yes, is_open=yes, state=outset)
 
     def body(search: Search) -> Search:
         point = evaluate(_trial(search))
@@ -120,7 +130,7 @@ def _blank(
     begun = Start(count, z, state.point.value, count)
     no = why.asked
     excursions = (kink, far, why, walk, limit)
-    return Search(no, count, no, begun, no, state, *excursions, evaluate(z))
+    return Search(no, count, no, begun, state, *excursions, evaluate(z))
 
 
 def _like(new: Any, old: Any) -> Any:
@@ -136,101 +146,130 @@ def _explored(search: Search) -> State:
 def _trial(search: Search) -> Array:
     """The point (k,) that the present stage asks for."""
     onward = search.state.point.z + search.state.move
-    climbs = jnp.where(search.sets_out, search.limit.point.z, onward)
     return jax.lax.select_n(
-        search.stage, climbs, search.far.trial, search.walk.trial, search.limit.point.z
+        search.stage, onward, search.far.trial, search.walk.trial, search.limit.point.z
     )
 
 
 def _runs(problem: Problem, search: Search) -> Array:
     """Whether this member's climb goes on."""
-    runs = search.sets_out | is_running(search.state, problem.max_steps)
-    return search.is_open & runs
+    return search.is_open & is_running(search.state, problem.max_steps)
+
+
+def _changed(holds: Array, change: Callable[[Search], dict[str, Any]], search: Search) -> Search:
+    """The search with the parts that ``change`` gives where a condition holds. Nothing but these is
+    copied out of the branch.
+    """
+    kept = {name: getattr(search, name) for name in jax.eval_shape(change, search)}
+    parts = jax.lax.cond(holds, lambda: _like(change(search), kept), lambda: kept)
+    return search._replace(**parts)
+
+
+def _apart(holds: Array, compute: Callable[[], Any]) -> Any:
+    """``compute()`` where a condition holds, else zeros.
+
+    What a branch returns is computed once. Without that, XLA on a CPU computes anew for each of
+    forty results what they share, which takes longer to compile.
+    """
+    blank = jax.eval_shape(compute)
+
+    def zeros() -> Any:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank)
+
+    return jax.lax.cond(holds, lambda: _like(compute(), blank), zeros)
 
 
 def _on(problem: Problem, search: Search, full: Point, point: Point) -> Search:
     """What follows from one evaluation in the present stage."""
+    stage = search.stage
 
-    def climb(search: Search) -> Search:
-        outset = select(search.sets_out, start(point.z, point), search.state)
-        return search._replace(
-            sets_out=jnp.zeros_like(search.sets_out),
-            state=select(_runs(problem, search), advance(outset, point), search.state),
-        )
+    def climb(search: Search) -> dict[str, Any]:
+        after = accepted(search.state, reading)
+        state = select(_runs(problem, search), after, search.state)
+        return {"state": state}
 
-    def to_the_limit(search: Search) -> Search:
+    def on(search: Search) -> dict[str, Any]:
+        return {"state": proposed(search.state)}
+
+    def to_the_limit(search: Search) -> dict[str, Any]:
         new = follow(_explored(search), search.far, point)
-        return search._replace(far=select(search.far.active, new, search.far))
+        return {"far": select(search.far.active, new, search.far)}
 
-    def along_the_profile(search: Search) -> Search:
+    def along_the_profile(search: Search) -> dict[str, Any]:
         new = look(search.why, _explored(search), search.walk, point)
-        return search._replace(walk=select(search.walk.active, new, search.walk))
+        return {"walk": select(search.walk.active, new, search.walk)}
 
-    def last(search: Search) -> Search:
-        return search._replace(
-            point=_like(full, search.point), goes_on=jnp.zeros_like(search.goes_on)
-        )
+    def last(search: Search) -> dict[str, Any]:
+        return {"point": full, "goes_on": jnp.zeros_like(search.goes_on)}
 
-    return jax.lax.switch(search.stage, (climb, to_the_limit, along_the_profile, last), search)
+    reading = _apart(stage == CLIMB, lambda: read(search.state, point))
+    search = _changed(stage == CLIMB, climb, search)
+    search = _changed(stage == CLIMB, on, search)
+    search = _changed(stage == FOLLOW, to_the_limit, search)
+    search = _changed(stage == LOOK, along_the_profile, search)
+    return _changed(stage == LAST, last, search)
 
 
 def _next_stage(bare: Evaluate, problem: Problem, search: Search) -> Search:
     """The search in its next stage, where no member has anything left to do in the present one."""
 
-    def to_follow(search: Search) -> Search:
-        state = _remembering(search)
-        search = search._replace(state=select(search.is_open, state, search.state))
+    def to_follow(search: Search) -> dict[str, Any]:
+        state = search.state._replace(tail=_remembered(search))
+        after = search._replace(state=state)
+        kink = {}
         if search.kink is not None:
-            kink = seek_kink(bare, search.state)
-            search = search._replace(kink=select(search.is_open, kink, search.kink))
-        far = to_limit(_explored(search))
+            found = select(search.is_open, seek_kink(bare, state), search.kink)
+            after = after._replace(kink=found)
+            kink = {"kink": found}
+        far = to_limit(_explored(after))
         far = far._replace(active=far.active & search.is_open)
-        return search._replace(
-            far=_like(far, search.far), stage=jnp.full_like(search.stage, FOLLOW)
-        )
+        return {"stage": FOLLOW, "state": state, "far": far, **kink}
 
-    def to_look(search: Search) -> Search:
+    def to_look(search: Search) -> dict[str, Any]:
         state = _explored(search)
         why = to_shape(problem.chart.nonlinear, state, search.far)
         walk = begin_walk(state, why, why.asked & search.is_open)
-        return search._replace(
-            why=_like(why, search.why),
-            walk=_like(walk, search.walk),
-            stage=jnp.full_like(search.stage, LOOK),
-        )
+        return {"stage": LOOK, "why": why, "walk": walk}
 
-    runs = any_member(_runs(problem, search))
-    search = jax.lax.cond((search.stage == CLIMB) & ~runs, to_follow, lambda s: s, search)
+    climbs = any_member(_runs(problem, search))
+    search = _changed((search.stage == CLIMB) & ~climbs, to_follow, search)
     follows = any_member(search.far.active)
-    search = jax.lax.cond((search.stage == FOLLOW) & ~follows, to_look, lambda s: s, search)
-    looks = any_member(search.walk.active)
-    return jax.lax.cond((search.stage == LOOK) & ~looks, _conclude, lambda s: s, search)
+    search = _changed((search.stage == FOLLOW) & ~follows, to_look, search)
+    ends = (search.stage == LOOK) & ~any_member(search.walk.active)
+    seen = _apart(ends, lambda: found(search.why, _explored(search), search.walk))
+    limit = _apart(ends, lambda: _limit(search, seen))
+    return _changed(ends, partial(_concluded, limit), search)
 
 
-def _remembering(search: Search) -> State:
-    """The end of a climb, with the way it came where it set out from an earlier one's end."""
+def _remembered(search: Search) -> Tail:
+    """The tail of a climb: the way it came where it set out from an earlier one's end."""
     state = search.state
     before = state._replace(point=state.point._replace(z=search.begun.z, value=search.begun.value))
-    return select(search.begun.rises > 0, remember_rise(state, before), state)
+    came_by = remember_rise(state, before).tail
+    return select(search.is_open & (search.begun.rises > 0), came_by, state.tail)
 
 
-def _conclude(search: Search) -> Search:
-    """The end of a climb and its excursions; where ℓ was seen to rise a finite way off, the
-    outset of another climb from there.
+def _limit(search: Search, seen: Found) -> Limit:
+    """The end of a climb and its excursions."""
+    limit = arrived(_explored(search), search.far, search.why, search.walk, seen)
+    if search.kink is not None:
+        limit = at_kink(limit, search.kink)
+    return limit._replace(steps=limit.steps + search.begun.steps)
+
+
+def _concluded(seen: Limit, search: Search) -> dict[str, Any]:
+    """What follows from the end of a climb: where ℓ was seen to rise a finite way off, another one
+    from there.
     """
     state = search.state
     begun = search.begun
-    seen = arrived(_explored(search), search.far, search.why, search.walk)
-    if search.kink is not None:
-        seen = at_kink(seen, search.kink)
-    seen = seen._replace(steps=seen.steps + begun.steps)
     limit = select(search.is_open, seen, search.limit)
     rises = search.is_open & (limit.shape == Shape.RISES) & (begun.rises < MAX_RISES)
     again = Start(begun.rises + 1, state.point.z, state.point.value, state.steps + limit.steps)
-    return search._replace(
-        stage=jnp.where(any_member(rises), CLIMB, LAST).astype(search.stage.dtype),
-        is_open=rises,
-        begun=select(rises, again, begun),
-        sets_out=rises,
-        limit=limit,
-    )
+    return {
+        "stage": jnp.where(any_member(rises), CLIMB, LAST),
+        "is_open": rises,
+        "begun": select(rises, again, begun),
+        "state": select(rises, start(limit.point.z, state.point), state),
+        "limit": limit,
+    }

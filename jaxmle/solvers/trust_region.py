@@ -294,7 +294,7 @@ def begin(evaluate: Callable[[Any], Point], z: Array) -> State:
     """The state at the start, evaluated."""
     point = evaluate(z)
     state = start(z, point)
-    return _propose(_enter_polish(_judge(state, point)))
+    return advance(state, point)
 
 
 def step(evaluate: Callable[[Any], Point], state: State) -> State:
@@ -304,7 +304,34 @@ def step(evaluate: Callable[[Any], Point], state: State) -> State:
 
 def advance(state: State, trial: Point) -> State:
     """What follows from one evaluation; nothing of a likelihood is in it."""
-    return _propose(_enter_polish(_judge(state, trial)))
+    return proposed(accepted(state, read(state, trial)))
+
+
+class Reading(NamedTuple):
+    """What an evaluation says of the pending move."""
+
+    trial: Point  # without dust; the point before, where it is not finite
+    newton: NewtonStep
+    scale: Array
+    finite: Array
+    accept: Array
+    deceived: Array  # value, score and Hessian contradict each other on a tail
+    blind: Array  # a step of one ulp moves ℓ
+    shows: Signature  # as if the move were a full Newton step
+    noise: Array
+    gain: Array
+
+
+def accepted(state: State, reading: Reading) -> State:
+    """The state after its pending move was kept or refused; what it tries next is not known yet."""
+    return _enter_polish(_judge(state, reading))
+
+
+def proposed(state: State) -> State:
+    """The state with its next move, from what ``accepted`` made of it; done twice it is the
+    same.
+    """
+    return _propose(state)
 
 
 def _int(xp: Any, value: int | Array) -> Array:
@@ -319,8 +346,8 @@ def select(condition: Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: xp.where(condition, a, b).astype(b.dtype), new, old)
 
 
-def _judge(state: State, trial: Point) -> State:
-    """Accept or refuse the trial, and read what it says."""
+def read(state: State, trial: Point) -> Reading:
+    """Whether the pending move is kept, and what else one evaluation says."""
     xp = namespace(trial.z)
     polishing = state.phase == POLISHING
     finite = is_finite(trial)
@@ -330,8 +357,7 @@ def _judge(state: State, trial: Point) -> State:
     scale = xp.where(finite, scale, state.scale)
     trial = select(finite, trial, state.point)
     newton = _newton(trial, scale)
-    noise_before = noise_of(state.point)
-    noise = xp.maximum(noise_before, noise_of(trial))
+    noise = xp.maximum(noise_of(state.point), noise_of(trial))
     gain = trial.value - state.point.value
     better = newton.convex & (newton.decrement < state.newton.decrement)
     first = state.steps == 0
@@ -344,7 +370,17 @@ def _judge(state: State, trial: Point) -> State:
         rises & _lands(state, trial, newton, shows),
         xp.where(polishing, better, first | rises),
     )
+    blind = is_blind(metric, trial.z, state.scale) & (noise <= MAX_NOISE_OF_COLLAPSE)
+    return Reading(trial, newton, scale, finite, accept, deceived, blind, shows, noise, gain)
 
+
+def _judge(state: State, reading: Reading) -> State:
+    """Accept or refuse the trial, and note what it says."""
+    trial, newton, scale, finite, accept, deceived, blind, shows, noise, gain = reading
+    xp = namespace(trial.z)
+    polishing = state.phase == POLISHING
+    first = state.steps == 0
+    leapt = state.leap > 0
     signature = select(accept & state.full, shows, state.signature)
     length = norm(scale * state.move)
     opening = first_radius(newton, trial.score, scale)
@@ -356,7 +392,7 @@ def _judge(state: State, trial: Point) -> State:
     flat = ~first & xp.where(
         accept,
         (gain <= noise) & ~(newton.decrement < 0.5 * state.newton.decrement),
-        state.predicted <= noise_before,
+        state.predicted <= noise_of(state.point),
     )
     # Only Newton's own steps tell growth from a long way: scoring and BHHH go far at constant
     # length. A radius that grows back from nothing doubles too.
@@ -403,7 +439,6 @@ def _judge(state: State, trial: Point) -> State:
     young = (next_state.streak < TAIL) & (newton.decrement > DECREMENT_FLOOR**2)
     fading = (signature.information < RECEDES) & state.full & (young | (newton.decrement > FADED))
     slow = slow & ~fading
-    blind = is_blind(metric, trial.z, state.scale) & (noise <= MAX_NOISE_OF_COLLAPSE)
     outcome = xp.where(accept & blind & ~first, EXHAUSTED, RUNNING)
     # From far off ℓ rises for long too: by less than it is below zero.
     beyond = (next_state.rise + trial.value > 0) & (next_state.runaway >= GROWING_STEPS_OF_RUNAWAY)
