@@ -149,8 +149,8 @@ def factored(r: Array, unrolled: bool = False) -> Array | Rows:
         except np.linalg.LinAlgError:
             return np.full_like(r, np.nan)
     p = r.shape[-1]
-    if not unrolled or p > UNROLLED:
-        return jnp.linalg.cholesky(r)
+    if not unrolled or p > UNROLLED or is_cheap_to_run(r):
+        return jax.lax.linalg.cholesky(r, symmetrize_input=False)
     rows: Rows = [[] for _ in range(p)]
     for j in range(p):
         rows[j].append(
@@ -206,7 +206,7 @@ def solve_lower(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array
     if isinstance(factor, np.ndarray):
         return np.linalg.solve(factor, b) if factor.ndim == 2 else _solved_by_rows(factor, b)
     p = len(factor)
-    if not isinstance(factor, list) and (not unrolled or p > UNROLLED):
+    if not isinstance(factor, list) and (not unrolled or p > UNROLLED or is_cheap_to_run(factor)):
         return jax.scipy.linalg.solve_triangular(factor, b, lower=True)
     out: list[Array] = []
     for i in range(p):
@@ -234,7 +234,7 @@ def solve_upper(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array
             return np.linalg.solve(factor.T, b)
         return _solved_by_rows(transposed(factor)[::-1, ::-1], b[::-1])[::-1]
     p = len(factor)
-    if not isinstance(factor, list) and (not unrolled or p > UNROLLED):
+    if not isinstance(factor, list) and (not unrolled or p > UNROLLED or is_cheap_to_run(factor)):
         return jax.scipy.linalg.solve_triangular(factor, b, lower=True, trans=1)
     out: list[Array] = [jnp.zeros_like(b[0])] * p
     for i in reversed(range(p)):
@@ -251,7 +251,11 @@ def eigh(r: Array) -> tuple[Array, Array]:
     xp = namespace(r)
     r = xp.where(xp.all(xp.isfinite(r), axis=(0, 1)), r, xp.zeros_like(r))
     if r.ndim == 2:
-        values, vectors = xp.linalg.eigh(r)
+        if isinstance(r, np.ndarray):
+            values, vectors = np.linalg.eigh(r)
+        else:
+            # as NumPy does, by one triangle
+            vectors, values = jax.lax.linalg.eigh(r, symmetrize_input=False)
         return values, vectors
     values, vectors = xp.linalg.eigh(xp.moveaxis(r, -1, 0))
     return xp.moveaxis(values, 0, -1), xp.moveaxis(vectors, 0, -1)
