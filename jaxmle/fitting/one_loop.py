@@ -21,6 +21,7 @@ from jaxmle.fitting.passes import MAX_RISES, Problem, verdict_of
 from jaxmle.fitting.user_scale import Reach
 from jaxmle.solvers.trust_region import (
     Point,
+    Reading,
     State,
     Tail,
     accepted,
@@ -85,22 +86,20 @@ def search_in_one_loop(
     there; the same as ``search`` in ``passes`` finds on the host.
     """
 
-    def bare(z: Array) -> Point:
-        point = evaluate(z)
+    def bare(point: Point) -> Point:
         # At a kink the neighbouring cells have derivatives that an evaluation has not.
         return point if may_have_kinks else point._replace(aux=None)
 
-    logarithms = problem.chart.nonlinear
-    shapes = jax.eval_shape(lambda z: _blank(bare, evaluate, logarithms, z, may_have_kinks), z)
-    blank: Search = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    blanks = _blanks(evaluate, bare, problem.chart.nonlinear, z, may_have_kinks)
     yes = jnp.ones((), bool)
-    outset = _like(start(z, jax.eval_shape(bare, z)), blank.state)
+    blank = blanks.search
+    outset = _like(start(z, blank.state.point), blank.state)
     begun = blank._replace(goes_on=yes, is_open=yes, state=outset)
 
     def body(search: Search) -> Search:
         point = evaluate(_trial(search))
-        after = _on(problem, search, point, point if may_have_kinks else point._replace(aux=None))
-        return _next_stage(bare, problem, after)
+        after = _on(problem, blanks, search, point, bare(point))
+        return _next_stage(lambda z: bare(evaluate(z)), problem, blanks, after)
 
     end = jax.lax.while_loop(lambda search: search.goes_on, body, begun)
     limit = end.limit
@@ -110,27 +109,43 @@ def search_in_one_loop(
     return verdict, reached, end.point
 
 
-def _blank(
-    bare: Evaluate,
+class Blanks(NamedTuple):
+    """Zeros in the shapes and types of what the loop carries and computes."""
+
+    search: Search
+    reading: Reading
+    seen: Found
+
+
+def _blanks(
     evaluate: Evaluate,
+    bare: Callable[[Point], Point],
     logarithms: tuple[bool, ...],
     z: Array,
     may_have_kinks: bool,
-) -> Search:
-    """A search of the right shapes and types."""
-    count = jnp.zeros((), jnp.int32)
-    state = start(z, bare(z))
-    kink = seek_kink(bare, state) if may_have_kinks else None
-    far = to_limit(state)
-    why = to_shape(logarithms, state, far)
-    walk = begin_walk(state, why, why.asked)
-    limit = arrived(state, far, why, walk)
-    if kink is not None:
-        limit = at_kink(limit, kink)
-    begun = Start(count, z, state.point.value, count)
-    no = why.asked
-    excursions = (kink, far, why, walk, limit)
-    return Search(no, count, no, begun, state, *excursions, evaluate(z))
+) -> Blanks:
+    """The zeros of a search from z (k,)."""
+
+    def shapes_at(z: Array) -> Blanks:
+        count = jnp.zeros((), jnp.int32)
+        full = evaluate(z)
+        point = bare(full)
+        state = start(z, point)
+        kink = seek_kink(lambda z: bare(evaluate(z)), state) if may_have_kinks else None
+        far = to_limit(state)
+        why = to_shape(logarithms, state, far)
+        walk = begin_walk(state, why, why.asked)
+        seen = found(why, state, walk)
+        limit = arrived(state, far, why, walk, seen)
+        if kink is not None:
+            limit = at_kink(limit, kink)
+        no = why.asked
+        begun = Start(count, z, state.point.value, count)
+        search = Search(no, count, no, begun, state, kink, far, why, walk, limit, full)
+        return Blanks(search, read(state, point), seen)
+
+    shapes = jax.eval_shape(shapes_at, z)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def _like(new: Any, old: Any) -> Any:
@@ -156,89 +171,75 @@ def _runs(problem: Problem, search: Search) -> Array:
     return search.is_open & is_running(search.state, problem.max_steps)
 
 
-def _changed(holds: Array, change: Callable[[Search], dict[str, Any]], search: Search) -> Search:
-    """The search with the parts that ``change`` gives where a condition holds. Nothing but these is
-    copied out of the branch.
+def _changed(
+    names: str, holds: Array, change: Callable[[Search], tuple[Any, ...]], search: Search
+) -> Search:
+    """The search with the parts of these names that ``change`` gives where a condition holds.
+    Nothing but these is copied out of the branch.
     """
-    kept = {name: getattr(search, name) for name in jax.eval_shape(change, search)}
+    kept = tuple(getattr(search, name) for name in names.split())
     parts = jax.lax.cond(holds, lambda: _like(change(search), kept), lambda: kept)
-    return search._replace(**parts)
+    return search._replace(**dict(zip(names.split(), parts, strict=True)))
 
 
-def _apart(holds: Array, compute: Callable[[], Any]) -> Any:
+def _apart(holds: Array, compute: Callable[[], Any], zeros: Any) -> Any:
     """``compute()`` where a condition holds, else zeros.
 
     What a branch returns is computed once. Without that, XLA on a CPU computes anew for each of
     forty results what they share, which takes longer to compile.
     """
-    blank = jax.eval_shape(compute)
-
-    def zeros() -> Any:
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), blank)
-
-    return jax.lax.cond(holds, lambda: _like(compute(), blank), zeros)
+    return jax.lax.cond(holds, lambda: _like(compute(), zeros), lambda: zeros)
 
 
-def _on(problem: Problem, search: Search, full: Point, point: Point) -> Search:
+def _on(problem: Problem, blanks: Blanks, search: Search, full: Point, point: Point) -> Search:
     """What follows from one evaluation in the present stage."""
     stage = search.stage
 
-    def climb(search: Search) -> dict[str, Any]:
+    def climb(search: Search) -> tuple[State]:
         after = accepted(search.state, reading)
-        state = select(_runs(problem, search), after, search.state)
-        return {"state": state}
+        return (select(_runs(problem, search), after, search.state),)
 
-    def on(search: Search) -> dict[str, Any]:
-        return {"state": proposed(search.state)}
-
-    def to_the_limit(search: Search) -> dict[str, Any]:
+    def to_the_limit(search: Search) -> tuple[Excursion]:
         new = follow(_explored(search), search.far, point)
-        return {"far": select(search.far.active, new, search.far)}
+        return (select(search.far.active, new, search.far),)
 
-    def along_the_profile(search: Search) -> dict[str, Any]:
+    def along_the_profile(search: Search) -> tuple[Walk]:
         new = look(search.why, _explored(search), search.walk, point)
-        return {"walk": select(search.walk.active, new, search.walk)}
+        return (select(search.walk.active, new, search.walk),)
 
-    def last(search: Search) -> dict[str, Any]:
-        return {"point": full, "goes_on": jnp.zeros_like(search.goes_on)}
-
-    reading = _apart(stage == CLIMB, lambda: read(search.state, point))
-    search = _changed(stage == CLIMB, climb, search)
-    search = _changed(stage == CLIMB, on, search)
-    search = _changed(stage == FOLLOW, to_the_limit, search)
-    search = _changed(stage == LOOK, along_the_profile, search)
-    return _changed(stage == LAST, last, search)
+    reading = _apart(stage == CLIMB, lambda: read(search.state, point), blanks.reading)
+    search = _changed("state", stage == CLIMB, climb, search)
+    search = _changed("state", stage == CLIMB, lambda now: (proposed(now.state),), search)
+    search = _changed("far", stage == FOLLOW, to_the_limit, search)
+    search = _changed("walk", stage == LOOK, along_the_profile, search)
+    return _changed("point goes_on", stage == LAST, lambda _: (full, False), search)
 
 
-def _next_stage(bare: Evaluate, problem: Problem, search: Search) -> Search:
+def _next_stage(bare: Evaluate, problem: Problem, blanks: Blanks, search: Search) -> Search:
     """The search in its next stage, where no member has anything left to do in the present one."""
 
-    def to_follow(search: Search) -> dict[str, Any]:
+    def to_follow(search: Search) -> tuple[Any, ...]:
         state = search.state._replace(tail=_remembered(search))
-        after = search._replace(state=state)
-        kink = {}
-        if search.kink is not None:
-            found = select(search.is_open, seek_kink(bare, state), search.kink)
-            after = after._replace(kink=found)
-            kink = {"kink": found}
-        far = to_limit(_explored(after))
-        far = far._replace(active=far.active & search.is_open)
-        return {"stage": FOLLOW, "state": state, "far": far, **kink}
+        kink = search.kink
+        if kink is not None:
+            kink = select(search.is_open, seek_kink(bare, state), kink)
+        far = to_limit(_explored(search._replace(state=state, kink=kink)))
+        return FOLLOW, state, kink, far._replace(active=far.active & search.is_open)
 
-    def to_look(search: Search) -> dict[str, Any]:
+    def to_look(search: Search) -> tuple[Any, ...]:
         state = _explored(search)
         why = to_shape(problem.chart.nonlinear, state, search.far)
-        walk = begin_walk(state, why, why.asked & search.is_open)
-        return {"stage": LOOK, "why": why, "walk": walk}
+        return LOOK, why, begin_walk(state, why, why.asked & search.is_open)
 
-    climbs = any_member(_runs(problem, search))
-    search = _changed((search.stage == CLIMB) & ~climbs, to_follow, search)
-    follows = any_member(search.far.active)
-    search = _changed((search.stage == FOLLOW) & ~follows, to_look, search)
+    ends = (search.stage == CLIMB) & ~any_member(_runs(problem, search))
+    search = _changed("stage state kink far", ends, to_follow, search)
+    ends = (search.stage == FOLLOW) & ~any_member(search.far.active)
+    search = _changed("stage why walk", ends, to_look, search)
     ends = (search.stage == LOOK) & ~any_member(search.walk.active)
-    seen = _apart(ends, lambda: found(search.why, _explored(search), search.walk))
-    limit = _apart(ends, lambda: _limit(search, seen))
-    return _changed(ends, partial(_concluded, limit), search)
+    seen = _apart(ends, lambda: found(search.why, _explored(search), search.walk), blanks.seen)
+    limit = _apart(ends, lambda: _limit(search, seen), blanks.search.limit)
+    names = "stage is_open begun state limit"
+    return _changed(names, ends, partial(_concluded, limit), search)
 
 
 def _remembered(search: Search) -> Tail:
@@ -257,7 +258,7 @@ def _limit(search: Search, seen: Found) -> Limit:
     return limit._replace(steps=limit.steps + search.begun.steps)
 
 
-def _concluded(seen: Limit, search: Search) -> dict[str, Any]:
+def _concluded(seen: Limit, search: Search) -> tuple[Any, ...]:
     """What follows from the end of a climb: where ℓ was seen to rise a finite way off, another one
     from there.
     """
@@ -266,10 +267,10 @@ def _concluded(seen: Limit, search: Search) -> dict[str, Any]:
     limit = select(search.is_open, seen, search.limit)
     rises = search.is_open & (limit.shape == Shape.RISES) & (begun.rises < MAX_RISES)
     again = Start(begun.rises + 1, state.point.z, state.point.value, state.steps + limit.steps)
-    return {
-        "stage": jnp.where(any_member(rises), CLIMB, LAST),
-        "is_open": rises,
-        "begun": select(rises, again, begun),
-        "state": select(rises, start(limit.point.z, state.point), state),
-        "limit": limit,
-    }
+    return (
+        jnp.where(any_member(rises), CLIMB, LAST),
+        rises,
+        select(rises, again, begun),
+        select(rises, start(limit.point.z, state.point), state),
+        limit,
+    )
