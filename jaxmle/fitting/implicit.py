@@ -180,9 +180,9 @@ def _root(
     """
 
     def solve(score: Any, z: Array) -> tuple[Array, Any]:
-        root, *found = _search(problem, objective, base, z)
-        methods.append(found[2].aux.hessian_by)
-        arrays = jax.tree.map(jnp.asarray, tuple(found))
+        root, verdict, reached, point, steps = _search(problem, objective, base, z)
+        methods.append(point.aux.hessian_by)
+        arrays = jax.tree.map(jnp.asarray, (verdict, reached, point, steps))
         types.append(jax.tree.map(lambda leaf: leaf.dtype, arrays))
         return root, jax.tree.map(lambda leaf: leaf.astype(z.dtype), arrays)
 

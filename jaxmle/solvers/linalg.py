@@ -252,10 +252,10 @@ def eigh(r: Array) -> tuple[Array, Array]:
     r = xp.where(xp.all(xp.isfinite(r), axis=(0, 1)), r, xp.zeros_like(r))
     if r.ndim == 2:
         if isinstance(r, np.ndarray):
-            values, vectors = np.linalg.eigh(r)
-        else:
-            # as NumPy does, by one triangle
-            vectors, values = jax.lax.linalg.eigh(r, symmetrize_input=False)
+            decomposed = np.linalg.eigh(r)
+            return decomposed.eigenvalues, decomposed.eigenvectors
+        # as NumPy does, by one triangle
+        vectors, values = jax.lax.linalg.eigh(r, symmetrize_input=False)
         return values, vectors
     values, vectors = xp.linalg.eigh(xp.moveaxis(r, -1, 0))
     return xp.moveaxis(values, 0, -1), xp.moveaxis(vectors, 0, -1)

@@ -169,14 +169,13 @@ def null_cut(point: Point) -> Array:
     differentiation computes apart. The factor 50 is what sums over rows lose; an eigenvalue below
     2e-13 is IMPRECISE whatever this says.
     """
-    return _null_cut(point.hessian, point.score)
+    return _null_cut(point.hessian, metric_of(point.hessian, point.score))
 
 
-def _null_cut(hessian: Array, score: Array) -> Array:
-    xp = namespace(score)
-    eps = xp.finfo(score.dtype).eps
-    k = score.shape[0]
-    scale = metric_of(hessian, score)
+def _null_cut(hessian: Array, scale: Array) -> Array:
+    xp = namespace(scale)
+    eps = xp.finfo(scale.dtype).eps
+    k = scale.shape[0]
     skew = xp.abs(hessian - transposed(hessian)) / outer(scale, scale)
     skew = xp.max(skew, axis=(0, 1))
     return k * eps * xp.maximum(50.0, skew / eps)
@@ -184,7 +183,7 @@ def _null_cut(hessian: Array, score: Array) -> Array:
 
 def _cut(point: Point) -> Any:
     """``null_cut``, computed only where a step needs eigenvectors."""
-    return jax.tree_util.Partial(_null_cut, point.hessian, point.score)
+    return jax.tree_util.Partial(null_cut, point._replace(aux=None))
 
 
 def _slack(point: Point) -> Array:
@@ -192,9 +191,10 @@ def _slack(point: Point) -> Array:
     return namespace(point.z).sqrt(noise_of(point))
 
 
-def _newton(point: Point, scale: Array) -> NewtonStep:
+def _newton(point: Point, metric: Array, scale: Array) -> NewtonStep:
     j = -symmetric(point.hessian)
-    return newton_step(j, point.score, scale, _cut(point), _slack(point), unrolled=True)
+    cut = jax.tree_util.Partial(_null_cut, point.hessian, metric)
+    return newton_step(j, point.score, scale, cut, _slack(point), unrolled=True)
 
 
 def is_finite(point: Point) -> Array:
@@ -356,7 +356,7 @@ def read(state: State, trial: Point) -> Reading:
     scale = xp.maximum(metric, 0.5 * state.scale)
     scale = xp.where(finite, scale, state.scale)
     trial = select(finite, trial, state.point)
-    newton = _newton(trial, scale)
+    newton = _newton(trial, xp.where(finite, metric, state.scale), scale)
     noise = xp.maximum(noise_of(state.point), noise_of(trial))
     gain = trial.value - state.point.value
     better = newton.convex & (newton.decrement < state.newton.decrement)
