@@ -14,16 +14,9 @@ import jax.numpy as jnp
 
 from jaxmle._types import Array, Data, Loglik
 from jaxmle.fitting.objective import Objective
+from jaxmle.fitting.one_loop import search_in_one_loop
 from jaxmle.fitting.options import Options, Posed
-from jaxmle.fitting.passes import (
-    Codes,
-    Passes,
-    Problem,
-    complete,
-    objective_of,
-    problem_of,
-    search,
-)
+from jaxmle.fitting.passes import Codes, Passes, Problem, complete, objective_of, problem_of
 from jaxmle.fitting.user_scale import Reach
 from jaxmle.likelihood.derivatives import (
     DIFFERENCES,
@@ -48,7 +41,7 @@ from jaxmle.runtime.modes import no_mode
 from jaxmle.solvers.first_order import approach
 from jaxmle.solvers.methods import LBFGS, Optax
 from jaxmle.solvers.status import Status
-from jaxmle.solvers.trust_region import Point, maximise
+from jaxmle.solvers.trust_region import Point
 from jaxmle.verdict.judge import Verdict
 from jaxmle.verdict.limit import is_at_kink
 
@@ -92,16 +85,18 @@ def traced_fit(problem: Problem, base: Array, data: Data, codes: Codes) -> Fit:
 
 def _traced_climb(
     problem: Problem,
-    solve: Callable[..., tuple[Array, Verdict, Reach, Array]],
+    solve: Callable[..., tuple[Array, Verdict, Reach, Point, Array]],
     base: Array,
     data: Data,
     codes: Codes,
 ) -> Fit:
     objective = objective_of(problem, base, data)
-    z, verdict, reached, steps = solve(problem, objective, base, problem.chart.to_free(base))
+    z, verdict, reached, point, steps = solve(problem, objective, base, problem.chart.to_free(base))
     if verdict.kink is not None:
         z = _without_slope(z, is_at_kink(verdict))
-    point = _beside_kink(verdict, objective(z))
+    if solve is _root:
+        point = _with_derivatives(objective, z, point)
+    point = _beside_kink(verdict, point)
     verdict, point = _doubted(problem, verdict, point, base, data)
     terms = partial(term_count, problem, base, data)
     n = jnp.asarray(count(problem.loglik, data, terms), base.dtype)
@@ -165,27 +160,29 @@ def _doubted(
 
 def _search(
     problem: Problem, objective: Any, base: Array, z: Array
-) -> tuple[Array, Verdict, Reach, Array]:
-    """The maximum, the verdict on it and what that was judged by."""
+) -> tuple[Array, Verdict, Reach, Point, Array]:
+    """The maximum, the verdict on it, what that was judged by, the point there, and further
+    steps.
+    """
     extra: Array = jnp.zeros((), jnp.int32)
     if isinstance(problem.solver, LBFGS | Optax):
         z, extra = approached(problem, objective, z)
-    may_be = partial(may_have_kinks, objective.loglik, objective.layout, base, objective.data)
-    verdict, reached = search(maximise, objective, problem, base, z, may_be)
-    return verdict.point.z, verdict, reached, extra
+    may_be_kinked = may_have_kinks(objective.loglik, objective.layout, base, objective.data)
+    verdict, reached, point = search_in_one_loop(objective, problem, z, may_be_kinked)
+    return point.z, verdict, reached, point, extra
 
 
 def _root(
     problem: Problem, objective: Any, base: Array, z: Array
-) -> tuple[Array, Verdict, Reach, Array]:
+) -> tuple[Array, Verdict, Reach, Point, Array]:
     """The maximum as the root of the score, so that it is differentiable by the implicit
     function theorem to any order in what ``objective`` closes over.
     """
 
     def solve(score: Any, z: Array) -> tuple[Array, Any]:
-        root, verdict, reached, steps = _search(problem, objective, base, z)
-        methods.append(verdict.point.aux.hessian_by)
-        arrays = jax.tree.map(jnp.asarray, (verdict, reached, steps))
+        root, verdict, reached, point, steps = _search(problem, objective, base, z)
+        methods.append(point.aux.hessian_by)
+        arrays = jax.tree.map(jnp.asarray, (verdict, reached, point, steps))
         types.append(jax.tree.map(lambda leaf: leaf.dtype, arrays))
         return root, jax.tree.map(lambda leaf: leaf.astype(z.dtype), arrays)
 
@@ -199,10 +196,30 @@ def _root(
     methods: list[Differentiation | None] = []
     root, aux = jax.lax.custom_root(gradient(objective.value), z, solve, solve_linear, has_aux=True)
     # Integers and booleans travel as floats: they have no tangent to carry.
-    verdict, reached, extra = jax.tree.map(
+    verdict, reached, point, extra = jax.tree.map(
         lambda leaf, dtype: jax.lax.stop_gradient(leaf).astype(dtype), aux, types[0]
     )
-    return root, verdict, reached, extra
+    return root, verdict, reached, point, extra
+
+
+def _with_derivatives(objective: Objective, z: Array, point: Point) -> Point:
+    """The evaluated point as a function of z (k,) and of all that ``objective`` closes over: the
+    likelihood is evaluated again where derivatives are asked for, and nowhere else.
+    """
+    evaluate, consts = jax.closure_convert(lambda z: objective(z), z)
+    types = jax.tree.map(lambda leaf: leaf.dtype, point)
+
+    @jax.custom_jvp
+    def at(z: Array, consts: list[Array], point: Point) -> Point:
+        return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), point, types)
+
+    @at.defjvp
+    def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Point, Point]:
+        z, consts, point = primals
+        _, slope = jax.jvp(lambda z, consts: evaluate(z, *consts), (z, consts), tangents[:2])
+        return at(z, consts, point), slope
+
+    return at(z, consts, point)
 
 
 def _solve_symmetric(information: Any, y: Array, method: str | None) -> Array:

@@ -355,10 +355,11 @@ def search(
     z: Array,
     may_have_kinks: Callable[[], bool],
 ) -> tuple[Verdict, Reach]:
-    """Climb, explore, judge; where ℓ is seen to rise a finite way off, climb on from there.
+    """Climb, explore, judge, on the host; where ℓ is seen to rise a finite way off, climb on from
+    there. Under a trace: ``one_loop``.
 
     Args:
-        may_have_kinks: asked on the host only where a climb ended as one does at a kink.
+        may_have_kinks: asked only where a climb ended as one does at a kink.
     """
     chart = problem.chart
 
@@ -366,45 +367,19 @@ def search(
         state = climb(evaluate, z, problem.max_steps)
         if before is not None:
             state = remember_rise(state, before)
-        if (isinstance(z, np.ndarray) and not may_be_kinked(state)) or not may_have_kinks():
+        if not may_be_kinked(state) or not may_have_kinks():
             return state, explore(evaluate, state, chart.nonlinear)
         kink = seek_kink(evaluate, state)
         limit = explore(evaluate, without(kink, state), chart.nonlinear)
         return state, at_kink(limit, kink)
 
-    if isinstance(z, np.ndarray):
-        state, limit = climbed(z)
-        for _ in range(MAX_RISES):
-            if limit.shape != Shape.RISES:
-                break
-            before = state.steps + limit.steps
-            state, limit = climbed(limit.point.z, state)
-            limit = limit._replace(steps=limit.steps + before)
-        return verdict_of(problem, state, limit)
-
-    def again(now: Any) -> Any:
-        rounds, before, seen = now
-        value = jnp.where(rounds > 0, before.point.value, jnp.inf)
-        came_from = before._replace(point=before.point._replace(value=value))
-        state, limit = climbed(seen.point.z, came_from)
-        limit = limit._replace(
-            steps=limit.steps + jnp.where(rounds > 0, before.steps + seen.steps, 0)
-        )
-        new = jax.tree.map(
-            lambda a, b: jnp.asarray(a).astype(b.dtype), (state, limit), (before, seen)
-        )
-        return rounds + 1, *new
-
-    shapes = jax.eval_shape(climbed, z)
-    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    start = blank[1]._replace(
-        point=blank[1].point._replace(z=z), shape=jnp.full_like(blank[1].shape, Shape.RISES)
-    )
-    _, state, limit = jax.lax.while_loop(
-        lambda now: (now[2].shape == Shape.RISES) & (now[0] <= MAX_RISES),
-        again,
-        (jnp.zeros((), jnp.int32), blank[0], start),
-    )
+    state, limit = climbed(z)
+    for _ in range(MAX_RISES):
+        if limit.shape != Shape.RISES:
+            break
+        before = state.steps + limit.steps
+        state, limit = climbed(limit.point.z, state)
+        limit = limit._replace(steps=limit.steps + before)
     return verdict_of(problem, state, limit)
 
 

@@ -165,7 +165,9 @@ def conclude(
     # the square root sees a safe value where the result is NaN, for the sake of its derivative
     variance = xp.where(no_variance, 1.0, diagonal(vcov))
     se = xp.sqrt(xp.where(no_variance, xp.nan, variance))
-    follow = np.where(roots >= 0, roots, np.arange(len(roots)))
+    entries = np.arange(len(roots))
+    leaders = np.where(roots >= 0, roots, entries)
+    follow = slice(None) if np.array_equal(leaders, entries) else leaders
     return Conclusion(
         x=_estimates(chart, verdict, reached, fate, user.x)[follow],
         se=se[follow],

@@ -35,6 +35,9 @@ UNROLLED = 8  # compile time grows as p³; beyond this LAPACK is as fast
 # it, 32 cost 0.03 ms more where few do
 RARE_LANES = 32
 CHEAP_RARE_LANES = 128  # the same where the rare side is cheap
+# coordinates up to which a trace for a CPU takes eigenvectors at every step, where they are rarely
+# needed: 1 µs for 3, 8 for 10; a branch on them takes 0.1 to 0.5 s to compile
+MAX_COORDINATES_WITHOUT_BRANCHES = 16
 
 
 def _mend(
@@ -79,6 +82,8 @@ def rarely(
     """
     if isinstance(needed, bool | np.bool_ | np.ndarray):
         return _rarely_on_host(np.asarray(needed), rare, usual, args)
+    if is_cheap_to_run(*args):
+        return jax.tree.map(lambda a, b: jnp.where(needed, a, b), rare(*args), usual(*args))
 
     @jax.custom_batching.custom_vmap
     def choose(needed: Array, *args: Any) -> Any:
@@ -95,6 +100,15 @@ def rarely(
         return _mend(rare, needed, args, out, axis_size, few), jax.tree.map(lambda _: True, out)
 
     return choose(needed, *args)
+
+
+def is_cheap_to_run(*args: Any) -> bool:
+    """Whether linear algebra on these arrays costs less in all its running than a branch about it
+    costs to compile, under a trace for a CPU.
+    """
+    sizes = [size for leaf in jax.tree.leaves(args) for size in jnp.shape(leaf)]
+    is_small = max(sizes, default=0) <= MAX_COORDINATES_WITHOUT_BRANCHES
+    return is_small and jax.default_backend() == "cpu"
 
 
 def _rarely_on_host(
@@ -135,8 +149,8 @@ def factored(r: Array, unrolled: bool = False) -> Array | Rows:
         except np.linalg.LinAlgError:
             return np.full_like(r, np.nan)
     p = r.shape[-1]
-    if not unrolled or p > UNROLLED:
-        return jnp.linalg.cholesky(r)
+    if not unrolled or p > UNROLLED or is_cheap_to_run(r):
+        return jax.lax.linalg.cholesky(r, symmetrize_input=False)
     rows: Rows = [[] for _ in range(p)]
     for j in range(p):
         rows[j].append(
@@ -192,7 +206,7 @@ def solve_lower(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array
     if isinstance(factor, np.ndarray):
         return np.linalg.solve(factor, b) if factor.ndim == 2 else _solved_by_rows(factor, b)
     p = len(factor)
-    if not isinstance(factor, list) and (not unrolled or p > UNROLLED):
+    if not isinstance(factor, list) and (not unrolled or p > UNROLLED or is_cheap_to_run(factor)):
         return jax.scipy.linalg.solve_triangular(factor, b, lower=True)
     out: list[Array] = []
     for i in range(p):
@@ -220,7 +234,7 @@ def solve_upper(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array
             return np.linalg.solve(factor.T, b)
         return _solved_by_rows(transposed(factor)[::-1, ::-1], b[::-1])[::-1]
     p = len(factor)
-    if not isinstance(factor, list) and (not unrolled or p > UNROLLED):
+    if not isinstance(factor, list) and (not unrolled or p > UNROLLED or is_cheap_to_run(factor)):
         return jax.scipy.linalg.solve_triangular(factor, b, lower=True, trans=1)
     out: list[Array] = [jnp.zeros_like(b[0])] * p
     for i in reversed(range(p)):
@@ -237,7 +251,11 @@ def eigh(r: Array) -> tuple[Array, Array]:
     xp = namespace(r)
     r = xp.where(xp.all(xp.isfinite(r), axis=(0, 1)), r, xp.zeros_like(r))
     if r.ndim == 2:
-        values, vectors = xp.linalg.eigh(r)
+        if isinstance(r, np.ndarray):
+            decomposed = np.linalg.eigh(r)
+            return decomposed.eigenvalues, decomposed.eigenvectors
+        # as NumPy does, by one triangle
+        vectors, values = jax.lax.linalg.eigh(r, symmetrize_input=False)
         return values, vectors
     values, vectors = xp.linalg.eigh(xp.moveaxis(r, -1, 0))
     return xp.moveaxis(values, 0, -1), xp.moveaxis(vectors, 0, -1)
@@ -299,18 +317,29 @@ def newton_step(
     xp = namespace(j)
     r = j / outer(scale, scale)
     g = s / scale
-    factor = factored(r, unrolled)
+    by_eigenvectors_alone = not isinstance(r, np.ndarray) and is_cheap_to_run(r)
+    factor = factored(r, unrolled and not by_eigenvectors_alone)
     # A pivot² at rounding says that a column lies in the span of those before it: let the
     # eigenvalues decide.
     pivot = least_pivot(factor)
     sound = pivot**2 > 100 * len(s) * xp.finfo(j.dtype).eps
+    if by_eigenvectors_alone:
+        return _by_eigenvectors(r, g, scale, cut, slack, sound)
     half = solve_lower(factor, g, unrolled)
     usual = solve_upper(factor, half, unrolled) / scale, 0.5 * xp.sum(half**2, axis=0)
-    return rarely(~sound, _by_eigenvectors, _by_factor, r, g, scale, cut, slack, *usual)
+    args = (r, g, scale, cut, slack, sound, *usual)
+    return rarely(~sound, _by_eigenvectors, _by_factor, *args)
 
 
 def _by_factor(
-    r: Array, g: Array, scale: Array, cut: Any, slack: Array, step: Array, decrement: Array
+    r: Array,
+    g: Array,
+    scale: Array,
+    cut: Any,
+    slack: Array,
+    sound: Array,
+    step: Array,
+    decrement: Array,
 ) -> NewtonStep:
     """The Newton step by the Cholesky factor."""
     yes = namespace(r).ones(decrement.shape, dtype=bool)
@@ -318,19 +347,21 @@ def _by_factor(
 
 
 def _by_eigenvectors(
-    r: Array, g: Array, scale: Array, cut: Any, slack: Array, *_: Array
+    r: Array, g: Array, scale: Array, cut: Any, slack: Array, sound: Array, *_: Array
 ) -> NewtonStep:
-    """The Newton step by eigenvectors, where a pivot of the factor is lost."""
+    """The Newton step by eigenvectors. Where the factor is sound, R is definite whatever they
+    say.
+    """
     xp = namespace(r)
     cut = known(cut)
     values, q = eigh(r)
     along = times(transposed(q), g)
-    positive = values > cut
+    positive = (values > cut) | sound
     safe = xp.where(positive, values, 1.0)
     u = xp.where(positive, along / safe, 0.0)
     null = xp.abs(values) <= cut
     quiet = xp.where(null, xp.abs(along), 0.0) <= slack
-    convex = xp.all(values >= -cut, axis=0) & xp.all(quiet, axis=0)
+    convex = (xp.all(values >= -cut, axis=0) & xp.all(quiet, axis=0)) | sound
     # A score along a direction without curvature has no Newton step: the maximum may be anywhere
     # that way.
     endless = xp.any(~positive & (xp.abs(along) > slack), axis=0)
@@ -430,6 +461,10 @@ def within(
             side,
             *usual,
         )
+
+    if is_cheap_to_run(j):
+        step, gain = trust_step(j, s, scale, cut, slack, radius, side)
+        return jnp.where(needed, step, usual[0]), jnp.where(needed, gain, usual[1])
 
     def by_factors(
         j: Array, s: Array, scale: Array, radius: Array, *_: Array

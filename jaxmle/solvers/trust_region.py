@@ -171,14 +171,13 @@ def null_cut(point: Point) -> Array:
     differentiation computes apart. The factor 50 is what sums over rows lose; an eigenvalue below
     2e-13 is IMPRECISE whatever this says.
     """
-    return _null_cut(point.hessian, point.score)
+    return _null_cut(point.hessian, metric_of(point.hessian, point.score))
 
 
-def _null_cut(hessian: Array, score: Array) -> Array:
-    xp = namespace(score)
-    eps = xp.finfo(score.dtype).eps
-    k = score.shape[0]
-    scale = metric_of(hessian, score)
+def _null_cut(hessian: Array, scale: Array) -> Array:
+    xp = namespace(scale)
+    eps = xp.finfo(scale.dtype).eps
+    k = scale.shape[0]
     skew = xp.abs(hessian - transposed(hessian)) / outer(scale, scale)
     skew = xp.max(skew, axis=(0, 1))
     return k * eps * xp.maximum(50.0, skew / eps)
@@ -186,7 +185,7 @@ def _null_cut(hessian: Array, score: Array) -> Array:
 
 def _cut(point: Point) -> Any:
     """``null_cut``, computed only where a step needs eigenvectors."""
-    return jax.tree_util.Partial(_null_cut, point.hessian, point.score)
+    return jax.tree_util.Partial(null_cut, point._replace(aux=None))
 
 
 def _slack(point: Point) -> Array:
@@ -194,9 +193,10 @@ def _slack(point: Point) -> Array:
     return namespace(point.z).sqrt(noise_of(point))
 
 
-def _newton(point: Point, scale: Array) -> NewtonStep:
+def _newton(point: Point, metric: Array, scale: Array) -> NewtonStep:
     j = -symmetric(point.hessian)
-    return newton_step(j, point.score, scale, _cut(point), _slack(point), unrolled=True)
+    cut = jax.tree_util.Partial(_null_cut, point.hessian, metric)
+    return newton_step(j, point.score, scale, cut, _slack(point), unrolled=True)
 
 
 def is_finite(point: Point) -> Array:
@@ -296,7 +296,7 @@ def begin(evaluate: Callable[[Any], Point], z: Array) -> State:
     """The state at the start, evaluated."""
     point = evaluate(z)
     state = start(z, point)
-    return _propose(_enter_polish(_judge(state, point)))
+    return advance(state, point)
 
 
 def step(evaluate: Callable[[Any], Point], state: State) -> State:
@@ -306,7 +306,34 @@ def step(evaluate: Callable[[Any], Point], state: State) -> State:
 
 def advance(state: State, trial: Point) -> State:
     """What follows from one evaluation; nothing of a likelihood is in it."""
-    return _propose(_enter_polish(_judge(state, trial)))
+    return proposed(accepted(state, read(state, trial)))
+
+
+class Reading(NamedTuple):
+    """What an evaluation says of the pending move."""
+
+    trial: Point  # without dust; the point before, where it is not finite
+    newton: NewtonStep
+    scale: Array
+    finite: Array
+    accept: Array
+    deceived: Array  # value, score and Hessian contradict each other on a tail
+    blind: Array  # a step of one ulp moves ℓ
+    shows: Signature  # as if the move were a full Newton step
+    noise: Array
+    gain: Array
+
+
+def accepted(state: State, reading: Reading) -> State:
+    """The state after its pending move was kept or refused; what it tries next is not known yet."""
+    return _enter_polish(_judge(state, reading))
+
+
+def proposed(state: State) -> State:
+    """The state with its next move, from what ``accepted`` made of it; done twice it is the
+    same.
+    """
+    return _propose(state)
 
 
 def _int(xp: Any, value: int | Array) -> Array:
@@ -335,8 +362,8 @@ def _chosen(leaf: Any, other: Any, like: Any) -> Any:
     return np.broadcast_to(np.asarray(leaf, like.dtype), shape)[()]
 
 
-def _judge(state: State, trial: Point) -> State:
-    """Accept or refuse the trial, and read what it says."""
+def read(state: State, trial: Point) -> Reading:
+    """Whether the pending move is kept, and what else one evaluation says."""
     xp = namespace(trial.z)
     polishing = state.phase == POLISHING
     finite = is_finite(trial)
@@ -345,9 +372,8 @@ def _judge(state: State, trial: Point) -> State:
     scale = xp.maximum(metric, 0.5 * state.scale)
     scale = xp.where(finite, scale, state.scale)
     trial = select(finite, trial, state.point)
-    newton = _newton(trial, scale)
-    noise_before = noise_of(state.point)
-    noise = xp.maximum(noise_before, noise_of(trial))
+    newton = _newton(trial, xp.where(finite, metric, state.scale), scale)
+    noise = xp.maximum(noise_of(state.point), noise_of(trial))
     gain = trial.value - state.point.value
     better = newton.convex & (newton.decrement < state.newton.decrement)
     first = state.steps == 0
@@ -360,7 +386,17 @@ def _judge(state: State, trial: Point) -> State:
         rises & _lands(state, trial, newton, shows),
         xp.where(polishing, better, first | rises),
     )
+    blind = is_blind(metric, trial.z, state.scale) & (noise <= MAX_NOISE_OF_COLLAPSE)
+    return Reading(trial, newton, scale, finite, accept, deceived, blind, shows, noise, gain)
 
+
+def _judge(state: State, reading: Reading) -> State:
+    """Accept or refuse the trial, and note what it says."""
+    trial, newton, scale, finite, accept, deceived, blind, shows, noise, gain = reading
+    xp = namespace(trial.z)
+    polishing = state.phase == POLISHING
+    first = state.steps == 0
+    leapt = state.leap > 0
     signature = select(accept & state.full, shows, state.signature)
     length = norm(scale * state.move)
     opening = first_radius(newton, trial.score, scale)
@@ -372,7 +408,7 @@ def _judge(state: State, trial: Point) -> State:
     flat = ~first & xp.where(
         accept,
         (gain <= noise) & ~(newton.decrement < 0.5 * state.newton.decrement),
-        state.predicted <= noise_before,
+        state.predicted <= noise_of(state.point),
     )
     # Only Newton's own steps tell growth from a long way: scoring and BHHH go far at constant
     # length. A radius that grows back from nothing doubles too.
@@ -419,7 +455,6 @@ def _judge(state: State, trial: Point) -> State:
     young = (next_state.streak < TAIL) & (newton.decrement > DECREMENT_FLOOR**2)
     fading = (signature.information < RECEDES) & state.full & (young | (newton.decrement > FADED))
     slow = slow & ~fading
-    blind = is_blind(metric, trial.z, state.scale) & (noise <= MAX_NOISE_OF_COLLAPSE)
     outcome = xp.where(accept & blind & ~first, EXHAUSTED, RUNNING)
     # From far off ℓ rises for long too: by less than it is below zero.
     beyond = (next_state.rise + trial.value > 0) & (next_state.runaway >= GROWING_STEPS_OF_RUNAWAY)

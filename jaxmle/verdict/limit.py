@@ -399,13 +399,15 @@ def to_shape(logarithms: tuple[bool, ...], state: State, far: Excursion) -> Doub
     return why._replace(asked=asked & ~_recedes(state, far))
 
 
-def arrived(state: State, far: Excursion, why: Doubt, walk: Any) -> Limit:
+def arrived(
+    state: State, far: Excursion, why: Doubt, walk: Any, seen: Found | None = None
+) -> Limit:
     """The end of a climb after both walks."""
     xp = namespace(state.point.z)
     recession = _recedes(state, far)
     passed = recession & (far.higher.value > far.followed.value + DECREMENT_USABLE)
     carried = recession & ~passed
-    seen: Found = found(why, state, walk)
+    seen = found(why, state, walk) if seen is None else seen
     seen = seen._replace(
         shape=xp.where(passed, int(Shape.RISES), seen.shape),
         point=select(passed, far.higher, seen.point),

@@ -1,0 +1,276 @@
+"""The search of a fit under a trace: climb, excursions and verdict in one ``while_loop`` whose body
+evaluates the likelihood once.
+
+On the host each of these is a loop of its own (``search`` in ``passes``). Compiled, each would hold
+the likelihood and its derivatives again, so here they are stages of one loop. All members of a
+``vmap`` go through the stages together: ``any_member`` asks them all, which leaves the stage a
+plain number and a branch on it a branch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmle._types import Array
+from jaxmle.fitting.passes import MAX_RISES, Problem, verdict_of
+from jaxmle.fitting.user_scale import Reach
+from jaxmle.solvers.trust_region import (
+    Point,
+    Reading,
+    State,
+    Tail,
+    accepted,
+    is_running,
+    proposed,
+    read,
+    select,
+    start,
+)
+from jaxmle.verdict.doubt import Doubt, remember_rise
+from jaxmle.verdict.judge import Verdict
+from jaxmle.verdict.kink_search import seek_kink
+from jaxmle.verdict.kinks import Kink, without
+from jaxmle.verdict.limit import Excursion, Limit, arrived, at_kink, follow, to_limit, to_shape
+from jaxmle.verdict.profile_walk import Walk, begin_walk, look
+from jaxmle.verdict.shape import Found, Shape, found
+
+CLIMB, FOLLOW, LOOK, LAST = range(4)
+Evaluate = Callable[[Array], Point]
+
+
+class Start(NamedTuple):
+    """Where a climb set out, for those that set out where an earlier one saw ℓ rise."""
+
+    rises: Array  # () how many climbs there were before
+    z: Array  # (k,) where the climb before it ended
+    value: Array  # ℓ there
+    steps: Array  # of all climbs before
+
+
+class Search(NamedTuple):
+    """A search so far. All members of a ``vmap`` are in the same stage."""
+
+    goes_on: Array  # () some member's search does
+    stage: Array  # () CLIMB, FOLLOW, LOOK, LAST
+    is_open: Array  # () this member's search goes on
+    begun: Start
+    state: State
+    kink: Kink | None
+    far: Excursion
+    why: Doubt
+    walk: Walk
+    limit: Limit
+    point: Point  # with all that its evaluation found, at the end
+
+
+@jax.custom_batching.custom_vmap
+def any_member(holds: Array) -> Array:
+    """Whether a condition () holds for any member of all the ``vmap``s around it."""
+    return holds
+
+
+@any_member.def_vmap
+def _(axis_size: int, batched: list[bool], holds: Array) -> tuple[Array, bool]:
+    return any_member(jnp.any(holds) if batched[0] else holds), False
+
+
+def search_in_one_loop(
+    evaluate: Evaluate, problem: Problem, z: Array, may_have_kinks: bool
+) -> tuple[Verdict, Reach, Point]:
+    """The verdict on the maximum that is reached from z (k,), what it was judged by, and the point
+    there; the same as ``search`` in ``passes`` finds on the host.
+    """
+
+    def bare(point: Point) -> Point:
+        # At a kink the neighbouring cells have derivatives that an evaluation has not.
+        return point if may_have_kinks else point._replace(aux=None)
+
+    blanks = _blanks(evaluate, bare, problem.chart.nonlinear, z, may_have_kinks)
+    yes = jnp.ones((), bool)
+    blank = blanks.search
+    outset = _like(start(z, blank.state.point), blank.state)
+    begun = blank._replace(goes_on=yes, is_open=yes, state=outset)
+
+    def body(search: Search) -> Search:
+        point = evaluate(_trial(search))
+        after = _on(problem, blanks, search, point, bare(point))
+        return _next_stage(lambda z: bare(evaluate(z)), problem, blanks, after)
+
+    end = jax.lax.while_loop(lambda search: search.goes_on, body, begun)
+    limit = end.limit
+    if limit.point.aux is None:
+        limit = limit._replace(point=limit.point._replace(aux=end.point.aux))
+    verdict, reached = verdict_of(problem, end.state, limit)
+    return verdict, reached, end.point
+
+
+class Blanks(NamedTuple):
+    """Zeros in the shapes and types of what the loop carries and computes."""
+
+    search: Search
+    reading: Reading
+    seen: Found
+
+
+def _blanks(
+    evaluate: Evaluate,
+    bare: Callable[[Point], Point],
+    logarithms: tuple[bool, ...],
+    z: Array,
+    may_have_kinks: bool,
+) -> Blanks:
+    """The zeros of a search from z (k,)."""
+
+    def shapes_at(z: Array) -> Blanks:
+        count = jnp.zeros((), jnp.int32)
+        full = evaluate(z)
+        point = bare(full)
+        state = start(z, point)
+        kink = seek_kink(lambda z: bare(evaluate(z)), state) if may_have_kinks else None
+        far = to_limit(state)
+        why = to_shape(logarithms, state, far)
+        walk = begin_walk(state, why, why.asked)
+        seen = found(why, state, walk)
+        limit = arrived(state, far, why, walk, seen)
+        if kink is not None:
+            limit = at_kink(limit, kink)
+        no = why.asked
+        begun = Start(count, z, state.point.value, count)
+        search = Search(no, count, no, begun, state, kink, far, why, walk, limit, full)
+        return Blanks(search, read(state, point), seen)
+
+    shapes = jax.eval_shape(shapes_at, z)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _like(new: Any, old: Any) -> Any:
+    """The leaves of ``new`` in the types of ``old``."""
+    return jax.tree.map(lambda a, b: jnp.asarray(a).astype(b.dtype), new, old)
+
+
+def _explored(search: Search) -> State:
+    """The end of the climb as the excursions see it: not at all where it was at a kink."""
+    return search.state if search.kink is None else without(search.kink, search.state)
+
+
+def _trial(search: Search) -> Array:
+    """The point (k,) that the present stage asks for."""
+    onward = search.state.point.z + search.state.move
+    return jax.lax.select_n(
+        search.stage, onward, search.far.trial, search.walk.trial, search.limit.point.z
+    )
+
+
+def _runs(problem: Problem, search: Search) -> Array:
+    """Whether this member's climb goes on."""
+    return search.is_open & is_running(search.state, problem.max_steps)
+
+
+def _changed(
+    names: str, holds: Array, change: Callable[[Search], tuple[Any, ...]], search: Search
+) -> Search:
+    """The search with the parts of these names that ``change`` gives where a condition holds.
+    Nothing but these is copied out of the branch.
+    """
+    kept = tuple(getattr(search, name) for name in names.split())
+    parts = jax.lax.cond(holds, lambda: _like(change(search), kept), lambda: kept)
+    return search._replace(**dict(zip(names.split(), parts, strict=True)))
+
+
+def _apart(holds: Array, compute: Callable[[], Any], zeros: Any) -> Any:
+    """``compute()`` where a condition holds, else zeros.
+
+    What a branch returns is computed once. Without that, XLA on a CPU computes anew for each of
+    forty results what they share, which takes longer to compile.
+    """
+    return jax.lax.cond(holds, lambda: _like(compute(), zeros), lambda: zeros)
+
+
+def _on(problem: Problem, blanks: Blanks, search: Search, full: Point, point: Point) -> Search:
+    """What follows from one evaluation in the present stage."""
+    stage = search.stage
+
+    def climb(search: Search) -> tuple[State]:
+        after = accepted(search.state, reading)
+        return (select(_runs(problem, search), after, search.state),)
+
+    def to_the_limit(search: Search) -> tuple[Excursion]:
+        new = follow(_explored(search), search.far, point)
+        return (select(search.far.active, new, search.far),)
+
+    def along_the_profile(search: Search) -> tuple[Walk]:
+        new = look(search.why, _explored(search), search.walk, point)
+        return (select(search.walk.active, new, search.walk),)
+
+    reading = _apart(stage == CLIMB, lambda: read(search.state, point), blanks.reading)
+    search = _changed("state", stage == CLIMB, climb, search)
+    search = _changed("state", stage == CLIMB, lambda now: (proposed(now.state),), search)
+    search = _changed("far", stage == FOLLOW, to_the_limit, search)
+    search = _changed("walk", stage == LOOK, along_the_profile, search)
+    return _changed("point goes_on", stage == LAST, lambda _: (full, False), search)
+
+
+def _next_stage(bare: Evaluate, problem: Problem, blanks: Blanks, search: Search) -> Search:
+    """The search in its next stage, where no member has anything left to do in the present one."""
+
+    def to_follow(search: Search) -> tuple[Any, ...]:
+        state = search.state._replace(tail=_remembered(search))
+        kink = search.kink
+        if kink is not None:
+            kink = select(search.is_open, seek_kink(bare, state), kink)
+        far = to_limit(_explored(search._replace(state=state, kink=kink)))
+        return FOLLOW, state, kink, far._replace(active=far.active & search.is_open)
+
+    def to_look(search: Search) -> tuple[Any, ...]:
+        state = _explored(search)
+        why = to_shape(problem.chart.nonlinear, state, search.far)
+        return LOOK, why, begin_walk(state, why, why.asked & search.is_open)
+
+    ends = (search.stage == CLIMB) & ~any_member(_runs(problem, search))
+    search = _changed("stage state kink far", ends, to_follow, search)
+    ends = (search.stage == FOLLOW) & ~any_member(search.far.active)
+    search = _changed("stage why walk", ends, to_look, search)
+    ends = (search.stage == LOOK) & ~any_member(search.walk.active)
+    seen = _apart(ends, lambda: found(search.why, _explored(search), search.walk), blanks.seen)
+    limit = _apart(ends, lambda: _limit(search, seen), blanks.search.limit)
+    names = "stage is_open begun state limit"
+    return _changed(names, ends, partial(_concluded, limit), search)
+
+
+def _remembered(search: Search) -> Tail:
+    """The tail of a climb: the way it came where it set out from an earlier one's end."""
+    state = search.state
+    before = state._replace(point=state.point._replace(z=search.begun.z, value=search.begun.value))
+    came_by = remember_rise(state, before).tail
+    return select(search.is_open & (search.begun.rises > 0), came_by, state.tail)
+
+
+def _limit(search: Search, seen: Found) -> Limit:
+    """The end of a climb and its excursions."""
+    limit = arrived(_explored(search), search.far, search.why, search.walk, seen)
+    if search.kink is not None:
+        limit = at_kink(limit, search.kink)
+    return limit._replace(steps=limit.steps + search.begun.steps)
+
+
+def _concluded(seen: Limit, search: Search) -> tuple[Any, ...]:
+    """What follows from the end of a climb: where ℓ was seen to rise a finite way off, another one
+    from there.
+    """
+    state = search.state
+    begun = search.begun
+    limit = select(search.is_open, seen, search.limit)
+    rises = search.is_open & (limit.shape == Shape.RISES) & (begun.rises < MAX_RISES)
+    again = Start(begun.rises + 1, state.point.z, state.point.value, state.steps + limit.steps)
+    return (
+        jnp.where(any_member(rises), CLIMB, LAST),
+        rises,
+        select(rises, again, begun),
+        select(rises, start(limit.point.z, state.point), state),
+        limit,
+    )
