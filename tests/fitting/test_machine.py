@@ -1,0 +1,68 @@
+"""The state machine of a batch compiled, as on an accelerator, gives what it gives in NumPy."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import jaxmle as jm
+from jaxmle import Status
+from jaxmle.batch import chunk, plan, scheduler
+from jaxmle.batch.machine import Machine
+
+MEMBERS, ROWS = 16, 30
+SAME = 1e-7  # of a standard error: sums in another order
+
+
+def logistic(params, data):
+    eta = params["level"] + data["x"] * params["slope"]
+    return data["y"] * eta - jnp.logaddexp(0.0, eta)
+
+
+def peaks(params, data):
+    """Absolute deviations: a maximum at a kink."""
+    return -jnp.abs(data["x"] - params["level"]) - 0.5 * (data["y"] - params["slope"]) ** 2
+
+
+def members():
+    """Regular ones, separated ones, one with a constant column, one that is not finite."""
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(MEMBERS, ROWS))
+    y = (rng.random(x.shape) < 0.5).astype(float)
+    y[3] = x[3] > 0.1
+    y[5] = 1.0
+    x[7] = 2.0
+    y[9, 4] = np.nan
+    return {"x": x, "y": y}
+
+
+def fits(monkeypatch, loglik, data, machine):
+    monkeypatch.setattr(chunk, "machine_for", lambda devices: machine)
+    return jm.fit_batch(loglik, {"level": 0.1, "slope": 0.0}, data, progress=False)
+
+
+@pytest.mark.parametrize(("loglik", "single_precision_first"), [(logistic, True), (peaks, False)])
+def test_the_compiled_machine_gives_what_it_gives_in_numpy(
+    monkeypatch, loglik, single_precision_first
+):
+    monkeypatch.setattr(plan, "CHUNK_SIZES", (MEMBERS,))
+    if single_precision_first:
+        monkeypatch.setattr(scheduler, "MIN_ROWS_FOR_FLOAT32_START", 0)
+        monkeypatch.setattr(scheduler, "MIN_ROWS_A_MEMBER_FOR_FLOAT32", 0)
+    data = members()
+    in_numpy = fits(monkeypatch, loglik, data, Machine(True))
+    compiled = fits(monkeypatch, loglik, data, Machine(False))
+    assert_array_equal(compiled.status, in_numpy.status)
+    assert np.sum(in_numpy.status == Status.CONVERGED) >= MEMBERS - 5
+    assert in_numpy.status[9] == Status.NONFINITE
+    fine = in_numpy.status == Status.CONVERGED
+    moved = (compiled.x[fine] - in_numpy.x[fine]) / np.nan_to_num(in_numpy.se[fine], nan=1.0)
+    assert_allclose(moved, 0.0, atol=SAME)
+    assert_allclose(compiled.se[fine], in_numpy.se[fine], rtol=SAME)
+    assert jax.tree.structure(compiled) == jax.tree.structure(in_numpy)
+    for one, other in zip(jax.tree.leaves(compiled), jax.tree.leaves(in_numpy), strict=True):
+        assert one.shape == other.shape
+        assert one.dtype == other.dtype
