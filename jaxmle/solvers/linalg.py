@@ -149,7 +149,7 @@ def factored(r: Array, unrolled: bool = False) -> Array | Rows:
         except np.linalg.LinAlgError:
             return np.full_like(r, np.nan)
     p = r.shape[-1]
-    if not unrolled or p > UNROLLED or is_cheap_to_run(r):
+    if not unrolled or p > UNROLLED:
         return jax.lax.linalg.cholesky(r, symmetrize_input=False)
     rows: Rows = [[] for _ in range(p)]
     for j in range(p):
@@ -206,7 +206,7 @@ def solve_lower(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array
     if isinstance(factor, np.ndarray):
         return np.linalg.solve(factor, b) if factor.ndim == 2 else _solved_by_rows(factor, b)
     p = len(factor)
-    if not isinstance(factor, list) and (not unrolled or p > UNROLLED or is_cheap_to_run(factor)):
+    if not isinstance(factor, list) and (not unrolled or p > UNROLLED):
         return jax.scipy.linalg.solve_triangular(factor, b, lower=True)
     out: list[Array] = []
     for i in range(p):
@@ -234,7 +234,7 @@ def solve_upper(factor: Array | Rows, b: Array, unrolled: bool = False) -> Array
             return np.linalg.solve(factor.T, b)
         return _solved_by_rows(transposed(factor)[::-1, ::-1], b[::-1])[::-1]
     p = len(factor)
-    if not isinstance(factor, list) and (not unrolled or p > UNROLLED or is_cheap_to_run(factor)):
+    if not isinstance(factor, list) and (not unrolled or p > UNROLLED):
         return jax.scipy.linalg.solve_triangular(factor, b, lower=True, trans=1)
     out: list[Array] = [jnp.zeros_like(b[0])] * p
     for i in reversed(range(p)):
