@@ -23,7 +23,8 @@ from jaxmle.solvers.leading_axes import (
     times,
     transposed,
 )
-from jaxmle.solvers.linalg import eigh, from_eigen, rarely
+from jaxmle.solvers.linalg import eigh, from_eigen
+from jaxmle.solvers.rarely import rarely
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import State
 from jaxmle.verdict.judge import Survey, Verdict

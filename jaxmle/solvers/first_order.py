@@ -13,8 +13,9 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from jaxmle._types import Array
-from jaxmle.solvers.linalg import metric_of, newton_step
+from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.methods import LBFGS
+from jaxmle.solvers.newton_step import newton_step
 from jaxmle.solvers.trust_region import DECREMENT_TO_POLISH, Point, is_finite, noise_of, null_cut
 
 QUADRATIC = 1e-2  # decrement (0.14 SE) from which Newton's steps converge without care

@@ -29,7 +29,8 @@ from jaxmle.solvers.leading_axes import (
     symmetric,
     transposed,
 )
-from jaxmle.solvers.linalg import NewtonStep, metric_of, newton_step, within
+from jaxmle.solvers.linalg import metric_of
+from jaxmle.solvers.newton_step import NewtonStep, newton_step, within
 
 CLIMBING = 0
 POLISHING = 1
@@ -171,10 +172,10 @@ def null_cut(point: Point) -> Array:
     differentiation computes apart. The factor 50 is what sums over rows lose; an eigenvalue below
     2e-13 is IMPRECISE whatever this says.
     """
-    return _null_cut(point.hessian, metric_of(point.hessian, point.score))
+    return null_cut_of(point.hessian, metric_of(point.hessian, point.score))
 
 
-def _null_cut(hessian: Array, scale: Array) -> Array:
+def null_cut_of(hessian: Array, scale: Array) -> Array:
     xp = namespace(scale)
     eps = xp.finfo(scale.dtype).eps
     k = scale.shape[0]
@@ -195,7 +196,7 @@ def _slack(point: Point) -> Array:
 
 def _newton(point: Point, metric: Array, scale: Array) -> NewtonStep:
     j = -symmetric(point.hessian)
-    cut = jax.tree_util.Partial(_null_cut, point.hessian, metric)
+    cut = jax.tree_util.Partial(null_cut_of, point.hessian, metric)
     return newton_step(j, point.score, scale, cut, _slack(point), unrolled=True)
 
 
@@ -379,11 +380,11 @@ def read(state: State, trial: Point) -> Reading:
     first = state.steps == 0
     rises = gain >= MIN_SHARE_OF_PREDICTED_GAIN * xp.maximum(state.predicted, 0.0) - noise
     leapt = state.leap > 0
-    shows = _signature(state, trial, newton, scale)
-    deceived = _is_deceived(state, trial, noise) & finite & ~first & ~leapt
+    shows = signature_of(state, trial, newton, scale)
+    deceived = is_deceived(state, trial, noise) & finite & ~first & ~leapt
     accept = (finite & ~deceived) & xp.where(
         leapt,
-        rises & _lands(state, trial, newton, shows),
+        rises & lands(state, trial, newton, shows),
         xp.where(polishing, better, first | rises),
     )
     blind = is_blind(metric, trial.z, state.scale) & (noise <= MAX_NOISE_OF_COLLAPSE)
@@ -428,7 +429,7 @@ def _judge(state: State, reading: Reading) -> State:
         & (state.predicted <= MIN_PREDICTED_GAIN)
         & (state.predicted >= SHARP)
     )
-    rough = _is_rough(state, trial, newton, signature, noise)
+    rough = is_rough(state, trial, newton, signature, noise)
     next_run = _int(xp, xp.where(accept, xp.where(steady, state.runaway + 1, 0), state.runaway))
     next_state = state._replace(
         idle=_int(xp, xp.where(flat, state.idle + 1, xp.where(accept, 0, state.idle))),
@@ -441,8 +442,8 @@ def _judge(state: State, reading: Reading) -> State:
         ),
         leaps=state.leaps & ~(leapt & ~accept),
         signature=signature,
-        tail=_follow(state, trial, newton, signature, accept & state.full & ~first),
-        streak=_int(xp, xp.where(accept & ~first, _streak(state, signature, newton), state.streak)),
+        tail=lengthened(state, trial, newton, signature, accept & state.full & ~first),
+        streak=_int(xp, xp.where(accept & ~first, streak_after(state, signature, newton), state.streak)),
         steps=state.steps + _int(xp, 1),
         rise=state.rise + xp.where(accept & ~first, gain, 0.0),
         last=xp.where(accept, xp.where(leapt, state.newton.step, state.move), state.last),
@@ -474,7 +475,7 @@ def _judge(state: State, reading: Reading) -> State:
     )
 
 
-def _follow(
+def lengthened(
     state: State, trial: Point, newton: NewtonStep, signature: Signature, fresh: Array
 ) -> Tail:
     """Lengthen the tail by a step that recedes. A regular step ends it; what was seen stays until a
@@ -495,7 +496,7 @@ def _follow(
     )
 
 
-def _is_rough(
+def is_rough(
     state: State, trial: Point, newton: NewtonStep, signature: Signature, noise: Array
 ) -> Array:
     """Whether value, score and Hessian of a small step contradict each other: a gain that is not
@@ -511,7 +512,7 @@ def _is_rough(
     )
 
 
-def _is_deceived(state: State, trial: Point, noise: Array) -> Array:
+def is_deceived(state: State, trial: Point, noise: Array) -> Array:
     """Whether a climb that has proved a tail comes to where value, score and Hessian contradict
     each other: what it would go on by is rounding.
     """
@@ -532,7 +533,7 @@ def _mismatch(state: State, trial: Point) -> Array:
     return namespace(trial.z).abs(trial.value - state.point.value - by_derivatives)
 
 
-def _lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> Array:
+def lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> Array:
     """Whether a leap of m steps ends where a tail e⁻ᵗ would have it: slope and information
     along it e⁻ᵐ times what they were. Rounding noise does not.
     """
@@ -553,7 +554,7 @@ def _lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> 
     )
 
 
-def _streak(state: State, signature: Signature, newton: NewtonStep) -> Array:
+def streak_after(state: State, signature: Signature, newton: NewtonStep) -> Array:
     """Receding steps in a row. The step after a leap settles what stays finite; the one after
     that has to recede.
     """
@@ -573,7 +574,7 @@ def _recedes(signature: Signature, newton: NewtonStep) -> Array:
     )
 
 
-def _signature(state: State, trial: Point, newton: NewtonStep, scale: Array) -> Signature:
+def signature_of(state: State, trial: Point, newton: NewtonStep, scale: Array) -> Signature:
     xp = namespace(trial.z)
     d = state.move
     tiny = xp.finfo(trial.z.dtype).tiny
@@ -642,7 +643,7 @@ def _propose(state: State) -> State:
         state.radius,
         side,
     )
-    leap, far = _leap(state, whole & running)
+    leap, far = leap_along(state, whole & running)
     # A tail e⁻ᵗ still has 2δ to gain.
     move = xp.where(leap > 0, far, move)
     predicted = xp.where(leap > 0, 2 * state.newton.decrement, predicted)
@@ -651,7 +652,7 @@ def _propose(state: State) -> State:
     )
 
 
-def _leap(state: State, whole: Array) -> tuple[Array, Array]:
+def leap_along(state: State, whole: Array) -> tuple[Array, Array]:
     """How many Newton steps along a recession to take at once (...), or 0, and where they lead
     (k, ...).
 

@@ -13,15 +13,8 @@ from jaxmle.solvers.leading_axes import (
     product,
     transposed,
 )
-from jaxmle.solvers.linalg import (
-    cholesky,
-    eigh,
-    factored,
-    from_eigen,
-    metric_of,
-    rarely,
-    solve_lower,
-)
+from jaxmle.solvers.linalg import cholesky, eigh, factored, from_eigen, metric_of, solve_lower
+from jaxmle.solvers.rarely import rarely
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.trust_region import (
     DONE,

@@ -30,7 +30,9 @@ from jaxmle.solvers.leading_axes import (
     where_active,
     with_members,
 )
-from jaxmle.solvers.linalg import NewtonStep, eigh, newton_step, rarely
+from jaxmle.solvers.linalg import eigh
+from jaxmle.solvers.newton_step import NewtonStep, newton_step
+from jaxmle.solvers.rarely import rarely
 from jaxmle.solvers.trust_region import (
     DECREMENT_OF_A_PLAIN_TAIL,
     RECEDES,

@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jaxmle.solvers.linalg import (
-    bounded,
-    cholesky,
-    metric_of,
-    newton_step,
-    rarely,
-    solve_lower,
-    solve_upper,
-    trust_step,
-)
+from jaxmle.solvers.linalg import cholesky, metric_of, solve_lower, solve_upper
+from jaxmle.solvers.newton_step import bounded, newton_step, trust_step
+from jaxmle.solvers.rarely import rarely
 
 EPS = np.finfo(float).eps
 
