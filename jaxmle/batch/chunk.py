@@ -34,8 +34,8 @@ from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled
 from jaxmle.runtime.device import to_device, to_float32
 from jaxmle.solvers.methods import LBFGS, Optax
+from jaxmle.solvers.state import Point, State, start
 from jaxmle.solvers.status import Status
-from jaxmle.solvers.trust_region import Point, State, start
 from jaxmle.verdict.doubt import remember_rise
 from jaxmle.verdict.shape import Shape
 

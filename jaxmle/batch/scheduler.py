@@ -37,8 +37,9 @@ from jaxmle.runtime.checkpoint import Checkpoint
 from jaxmle.runtime.compile import precision, to_numpy
 from jaxmle.runtime.progress import Progress
 from jaxmle.solvers.methods import Newton
+from jaxmle.solvers.state import start
 from jaxmle.solvers.status import Status
-from jaxmle.solvers.trust_region import is_running, start
+from jaxmle.solvers.trust_region import is_running
 from jaxmle.verdict.separation import wants_cone
 
 MAX_FLOAT32_STEPS = 16  # evaluations in single precision beyond which a climb is not an easy one

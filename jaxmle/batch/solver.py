@@ -26,21 +26,20 @@ from jaxmle.fitting.passes import (
     verdict_of,
 )
 from jaxmle.solvers.leading_axes import symmetric, where_active
-from jaxmle.solvers.trust_region import (
+from jaxmle.solvers.state import (
     CLIMBING,
     DONE,
     EXHAUSTED,
     NOT_FINITE,
     POLISHING,
-    RECEDES,
     RUNAWAY,
     Point,
     State,
-    advance,
-    is_running,
     select,
     start,
 )
+from jaxmle.solvers.tails import RECEDES
+from jaxmle.solvers.trust_region import advance, is_running
 from jaxmle.verdict.judge import root_in_batch
 from jaxmle.verdict.kink_search import begin_search, proceed
 from jaxmle.verdict.kinks import kink_of, may_be_kinked, without

@@ -49,8 +49,9 @@ from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled, precision, tracing
 from jaxmle.solvers.bfgs import Arrival, Slope, secant_climb
 from jaxmle.solvers.methods import LBFGS, Newton, Optax
+from jaxmle.solvers.state import DONE, Point, State
 from jaxmle.solvers.status import Status
-from jaxmle.solvers.trust_region import DONE, Point, State, advance, begin, step
+from jaxmle.solvers.trust_region import advance, begin, step
 from jaxmle.verdict.judge import Verdict
 
 # rows from which an opaque likelihood is summed in blocks, where its rows are proved independent

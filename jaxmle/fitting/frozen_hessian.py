@@ -29,7 +29,7 @@ import numpy as np
 from jaxmle._types import Array
 from jaxmle.solvers.bfgs import Slope
 from jaxmle.solvers.newton_step import newton_step
-from jaxmle.solvers.trust_region import POLISHING, Point, State, noise_of, null_cut
+from jaxmle.solvers.state import POLISHING, Point, State, noise_of, null_cut
 
 # relative error of a standard error that is allowed for; 1.1e-8 is the most seen in 120 fits of 20
 # kinds

@@ -21,7 +21,9 @@ from jaxmle.likelihood.regression import Regression
 from jaxmle.solvers.first_order import QUADRATIC
 from jaxmle.solvers.linalg import cholesky, eigh, solve_lower
 from jaxmle.solvers.methods import LBFGS, Newton
-from jaxmle.solvers.trust_region import RECEDES, Point, State, begin, is_running, step
+from jaxmle.solvers.state import Point, State
+from jaxmle.solvers.tails import RECEDES
+from jaxmle.solvers.trust_region import begin, is_running, step
 
 # rows from which the passes that are saved are worth two programs more
 MIN_ROWS_FOR_HEAD_START = 2**19

@@ -20,7 +20,7 @@ from jaxmle._types import Array, Tree
 from jaxmle.fitting.passes import Passes
 from jaxmle.record.fit import Fit
 from jaxmle.solvers.linalg import eigh, metric_of
-from jaxmle.solvers.trust_region import Point, is_finite, null_cut
+from jaxmle.solvers.state import Point, is_finite, null_cut
 
 # witness.certificate
 SOURCE_UNKNOWN = 0

@@ -40,8 +40,8 @@ from jaxmle.runtime.jax_state import without_alarms
 from jaxmle.runtime.modes import no_mode
 from jaxmle.solvers.first_order import approach
 from jaxmle.solvers.methods import LBFGS, Optax
+from jaxmle.solvers.state import Point
 from jaxmle.solvers.status import Status
-from jaxmle.solvers.trust_region import Point
 from jaxmle.verdict.judge import Verdict
 from jaxmle.verdict.limit import is_at_kink
 

@@ -12,7 +12,7 @@ from jaxmle.families.family import Family
 from jaxmle.likelihood.information.covariance import Kind
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.opaque import Opaque
-from jaxmle.solvers.trust_region import Point
+from jaxmle.solvers.state import Point
 from jaxmle.verdict.judge import Verdict
 from jaxmle.verdict.limit import is_at_kink
 

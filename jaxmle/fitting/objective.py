@@ -20,7 +20,7 @@ from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.solvers.bfgs import Slope
 from jaxmle.solvers.leading_axes import identity
-from jaxmle.solvers.trust_region import Point
+from jaxmle.solvers.state import Point
 
 
 class UserScale(NamedTuple):

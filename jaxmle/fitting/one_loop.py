@@ -19,18 +19,8 @@ import jax.numpy as jnp
 from jaxmle._types import Array
 from jaxmle.fitting.passes import MAX_RISES, Problem, verdict_of
 from jaxmle.fitting.user_scale import Reach
-from jaxmle.solvers.trust_region import (
-    Point,
-    Reading,
-    State,
-    Tail,
-    accepted,
-    is_running,
-    proposed,
-    read,
-    select,
-    start,
-)
+from jaxmle.solvers.state import Point, State, Tail, select, start
+from jaxmle.solvers.trust_region import Reading, accepted, is_running, proposed, read
 from jaxmle.verdict.doubt import Doubt, remember_rise
 from jaxmle.verdict.judge import Verdict
 from jaxmle.verdict.kink_search import seek_kink

@@ -42,8 +42,8 @@ from jaxmle.runtime.device import to_device
 from jaxmle.solvers.bfgs import Slope
 from jaxmle.solvers.leading_axes import diagonal, members_of, product, symmetric, transposed
 from jaxmle.solvers.methods import Solver, choose
+from jaxmle.solvers.state import Point, State
 from jaxmle.solvers.status import Status
-from jaxmle.solvers.trust_region import Point, State
 from jaxmle.verdict.doubt import remember_rise
 from jaxmle.verdict.judge import Verdict, judge, root_of, survey
 from jaxmle.verdict.kink_search import seek_kink

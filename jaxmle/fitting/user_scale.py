@@ -25,8 +25,8 @@ from jaxmle.solvers.leading_axes import (
 )
 from jaxmle.solvers.linalg import eigh, from_eigen
 from jaxmle.solvers.rarely import rarely
+from jaxmle.solvers.state import State
 from jaxmle.solvers.status import Status
-from jaxmle.solvers.trust_region import State
 from jaxmle.verdict.judge import Survey, Verdict
 from jaxmle.verdict.limit import Limit
 from jaxmle.verdict.shape import Shape

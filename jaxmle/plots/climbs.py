@@ -15,7 +15,8 @@ from jaxmle.plots.canvas import DASHES, GREY, INK, MARKS, SHADES, axes, numbers
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
 from jaxmle.solvers.methods import LBFGS, Optax
-from jaxmle.solvers.trust_region import DONE, begin, step
+from jaxmle.solvers.state import DONE
+from jaxmle.solvers.trust_region import begin, step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

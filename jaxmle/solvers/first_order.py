@@ -16,7 +16,8 @@ from jaxmle._types import Array
 from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.methods import LBFGS
 from jaxmle.solvers.newton_step import newton_step
-from jaxmle.solvers.trust_region import DECREMENT_TO_POLISH, Point, is_finite, noise_of, null_cut
+from jaxmle.solvers.state import Point, is_finite, noise_of, null_cut
+from jaxmle.solvers.trust_region import DECREMENT_TO_POLISH
 
 QUADRATIC = 1e-2  # decrement (0.14 SE) from which Newton's steps converge without care
 

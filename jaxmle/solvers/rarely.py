@@ -1,4 +1,6 @@
-"""What a branch costs: the rare side of a condition is computed where it is needed, in a batch too."""
+"""What a branch costs: the rare side of a condition is computed where it is needed, in a batch
+too.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import column, identity, outer, transposed
 from jaxmle.solvers.linalg import factored, metric_of, solve_lower
-from jaxmle.solvers.trust_region import TAIL, State, Tail, select
+from jaxmle.solvers.state import State, Tail, select
+from jaxmle.solvers.tails import TAIL
 
 HALF = 0.5  # of a standard error: where the parabola is tested
 MAX_VIF = 1e3  # variance inflation factor from which a maximum has to show its shape

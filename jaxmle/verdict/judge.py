@@ -15,12 +15,10 @@ from jaxmle.solvers.leading_axes import (
 )
 from jaxmle.solvers.linalg import cholesky, eigh, factored, from_eigen, metric_of, solve_lower
 from jaxmle.solvers.rarely import rarely
-from jaxmle.solvers.status import Status
-from jaxmle.solvers.trust_region import (
+from jaxmle.solvers.state import (
     DONE,
     EXHAUSTED,
     NOT_FINITE,
-    RECEDES,
     RUNAWAY,
     SETTLED,
     STUCK,
@@ -29,6 +27,8 @@ from jaxmle.solvers.trust_region import (
     noise_of,
     null_cut,
 )
+from jaxmle.solvers.status import Status
+from jaxmle.solvers.tails import RECEDES
 from jaxmle.verdict.doubt import is_clean
 from jaxmle.verdict.limit import (
     DECREMENT_USABLE,

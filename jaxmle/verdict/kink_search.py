@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
-from jaxmle.solvers.trust_region import Point, State, is_finite, noise_of, select
+from jaxmle.solvers.state import Point, State, is_finite, noise_of, select
 from jaxmle.verdict.kinks import (
     CHECKING,
     DECREMENT_TO_LEAVE,

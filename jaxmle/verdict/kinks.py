@@ -17,17 +17,8 @@ import jax
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.linalg import eigh
+from jaxmle.solvers.state import DONE, RUNNING, SETTLED, STUCK, Point, State, is_finite, select
 from jaxmle.solvers.status import AT_A_KINK, LEVEL_BETWEEN_KINKS
-from jaxmle.solvers.trust_region import (
-    DONE,
-    RUNNING,
-    SETTLED,
-    STUCK,
-    Point,
-    State,
-    is_finite,
-    select,
-)
 
 MAX_COORDINATES = 32  # the cells about a vertex take k³ numbers
 MAX_SCALED_STEP = 1e3

@@ -33,12 +33,9 @@ from jaxmle.solvers.leading_axes import (
 from jaxmle.solvers.linalg import eigh
 from jaxmle.solvers.newton_step import NewtonStep, newton_step
 from jaxmle.solvers.rarely import rarely
-from jaxmle.solvers.trust_region import (
-    DECREMENT_OF_A_PLAIN_TAIL,
-    RECEDES,
+from jaxmle.solvers.state import (
     SETTLED,
     STUCK,
-    TAIL,
     Point,
     State,
     Tail,
@@ -47,6 +44,7 @@ from jaxmle.solvers.trust_region import (
     null_cut,
     select,
 )
+from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, RECEDES, TAIL
 from jaxmle.verdict.doubt import Doubt, climbed_on, doubt
 from jaxmle.verdict.kinks import Kink
 from jaxmle.verdict.profile_walk import begin_walk, look

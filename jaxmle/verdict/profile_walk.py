@@ -27,7 +27,7 @@ from jaxmle.solvers.leading_axes import (
     transposed,
 )
 from jaxmle.solvers.linalg import eigh, from_eigen, metric_of
-from jaxmle.solvers.trust_region import Point, State, is_finite, noise_of, select, without_dust
+from jaxmle.solvers.state import Point, State, is_finite, noise_of, select, without_dust
 from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail
 
 # Offsets of the walk, in standard errors: from where any ridge still is its tangent, and any

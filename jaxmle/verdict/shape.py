@@ -15,7 +15,7 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import column
-from jaxmle.solvers.trust_region import Point, State, noise_of, select
+from jaxmle.solvers.state import Point, State, noise_of, select
 from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail, is_clean, is_collapse
 from jaxmle.verdict.profile_walk import (
     CLEAR_FALL,

@@ -17,7 +17,8 @@ from jaxmle.fitting.objective import UserScale
 from jaxmle.likelihood.designs import Column, gram
 from jaxmle.runtime.device import ALIGNED, MIN_BYTES_FOR_HUGE_PAGES, to_device
 from jaxmle.solvers.bfgs import Slope, secant_climb
-from jaxmle.solvers.trust_region import POLISHING, Point, begin, step
+from jaxmle.solvers.state import POLISHING, Point
+from jaxmle.solvers.trust_region import begin, step
 
 EVENTS = 400.0
 

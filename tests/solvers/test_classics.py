@@ -12,7 +12,8 @@ from numpy.testing import assert_allclose
 
 import jaxmle as jm
 from jaxmle import Status
-from jaxmle.solvers.trust_region import DONE, Point, maximise
+from jaxmle.solvers.state import DONE, Point
+from jaxmle.solvers.trust_region import maximise
 
 
 def rosenbrock(x):

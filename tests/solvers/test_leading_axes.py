@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmle.solvers.trust_region import DONE, Point, State, advance, start
+from jaxmle.solvers.state import DONE, Point, State, start
+from jaxmle.solvers.trust_region import advance
 
 MEMBERS = 40
 RELATIVE = 1e-9  # of what sums in another order change in the states of one climb

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from jaxmle.solvers import trust_region
-from jaxmle.solvers.trust_region import DONE, SETTLED, Point, maximise
+from jaxmle.solvers import tails
+from jaxmle.solvers.state import DONE, SETTLED, Point
+from jaxmle.solvers.trust_region import maximise
 from jaxmle.verdict.limit import explore
 
 EPS = np.finfo(float).eps
@@ -34,7 +35,7 @@ def tail(seen):
 
 def climb(evaluate, monkeypatch=None):
     if monkeypatch is not None:
-        monkeypatch.setattr(trust_region, "PROVED", -1.0)  # no leaps
+        monkeypatch.setattr(tails, "PROVED", -1.0)  # no leaps
     return maximise(evaluate, np.array([0.0, 0.0]), 200)
 
 
@@ -47,7 +48,7 @@ def test_a_tail_is_followed_in_leaps(monkeypatch):
     assert np.max(np.diff(seen)) > 5 and np.max(np.diff(plain)) < 1.2
     assert state.leaps
     # The evidence: plain steps, and a direction without n.
-    assert state.tail.length >= trust_region.TAIL and state.tail.decrement < 1e-8
+    assert state.tail.length >= tails.TAIL and state.tail.decrement < 1e-8
     assert abs(state.tail.move[0] - 1) < 1e-4 and abs(state.tail.move[1]) < 1e-6
     limits = [explore(tail([]), end) for end in (state, slow)]
     assert all(limit.recedes for limit in limits)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from jaxmle.solvers.leading_axes import where_active
-from jaxmle.solvers.trust_region import Point, advance, begin, is_running, select, start
+from jaxmle.solvers.state import Point, select, start
+from jaxmle.solvers.trust_region import advance, begin, is_running
 from jaxmle.verdict.doubt import is_collapse, remember_rise
 from jaxmle.verdict.limit import (
     arrived,

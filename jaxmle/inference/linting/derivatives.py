@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmle.inference.linting.probe import Probe, is_finite
 from jaxmle.inference.linting.report import Finding
-from jaxmle.solvers.trust_region import Point
+from jaxmle.solvers.state import Point
 
 
 def _slopes(probe: Probe, z: np.ndarray, j: int, h: float) -> tuple[Any, Any, Any, Any]:

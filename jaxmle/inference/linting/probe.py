@@ -21,7 +21,7 @@ from jaxmle.likelihood.structure import has, parts_of
 from jaxmle.parameters.constraints import Interval
 from jaxmle.parameters.tree import Chart, path_name
 from jaxmle.runtime.compile import compiled, to_numpy
-from jaxmle.solvers.trust_region import Point
+from jaxmle.solvers.state import Point
 
 
 class MemberInputs(NamedTuple):

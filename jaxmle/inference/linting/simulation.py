@@ -12,7 +12,8 @@ import scipy
 from jaxmle._types import Array, Tree
 from jaxmle.inference.linting.probe import Probe
 from jaxmle.inference.linting.report import Finding
-from jaxmle.solvers.trust_region import SETTLED, Point, maximise
+from jaxmle.solvers.state import SETTLED, Point
+from jaxmle.solvers.trust_region import maximise
 
 LEVEL_OF_SCORE_TEST = 1e-4  # of the test of mean scores
 

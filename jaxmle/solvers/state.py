@@ -1,0 +1,217 @@
+"""What a climb knows between two steps: the point, the tail that it may be on, and what the next
+step needs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxmle._namespace import namespace
+from jaxmle._types import Array
+from jaxmle.solvers.leading_axes import (
+    column,
+    diagonal,
+    members_of,
+    outer,
+    transposed,
+)
+from jaxmle.solvers.linalg import metric_of
+from jaxmle.solvers.newton_step import NewtonStep
+
+CLIMBING = 0
+POLISHING = 1
+DONE = 2
+RUNNING, SETTLED, STUCK, NOT_FINITE, EXHAUSTED, RUNAWAY = range(6)
+GAIN_BEYOND_DUST = 1e4  # times the rounding error of ℓ, which no step along rounding promises
+MAX_DUST = 1e-8  # rounding of ℓ beyond which it is far off, not flat
+
+
+class Point(NamedTuple):
+    """One evaluation in the free coordinates z (k, ...)."""
+
+    z: Array
+    value: Array
+    absolute: Array
+    score: Array
+    hessian: Array
+    curvature: Array | None = None  # what directions are taken from, where that is not −hessian
+    aux: Any = None  # whatever else the evaluation found and its caller wants back at the end
+
+
+class Signature(NamedTuple):
+    """What the last full Newton step changed: the finger-print of convergence, or of its
+    absence.
+    """
+
+    information: Array  # d'J(θ+d)d / d'J(θ)d
+    decrement: Array  # δ(θ+d) / δ(θ)
+    step: Array  # length of this step over that of the one before
+
+
+class Tail(NamedTuple):
+    """The latest stretch of full Newton steps along which the information died away at
+    undiminished step length: a recession.
+    """
+
+    z: Array  # (k,) its latest point
+    move: Array  # (k,) its latest step
+    value: Array  # ℓ there
+    decrement: Array
+    length: Array  # how many steps in a row
+
+
+class State(NamedTuple):
+    """What the next step needs."""
+
+    point: Point
+    newton: NewtonStep
+    scale: Array
+    radius: Array
+    move: Array  # the pending step
+    predicted: Array  # its predicted gain
+    full: Array  # it is a full Newton step
+    leap: Array  # the number of them where it is several at once, else 0
+    leaps: Array  # no leap has failed
+    last: Array  # the last accepted step; of a leap, the Newton step it is made of
+    gain: Array  # the last accepted gain
+    signature: Signature
+    tail: Tail
+    rise: Array  # ℓ now less ℓ at the start
+    phase: Array
+    outcome: Array
+    steps: Array
+    idle: Array
+    refused: Array
+    runaway: Array  # steps of undiminished gain in a row
+    longest: Array  # the longest such run
+    streak: Array  # receding steps in a row; −1 after a leap
+    rough: Array  # at some small step ℓ was rougher than 4ε Σ|terms|
+
+
+def noise_of(point: Point) -> Array:
+    """ν = 4ε Σ|terms|: what rounding does to ℓ."""
+    return 4 * namespace(point.value).finfo(point.value.dtype).eps * point.absolute
+
+
+def without_dust(point: Point) -> Point:
+    """The point with score and Hessian zero in each coordinate in which they are what rounding
+    leaves of zero: so small that a step as long as the coordinate, or one, changes ℓ by less than
+    its own rounding error.
+    """
+    xp = namespace(point.z)
+    noise = xp.minimum(noise_of(point), MAX_DUST)
+    length = xp.maximum(1.0, xp.abs(point.z))
+    own = xp.abs(diagonal(point.hessian))
+    little = (xp.abs(point.score) * length <= noise) & (own * length**2 <= noise)
+    if xp is np and not np.any(little):
+        return point
+    curvature = xp.abs(point.hessian)
+    # |H_ij| against the geometric mean of the noise and of the other's own curvature
+    coupled = curvature * length[None, :] > xp.sqrt(noise * (own + noise / length**2))[:, None]
+    place = column(np.arange(len(length)), length)
+    coupled = xp.any(coupled & (place[:, None] != place[None, :]), axis=0)
+    # A coordinate of 1e24 that begins at zero changes ℓ as little, but a Newton step gains much.
+    gains = (own > 0) & (point.score**2 > GAIN_BEYOND_DUST * noise * own)
+    dust = little & ~coupled & ~gains
+    keep = xp.where(dust, 0.0, 1.0).astype(point.z.dtype)
+    return point._replace(score=point.score * keep, hessian=point.hessian * outer(keep, keep))
+
+
+def null_cut(point: Point) -> Array:
+    """f = 50kε·max(1, noise of the Hessian): eigenvalues of R within ±f count as zero.
+
+    The noise is measured on the two halves of the Hessian, which forward-over-reverse
+    differentiation computes apart. The factor 50 is what sums over rows lose; an eigenvalue below
+    2e-13 is IMPRECISE whatever this says.
+    """
+    return null_cut_of(point.hessian, metric_of(point.hessian, point.score))
+
+
+def null_cut_of(hessian: Array, scale: Array) -> Array:
+    xp = namespace(scale)
+    eps = xp.finfo(scale.dtype).eps
+    k = scale.shape[0]
+    skew = xp.abs(hessian - transposed(hessian)) / outer(scale, scale)
+    skew = xp.max(skew, axis=(0, 1))
+    return k * eps * xp.maximum(50.0, skew / eps)
+
+
+def is_finite(point: Point) -> Array:
+    """Whether ℓ, score and Hessian are all finite."""
+    xp = namespace(point.z)
+    return (
+        xp.isfinite(point.value)
+        & xp.all(xp.isfinite(point.score), axis=0)
+        & xp.all(xp.isfinite(point.hessian), axis=(0, 1))
+    )
+
+
+def start(z: Array, like: Point) -> State:
+    """The state before the first evaluation, which every later step treats as a trial: at minus
+    infinity, any finite point is a gain.
+    """
+    xp = namespace(z)
+    members = members_of(z)
+    zero = xp.zeros(members, z.dtype)
+    one = xp.ones(members, z.dtype)
+    count = xp.zeros(members, dtype=xp.int32)
+    yes = xp.ones(members, dtype=bool)
+    flat = xp.zeros_like(z)
+    square = xp.zeros((z.shape[0], *z.shape), z.dtype)
+    blank = jax.tree.map(
+        lambda leaf: (
+            xp.zeros(leaf.shape, leaf.dtype) if isinstance(leaf, jax.ShapeDtypeStruct) else leaf
+        ),
+        like.aux,
+    )
+    curvature = None if like.curvature is None else square
+    return State(
+        point=Point(z, -xp.inf * one, zero, flat, square, curvature, blank),
+        newton=NewtonStep(flat, xp.inf * one, ~yes, ~yes),
+        scale=flat,  # No metric before the first point: zero lets that point's own take over.
+        radius=zero,
+        move=flat,
+        predicted=zero,
+        full=~yes,
+        leap=zero,
+        leaps=yes,
+        last=flat,
+        gain=zero,
+        signature=Signature(one, one, one),
+        tail=Tail(flat, flat, zero, zero, count),
+        rise=zero,
+        phase=count,
+        outcome=count,
+        steps=count,
+        idle=count,
+        refused=count,
+        runaway=count,
+        longest=count,
+        streak=count,
+        rough=~yes,
+    )
+
+
+def select(condition: Array, new: Any, old: Any) -> Any:
+    """The leaves of ``new`` where the condition (...) holds, else those of ``old``, in the types of
+    the latter.
+    """
+    if isinstance(condition, bool | np.bool_):
+        return new if condition else old
+    xp = namespace(jax.tree.leaves(old)[0])
+    if xp is np and np.all(condition):  # without a copy
+        return jax.tree.map(_chosen, new, old, old)
+    if xp is np and not np.any(condition):
+        return jax.tree.map(_chosen, old, new, old)
+    return jax.tree.map(lambda a, b: xp.where(condition, a, b).astype(b.dtype), new, old)
+
+
+def _chosen(leaf: Any, other: Any, like: Any) -> Any:
+    """The leaf in the type of ``like``, and in the shape that it has beside the other."""
+    shape = np.broadcast_shapes(np.shape(leaf), np.shape(other))
+    if getattr(leaf, "dtype", None) == like.dtype and leaf.shape == shape:
+        return leaf
+    return np.broadcast_to(np.asarray(leaf, like.dtype), shape)[()]

@@ -1,0 +1,189 @@
+"""Recessions on the way of a climb: steps along which the information dies away at undiminished
+length, several of them at once, and the rounding that looks alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxmle._namespace import namespace
+from jaxmle._types import Array
+from jaxmle.solvers.leading_axes import (
+    dot,
+    quadratic,
+)
+from jaxmle.solvers.newton_step import NewtonStep
+from jaxmle.solvers.state import Point, Signature, State, Tail, select
+
+# information ratio of a step: ≥ .999999 on 5 821 overlapping designs, ≤ .376 on all separated ones
+RECEDES = 0.6
+MIN_PREDICTED_GAIN = (
+    1e-5  # predicted gain below which a gain that score and Hessian do not account for is noise
+)
+# decrement of a tail from which on rounding is looked for, and the share of the predicted gain by
+# which a gain then differs from that of scores and Hessians: .0017 on a tail e⁻ᵗ, .006 on 1/t
+DECREMENT_OF_A_PLAIN_TAIL = 1e-4
+DECEPTION = 0.0125
+SHARP = 1e-10  # decrement below which rounding blurs the direction of a recession
+FADED = 1e-14  # decrement down to which a fading climb is followed
+TAIL = 4  # receding steps in a row that make a recession
+# decrement from which on the steps of a tail show a recession, and are taken several at once
+PROVED = 1e-5
+# factor by which slope and information along a leap may miss what a tail e⁻ᵗ foresees; the
+# decrement, which holds all that is not along it,
+LEAP_SLOPE_TOLERANCE = 2.0
+LEAP_DECREMENT_TOLERANCE = 100.0  # this one
+
+
+def lengthened(
+    state: State, trial: Point, newton: NewtonStep, signature: Signature, fresh: Array
+) -> Tail:
+    """Lengthen the tail by a step that recedes. A regular step ends it; what was seen stays until a
+    tail as long, or long enough, comes.
+
+    Where the direction has just sunk below the eigenvalues that count, the decrement no longer
+    tells what is left to gain.
+    """
+    is_informative = newton.definite | ~state.newton.definite
+    recedes = (
+        fresh & _recedes(signature, newton) & is_informative & (state.newton.decrement >= SHARP)
+    )
+    length = state.streak + 1
+    return select(
+        recedes & ((length >= TAIL) | (length >= state.tail.length)),
+        Tail(trial.z, state.move, trial.value, newton.decrement, length),
+        state.tail,
+    )
+
+
+def is_rough(
+    state: State, trial: Point, newton: NewtonStep, signature: Signature, noise: Array
+) -> Array:
+    """Whether value, score and Hessian of a small step contradict each other: a gain that is not
+    theirs, or a score that vanishes while the information changes by a tenth (it should leave (1 −
+    q)²/4 of δ).
+    """
+    xp = namespace(trial.z)
+    lucky = (xp.abs(1.0 - signature.information) > 0.1) & (
+        newton.decrement < 1e-6 * state.newton.decrement
+    )
+    return (_mismatch(state, trial) > 0.3 * state.predicted + 100 * noise) | (
+        lucky & (state.newton.decrement > SHARP)
+    )
+
+
+def is_deceived(state: State, trial: Point, noise: Array) -> Array:
+    """Whether a climb that has proved a tail comes to where value, score and Hessian contradict
+    each other: what it would go on by is rounding.
+    """
+    proved = (state.tail.length >= TAIL) & (state.tail.decrement <= DECREMENT_OF_A_PLAIN_TAIL)
+    follows = state.full & (state.streak >= TAIL) & (state.predicted <= DECREMENT_OF_A_PLAIN_TAIL)
+    return proved & follows & (_mismatch(state, trial) > DECEPTION * state.predicted + 10 * noise)
+
+
+def _mismatch(state: State, trial: Point) -> Array:
+    """How far the gain is from what the scores and Hessians at both ends say, ½(s₀ + s₁)'d +
+    (d'H₀d − d'H₁d)/12 (Hermite's rule).
+    """
+    d = state.move
+    by_derivatives = (
+        0.5 * dot(state.point.score + trial.score, d)
+        + (quadratic(state.point.hessian, d) - quadratic(trial.hessian, d)) / 12
+    )
+    return namespace(trial.z).abs(trial.value - state.point.value - by_derivatives)
+
+
+def lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> Array:
+    """Whether a leap of m steps ends where a tail e⁻ᵗ would have it: slope and information
+    along it e⁻ᵐ times what they were. Rounding noise does not.
+    """
+    xp = namespace(trial.z)
+    slope_after = dot(trial.score, state.move)
+    slope_before = dot(state.point.score, state.move)
+    grown = xp.exp(state.leap)
+
+    def near(ratio: Any) -> Any:
+        return (ratio * LEAP_SLOPE_TOLERANCE >= 1.0) & (ratio <= LEAP_SLOPE_TOLERANCE)
+
+    slope = slope_after / xp.where(slope_before > 0, slope_before, xp.inf)
+    return (
+        newton.definite
+        & near(slope * grown)
+        & near(shows.information * grown)
+        & (newton.decrement * grown <= LEAP_DECREMENT_TOLERANCE * state.newton.decrement)
+    )
+
+
+def streak_after(state: State, signature: Signature, newton: NewtonStep) -> Array:
+    """Receding steps in a row. The step after a leap settles what stays finite; the one after
+    that has to recede.
+    """
+    xp = namespace(state.point.z)
+    plain = xp.where(
+        state.streak < 0, TAIL - 1, xp.where(_recedes(signature, newton), state.streak + 1, 0)
+    )
+    return xp.where(state.leap > 0, -1, xp.where(state.full, plain, state.streak))
+
+
+def _recedes(signature: Signature, newton: NewtonStep) -> Array:
+    return (
+        (signature.information < RECEDES)
+        & (signature.step >= 0.9)
+        & (signature.decrement < 0.9)
+        & newton.convex
+    )
+
+
+def signature_of(state: State, trial: Point, newton: NewtonStep, scale: Array) -> Signature:
+    xp = namespace(trial.z)
+    d = state.move
+    tiny = xp.finfo(trial.z.dtype).tiny
+    before = -quadratic(state.point.hessian, d)
+    # In units of the metric, or of the coordinate where that makes the steps shrink less: what
+    # recedes has a metric that dies, and is hidden by what converges beside it.
+    size = 1.0 + xp.abs(trial.z)
+
+    def ratio(unit: Array) -> Array:
+        length = xp.sum((unit * d) ** 2, axis=0)
+        return xp.sqrt(length / xp.maximum(xp.sum((unit * state.last) ** 2, axis=0), tiny))
+
+    return Signature(
+        information=xp.where(
+            before > tiny, -quadratic(trial.hessian, d) / xp.where(before > tiny, before, 1.0), 1.0
+        ),
+        decrement=newton.decrement / xp.maximum(state.newton.decrement, tiny),
+        step=xp.maximum(ratio(scale), ratio(1.0 / size)),
+    )
+
+
+def leap_along(state: State, whole: Array) -> tuple[Array, Array]:
+    """How many Newton steps along a recession to take at once (...), or 0, and where they lead
+    (k, ...).
+
+    Along a tail e⁻ᵗ each step is d = v + c: v is the same in all of them, and c, the way of what
+    does not recede, is of second order, less by the square of the information ratio each time. So
+    the latest two steps tell both, and m steps together are mv + c(1 + q² + q⁴ + …). A leap that
+    does not land where such a tail would have it is refused, and no other is tried; plain steps
+    alone are evidence of a recession.
+    """
+    xp = namespace(state.point.z)
+    step = state.newton.step
+    decrement = state.newton.decrement
+    square = xp.clip(state.signature.information, 0.1, RECEDES) ** 2
+    c = (state.last - step) * square / (1 - square)
+    end = xp.where(
+        decrement > 100 * SHARP, 10 * SHARP, FADED
+    )  # the first end leaves room for sharp steps
+    number = xp.log(xp.clip(decrement / end, 1.0, 1.0 / FADED))
+    proved = (
+        state.leaps
+        & state.full
+        & (state.streak >= TAIL)
+        & (state.tail.decrement <= PROVED)
+        & (state.refused == 0)
+        & state.newton.definite
+    )
+    leaps = whole & proved & (number >= 2.0) & (state.point.curvature is None)
+    return xp.where(leaps, number, 0.0), xp.where(
+        leaps, number * (step - c) + c / (1 - square), step
+    )
