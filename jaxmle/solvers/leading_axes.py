@@ -88,7 +88,7 @@ def members_of(v: Array) -> tuple[int, ...]:
     return v.shape[1:]
 
 
-def lanes_of(active: np.ndarray) -> np.ndarray:
+def lanes_of(active: Array) -> np.ndarray:
     """The places of the active members (b,); of one alone twice, for NumPy adds up a single lane in
     another order than many.
     """
