@@ -38,14 +38,13 @@ from jaxmle.solvers.state import (
     STUCK,
     Point,
     State,
-    Tail,
     is_finite,
     noise_of,
     null_cut,
     select,
 )
 from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, RECEDES, TAIL
-from jaxmle.verdict.doubt import Doubt, climbed_on, doubt
+from jaxmle.verdict.doubt import Doubt, climbed_on, doubt, is_clean
 from jaxmle.verdict.kinks import Kink
 from jaxmle.verdict.profile_walk import begin_walk, look
 from jaxmle.verdict.shape import Found, Shape, found
@@ -59,6 +58,7 @@ DECREMENT_USABLE = 5e-7  # 1e-3 standard errors
 SAME_WAY = 0.9  # cosine between the ways of two climbs
 GAIN_BESIDE_NOISE = 1e3  # times the noise of ℓ: a last gain up to this says little
 MAX_STEPS_OF_THE_REST = 8  # Newton steps that solve the rest again
+VANISHED = 1e-10  # Σ|terms| of probabilities that are all one
 # Where a recession is looked back along, in its last steps: a hill that the climb leapt over.
 BACK = tuple(2.0 * 1.25**i for i in range(20))
 
@@ -110,7 +110,7 @@ def _is_settled(state: State) -> Array:
     return (state.outcome == SETTLED) | (state.outcome == STUCK)
 
 
-def _is_suspect(state: State) -> tuple[Array, Array, Array]:
+def is_suspect(state: State) -> tuple[Array, Array, Array]:
     """Whether the climb may have ended on a recession; the noise of ℓ, and the value that a
     tail cannot pass.
     """
@@ -136,7 +136,7 @@ def _is_suspect(state: State) -> tuple[Array, Array, Array]:
 
 def needs_excursion(logarithms: tuple[bool, ...], state: State) -> Array:
     """Whether ``explore`` would evaluate the likelihood at all."""
-    return _is_suspect(state)[0] | _is_doubtful(logarithms, state)[0]
+    return is_suspect(state)[0] | _is_doubtful(logarithms, state)[0]
 
 
 def unexplored(state: State) -> Limit:
@@ -265,16 +265,16 @@ def to_limit(state: State) -> Excursion:
     xp = namespace(state.point.z)
     shape = members_of(state.point.z)
     zero = xp.zeros(shape, dtype=xp.int32)
-    trial = state.tail.z + STEPS_ALONG_RECESSION * _receding(state.tail)
+    trial = state.tail.z + STEPS_ALONG_RECESSION * receding(state.tail.z, state.tail.move)
     no = xp.zeros(shape, dtype=bool)
-    return Excursion(trial, state.point, zero, zero, no, zero, state.point, _is_suspect(state)[0])
+    return Excursion(trial, state.point, zero, zero, no, zero, state.point, is_suspect(state)[0])
 
 
-def _receding(tail: Tail) -> Array:
-    """The latest step along a tail without what converges: that moves less and less."""
-    xp = namespace(tail.z)
-    moves = xp.abs(tail.move) > RECEDING_SHARE * (1.0 + xp.abs(tail.z))
-    return xp.where(moves | ~xp.any(moves, axis=0), tail.move, 0.0)
+def receding(z: Array, move: Array) -> Array:
+    """A step along a tail to z without what converges: that moves less and less."""
+    xp = namespace(z)
+    moves = xp.abs(move) > RECEDING_SHARE * (1.0 + xp.abs(z))
+    return xp.where(moves | ~xp.any(moves, axis=0), move, 0.0)
 
 
 def follow(state: State, e: Excursion, point: Point) -> Excursion:
@@ -287,7 +287,9 @@ def follow(state: State, e: Excursion, point: Point) -> Excursion:
     onward = onward._replace(
         active=onward.active | returns,
         looks=xp.where(returns, 1, 0).astype(xp.int32),
-        trial=xp.where(returns, state.tail.z - BACK[0] * _receding(state.tail), onward.trial),
+        trial=xp.where(
+            returns, state.tail.z - BACK[0] * receding(state.tail.z, state.tail.move), onward.trial
+        ),
     )
     return select(e.looks > 0, back, onward)
 
@@ -301,7 +303,7 @@ def _look_back(state: State, e: Excursion, point: Point) -> Excursion:
     best = select(higher, point, e.higher)
     place = xp.minimum(e.looks, len(BACK) - 1)
     distance = xp.asarray(np.array(BACK, dtype=state.point.z.dtype))[place]
-    trial = state.tail.z - distance * _receding(state.tail)
+    trial = state.tail.z - distance * receding(state.tail.z, state.tail.move)
     active = e.looks < len(BACK)
     return e._replace(trial=trial, looks=(e.looks + 1).astype(xp.int32), higher=best, active=active)
 
@@ -314,17 +316,17 @@ def _go_on(state: State, e: Excursion, point: Point) -> Excursion:
     last not at all.
     """
     xp = namespace(state.point.z)
-    _, noise, ceiling = _is_suspect(state)
+    _, noise, ceiling = is_suspect(state)
     tail = state.tail
     sound = is_finite(point) & (point.value >= tail.value - noise) & (point.value <= ceiling)
-    newton = _rest(state, point)
+    newton = rest_of(state, point)
     first = e.inner == 0
     tries = xp.where(first & ~sound, e.tries + 1, e.tries)
     followed = select(sound, point, e.followed)
     moved = first & ~sound
     arrived = ~moved & (~sound | (newton.decrement <= 1e-20) | (e.inner >= MAX_STEPS_OF_THE_REST))
     reach = xp.where(tries < 5, STEPS_ALONG_RECESSION * 0.5 ** tries.astype(tail.z.dtype), 0.0)
-    trial = xp.where(moved, tail.z + reach * _receding(tail), point.z + newton.step)
+    trial = xp.where(moved, tail.z + reach * receding(tail.z, tail.move), point.z + newton.step)
     inner = xp.where(moved, 0, e.inner + 1)
     return Excursion(
         trial,
@@ -338,7 +340,7 @@ def _go_on(state: State, e: Excursion, point: Point) -> Excursion:
     )
 
 
-def _rest(state: State, point: Point) -> NewtonStep:
+def rest_of(state: State, point: Point) -> NewtonStep:
     """The Newton step of what does not recede."""
     xp = namespace(point.z)
     one = xp.ones_like(point.value)
@@ -351,18 +353,18 @@ def _rest(state: State, point: Point) -> NewtonStep:
     )
 
 
-def _recedes(state: State, far: Excursion) -> Array:
-    suspect = _is_suspect(state)[0]
+def has_receded(state: State, far: Excursion) -> Array:
+    suspect = is_suspect(state)[0]
     # An end above the limit where information does not die any more is a maximum in its own right:
     # an estimate a hundredth of its standard error inside a bound.
-    inner = _is_ahead(state, far) & state.newton.definite & ~state.rough
+    inner = is_ahead(state, far) & state.newton.definite & ~state.rough
     inner = inner & (state.signature.information >= RECEDES)
     # Short of seven steps every maximum far out still looks like a tail; only noise excuses a
     # likelihood from going there.
     return suspect & far.arrived & ~inner & ((far.tries <= 2) | state.rough)
 
 
-def _is_ahead(state: State, far: Excursion) -> Array:
+def is_ahead(state: State, far: Excursion) -> Array:
     """Whether the climb itself went higher than the limit that its tail was carried to."""
     return state.point.value > far.followed.value + 10 * noise_of(state.point)
 
@@ -396,7 +398,7 @@ def _is_doubtful(logarithms: tuple[bool, ...], state: State) -> tuple[Array, Dou
 def to_shape(logarithms: tuple[bool, ...], state: State, far: Excursion) -> Doubt:
     """Why the shape of ℓ is asked for; not where a recession was carried to its limit."""
     asked, why = _is_doubtful(logarithms, state)
-    return why._replace(asked=asked & ~_recedes(state, far))
+    return why._replace(asked=asked & ~has_receded(state, far))
 
 
 def arrived(
@@ -404,7 +406,7 @@ def arrived(
 ) -> Limit:
     """The end of a climb after both walks."""
     xp = namespace(state.point.z)
-    recession = _recedes(state, far)
+    recession = has_receded(state, far)
     passed = recession & (far.higher.value > far.followed.value + DECREMENT_USABLE)
     carried = recession & ~passed
     seen = found(why, state, walk) if seen is None else seen
@@ -418,19 +420,27 @@ def arrived(
         shape=xp.where(fades, int(Shape.TAIL), seen.shape),
         move=xp.where(fades, seen.point.z - state.tail.z, seen.move),
     )
+    vanished = _has_vanished(state, seen.shape) & ~carried
+    seen = seen._replace(
+        shape=xp.where(vanished, int(Shape.TAIL), seen.shape),
+        point=select(vanished, state.point, seen.point),
+        move=xp.where(vanished, receding(state.point.z, state.last), seen.move),
+    )
     tail = seen.shape == Shape.TAIL
     recedes = carried | tail
-    limit = select(_is_ahead(state, far), state.point, far.followed)
+    limit = select(is_ahead(state, far), state.point, far.followed)
     point = select(carried, limit, seen.point)
-    decrement = xp.where(recedes, _rest(state, point).decrement, state.newton.decrement)
+    decrement = xp.where(recedes, rest_of(state, point).decrement, state.newton.decrement)
     level = seen.shape == Shape.LEVEL
     unit = why.unit * xp.sum(why.coordinate * state.scale, axis=0)
+    size = xp.abs(state.point.z)
     weakness = xp.where(level & (why.curvature > 0), 2.0 / xp.maximum(unit, 1.0) ** 2, 0.0)
     return Limit(
         point=point,
-        scale=state.scale,
+        # what has vanished has no information in units of the coordinates themselves
+        scale=xp.where(vanished, xp.maximum(state.scale, 1.0 / (1.0 + size)), state.scale),
         recedes=recedes,
-        move=xp.where(carried, _receding(state.tail), seen.move),
+        move=xp.where(carried, receding(state.tail.z, state.tail.move), seen.move),
         shape=seen.shape,
         weakness=weakness,
         decrement=decrement,
@@ -441,6 +451,15 @@ def arrived(
         blurred=seen.blurred,
         noise=seen.noise,
     )
+
+
+def _has_vanished(state: State, shape: Array) -> Array:
+    """Whether the terms themselves have gone to zero on the way to no maximum: counts that are all
+    zero, failure times of which none was seen. A probability can be no greater than one.
+    """
+    maximum = state.newton.definite & state.newton.convex & is_clean(state)
+    maximum = maximum | (shape == Shape.PARABOLA)
+    return (state.point.absolute <= VANISHED) & (shape != Shape.NOT_ASKED) & ~maximum
 
 
 def _is_fading(state: State, ahead: Point) -> Array:
@@ -490,5 +509,5 @@ def settled_rise(state: State, limit: Limit) -> Limit:
         recedes=limit.recedes | fades,
         move=xp.where(fades, limit.point.z - state.tail.z, limit.move),
         shape=xp.where(fades, int(Shape.TAIL), shape),
-        decrement=xp.where(fades, _rest(state, limit.point).decrement, limit.decrement),
+        decrement=xp.where(fades, rest_of(state, limit.point).decrement, limit.decrement),
     )
