@@ -40,6 +40,7 @@ from jaxmle.solvers.state import (
 )
 from jaxmle.solvers.tails import RECEDES
 from jaxmle.solvers.trust_region import advance, is_running
+from jaxmle.verdict.excursion import follow, to_limit
 from jaxmle.verdict.judge import root_in_batch
 from jaxmle.verdict.kink_search import begin_search, proceed
 from jaxmle.verdict.kinks import kink_of, may_be_kinked, without
@@ -48,9 +49,7 @@ from jaxmle.verdict.limit import (
     Limit,
     arrived,
     at_kink,
-    follow,
     needs_excursion,
-    to_limit,
     to_shape,
     unexplored,
 )

@@ -22,10 +22,11 @@ from jaxmle.fitting.user_scale import Reach
 from jaxmle.solvers.state import Point, State, Tail, select, start
 from jaxmle.solvers.trust_region import Reading, accepted, is_running, proposed, read
 from jaxmle.verdict.doubt import Doubt, remember_rise
+from jaxmle.verdict.excursion import Excursion, follow, to_limit
 from jaxmle.verdict.judge import Verdict
 from jaxmle.verdict.kink_search import seek_kink
 from jaxmle.verdict.kinks import Kink, without
-from jaxmle.verdict.limit import Excursion, Limit, arrived, at_kink, follow, to_limit, to_shape
+from jaxmle.verdict.limit import Limit, arrived, at_kink, to_shape
 from jaxmle.verdict.profile_walk import Walk, begin_walk, look
 from jaxmle.verdict.shape import Found, Shape, found
 

@@ -30,13 +30,8 @@ from jaxmle.solvers.state import (
 from jaxmle.solvers.status import Status
 from jaxmle.solvers.tails import RECEDES
 from jaxmle.verdict.doubt import is_clean
-from jaxmle.verdict.limit import (
-    DECREMENT_USABLE,
-    ESCAPE,
-    Limit,
-    information_of,
-    is_at_kink,
-)
+from jaxmle.verdict.excursion import information_of
+from jaxmle.verdict.limit import DECREMENT_USABLE, ESCAPE, Limit, is_at_kink
 from jaxmle.verdict.shape import AMPLIFIED, Shape
 
 

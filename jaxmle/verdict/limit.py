@@ -26,25 +26,31 @@ from jaxmle.solvers.leading_axes import (
     norm,
     outer,
     times,
-    transposed,
     where_active,
     with_members,
 )
 from jaxmle.solvers.linalg import eigh
-from jaxmle.solvers.newton_step import NewtonStep, newton_step
 from jaxmle.solvers.rarely import rarely
 from jaxmle.solvers.state import (
-    SETTLED,
-    STUCK,
     Point,
     State,
-    is_finite,
-    noise_of,
     null_cut,
     select,
 )
-from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, RECEDES, TAIL
+from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, TAIL
 from jaxmle.verdict.doubt import Doubt, climbed_on, doubt, is_clean
+from jaxmle.verdict.excursion import (
+    Excursion,
+    _is_settled,
+    follow,
+    has_receded,
+    information_of,
+    is_ahead,
+    is_suspect,
+    receding,
+    rest_of,
+    to_limit,
+)
 from jaxmle.verdict.kinks import Kink
 from jaxmle.verdict.profile_walk import begin_walk, look
 from jaxmle.verdict.shape import Found, Shape, found
@@ -52,15 +58,10 @@ from jaxmle.verdict.shape import Found, Shape, found
 ESCAPE = (
     6  # doubling steps of undiminished gain that make a climb which then ends nowhere an escape
 )
-STEPS_ALONG_RECESSION = 30.0  # Newton steps along a recession: e⁻³⁰ = 1e-13
-RECEDING_SHARE = 1e-3  # of a coordinate, or of one, by which a step moves what recedes
 DECREMENT_USABLE = 5e-7  # 1e-3 standard errors
 SAME_WAY = 0.9  # cosine between the ways of two climbs
 GAIN_BESIDE_NOISE = 1e3  # times the noise of ℓ: a last gain up to this says little
-MAX_STEPS_OF_THE_REST = 8  # Newton steps that solve the rest again
 VANISHED = 1e-10  # Σ|terms| of probabilities that are all one
-# Where a recession is looked back along, in its last steps: a hill that the climb leapt over.
-BACK = tuple(2.0 * 1.25**i for i in range(20))
 
 
 class Limit(NamedTuple):
@@ -83,55 +84,6 @@ class Limit(NamedTuple):
     # directions held there, in coordinates scaled by D. None where no kink was sought
     kink: Array | None = None
     held: Array | None = None
-
-
-def information_of(point: Point) -> Array:
-    """The observed information at a point, (k, k, ...)."""
-    return -0.5 * (point.hessian + transposed(point.hessian))
-
-
-# ---------------------------------------------------------------- excursions
-
-
-class Excursion(NamedTuple):
-    """A walk to the limit of a recession: the present trial and how far it came."""
-
-    trial: Array
-    followed: Point  # the farthest point at which ℓ was as a tail would have it
-    tries: Array  # how often the way was halved
-    inner: Array  # Newton steps of the rest
-    arrived: Array  # the likelihood could be followed
-    looks: Array  # evaluations on the way back
-    higher: Point  # the highest point there
-    active: Array
-
-
-def _is_settled(state: State) -> Array:
-    return (state.outcome == SETTLED) | (state.outcome == STUCK)
-
-
-def is_suspect(state: State) -> tuple[Array, Array, Array]:
-    """Whether the climb may have ended on a recession; the noise of ℓ, and the value that a
-    tail cannot pass.
-    """
-    xp = namespace(state.point.z)
-    tail = state.tail
-    # What a tail has yet to gain is a few times its decrement; an end above that is a maximum in
-    # its own right, unless ℓ was seen to be rough: then it was climbed by rounding.
-    noise = 10 * noise_of(state.point)
-    ceiling = tail.value + 20 * tail.decrement + noise
-    below = (state.point.value <= ceiling) | state.rough
-    return (
-        _is_settled(state)
-        & (tail.length >= TAIL)
-        & (
-            tail.decrement
-            <= xp.maximum(xp.where(state.rough, DECREMENT_OF_A_PLAIN_TAIL, 1e-5), noise)
-        )
-        & below,
-        noise,
-        ceiling,
-    )
 
 
 def needs_excursion(logarithms: tuple[bool, ...], state: State) -> Array:
@@ -258,117 +210,6 @@ def _walk(
     return jax.lax.while_loop(lambda e: e.active, cast, jax.tree.map(jnp.asarray, start))
 
 
-def to_limit(state: State) -> Excursion:
-    """The outset of the walk to a limit likelihood: thirty steps further along the tail, then
-    the rest solved again.
-    """
-    xp = namespace(state.point.z)
-    shape = members_of(state.point.z)
-    zero = xp.zeros(shape, dtype=xp.int32)
-    trial = state.tail.z + STEPS_ALONG_RECESSION * receding(state.tail.z, state.tail.move)
-    no = xp.zeros(shape, dtype=bool)
-    return Excursion(trial, state.point, zero, zero, no, zero, state.point, is_suspect(state)[0])
-
-
-def receding(z: Array, move: Array) -> Array:
-    """A step along a tail to z without what converges: that moves less and less."""
-    xp = namespace(z)
-    moves = xp.abs(move) > RECEDING_SHARE * (1.0 + xp.abs(z))
-    return xp.where(moves | ~xp.any(moves, axis=0), move, 0.0)
-
-
-def follow(state: State, e: Excursion, point: Point) -> Excursion:
-    """One evaluation on the way to the limit, or on the way back from it."""
-    xp = namespace(state.point.z)
-    onward = _go_on(state, e, point)
-    back = _look_back(state, e, point)
-    # What rounding made of the way cannot be told from a hill.
-    returns = ~onward.active & onward.arrived & ~state.rough
-    onward = onward._replace(
-        active=onward.active | returns,
-        looks=xp.where(returns, 1, 0).astype(xp.int32),
-        trial=xp.where(
-            returns, state.tail.z - BACK[0] * receding(state.tail.z, state.tail.move), onward.trial
-        ),
-    )
-    return select(e.looks > 0, back, onward)
-
-
-def _look_back(state: State, e: Excursion, point: Point) -> Excursion:
-    """One evaluation on the way back: a long step may have led over a hill to where ℓ rises to
-    a limit that is lower.
-    """
-    xp = namespace(state.point.z)
-    higher = is_finite(point) & (point.value > e.higher.value)
-    best = select(higher, point, e.higher)
-    place = xp.minimum(e.looks, len(BACK) - 1)
-    distance = xp.asarray(np.array(BACK, dtype=state.point.z.dtype))[place]
-    trial = state.tail.z - distance * receding(state.tail.z, state.tail.move)
-    active = e.looks < len(BACK)
-    return e._replace(trial=trial, looks=(e.looks + 1).astype(xp.int32), higher=best, active=active)
-
-
-def _go_on(state: State, e: Excursion, point: Point) -> Excursion:
-    """One evaluation on the way to the limit.
-
-    ℓ must neither fall on the way nor rise by more than a tail can. A likelihood that loses its
-    digits far out (differences of log-gamma functions do) is followed half as far each time, at
-    last not at all.
-    """
-    xp = namespace(state.point.z)
-    _, noise, ceiling = is_suspect(state)
-    tail = state.tail
-    sound = is_finite(point) & (point.value >= tail.value - noise) & (point.value <= ceiling)
-    newton = rest_of(state, point)
-    first = e.inner == 0
-    tries = xp.where(first & ~sound, e.tries + 1, e.tries)
-    followed = select(sound, point, e.followed)
-    moved = first & ~sound
-    arrived = ~moved & (~sound | (newton.decrement <= 1e-20) | (e.inner >= MAX_STEPS_OF_THE_REST))
-    reach = xp.where(tries < 5, STEPS_ALONG_RECESSION * 0.5 ** tries.astype(tail.z.dtype), 0.0)
-    trial = xp.where(moved, tail.z + reach * receding(tail.z, tail.move), point.z + newton.step)
-    inner = xp.where(moved, 0, e.inner + 1)
-    return Excursion(
-        trial,
-        followed,
-        tries.astype(xp.int32),
-        inner.astype(xp.int32),
-        e.arrived | sound,
-        e.looks,
-        e.higher,
-        ~arrived & (tries <= 5),
-    )
-
-
-def rest_of(state: State, point: Point) -> NewtonStep:
-    """The Newton step of what does not recede."""
-    xp = namespace(point.z)
-    one = xp.ones_like(point.value)
-    return newton_step(
-        information_of(point),
-        point.score,
-        state.scale,
-        xp.sqrt(xp.finfo(point.z.dtype).eps) * one,
-        xp.inf * one,
-    )
-
-
-def has_receded(state: State, far: Excursion) -> Array:
-    suspect = is_suspect(state)[0]
-    # An end above the limit where information does not die any more is a maximum in its own right:
-    # an estimate a hundredth of its standard error inside a bound.
-    inner = is_ahead(state, far) & state.newton.definite & ~state.rough
-    inner = inner & (state.signature.information >= RECEDES)
-    # Short of seven steps every maximum far out still looks like a tail; only noise excuses a
-    # likelihood from going there.
-    return suspect & far.arrived & ~inner & ((far.tries <= 2) | state.rough)
-
-
-def is_ahead(state: State, far: Excursion) -> Array:
-    """Whether the climb itself went higher than the limit that its tail was carried to."""
-    return state.point.value > far.followed.value + 10 * noise_of(state.point)
-
-
 def _is_singular(state: State) -> Array:
     return _is_settled(state) & ~(state.newton.definite & state.newton.convex)
 
@@ -458,8 +299,8 @@ def _has_vanished(state: State, shape: Array) -> Array:
     zero, failure times of which none was seen. A probability can be no greater than one.
     """
     maximum = state.newton.definite & state.newton.convex & is_clean(state)
-    maximum = maximum | (shape == Shape.PARABOLA)
-    return (state.point.absolute <= VANISHED) & (shape != Shape.NOT_ASKED) & ~maximum
+    asked = (shape != Shape.NOT_ASKED) & (shape != Shape.PARABOLA)
+    return (state.point.absolute <= VANISHED) & (state.rise > VANISHED) & asked & ~maximum
 
 
 def _is_fading(state: State, ahead: Point) -> Array:

@@ -15,13 +15,12 @@ from jaxmle.solvers.leading_axes import where_active
 from jaxmle.solvers.state import Point, select, start
 from jaxmle.solvers.trust_region import advance, begin, is_running
 from jaxmle.verdict.doubt import is_collapse, remember_rise
+from jaxmle.verdict.excursion import follow, to_limit
 from jaxmle.verdict.limit import (
     arrived,
     explore,
-    follow,
     needs_excursion,
     settled_rise,
-    to_limit,
     to_shape,
     unexplored,
 )
