@@ -87,6 +87,8 @@ class State(NamedTuple):
     refused: Array
     runaway: Array  # steps of undiminished gain in a row
     longest: Array  # the longest such run
+    even: Array  # steps in a row that gained alike
+    most_even: Array  # the longest such run
     streak: Array  # receding steps in a row; −1 after a leap
     rough: Array  # at some small step ℓ was rougher than 4ε Σ|terms|
 
@@ -190,6 +192,8 @@ def start(z: Array, like: Point) -> State:
         refused=count,
         runaway=count,
         longest=count,
+        even=count,
+        most_even=count,
         streak=count,
         rough=~yes,
     )

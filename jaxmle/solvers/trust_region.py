@@ -67,6 +67,7 @@ MIN_SHARE_OF_PREDICTED_GAIN = 0.03  # of a step that is kept; one on to a platea
 FORESEEN = 0.01  # relative error of a predicted gain that lets the radius grow faster
 MAX_FIRST_RADIUS = 16.0  # in units of the metric, where no Newton step says more
 LIMIT = 40  # rejections in a row
+EVEN_GAIN = 0.2  # of ℓ, by a step that counts among those that gain alike: a quarter to four times
 # steps in a row, each at least 1.4 times as long as the one before (24 000 times in all), with
 # undiminished gain
 GROWING_STEPS_OF_RUNAWAY = 30
@@ -244,6 +245,8 @@ def _judge(state: State, reading: Reading) -> State:
         & (state.predicted <= MIN_PREDICTED_GAIN)
         & (state.predicted >= SHARP)
     )
+    alike = (gain >= 0.25 * state.gain) & (gain <= 4 * state.gain) & (gain >= EVEN_GAIN)
+    next_even = _int(xp, xp.where(accept, xp.where(alike, state.even + 1, 0), state.even))
     rough = is_rough(state, trial, newton, signature, noise)
     next_run = _int(xp, xp.where(accept, xp.where(steady, state.runaway + 1, 0), state.runaway))
     next_state = state._replace(
@@ -252,6 +255,8 @@ def _judge(state: State, reading: Reading) -> State:
         runaway=next_run,
         rough=state.rough | (small & rough) | deceived,
         longest=xp.maximum(state.longest, next_run),
+        even=next_even,
+        most_even=xp.maximum(state.most_even, next_even),
         radius=xp.where(
             first, opening, xp.where(leapt, state.radius, xp.where(accept, grown, shrunk))
         ),

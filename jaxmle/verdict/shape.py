@@ -32,6 +32,8 @@ BEYOND = OFFSETS.index(12.5)  # a side that stays level so far has no end
 MAX_QUADRATIC_RATIO = 125.0  # of falls at one offset and the next, five times as far
 AMPLIFIED = 100.0  # times the rounding of a sum of terms: noise that the user's function makes
 AMPLIFIED_NOISE = 1e-9  # in units of ℓ
+EVEN_STEPS = 6  # steps of even gain in a row that make growth without end
+SWALLOWING_NOISE = 0.05  # in units of ℓ
 SHRINKING = 0.7  # ratio of gains from one offset to the next: √t 2.2, log t 1, 1/√t .45
 
 
@@ -130,6 +132,7 @@ def found(why: Doubt, state: State, walk: Walk) -> Found:
         *_rising(why, state, walk, sides, top, rises, amplified),
         *_level(why, state, walk, sides, amplified),
         *_falling(why, walk, sides, amplified),
+        (_is_swallowed(state, walk) & amplified, Shape.ENDLESS),
     )
     shape = xp.asarray(int(Shape.UNKNOWN), dtype=xp.int32)
     for holds, name in reversed(cases):
@@ -154,6 +157,13 @@ def found(why: Doubt, state: State, walk: Walk) -> Found:
         onward=onward,
         noise=walk.noise,
     )
+
+
+def _is_swallowed(state: State, walk: Walk) -> Array:
+    """Whether ℓ still rose at an even pace when rounding became as large as what a step gains, as
+    it does for a gamma law of equal values: digits are lost as fast as the shape grows.
+    """
+    return (state.most_even >= EVEN_STEPS) & (walk.noise >= SWALLOWING_NOISE)
 
 
 Cases = tuple[tuple[Array, Shape], ...]
