@@ -190,10 +190,10 @@ class _Blocks:
         active[slots] = True
         points = np.broadcast_to(z[0], (self.schedule.slots, z.shape[1])).copy()
         points[slots] = z
-        evaluated = self.loaded["chunk"].evaluate(points, active)
+        evaluated = self.loaded["chunk"].evaluate(points.T, active)
 
         def read(leaf: Any) -> Any:
-            return np.asarray(leaf)[slots]
+            return np.moveaxis(np.asarray(leaf)[..., slots], -1, 0)
 
         return (
             read(evaluated.value),
