@@ -38,8 +38,9 @@ from jaxmle.solvers.state import (
     select,
 )
 from jaxmle.solvers.tails import DECREMENT_OF_A_PLAIN_TAIL, TAIL
-from jaxmle.verdict.doubt import Doubt, climbed_on, doubt, is_clean
+from jaxmle.verdict.doubt import Doubt, climbed_on, doubt
 from jaxmle.verdict.excursion import (
+    RECEDING_SHARE,
     Excursion,
     _is_settled,
     follow,
@@ -298,9 +299,10 @@ def _has_vanished(state: State, shape: Array) -> Array:
     """Whether the terms themselves have gone to zero on the way to no maximum: counts that are all
     zero, failure times of which none was seen. A probability can be no greater than one.
     """
-    maximum = state.newton.definite & state.newton.convex & is_clean(state)
-    asked = (shape != Shape.NOT_ASKED) & (shape != Shape.PARABOLA)
-    return (state.point.absolute <= VANISHED) & (state.rise > VANISHED) & asked & ~maximum
+    xp = namespace(state.point.z)
+    moves = xp.abs(state.last) > RECEDING_SHARE * (1.0 + xp.abs(state.point.z))
+    gone = (state.point.absolute <= VANISHED) & (state.rise > VANISHED)
+    return gone & xp.any(moves, axis=0) & (shape == Shape.UNKNOWN)
 
 
 def _is_fading(state: State, ahead: Point) -> Array:
