@@ -106,13 +106,14 @@ class Programs:
 
     problem: Problem
     devices: tuple[Any, ...]
+    members: int  # of the whole batch
     # looked up once a run
     loaded: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     @cached_property
     def machine(self) -> Machine:
         """How what knows no likelihood runs."""
-        return machine_for(self.devices)
+        return machine_for(self.devices, self.members)
 
     @property
     def mesh(self) -> Any:

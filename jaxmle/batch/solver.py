@@ -25,7 +25,15 @@ from jaxmle.fitting.passes import (
     observed_covariance,
     verdict_of,
 )
-from jaxmle.solvers.leading_axes import symmetric, where_active
+from jaxmle.solvers.leading_axes import (
+    are_few,
+    evaluate_lanes,
+    lanes_of,
+    members,
+    symmetric,
+    where_active,
+    with_members,
+)
 from jaxmle.solvers.state import (
     CLIMBING,
     DONE,
@@ -146,7 +154,7 @@ def climb(
     first = evaluate(z, wanted)
     state = machine.run(start, (), z, first)
     now = machine.run(_step, (), state, first, wanted, _each(cap, wanted))
-    return _go_on(evaluate, now, int(np.sum(wanted)), cap, enough, machine)
+    return _go_on(evaluate, now, _outset(wanted), cap, enough, machine)
 
 
 def climb_on(
@@ -160,7 +168,12 @@ def climb_on(
     """Climb on from states."""
     running = running_of(state, wanted, cap, machine)
     now = Climb(state, machine.run(_trial, (), state), running)
-    return _go_on(evaluate, now, int(np.sum(running)), cap, enough, machine)
+    return _go_on(evaluate, now, _outset(running), cap, enough, machine)
+
+
+def _outset(running: np.ndarray) -> Counts:
+    number = int(np.sum(running))
+    return Counts(number, number, number)
 
 
 class Approach(NamedTuple):
@@ -219,14 +232,18 @@ def _each(value: int, like: Array) -> np.ndarray:
 
 
 def _go_on(
-    evaluate: Evaluate, now: Climb, outset: int, cap: int, enough: Enough, machine: Machine
+    evaluate: Evaluate, now: Climb, counts: Counts, cap: int, enough: Enough, machine: Machine
 ) -> State:
     limits = _each(cap, now.running)
-    counts = Counts(outset, outset, outset)
     while np.any(running := np.asarray(now.running)):
-        counts = Counts(outset, counts.now, int(np.sum(running)))
+        counts = Counts(counts.all, counts.now, int(np.sum(running)))
         if enough(counts):
             break
+        if machine.in_numpy and are_few(running):
+            lanes = lanes_of(running)
+            some = evaluate_lanes(evaluate, lanes, len(running))
+            state = _go_on(some, members(now, lanes), counts, cap, enough, machine)
+            return with_members(now.state, lanes, state)
         trial = evaluate(now.trial, running)
         now = machine.run(_step, (), now.state, trial, running, limits)
     return now.state

@@ -16,6 +16,8 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 
+MIN_MEMBERS_TO_LEAVE = 16  # of a batch from which members are gathered into one of their own
+
 
 def dot(a: Array, b: Array) -> Array:
     """a'b (...) of vectors (k, ...)."""
@@ -124,6 +126,28 @@ def where_active(
     if not len(lanes):
         return now
     return with_members(now, lanes, body(*members((*given, now, trial), lanes)))
+
+
+def are_few(active: np.ndarray) -> bool:
+    """Whether so few members (b,) are active that they had better go on in a batch of their own:
+    what is left out of a batch is copied at each step.
+    """
+    return len(active) >= MIN_MEMBERS_TO_LEAVE and 2 * int(np.sum(active)) <= len(active)
+
+
+def evaluate_lanes(
+    evaluate: Callable[[np.ndarray, np.ndarray], Any], lanes: np.ndarray, size: int
+) -> Callable[[np.ndarray, np.ndarray], Any]:
+    """The evaluation of the members in these lanes of a batch of ``size``, by that of the batch."""
+
+    def evaluate_some(z: np.ndarray, active: np.ndarray) -> Any:
+        trial = np.zeros((len(z), size), z.dtype)
+        trial[:, lanes] = z
+        needed = np.zeros(size, bool)
+        needed[lanes] = active
+        return members(evaluate(trial, needed), lanes)
+
+    return evaluate_some
 
 
 def _in_types_of(old: Any, new: Any) -> Any:

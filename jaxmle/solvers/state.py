@@ -215,7 +215,7 @@ def select(condition: Array, new: Any, old: Any) -> Any:
 
 def _chosen(leaf: Any, other: Any, like: Any) -> Any:
     """The leaf in the type of ``like``, and in the shape that it has beside the other."""
-    shape = np.broadcast_shapes(np.shape(leaf), np.shape(other))
-    if getattr(leaf, "dtype", None) == like.dtype and leaf.shape == shape:
+    if getattr(leaf, "dtype", None) == like.dtype and leaf.shape == np.shape(other):
         return leaf
+    shape = np.broadcast_shapes(np.shape(leaf), np.shape(other))
     return np.broadcast_to(np.asarray(leaf, like.dtype), shape)[()]

@@ -20,6 +20,8 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import (
+    are_few,
+    evaluate_lanes,
     lanes_of,
     members,
     members_of,
@@ -175,13 +177,24 @@ def _explore_some(
     if not len(lanes):
         return unexplored(state)
 
-    def evaluate_some(z: np.ndarray, active: np.ndarray) -> Point:
-        trial = with_members(state.point.z, lanes, z)
-        needed = with_members(np.zeros_like(asked), lanes, active)
-        return members(evaluate(trial, needed), lanes)
-
-    limit = _explore(evaluate_some, members(state, lanes), logarithms)
+    some = evaluate_lanes(evaluate, lanes, len(asked))
+    limit = _explore(some, members(state, lanes), logarithms)
     return with_members(unexplored(state), lanes, limit)
+
+
+def _walk_members(
+    evaluate: Callable[..., Point], body: Callable[..., Any], given: tuple[Any, ...], start: Any
+) -> Any:
+    """``_walk`` of a batch in NumPy."""
+    while np.any(start.active):
+        if are_few(start.active):
+            lanes = lanes_of(start.active)
+            some = evaluate_lanes(evaluate, lanes, len(start.active))
+            end = _walk_members(some, body, members(given, lanes), members(start, lanes))
+            return with_members(start, lanes, end)
+        trial = evaluate(start.trial, start.active)
+        start = where_active(start.active, body, given, start, trial)
+    return start
 
 
 def _walk(
@@ -192,13 +205,10 @@ def _walk(
 ) -> Any:
     """An excursion or a walk to its end, by ``body(*given, start, point)``."""
     if isinstance(start.trial, np.ndarray):
-        is_batch = bool(members_of(start.trial))
-        while np.any(start.active):
-            if is_batch:
-                trial = evaluate(start.trial, start.active)
-                start = where_active(start.active, body, given, start, trial)
-            else:
-                start = body(*given, start, evaluate(start.trial))
+        if members_of(start.trial):
+            return _walk_members(evaluate, body, given, start)
+        while start.active:
+            start = body(*given, start, evaluate(start.trial))
         return start
 
     def cast(e: Any) -> Any:

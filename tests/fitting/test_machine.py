@@ -40,7 +40,7 @@ def members():
 
 
 def fits(monkeypatch, loglik, data, machine):
-    monkeypatch.setattr(chunk, "machine_for", lambda devices: machine)
+    monkeypatch.setattr(chunk, "machine_for", lambda devices, members: machine)
     return jm.fit_batch(loglik, {"level": 0.1, "slope": 0.0}, data, progress=False)
 
 
