@@ -11,3 +11,10 @@ import numpy as np
 def namespace(x: Any) -> Any:
     """NumPy for what is NumPy's, on the host; jax.numpy for the rest, under a trace."""
     return np if isinstance(x, np.ndarray | np.generic) else jnp
+
+
+def is_nowhere(condition: Any) -> bool:
+    """Whether a condition is known, on the host, to hold for nobody: what follows from it need not
+    be computed then.
+    """
+    return isinstance(condition, np.ndarray | np.generic) and not np.any(condition)

@@ -175,7 +175,7 @@ def bounded(r: Array, g: Array, radius: Array) -> tuple[Array, Array]:
 def within(
     needed: Array,
     usual: tuple[Array, Array],
-    j: Array,
+    j: Any,
     s: Array,
     scale: Array,
     cut: Any,
@@ -206,9 +206,9 @@ def within(
         return jnp.where(needed, step, usual[0]), jnp.where(needed, gain, usual[1])
 
     def by_factors(
-        j: Array, s: Array, scale: Array, radius: Array, *_: Array
+        j: Any, s: Array, scale: Array, radius: Array, *_: Array
     ) -> tuple[Array, Array, Array]:
-        r = j / (scale[:, None] * scale[None, :])
+        r = known(j) / (scale[:, None] * scale[None, :])
         g = s / scale
         u, sound = bounded(r, g, radius)
         return u / scale, g @ u - 0.5 * u @ r @ u, sound
@@ -241,7 +241,7 @@ def within(
 
 
 def trust_step(
-    j: Array, s: Array, scale: Array, cut: Any, slack: Array, radius: Array, side: Array
+    j: Any, s: Array, scale: Array, cut: Any, slack: Array, radius: Array, side: Array
 ) -> tuple[Array, Array]:
     """The step that maximises s'd − d'Jd/2 within ‖D d‖ ≤ radius, and its predicted gain (Moré &
     Sorensen 1983, SIAM J. Sci. Stat. Comput. 4).
@@ -249,7 +249,8 @@ def trust_step(
     Solved in the eigenvectors of R; ``side`` (±1) chooses the way along a direction of negative
     curvature that the score does not see.
     """
-    xp = namespace(j)
+    xp = namespace(s)
+    j = known(j)
     cut = known(cut)
     values, q = eigh(j / outer(scale, scale))
     g = times(transposed(q), s / scale)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import (
     dot,
@@ -57,19 +57,25 @@ def lengthened(
 
 
 def is_rough(
-    state: State, trial: Point, newton: NewtonStep, signature: Signature, noise: Array
+    state: State,
+    trial: Point,
+    newton: NewtonStep,
+    signature: Signature,
+    noise: Array,
+    small: Array,
 ) -> Array:
-    """Whether value, score and Hessian of a small step contradict each other: a gain that is not
+    """Whether value, score and Hessian of a ``small`` step contradict each other: a gain that is not
     theirs, or a score that vanishes while the information changes by a tenth (it should leave (1 −
     q)²/4 of δ).
     """
     xp = namespace(trial.z)
+    if is_nowhere(small):
+        return small
     lucky = (xp.abs(1.0 - signature.information) > 0.1) & (
         newton.decrement < 1e-6 * state.newton.decrement
     )
-    return (_mismatch(state, trial) > 0.3 * state.predicted + 100 * noise) | (
-        lucky & (state.newton.decrement > SHARP)
-    )
+    differs = _mismatch(state, trial) > 0.3 * state.predicted + 100 * noise
+    return small & (differs | (lucky & (state.newton.decrement > SHARP)))
 
 
 def is_deceived(state: State, trial: Point, noise: Array) -> Array:
@@ -78,7 +84,10 @@ def is_deceived(state: State, trial: Point, noise: Array) -> Array:
     """
     proved = (state.tail.length >= TAIL) & (state.tail.decrement <= DECREMENT_OF_A_PLAIN_TAIL)
     follows = state.full & (state.streak >= TAIL) & (state.predicted <= DECREMENT_OF_A_PLAIN_TAIL)
-    return proved & follows & (_mismatch(state, trial) > DECEPTION * state.predicted + 10 * noise)
+    asked = proved & follows
+    if is_nowhere(asked):
+        return asked
+    return asked & (_mismatch(state, trial) > DECEPTION * state.predicted + 10 * noise)
 
 
 def _mismatch(state: State, trial: Point) -> Array:
@@ -98,6 +107,9 @@ def lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> A
     along it e⁻ᵐ times what they were. Rounding noise does not.
     """
     xp = namespace(trial.z)
+    leapt = state.leap > 0
+    if is_nowhere(leapt):
+        return leapt
     slope_after = dot(trial.score, state.move)
     slope_before = dot(state.point.score, state.move)
     grown = xp.exp(state.leap)
@@ -107,7 +119,8 @@ def lands(state: State, trial: Point, newton: NewtonStep, shows: Signature) -> A
 
     slope = slope_after / xp.where(slope_before > 0, slope_before, xp.inf)
     return (
-        newton.definite
+        leapt
+        & newton.definite
         & near(slope * grown)
         & near(shows.information * grown)
         & (newton.decrement * grown <= LEAP_DECREMENT_TOLERANCE * state.newton.decrement)
@@ -169,12 +182,6 @@ def leap_along(state: State, whole: Array) -> tuple[Array, Array]:
     xp = namespace(state.point.z)
     step = state.newton.step
     decrement = state.newton.decrement
-    square = xp.clip(state.signature.information, 0.1, RECEDES) ** 2
-    c = (state.last - step) * square / (1 - square)
-    end = xp.where(
-        decrement > 100 * SHARP, 10 * SHARP, FADED
-    )  # the first end leaves room for sharp steps
-    number = xp.log(xp.clip(decrement / end, 1.0, 1.0 / FADED))
     proved = (
         state.leaps
         & state.full
@@ -183,6 +190,14 @@ def leap_along(state: State, whole: Array) -> tuple[Array, Array]:
         & (state.refused == 0)
         & state.newton.definite
     )
+    if is_nowhere(proved):
+        return xp.zeros_like(decrement), step
+    square = xp.clip(state.signature.information, 0.1, RECEDES) ** 2
+    c = (state.last - step) * square / (1 - square)
+    end = xp.where(
+        decrement > 100 * SHARP, 10 * SHARP, FADED
+    )  # the first end leaves room for sharp steps
+    number = xp.log(xp.clip(decrement / end, 1.0, 1.0 / FADED))
     leaps = whole & proved & (number >= 2.0) & (state.point.curvature is None)
     return xp.where(leaps, number, 0.0), xp.where(
         leaps, number * (step - c) + c / (1 - square), step

@@ -247,13 +247,13 @@ def _judge(state: State, reading: Reading) -> State:
     )
     alike = (gain >= 0.25 * state.gain) & (gain <= 4 * state.gain) & (gain >= EVEN_GAIN)
     next_even = _int(xp, xp.where(accept, xp.where(alike, state.even + 1, 0), state.even))
-    rough = is_rough(state, trial, newton, signature, noise)
+    rough = is_rough(state, trial, newton, signature, noise, small)
     next_run = _int(xp, xp.where(accept, xp.where(steady, state.runaway + 1, 0), state.runaway))
     next_state = state._replace(
         idle=_int(xp, xp.where(flat, state.idle + 1, xp.where(accept, 0, state.idle))),
         refused=_int(xp, xp.where(accept, 0, state.refused + 1)),
         runaway=next_run,
-        rough=state.rough | (small & rough) | deceived,
+        rough=state.rough | rough | deceived,
         longest=xp.maximum(state.longest, next_run),
         even=next_even,
         most_even=xp.maximum(state.most_even, next_even),
@@ -311,18 +311,20 @@ def _enter_polish(state: State) -> State:
     return state._replace(phase=_int(xp, xp.where(state.phase == DONE, DONE, phase)))
 
 
+def _information(hessian: Array) -> Array:
+    """The observed information (k, k, ...), computed only where a bounded step needs it."""
+    return -symmetric(hessian)
+
+
 def _propose(state: State) -> State:
     """The next move: the full Newton step while it is trusted, else the best within the trust
     region; along a recession several at once.
     """
     xp = namespace(state.point.z)
-    observed = -symmetric(state.point.hessian)
     polishing = state.phase == POLISHING
-    j = (
-        observed
-        if state.point.curvature is None
-        else xp.where(polishing, observed, state.point.curvature)
-    )
+    j: Any = jax.tree_util.Partial(_information, state.point.hessian)
+    if state.point.curvature is not None:
+        j = xp.where(polishing, _information(state.point.hessian), state.point.curvature)
     cut = _cut(state.point)
     slack = _slack(state.point)
     plain = (
