@@ -136,8 +136,8 @@ def are_few(active: np.ndarray) -> bool:
 
 
 def evaluate_lanes(
-    evaluate: Callable[[np.ndarray, np.ndarray], Any], lanes: np.ndarray, size: int
-) -> Callable[[np.ndarray, np.ndarray], Any]:
+    evaluate: Callable[..., Any], lanes: np.ndarray, size: int
+) -> Callable[..., Any]:
     """The evaluation of the members in these lanes of a batch of ``size``, by that of the batch."""
 
     def evaluate_some(z: np.ndarray, active: np.ndarray) -> Any:

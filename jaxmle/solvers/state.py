@@ -210,11 +210,9 @@ def select(condition: Array, new: Any, old: Any) -> Any:
         return jax.tree.map(_chosen, new, old, old)
     if xp is np and not np.any(condition):
         return jax.tree.map(_chosen, old, new, old)
-    if xp is np:
-        return jax.tree.map(
-            lambda a, b: np.where(condition, a, b).astype(b.dtype, copy=False), new, old
-        )
-    return jax.tree.map(lambda a, b: xp.where(condition, a, b).astype(b.dtype), new, old)
+    return jax.tree.map(
+        lambda a, b: xp.where(condition, a, b).astype(b.dtype, copy=False), new, old
+    )
 
 
 def _chosen(leaf: Any, other: Any, like: Any) -> Any:

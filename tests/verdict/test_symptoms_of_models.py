@@ -12,7 +12,6 @@ from scipy import optimize, special, stats
 
 import jaxmle as jm
 from jaxmle import families, models
-from tests.marks import not_earned_yet
 
 from .answers import expect, highest, negative_binomial
 
@@ -449,7 +448,6 @@ def test_20_a_normal_sample_in_very_small_units_converges_from_zero_and_one(unit
         fit = jm.fit(lambda t, y: norm.logpdf(y, t[0], jnp.exp(t[1])), np.array([0.0, 0.0]), y)
         right, se = [mean, np.log(scale)], [scale / 5, 50**-0.5]
     expect(fit, "CONVERGED", x=right, se=se)
-
 
 
 @pytest.mark.parametrize("shift", [1e8, 1e10, 1e12])
