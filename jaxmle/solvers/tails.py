@@ -64,9 +64,9 @@ def is_rough(
     noise: Array,
     small: Array,
 ) -> Array:
-    """Whether value, score and Hessian of a ``small`` step contradict each other: a gain that is not
-    theirs, or a score that vanishes while the information changes by a tenth (it should leave (1 −
-    q)²/4 of δ).
+    """Whether value, score and Hessian of a ``small`` step contradict each other: a gain that is
+    not theirs, or a score that vanishes while the information changes by a tenth (it should leave
+    (1 − q)²/4 of δ).
     """
     xp = namespace(trial.z)
     if is_nowhere(small):
