@@ -62,6 +62,8 @@ from jaxmle.solvers.tails import (
 
 DECREMENT_TO_POLISH = 1e-8  # decrement at which full Newton steps take over
 DECREMENT_FLOOR = 1e-18  # decrement (1.4e-9 SE) below which nothing is gained
+# the same of steps that the radius bounds: ℓ of −1e34 hides what the first of them gain
+MAX_BOUNDED_ROUNDS_WITHOUT_GAIN = 8
 MAX_ROUNDS_WITHOUT_GAIN = 3  # rounds without a gain above noise before the climb is called stuck
 MIN_SHARE_OF_PREDICTED_GAIN = 0.03  # of a step that is kept; one on to a plateau gains a hundredth
 FORESEEN = 0.01  # relative error of a predicted gain that lets the radius grow faster
@@ -282,9 +284,9 @@ def _judge(state: State, reading: Reading) -> State:
     # From far off ℓ rises for long too: by less than it is below zero.
     beyond = (next_state.rise + trial.value > 0) & (next_state.runaway >= GROWING_STEPS_OF_RUNAWAY)
     outcome = xp.where(beyond, RUNAWAY, outcome)
-    outcome = xp.where(
-        (next_state.idle >= MAX_ROUNDS_WITHOUT_GAIN) | (next_state.refused >= LIMIT), STUCK, outcome
-    )
+    patience = xp.where(state.full, MAX_ROUNDS_WITHOUT_GAIN, MAX_BOUNDED_ROUNDS_WITHOUT_GAIN)
+    stuck = (next_state.idle >= patience) | (next_state.refused >= LIMIT)
+    outcome = xp.where(stuck, STUCK, outcome)
     outcome = xp.where(
         polishing, xp.where((~accept & ~leapt) | (accept & slow), SETTLED, RUNNING), outcome
     )
