@@ -133,6 +133,7 @@ def null_cut(point: Point) -> Array:
 
 
 def null_cut_of(hessian: Array, scale: Array) -> Array:
+    """``null_cut`` (...) from the Hessian (k, k, ...) and the metric D (k, ...)."""
     xp = namespace(scale)
     eps = xp.finfo(scale.dtype).eps
     k = scale.shape[0]

@@ -148,6 +148,12 @@ def _recedes(signature: Signature, newton: NewtonStep) -> Array:
 
 
 def signature_of(state: State, trial: Point, newton: NewtonStep, scale: Array) -> Signature:
+    """What the pending step changes between the state's point and the trial, (...) each.
+
+    Args:
+        newton: the full Newton step at the trial.
+        scale: the metric D (k, ...) there.
+    """
     xp = namespace(trial.z)
     d = state.move
     tiny = xp.finfo(trial.z.dtype).tiny

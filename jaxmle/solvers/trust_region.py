@@ -62,8 +62,9 @@ from jaxmle.solvers.tails import (
 
 DECREMENT_TO_POLISH = 1e-8  # decrement at which full Newton steps take over
 DECREMENT_FLOOR = 1e-18  # decrement (1.4e-9 SE) below which nothing is gained
-# the same of steps that the radius bounds: ℓ of −1e34 hides what the first of them gain
-MAX_BOUNDED_ROUNDS_WITHOUT_GAIN = 8
+# steps at the outset that may gain less than noise while the radius bounds them: ℓ of −1e34 hides
+# what a first step gains, and each goes twice as far as the one before
+FIRST_STEPS = 8
 MAX_ROUNDS_WITHOUT_GAIN = 3  # rounds without a gain above noise before the climb is called stuck
 MIN_SHARE_OF_PREDICTED_GAIN = 0.03  # of a step that is kept; one on to a plateau gains a hundredth
 FORESEEN = 0.01  # relative error of a predicted gain that lets the radius grow faster
@@ -284,7 +285,8 @@ def _judge(state: State, reading: Reading) -> State:
     # From far off ℓ rises for long too: by less than it is below zero.
     beyond = (next_state.rise + trial.value > 0) & (next_state.runaway >= GROWING_STEPS_OF_RUNAWAY)
     outcome = xp.where(beyond, RUNAWAY, outcome)
-    patience = xp.where(state.full, MAX_ROUNDS_WITHOUT_GAIN, MAX_BOUNDED_ROUNDS_WITHOUT_GAIN)
+    opens = ~state.full & (state.steps <= FIRST_STEPS)
+    patience = xp.where(opens, FIRST_STEPS, MAX_ROUNDS_WITHOUT_GAIN)
     stuck = (next_state.idle >= patience) | (next_state.refused >= LIMIT)
     outcome = xp.where(stuck, STUCK, outcome)
     outcome = xp.where(

@@ -175,6 +175,7 @@ def rest_of(state: State, point: Point) -> NewtonStep:
 
 
 def has_receded(state: State, far: Excursion) -> Array:
+    """Whether the climb was on a recession that could be carried to its limit, (...)."""
     suspect = is_suspect(state)[0]
     # An end above the limit where information does not die any more is a maximum in its own right:
     # an estimate a hundredth of its standard error inside a bound.

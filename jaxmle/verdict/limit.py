@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._namespace import namespace
@@ -203,22 +201,12 @@ def _walk(
     given: tuple[Any, ...],
     start: Any,
 ) -> Any:
-    """An excursion or a walk to its end, by ``body(*given, start, point)``."""
-    if isinstance(start.trial, np.ndarray):
-        if members_of(start.trial):
-            return _walk_members(evaluate, body, given, start)
-        while start.active:
-            start = body(*given, start, evaluate(start.trial))
-        return start
-
-    def cast(e: Any) -> Any:
-        return jax.tree.map(
-            lambda new, old: jnp.asarray(new).astype(old.dtype),
-            body(*given, e, evaluate(e.trial)),
-            e,
-        )
-
-    return jax.lax.while_loop(lambda e: e.active, cast, jax.tree.map(jnp.asarray, start))
+    """An excursion or a walk to its end on the host, by ``body(*given, start, point)``."""
+    if members_of(start.trial):
+        return _walk_members(evaluate, body, given, start)
+    while start.active:
+        start = body(*given, start, evaluate(start.trial))
+    return start
 
 
 def _is_singular(state: State) -> Array:
