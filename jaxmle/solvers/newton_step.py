@@ -186,20 +186,16 @@ def within(
     """Where ``needed``, ``trust_step``, else the ``usual`` step and its predicted gain. In a
     batch by factors, and by eigenvectors for those left over.
     """
-    if isinstance(needed, bool | np.bool_ | np.ndarray):
-        return rarely(
-            needed,
-            lambda *a: trust_step(*a[:7]),
-            lambda *a: a[7:],
-            j,
-            s,
-            scale,
-            cut,
-            slack,
-            radius,
-            side,
-            *usual,
+
+    def by_eigenvectors(needed: Array, usual: tuple[Array, Array]) -> tuple[Array, Array]:
+        arguments = (j, s, scale, cut, slack, radius, side)
+        found: tuple[Array, Array] = rarely(
+            needed, lambda *a: trust_step(*a[:7]), lambda *a: a[7:], *arguments, *usual
         )
+        return found
+
+    if isinstance(needed, bool | np.bool_ | np.ndarray):
+        return by_eigenvectors(needed, usual)
 
     if is_cheap_to_run(j):
         step, gain = trust_step(j, s, scale, cut, slack, radius, side)
@@ -224,20 +220,7 @@ def within(
         *usual,
         few=CHEAP_RARE_LANES,
     )
-    return rarely(
-        ~sound,
-        lambda *a: trust_step(*a[:7]),
-        lambda *a: a[7:],
-        j,
-        s,
-        scale,
-        cut,
-        slack,
-        radius,
-        side,
-        step,
-        gain,
-    )
+    return by_eigenvectors(~sound, (step, gain))
 
 
 def trust_step(

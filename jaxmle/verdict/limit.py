@@ -139,8 +139,8 @@ def explore(
     logarithms: tuple[bool, ...] = (),
     wanted: np.ndarray | None = None,
 ) -> Limit:
-    """Carry a recession to its limit, or look at the shape of ℓ where its maximum is in doubt.
-    Costs nothing where not needed.
+    """Carry a recession to its limit, or look at the shape of ℓ where its maximum is in doubt, on
+    the host (under a trace these are stages of ``one_loop``). Costs nothing where not needed.
 
     Args:
         evaluate: the points at z (k,); of a batch in NumPy at z (k, b), and what it says of the
@@ -151,7 +151,7 @@ def explore(
     with np.errstate(all="ignore"):  # of the host: what is not finite far out is looked at
         if members_of(state.point.z):
             return _explore_some(evaluate, state, logarithms, wanted)
-        if isinstance(state.point.z, np.ndarray) and not needs_excursion(logarithms, state):
+        if not needs_excursion(logarithms, state):
             return unexplored(state)
         return _explore(evaluate, state, logarithms)
 
