@@ -346,7 +346,9 @@ class Chunk:
             failed = np.asarray(fit.status) == int(status)
             if not np.any(failed & self.active):
                 continue
-            rows = np.asarray(self.run(name, failed & self.active, state.point.z))
+            walled = ~np.isnan(state.wall[:1]) & (status == Status.NONFINITE)
+            z = np.where(walled, state.wall, state.point.z)
+            rows = np.asarray(self.run(name, failed & self.active, z))
             witness = fit.witness
             row = np.where(failed, rows, np.asarray(witness.row)).astype(witness.row.dtype)
             fit = replace(fit, witness=replace(witness, row=row))

@@ -483,7 +483,9 @@ def complete(
     elif failed:
         nonfinite = verdict.status == Status.NONFINITE
         search_row = passes.first_rough if nonfinite else passes.first_bad
-        blamed: Array = search_row(point.aux.x)
+        walled = nonfinite and not np.isnan(verdict.wall[0])
+        x = problem.chart.to_user(verdict.wall, passes.base) if walled else point.aux.x
+        blamed: Array = search_row(x)
         if blamed < 0 and not nonfinite:
             blamed = passes.sharpest(point.aux.x)
         parts = parts._replace(row=blamed)

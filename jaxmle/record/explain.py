@@ -52,7 +52,9 @@ SOURCE = {
 
 BRANCH_RULE = (
     " Where it is a branch that jnp.where leaves out, replace the argument before, not the value "
-    "after: jnp.log(jnp.where(x > 0, x, 1.0))."
+    "after: jnp.log(jnp.where(x > 0, x, 1.0)). Where it is a probability that rounds to 0 or 1, "
+    "write the logarithm in a stable form (jax.nn.log_sigmoid, jax.scipy.stats.norm.logcdf), and "
+    "0·log 0 as jax.scipy.special.xlogy."
 )
 
 
@@ -64,7 +66,8 @@ def explain(fit: Record) -> str:
     w = fit.witness
     has_row = int(w.row) >= 0
     has_distance = np.isfinite(w.distance)
-    place = f"row {int(w.row)} of the data" if has_row else "the start values"
+    on_the_way = "a point that the climb cannot get past" if int(fit.steps) else "the start values"
+    place = f"row {int(w.row)} of the data" if has_row else on_the_way
     distance = f"{float(w.distance):.2g}" if has_distance else "an unknown number of"
     direction = _direction(fit)
     words = {

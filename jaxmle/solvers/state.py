@@ -91,6 +91,9 @@ class State(NamedTuple):
     most_even: Array  # the longest such run
     streak: Array  # receding steps in a row; −1 after a leap
     rough: Array  # at some small step ℓ was rougher than 4ε Σ|terms|
+    # (k, ...) the latest trial at which ℓ or a derivative was NaN, since the last full Newton step;
+    # NaN where there is none. ℓ = −∞ is no such thing: a datum outside the support
+    wall: Array
 
 
 def noise_of(point: Point) -> Array:
@@ -152,6 +155,11 @@ def is_finite(point: Point) -> Array:
     )
 
 
+def has_wall(state: State) -> Array:
+    """Whether the climb ran into a place where ℓ or a derivative is NaN, and has not left it."""
+    return ~namespace(state.wall).isnan(state.wall[0])
+
+
 def start(z: Array, like: Point) -> State:
     """The state before the first evaluation, which every later step treats as a trial: at minus
     infinity, any finite point is a gain.
@@ -197,6 +205,7 @@ def start(z: Array, like: Point) -> State:
         most_even=count,
         streak=count,
         rough=~yes,
+        wall=flat + xp.nan,
     )
 
 

@@ -145,7 +145,8 @@ STATUS_MEANING = {
     Status.STALLED: (
         "no step raises the likelihood above its rounding noise, and the estimate is still "
         "{distance} standard errors from the maximum by its own derivatives. The likelihood may "
-        "be rough or discontinuous."
+        "be rough or discontinuous, or highest at the edge of its support, as that of a uniform "
+        "law is at the largest observation: no standard error describes it there."
     ),
     Status.MAX_STEPS: (
         "the step limit was reached {distance} standard errors from the maximum by its own "

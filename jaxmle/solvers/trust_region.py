@@ -164,6 +164,7 @@ class Reading(NamedTuple):
     shows: Signature  # as if the move were a full Newton step
     noise: Array
     gain: Array
+    wall: Array  # (k, ...) the trial where ℓ or a derivative is NaN there, else NaN
 
 
 def accepted(state: State, reading: Reading) -> State:
@@ -187,6 +188,7 @@ def read(state: State, trial: Point) -> Reading:
     xp = namespace(trial.z)
     polishing = state.phase == POLISHING
     finite = is_finite(trial)
+    wall = xp.where(finite | (trial.value == -xp.inf), xp.nan, trial.z)
     trial = without_dust(trial)
     metric = metric_of(trial.hessian, trial.score)
     scale = xp.maximum(metric, 0.5 * state.scale)
@@ -207,12 +209,12 @@ def read(state: State, trial: Point) -> Reading:
         xp.where(polishing, better, first | rises),
     )
     blind = is_blind(metric, trial.z, state.scale) & (noise <= MAX_NOISE_OF_COLLAPSE)
-    return Reading(trial, newton, scale, finite, accept, deceived, blind, shows, noise, gain)
+    return Reading(trial, newton, scale, finite, accept, deceived, blind, shows, noise, gain, wall)
 
 
 def _judge(state: State, reading: Reading) -> State:
     """Accept or refuse the trial, and note what it says."""
-    trial, newton, scale, finite, accept, deceived, blind, shows, noise, gain = reading
+    trial, newton, scale, finite, accept, deceived, blind, shows, noise, gain, wall = reading
     xp = namespace(trial.z)
     polishing = state.phase == POLISHING
     first = state.steps == 0
@@ -273,6 +275,7 @@ def _judge(state: State, reading: Reading) -> State:
         rise=state.rise + xp.where(accept & ~first, gain, 0.0),
         last=xp.where(accept, xp.where(leapt, state.newton.step, state.move), state.last),
         gain=xp.where(accept & ~first, gain, state.gain),
+        wall=xp.where(xp.isnan(wall) & ~(accept & state.full), state.wall, wall),
     )
     slow = ~(newton.decrement <= 0.25 * state.newton.decrement) | (
         newton.decrement <= DECREMENT_FLOOR

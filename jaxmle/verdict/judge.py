@@ -24,6 +24,7 @@ from jaxmle.solvers.state import (
     STUCK,
     Point,
     State,
+    has_wall,
     noise_of,
     null_cut,
 )
@@ -33,6 +34,9 @@ from jaxmle.verdict.doubt import is_clean
 from jaxmle.verdict.excursion import information_of
 from jaxmle.verdict.limit import DECREMENT_USABLE, ESCAPE, Limit, is_at_kink
 from jaxmle.verdict.shape import AMPLIFIED, Shape
+
+# times the lowest eigenvalue of R where ℓ is level: what rounding makes of zeros differs so much
+LEVEL_SPREAD = 10.0
 
 
 class Verdict(NamedTuple):
@@ -52,6 +56,7 @@ class Verdict(NamedTuple):
     steps: Array
     hidden: Array  # (k, ...) coordinates whose standard error does not describe ℓ
     kink: Array | None  # the certificate of a maximum at a kink, 0 where there is none
+    wall: Array  # (k, ...) where ℓ or a derivative was NaN on the way, NaN where nowhere
 
 
 class Survey(NamedTuple):
@@ -84,7 +89,8 @@ def survey(state: State, limit: Limit) -> Survey:
     # One coordinate that recedes alone, as to a bound, is taken out exactly.
     alone = limit.recedes & (xp.sum(xp.where(move != 0, 1, 0), axis=0) == 1)
     j = rarely(limit.short | alone, _deflated, lambda j, *_: j, j, scale, move)
-    found = rarely(troubled, _spectrum, _factor, j, scale, cut)
+    found = rarely(troubled, _spectrum, _factor, j, scale, cut, level)
+    cut = xp.where(level, xp.maximum(cut, LEVEL_SPREAD * found[1]), cut)
     if limit.held is not None:
         held = (j, scale, cut, limit.held, *found)
         found = rarely(kinked, _beside, lambda *arguments: arguments[4:], *held)
@@ -92,14 +98,14 @@ def survey(state: State, limit: Limit) -> Survey:
     # information has not died.
     alive = limit.recedes & (found[1] > cut)
 
-    def deflated(j: Any, scale: Any, cut: Any, move: Any, *_: Any) -> Any:
-        return _spectrum(_deflated(j, scale, move), scale, cut)
+    def deflated(j: Any, scale: Any, cut: Any, level: Any, move: Any, *_: Any) -> Any:
+        return _spectrum(_deflated(j, scale, move), scale, cut, level)
 
     return Survey(
         scale,
         cut,
         troubled,
-        *rarely(alive, deflated, lambda *a: a[4:], j, scale, cut, move, *found),
+        *rarely(alive, deflated, lambda *a: a[5:], j, scale, cut, level, move, *found),
     )
 
 
@@ -144,7 +150,7 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
     vanishing = (shape == Shape.VANISHING) | ((shape == Shape.PEAK) & ~is_clean(state))
     cases = (
         (is_at_kink(limit), Status.CONVERGED),
-        ((state.outcome == NOT_FINITE), Status.NONFINITE),
+        (state.outcome == NOT_FINITE, Status.NONFINITE),
         (limit.recedes & bound_only, Status.BOUNDARY),
         (limit.recedes, Status.SEPARATED),
         (
@@ -161,6 +167,7 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
             settled & ((troubled & (lowest <= cut) & ~unknown) | fading | vanishing),
             Status.SINGULAR,
         ),
+        ((state.outcome == STUCK) & ~quiet & has_wall(state), Status.NONFINITE),
         ((state.outcome == STUCK) & ~quiet & ~rough, Status.STALLED),
         (state.phase != DONE, Status.MAX_STEPS),
         (
@@ -236,6 +243,7 @@ def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Ve
         steps=xp.maximum(state.steps - 1, 0) + limit.steps,
         hidden=limit.hidden,
         kink=limit.kink,
+        wall=state.wall,
     )
 
 
@@ -243,7 +251,9 @@ def _unit(v: Array) -> Array:
     return v / namespace(v).maximum(norm(v), namespace(v).finfo(v.dtype).tiny)
 
 
-def _factor(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, Array]:
+def _factor(
+    j: Array, scale: Array, cut: Array, level: Array
+) -> tuple[Array, Array, Array, Array]:
     """Null projector, lowest eigenvalue of R, its eigenvector, and tr R⁻¹ (the sum of variance
     inflation factors), by Cholesky.
 
@@ -260,11 +270,15 @@ def _inverse_factor(j: Array, scale: Array) -> Array:
     return solve_lower(factored(j / outer(scale, scale), unrolled=True), eye, unrolled=True)
 
 
-def _spectrum(j: Array, scale: Array, cut: Array) -> tuple[Array, Array, Array, Array]:
-    """The same by eigenvectors."""
+def _spectrum(
+    j: Array, scale: Array, cut: Array, level: Array
+) -> tuple[Array, Array, Array, Array]:
+    """The same by eigenvectors. Where ℓ was seen to stay ``level``, the lowest eigenvalue and those
+    near it are null, whatever rounding makes of them.
+    """
     xp = namespace(j)
     values, q = eigh(j / outer(scale, scale))
-    kept = values > cut
+    kept = values > xp.where(level, xp.maximum(cut, LEVEL_SPREAD * values[0]), cut)
     vif = xp.sum(xp.where(kept, 1.0 / xp.where(kept, values, 1.0), 0.0), axis=0)
     dead = xp.where(kept, 0.0, 1.0).astype(j.dtype)
     return from_eigen(q, dead), values[0], q[:, 0], vif
@@ -276,7 +290,7 @@ def _beside(
     """The same beside the directions held at a kink: those are the null space."""
     keep = identity(j) - held
     rest = product(product(keep, j / outer(scale, scale)), keep) + held
-    found = _spectrum(rest, namespace(j).ones_like(scale), cut)
+    found = _spectrum(rest, namespace(j).ones_like(scale), cut, cut < 0)
     return held, found[1], found[2], found[3]
 
 

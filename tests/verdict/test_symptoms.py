@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.scipy.special import gammaln, log_ndtr
-from jax.scipy.stats import norm
+from jax.scipy.stats import multivariate_normal, norm
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import optimize, special, stats
 
@@ -86,6 +86,28 @@ def test_1_power_and_scale_of_a_rate_that_enter_by_their_product_are_unidentifie
     error = np.sqrt(np.linalg.inv(design.T @ (design * mean[:, None]))[1, 1])
     fit = jm.fit(rate, np.array(start), (x, y))
     expect(fit, "UNIDENTIFIED", x=[NONE, NONE, beta[1]], se=[NONE, NONE, error])
+
+
+def two_factors(t, y):
+    """Loadings (5, 2) and log specific variances of a factor model, whose factors may be turned."""
+    loadings = t[:10].reshape(5, 2)
+    covariance = loadings @ loadings.T + jnp.diag(jnp.exp(t[10:]))
+    return jax.vmap(lambda row: multivariate_normal.logpdf(row, jnp.zeros(5), covariance))(y)
+
+
+def test_1_loadings_that_may_be_turned_have_no_standard_error_and_specific_variances_do():
+    """It was UNIDENTIFIED, with standard errors of 1 500: rounding made a curvature of zero."""
+    rng = np.random.default_rng(9)
+    y = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 5)) + 0.5 * rng.normal(size=(200, 5))
+    start = np.concatenate([0.3 * rng.normal(size=10), np.zeros(5)])
+    fit = jm.fit(two_factors, start, y)
+    expect(fit, "UNIDENTIFIED")
+    assert np.isnan(fit.se[:10]).all()
+    # With one loading held at zero they cannot be turned.
+    held = jm.fit(jm.fix(two_factors, {"theta[1]": 0.0}), start, y)
+    expect(held, "CONVERGED", loglik=fit.loglik)
+    assert_allclose(fit.x[10:], held.x[10:], atol=1e-6)
+    assert_allclose(fit.se[10:], held.se[10:], rtol=1e-5)
 
 
 # ---------------------------------------------------------------- 2: a stationary inflection was CONVERGED

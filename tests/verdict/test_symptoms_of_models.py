@@ -511,3 +511,38 @@ def test_21_a_branch_whose_derivative_is_nan_is_nonfinite_and_names_its_row(row)
     expect(fit, "NONFINITE")
     assert f"row {row}" in fit.explain()
     assert "before" in fit.explain()
+
+
+SEPARATED_X = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0])
+NAIVE = {
+    "logit": lambda eta: 1 / (1 + jnp.exp(-eta)),
+    "probit": norm.cdf,
+}
+
+
+@pytest.mark.parametrize("name", NAIVE)
+def test_21_a_probability_that_rounds_to_one_on_the_way_is_not_finite_at_its_row(name):
+    """0·log 0 of separated data: it was STALLED, and its likelihood called rough."""
+
+    def naive(t, d):
+        p = NAIVE[name](t[0] + t[1] * d["x"])
+        return d["y"] * jnp.log(p) + (1 - d["y"]) * jnp.log(1 - p)
+
+    data = {"x": SEPARATED_X, "y": (SEPARATED_X > 0) * 1.0}
+    fit = jm.fit(naive, np.zeros(2), data)
+    expect(fit, "NONFINITE")
+    assert data["y"][int(fit.witness.row)] == 1.0
+    assert np.abs(data["x"][int(fit.witness.row)]) == 3.0
+    assert "xlogy" in fit.explain()
+    batch = jm.fit_batch(naive, np.zeros(2), {k: v[None] for k, v in data.items()}, progress=False)
+    expect(batch[0], "NONFINITE")
+    assert int(batch[0].witness.row) == int(fit.witness.row)
+
+
+def test_21_the_edge_of_a_uniform_law_is_no_wall_of_rounding():
+    """ℓ is −∞ beyond the largest observation, which is a value and no failure of arithmetic."""
+    y = np.random.default_rng(17).uniform(0, 3, 40)
+    fit = jm.fit(lambda t, y: jnp.where(y <= t[0], -jnp.log(t[0]), -jnp.inf), np.array([5.0]), y)
+    expect(fit, "STALLED", loglik=-40 * np.log(y.max()))
+    assert np.isnan(fit.se).all()
+    assert "edge of its support" in fit.explain()
