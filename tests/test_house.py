@@ -185,6 +185,19 @@ def test_a_broad_except_says_beside_it_why(path):
                 assert any("#" in line for line in span), f"{path.name}:{node.lineno}"
 
 
+@BY_FILE
+def test_an_error_that_is_swallowed_says_beside_it_why(path):
+    """Swallowed is what a handler neither raises, as it is or as another, nor looks at."""
+    lines = source(path).splitlines()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ExceptHandler):
+            inside = [inner for statement in node.body for inner in ast.walk(statement)]
+            used = any(isinstance(part, ast.Name) and part.id == node.name for part in inside)
+            if not used and not any(isinstance(part, ast.Raise) for part in inside):
+                span = lines[node.lineno - 1 : node.end_lineno]
+                assert any("#" in line for line in span), f"{path.name}:{node.lineno}"
+
+
 def public_objects():
     """Functions and records that ``jaxmle`` hands out, with the shelves' functions."""
     for name in jm.__all__:

@@ -309,7 +309,7 @@ class Chunk:
         machine = self.programs.machine
         try:
             return solver.approach_in_float32(evaluate, z, self.active, rounds, machine)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError):  # an error of another cause is met again in float64
             return None
 
     def initial_state(self, like: State) -> State:

@@ -239,7 +239,7 @@ def concatenated(
     first: Any = jax.tree.structure(datasets[0])
     try:
         columns = [*zip(*map(first.flatten_up_to, datasets), strict=True)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError):  # members of unlike trees share no leaf
         columns = [()]
     if not all(map(len, columns)) or not all(map(jax.tree_util.all_leaves, columns)):
         other = next(

@@ -396,7 +396,7 @@ class _Walk:
             if whole or self.wants(name):
                 try:
                     inner = member.__get__(value)
-                except AttributeError:
+                except AttributeError:  # an empty slot
                     inner = ABSENT
                 self.visit(inner)
 

@@ -279,7 +279,7 @@ class GroupFits:
             try:
                 exact = column.dtype.type(value)
                 equal = bool(exact == value)  # 2.5 is no whole number, '2' no number
-            except (OverflowError, TypeError, ValueError):
+            except (OverflowError, TypeError, ValueError):  # a value of another kind is no key
                 return low, False
             left, right = (
                 int(np.searchsorted(column[low:high], exact, side)) for side in ("left", "right")

@@ -279,7 +279,7 @@ def _called(made: Any, *names: str) -> Callable[[Array], Array] | None:
     def answers(name: str) -> bool:
         try:
             jax.eval_shape(getattr(made, name), jnp.zeros(()))
-        except (AttributeError, NotImplementedError):
+        except (AttributeError, NotImplementedError):  # the name without the method
             return False
         return True
 

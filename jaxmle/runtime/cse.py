@@ -57,6 +57,6 @@ def _key(equation: Any) -> Hashable | None:
     key = (equation.primitive, atoms, tuple(sorted(equation.params.items())))
     try:
         hash(key)
-    except TypeError:
+    except TypeError:  # a parameter without a hash
         return None
     return None if equation.effects else key

@@ -118,7 +118,7 @@ def is_concave(loglik: Loglik, layout: Layout, x: Array, free: Array, data: Tree
     kept = np.asarray(free, bool)
     try:
         return bool(np.all(_terms(loglik, layout, np.asarray(x), kept, data).flags & CONCAVE))
-    except NotFollowed:
+    except NotFollowed:  # an operation without a rule: nothing is proved
         return False
 
 

@@ -133,7 +133,7 @@ def _names(data: Tree) -> list[str | None]:
         )
         try:
             names.append(name if leaf_of(data, name) is leaf else None)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError):  # ``linear`` cannot name this leaf
             names.append(None)
     return names
 

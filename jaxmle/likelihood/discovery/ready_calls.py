@@ -110,7 +110,7 @@ def check_stacked_calls(
     for first in range(0, members, together):
         try:
             _show(met(x, cut(slice(first, first + together))), in_row)
-        except ValueError:
+        except ValueError:  # one member is wrong: which one is found out by itself
             for member in range(first, min(first + together, members)):
                 _check(calls, x, cut(member), _of_member(member))
 

@@ -296,7 +296,7 @@ def _object_codes(values: np.ndarray) -> np.ndarray:
     """Codes of Python objects: in their order where they have one, else as they come."""
     try:
         kinds = sorted(set(values))
-    except TypeError:
+    except TypeError:  # labels without an order
         kinds = list(dict.fromkeys(values)) if _all_hash(values) else []
     if not kinds and len(values):
         raise TypeError("clusters hold objects that are no labels: use numbers or strings")
