@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle._types import Array, Data, Loglik
+from jaxmle.fitting.ending import complete
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.one_loop import search_in_one_loop
 from jaxmle.fitting.options import Options, Posed
-from jaxmle.fitting.passes import Codes, Passes, Problem, complete, objective_of, problem_of
+from jaxmle.fitting.passes import Codes, Passes, Problem, objective_of, problem_of
 from jaxmle.fitting.user_scale import Reach
 from jaxmle.likelihood.derivatives import (
     DIFFERENCES,
