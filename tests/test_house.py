@@ -101,12 +101,9 @@ def test_no_constant_has_two_meanings():
     assert not {name: values for name, values in meanings.items() if len(values) > 1}
 
 
-# Rooms whose identifiers are words of the field already; a room is added when it has been read.
-ROOMS_READ = (
-    *("data", "inference", "mixtures", "models", "plots"),
-    *("record", "starts", "stochastic", "tables"),
-)
-READ = [path for path in SOURCES if path.relative_to(PACKAGE).parts[0] in ROOMS_READ]
+# Files whose identifiers are not read yet: the state machine is being rewritten.
+UNREAD = ("verdict/", "fitting/one_loop.py", "solvers/newton_step.py", "solvers/trust_region.py")
+READ = [path for path in SOURCES if not path.relative_to(PACKAGE).as_posix().startswith(UNREAD)]
 BY_FILE_READ = pytest.mark.parametrize(
     "path", READ, ids=lambda path: str(path.relative_to(PACKAGE))
 )
@@ -118,6 +115,7 @@ PUBLIC_EXCEPTIONS = {
     ("end_gradient.py", "found"),  # a positional argument of profile_end
 }
 MAX_LINES_OF_A_BODY = 60
+BODIES_BEING_REWRITTEN = {("trust_region.py", "_judge")}
 MAX_LINES_OF_A_FILE = 500
 
 
@@ -148,21 +146,25 @@ def test_identifiers_are_words_of_the_field(path):
     assert not bound
 
 
-@BY_FILE_READ
+@BY_FILE
 def test_no_body_has_more_than_60_lines(path):
     functions = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)]
-    sizes = {node.name: body_lines(node) for node in functions}
-    assert not {name: n for name, n in sizes.items() if n > MAX_LINES_OF_A_BODY}
+    sizes = {(path.name, node.name): body_lines(node) for node in functions}
+    long = {name for name, n in sizes.items() if n > MAX_LINES_OF_A_BODY}
+    assert long <= BODIES_BEING_REWRITTEN
 
 
-@BY_FILE_READ
+@BY_FILE
 def test_no_file_has_more_than_500_lines(path):
     assert len(source(path).splitlines()) <= MAX_LINES_OF_A_FILE
 
 
 def test_most_bodies_have_at_most_40_lines():
     functions = [
-        node for path in READ for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)
+        node
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef)
     ]
     long = [node.name for node in functions if body_lines(node) > 40]
     assert len(long) <= 0.01 * len(functions), long

@@ -243,10 +243,10 @@ class Chunk:
 
         if slots < members:
             active, args = jax.tree.map(wider, (active, args))
-        found = program(self.per_member, self.common, active, args)
+        results = program(self.per_member, self.common, active, args)
         if self.programs.machine.in_numpy:
-            return jax.tree.map(lambda leaf: np.asarray(leaf)[..., :slots], found)
-        return _first(found, slots) if slots < members else found
+            return jax.tree.map(lambda leaf: np.asarray(leaf)[..., :slots], results)
+        return _first(results, slots) if slots < members else results
 
     @property
     def may_have_kinks(self) -> bool:

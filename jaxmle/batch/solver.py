@@ -375,7 +375,7 @@ def _finished(
 def finished(
     problem: Problem,
     base: Array,
-    found: Judged,
+    ending: Judged,
     n: Array,
     data_id: Array,
     steps: Array,
@@ -383,7 +383,7 @@ def finished(
 ) -> Any:
     """The records."""
     return machine.run(
-        _finished, (problem,), base, found.verdict, found.reached, found.extra, n, data_id, steps
+        _finished, (problem,), base, ending.verdict, ending.reached, ending.extra, n, data_id, steps
     )
 
 
@@ -391,5 +391,5 @@ def record_shapes(
     problem: Problem, base: Array, state: State, n: Array, data_id: Array, steps: Array
 ) -> Any:
     """The record of one member, for its shapes."""
-    found = _judged(problem, base, state, unexplored(state))
-    return _finished(problem, base, found.verdict, found.reached, found.extra, n, data_id, steps)
+    ending = _judged(problem, base, state, unexplored(state))
+    return _finished(problem, base, ending.verdict, ending.reached, ending.extra, n, data_id, steps)

@@ -94,7 +94,7 @@ def look(function: Any, names: frozenset[str] = frozenset(), *, again: bool = Fa
         except Exception as error:  # of an object asked for what it holds, or too deep a structure
             walk.hidden = f"what raises {type(error).__name__} when it is looked at"
         if again or walk.loaded <= names:
-            return walk.found(names)
+            return walk.result(names)
         names |= walk.loaded
 
 
@@ -173,7 +173,7 @@ class _Walk:
         """Note what cannot be watched."""
         self.hidden = self.hidden or f"a {type(value).__module__}.{type(value).__qualname__}"
 
-    def found(self, names: frozenset[str]) -> Look:
+    def result(self, names: frozenset[str]) -> Look:
         """What the walk has found, which looked at attributes of these names."""
         holding = frozenset() if self.again else _holders(self.edges, self.holders)
         seen = (self.hidden, self.traced, self.changes, holding, self.narrow, self.integers)

@@ -211,16 +211,16 @@ def _with_derivatives(objective: Objective, z: Array, point: Point) -> Point:
     types = jax.tree.map(lambda leaf: leaf.dtype, point)
 
     @jax.custom_jvp
-    def at(z: Array, consts: list[Array], point: Point) -> Point:
+    def evaluated(z: Array, consts: list[Array], point: Point) -> Point:
         return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), point, types)
 
-    @at.defjvp
+    @evaluated.defjvp
     def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Point, Point]:
         z, consts, point = primals
         _, slope = jax.jvp(lambda z, consts: evaluate(z, *consts), (z, consts), tangents[:2])
-        return at(z, consts, point), slope
+        return evaluated(z, consts, point), slope
 
-    return at(z, consts, point)
+    return evaluated(z, consts, point)
 
 
 def _solve_symmetric(information: Any, y: Array, method: str | None) -> Array:

@@ -74,8 +74,10 @@ def reach(chart: Chart, x: Array, state: State, limit: Limit, spectrum: Survey) 
 
     # Every entrywise transform increases: a coordinate that recedes downwards goes to the lower
     # bound, however far it was followed.
-    own = column(chart.own_coordinate, x)
-    down, up = (own & moves(receding & side) for side in (limit.move < 0, limit.move > 0))
+    has_coordinate = column(chart.own_coordinate, x)
+    down, up = (
+        has_coordinate & moves(receding & side) for side in (limit.move < 0, limit.move > 0)
+    )
     at_low = concerned & finite_low & (near(np.where(finite_low, low, 0.0)) | down)
     at_high = concerned & finite_high & (near(np.where(finite_high, high, 0.0)) | up) & ~at_low
     at_bound = at_low | at_high
@@ -156,8 +158,8 @@ def conclude(
     null = _times(steps, verdict.null)
     along = times(user.jacobian, verdict.direction)
     incidence = _incidence(chart, user.x).astype(user.x.dtype)
-    own = column(chart.own_coordinate, user.x)
-    direction = xp.where(own, times(incidence, verdict.direction), along)
+    has_coordinate = column(chart.own_coordinate, user.x)
+    direction = xp.where(has_coordinate, times(incidence, verdict.direction), along)
     fate = _estimability(chart, verdict, reached, steps, null, along, direction)
     no_variance = _without_variance(verdict, fate, steps, vcov)
     hidden = _incidence(chart, user.x) & (verdict.hidden > 0)[None]
@@ -212,13 +214,13 @@ def _estimability(
     # An entry of a leaf that is constrained as a whole recedes only if the recession moves it on
     # the user's scale.
     push = xp.abs(along)
-    own = column(chart.own_coordinate, along)
+    has_coordinate = column(chart.own_coordinate, along)
     moved = push > MIN_SHARE_IN_NULL_SPACE * xp.max(push, axis=0)
-    infinite = reached.leaves & separated & (own | moved)
+    infinite = reached.leaves & separated & (has_coordinate | moved)
     touched = (diagonal(verdict.null) > MIN_SHARE_IN_NULL_SPACE)[None]
     concerned = xp.any(_incidence(chart, along) & touched, axis=1) & ~estimable
     # Beside a bound too, what is free has no estimate, where it is an entry of its own.
-    free_at_bound = (status == Status.BOUNDARY) & own & (reached.bound == 0)
+    free_at_bound = (status == Status.BOUNDARY) & has_coordinate & (reached.bound == 0)
     undetermined = concerned & ~infinite & ~at_bound & (separated | free_at_bound)
     # each is unbounded along the tail that was followed, with its sign there
     sign = xp.where(infinite, xp.sign(direction), 0.0)

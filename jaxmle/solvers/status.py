@@ -63,8 +63,8 @@ class StatusCodes(np.ndarray):
         return getattr(ufunc, method)(*plain, **options)
 
     def __getitem__(self, index: Any) -> Any:
-        found = super().__getitem__(index)
-        return StatusCode(found) if isinstance(found, np.integer) else found
+        selected = super().__getitem__(index)
+        return StatusCode(selected) if isinstance(selected, np.integer) else selected
 
     def __str__(self) -> str:
         return np.array2string(self._integers(), formatter={"int_kind": _name})
