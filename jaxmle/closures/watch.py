@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxmle.closures import holders
 from jaxmle.closures.bytecode import EVERYTHING, is_impure, of_library, reads_of
@@ -453,7 +454,7 @@ BY_KIND: tuple[tuple[Any, Callable[[_Walk, Any], None]], ...] = (
     (types.ModuleType, _Walk.module),
     (np.ndarray, holders.numpy_array),
     (np.generic, holders.numpy_scalar),
-    ((jax.Array, jax.core.Tracer), holders.jax_array),
+    ((jax.Array, Tracer), holders.jax_array),
     (functools.partial, _Walk.partial),
     (BUILTIN, _Walk.builtin),
     (staticmethod | classmethod, _Walk.inner_function),

@@ -385,10 +385,8 @@ def _frame_of(
             by=columns_of_keys(by),
             missing=missing,
         )
-    frame.check(
-        loglik,
-        loglik.start(frame.data) if params0 is None and hasattr(loglik, "start") else params0,
-    )
+    start = getattr(loglik, "start", None)
+    frame.check(loglik, start(frame.data) if params0 is None and start else params0)
     return frame
 
 

@@ -94,4 +94,4 @@ def _columns(name: str) -> dict[str, NDArray[np.float64]]:
 
 
 def _text(filename: str) -> str:
-    return resources.files(__package__).joinpath(filename).read_text(encoding="utf-8")
+    return resources.files("jaxmle.datasets").joinpath(filename).read_text(encoding="utf-8")

@@ -343,7 +343,9 @@ def _guess(constraints: Mapping[str, Constraint], y: Array) -> Params:
     for the others.
     """
     mean, variance, xp = moments(y)
-    table = dict.fromkeys(CENTRES, mean) | dict.fromkeys(SPREADS, xp.sqrt(variance))
+    table: dict[str, Array] = dict.fromkeys(CENTRES, mean) | dict.fromkeys(
+        SPREADS, xp.sqrt(variance)
+    )
     whole = [
         name
         for name, kind in constraints.items()

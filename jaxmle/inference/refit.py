@@ -152,8 +152,9 @@ def _start(what: str, loglik: Loglik, fit: Fit, data: Tree, params0: Tree) -> Tr
     )
     if inside:
         return fit.params
-    if hasattr(loglik, "start"):
-        return loglik.start(data)
+    start = getattr(loglik, "start", None)
+    if start is not None:
+        return start(data)
     raise ValueError(
         f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound can be no "
         f"start. Give {what} the start as params0="

@@ -84,13 +84,12 @@ def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:
         and not isinstance(node, type)
         and isinstance(node, LikelihoodTree)
     ):
-        return dataclasses.replace(
-            node,
-            **{
-                f.name: map_functions(getattr(node, f.name), change)
-                for f in dataclasses.fields(node)
-            },
-        )
+        record: Any = node
+        fields = {
+            field.name: map_functions(getattr(record, field.name), change)
+            for field in dataclasses.fields(record)
+        }
+        return dataclasses.replace(record, **fields)
     if type(node) in (tuple, list):
         return type(node)(map_functions(inner, change) for inner in node)
     return (

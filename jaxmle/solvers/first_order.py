@@ -60,6 +60,7 @@ def approach(
         z, state, best, lowest, steps, idle, _ = carry
         now, grad = slope(z, state=state)
         extra = curvatures(z) if every is not None else {}
+        updates: Any
         updates, state = transformation.update(
             grad, state, z, value=now, grad=grad, value_fn=loss, **extra
         )

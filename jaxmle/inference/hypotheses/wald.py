@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_traced, namespace
 from jaxmle._types import Array
 from jaxmle.inference.again import check_fit
 from jaxmle.inference.delta import finite_point
@@ -203,7 +203,7 @@ class JointTests:
         return namespace(self.tests[0].pvalue).stack([test.pvalue for test in self.tests], axis=-1)
 
     def __repr__(self) -> str:
-        if self.tests[0].batch_shape or isinstance(self.tests[0].statistic, jax.core.Tracer):
+        if self.tests[0].batch_shape or is_traced(self.tests[0].statistic):
             return f"JointTests({', '.join(self.terms)}; {self.tests[0].batch_shape} fits)"
         from jaxmle.tables.layout import Grid, Page, text
         from jaxmle.tables.numerals import p_value, significant

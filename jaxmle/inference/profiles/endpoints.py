@@ -76,7 +76,7 @@ def _without_estimate(posed: ProfileProblem, members: np.ndarray) -> np.ndarray:
     bounds = np.array(posed.fit.bounds)
     chart = posed.problem.chart
     lost = (~np.isfinite(x) | (x <= bounds[:, 0]) | (x >= bounds[:, 1])) & chart.own_coordinate
-    return (lost[:, :, None] & chart.incidence).any(1)
+    return np.any(lost[:, :, None] & chart.incidence, axis=1)
 
 
 def _newton_polished(

@@ -137,7 +137,7 @@ def _check(calls: Calls, x: np.ndarray, data: Tree, place: Place) -> None:
             if counting is None:
                 raise
             if counting.any():
-                some = [np.asarray(leaf)[counting] for leaf in leaves]
+                some: list[Array] = [np.asarray(leaf)[counting] for leaf in leaves]
                 _show({which: some}, _shifted(place, np.flatnonzero(counting)))
 
 

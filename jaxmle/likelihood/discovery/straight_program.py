@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import eval_jaxpr
 from jax.scipy.special import log_ndtr
 
 from jaxmle._types import Array, Loglik
@@ -112,7 +113,7 @@ def _bound(equation: Any, table: dict[Any, Any]) -> list[Any]:
         outvars=list(equation.outvars),
         effects=equation.effects,
     )
-    return jax.core.eval_jaxpr(alone, [], *given.values())
+    return eval_jaxpr(alone, [], *given.values())
 
 
 def _without_calls(program: Any, arguments: Sequence[Array]) -> list[Array]:
