@@ -170,6 +170,21 @@ def test_most_bodies_have_at_most_40_lines():
     assert len(long) <= 0.01 * len(functions), long
 
 
+@BY_FILE_READ
+def test_a_tolerance_that_decides_something_has_a_name(path):
+    """Numbers up to a thousandth, or from 1e5 on, in a comparison."""
+    unnamed = [
+        number.lineno
+        for comparison in ast.walk(tree(path))
+        if isinstance(comparison, ast.Compare)
+        for number in ast.walk(comparison)
+        if isinstance(number, ast.Constant)
+        and isinstance(number.value, float)
+        and (0 < abs(number.value) <= 1e-3 or abs(number.value) >= 1e5)
+    ]
+    assert not unnamed
+
+
 @BY_FILE
 def test_no_guard_vanishes_under_python_o(path):
     """``python -O`` takes assertions out."""

@@ -21,6 +21,8 @@ from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import portable_copy, precision, to_numpy, tracing
 from jaxmle.solvers.status import Status
 
+MAX_NULL_SHARE_OF_GRADIENT = 1e-6  # of its length, beyond which it sees what is not estimable
+
 
 @partial(
     jax.tree_util.register_dataclass, data_fields=["estimate", "stderr", "vcov"], meta_fields=[]
@@ -113,7 +115,7 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
     vcov = jnp.where(used[:, None] & used[None, :], jnp.asarray(fit.witness.vcov), 0.0)
     leak = jnp.linalg.norm(
         jacobian @ jnp.asarray(fit.witness.projector), axis=1
-    ) > 1e-6 * jnp.linalg.norm(jacobian, axis=1)
+    ) > MAX_NULL_SHARE_OF_GRADIENT * jnp.linalg.norm(jacobian, axis=1)
     covariance = jacobian @ vcov @ jacobian.T
     covariance = jnp.where(leak[:, None] | leak[None, :], jnp.nan, covariance)
     # What leaves the estimable space has the value at the estimate itself, which may be infinite.

@@ -31,6 +31,7 @@ STATUSES_WITHOUT_ESTIMATE = (
     Status.STALLED,
     Status.MAX_STEPS,
 )
+MAX_NULL_SHARE_OF_GRADIENT = 1e-6  # of its length, beyond which it sees what is not estimable
 
 
 def wald_test(
@@ -117,7 +118,9 @@ def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
     # rounding left of it in the projector.
     null = xp.where(known[..., :, None] | known[..., None, :], 0.0, fit.witness.projector)
     size = xp.sqrt(xp.sum(g**2, axis=-1))
-    leak = xp.any(xp.sqrt(xp.sum((g @ null) ** 2, axis=-1)) > 1e-6 * size, axis=-1)
+    leak = xp.any(
+        xp.sqrt(xp.sum((g @ null) ** 2, axis=-1)) > MAX_NULL_SHARE_OF_GRADIENT * size, axis=-1
+    )
     away = xp.any(used & ((fit.witness.bound != 0) | ~xp.isfinite(finite_point(fit))), axis=-1)
     lost = xp.any(
         xp.stack([fit.status == int(status) for status in STATUSES_WITHOUT_ESTIMATE]), axis=0
