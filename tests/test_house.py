@@ -215,14 +215,17 @@ def test_an_error_that_is_swallowed_says_beside_it_why(path):
                 assert any("#" in line for line in span), f"{path.name}:{node.lineno}"
 
 
+SHELVES = (jm, jm.datasets, jm.families, jm.models, jm.plots, jm.solvers, jm.special)
+
+
 def public_objects():
-    """Functions and records that ``jaxmle`` hands out, with the shelves' functions."""
-    for name in jm.__all__:
-        value = getattr(jm, name)
-        if inspect.isfunction(value) or (
-            inspect.isclass(value) and value.__module__.startswith("jaxmle")
-        ):
-            yield name, value
+    """Functions and records that ``jaxmle`` and its shelves hand out."""
+    for shelf in SHELVES:
+        for name in getattr(shelf, "__all__", ("Dataset", "load", "names")):
+            value = getattr(shelf, name)
+            is_one = inspect.isfunction(value) or inspect.isclass(value)
+            if is_one and value.__module__.startswith("jaxmle"):
+                yield f"{shelf.__name__}.{name}", value
 
 
 @pytest.mark.parametrize(

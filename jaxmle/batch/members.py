@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmle._types import Array, Data, Shape, Tree
+from jaxmle._types import Array, Data, Tree
 from jaxmle.runtime.fingerprint import fingerprints
 
 MAX_PADDING_RATIO = 2.0  # padded rows over real ones that buckets may cost
@@ -60,7 +60,7 @@ class Stacked:
     @property
     def sizes(self) -> np.ndarray:
         """Rows of each member, (b, parts)."""
-        shapes: list[Shape] = [np.shape(leaf) for leaf in jax.tree.leaves(self.rows)]
+        shapes = [jax.numpy.shape(leaf) for leaf in jax.tree.leaves(self.rows)]
         length = max(
             (
                 shape[0 if is_shared else 1]

@@ -421,7 +421,7 @@ def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame
         total=len(rows),
         missing={},
         weights=_weights_of(plan, columns),
-        clusters=None if not groups else groups if len(groups) > 1 else groups[0],
+        clusters=_one_or_all(groups),
         labels={name: plain(columns[name].values) for name in plan.keys},
         designs={leaf: design for leaf, (design, _) in built.items()},
         offsets=offsets,
@@ -440,3 +440,11 @@ def _weights_of(plan: Plan, columns: Mapping[str, Column]) -> Weights | None:
             f"weights are numbers, one for each row; the column {name!r} holds words or categories"
         )
     return Weights(columns[name].values.astype(np.float64), plan.kind)
+
+
+def _one_or_all(groups: tuple[Any, ...]) -> Any:
+    """Labels of one kind as they are, those of several as a tuple; None of none."""
+    if not groups:
+        return None
+    first, *others = groups
+    return groups if others else first

@@ -343,9 +343,10 @@ def _guess(constraints: Mapping[str, Constraint], y: Array) -> Params:
     for the others.
     """
     mean, variance, xp = moments(y)
-    table: dict[str, Array] = dict.fromkeys(CENTRES, mean) | dict.fromkeys(
-        SPREADS, xp.sqrt(variance)
-    )
+    table: dict[str, Any] = {
+        **dict.fromkeys(CENTRES, mean),
+        **dict.fromkeys(SPREADS, xp.sqrt(variance)),
+    }
     whole = [
         name
         for name, kind in constraints.items()

@@ -31,6 +31,12 @@ class Climb:
 
     ``x`` (m, p) parameters in the order of ``names``; ``loglik`` (m,), ℓ there, with its penalty
     where there is one. A row repeats where a step was refused.
+
+    >>> import numpy as np
+    >>> from jaxmle import plots
+    >>> climb = plots.Climb(np.array([[1.0], [2.0]]), np.array([-3.0, -2.5]), ("mu",))
+    >>> len(climb)
+    2
     """
 
     x: np.ndarray

@@ -73,6 +73,14 @@ class OnceDifferentiable(LikelihoodTree):
         return without_second_derivative(lambda params: self.loglik(params, data))(params)
 
 
+def _map_fields(record: Any, change: Callable[[Any], Any]) -> Any:
+    fields = {
+        field.name: map_functions(getattr(record, field.name), change)
+        for field in dataclasses.fields(record)
+    }
+    return dataclasses.replace(record, **fields)
+
+
 def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:
     """A likelihood tree with ``change`` applied to every user function in it."""
     if isinstance(node, Opaque):  # a Partial in it is the user's, and its arrays are no leaves
@@ -84,12 +92,7 @@ def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:
         and not isinstance(node, type)
         and isinstance(node, LikelihoodTree)
     ):
-        record: Any = node
-        fields = {
-            field.name: map_functions(getattr(record, field.name), change)
-            for field in dataclasses.fields(record)
-        }
-        return dataclasses.replace(record, **fields)
+        return _map_fields(node, change)
     if type(node) in (tuple, list):
         return type(node)(map_functions(inner, change) for inner in node)
     return (

@@ -58,6 +58,7 @@ def approach(
 
     def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         z, state, best, lowest, steps, idle, _ = carry
+        grad: Any
         now, grad = slope(z, state=state)
         extra = curvatures(z) if every is not None else {}
         updates: Any
@@ -131,6 +132,13 @@ def newton() -> optax.GradientTransformationExtraArgs:
 
     It gives a direction only, since optax cannot reject a step: ``optax.chain(newton(),
     optax.clip_by_global_norm(1.0))`` and ``scale`` after it work; line searches after it do not.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxmle import solvers
+    >>> direction = solvers.newton()
+    >>> state = direction.init(jnp.zeros(1))
+    >>> direction.update(jnp.array([6.0]), state, hessian=jnp.array([[2.0]]))[0].tolist()
+    [-3.0]
     """
     return _direction("newton", "hessian")
 
@@ -138,10 +146,25 @@ def newton() -> optax.GradientTransformationExtraArgs:
 def scoring() -> optax.GradientTransformationExtraArgs:
     """Fisher's scoring direction; ``update`` takes ``expected=`` (k, k), the expected
     information.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxmle import solvers
+    >>> direction = solvers.scoring()
+    >>> state = direction.init(jnp.zeros(1))
+    >>> direction.update(jnp.array([6.0]), state, expected=jnp.array([[2.0]]))[0].tolist()
+    [-3.0]
     """
     return _direction("scoring", "expected")
 
 
 def bhhh() -> optax.GradientTransformationExtraArgs:
-    """The BHHH direction; ``update`` takes ``opg=`` (k, k), the outer product of scores."""
+    """The BHHH direction; ``update`` takes ``opg=`` (k, k), the outer product of scores.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxmle import solvers
+    >>> direction = solvers.bhhh()
+    >>> state = direction.init(jnp.zeros(1))
+    >>> direction.update(jnp.array([6.0]), state, opg=jnp.array([[2.0]]))[0].tolist()
+    [-3.0]
+    """
     return _direction("bhhh", "opg")
