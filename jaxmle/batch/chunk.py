@@ -365,8 +365,8 @@ class Chunk:
             if not np.any(rises):
                 break
             machine = self.programs.machine
-            outset = machine.run(start, (), limit.point.z, state.point)
-            climbed = replace(self, active=rises)._ended(outset)
+            restart = machine.run(start, (), limit.point.z, state.point)
+            climbed = replace(self, active=rises)._ended(restart)
             climbed = machine.run(remember_rise, (), climbed, state)
             explored = self._explored(climbed, rises)
             before = np.where(rises, np.asarray(state.steps) + np.asarray(limit.steps), 0)

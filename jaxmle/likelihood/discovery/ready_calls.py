@@ -255,8 +255,8 @@ def _counting(calls: Calls, which: tuple[int, ...], x: np.ndarray, data: Tree) -
     beside = x + 1e-3 * (1 + np.abs(x)) * np.cos(np.arange(x.size)).astype(x.dtype)
     counting: Any = False
     for point in (x, beside):  # at the start alone a factor may be 0
-        still, other = (np.asarray(calls.terms(point, data, moved)) for moved in (None, which))
-        counting = counting | (still != other) | ~np.isfinite(still)
+        unchanged, other = (np.asarray(calls.terms(point, data, moved)) for moved in (None, which))
+        counting = counting | (unchanged != other) | ~np.isfinite(unchanged)
     rows = calls.met(x, data)[which]
     alike = np.ndim(counting) == 1 and all(np.shape(leaf)[:1] == counting.shape for leaf in rows)
     return np.asarray(counting) if alike else None
