@@ -109,8 +109,28 @@ BY_FILE_READ = pytest.mark.parametrize(
 )
 # They name no quantity, or are metaphors of ours.
 NOT_WORDS = frozenset(
-    ["told", "said", "found", "own", "at", "one", "way", "here", "kept", "elsewhere", "afresh"]
-    + ["begun", "bent", "calm", "dash", "outset", "seat", "seats", "sprint", "teller"]
+    [
+        "told",
+        "said",
+        "found",
+        "own",
+        "at",
+        "one",
+        "way",
+        "here",
+        "kept",
+        "elsewhere",
+        "afresh",
+        "begun",
+        "bent",
+        "calm",
+        "dash",
+        "outset",
+        "seat",
+        "seats",
+        "sprint",
+        "teller",
+    ]
 )
 PUBLIC_EXCEPTIONS = {
     ("profile.py", "found"),  # Profile.found: both ends are known

@@ -38,14 +38,7 @@ def approach(
     ``curvatures(z)`` gives the matrices ``hessian``, ``expected`` and ``opg`` of −ℓ to
     transformations that read them; what a transformation does not read is never computed.
     """
-    if isinstance(solver, LBFGS):
-        transformation = optax.lbfgs(memory_size=solver.memory)
-        steps = solver.steps
-        every = None
-    else:
-        transformation = optax.with_extra_args_support(solver.transformation)
-        steps = solver.steps
-        every = solver.check_every
+    transformation, every = _transformation_of(solver)
 
     def loss(z: Array, hessian: Any = None, expected: Any = None, opg: Any = None) -> Array:
         return -value(z)  # optax's line searches hand every extra argument on, by name
@@ -94,9 +87,18 @@ def approach(
             lambda new, old: jnp.asarray(new).astype(jnp.asarray(old).dtype), advance(carry), carry
         )
 
-    out = jax.lax.while_loop(lambda carry: (carry[4] < steps) & ~carry[6], cast, carry)
+    out = jax.lax.while_loop(lambda carry: (carry[4] < solver.steps) & ~carry[6], cast, carry)
     last_better = value(out[0]) > -out[3]
     return jnp.where(last_better, out[0], out[2]), out[4]
+
+
+def _transformation_of(solver: Any) -> tuple[Any, int | None]:
+    """A solver's optax transformation, and after how many steps the decrement is looked at; None
+    where the transformation shows its own.
+    """
+    if isinstance(solver, LBFGS):
+        return optax.lbfgs(memory_size=solver.memory), None
+    return optax.with_extra_args_support(solver.transformation), solver.check_every
 
 
 def _is_near(evaluate: Callable[[Array], Point], z: Array, steps: Array, every: int) -> Array:
