@@ -25,7 +25,7 @@ help:
 	@echo "make test-all  the same facts over more families, kinds and forms besides: twice as long"
 	@echo "make test-lowest  the tests with the oldest jax, NumPy and Python that are allowed, in an environment of its own"
 	@echo "make test-newest  the tests with the newest ones, in an environment of its own"
-	@echo "make lint    ruff and mypy"
+	@echo "make lint    ruff, mypy and pyright"
 	@echo "make notebooks  run notebooks/*.py and write their outputs and figures beside them (ONLY='05 06' chooses)"
 	@echo "make bench   the workloads of benchmarks/, with their peers"
 	@echo "make clean   remove the environment and every cache"
@@ -51,6 +51,7 @@ lint: $(VENV)/.ready-test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(RUN) -m basedpyright
 
 bench: $(VENV)/.ready-bench
 	@for workload in benchmarks/w*.py; do echo "== $$workload"; $(RUN) $$workload || exit 1; done

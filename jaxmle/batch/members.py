@@ -74,7 +74,8 @@ class Stacked:
         """Where a value of a leaf stands, in words; one index alone is of a leaf that members
         share.
         """
-        return f"row {index[1]} of member {index[0]}" if len(index) > 1 else f"row {index[0]}"
+        first, *rest = index
+        return f"row {rest[0]} of member {first}" if rest else f"row {first}"
 
     def row_bytes(self) -> float:
         """Bytes of one row of one member."""
