@@ -57,9 +57,7 @@ def test_no_door_computes_in_bytes():
         jm.fit_batch(less, start, [{"y": y}, {"y": y[:4]}], progress=False).params["a"][0],
         jm.fit_groups(less, start, table, by="g", progress=False).fits.params["a"][0],
         jax.jit(lambda a: jm.fit(less, {"a": a}, {"y": y}).params["a"])(jnp.zeros(())),
-        jax.jit(jax.vmap(lambda y: jm.fit(less, start, {"y": y}).params["a"]))(jnp.stack([y, y]))[
-            0
-        ],
+        jax.vmap(lambda y: jm.fit(less, start, {"y": y}).params["a"])(jnp.stack([y, y]))[0],
     ]
     assert_allclose([float(one) for one in found], np.full(5, 0.2), rtol=1e-6)
     score = jm.score(less)
