@@ -5,13 +5,12 @@ import inspect
 import re
 import tomllib
 from collections import defaultdict
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 import jaxmle as jm
-from tests.test_layers import FLOORS
+from tests.test_layers import FLOORS, source, tree
 
 PACKAGE = Path(__file__).parents[1] / "jaxmle"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -23,16 +22,6 @@ BY_FILE = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.rel
 MAX_CHARACTERS_A_CODE_LINE = 40
 MAX_COLUMNS = 100
 MAX_PARALLEL_ASSIGNMENTS = 20
-
-
-@cache
-def source(path):
-    return path.read_text(encoding="utf-8")
-
-
-@cache
-def tree(path):
-    return ast.parse(source(path))
 
 
 def docstring_lines(path):
