@@ -112,12 +112,6 @@ CASES = {
     "data_structured": wrong(
         TypeError, "data is a structured array", "dictionary", data=np.zeros(N, [("y", float)])
     ),
-    "data_dates": wrong(
-        TypeError,
-        r"data\['y'\] holds times",
-        "timedelta64",
-        data={"y": np.arange(N).astype("M8[D]"), "x": np.ones((N, 2))},
-    ),
     "start_empty": wrong(ValueError, "params", "no leaves|at least one parameter", params={}),
     "start_of_no_numbers": wrong(ValueError, "params", "empty", params={"beta": np.zeros(0)}),
     "start_integer": wrong(
@@ -185,7 +179,11 @@ CASES = {
     "data_objects": wrong(TypeError, "data.*y", "objects", data=data(y=Y.astype(object))),
     "data_complex": wrong(TypeError, "data.*y", "complex128", "real", data=data(y=Y + 0j)),
     "data_dates": wrong(
-        TypeError, "data.*y", "datetime64", data=data(y=np.arange(N).astype("datetime64[D]"))
+        TypeError,
+        "data.*y",
+        "datetime64",
+        "timedelta64",
+        data=data(y=np.arange(N).astype("datetime64[D]")),
     ),
     "data_list_leaf": wrong(TypeError, "data.*y", "list", "asarray", data=data(y=list(Y))),
     "data_scalar_leaf": wrong(

@@ -4,7 +4,7 @@ leaf, the row and the remedy.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -139,18 +139,15 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
             )
         return value
 
+    if isinstance(data, Iterator):
+        raise TypeError(_not_read("data", data))
     return _mapped(convert, data, "data")
 
 
 def _no_numbers(name: str, value: Any, kind: str) -> str:
     """What a leaf of words or objects holds, and the line that makes numbers of it."""
     if value.ndim == 0 and kind == "O":
-        made = value.item()
-        remedy = ".toarray()" if hasattr(made, "toarray") else "numpy.asarray(list(…))"
-        return (
-            f"{name} is a {type(made).__name__}, which is not read as an array: make one of it "
-            f"first, by {remedy}"
-        )
+        return _not_read(name, value.item())
     values = value.ravel().tolist()
     if kind != "O":
         message = (
@@ -174,6 +171,13 @@ def _no_numbers(name: str, value: Any, kind: str) -> str:
         f"{word!r}).astype(float) of two, numpy.unique({name}, return_inverse=True)[1] of more; "
         "dates as numbers"
     )
+
+
+def _not_read(name: str, value: Any) -> str:
+    """A leaf that is an object and no array, and the line that makes one of it."""
+    remedy = ".toarray()" if hasattr(value, "toarray") else "numpy.asarray(list(…))"
+    kind = type(value).__name__
+    return f"{name} is a {kind}, which is not read as an array: make one of it first, by {remedy}"
 
 
 def _integers(name: str, value: Any, dtype: Any) -> Any:
