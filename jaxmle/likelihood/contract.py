@@ -149,6 +149,8 @@ def leaf_of(data: Tree, name: str, what: str = "data") -> Array:
     dataclass, or the place in a tuple such as ``"0"``.
     """
     if isinstance(data, dict) and name in data:
+        if data[name] is None:
+            raise TypeError(f"{what}[{name!r}] is None; give an array whose first axis is the rows")
         return data[name]
     if isinstance(data, tuple | list) and name.isdigit() and int(name) < len(data):
         return data[int(name)]
