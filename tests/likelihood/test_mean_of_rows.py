@@ -78,6 +78,13 @@ SUMS = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _wide():
+    """As in a fit on the host, which is where the question is asked."""
+    with jax.enable_x64(True):
+        yield
+
+
 @pytest.mark.parametrize("name", MEANS)
 def test_a_mean_is_known_by_its_program(name):
     assert is_mean_of_rows(MEANS[name][0], LAYOUT, MEANS[name][1])
