@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
+import scipy.sparse
 
 import jaxmle as jm
 
@@ -89,6 +91,27 @@ CASES = {
     ),
     # ------------------------------------------------------------ the start
     "start_missing": wrong(ValueError, "params0", "start", params=None),
+    "start_none_that_is_used": wrong(
+        TypeError,
+        r"params\['sigma'\] is None",
+        "start value",
+        params={"beta": np.zeros(2), "sigma": None},
+    ),
+    "start_keys_of_two_types": wrong(
+        TypeError, "params", "several types", "strings", params={"beta": np.zeros(2), 1: 1.0}
+    ),
+    "start_series": wrong(
+        TypeError, "params is a Series", "dictionary", params=pd.Series({"beta": 0.0, "sigma": 1.0})
+    ),
+    "data_sparse": wrong(
+        TypeError, "data is a csr_array", "toarray", data=scipy.sparse.csr_array(np.eye(N))
+    ),
+    "data_generator": wrong(
+        TypeError, "data is a generator", "asarray", data=(row for row in range(N))
+    ),
+    "data_structured": wrong(
+        TypeError, "data is a structured array", "dictionary", data=np.zeros(N, [("y", float)])
+    ),
     "start_empty": wrong(ValueError, "params", "no leaves|at least one parameter", params={}),
     "start_of_no_numbers": wrong(ValueError, "params", "empty", params={"beta": np.zeros(0)}),
     "start_integer": wrong(
@@ -156,7 +179,11 @@ CASES = {
     "data_objects": wrong(TypeError, "data.*y", "objects", data=data(y=Y.astype(object))),
     "data_complex": wrong(TypeError, "data.*y", "complex128", "real", data=data(y=Y + 0j)),
     "data_dates": wrong(
-        TypeError, "data.*y", "datetime64", data=data(y=np.arange(N).astype("datetime64[D]"))
+        TypeError,
+        "data.*y",
+        "datetime64",
+        "timedelta64",
+        data=data(y=np.arange(N).astype("datetime64[D]")),
     ),
     "data_list_leaf": wrong(TypeError, "data.*y", "list", "asarray", data=data(y=list(Y))),
     "data_scalar_leaf": wrong(

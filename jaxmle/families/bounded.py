@@ -41,6 +41,15 @@ def _log_sf(p: Params, y: Array) -> Array:
     )
 
 
+def _log_tails(p: Params, y: Array) -> tuple[Array, Array]:
+    at_ends = (y <= 0) | (y >= 1)
+    below, above = special.log_beta_tails(p["shape1"], p["shape2"], jnp.where(at_ends, 0.5, y))
+    return (
+        jnp.where(y <= 0, -jnp.inf, jnp.where(y >= 1, 0.0, below)),
+        jnp.where(y <= 0, 0.0, jnp.where(y >= 1, -jnp.inf, above)),
+    )
+
+
 def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
     """X/(X + Y), X and Y gamma, from their logs: shapes near 0 underflow neither."""
     first_key, second_key = jax.random.split(key)
@@ -78,6 +87,7 @@ beta = Family(
         log_prob=_log_prob,
         log_cdf=_log_cdf,
         log_sf=_log_sf,
+        log_tails=_log_tails,
         quantile=partial(solve, _inside, _log_cdf, _log_sf, "unit", ends=(0.0, 1.0)),
         sample=_sample,
         mean=lambda p: p["shape1"] / (p["shape1"] + p["shape2"]),

@@ -66,22 +66,29 @@ def _log_tail(kappa: Array, angle: Array) -> Array:
     return inside - _log_normaliser(kappa)
 
 
-def _log_cdf(p: Params, y: Array) -> Array:
+def _log_tails(p: Params, y: Array) -> tuple[Array, Array]:
+    """log_cdf and log_sf: the tail beyond the angle is one, the rest the other."""
     angle = wrap(jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"])
     start = angle == -math.pi
     tail = _log_tail(p["kappa"], jnp.where(start, 1.0, jnp.abs(angle)))
+    rest = special.log1mexp(tail)
     up = angle >= 0
-    value = jnp.where(up, special.log1mexp(jnp.where(up, tail, -1.0)), tail)
-    return jnp.where(start | jnp.isneginf(y), -jnp.inf, jnp.where(jnp.isposinf(y), 0.0, value))
+    first = start | jnp.isneginf(y)
+    last = jnp.isposinf(y)
+    below = jnp.where(up, rest, tail)
+    above = jnp.where(up, tail, rest)
+    return (
+        jnp.where(first, -jnp.inf, jnp.where(last, 0.0, below)),
+        jnp.where(first, 0.0, jnp.where(last, -jnp.inf, above)),
+    )
+
+
+def _log_cdf(p: Params, y: Array) -> Array:
+    return _log_tails(p, y)[0]
 
 
 def _log_sf(p: Params, y: Array) -> Array:
-    angle = wrap(jnp.where(jnp.isinf(y), p["loc"], y) - p["loc"])
-    start = angle == -math.pi
-    tail = _log_tail(p["kappa"], jnp.where(start, 1.0, jnp.abs(angle)))
-    down = angle < 0
-    value = jnp.where(down, special.log1mexp(jnp.where(down, tail, -1.0)), tail)
-    return jnp.where(start | jnp.isneginf(y), 0.0, jnp.where(jnp.isposinf(y), -jnp.inf, value))
+    return _log_tails(p, y)[1]
 
 
 def _quantile(p: Params, q: Array) -> Array:
@@ -163,6 +170,7 @@ von_mises = Family(
         log_prob=_log_prob,
         log_cdf=_log_cdf,
         log_sf=_log_sf,
+        log_tails=_log_tails,
         quantile=_quantile,
         sample=_sample,
         mean=lambda p: p["loc"],

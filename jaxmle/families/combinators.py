@@ -27,9 +27,12 @@ LOG_HALF = -math.log(2)
 
 
 def _tails(law: Law, p: Params, low: Array, high: Array) -> tuple[Array, ...]:
-    """log F at both ends and log S at both: each function compiled once for the two."""
+    """log F at both ends and log S at both: each function compiled once for the two, or one for
+    all four.
+    """
     ends = jnp.stack(jnp.broadcast_arrays(low, high))
-    below, above = (jax.vmap(partial(function, p))(ends) for function in (law.log_cdf, law.log_sf))
+    tails = law.log_tails or (lambda p, y: (law.log_cdf(p, y), law.log_sf(p, y)))
+    below, above = jax.vmap(partial(tails, p))(ends)
     return below[0], below[1], above[0], above[1]
 
 

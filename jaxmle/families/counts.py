@@ -42,6 +42,7 @@ def counting(
     sample: Callable[[Params, jax.Array, tuple[int, ...]], Array],
     log_cdf: Pointwise | None = None,
     log_sf: Pointwise | None = None,
+    log_tails: Callable[[Params, Array], tuple[Array, Array]] | None = None,
     high: OfParams = lambda p: jnp.inf * jnp.ones(()),
     information: Callable[[Params], dict[tuple[str, str], Any]] | None = None,
     known: dict[str, float | None] | None = None,
@@ -72,6 +73,15 @@ def counting(
     cdf = steps(log_cdf, -jnp.inf, 0.0)
     sf = steps(log_sf, 0.0, -jnp.inf)
 
+    def tails(p: Params, y: Array) -> tuple[Array, Array]:
+        under = y < 0
+        over = (y >= high(p)) | jnp.isposinf(y)
+        below, above = log_tails(p, jnp.where(under | over, 0.0, jnp.floor(y)))  # type: ignore[misc]
+        return (
+            jnp.where(under, -jnp.inf, jnp.where(over, 0.0, below)),
+            jnp.where(under, 0.0, jnp.where(over, -jnp.inf, above)),
+        )
+
     def quantile(p: Params, q: Array) -> Array:
         return smallest_count(cdf, sf, mean(p), variance(p), 0.0, high(p), p, q)
 
@@ -79,6 +89,7 @@ def counting(
         log_prob=density,
         log_cdf=cdf,
         log_sf=sf,
+        log_tails=log_tails and tails,
         quantile=None if cdf is None else quantile,
         sample=lambda p, key, shape: sample(p, key, shape).astype(int),
         mean=mean,
@@ -146,6 +157,7 @@ binomial = counting(
     log_prob=_binomial_log_prob,
     log_cdf=lambda p, y: special.log_betaincc(y + 1, p["trials"] - y, p["prob"]),
     log_sf=lambda p, y: special.log_betainc(y + 1, p["trials"] - y, p["prob"]),
+    log_tails=lambda p, y: special.log_beta_tails(y + 1, p["trials"] - y, p["prob"])[::-1],
     high=lambda p: p["trials"],
     mean=lambda p: p["trials"] * p["prob"],
     variance=_binomial_variance,
@@ -218,6 +230,11 @@ def _negative_binomial(
         size, odds = chance(p)
         return special.log_betainc(y + 1, size, odds / (1 + odds))
 
+    def log_tails(p: Params, y: Array) -> tuple[Array, Array]:
+        size, odds = chance(p)
+        above, below = special.log_beta_tails(y + 1, size, odds / (1 + odds))
+        return below, above
+
     def sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
         # A Poisson whose rate is gamma of this mean and of shape 1/alpha.
         gamma_key, count_key = jax.random.split(key)
@@ -232,6 +249,7 @@ def _negative_binomial(
         log_prob=lambda p, y: special.negative_binomial_logpmf(y, p["mean"], alpha(p)),
         log_cdf=log_cdf,
         log_sf=log_sf,
+        log_tails=log_tails,
         mean=lambda p: p["mean"],
         variance=lambda p: p["mean"] + alpha(p) * p["mean"] ** 2,
         guess=guess,

@@ -9,7 +9,8 @@ derivatives keep their digits there.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import jax
@@ -37,12 +38,29 @@ ZETA = (
 MIN_RATIO_BESIDE_ONE = 1e18  # beyond it 1 + ratio is the ratio, in either precision
 
 
-def polynomial(t: Array, coefficients: list[float]) -> Array:
+def polynomial(t: Array, coefficients: Iterable[float]) -> Array:
     """Σ cₖ tᵏ."""
+    return _polynomial(t, tuple(coefficients))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _polynomial(t: Array, coefficients: tuple[float, ...]) -> Array:
     total = jnp.zeros_like(t)
     for c in reversed(coefficients):
         total = total * t + c
     return total
+
+
+@_polynomial.defjvp
+def _(
+    coefficients: tuple[float, ...], primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
+    """Σ k cₖ tᵏ⁻¹ is a polynomial too: a third of the operations that differentiating each step
+    makes, which XLA takes ten seconds to simplify.
+    """
+    (t,), (dt,) = primals, tangents
+    slope = tuple(k * c for k, c in enumerate(coefficients))[1:]
+    return _polynomial(t, coefficients), _polynomial(t, slope) * dt
 
 
 def log1p_ratio(t: Array) -> Array:

@@ -62,7 +62,8 @@ class Law:
     the values); None where there is none.
 
     They are called with (p, y), ``quantile`` with (p, q), ``sample`` with (p, key, shape) and the
-    others with p alone. ``information`` returns a dictionary from pairs of names to entries, absent
+    others with p alone. ``log_tails`` returns (log_cdf, log_sf), where one program makes both.
+    ``information`` returns a dictionary from pairs of names to entries, absent
     ones being zero, or a whole matrix.
 
     >>> from jaxmle import families
@@ -75,6 +76,7 @@ class Law:
     guess: Callable[[Tree, Params], Params]
     log_cdf: Any = None
     log_sf: Any = None
+    log_tails: Any = None
     quantile: Any = None
     sample: Any = None
     mean: Any = None

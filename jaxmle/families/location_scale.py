@@ -112,10 +112,24 @@ def location_scale(
         }
         return entries | standard.beyond(p)
 
+    def log_tails(p: Params, y: Array) -> tuple[Array, Array]:
+        """F of z and of −z, where Z and −Z have one law."""
+
+        def of_side(side: Array) -> Array:
+            return standardised(lambda p, z: standard.log_cdf(p, side * z), 0.0, 0.0)(p, y)
+
+        both = jax.vmap(of_side)(jnp.array([1, -1]))
+        outer = standardised(lambda p, z: jnp.zeros_like(z), -1.0, 1.0)(p, y)
+        return (
+            jnp.where(outer < 0, -jnp.inf, jnp.where(outer > 0, 0.0, both[0])),
+            jnp.where(outer < 0, 0.0, jnp.where(outer > 0, -jnp.inf, both[1])),
+        )
+
     law = Law(
         log_prob=log_prob,
         log_cdf=standardised(standard.log_cdf, -jnp.inf, 0.0),
         log_sf=standardised(sf, 0.0, -jnp.inf),
+        log_tails=None if standard.log_sf else log_tails,
         quantile=quantile,
         sample=sample,
         mean=lambda p: p["loc"] + p["scale"] * standard.mean(p),

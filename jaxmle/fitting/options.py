@@ -23,7 +23,7 @@ from jaxmle.likelihood.checks import (
     traced_data,
 )
 from jaxmle.likelihood.combinators import Penalize, weight
-from jaxmle.likelihood.contract import as_tree, rows_of
+from jaxmle.likelihood.contract import as_tree, data_length, rows_of
 from jaxmle.likelihood.information.covariance import LEVERAGED, Kind, check_kind, check_order
 from jaxmle.likelihood.information.hac import hac
 from jaxmle.likelihood.structure import (
@@ -179,8 +179,21 @@ def _model_start(loglik: Any, data: Data) -> Params:
     check_has_start(loglik)
     rows = data if tracing() else host_data(data, np.float64, nan=True)
     if isinstance(rows, dict) or hasattr(rows, "ndim"):
+        data_length(rows)
+        _check_response(loglik, rows)
         check_coding(loglik, rows)  # the model itself refuses data of another form
     return loglik.start(rows)
+
+
+def _check_response(loglik: Any, rows: Any) -> None:
+    """The response of a regression on the columns of one design is one number for each row."""
+    name = getattr(loglik, "outcome", None)
+    y, x = (rows.get(leaf) if isinstance(rows, dict) else None for leaf in (name, "x"))
+    if x is not None and y is not None and np.ndim(x) == 2 and np.ndim(y) > 1:
+        raise ValueError(
+            f"data[{name!r}] has shape {np.shape(y)}; a response is one number for each row, "
+            f"({np.shape(x)[0]},): a column is y[:, 0]"
+        )
 
 
 def _read_values(

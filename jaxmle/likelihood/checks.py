@@ -4,7 +4,7 @@ leaf, the row and the remedy.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -52,7 +52,25 @@ def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
             raise ValueError(f"{name} is not finite: {_first_bad(value)}. Give a finite start.")
         return value
 
-    return jax.tree_util.tree_map_with_path(convert, params)
+    if isinstance(getattr(params, "index", None), Iterable) and hasattr(params, "to_numpy"):
+        raise TypeError(
+            f"{what} is a {type(params).__name__}, whose labels would be lost: pass a dictionary "
+            "of numbers or arrays, or its .to_numpy()"
+        )
+    return _mapped(convert, params, what)
+
+
+def _mapped(convert: Callable[[Any, Any], Any], tree: Tree, what: str) -> Tree:
+    """``convert(path, leaf)`` of every leaf."""
+    try:
+        return jax.tree_util.tree_map_with_path(convert, tree)
+    except ValueError as error:
+        if "sorting pytree dictionary keys" not in str(error):
+            raise
+        raise TypeError(
+            f"{what} is a dictionary whose keys are of several types, which have no order: name "
+            "all its entries by strings"
+        ) from None
 
 
 def _first_bad(value: np.ndarray) -> str:
@@ -98,6 +116,17 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
         kind = np.dtype(value.dtype).kind
         if kind in "USO":
             raise TypeError(_no_numbers(name, value, kind))
+        if value.dtype.names:
+            columns = ", ".join(f"{n!r}: a[{n!r}]" for n in value.dtype.names[:2])
+            raise TypeError(
+                f"{name} is a structured array, whose fields are columns: pass a dictionary of "
+                f"them, {{{columns}{', …' if len(value.dtype.names) > 2 else ''}}} for an array a"
+            )
+        if kind in "mM":
+            raise TypeError(
+                f"{name} holds times (dtype {value.dtype}), which have no unit of their own: pass "
+                f"numbers, such as ({name} - start) / numpy.timedelta64(1, 'D') in days"
+            )
         if kind not in "fiubV" or (kind == "V" and value.dtype != jnp.bfloat16):
             raise TypeError(
                 f"{name} has dtype {value.dtype}; data must be real numbers, integers or booleans"
@@ -110,12 +139,15 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
             )
         return value
 
-    checked = jax.tree_util.tree_map_with_path(convert, data)
-    return checked
+    if isinstance(data, Iterator):
+        raise TypeError(_not_read("data", data))
+    return _mapped(convert, data, "data")
 
 
 def _no_numbers(name: str, value: Any, kind: str) -> str:
     """What a leaf of words or objects holds, and the line that makes numbers of it."""
+    if value.ndim == 0 and kind == "O":
+        return _not_read(name, value.item())
     values = value.ravel().tolist()
     if kind != "O":
         message = (
@@ -139,6 +171,13 @@ def _no_numbers(name: str, value: Any, kind: str) -> str:
         f"{word!r}).astype(float) of two, numpy.unique({name}, return_inverse=True)[1] of more; "
         "dates as numbers"
     )
+
+
+def _not_read(name: str, value: Any) -> str:
+    """A leaf that is an object and no array, and the line that makes one of it."""
+    remedy = ".toarray()" if hasattr(value, "toarray") else "numpy.asarray(list(…))"
+    kind = type(value).__name__
+    return f"{name} is a {kind}, which is not read as an array: make one of it first, by {remedy}"
 
 
 def _integers(name: str, value: Any, dtype: Any) -> Any:

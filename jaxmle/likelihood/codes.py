@@ -10,7 +10,7 @@ leaves.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,15 +24,23 @@ from jaxmle.parameters.tree import Layout
 Pick = tuple[int, int, int, int]  # an axis of the leaf, and the slice of it
 
 
+# What a code has been put into: at least 0, as ``bincount`` does; or the range of the branches of
+# ``switch``.
+Limit = Literal["none", "floor", "clamp"]
+# What an index chooses: an entry, an entry where it is at least 0, a branch, a column of 0 and 1.
+Choice = Literal["entry", "floored", "branch", "one_hot"]
+
+
 class Code(NamedTuple):
-    """An array of the program whose values are those of a leaf plus a constant; ``axes`` are
-    the leaf's axes along which it runs.
+    """An array of the program whose values are those of a leaf plus a constant, before any limit;
+    ``axes`` are the leaf's axes along which it runs.
     """
 
     leaf: int
     picks: tuple[Pick, ...]
     shift: int
     axes: tuple[int | None, ...]
+    limit: Limit = "none"
 
 
 class Index(NamedTuple):
@@ -44,6 +52,7 @@ class Index(NamedTuple):
     size: int
     of_data: bool  # whether what is indexed depends on the data itself
     looped: bool = False  # whether it is read inside of a loop
+    choice: Choice = "entry"
 
 
 # What is known of an array: a code, several of them side by side in its last axis, a whole number,
@@ -132,7 +141,8 @@ def _results(
 
     for equation in jaxpr.eqns:
         ins = [read(atom) for atom in equation.invars]
-        indices += indexed(equation, ins)
+        if equation.primitive.name != "cond":  # its branches are followed where it is applied
+            indices += indexed(equation, ins)
         outs, inner = applied(equation, ins)
         indices += inner
         table.update(zip(equation.outvars, outs, strict=True))
@@ -151,8 +161,9 @@ def applied(equation: Any, ins: list[Var]) -> tuple[list[Var], list[Index]]:
         body = _program(params["jaxpr"])
         return unknown, _looped(_results(body, _of_one_turn(equation, body, ins))[1])
     if name == "cond":
+        chosen = list(indexed(equation, ins))
         branches = [_results(_program(branch), ins[1:])[1] for branch in params["branches"]]
-        return unknown, _looped([index for branch in branches for index in branch])
+        return unknown, _looped([*chosen, *(index for branch in branches for index in branch)])
     if name == "while":
         body = _program(params["body_jaxpr"])
         first = params["cond_nconsts"]
@@ -195,6 +206,12 @@ def indexed(equation: Any, ins: list[Var]) -> Iterator[Index]:
     """
     name = equation.primitive.name
     params = equation.params
+    if name in ("cond", "select_n"):
+        yield from _branch(equation, ins)
+        return
+    if (entries := one_hot_entries(equation)) is not None:
+        yield from _index(ins[0].known, entries, NO_CODE, "one_hot")
+        return
     if name == "dynamic_slice":
         shape = equation.invars[0].aval.shape
         for axis, var in enumerate(ins[1:]):
@@ -213,9 +230,12 @@ def indexed(equation: Any, ins: list[Var]) -> Iterator[Index]:
     if len(each) != len(places) or _filled_on_purpose(params):
         return
     shape = equation.invars[0].aval.shape
+    adds = name != "gather"
     for axis, component in zip(places, each, strict=True):
         if axis in window:
-            yield from _index(component, shape[axis] - window[axis] + 1, ins[0])
+            floored = isinstance(component, Code) and component.limit == "floor" and not adds
+            choice: Choice = "floored" if floored else "entry"
+            yield from _index(component, shape[axis] - window[axis] + 1, ins[0], choice)
 
 
 def _filled_on_purpose(params: Any) -> bool:
@@ -224,9 +244,32 @@ def _filled_on_purpose(params: Any) -> bool:
     return value is not None and value == value
 
 
-def _index(known: Known, size: int, operand: Var) -> Iterator[Index]:
+def _index(known: Known, size: int, operand: Var, choice: Choice = "entry") -> Iterator[Index]:
+    if isinstance(known, Code) and known.limit != "clamp":
+        index = Index(known.leaf, known.picks, known.shift, int(size), operand.of_data)
+        yield index._replace(choice=choice)
+
+
+def _branch(equation: Any, ins: list[Var]) -> Iterator[Index]:
+    """The code by which ``switch`` chooses a branch, which it clamps first."""
+    known = ins[0].known
+    if equation.primitive.name == "cond":
+        branches = len(equation.params["branches"])
+    else:
+        branches = len(ins) - 1
     if isinstance(known, Code):
-        yield Index(known.leaf, known.picks, known.shift, int(size), operand.of_data)
+        yield from _index(known._replace(limit="none"), branches, NO_CODE, "branch")
+
+
+def one_hot_entries(equation: Any) -> int | None:
+    """The number of columns where an equation is a call of ``jax.nn.one_hot``; None elsewhere."""
+    if equation.params.get("name") != "_one_hot":
+        return None
+    inner = called(equation)
+    for made in () if inner is None else inner.jaxpr.eqns:
+        if made.primitive.name == "iota":
+            return int(made.params["shape"][made.params["dimension"]])
+    return None
 
 
 # ---------------------------------------------------------------- operations that keep the values
@@ -242,6 +285,8 @@ def _same(equation: Any, ins: list[Known]) -> Known:
 def _added(sign: int) -> Callable[[Any, list[Known]], Known]:
     def rule(equation: Any, ins: list[Known]) -> Known:
         left, right = ins
+        if any(isinstance(known, Code) and known.limit == "clamp" for known in ins):
+            return None
         if isinstance(left, Code) and isinstance(right, int):
             return left._replace(shift=left.shift + sign * right)
         if sign > 0 and isinstance(right, Code) and isinstance(left, int):
@@ -249,6 +294,20 @@ def _added(sign: int) -> Callable[[Any, list[Known]], Known]:
         return None
 
     return rule
+
+
+def _floored(equation: Any, ins: list[Known]) -> Known:
+    """``max(i, 0)``, by which ``bincount`` counts a negative code as 0."""
+    codes = [known for known in ins if isinstance(known, Code)]
+    return codes[0]._replace(limit="floor") if 0 in ins and len(codes) == 1 else None
+
+
+def _clamped(equation: Any, ins: list[Known]) -> Known:
+    """``clamp(0, i, k − 1)``, by which ``switch`` chooses one of its k branches."""
+    low, code, high = ins
+    if isinstance(code, Code) and low == 0 and isinstance(high, int):
+        return code._replace(limit="clamp")
+    return None
 
 
 def _selected(equation: Any, ins: list[Known]) -> Known:
@@ -331,5 +390,5 @@ CODE_RULES: dict[str, Callable[[Any, list[Known]], Known]] = {
     "convert_element_type": _same, "copy": _same, "add": _added(1), "sub": _added(-1),
     "select_n": _selected, "broadcast_in_dim": _broadcast, "reshape": _reshaped,
     "squeeze": _reshaped, "transpose": _transposed, "slice": _sliced, "concatenate": _side_by_side,
-    "stack": _side_by_side,
+    "stack": _side_by_side, "max": _floored, "clamp": _clamped,
 }  # fmt: skip

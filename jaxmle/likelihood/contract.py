@@ -94,7 +94,16 @@ def terms_of(loglik: Loglik, params: Tree, data: Tree) -> Array:
     n = rows_of(
         loglik, data
     )  # first: mismatched leaves have a clearer name than the error they cause inside
-    terms = loglik(params, data)
+    try:
+        terms = loglik(params, data)
+    except (TypeError, AttributeError) as error:
+        missing = _without_value(params)
+        if missing is None:
+            raise
+        raise TypeError(
+            f"{missing} is None, which holds no number, and the log-likelihood cannot be "
+            f"evaluated ({error}): give it a start value"
+        ) from error
     if not isinstance(terms, jax.Array | np.ndarray | np.generic | float):
         raise TypeError(
             f"loglik must return an array of log-likelihood terms; got {type(terms).__name__}"
@@ -115,6 +124,15 @@ def terms_of(loglik: Loglik, params: Tree, data: Tree) -> Array:
     )
 
 
+def _without_value(params: Tree) -> str | None:
+    """The first place of a tree of parameters where there is None; None where there is none."""
+    leaves = jax.tree_util.tree_leaves_with_path(params, is_leaf=lambda leaf: leaf is None)
+    for path, leaf in leaves:
+        if leaf is None:
+            return "params" + jax.tree_util.keystr(path)
+    return None
+
+
 def need_terms(terms: Array, what: str) -> Array:
     """``terms``, or an error where the likelihood is one scalar and so has none."""
     if terms.ndim == 0:
@@ -131,6 +149,8 @@ def leaf_of(data: Tree, name: str, what: str = "data") -> Array:
     dataclass, or the place in a tuple such as ``"0"``.
     """
     if isinstance(data, dict) and name in data:
+        if data[name] is None:
+            raise TypeError(f"{what}[{name!r}] is None; give an array whose first axis is the rows")
         return data[name]
     if isinstance(data, tuple | list) and name.isdigit() and int(name) < len(data):
         return data[int(name)]

@@ -14,6 +14,7 @@ import numpy as np
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.codes import (
     NO_CODE,
+    Code,
     Var,
     applied,
     called,
@@ -21,6 +22,7 @@ from jaxmle.likelihood.codes import (
     codes_of,
     indexed,
     literal,
+    one_hot_entries,
 )
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.parameters.tree import Layout
@@ -55,7 +57,7 @@ def matters(loglik: Loglik, layout: Layout, base: Any, data: Tree) -> bool:
 
 def changed_terms(program: Any, inputs: list[Array], known: list[Var], change: int) -> Array:
     """The terms of a program when ``change`` is read out of range; what is added out of range
-    is lost at 1 and goes to the first entry at 2.
+    is lost or goes to the last entry at 1, and to the first at 2.
     """
     state = [Seen(var, value, value) for var, value in zip(known, inputs, strict=True)]
     captured = [
@@ -90,7 +92,9 @@ def _run(jaxpr: Any, constants: list[Seen], arguments: list[Seen], change: int) 
     for equation in jaxpr.eqns:
         ins = [read(atom) for atom in equation.invars]
         inner = called(equation)
-        if inner is not None:
+        if inner is not None and one_hot_entries(equation) is not None:
+            outs = _changed_columns(equation, ins, change)
+        elif inner is not None:
             captured = [Seen(NO_CODE, value, value) for value in inner.consts]
             outs = _run(inner.jaxpr, captured, ins, change)
         else:
@@ -106,15 +110,20 @@ def _bound(equation: Any, ins: list[Seen], change: int) -> list[Seen]:
     values = [entry.value for entry in ins]
     vars_, _ = applied(equation, [entry.var for entry in ins])
     takes = list(indexed(equation, [entry.var for entry in ins]))
-    if takes and primitive.name != "dynamic_slice":
+    if takes and primitive.name == "select_n":
+        value = _changed_branch(equation, ins, values, change)
+        return [Seen(vars_[0], value, value)]
+    if takes and primitive.name not in ("dynamic_slice", "cond"):
         return [Seen(vars_[0], (value := _changed(equation, ins, values, change)), value)]
     outs = primitive.bind(*values, **params)
     outs = outs if primitive.multiple_results else [outs]
     codes = outs
     if vars_ and vars_[0].known is not None:
-        counted = primitive.name == "select_n"
+        before = BEFORE_LIMITS.get(primitive.name)
         codes = (
-            [ins[1].code] if counted else [primitive.bind(*[entry.code for entry in ins], **params)]
+            [_limited(ins, before).code]
+            if before is not None
+            else [primitive.bind(*[entry.code for entry in ins], **params)]
         )
     return [Seen(*entry) for entry in zip(vars_, outs, codes, strict=True)]
 
@@ -134,8 +143,9 @@ def _changed(equation: Any, ins: list[Seen], values: list[Array], change: int) -
         most = [shape[axis] - 1 for axis in places]
     beyond = code > jnp.broadcast_to(jnp.asarray(most), jnp.shape(code))
     out = jnp.any((code < 0) | beyond, axis=-1)
-    if primitive.name != "gather" and change == 1:
-        return primitive.bind(*values, **params)
+    if primitive.name != "gather" and change == 1:  # bincount puts what is negative first
+        last = jnp.where(code < 0, jnp.asarray(most, values[1].dtype), values[1])
+        return primitive.bind(values[0], last, *values[2:], **params)
     if primitive.name != "gather":
         gone = jnp.broadcast_to(out[..., None], jnp.shape(values[1]))
         inside = jnp.where(gone, jnp.zeros_like(values[1]), values[1])
@@ -145,3 +155,37 @@ def _changed(equation: Any, ins: list[Seen], values: list[Array], change: int) -
     spread = [result.shape[axis] if axis in free else 1 for axis in range(result.ndim)]
     gone = jnp.broadcast_to(out.reshape(spread), result.shape)
     return jnp.where(gone, jnp.asarray(change, result.dtype), result)
+
+
+# Operations that put a code into a range, and the place of the code among their arguments.
+BEFORE_LIMITS = {"select_n": 1, "clamp": 1, "max": 0}
+
+
+def _limited(ins: list[Seen], place: int) -> Seen:
+    """The code among the arguments of an operation that limits it."""
+    codes = [entry for entry in ins if isinstance(entry.var.known, Code)]
+    return codes[0] if codes else ins[place]
+
+
+def _changed_branch(equation: Any, ins: list[Seen], values: list[Array], change: int) -> Array:
+    """What ``switch`` chooses, changed where the code names no branch."""
+    result = equation.primitive.bind(*values, **equation.params)
+    code = jnp.broadcast_to(ins[0].code, jnp.shape(values[0]))
+    out = jnp.reshape((code < 0) | (code >= len(ins) - 1), jnp.shape(values[0]))
+    return jnp.where(out, jnp.asarray(change, result.dtype), result)
+
+
+def _changed_columns(equation: Any, ins: list[Seen], change: int) -> list[Seen]:
+    """The columns of ``one_hot``, changed where the code has none."""
+    inner = called(equation)
+    given = [Seen(NO_CODE, entry.value, entry.value) for entry in ins]
+    captured = [Seen(NO_CODE, value, value) for value in inner.consts]
+    (columns,) = _run(inner.jaxpr, captured, given, change)
+    size = one_hot_entries(equation) or 0
+    code = ins[0].code
+    axes = [axis for axis, n in enumerate(columns.value.shape) if n == size]
+    shapes = [np.delete(columns.value.shape, axis).tolist() for axis in axes]
+    axis = next(a for a, rest in zip(axes, shapes, strict=True) if rest == list(code.shape))
+    gone = jnp.expand_dims((code < 0) | (code >= size), axis)
+    value = jnp.where(gone, jnp.asarray(change, columns.value.dtype), columns.value)
+    return [Seen(NO_CODE, value, value)]

@@ -144,6 +144,12 @@ class Regression(LikelihoodTree):
                     f"data[{form.x!r}] has {jnp.shape(x)[1]} columns but params[{form.param!r}] "
                     f"has shape {jnp.shape(beta)}"
                 )
+            if jnp.ndim(x) == 1 and jnp.shape(beta) not in ((), (1,)):
+                raise ValueError(
+                    f"data[{form.x!r}] is one column of shape {jnp.shape(x)}, whose coefficient is "
+                    f"a scalar, but params[{form.param!r}] has shape {jnp.shape(beta)}; a design "
+                    f"of one column is data[{form.x!r}][:, None]"
+                )
             eta = x * beta if jnp.ndim(x) == 1 else x @ beta
             return (
                 eta

@@ -123,7 +123,8 @@ class Layout:
         """The printed entries (b, p) of a tree whose leaves have a leading axis over members."""
         pieces = []
         for leaf, value in zip(self.leaves, self.treedef.flatten_up_to(params), strict=True):
-            index = tuple(np.array(leaf.entries, dtype=int).T) if leaf.shape else (None,)
+            places = np.array(leaf.entries, dtype=int).reshape(len(leaf.entries), len(leaf.shape)).T
+            index = tuple(places) if leaf.shape else (None,)
             pieces.append(value[(slice(None), *index)])
         return namespace(pieces[0]).concatenate(pieces, axis=1)
 

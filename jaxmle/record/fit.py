@@ -193,7 +193,8 @@ class Fit:
         lead = len(self.batch_shape)
         pieces = []
         for leaf, value in zip(self.layout.leaves, jax.tree.leaves(tree), strict=True):
-            index = tuple(np.array(leaf.entries, dtype=int).T) if leaf.shape else (None,)
+            places = np.array(leaf.entries, dtype=int).reshape(len(leaf.entries), len(leaf.shape)).T
+            index = tuple(places) if leaf.shape else (None,)
             pieces.append(value[(slice(None),) * lead + index])
         return namespace(self.loglik).concatenate(pieces, axis=-1)
 

@@ -10,7 +10,7 @@ from jaxmle.special.counts import (
 )
 from jaxmle.special.exponential import held_exp, log1mexp, log_cloglog
 from jaxmle.special.gamma import digamma, gammaln, trigamma
-from jaxmle.special.incomplete_beta import log_betainc, log_betaincc
+from jaxmle.special.incomplete_beta import log_beta_tails, log_betainc, log_betaincc
 from jaxmle.special.incomplete_gamma import log_gammainc, log_gammaincc
 from jaxmle.special.logistic import log_sigmoid, sigmoid, softplus
 from jaxmle.special.normal import log_ndtr, ndtri
@@ -29,6 +29,7 @@ __all__ = [
     "gammaln",
     "held_exp",
     "log1mexp",
+    "log_beta_tails",
     "log_betainc",
     "log_betaincc",
     "log_cloglog",

@@ -78,6 +78,23 @@ def log_betaincc(a: ArrayLike, b: ArrayLike, x: ArrayLike) -> jax.Array:
     return log_tail(b, a, 1 - x, x)
 
 
+def log_beta_tails(a: ArrayLike, b: ArrayLike, x: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """``log_betainc`` and ``log_betaincc`` of the same arguments, from one program for both.
+
+    Args, Returns:
+        As ``log_betainc``, for each of the two.
+
+    Example:
+        >>> lower, upper = log_beta_tails(2.0, 3.0, 0.5)
+        >>> print(round(float(lower), 4), round(float(upper), 4))
+        -0.3747 -1.1632
+    """
+    a, b, x = jnp.broadcast_arrays(*promote(a, b, x))
+    y = 1 - x
+    both = log_tail(jnp.stack([a, b]), jnp.stack([b, a]), jnp.stack([x, y]), jnp.stack([y, x]))
+    return both[0], both[1]
+
+
 def log_tail(a: jax.Array, b: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """log I_x(a, b) for x and y = 1 − x, both given so that neither end loses digits;
     differentiated through y alone.

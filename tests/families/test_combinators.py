@@ -285,3 +285,16 @@ def test_categories():
     )
     rows = np.array([[0.2, 0.8], [0.6, 0.4]])
     assert_allclose(jf.categorical.log_prob({"probs": rows}, np.array([1, 0])), np.log([0.8, 0.6]))
+
+
+@pytest.mark.parametrize("name", ["beta", "von_mises"])
+def test_both_tails_are_one_program_and_not_two_that_compile_twice_as_long(name):
+    family = getattr(jf, name)
+    params = {key: jnp.ones(()) for key in family.names}
+
+    def operations(function):
+        return str(jax.make_jaxpr(function)(params, jnp.array(0.5))).count(" = ")
+
+    law = family.law
+    both = operations(lambda p, y: (law.log_cdf(p, y), law.log_sf(p, y)))
+    assert operations(law.log_tails) < 0.6 * both

@@ -98,3 +98,11 @@ def test_options_are_plain_values_after_the_check():
     assert (options.max_steps, options.block_rows) == (7, 3)
     assert type(options.max_steps) is int and type(options.block_rows) is int
     assert options.dtype == np.dtype(np.float32)
+
+
+def test_a_matrix_of_no_entries_beside_a_parameter_was_an_error_of_numpy():
+    start = {"a": 0.0, "none": np.zeros((0, 3)), "nothing": None}
+    fit = jm.fit(lambda p, d: -((d - p["a"]) ** 2) - p["none"].sum(), start, np.arange(4.0))
+    assert fit.params["a"] == 1.5
+    assert fit.params["none"].shape == (0, 3)
+    assert fit.params["nothing"] is None

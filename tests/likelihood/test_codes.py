@@ -175,3 +175,59 @@ def test_closed_over_codes_in_range_masked_or_from_the_end_on_purpose_are_fitted
         data,
     )
     assert_allclose(both.params["m"], np.full(2, BY_ROW.mean()), rtol=1e-12)
+
+
+# ---------------------------------------------------------------- branches, columns, counts
+
+
+def by_switch(p, codes, y):
+    branches = [lambda k=k: -((y - p["m"][k]) ** 2) for k in range(K)]
+    return jax.lax.switch(codes, branches)
+
+
+def by_count(p, d):
+    odds = jax.nn.log_softmax(jnp.concatenate([jnp.zeros(1), p["m"][1:]]))
+    return jnp.sum(jnp.bincount(d["g"], length=K) * odds) - p["m"][0] ** 2
+
+
+CHOICES = {
+    "switch": (lambda p, d: jax.vmap(by_switch, (None, 0, 0))(p, d["g"], d["y"]), "3 branches.* nearest"),
+    "switch in a loop": (lambda p, d: jax.lax.map(lambda row: by_switch(p, *row), (d["g"], d["y"])), "3 branches"),
+    "one_hot": (lambda p, d: -((d["y"] - jax.nn.one_hot(d["g"], K) @ p["m"]) ** 2), "3 columns.* zero"),
+    "bincount": (by_count, "axis of 3 entries"),
+    "dynamic_slice": (lambda p, d: jax.vmap(lambda y, g: -((y - jax.lax.dynamic_slice(p["m"], (g,), (1,))[0]) ** 2))(d["y"], d["g"]), "axis of 3 entries"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", CHOICES)
+@pytest.mark.parametrize("codes", [MISSING, BEYOND], ids=["missing", "beyond"])
+def test_a_code_out_of_range_took_the_nearest_branch_a_row_of_zeros_or_was_not_counted(way, codes):
+    loglik, words = CHOICES[way]
+    with pytest.raises(ValueError, match=f"(?s)data.'g'. is (-1 in row 4|5 in row 7).*{words}"):
+        jm.fit(loglik, MEANS, {"y": Y, "g": codes})
+
+
+def test_closed_over_codes_choose_branches_and_columns_in_range_too():
+    for loglik in (
+        lambda p, d: jax.vmap(by_switch, (None, 0, 0))(p, jnp.asarray(BEYOND), d["y"]),
+        lambda p, d: -((d["y"] - jax.nn.one_hot(BEYOND, K) @ p["m"]) ** 2),
+    ):
+        with pytest.raises(ValueError, match="closes over holds 5 in entry 7"):
+            jm.fit(loglik, MEANS, {"y": Y})
+
+
+def test_codes_without_a_branch_or_column_that_are_masked_or_the_reference_are_fitted():
+    """The means of the groups; of those after the first their distances from it, where it is the reference."""
+    data, known = {"y": Y, "g": MISSING}, [Y[k == MISSING].mean() for k in range(K)]
+    for masked in (
+        lambda p, d: jnp.where(d["g"] >= 0, CHOICES["switch"][0](p, d), 0.0),
+        lambda p, d: (d["g"] >= 0) * CHOICES["one_hot"][0](p, d),
+    ):
+        assert_allclose(jm.fit(masked, MEANS, data).params["m"], known, rtol=1e-9)
+
+    def from_first(p, d):
+        return -((d["y"] - p["m"][0] - jax.nn.one_hot(d["g"] - 1, K - 1) @ p["m"][1:]) ** 2)
+
+    first, *rest = (Y[k == G].mean() for k in range(K))
+    fit = jm.fit(from_first, MEANS, {"y": Y, "g": G})
+    assert_allclose(fit.params["m"], [first, *(mean - first for mean in rest)], rtol=1e-9)

@@ -397,3 +397,25 @@ def test_events_one_and_two_in_a_family_and_a_model_that_a_function_calls():
     with pytest.raises(ValueError, match=r"'event'\] is 2 in row 1"):
         data = {"x": X[:, 1:], "time": TIME, "event": event}
         jm.fit(lambda p, d: cox(p, d), {"beta": np.zeros(1)}, data)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"y": None}, r"data\['y'\] is None; give an array"),
+        ({"x": None}, r"data\['x'\] is None; give an array"),
+        ({"y": 1.0 * ONE[:, None]}, r"data\['y'\] has shape \(40, 1\); .* y\[:, 0\]"),
+        ({"y": 1.0 * ONE[:5]}, "y.* has 5 rows"),
+        ({"y": 1.0 * ONE[:0], "x": X[:0]}, "no rows"),
+    ],
+    ids=["no response", "no design", "column", "short", "no rows"],
+)
+@pytest.mark.parametrize("name", ["poisson", "logistic"])
+def test_a_response_that_is_no_column_of_numbers_was_an_error_of_numpy(name, change, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        jm.fit(getattr(models, name)(), data={"x": X, "y": 1.0 * ONE} | change)
+
+
+def test_one_column_against_several_coefficients_was_an_error_of_broadcasting():
+    with pytest.raises(ValueError, match=r"one column of shape \(40,\).*\(2,\).*\[:, None\]"):
+        jm.fit(models.multinomial(3), data={"x": X[:, 1], "y": THREE})

@@ -30,6 +30,21 @@ PROBE_PERIOD = 7919  # a prime, so that rows looked at follow no period of the c
 LOOKED_AT = 16  # rows by which a column of floats is taken for codes or not
 
 
+CHOOSES = {
+    "entry": "indexes an axis of {} entries",
+    "floored": "indexes an axis of {} entries",
+    "branch": "chooses among {} branches",
+    "one_hot": "has one_hot make {} columns",
+}
+# The least value of a code, where it is not that of the first entry: ``one_hot(codes - 1, k - 1)``
+# makes the first group the reference.
+LEAST = {"floored": -np.inf, "one_hot": 0}
+DROP_OR_ADD = (
+    "−1 is pandas' code of a missing value: drop such rows from every leaf, or give them an entry "
+    "of their own"
+)
+
+
 class Members(NamedTuple):
     """The members of a batch: their leaves, each with ``lead`` axes over members, and where a
     value of them stands.
@@ -102,7 +117,8 @@ def _check_constant(
     by_row = values.ndim > 0 and len(values) == rows and len(values) > index.size
     bad = _outside(values, index, 0)
     if bad is not None and not by_row:
-        bad &= (values + index.shift >= index.size) | (values + index.shift < -index.size)
+        below = -index.size if index.choice == "entry" else 0
+        bad &= (values + index.shift >= index.size) | (values + index.shift < below)
     if bad is None or not bad.any():
         return
     if index.looped or matters(loglik, layout, base, data):
@@ -122,14 +138,24 @@ def _sentence(name: str, value: Any, place: str, number: int, index: Index) -> s
     of_data = name.startswith("data")
     verb = "is" if of_data else "holds"
     first = (
-        f"{name} {verb} {value:g} in {place}{others}, and {shift}indexes an axis of {index.size} "
-        f"entries, 0 … {index.size - 1}"
+        f"{name} {verb} {value:g} in {place}{others}, and {shift}"
+        f"{CHOOSES[index.choice].format(index.size)}, 0 … {index.size - 1}"
     )
+    if index.choice == "branch":
+        return (
+            f"{first}: switch takes the nearest branch, and the row would join another group. "
+            f"{DROP_OR_ADD}"
+        )
+    if index.choice == "one_hot":
+        return (
+            f"{first}: its row of the columns is zero, and it would be fitted without a group. "
+            f"{DROP_OR_ADD}; where such rows are the reference, write one_hot(codes, "
+            f"{index.size + 1}) and leave out their column"
+        )
     if value + index.shift < 0:
         return (
             f"{first}: a negative index counts from the end, and the row would join another "
-            "group. −1 is pandas' code of a missing value: drop such rows from every leaf, or "
-            "give them an entry of their own"
+            f"group. {DROP_OR_ADD}"
         )
     return (
         f"{first}: one beyond the end is read as the last and has no score. Codes are 0, 1, …: "
@@ -166,5 +192,6 @@ def _outside(leaf: np.ndarray, index: Index, lead: int) -> np.ndarray | None:
     if not (low < 0 or high >= index.size):
         return None
     bad = np.zeros(leaf.shape, bool)
-    bad[cut] = (values + index.shift < 0) | (values + index.shift >= index.size)
-    return bad
+    least = LEAST.get(index.choice, -index.shift)
+    bad[cut] = (values < least) | (values + index.shift >= index.size)
+    return bad if bad.any() else None

@@ -40,7 +40,8 @@ def design(data: Tree, x: str, y: Array) -> tuple[Array, bool]:
     if value.ndim < 2 or value.shape[-2] != y.shape[-1]:
         raise ValueError(
             f"data[{x!r}] must hold one row for each response, ({y.shape[-1]}, q); got shape "
-            f"{value.shape}. A response is one number for each row, (n,)."
+            f"{value.shape} beside a response of shape {y.shape}. A response is one number for "
+            "each row, (n,): a column is y[:, 0]."
         )
     return value, single
 
