@@ -1,0 +1,3 @@
+"""Lakes: a fit for every group of a data set that is larger than one table, on whatever engine
+the user has.
+"""
