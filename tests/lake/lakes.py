@@ -30,6 +30,11 @@ class Slow:
         return {"rate": 1.0}
 
 
+def fit(source, out, model=exponential, **options):
+    given = RATE if model is exponential else {"constraints": RATE["constraints"]}
+    return jm.fit_lake(model, source, by="store", out=out, progress=False, **(given | options))
+
+
 def write_lake(folder, files=3, groups=4, seed=1):
     """``region=r/part-0.parquet`` with some 5 to 9 rows of each of ``groups`` stores, shuffled."""
     rng = np.random.default_rng(seed)
