@@ -5,9 +5,11 @@ They run where the packages are installed: pip install "jaxmle[ray,dask]".
 
 import os
 import signal
+import sys
 import threading
 import time
 
+import psutil
 import pytest
 
 import jaxmle as jm
@@ -70,7 +72,7 @@ def test_ray_survives_a_killed_worker(lake, wanted, tmp_path):
     out = tmp_path / "fits"
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=2**27, logging_level="ERROR")
     try:
-        killer = kill_soon(lambda: workers_of_ray(), out)
+        killer = kill_soon(workers_of_ray, out)
         fits = fit(lake, out, model=Slow(WAIT), engine=jm.engines.ray(num_cpus=1))
         killer.join()
         assert ray.is_initialized()
@@ -81,30 +83,15 @@ def test_ray_survives_a_killed_worker(lake, wanted, tmp_path):
 
 
 def workers_of_ray():
-    """Processes that run a task of ours: Ray gives them its name."""
-    import psutil
-
+    """Our descendants that run a task of ours: Ray gives them its name."""
     return [
         process.pid
-        for process in psutil.process_iter(["cmdline"])
-        if (process.info["cmdline"] or [""])[0].startswith("ray::_call")
-        and os.getppid() != process.pid
-        and is_ours(process)
+        for process in psutil.Process().children(recursive=True)
+        if "".join(process.cmdline()[:1]).startswith("ray::_call")
     ]
 
 
-def is_ours(process):
-    import psutil
-
-    try:
-        return process.uids().real == os.getuid() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def test_without_ray_the_error_says_what_to_install(monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r'pip install "jaxmle\[ray\]"'):
         jm.engines.ray()
