@@ -78,9 +78,12 @@ def leaves_of(table: Any, left_out: list[str]) -> dict[str, np.ndarray]:
 
 
 def key_type(kind: Any) -> Any:
-    """The type of a key in the table of fits: that of the column, categories as what they are of."""
-    types = needed("pyarrow").types
-    return kind.value_type if types.is_dictionary(kind) else kind
+    """The type of a key in the table of fits: that of the column, categories as what they are of,
+    and views of strings, which polars hands over, as strings.
+    """
+    pa = needed("pyarrow")
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.string() if pa.types.is_string_view(plain) else plain
 
 
 def key_columns(by: tuple[str, ...], names: tuple[str, ...]) -> dict[str, str]:

@@ -110,11 +110,11 @@ def _read(work: Work, partition: Partition) -> Any:
     wanted = work.schema.names if work.columns is None else work.columns
     refuse_absent(list(wanted), [*physical, *of_path], "the file")
     table = fragment.to_table(schema=work.schema, columns=work.columns)
+    types = needed("pyarrow").types
     for i, field in enumerate(table.schema):
-        kind = key_type(field.type)
-        if kind != field.type and not field.type.ordered:
+        if types.is_dictionary(field.type) and not field.type.ordered:
             # Each file has a dictionary of its own, whose order says nothing.
-            table = table.set_column(i, field.name, table.column(i).cast(kind))
+            table = table.set_column(i, field.name, table.column(i).cast(key_type(field.type)))
     return table
 
 
