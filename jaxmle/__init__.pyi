@@ -198,6 +198,19 @@ from .inference.selection.divergence import (
 from .inference.selection.divergence import (
     kl_divergence as kl_divergence,
 )
+from .lake import engines as engines
+from .lake.compile_cache import (
+    compile_cache as compile_cache,
+)
+from .lake.fit_lake import (
+    fit_lake as fit_lake,
+)
+from .lake.fit_table import (
+    fit_table as fit_table,
+)
+from .lake.record import (
+    LakeFits as LakeFits,
+)
 from .likelihood.combinators import (
     fix as fix,
 )

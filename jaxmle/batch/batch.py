@@ -13,6 +13,7 @@ from jaxmle._types import Data, Loglik, Params, Tree
 from jaxmle.batch.chunk import flat_members
 from jaxmle.batch.identities import with_response_ids
 from jaxmle.batch.inputs import Inputs, read_batch
+from jaxmle.batch.padding import padded_rows
 from jaxmle.batch.programs import Members
 from jaxmle.batch.scheduler import MIN_ROWS_FOR_FLOAT32_START, Scheduler
 from jaxmle.fitting.options import MAX_STEPS, Options
@@ -162,13 +163,14 @@ def fit_members(
         _check_largest(problem, inputs, largest, check_rows)
         inputs, road = _with_structure(inputs, largest, options.block_rows)
         problem = replace(problem, loglik=inputs.loglik)
-        points = points_beside(largest.loglik, inputs.layout, largest.base)
-        rules = check_rules(largest.loglik, inputs.layout, points, largest.data)
+        padded = _padded(inputs, largest)
+        points = points_beside(padded.loglik, inputs.layout, padded.base)
+        rules = check_rules(padded.loglik, inputs.layout, points, padded.data)
         with store:
             scheduler = Scheduler(problem, inputs, block, devices, options.progress, store)
             fits = scheduler.fits()
             fits = replace(fits, road=", ".join([road, *scheduler.starts]))
-            if term_shape(largest.loglik, inputs.layout, largest.base, largest.data):
+            if term_shape(padded.loglik, inputs.layout, padded.base, padded.data):
                 fits = scheduler.with_cones(fits)
         fits = with_rules(fits, problem.loglik, rules)
         if not check_rows:
@@ -180,6 +182,16 @@ def fit_members(
 def _largest(inputs: Inputs) -> Members:
     """The member of most rows."""
     length = tuple(int(n) for n in inputs.source.sizes[inputs.largest])
+    return flat_members(inputs, np.array([inputs.largest]), length).first
+
+
+def _padded(inputs: Inputs, largest: Members) -> Members:
+    """The member of most rows, padded where rows may be: what is asked of the program alone is
+    traced for a few lengths, not anew by each batch.
+    """
+    if not getattr(inputs.source, "padded", False):
+        return largest
+    length = tuple(padded_rows(int(n)) for n in inputs.source.sizes[inputs.largest])
     return flat_members(inputs, np.array([inputs.largest]), length).first
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 
 from jaxmle._types import Loglik, Tree
@@ -31,11 +32,12 @@ def obstacle_to_padding(
             compilation each.
     """
     lengths = np.unique(sizes[sizes.min(axis=1) > 0], axis=0)
-    has_terms = has(loglik, Penalize) or bool(term_shape(loglik, layout, base, data))
+    differ = len(np.unique(sizes, axis=0)) > 1
+    has_terms = has(loglik, Penalize) or _has_terms(loglik, layout, base, data, differ)
     if not has_terms:
         _refuse_empty(sizes)
         return "the likelihood is one number"
-    if len(np.unique(sizes, axis=0)) == 1:
+    if not differ:
         return ""
     reach = [_reach(part) for part in sizes.T]
     proof = proof_of(loglik, layout, base, data, reach if sizes.shape[1] > 1 else reach[0])
@@ -51,13 +53,36 @@ def obstacle_to_padding(
     return proof.obstacle
 
 
+def padded_rows(rows: int) -> int:
+    """The next power of two: the lengths at which a likelihood is looked at are few, and are met
+    again by the next batch.
+    """
+    return 2 ** int(np.ceil(np.log2(rows))) if rows else 0
+
+
+def _has_terms(loglik: Loglik, layout: Layout, base: np.ndarray, data: Tree, differ: bool) -> bool:
+    """Whether the likelihood returns terms; asked at a padded length where lengths differ."""
+    if differ:
+        padded = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(
+                (padded_rows(leaf.shape[0]), *leaf.shape[1:]), leaf.dtype
+            ),
+            data,
+        )
+        try:
+            return bool(term_shape(loglik, layout, base, padded))
+        except Exception:  # a function of this length alone: it says so at its own
+            pass
+    return bool(term_shape(loglik, layout, base, data))
+
+
 def _reach(sizes: np.ndarray) -> list[int]:
     """Lengths whose programs are compared: of a few lengths all, of many the shortest, and the
     longest that padding makes.
     """
     lengths = np.unique(sizes[sizes > 0])
     some = lengths if len(lengths) <= MAX_TRACED_LENGTHS else lengths[:1]
-    return sorted({*map(int, some), 2 ** int(np.ceil(np.log2(lengths[-1])))})
+    return sorted({*map(int, some), padded_rows(int(lengths[-1]))})
 
 
 def _refuse_empty(sizes: np.ndarray) -> None:

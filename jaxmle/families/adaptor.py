@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle._types import Array
+from jaxmle.closures.recipes import with_recipe
 from jaxmle.families import bounded, counts, location_scale, positive
 from jaxmle.families.family import Family, Law
 from jaxmle.families.moments import moments
@@ -372,6 +373,7 @@ def _maker(distribution: Callable[..., Any], names: tuple[str, ...]) -> Callable
     return make
 
 
+@with_recipe
 def from_distribution(
     distribution: Callable[..., Any],
     constraints: Mapping[str, Any] | None = None,

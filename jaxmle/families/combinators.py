@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 import jaxmle.special as special
 from jaxmle._types import Array, Tree
+from jaxmle.closures.recipes import with_recipe
 from jaxmle.families.family import Family, Law, by_quantile
 from jaxmle.families.inverse import smallest_count, solve
 from jaxmle.families.moments import values
@@ -78,6 +79,7 @@ def _with_tails(family: Family, what: str) -> None:
 # ---------------------------------------------------------------- censored
 
 
+@with_recipe
 def censored(family: Family) -> Family:
     """The family seen through intervals: exact values, and values known only to lie in (lower,
     upper].
@@ -139,6 +141,7 @@ def censored(family: Family) -> Family:
 # ---------------------------------------------------------------- truncated
 
 
+@with_recipe
 def truncated(family: Family, low: float = -math.inf, high: float = math.inf) -> Family:
     """The family given that low < Y ≤ high; values outside were never seen.
 
@@ -214,6 +217,7 @@ def truncated(family: Family, low: float = -math.inf, high: float = math.inf) ->
 # ---------------------------------------------------------------- rounded
 
 
+@with_recipe
 def rounded(family: Family, width: float = 1.0) -> Family:
     """Values written down to the nearest multiple of ``width``: log P(y − width/2 < Y ≤ y +
     width/2).
@@ -283,6 +287,7 @@ def _log_mean(weights: Array, terms: list[Array]) -> Array:
     return jnp.where(nowhere, -jnp.inf, jax.scipy.special.logsumexp(jnp.stack(weighted), axis=0))
 
 
+@with_recipe
 def mixture(*families: Family) -> Family:
     """A finite mixture: log Σ wⱼ fⱼ(y).
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 import jaxmle.special as special
 from jaxmle._types import Array
+from jaxmle.closures.recipes import with_recipe
 from jaxmle.families.family import Family, Law, uniform
 from jaxmle.families.moments import values
 from jaxmle.parameters.constraints import interval
@@ -73,6 +74,7 @@ def _beyond_zero(p: Params, q: Array, quantile: Callable[[Params, Array], Array]
 # ---------------------------------------------------------------- zero-inflated
 
 
+@with_recipe
 def zero_inflated(family: Family) -> Family:
     """The count family with structural zeros: P(0) = zero + (1 − zero) f(0), P(y) = (1 − zero) f(y)
     for y > 0.
@@ -127,6 +129,7 @@ def _inflated_sample(law: Law, p: Params, key: Array, shape: tuple[int, ...]) ->
 # ---------------------------------------------------------------- hurdle
 
 
+@with_recipe
 def hurdle(family: Family) -> Family:
     """Zeros and positive counts apart: P(0) = zero, P(y) = (1 − zero) f(y)/(1 − f(0)) for y > 0.
 

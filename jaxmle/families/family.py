@@ -18,6 +18,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxmle._types import Array, Tree
+from jaxmle.closures.recipes import reduced
 from jaxmle.families.coding import Ends, check_values, in_row
 from jaxmle.families.moments import finite_start
 from jaxmle.parameters.constraints import Constraint
@@ -120,6 +121,9 @@ class Family:
     known: Mapping[str, float | None] = field(default_factory=dict)
     fields: tuple[tuple[str, ...], ...] = ()
     discrete: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self, "jaxmle.families")
 
     def __call__(self, params: Params, data: Tree) -> Array:
         """The log-likelihood terms (n,) of ``data``: the values y (n,), or a dictionary of them

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Tree
+from jaxmle.closures.recipes import reduced
 from jaxmle.likelihood.contract import data_length, leaf_of
 from jaxmle.likelihood.derivatives import derivatives_by_rows
 from jaxmle.likelihood.designs import Column
@@ -121,6 +122,9 @@ class Regression(LikelihoodTree):
         str, ...
     ] = ()  # designs that all members of a batch share: their products of columns are formed once
     concave: bool = False  # as the user, or the ready model, says
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self)
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         data_length(data)

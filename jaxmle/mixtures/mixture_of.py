@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.batch.batch import fit_batch
+from jaxmle.closures.recipes import reduced, with_recipe
 from jaxmle.fitting.options import constraints_of
 from jaxmle.likelihood.checks import check_coding, host_params
 from jaxmle.likelihood.combinators import sampling
@@ -34,6 +35,7 @@ WEIGHT_OF_OTHER_ROWS = 0.05
 USABLE_COMPONENT_STATUSES = (Status.CONVERGED, Status.IMPRECISE, Status.MAX_STEPS, Status.STALLED)
 
 
+@with_recipe
 def mixture_of(
     component: Callable[[Tree, Tree], Array],
     components: int,
@@ -113,6 +115,9 @@ class MixtureOf:
     constraint: Tree
     propose: Any  # start values of one component, from data; None where there are none
     loglik: Loglik
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self)
 
     def __call__(self, params: Tree, data: Tree) -> Array:
         return self.loglik(params, data)

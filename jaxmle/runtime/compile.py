@@ -70,7 +70,10 @@ class UnwatchedClosureWarning(UserWarning):
 
 @dataclass
 class Memo:
-    """What is kept on a user's function. It holds no reference back, so it dies with its owner."""
+    """What is kept on a user's function. It holds no reference back, so it dies with its owner.
+
+    A pickled function takes none of it along: the copy has None in its place, and compiles anew.
+    """
 
     seen: Look
     copies: dict[Any, Any] = field(default_factory=dict)  # one for each precision
@@ -78,6 +81,9 @@ class Memo:
     contradicted: bool = False  # its second derivatives by jax are not those of its score
     timed: set[int] = field(default_factory=set)  # identities of pieces whose first call was timed
     seconds: float = 0.0  # that first calls took, where it cannot be watched
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(None), ()
 
     def holds(self, function: Any) -> bool:
         """Whether the function depends on what it depended on when the copy was made."""

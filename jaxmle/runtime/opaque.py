@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
+from jaxmle.closures.recipes import Recipe, recipe_of, remade
 from jaxmle.runtime.modes import without_second_derivative
 
 
@@ -56,8 +57,19 @@ class Opaque(LikelihoodTree):
         function, discover = held
         return cls(function.value, discover)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The function and the flag; the function of a ready model by the model."""
+        recipe = recipe_of(self.function)
+        if recipe is None or remade(*recipe) is not self.function:
+            return Opaque, (self.function, self.discover)
+        return _opaque_by_recipe, (recipe, self.discover)
+
     def __call__(self, params: Tree, data: Tree) -> Array:
         return self.function(params, data)
+
+
+def _opaque_by_recipe(recipe: Recipe, discover: bool) -> Opaque:
+    return Opaque(remade(*recipe), discover)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik"], meta_fields=[])

@@ -26,6 +26,7 @@ class Progress:
         about: what is to be done, said once above the bar.
         procedure: the name of the public function that runs.
         stream: where to; standard error if None.
+        unit: what is counted.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class Progress:
         about: str = "",
         procedure: str = "fit_batch",
         stream: TextIO | None = None,
+        unit: str = " fits",
     ) -> None:
+        self.unit = unit
         self.total = total
         self.done = 0
         self.shown = shown
@@ -65,7 +68,7 @@ class Progress:
             total=self.total,
             initial=self.done,
             desc=self.name,
-            unit=" fits",
+            unit=self.unit,
             mininterval=SHOWN if out.isatty() or in_notebook else LOGGED,
             dynamic_ncols=out.isatty(),
             file=self.stream if out.isatty() or in_notebook else out,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
+from jaxmle.closures.recipes import reduced
 from jaxmle.likelihood.combinators import Penalize, Pool, WithResponse
 from jaxmle.likelihood.contract import as_tree, data_length, leaf_of
 from jaxmle.likelihood.discovery.linear_predictors import ROWS_OF_SECOND_TRACE, UnlikePrograms
@@ -106,7 +107,7 @@ def _sealed(node: Any) -> Any:
     if isinstance(node, Opaque):
         return Opaque(node.function, discover=False)
     if isinstance(node, Regression):
-        whole = Opaque(_terms_alone(node), discover=False)
+        whole = Opaque(TermsAlone(node), discover=False)
         has_law = node.response is not None and not isinstance(node.response, Exact)
         return WithResponse(whole, node.response) if has_law else whole
     if isinstance(node, Pool):
@@ -114,16 +115,22 @@ def _sealed(node: Any) -> Any:
     return replace(node, loglik=_sealed(node.loglik)) if parts_of(node) else node
 
 
-def _terms_alone(regression: Regression) -> Callable[[Tree, Tree], Array]:
+@dataclass(frozen=True, eq=False)
+class TermsAlone:
     """A regression as a function, which no longer says what it is made of."""
 
-    def terms(params: Tree, data: Tree) -> Array:
-        return regression(params, data)
+    regression: Regression
 
-    check = getattr(regression.density, "check_data", None)
-    if check is not None:
-        terms.check_data = check  # type: ignore[attr-defined]
-    return terms
+    def __call__(self, params: Tree, data: Tree) -> Array:
+        return self.regression(params, data)
+
+    @property
+    def check_data(self) -> Callable[..., None] | None:
+        """The check of the coding of its data; None where it has none."""
+        return getattr(self.regression.density, "check_data", None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self)
 
 
 # ---------------------------------------------------------------- the road that was taken

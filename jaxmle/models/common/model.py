@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmle._types import Array, Tree
+from jaxmle.closures.recipes import reduced
 from jaxmle.families.family import Family
 from jaxmle.likelihood.checks import check_coding, host_data, host_params, traced_data
 from jaxmle.likelihood.contract import as_tree, leaf_of
@@ -106,6 +107,9 @@ class Model:
 
     def __repr__(self) -> str:
         return f"models.{self.name}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self)
 
     def start(self, data: Tree) -> Tree:
         """Start values from the data: a least-squares step or moments, finite for any data that

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
+from jaxmle.closures.recipes import note_recipe
 from jaxmle.families.family import Family
 from jaxmle.parameters.arguments import check_count, check_end, shown
 
@@ -33,9 +34,17 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
             name: _option(name, value, str(signature.parameters[name].annotation))
             for name, value in bound.arguments.items()
         }
-        return cast(R, cached(**given))
+        model = cached(**given)
+        note_recipe(model, call, (), given)
+        note_recipe(model.likelihood, likelihood_of, (model,), {})
+        return cast(R, model)
 
     return call
+
+
+def likelihood_of(model: Any) -> Any:
+    """The likelihood that a ready model carries: how that is pickled where a combinator holds it."""
+    return model.likelihood
 
 
 def _option(name: str, value: Any, kind: str) -> Any:

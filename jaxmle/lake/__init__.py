@@ -1,0 +1,5 @@
+"""Lakes: a fit for every group of a data set that is larger than one table, on whatever engine
+the user has.
+"""
+
+from jaxmle.lake import engines as engines

@@ -1,0 +1,161 @@
+"""``fit_table``: a table of whole groups in, a row for each group out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from jaxmle._types import Loglik, Tree
+from jaxmle.data.frame import Frame, from_formula
+from jaxmle.data.groups import GroupFits, fit_groups
+from jaxmle.fitting.options import MAX_STEPS
+from jaxmle.lake.request import Request
+from jaxmle.lake.tables import arrow_table, as_data, column_values, refuse_absent, table_of_fits
+from jaxmle.runtime.jax_state import host_only
+
+
+class Fitted(NamedTuple):
+    """The fits of one table: their ``table``, the rows ``dropped`` for missing values, and how
+    the columns were ``coded``, as text that is equal where coefficients mean the same.
+    """
+
+    table: Any
+    dropped: int
+    coding: str
+
+
+def fit_table(
+    model: Loglik,
+    table: Any,
+    *,
+    by: Any,
+    formula: str | None = None,
+    params0: Tree = None,
+    also: Mapping[str, str] | None = None,
+    missing: str = "warn",
+    constraints: Tree = None,
+    solver: Any = None,
+    vcov: str | None = "auto",
+    clusters: str | None = None,
+    weights: Any = None,
+    dtype: Any = None,
+    max_steps: int = MAX_STEPS,
+    block_rows: int | None = None,
+) -> Any:
+    """Maximise one log-likelihood on every group of a table: Arrow in, Arrow out.
+
+    The unit of work of ``fit_lake``, and of anybody's own pipeline: a pure function of its
+    arguments that knows no engine.
+
+    Args:
+        model, params0, constraints, solver, vcov, dtype, max_steps, block_rows: as in
+            ``fit_groups``.
+        table: a pyarrow table of n rows, a frame of polars or pandas, or a dict of columns.
+        by: the column of the groups, or a list of columns.
+        formula: ``"y ~ x + C(g)"``, which makes the data of ``model`` from the columns. Without
+            one, the columns of numbers are the leaves of the data by their names, (n,), those of
+            lists of one fixed size q as matrices (n, q); other columns are not handed on.
+        also, missing: as in ``from_formula``; with ``formula`` only.
+        clusters: the name of a column.
+        weights: ``frequency("w")`` or ``sampling("w")``, of a column w.
+
+    Returns:
+        A pyarrow table of one row for each group, sorted by key: the columns of ``by``, ``n``,
+        ``status``, ``reason`` ('' where converged), ``loglik``, an estimate ``est:NAME`` and a
+        standard error ``se:NAME`` for each of the p parameters, and ``vcov``, the covariance (p, p)
+        row by row as a list of p² numbers. A key with the name of one of these columns has
+        ``group_`` before it.
+
+    Raises:
+        ValueError, TypeError: as ``fit_groups``; a column that is not there.
+        ImportError: pyarrow is not installed.
+
+    >>> import jaxmle as jm
+    >>> table = {"y": [1.0, 2.0, 3.0, 4.0, 6.0], "site": ["b", "a", "b", "a", "a"]}
+    >>> fits = jm.fit_table(jm.models.normal(), table, by="site", formula="y ~ 1")
+    >>> fits.column_names[:6]
+    ['site', 'n', 'status', 'reason', 'loglik', 'est:beta[Intercept]']
+    >>> fits.column("site").to_pylist(), fits.column("est:beta[Intercept]").to_pylist()
+    (['a', 'b'], [4.0, 2.0])
+    """
+    host_only("fit_table")
+    request = Request(
+        by=by,
+        formula=formula,
+        params0=params0,
+        also=also,
+        missing=missing,
+        constraints=constraints,
+        solver=solver,
+        vcov=vcov,
+        clusters=clusters,
+        weights=weights,
+        dtype=dtype,
+        max_steps=max_steps,
+        block_rows=block_rows,
+    )
+    return fitted(model, arrow_table(table), request).table
+
+
+def fitted(model: Loglik, table: Any, request: Request) -> Fitted:
+    """The fits of the groups of a table, as they are asked for."""
+    refuse_absent(request.named_columns(), table.column_names, "the table")
+    if not table.num_rows:
+        raise ValueError("the table has no rows: there is nothing to fit")
+    data: Any
+    by: Any = list(request.by)
+    weights = None
+    clusters = None
+    if request.formula is not None:
+        data = _frame(table, request)
+    else:
+        given = [name for name in request.named_columns() if name not in request.by]
+        data, by = as_data(table, request.by, given)
+        weights = request.weights
+        if weights is not None:
+            weights = replace(weights, values=column_values(table, weights.values))
+        clusters = request.clusters and column_values(table, request.clusters)
+    groups = fit_groups(
+        model,
+        request.params0,
+        data,
+        by=by,
+        constraints=request.constraints,
+        solver=request.solver,
+        vcov=request.vcov,
+        clusters=clusters,
+        weights=weights,
+        dtype=request.dtype,
+        max_steps=request.max_steps,
+        block_rows=request.block_rows,
+        progress=False,
+    )
+    dropped = data.dropped if isinstance(data, Frame) else 0
+    return Fitted(table_of_fits(groups, table.schema), dropped, _coding(data, groups))
+
+
+def _frame(table: Any, request: Request) -> Frame:
+    return from_formula(
+        request.formula or "",
+        table,
+        weights=request.weights,
+        clusters=request.clusters,
+        also=request.also,
+        by=list(request.by),
+        missing=request.missing,
+    )
+
+
+def _coding(data: Any, groups: GroupFits) -> str:
+    """The names of the parameters, and the levels of each column that was coded as categories."""
+    facts: dict[str, Any] = {"parameters": groups.fits.names}
+    if isinstance(data, Frame):
+        levels = {
+            f"{column} in {leaf}" if leaf != "x" else column: known
+            for leaf, design in data.designs.items()
+            for column, known in design.levels.items()
+        }
+        facts |= {"levels": levels | dict(data.codes), "response": data.levels}
+    return json.dumps(facts, default=str)

@@ -1,0 +1,172 @@
+"""What is known of the files that are finished: which, how they ended, how they were coded, and
+their keys.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from jaxmle.lake.key_index import KeyIndex, hashes_of
+from jaxmle.lake.outputs import MANIFEST_OF_A_LAKE, Folder, read_fits, read_footer
+from jaxmle.lake.partitions import Partition, Source
+from jaxmle.lake.record import LakeFits
+from jaxmle.lake.tables import key_table
+
+KEYS_SHOWN = 3
+FOOTER_KINDS = {"rows": int, "dropped": int, "groups": int, "statuses": dict, "coding": str}
+
+
+class Gathering:
+    """The finished files of one call, in the order of the source."""
+
+    def __init__(self, folder: Folder, files: Source, by: tuple[str, ...]) -> None:
+        self.folder = folder
+        self.partitions = files.partitions
+        self.others = files.others
+        self.by = by
+        self.taken: dict[str, dict[str, Any]] = {}  # the footer of each file, by the output's name
+        all_files = (*files.partitions, *files.others)
+        self.place = {partition.output: i for i, partition in enumerate(all_files)}
+        self.index = KeyIndex()
+        self.skipped = 0
+        self.coded: tuple[str, str] | None = None  # how the first file was coded, and its path
+
+    def take_what_is_there(self) -> list[Partition]:
+        """Take the files whose fits are in the folder; those that are still to be fitted."""
+        there = set(self.folder.names())
+        to_do = []
+        for partition in self.partitions:
+            footer = self._footer(partition, there)
+            if footer is None:
+                to_do.append(partition)
+            else:
+                self.take(partition, footer, hashes_of(self._keys(partition)))
+        self.skipped = len(self.taken)
+        return to_do
+
+    def _footer(self, partition: Partition, there: set[str]) -> dict[str, Any] | None:
+        """What the fits of a file say of themselves; None where there are none of it as it is."""
+        if partition.output not in there:
+            return None
+        footer = read_footer(self.folder, partition.output)
+        return footer if footer is not None and _is_of(footer, partition) else None
+
+    def compare_with_others(self) -> None:
+        """Look for keys and codings of this part in the finished files of the other parts.
+
+        Each part does so after it has written its own, so that the last one sees all.
+        """
+        there = set(self.folder.names())
+        for partition in self.others:
+            footer = self._footer(partition, there)
+            if footer is not None:
+                self._refuse_other_coding(partition, footer["coding"])
+                hashes = hashes_of(self._keys(partition))
+                self.refuse_shared_keys(self.index.add(self.place[partition.output], hashes))
+        self.refuse_shared_keys(self.index.shared())
+
+    def take(self, partition: Partition, footer: dict[str, Any], hashes: np.ndarray) -> None:
+        """Take in a finished file.
+
+        Raises:
+            ValueError: it was coded otherwise than another; a key stands in both.
+        """
+        self._refuse_other_coding(partition, footer["coding"])
+        self.taken[partition.output] = footer
+        self.refuse_shared_keys(self.index.add(self.place[partition.output], hashes))
+
+    def _refuse_other_coding(self, partition: Partition, coding: str) -> None:
+        """Coefficients of one name would mean different things."""
+        if not coding:  # a file without rows
+            return
+        if self.coded is None:
+            self.coded = (coding, partition.path)
+        first, path = self.coded
+        if coding == first:
+            return
+        before = json.loads(first)
+        now = json.loads(coding)
+        what = "parameters"
+        for what, known, other in _differences(before, now):
+            raise ValueError(
+                f"{what} is coded from {_listed(known)} in {path} and from {_listed(other)} in "
+                f"{partition.path}: coefficients of one name would mean different things. Make "
+                "columns of 0 and 1 of its categories, or cut the source so that each file has "
+                "all of them"
+            )
+        raise ValueError(
+            f"the parameters are {_listed(before[what])} in {path} and {_listed(now[what])} in "
+            f"{partition.path}: all files must have the same"
+        )
+
+    def refuse_shared_keys(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Raise for a key that stands in two files; equal hashes alone prove none."""
+        for one, other in pairs:
+            files = [(*self.partitions, *self.others)[i] for i in (one, other)]
+            keys = [self._keys(file) for file in files]
+            shared = keys[0].join(keys[1], list(self.by), join_type="inner")
+            if one == other or not shared.num_rows:
+                continue
+            listed = ", ".join(_key_text(row) for row in shared.slice(0, KEYS_SHOWN).to_pylist())
+            raise ValueError(
+                f"{shared.num_rows:,} groups stand in two files, such as {listed}, in "
+                f"{files[0].path} and {files[1].path}: each would be fitted in two parts. Cut the "
+                "source by its keys first (DuckDB: COPY (SELECT *, hash("
+                f"{', '.join(self.by)}) % 64 AS bucket FROM 'source/**/*.parquet') TO 'cut' "
+                "(FORMAT parquet, PARTITION_BY bucket); docs/scale.md has this in pyarrow too), "
+                f"and delete {self.folder.path}, whose fits are of parts of groups"
+            )
+
+    def _keys(self, partition: Partition) -> Any:
+        return key_table(read_fits(self.folder, partition.output), self.by)
+
+    def record(self) -> LakeFits:
+        """The record of all that was taken."""
+        footers = self.taken.values()
+        statuses: Counter[str] = Counter()
+        for footer in footers:
+            statuses.update(footer["statuses"])
+        known = {*self.place, MANIFEST_OF_A_LAKE}
+        names = sorted(set(self.folder.names()) - known)
+        return LakeFits(
+            path=self.folder.path,
+            folder=self.folder,
+            files=tuple(name for name in self.place if name in self.taken),
+            by=self.by,
+            statuses=dict(statuses),
+            groups=sum(footer["groups"] for footer in footers),
+            rows=sum(footer["rows"] for footer in footers),
+            dropped=sum(footer["dropped"] for footer in footers),
+            fitted=len(self.taken) - self.skipped,
+            skipped=self.skipped,
+            stale=tuple(name for name in names if not name.startswith(".")),
+        )
+
+
+def _is_of(footer: dict[str, Any], partition: Partition) -> bool:
+    """Whether fits are those of the file as it is now."""
+    sound = all(type(footer.get(name)) is kind for name, kind in FOOTER_KINDS.items())
+    return sound and footer.get("source") == partition.facts
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> Iterable[tuple[str, Any, Any]]:
+    """Columns whose levels differ: name, levels before, levels now."""
+    for name, known in (before.get("levels") or {}).items():
+        other = (now.get("levels") or {}).get(name)
+        if other != known:
+            yield name, known, other or []
+    if before.get("response") != now.get("response"):
+        yield "the response", before.get("response") or [], now.get("response") or []
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(map(str, values)) or "nothing"
+
+
+def _key_text(row: dict[str, Any]) -> str:
+    return " and ".join(f"{name}={value!r}" for name, value in row.items())

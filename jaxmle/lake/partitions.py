@@ -1,0 +1,129 @@
+"""The files of a source: which there are, and whether one is still what it was when it was
+fitted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import xxhash
+
+from jaxmle.data.table import needed
+from jaxmle.parameters.arguments import check_count, shown
+
+CHARACTERS_OF_A_NAME = 80  # of the end of a path, in the name of its output; names have 255 at most
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One file of the source: the ``fragment`` that reads it, its ``path``, ``size`` in bytes and
+    time of change ``mtime_ns``, and the name of its output.
+    """
+
+    fragment: Any
+    path: str
+    size: int
+    mtime_ns: int
+
+    @property
+    def output(self) -> str:
+        """The name of the file of its fits: readable, and different for different paths."""
+        tail = re.sub(r"\.(parquet|parq|pq)$", "", "/".join(self.path.split("/")[-2:]))
+        plain = re.sub(r"[^\w=.-]+", "-", tail)[-CHARACTERS_OF_A_NAME:].lstrip("-._")
+        return f"{plain}-{xxhash.xxh3_64_hexdigest(self.path.encode())}.parquet"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What must be the same for its fits to be those of the file."""
+        return {"path": self.path, "size": self.size, "mtime_ns": self.mtime_ns}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set of Parquet files with one ``schema``, in the order of their paths: the
+    ``partitions`` that are asked for, and the ``others``.
+    """
+
+    schema: Any
+    partitions: tuple[Partition, ...]
+    others: tuple[Partition, ...]
+
+
+def source_of(source: Any, part: Any) -> Source:
+    """The files of a source, or of one part of it.
+
+    Raises:
+        TypeError, ValueError: for what is no data set of Parquet files, or holds none.
+        OSError: it cannot be read.
+    """
+    dataset = _dataset(source)
+    fragments = sorted(dataset.get_fragments(), key=lambda fragment: fragment.path)
+    if not fragments:
+        raise ValueError(f"source={shown(source)} holds no Parquet file")
+    index, parts = _part(part)
+    facts = _facts([fragment.path for fragment in fragments], dataset.filesystem)
+    partitions = [
+        Partition(fragment, fragment.path, size, mtime_ns)
+        for fragment, (size, mtime_ns) in zip(fragments, facts, strict=True)
+    ]
+    chosen = partitions[index::parts]
+    others = [partition for i, partition in enumerate(partitions) if i % parts != index]
+    return Source(dataset.schema, tuple(chosen), tuple(others))
+
+
+def _dataset(source: Any) -> Any:
+    datasets = needed("pyarrow.dataset")
+    if isinstance(source, datasets.Dataset):
+        if isinstance(source, datasets.FileSystemDataset):
+            return source
+        raise TypeError(
+            f"source is a {type(source).__name__}; a lake is a data set of Parquet files, such as "
+            "pyarrow.dataset.dataset('sales'). A table in memory is fitted by fit_table"
+        )
+    paths = source if isinstance(source, list | tuple) else [source]
+    if not paths or not all(isinstance(path, str | os.PathLike) for path in paths):
+        raise TypeError(
+            "source is a folder of Parquet files, a list of files or a pyarrow data set; got "
+            f"{shown(source)}"
+        )
+    texts = [_absolute(os.fspath(path)) for path in paths]
+    given = texts if isinstance(source, list | tuple) else texts[0]
+    try:
+        return datasets.dataset(given, format="parquet", partitioning="hive")
+    except (ValueError, OSError) as error:
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(
+            f"the source {given!r} cannot be read as Parquet: {first_line(error)}"
+        ) from error
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the trace that some put behind it."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _facts(paths: list[str], filesystem: Any) -> list[tuple[int, int]]:
+    """Size and time of change of each file."""
+    infos = filesystem.get_file_info(paths)
+    return [(info.size or 0, info.mtime_ns or 0) for info in infos]
+
+
+def _part(part: Any) -> tuple[int, int]:
+    """Which of how many parts, from ``part=(i, n)``."""
+    if part is None:
+        return 0, 1
+    if not isinstance(part, tuple | list) or len(part) != 2:
+        raise TypeError(f"part is a pair (i, n), the part i of n from 0 on; got {shown(part)}")
+    index, parts = part
+    parts = check_count("the number of parts", parts, 1)
+    index = check_count("the part", index)
+    if index >= parts:
+        raise ValueError(f"part={(index, parts)}: the parts of {parts} are 0 to {parts - 1}")
+    return index, parts

@@ -1,0 +1,141 @@
+"""The one function that every engine calls: the fits of a file of the source, written to their
+place.
+
+It lives in a module, so that engines send it by name, and the model that arrives with it stays in
+the process with all that was compiled for it.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxmle._types import Loglik
+from jaxmle.data.table import needed
+from jaxmle.lake.compile_cache import compile_cache
+from jaxmle.lake.fit_table import Fitted, fitted
+from jaxmle.lake.key_index import hashes_of
+from jaxmle.lake.outputs import Folder, write_fits
+from jaxmle.lake.partitions import Partition, first_line
+from jaxmle.lake.payload import unpacked_work
+from jaxmle.lake.request import Request
+from jaxmle.lake.tables import key_table, key_type, refuse_absent
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is the same for all files of a source.
+
+    ``content`` is the model with its request, packed for other processes or as they are; ``schema``
+    of the source; ``columns`` that are read, None for all; ``folder`` of the fits; ``cache`` of
+    compiled programs.
+    """
+
+    content: bytes | tuple[Loglik, Request]
+    schema: Any
+    columns: list[str] | None
+    folder: Folder
+    cache: str | None
+
+
+@dataclass(frozen=True)
+class Done:
+    """A file that was fitted: its footer, and the hash of each key."""
+
+    footer: dict[str, Any]
+    hashes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A file that could not be fitted, and why. An exception of another library need not survive
+    the way back from a worker; its words do.
+    """
+
+    kind: str
+    errno: int | None
+    reason: str
+
+
+def fit_partition(work: Work, partition: Partition) -> Done | Failed:
+    """Fit the groups of a file and write them. What goes wrong is returned, not raised: an engine
+    would try the same again.
+    """
+    end_with_parent()
+    try:
+        with compile_cache(work.cache):
+            return _fitted_partition(work, partition)
+    except MemoryError:
+        return Failed("MemoryError", None, "out of memory: cut it into smaller files")
+    except OSError as error:
+        return Failed("OSError", error.errno, first_line(error))
+    except Exception as error:  # a user's likelihood may raise anything; it goes to the caller
+        known = next(
+            (kind.__name__ for kind in (TypeError, ValueError) if isinstance(error, kind)), ""
+        )
+        name = "" if known else f"{type(error).__name__}: "
+        return Failed(known or "RuntimeError", None, f"{name}{error}")
+
+
+def _fitted_partition(work: Work, partition: Partition) -> Done:
+    content = work.content
+    model, request = unpacked_work(content) if isinstance(content, bytes) else content
+    table = _read(work, partition)
+    fits = fitted(model, table, request) if table.num_rows else _nothing(table, request)
+    counted = fits.table.column("status").value_counts().to_pylist()
+    footer = {
+        "source": partition.facts,
+        "rows": table.num_rows,
+        "dropped": fits.dropped,
+        "groups": fits.table.num_rows,
+        "statuses": {entry["values"]: entry["counts"] for entry in counted},
+        "coding": fits.coding,
+    }
+    write_fits(work.folder, partition.output, fits.table, footer)
+    return Done(footer, hashes_of(key_table(fits.table, request.by)))
+
+
+def _read(work: Work, partition: Partition) -> Any:
+    """The columns of a file that are used, with those of its path."""
+    fragment = partition.fragment
+    physical = fragment.physical_schema.names
+    datasets = needed("pyarrow.dataset")
+    of_path = datasets.get_partition_keys(fragment.partition_expression)
+    wanted = work.schema.names if work.columns is None else work.columns
+    refuse_absent(list(wanted), [*physical, *of_path], "the file")
+    table = fragment.to_table(schema=work.schema, columns=work.columns)
+    types = needed("pyarrow").types
+    for i, field in enumerate(table.schema):
+        if types.is_dictionary(field.type) and not field.type.ordered:
+            # Each file has a dictionary of its own, whose order says nothing.
+            table = table.set_column(i, field.name, table.column(i).cast(key_type(field.type)))
+    return table
+
+
+def _nothing(table: Any, request: Request) -> Fitted:
+    """The fits of a file without rows: the keys and facts of no group."""
+    pa = needed("pyarrow")
+    keys = {name: pa.array([], key_type(table.schema.field(name).type)) for name in request.by}
+    return Fitted(pa.table(keys | {"status": pa.array([], pa.string())}), 0, "")
+
+
+@functools.cache
+def end_with_parent() -> None:
+    """In a process of a pool: end when the process that started it is gone. A pool's workers wait
+    for work for ever when their parent was killed.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="jaxmle-end-with-parent", daemon=True).start()
