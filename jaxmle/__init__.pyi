@@ -359,3 +359,9 @@ from .stochastic.stochastic import (
 )
 
 __version__: str
+from .streams.parquet import (
+    ParquetRows as ParquetRows,
+)
+from .streams.parquet import (
+    parquet as parquet,
+)

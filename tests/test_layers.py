@@ -21,7 +21,7 @@ FLOORS = [
     {"likelihood.information", "models", "record"},
     {"verdict"},
     {"fitting"},
-    {"batch", "inference.linting", "stochastic"},
+    {"batch", "inference.linting", "stochastic", "streams"},
     {"data", "inference", "mixtures", "starts"},
     {
         "inference.diagnostics",
