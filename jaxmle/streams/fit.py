@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmle._types import Loglik, Tree
+from jaxmle._types import Data, Loglik, Tree
 from jaxmle.fitting.fit import Manner, check_rows, search_on_host, with_structure
 from jaxmle.fitting.head_start import Sampler
 from jaxmle.fitting.identification import traced_to
@@ -49,6 +49,8 @@ from jaxmle.streams.reader import Reading
 from jaxmle.streams.screen import Coding, Screening, fingerprint_of
 
 ROWS_OF_SAMPLE = 20_000  # that start values and the structure of the likelihood are taken from
+MIN_ROWS_A_SAMPLE_ROW = 16  # all rows over those that a climb begins with, where these are many
+BYTES_OF_SAMPLE = 2**26  # of those at most
 MAX_VALUES_FOR_CONE = 2**24  # of all rows, 128 MB: so many are read into memory for a cone
 STREAMED = "streamed"
 
@@ -72,9 +74,16 @@ def fit_source(
         if checkpoint is not None:
             store.open(identity(problem, posed.base, posed.data, reading))
         resumed = last_landmark(store, problem.chart.k)
-        sampler = Sampler(reading.rows, lambda few: reading.columns.data(reading.sample(few)))
+        sampler = Sampler(reading.rows, partial(_sample, reading))
         manner = Manner(options.progress, sampler, resumed, keeper(store, resumed))
         return _fitted(quantities, loglik, posed, manner)
+
+
+def _sample(reading: Reading, few: int) -> Data:
+    """The rows that a climb begins with: more than in memory, where a pass costs less."""
+    names = len(reading.columns.names)
+    most = min(reading.rows // MIN_ROWS_A_SAMPLE_ROW, BYTES_OF_SAMPLE // (8 * names))
+    return reading.columns.data(reading.sample(max(few, most)))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jaxmle._types import Array, Loglik
@@ -146,10 +147,18 @@ def _scores(form: Form, loglik: Loglik) -> Program:
     """The weighted scores of a chunk (n, k), and which rows have a positive weight (n,)."""
 
     def program(rows: Arrays, mask: Array, x: Array, lift: Array) -> tuple[Array, Array]:
-        weighted = form.weighted(loglik, rows)
-        scaled = term_rows(weighted, form.layout, x, form.columns.data(rows))
-        weight = scaled.weight * mask
-        return weight[:, None] * (scaled.scores @ lift), weight > 0
+        def block(part: tuple[Arrays, Array]) -> tuple[Array, Array]:
+            rows, mask = part
+            scaled = term_rows(form.weighted(loglik, rows), form.layout, x, form.columns.data(rows))
+            weight = scaled.weight * mask
+            return weight[:, None] * (scaled.scores @ lift), weight > 0
+
+        n = mask.shape[0]
+        if n <= form.block_rows or n % form.block_rows:
+            return block((rows, mask))
+        cut = jax.tree.map(lambda leaf: leaf.reshape(-1, form.block_rows), (rows, mask))
+        scores, positive = jax.lax.map(block, cut)
+        return scores.reshape(n, -1), positive.reshape(n)
 
     return program
 

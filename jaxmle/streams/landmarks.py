@@ -39,7 +39,8 @@ def identity(problem: Problem, base: Array, sample: Data, reading: Reading) -> d
     return {
         "procedure": "fit of a source",
         "model": model_digest(program, base, sample),
-        "data": value_digest(files, repr(columns.tree), columns.weights, columns.clusters),
+        "files": value_digest(files),
+        "columns": value_digest(repr(columns.tree), columns.weights),
         "start": digest_of_arrays([base]),
         "options": value_digest(
             layout.names, layout.bounds, problem.solver, problem.max_steps, problem.weighting

@@ -131,7 +131,8 @@ class Runner:
             total.add(result.value)
             if result.census is not None:
                 seen.append(result.census)
-            if self._is_due(last):
+            ended = index + 1 == len(self.work.reading.files)
+            if self._is_due(last) or (ended and self.progress):
                 last = time.monotonic()
                 self._print(index)
         if screened:
