@@ -116,7 +116,13 @@ def result_of_file(content: bytes, index: int, request: Request) -> FileResult:
     """What a pass finds in one file, in whatever process this is."""
     _end_with_parent()
     with precision(np.float64), np.errstate(all="ignore"):
-        work = _unpacked(content)
+        try:
+            work = _unpacked(content)
+        except (ImportError, AttributeError) as error:
+            raise ImportError(
+                f"a worker cannot import the likelihood: {error}. Put its module where workers "
+                "find it, or define it in the script itself"
+            ) from error
         if request.contradicted:
             contradict(work.loglik)
         (result,) = results_of(work, request, [index])

@@ -107,7 +107,13 @@ class Task:
             # Of a value that is not taken, the file and the row are said.
             reading.sample(ROWS_OF_SAMPLE, lambda chunk: coding.check(chunk, sample))
             raise
-        problem = _problem(posed, self.options, reading.rows)
+        try:
+            problem = _problem(posed, self.options, reading.rows)
+        except ValueError:
+            bare = without_prior(posed.loglik)
+            screening = Screening(coding, bare, posed.layout, posed.base, sample)
+            reading.sample(ROWS_OF_SAMPLE, screening.check)
+            raise
         core = without_prior(problem.loglik)
         block_rows = problem.block_rows or CACHED_OPAQUE
         layout = problem.layout

@@ -38,9 +38,9 @@ def identity(problem: Problem, base: Array, sample: Data, reading: Reading) -> d
     columns = reading.columns
     return {
         "procedure": "fit of a source",
+        "list of files": value_digest(files),
+        "choice of columns": value_digest(repr(columns.tree), columns.weights),
         "model": model_digest(program, base, sample),
-        "files": value_digest(files),
-        "columns": value_digest(repr(columns.tree), columns.weights),
         "start": digest_of_arrays([base]),
         "options": value_digest(
             layout.names, layout.bounds, problem.solver, problem.max_steps, problem.weighting

@@ -49,13 +49,20 @@ class Coding:
         where = self.place(chunk)
         try:
             check_coding(self.user_loglik, self._coded_leaves(chunk.arrays), where)
+        except ValueError as error:
+            if self._holds_among(chunk, sample):
+                return
+            raise ValueError(f"{error}{self._column_named(str(error))}") from None
+
+    def _holds_among(self, chunk: Chunk, sample: Sequence[np.ndarray]) -> bool:
+        """Whether the coding holds where a chunk and the sample are looked at together."""
+        pairs = zip(chunk.arrays, sample, strict=True)
+        together = self._coded_leaves([np.concatenate(pair) for pair in pairs])
+        try:
+            check_coding(self.user_loglik, together)
         except ValueError:
-            pairs = zip(chunk.arrays, sample, strict=True)
-            among_others = [np.concatenate(pair) for pair in pairs]
-            try:
-                check_coding(self.user_loglik, self._coded_leaves(among_others), where)
-            except ValueError as error:
-                raise ValueError(f"{error}{self._column_named(str(error))}") from None
+            return False
+        return True
 
     def place(self, chunk: Chunk) -> Callable[..., str]:
         """From the index of a value in a chunk to words."""
