@@ -40,6 +40,6 @@ def refuse_without_source(engine: Any, checkpoint: Any) -> None:
     given = [name for name, value in arguments.items() if value is not None]
     if given:
         raise ValueError(
-            f"{' and '.join(given)}: for a fit of files only, fit(loglik, source=parquet(…)); leave "
-            "it out where the data are in memory"
+            f"{' and '.join(given)}: for a fit of files only, fit(loglik, source=parquet(…)); "
+            "leave it out where the data are in memory"
         )

@@ -1,8 +1,8 @@
 """Who reads the files of a pass: this process, or the workers of an engine.
 
-An engine is any ``concurrent.futures.Executor``. A pass is then a map over the files; what comes back
-is added in the order of the files, so that it does not matter who read which, or how often a lost
-task was done again.
+An engine is any ``concurrent.futures.Executor``. A pass is then a map over the files; what comes
+back is added in the order of the files, so that it does not matter who read which, or how often a
+lost task was done again.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def _mapped(engine: Any, content: bytes, work: Work, request: Request) -> Iterat
 
 
 def packed(prepare: Prepare, work: Work) -> bytes:
-    """What a worker needs, as bytes: by pickle, and by cloudpickle where the likelihood is a function
-    without a name in a module of its own.
+    """What a worker needs, as bytes: by pickle, and by cloudpickle where the likelihood is a
+    function without a name in a module of its own.
 
     Raises:
         TypeError: it cannot be pickled, with the reason.

@@ -1,8 +1,8 @@
 """What is computed of one chunk of rows, each as one compiled program.
 
-A chunk is padded to one of a few lengths with copies of a row; ``mask`` (n,) is 0 there. The columns
-are stacked to matrices inside a block, in the cache: a chunk that is stacked whole costs as much
-again as its Hessian.
+A chunk is padded to one of a few lengths with copies of a row; ``mask`` (n,) is 0 there. The
+columns are stacked to matrices inside a block, in the cache: a chunk that is stacked whole costs as
+much again as its Hessian.
 """
 
 from __future__ import annotations
