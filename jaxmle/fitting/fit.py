@@ -30,11 +30,18 @@ from jaxmle.fitting.identification import traced_to
 from jaxmle.fitting.identity import identity, with_response_id
 from jaxmle.fitting.implicit import approached, fit_under_trace, term_count
 from jaxmle.fitting.objective import Objective
-from jaxmle.fitting.options import MAX_STEPS, Options, Posed, read
+from jaxmle.fitting.options import (
+    MAX_STEPS,
+    Options,
+    Posed,
+    RowSource,
+    check_source,
+    read,
+    refuse_without_source,
+)
 from jaxmle.fitting.passes import Passes, Problem, check_terms, problem_of, search
 from jaxmle.fitting.recession import with_cone
 from jaxmle.fitting.signals import with_rules, with_signals
-from jaxmle.fitting.source import RowSource, check_source, refuse_without_source
 from jaxmle.fitting.user_scale import Reach
 from jaxmle.likelihood.discovery.derivative_rules import check_rules
 from jaxmle.likelihood.discovery.indices import check_indices
@@ -250,9 +257,10 @@ def search_on_host(passes: Passes, manner: Manner) -> tuple[Verdict, Reach, Arra
     problem = passes.problem
     resumed = manner.resumed
     if resumed is not None:
-        found = search(*_climb_and_rest(passes, manner, None, resumed.z, resumed.radius))
-        if found[0].status == Status.CONVERGED:
-            return *found, resumed.steps, []
+        arguments = _climb_and_rest(passes, manner, None, resumed.z, resumed.radius)
+        verdict, reached = search(*arguments)
+        if verdict.status == Status.CONVERGED:
+            return verdict, reached, resumed.steps, []
     z = problem.chart.to_free(passes.base)
     head = head_start(passes, z, manner.sampler)
     if head is not None:

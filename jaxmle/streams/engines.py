@@ -39,7 +39,7 @@ def results_by(engine: Any, work: Work, prepare: Prepare) -> Results:
             not travel; the likelihood does.
     """
     if engine is None:
-        return partial(_here, work)
+        return partial(_in_this_process, work)
     check_engine(engine)
     return partial(_mapped, engine, packed(prepare, work), work)
 
@@ -61,7 +61,7 @@ def check_engine(engine: Any) -> None:
         )
 
 
-def _here(work: Work, request: Request) -> Iterator[FileResult]:
+def _in_this_process(work: Work, request: Request) -> Iterator[FileResult]:
     return results_of(work, request, range(len(work.reading.files)))
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from jaxmle.parameters.arguments import shown
 
-NAMES_LISTED = 8  # columns that a message lists
+COLUMNS_LISTED = 8  # columns that a message lists
 NUMBERS = ("float", "integer", "boolean", "decimal")
 
 
@@ -57,19 +57,19 @@ def files_at(path: Any, filesystem: Any = None) -> tuple[Any, tuple[SourceFile, 
     places = list(path) if isinstance(path, list | tuple) else [path]
     if not places or not all(isinstance(place, str | os.PathLike) for place in places):
         raise TypeError(f"path must name a file, a folder or a list of them; got {shown(path)}")
-    found: dict[str, Any] = {}
+    infos: dict[str, Any] = {}
     system: Any = filesystem if filesystem is None else _wrapped(pa, filesystem)
     for place in places:
         system, inner = _located(pa, place, system)
-        found |= {info.path: info for info in _infos(pa, system, inner, place)}
+        infos |= {info.path: info for info in _infos(pa, system, inner, place)}
     schemas: dict[Any, Any] = {}
-    files = [_described(pa, system, found[name], schemas) for name in sorted(found)]
-    kept = tuple(file for file in files if file.rows)
-    if not kept:
+    files = [_described(pa, system, infos[name], schemas) for name in sorted(infos)]
+    with_rows = tuple(file for file in files if file.rows)
+    if not with_rows:
         raise ValueError(
             f"{shown(path)} has no rows: a likelihood of no observations has no maximum"
         )
-    return system, kept
+    return system, with_rows
 
 
 def _wrapped(pa: Any, filesystem: Any) -> Any:
@@ -169,8 +169,8 @@ def _kind(file: SourceFile, name: str) -> str:
     """What a column holds: one of ``NUMBERS``, ``"string"``, or the name of its type."""
     places = file.schema.get_all_field_indices(name)
     if len(places) != 1:
-        known = ", ".join(map(repr, file.schema.names[:NAMES_LISTED]))
-        more = ", …" if len(file.schema.names) > NAMES_LISTED else ""
+        known = ", ".join(map(repr, file.schema.names[:COLUMNS_LISTED]))
+        more = ", …" if len(file.schema.names) > COLUMNS_LISTED else ""
         how = "has no column" if not places else "has more than one column"
         raise ValueError(f"{file.path} {how} {name!r}; it has {known}{more}")
     types = pyarrow_module().types

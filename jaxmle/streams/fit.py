@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from jaxmle._types import Data, Loglik, Tree
+from jaxmle.fitting.ending import complete
 from jaxmle.fitting.fit import Manner, check_rows, search_on_host, with_structure
 from jaxmle.fitting.head_start import Sampler
 from jaxmle.fitting.identification import traced_to
 from jaxmle.fitting.identity import response_of
 from jaxmle.fitting.options import Options, Posed, read
-from jaxmle.fitting.passes import Passes, Problem, complete, problem_of
+from jaxmle.fitting.passes import Passes, Problem, problem_of
 from jaxmle.fitting.recession import with_cone
 from jaxmle.fitting.signals import with_rules, with_signals
 from jaxmle.likelihood.combinators import Pool, Weight, Weights
@@ -49,7 +50,9 @@ from jaxmle.streams.reader import Reading
 from jaxmle.streams.screen import Coding, Screening, fingerprint_of
 
 ROWS_OF_SAMPLE = 20_000  # that start values and the structure of the likelihood are taken from
-MIN_ROWS_A_SAMPLE_ROW = 16  # all rows over those that a climb begins with, where these are many
+MIN_ROWS_A_STREAMED_SAMPLE_ROW = (
+    16  # all rows over those that a climb begins with, where these are many
+)
 BYTES_OF_SAMPLE = 2**26  # of those at most
 MAX_VALUES_FOR_CONE = 2**24  # of all rows, 128 MB: so many are read into memory for a cone
 STREAMED = "streamed"
@@ -82,7 +85,7 @@ def fit_source(
 def _sample(reading: Reading, few: int) -> Data:
     """The rows that a climb begins with: more than in memory, where a pass costs less."""
     names = len(reading.columns.names)
-    most = min(reading.rows // MIN_ROWS_A_SAMPLE_ROW, BYTES_OF_SAMPLE // (8 * names))
+    most = min(reading.rows // MIN_ROWS_A_STREAMED_SAMPLE_ROW, BYTES_OF_SAMPLE // (8 * names))
     return reading.columns.data(reading.sample(max(few, most)))
 
 

@@ -222,9 +222,9 @@ SEARCHES: dict[str, Callable[[Form, Any], Program]] = {
     "levers": _search(_levers),
 }
 BY_CLUSTER = "clusters"
-KERNELS = SUMMED | SEARCHES | {BY_CLUSTER: _scores}
+CHUNK_KERNELS = SUMMED | SEARCHES | {BY_CLUSTER: _scores}
 
 
 def kernel(form: Form, name: str) -> Callable[[Any], Program]:
-    """From a likelihood to one of the ``KERNELS`` of it."""
-    return partial(KERNELS[name], form)
+    """From a likelihood to one of the ``CHUNK_KERNELS`` of it."""
+    return partial(CHUNK_KERNELS[name], form)

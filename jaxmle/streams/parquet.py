@@ -20,7 +20,15 @@ MAX_CHUNK_ROWS = 2**18
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ParquetRows:
-    """The rows of a Parquet data set, for ``fit(loglik, source=…)``; made by ``parquet``."""
+    """The rows of a Parquet data set, for ``fit(loglik, source=…)``; made by ``parquet``.
+
+    >>> import tempfile, jaxmle as jm, pyarrow as pa, pyarrow.parquet as pq
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pq.write_table(pa.table({"age": [1.0, 2.0, 4.0]}), f"{folder}/part-0.parquet")
+    ...     source = jm.parquet(folder, "age")
+    >>> source, source.rows, len(source.paths)
+    (ParquetRows(3 rows, 1 files), 3, 1)
+    """
 
     reading: Reading
 

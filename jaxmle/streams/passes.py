@@ -25,13 +25,13 @@ from jaxmle.streams.totals import ClusterTotals, RowSearch, Sum
 
 MIN_PADDED_ROWS = 1024  # shorter chunks are padded to so many
 STEP_OF_LENGTHS = 4  # between one length of padded chunks and the next: four programs at most
-SECONDS_BETWEEN_LINES = 10.0  # of progress
+SECONDS_BETWEEN_FILES_SAID = 10.0  # lines of progress within a pass
 
 
 class Request(NamedTuple):
     """What a pass is to find."""
 
-    name: str  # one of ``KERNELS``
+    name: str  # one of ``CHUNK_KERNELS``
     args: tuple[np.ndarray, ...]
     screened: bool  # whether each row is looked at too: once in a fit
     contradicted: bool = False  # whether second derivatives by jax are known to be wrong
@@ -151,7 +151,7 @@ class Runner:
         return sum(file.rows for file in self.work.reading.files[: place.file]) + place.row
 
     def _is_due(self, last: float) -> bool:
-        return self.progress is not False and time.monotonic() - last > SECONDS_BETWEEN_LINES
+        return self.progress is not False and time.monotonic() - last > SECONDS_BETWEEN_FILES_SAID
 
     def _print(self, index: int) -> None:
         files = self.work.reading.files

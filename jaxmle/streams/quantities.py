@@ -192,23 +192,23 @@ class Quantities:
 
     def first_bad(self, x: Array) -> np.ndarray:
         """As in memory, but that middle and spread of the terms are those of the sample."""
-        found = self.runner.run("terms", x)
-        if found.bad is not None:
-            return np.asarray(self.runner.row(found.bad))
+        result = self.runner.run("terms", x)
+        if result.bad is not None:
+            return np.asarray(self.runner.row(result.bad))
         terms = self._terms_of_sample(x)
         middle = np.median(terms)
         spread = max(np.median(np.abs(terms - middle)), 1.0)
-        alone = found.level > middle + DEVIATIONS_OF_COLLAPSED_TERM * spread
-        return np.asarray(self.runner.row(found.top) if alone else -1)
+        alone = result.level > middle + DEVIATIONS_OF_COLLAPSED_TERM * spread
+        return np.asarray(self.runner.row(result.top) if alone else -1)
 
     def sharpest(self, x: Array) -> np.ndarray:
         """As in memory, but that the change of the others is that of the sample."""
-        found = self.runner.run("changes", x)
+        result = self.runner.run("changes", x)
         step = SMALL_STEP * (1.0 + np.abs(x))
         change = np.abs(self._terms_of_sample(x + step) - self._terms_of_sample(x))
         others = max(np.median(np.where(np.isfinite(change), change, np.inf)), SMALL_STEP)
-        alone = found.level > MIN_CHANGE_OF_COLLAPSED_TERM * others
-        return np.asarray(self.runner.row(found.top) if alone else -1)
+        alone = result.level > MIN_CHANGE_OF_COLLAPSED_TERM * others
+        return np.asarray(self.runner.row(result.top) if alone else -1)
 
     def first_rough(self, x: Array) -> np.ndarray:
         return np.asarray(self.runner.row(self.runner.run("rough", x).bad))

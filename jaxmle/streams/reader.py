@@ -230,7 +230,7 @@ def read_ahead(chunks: Generator[Chunk], ahead: int = CHUNKS_AHEAD) -> Generator
             try:
                 box.put(item, timeout=SECONDS_BETWEEN_LOOKS)
                 return True
-            except queue.Full:
+            except queue.Full:  # look again whether the chunks are still wanted
                 continue
         return False
 

@@ -49,7 +49,7 @@ class Coding:
         where = self.place(chunk)
         try:
             check_coding(self.user_loglik, self._coded_leaves(chunk.arrays), where)
-        except ValueError as error:
+        except ValueError as error:  # of a rule about all rows, others may be right
             if self._holds_among(chunk, sample):
                 return
             raise ValueError(f"{error}{self._column_named(str(error))}") from None
@@ -60,7 +60,7 @@ class Coding:
         together = self._coded_leaves([np.concatenate(pair) for pair in pairs])
         try:
             check_coding(self.user_loglik, together)
-        except ValueError:
+        except ValueError:  # said by the caller, of the chunk alone
             return False
         return True
 

@@ -72,7 +72,7 @@ class ClusterSums:
 
     def add(self, part: Clusters) -> None:
         """Add the clusters of some rows."""
-        here = np.array([self.place.setdefault(label, len(self.place)) for label in part.labels])
+        places = np.array([self.place.setdefault(label, len(self.place)) for label in part.labels])
         if len(self.place) * part.scores.shape[1] > MAX_NUMBERS_OF_CLUSTERS:
             raise ValueError(
                 f"{self.what} has more than {len(self.place) - 1:,} values: so many clusters do "
@@ -80,8 +80,8 @@ class ClusterSums:
                 "is the covariance meant"
             )
         self._grow(len(self.place), part.scores.shape[1])
-        self.scores[here] += part.scores
-        self.counted[here] |= part.counted
+        self.scores[places] += part.scores
+        self.counted[places] |= part.counted
 
     def _grow(self, groups: int, k: int) -> None:
         if groups <= len(self.scores):
@@ -183,9 +183,9 @@ class RowSearch:
         top = Row(chunk.file, chunk.first + highest)
         self.add(Found(first, top, float(known[highest])))
 
-    def add(self, found: Found) -> None:
+    def add(self, later: Found) -> None:
         """Add what was found in later rows."""
-        bad = self.value.bad or found.bad
-        higher = found.level > self.value.level
-        top, level = (found.top, found.level) if higher else (self.value.top, self.value.level)
+        bad = self.value.bad or later.bad
+        higher = later.level > self.value.level
+        top, level = (later.top, later.level) if higher else (self.value.top, self.value.level)
         self.value = Found(bad, top, level)
