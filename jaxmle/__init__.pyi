@@ -370,5 +370,11 @@ from .stochastic.stochastic import (
 from .stochastic.stochastic import (
     fit_stochastic as fit_stochastic,
 )
+from .streams.parquet import (
+    ParquetRows as ParquetRows,
+)
+from .streams.parquet import (
+    parquet as parquet,
+)
 
 __version__: str

@@ -12,9 +12,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,12 +25,20 @@ from jaxmle.fitting.frozen_hessian import (
     longest_safe_step,
     reuse_hessian,
 )
-from jaxmle.fitting.head_start import Head, head_start
+from jaxmle.fitting.head_start import Head, Sampler, head_start, sampler_of
 from jaxmle.fitting.identification import traced_to
 from jaxmle.fitting.identity import identity, with_response_id
 from jaxmle.fitting.implicit import approached, fit_under_trace, term_count
 from jaxmle.fitting.objective import Objective
-from jaxmle.fitting.options import MAX_STEPS, Options, Posed, read
+from jaxmle.fitting.options import (
+    MAX_STEPS,
+    Options,
+    Posed,
+    RowSource,
+    check_source,
+    read,
+    refuse_without_source,
+)
 from jaxmle.fitting.passes import Passes, Problem, check_terms, problem_of, search
 from jaxmle.fitting.recession import with_cone
 from jaxmle.fitting.signals import with_rules, with_signals
@@ -52,7 +60,7 @@ from jaxmle.solvers.bfgs import Arrival, Slope, secant_climb
 from jaxmle.solvers.methods import LBFGS, Newton, Optax
 from jaxmle.solvers.state import DONE, Point, State
 from jaxmle.solvers.status import Status
-from jaxmle.solvers.trust_region import advance, begin, step
+from jaxmle.solvers.trust_region import advance, begin, proposed, step
 from jaxmle.verdict.judge import Verdict
 
 # rows from which an opaque likelihood is summed in blocks, where its rows are proved independent
@@ -74,6 +82,9 @@ def fit(
     max_steps: int = MAX_STEPS,
     block_rows: int | None = None,
     progress: bool | None = None,
+    source: RowSource | None = None,
+    engine: Any = None,
+    checkpoint: Any = None,
 ) -> Fit:
     """Maximise a log-likelihood and say how sure the maximum is.
 
@@ -103,6 +114,12 @@ def fit(
             apart, is taken in blocks by itself.
         progress: None for a line on standard error every two seconds, True for one at each step,
             False for silence.
+        source: instead of ``data``, rows that are read from disk at each pass, as ``parquet`` names
+            them; then ``weights=frequency("w")`` and ``clusters="firm"`` name columns.
+        engine: with a source, any ``concurrent.futures.Executor``: a pass is then a map over the
+            files.
+        checkpoint: with a source, a folder of its own, from which the same call goes on after it
+            was killed.
 
     Returns:
         A ``Fit``. A failure visible only in values is its ``status``, never an exception.
@@ -130,6 +147,10 @@ def fit(
         block_rows=block_rows,
         progress=progress,
     )
+    if source is not None:
+        check_source(source, data)
+        return source.fit(loglik, params0, options, engine, checkpoint)
+    refuse_without_source(engine, checkpoint)
     return fit_with(loglik, params0, data, options)
 
 
@@ -151,16 +172,17 @@ def fit_on_host(posed: Posed, options: Options) -> Fit:
     with precision(posed.dtype), np.errstate(all="ignore"):
         problem = problem_of(posed.loglik, posed.chart, options)
         base = posed.base
-        _check_rows(problem, base, posed.data)
-        problem = _with_structure(problem, base, posed)
+        check_rows(problem, base, posed.data)
+        problem = with_structure(problem, base, posed)
         passes = Passes.on_host(problem, base, posed.data, codes)
-        verdict, reached, steps_before, head = _search(passes, options.progress)
+        manner = Manner(options.progress, sampler_of(posed.data))
+        verdict, reached, steps_before, head = search_on_host(passes, manner)
         # where a climb with a wrong Hessian ends, nothing may be finite
         points = [verdict.point.aux.x, base][: 2 - (verdict.status == Status.CONVERGED)]
         rules = check_rules(problem.loglik, problem.layout, points, passes.device_data)
         if rules.hessian:  # the climb used a wrong one
             passes = passes.on(posed.data)
-            verdict, reached, steps_before, head = _search(passes, options.progress)
+            verdict, reached, steps_before, head = search_on_host(passes, manner)
         data_id = identity(posed.loglik, posed.data, posed.dtype)
         n = _number_of_observations(passes, posed)
         fitted = complete(passes, verdict, reached, verdict.point, n, data_id, steps_before)
@@ -173,7 +195,7 @@ def fit_on_host(posed: Posed, options: Options) -> Fit:
         return with_cone(fitted, problem.loglik, problem.roots, base, data, posed.rows)
 
 
-def _check_rows(problem: Problem, base: Array, data: Data) -> None:
+def check_rows(problem: Problem, base: Array, data: Data) -> None:
     """What the values of the data, or the program of the likelihood, show to be wrong."""
     check_weighted(problem.loglik, problem.layout, base, data)
     check_calls(problem.loglik, problem.layout, base, data)
@@ -183,7 +205,7 @@ def _check_rows(problem: Problem, base: Array, data: Data) -> None:
         check_blocks(problem.loglik, problem.layout, base, data, problem.block_rows)
 
 
-def _with_structure(problem: Problem, base: Array, posed: Posed) -> Problem:
+def with_structure(problem: Problem, base: Array, posed: Posed) -> Problem:
     """The problem with what is seen in the program of a likelihood of many rows: that it is a
     regression, or at least may be summed in blocks.
     """
@@ -207,55 +229,86 @@ def _number_of_observations(passes: Passes, posed: Posed) -> Array:
 # ---------------------------------------------------------------- the search
 
 
-def _search(passes: Passes, progress: bool | None) -> tuple[Verdict, Reach, Array, list[str]]:
+class Landmark(NamedTuple):
+    """What is enough of a climb to go on from there."""
+
+    z: Array  # (k,)
+    radius: Array  # of the trust region; 0 before Newton's steps
+    steps: Array  # passes over the data before
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a search on the host is conducted."""
+
+    progress: bool | None
+    sampler: Sampler
+    resumed: Landmark | None = None  # where an earlier run of the same search was
+    keep: Callable[[Landmark], None] | None = None  # called with each new landmark
+
+
+def search_on_host(passes: Passes, manner: Manner) -> tuple[Verdict, Reach, Array, list[str]]:
     """The verdict, where a recession leads, the steps made before the climb, and the word for a
     head start where there was one.
 
     Many rows get a head start. If the climb from it does not converge, the search is repeated from
-    the user's start.
+    the user's start. A resumed search goes on from where it was, and is repeated likewise.
     """
     problem = passes.problem
+    resumed = manner.resumed
+    if resumed is not None:
+        arguments = _climb_and_rest(passes, manner, None, resumed.z, resumed.radius)
+        verdict, reached = search(*arguments)
+        if verdict.status == Status.CONVERGED:
+            return verdict, reached, resumed.steps, []
     z = problem.chart.to_free(passes.base)
-    head = head_start(passes, z)
+    head = head_start(passes, z, manner.sampler)
     if head is not None:
-        result = _search_from_head(passes, head, progress)
+        result = _search_from_head(passes, head, manner)
         if result is not None and result[0].status == Status.CONVERGED:
             return *result, [HEAD_START]
     steps = np.asarray(0)
     if isinstance(problem.solver, LBFGS | Optax):
         z, steps = _approach(passes, z)
-    climb = partial(_climb, progress, None)
-    verdict, reached = search(
-        climb, passes.evaluate, problem, passes.base, z, passes.may_have_kinks
-    )
+    verdict, reached = search(*_climb_and_rest(passes, manner, None, z))
     return verdict, reached, steps, []
 
 
+def _climb_and_rest(
+    passes: Passes,
+    manner: Manner,
+    reuse: Callable[[State], Point | None] | None,
+    z: Array,
+    radius: Array | None = None,
+) -> tuple[Any, ...]:
+    """The arguments of ``search``, from z (k,)."""
+    climb = partial(_climb, manner, reuse, radius)
+    return climb, passes.evaluate, passes.problem, passes.base, z, passes.may_have_kinks
+
+
 def _search_from_head(
-    passes: Passes, head: Head, progress: bool | None
+    passes: Passes, head: Head, manner: Manner
 ) -> tuple[Verdict, Reach, Array] | None:
     """The search from a head start; None where it leads too little far for the solver."""
     problem = passes.problem
     longest = longest_safe_step(head.turn)
     arrival = Arrival(head.z, False, 0)
     if head.z.dtype == np.float64:
-        slopes = _with_progress(passes.slopes, progress)
+        slopes = _watched(passes.slopes, manner)
         arrival = secant_climb(
             slopes, head.z, head.information, SHARE_OF_SAFE_STEP_TO_REACH * longest
         )
     if not arrival.arrived and not isinstance(problem.solver, Newton):
         return None
     reuse = partial(reuse_hessian, passes.slopes, longest) if arrival.arrived else None
-    climb = partial(_climb, progress, reuse)
-    verdict, reached = search(
-        climb, passes.evaluate, problem, passes.base, arrival.z, passes.may_have_kinks
-    )
+    verdict, reached = search(*_climb_and_rest(passes, manner, reuse, arrival.z))
     return verdict, reached, np.asarray(arrival.passes)
 
 
 def _climb(
-    progress: bool | None,
+    manner: Manner,
     reuse: Callable[[State], Point | None] | None,
+    radius: Array | None,
     evaluate: Callable[[Array], Point],
     z: Array,
     max_steps: int,
@@ -266,13 +319,18 @@ def _climb(
     Args:
         reuse: the end of a step too short to change the Hessian, if it is one; None where all
             passes are whole.
+        radius: of the trust region, where a climb is gone on with.
     """
     state = begin(evaluate, z)
+    if radius:
+        state = proposed(state._replace(radius=np.asarray(radius, z.dtype)))
     last = time.monotonic()
     while state.phase != DONE and state.steps <= max_steps:
+        if manner.keep is not None:
+            manner.keep(Landmark(state.point.z, state.radius, state.steps))
         trial = None if reuse is None else reuse(state)
         state = step(evaluate, state) if trial is None else advance(state, trial)
-        if _is_due(progress, last):
+        if _is_due(manner.progress, last):
             last = time.monotonic()
             distance = np.sqrt(2 * state.newton.decrement)
             print(
@@ -283,22 +341,22 @@ def _climb(
     return state
 
 
-def _with_progress(
-    slopes: Callable[[Array], Slope], progress: bool | None
-) -> Callable[[Array], Slope]:
-    """The pass for the score with a line of progress, from two seconds on."""
+def _watched(slopes: Callable[[Array], Slope], manner: Manner) -> Callable[[Array], Slope]:
+    """The pass for the score with a line of progress, from two seconds on, and a landmark kept."""
     start = time.monotonic()
 
-    def pass_with_line(z: Array) -> Slope:
+    def watched_pass(z: Array) -> Slope:
         slope = slopes(z)
-        if _is_due(progress, start):
+        if manner.keep is not None and np.isfinite(slope.value):
+            manner.keep(Landmark(z, np.asarray(0.0), np.asarray(0)))
+        if _is_due(manner.progress, start):
             print(
                 f"jaxmle.fit: log-likelihood {float(slope.value):.8g}, by a pass for the score",
                 file=sys.stderr,
             )
         return slope
 
-    return pass_with_line
+    return watched_pass
 
 
 def _is_due(progress: bool | None, last: float) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmle._types import Array
+from jaxmle._types import Array, Data
 from jaxmle.fitting.passes import Passes
 from jaxmle.likelihood.combinators import WithResponse
 from jaxmle.likelihood.contract import data_length
@@ -47,14 +47,31 @@ class Head(NamedTuple):
     turn: Array
 
 
-def head_start(passes: Passes, z: Array) -> Head | None:
+class Sampler(NamedTuple):
+    """Where a sample of the rows comes from."""
+
+    n: int  # rows in all
+    sample: Callable[[int], Data]  # from a number of rows to about so many, evenly spaced
+
+
+def sampler_of(data: Data) -> Sampler:
+    """The sampler of data that are held in memory."""
+    n = data_length(data) or 0
+
+    def sample(few: int) -> Data:
+        stride = n // few
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[: stride * few : stride], data)
+
+    return Sampler(n, sample)
+
+
+def head_start(passes: Passes, z: Array, sampler: Sampler) -> Head | None:
     """The maximum over evenly spaced rows, by a climb from z (k,); None where all rows are few or
     that climb does not arrive.
 
     Only a declared regression has a head start: its rows are independent by declaration.
     """
     problem = passes.problem
-    data = passes.data
     core = problem.loglik.loglik if isinstance(problem.loglik, WithResponse) else problem.loglik
     if (
         not isinstance(core, Regression)
@@ -62,15 +79,15 @@ def head_start(passes: Passes, z: Array) -> Head | None:
         or not isinstance(problem.solver, Newton | LBFGS)
     ):
         return None
-    n = data_length(data) or 0
+    n = sampler.n
     k = problem.chart.k
     few = min(max(MIN_SAMPLE_ROWS, SAMPLE_ROWS_A_PARAMETER * k), n // MIN_ROWS_A_SAMPLE_ROW)
     if (
         n < MIN_ROWS_FOR_HEAD_START and n * k**2 < MIN_WORK_FOR_HEAD_START
     ) or few < MIN_SAMPLE_ROWS_A_PARAMETER * k:
         return None
-    stride = n // few
-    sample = jax.tree.map(lambda leaf: np.asarray(leaf)[: stride * few : stride], data)
+    sample = sampler.sample(few)
+    few = data_length(sample) or few
     before, state = _climb(passes.on(sample).evaluate, z)
     if not _is_near(state):
         return None

@@ -14,7 +14,7 @@ from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.derivatives import Differentiation
-from jaxmle.likelihood.evaluate import Accumulated, slopes, sums
+from jaxmle.likelihood.evaluate import Accumulated, Slopes, slopes, sums
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.terms import expected_information, term_rows
 from jaxmle.parameters.tree import Chart, Layout
@@ -92,65 +92,20 @@ class Objective:
 
     def __call__(self, z: Array) -> Point:
         """Value, score and Hessian at z (k,); the same on the user's scale in ``aux``."""
-        if self.chart.is_entrywise and not self.chart.is_identity:
-            return self._entrywise(z)
         x = self.to_user(z)
         total = sums(self.loglik, self.layout, x, self.data, block_rows=self.block_rows)
-        jacobian = jax.jacfwd(self.to_user)(z)
-        score, hessian = self._pull_back(z, total, jacobian)
-        return self._point(z, total, score, hessian, x, jacobian)
+        point = point_of(self.chart, self.base, z, total)
+        if self.curvature == "observed":
+            return point
+        user = point.aux
+        information = self.information(user.x, self.curvature)
+        return point._replace(curvature=user.jacobian.T @ information @ user.jacobian)
 
     def slopes(self, z: Array) -> Slope:
         """Value and score of a declared regression at z (k,), without the Hessian."""
         x = self.to_user(z)
-        jacobian = jax.jacfwd(self.to_user)(z)
         total = slopes(self.loglik, self.layout, x, self.data, self.block_rows)
-        return Slope(
-            z,
-            total.value,
-            total.absolute,
-            total.score @ jacobian,
-            UserScale(x, jacobian, total.score, None),
-        )
-
-    def _point(
-        self, z: Array, total: Accumulated, score: Array, hessian: Array, x: Array, jacobian: Array
-    ) -> Point:
-        curvature = None if self.curvature == "observed" else self._curvature(x, jacobian)
-        return Point(
-            z,
-            total.value,
-            total.absolute,
-            score,
-            hessian,
-            curvature,
-            UserScale(x, jacobian, total.score, total.hessian, total.hessian_by),
-        )
-
-    def _entrywise(self, z: Array) -> Point:
-        """The point where each entry has its own transform: T is diagonal, and so is its second
-        derivative.
-        """
-        (x, slope), (_, second) = jax.jvp(
-            lambda z: _sloped(self.chart, self.base, z), (z,), (jnp.ones_like(z),)
-        )
-        total = sums(self.loglik, self.layout, x, self.data, block_rows=self.block_rows)
-        hessian = _curved(
-            slope[:, None] * total.hessian * slope[None, :], jnp.diag(total.score * second)
-        )
-        return self._point(z, total, total.score * slope, hessian, x, jnp.diag(slope))
-
-    def _pull_back(self, z: Array, total: Accumulated, jacobian: Array) -> tuple[Array, Array]:
-        """∂ℓ/∂z = T's and ∂²ℓ/∂z∂z' = T'HT + Σ_j s_j ∂²x_j/∂z∂z'."""
-        if self.chart.is_identity and self.chart.k == self.layout.p:
-            return total.score, total.hessian
-        hessian = jacobian.T @ total.hessian @ jacobian
-        if not self.chart.is_identity:
-            hessian = _curved(hessian, jax.hessian(lambda z: total.score @ self.to_user(z))(z))
-        return total.score @ jacobian, hessian
-
-    def _curvature(self, x: Array, jacobian: Array) -> Array:
-        return jacobian.T @ self.information(x, self.curvature) @ jacobian
+        return slope_of(self.chart, self.base, z, total)
 
     def information(self, x: Array, kind: str) -> Array:
         """Expected information or outer product of scores at x, (p, p)."""
@@ -175,6 +130,48 @@ class Objective:
                 # says what it misses
                 continue
         return out
+
+
+def point_of(chart: Chart, base: Array, z: Array, total: Accumulated) -> Point:
+    """The point at z (k,) of sums over the rows at x(z), by the chain rule; they stay in ``aux``.
+
+    ∂ℓ/∂z = T's and ∂²ℓ/∂z∂z' = T'HT + Σ_j s_j ∂²x_j/∂z∂z', T = ∂x/∂z. Where each entry has its own
+    transform, T is diagonal, and so is its second derivative.
+    """
+    if chart.is_entrywise and not chart.is_identity:
+        (x, slope), (_, second) = jax.jvp(
+            lambda z: _sloped(chart, base, z), (z,), (jnp.ones_like(z),)
+        )
+        score = total.score * slope
+        straight = slope[:, None] * total.hessian * slope[None, :]
+        hessian = _curved(straight, jnp.diag(total.score * second))
+        jacobian = jnp.diag(slope)
+    else:
+        x = chart.to_user(z, base)
+        jacobian = jax.jacfwd(lambda z: chart.to_user(z, base))(z)
+        score, hessian = _pulled_back(chart, base, z, total, jacobian)
+    user = UserScale(x, jacobian, total.score, total.hessian, total.hessian_by)
+    return Point(z, total.value, total.absolute, score, hessian, None, user)
+
+
+def slope_of(chart: Chart, base: Array, z: Array, total: Slopes) -> Slope:
+    """Value and score at z (k,) of sums over the rows at x(z), by the chain rule."""
+    x = chart.to_user(z, base)
+    jacobian = jax.jacfwd(lambda z: chart.to_user(z, base))(z)
+    user = UserScale(x, jacobian, total.score, None)
+    return Slope(z, total.value, total.absolute, total.score @ jacobian, user)
+
+
+def _pulled_back(
+    chart: Chart, base: Array, z: Array, total: Accumulated, jacobian: Array
+) -> tuple[Array, Array]:
+    if chart.is_identity and chart.k == chart.layout.p:
+        return total.score, total.hessian
+    hessian = jacobian.T @ total.hessian @ jacobian
+    if not chart.is_identity:
+        bend = jax.hessian(lambda z: total.score @ chart.to_user(z, base))(z)
+        hessian = _curved(hessian, bend)
+    return total.score @ jacobian, hessian
 
 
 def _curved(hessian: Array, bend: Array) -> Array:

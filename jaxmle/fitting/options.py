@@ -5,7 +5,7 @@ data that a user gives, read into one record.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ from jaxmle.likelihood.structure import (
 from jaxmle.likelihood.terms import NO_LAW
 from jaxmle.parameters.arguments import check_count, check_flag, shown
 from jaxmle.parameters.tree import Chart, Layout, layout_of
+from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import tracing
 from jaxmle.runtime.shards import refuse_shards
 from jaxmle.solvers.methods import Solver
@@ -298,3 +299,41 @@ def _covariance_under_jeffreys(
     if options.vcov is None:
         return None, mode, None
     return "expected", mode, f"{information} (unpenalised)"
+
+
+# ---------------------------------------------------------------- rows that are not in memory
+
+
+@runtime_checkable
+class RowSource(Protocol):
+    """Rows that are read again for each pass of a fit, such as ``parquet(…)``."""
+
+    def fit(
+        self, loglik: Loglik, params0: Tree, options: Options, engine: Any, checkpoint: Any
+    ) -> Fit:
+        """The fit of a log-likelihood to these rows."""
+
+
+def check_source(source: Any, data: Tree) -> None:
+    """Refuse what is no source, and data beside one."""
+    if isinstance(source, type) or not isinstance(source, RowSource):
+        raise TypeError(
+            "source must be rows on disk, such as jaxmle.parquet('sales', {'x': ['price', 'age'], "
+            f"'y': 'sold'}}); got {shown(source)}"
+        )
+    if data is not None:
+        raise ValueError(
+            "data and source are given: a fit is of one of them. Rows in memory are data, files "
+            "are a source"
+        )
+
+
+def refuse_without_source(engine: Any, checkpoint: Any) -> None:
+    """An engine and a checkpoint belong to a fit that reads its rows again and again."""
+    arguments = {"engine": engine, "checkpoint": checkpoint}
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        raise ValueError(
+            f"{' and '.join(given)}: for a fit of files only, fit(loglik, source=parquet(…)); "
+            "leave it out where the data are in memory"
+        )

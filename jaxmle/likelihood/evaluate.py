@@ -161,16 +161,19 @@ def slopes(
     x: Array,
     data: Tree,
     block_rows: int | None = None,
+    weights: Array | None = None,
 ) -> Slopes:
-    """The pass at x (p,) for value and score alone, of a declared regression."""
+    """The pass at x (p,) for value and score alone, of a declared regression whose terms are
+    multiplied by ``weights`` (n,).
+    """
     core: Regression = loglik.loglik if isinstance(loglik, WithResponse) else loglik
 
     def declared() -> Slopes:
-        return _with_counts(_declared_slopes, core, layout, x, data, None, block_rows)
+        return _with_counts(_declared_slopes, core, layout, x, data, weights, block_rows)
 
     def general() -> Slopes:
         return by_blocks(
-            partial(_general_slopes, uncounted(core), layout, x), data, None, block_rows
+            partial(_general_slopes, uncounted(core), layout, x), data, weights, block_rows
         )
 
     return first_that_exists((declared, general), core, layout.unravel(x), data)

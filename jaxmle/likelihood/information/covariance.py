@@ -82,12 +82,12 @@ def sandwich(
     rows = term_rows(loglik, layout, x, data)
     lift = jacobian @ root
     scaled = rows._replace(scores=rows.scores @ lift)
-    n = _count(rows)
+    n = count_of(rows)
     k = jnp.sum(jnp.any(root != 0, axis=0))
     none = jnp.asarray(-1)
     if kind == "opg":
         opg = scaled.scores.T @ (rows.meat[:, None] * scaled.scores)
-        return Covariance(lift @ _inverse_on(root, opg) @ lift.T, none)
+        return Covariance(lift @ inverse_on(root, opg) @ lift.T, none)
     if isinstance(kind, HAC):
         return Covariance(lift @ long_run(kind, rows, scaled.scores) @ lift.T, none)
     information = None
@@ -101,13 +101,13 @@ def sandwich(
     if codes:
         return _clustered(scaled, lift, codes, kind, n, k, information)
     if information is not None:
-        scaled, none = _leveraged(scaled, information, kind)
+        scaled, none = leveraged(scaled, information, kind)
     meat = scaled.scores.T @ (rows.meat[:, None] * scaled.scores)
     factor = n / (n - k) if kind == "HC1" else 1.0
     return Covariance(factor * (lift @ meat @ lift.T), none)
 
 
-def _inverse_on(root: Array, opg: Array) -> Array:
+def inverse_on(root: Array, opg: Array) -> Array:
     """The inverse of the outer product of s̃ on the range of U, to which null directions do not
     belong; NaN where it is singular there.
     """
@@ -125,7 +125,7 @@ def _inverse_on(root: Array, opg: Array) -> Array:
     return jnp.where(jnp.sum(positive) == rank, inverse, jnp.nan)
 
 
-def _count(rows: Rows) -> Array:
+def count_of(rows: Rows) -> Array:
     """n: the sum of frequency weights, or the number of rows of positive sampling weight."""
     counted = jnp.where(
         rows.weight > 0, rows.weight**2 / jnp.where(rows.meat > 0, rows.meat, 1.0), 0.0
@@ -133,7 +133,7 @@ def _count(rows: Rows) -> Array:
     return jnp.sum(counted)
 
 
-def _leveraged(rows: Rows, information: Array, kind: str) -> tuple[Rows, jax.Array]:
+def leveraged(rows: Rows, information: Array, kind: str) -> tuple[Rows, jax.Array]:
     """The scores of rows for HC2 and HC3: the leverage is that of one unit of a row, of which a
     frequency weight counts several.
     """
@@ -186,12 +186,14 @@ def _clustered(
                 sums, cluster_information(rows, code, information), kind, counted
             )
             row = jnp.where(jnp.any(broken), jnp.argmax(broken[code] & (rows.weight > 0)), row)
-        total += sign * _factor(kind, jnp.sum(counted), n, k) * (lift @ (sums.T @ sums) @ lift.T)
+        total += (
+            sign * cluster_factor(kind, jnp.sum(counted), n, k) * (lift @ (sums.T @ sums) @ lift.T)
+        )
     bad = jnp.diagonal(total) < 0  # two-way sums need not be positive; such a variance is no number
     return Covariance(jnp.where(bad[:, None] | bad[None, :], jnp.nan, total), row)
 
 
-def _factor(kind: str, groups: Array, n: Array, k: Array) -> Array | float:
+def cluster_factor(kind: str, groups: Array, n: Array, k: Array) -> Array | float:
     """G/(G − 1) for CR1, with (n − 1)/(n − k) more for CR1S; CR0, CR2 and CR3 have none."""
     if kind in ("CR0", "CR2", "CR3"):
         return 1.0

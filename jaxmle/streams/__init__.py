@@ -1,0 +1,1 @@
+"""One likelihood over more rows than memory: each pass of ``fit`` reads them from disk again."""

@@ -1,0 +1,230 @@
+"""What is computed of one chunk of rows, each as one compiled program.
+
+A chunk is padded to one of a few lengths with copies of a row; ``mask`` (n,) is 0 there. The
+columns are stacked to matrices inside a block, in the cache: a chunk that is stacked whole costs as
+much again as its Hessian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmle._types import Array, Loglik
+from jaxmle.fitting.passes import SMALL_STEP
+from jaxmle.likelihood.combinators import Weight, Weights
+from jaxmle.likelihood.contract import terms_of
+from jaxmle.likelihood.evaluate import by_blocks, slopes, sums
+from jaxmle.likelihood.information.covariance import LEVERAGED, Kind, count_of, leveraged
+from jaxmle.likelihood.structure import has_law
+from jaxmle.likelihood.terms import (
+    Rows,
+    expected_information,
+    not_finite,
+    row_information,
+    term_rows,
+)
+from jaxmle.parameters.tree import Layout
+from jaxmle.streams.columns import Columns
+
+Arrays = tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is static about the programs of a likelihood over a source."""
+
+    layout: Layout
+    columns: Columns
+    weighting: str
+    block_rows: int
+    kind: Kind | None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What distinguishes these programs from others of the same likelihood."""
+        return (self.layout, self.columns.key, self.weighting, self.block_rows, self.kind)
+
+    def weighted(self, loglik: Loglik, rows: Arrays) -> Any:
+        """The likelihood of some rows with their weights."""
+        values = self.columns.weights_in(rows)
+        return loglik if values is None else Weight(loglik, Weights(values, self.weighting))
+
+    def summed(self, road: Callable[..., Any], loglik: Loglik, rows: Arrays, mask: Array) -> Any:
+        """Σ ``road(weighted likelihood, data, mask)`` over the blocks of a chunk."""
+
+        def block(rows: Arrays, mask: Array | None) -> Any:
+            return road(self.weighted(loglik, rows), self.columns.data(rows), mask)
+
+        return by_blocks(block, rows, mask, self.block_rows)
+
+
+Program = Callable[..., Any]  # of (rows, mask, x, …)
+
+
+def _evaluate(form: Form, loglik: Loglik) -> Program:
+    """Value, Σ|terms|, score and Hessian."""
+
+    def program(rows: Arrays, mask: Array, x: Array) -> Any:
+        def road(loglik: Any, data: Any, mask: Array) -> Any:
+            return sums(loglik, form.layout, x, data, mask)
+
+        return form.summed(road, loglik, rows, mask)
+
+    return program
+
+
+def _slopes(form: Form, loglik: Any) -> Program:
+    """Value, Σ|terms| and score of a declared regression without weights."""
+
+    def program(rows: Arrays, mask: Array, x: Array) -> Any:
+        def road(loglik: Any, data: Any, mask: Array) -> Any:
+            return slopes(loglik, form.layout, x, data, weights=mask)
+
+        return form.summed(road, loglik, rows, mask)
+
+    return program
+
+
+def _expected(form: Form, loglik: Loglik) -> Program:
+    """The expected information."""
+
+    def program(rows: Arrays, mask: Array, x: Array) -> Any:
+        def road(loglik: Any, data: Any, mask: Array) -> Any:
+            return expected_information(loglik, form.layout, x, data, mask).information
+
+        return form.summed(road, loglik, rows, mask)
+
+    return program
+
+
+class Meat(NamedTuple):
+    """Sums of a sandwich."""
+
+    opg: Array  # (k, k) of the scores in coordinates in which the information is the identity
+    n: Array  # () observations
+    broken: Array  # () rows whose leverage is one
+
+
+def _scaled(
+    form: Form, loglik: Any, x: Array, lift: Array, data: Any, mask: Array
+) -> tuple[Rows, Array]:
+    """The rows with their scores (n, k) in coordinates in which the information is the identity,
+    divided by the leverage where the kind says so; and the rows whose leverage is one (n,).
+    """
+    rows = term_rows(loglik, form.layout, x, data)
+    rows = Rows(rows.scores @ lift, rows.weight * mask, rows.meat * mask)
+    none = jnp.zeros(mask.shape, bool)
+    if form.kind not in LEVERAGED:
+        return rows, none
+    source = "expected" if has_law(loglik) else "observed"
+    information = row_information(loglik, form.layout, x, data, source)
+    information = jnp.einsum("ja,nij,ib->nab", lift, information, lift)
+    divided, _ = leveraged(rows, information, str(form.kind))
+    return divided, jnp.any(jnp.isnan(divided.scores), axis=1) & (rows.weight > 0)
+
+
+def _meat(form: Form, loglik: Loglik) -> Program:
+    """The meat of a sandwich of rows."""
+
+    def program(rows: Arrays, mask: Array, x: Array, lift: Array) -> Meat:
+        def road(loglik: Any, data: Any, mask: Array) -> Meat:
+            scaled, broken = _scaled(form, loglik, x, lift, data, mask)
+            opg = scaled.scores.T @ (scaled.meat[:, None] * scaled.scores)
+            return Meat(opg, count_of(scaled), jnp.sum(broken.astype(x.dtype)))
+
+        return form.summed(road, loglik, rows, mask)
+
+    return program
+
+
+def _scores(form: Form, loglik: Loglik) -> Program:
+    """The weighted scores of a chunk (n, k), and which rows have a positive weight (n,)."""
+
+    def program(rows: Arrays, mask: Array, x: Array, lift: Array) -> tuple[Array, Array]:
+        def block(part: tuple[Arrays, Array]) -> tuple[Array, Array]:
+            rows, mask = part
+            scaled = term_rows(form.weighted(loglik, rows), form.layout, x, form.columns.data(rows))
+            weight = scaled.weight * mask
+            return weight[:, None] * (scaled.scores @ lift), weight > 0
+
+        n = mask.shape[0]
+        if n <= form.block_rows or n % form.block_rows:
+            return block((rows, mask))
+        cut = jax.tree.map(lambda leaf: leaf.reshape(-1, form.block_rows), (rows, mask))
+        scores, positive = jax.lax.map(block, cut)
+        return scores.reshape(n, -1), positive.reshape(n)
+
+    return program
+
+
+def _search(of_rows: Callable[..., tuple[Array, Array]]) -> Callable[[Form, Loglik], Program]:
+    """The program of a search: of each row, whether it is bad and its level, (n,) and (n,)."""
+
+    def make(form: Form, loglik: Loglik) -> Program:
+        def program(rows: Arrays, mask: Array, x: Array, *args: Array) -> tuple[Array, Array]:
+            weighted = form.weighted(loglik, rows)
+            bad, level = of_rows(form, weighted, form.columns.data(rows), mask, x, *args)
+            return bad & (mask > 0), jnp.where(mask > 0, level, -jnp.inf)
+
+        return program
+
+    return make
+
+
+def _terms(form: Form, loglik: Any, data: Any, mask: Array, x: Array) -> tuple[Array, Array]:
+    """Terms that are not finite; the level is the term."""
+    terms = terms_of(loglik, form.layout.unravel(x), data)
+    return ~jnp.isfinite(terms), terms
+
+
+def _changes(form: Form, loglik: Any, data: Any, mask: Array, x: Array) -> tuple[Array, Array]:
+    """The level is what a term changes by a little way off; beyond an edge it is infinite."""
+
+    def terms_at(x: Array) -> Array:
+        return terms_of(loglik, form.layout.unravel(x), data)
+
+    step = SMALL_STEP * (1.0 + jnp.abs(x))
+    terms = terms_at(x)
+    change = jnp.maximum(jnp.abs(terms_at(x + step) - terms), jnp.abs(terms_at(x - step) - terms))
+    return jnp.zeros(terms.shape, bool), jnp.where(jnp.isfinite(change), change, jnp.inf)
+
+
+def _rough(form: Form, loglik: Any, data: Any, mask: Array, x: Array) -> tuple[Array, Array]:
+    """Rows of which a term or a derivative is not finite."""
+    bad = not_finite(loglik, form.layout, x, data)
+    return bad, jnp.zeros(bad.shape)
+
+
+def _levers(
+    form: Form, loglik: Any, data: Any, mask: Array, x: Array, lift: Array
+) -> tuple[Array, Array]:
+    """Rows whose leverage is one."""
+    _, broken = _scaled(form, loglik, x, lift, data, mask)
+    return broken, jnp.zeros(broken.shape)
+
+
+SUMMED: dict[str, Callable[[Form, Any], Program]] = {
+    "evaluate": _evaluate,
+    "slopes": _slopes,
+    "expected": _expected,
+    "meat": _meat,
+}
+SEARCHES: dict[str, Callable[[Form, Any], Program]] = {
+    "terms": _search(_terms),
+    "changes": _search(_changes),
+    "rough": _search(_rough),
+    "levers": _search(_levers),
+}
+BY_CLUSTER = "clusters"
+CHUNK_KERNELS = SUMMED | SEARCHES | {BY_CLUSTER: _scores}
+
+
+def kernel(form: Form, name: str) -> Callable[[Any], Program]:
+    """From a likelihood to one of the ``CHUNK_KERNELS`` of it."""
+    return partial(CHUNK_KERNELS[name], form)

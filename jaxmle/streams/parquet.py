@@ -1,0 +1,94 @@
+"""``parquet``: the rows of Parquet files as what a fit is made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from jaxmle._types import Loglik, Tree
+from jaxmle.fitting.options import Options
+from jaxmle.record.fit import Fit
+from jaxmle.streams.columns import Columns, columns_of
+from jaxmle.streams.files import check_columns, files_at
+from jaxmle.streams.fit import fit_source
+from jaxmle.streams.reader import Reading
+
+CHUNK_BYTES = 2**25  # of the numbers of a chunk: three of them and their copies are held
+MIN_CHUNK_ROWS = 2**12
+MAX_CHUNK_ROWS = 2**18
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ParquetRows:
+    """The rows of a Parquet data set, for ``fit(loglik, source=…)``; made by ``parquet``.
+
+    >>> import tempfile, jaxmle as jm, pyarrow as pa, pyarrow.parquet as pq
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pq.write_table(pa.table({"age": [1.0, 2.0, 4.0]}), f"{folder}/part-0.parquet")
+    ...     source = jm.parquet(folder, "age")
+    >>> source, source.rows, len(source.paths)
+    (ParquetRows(3 rows, 1 files), 3, 1)
+    """
+
+    reading: Reading
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return self.reading.rows
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files with rows, in the order in which they are read."""
+        return tuple(file.path for file in self.reading.files)
+
+    def __repr__(self) -> str:
+        return f"ParquetRows({self.rows:,} rows, {len(self.paths)} files)"
+
+    def fit(
+        self, loglik: Loglik, params0: Tree, options: Options, engine: Any, checkpoint: Any
+    ) -> Fit:
+        """The fit of a log-likelihood to these rows; ``jaxmle.fit(loglik, source=…)`` calls it."""
+        return fit_source(self.reading, loglik, params0, options, engine, checkpoint)
+
+
+def parquet(path: Any, columns: Tree, *, filesystem: Any = None) -> ParquetRows:
+    """The rows of Parquet files, as the source of a fit that reads them again at each pass.
+
+    A fit of a source is that of the same rows in memory: the same search, the same verdict, sums in
+    another order. It holds a few chunks of rows at a time, whatever their number. A function must
+    be proved to keep its rows apart; a robust covariance takes one more pass.
+
+    Args:
+        path: a file, a folder (its files that end in .parquet, at any depth), a URI of either, or a
+            list of these. Rows are read in the order of the paths.
+        columns: the data of the likelihood with names of columns in the place of arrays: a name for
+            a leaf (n,), a list of names and constants for a matrix (n, q).
+        filesystem: a file system of pyarrow or fsspec; by default the one that the path names.
+
+    Returns:
+        A ``ParquetRows``.
+
+    Raises:
+        ImportError: pyarrow is not installed.
+        OSError: there is no file, or one cannot be read.
+        TypeError, ValueError: a file has no such column, holds no numbers in it, or other kinds of
+            values than the first; no file has a row.
+
+    >>> import tempfile, numpy as np, jaxmle as jm, pyarrow as pa, pyarrow.parquet as pq
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> table = pa.table({"visits": [2.0, 3.0, 5.0, 9.0], "age": [0.0, 1.0, 2.0, 3.0]})
+    >>> pq.write_table(table, f"{folder.name}/part-0.parquet")
+    >>> source = jm.parquet(folder.name, {"x": [1.0, "age"], "y": "visits"})
+    >>> fit = jm.fit(jm.models.poisson(), source=source)
+    >>> fit.verdict.name, int(fit.n), fit.params["beta"].round(3).tolist()
+    ('CONVERGED', 4, [0.614, 0.52])
+    >>> folder.cleanup()
+    """
+    tree = columns_of(columns)
+    system, files = files_at(path, filesystem)
+    held = Columns(tree)
+    check_columns(files, held.names, ())
+    rows = CHUNK_BYTES // (8 * len(held.names))
+    chunk_rows = min(max(1 << (rows.bit_length() - 1), MIN_CHUNK_ROWS), MAX_CHUNK_ROWS)
+    return ParquetRows(Reading(files, system, held, chunk_rows))
