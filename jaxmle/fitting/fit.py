@@ -26,7 +26,7 @@ from jaxmle.fitting.frozen_hessian import (
 )
 from jaxmle.fitting.head_start import Head, head_start
 from jaxmle.fitting.identification import traced_to
-from jaxmle.fitting.identity import identity, with_response_id
+from jaxmle.fitting.identity import call_of, identity, with_response_id
 from jaxmle.fitting.implicit import approached, fit_under_trace, term_count
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.options import MAX_STEPS, Options, Posed, read
@@ -136,8 +136,8 @@ def fit_with(loglik: Loglik, params0: Params, data: Data, options: Options) -> F
     """``fit`` with its options as one record."""
     posed = read(loglik, params0, data, options)
     if tracing():
-        return fit_under_trace(posed, options)
-    fitted = fit_on_host(posed, options)
+        return replace(fit_under_trace(posed, options), model=call_of(loglik))
+    fitted = replace(fit_on_host(posed, options), model=call_of(loglik))
     fitted = with_response_id(fitted, loglik, posed.loglik, posed.data)
     return with_signals(fitted, loglik, posed.loglik, posed.data)
 

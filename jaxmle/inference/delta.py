@@ -13,13 +13,12 @@ import numpy as np
 import scipy
 from jax.flatten_util import ravel_pytree
 
-from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
 from jaxmle.inference.again import check_fit
 from jaxmle.parameters.arguments import check_function, check_level
 from jaxmle.record.fit import Fit
+from jaxmle.record.propagation import finite_point, propagated
 from jaxmle.runtime.compile import portable_copy, precision, to_numpy, tracing
-from jaxmle.solvers.status import Status
 
 
 @partial(
@@ -107,40 +106,11 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
     x = jnp.asarray(finite_point(fit))
     value = real_value("g", g(fit.layout.unravel(x)))
     flat, unravel = ravel_pytree(value)
-    jacobian = jax.jacfwd(flat_g)(x)
-    # An entry that g does not look at may be NaN or infinite and still leave g alone.
-    used = jnp.any(jacobian != 0, axis=0)
-    vcov = jnp.where(used[:, None] & used[None, :], jnp.asarray(fit.witness.vcov), 0.0)
-    leak = jnp.linalg.norm(
-        jacobian @ jnp.asarray(fit.witness.projector), axis=1
-    ) > 1e-6 * jnp.linalg.norm(jacobian, axis=1)
-    covariance = jacobian @ vcov @ jacobian.T
-    covariance = jnp.where(leak[:, None] | leak[None, :], jnp.nan, covariance)
+    moved = propagated(fit, jax.jacfwd(flat_g)(x))
     # What leaves the estimable space has the value at the estimate itself, which may be infinite.
-    away = leak & jnp.any(x != jnp.asarray(fit.x))
+    away = moved.leaks & jnp.any(x != jnp.asarray(fit.x))
     value = unravel(jnp.where(away, flat_g(jnp.asarray(fit.x)), flat).astype(flat.dtype))
-    variance = jnp.diagonal(covariance)
-    # A function that is constant, such as the sum of a simplex, has variance zero but for rounding.
-    noise = (
-        8
-        * jnp.finfo(x.dtype).eps
-        * jnp.diagonal(jnp.abs(jacobian) @ jnp.abs(vcov) @ jnp.abs(jacobian).T)
-    )
-    variance = jnp.where(jnp.abs(variance) <= noise, 0.0 * variance, variance)
-    return Delta(
-        value,
-        unravel(jnp.sqrt(jnp.where(variance >= 0, variance, jnp.nan)).astype(flat.dtype)),
-        covariance,
-    )
-
-
-def finite_point(fit: Fit) -> Array:
-    """The estimate (…, p); of a separated fit the finite point at which the likelihood is at its
-    limit, so that a combination of infinite estimates that the data determine has its value.
-    """
-    xp = namespace(fit.loglik)
-    known = (fit.status == int(Status.SEPARATED))[..., None] & xp.isfinite(fit.witness.point)
-    return xp.where(xp.all(known, axis=-1, keepdims=True), fit.witness.point, fit.x)
+    return Delta(value, unravel(moved.stderr.astype(flat.dtype)), moved.vcov)
 
 
 def real_value(name: str, value: Tree) -> Tree:

@@ -115,6 +115,7 @@ _STATIC = [
     "layout",
     "hessian_by",
     "road",
+    "model",
 ]
 
 
@@ -136,6 +137,8 @@ class Fit:
     a function) or "opaque" (a function, differentiated as a whole), of a pool those of its parts;
     then "head start" where the climb began at the maximum of a sample of the rows, "float32 start"
     where members of a batch took their first steps in single precision; "" where it is not known.
+    ``model``: the call that makes the ready model, such as "poisson(offset='offset')", from which
+    predictions make it again; "" for any other likelihood.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
@@ -168,6 +171,7 @@ class Fit:
     layout: Layout
     hessian_by: str = FORWARD_OVER_REVERSE
     road: str = ""
+    model: str = ""
     # __post_init__ puts zeros where it is not given
     response_id: Array = None  # type: ignore[assignment]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -34,12 +35,23 @@ def frame(fit: Any, level: float = 0.95, backend: str | None = None) -> Any:
         ImportError: narwhals or the backend is not installed.
         ValueError: a backend that is none of the three.
     """
+    return native(columns(fit, level), backend)
+
+
+def native(columns: Mapping[str, Any], backend: str | None) -> Any:
+    """Columns (rows,) by name as a native frame, or as a dictionary of arrays for "dict"."""
+    if backend == "dict":
+        return {name: np.asarray(values) for name, values in columns.items()}
     chosen = installed(backend)
     try:
         narwhals = import_module("narwhals")
     except ImportError as error:
         raise ImportError(f"a data frame needs narwhals: {INSTALL_FRAME}") from error
-    return narwhals.from_dict(columns(fit, level), backend=chosen).to_native()
+    lists = {
+        name: values.tolist() if np.asarray(values).dtype.kind in "UO" else values
+        for name, values in ((name, np.asarray(values)) for name, values in columns.items())
+    }
+    return narwhals.from_dict(lists, backend=chosen).to_native()
 
 
 def installed(backend: str | None) -> str:

@@ -13,12 +13,13 @@ from jax.flatten_util import ravel_pytree
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
-from jaxmle.inference.delta import finite_point, real_value
+from jaxmle.inference.delta import real_value
 from jaxmle.parameters.arguments import check_function, shown
 from jaxmle.parameters.constraints import Simplex
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.explain import combination
 from jaxmle.record.fit import Fit
+from jaxmle.record.propagation import finite_point
 from jaxmle.runtime.compile import portable_copy, precision, tracing
 
 Restriction = str | Sequence[Any] | Mapping[str, Any] | np.ndarray | Callable[[Tree], Tree]

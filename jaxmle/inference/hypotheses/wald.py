@@ -15,11 +15,11 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.inference.again import check_fit
-from jaxmle.inference.delta import finite_point
 from jaxmle.inference.hypotheses.record import Reason, Test, outcome
 from jaxmle.inference.hypotheses.restriction import Gap, Restriction, gap_of
 from jaxmle.parameters.arguments import check_number
 from jaxmle.record.fit import Fit
+from jaxmle.record.propagation import finite_point
 from jaxmle.solvers.status import Status
 
 # Statuses that leave no estimate with a covariance; after the others the witness says which

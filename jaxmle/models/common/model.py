@@ -4,8 +4,8 @@ bounded, and what it predicts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from jaxmle.likelihood.contract import as_tree, leaf_of
 from jaxmle.likelihood.regression import Regression
 from jaxmle.models.common.censoring import Censoring
 from jaxmle.models.common.coding import Rule, coded, uncoded
+from jaxmle.models.common.options import written
 from jaxmle.models.common.response_laws import PredictiveLaw
 from jaxmle.parameters.arguments import check_choice, shown
 from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
@@ -56,6 +57,7 @@ class Model:
         outcome: the leaf of the data that holds the response.
         coding: the values that the response and other leaves may have.
         censoring: what is known of responses that are not observed exactly; None where all are.
+        maker, options: the public function that made it, by name, and what that was given.
     """
 
     name: str
@@ -67,6 +69,8 @@ class Model:
     outcome: str = "y"
     coding: tuple[Rule, ...] = ()
     censoring: Censoring | None = None
+    maker: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         likelihood = coded(self.likelihood, self.name, self.coding)
@@ -94,6 +98,11 @@ class Model:
         ``fit`` and everything else that takes data on the host asks this first.
         """
         check_coding(self, data)
+
+    @property
+    def call(self) -> str:
+        """The call that makes this model, as text; "" where it cannot be written down."""
+        return written(self.maker, self.options)
 
     def __repr__(self) -> str:
         return f"models.{self.name}"
