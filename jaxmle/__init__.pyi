@@ -27,6 +27,12 @@ from .data.response import (
 from .data.rows import (
     MissingRowsWarning as MissingRowsWarning,
 )
+from .effects.margins import (
+    margins as margins,
+)
+from .effects.record import (
+    Margins as Margins,
+)
 from .fitting.fit import (
     fit as fit,
 )

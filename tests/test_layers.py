@@ -23,6 +23,7 @@ FLOORS = [
     {"batch", "inference.linting", "stochastic"},
     {"data", "inference", "mixtures", "starts"},
     {
+        "effects",
         "inference.diagnostics",
         "inference.hypotheses",
         "inference.profiles",

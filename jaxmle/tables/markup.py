@@ -43,7 +43,11 @@ def html(fit: Any, level: float = 0.95) -> str:
     Returns:
         A `<div class="jaxmle">` with the status, the facts, a `<table>` per grid, and the notes.
     """
-    shown = page(fit, level)
+    return html_page(page(fit, level))
+
+
+def html_page(shown: Page) -> str:
+    """A page as one HTML element."""
     facts = ", ".join(f"{label} = {value}" for label, value in shown.facts)
     parts = [
         f"<p><strong>{escape(shown.status)}</strong><br>{escape(facts)}</p>",
@@ -91,7 +95,11 @@ def markdown(fit: Any, level: float = 0.95) -> str:
     Returns:
         The text, numbers aligned in the source too.
     """
-    shown = page(fit, level)
+    return markdown_page(page(fit, level))
+
+
+def markdown_page(shown: Page) -> str:
+    """A page as Markdown."""
     facts = ", ".join(f"{label} = {value}" for label, value in shown.facts)
     blocks = [f"**{_markdown(shown.status)}**", _markdown(facts), *map(_markdown_grid, shown.grids)]
     return "\n\n".join([*blocks, *map(_markdown, shown.notes)]) + "\n"
@@ -135,7 +143,11 @@ def latex(fit: Any, level: float = 0.95) -> str:
     Returns:
         The source of one `tabular` per grid, followed by the facts and the notes.
     """
-    shown = page(fit, level)
+    return latex_page(page(fit, level))
+
+
+def latex_page(shown: Page) -> str:
+    """A page as LaTeX."""
     facts = ", ".join(f"{label} = {value}" for label, value in shown.facts)
     status = (
         f"% {shown.status}"
