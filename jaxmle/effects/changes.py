@@ -63,10 +63,19 @@ def changes(source: Source, rows: Rows, variables: Any, effect: str) -> Iterator
         for low, high in _pairs(source, name, wish):
             yield Change(
                 name,
-                f"{high} - {low}",
+                f"{plainly(high)} - {plainly(low)}",
                 _set(source, rows, name, low),
                 other=_set(source, rows, name, high),
             )
+
+
+def plainly(value: Any) -> str:
+    """A value in a name: 20 for 20.0.
+
+    >>> plainly(20.0), plainly("black"), plainly(True)
+    ('20', 'black', 'True')
+    """
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def wishes(source: Source, variables: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxmle._types import Array, Tree
 from jaxmle.data.frame import Frame
 from jaxmle.data.prediction import Quantity, class_names, quantity_of, ready_model
-from jaxmle.effects.changes import EFFECTS, Change, changes
+from jaxmle.effects.changes import EFFECTS, Change, changes, plainly
 from jaxmle.effects.record import Margins
 from jaxmle.effects.rows import Groups, Rows, groups_of, rows_at
 from jaxmle.effects.source import Source, source_of
@@ -259,7 +259,9 @@ def _labelled(piece: _Piece, groups: Groups, source: Source) -> list[dict[str, A
 def _name(row: dict[str, Any]) -> str:
     """The printed name of one result."""
     rest = [
-        f"{name}={value}" for name, value in row.items() if name not in ("variable", "contrast")
+        f"{name}={plainly(value)}"
+        for name, value in row.items()
+        if name not in ("variable", "contrast")
     ]
     if "variable" not in row:
         return ", ".join(rest) or "prediction"

@@ -96,9 +96,7 @@ def source_of(data: Any) -> Source:
             columns[name] = Column(leaf, np.zeros(len(leaf), bool))
         for j in range(leaf.shape[1] if leaf.ndim == 2 else 0):
             columns[f"{name}[{j}]"] = Column(leaf[:, j], np.zeros(len(leaf), bool))
-    return Source(
-        columns, tuple(columns), {}, _truths(columns), None, None, "pandas", None, arrays
-    )
+    return Source(columns, tuple(columns), {}, _truths(columns), None, None, "pandas", None, arrays)
 
 
 def _of_frame(frame: Frame) -> Source:

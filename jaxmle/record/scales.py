@@ -52,9 +52,7 @@ HOST_SCALES = {
 }
 SCALES = {
     "identity": Scale(lambda m: m, lambda m: namespace(m).ones_like(m), lambda z: z),
-    "log": Scale(
-        lambda m: namespace(m).log(m), lambda m: 1.0 / m, lambda z: namespace(z).exp(z)
-    ),
+    "log": Scale(lambda m: namespace(m).log(m), lambda m: 1.0 / m, lambda z: namespace(z).exp(z)),
     "logit": Scale(_log_odds, lambda p: 1.0 / (p * (1.0 - p)), _sigmoid),
 }
 
