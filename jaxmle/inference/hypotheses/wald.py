@@ -44,8 +44,9 @@ def wald_test(
 
     Args:
         fit: one fit, or a batch (leading axes), which is tested in one vectorised pass.
-        restriction: what is tested, in one of four forms: a name or a list of names (``"beta[1]"``,
-            or ``"beta"`` for a whole leaf); a dictionary from names to values, as ``fix`` takes it;
+        restriction: what is tested, in one of five forms: a name or a list of names (``"beta[1]"``,
+            ``"age"`` where a formula named it, or ``"beta"`` for a whole leaf); equations, linear
+            in names (``"age = 0"``, ``"a = b"``, ``"a - b = 1; c = 0"``); a dictionary from names to values, as ``fix`` takes it;
             a matrix (q, p) in the order of ``fit.names``; a function of the parameters,
             differentiated exactly. Unlike the likelihood-ratio test, the test depends on how a
             nonlinear H0 is written. All entries of a simplex together are tested in log ratios,
