@@ -23,7 +23,7 @@ from jaxmle.data.leaves import (
     whole_codes,
 )
 from jaxmle.data.lost import lost_groups, plain
-from jaxmle.data.naming import designs_of, renamed
+from jaxmle.data.naming import designs_of, placed, renamed
 from jaxmle.data.plan import Plan, plan_of
 from jaxmle.data.prediction import predicted, quantity_of, ready_model, with_rows
 from jaxmle.data.response import leaves_of
@@ -33,6 +33,7 @@ from jaxmle.fitting.fit import fit
 from jaxmle.fitting.options import MAX_STEPS
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
+from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
 from jaxmle.tables.frame import native
 
@@ -167,6 +168,7 @@ class Frame:
         if params0 is None and hasattr(model, "start"):
             self._check_outcome(model)
             params0 = model.start(self.data)
+        model = self.placed(model, params0)
         self.check(model, params0)
         fitted = fit(
             model,
@@ -196,6 +198,15 @@ class Frame:
             {leaf: design.names for leaf, design in self.designs.items()},
             self.levels,
         )
+
+    def placed(self, model: Any, params0: Tree) -> Any:
+        """The model with the names in its ``fix`` and ``tie`` by their places: ``age`` is
+        ``beta[1]`` before there is a fit that knows it.
+        """
+        if params0 is None:
+            return model
+        columns = {leaf: design.names for leaf, design in self.designs.items()}
+        return placed(model, layout_of(params0), columns, self.levels)
 
     def check(self, model: Any, params0: Tree) -> None:
         """Raise where the model would leave something of the formula unread, or has no room for

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from jaxmle._types import Array, Data, Loglik, Params, Tree
+from jaxmle.fitting.at_point import fit_at_point
 from jaxmle.fitting.frozen_hessian import (
     SHARE_OF_SAFE_STEP_TO_REACH,
     longest_safe_step,
@@ -144,6 +145,8 @@ def fit_with(loglik: Loglik, params0: Params, data: Data, options: Options) -> F
 
 def fit_on_host(posed: Posed, options: Options) -> Fit:
     """The fit of a problem on the host: check, pose, search, conclude."""
+    if not posed.chart.k:
+        return fit_at_point(posed, options)
     check_bandwidth(options.vcov, posed.rows)
     clusters = options.clusters
     codes = () if clusters is None else cluster_codes(clusters, posed.rows)

@@ -168,9 +168,7 @@ def check_has_start(loglik: Loglik, name: str = "params0", what: str = "start va
     if not hasattr(loglik, "start"):
         raise ValueError(
             f"{name} is missing: give {what}, such as {{'beta': jnp.zeros(3), 'sigma': 1.0}}; "
-            "only a model with a method start(data) may go without. fix, tie, weight and "
-            f"penalize do not hand a model's start on: give {name}=model.start(data), "
-            "constraints=model.constraints"
+            "only a model with a method start(data), such as models.poisson(), may go without"
         )
 
 
@@ -190,11 +188,12 @@ def _read_values(
     params = host_params(params0, dtype)
     layout = layout_of(params, constraints)
     check_start(layout, params)
-    check_fixed(loglik, layout)
     data = host_data(data, dtype)
     rows = rows_of(loglik, data)
+    check_fixed(loglik, layout, params, data)
     check_values(loglik, data)
-    return Posed(loglik, chart_of(loglik, layout), params, data, rows, dtype)
+    chart = chart_of(loglik, layout, may_be_empty=True)
+    return Posed(loglik, chart, params, data, rows, dtype)
 
 
 def _read_shapes(loglik: Any, params0: Params, data: Data, constraints: Tree, dtype: Any) -> Posed:

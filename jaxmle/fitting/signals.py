@@ -115,6 +115,9 @@ def has_one_maximum(user_loglik: Any) -> bool:
     concave, weighted, restricted, pooled with its like or with a concave prior; Cox's partial
     likelihood; a normal regression, concave in β/σ and 1/σ (Burridge 1981, JRSS B 43, 41).
     """
+    inner = getattr(user_loglik, "likelihood", None)
+    if isinstance(inner, Penalize | Pool):  # what a combinator made of a ready model
+        return has_one_maximum(inner)
     if isinstance(user_loglik, Penalize):
         return isinstance(user_loglik.prior, Ridge | NormalPrior) and _is_concave(
             user_loglik.loglik

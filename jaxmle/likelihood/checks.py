@@ -14,9 +14,10 @@ import numpy as np
 
 from jaxmle._types import Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import as_tree, rows_of
+from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
 from jaxmle.likelihood.structure import parts_of
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.compile import compiled, precision
 from jaxmle.runtime.opaque import Opaque
 
 Place = Callable[[tuple[int, ...]], str]  # from the index of a value in its leaf to words
@@ -237,20 +238,39 @@ def check_start(layout: Layout, params: Tree) -> None:
             )
 
 
-def check_fixed(loglik: Loglik, layout: Layout) -> None:
-    """A value held by ``fix`` is finite and inside the bounds of its entry."""
+def check_fixed(loglik: Loglik, layout: Layout, params: Tree = None, data: Tree = None) -> None:
+    """A value held by ``fix`` is finite and inside the bounds of its entry; or on one of them,
+    where parameters are given and the likelihood is finite there.
+    """
+    for name, value, low, high in _outside(loglik, layout):
+        held = np.asarray(value, dtype=float)
+        on_bound = np.all(np.isfinite(held)) and np.all((held >= low) & (held <= high))
+        if not (on_bound and params is not None and _is_finite(loglik, params, data)):
+            raise ValueError(
+                f"fix holds {name!r} at {value}, which must be finite and strictly between "
+                f"{low:g} and {high:g}"
+                + (", as the likelihood is not finite on that bound" if on_bound else "")
+            )
+
+
+def _outside(loglik: Loglik, layout: Layout) -> list[tuple[str, Any, float, float]]:
+    """Names and values that ``fix`` holds, not strictly inside their bounds (low, high)."""
+    found = []
     if isinstance(loglik, Fix):
         for name, value in zip(loglik.names, loglik.values, strict=True):
             held = np.asarray(value, dtype=float)
-            for j in layout.find(name):
-                low, high = layout.bounds[j]
-                if not np.all(np.isfinite(held)) or np.any(held <= low) or np.any(held >= high):
-                    raise ValueError(
-                        f"fix holds {name!r} at {value}, which must be finite and strictly "
-                        f"between {low:g} and {high:g}"
-                    )
-    for part in parts_of(loglik):
-        check_fixed(part, layout)
+            for low, high in (layout.bounds[j] for j in layout.find(name)):
+                if not np.all(np.isfinite(held) & (held > low) & (held < high)):
+                    found.append((name, value, low, high))
+    return found + [held for part in parts_of(loglik) for held in _outside(part, layout)]
+
+
+def _is_finite(loglik: Loglik, params: Tree, data: Tree) -> bool:
+    """Whether every term is finite where ``fix`` holds what it holds."""
+    dtype = jax.tree.leaves(params)[0].dtype
+    with precision(dtype), np.errstate(all="ignore"):
+        terms = compiled(loglik, "terms", lambda tree: partial(terms_of, tree))(params, data)
+    return bool(np.all(np.isfinite(np.asarray(terms))))
 
 
 def check_weight_shapes(loglik: Loglik, data: Tree) -> None:

@@ -26,6 +26,15 @@ class ReadyModel(Protocol):
 
 
 @runtime_checkable
+class HandsOn(Protocol):
+    """A ready model that keeps its start, its bounds and its predictions for a likelihood that a
+    combinator made of its own.
+    """
+
+    def with_likelihood(self, tree: Any) -> Any: ...
+
+
+@runtime_checkable
 class CountsRows(Protocol):
     """A combinator: it knows how many terms its parts have."""
 
@@ -51,6 +60,15 @@ def as_tree(loglik: Loglik) -> Any:
     if isinstance(loglik, ReadyModel):
         return as_tree(loglik.likelihood)
     return Opaque(loglik)
+
+
+def handed_on(loglik: Loglik, tree: Any) -> Any:
+    """A tree that a combinator made of ``loglik``: as the ready model that ``loglik`` is, else as it
+    is.
+    """
+    if isinstance(loglik, ReadyModel) and isinstance(loglik, HandsOn):
+        return loglik.with_likelihood(tree)
+    return tree
 
 
 def data_length(data: Tree) -> int | None:

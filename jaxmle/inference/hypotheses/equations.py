@@ -107,7 +107,9 @@ def _equation(
     for left, right in zip(forms[:-1], forms[1:], strict=True):
         gap = _plus(left, right, -1.0, text)
         if np.any(~np.any(gap.rows, axis=1)):
-            raise ValueError(f"{text!r} says nothing of a parameter: its sides have no name in them")
+            raise ValueError(
+                f"{text!r} says nothing of a parameter: its sides have no name in them"
+            )
         rows.append(gap.rows)
         targets.append(-gap.constant)
     return np.concatenate(rows), np.concatenate(targets)

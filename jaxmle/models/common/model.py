@@ -15,13 +15,17 @@ import numpy as np
 from jaxmle._types import Array, Tree
 from jaxmle.families.family import Family
 from jaxmle.likelihood.checks import check_coding, host_data, host_params, traced_data
+from jaxmle.likelihood.combinators import Fix, Tie
 from jaxmle.likelihood.contract import as_tree, leaf_of
 from jaxmle.likelihood.regression import Regression
+from jaxmle.likelihood.structure import core_of
 from jaxmle.models.common.censoring import Censoring
 from jaxmle.models.common.coding import Rule, coded, uncoded
 from jaxmle.models.common.options import written
+from jaxmle.models.common.pooled import Pooled
 from jaxmle.models.common.response_laws import PredictiveLaw
 from jaxmle.parameters.arguments import check_choice, shown
+from jaxmle.parameters.tree import layout_of
 from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
 
 ROWS_FOR_START = 20_000  # their standard errors are a hundredth and less
@@ -91,6 +95,24 @@ class Model:
             terms = compiled(as_tree(self.likelihood), "terms", lambda loglik: loglik)
             return to_numpy(terms(params, real))
 
+    def with_likelihood(self, tree: Any) -> Model:
+        """The model with a likelihood that a combinator made of its own: what ``fix``, ``tie``,
+        ``penalize`` and ``weight`` return. Held and tied entries are put in before it predicts.
+        """
+        natural = self.natural
+        if isinstance(tree, Fix | Tie):
+
+            def natural(params: Tree, data: Tree) -> tuple[Array, ...]:
+                layout = layout_of(params)
+                x = jnp.asarray(tree.substitute(layout, jnp.asarray(layout.ravel(params))))
+                return self.natural(layout.unravel(x), data)
+
+        return replace(self, likelihood=tree, natural=natural, coding=())
+
+    def pooled_with(self, members: tuple[Any, ...], tree: Any) -> Any:
+        """The pool of ready models, of which this one is the first."""
+        return Pooled(members, tree)
+
     def check(self, data: Tree) -> None:
         """Raise a ValueError where the response, or another leaf, is not coded as the model reads
         it: what came, what is wanted, the line that recodes.
@@ -121,11 +143,8 @@ class Model:
         with np.errstate(all="ignore"):
             rows = jax.tree.map(np.asarray, host_data(data, np.float64, nan=True))
             self.check(rows)
-            return self.begin(
-                _thinned(rows, self._response(rows))
-                if isinstance(self.likelihood, Regression)
-                else rows
-            )
+            is_regression = isinstance(core_of(as_tree(self.likelihood)), Regression)
+            return self.begin(_thinned(rows, self._response(rows)) if is_regression else rows)
 
     def _check_form(self, data: Tree) -> None:
         """Data are one array, or a dictionary of them."""
@@ -137,7 +156,8 @@ class Model:
 
     def starts(self, data: Tree) -> Tree:
         """``start`` of data sets stacked on a leading axis: start values with that axis."""
-        if not isinstance(uncoded(self.likelihood), Family):
+        core = core_of(as_tree(self.likelihood))
+        if not isinstance(uncoded(getattr(core, "function", core)), Family):
             return self.start(data)
         members = range(jax.tree.leaves(data)[0].shape[0])  # a family knows one column
         return jax.tree.map(
