@@ -363,5 +363,11 @@ from .stochastic.stochastic import (
 from .stochastic.stochastic import (
     fit_stochastic as fit_stochastic,
 )
+from .tables.side_by_side import (
+    Table as Table,
+)
+from .tables.side_by_side import (
+    table as table,
+)
 
 __version__: str

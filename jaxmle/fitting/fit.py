@@ -135,7 +135,7 @@ def fit(
 
 def fit_with(loglik: Loglik, params0: Params, data: Data, options: Options) -> Fit:
     """``fit`` with its options as one record."""
-    posed = read(loglik, params0, data, options)
+    posed = read(loglik, params0, data, options, may_be_empty=True)
     if tracing():
         return replace(fit_under_trace(posed, options), model=call_of(loglik))
     fitted = replace(fit_on_host(posed, options), model=call_of(loglik))

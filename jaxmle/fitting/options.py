@@ -127,7 +127,9 @@ class Posed:
         return xp.asarray(substituted(self.loglik, self.layout, x))
 
 
-def read(loglik: Loglik, params0: Params, data: Data, options: Options) -> Posed:
+def read(
+    loglik: Loglik, params0: Params, data: Data, options: Options, may_be_empty: bool = False
+) -> Posed:
     """Read what a user gives to a fit of one data set, and refuse what cannot be fitted.
 
     On the host arguments are checked by value and converted to NumPy arrays in the precision of the
@@ -139,6 +141,7 @@ def read(loglik: Loglik, params0: Params, data: Data, options: Options) -> Posed
         params0: start values; None for a model with a method ``start(data)``.
         data: the data.
         options: constraints, weights and dtype are read.
+        may_be_empty: whether, on the host, every parameter may be fixed.
 
     Raises:
         ValueError, TypeError: as ``fit``.
@@ -150,7 +153,7 @@ def read(loglik: Loglik, params0: Params, data: Data, options: Options) -> Posed
     constraints = constraints_of(loglik, options.constraints)
     if tracing():
         return _read_shapes(tree, params0, data, constraints, options.traced_dtype)
-    return _read_values(tree, params0, data, constraints, options.host_dtype)
+    return _read_values(tree, params0, data, constraints, options.host_dtype, may_be_empty)
 
 
 def constraints_of(loglik: Loglik, constraints: Tree) -> Tree:
@@ -182,7 +185,12 @@ def _model_start(loglik: Any, data: Data) -> Params:
 
 
 def _read_values(
-    loglik: Any, params0: Params, data: Data, constraints: Tree, dtype: np.dtype
+    loglik: Any,
+    params0: Params,
+    data: Data,
+    constraints: Tree,
+    dtype: np.dtype,
+    may_be_empty: bool,
 ) -> Posed:
     """What was given on the host, checked by value."""
     params = host_params(params0, dtype)
@@ -192,7 +200,7 @@ def _read_values(
     rows = rows_of(loglik, data)
     check_fixed(loglik, layout, params, data)
     check_values(loglik, data)
-    chart = chart_of(loglik, layout, may_be_empty=True)
+    chart = chart_of(loglik, layout, may_be_empty)
     return Posed(loglik, chart, params, data, rows, dtype)
 
 

@@ -5,6 +5,7 @@ function.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -424,31 +425,72 @@ class Fit:
     def _repr_html_(self) -> str:
         return self.to_html()
 
-    def to_html(self, level: float = 0.95) -> str:
-        """The table in HTML."""
+    def to_html(
+        self,
+        level: float = 0.95,
+        *,
+        exponentiate: bool = False,
+        labels: Mapping[str, str] | None = None,
+        terms: Sequence[str] | None = None,
+    ) -> str:
+        """The table in HTML; the options are those of ``to_frame``."""
         from jaxmle.tables import markup
+        from jaxmle.tables.view import View
 
-        return markup.html(self, check_level(level))
+        return markup.html(self, View(level, exponentiate, labels, terms))
 
-    def to_latex(self, level: float = 0.95) -> str:
-        """The table in LaTeX (booktabs)."""
+    def to_latex(
+        self,
+        level: float = 0.95,
+        *,
+        exponentiate: bool = False,
+        labels: Mapping[str, str] | None = None,
+        terms: Sequence[str] | None = None,
+    ) -> str:
+        """The table in LaTeX (booktabs); the options are those of ``to_frame``."""
         from jaxmle.tables import markup
+        from jaxmle.tables.view import View
 
-        return markup.latex(self, check_level(level))
+        return markup.latex(self, View(level, exponentiate, labels, terms))
 
-    def to_markdown(self, level: float = 0.95) -> str:
-        """The table in Markdown."""
+    def to_markdown(
+        self,
+        level: float = 0.95,
+        *,
+        exponentiate: bool = False,
+        labels: Mapping[str, str] | None = None,
+        terms: Sequence[str] | None = None,
+    ) -> str:
+        """The table in Markdown; the options are those of ``to_frame``."""
         from jaxmle.tables import markup
+        from jaxmle.tables.view import View
 
-        return markup.markdown(self, check_level(level))
+        return markup.markdown(self, View(level, exponentiate, labels, terms))
 
-    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
+    def to_frame(
+        self,
+        level: float = 0.95,
+        backend: str | None = None,
+        *,
+        exponentiate: bool = False,
+        labels: Mapping[str, str] | None = None,
+        terms: Sequence[str] | None = None,
+    ) -> Any:
         """The table as a tidy data frame: term, estimate, std_error, statistic, p_value,
         conf_low, conf_high.
+
+        Args:
+            level: coverage of the Wald intervals.
+            backend: "pandas", "polars" or "pyarrow"; None for the first that is installed.
+            exponentiate: estimates and intervals of unbounded parameters by exp: odds ratios, rate
+                ratios, hazard ratios. As in R's broom, standard errors, z and p stay.
+            labels: from names to what stands in their place, ``{"age": "Age (years)"}``.
+            terms: the names that are shown, in this order; a factor's name means its levels.
         """
         from jaxmle.tables import frame
+        from jaxmle.tables.view import View
 
-        return frame.frame(self, check_level(level), backend)
+        return frame.frame(self, View(level, exponentiate, labels, terms), backend)
 
 
 def wald_interval(

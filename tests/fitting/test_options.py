@@ -58,7 +58,7 @@ def test_missing_starts_are_refused_by_the_name_of_their_argument():
         jm.multistart(poisson, None, Y)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", sorted(set(DOORS) - {"fit"}))  # which evaluates it there
 def test_a_likelihood_without_free_parameters_is_refused_in_the_words_of_fit(door):
     fixed = jm.fix(poisson, {"log_rate": 0.0})
     assert words(door, fixed, START, Y) == "every parameter is fixed: there is nothing to estimate"

@@ -94,13 +94,13 @@ def _names(layout: Layout) -> dict[str, list[int]]:
 def _equation(
     layout: Layout, names: dict[str, list[int]], text: str
 ) -> tuple[np.ndarray, np.ndarray]:
+    if any(sign in text for sign in "<>!"):
+        raise ValueError(f"{text!r}: a null hypothesis is an equation, with =; got an inequality")
     sides = text.replace("==", "=").split("=")
     if len(sides) < 2 or not all(side.strip() for side in sides):
         raise ValueError(
             f"{text!r} is no equation: write 'age = 0', 'a = b', or several with semicolons between"
         )
-    if any(sign in text for sign in "<>!"):
-        raise ValueError(f"{text!r}: a null hypothesis is an equation, with =; got an inequality")
     forms = [_side(layout, names, side, text) for side in sides]
     rows = []
     targets = []
@@ -111,7 +111,7 @@ def _equation(
                 f"{text!r} says nothing of a parameter: its sides have no name in them"
             )
         rows.append(gap.rows)
-        targets.append(-gap.constant)
+        targets.append(0.0 - gap.constant)
     return np.concatenate(rows), np.concatenate(targets)
 
 

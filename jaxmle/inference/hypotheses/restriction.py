@@ -57,7 +57,7 @@ def gap_of(fit: Fit, restriction: Restriction, value: Any) -> Gap:
         and restriction
         and all(isinstance(name, str) for name in restriction)
     ):
-        if any("=" in text for text in restriction):
+        if any(sign in text for text in restriction for sign in "=<>"):
             return _of_equations(fit, list(restriction), value)
         return _of_names(fit, *_positions(fit.layout, list(restriction), value))
     return _of_matrix(fit, restriction, value)
@@ -71,7 +71,7 @@ def _of_equations(fit: Fit, texts: list[str], value: Any) -> Gap:
     for row, target in zip(found.rows, found.targets, strict=True):
         (where,) = np.nonzero(row)
         if len(where) == 1:
-            _check_inside(fit, {int(where[0]): float(target / row[where[0]])})
+            _check_inside(fit, {int(where[0]): float(target / row[where[0]]) + 0.0})
     return _of_matrix(fit, found.rows, found.targets)._replace(hypothesis=found.text)
 
 
