@@ -9,6 +9,12 @@ from . import special as special
 from .batch.batch import (
     fit_batch as fit_batch,
 )
+from .data.codes import (
+    Codes as Codes,
+)
+from .data.codes import (
+    codes as codes,
+)
 from .data.frame import (
     Frame as Frame,
 )

@@ -27,10 +27,17 @@ from jaxmle.data.naming import designs_of, placed, renamed
 from jaxmle.data.plan import Plan, plan_of
 from jaxmle.data.prediction import predicted, quantity_of, ready_model, with_rows
 from jaxmle.data.response import leaves_of
-from jaxmle.data.rows import MISSING_POLICIES, arrays_of, complete_rows, given_of, settle
+from jaxmle.data.rows import (
+    MISSING_POLICIES,
+    arrays_of,
+    complete_rows,
+    given_of,
+    settle,
+    weights_of,
+)
 from jaxmle.data.table import NAMES_LISTED, Column, backend_of, columns_of
-from jaxmle.fitting.fit import fit
-from jaxmle.fitting.options import MAX_STEPS
+from jaxmle.fitting.fit import fit_with
+from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
 from jaxmle.parameters.tree import layout_of
@@ -165,24 +172,32 @@ class Frame:
             ValueError: the model does not read a leaf that the formula makes, such as an offset; as
                 ``jaxmle.fit``.
         """
-        if params0 is None and hasattr(model, "start"):
-            self._check_outcome(model)
-            params0 = model.start(self.data)
-        model = self.placed(model, params0)
-        self.check(model, params0)
-        fitted = fit(
-            model,
-            params0,
-            self.data,
+        options = Options(
             constraints=constraints,
             solver=solver,
             vcov=vcov,
-            clusters=self.clusters,
-            weights=self.weights,
             dtype=dtype,
             max_steps=max_steps,
             block_rows=block_rows,
         )
+        return self.fit_with(model, params0, options)
+
+    def fit_with(self, model: Any, params0: Tree, options: Options) -> Fit:
+        """``fit`` with its options as one record: what ``jaxmle.fit(model, data=frame)`` calls."""
+        if options.weights is not None or options.clusters is not None:
+            raise ValueError(
+                "a Frame has its weights and clusters: name them where it is made, "
+                "jaxmle.from_formula(…, weights=…, clusters=…)"
+            )
+        if params0 is None and hasattr(model, "start"):
+            self._check_outcome(model)
+            params0 = model.start(self.data)
+        if params0 is not None:  # names in fix and tie, before there is a fit that knows them
+            columns = {leaf: design.names for leaf, design in self.designs.items()}
+            model = placed(model, layout_of(params0), columns, self.levels)
+        self.check(model, params0)
+        own = replace(options, weights=self.weights, clusters=self.clusters)
+        fitted = fit_with(model, params0, self.data, own)
         return self.named(self._in_table(fitted), model)
 
     def named(self, fitted: Fit, model: Any) -> Fit:
@@ -198,15 +213,6 @@ class Frame:
             {leaf: design.names for leaf, design in self.designs.items()},
             self.levels,
         )
-
-    def placed(self, model: Any, params0: Tree) -> Any:
-        """The model with the names in its ``fix`` and ``tie`` by their places: ``age`` is
-        ``beta[1]`` before there is a fit that knows it.
-        """
-        if params0 is None:
-            return model
-        columns = {leaf: design.names for leaf, design in self.designs.items()}
-        return placed(model, layout_of(params0), columns, self.levels)
 
     def check(self, model: Any, params0: Tree) -> None:
         """Raise where the model would leave something of the formula unread, or has no room for
@@ -478,7 +484,7 @@ def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame
         rows=rows,
         total=len(rows),
         missing={},
-        weights=_weights_of(plan, columns),
+        weights=weights_of(plan, columns),
         clusters=None if not groups else groups if len(groups) > 1 else groups[0],
         labels={name: plain(columns[name].values) for name in plan.keys},
         designs={leaf: design for leaf, (design, _) in built.items()},
@@ -487,15 +493,3 @@ def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame
         codes=codes,
         columns=dict(columns),
     )
-
-
-def _weights_of(plan: Plan, columns: Mapping[str, Column]) -> Weights | None:
-    """The weights of the kept rows, from their column."""
-    if not plan.kind:
-        return None
-    name = plan.role("weights")
-    if columns[name].is_factor:
-        raise TypeError(
-            f"weights are numbers, one for each row; the column {name!r} holds words or categories"
-        )
-    return Weights(columns[name].values.astype(np.float64), plan.kind)

@@ -35,6 +35,7 @@ from jaxmle.fitting.passes import Passes, Problem, check_terms, complete, proble
 from jaxmle.fitting.recession import with_cone
 from jaxmle.fitting.signals import with_rules, with_signals
 from jaxmle.fitting.user_scale import Reach
+from jaxmle.likelihood.contract import FitsItself
 from jaxmle.likelihood.discovery.derivative_rules import check_rules
 from jaxmle.likelihood.discovery.indices import check_indices
 from jaxmle.likelihood.discovery.linear_predictors import as_regression
@@ -82,9 +83,10 @@ def fit(
             dependent data; or a declared ``regression``, or any combinator of these. What it closes
             over is compared at each call: whatever was rebound or changed in place since the last
             one, in arrays, containers, objects, modules or globals, enters the fit.
-        params0: start values, any tree of floating-point arrays. May be None where the
+        params0: start values, any tree of real numbers. May be None where the
             log-likelihood has a method ``start(data)``.
-        data: any tree of arrays that share the leading axis n. Floats are computed in the precision
+        data: any tree of arrays that share the leading axis n; a frame of numbers of pandas, polars
+            or pyarrow, which means its columns by name; or a ``Frame`` of ``from_formula``. Floats are computed in the precision
             of the fit, whatever theirs; integers become int64 (int32 with float64 off), which for a
             column of bytes is eight times the memory; booleans stay.
         constraints: a tree prefix of ``params0``, such as ``{"sigma": positive}``; the maximum does
@@ -135,6 +137,8 @@ def fit(
 
 def fit_with(loglik: Loglik, params0: Params, data: Data, options: Options) -> Fit:
     """``fit`` with its options as one record."""
+    if isinstance(data, FitsItself):
+        return data.fit_with(loglik, params0, options)
     posed = read(loglik, params0, data, options, may_be_empty=True)
     if tracing():
         return replace(fit_under_trace(posed, options), model=call_of(loglik))

@@ -207,7 +207,7 @@ def _read_values(
 def _read_shapes(loglik: Any, params0: Params, data: Data, constraints: Tree, dtype: Any) -> Posed:
     """What was given under a trace, checked by shape and type."""
     refuse_shards()
-    _refuse_non_float(params0)
+    _refuse_non_real(params0)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), params0)
     check_coding(loglik, data)
     data = traced_data(data, dtype)
@@ -217,12 +217,13 @@ def _read_shapes(loglik: Any, params0: Params, data: Data, constraints: Tree, dt
     return Posed(loglik, chart_of(loglik, layout), params, data, rows, dtype)
 
 
-def _refuse_non_float(params: Params) -> None:
+def _refuse_non_real(params: Params) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        kind = jnp.result_type(leaf)
+        if not jnp.issubdtype(kind, jnp.floating) and not jnp.issubdtype(kind, jnp.integer):
             raise TypeError(
-                f"params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}; "
-                "parameters must be floating-point arrays"
+                f"params{jax.tree_util.keystr(path)} has dtype {kind}; parameters must be "
+                "floating-point arrays or whole numbers"
             )
 
 

@@ -9,7 +9,6 @@ by the number of rows is divided by twice as much. Nothing is evaluated.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -29,6 +28,7 @@ from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import is_contradicted, precision, remembered
 from jaxmle.runtime.opaque import Opaque
+from jaxmle.runtime.user_code import warn_caller
 from jaxmle.solvers.status import (
     CONCAVE_FLAG,
     HESSIAN_CONTRADICTED,
@@ -82,8 +82,9 @@ def with_signals(fit: Fit, user_loglik: Any, tree: Any, data: Tree) -> Fit:
     with precision(fit.dtype):
         is_mean_of_rows = _is_mean(tree, fit.layout, jax.tree.map(viewed, data))
     if is_mean_of_rows:
-        warnings.warn(
-            MEAN_OF_ROWS[0].upper() + MEAN_OF_ROWS[1:], MeanLikelihoodWarning, stacklevel=4
+        warn_caller(
+            MEAN_OF_ROWS[0].upper() + MEAN_OF_ROWS[1:],
+            MeanLikelihoodWarning,
         )
     code = CONCAVE_FLAG * has_one_maximum(user_loglik) + MEAN * is_mean_of_rows
     return _marked(fit, code) if code else fit
@@ -96,7 +97,7 @@ def with_rules(fit: Fit, loglik: Any, rules: Verdict) -> Fit:
     code = HESSIAN_CONTRADICTED * is_contradicted(loglik) + SCORE_CONTRADICTED * rules.score
     if rules.score:
         sentence = f"{', '.join(rules.names)}: {SCORE_IS_NO_DERIVATIVE}"
-        warnings.warn(sentence, DerivativeRuleWarning, stacklevel=5)
+        warn_caller(sentence, DerivativeRuleWarning)
     return _marked(fit, code) if code else fit
 
 

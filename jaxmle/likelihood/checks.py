@@ -16,6 +16,7 @@ from jaxmle._types import Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
 from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
 from jaxmle.likelihood.structure import parts_of
+from jaxmle.parameters.frames import columns_of_frame, is_frame
 from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.compile import compiled, precision
 from jaxmle.runtime.opaque import Opaque
@@ -24,7 +25,7 @@ Place = Callable[[tuple[int, ...]], str]  # from the index of a value in its lea
 
 
 def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
-    """``params`` as NumPy arrays of ``dtype``; integers, complex numbers, strings and
+    """``params`` as NumPy arrays of ``dtype``, integers too; complex numbers, strings and
     non-finite values are refused by name.
     """
 
@@ -34,14 +35,11 @@ def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
             value = np.asarray(leaf)
         except Exception as error:  # __array__ of the user's object may raise anything
             raise TypeError(f"{name} cannot be read as an array: {error}") from None
-        if not np.issubdtype(value.dtype, np.floating) and value.dtype != jnp.bfloat16:
-            hint = (
-                " Write 1.0 instead of 1, or use .astype(float)."
-                if np.issubdtype(value.dtype, np.integer)
-                else ""
-            )
+        is_real = np.issubdtype(value.dtype, np.floating) or value.dtype == jnp.bfloat16
+        if not is_real and not np.issubdtype(value.dtype, np.integer):
             raise TypeError(
-                f"{name} has dtype {value.dtype}; parameters must be floating-point arrays.{hint}"
+                f"{name} has dtype {value.dtype}; parameters must be floating-point arrays or whole "
+                "numbers"
             )
         if isinstance(leaf, np.ma.MaskedArray):
             raise TypeError(
@@ -65,9 +63,11 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
     """``data`` as arrays: floats in ``dtype``, integers as wide as it, booleans as they are;
     strings, objects and (unless ``nan``) NaN are refused by name.
 
-    Integers become int64, or int32 where ``dtype`` is float32: in the width of a byte, 127 + 1 is
+    A frame of numbers means its columns, {name: (n,)}. Integers become int64, or int32 where ``dtype`` is float32: in the width of a byte, 127 + 1 is
     −128 and the logarithm has three digits.
     """
+
+    data = columns_of_frame(data) if is_frame(data) else data
 
     def convert(path: Any, leaf: Any) -> Any:
         name = "data" + jax.tree_util.keystr(path)
@@ -87,11 +87,11 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
                 f"{name} is a masked array, whose mask would be lost; drop the masked rows from "
                 "every leaf first"
             )
-        if not path and hasattr(leaf, "columns"):
+        if is_frame(leaf):
             raise TypeError(
-                "data is a frame, whose columns would lose their names: pass {name: "
-                "frame[name].to_numpy() for name in frame.columns}, or frame.to_numpy() as a "
-                "matrix; jaxmle.from_formula reads a frame"
+                f"{name} is a frame inside other data, where its columns would lose their names: "
+                "pass {column: frame[column].to_numpy() for column in frame.columns}, or "
+                "frame.to_numpy() as a matrix"
             )
         # A view: jax knows an array by its identity, and a trace that failed may have known this
         # one in single precision.
@@ -165,6 +165,7 @@ def traced_data(data: Tree, dtype: Any = None) -> Tree:
     """``data`` under a trace, by the rule of ``host_data`` as far as types tell: integers in
     the width of the trace, floats in ``dtype`` if given.
     """
+    data = columns_of_frame(data) if is_frame(data) else data
     whole = (
         jnp.int32 if dtype is not None and np.dtype(dtype).itemsize < 8 else jnp.result_type(int)
     )

@@ -35,6 +35,13 @@ class HandsOn(Protocol):
 
 
 @runtime_checkable
+class FitsItself(Protocol):
+    """Data that know how a likelihood is fitted to them, such as a formula's ``Frame``."""
+
+    def fit_with(self, loglik: Any, params0: Tree, options: Any) -> Any: ...
+
+
+@runtime_checkable
 class CountsRows(Protocol):
     """A combinator: it knows how many terms its parts have."""
 
@@ -115,6 +122,7 @@ def terms_of(loglik: Loglik, params: Tree, data: Tree) -> Array:
     if not isinstance(terms, jax.Array | np.ndarray | np.generic | float):
         raise TypeError(
             f"loglik must return an array of log-likelihood terms; got {type(terms).__name__}"
+            + (". Does the function end with return?" if terms is None else "")
         )
     terms = jnp.asarray(terms)
     if not jnp.issubdtype(terms.dtype, jnp.floating):

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.runtime.modes import without_second_derivative
+from jaxmle.runtime.user_code import explained
 
 
 class LikelihoodTree:
@@ -57,7 +58,8 @@ class Opaque(LikelihoodTree):
         return cls(function.value, discover)
 
     def __call__(self, params: Tree, data: Tree) -> Array:
-        return self.function(params, data)
+        with explained(params, data):
+            return self.function(params, data)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["loglik"], meta_fields=[])

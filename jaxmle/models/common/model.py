@@ -25,6 +25,7 @@ from jaxmle.models.common.options import written
 from jaxmle.models.common.pooled import Pooled
 from jaxmle.models.common.response_laws import PredictiveLaw
 from jaxmle.parameters.arguments import check_choice, shown
+from jaxmle.parameters.frames import columns_of_frame, is_frame
 from jaxmle.parameters.tree import layout_of
 from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
 
@@ -137,6 +138,7 @@ class Model:
             data: one data set; or data sets stacked on a leading axis, for starts with that axis. A
                 design may be shared by all.
         """
+        data = columns_of_frame(data) if is_frame(data) else data
         self._check_form(data)
         if tracing():
             return self.begin(jax.tree.map(jnp.asarray, data))
