@@ -176,19 +176,25 @@ class Frame:
             constraints=constraints,
             solver=solver,
             vcov=vcov,
+            clusters=self.clusters,
+            weights=self.weights,
             dtype=dtype,
             max_steps=max_steps,
             block_rows=block_rows,
         )
         return self.fit_with(model, params0, options)
 
-    def fit_with(self, model: Any, params0: Tree, options: Options) -> Fit:
-        """``fit`` with its options as one record: what ``jaxmle.fit(model, data=frame)`` calls."""
-        if options.weights is not None or options.clusters is not None:
+    def given(self, weights: Any, clusters: Any) -> tuple[Weights | None, Any]:
+        """The weights and clusters of these rows; others are refused."""
+        if weights is not None or clusters is not None:
             raise ValueError(
                 "a Frame has its weights and clusters: name them where it is made, "
                 "jaxmle.from_formula(…, weights=…, clusters=…)"
             )
+        return self.weights, self.clusters
+
+    def fit_with(self, model: Any, params0: Tree, options: Options) -> Fit:
+        """``fit`` with its options as one record: what ``jaxmle.fit(model, data=frame)`` calls."""
         if params0 is None and hasattr(model, "start"):
             self._check_outcome(model)
             params0 = model.start(self.data)
@@ -196,8 +202,7 @@ class Frame:
             columns = {leaf: design.names for leaf, design in self.designs.items()}
             model = placed(model, layout_of(params0), columns, self.levels)
         self.check(model, params0)
-        own = replace(options, weights=self.weights, clusters=self.clusters)
-        fitted = fit_with(model, params0, self.data, own)
+        fitted = fit_with(model, params0, self.data, options)
         return self.named(self._in_table(fitted), model)
 
     def named(self, fitted: Fit, model: Any) -> Fit:

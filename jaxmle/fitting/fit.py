@@ -121,6 +121,8 @@ def fit(
     >>> round(float(result.params["rate"]), 6), round(float(result.stderr["rate"]), 6)
     (0.333333, 0.166667)
     """
+    if isinstance(data, FitsItself):
+        weights, clusters = data.given(weights, clusters)
     options = Options(
         constraints=constraints,
         solver=solver,

@@ -38,6 +38,8 @@ class HandsOn(Protocol):
 class FitsItself(Protocol):
     """Data that know how a likelihood is fitted to them, such as a formula's ``Frame``."""
 
+    def given(self, weights: Any, clusters: Any) -> tuple[Any, Any]: ...
+
     def fit_with(self, loglik: Any, params0: Tree, options: Any) -> Any: ...
 
 
