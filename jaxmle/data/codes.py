@@ -12,7 +12,12 @@ NAME = "column"
 
 
 class Codes(NamedTuple):
-    """A column of categories: ``values`` (n,), whole numbers from 0; ``levels``, what each means."""
+    """A column of categories: ``values`` (n,), whole numbers from 0; ``levels``, what they mean.
+
+    >>> import jaxmle as jm
+    >>> jm.codes(["low", "high", "low"]).levels
+    ('high', 'low')
+    """
 
     values: np.ndarray
     levels: tuple[Any, ...]

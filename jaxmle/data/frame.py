@@ -345,7 +345,7 @@ class Frame:
             model: the ready model, where the fit does not know it (``fitted.model`` is "").
 
         Returns:
-            A frame of the kind of ``new`` (else of the table), or a dict of arrays where a dict came
+            A frame of the kind of ``new`` (else of the table), a dict of arrays where a dict came
             in: row, then level for a category, estimate, std_error, conf_low, conf_high. A row with
             a missing value is NaN.
 

@@ -96,12 +96,12 @@ def _placed(tree: Any, layout: Layout) -> Any:
     held = [
         (layout.places[j], value if np.size(value) == 1 else np.ravel(value)[i])
         for name, value in zip(tree.names, tree.values, strict=True)
-        for i, j in enumerate(_found(name, value, layout))
+        for i, j in enumerate(_positions(name, value, layout))
     ]
     return replace(tree, names=tuple(n for n, _ in held), values=tuple(v for _, v in held))
 
 
-def _found(name: str, value: Any, layout: Layout) -> list[int]:
+def _positions(name: str, value: Any, layout: Layout) -> list[int]:
     where = layout.find(name)
     if np.size(value) not in (1, len(where)):
         raise ValueError(f"fix gives {name!r} {np.size(value)} values; it has {len(where)} entries")

@@ -28,7 +28,7 @@ from jaxmle.runtime.compile import compiled, precision
 
 KINDS = ("mean", "link", "quantile", "probability")
 # The scale on which a mean is linear; of models that are not here it is the identity.
-LINKS = {
+MEAN_LINKS = {
     "logistic": "logit", "probit": "probit", "cloglog": "cloglog", "beta": "logit",
     "multinomial": "logit", "ordinal": "logit", "poisson": "log", "negative_binomial": "log",
     "zero_inflated": "log", "hurdle": "log", "gamma": "log", "inverse_gaussian": "log",
@@ -53,23 +53,23 @@ class Quantity(NamedTuple):
 def ready_model(fitted: Fit, model: Any, what: str) -> Any:
     """The ready model of one fit: the one that is given, or the one that the record names."""
     if not isinstance(fitted, Fit):
-        hint = f"frame.{what}(fit, new)" if what == "predict" else f"jaxmle.{what}(fit, frame)"
+        hint = "frame.predict(fit, new)" if what == "predict" else f"jaxmle.{what}(fit, frame)"
         raise TypeError(f"{what} takes the record of a fit first, {hint}; got {shown(fitted)}")
     if fitted.batch_shape:
         raise ValueError(
             f"{what} takes one fit; this is a batch of {fitted.batch_shape[0]}: give fits[i]"
         )
-    found = made_again(fitted.model) if model is None else model
-    if found is None:
+    ready = made_again(fitted.model) if model is None else model
+    if ready is None:
         raise ValueError(
             f"the fit does not say which ready model it is of: give {what}(…, "
             "model=models.poisson()), or whichever it was"
         )
-    if not hasattr(found, "natural") or not hasattr(found, "law"):
+    if not hasattr(ready, "natural") or not hasattr(ready, "law"):
         raise TypeError(
-            f"{what} needs a ready model, such as models.poisson(); got {type(found).__name__}"
+            f"{what} needs a ready model, such as models.poisson(); got {type(ready).__name__}"
         )
-    return found
+    return ready
 
 
 def quantity_of(
@@ -103,7 +103,7 @@ def quantity_of(
             "a response of at most so much"
         )
     mean = model.law.function("mean", model.name)
-    link = LINKS.get(model.name, "identity")
+    link = MEAN_LINKS.get(model.name, "identity")
     if model.name == "binomial":
         link = model.options.get("link", "logit")
 
@@ -116,8 +116,9 @@ def quantity_of(
 def _quantile(model: Any, level: float, tree: Any) -> Quantity:
     if model.law.discrete:
         raise ValueError(
-            f"a quantile of {model!r} jumps from one count or class to the next and has no standard "
-            f"error: model.quantile(fit.params, frame.recode(new), {level:g}) gives the number"
+            f"a quantile of {model!r} jumps from one count or class to the next and has no "
+            f"standard error: model.quantile(fit.params, frame.recode(new), {level:g}) "
+            "gives the number"
         )
     quantile = model.law.function("quantile", model.name)
 
@@ -187,9 +188,9 @@ def predicted(
             value = np.where(moved.leaks.reshape(value.shape), at_estimate, value)
     if interval is None:
         return {"estimate": value}
-    stderr = moved.stderr.reshape(value.shape)
+    stderr = np.asarray(moved.stderr).reshape(value.shape)
     z = float(scipy.special.ndtri(0.5 + interval / 2))
-    ends = interval_on(quantity.scale, value, stderr, z)
+    ends = np.asarray(interval_on(quantity.scale, value, stderr, z))
     return {
         "estimate": value,
         "std_error": stderr,

@@ -45,7 +45,7 @@ class Change(NamedTuple):
 
 def changes(source: Source, rows: Rows, variables: Any, effect: str) -> Iterator[Change]:
     """The effects of each variable at some rows."""
-    data = source.leaves(rows.columns, rows.count)
+    data = source.leaves(rows.columns, rows.total)
     if effect == "prediction":
         yield Change("", "", data)
         return
@@ -125,8 +125,8 @@ def _pairs(source: Source, name: str, wish: Any) -> list[tuple[Any, Any]]:
 
 
 def _set(source: Source, rows: Rows, name: str, value: Any) -> dict[str, np.ndarray]:
-    columns = dict(rows.columns) | {name: constant(rows.columns[name], value, rows.count)}
-    return source.leaves(columns, rows.count)
+    columns = dict(rows.columns) | {name: constant(rows.columns[name], value, rows.total)}
+    return source.leaves(columns, rows.total)
 
 
 def _direction(
@@ -147,7 +147,8 @@ def _direction(
     x = rows.columns[name].values.astype(np.float64)
     spread = float(np.std(observed)) or float(np.max(np.abs(observed))) or 1.0
     step = STEP * np.clip(np.abs(x), LEAST_STEP * spread, spread)
-    low, high = float(observed.min()), float(observed.max())
+    low = float(observed.min())
+    high = float(observed.max())
     inside = (x >= low) & (x <= high)
     sign = np.where(inside & (x + 2 * step > high), -1.0, 1.0)
     one_sided = inside & ((x + 2 * step > high) | (x - 2 * step < low))
@@ -157,8 +158,8 @@ def _direction(
         share = np.where(one_sided, sign * weight_aside, weight) / step
         if not np.any(share):
             continue
-        moved = Column(x + offset, np.zeros(rows.count, bool))
-        leaves = source.leaves(dict(rows.columns) | {name: moved}, rows.count)
+        moved = Column(x + offset, np.zeros(rows.total, bool))
+        leaves = source.leaves(dict(rows.columns) | {name: moved}, rows.total)
         for leaf, sum_ in total.items():
             scaled = share.reshape(-1, *[1] * (sum_.ndim - 1))
             # Differences from the row itself: what does not change is zero, not rounding.

@@ -1,4 +1,4 @@
-"""``margins``: average effects and adjusted predictions with standard errors by the delta method."""
+"""``margins``: average effects and adjusted predictions, with standard errors."""
 
 from __future__ import annotations
 

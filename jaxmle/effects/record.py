@@ -87,7 +87,9 @@ class Margins:
 
     def _estimates(self, level: float) -> Estimates:
         interval = np.asarray(self.conf_int(level))
-        return Estimates(self.names, self.estimate, self.stderr, interval, level, self.tests)
+        estimate = np.asarray(self.estimate)
+        stderr = np.asarray(self.stderr)
+        return Estimates(self.names, estimate, stderr, interval, level, self.tests)
 
     def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
         """A tidy data frame: the labels, estimate, std_error, statistic, p_value, conf_low,

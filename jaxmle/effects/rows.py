@@ -21,7 +21,7 @@ class Rows(NamedTuple):
     """Columns of so many rows, and the values that were set in them."""
 
     columns: dict[str, Column]
-    count: int
+    total: int
     setting: dict[str, Any]
 
 
@@ -121,8 +121,8 @@ def _weighted_median(values: np.ndarray, w: np.ndarray) -> float:
     """The middle of the values, or of the two about it."""
     order = np.argsort(values, kind="stable")
     total = np.cumsum(w[order]) / np.sum(w)
-    low = values[order][np.searchsorted(total, 0.5 - 1e-12)]
-    high = values[order][min(np.searchsorted(total, 0.5 + 1e-12), len(values) - 1)]
+    low = values[order][int(np.searchsorted(total, 0.5 - 1e-12))]
+    high = values[order][min(int(np.searchsorted(total, 0.5 + 1e-12)), len(values) - 1)]
     return float(0.5 * (low + high))
 
 

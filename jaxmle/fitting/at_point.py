@@ -20,8 +20,8 @@ from jaxmle.solvers.status import Status
 
 
 def fit_at_point(posed: Posed, options: Options) -> Fit:
-    """The record of a likelihood that has nothing to estimate: ℓ at the point, df 0, and no standard
-    errors. It stands in an overall test: ``lr_test(null, full)``.
+    """The record of a likelihood that has nothing to estimate: ℓ at the point, df 0, and no
+    standard errors. It stands in an overall test: ``lr_test(null, full)``.
     """
     layout = posed.layout
     _, mode, label = covariance_of(posed.loglik, posed.chart, Newton(), options)
@@ -45,6 +45,10 @@ def fit_at_point(posed: Posed, options: Options) -> Fit:
     zeros = np.zeros(p, posed.dtype)
     unknown = np.full((p, p), np.nan, posed.dtype)
     none = posed.dtype.type(np.nan)
+
+    def whole(value: Any) -> Any:
+        return np.asarray(value).astype(np.int32)[()]
+
     return Fit(
         params=layout.unravel(posed.base),
         stderr=layout.unravel_entries(np.full(p, np.nan, posed.dtype)),
@@ -54,10 +58,10 @@ def fit_at_point(posed: Posed, options: Options) -> Fit:
         score=zeros,
         decrement=posed.dtype.type(0.0),
         n=n,
-        status=np.int32(Status.CONVERGED if finite else Status.NONFINITE),
+        status=whole(Status.CONVERGED if finite else Status.NONFINITE),
         witness=Witness(
-            row=np.int32(-1 if finite else row),
-            term=np.int32(-1 if finite else row),
+            row=whole(-1 if finite else row),
+            term=whole(-1 if finite else row),
             direction=zeros,
             sign=np.zeros(p, np.int32),
             projector=np.zeros((p, p), posed.dtype),
@@ -68,10 +72,10 @@ def fit_at_point(posed: Posed, options: Options) -> Fit:
             gain=posed.dtype.type(0.0),
             distance=posed.dtype.type(0.0),
             stderr_error=zeros,
-            certificate=np.int32(0),
+            certificate=whole(0),
             point=posed.base,
         ),
-        steps=np.int32(1),
+        steps=whole(1),
         data_id=data_id,
         response_id=np.zeros_like(data_id),
         names=layout.names,

@@ -86,9 +86,9 @@ def fit(
         params0: start values, any tree of real numbers. May be None where the
             log-likelihood has a method ``start(data)``.
         data: any tree of arrays that share the leading axis n; a frame of numbers of pandas, polars
-            or pyarrow, which means its columns by name; or a ``Frame`` of ``from_formula``. Floats are computed in the precision
-            of the fit, whatever theirs; integers become int64 (int32 with float64 off), which for a
-            column of bytes is eight times the memory; booleans stay.
+            or pyarrow, which means its columns by name; or a ``Frame`` of ``from_formula``. Floats
+            are computed in the precision of the fit, whatever theirs; integers become int64 (int32
+            with float64 off), which for a column of bytes is eight times the memory; booleans stay.
         constraints: a tree prefix of ``params0``, such as ``{"sigma": positive}``; the maximum does
             not depend on its transform.
         solver: one of ``jaxmle.solvers``, any optax transformation, or None to choose by size.

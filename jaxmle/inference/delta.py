@@ -19,7 +19,7 @@ from jaxmle.parameters.arguments import check_choice, check_function, check_leve
 from jaxmle.parameters.tree import path_name
 from jaxmle.record.fit import Fit
 from jaxmle.record.propagation import finite_point, propagated
-from jaxmle.record.scales import SCALES, interval_on
+from jaxmle.record.scales import INTERVAL_SCALES, interval_on
 from jaxmle.runtime.compile import portable_copy, precision, to_numpy, tracing
 from jaxmle.tables.estimates import Estimates, grid_of
 from jaxmle.tables.frame import native
@@ -173,13 +173,13 @@ def delta(
     """
     check_fit("delta", fit)
     check_function("g", g, "lambda params: params['a'] / params['b']")
-    check_choice("scale", scale, tuple(SCALES))
+    check_choice("scale", scale, tuple(INTERVAL_SCALES))
     if fit.batch_shape:
-        one = partial(delta, g, scale=scale, names=names)
+        of_member = partial(delta, g, scale=scale, names=names)
         return (
-            _stack([one(fit[i]) for i in range(fit.batch_shape[0])])
+            _stack([of_member(fit[i]) for i in range(fit.batch_shape[0])])
             if not tracing()
-            else jax.vmap(one)(fit)
+            else jax.vmap(of_member)(fit)
         )
     if tracing():
         return _delta(g, fit, scale, names)
@@ -196,7 +196,7 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit, scale: str, names: Sequence[str]
     x = jnp.asarray(finite_point(fit))
     value = real_value("g", g(fit.layout.unravel(x)))
     flat, unravel = ravel_pytree(value)
-    moved = propagated(fit, jax.jacfwd(flat_g)(x))
+    moved: Any = propagated(fit, jax.jacfwd(flat_g)(x))
     # What leaves the estimable space has the value at the estimate itself, which may be infinite.
     away = moved.leaks & jnp.any(x != jnp.asarray(fit.x))
     value = unravel(jnp.where(away, flat_g(jnp.asarray(fit.x)), flat).astype(flat.dtype))
@@ -220,12 +220,12 @@ def _names_of(value: Tree, names: Sequence[str] | None) -> tuple[str, ...]:
             raise ValueError(f"names are {size} words, one for each value; got {shown(names)}")
         return tuple(given)
     leaves, _ = jax.tree_util.tree_flatten_with_path(value)
-    found = []
+    listed = []
     for path, leaf in leaves:
         stem = path_name(path) or "value"
         for entry in np.ndindex(*np.shape(leaf)):
-            found.append(f"{stem}[{','.join(map(str, entry))}]" if entry else stem)
-    return tuple(found)
+            listed.append(f"{stem}[{','.join(map(str, entry))}]" if entry else stem)
+    return tuple(listed)
 
 
 def real_value(name: str, value: Tree) -> Tree:

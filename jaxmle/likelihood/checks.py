@@ -38,8 +38,8 @@ def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
         is_real = np.issubdtype(value.dtype, np.floating) or value.dtype == jnp.bfloat16
         if not is_real and not np.issubdtype(value.dtype, np.integer):
             raise TypeError(
-                f"{name} has dtype {value.dtype}; parameters must be floating-point arrays or whole "
-                "numbers"
+                f"{name} has dtype {value.dtype}; parameters must be floating-point arrays or "
+                "whole numbers"
             )
         if isinstance(leaf, np.ma.MaskedArray):
             raise TypeError(
@@ -63,8 +63,9 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
     """``data`` as arrays: floats in ``dtype``, integers as wide as it, booleans as they are;
     strings, objects and (unless ``nan``) NaN are refused by name.
 
-    A frame of numbers means its columns, {name: (n,)}. Integers become int64, or int32 where ``dtype`` is float32: in the width of a byte, 127 + 1 is
-    −128 and the logarithm has three digits.
+    A frame of numbers means its columns, {name: (n,)}. Integers become int64, or int32 where
+    ``dtype`` is float32: in the width of a byte, 127 + 1 is −128 and the logarithm has three
+    digits.
     """
 
     data = columns_of_frame(data) if is_frame(data) else data

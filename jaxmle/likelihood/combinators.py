@@ -402,7 +402,7 @@ def fix(loglik: Loglik, values: Mapping[str, Any]) -> Any:
     """The likelihood with named entries held: ``fix(loglik, {"sigma": 1.0, "beta[2]": 0.0})``.
 
     The parameter tree keeps its shape, so a fit prints the held value; it moves nothing, counts in
-    no df and has no standard error. A value may lie on a bound where the likelihood is finite there:
+    no df and has no standard error. A value may lie on a bound where the likelihood is finite:
     ``fix(models.negative_binomial(), {"alpha": 0.0})`` is the Poisson limit. Where all is held,
     ``fit`` evaluates the likelihood at that point, with df 0.
 

@@ -72,8 +72,8 @@ def as_tree(loglik: Loglik) -> Any:
 
 
 def handed_on(loglik: Loglik, tree: Any) -> Any:
-    """A tree that a combinator made of ``loglik``: as the ready model that ``loglik`` is, else as it
-    is.
+    """A tree that a combinator made of ``loglik``: as the ready model that ``loglik`` is, else as
+    it is.
     """
     if isinstance(loglik, ReadyModel) and isinstance(loglik, HandsOn):
         return loglik.with_likelihood(tree)

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-NAMES_IN_MESSAGE = 12
-
 
 def is_frame(data: Any) -> bool:
     """Whether data are a frame of pandas, polars or pyarrow."""
@@ -27,8 +25,8 @@ def columns_of_frame(data: Any) -> dict[str, np.ndarray]:
         narwhals = import_module("narwhals.stable.v1")
     except ImportError:
         raise ImportError(
-            'a data frame as data needs narwhals: pip install "jaxmle[frame]"; or give a dictionary '
-            "of arrays, {'y': frame['y'].to_numpy()}"
+            'a data frame as data needs narwhals: pip install "jaxmle[frame]"; or give a '
+            "dictionary of arrays, {'y': frame['y'].to_numpy()}"
         ) from None
     try:
         frame = narwhals.from_native(data, eager_only=True)
@@ -48,8 +46,8 @@ def _numbers(name: str, series: Any, narwhals: Any) -> np.ndarray:
         first = next((value for value in series.to_list() if value is not None), None)
         raise TypeError(
             f"data[{name!r}] holds {_what(first)} ({first!r}), not numbers. Leave the column out, "
-            f"df.drop(columns=[{name!r}]); or make codes of it with jaxmle.codes(df[{name!r}]), or a "
-            "design with jaxmle.from_formula"
+            f"df.drop(columns=[{name!r}]); or make codes of it with jaxmle.codes(df[{name!r}]), or "
+            "a design with jaxmle.from_formula"
         )
     missing = np.asarray(series.is_null().to_numpy(), dtype=bool)
     if not missing.any():

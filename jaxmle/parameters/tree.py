@@ -161,7 +161,7 @@ class Layout:
 
     @cached_property
     def short(self) -> dict[str, list[int]]:
-        """From each short name of coefficients that a formula named to the positions it may mean."""
+        """From each short name of coefficients that a formula named to what it may mean."""
         found: dict[str, list[int]] = {}
         for leaf, span in zip(self.leaves, self.spans, strict=True):
             for offset, label in enumerate(leaf.labels or ()):

@@ -22,6 +22,7 @@ from jaxmle.parameters.tree import Layout
 from jaxmle.record import serialization
 from jaxmle.record.check import check as check_record
 from jaxmle.record.explain import explain as explain_record
+from jaxmle.record.scales import wald_interval
 from jaxmle.record.soundness import check_covariance
 from jaxmle.solvers.status import Status, named
 from jaxmle.tables.notes import printed
@@ -491,34 +492,6 @@ class Fit:
         from jaxmle.tables.view import View
 
         return frame.frame(self, View(level, exponentiate, labels, terms), backend)
-
-
-def wald_interval(
-    x: Array, se: Array, bounds: tuple[tuple[float, float], ...], z: float, scale: str
-) -> Array:
-    """Estimate and standard error to an interval (..., p, 2): identity, log or logit of each
-    entry, by its bounds.
-    """
-    xp = namespace(x)
-    ends = []
-    for j, (low, high) in enumerate(bounds):
-        estimate = x[..., j]
-        half = z * se[..., j]
-        if scale == "user" or (np.isinf(low) and np.isinf(high)):
-            pair = (estimate - half, estimate + half)
-        elif np.isinf(high):
-            ratio = xp.exp(half / (estimate - low))
-            pair = (low + (estimate - low) / ratio, low + (estimate - low) * ratio)
-        elif np.isinf(low):
-            ratio = xp.exp(half / (high - estimate))
-            pair = (high - (high - estimate) * ratio, high - (high - estimate) / ratio)
-        else:
-            width = high - low
-            odds = (estimate - low) / (high - estimate)
-            ratio = xp.exp(half * width / ((estimate - low) * (high - estimate)))
-            pair = (low + width / (1 + ratio / odds), high - width / (1 + ratio * odds))
-        ends.append(xp.stack(pair, axis=-1))
-    return xp.stack(ends, axis=-2)
 
 
 __all__ = ["Fit", "Witness", "wald_interval"]

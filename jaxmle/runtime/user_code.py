@@ -1,9 +1,9 @@
 """The user's code: the line that a warning is about, the line of a likelihood that failed under a
 trace with what to write there, and a trace that takes long.
 
-Inside a likelihood parameters and data are jax's tracers, which stand for numbers that are not known
-yet. Whatever needs the numbers themselves (NumPy, ``if``, ``float()``) fails in jax with an error
-about tracers; here it becomes one sentence about the line.
+Inside a likelihood parameters and data are jax's tracers, which stand for numbers that are not
+known yet. Whatever needs the numbers themselves (NumPy, ``if``, ``float()``) fails in jax with an
+error about tracers; here it becomes one sentence about the line.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ import jax
 import numpy as np
 import scipy.special
 
-PACKAGE = str(Path(__file__).parents[1])
+OUR_FOLDER = str(Path(__file__).parents[1])
 NOT_USERS = (
-    f"{PACKAGE}{os.sep}",
+    f"{OUR_FOLDER}{os.sep}",
     f"{sysconfig.get_path('stdlib')}{os.sep}",
     f"{Path(jax.__file__).parent}{os.sep}",
     "<frozen",
 )
 SITE = re.compile(r"[\\/](site|dist)-packages[\\/]")
+NO_DATA = "The likelihood reads data, and none were given: fit(loglik, start, data)"
 SECONDS_BEFORE_A_WORD = 10.0  # of tracing and compiling
-# A likelihood over whole arrays is traced in milliseconds; one that takes so long writes out a loop.
+# A likelihood over whole arrays is traced in milliseconds; one that takes so long is a loop.
 SECONDS_OF_A_LOOP = 0.3
 
 
@@ -99,7 +100,7 @@ def explained(params: Any, data: Any) -> Iterator[None]:
         state.began = began
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # whatever the user's function raises
         sentence = sentence_of(error, params, data)
         if sentence is None:
             raise
@@ -144,11 +145,12 @@ def _truth(error: Exception, place: Place | None, params: Any, data: Any) -> str
     what = "if"
     for word, (said, instead) in CONDITIONS.items():
         if re.search(word, text):
-            what, write = said, instead
+            what = said
+            write = instead
             break
     return (
-        f"{place.words}. {what} needs a truth value, and inside a likelihood parameters and data are "
-        f"not numbers yet: write {write}"
+        f"{place.words}. {what} needs a truth value, and inside a likelihood parameters and data "
+        f"are not numbers yet: write {write}"
     )
 
 
@@ -176,8 +178,8 @@ def _concrete(error: Exception, place: Place | None, params: Any, data: Any) -> 
     plain = "leave the conversion out: an array of jax is used as it is"
     instead = next((said for word, said in NUMBERS.items() if re.search(word, place.text)), plain)
     return (
-        f"{place.words}. A Python number is wanted, and inside a likelihood parameters and data are "
-        f"not numbers yet: {instead}"
+        f"{place.words}. A Python number is wanted, and inside a likelihood parameters and data "
+        f"are not numbers yet: {instead}"
     )
 
 
@@ -197,8 +199,8 @@ def _mask(error: Exception, place: Place | None, params: Any, data: Any) -> str 
     if place is None:
         return None
     return (
-        f"{place.words}. A mask picks a number of rows that is not known inside a likelihood: write "
-        "jnp.where(mask, a, b) over all rows, or choose the rows before the fit"
+        f"{place.words}. A mask picks a number of rows that is not known inside a likelihood: "
+        "write jnp.where(mask, a, b) over all rows, or choose the rows before the fit"
     )
 
 
@@ -207,7 +209,7 @@ def _type_error(error: Exception, place: Place | None, params: Any, data: Any) -
     text = str(error)
     if data is None and "NoneType" in text:
         where = "" if place is None else f"{place.words}. "
-        return f"{where}The likelihood reads data, and none were given: fit(loglik, start, data)"
+        return f"{where}{NO_DATA}"
     if re.search(r"takes \d+ positional arguments? but 2 were given", text) and _outermost(error):
         return f"loglik is a function of (params, data), two arguments: {text}"
     if place is None:
@@ -215,13 +217,11 @@ def _type_error(error: Exception, place: Place | None, params: Any, data: Any) -
     if "nteger scalar arrays can be converted" in text:
         return _concrete(error, place, params, data)
     if "does not support item assignment" in text or "JAX arrays are immutable" in text:
-        return (
-            f"{place.words}. Arrays of jax cannot be changed in place: write x = x.at[i].set(value)"
-        )
+        return f"{place.words}. An array of jax is not changed in place: x = x.at[i].set(value)"
     if re.search(r"unsupported operand type\(s\).*'dict'", text) or "bad operand type" in text:
         return (
-            f"{place.words}. A dictionary stands where a number is wanted: take one of its entries, "
-            "such as params['mu']"
+            f"{place.words}. A dictionary stands where a number is wanted: take one of its "
+            "entries, such as params['mu']"
         )
     if "Tracer" in text and _foreign_calls(place):
         return _converted(error, place, params, data)
@@ -261,15 +261,15 @@ def _attribute(error: Exception, place: Place | None, params: Any, data: Any) ->
     if place is None:
         return None
     if data is None and "NoneType" in text:
-        return f"{place.words}. The likelihood reads data, and none were given: fit(loglik, start, data)"
+        return f"{place.words}. {NO_DATA}"
     missing = re.search(r"Tracer.*has no attribute '?(\w+)'?", text)
     if missing is None and not ("dict" in text and isinstance(params, dict)):
         return None
     if missing is None:
         return f"{place.words}. A dictionary has no such attribute: write params['mu'], data['y']"
     return (
-        f"{place.words}. Inside a likelihood data are arrays of jax, not a frame or a list, and have "
-        f"no {missing[1]!r}: use functions of jax.numpy"
+        f"{place.words}. Inside a likelihood data are arrays of jax, not a frame or a list, and "
+        f"have no {missing[1]!r}: use functions of jax.numpy"
     )
 
 
@@ -291,7 +291,8 @@ def _foreign_calls(place: Place) -> list[tuple[str, str]]:
     names = {**place.frame.f_globals, **place.frame.f_locals}
     found = []
     for match in re.finditer(r"([A-Za-z_]\w*)((?:\.\w+)*)\s*\(", place.text):
-        head, tail = match[1], match[2]
+        head = match[1]
+        tail = match[2]
         held = names.get(head)
         if held is None:
             continue
@@ -311,7 +312,7 @@ def _instead(held: Any, tail: str) -> str | None:
             return f"jax.{module}{tail}"
         return None
     module = getattr(held, "__module__", None) or type(held).__module__
-    name = getattr(held, "__name__", None) or getattr(held, "name", "")
+    name = str(getattr(held, "__name__", None) or getattr(held, "name", ""))
     if isinstance(held, np.ufunc) and getattr(scipy.special, name, None) is held:
         return f"jax.scipy.special.{name}"
     if isinstance(held, types.BuiltinFunctionType) and module == "math":
@@ -365,7 +366,8 @@ def _say(name: str, state: _State) -> None:
     under_way = 0.0 if state.began is None else now - state.began
     if max(state.seconds, under_way) > SECONDS_OF_A_LOOP:
         print(
-            f"jaxmle: {name} has been compiling for ten seconds. A Python loop over rows is written "
-            "out step by step; compute with whole arrays, or write the loop with jax.lax.scan.",
+            f"jaxmle: {name} has been compiling for ten seconds. A Python loop over rows is "
+            "written out step by step; compute with whole arrays, or write the loop with "
+            "jax.lax.scan.",
             file=sys.stderr,
         )

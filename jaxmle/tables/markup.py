@@ -112,8 +112,8 @@ def markdown_page(shown: Page) -> str:
     """A page as Markdown."""
     facts = ", ".join(f"{label} = {value}" for label, value in shown.facts)
     status = [f"**{_markdown(shown.status)}**"] if shown.status else []
-    said = [_markdown(facts)] if facts else []
-    blocks = [*status, *said, *map(_markdown_grid, shown.grids)]
+    below = [_markdown(facts)] if facts else []
+    blocks = [*status, *below, *map(_markdown_grid, shown.grids)]
     return "\n\n".join([*blocks, *map(_markdown, shown.notes)]) + "\n"
 
 

@@ -78,14 +78,15 @@ class Table:
 
     def _column(self, i: int) -> dict[str, tuple[str, str]]:
         """From each name to the cell of its estimate and the one below."""
-        fit, view = self.fits[i], self.views[i]
+        fit = self.fits[i]
+        view = self.views[i]
         numbers = {name: values.tolist() for name, values in view.numbers(fit).items()}
-        found = {}
+        cells = {}
         for j, name in enumerate(_plain(fit, view)):
             row = {key: values[j] for key, values in numbers.items()}
             mark = next((m for p, m in STARS if row["p_value"] < p), "") if self.stars else ""
-            found[name] = (self._number(row["estimate"]) + mark, self._under(row))
-        return found
+            cells[name] = (self._number(row["estimate"]) + mark, self._under(row))
+        return cells
 
     def _under(self, row: Mapping[str, float]) -> str:
         if self.below == "interval":
@@ -106,12 +107,12 @@ class Table:
     def _notes(self) -> tuple[str, ...]:
         share = numerals.percent(self.views[0].level)
         stars = ", ".join(f"{mark} p < {p:g}" for p, mark in reversed(STARS))
-        said = (
+        sentences = (
             [WHAT_IS_BELOW[self.below].format(share=share)] if self.below in WHAT_IS_BELOW else []
         )
-        said += [f"{stars}."] if self.stars else []
-        said += [EXPONENTIATED] if self.views[0].exponentiate else []
-        return tuple(said)
+        sentences += [f"{stars}."] if self.stars else []
+        sentences += [EXPONENTIATED] if self.views[0].exponentiate else []
+        return tuple(sentences)
 
     def __repr__(self) -> str:
         return text(self.page()).lstrip("\n")
@@ -177,6 +178,12 @@ def table(
 
     Raises:
         TypeError, ValueError: for what is no fit or a batch, for a name that no fit has.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> normal = lambda params, y: -0.5 * (y - params["mean"]) ** 2
+    >>> fits = [jm.fit(normal, {"mean": 0.0}, np.array(y)) for y in ([1.0, 3.0], [2.0, 8.0])]
+    >>> print(jm.table(fits, labels={"mean": "Mean"}, digits=1).to_markdown().splitlines()[2])
+    | Mean           |    2.0   |     5.0  |
     """
     records = tuple(fits) if isinstance(fits, list | tuple) else (fits,)
     if not records:

@@ -42,9 +42,9 @@ def page(fit: Any, view: View | float = 0.95, style: Style = numerals.scaled) ->
     grid = coefficients(fit, view, style)
     hidden = len(view.places(fit)) - FIRST_ROWS_SHOWN - LAST_ROWS_SHOWN
     more = (f"{hidden} more parameters: fit.to_frame() holds them all.",) if hidden > 0 else ()
-    said = (EXPONENTIATED,) if view.exponentiate else ()
+    transformed = (EXPONENTIATED,) if view.exponentiate else ()
     return Page(
-        status_line(fit), bool(fit.converged), facts(fit), (grid,), more + said + notes(fit)
+        status_line(fit), bool(fit.converged), facts(fit), (grid,), more + transformed + notes(fit)
     )
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from jaxmle.parameters.tree import Layout
 
 NUMBER = re.compile(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-OPERATORS = "+-*/()"
 
 
 class Linear(NamedTuple):
@@ -72,9 +71,9 @@ def equations_of(layout: Layout, texts: list[str]) -> Equations:
     """
     names = _names(layout)
     listed = [part.strip() for text in texts for part in text.split(";") if part.strip()]
-    found = [_equation(layout, names, part) for part in listed]
-    rows = np.concatenate([rows for rows, _ in found])
-    targets = np.concatenate([targets for _, targets in found])
+    equations = [_equation(layout, names, part) for part in listed]
+    rows = np.concatenate([rows for rows, _ in equations])
+    targets = np.concatenate([targets for _, targets in equations])
     return Equations(rows, targets, "; ".join(" ".join(part.split()) for part in listed))
 
 
@@ -82,13 +81,13 @@ def _names(layout: Layout) -> dict[str, list[int]]:
     """Every spelling without blanks, the longest first, with the positions that it means."""
     known = [*layout.names, *layout.places, *layout.short]
     known += [leaf.path or "theta" for leaf in layout.leaves]
-    found = {}
+    positions = {}
     for name in sorted(set(known), key=len, reverse=True):
         try:
-            found["".join(name.split())] = layout.find(name)
+            positions["".join(name.split())] = layout.find(name)
         except ValueError:  # a short name of several parameters, refused where it is used
-            found["".join(name.split())] = []
-    return found
+            positions["".join(name.split())] = []
+    return positions
 
 
 def _equation(

@@ -67,12 +67,12 @@ def _of_equations(fit: Fit, texts: list[str], value: Any) -> Gap:
     """The hypothesis that linear equations hold."""
     if not isinstance(value, float) or value != 0.0:
         raise ValueError("an equation brings its own value: leave value out")
-    found = equations_of(fit.layout, texts)
-    for row, target in zip(found.rows, found.targets, strict=True):
+    equations = equations_of(fit.layout, texts)
+    for row, target in zip(equations.rows, equations.targets, strict=True):
         (where,) = np.nonzero(row)
         if len(where) == 1:
             _check_inside(fit, {int(where[0]): float(target / row[where[0]]) + 0.0})
-    return _of_matrix(fit, found.rows, found.targets)._replace(hypothesis=found.text)
+    return _of_matrix(fit, equations.rows, equations.targets)._replace(hypothesis=equations.text)
 
 
 def _listed(layout: Layout, names: list[str], values: list[Any]) -> tuple[list[int], np.ndarray]:

@@ -46,11 +46,11 @@ def wald_test(
         fit: one fit, or a batch (leading axes), which is tested in one vectorised pass.
         restriction: what is tested, in one of five forms: a name or a list of names (``"beta[1]"``,
             ``"age"`` where a formula named it, or ``"beta"`` for a whole leaf); equations, linear
-            in names (``"age = 0"``, ``"a = b"``, ``"a - b = 1; c = 0"``); a dictionary from names to values, as ``fix`` takes it;
-            a matrix (q, p) in the order of ``fit.names``; a function of the parameters,
-            differentiated exactly. Unlike the likelihood-ratio test, the test depends on how a
-            nonlinear H0 is written. All entries of a simplex together are tested in log ratios,
-            since their own covariance is singular by construction.
+            in names (``"age = 0"``, ``"a = b"``, ``"a - b = 1; c = 0"``); a dictionary from names
+            to values, as ``fix`` takes it; a matrix (q, p) in the order of ``fit.names``; a
+            function of the parameters, differentiated exactly. Unlike the likelihood-ratio test,
+            the test depends on how a nonlinear H0 is written. All entries of a simplex together are
+            tested in log ratios, since their own covariance is singular by construction.
         value: the value under H0, a scalar or (q,). A dictionary brings its own.
         df_residual: F(q, df_residual) of W/q instead of χ²(q), such as the number of clusters less
             one.
