@@ -17,6 +17,8 @@ CONSTRAINTS ?=
 export JAX_COMPILATION_CACHE_DIR ?= $(CACHE)/jax
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0
 export MPLCONFIGDIR ?= $(CACHE)/matplotlib
+# Each test that starts a process imports jaxmle anew: with bytecode a second sooner.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-all test-lowest test-newest lint bench notebooks clean
 help:
@@ -25,7 +27,7 @@ help:
 	@echo "make test-all  the same facts over more families, kinds and forms besides: twice as long"
 	@echo "make test-lowest  the tests with the oldest jax, NumPy and Python that are allowed, in an environment of its own"
 	@echo "make test-newest  the tests with the newest ones, in an environment of its own"
-	@echo "make lint    ruff and mypy"
+	@echo "make lint    ruff, mypy and pyright"
 	@echo "make notebooks  run notebooks/*.py and write their outputs and figures beside them (ONLY='05 06' chooses)"
 	@echo "make bench   the workloads of benchmarks/, with their peers"
 	@echo "make clean   remove the environment and every cache"
@@ -33,9 +35,9 @@ help:
 demo: $(VENV)/.ready-plot
 	$(RUN) demo/first_fits.py
 
-# XLA's own threads now and then wait for one another for ever on few cores: no pool inside a program, one program at a time.
+# One program at a time: XLA's own threads now and then wait for one another for ever on few cores.
 test: $(VENV)/.ready-test
-	JAX_NUMPY_RANK_PROMOTION=raise JAX_CPU_ENABLE_ASYNC_DISPATCH=false XLA_FLAGS="$${XLA_FLAGS:---xla_backend_optimization_level=0 --xla_cpu_multi_thread_eigen=false}" $(RUN) -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+	JAX_NUMPY_RANK_PROMOTION=raise JAX_CPU_ENABLE_ASYNC_DISPATCH=false XLA_FLAGS="$${XLA_FLAGS:-$$($(RUN) tests/xla_flags.py)}" $(RUN) -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 test-all: $(VENV)/.ready-test
 	JAX_NUMPY_RANK_PROMOTION=raise $(RUN) -m pytest -n $(WORKERS) --dist worksteal -m "" $(TESTS)
@@ -51,6 +53,7 @@ lint: $(VENV)/.ready-test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(RUN) -m basedpyright
 
 bench: $(VENV)/.ready-bench
 	@for workload in benchmarks/w*.py; do echo "== $$workload"; $(RUN) $$workload || exit 1; done

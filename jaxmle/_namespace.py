@@ -6,11 +6,19 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def namespace(x: Any) -> Any:
     """NumPy for what is NumPy's, on the host; jax.numpy for the rest, under a trace."""
     return np if isinstance(x, np.ndarray | np.generic) else jnp
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value is an array of somebody's ``jit``, ``vmap`` or ``grad``: it has a shape and
+    no numbers yet.
+    """
+    return isinstance(value, Tracer)
 
 
 def is_nowhere(condition: Any) -> bool:

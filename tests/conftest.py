@@ -4,14 +4,15 @@ import gc
 import os
 from pathlib import Path
 
+from tests.xla_flags import xla_flags
+
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "jax")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Most of the time of these tests is compiling; without LLVM's optimisations it is a quarter less, and the arithmetic is the same.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", xla_flags())
 
 import jax
 import pytest

@@ -5,13 +5,12 @@ import inspect
 import re
 import tomllib
 from collections import defaultdict
-from functools import cache
 from pathlib import Path
 
 import pytest
 
 import jaxmle as jm
-from tests.test_layers import FLOORS
+from tests.test_layers import FLOORS, source, tree
 
 PACKAGE = Path(__file__).parents[1] / "jaxmle"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
@@ -23,16 +22,6 @@ BY_FILE = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.rel
 MAX_CHARACTERS_A_CODE_LINE = 40
 MAX_COLUMNS = 100
 MAX_PARALLEL_ASSIGNMENTS = 20
-
-
-@cache
-def source(path):
-    return path.read_text(encoding="utf-8")
-
-
-@cache
-def tree(path):
-    return ast.parse(source(path))
 
 
 def docstring_lines(path):
@@ -101,18 +90,37 @@ def test_no_constant_has_two_meanings():
     assert not {name: values for name, values in meanings.items() if len(values) > 1}
 
 
-# Rooms whose identifiers are words of the field already; a room is added when it has been read.
-ROOMS_READ = (
-    *("data", "inference", "mixtures", "models", "plots"),
-    *("record", "starts", "stochastic", "tables"),
-)
-READ = [path for path in SOURCES if path.relative_to(PACKAGE).parts[0] in ROOMS_READ]
+# Files whose identifiers are not read yet: the state machine is being rewritten.
+UNREAD = ("verdict/", "fitting/one_loop.py", "solvers/newton_step.py", "solvers/trust_region.py")
+READ = [path for path in SOURCES if not path.relative_to(PACKAGE).as_posix().startswith(UNREAD)]
 BY_FILE_READ = pytest.mark.parametrize(
     "path", READ, ids=lambda path: str(path.relative_to(PACKAGE))
 )
+# They name no quantity, or are metaphors of ours.
 NOT_WORDS = frozenset(
-    ["told", "said", "found", "own", "at", "one", "way", "here", "kept", "elsewhere", "afresh"]
-)  # they name no quantity
+    [
+        "told",
+        "said",
+        "found",
+        "own",
+        "at",
+        "one",
+        "way",
+        "here",
+        "kept",
+        "elsewhere",
+        "afresh",
+        "begun",
+        "bent",
+        "calm",
+        "dash",
+        "outset",
+        "seat",
+        "seats",
+        "sprint",
+        "teller",
+    ]
+)
 PUBLIC_EXCEPTIONS = {
     ("profile.py", "found"),  # Profile.found: both ends are known
     ("end_gradient.py", "found"),  # a positional argument of profile_end
@@ -148,24 +156,42 @@ def test_identifiers_are_words_of_the_field(path):
     assert not bound
 
 
-@BY_FILE_READ
+@BY_FILE
 def test_no_body_has_more_than_60_lines(path):
     functions = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)]
     sizes = {node.name: body_lines(node) for node in functions}
     assert not {name: n for name, n in sizes.items() if n > MAX_LINES_OF_A_BODY}
 
 
-@BY_FILE_READ
+@BY_FILE
 def test_no_file_has_more_than_500_lines(path):
     assert len(source(path).splitlines()) <= MAX_LINES_OF_A_FILE
 
 
 def test_most_bodies_have_at_most_40_lines():
     functions = [
-        node for path in READ for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)
+        node
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.FunctionDef)
     ]
     long = [node.name for node in functions if body_lines(node) > 40]
     assert len(long) <= 0.01 * len(functions), long
+
+
+@BY_FILE_READ
+def test_a_tolerance_that_decides_something_has_a_name(path):
+    """Numbers up to a thousandth, or from 1e5 on, in a comparison."""
+    unnamed = [
+        number.lineno
+        for comparison in ast.walk(tree(path))
+        if isinstance(comparison, ast.Compare)
+        for number in ast.walk(comparison)
+        if isinstance(number, ast.Constant)
+        and isinstance(number.value, float)
+        and (0 < abs(number.value) <= 1e-3 or abs(number.value) >= 1e5)
+    ]
+    assert not unnamed
 
 
 @BY_FILE
@@ -185,14 +211,30 @@ def test_a_broad_except_says_beside_it_why(path):
                 assert any("#" in line for line in span), f"{path.name}:{node.lineno}"
 
 
+@BY_FILE
+def test_an_error_that_is_swallowed_says_beside_it_why(path):
+    """Swallowed is what a handler neither raises, as it is or as another, nor looks at."""
+    lines = source(path).splitlines()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ExceptHandler):
+            inside = [inner for statement in node.body for inner in ast.walk(statement)]
+            used = any(isinstance(part, ast.Name) and part.id == node.name for part in inside)
+            if not used and not any(isinstance(part, ast.Raise) for part in inside):
+                span = lines[node.lineno - 1 : node.end_lineno]
+                assert any("#" in line for line in span), f"{path.name}:{node.lineno}"
+
+
+SHELVES = (jm, jm.datasets, jm.families, jm.models, jm.plots, jm.solvers, jm.special)
+
+
 def public_objects():
-    """Functions and records that ``jaxmle`` hands out, with the shelves' functions."""
-    for name in jm.__all__:
-        value = getattr(jm, name)
-        if inspect.isfunction(value) or (
-            inspect.isclass(value) and value.__module__.startswith("jaxmle")
-        ):
-            yield name, value
+    """Functions and records that ``jaxmle`` and its shelves hand out."""
+    for shelf in SHELVES:
+        for name in getattr(shelf, "__all__", ("Dataset", "load", "names")):
+            value = getattr(shelf, name)
+            is_one = inspect.isfunction(value) or inspect.isclass(value)
+            if is_one and value.__module__.startswith("jaxmle"):
+                yield f"{shelf.__name__}.{name}", value
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jaxmle as jm
+from tests.test_layers import SOURCES, tree
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,8 +81,8 @@ def test_every_warning_of_the_library_can_be_filtered_by_a_public_name():
     """The symptom: to silence a warning one had to import a private module."""
     classes = {
         node.name
-        for path in (ROOT / "jaxmle").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for path in SOURCES
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.ClassDef) and node.name.endswith("Warning")
     }
     assert len(classes) >= 6
@@ -93,8 +94,8 @@ def test_every_warning_of_the_library_can_be_filtered_by_a_public_name():
 def test_no_warning_of_the_library_is_without_a_class():
     unnamed = [
         f"{path.name}:{node.lineno}"
-        for path in (ROOT / "jaxmle").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for path in SOURCES
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.Call)
         and ast.unparse(node.func) == "warnings.warn"
         and not any("Warning" in ast.unparse(argument) for argument in node.args[1:])

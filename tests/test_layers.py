@@ -1,6 +1,7 @@
 """Imports go strictly downward, floor by floor, and some things are never used at all: read from the source, not from a running program."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,17 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MAX_FILES_OF_A_ROOM = 16
 
 
+@cache
+def source(path):
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def tree(path):
+    """The syntax tree of a file, parsed once for all tests."""
+    return ast.parse(source(path))
+
+
 def module_of(path):
     parts = ("jaxmle", *path.relative_to(PACKAGE).with_suffix("").parts)
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -54,6 +66,7 @@ def absolute(path, node):
     )
 
 
+@cache
 def imports_of(path):
     """Every import of ours in a file: (module imported, whether it runs when the file is imported, whether for types only)."""
     found = []
@@ -71,7 +84,7 @@ def imports_of(path):
         for child in ast.iter_child_nodes(node):
             walk(child, inner_eager, types_only or is_type_checking(node))
 
-    walk(ast.parse(path.read_text(encoding="utf-8")), True, False)
+    walk(tree(path), True, False)
     return [entry for entry in found if entry[0].split(".")[0] == "jaxmle"]
 
 
@@ -119,7 +132,7 @@ def test_modules_beside_the_rooms_are_shared_ones():
 
 def aliases_of(path):
     """What a module assigns on its top level: (name, value, line)."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in tree(path).body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 yield ast.unparse(target), ast.unparse(node.value), node.lineno
@@ -145,7 +158,7 @@ def test_only_the_table_of_contents_imports_from_jaxmle_itself():
     for path in SOURCES:
         if path == PACKAGE / "__init__.py":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.Import):
                 assert all(
                     alias.name.split(".")[0] != "jaxmle" or alias.name.count(".")
@@ -187,7 +200,7 @@ FORBIDDEN = {
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nothing_forbidden_is_used(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         name = (
             node.id
             if isinstance(node, ast.Name)
@@ -222,7 +235,7 @@ HEAVY = {
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_optional_packages_are_imported_inside_functions_only(path):
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in tree(path).body:
         modules = (
             [alias.name for alias in node.names]
             if isinstance(node, ast.Import)
@@ -238,7 +251,7 @@ def test_one_private_import_only():
     """``trace_state_clean`` has no public name; nothing else of jax's inside is touched."""
     private = []
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jax._"):
                 private.extend(alias.name for alias in node.names)
             if isinstance(node, ast.Import):

@@ -243,10 +243,10 @@ class Chunk:
 
         if slots < members:
             active, args = jax.tree.map(wider, (active, args))
-        found = program(self.per_member, self.common, active, args)
+        results = program(self.per_member, self.common, active, args)
         if self.programs.machine.in_numpy:
-            return jax.tree.map(lambda leaf: np.asarray(leaf)[..., :slots], found)
-        return _first(found, slots) if slots < members else found
+            return jax.tree.map(lambda leaf: np.asarray(leaf)[..., :slots], results)
+        return _first(results, slots) if slots < members else results
 
     @property
     def may_have_kinks(self) -> bool:
@@ -309,7 +309,7 @@ class Chunk:
         machine = self.programs.machine
         try:
             return solver.approach_in_float32(evaluate, z, self.active, rounds, machine)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError):  # an error of another cause is met again in float64
             return None
 
     def initial_state(self, like: State) -> State:
@@ -365,8 +365,8 @@ class Chunk:
             if not np.any(rises):
                 break
             machine = self.programs.machine
-            outset = machine.run(start, (), limit.point.z, state.point)
-            climbed = replace(self, active=rises)._ended(outset)
+            restart = machine.run(start, (), limit.point.z, state.point)
+            climbed = replace(self, active=rises)._ended(restart)
             climbed = machine.run(remember_rise, (), climbed, state)
             explored = self._explored(climbed, rises)
             before = np.where(rises, np.asarray(state.steps) + np.asarray(limit.steps), 0)

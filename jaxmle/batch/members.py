@@ -60,10 +60,11 @@ class Stacked:
     @property
     def sizes(self) -> np.ndarray:
         """Rows of each member, (b, parts)."""
+        shapes = [jax.numpy.shape(leaf) for leaf in jax.tree.leaves(self.rows)]
         length = max(
             (
-                np.shape(leaf)[0 if is_shared else 1]
-                for leaf, is_shared in zip(jax.tree.leaves(self.rows), self.shared, strict=True)
+                shape[0 if is_shared else 1]
+                for shape, is_shared in zip(shapes, self.shared, strict=True)
             ),
             default=1,
         )
@@ -73,7 +74,8 @@ class Stacked:
         """Where a value of a leaf stands, in words; one index alone is of a leaf that members
         share.
         """
-        return f"row {index[1]} of member {index[0]}" if len(index) > 1 else f"row {index[0]}"
+        first, *rest = index
+        return f"row {rest[0]} of member {first}" if rest else f"row {first}"
 
     def row_bytes(self) -> float:
         """Bytes of one row of one member."""
@@ -239,7 +241,7 @@ def concatenated(
     first: Any = jax.tree.structure(datasets[0])
     try:
         columns = [*zip(*map(first.flatten_up_to, datasets), strict=True)]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError):  # members of unlike trees share no leaf
         columns = [()]
     if not all(map(len, columns)) or not all(map(jax.tree_util.all_leaves, columns)):
         other = next(

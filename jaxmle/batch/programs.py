@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle._types import Array, Tree
+from jaxmle.fitting.ending import robust_covariance
 from jaxmle.fitting.objective import drop_user_scale
-from jaxmle.fitting.passes import Passes, Problem, objective_of, robust_covariance
+from jaxmle.fitting.passes import Passes, Problem, objective_of
 from jaxmle.likelihood.contract import terms_of
 from jaxmle.likelihood.histogram import uncounted
 from jaxmle.likelihood.structure import count, linear_designs, sharing

@@ -76,7 +76,7 @@ def stored_schedules(checkpoint: Checkpoint, count: int, devices: int) -> list[S
         return None
     try:
         schedules = [Schedule(**bucket) for bucket in stored]
-    except TypeError:
+    except TypeError:  # of another version: it is no schedule of ours
         schedules = []
     sizes = [size for schedule in schedules for size in vars(schedule).values()]
     if len(schedules) != count or not all(type(size) is int and size > 0 for size in sizes):

@@ -174,8 +174,8 @@ class Scheduler:
             rows = sum(length)
             for member in members[wants_cone(fits, roots, rows)[members]]:
                 with self._context():
-                    own = flat_members(self.inputs, np.array([member]), length).first
-                    fit = with_cone(fits[member], own.loglik, roots, own.base, own.data, rows)
+                    alone = flat_members(self.inputs, np.array([member]), length).first
+                    fit = with_cone(fits[member], alone.loglik, roots, alone.base, alone.data, rows)
                 for whole, leaf in zip(leaves, jax.tree.leaves(fit), strict=True):
                     whole[member] = leaf
         return jax.tree.unflatten(jax.tree.structure(fits), leaves)

@@ -17,14 +17,9 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.batch.machine import Machine
+from jaxmle.fitting.ending import CovarianceParts, finish, observed_covariance
 from jaxmle.fitting.objective import with_user_scale
-from jaxmle.fitting.passes import (
-    CovarianceParts,
-    Problem,
-    finish,
-    observed_covariance,
-    verdict_of,
-)
+from jaxmle.fitting.passes import Problem, verdict_of
 from jaxmle.solvers.leading_axes import (
     are_few,
     evaluate_lanes,
@@ -69,7 +64,7 @@ STEPS_TO_GATHER = 3.0
 # decrement (0.45 SE) from which the Newton step that ends an approach in single precision is taken
 # unseen
 DECREMENT_OF_UNSEEN_STEP = 0.1
-Evaluate = Callable[[Array, np.ndarray], Point]  # z (k, b), wanted (b,) → points
+Evaluate = Callable[[Array, np.ndarray], Point]  # z (k, b), active (b,) → points
 Enough = Callable[["Counts"], bool]  # whether a round ends here
 
 
@@ -146,32 +141,32 @@ def half_done(counts: Counts) -> bool:
 
 
 def climb(
-    evaluate: Evaluate, z: Array, wanted: np.ndarray, cap: int, enough: Enough, machine: Machine
+    evaluate: Evaluate, z: Array, active: np.ndarray, cap: int, enough: Enough, machine: Machine
 ) -> State:
-    """Climb from z (k, b) until each wanted member has ended or spent ``cap`` steps, or it is
+    """Climb from z (k, b) until each active member has ended or spent ``cap`` steps, or it is
     ``enough``.
     """
-    first = evaluate(z, wanted)
+    first = evaluate(z, active)
     state = machine.run(start, (), z, first)
-    now = machine.run(_step, (), state, first, wanted, _each(cap, wanted))
-    return _go_on(evaluate, now, _outset(wanted), cap, enough, machine)
+    now = machine.run(_step, (), state, first, active, _each(cap, active))
+    return _go_on(evaluate, now, _counts_at_start(active), cap, enough, machine)
 
 
 def climb_on(
     evaluate: Evaluate,
     state: State,
-    wanted: np.ndarray,
+    active: np.ndarray,
     cap: int,
     enough: Enough,
     machine: Machine,
 ) -> State:
     """Climb on from states."""
-    running = running_of(state, wanted, cap, machine)
+    running = running_of(state, active, cap, machine)
     now = Climb(state, machine.run(_trial, (), state), running)
-    return _go_on(evaluate, now, _outset(running), cap, enough, machine)
+    return _go_on(evaluate, now, _counts_at_start(running), cap, enough, machine)
 
 
-def _outset(running: np.ndarray) -> Counts:
+def _counts_at_start(running: np.ndarray) -> Counts:
     number = int(np.sum(running))
     return Counts(number, number, number)
 
@@ -185,9 +180,9 @@ class Approach(NamedTuple):
 
 
 def approach_in_float32(
-    evaluate: Evaluate, z: Array, wanted: np.ndarray, rounds: int, machine: Machine
+    evaluate: Evaluate, z: Array, active: np.ndarray, rounds: int, machine: Machine
 ) -> Approach:
-    """Climb from z (k, b) in single precision until each wanted member is where full Newton steps
+    """Climb from z (k, b) in single precision until each active member is where full Newton steps
     take over, or has had so many evaluations.
 
     Within half a standard error of a maximum it is the end of the pending Newton step that a climb
@@ -195,10 +190,10 @@ def approach_in_float32(
     is told from the start asked for.
     """
     z32 = namespace(z).asarray(z, dtype=np.float32)
-    first = evaluate(z32, wanted)
+    first = evaluate(z32, active)
     state = machine.run(start, (), z32, first)
-    caps = _each(rounds - 1, wanted)
-    now = machine.run(_step, (), state, first, wanted, caps)
+    caps = _each(rounds - 1, active)
+    now = machine.run(_step, (), state, first, active, caps)
     while np.any(running := np.asarray(machine.run(_climbs, (), now))):
         trial = evaluate(now.trial, running)
         now = machine.run(_step, (), now.state, trial, running, caps)
@@ -218,9 +213,9 @@ def _approached(state: State, z: Array) -> Approach:
     return Approach(xp.where(is_sound, end, z), state.steps, is_sound)
 
 
-def running_of(state: State, wanted: np.ndarray, cap: int, machine: Machine) -> np.ndarray:
+def running_of(state: State, active: np.ndarray, cap: int, machine: Machine) -> np.ndarray:
     """Who climbs, (b,)."""
-    return np.asarray(machine.run(is_running, (), state, _each(cap, wanted))) & wanted
+    return np.asarray(machine.run(is_running, (), state, _each(cap, active))) & active
 
 
 def _trial(state: State) -> Array:
@@ -252,7 +247,9 @@ def _go_on(
 # ---------------------------------------------------------------- excursions
 
 
-def is_open(bent: tuple[bool, ...], may_have_kinks: bool, state: State, max_steps: int) -> Array:
+def is_open(
+    nonlinear: tuple[bool, ...], may_have_kinks: bool, state: State, max_steps: int
+) -> Array:
     """Whether a member needs more than the first round: steps, an excursion, or a search for
     the row that is to blame.
     """
@@ -262,7 +259,7 @@ def is_open(bent: tuple[bool, ...], may_have_kinks: bool, state: State, max_step
         | (state.outcome == EXHAUSTED)
         | (state.longest >= ESCAPE)
     )
-    doubtful = needs_excursion(bent, state)
+    doubtful = needs_excursion(nonlinear, state)
     if may_have_kinks:
         doubtful = doubtful | may_be_kinked(state)
     return is_running(state, max_steps) | doubtful | failed
@@ -271,35 +268,35 @@ def is_open(bent: tuple[bool, ...], may_have_kinks: bool, state: State, max_step
 def explore(
     evaluate: Evaluate,
     state: State,
-    wanted: np.ndarray,
-    bent: tuple[bool, ...],
+    active: np.ndarray,
+    nonlinear: tuple[bool, ...],
     may_have_kinks: bool,
     machine: Machine,
 ) -> Limit:
     """The excursions of all members; those that need none cost no evaluation."""
     if not may_have_kinks:
-        return _explored(evaluate, state, wanted, bent, machine)
-    search = machine.run_compiled(_to_kink, (), state, wanted)
+        return _explored(evaluate, state, active, nonlinear, machine)
+    search = machine.run_compiled(_to_kink, (), state, active)
     search = _walk(evaluate, partial(machine.run_compiled, _proceed, (), state), search)
     kink = machine.run_compiled(kink_of, (), state, search)
     others = machine.run_compiled(without, (), kink, state)
-    limit = _explored(evaluate, others, wanted, bent, machine)
+    limit = _explored(evaluate, others, active, nonlinear, machine)
     return machine.run_compiled(at_kink, (), limit, kink)
 
 
 def _explored(
     evaluate: Evaluate,
     state: State,
-    wanted: np.ndarray,
-    bent: tuple[bool, ...],
+    active: np.ndarray,
+    nonlinear: tuple[bool, ...],
     machine: Machine,
 ) -> Limit:
     if machine.in_numpy:
-        return explore_members(evaluate, state, bent, wanted)
-    far = machine.run(_to_limit, (), state, wanted)
+        return explore_members(evaluate, state, nonlinear, active)
+    far = machine.run(_to_limit, (), state, active)
     far = _walk(evaluate, partial(machine.run, _follow, (), state), far)
-    why, walk = machine.run(_to_shape, (bent,), state, far, wanted)
-    walk = _walk(evaluate, partial(machine.run, _look, (), why, state), walk)
+    why, walk = machine.run(_to_shape, (nonlinear,), state, far, active)
+    walk = _walk(evaluate, partial(machine.run, _examined, (), why, state), walk)
     return machine.run(arrived, (), state, far, why, walk)
 
 
@@ -309,22 +306,22 @@ def _walk(evaluate: Evaluate, body: Callable[[Any, Point], Any], e: Any) -> Any:
     return e
 
 
-def _to_kink(state: State, wanted: Array) -> Any:
-    return begin_search(state, may_be_kinked(state) & wanted)
+def _to_kink(state: State, active: Array) -> Any:
+    return begin_search(state, may_be_kinked(state) & active)
 
 
 def _proceed(state: State, search: Any, point: Point) -> Any:
     return _where_active(search.active, proceed, (state,), search, point)
 
 
-def _to_limit(state: State, wanted: Array) -> Any:
+def _to_limit(state: State, active: Array) -> Any:
     e = to_limit(state)
-    return e._replace(active=e.active & wanted)
+    return e._replace(active=e.active & active)
 
 
-def _to_shape(bent: tuple[bool, ...], state: State, far: Any, wanted: Array) -> Any:
-    why = to_shape(bent, state, far)
-    why = why._replace(asked=why.asked & wanted)
+def _to_shape(nonlinear: tuple[bool, ...], state: State, far: Any, active: Array) -> Any:
+    why = to_shape(nonlinear, state, far)
+    why = why._replace(asked=why.asked & active)
     return why, begin_walk(state, why, why.asked)
 
 
@@ -332,7 +329,7 @@ def _follow(state: State, e: Any, point: Point) -> Any:
     return _where_active(e.active, follow, (state,), e, point)
 
 
-def _look(why: Any, state: State, walk: Any, point: Point) -> Any:
+def _examined(why: Any, state: State, walk: Any, point: Point) -> Any:
     return _where_active(walk.active, look, (why, state), walk, point)
 
 
@@ -380,7 +377,7 @@ def _finished(
 def finished(
     problem: Problem,
     base: Array,
-    found: Judged,
+    ending: Judged,
     n: Array,
     data_id: Array,
     steps: Array,
@@ -388,7 +385,7 @@ def finished(
 ) -> Any:
     """The records."""
     return machine.run(
-        _finished, (problem,), base, found.verdict, found.reached, found.extra, n, data_id, steps
+        _finished, (problem,), base, ending.verdict, ending.reached, ending.extra, n, data_id, steps
     )
 
 
@@ -396,5 +393,5 @@ def record_shapes(
     problem: Problem, base: Array, state: State, n: Array, data_id: Array, steps: Array
 ) -> Any:
     """The record of one member, for its shapes."""
-    found = _judged(problem, base, state, unexplored(state))
-    return _finished(problem, base, found.verdict, found.reached, found.extra, n, data_id, steps)
+    ending = _judged(problem, base, state, unexplored(state))
+    return _finished(problem, base, ending.verdict, ending.reached, ending.extra, n, data_id, steps)

@@ -50,7 +50,7 @@ def stacked(
             sizes.setdefault(leading.pop()[0], "params0")
     members = _number_of_members(sizes, lengths)
     n = next(iter(lengths), None)
-    if w is not None:
+    if weights is not None and w is not None:
         check_member_weights(w, weights.kind, n)
     codes, code_axis = _stacked_codes(labels, label_axis, members, n)
     rows = jax.tree.unflatten(jax.tree.structure(data), leaves)

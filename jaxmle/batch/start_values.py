@@ -124,5 +124,5 @@ def _fits(loglik: Any, params: Params, constraints: Tree, source: Stacked | Ragg
         layout_of(params, constraints)
         jax.eval_shape(partial(terms_of, loglik), params, data)
     except (ValueError, TypeError, IndexError, AttributeError, KeyError):
-        return False
+        return False  # what is wrong is said where the members are read
     return True

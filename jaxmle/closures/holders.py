@@ -9,10 +9,10 @@ from __future__ import annotations
 import collections
 from typing import Any
 
-import jax
 import numpy as np
 import xxhash
 
+from jaxmle._namespace import is_traced
 from jaxmle.closures.widths import is_narrow, is_narrow_now
 
 READING = frozenset(
@@ -44,14 +44,16 @@ def mapping(walk: Any, value: Any) -> None:
 
 def elements(walk: Any, value: Any) -> None:
     """A list, tuple, set or deque of any class by its elements."""
-    base = next(b for b in (list, tuple, set, frozenset, collections.deque) if isinstance(value, b))
+    base: Any = next(
+        b for b in (list, tuple, set, frozenset, collections.deque) if isinstance(value, b)
+    )
     walk.sequence(base.__iter__(value))
     walk.subclassed(value)
 
 
 def number(walk: Any, value: Any) -> None:
     """A number or text of a class of its own."""
-    base = next(b for b in (int, float, complex, str, bytes) if isinstance(value, b))
+    base: Any = next(b for b in (int, float, complex, str, bytes) if isinstance(value, b))
     walk.facts.append(base.__repr__(value))
     walk.subclassed(value)
 
@@ -122,7 +124,7 @@ def jax_array(walk: Any, value: Any) -> None:
     if is_narrow(value):
         walk.holders.add(id(value))
         walk.narrow = walk.narrow or is_narrow_now(value)
-    walk.traced = walk.traced or isinstance(value, jax.core.Tracer)
+    walk.traced = walk.traced or is_traced(value)
     walk.identity(value)
 
 

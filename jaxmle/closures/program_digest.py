@@ -89,7 +89,7 @@ class _Digest:
             self.state.update(b"\0")
 
     def array(self, value: Any) -> None:
-        if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        if jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key):
             self.text("key", value.dtype)
             value = jax.random.key_data(value)
         value = np.asarray(value)

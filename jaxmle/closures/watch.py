@@ -38,6 +38,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 from jaxmle.closures import holders
 from jaxmle.closures.bytecode import EVERYTHING, is_impure, of_library, reads_of
@@ -94,7 +95,7 @@ def look(function: Any, names: frozenset[str] = frozenset(), *, again: bool = Fa
         except Exception as error:  # of an object asked for what it holds, or too deep a structure
             walk.hidden = f"what raises {type(error).__name__} when it is looked at"
         if again or walk.loaded <= names:
-            return walk.found(names)
+            return walk.result(names)
         names |= walk.loaded
 
 
@@ -173,7 +174,7 @@ class _Walk:
         """Note what cannot be watched."""
         self.hidden = self.hidden or f"a {type(value).__module__}.{type(value).__qualname__}"
 
-    def found(self, names: frozenset[str]) -> Look:
+    def result(self, names: frozenset[str]) -> Look:
         """What the walk has found, which looked at attributes of these names."""
         holding = frozenset() if self.again else _holders(self.edges, self.holders)
         seen = (self.hidden, self.traced, self.changes, holding, self.narrow, self.integers)
@@ -396,7 +397,7 @@ class _Walk:
             if whole or self.wants(name):
                 try:
                     inner = member.__get__(value)
-                except AttributeError:
+                except AttributeError:  # an empty slot
                     inner = ABSENT
                 self.visit(inner)
 
@@ -453,7 +454,7 @@ BY_KIND: tuple[tuple[Any, Callable[[_Walk, Any], None]], ...] = (
     (types.ModuleType, _Walk.module),
     (np.ndarray, holders.numpy_array),
     (np.generic, holders.numpy_scalar),
-    ((jax.Array, jax.core.Tracer), holders.jax_array),
+    ((jax.Array, Tracer), holders.jax_array),
     (functools.partial, _Walk.partial),
     (BUILTIN, _Walk.builtin),
     (staticmethod | classmethod, _Walk.inner_function),

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import is_traced
+
 # Names of what gives other numbers, or none, where an array has another width.
 READING_BITS = frozenset(
     [
@@ -74,7 +76,7 @@ def widened(value: Any) -> Any:
         return value
     if value.dtype == np.uint64 and value.size and int(value.max()) > np.iinfo(wide).max:
         return value
-    if isinstance(value, jax.core.Tracer):
+    if is_traced(value):
         return value.astype(wide)
     with jax.ensure_compile_time_eval():  # an array also where a trace is open
         return value.astype(wide)

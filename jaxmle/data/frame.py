@@ -32,6 +32,7 @@ from jaxmle.data.rows import (
     arrays_of,
     complete_rows,
     given_of,
+    one_or_all,
     settle,
     weights_of,
 )
@@ -490,7 +491,7 @@ def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame
         total=len(rows),
         missing={},
         weights=weights_of(plan, columns),
-        clusters=None if not groups else groups if len(groups) > 1 else groups[0],
+        clusters=one_or_all(groups),
         labels={name: plain(columns[name].values) for name in plan.keys},
         designs={leaf: design for leaf, (design, _) in built.items()},
         offsets=offsets,

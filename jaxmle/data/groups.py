@@ -306,7 +306,7 @@ class GroupFits:
             try:
                 exact = column.dtype.type(value)
                 equal = bool(exact == value)  # 2.5 is no whole number, '2' no number
-            except (OverflowError, TypeError, ValueError):
+            except (OverflowError, TypeError, ValueError):  # a value of another kind is no key
                 return low, False
             left, right = (
                 int(np.searchsorted(column[low:high], exact, side)) for side in ("left", "right")
@@ -419,10 +419,8 @@ def _frame_of(
             by=columns_of_keys(by),
             missing=missing,
         )
-    frame.check(
-        loglik,
-        loglik.start(frame.data) if params0 is None and hasattr(loglik, "start") else params0,
-    )
+    start = getattr(loglik, "start", None)
+    frame.check(loglik, start(frame.data) if params0 is None and start else params0)
     return frame
 
 

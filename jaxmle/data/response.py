@@ -103,7 +103,7 @@ def leaves_of(
         (name,) = response.parts.values()
         column = columns[name]
         if "category" in response.parts or column.is_factor:
-            levels = _kept_levels(name, column)
+            levels = _levels_that_occur(name, column)
             place = {level: code for code, level in enumerate(levels)}
             return {
                 "y": np.array([place[value] for value in column.values.tolist()], dtype=np.float64)
@@ -119,7 +119,7 @@ def leaves_of(
     return leaves, None
 
 
-def _kept_levels(name: str, column: Column) -> tuple[Any, ...]:
+def _levels_that_occur(name: str, column: Column) -> tuple[Any, ...]:
     """The levels that occur; of an ordered category all that it has, since an empty one between
     two keeps their codes and cuts apart.
     """

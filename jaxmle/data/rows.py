@@ -118,3 +118,11 @@ def weights_of(plan: Plan, columns: Mapping[str, Column]) -> Weights | None:
             f"weights are numbers, one for each row; the column {name!r} holds words or categories"
         )
     return Weights(columns[name].values.astype(np.float64), plan.kind)
+
+
+def one_or_all(groups: tuple[Any, ...]) -> Any:
+    """Labels of one kind as they are, those of several as a tuple; None of none."""
+    if not groups:
+        return None
+    first, *others = groups
+    return groups if others else first

@@ -19,6 +19,11 @@ class Dataset:
         data: one float64 array of shape (n,) per column, in the order of `names`.
         columns: what each column holds, with its unit.
         description, source, licence: one sentence or two each.
+
+    >>> from jaxmle import datasets
+    >>> lung = datasets.load("lung")
+    >>> lung.columns["age"], lung.data["age"].shape
+    ('years', (227,))
     """
 
     name: str
@@ -94,4 +99,4 @@ def _columns(name: str) -> dict[str, NDArray[np.float64]]:
 
 
 def _text(filename: str) -> str:
-    return resources.files(__package__).joinpath(filename).read_text(encoding="utf-8")
+    return resources.files("jaxmle.datasets").joinpath(filename).read_text(encoding="utf-8")

@@ -279,7 +279,7 @@ def _called(made: Any, *names: str) -> Callable[[Array], Array] | None:
     def answers(name: str) -> bool:
         try:
             jax.eval_shape(getattr(made, name), jnp.zeros(()))
-        except (AttributeError, NotImplementedError):
+        except (AttributeError, NotImplementedError):  # the name without the method
             return False
         return True
 
@@ -343,7 +343,10 @@ def _guess(constraints: Mapping[str, Constraint], y: Array) -> Params:
     for the others.
     """
     mean, variance, xp = moments(y)
-    table = dict.fromkeys(CENTRES, mean) | dict.fromkeys(SPREADS, xp.sqrt(variance))
+    table: dict[str, Any] = {
+        **dict.fromkeys(CENTRES, mean),
+        **dict.fromkeys(SPREADS, xp.sqrt(variance)),
+    }
     whole = [
         name
         for name, kind in constraints.items()

@@ -19,6 +19,8 @@ from jaxmle.parameters.constraints import free, positive
 Params = dict[str, Any]
 
 LOG_2PI = math.log(2 * math.pi)
+# κ below which (1 + ρ²)/(2ρ) is 1/κ + κ: the next term is of order κ³
+MAX_CONCENTRATION_OF_SERIES = 1e-4
 
 
 def wrap(angle: Array) -> Array:
@@ -106,7 +108,9 @@ def _sample(p: Params, key: Array, shape: tuple[int, ...]) -> Array:
     rho = (tau - jnp.sqrt(2 * tau)) / (2 * kappa)
     # r = (1 + ρ²)/(2ρ), which is 1/κ + κ as κ → 0.
     r = jnp.where(
-        kappa < 1e-4, 1 / kappa + kappa, (1 + rho**2) / (2 * jnp.where(rho > 0, rho, 1.0))
+        kappa < MAX_CONCENTRATION_OF_SERIES,
+        1 / kappa + kappa,
+        (1 + rho**2) / (2 * jnp.where(rho > 0, rho, 1.0)),
     )
 
     def step(state: tuple[Any, ...]) -> tuple[Any, ...]:

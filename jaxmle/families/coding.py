@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxmle._namespace import is_traced
 from jaxmle._types import Array, Tree
 from jaxmle.parameters.constraints import Interval
 from jaxmle.runtime.jax_state import precision, tracing
@@ -37,7 +38,7 @@ def check_values(family: Any, data: Tree, place: Place, support: bool = True) ->
             density of 0 is no matter of coding.
     """
     y, known = family.parts(data)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((y, known))):
+    if any(is_traced(leaf) for leaf in jax.tree.leaves((y, known))):
         return
     if isinstance(y, dict):
         _check_interval(family.name, {name: np.asarray(leaf) for name, leaf in y.items()}, place)

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any
 
 import jax
@@ -370,7 +371,7 @@ def _mixture_log(families: tuple[Family, ...], function: str, p: Params, y: Arra
 
 def _mixture_mean(families: tuple[Family, ...], p: Params) -> Array:
     means = _of_components(families, "mean", p)
-    return sum(p["weights"][..., j] * mean for j, mean in enumerate(means))
+    return reduce(add, (p["weights"][..., j] * mean for j, mean in enumerate(means)))
 
 
 def _mixture_variance(families: tuple[Family, ...], p: Params) -> Array:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 import jaxmle.special as special
+from jaxmle._namespace import is_traced
 from jaxmle._types import Array
 from jaxmle.families.family import Family, Law
 from jaxmle.families.inverse import smallest_count
@@ -365,7 +366,7 @@ def _categorical_quantile(p: Params, q: Array) -> Array:
 
 def _categorical_guess(y: Array, known: Params) -> Params:
     """The shares of the codes 0, …, max y, half an observation added to each."""
-    if isinstance(y, jax.core.Tracer):
+    if is_traced(y):
         raise ValueError(
             "categorical cannot count the categories of traced data: give params0={'probs': "
             "np.full(k, 1 / k)}"

@@ -34,6 +34,7 @@ ZETA = (
     1.0000002384505027, 1.000000119219926, 1.000000059608189, 1.0000000298035034,
     1.0000000149015549,
 )  # fmt: skip
+MIN_RATIO_BESIDE_ONE = 1e18  # beyond it 1 + ratio is the ratio, in either precision
 
 
 def polynomial(t: Array, coefficients: list[float]) -> Array:
@@ -322,7 +323,7 @@ def _pareto(
         over = jnp.isposinf(y)
         excess = jnp.where(under | over, p["scale"], y - p["scale"])
         ratio = excess / p["scale"]  # of the excess, so that nothing is lost beside the scale
-        large = ratio > 1e18
+        large = ratio > MIN_RATIO_BESIDE_ONE
         value = inside(
             p,
             jnp.where(

@@ -64,6 +64,10 @@ class Law:
     They are called with (p, y), ``quantile`` with (p, q), ``sample`` with (p, key, shape) and the
     others with p alone. ``information`` returns a dictionary from pairs of names to entries, absent
     ones being zero, or a whole matrix.
+
+    >>> from jaxmle import families
+    >>> float(families.exponential.law.mean({"rate": 4.0}))
+    0.25
     """
 
     log_prob: Callable[[Params, Tree], Array]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from jaxmle._types import Array, Data, Loglik, Params, Tree
-from jaxmle.fitting.at_point import fit_at_point
+from jaxmle.fitting.ending import complete, fit_at_point
 from jaxmle.fitting.frozen_hessian import (
     SHARE_OF_SAFE_STEP_TO_REACH,
     longest_safe_step,
@@ -31,7 +31,7 @@ from jaxmle.fitting.identity import call_of, identity, with_response_id
 from jaxmle.fitting.implicit import approached, fit_under_trace, term_count
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.options import MAX_STEPS, Options, Posed, read
-from jaxmle.fitting.passes import Passes, Problem, check_terms, complete, problem_of, search
+from jaxmle.fitting.passes import Passes, Problem, check_terms, problem_of, search
 from jaxmle.fitting.recession import with_cone
 from jaxmle.fitting.signals import with_rules, with_signals
 from jaxmle.fitting.user_scale import Reach

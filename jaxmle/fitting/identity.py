@@ -48,8 +48,9 @@ def designs_of(loglik: Loglik) -> frozenset[str] | None:
     if isinstance(loglik, Regression):
         linear = [form for form in loglik.forms if isinstance(form, Linear)]
         return frozenset({f.x for f in linear} | {f.offset for f in linear if f.offset})
-    if hasattr(loglik, "outcome") and hasattr(loglik, "likelihood"):
-        declared = designs_of(loglik.likelihood)
+    inner = getattr(loglik, "likelihood", None)
+    if hasattr(loglik, "outcome") and inner is not None:
+        declared = designs_of(inner)
         return DESIGNS_OF_A_MODEL if declared is None else declared
     return None
 

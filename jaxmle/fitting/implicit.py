@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmle._types import Array, Data, Loglik
+from jaxmle.fitting.ending import complete
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.one_loop import search_in_one_loop
 from jaxmle.fitting.options import Options, Posed
-from jaxmle.fitting.passes import Codes, Passes, Problem, complete, objective_of, problem_of
+from jaxmle.fitting.passes import Codes, Passes, Problem, objective_of, problem_of
 from jaxmle.fitting.user_scale import Reach
 from jaxmle.likelihood.derivatives import (
     DIFFERENCES,
@@ -210,16 +211,16 @@ def _with_derivatives(objective: Objective, z: Array, point: Point) -> Point:
     types = jax.tree.map(lambda leaf: leaf.dtype, point)
 
     @jax.custom_jvp
-    def at(z: Array, consts: list[Array], point: Point) -> Point:
+    def evaluated(z: Array, consts: list[Array], point: Point) -> Point:
         return jax.tree.map(lambda leaf, dtype: leaf.astype(dtype), point, types)
 
-    @at.defjvp
+    @evaluated.defjvp
     def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Point, Point]:
         z, consts, point = primals
         _, slope = jax.jvp(lambda z, consts: evaluate(z, *consts), (z, consts), tangents[:2])
-        return at(z, consts, point), slope
+        return evaluated(z, consts, point), slope
 
-    return at(z, consts, point)
+    return evaluated(z, consts, point)
 
 
 def _solve_symmetric(information: Any, y: Array, method: str | None) -> Array:

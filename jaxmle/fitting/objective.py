@@ -135,7 +135,7 @@ class Objective:
             lambda z: _sloped(self.chart, self.base, z), (z,), (jnp.ones_like(z),)
         )
         total = sums(self.loglik, self.layout, x, self.data, block_rows=self.block_rows)
-        hessian = _bent(
+        hessian = _curved(
             slope[:, None] * total.hessian * slope[None, :], jnp.diag(total.score * second)
         )
         return self._point(z, total, total.score * slope, hessian, x, jnp.diag(slope))
@@ -146,7 +146,7 @@ class Objective:
             return total.score, total.hessian
         hessian = jacobian.T @ total.hessian @ jacobian
         if not self.chart.is_identity:
-            hessian = _bent(hessian, jax.hessian(lambda z: total.score @ self.to_user(z))(z))
+            hessian = _curved(hessian, jax.hessian(lambda z: total.score @ self.to_user(z))(z))
         return total.score @ jacobian, hessian
 
     def _curvature(self, x: Array, jacobian: Array) -> Array:
@@ -177,7 +177,7 @@ class Objective:
         return out
 
 
-def _bent(hessian: Array, bend: Array) -> Array:
+def _curved(hessian: Array, bend: Array) -> Array:
     """T'HT plus the bend of the transform. On a likelihood that grows without bound the two
     cancel; what rounding leaves is no curvature.
     """

@@ -97,7 +97,7 @@ class Options:
 def _checked_dtype(dtype: Any) -> np.dtype:
     try:
         named = np.dtype(dtype) if isinstance(dtype, str | type | np.dtype) else None
-    except TypeError:
+    except TypeError:  # no name of a dtype: refused below
         named = None
     if named is None or named not in (np.dtype(np.float64), np.dtype(np.float32)):
         raise ValueError(f"dtype must be float64 or float32; got {shown(dtype)}")

@@ -1,7 +1,7 @@
-"""The work of a fit: its static problem, the passes over its data, and what is done with them.
+"""A fit about to run: its static problem, the passes over its data, and the search.
 
 The host and a trace differ in how the passes run, and in nothing else: climb, excursion, verdict
-and record are the same functions of them.
+and record (``ending``) are the same functions of them.
 """
 
 from __future__ import annotations
@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._namespace import namespace
 from jaxmle._types import Array, Data, Loglik
-from jaxmle.fitting.kink_covariance import by_family, family_of
-from jaxmle.fitting.objective import Objective, UserScale
+from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.options import Options, covariance_of
-from jaxmle.fitting.user_scale import Reach, conclude, reach, record
+from jaxmle.fitting.user_scale import Reach, reach
 from jaxmle.likelihood.contract import leaf_of, need_terms, terms_of
 from jaxmle.likelihood.discovery.kinked_operations import may_have_kinks
 from jaxmle.likelihood.histogram import counted, counts_of, distinct, uncounted
@@ -36,16 +34,13 @@ from jaxmle.likelihood.structure import (
 )
 from jaxmle.likelihood.terms import Expected, expected_information, not_finite
 from jaxmle.parameters.tree import Chart, Layout
-from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled
 from jaxmle.runtime.device import to_device
 from jaxmle.solvers.bfgs import Slope
-from jaxmle.solvers.leading_axes import diagonal, members_of, product, symmetric, transposed
 from jaxmle.solvers.methods import Solver, choose
 from jaxmle.solvers.state import Point, State
-from jaxmle.solvers.status import Status
 from jaxmle.verdict.doubt import remember_rise
-from jaxmle.verdict.judge import Verdict, judge, root_of, survey
+from jaxmle.verdict.judge import Verdict, judge, survey
 from jaxmle.verdict.kink_search import seek_kink
 from jaxmle.verdict.kinks import may_be_kinked, without
 from jaxmle.verdict.limit import Limit, at_kink, explore, settled_rise
@@ -57,14 +52,7 @@ DEVIATIONS_OF_COLLAPSED_TERM = 8.0
 SMALL_STEP = 1e-9  # relative to a parameter, or to one
 # change of a term by that step over the median of all, from which it is the one that collapses
 MIN_CHANGE_OF_COLLAPSED_TERM = 1e6
-# of a standard error that differences leave open: IMPRECISE beyond it, as for the distance to the
-# maximum
-SHARE_OF_STDERR_IN_DOUBT = 1e-3
-SHARE_OF_STDERR_LOST = 0.1  # beyond this it is not given
 MAX_RISES = 6  # climbs anew from where ℓ was seen to rise
-MIN_VARIANCE_RATIO = (
-    1e-18  # robust variance over the variance of the model, below which it is rounding
-)
 Climb = Callable[[Callable[[Array], Point], Array, int], State]
 Codes = tuple[Array, ...]  # integer codes of the clusters of each row
 
@@ -347,6 +335,9 @@ def _first(bad: Array) -> Array:
     return jnp.where((bad.shape[0] > 1) & jnp.any(bad), jnp.argmax(bad), -1)
 
 
+# ---------------------------------------------------------------- the search
+
+
 def search(
     climb: Climb,
     evaluate: Callable[[Array], Point],
@@ -391,172 +382,6 @@ def verdict_of(problem: Problem, state: State, limit: Limit) -> tuple[Verdict, R
     return judge(state, limit, spectrum, reached.only_bounds), reached
 
 
-class CovarianceParts(NamedTuple):
-    """A covariance with what is known of its making."""
-
-    vcov: Array  # (p, p, ...)
-    row: Array  # the row whose leverage is one, or −1
-    error: Array  # (p, ...) Monte-Carlo error of the standard errors
-
-
-def bread(point: Point, verdict: Verdict) -> Array:
-    """U (k, k, ...) with UU' the inverse observed information on what is estimable."""
-    return root_of(-symmetric(point.hessian), verdict.scale, verdict.null)
-
-
-def observed_covariance(
-    problem: Problem, point: Point, verdict: Verdict, root: Array
-) -> CovarianceParts:
-    """The covariance that needs no further pass: the inverse observed information from its root
-    (k, k, ...), or none.
-    """
-    xp = namespace(point.z)
-    user = point.aux
-    kind = problem.kind
-    if problem.chart.is_entrywise:
-        lift = diagonal(user.jacobian)[:, None] * root
-    else:
-        lift = product(user.jacobian, root)
-    vcov = product(lift, transposed(lift))
-    no_row = xp.full(members_of(user.x), -1)
-    return CovarianceParts(vcov * xp.nan if kind is None else vcov, no_row, xp.zeros_like(user.x))
-
-
-def _meaningful(vcov: Array, lift: Array) -> Array:
-    """A robust covariance (p, p), NaN where it is none: the scores of a saturated fit are
-    rounding, one cluster has no variance.
-    """
-    xp = namespace(lift)
-    ratio = xp.diagonal(vcov) / xp.maximum(xp.sum(lift**2, axis=1), xp.finfo(lift.dtype).tiny)
-    none = ~((ratio > MIN_VARIANCE_RATIO) & (ratio < 1 / MIN_VARIANCE_RATIO)) & (
-        xp.sum(lift**2, axis=1) > 0
-    )
-    return xp.where(none[:, None] | none[None, :], xp.nan, vcov)
-
-
-def robust_covariance(passes: Passes, point: Point, verdict: Verdict) -> CovarianceParts:
-    """The covariance that takes another pass over the data: from the expected information, or a
-    sandwich.
-    """
-    user: UserScale = point.aux
-    xp = namespace(point.z)
-    if passes.problem.kind == "expected":
-        expected = passes.expected(user.x)
-        information = user.jacobian.T @ expected.information @ user.jacobian
-        root = root_of(information, verdict.scale, verdict.null)
-        lift = user.jacobian @ root
-        error = expected.stderr_error(root, user.jacobian)
-        return CovarianceParts(lift @ lift.T, xp.asarray(-1), error)
-    root = bread(point, verdict)
-    vcov, row = passes.robust(user.x, user.jacobian, root)
-    return CovarianceParts(_meaningful(vcov, user.jacobian @ root), row, xp.zeros_like(user.x))
-
-
 def needs_pass(kind: Kind | None) -> bool:
     """Whether this kind of covariance takes another pass over the data."""
     return kind not in ("observed", None)
-
-
-def complete(
-    passes: Passes,
-    verdict: Verdict,
-    reached: Reach,
-    point: Point,
-    n: Array,
-    data_id: Array,
-    extra_steps: Array,
-) -> Fit:
-    """Covariance and record at the end of a search."""
-    problem = passes.problem
-    if needs_pass(problem.kind):
-        parts = robust_covariance(passes, point, verdict)
-    else:
-        parts = observed_covariance(problem, point, verdict, bread(point, verdict))
-    family = family_of(problem.loglik, problem.kind)
-    if family is not None and verdict.kink is not None:
-        verdict, vcov = by_family(family, problem.layout, verdict, point, n, parts.vcov)
-        parts = parts._replace(vcov=vcov)
-    failed = (verdict.status == Status.NONFINITE) | (verdict.status == Status.UNBOUNDED)
-    if not isinstance(point.z, np.ndarray):
-        row = jnp.where(failed, passes.first_bad(point.aux.x), parts.row)
-        parts = parts._replace(row=row)
-    elif failed:
-        nonfinite = verdict.status == Status.NONFINITE
-        search_row = passes.first_rough if nonfinite else passes.first_bad
-        walled = nonfinite and not np.isnan(verdict.wall[0])
-        x = problem.chart.to_user(verdict.wall, passes.base) if walled else point.aux.x
-        blamed: Array = search_row(x)
-        if blamed < 0 and not nonfinite:
-            blamed = passes.sharpest(point.aux.x)
-        parts = parts._replace(row=blamed)
-    return finish(problem, passes.base, verdict, reached, point, parts, n, data_id, extra_steps)
-
-
-def _with_error(
-    problem: Problem, verdict: Verdict, parts: CovarianceParts
-) -> tuple[Verdict, CovarianceParts]:
-    """Verdict and covariance with the measured error of a Hessian by differences: in the standard
-    errors, the digits and the status.
-
-    To first order dJ⁻¹ = −J⁻¹(dJ)J⁻¹, and the bread stands twice in a sandwich.
-    """
-    differences = verdict.point.aux.hessian_by
-    if differences is None or differences.error is None or problem.kind is None:
-        return verdict, parts
-    xp = namespace(verdict.point.z)
-    point = verdict.point
-    inverse = observed_covariance(
-        replace(problem, kind="observed"), point, verdict, bread(point, verdict)
-    ).vcov
-    variance = diagonal(parts.vcov)
-    moved = product(product(xp.abs(inverse), differences.error), xp.abs(parts.vcov))
-    moved = diagonal(moved)
-    breads = 0.5 if problem.kind in ("observed", "expected") else 1.0
-    share = xp.where(variance > 0, breads * moved / xp.where(variance > 0, variance, 1.0), 0.0)
-    worst = xp.max(xp.where(xp.isfinite(share), share, 0.0), axis=0)
-    doubtful = (verdict.status == Status.CONVERGED) & (worst > SHARE_OF_STDERR_IN_DOUBT)
-    lost = (share > SHARE_OF_STDERR_LOST) | xp.isnan(share)
-    gone = lost[:, None] | lost[None, :]
-    digits = -xp.log10(xp.maximum(worst, xp.finfo(variance.dtype).tiny))
-    return (
-        verdict._replace(
-            status=xp.where(doubtful, int(Status.IMPRECISE), verdict.status),
-            digits=xp.where(doubtful, xp.minimum(digits, verdict.digits), verdict.digits),
-        ),
-        parts._replace(
-            vcov=xp.where(gone, xp.nan, parts.vcov),
-            error=parts.error + share * xp.sqrt(xp.where(variance > 0, variance, 0.0)),
-        ),
-    )
-
-
-def finish(
-    problem: Problem,
-    base: Array,
-    verdict: Verdict,
-    reached: Reach,
-    point: Point,
-    parts: CovarianceParts,
-    n: Array,
-    data_id: Array,
-    extra_steps: Array,
-) -> Fit:
-    """The record of a verdict and its covariance; the likelihood is not evaluated any more."""
-    verdict, parts = _with_error(problem, verdict._replace(point=point), parts)
-    ending = conclude(
-        problem.chart, np.array(problem.roots), verdict, reached, point.aux, parts.vcov
-    )
-    return record(
-        problem.chart,
-        verdict,
-        point.aux,
-        ending,
-        n=n,
-        row=parts.row,
-        error=parts.error,
-        extra_steps=extra_steps,
-        data_id=data_id,
-        kind=problem.label,
-        mode=problem.mode,
-        weighting=problem.weighting,
-    )

@@ -74,9 +74,9 @@ def _scores_at(loglik: Loglik, layout: Layout, points: np.ndarray, data: Data) -
         return lambda points, data: scores_at(loglik, layout, points, data)
 
     program = compiled(loglik, ("scores at", layout), make)
-    found = []
+    scores = []
     for first in range(0, len(points), POINTS_AT_ONCE):
         part = points[first : first + POINTS_AT_ONCE]
         whole = np.pad(part, ((0, POINTS_AT_ONCE - len(part)), (0, 0)), mode="edge")
-        found.append(np.asarray(program(whole, data), float)[: len(part)])
-    return np.concatenate(found)
+        scores.append(np.asarray(program(whole, data), float)[: len(part)])
+    return np.concatenate(scores)

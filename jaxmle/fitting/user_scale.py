@@ -34,6 +34,12 @@ from jaxmle.verdict.shape import Shape
 MIN_SHARE_IN_NULL_SPACE = (
     1e-6  # share of a coordinate in the null space from which it counts as concerned
 )
+MIN_SHARE_OF_PUSH = 1e-3  # of a squared scaled step, from which a coordinate is pushed
+# distance from a bound, or between ordered entries, over one and their size, that counts as none
+RELATIVE_GAP_AT_BOUND = 1e-6
+# share of an entry's steps that lie in the null space, up to which it is rounding
+MAX_NULL_SHARE_OF_ESTIMABLE = 1e-5
+MIN_RELATIVE_EIGENVALUE_OF_SPAN = 1e-10  # below it a direction is rounding
 
 
 class Reach(NamedTuple):
@@ -55,7 +61,7 @@ def reach(chart: Chart, x: Array, state: State, limit: Limit, spectrum: Survey) 
     xp = namespace(state.point.z)
     touched = diagonal(spectrum.null) > MIN_SHARE_IN_NULL_SPACE
     push = (limit.scale * limit.move) ** 2
-    pushed = (push >= 1e-3 * xp.sum(push, axis=0)) | (limit.shape == Shape.TAIL)
+    pushed = (push >= MIN_SHARE_OF_PUSH * xp.sum(push, axis=0)) | (limit.shape == Shape.TAIL)
     receding = limit.recedes & touched & (limit.move != 0) & pushed
 
     def moves(coordinates: Array) -> Array:
@@ -70,12 +76,14 @@ def reach(chart: Chart, x: Array, state: State, limit: Limit, spectrum: Survey) 
     finite_high = np.isfinite(high)
 
     def near(end: Any) -> Any:
-        return xp.abs(x - end) <= 1e-6 * (1 + abs(end))
+        return xp.abs(x - end) <= RELATIVE_GAP_AT_BOUND * (1 + abs(end))
 
     # Every entrywise transform increases: a coordinate that recedes downwards goes to the lower
     # bound, however far it was followed.
-    own = column(chart.own_coordinate, x)
-    down, up = (own & moves(receding & side) for side in (limit.move < 0, limit.move > 0))
+    has_coordinate = column(chart.own_coordinate, x)
+    down, up = (
+        has_coordinate & moves(receding & side) for side in (limit.move < 0, limit.move > 0)
+    )
     at_low = concerned & finite_low & (near(np.where(finite_low, low, 0.0)) | down)
     at_high = concerned & finite_high & (near(np.where(finite_high, high, 0.0)) | up) & ~at_low
     at_bound = at_low | at_high
@@ -103,7 +111,7 @@ def _closing(chart: Chart, x: Array, receding: Array) -> tuple[Array, Array]:
     entry = chart.gaps
     upper = np.maximum(entry, 0)
     gap = xp.abs(x[upper] - x[np.maximum(upper - 1, 0)])
-    narrow = gap <= 1e-6 * (1 + xp.abs(x[upper]))
+    narrow = gap <= RELATIVE_GAP_AT_BOUND * (1 + xp.abs(x[upper]))
     closing = receding & (column(entry, receding) >= 0) & narrow
     meets = np.arange(chart.layout.p)[:, None] == entry[None, :]
     meets = meets.reshape(*meets.shape, *[1] * (x.ndim - 1))
@@ -156,8 +164,8 @@ def conclude(
     null = _times(steps, verdict.null)
     along = times(user.jacobian, verdict.direction)
     incidence = _incidence(chart, user.x).astype(user.x.dtype)
-    own = column(chart.own_coordinate, user.x)
-    direction = xp.where(own, times(incidence, verdict.direction), along)
+    has_coordinate = column(chart.own_coordinate, user.x)
+    direction = xp.where(has_coordinate, times(incidence, verdict.direction), along)
     fate = _estimability(chart, verdict, reached, steps, null, along, direction)
     no_variance = _without_variance(verdict, fate, steps, vcov)
     hidden = _incidence(chart, user.x) & (verdict.hidden > 0)[None]
@@ -205,20 +213,20 @@ def _estimability(
     def length(rows: Any) -> Any:
         return xp.sqrt(xp.sum(rows**2, axis=1))
 
-    estimable = length(null) <= 1e-5 * length(steps)
+    estimable = length(null) <= MAX_NULL_SHARE_OF_ESTIMABLE * length(steps)
     separated = status == Status.SEPARATED
     on_bounds = (status == Status.BOUNDARY) | separated
     at_bound = (xp.abs(reached.bound) == 1) & on_bounds
     # An entry of a leaf that is constrained as a whole recedes only if the recession moves it on
     # the user's scale.
     push = xp.abs(along)
-    own = column(chart.own_coordinate, along)
+    has_coordinate = column(chart.own_coordinate, along)
     moved = push > MIN_SHARE_IN_NULL_SPACE * xp.max(push, axis=0)
-    infinite = reached.leaves & separated & (own | moved)
+    infinite = reached.leaves & separated & (has_coordinate | moved)
     touched = (diagonal(verdict.null) > MIN_SHARE_IN_NULL_SPACE)[None]
     concerned = xp.any(_incidence(chart, along) & touched, axis=1) & ~estimable
     # Beside a bound too, what is free has no estimate, where it is an entry of its own.
-    free_at_bound = (status == Status.BOUNDARY) & own & (reached.bound == 0)
+    free_at_bound = (status == Status.BOUNDARY) & has_coordinate & (reached.bound == 0)
     undetermined = concerned & ~infinite & ~at_bound & (separated | free_at_bound)
     # each is unbounded along the tail that was followed, with its sign there
     sign = xp.where(infinite, xp.sign(direction), 0.0)
@@ -287,7 +295,9 @@ def _projector(null: Array) -> Array:
     """The orthogonal projector on the column space of ``null`` (p, k, ...)."""
     xp = namespace(null)
     values, q = eigh(product(null, transposed(null)))
-    is_spanned = xp.where(values > 1e-10 * xp.max(values, axis=0), 1.0, 0.0)
+    is_spanned = xp.where(
+        values > MIN_RELATIVE_EIGENVALUE_OF_SPAN * xp.max(values, axis=0), 1.0, 0.0
+    )
     return from_eigen(q, is_spanned.astype(null.dtype))
 
 

@@ -44,6 +44,7 @@ STATUSES_WITH_ESTIMATE = (
     Status.CONVERGED,
 )  # statuses with an estimate
 REGULAR_STATUSES = (Status.CONVERGED, Status.IMPRECISE)
+MIN_SQUARED_NULL_SHARE = 1e-10  # of a coordinate in the null space, from which it is free
 
 
 @dataclass(frozen=True)
@@ -152,8 +153,9 @@ def _start(what: str, loglik: Loglik, fit: Fit, data: Tree, params0: Tree) -> Tr
     )
     if inside:
         return fit.params
-    if hasattr(loglik, "start"):
-        return loglik.start(data)
+    start = getattr(loglik, "start", None)
+    if start is not None:
+        return start(data)
     raise ValueError(
         f"the fit is {fit.verdict.name}: an estimate that is infinite or on its bound can be no "
         f"start. Give {what} the start as params0="
@@ -178,9 +180,7 @@ def known(fits: Fit) -> np.ndarray:
     maximum or the data do not determine the entry.
     """
     status = np.asarray(fits.status)
-    free = (
-        np.diagonal(fits.witness.projector, axis1=1, axis2=2) > 1e-10
-    )  # the share of a coordinate in the null space, squared
+    free = np.diagonal(fits.witness.projector, axis1=1, axis2=2) > MIN_SQUARED_NULL_SHARE
     free &= np.isin(status, (Status.UNIDENTIFIED, Status.SINGULAR, Status.BOUNDARY))[:, None] & (
         np.asarray(fits.witness.bound) == 0
     )

@@ -80,8 +80,8 @@ def indices_of(
     first = len(jax.tree.leaves(data))
     constants = dict(enumerate(program.consts, first))
     table = dict(zip(program.jaxpr.constvars, codes_captured(program, first), strict=True))
-    found = _results(program.jaxpr, [NO_CODE, *codes_of(data)], table)[1]
-    indices = tuple(dict.fromkeys(found))
+    indexed = _results(program.jaxpr, [NO_CODE, *codes_of(data)], table)[1]
+    indices = tuple(dict.fromkeys(indexed))
     numbers = {index.leaf for index in indices if index.leaf >= first}
     return indices, {number: np.asarray(constants[number]) for number in numbers}
 

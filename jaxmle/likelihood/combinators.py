@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import is_traced
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.closures.copies import viewed
 from jaxmle.likelihood.contract import (
@@ -102,9 +103,10 @@ def _weight_values(w: Any) -> Any:
     is_list = isinstance(w, list | tuple) and not any(np.ndim(value) for value in w)
     is_column = hasattr(w, "__array__") and not isinstance(w, np.ndarray | np.generic | jax.Array)
     values = np.asarray(w) if is_list or is_column else w
-    kind = getattr(getattr(values, "dtype", None), "kind", "f")
+    dtype = getattr(values, "dtype", None)
+    kind = getattr(dtype, "kind", "f")
     if kind not in "fiubV":  # V: the small floats of machine learning
-        raise TypeError(f"weights must be numbers, one for each row; got dtype {values.dtype}")
+        raise TypeError(f"weights must be numbers, one for each row; got dtype {dtype}")
     return viewed(values)
 
 
@@ -158,7 +160,7 @@ class Penalize(LikelihoodTree):
         return rows_of(self.loglik, data)
 
 
-def _prior_value(prior: Any, params: Tree) -> Array:
+def _prior_value(prior: Any, params: Tree) -> Any:
     """The log prior, which is one floating-point number."""
     value = prior(params)
     is_number = isinstance(value, float) or (
@@ -432,7 +434,7 @@ def fix(loglik: Loglik, values: Mapping[str, Any]) -> Any:
 
 def _check_held(name: str, value: Any) -> None:
     """A value that ``fix`` holds is a number or an array of numbers."""
-    if isinstance(value, jax.core.Tracer):
+    if is_traced(value):
         return
     masked = isinstance(value, np.ma.MaskedArray)
     if masked or np.asarray(value).dtype.kind not in "fiu" or not np.size(value):

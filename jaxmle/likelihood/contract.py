@@ -21,6 +21,7 @@ class ReadyModel(Protocol):
     @property
     def likelihood(self) -> Loglik:
         """The log-likelihood itself: a function or one of jaxmle's forms."""
+        ...
 
     def __call__(self, params: Tree, data: Tree, /) -> Array: ...
 

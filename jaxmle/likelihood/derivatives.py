@@ -374,11 +374,11 @@ def central_differences(
 
     # The first step is the cube root of the roundoff of a coordinate's own size, that of a
     # difference whose scale is not known.
-    begun = (eps ** (1 / 3) / (4 * share) * size, jnp.maximum(size, 1.0) / eps**0.5)
-    shapes = jax.eval_shape(lambda begun: measure(begun)[2:], begun)
+    initial = (eps ** (1 / 3) / (4 * share) * size, jnp.maximum(size, 1.0) / eps**0.5)
+    shapes = jax.eval_shape(lambda initial: measure(initial)[2:], initial)
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     _, _, *results = jax.lax.fori_loop(
-        0, ROUNDS_FOR_THE_STEP, lambda _, carry: measure(carry), (*begun, *blank)
+        0, ROUNDS_FOR_THE_STEP, lambda _, carry: measure(carry), (*initial, *blank)
     )
     return tuple(results)
 

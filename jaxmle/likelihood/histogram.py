@@ -31,7 +31,8 @@ def counts_of(loglik: Loglik) -> tuple[str, ...]:
     """The leaves of counts of the regression in ``loglik``; none where it stands in a pool."""
     if isinstance(loglik, Regression):
         return tuple(name for name, _ in loglik.counts)
-    return counts_of(loglik.loglik) if hasattr(loglik, "loglik") else ()
+    inner = getattr(loglik, "loglik", None)
+    return () if inner is None else counts_of(inner)
 
 
 def distinct(y: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -118,11 +119,8 @@ def flagged(flags: Any, loglik: Loglik) -> Any:
             flags,
             histograms=None if loglik.histograms is None else tuple(map(shared, loglik.histograms)),
         )
-    return (
-        replace(flags, loglik=flagged(flags.loglik, loglik.loglik))
-        if hasattr(loglik, "loglik")
-        else flags
-    )
+    inner = getattr(loglik, "loglik", None)
+    return flags if inner is None else replace(flags, loglik=flagged(flags.loglik, inner))
 
 
 def uncounted(loglik: Loglik) -> Any:

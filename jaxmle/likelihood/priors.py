@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import is_traced
 from jaxmle._types import Tree
 from jaxmle.parameters.arguments import shown
 from jaxmle.runtime.opaque import LikelihoodTree
@@ -130,7 +131,7 @@ def _check(name: str, value: Any, positive: bool | None) -> None:
     """
     rule = {None: "finite", False: "finite and not negative", True: "finite and positive"}[positive]
     message = f"the prior's {name} must be {rule} numbers; got {shown(value)}"
-    if isinstance(value, jax.core.Tracer):
+    if is_traced(value):
         return
     array = np.ma.getdata(value) if isinstance(value, np.ma.MaskedArray) else np.asarray(value)
     if isinstance(value, np.ma.MaskedArray) or array.dtype.kind not in "fiu":

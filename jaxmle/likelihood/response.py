@@ -20,6 +20,8 @@ from jaxmle._types import Array, Tree
 from jaxmle.parameters.arguments import check_count, check_function, shown
 from jaxmle.runtime.opaque import LikelihoodTree
 
+TOLERANCE_OF_TOTAL_MASS = 1e-4  # of the probability of all values, about one
+
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
@@ -65,7 +67,11 @@ class Enumeration(LikelihoodTree):
         """``total`` where the values exhaust the response, NaN where part of its support is
         missing: such a number only looks like one.
         """
-        return jnp.where(jnp.broadcast_to(jnp.abs(mass - 1) < 1e-4, total.shape), total, jnp.nan)
+        return jnp.where(
+            jnp.broadcast_to(jnp.abs(mass - 1) < TOLERANCE_OF_TOTAL_MASS, total.shape),
+            total,
+            jnp.nan,
+        )
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["sampler", "draws"])

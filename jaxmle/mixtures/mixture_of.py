@@ -73,11 +73,8 @@ def mixture_of(
     if start is not None:
         layout_of(host_params(start, np.float64, "start"), constraints)
     # One plain function each: compiled pieces are kept on it.
-    density = component
-    if isinstance(as_tree(component), Opaque):
-
-        def density(params: Tree, data: Tree) -> Array:
-            return component(params, data)
+    is_opaque = isinstance(as_tree(component), Opaque)
+    density = _plain_function(component) if is_opaque else component
 
     def loglik(params: Tree, data: Tree) -> Array:
         return jax.scipy.special.logsumexp(_log_joint(density, params, data), axis=1)
@@ -91,6 +88,13 @@ def mixture_of(
     propose = (lambda data: start) if start is not None else getattr(component, "start", None)
     constraint = constraints_of(component, constraints)
     return MixtureOf(density, components, constraint, propose, loglik)
+
+
+def _plain_function(component: Loglik) -> Loglik:
+    def density(params: Tree, data: Tree) -> Array:
+        return component(params, data)
+
+    return density
 
 
 def _log_joint(component: Any, params: Tree, data: Tree) -> Array:

@@ -142,6 +142,12 @@ def probit(*, offset: str | None = None) -> Model:
 
     Args:
         offset: name of a data leaf (n,) added to the predictor.
+
+    >>> import numpy as np
+    >>> from jaxmle import models
+    >>> data = {"x": np.ones((1, 1)), "y": np.ones(1)}
+    >>> models.probit().predict({"beta": np.array([1.0])}, data).round(4).tolist()  # Φ(1)
+    [0.8413]
     """
     return _bernoulli("probit", "probit", offset)
 
@@ -153,6 +159,12 @@ def cloglog(*, offset: str | None = None) -> Model:
 
     Args:
         offset: name of a data leaf (n,) added to the predictor.
+
+    >>> import numpy as np
+    >>> from jaxmle import models
+    >>> data = {"x": np.ones((1, 1)), "y": np.ones(1)}
+    >>> models.cloglog().predict({"beta": np.zeros(1)}, data).round(4).tolist()  # 1 − e⁻¹
+    [0.6321]
     """
     return _bernoulli("cloglog", "cloglog", offset)
 

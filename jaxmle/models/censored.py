@@ -145,6 +145,13 @@ def truncated(*, lower: float = 0.0, upper: float = math.inf, offset: str | None
     Args:
         lower, upper: the limits; an infinite one does not truncate.
         offset: name of a data leaf (n,) added to the mean.
+
+    >>> import numpy as np
+    >>> from jaxmle import models
+    >>> data = {"x": np.ones((1, 1)), "y": np.zeros(1)}
+    >>> params = {"beta": np.zeros(1), "sigma": 1.0}
+    >>> float(models.truncated()(params, data)[0])  # twice the normal density at zero
+    -0.2258
     """
     low, high = _check_limits(lower, upper)
     eta: dict[str, Any] = {"mu": linear("x", "beta", offset), "sigma": "sigma"}

@@ -127,6 +127,13 @@ def negative_binomial(*, offset: str | None = None, exposure: str | None = None)
     Args:
         offset: name of a data leaf (n,) added to log μ.
         exposure: name of a data leaf (n,) that multiplies μ.
+
+    >>> import numpy as np
+    >>> from jaxmle import models
+    >>> data = {"x": np.ones((1, 1)), "y": np.array([3.0])}
+    >>> params = {"beta": np.zeros(1), "alpha": 1.0}
+    >>> float(models.negative_binomial()(params, data)[0])  # a geometric law: log 2⁻⁴
+    -2.7726
     """
     return Model(
         "negative_binomial",
@@ -341,6 +348,13 @@ def zero_inflated(count: str = "poisson", *, zero: str = "z", offset: str | None
         count: ``"poisson"`` or ``"negative_binomial"``.
         zero: name of the design (n, r) of the excess zeros; ``"x"`` for the design of the counts.
         offset: name of a data leaf (n,) added to log μ.
+
+    >>> import numpy as np
+    >>> from jaxmle import models
+    >>> data = {"x": np.ones((1, 1)), "z": np.ones((1, 1)), "y": np.zeros(1)}
+    >>> params = {"beta": np.zeros(1), "gamma": np.zeros(1)}
+    >>> float(models.zero_inflated()(params, data)[0])  # log(½ + ½ e⁻¹)
+    -0.3799
     """
     _check_count(count)
     if count == "poisson":
@@ -377,6 +391,13 @@ def hurdle(count: str = "poisson", *, cross: str = "z", offset: str | None = Non
         cross: name of the design (n, r) of the positive probability; ``"x"`` for the design of the
             counts.
         offset: name of a data leaf (n,) added to log μ.
+
+    >>> import numpy as np
+    >>> from jaxmle import models
+    >>> data = {"x": np.ones((1, 1)), "z": np.ones((1, 1)), "y": np.zeros(1)}
+    >>> params = {"beta": np.zeros(1), "gamma": np.zeros(1)}
+    >>> float(models.hurdle()(params, data)[0])  # log ½, whatever beta is
+    -0.6931
     """
     _check_count(count)
     if count == "poisson":

@@ -181,6 +181,12 @@ def laplace(*, bandwidth: float = 0.25, offset: str | None = None) -> Model:
     Args:
         bandwidth: width of the rounded corner in units of ``scale``.
         offset: name of a data leaf (n,) added to the median.
+
+    >>> import numpy as np
+    >>> from jaxmle import models
+    >>> data = {"x": np.ones((2, 1)), "y": np.array([1.0, 4.0])}
+    >>> models.laplace().predict({"beta": np.array([2.0]), "scale": 1.0}, data).tolist()
+    [2.0, 2.0]
     """
     return _check_model("laplace", 0.5, bandwidth, offset)
 

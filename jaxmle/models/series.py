@@ -185,6 +185,13 @@ def garch() -> Model:
 
     Returns:
         A ``Model`` of ``{"y": (n,)}``, rows in the order of time.
+
+    >>> import numpy as np
+    >>> from jaxmle import models
+    >>> params = {"mu": 0.0, "omega": 0.1, "alpha": 0.1, "beta": 0.8}
+    >>> variance = models.garch().variance(params, {"y": np.array([1.0, -1.0, 1.0])})
+    >>> variance.round(4).tolist()  # the last: 0.1 + 0.1·1² + 0.8·0.9196
+    [0.8995, 0.9196, 0.9357]
     """
     law = PredictiveLaw(
         mean=lambda mu, sd, *_: mu,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_traced, namespace
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.regression import linear, regression
 from jaxmle.models.common import coding, response_laws
@@ -233,7 +233,7 @@ LATE_ENTRY = (
 
 def _between(data: Tree) -> Array | None:
     event = data["event"]
-    return None if isinstance(event, jax.core.Tracer) else np.asarray(event) == INTERVAL
+    return None if is_traced(event) else np.asarray(event) == INTERVAL
 
 
 def _start_values(data: Tree, law: str, free: bool, upper: str | None, offset: str | None) -> Tree:

@@ -72,7 +72,7 @@ def check_number(
     is_real = isinstance(number, int | float) and not isinstance(number, bool)
     try:
         real = float(number) if is_real else math.nan
-    except OverflowError:
+    except OverflowError:  # an integer beyond the range of floats
         real = math.inf
     inside = low <= real <= high if closed else low < real < high
     if not math.isfinite(real) or not inside:

@@ -25,15 +25,20 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 INSTALL_PLOT = 'a plot needs matplotlib: pip install "jaxmle[plot]"'
 
 
+def _new_axes(size: tuple[float, float]) -> Axes:
+    try:
+        pyplot = import_module("matplotlib.pyplot")
+    except ImportError as error:
+        raise ImportError(INSTALL_PLOT) from error
+    _, ax = pyplot.subplots(figsize=size, layout="constrained")
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
 def axes(ax: Axes | None, size: tuple[float, float] = (6.0, 4.0)) -> Axes:
     """The axes given, or those of a new figure of that size in inches."""
     if ax is None:
-        try:
-            pyplot = import_module("matplotlib.pyplot")
-        except ImportError as error:
-            raise ImportError(INSTALL_PLOT) from error
-        _, ax = pyplot.subplots(figsize=size, layout="constrained")
-        ax.spines[["top", "right"]].set_visible(False)
+        return _new_axes(size)
     if not hasattr(ax, "plot") or not hasattr(ax, "set_xlabel"):
         raise TypeError(
             f"ax must be one matplotlib Axes, or None for a new figure; got {type(ax).__name__}"

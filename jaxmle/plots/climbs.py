@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 EPS = float(np.finfo(np.float64).eps)
+TOP_TOLERANCE = 1e-6  # over one and |ℓ|, by which a trace may exceed the top given
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -30,6 +31,12 @@ class Climb:
 
     ``x`` (m, p) parameters in the order of ``names``; ``loglik`` (m,), ℓ there, with its penalty
     where there is one. A row repeats where a step was refused.
+
+    >>> import numpy as np
+    >>> from jaxmle import plots
+    >>> climb = plots.Climb(np.array([[1.0], [2.0]]), np.array([-3.0, -2.5]), ("mu",))
+    >>> len(climb)
+    2
     """
 
     x: np.ndarray
@@ -169,7 +176,7 @@ def _below_the_maximum(values: np.ndarray, top: float | None) -> tuple[np.ndarra
         raise ValueError("none of the log-likelihoods of this trace is finite")
     best = float(values[finite].max()) if top is None else float(numbers(top, "top", (0,)))
     unit = max(1.0, abs(best))
-    if not np.isfinite(best) or values[finite].max() > best + 1e-6 * unit:
+    if not np.isfinite(best) or values[finite].max() > best + TOP_TOLERANCE * unit:
         raise ValueError(
             f"top must be the largest log-likelihood: it is {best:.10g}, and the trace reaches "
             f"{values[finite].max():.10g}"

@@ -20,6 +20,8 @@ POINTS_OF_DENSITY = 400  # points of a density
 COMPONENT_REACH_IN_SD = (
     4.0  # standard deviations of a component that a picture holds, where no data are
 )
+WEIGHT_TOLERANCE = 1e-6  # of the sum of the weights, about one
+SYMMETRY_TOLERANCE = 1e-8  # of a covariance, relative to its largest entry
 
 
 def mixture(
@@ -99,14 +101,14 @@ def _checked(
     for name, value in (("y", y), ("weight", weight), ("mean", mean), ("variance", variance)):
         if not np.isfinite(value).all():
             raise ValueError(f"{name} has values that are not finite; leave them out")
-    if np.any(weight <= 0) or abs(weight.sum() - 1) > 1e-6:
+    if np.any(weight <= 0) or abs(weight.sum() - 1) > WEIGHT_TOLERANCE:
         raise ValueError(
             f"weight must be positive and of sum 1; got {np.array2string(weight, precision=6)}"
         )
     square = variance[:, None, None] if y.ndim == 1 else variance
-    if np.abs(square - np.swapaxes(square, 1, 2)).max() > 1e-8 * np.abs(square).max() or np.any(
-        np.linalg.eigvalsh(square) <= 0
-    ):
+    if np.abs(square - np.swapaxes(square, 1, 2)).max() > SYMMETRY_TOLERANCE * np.abs(
+        square
+    ).max() or np.any(np.linalg.eigvalsh(square) <= 0):
         raise ValueError(
             "each variance must be positive, and each covariance symmetric and positive definite"
         )

@@ -205,7 +205,9 @@ def contour(contour: Contour, fit: Fit | None = None, *, ax: Axes | None = None)
             "this picture is of one contour, and this is that of a batch: make it of one fit, "
             "fit[i]"
         )
-    edge = np.where(np.isfinite(contour.closed).all(axis=1)[:, None], contour.closed, np.nan)
+    edge = np.where(
+        np.all(np.isfinite(contour.closed), axis=1, keepdims=True), contour.closed, np.nan
+    )
     lost = int(np.isnan(edge[:-1, 0]).sum())
     if lost == len(edge) - 1:
         raise ValueError(

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+from jaxmle._namespace import is_traced
 from jaxmle.record.contents import Record
 from jaxmle.solvers.status import Status
 
@@ -84,7 +85,7 @@ def _fits(count: int) -> str:
 
 def outside_of_traces(fit: Record, what: str) -> None:
     """A ``TypeError`` where the fit's values are not known yet."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(fit)):
+    if any(is_traced(leaf) for leaf in jax.tree.leaves(fit)):
         raise TypeError(
             f"{what}() needs the values of the fit, and under a trace (jit, vmap, grad) it has "
             "none: call it outside, on the fit that comes out"

@@ -56,6 +56,8 @@ BRANCH_RULE = (
     "write the logarithm in a stable form (jax.nn.log_sigmoid, jax.scipy.stats.norm.logcdf), and "
     "0·log 0 as jax.scipy.special.xlogy."
 )
+MIN_RELATIVE_PART = 1e-6  # of a direction, below which an entry is not named
+COEFFICIENT_OF_ONE = 5e-4  # about one: such a coefficient is not printed
 
 
 def explain(fit: Record) -> str:
@@ -212,11 +214,15 @@ def combination(names: tuple[str, ...], direction: Any, scale: Any = 1.0, limit:
     names = tuple(map(printed, names))
     d = np.asarray(direction, dtype=float)
     size = np.abs(d) * scale
-    chosen = [j for j in np.argsort(-size, kind="stable") if size[j] > 1e-6 * np.max(size)]
+    chosen = [
+        j for j in np.argsort(-size, kind="stable") if size[j] > MIN_RELATIVE_PART * np.max(size)
+    ]
     d = d / d[max(chosen, key=lambda j: abs(d[j]))]
     text = ""
     for j in sorted(chosen[:limit]):
-        term = names[j] if abs(abs(d[j]) - 1) < 5e-4 else f"{abs(d[j]):.3g}*{names[j]}"
+        term = (
+            names[j] if abs(abs(d[j]) - 1) < COEFFICIENT_OF_ONE else f"{abs(d[j]):.3g}*{names[j]}"
+        )
         sign = "-" if d[j] < 0 else "+"
         if text:
             text += f" {sign} {term}"

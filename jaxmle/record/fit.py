@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import scipy
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_traced, namespace
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.derivatives import FORWARD_OVER_REVERSE
 from jaxmle.parameters.arguments import check_choice, check_level, shown
@@ -335,7 +335,7 @@ class Fit:
         try:
             np.empty(self.batch_shape, bool)[index]
         except (IndexError, TypeError, ValueError):
-            if isinstance(index, jax.core.Tracer):
+            if is_traced(index):
                 pass
             else:
                 raise IndexError(
@@ -356,7 +356,7 @@ class Fit:
         xp = namespace(self.loglik)
         if not isinstance(kind, str):
             raise TypeError(f"kind names the covariance in tables, a string; got {shown(kind)}")
-        if not isinstance(vcov, jax.core.Tracer):
+        if not is_traced(vcov):
             vcov = check_covariance(vcov, self.vcov.shape, self.se)
         vcov = xp.asarray(vcov, dtype=self.vcov.dtype)
         if vcov.shape != self.vcov.shape:
@@ -412,8 +412,8 @@ class Fit:
         return digest.digest(self, level) if self.batch_shape else table.summary(self, level)
 
     def __repr__(self) -> str:
-        if not isinstance(self.status, np.ndarray | np.generic | jax.Array) or isinstance(
-            self.status, jax.core.Tracer
+        if not isinstance(self.status, np.ndarray | np.generic | jax.Array) or is_traced(
+            self.status
         ):
             return (
                 f"Fit({', '.join(map(printed, self.names[:6]))}; {type(self.status).__name__} "

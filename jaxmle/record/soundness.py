@@ -70,7 +70,7 @@ def _indefinite(correlation: np.ndarray, rounding: float) -> np.ndarray:
     """Which matrices (b, p, p) have an eigenvalue below zero by more than rounding."""
     try:
         np.linalg.cholesky(correlation + rounding * np.eye(correlation.shape[-1]))
-    except np.linalg.LinAlgError:
+    except np.linalg.LinAlgError:  # a pivot below zero, perhaps by rounding
         return np.linalg.eigvalsh(correlation).min(axis=1, initial=0.0) < -rounding
     return np.zeros(len(correlation), bool)
 

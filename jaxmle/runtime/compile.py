@@ -371,7 +371,7 @@ def _first_warning(function: Any) -> bool:
 def _hashable(key: Any) -> bool:
     try:
         hash(key)
-    except TypeError:
+    except TypeError:  # so Python says that it has no hash
         return False
     return True
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import eval_jaxpr
 
 
 def once(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,7 +22,7 @@ def once(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(*args: Any) -> Any:
         program, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-        outs = jax.core.eval_jaxpr(_merged(program.jaxpr), program.consts, *jax.tree.leaves(args))
+        outs = eval_jaxpr(_merged(program.jaxpr), program.consts, *jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shape), outs)
 
     return call
@@ -57,6 +58,6 @@ def _key(equation: Any) -> Hashable | None:
     key = (equation.primitive, atoms, tuple(sorted(equation.params.items())))
     try:
         hash(key)
-    except TypeError:
+    except TypeError:  # a parameter without a hash
         return None
     return None if equation.effects else key

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import is_traced
+
 TRANSFERS = ("host_to_device", "device_to_device", "device_to_host")
 
 
@@ -22,7 +24,7 @@ def tracing() -> bool:
     except (
         ImportError
     ):  # a future jax: a fresh constant is then a tracer exactly when a trace is open
-        return isinstance(jnp.zeros(()) + 0, jax.core.Tracer)
+        return is_traced(jnp.zeros(()) + 0)
     return not trace_state_clean()
 
 

@@ -20,7 +20,7 @@ def typed_key(key: Any) -> Array:
     if (
         isinstance(key, jax.Array)
         and key.shape == ()
-        and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key)
+        and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     ):
         return key
     if isinstance(key, jax.Array | np.ndarray) and key.ndim == 1 and key.dtype == np.uint32:

@@ -84,7 +84,7 @@ def _locked(handle: int) -> bool:
             import fcntl
 
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
+    except ImportError:  # a system without locks of files
         return True
     except OSError as error:
         return error.errno in NO_LOCKS
@@ -94,7 +94,7 @@ def _locked(handle: int) -> bool:
 def _is_file_at(handle: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
-    except FileNotFoundError:
+    except FileNotFoundError:  # its last holder has removed it
         return False
 
 
@@ -106,7 +106,7 @@ def _write(handle: int | None, text: str) -> None:
         os.lseek(handle, 0, os.SEEK_SET)
         os.ftruncate(handle, 0)
         os.write(handle, text.encode())
-    except OSError:
+    except OSError:  # a full disk: the lock holds, its holder is unnamed
         pass
 
 
@@ -115,7 +115,7 @@ def _holder(handle: int) -> str:
     os.lseek(handle, 0, os.SEEK_SET)
     try:
         pid, _, node = os.read(handle, 300).decode("utf-8", "replace").strip().partition(" ")
-    except OSError:
+    except OSError:  # the system lets no other process read a locked file
         pid = ""
         node = ""
     if pid == str(os.getpid()) and node == platform.node():

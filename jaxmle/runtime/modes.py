@@ -14,12 +14,12 @@ def no_mode(what: str) -> NotImplementedError:
 
 
 @jax.custom_jvp
-def _still(tree: Any) -> Any:
+def _identity(tree: Any) -> Any:
     """The tree itself, of which no derivative may be taken."""
     return tree
 
 
-@_still.defjvp
+@_identity.defjvp
 def _no_second_derivative(primals: Any, tangents: Any) -> Any:
     raise no_mode("a rule that is right once only")
 
@@ -53,7 +53,7 @@ def _reverse_once(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return function(tree)
 
     def forward(tree: Any) -> tuple[Any, Any]:
-        return jax.vjp(function, _still(tree))
+        return jax.vjp(function, _identity(tree))
 
     def backward(pull_back: Any, slope: Any) -> Any:
         return pull_back(slope)
@@ -69,6 +69,6 @@ def _forward_once(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     @once.defjvp
     def forward(primals: Any, tangents: Any) -> Any:
-        return jax.jvp(function, (_still(primals[0]),), tangents)
+        return jax.jvp(function, (_identity(primals[0]),), tangents)
 
     return once

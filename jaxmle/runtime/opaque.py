@@ -75,24 +75,27 @@ class OnceDifferentiable(LikelihoodTree):
         return without_second_derivative(lambda params: self.loglik(params, data))(params)
 
 
+def _is_likelihood_record(node: Any) -> bool:
+    is_record = dataclasses.is_dataclass(node) and not isinstance(node, type)
+    return is_record and isinstance(node, LikelihoodTree)
+
+
+def _map_fields(record: Any, change: Callable[[Any], Any]) -> Any:
+    fields = {
+        field.name: map_functions(getattr(record, field.name), change)
+        for field in dataclasses.fields(record)
+    }
+    return dataclasses.replace(record, **fields)
+
+
 def map_functions(node: Any, change: Callable[[Any], Any]) -> Any:
     """A likelihood tree with ``change`` applied to every user function in it."""
     if isinstance(node, Opaque):  # a Partial in it is the user's, and its arrays are no leaves
         return Opaque(change(node.function), node.discover)
     if isinstance(node, jax.tree_util.Partial):
         return jax.tree_util.Partial(change(node.func), *node.args, **node.keywords)
-    if (
-        dataclasses.is_dataclass(node)
-        and not isinstance(node, type)
-        and isinstance(node, LikelihoodTree)
-    ):
-        return dataclasses.replace(
-            node,
-            **{
-                f.name: map_functions(getattr(node, f.name), change)
-                for f in dataclasses.fields(node)
-            },
-        )
+    if _is_likelihood_record(node):
+        return _map_fields(node, change)
     if type(node) in (tuple, list):
         return type(node)(map_functions(inner, change) for inner in node)
     return (

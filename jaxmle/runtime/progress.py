@@ -14,6 +14,7 @@ from typing import Any, TextIO
 QUIET = 2.0  # seconds
 LOGGED = 15.0  # seconds between two lines of a log
 SHOWN = 0.1  # seconds between two states of a bar
+MAX_SECONDS_SHOWN = 1e7  # some four months
 
 
 class Progress:
@@ -107,7 +108,7 @@ class _Lines:
 
 def clock(seconds: float) -> str:
     """Seconds as a person says them."""
-    if not seconds < 1e7:
+    if not seconds < MAX_SECONDS_SHOWN:
         return "unknown time"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

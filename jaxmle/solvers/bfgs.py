@@ -57,6 +57,8 @@ def secant_climb(
     inverse = _inverse(information)
     step = inverse @ current.score
     distance = np.sqrt(current.score @ step)
+    passes = 1
+    ahead = distance
     for passes in range(2, PASSES + 1):
         trial = slopes(current.z + step)
         if not _is_sound(current, trial, step):

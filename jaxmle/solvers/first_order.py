@@ -38,14 +38,7 @@ def approach(
     ``curvatures(z)`` gives the matrices ``hessian``, ``expected`` and ``opg`` of −ℓ to
     transformations that read them; what a transformation does not read is never computed.
     """
-    if isinstance(solver, LBFGS):
-        transformation = optax.lbfgs(memory_size=solver.memory)
-        steps = solver.steps
-        every = None
-    else:
-        transformation = optax.with_extra_args_support(solver.transformation)
-        steps = solver.steps
-        every = solver.check_every
+    transformation, every = _transformation_of(solver)
 
     def loss(z: Array, hessian: Any = None, expected: Any = None, opg: Any = None) -> Array:
         return -value(z)  # optax's line searches hand every extra argument on, by name
@@ -58,8 +51,10 @@ def approach(
 
     def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         z, state, best, lowest, steps, idle, _ = carry
+        grad: Any
         now, grad = slope(z, state=state)
         extra = curvatures(z) if every is not None else {}
+        updates: Any
         updates, state = transformation.update(
             grad, state, z, value=now, grad=grad, value_fn=loss, **extra
         )
@@ -92,9 +87,18 @@ def approach(
             lambda new, old: jnp.asarray(new).astype(jnp.asarray(old).dtype), advance(carry), carry
         )
 
-    out = jax.lax.while_loop(lambda carry: (carry[4] < steps) & ~carry[6], cast, carry)
+    out = jax.lax.while_loop(lambda carry: (carry[4] < solver.steps) & ~carry[6], cast, carry)
     last_better = value(out[0]) > -out[3]
     return jnp.where(last_better, out[0], out[2]), out[4]
+
+
+def _transformation_of(solver: Any) -> tuple[Any, int | None]:
+    """A solver's optax transformation, and after how many steps the decrement is looked at; None
+    where the transformation shows its own.
+    """
+    if isinstance(solver, LBFGS):
+        return optax.lbfgs(memory_size=solver.memory), None
+    return optax.with_extra_args_support(solver.transformation), solver.check_every
 
 
 def _is_near(evaluate: Callable[[Array], Point], z: Array, steps: Array, every: int) -> Array:
@@ -130,6 +134,13 @@ def newton() -> optax.GradientTransformationExtraArgs:
 
     It gives a direction only, since optax cannot reject a step: ``optax.chain(newton(),
     optax.clip_by_global_norm(1.0))`` and ``scale`` after it work; line searches after it do not.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxmle import solvers
+    >>> direction = solvers.newton()
+    >>> state = direction.init(jnp.zeros(1))
+    >>> direction.update(jnp.array([6.0]), state, hessian=jnp.array([[2.0]]))[0].tolist()
+    [-3.0]
     """
     return _direction("newton", "hessian")
 
@@ -137,10 +148,25 @@ def newton() -> optax.GradientTransformationExtraArgs:
 def scoring() -> optax.GradientTransformationExtraArgs:
     """Fisher's scoring direction; ``update`` takes ``expected=`` (k, k), the expected
     information.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxmle import solvers
+    >>> direction = solvers.scoring()
+    >>> state = direction.init(jnp.zeros(1))
+    >>> direction.update(jnp.array([6.0]), state, expected=jnp.array([[2.0]]))[0].tolist()
+    [-3.0]
     """
     return _direction("scoring", "expected")
 
 
 def bhhh() -> optax.GradientTransformationExtraArgs:
-    """The BHHH direction; ``update`` takes ``opg=`` (k, k), the outer product of scores."""
+    """The BHHH direction; ``update`` takes ``opg=`` (k, k), the outer product of scores.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxmle import solvers
+    >>> direction = solvers.bhhh()
+    >>> state = direction.init(jnp.zeros(1))
+    >>> direction.update(jnp.array([6.0]), state, opg=jnp.array([[2.0]]))[0].tolist()
+    [-3.0]
+    """
     return _direction("bhhh", "opg")

@@ -40,7 +40,7 @@ def factored(r: Array, unrolled: bool = False) -> Array | Rows:
             return _factored_by_columns(r)
         try:
             return np.linalg.cholesky(r)
-        except np.linalg.LinAlgError:
+        except np.linalg.LinAlgError:  # R is not positive definite
             return np.full_like(r, np.nan)
     p = r.shape[-1]
     if not unrolled or p > UNROLLED:

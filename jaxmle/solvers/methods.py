@@ -16,6 +16,10 @@ MAX_PARAMETERS_FOR_NEWTON = (
 class Newton:
     """Trust-region Newton on the observed information; sound where the Hessian is indefinite or
     a trial point is not finite.
+
+    >>> from jaxmle.solvers import Newton
+    >>> Newton().curvature  # of fit(..., solver=Newton())
+    'observed'
     """
 
     curvature: ClassVar[str] = "observed"
@@ -25,6 +29,10 @@ class Newton:
 class Scoring:
     """Fisher scoring: directions from the expected information, which the likelihood must give;
     the last steps are Newton's.
+
+    >>> from jaxmle.solvers import Scoring
+    >>> Scoring().curvature  # of fit(..., solver=Scoring())
+    'expected'
     """
 
     curvature: ClassVar[str] = "expected"
@@ -34,6 +42,10 @@ class Scoring:
 class BHHH:
     """Directions from the outer product of scores (Berndt, Hall, Hall & Hausman 1974, Ann.
     Econ. Soc. Meas. 3); the last steps are Newton's.
+
+    >>> from jaxmle.solvers import BHHH
+    >>> BHHH().curvature  # of fit(..., solver=BHHH())
+    'opg'
     """
 
     curvature: ClassVar[str] = "opg"
@@ -46,6 +58,10 @@ class LBFGS:
 
     A large declared regression starts at the maximum of a sample of its rows instead, and goes on
     by scores.
+
+    >>> from jaxmle.solvers import LBFGS
+    >>> LBFGS(memory=5)  # fit(..., solver=LBFGS(memory=5))
+    LBFGS(memory=5, steps=1000)
     """
 
     memory: int = 10
@@ -57,6 +73,11 @@ class LBFGS:
 class Optax:
     """Any ``optax.GradientTransformation`` as it is, for ``steps`` steps or until near the
     maximum; then Newton's last steps.
+
+    >>> import optax
+    >>> from jaxmle.solvers import Optax
+    >>> Optax(optax.adam(0.1), steps=200).check_every
+    25
     """
 
     transformation: Any

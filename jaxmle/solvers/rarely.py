@@ -73,13 +73,13 @@ def rarely(
 
     @choose.def_vmap
     def _(axis_size: int, batched: Any, needed: Array, *args: Any) -> Any:
-        needed, *args = jax.tree.map(
+        needed, *rest = jax.tree.map(
             lambda x, b: x if b else jnp.broadcast_to(x, (axis_size, *jnp.shape(x))),
             (needed, *args),
             tuple(batched),
         )
-        out = jax.vmap(usual)(*args)
-        return _mend(rare, needed, args, out, axis_size, few), jax.tree.map(lambda _: True, out)
+        out = jax.vmap(usual)(*rest)
+        return _mend(rare, needed, rest, out, axis_size, few), jax.tree.map(lambda _: True, out)
 
     return choose(needed, *args)
 

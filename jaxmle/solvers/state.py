@@ -109,17 +109,19 @@ def without_dust(point: Point) -> Point:
     xp = namespace(point.z)
     noise = xp.minimum(noise_of(point), MAX_DUST)
     length = xp.maximum(1.0, xp.abs(point.z))
-    own = xp.abs(diagonal(point.hessian))
-    little = (xp.abs(point.score) * length <= noise) & (own * length**2 <= noise)
+    own_curvature = xp.abs(diagonal(point.hessian))
+    little = (xp.abs(point.score) * length <= noise) & (own_curvature * length**2 <= noise)
     if xp is np and not np.any(little):
         return point
     curvature = xp.abs(point.hessian)
     # |H_ij| against the geometric mean of the noise and of the other's own curvature
-    coupled = curvature * length[None, :] > xp.sqrt(noise * (own + noise / length**2))[:, None]
+    coupled = (
+        curvature * length[None, :] > xp.sqrt(noise * (own_curvature + noise / length**2))[:, None]
+    )
     place = column(np.arange(len(length)), length)
     coupled = xp.any(coupled & (place[:, None] != place[None, :]), axis=0)
     # A coordinate of 1e24 that begins at zero changes ℓ as little, but a Newton step gains much.
-    gains = (own > 0) & (point.score**2 > GAIN_BEYOND_DUST * noise * own)
+    gains = (own_curvature > 0) & (point.score**2 > GAIN_BEYOND_DUST * noise * own_curvature)
     dust = little & ~coupled & ~gains
     keep = xp.where(dust, 0.0, 1.0).astype(point.z.dtype)
     return point._replace(score=point.score * keep, hessian=point.hessian * outer(keep, keep))
@@ -167,7 +169,7 @@ def start(z: Array, like: Point) -> State:
     xp = namespace(z)
     members = members_of(z)
     zero = xp.zeros(members, z.dtype)
-    one = xp.ones(members, z.dtype)
+    ones = xp.ones(members, z.dtype)
     count = xp.zeros(members, dtype=xp.int32)
     yes = xp.ones(members, dtype=bool)
     flat = xp.zeros_like(z)
@@ -180,8 +182,8 @@ def start(z: Array, like: Point) -> State:
     )
     curvature = None if like.curvature is None else square
     return State(
-        point=Point(z, -xp.inf * one, zero, flat, square, curvature, blank),
-        newton=NewtonStep(flat, xp.inf * one, ~yes, ~yes),
+        point=Point(z, -xp.inf * ones, zero, flat, square, curvature, blank),
+        newton=NewtonStep(flat, xp.inf * ones, ~yes, ~yes),
         scale=flat,  # No metric before the first point: zero lets that point's own take over.
         radius=zero,
         move=flat,
@@ -191,7 +193,7 @@ def start(z: Array, like: Point) -> State:
         leaps=yes,
         last=flat,
         gain=zero,
-        signature=Signature(one, one, one),
+        signature=Signature(ones, ones, ones),
         tail=Tail(flat, flat, zero, zero, count),
         rise=zero,
         phase=count,

@@ -63,8 +63,8 @@ class StatusCodes(np.ndarray):
         return getattr(ufunc, method)(*plain, **options)
 
     def __getitem__(self, index: Any) -> Any:
-        found = super().__getitem__(index)
-        return StatusCode(found) if isinstance(found, np.integer) else found
+        selected = super().__getitem__(index)
+        return StatusCode(selected) if isinstance(selected, np.integer) else selected
 
     def __str__(self) -> str:
         return np.array2string(self._integers(), formatter={"int_kind": _name})
@@ -118,7 +118,8 @@ STATUS_MEANING = {
     Status.NONFINITE: "the log-likelihood or a derivative is not finite at {place}.",
     Status.UNBOUNDED: (
         "the likelihood grows without bound {along}; there is no maximum. Look for a variance "
-        "that goes to zero, a component on one point, or fewer rows than parameters."
+        "that goes to zero, a component on one point, fewer rows than parameters, or a density that "
+        "is infinite at an edge of its support."
     ),
     Status.BOUNDARY: (
         "the maximum lies on a bound: {bound}. It has no standard error; those of the other "

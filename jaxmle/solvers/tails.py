@@ -33,6 +33,7 @@ PROVED = 1e-5
 # decrement, which holds all that is not along it,
 LEAP_SLOPE_TOLERANCE = 2.0
 LEAP_DECREMENT_TOLERANCE = 100.0  # this one
+MAX_SHARE_OF_LUCKY_DECREMENT = 1e-6  # of the one before it, up to which a step has met the maximum
 
 
 def lengthened(
@@ -72,7 +73,7 @@ def is_rough(
     if is_nowhere(small):
         return small
     lucky = (xp.abs(1.0 - signature.information) > 0.1) & (
-        newton.decrement < 1e-6 * state.newton.decrement
+        newton.decrement < MAX_SHARE_OF_LUCKY_DECREMENT * state.newton.decrement
     )
     differs = _mismatch(state, trial) > 0.3 * state.predicted + 100 * noise
     return small & (differs | (lucky & (state.newton.decrement > SHARP)))

@@ -214,94 +214,119 @@ def read(state: State, trial: Point) -> Reading:
 
 def _judge(state: State, reading: Reading) -> State:
     """Accept or refuse the trial, and note what it says."""
-    trial, newton, scale, finite, accept, deceived, blind, shows, noise, gain, wall = reading
+    xp = namespace(reading.trial.z)
+    noted = _noted(state, reading)
+    outcome = _outcome(state, noted, reading)
+    moved = noted._replace(point=reading.trial, newton=reading.newton, scale=reading.scale)
+    after = select(reading.accept, moved, noted)
+    return after._replace(
+        outcome=_int(xp, outcome), phase=_int(xp, xp.where(outcome == RUNNING, state.phase, DONE))
+    )
+
+
+def _noted(state: State, reading: Reading) -> State:
+    """The state at its old point with what the trial says: radius, counts, signature and tail."""
+    trial, newton, accept, gain = reading.trial, reading.newton, reading.accept, reading.gain
     xp = namespace(trial.z)
-    polishing = state.phase == POLISHING
     first = state.steps == 0
     leapt = state.leap > 0
-    signature = select(accept & state.full, shows, state.signature)
-    length = norm(scale * state.move)
-    opening = first_radius(newton, trial.score, scale)
-    grown = trusted(state.radius, length, gain, state.predicted, noise)
-    # Far out a metric of 1e-13 makes steps of 1e26; refusal after refusal shrinks them faster.
-    cut = xp.where(finite, 0.25, 0.1) ** (1 + state.refused // 4).astype(state.radius.dtype)
-    shrunk = cut * norm(state.scale * state.move)
-
-    flat = ~first & xp.where(
-        accept,
-        (gain <= noise) & ~(newton.decrement < 0.5 * state.newton.decrement),
-        state.predicted <= noise_of(state.point),
-    )
-    # Only Newton's own steps tell growth from a long way: scoring and BHHH go far at constant
-    # length. A radius that grows back from nothing doubles too.
-    longer = (length >= 1.4 * norm(scale * state.last)) & (length >= MIN_SCALED_LENGTH_OF_OWN_STEP)
-    steady = (
-        (gain >= 0.9 * state.gain)
-        & longer
-        & (gain > noise)
-        & (state.gain > 0)
-        & (trial.curvature is None)
-        & ~leapt
-    )
+    signature = select(accept & state.full, reading.shows, state.signature)
+    idles = _gains_nothing(state, reading)
+    idle = xp.where(idles, state.idle + 1, xp.where(accept, 0, state.idle))
+    run = xp.where(_grows_steadily(state, reading), state.runaway + 1, 0)
+    run = _int(xp, xp.where(accept, run, state.runaway))
+    alike = (gain >= 0.25 * state.gain) & (gain <= 4 * state.gain) & (gain >= EVEN_GAIN)
+    even = _int(xp, xp.where(accept, xp.where(alike, state.even + 1, 0), state.even))
     small = (
-        finite
+        reading.finite
         & state.full
         & (state.streak >= 0)
         & (state.predicted <= MIN_PREDICTED_GAIN)
         & (state.predicted >= SHARP)
     )
-    alike = (gain >= 0.25 * state.gain) & (gain <= 4 * state.gain) & (gain >= EVEN_GAIN)
-    next_even = _int(xp, xp.where(accept, xp.where(alike, state.even + 1, 0), state.even))
-    rough = is_rough(state, trial, newton, signature, noise, small)
-    next_run = _int(xp, xp.where(accept, xp.where(steady, state.runaway + 1, 0), state.runaway))
-    next_state = state._replace(
-        idle=_int(xp, xp.where(flat, state.idle + 1, xp.where(accept, 0, state.idle))),
+    rough = is_rough(state, trial, newton, signature, reading.noise, small)
+    streak = xp.where(accept & ~first, streak_after(state, signature, newton), state.streak)
+    left_wall = xp.isnan(reading.wall) & accept & state.full
+    walled = ~xp.isnan(reading.wall) | left_wall
+    return state._replace(
+        idle=_int(xp, idle),
         refused=_int(xp, xp.where(accept, 0, state.refused + 1)),
-        runaway=next_run,
-        rough=state.rough | rough | deceived,
-        longest=xp.maximum(state.longest, next_run),
-        even=next_even,
-        most_even=xp.maximum(state.most_even, next_even),
-        radius=xp.where(
-            first, opening, xp.where(leapt, state.radius, xp.where(accept, grown, shrunk))
-        ),
+        runaway=run,
+        rough=state.rough | rough | reading.deceived,
+        longest=xp.maximum(state.longest, run),
+        even=even,
+        most_even=xp.maximum(state.most_even, even),
+        radius=_radius_after(state, reading),
         leaps=state.leaps & ~(leapt & ~accept),
         signature=signature,
         tail=lengthened(state, trial, newton, signature, accept & state.full & ~first),
-        streak=_int(
-            xp, xp.where(accept & ~first, streak_after(state, signature, newton), state.streak)
-        ),
+        streak=_int(xp, streak),
         steps=state.steps + _int(xp, 1),
         rise=state.rise + xp.where(accept & ~first, gain, 0.0),
         last=xp.where(accept, xp.where(leapt, state.newton.step, state.move), state.last),
         gain=xp.where(accept & ~first, gain, state.gain),
-        wall=xp.where(xp.isnan(wall) & ~(accept & state.full), state.wall, wall),
+        wall=xp.where(walled, reading.wall, state.wall),
     )
+
+
+def _radius_after(state: State, reading: Reading) -> Array:
+    """The trust radius for the next step."""
+    xp = namespace(state.radius)
+    length = norm(reading.scale * state.move)
+    opening = first_radius(reading.newton, reading.trial.score, reading.scale)
+    grown = trusted(state.radius, length, reading.gain, state.predicted, reading.noise)
+    # Far out a metric of 1e-13 makes steps of 1e26; refusal after refusal shrinks them faster.
+    share = xp.where(reading.finite, 0.25, 0.1) ** (1 + state.refused // 4)
+    shrunk = share.astype(state.radius.dtype) * norm(state.scale * state.move)
+    usual = xp.where(reading.accept, grown, shrunk)
+    return xp.where(state.steps == 0, opening, xp.where(state.leap > 0, state.radius, usual))
+
+
+def _gains_nothing(state: State, reading: Reading) -> Array:
+    """Whether neither ℓ rose above its noise nor δ was halved, or no more was promised."""
+    little = reading.gain <= reading.noise
+    halved = reading.newton.decrement < 0.5 * state.newton.decrement
+    hopeless = state.predicted <= noise_of(state.point)
+    return (state.steps > 0) & namespace(little).where(reading.accept, little & ~halved, hopeless)
+
+
+def _grows_steadily(state: State, reading: Reading) -> Array:
+    """Whether the move goes a long way farther than the one before it, at undiminished gain. Only
+    Newton's own steps tell growth from a long way: scoring and BHHH go far at constant length. A
+    radius that grows back from nothing doubles too.
+    """
+    length = norm(reading.scale * state.move)
+    before = norm(reading.scale * state.last)
+    longer = (length >= 1.4 * before) & (length >= MIN_SCALED_LENGTH_OF_OWN_STEP)
+    undiminished = (reading.gain >= 0.9 * state.gain) & (reading.gain > reading.noise)
+    own = (state.gain > 0) & (reading.trial.curvature is None) & ~(state.leap > 0)
+    return undiminished & longer & own
+
+
+def _outcome(state: State, noted: State, reading: Reading) -> Array:
+    """Whether and why the climb ends with this trial."""
+    trial, newton, accept = reading.trial, reading.newton, reading.accept
+    xp = namespace(trial.z)
+    first = state.steps == 0
     slow = ~(newton.decrement <= 0.25 * state.newton.decrement) | (
         newton.decrement <= DECREMENT_FLOOR
     )
     # Where information dies, some steps more tell a recession from a maximum far out.
-    young = (next_state.streak < TAIL) & (newton.decrement > DECREMENT_FLOOR**2)
-    fading = (signature.information < RECEDES) & state.full & (young | (newton.decrement > FADED))
+    young = (noted.streak < TAIL) & (newton.decrement > DECREMENT_FLOOR**2)
+    fading = noted.signature.information < RECEDES
+    fading = fading & state.full & (young | (newton.decrement > FADED))
     slow = slow & ~fading
-    outcome = xp.where(accept & blind & ~first, EXHAUSTED, RUNNING)
+    outcome = xp.where(accept & reading.blind & ~first, EXHAUSTED, RUNNING)
     # From far off ℓ rises for long too: by less than it is below zero.
-    beyond = (next_state.rise + trial.value > 0) & (next_state.runaway >= GROWING_STEPS_OF_RUNAWAY)
+    beyond = (noted.rise + trial.value > 0) & (noted.runaway >= GROWING_STEPS_OF_RUNAWAY)
     outcome = xp.where(beyond, RUNAWAY, outcome)
     opens = ~state.full & (state.steps <= FIRST_STEPS)
     patience = xp.where(opens, FIRST_STEPS, MAX_ROUNDS_WITHOUT_GAIN)
-    stuck = (next_state.idle >= patience) | (next_state.refused >= LIMIT)
-    outcome = xp.where(stuck, STUCK, outcome)
-    outcome = xp.where(
-        polishing, xp.where((~accept & ~leapt) | (accept & slow), SETTLED, RUNNING), outcome
-    )
-    outcome = xp.where(deceived, SETTLED, outcome)
-    outcome = xp.where(first & ~finite, NOT_FINITE, outcome)
-    moved = next_state._replace(point=trial, newton=newton, scale=scale)
-    after = select(accept, moved, next_state)
-    return after._replace(
-        outcome=_int(xp, outcome), phase=_int(xp, xp.where(outcome == RUNNING, state.phase, DONE))
-    )
+    outcome = xp.where((noted.idle >= patience) | (noted.refused >= LIMIT), STUCK, outcome)
+    ends = (~accept & ~(state.leap > 0)) | (accept & slow)
+    outcome = xp.where(state.phase == POLISHING, xp.where(ends, SETTLED, RUNNING), outcome)
+    outcome = xp.where(reading.deceived, SETTLED, outcome)
+    return xp.where(first & ~reading.finite, NOT_FINITE, outcome)
 
 
 def _enter_polish(state: State) -> State:

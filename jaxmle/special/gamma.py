@@ -69,6 +69,10 @@ def gammaln(x: ArrayLike) -> jax.Array:
 
     Absolute error 1e-14 below 10, its zeros at 1 and 2 included; else an ulp or two. Its
     derivatives are ``digamma`` and ``trigamma``.
+
+    >>> from jaxmle.special import gammaln
+    >>> float(gammaln(5.0))  # log 4!
+    3.1781
     """
     return _gammaln(real(x))
 
@@ -76,12 +80,21 @@ def gammaln(x: ArrayLike) -> jax.Array:
 def digamma(x: ArrayLike) -> jax.Array:
     """ψ(x) = (log Γ)'(x), elementwise, for x > 0 of any shape, to 1e-14 absolutely; NaN
     elsewhere.
+
+    >>> from jaxmle.special import digamma
+    >>> float(digamma(1.0))  # minus Euler’s constant
+    -0.5772
     """
     return _digamma(real(x))
 
 
 def trigamma(x: ArrayLike) -> jax.Array:
-    """ψ'(x), elementwise, for x > 0 of any shape, to a few ulp; NaN elsewhere."""
+    """ψ'(x), elementwise, for x > 0 of any shape, to a few ulp; NaN elsewhere.
+
+    >>> from jaxmle.special import trigamma
+    >>> float(trigamma(1.0))  # π²/6
+    1.6449
+    """
     return _trigamma(real(x))
 
 

@@ -66,7 +66,12 @@ def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array,
 
 
 def log_sigmoid(x: float | Array) -> jax.Array:
-    """log of 1/(1 + e⁻ˣ)."""
+    """log of 1/(1 + e⁻ˣ).
+
+    >>> from jaxmle.special import log_sigmoid
+    >>> float(log_sigmoid(0.0))  # −log 2
+    -0.6931
+    """
     return -softplus(-x)
 
 

@@ -5,7 +5,6 @@ nothing in the far tail.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +95,7 @@ def _upper(t: jax.Array) -> tuple[jax.Array, jax.Array]:
     return t + remainder, remainder
 
 
-def upper_hazard(t: Any) -> jax.Array:
+def upper_hazard(t: ArrayLike) -> jax.Array:
     """φ(t)/(1 − Φ(t)), elementwise, for t ≥ 0."""
     return _upper(t)[0]
 

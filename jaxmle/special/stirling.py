@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from jaxmle.special.gamma import BERNOULLI_NUMBERS, digamma, gammaln, trigamma
 
@@ -24,7 +24,7 @@ _ATANH_SERIES = tuple(
 )  # (atanh v − v)/v³ in v²; |v| ≤ 1/3 leaves 3e-17
 
 
-def promote(*arguments: Any) -> list[jax.Array]:
+def promote(*arguments: ArrayLike) -> list[jax.Array]:
     """The arguments as arrays of one floating type: counts come as integers."""
     arrays = [jnp.asarray(v) for v in arguments]
     dtype = jnp.result_type(*arrays)

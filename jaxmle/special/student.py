@@ -24,6 +24,8 @@ _HALF_STEP = tuple(
     -(2 - 2.0 ** (1 - 2 * k)) * b / (2 * k * (2 * k - 1))
     for k, b in enumerate(BERNOULLI_NUMBERS, 1)
 )
+# y below which log(1 + y)/y = 1 − y/2 + … is two terms: the third, y²/3, is below 4e-17
+MAX_ARGUMENT_OF_TWO_TERMS = 1e-8
 
 
 def student_t_logpdf(z: ArrayLike, df: ArrayLike) -> jax.Array:
@@ -156,7 +158,7 @@ def _(
 def scaled_log(z: jax.Array, w: jax.Array) -> jax.Array:
     """log(1 + wz²)/w, z² at w = 0."""
     y = w * z * z
-    tiny = y < 1e-8  # the next term of log(1 + y)/y = 1 − y/2 + … is y²/3 < 4e-17
+    tiny = y < MAX_ARGUMENT_OF_TWO_TERMS
     return jnp.where(tiny, z * z * (1 - 0.5 * y), jnp.log1p(y) / jnp.where(tiny, 1.0, w))
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import is_traced
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.fitting.options import Options, check_has_start
 from jaxmle.likelihood.checks import check_fixed, check_start, host_params
@@ -156,7 +157,7 @@ def _sampled(sampler: Any, key: Array, number: int) -> Tree:
 
     def watched(key: Array) -> Tree:
         start = sampler(key)
-        traced.extend(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(start))
+        traced.extend(is_traced(leaf) for leaf in jax.tree.leaves(start))
         return start
 
     try:

@@ -316,7 +316,7 @@ def _stop(path: list[tuple[float, float]], epochs: int, patience: int | None) ->
 
 
 def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _arrays(carry: _Carry) -> list[np.ndarray]:

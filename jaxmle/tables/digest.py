@@ -110,7 +110,7 @@ def spread(values: np.ndarray, level: float) -> tuple[float, float, float, float
     """
     known = values[~np.isnan(values)]
     if known.size == 0:
-        return (np.nan,) * 5
+        return np.nan, np.nan, np.nan, np.nan, np.nan
     with np.errstate(invalid="ignore"):  # inf − inf
         sd = float(known.std(ddof=1)) if known.size > 1 else np.nan
         quantiles = np.quantile(known, [(1.0 - level) / 2.0, 0.5, (1.0 + level) / 2.0])

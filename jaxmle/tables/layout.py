@@ -68,10 +68,18 @@ def text(page: Page) -> str:
 
 def first_fitting(pages: Iterable[Page]) -> Page:
     """The first page whose grids leave room for their names, else the last."""
-    for page in pages:
-        if all(_name_room(grid) >= min(NAME_ROOM, _longest_name(grid)) for grid in page.grids):
+    remaining = iter(pages)
+    page = next(remaining)
+    while not _names_fit(page):
+        following = next(remaining, None)
+        if following is None:
             break
+        page = following
     return page
+
+
+def _names_fit(page: Page) -> bool:
+    return all(_name_room(grid) >= min(NAME_ROOM, _longest_name(grid)) for grid in page.grids)
 
 
 def grid_lines(grid: Grid) -> list[str]:

@@ -15,6 +15,9 @@ MAX_FOR_EXPONENT_FORM = 1e-4
 MIN_FOR_EXPONENT_FORM = 1e7
 
 Style = Callable[[Sequence[float], float], tuple[str, ...]]
+MIN_P_VALUE_SHOWN = 0.001  # a smaller one is printed as less than this
+MIN_Z_IN_POWERS = 1e5  # from which a z value is written with a power of ten
+MIN_LIKELIHOOD_IN_POWERS = 1e9
 
 
 def word(value: float) -> str | None:
@@ -75,7 +78,7 @@ def p_value(value: float) -> str:
     >>> p_value(0.0371), p_value(2e-16), p_value(float("nan"))
     ('0.037', '<0.001', 'n/a')
     """
-    return "<0.001" if value < 0.001 else fixed(value, 3)
+    return f"<{MIN_P_VALUE_SHOWN}" if value < MIN_P_VALUE_SHOWN else fixed(value, 3)
 
 
 def z_value(value: float) -> str:
@@ -84,7 +87,7 @@ def z_value(value: float) -> str:
     >>> z_value(-2.3456), z_value(1.5e9)
     ('-2.35', '1.50e+09')
     """
-    return exponent(value, 3) if abs(value) >= 1e5 else fixed(value, 2)
+    return exponent(value, 3) if abs(value) >= MIN_Z_IN_POWERS else fixed(value, 2)
 
 
 def likelihood(value: float) -> str:
@@ -94,7 +97,7 @@ def likelihood(value: float) -> str:
     >>> likelihood(-1234.56789)
     '-1234.568'
     """
-    return exponent(value, 10) if abs(value) >= 1e9 else fixed(value, 3)
+    return exponent(value, 10) if abs(value) >= MIN_LIKELIHOOD_IN_POWERS else fixed(value, 3)
 
 
 def count(value: float) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_nowhere, namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import (
     identity,
     norm,
     outer,
     product,
+    quadratic,
     transposed,
 )
 from jaxmle.solvers.linalg import cholesky, eigh, factored, from_eigen, metric_of, solve_lower
@@ -37,6 +38,9 @@ from jaxmle.verdict.shape import AMPLIFIED, Shape
 
 # times the lowest eigenvalue of R where ℓ is level: what rounding makes of zeros differs so much
 LEVEL_SPREAD = 10.0
+# c of ℓ = −c·log w at an edge; a GEV law of one value ends with a shape of −1.0024 and c = .0024
+MIN_RATE_AT_EDGE = 3e-4
+SHARP_EDGE = 1e12  # units of the metric from a coordinate to zero: w is some hundred ulps there
 
 
 class Verdict(NamedTuple):
@@ -157,6 +161,7 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
             (state.outcome == RUNAWAY)
             | escaped
             | blown
+            | _diverges_at_edge(state)
             | (growth & ~quiet)
             | (shape == Shape.ENDLESS),
             Status.UNBOUNDED,
@@ -179,6 +184,22 @@ def _status_of(state: State, limit: Limit, spectrum: Survey, bound_only: Array) 
     for holds, name in reversed(cases):
         status = xp.where(holds, int(name), status)
     return status
+
+
+def _diverges_at_edge(state: State) -> Array:
+    """Whether ℓ = −c·log w at the end, w the distance to an edge of the support too small for this
+    precision: s²/ℓ" is c there. Where ℓ has a limit, such as −√w, it is as small as the fall to it.
+    """
+    xp = namespace(state.point.z)
+    ended = (state.outcome == EXHAUSTED) | (state.outcome == STUCK)
+    if is_nowhere(ended):
+        return ended
+    metric = metric_of(state.point.hessian, state.point.score)
+    slope = state.point.score / xp.where(metric > 0, metric, 1.0)
+    bend = quadratic(state.point.hessian / outer(metric, metric), slope)
+    rate = xp.sum(slope**2, axis=0) ** 2 / xp.where(bend > 0, bend, xp.inf)
+    sharp = xp.max(metric * xp.abs(state.point.z), axis=0) >= SHARP_EDGE
+    return ended & ((state.outcome == EXHAUSTED) | sharp) & (rate >= MIN_RATE_AT_EDGE)
 
 
 def judge(state: State, limit: Limit, spectrum: Survey, bound_only: Array) -> Verdict:
@@ -251,9 +272,7 @@ def _unit(v: Array) -> Array:
     return v / namespace(v).maximum(norm(v), namespace(v).finfo(v.dtype).tiny)
 
 
-def _factor(
-    j: Array, scale: Array, cut: Array, level: Array
-) -> tuple[Array, Array, Array, Array]:
+def _factor(j: Array, scale: Array, cut: Array, level: Array) -> tuple[Array, Array, Array, Array]:
     """Null projector, lowest eigenvalue of R, its eigenvector, and tr R⁻¹ (the sum of variance
     inflation factors), by Cholesky.
 

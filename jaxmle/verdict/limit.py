@@ -34,6 +34,7 @@ from jaxmle.solvers.rarely import rarely
 from jaxmle.solvers.state import (
     Point,
     State,
+    noise_of,
     null_cut,
     select,
 )
@@ -54,7 +55,7 @@ from jaxmle.verdict.excursion import (
 )
 from jaxmle.verdict.kinks import Kink
 from jaxmle.verdict.profile_walk import begin_walk, look
-from jaxmle.verdict.shape import Found, Shape, found
+from jaxmle.verdict.shape import AMPLIFIED, Found, Shape, found
 
 ESCAPE = (
     6  # doubling steps of undiminished gain that make a climb which then ends nowhere an escape
@@ -62,6 +63,9 @@ ESCAPE = (
 DECREMENT_USABLE = 5e-7  # 1e-3 standard errors
 SAME_WAY = 0.9  # cosine between the ways of two climbs
 GAIN_BESIDE_NOISE = 1e3  # times the noise of ℓ: a last gain up to this says little
+# the same where the user's function makes the noise: a column of 1e7 + N(0, 1) beside an intercept
+# hides its curvature, and ℓ rises by 1e-6 some standard errors off, with a noise of 1e-9
+GAIN_BESIDE_AMPLIFIED_NOISE = 1e5
 VANISHED = 1e-10  # Σ|terms| of probabilities that are all one
 
 
@@ -341,7 +345,9 @@ def settled_rise(state: State, limit: Limit) -> Limit:
     gain = limit.point.value - state.point.value
     less = gain <= state.point.value - state.tail.value
     rises = (limit.shape == Shape.RISES) & climbed_on(state)
-    little = gain <= xp.maximum(DECREMENT_USABLE, GAIN_BESIDE_NOISE * limit.noise)
+    amplified = limit.noise > AMPLIFIED * noise_of(state.point)
+    share = xp.where(amplified, GAIN_BESIDE_AMPLIFIED_NOISE, GAIN_BESIDE_NOISE)
+    little = gain <= xp.maximum(DECREMENT_USABLE, share * limit.noise)
     fades = rises & _is_straight(state, limit.point) & less & ~little
     fades = fades & ~limit.sharp & ~limit.blurred
     shape = xp.where(rises & limit.sharp, int(Shape.ENDLESS), limit.shape)

@@ -102,7 +102,7 @@ def _project(g: np.ndarray, v: np.ndarray) -> np.ndarray:
 
     try:
         d = v + g.T @ nnls(g.T, -v, maxiter=50 * sum(g.shape))[0]
-    except RuntimeError:
+    except RuntimeError:  # nnls ran out of steps
         return _farthest(g, v)
     if np.linalg.norm(d) <= MIN_PROJECTION_LENGTH:
         return np.zeros_like(v)  # v = −g'λ: proved by d itself

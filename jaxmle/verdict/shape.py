@@ -15,6 +15,7 @@ import numpy as np
 from jaxmle._namespace import namespace
 from jaxmle._types import Array
 from jaxmle.solvers.leading_axes import column
+from jaxmle.solvers.linalg import metric_of
 from jaxmle.solvers.state import Point, State, noise_of, select
 from jaxmle.verdict.doubt import HALF, Doubt, came_along_tail, is_clean, is_collapse
 from jaxmle.verdict.profile_walk import (
@@ -215,6 +216,14 @@ def _level(why: Doubt, state: State, walk: Walk, sides: _Sides, amplified: Array
     # Past where a quartic would have shown too.
     far = xp.all((would_show >= 10 * sides.bar) & curved, axis=0)
     clean = is_clean(state)
+    # Or by more than the other coordinates held would let it be, to where the ridge ends at once,
+    # as that of loadings that may be turned does.
+    held = (
+        reach
+        * why.unit
+        * xp.sum(why.coordinate * metric_of(state.point.hessian, state.point.score), axis=0)
+    )
+    turns = xp.all((held >= 1.0) & ~(walk.falling > 0), axis=0) & clean
     # Ten times as far as the coordinate is large, on the way that the climb came by.
     followed = sides.stays & sides.came & ~sides.backwards
     followed = followed & (reach * why.unit >= 10 * _size(why, state))
@@ -225,7 +234,7 @@ def _level(why: Doubt, state: State, walk: Walk, sides: _Sides, amplified: Array
     tail = one_way & (sides.came | gradual | (xp.any(sides.falls, axis=0) & ~clean))
     return (
         (one_way & sides.came & xp.any(sides.fell, axis=0) & ~curved, Shape.TAIL),
-        (((near & clean) | far) & ~amplified, Shape.LEVEL),
+        (((near & clean) | far | turns) & ~amplified, Shape.LEVEL),
         (tail, Shape.TAIL),
         ((one_way | xp.all(sides.stays, axis=0) | near) & ~amplified, Shape.LEVEL),
     )

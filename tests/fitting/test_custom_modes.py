@@ -48,7 +48,7 @@ def test_the_end_of_a_profile_is_differentiated_in_the_mode_that_there_is(loglik
     ends = jm.profile(loglik, fit, Y)
     differentiate = jax.grad if loglik is self_calling else jax.jacfwd
     with jax.enable_x64(True):
-        slope = differentiate(lambda y: profile_end(loglik, fit, ends, y, "a"))(Y)
+        slope = jax.jit(differentiate(lambda y: profile_end(loglik, fit, ends, y, "a")))(Y)
     assert_allclose(slope, -1 / Y.sum(), rtol=1e-6)  # the end is solved to 1e-8
 
 

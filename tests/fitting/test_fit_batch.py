@@ -626,7 +626,7 @@ def test_eight_devices_give_the_same(tmp_path):
             "PYTHONPATH": os.pathsep.join(
                 [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
             ),
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         }
         subprocess.run(
             [sys.executable, "-c", EIGHT, str(devices), str(tmp_path / f"{devices}.npz")],

@@ -16,3 +16,5 @@ def mistakes(fit: jm.Fit) -> None:
     jm.fit(np.ones(3))  # reportArgumentType
     jm.profile(exponential, Y, fit)  # reportArgumentType
     fit.df = 3  # reportAttributeAccessIssue
+    jm.profile(exponential, fit, Y, wich="rate")  # reportCallIssue
+    jm.models.poisson().strat(Y)  # reportAttributeAccessIssue

@@ -53,6 +53,9 @@ def filtered() -> None:
 def inference(fit: jm.Fit) -> None:
     profile = jm.profile(exponential, fit, Y, which="rate")
     assert_type(profile, jm.Profile)
+    assert_type(profile.interval(), np.ndarray)
+    assert_type(profile.names, tuple[str, ...])
+    assert_type(profile.level, float)
     assert_type(jm.wald_test(fit, {"rate": 1.0}), jm.Test)
     resampled = jm.bootstrap(exponential, fit, Y, key=jax.random.key(0), replicates=19)
     assert_type(resampled, jm.Bootstrap)
@@ -62,6 +65,7 @@ def inference(fit: jm.Fit) -> None:
 def ready_models() -> None:
     poisson = jm.models.poisson()
     assert_type(poisson, jm.models.Model)
+    assert_type(poisson.name, str)
     data = {"x": X, "y": np.array([1.0, 3.0, 2.0, 6.0, 0.0, 4.0])}
     fit = jm.fit(poisson, None, data)
     assert_type(fit, jm.Fit)

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from scipy import special, stats
 
 import jaxmle as jm
+from jaxmle import families
 from tests.marks import not_earned_yet
 
 from .answers import beta_binomial, expect, highest, negative_binomial
@@ -135,7 +136,6 @@ def test_6_underdispersed_counts_by_differences_of_log_gammas_are_not_unbounded(
     expect(jm.fit(counts, np.zeros(2), y), "SEPARATED", "IMPRECISE")
 
 
-@not_earned_yet("-0.9", "-1.2")
 @pytest.mark.parametrize("shape", [-0.2, -0.5, -0.9, -1.2, -2.0])
 def test_7_an_extreme_value_law_whose_climbs_all_pass_shape_minus_one_is_unbounded(shape):
     """A sample of shape −1.6: from each of these starts Nelder–Mead of SciPy ends at the edge of the support with a shape below −1."""
@@ -150,6 +150,23 @@ def test_7_an_extreme_value_law_whose_climbs_all_pass_shape_minus_one_is_unbound
     fit = jm.fit(gev, np.array([loc, np.log(scale), shape]), y)
     expect(fit, "UNBOUNDED", loglik=np.inf)
     assert int(fit.witness.row) == int(y.argmax())
+
+
+@pytest.mark.parametrize("value", [0.87, 3.0, 1200.0])
+def test_7_an_extreme_value_law_of_one_value_is_unbounded(value):
+    """Its climb ends with a shape of −1.002, where ℓ grows by .002 for each e-fold nearer to the edge."""
+    expect(jm.fit(families.gev, data=np.array([value])), "UNBOUNDED", loglik=np.inf)
+
+
+@pytest.mark.parametrize("power", [0.3, 0.5, 0.7])
+def test_7_an_edge_of_infinite_slope_and_finite_height_is_not_unbounded(power):
+    def roof(t, y):
+        below = jnp.where(t[0] < 1, 1 - t[0], 1.0)
+        return jnp.where(t[0] < 1, -(below**power), -jnp.inf) + 0 * y
+
+    fit = jm.fit(roof, np.array([0.2]), np.zeros(3))
+    assert fit.verdict.name in ("STALLED", "IMPRECISE", "SINGULAR"), fit.explain()
+    assert np.isnan(fit.se).all()
 
 
 # ---------------------------------------------------------------- 8: a plateau reached in one step

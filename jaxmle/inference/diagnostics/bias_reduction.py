@@ -32,6 +32,8 @@ DECREMENT_OF_ADJUSTED_SCORE = 1e-20  # decrement at which the iteration stops: 1
 # decrements of 1e-6 and 1e-3 standard errors, as in ``fit``
 DECREMENT_TO_CONVERGE = 5e-13
 DECREMENT_TO_ACCEPT = 5e-7
+MIN_SHARE_OF_STEP = 1e-6  # twenty halvings
+MAX_EPS_OF_DOUBLE = 1e-10  # the machine epsilon of float64 is below it, that of float32 above
 
 
 def mean_br(
@@ -196,7 +198,7 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
         share = jnp.where(better, 1.0, state.share / 2)
         # At the floor of rounding the full step no longer improves; elsewhere twenty halvings that
         # do not help are the end.
-        stuck = (share < 1e-6) | (
+        stuck = (share < MIN_SHARE_OF_STEP) | (
             ~better & ((point.decrement <= DECREMENT_TO_CONVERGE) | (state.steps == 0))
         )
         return _State(
@@ -219,7 +221,7 @@ def _solve(loglik: Loglik, chart: Chart, x: Array, data: Tree, max_steps: int) -
 
 def _status(end: _State, eps: float) -> Array:
     """The verdict on the last state of the iteration."""
-    fair = DECREMENT_TO_ACCEPT if eps > 1e-10 else DECREMENT_TO_CONVERGE
+    fair = DECREMENT_TO_ACCEPT if eps > MAX_EPS_OF_DOUBLE else DECREMENT_TO_CONVERGE
     status = jnp.where(
         end.point.decrement <= fair,
         int(Status.CONVERGED),
@@ -228,7 +230,7 @@ def _status(end: _State, eps: float) -> Array:
         ),
     )
     status = jnp.where(
-        (end.share < 1e-6) & (end.point.decrement > DECREMENT_TO_ACCEPT),
+        (end.share < MIN_SHARE_OF_STEP) & (end.point.decrement > DECREMENT_TO_ACCEPT),
         int(Status.STALLED),
         status,
     )

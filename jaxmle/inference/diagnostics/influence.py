@@ -135,7 +135,7 @@ def influence(
         return _delete(ll, layout, x, rows, codes, se)
 
     parts = given.evaluate(("influence", clustered), quantity, (fit.se,))
-    if clustered and isinstance(codes[0], np.ndarray):
+    if clustered and codes and isinstance(codes[0], np.ndarray):
         parts = tuple(
             part[(slice(None),) * len(fit.batch_shape) + (slice(0, int(codes[0].max()) + 1),)]
             for part in parts

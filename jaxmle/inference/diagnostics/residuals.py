@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy
 
+from jaxmle._namespace import is_traced
 from jaxmle._types import Array
 from jaxmle.runtime.compile import tracing
 
@@ -150,11 +151,7 @@ def _arrays(**named: Any) -> tuple[Any, list[Array]]:
     """The arguments as floating arrays of one shape; JAX arrays under a trace, NumPy arrays
     elsewhere.
     """
-    xp: Any = (
-        jnp
-        if tracing() or any(isinstance(value, jax.core.Tracer) for value in named.values())
-        else np
-    )
+    xp: Any = jnp if tracing() or any(is_traced(value) for value in named.values()) else np
     arrays = [xp.asarray(value) for value in named.values()]
     for name, value in zip(named, arrays, strict=True):
         if value.dtype.kind not in "fiub":

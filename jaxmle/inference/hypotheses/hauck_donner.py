@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_traced, namespace
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.inference.again import again, inverse_root, tangent
 from jaxmle.likelihood.evaluate import sums
@@ -54,7 +54,7 @@ class HauckDonner:
     names: tuple[str, ...]
 
     def __repr__(self) -> str:
-        if np.ndim(self.slope) > 1 or isinstance(self.slope, jax.core.Tracer):
+        if np.ndim(self.slope) > 1 or is_traced(self.slope):
             return f"HauckDonner({', '.join(self.names[:6])}; shape {np.shape(self.slope)})"
         from jaxmle.tables.layout import Grid, Page, text
         from jaxmle.tables.numerals import significant, z_value

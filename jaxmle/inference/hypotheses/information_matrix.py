@@ -27,6 +27,10 @@ from jaxmle.runtime.jax_state import host_only
 from jaxmle.runtime.keys import typed_key
 
 MIN_REPLICATES = 19  # replicates with which a p-value can be as small as 0.05
+RELATIVE_ROUNDING_OF_TIES = (
+    1e-9  # of a simulated statistic, within which it ties with that observed
+)
+MIN_RELATIVE_SIZE_OF_INDICATOR = 1e-10  # below it an indicator is rounding of its two parts
 
 
 def information_matrix_test(
@@ -86,7 +90,7 @@ def information_matrix_test(
         usable = len(simulated)
         # Ties count as beyond, rounding included: a statistic can be the same in many data sets of
         # a discrete response.
-        exceedances = int(np.sum(simulated >= observed * (1 - 1e-9)))
+        exceedances = int(np.sum(simulated >= observed * (1 - RELATIVE_ROUNDING_OF_TIES)))
         if 2 * usable < replicates:
             code = int(Reason.REPLICATES)
     p = (1 + exceedances) / (1 + usable) if not code else np.nan
@@ -185,7 +189,7 @@ def _ones_on_indicators(
             jnp.ones(scores.shape[1]),
         ]
     )
-    alive = size > 1e-10 * parts
+    alive = size > MIN_RELATIVE_SIZE_OF_INDICATOR * parts
     z = jnp.where(alive[None, :], z / jnp.where(alive, size, 1.0)[None, :], 0.0)
     values, axes = jnp.linalg.eigh(z.T @ z)
     nonzero = values > z.shape[1] * jnp.finfo(z.dtype).eps ** (2 / 3)

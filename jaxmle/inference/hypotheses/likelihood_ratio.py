@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_traced, namespace
 from jaxmle._types import Array
 from jaxmle.inference.hypotheses.record import Reason, Test, outcome
 from jaxmle.parameters.arguments import shown
@@ -173,7 +172,7 @@ def same_data(fits: Sequence[Fit]) -> None:
                 f"fit {place} has weights of the kind {fit.weighting!r}, the first "
                 f"{first.weighting!r}"
             )
-        if tracing() or isinstance(fit.loglik, jax.core.Tracer):
+        if tracing() or is_traced(fit.loglik):
             continue
         _same_rows(first, fit, place)
 

@@ -112,8 +112,11 @@ def _running(xp: Any, what: str, values: Array) -> Array:
     """The running maximum or minimum along the last axis."""
     if xp is np:
         return getattr(np, what).accumulate(values, axis=-1)
-    running: Callable[..., Array] = {"maximum": jax.lax.cummax, "minimum": jax.lax.cummin}[what]
-    return running(values, axis=values.ndim - 1)
+    running: dict[str, Callable[..., Array]] = {
+        "maximum": jax.lax.cummax,
+        "minimum": jax.lax.cummin,
+    }
+    return running[what](values, axis=values.ndim - 1)
 
 
 def _put_back(adjusted: Array, order: Array, pvalues: Any, axis: int) -> Array:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import scipy
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_traced, namespace
 from jaxmle._types import Array
 
 
@@ -140,7 +140,7 @@ class Test:
         return self.batch_shape[0]
 
     def __repr__(self) -> str:
-        if isinstance(self.statistic, jax.core.Tracer):
+        if is_traced(self.statistic):
             return f"Test({self.kind}: {self.hypothesis})"
         return _batch_text(self) if self.batch_shape else _text(self)
 

@@ -24,6 +24,8 @@ from jaxmle.record.propagation import finite_point
 from jaxmle.runtime.compile import portable_copy, precision, tracing
 
 Restriction = str | Sequence[Any] | Mapping[str, Any] | np.ndarray | Callable[[Tree], Tree]
+SUM_TOLERANCE = 1e-9  # of the entries of a simplex under H0, about one
+RANK_TOLERANCE = 1e-10  # of rows of length one
 
 
 class Gap(NamedTuple):
@@ -176,7 +178,7 @@ def _check_inside(fit: Fit, goal: dict[int, float]) -> None:
 def _check_sums(fit: Fit, simplexes: list[list[int]], goal: dict[int, float]) -> None:
     for row in simplexes:
         total = sum(goal[j] for j in row)
-        if abs(total - 1) > 1e-9:
+        if abs(total - 1) > SUM_TOLERANCE:
             raise ValueError(
                 f"{fit.names[row[0]]} … {fit.names[row[-1]]} sum to one; the values of H0 sum to "
                 f"{total:g}"
@@ -241,7 +243,7 @@ def _refuse_repeats(r: np.ndarray) -> None:
     """Refuse a matrix with a row that is a combination of those above it."""
     scaled = r / np.maximum(np.linalg.norm(r, axis=1, keepdims=True), np.finfo(float).tiny)
     for i in range(len(r)):
-        if np.linalg.matrix_rank(scaled[: i + 1], tol=1e-10) <= i:
+        if np.linalg.matrix_rank(scaled[: i + 1], tol=RANK_TOLERANCE) <= i:
             what = "is zero" if not np.any(r[i]) else "is a combination of the rows above it"
             raise ValueError(f"row {i} of the restriction {what}: leave it out")
 

@@ -135,12 +135,7 @@ def satterthwaite(
             "a row of frequency weight 3 is three units: give clusters, or repeat the rows"
         )
     p = len(fit.names)
-    matrix = np.eye(p) if contrasts is None else _contrasts(contrasts)
-    if matrix.ndim != 2 or matrix.shape[1] != p or not np.all(np.isfinite(matrix)):
-        raise ValueError(
-            f"contrasts are finite numbers (q, {p}), in the order of names; got shape "
-            f"{np.shape(contrasts)}"
-        )
+    matrix = np.eye(p) if contrasts is None else _contrasts(contrasts, p)
     given = again(loglik, fit, data, weights=weights, clusters=clusters, what="satterthwaite")
     if len(given.aligned[2]) > 1:
         raise ValueError(
@@ -160,12 +155,17 @@ def satterthwaite(
     return Satterthwaite(estimate, stderr, np.where(np.isfinite(stderr), df, np.nan), labels)
 
 
-def _contrasts(contrasts: Any) -> np.ndarray:
-    """Contrasts as a matrix of real numbers."""
+def _contrasts(contrasts: Any, p: int) -> np.ndarray:
+    """Contrasts as a matrix (q, p) of real numbers."""
     array = np.asarray(contrasts)
     if array.dtype.kind not in "fiu" or isinstance(contrasts, np.ma.MaskedArray):
         raise TypeError(f"contrasts are a matrix of finite numbers; got {shown(contrasts)}")
-    return np.atleast_2d(array.astype(float))
+    matrix = np.atleast_2d(array.astype(float))
+    if matrix.ndim != 2 or matrix.shape[1] != p or not np.all(np.isfinite(matrix)):
+        raise ValueError(
+            f"contrasts are finite numbers (q, {p}), in the order of names; got shape {array.shape}"
+        )
+    return matrix
 
 
 def _moments(

@@ -84,16 +84,7 @@ def score_test(
     Score test of 1 restriction
     chi2(1) = 4.900, p = 0.027
     """
-    check_kind(vcov, clusters)
-    if constraints is not None and params is None:
-        raise ValueError("constraints belong to params: the layout of the fit has its own")
-    if params is not None:
-        check_function("params", params, "lambda p: {**p, 'shape': 0.0}")
-    if vcov is None:
-        raise ValueError(
-            "vcov=None leaves a score test without a scale; give 'auto', 'expected', 'observed', "
-            "'opg' or a robust kind"
-        )
+    _check_arguments(vcov, clusters, params, constraints)
     given = again(
         loglik,
         restricted,
@@ -131,10 +122,27 @@ def score_test(
         extra,
     )
     code = _reason(statistic, restricted, robust)
-    hypothesis = f"{q} restriction{'s' if q > 1 else ''}" + (
-        f" ({kind})" if kind not in ("expected", "observed") else ""
-    )
-    return outcome(statistic, q, code, "Score", hypothesis, broken=code != 0)
+    return outcome(statistic, q, code, "Score", _hypothesis(q, kind), broken=code != 0)
+
+
+def _check_arguments(vcov: Any, clusters: Any, params: Any, constraints: Any) -> None:
+    """Refuse what can be seen without the likelihood."""
+    check_kind(vcov, clusters)
+    if constraints is not None and params is None:
+        raise ValueError("constraints belong to params: the layout of the fit has its own")
+    if params is not None:
+        check_function("params", params, "lambda p: {**p, 'shape': 0.0}")
+    if vcov is None:
+        raise ValueError(
+            "vcov=None leaves a score test without a scale; give 'auto', 'expected', 'observed', "
+            "'opg' or a robust kind"
+        )
+
+
+def _hypothesis(q: int, kind: str) -> str:
+    """How many restrictions are tested, with the covariance where it is not the model's."""
+    words = f"{q} restriction{'s' if q > 1 else ''}"
+    return words if kind in ("expected", "observed") else f"{words} ({kind})"
 
 
 def _reason(statistic: Array, restricted: Fit, robust: bool) -> Array:

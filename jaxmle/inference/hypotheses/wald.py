@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_traced, namespace
 from jaxmle._types import Array
 from jaxmle.inference.again import check_fit
 from jaxmle.inference.hypotheses.record import Reason, Test, outcome
@@ -31,6 +31,7 @@ STATUSES_WITHOUT_ESTIMATE = (
     Status.STALLED,
     Status.MAX_STEPS,
 )
+MAX_NULL_SHARE_OF_GRADIENT = 1e-6  # of its length, beyond which it sees what is not estimable
 
 
 def wald_test(
@@ -118,7 +119,9 @@ def _quadratic(gap: Gap, fit: Fit) -> tuple[Array, Array]:
     # rounding left of it in the projector.
     null = xp.where(known[..., :, None] | known[..., None, :], 0.0, fit.witness.projector)
     size = xp.sqrt(xp.sum(g**2, axis=-1))
-    leak = xp.any(xp.sqrt(xp.sum((g @ null) ** 2, axis=-1)) > 1e-6 * size, axis=-1)
+    leak = xp.any(
+        xp.sqrt(xp.sum((g @ null) ** 2, axis=-1)) > MAX_NULL_SHARE_OF_GRADIENT * size, axis=-1
+    )
     away = xp.any(used & ((fit.witness.bound != 0) | ~xp.isfinite(finite_point(fit))), axis=-1)
     lost = xp.any(
         xp.stack([fit.status == int(status) for status in STATUSES_WITHOUT_ESTIMATE]), axis=0
@@ -204,7 +207,7 @@ class JointTests:
         return namespace(self.tests[0].pvalue).stack([test.pvalue for test in self.tests], axis=-1)
 
     def __repr__(self) -> str:
-        if self.tests[0].batch_shape or isinstance(self.tests[0].statistic, jax.core.Tracer):
+        if self.tests[0].batch_shape or is_traced(self.tests[0].statistic):
             return f"JointTests({', '.join(self.terms)}; {self.tests[0].batch_shape} fits)"
         from jaxmle.tables.layout import Grid, Page, text
         from jaxmle.tables.numerals import p_value, significant

@@ -14,6 +14,7 @@ from jaxmle.parameters.constraints import Interval
 Density = Callable[
     [np.ndarray], np.ndarray
 ]  # values of the response (rows,) → log densities (rows,)
+MAX_RELATIVE_ERROR_OF_MASS = 1e-6  # of an integral, up to which it is used
 
 
 def log_mass(density: Density, support: Any, observed: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -100,7 +101,7 @@ def _log_integral(
         limit=600,
         points=(-16.0, -4.0, -1.0, 0.0, 1.0, 4.0, 16.0),
     )
-    return peak + np.log(value * width), bool(np.all(error < 1e-6 * value))
+    return peak + np.log(value * width), bool(np.all(error < MAX_RELATIVE_ERROR_OF_MASS * value))
 
 
 def _mode(

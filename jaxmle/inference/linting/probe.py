@@ -256,8 +256,8 @@ def _row_unit(z: np.ndarray, x: np.ndarray, point: Point, n: int) -> np.ndarray:
     stays positive.
     """
     bend = np.maximum(np.abs(np.diagonal(point.hessian)), point.score**2 / n)
-    bent = np.isfinite(bend) & (bend > 0)
-    unit = np.where(bent, 0.3 / np.sqrt(np.where(bent, bend, 1.0) / n), 0.1)
+    is_curved = np.isfinite(bend) & (bend > 0)
+    unit = np.where(is_curved, 0.3 / np.sqrt(np.where(is_curved, bend, 1.0) / n), 0.1)
     slope = np.abs(point.aux.jacobian)
     felt = (slope > 0) & (x[:, None] != 0)
     room = np.where(felt, 0.3 * np.abs(x)[:, None] / np.where(slope > 0, slope, 1.0), np.inf).min(

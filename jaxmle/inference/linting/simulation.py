@@ -16,6 +16,8 @@ from jaxmle.solvers.state import SETTLED, Point
 from jaxmle.solvers.trust_region import maximise
 
 LEVEL_OF_SCORE_TEST = 1e-4  # of the test of mean scores
+MIN_RELATIVE_VARIANCE = 1e-10  # of a combination of scores, below which it is constant
+MIN_SCALED_CURVATURE = 1e-6  # of ℓ in each direction, from which a climb has ended at a maximum
 
 
 class Draws(NamedTuple):
@@ -85,7 +87,7 @@ def check_scores(probe: Probe, draws: Draws | None) -> Finding:
     if not k:
         return Finding("scores", None, "not decidable: every score is zero")
     values, vectors = np.linalg.eigh(s.T @ s / r)
-    regular = values > 1e-10 * values[-1]
+    regular = values > MIN_RELATIVE_VARIANCE * values[-1]
     share = min(1.0, float(np.sum((vectors[:, regular].T @ mean) ** 2 / values[regular])))
     p = float(scipy.special.betainc((r - regular.sum()) / 2, regular.sum() / 2, 1.0 - share))
     error = np.sqrt(np.maximum(1 - mean**2, 1e-30) / r)
@@ -199,5 +201,5 @@ def _has_inner_maximum(probe: Probe, sign: float) -> bool:
     return (
         int(state.outcome) == SETTLED
         and bool(np.all(np.isfinite(state.point.hessian)))
-        and _curvatures(state.point.hessian)[1] < -1e-6
+        and _curvatures(state.point.hessian)[1] < -MIN_SCALED_CURVATURE
     )

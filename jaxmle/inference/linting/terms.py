@@ -120,7 +120,7 @@ def check_sum(probe: Probe, member: MemberInputs) -> Finding:
     once = member.terms(x, member.data)
     try:
         doubled = member.terms(x, _twice(member.data))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError):  # an array of n rows is closed over, as the finding says
         return Finding(
             "sum",
             None,

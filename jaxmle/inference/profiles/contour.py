@@ -28,6 +28,8 @@ from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import precision
 from jaxmle.runtime.jax_state import host_only
 
+MIN_COMPONENT_OF_DIRECTION = 1e-12  # below it a coordinate does not move
+
 
 @partial(
     jax.tree_util.register_dataclass,
@@ -203,7 +205,10 @@ def _edge(
     for side, (entry, coordinate) in enumerate(zip(entries, (i, j), strict=True)):
         direction = basis[:, coordinate, -1]
         moved = maximum[:, coordinate]
-        moved = moved + np.where(np.abs(direction) > 1e-12, distance, 0.0) * direction
+        moved = (
+            moved
+            + np.where(np.abs(direction) > MIN_COMPONENT_OF_DIRECTION, distance, 0.0) * direction
+        )
         edge[:, side] = _shown(posed, entry, np.where(np.isnan(distance), np.nan, moved))
     return edge, ends.outcome, error
 

@@ -27,6 +27,10 @@ from jaxmle.inference.profiles.walk import (
 # fit is within 1e-6)
 DECREMENT_OF_OTHER_DATA = 1e-2
 CURVE_REACH = 1.2  # how far the curve goes, in distances from the estimate to the end
+DECREMENT_OF_ROUNDING = 1e-12  # up to which the estimate is the maximum
+MIN_DECREMENT_TO_POLISH_IN_NOISE = 1e-3  # of the noise of ℓ, above which another step gains
+MIN_SCALED_EIGENVALUE = 1e-13  # below it a direction is flat
+DECREMENT_TO_STOP_ASCENT = 1e-9
 
 
 class Endpoints(NamedTuple):
@@ -76,7 +80,7 @@ def _without_estimate(posed: ProfileProblem, members: np.ndarray) -> np.ndarray:
     bounds = np.array(posed.fit.bounds)
     chart = posed.problem.chart
     lost = (~np.isfinite(x) | (x <= bounds[:, 0]) | (x >= bounds[:, 1])) & chart.own_coordinate
-    return (lost[:, :, None] & chart.incidence).any(1)
+    return np.any(lost[:, :, None] & chart.incidence, axis=1)
 
 
 def _newton_polished(
@@ -111,7 +115,8 @@ def _newton_polished(
                 f"the estimate{where} is not a maximum of this log-likelihood on these data: "
                 "give those that were fitted, with their weights"
             )
-        rough = plain & (decrement > 1e-12) & (decrement > 1e-3 * values[1])
+        rough = plain & (decrement > DECREMENT_OF_ROUNDING)
+        rough = rough & (decrement > MIN_DECREMENT_TO_POLISH_IN_NOISE * values[1])
         if not rough.any():
             break
         which = np.flatnonzero(rough)
@@ -284,7 +289,9 @@ def ascend(
             np.where(good[:, None, None], j, 1.0) / (d[:, :, None] * d[:, None, :])
         )
         along = np.einsum("mij,mi->mj", q, np.where(good[:, None], score, 0.0) / d)
-        step = np.where(np.abs(values) > 1e-13, along / np.maximum(np.abs(values), 1e-13), 0.0)
+        size = np.abs(values)
+        bounded = np.maximum(size, MIN_SCALED_EIGENVALUE)
+        step = np.where(size > MIN_SCALED_EIGENVALUE, along / bounded, 0.0)
         decrement = 0.5 * np.sum(step * along, axis=1)
         length = np.sqrt(np.sum(step**2, axis=1))
         step = (
@@ -292,7 +299,7 @@ def ascend(
             / d
             * np.minimum(1.0, radius[active] / np.maximum(length, 1e-300))[:, None]
         )
-        still_rising = good & (decrement > 1e-9)
+        still_rising = good & (decrement > DECREMENT_TO_STOP_ASCENT)
         active = active[still_rising]
         step = step[still_rising]
         value = value[still_rising]

@@ -10,6 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+MIN_UNIT = 1e-150  # of a coordinate: the square of a smaller one is no number
+# of a scaled score along a negative curvature, up to which it sees nothing of it
+MAX_SCORE_AT_SADDLE = 1e-8
+PUSH_OFF_SADDLE = 1e-4  # the score put in its place
+
 
 class ProfilePoint(NamedTuple):
     """The likelihood and ψ at one point of each search."""
@@ -127,8 +132,8 @@ def _reflected_matrix(b: np.ndarray, v: np.ndarray) -> np.ndarray:
 def scale_of(j: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Units of each coordinate, (m, k)."""
     d = np.sqrt(np.abs(np.diagonal(j, axis1=1, axis2=2)))
-    d = np.where(d > 1e-150, d, np.abs(score))
-    return np.where(d > 1e-150, d, 1.0)
+    d = np.where(d > MIN_UNIT, d, np.abs(score))
+    return np.where(d > MIN_UNIT, d, 1.0)
 
 
 def _eliminated(
@@ -173,7 +178,8 @@ def _ascent_direction(
     )
     along = np.einsum("mij,mi->mj", q, g[bad, :-1])
     # Where the score sees nothing of a negative curvature, a push along it does.
-    along = np.where((values < 0) & (np.abs(along) < 1e-8), 1e-4, along)
+    at_saddle = (values < 0) & (np.abs(along) < MAX_SCORE_AT_SADDLE)
+    along = np.where(at_saddle, PUSH_OFF_SADDLE, along)
     step = step.copy()
     decrement = decrement.copy()
     step[bad, :-1], step[bad, -1] = np.einsum("mij,mj->mi", q, along / lifted), 0.0

@@ -35,6 +35,7 @@ _PROFILE_LEAVES = [
     "curve",
     "root",
 ]
+LEVEL_TOLERANCE = 1e-12  # two levels so close are one
 
 
 @partial(
@@ -96,7 +97,7 @@ class Profile:
 
     def interval(self, level: float | None = None) -> np.ndarray:
         """Lower and upper ends, (m, 2), in the order of ``names``."""
-        if level is not None and abs(level - self.level) > 1e-12:
+        if level is not None and abs(level - self.level) > LEVEL_TOLERANCE:
             raise ValueError(
                 f"these ends are those of level {self.level:g}; profile(loglik, fit, data, "
                 f"level={level:g}) solves for others"

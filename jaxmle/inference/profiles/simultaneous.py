@@ -21,6 +21,7 @@ SUP_T_DRAWS = (
     2**17
 )  # the Monte-Carlo error of a 95 % quantile of max |z| is then about 0.004 in the critical value
 NUMBERS_DRAWN_AT_ONCE = 2**22  # numbers drawn at a time
+ONE_MINUS_CORRELATION_OF_EQUALS = 1e-12  # of two entries that are the same, by rounding
 
 
 @partial(
@@ -197,7 +198,8 @@ def _distinct(vcov: Array, se: Array, known: Array) -> int:
         j
         for n, j in enumerate(places)
         if not any(
-            vcov[i, j] >= (1 - 1e-12) * se[i] * se[j] and vcov[i, i] == vcov[j, j]
+            vcov[i, j] >= (1 - ONE_MINUS_CORRELATION_OF_EQUALS) * se[i] * se[j]
+            and vcov[i, i] == vcov[j, j]
             for i in places[:n]
         )
     ]

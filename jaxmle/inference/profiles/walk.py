@@ -34,6 +34,8 @@ MAX_WALK_STEPS = 120
 MAX_REFUSALS = 40  # refusals in a row at which a search gives up
 MAX_REFUSALS_OF_WALK = 6  # refusals in a row before a point off the curve is accepted
 BETTER_MAXIMUM_GAIN = 1e-6  # gain in ℓ over the fit that makes another maximum (1.4e-3 SE)
+MAX_SHARE_OF_ROOT_AT_START = 1e-3  # of the signed root at the cut, up to which the walk is at θ̂
+UNIT_TOLERANCE = 1e-10  # in units of ψ, up to which a fixed target is reached
 
 
 class End(IntEnum):
@@ -221,7 +223,7 @@ def _outwards(walk: Walk, goal: Goal, origin: np.ndarray, steps: int) -> np.ndar
     g = walk.geometry
     rho = np.sqrt(goal.cut)
     r = _root(walk, goal)
-    start = r < 1e-3 * rho
+    start = r < MAX_SHARE_OF_ROOT_AT_START * rho
     safe = np.where(start, 1.0, r)
     rise = np.where(start, np.sqrt(np.maximum(g.curvature, 0.0)), -goal.side * g.slope / safe)
     second = np.where(start, 0.0, (g.curvature - rise**2) / safe)
@@ -418,4 +420,4 @@ def _has_arrived(walk: Walk, goal: Goal) -> np.ndarray:
     miss = np.abs(2 * (goal.top - walk.value) - goal.cut)
     at_cut = miss <= np.maximum(CUT_TOLERANCE, 4 * walk.noise)
     distance = np.abs(walk.psi - np.where(fixed, goal.psi_target, 0.0))
-    return close & np.where(fixed, distance <= 1e-10 * goal.unit, at_cut)
+    return close & np.where(fixed, distance <= UNIT_TOLERANCE * goal.unit, at_cut)

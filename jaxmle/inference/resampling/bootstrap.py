@@ -152,14 +152,12 @@ def bootstrap(
         refits, bytes_each, target, members, vcov is not None, f"{kind} bootstrap", progress
     )
     estimate = target.values(fit.x[None])[0]
-    a = np.full(len(target.names), np.nan)
+    none = np.full(len(target.names), np.nan)
+    a = none
     if method == "influence":
         a = _influence_acceleration(loglik, fit, refit, clusters, statistic)
     if deleted is not None:
         a = _jackknife_acceleration(estimate, values[total:], status[total:], deleted, target)
-    own_se = np.full(len(target.names), np.nan)
-    if vcov:
-        own_se = target.stderr(jax.tree.map(lambda leaf: np.asarray(leaf)[None], fit))[0]
     return Bootstrap(
         estimate,
         values[:total],
@@ -167,11 +165,16 @@ def bootstrap(
         kind,
         a,
         method,
-        own_se,
+        _stderr_of_fit(target, fit) if vcov else none,
         None if errors is None else errors[:total],
         target.names,
         target.outcome,
     )
+
+
+def _stderr_of_fit(target: Target, fit: Fit) -> np.ndarray:
+    """The standard errors of the statistic in the fit itself, (q,)."""
+    return target.stderr(jax.tree.map(lambda leaf: np.asarray(leaf)[None], fit))[0]
 
 
 def _check_scheme(

@@ -16,6 +16,7 @@ from jaxmle.parameters.tree import Layout
 from jaxmle.tables.plain import listing, number
 
 INTERVALS = ("percentile", "basic", "bca", "studentized")
+PLACE_TOLERANCE = 1e-9  # rounding of (b + 1)p, the place of a quantile among b replicates
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -117,7 +118,7 @@ class Bootstrap:
         """Intervals of each entry, (q, 2). See ``conf_int``."""
         level = check_level(level)
         check_choice("kind", kind, INTERVALS)
-        if (len(self) + 1) * (1 - level) / 2 < 1 - 1e-9:
+        if (len(self) + 1) * (1 - level) / 2 < 1 - PLACE_TOLERANCE:
             raise ValueError(
                 f"{len(self)} replicates hold no {100 * level:g}% interval: it takes "
                 f"{int(np.ceil(2 / (1 - level) - 1e-9)) - 1} or more"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 import scipy
 
+PLACE_TOLERANCE = 1e-9  # rounding of (b + 1)p, the place of a quantile among b replicates
+
 
 def order_statistic(values: np.ndarray, probability: float) -> float:
     """The (R + 1)·probability-th smallest of R values, between two of them interpolated on the
@@ -20,7 +22,7 @@ def order_statistic(values: np.ndarray, probability: float) -> float:
     values = np.sort(values[~np.isnan(values)])
     place = (len(values) + 1) * probability
     near = round(place)
-    if abs(place - near) < 1e-9 * max(place, 1.0):
+    if abs(place - near) < PLACE_TOLERANCE * max(place, 1.0):
         return float(values[near - 1]) if 1 <= near <= len(values) else np.nan
     low = int(np.floor(place))
     if not 1 <= low < len(values):

@@ -327,10 +327,10 @@ def units_of(loglik: Loglik, refit: Refit, clusters: Any) -> Units:
         code[w > 0] = np.arange(np.sum(w > 0))
         times = w[w > 0] if kind == "frequency" else np.ones(int(np.sum(w > 0)))
     else:
-        coded = cluster_codes(clusters, n)
-        if len(coded) > 1:
+        labels, *others = cluster_codes(clusters, n)
+        if others:
             raise ValueError("a jackknife of clusters takes one label for each row")
-        code[w > 0] = np.unique(np.asarray(coded[0])[w > 0], return_inverse=True)[1]
+        code[w > 0] = np.unique(np.asarray(labels)[w > 0], return_inverse=True)[1]
         times = np.ones(int(code.max()) + 1)
     if times.sum() < 2:
         raise ValueError("a jackknife needs at least two units")

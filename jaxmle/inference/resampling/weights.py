@@ -147,12 +147,13 @@ def _bayesian(parts: tuple[int, ...], w: np.ndarray | None, weights: Weights | N
 
 
 def _clusters(codes: tuple[Any, ...], w: np.ndarray | None, weights: Weights | None) -> Plan:
-    if len(codes) > 1:
+    labels, *others = codes
+    if others:
         raise ValueError(
             "a cluster bootstrap takes one label for each row; two-way clusters have no "
             "resampling plan here"
         )
-    code = np.asarray(codes[0])
+    code = np.asarray(labels)
     times = np.ones(len(code)) if w is None else w
     alive = np.unique(code[times > 0])
     if len(alive) < 2:

@@ -19,6 +19,10 @@ QUADRATURE_NODES = 256
 MAX_QUADRATURE_NODES = 4096
 QUADRATURE_TOLERANCE = 1e-11  # of max(1, |value|)
 MAX_TERMS_OF_A_SUM = 2**22  # terms of a sum over counts
+MAX_LAST_TERM_OF_A_SUM = 1e-20  # up to which the rest of a sum is left out
+# of the largest term, above which the last is no end of an integral that converges
+MAX_SHARE_OF_LAST_TERM = 1e-3
+UNDERFLOW_OF_A_TERM = 1e-200
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def _sum(p: Distribution, value: Callable[[Array], np.ndarray]) -> Information:
         if first > high or not np.isfinite(total):
             return Information(float(total), float(rounding), "sum")
         last = abs(float(terms[-1]))
-        if mass > 0.5 and last <= 1e-20:
+        if mass > 0.5 and last <= MAX_LAST_TERM_OF_A_SUM:
             return Information(float(total), float(rounding), "sum")
         if first - low > MAX_TERMS_OF_A_SUM:
             # A tail like a power falls by its last term times the number of terms, or slower.
@@ -242,7 +246,8 @@ def _panel(
     last = terms[usable][-1] if usable.any() else 0.0
     # At infinity an integrand that does not fall doubly exponentially in t is one whose integral
     # diverges.
-    if far and abs(last) > 1e-3 * np.max(np.abs(terms)) and abs(last) > 1e-200:
+    diverging = max(MAX_SHARE_OF_LAST_TERM * np.max(np.abs(terms)), UNDERFLOW_OF_A_TERM)
+    if far and abs(last) > diverging:
         return math.inf, 0.0
     edge = max(abs(terms[usable][0]), abs(last)) if usable.any() else 0.0
     return total, float(edge)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmle._namespace import namespace
+from jaxmle._namespace import is_traced, namespace
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.inference.again import again, inverse_root, tangent
 from jaxmle.inference.hypotheses.likelihood_ratio import found_supremum, lr_test, same_data
@@ -155,7 +155,7 @@ class Comparison:
         return str(best) if not best.ndim else best
 
     def __repr__(self) -> str:
-        if isinstance(self.loglik, jax.core.Tracer):
+        if is_traced(self.loglik):
             return f"Comparison({', '.join(self.names)})"
         if np.ndim(self.loglik) > 1:
             return _batch_table(self)

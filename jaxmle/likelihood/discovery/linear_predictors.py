@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import eval_jaxpr
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.closures.kinds import unwrapped
@@ -133,7 +134,7 @@ def _names(data: Tree) -> list[str | None]:
         )
         try:
             names.append(name if leaf_of(data, name) is leaf else None)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError):  # ``linear`` cannot name this leaf
             names.append(None)
     return names
 
@@ -173,7 +174,7 @@ class Density(OfRows, LikelihoodTree):
             equation for equation in program.jaxpr.eqns if known.keys().isdisjoint(equation.outvars)
         ]
         density = program.jaxpr.replace(invars=[*known, *program.jaxpr.invars], eqns=rest)
-        return jax.core.eval_jaxpr(
+        return eval_jaxpr(
             density, program.consts, *known.values(), *params, *jax.tree.leaves(rows)
         )[0]
 

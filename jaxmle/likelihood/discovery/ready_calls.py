@@ -110,7 +110,7 @@ def check_stacked_calls(
     for first in range(0, members, together):
         try:
             _show(met(x, cut(slice(first, first + together))), in_row)
-        except ValueError:
+        except ValueError:  # one member is wrong: which one is found out by itself
             for member in range(first, min(first + together, members)):
                 _check(calls, x, cut(member), _of_member(member))
 
@@ -137,7 +137,7 @@ def _check(calls: Calls, x: np.ndarray, data: Tree, place: Place) -> None:
             if counting is None:
                 raise
             if counting.any():
-                some = [np.asarray(leaf)[counting] for leaf in leaves]
+                some: list[Array] = [np.asarray(leaf)[counting] for leaf in leaves]
                 _show({which: some}, _shifted(place, np.flatnonzero(counting)))
 
 
@@ -255,8 +255,8 @@ def _counting(calls: Calls, which: tuple[int, ...], x: np.ndarray, data: Tree) -
     beside = x + 1e-3 * (1 + np.abs(x)) * np.cos(np.arange(x.size)).astype(x.dtype)
     counting: Any = False
     for point in (x, beside):  # at the start alone a factor may be 0
-        still, other = (np.asarray(calls.terms(point, data, moved)) for moved in (None, which))
-        counting = counting | (still != other) | ~np.isfinite(still)
+        unchanged, other = (np.asarray(calls.terms(point, data, moved)) for moved in (None, which))
+        counting = counting | (unchanged != other) | ~np.isfinite(unchanged)
     rows = calls.met(x, data)[which]
     alike = np.ndim(counting) == 1 and all(np.shape(leaf)[:1] == counting.shape for leaf in rows)
     return np.asarray(counting) if alike else None

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 import scipy
+from jax.core import eval_jaxpr
 
 from jaxmle.likelihood.discovery.row_axis_rules import CALLS
 
@@ -134,7 +135,7 @@ def _by_jax(equation: Any, values: Values) -> Values:
         outvars=list(equation.outvars),
         effects=equation.effects,
     )
-    return [np.asarray(value) for value in jax.core.eval_jaxpr(alone, [], *given.values())]
+    return [np.asarray(value) for value in eval_jaxpr(alone, [], *given.values())]
 
 
 # ---------------------------------------------------------------- branches and loops

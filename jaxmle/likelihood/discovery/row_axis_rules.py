@@ -163,7 +163,7 @@ def _moved(axis: Axis, where: Callable[[int], int | None]) -> Axis:
     return to
 
 
-def _kept_but(axis: Axis, changed: set[int]) -> Axis:
+def _axis_unless(axis: Axis, changed: set[int]) -> Axis:
     """The array after something was done along the axes ``changed``, none of which may be that
     of the rows.
     """
@@ -220,15 +220,15 @@ def _reduce(op: Operation) -> Axis:
 def _along_one(op: Operation) -> Axis:
     """Cumulation, splitting and choosing along one axis."""
     rank = len(op.shapes[0])
-    return _kept_but(op.ins[0], {op.params.get("axis", rank - 1) % rank})
+    return _axis_unless(op.ins[0], {op.params.get("axis", rank - 1) % rank})
 
 
 def _sort(op: Operation) -> Axis:
-    return _kept_but(_elementwise(op), {op.params["dimension"]})
+    return _axis_unless(_elementwise(op), {op.params["dimension"]})
 
 
 def _concatenate(op: Operation) -> Axis:
-    return _kept_but(_elementwise(op), {op.params["dimension"]})
+    return _axis_unless(_elementwise(op), {op.params["dimension"]})
 
 
 def _stack(op: Operation) -> Axis:
@@ -244,20 +244,20 @@ def _slice(op: Operation) -> Axis:
     changed = (
         a != b or step != 1 for a, b, step in zip(op.shapes[0], op.out, strides, strict=True)
     )
-    return _kept_but(op.ins[0], {position for position, cut in enumerate(changed) if cut})
+    return _axis_unless(op.ins[0], {position for position, cut in enumerate(changed) if cut})
 
 
 def _pad(op: Operation) -> Axis:
     grown = {position for position, config in enumerate(op.params["padding_config"]) if any(config)}
-    return _kept_but(op.ins[0], grown)
+    return _axis_unless(op.ins[0], grown)
 
 
 def _reverse(op: Operation) -> Axis:
-    return _kept_but(op.ins[0], set(op.params["dimensions"]))
+    return _axis_unless(op.ins[0], set(op.params["dimensions"]))
 
 
 def _tile(op: Operation) -> Axis:
-    return _kept_but(
+    return _axis_unless(
         op.ins[0], {position for position, times in enumerate(op.params["reps"]) if times != 1}
     )
 
@@ -308,7 +308,7 @@ def _dynamic_slice(op: Operation) -> Axis:
     if any(index is not None for index in op.ins[1:]):
         raise NotRowwise
     cut = {position for position, size in enumerate(op.shapes[0]) if op.out[position] != size}
-    return _kept_but(op.ins[0], cut)
+    return _axis_unless(op.ins[0], cut)
 
 
 def _dynamic_update_slice(op: Operation) -> Axis:
@@ -345,7 +345,7 @@ def _dot(op: Operation) -> Axis:
 def _of_last(op: Operation, count: int) -> Axis:
     """What is done to the last axes of one array, for each index of the others."""
     rank = len(op.shapes[0])
-    return _kept_but(op.ins[0], set(range(rank - count, rank)))
+    return _axis_unless(op.ins[0], set(range(rank - count, rank)))
 
 
 def _matrix(op: Operation) -> Axis:

@@ -197,7 +197,7 @@ def _agrees(loglik: Any, form: Regression, layout: Layout, base: Any, data: Tree
         gap = remembered(
             (loglik, form), key, lambda pair: compare(pair[0], pair[1], layout, base, data)
         )
-    except _Undecided:
+    except _Undecided:  # the two could not be compared
         return form is loglik
     if gap:
         what = (
@@ -222,7 +222,7 @@ def _gap_of_regression(
     weights = _unlike(data_length(rows) or 0, base.dtype)  # no row stands in for another
     try:
         return _gap((loglik, rows, weights), (form, rows, weights), layout, base)
-    except UnlikePrograms:
+    except UnlikePrograms:  # the caller warns with this reason
         return "its program for a few rows is another than for all"
 
 

@@ -329,7 +329,7 @@ def vcov(
         raise ValueError(f"name the kind, such as 'observed' or 'HC0'; got kind={kind!r}")
     kind = "CR1" if kind == "cluster" else hac() if kind == "hac" else kind
     check_order(kind, weighting_of(as_tree(loglik)))
-    base = kind if kind in ("observed", "expected") else bread
+    base = kind if isinstance(kind, str) and kind in ("observed", "expected") else bread
 
     def covariance(ll: Any, params: Tree, data: Tree, codes: tuple[Array, ...]) -> Array:
         layout, x = _flat(params)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import is_traced
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.information.hac import HAC, long_run
 from jaxmle.likelihood.structure import has_law
@@ -226,7 +227,7 @@ def cluster_codes(clusters: Any, n: int | None) -> tuple[Any, ...]:
             raise ValueError(
                 f"clusters must hold one label for each of the {n} rows; got shape {labels.shape}"
             )
-    xp = jnp if any(isinstance(labels, jax.core.Tracer) for labels in dimensions) else np
+    xp = jnp if any(is_traced(labels) for labels in dimensions) else np
     coded = [_codes(xp, labels) for labels in dimensions]
     if len(coded) == 2:
         coded.append(_codes(xp, coded[0] * (coded[1].shape[0] + 1) + coded[1]))
@@ -296,7 +297,7 @@ def _object_codes(values: np.ndarray) -> np.ndarray:
     """Codes of Python objects: in their order where they have one, else as they come."""
     try:
         kinds = sorted(set(values))
-    except TypeError:
+    except TypeError:  # labels without an order
         kinds = list(dict.fromkeys(values)) if _all_hash(values) else []
     if not kinds and len(values):
         raise TypeError("clusters hold objects that are no labels: use numbers or strings")

@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmle._namespace import is_traced
 from jaxmle._types import Array, Tree
 from jaxmle.models.common.response_laws import uniform
 from jaxmle.special.normal import ndtri
@@ -65,4 +65,4 @@ class Censoring(NamedTuple):
 def _number(rows: Callable[[Tree], Array], data: Tree) -> int:
     """The number of responses known only up to an interval; 0 under a trace, which hides them."""
     censored = rows(data)
-    return 0 if isinstance(censored, jax.core.Tracer) else int(np.sum(np.asarray(censored)))
+    return 0 if is_traced(censored) else int(np.sum(np.asarray(censored)))

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
+from jaxmle._namespace import is_traced
 from jaxmle._types import Array, Tree
 from jaxmle.likelihood.checks import Place, in_row
 from jaxmle.likelihood.contract import leaf_of
@@ -185,7 +185,7 @@ def _known(data: Tree, leaf: str) -> np.ndarray | None:
     """The values of a leaf; None where a trace hides them. A lone array is the response."""
     lone = not isinstance(data, dict | tuple | list) and hasattr(data, "dtype")
     values = data if lone else leaf_of(data, leaf)
-    if isinstance(values, jax.core.Tracer):
+    if is_traced(values):
         return None
     values = np.asarray(values)
     return values if values.dtype.kind in "fiub" else None

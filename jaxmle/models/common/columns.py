@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import scipy
 
+MIN_COEFFICIENT_OF_DEPENDENCE = 1e-8  # below it a column has no part in another
+
 
 def collinear_columns(x: Any, names: Sequence[str] | None = None) -> dict[str, tuple[str, ...]]:
     """The columns of a design that are linear combinations of others, each with the columns that
@@ -61,6 +63,8 @@ def collinear_columns(x: Any, names: Sequence[str] | None = None) -> dict[str, t
             else np.zeros(0)
         )
         dependent[labels[j]] = tuple(
-            labels[i] for i, c in zip(independent, share, strict=False) if abs(c) > 1e-8
+            labels[i]
+            for i, c in zip(independent, share, strict=False)
+            if abs(c) > MIN_COEFFICIENT_OF_DEPENDENCE
         )
     return dependent

@@ -63,6 +63,15 @@ class Model:
         coding: the values that the response and other leaves may have.
         censoring: what is known of responses that are not observed exactly; None where all are.
         maker, options: the public function that made it, by name, and what that was given.
+
+    >>> import numpy as np
+    >>> from jaxmle import models
+    >>> poisson = models.poisson()
+    >>> data = {"x": np.ones((2, 1)), "y": np.array([0.0, 1.0])}
+    >>> poisson({"beta": np.zeros(1)}, data).tolist()  # −1 − log y!
+    [-1.0, -1.0]
+    >>> poisson.predict({"beta": np.zeros(1)}, data).tolist()
+    [1.0, 1.0]
     """
 
     name: str

@@ -1,0 +1,276 @@
+"""The end of a fit: the covariance of its verdict, and the record of both.
+
+Like the search, these are the same functions on the host and under a trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._namespace import namespace
+from jaxmle._types import Array, Data, Loglik
+from jaxmle.fitting.identity import identity
+from jaxmle.fitting.kink_covariance import by_family, family_of
+from jaxmle.fitting.objective import UserScale
+from jaxmle.fitting.options import Options, Posed, covariance_of
+from jaxmle.fitting.passes import Passes, Problem, needs_pass
+from jaxmle.fitting.user_scale import Reach, conclude, record
+from jaxmle.likelihood.contract import terms_of
+from jaxmle.likelihood.structure import count, weighting_of
+from jaxmle.record.fit import Fit, Witness
+from jaxmle.runtime.compile import compiled, precision
+from jaxmle.solvers.leading_axes import diagonal, members_of, product, symmetric, transposed
+from jaxmle.solvers.methods import Newton
+from jaxmle.solvers.state import Point
+from jaxmle.solvers.status import Status
+from jaxmle.verdict.judge import Verdict, root_of
+
+# of a standard error that differences leave open: IMPRECISE beyond it, as for the distance to the
+# maximum
+SHARE_OF_STDERR_IN_DOUBT = 1e-3
+SHARE_OF_STDERR_LOST = 0.1  # beyond this it is not given
+# robust variance over the variance of the model, below which it is rounding
+MIN_VARIANCE_RATIO = 1e-18
+
+
+class CovarianceParts(NamedTuple):
+    """A covariance with what is known of its making."""
+
+    vcov: Array  # (p, p, ...)
+    row: Array  # the row whose leverage is one, or −1
+    error: Array  # (p, ...) Monte-Carlo error of the standard errors
+
+
+def bread(point: Point, verdict: Verdict) -> Array:
+    """U (k, k, ...) with UU' the inverse observed information on what is estimable."""
+    return root_of(-symmetric(point.hessian), verdict.scale, verdict.null)
+
+
+def observed_covariance(
+    problem: Problem, point: Point, verdict: Verdict, root: Array
+) -> CovarianceParts:
+    """The covariance that needs no further pass: the inverse observed information from its root
+    (k, k, ...), or none.
+    """
+    xp = namespace(point.z)
+    user = point.aux
+    kind = problem.kind
+    if problem.chart.is_entrywise:
+        lift = diagonal(user.jacobian)[:, None] * root
+    else:
+        lift = product(user.jacobian, root)
+    vcov = product(lift, transposed(lift))
+    no_row = xp.full(members_of(user.x), -1)
+    return CovarianceParts(vcov * xp.nan if kind is None else vcov, no_row, xp.zeros_like(user.x))
+
+
+def _meaningful(vcov: Array, lift: Array) -> Array:
+    """A robust covariance (p, p), NaN where it is none: the scores of a saturated fit are
+    rounding, one cluster has no variance.
+    """
+    xp = namespace(lift)
+    ratio = xp.diagonal(vcov) / xp.maximum(xp.sum(lift**2, axis=1), xp.finfo(lift.dtype).tiny)
+    none = ~((ratio > MIN_VARIANCE_RATIO) & (ratio < 1 / MIN_VARIANCE_RATIO)) & (
+        xp.sum(lift**2, axis=1) > 0
+    )
+    return xp.where(none[:, None] | none[None, :], xp.nan, vcov)
+
+
+def robust_covariance(passes: Passes, point: Point, verdict: Verdict) -> CovarianceParts:
+    """The covariance that takes another pass over the data: from the expected information, or a
+    sandwich.
+    """
+    user: UserScale = point.aux
+    xp = namespace(point.z)
+    if passes.problem.kind == "expected":
+        expected = passes.expected(user.x)
+        information = user.jacobian.T @ expected.information @ user.jacobian
+        root = root_of(information, verdict.scale, verdict.null)
+        lift = user.jacobian @ root
+        error = expected.stderr_error(root, user.jacobian)
+        return CovarianceParts(lift @ lift.T, xp.asarray(-1), error)
+    root = bread(point, verdict)
+    vcov, row = passes.robust(user.x, user.jacobian, root)
+    return CovarianceParts(_meaningful(vcov, user.jacobian @ root), row, xp.zeros_like(user.x))
+
+
+def complete(
+    passes: Passes,
+    verdict: Verdict,
+    reached: Reach,
+    point: Point,
+    n: Array,
+    data_id: Array,
+    extra_steps: Array,
+) -> Fit:
+    """Covariance and record at the end of a search."""
+    problem = passes.problem
+    if needs_pass(problem.kind):
+        parts = robust_covariance(passes, point, verdict)
+    else:
+        parts = observed_covariance(problem, point, verdict, bread(point, verdict))
+    family = family_of(problem.loglik, problem.kind)
+    if family is not None and verdict.kink is not None:
+        verdict, vcov = by_family(family, problem.layout, verdict, point, n, parts.vcov)
+        parts = parts._replace(vcov=vcov)
+    failed = (verdict.status == Status.NONFINITE) | (verdict.status == Status.UNBOUNDED)
+    if not isinstance(point.z, np.ndarray):
+        row = jnp.where(failed, passes.first_bad(point.aux.x), parts.row)
+        parts = parts._replace(row=row)
+    elif failed:
+        nonfinite = verdict.status == Status.NONFINITE
+        search_row = passes.first_rough if nonfinite else passes.first_bad
+        walled = nonfinite and not np.isnan(verdict.wall[0])
+        x = problem.chart.to_user(verdict.wall, passes.base) if walled else point.aux.x
+        blamed: Array = search_row(x)
+        if blamed < 0 and not nonfinite:
+            blamed = passes.sharpest(point.aux.x)
+        parts = parts._replace(row=blamed)
+    return finish(problem, passes.base, verdict, reached, point, parts, n, data_id, extra_steps)
+
+
+def _with_error(
+    problem: Problem, verdict: Verdict, parts: CovarianceParts
+) -> tuple[Verdict, CovarianceParts]:
+    """Verdict and covariance with the measured error of a Hessian by differences: in the standard
+    errors, the digits and the status.
+
+    To first order dJ⁻¹ = −J⁻¹(dJ)J⁻¹, and the bread stands twice in a sandwich.
+    """
+    differences = verdict.point.aux.hessian_by
+    if differences is None or differences.error is None or problem.kind is None:
+        return verdict, parts
+    xp = namespace(verdict.point.z)
+    point = verdict.point
+    inverse = observed_covariance(
+        replace(problem, kind="observed"), point, verdict, bread(point, verdict)
+    ).vcov
+    variance = diagonal(parts.vcov)
+    moved = product(product(xp.abs(inverse), differences.error), xp.abs(parts.vcov))
+    moved = diagonal(moved)
+    breads = 0.5 if problem.kind in ("observed", "expected") else 1.0
+    share = xp.where(variance > 0, breads * moved / xp.where(variance > 0, variance, 1.0), 0.0)
+    worst = xp.max(xp.where(xp.isfinite(share), share, 0.0), axis=0)
+    doubtful = (verdict.status == Status.CONVERGED) & (worst > SHARE_OF_STDERR_IN_DOUBT)
+    lost = (share > SHARE_OF_STDERR_LOST) | xp.isnan(share)
+    gone = lost[:, None] | lost[None, :]
+    digits = -xp.log10(xp.maximum(worst, xp.finfo(variance.dtype).tiny))
+    return (
+        verdict._replace(
+            status=xp.where(doubtful, int(Status.IMPRECISE), verdict.status),
+            digits=xp.where(doubtful, xp.minimum(digits, verdict.digits), verdict.digits),
+        ),
+        parts._replace(
+            vcov=xp.where(gone, xp.nan, parts.vcov),
+            error=parts.error + share * xp.sqrt(xp.where(variance > 0, variance, 0.0)),
+        ),
+    )
+
+
+def finish(
+    problem: Problem,
+    base: Array,
+    verdict: Verdict,
+    reached: Reach,
+    point: Point,
+    parts: CovarianceParts,
+    n: Array,
+    data_id: Array,
+    extra_steps: Array,
+) -> Fit:
+    """The record of a verdict and its covariance; the likelihood is not evaluated any more."""
+    verdict, parts = _with_error(problem, verdict._replace(point=point), parts)
+    ending = conclude(
+        problem.chart, np.array(problem.roots), verdict, reached, point.aux, parts.vcov
+    )
+    return record(
+        problem.chart,
+        verdict,
+        point.aux,
+        ending,
+        n=n,
+        row=parts.row,
+        error=parts.error,
+        extra_steps=extra_steps,
+        data_id=data_id,
+        kind=problem.label,
+        mode=problem.mode,
+        weighting=problem.weighting,
+    )
+
+
+# ---------------------------------------------------------------- nothing to estimate
+
+
+def fit_at_point(posed: Posed, options: Options) -> Fit:
+    """The record of a likelihood that has nothing to estimate: ℓ at the point, df 0, and no
+    standard errors. It stands in an overall test: ``lr_test(null, full)``.
+    """
+    layout = posed.layout
+    _, mode, label = covariance_of(posed.loglik, posed.chart, Newton(), options)
+
+    def make(loglik: Loglik) -> Callable[..., Any]:
+        def sum_and_rows(x: Array, data: Data) -> tuple[Array, Array]:
+            terms = terms_of(loglik, layout.unravel(x), data)
+            bad = ~jnp.isfinite(jnp.atleast_1d(terms))
+            row = jnp.where(jnp.any(bad), jnp.argmax(bad), -1)
+            return jnp.sum(terms), jnp.where(terms.ndim == 0, -1, row)
+
+        return sum_and_rows
+
+    with precision(posed.dtype), np.errstate(all="ignore"):
+        run = compiled(posed.loglik, ("at point", layout), make)
+        value, row = map(np.asarray, run(posed.base, posed.data))
+        n = np.asarray(count(posed.loglik, posed.data, lambda: np.nan), posed.dtype)[()]
+        data_id = identity(posed.loglik, posed.data, posed.dtype)
+    finite = bool(np.isfinite(value))
+    p = layout.p
+    zeros = np.zeros(p, posed.dtype)
+    unknown = np.full((p, p), np.nan, posed.dtype)
+    none = posed.dtype.type(np.nan)
+
+    def whole(value: Any) -> Any:
+        return np.asarray(value).astype(np.int32)[()]
+
+    return Fit(
+        params=layout.unravel(posed.base),
+        stderr=layout.unravel_entries(np.full(p, np.nan, posed.dtype)),
+        vcov=unknown,
+        hessian=np.zeros((p, p), posed.dtype),
+        loglik=value[()] if finite else none,
+        score=zeros,
+        decrement=posed.dtype.type(0.0),
+        n=n,
+        status=whole(Status.CONVERGED if finite else Status.NONFINITE),
+        witness=Witness(
+            row=whole(-1 if finite else row),
+            term=whole(-1 if finite else row),
+            direction=zeros,
+            sign=np.zeros(p, np.int32),
+            projector=np.zeros((p, p), posed.dtype),
+            vcov=unknown,
+            bound=np.zeros(p, np.int32),
+            curvature=none,
+            digits=none,
+            gain=posed.dtype.type(0.0),
+            distance=posed.dtype.type(0.0),
+            stderr_error=zeros,
+            certificate=whole(0),
+            point=posed.base,
+        ),
+        steps=whole(1),
+        data_id=data_id,
+        response_id=np.zeros_like(data_id),
+        names=layout.names,
+        bounds=layout.bounds,
+        df=0,
+        vcov_kind=label or "none",
+        mode=mode,
+        weighting=weighting_of(posed.loglik),
+        layout=layout,
+    )

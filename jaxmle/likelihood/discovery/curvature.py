@@ -1,0 +1,71 @@
+"""What is known of the entries of an array as functions of the parameters: convex, concave,
+log-convex, log-concave, constant.
+
+The maximum that ``logsumexp`` subtracts and adds again is no function to these rules: an entry has
+a multiple of it beside its flags, which must be gone at the end.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# What is known of an entry f.
+NOTHING = 0
+CONVEX = 1
+CONCAVE = 2
+LOG_CONVEX = 4  # f ≥ 0, and log f is convex
+LOG_CONCAVE = 8  # f ≥ 0, and log f is concave
+IS_CONSTANT = 16
+SHARE = 32  # f and 1 − f are log-concave
+MINUS_SHARE = 64  # −f is such a share
+AFFINE = CONVEX | CONCAVE
+OF_SUMS = CONVEX | CONCAVE | LOG_CONVEX | IS_CONSTANT
+
+
+class Known(NamedTuple):
+    """What is known of the entries of an array as functions of the parameters."""
+
+    flags: np.ndarray  # integers
+    value: np.ndarray  # of constants
+    # the subtracted maximum: its number, 0 for none, and its multiple. It is added, or where
+    # ``factor`` multiplies as exp(multiple · maximum)
+    shift: np.ndarray
+    multiple: np.ndarray
+    factor: np.ndarray
+
+    @property
+    def is_plain(self) -> np.ndarray:
+        """Entries without a subtracted maximum."""
+        return self.multiple == 0
+
+    def only(self, flags: np.ndarray) -> Known:
+        """The same entries with flags of their own, without a constant or a maximum."""
+        return with_flags(np.where(self.is_plain, flags, NOTHING))
+
+
+def with_flags(flags: np.ndarray) -> Known:
+    """Entries of which no more than these flags is known."""
+    zero = np.zeros(np.shape(flags))
+    none = zero.astype(bool)
+    return Known(np.asarray(flags), zero, none.astype(int), zero, none)
+
+
+def constants(value: Any) -> Known:
+    """What is known of constants."""
+    value = np.asarray(value)
+    value = value.astype(float) if np.issubdtype(value.dtype, np.number) else value * 1.0
+    positive = np.where(value >= 0, LOG_CONVEX | LOG_CONCAVE, NOTHING)
+    return with_flags(IS_CONSTANT | AFFINE | positive)._replace(value=value)
+
+
+def constant_value(part: Known, dtype: Any) -> np.ndarray | None:
+    """The value of an array of constants; None of any other."""
+    held = np.all(((part.flags & IS_CONSTANT) > 0) & part.is_plain)
+    return part.value.astype(dtype) if held else None
+
+
+def unknown(shape: tuple[int, ...]) -> Known:
+    """An array of which nothing is known."""
+    return with_flags(np.zeros(shape, int))
