@@ -368,9 +368,8 @@ class Frame:
         if "trials" in leaves:
             leaves = {**leaves, "trials": np.ones_like(leaves["trials"])}
         rows = self.rows if new is None else np.arange(len(next(iter(leaves.values()))))
-        columns = predicted(fitted, quantity, leaves, interval)
-        labelled = with_rows(columns, rows, self.levels)
-        return native(labelled, self.backend if new is None else backend_of(new))
+        columns = with_rows(predicted(fitted, quantity, leaves, interval), rows, self.levels)
+        return native(columns, self.backend if new is None else backend_of(new))
 
 
 def from_formula(
