@@ -9,6 +9,12 @@ from . import special as special
 from .batch.batch import (
     fit_batch as fit_batch,
 )
+from .data.codes import (
+    Codes as Codes,
+)
+from .data.codes import (
+    codes as codes,
+)
 from .data.frame import (
     Frame as Frame,
 )
@@ -26,6 +32,12 @@ from .data.response import (
 )
 from .data.rows import (
     MissingRowsWarning as MissingRowsWarning,
+)
+from .effects.margins import (
+    margins as margins,
+)
+from .effects.record import (
+    Margins as Margins,
 )
 from .fitting.fit import (
     fit as fit,
@@ -375,6 +387,12 @@ from .streams.parquet import (
 )
 from .streams.parquet import (
     parquet as parquet,
+)
+from .tables.side_by_side import (
+    Table as Table,
+)
+from .tables.side_by_side import (
+    table as table,
 )
 
 __version__: str

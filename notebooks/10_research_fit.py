@@ -274,7 +274,7 @@ new = pd.DataFrame(
 )
 x = frame.recode(new)["x"]
 logit = jm.delta(lambda params: x @ params["beta"], fit)
-risk = frame.predict(model, fit, new)
+risk = frame.predict(fit, new)["estimate"].to_numpy()
 low, high = 1 / (1 + np.exp(-np.moveaxis(logit.conf_int(0.95), -1, 0)))
 assert np.allclose(risk, 1 / (1 + np.exp(-logit.estimate))) and np.all((low > 0) & (low < risk) & (risk < high) & (high < 1))
 assert np.allclose(logit.stderr, np.sqrt(np.sum((x @ fit.vcov) * x, axis=1)))  # √(x'Vx)

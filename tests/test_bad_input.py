@@ -312,12 +312,6 @@ CASES = {
     "fix_of_an_unknown_name": wrong(
         ValueError, "tau", "sigma", loglik=jm.fix(model(), {"tau": 1.0})
     ),
-    "fix_of_everything": wrong(
-        ValueError,
-        "fixed",
-        "nothing to estimate",
-        loglik=jm.fix(model(), {"beta": 0.0, "sigma": 1.0}),
-    ),
     "fix_outside_the_bound": wrong(
         ValueError, "sigma", "between 0 and inf|bound", loglik=jm.fix(model(), {"sigma": -1.0})
     ),

@@ -24,6 +24,7 @@ FLOORS = [
     {"batch", "inference.linting", "stochastic", "streams"},
     {"data", "inference", "mixtures", "starts"},
     {
+        "effects",
         "inference.diagnostics",
         "inference.hypotheses",
         "inference.profiles",

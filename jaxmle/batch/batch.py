@@ -16,6 +16,7 @@ from jaxmle.batch.inputs import Inputs, read_batch
 from jaxmle.batch.padding import padded_rows
 from jaxmle.batch.programs import Members
 from jaxmle.batch.scheduler import MIN_ROWS_FOR_FLOAT32_START, Scheduler
+from jaxmle.fitting.identity import call_of
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.fitting.passes import Problem, check_terms, problem_of
 from jaxmle.fitting.signals import with_rules, with_signals
@@ -169,7 +170,8 @@ def fit_members(
         with store:
             scheduler = Scheduler(problem, inputs, block, devices, options.progress, store)
             fits = scheduler.fits()
-            fits = replace(fits, road=", ".join([road, *scheduler.starts]))
+            road = ", ".join([road, *scheduler.starts])
+            fits = replace(fits, road=road, model=call_of(loglik))
             if term_shape(padded.loglik, inputs.layout, padded.base, padded.data):
                 fits = scheduler.with_cones(fits)
         fits = with_rules(fits, problem.loglik, rules)

@@ -23,16 +23,27 @@ from jaxmle.data.leaves import (
     whole_codes,
 )
 from jaxmle.data.lost import lost_groups, plain
-from jaxmle.data.naming import designs_of, renamed
+from jaxmle.data.naming import designs_of, placed, renamed
 from jaxmle.data.plan import Plan, plan_of
+from jaxmle.data.prediction import predicted, quantity_of, ready_model, with_rows
 from jaxmle.data.response import leaves_of
-from jaxmle.data.rows import MISSING_POLICIES, arrays_of, complete_rows, given_of, settle
-from jaxmle.data.table import NAMES_LISTED, Column, columns_of
-from jaxmle.fitting.fit import fit
-from jaxmle.fitting.options import MAX_STEPS
+from jaxmle.data.rows import (
+    MISSING_POLICIES,
+    arrays_of,
+    complete_rows,
+    given_of,
+    one_or_all,
+    settle,
+    weights_of,
+)
+from jaxmle.data.table import NAMES_LISTED, Column, backend_of, columns_of
+from jaxmle.fitting.fit import fit_with
+from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.likelihood.combinators import Weights
 from jaxmle.parameters.arguments import check_choice, check_flag, shown
+from jaxmle.parameters.tree import layout_of
 from jaxmle.record.fit import Fit
+from jaxmle.tables.frame import native
 
 WITHOUT_CONSTANT = {"cox": "its baseline hazard", "ordinal": "its thresholds"}
 
@@ -48,6 +59,8 @@ class Frame:
     values; ``weights`` and ``clusters`` of the kept rows; ``labels``: from a name in ``by`` to its
     column; ``codes``: from a column of words in ``also`` to its levels. ``designs`` holds the
     coding of each design; ``lost``, as ``labels``, the groups none of whose rows is kept.
+    ``columns`` are those of the table that were used, at the kept rows; ``backend`` is the kind of
+    the table, "pandas", "polars", "pyarrow" or "dict", and of the frames that are made of this one.
 
     >>> import jaxmle as jm
     >>> table = {"y": [1.0, 2.0, 4.0, 8.0], "x": [0.0, 1.0, 2.0, None], "g": ["a", "b", "b", "a"]}
@@ -72,6 +85,8 @@ class Frame:
     also: dict[str, str]
     codes: dict[str, tuple[Any, ...]]
     lost: dict[str, np.ndarray] = field(default_factory=dict)
+    columns: dict[str, Column] = field(default_factory=dict)
+    backend: str = "dict"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -158,14 +173,7 @@ class Frame:
             ValueError: the model does not read a leaf that the formula makes, such as an offset; as
                 ``jaxmle.fit``.
         """
-        if params0 is None and hasattr(model, "start"):
-            self._check_outcome(model)
-            params0 = model.start(self.data)
-        self.check(model, params0)
-        fitted = fit(
-            model,
-            params0,
-            self.data,
+        options = Options(
             constraints=constraints,
             solver=solver,
             vcov=vcov,
@@ -175,6 +183,27 @@ class Frame:
             max_steps=max_steps,
             block_rows=block_rows,
         )
+        return self.fit_with(model, params0, options)
+
+    def given(self, weights: Any, clusters: Any) -> tuple[Weights | None, Any]:
+        """The weights and clusters of these rows; others are refused."""
+        if weights is not None or clusters is not None:
+            raise ValueError(
+                "a Frame has its weights and clusters: name them where it is made, "
+                "jaxmle.from_formula(…, weights=…, clusters=…)"
+            )
+        return self.weights, self.clusters
+
+    def fit_with(self, model: Any, params0: Tree, options: Options) -> Fit:
+        """``fit`` with its options as one record: what ``jaxmle.fit(model, data=frame)`` calls."""
+        if params0 is None and hasattr(model, "start"):
+            self._check_outcome(model)
+            params0 = model.start(self.data)
+        if params0 is not None:  # names in fix and tie, before there is a fit that knows them
+            columns = {leaf: design.names for leaf, design in self.designs.items()}
+            model = placed(model, layout_of(params0), columns, self.levels)
+        self.check(model, params0)
+        fitted = fit_with(model, params0, self.data, options)
         return self.named(self._in_table(fitted), model)
 
     def named(self, fitted: Fit, model: Any) -> Fit:
@@ -257,11 +286,17 @@ class Frame:
         Raises:
             ValueError: a column is not there; a level is one that the fit has not seen.
         """
-        wanted = [name for design in self.designs.values() for name in design.columns]
-        wanted += [name for text in self.offsets for name in columns_in(parse(text))] + list(
-            self.also.values()
-        )
-        columns, rows = columns_of(new, wanted)
+        return self.leaves(*columns_of(new, self.predictors))
+
+    @property
+    def predictors(self) -> list[str]:
+        """The columns of the table that terms, offsets and ``also`` read."""
+        names = [name for design in self.designs.values() for name in design.columns]
+        names += [name for text in self.offsets for name in columns_in(parse(text))]
+        return list(dict.fromkeys([*names, *self.also.values()]))
+
+    def leaves(self, columns: Mapping[str, Column], rows: int) -> dict[str, np.ndarray]:
+        """``recode`` of columns that are read already; ``rows`` of them."""
         refuse_unseen(self.codes, columns)
         leaves = {
             leaf: design.apply(
@@ -281,26 +316,60 @@ class Frame:
             )
         return leaves
 
-    def predict(self, model: Any, fitted: Fit, new: Any) -> np.ndarray:
-        """The mean of the response of new rows, (n,); class probabilities (n, K) for a category.
-        NaN in a row with a missing value.
+    def predict(
+        self,
+        fitted: Fit,
+        new: Any = None,
+        *,
+        kind: str = "mean",
+        level: float | None = None,
+        value: float | None = None,
+        interval: float | None = 0.95,
+        model: Any = None,
+    ) -> Any:
+        """Predictions with their standard errors and intervals, a row for each row of ``new``.
+
+        Standard errors are of the delta method. An interval is symmetric on the link scale, so that
+        a mean stays positive and a probability between 0 and 1. It is one of the quantity, not of a
+        response to come; that one is between two predicted quantiles.
 
         Args:
-            new: as in ``recode``. Other quantities are ``model.quantile(fit.params,
-                frame.recode(new), 0.9)`` and the like.
+            fitted: one fit of ``frame.fit(model)``.
+            new: a frame, or a dict of arrays, with the columns of the terms and offsets; None for
+                the rows of the fit. Of binomial trials it is one trial a row.
+            kind: ``"mean"`` of the response, class probabilities of a category; ``"link"``, the
+                linear predictor with its offset; ``"quantile"``, with ``level``; ``"probability"``:
+                of each class, of a 1, or with ``value`` that the response is at most so much.
+            level: which quantile, between 0 and 1.
+            value: the value that the response does not exceed.
+            interval: coverage of the interval; None for the predictions alone.
+            model: the ready model, where the fit does not know it (``fitted.model`` is "").
+
+        Returns:
+            A frame of the kind of ``new`` (else of the table), a dict of arrays where a dict came
+            in: row, then level for a category, estimate, std_error, conf_low, conf_high. A row with
+            a missing value is NaN.
 
         Raises:
-            ValueError: as ``recode``.
+            ValueError, TypeError: as ``recode``; a fit without a ready model; a batch; a quantity
+                that the model does not have.
+
+        >>> import jaxmle as jm
+        >>> table = {"sick": [3, 5, 2, 9], "site": ["a", "a", "b", "b"]}
+        >>> frame = jm.from_formula("sick ~ site", table)
+        >>> fit = frame.fit(jm.models.poisson())
+        >>> found = frame.predict(fit, {"site": ["b"]})
+        >>> [found[name].round(3).tolist() for name in ("estimate", "conf_low", "conf_high")]
+        [[5.5], [3.046], [9.931]]
         """
-        if fitted.batch_shape:
-            raise ValueError(
-                f"predict takes one fit; this is a batch of {fitted.batch_shape[0]}: give fits[i]"
-            )
-        if not hasattr(model, "predict"):
-            raise TypeError(
-                f"predict needs a ready model, such as models.poisson(); got {type(model).__name__}"
-            )
-        return np.asarray(model.predict(fitted.params, self.recode(new)))
+        model = ready_model(fitted, model, "predict")
+        quantity = quantity_of(model, kind, level, value)
+        leaves = self.data if new is None else self.recode(new)
+        if "trials" in leaves:
+            leaves = {**leaves, "trials": np.ones_like(leaves["trials"])}
+        rows = self.rows if new is None else np.arange(len(next(iter(leaves.values()))))
+        columns = with_rows(predicted(fitted, quantity, leaves, interval), rows, self.levels)
+        return native(columns, self.backend if new is None else backend_of(new))
 
 
 def from_formula(
@@ -360,7 +429,7 @@ def from_formula(
     >>> fit = frame.fit(model)
     >>> fit.names, fit.x.round(4).tolist()
     (('beta[Intercept]', 'beta[site[T.b]]'), [0.9808, 0.3185])
-    >>> frame.predict(model, fit, {"site": ["b"], "years": [10.0]}).round(4).tolist()
+    >>> frame.predict(fit, {"site": ["b"], "years": [10.0]})["estimate"].round(4).tolist()
     [36.6667]
     """
     check_choice("missing", missing, MISSING_POLICIES)
@@ -387,7 +456,7 @@ def from_formula(
     settle(missing, counts, total, len(rows))
     frame = _coded(plan, {name: column.take(rows) for name, column in columns.items()}, rows)
     lost = lost_groups(columns, plan.keys, rows) if plan.keys and len(rows) < total else {}
-    return replace(frame, total=total, missing=counts, lost=lost)
+    return replace(frame, total=total, missing=counts, lost=lost, backend=backend_of(data))
 
 
 def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame:
@@ -420,31 +489,12 @@ def _coded(plan: Plan, columns: Mapping[str, Column], rows: np.ndarray) -> Frame
         rows=rows,
         total=len(rows),
         missing={},
-        weights=_weights_of(plan, columns),
-        clusters=_one_or_all(groups),
+        weights=weights_of(plan, columns),
+        clusters=one_or_all(groups),
         labels={name: plain(columns[name].values) for name in plan.keys},
         designs={leaf: design for leaf, (design, _) in built.items()},
         offsets=offsets,
         also=plan.plain,
         codes=codes,
+        columns=dict(columns),
     )
-
-
-def _weights_of(plan: Plan, columns: Mapping[str, Column]) -> Weights | None:
-    """The weights of the kept rows, from their column."""
-    if not plan.kind:
-        return None
-    name = plan.role("weights")
-    if columns[name].is_factor:
-        raise TypeError(
-            f"weights are numbers, one for each row; the column {name!r} holds words or categories"
-        )
-    return Weights(columns[name].values.astype(np.float64), plan.kind)
-
-
-def _one_or_all(groups: tuple[Any, ...]) -> Any:
-    """Labels of one kind as they are, those of several as a tuple; None of none."""
-    if not groups:
-        return None
-    first, *others = groups
-    return groups if others else first

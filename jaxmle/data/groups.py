@@ -20,14 +20,18 @@ from jaxmle.data.frame import Frame, from_formula
 from jaxmle.data.keys import coded_key, columns_of_keys, groups_of, keys_and_data, refuse_mask
 from jaxmle.data.lost import ALL_MISSING, with_lost
 from jaxmle.data.rows import MISSING_POLICIES
+from jaxmle.data.table import backend_of
 from jaxmle.fitting.options import MAX_STEPS, Options
 from jaxmle.likelihood.checks import host_data
 from jaxmle.likelihood.combinators import check_weights_given
 from jaxmle.likelihood.contract import data_length
 from jaxmle.likelihood.information.covariance import cluster_codes
 from jaxmle.parameters.arguments import check_choice, shown
+from jaxmle.parameters.frames import is_frame
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.jax_state import host_only
+from jaxmle.solvers.status import Status
+from jaxmle.tables.frame import native
 
 FAILED_GROUPS_SHOWN = 5  # failed groups in the digest
 DIGEST_COLUMNS = 100  # columns of the digest
@@ -96,6 +100,7 @@ def fit_groups(
     >>> [(key, round(float(fit.params["rate"]), 6)) for key, fit in result]
     [('a', 0.25), ('b', 0.5)]
     """
+    kind = _backend_of(data)
     host_only("fit_groups", ": the number of groups is not known there")
     if formula is not None and not isinstance(formula, str):
         raise TypeError(f"a formula is a string such as 'y ~ x + C(g)'; got {shown(formula)}")
@@ -141,10 +146,10 @@ def fit_groups(
     )
     fits = _in_table(fits, member, n)
     if frame is None:
-        return GroupFits(keys, fits, n)
+        return GroupFits(keys, fits, n, backend=kind)
     fits = frame.named(_of_all_rows(fits, frame.rows), loglik)
     lost = {name: frame.lost[name] for name in keys if name in frame.lost}
-    return GroupFits(*with_lost(keys, fits, n, lost), frame.account)
+    return GroupFits(*with_lost(keys, fits, n, lost), frame.account, kind)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -152,7 +157,8 @@ class GroupFits:
     """The fits of the groups of one table, sorted by key.
 
     ``keys``: for each key its value in every group, (groups,); ``fits``: a ``Fit`` with a leading
-    axis over groups; ``n``: rows of each group, (groups,); ``note``: what a formula left out.
+    axis over groups; ``n``: rows of each group, (groups,); ``note``: what a formula left out;
+    ``backend``: the kind of frame that came in, of which those that go out are.
     ``result[key]`` is the ``Fit`` of one group, ``key`` a value, or a tuple where there are several
     keys; iteration gives (key, Fit).
 
@@ -170,6 +176,7 @@ class GroupFits:
     fits: Fit
     n: np.ndarray
     note: str = ""
+    backend: str | None = None
 
     def __len__(self) -> int:
         return len(self.n)
@@ -212,9 +219,9 @@ class GroupFits:
             term, estimate, std_error, statistic, p_value, conf_low and conf_high. A key with the
             name of one of these columns has ``group_`` before it.
         """
-        native = self.fits.to_frame(level, backend)
+        frame = self.fits.to_frame(level, backend or self.backend)
         nw = import_module("narwhals")
-        tidy = nw.from_native(native, eager_only=True).drop("member")
+        tidy = nw.from_native(frame, eager_only=True).drop("member")
         reason = np.full(len(self), "", dtype=object)
         for i in self._failed():
             reason[i] = self._reason(i)
@@ -233,6 +240,26 @@ class GroupFits:
         }
         front = nw.from_dict(lists, backend=tidy.implementation)
         return nw.concat([front, tidy.drop("status")], how="horizontal").to_native()
+
+    def summary_frame(self, backend: str | None = None) -> Any:
+        """A data frame with a row for each group: the keys, n, df, loglik, aic, status, and reason
+        ('' where converged).
+        """
+        reason = np.full(len(self), "", dtype=object)
+        for i in self._failed():
+            reason[i] = self._reason(i)
+        taken = ["n", "df", "loglik", "aic", "status", "reason"]
+        keys = {_free_name(name, taken): values for name, values in self.keys.items()}
+        status = np.asarray(self.fits.status).tolist()
+        columns = {
+            "n": np.asarray(self.n),
+            "df": np.full(len(self), self.fits.df),
+            "loglik": np.asarray(self.fits.loglik),
+            "aic": np.asarray(self.fits.aic),
+            "status": [Status(code).name for code in status],
+            "reason": reason,
+        }
+        return native(keys | columns, backend or self.backend)
 
     def __repr__(self) -> str:
         headline = (
@@ -303,6 +330,13 @@ class GroupFits:
             self._key(i)
             for i in range(max(0, min(place - 2, len(self) - 4)), min(len(self), max(place + 2, 4)))
         ]
+
+
+def _backend_of(data: Any) -> str | None:
+    """The kind of frame that came in; None for arrays."""
+    if isinstance(data, Frame):
+        return None if data.backend == "dict" else data.backend
+    return backend_of(data) if is_frame(data) else None
 
 
 def _free_name(name: str, taken: list[str]) -> str:

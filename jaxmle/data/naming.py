@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from jaxmle._types import Loglik
-from jaxmle.likelihood.contract import as_tree
+from jaxmle.likelihood.combinators import Fix, Pool, Tie
+from jaxmle.likelihood.contract import as_tree, handed_on
 from jaxmle.likelihood.regression import Linear, Regression
-from jaxmle.likelihood.structure import parts_of
+from jaxmle.likelihood.structure import has, parts_of
 from jaxmle.parameters.tree import Layout, Leaf
 from jaxmle.record.fit import Fit
 
@@ -45,15 +48,74 @@ def renamed(
         columns: from a design leaf to the names of its columns.
         levels: of a response that is a category.
     """
+    layout = _labelled(fit.layout, designs, columns, levels)
+    return replace(fit, names=layout.names, layout=layout)
+
+
+def _labelled(
+    layout: Layout,
+    designs: Mapping[str, str],
+    columns: Mapping[str, tuple[str, ...]],
+    levels: tuple[Any, ...] | None,
+) -> Layout:
     leaves = tuple(
         replace(
             leaf,
             labels=tuple(_names(leaf, columns.get(designs.get(leaf.path, ""), ()), levels or ())),
         )
-        for leaf in fit.layout.leaves
+        for leaf in layout.leaves
     )
-    layout = Layout(fit.layout.treedef, leaves)
-    return replace(fit, names=layout.names, layout=layout)
+    return Layout(layout.treedef, leaves)
+
+
+def placed(
+    model: Any,
+    layout: Layout,
+    columns: Mapping[str, tuple[str, ...]],
+    levels: tuple[Any, ...] | None,
+) -> Any:
+    """The model with the names in every ``fix`` and ``tie`` by their places in the tree."""
+    tree = as_tree(model)
+    if not has(tree, Fix) and not has(tree, Tie):
+        return model
+    names = _labelled(layout, designs_of(tree, tuple(columns)), columns, levels)
+    return handed_on(model, _placed(tree, names))
+
+
+def _placed(tree: Any, layout: Layout) -> Any:
+    if isinstance(tree, Pool):
+        return replace(tree, members=tuple(_placed(member, layout) for member in tree.members))
+    if not parts_of(tree):
+        return tree
+    tree = replace(tree, loglik=_placed(tree.loglik, layout))
+    if isinstance(tree, Tie):
+        groups = tuple(tuple(_place(name, layout) for name in group) for group in tree.groups)
+        return replace(tree, groups=groups)
+    if not isinstance(tree, Fix):
+        return tree
+    held = [
+        (layout.places[j], value if np.size(value) == 1 else np.ravel(value)[i])
+        for name, value in zip(tree.names, tree.values, strict=True)
+        for i, j in enumerate(_positions(name, value, layout))
+    ]
+    return replace(tree, names=tuple(n for n, _ in held), values=tuple(v for _, v in held))
+
+
+def _positions(name: str, value: Any, layout: Layout) -> list[int]:
+    where = layout.find(name)
+    if np.size(value) not in (1, len(where)):
+        raise ValueError(f"fix gives {name!r} {np.size(value)} values; it has {len(where)} entries")
+    return where
+
+
+def _place(name: str, layout: Layout) -> str:
+    """One name by its place; that of a whole leaf as it is."""
+    if name in {leaf.path for leaf in layout.leaves}:
+        return name
+    where = layout.find(name)
+    if len(where) > 1:
+        raise ValueError(f"tie joins single parameters; {name!r} has {len(where)} entries")
+    return layout.places[where[0]]
 
 
 def _names(leaf: Leaf, columns: tuple[str, ...], levels: tuple[Any, ...]) -> list[str]:

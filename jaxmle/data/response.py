@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import ast
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from jaxmle.data.formula import columns_in, parse, real
 from jaxmle.data.table import NAMES_LISTED, Column
+from jaxmle.runtime.user_code import warn_caller
 
 FORMS = {
     ("Surv", 2): ("time", "event"),
@@ -128,12 +128,11 @@ def _levels_that_occur(name: str, column: Column) -> tuple[Any, ...]:
         return occurring
     empty = [repr(level) for level in column.order if level not in occurring]
     listed = ", ".join(empty[:NAMES_LISTED]) + (", …" if len(empty) > NAMES_LISTED else "")
-    warnings.warn(
+    warn_caller(
         f"no row has {name} = {listed}, and an ordered category keeps its levels: a cut beside an "
         "empty one has no finite or inner estimate (SEPARATED, BOUNDARY). To leave it out: "
         f"{name}.cat.remove_unused_categories()",
         EmptyLevelWarning,
-        stacklevel=4,
     )
     return column.order
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from jaxmle.data.plan import Plan
 from jaxmle.data.table import NAMES_LISTED, Column, columns_of
 from jaxmle.likelihood.combinators import Weights
+from jaxmle.runtime.user_code import warn_caller
 
 MISSING_POLICIES = ("warn", "drop", "refuse")
 
@@ -100,9 +101,28 @@ def settle(missing: str, counts: dict[str, int], total: int, complete: int) -> N
             "let missing='drop' leave these rows out"
         )
     if counts and missing == "warn":
-        warnings.warn(
+        warn_caller(
             f"{total - complete:,} of {total:,} rows dropped for missing values ({listed}); "
             "missing='drop' says that this is meant",
             MissingRowsWarning,
-            stacklevel=4,
         )
+
+
+def weights_of(plan: Plan, columns: Mapping[str, Column]) -> Weights | None:
+    """The weights of the kept rows, from their column."""
+    if not plan.kind:
+        return None
+    name = plan.role("weights")
+    if columns[name].is_factor:
+        raise TypeError(
+            f"weights are numbers, one for each row; the column {name!r} holds words or categories"
+        )
+    return Weights(columns[name].values.astype(np.float64), plan.kind)
+
+
+def one_or_all(groups: tuple[Any, ...]) -> Any:
+    """Labels of one kind as they are, those of several as a tuple; None of none."""
+    if not groups:
+        return None
+    first, *others = groups
+    return groups if others else first

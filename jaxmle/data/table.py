@@ -87,6 +87,16 @@ def columns_of(source: Any, names: Iterable[str]) -> tuple[dict[str, Column], in
     return columns, next(iter(rows), 0)
 
 
+def backend_of(source: Any) -> str:
+    """What a table is made with: "pandas", "polars", "pyarrow", or "dict"; a table of another kind
+    is answered with pandas.
+    """
+    if isinstance(source, Mapping):
+        return "dict"
+    name = type(source).__module__.partition(".")[0]
+    return name if name in ("polars", "pyarrow") else "pandas"
+
+
 def _native(source: Any) -> Any:
     narwhals = needed("narwhals.stable.v1")
     try:

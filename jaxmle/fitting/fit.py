@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmle._types import Array, Data, Loglik, Params, Tree
-from jaxmle.fitting.ending import complete
+from jaxmle.fitting.ending import complete, fit_at_point
 from jaxmle.fitting.frozen_hessian import (
     SHARE_OF_SAFE_STEP_TO_REACH,
     longest_safe_step,
@@ -27,7 +27,7 @@ from jaxmle.fitting.frozen_hessian import (
 )
 from jaxmle.fitting.head_start import Head, Sampler, head_start, sampler_of
 from jaxmle.fitting.identification import traced_to
-from jaxmle.fitting.identity import identity, with_response_id
+from jaxmle.fitting.identity import call_of, identity, with_response_id
 from jaxmle.fitting.implicit import approached, fit_under_trace, term_count
 from jaxmle.fitting.objective import Objective
 from jaxmle.fitting.options import (
@@ -43,6 +43,7 @@ from jaxmle.fitting.passes import Passes, Problem, check_terms, problem_of, sear
 from jaxmle.fitting.recession import with_cone
 from jaxmle.fitting.signals import with_rules, with_signals
 from jaxmle.fitting.user_scale import Reach
+from jaxmle.likelihood.contract import FitsItself
 from jaxmle.likelihood.discovery.derivative_rules import check_rules
 from jaxmle.likelihood.discovery.indices import check_indices
 from jaxmle.likelihood.discovery.linear_predictors import as_regression
@@ -93,11 +94,12 @@ def fit(
             dependent data; or a declared ``regression``, or any combinator of these. What it closes
             over is compared at each call: whatever was rebound or changed in place since the last
             one, in arrays, containers, objects, modules or globals, enters the fit.
-        params0: start values, any tree of floating-point arrays. May be None where the
+        params0: start values, any tree of real numbers. May be None where the
             log-likelihood has a method ``start(data)``.
-        data: any tree of arrays that share the leading axis n. Floats are computed in the precision
-            of the fit, whatever theirs; integers become int64 (int32 with float64 off), which for a
-            column of bytes is eight times the memory; booleans stay.
+        data: any tree of arrays that share the leading axis n; a frame of numbers of pandas, polars
+            or pyarrow, which means its columns by name; or a ``Frame`` of ``from_formula``. Floats
+            are computed in the precision of the fit, whatever theirs; integers become int64 (int32
+            with float64 off), which for a column of bytes is eight times the memory; booleans stay.
         constraints: a tree prefix of ``params0``, such as ``{"sigma": positive}``; the maximum does
             not depend on its transform.
         solver: one of ``jaxmle.solvers``, any optax transformation, or None to choose by size.
@@ -136,6 +138,8 @@ def fit(
     >>> round(float(result.params["rate"]), 6), round(float(result.stderr["rate"]), 6)
     (0.333333, 0.166667)
     """
+    if isinstance(data, FitsItself):
+        weights, clusters = data.given(weights, clusters)
     options = Options(
         constraints=constraints,
         solver=solver,
@@ -156,16 +160,20 @@ def fit(
 
 def fit_with(loglik: Loglik, params0: Params, data: Data, options: Options) -> Fit:
     """``fit`` with its options as one record."""
-    posed = read(loglik, params0, data, options)
+    if isinstance(data, FitsItself):
+        return data.fit_with(loglik, params0, options)
+    posed = read(loglik, params0, data, options, may_be_empty=True)
     if tracing():
-        return fit_under_trace(posed, options)
-    fitted = fit_on_host(posed, options)
+        return replace(fit_under_trace(posed, options), model=call_of(loglik))
+    fitted = replace(fit_on_host(posed, options), model=call_of(loglik))
     fitted = with_response_id(fitted, loglik, posed.loglik, posed.data)
     return with_signals(fitted, loglik, posed.loglik, posed.data)
 
 
 def fit_on_host(posed: Posed, options: Options) -> Fit:
     """The fit of a problem on the host: check, pose, search, conclude."""
+    if not posed.chart.k:
+        return fit_at_point(posed, options)
     check_bandwidth(options.vcov, posed.rows)
     clusters = options.clusters
     codes = () if clusters is None else cluster_codes(clusters, posed.rows)

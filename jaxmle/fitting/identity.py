@@ -30,6 +30,12 @@ def identity(loglik: Loglik, data: Tree, dtype: np.dtype) -> np.ndarray:
     return fingerprint((data, weights))
 
 
+def call_of(loglik: Loglik) -> str:
+    """The call that makes a ready model, as text; "" for any other likelihood."""
+    call = getattr(loglik, "call", "")
+    return call if isinstance(call, str) and hasattr(loglik, "likelihood") else ""
+
+
 # ---------------------------------------------------------------- the response
 
 

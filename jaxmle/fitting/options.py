@@ -128,7 +128,9 @@ class Posed:
         return xp.asarray(substituted(self.loglik, self.layout, x))
 
 
-def read(loglik: Loglik, params0: Params, data: Data, options: Options) -> Posed:
+def read(
+    loglik: Loglik, params0: Params, data: Data, options: Options, may_be_empty: bool = False
+) -> Posed:
     """Read what a user gives to a fit of one data set, and refuse what cannot be fitted.
 
     On the host arguments are checked by value and converted to NumPy arrays in the precision of the
@@ -140,6 +142,7 @@ def read(loglik: Loglik, params0: Params, data: Data, options: Options) -> Posed
         params0: start values; None for a model with a method ``start(data)``.
         data: the data.
         options: constraints, weights and dtype are read.
+        may_be_empty: whether, on the host, every parameter may be fixed.
 
     Raises:
         ValueError, TypeError: as ``fit``.
@@ -151,7 +154,7 @@ def read(loglik: Loglik, params0: Params, data: Data, options: Options) -> Posed
     constraints = constraints_of(loglik, options.constraints)
     if tracing():
         return _read_shapes(tree, params0, data, constraints, options.traced_dtype)
-    return _read_values(tree, params0, data, constraints, options.host_dtype)
+    return _read_values(tree, params0, data, constraints, options.host_dtype, may_be_empty)
 
 
 def constraints_of(loglik: Loglik, constraints: Tree) -> Tree:
@@ -169,9 +172,7 @@ def check_has_start(loglik: Loglik, name: str = "params0", what: str = "start va
     if not hasattr(loglik, "start"):
         raise ValueError(
             f"{name} is missing: give {what}, such as {{'beta': jnp.zeros(3), 'sigma': 1.0}}; "
-            "only a model with a method start(data) may go without. fix, tie, weight and "
-            f"penalize do not hand a model's start on: give {name}=model.start(data), "
-            "constraints=model.constraints"
+            "only a model with a method start(data), such as models.poisson(), may go without"
         )
 
 
@@ -198,23 +199,29 @@ def _check_response(loglik: Any, rows: Any) -> None:
 
 
 def _read_values(
-    loglik: Any, params0: Params, data: Data, constraints: Tree, dtype: np.dtype
+    loglik: Any,
+    params0: Params,
+    data: Data,
+    constraints: Tree,
+    dtype: np.dtype,
+    may_be_empty: bool,
 ) -> Posed:
     """What was given on the host, checked by value."""
     params = host_params(params0, dtype)
     layout = layout_of(params, constraints)
     check_start(layout, params)
-    check_fixed(loglik, layout)
     data = host_data(data, dtype)
     rows = rows_of(loglik, data)
+    check_fixed(loglik, layout, params, data)
     check_values(loglik, data)
-    return Posed(loglik, chart_of(loglik, layout), params, data, rows, dtype)
+    chart = chart_of(loglik, layout, may_be_empty)
+    return Posed(loglik, chart, params, data, rows, dtype)
 
 
 def _read_shapes(loglik: Any, params0: Params, data: Data, constraints: Tree, dtype: Any) -> Posed:
     """What was given under a trace, checked by shape and type."""
     refuse_shards()
-    _refuse_non_float(params0)
+    _refuse_non_real(params0)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf).astype(dtype), params0)
     check_coding(loglik, data)
     data = traced_data(data, dtype)
@@ -224,12 +231,13 @@ def _read_shapes(loglik: Any, params0: Params, data: Data, constraints: Tree, dt
     return Posed(loglik, chart_of(loglik, layout), params, data, rows, dtype)
 
 
-def _refuse_non_float(params: Params) -> None:
+def _refuse_non_real(params: Params) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        kind = jnp.result_type(leaf)
+        if not jnp.issubdtype(kind, jnp.floating) and not jnp.issubdtype(kind, jnp.integer):
             raise TypeError(
-                f"params{jax.tree_util.keystr(path)} has dtype {jnp.result_type(leaf)}; "
-                "parameters must be floating-point arrays"
+                f"params{jax.tree_util.keystr(path)} has dtype {kind}; parameters must be "
+                "floating-point arrays or whole numbers"
             )
 
 

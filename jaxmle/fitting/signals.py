@@ -4,7 +4,6 @@ maximum that may not be the only one.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +22,7 @@ from jaxmle.parameters.tree import Layout
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import is_contradicted, precision, remembered
 from jaxmle.runtime.opaque import Opaque
+from jaxmle.runtime.user_code import warn_caller
 from jaxmle.solvers.status import (
     CONCAVE_FLAG,
     HESSIAN_CONTRADICTED,
@@ -74,8 +74,9 @@ def with_signals(fit: Fit, user_loglik: Any, tree: Any, data: Tree) -> Fit:
     with precision(fit.dtype):
         is_a_mean = _is_mean(tree, fit.layout, jax.tree.map(viewed, data))
     if is_a_mean:
-        warnings.warn(
-            MEAN_OF_ROWS[0].upper() + MEAN_OF_ROWS[1:], MeanLikelihoodWarning, stacklevel=4
+        warn_caller(
+            MEAN_OF_ROWS[0].upper() + MEAN_OF_ROWS[1:],
+            MeanLikelihoodWarning,
         )
     code = CONCAVE_FLAG * has_one_maximum(user_loglik) + MEAN * is_a_mean
     return _marked(fit, code) if code else fit
@@ -88,7 +89,7 @@ def with_rules(fit: Fit, loglik: Any, rules: Verdict) -> Fit:
     code = HESSIAN_CONTRADICTED * is_contradicted(loglik) + SCORE_CONTRADICTED * rules.score
     if rules.score:
         sentence = f"{', '.join(rules.names)}: {SCORE_IS_NO_DERIVATIVE}"
-        warnings.warn(sentence, DerivativeRuleWarning, stacklevel=5)
+        warn_caller(sentence, DerivativeRuleWarning)
     return _marked(fit, code) if code else fit
 
 
@@ -107,6 +108,9 @@ def has_one_maximum(user_loglik: Any) -> bool:
     concave, weighted, restricted, pooled with its like or with a concave prior; Cox's partial
     likelihood; a normal regression, concave in β/σ and 1/σ (Burridge 1981, JRSS B 43, 41).
     """
+    inner = getattr(user_loglik, "likelihood", None)
+    if isinstance(inner, Penalize | Pool):  # what a combinator made of a ready model
+        return has_one_maximum(inner)
     if isinstance(user_loglik, Penalize):
         return isinstance(user_loglik.prior, Ridge | NormalPrior) and _is_concave(
             user_loglik.loglik

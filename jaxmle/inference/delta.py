@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,25 +13,31 @@ import numpy as np
 import scipy
 from jax.flatten_util import ravel_pytree
 
-from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
 from jaxmle.inference.again import check_fit
-from jaxmle.parameters.arguments import check_function, check_level
+from jaxmle.parameters.arguments import check_choice, check_function, check_level, shown
+from jaxmle.parameters.tree import path_name
 from jaxmle.record.fit import Fit
+from jaxmle.record.propagation import finite_point, propagated
+from jaxmle.record.scales import INTERVAL_SCALES, interval_on
 from jaxmle.runtime.compile import portable_copy, precision, to_numpy, tracing
-from jaxmle.solvers.status import Status
-
-MAX_NULL_SHARE_OF_GRADIENT = 1e-6  # of its length, beyond which it sees what is not estimable
+from jaxmle.tables.estimates import Estimates, grid_of
+from jaxmle.tables.frame import native
+from jaxmle.tables.layout import Page, text
 
 
 @partial(
-    jax.tree_util.register_dataclass, data_fields=["estimate", "stderr", "vcov"], meta_fields=[]
+    jax.tree_util.register_dataclass,
+    data_fields=["estimate", "stderr", "vcov", "leaks"],
+    meta_fields=["names", "scale", "vcov_kind"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Delta:
     """A function of the estimates, with its standard errors by the delta method.
 
-    ``estimate`` and ``stderr`` are in the tree of the function's value; ``vcov`` is (q, q).
+    ``estimate`` and ``stderr`` are in the tree of the function's value; ``vcov`` is (q, q). Static:
+    ``names`` of the values, (q,); ``scale`` of the intervals: "identity", "log" or "logit";
+    ``vcov_kind`` of the fit. ``leaks`` (q,): where the function leaves the estimable space.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.delta import delta
@@ -41,23 +47,99 @@ class Delta:
     >>> mean = delta(lambda params: 1 / params["rate"], result)
     >>> mean.conf_int(0.95).round(4).tolist()  # 3 ± 1.96·1.5
     [0.0601, 5.9399]
+    >>> delta(lambda params: {"mean": 1 / params["rate"]}, result, scale="log")
+    Function of the estimates
+    vcov = observed    scale of intervals = log
+    <BLANKLINE>
+          estimate  std. error  lower 95%  upper 95%
+    mean     3.000       1.500      1.126      7.993
     """
 
     estimate: Tree
     stderr: Tree
     vcov: Array
+    leaks: Array | None = None
+    names: tuple[str, ...] = ()
+    scale: str = "identity"
+    vcov_kind: str = ""
 
     def conf_int(self, level: float = 0.95) -> Tree:
-        """Symmetric intervals estimate ± z·SE, a last axis (lower, upper) on every leaf."""
+        """Intervals, symmetric on ``scale``, a last axis (lower, upper) on every leaf: estimate ±
+        z·SE on the identity, estimate·exp(± z·SE/estimate) on the log scale.
+        """
         level = check_level(level)
         z = float(scipy.special.ndtri(0.5 + level / 2))
-        xp = np if isinstance(self.vcov, np.ndarray) else jnp
         return jax.tree.map(
-            lambda e, s: xp.stack([e - z * s, e + z * s], axis=-1), self.estimate, self.stderr
+            lambda e, s: interval_on(self.scale, e, s, z), self.estimate, self.stderr
         )
 
+    @property
+    def reason(self) -> str:
+        """Why standard errors are missing, a sentence; "" where none is."""
+        stderr = _flat(self.stderr)
+        missing = ~np.isfinite(stderr)
+        if stderr.ndim > 1:
+            raise ValueError("this is a batch: index it first")
+        if not missing.any():
+            return ""
+        if self.vcov_kind == "none":
+            return "No standard errors: the fit has no covariance (vcov=None)."
+        listed = ", ".join(name for name, gone in zip(self.names, missing, strict=True) if gone)
+        if self.leaks is not None and np.any(np.asarray(self.leaks) & missing):
+            return (
+                f"No standard error for {listed}: it depends on parameters without an estimate of "
+                "their own; fit.explain() names them."
+            )
+        return (
+            f"No standard error for {listed}: it has no finite derivative at the estimate, or the "
+            "fit has no covariance for what it depends on."
+        )
 
-def delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
+    def _estimates(self, level: float) -> Estimates:
+        ends = np.stack([_flat(self._end(level, side)) for side in (0, 1)], axis=-1)
+        estimate = _flat(self.estimate)
+        if estimate.ndim > 1:
+            raise ValueError("this is a batch: index it first")
+        # A positive quantity is not tested against 0.
+        tests = self.scale == "identity"
+        return Estimates(self.names, estimate, _flat(self.stderr), ends, level, tests)
+
+    def _end(self, level: float, side: int) -> Tree:
+        return jax.tree.map(lambda ends: ends[..., side], self.conf_int(level))
+
+    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
+        """A tidy data frame: term, estimate, std_error, statistic, p_value, conf_low, conf_high."""
+        return native({"term": list(self.names)} | self._estimates(level).columns(), backend)
+
+    def summary(self, level: float = 0.95) -> str:
+        """The table as text."""
+        estimates = self._estimates(check_level(level))
+        scale = () if self.scale == "identity" else (("scale of intervals", self.scale),)
+        facts = (("vcov", self.vcov_kind), *scale)
+        notes = (self.reason,) if self.reason else ()
+        title = "Function of the estimates"
+        return text(Page(title, True, facts, (grid_of(estimates),), notes))
+
+    def __repr__(self) -> str:
+        leaves = jax.tree.leaves((self.estimate, self.stderr))
+        plain = all(isinstance(leaf, np.ndarray | np.generic) for leaf in leaves)
+        size = sum(np.size(leaf) for leaf in jax.tree.leaves(self.estimate)) if plain else 0
+        if not plain or size != len(self.names):
+            return f"Delta({', '.join(self.names[:6])}; {np.shape(self.vcov)} covariance)"
+        return self.summary()
+
+
+def _flat(tree: Tree) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def delta(
+    g: Callable[[Tree], Tree],
+    fit: Fit,
+    *,
+    scale: str = "identity",
+    names: Sequence[str] | None = None,
+) -> Delta:
     """Estimate and covariance of ``g(params)``: G V G', G the Jacobian of ``g`` at the estimate.
 
     Where some parameters have no estimate of their own, a function that the data do determine keeps
@@ -66,6 +148,9 @@ def delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
     Args:
         g: a function of the parameters to a number, an array or a tree of them.
         fit: one fit or a batch.
+        scale: on which intervals are symmetric: ``"identity"``, ``"log"`` for what is positive,
+            ``"logit"`` for a probability.
+        names: of the values, one each; by default their places in the tree.
 
     Returns:
         A ``Delta``: ``estimate`` and ``stderr`` in the tree of ``g(params)``, ``vcov`` (q, q).
@@ -88,19 +173,21 @@ def delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
     """
     check_fit("delta", fit)
     check_function("g", g, "lambda params: params['a'] / params['b']")
+    check_choice("scale", scale, tuple(INTERVAL_SCALES))
     if fit.batch_shape:
+        of_member = partial(delta, g, scale=scale, names=names)
         return (
-            _stack([delta(g, fit[i]) for i in range(fit.batch_shape[0])])
+            _stack([of_member(fit[i]) for i in range(fit.batch_shape[0])])
             if not tracing()
-            else jax.vmap(partial(delta, g))(fit)
+            else jax.vmap(of_member)(fit)
         )
     if tracing():
-        return _delta(g, fit)
+        return _delta(g, fit, scale, names)
     with precision(fit.dtype):
-        return to_numpy(_delta(g, fit))
+        return to_numpy(_delta(g, fit, scale, names))
 
 
-def _delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
+def _delta(g: Callable[[Tree], Tree], fit: Fit, scale: str, names: Sequence[str] | None) -> Delta:
     g = portable_copy(g)
 
     def flat_g(x: Any) -> Any:
@@ -109,40 +196,36 @@ def _delta(g: Callable[[Tree], Tree], fit: Fit) -> Delta:
     x = jnp.asarray(finite_point(fit))
     value = real_value("g", g(fit.layout.unravel(x)))
     flat, unravel = ravel_pytree(value)
-    jacobian = jax.jacfwd(flat_g)(x)
-    # An entry that g does not look at may be NaN or infinite and still leave g alone.
-    used = jnp.any(jacobian != 0, axis=0)
-    vcov = jnp.where(used[:, None] & used[None, :], jnp.asarray(fit.witness.vcov), 0.0)
-    leak = jnp.linalg.norm(
-        jacobian @ jnp.asarray(fit.witness.projector), axis=1
-    ) > MAX_NULL_SHARE_OF_GRADIENT * jnp.linalg.norm(jacobian, axis=1)
-    covariance = jacobian @ vcov @ jacobian.T
-    covariance = jnp.where(leak[:, None] | leak[None, :], jnp.nan, covariance)
+    moved: Any = propagated(fit, jax.jacfwd(flat_g)(x))
     # What leaves the estimable space has the value at the estimate itself, which may be infinite.
-    away = leak & jnp.any(x != jnp.asarray(fit.x))
+    away = moved.leaks & jnp.any(x != jnp.asarray(fit.x))
     value = unravel(jnp.where(away, flat_g(jnp.asarray(fit.x)), flat).astype(flat.dtype))
-    variance = jnp.diagonal(covariance)
-    # A function that is constant, such as the sum of a simplex, has variance zero but for rounding.
-    noise = (
-        8
-        * jnp.finfo(x.dtype).eps
-        * jnp.diagonal(jnp.abs(jacobian) @ jnp.abs(vcov) @ jnp.abs(jacobian).T)
-    )
-    variance = jnp.where(jnp.abs(variance) <= noise, 0.0 * variance, variance)
     return Delta(
         value,
-        unravel(jnp.sqrt(jnp.where(variance >= 0, variance, jnp.nan)).astype(flat.dtype)),
-        covariance,
+        unravel(moved.stderr.astype(flat.dtype)),
+        moved.vcov,
+        moved.leaks,
+        _names_of(value, names),
+        scale,
+        fit.vcov_kind,
     )
 
 
-def finite_point(fit: Fit) -> Array:
-    """The estimate (…, p); of a separated fit the finite point at which the likelihood is at its
-    limit, so that a combination of infinite estimates that the data determine has its value.
-    """
-    xp = namespace(fit.loglik)
-    known = (fit.status == int(Status.SEPARATED))[..., None] & xp.isfinite(fit.witness.point)
-    return xp.where(xp.all(known, axis=-1, keepdims=True), fit.witness.point, fit.x)
+def _names_of(value: Tree, names: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the values of a function: those given, or their places in the tree."""
+    size = sum(np.size(leaf) for leaf in jax.tree.leaves(value))
+    if names is not None:
+        given = [names] if isinstance(names, str) else list(names)
+        if len(given) != size or not all(isinstance(name, str) for name in given):
+            raise ValueError(f"names are {size} words, one for each value; got {shown(names)}")
+        return tuple(given)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(value)
+    listed = []
+    for path, leaf in leaves:
+        stem = path_name(path) or "value"
+        for entry in np.ndindex(*np.shape(leaf)):
+            listed.append(f"{stem}[{','.join(map(str, entry))}]" if entry else stem)
+    return tuple(listed)
 
 
 def real_value(name: str, value: Tree) -> Tree:

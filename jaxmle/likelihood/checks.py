@@ -14,16 +14,18 @@ import numpy as np
 
 from jaxmle._types import Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import as_tree, rows_of
+from jaxmle.likelihood.contract import as_tree, rows_of, terms_of
 from jaxmle.likelihood.structure import parts_of
+from jaxmle.parameters.frames import columns_of_frame, is_frame
 from jaxmle.parameters.tree import Layout
+from jaxmle.runtime.compile import compiled, precision
 from jaxmle.runtime.opaque import Opaque
 
 Place = Callable[[tuple[int, ...]], str]  # from the index of a value in its leaf to words
 
 
 def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
-    """``params`` as NumPy arrays of ``dtype``; integers, complex numbers, strings and
+    """``params`` as NumPy arrays of ``dtype``, integers too; complex numbers, strings and
     non-finite values are refused by name.
     """
 
@@ -33,14 +35,11 @@ def host_params(params: Tree, dtype: Any, what: str = "params") -> Tree:
             value = np.asarray(leaf)
         except Exception as error:  # __array__ of the user's object may raise anything
             raise TypeError(f"{name} cannot be read as an array: {error}") from None
-        if not np.issubdtype(value.dtype, np.floating) and value.dtype != jnp.bfloat16:
-            hint = (
-                " Write 1.0 instead of 1, or use .astype(float)."
-                if np.issubdtype(value.dtype, np.integer)
-                else ""
-            )
+        is_real = np.issubdtype(value.dtype, np.floating) or value.dtype == jnp.bfloat16
+        if not is_real and not np.issubdtype(value.dtype, np.integer):
             raise TypeError(
-                f"{name} has dtype {value.dtype}; parameters must be floating-point arrays.{hint}"
+                f"{name} has dtype {value.dtype}; parameters must be floating-point arrays or "
+                "whole numbers"
             )
         if isinstance(leaf, np.ma.MaskedArray):
             raise TypeError(
@@ -82,9 +81,12 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
     """``data`` as arrays: floats in ``dtype``, integers as wide as it, booleans as they are;
     strings, objects and (unless ``nan``) NaN are refused by name.
 
-    Integers become int64, or int32 where ``dtype`` is float32: in the width of a byte, 127 + 1 is
-    −128 and the logarithm has three digits.
+    A frame of numbers means its columns, {name: (n,)}. Integers become int64, or int32 where
+    ``dtype`` is float32: in the width of a byte, 127 + 1 is −128 and the logarithm has three
+    digits.
     """
+
+    data = columns_of_frame(data) if is_frame(data) else data
 
     def convert(path: Any, leaf: Any) -> Any:
         name = "data" + jax.tree_util.keystr(path)
@@ -104,11 +106,11 @@ def host_data(data: Tree, dtype: Any, nan: bool = False) -> Tree:
                 f"{name} is a masked array, whose mask would be lost; drop the masked rows from "
                 "every leaf first"
             )
-        if not path and hasattr(leaf, "columns"):
+        if is_frame(leaf):
             raise TypeError(
-                "data is a frame, whose columns would lose their names: pass {name: "
-                "frame[name].to_numpy() for name in frame.columns}, or frame.to_numpy() as a "
-                "matrix; jaxmle.from_formula reads a frame"
+                f"{name} is a frame inside other data, where its columns would lose their names: "
+                "pass {column: frame[column].to_numpy() for column in frame.columns}, or "
+                "frame.to_numpy() as a matrix"
             )
         # A view: jax knows an array by its identity, and a trace that failed may have known this
         # one in single precision.
@@ -203,6 +205,7 @@ def traced_data(data: Tree, dtype: Any = None) -> Tree:
     """``data`` under a trace, by the rule of ``host_data`` as far as types tell: integers in
     the width of the trace, floats in ``dtype`` if given.
     """
+    data = columns_of_frame(data) if is_frame(data) else data
     whole = (
         jnp.int32 if dtype is not None and np.dtype(dtype).itemsize < 8 else jnp.result_type(int)
     )
@@ -276,20 +279,39 @@ def check_start(layout: Layout, params: Tree) -> None:
             )
 
 
-def check_fixed(loglik: Loglik, layout: Layout) -> None:
-    """A value held by ``fix`` is finite and inside the bounds of its entry."""
+def check_fixed(loglik: Loglik, layout: Layout, params: Tree = None, data: Tree = None) -> None:
+    """A value held by ``fix`` is finite and inside the bounds of its entry; or on one of them,
+    where parameters are given and the likelihood is finite there.
+    """
+    for name, value, low, high in _outside(loglik, layout):
+        held = np.asarray(value, dtype=float)
+        on_bound = np.all(np.isfinite(held)) and np.all((held >= low) & (held <= high))
+        if not (on_bound and params is not None and _is_finite(loglik, params, data)):
+            raise ValueError(
+                f"fix holds {name!r} at {value}, which must be finite and strictly between "
+                f"{low:g} and {high:g}"
+                + (", as the likelihood is not finite on that bound" if on_bound else "")
+            )
+
+
+def _outside(loglik: Loglik, layout: Layout) -> list[tuple[str, Any, float, float]]:
+    """Names and values that ``fix`` holds, not strictly inside their bounds (low, high)."""
+    found = []
     if isinstance(loglik, Fix):
         for name, value in zip(loglik.names, loglik.values, strict=True):
             held = np.asarray(value, dtype=float)
-            for j in layout.find(name):
-                low, high = layout.bounds[j]
-                if not np.all(np.isfinite(held)) or np.any(held <= low) or np.any(held >= high):
-                    raise ValueError(
-                        f"fix holds {name!r} at {value}, which must be finite and strictly "
-                        f"between {low:g} and {high:g}"
-                    )
-    for part in parts_of(loglik):
-        check_fixed(part, layout)
+            for low, high in (layout.bounds[j] for j in layout.find(name)):
+                if not np.all(np.isfinite(held) & (held > low) & (held < high)):
+                    found.append((name, value, low, high))
+    return found + [held for part in parts_of(loglik) for held in _outside(part, layout)]
+
+
+def _is_finite(loglik: Loglik, params: Tree, data: Tree) -> bool:
+    """Whether every term is finite where ``fix`` holds what it holds."""
+    dtype = jax.tree.leaves(params)[0].dtype
+    with precision(dtype), np.errstate(all="ignore"):
+        terms = compiled(loglik, "terms", lambda tree: partial(terms_of, tree))(params, data)
+    return bool(np.all(np.isfinite(np.asarray(terms))))
 
 
 def check_weight_shapes(loglik: Loglik, data: Tree) -> None:

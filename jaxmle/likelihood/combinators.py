@@ -17,7 +17,14 @@ import numpy as np
 from jaxmle._namespace import is_traced
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.closures.copies import viewed
-from jaxmle.likelihood.contract import as_tree, need_terms, rows_of, terms_of
+from jaxmle.likelihood.contract import (
+    ReadyModel,
+    as_tree,
+    handed_on,
+    need_terms,
+    rows_of,
+    terms_of,
+)
 from jaxmle.likelihood.response import Exact, Law
 from jaxmle.parameters.arguments import shown
 from jaxmle.parameters.tree import Layout, layout_of
@@ -306,7 +313,7 @@ def weight(loglik: Loglik, weights: Weights) -> Any:
     13.0
     """
     check_weights_given(weights)
-    return _weigh(as_tree(loglik), weights)
+    return handed_on(loglik, _weigh(as_tree(loglik), weights))
 
 
 def check_weights_given(weights: Any) -> None:
@@ -338,7 +345,7 @@ def _weigh(loglik: Any, weights: Weights) -> Any:
     )
 
 
-def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Penalize:
+def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Any:
     """The likelihood plus a log prior of the parameters; its maximum is the posterior mode (MAP),
     and is labelled so.
 
@@ -364,13 +371,11 @@ def penalize(loglik: Loglik, log_prior: Callable[[Tree], Array]) -> Penalize:
             "penalize takes a function of the parameters, such as jaxmle.ridge(0.1); got "
             f"{shown(log_prior)}"
         )
-    return Penalize(
-        as_tree(loglik),
-        log_prior if dataclasses.is_dataclass(log_prior) else jax.tree_util.Partial(log_prior),
-    )
+    prior = log_prior if dataclasses.is_dataclass(log_prior) else jax.tree_util.Partial(log_prior)
+    return handed_on(loglik, Penalize(as_tree(loglik), prior))
 
 
-def pool(*logliks: Loglik) -> Pool:
+def pool(*logliks: Loglik) -> Any:
     """Several likelihoods that share one parameter tree; data is a tuple, one part for each.
 
     Returns:
@@ -389,17 +394,23 @@ def pool(*logliks: Loglik) -> Pool:
     """
     if not logliks:
         raise ValueError("pool needs at least one likelihood")
-    return Pool(tuple(map(as_tree, logliks)))
+    tree = Pool(tuple(map(as_tree, logliks)))
+    pooled = getattr(logliks[0], "pooled_with", None)
+    ready = all(isinstance(loglik, ReadyModel) for loglik in logliks)
+    return tree if pooled is None or not ready else pooled(logliks, tree)
 
 
-def fix(loglik: Loglik, values: Mapping[str, Any]) -> Fix:
+def fix(loglik: Loglik, values: Mapping[str, Any]) -> Any:
     """The likelihood with named entries held: ``fix(loglik, {"sigma": 1.0, "beta[2]": 0.0})``.
 
     The parameter tree keeps its shape, so a fit prints the held value; it moves nothing, counts in
-    no df and has no standard error.
+    no df and has no standard error. A value may lie on a bound where the likelihood is finite:
+    ``fix(models.negative_binomial(), {"alpha": 0.0})`` is the Poisson limit. Where all is held,
+    ``fit`` evaluates the likelihood at that point, with df 0.
 
     Returns:
-        A log-likelihood of (params, data) that ignores what ``params`` says of the held entries.
+        A log-likelihood of (params, data) that ignores what ``params`` says of the held entries; of
+        a ready model a model, with its start, bounds and predictions.
 
     Raises:
         TypeError: for anything but a dictionary from names to numbers or arrays of them.
@@ -418,8 +429,7 @@ def fix(loglik: Loglik, values: Mapping[str, Any]) -> Fix:
         )
     for name, value in values.items():
         _check_held(name, value)
-    tree = as_tree(loglik)
-    return Fix(tree, tuple(values), tuple(values.values()))
+    return handed_on(loglik, Fix(as_tree(loglik), tuple(values), tuple(values.values())))
 
 
 def _check_held(name: str, value: Any) -> None:
@@ -431,7 +441,7 @@ def _check_held(name: str, value: Any) -> None:
         raise TypeError(f"fix holds {name!r} at a number or an array of them; got {shown(value)}")
 
 
-def tie(loglik: Loglik, *groups: tuple[str, ...]) -> Tie:
+def tie(loglik: Loglik, *groups: tuple[str, ...]) -> Any:
     """The likelihood in which all entries named in a group are equal: ``tie(loglik, ("a", "b"))``.
 
     Args:
@@ -459,10 +469,10 @@ def tie(loglik: Loglik, *groups: tuple[str, ...]) -> Tie:
             raise TypeError(
                 f"each group of tie is a tuple of at least two parameter names; got {shown(group)}"
             )
-    return Tie(as_tree(loglik), tuple(tuple(group) for group in groups))
+    return handed_on(loglik, Tie(as_tree(loglik), tuple(tuple(group) for group in groups)))
 
 
-def with_response(loglik: Loglik, law: Law) -> WithResponse:
+def with_response(loglik: Loglik, law: Law) -> Any:
     """The likelihood together with the law of its response, over which expectations are taken.
 
     Args:
@@ -492,4 +502,4 @@ def with_response(loglik: Loglik, law: Law) -> WithResponse:
         raise TypeError(
             f"law is enumeration(leaf, values) or simulation(sampler, key=…); got {shown(law)}"
         )
-    return WithResponse(as_tree(loglik), law)
+    return handed_on(loglik, WithResponse(as_tree(loglik), law))

@@ -27,6 +27,24 @@ class ReadyModel(Protocol):
 
 
 @runtime_checkable
+class HandsOn(Protocol):
+    """A ready model that keeps its start, its bounds and its predictions for a likelihood that a
+    combinator made of its own.
+    """
+
+    def with_likelihood(self, tree: Any) -> Any: ...
+
+
+@runtime_checkable
+class FitsItself(Protocol):
+    """Data that know how a likelihood is fitted to them, such as a formula's ``Frame``."""
+
+    def given(self, weights: Any, clusters: Any) -> tuple[Any, Any]: ...
+
+    def fit_with(self, loglik: Any, params0: Tree, options: Any) -> Any: ...
+
+
+@runtime_checkable
 class CountsRows(Protocol):
     """A combinator: it knows how many terms its parts have."""
 
@@ -52,6 +70,15 @@ def as_tree(loglik: Loglik) -> Any:
     if isinstance(loglik, ReadyModel):
         return as_tree(loglik.likelihood)
     return Opaque(loglik)
+
+
+def handed_on(loglik: Loglik, tree: Any) -> Any:
+    """A tree that a combinator made of ``loglik``: as the ready model that ``loglik`` is, else as
+    it is.
+    """
+    if isinstance(loglik, ReadyModel) and isinstance(loglik, HandsOn):
+        return loglik.with_likelihood(tree)
+    return tree
 
 
 def data_length(data: Tree) -> int | None:
@@ -107,6 +134,7 @@ def terms_of(loglik: Loglik, params: Tree, data: Tree) -> Array:
     if not isinstance(terms, jax.Array | np.ndarray | np.generic | float):
         raise TypeError(
             f"loglik must return an array of log-likelihood terms; got {type(terms).__name__}"
+            + (". Does the function end with return?" if terms is None else "")
         )
     terms = jnp.asarray(terms)
     if not jnp.issubdtype(terms.dtype, jnp.floating):

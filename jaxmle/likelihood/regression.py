@@ -26,6 +26,7 @@ from jaxmle.parameters.tree import Layout
 from jaxmle.runtime.calls import marked
 from jaxmle.runtime.cse import once
 from jaxmle.runtime.opaque import LikelihoodTree
+from jaxmle.runtime.user_code import explained
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,8 @@ class Regression(LikelihoodTree):
     def _row(self, etas: tuple[Array, ...], row: Tree) -> Array:
         """The log density of one row as a function of its predictors, each () or (K,)."""
         eta = dict(zip(self.names, etas, strict=True))
-        value = jnp.asarray(self.density(eta, row))
+        with explained(eta, row):
+            value = jnp.asarray(self.density(eta, row))
         for leaf, term in self.counts:
             value = value + term({name: eta[name] for name in self._constants}, leaf_of(row, leaf))
         if value.shape not in ((), (1,)):

@@ -99,15 +99,15 @@ def roots_of(loglik: Loglik, layout: Layout) -> np.ndarray:
     return roots
 
 
-def chart_of(loglik: Loglik, layout: Layout) -> Chart:
+def chart_of(loglik: Loglik, layout: Layout, may_be_empty: bool = False) -> Chart:
     """The chart of the entries that ``fix`` and ``tie`` leave to the solver.
 
     Raises:
-        ValueError: where they leave none.
+        ValueError: where they leave none, unless ``may_be_empty``.
     """
     held = roots_of(loglik, layout) != np.arange(layout.p)
     chart = Chart(layout, tuple(held.tolist()))
-    if not chart.k:
+    if not chart.k and not may_be_empty:
         raise ValueError("every parameter is fixed: there is nothing to estimate")
     return chart
 

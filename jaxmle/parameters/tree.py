@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +28,7 @@ from jaxmle.parameters.constraints import (
     Shape,
     free,
 )
+from jaxmle.parameters.short_names import short_names, term_of
 
 
 @dataclass(frozen=True)
@@ -158,9 +160,24 @@ class Layout:
             values.append(value)
         return jax.tree.unflatten(self.treedef, values)
 
+    @cached_property
+    def short(self) -> dict[str, list[int]]:
+        """From each short name of coefficients that a formula named to what it may mean."""
+        found: dict[str, list[int]] = {}
+        for leaf, span in zip(self.leaves, self.spans, strict=True):
+            for offset, label in enumerate(leaf.labels or ()):
+                names = short_names(leaf.path, label)
+                for name in {*names, *filter(None, map(term_of, names))}:
+                    found.setdefault(name, []).append(span.start + offset)
+        return found
+
     def find(self, name: str) -> list[int]:
-        """The positions in x that ``name`` means: one printed entry, by its name or its place,
-        or every entry of a leaf.
+        """The positions in x that ``name`` means: one printed entry, by its name, its place or its
+        short name (``age`` for ``beta[age]``, ``race[black]``); or every entry of a leaf or of a
+        factor.
+
+        Raises:
+            ValueError: no parameter is called so, or several are.
         """
         if not isinstance(name, str):
             raise TypeError(
@@ -169,12 +186,30 @@ class Layout:
         for names in (self.names, self.places):
             if name in names:
                 return [names.index(name)]
+        short = self.short.get(name, [])
         for leaf, span in zip(self.leaves, self.spans, strict=True):
             if name == (leaf.path or "theta"):
-                return list(range(span.start, span.stop))
+                whole = list(range(span.start, span.stop))
+                return whole if not short else self._one_meaning(name, [*short, whole[0]])
+        if short:
+            return self._one_meaning(name, short)
+        near = get_close_matches(name, [*self.names, *self.short], n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"no parameter is called {name!r}; the parameters are {', '.join(self.names[:20])}"
+            f"no parameter is called {name!r}; the parameters are {', '.join(self.names[:20])}."
+            f"{hint}"
         )
+
+    def _one_meaning(self, name: str, places: list[int]) -> list[int]:
+        """The places of a short name: one, or those of all levels of one factor."""
+        ends = [span.stop for span in self.spans]
+        leaves = [self.leaves[int(np.searchsorted(ends, place, "right"))] for place in places]
+        named = zip(leaves, places, strict=True)
+        factor = all(name in map(term_of, short_names(f.path, self.names[j])) for f, j in named)
+        if len({leaf.path for leaf in leaves}) > 1 or (len(places) > 1 and not factor):
+            listed = ", ".join(self.names[place] for place in places)
+            raise ValueError(f"{name!r} may mean {listed}: give the whole name")
+        return places
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ function.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from jaxmle.parameters.tree import Layout
 from jaxmle.record import serialization
 from jaxmle.record.check import check as check_record
 from jaxmle.record.explain import explain as explain_record
+from jaxmle.record.scales import wald_interval
 from jaxmle.record.soundness import check_covariance
 from jaxmle.solvers.status import Status, named
 from jaxmle.tables.notes import printed
@@ -115,6 +117,7 @@ _STATIC = [
     "layout",
     "hessian_by",
     "road",
+    "model",
 ]
 
 
@@ -136,6 +139,8 @@ class Fit:
     a function) or "opaque" (a function, differentiated as a whole), of a pool those of its parts;
     then "head start" where the climb began at the maximum of a sample of the rows, "float32 start"
     where members of a batch took their first steps in single precision; "" where it is not known.
+    ``model``: the call that makes the ready model, such as "poisson(offset='offset')", from which
+    predictions make it again; "" for any other likelihood.
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> y = np.array([1.0, 3.0, 2.0, 6.0])
@@ -168,6 +173,7 @@ class Fit:
     layout: Layout
     hessian_by: str = FORWARD_OVER_REVERSE
     road: str = ""
+    model: str = ""
     # __post_init__ puts zeros where it is not given
     response_id: Array = None  # type: ignore[assignment]
 
@@ -421,59 +427,72 @@ class Fit:
     def _repr_html_(self) -> str:
         return self.to_html()
 
-    def to_html(self, level: float = 0.95) -> str:
-        """The table in HTML."""
+    def to_html(
+        self,
+        level: float = 0.95,
+        *,
+        exponentiate: bool = False,
+        labels: Mapping[str, str] | None = None,
+        terms: Sequence[str] | None = None,
+    ) -> str:
+        """The table in HTML; the options are those of ``to_frame``."""
         from jaxmle.tables import markup
+        from jaxmle.tables.view import View
 
-        return markup.html(self, check_level(level))
+        return markup.html(self, View(level, exponentiate, labels, terms))
 
-    def to_latex(self, level: float = 0.95) -> str:
-        """The table in LaTeX (booktabs)."""
+    def to_latex(
+        self,
+        level: float = 0.95,
+        *,
+        exponentiate: bool = False,
+        labels: Mapping[str, str] | None = None,
+        terms: Sequence[str] | None = None,
+    ) -> str:
+        """The table in LaTeX (booktabs); the options are those of ``to_frame``."""
         from jaxmle.tables import markup
+        from jaxmle.tables.view import View
 
-        return markup.latex(self, check_level(level))
+        return markup.latex(self, View(level, exponentiate, labels, terms))
 
-    def to_markdown(self, level: float = 0.95) -> str:
-        """The table in Markdown."""
+    def to_markdown(
+        self,
+        level: float = 0.95,
+        *,
+        exponentiate: bool = False,
+        labels: Mapping[str, str] | None = None,
+        terms: Sequence[str] | None = None,
+    ) -> str:
+        """The table in Markdown; the options are those of ``to_frame``."""
         from jaxmle.tables import markup
+        from jaxmle.tables.view import View
 
-        return markup.markdown(self, check_level(level))
+        return markup.markdown(self, View(level, exponentiate, labels, terms))
 
-    def to_frame(self, level: float = 0.95, backend: str | None = None) -> Any:
+    def to_frame(
+        self,
+        level: float = 0.95,
+        backend: str | None = None,
+        *,
+        exponentiate: bool = False,
+        labels: Mapping[str, str] | None = None,
+        terms: Sequence[str] | None = None,
+    ) -> Any:
         """The table as a tidy data frame: term, estimate, std_error, statistic, p_value,
         conf_low, conf_high.
+
+        Args:
+            level: coverage of the Wald intervals.
+            backend: "pandas", "polars" or "pyarrow"; None for the first that is installed.
+            exponentiate: estimates and intervals of unbounded parameters by exp: odds ratios, rate
+                ratios, hazard ratios. As in R's broom, standard errors, z and p stay.
+            labels: from names to what stands in their place, ``{"age": "Age (years)"}``.
+            terms: the names that are shown, in this order; a factor's name means its levels.
         """
         from jaxmle.tables import frame
+        from jaxmle.tables.view import View
 
-        return frame.frame(self, check_level(level), backend)
-
-
-def wald_interval(
-    x: Array, se: Array, bounds: tuple[tuple[float, float], ...], z: float, scale: str
-) -> Array:
-    """Estimate and standard error to an interval (..., p, 2): identity, log or logit of each
-    entry, by its bounds.
-    """
-    xp = namespace(x)
-    ends = []
-    for j, (low, high) in enumerate(bounds):
-        estimate = x[..., j]
-        half = z * se[..., j]
-        if scale == "user" or (np.isinf(low) and np.isinf(high)):
-            pair = (estimate - half, estimate + half)
-        elif np.isinf(high):
-            ratio = xp.exp(half / (estimate - low))
-            pair = (low + (estimate - low) / ratio, low + (estimate - low) * ratio)
-        elif np.isinf(low):
-            ratio = xp.exp(half / (high - estimate))
-            pair = (high - (high - estimate) * ratio, high - (high - estimate) / ratio)
-        else:
-            width = high - low
-            odds = (estimate - low) / (high - estimate)
-            ratio = xp.exp(half * width / ((estimate - low) * (high - estimate)))
-            pair = (low + width / (1 + ratio / odds), high - width / (1 + ratio * odds))
-        ends.append(xp.stack(pair, axis=-1))
-    return xp.stack(ends, axis=-2)
+        return frame.frame(self, View(level, exponentiate, labels, terms), backend)
 
 
 __all__ = ["Fit", "Witness", "wald_interval"]

@@ -31,8 +31,9 @@ AnyRecord = TypeVar("AnyRecord", bound=Record)
 RECORD_FORMAT = 1
 DIGEST = "digest"  # files without one are older, and so is their way to fingerprint data
 DESCRIPTION = "jaxmle"  # the member that holds the JSON text, as bytes
-WORDS = ("vcov_kind", "mode", "weighting", "hessian_by", "road")
-LATER_WORDS = {"hessian_by": FORWARD_OVER_REVERSE, "road": ""}  # older files do not have them
+WORDS = ("vcov_kind", "mode", "weighting", "hessian_by", "road", "model")
+# older files do not have them
+LATER_WORDS = {"hessian_by": FORWARD_OVER_REVERSE, "road": "", "model": ""}
 TREES = ("params", "stderr")
 # The leaves without a tree: their axes behind those of the batch, and the kind of number: real,
 # integer, unsigned.

@@ -25,7 +25,6 @@ import dataclasses
 import threading
 import time
 import types
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +40,7 @@ from jaxmle.closures.watch import Look, look
 from jaxmle.runtime import jax_state
 from jaxmle.runtime.jax_state import tracing as tracing
 from jaxmle.runtime.opaque import OnceDifferentiable, Opaque, functions_of, map_functions
+from jaxmle.runtime.user_code import said_if_long, warn_caller
 
 SECONDS_WORTH_A_WARNING = 1.0  # of compiling what cannot be watched
 WARNED = f"{MEMO}_warned"  # the attribute of a function of which that was said
@@ -81,6 +81,7 @@ class Memo:
     contradicted: bool = False  # its second derivatives by jax are not those of its score
     timed: set[int] = field(default_factory=set)  # identities of pieces whose first call was timed
     seconds: float = 0.0  # that first calls took, where it cannot be watched
+    called: set[int] = field(default_factory=set)  # identities of pieces that were called
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return type(None), ()
@@ -315,7 +316,7 @@ def _learning() -> Iterator[None]:
 def _called(functions: list[Any], memos: list[Memo], piece: Any, *args: Any) -> Any:
     hidden = any(memo.seen.hidden for memo in memos)
     timed = _timed(functions, memos, piece) if hidden else contextlib.nullcontext()
-    with _calling(functions, memos), timed:
+    with _calling(functions, memos), timed, _noticed(functions, memos, piece):
         try:
             return piece(*args)
         except (
@@ -326,6 +327,16 @@ def _called(functions: list[Any], memos: list[Memo], piece: Any, *args: Any) -> 
             if "Expected: float64, Actual: float32" in str(error):
                 raise TypeError(CALLBACK_IN_SINGLE_PRECISION) from error
             raise
+
+
+def _noticed(
+    functions: list[Any], memos: list[Memo], piece: Any
+) -> contextlib.AbstractContextManager[None]:
+    """Around a call of a piece: of the first one a word where it takes long."""
+    if not memos or id(piece) in memos[0].called:
+        return contextlib.nullcontext()
+    memos[0].called.add(id(piece))
+    return said_if_long(getattr(functions[0], "__name__", type(functions[0]).__name__))
 
 
 @contextlib.contextmanager
@@ -344,13 +355,12 @@ def _timed(functions: list[Any], memos: list[Memo], piece: Any) -> Iterator[None
         memo.timed.add(id(piece))
         memo.seconds += time.perf_counter() - began
         if memo.seconds > SECONDS_WORTH_A_WARNING and _first_warning(function):
-            warnings.warn(
+            warn_caller(
                 f"{getattr(function, '__name__', type(function).__name__)} depends on "
                 f"{memo.seen.hidden}, which cannot be watched for changes: each call traces and "
                 f"compiles it again, here for {memo.seconds:.1f} s. Read or draw it once, outside, "
                 "and let the likelihood close over the array or take it as data.",
                 UnwatchedClosureWarning,
-                stacklevel=2,
             )
 
 

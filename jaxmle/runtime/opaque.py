@@ -14,6 +14,7 @@ import numpy as np
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.closures.recipes import Recipe, recipe_of, remade
 from jaxmle.runtime.modes import without_second_derivative
+from jaxmle.runtime.user_code import explained
 
 
 class LikelihoodTree:
@@ -65,7 +66,8 @@ class Opaque(LikelihoodTree):
         return _opaque_by_recipe, (recipe, self.discover)
 
     def __call__(self, params: Tree, data: Tree) -> Array:
-        return self.function(params, data)
+        with explained(params, data):
+            return self.function(params, data)
 
 
 def _opaque_by_recipe(recipe: Recipe, discover: bool) -> Opaque:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -10,18 +11,19 @@ import numpy as np
 
 from jaxmle.parameters.arguments import check_choice
 from jaxmle.solvers.status import Status
+from jaxmle.tables.view import View
 
 BACKENDS = ("pandas", "polars", "pyarrow")
 INSTALL_FRAME = 'pip install "jaxmle[frame]"'
 
 
-def frame(fit: Any, level: float = 0.95, backend: str | None = None) -> Any:
+def frame(fit: Any, view: View | float = 0.95, backend: str | None = None) -> Any:
     """A tidy data frame of the estimates, in full precision; the column names are those of R's
     broom.
 
     Args:
         fit: the record of one fit or of a batch.
-        level: coverage of the Wald intervals, between 0 and 1.
+        view: what is shown, or the coverage of the Wald intervals alone.
         backend: "pandas", "polars" or "pyarrow"; by default the first of them that is installed.
 
     Returns:
@@ -34,12 +36,23 @@ def frame(fit: Any, level: float = 0.95, backend: str | None = None) -> Any:
         ImportError: narwhals or the backend is not installed.
         ValueError: a backend that is none of the three.
     """
+    return native(columns(fit, view if isinstance(view, View) else View(view)), backend)
+
+
+def native(columns: Mapping[str, Any], backend: str | None) -> Any:
+    """Columns (rows,) by name as a native frame, or as a dictionary of arrays for "dict"."""
+    if backend == "dict":
+        return {name: np.asarray(values) for name, values in columns.items()}
     chosen = installed(backend)
     try:
         narwhals = import_module("narwhals")
     except ImportError as error:
         raise ImportError(f"a data frame needs narwhals: {INSTALL_FRAME}") from error
-    return narwhals.from_dict(columns(fit, level), backend=chosen).to_native()
+    lists = {
+        name: values.tolist() if np.asarray(values).dtype.kind in "UO" else values
+        for name, values in ((name, np.asarray(values)) for name, values in columns.items())
+    }
+    return narwhals.from_dict(lists, backend=chosen).to_native()
 
 
 def installed(backend: str | None) -> str:
@@ -60,26 +73,21 @@ def installed(backend: str | None) -> str:
     return backend_found
 
 
-def columns(fit: Any, level: float) -> dict[str, Any]:
-    """The columns of the frame by name, each of length p, or b·p for a batch."""
-    interval = np.asarray(fit.interval(level))
+def columns(fit: Any, view: View) -> dict[str, Any]:
+    """The columns of the frame by name, each as long as there are parameters shown, times the
+    members of a batch.
+    """
     members = int(np.prod(fit.batch_shape, dtype=int))
-    numbers = {
-        "estimate": fit.x,
-        "std_error": fit.se,
-        "statistic": fit.zvalues,
-        "p_value": fit.pvalues,
-        "conf_low": interval[..., 0],
-        "conf_high": interval[..., 1],
+    names = view.names(fit)
+    tidy = {"term": names * members} | {
+        name: values.reshape(-1) for name, values in view.numbers(fit).items()
     }
-    tidy = {"term": list(fit.names) * members} | {
-        name: np.asarray(values).reshape(-1) for name, values in numbers.items()
-    }
-    return tidy if fit.batch_shape == () else _member_columns(fit, members) | tidy
+    if fit.batch_shape == ():
+        return tidy
+    return _member_columns(fit, members, len(names)) | tidy
 
 
-def _member_columns(fit: Any, members: int) -> dict[str, Any]:
-    p = len(fit.names)
+def _member_columns(fit: Any, members: int, p: int) -> dict[str, Any]:
     status = [Status(code).name for code in np.asarray(fit.status).reshape(-1).tolist()]
     return {
         "member": np.repeat(np.arange(members), p),

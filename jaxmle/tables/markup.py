@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxmle.tables import digest, table
 from jaxmle.tables.layout import ELLIPSIS, Grid, Page, columns_of
+from jaxmle.tables.view import View
 
 NUMBER_STYLE = "text-align:right;white-space:pre;font-family:monospace"
 NAME_STYLE = "text-align:left"
@@ -28,25 +29,38 @@ _POWER = re.compile(r"e([+-]\d+)$")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
 
 
-def page(fit: Any, level: float) -> Page:
+def page(fit: Any, view: View | float) -> Page:
     """The page of one fit, or the digest of a batch."""
-    return digest.page(fit, level) if fit.batch_shape else table.page(fit, level)
+    view = view if isinstance(view, View) else View(view)
+    if not fit.batch_shape:
+        return table.page(fit, view)
+    if not view.is_plain:
+        raise ValueError(
+            "exponentiate, labels and terms are for one fit: fits[i]; the digest of a batch shows "
+            "what the members share, and fits.to_frame(…) a row for each"
+        )
+    return digest.page(fit, view.level)
 
 
-def html(fit: Any, level: float = 0.95) -> str:
+def html(fit: Any, view: View | float = 0.95) -> str:
     """The summary as one HTML element for notebooks; every name and sentence is escaped.
 
     Args:
         fit: the record of one fit or of a batch.
-        level: coverage of the intervals, between 0 and 1.
+        view: what is shown, or the coverage of the intervals alone.
 
     Returns:
         A `<div class="jaxmle">` with the status, the facts, a `<table>` per grid, and the notes.
     """
-    shown = page(fit, level)
+    return html_page(page(fit, view))
+
+
+def html_page(shown: Page) -> str:
+    """A page as one HTML element."""
     facts = ", ".join(f"{label} = {value}" for label, value in shown.facts)
+    head = f"<strong>{escape(shown.status)}</strong><br>" if shown.status else ""
     parts = [
-        f"<p><strong>{escape(shown.status)}</strong><br>{escape(facts)}</p>",
+        *([f"<p>{head}{escape(facts)}</p>"] if head or facts else []),
         *map(_html_grid, shown.grids),
         *(f"<p><small>{escape(note)}</small></p>" for note in shown.notes),
     ]
@@ -80,20 +94,26 @@ def _html_cell(column: int, cell: str, grid: Grid) -> str:
     return f'<td style="{NAME_STYLE if column in grid.words else NUMBER_STYLE}">{escape(cell)}</td>'
 
 
-def markdown(fit: Any, level: float = 0.95) -> str:
+def markdown(fit: Any, view: View | float = 0.95) -> str:
     """The summary as Markdown with pipe tables; characters that Markdown reads are escaped in
     names.
 
     Args:
         fit: the record of one fit or of a batch.
-        level: coverage of the intervals, between 0 and 1.
+        view: what is shown, or the coverage of the intervals alone.
 
     Returns:
         The text, numbers aligned in the source too.
     """
-    shown = page(fit, level)
+    return markdown_page(page(fit, view))
+
+
+def markdown_page(shown: Page) -> str:
+    """A page as Markdown."""
     facts = ", ".join(f"{label} = {value}" for label, value in shown.facts)
-    blocks = [f"**{_markdown(shown.status)}**", _markdown(facts), *map(_markdown_grid, shown.grids)]
+    status = [f"**{_markdown(shown.status)}**"] if shown.status else []
+    below = [_markdown(facts)] if facts else []
+    blocks = [*status, *below, *map(_markdown_grid, shown.grids)]
     return "\n\n".join([*blocks, *map(_markdown, shown.notes)]) + "\n"
 
 
@@ -122,7 +142,7 @@ def _markdown_column(cells: list[str], words: bool) -> list[str]:
     return [head, rule, *body]
 
 
-def latex(fit: Any, level: float = 0.95) -> str:
+def latex(fit: Any, view: View | float = 0.95) -> str:
     """The summary as LaTeX; it needs `booktabs` and nothing else.
 
     Numbers stand in pairs of columns `r@{.}l`, so their decimal points align. The status stands
@@ -130,12 +150,16 @@ def latex(fit: Any, level: float = 0.95) -> str:
 
     Args:
         fit: the record of one fit or of a batch.
-        level: coverage of the intervals, between 0 and 1.
+        view: what is shown, or the coverage of the intervals alone.
 
     Returns:
         The source of one `tabular` per grid, followed by the facts and the notes.
     """
-    shown = page(fit, level)
+    return latex_page(page(fit, view))
+
+
+def latex_page(shown: Page) -> str:
+    """A page as LaTeX."""
     facts = ", ".join(f"{label} = {value}" for label, value in shown.facts)
     status = (
         f"% {shown.status}"
@@ -145,10 +169,10 @@ def latex(fit: Any, level: float = 0.95) -> str:
     below = [
         rf"\par\smallskip\noindent{{\footnotesize {line}}}"
         for line in (_latex_minus(facts), *map(_latex, shown.notes))
+        if line
     ]
-    return (
-        "\n".join([status, "\n\\par\\medskip\n".join(map(_latex_grid, shown.grids)), *below]) + "\n"
-    )
+    grids = "\n\\par\\medskip\n".join(map(_latex_grid, shown.grids))
+    return "\n".join([*([status] if shown.status else []), grids, *below]) + "\n"
 
 
 def _latex(words: str) -> str:
@@ -189,6 +213,9 @@ def _latex_cell(cell: str, kind: str) -> str:
     if kind == "l":
         return r"$\vdots$" if cell == ELLIPSIS else _latex(cell)
     whole, dot, fraction = cell.partition(".")
+    if cell.startswith("["):  # an interval, which has two points
+        shown = re.sub(r"-(?=\d|inf)", "$-$", cell).replace("inf", r"$\infty$")
+        return rf"\multicolumn{{2}}{{r}}{{{shown}}}" if kind == DECIMAL else shown
     if kind == "r" or not any(map(str.isdigit, cell)):
         shown = _latex_number(cell)
         return shown if kind == "r" else rf"\multicolumn{{2}}{{r}}{{{shown}}}"
@@ -203,4 +230,4 @@ def _latex_number(digits: str) -> str:
     """Digits with a true minus, `<`, infinity and power of ten."""
     digits = digits.replace("inf", r"$\infty$").replace("<", "$<$")
     power = _POWER.sub(lambda match: rf"$\times10^{{{int(match[1])}}}$", digits)
-    return re.sub("^-", "$-$", power)
+    return re.sub(r"^(\(?)-", r"\1$-$", power)

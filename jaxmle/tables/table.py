@@ -13,18 +13,19 @@ from jaxmle.tables import numerals
 from jaxmle.tables.layout import ELLIPSIS, Grid, Page, first_fitting, text
 from jaxmle.tables.notes import covariance_note, printed
 from jaxmle.tables.numerals import Style
+from jaxmle.tables.view import EXPONENTIATED, View
 
 # rows shown of a fit with more than FIRST + LAST parameters
 FIRST_ROWS_SHOWN = 80
 LAST_ROWS_SHOWN = 20
 
 
-def summary(fit: Any, level: float = 0.95) -> str:
+def summary(fit: Any, view: View | float = 0.95) -> str:
     """The summary of one fit as text, at most 100 columns wide, the status line first.
 
     Args:
         fit: the record of one fit.
-        level: coverage of the Wald intervals, between 0 and 1.
+        view: what is shown, or the coverage of the Wald intervals alone.
 
     Returns:
         The text: status (with its explanation unless converged); n, df, log-likelihood, AIC, BIC,
@@ -32,15 +33,19 @@ def summary(fit: Any, level: float = 0.95) -> str:
         covariance; then estimate, standard error, z, p and interval of every parameter. `n/a` marks
         what is NaN.
     """
-    return text(first_fitting(page(fit, level, style) for style in numerals.STYLES))
+    return text(first_fitting(page(fit, view, style) for style in numerals.STYLES))
 
 
-def page(fit: Any, level: float = 0.95, style: Style = numerals.scaled) -> Page:
+def page(fit: Any, view: View | float = 0.95, style: Style = numerals.scaled) -> Page:
     """The summary of one fit as a page, for any output format."""
-    grid = coefficients(fit, level, style)
-    hidden = len(fit.names) - FIRST_ROWS_SHOWN - LAST_ROWS_SHOWN
+    view = view if isinstance(view, View) else View(view)
+    grid = coefficients(fit, view, style)
+    hidden = len(view.places(fit)) - FIRST_ROWS_SHOWN - LAST_ROWS_SHOWN
     more = (f"{hidden} more parameters: fit.to_frame() holds them all.",) if hidden > 0 else ()
-    return Page(status_line(fit), bool(fit.converged), facts(fit), (grid,), more + notes(fit))
+    transformed = (EXPONENTIATED,) if view.exponentiate else ()
+    return Page(
+        status_line(fit), bool(fit.converged), facts(fit), (grid,), more + transformed + notes(fit)
+    )
 
 
 def status_line(fit: Any) -> str:
@@ -78,21 +83,16 @@ def common_facts(fit: Any) -> tuple[tuple[str, str], ...]:
     )
 
 
-def coefficients(fit: Any, level: float, style: Style) -> Grid:
+def coefficients(fit: Any, view: View | float, style: Style) -> Grid:
     """A row per parameter: estimate, standard error, z, p and the two ends of the interval."""
-    share = numerals.percent(level)
+    view = view if isinstance(view, View) else View(view)
+    share = numerals.percent(view.level)
     header = ("", "estimate", "std. error", "z", "p", f"lower {share}", f"upper {share}")
-    columns = (
-        fit.x,
-        fit.se,
-        fit.zvalues,
-        fit.pvalues,
-        *np.moveaxis(np.asarray(fit.interval(level)), -1, 0),
-    )
+    columns = view.numbers(fit).values()
     values = np.stack([np.asarray(column, dtype=float) for column in columns], axis=-1)
     rows = [
         _row(printed(name), numbers, style)
-        for name, numbers in zip(fit.names, values.tolist(), strict=True)
+        for name, numbers in zip(view.names(fit), values.tolist(), strict=True)
     ]
     return Grid(header, shortened(rows, FIRST_ROWS_SHOWN, LAST_ROWS_SHOWN))
 

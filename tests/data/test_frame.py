@@ -121,12 +121,14 @@ def test_predict_of_a_new_frame_is_r_s(poisson):
     new = pd.DataFrame(
         {"age": [20, 30], "race": ["other", "black"], "smoke": [1, 0], "lwt": [120.0, 150.0]}
     )
-    assert_allclose(frame.predict(model, fit, new), R["poisson_predict"][:, 0], rtol=1e-8)
-    assert_array_equal(
-        np.isnan(frame.predict(model, fit, new.assign(age=[np.nan, 30]))), [True, False]
-    )
+    assert_allclose(frame.predict(fit, new)["estimate"], R["poisson_predict"][:, 0], rtol=1e-8)
+    missing = frame.predict(fit, new.assign(age=[np.nan, 30]))
+    assert_array_equal(np.isnan(missing["estimate"]), [True, False])
+    assert_array_equal(np.isnan(missing["conf_low"]), [True, False])
     with pytest.raises(ValueError, match="race is 'martian' in row 0"):
-        frame.predict(model, fit, new.assign(race=["martian", "black"]))
+        frame.predict(fit, new.assign(race=["martian", "black"]))
+    with pytest.raises(TypeError, match=r"record of a fit first, frame\.predict\(fit, new\)"):
+        frame.predict(model, fit, new)
 
 
 def test_terms_name_the_coefficients_of_each_factor(poisson):
@@ -160,7 +162,7 @@ def test_cbind_another_base_and_frequency_weights_by_name(births):
     assert_same_as_r(fit, "binomial")
     assert fit.names[1] == "beta[C(race)[T.black]]" and fit.names[3] == "beta[C(ht)[T.1]]"
     row = births.iloc[[0]]
-    p = frame.predict(models.binomial(), fit, row)
+    p = frame.predict(fit, row)["estimate"]
     assert_allclose(
         p,
         models.binomial().predict(fit.params, {**frame.recode(row), "trials": np.array([5.0])}) / 5,
@@ -181,7 +183,9 @@ def test_ordered_levels_name_the_cuts(births):
     assert_allclose(
         fit.x, R["ordinal"][:, 0], rtol=3e-6
     )  # polr stops a difference quotient's error short
-    assert_allclose(frame.predict(models.ordinal(3), fit, births.iloc[:3]).sum(axis=1), 1.0)
+    found = frame.predict(fit, births.iloc[:3])
+    assert found["level"].tolist() == ["low", "mid", "high"] * 3
+    assert_allclose(found["estimate"].to_numpy().reshape(3, 3).sum(axis=1), 1.0)
 
 
 def test_an_empty_middle_level_shifts_no_cut():
@@ -250,7 +254,9 @@ def test_a_second_formula_gives_the_other_part_of_a_model_as_statsmodels_has_it(
     )  # differences of its own log-likelihood: the Hessian of statsmodels 0.15 is up to 5 % off
     assert_allclose(fit.se, np.sqrt(np.diag(np.linalg.inv(-hessian)))[[2, 3, 0, 1]], rtol=1e-4)
     assert_allclose(
-        frame.predict(model, fit, table), other.predict(frame.data["x"], exog_infl=z), rtol=1e-6
+        frame.predict(fit, table)["estimate"],
+        other.predict(frame.data["x"], exog_infl=z),
+        rtol=1e-6,
     )
 
 

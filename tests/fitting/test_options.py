@@ -58,7 +58,7 @@ def test_missing_starts_are_refused_by_the_name_of_their_argument():
         jm.multistart(poisson, None, Y)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("door", sorted(set(DOORS) - {"fit"}))  # which evaluates it there
 def test_a_likelihood_without_free_parameters_is_refused_in_the_words_of_fit(door):
     fixed = jm.fix(poisson, {"log_rate": 0.0})
     assert words(door, fixed, START, Y) == "every parameter is fixed: there is nothing to estimate"
@@ -87,10 +87,9 @@ def test_a_ready_model_brings_its_start_to_every_procedure(door):
 
 
 @pytest.mark.parametrize("procedure", [jm.fit, mean_br])
-def test_integers_for_parameters_are_refused_under_a_trace(procedure):
-    """mean_br once took them."""
-    with pytest.raises(TypeError, match=r"params\['log_rate'\] has dtype int32"):
-        jax.jit(lambda y: procedure(poisson, {"log_rate": 1}, y).loglik)(Y)
+def test_truth_values_for_parameters_are_refused_under_a_trace(procedure):
+    with pytest.raises(TypeError, match=r"params\['log_rate'\] has dtype bool"):
+        jax.jit(lambda y: procedure(poisson, {"log_rate": True}, y).loglik)(Y)
 
 
 def test_options_are_plain_values_after_the_check():

@@ -111,10 +111,10 @@ def test_what_data_may_not_hold(case):
 
 
 PARAMS = {
-    "integers": (
-        {"beta": np.zeros(3, int)},
+    "truth values": (
+        {"beta": np.zeros(3, bool)},
         TypeError,
-        r"params\['beta'\] has dtype int64; parameters must be floating-point arrays. Write 1.0 instead of 1",
+        r"params\['beta'\] has dtype bool; parameters must be floating-point arrays or whole numbers",
     ),
     "complex": (
         {"beta": np.zeros(3, complex)},

@@ -13,12 +13,14 @@ from jax.flatten_util import ravel_pytree
 
 from jaxmle._namespace import namespace
 from jaxmle._types import Array, Tree
-from jaxmle.inference.delta import finite_point, real_value
+from jaxmle.inference.delta import real_value
+from jaxmle.inference.hypotheses.equations import equations_of
 from jaxmle.parameters.arguments import check_function, shown
 from jaxmle.parameters.constraints import Simplex
 from jaxmle.parameters.tree import Layout
 from jaxmle.record.explain import combination
 from jaxmle.record.fit import Fit
+from jaxmle.record.propagation import finite_point
 from jaxmle.runtime.compile import portable_copy, precision, tracing
 
 Restriction = str | Sequence[Any] | Mapping[str, Any] | np.ndarray | Callable[[Tree], Tree]
@@ -40,8 +42,8 @@ def gap_of(fit: Fit, restriction: Restriction, value: Any) -> Gap:
     """How far the estimates are from a hypothesis, (q,), with the derivative of that gap, (q, p).
 
     Args:
-        restriction: names, names with their values, a matrix (q, p), or a function of the
-            parameters.
+        restriction: names, equations, names with their values, a matrix (q, p), or a function of
+            the parameters.
         value: what the restriction is under the hypothesis, a number or (q,); not with a mapping.
     """
     if isinstance(restriction, str):
@@ -57,8 +59,22 @@ def gap_of(fit: Fit, restriction: Restriction, value: Any) -> Gap:
         and restriction
         and all(isinstance(name, str) for name in restriction)
     ):
+        if any(sign in text for text in restriction for sign in "=<>"):
+            return _of_equations(fit, list(restriction), value)
         return _of_names(fit, *_positions(fit.layout, list(restriction), value))
     return _of_matrix(fit, restriction, value)
+
+
+def _of_equations(fit: Fit, texts: list[str], value: Any) -> Gap:
+    """The hypothesis that linear equations hold."""
+    if not isinstance(value, float) or value != 0.0:
+        raise ValueError("an equation brings its own value: leave value out")
+    equations = equations_of(fit.layout, texts)
+    for row, target in zip(equations.rows, equations.targets, strict=True):
+        (where,) = np.nonzero(row)
+        if len(where) == 1:
+            _check_inside(fit, {int(where[0]): float(target / row[where[0]]) + 0.0})
+    return _of_matrix(fit, equations.rows, equations.targets)._replace(hypothesis=equations.text)
 
 
 def _listed(layout: Layout, names: list[str], values: list[Any]) -> tuple[list[int], np.ndarray]:
@@ -89,8 +105,8 @@ def _plain(name: str) -> str:
         raise TypeError(f"a restriction is named by strings such as 'beta[1]'; got {name!r}")
     if "=" in name:
         raise ValueError(
-            f"{name!r} reads as an equation: write {{'beta[1]': 0.0}}, a matrix, or a function "
-            "such as lambda p: p['beta'][1] - p['beta'][2]"
+            f"{name!r} reads as an equation, which stands alone or in a list: 'beta[1] = 0'; a "
+            "dictionary goes from a name to its value, {'beta[1]': 0.0}"
         )
     return name
 

@@ -15,11 +15,11 @@ import numpy as np
 from jaxmle._namespace import is_traced, namespace
 from jaxmle._types import Array
 from jaxmle.inference.again import check_fit
-from jaxmle.inference.delta import finite_point
 from jaxmle.inference.hypotheses.record import Reason, Test, outcome
 from jaxmle.inference.hypotheses.restriction import Gap, Restriction, gap_of
 from jaxmle.parameters.arguments import check_number
 from jaxmle.record.fit import Fit
+from jaxmle.record.propagation import finite_point
 from jaxmle.solvers.status import Status
 
 # Statuses that leave no estimate with a covariance; after the others the witness says which
@@ -45,12 +45,13 @@ def wald_test(
 
     Args:
         fit: one fit, or a batch (leading axes), which is tested in one vectorised pass.
-        restriction: what is tested, in one of four forms: a name or a list of names (``"beta[1]"``,
-            or ``"beta"`` for a whole leaf); a dictionary from names to values, as ``fix`` takes it;
-            a matrix (q, p) in the order of ``fit.names``; a function of the parameters,
-            differentiated exactly. Unlike the likelihood-ratio test, the test depends on how a
-            nonlinear H0 is written. All entries of a simplex together are tested in log ratios,
-            since their own covariance is singular by construction.
+        restriction: what is tested, in one of five forms: a name or a list of names (``"beta[1]"``,
+            ``"age"`` where a formula named it, or ``"beta"`` for a whole leaf); equations, linear
+            in names (``"age = 0"``, ``"a = b"``, ``"a - b = 1; c = 0"``); a dictionary from names
+            to values, as ``fix`` takes it; a matrix (q, p) in the order of ``fit.names``; a
+            function of the parameters, differentiated exactly. Unlike the likelihood-ratio test,
+            the test depends on how a nonlinear H0 is written. All entries of a simplex together are
+            tested in log ratios, since their own covariance is singular by construction.
         value: the value under H0, a scalar or (q,). A dictionary brings its own.
         df_residual: F(q, df_residual) of W/q instead of χ²(q), such as the number of clusters less
             one.

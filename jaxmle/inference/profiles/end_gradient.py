@@ -82,9 +82,10 @@ def profile_end(
     if found.batch_shape:
         raise ValueError("profile_end takes one fit and its profile: index the batch first")
     check_choice("side", side, ("lower", "upper"))
-    if not isinstance(name, str) or name not in found.names or name not in fit.names:
+    name = _plain_name(fit, name)
+    if name not in found.names or name not in fit.names:
         raise ValueError(
-            f"{shown(name)} is no parameter of this profile; it has "
+            f"{name!r} is no parameter of this profile; it has "
             f"{', '.join(n for n in found.names if n in fit.names)}"
         )
     if fit.hessian_by == DIFFERENCES:
@@ -113,6 +114,17 @@ def profile_end(
         float(scipy.special.ndtri(0.5 + found.level / 2)) ** 2,
         fit.hessian_by,
     )
+
+
+def _plain_name(fit: Fit, name: Any) -> str:
+    """The printed name of one entry, from any name of it; any other text as it is."""
+    if not isinstance(name, str):
+        raise TypeError(f"a parameter is named by a string such as 'beta[1]'; got {shown(name)}")
+    try:
+        places = fit.layout.find(name)
+    except ValueError:
+        return name
+    return fit.names[places[0]] if len(places) == 1 else name
 
 
 def _end(

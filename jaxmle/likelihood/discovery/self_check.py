@@ -13,7 +13,6 @@ parameters, and to trace the program a second time would take a tenth of a first
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -36,6 +35,7 @@ from jaxmle.likelihood.structure import jeffreys_of, parts_of
 from jaxmle.parameters.tree import Chart, Layout
 from jaxmle.runtime.compile import remembered
 from jaxmle.runtime.opaque import Opaque
+from jaxmle.runtime.user_code import warn_caller
 
 ROUNDING_RUNS = 3  # evaluations with random rounding, of each road
 # differences over the largest that random rounding makes: three runs show less than 3 % of their
@@ -212,12 +212,11 @@ def _agrees(loglik: Any, form: Regression, layout: Layout, base: Any, data: Tree
             if form is loglik
             else "the regression that was found in the program of the likelihood"
         )
-        warnings.warn(
+        warn_caller(
             f"{what} does not agree with automatic differentiation of the summed terms: {gap}. It "
             "is not used, and the fit is right without it. Please report this to jaxmle, with the "
             "likelihood; jaxmle.opaque(loglik) turns such forms off",
             DiscoveryWarning,
-            stacklevel=5,
         )
     return not gap
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import as_tree, data_length, need_terms, terms_of
+from jaxmle.likelihood.contract import as_tree, data_length, handed_on, need_terms, terms_of
 from jaxmle.likelihood.derivatives import bend_along, first_that_exists
 from jaxmle.likelihood.designs import gradient
 from jaxmle.likelihood.evaluate import embedding, split_rows, sums
@@ -64,7 +64,7 @@ class Jeffreys(LikelihoodTree):
         return -sums(loglik, layout, x, data, weights).hessian
 
 
-def jeffreys(loglik: Loglik, *, information: str = "expected") -> Penalize:
+def jeffreys(loglik: Loglik, *, information: str = "expected") -> Any:
     """The likelihood plus ½ log|I(θ)|, Jeffreys's prior: its maximum is finite where that of the
     likelihood is at infinity.
 
@@ -105,7 +105,7 @@ def jeffreys(loglik: Loglik, *, information: str = "expected") -> Penalize:
     (True, 1.3828, 'MPL (Jeffreys)')
     """
     check_choice("information", information, ("expected", "observed"))
-    return Penalize(as_tree(loglik), Jeffreys(information))
+    return handed_on(loglik, Penalize(as_tree(loglik), Jeffreys(information)))
 
 
 # ---------------------------------------------------------------- the adjustment of the score

@@ -4,8 +4,8 @@ bounded, and what it predicts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -16,12 +16,18 @@ from jaxmle._types import Array, Tree
 from jaxmle.closures.recipes import reduced
 from jaxmle.families.family import Family
 from jaxmle.likelihood.checks import check_coding, host_data, host_params, traced_data
+from jaxmle.likelihood.combinators import Fix, Tie
 from jaxmle.likelihood.contract import as_tree, leaf_of
 from jaxmle.likelihood.regression import Regression
+from jaxmle.likelihood.structure import core_of
 from jaxmle.models.common.censoring import Censoring
 from jaxmle.models.common.coding import Rule, coded, uncoded
+from jaxmle.models.common.options import written
+from jaxmle.models.common.pooled import Pooled
 from jaxmle.models.common.response_laws import PredictiveLaw
 from jaxmle.parameters.arguments import check_choice, shown
+from jaxmle.parameters.frames import columns_of_frame, is_frame
+from jaxmle.parameters.tree import layout_of
 from jaxmle.runtime.compile import compiled, precision, to_numpy, tracing
 
 ROWS_FOR_START = 20_000  # their standard errors are a hundredth and less
@@ -57,6 +63,7 @@ class Model:
         outcome: the leaf of the data that holds the response.
         coding: the values that the response and other leaves may have.
         censoring: what is known of responses that are not observed exactly; None where all are.
+        maker, options: the public function that made it, by name, and what that was given.
 
     >>> import numpy as np
     >>> from jaxmle import models
@@ -77,6 +84,8 @@ class Model:
     outcome: str = "y"
     coding: tuple[Rule, ...] = ()
     censoring: Censoring | None = None
+    maker: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         likelihood = coded(self.likelihood, self.name, self.coding)
@@ -97,6 +106,24 @@ class Model:
             terms = compiled(as_tree(self.likelihood), "terms", lambda loglik: loglik)
             return to_numpy(terms(params, real))
 
+    def with_likelihood(self, tree: Any) -> Model:
+        """The model with a likelihood that a combinator made of its own: what ``fix``, ``tie``,
+        ``penalize`` and ``weight`` return. Held and tied entries are put in before it predicts.
+        """
+        natural = self.natural
+        if isinstance(tree, Fix | Tie):
+
+            def natural(params: Tree, data: Tree) -> tuple[Array, ...]:
+                layout = layout_of(params)
+                x = jnp.asarray(tree.substitute(layout, jnp.asarray(layout.ravel(params))))
+                return self.natural(layout.unravel(x), data)
+
+        return replace(self, likelihood=tree, natural=natural, coding=())
+
+    def pooled_with(self, members: tuple[Any, ...], tree: Any) -> Any:
+        """The pool of ready models, of which this one is the first."""
+        return Pooled(members, tree)
+
     def check(self, data: Tree) -> None:
         """Raise a ValueError where the response, or another leaf, is not coded as the model reads
         it: what came, what is wanted, the line that recodes.
@@ -104,6 +131,11 @@ class Model:
         ``fit`` and everything else that takes data on the host asks this first.
         """
         check_coding(self, data)
+
+    @property
+    def call(self) -> str:
+        """The call that makes this model, as text; "" where it cannot be written down."""
+        return written(self.maker, self.options)
 
     def __repr__(self) -> str:
         return f"models.{self.name}"
@@ -119,17 +151,15 @@ class Model:
             data: one data set; or data sets stacked on a leading axis, for starts with that axis. A
                 design may be shared by all.
         """
+        data = columns_of_frame(data) if is_frame(data) else data
         self._check_form(data)
         if tracing():
             return self.begin(jax.tree.map(jnp.asarray, data))
         with np.errstate(all="ignore"):
             rows = jax.tree.map(np.asarray, host_data(data, np.float64, nan=True))
             self.check(rows)
-            return self.begin(
-                _thinned(rows, self._response(rows))
-                if isinstance(self.likelihood, Regression)
-                else rows
-            )
+            is_regression = isinstance(core_of(as_tree(self.likelihood)), Regression)
+            return self.begin(_thinned(rows, self._response(rows)) if is_regression else rows)
 
     def _check_form(self, data: Tree) -> None:
         """Data are one array, or a dictionary of them."""
@@ -141,7 +171,8 @@ class Model:
 
     def starts(self, data: Tree) -> Tree:
         """``start`` of data sets stacked on a leading axis: start values with that axis."""
-        if not isinstance(uncoded(self.likelihood), Family):
+        core = core_of(as_tree(self.likelihood))
+        if not isinstance(uncoded(getattr(core, "function", core)), Family):
             return self.start(data)
         members = range(jax.tree.leaves(data)[0].shape[0])  # a family knows one column
         return jax.tree.map(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar, cast
 
 from jaxmle.closures.recipes import note_recipe
@@ -37,6 +37,9 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
         model = cached(**given)
         note_recipe(model, call, (), given)
         note_recipe(model.likelihood, likelihood_of, (model,), {})
+        if hasattr(model, "options"):
+            object.__setattr__(model, "maker", make.__name__)
+            object.__setattr__(model, "options", given)
         return cast(R, model)
 
     return call
@@ -45,6 +48,25 @@ def made_once(make: Callable[P, R]) -> Callable[P, R]:
 def likelihood_of(model: Any) -> Any:
     """The likelihood that a ready model carries: how that is pickled where a combinator holds it."""
     return model.likelihood
+
+
+def written(maker: str, options: Mapping[str, Any]) -> str:
+    """The call that makes a model, as text that ``made_again`` reads; "" where an option cannot be
+    written down, such as a family.
+
+    >>> written("tobit", {"lower": 0.0, "upper": float("inf")})
+    'tobit(lower=0.0, upper=1e999)'
+    """
+    plain = (str, bool, int, float, type(None))
+    if not maker or not all(isinstance(value, plain) for value in options.values()):
+        return ""
+    words = [
+        f"{name}={value!r}"
+        if isinstance(value, str)
+        else f"{name}={repr(value).replace('inf', '1e999')}"
+        for name, value in options.items()
+    ]
+    return f"{maker}({', '.join(words)})"
 
 
 def _option(name: str, value: Any, kind: str) -> Any:

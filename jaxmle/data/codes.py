@@ -1,0 +1,65 @@
+"""``codes``: a column of words as whole numbers that a likelihood can index with."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmle.data.table import columns_of
+
+NAME = "column"
+
+
+class Codes(NamedTuple):
+    """A column of categories: ``values`` (n,), whole numbers from 0; ``levels``, what they mean.
+
+    >>> import jaxmle as jm
+    >>> jm.codes(["low", "high", "low"]).levels
+    ('high', 'low')
+    """
+
+    values: np.ndarray
+    levels: tuple[Any, ...]
+
+
+def codes(column: Any) -> Codes:
+    """The codes of a column, with their levels: ``effect[codes]`` picks the effect of each row.
+
+    Args:
+        column: a column of a pandas, polars or pyarrow frame, an array or a list (n,), of words,
+            categories or whole numbers. Levels are in the order of the categories, else sorted.
+
+    Returns:
+        ``Codes``: values (n,) and levels.
+
+    Raises:
+        ValueError, TypeError: a missing value; what is no column.
+
+    >>> import jax.numpy as jnp, numpy as np, jaxmle as jm
+    >>> site, levels = jm.codes(["b", "a", "b"])
+    >>> site.tolist(), levels
+    ([1, 0, 1], ('a', 'b'))
+    >>> data = {"y": np.array([1.0, 5.0, 3.0]), "site": site}
+    >>> loglik = lambda params, data: -((data["y"] - params["mean"][data["site"]]) ** 2)
+    >>> jm.fit(loglik, {"mean": np.zeros(len(levels))}, data).params["mean"].round(6).tolist()
+    [5.0, 2.0]
+    """
+    is_series = hasattr(column, "to_frame") and not isinstance(column, np.ndarray)
+    values = column.to_pylist() if type(column).__module__.startswith("pyarrow") else column
+    if is_series and hasattr(column, "name"):
+        table = column.to_frame(NAME) if "pandas" in type(column).__module__ else None
+        source = table if table is not None else column.alias(NAME).to_frame()
+    else:
+        source = {NAME: values}
+    read = columns_of(source, [NAME])[0][NAME]
+    gone = np.flatnonzero(read.missing)
+    if gone.size:
+        raise ValueError(
+            f"the column has no value in row {gone[0]} ({gone.size} in all): drop these rows from "
+            "every leaf first"
+        )
+    levels = read.levels()
+    place = {level: code for code, level in enumerate(levels)}
+    coded = np.array([place[value] for value in read.values.tolist()], dtype=np.int64)
+    return Codes(coded, levels)

@@ -1,0 +1,223 @@
+"""Quantities that a fit predicts for each row: which function of parameters and data they are, on
+which scale their interval lies, and their standard errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy
+from jax.flatten_util import ravel_pytree
+
+from jaxmle._types import Array, Tree
+from jaxmle.likelihood.checks import host_data
+from jaxmle.likelihood.contract import as_tree
+from jaxmle.likelihood.regression import Linear
+from jaxmle.likelihood.structure import core_of
+from jaxmle.models.common.predictors import eta_of
+from jaxmle.models.made_again import made_again
+from jaxmle.parameters.arguments import check_choice, check_level, check_number, shown
+from jaxmle.record.fit import Fit
+from jaxmle.record.propagation import finite_point, propagated_rows
+from jaxmle.record.scales import interval_on
+from jaxmle.runtime.compile import compiled, precision
+
+KINDS = ("mean", "link", "quantile", "probability")
+# The scale on which a mean is linear; of models that are not here it is the identity.
+MEAN_LINKS = {
+    "logistic": "logit", "probit": "probit", "cloglog": "cloglog", "beta": "logit",
+    "multinomial": "logit", "ordinal": "logit", "poisson": "log", "negative_binomial": "log",
+    "zero_inflated": "log", "hurdle": "log", "gamma": "log", "inverse_gaussian": "log",
+    "aft": "log", "cox": "log",
+}  # fmt: skip
+CATEGORIES = ("multinomial", "ordinal")
+BINARY = ("logistic", "probit", "cloglog", "binomial")
+POSITIVE = ("gamma", "inverse_gaussian", "aft")  # models of a positive, continuous response
+
+
+class Quantity(NamedTuple):
+    """A function of parameters and data to (n,) or (n, K), what compiled programs know it by, the
+    scale of its intervals, and the likelihood on which its programs are kept.
+    """
+
+    function: Callable[[Tree, Tree], Array]
+    key: Any
+    scale: str
+    loglik: Any
+
+
+def ready_model(fitted: Fit, model: Any, what: str) -> Any:
+    """The ready model of one fit: the one that is given, or the one that the record names."""
+    if not isinstance(fitted, Fit):
+        hint = "frame.predict(fit, new)" if what == "predict" else f"jaxmle.{what}(fit, frame)"
+        raise TypeError(f"{what} takes the record of a fit first, {hint}; got {shown(fitted)}")
+    if fitted.batch_shape:
+        raise ValueError(
+            f"{what} takes one fit; this is a batch of {fitted.batch_shape[0]}: give fits[i]"
+        )
+    ready = made_again(fitted.model) if model is None else model
+    if ready is None:
+        raise ValueError(
+            f"the fit does not say which ready model it is of: give {what}(…, "
+            "model=models.poisson()), or whichever it was"
+        )
+    if not hasattr(ready, "natural") or not hasattr(ready, "law"):
+        raise TypeError(
+            f"{what} needs a ready model, such as models.poisson(); got {type(ready).__name__}"
+        )
+    return ready
+
+
+def quantity_of(
+    model: Any, kind: str, level: float | None = None, value: float | None = None
+) -> Quantity:
+    """What a kind of prediction means for a ready model.
+
+    Raises:
+        ValueError, TypeError: a level or value that is missing or not asked for; a quantity that
+            the model does not have.
+    """
+    check_choice("kind", kind, KINDS)
+    if (level is not None) != (kind == "quantile"):
+        raise ValueError(
+            "kind='quantile' needs level, such as level=0.9"
+            if level is None
+            else f"level belongs to kind='quantile'; got kind={kind!r}"
+        )
+    if value is not None and kind != "probability":
+        raise ValueError(f"value belongs to kind='probability'; got kind={kind!r}")
+    tree = as_tree(model.likelihood)
+    if kind == "link":
+        return Quantity(predictor_of(model), (kind, model.natural), "identity", tree)
+    if kind == "quantile":
+        return _quantile(model, check_level(level), tree)
+    if kind == "probability" and value is not None:
+        return _at_most(model, check_number("value", value), tree)
+    if kind == "probability" and model.name not in (*BINARY, *CATEGORIES):
+        raise ValueError(
+            f"{model!r} has no classes: kind='probability' needs value, and is the probability of "
+            "a response of at most so much"
+        )
+    mean = model.law.function("mean", model.name)
+    link = MEAN_LINKS.get(model.name, "identity")
+    if model.name == "binomial":
+        link = model.options.get("link", "logit")
+
+    def mean_of(params: Tree, data: Tree) -> Array:
+        return mean(*model.natural(params, data))
+
+    return Quantity(mean_of, ("mean", model.natural, mean), link, tree)
+
+
+def _quantile(model: Any, level: float, tree: Any) -> Quantity:
+    if model.law.discrete:
+        raise ValueError(
+            f"a quantile of {model!r} jumps from one count or class to the next and has no "
+            f"standard error: model.quantile(fit.params, frame.recode(new), {level:g}) "
+            "gives the number"
+        )
+    quantile = model.law.function("quantile", model.name)
+
+    def quantile_of(params: Tree, data: Tree) -> Array:
+        return quantile(jnp.asarray(level), *model.natural(params, data))
+
+    scale = "log" if model.name in POSITIVE else "logit" if model.name == "beta" else "identity"
+    return Quantity(quantile_of, ("quantile", level, model.natural, quantile), scale, tree)
+
+
+def _at_most(model: Any, value: float, tree: Any) -> Quantity:
+    cdf = model.law.function("cdf", model.name)
+
+    def probability_of(params: Tree, data: Tree) -> Array:
+        natural = model.natural(params, data)
+        rows = natural[0].shape[0]
+        return cdf(jnp.full((rows,), value, natural[0].dtype), *natural)
+
+    return Quantity(probability_of, ("at most", value, model.natural, cdf), "logit", tree)
+
+
+def predictor_of(model: Any) -> Callable[[Tree, Tree], Array]:
+    """The first linear predictor of a model with its offset, and the log of its exposure."""
+    forms = getattr(core_of(as_tree(model.likelihood)), "forms", ())
+    linear = [form for form in forms if isinstance(form, Linear)]
+    first = linear[0] if linear else Linear("x", "beta", model.options.get("offset"))
+    exposure = model.options.get("exposure")
+
+    def predictor(params: Tree, data: Tree) -> Array:
+        eta = eta_of(params, data, first.offset, first.x, first.param)
+        return eta if exposure is None else eta + jnp.log(jnp.asarray(data[exposure]))
+
+    return predictor
+
+
+def predicted(
+    fitted: Fit, quantity: Quantity, leaves: Tree, interval: float | None
+) -> dict[str, np.ndarray]:
+    """Estimates (n,) or (n, K) with standard errors and intervals, by the names of the columns."""
+    if interval is not None:
+        interval = check_level(interval)
+        if fitted.vcov_kind == "none":
+            raise ValueError(
+                "the fit has no covariance (vcov=None), and so no interval: ask for interval=None, "
+                "or fit again with one"
+            )
+    layout = fitted.layout
+
+    def make(_: Any) -> Callable[..., Any]:
+        def flat(x: Array, data: Tree) -> Array:
+            return ravel_pytree(quantity.function(layout.unravel(x), data))[0]
+
+        def run(x: Array, data: Tree) -> tuple[Array, Array]:
+            return quantity.function(layout.unravel(x), data), jax.jacfwd(flat)(x, data)
+
+        return run
+
+    with precision(fitted.dtype), np.errstate(all="ignore"):
+        data = host_data(leaves, fitted.dtype, nan=True)
+        run = compiled(quantity.loglik, ("predicted", quantity.key, layout), make)
+        x = finite_point(fitted)
+        value, jacobian = map(np.asarray, run(x, data))
+        moved = propagated_rows(fitted, jacobian)
+        # What leaves the estimable space has the value at the estimate itself.
+        if np.any(moved.leaks) and np.any(x != fitted.x):
+            at_estimate = np.asarray(run(fitted.x, data)[0])
+            value = np.where(moved.leaks.reshape(value.shape), at_estimate, value)
+    if interval is None:
+        return {"estimate": value}
+    stderr = np.asarray(moved.stderr).reshape(value.shape)
+    z = float(scipy.special.ndtri(0.5 + interval / 2))
+    ends = np.asarray(interval_on(quantity.scale, value, stderr, z))
+    return {
+        "estimate": value,
+        "std_error": stderr,
+        "conf_low": ends[..., 0],
+        "conf_high": ends[..., 1],
+    }
+
+
+def with_rows(
+    columns: dict[str, np.ndarray], rows: np.ndarray, levels: tuple[Any, ...] | None
+) -> dict[str, np.ndarray]:
+    """The columns of a frame: a row for each row, or for each row and class, with their names."""
+    estimate = columns["estimate"]
+    if estimate.ndim == 1:
+        return {"row": rows, **columns}
+    count = estimate.shape[1]
+    names = class_names(count, levels)
+    front = {"row": np.repeat(rows, count), "level": np.tile(np.array(names), len(rows))}
+    return front | {name: values.reshape(-1) for name, values in columns.items()}
+
+
+def class_names(count: int, levels: tuple[Any, ...] | None) -> list[Any]:
+    """The names of so many classes: levels of the response; of K − 1 predictors those beyond the
+    base; else their numbers.
+    """
+    if levels is not None and len(levels) == count:
+        return list(levels)
+    if levels is not None and len(levels) == count + 1:
+        return list(levels[1:])
+    return list(range(count))

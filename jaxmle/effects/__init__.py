@@ -1,0 +1,1 @@
+"""Effects on a prediction: slopes, contrasts and adjusted predictions, averaged over rows."""

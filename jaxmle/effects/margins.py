@@ -1,0 +1,270 @@
+"""``margins``: average effects and adjusted predictions, with standard errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmle._types import Array, Tree
+from jaxmle.data.frame import Frame
+from jaxmle.data.prediction import Quantity, class_names, quantity_of, ready_model
+from jaxmle.effects.changes import EFFECTS, Change, changes, plainly
+from jaxmle.effects.record import Margins
+from jaxmle.effects.rows import Groups, Rows, groups_of, rows_at
+from jaxmle.effects.source import Source, source_of
+from jaxmle.inference.again import check_fit
+from jaxmle.parameters.arguments import check_choice, check_function
+from jaxmle.parameters.tree import Layout
+from jaxmle.record.fit import Fit
+from jaxmle.record.propagation import finite_point, propagated
+from jaxmle.runtime.compile import compiled, precision
+from jaxmle.runtime.jax_state import host_only
+from jaxmle.runtime.opaque import Opaque
+
+TITLES = {
+    "dydx": "Effects on the {what}",
+    "eyex": "Elasticities of the {what}",
+    "dyex": "Changes of the {what} by proportional changes",
+    "eydx": "Proportional changes of the {what}",
+    "prediction": "Adjusted predictions of the {what}",
+}
+
+
+def margins(
+    fit: Fit,
+    data: Any,
+    variables: Any = None,
+    *,
+    effect: str = "dydx",
+    kind: str | Callable[[Tree, Tree], Array] = "mean",
+    at: str = "observed",
+    values: Any = None,
+    by: Any = None,
+    level: float | None = None,
+    value: float | None = None,
+    model: Any = None,
+) -> Margins:
+    """Marginal effects or adjusted predictions, averaged over rows; standard errors by the delta
+    method from the covariance that the fit carries.
+
+    The effect of a number x is the slope ∂m/∂x of the prediction m of each row, averaged, through
+    whatever the formula makes of x (logs, powers, interactions, splines). That of a factor, or of
+    truth values, is the difference m(level) − m(base). So does R's marginaleffects (Arel-Bundock,
+    Greifer & Heiss 2024, Journal of Statistical Software 111(9)).
+
+    Args:
+        fit: one fit of ``frame.fit(model)``.
+        data: the ``Frame`` of the fit; or, with a function for ``kind``, a dictionary of arrays
+            (n,) or (n, q), whose columns are called ``x`` or ``x[1]``.
+        variables: a name, a list of names, or a dictionary from names to a pair (low, high) to
+            compare or ``"pairwise"``; None for every column of the formula.
+        effect: ``"dydx"``; ``"eyex"`` (∂m/∂x)·x/m; ``"dyex"`` (∂m/∂x)·x; ``"eydx"`` (∂m/∂x)/m;
+            ``"prediction"``, m itself.
+        kind: what is predicted, as ``Frame.predict`` has it; or a function of (params, data) to
+            (n,) or (n, K), one value for each row.
+        at: ``"observed"`` averages over the rows of the table, with the weights of the fit;
+            ``"mean"`` and ``"median"`` take one row of typical numbers and most frequent levels.
+        values: columns that are set in every row, ``{"age": [20, 30]}``; one result for each
+            combination.
+        by: a column, or a list of them: averages over the rows of each group.
+        level, value: as ``Frame.predict``.
+        model: the ready model, where the fit does not know it.
+
+    Returns:
+        A ``Margins``: ``names``, ``estimate``, ``stderr``, ``vcov``, a table, ``to_frame``.
+
+    Raises:
+        ValueError, TypeError: an unknown column or level; a slope of a factor; a fit without a
+            ready model; a batch.
+
+    >>> import jaxmle as jm
+    >>> table = {
+    ...     "y": [2, 1, 4, 3, 6, 9, 3, 8],
+    ...     "dose": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 1.5, 4.5],
+    ...     "site": ["a", "a", "b", "a", "b", "b", "b", "a"],
+    ... }
+    >>> frame = jm.from_formula("y ~ dose + site", table)
+    >>> fit = frame.fit(jm.models.poisson())
+    >>> jm.margins(fit, frame)
+    Effects on the mean
+    vcov = observed
+    <BLANKLINE>
+                 estimate  std. error     z      p  lower 95%  upper 95%
+    dose           1.4968      0.5342  2.80  0.005     0.4498     2.5438
+    site: b - a   0.45155     1.42781  0.32  0.752   -2.34692    3.25002
+    >>> jm.margins(fit, frame, effect="prediction", values={"site": ["a", "b"]}).names
+    ('site=a', 'site=b')
+    """
+    host_only("margins", "; there, delta of a function of the parameters gives an effect")
+    check_fit("margins", fit, alone=True)
+    check_choice("effect", effect, EFFECTS)
+    source = source_of(data)
+    quantity = _quantity(fit, kind, source, level, value, model)
+    groups = groups_of(source, by, at)
+    pieces = [
+        _Piece(rows, change, *_evaluated(fit, quantity, change, groups.weights, effect))
+        for rows in rows_at(source, at, values)
+        for change in changes(source, rows, variables, effect)
+    ]
+    what = kind if isinstance(kind, str) else getattr(kind, "__name__", "function")
+    title = TITLES[effect].format(what="function" if what == "<lambda>" else what)
+    return _record(fit, source, groups, pieces, title, tests=effect != "prediction")
+
+
+class _Piece(NamedTuple):
+    """One effect: averages (groups, K) and their Jacobian (groups, K, p)."""
+
+    rows: Rows
+    change: Change
+    value: np.ndarray
+    jacobian: np.ndarray
+    several: bool  # whether the prediction has classes
+
+
+def _quantity(
+    fit: Fit, kind: Any, source: Source, level: float | None, value: float | None, model: Any
+) -> Quantity:
+    if isinstance(kind, str):
+        if not isinstance(source.frame, Frame) and model is None and not fit.model:
+            raise ValueError(
+                "without a ready model say what is predicted: kind=lambda params, data: …, one "
+                "value for each row"
+            )
+        return quantity_of(ready_model(fit, model, "margins"), kind, level, value)
+    check_function("kind", kind, "lambda params, data: jnp.exp(data['x'] @ params['beta'])")
+    return Quantity(kind, "function", "identity", Opaque(kind))
+
+
+# ---------------------------------------------------------------- one effect
+
+
+def _evaluated(
+    fit: Fit, quantity: Quantity, change: Change, weights: np.ndarray, effect: str
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """The averages (groups, K) of one effect, and their Jacobian in the printed entries."""
+    moved = sorted(change.direction or {})
+    fixed = {name: leaf for name, leaf in change.data.items() if name not in moved}
+    start = {name: change.data[name] for name in moved}
+    kind = "slope" if change.direction is not None else "other" if change.other else "plain"
+    key = ("margin", quantity.key, kind, effect, fit.layout, tuple(moved), weights.shape)
+    layout = fit.layout
+
+    def make(loglik: Any) -> Callable[..., Any]:
+        of = loglik.function if quantity.key == "function" else quantity.function
+        return _program(of, layout, kind, effect)
+
+    column = np.zeros(0) if change.column is None else change.column
+    arguments = (fixed, start, change.direction or {}, change.other or {}, column, weights)
+    with precision(fit.dtype), np.errstate(all="ignore"):
+        run = compiled(quantity.loglik, key, make)
+        x = finite_point(fit)
+        value, jacobian = map(np.asarray, run(x, *jax.tree.map(jnp.asarray, arguments)))
+        if np.any(x != fit.x):  # what leaves the estimable space is taken at the estimate
+            outside = propagated(fit, jacobian.reshape(-1, len(x))).leaks.reshape(value.shape)
+            there = np.asarray(run(fit.x, *jax.tree.map(jnp.asarray, arguments))[0])
+            value = np.where(outside, there, value)
+    several = value.ndim == 2
+    return value.reshape(len(weights), -1), jacobian.reshape(len(weights), -1, len(x)), several
+
+
+def _program(
+    of: Callable[[Tree, Tree], Array], layout: Layout, kind: str, effect: str
+) -> Callable[..., Any]:
+    """Averages over rows of what changes, and their derivative with respect to the parameters."""
+
+    def averages(
+        x: Array,
+        fixed: Tree,
+        start: Tree,
+        direction: Tree,
+        other: Tree,
+        column: Array,
+        weights: Array,
+    ) -> Array:
+        params = layout.unravel(x)
+
+        def prediction(part: Tree) -> Array:
+            return _one_per_row(of(params, {**fixed, **part}), weights.shape[1])
+
+        if kind == "plain":
+            return weights @ prediction(start)
+        if kind == "other":
+            return weights @ (_one_per_row(of(params, other), weights.shape[1]) - prediction(start))
+        value, slope = jax.jvp(prediction, (start,), (direction,))
+        ratio = slope / value if effect in ("eyex", "eydx") else slope
+        times = column.reshape(-1, *[1] * (ratio.ndim - 1)) if effect in ("eyex", "dyex") else 1.0
+        return weights @ (ratio * times)
+
+    def run(x: Array, *rest: Any) -> tuple[Array, Array]:
+        return averages(x, *rest), jax.jacfwd(averages)(x, *rest)
+
+    return run
+
+
+def _one_per_row(value: Array, rows: int) -> Array:
+    if value.ndim not in (1, 2) or value.shape[0] != rows:
+        raise ValueError(
+            f"kind returns one value for each row, shape ({rows},), or ({rows}, K) for classes; "
+            f"got {value.shape}"
+        )
+    return value
+
+
+# ---------------------------------------------------------------- the record
+
+
+def _record(
+    fit: Fit, source: Source, groups: Groups, pieces: list[_Piece], title: str, tests: bool
+) -> Margins:
+    rows = [row for piece in pieces for row in _labelled(piece, groups, source)]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    p = len(fit.names)
+    estimate = np.concatenate([piece.value.reshape(-1) for piece in pieces])
+    jacobian = np.concatenate([piece.jacobian.reshape(-1, p) for piece in pieces])
+    moved = propagated(fit, jacobian)
+    without = fit.vcov_kind == "none"
+    stderr = np.where((moved.stderr > 0) & (not without), moved.stderr, np.nan)
+    return Margins(
+        names=tuple(_name(row) for row in rows),
+        labels={name: tuple(row.get(name) for row in rows) for name in columns},
+        estimate=estimate,
+        stderr=stderr,
+        vcov=moved.vcov,
+        title=title,
+        tests=tests,
+        leaks=np.asarray(moved.leaks),
+        vcov_kind=fit.vcov_kind or "none",
+        backend=source.backend,
+    )
+
+
+def _labelled(piece: _Piece, groups: Groups, source: Source) -> list[dict[str, Any]]:
+    """What tells the results of one effect apart: a row for each group and class."""
+    change = piece.change
+    named = {"variable": change.variable, "contrast": change.contrast} if change.variable else {}
+    classes = class_names(piece.value.shape[1], source.classes) if piece.several else [None]
+    rows = []
+    for g in range(len(piece.value)):
+        group = {name: labels[g] for name, labels in groups.labels.items()}
+        for name in classes:
+            level = {} if name is None else {"level": name}
+            rows.append({**named, **piece.rows.setting, **group, **level})
+    return rows
+
+
+def _name(row: dict[str, Any]) -> str:
+    """The printed name of one result."""
+    rest = [
+        f"{name}={plainly(value)}"
+        for name, value in row.items()
+        if name not in ("variable", "contrast")
+    ]
+    if "variable" not in row:
+        return ", ".join(rest) or "prediction"
+    plain = row["contrast"] in EFFECTS
+    head = row["variable"] if plain else f"{row['variable']}: {row['contrast']}"
+    return f"{head} ({', '.join(rest)})" if rest else head

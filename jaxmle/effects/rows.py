@@ -1,0 +1,168 @@
+"""Where effects are evaluated: at the observed rows, at one typical row, with columns set to given
+values; and how their rows are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmle.data.table import Column
+from jaxmle.effects.source import Source
+from jaxmle.parameters.arguments import check_choice, shown
+
+PLACES = ("observed", "mean", "median")
+
+
+class Rows(NamedTuple):
+    """Columns of so many rows, and the values that were set in them."""
+
+    columns: dict[str, Column]
+    total: int
+    setting: dict[str, Any]
+
+
+class Groups(NamedTuple):
+    """Weights of averages (groups, n), each summing to one, and the labels of the groups."""
+
+    weights: np.ndarray
+    labels: dict[str, list[Any]]
+
+
+def rows_at(source: Source, at: str, values: Any) -> list[Rows]:
+    """The rows of each setting: the whole table with columns set to each combination of values, or
+    one typical row.
+    """
+    check_choice("at", at, PLACES)
+    columns = {name: source.columns[name] for name in source.predictors}
+    count = source.rows
+    if at != "observed":
+        columns = {name: _typical(source, name, at) for name in source.predictors}
+        count = 1
+    return [
+        Rows(columns | _filled(setting, columns, source, count), count, setting)
+        for setting in _settings(source, values)
+    ]
+
+
+def _settings(source: Source, values: Any) -> list[dict[str, Any]]:
+    """Every combination of the values that are set."""
+    if values is None:
+        return [{}]
+    if not isinstance(values, Mapping):
+        raise TypeError(
+            "values is a dictionary from columns to a value or a list of them, such as "
+            f"{{'age': [20, 30]}}; got {shown(values)}"
+        )
+    lists = []
+    for name, given in values.items():
+        source.column(name, "values")
+        if name not in source.predictors:
+            raise ValueError(f"values names {name!r}, on which the prediction does not depend")
+        several = isinstance(given, list | tuple | np.ndarray)
+        listed = list(given) if several else [given]
+        lists.append([check_value(source, name, value) for value in listed])
+        if not lists[-1]:
+            raise ValueError(f"values[{name!r}] is empty: give a value, or a list of them")
+    return [dict(zip(values, chosen, strict=True)) for chosen in product(*lists)]
+
+
+def check_value(source: Source, name: str, value: Any) -> Any:
+    """A value that a column may be set to: a level of a factor, else a finite number."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if source.is_factor(name):
+        if value not in source.levels[name]:
+            known = ", ".join(map(repr, source.levels[name]))
+            raise ValueError(f"{name} has no level {value!r}; its levels are {known}")
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise ValueError(f"{name} is set to a finite number; got {shown(value)}")
+    return value
+
+
+def _filled(
+    setting: Mapping[str, Any], columns: Mapping[str, Column], source: Source, count: int
+) -> dict[str, Column]:
+    return {name: constant(columns[name], value, count) for name, value in setting.items()}
+
+
+def constant(column: Column, value: Any, count: int) -> Column:
+    """A column of one value, of the kind of another column."""
+    if column.values.dtype.kind == "O":
+        values = np.empty(count, dtype=object)
+        values[:] = value
+    elif column.values.dtype.kind in "iu" and float(value) != int(value):
+        values = np.full(count, float(value))
+    else:
+        values = np.full(count, value, dtype=column.values.dtype)
+    return Column(values, np.zeros(count, bool), column.order, column.ranked)
+
+
+def _typical(source: Source, name: str, at: str) -> Column:
+    """The mean or median of numbers, weighted as the fit is; of a factor its most frequent level,
+    the first of several.
+    """
+    column = source.columns[name]
+    w = np.ones(len(column.values)) if source.weights is None else source.weights
+    if source.is_factor(name):
+        levels = source.levels[name]
+        held = column.values.tolist()
+        totals = [sum(w[i] for i, value in enumerate(held) if value == level) for level in levels]
+        return constant(column, levels[int(np.argmax(totals))], 1)
+    values = column.values.astype(np.float64)
+    centre = np.average(values, weights=w) if at == "mean" else _weighted_median(values, w)
+    return Column(np.array([float(centre)]), np.zeros(1, bool))
+
+
+def _weighted_median(values: np.ndarray, w: np.ndarray) -> float:
+    """The middle of the values, or of the two about it."""
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(w[order]) / np.sum(w)
+    low = values[order][int(np.searchsorted(total, 0.5 - 1e-12))]
+    high = values[order][min(int(np.searchsorted(total, 0.5 + 1e-12)), len(values) - 1)]
+    return float(0.5 * (low + high))
+
+
+# ---------------------------------------------------------------- averages
+
+
+def groups_of(source: Source, by: Any, at: str) -> Groups:
+    """How rows are averaged: all of them, or those of each group."""
+    names = [by] if isinstance(by, str) else list(by or ())
+    if at != "observed":
+        if names:
+            raise ValueError(
+                f"by averages over the observed rows of each group; at={at!r} is one row: set a "
+                "column with values instead"
+            )
+        return Groups(np.ones((1, 1)), {})
+    w = np.ones(source.rows) if source.weights is None else source.weights
+    if not names:
+        return Groups((w / np.sum(w))[None], {})
+    labels = [_labels(source, name) for name in names]
+    keys = list(zip(*labels, strict=True))
+    distinct = sorted(set(keys), key=lambda key: tuple(_rank(part) for part in key))
+    place = {key: i for i, key in enumerate(distinct)}
+    member = np.array([place[key] for key in keys])
+    inside = (member[None, :] == np.arange(len(distinct))[:, None]) * w
+    total = inside.sum(axis=1, keepdims=True)
+    empty = np.flatnonzero(total[:, 0] == 0)
+    if empty.size:
+        raise ValueError(f"every row of the group {distinct[empty[0]]!r} has weight 0")
+    return Groups(
+        inside / total, {name: [key[i] for key in distinct] for i, name in enumerate(names)}
+    )
+
+
+def _labels(source: Source, name: str) -> list[Any]:
+    if name in source.labels:
+        return np.asarray(source.labels[name]).tolist()
+    return source.column(name, "by").values.tolist()
+
+
+def _rank(value: Any) -> tuple[int, Any]:
+    """Numbers before words."""
+    return (1, value) if isinstance(value, str) else (0, value)

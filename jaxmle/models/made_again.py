@@ -1,0 +1,45 @@
+"""A ready model made again from the call that a record keeps."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from jaxmle.models import (
+    binary,
+    categorical,
+    censored,
+    continuous,
+    counts,
+    robust,
+    series,
+    survival,
+)
+from jaxmle.models.common.model import Model
+
+ROOMS = (binary, categorical, censored, continuous, counts, robust, series, survival)
+
+
+def made_again(call: str) -> Model | None:
+    """The ready model that ``call`` makes, such as ``"poisson(offset='offset')"``; None where it is
+    no call of one, as in the record of another likelihood, where it is "".
+
+    The text is read, never evaluated: a name of a ready model, and options that are constants.
+
+    >>> from jaxmle import models
+    >>> made_again("poisson(exposure='years')") is models.poisson(exposure="years")
+    True
+    """
+    try:
+        node = ast.parse(call, mode="eval").body
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
+            return None
+        options: dict[str, Any] = {
+            str(word.arg): ast.literal_eval(word.value) for word in node.keywords
+        }
+    except (SyntaxError, ValueError):
+        return None
+    name = node.func.id
+    make = next((getattr(room, name) for room in ROOMS if name in vars(room)), None)
+    model = make(**options) if callable(make) else None
+    return model if isinstance(model, Model) else None

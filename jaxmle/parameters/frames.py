@@ -1,0 +1,61 @@
+"""A data frame in the place of a dictionary of arrays: its columns by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+
+def is_frame(data: Any) -> bool:
+    """Whether data are a frame of pandas, polars or pyarrow."""
+    module = type(data).__module__.partition(".")[0]
+    return module in ("pandas", "polars", "pyarrow") and hasattr(data, "columns")
+
+
+def columns_of_frame(data: Any) -> dict[str, np.ndarray]:
+    """The columns of a frame as arrays (n,), each by its name; a missing number is NaN.
+
+    Raises:
+        TypeError: a column that does not hold numbers, by its name; a lazy frame; a name that is no
+            string.
+    """
+    try:
+        narwhals = import_module("narwhals.stable.v1")
+    except ImportError:
+        raise ImportError(
+            'a data frame as data needs narwhals: pip install "jaxmle[frame]"; or give a '
+            "dictionary of arrays, {'y': frame['y'].to_numpy()}"
+        ) from None
+    try:
+        frame = narwhals.from_native(data, eager_only=True)
+    except TypeError:
+        raise TypeError(
+            "a lazy frame is collected first: fit(loglik, start, df.collect())"
+        ) from None
+    odd = next((name for name in frame.columns if not isinstance(name, str)), None)
+    if odd is not None:
+        raise TypeError(f"columns of a frame are called by strings; got the name {odd!r}")
+    return {name: _numbers(name, frame[name], narwhals) for name in frame.columns}
+
+
+def _numbers(name: str, series: Any, narwhals: Any) -> np.ndarray:
+    kind = series.dtype
+    if kind != narwhals.Boolean and not kind.is_numeric():
+        first = next((value for value in series.to_list() if value is not None), None)
+        raise TypeError(
+            f"data[{name!r}] holds {_what(first)} ({first!r}), not numbers. Leave the column out, "
+            f"df.drop(columns=[{name!r}]); or make codes of it with jaxmle.codes(df[{name!r}]), or "
+            "a design with jaxmle.from_formula"
+        )
+    missing = np.asarray(series.is_null().to_numpy(), dtype=bool)
+    if not missing.any():
+        values = np.asarray(series.to_numpy())
+        return values if values.dtype.kind in "iufb" else values.astype(np.float64)
+    filled = np.asarray(series.fill_null(False if kind == narwhals.Boolean else 0).to_numpy())
+    return np.where(missing, np.nan, filled.astype(np.float64))
+
+
+def _what(value: Any) -> str:
+    return "words" if isinstance(value, str) else f"values of type {type(value).__name__}"

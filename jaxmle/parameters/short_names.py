@@ -1,0 +1,35 @@
+"""Short names of coefficients that a formula named: ``age`` for ``beta[age]``, ``race[black]`` for
+``beta[race[T.black]]``, ``race`` for all its levels.
+"""
+
+from __future__ import annotations
+
+import re
+
+_CODING = re.compile(r"\[[TS]\.")  # of a level against a base, or against the mean
+_FACTOR = re.compile(r"\bC\((\w+)\)")
+
+
+def short_names(path: str, label: str) -> tuple[str, ...]:
+    """The names that one entry has beside its label, the plainest last.
+
+    >>> short_names("beta", "beta[C(race)[T.black]]")
+    ('C(race)[T.black]', 'C(race)[black]', 'race[black]')
+    >>> short_names("sigma", "sigma")
+    ()
+    """
+    if not (label.startswith(f"{path}[") and label.endswith("]")):
+        return ()
+    inner = label[len(path) + 1 : -1]
+    plain = _CODING.sub("[", inner)
+    return tuple(dict.fromkeys((inner, plain, _FACTOR.sub(r"\1", plain))))
+
+
+def term_of(name: str) -> str:
+    """The factor that a name of a level is of, or "".
+
+    >>> term_of("race[black]"), term_of("age:race[black]"), term_of("age")
+    ('race', '', '')
+    """
+    found = re.fullmatch(r"(C\(\w+\)|\w+)\[[^\[\]]*\]", name)
+    return found[1] if found else ""

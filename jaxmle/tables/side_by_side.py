@@ -1,0 +1,258 @@
+"""``table``: several fits side by side, as a paper shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxmle.parameters.arguments import check_choice, check_count, check_flag, shown
+from jaxmle.solvers.status import Status
+from jaxmle.tables import markup, numerals
+from jaxmle.tables.frame import native
+from jaxmle.tables.layout import Grid, Page, text
+from jaxmle.tables.notes import printed
+from jaxmle.tables.view import EXPONENTIATED, View
+
+STARS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
+BELOW = ("stderr", "interval", "z", "p", "nothing")
+WHAT_IS_BELOW = {
+    "stderr": "Standard errors in parentheses.",
+    "interval": "{share} intervals in brackets.",
+    "z": "z values in parentheses.",
+    "p": "p-values in parentheses.",
+}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Table:
+    """Several fits side by side: a row for each parameter, a column for each fit, then n,
+    log-likelihood, AIC and the kind of the standard errors.
+
+    It prints itself, and is text, LaTeX (booktabs), Markdown, HTML or a tidy data frame.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> table = {"y": [0, 1, 1, 0, 1, 0, 1, 1], "x": [1.0, 3.0, 2.0, 2.0, 4.0, 3.0, 5.0, 1.0]}
+    >>> fits = [jm.from_formula(f, table).fit(jm.models.logistic()) for f in ("y ~ 1", "y ~ x")]
+    >>> jm.table(fits, names=["null", "slope"])
+                       null    slope
+    Intercept        0.511   -0.810
+                    (0.730)  (1.673)
+    x                         0.534
+                             (0.630)
+    n                8        8
+    log-likelihood  -5.293   -4.887
+    AIC             12.585   13.773
+    vcov            observed observed
+    <BLANKLINE>
+    Standard errors in parentheses.
+    """
+
+    fits: tuple[Any, ...]
+    names: tuple[str, ...]
+    views: tuple[View, ...]
+    below: str
+    stars: bool
+    digits: int
+
+    def page(self) -> Page:
+        """The table as a page, for any output format."""
+        columns = [self._column(i) for i in range(len(self.fits))]
+        terms = list(dict.fromkeys(name for column in columns for name in column))
+        rows: list[tuple[str, ...]] = []
+        for term in terms:
+            cells = [column.get(term, ("", "")) for column in columns]
+            rows.append((printed(term), *(above for above, _ in cells)))
+            if self.below != "nothing":
+                rows.append(("", *(under for _, under in cells)))
+        facts = [_facts(fit) for fit in self.fits]
+        rows += [
+            (label, *(fact[label] for fact in facts))
+            for label in facts[0]
+            if label != "status" or any(fact[label] != Status.CONVERGED.name for fact in facts)
+        ]
+        grid = Grid(("", *map(printed, self.names)), tuple(rows))
+        return Page("", True, (), (grid,), self._notes())
+
+    def _column(self, i: int) -> dict[str, tuple[str, str]]:
+        """From each name to the cell of its estimate and the one below."""
+        fit = self.fits[i]
+        view = self.views[i]
+        numbers = {name: values.tolist() for name, values in view.numbers(fit).items()}
+        cells = {}
+        for j, name in enumerate(_plain(fit, view)):
+            row = {key: values[j] for key, values in numbers.items()}
+            mark = next((m for p, m in STARS if row["p_value"] < p), "") if self.stars else ""
+            cells[name] = (self._number(row["estimate"]) + mark, self._under(row))
+        return cells
+
+    def _under(self, row: Mapping[str, float]) -> str:
+        if self.below == "interval":
+            return f"[{self._number(row['conf_low'])}, {self._number(row['conf_high'])}]"
+        if self.below == "p":
+            return f"({numerals.p_value(row['p_value'])})"
+        if self.below == "z":
+            return f"({numerals.z_value(row['statistic'])})"
+        return f"({self._number(row['std_error'])})"
+
+    def _number(self, value: float) -> str:
+        """So many decimals; so many significant digits of what they would not show."""
+        small = np.isfinite(value) and 0 < abs(value) < 0.5 * 10.0**-self.digits
+        if small:
+            return numerals.exponent(value, 2)
+        return numerals.fixed(value, self.digits)
+
+    def _notes(self) -> tuple[str, ...]:
+        share = numerals.percent(self.views[0].level)
+        stars = ", ".join(f"{mark} p < {p:g}" for p, mark in reversed(STARS))
+        sentences = (
+            [WHAT_IS_BELOW[self.below].format(share=share)] if self.below in WHAT_IS_BELOW else []
+        )
+        sentences += [f"{stars}."] if self.stars else []
+        sentences += [EXPONENTIATED] if self.views[0].exponentiate else []
+        return tuple(sentences)
+
+    def __repr__(self) -> str:
+        return text(self.page()).lstrip("\n")
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def to_html(self) -> str:
+        """The table in HTML."""
+        return markup.html_page(self.page())
+
+    def to_latex(self) -> str:
+        """The table in LaTeX (booktabs)."""
+        return markup.latex_page(self.page())
+
+    def to_markdown(self) -> str:
+        """The table in Markdown."""
+        return markup.markdown_page(self.page())
+
+    def to_frame(self, backend: str | None = None) -> Any:
+        """A tidy data frame: model, term and the columns of ``Fit.to_frame``."""
+        parts = []
+        for name, fit, view in zip(self.names, self.fits, self.views, strict=True):
+            terms = view.names(fit)
+            parts.append({"model": [name] * len(terms), "term": terms, **view.numbers(fit)})
+        joined = {
+            name: np.concatenate([np.asarray(part[name], dtype=object) for part in parts]).tolist()
+            for name in parts[0]
+        }
+        return native(joined, backend)
+
+
+def table(
+    fits: Sequence[Any],
+    *,
+    names: Sequence[str] | None = None,
+    exponentiate: bool = False,
+    labels: Mapping[str, str] | None = None,
+    terms: Sequence[str] | None = None,
+    level: float = 0.95,
+    below: str = "stderr",
+    stars: bool = False,
+    digits: int = 3,
+) -> Table:
+    """Several fits side by side.
+
+    Args:
+        fits: records of single fits, of any models.
+        names: the heads of their columns; (1), (2), … if left out.
+        exponentiate: estimates and intervals by exp: odds ratios, rate ratios, hazard ratios.
+        labels: from names of parameters to what stands in their place; a label for a parameter that
+            a fit does not have is for the others.
+        terms: the parameters that are shown, in this order.
+        level: coverage of the intervals.
+        below: what stands below an estimate: ``"stderr"``, ``"interval"``, ``"z"``, ``"p"`` or
+            ``"nothing"``.
+        stars: * p < 0.05, ** p < 0.01, *** p < 0.001 beside the estimates.
+        digits: decimals of estimates and standard errors.
+
+    Returns:
+        A ``Table`` that prints itself; ``to_latex()``, ``to_markdown()``, ``to_html()``,
+        ``to_frame()``.
+
+    Raises:
+        TypeError, ValueError: for what is no fit or a batch, for a name that no fit has.
+
+    >>> import numpy as np, jaxmle as jm
+    >>> normal = lambda params, y: -0.5 * (y - params["mean"]) ** 2
+    >>> fits = [jm.fit(normal, {"mean": 0.0}, np.array(y)) for y in ([1.0, 3.0], [2.0, 8.0])]
+    >>> print(jm.table(fits, labels={"mean": "Mean"}, digits=1).to_markdown().splitlines()[2])
+    | Mean           |    2.0   |     5.0  |
+    """
+    records = tuple(fits) if isinstance(fits, list | tuple) else (fits,)
+    if not records:
+        raise ValueError("table needs at least one fit")
+    for place, fit in enumerate(records):
+        if not hasattr(fit, "layout") or not hasattr(fit, "interval"):
+            raise TypeError(f"table shows records of fits; number {place} is {shown(fit)}")
+        if fit.batch_shape:
+            raise ValueError(
+                f"table shows single fits; number {place} is a batch of {fit.batch_shape[0]}: give "
+                "fits[i]"
+            )
+    heads = [f"({i + 1})" for i in range(len(records))] if names is None else list(names)
+    if len(heads) != len(records) or not all(isinstance(head, str) for head in heads):
+        raise ValueError(f"names are {len(records)} words, one for each fit; got {shown(names)}")
+    check_choice("below", below, BELOW)
+    check_flag("stars", stars)
+    check_count("digits", digits, 0, 15)
+    whole = View(level, exponentiate, labels, terms)
+    views = tuple(_view_of(fit, whole) for fit in records)
+    for wanted in (*(whole.labels or {}), *(whole.terms or ())):
+        if not any(_has(fit, wanted) for fit in records):
+            records[0].layout.find(wanted)  # says which names there are
+    return Table(records, tuple(heads), views, below, stars, digits)
+
+
+def _view_of(fit: Any, whole: View) -> View:
+    """What is asked of all fits, as far as one of them has it."""
+    labels = {name: label for name, label in (whole.labels or {}).items() if _has(fit, name)}
+    terms = None if whole.terms is None else [name for name in whole.terms if _has(fit, name)]
+    return View(whole.level, whole.exponentiate, labels, terms)
+
+
+def _has(fit: Any, name: str) -> bool:
+    try:
+        fit.layout.find(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _plain(fit: Any, view: View) -> list[str]:
+    """Labels, or names without the leaf where a formula named them: ``age`` for ``beta[age]``,
+    which an AFT model and a Cox model may share.
+    """
+    labels = view.names(fit)
+    named = [fit.names[j] for j in view.places(fit)]
+    short = [_without_leaf(fit, j) for j in view.places(fit)]
+    alike = {name for name in short if short.count(name) > 1}
+    return [
+        label if label != name or brief in alike else brief
+        for label, name, brief in zip(labels, named, short, strict=True)
+    ]
+
+
+def _without_leaf(fit: Any, place: int) -> str:
+    if fit.names[place] == fit.layout.places[place]:
+        return str(fit.names[place])
+    for leaf, span in zip(fit.layout.leaves, fit.layout.spans, strict=True):
+        if span.start <= place < span.stop:
+            return str(fit.names[place].removeprefix(f"{leaf.path}[").removesuffix("]"))
+    return str(fit.names[place])
+
+
+def _facts(fit: Any) -> dict[str, str]:
+    return {
+        "n": numerals.count(float(fit.n)),
+        "log-likelihood": numerals.likelihood(float(fit.loglik)),
+        "AIC": numerals.likelihood(float(fit.aic)),
+        "vcov": printed(str(fit.vcov_kind or "none")),
+        "status": fit.verdict.name,
+    }

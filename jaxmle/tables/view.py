@@ -1,0 +1,94 @@
+"""How a fit is shown: which parameters, under which labels, as they are or exponentiated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jaxmle.parameters.arguments import check_flag, check_level, shown
+
+EXPONENTIATED = (
+    "Estimates and intervals are exponentiated; standard errors, z and p are those of the "
+    "parameters themselves."
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a table shows of a fit.
+
+    ``exponentiate``: estimates and intervals of unbounded parameters by exp (odds ratios, rate
+    ratios, hazard ratios); ``labels``: from names to what is printed in their place; ``terms``: the
+    names shown, in their order; None for all.
+    """
+
+    level: float = 0.95
+    exponentiate: bool = False
+    labels: Mapping[str, str] | None = None
+    terms: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "level", check_level(self.level))
+        check_flag("exponentiate", self.exponentiate)
+        if self.labels is not None and not isinstance(self.labels, Mapping):
+            raise TypeError(
+                "labels is a dictionary from names to labels, such as {'age': 'Age (years)'}; got "
+                f"{shown(self.labels)}"
+            )
+        if isinstance(self.terms, str):
+            object.__setattr__(self, "terms", (self.terms,))
+        is_list = isinstance(self.terms, list | tuple) or self.terms is None
+        if not is_list or any(not isinstance(term, str) for term in self.terms or ()):
+            raise TypeError(
+                f"terms is a list of names, such as ['age', 'race']; got {shown(self.terms)}"
+            )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether everything is shown as it is."""
+        return not self.exponentiate and self.labels is None and self.terms is None
+
+    def places(self, fit: Any) -> list[int]:
+        """The positions of the parameters that are shown."""
+        if self.terms is None:
+            return list(range(len(fit.names)))
+        return list(dict.fromkeys(j for term in self.terms for j in fit.layout.find(term)))
+
+    def names(self, fit: Any) -> list[str]:
+        """The label of each parameter that is shown; its name where it has none."""
+        labels = {}
+        for name, label in (self.labels or {}).items():
+            where = fit.layout.find(name)
+            if len(where) > 1:
+                raise ValueError(
+                    f"labels gives one label to {name!r}, which is {len(where)} parameters: name "
+                    f"each, such as {fit.names[where[0]]!r}"
+                )
+            labels[where[0]] = str(label)
+        return [labels.get(j, fit.names[j]) for j in self.places(fit)]
+
+    def numbers(self, fit: Any) -> dict[str, np.ndarray]:
+        """Estimates, standard errors, z, p and interval ends, (…, shown parameters), by the names
+        of R's broom, whose ``tidy(exponentiate = TRUE)`` this follows.
+        """
+        interval = np.asarray(fit.interval(self.level))
+        columns = {
+            "estimate": np.asarray(fit.x),
+            "std_error": np.asarray(fit.se),
+            "statistic": np.asarray(fit.zvalues),
+            "p_value": np.asarray(fit.pvalues),
+            "conf_low": interval[..., 0],
+            "conf_high": interval[..., 1],
+        }
+        if self.exponentiate:
+            free = np.array([np.isinf(low) and np.isinf(high) for low, high in fit.bounds])
+            with np.errstate(over="ignore"):
+                columns |= {
+                    name: np.where(free, np.exp(columns[name]), columns[name])
+                    for name in ("estimate", "conf_low", "conf_high")
+                }
+        places = self.places(fit)
+        return {name: values[..., places] for name, values in columns.items()}
