@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 sys.path[:0] = [str(HERE / "_ext"), str(ROOT)]
 
-import jaxmle
+import jaxmle  # noqa: E402 - from the line above
 
 project = "jaxmle"
 author = "the jaxmle developers"

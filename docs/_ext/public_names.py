@@ -11,7 +11,6 @@ from typing import Any
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.transforms.post_transforms import SphinxPostTransform
-
 from targets import target_of
 
 

@@ -21,6 +21,8 @@ def target_of(text: str) -> str | None:
         deep = parts[0] in SHELVES or parts[0][0].isupper()
         return ".".join(["jaxmle", *parts[: 2 if deep else 1]])
     member = RECORD.match(text)
+    if member and member[1] in jaxmle.Fit.__dataclass_fields__:
+        return "jaxmle.Fit"  # whose page describes its fields
     if member and hasattr(jaxmle.Fit, member[1]):
         return f"jaxmle.Fit.{member[1]}"
     if text in jaxmle.__all__ and (text[0].isupper() or "_" in text):

@@ -135,8 +135,8 @@ STATUS_MEANING = {
         "Start elsewhere."
     ),
     Status.UNIDENTIFIED: (
-        "the data cannot tell {free} apart: the likelihood is flat along that combination. "
-        "Estimable parameters keep their standard errors. Fix or drop one of those named."
+        "the data do not determine {free}: the likelihood is flat {along}. Estimable parameters "
+        "keep their standard errors. Fix or drop one of those named."
     ),
     Status.SINGULAR: (
         "the information is singular {along} to within rounding, and the likelihood is not flat "

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -22,17 +21,15 @@ class Page:
     def path(self) -> Path:
         return DOCS / f"{self.name}.md"
 
-    @cache
     def text(self) -> str:
         return self.path.read_text(encoding="utf-8")
 
     def blocks(self) -> list[tuple[str, str, int]]:
         """Language, content and first line of each block of Python and of what it prints."""
-        found = BLOCK.finditer(self.text())
-        lines = self.text()[:].count
+        text = self.text()
         return [
-            (block[1], block[2], lines("\n", 0, block.start()) + 2)
-            for block in found
+            (block[1], block[2], text.count("\n", 0, block.start()) + 2)
+            for block in BLOCK.finditer(text)
             if block[1] in ("python", "text")
         ]
 

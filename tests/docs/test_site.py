@@ -97,5 +97,6 @@ def test_spans_of_code_that_name_an_object_become_links_to_it():
     assert target_of("jm.fit(loglik)") == "jaxmle.fit"
     assert target_of("jm.models.cox()") == "jaxmle.models.cox"
     assert target_of("fit.explain()") == "jaxmle.Fit.explain"
+    assert target_of("fit.params") == "jaxmle.Fit"
     assert target_of("fit_batch") == target_of("jm.fit_batch") == "jaxmle.fit_batch"
     assert target_of("weight") is None  # an argument, more often than the function
