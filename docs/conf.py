@@ -38,6 +38,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_attr_annotations = False
 default_role = "code"
+smartquotes = False  # s'J⁻¹s has a prime, not a quotation mark
 python_maximum_signature_line_length = 80
 
 # Each reference has a target in this site. Only the built-in exceptions of "Raises" have none: a

@@ -13,7 +13,8 @@ COSTLY = {
     *("howto/derivatives", "howto/distributions", "howto/functions-of-parameters"),
     *("howto/groups", "howto/many-data-sets", "howto/mixtures", "howto/model-choice"),
     *("howto/pipelines", "howto/plotting", "howto/priors", "howto/residuals"),
-    *("howto/robust-standard-errors", "howto/separation", "howto/survival"),
+    *("howto/lint", "howto/robust-standard-errors", "howto/separation"),
+    *("howto/simulation-studies", "howto/survival"),
     *("howto/time-series", "migrating/iminuit", "migrating/statsmodels"),
 }
 WITH_CODE = [page for page in pages() if any(block[0] == "python" for block in page.blocks())]
