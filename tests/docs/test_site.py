@@ -71,6 +71,13 @@ def test_every_link_of_a_page_leads_somewhere(page):
         assert (page.path.parent / target).exists(), target
 
 
+def test_every_link_of_the_readme_leads_somewhere():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)\)", text)
+    assert len(targets) > 20
+    assert not [target for target in targets if not (ROOT / target).exists()]
+
+
 def test_every_page_is_in_a_table_of_contents_once():
     entries = Counter(
         resolved(page, line.strip())
