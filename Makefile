@@ -20,7 +20,7 @@ export MPLCONFIGDIR ?= $(CACHE)/matplotlib
 # Each test that starts a process imports jaxmle anew: with bytecode a second sooner.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-all test-lowest test-newest lint bench notebooks clean
+.PHONY: help demo test test-all test-lowest test-newest lint bench notebooks docs clean
 help:
 	@echo "make demo    fit two real data sets and 10 000 simulated ones; writes demo/output/first_fits.png"
 	@echo "make test    the tests and the examples in the docstrings (TESTS='tests/solvers -k newton' chooses)"
@@ -29,6 +29,7 @@ help:
 	@echo "make test-newest  the tests with the newest ones, in an environment of its own"
 	@echo "make lint    ruff, mypy and pyright"
 	@echo "make notebooks  run notebooks/*.py and write their outputs and figures beside them (ONLY='05 06' chooses)"
+	@echo "make docs    build the documentation into docs/_build/html; a broken reference is an error"
 	@echo "make bench   the workloads of benchmarks/, with their peers"
 	@echo "make clean   remove the environment and every cache"
 
@@ -61,8 +62,13 @@ bench: $(VENV)/.ready-bench
 notebooks: $(VENV)/.ready-notebook
 	$(RUN) notebooks/execute.py $(ONLY)
 
+# Everything is read afresh (-E), so that a warning is not lost with the page that gave it. Nothing is fetched and no notebook runs.
+docs: $(VENV)/.ready-docs
+	$(RUN) -m sphinx -E -W --keep-going -q -d $(CACHE)/docs docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
 clean:
-	rm -rf "$(VENV)" .cache .hypothesis demo/output
+	rm -rf "$(VENV)" .cache .hypothesis demo/output docs/_build docs/tutorials/*.ipynb
 
 # .ready-EXTRA stands for: the package is installed there, in place, with that extra, within the constraints.
 CONSTRAINED := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))

@@ -388,7 +388,7 @@ assert hills.best.converged and hills.unbounded == fallen.sum()
 # - Read the status before the numbers. SEPARATED, UNIDENTIFIED and UNBOUNDED are facts about model and data, not about the optimiser.
 # - CONVERGED means *a* maximum. If the likelihood may have several, ask `jm.multistart`, which climbs from many starts and counts.
 # - The likelihood of the data that were fitted flatters the model by half the number of its parameters. Judge on fresh data, or by AIC; a prior helps, and is labelled MAP.
-# - Standard errors believe the model. `vcov="HC0"` does not, and costs little.
+# - Standard errors assume that the model is right. Those of `vcov="HC0"` do not, and cost little.
 # - Use the likelihood of the response you have: for yes or no that is cross-entropy.
 #
 # Next: `07_mixtures_and_em`, where label switching and collapse are everyday matters.

@@ -159,8 +159,9 @@ class Scheduler:
         where = f"{len(self.devices)} devices" if len(self.devices) > 1 else "one device"
         if self.inputs.unpadded and len(shapes) > 1:
             sizes += f"; {len(shapes)} lengths without padding: {self.inputs.unpadded}"
+        counted = "one chunk" if len(self.pieces) == 1 else f"{len(self.pieces)} chunks"
         return (
-            f"{self.inputs.source.members:,} members, {len(self.pieces)} chunks ({sizes}), "
+            f"{self.inputs.source.members:,} members, {counted} ({sizes}), "
             f"{where}, about {self.predicted_bytes() / 2**30:.1f} GiB at the peak"
         )
 

@@ -261,9 +261,9 @@ def batch_map(fits: Fit, name: str, *, truth: float | None = None, ax: Axes | No
 
     Returns:
         The ``Axes``: the member across, its estimate up; standard errors where there are 400
-            members or fewer. The height is that of
-        the members that converged; estimates beyond it, infinite ones included, are at the edge,
-        and those that are NaN at the bottom as ticks. The legend counts each status.
+        members or fewer. The height is that of the members that converged; estimates beyond it,
+        infinite ones included, are at the edge, and those that are NaN at the bottom as ticks. The
+        legend counts each status.
 
     Raises:
         ValueError, TypeError: for one fit, more than one leading axis, an unknown name.

@@ -26,10 +26,9 @@ def coverage(calibration: Calibration, *, ax: Axes | None = None) -> Axes:
 
     Returns:
         The ``Axes``: parameters from top to bottom, coverage across; the dotted line is the level
-            asked for. Shares are over the regular
-        replicates that have an interval; the bars are Wilson's 95% intervals of the share (Wilson
-        1927, JASA 22, 209), which have a length also where every interval holds the truth. How many
-        replicates are regular stands above.
+        asked for. Shares are over the regular replicates that have an interval; the bars are
+        Wilson's 95% intervals of the share (Wilson 1927, JASA 22, 209), which have a length also
+        where every interval holds the truth. How many replicates are regular stands above.
 
     Raises:
         TypeError: for anything but a ``Calibration``.

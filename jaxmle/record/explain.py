@@ -41,12 +41,12 @@ SEEN_LOCALLY = (
 
 SOURCE = {
     1: (
-        " It is these data that do not tell them apart, such as collinear columns or a factor "
-        "beside an intercept: with columns in another order they would be identified."
+        " The cause is in these data, such as collinear columns or a factor beside an intercept: "
+        "the same model is identified where each column is shuffled by itself."
     ),
     2: (
-        " It is the model that cannot: with other data of this kind, and at other parameters, "
-        "the same number of combinations is free."
+        " The cause is the model: with other data of this kind, and at other parameters, as many "
+        "combinations are free."
     ),
 }
 
@@ -245,9 +245,7 @@ def _bounds(fit: Record) -> str:
 
 def _free(fit: Record) -> str:
     """The parameters that a flat direction moves."""
-    listed = _listed(fit, np.isnan(fit.se))
-    direction = _direction(fit)
-    return f"{listed} (the combination {direction} is free)" if direction else listed
+    return _listed(fit, np.isnan(fit.se))
 
 
 def _listed(fit: Record, chosen: np.ndarray) -> str:

@@ -118,8 +118,8 @@ STATUS_MEANING = {
     Status.NONFINITE: "the log-likelihood or a derivative is not finite at {place}.",
     Status.UNBOUNDED: (
         "the likelihood grows without bound {along}; there is no maximum. Look for a variance "
-        "that goes to zero, a component on one point, fewer rows than parameters, or a density that "
-        "is infinite at an edge of its support."
+        "that goes to zero, a component on one point, fewer rows than parameters, or a density "
+        "that is infinite at an edge of its support."
     ),
     Status.BOUNDARY: (
         "the maximum lies on a bound: {bound}. It has no standard error; those of the other "
@@ -135,8 +135,8 @@ STATUS_MEANING = {
         "Start elsewhere."
     ),
     Status.UNIDENTIFIED: (
-        "the data cannot tell {free} apart: the likelihood is flat along that combination. "
-        "Estimable parameters keep their standard errors. Fix or drop one of those named."
+        "the data do not determine {free}: the likelihood is flat {along}. Estimable parameters "
+        "keep their standard errors. Fix or drop one of those named."
     ),
     Status.SINGULAR: (
         "the information is singular {along} to within rounding, and the likelihood is not flat "

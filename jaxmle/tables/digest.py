@@ -29,9 +29,8 @@ def digest(fit: Any, level: float = 0.95) -> str:
 
     Returns:
         The text: how many converged; counts by status; mean, standard deviation, quantiles and
-            median of the
-        estimates and of the standard errors over the converged members; the worst members with
-        their status.
+        median of the estimates and of the standard errors over the converged members; the worst
+        members with their status.
     """
     return text(first_fitting(page(fit, level, style) for style in numerals.STYLES))
 

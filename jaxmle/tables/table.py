@@ -29,9 +29,8 @@ def summary(fit: Any, view: View | float = 0.95) -> str:
 
     Returns:
         The text: status (with its explanation unless converged); n, df, log-likelihood, AIC, BIC,
-            the kind of
-        covariance; then estimate, standard error, z, p and interval of every parameter. `n/a` marks
-        what is NaN.
+        the kind of covariance; then estimate, standard error, z, p and interval of every
+        parameter. `n/a` marks what is NaN.
     """
     return text(first_fitting(page(fit, view, style) for style in numerals.STYLES))
 

@@ -211,14 +211,14 @@ def test_an_unidentified_pair_keeps_the_standard_error_of_its_sum(scale):
 
 def test_an_unidentified_fit_says_whether_model_or_data_is_the_cause():
     by_data = jm.fit(logit, BETA, collinear())
-    assert "It is these data" in by_data.explain()
+    assert "The cause is in these data" in by_data.explain()
     by_model = jm.fit(
         lambda p, d: -0.5 * (d["y"] - p["a"] - p["b"] - p["c"] * d["x"][:, 1]) ** 2,
         {"a": 0.2, "b": 0.1, "c": 0.0},
         linear_data(3),
     )
     assert by_model.verdict == Status.UNIDENTIFIED
-    assert "It is the model" in by_model.explain()
+    assert "The cause is the model" in by_model.explain()
     assert np.isfinite(by_model.stderr["c"])
 
 

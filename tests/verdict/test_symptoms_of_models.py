@@ -37,7 +37,7 @@ def test_11_a_product_of_parameters_is_the_fault_of_the_model(name):
     loglik, start = PRODUCTS[name]
     fit = jm.fit(loglik, np.array(start), np.array([1.0, 2.0, 1.5, 2.5]))
     expect(fit, "UNIDENTIFIED", se=[NONE, NONE])
-    assert "It is these data" not in fit.explain()
+    assert "The cause is in these data" not in fit.explain()
     assert "other order" not in fit.explain()
 
 
@@ -46,7 +46,7 @@ def test_11_a_column_twice_another_is_the_fault_of_the_data():
     y = np.random.default_rng(0).normal(size=12)
     fit = jm.fit(lambda t, d: -0.5 * (d[1] - d[0] @ t) ** 2, np.zeros(3), (x, y))
     expect(fit, "UNIDENTIFIED")
-    assert "It is the model" not in fit.explain()
+    assert "The cause is the model" not in fit.explain()
 
 
 # ---------------------------------------------------------------- 12: the wrong maximum from our own start

@@ -65,9 +65,8 @@ def mean_br(
 
     Returns:
         A ``Fit``: standard errors from the inverse expected information at the root; ``decrement``
-            is that of the adjusted score; ``score`` the
-        score without adjustment. Its status is CONVERGED, MAX_STEPS, STALLED, IMPRECISE or
-        NONFINITE. Under ``jax.vmap`` a batch.
+        is that of the adjusted score; ``score`` the score without adjustment. Its status is
+        CONVERGED, MAX_STEPS, STALLED, IMPRECISE or NONFINITE. Under ``jax.vmap`` a batch.
 
     Raises:
         ValueError, TypeError: for what is visible in shapes and types, and a likelihood without a

@@ -61,7 +61,7 @@ def information_matrix_test(
 
     Returns:
         A ``Test``: ``df`` is the number of distinct indicators, ``replicates`` the simulated data
-            sets that could be fitted.
+        sets that could be fitted.
 
     Raises:
         TypeError: under a trace.

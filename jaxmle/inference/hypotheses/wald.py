@@ -62,8 +62,8 @@ def wald_test(
 
     Raises:
         ValueError, TypeError: for an unknown name, a repeated or contradictory restriction, or a
-            value on or beyond a bound, where a Wald
-        test has no meaning (``lr_test(…, on_bound=…)`` is the test there).
+            value on or beyond a bound, where a Wald test has no meaning (``lr_test(…,
+            on_bound=…)`` is the test there).
 
     >>> import numpy as np, jax.numpy as jnp, jaxmle as jm
     >>> from jaxmle.inference.hypotheses.wald import wald_test

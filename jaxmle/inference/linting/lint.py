@@ -76,8 +76,8 @@ def lint(
 
     Returns:
         A ``LintReport``: ``ok``, and one ``Finding`` per check. What cannot be checked is said, and
-            why; it is never a pass. A report
-        without mistakes proves nothing: it says that none of these was seen.
+        why; it is never a pass. A report without mistakes proves nothing: it says that none of
+        these was seen.
 
     Raises:
         ValueError, TypeError: for mistakes in the other arguments, as ``fit`` does; under a trace.

@@ -283,8 +283,8 @@ def profile(
 
     Raises:
         ValueError, TypeError: for what is visible in shapes and types; for sampling weights, under
-            which the likelihood ratio is not
-        chi-square; for data of which the fit is no maximum; under a trace.
+            which the likelihood ratio is not chi-square; for data of which the fit is no maximum;
+            under a trace.
 
     Source: Venzon & Moolgavkar 1988, Applied Statistics 37, 87.
 

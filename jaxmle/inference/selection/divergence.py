@@ -43,7 +43,7 @@ def entropy(
 
     Returns:
         An ``Information``: by closed form where it is known; by quadrature for continuous laws, by
-            a sum for discrete ones.
+        a sum for discrete ones.
 
     Raises:
         TypeError: for a law that is no pair of a family and its parameters.
