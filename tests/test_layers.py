@@ -27,6 +27,7 @@ FLOORS = [
         "inference.hypotheses",
         "inference.profiles",
         "inference.resampling",
+        "survival",
     },
     {"inference.selection", "plots"},
 ]
