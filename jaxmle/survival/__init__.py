@@ -14,7 +14,7 @@ from jaxmle.survival.proportional_hazards import (
 from jaxmle.survival.residuals import Schoenfeld, residuals, schoenfeld
 
 __all__ = [
-    "Curve", "EmptyRiskSetWarning", "ProportionalHazards", "Schoenfeld", "StepCurve", "aalen_johansen", "baseline",
-    "cause_specific", "cumulative_hazard", "hazard", "kaplan_meier", "nelson_aalen",
+    "Curve", "EmptyRiskSetWarning", "ProportionalHazards", "Schoenfeld", "StepCurve",
+    "aalen_johansen", "baseline", "cause_specific", "cumulative_hazard", "hazard", "kaplan_meier", "nelson_aalen",
     "proportional_hazards_test", "quantile", "residuals", "schoenfeld", "survival",
 ]  # fmt: skip

@@ -19,10 +19,10 @@ def band_of(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The lower and upper ends of pointwise intervals.
 
-    With σ the standard error of θ̂ by the delta method and z the normal quantile: ``"plain"`` θ̂ ± zσ;
+    With σ the standard error of θ̂ and z the normal quantile: ``"plain"`` θ̂ ± zσ;
     ``"log"`` θ̂·exp(±zσ/θ̂); ``"log-log"``, of a probability S, S^exp(±zσ/(S log S)).
-    Ends of probabilities are cut at 0 and 1, hazards at 0 (Klein & Moeschberger 2003, section 4.3; the log
-    band is the default of R's ``survfit``, log-log that of lifelines).
+    Ends of probabilities are cut at 0 and 1, hazards at 0 (Klein & Moeschberger 2003, section 4.3;
+    the log band is the default of R's ``survfit``, log-log that of lifelines).
 
     Args:
         quantity: ``"survival"``, ``"incidence"`` (a probability of an event) or a hazard.

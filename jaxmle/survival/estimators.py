@@ -292,12 +292,12 @@ def read_observed(
             f"frequency weights count rows and are whole numbers; row {row} has {w[row]:g}. "
             "Survey weights are jaxmle.sampling(w)"
         )
-    kept = w > 0
+    present = w > 0
     return Observed(
-        times[kept],
-        codes[kept],
-        None if start is None else start[kept],
-        w[kept],
+        times[present],
+        codes[present],
+        None if start is None else start[present],
+        w[present],
         weights.kind == "sampling",
     )
 

@@ -20,7 +20,7 @@ from jaxmle.models.common.model import Model
 from jaxmle.record.fit import Fit
 from jaxmle.runtime.compile import compiled, precision
 
-ROWS_AT_ONCE = 1024  # rows whose derivatives are held together
+ROWS_OF_GRADIENTS = 1024  # rows whose derivatives are held together
 LEAK = 1e-6  # share of a gradient outside the estimable space from which the value is not known
 
 
@@ -60,7 +60,7 @@ def values_of(
 def _blocks(rows: Tree) -> list[Tree]:
     """The rows in blocks whose derivatives are held together."""
     n = len(jax.tree.leaves(rows)[0])
-    cuts = [slice(low, low + ROWS_AT_ONCE) for low in range(0, n, ROWS_AT_ONCE)]
+    cuts = [slice(low, low + ROWS_OF_GRADIENTS) for low in range(0, n, ROWS_OF_GRADIENTS)]
     return [{name: leaf[cut] for name, leaf in rows.items()} for cut in cuts]
 
 

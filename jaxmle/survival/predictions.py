@@ -285,7 +285,7 @@ def _cox_quantile(
     check_vcov(cox, "quantile")
     bases = baselines(cox, kind)
     x, offset, stratum = _cox_rows(cox, data, new)
-    found = np.full((3, len(x), len(shares)), np.inf)
+    ends_of = np.full((3, len(x), len(shares)), np.inf)
     for place, base in enumerate(bases.strata):
         rows = np.flatnonzero(stratum == place)
         for low in range(0, len(rows), ROWS_AT_ONCE):
@@ -294,8 +294,8 @@ def _cox_quantile(
             value = np.exp(-hazard)
             ends = band_of("survival", value, value * stderr, level, band)
             for which, curve in enumerate((value, *ends)):
-                found[which, some] = _first_below(base.times, curve, 1 - shares)
-    estimate, lower, upper = found
+                ends_of[which, some] = _first_below(base.times, curve, 1 - shares)
+    estimate, lower, upper = ends_of
     if cox.vcov is None:
         lower = np.full_like(estimate, np.nan)
         upper = lower

@@ -22,8 +22,9 @@ class ProportionalHazards:
     """The test of proportional hazards, for each term and for all of them.
 
     ``terms`` names; ``statistic``, ``df`` and ``pvalue`` of each, the last one of all terms
-    together, "global". ``transform`` g of time; ``time`` and ``g`` (d,) of the events, ``residuals``
-    (d, q) scaled Schoenfeld residuals, whose trend over g shows how a coefficient changes.
+    together, "global". ``transform`` g of time; ``time`` and ``g`` (d,) of the events,
+    ``residuals`` (d, q) scaled Schoenfeld residuals, whose trend over g shows how a coefficient
+    changes.
 
     >>> import numpy as np, jaxmle as jm
     >>> from jaxmle import models

@@ -82,11 +82,21 @@ class RiskSets:
         return np.add.reduceat(values, np.flatnonzero(np.diff(self.tie, prepend=-1)), axis=0)
 
 
-def risk_sets(rows: Rows, beta: np.ndarray, ties: str) -> RiskSets:
-    """The risk sets at coefficients ``beta`` (q,), by Efron's steps or Breslow's."""
-    x = np.asarray(rows.x)
-    eta = x @ beta + rows.offset
-    risk = np.exp(eta)
+class _Keys(NamedTuple):
+    """Whole numbers that order times within strata: of the rows' times and entries (n,) and of the
+    distinct event times (k,), whose values are ``ranks[key % span − 1]``.
+    """
+
+    ranks: np.ndarray
+    span: int
+    key: np.ndarray
+    entry_key: np.ndarray
+    tie_key: np.ndarray
+    own_tie: np.ndarray  # (n,) −1 without an event
+    events: np.ndarray  # (k,)
+
+
+def _keys(rows: Rows) -> _Keys:
     ranks = np.unique(np.concatenate([rows.time, rows.entry[np.isfinite(rows.entry)]]))
     span = len(ranks) + 1
     key = rows.stratum * span + 1 + np.searchsorted(ranks, rows.time)
@@ -98,6 +108,16 @@ def risk_sets(rows: Rows, beta: np.ndarray, ties: str) -> RiskSets:
     )
     own_tie = np.full(rows.n, -1)
     own_tie[has_event] = tie_of_event
+    return _Keys(ranks, span, key, entry_key, tie_key, own_tie, events)
+
+
+def risk_sets(rows: Rows, beta: np.ndarray, ties: str) -> RiskSets:
+    """The risk sets at coefficients ``beta`` (q,), by Efron's steps or Breslow's."""
+    x = rows.x
+    risk = np.exp(x @ beta + rows.offset)
+    ranks, span, key, entry_key, tie_key, own_tie, events = _keys(rows)
+    has_event = rows.event > 0
+    tie_of_event = own_tie[has_event]
     weighted = rows.weight * risk
     columns = np.concatenate([weighted[:, None], weighted[:, None] * x], axis=1)
     at_risk = _sums_from(columns, key, tie_key, span)
