@@ -4,7 +4,6 @@ that go with them.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxmle._types import Array, Loglik, Tree
 from jaxmle.likelihood.combinators import Fix, Penalize, Pool, Tie, Weight, WithResponse
-from jaxmle.likelihood.contract import data_length, need_terms, terms_of
+from jaxmle.likelihood.contract import carried, data_length, need_terms, terms_of
 from jaxmle.likelihood.derivatives import first_that_exists, jacobian, row_hessians
 from jaxmle.likelihood.designs import gram, row_gradients, row_grams
 from jaxmle.likelihood.evaluate import embedding, split_rows, sums
@@ -21,7 +20,6 @@ from jaxmle.likelihood.regression import Regression
 from jaxmle.likelihood.response import Enumeration, Simulation
 from jaxmle.likelihood.structure import parts_of
 from jaxmle.parameters.tree import Layout
-from jaxmle.runtime.opaque import Opaque
 
 
 class Rows(NamedTuple):
@@ -62,17 +60,7 @@ def row_terms_of(loglik: Loglik) -> Callable[[Tree, Tree], Array] | None:
     inner = parts_of(loglik)
     if inner:
         return None if isinstance(loglik, Pool | Weight) else row_terms_of(inner[0])
-    return _row_terms_of_function(loglik.function) if isinstance(loglik, Opaque) else None
-
-
-def _row_terms_of_function(function: Any) -> Callable[[Tree, Tree], Array] | None:
-    """The attribute ``row_terms`` of a function, with what a partial application of it holds."""
-    if not isinstance(function, functools.partial):
-        return getattr(function, "row_terms", None)
-    if getattr(function.func, "wraps_first_argument", False):
-        return _row_terms_of_function(function.args[0])
-    inner = _row_terms_of_function(function.func)
-    return None if inner is None else functools.partial(inner, **function.keywords)
+    return carried(loglik, "row_terms")
 
 
 def row_scores(loglik: Loglik, layout: Layout, x: Array, data: Tree) -> Array:

@@ -15,6 +15,6 @@ from jaxmle.survival.residuals import Schoenfeld, residuals, schoenfeld
 
 __all__ = [
     "Curve", "EmptyRiskSetWarning", "ProportionalHazards", "Schoenfeld", "StepCurve",
-    "aalen_johansen", "baseline", "cause_specific", "cumulative_hazard", "hazard", "kaplan_meier", "nelson_aalen",
-    "proportional_hazards_test", "quantile", "residuals", "schoenfeld", "survival",
+    "aalen_johansen", "baseline", "cause_specific", "cumulative_hazard", "hazard", "kaplan_meier",
+    "nelson_aalen", "proportional_hazards_test", "quantile", "residuals", "schoenfeld", "survival",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from jaxmle.likelihood.checks import host_data, host_params
 from jaxmle.likelihood.contract import leaf_of
 from jaxmle.models.common.coding import uncoded
 from jaxmle.models.common.model import Model
-from jaxmle.models.cox import CoxOptions
+from jaxmle.models.proportional_hazards import CoxOptions
 from jaxmle.parameters.arguments import shown
 from jaxmle.record.fit import Fit
 from jaxmle.survival.risk_sets import RiskSets, Rows, risk_sets

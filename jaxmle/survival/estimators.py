@@ -276,22 +276,9 @@ def read_observed(
             f"entry is {start[row]:g} in row {row}, where time is {times[row]:g}: nobody is "
             "observed before entering. Drop such rows"
         )
-    if weights is not None and not isinstance(weights, Weights):
-        raise TypeError(
-            "weights are jaxmle.frequency(w), w rows alike, or jaxmle.sampling(w); got "
-            f"{shown(weights)}"
-        )
     if weights is None:
         return Observed(times, codes, start, np.ones(len(times)), False)
-    w = _column("weights", weights.values, len(times))
-    if (w < 0).any() or not (w > 0).any():
-        raise ValueError("weights must be 0 or more, and one of them above 0")
-    if weights.kind == "frequency" and (w != np.rint(w)).any():
-        row = int(np.argmax(w != np.rint(w)))
-        raise ValueError(
-            f"frequency weights count rows and are whole numbers; row {row} has {w[row]:g}. "
-            "Survey weights are jaxmle.sampling(w)"
-        )
+    w = _weights(weights, len(times))
     present = w > 0
     return Observed(
         times[present],
@@ -300,6 +287,25 @@ def read_observed(
         w[present],
         weights.kind == "sampling",
     )
+
+
+def _weights(weights: Any, n: int) -> np.ndarray:
+    """The values of frequency or sampling weights, (n,)."""
+    if not isinstance(weights, Weights):
+        raise TypeError(
+            "weights are jaxmle.frequency(w), w rows alike, or jaxmle.sampling(w); got "
+            f"{shown(weights)}"
+        )
+    w = _column("weights", weights.values, n)
+    if (w < 0).any() or not (w > 0).any():
+        raise ValueError("weights must be 0 or more, and one of them above 0")
+    if weights.kind == "frequency" and (w != np.rint(w)).any():
+        row = int(np.argmax(w != np.rint(w)))
+        raise ValueError(
+            f"frequency weights count rows and are whole numbers; row {row} has {w[row]:g}. "
+            "Survey weights are jaxmle.sampling(w)"
+        )
+    return w
 
 
 def _column(name: str, values: Any, n: int | None = None) -> np.ndarray:
