@@ -114,8 +114,8 @@ def cause_specific(data: Tree, cause: int, *, event: str = "event") -> dict[str,
     it is censored or of another one.
 
     The hazard of a cause is estimated with the others as censored, by ``cox`` or ``aft`` alike;
-    its incidence is not: that is ``aalen_johansen``, or ``incidence`` of the models of all causes.
-    Prentice et al. (1978), Biometrics 34, 541.
+    its incidence is not, for it depends on the hazards of all causes: that is ``aalen_johansen``.
+    R's ``coxph(Surv(time, cause == k) ~ …)``. Prentice et al. (1978), Biometrics 34, 541.
 
     Args:
         data: a dictionary of leaves; ``data[event]`` (n,) holds 0 for a censored time, else the
